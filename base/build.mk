@@ -1,0 +1,3 @@
+# Shared by all; includes nothing of ours outside itself.
+LIBS += base
+base_SRCS := $(wildcard base/src/*.c)

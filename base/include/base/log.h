@@ -1,0 +1,25 @@
+/* Log lines. Libraries stay silent but for debug; a program's main installs the level.
+ * A line is a sentence with its facts. Prompts, completions and file contents never above debug. */
+#ifndef BASE_LOG_H
+#define BASE_LOG_H
+
+#include <stdarg.h>
+#include <stdbool.h>
+
+#include "base/err.h"
+
+enum base_log_level { BASE_LOG_ERROR, BASE_LOG_WARN, BASE_LOG_INFO, BASE_LOG_DEBUG };
+
+/* Receives one finished line without a newline. Called from any thread, one at a time. */
+typedef void (*base_log_sink)(void *arg, enum base_log_level level, const char *line);
+
+/* NULL restores the default: stderr, with the systemd priority prefix when stderr is the journal. */
+void base_log_set_sink(base_log_sink sink, void *arg);
+void base_log_set_level(enum base_log_level level);      /* default BASE_LOG_INFO */
+bool base_log_enabled(enum base_log_level level);
+/* "error", "warn", "info", "debug"; -EINVAL names the word. */
+int base_log_level_parse(const char *word, enum base_log_level *ret_level, struct err *err);
+
+void base_log(enum base_log_level level, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
+
+#endif

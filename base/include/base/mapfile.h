@@ -1,0 +1,26 @@
+/* A file mapped read-only, and whole small files read into memory. */
+#ifndef BASE_MAPFILE_H
+#define BASE_MAPFILE_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#include "base/buf.h"
+#include "base/err.h"
+
+struct base_mapfile {
+	const uint8_t *data;  /* NULL when the file is empty */
+	size_t size_bytes;
+};
+
+/* Maps a regular file. The mapping outlives the descriptor and is shared, read-only. */
+int base_mapfile_open(const char *path, struct base_mapfile *ret_map, struct err *err);
+void base_mapfile_close(struct base_mapfile *map);
+
+/* Reads a whole file into buf (appending), within the buffer's ceiling: -EFBIG beyond it. */
+int base_read_file(const char *path, struct base_buf *buf, struct err *err);
+
+/* Writes beside the target and renames over it, fsync'd: readers see the old or the new, never half. */
+int base_write_file_atomic(const char *path, const void *data, size_t len, unsigned mode, struct err *err);
+
+#endif

@@ -1,0 +1,70 @@
+/* struct err: fill, prefix, read. Cutting never splits a UTF-8 sequence. */
+#include "base/err.h"
+
+#include <stdarg.h>
+#include <stdio.h>
+#include <string.h>
+
+/* Drops a UTF-8 sequence that the size limit cut in half. */
+static void trim_partial_utf8(char *s)
+{
+	size_t len = strlen(s), i = len;
+	unsigned char lead;
+	size_t need;
+
+	while (i > 0 && ((unsigned char)s[i - 1] & 0xc0) == 0x80)
+		i--;
+	if (i == 0)
+		return;
+	lead = (unsigned char)s[i - 1];
+	need = lead >= 0xf0 ? 4 : lead >= 0xe0 ? 3 : lead >= 0xc0 ? 2 : 1;
+	if (len - (i - 1) < need)
+		s[i - 1] = '\0';
+}
+
+int err_set(struct err *err, int code, const char *fmt, ...)
+{
+	va_list ap;
+	int n;
+
+	if (!err)
+		return code;
+	err->code = code;
+	va_start(ap, fmt);
+	n = vsnprintf(err->msg, sizeof(err->msg), fmt, ap);
+	va_end(ap);
+	if (n >= (int)sizeof(err->msg))
+		trim_partial_utf8(err->msg);
+	return code;
+}
+
+int err_prefix(struct err *err, int code, const char *fmt, ...)
+{
+	char old[ERR_MSG_SIZE];
+	va_list ap;
+	size_t n;
+	int len;
+
+	if (!err)
+		return code;
+	(void)snprintf(old, sizeof(old), "%s", err->code ? err->msg : strerror(-code));
+	err->code = code;
+	va_start(ap, fmt);
+	len = vsnprintf(err->msg, sizeof(err->msg), fmt, ap);
+	va_end(ap);
+	n = len < 0 ? 0 : (size_t)len;
+	if (n < sizeof(err->msg) - 1) {
+		(void)snprintf(err->msg + n, sizeof(err->msg) - n, "%s", old);
+		n += strlen(old);
+	}
+	if (n >= sizeof(err->msg))
+		trim_partial_utf8(err->msg);
+	return code;
+}
+
+const char *err_text(const struct err *err)
+{
+	if (!err || !err->code)
+		return "no error";
+	return err->msg[0] ? err->msg : strerror(-err->code);
+}

@@ -1,0 +1,73 @@
+/* The log sink. Under systemd (JOURNAL_STREAM set) lines carry the <N> priority prefix. */
+#include "base/log.h"
+
+#include <errno.h>
+#include <pthread.h>
+#include <stdatomic.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+static pthread_mutex_t sink_lock = PTHREAD_MUTEX_INITIALIZER;
+static base_log_sink the_sink; /* protected by sink_lock */
+static void *the_sink_arg;     /* protected by sink_lock */
+static _Atomic int the_level = BASE_LOG_INFO;
+
+static const char *const level_names[] = { "error", "warn", "info", "debug" };
+
+static void stderr_sink(enum base_log_level level, const char *line)
+{
+	static const char *const journal_prefix[] = { "<3>", "<4>", "<6>", "<7>" };
+
+	if (getenv("JOURNAL_STREAM"))
+		(void)fprintf(stderr, "%s%s\n", journal_prefix[level], line);
+	else
+		(void)fprintf(stderr, "%s: %s\n", level_names[level], line);
+}
+
+void base_log_set_sink(base_log_sink sink, void *arg)
+{
+	pthread_mutex_lock(&sink_lock);
+	the_sink = sink;
+	the_sink_arg = arg;
+	pthread_mutex_unlock(&sink_lock);
+}
+
+void base_log_set_level(enum base_log_level level)
+{
+	atomic_store(&the_level, (int)level);
+}
+
+bool base_log_enabled(enum base_log_level level)
+{
+	return (int)level <= atomic_load(&the_level);
+}
+
+int base_log_level_parse(const char *word, enum base_log_level *ret_level, struct err *err)
+{
+	for (int i = BASE_LOG_ERROR; i <= BASE_LOG_DEBUG; i++) {
+		if (strcmp(word, level_names[i]) == 0) {
+			*ret_level = (enum base_log_level)i;
+			return 0;
+		}
+	}
+	return err_set(err, -EINVAL, "log level '%s': expected error, warn, info or debug", word);
+}
+
+void base_log(enum base_log_level level, const char *fmt, ...)
+{
+	char line[2048];
+	va_list ap;
+
+	if (!base_log_enabled(level))
+		return;
+	va_start(ap, fmt);
+	(void)vsnprintf(line, sizeof(line), fmt, ap);
+	va_end(ap);
+	pthread_mutex_lock(&sink_lock);
+	if (the_sink)
+		the_sink(the_sink_arg, level, line);
+	else
+		stderr_sink(level, line);
+	pthread_mutex_unlock(&sink_lock);
+}

@@ -1,0 +1,102 @@
+/* Mapping, reading and atomically replacing files. */
+#include "base/mapfile.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+
+#include "base/cleanup.h"
+
+int base_mapfile_open(const char *path, struct base_mapfile *ret_map, struct err *err)
+{
+	CLEANUP(close_fdp) int fd = -1;
+	struct stat st;
+	void *p;
+
+	fd = open(path, O_RDONLY | O_CLOEXEC | O_NOCTTY);
+	if (fd < 0 || fstat(fd, &st) < 0)
+		return err_set(err, -errno, "%s: %s", path, strerror(errno));
+	if (!S_ISREG(st.st_mode))
+		return err_set(err, S_ISDIR(st.st_mode) ? -EISDIR : -EINVAL, "%s: not a regular file", path);
+	if (st.st_size == 0) {
+		*ret_map = (struct base_mapfile){ 0 };
+		return 0;
+	}
+	p = mmap(NULL, (size_t)st.st_size, PROT_READ, MAP_SHARED, fd, 0);
+	if (p == MAP_FAILED)
+		return err_set(err, -errno, "%s: cannot map: %s", path, strerror(errno));
+	*ret_map = (struct base_mapfile){ .data = p, .size_bytes = (size_t)st.st_size };
+	return 0;
+}
+
+void base_mapfile_close(struct base_mapfile *map)
+{
+	if (map->data)
+		(void)munmap((void *)map->data, map->size_bytes);
+	*map = (struct base_mapfile){ 0 };
+}
+
+int base_read_file(const char *path, struct base_buf *buf, struct err *err)
+{
+	CLEANUP(close_fdp) int fd = -1;
+	char chunk[16384];
+	ssize_t n;
+	int r;
+
+	fd = open(path, O_RDONLY | O_CLOEXEC | O_NOCTTY);
+	if (fd < 0)
+		return err_set(err, -errno, "%s: %s", path, strerror(errno));
+	for (;;) {
+		n = read(fd, chunk, sizeof(chunk));
+		if (n < 0 && errno == EINTR)
+			continue;
+		if (n < 0)
+			return err_set(err, -errno, "%s: %s", path, strerror(errno));
+		if (n == 0)
+			return base_buf_reserve(buf, 0);
+		r = base_buf_append(buf, chunk, (size_t)n);
+		if (r < 0)
+			return err_set(err, r, "%s: larger than the limit of %zu bytes", path, buf->max);
+	}
+}
+
+static int write_all(int fd, const char *p, size_t len)
+{
+	while (len > 0) {
+		ssize_t n = write(fd, p, len);
+
+		if (n < 0 && errno == EINTR)
+			continue;
+		if (n < 0)
+			return -errno;
+		p += n;
+		len -= (size_t)n;
+	}
+	return 0;
+}
+
+int base_write_file_atomic(const char *path, const void *data, size_t len, unsigned mode, struct err *err)
+{
+	CLEANUP(freep) char *tmp = NULL;
+	CLEANUP(close_fdp) int fd = -1;
+	int r;
+
+	if (asprintf(&tmp, "%s.XXXXXX", path) < 0) {
+		tmp = NULL;
+		return err_set(err, -ENOMEM, "%s: out of memory", path);
+	}
+	fd = mkostemp(tmp, O_CLOEXEC);
+	if (fd < 0)
+		return err_set(err, -errno, "%s: %s", tmp, strerror(errno));
+	r = write_all(fd, data, len);
+	if (r == 0 && (fchmod(fd, mode) < 0 || fsync(fd) < 0 || rename(tmp, path) < 0))
+		r = -errno;
+	if (r < 0) {
+		(void)unlink(tmp);
+		return err_set(err, r, "%s: %s", path, strerror(-r));
+	}
+	return 0;
+}

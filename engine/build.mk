@@ -1,0 +1,11 @@
+# The library (engine.h), the HTTP front (uses engine.h only) and the program.
+LIBS += engine engine_http
+engine_SRCS := $(wildcard engine/src/*.c engine/src/*/*.c)
+engine_http_SRCS := $(wildcard engine/http/*.c)
+
+PROGRAMS += $(if $(wildcard engine/cmd/*.c),ocai-engine)
+ocai-engine_SRCS := $(wildcard engine/cmd/*.c)
+ocai-engine_LIBS := engine_http engine kernels base
+
+$(B)/obj/engine/src/%.o: CPPFLAGS += -Iengine/src
+$(B)/obj/engine/http/%.o: CPPFLAGS += -Iengine/http

@@ -1,0 +1,26 @@
+/* From logits to a token. Order: logit bias, penalties, (raw logprobs are taken before any of this),
+ * temperature, top-k, top-p, min-p, draw. temperature 0 is greedy: the highest logit, ties to the lowest
+ * id. Seeded per request: the same seed and logits give the same tokens. */
+#ifndef ENG_SAMPLER_H
+#define ENG_SAMPLER_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#include "base/err.h"
+#include "engine.h"
+
+struct eng_sampler; /* one per sequence: random state, counts for penalties, scratch */
+
+int eng_sampler_new(const struct eng_sampling *sampling, uint32_t n_vocab, struct eng_sampler **ret_sampler);
+void eng_sampler_free(struct eng_sampler *s);
+/* Counts a token of prompt or output, for the penalties. */
+void eng_sampler_accept(struct eng_sampler *s, int32_t id, bool is_output);
+/* logits [n_vocab] are not changed. */
+int32_t eng_sampler_pick(struct eng_sampler *s, const float *logits);
+
+/* log-softmax of one row: the log-probability of id, and the n_top best (ids and logprobs, best first,
+ * ties to the lowest id). ret_top may be NULL when n_top is 0. */
+float eng_logprobs(const float *logits, uint32_t n_vocab, int32_t id, uint32_t n_top, struct eng_top *ret_top);
+
+#endif

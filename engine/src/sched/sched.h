@@ -1,0 +1,47 @@
+/* The scheduler: takes requests, forms steps, hands results out as events. Knows no backend: it computes
+ * through eng_exec, which a runner or a test's fake provides. One thread owns everything inside;
+ * submit and cancel may be called from any thread. Idle, it sleeps. */
+#ifndef ENG_SCHED_H
+#define ENG_SCHED_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "base/err.h"
+#include "engine.h"
+#include "model/model.h"
+
+struct eng_tokenizer;
+struct eng_sched;
+
+/* How a step is computed; same contract as eng_runner_step(). */
+struct eng_exec {
+	void *ctx;
+	int (*step)(void *ctx, const struct eng_step_seq *seqs, size_t n_seqs, const float **ret_rows,
+		    struct err *err);
+	uint32_t n_vocab, n_embd;
+	uint32_t n_ctx;          /* most tokens of one sequence */
+	uint32_t max_tokens;     /* per step */
+	uint32_t max_outputs;    /* per step */
+	uint32_t n_pages, page_tokens;
+};
+
+struct eng_sched_config {
+	uint32_t max_running;    /* sequences decoded together */
+	uint32_t max_queued;     /* beyond it, submit is -EBUSY */
+	const struct eng_tokenizer *tokenizer; /* for text events; NULL: ids only */
+};
+
+int eng_sched_new(const struct eng_exec *exec, const struct eng_sched_config *config, struct eng_sched **ret_sched,
+		  struct err *err);
+/* Refuses new requests (-ESHUTDOWN) and returns when the running ones are done or timeout_ms passed. */
+int eng_sched_drain(struct eng_sched *s, uint32_t timeout_ms);
+/* Stops now: what still runs ends with ENG_FINISH_ABORT. */
+void eng_sched_free(struct eng_sched *s);
+
+int eng_sched_submit(struct eng_sched *s, const struct eng_request *req, uint64_t *ret_id, struct err *err);
+/* Idempotent; the request's last event is DONE with ENG_FINISH_ABORT unless it ended before. */
+void eng_sched_cancel(struct eng_sched *s, uint64_t id);
+void eng_sched_stats(struct eng_sched *s, struct eng_stats *ret_stats);
+
+#endif

@@ -1,0 +1,59 @@
+/* Tensors by name out of safetensors (one file or shards with an index) and GGUF v3 (one or split),
+ * memory-mapped. Knows nothing of models. Everything handed out is borrowed and lives until close. */
+#ifndef ENG_WEIGHTS_H
+#define ENG_WEIGHTS_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "base/err.h"
+#include "kernels.h"
+
+enum { ENG_TENSOR_MAX_DIMS = 4 };
+
+struct eng_tensor {
+	const char *name;
+	/* The element type where kernels know it; otherwise dtype is KN_N_DTYPES and dtype_name tells. */
+	enum kn_dtype dtype;
+	const char *dtype_name;                /* as the file says: "BF16", "F8_E4M3", "I64", "Q4_K" */
+	uint32_t n_dims;
+	uint64_t shape[ENG_TENSOR_MAX_DIMS];   /* row-major, slowest first (GGUF's order is reversed here) */
+	const void *data;                      /* may be unaligned */
+	uint64_t size_bytes;
+};
+
+struct eng_weights;
+
+/* Opens a folder with model.safetensors or model.safetensors.index.json, one .safetensors file, or a
+ * .gguf file (any part of a split set opens the whole). Every header is checked here: offsets within
+ * the file, no overlap, sizes that match shape and type, else -EBADMSG naming file and tensor. */
+int eng_weights_open(const char *path, struct eng_weights **ret_weights, struct err *err);
+void eng_weights_close(struct eng_weights *weights);
+
+size_t eng_weights_count(const struct eng_weights *weights);
+const struct eng_tensor *eng_weights_at(const struct eng_weights *weights, size_t i);
+/* NULL when there is none of that name. */
+const struct eng_tensor *eng_weights_find(const struct eng_weights *weights, const char *name);
+uint64_t eng_weights_bytes(const struct eng_weights *weights);
+
+/* ---- GGUF metadata; all return -ENOENT when the file is not GGUF or lacks the key ---- */
+
+bool eng_weights_is_gguf(const struct eng_weights *weights);
+/* Any integer type; -ERANGE when it does not fit. */
+int eng_gguf_get_u32(const struct eng_weights *weights, const char *key, uint32_t *ret, struct err *err);
+int eng_gguf_get_f32(const struct eng_weights *weights, const char *key, float *ret, struct err *err);
+int eng_gguf_get_bool(const struct eng_weights *weights, const char *key, bool *ret, struct err *err);
+/* Not NUL-terminated in the file; len is returned. */
+int eng_gguf_get_string(const struct eng_weights *weights, const char *key, const char **ret_text, size_t *ret_len,
+			struct err *err);
+/* Array of strings: calls fn for each in order; a non-zero return stops and is returned. */
+int eng_gguf_each_string(const struct eng_weights *weights, const char *key,
+			 int (*fn)(void *arg, uint64_t i, const char *text, size_t len), void *arg, struct err *err);
+/* Arrays of numbers, converted; *ret is malloc'd, the caller's. A scalar reads as an array of one. */
+int eng_gguf_get_i32_array(const struct eng_weights *weights, const char *key, int32_t **ret, uint64_t *ret_n,
+			   struct err *err);
+int eng_gguf_get_f32_array(const struct eng_weights *weights, const char *key, float **ret, uint64_t *ret_n,
+			   struct err *err);
+
+#endif

@@ -1,0 +1,237 @@
+/* The compute backends: one table of operations, implemented by `ref` (plain C, the definition of the
+ * right answer), `cpu` (chosen per instruction set at run time) and the GPU plugins.
+ *
+ * Activations are float32, row-major, one row per token; weights are matrices in any kn_dtype; K and V
+ * live in a paged pool. Pointers named out, x, q, ... are backend memory from kn_alloc(); on the host
+ * backends that is ordinary memory. Operations may be asynchronous: the first failure of any of them
+ * shows at kn_sync(). One thread drives a backend at a time; matrices may be shared by backends of the
+ * same kind. Nothing here allocates after set-up except kn_alloc and kn_mat_init. */
+#ifndef KERNELS_H
+#define KERNELS_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "base/err.h"
+
+/* ---- Element types ---------------------------------------------------------------------------- */
+
+enum kn_dtype {
+	KN_F32,
+	KN_F16,
+	KN_BF16,
+	KN_Q8_0, /* 32 values: f16 scale, int8[32]                                    (34 bytes) */
+	KN_Q4_0, /* 32 values: f16 scale, 4-bit unsigned minus 8                      (18 bytes) */
+	KN_Q4_1, /* 32 values: f16 scale, f16 minimum, 4-bit                          (20 bytes) */
+	KN_Q5_0, /* 32 values: f16 scale, 5-bit minus 16                              (22 bytes) */
+	KN_Q5_1, /* 32 values: f16 scale, f16 minimum, 5-bit                          (24 bytes) */
+	KN_Q4_K, /* 256 values: f16 scale and minimum, 8 x 6-bit sub-scales, 4-bit   (144 bytes) */
+	KN_Q5_K, /* 256 values: as Q4_K with a fifth bit                             (176 bytes) */
+	KN_Q6_K, /* 256 values: 6-bit, 16 int8 sub-scales, f16 scale                 (210 bytes) */
+	KN_N_DTYPES
+};
+
+struct kn_dtype_info {
+	const char *name;      /* "BF16", "Q4_K" */
+	uint32_t block_elems;  /* values per block; rows are whole blocks */
+	uint32_t block_bytes;
+};
+
+/* Never NULL for a value of the enum. */
+const struct kn_dtype_info *kn_dtype_info(enum kn_dtype dtype);
+/* By name, any letter case; -EINVAL names it. */
+int kn_dtype_parse(const char *name, enum kn_dtype *ret_dtype, struct err *err);
+/* Bytes of one row of n values; 0 when n is not a multiple of the block or the product overflows. */
+size_t kn_row_bytes(enum kn_dtype dtype, size_t n);
+
+/* n is a multiple of the block. src may be unaligned. */
+void kn_dequantize(enum kn_dtype dtype, const void *src, float *dst, size_t n);
+/* Round-to-nearest quantization; the K types search scales. */
+void kn_quantize(enum kn_dtype dtype, const float *src, void *dst, size_t n);
+
+/* ---- Weights ---------------------------------------------------------------------------------- */
+
+/* A weight matrix [rows, cols], one output feature per row: y = x W^T. */
+struct kn_mat {
+	enum kn_dtype dtype;
+	uint32_t rows, cols;
+	const void *data;  /* rows * kn_row_bytes(dtype, cols), host memory, borrowed (usually mapped), any alignment */
+	void *packed;      /* the backend's own copy, or NULL; owned through kn_mat_done() */
+	size_t packed_bytes;
+};
+
+/* ---- Positions -------------------------------------------------------------------------------- */
+
+struct kn_rope {
+	const float *inv_freq; /* [n_rot / 2], backend memory */
+	uint32_t n_rot;        /* dimensions rotated per head (even); the rest passes through */
+	uint32_t offset;       /* first rotated dimension of a head */
+	float scale;           /* multiplies sin and cos (YaRN's attention factor), else 1 */
+	bool interleaved;      /* pairs (2i, 2i+1) when true, (i, i + n_rot/2) otherwise */
+};
+
+/* ---- Paged K and V of one layer ---------------------------------------------------------------- */
+
+struct kn_kv {
+	enum kn_dtype dtype;    /* KN_F32, KN_F16 or KN_BF16 */
+	uint32_t n_kv_head;
+	uint32_t k_dim, v_dim;  /* elements per head */
+	uint32_t page_tokens;   /* tokens per page */
+	void *k;                /* [n_pages][n_kv_head][page_tokens][k_dim] */
+	void *v;                /* [n_pages][n_kv_head][page_tokens][v_dim]; NULL: V is the first v_dim
+	                         * elements of K (multi-head latent attention) */
+};
+
+/* One sequence's part of a batch: its n_q new tokens are rows [row, row + n_q) of q, at positions
+ * [kv_len - n_q, kv_len). Token t of the sequence lives in page pages[t / page_tokens]. */
+struct kn_seq {
+	const uint32_t *pages; /* host memory */
+	uint32_t kv_len;       /* tokens in the cache once the new ones are stored */
+	uint32_t n_q;
+	uint32_t row;
+};
+
+struct kn_attn {
+	uint32_t n_head;      /* a multiple of n_kv_head; query head h reads K/V head h / (n_head / n_kv_head) */
+	float scale;          /* multiplies q . k */
+	uint32_t window;      /* a query at p sees keys (p - window, p]; 0: all of [0, p] */
+	float softcap;        /* s = softcap * tanh(s / softcap); 0: none */
+	const float *sinks;   /* [n_head] extra logits that take softmax mass and give no value; or NULL */
+};
+
+/* ---- Feed-forward ------------------------------------------------------------------------------ */
+
+enum kn_act {
+	KN_ACT_SILU,        /* silu(g) * u */
+	KN_ACT_GELU_TANH,   /* gelu_tanh(g) * u */
+	KN_ACT_SWIGLU_OSS,  /* gpt-oss: g <= 7, |u| <= 7; g * sigmoid(1.702 g) * (u + 1) */
+};
+
+enum kn_route {
+	KN_ROUTE_SOFTMAX,        /* softmax over all, take top k, optionally renormalize */
+	KN_ROUTE_TOPK_SOFTMAX,   /* take top k, softmax over those (gpt-oss) */
+	KN_ROUTE_SIGMOID,        /* sigmoid; selection by score + bias within the best groups (DeepSeek-V3) */
+};
+
+struct kn_router {
+	enum kn_route kind;
+	uint32_t n_expert, top_k;
+	uint32_t n_group, top_group; /* 0 or 1: no groups */
+	bool normalize;              /* weights of the chosen sum to 1 */
+	float scale;                 /* multiplies the weights */
+	const float *bias;           /* [n_expert] added for selection only, or NULL */
+};
+
+struct kn_moe {
+	uint32_t n_expert, n_ff;
+	enum kn_act act;
+	const struct kn_mat *gate, *up, *down; /* [n_expert] each: [n_ff, dim], [n_ff, dim], [dim, n_ff] */
+	const float *gate_bias, *up_bias;      /* [n_expert, n_ff] or NULL */
+	const float *down_bias;                /* [n_expert, dim] or NULL */
+};
+
+/* ---- Matrix products ---------------------------------------------------------------------------- */
+
+enum { KN_ACCUMULATE = 1u << 0 /* out += instead of out = */ };
+
+struct kn_matmul {
+	const struct kn_mat *w;
+	float *out;          /* [n, w->rows], row stride ld_out floats */
+	size_t ld_out;
+	const float *bias;   /* [w->rows] or NULL */
+	unsigned flags;
+};
+
+/* ---- The table ----------------------------------------------------------------------------------
+ * Shapes: n rows (tokens). `ld_*` are row strides in floats. out never aliases an input unless said. */
+
+struct kn_backend;
+
+struct kn_ops {
+	const char *name; /* "ref", "cpu", "cuda", "hip" */
+
+	void (*close)(struct kn_backend *be);
+	int (*sync)(struct kn_backend *be);
+	void *(*alloc)(struct kn_backend *be, size_t bytes); /* 64-byte aligned; NULL when there is none */
+	void (*free)(struct kn_backend *be, void *p);
+	void (*upload)(struct kn_backend *be, void *dst, const void *host, size_t bytes);
+	void (*download)(struct kn_backend *be, void *host, const void *src, size_t bytes);
+
+	/* Prepares m (dtype, rows, cols, data set by the caller) for use here; may pack a copy. */
+	int (*mat_init)(struct kn_backend *be, struct kn_mat *m);
+	void (*mat_done)(struct kn_backend *be, struct kn_mat *m);
+
+	/* out[i] = scale * row ids[i] of m, as float. ids in host memory, each < m->rows. */
+	void (*embed)(struct kn_backend *be, float *out, size_t ld_out, const struct kn_mat *m, const int32_t *ids,
+		      size_t n, float scale);
+
+	/* out[i, h] = x[i, h] / sqrt(mean(x[i, h]^2) + eps) * w, over n rows of n_head groups of `dim`
+	 * values. w [dim] or NULL for ones. out may be x. */
+	void (*rmsnorm)(struct kn_backend *be, float *out, size_t ld_out, const float *x, size_t ld_x, const float *w,
+			size_t n, size_t n_head, size_t dim, float eps);
+
+	/* Several matrices applied to the same x [n, cols]. */
+	void (*matmul)(struct kn_backend *be, const struct kn_matmul *jobs, size_t n_jobs, const float *x, size_t ld_x,
+		       size_t n);
+
+	/* Rotates x [n, n_head, head_dim] in place. pos [n] in host memory. */
+	void (*rope)(struct kn_backend *be, float *x, size_t ld_x, size_t n, size_t n_head, size_t head_dim,
+		     const struct kn_rope *rope, const int32_t *pos);
+
+	/* Stores the batch's new k [n, n_kv_head * k_dim] and v [n, n_kv_head * v_dim] (v NULL when kv->v is)
+	 * at their positions. */
+	void (*kv_store)(struct kn_backend *be, const struct kn_kv *kv, const float *k, size_t ld_k, const float *v,
+			 size_t ld_v, const struct kn_seq *seqs, size_t n_seqs);
+
+	/* Causal attention over the cache, the new tokens included: out [n, n_head * v_dim],
+	 * q [n, n_head * k_dim]. */
+	void (*attention)(struct kn_backend *be, float *out, size_t ld_out, const float *q, size_t ld_q,
+			  const struct kn_kv *kv, const struct kn_seq *seqs, size_t n_seqs, const struct kn_attn *attn);
+
+	/* out = act(gate) * up, all [n, dim]. out may be gate or up. */
+	void (*act_mul)(struct kn_backend *be, enum kn_act act, float *out, size_t ld_out, const float *gate,
+			size_t ld_gate, const float *up, size_t ld_up, size_t n, size_t dim);
+
+	/* x += scale * y, both [n, dim]. */
+	void (*add)(struct kn_backend *be, float *x, size_t ld_x, const float *y, size_t ld_y, size_t n, size_t dim,
+		    float scale);
+
+	/* ids [n, top_k] and weights [n, top_k] from router logits [n, n_expert]; ties go to the lowest
+	 * index. All in backend memory. */
+	void (*route)(struct kn_backend *be, const struct kn_router *router, const float *logits, size_t n,
+		      int32_t *ret_ids, float *ret_weights);
+
+	/* out [n, dim] += sum over k of weights[i, k] * expert_{ids[i, k]}(x[i]); x [n, dim]. */
+	void (*moe)(struct kn_backend *be, const struct kn_moe *moe, float *out, size_t ld_out, const float *x,
+		    size_t ld_x, size_t n, size_t dim, uint32_t top_k, const int32_t *ids, const float *weights);
+};
+
+struct kn_backend {
+	const struct kn_ops *ops;
+};
+
+struct kn_config {
+	unsigned n_threads;      /* 0: one per usable core; ref uses one */
+	uint32_t max_tokens;     /* most rows in one call; sizes scratch */
+	const char *isa;         /* cpu: NULL for the best, or "scalar", "avx2", "avx512" (tests, comparison) */
+};
+
+/* kind: "ref", "cpu", "cuda", "hip". -ENOTSUP with the reason when this machine cannot. */
+int kn_backend_open(const char *kind, const struct kn_config *config, struct kn_backend **ret_backend,
+		    struct err *err);
+
+/* Names of the ISA levels of the cpu backend that this machine can run, best first, NULL-ended. */
+const char *const *kn_cpu_isas(void);
+
+/* The function that each host backend is opened by (kernels/ref, kernels/cpu). */
+int kn_ref_open(const struct kn_config *config, struct kn_backend **ret_backend, struct err *err);
+int kn_cpu_open(const struct kn_config *config, struct kn_backend **ret_backend, struct err *err);
+
+static inline void kn_backend_close(struct kn_backend *be)
+{
+	if (be)
+		be->ops->close(be);
+}
+
+#endif
