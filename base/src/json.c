@@ -6,6 +6,7 @@
 #include <math.h>
 #include <string.h>
 
+#include "base/cleanup.h"
 #include "base/mapfile.h"
 
 enum { MAX_DEPTH = 512 };
