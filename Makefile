@@ -109,7 +109,7 @@ $(B)/tests/bench/%: $(B)/obj/tests/bench/%.o $(TEST_ARCHIVES)
 	@mkdir -p $(@D)
 	$(Q)$(CC) $(LDFLAGS) -o $@ $< -Wl,--start-group $(TEST_ARCHIVES) -Wl,--end-group $(LDLIBS)
 
-$(B)/obj/tests/%.o: CPPFLAGS += -Itests/unit -Iengine/src -Iengine/http
+$(B)/obj/tests/%.o: CPPFLAGS += -Itests/unit -Ibase/src -Iengine/src -Iengine/http
 
 .PHONY: tests
 tests: all $(UNIT_TESTS) $(FUZZ_REPLAYS)
