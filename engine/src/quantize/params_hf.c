@@ -400,6 +400,8 @@ int qz_write_params(struct qz_plan *plan, const struct qz_arch *arch, const json
 		r = err_set(err, -ERANGE, "%s: num_attention_heads: out of range", where);
 	p.n_kv_head = opt_u32(&p, config, "num_key_value_heads", p.n_head, &r);
 	p.head_dim = opt_u32(&p, config, "head_dim", r == 0 ? p.n_embd / p.n_head : 0, &r);
+	if (r == 0 && (p.head_dim == 0 || p.head_dim > 65536))
+		r = err_set(err, -ERANGE, "%s: head_dim: out of range", where);
 	if (r < 0)
 		return r;
 	r = eng_gguf_add_string(plan->writer, "general.architecture", arch->gguf, strlen(arch->gguf));

@@ -49,7 +49,7 @@ struct qz_tensor *qz_plan_add(struct qz_plan *plan, const char *name, uint32_t n
 	}
 	if (n_dims)
 		t->cols = shape[n_dims - 1];
-	if (t->cols > plan->max_cols)
+	if (t->rows && t->cols > plan->max_cols)
 		plan->max_cols = t->cols;
 	t->view = (struct qz_view){ .part_rows = t->rows ? t->rows : 1,
 		                    .block_rows = t->rows ? t->rows : 1,
@@ -179,7 +179,7 @@ int qz_plan_write(struct qz_plan *plan, struct err *err)
 {
 	int r;
 
-	plan->scratch = calloc(plan->max_cols * base_threadpool_size(plan->pool), sizeof(*plan->scratch));
+	plan->scratch = calloc(plan->max_cols + 1, base_threadpool_size(plan->pool) * sizeof(*plan->scratch));
 	if (!plan->scratch)
 		return err_set(err, -ENOMEM, "%s: out of memory", plan->options->output_path);
 	for (size_t i = 0; i < plan->n_tensors; i++) {
