@@ -59,6 +59,17 @@ static void sizes_near_the_end_of_the_range_do_not_wrap(void **state)
 	base_buf_done(&b);
 }
 
+static void reserved_room_is_already_text(void **state)
+{
+	struct base_buf b = BASE_BUF_INIT(100);
+
+	(void)state;
+	assert_int_equal(base_buf_reserve(&b, 50), 0);
+	assert_string_equal(base_buf_text(&b), "");
+	assert_int_equal(b.len, 0);
+	base_buf_done(&b);
+}
+
 static void taken_memory_is_the_callers(void **state)
 {
 	struct base_buf b = BASE_BUF_INIT(10);
@@ -83,6 +94,7 @@ int main(void)
 		cmocka_unit_test(the_ceiling_is_exact),
 		cmocka_unit_test(errors_stick_until_reset),
 		cmocka_unit_test(sizes_near_the_end_of_the_range_do_not_wrap),
+		cmocka_unit_test(reserved_room_is_already_text),
 		cmocka_unit_test(taken_memory_is_the_callers),
 	};
 
