@@ -88,6 +88,18 @@ static void a_very_long_line_is_cut(void **state)
 	assert_true(strlen(s.line) > 1000);
 }
 
+static void outside_text_stays_on_its_line(void **state)
+{
+	struct seen s = { 0 };
+
+	(void)state;
+	base_log_set_sink(collect, &s);
+	errno = ENOENT;
+	base_log(BASE_LOG_INFO, "file '%s'", "a\nerror: b\x1b[31m 中");
+	assert_int_equal(errno, ENOENT);
+	assert_string_equal(s.line, "file 'a?error: b?[31m 中'");
+}
+
 static void *write_lines(void *arg)
 {
 	(void)arg;
@@ -116,6 +128,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test_teardown(the_sink_gets_finished_lines, restore),
 		cmocka_unit_test_teardown(the_level_decides, restore),
+		cmocka_unit_test_teardown(outside_text_stays_on_its_line, restore),
 		cmocka_unit_test(level_words_are_read),
 		cmocka_unit_test_teardown(a_very_long_line_is_cut, restore),
 		cmocka_unit_test_teardown(threads_take_turns, restore),
