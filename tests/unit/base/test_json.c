@@ -205,6 +205,20 @@ static void files_are_read_with_a_limit(void **state)
 	assert_non_null(strstr(err_text(&err), "/nonexistent.json"));
 }
 
+static void an_integer_beyond_64_bits_makes_numbers_reals(void **state)
+{
+	static const char text[] = "{\"model_max_length\":1000000000000000019884624838656,\"n\":12,\"s\":\"x\"}";
+	json_t *v = NULL;
+	uint32_t n = 0;
+
+	(void)state;
+	assert_int_equal(base_json_parse("t", text, sizeof(text) - 1, &v, NULL), 0);
+	assert_int_equal(base_json_get_u32(v, "t", "n", &n, NULL), 0);
+	assert_int_equal(n, 12);
+	assert_int_equal(base_json_get_u32(v, "t", "model_max_length", &n, NULL), -EINVAL);
+	json_decref(v);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -212,6 +226,7 @@ int main(void)
 		cmocka_unit_test(the_length_ends_the_text),
 		cmocka_unit_test(what_is_not_json_is_refused),
 		cmocka_unit_test(nesting_has_a_limit),
+		cmocka_unit_test(an_integer_beyond_64_bits_makes_numbers_reals),
 		cmocka_unit_test(strings_are_written_so_that_they_can_be_read),
 		cmocka_unit_test(written_json_is_compact),
 		cmocka_unit_test(getters_read_what_is_there),
