@@ -271,6 +271,32 @@ static int load_linear(struct loader *l, enum slot slot, uint32_t layer, uint32_
 	return tensor_name(l, slot, layer, 0, name) ? load_parts(l, name, &part, 1, cols, has_bias) : 0;
 }
 
+/* The router, as float whatever the file has: it is small, and a rounded score changes which experts a
+ * token takes. Float types stay exact. */
+static int load_router(struct loader *l, uint32_t il, struct linear *ret)
+{
+	const struct hparams *hp = l->hp;
+	uint64_t shape[2] = { hp->n_expert, hp->n_embd };
+	size_t n = (size_t)hp->n_expert * hp->n_embd;
+	const struct eng_tensor *t;
+	char name[NAME_SIZE];
+	float *copy;
+	int r;
+
+	(void)tensor_name(l, S_ROUTER, il, 0, name);
+	r = need(l, name, 2, shape, &t);
+	if (r < 0)
+		return r;
+	copy = model_host_alloc(l->m, n * sizeof(*copy));
+	if (!copy)
+		return no_memory(l, name);
+	kn_dequantize(t->dtype, t->data, copy, n);
+	ret->w = (struct kn_mat){ .dtype = KN_F32, .rows = hp->n_expert, .cols = hp->n_embd, .data = copy };
+	l->m->info.weight_bytes += n * sizeof(*copy);
+	r = model_mat(l->m, name, &ret->w, l->err);
+	return r < 0 ? r : load_bias(l, name, hp->arch->router_linear_bias, hp->n_expert, 0, &ret->bias);
+}
+
 /* ---- Attention ---- */
 
 static int load_gqa(struct loader *l, uint32_t il, struct layer *y)
@@ -543,7 +569,7 @@ static int load_moe(struct loader *l, uint32_t il, struct layer *y)
 	moe->n_expert = hp->n_expert;
 	moe->n_ff = hp->n_ff_exp;
 	moe->act = hp->act;
-	r = load_linear(l, S_ROUTER, il, hp->n_expert, hp->n_embd, hp->arch->router_linear_bias, &y->router);
+	r = load_router(l, il, &y->router);
 	/* Newer converters leave a bias of zeros out. */
 	if (r == 0 && hp->router == KN_ROUTE_SIGMOID && tensor_name(l, S_ROUTER_BIAS, il, 0, name) &&
 	    (!l->gguf || eng_weights_find(l->m->weights, name)))
