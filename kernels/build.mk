@@ -1,9 +1,15 @@
-# ref: plain C. cpu: one file per instruction set, by suffix; chosen at run time.
+# ref: plain C. cpu: one file per instruction set, by suffix; chosen at run time. Other machines than x86-64
+# get the portable level alone.
 LIBS += kernels
-kernels_SRCS := $(wildcard kernels/ref/*.c kernels/cpu/*.c)
+kernels_X86 := $(wildcard kernels/cpu/*_avx2.c kernels/cpu/*_avx512.c kernels/cpu/*_avx512bf16.c)
+kernels_SRCS := $(wildcard kernels/ref/*.c) $(filter-out $(kernels_X86),$(wildcard kernels/cpu/*.c))
+ifneq ($(filter x86_64%,$(shell $(CC) -dumpmachine)),)
+kernels_SRCS += $(kernels_X86)
+endif
 
 $(B)/obj/kernels/%.o: CPPFLAGS += -Ikernels
-$(B)/obj/kernels/cpu/%.o: FILE_CFLAGS += -O3
+# A product and a sum stay two roundings unless the code says fma: results must not depend on the tile.
+$(B)/obj/kernels/cpu/%.o: FILE_CFLAGS += -O3 -ffp-contract=off
 $(B)/obj/kernels/cpu/%_avx2.o: FILE_CFLAGS += -mavx2 -mfma -mf16c
 $(B)/obj/kernels/cpu/%_avx512.o: FILE_CFLAGS += -mavx512f -mavx512bw -mavx512vl -mavx512dq -mavx512vnni -mfma -mf16c
 $(B)/obj/kernels/cpu/%_avx512bf16.o: FILE_CFLAGS += -mavx512f -mavx512bw -mavx512vl -mavx512dq -mavx512vnni -mavx512bf16 -mfma -mf16c

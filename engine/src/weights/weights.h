@@ -10,16 +10,16 @@
 #include "base/err.h"
 #include "kernels.h"
 
-enum { ENG_TENSOR_MAX_DIMS = 4 };
+enum { ENG_TENSOR_MAX_DIMS = 8 }; /* 3D convolutions of vision towers have five */
 
 struct eng_tensor {
 	const char *name;
 	/* The element type where kernels know it; otherwise dtype is KN_N_DTYPES and dtype_name tells. */
 	enum kn_dtype dtype;
-	const char *dtype_name;                /* as the file says: "BF16", "F8_E4M3", "I64", "Q4_K" */
+	const char *dtype_name; /* as the file says: "BF16", "F8_E4M3", "I64", "Q4_K" */
 	uint32_t n_dims;
-	uint64_t shape[ENG_TENSOR_MAX_DIMS];   /* row-major, slowest first (GGUF's order is reversed here) */
-	const void *data;                      /* may be unaligned */
+	uint64_t shape[ENG_TENSOR_MAX_DIMS]; /* row-major, slowest first (GGUF's order is reversed here) */
+	const void *data;                    /* may be unaligned */
 	uint64_t size_bytes;
 };
 
@@ -29,6 +29,10 @@ struct eng_weights;
  * .gguf file (any part of a split set opens the whole). Every header is checked here: offsets within
  * the file, no overlap, sizes that match shape and type, else -EBADMSG naming file and tensor. */
 int eng_weights_open(const char *path, struct eng_weights **ret_weights, struct err *err);
+/* The same from memory, which stays the caller's and must outlive the weights: a safetensors or GGUF file,
+ * told apart by the magic number. `where` names the source in errors. */
+int eng_weights_parse(const char *where, const void *data, size_t size, struct eng_weights **ret_weights,
+                      struct err *err);
 void eng_weights_close(struct eng_weights *weights);
 
 size_t eng_weights_count(const struct eng_weights *weights);
@@ -40,20 +44,21 @@ uint64_t eng_weights_bytes(const struct eng_weights *weights);
 /* ---- GGUF metadata; all return -ENOENT when the file is not GGUF or lacks the key ---- */
 
 bool eng_weights_is_gguf(const struct eng_weights *weights);
-/* Any integer type; -ERANGE when it does not fit. */
+/* -EINVAL: the key has a value of another kind. Any integer type; -ERANGE when it does not fit. */
 int eng_gguf_get_u32(const struct eng_weights *weights, const char *key, uint32_t *ret, struct err *err);
 int eng_gguf_get_f32(const struct eng_weights *weights, const char *key, float *ret, struct err *err);
 int eng_gguf_get_bool(const struct eng_weights *weights, const char *key, bool *ret, struct err *err);
 /* Not NUL-terminated in the file; len is returned. */
 int eng_gguf_get_string(const struct eng_weights *weights, const char *key, const char **ret_text, size_t *ret_len,
-			struct err *err);
+                        struct err *err);
 /* Array of strings: calls fn for each in order; a non-zero return stops and is returned. */
 int eng_gguf_each_string(const struct eng_weights *weights, const char *key,
-			 int (*fn)(void *arg, uint64_t i, const char *text, size_t len), void *arg, struct err *err);
-/* Arrays of numbers, converted; *ret is malloc'd, the caller's. A scalar reads as an array of one. */
+                         int (*fn)(void *arg, uint64_t i, const char *text, size_t len), void *arg, struct err *err);
+/* Arrays of numbers, converted (bools read as 0 and 1 in the first); *ret is malloc'd, the caller's. A scalar reads as
+ * an array of one. */
 int eng_gguf_get_i32_array(const struct eng_weights *weights, const char *key, int32_t **ret, uint64_t *ret_n,
-			   struct err *err);
+                           struct err *err);
 int eng_gguf_get_f32_array(const struct eng_weights *weights, const char *key, float **ret, uint64_t *ret_n,
-			   struct err *err);
+                           struct err *err);
 
 #endif

@@ -1,0 +1,281 @@
+/* The thread pool.
+ *
+ * One signed counter, `unclaimed`, hands out chunks: who subtracts one from a positive value owns that chunk. The
+ * values of `loop` are read only after such a claim, and the caller does not return (so does not overwrite `loop`)
+ * before every claimed chunk was reported in `unfinished`. From these two facts follows what a late worker may do:
+ * one that wakes, or resumes between its look at the counter and its subtraction, after the loop ended gets a value
+ * <= 0 and touches nothing else; and if the next loop has begun meanwhile its subtraction is an ordinary claim on
+ * that one. A claim carries no memory of an earlier loop, so there is no ABA to guard against, and no generation.
+ *
+ * Sleeping: a worker that saw no work for a while sleeps on the futex `epoch`, which changes with every loop. The
+ * pairs (epoch, n_sleepers) and (unfinished, caller_sleeps) are each written and read crosswise by two sides, both
+ * sequentially consistent, so at least one side sees the other: no wake-up is lost. A wake-up too many costs a look
+ * around. */
+#include "base/threadpool.h"
+
+#include <errno.h>
+#include <limits.h>
+#include <linux/futex.h>
+#include <pthread.h>
+#include <signal.h>
+#include <stdatomic.h>
+#include <stdbool.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/syscall.h>
+#include <time.h>
+#include <unistd.h>
+
+enum {
+	CACHE_LINE = 64,
+	MAX_THREADS = 4096,
+	/* Longer than the serial stretch between two loops of a token, shorter than anyone notices on a power meter. */
+	SPIN_NS = 50000,
+	/* With more threads than cores, whoever spins keeps another one from working. */
+	SPIN_CROWDED_NS = 2000,
+	PAUSES_PER_CLOCK_LOOK = 32,
+};
+
+struct loop {
+	base_threadpool_fn fn;
+	void *arg;
+	size_t n_items;
+	size_t grain;
+	int64_t n_chunks;
+};
+
+struct worker {
+	struct base_threadpool *pool;
+	pthread_t thread;
+	unsigned index;
+};
+
+struct base_threadpool {
+	_Alignas(CACHE_LINE) _Atomic int64_t unclaimed;  /* below zero: that many came too late */
+	_Alignas(CACHE_LINE) _Atomic int64_t unfinished; /* chunks not yet reported */
+	_Atomic uint32_t caller_sleeps;                  /* futex: the caller waits for unfinished == 0 */
+	_Alignas(CACHE_LINE) _Atomic uint32_t epoch;     /* futex: changes when a loop begins and at the end */
+	_Atomic uint32_t n_sleepers;
+	_Atomic bool stop;
+	_Alignas(CACHE_LINE) struct loop loop; /* valid for whoever holds a claimed chunk */
+	unsigned n_threads;                    /* with the caller; constant */
+	unsigned n_started;
+	int64_t spin_ns;
+	struct worker *workers; /* n_threads - 1 */
+};
+
+static void futex_wait(_Atomic uint32_t *word, uint32_t value)
+{
+	/* Any return (woken, changed already, a signal) makes the caller look again. */
+	(void)syscall(SYS_futex, word, FUTEX_WAIT_PRIVATE, value, NULL, NULL, 0);
+}
+
+static void futex_wake(_Atomic uint32_t *word, int n)
+{
+	(void)syscall(SYS_futex, word, FUTEX_WAKE_PRIVATE, n, NULL, NULL, 0);
+}
+
+static inline void cpu_pause(void)
+{
+#if defined(__x86_64__)
+	__builtin_ia32_pause();
+#elif defined(__aarch64__)
+	__asm__ volatile("isb" ::: "memory");
+#else
+	__asm__ volatile("" ::: "memory");
+#endif
+}
+
+static int64_t now_ns(void)
+{
+	struct timespec ts;
+
+	(void)clock_gettime(CLOCK_MONOTONIC, &ts);
+	return (int64_t)ts.tv_sec * 1000000000 + ts.tv_nsec;
+}
+
+/* Spins a few pauses; false once `deadline` has passed. */
+static bool spin_once(int64_t deadline)
+{
+	for (int i = 0; i < PAUSES_PER_CLOCK_LOOK; i++)
+		cpu_pause();
+	return now_ns() < deadline;
+}
+
+/* Claims and runs chunks until none is left, then reports them all at once. */
+static void run_chunks(struct base_threadpool *pool, unsigned worker)
+{
+	int64_t n_done = 0;
+
+	while (atomic_load_explicit(&pool->unclaimed, memory_order_relaxed) > 0) {
+		int64_t left = atomic_fetch_sub_explicit(&pool->unclaimed, 1, memory_order_acquire);
+		const struct loop *loop = &pool->loop;
+		size_t begin, n;
+
+		if (left <= 0)
+			break;
+		begin = (size_t)(loop->n_chunks - left) * loop->grain;
+		n = loop->n_items - begin;
+		loop->fn(loop->arg, begin, begin + (n < loop->grain ? n : loop->grain), worker);
+		n_done++;
+	}
+	if (n_done == 0)
+		return;
+	/* After this subtraction the loop may be over: only the pool itself may be touched. */
+	if (atomic_fetch_sub(&pool->unfinished, n_done) == n_done && atomic_exchange(&pool->caller_sleeps, 0))
+		futex_wake(&pool->caller_sleeps, 1);
+}
+
+static bool has_work(struct base_threadpool *pool)
+{
+	return atomic_load_explicit(&pool->unclaimed, memory_order_relaxed) > 0;
+}
+
+/* Returns when there may be work, or at the end. */
+static void wait_for_work(struct base_threadpool *pool)
+{
+	int64_t deadline = now_ns() + pool->spin_ns;
+	uint32_t epoch;
+
+	do {
+		if (has_work(pool) || atomic_load_explicit(&pool->stop, memory_order_relaxed))
+			return;
+	} while (spin_once(deadline));
+
+	epoch = atomic_load(&pool->epoch);
+	/* A loop that began before the load above shows here; one that begins after it changes the epoch. */
+	if (has_work(pool) || atomic_load(&pool->stop))
+		return;
+	atomic_fetch_add(&pool->n_sleepers, 1);
+	futex_wait(&pool->epoch, epoch);
+	atomic_fetch_sub(&pool->n_sleepers, 1);
+}
+
+static void *worker_main(void *arg)
+{
+	struct worker *w = arg;
+	struct base_threadpool *pool = w->pool;
+
+	while (!atomic_load(&pool->stop)) {
+		run_chunks(pool, w->index);
+		wait_for_work(pool);
+	}
+	return NULL;
+}
+
+static int start_workers(struct base_threadpool *pool, struct err *err)
+{
+	sigset_t all, old;
+	int r = 0;
+
+	/* Signals belong to the program's own threads. */
+	(void)sigfillset(&all);
+	(void)pthread_sigmask(SIG_SETMASK, &all, &old);
+	while (r == 0 && pool->n_started + 1 < pool->n_threads) {
+		struct worker *w = &pool->workers[pool->n_started];
+
+		*w = (struct worker){ .pool = pool, .index = pool->n_started + 1 };
+		r = pthread_create(&w->thread, NULL, worker_main, w);
+		if (r == 0) {
+			(void)pthread_setname_np(w->thread, "pool");
+			pool->n_started++;
+		}
+	}
+	(void)pthread_sigmask(SIG_SETMASK, &old, NULL);
+	if (r != 0)
+		return err_set(err, -r, "cannot start thread %u of %u: %s", pool->n_started + 2, pool->n_threads,
+		               strerror(r));
+	return 0;
+}
+
+int base_threadpool_new(unsigned n_threads, struct base_threadpool **ret_pool, struct err *err)
+{
+	unsigned cpus = base_cpu_count();
+	struct base_threadpool *pool;
+	int r;
+
+	if (n_threads == 0)
+		n_threads = cpus < MAX_THREADS ? cpus : MAX_THREADS;
+	if (n_threads > MAX_THREADS)
+		return err_set(err, -EINVAL, "%u threads: more than %d", n_threads, MAX_THREADS);
+	pool = aligned_alloc(CACHE_LINE, sizeof(*pool)); /* a multiple of the line by its members' alignment */
+	if (!pool)
+		return err_set(err, -ENOMEM, "thread pool: out of memory");
+	memset(pool, 0, sizeof(*pool));
+	pool->n_threads = n_threads;
+	pool->spin_ns = n_threads <= cpus ? SPIN_NS : SPIN_CROWDED_NS;
+	pool->workers = calloc(n_threads, sizeof(*pool->workers));
+	r = pool->workers ? start_workers(pool, err) : err_set(err, -ENOMEM, "thread pool: out of memory");
+	if (r < 0) {
+		base_threadpool_free(pool);
+		return r;
+	}
+	*ret_pool = pool;
+	return 0;
+}
+
+void base_threadpool_free(struct base_threadpool *pool)
+{
+	if (!pool)
+		return;
+	atomic_store(&pool->stop, true);
+	atomic_fetch_add(&pool->epoch, 1);
+	futex_wake(&pool->epoch, INT_MAX);
+	for (unsigned i = 0; i < pool->n_started; i++)
+		(void)pthread_join(pool->workers[i].thread, NULL);
+	free(pool->workers);
+	free(pool);
+}
+
+unsigned base_threadpool_size(const struct base_threadpool *pool)
+{
+	return pool->n_threads;
+}
+
+static void wait_until_finished(struct base_threadpool *pool)
+{
+	int64_t deadline;
+
+	if (atomic_load_explicit(&pool->unfinished, memory_order_acquire) == 0)
+		return;
+	deadline = now_ns() + pool->spin_ns;
+	while (spin_once(deadline)) {
+		if (atomic_load_explicit(&pool->unfinished, memory_order_acquire) == 0)
+			return;
+	}
+	/* Whoever finishes last takes the flag down and wakes us; so may a worker that finished the loop before this
+	 * one and was held up, hence the second look and the loop. */
+	for (;;) {
+		atomic_store(&pool->caller_sleeps, 1);
+		if (atomic_load(&pool->unfinished) == 0)
+			break;
+		futex_wait(&pool->caller_sleeps, 1);
+	}
+	atomic_store(&pool->caller_sleeps, 0);
+}
+
+void base_threadpool_for(struct base_threadpool *pool, size_t n_items, size_t grain, base_threadpool_fn fn, void *arg)
+{
+	size_t n_chunks;
+	uint32_t n_sleepers;
+
+	if (n_items == 0)
+		return;
+	if (grain == 0)
+		grain = 1;
+	n_chunks = n_items / grain + (n_items % grain != 0);
+	if (n_chunks == 1 || pool->n_threads == 1) {
+		for (size_t begin = 0; begin < n_items; begin += n_items - begin < grain ? n_items - begin : grain)
+			fn(arg, begin, n_items - begin < grain ? n_items : begin + grain, 0);
+		return;
+	}
+	pool->loop = (struct loop){ fn, arg, n_items, grain, (int64_t)n_chunks };
+	atomic_store_explicit(&pool->unfinished, (int64_t)n_chunks, memory_order_relaxed);
+	atomic_store_explicit(&pool->unclaimed, (int64_t)n_chunks, memory_order_release);
+	atomic_fetch_add(&pool->epoch, 1);
+	n_sleepers = atomic_load(&pool->n_sleepers);
+	if (n_sleepers) /* no more than there are chunks beside the caller's own */
+		futex_wake(&pool->epoch, n_chunks - 1 < n_sleepers ? (int)(n_chunks - 1) : (int)n_sleepers);
+	run_chunks(pool, 0);
+	wait_until_finished(pool);
+}

@@ -1,0 +1,262 @@
+/* Inside the cpu backend: what the drivers (threads, shapes, scratch: matmul.c, moe.c, attention.c,
+ * elementwise.c) ask of the code for one instruction set (isa_*.c, qpanel_*.c), and how they share
+ * the backend's scratch. */
+#ifndef CPU_CPU_H
+#define CPU_CPU_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "base/threadpool.h"
+#include "kernels.h"
+
+/* ---- Prepared activations ------------------------------------------------------------------------
+ * A matmul prepares its x once for all jobs, in each form that the jobs' weights ask for. */
+enum cpu_xform {
+	CPU_X_F32,  /* floats, zero-padded to a multiple of 32 */
+	CPU_X_BF16, /* rounded to bfloat16, zero-padded to a multiple of 32 */
+	CPU_X_Q8,   /* int8 in blocks of 32, see struct cpu_q8 */
+	CPU_N_XFORMS
+};
+
+/* One row of CPU_X_Q8 over `cols` values (a multiple of 32): int8 q[cols], then for each block of 32 the
+ * float scale, minus the sum of its q, and minus the sums of its two halves. Weights are stored unsigned
+ * (q + offset), so that offset * sum(x) has to be taken off again: hence the sums. */
+struct cpu_q8 {
+	const int8_t *q;
+	const float *d;
+	const int32_t *nsum32, *nsum16;
+};
+
+static inline size_t cpu_pad32(size_t n)
+{
+	return (n + 31) & ~(size_t)31;
+}
+
+/* Bytes from one prepared row to the next: whole cache lines, and an odd number of them, so that rows do
+ * not all fall into the same few cache sets. */
+static inline size_t cpu_xform_stride(enum cpu_xform form, size_t cols)
+{
+	size_t n = cpu_pad32(cols), bytes = 0;
+
+	switch (form) {
+	case CPU_X_F32:
+		bytes = n * 4;
+		break;
+	case CPU_X_BF16:
+		bytes = n * 2;
+		break;
+	case CPU_X_Q8:
+		bytes = n + n / 32 * 16;
+		break;
+	case CPU_N_XFORMS:
+		break;
+	}
+	return ((bytes + 63) / 64 | 1) * 64;
+}
+
+static inline struct cpu_q8 cpu_q8_row(const void *row, size_t cols)
+{
+	struct cpu_q8 x;
+
+	x.q = row;
+	x.d = (const float *)(x.q + cols);
+	x.nsum32 = (const int32_t *)(x.d + cols / 32);
+	x.nsum16 = x.nsum32 + cols / 32;
+	return x;
+}
+
+/* ---- Products ------------------------------------------------------------------------------------ */
+
+/* Some rows of one matrix for some tokens: out[i][r] = w[r] . x[i] (+ bias[r]) (+ out[i][r]). */
+struct cpu_block {
+	const char *w; /* the first row, or the first panel */
+	size_t ld_w;   /* bytes from row to row, or from panel to panel */
+	uint32_t rows, cols;
+	const char *const *x; /* [n] prepared rows */
+	float *const *out;    /* [n], already at the first row */
+	size_t n;
+	const float *bias; /* at the first row, or NULL */
+	bool accumulate;
+};
+
+typedef void (*cpu_block_fn)(const struct cpu_block *b);
+
+/* Weights of 4 to 8 bits are repacked into panels of 16 rows, their values interleaved so that one vector
+ * register holds four consecutive values of each row. pack.c describes the layouts. */
+enum cpu_panel { CPU_PANEL_NONE, CPU_PANEL_8, CPU_PANEL_4, CPU_PANEL_4K, CPU_PANEL_6K, CPU_N_PANELS };
+enum { CPU_PANEL_ROWS = 16 };
+
+enum cpu_panel cpu_panel_of(enum kn_dtype dtype);
+size_t cpu_panel_bytes(enum cpu_panel panel, size_t cols);
+/* Packs rows [16 p, 16 p + 16) of m; rows beyond the last are zero. */
+void cpu_panel_pack(enum cpu_panel panel, const struct kn_mat *m, size_t p, void *dst);
+
+/* ---- Attention ------------------------------------------------------------------------------------ */
+
+enum { CPU_ATTN_TOKENS = 64 /* keys per softmax step, at positions aligned to it */ };
+
+/* Scores of n_q query rows against n_t keys, and values weighed by probabilities. kv rows are k_dim (v_dim)
+ * elements apart; q rows are padded with zeros to a multiple of 16. */
+typedef void (*cpu_attn_qk_fn)(float *s, size_t ld_s, const float *q, size_t ld_q, size_t n_q, const void *k,
+                               size_t ld_k, size_t n_t, size_t dim);
+/* o += p v. */
+typedef void (*cpu_attn_pv_fn)(float *o, size_t ld_o, const float *p, size_t ld_p, size_t n_q, const void *v,
+                               size_t ld_v, size_t n_t, size_t dim);
+
+/* ---- The table of one instruction set ---------------------------------------------------------------- */
+
+struct cpu_isa {
+	const char *name;
+	/* Weights read in place, by type; what has neither this nor a panel is dequantized in chunks of rows. */
+	cpu_block_fn dense[KN_N_DTYPES];
+	enum cpu_xform dense_form[KN_N_DTYPES];
+	cpu_block_fn panel[CPU_N_PANELS];
+	unsigned dense_rows; /* rows that dense[] takes together: items are multiples of it */
+
+	void (*prepare[CPU_N_XFORMS])(void *dst, const float *x, size_t cols);
+
+	cpu_attn_qk_fn qk[3]; /* by KN_F32, KN_F16, KN_BF16 */
+	cpu_attn_pv_fn pv[3];
+	/* m = max(m, all of s), s = exp(s - m), returns their sum; all zero when m is -infinity. n: a multiple of 16.
+	 */
+	float (*softmax_step)(float *s, size_t n, float *m);
+	void (*scale)(float *x, size_t n, float a);
+	void (*softcap)(float *x, size_t n, float cap);
+
+	void (*rmsnorm)(float *out, const float *x, const float *w, size_t n, float eps);
+	void (*act_mul)(enum kn_act act, float *out, const float *gate, const float *up, size_t n);
+	void (*add)(float *x, const float *y, size_t n, float scale);
+	/* Pairs (a[i], b[i]) rotated by the angles whose cosines and sines are given. */
+	void (*rotate)(float *a, float *b, const float *cos, const float *sin, size_t n);
+	void (*store[3])(void *dst, const float *src, size_t n); /* by KN_F32, KN_F16, KN_BF16 */
+	void (*load[3])(float *dst, const void *src, size_t n);
+};
+
+extern const struct cpu_isa cpu_isa_scalar;
+#if defined(__x86_64__)
+extern const struct cpu_isa cpu_isa_avx2, cpu_isa_avx512, cpu_isa_avx512bf16;
+/* Panels: qpanel_*.c. */
+void cpu_panel_8_avx2(const struct cpu_block *b);
+void cpu_panel_4_avx2(const struct cpu_block *b);
+void cpu_panel_4k_avx2(const struct cpu_block *b);
+void cpu_panel_6k_avx2(const struct cpu_block *b);
+void cpu_panel_8_avx512(const struct cpu_block *b);
+void cpu_panel_4_avx512(const struct cpu_block *b);
+void cpu_panel_4k_avx512(const struct cpu_block *b);
+void cpu_panel_6k_avx512(const struct cpu_block *b);
+#endif
+
+/* By name, or the best this machine can run when name is NULL; NULL when it cannot. */
+const struct cpu_isa *cpu_isa_find(const char *name);
+
+/* ---- The backend -------------------------------------------------------------------------------------- */
+
+/* Address space reserved for the worst case; pages become memory when first written. */
+struct cpu_area {
+	char *p;
+	size_t bytes;
+};
+
+/* Sines and cosines of one step's positions, shared by its layers; made again when the positions change. */
+struct cpu_rope_cache {
+	struct cpu_area area;
+	float *inv_freq;  /* [n_half], copy of what the table was made from */
+	int32_t *pos;     /* [n] */
+	float *cos, *sin; /* [n, n_half] */
+	size_t n, n_half;
+	float scale;
+};
+
+enum {
+	CPU_ROPE_CACHES = 2,     /* models alternate between at most two kinds of layers */
+	CPU_ROPE_MAX_HALF = 256, /* pairs per head that the table has room for */
+	CPU_MOE_FACTOR = 8,      /* rows of experts computed at once, per token of max_tokens */
+	CPU_MAX_EXPERTS = 4096,
+};
+
+struct cpu_backend {
+	struct kn_backend base;
+	const struct cpu_isa *isa;
+	struct base_threadpool *pool;
+	unsigned n_threads;
+	size_t max_tokens, max_cols;
+	int error; /* first failure, for sync() */
+
+	struct cpu_area x[CPU_N_XFORMS];  /* prepared activations, max_tokens rows */
+	struct cpu_area hx[CPU_N_XFORMS]; /* those of the second half of a mixture of experts */
+	struct cpu_area rows;             /* per thread: dequantized rows */
+	size_t rows_per_thread;
+	struct cpu_area moe;        /* hidden rows and results of experts */
+	struct cpu_area moe_index;  /* which row is whose */
+	struct cpu_area attn;       /* per thread: queries, scores, sums */
+	struct cpu_area attn_parts; /* results of parts of long sequences */
+	struct cpu_rope_cache rope[CPU_ROPE_CACHES];
+	unsigned rope_next;
+};
+
+/* Calls fn for rows [0, n), in parallel when n * work (values touched per row) is worth it. */
+void cpu_rows(struct cpu_backend *cpu, size_t n, size_t work, base_threadpool_fn fn, void *arg);
+
+/* Scratch that depends on max_tokens and threads alone. */
+int cpu_attention_reserve(struct cpu_backend *cpu);
+int cpu_rope_reserve(struct cpu_backend *cpu);
+/* Makes sure that matrices of this many columns fit; called while matrices are prepared. */
+int cpu_reserve(struct cpu_backend *cpu, size_t cols);
+/* Rows of experts that fit at once. */
+size_t cpu_moe_rows(const struct cpu_backend *cpu);
+int cpu_area_reserve(struct cpu_area *area, size_t bytes);
+void cpu_area_release(struct cpu_area *area);
+
+/* One product inside a parallel region. */
+struct cpu_task {
+	const struct kn_mat *w;
+	const uint32_t *tok; /* [n] rows of the prepared x, or NULL for 0, 1, 2, ... */
+	size_t n;
+	float *out;
+	size_t ld_out;
+	const float *bias;
+	bool accumulate;
+	/* filled by cpu_tasks_run() */
+	cpu_block_fn fn;
+	enum cpu_xform form;
+	size_t item_rows, item_toks, n_row_items, first_item;
+	bool packed, in_place;
+};
+
+enum { CPU_MAX_TASKS = 64 };
+
+/* Prepares rows x [n, cols] in every form the tasks' matrices need, into `to`. */
+void cpu_prepare(struct cpu_backend *cpu, struct cpu_area *to, unsigned forms, const float *x, size_t ld_x, size_t n,
+                 size_t cols);
+enum cpu_xform cpu_form_of(const struct cpu_backend *cpu, const struct kn_mat *m);
+/* Runs at most CPU_MAX_TASKS products over prepared rows as one parallel loop. */
+void cpu_tasks_run(struct cpu_backend *cpu, struct cpu_task *tasks, size_t n_tasks, const struct cpu_area *x);
+
+/* ---- Operations ------------------------------------------------------------------------------------------ */
+
+int cpu_mat_init(struct kn_backend *be, struct kn_mat *m);
+void cpu_mat_done(struct kn_backend *be, struct kn_mat *m);
+void cpu_matmul(struct kn_backend *be, const struct kn_matmul *jobs, size_t n_jobs, const float *x, size_t ld_x,
+                size_t n);
+void cpu_moe(struct kn_backend *be, const struct kn_moe *moe, float *out, size_t ld_out, const float *x, size_t ld_x,
+             size_t n, size_t dim, uint32_t top_k, const int32_t *ids, const float *weights);
+void cpu_route(struct kn_backend *be, const struct kn_router *router, const float *logits, size_t n, int32_t *ret_ids,
+               float *ret_weights);
+void cpu_attention(struct kn_backend *be, float *out, size_t ld_out, const float *q, size_t ld_q,
+                   const struct kn_kv *kv, const struct kn_seq *seqs, size_t n_seqs, const struct kn_attn *attn);
+void cpu_kv_store(struct kn_backend *be, const struct kn_kv *kv, const float *k, size_t ld_k, const float *v,
+                  size_t ld_v, const struct kn_seq *seqs, size_t n_seqs);
+void cpu_embed(struct kn_backend *be, float *out, size_t ld_out, const struct kn_mat *m, const int32_t *ids, size_t n,
+               float scale);
+void cpu_rmsnorm(struct kn_backend *be, float *out, size_t ld_out, const float *x, size_t ld_x, const float *w,
+                 size_t n, size_t n_head, size_t dim, float eps);
+void cpu_rope(struct kn_backend *be, float *x, size_t ld_x, size_t n, size_t n_head, size_t head_dim,
+              const struct kn_rope *rope, const int32_t *pos);
+void cpu_act_mul(struct kn_backend *be, enum kn_act act, float *out, size_t ld_out, const float *gate, size_t ld_gate,
+                 const float *up, size_t ld_up, size_t n, size_t dim);
+void cpu_add(struct kn_backend *be, float *x, size_t ld_x, const float *y, size_t ld_y, size_t n, size_t dim,
+             float scale);
+
+#endif

@@ -1,0 +1,138 @@
+/* Products with weights read in place, row by row: the template for one type of weight.
+ *
+ * Both operands run along the columns, so a tile of R weight rows and T tokens keeps R * T vectors of
+ * partial sums, each summed across its lanes once at the end. Every output has one chain of sums in column
+ * order, whatever the tile: a token's result does not depend on how many tokens there are, and reading in
+ * place needs no second copy of a mapped file. A tile of weight rows stays in the first-level cache while
+ * tokens stream from the second.
+ *
+ * The includer defines DENSE(name) to give names; D_STEP, values per step; the types D_WV and D_XV of a
+ * step's weights and activations; D_LOAD_W(row, k), D_PART_W(row, k, n), D_LOAD_X(row, k) with row a
+ * `const char *`; D_MAC(acc, w, x); and the tiles D_R x D_T for many tokens (D_T
+ * at most 6) and D_R1 x 1 (at most 8 rows, a multiple of D_R) for one. D_R, D_T and D_R1 stay
+ * defined, the others not. */
+
+ALWAYS_INLINE void DENSE(finish)(const struct cpu_block *b, size_t R, size_t T, const vf *acc, size_t row, size_t tok)
+{
+	UNROLL
+	for (size_t t = 0; t < T; t++) {
+		float *out = b->out[tok + t] + row;
+		float sums[8];
+
+		UNROLL
+		for (size_t r = 0; r + 4 <= R; r += 4)
+			v_hsum4_store(sums + r, acc[r * T + t], acc[(r + 1) * T + t], acc[(r + 2) * T + t],
+			              acc[(r + 3) * T + t]);
+		UNROLL
+		for (size_t r = R / 4 * 4; r < R; r++)
+			sums[r] = v_hsum(acc[r * T + t]);
+		for (size_t r = 0; r < R; r++) {
+			float y = sums[r];
+
+			if (b->bias)
+				y += b->bias[row + r];
+			out[r] = b->accumulate ? out[r] + y : y;
+		}
+	}
+}
+
+/* R and T are constants at every call: the loops below vanish and acc lives in registers. */
+ALWAYS_INLINE void DENSE(tile)(const struct cpu_block *b, size_t R, size_t T, size_t row, size_t tok)
+{
+	const char *w = b->w + row * b->ld_w;
+	const char *x[6];
+	size_t n_full = b->cols / D_STEP * D_STEP;
+	vf acc[24];
+
+	UNROLL
+	for (size_t t = 0; t < T; t++)
+		x[t] = b->x[tok + t];
+	UNROLL
+	for (size_t i = 0; i < R * T; i++)
+		acc[i] = v_set1(0);
+	for (size_t k = 0; k < n_full; k += D_STEP) {
+		D_XV xv[6];
+
+		UNROLL
+		for (size_t t = 0; t < T; t++)
+			xv[t] = D_LOAD_X(x[t], k);
+		UNROLL
+		for (size_t r = 0; r < R; r++) {
+			D_WV wv = D_LOAD_W(w + r * b->ld_w, k);
+
+			UNROLL
+			for (size_t t = 0; t < T; t++)
+				acc[r * T + t] = D_MAC(acc[r * T + t], wv, xv[t]);
+		}
+	}
+	if (n_full < b->cols) {
+		UNROLL
+		for (size_t r = 0; r < R; r++) {
+			D_WV wv = D_PART_W(w + r * b->ld_w, n_full, b->cols - n_full);
+
+			UNROLL
+			for (size_t t = 0; t < T; t++)
+				acc[r * T + t] = D_MAC(acc[r * T + t], wv, D_LOAD_X(x[t], n_full));
+		}
+	}
+	DENSE(finish)(b, R, T, acc, row, tok);
+}
+
+/* All tokens for one tile of rows; meanwhile the next tile's weights are asked for, a part with each tile of
+ * tokens: they come from memory or the third-level cache, which the hardware's own guess stops short of at
+ * every page end. */
+ALWAYS_INLINE void DENSE(row_tiles)(const struct cpu_block *b, size_t R, size_t row)
+{
+	size_t tok = 0;
+	const char *next = b->w + (row + R) * b->ld_w;
+	const char *end = row + 2 * R <= b->rows ? next + R * b->ld_w : next;
+	size_t part = (R * b->ld_w * D_T / b->n + 127) / 64 * 64;
+
+	for (; tok + D_T <= b->n; tok += D_T) {
+		for (const char *stop = next + part < end ? next + part : end; next < stop; next += 64)
+			__builtin_prefetch(next);
+		DENSE(tile)(b, R, D_T, row, tok);
+	}
+	switch (b->n - tok) {
+	case 5:
+		DENSE(tile)(b, R, D_T > 5 ? 5 : 1, row, tok);
+		break;
+	case 4:
+		DENSE(tile)(b, R, D_T > 4 ? 4 : 1, row, tok);
+		break;
+	case 3:
+		DENSE(tile)(b, R, D_T > 3 ? 3 : 1, row, tok);
+		break;
+	case 2:
+		DENSE(tile)(b, R, D_T > 2 ? 2 : 1, row, tok);
+		break;
+	case 1:
+		DENSE(tile)(b, R, 1, row, tok);
+		break;
+	default:
+		break;
+	}
+}
+
+static void DENSE(block)(const struct cpu_block *b)
+{
+	size_t row = 0;
+
+	if (b->n == 1) {
+		for (; row + D_R1 <= b->rows; row += D_R1)
+			DENSE(tile)(b, D_R1, 1, row, 0);
+	}
+	for (; row + D_R <= b->rows; row += D_R)
+		DENSE(row_tiles)(b, D_R, row);
+	for (; row < b->rows; row++)
+		DENSE(row_tiles)(b, 1, row);
+}
+
+#undef DENSE
+#undef D_STEP
+#undef D_WV
+#undef D_XV
+#undef D_LOAD_W
+#undef D_PART_W
+#undef D_LOAD_X
+#undef D_MAC

@@ -1,0 +1,369 @@
+/* Everything of an instruction set that is written in the vector vocabulary (vec_*.h): dense products for
+ * F32, F16 and BF16, attention, and the operations row by row. Included once by each isa_*.c after its
+ * vocabulary, with ISA(name) naming things. */
+
+#include <math.h>
+#include <string.h>
+
+#include "cpu/cpu.h"
+#include "cpu/unroll.h"
+
+/* ---- Dense products ---- */
+
+#define DENSE(name) dense_f32_##name
+#define D_STEP VL
+#define D_WV vf
+#define D_XV vf
+#define D_LOAD_W(row, k) v_load((const float *)(row) + (k))
+#define D_PART_W(row, k, n) v_load_part((const float *)(row) + (k), n)
+#define D_LOAD_X(row, k) v_load((const float *)(row) + (k))
+#define D_MAC(acc, w, x) v_fma(w, x, acc)
+#include "cpu/dense.inc.h"
+
+#define DENSE(name) dense_f16_##name
+#define D_STEP VL
+#define D_WV vf
+#define D_XV vf
+#define D_LOAD_W(row, k) v_load_f16((const uint16_t *)(row) + (k))
+#define D_PART_W(row, k, n) v_load_f16_part((const uint16_t *)(row) + (k), n)
+#define D_LOAD_X(row, k) v_load((const float *)(row) + (k))
+#define D_MAC(acc, w, x) v_fma(w, x, acc)
+#include "cpu/dense.inc.h"
+
+#ifndef ISA_HAS_BF16
+#define DENSE(name) dense_bf16_##name
+#define D_STEP VL
+#define D_WV vf
+#define D_XV vf
+#define D_LOAD_W(row, k) v_load_bf16((const uint16_t *)(row) + (k))
+#define D_PART_W(row, k, n) v_load_bf16_part((const uint16_t *)(row) + (k), n)
+#define D_LOAD_X(row, k) v_load((const float *)(row) + (k))
+#define D_MAC(acc, w, x) v_fma(w, x, acc)
+#include "cpu/dense.inc.h"
+#endif
+
+/* ---- Preparing activations ---- */
+
+static void prepare_f32(void *dst, const float *x, size_t cols)
+{
+	memcpy(dst, x, cols * sizeof(*x));
+	memset((float *)dst + cols, 0, (cpu_pad32(cols) - cols) * sizeof(*x));
+}
+
+static void store_f32(void *dst, const float *src, size_t n)
+{
+	memcpy(dst, src, n * sizeof(*src));
+}
+
+static void load_f32(float *dst, const void *src, size_t n)
+{
+	memcpy(dst, src, n * sizeof(*dst));
+}
+
+static void store_f16(void *dst, const float *src, size_t n)
+{
+	uint16_t *p = dst, tmp[VL];
+	size_t i = 0;
+
+	for (; i + VL <= n; i += VL)
+		v_store_f16(p + i, v_load(src + i));
+	if (i < n) {
+		v_store_f16(tmp, v_load_part(src + i, n - i));
+		memcpy(p + i, tmp, (n - i) * sizeof(*p));
+	}
+}
+
+static void store_bf16(void *dst, const float *src, size_t n)
+{
+	uint16_t *p = dst, tmp[VL];
+	size_t i = 0;
+
+	for (; i + VL <= n; i += VL)
+		v_store_bf16(p + i, v_load(src + i));
+	if (i < n) {
+		v_store_bf16(tmp, v_load_part(src + i, n - i));
+		memcpy(p + i, tmp, (n - i) * sizeof(*p));
+	}
+}
+
+static void load_f16(float *dst, const void *src, size_t n)
+{
+	const uint16_t *p = src;
+	size_t i = 0;
+
+	for (; i + VL <= n; i += VL)
+		v_store(dst + i, v_load_f16(p + i));
+	if (i < n)
+		v_store_part(dst + i, v_load_f16_part(p + i, n - i), n - i);
+}
+
+static void load_bf16(float *dst, const void *src, size_t n)
+{
+	const uint16_t *p = src;
+	size_t i = 0;
+
+	for (; i + VL <= n; i += VL)
+		v_store(dst + i, v_load_bf16(p + i));
+	if (i < n)
+		v_store_part(dst + i, v_load_bf16_part(p + i, n - i), n - i);
+}
+
+/* Blocks of 32: d = max |x| / 127, q = x / d to the nearest. A block of zeros has scale 0; one with what is
+ * not a number, or infinite, keeps that in its scale and so in every product. */
+__attribute__((unused)) static void prepare_q8(void *dst, const float *x, size_t cols)
+{
+	struct cpu_q8 row = cpu_q8_row(dst, cols);
+	int8_t *q = (int8_t *)row.q;
+	float *d = (float *)row.d;
+	int32_t *nsum32 = (int32_t *)row.nsum32, *nsum16 = (int32_t *)row.nsum16;
+
+	for (size_t b = 0; b < cols / 32; b++) {
+		const float *src = x + b * 32;
+		vf m = v_set1(0);
+		float max, inv;
+		int32_t sum[2] = { 0, 0 };
+
+		for (size_t i = 0; i < 32; i += VL) {
+			vf a = v_load(src + i);
+
+			m = v_max(m, v_max(a, v_sub(v_set1(0), a)));
+		}
+		max = v_hmax(m);
+		d[b] = max / 127;
+		inv = max > 0 && max < INFINITY ? 127 / max : 0;
+		for (size_t i = 0; i < 32; i++) {
+			/* Adding 1.5 * 2^23 leaves the nearest integer in the low bits. */
+			union {
+				float f;
+				int32_t i;
+			} u = { .f = src[i] * inv + 12582912.0f };
+			int32_t v = (int8_t)u.i;
+
+			q[b * 32 + i] = (int8_t)v;
+			sum[i / 16] -= v;
+		}
+		nsum16[2 * b] = sum[0];
+		nsum16[2 * b + 1] = sum[1];
+		nsum32[b] = sum[0] + sum[1];
+	}
+}
+
+/* ---- Exponential and activations ---- */
+
+/* e^x to about 2 units in the last place; 0 below -87. With n = round(x / ln 2), e^x = 2^n e^r,
+ * |r| <= ln 2 / 2, and the Taylor polynomial of degree 7 for e^r. */
+static inline vf v_exp(vf x)
+{
+	vf c = v_max(v_min(x, v_set1(88.0f)), v_set1(-87.0f));
+	vf magic = v_fma(c, v_set1(1.44269504f), v_set1(12582912.0f));
+	vf n = v_sub(magic, v_set1(12582912.0f));
+	vf r = v_fma(n, v_set1(-0x1.62e4p-1f), c); /* ln 2 in two parts: the first product is exact */
+	vf p = v_set1(1.0f / 5040);
+
+	r = v_fma(n, v_set1(-0x1.7f7d1cp-20f), r);
+	p = v_fma(p, r, v_set1(1.0f / 720));
+	p = v_fma(p, r, v_set1(1.0f / 120));
+	p = v_fma(p, r, v_set1(1.0f / 24));
+	p = v_fma(p, r, v_set1(1.0f / 6));
+	p = v_fma(p, r, v_set1(0.5f));
+	p = v_fma(p, r, v_set1(1.0f));
+	p = v_fma(p, r, v_set1(1.0f));
+	return v_zero_below(v_mul(p, v_pow2_of_magic(magic)), x, -87.0f);
+}
+
+static inline vf v_sigmoid(vf x)
+{
+	return v_div(v_set1(1.0f), v_add(v_set1(1.0f), v_exp(v_sub(v_set1(0), x))));
+}
+
+/* tanh x = 1 - 2 / (e^2x + 1) */
+static inline vf v_tanh(vf x)
+{
+	return v_sub(v_set1(1.0f), v_div(v_set1(2.0f), v_add(v_exp(v_add(x, x)), v_set1(1.0f))));
+}
+
+static inline vf act_silu(vf g, vf u)
+{
+	return v_mul(v_mul(g, v_sigmoid(g)), u);
+}
+
+static inline vf act_gelu_tanh(vf g, vf u)
+{
+	vf cube = v_mul(v_mul(g, g), g);
+	vf inner = v_mul(v_set1(0.79788456f), v_fma(v_set1(0.044715f), cube, g));
+
+	return v_mul(v_mul(v_mul(v_set1(0.5f), g), v_add(v_set1(1.0f), v_tanh(inner))), u);
+}
+
+static inline vf act_swiglu_oss(vf g, vf u)
+{
+	g = v_min(g, v_set1(7.0f));
+	u = v_max(v_min(u, v_set1(7.0f)), v_set1(-7.0f));
+	return v_mul(v_mul(g, v_sigmoid(v_mul(v_set1(1.702f), g))), v_add(u, v_set1(1.0f)));
+}
+
+#define ACT_LOOP(fn)                                                                                                \
+	do {                                                                                                        \
+		size_t i = 0;                                                                                       \
+		for (; i + VL <= n; i += VL)                                                                        \
+			v_store(out + i, fn(v_load(gate + i), v_load(up + i)));                                     \
+		if (i < n)                                                                                          \
+			v_store_part(out + i, fn(v_load_part(gate + i, n - i), v_load_part(up + i, n - i)), n - i); \
+	} while (0)
+
+static void act_mul(enum kn_act act, float *out, const float *gate, const float *up, size_t n)
+{
+	switch (act) {
+	case KN_ACT_SILU:
+		ACT_LOOP(act_silu);
+		break;
+	case KN_ACT_GELU_TANH:
+		ACT_LOOP(act_gelu_tanh);
+		break;
+	case KN_ACT_SWIGLU_OSS:
+		ACT_LOOP(act_swiglu_oss);
+		break;
+	}
+}
+
+/* ---- Row by row ---- */
+
+/* Four chains of sums: a row is short and its latency shows. */
+static float sum_squares(const float *x, size_t n)
+{
+	vf s[4] = { v_set1(0), v_set1(0), v_set1(0), v_set1(0) };
+	size_t i = 0;
+
+	for (; i + 4 * VL <= n; i += 4 * VL) {
+		UNROLL
+		for (size_t j = 0; j < 4; j++) {
+			vf a = v_load(x + i + j * VL);
+
+			s[j] = v_fma(a, a, s[j]);
+		}
+	}
+	for (; i + VL <= n; i += VL)
+		s[0] = v_fma(v_load(x + i), v_load(x + i), s[0]);
+	if (i < n) {
+		vf a = v_load_part(x + i, n - i);
+
+		s[1] = v_fma(a, a, s[1]);
+	}
+	return v_hsum(v_add(v_add(s[0], s[1]), v_add(s[2], s[3])));
+}
+
+static void rmsnorm(float *out, const float *x, const float *w, size_t n, float eps)
+{
+	vf scale = v_set1(1.0f / sqrtf(sum_squares(x, n) / (float)n + eps));
+	size_t i = 0;
+
+	for (; i + VL <= n; i += VL) {
+		vf y = v_mul(v_load(x + i), scale);
+
+		v_store(out + i, w ? v_mul(y, v_load(w + i)) : y);
+	}
+	if (i < n) {
+		vf y = v_mul(v_load_part(x + i, n - i), scale);
+
+		v_store_part(out + i, w ? v_mul(y, v_load_part(w + i, n - i)) : y, n - i);
+	}
+}
+
+static void add_scaled(float *x, const float *y, size_t n, float scale)
+{
+	vf s = v_set1(scale);
+	size_t i = 0;
+
+	for (; i + VL <= n; i += VL)
+		v_store(x + i, v_fma(v_load(y + i), s, v_load(x + i)));
+	if (i < n)
+		v_store_part(x + i, v_fma(v_load_part(y + i, n - i), s, v_load_part(x + i, n - i)), n - i);
+}
+
+static void scale_row(float *x, size_t n, float a)
+{
+	vf s = v_set1(a);
+	size_t i = 0;
+
+	for (; i + VL <= n; i += VL)
+		v_store(x + i, v_mul(v_load(x + i), s));
+	if (i < n)
+		v_store_part(x + i, v_mul(v_load_part(x + i, n - i), s), n - i);
+}
+
+static void rotate(float *a, float *b, const float *cos, const float *sin, size_t n)
+{
+	size_t i = 0;
+
+	for (; i + VL <= n; i += VL) {
+		vf x = v_load(a + i), y = v_load(b + i), c = v_load(cos + i), s = v_load(sin + i);
+
+		v_store(a + i, v_sub(v_mul(x, c), v_mul(y, s)));
+		v_store(b + i, v_add(v_mul(y, c), v_mul(x, s)));
+	}
+	for (; i < n; i++) {
+		float x = a[i], y = b[i];
+
+		a[i] = x * cos[i] - y * sin[i];
+		b[i] = y * cos[i] + x * sin[i];
+	}
+}
+
+/* ---- Attention ---- */
+
+static void softcap(float *x, size_t n, float cap)
+{
+	vf c = v_set1(cap), inv = v_set1(1 / cap);
+	size_t i = 0;
+
+	for (; i + VL <= n; i += VL)
+		v_store(x + i, v_mul(c, v_tanh(v_mul(v_load(x + i), inv))));
+	if (i < n)
+		v_store_part(x + i, v_mul(c, v_tanh(v_mul(v_load_part(x + i, n - i), inv))), n - i);
+}
+
+/* n is a multiple of 16: rows of scores are padded with -infinity. */
+static float softmax_step(float *s, size_t n, float *m)
+{
+	vf max = v_set1(*m), sum = v_set1(0);
+
+	for (size_t i = 0; i < n; i += VL)
+		max = v_max(max, v_load(s + i));
+	*m = v_hmax(max);
+	if (*m == -INFINITY) { /* no key of this step is visible */
+		memset(s, 0, n * sizeof(*s));
+		return 0;
+	}
+	max = v_set1(*m);
+	for (size_t i = 0; i < n; i += VL) {
+		vf p = v_exp(v_sub(v_load(s + i), max));
+
+		v_store(s + i, p);
+		sum = v_add(sum, p);
+	}
+	return v_hsum(sum);
+}
+
+#define ATTN(name) name##_f32
+#define ATTN_TYPE float
+#define A_LOAD v_load
+#define A_PART v_load_part
+#include "cpu/attn.inc.h"
+
+#define ATTN(name) name##_f16
+#define ATTN_TYPE uint16_t
+#define A_LOAD v_load_f16
+#define A_PART v_load_f16_part
+#include "cpu/attn.inc.h"
+
+#define ATTN(name) name##_bf16
+#define ATTN_TYPE uint16_t
+#define A_LOAD v_load_bf16
+#define A_PART v_load_bf16_part
+#include "cpu/attn.inc.h"
+
+#define ISA_COMMON                                                                                               \
+	.prepare[CPU_X_F32] = prepare_f32, .prepare[CPU_X_Q8] = prepare_q8, .qk = { qk_f32, qk_f16, qk_bf16 },   \
+	.pv = { pv_f32, pv_f16, pv_bf16 }, .softmax_step = softmax_step, .scale = scale_row, .softcap = softcap, \
+	.rmsnorm = rmsnorm, .act_mul = act_mul, .add = add_scaled, .rotate = rotate,                             \
+	.store = { store_f32, store_f16, store_bf16 }, .load = { load_f32, load_f16, load_bf16 }

@@ -1,0 +1,307 @@
+/* Products with weight matrices: x is prepared once for all jobs, and all jobs' blocks are one parallel loop.
+ *
+ * A loop item is some rows of one matrix for some of the tokens. For few tokens the weights are read once at
+ * memory speed and items only need to be long enough to hide the hand-out. For many, the tokens of an item are
+ * as many as stay in the second-level cache, and consecutive items share them. */
+#include <errno.h>
+#include <string.h>
+
+#include "cpu/cpu.h"
+
+enum {
+	DEQUANT_ROWS = 8,         /* rows dequantized at a time where no kernel reads the type itself */
+	ITEM_BYTES = 96 << 10,    /* weights of an item when tokens are few */
+	TOKENS_BYTES = 384 << 10, /* prepared tokens of an item: under half of the second-level cache */
+	ITEM_WORK = 8 << 20,      /* multiplications of an item when tokens are many */
+	MAX_ITEM_TOKENS = 256,
+	SERIAL_VALUES = 16 << 10, /* less than this is prepared faster than threads are woken */
+};
+
+/* ---- Matrices ---- */
+
+struct pack_call {
+	const struct kn_mat *m;
+	enum cpu_panel panel;
+	char *dst;
+	size_t panel_bytes;
+};
+
+static void pack_items(void *arg, size_t begin, size_t end, unsigned worker)
+{
+	const struct pack_call *c = arg;
+
+	(void)worker;
+	for (size_t p = begin; p < end; p++)
+		cpu_panel_pack(c->panel, c->m, p, c->dst + p * c->panel_bytes);
+}
+
+int cpu_mat_init(struct kn_backend *be, struct kn_mat *m)
+{
+	struct cpu_backend *cpu = (struct cpu_backend *)be;
+	enum cpu_panel panel = cpu_panel_of(m->dtype);
+	size_t n_panels = ((size_t)m->rows + CPU_PANEL_ROWS - 1) / CPU_PANEL_ROWS;
+	struct cpu_area area = { 0 };
+	struct pack_call call;
+	int r;
+
+	if (kn_row_bytes(m->dtype, m->cols) == 0)
+		return -EINVAL;
+	r = cpu_reserve(cpu, m->cols);
+	if (r < 0)
+		return r;
+	m->packed = NULL;
+	m->packed_bytes = 0;
+	if (!cpu->isa->panel[panel] || m->rows == 0)
+		return 0;
+	call = (struct pack_call){ .m = m, .panel = panel, .panel_bytes = cpu_panel_bytes(panel, m->cols) };
+	if (call.panel_bytes > SIZE_MAX / 2 / n_panels)
+		return -ENOMEM;
+	r = cpu_area_reserve(&area, n_panels * call.panel_bytes);
+	if (r < 0)
+		return r;
+	call.dst = area.p;
+	base_threadpool_for(cpu->pool, n_panels, 4, pack_items, &call);
+	m->packed = area.p;
+	m->packed_bytes = area.bytes;
+	return 0;
+}
+
+void cpu_mat_done(struct kn_backend *be, struct kn_mat *m)
+{
+	struct cpu_area area = { .p = m->packed, .bytes = m->packed_bytes };
+
+	(void)be;
+	cpu_area_release(&area);
+	m->packed = NULL;
+	m->packed_bytes = 0;
+	m->data = NULL;
+}
+
+/* ---- Preparing x ---- */
+
+struct prepare_call {
+	struct cpu_backend *cpu;
+	struct cpu_area *to;
+	unsigned forms;
+	const float *x;
+	size_t ld_x, cols;
+};
+
+static void prepare_items(void *arg, size_t begin, size_t end, unsigned worker)
+{
+	const struct prepare_call *c = arg;
+
+	(void)worker;
+	for (int f = 0; f < CPU_N_XFORMS; f++) {
+		size_t stride = cpu_xform_stride((enum cpu_xform)f, c->cols);
+
+		if (!(c->forms & 1u << f))
+			continue;
+		for (size_t i = begin; i < end; i++)
+			c->cpu->isa->prepare[f](c->to[f].p + i * stride, c->x + i * c->ld_x, c->cols);
+	}
+}
+
+void cpu_prepare(struct cpu_backend *cpu, struct cpu_area *to, unsigned forms, const float *x, size_t ld_x, size_t n,
+                 size_t cols)
+{
+	struct prepare_call call = { .cpu = cpu, .to = to, .forms = forms, .x = x, .ld_x = ld_x, .cols = cols };
+
+	if (n * cols <= SERIAL_VALUES)
+		prepare_items(&call, 0, n, 0);
+	else
+		base_threadpool_for(cpu->pool, n, (n + 4 * cpu->n_threads - 1) / (4 * cpu->n_threads), prepare_items,
+		                    &call);
+}
+
+/* ---- Tasks ---- */
+
+static bool reads_panels(const struct cpu_backend *cpu, const struct kn_mat *m)
+{
+	return m->packed && cpu->isa->panel[cpu_panel_of(m->dtype)];
+}
+
+enum cpu_xform cpu_form_of(const struct cpu_backend *cpu, const struct kn_mat *m)
+{
+	if (reads_panels(cpu, m))
+		return CPU_X_Q8;
+	return cpu->isa->dense[m->dtype] ? cpu->isa->dense_form[m->dtype] : CPU_X_F32;
+}
+
+static size_t min_size(size_t a, size_t b)
+{
+	return a < b ? a : b;
+}
+
+/* Chooses the kernel and cuts the product into items. */
+static void plan(const struct cpu_backend *cpu, struct cpu_task *t, size_t first_item)
+{
+	const struct kn_mat *m = t->w;
+	size_t unit, rows, row_bytes = kn_row_bytes(m->dtype, m->cols);
+
+	t->packed = reads_panels(cpu, m);
+	t->form = cpu_form_of(cpu, m);
+	t->in_place = !t->packed && cpu->isa->dense[m->dtype];
+	if (t->packed) {
+		t->fn = cpu->isa->panel[cpu_panel_of(m->dtype)];
+		unit = 2 * CPU_PANEL_ROWS;
+	} else {
+		t->fn = t->in_place ? cpu->isa->dense[m->dtype] : cpu->isa->dense[KN_F32];
+		unit = t->in_place ? cpu->isa->dense_rows : DEQUANT_ROWS;
+	}
+	t->item_toks = TOKENS_BYTES / cpu_xform_stride(t->form, m->cols) / 6 * 6;
+	t->item_toks = min_size(t->item_toks < 24 ? 24 : t->item_toks, MAX_ITEM_TOKENS);
+	t->item_toks = min_size(t->item_toks, t->n);
+	rows = ITEM_BYTES / row_bytes;
+	rows = min_size(rows, ITEM_WORK / ((size_t)m->cols * t->item_toks));
+	/* Small matrices: still a few items for each thread. */
+	rows = min_size(rows, m->rows / (4 * (size_t)cpu->n_threads));
+	rows = rows / unit * unit;
+	t->item_rows = rows ? rows : unit;
+	t->n_row_items = (m->rows + t->item_rows - 1) / t->item_rows;
+	t->first_item = first_item;
+}
+
+static size_t n_items(const struct cpu_task *t)
+{
+	return t->n_row_items * ((t->n + t->item_toks - 1) / t->item_toks);
+}
+
+struct tasks_call {
+	struct cpu_backend *cpu;
+	const struct cpu_task *tasks;
+	size_t n_tasks;
+	const struct cpu_area *x;
+};
+
+/* Rows that no kernel reads: made floats, a few at a time, in this thread's scratch. */
+static void run_dequantized(struct cpu_backend *cpu, const struct kn_mat *m, struct cpu_block *b, size_t row,
+                            size_t n_rows, unsigned worker)
+{
+	size_t row_bytes = kn_row_bytes(m->dtype, m->cols), n;
+	float *scratch = (float *)(cpu->rows.p + worker * cpu->rows_per_thread);
+	float *out[MAX_ITEM_TOKENS];
+	float *const *first = b->out;
+
+	b->w = (const char *)scratch;
+	b->ld_w = cpu_pad32(m->cols) * sizeof(float);
+	for (size_t r = 0; r < n_rows; r += n) {
+		n = min_size(DEQUANT_ROWS, n_rows - r);
+		for (size_t i = 0; i < n; i++)
+			kn_dequantize(m->dtype, (const char *)m->data + (row + r + i) * row_bytes,
+			              scratch + i * cpu_pad32(m->cols), m->cols);
+		for (size_t i = 0; i < b->n; i++)
+			out[i] = first[i] + r;
+		b->out = out;
+		b->rows = (uint32_t)n;
+		cpu->isa->dense[KN_F32](b);
+		if (b->bias)
+			b->bias += n;
+	}
+}
+
+static void run_item(const struct tasks_call *c, const struct cpu_task *t, size_t item, unsigned worker)
+{
+	const struct kn_mat *m = t->w;
+	size_t row = item % t->n_row_items * t->item_rows, tok = item / t->n_row_items * t->item_toks;
+	size_t n_rows = min_size(t->item_rows, m->rows - row), n = min_size(t->item_toks, t->n - tok);
+	size_t stride = cpu_xform_stride(t->form, m->cols);
+	const char *x[MAX_ITEM_TOKENS];
+	float *out[MAX_ITEM_TOKENS];
+	struct cpu_block b = {
+		.rows = (uint32_t)n_rows,
+		.cols = m->cols,
+		.x = x,
+		.out = out,
+		.n = n,
+		.bias = t->bias ? t->bias + row : NULL,
+		.accumulate = t->accumulate,
+	};
+
+	for (size_t i = 0; i < n; i++) {
+		x[i] = c->x[t->form].p + (t->tok ? t->tok[tok + i] : tok + i) * stride;
+		out[i] = t->out + (tok + i) * t->ld_out + row;
+	}
+	if (t->packed) {
+		b.ld_w = cpu_panel_bytes(cpu_panel_of(m->dtype), m->cols);
+		b.w = (const char *)m->packed + row / CPU_PANEL_ROWS * b.ld_w;
+		t->fn(&b);
+	} else if (t->in_place) {
+		b.ld_w = kn_row_bytes(m->dtype, m->cols);
+		b.w = (const char *)m->data + row * b.ld_w;
+		t->fn(&b);
+	} else {
+		run_dequantized(c->cpu, m, &b, row, n_rows, worker);
+	}
+}
+
+static void run_items(void *arg, size_t begin, size_t end, unsigned worker)
+{
+	const struct tasks_call *c = arg;
+	size_t t = 0;
+
+	for (size_t i = begin; i < end; i++) {
+		while (t + 1 < c->n_tasks && c->tasks[t + 1].first_item <= i)
+			t++;
+		run_item(c, &c->tasks[t], i - c->tasks[t].first_item, worker);
+	}
+}
+
+void cpu_tasks_run(struct cpu_backend *cpu, struct cpu_task *tasks, size_t n_tasks, const struct cpu_area *x)
+{
+	struct tasks_call call = { .cpu = cpu, .tasks = tasks, .n_tasks = n_tasks, .x = x };
+	size_t total = 0;
+
+	for (size_t i = 0; i < n_tasks; i++) {
+		plan(cpu, &tasks[i], total);
+		total += n_items(&tasks[i]);
+	}
+	base_threadpool_for(cpu->pool, total, 1, run_items, &call);
+}
+
+/* ---- The operation ---- */
+
+static void matmul_slice(struct cpu_backend *cpu, const struct kn_matmul *jobs, size_t n_jobs, const float *x,
+                         size_t ld_x, size_t first, size_t n)
+{
+	size_t cols = jobs[0].w->cols;
+	unsigned forms = 0;
+
+	for (size_t j = 0; j < n_jobs; j++)
+		forms |= 1u << cpu_form_of(cpu, jobs[j].w);
+	cpu_prepare(cpu, cpu->x, forms, x + first * ld_x, ld_x, n, cols);
+	for (size_t j = 0; j < n_jobs; j += CPU_MAX_TASKS) {
+		struct cpu_task tasks[CPU_MAX_TASKS];
+		size_t n_tasks = min_size(CPU_MAX_TASKS, n_jobs - j);
+
+		for (size_t i = 0; i < n_tasks; i++) {
+			const struct kn_matmul *job = &jobs[j + i];
+
+			tasks[i] = (struct cpu_task){
+				.w = job->w,
+				.n = n,
+				.out = job->out + first * job->ld_out,
+				.ld_out = job->ld_out,
+				.bias = job->bias,
+				.accumulate = job->flags & KN_ACCUMULATE,
+			};
+		}
+		cpu_tasks_run(cpu, tasks, n_tasks, cpu->x);
+	}
+}
+
+void cpu_matmul(struct kn_backend *be, const struct kn_matmul *jobs, size_t n_jobs, const float *x, size_t ld_x,
+                size_t n)
+{
+	struct cpu_backend *cpu = (struct cpu_backend *)be;
+
+	if (n_jobs == 0 || n == 0)
+		return;
+	/* Grows only for matrices that another backend of this kind prepared. */
+	if (cpu_reserve(cpu, jobs[0].w->cols) < 0) {
+		cpu->error = -ENOMEM;
+		return;
+	}
+	for (size_t first = 0; first < n; first += cpu->max_tokens)
+		matmul_slice(cpu, jobs, n_jobs, x, ld_x, first, min_size(cpu->max_tokens, n - first));
+}

@@ -1,0 +1,430 @@
+/* The cpu backend's operations row by row, and mixtures of experts, for every instruction set of this machine,
+ * compared with the reference backend.
+ *
+ * Tolerances: norms and activations do a handful of float roundings and an exponential good to 2 units in the
+ * last place, 1e-5 relative; rotations and sums two or three roundings, 1e-6. Experts: as products of matrices,
+ * twice, see mixtures_of_experts_agree. */
+#include "cpu_test.h"
+
+static const size_t odd_n[] = { 1, 2, 3, 5, 7, 17, 33, 65 };
+static const size_t odd_dim[] = { 1, 5, 8, 16, 31, 64, 100, 1030, 3000 };
+
+#define COUNT(a) (sizeof(a) / sizeof(*(a)))
+
+typedef void (*op_check)(const char *isa, struct kn_backend *ref, struct kn_backend *cpu, size_t n, size_t dim);
+
+static void each(op_check check)
+{
+	struct kn_backend *ref = open_ref();
+
+	for (const char *const *isa = kn_cpu_isas(); *isa; isa++) {
+		struct kn_backend *cpu = open_cpu(*isa, 3, 80);
+
+		for (size_t i = 0; i < COUNT(odd_n); i++) {
+			for (size_t d = 0; d < COUNT(odd_dim); d++)
+				check(*isa, ref, cpu, odd_n[i], odd_dim[d]);
+		}
+		assert_int_equal(cpu->ops->sync(cpu), 0);
+		kn_backend_close(cpu);
+	}
+	kn_backend_close(ref);
+}
+
+static void check_norm(const char *isa, struct kn_backend *ref, struct kn_backend *cpu, size_t n, size_t dim)
+{
+	size_t heads = n % 3 + 1, ld = heads * dim + 2;
+	float *x = gauss(n * ld), *w = gauss(dim), *want = gauss(n * ld), *got = copy_of(want, n * ld);
+
+	ref->ops->rmsnorm(ref, want, ld, x, ld, n % 2 ? w : NULL, n, heads, dim, 1e-6f);
+	cpu->ops->rmsnorm(cpu, got, ld, x, ld, n % 2 ? w : NULL, n, heads, dim, 1e-6f);
+	assert_close(isa, got, want, n * ld, 1e-7f, 1e-5f);
+	memcpy(got, x, n * ld * sizeof(*x)); /* in place; what lies between rows stays */
+	cpu->ops->rmsnorm(cpu, got, ld, got, ld, n % 2 ? w : NULL, n, heads, dim, 1e-6f);
+	for (size_t i = 0; i < n; i++) {
+		assert_close(isa, got + i * ld, want + i * ld, heads * dim, 1e-7f, 1e-5f);
+		assert_same(isa, got + i * ld + heads * dim, x + i * ld + heads * dim, 2);
+	}
+	free(x);
+	free(w);
+	free(want);
+	free(got);
+}
+
+static void norms_agree(void **state)
+{
+	(void)state;
+	each(check_norm);
+}
+
+static void check_act(const char *isa, struct kn_backend *ref, struct kn_backend *cpu, size_t n, size_t dim)
+{
+	size_t ld = dim + 1;
+	float *g = gauss(n * ld), *u = gauss(n * ld), *want = gauss(n * ld), *got = copy_of(want, n * ld);
+
+	for (size_t i = 0; i < n * ld; i += 3)
+		g[i] *= 40; /* far out on both sides */
+	for (int act = KN_ACT_SILU; act <= KN_ACT_SWIGLU_OSS; act++) {
+		ref->ops->act_mul(ref, (enum kn_act)act, want, ld, g, ld, u, ld, n, dim);
+		cpu->ops->act_mul(cpu, (enum kn_act)act, got, ld, g, ld, u, ld, n, dim);
+		/* 1 + tanh cancels on the negative side: what is left is absolute. */
+		assert_close(isa, got, want, n * ld, act == KN_ACT_GELU_TANH ? 4e-6f : 1e-7f, 1e-5f);
+	}
+	free(g);
+	free(u);
+	free(want);
+	free(got);
+}
+
+static void activations_agree(void **state)
+{
+	(void)state;
+	each(check_act);
+}
+
+static void check_add(const char *isa, struct kn_backend *ref, struct kn_backend *cpu, size_t n, size_t dim)
+{
+	size_t ld = dim + 3;
+	float *y = gauss(n * ld), *want = gauss(n * ld), *got = copy_of(want, n * ld);
+
+	ref->ops->add(ref, want, ld, y, ld, n, dim, 0.75f);
+	cpu->ops->add(cpu, got, ld, y, ld, n, dim, 0.75f);
+	assert_close(isa, got, want, n * ld, 1e-6f, 1e-6f);
+	free(y);
+	free(want);
+	free(got);
+}
+
+static void sums_agree(void **state)
+{
+	(void)state;
+	each(check_add);
+}
+
+static void rotations_agree(void **state)
+{
+	static const struct {
+		size_t head_dim, n_rot, offset;
+		bool interleaved;
+	} kinds[] = { { 64, 64, 0, false },   { 64, 64, 0, true }, { 80, 20, 8, false },
+		      { 192, 64, 128, true }, { 10, 6, 4, false }, { 700, 600, 0, false } };
+	struct kn_backend *ref = open_ref();
+
+	(void)state;
+	for (const char *const *isa = kn_cpu_isas(); *isa; isa++) {
+		struct kn_backend *cpu = open_cpu(*isa, 3, 40);
+
+		for (size_t i = 0; i < 3 * COUNT(kinds); i++) {
+			size_t k = i % COUNT(kinds), n = i < COUNT(kinds) ? 33 : 65 - i, heads = 3;
+			size_t ld = heads * kinds[k].head_dim + 1;
+			float inv_freq[300], *want = gauss(n * ld), *got = copy_of(want, n * ld);
+			int32_t pos[80];
+			struct kn_rope rope = { .inv_freq = inv_freq,
+				                .n_rot = (uint32_t)kinds[k].n_rot,
+				                .offset = (uint32_t)kinds[k].offset,
+				                .scale = 1.1f,
+				                .interleaved = kinds[k].interleaved };
+
+			for (size_t j = 0; j < kinds[k].n_rot / 2; j++)
+				inv_freq[j] = powf(10000.0f, -2.0f * (float)j / (float)kinds[k].n_rot);
+			for (size_t j = 0; j < n; j++)
+				pos[j] = (int32_t)(rng_u32() % 40000);
+			ref->ops->rope(ref, want, ld, n, heads, kinds[k].head_dim, &rope, pos);
+			cpu->ops->rope(cpu, got, ld, n, heads, kinds[k].head_dim, &rope, pos);
+			assert_close(*isa, got, want, n * ld, 1e-6f, 1e-6f);
+			/* Fewer rows with the positions of before, then other frequencies: the table must notice. */
+			ref->ops->rope(ref, want, ld, n / 2, heads, kinds[k].head_dim, &rope, pos);
+			cpu->ops->rope(cpu, got, ld, n / 2, heads, kinds[k].head_dim, &rope, pos);
+			inv_freq[0] *= 0.5f;
+			ref->ops->rope(ref, want, ld, n, heads, kinds[k].head_dim, &rope, pos);
+			cpu->ops->rope(cpu, got, ld, n, heads, kinds[k].head_dim, &rope, pos);
+			assert_close(*isa, got, want, n * ld, 3e-6f, 3e-6f);
+			free(want);
+			free(got);
+		}
+		kn_backend_close(cpu);
+	}
+	kn_backend_close(ref);
+}
+
+static void embeddings_are_the_same(void **state)
+{
+	struct kn_backend *ref = open_ref();
+
+	(void)state;
+	for (const char *const *isa = kn_cpu_isas(); *isa; isa++) {
+		struct kn_backend *cpu = open_cpu(*isa, 3, 80);
+
+		for (int d = 0; d < KN_N_DTYPES; d++) {
+			uint32_t block = kn_dtype_info((enum kn_dtype)d)->block_elems,
+			         cols = block == 1 ? 77 : 2 * block;
+			size_t row_bytes = kn_row_bytes((enum kn_dtype)d, cols), n = 65;
+			float *x = gauss(9 * cols), *want = gauss(n * cols), *got = gauss(n * cols);
+			char *data = malloc(9 * row_bytes);
+			struct kn_mat m = { .dtype = (enum kn_dtype)d, .rows = 9, .cols = cols, .data = data };
+			int32_t ids[65];
+
+			for (size_t r = 0; r < 9; r++)
+				kn_quantize((enum kn_dtype)d, x + r * cols, data + r * row_bytes, cols);
+			for (size_t i = 0; i < n; i++)
+				ids[i] = (int32_t)(rng_u32() % 9);
+			ref->ops->embed(ref, want, cols, &m, ids, n, 2.5f);
+			cpu->ops->embed(cpu, got, cols, &m, ids, n, 2.5f);
+			assert_same(*isa, got, want, n * cols);
+			free(x);
+			free(want);
+			free(got);
+			free(data);
+		}
+		kn_backend_close(cpu);
+	}
+	kn_backend_close(ref);
+}
+
+/* ---- Routing ---- */
+
+static void check_route(const struct kn_router *r, size_t n, float (*logit)(void))
+{
+	struct kn_backend *ref = open_ref(), *cpu = open_cpu(NULL, 3, 80);
+	float *logits = malloc(n * r->n_expert * sizeof(*logits)), *want = gauss(n * r->top_k),
+	      *got = gauss(n * r->top_k);
+	int32_t *want_ids = calloc(n * r->top_k, sizeof(*want_ids)), *got_ids = calloc(n * r->top_k, sizeof(*got_ids));
+
+	for (size_t i = 0; i < n * r->n_expert; i++)
+		logits[i] = logit();
+	ref->ops->route(ref, r, logits, n, want_ids, want);
+	cpu->ops->route(cpu, r, logits, n, got_ids, got);
+	assert_memory_equal(got_ids, want_ids, n * r->top_k * sizeof(*got_ids));
+	assert_close("route", got, want, n * r->top_k, 1e-6f, 1e-6f);
+	free(logits);
+	free(want);
+	free(got);
+	free(want_ids);
+	free(got_ids);
+	kn_backend_close(ref);
+	kn_backend_close(cpu);
+}
+
+/* Many ties. */
+static float coarse(void)
+{
+	return (float)(rng_u32() % 5) - 2;
+}
+
+static float not_a_number(void)
+{
+	return NAN;
+}
+
+static void routes_agree_also_on_ties(void **state)
+{
+	float bias[64];
+	const struct kn_router routers[] = {
+		{ .kind = KN_ROUTE_SOFTMAX, .n_expert = 8, .top_k = 2, .normalize = true, .scale = 1 },
+		{ .kind = KN_ROUTE_SOFTMAX, .n_expert = 60, .top_k = 4, .scale = 2.5f },
+		{ .kind = KN_ROUTE_TOPK_SOFTMAX, .n_expert = 32, .top_k = 4, .scale = 1 },
+		{ .kind = KN_ROUTE_SIGMOID,
+		  .n_expert = 64,
+		  .top_k = 6,
+		  .n_group = 8,
+		  .top_group = 3,
+		  .normalize = true,
+		  .scale = 2.5f,
+		  .bias = bias },
+		{ .kind = KN_ROUTE_SIGMOID, .n_expert = 5, .top_k = 5, .n_group = 1, .top_group = 1, .scale = 1 },
+		{ .kind = KN_ROUTE_SOFTMAX, .n_expert = 1100, .top_k = 3, .scale = 1 },
+	};
+
+	(void)state;
+	for (int i = 0; i < 64; i++)
+		bias[i] = 0.1f * rng_gauss();
+	for (size_t i = 0; i < COUNT(routers); i++) {
+		check_route(&routers[i], 1, rng_gauss);
+		check_route(&routers[i], 65, rng_gauss);
+		check_route(&routers[i], 33, coarse);
+	}
+}
+
+static void logits_that_are_no_numbers_choose_within_the_table(void **state)
+{
+	const struct kn_router r = {
+		.kind = KN_ROUTE_SIGMOID, .n_expert = 8, .top_k = 4, .n_group = 4, .top_group = 1, .scale = 1
+	};
+	struct kn_backend *cpu = open_cpu(NULL, 1, 4);
+	float logits[8], weights[4];
+	int32_t ids[4];
+
+	(void)state;
+	for (int i = 0; i < 8; i++)
+		logits[i] = not_a_number();
+	cpu->ops->route(cpu, &r, logits, 1, ids, weights);
+	for (int i = 0; i < 4; i++)
+		assert_in_range(ids[i], 0, 7);
+	kn_backend_close(cpu);
+}
+
+/* ---- Experts ---- */
+
+struct experts {
+	struct kn_mat mats[3][16]; /* gate, up, down */
+	char *data[3][16];
+	float *bias[3];
+};
+
+static void experts_init(struct experts *e, struct kn_backend *be, enum kn_dtype dtype, uint32_t n, uint32_t n_ff,
+                         uint32_t dim)
+{
+	for (int k = 0; k < 3; k++) {
+		uint32_t rows = k == 2 ? dim : n_ff, cols = k == 2 ? n_ff : dim;
+		size_t row_bytes = kn_row_bytes(dtype, cols);
+
+		e->bias[k] = gauss((size_t)n * rows);
+		for (uint32_t i = 0; i < n; i++) {
+			float *x = gauss((size_t)rows * cols);
+
+			e->data[k][i] = malloc(rows * row_bytes);
+			for (uint32_t r = 0; r < rows; r++)
+				kn_quantize(dtype, x + (size_t)r * cols, e->data[k][i] + r * row_bytes, cols);
+			e->mats[k][i] =
+			        (struct kn_mat){ .dtype = dtype, .rows = rows, .cols = cols, .data = e->data[k][i] };
+			if (be)
+				assert_int_equal(be->ops->mat_init(be, &e->mats[k][i]), 0);
+			free(x);
+		}
+	}
+}
+
+static void experts_done(struct experts *e, struct kn_backend *be, uint32_t n)
+{
+	for (int k = 0; k < 3; k++) {
+		for (uint32_t i = 0; i < n; i++) {
+			be->ops->mat_done(be, &e->mats[k][i]);
+			free(e->data[k][i]);
+		}
+		free(e->bias[k]);
+	}
+}
+
+static float *run_moe(struct kn_backend *be, const struct experts *e, uint32_t n_expert, enum kn_act act, bool bias,
+                      const float *x, size_t n, size_t dim, uint32_t n_ff, uint32_t top_k, const int32_t *ids,
+                      const float *weights)
+{
+	struct kn_moe moe = { .n_expert = n_expert,
+		              .n_ff = n_ff,
+		              .act = act,
+		              .gate = e->mats[0],
+		              .up = e->mats[1],
+		              .down = e->mats[2],
+		              .gate_bias = bias ? e->bias[0] : NULL,
+		              .up_bias = bias ? e->bias[1] : NULL,
+		              .down_bias = bias ? e->bias[2] : NULL };
+	float *out = calloc(n * dim, sizeof(*out));
+
+	assert_non_null(out);
+	be->ops->moe(be, &moe, out, dim, x, dim, n, dim, top_k, ids, weights);
+	assert_int_equal(be->ops->sync(be), 0);
+	return out;
+}
+
+/* Root mean square, relative to that of the results: float types differ in the order of sums; bfloat16 rounds x
+ * and the hidden row by 2^-8 at most, int8 by half of 1/127 of a block's largest value, three times the rest. */
+static double moe_tolerance(enum kn_dtype dtype)
+{
+	return dtype == KN_F32 ? 2e-6 : dtype == KN_BF16 ? 5e-3 : 2e-2;
+}
+
+static void mixtures_of_experts_agree(void **state)
+{
+	enum { N_EXPERT = 12, TOP_K = 3, DIM = 256, FF = 96, MAX_N = 65 };
+	static const enum kn_dtype types[] = { KN_F32, KN_BF16, KN_Q8_0 };
+	float *x = gauss(MAX_N * DIM), *weights = gauss(MAX_N * TOP_K);
+	int32_t ids[MAX_N * TOP_K];
+
+	(void)state;
+	for (int i = 0; i < MAX_N; i++) {
+		int first = (int)(rng_u32() % N_EXPERT);
+
+		for (int k = 0; k < TOP_K; k++)
+			ids[i * TOP_K + k] = (first + k * 3) % N_EXPERT;
+	}
+	for (const char *const *isa = kn_cpu_isas(); *isa; isa++) {
+		for (size_t t = 0; t < COUNT(types); t++) {
+			for (size_t i = 0; i < COUNT(odd_n); i++) {
+				struct kn_backend *ref = open_ref(), *cpu = open_cpu(*isa, 3, 20);
+				struct experts e;
+				enum kn_act act = i % 2 ? KN_ACT_SWIGLU_OSS : KN_ACT_SILU;
+				double err = 0, size = 0;
+				float *want, *got;
+
+				experts_init(&e, cpu, types[t], N_EXPERT, FF, DIM);
+				want = run_moe(ref, &e, N_EXPERT, act, i % 2, x, odd_n[i], DIM, FF, TOP_K, ids,
+				               weights);
+				got = run_moe(cpu, &e, N_EXPERT, act, i % 2, x, odd_n[i], DIM, FF, TOP_K, ids, weights);
+				for (size_t j = 0; j < odd_n[i] * DIM; j++) {
+					err += ((double)got[j] - want[j]) * ((double)got[j] - want[j]);
+					size += (double)want[j] * want[j];
+				}
+				size = sqrt(size / (double)(odd_n[i] * DIM));
+				err = sqrt(err / (double)(odd_n[i] * DIM));
+				if (!(err <= size * moe_tolerance(types[t])))
+					fail_msg("%s %s n = %zu: off by %g of %g", *isa, kn_dtype_info(types[t])->name,
+					         odd_n[i], err, size);
+				experts_done(&e, cpu, N_EXPERT);
+				kn_backend_close(cpu);
+				kn_backend_close(ref);
+				free(want);
+				free(got);
+			}
+		}
+	}
+	free(x);
+	free(weights);
+}
+
+static void experts_do_not_depend_on_threads_or_on_the_rows_beside(void **state)
+{
+	enum { N_EXPERT = 4, TOP_K = 2, DIM = 64, FF = 64, N = 21 };
+	float *x = gauss(N * DIM), *weights = gauss(N * TOP_K);
+	int32_t ids[N * TOP_K];
+
+	(void)state;
+	for (int i = 0; i < N * TOP_K; i++)
+		ids[i] = (i + i / 5) % N_EXPERT;
+	for (const char *const *isa = kn_cpu_isas(); *isa; isa++) {
+		struct kn_backend *four = open_cpu(*isa, 4, 32), *one = open_cpu(*isa, 1, 32);
+		struct experts e;
+		float *all;
+
+		experts_init(&e, four, KN_Q4_0, N_EXPERT, FF, DIM);
+		all = run_moe(four, &e, N_EXPERT, KN_ACT_SILU, false, x, N, DIM, FF, TOP_K, ids, weights);
+		for (size_t i = 0; i < N; i++) {
+			float *alone = run_moe(one, &e, N_EXPERT, KN_ACT_SILU, false, x + i * DIM, 1, DIM, FF, TOP_K,
+			                       ids + i * TOP_K, weights + i * TOP_K);
+
+			assert_same(*isa, alone, all + i * DIM, DIM);
+			free(alone);
+		}
+		experts_done(&e, four, N_EXPERT);
+		free(all);
+		kn_backend_close(four);
+		kn_backend_close(one);
+	}
+	free(x);
+	free(weights);
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(norms_agree),
+		cmocka_unit_test(activations_agree),
+		cmocka_unit_test(sums_agree),
+		cmocka_unit_test(rotations_agree),
+		cmocka_unit_test(embeddings_are_the_same),
+		cmocka_unit_test(routes_agree_also_on_ties),
+		cmocka_unit_test(logits_that_are_no_numbers_choose_within_the_table),
+		cmocka_unit_test(mixtures_of_experts_agree),
+		cmocka_unit_test(experts_do_not_depend_on_threads_or_on_the_rows_beside),
+	};
+
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}
