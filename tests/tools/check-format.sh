@@ -8,4 +8,7 @@ if [[ -z $tool ]] || ! "$tool" --version | grep -q "version $release\."; then
 	echo "clang-format $release is not installed"
 	exit 77
 fi
-sources c h | xargs -r "$tool" --dry-run -Werror
+unformatted=$(sources c h | xargs -r "$tool" --dry-run 2>&1 | sed -nE 's/^([^ ]+):[0-9]+:[0-9]+: .*/\1/p' | sort -u)
+[[ -z $unformatted ]] && exit
+echo "to be formatted by: clang-format -i" $unformatted
+exit 1

@@ -10,6 +10,7 @@ n_passed=0 n_failed=0 n_skipped=0
 job_kinds=() job_names=() job_commands=()
 job_dir=$(mktemp -d "${TMPDIR:-/tmp}/check-XXXXXX")
 trap 'rm -rf "$job_dir"' EXIT
+trap 'kill $(jobs -p) 2>/dev/null; exit 130' INT TERM
 
 job_add() {
 	job_kinds+=("$1")
@@ -20,9 +21,13 @@ job_add() {
 
 # job_start INDEX: in the background. The file `done` appears last and is what the printer waits for.
 job_start() {
-	local d=$job_dir/$1 begin=${EPOCHREALTIME/[.,]/} rc=0
+	local d=$job_dir/$1 begin=${EPOCHREALTIME/[.,]/} rc=0 pid
 	mkdir -p "$d/tmp"
-	TMPDIR=$d/tmp timeout -k 10 "${JOB_TIMEOUT:-900}" bash -c "${job_commands[$1]}" >"$d/out" 2>&1 </dev/null || rc=$?
+	# timeout leads a process group of its own, out of reach of the terminal's Ctrl-C: hence the trap.
+	TMPDIR=$d/tmp timeout -k 10 "${JOB_TIMEOUT:-900}" bash -c "${job_commands[$1]}" >"$d/out" 2>&1 </dev/null &
+	pid=$!
+	trap 'kill $pid; exit 1' TERM
+	wait $pid || rc=$?
 	echo "$rc $((${EPOCHREALTIME/[.,]/} - begin))" >"$d/done.new"
 	rm -rf "$d/tmp"
 	mv "$d/done.new" "$d/done"
@@ -42,7 +47,7 @@ job_print() {
 		failed=$(sum '\[  FAILED  \]' "$d/out")
 		skipped=$(sum '\[  SKIPPED \]' "$d/out")
 		# A program that died has printed no closing line.
-		((rc != 0 && passed == 0)) && passed=$(grep -c '^\[       OK \]' "$d/out")
+		((rc != 0 && passed == 0)) && passed=$(grep -ac '^\[       OK \]' "$d/out")
 		((rc != 0 && failed == 0)) && failed=1
 		((skipped > 0)) && note=" ($skipped skipped)"
 	elif ((rc == 77)); then

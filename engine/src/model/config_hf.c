@@ -186,6 +186,8 @@ static void read_attention(struct cfg *c)
 	hp->qk_norm = a->qk_norm != QK_NORM_NONE && (!a->qk_norm_key || get_bool(c, a->qk_norm_key, false));
 	hp->rope_interleaved = a->rope_interleaved;
 
+	if (get_bool(c, "use_bidirectional_attention", false))
+		fail(c, -ENOTSUP, "use_bidirectional_attention", "only causal attention is supported");
 	if (a->has_query_scalar)
 		scalar = get_double(c, "query_pre_attn_scalar", 256);
 	if (a->attn == ATTN_MLA) {

@@ -56,8 +56,8 @@ int hparams_check(const char *where, struct hparams *hp, struct err *err)
 
 	if (!(hp->eps > 0 && hp->eps < 1))
 		return err_set(err, -EINVAL, "%s: rms_norm_eps: %g is out of range", where, hp->eps);
-	if (!(hp->attn_softcap >= 0 && hp->final_softcap >= 0))
-		return err_set(err, -EINVAL, "%s: a soft cap is negative", where);
+	if (!(hp->attn_softcap >= 0 && hp->attn_softcap < 1e6 && hp->final_softcap >= 0 && hp->final_softcap < 1e6))
+		return err_set(err, -EINVAL, "%s: a soft cap is out of range", where);
 	r = check_attention(where, hp, err);
 	if (r == 0 && hp->n_expert)
 		r = check_experts(where, hp, err);
