@@ -3,7 +3,7 @@ LIBS += engine engine_http
 engine_SRCS := $(wildcard engine/src/*.c engine/src/*/*.c)
 engine_http_SRCS := $(wildcard engine/http/*.c)
 
-PROGRAMS += $(if $(wildcard engine/cmd/*.c),ocai-engine)
+PROGRAMS += $(if $(wildcard engine/cmd/main.c),ocai-engine)
 ocai-engine_SRCS := $(wildcard engine/cmd/*.c)
 ocai-engine_LIBS := engine_http engine kernels base
 

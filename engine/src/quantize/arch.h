@@ -27,6 +27,7 @@ struct qz_arch {
 	bool permute;       /* GGUF has Q and K for interleaved rotation, Hugging Face does not */
 	bool norm_plus_one; /* Hugging Face stores the norms' distance from one */
 	bool mla, sigmoid_router;
+	bool dense_lead;        /* the first layers may be dense where the others have experts */
 	struct qz_rule own[16]; /* looked at before the common rules */
 };
 

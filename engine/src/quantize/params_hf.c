@@ -180,19 +180,50 @@ static int write_router(struct params *p)
 	return r;
 }
 
+static const struct qz_tensor *planned_in(const struct params *p, uint32_t layer, const char *suffix)
+{
+	char name[64];
+
+	(void)snprintf(name, sizeof(name), "blk.%u.%s", layer, suffix);
+	for (size_t i = 0; i < p->plan->n_tensors; i++) {
+		if (strcmp(p->plan->tensors[i].name, name) == 0)
+			return &p->plan->tensors[i];
+	}
+	return NULL;
+}
+
+/* Layers without experts must be the first ones; GGUF can say nothing else. */
+static int write_dense_layers(struct params *p)
+{
+	uint32_t n_dense = 0, n_lead = 0;
+
+	for (uint32_t i = 0; i < p->plan->n_layer; i++) {
+		if (!planned_in(p, i, "ffn_down.weight"))
+			continue;
+		n_lead += n_dense++ == i;
+	}
+	if (n_dense != n_lead)
+		return err_set(p->err, -ENOTSUP, "%s: dense layers after layers with experts cannot be written", where);
+	if (n_dense == 0)
+		return 0;
+	if (!p->arch->dense_lead)
+		qz_note(p->plan, "the first %u layers are dense: llama.cpp cannot load such a %s", n_dense,
+		        p->arch->gguf);
+	return key_u32(p, "leading_dense_block_count", n_dense);
+}
+
 static int write_experts(struct params *p)
 {
 	const struct qz_tensor *down = planned(p, "ffn_down_exps.weight"),
 	                       *shared = planned(p, "ffn_down_shexp.weight");
-	uint32_t top_k = 0, n_shared, n_dense;
+	uint32_t top_k = 0, n_shared;
 	int r = 0;
 
 	if (!down)
 		return 0;
 	r = json_object_get(p->config, "moe_topk") ? per_layer_u32(p, "moe_topk", &top_k)
 	                                           : need_u32(p, "num_experts_per_tok", &top_k);
-	n_shared = opt_u32(p, p->config, "n_shared_experts", shared ? 1 : 0, &r);
-	n_dense = opt_u32(p, p->config, "first_k_dense_replace", 0, &r);
+	n_shared = opt_u32(p, p->config, "n_shared_experts", 1, &r);
 	r = r == 0 ? key_u32(p, "expert_count", (uint32_t)down->shape[0]) : r;
 	r = r == 0 ? key_u32(p, "expert_used_count", top_k) : r;
 	r = r == 0 ? key_u32(p, "expert_feed_forward_length", (uint32_t)down->cols) : r;
@@ -200,11 +231,7 @@ static int write_experts(struct params *p)
 		r = key_u32(p, "expert_shared_count", n_shared);
 		r = r == 0 ? key_u32(p, "expert_shared_feed_forward_length", (uint32_t)shared->cols) : r;
 	}
-	if (r == 0 && n_dense)
-		r = key_u32(p, "leading_dense_block_count", n_dense);
-	if (r == 0 && !n_dense && planned(p, "ffn_down.weight"))
-		qz_note(p->plan, "some layers are dense and others are not: llama.cpp cannot load such a %s",
-		        p->arch->gguf);
+	r = r == 0 ? write_dense_layers(p) : r;
 	return r == 0 ? write_router(p) : r;
 }
 
