@@ -270,10 +270,25 @@ static int parse_generation(struct tpl_parser *p, struct tpl_node *n)
 	return parse_captured_body(p, "endgeneration", &n->d);
 }
 
+/* {% print a, b %}: each of them. */
 static int parse_print(struct tpl_parser *p, struct tpl_node *n)
 {
-	int r = tpl_parse_tuple(p, TPL_TUPLE_COND, &n->a);
+	struct tpl_nodes items = { 0 };
+	struct tpl_node *out;
+	int r = 0;
 
+	while (r == 0 && (items.n == 0 || tpl_at_op(p, TPL_OP_COMMA))) {
+		if (items.n)
+			p->tok++;
+		out = tpl_node_new(p, TPL_N_OUTPUT);
+		if (!out)
+			return tpl_no_memory(p);
+		r = tpl_parse_expr(p, &out->a);
+		if (r == 0)
+			r = tpl_nodes_push(p, &items, out);
+	}
+	n->items = items.v;
+	n->n_items = items.n;
 	return r < 0 ? r : expect_block_end(p);
 }
 
@@ -298,7 +313,7 @@ static const struct {
 	{ "filter", TPL_N_FILTER_BLOCK, parse_filter_block },
 	{ "with", TPL_N_WITH, parse_with },
 	{ "generation", TPL_N_SCOPE, parse_generation },
-	{ "print", TPL_N_OUTPUT, parse_print },
+	{ "print", TPL_N_BODY, parse_print },
 	{ "break", TPL_N_BREAK, parse_jump },
 	{ "continue", TPL_N_CONTINUE, parse_jump },
 };

@@ -183,15 +183,11 @@ static size_t skip_blanks(const struct tpl_value *v, size_t i, bool blanks)
 static int split_blanks(struct tpl_rt *rt, const struct tpl_value *v, int64_t max, struct tpl_list *l)
 {
 	size_t i = skip_blanks(v, 0, true), end;
-	struct tpl_value rest;
 	int r = 0;
 
 	while (r == 0 && i < v->len) {
-		if (max >= 0 && (int64_t)l->n == max) {
-			rest = tpl_text(v->u.s + i, v->len - i);
-			rest = tpl_text_strip(&rest, &(struct tpl_value){ 0 }, false, true);
-			return tpl_list_push(rt, l, rest);
-		}
+		if (max >= 0 && (int64_t)l->n == max)
+			return tpl_list_push(rt, l, tpl_text(v->u.s + i, v->len - i));
 		end = skip_blanks(v, i, false);
 		r = tpl_list_push(rt, l, tpl_text(v->u.s + i, end - i));
 		i = skip_blanks(v, end, true);
@@ -209,10 +205,8 @@ static int rsplit_blanks(struct tpl_rt *rt, const struct tpl_value *v, int64_t m
 	int r = 0;
 
 	while (r == 0 && rest.len) {
-		if (max >= 0 && (int64_t)l->n == max) {
-			rest = tpl_text_strip(&rest, &any, true, false);
-			return rest.len ? tpl_list_push(rt, l, rest) : 0;
-		}
+		if (max >= 0 && (int64_t)l->n == max)
+			return tpl_list_push(rt, l, rest);
 		for (begin = rest.len; begin > 0; begin -= n) {
 			n = tpl_utf8_prev(rest.u.s, begin);
 			(void)tpl_utf8_next(rest.u.s + begin - n, n, &cp);
