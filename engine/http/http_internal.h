@@ -37,6 +37,7 @@ struct eng_http {
 	int listen_fds[HTTP_MAX_DAEMONS];
 	uint16_t port;
 	atomic_bool is_closing;
+	int64_t started; /* seconds since 1970 */
 
 	pthread_mutex_t lock;
 	/* protected by lock */

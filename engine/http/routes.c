@@ -4,7 +4,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 
 #include "base/cleanup.h"
 #include "base/json.h"
@@ -50,7 +49,7 @@ static void append_model(const struct exchange *x, struct base_buf *out)
 	(void)base_buf_puts(out, "{\"id\":");
 	(void)base_json_append_string(out, info->served_name, strlen(info->served_name));
 	(void)base_buf_printf(out, ",\"object\":\"model\",\"created\":%lld,\"owned_by\":\"ocai\",\"max_model_len\":%u",
-	                      (long long)time(NULL), info->n_ctx);
+	                      (long long)x->http->started, info->n_ctx);
 	(void)base_buf_printf(
 	        out, ",\"meta\":{\"n_vocab\":%u,\"n_ctx\":%u,\"n_embd\":%u,\"n_params\":%llu,\"arch\":\"%s\"}}",
 	        info->n_vocab, info->n_ctx, info->n_embd, (unsigned long long)info->n_params, info->arch);

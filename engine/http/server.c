@@ -12,6 +12,7 @@
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/un.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "base/cleanup.h"
@@ -195,6 +196,7 @@ int eng_http_open(struct eng_engine *engine, const struct eng_http_config *confi
 	http->config = *config;
 	http->epoll_fd = http->wake_fd = -1;
 	http->idle_since_ms = http_now_ms();
+	http->started = (int64_t)time(NULL);
 	set_defaults(&http->config);
 	(void)pthread_mutex_init(&http->lock, NULL);
 	r = open_all(http, err);

@@ -23,6 +23,7 @@ struct eng_options {
 	const char *model_path;   /* Hugging Face folder or .gguf; NULL: the embedded default model */
 	const char *random_shape; /* benchmarks: "qwen3-0.6b" instead of a path */
 	const char *random_dtype; /* "bf16" ... */
+	bool text_only;           /* tokenizer and template without the weights: no requests */
 	const char *served_name;  /* NULL: the last component of the path */
 	const char *backend;      /* "auto", "ref", "cpu", "cuda", "hip"; NULL: auto */
 	const char *isa;          /* cpu backend: see kn_config */

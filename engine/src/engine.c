@@ -7,9 +7,11 @@
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 
 #include "base/log.h"
 #include "engine_internal.h"
+#include "weights/weights.h"
 
 enum {
 	DEFAULT_CTX = 8192,
@@ -72,6 +74,19 @@ static int load_random(struct eng_engine *e, const struct eng_options *o, struct
 	eng_meta_default_sampling(&e->meta.sampling);
 	e->meta.bos_id = -1;
 	return r;
+}
+
+/* Keys of a GGUF file without its tensors; a folder needs no weights at all. */
+static int load_text(struct eng_engine *e, struct err *err)
+{
+	struct stat st;
+	int r = 0;
+
+	if (stat(e->path, &st) < 0)
+		return err_set(err, -errno, "%s: %s", e->path, strerror(errno));
+	if (!S_ISDIR(st.st_mode))
+		r = eng_weights_open(e->path, &e->gguf, err);
+	return r < 0 ? r : eng_meta_load(e->path, e->gguf, &e->meta, err);
 }
 
 static int load(struct eng_engine *e, const struct eng_options *o, struct err *err)
@@ -203,7 +218,8 @@ static int start(struct eng_engine *e, const struct eng_options *o, struct err *
 
 static void fill_info(struct eng_engine *e)
 {
-	const struct eng_model_info *m = eng_model_info(e->model);
+	static const struct eng_model_info none;
+	const struct eng_model_info *m = e->model ? eng_model_info(e->model) : &none;
 	uint32_t n_ctx = e->info.n_ctx;
 
 	e->info = (struct eng_info){ .served_name = e->served_name,
@@ -231,9 +247,11 @@ int eng_engine_open(const struct eng_options *options, struct eng_engine **ret_e
 	if (!e)
 		return err_set(err, -ENOMEM, "out of memory");
 	r = set_names(e, options, err);
-	if (r == 0)
+	if (r == 0 && options->text_only)
+		r = load_text(e, err);
+	if (r == 0 && !options->text_only)
 		r = load(e, options, err);
-	if (r == 0)
+	if (r == 0 && !options->text_only)
 		r = start(e, options, err);
 	if (r < 0) {
 		eng_engine_close(e);
@@ -246,7 +264,8 @@ int eng_engine_open(const struct eng_options *options, struct eng_engine **ret_e
 
 void eng_engine_drain(struct eng_engine *e, uint32_t timeout_ms)
 {
-	(void)eng_sched_drain(e->sched, timeout_ms); /* what is left is aborted by close */
+	if (e->sched)
+		(void)eng_sched_drain(e->sched, timeout_ms); /* what is left is aborted by close */
 }
 
 void eng_engine_close(struct eng_engine *e)
@@ -257,6 +276,7 @@ void eng_engine_close(struct eng_engine *e)
 	eng_runner_free(e->runner);
 	eng_meta_done(&e->meta);
 	eng_model_close(e->model);
+	eng_weights_close(e->gguf);
 	kn_backend_close(e->backend);
 	free(e->path);
 	free(e->served_name);
@@ -278,8 +298,11 @@ void eng_sampling_defaults(const struct eng_engine *e, struct eng_sampling *ret_
 
 static int check_kind(const struct eng_engine *e, const struct eng_request *req, struct err *err)
 {
-	int pooling = eng_model_info(e->model)->pooling;
+	int pooling;
 
+	if (!e->model)
+		return err_set(err, -ENOTSUP, "the engine was opened without weights");
+	pooling = eng_model_info(e->model)->pooling;
 	if (req->kind == ENG_GENERATE && pooling != ENG_POOL_NONE)
 		return err_set(err, -EINVAL, "%s is an embedding model, it does not generate text", e->served_name);
 	if (req->kind == ENG_EMBED && (pooling == ENG_POOL_MEAN || pooling == ENG_POOL_CLS))
@@ -297,10 +320,13 @@ int eng_submit(struct eng_engine *e, const struct eng_request *req, uint64_t *re
 
 void eng_cancel(struct eng_engine *e, uint64_t id)
 {
-	eng_sched_cancel(e->sched, id);
+	if (e->sched)
+		eng_sched_cancel(e->sched, id);
 }
 
 void eng_engine_stats(struct eng_engine *e, struct eng_stats *ret_stats)
 {
-	eng_sched_stats(e->sched, ret_stats);
+	memset(ret_stats, 0, sizeof(*ret_stats));
+	if (e->sched)
+		eng_sched_stats(e->sched, ret_stats);
 }

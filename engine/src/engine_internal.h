@@ -7,6 +7,7 @@
 #include "model/model.h"
 #include "sched/sched.h"
 
+struct eng_weights;
 struct eng_tokenizer;
 struct eng_template;
 
@@ -33,7 +34,8 @@ int eng_default_model_path(char **ret_path, struct err *err);
 struct eng_engine {
 	char *path, *served_name, *backend_name;
 	struct kn_backend *backend;
-	struct eng_model *model;
+	struct eng_model *model;  /* NULL, and no runner nor scheduler: text only */
+	struct eng_weights *gguf; /* text only: the file whose keys have the vocabulary */
 	struct eng_runner *runner;
 	struct eng_sched *sched;
 	struct eng_meta meta;

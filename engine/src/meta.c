@@ -306,24 +306,20 @@ static void gguf_float(const struct eng_weights *w, const char *key, float min, 
 		*ret = v;
 }
 
-/* Sampling defaults that our own converter keeps from generation_config.json. */
+/* Sampling defaults, and end ids beside the one of the vocabulary, as our own converter keeps them. */
 static int gguf_generation(const struct eng_weights *w, struct eng_meta *meta)
 {
 	struct eng_sampling *s = &meta->sampling;
 	int32_t *ids = NULL;
 	uint64_t n = 0;
-	bool sample = true;
 	int r = 0;
 
-	gguf_float(w, "ocai.generation.temperature", 0, 100, &s->temperature);
-	gguf_float(w, "ocai.generation.top_p", 0, 1, &s->top_p);
-	gguf_float(w, "ocai.generation.min_p", 0, 1, &s->min_p);
-	gguf_float(w, "ocai.generation.repetition_penalty", 0.01f, 100, &s->repetition_penalty);
-	(void)eng_gguf_get_u32(w, "ocai.generation.top_k", &s->top_k, NULL);
-	if (eng_gguf_get_bool(w, "ocai.generation.do_sample", &sample, NULL) == 0 && !sample)
-		s->temperature = 0;
-	if (eng_gguf_get_i32_array(w, "ocai.generation.eos_token_ids", &ids, &n, NULL) < 0 &&
-	    eng_gguf_get_i32_array(w, "tokenizer.ggml.eos_token_ids", &ids, &n, NULL) < 0)
+	gguf_float(w, "general.sampling.temp", 0, 100, &s->temperature);
+	gguf_float(w, "general.sampling.top_p", 0, 1, &s->top_p);
+	gguf_float(w, "general.sampling.min_p", 0, 1, &s->min_p);
+	gguf_float(w, "general.sampling.penalty_repeat", 0.01f, 100, &s->repetition_penalty);
+	(void)eng_gguf_get_u32(w, "general.sampling.top_k", &s->top_k, NULL);
+	if (eng_gguf_get_i32_array(w, "ocai.generation.eos_token_ids", &ids, &n, NULL) < 0)
 		return 0;
 	for (uint64_t i = 0; i < n && r == 0; i++)
 		r = add_eos(meta, ids[i]);

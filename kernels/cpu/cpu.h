@@ -69,7 +69,10 @@ static inline struct cpu_q8 cpu_q8_row(const void *row, size_t cols)
 
 /* ---- Products ------------------------------------------------------------------------------------ */
 
-/* Some rows of one matrix for some tokens: out[i][r] = w[r] . x[i] (+ bias[r]) (+ out[i][r]). */
+enum { CPU_MAX_ITEM_TOKENS = 256 };
+
+/* Some rows of one matrix for some tokens (n <= CPU_MAX_ITEM_TOKENS): out[i][r] = w[r] . x[i] (+ bias[r]) (+
+ * out[i][r]). */
 struct cpu_block {
 	const char *w; /* the first row, or the first panel */
 	size_t ld_w;   /* bytes from row to row, or from panel to panel */

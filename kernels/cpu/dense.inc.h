@@ -6,7 +6,8 @@
  * place needs no second copy of a mapped file. A tile of weight rows stays in the first-level cache while
  * tokens stream from the second.
  *
- * The includer defines DENSE(name) to give names; D_STEP, values per step; the types D_WV and D_XV of a
+ * The includer defines DENSE(name) to give names; D_STEP, values per step; D_KBLOCK, columns of a tile
+ * that fit half the first-level cache; the types D_WV and D_XV of a
  * step's weights and activations; D_LOAD_W(row, k), D_PART_W(row, k, n), D_LOAD_X(row, k) with row a
  * `const char *`; D_MAC(acc, w, x); and the tiles D_R x D_T for many tokens (D_T
  * at most 6) and D_R1 x 1 (at most 8 rows, a multiple of D_R) for one. D_R, D_T and D_R1 stay
@@ -36,21 +37,19 @@ ALWAYS_INLINE void DENSE(finish)(const struct cpu_block *b, size_t R, size_t T, 
 	}
 }
 
-/* R and T are constants at every call: the loops below vanish and acc lives in registers. */
-ALWAYS_INLINE void DENSE(tile)(const struct cpu_block *b, size_t R, size_t T, size_t row, size_t tok)
+/* acc += the products of columns [from, to). R and T are constants at every call: the loops over them vanish and
+ * acc lives in registers. `from` is a multiple of D_STEP, `to` too unless it is the end. */
+ALWAYS_INLINE void DENSE(span)(const struct cpu_block *b, size_t R, size_t T, size_t row, size_t tok, size_t from,
+                               size_t to, vf *acc)
 {
 	const char *w = b->w + row * b->ld_w;
 	const char *x[6];
-	size_t n_full = b->cols / D_STEP * D_STEP;
-	vf acc[24];
+	size_t n_full = to / D_STEP * D_STEP;
 
 	UNROLL
 	for (size_t t = 0; t < T; t++)
 		x[t] = b->x[tok + t];
-	UNROLL
-	for (size_t i = 0; i < R * T; i++)
-		acc[i] = v_set1(0);
-	for (size_t k = 0; k < n_full; k += D_STEP) {
+	for (size_t k = from; k < n_full; k += D_STEP) {
 		D_XV xv[6];
 
 		UNROLL
@@ -65,22 +64,58 @@ ALWAYS_INLINE void DENSE(tile)(const struct cpu_block *b, size_t R, size_t T, si
 				acc[r * T + t] = D_MAC(acc[r * T + t], wv, xv[t]);
 		}
 	}
-	if (n_full < b->cols) {
+	if (n_full < to) {
 		UNROLL
 		for (size_t r = 0; r < R; r++) {
-			D_WV wv = D_PART_W(w + r * b->ld_w, n_full, b->cols - n_full);
+			D_WV wv = D_PART_W(w + r * b->ld_w, n_full, to - n_full);
 
 			UNROLL
 			for (size_t t = 0; t < T; t++)
 				acc[r * T + t] = D_MAC(acc[r * T + t], wv, D_LOAD_X(x[t], n_full));
 		}
 	}
+}
+
+ALWAYS_INLINE void DENSE(tile)(const struct cpu_block *b, size_t R, size_t T, size_t row, size_t tok)
+{
+	vf acc[24];
+
+	UNROLL
+	for (size_t i = 0; i < R * T; i++)
+		acc[i] = v_set1(0);
+	DENSE(span)(b, R, T, row, tok, 0, b->cols, acc);
 	DENSE(finish)(b, R, T, acc, row, tok);
 }
 
+/* Long rows would push each other out of the first-level cache: columns go in blocks of D_KBLOCK, each for all
+ * tiles of tokens, whose sums wait in memory meanwhile. The chains are the same as without blocks. Returns the
+ * tokens done. */
+ALWAYS_INLINE size_t DENSE(blocked_tiles)(const struct cpu_block *b, size_t row)
+{
+	vf saved[CPU_MAX_ITEM_TOKENS / D_T][D_R * D_T], acc[24];
+	size_t n_tiles = b->n / D_T;
+
+	memset(saved, 0, n_tiles * sizeof(saved[0]));
+	for (size_t k = 0; k < b->cols; k += D_KBLOCK) {
+		size_t to = k + D_KBLOCK < b->cols ? k + D_KBLOCK : b->cols;
+
+		for (size_t i = 0; i < n_tiles; i++) {
+			UNROLL
+			for (size_t j = 0; j < D_R * D_T; j++)
+				acc[j] = saved[i][j];
+			DENSE(span)(b, D_R, D_T, row, i * D_T, k, to, acc);
+			if (to == b->cols)
+				DENSE(finish)(b, D_R, D_T, acc, row, i * D_T);
+			UNROLL
+			for (size_t j = 0; j < D_R * D_T; j++)
+				saved[i][j] = acc[j];
+		}
+	}
+	return n_tiles * D_T;
+}
+
 /* All tokens for one tile of rows; meanwhile the next tile's weights are asked for, a part with each tile of
- * tokens: they come from memory or the third-level cache, which the hardware's own guess stops short of at
- * every page end. */
+ * tokens: they come from memory or the third-level cache, and the hardware's own guess stops at every page end. */
 ALWAYS_INLINE void DENSE(row_tiles)(const struct cpu_block *b, size_t R, size_t row)
 {
 	size_t tok = 0;
@@ -88,6 +123,8 @@ ALWAYS_INLINE void DENSE(row_tiles)(const struct cpu_block *b, size_t R, size_t 
 	const char *end = row + 2 * R <= b->rows ? next + R * b->ld_w : next;
 	size_t part = (R * b->ld_w * D_T / b->n + 127) / 64 * 64;
 
+	if (R == D_R && b->cols > D_KBLOCK && b->n >= 2 * D_T)
+		tok = DENSE(blocked_tiles)(b, row);
 	for (; tok + D_T <= b->n; tok += D_T) {
 		for (const char *stop = next + part < end ? next + part : end; next < stop; next += 64)
 			__builtin_prefetch(next);
@@ -130,6 +167,7 @@ static void DENSE(block)(const struct cpu_block *b)
 
 #undef DENSE
 #undef D_STEP
+#undef D_KBLOCK
 #undef D_WV
 #undef D_XV
 #undef D_LOAD_W

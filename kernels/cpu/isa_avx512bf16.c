@@ -23,6 +23,7 @@ static inline __m512bh load_bf16x32_part(const uint16_t *p, size_t n)
 
 #define DENSE(name) dense_bf16_##name
 #define D_STEP 32
+#define D_KBLOCK 1024
 #define D_WV __m512bh
 #define D_XV __m512bh
 #define D_LOAD_W(row, k) load_bf16x32((const uint16_t *)(row) + (k))

@@ -12,6 +12,7 @@
 
 #define DENSE(name) dense_f32_##name
 #define D_STEP VL
+#define D_KBLOCK 1024
 #define D_WV vf
 #define D_XV vf
 #define D_LOAD_W(row, k) v_load((const float *)(row) + (k))
@@ -22,6 +23,7 @@
 
 #define DENSE(name) dense_f16_##name
 #define D_STEP VL
+#define D_KBLOCK 1024
 #define D_WV vf
 #define D_XV vf
 #define D_LOAD_W(row, k) v_load_f16((const uint16_t *)(row) + (k))
@@ -33,6 +35,7 @@
 #ifndef ISA_HAS_BF16
 #define DENSE(name) dense_bf16_##name
 #define D_STEP VL
+#define D_KBLOCK 1024
 #define D_WV vf
 #define D_XV vf
 #define D_LOAD_W(row, k) v_load_bf16((const uint16_t *)(row) + (k))

@@ -13,7 +13,6 @@ enum {
 	ITEM_BYTES = 96 << 10,    /* weights of an item when tokens are few */
 	TOKENS_BYTES = 384 << 10, /* prepared tokens of an item: under half of the second-level cache */
 	ITEM_WORK = 8 << 20,      /* multiplications of an item when tokens are many */
-	MAX_ITEM_TOKENS = 256,
 	SERIAL_VALUES = 16 << 10, /* less than this is prepared faster than threads are woken */
 };
 
@@ -150,7 +149,7 @@ static void plan(const struct cpu_backend *cpu, struct cpu_task *t, size_t first
 		unit = t->in_place ? cpu->isa->dense_rows : DEQUANT_ROWS;
 	}
 	t->item_toks = TOKENS_BYTES / cpu_xform_stride(t->form, m->cols) / 6 * 6;
-	t->item_toks = min_size(t->item_toks < 24 ? 24 : t->item_toks, MAX_ITEM_TOKENS);
+	t->item_toks = min_size(t->item_toks < 24 ? 24 : t->item_toks, CPU_MAX_ITEM_TOKENS);
 	t->item_toks = min_size(t->item_toks, t->n);
 	rows = ITEM_BYTES / row_bytes;
 	rows = min_size(rows, ITEM_WORK / ((size_t)m->cols * t->item_toks));
@@ -180,7 +179,7 @@ static void run_dequantized(struct cpu_backend *cpu, const struct kn_mat *m, str
 {
 	size_t row_bytes = kn_row_bytes(m->dtype, m->cols), n;
 	float *scratch = (float *)(cpu->rows.p + worker * cpu->rows_per_thread);
-	float *out[MAX_ITEM_TOKENS];
+	float *out[CPU_MAX_ITEM_TOKENS];
 	float *const *first = b->out;
 
 	b->w = (const char *)scratch;
@@ -206,8 +205,8 @@ static void run_item(const struct tasks_call *c, const struct cpu_task *t, size_
 	size_t row = item % t->n_row_items * t->item_rows, tok = item / t->n_row_items * t->item_toks;
 	size_t n_rows = min_size(t->item_rows, m->rows - row), n = min_size(t->item_toks, t->n - tok);
 	size_t stride = cpu_xform_stride(t->form, m->cols);
-	const char *x[MAX_ITEM_TOKENS];
-	float *out[MAX_ITEM_TOKENS];
+	const char *x[CPU_MAX_ITEM_TOKENS];
+	float *out[CPU_MAX_ITEM_TOKENS];
 	struct cpu_block b = {
 		.rows = (uint32_t)n_rows,
 		.cols = m->cols,

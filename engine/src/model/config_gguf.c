@@ -36,8 +36,18 @@ static void fail(struct cfg *c, int code, const char *name, const char *what)
 		c->r = err_set(c->err, code, "%s: %s.%s: %s", c->where, c->arch->gguf, name, what);
 }
 
+/* A key that is not there is no error and must leave no words behind: getters fill a probe. True when the
+ * key was read. */
+static bool was_read(struct cfg *c, int r, const struct err *probe)
+{
+	if (r < 0 && r != -ENOENT && c->r == 0)
+		c->r = err_set(c->err, r, "%s", err_text(probe));
+	return r == 0;
+}
+
 static uint32_t get_u32(struct cfg *c, const char *name, uint32_t dflt, uint32_t min, uint32_t max)
 {
+	struct err probe = { 0 };
 	char key[KEY_SIZE];
 	uint32_t v = dflt;
 	int r;
@@ -45,10 +55,8 @@ static uint32_t get_u32(struct cfg *c, const char *name, uint32_t dflt, uint32_t
 	if (c->r < 0)
 		return min;
 	key_of(c, name, key);
-	r = eng_gguf_get_u32(c->weights, key, &v, c->err);
-	if (r < 0 && r != -ENOENT)
-		c->r = r;
-	else if (r == -ENOENT && dflt == REQUIRED)
+	r = eng_gguf_get_u32(c->weights, key, &v, &probe);
+	if (!was_read(c, r, &probe) && dflt == REQUIRED)
 		fail(c, -ENOENT, name, "missing");
 	if (c->r == 0 && (v < min || v > max))
 		c->r = err_set(c->err, -EINVAL, "%s: %s: %u is not within %u and %u", c->where, key, v, min, max);
@@ -57,35 +65,30 @@ static uint32_t get_u32(struct cfg *c, const char *name, uint32_t dflt, uint32_t
 
 static double get_double(struct cfg *c, const char *name, double dflt)
 {
+	struct err probe = { 0 };
 	char key[KEY_SIZE];
 	float v = 0;
-	int r;
 
 	if (c->r < 0)
 		return dflt;
 	key_of(c, name, key);
-	r = eng_gguf_get_f32(c->weights, key, &v, c->err);
-	if (r == -ENOENT)
+	if (!was_read(c, eng_gguf_get_f32(c->weights, key, &v, &probe), &probe))
 		return dflt;
-	if (r < 0)
-		c->r = r;
-	else if (!isfinite(v))
+	if (!isfinite(v))
 		fail(c, -EINVAL, name, "not a finite number");
 	return c->r == 0 ? v : dflt;
 }
 
 static bool get_bool(struct cfg *c, const char *name, bool dflt)
 {
+	struct err probe = { 0 };
 	char key[KEY_SIZE];
 	bool v = dflt;
-	int r;
 
 	if (c->r < 0)
 		return dflt;
 	key_of(c, name, key);
-	r = eng_gguf_get_bool(c->weights, key, &v, c->err);
-	if (r < 0 && r != -ENOENT)
-		c->r = r;
+	(void)was_read(c, eng_gguf_get_bool(c->weights, key, &v, &probe), &probe);
 	return v;
 }
 
@@ -93,19 +96,14 @@ static bool get_bool(struct cfg *c, const char *name, bool dflt)
 static uint32_t get_uniform(struct cfg *c, const char *name, uint32_t dflt, uint32_t min, uint32_t max)
 {
 	CLEANUP(freep) int32_t *v = NULL;
+	struct err probe = { 0 };
 	char key[KEY_SIZE];
 	uint64_t n = 0;
-	int r;
 
 	if (c->r < 0)
 		return min;
 	key_of(c, name, key);
-	r = eng_gguf_get_i32_array(c->weights, key, &v, &n, c->err);
-	if (r < 0 && r != -ENOENT) {
-		c->r = r;
-		return min;
-	}
-	if (r == -ENOENT || n <= 1)
+	if (!was_read(c, eng_gguf_get_i32_array(c->weights, key, &v, &n, &probe), &probe) || n <= 1)
 		return get_u32(c, name, dflt, min, max);
 	for (uint64_t i = 1; i < n; i++) {
 		if (v[i] != v[0])
@@ -136,7 +134,7 @@ static void read_arch(struct cfg *c)
 	int r = eng_gguf_get_string(c->weights, "general.architecture", &text, &len, c->err);
 
 	if (r < 0) {
-		c->r = r == -ENOENT ? err_set(c->err, r, "%s: general.architecture: missing", c->where) : r;
+		c->r = r;
 		return;
 	}
 	(void)snprintf(name, sizeof(name), "%.*s", len < sizeof(name) ? (int)len : 0, text);

@@ -96,7 +96,9 @@ struct eng_runner {
 
 /* Fills model->embed, head, norms and layers from model->weights according to model->hp. `path` for errors. */
 int model_load(struct eng_model *m, const char *path, struct err *err);
-/* For load.c, random.c: memory that model_unload() gives back. NULL when there is none. */
+
+/* ---- memory.c: what model_unload() gives back; NULL when there is none ---- */
+
 void *model_host_alloc(struct eng_model *m, size_t bytes);
 float *model_upload(struct eng_model *m, const float *values, size_t n);
 /* Prepares a matrix for the backend and remembers it. */

@@ -2,7 +2,6 @@
  * name the tensor. Weights stay where they are mapped: fused tensors are cut into row ranges, stacked
  * experts into slices; only what lies the wrong way round in the file is copied. */
 #include <errno.h>
-#include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -21,83 +20,6 @@ struct loader {
 	bool gguf;
 	struct err *err;
 };
-
-/* ---- Memory that the model owns ---- */
-
-static int list_push(struct ptr_list *list, void *p)
-{
-	void **grown;
-	size_t cap;
-
-	if (list->n == list->cap) {
-		cap = list->cap ? list->cap * 2 : 64;
-		grown = realloc(list->p, cap * sizeof(*grown));
-		if (!grown)
-			return -ENOMEM;
-		list->p = grown;
-		list->cap = cap;
-	}
-	list->p[list->n++] = p;
-	return 0;
-}
-
-void *model_host_alloc(struct eng_model *m, size_t bytes)
-{
-	void *p = NULL;
-
-	if (posix_memalign(&p, 64, bytes ? bytes : 1) != 0)
-		return NULL;
-	if (list_push(&m->host, p) < 0) {
-		free(p);
-		return NULL;
-	}
-	return p;
-}
-
-float *model_upload(struct eng_model *m, const float *values, size_t n)
-{
-	const struct kn_ops *ops = m->backend->ops;
-	float *p = ops->alloc(m->backend, n * sizeof(*p));
-
-	if (!p)
-		return NULL;
-	if (list_push(&m->device, p) < 0) {
-		ops->free(m->backend, p);
-		return NULL;
-	}
-	ops->upload(m->backend, p, values, n * sizeof(*p));
-	return p;
-}
-
-int model_mat(struct eng_model *m, const char *name, struct kn_mat *mat, struct err *err)
-{
-	int r = m->backend->ops->mat_init(m->backend, mat);
-
-	if (r < 0)
-		return err_set(err, r, "%s: %s [%u, %u]: backend %s cannot take it: %s", name,
-		               kn_dtype_info(mat->dtype)->name, mat->rows, mat->cols, m->backend->ops->name,
-		               strerror(-r));
-	r = list_push(&m->mats, mat);
-	if (r < 0) {
-		m->backend->ops->mat_done(m->backend, mat);
-		return err_set(err, r, "%s: no memory", name);
-	}
-	return 0;
-}
-
-void model_unload(struct eng_model *m)
-{
-	for (size_t i = 0; i < m->mats.n; i++)
-		m->backend->ops->mat_done(m->backend, m->mats.p[i]);
-	for (size_t i = 0; i < m->device.n; i++)
-		m->backend->ops->free(m->backend, m->device.p[i]);
-	for (size_t i = 0; i < m->host.n; i++)
-		free(m->host.p[i]);
-	free(m->mats.p);
-	free(m->device.p);
-	free(m->host.p);
-	free(m->layers);
-}
 
 /* ---- Finding and checking one tensor ---- */
 
@@ -269,6 +191,32 @@ static int load_linear(struct loader *l, enum slot slot, uint32_t layer, uint32_
 	char name[NAME_SIZE];
 
 	return tensor_name(l, slot, layer, 0, name) ? load_parts(l, name, &part, 1, cols, has_bias) : 0;
+}
+
+/* The router, as float whatever the file has: it is small, and a rounded score changes which experts a
+ * token takes. Float types stay exact. */
+static int load_router(struct loader *l, uint32_t il, struct linear *ret)
+{
+	const struct hparams *hp = l->hp;
+	uint64_t shape[2] = { hp->n_expert, hp->n_embd };
+	size_t n = (size_t)hp->n_expert * hp->n_embd;
+	const struct eng_tensor *t;
+	char name[NAME_SIZE];
+	float *copy;
+	int r;
+
+	(void)tensor_name(l, S_ROUTER, il, 0, name);
+	r = need(l, name, 2, shape, &t);
+	if (r < 0)
+		return r;
+	copy = model_host_alloc(l->m, n * sizeof(*copy));
+	if (!copy)
+		return no_memory(l, name);
+	kn_dequantize(t->dtype, t->data, copy, n);
+	ret->w = (struct kn_mat){ .dtype = KN_F32, .rows = hp->n_expert, .cols = hp->n_embd, .data = copy };
+	l->m->info.weight_bytes += n * sizeof(*copy);
+	r = model_mat(l->m, name, &ret->w, l->err);
+	return r < 0 ? r : load_bias(l, name, hp->arch->router_linear_bias, hp->n_expert, 0, &ret->bias);
 }
 
 /* ---- Attention ---- */
@@ -543,7 +491,7 @@ static int load_moe(struct loader *l, uint32_t il, struct layer *y)
 	moe->n_expert = hp->n_expert;
 	moe->n_ff = hp->n_ff_exp;
 	moe->act = hp->act;
-	r = load_linear(l, S_ROUTER, il, hp->n_expert, hp->n_embd, hp->arch->router_linear_bias, &y->router);
+	r = load_router(l, il, &y->router);
 	/* Newer converters leave a bias of zeros out. */
 	if (r == 0 && hp->router == KN_ROUTE_SIGMOID && tensor_name(l, S_ROUTER_BIAS, il, 0, name) &&
 	    (!l->gguf || eng_weights_find(l->m->weights, name)))
@@ -630,27 +578,4 @@ int model_load(struct eng_model *m, const char *path, struct err *err)
 	for (uint32_t i = 0; i < m->hp.n_layer && r == 0; i++)
 		r = load_layer(&l, i);
 	return r;
-}
-
-int model_finish(struct eng_model *m, struct err *err)
-{
-	const struct hparams *hp = &m->hp;
-	struct eng_model_info *info = &m->info;
-	uint64_t kv_values;
-
-	for (uint32_t i = 0; i < hp->n_rope; i++) {
-		m->inv_freq[i] = model_upload(m, hp->rope[i].inv_freq, hp->rope[i].n_rot / 2);
-		m->inv_freq_long[i] = model_upload(m, hp->rope[i].inv_freq_long, hp->rope[i].n_rot / 2);
-		if (!m->inv_freq[i] || !m->inv_freq_long[i])
-			return err_set(err, -ENOMEM, "no memory for rotary tables");
-	}
-	kv_values = hp->arch->attn == ATTN_MLA ? hp->kv_lora + hp->qk_rope : 2ull * hp->n_kv_head * hp->head_dim;
-	(void)snprintf(info->arch, sizeof(info->arch), "%s", hp->arch->name);
-	info->n_vocab = hp->n_vocab;
-	info->n_ctx = hp->n_ctx;
-	info->n_layer = hp->n_layer;
-	info->n_embd = hp->n_embd;
-	/* In the 16-bit types that serving uses. */
-	info->kv_bytes_per_token = kv_values * hp->n_layer * 2;
-	return 0;
 }

@@ -9,6 +9,8 @@
 
 enum { MAX_STEP_TOKENS = 1 << 20, MAX_PAGE_TOKENS = 1 << 16 };
 
+#define MAX_BYTES (1ull << 46) /* half of what a process can address */
+
 /* Floats per row of each buffer; 0 where the model does not need it. */
 static void plan_widths(const struct eng_model *m, uint64_t width[N_BUFS])
 {
@@ -97,8 +99,8 @@ static int check_config(const struct eng_model *m, const struct eng_runner_confi
 	    c->max_tokens > MAX_STEP_TOKENS || c->max_outputs == 0 || c->max_outputs > c->max_tokens)
 		return err_set(err, -EINVAL, "runner: %u pages of %u tokens, %u tokens and %u outputs per step",
 		               c->n_pages, c->page_tokens, c->max_tokens, c->max_outputs);
-	if (eng_runner_bytes(m, c) > SIZE_MAX / 2)
-		return err_set(err, -ENOMEM, "runner: more memory than there are addresses");
+	if (eng_runner_bytes(m, c) > MAX_BYTES)
+		return err_set(err, -ENOMEM, "runner: more memory than can be addressed");
 	return 0;
 }
 

@@ -36,7 +36,7 @@ const struct tok_added *tok_added_by_id(const struct tok_added_set *set, int32_t
 	return lo < set->n && set->items[lo].id == id ? &set->items[lo] : NULL;
 }
 
-/* ---- matching ------------------------------------------------------------------------------------------------ */
+/* ---- matching -------------------------------------------------------------------------------- */
 
 static size_t longest_at(const struct tok_prefixes *index, const char *p, size_t n, uint32_t *ret_item)
 {
@@ -121,7 +121,7 @@ bool tok_added_next(const struct eng_tokenizer *tok, const struct tok_prefixes *
 	return false;
 }
 
-/* ---- indexing ------------------------------------------------------------------------------------------------- */
+/* ---- indexing -------------------------------------------------------------------------------- */
 
 static int by_id(const void *a, const void *b)
 {

@@ -14,13 +14,14 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/cleanup.h"
 #include "tokenizer/tok_internal.h"
 
 enum { SHORT_PIECE = 40 }; /* symbols; measured: about here the heap begins to win */
 
 #define NONE UINT32_MAX
 
-/* ---- the table of merges ---------------------------------------------------------------------------------- */
+/* ---- the table of merges --------------------------------------------------------------------- */
 
 static uint32_t pair_hash(uint32_t left, uint32_t right)
 {
@@ -57,6 +58,34 @@ void tok_merges_add(struct tok_model *m, uint32_t left, uint32_t right, uint32_t
 	m->n_merges++;
 }
 
+static int32_t long_merge_result(const struct eng_tokenizer *tok, const char *a, size_t a_n, const char *b, size_t b_n)
+{
+	CLEANUP(freep) char *joined = malloc(a_n + b_n);
+
+	if (!joined)
+		return -1;
+	memcpy(joined, a, a_n);
+	memcpy(joined + a_n, b, b_n);
+	return tok_vocab_find(&tok->vocab, joined, a_n + b_n);
+}
+
+int32_t tok_merge_result(const struct eng_tokenizer *tok, int32_t left, int32_t right)
+{
+	size_t a_n, b_n, skip = tok->model.prefix_len;
+	const char *a = tok_vocab_get(&tok->vocab, left, &a_n), *b = tok_vocab_get(&tok->vocab, right, &b_n);
+	char joined[256];
+
+	skip = skip < b_n ? skip : b_n;
+	if (a_n + b_n - skip > tok->vocab.max_len)
+		return -1;
+	if (a_n + b_n - skip <= sizeof(joined)) {
+		memcpy(joined, a, a_n);
+		memcpy(joined + a_n, b + skip, b_n - skip);
+		return tok_vocab_find(&tok->vocab, joined, a_n + b_n - skip);
+	}
+	return long_merge_result(tok, a, a_n, b + skip, b_n - skip);
+}
+
 static const struct tok_merge *find_merge(const struct tok_model *m, uint32_t left, uint32_t right)
 {
 	uint32_t at = pair_hash(left, right) & m->merge_mask;
@@ -68,7 +97,7 @@ static const struct tok_merge *find_merge(const struct tok_model *m, uint32_t le
 	return NULL;
 }
 
-/* ---- the loop ------------------------------------------------------------------------------------------------ */
+/* ---- the loop -------------------------------------------------------------------------------- */
 
 struct bpe {
 	const struct eng_tokenizer *tok;
@@ -224,7 +253,7 @@ static int merge_long(struct bpe *b)
 	return r;
 }
 
-/* ---- the first symbols ------------------------------------------------------------------------------------------ */
+/* ---- the first symbols ----------------------------------------------------------------------- */
 
 static int add_symbol(struct bpe *b, int32_t id, size_t begin, size_t len)
 {
@@ -369,7 +398,7 @@ int tok_bpe_encode(const struct eng_tokenizer *tok, struct tok_scratch *s, const
 	return r;
 }
 
-/* ---- what loading prepares -------------------------------------------------------------------------------------- */
+/* ---- what loading prepares ------------------------------------------------------------------- */
 
 void tok_model_index(struct eng_tokenizer *tok)
 {

@@ -17,7 +17,7 @@
 #include "base/cleanup.h"
 #include "tokenizer/tok_internal.h"
 
-/* ---- cutting ------------------------------------------------------------------------------------------------- */
+/* ---- cutting --------------------------------------------------------------------------------- */
 
 static size_t skip_space(const char *p, size_t at, size_t end)
 {
@@ -153,7 +153,7 @@ int tok_bulk_cut(struct tok_bulk *bulk, struct base_buf *rest)
 	return base_buf_append(rest, p + done, end - done);
 }
 
-/* ---- reading ---------------------------------------------------------------------------------------------------- */
+/* ---- reading --------------------------------------------------------------------------------- */
 
 struct reader {
 	const char *where, *field;
@@ -382,6 +382,17 @@ static int vocab_error(struct reader *rd, int r, const char *p, size_t n, uint32
 	return fail(rd, r == -ENOMEM ? r : -EBADMSG, what);
 }
 
+/* How often a character comes: with the separators of a container an upper bound for its elements, since
+ * those inside strings only add to it. */
+static uint32_t count_char(const char *p, size_t n, char c)
+{
+	size_t k = 0;
+
+	for (size_t i = 0; i < n; i++)
+		k += p[i] == c;
+	return (uint32_t)(k < UINT32_MAX ? k : UINT32_MAX);
+}
+
 int tok_bulk_vocab_map(const struct tok_bulk *bulk, struct tok_vocab *vocab, struct err *err)
 {
 	CLEANUP(reader_done) struct reader rd;
@@ -391,8 +402,7 @@ int tok_bulk_vocab_map(const struct tok_bulk *bulk, struct tok_vocab *vocab, str
 	int r;
 
 	reader_init(&rd, bulk, "vocab", bulk->vocab_begin, bulk->vocab_end, err);
-	/* An entry takes some 16 bytes or more in the file; the table grows if that guess was low. */
-	r = tok_vocab_reserve(vocab, (uint32_t)(size / 16 < TOK_MAX_IDS ? size / 16 : TOK_MAX_IDS), size / 2);
+	r = tok_vocab_reserve(vocab, count_char(rd.p, size, ':'), size / 2);
 	if (r < 0)
 		return fail(&rd, r, "out of memory");
 	r = enter(&rd, '{', '}', "expected an object of pieces and ids");
@@ -423,7 +433,7 @@ int tok_bulk_vocab_scores(const struct tok_bulk *bulk, struct eng_tokenizer *tok
 	int r;
 
 	reader_init(&rd, bulk, "vocab", bulk->vocab_begin, bulk->vocab_end, err);
-	r = tok_vocab_reserve(&tok->vocab, (uint32_t)(size / 24 < TOK_MAX_IDS ? size / 24 : TOK_MAX_IDS), size / 2);
+	r = tok_vocab_reserve(&tok->vocab, count_char(rd.p, size, '['), size / 2);
 	if (r < 0)
 		return fail(&rd, r, "out of memory");
 	r = enter(&rd, '[', ']', "expected an array of pieces and scores");
@@ -452,7 +462,7 @@ int tok_bulk_vocab_scores(const struct tok_bulk *bulk, struct eng_tokenizer *tok
 	return r;
 }
 
-/* The id of one half of a merge; `prefix` bytes of the right half are left out of the result's spelling. */
+/* The id of one half of a merge. */
 static int merge_half(struct reader *rd, const struct tok_vocab *vocab, const char *p, size_t n, int32_t *ret)
 {
 	char what[160];
@@ -467,27 +477,20 @@ static int merge_half(struct reader *rd, const struct tok_vocab *vocab, const ch
 
 static int add_merge(struct reader *rd, struct eng_tokenizer *tok, int32_t left, int32_t right, uint32_t rank)
 {
-	size_t a_n, b_n, skip = tok->model.prefix_len;
-	const char *a = tok_vocab_get(&tok->vocab, left, &a_n), *b = tok_vocab_get(&tok->vocab, right, &b_n);
-	char joined[512];
-	char *p = joined;
-	int32_t result;
-	int r;
+	int32_t result = tok_merge_result(tok, left, right);
+	const char *a, *b;
+	char what[160];
+	size_t a_n, b_n;
 
-	skip = skip < b_n ? skip : b_n;
-	if (a_n + b_n - skip > sizeof(joined)) {
-		p = malloc(a_n + b_n);
-		if (!p)
-			return fail(rd, -ENOMEM, "out of memory");
-	}
-	memcpy(p, a, a_n);
-	memcpy(p + a_n, b + skip, b_n - skip);
-	r = merge_half(rd, &tok->vocab, p, a_n + b_n - skip, &result);
-	if (r == 0)
+	if (result >= 0) {
 		tok_merges_add(&tok->model, (uint32_t)left, (uint32_t)right, rank, (uint32_t)result);
-	if (p != joined)
-		free(p);
-	return r;
+		return 0;
+	}
+	a = tok_vocab_get(&tok->vocab, left, &a_n);
+	b = tok_vocab_get(&tok->vocab, right, &b_n);
+	(void)snprintf(what, sizeof(what), "merges \"%.*s\" and \"%.*s\", which together are not in the vocabulary",
+	               (int)(a_n < 40 ? a_n : 40), a, (int)(b_n < 40 ? b_n : 40), b);
+	return fail(rd, -EBADMSG, what);
 }
 
 /* "a b": exactly one space. */
@@ -529,20 +532,9 @@ static int read_merge_pair(struct reader *rd, const struct tok_vocab *vocab, int
 	return r < 0 ? r : expect(rd, ']', "expected two pieces");
 }
 
-/* An upper bound for the number of merges: none is shorter than `"a b",`. */
-static uint32_t count_merges(const char *p, size_t n)
-{
-	size_t k = 1;
-
-	for (size_t i = 0; i < n; i++)
-		k += p[i] == ',';
-	return (uint32_t)(k < UINT32_MAX ? k : UINT32_MAX);
-}
-
 int tok_bulk_merges(const struct tok_bulk *bulk, struct eng_tokenizer *tok, struct err *err)
 {
 	CLEANUP(reader_done) struct reader rd;
-	size_t size = bulk->merges_end - bulk->merges_begin;
 	int32_t left = -1, right = -1;
 	uint32_t rank = 0, bound;
 	bool pairs;
@@ -553,7 +545,7 @@ int tok_bulk_merges(const struct tok_bulk *bulk, struct eng_tokenizer *tok, stru
 	if (r <= 0)
 		return r;
 	pairs = peek(&rd) == '[';
-	bound = count_merges(rd.p, size - (size_t)(rd.p - (bulk->data + bulk->merges_begin)));
+	bound = count_char(rd.p, (size_t)(rd.end - rd.p), ',') + 1;
 	if (pairs)
 		bound = bound / 2 + 1; /* every pair has a comma of its own */
 	r = tok_merges_reserve(&tok->model, bound);

@@ -60,7 +60,7 @@ static int whole_token(struct eng_detok *d, size_t k, const char *p, size_t n)
 	return r < 0 ? r : token_end(d, k);
 }
 
-/* ---- byte-level ------------------------------------------------------------------------------------------- */
+/* ---- byte-level ------------------------------------------------------------------------------ */
 
 static int bytes_to_text(struct eng_detok *d, size_t k, const char *p, size_t n)
 {
@@ -123,7 +123,7 @@ static int byte_level_token(struct eng_detok *d, size_t k, const char *p, size_t
 	return bytes_to_text(d, k, base_buf_text(bytes), bytes->len);
 }
 
-/* ---- byte fallback ------------------------------------------------------------------------------------------ */
+/* ---- byte fallback --------------------------------------------------------------------------- */
 
 /* The byte of "<0xNN>", or -1. */
 static int byte_of_spelling(const char *p, size_t n)
@@ -204,7 +204,7 @@ static int byte_fallback_token(struct eng_detok *d, size_t k, const char *p, siz
 	return r < 0 ? r : whole_token(d, k + 1, p, n);
 }
 
-/* ---- WordPiece, BPE, CTC --------------------------------------------------------------------------------------- */
+/* ---- WordPiece, BPE, CTC --------------------------------------------------------------------- */
 
 /* Replaces every occurrence in buf. */
 static int replace_all(struct base_buf *buf, const char *from, size_t from_n, const char *to, size_t to_n)
@@ -292,8 +292,7 @@ static int bpe_token(struct eng_detok *d, size_t k, bool last)
 	return r < 0 ? r : whole_token(d, k + 1, base_buf_text(&st->prev), st->prev.len);
 }
 
-/* ---- replace ------------------------------------------------------------------------------------------------------
- */
+/* ---- replace --------------------------------------------------------------------------------- */
 
 /* How many bytes at the end of the text may be the beginning of the pattern. */
 static size_t partial_match(const char *p, size_t n, const struct tok_pattern *pattern)
@@ -351,8 +350,7 @@ static int replace_fragment(struct eng_detok *d, size_t k, const char *p, size_t
 	return replace_text(d, k, true);
 }
 
-/* ---- strip and metaspace: by characters ---------------------------------------------------------------------------
- */
+/* ---- strip and metaspace: by characters ------------------------------------------------------ */
 
 static int put_held(struct eng_detok *d, size_t k, uint32_t n)
 {
@@ -418,7 +416,7 @@ static int metaspace_text(struct eng_detok *d, size_t k, const char *p, size_t n
 	return r < 0 || done == n ? r : token_text(d, k + 1, p + done, n - done);
 }
 
-/* ---- the pipeline: stage n_stages is the output ------------------------------------------------------------------ */
+/* ---- the pipeline: stage n_stages is the output ---------------------------------------------- */
 
 static int open_once(struct eng_detok *d, size_t k)
 {
@@ -579,8 +577,7 @@ static int finish(struct eng_detok *d, size_t k)
 	return r < 0 ? r : finish(d, k + 1);
 }
 
-/* ---- the public side ------------------------------------------------------------------------------------------------
- */
+/* ---- the public side ------------------------------------------------------------------------- */
 
 int eng_detok_new(const struct eng_tokenizer *tok, bool skip_special, struct eng_detok **ret_detok)
 {

@@ -46,7 +46,7 @@ static int add_piece(struct work *w, size_t begin, size_t end, bool first)
 	return r;
 }
 
-/* ---- finding matches: spans that cover the piece, in order ---------------------------------------------- */
+/* ---- finding matches: spans that cover the piece, in order ----------------------------------- */
 
 static int spans_by_pattern(const struct tok_pattern *pattern, struct work *w, const struct tok_piece *piece)
 {
@@ -155,7 +155,7 @@ static int spans_of_length(const struct tok_pretok *pre, struct work *w, const s
 	return r < 0 ? r : add_span(w->s, begin, piece->end, false);
 }
 
-/* ---- what becomes of matches ------------------------------------------------------------------------------ */
+/* ---- what becomes of matches ----------------------------------------------------------------- */
 
 /* Neighbours of the same kind become one. */
 static void merge_runs(struct tok_scratch *s)
@@ -246,7 +246,7 @@ static int split_piece(const struct tok_pretok *pre, struct work *w, const struc
 	return spans_to_pieces(pre->behavior, w, piece);
 }
 
-/* ---- rewriting --------------------------------------------------------------------------------------------- */
+/* ---- rewriting ------------------------------------------------------------------------------- */
 
 static int metaspace_pieces(const struct tok_pretok *pre, struct work *w, size_t begin, bool first)
 {

@@ -78,7 +78,7 @@ static uint32_t take_cp(struct tr *t)
 	return cp;
 }
 
-/* ---- \p{...} ------------------------------------------------------------------------------------------- */
+/* ---- \p{...} --------------------------------------------------------------------------------- */
 
 static const struct {
 	const char *name, *set;
@@ -197,7 +197,7 @@ static int property(struct tr *t, bool negated, struct set *set)
 	return property_by_name(t, at, (size_t)(close - at), set);
 }
 
-/* ---- escapes that mean a character or a set ------------------------------------------------------------ */
+/* ---- escapes that mean a character or a set -------------------------------------------------- */
 
 static int hex_digits(struct tr *t, size_t min, size_t max, uint32_t *ret)
 {
@@ -294,7 +294,7 @@ static int simple_escape(struct tr *t, uint32_t *ret_cp, struct set *set)
 	return 0;
 }
 
-/* ---- classes --------------------------------------------------------------------------------------------- */
+/* ---- classes --------------------------------------------------------------------------------- */
 
 /* One operand of &&: characters in one class, plus alternatives that do not fit into a class. */
 struct operand {
@@ -524,7 +524,7 @@ static int parse_class(struct tr *t, struct base_buf *out, bool *ret_flat, unsig
 	return base_buf_printf(out, "(?:%s)", base_buf_text(&all));
 }
 
-/* ---- everything else --------------------------------------------------------------------------------------- */
+/* ---- everything else ------------------------------------------------------------------------- */
 
 static void begin_atom(struct tr *t)
 {

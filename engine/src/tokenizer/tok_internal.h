@@ -20,7 +20,7 @@ enum {
 	TOK_MAX_COMPONENTS = 64,        /* normalizers, pre-tokenizers, decoders after flattening sequences */
 };
 
-/* ---- text.c: UTF-8 and the character classes of the reference -------------------------------------- */
+/* ---- text.c: UTF-8 and the character classes of the reference -------------------------------- */
 
 /* What starts at p: 1 a character, 0 bytes that can never be one, -1 the beginning of one that the end of
  * the input cut off. *ret_len is how many bytes that takes (for 0 and -1: what one U+FFFD stands for). */
@@ -51,7 +51,7 @@ uint32_t tok_byte_char(uint8_t byte);
 int tok_char_byte(uint32_t cp);
 int tok_append_byte_level(struct base_buf *buf, const char *text, size_t n);
 
-/* ---- vocab.c: spelling to id and back ---------------------------------------------------------------- */
+/* ---- vocab.c: spelling to id and back -------------------------------------------------------- */
 
 struct tok_str {
 	uint32_t off, len; /* len UINT32_MAX: the id is not used */
@@ -104,7 +104,7 @@ void tok_prefix_start(const struct tok_prefixes *t, struct tok_prefix_walk *w);
 /* Goes on by one byte. False: nothing begins like this. *ret_value >= 0: an entry ends here. */
 bool tok_prefix_step(const struct tok_prefixes *t, struct tok_prefix_walk *w, uint8_t byte, int64_t *ret_value);
 
-/* ---- scratch: what one call writes ---------------------------------------------------------------------- */
+/* ---- scratch: what one call writes ----------------------------------------------------------- */
 
 struct tok_span {
 	uint32_t begin, end;
@@ -151,7 +151,7 @@ void tok_scratch_done(struct tok_scratch *s);
 /* Makes room for n elements; keeps what is there. */
 int tok_grow(void *array_ptr, size_t *cap, size_t n, size_t elem_size);
 
-/* ---- regex.c: Oniguruma's syntax run by PCRE2 -------------------------------------------------------- */
+/* ---- regex.c: Oniguruma's syntax run by PCRE2 ------------------------------------------------ */
 
 struct tok_regex;
 
@@ -178,7 +178,7 @@ void tok_pattern_done(struct tok_pattern *p);
 int tok_pattern_find(const struct tok_pattern *p, struct tok_scratch *s, const char *text, size_t n, size_t at,
                      size_t *ret_begin, size_t *ret_end, struct err *err);
 
-/* ---- normalizers ------------------------------------------------------------------------------------- */
+/* ---- normalizers ----------------------------------------------------------------------------- */
 
 enum tok_norm_kind {
 	TOK_NORM_NFC,
@@ -221,7 +221,7 @@ int tok_charsmap_from_base64(const char *text, size_t n, struct tok_charsmap **r
 void tok_charsmap_free(struct tok_charsmap *map);
 int tok_charsmap_apply(const struct tok_charsmap *map, const char *text, size_t n, struct base_buf *out);
 
-/* ---- pre-tokenizers ---------------------------------------------------------------------------------- */
+/* ---- pre-tokenizers -------------------------------------------------------------------------- */
 
 enum tok_behavior {
 	TOK_REMOVED,
@@ -265,7 +265,7 @@ int tok_pretokenize(const struct tok_pretok *pres, size_t n_pres, struct tok_scr
 /* GPT-2's split, which ByteLevel with use_regex runs. */
 extern const char tok_gpt2_pattern[];
 
-/* ---- models -------------------------------------------------------------------------------------------- */
+/* ---- models ---------------------------------------------------------------------------------- */
 
 enum tok_model_kind { TOK_BPE, TOK_SCORED_BPE, TOK_UNIGRAM, TOK_WORDPIECE, TOK_WORDLEVEL };
 
@@ -298,6 +298,8 @@ void tok_model_done(struct tok_model *m);
 void tok_model_index(struct eng_tokenizer *tok);
 int tok_merges_reserve(struct tok_model *m, uint32_t n);
 void tok_merges_add(struct tok_model *m, uint32_t left, uint32_t right, uint32_t rank, uint32_t result);
+/* What two pieces make together, the right one without its continuing prefix; -1: not in the vocabulary. */
+int32_t tok_merge_result(const struct eng_tokenizer *tok, int32_t left, int32_t right);
 int tok_unigram_index(struct eng_tokenizer *tok);
 int tok_scored_index(struct eng_tokenizer *tok);
 
@@ -310,7 +312,7 @@ int tok_wordpiece_encode(const struct eng_tokenizer *tok, struct tok_scratch *s,
 int tok_wordlevel_encode(const struct eng_tokenizer *tok, const char *p, size_t n, struct eng_ids *ids,
                          struct err *err);
 
-/* ---- added tokens ---------------------------------------------------------------------------------------- */
+/* ---- added tokens ---------------------------------------------------------------------------- */
 
 struct tok_added {
 	int32_t id;
@@ -341,7 +343,7 @@ bool tok_added_next(const struct eng_tokenizer *tok, const struct tok_prefixes *
                     const char *text, size_t n, size_t floor, size_t *at, struct tok_added_match *ret);
 const struct tok_added *tok_added_by_id(const struct tok_added_set *set, int32_t id);
 
-/* ---- decoders -------------------------------------------------------------------------------------------- */
+/* ---- decoders -------------------------------------------------------------------------------- */
 
 enum tok_dec_kind {
 	TOK_DEC_BYTE_LEVEL,
@@ -371,7 +373,7 @@ struct tok_dec {
 
 void tok_dec_done(struct tok_dec *dec);
 
-/* ---- the whole ------------------------------------------------------------------------------------------- */
+/* ---- the whole ------------------------------------------------------------------------------- */
 
 struct eng_tokenizer {
 	struct tok_vocab vocab; /* the model's */
@@ -400,7 +402,7 @@ int tok_finish(struct eng_tokenizer *tok, const char *where, struct err *err);
 /* What decoding starts from for an id, or NULL. */
 const char *tok_decode_piece(const struct eng_tokenizer *tok, int32_t id, size_t *ret_n);
 
-/* ---- bulk.c: the two large members of tokenizer.json --------------------------------------------------- */
+/* ---- bulk.c: the two large members of tokenizer.json ----------------------------------------- */
 
 struct tok_bulk {
 	const char *where;

@@ -38,7 +38,7 @@ void tok_scratch_done(struct tok_scratch *s)
 	tok_regex_scratch_done(s);
 }
 
-/* ---- building --------------------------------------------------------------------------------------------------- */
+/* ---- building -------------------------------------------------------------------------------- */
 
 struct eng_tokenizer *tok_new(void)
 {
@@ -188,8 +188,7 @@ int tok_finish(struct eng_tokenizer *tok, const char *where, struct err *err)
 	return r < 0 ? r : check_ids(tok, &tok->suffix, where, err);
 }
 
-/* ---- questions about ids ------------------------------------------------------------------------------------------
- */
+/* ---- questions about ids --------------------------------------------------------------------- */
 
 uint32_t eng_tokenizer_n_vocab(const struct eng_tokenizer *tok)
 {
@@ -231,8 +230,7 @@ bool eng_tokenizer_is_special(const struct eng_tokenizer *tok, int32_t id)
 	return id >= 0 && (uint32_t)id < tok->n_vocab && tok->special[id];
 }
 
-/* ---- encoding
- * -------------------------------------------------------------------------------------------------------- */
+/* ---- encoding -------------------------------------------------------------------------------- */
 
 void eng_ids_done(struct eng_ids *ids)
 {

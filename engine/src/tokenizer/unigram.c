@@ -3,6 +3,7 @@
  * that is no entry of its own may be taken as unknown at the lowest score of the vocabulary minus 10.
  * Neighbouring unknowns are one. Sums are in double and ties keep the earlier path, as in the reference. */
 #include <errno.h>
+#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -22,8 +23,8 @@ int tok_unigram_index(struct eng_tokenizer *tok)
 	m->min_score = 0.0;
 	for (uint32_t id = 0; id < tok->vocab.n_ids; id++) {
 		p = tok_vocab_get(&tok->vocab, (int32_t)id, &len);
-		if (!p)
-			continue;
+		if (!p || isinf(m->scores[id]))
+			continue; /* not used, or never made from text */
 		if (n == 0 || m->scores[id] < m->min_score)
 			m->min_score = m->scores[id];
 		entries[n++] = (struct tok_prefix_entry){ p, (uint32_t)len, id };

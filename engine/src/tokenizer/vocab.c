@@ -87,7 +87,7 @@ int tok_vocab_reserve(struct tok_vocab *v, uint32_t n_entries, size_t n_bytes)
 
 	if (n_entries > TOK_MAX_IDS)
 		n_entries = TOK_MAX_IDS;
-	while (n_slots < n_entries * 2)
+	while (n_slots / 4 * 3 <= n_entries)
 		n_slots *= 2;
 	if (!v->slots || n_slots > v->mask + 1) {
 		r = rehash(v, n_slots);
@@ -176,7 +176,7 @@ const char *tok_vocab_get(const struct tok_vocab *v, int32_t id, size_t *ret_len
 	return v->pool + v->by_id[id].off;
 }
 
-/* ---- the sorted list ------------------------------------------------------------------------------------- */
+/* ---- the sorted list ------------------------------------------------------------------------- */
 
 static int compare_entries(const void *a, const void *b)
 {

@@ -215,6 +215,34 @@ int eng_gguf_add_f32s(struct eng_gguf_writer *w, const char *key, const float *v
 	return base_buf_error(&w->kvs);
 }
 
+static bool is_listed(const struct eng_gguf_kv *kv, const char *const *list)
+{
+	for (; *list; list++) {
+		if (strlen(*list) == kv->key_len && memcmp(*list, kv->key, kv->key_len) == 0)
+			return true;
+	}
+	return false;
+}
+
+int eng_gguf_add_copies(struct eng_gguf_writer *w, const struct eng_weights *weights, const char *const *without)
+{
+	int r = 0;
+
+	for (size_t i = 0; r == 0 && i < weights->n_kvs; i++) {
+		const struct eng_gguf_kv *kv = &weights->kvs[i];
+		const char *key;
+
+		if (is_listed(kv, without))
+			continue;
+		key = eng_arena_copy(&w->arena, kv->key, kv->key_len);
+		if (!key)
+			return -ENOMEM;
+		r = kv->is_array ? begin_array(w, key, kv->type, kv->n) : begin_kv(w, key, kv->type);
+		(void)base_buf_append(&w->kvs, kv->value, kv->size);
+	}
+	return r < 0 ? r : base_buf_error(&w->kvs);
+}
+
 /* ---- Tensors ----------------------------------------------------------------------------------------- */
 
 static uint64_t padded(uint64_t size)
