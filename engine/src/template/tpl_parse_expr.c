@@ -160,7 +160,7 @@ int eng_tpl_parse_primary(struct tpl_parser *p, struct tpl_node **ret)
 static int parse_call_arg(struct tpl_parser *p, struct tpl_call_args *args, struct tpl_nodes *pos,
                           struct tpl_nodes *kw_vals, struct tpl_nodes *kw_names)
 {
-	struct tpl_node *n, *name;
+	struct tpl_node *n, *name = NULL;
 	bool star_star;
 	int r;
 
