@@ -27,8 +27,7 @@ struct ag_backend {
 static int read_key(struct ag_backend *b, const char *path, struct err *err)
 {
 	CLEANUP(base_buf_done)
-	struct base_buf key = BASE_BUF_INIT(MAX_KEY_BYTES),
-	                line = BASE_BUF_INIT(MAX_KEY_BYTES + 64);
+	struct base_buf key = BASE_BUF_INIT(MAX_KEY_BYTES), line = BASE_BUF_INIT(MAX_KEY_BYTES + 64);
 	size_t n;
 	int r = base_read_file(path, &key, err);
 

@@ -257,10 +257,11 @@ static int from_fences(struct span text, struct base_buf *out)
 			body.len = (size_t)(close - rest.s);
 		if (memchr(body.s, '\n', body.len)) {
 			(void)next_line(&body, &tag);
-			if (!is_shell_language(tag) && !could_be_command(tag))
-				tag.len = 0, body.len = 0; /* another language */
+			if (!is_shell_language(tag) && memchr(trim(tag).s, ' ', trim(tag).len))
+				body = (struct span){ tag.s,
+					              tag.len + 1 + body.len }; /* no tag: the command begins here */
 			else if (!is_shell_language(tag))
-				body = (struct span){ tag.s, tag.len + 1 + body.len };
+				body.len = 0; /* another language */
 		}
 		r = accept(body, out);
 		if (r != 0 || !close)
@@ -300,16 +301,13 @@ static int from_inline_code(struct span text, struct base_buf *out)
 /* "Command: ls -l", "可以使用命令:ls -l" */
 static int from_label(struct span line, struct base_buf *out)
 {
-	const char *colon = find(line, ": "), *wide = find(line, "\xef\xbc\x9a");
-	size_t at;
-
-	if (wide && (!colon || wide < colon))
-		at = (size_t)(wide - line.s) + 3;
-	else if (colon)
-		at = (size_t)(colon - line.s) + 2;
-	else
-		return 0;
-	return accept(skip(line, at), out);
+	for (size_t i = 0; i + 1 < line.len; i++) {
+		if (i + 3 <= line.len && memcmp(line.s + i, "\xef\xbc\x9a", 3) == 0) /* the wide colon */
+			return accept(skip(line, i + 3), out);
+		if (line.s[i] == ':' && (line.s[i + 1] == ' ' || (i && (unsigned char)line.s[i - 1] >= 0x80)))
+			return accept(skip(line, i + 1), out);
+	}
+	return 0;
 }
 
 static int from_lines(struct span text, struct base_buf *out)

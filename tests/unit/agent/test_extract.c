@@ -51,7 +51,10 @@ static const struct {
 	/* labels and lines */
 	{ "Command: ls -l", "ls -l" },
 	{ "命令:ip addr show", "ip addr show" },
+	{ "命令\xef\xbc\x9aip route", "ip route" },
 	{ "The command is: free -m", "free -m" },
+	{ "curl http://localhost:8080/health", "curl http://localhost:8080/health" },
+	{ "```ls -la\n```", "ls -la" },
 	{ "Sure! Here it is\n\nss -ltnp\n\nIt lists listening ports.", "ss -ltnp" },
 	{ "# show memory\nfree -m", "free -m" },
 	/* reasoning */
