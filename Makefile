@@ -1,9 +1,10 @@
 # One dependency graph for the whole tree. Each component's build.mk lists its sources and programs;
 # objects go to build/<config>/, so that release, sanitizer and other builds live side by side.
 #
-#   make            build all programs                make check       build and run every test
-#   make deps       install what is needed            make quickstart  install, build, run the main job
-#   make fuzz       libFuzzer targets (clang)         make bench       benchmarks, JSON lines
+#   make            build all programs                make check       install what is needed, build, run every test
+#   make deps       install what is needed            make quickstart  install, build, ask the assistant a question
+#   make fuzz       libFuzzer binaries in build/fuzz  make bench       benchmarks, JSON lines on standard output
+#   make man        manual pages in build/man         make install     programs, pages, completions, configuration, model
 #   SAN=address,undefined | SAN=thread                sanitizer variant of any target
 #   V=1 shows commands; DESTDIR, PREFIX do what people expect; WERROR=1 makes warnings errors
 
@@ -17,8 +18,16 @@ DESTDIR ?=
 empty :=
 space := $(empty) $(empty)
 comma := ,
+define newline
+
+
+endef
 
 CONFIG := release
+ifdef FUZZ # set by `make fuzz` for its own sub-make
+CONFIG := fuzz
+CC := clang
+endif
 ifdef SAN
 CONFIG := san-$(subst $(comma),-,$(SAN))
 CC := clang
@@ -27,6 +36,9 @@ ifeq ($(origin CC),default)
 CC := gcc
 endif
 B := build/$(CONFIG)
+
+# For sub-makes that build a lot: all cores, unless the caller has said how many.
+parallel = $(if $(filter -j% --jobserver%,$(MAKEFLAGS)),,-j$(shell nproc))
 
 Q := $(if $(V),,@)
 say = $(if $(V),@:,@printf '  %-7s %s\n' '$(1)' '$(2)')
@@ -47,6 +59,10 @@ ifdef SAN
 CFLAGS += -fsanitize=$(SAN) -fno-omit-frame-pointer -fno-sanitize-recover=all
 LDFLAGS += -fsanitize=$(SAN)
 endif
+ifdef FUZZ
+CFLAGS += -fsanitize=fuzzer-no-link,address,undefined -fno-omit-frame-pointer -fno-sanitize-recover=all
+LDFLAGS += -fsanitize=fuzzer,address,undefined
+endif
 
 # ---- Components: each build.mk adds to LIBS (library name -> sources) and PROGRAMS --------------------
 LIBS :=
@@ -55,33 +71,85 @@ include base/build.mk kernels/build.mk engine/build.mk agent/build.mk
 
 obj = $(patsubst %.c,$(B)/obj/%.o,$(1))
 
+# Files that change only when their text does: the flags that objects were compiled with, and the sources that a
+# library was made of, so that a changed flag or a removed file rebuilds what it must.
+.PHONY: FORCE
+FORCE:
+keep_if_same = @mkdir -p $(@D); printf '%s\n' "$$STAMP" | cmp -s - $@ || printf '%s\n' "$$STAMP" >$@
+
+$(B)/flags: export STAMP = $(CC) $(CPPFLAGS) $(PKG_CFLAGS) $(CFLAGS) $(shell grep -h FLAGS */build.mk)
+$(B)/flags: FORCE
+	$(keep_if_same)
+$(B)/ldflags: export STAMP = $(CC) $(LDFLAGS) $(LDLIBS)
+$(B)/ldflags: FORCE
+	$(keep_if_same)
+
 # library <name>: $(B)/lib/lib<name>.a from $(<name>_SRCS)
 define library_rule
-$(B)/lib/lib$(1).a: $(call obj,$($(1)_SRCS))
-	$(call say,AR,$$@)
+$(B)/lib/$(1).list: export STAMP = $($(1)_SRCS)
+$(B)/lib/$(1).list: FORCE
+	$$(keep_if_same)
+$(B)/lib/lib$(1).a: $(call obj,$($(1)_SRCS)) $(B)/lib/$(1).list
+	$$(call say,AR,$$@)
 	@mkdir -p $$(@D); rm -f $$@
-	$(Q)ar rcs $$@ $$^
-ALL_OBJS += $(call obj,$($(1)_SRCS))
+	$$(Q)ar rcs $$@ $$(filter %.o,$$^)
 endef
 $(foreach l,$(LIBS),$(eval $(call library_rule,$(l))))
 
 # program <name>: $(B)/bin/<name> from $(<name>_SRCS) and the libraries $(<name>_LIBS), in link order
 define program_rule
-$(B)/bin/$(1): $(call obj,$($(1)_SRCS)) $(patsubst %,$(B)/lib/lib%.a,$($(1)_LIBS))
-	$(call say,LINK,$$@)
+$(B)/bin/$(1): $(call obj,$($(1)_SRCS)) $(patsubst %,$(B)/lib/lib%.a,$($(1)_LIBS)) $(B)/ldflags
+	$$(call say,LINK,$$@)
 	@mkdir -p $$(@D)
-	$(Q)$(CC) $(LDFLAGS) -o $$@ $$^ $(LDLIBS)
-ALL_OBJS += $(call obj,$($(1)_SRCS))
+	$$(Q)$$(CC) $$(LDFLAGS) -o $$@ $$(filter %.o %.a,$$^) $$(LDLIBS)
 endef
 $(foreach p,$(PROGRAMS),$(eval $(call program_rule,$(p))))
 
-$(B)/obj/%.o: %.c
+$(B)/obj/%.o: %.c $(B)/flags
 	$(call say,CC,$<)
 	@mkdir -p $(@D)
 	$(Q)$(CC) $(CPPFLAGS) $(PKG_CFLAGS) $(CFLAGS) $(FILE_CFLAGS) -MMD -MP -c -o $@ $<
 
 .PHONY: all
 all: $(PROGRAMS:%=$(B)/bin/%)
+
+# ---- Manual pages, installation ---------------------------------------------------------------------------
+MAN_PAGES := $(patsubst docs/man/%.scd,build/man/%,$(wildcard docs/man/*.scd))
+# The embedded model is what the engine reads, without the recipe that made it.
+MODEL_FILES = $(wildcard $(addprefix engine/models/mini/*.,json jinja safetensors gguf))
+CONF_FILES = $(wildcard */cmd/*.conf)
+
+build/man/%: docs/man/%.scd
+	$(call say,MAN,$@)
+	@mkdir -p $(@D)
+	$(Q)scdoc <$< >$@
+
+.PHONY: man install
+man: $(MAN_PAGES)
+
+install: all man
+	install -d $(DESTDIR)$(PREFIX)/bin
+	$(foreach p,$(PROGRAMS),install -m 755 $(B)/bin/$(p) $(DESTDIR)$(PREFIX)/bin/$(p)$(newline)	)
+	$(foreach m,$(MAN_PAGES),install -D -m 644 $(m) \
+		$(DESTDIR)$(PREFIX)/share/man/man$(patsubst .%,%,$(suffix $(m)))/$(notdir $(m))$(newline)	)
+	$(if $(PROGRAMS),install -d $(DESTDIR)$(PREFIX)/share/bash-completion/completions $(DESTDIR)$(PREFIX)/share/zsh/site-functions)
+	$(foreach p,$(PROGRAMS),$(B)/bin/$(p) --completion=bash >$(DESTDIR)$(PREFIX)/share/bash-completion/completions/$(p)$(newline)	)
+	$(foreach p,$(PROGRAMS),$(B)/bin/$(p) --completion=zsh >$(DESTDIR)$(PREFIX)/share/zsh/site-functions/_$(p)$(newline)	)
+	$(foreach c,$(CONF_FILES),install -D -m 644 $(c) $(DESTDIR)$(PREFIX)/lib/ocai/$(notdir $(c))$(newline)	)
+	$(foreach f,$(MODEL_FILES),install -D -m 644 $(f) $(DESTDIR)$(PREFIX)/share/ocai/models/mini/$(notdir $(f))$(newline)	)
+
+# ---- Everything from nothing --------------------------------------------------------------------------------
+# Sub-makes: what is installed by deps changes what this Makefile finds.
+.PHONY: deps quickstart
+deps:
+	@tools/deps.sh
+
+QUESTION ?= 如何更新yum源
+quickstart: deps
+	+@$(MAKE) --no-print-directory $(parallel) all
+	@test -x $(B)/bin/ocai || { echo "quickstart: this tree has no $(B)/bin/ocai" >&2; exit 1; }
+	@echo "\$$ ocai cmd --print \"$(QUESTION)\""
+	@OCAI_ENGINE="$(CURDIR)/$(B)/bin/ocai-engine" PATH="$(CURDIR)/$(B)/bin:$$PATH" ocai cmd --print "$(QUESTION)"
 
 # ---- Tests ----------------------------------------------------------------------------------------------
 # tests/unit/<component>/test_<module>.c, tests/fuzz/fuzz_<parser>.c, tests/integration/*.sh, tests/bench/*.c
@@ -93,26 +161,27 @@ FUZZ_REPLAYS := $(FUZZ_NAMES:%=$(B)/tests/replay/%)
 BENCHES := $(patsubst tests/bench/%.c,$(B)/tests/bench/%,$(wildcard tests/bench/*.c))
 TEST_ARCHIVES := $(TEST_LIBS:%=$(B)/lib/lib%.a)
 
-$(B)/tests/unit/%: $(B)/obj/tests/unit/%.o $(TEST_ARCHIVES)
+$(B)/tests/unit/%: $(B)/obj/tests/unit/%.o $(TEST_ARCHIVES) $(B)/ldflags
 	$(call say,LINK,$@)
 	@mkdir -p $(@D)
 	$(Q)$(CC) $(LDFLAGS) -o $@ $< -Wl,--start-group $(TEST_ARCHIVES) -Wl,--end-group -lcmocka $(LDLIBS)
 
-$(B)/tests/replay/%: $(B)/obj/tests/fuzz/fuzz_%.o $(B)/obj/tests/fuzz/replay_main.o $(TEST_ARCHIVES)
+$(B)/tests/replay/%: $(B)/obj/tests/fuzz/fuzz_%.o $(B)/obj/tests/fuzz/replay_main.o $(TEST_ARCHIVES) $(B)/ldflags
 	$(call say,LINK,$@)
 	@mkdir -p $(@D)
 	$(Q)$(CC) $(LDFLAGS) -o $@ $< $(B)/obj/tests/fuzz/replay_main.o \
 		-Wl,--start-group $(TEST_ARCHIVES) -Wl,--end-group $(LDLIBS)
 
-$(B)/tests/bench/%: $(B)/obj/tests/bench/%.o $(TEST_ARCHIVES)
+$(B)/tests/bench/%: $(B)/obj/tests/bench/%.o $(TEST_ARCHIVES) $(B)/ldflags
 	$(call say,LINK,$@)
 	@mkdir -p $(@D)
 	$(Q)$(CC) $(LDFLAGS) -o $@ $< -Wl,--start-group $(TEST_ARCHIVES) -Wl,--end-group $(LDLIBS)
 
 $(B)/obj/tests/%.o: CPPFLAGS += -Itests/unit -Ibase/src -Iengine/src -Iengine/http
 
-.PHONY: tests
-tests: all $(UNIT_TESTS) $(FUZZ_REPLAYS)
+.PHONY: tests units-and-replays
+units-and-replays: $(UNIT_TESTS) $(FUZZ_REPLAYS)
+tests: all units-and-replays $(BENCHES)
 
 .PHONY: clean
 clean:

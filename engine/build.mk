@@ -3,9 +3,10 @@ LIBS += engine engine_http
 engine_SRCS := $(wildcard engine/src/*.c engine/src/*/*.c)
 engine_http_SRCS := $(wildcard engine/http/*.c)
 
-PROGRAMS += $(if $(wildcard engine/cmd/*.c),ocai-engine)
+PROGRAMS += $(if $(wildcard engine/cmd/main.c),ocai-engine)
 ocai-engine_SRCS := $(wildcard engine/cmd/*.c)
 ocai-engine_LIBS := engine_http engine kernels base
 
 $(B)/obj/engine/src/%.o: CPPFLAGS += -Iengine/src
 $(B)/obj/engine/http/%.o: CPPFLAGS += -Iengine/http
+$(B)/obj/engine/cmd/%.o: CPPFLAGS += -Iengine/src

@@ -47,6 +47,7 @@ int base_buf_reserve(struct base_buf *b, size_t extra)
 		return b->error = -ENOMEM;
 	b->data = p;
 	b->cap = cap;
+	b->data[b->len] = '\0'; /* text from the first moment, also when nothing follows */
 	return 0;
 }
 

@@ -9,6 +9,6 @@ int base_config_new(const struct base_config_key *keys, struct base_config **ret
 
 /* Applies the text of one file to *dest. `path` is for messages and for --show-config. */
 int base_config_parse(struct base_config *config, const char *path, const char *text, size_t len, void *dest,
-		      struct err *err);
+                      struct err *err);
 
 #endif

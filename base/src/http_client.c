@@ -5,6 +5,7 @@
  * between requests. Redirects are not followed: whom the program talks to is for its configuration to say. */
 #include "base/http_client.h"
 
+#include <arpa/inet.h>
 #include <curl/curl.h>
 #include <errno.h>
 #include <pthread.h>
@@ -101,16 +102,17 @@ static size_t on_data(char *data, size_t size, size_t n, void *arg)
 /* Whether the request goes over loopback or a unix socket, where a proxy of the environment has no business. */
 static bool is_local(const struct base_http_request *req)
 {
-	static const char *const names[] = { "localhost", "[::1]" };
 	CURLU *u = curl_url();
 	char *host = NULL;
+	struct in_addr v4;
 	bool local = req->unix_socket != NULL;
 
 	if (u && curl_url_set(u, CURLUPART_URL, req->url, 0) == CURLUE_OK &&
 	    curl_url_get(u, CURLUPART_HOST, &host, 0) == CURLUE_OK) {
-		local = local || strncmp(host, "127.", 4) == 0;
-		for (size_t i = 0; i < sizeof(names) / sizeof(names[0]); i++)
-			local = local || strcasecmp(host, names[i]) == 0;
+		if (inet_pton(AF_INET, host, &v4) == 1)
+			local = local || ntohl(v4.s_addr) >> 24 == 127;
+		else
+			local = local || strcasecmp(host, "localhost") == 0 || strcmp(host, "[::1]") == 0;
 	}
 	curl_free(host);
 	curl_url_cleanup(u);

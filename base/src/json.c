@@ -43,6 +43,11 @@ int base_json_parse(const char *where, const void *data, size_t len, json_t **re
 	if (check_depth(data, len) < 0)
 		return err_set(err, -EBADMSG, "%s: nested deeper than %d levels", where, MAX_DEPTH);
 	v = json_loadb(data, len, JSON_REJECT_DUPLICATES | JSON_DECODE_ANY | JSON_ALLOW_NUL, &e);
+	/* tokenizer_config.json's model_max_length is 10^30 where there is no limit: integers beyond 64 bits make
+	 * all numbers of the document reals, which the getters below take for integers when they are whole. */
+	if (!v && json_error_code(&e) == json_error_numeric_overflow)
+		v = json_loadb(data, len,
+		               JSON_REJECT_DUPLICATES | JSON_DECODE_ANY | JSON_ALLOW_NUL | JSON_DECODE_INT_AS_REAL, &e);
 	if (!v)
 		return err_set(err, -EBADMSG, "%s: line %d column %d: %s", where, e.line, e.column, e.text);
 	*ret_value = v;

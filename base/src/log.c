@@ -1,4 +1,6 @@
-/* The log sink. Under systemd (JOURNAL_STREAM set) lines carry the <N> priority prefix. */
+/* The log sink. Under systemd (JOURNAL_STREAM set) lines carry the <N> priority prefix. Control characters, which
+ * only come in with names and texts from outside, are shown as '?': nobody forges a second line or a terminal
+ * escape. */
 #include "base/log.h"
 
 #include <errno.h>
@@ -54,8 +56,17 @@ int base_log_level_parse(const char *word, enum base_log_level *ret_level, struc
 	return err_set(err, -EINVAL, "log level '%s': expected error, warn, info or debug", word);
 }
 
+static void hide_control_characters(char *line)
+{
+	for (; *line; line++) {
+		if ((unsigned char)*line < 0x20 || *line == 0x7f)
+			*line = '?';
+	}
+}
+
 void base_log(enum base_log_level level, const char *fmt, ...)
 {
+	int saved_errno = errno; /* callers log between a failure and its report */
 	char line[2048];
 	va_list ap;
 
@@ -64,10 +75,12 @@ void base_log(enum base_log_level level, const char *fmt, ...)
 	va_start(ap, fmt);
 	(void)vsnprintf(line, sizeof(line), fmt, ap);
 	va_end(ap);
+	hide_control_characters(line);
 	pthread_mutex_lock(&sink_lock);
 	if (the_sink)
 		the_sink(the_sink_arg, level, line);
 	else
 		stderr_sink(level, line);
 	pthread_mutex_unlock(&sink_lock);
+	errno = saved_errno;
 }

@@ -20,17 +20,18 @@
 struct eng_engine;
 
 struct eng_options {
-	const char *model_path;    /* Hugging Face folder or .gguf; NULL: the embedded default model */
-	const char *random_shape;  /* benchmarks: "qwen3-0.6b" instead of a path */
-	const char *random_dtype;  /* "bf16" ... */
-	const char *served_name;   /* NULL: the last component of the path */
-	const char *backend;       /* "auto", "ref", "cpu", "cuda", "hip"; NULL: auto */
-	const char *isa;           /* cpu backend: see kn_config */
-	uint32_t n_ctx;            /* 0: min(the model's, 8192) */
-	uint32_t n_threads;        /* 0: one per usable core */
-	uint32_t max_running;      /* 0: 8 */
-	uint32_t max_queued;       /* 0: 256 */
-	uint64_t kv_bytes;         /* budget for the K/V pool; 0: enough for max_running * n_ctx, at most 1 GiB */
+	const char *model_path;   /* Hugging Face folder or .gguf; NULL: the embedded default model */
+	const char *random_shape; /* benchmarks: "qwen3-0.6b" instead of a path */
+	const char *random_dtype; /* "bf16" ... */
+	bool text_only;           /* tokenizer and template without the weights: no requests */
+	const char *served_name;  /* NULL: the last component of the path */
+	const char *backend;      /* "auto", "ref", "cpu", "cuda", "hip"; NULL: auto */
+	const char *isa;          /* cpu backend: see kn_config */
+	uint32_t n_ctx;           /* 0: min(the model's, 8192) */
+	uint32_t n_threads;       /* 0: one per usable core */
+	uint32_t max_running;     /* 0: 8 */
+	uint32_t max_queued;      /* 0: 256 */
+	uint64_t kv_bytes;        /* budget for the K/V pool; 0: enough for max_running * n_ctx, at most 1 GiB */
 };
 
 int eng_engine_open(const struct eng_options *options, struct eng_engine **ret_engine, struct err *err);
@@ -42,9 +43,9 @@ struct eng_info {
 	const char *served_name, *model_path, *arch, *backend;
 	uint32_t n_vocab, n_ctx, n_embd;
 	uint64_t n_params, weight_bytes, kv_bytes_per_token;
-	bool is_embedding;            /* the model's own metadata asks for pooling */
+	bool is_embedding; /* the model's own metadata asks for pooling */
 	bool has_chat_template;
-	int32_t bos_id;               /* -1: none */
+	int32_t bos_id; /* -1: none */
 	const int32_t *eos_ids;
 	size_t n_eos_ids;
 };
@@ -58,11 +59,11 @@ struct eng_logit_bias {
 };
 
 struct eng_sampling {
-	float temperature;         /* 0: greedy */
-	float top_p;               /* 1: off */
-	float min_p;               /* 0: off */
-	uint32_t top_k;            /* 0: off */
-	float repetition_penalty;  /* 1: off; over prompt and output */
+	float temperature;                         /* 0: greedy */
+	float top_p;                               /* 1: off */
+	float min_p;                               /* 0: off */
+	uint32_t top_k;                            /* 0: off */
+	float repetition_penalty;                  /* 1: off; over prompt and output */
 	float presence_penalty, frequency_penalty; /* over the output */
 	bool has_seed;
 	uint64_t seed;
@@ -81,20 +82,20 @@ typedef void (*eng_event_fn)(void *arg, const struct eng_event *ev);
 /* Everything is copied by eng_submit(). */
 struct eng_request {
 	enum eng_request_kind kind;
-	const int32_t *ids;        /* the prompt, at least one token */
+	const int32_t *ids; /* the prompt, at least one token */
 	size_t n_ids;
 	struct eng_sampling sampling;
 	uint32_t max_new, min_new; /* max_new 0: up to the context */
 	bool ignore_eos;
-	bool keep_special;         /* special tokens appear in the text */
-	const char *const *stops;  /* stop strings; the text ends before them */
+	bool keep_special;        /* special tokens appear in the text */
+	const char *const *stops; /* stop strings; the text ends before them */
 	size_t n_stops;
-	bool include_stop;         /* the text ends after them instead */
-	const int32_t *stop_ids;   /* beside the model's EOS ids */
+	bool include_stop;       /* the text ends after them instead */
+	const int32_t *stop_ids; /* beside the model's EOS ids */
 	size_t n_stop_ids;
-	bool logprobs;             /* of each output token */
-	uint32_t n_top;            /* alternatives per token, at most 20 */
-	int64_t logprob_start;     /* prompt logprobs from this position on; -1: none */
+	bool logprobs;         /* of each output token */
+	uint32_t n_top;        /* alternatives per token, at most 20 */
+	int64_t logprob_start; /* prompt logprobs from this position on; -1: none */
 	eng_event_fn on_event;
 	void *arg;
 };
@@ -107,34 +108,34 @@ struct eng_top {
 enum eng_finish { ENG_FINISH_STOP, ENG_FINISH_LENGTH, ENG_FINISH_ABORT, ENG_FINISH_ERROR };
 
 enum eng_event_kind {
-	ENG_EV_PROMPT,   /* prompt logprobs for a range of positions (only when asked for), in order */
-	ENG_EV_TOKEN,    /* one output token; its text may be empty (held back) */
-	ENG_EV_EMBED,    /* the embedding */
-	ENG_EV_DONE,     /* always the last one, exactly one */
+	ENG_EV_PROMPT, /* prompt logprobs for a range of positions (only when asked for), in order */
+	ENG_EV_TOKEN,  /* one output token; its text may be empty (held back) */
+	ENG_EV_EMBED,  /* the embedding */
+	ENG_EV_DONE,   /* always the last one, exactly one */
 };
 
 struct eng_event {
 	enum eng_event_kind kind;
 	uint64_t request_id;
 	/* TOKEN, PROMPT */
-	int32_t id;                 /* the token */
-	uint32_t position;          /* PROMPT: its position; TOKEN: index among the outputs */
-	bool has_logprob;           /* false for the prompt's first token */
+	int32_t id;        /* the token */
+	uint32_t position; /* PROMPT: its position; TOKEN: index among the outputs */
+	bool has_logprob;  /* false for the prompt's first token */
 	float logprob;
-	const struct eng_top *top;  /* n_top entries, best first */
+	const struct eng_top *top; /* n_top entries, best first */
 	uint32_t n_top;
 	/* TOKEN and DONE: text that became final; valid UTF-8, never part of a stop string */
 	const char *text;
 	size_t text_len;
 	/* EMBED */
-	const float *embedding;     /* n_embd values, L2-normalized */
+	const float *embedding; /* n_embd values, L2-normalized */
 	uint32_t n_embedding;
 	/* DONE */
 	enum eng_finish finish;
-	int32_t stop_id;            /* the EOS or stop id that ended it, else -1 */
-	const char *stop_text;      /* the stop string that ended it, else NULL */
+	int32_t stop_id;       /* the EOS or stop id that ended it, else -1 */
+	const char *stop_text; /* the stop string that ended it, else NULL */
 	uint32_t n_prompt, n_output, n_cached;
-	const struct err *error;    /* ENG_FINISH_ERROR */
+	const struct err *error; /* ENG_FINISH_ERROR */
 };
 
 /* -EINVAL (bad ids, prompt longer than the context: the message has the counts), -EBUSY (queue full),
@@ -146,9 +147,9 @@ void eng_cancel(struct eng_engine *e, uint64_t id);
 
 /* *ret_ids is malloc'd, the caller's. */
 int eng_tokenize(const struct eng_engine *e, const char *text, size_t len, bool add_special, bool parse_special,
-		 int32_t **ret_ids, size_t *ret_n, struct err *err);
-int eng_detokenize(const struct eng_engine *e, const int32_t *ids, size_t n, bool skip_special,
-		   struct base_buf *out, struct err *err);
+                 int32_t **ret_ids, size_t *ret_n, struct err *err);
+int eng_detokenize(const struct eng_engine *e, const int32_t *ids, size_t n, bool skip_special, struct base_buf *out,
+                   struct err *err);
 /* The raw bytes of one token, for logprobs' `bytes`. */
 int eng_token_bytes(const struct eng_engine *e, int32_t id, struct base_buf *out);
 
@@ -156,7 +157,7 @@ int eng_token_bytes(const struct eng_engine *e, int32_t id, struct base_buf *out
  * of extra template variables or NULL. add_generation_prompt is false when the last message is the
  * assistant's and shall be continued. -ENOTSUP when the model has no template. */
 int eng_render_chat(const struct eng_engine *e, const json_t *messages, const json_t *tools, const json_t *kwargs,
-		    bool add_generation_prompt, struct base_buf *out, struct err *err);
+                    bool add_generation_prompt, struct base_buf *out, struct err *err);
 
 /* ---- Numbers ----------------------------------------------------------------------------------- */
 

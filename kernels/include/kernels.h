@@ -33,8 +33,8 @@ enum kn_dtype {
 };
 
 struct kn_dtype_info {
-	const char *name;      /* "BF16", "Q4_K" */
-	uint32_t block_elems;  /* values per block; rows are whole blocks */
+	const char *name;     /* "BF16", "Q4_K" */
+	uint32_t block_elems; /* values per block; rows are whole blocks */
 	uint32_t block_bytes;
 };
 
@@ -56,8 +56,8 @@ void kn_quantize(enum kn_dtype dtype, const float *src, void *dst, size_t n);
 struct kn_mat {
 	enum kn_dtype dtype;
 	uint32_t rows, cols;
-	const void *data;  /* rows * kn_row_bytes(dtype, cols), host memory, borrowed (usually mapped), any alignment */
-	void *packed;      /* the backend's own copy, or NULL; owned through kn_mat_done() */
+	const void *data; /* rows * kn_row_bytes(dtype, cols), host memory, borrowed (usually mapped), any alignment */
+	void *packed;     /* the backend's own copy, or NULL; owned through kn_mat_done() */
 	size_t packed_bytes;
 };
 
@@ -74,13 +74,13 @@ struct kn_rope {
 /* ---- Paged K and V of one layer ---------------------------------------------------------------- */
 
 struct kn_kv {
-	enum kn_dtype dtype;    /* KN_F32, KN_F16 or KN_BF16 */
+	enum kn_dtype dtype; /* KN_F32, KN_F16 or KN_BF16 */
 	uint32_t n_kv_head;
-	uint32_t k_dim, v_dim;  /* elements per head */
-	uint32_t page_tokens;   /* tokens per page */
-	void *k;                /* [n_pages][n_kv_head][page_tokens][k_dim] */
-	void *v;                /* [n_pages][n_kv_head][page_tokens][v_dim]; NULL: V is the first v_dim
-	                         * elements of K (multi-head latent attention) */
+	uint32_t k_dim, v_dim; /* elements per head */
+	uint32_t page_tokens;  /* tokens per page */
+	void *k;               /* [n_pages][n_kv_head][page_tokens][k_dim] */
+	void *v;               /* [n_pages][n_kv_head][page_tokens][v_dim]; NULL: V is the first v_dim
+	                        * elements of K (multi-head latent attention) */
 };
 
 /* One sequence's part of a batch: its n_q new tokens are rows [row, row + n_q) of q, at positions
@@ -93,25 +93,25 @@ struct kn_seq {
 };
 
 struct kn_attn {
-	uint32_t n_head;      /* a multiple of n_kv_head; query head h reads K/V head h / (n_head / n_kv_head) */
-	float scale;          /* multiplies q . k */
-	uint32_t window;      /* a query at p sees keys (p - window, p]; 0: all of [0, p] */
-	float softcap;        /* s = softcap * tanh(s / softcap); 0: none */
-	const float *sinks;   /* [n_head] extra logits that take softmax mass and give no value; or NULL */
+	uint32_t n_head;    /* a multiple of n_kv_head; query head h reads K/V head h / (n_head / n_kv_head) */
+	float scale;        /* multiplies q . k */
+	uint32_t window;    /* a query at p sees keys (p - window, p]; 0: all of [0, p] */
+	float softcap;      /* s = softcap * tanh(s / softcap); 0: none */
+	const float *sinks; /* [n_head] extra logits that take softmax mass and give no value; or NULL */
 };
 
 /* ---- Feed-forward ------------------------------------------------------------------------------ */
 
 enum kn_act {
-	KN_ACT_SILU,        /* silu(g) * u */
-	KN_ACT_GELU_TANH,   /* gelu_tanh(g) * u */
-	KN_ACT_SWIGLU_OSS,  /* gpt-oss: g <= 7, |u| <= 7; g * sigmoid(1.702 g) * (u + 1) */
+	KN_ACT_SILU,       /* silu(g) * u */
+	KN_ACT_GELU_TANH,  /* gelu_tanh(g) * u */
+	KN_ACT_SWIGLU_OSS, /* gpt-oss: g <= 7, |u| <= 7; g * sigmoid(1.702 g) * (u + 1) */
 };
 
 enum kn_route {
-	KN_ROUTE_SOFTMAX,        /* softmax over all, take top k, optionally renormalize */
-	KN_ROUTE_TOPK_SOFTMAX,   /* take top k, softmax over those (gpt-oss) */
-	KN_ROUTE_SIGMOID,        /* sigmoid; selection by score + bias within the best groups (DeepSeek-V3) */
+	KN_ROUTE_SOFTMAX,      /* softmax over all, take top k, optionally renormalize */
+	KN_ROUTE_TOPK_SOFTMAX, /* take top k, softmax over those (gpt-oss) */
+	KN_ROUTE_SIGMOID,      /* sigmoid; selection by score + bias within the best groups (DeepSeek-V3) */
 };
 
 struct kn_router {
@@ -137,9 +137,9 @@ enum { KN_ACCUMULATE = 1u << 0 /* out += instead of out = */ };
 
 struct kn_matmul {
 	const struct kn_mat *w;
-	float *out;          /* [n, w->rows], row stride ld_out floats */
+	float *out; /* [n, w->rows], row stride ld_out floats */
 	size_t ld_out;
-	const float *bias;   /* [w->rows] or NULL */
+	const float *bias; /* [w->rows] or NULL */
 	unsigned flags;
 };
 
@@ -164,47 +164,47 @@ struct kn_ops {
 
 	/* out[i] = scale * row ids[i] of m, as float. ids in host memory, each < m->rows. */
 	void (*embed)(struct kn_backend *be, float *out, size_t ld_out, const struct kn_mat *m, const int32_t *ids,
-		      size_t n, float scale);
+	              size_t n, float scale);
 
 	/* out[i, h] = x[i, h] / sqrt(mean(x[i, h]^2) + eps) * w, over n rows of n_head groups of `dim`
 	 * values. w [dim] or NULL for ones. out may be x. */
 	void (*rmsnorm)(struct kn_backend *be, float *out, size_t ld_out, const float *x, size_t ld_x, const float *w,
-			size_t n, size_t n_head, size_t dim, float eps);
+	                size_t n, size_t n_head, size_t dim, float eps);
 
 	/* Several matrices applied to the same x [n, cols]. */
 	void (*matmul)(struct kn_backend *be, const struct kn_matmul *jobs, size_t n_jobs, const float *x, size_t ld_x,
-		       size_t n);
+	               size_t n);
 
 	/* Rotates x [n, n_head, head_dim] in place. pos [n] in host memory. */
 	void (*rope)(struct kn_backend *be, float *x, size_t ld_x, size_t n, size_t n_head, size_t head_dim,
-		     const struct kn_rope *rope, const int32_t *pos);
+	             const struct kn_rope *rope, const int32_t *pos);
 
 	/* Stores the batch's new k [n, n_kv_head * k_dim] and v [n, n_kv_head * v_dim] (v NULL when kv->v is)
 	 * at their positions. */
 	void (*kv_store)(struct kn_backend *be, const struct kn_kv *kv, const float *k, size_t ld_k, const float *v,
-			 size_t ld_v, const struct kn_seq *seqs, size_t n_seqs);
+	                 size_t ld_v, const struct kn_seq *seqs, size_t n_seqs);
 
 	/* Causal attention over the cache, the new tokens included: out [n, n_head * v_dim],
 	 * q [n, n_head * k_dim]. */
 	void (*attention)(struct kn_backend *be, float *out, size_t ld_out, const float *q, size_t ld_q,
-			  const struct kn_kv *kv, const struct kn_seq *seqs, size_t n_seqs, const struct kn_attn *attn);
+	                  const struct kn_kv *kv, const struct kn_seq *seqs, size_t n_seqs, const struct kn_attn *attn);
 
 	/* out = act(gate) * up, all [n, dim]. out may be gate or up. */
 	void (*act_mul)(struct kn_backend *be, enum kn_act act, float *out, size_t ld_out, const float *gate,
-			size_t ld_gate, const float *up, size_t ld_up, size_t n, size_t dim);
+	                size_t ld_gate, const float *up, size_t ld_up, size_t n, size_t dim);
 
 	/* x += scale * y, both [n, dim]. */
 	void (*add)(struct kn_backend *be, float *x, size_t ld_x, const float *y, size_t ld_y, size_t n, size_t dim,
-		    float scale);
+	            float scale);
 
 	/* ids [n, top_k] and weights [n, top_k] from router logits [n, n_expert]; ties go to the lowest
 	 * index. All in backend memory. */
 	void (*route)(struct kn_backend *be, const struct kn_router *router, const float *logits, size_t n,
-		      int32_t *ret_ids, float *ret_weights);
+	              int32_t *ret_ids, float *ret_weights);
 
 	/* out [n, dim] += sum over k of weights[i, k] * expert_{ids[i, k]}(x[i]); x [n, dim]. */
 	void (*moe)(struct kn_backend *be, const struct kn_moe *moe, float *out, size_t ld_out, const float *x,
-		    size_t ld_x, size_t n, size_t dim, uint32_t top_k, const int32_t *ids, const float *weights);
+	            size_t ld_x, size_t n, size_t dim, uint32_t top_k, const int32_t *ids, const float *weights);
 };
 
 struct kn_backend {
@@ -212,14 +212,13 @@ struct kn_backend {
 };
 
 struct kn_config {
-	unsigned n_threads;      /* 0: one per usable core; ref uses one */
-	uint32_t max_tokens;     /* most rows in one call; sizes scratch */
-	const char *isa;         /* cpu: NULL for the best, or "scalar", "avx2", "avx512" (tests, comparison) */
+	unsigned n_threads;  /* 0: one per usable core; ref uses one */
+	uint32_t max_tokens; /* most rows in one call; sizes scratch */
+	const char *isa;     /* cpu: NULL for the best, or "scalar", "avx2", "avx512" (tests, comparison) */
 };
 
 /* kind: "ref", "cpu", "cuda", "hip". -ENOTSUP with the reason when this machine cannot. */
-int kn_backend_open(const char *kind, const struct kn_config *config, struct kn_backend **ret_backend,
-		    struct err *err);
+int kn_backend_open(const char *kind, const struct kn_config *config, struct kn_backend **ret_backend, struct err *err);
 
 /* Names of the ISA levels of the cpu backend that this machine can run, best first, NULL-ended. */
 const char *const *kn_cpu_isas(void);

@@ -4,8 +4,8 @@
  * the nearest one. What remains is which assignment to start from: the largest value may land on any
  * level near the end of the grid, also a little beyond it (clipping one outlier can pay). So a handful of
  * levels is tried, each gets its least-squares scale, rounded as it will be stored, and the one with the
- * least squared error wins. Measured on Gaussian blocks, finer steps than these change the error by
- * less than 0.2 %.
+ * least squared error wins. Measured on Gaussian blocks: twice as many steps lower the error of the 4- and
+ * 5-bit types by 0.1 % and of the wider ones by 2 %.
  *
  * GNU vectors of four floats keep this at a few operations per value on any machine; sums are in four
  * lanes, so results do not depend on the compiler. */
@@ -14,10 +14,16 @@
 #include <math.h>
 #include <string.h>
 
+#ifdef __SSE2__
+#include <emmintrin.h>
+#endif
+
 #include "ref/half.h"
 
 typedef float v4f __attribute__((vector_size(16)));
+#ifndef __SSE2__
 typedef int32_t v4i __attribute__((vector_size(16)));
+#endif
 
 float kn_as_half(float v)
 {
@@ -42,17 +48,18 @@ static inline float v4_sum(v4f v)
 	return (v[0] + v[2]) + (v[1] + v[3]);
 }
 
-/* mask ? a : b */
-static inline v4f v4_select(v4i mask, v4f a, v4f b)
+/* v within [lo, hi]. The generic form compiles to five operations where x86 has two. */
+static inline v4f v4_clamp(v4f v, v4f lo, v4f hi)
 {
-	v4i ia, ib;
-	v4f r;
+#ifdef __SSE2__
+	return (v4f)_mm_min_ps(_mm_max_ps((__m128)v, (__m128)lo), (__m128)hi);
+#else
+	v4i above = v > lo, below;
 
-	memcpy(&ia, &a, sizeof(ia));
-	memcpy(&ib, &b, sizeof(ib));
-	ia = (ia & mask) | (ib & ~mask);
-	memcpy(&r, &ia, sizeof(r));
-	return r;
+	v = (v4f)(((v4i)v & above) | ((v4i)lo & ~above));
+	below = v < hi;
+	return (v4f)(((v4i)v & below) | ((v4i)hi & ~below));
+#endif
 }
 
 /* Nearest q of the grid; clamping first keeps the rounding trick in its range. */
@@ -60,9 +67,7 @@ static inline v4f v4_to_grid(v4f v, v4f lo, v4f hi)
 {
 	const v4f magic = v4_set(0x1.8p23f);
 
-	v = v4_select(v > lo, v, lo);
-	v = v4_select(v < hi, v, hi);
-	return (v + magic) - magic;
+	return (v4_clamp(v, lo, hi) + magic) - magic;
 }
 
 static float inverse(float d)
@@ -141,14 +146,16 @@ static void try_scale(const struct kn_grid *grid, const float *x, size_t n, bool
 float kn_fit_scale(const struct kn_grid *grid, const float *x, size_t n, bool half)
 {
 	/* From clipping the peak a quarter down to leaving the last level half empty. */
-	const float top = -grid->lo, from = top * 0.72f, step = (top * 1.06f - from) / 20.0f;
+	const float top = -grid->lo, from = top * 0.72f;
+	const int n_steps = top <= 16.0f ? 10 : 20;
+	const float step = (top * 1.06f - from) / (float)n_steps;
 	struct scale_try best = { 0.0f, kn_grid_error(grid, x, n, 0.0f, 0.0f) };
 	float peak = signed_peak(x, n);
 	bool lopsided = -grid->lo != grid->hi;
 
 	if (fabsf(peak) < 1e-20f)
 		return 0.0f;
-	for (int i = 0; i <= 20; i++) {
+	for (int i = 0; i <= n_steps; i++) {
 		float inv = (from + step * (float)i) / peak;
 
 		try_scale(grid, x, n, half, refit_scale(grid, x, n, -inv), &best);
@@ -206,10 +213,10 @@ void kn_fit_affine(const struct kn_grid *grid, const float *x, size_t n, bool ha
 		return;
 	best_error = kn_grid_error(grid, x, n, *ret_d, *ret_m);
 	/* Both ends of the range may move inwards (clipping) or slightly outwards, each by itself. */
-	for (int a = -1; a <= 4; a++) {
-		for (int b = -1; b <= 4; b++) {
+	for (int a = -1; a <= 2; a++) {
+		for (int b = -1; b <= 2; b++) {
 			float unit = (max - min) / grid->hi;
-			float low = min + unit * 0.3f * (float)a, high = max - unit * 0.3f * (float)b;
+			float low = min + unit * 0.5f * (float)a, high = max - unit * 0.5f * (float)b;
 
 			m = nonpositive && low > 0.0f ? 0.0f : low;
 			if (high - m < unit)

@@ -1,84 +1,72 @@
 /* Mixture of experts: choosing them, and computing the chosen ones token by token. */
+#include <assert.h>
 #include <math.h>
-#include <stdbool.h>
-#include <string.h>
 
 #include "ref/ref.h"
-
-static bool is_taken(const int32_t *ids, uint32_t n, uint32_t e)
-{
-	for (uint32_t i = 0; i < n; i++) {
-		if (ids[i] == (int32_t)e)
-			return true;
-	}
-	return false;
-}
 
 static float sigmoid(float x)
 {
 	return 1.0f / (1.0f + expf(-x));
 }
 
-/* What experts are chosen by: the logit, or for the sigmoid kind the score plus its bias. */
-static float choice(const struct kn_router *r, const float *logits, uint32_t e)
-{
-	if (r->kind != KN_ROUTE_SIGMOID)
-		return logits[e];
-	return sigmoid(logits[e]) + (r->bias ? r->bias[e] : 0);
-}
-
 /* A group is worth the sum of its two best choices. */
-static float group_score(const struct kn_router *r, const float *logits, uint32_t group)
+static float group_score(const float *choices, uint32_t size)
 {
-	uint32_t size = r->n_expert / r->n_group;
 	float best = -INFINITY, second = -INFINITY;
 
-	for (uint32_t e = group * size; e < (group + 1) * size; e++) {
-		float c = choice(r, logits, e);
-
-		if (c > best) {
+	for (uint32_t e = 0; e < size; e++) {
+		if (choices[e] > best) {
 			second = best;
-			best = c;
-		} else if (c > second) {
-			second = c;
+			best = choices[e];
+		} else if (choices[e] > second) {
+			second = choices[e];
 		}
 	}
 	return size > 1 ? best + second : best;
 }
 
-/* Among the top_group best groups? A group is when fewer than top_group beat it; ties go to the lower. */
-static bool group_is_open(const struct kn_router *r, const float *logits, uint32_t group)
+/* Leaves only the top_group best groups open: a group is when fewer than that beat it, and of equal ones
+ * the lower wins. */
+static void close_groups(const struct kn_router *r, float *choices)
 {
-	float mine = group_score(r, logits, group);
-	uint32_t n_better = 0;
+	uint32_t size = r->n_expert / r->n_group;
+	float scores[REF_MAX_EXPERTS];
 
+	for (uint32_t g = 0; g < r->n_group; g++)
+		scores[g] = group_score(choices + g * size, size);
 	for (uint32_t g = 0; g < r->n_group; g++) {
-		float s = group_score(r, logits, g);
+		uint32_t n_better = 0;
 
-		if (s > mine || (s == mine && g < group))
-			n_better++;
+		for (uint32_t o = 0; o < r->n_group; o++)
+			n_better += scores[o] > scores[g] || (scores[o] == scores[g] && o < g);
+		for (uint32_t e = 0; e < size && n_better >= r->top_group; e++)
+			choices[g * size + e] = -INFINITY;
 	}
-	return n_better < r->top_group;
 }
 
-/* The best expert not taken yet, in an open group. */
-static int32_t next_best(const struct kn_router *r, const float *logits, const int32_t *ids, uint32_t n_taken)
+/* What experts are chosen by: the logit, or for the sigmoid kind the score plus its bias. */
+static void choices_of(const struct kn_router *r, const float *logits, float *choices)
 {
-	bool grouped = r->n_group > 1 && r->top_group < r->n_group;
-	int32_t best = -1;
-	float best_choice = -INFINITY;
-
 	for (uint32_t e = 0; e < r->n_expert; e++) {
-		float c = choice(r, logits, e);
-
-		if (is_taken(ids, n_taken, e) || (best >= 0 && !(c > best_choice)))
-			continue;
-		if (grouped && !group_is_open(r, logits, e / (r->n_expert / r->n_group)))
-			continue;
-		best = (int32_t)e;
-		best_choice = c;
+		choices[e] = logits[e];
+		if (r->kind == KN_ROUTE_SIGMOID)
+			choices[e] = sigmoid(logits[e]) + (r->bias ? r->bias[e] : 0);
 	}
-	return best;
+	if (r->n_group > 1 && r->top_group < r->n_group)
+		close_groups(r, choices);
+}
+
+/* The best choice, which is then taken. Logits that are not numbers choose the first. */
+static int32_t take_best(const struct kn_router *r, float *choices)
+{
+	uint32_t best = 0;
+
+	for (uint32_t e = 1; e < r->n_expert; e++) {
+		if (choices[e] > choices[best])
+			best = e;
+	}
+	choices[best] = -INFINITY;
+	return (int32_t)best;
 }
 
 /* The unnormalized weight of each chosen expert. */
@@ -108,18 +96,17 @@ void ref_route(struct kn_backend *be, const struct kn_router *router, const floa
                float *ret_weights)
 {
 	(void)be;
+	assert(router->n_expert <= REF_MAX_EXPERTS);
 	for (size_t i = 0; i < n; i++) {
 		const float *row = logits + i * router->n_expert;
 		int32_t *ids = ret_ids + i * router->top_k;
 		float *weights = ret_weights + i * router->top_k;
+		float choices[REF_MAX_EXPERTS];
 		double sum = 0;
 
-		for (uint32_t k = 0; k < router->top_k; k++) {
-			ids[k] = next_best(router, row, ids, k);
-			/* Logits that are not numbers choose nobody: stay within the table. */
-			if (ids[k] < 0)
-				ids[k] = 0;
-		}
+		choices_of(router, row, choices);
+		for (uint32_t k = 0; k < router->top_k; k++)
+			ids[k] = take_best(router, choices);
 		weigh(router, row, ids, weights);
 		for (uint32_t k = 0; k < router->top_k; k++)
 			sum += weights[k];

@@ -10,24 +10,27 @@
 #include <stdint.h>
 
 struct base_buf {
-	char *data;      /* always NUL-terminated once anything was appended; NULL before */
-	size_t len;      /* bytes in use, without the NUL */
-	size_t cap;      /* allocated */
-	size_t max;      /* ceiling for len */
-	int error;       /* 0, -ENOMEM or -EFBIG */
+	char *data; /* always NUL-terminated once anything was appended; NULL before */
+	size_t len; /* bytes in use, without the NUL */
+	size_t cap; /* allocated */
+	size_t max; /* ceiling for len */
+	int error;  /* 0, -ENOMEM or -EFBIG */
 };
 
-#define BASE_BUF_INIT(max_bytes) { .max = (max_bytes) }
+#define BASE_BUF_INIT(max_bytes)   \
+	{                          \
+		.max = (max_bytes) \
+	}
 
 void base_buf_init(struct base_buf *b, size_t max_bytes);
 void base_buf_done(struct base_buf *b);
-void base_buf_reset(struct base_buf *b);                 /* empties, keeps the memory, clears the error */
+void base_buf_reset(struct base_buf *b); /* empties, keeps the memory, clears the error */
 
 int base_buf_append(struct base_buf *b, const void *data, size_t len);
 int base_buf_puts(struct base_buf *b, const char *text);
 int base_buf_putc(struct base_buf *b, char c);
 int base_buf_printf(struct base_buf *b, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
-int base_buf_reserve(struct base_buf *b, size_t extra);  /* room for `extra` more bytes */
+int base_buf_reserve(struct base_buf *b, size_t extra); /* room for `extra` more bytes */
 
 static inline int base_buf_error(const struct base_buf *b)
 {

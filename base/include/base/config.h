@@ -31,16 +31,16 @@ struct base_config_key {
 struct base_config; /* owns strings and remembers where each value came from */
 
 struct base_config_paths {
-	const char *product;  /* "ocai" */
-	const char *program;  /* "engine" -> engine.conf */
-	const char *root;     /* prefix for tests; NULL for "" */
-	bool user;            /* also $XDG_CONFIG_HOME/<product>/ */
+	const char *product; /* "ocai" */
+	const char *program; /* "engine" -> engine.conf */
+	const char *root;    /* prefix for tests; NULL for "" */
+	bool user;           /* also $XDG_CONFIG_HOME/<product>/ */
 };
 
 /* Fills *dest, which holds the built-in values. On failure *dest must not be used. The arrays of OPT_LIST fields
  * (which start out empty) are the caller's, opt_list_done(); all strings live as long as the config object. */
 int base_config_load(const struct base_config_paths *paths, const struct base_config_key *keys, void *dest,
-		     struct base_config **ret_config, struct err *err);
+                     struct base_config **ret_config, struct err *err);
 void base_config_free(struct base_config *config);
 /* --show-config: every key, its merged value and its source. */
 void base_config_show(const struct base_config *config, const void *dest, FILE *out);

@@ -15,11 +15,11 @@ struct base_http; /* keeps its connection alive between requests; one thread */
 typedef int (*base_http_body_fn)(void *arg, const char *data, size_t len);
 
 struct base_http_request {
-	const char *method;        /* "GET", "POST" */
-	const char *url;           /* http://host:port/path; or with unix_socket set, any host */
-	const char *unix_socket;   /* path, or NULL */
+	const char *method;         /* "GET", "POST" */
+	const char *url;            /* http://host:port/path; or with unix_socket set, any host */
+	const char *unix_socket;    /* path, or NULL */
 	const char *const *headers; /* NULL-terminated "Name: value", or NULL */
-	const char *body;          /* or NULL */
+	const char *body;           /* or NULL */
 	size_t body_len;
 	uint32_t connect_timeout_ms; /* 0: 3000 */
 	uint32_t idle_timeout_ms;    /* no byte for so long: -ETIMEDOUT; 0: never */
@@ -29,16 +29,19 @@ struct base_http_request {
 };
 
 struct base_http_response {
-	long status;             /* HTTP status */
+	long status; /* HTTP status */
 	char content_type[128];
-	struct base_buf body;    /* whole body, or the error body when streaming; base_buf_done() it */
+	struct base_buf body; /* whole body, or the error body when streaming; base_buf_done() it */
 };
 
 int base_http_new(struct base_http **ret_http, struct err *err);
 void base_http_free(struct base_http *http);
 
-/* 0 when an HTTP answer of any status arrived; -ECONNREFUSED, -ETIMEDOUT, -ECANCELED, -EIO otherwise. */
-int base_http_request(struct base_http *http, const struct base_http_request *req,
-		      struct base_http_response *resp, struct err *err);
+/* 0 when an HTTP answer of any status arrived: *resp is overwritten, its body the caller's. Otherwise *resp stays
+ * untouched: -ECONNREFUSED (also a unix socket that is not there), -ETIMEDOUT, -ECANCELED, -EFBIG (larger than
+ * max_response_bytes), -EINVAL (not an http or https address), -ENOMEM, -EIO for the rest. Redirects are not
+ * followed; a proxy of the environment is not used for loopback addresses and unix sockets. */
+int base_http_request(struct base_http *http, const struct base_http_request *req, struct base_http_response *resp,
+                      struct err *err);
 
 #endif

@@ -15,7 +15,7 @@ typedef void (*base_log_sink)(void *arg, enum base_log_level level, const char *
 
 /* NULL restores the default: stderr, with the systemd priority prefix when stderr is the journal. */
 void base_log_set_sink(base_log_sink sink, void *arg);
-void base_log_set_level(enum base_log_level level);      /* default BASE_LOG_INFO */
+void base_log_set_level(enum base_log_level level); /* default BASE_LOG_INFO */
 bool base_log_enabled(enum base_log_level level);
 /* "error", "warn", "info", "debug"; -EINVAL names the word. */
 int base_log_level_parse(const char *word, enum base_log_level *ret_level, struct err *err);

@@ -9,7 +9,7 @@
 #include "base/err.h"
 
 struct base_mapfile {
-	const uint8_t *data;  /* NULL when the file is empty */
+	const uint8_t *data; /* NULL when the file is empty */
 	size_t size_bytes;
 };
 

@@ -27,8 +27,8 @@ struct opt_list {
 };
 
 struct opt {
-	const char *name;    /* long name without dashes; NULL ends the table */
-	char short_name;     /* 0 for none */
+	const char *name; /* long name without dashes; NULL ends the table */
+	char short_name;  /* 0 for none */
 	enum opt_type type;
 	size_t offset;       /* of the field in the destination struct */
 	const char *metavar; /* "FILE"; NULL for flags */
@@ -37,9 +37,9 @@ struct opt {
 };
 
 struct opt_command {
-	const char *name;            /* subcommand, or NULL when the program has none */
-	const char *synopsis;        /* "[OPTION]... PROMPT" */
-	const char *summary;         /* one line */
+	const char *name;     /* subcommand, or NULL when the program has none */
+	const char *synopsis; /* "[OPTION]... PROMPT" */
+	const char *summary;  /* one line */
 	const struct opt *opts;
 	int (*run)(int argc, char **argv); /* argv[0] is the subcommand's name */
 };
@@ -56,7 +56,7 @@ enum opt_result { OPT_RUN = 0, OPT_EXIT_OK = 1 /* --help or --version was printe
 /* Fills *dest from argv. Positional arguments are moved to argv[0..*ret_n_args). Returns OPT_RUN,
  * OPT_EXIT_OK, or -EINVAL with err naming the bad option. */
 int opt_parse(const struct opt_program *prog, const struct opt_command *cmd, int argc, char **argv, void *dest,
-	      int *ret_n_args, struct err *err);
+              int *ret_n_args, struct err *err);
 
 /* A program's main: picks the subcommand, prints help, version (--version), and turns wrong usage
  * into exit code 2 with "Try 'prog --help' for more information.". Hidden: --completion=bash|zsh and

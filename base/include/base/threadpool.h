@@ -24,8 +24,7 @@ unsigned base_threadpool_size(const struct base_threadpool *pool);
 
 /* Calls fn over [0, n_items) in chunks of at most `grain` items (>= 1). Returns when all are done.
  * One caller at a time; not reentrant. */
-void base_threadpool_for(struct base_threadpool *pool, size_t n_items, size_t grain, base_threadpool_fn fn,
-			 void *arg);
+void base_threadpool_for(struct base_threadpool *pool, size_t n_items, size_t grain, base_threadpool_fn fn, void *arg);
 
 /* Cores this process may use (affinity and cgroup quota), at least 1. */
 unsigned base_cpu_count(void);

@@ -11,9 +11,9 @@
 struct eng_kv_pool;
 
 struct eng_kv_seq {
-	uint32_t *pages;    /* page of token t is pages[t / page_tokens] */
+	uint32_t *pages; /* page of token t is pages[t / page_tokens] */
 	uint32_t n_pages, cap_pages;
-	uint32_t n_tokens;  /* tokens stored */
+	uint32_t n_tokens; /* tokens stored */
 };
 
 int eng_kv_pool_new(uint32_t n_pages, uint32_t page_tokens, struct eng_kv_pool **ret_pool);

@@ -19,12 +19,12 @@ struct eng_runner;
 
 /* What the file says of itself, for the scheduler and the facades. */
 struct eng_model_info {
-	char arch[64];             /* "qwen3", "deepseek_v3" */
-	uint32_t n_vocab, n_ctx;   /* n_ctx: the model's own limit */
+	char arch[64];           /* "qwen3", "deepseek_v3" */
+	uint32_t n_vocab, n_ctx; /* n_ctx: the model's own limit */
 	uint32_t n_layer, n_embd;
-	uint64_t n_params;         /* weights stored */
-	uint64_t weight_bytes;     /* bytes read per decoded token: all weights but the embedding table when it is
-	                            * not also the output matrix */
+	uint64_t n_params;     /* weights stored */
+	uint64_t weight_bytes; /* bytes read per decoded token: all weights but the embedding table when it is
+	                        * not also the output matrix */
 	uint64_t kv_bytes_per_token;
 	enum { ENG_POOL_NONE, ENG_POOL_LAST, ENG_POOL_MEAN, ENG_POOL_CLS } pooling;
 };
@@ -38,21 +38,23 @@ const struct eng_weights *eng_model_weights(const struct eng_model *model);
 
 /* A model of a known shape with random weights, for benchmarks: "qwen3-0.6b", "qwen3-1.7b", "qwen3-8b".
  * dtype is the type of the matrices. -EINVAL lists the names. */
-int eng_model_random(const char *shape, enum kn_dtype dtype, struct kn_backend *backend,
-		     struct eng_model **ret_model, struct err *err);
+int eng_model_random(const char *shape, enum kn_dtype dtype, struct kn_backend *backend, struct eng_model **ret_model,
+                     struct err *err);
 
 struct eng_runner_config {
-	uint32_t n_pages;        /* K/V pages to provide memory for */
+	uint32_t n_pages; /* K/V pages to provide memory for */
 	uint32_t page_tokens;
-	uint32_t max_tokens;     /* most new tokens in one step */
-	uint32_t max_outputs;    /* most output rows in one step */
-	enum kn_dtype kv_dtype;  /* KN_F32 (ref), KN_F16 or KN_BF16 */
+	uint32_t max_tokens;    /* most new tokens in one step */
+	uint32_t max_outputs;   /* most output rows in one step */
+	enum kn_dtype kv_dtype; /* KN_F32 (ref), KN_F16 or KN_BF16 */
+	uint32_t n_ctx;         /* longest sequence planned; 0: the model's limit. Models with two sets of rotary
+	                         * factors (Phi-3's longrope) choose by it, once */
 };
 
 /* Bytes that a runner of this configuration takes, for the memory plan. */
 uint64_t eng_runner_bytes(const struct eng_model *model, const struct eng_runner_config *config);
 int eng_runner_new(const struct eng_model *model, const struct eng_runner_config *config,
-		   struct eng_runner **ret_runner, struct err *err);
+                   struct eng_runner **ret_runner, struct err *err);
 void eng_runner_free(struct eng_runner *runner);
 
 enum eng_output {
@@ -61,18 +63,18 @@ enum eng_output {
 };
 
 struct eng_step_seq {
-	const uint32_t *pages;   /* the sequence's page table, long enough for pos + n_ids tokens */
-	const int32_t *ids;      /* new tokens */
+	const uint32_t *pages; /* the sequence's page table, long enough for pos + n_ids tokens */
+	const int32_t *ids;    /* new tokens */
 	uint32_t n_ids;
-	uint32_t pos;            /* tokens already in the cache */
-	uint32_t n_out;          /* outputs for the last n_out of the new tokens */
+	uint32_t pos;   /* tokens already in the cache */
+	uint32_t n_out; /* outputs for the last n_out of the new tokens */
 	enum eng_output output;
 };
 
 /* Computes all sequences' new tokens in one step and stores their K and V. Outputs of all sequences
  * follow each other in order; *ret_rows points at them (row stride: n_vocab for logits, n_embd for
  * hidden; one kind per step), host memory, valid until the next step. Ids out of range are -EINVAL. */
-int eng_runner_step(struct eng_runner *runner, const struct eng_step_seq *seqs, size_t n_seqs,
-		    const float **ret_rows, struct err *err);
+int eng_runner_step(struct eng_runner *runner, const struct eng_step_seq *seqs, size_t n_seqs, const float **ret_rows,
+                    struct err *err);
 
 #endif

@@ -17,23 +17,24 @@ struct eng_sched;
 /* How a step is computed; same contract as eng_runner_step(). */
 struct eng_exec {
 	void *ctx;
-	int (*step)(void *ctx, const struct eng_step_seq *seqs, size_t n_seqs, const float **ret_rows,
-		    struct err *err);
+	int (*step)(void *ctx, const struct eng_step_seq *seqs, size_t n_seqs, const float **ret_rows, struct err *err);
 	uint32_t n_vocab, n_embd;
-	uint32_t n_ctx;          /* most tokens of one sequence */
-	uint32_t max_tokens;     /* per step */
-	uint32_t max_outputs;    /* per step */
+	uint32_t n_ctx;       /* most tokens of one sequence */
+	uint32_t max_tokens;  /* per step */
+	uint32_t max_outputs; /* per step */
 	uint32_t n_pages, page_tokens;
 };
 
 struct eng_sched_config {
-	uint32_t max_running;    /* sequences decoded together */
-	uint32_t max_queued;     /* beyond it, submit is -EBUSY */
+	uint32_t max_running;                  /* sequences decoded together */
+	uint32_t max_queued;                   /* beyond it, submit is -EBUSY */
 	const struct eng_tokenizer *tokenizer; /* for text events; NULL: ids only */
+	const int32_t *eos_ids;                /* end a request unless it says ignore_eos; copied */
+	size_t n_eos_ids;
 };
 
 int eng_sched_new(const struct eng_exec *exec, const struct eng_sched_config *config, struct eng_sched **ret_sched,
-		  struct err *err);
+                  struct err *err);
 /* Refuses new requests (-ESHUTDOWN) and returns when the running ones are done or timeout_ms passed. */
 int eng_sched_drain(struct eng_sched *s, uint32_t timeout_ms);
 /* Stops now: what still runs ends with ENG_FINISH_ABORT. */

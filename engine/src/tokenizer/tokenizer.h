@@ -17,7 +17,7 @@ struct eng_weights;
 int eng_tokenizer_open(const char *tokenizer_json_path, struct eng_tokenizer **ret_tok, struct err *err);
 /* The same from memory; `where` names the source in errors. */
 int eng_tokenizer_parse(const char *where, const void *data, size_t len, struct eng_tokenizer **ret_tok,
-			struct err *err);
+                        struct err *err);
 /* From tokenizer.ggml.* keys. */
 int eng_tokenizer_from_gguf(const struct eng_weights *weights, struct eng_tokenizer **ret_tok, struct err *err);
 void eng_tokenizer_free(struct eng_tokenizer *tok);
@@ -41,12 +41,12 @@ int eng_ids_push(struct eng_ids *ids, int32_t id);
 
 /* Appends the ids of text (UTF-8; invalid bytes are replaced by U+FFFD first) to *ids. */
 int eng_tokenizer_encode(const struct eng_tokenizer *tok, const char *text, size_t len, unsigned flags,
-			 struct eng_ids *ids, struct err *err);
+                         struct eng_ids *ids, struct err *err);
 
 /* Appends the text of ids. With skip_special, special tokens give nothing. Ids out of range give
  * nothing. Bytes that do not form UTF-8 become U+FFFD, as the reference decoder does. */
 int eng_tokenizer_decode(const struct eng_tokenizer *tok, const int32_t *ids, size_t n, bool skip_special,
-			 struct base_buf *out);
+                         struct base_buf *out);
 
 /* Id of a token's exact spelling, or -1. */
 int32_t eng_tokenizer_find(const struct eng_tokenizer *tok, const char *piece, size_t len);

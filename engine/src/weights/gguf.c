@@ -218,7 +218,9 @@ static int read_kv(struct cursor *c, uint64_t i, struct eng_gguf_kv *kv)
 			return r;
 	}
 	kv->value = c->p;
-	return skip_values(c, kv, kv->type, kv->n, kv->is_array ? 1 : 0);
+	r = skip_values(c, kv, kv->type, kv->n, kv->is_array ? 1 : 0);
+	kv->size = (size_t)(c->p - kv->value);
+	return r;
 }
 
 /* What a part must say of itself, wherever its metadata is kept. */

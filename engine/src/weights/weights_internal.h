@@ -23,6 +23,7 @@ struct eng_gguf_kv {
 	bool is_array;
 	uint64_t n; /* elements; 1 for a scalar */
 	const uint8_t *value;
+	size_t size; /* bytes of the value, without an array's type and count */
 };
 
 struct eng_weights {
@@ -81,5 +82,9 @@ int eng_gguf_read(struct eng_weights *w, const struct eng_part *part, bool with_
 int eng_safetensors_open_index(struct eng_weights *w, const char *index_path, struct err *err);
 /* Opens a GGUF file and, when it is part of a split set, the others. */
 int eng_gguf_open(struct eng_weights *w, const char *path, struct err *err);
+
+/* Copies all metadata but the keys of the NULL-ended list. */
+struct eng_gguf_writer;
+int eng_gguf_add_copies(struct eng_gguf_writer *w, const struct eng_weights *weights, const char *const *without);
 
 #endif

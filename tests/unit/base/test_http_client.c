@@ -440,13 +440,14 @@ static void a_proxy_of_the_environment_is_not_used_locally(void **state)
 
 static void a_unix_socket_is_spoken_to(void **state)
 {
-	const char path[] = "/tmp/test-http-client.sock";
+	char path[64];
 	const struct base_http_request req = { .method = "GET", .url = "http://localhost/whole", .unix_socket = path };
 	struct base_http_response resp = { 0 };
 	struct base_http *http = NULL;
 	struct server server;
 
 	(void)state;
+	(void)snprintf(path, sizeof(path), "/tmp/test-http-client-%ld.sock", (long)getpid());
 	(void)unlink(path);
 	server_start(&server, path);
 	assert_int_equal(base_http_new(&http, NULL), 0);

@@ -1,0 +1,216 @@
+/* ocai-engine serve: the HTTP server, until a signal or until nobody has asked for long enough. */
+#include "common.h"
+
+#include <errno.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "base/config.h"
+#include "base/log.h"
+#include "base/mapfile.h"
+#include "engine_http.h"
+
+struct serve {
+	struct model_options m;
+	const char *host, *socket, *served_name, *port_file;
+	uint32_t port, max_running, max_queued, max_connections, idle_exit_s, drain_s;
+	uint64_t kv_bytes, max_body;
+	bool show_config;
+};
+
+const struct opt cmd_serve_opts[] = {
+	MODEL_OPTS(struct serve, m),
+	{ "host", 'H', OPT_STR, offsetof(struct serve, host), "ADDRESS",
+	  "address to listen on; \"\" for none [127.0.0.1]", NULL },
+	{ "port", 'p', OPT_UINT, offsetof(struct serve, port), "PORT", "TCP port; 0 picks a free one [8080]", NULL },
+	{ "socket", 0, OPT_STR, offsetof(struct serve, socket), "PATH", "also listen on a unix socket, mode 0600",
+	  NULL },
+	{ "port-file", 0, OPT_STR, offsetof(struct serve, port_file), "FILE", "write the TCP port there once ready",
+	  NULL },
+	{ "served-name", 0, OPT_STR, offsetof(struct serve, served_name), "NAME",
+	  "the model's name in the API [the last part of its path]", NULL },
+	{ "max-running", 0, OPT_UINT, offsetof(struct serve, max_running), "N", "requests computed together [8]",
+	  NULL },
+	{ "max-queued", 0, OPT_UINT, offsetof(struct serve, max_queued), "N", "requests that may wait [256]", NULL },
+	{ "max-connections", 0, OPT_UINT, offsetof(struct serve, max_connections), "N", "open connections [512]",
+	  NULL },
+	{ "max-body", 0, OPT_SIZE, offsetof(struct serve, max_body), "BYTES", "largest request body [16M]", NULL },
+	{ "kv-bytes", 0, OPT_SIZE, offsetof(struct serve, kv_bytes), "BYTES",
+	  "memory for the K/V cache [what is needed, at most 1G]", NULL },
+	{ "idle-exit", 0, OPT_UINT, offsetof(struct serve, idle_exit_s), "SECONDS",
+	  "exit after so long without a request; 0: never [0]", NULL },
+	{ "drain", 0, OPT_UINT, offsetof(struct serve, drain_s), "SECONDS",
+	  "how long running requests may finish after SIGTERM [30]", NULL },
+	{ "show-config", 0, OPT_FLAG, offsetof(struct serve, show_config), NULL,
+	  "print the merged configuration and where each value came from", NULL },
+	{ 0 }
+};
+
+static const struct base_config_key keys[] = {
+	{ "serve", "model", "OCAI_ENGINE_MODEL", OPT_STR, offsetof(struct serve, m.model), "model to serve", NULL },
+	{ "serve", "ctx", "OCAI_ENGINE_CTX", OPT_UINT, offsetof(struct serve, m.n_ctx), "context length", NULL },
+	{ "serve", "threads", "OCAI_ENGINE_THREADS", OPT_UINT, offsetof(struct serve, m.n_threads), "threads", NULL },
+	{ "serve", "backend", "OCAI_ENGINE_BACKEND", OPT_CHOICE, offsetof(struct serve, m.backend), "what computes",
+	  "auto,cpu,ref,cuda,hip" },
+	{ "serve", "log-level", "OCAI_ENGINE_LOG_LEVEL", OPT_CHOICE, offsetof(struct serve, m.log_level),
+	  "what is logged", "error,warn,info,debug" },
+	{ "serve", "host", "OCAI_ENGINE_HOST", OPT_STR, offsetof(struct serve, host), "address to listen on", NULL },
+	{ "serve", "port", "OCAI_ENGINE_PORT", OPT_UINT, offsetof(struct serve, port), "TCP port", NULL },
+	{ "serve", "socket", "OCAI_ENGINE_SOCKET", OPT_STR, offsetof(struct serve, socket), "unix socket", NULL },
+	{ "serve", "served-name", NULL, OPT_STR, offsetof(struct serve, served_name), "the model's name", NULL },
+	{ "serve", "max-running", NULL, OPT_UINT, offsetof(struct serve, max_running), "requests computed together",
+	  NULL },
+	{ "serve", "max-queued", NULL, OPT_UINT, offsetof(struct serve, max_queued), "requests that may wait", NULL },
+	{ "serve", "max-connections", NULL, OPT_UINT, offsetof(struct serve, max_connections), "open connections",
+	  NULL },
+	{ "serve", "max-body", NULL, OPT_SIZE, offsetof(struct serve, max_body), "largest request body", NULL },
+	{ "serve", "kv-bytes", NULL, OPT_SIZE, offsetof(struct serve, kv_bytes), "memory for the K/V cache", NULL },
+	{ "serve", "idle-exit", NULL, OPT_UINT, offsetof(struct serve, idle_exit_s), "seconds until an idle exit",
+	  NULL },
+	{ "serve", "drain", NULL, OPT_UINT, offsetof(struct serve, drain_s), "seconds to finish in", NULL },
+	{ 0 }
+};
+
+/* A socket handed over by systemd (sd_listen_fds(3)): the first one, else -1. */
+static int inherited_socket(void)
+{
+	const char *pid = getenv("LISTEN_PID"), *fds = getenv("LISTEN_FDS");
+
+	if (!pid || !fds || strtol(pid, NULL, 10) != (long)getpid() || strtol(fds, NULL, 10) < 1)
+		return -1;
+	return 3;
+}
+
+static int write_port(const struct serve *o, uint16_t port, struct err *err)
+{
+	char text[16];
+	int n = snprintf(text, sizeof(text), "%u\n", port);
+
+	if (!o->port_file)
+		return 0;
+	return base_write_file_atomic(o->port_file, text, (size_t)n, 0644, err);
+}
+
+/* Returns the signal, or 0 when the server was idle for long enough. */
+static int wait_for_end(const struct serve *o, struct eng_http *http, const sigset_t *signals)
+{
+	uint64_t limit_ms = (uint64_t)o->idle_exit_s * 1000;
+
+	if (limit_ms == 0)
+		return sigwaitinfo(signals, NULL);
+	for (;;) {
+		uint64_t idle_ms = eng_http_idle_ms(http), left_ms = idle_ms < limit_ms ? limit_ms - idle_ms : 0;
+		struct timespec ts = { .tv_sec = (time_t)(left_ms / 1000),
+			               .tv_nsec = (long)(left_ms % 1000) * 1000000L };
+		int sig;
+
+		if (left_ms == 0)
+			return 0;
+		sig = sigtimedwait(signals, NULL, &ts);
+		if (sig > 0)
+			return sig;
+	}
+}
+
+static int serve(const struct serve *o, struct eng_engine *engine, const sigset_t *signals, struct err *err)
+{
+	struct eng_http_config config = { .host = o->host && *o->host ? o->host : NULL,
+		                          .port = (uint16_t)o->port,
+		                          .socket_path = o->socket && *o->socket ? o->socket : NULL,
+		                          .listen_fd = inherited_socket(),
+		                          .max_connections = o->max_connections,
+		                          .max_body_bytes = o->max_body };
+	struct eng_http *http = NULL;
+	int r, sig;
+
+	r = eng_http_open(engine, &config, &http, err);
+	if (r < 0)
+		return r;
+	if (config.host || config.listen_fd >= 0)
+		base_log(BASE_LOG_INFO, "listening on http://%s:%u", config.host ? config.host : "(inherited socket)",
+		         eng_http_port(http));
+	if (config.socket_path)
+		base_log(BASE_LOG_INFO, "listening on %s", config.socket_path);
+	r = write_port(o, eng_http_port(http), err);
+	if (r == 0) {
+		sig = wait_for_end(o, http, signals);
+		base_log(BASE_LOG_INFO, "%s, finishing the requests that run",
+		         sig > 0 ? strsignal(sig) : "idle for long enough");
+		/* A second signal ends at once. */
+		(void)pthread_sigmask(SIG_UNBLOCK, signals, NULL);
+		eng_http_quiesce(http);
+		eng_engine_drain(engine, o->drain_s * 1000);
+	}
+	eng_http_close(http, r == 0 ? 2000 : 0);
+	if (o->port_file)
+		(void)unlink(o->port_file);
+	return r;
+}
+
+static int open_and_serve(const struct serve *o, const sigset_t *signals, struct err *err)
+{
+	const struct eng_info *info;
+	struct eng_engine *engine = NULL;
+	struct eng_options options;
+	int r;
+
+	model_options_apply(&o->m, &options);
+	options.served_name = o->served_name;
+	options.max_running = o->max_running;
+	options.max_queued = o->max_queued;
+	options.kv_bytes = o->kv_bytes;
+	r = eng_engine_open(&options, &engine, err);
+	if (r < 0)
+		return r;
+	info = eng_engine_info(engine);
+	base_log(BASE_LOG_INFO, "serving %s (%s, %.1f M parameters, %.1f MiB of weights) on %s, context %u",
+	         info->served_name, info->arch, (double)info->n_params / 1e6, (double)info->weight_bytes / 0x1p20,
+	         info->backend, info->n_ctx);
+	r = serve(o, engine, signals, err);
+	eng_engine_close(engine);
+	return r;
+}
+
+int cmd_serve(int argc, char **argv)
+{
+	struct base_config_paths paths = { .product = "ocai", .program = "engine" };
+	struct serve o = { .host = "127.0.0.1", .port = 8080, .drain_s = 30 };
+	struct base_config *config = NULL;
+	struct err err = { 0 };
+	sigset_t signals;
+	int r, n_args = 0, exit_code = 0;
+
+	r = base_config_load(&paths, keys, &o, &config, &err);
+	if (r < 0)
+		return command_failed(&err);
+	if (command_parse(argc, argv, &o, &n_args, &exit_code) != OPT_RUN)
+		goto out;
+	if (n_args > 0 || o.port > UINT16_MAX) {
+		if (n_args > 0)
+			(void)err_set(&err, -EINVAL, "unexpected argument '%s'", argv[0]);
+		else
+			(void)err_set(&err, -EINVAL, "port %u is larger than 65535", o.port);
+		exit_code = command_usage("serve", &err);
+		goto out;
+	}
+	if (o.show_config) {
+		base_config_show(config, &o, stdout);
+		goto out;
+	}
+	/* Blocked before any thread starts, so that only the wait below gets them. */
+	(void)sigemptyset(&signals);
+	(void)sigaddset(&signals, SIGTERM);
+	(void)sigaddset(&signals, SIGINT);
+	(void)pthread_sigmask(SIG_BLOCK, &signals, NULL);
+	(void)signal(SIGPIPE, SIG_IGN);
+	r = open_and_serve(&o, &signals, &err);
+	if (r < 0)
+		exit_code = command_failed(&err);
+out:
+	base_config_free(config);
+	return exit_code;
+}

@@ -1,0 +1,54 @@
+/* What several subcommands share (main.c). */
+#ifndef OCAI_ENGINE_COMMON_H
+#define OCAI_ENGINE_COMMON_H
+
+#include "base/options.h"
+#include "commands.h"
+#include "engine.h"
+
+/* Parses the options of the command that argv[0] names into dest. OPT_RUN: go on, with *ret_n_args
+ * positional arguments from argv[0] on; otherwise *ret_exit is the exit code. */
+int command_parse(int argc, char **argv, void *dest, int *ret_n_args, int *ret_exit);
+/* "ocai-engine: message" on stderr; returns 1. */
+int command_failed(const struct err *err);
+/* The message of wrong usage and the hint; returns 2. */
+int command_usage(const char *command, const struct err *err);
+
+/* Where a model comes from and how it is computed; part of several commands' options. */
+struct model_options {
+	const char *model, *backend, *isa, *log_level;
+	uint32_t n_ctx, n_threads;
+};
+
+/* Rows of an option table for a `struct model_options` that is the member `m` of `type`. */
+#define MODEL_OPTS(type, m)                                                                                              \
+	{ "model", 'm',                                                                                                  \
+	  OPT_STR, offsetof(type, m.model),                                                                              \
+	  "PATH",  "Hugging Face folder or GGUF file [the embedded model]",                                              \
+	  NULL },                                                                                                        \
+	        { "ctx", 'c', OPT_UINT, offsetof(type, m.n_ctx), "TOKENS", "context length [the model's, at most 8192]", \
+		  NULL },                                                                                                \
+	        { "threads", 't', OPT_UINT, offsetof(type, m.n_threads), "N", "threads [one per usable core]", NULL },   \
+	        { "backend",                                                                                             \
+		  0,                                                                                                     \
+		  OPT_CHOICE,                                                                                            \
+		  offsetof(type, m.backend),                                                                             \
+		  "NAME",                                                                                                \
+		  "what computes [auto]",                                                                                \
+		  "auto,cpu,ref,cuda,hip" },                                                                             \
+	        { "isa",   0,                                                                                            \
+		  OPT_STR, offsetof(type, m.isa),                                                                        \
+		  "NAME",  "instruction set of the cpu backend: scalar, avx2, avx512 ... [the best]",                    \
+		  NULL },                                                                                                \
+	{                                                                                                                \
+		"log-level", 0, OPT_CHOICE, offsetof(type, m.log_level), "LEVEL", "what is logged on stderr [info]",     \
+		        "error,warn,info,debug"                                                                          \
+	}
+
+/* Sets the log level and fills the engine's options. */
+void model_options_apply(const struct model_options *m, struct eng_options *ret_options);
+
+/* The positional arguments joined by spaces, or standard input when there are none or "-". malloc'd. */
+int read_text(int n_args, char **args, char **ret_text, size_t *ret_len, struct err *err);
+
+#endif

@@ -1,0 +1,464 @@
+/* One request and its answer on a connection.
+ *
+ * libmicrohttpd calls exchange_access() with the head, then with pieces of the body, then once with
+ * nothing: there the route's handler runs. It either leaves a whole reply behind or starts work in the
+ * engine; in the second case the connection is suspended until the work has something to send. */
+#include <errno.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <time.h>
+
+#include "base/json.h"
+#include "base/log.h"
+#include "http_internal.h"
+
+uint64_t http_now_ms(void)
+{
+	struct timespec ts;
+
+	(void)clock_gettime(CLOCK_MONOTONIC, &ts);
+	return (uint64_t)ts.tv_sec * 1000u + (uint64_t)ts.tv_nsec / 1000000u;
+}
+
+/* ---- Life ---- */
+
+static struct exchange *exchange_new(struct eng_http *http, struct MHD_Connection *conn, const char *url)
+{
+	struct exchange *x = calloc(1, sizeof(*x));
+
+	if (!x)
+		return NULL;
+	x->url = strdup(url);
+	if (!x->url) {
+		free(x);
+		return NULL;
+	}
+	x->http = http;
+	x->conn = conn;
+	atomic_init(&x->refs, 1);
+	(void)pthread_mutex_init(&x->lock, NULL);
+	base_buf_init(&x->body, http->config.max_body_bytes);
+	base_buf_init(&x->out, HTTP_MAX_RESPONSE);
+
+	(void)pthread_mutex_lock(&http->lock);
+	x->serial = http->next_serial++;
+	x->next = http->active;
+	if (x->next)
+		x->next->prev = x;
+	http->active = x;
+	http->n_http_requests++;
+	(void)pthread_mutex_unlock(&http->lock);
+	return x;
+}
+
+struct exchange *exchange_next_active(struct eng_http *http, uint64_t *next)
+{
+	struct exchange *best = NULL;
+
+	(void)pthread_mutex_lock(&http->lock);
+	for (struct exchange *x = http->active; x; x = x->next) {
+		if (x->serial >= *next && (!best || x->serial < best->serial))
+			best = x;
+	}
+	if (best) {
+		exchange_ref(best);
+		*next = best->serial + 1;
+	}
+	(void)pthread_mutex_unlock(&http->lock);
+	return best;
+}
+
+void exchange_ref(struct exchange *x)
+{
+	atomic_fetch_add(&x->refs, 1);
+}
+
+void exchange_unref(struct exchange *x)
+{
+	if (atomic_fetch_sub(&x->refs, 1) != 1)
+		return;
+	if (x->free_work)
+		x->free_work(x->work);
+	base_buf_done(&x->body);
+	base_buf_done(&x->out);
+	(void)pthread_mutex_destroy(&x->lock);
+	free(x->url);
+	free(x);
+}
+
+void exchange_lock(struct exchange *x)
+{
+	(void)pthread_mutex_lock(&x->lock);
+}
+
+void exchange_unlock(struct exchange *x)
+{
+	(void)pthread_mutex_unlock(&x->lock);
+}
+
+void exchange_cancel(struct exchange *x)
+{
+	if (x->is_canceled || !x->cancel)
+		return;
+	x->is_canceled = true;
+	x->cancel(x->work);
+}
+
+static void leave_active(struct exchange *x)
+{
+	struct eng_http *http = x->http;
+
+	(void)pthread_mutex_lock(&http->lock);
+	if (x->prev)
+		x->prev->next = x->next;
+	else
+		http->active = x->next;
+	if (x->next)
+		x->next->prev = x->prev;
+	if (!http->active)
+		http->idle_since_ms = http_now_ms();
+	(void)pthread_mutex_unlock(&http->lock);
+}
+
+/* The connection is done with this request, for whatever reason. */
+void exchange_completed(void *cls, struct MHD_Connection *conn, void **req_cls, enum MHD_RequestTerminationCode toe)
+{
+	struct exchange *x = *req_cls;
+
+	if (!x)
+		return;
+	*req_cls = NULL;
+	watch_remove(x);
+	exchange_lock(x);
+	x->is_gone = true;
+	x->conn = NULL;
+	exchange_cancel(x); /* harmless when all is done */
+	exchange_unlock(x);
+	leave_active(x);
+	exchange_unref(x);
+}
+
+/* ---- Replies ---- */
+
+/* Locked. The connection continues; it looks at the state itself. */
+static void wake(struct exchange *x)
+{
+	if (!x->is_suspended)
+		return;
+	x->is_suspended = false;
+	MHD_resume_connection(x->conn);
+}
+
+void http_error_body(const struct http_error *e, struct base_buf *out)
+{
+	(void)base_buf_puts(out, "{\"error\":{\"message\":");
+	(void)base_json_append_string(out, e->message, strlen(e->message));
+	(void)base_buf_printf(out, ",\"type\":\"%s\",\"param\":", e->type);
+	if (e->param[0])
+		(void)base_json_append_string(out, e->param, strlen(e->param));
+	else
+		(void)base_buf_puts(out, "null");
+	(void)base_buf_puts(out, ",\"code\":");
+	if (e->code)
+		(void)base_json_append_string(out, e->code, strlen(e->code));
+	else
+		(void)base_buf_puts(out, "null");
+	(void)base_buf_puts(out, "}}");
+}
+
+void exchange_reply(struct exchange *x, unsigned status, struct base_buf *body)
+{
+	if (x->is_ready)
+		return;
+	if (base_buf_error(body)) {
+		base_buf_done(body);
+		exchange_fail(x, 500, "server_error", NULL, "the answer could not be built: %s",
+		              strerror(-base_buf_error(body)));
+		return;
+	}
+	base_buf_done(&x->out);
+	x->out = *body;
+	base_buf_init(body, body->max);
+	x->status = status;
+	if (!x->content_type)
+		x->content_type = "application/json";
+	x->is_ready = true;
+	wake(x);
+}
+
+void exchange_reply_error(struct exchange *x, const struct http_error *e)
+{
+	struct base_buf body = BASE_BUF_INIT(16 * 1024);
+
+	/* A stream that has begun cannot change its status any more. */
+	if (x->is_stream && x->is_ready) {
+		(void)base_buf_puts(&body, "data: ");
+		http_error_body(e, &body);
+		(void)base_buf_puts(&body, "\n\n");
+		exchange_stream(x, base_buf_text(&body), body.len);
+		exchange_stream_end(x);
+		base_buf_done(&body);
+		return;
+	}
+	x->is_stream = false;
+	x->content_type = NULL;
+	http_error_body(e, &body);
+	(void)pthread_mutex_lock(&x->http->lock);
+	x->http->n_http_errors++;
+	(void)pthread_mutex_unlock(&x->http->lock);
+	exchange_reply(x, (unsigned)e->status, &body);
+}
+
+void exchange_fail(struct exchange *x, int status, const char *type, const char *code, const char *fmt, ...)
+{
+	struct http_error e = { .status = status, .type = type, .code = code };
+	va_list ap;
+
+	va_start(ap, fmt);
+	(void)vsnprintf(e.message, sizeof(e.message), fmt, ap);
+	va_end(ap);
+	exchange_reply_error(x, &e);
+}
+
+void exchange_stream(struct exchange *x, const void *data, size_t len)
+{
+	if (x->is_gone || x->is_finished || x->is_overflowed)
+		return;
+	if (x->out.len - x->out_sent + len > x->http->config.stream_buffer_bytes) {
+		/* The reader is too slow: the engine does not wait for it. */
+		base_log(BASE_LOG_DEBUG, "stream: the client does not read, its request is cancelled");
+		x->is_overflowed = true;
+		exchange_cancel(x);
+		wake(x);
+		return;
+	}
+	(void)base_buf_append(&x->out, data, len);
+	x->is_stream = x->is_ready = true;
+	x->last_write_ms = http_now_ms();
+	wake(x);
+}
+
+void exchange_stream_end(struct exchange *x)
+{
+	x->is_finished = true;
+	x->is_ready = true;
+	wake(x);
+}
+
+/* ---- Towards libmicrohttpd ---- */
+
+/* The next bytes of a stream. */
+static ssize_t stream_reader(void *cls, uint64_t pos, char *buf, size_t max)
+{
+	struct exchange *x = cls;
+	size_t n;
+	ssize_t r;
+
+	exchange_lock(x);
+	n = x->out.len - x->out_sent;
+	if (n > max)
+		n = max;
+	if (x->is_overflowed || base_buf_error(&x->out)) {
+		r = MHD_CONTENT_READER_END_WITH_ERROR;
+	} else if (n > 0) {
+		memcpy(buf, x->out.data + x->out_sent, n);
+		x->out_sent += n;
+		if (x->out_sent == x->out.len) {
+			base_buf_reset(&x->out);
+			x->out_sent = 0;
+		}
+		r = (ssize_t)n;
+	} else if (x->is_finished) {
+		r = MHD_CONTENT_READER_END_OF_STREAM;
+	} else {
+		x->is_suspended = true;
+		MHD_suspend_connection(x->conn);
+		r = 0;
+	}
+	exchange_unlock(x);
+	return r;
+}
+
+static void stream_free(void *cls)
+{
+	exchange_unref(cls);
+}
+
+static void add_headers(const struct exchange *x, struct MHD_Response *resp)
+{
+	const char *origin = MHD_lookup_connection_value(x->conn, MHD_HEADER_KIND, "Origin");
+
+	(void)MHD_add_response_header(resp, "Server", "ocai-engine");
+	(void)MHD_add_response_header(resp, "Access-Control-Allow-Origin", origin ? origin : "*");
+	if (origin)
+		(void)MHD_add_response_header(resp, "Vary", "Origin");
+	if (x->status == 429 || x->status == 503)
+		(void)MHD_add_response_header(resp, "Retry-After", "1");
+	if (atomic_load(&x->http->is_closing))
+		(void)MHD_add_response_header(resp, "Connection", "close");
+}
+
+static enum MHD_Result queue(struct exchange *x, struct MHD_Response *resp)
+{
+	enum MHD_Result r;
+
+	if (!resp)
+		return MHD_NO;
+	add_headers(x, resp);
+	if (x->content_type)
+		(void)MHD_add_response_header(resp, "Content-Type", x->content_type);
+	r = MHD_queue_response(x->conn, x->status, resp);
+	MHD_destroy_response(resp);
+	x->is_answered = true;
+	return r;
+}
+
+static enum MHD_Result queue_stream(struct exchange *x)
+{
+	struct MHD_Response *resp;
+
+	x->status = 200;
+	x->content_type = "text/event-stream; charset=utf-8";
+	exchange_ref(x); /* the response's, given back by stream_free() */
+	resp = MHD_create_response_from_callback(MHD_SIZE_UNKNOWN, 32 * 1024, stream_reader, x, stream_free);
+	if (!resp) {
+		exchange_unref(x);
+		return MHD_NO;
+	}
+	(void)MHD_add_response_header(resp, "Cache-Control", "no-cache");
+	(void)MHD_add_response_header(resp, "X-Accel-Buffering", "no");
+	return queue(x, resp);
+}
+
+static enum MHD_Result queue_reply(struct exchange *x)
+{
+	size_t len = x->out.len;
+	char *data = base_buf_take(&x->out);
+
+	return queue(x,
+	             MHD_create_response_from_buffer(len, data, data ? MHD_RESPMEM_MUST_FREE : MHD_RESPMEM_PERSISTENT));
+}
+
+/* Sends what is ready, or waits for it. Once ready, a reply is the connection's alone, so the lock is not
+ * held towards libmicrohttpd's own. */
+static enum MHD_Result answer(struct exchange *x)
+{
+	bool is_ready;
+
+	exchange_lock(x);
+	is_ready = x->is_ready;
+	if (!is_ready) {
+		x->is_suspended = true;
+		MHD_suspend_connection(x->conn);
+	}
+	exchange_unlock(x);
+	if (!is_ready || x->is_answered)
+		return MHD_YES;
+	return x->is_stream ? queue_stream(x) : queue_reply(x);
+}
+
+/* ---- The request comes in ---- */
+
+/* The preflight of a browser: allowed from anywhere. */
+static enum MHD_Result answer_preflight(struct exchange *x)
+{
+	struct MHD_Response *resp = MHD_create_response_from_buffer(0, NULL, MHD_RESPMEM_PERSISTENT);
+	const char *headers = MHD_lookup_connection_value(x->conn, MHD_HEADER_KIND, "Access-Control-Request-Headers");
+
+	x->is_dispatched = true;
+	x->status = 200;
+	if (resp) {
+		(void)MHD_add_response_header(resp, "Access-Control-Allow-Credentials", "true");
+		(void)MHD_add_response_header(resp, "Access-Control-Allow-Methods", "GET, POST, OPTIONS");
+		(void)MHD_add_response_header(resp, "Access-Control-Allow-Headers", headers ? headers : "*");
+		(void)MHD_add_response_header(resp, "Access-Control-Max-Age", "600");
+	}
+	return queue(x, resp);
+}
+
+static enum MHD_Result answer_method(struct exchange *x, const char *method, const char *allow)
+{
+	struct http_error e = { .status = 405, .type = "invalid_request_error", .code = "method_not_allowed" };
+	struct base_buf body = BASE_BUF_INIT(4096);
+	struct MHD_Response *resp;
+
+	(void)snprintf(e.message, sizeof(e.message), "%.16s is not allowed here, use %s", method, allow);
+	http_error_body(&e, &body);
+	x->is_dispatched = true;
+	x->status = 405;
+	x->content_type = "application/json";
+	resp = MHD_create_response_from_buffer(body.len, (void *)base_buf_text(&body), MHD_RESPMEM_MUST_COPY);
+	base_buf_done(&body);
+	if (resp)
+		(void)MHD_add_response_header(resp, "Allow", allow);
+	return queue(x, resp);
+}
+
+static void too_large(struct exchange *x)
+{
+	exchange_fail(x, 413, "invalid_request_error", "request_too_large", "the request body is larger than %zu bytes",
+	              x->http->config.max_body_bytes);
+}
+
+/* After the head: a body that says that it is too large is not waited for. */
+static enum MHD_Result look_at_head(struct exchange *x)
+{
+	const char *length = MHD_lookup_connection_value(x->conn, MHD_HEADER_KIND, "Content-Length");
+
+	if (!length || strtoull(length, NULL, 10) <= x->http->config.max_body_bytes)
+		return MHD_YES;
+	exchange_lock(x);
+	too_large(x);
+	exchange_unlock(x);
+	x->is_dispatched = true;
+	return answer(x);
+}
+
+static enum MHD_Result dispatch(struct exchange *x, const char *method)
+{
+	const char *allow = NULL;
+
+	if (strcmp(method, "OPTIONS") == 0)
+		return answer_preflight(x);
+	x->route = route_find(x->url, strcmp(method, "HEAD") == 0 ? "GET" : method, &allow);
+	if (!x->route && allow)
+		return answer_method(x, method, allow);
+	x->is_dispatched = true;
+	exchange_lock(x);
+	if (!x->route)
+		exchange_fail(x, 404, "invalid_request_error", "not_found", "there is nothing at %.256s", x->url);
+	else if (x->body_too_large)
+		too_large(x);
+	exchange_unlock(x);
+	/* Handlers lock for themselves: the engine's events may come before they return. */
+	if (!x->is_ready)
+		x->route->handle(x);
+	return answer(x);
+}
+
+enum MHD_Result exchange_access(void *cls, struct MHD_Connection *conn, const char *url, const char *method,
+                                const char *version, const char *upload, size_t *upload_size, void **req_cls)
+{
+	struct exchange *x = *req_cls;
+
+	if (!x) {
+		x = exchange_new(cls, conn, url);
+		if (!x)
+			return MHD_NO;
+		*req_cls = x;
+		return look_at_head(x);
+	}
+	if (*upload_size > 0) {
+		/* Past the limit the rest is read and dropped, so that the client sees the answer. */
+		if (!x->body_too_large && base_buf_append(&x->body, upload, *upload_size) < 0)
+			x->body_too_large = true;
+		*upload_size = 0;
+		return MHD_YES;
+	}
+	if (!x->is_dispatched)
+		return dispatch(x, method);
+	return answer(x);
+}

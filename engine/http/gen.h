@@ -1,0 +1,91 @@
+/* A request that makes the engine generate: one or more choices (prompts times n), each an engine
+ * request. gen.c submits them, collects their text and log-probabilities and knows when all are done;
+ * struct gen_api gives the shape that one protocol wants. Everything here runs with the exchange locked. */
+#ifndef HTTP_GEN_H
+#define HTTP_GEN_H
+
+#include "http_internal.h"
+
+enum { GEN_N_LP = 4, GEN_MAX_MARKS = 4096 };
+
+struct gen;
+
+/* Where one token's entry begins in the pending log-probabilities, and how many bytes of text it has. */
+struct gen_mark {
+	uint32_t offset[GEN_N_LP];
+	uint32_t n_bytes;
+};
+
+struct choice {
+	struct gen *gen;
+	uint32_t index;  /* of the choice in the answer */
+	uint32_t prompt; /* which prompt it answers */
+	uint64_t request_id;
+	bool is_submitted, is_done;
+
+	struct base_buf text;              /* all of it (replies), or since the last chunk (streams of deltas) */
+	struct base_buf lp[GEN_N_LP];      /* log-probabilities as JSON elements, each followed by ',' */
+	struct base_buf pending[GEN_N_LP]; /* of tokens whose text is still held back */
+	struct gen_mark *marks;            /* of the pending ones */
+	size_t n_marks;
+	struct base_buf ids;  /* output ids as JSON elements */
+	uint64_t text_offset; /* completions: characters before the next token */
+	bool has_begun;       /* stream: the first chunk is out */
+
+	enum eng_finish finish;
+	int32_t stop_id;
+	char *stop_text;
+	uint32_t n_output, n_cached;
+};
+
+struct gen_api {
+	/* Appends one token's entries to c->pending (or, with to_final, to c->lp). */
+	void (*logprob)(struct choice *c, const struct eng_event *ev, struct base_buf *dst);
+	/* Stream: sends what c holds. `last`: with the reason for the end. */
+	void (*chunk)(struct choice *c, bool last);
+	/* Stream: all choices are done. */
+	void (*end)(struct gen *g);
+	/* The whole reply. */
+	void (*reply)(struct gen *g, struct base_buf *out);
+	bool cumulative; /* text and log-probabilities are not cleared after a chunk */
+	bool lp_all;     /* entries for every token, also for one that gives no text */
+};
+
+struct gen {
+	struct exchange *x;
+	const struct gen_api *api;
+	struct http_params p;
+	char id[40];
+	int64_t created;
+	struct choice *choices;
+	uint32_t n_choices, n_open;
+	uint32_t *n_prompt;      /* tokens of each prompt */
+	struct http_error error; /* the first failure */
+	uint64_t start_ms;
+};
+
+/* Starts the work for parsed parameters (moved, also on failure). id_prefix: "chatcmpl-". */
+void gen_start(struct exchange *x, const struct gen_api *api, struct http_params *p, const char *id_prefix);
+
+/* "stop", "length", "abort", "error". */
+const char *gen_finish_name(const struct choice *c);
+uint32_t gen_prompt_tokens(const struct gen *g);
+uint32_t gen_output_tokens(const struct gen *g);
+void gen_usage(const struct gen *g, struct base_buf *out); /* OpenAI's usage object */
+/* Sends "data: " + out + blank line, and empties out. */
+void gen_send(struct gen *g, struct base_buf *out);
+/* A list made of elements that each end in ',' : "[a,b]". */
+void gen_list(struct base_buf *out, const struct base_buf *elements);
+/* A finite JSON number; minus infinity becomes -9999, as the API's users expect. */
+void gen_number(struct base_buf *out, float x);
+/* Maps an engine's refusal to a status. */
+void gen_error_of(int code, const struct err *err, struct http_error *e);
+/* Number of UTF-8 characters. */
+size_t gen_chars(const char *text, size_t len);
+/* The ids of one prompt: given, or tokenized. */
+int gen_prompt_ids(struct exchange *x, const struct http_prompt *q, bool add_special, int32_t **ret_ids, size_t *ret_n,
+                   struct http_error *e);
+/* The model's name for answers. */
+const char *gen_model(const struct exchange *x);
+
+#endif

@@ -1,0 +1,142 @@
+/* Shared by the front's files:
+ *   server.c    sockets, daemons, open and close
+ *   exchange.c  one request and its answer: body in, reply or stream out
+ *   watch.c     the thread that sees clients leave and keeps silent streams alive
+ *   routes.c    the table of routes, and the small ones
+ *   gen.c       requests that generate: submit, collect, finish; the API's shape through struct gen_api
+ *   openai.c, generate.c, embed.c   the shapes
+ *
+ * An exchange has two sides that may be alive at different times: the connection (libmicrohttpd's
+ * threads) and the work (the engine's thread, through events). Each holds a reference; exchange->lock
+ * guards what both touch. Lock order: exchange, then engine or libmicrohttpd; server->lock is taken
+ * alone or inside exchange->lock. */
+#ifndef HTTP_INTERNAL_H
+#define HTTP_INTERNAL_H
+
+#include <microhttpd.h>
+#include <pthread.h>
+#include <stdatomic.h>
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "base/buf.h"
+#include "engine.h"
+#include "engine_http.h"
+#include "params.h"
+
+enum { HTTP_MAX_RESPONSE = 256 << 20, HTTP_MAX_DAEMONS = 2 };
+
+struct exchange;
+
+struct eng_http {
+	struct eng_engine *engine;
+	struct eng_http_config config;
+	char *socket_path;
+	struct MHD_Daemon *daemons[HTTP_MAX_DAEMONS];
+	size_t n_daemons;
+	int listen_fds[HTTP_MAX_DAEMONS];
+	uint16_t port;
+	atomic_bool is_closing;
+	int64_t started; /* seconds since 1970 */
+
+	pthread_mutex_t lock;
+	/* protected by lock */
+	struct exchange *active; /* between the first byte of a request and its completion */
+	uint64_t next_serial;
+	uint64_t idle_since_ms; /* when the last one left */
+	uint64_t n_http_requests, n_http_errors;
+
+	/* watch.c */
+	pthread_t watcher;
+	bool has_watcher;
+	int epoll_fd, wake_fd;
+	atomic_bool watcher_stop;
+	atomic_uint n_waiting; /* exchanges that wait for the engine */
+};
+
+/* What happens to the work when the client is gone or the server closes: called once at most, with the
+ * exchange locked. */
+typedef void (*exchange_cancel_fn)(void *work);
+typedef void (*exchange_free_fn)(void *work);
+
+struct exchange {
+	struct eng_http *http;
+	struct exchange *prev, *next; /* in http->active; protected by http->lock */
+	uint64_t serial;
+	atomic_uint refs;
+
+	/* The connection's side. */
+	struct MHD_Connection *conn;
+	const struct route *route;
+	char *url;
+	struct base_buf body;
+	bool body_too_large, is_dispatched, is_answered;
+
+	pthread_mutex_t lock;
+	/* protected by lock */
+	struct base_buf out; /* the reply, or what the stream has not sent yet */
+	size_t out_sent;     /* stream: bytes of out already sent */
+	unsigned status;
+	const char *content_type;
+	bool is_stream;   /* answered by server-sent events */
+	bool is_ready;    /* the reply is whole, or the stream has begun */
+	bool is_finished; /* stream: nothing more comes */
+	bool is_suspended;
+	bool is_gone;       /* the client left; output goes nowhere */
+	bool is_overflowed; /* stream: the reader was too slow */
+	bool is_canceled;
+	uint64_t last_write_ms;
+
+	void *work;
+	exchange_cancel_fn cancel;
+	exchange_free_fn free_work;
+};
+
+struct route {
+	const char *path;   /* a '*' at the end: any one more component */
+	const char *method; /* "GET" or "POST" */
+	void (*handle)(struct exchange *x);
+};
+
+uint64_t http_now_ms(void);
+
+/* exchange.c. The reply functions are called with the exchange locked and wake the connection. */
+void exchange_ref(struct exchange *x);
+void exchange_unref(struct exchange *x);
+/* Iterates over what is active in the order of arrival, from *next (0 at first) on; the caller's
+ * reference. */
+struct exchange *exchange_next_active(struct eng_http *http, uint64_t *next);
+void exchange_lock(struct exchange *x);
+void exchange_unlock(struct exchange *x);
+/* A whole reply; body's content moves. */
+void exchange_reply(struct exchange *x, unsigned status, struct base_buf *body);
+void exchange_reply_error(struct exchange *x, const struct http_error *e);
+/* Shorthand: status, type and message. */
+void exchange_fail(struct exchange *x, int status, const char *type, const char *code, const char *fmt, ...)
+        __attribute__((format(printf, 5, 6)));
+/* Server-sent events: bytes as given. The first write sends the status line. */
+void exchange_stream(struct exchange *x, const void *data, size_t len);
+void exchange_stream_end(struct exchange *x);
+/* Cancels the work once. */
+void exchange_cancel(struct exchange *x);
+enum MHD_Result exchange_access(void *cls, struct MHD_Connection *conn, const char *url, const char *method,
+                                const char *version, const char *upload, size_t *upload_size, void **req_cls);
+void exchange_completed(void *cls, struct MHD_Connection *conn, void **req_cls, enum MHD_RequestTerminationCode toe);
+void http_error_body(const struct http_error *e, struct base_buf *out);
+
+/* routes.c. NULL with *ret_allow set: the path exists, for another method. */
+const struct route *route_find(const char *path, const char *method, const char **ret_allow);
+
+/* watch.c */
+int watch_start(struct eng_http *http, struct err *err);
+void watch_stop(struct eng_http *http);
+void watch_add(struct exchange *x);
+void watch_remove(struct exchange *x);
+
+/* The handlers of other files. */
+void handle_chat(struct exchange *x);
+void handle_completion(struct exchange *x);
+void handle_generate(struct exchange *x);
+void handle_embeddings(struct exchange *x);
+
+#endif

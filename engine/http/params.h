@@ -1,0 +1,92 @@
+/* JSON request bodies as typed parameters. Pure: no engine, no connection. A mistake of the client is an
+ * http_error that names the field. */
+#ifndef HTTP_PARAMS_H
+#define HTTP_PARAMS_H
+
+#include <jansson.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "engine.h"
+
+enum {
+	HTTP_MAX_CHOICES = 128, /* n times prompts */
+	HTTP_MAX_STOPS = 64,
+	HTTP_MAX_TOP = 20,
+};
+
+/* What an error body says. status 0: no error. */
+struct http_error {
+	int status;
+	const char *type; /* "invalid_request_error" */
+	const char *code; /* or NULL */
+	char param[96];   /* or empty */
+	char message[ERR_MSG_SIZE];
+};
+
+/* 400 invalid_request_error; param NULL: the body as a whole. Returns -EINVAL. */
+int http_bad_field(struct http_error *e, const char *param, const char *fmt, ...) __attribute__((format(printf, 3, 4)));
+
+struct http_prompt {
+	const char *text; /* borrowed from the body; NULL: ids */
+	size_t text_len;
+	int32_t *ids;
+	size_t n_ids;
+};
+
+struct http_params {
+	json_t *body; /* owns every borrowed string and value below */
+	struct eng_sampling sampling;
+	struct eng_logit_bias *logit_bias;
+	const char **stops;
+	size_t n_stops;
+	int32_t *stop_ids;
+	size_t n_stop_ids;
+	uint32_t max_new, min_new;
+	bool no_output; /* a maximum of 0 tokens was asked for: only the prompt is scored */
+	bool ignore_eos, keep_special, include_stop;
+	bool logprobs;
+	uint32_t n_top;
+	int64_t logprob_start;
+	uint32_t n;
+	bool stream, include_usage, continuous_usage;
+
+	struct http_prompt *prompts; /* completions, embeddings, generate */
+	size_t n_prompts;
+	bool is_batch;     /* generate: answered by an array */
+	bool echo;         /* completions */
+	bool logprob_text; /* generate: texts in logprob triples */
+
+	const json_t *messages, *tools, *kwargs; /* chat */
+	const char *reasoning_effort;
+	bool add_generation_prompt;
+
+	bool base64; /* embeddings */
+	uint32_t dimensions;
+};
+
+/* Each parses a body; on success http_params_done() is due. `defaults` come from the model. */
+typedef int (*http_parse_fn)(const char *data, size_t len, const struct eng_sampling *defaults, struct http_params *ret,
+                             struct http_error *e);
+int http_parse_chat(const char *data, size_t len, const struct eng_sampling *defaults, struct http_params *ret,
+                    struct http_error *e);
+int http_parse_completion(const char *data, size_t len, const struct eng_sampling *defaults, struct http_params *ret,
+                          struct http_error *e);
+int http_parse_generate(const char *data, size_t len, const struct eng_sampling *defaults, struct http_params *ret,
+                        struct http_error *e);
+int http_parse_embedding(const char *data, size_t len, const struct eng_sampling *defaults, struct http_params *ret,
+                         struct http_error *e);
+void http_params_done(struct http_params *p);
+
+/* ---- Typed fields, for the small routes ---- */
+
+int http_parse_object(const char *data, size_t len, json_t **ret_body, struct http_error *e);
+/* Missing or null leaves *ret and returns 0; 1 when read. */
+int http_opt_bool(const json_t *obj, const char *key, bool *ret, struct http_error *e);
+int http_opt_int(const json_t *obj, const char *key, int64_t min, int64_t max, int64_t *ret, struct http_error *e);
+int http_opt_float(const json_t *obj, const char *key, double min, double max, float *ret, struct http_error *e);
+/* An array of token ids. *ret_ids is malloc'd. */
+int http_ids(const json_t *value, const char *param, int32_t **ret_ids, size_t *ret_n, struct http_error *e);
+
+#endif

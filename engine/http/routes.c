@@ -1,0 +1,320 @@
+/* The table of routes, and those that answer at once. */
+#include <errno.h>
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/cleanup.h"
+#include "base/json.h"
+#include "gen.h"
+
+static void reply(struct exchange *x, unsigned status, struct base_buf *out)
+{
+	exchange_lock(x);
+	exchange_reply(x, status, out);
+	exchange_unlock(x);
+}
+
+static void reply_error(struct exchange *x, const struct http_error *e)
+{
+	exchange_lock(x);
+	exchange_reply_error(x, e);
+	exchange_unlock(x);
+}
+
+/* ---- Health and models ---- */
+
+static void handle_health(struct exchange *x)
+{
+	struct base_buf out = BASE_BUF_INIT(4096);
+
+	if (atomic_load(&x->http->is_closing)) {
+		struct http_error e = { .status = 503,
+			                .type = "unavailable_error",
+			                .code = "shutting_down",
+			                .message = "the server is shutting down" };
+
+		reply_error(x, &e);
+		return;
+	}
+	(void)base_buf_puts(&out, "{\"status\":\"ok\"}");
+	reply(x, 200, &out);
+}
+
+static void append_model(const struct exchange *x, struct base_buf *out)
+{
+	const struct eng_info *info = eng_engine_info(x->http->engine);
+
+	(void)base_buf_puts(out, "{\"id\":");
+	(void)base_json_append_string(out, info->served_name, strlen(info->served_name));
+	(void)base_buf_printf(out, ",\"object\":\"model\",\"created\":%lld,\"owned_by\":\"ocai\",\"max_model_len\":%u",
+	                      (long long)x->http->started, info->n_ctx);
+	(void)base_buf_printf(
+	        out, ",\"meta\":{\"n_vocab\":%u,\"n_ctx\":%u,\"n_embd\":%u,\"n_params\":%llu,\"arch\":\"%s\"}}",
+	        info->n_vocab, info->n_ctx, info->n_embd, (unsigned long long)info->n_params, info->arch);
+}
+
+static void handle_models(struct exchange *x)
+{
+	struct base_buf out = BASE_BUF_INIT(64 * 1024);
+
+	(void)base_buf_puts(&out, "{\"object\":\"list\",\"data\":[");
+	append_model(x, &out);
+	(void)base_buf_puts(&out, "]}");
+	reply(x, 200, &out);
+}
+
+static void handle_model(struct exchange *x)
+{
+	const char *models = strstr(x->url, "/models/"), *id = models ? models + strlen("/models/") : "";
+	struct base_buf out = BASE_BUF_INIT(64 * 1024);
+	struct http_error e = {
+		.status = 404, .type = "invalid_request_error", .code = "model_not_found", .param = "model"
+	};
+
+	if (strcmp(id, gen_model(x)) != 0) {
+		(void)snprintf(e.message, sizeof(e.message), "the model \"%.128s\" is not served here", id);
+		reply_error(x, &e);
+		return;
+	}
+	append_model(x, &out);
+	reply(x, 200, &out);
+}
+
+/* SGLang's. */
+static void handle_model_info(struct exchange *x)
+{
+	const struct eng_info *info = eng_engine_info(x->http->engine);
+	struct base_buf out = BASE_BUF_INIT(64 * 1024);
+
+	(void)base_buf_puts(&out, "{\"model_path\":");
+	(void)base_json_append_string(&out, info->model_path, strlen(info->model_path));
+	(void)base_buf_printf(&out, ",\"is_generation\":%s,\"max_model_len\":%u}",
+	                      info->is_embedding ? "false" : "true", info->n_ctx);
+	reply(x, 200, &out);
+}
+
+/* ---- Tokens ---- */
+
+static void append_pieces(const struct exchange *x, const int32_t *ids, size_t n, struct base_buf *out)
+{
+	CLEANUP(base_buf_done) struct base_buf bytes = BASE_BUF_INIT(4096);
+
+	for (size_t i = 0; i < n; i++) {
+		base_buf_reset(&bytes);
+		(void)eng_token_bytes(x->http->engine, ids[i], &bytes);
+		(void)base_buf_printf(out, "%s{\"id\":%d,\"piece\":", i ? "," : "", ids[i]);
+		(void)base_json_append_string(out, base_buf_text(&bytes), bytes.len);
+		(void)base_buf_putc(out, '}');
+	}
+}
+
+struct tokenize {
+	const char *text;
+	size_t len;
+	bool add_special, parse_special, with_pieces;
+	struct base_buf chat; /* the rendered messages, when the text comes from there */
+};
+
+static int tokenize_messages(struct exchange *x, const json_t *body, struct tokenize *t, struct http_error *e)
+{
+	struct err err = { 0 };
+	bool add_prompt = true;
+	int r;
+
+	if (http_opt_bool(body, "add_generation_prompt", &add_prompt, e) < 0)
+		return -EINVAL;
+	base_buf_init(&t->chat, 16 << 20);
+	r = eng_render_chat(x->http->engine, json_object_get(body, "messages"), json_object_get(body, "tools"), NULL,
+	                    add_prompt, &t->chat, &err);
+	if (r < 0)
+		gen_error_of(r, &err, e);
+	t->text = base_buf_text(&t->chat);
+	t->len = t->chat.len;
+	return r;
+}
+
+/* llama-server's {content, add_special, with_pieces} and vLLM's {prompt | messages, add_special_tokens}. */
+static int parse_tokenize(struct exchange *x, const json_t *body, struct tokenize *t, struct http_error *e)
+{
+	const json_t *content = json_object_get(body, "content"), *prompt = json_object_get(body, "prompt");
+	const json_t *text = content ? content : prompt;
+
+	t->parse_special = true;
+	t->add_special = !content && prompt;
+	if (http_opt_bool(body, "add_special", &t->add_special, e) < 0 ||
+	    http_opt_bool(body, "add_special_tokens", &t->add_special, e) < 0 ||
+	    http_opt_bool(body, "parse_special", &t->parse_special, e) < 0 ||
+	    http_opt_bool(body, "with_pieces", &t->with_pieces, e) < 0)
+		return -EINVAL;
+	if (!text && json_is_array(json_object_get(body, "messages")))
+		return tokenize_messages(x, body, t, e);
+	if (!json_is_string(text))
+		return http_bad_field(e, content ? "content" : "prompt", "expected a string, got %s",
+		                      base_json_type_name(text));
+	t->text = json_string_value(text);
+	t->len = json_string_length(text);
+	return 0;
+}
+
+static void reply_tokens(struct exchange *x, const struct tokenize *t, const int32_t *ids, size_t n)
+{
+	CLEANUP(base_buf_done) struct base_buf out = BASE_BUF_INIT(HTTP_MAX_RESPONSE);
+
+	(void)base_buf_puts(&out, "{\"tokens\":[");
+	if (t->with_pieces)
+		append_pieces(x, ids, n, &out);
+	for (size_t i = 0; i < n && !t->with_pieces; i++)
+		(void)base_buf_printf(&out, "%s%d", i ? "," : "", ids[i]);
+	(void)base_buf_printf(&out, "],\"count\":%zu,\"max_model_len\":%u}", n,
+	                      eng_engine_info(x->http->engine)->n_ctx);
+	reply(x, 200, &out);
+}
+
+static void handle_tokenize(struct exchange *x)
+{
+	CLEANUP(freep) int32_t *ids = NULL;
+	struct tokenize t = { 0 };
+	struct http_error e = { 0 };
+	struct err err = { 0 };
+	json_t *body = NULL;
+	size_t n = 0;
+	int r;
+
+	r = http_parse_object(base_buf_text(&x->body), x->body.len, &body, &e);
+	if (r == 0)
+		r = parse_tokenize(x, body, &t, &e);
+	if (r == 0) {
+		r = eng_tokenize(x->http->engine, t.text, t.len, t.add_special, t.parse_special, &ids, &n, &err);
+		if (r < 0)
+			gen_error_of(r, &err, &e);
+	}
+	if (r < 0)
+		reply_error(x, &e);
+	else
+		reply_tokens(x, &t, ids, n);
+	base_buf_done(&t.chat);
+	json_decref(body);
+}
+
+static int detokenize(struct exchange *x, const json_t *body, struct base_buf *text, struct http_error *e)
+{
+	CLEANUP(freep) int32_t *ids = NULL;
+	const json_t *tokens = json_object_get(body, "tokens");
+	struct err err = { 0 };
+	bool skip = false;
+	size_t n = 0;
+	int r;
+
+	if (!tokens)
+		return http_bad_field(e, "tokens", "missing");
+	if (http_opt_bool(body, "skip_special_tokens", &skip, e) < 0 || http_ids(tokens, "tokens", &ids, &n, e) < 0)
+		return -EINVAL;
+	r = eng_detokenize(x->http->engine, ids, n, skip, text, &err);
+	if (r < 0)
+		gen_error_of(r, &err, e);
+	return r;
+}
+
+/* The text under both of the names that clients read. */
+static void handle_detokenize(struct exchange *x)
+{
+	CLEANUP(base_buf_done) struct base_buf text = BASE_BUF_INIT(64 << 20);
+	CLEANUP(base_buf_done) struct base_buf out = BASE_BUF_INIT(HTTP_MAX_RESPONSE);
+	struct http_error e = { 0 };
+	json_t *body = NULL;
+	int r;
+
+	r = http_parse_object(base_buf_text(&x->body), x->body.len, &body, &e);
+	if (r == 0)
+		r = detokenize(x, body, &text, &e);
+	json_decref(body);
+	if (r < 0) {
+		reply_error(x, &e);
+		return;
+	}
+	(void)base_buf_puts(&out, "{\"content\":");
+	(void)base_json_append_string(&out, base_buf_text(&text), text.len);
+	(void)base_buf_puts(&out, ",\"prompt\":");
+	(void)base_json_append_string(&out, base_buf_text(&text), text.len);
+	(void)base_buf_putc(&out, '}');
+	reply(x, 200, &out);
+}
+
+/* ---- Metrics: Prometheus text format ---- */
+
+static void metric(struct base_buf *out, const char *name, const char *type, const char *help, double value)
+{
+	(void)base_buf_printf(out, "# HELP ocai_engine_%s %s\n# TYPE ocai_engine_%s %s\nocai_engine_%s %.17g\n", name,
+	                      help, name, type, name, value);
+}
+
+static void handle_metrics(struct exchange *x)
+{
+	struct base_buf out = BASE_BUF_INIT(64 * 1024);
+	struct eng_stats s;
+	uint64_t n_http, n_errors;
+
+	eng_engine_stats(x->http->engine, &s);
+	(void)pthread_mutex_lock(&x->http->lock);
+	n_http = x->http->n_http_requests;
+	n_errors = x->http->n_http_errors;
+	(void)pthread_mutex_unlock(&x->http->lock);
+	metric(&out, "http_requests_total", "counter", "HTTP requests received.", (double)n_http);
+	metric(&out, "http_errors_total", "counter", "HTTP requests answered by an error.", (double)n_errors);
+	metric(&out, "requests_total", "counter", "Requests given to the scheduler.", (double)s.n_requests);
+	metric(&out, "requests_done_total", "counter", "Requests that ended, in any way.", (double)s.n_done);
+	metric(&out, "requests_aborted_total", "counter", "Requests that were cancelled.", (double)s.n_aborted);
+	metric(&out, "requests_failed_total", "counter", "Requests that ended with an error.", (double)s.n_failed);
+	metric(&out, "requests_rejected_total", "counter", "Requests refused because the queue was full.",
+	       (double)s.n_rejected);
+	metric(&out, "prompt_tokens_total", "counter", "Prompt tokens computed.", (double)s.prompt_tokens);
+	metric(&out, "cached_tokens_total", "counter", "Prompt tokens taken from the cache.", (double)s.cached_tokens);
+	metric(&out, "output_tokens_total", "counter", "Tokens generated.", (double)s.output_tokens);
+	metric(&out, "prefill_seconds_total", "counter", "Time spent on prompts.", (double)s.prefill_ns / 1e9);
+	metric(&out, "decode_seconds_total", "counter", "Time spent on generation.", (double)s.decode_ns / 1e9);
+	metric(&out, "requests_running", "gauge", "Requests being computed.", s.n_running);
+	metric(&out, "requests_queued", "gauge", "Requests waiting.", s.n_queued);
+	metric(&out, "kv_pages_used", "gauge", "Pages of the K/V cache in use.", s.kv_pages_used);
+	metric(&out, "kv_pages", "gauge", "Pages of the K/V cache.", s.kv_pages_total);
+	x->content_type = "text/plain; version=0.0.4; charset=utf-8";
+	reply(x, 200, &out);
+}
+
+/* ---- The table ---- */
+
+static const struct route routes[] = {
+	{ "/health", "GET", handle_health },           { "/v1/health", "GET", handle_health },
+	{ "/metrics", "GET", handle_metrics },         { "/v1/models", "GET", handle_models },
+	{ "/models", "GET", handle_models },           { "/v1/models/*", "GET", handle_model },
+	{ "/models/*", "GET", handle_model },          { "/get_model_info", "GET", handle_model_info },
+	{ "/model_info", "GET", handle_model_info },   { "/v1/chat/completions", "POST", handle_chat },
+	{ "/chat/completions", "POST", handle_chat },  { "/v1/completions", "POST", handle_completion },
+	{ "/completions", "POST", handle_completion }, { "/v1/embeddings", "POST", handle_embeddings },
+	{ "/embeddings", "POST", handle_embeddings },  { "/generate", "POST", handle_generate },
+	{ "/tokenize", "POST", handle_tokenize },      { "/v1/tokenize", "POST", handle_tokenize },
+	{ "/detokenize", "POST", handle_detokenize },  { "/v1/detokenize", "POST", handle_detokenize },
+};
+
+static bool matches(const char *pattern, const char *path)
+{
+	size_t n = strlen(pattern);
+
+	if (n > 0 && pattern[n - 1] == '*')
+		return strncmp(path, pattern, n - 1) == 0 && path[n - 1] != '\0';
+	return strcmp(path, pattern) == 0;
+}
+
+const struct route *route_find(const char *path, const char *method, const char **ret_allow)
+{
+	*ret_allow = NULL;
+	for (size_t i = 0; i < sizeof(routes) / sizeof(routes[0]); i++) {
+		if (!matches(routes[i].path, path))
+			continue;
+		if (strcmp(routes[i].method, method) == 0)
+			return &routes[i];
+		*ret_allow = strcmp(routes[i].method, "GET") == 0 ? "GET, HEAD" : routes[i].method;
+	}
+	return NULL;
+}

@@ -1,0 +1,332 @@
+/* The facade behind engine.h: one model, its tokenizer and template, one runner, one scheduler.
+ *
+ * Memory is planned when the engine opens: weights, K/V pages within the budget, activations for the
+ * largest step; the plan goes to the debug log. Nothing grows afterwards but what requests hold. */
+#include "engine.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+
+#include "base/log.h"
+#include "engine_internal.h"
+#include "weights/weights.h"
+
+enum {
+	DEFAULT_CTX = 8192,
+	DEFAULT_RUNNING = 8,
+	DEFAULT_QUEUED = 256,
+	STEP_TOKENS = 512, /* one prefill chunk */
+	MIN_OUTPUTS = 32,  /* rows of logits per step: prompt log-probabilities come in chunks of this */
+	PAGE_TOKENS = 32,
+};
+
+static const uint64_t default_kv_bytes = 1ull << 30;
+
+/* ---- Opening ---- */
+
+/* The last component of the path, without ".gguf". */
+static char *name_of(const char *path)
+{
+	size_t end = strlen(path), begin;
+	char *name;
+
+	while (end > 1 && path[end - 1] == '/')
+		end--;
+	begin = end;
+	while (begin > 0 && path[begin - 1] != '/')
+		begin--;
+	name = strndup(path + begin, end - begin);
+	if (name && strlen(name) > 5 && strcmp(name + strlen(name) - 5, ".gguf") == 0)
+		name[strlen(name) - 5] = '\0';
+	return name;
+}
+
+static int set_names(struct eng_engine *e, const struct eng_options *o, struct err *err)
+{
+	const char *backend = o->backend && strcmp(o->backend, "auto") != 0 ? o->backend : "cpu";
+	int r;
+
+	if (o->random_shape)
+		e->path = strdup(o->random_shape);
+	else if (o->model_path)
+		e->path = strdup(o->model_path);
+	else {
+		r = eng_default_model_path(&e->path, err);
+		if (r < 0)
+			return r;
+	}
+	e->served_name = e->path ? (o->served_name ? strdup(o->served_name) : name_of(e->path)) : NULL;
+	e->backend_name = strdup(backend);
+	return e->served_name && e->backend_name ? 0 : err_set(err, -ENOMEM, "out of memory");
+}
+
+static int load_random(struct eng_engine *e, const struct eng_options *o, struct err *err)
+{
+	enum kn_dtype dtype = KN_BF16;
+	int r = 0;
+
+	if (o->random_dtype)
+		r = kn_dtype_parse(o->random_dtype, &dtype, err);
+	if (r == 0)
+		r = eng_model_random(o->random_shape, dtype, e->backend, &e->model, err);
+	eng_meta_default_sampling(&e->meta.sampling);
+	e->meta.bos_id = -1;
+	return r;
+}
+
+/* Keys of a GGUF file without its tensors; a folder needs no weights at all. */
+static int load_text(struct eng_engine *e, struct err *err)
+{
+	struct stat st;
+	int r = 0;
+
+	if (stat(e->path, &st) < 0)
+		return err_set(err, -errno, "%s: %s", e->path, strerror(errno));
+	if (!S_ISDIR(st.st_mode))
+		r = eng_weights_open(e->path, &e->gguf, err);
+	return r < 0 ? r : eng_meta_load(e->path, e->gguf, &e->meta, err);
+}
+
+static int load(struct eng_engine *e, const struct eng_options *o, struct err *err)
+{
+	struct kn_config config = { .n_threads = o->n_threads, .max_tokens = STEP_TOKENS, .isa = o->isa };
+	int r;
+
+	r = kn_backend_open(e->backend_name, &config, &e->backend, err);
+	if (r < 0)
+		return r;
+	if (o->random_shape)
+		return load_random(e, o, err);
+	r = eng_model_open(e->path, e->backend, &e->model, err);
+	if (r < 0)
+		return r;
+	return eng_meta_load(e->path, eng_model_weights(e->model), &e->meta, err);
+}
+
+/* ---- The memory plan ---- */
+
+static uint32_t or_default(uint32_t value, uint32_t def)
+{
+	return value ? value : def;
+}
+
+static int plan_context(const struct eng_engine *e, const struct eng_options *o, uint32_t *ret_ctx, struct err *err)
+{
+	uint32_t model_ctx = eng_model_info(e->model)->n_ctx;
+
+	if (o->n_ctx > model_ctx)
+		return err_set(err, -EINVAL, "a context of %u tokens was asked for, the model is made for %u", o->n_ctx,
+		               model_ctx);
+	*ret_ctx = o->n_ctx ? o->n_ctx : model_ctx < DEFAULT_CTX ? model_ctx : DEFAULT_CTX;
+	return 0;
+}
+
+static uint64_t page_bytes(const struct eng_engine *e, struct eng_runner_config config)
+{
+	uint64_t one, two;
+
+	config.n_pages = 1;
+	one = eng_runner_bytes(e->model, &config);
+	config.n_pages = 2;
+	two = eng_runner_bytes(e->model, &config);
+	return two > one ? two - one : 1;
+}
+
+/* As many pages as max_running full contexts need, within the budget. */
+static int plan_pages(const struct eng_engine *e, const struct eng_options *o, uint32_t n_ctx, uint32_t max_running,
+                      struct eng_runner_config *config, struct err *err)
+{
+	uint64_t per_page = page_bytes(e, *config), per_seq = (n_ctx + PAGE_TOKENS - 1) / PAGE_TOKENS;
+	uint64_t budget = o->kv_bytes ? o->kv_bytes : default_kv_bytes;
+	uint64_t n = per_seq * max_running;
+
+	/* A budget that was asked for is also filled; the default one only as far as needed. */
+	if (n > budget / per_page)
+		n = budget / per_page;
+	if (n < per_seq && !o->kv_bytes)
+		n = per_seq;
+	if (n == 0)
+		return err_set(err, -EINVAL, "the K/V budget of %llu bytes does not hold one page of %llu bytes",
+		               (unsigned long long)budget, (unsigned long long)per_page);
+	config->n_pages = n > UINT32_MAX ? UINT32_MAX : (uint32_t)n;
+	return 0;
+}
+
+static void log_plan(const struct eng_engine *e, const struct eng_runner_config *config, uint32_t n_ctx,
+                     uint32_t max_running)
+{
+	const struct eng_model_info *m = eng_model_info(e->model);
+	uint64_t kv = page_bytes(e, *config) * config->n_pages, all = eng_runner_bytes(e->model, config);
+
+	base_log(BASE_LOG_DEBUG,
+	         "memory plan: weights %.1f MiB read per token, K/V %.1f MiB (%u pages of %u tokens), activations %.1f "
+	         "MiB; "
+	         "context %u, %u running",
+	         (double)m->weight_bytes / 0x1p20, (double)kv / 0x1p20, config->n_pages, config->page_tokens,
+	         (double)(all - kv) / 0x1p20, n_ctx, max_running);
+}
+
+static int exec_step(void *ctx, const struct eng_step_seq *seqs, size_t n_seqs, const float **ret_rows, struct err *err)
+{
+	return eng_runner_step(ctx, seqs, n_seqs, ret_rows, err);
+}
+
+static int start(struct eng_engine *e, const struct eng_options *o, struct err *err)
+{
+	const struct eng_model_info *m = eng_model_info(e->model);
+	uint32_t max_running = or_default(o->max_running, DEFAULT_RUNNING), n_ctx = 0;
+	struct eng_runner_config config = { .page_tokens = PAGE_TOKENS,
+		                            .max_tokens = STEP_TOKENS,
+		                            .kv_dtype = strcmp(e->backend_name, "ref") == 0 ? KN_F32 : KN_F16 };
+	struct eng_sched_config sched = { .max_queued = or_default(o->max_queued, DEFAULT_QUEUED),
+		                          .tokenizer = e->meta.tokenizer,
+		                          .eos_ids = e->meta.eos_ids,
+		                          .n_eos_ids = e->meta.n_eos_ids };
+	struct eng_exec exec;
+	int r;
+
+	if (max_running > STEP_TOKENS)
+		return err_set(err, -EINVAL, "at most %d requests can run together, %u asked for", STEP_TOKENS,
+		               max_running);
+	r = plan_context(e, o, &n_ctx, err);
+	if (r < 0)
+		return r;
+	config.n_ctx = n_ctx;
+	config.max_outputs = max_running > MIN_OUTPUTS ? max_running : MIN_OUTPUTS;
+	r = plan_pages(e, o, n_ctx, max_running, &config, err);
+	if (r < 0)
+		return r;
+	log_plan(e, &config, n_ctx, max_running);
+	r = eng_runner_new(e->model, &config, &e->runner, err);
+	if (r < 0)
+		return r;
+	sched.max_running = max_running;
+	exec = (struct eng_exec){ .ctx = e->runner,
+		                  .step = exec_step,
+		                  .n_vocab = m->n_vocab,
+		                  .n_embd = m->n_embd,
+		                  .n_ctx = n_ctx,
+		                  .max_tokens = config.max_tokens,
+		                  .max_outputs = config.max_outputs,
+		                  .n_pages = config.n_pages,
+		                  .page_tokens = config.page_tokens };
+	e->info.n_ctx = n_ctx;
+	return eng_sched_new(&exec, &sched, &e->sched, err);
+}
+
+static void fill_info(struct eng_engine *e)
+{
+	static const struct eng_model_info none;
+	const struct eng_model_info *m = e->model ? eng_model_info(e->model) : &none;
+	uint32_t n_ctx = e->info.n_ctx;
+
+	e->info = (struct eng_info){ .served_name = e->served_name,
+		                     .model_path = e->path,
+		                     .arch = m->arch,
+		                     .backend = e->backend_name,
+		                     .n_vocab = m->n_vocab,
+		                     .n_ctx = n_ctx,
+		                     .n_embd = m->n_embd,
+		                     .n_params = m->n_params,
+		                     .weight_bytes = m->weight_bytes,
+		                     .kv_bytes_per_token = m->kv_bytes_per_token,
+		                     .is_embedding = m->pooling != ENG_POOL_NONE,
+		                     .has_chat_template = e->meta.chat != NULL,
+		                     .bos_id = e->meta.bos_id,
+		                     .eos_ids = e->meta.eos_ids,
+		                     .n_eos_ids = e->meta.n_eos_ids };
+}
+
+int eng_engine_open(const struct eng_options *options, struct eng_engine **ret_engine, struct err *err)
+{
+	struct eng_engine *e = calloc(1, sizeof(*e));
+	int r;
+
+	if (!e)
+		return err_set(err, -ENOMEM, "out of memory");
+	r = set_names(e, options, err);
+	if (r == 0 && options->text_only)
+		r = load_text(e, err);
+	if (r == 0 && !options->text_only)
+		r = load(e, options, err);
+	if (r == 0 && !options->text_only)
+		r = start(e, options, err);
+	if (r < 0) {
+		eng_engine_close(e);
+		return r;
+	}
+	fill_info(e);
+	*ret_engine = e;
+	return 0;
+}
+
+void eng_engine_drain(struct eng_engine *e, uint32_t timeout_ms)
+{
+	if (e->sched)
+		(void)eng_sched_drain(e->sched, timeout_ms); /* what is left is aborted by close */
+}
+
+void eng_engine_close(struct eng_engine *e)
+{
+	if (!e)
+		return;
+	eng_sched_free(e->sched);
+	eng_runner_free(e->runner);
+	eng_meta_done(&e->meta);
+	eng_model_close(e->model);
+	eng_weights_close(e->gguf);
+	kn_backend_close(e->backend);
+	free(e->path);
+	free(e->served_name);
+	free(e->backend_name);
+	free(e);
+}
+
+/* ---- Requests ---- */
+
+const struct eng_info *eng_engine_info(const struct eng_engine *e)
+{
+	return &e->info;
+}
+
+void eng_sampling_defaults(const struct eng_engine *e, struct eng_sampling *ret_sampling)
+{
+	*ret_sampling = e->meta.sampling;
+}
+
+static int check_kind(const struct eng_engine *e, const struct eng_request *req, struct err *err)
+{
+	int pooling;
+
+	if (!e->model)
+		return err_set(err, -ENOTSUP, "the engine was opened without weights");
+	pooling = eng_model_info(e->model)->pooling;
+	if (req->kind == ENG_GENERATE && pooling != ENG_POOL_NONE)
+		return err_set(err, -EINVAL, "%s is an embedding model, it does not generate text", e->served_name);
+	if (req->kind == ENG_EMBED && (pooling == ENG_POOL_MEAN || pooling == ENG_POOL_CLS))
+		return err_set(err, -ENOTSUP, "%s: its kind of pooling is not supported, only the last token's",
+		               e->served_name);
+	return 0;
+}
+
+int eng_submit(struct eng_engine *e, const struct eng_request *req, uint64_t *ret_id, struct err *err)
+{
+	int r = check_kind(e, req, err);
+
+	return r < 0 ? r : eng_sched_submit(e->sched, req, ret_id, err);
+}
+
+void eng_cancel(struct eng_engine *e, uint64_t id)
+{
+	if (e->sched)
+		eng_sched_cancel(e->sched, id);
+}
+
+void eng_engine_stats(struct eng_engine *e, struct eng_stats *ret_stats)
+{
+	memset(ret_stats, 0, sizeof(*ret_stats));
+	if (e->sched)
+		eng_sched_stats(e->sched, ret_stats);
+}

@@ -1,0 +1,45 @@
+/* Shared by the facade's files: engine.c (open, plan, requests), meta.c (what the model's own files say
+ * about text and sampling), chat.c (templates), text.c (tokens), paths.c (where the default model is). */
+#ifndef ENG_ENGINE_INTERNAL_H
+#define ENG_ENGINE_INTERNAL_H
+
+#include "engine.h"
+#include "model/model.h"
+#include "sched/sched.h"
+
+struct eng_weights;
+struct eng_tokenizer;
+struct eng_template;
+
+/* What tokenizer_config.json, generation_config.json, config.json and the template files (or the GGUF
+ * keys) say. Everything is owned. */
+struct eng_meta {
+	struct eng_tokenizer *tokenizer;        /* NULL: random weights */
+	struct eng_template *chat, *chat_tools; /* NULL: none; chat_tools: used when tools are given */
+	json_t *special;                        /* "bos_token" -> "<s>", ... for templates */
+	struct eng_sampling sampling;
+	int32_t bos_id;
+	int32_t *eos_ids;
+	size_t n_eos_ids;
+};
+
+/* path: the folder or the GGUF file that `weights` came from. */
+int eng_meta_load(const char *path, const struct eng_weights *weights, struct eng_meta *meta, struct err *err);
+void eng_meta_done(struct eng_meta *meta);
+void eng_meta_default_sampling(struct eng_sampling *s);
+
+/* The path of the embedded default model; malloc'd. -ENOENT lists where it was looked for. */
+int eng_default_model_path(char **ret_path, struct err *err);
+
+struct eng_engine {
+	char *path, *served_name, *backend_name;
+	struct kn_backend *backend;
+	struct eng_model *model;  /* NULL, and no runner nor scheduler: text only */
+	struct eng_weights *gguf; /* text only: the file whose keys have the vocabulary */
+	struct eng_runner *runner;
+	struct eng_sched *sched;
+	struct eng_meta meta;
+	struct eng_info info;
+};
+
+#endif

@@ -1,0 +1,56 @@
+/* Attention with grouped K/V heads. */
+#include "model/internal.h"
+
+static void norm_heads(struct eng_runner *r, float *x, const float *w, uint32_t n_head)
+{
+	const struct hparams *hp = &r->model->hp;
+	size_t width = (size_t)n_head * hp->head_dim;
+
+	if (hp->arch->qk_norm == QK_NORM_ALL)
+		r->ops->rmsnorm(r->be, x, width, x, width, w, r->n_tokens, 1, width, hp->eps);
+	else
+		r->ops->rmsnorm(r->be, x, width, x, width, w, r->n_tokens, n_head, hp->head_dim, hp->eps);
+}
+
+static void norm_qk(struct eng_runner *r, const struct layer *l)
+{
+	if (!r->model->hp.qk_norm)
+		return;
+	norm_heads(r, r->buf[B_Q], l->q_norm, r->model->hp.n_head);
+	norm_heads(r, r->buf[B_K], l->k_norm, r->model->hp.n_kv_head);
+}
+
+void attention_gqa(struct eng_runner *r, uint32_t il, const float *in, float *dest, unsigned flags)
+{
+	const struct hparams *hp = &r->model->hp;
+	const struct layer *l = &r->model->layers[il];
+	const struct kn_rope *rope = &r->rope[hp->layer[il].rope];
+	size_t dim = hp->head_dim, n_q = hp->n_head * dim, n_kv = hp->n_kv_head * dim, n = r->n_tokens;
+	float *q = r->buf[B_Q], *k = r->buf[B_K], *v = r->buf[B_V], *att = r->buf[B_ATT];
+	const struct kn_matmul in_jobs[] = {
+		{ .w = &l->q.w, .out = q, .ld_out = n_q, .bias = l->q.bias },
+		{ .w = &l->k.w, .out = k, .ld_out = n_kv, .bias = l->k.bias },
+		{ .w = &l->v.w, .out = v, .ld_out = n_kv, .bias = l->v.bias },
+	};
+	const struct kn_matmul out_job = {
+		.w = &l->o.w, .out = dest, .ld_out = hp->n_embd, .bias = l->o.bias, .flags = flags
+	};
+	const struct kn_attn attn = {
+		.n_head = hp->n_head,
+		.scale = hp->attn_scale,
+		.window = hp->layer[il].window,
+		.softcap = hp->attn_softcap,
+		.sinks = l->sinks,
+	};
+
+	r->ops->matmul(r->be, in_jobs, 3, in, hp->n_embd, n);
+	if (!hp->arch->qk_norm_after_rope)
+		norm_qk(r, l);
+	r->ops->rope(r->be, q, n_q, n, hp->n_head, dim, rope, r->pos);
+	r->ops->rope(r->be, k, n_kv, n, hp->n_kv_head, dim, rope, r->pos);
+	if (hp->arch->qk_norm_after_rope)
+		norm_qk(r, l);
+	r->ops->kv_store(r->be, &r->kv[il], k, n_kv, v, n_kv, r->seqs, r->n_seqs);
+	r->ops->attention(r->be, att, n_q, q, n_q, &r->kv[il], r->seqs, r->n_seqs, &attn);
+	r->ops->matmul(r->be, &out_job, 1, att, n_q, n);
+}

@@ -1,0 +1,48 @@
+/* Feed-forward: dense, or experts chosen by a router with or without one that every token takes. */
+#include "model/internal.h"
+
+static void gated(struct eng_runner *r, const struct layer *l, uint32_t n_ff, const float *in, float *dest,
+                  unsigned flags)
+{
+	const struct hparams *hp = &r->model->hp;
+	float *gate = r->buf[B_GATE], *up = r->buf[B_UP];
+	const struct kn_matmul in_jobs[] = {
+		{ .w = &l->gate.w, .out = gate, .ld_out = n_ff, .bias = l->gate.bias },
+		{ .w = &l->up.w, .out = up, .ld_out = n_ff, .bias = l->up.bias },
+	};
+	const struct kn_matmul out_job = {
+		.w = &l->down.w, .out = dest, .ld_out = hp->n_embd, .bias = l->down.bias, .flags = flags
+	};
+
+	r->ops->matmul(r->be, in_jobs, 2, in, hp->n_embd, r->n_tokens);
+	r->ops->act_mul(r->be, hp->act, gate, n_ff, gate, n_ff, up, n_ff, r->n_tokens, n_ff);
+	r->ops->matmul(r->be, &out_job, 1, gate, n_ff, r->n_tokens);
+}
+
+void ffn(struct eng_runner *r, uint32_t il, const float *in, float *dest, unsigned flags)
+{
+	const struct hparams *hp = &r->model->hp;
+	const struct layer *l = &r->model->layers[il];
+	const struct kn_router router = {
+		.kind = hp->router,
+		.n_expert = hp->n_expert,
+		.top_k = hp->layer[il].top_k,
+		.n_group = hp->n_group,
+		.top_group = hp->top_group,
+		.normalize = hp->normalize,
+		.scale = hp->route_scale,
+		.bias = l->router_bias,
+	};
+	const struct kn_matmul route_job = {
+		.w = &l->router.w, .out = r->buf[B_ROUTE], .ld_out = hp->n_expert, .bias = l->router.bias
+	};
+
+	if (hp->layer[il].n_ff)
+		gated(r, l, hp->layer[il].n_ff, in, dest, flags);
+	if (!router.top_k)
+		return;
+	r->ops->matmul(r->be, &route_job, 1, in, hp->n_embd, r->n_tokens);
+	r->ops->route(r->be, &router, r->buf[B_ROUTE], r->n_tokens, r->expert_ids, r->buf[B_WEIGHTS]);
+	r->ops->moe(r->be, &l->moe, dest, hp->n_embd, in, hp->n_embd, r->n_tokens, hp->n_embd, router.top_k,
+	            r->expert_ids, r->buf[B_WEIGHTS]);
+}

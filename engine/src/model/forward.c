@@ -1,0 +1,42 @@
+/* The forward pass, the same for every architecture: a layer is two blocks, and each reads the residual
+ * stream (through a norm or not) and adds to it (through a norm or not).
+ *
+ * Without an output norm the block's last matrix adds straight to the residual. An architecture with an
+ * output norm and experts but no shared expert would have to clear the block's output first; none is like
+ * that yet. */
+#include "model/internal.h"
+
+typedef void (*block_fn)(struct eng_runner *r, uint32_t il, const float *in, float *dest, unsigned flags);
+
+static void run_block(struct eng_runner *r, uint32_t il, block_fn block, const float *in_norm, const float *out_norm)
+{
+	const struct hparams *hp = &r->model->hp;
+	size_t dim = hp->n_embd, n = r->n_tokens;
+	const float *in = r->buf[B_X];
+
+	if (in_norm) {
+		r->ops->rmsnorm(r->be, r->buf[B_H], dim, r->buf[B_X], dim, in_norm, n, 1, dim, hp->eps);
+		in = r->buf[B_H];
+	}
+	if (!out_norm) {
+		block(r, il, in, r->buf[B_X], KN_ACCUMULATE);
+		return;
+	}
+	block(r, il, in, r->buf[B_T], 0);
+	r->ops->rmsnorm(r->be, r->buf[B_T], dim, r->buf[B_T], dim, out_norm, n, 1, dim, hp->eps);
+	r->ops->add(r->be, r->buf[B_X], dim, r->buf[B_T], dim, n, dim, 1);
+}
+
+void forward(struct eng_runner *r)
+{
+	const struct eng_model *m = r->model;
+	block_fn attention = m->hp.arch->attn == ATTN_MLA ? attention_mla : attention_gqa;
+
+	r->ops->embed(r->be, r->buf[B_X], m->hp.n_embd, &m->embed, r->ids, r->n_tokens, m->hp.embed_scale);
+	for (uint32_t il = 0; il < m->hp.n_layer; il++) {
+		const struct layer *l = &m->layers[il];
+
+		run_block(r, il, attention, l->attn_in_norm, l->attn_out_norm);
+		run_block(r, il, ffn, l->ffn_in_norm, l->ffn_out_norm);
+	}
+}

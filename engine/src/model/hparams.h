@@ -1,0 +1,70 @@
+/* Hyperparameters: what a config.json or GGUF's keys say, checked and with the defaults filled in. Plain
+ * data without pointers to own; everything that sizes an allocation is within the limits below. */
+#ifndef ENG_MODEL_HPARAMS_H
+#define ENG_MODEL_HPARAMS_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "base/err.h"
+#include "kernels.h"
+#include "model/arch.h"
+#include "model/rope.h"
+
+struct eng_weights;
+
+enum {
+	HP_MAX_LAYERS = 512,
+	HP_MAX_EMBD = 65536,
+	HP_MAX_HEADS = 1024,
+	HP_MAX_HEAD_DIM = 1024,
+	HP_MAX_FF = 1 << 20,
+	HP_MAX_VOCAB = 1 << 22,
+	HP_MAX_EXPERTS = 1024,
+	HP_MAX_TOP_K = 64,
+	HP_MAX_CTX = 1 << 28,
+};
+
+struct hp_layer {
+	uint32_t window; /* 0: sees everything */
+	uint32_t top_k;  /* experts per token; 0: a dense layer */
+	uint32_t n_ff;   /* of the dense feed-forward, or of the shared expert (0: none) */
+	uint32_t rope;   /* which of hparams.rope */
+};
+
+struct hparams {
+	const struct arch *arch;
+	uint32_t n_vocab, n_ctx, n_layer, n_embd, n_head, n_kv_head, head_dim;
+	float eps;
+	float embed_scale, attn_scale;
+	float attn_softcap, final_softcap; /* 0: none */
+	bool tied;                         /* the embedding table is also the output matrix */
+	bool headless;                     /* the configuration names a model without an output matrix */
+	bool qk_norm;
+	bool rope_interleaved;
+	bool qkv_bias, o_bias, mlp_bias;
+	enum kn_act act;
+
+	/* multi-head latent attention; q_lora 0: Q is projected at once */
+	uint32_t q_lora, kv_lora, qk_nope, qk_rope, v_head;
+
+	/* experts; n_expert 0: none */
+	enum kn_route router;
+	uint32_t n_expert, n_ff_exp, n_group, top_group;
+	bool normalize;
+	float route_scale;
+
+	struct rope_plan rope[2]; /* [1]: windowed layers where they differ */
+	uint32_t n_rope;
+	struct hp_layer layer[HP_MAX_LAYERS];
+};
+
+/* From the bytes of a config.json; `where` names it in errors. On failure *ret is unspecified. */
+int hparams_parse_hf(const char *where, const void *data, size_t len, struct hparams *ret, struct err *err);
+/* From GGUF's keys (and its rope factor tensors). */
+int hparams_read_gguf(const char *where, const struct eng_weights *weights, struct hparams *ret, struct err *err);
+/* What both end with: relations between the numbers. */
+int hparams_check(const char *where, struct hparams *hp, struct err *err);
+
+#endif

@@ -1,0 +1,117 @@
+/* The loaded model and the runner from the inside; for model*.c, load.c, forward.c and their parts. */
+#ifndef ENG_MODEL_INTERNAL_H
+#define ENG_MODEL_INTERNAL_H
+
+#include "kernels.h"
+#include "model/hparams.h"
+#include "model/model.h"
+
+/* A matrix and its bias (backend memory, or NULL). w.rows 0: not there. */
+struct linear {
+	struct kn_mat w;
+	float *bias;
+};
+
+struct mla {
+	struct linear q_a, kv_a;
+	float *q_a_norm, *kv_a_norm;
+	/* Per head, [n_head] each. Rows of the Q projection: those without and those with position. */
+	struct kn_mat *q_nope, *q_rope;
+	struct kn_mat *k_b; /* [kv_lora, nope]: takes q into the latent's space */
+	struct kn_mat *v_b; /* [v_head, kv_lora]: takes the attended latent out of it */
+};
+
+/* Norm weights, biases and sinks are float in backend memory; NULL: not there. */
+struct layer {
+	float *attn_in_norm, *attn_out_norm, *ffn_in_norm, *ffn_out_norm;
+	float *q_norm, *k_norm, *sinks;
+	struct linear q, k, v, o;
+	struct mla mla;
+	struct linear gate, up, down; /* dense, or the shared expert */
+	struct linear router;
+	float *router_bias;
+	struct kn_moe moe; /* n_expert 0: a dense layer */
+};
+
+struct ptr_list {
+	void **p;
+	size_t n, cap;
+};
+
+struct eng_model {
+	struct eng_model_info info;
+	struct hparams hp;
+	struct kn_backend *backend;
+	struct eng_weights *weights; /* NULL for a random model */
+	struct kn_mat embed;
+	struct kn_mat *head; /* &embed when tied; NULL: no output matrix */
+	struct kn_mat head_own;
+	float *out_norm;
+	float *inv_freq[2], *inv_freq_long[2]; /* backend memory, per hparams.rope */
+	struct layer *layers;
+
+	/* What to give back: matrices prepared by the backend, backend memory, host memory. */
+	struct ptr_list mats, device, host;
+};
+
+enum runner_buf {
+	B_X, /* the residual stream */
+	B_H, /* a block's normed input */
+	B_T, /* a block's output where it is normed before it is added */
+	B_Q,
+	B_K,
+	B_V,
+	B_ATT, /* attended values */
+	B_QA,  /* MLA: low-rank q */
+	B_QN,  /* MLA: q without position */
+	B_MO,  /* MLA: attended values out of the latent */
+	B_GATE,
+	B_UP,
+	B_ROUTE,
+	B_WEIGHTS,
+	B_OUT_H, /* outputs: normed rows */
+	B_OUT,   /* outputs: logits */
+	N_BUFS
+};
+
+struct eng_runner {
+	const struct eng_model *model;
+	struct eng_runner_config config;
+	struct kn_backend *be;
+	const struct kn_ops *ops;
+	float *buf[N_BUFS];
+	int32_t *expert_ids; /* backend memory */
+	struct kn_kv *kv;    /* [n_layer] */
+	struct kn_rope rope[2];
+	float *host_out; /* NULL: outputs are read where the backend left them */
+
+	/* The step at hand, host memory. */
+	int32_t *ids, *pos;  /* [max_tokens] */
+	struct kn_seq *seqs; /* [max_tokens] */
+	size_t n_seqs;
+	uint32_t n_tokens, n_out;
+};
+
+/* ---- load.c ---- */
+
+/* Fills model->embed, head, norms and layers from model->weights according to model->hp. `path` for errors. */
+int model_load(struct eng_model *m, const char *path, struct err *err);
+
+/* ---- memory.c: what model_unload() gives back; NULL when there is none ---- */
+
+void *model_host_alloc(struct eng_model *m, size_t bytes);
+float *model_upload(struct eng_model *m, const float *values, size_t n);
+/* Prepares a matrix for the backend and remembers it. */
+int model_mat(struct eng_model *m, const char *name, struct kn_mat *mat, struct err *err);
+int model_finish(struct eng_model *m, struct err *err); /* rope tables and the numbers in info */
+void model_unload(struct eng_model *m);
+
+/* ---- forward.c and its parts: one step over r->n_tokens rows ---- */
+
+void forward(struct eng_runner *r);
+/* Adds the block of layer il to dest (flags KN_ACCUMULATE) or writes it there; in is [n_tokens, n_embd]. */
+void attention_gqa(struct eng_runner *r, uint32_t il, const float *in, float *dest, unsigned flags);
+void attention_mla(struct eng_runner *r, uint32_t il, const float *in, float *dest, unsigned flags);
+void ffn(struct eng_runner *r, uint32_t il, const float *in, float *dest, unsigned flags);
+
+#endif

@@ -1,0 +1,581 @@
+/* Tensors to matrices. Every tensor's type and shape is checked against the hyperparameters, and errors
+ * name the tensor. Weights stay where they are mapped: fused tensors are cut into row ranges, stacked
+ * experts into slices; only what lies the wrong way round in the file is copied. */
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/cleanup.h"
+#include "model/internal.h"
+#include "weights/weights.h"
+
+enum { NAME_SIZE = 192 };
+
+struct loader {
+	struct eng_model *m;
+	const struct hparams *hp;
+	const char *path;   /* for errors */
+	const char *prefix; /* "model." or "" */
+	bool gguf;
+	struct err *err;
+};
+
+/* ---- Finding and checking one tensor ---- */
+
+/* name[] for a slot; expert fills {}. false: this architecture has no such tensor. */
+static bool tensor_name(const struct loader *l, enum slot slot, uint32_t layer, uint32_t expert, char *name)
+{
+	const char *own = arch_tensor_name(l->hp->arch, slot, l->gguf);
+	const char *hole = own ? strstr(own, "{}") : NULL;
+	char where[64];
+
+	if (!own)
+		return false;
+	if (slot < S_FIRST_IN_LAYER) /* the output matrix stands outside of "model." */
+		(void)snprintf(where, sizeof(where), "%s", l->gguf || slot == S_HEAD ? "" : l->prefix);
+	else
+		(void)snprintf(where, sizeof(where), l->gguf ? "%sblk.%u." : "%slayers.%u.", l->gguf ? "" : l->prefix,
+		               layer);
+	if (hole)
+		(void)snprintf(name, NAME_SIZE, "%s%.*s%u%s", where, (int)(hole - own), own, expert, hole + 2);
+	else
+		(void)snprintf(name, NAME_SIZE, "%s%s", where, own);
+	return true;
+}
+
+/* x.weight -> x.bias; gpt-oss's experts have x_bias beside x. */
+static void bias_name(const char *weight, char *name)
+{
+	size_t len = strlen(weight), suffix = strlen(".weight");
+
+	if (len > suffix && strcmp(weight + len - suffix, ".weight") == 0)
+		(void)snprintf(name, NAME_SIZE, "%.*s.bias", (int)(len - suffix), weight);
+	else
+		(void)snprintf(name, NAME_SIZE, "%s_bias", weight);
+}
+
+static void shape_text(const uint64_t *shape, uint32_t n_dims, char *text, size_t size)
+{
+	size_t len = 0;
+
+	text[0] = '\0';
+	for (uint32_t i = 0; i < n_dims && len < size; i++)
+		len += (size_t)snprintf(text + len, size - len, i ? ", %llu" : "%llu", (unsigned long long)shape[i]);
+}
+
+/* The tensor, of a type that kernels know and of exactly this shape. */
+static int need(const struct loader *l, const char *name, uint32_t n_dims, const uint64_t *shape,
+                const struct eng_tensor **ret_tensor)
+{
+	const struct eng_tensor *t = eng_weights_find(l->m->weights, name);
+	char got[96], want[96];
+
+	if (!t)
+		return err_set(l->err, -ENOENT, "%s: tensor %s is missing", l->path, name);
+	if (t->dtype == KN_N_DTYPES)
+		return err_set(l->err, -ENOTSUP, "%s: %s: type %s is not supported", l->path, name, t->dtype_name);
+	if (t->n_dims != n_dims || memcmp(t->shape, shape, n_dims * sizeof(*shape)) != 0) {
+		shape_text(t->shape, t->n_dims, got, sizeof(got));
+		shape_text(shape, n_dims, want, sizeof(want));
+		return err_set(l->err, -EINVAL, "%s: %s: shape [%s], the configuration asks for [%s]", l->path, name,
+		               got, want);
+	}
+	if (kn_row_bytes(t->dtype, shape[n_dims - 1]) == 0)
+		return err_set(l->err, -EINVAL, "%s: %s: rows of %llu values are not whole %s blocks", l->path, name,
+		               (unsigned long long)shape[n_dims - 1], t->dtype_name);
+	l->m->info.n_params +=
+	        t->size_bytes / kn_dtype_info(t->dtype)->block_bytes * kn_dtype_info(t->dtype)->block_elems;
+	*ret_tensor = t;
+	return 0;
+}
+
+static int no_memory(const struct loader *l, const char *name)
+{
+	return err_set(l->err, -ENOMEM, "%s: %s: no memory", l->path, name);
+}
+
+/* n values as float in backend memory, `plus` added to each. */
+static int load_floats(struct loader *l, const char *name, uint32_t n_dims, const uint64_t *shape, float plus,
+                       float **ret)
+{
+	CLEANUP(freep) float *values = NULL;
+	const struct eng_tensor *t;
+	size_t n = 1;
+	int r = need(l, name, n_dims, shape, &t);
+
+	if (r < 0)
+		return r;
+	for (uint32_t i = 0; i < n_dims; i++)
+		n *= shape[i]; /* the tensor is mapped: this cannot overflow */
+	values = malloc(n * sizeof(*values));
+	if (!values)
+		return no_memory(l, name);
+	kn_dequantize(t->dtype, t->data, values, n);
+	for (size_t i = 0; i < n; i++)
+		values[i] += plus;
+	*ret = model_upload(l->m, values, n);
+	l->m->info.weight_bytes += n * sizeof(**ret);
+	return *ret ? 0 : no_memory(l, name);
+}
+
+static int load_vector(struct loader *l, enum slot slot, uint32_t layer, uint64_t n, float plus, float **ret)
+{
+	char name[NAME_SIZE];
+
+	return tensor_name(l, slot, layer, 0, name) ? load_floats(l, name, 1, &n, plus, ret) : 0;
+}
+
+/* A norm's weights; nothing to do for one that the architecture does not have. */
+static int load_norm(struct loader *l, enum slot slot, uint32_t layer, uint64_t n, float **ret)
+{
+	/* GGUF's converters have added the one already. */
+	return load_vector(l, slot, layer, n, l->hp->arch->norm_plus_one && !l->gguf ? 1 : 0, ret);
+}
+
+/* Rows [from, from + rows) of a matrix that is [total, cols]. */
+static int cut_rows(struct loader *l, const char *name, const struct eng_tensor *t, uint64_t from, uint32_t rows,
+                    uint32_t cols, struct kn_mat *ret)
+{
+	*ret = (struct kn_mat){ .dtype = t->dtype, .rows = rows, .cols = cols };
+	ret->data = (const char *)t->data + from * kn_row_bytes(t->dtype, cols);
+	l->m->info.weight_bytes += rows * kn_row_bytes(t->dtype, cols);
+	return model_mat(l->m, name, ret, l->err);
+}
+
+/* Bias values [from, from + n) of a bias that has `total`. */
+static int load_bias(struct loader *l, const char *weight, bool required, uint64_t total, uint64_t from, float **ret)
+{
+	char name[NAME_SIZE];
+	int r;
+
+	bias_name(weight, name);
+	/* GGUF has no key for it: what is there counts. */
+	if (l->gguf ? !eng_weights_find(l->m->weights, name) : !required)
+		return 0;
+	r = load_floats(l, name, 1, &total, 0, ret);
+	if (r == 0)
+		*ret += from;
+	return r;
+}
+
+struct part {
+	struct linear *linear;
+	uint32_t rows;
+};
+
+/* One tensor whose rows belong to several linear layers, in order. */
+static int load_parts(struct loader *l, const char *name, const struct part *parts, size_t n_parts, uint32_t cols,
+                      bool has_bias)
+{
+	uint64_t shape[2] = { 0, cols }, from = 0;
+	const struct eng_tensor *t;
+	int r;
+
+	for (size_t i = 0; i < n_parts; i++)
+		shape[0] += parts[i].rows;
+	r = need(l, name, 2, shape, &t);
+	for (size_t i = 0; i < n_parts && r == 0; i++) {
+		r = cut_rows(l, name, t, from, parts[i].rows, cols, &parts[i].linear->w);
+		if (r == 0)
+			r = load_bias(l, name, has_bias, shape[0], from, &parts[i].linear->bias);
+		from += parts[i].rows;
+	}
+	return r;
+}
+
+static int load_linear(struct loader *l, enum slot slot, uint32_t layer, uint32_t rows, uint32_t cols, bool has_bias,
+                       struct linear *ret)
+{
+	const struct part part = { ret, rows };
+	char name[NAME_SIZE];
+
+	return tensor_name(l, slot, layer, 0, name) ? load_parts(l, name, &part, 1, cols, has_bias) : 0;
+}
+
+/* The router, as float whatever the file has: it is small, and a rounded score changes which experts a
+ * token takes. Float types stay exact. */
+static int load_router(struct loader *l, uint32_t il, struct linear *ret)
+{
+	const struct hparams *hp = l->hp;
+	uint64_t shape[2] = { hp->n_expert, hp->n_embd };
+	size_t n = (size_t)hp->n_expert * hp->n_embd;
+	const struct eng_tensor *t;
+	char name[NAME_SIZE];
+	float *copy;
+	int r;
+
+	(void)tensor_name(l, S_ROUTER, il, 0, name);
+	r = need(l, name, 2, shape, &t);
+	if (r < 0)
+		return r;
+	copy = model_host_alloc(l->m, n * sizeof(*copy));
+	if (!copy)
+		return no_memory(l, name);
+	kn_dequantize(t->dtype, t->data, copy, n);
+	ret->w = (struct kn_mat){ .dtype = KN_F32, .rows = hp->n_expert, .cols = hp->n_embd, .data = copy };
+	l->m->info.weight_bytes += n * sizeof(*copy);
+	r = model_mat(l->m, name, &ret->w, l->err);
+	return r < 0 ? r : load_bias(l, name, hp->arch->router_linear_bias, hp->n_expert, 0, &ret->bias);
+}
+
+/* ---- Attention ---- */
+
+static int load_gqa(struct loader *l, uint32_t il, struct layer *y)
+{
+	const struct hparams *hp = l->hp;
+	uint32_t n_q = hp->n_head * hp->head_dim, n_kv = hp->n_kv_head * hp->head_dim;
+	const struct part parts[] = { { &y->q, n_q }, { &y->k, n_kv }, { &y->v, n_kv } };
+	bool all = hp->arch->qk_norm == QK_NORM_ALL;
+	char name[NAME_SIZE];
+	int r;
+
+	if (tensor_name(l, S_QKV, il, 0, name)) {
+		r = load_parts(l, name, parts, 3, hp->n_embd, hp->qkv_bias);
+	} else {
+		r = load_linear(l, S_Q, il, n_q, hp->n_embd, hp->qkv_bias, &y->q);
+		r = r < 0 ? r : load_linear(l, S_K, il, n_kv, hp->n_embd, hp->qkv_bias, &y->k);
+		r = r < 0 ? r : load_linear(l, S_V, il, n_kv, hp->n_embd, hp->qkv_bias, &y->v);
+	}
+	r = r < 0 ? r : load_linear(l, S_O, il, hp->n_embd, n_q, hp->o_bias, &y->o);
+	if (r == 0 && hp->qk_norm) {
+		r = load_norm(l, S_Q_NORM, il, all ? n_q : hp->head_dim, &y->q_norm);
+		r = r < 0 ? r : load_norm(l, S_K_NORM, il, all ? n_kv : hp->head_dim, &y->k_norm);
+	}
+	if (r == 0 && hp->arch->sinks)
+		r = load_vector(l, S_SINKS, il, hp->n_head, 0, &y->sinks);
+	return r;
+}
+
+/* A matrix [cols, rows] of the file, turned round: exact in the file's own type when that is a float type,
+ * as float when it is quantized. `stride` values from one of its rows to the next. */
+static int turn(struct loader *l, const char *name, enum kn_dtype dtype, const void *data, uint32_t rows, uint32_t cols,
+                size_t first, size_t step, size_t stride, struct kn_mat *ret)
+{
+	CLEANUP(freep) float *line = NULL;
+	CLEANUP(freep) float *turned = NULL;
+	bool exact = dtype == KN_F32 || dtype == KN_F16 || dtype == KN_BF16;
+	size_t n = (size_t)rows * cols, row_bytes = kn_row_bytes(dtype, stride);
+	void *copy;
+
+	*ret = (struct kn_mat){ .dtype = exact ? dtype : KN_F32, .rows = rows, .cols = cols };
+	line = malloc(stride * sizeof(*line));
+	turned = malloc(n * sizeof(*turned));
+	copy = model_host_alloc(l->m, kn_row_bytes(ret->dtype, n));
+	if (!line || !turned || !copy)
+		return no_memory(l, name);
+	for (uint32_t c = 0; c < cols; c++) {
+		kn_dequantize(dtype, (const char *)data + c * row_bytes, line, stride);
+		for (uint32_t r = 0; r < rows; r++)
+			turned[(size_t)r * cols + c] = line[first + r * step];
+	}
+	kn_quantize(ret->dtype, turned, copy, n);
+	ret->data = copy;
+	l->m->info.weight_bytes += kn_row_bytes(ret->dtype, n);
+	return model_mat(l->m, name, ret, l->err);
+}
+
+static struct kn_mat *mats_new(struct loader *l, size_t n)
+{
+	struct kn_mat *m = model_host_alloc(l->m, n * sizeof(*m));
+
+	if (m)
+		memset(m, 0, n * sizeof(*m));
+	return m;
+}
+
+/* K and V expansion of each head: together in one tensor, or apart with K turned already (GGUF). */
+static int load_mla_expansion(struct loader *l, uint32_t il, struct mla *a)
+{
+	const struct hparams *hp = l->hp;
+	uint32_t per_head = hp->qk_nope + hp->v_head;
+	uint64_t both[2] = { (uint64_t)hp->n_head * per_head, hp->kv_lora };
+	uint64_t k_shape[3] = { hp->n_head, hp->kv_lora, hp->qk_nope };
+	uint64_t v_shape[3] = { hp->n_head, hp->v_head, hp->kv_lora };
+	const struct eng_tensor *t, *v;
+	char name[NAME_SIZE], v_name[NAME_SIZE];
+	int r = 0;
+
+	if (tensor_name(l, S_K_B, il, 0, name) && tensor_name(l, S_V_B, il, 0, v_name) &&
+	    eng_weights_find(l->m->weights, name)) {
+		r = need(l, name, 3, k_shape, &t);
+		r = r < 0 ? r : need(l, v_name, 3, v_shape, &v);
+		for (uint64_t h = 0; h < hp->n_head && r == 0; h++) {
+			r = cut_rows(l, name, t, h * hp->kv_lora, hp->kv_lora, hp->qk_nope, &a->k_b[h]);
+			if (r == 0)
+				r = cut_rows(l, v_name, v, h * hp->v_head, hp->v_head, hp->kv_lora, &a->v_b[h]);
+		}
+		return r;
+	}
+	(void)tensor_name(l, S_KV_B, il, 0, name);
+	r = need(l, name, 2, both, &t);
+	for (uint64_t h = 0; h < hp->n_head && r == 0; h++) {
+		const char *head = (const char *)t->data + h * per_head * kn_row_bytes(t->dtype, hp->kv_lora);
+
+		r = turn(l, name, t->dtype, head, hp->kv_lora, hp->qk_nope, 0, 1, hp->kv_lora, &a->k_b[h]);
+		if (r == 0)
+			r = cut_rows(l, name, t, h * per_head + hp->qk_nope, hp->v_head, hp->kv_lora, &a->v_b[h]);
+	}
+	return r;
+}
+
+static int load_mla(struct loader *l, uint32_t il, struct layer *y)
+{
+	const struct hparams *hp = l->hp;
+	struct mla *a = &y->mla;
+	uint32_t per_head = hp->qk_nope + hp->qk_rope, q_cols = hp->q_lora ? hp->q_lora : hp->n_embd;
+	uint64_t q_shape[2] = { (uint64_t)hp->n_head * per_head, q_cols };
+	const struct eng_tensor *t;
+	char name[NAME_SIZE];
+	int r = 0;
+
+	a->q_nope = mats_new(l, hp->n_head);
+	a->q_rope = mats_new(l, hp->n_head);
+	a->k_b = mats_new(l, hp->n_head);
+	a->v_b = mats_new(l, hp->n_head);
+	if (!a->q_nope || !a->q_rope || !a->k_b || !a->v_b)
+		return no_memory(l, "attention");
+	if (hp->q_lora) {
+		r = load_linear(l, S_Q_A, il, hp->q_lora, hp->n_embd, hp->qkv_bias, &a->q_a);
+		r = r < 0 ? r : load_norm(l, S_Q_A_NORM, il, hp->q_lora, &a->q_a_norm);
+	}
+	r = r < 0 ? r : load_linear(l, S_KV_A, il, hp->kv_lora + hp->qk_rope, hp->n_embd, hp->qkv_bias, &a->kv_a);
+	r = r < 0 ? r : load_norm(l, S_KV_A_NORM, il, hp->kv_lora, &a->kv_a_norm);
+	r = r < 0 ? r : load_linear(l, S_O, il, hp->n_embd, hp->n_head * hp->v_head, hp->o_bias, &y->o);
+	if (r < 0)
+		return r;
+
+	(void)tensor_name(l, hp->q_lora ? S_Q_B : S_Q, il, 0, name);
+	r = need(l, name, 2, q_shape, &t);
+	for (uint64_t h = 0; h < hp->n_head && r == 0; h++) {
+		r = cut_rows(l, name, t, h * per_head, hp->qk_nope, q_cols, &a->q_nope[h]);
+		if (r == 0)
+			r = cut_rows(l, name, t, h * per_head + hp->qk_nope, hp->qk_rope, q_cols, &a->q_rope[h]);
+	}
+	return r < 0 ? r : load_mla_expansion(l, il, a);
+}
+
+/* ---- Feed-forward ---- */
+
+static int load_dense(struct loader *l, uint32_t il, struct layer *y)
+{
+	const struct hparams *hp = l->hp;
+	uint32_t n_ff = hp->layer[il].n_ff;
+	const struct part parts[] = { { &y->gate, n_ff }, { &y->up, n_ff } };
+	char name[NAME_SIZE];
+	int r;
+
+	if (tensor_name(l, S_GATE_UP, il, 0, name)) {
+		r = load_parts(l, name, parts, 2, hp->n_embd, hp->mlp_bias);
+	} else {
+		r = load_linear(l, S_GATE, il, n_ff, hp->n_embd, hp->mlp_bias, &y->gate);
+		r = r < 0 ? r : load_linear(l, S_UP, il, n_ff, hp->n_embd, hp->mlp_bias, &y->up);
+	}
+	return r < 0 ? r : load_linear(l, S_DOWN, il, hp->n_embd, n_ff, hp->mlp_bias, &y->down);
+}
+
+static int load_shared(struct loader *l, uint32_t il, struct layer *y)
+{
+	uint32_t n_ff = l->hp->layer[il].n_ff, dim = l->hp->n_embd;
+	int r;
+
+	if (n_ff == 0)
+		return 0;
+	r = load_linear(l, S_SH_GATE, il, n_ff, dim, false, &y->gate);
+	r = r < 0 ? r : load_linear(l, S_SH_UP, il, n_ff, dim, false, &y->up);
+	return r < 0 ? r : load_linear(l, S_SH_DOWN, il, dim, n_ff, false, &y->down);
+}
+
+/* [n_expert] matrices [rows, cols], one tensor each or all in one; with a bias [n_expert, rows] beside the
+ * one when there is one. */
+static int load_expert_set(struct loader *l, enum slot slot, uint32_t il, uint32_t rows, uint32_t cols,
+                           const struct kn_mat **ret_mats, const float **ret_bias)
+{
+	uint32_t n = l->hp->n_expert;
+	uint64_t each[2] = { rows, cols }, all[3] = { n, rows, cols }, biases[2] = { n, rows };
+	struct kn_mat *mats = mats_new(l, n);
+	const struct eng_tensor *t;
+	char name[NAME_SIZE], bias[NAME_SIZE];
+	float *b = NULL;
+	int r = 0;
+
+	if (!mats)
+		return no_memory(l, "experts");
+	*ret_mats = mats;
+	if (strstr(arch_tensor_name(l->hp->arch, slot, l->gguf), "{}")) {
+		for (uint32_t e = 0; e < n && r == 0; e++) {
+			(void)tensor_name(l, slot, il, e, name);
+			r = need(l, name, 2, each, &t);
+			r = r < 0 ? r : cut_rows(l, name, t, 0, rows, cols, &mats[e]);
+		}
+		return r;
+	}
+	(void)tensor_name(l, slot, il, 0, name);
+	r = need(l, name, 3, all, &t);
+	for (uint64_t e = 0; e < n && r == 0; e++)
+		r = cut_rows(l, name, t, e * rows, rows, cols, &mats[e]);
+	bias_name(name, bias);
+	if (r == 0 && eng_weights_find(l->m->weights, bias)) {
+		r = load_floats(l, bias, 2, biases, 0, &b);
+		*ret_bias = b;
+	}
+	return r;
+}
+
+/* gpt-oss's folders: [n_expert, dim, 2 * n_ff] and [n_expert, n_ff, dim], input features first, gate and up
+ * in alternating columns; a bias for each. All of it is turned round. */
+static int load_alternating_experts(struct loader *l, uint32_t il, struct kn_moe *moe)
+{
+	uint32_t n = moe->n_expert, n_ff = moe->n_ff, dim = l->hp->n_embd;
+	uint64_t gu_shape[3] = { n, dim, 2 * (uint64_t)n_ff }, d_shape[3] = { n, n_ff, dim };
+	uint64_t gu_bias[2] = { n, 2 * (uint64_t)n_ff }, d_bias[2] = { n, dim };
+	struct kn_mat *gate = mats_new(l, n), *up = mats_new(l, n), *down = mats_new(l, n);
+	CLEANUP(freep) float *values = NULL;
+	CLEANUP(freep) float *split = NULL;
+	size_t n_values = (size_t)n * n_ff;
+	const struct eng_tensor *gu, *d, *b;
+	char gu_name[NAME_SIZE], d_name[NAME_SIZE], name[NAME_SIZE];
+	float *down_bias = NULL;
+	int r;
+
+	if (!gate || !up || !down)
+		return no_memory(l, "experts");
+	(void)tensor_name(l, S_EXP_GATE_UP, il, 0, gu_name);
+	(void)tensor_name(l, S_EXP_DOWN, il, 0, d_name);
+	r = need(l, gu_name, 3, gu_shape, &gu);
+	r = r < 0 ? r : need(l, d_name, 3, d_shape, &d);
+	for (size_t e = 0; e < n && r == 0; e++) {
+		const char *gu_data = (const char *)gu->data + e * dim * kn_row_bytes(gu->dtype, gu_shape[2]);
+		const char *d_data = (const char *)d->data + e * n_ff * kn_row_bytes(d->dtype, dim);
+
+		r = turn(l, gu_name, gu->dtype, gu_data, n_ff, dim, 0, 2, gu_shape[2], &gate[e]);
+		r = r < 0 ? r : turn(l, gu_name, gu->dtype, gu_data, n_ff, dim, 1, 2, gu_shape[2], &up[e]);
+		r = r < 0 ? r : turn(l, d_name, d->dtype, d_data, dim, n_ff, 0, 1, dim, &down[e]);
+	}
+	if (r < 0)
+		return r;
+	bias_name(d_name, name);
+	r = load_floats(l, name, 2, d_bias, 0, &down_bias);
+	bias_name(gu_name, name);
+	r = r < 0 ? r : need(l, name, 2, gu_bias, &b);
+	if (r < 0)
+		return r;
+	values = malloc(2 * n_values * sizeof(*values));
+	split = malloc(2 * n_values * sizeof(*split));
+	if (!values || !split)
+		return no_memory(l, name);
+	kn_dequantize(b->dtype, b->data, values, 2 * n_values);
+	for (size_t i = 0; i < n_values; i++) {
+		split[i] = values[2 * i];
+		split[n_values + i] = values[2 * i + 1];
+	}
+	moe->gate = gate;
+	moe->up = up;
+	moe->down = down;
+	moe->down_bias = down_bias;
+	moe->gate_bias = model_upload(l->m, split, 2 * n_values);
+	if (!moe->gate_bias)
+		return no_memory(l, name);
+	moe->up_bias = moe->gate_bias + n_values;
+	return 0;
+}
+
+static int load_moe(struct loader *l, uint32_t il, struct layer *y)
+{
+	const struct hparams *hp = l->hp;
+	struct kn_moe *moe = &y->moe;
+	uint64_t before, n_expert = hp->n_expert;
+	char name[NAME_SIZE];
+	int r;
+
+	moe->n_expert = hp->n_expert;
+	moe->n_ff = hp->n_ff_exp;
+	moe->act = hp->act;
+	r = load_router(l, il, &y->router);
+	/* Newer converters leave a bias of zeros out. */
+	if (r == 0 && hp->router == KN_ROUTE_SIGMOID && tensor_name(l, S_ROUTER_BIAS, il, 0, name) &&
+	    (!l->gguf || eng_weights_find(l->m->weights, name)))
+		r = load_floats(l, name, 1, &n_expert, 0, &y->router_bias);
+	r = r < 0 ? r : load_shared(l, il, y);
+	if (r < 0)
+		return r;
+
+	before = l->m->info.weight_bytes;
+	if (tensor_name(l, S_EXP_GATE_UP, il, 0, name)) {
+		r = load_alternating_experts(l, il, moe);
+	} else {
+		r = load_expert_set(l, S_EXP_GATE, il, moe->n_ff, hp->n_embd, &moe->gate, &moe->gate_bias);
+		r = r < 0 ? r : load_expert_set(l, S_EXP_UP, il, moe->n_ff, hp->n_embd, &moe->up, &moe->up_bias);
+		r = r < 0 ? r : load_expert_set(l, S_EXP_DOWN, il, hp->n_embd, moe->n_ff, &moe->down, &moe->down_bias);
+	}
+	/* A token reads only the experts that it takes. */
+	l->m->info.weight_bytes = before + (l->m->info.weight_bytes - before) / hp->n_expert * hp->layer[il].top_k;
+	return r;
+}
+
+/* ---- The whole ---- */
+
+static int load_layer(struct loader *l, uint32_t il)
+{
+	const struct hparams *hp = l->hp;
+	struct layer *y = &l->m->layers[il];
+	int r;
+
+	r = load_norm(l, S_ATTN_IN_NORM, il, hp->n_embd, &y->attn_in_norm);
+	r = r < 0 ? r : load_norm(l, S_ATTN_OUT_NORM, il, hp->n_embd, &y->attn_out_norm);
+	r = r < 0 ? r : load_norm(l, S_FFN_IN_NORM, il, hp->n_embd, &y->ffn_in_norm);
+	r = r < 0 ? r : load_norm(l, S_FFN_OUT_NORM, il, hp->n_embd, &y->ffn_out_norm);
+	if (r == 0)
+		r = hp->arch->attn == ATTN_MLA ? load_mla(l, il, y) : load_gqa(l, il, y);
+	if (r == 0)
+		r = hp->layer[il].top_k ? load_moe(l, il, y) : load_dense(l, il, y);
+	return r;
+}
+
+static int load_tables(struct loader *l)
+{
+	struct eng_model *m = l->m;
+	uint64_t shape[2] = { l->hp->n_vocab, l->hp->n_embd }, embed_bytes;
+	const struct eng_tensor *t;
+	char name[NAME_SIZE];
+	int r;
+
+	(void)tensor_name(l, S_EMBED, 0, 0, name);
+	r = need(l, name, 2, shape, &t);
+	r = r < 0 ? r : cut_rows(l, name, t, 0, l->hp->n_vocab, l->hp->n_embd, &m->embed);
+	if (r < 0)
+		return r;
+	embed_bytes = m->info.weight_bytes;
+	r = load_norm(l, S_OUT_NORM, 0, l->hp->n_embd, &m->out_norm);
+	if (r < 0)
+		return r;
+	(void)tensor_name(l, S_HEAD, 0, 0, name);
+	if (l->hp->tied || (l->gguf && !eng_weights_find(m->weights, name))) {
+		m->head = &m->embed;
+		return 0;
+	}
+	m->info.weight_bytes -= embed_bytes;
+	if (l->hp->headless && !eng_weights_find(m->weights, name))
+		return 0;
+	r = need(l, name, 2, shape, &t);
+	r = r < 0 ? r : cut_rows(l, name, t, 0, l->hp->n_vocab, l->hp->n_embd, &m->head_own);
+	m->head = &m->head_own;
+	return r;
+}
+
+int model_load(struct eng_model *m, const char *path, struct err *err)
+{
+	struct loader l = { .m = m, .hp = &m->hp, .path = path, .err = err };
+	int r;
+
+	l.gguf = eng_weights_is_gguf(m->weights);
+	/* Embedding models are saved without the outer module. */
+	l.prefix = eng_weights_find(m->weights, "embed_tokens.weight") ? "" : "model.";
+	m->layers = calloc(m->hp.n_layer, sizeof(*m->layers));
+	if (!m->layers)
+		return no_memory(&l, "layers");
+	r = load_tables(&l);
+	for (uint32_t i = 0; i < m->hp.n_layer && r == 0; i++)
+		r = load_layer(&l, i);
+	return r;
+}

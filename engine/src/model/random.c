@@ -1,0 +1,271 @@
+/* Models of known shapes with random weights, for benchmarks without a download.
+ *
+ * Values are normal with sigma 0.02. Drawing and quantizing each of billions would take minutes, so one
+ * pool of blocks is drawn and quantized per model, and each row of a matrix is a sequence of blocks picked
+ * at random: every value has the right distribution, and nothing that is measured can tell. */
+#include <errno.h>
+#include <math.h>
+#include <pthread.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "base/cleanup.h"
+#include "model/internal.h"
+
+enum {
+	BLOCK = 256, /* values; a multiple of every type's block, a divisor of every row below */
+	POOL_BLOCKS = 8192,
+	MAX_THREADS = 16,
+};
+
+struct shape {
+	const char *name;
+	uint32_t n_layer, n_embd, n_ff, n_head, n_kv_head;
+	bool tied;
+};
+
+static const struct shape shapes[] = {
+	{ "qwen3-0.6b", 28, 1024, 3072, 16, 8, true },
+	{ "qwen3-1.7b", 28, 2048, 6144, 16, 8, true },
+	{ "qwen3-8b", 36, 4096, 12288, 32, 8, false },
+};
+
+enum { N_SHAPES = sizeof(shapes) / sizeof(shapes[0]), N_VOCAB = 151936, HEAD_DIM = 128, N_CTX = 40960 };
+
+/* splitmix64 */
+static uint64_t next_random(uint64_t *state)
+{
+	uint64_t z = *state += 0x9e3779b97f4a7c15u;
+
+	z = (z ^ z >> 30) * 0xbf58476d1ce4e5b9u;
+	z = (z ^ z >> 27) * 0x94d049bb133111ebu;
+	return z ^ z >> 31;
+}
+
+static double uniform(uint64_t *state) /* (0, 1] */
+{
+	return ((double)(next_random(state) >> 11) + 1) / 9007199254740992.0;
+}
+
+/* Box and Muller, 1958. */
+static float normal(uint64_t *state)
+{
+	return (float)(sqrt(-2 * log(uniform(state))) * cos(2 * M_PI * uniform(state)));
+}
+
+struct pool {
+	char *blocks; /* [POOL_BLOCKS] quantized */
+	size_t block_bytes;
+	enum kn_dtype dtype;
+};
+
+static int pool_init(struct pool *pool, enum kn_dtype dtype)
+{
+	uint64_t state = 1;
+	float values[BLOCK];
+
+	pool->dtype = dtype;
+	pool->block_bytes = kn_row_bytes(dtype, BLOCK);
+	pool->blocks = malloc(POOL_BLOCKS * pool->block_bytes);
+	if (!pool->blocks)
+		return -ENOMEM;
+	for (size_t b = 0; b < POOL_BLOCKS; b++) {
+		for (int i = 0; i < BLOCK; i++)
+			values[i] = 0.02f * normal(&state);
+		kn_quantize(dtype, values, pool->blocks + b * pool->block_bytes, BLOCK);
+	}
+	return 0;
+}
+
+struct fill {
+	const struct pool *pool;
+	char *data;
+	size_t n_blocks; /* this thread's */
+	uint64_t seed;
+};
+
+static void *fill_blocks(void *arg)
+{
+	struct fill *f = arg;
+	uint64_t state = f->seed;
+	size_t bytes = f->pool->block_bytes;
+
+	for (size_t i = 0; i < f->n_blocks; i++)
+		memcpy(f->data + i * bytes, f->pool->blocks + next_random(&state) % POOL_BLOCKS * bytes, bytes);
+	return NULL;
+}
+
+/* Shares the blocks of one matrix out to threads; one that cannot be started is done here. */
+static void fill_parallel(const struct pool *pool, char *data, size_t n_blocks, uint64_t seed)
+{
+	struct fill fills[MAX_THREADS];
+	pthread_t threads[MAX_THREADS];
+	bool started[MAX_THREADS];
+	long cores = sysconf(_SC_NPROCESSORS_ONLN);
+	size_t n = cores < 1 || n_blocks < 65536 ? 1 : cores > MAX_THREADS ? MAX_THREADS : (size_t)cores;
+
+	for (size_t t = 0; t < n; t++) {
+		size_t from = n_blocks * t / n, to = n_blocks * (t + 1) / n;
+
+		fills[t] = (struct fill){ pool, data + from * pool->block_bytes, to - from, seed ^ t << 56 };
+		started[t] = t + 1 < n && pthread_create(&threads[t], NULL, fill_blocks, &fills[t]) == 0;
+		if (!started[t])
+			(void)fill_blocks(&fills[t]);
+	}
+	for (size_t t = 0; t < n; t++) {
+		if (started[t])
+			(void)pthread_join(threads[t], NULL);
+	}
+}
+
+static int random_mat(struct eng_model *m, const struct pool *pool, uint32_t rows, uint32_t cols, struct kn_mat *ret,
+                      struct err *err)
+{
+	size_t bytes = rows * kn_row_bytes(pool->dtype, cols);
+	char *data = model_host_alloc(m, bytes);
+
+	if (!data)
+		return err_set(err, -ENOMEM, "random model: no memory for a matrix of %zu bytes", bytes);
+	/* The number of matrices so far is the seed: the same model every time. */
+	fill_parallel(pool, data, (size_t)rows * cols / BLOCK, m->mats.n + 1);
+	*ret = (struct kn_mat){ .dtype = pool->dtype, .rows = rows, .cols = cols, .data = data };
+	m->info.n_params += (uint64_t)rows * cols;
+	m->info.weight_bytes += bytes;
+	return model_mat(m, "random model", ret, err);
+}
+
+static float *ones(struct eng_model *m, uint32_t n)
+{
+	float values[4096];
+
+	for (uint32_t i = 0; i < n; i++)
+		values[i] = 1;
+	m->info.n_params += n;
+	m->info.weight_bytes += n * sizeof(float);
+	return model_upload(m, values, n);
+}
+
+static int random_layer(struct eng_model *m, const struct pool *pool, const struct shape *s, struct layer *l,
+                        struct err *err)
+{
+	const struct {
+		uint32_t rows, cols;
+		struct linear *linear;
+	} mats[] = {
+		{ s->n_head * HEAD_DIM, s->n_embd, &l->q },
+		{ s->n_kv_head * HEAD_DIM, s->n_embd, &l->k },
+		{ s->n_kv_head * HEAD_DIM, s->n_embd, &l->v },
+		{ s->n_embd, s->n_head * HEAD_DIM, &l->o },
+		{ s->n_ff, s->n_embd, &l->gate },
+		{ s->n_ff, s->n_embd, &l->up },
+		{ s->n_embd, s->n_ff, &l->down },
+	};
+	int r = 0;
+
+	for (size_t i = 0; i < sizeof(mats) / sizeof(mats[0]) && r == 0; i++)
+		r = random_mat(m, pool, mats[i].rows, mats[i].cols, &mats[i].linear->w, err);
+	if (r < 0)
+		return r;
+	l->attn_in_norm = ones(m, s->n_embd);
+	l->ffn_in_norm = ones(m, s->n_embd);
+	l->q_norm = ones(m, HEAD_DIM);
+	l->k_norm = ones(m, HEAD_DIM);
+	if (!l->attn_in_norm || !l->ffn_in_norm || !l->q_norm || !l->k_norm)
+		return err_set(err, -ENOMEM, "random model: no memory");
+	return 0;
+}
+
+static int random_hparams(const struct shape *s, struct hparams *hp, struct err *err)
+{
+	struct rope_params rope;
+	int r;
+
+	hp->arch = arch_find_hf("qwen3");
+	hp->n_vocab = N_VOCAB;
+	hp->n_ctx = N_CTX;
+	hp->n_layer = s->n_layer;
+	hp->n_embd = s->n_embd;
+	hp->n_head = s->n_head;
+	hp->n_kv_head = s->n_kv_head;
+	hp->head_dim = HEAD_DIM;
+	hp->eps = 1e-6f;
+	hp->embed_scale = 1;
+	hp->attn_scale = 1 / sqrtf(HEAD_DIM);
+	hp->tied = s->tied;
+	hp->qk_norm = true;
+	for (uint32_t i = 0; i < s->n_layer; i++)
+		hp->layer[i].n_ff = s->n_ff;
+	rope_params_init(&rope);
+	rope.n_rot = HEAD_DIM;
+	rope.theta = 1000000;
+	r = rope_plan_build(&rope, hp->n_ctx, &hp->rope[0], err);
+	hp->n_rope = 1;
+	return r < 0 ? r : hparams_check("random model", hp, err);
+}
+
+static int random_weights(struct eng_model *m, const struct pool *pool, const struct shape *s, struct err *err)
+{
+	int r = random_mat(m, pool, N_VOCAB, s->n_embd, &m->embed, err);
+
+	m->head = &m->embed;
+	if (r == 0 && !s->tied) {
+		m->info.weight_bytes = 0; /* single rows of the embedding table are read, not the table */
+		r = random_mat(m, pool, N_VOCAB, s->n_embd, &m->head_own, err);
+		m->head = &m->head_own;
+	}
+	if (r < 0)
+		return r;
+	m->out_norm = ones(m, s->n_embd);
+	m->layers = calloc(s->n_layer, sizeof(*m->layers));
+	if (!m->layers || !m->out_norm)
+		return err_set(err, -ENOMEM, "random model: no memory");
+	for (uint32_t i = 0; i < s->n_layer && r == 0; i++)
+		r = random_layer(m, pool, s, &m->layers[i], err);
+	return r;
+}
+
+static const struct shape *find_shape(const char *name, struct err *err)
+{
+	char names[256] = "";
+
+	for (size_t i = 0; i < N_SHAPES; i++) {
+		if (strcmp(shapes[i].name, name) == 0)
+			return &shapes[i];
+		(void)snprintf(names + strlen(names), sizeof(names) - strlen(names), "%s%s", i ? ", " : "",
+		               shapes[i].name);
+	}
+	(void)err_set(err, -EINVAL, "no random model is called \"%.64s\" (%s)", name, names);
+	return NULL;
+}
+
+int eng_model_random(const char *shape, enum kn_dtype dtype, struct kn_backend *backend, struct eng_model **ret_model,
+                     struct err *err)
+{
+	const struct shape *s = find_shape(shape, err);
+	CLEANUP(freep) char *blocks = NULL;
+	struct pool pool = { 0 };
+	struct eng_model *m;
+	int r;
+
+	if (!s)
+		return -EINVAL;
+	r = pool_init(&pool, dtype);
+	blocks = pool.blocks;
+	m = calloc(1, sizeof(*m));
+	if (r < 0 || !m) {
+		free(m);
+		return err_set(err, -ENOMEM, "random model: no memory");
+	}
+	m->backend = backend;
+	r = random_hparams(s, &m->hp, err);
+	r = r < 0 ? r : random_weights(m, &pool, s, err);
+	r = r < 0 ? r : model_finish(m, err);
+	if (r < 0) {
+		eng_model_close(m);
+		return r;
+	}
+	*ret_model = m;
+	return 0;
+}

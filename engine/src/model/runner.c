@@ -1,0 +1,338 @@
+/* The runner: all memory is planned and taken when it is made; a step validates, lays the sequences out
+ * as rows, runs the forward pass and computes outputs only for the rows that were asked for. */
+#include <errno.h>
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "model/internal.h"
+
+enum { MAX_STEP_TOKENS = 1 << 20, MAX_PAGE_TOKENS = 1 << 16 };
+
+#define MAX_BYTES (1ull << 46) /* half of what a process can address */
+
+/* Floats per row of each buffer; 0 where the model does not need it. */
+static void plan_widths(const struct eng_model *m, uint64_t width[N_BUFS])
+{
+	const struct hparams *hp = &m->hp;
+	uint32_t n_ff = 0, top_k = 0;
+	bool out_norms = arch_tensor_name(hp->arch, S_ATTN_OUT_NORM, false) != NULL;
+
+	for (uint32_t i = 0; i < hp->n_layer; i++) {
+		n_ff = hp->layer[i].n_ff > n_ff ? hp->layer[i].n_ff : n_ff;
+		top_k = hp->layer[i].top_k > top_k ? hp->layer[i].top_k : top_k;
+	}
+	memset(width, 0, N_BUFS * sizeof(*width));
+	width[B_X] = width[B_H] = width[B_OUT_H] = hp->n_embd;
+	width[B_T] = out_norms ? hp->n_embd : 0;
+	if (hp->arch->attn == ATTN_MLA) {
+		width[B_K] = hp->kv_lora + hp->qk_rope;
+		width[B_Q] = hp->n_head * width[B_K];
+		width[B_ATT] = (uint64_t)hp->n_head * hp->kv_lora;
+		width[B_QA] = hp->q_lora;
+		width[B_QN] = (uint64_t)hp->n_head * hp->qk_nope;
+		width[B_MO] = (uint64_t)hp->n_head * hp->v_head;
+	} else {
+		width[B_Q] = width[B_ATT] = (uint64_t)hp->n_head * hp->head_dim;
+		width[B_K] = width[B_V] = (uint64_t)hp->n_kv_head * hp->head_dim;
+	}
+	width[B_GATE] = width[B_UP] = n_ff;
+	width[B_ROUTE] = hp->n_expert;
+	width[B_WEIGHTS] = top_k; /* the chosen experts' numbers take as much again */
+	width[B_OUT] = m->head ? hp->n_vocab : 0;
+}
+
+static uint64_t buf_rows(const struct eng_runner_config *c, enum runner_buf b)
+{
+	return b == B_OUT_H || b == B_OUT ? c->max_outputs : c->max_tokens;
+}
+
+/* K and V of one layer: elements per token and K/V head. */
+static void kv_shape(const struct hparams *hp, uint32_t *ret_heads, uint32_t *ret_k, uint32_t *ret_v, bool *ret_has_v)
+{
+	bool mla = hp->arch->attn == ATTN_MLA;
+
+	*ret_heads = mla ? 1 : hp->n_kv_head;
+	*ret_k = mla ? hp->kv_lora + hp->qk_rope : hp->head_dim;
+	*ret_v = mla ? hp->kv_lora : hp->head_dim;
+	*ret_has_v = !mla;
+}
+
+/* Bytes of one layer's K (or V) pool; UINT64_MAX when that is beyond counting. */
+static uint64_t pool_bytes(const struct eng_runner_config *c, uint32_t n_heads, uint32_t dim)
+{
+	uint64_t n = (uint64_t)c->n_pages * c->page_tokens, per_token;
+
+	per_token = (uint64_t)n_heads * dim * kn_dtype_info(c->kv_dtype)->block_bytes;
+	return __builtin_mul_overflow(n, per_token, &n) ? UINT64_MAX : n;
+}
+
+/* Host memory of the step's tables, per token. */
+static uint64_t host_bytes(const struct eng_runner_config *c)
+{
+	return c->max_tokens * (uint64_t)(2 * sizeof(int32_t) + sizeof(struct kn_seq));
+}
+
+uint64_t eng_runner_bytes(const struct eng_model *model, const struct eng_runner_config *config)
+{
+	uint64_t width[N_BUFS], total = host_bytes(config), layer;
+	uint32_t n_heads, k_dim, v_dim;
+	bool has_v;
+
+	plan_widths(model, width);
+	for (int b = 0; b < N_BUFS; b++)
+		total += buf_rows(config, b) * width[b] * sizeof(float);
+	total += config->max_tokens * width[B_WEIGHTS] * sizeof(int32_t);
+	kv_shape(&model->hp, &n_heads, &k_dim, &v_dim, &has_v);
+	layer = pool_bytes(config, n_heads, k_dim + (has_v ? v_dim : 0));
+	if (layer > (UINT64_MAX - total) / model->hp.n_layer)
+		return UINT64_MAX;
+	return total + layer * model->hp.n_layer;
+}
+
+static int check_config(const struct eng_model *m, const struct eng_runner_config *c, struct err *err)
+{
+	if (c->kv_dtype != KN_F32 && c->kv_dtype != KN_F16 && c->kv_dtype != KN_BF16)
+		return err_set(err, -EINVAL, "K/V cannot be kept in %s",
+		               c->kv_dtype < KN_N_DTYPES ? kn_dtype_info(c->kv_dtype)->name : "that type");
+	if (c->n_pages == 0 || c->page_tokens == 0 || c->page_tokens > MAX_PAGE_TOKENS || c->max_tokens == 0 ||
+	    c->max_tokens > MAX_STEP_TOKENS || c->max_outputs == 0 || c->max_outputs > c->max_tokens)
+		return err_set(err, -EINVAL, "runner: %u pages of %u tokens, %u tokens and %u outputs per step",
+		               c->n_pages, c->page_tokens, c->max_tokens, c->max_outputs);
+	if (eng_runner_bytes(m, c) > MAX_BYTES)
+		return err_set(err, -ENOMEM, "runner: more memory than can be addressed");
+	return 0;
+}
+
+static bool alloc_kv(struct eng_runner *r)
+{
+	const struct hparams *hp = &r->model->hp;
+	uint32_t n_heads, k_dim, v_dim;
+	bool has_v;
+
+	kv_shape(hp, &n_heads, &k_dim, &v_dim, &has_v);
+	r->kv = calloc(hp->n_layer, sizeof(*r->kv));
+	if (!r->kv)
+		return false;
+	for (uint32_t i = 0; i < hp->n_layer; i++) {
+		struct kn_kv *kv = &r->kv[i];
+
+		*kv = (struct kn_kv){ .dtype = r->config.kv_dtype,
+			              .n_kv_head = n_heads,
+			              .k_dim = k_dim,
+			              .v_dim = v_dim,
+			              .page_tokens = r->config.page_tokens };
+		kv->k = r->ops->alloc(r->be, pool_bytes(&r->config, n_heads, k_dim));
+		kv->v = has_v ? r->ops->alloc(r->be, pool_bytes(&r->config, n_heads, v_dim)) : NULL;
+		if (!kv->k || (has_v && !kv->v))
+			return false;
+	}
+	return true;
+}
+
+static bool alloc_buffers(struct eng_runner *r)
+{
+	uint64_t width[N_BUFS], out;
+	bool on_host = strcmp(r->ops->name, "ref") == 0 || strcmp(r->ops->name, "cpu") == 0;
+
+	plan_widths(r->model, width);
+	for (int b = 0; b < N_BUFS; b++) {
+		if (!width[b])
+			continue;
+		r->buf[b] = r->ops->alloc(r->be, buf_rows(&r->config, b) * width[b] * sizeof(float));
+		if (!r->buf[b])
+			return false;
+	}
+	if (width[B_WEIGHTS]) {
+		r->expert_ids = r->ops->alloc(r->be, r->config.max_tokens * width[B_WEIGHTS] * sizeof(int32_t));
+		if (!r->expert_ids)
+			return false;
+	}
+	out = width[B_OUT] > width[B_OUT_H] ? width[B_OUT] : width[B_OUT_H];
+	if (!on_host) {
+		r->host_out = calloc(r->config.max_outputs, out * sizeof(float));
+		if (!r->host_out)
+			return false;
+	}
+	r->ids = calloc(r->config.max_tokens, sizeof(*r->ids));
+	r->pos = calloc(r->config.max_tokens, sizeof(*r->pos));
+	r->seqs = calloc(r->config.max_tokens, sizeof(*r->seqs));
+	return r->ids && r->pos && r->seqs;
+}
+
+int eng_runner_new(const struct eng_model *model, const struct eng_runner_config *config,
+                   struct eng_runner **ret_runner, struct err *err)
+{
+	struct eng_runner *r;
+	uint32_t n_ctx = config->n_ctx ? config->n_ctx : model->hp.n_ctx;
+	int rc = check_config(model, config, err);
+
+	if (rc < 0)
+		return rc;
+	r = calloc(1, sizeof(*r));
+	if (!r)
+		return err_set(err, -ENOMEM, "runner: no memory");
+	r->model = model;
+	r->config = *config;
+	r->be = model->backend;
+	r->ops = model->backend->ops;
+	for (uint32_t i = 0; i < model->hp.n_rope; i++) {
+		const struct rope_plan *plan = &model->hp.rope[i];
+		bool is_long = plan->long_above && n_ctx > plan->long_above;
+
+		r->rope[i] = (struct kn_rope){ .inv_freq = is_long ? model->inv_freq_long[i] : model->inv_freq[i],
+			                       .n_rot = plan->n_rot,
+			                       .scale = plan->scale,
+			                       .interleaved = model->hp.rope_interleaved };
+	}
+	if (!alloc_kv(r) || !alloc_buffers(r)) {
+		eng_runner_free(r);
+		return err_set(err, -ENOMEM, "runner: no memory for %.1f MiB",
+		               (double)eng_runner_bytes(model, config) / (1 << 20));
+	}
+	*ret_runner = r;
+	return 0;
+}
+
+void eng_runner_free(struct eng_runner *r)
+{
+	if (!r)
+		return;
+	for (int b = 0; b < N_BUFS; b++) {
+		if (r->buf[b])
+			r->ops->free(r->be, r->buf[b]);
+	}
+	if (r->expert_ids)
+		r->ops->free(r->be, r->expert_ids);
+	for (uint32_t i = 0; r->kv && i < r->model->hp.n_layer; i++) {
+		if (r->kv[i].k)
+			r->ops->free(r->be, r->kv[i].k);
+		if (r->kv[i].v)
+			r->ops->free(r->be, r->kv[i].v);
+	}
+	free(r->kv);
+	free(r->host_out);
+	free(r->ids);
+	free(r->pos);
+	free(r->seqs);
+	free(r);
+}
+
+/* ---- One step ---- */
+
+static int check_seq(const struct eng_runner *r, const struct eng_step_seq *s, size_t i, struct err *err)
+{
+	const struct hparams *hp = &r->model->hp;
+	uint64_t end = (uint64_t)s->pos + s->n_ids;
+
+	if (s->n_ids == 0 || s->n_out > s->n_ids)
+		return err_set(err, -EINVAL, "step: sequence %zu: %u outputs of %u tokens", i, s->n_out, s->n_ids);
+	if (end > hp->n_ctx)
+		return err_set(err, -EINVAL, "step: sequence %zu: %llu tokens are beyond the model's context of %u", i,
+		               (unsigned long long)end, hp->n_ctx);
+	for (uint32_t t = 0; t < s->n_ids; t++) {
+		if (s->ids[t] < 0 || (uint32_t)s->ids[t] >= hp->n_vocab)
+			return err_set(err, -EINVAL, "step: token id %d is not below %u", s->ids[t], hp->n_vocab);
+	}
+	for (uint64_t p = 0; p * r->config.page_tokens < end; p++) {
+		if (s->pages[p] >= r->config.n_pages)
+			return err_set(err, -EINVAL, "step: page %u is not below %u", s->pages[p], r->config.n_pages);
+	}
+	return 0;
+}
+
+static int check_step(const struct eng_runner *r, const struct eng_step_seq *seqs, size_t n_seqs, struct err *err)
+{
+	uint64_t n_tokens = 0, n_out = 0;
+	int rc = 0;
+
+	for (size_t i = 0; i < n_seqs && rc == 0; i++) {
+		rc = check_seq(r, &seqs[i], i, err);
+		if (rc == 0 && seqs[i].output != seqs[0].output)
+			rc = err_set(err, -EINVAL, "step: one kind of output at a time");
+		n_tokens += seqs[i].n_ids;
+		n_out += seqs[i].n_out;
+	}
+	if (rc < 0)
+		return rc;
+	if (n_seqs == 0 || n_tokens > r->config.max_tokens || n_out > r->config.max_outputs)
+		return err_set(err, -EINVAL, "step: %llu tokens and %llu outputs, at most %u and %u",
+		               (unsigned long long)n_tokens, (unsigned long long)n_out, r->config.max_tokens,
+		               r->config.max_outputs);
+	if (n_out && seqs[0].output == ENG_OUT_LOGITS && !r->model->head)
+		return err_set(err, -ENOTSUP, "the model has no output matrix: it computes embeddings only");
+	return 0;
+}
+
+static void lay_out(struct eng_runner *r, const struct eng_step_seq *seqs, size_t n_seqs)
+{
+	r->n_tokens = r->n_out = 0;
+	r->n_seqs = n_seqs;
+	for (size_t i = 0; i < n_seqs; i++) {
+		const struct eng_step_seq *s = &seqs[i];
+
+		r->seqs[i] = (struct kn_seq){
+			.pages = s->pages, .kv_len = s->pos + s->n_ids, .n_q = s->n_ids, .row = r->n_tokens
+		};
+		for (uint32_t t = 0; t < s->n_ids; t++) {
+			r->ids[r->n_tokens] = s->ids[t];
+			r->pos[r->n_tokens++] = (int32_t)(s->pos + t);
+		}
+	}
+}
+
+/* The last norm over the rows that count, gathered, and the output matrix over those. */
+static void compute_outputs(struct eng_runner *r, const struct eng_step_seq *seqs, size_t n_seqs)
+{
+	const struct eng_model *m = r->model;
+	size_t dim = m->hp.n_embd;
+
+	for (size_t i = 0; i < n_seqs; i++) {
+		size_t first = r->seqs[i].row + seqs[i].n_ids - seqs[i].n_out;
+
+		if (!seqs[i].n_out)
+			continue;
+		r->ops->rmsnorm(r->be, r->buf[B_OUT_H] + r->n_out * dim, dim, r->buf[B_X] + first * dim, dim,
+		                m->out_norm, seqs[i].n_out, 1, dim, m->hp.eps);
+		r->n_out += seqs[i].n_out;
+	}
+	if (r->n_out && seqs[0].output == ENG_OUT_LOGITS) {
+		const struct kn_matmul head = { .w = m->head, .out = r->buf[B_OUT], .ld_out = m->hp.n_vocab };
+
+		r->ops->matmul(r->be, &head, 1, r->buf[B_OUT_H], dim, r->n_out);
+	}
+}
+
+static void cap_logits(float *x, size_t n, float cap)
+{
+	for (size_t i = 0; i < n; i++)
+		x[i] = cap * tanhf(x[i] / cap);
+}
+
+int eng_runner_step(struct eng_runner *r, const struct eng_step_seq *seqs, size_t n_seqs, const float **ret_rows,
+                    struct err *err)
+{
+	const struct hparams *hp = &r->model->hp;
+	bool logits = n_seqs && seqs[0].output == ENG_OUT_LOGITS;
+	float *out = r->buf[logits ? B_OUT : B_OUT_H];
+	size_t n;
+	int rc = check_step(r, seqs, n_seqs, err);
+
+	if (rc < 0)
+		return rc;
+	lay_out(r, seqs, n_seqs);
+	forward(r);
+	compute_outputs(r, seqs, n_seqs);
+	rc = r->ops->sync(r->be);
+	if (rc < 0)
+		return err_set(err, rc, "backend %s failed: %s", r->ops->name, strerror(-rc));
+	n = (size_t)r->n_out * (logits ? hp->n_vocab : hp->n_embd);
+	if (r->host_out) {
+		r->ops->download(r->be, r->host_out, out, n * sizeof(*out));
+		out = r->host_out;
+	}
+	if (logits && hp->final_softcap > 0)
+		cap_logits(out, n, hp->final_softcap);
+	*ret_rows = out;
+	return 0;
+}

@@ -1,0 +1,395 @@
+/* Sampling: logits to one token id, and log-probabilities.
+ *
+ * Candidates are (logit, id) pairs. Filters that need an order (top-k, top-p) select the best part with
+ * quickselect and sort only that: a vocabulary of 150k entries is never sorted whole. Logits come from a
+ * model and may hold anything; NaN counts as minus infinity and plus infinity as the largest float, so
+ * that no comparison and no sum below meets them.
+ *
+ * Random numbers: xoshiro256** (Blackman and Vigna, 2018), seeded through splitmix64. */
+#include "sampler/sampler.h"
+
+#include <errno.h>
+#include <float.h>
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/random.h>
+
+struct cand {
+	float logit;
+	int32_t id;
+};
+
+struct eng_sampler {
+	struct eng_sampling p; /* logit_bias points at our own copy */
+	struct eng_logit_bias *bias;
+	uint32_t n_vocab;
+	uint64_t rng[4];
+	uint32_t *n_out, *n_all; /* occurrences per id; NULL unless a penalty is on */
+	float *logits;           /* [n_vocab] scratch */
+	struct cand *cands;      /* [n_vocab] scratch; NULL when greedy */
+};
+
+/* ---- Random numbers ---- */
+
+static uint64_t splitmix64(uint64_t *state)
+{
+	uint64_t z = (*state += 0x9e3779b97f4a7c15u);
+
+	z = (z ^ (z >> 30)) * 0xbf58476d1ce4e5b9u;
+	z = (z ^ (z >> 27)) * 0x94d049bb133111ebu;
+	return z ^ (z >> 31);
+}
+
+static inline uint64_t rotl(uint64_t x, int k)
+{
+	return (x << k) | (x >> (64 - k));
+}
+
+static uint64_t rng_next(uint64_t s[4])
+{
+	uint64_t result = rotl(s[1] * 5, 7) * 9, t = s[1] << 17;
+
+	s[2] ^= s[0];
+	s[3] ^= s[1];
+	s[1] ^= s[2];
+	s[0] ^= s[3];
+	s[2] ^= t;
+	s[3] = rotl(s[3], 45);
+	return result;
+}
+
+/* Uniform in [0, 1). */
+static double rng_unit(uint64_t s[4])
+{
+	return (double)(rng_next(s) >> 11) * 0x1p-53;
+}
+
+static void rng_seed(struct eng_sampler *s)
+{
+	uint64_t seed = s->p.seed;
+
+	if (!s->p.has_seed && getrandom(&seed, sizeof(seed), 0) != (ssize_t)sizeof(seed))
+		seed = (uint64_t)(uintptr_t)s; /* no entropy source: still differs between requests */
+	for (int i = 0; i < 4; i++)
+		s->rng[i] = splitmix64(&seed);
+}
+
+/* ---- Life ---- */
+
+static bool wants_counts(const struct eng_sampling *p)
+{
+	return p->repetition_penalty != 1.0f || p->presence_penalty != 0.0f || p->frequency_penalty != 0.0f;
+}
+
+static int copy_bias(struct eng_sampler *s, const struct eng_sampling *p)
+{
+	if (p->n_logit_bias == 0)
+		return 0;
+	s->bias = calloc(p->n_logit_bias, sizeof(*s->bias));
+	if (!s->bias)
+		return -ENOMEM;
+	memcpy(s->bias, p->logit_bias, p->n_logit_bias * sizeof(*s->bias));
+	s->p.logit_bias = s->bias;
+	return 0;
+}
+
+int eng_sampler_new(const struct eng_sampling *sampling, uint32_t n_vocab, struct eng_sampler **ret_sampler)
+{
+	struct eng_sampler *s = calloc(1, sizeof(*s));
+
+	if (!s || n_vocab == 0) {
+		free(s);
+		return s ? -EINVAL : -ENOMEM;
+	}
+	s->p = *sampling;
+	s->p.logit_bias = NULL;
+	s->n_vocab = n_vocab;
+	/* 0 means "not set" for a multiplier. */
+	if (!(s->p.repetition_penalty > 0.0f))
+		s->p.repetition_penalty = 1.0f;
+	s->logits = calloc(n_vocab, sizeof(*s->logits));
+	if (s->p.temperature > 0.0f)
+		s->cands = calloc(n_vocab, sizeof(*s->cands));
+	if (wants_counts(&s->p)) {
+		s->n_out = calloc(n_vocab, sizeof(*s->n_out));
+		s->n_all = calloc(n_vocab, sizeof(*s->n_all));
+	}
+	if (copy_bias(s, sampling) < 0 || !s->logits || (s->p.temperature > 0.0f && !s->cands) ||
+	    (wants_counts(&s->p) && (!s->n_out || !s->n_all))) {
+		eng_sampler_free(s);
+		return -ENOMEM;
+	}
+	rng_seed(s);
+	*ret_sampler = s;
+	return 0;
+}
+
+void eng_sampler_free(struct eng_sampler *s)
+{
+	if (!s)
+		return;
+	free(s->bias);
+	free(s->n_out);
+	free(s->n_all);
+	free(s->logits);
+	free(s->cands);
+	free(s);
+}
+
+void eng_sampler_accept(struct eng_sampler *s, int32_t id, bool is_output)
+{
+	if (!s->n_all || id < 0 || (uint32_t)id >= s->n_vocab)
+		return;
+	s->n_all[id]++;
+	if (is_output)
+		s->n_out[id]++;
+}
+
+/* ---- Changes to the logits ---- */
+
+static inline float sane(float x)
+{
+	if (isnan(x))
+		return -INFINITY;
+	return x > FLT_MAX ? FLT_MAX : x;
+}
+
+static void apply_penalties(struct eng_sampler *s)
+{
+	const struct eng_sampling *p = &s->p;
+
+	for (uint32_t i = 0; i < s->n_vocab; i++) {
+		float x = s->logits[i];
+
+		if (s->n_all[i] == 0)
+			continue;
+		x = x > 0 ? x / p->repetition_penalty : x * p->repetition_penalty;
+		if (s->n_out[i] > 0)
+			x -= p->presence_penalty + p->frequency_penalty * (float)s->n_out[i];
+		s->logits[i] = sane(x);
+	}
+}
+
+static void prepare_logits(struct eng_sampler *s, const float *logits)
+{
+	for (uint32_t i = 0; i < s->n_vocab; i++)
+		s->logits[i] = sane(logits[i]);
+	for (size_t i = 0; i < s->p.n_logit_bias; i++) {
+		const struct eng_logit_bias *b = &s->bias[i];
+
+		if (b->id >= 0 && (uint32_t)b->id < s->n_vocab)
+			s->logits[b->id] = sane(s->logits[b->id] + b->bias);
+	}
+	if (s->n_all)
+		apply_penalties(s);
+}
+
+static int32_t best_id(const float *logits, uint32_t n)
+{
+	uint32_t best = 0;
+
+	for (uint32_t i = 1; i < n; i++) {
+		if (logits[i] > logits[best])
+			best = i;
+	}
+	return (int32_t)best;
+}
+
+/* ---- Selection of the best ---- */
+
+/* Higher logit first, then lower id. */
+static inline bool before(const struct cand *a, const struct cand *b)
+{
+	return a->logit > b->logit || (a->logit == b->logit && a->id < b->id);
+}
+
+static int compare_cands(const void *a, const void *b)
+{
+	return before(a, b) ? -1 : before(b, a) ? 1 : 0;
+}
+
+static inline void swap_cands(struct cand *a, struct cand *b)
+{
+	struct cand t = *a;
+
+	*a = *b;
+	*b = t;
+}
+
+/* Hoare's quickselect: afterwards the k best are c[0..k), in no order. Ids are distinct, so the order is
+ * strict and equal logits do no harm. */
+static void select_best(struct cand *c, size_t n, size_t k)
+{
+	size_t lo = 0, hi = n;
+
+	while (k > lo && k < hi && hi - lo > 1) {
+		struct cand pivot;
+		size_t i = lo, j = hi - 1, mid = lo + (hi - 1 - lo) / 2; /* never the last: both parts shrink */
+
+		/* Median of three in the middle. */
+		if (before(&c[mid], &c[lo]))
+			swap_cands(&c[mid], &c[lo]);
+		if (before(&c[hi - 1], &c[lo]))
+			swap_cands(&c[hi - 1], &c[lo]);
+		if (before(&c[hi - 1], &c[mid]))
+			swap_cands(&c[hi - 1], &c[mid]);
+		pivot = c[mid];
+		for (;;) {
+			while (before(&c[i], &pivot))
+				i++;
+			while (before(&pivot, &c[j]))
+				j--;
+			if (i >= j)
+				break;
+			swap_cands(&c[i++], &c[j--]);
+		}
+		/* [lo, j] is before or equal to the pivot, (j, hi) after or equal. */
+		if (k <= j + 1)
+			hi = j + 1;
+		else
+			lo = j + 1;
+	}
+}
+
+/* Sorts the k best to the front. */
+static void sort_best(struct cand *c, size_t n, size_t k)
+{
+	if (k < n)
+		select_best(c, n, k);
+	qsort(c, k, sizeof(*c), compare_cands);
+}
+
+static double mass(const struct cand *c, size_t n, float max, float inv_temp)
+{
+	double sum = 0;
+
+	for (size_t i = 0; i < n; i++)
+		sum += exp(((double)c[i].logit - max) * inv_temp);
+	return sum;
+}
+
+/* Sorts the smallest set of best candidates whose mass reaches top_p to the front; its size. */
+static size_t keep_top_p(struct cand *c, size_t n, float max, float inv_temp, float top_p)
+{
+	double want = mass(c, n, max, inv_temp) * top_p, sum = 0;
+
+	/* The set is nearly always small: try the best 256 first, then four times as many. */
+	for (size_t part = 256;; part *= 4) {
+		if (part > n)
+			part = n;
+		sort_best(c, n, part);
+		sum = 0;
+		for (size_t i = 0; i < part; i++) {
+			sum += exp(((double)c[i].logit - max) * inv_temp);
+			if (sum >= want)
+				return i + 1;
+		}
+		if (part == n)
+			return n;
+	}
+}
+
+static size_t keep_min_p(struct cand *c, size_t n, float max, float inv_temp, float min_p)
+{
+	size_t kept = 0;
+
+	for (size_t i = 0; i < n; i++) {
+		if (exp(((double)c[i].logit - max) * inv_temp) >= min_p)
+			c[kept++] = c[i];
+	}
+	return kept > 0 ? kept : 1;
+}
+
+static int32_t draw(struct eng_sampler *s, const struct cand *c, size_t n, float max, float inv_temp)
+{
+	double u = rng_unit(s->rng) * mass(c, n, max, inv_temp), sum = 0;
+	size_t last = 0;
+
+	for (size_t i = 0; i < n; i++) {
+		double p = exp(((double)c[i].logit - max) * inv_temp);
+
+		if (p > 0)
+			last = i;
+		sum += p;
+		if (u < sum)
+			return c[i].id;
+	}
+	return c[last].id; /* rounding left u at the very end */
+}
+
+int32_t eng_sampler_pick(struct eng_sampler *s, const float *logits)
+{
+	int32_t best;
+	float max, inv_temp;
+	size_t n = 0;
+
+	prepare_logits(s, logits);
+	best = best_id(s->logits, s->n_vocab);
+	max = s->logits[best];
+	/* Nothing to choose from: every logit was minus infinity or NaN. */
+	if (s->p.temperature <= 0.0f || !s->cands || max == -INFINITY)
+		return best;
+
+	inv_temp = 1.0f / s->p.temperature;
+	if (!(inv_temp <= FLT_MAX))
+		return best;
+	for (uint32_t i = 0; i < s->n_vocab; i++) {
+		if (s->logits[i] > -INFINITY)
+			s->cands[n++] = (struct cand){ s->logits[i], (int32_t)i };
+	}
+	if (s->p.top_k > 0 && s->p.top_k < n) {
+		sort_best(s->cands, n, s->p.top_k);
+		n = s->p.top_k;
+	}
+	if (s->p.top_p < 1.0f)
+		n = keep_top_p(s->cands, n, max, inv_temp, s->p.top_p);
+	if (s->p.min_p > 0.0f)
+		n = keep_min_p(s->cands, n, max, inv_temp, s->p.min_p);
+	return draw(s, s->cands, n, max, inv_temp);
+}
+
+/* ---- Log-probabilities ---- */
+
+/* Keeps top[0..n_top) sorted, best first; n_top is small. */
+static void insert_top(struct eng_top *top, uint32_t *n, uint32_t n_top, int32_t id, float logit)
+{
+	uint32_t i;
+
+	if (*n == n_top && logit <= top[n_top - 1].logprob)
+		return;
+	i = *n < n_top ? (*n)++ : n_top - 1;
+	while (i > 0 && top[i - 1].logprob < logit) {
+		top[i] = top[i - 1];
+		i--;
+	}
+	top[i] = (struct eng_top){ id, logit };
+}
+
+float eng_logprobs(const float *logits, uint32_t n_vocab, int32_t id, uint32_t n_top, struct eng_top *ret_top)
+{
+	float max = -INFINITY, log_sum;
+	double sum = 0;
+	uint32_t n = 0;
+
+	for (uint32_t i = 0; i < n_vocab; i++) {
+		if (sane(logits[i]) > max)
+			max = sane(logits[i]);
+	}
+	for (uint32_t i = 0; i < n_vocab && max > -INFINITY; i++) {
+		float x = sane(logits[i]);
+
+		if (x > -INFINITY)
+			sum += exp((double)x - max);
+	}
+	log_sum = max > -INFINITY ? (float)(max + log(sum)) : 0.0f;
+	for (uint32_t i = 0; i < n_vocab && n_top > 0; i++)
+		insert_top(ret_top, &n, n_top, (int32_t)i, sane(logits[i]));
+	for (uint32_t i = 0; i < n_top; i++) {
+		if (i < n)
+			ret_top[i].logprob -= log_sum;
+		else
+			ret_top[i] = (struct eng_top){ -1, -INFINITY };
+	}
+	return id >= 0 && (uint32_t)id < n_vocab ? sane(logits[id]) - log_sum : -INFINITY;
+}

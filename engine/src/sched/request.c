@@ -1,0 +1,313 @@
+/* One request inside the scheduler: deep copies at birth, its events, and when it ends. */
+#include <errno.h>
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "sched/sched_internal.h"
+
+enum { PIECE_MAX = 1 << 20, MAX_STOPS = 256 };
+
+/* ---- Checks and copies ---- */
+
+static int check_ids(const int32_t *ids, size_t n, uint32_t n_vocab, struct err *err)
+{
+	for (size_t i = 0; i < n; i++) {
+		if (ids[i] < 0 || (uint32_t)ids[i] >= n_vocab)
+			return err_set(err, -EINVAL, "token id %d at position %zu is outside the vocabulary of %u",
+			               ids[i], i, n_vocab);
+	}
+	return 0;
+}
+
+static int check_request(const struct eng_sched *s, const struct eng_request *req, struct err *err)
+{
+	if (!req->on_event)
+		return err_set(err, -EINVAL, "a request needs an event function");
+	if (req->n_ids == 0 || !req->ids)
+		return err_set(err, -EINVAL, "the prompt is empty");
+	if (req->n_ids > s->n_ctx)
+		return err_set(err, -EINVAL, "the prompt has %zu tokens, the context holds %u", req->n_ids, s->n_ctx);
+	if (req->n_top > ENG_MAX_TOP)
+		return err_set(err, -EINVAL, "%u alternatives per token asked for, at most %d are given", req->n_top,
+		               ENG_MAX_TOP);
+	if (req->n_stops > MAX_STOPS || req->n_stop_ids > MAX_STOPS)
+		return err_set(err, -EINVAL, "more than %d stop strings or stop ids", MAX_STOPS);
+	return check_ids(req->ids, req->n_ids, s->exec.n_vocab, err);
+}
+
+static void *copy_array(const void *src, size_t n, size_t size)
+{
+	void *p = calloc(n ? n : 1, size);
+
+	if (p && n)
+		memcpy(p, src, n * size);
+	return p;
+}
+
+static int copy_stops(struct sreq *r, const struct eng_request *req)
+{
+	char **stops = calloc(req->n_stops ? req->n_stops : 1, sizeof(*stops));
+
+	if (!stops)
+		return -ENOMEM;
+	r->req.stops = (const char *const *)stops;
+	r->req.n_stops = req->n_stops;
+	for (size_t i = 0; i < req->n_stops; i++) {
+		stops[i] = strdup(req->stops[i]);
+		if (!stops[i])
+			return -ENOMEM;
+	}
+	return 0;
+}
+
+static int copy_request(struct sreq *r, const struct eng_request *req)
+{
+	r->req = *req;
+	r->req.ids = NULL; /* tokens has them */
+	r->req.stops = NULL;
+	r->req.n_stops = 0;
+	r->req.stop_ids = copy_array(req->stop_ids, req->n_stop_ids, sizeof(*req->stop_ids));
+	r->req.sampling.logit_bias =
+	        copy_array(req->sampling.logit_bias, req->sampling.n_logit_bias, sizeof(*req->sampling.logit_bias));
+	if (!r->req.stop_ids || !r->req.sampling.logit_bias)
+		return -ENOMEM;
+	return copy_stops(r, req);
+}
+
+/* Tokens of output that fit behind the prompt. The last one is never fed back, so a prompt that fills the
+ * context still has room for one. */
+static uint32_t clip_max_new(const struct eng_sched *s, const struct eng_request *req)
+{
+	uint32_t room = s->n_ctx - (uint32_t)req->n_ids;
+
+	if (req->kind == ENG_EMBED)
+		return 0;
+	if (room == 0)
+		room = 1;
+	return req->max_new == 0 || req->max_new > room ? room : req->max_new;
+}
+
+int sreq_new(const struct eng_sched *s, const struct eng_request *req, struct sreq **ret_r, struct err *err)
+{
+	struct sreq *r;
+	int e;
+
+	e = check_request(s, req, err);
+	if (e < 0)
+		return e;
+	r = calloc(1, sizeof(*r));
+	if (!r)
+		return err_set(err, -ENOMEM, "out of memory");
+	r->stop_id = -1;
+	r->n_prompt = r->n_tokens = (uint32_t)req->n_ids;
+	r->max_new = clip_max_new(s, req);
+	base_buf_init(&r->piece, PIECE_MAX);
+	r->tokens = calloc((size_t)r->n_prompt + r->max_new, sizeof(*r->tokens));
+	if (!r->tokens || copy_request(r, req) < 0) {
+		sreq_free(r);
+		return err_set(err, -ENOMEM, "out of memory");
+	}
+	memcpy(r->tokens, req->ids, req->n_ids * sizeof(*req->ids));
+	*ret_r = r;
+	return 0;
+}
+
+void sreq_free(struct sreq *r)
+{
+	if (!r)
+		return;
+	for (size_t i = 0; i < r->req.n_stops; i++)
+		free((char *)r->req.stops[i]);
+	free((void *)r->req.stops);
+	free((void *)r->req.stop_ids);
+	free((void *)r->req.sampling.logit_bias);
+	eng_sampler_free(r->sampler);
+	eng_textout_done(&r->text);
+	base_buf_done(&r->piece);
+	free(r->tokens);
+	free(r);
+}
+
+int sreq_start(const struct eng_sched *s, struct sreq *r)
+{
+	int e;
+
+	if (r->req.kind == ENG_EMBED)
+		return 0;
+	e = eng_sampler_new(&r->req.sampling, s->exec.n_vocab, &r->sampler);
+	if (e < 0)
+		return e;
+	for (uint32_t i = 0; i < r->n_prompt; i++)
+		eng_sampler_accept(r->sampler, r->tokens[i], false);
+	return eng_textout_init(&r->text, s->config.tokenizer, &r->req);
+}
+
+/* ---- Events ---- */
+
+void sreq_end(struct sreq *r, enum eng_finish finish)
+{
+	if (r->is_done)
+		return;
+	r->is_done = true;
+	r->finish = finish;
+}
+
+static void end_with_error(struct sreq *r, int code)
+{
+	if (r->error.code == 0)
+		(void)err_set(&r->error, code, "%s", strerror(-code));
+	sreq_end(r, ENG_FINISH_ERROR);
+}
+
+void sreq_emit_prompt(struct sreq *r, uint32_t position, const float *logits, uint32_t n_vocab)
+{
+	struct eng_top top[ENG_MAX_TOP];
+	struct eng_event ev = { .kind = ENG_EV_PROMPT,
+		                .request_id = r->id,
+		                .id = r->tokens[position],
+		                .position = position,
+		                .stop_id = -1 };
+
+	if (logits) {
+		ev.has_logprob = true;
+		ev.logprob = eng_logprobs(logits, n_vocab, ev.id, r->req.n_top, top);
+		ev.top = top;
+		ev.n_top = r->req.n_top;
+	}
+	r->req.on_event(r->req.arg, &ev);
+}
+
+void sreq_emit_embedding(struct sreq *r, const float *hidden, uint32_t n_embd)
+{
+	float *unit = calloc(n_embd, sizeof(*unit));
+	struct eng_event ev = { .kind = ENG_EV_EMBED, .request_id = r->id, .n_embedding = n_embd, .stop_id = -1 };
+	double sum = 0;
+
+	if (!unit) {
+		end_with_error(r, -ENOMEM);
+		return;
+	}
+	for (uint32_t i = 0; i < n_embd; i++)
+		sum += (double)hidden[i] * hidden[i];
+	for (uint32_t i = 0; i < n_embd; i++)
+		unit[i] = sum > 0 ? (float)(hidden[i] / sqrt(sum)) : 0.0f;
+	ev.embedding = unit;
+	r->req.on_event(r->req.arg, &ev);
+	free(unit);
+	sreq_end(r, ENG_FINISH_STOP);
+}
+
+void sreq_emit_done(struct sreq *r)
+{
+	struct eng_event ev = { .kind = ENG_EV_DONE,
+		                .request_id = r->id,
+		                .finish = r->finish,
+		                .stop_id = r->stop_id,
+		                .stop_text = r->stop_text,
+		                .n_prompt = r->n_prompt,
+		                .n_output = r->n_output,
+		                .error = r->finish == ENG_FINISH_ERROR ? &r->error : NULL };
+	const char *stop = NULL;
+
+	/* What was held back is final now; it may still complete a stop string (a character that came in
+	 * several tokens). */
+	base_buf_reset(&r->piece);
+	if (r->sampler && !r->stop_text) {
+		(void)eng_textout_flush(&r->text, r->n_output >= r->req.min_new, &r->piece, &stop);
+		if (stop && r->finish != ENG_FINISH_ERROR && r->finish != ENG_FINISH_ABORT) {
+			ev.finish = ENG_FINISH_STOP;
+			ev.stop_text = stop;
+		}
+	}
+	ev.text = base_buf_text(&r->piece);
+	ev.text_len = r->piece.len;
+	r->req.on_event(r->req.arg, &ev);
+}
+
+/* ---- One more token ---- */
+
+static bool in_list(const int32_t *ids, size_t n, int32_t id)
+{
+	for (size_t i = 0; i < n; i++) {
+		if (ids[i] == id)
+			return true;
+	}
+	return false;
+}
+
+static bool is_stop_id(const struct eng_sched *s, const struct sreq *r, int32_t id)
+{
+	return in_list(r->req.stop_ids, r->req.n_stop_ids, id) ||
+	       (!r->req.ignore_eos && in_list(s->eos_ids, s->config.n_eos_ids, id));
+}
+
+static void forbid(const struct eng_sched *s, const int32_t *ids, size_t n)
+{
+	for (size_t i = 0; i < n; i++) {
+		if (ids[i] >= 0 && (uint32_t)ids[i] < s->exec.n_vocab)
+			s->masked[ids[i]] = -INFINITY;
+	}
+}
+
+static int32_t pick(struct eng_sched *s, struct sreq *r, const float *logits)
+{
+	if (r->n_output >= r->req.min_new)
+		return eng_sampler_pick(r->sampler, logits);
+	memcpy(s->masked, logits, s->exec.n_vocab * sizeof(*logits));
+	forbid(s, r->req.stop_ids, r->req.n_stop_ids);
+	if (!r->req.ignore_eos)
+		forbid(s, s->eos_ids, s->config.n_eos_ids);
+	return eng_sampler_pick(r->sampler, s->masked);
+}
+
+static void emit_token(struct eng_sched *s, struct sreq *r, int32_t id, const float *logits)
+{
+	struct eng_top top[ENG_MAX_TOP];
+	struct eng_event ev = { .kind = ENG_EV_TOKEN,
+		                .request_id = r->id,
+		                .id = id,
+		                .position = r->n_output - 1,
+		                .text = base_buf_text(&r->piece),
+		                .text_len = r->piece.len,
+		                .stop_id = -1 };
+
+	if (r->req.logprobs) {
+		ev.has_logprob = true;
+		ev.logprob = eng_logprobs(logits, s->exec.n_vocab, id, r->req.n_top, top);
+		ev.top = top;
+		ev.n_top = r->req.n_top;
+	}
+	r->req.on_event(r->req.arg, &ev);
+}
+
+void sreq_take_token(struct eng_sched *s, struct sreq *r, const float *logits)
+{
+	int32_t id = pick(s, r, logits);
+	bool may_stop, is_stop;
+	int e = 0;
+
+	r->tokens[r->n_tokens++] = id;
+	r->n_output++;
+	eng_sampler_accept(r->sampler, id, true);
+
+	may_stop = r->n_output >= r->req.min_new;
+	is_stop = is_stop_id(s, r, id);
+	base_buf_reset(&r->piece);
+	/* The token that ends the output is not part of the text, unless it was asked for. */
+	if (!is_stop || (r->req.include_stop && r->req.keep_special))
+		e = eng_textout_push(&r->text, id, may_stop, &r->piece, &r->stop_text);
+	if (e < 0) {
+		end_with_error(r, e);
+		return;
+	}
+	emit_token(s, r, id, logits);
+	if (is_stop) {
+		r->stop_id = id;
+		sreq_end(r, ENG_FINISH_STOP);
+	} else if (r->stop_text) {
+		sreq_end(r, ENG_FINISH_STOP);
+	} else if (r->n_output >= r->max_new) {
+		sreq_end(r, ENG_FINISH_LENGTH);
+	}
+}

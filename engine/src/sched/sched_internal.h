@@ -1,0 +1,88 @@
+/* Shared by the scheduler's files: sched.c (queue, thread, life), request.c (one request's copies and
+ * events), step.c (forming a step and handing its results out). */
+#ifndef ENG_SCHED_INTERNAL_H
+#define ENG_SCHED_INTERNAL_H
+
+#include <pthread.h>
+#include <stdatomic.h>
+
+#include "kv/kv.h"
+#include "sampler/sampler.h"
+#include "sched/sched.h"
+#include "sched/textout.h"
+
+enum { ENG_MAX_TOP = 20 };
+
+struct sreq {
+	struct sreq *next; /* in the queue */
+	uint64_t id;
+	struct eng_request req; /* every pointer in it is ours */
+	atomic_bool cancelled;
+
+	/* Below: only the scheduler's thread, from admission on. */
+	int32_t *tokens; /* prompt, then output */
+	uint32_t n_prompt, n_tokens, n_computed;
+	uint32_t max_new, n_output;
+	struct eng_kv_seq kv;
+	struct eng_sampler *sampler;
+	struct eng_textout text;
+	struct base_buf piece; /* text of the current event */
+
+	bool is_done;
+	enum eng_finish finish;
+	int32_t stop_id;
+	const char *stop_text;
+	struct err error;
+};
+
+/* One sequence's part of the step being formed; step_seq [i] and parts [i] belong together. */
+struct step_part {
+	struct sreq *r;
+	bool is_prefill;
+};
+
+struct eng_sched {
+	struct eng_exec exec;
+	struct eng_sched_config config;
+	int32_t *eos_ids;
+	uint32_t n_ctx; /* most tokens of one sequence, also bounded by the pool */
+
+	pthread_t thread;
+	bool has_thread;
+	pthread_mutex_t lock;
+	pthread_cond_t wake; /* the scheduler: work or stop */
+	pthread_cond_t idle; /* drain: n_live became 0 */
+	/* protected by lock */
+	struct sreq *queue_head, **queue_tail;
+	struct sreq **running; /* [max_running], in the order of admission; changed by the thread only */
+	uint32_t n_running, n_queued;
+	uint32_t n_live; /* submitted and DONE not yet delivered */
+	uint64_t next_id;
+	bool is_draining, is_stopping;
+	struct eng_stats stats;
+
+	/* the scheduler's thread only */
+	struct eng_kv_pool *pool;
+	struct eng_step_seq *seqs; /* [max_running] */
+	struct step_part *parts;   /* [max_running] */
+	float *masked;             /* [n_vocab] */
+	bool last_was_embed;
+	uint32_t first_decode; /* rotates, so that nobody starves when a step cannot hold all */
+};
+
+/* request.c */
+int sreq_new(const struct eng_sched *s, const struct eng_request *req, struct sreq **ret_r, struct err *err);
+void sreq_free(struct sreq *r);
+/* What only a running request needs: sampler, detokenizer. */
+int sreq_start(const struct eng_sched *s, struct sreq *r);
+void sreq_end(struct sreq *r, enum eng_finish finish);
+void sreq_emit_prompt(struct sreq *r, uint32_t position, const float *logits, uint32_t n_vocab);
+void sreq_emit_embedding(struct sreq *r, const float *hidden, uint32_t n_embd);
+void sreq_emit_done(struct sreq *r);
+/* Samples from logits, hands the token out and decides whether the request ends. */
+void sreq_take_token(struct eng_sched *s, struct sreq *r, const float *logits);
+
+/* step.c: computes one step over the running requests; those that ended have is_done set. */
+void sched_step(struct eng_sched *s);
+
+#endif

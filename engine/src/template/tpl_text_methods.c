@@ -1,0 +1,701 @@
+/* The methods of Python's str. Arguments arrive bound: args->pos[i] is parameter i or TPL_MISSING. */
+#include "tpl_interp.h"
+
+#include <errno.h>
+#include <string.h>
+#include <utf8proc.h>
+
+#define METHOD(name)                                                                                  \
+	static int name(struct tpl_rt *rt, const struct tpl_value *self, const struct tpl_args *args, \
+	                struct tpl_value *ret)
+
+METHOD(m_upper)
+{
+	(void)args;
+	return tpl_text_case(rt, self, true, ret);
+}
+
+METHOD(m_lower)
+{
+	(void)args;
+	return tpl_text_case(rt, self, false, ret);
+}
+
+METHOD(m_capitalize)
+{
+	(void)args;
+	return tpl_text_capitalize(rt, self, ret);
+}
+
+static bool is_letter(uint32_t cp)
+{
+	utf8proc_category_t c = utf8proc_category((utf8proc_int32_t)cp);
+
+	return c >= UTF8PROC_CATEGORY_LU && c <= UTF8PROC_CATEGORY_LO;
+}
+
+/* title() and swapcase() decide per character. */
+static int map_case(struct tpl_rt *rt, const struct tpl_value *self, bool swap, struct tpl_value *ret)
+{
+	struct base_buf buf = BASE_BUF_INIT((size_t)TPL_MAX_OUTPUT_MIB << 20);
+	bool after_letter = false, upper;
+	uint32_t cp;
+	int r;
+
+	for (size_t i = 0; i < self->len;) {
+		i += tpl_utf8_next(self->u.s + i, self->len - i, &cp);
+		upper = swap ? utf8proc_category((utf8proc_int32_t)cp) == UTF8PROC_CATEGORY_LL : !after_letter;
+		after_letter = is_letter(cp);
+		tpl_utf8_put(&buf, (uint32_t)(upper ? utf8proc_toupper((utf8proc_int32_t)cp)
+		                                    : utf8proc_tolower((utf8proc_int32_t)cp)));
+	}
+	r = tpl_text_from_buf(rt, &buf, ret);
+	base_buf_done(&buf);
+	return r;
+}
+
+METHOD(m_title)
+{
+	(void)args;
+	return map_case(rt, self, false, ret);
+}
+
+METHOD(m_swapcase)
+{
+	(void)args;
+	return map_case(rt, self, true, ret);
+}
+
+static int strip(struct tpl_rt *rt, const struct tpl_value *self, const struct tpl_args *args, bool left, bool right,
+                 struct tpl_value *ret)
+{
+	const struct tpl_value *chars = &args->pos[0];
+
+	if (chars->type != TPL_MISSING && chars->type != TPL_NONE && chars->type != TPL_STR)
+		return tpl_fail(rt, -EINVAL, "strip arg must be None or str");
+	*ret = tpl_text_strip(self, chars, left, right);
+	return 0;
+}
+
+METHOD(m_strip)
+{
+	return strip(rt, self, args, true, true, ret);
+}
+
+METHOD(m_lstrip)
+{
+	return strip(rt, self, args, true, false, ret);
+}
+
+METHOD(m_rstrip)
+{
+	return strip(rt, self, args, false, true, ret);
+}
+
+static bool has_affix(const struct tpl_value *self, const struct tpl_value *affix, bool end)
+{
+	return self->len >= affix->len &&
+	       memcmp(self->u.s + (end ? self->len - affix->len : 0), affix->u.s, affix->len) == 0;
+}
+
+/* startswith, endswith: one text or a tuple of them, within optional bounds. */
+static int test_affix(struct tpl_rt *rt, const struct tpl_value *self, const struct tpl_args *args, bool end,
+                      struct tpl_value *ret)
+{
+	const struct tpl_value *affix = &args->pos[0], *one;
+	struct tpl_value bounds[3] = { tpl_none(), tpl_none(), tpl_none() }, within = *self;
+	bool found = false;
+	size_t n = 1;
+	int r = 0;
+
+	for (int i = 0; i < 2; i++)
+		bounds[i] = args->pos[i + 1].type == TPL_MISSING ? tpl_none() : args->pos[i + 1];
+	if (bounds[0].type != TPL_NONE || bounds[1].type != TPL_NONE)
+		r = tpl_slice(rt, self, bounds, &within);
+	if (r < 0)
+		return r;
+	if (affix->type == TPL_UNDEF)
+		return tpl_fail_undefined(rt, affix);
+	if (tpl_is_kind(affix, TPL_KIND_TUPLE))
+		n = affix->u.list->n;
+	for (size_t i = 0; !found && i < n; i++) {
+		one = affix->type == TPL_LIST ? &affix->u.list->v[i] : affix;
+		if (one->type != TPL_STR)
+			return tpl_fail(rt, -EINVAL, "%s first arg must be str or a tuple of str, not %s",
+			                end ? "endswith" : "startswith", tpl_type_name(one));
+		found = has_affix(&within, one, end);
+	}
+	*ret = tpl_bool(found);
+	return 0;
+}
+
+METHOD(m_startswith)
+{
+	return test_affix(rt, self, args, false, ret);
+}
+
+METHOD(m_endswith)
+{
+	return test_affix(rt, self, args, true, ret);
+}
+
+static int remove_affix(struct tpl_rt *rt, const struct tpl_value *self, const struct tpl_args *args, bool end,
+                        struct tpl_value *ret)
+{
+	struct tpl_value affix;
+	int r = tpl_arg_text(rt, &args->pos[0], end ? "removesuffix()" : "removeprefix()", NULL, &affix);
+
+	if (r < 0)
+		return r;
+	*ret = *self;
+	if (!has_affix(self, &affix, end))
+		return 0;
+	*ret = tpl_text(self->u.s + (end ? 0 : affix.len), self->len - affix.len);
+	return 0;
+}
+
+METHOD(m_removeprefix)
+{
+	return remove_affix(rt, self, args, false, ret);
+}
+
+METHOD(m_removesuffix)
+{
+	return remove_affix(rt, self, args, true, ret);
+}
+
+/* ---- Splitting ---------------------------------------------------------------------------------------------- */
+
+static size_t skip_blanks(const struct tpl_value *v, size_t i, bool blanks)
+{
+	uint32_t cp;
+	size_t n;
+
+	while (i < v->len) {
+		n = tpl_utf8_next(v->u.s + i, v->len - i, &cp);
+		if (tpl_is_space(cp) != blanks)
+			break;
+		i += n;
+	}
+	return i;
+}
+
+static int split_blanks(struct tpl_rt *rt, const struct tpl_value *v, int64_t max, struct tpl_list *l)
+{
+	size_t i = skip_blanks(v, 0, true), end;
+	struct tpl_value rest;
+	int r = 0;
+
+	while (r == 0 && i < v->len) {
+		if (max >= 0 && (int64_t)l->n == max) {
+			rest = tpl_text(v->u.s + i, v->len - i);
+			rest = tpl_text_strip(&rest, &(struct tpl_value){ 0 }, false, true);
+			return tpl_list_push(rt, l, rest);
+		}
+		end = skip_blanks(v, i, false);
+		r = tpl_list_push(rt, l, tpl_text(v->u.s + i, end - i));
+		i = skip_blanks(v, end, true);
+	}
+	return r;
+}
+
+/* From the right: the pieces come last first. */
+static int rsplit_blanks(struct tpl_rt *rt, const struct tpl_value *v, int64_t max, struct tpl_list *l)
+{
+	const struct tpl_value any = { 0 };
+	struct tpl_value rest = tpl_text_strip(v, &any, false, true);
+	size_t begin, n;
+	uint32_t cp;
+	int r = 0;
+
+	while (r == 0 && rest.len) {
+		if (max >= 0 && (int64_t)l->n == max) {
+			rest = tpl_text_strip(&rest, &any, true, false);
+			return rest.len ? tpl_list_push(rt, l, rest) : 0;
+		}
+		for (begin = rest.len; begin > 0; begin -= n) {
+			n = tpl_utf8_prev(rest.u.s, begin);
+			(void)tpl_utf8_next(rest.u.s + begin - n, n, &cp);
+			if (tpl_is_space(cp))
+				break;
+		}
+		r = tpl_list_push(rt, l, tpl_text(rest.u.s + begin, rest.len - begin));
+		rest.len = begin;
+		rest = tpl_text_strip(&rest, &any, false, true);
+	}
+	return r;
+}
+
+static int split_on(struct tpl_rt *rt, const struct tpl_value *v, const struct tpl_value *sep, int64_t max,
+                    struct tpl_list *l)
+{
+	size_t at = 0;
+	int64_t next;
+	int r = 0;
+
+	while (r == 0 && (max < 0 || (int64_t)l->n < max)) {
+		next = tpl_find(v->u.s, v->len, sep->u.s, sep->len, at);
+		if (next < 0)
+			break;
+		r = tpl_list_push(rt, l, tpl_text(v->u.s + at, (size_t)next - at));
+		at = (size_t)next + sep->len;
+	}
+	return r < 0 ? r : tpl_list_push(rt, l, tpl_text(v->u.s + at, v->len - at));
+}
+
+/* Offset of the last needle that ends at or before `end`, or -1. */
+static int64_t rfind(const char *s, size_t end, const struct tpl_value *needle)
+{
+	if (needle->len > end)
+		return -1;
+	for (size_t i = end - needle->len + 1; i-- > 0;) {
+		if (memcmp(s + i, needle->u.s, needle->len) == 0)
+			return (int64_t)i;
+	}
+	return -1;
+}
+
+static int rsplit_on(struct tpl_rt *rt, const struct tpl_value *v, const struct tpl_value *sep, int64_t max,
+                     struct tpl_list *l)
+{
+	size_t end = v->len;
+	int64_t at;
+	int r = 0;
+
+	while (r == 0 && (max < 0 || (int64_t)l->n < max)) {
+		at = rfind(v->u.s, end, sep);
+		if (at < 0)
+			break;
+		r = tpl_list_push(rt, l, tpl_text(v->u.s + at + sep->len, end - (size_t)at - sep->len));
+		end = (size_t)at;
+	}
+	return r < 0 ? r : tpl_list_push(rt, l, tpl_text(v->u.s, end));
+}
+
+static void reverse_items(struct tpl_list *l)
+{
+	for (size_t i = 0; i < l->n / 2; i++) {
+		struct tpl_value v = l->v[i];
+
+		l->v[i] = l->v[l->n - 1 - i];
+		l->v[l->n - 1 - i] = v;
+	}
+}
+
+static int split(struct tpl_rt *rt, const struct tpl_value *self, const struct tpl_args *args, bool right,
+                 struct tpl_value *ret)
+{
+	const struct tpl_value *sep = &args->pos[0];
+	struct tpl_list *l;
+	int64_t max;
+	int r = tpl_arg_int(rt, &args->pos[1], "split()", -1, &max);
+
+	if (r == 0)
+		r = tpl_list_new(rt, TPL_KIND_LIST, 0, &l);
+	if (r < 0)
+		return r;
+	if (sep->type == TPL_MISSING || sep->type == TPL_NONE) {
+		r = right ? rsplit_blanks(rt, self, max, l) : split_blanks(rt, self, max, l);
+	} else {
+		if (sep->type == TPL_UNDEF)
+			return tpl_fail_undefined(rt, sep);
+		if (sep->type != TPL_STR)
+			return tpl_fail(rt, -EINVAL, "must be str or None, not %s", tpl_type_name(sep));
+		if (sep->len == 0)
+			return tpl_fail(rt, -EINVAL, "empty separator");
+		r = right ? rsplit_on(rt, self, sep, max, l) : split_on(rt, self, sep, max, l);
+	}
+	if (right)
+		reverse_items(l);
+	*ret = tpl_list_value(l);
+	return r;
+}
+
+METHOD(m_split)
+{
+	return split(rt, self, args, false, ret);
+}
+
+METHOD(m_rsplit)
+{
+	return split(rt, self, args, true, ret);
+}
+
+METHOD(m_splitlines)
+{
+	bool keep = tpl_arg_bool(&args->pos[0], false);
+	size_t begin = 0, n;
+	struct tpl_list *l;
+	uint32_t cp;
+	int r = tpl_list_new(rt, TPL_KIND_LIST, 0, &l);
+
+	for (size_t i = 0; r == 0 && i < self->len;) {
+		n = tpl_utf8_next(self->u.s + i, self->len - i, &cp);
+		if (!((cp >= 10 && cp <= 13) || (cp >= 0x1c && cp <= 0x1e) || cp == 0x85 || cp == 0x2028 ||
+		      cp == 0x2029)) {
+			i += n;
+			continue;
+		}
+		if (cp == '\r' && i + 1 < self->len && self->u.s[i + 1] == '\n')
+			n = 2;
+		r = tpl_list_push(rt, l, tpl_text(self->u.s + begin, i - begin + (keep ? n : 0)));
+		i += n;
+		begin = i;
+	}
+	if (r == 0 && begin < self->len)
+		r = tpl_list_push(rt, l, tpl_text(self->u.s + begin, self->len - begin));
+	*ret = tpl_list_value(l);
+	return r;
+}
+
+static int partition(struct tpl_rt *rt, const struct tpl_value *self, const struct tpl_args *args, bool right,
+                     struct tpl_value *ret)
+{
+	struct tpl_value sep, none = tpl_text("", 0);
+	struct tpl_list *l;
+	int64_t at = -1;
+	int r = tpl_arg_text(rt, &args->pos[0], "partition()", NULL, &sep);
+
+	if (r == 0 && sep.len == 0)
+		r = tpl_fail(rt, -EINVAL, "empty separator");
+	if (r == 0)
+		r = tpl_list_new(rt, TPL_KIND_TUPLE, 3, &l);
+	if (r < 0)
+		return r;
+	at = right ? rfind(self->u.s, self->len, &sep) : tpl_find(self->u.s, self->len, sep.u.s, sep.len, 0);
+	l->n = 3;
+	l->v[0] = l->v[1] = l->v[2] = none;
+	if (at < 0) {
+		l->v[right ? 2 : 0] = *self;
+	} else {
+		l->v[0] = tpl_text(self->u.s, (size_t)at);
+		l->v[1] = sep;
+		l->v[2] = tpl_text(self->u.s + at + sep.len, self->len - (size_t)at - sep.len);
+	}
+	*ret = tpl_list_value(l);
+	return 0;
+}
+
+METHOD(m_partition)
+{
+	return partition(rt, self, args, false, ret);
+}
+
+METHOD(m_rpartition)
+{
+	return partition(rt, self, args, true, ret);
+}
+
+/* ---- Searching and joining ---------------------------------------------------------------------------------- */
+
+/* Code point position of args[0] within optional bounds, -1 when it is not there. */
+static int find_position(struct tpl_rt *rt, const struct tpl_value *self, const struct tpl_args *args, bool last,
+                         int64_t *ret)
+{
+	struct tpl_value needle, within = *self, bounds[3] = { tpl_none(), tpl_none(), tpl_none() };
+	int64_t at;
+	int r = tpl_arg_text(rt, &args->pos[0], "find()", NULL, &needle);
+
+	for (int i = 0; i < 2; i++)
+		bounds[i] = args->pos[i + 1].type == TPL_MISSING ? tpl_none() : args->pos[i + 1];
+	if (r == 0 && (bounds[0].type != TPL_NONE || bounds[1].type != TPL_NONE))
+		r = tpl_slice(rt, self, bounds, &within);
+	if (r == 0)
+		r = tpl_step(rt, within.len >> 4);
+	if (r < 0)
+		return r;
+	at = last ? rfind(within.u.s, within.len, &needle)
+	          : tpl_find(within.u.s, within.len, needle.u.s, needle.len, 0);
+	*ret = at < 0 ? -1 : (int64_t)tpl_utf8_count(self->u.s, (size_t)(within.u.s - self->u.s) + (size_t)at);
+	return 0;
+}
+
+static int find_common(struct tpl_rt *rt, const struct tpl_value *self, const struct tpl_args *args, bool last,
+                       bool must, struct tpl_value *ret)
+{
+	int64_t at = -1;
+	int r = find_position(rt, self, args, last, &at);
+
+	if (r == 0 && at < 0 && must)
+		return tpl_fail(rt, -EINVAL, "substring not found");
+	*ret = tpl_int(at);
+	return r;
+}
+
+METHOD(m_find)
+{
+	return find_common(rt, self, args, false, false, ret);
+}
+
+METHOD(m_rfind)
+{
+	return find_common(rt, self, args, true, false, ret);
+}
+
+METHOD(m_index)
+{
+	return find_common(rt, self, args, false, true, ret);
+}
+
+METHOD(m_rindex)
+{
+	return find_common(rt, self, args, true, true, ret);
+}
+
+METHOD(m_count)
+{
+	struct tpl_value needle;
+	int64_t n = 0, at = 0;
+	int r = tpl_arg_text(rt, &args->pos[0], "count()", NULL, &needle);
+
+	if (r < 0)
+		return r;
+	if (needle.len == 0)
+		n = (int64_t)tpl_utf8_count(self->u.s, self->len) + 1;
+	while (needle.len && (at = tpl_find(self->u.s, self->len, needle.u.s, needle.len, (size_t)at)) >= 0) {
+		at += (int64_t)needle.len;
+		n++;
+	}
+	*ret = tpl_int(n);
+	return tpl_step(rt, self->len >> 4);
+}
+
+METHOD(m_replace)
+{
+	struct tpl_value from, to;
+	int64_t count;
+	int r = tpl_arg_text(rt, &args->pos[0], "replace()", NULL, &from);
+
+	if (r == 0)
+		r = tpl_arg_text(rt, &args->pos[1], "replace()", NULL, &to);
+	if (r == 0)
+		r = tpl_arg_int(rt, &args->pos[2], "replace()", -1, &count);
+	return r < 0 ? r : tpl_text_replace(rt, self, &from, &to, count, ret);
+}
+
+METHOD(m_join)
+{
+	struct base_buf buf = BASE_BUF_INIT((size_t)TPL_MAX_OUTPUT_MIB << 20);
+	struct tpl_list *l;
+	int r = tpl_iterate(rt, &args->pos[0], &l);
+
+	for (size_t i = 0; r == 0 && i < l->n; i++) {
+		if (l->v[i].type != TPL_STR) {
+			r = tpl_fail(rt, -EINVAL, "sequence item %zu: expected str instance, %s found", i,
+			             tpl_type_name(&l->v[i]));
+			break;
+		}
+		if (i)
+			(void)base_buf_append(&buf, self->u.s, self->len);
+		(void)base_buf_append(&buf, l->v[i].u.s, l->v[i].len);
+	}
+	if (r == 0)
+		r = tpl_text_from_buf(rt, &buf, ret);
+	base_buf_done(&buf);
+	return r;
+}
+
+METHOD(m_format)
+{
+	return tpl_format_braces(rt, self, args, ret);
+}
+
+/* ---- Padding ---------------------------------------------------------------------------------------------------- */
+
+static int pad(struct tpl_rt *rt, const struct tpl_value *self, const struct tpl_args *args, char align,
+               struct tpl_value *ret)
+{
+	struct base_buf buf = BASE_BUF_INIT((size_t)TPL_MAX_OUTPUT_MIB << 20);
+	struct tpl_value fill;
+	int64_t width, n = (int64_t)tpl_utf8_count(self->u.s, self->len), before, total;
+	int r = tpl_arg_int(rt, &args->pos[0], "width", 0, &width);
+
+	if (r == 0)
+		r = tpl_arg_text(rt, &args->pos[1], "fill character", align == '0' ? "0" : " ", &fill);
+	if (r == 0 && tpl_utf8_count(fill.u.s, fill.len) != 1)
+		r = tpl_fail(rt, -EINVAL, "The fill character must be exactly one character long");
+	if (r == 0 && width > 1 << 20)
+		r = tpl_fail_memory(rt);
+	if (r < 0)
+		return r;
+	total = width > n ? width - n : 0;
+	/* Python's center() puts the odd blank left when the width is odd. */
+	before = align == '<' ? 0 : align == '^' ? total / 2 + (total & width & 1) : total;
+	for (int64_t i = 0; i < before; i++)
+		(void)base_buf_append(&buf, fill.u.s, fill.len);
+	(void)base_buf_append(&buf, self->u.s, self->len);
+	for (int64_t i = before; i < total; i++)
+		(void)base_buf_append(&buf, fill.u.s, fill.len);
+	r = tpl_text_from_buf(rt, &buf, ret);
+	base_buf_done(&buf);
+	return r;
+}
+
+METHOD(m_ljust)
+{
+	return pad(rt, self, args, '<', ret);
+}
+
+METHOD(m_rjust)
+{
+	return pad(rt, self, args, '>', ret);
+}
+
+METHOD(m_center)
+{
+	return pad(rt, self, args, '^', ret);
+}
+
+METHOD(m_zfill)
+{
+	struct tpl_value sign = tpl_text(self->u.s, 0), digits = *self, width[TPL_MAX_PARAMS] = { args->pos[0] };
+	const struct tpl_args padded = { .pos = width };
+	int64_t n;
+	int r = tpl_arg_int(rt, &args->pos[0], "zfill()", 0, &n);
+
+	if (r < 0)
+		return r;
+	if (self->len && (self->u.s[0] == '+' || self->u.s[0] == '-')) {
+		sign.len = 1;
+		digits = tpl_text(self->u.s + 1, self->len - 1);
+		width[0] = tpl_int(n > 0 ? n - 1 : 0);
+	}
+	r = pad(rt, &digits, &padded, '0', ret);
+	return r < 0 || !sign.len ? r : tpl_text_concat(rt, &sign, ret->u.s, ret->len, ret);
+}
+
+/* ---- Questions --------------------------------------------------------------------------------------------------- */
+
+static bool is_digit(uint32_t cp)
+{
+	return utf8proc_category((utf8proc_int32_t)cp) == UTF8PROC_CATEGORY_ND;
+}
+
+static bool is_alnum(uint32_t cp)
+{
+	return is_letter(cp) || is_digit(cp);
+}
+
+static bool is_ascii(uint32_t cp)
+{
+	return cp < 0x80;
+}
+
+/* Not empty, and all characters are. */
+static int all_are(const struct tpl_value *self, bool (*is)(uint32_t cp), struct tpl_value *ret)
+{
+	bool all = self->len > 0;
+	uint32_t cp;
+
+	for (size_t i = 0; all && i < self->len;) {
+		i += tpl_utf8_next(self->u.s + i, self->len - i, &cp);
+		all = is(cp);
+	}
+	*ret = tpl_bool(all);
+	return 0;
+}
+
+METHOD(m_isdigit)
+{
+	(void)rt, (void)args;
+	return all_are(self, is_digit, ret);
+}
+
+METHOD(m_isalpha)
+{
+	(void)rt, (void)args;
+	return all_are(self, is_letter, ret);
+}
+
+METHOD(m_isalnum)
+{
+	(void)rt, (void)args;
+	return all_are(self, is_alnum, ret);
+}
+
+METHOD(m_isspace)
+{
+	(void)rt, (void)args;
+	return all_are(self, tpl_is_space, ret);
+}
+
+METHOD(m_isascii)
+{
+	(void)rt, (void)args;
+	*ret = tpl_bool(true);
+	return self->len ? all_are(self, is_ascii, ret) : 0;
+}
+
+/* Some letter has case, and none has the other one. */
+static bool has_only_case(const struct tpl_value *self, bool upper)
+{
+	utf8proc_category_t c;
+	bool some = false;
+	uint32_t cp;
+
+	for (size_t i = 0; i < self->len;) {
+		i += tpl_utf8_next(self->u.s + i, self->len - i, &cp);
+		c = utf8proc_category((utf8proc_int32_t)cp);
+		if (c == (upper ? UTF8PROC_CATEGORY_LL : UTF8PROC_CATEGORY_LU) || c == UTF8PROC_CATEGORY_LT)
+			return false;
+		some |= c == (upper ? UTF8PROC_CATEGORY_LU : UTF8PROC_CATEGORY_LL);
+	}
+	return some;
+}
+
+METHOD(m_isupper)
+{
+	(void)rt, (void)args;
+	*ret = tpl_bool(has_only_case(self, true));
+	return 0;
+}
+
+METHOD(m_islower)
+{
+	(void)rt, (void)args;
+	*ret = tpl_bool(has_only_case(self, false));
+	return 0;
+}
+
+const struct tpl_method tpl_text_methods[] = {
+	{ "capitalize", "", 0, m_capitalize },
+	{ "casefold", "", 0, m_lower },
+	{ "center", "width fillchar", 1, m_center },
+	{ "count", "sub", 1, m_count },
+	{ "endswith", "suffix start end", 1, m_endswith },
+	{ "find", "sub start end", 1, m_find },
+	{ "format", NULL, 0, m_format },
+	{ "index", "sub start end", 1, m_index },
+	{ "isalnum", "", 0, m_isalnum },
+	{ "isalpha", "", 0, m_isalpha },
+	{ "isascii", "", 0, m_isascii },
+	{ "isdecimal", "", 0, m_isdigit },
+	{ "isdigit", "", 0, m_isdigit },
+	{ "islower", "", 0, m_islower },
+	{ "isnumeric", "", 0, m_isdigit },
+	{ "isspace", "", 0, m_isspace },
+	{ "isupper", "", 0, m_isupper },
+	{ "join", "iterable", 1, m_join },
+	{ "ljust", "width fillchar", 1, m_ljust },
+	{ "lower", "", 0, m_lower },
+	{ "lstrip", "chars", 0, m_lstrip },
+	{ "partition", "sep", 1, m_partition },
+	{ "removeprefix", "prefix", 1, m_removeprefix },
+	{ "removesuffix", "suffix", 1, m_removesuffix },
+	{ "replace", "old new count", 2, m_replace },
+	{ "rfind", "sub start end", 1, m_rfind },
+	{ "rindex", "sub start end", 1, m_rindex },
+	{ "rjust", "width fillchar", 1, m_rjust },
+	{ "rpartition", "sep", 1, m_rpartition },
+	{ "rsplit", "sep maxsplit", 0, m_rsplit },
+	{ "rstrip", "chars", 0, m_rstrip },
+	{ "split", "sep maxsplit", 0, m_split },
+	{ "splitlines", "keepends", 0, m_splitlines },
+	{ "startswith", "prefix start end", 1, m_startswith },
+	{ "strip", "chars", 0, m_strip },
+	{ "swapcase", "", 0, m_swapcase },
+	{ "title", "", 0, m_title },
+	{ "upper", "", 0, m_upper },
+	{ "zfill", "width", 1, m_zfill },
+	{ 0 },
+};

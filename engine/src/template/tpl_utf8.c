@@ -1,0 +1,108 @@
+/* UTF-8 walking for text that is indexed by code point, and byte search.
+ *
+ * Context text is valid UTF-8 (jansson checks), but a template file need not be: an invalid byte counts
+ * as one code point of its own, so that slices and loops always advance and never read past the end. */
+#include "tpl_interp.h"
+
+#include <string.h>
+
+size_t tpl_utf8_next(const char *s, size_t len, uint32_t *ret_cp)
+{
+	const unsigned char *p = (const unsigned char *)s;
+	uint32_t cp;
+	size_t n;
+
+	if (p[0] < 0x80) {
+		*ret_cp = p[0];
+		return 1;
+	}
+	n = p[0] >= 0xf0 ? 4 : p[0] >= 0xe0 ? 3 : 2;
+	*ret_cp = 0xfffd;
+	if (p[0] < 0xc2 || p[0] > 0xf4 || n > len)
+		return 1;
+	cp = p[0] & (0x7fu >> n);
+	for (size_t i = 1; i < n; i++) {
+		if ((p[i] & 0xc0) != 0x80)
+			return 1;
+		cp = cp << 6 | (p[i] & 0x3fu);
+	}
+	*ret_cp = cp;
+	return n;
+}
+
+size_t tpl_utf8_prev(const char *s, size_t len)
+{
+	uint32_t cp;
+
+	for (size_t n = 2; n <= 4 && n <= len; n++) {
+		if (((unsigned char)s[len - n] & 0xc0) == 0xc0)
+			return tpl_utf8_next(s + len - n, n, &cp) == n ? n : 1;
+	}
+	return 1;
+}
+
+size_t tpl_utf8_count(const char *s, size_t len)
+{
+	size_t count = 0;
+	uint32_t cp;
+
+	for (size_t i = 0; i < len; count++)
+		i += tpl_utf8_next(s + i, len - i, &cp);
+	return count;
+}
+
+size_t tpl_utf8_offset(const char *s, size_t len, size_t n)
+{
+	uint32_t cp;
+	size_t i = 0;
+
+	while (n-- > 0 && i < len)
+		i += tpl_utf8_next(s + i, len - i, &cp);
+	return i;
+}
+
+void tpl_utf8_put(struct base_buf *out, uint32_t cp)
+{
+	char b[4];
+	size_t n;
+
+	if (cp >= 0x110000 || (cp >= 0xd800 && cp < 0xe000))
+		cp = 0xfffd;
+	if (cp < 0x80) {
+		b[0] = (char)cp;
+		n = 1;
+	} else if (cp < 0x800) {
+		b[0] = (char)(0xc0 | cp >> 6);
+		n = 2;
+	} else if (cp < 0x10000) {
+		b[0] = (char)(0xe0 | cp >> 12);
+		n = 3;
+	} else {
+		b[0] = (char)(0xf0 | cp >> 18);
+		n = 4;
+	}
+	for (size_t i = 1; i < n; i++)
+		b[i] = (char)(0x80 | (cp >> (6 * (n - 1 - i)) & 0x3f));
+	(void)base_buf_append(out, b, n); /* sticky: seen when the buffer is used */
+}
+
+/* What Python's str.isspace() accepts. */
+bool tpl_is_space(uint32_t cp)
+{
+	if (cp < 0x80)
+		return cp == ' ' || (cp >= 9 && cp <= 13) || (cp >= 0x1c && cp <= 0x1f);
+	return cp == 0x85 || cp == 0xa0 || cp == 0x1680 || (cp >= 0x2000 && cp <= 0x200a) || cp == 0x2028 ||
+	       cp == 0x2029 || cp == 0x202f || cp == 0x205f || cp == 0x3000;
+}
+
+int64_t tpl_find(const char *hay, size_t hay_len, const char *needle, size_t len, size_t from)
+{
+	const char *p;
+
+	if (from > hay_len)
+		return -1;
+	if (len == 0)
+		return (int64_t)from;
+	p = memmem(hay + from, hay_len - from, needle, len);
+	return p ? p - hay : -1;
+}

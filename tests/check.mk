@@ -1,0 +1,25 @@
+# make check, make fuzz, make bench.
+
+# Everything that can be tested, one line per test program, the last line counts. The script calls back for builds.
+.PHONY: check
+check: deps
+	+@MAKE='$(MAKE)' BUILD_DIR=$(B) SAN='$(SAN)' PARALLEL='$(parallel)' tests/tools/check.sh
+
+# libFuzzer binaries: build/fuzz/fuzz_NAME; to fuzz: build/fuzz/fuzz_NAME NEW_CORPUS tests/fuzz/corpus/NAME
+.PHONY: fuzz fuzz-binaries
+fuzz:
+	+@$(MAKE) --no-print-directory $(parallel) FUZZ=1 SAN= fuzz-binaries
+fuzz-binaries: $(FUZZ_NAMES:%=$(B)/fuzz_%)
+
+ifdef FUZZ
+$(B)/fuzz_%: $(B)/obj/tests/fuzz/fuzz_%.o $(TEST_ARCHIVES) $(B)/ldflags
+	$(call say,LINK,$@)
+	$(Q)$(CC) $(LDFLAGS) -o $@ $< -Wl,--start-group $(TEST_ARCHIVES) -Wl,--end-group $(LDLIBS)
+endif
+
+# JSON lines on standard output, everything else on standard error.
+.PHONY: bench bench-binaries
+bench-binaries: all $(BENCHES)
+bench:
+	+@$(MAKE) --no-print-directory $(parallel) bench-binaries >&2
+	@for b in $(BENCHES); do TESTS_DIR=$(CURDIR)/tests $$b || exit; done

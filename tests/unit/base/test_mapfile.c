@@ -1,0 +1,121 @@
+#include "base/mapfile.h"
+
+#include <errno.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "test.h"
+
+static char dir[64];
+static char path[128];
+
+static int set_up(void **state)
+{
+	(void)state;
+	(void)snprintf(dir, sizeof(dir), "/tmp/test-mapfile-XXXXXX");
+	if (!mkdtemp(dir))
+		return -1;
+	(void)snprintf(path, sizeof(path), "%s/file", dir);
+	return 0;
+}
+
+static int tear_down(void **state)
+{
+	(void)state;
+	(void)unlink(path);
+	return rmdir(dir); /* nothing else may be left in it */
+}
+
+static void what_is_written_can_be_mapped_and_read(void **state)
+{
+	struct base_buf b = BASE_BUF_INIT(100);
+	struct base_mapfile map;
+	struct stat st;
+
+	(void)state;
+	assert_int_equal(base_write_file_atomic(path, "a\0b", 3, 0640, NULL), 0);
+	assert_int_equal(stat(path, &st), 0);
+	assert_int_equal(st.st_mode & 0777, 0640);
+	assert_int_equal(base_mapfile_open(path, &map, NULL), 0);
+	assert_int_equal(map.size_bytes, 3);
+	assert_memory_equal(map.data, "a\0b", 3);
+	assert_int_equal(base_read_file(path, &b, NULL), 0);
+	assert_int_equal(b.len, 3);
+	assert_memory_equal(b.data, "a\0b", 4);
+	base_buf_done(&b);
+
+	/* A mapping stays what it was when the file is replaced. */
+	assert_int_equal(base_write_file_atomic(path, "other", 5, 0600, NULL), 0);
+	assert_memory_equal(map.data, "a\0b", 3);
+	base_mapfile_close(&map);
+	assert_null(map.data);
+	base_mapfile_close(&map);
+}
+
+static void an_empty_file_is_no_error(void **state)
+{
+	struct base_buf b = BASE_BUF_INIT(100);
+	struct base_mapfile map = { .size_bytes = 9 };
+
+	(void)state;
+	assert_int_equal(base_write_file_atomic(path, NULL, 0, 0600, NULL), 0);
+	assert_int_equal(base_mapfile_open(path, &map, NULL), 0);
+	assert_null(map.data);
+	assert_int_equal(map.size_bytes, 0);
+	assert_int_equal(base_read_file(path, &b, NULL), 0);
+	assert_string_equal(base_buf_text(&b), "");
+	base_mapfile_close(&map);
+	base_buf_done(&b);
+}
+
+static void only_regular_files_are_mapped(void **state)
+{
+	struct base_mapfile map = { .size_bytes = 9 };
+	struct err err = { 0 };
+
+	(void)state;
+	assert_int_equal(base_mapfile_open(dir, &map, &err), -EISDIR);
+	assert_int_equal(base_mapfile_open("/dev/null", &map, &err), -EINVAL);
+	assert_int_equal(base_mapfile_open(path, &map, &err), -ENOENT);
+	assert_non_null(strstr(err_text(&err), path));
+	assert_int_equal(map.size_bytes, 9);
+}
+
+static void a_file_over_the_limit_is_refused(void **state)
+{
+	struct base_buf b = BASE_BUF_INIT(4);
+
+	(void)state;
+	assert_int_equal(base_write_file_atomic(path, "12345", 5, 0600, NULL), 0);
+	assert_int_equal(base_read_file(path, &b, NULL), -EFBIG);
+	base_buf_done(&b);
+}
+
+static void a_failed_write_leaves_nothing(void **state)
+{
+	char inside[256];
+	struct err err = { 0 };
+
+	(void)state;
+	(void)snprintf(inside, sizeof(inside), "%s/no/such/dir", dir);
+	assert_int_equal(base_write_file_atomic(inside, "x", 1, 0600, &err), -ENOENT);
+	/* The target is a folder: the rename fails after the data was written. What was written beside it is gone, or
+	 * the folder could not be removed below. */
+	(void)snprintf(inside, sizeof(inside), "%s/file", dir);
+	assert_int_equal(mkdir(inside, 0700), 0);
+	assert_true(base_write_file_atomic(inside, "x", 1, 0600, &err) < 0);
+	assert_int_equal(rmdir(inside), 0);
+}
+
+#define IN_A_DIR(test) cmocka_unit_test_setup_teardown(test, set_up, tear_down)
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		IN_A_DIR(what_is_written_can_be_mapped_and_read), IN_A_DIR(an_empty_file_is_no_error),
+		IN_A_DIR(only_regular_files_are_mapped),          IN_A_DIR(a_file_over_the_limit_is_refused),
+		IN_A_DIR(a_failed_write_leaves_nothing),
+	};
+
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}

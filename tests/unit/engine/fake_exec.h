@@ -1,0 +1,142 @@
+/* A model for tests of everything above the runner: it stores the ids it is given in the pages it is
+ * told to use, and predicts the next token from what it reads back, so that a wrong page table, position
+ * or chunk changes the output. Knobs: delay, failure, and scripts (a prompt that begins with a script's
+ * tag is answered by the script's ids). */
+#ifndef FAKE_EXEC_H
+#define FAKE_EXEC_H
+
+#include <errno.h>
+#include <math.h>
+#include <pthread.h>
+#include <stdatomic.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "sched/sched.h"
+
+enum { FAKE_PAGE = 4, FAKE_EMBD = 8, FAKE_MAX_SCRIPTS = 8 };
+
+struct fake_script {
+	int32_t tag; /* prompt: tag, its length, ... */
+	const int32_t *ids;
+	size_t n_ids;
+};
+
+struct fake_exec {
+	struct eng_exec exec;
+	int32_t *cells; /* [n_pages * FAKE_PAGE] */
+	float *rows;
+	struct fake_script scripts[FAKE_MAX_SCRIPTS];
+	size_t n_scripts;
+	atomic_uint delay_us;  /* per step */
+	atomic_int fail_on_id; /* a step that is given this id fails; -1: none */
+	atomic_uint n_steps, max_seqs, max_step_tokens;
+};
+
+/* What follows the first n tokens of `ids`. */
+static inline int32_t fake_next(const struct fake_exec *f, const int32_t *ids, uint32_t n)
+{
+	uint32_t h = 2166136261u;
+
+	for (size_t i = 0; i < f->n_scripts && n > 1; i++) {
+		const struct fake_script *sc = &f->scripts[i];
+		uint32_t at = n - (uint32_t)ids[1];
+
+		if (ids[0] == sc->tag)
+			return at < sc->n_ids ? sc->ids[at] : sc->ids[sc->n_ids - 1];
+	}
+	for (uint32_t i = 0; i < n; i++)
+		h = (h ^ (uint32_t)ids[i]) * 16777619u;
+	return (int32_t)(h % f->exec.n_vocab);
+}
+
+/* The best logit is the next token's; the others fall with the distance from it. */
+static inline void fake_logits(const struct fake_exec *f, const int32_t *ids, uint32_t n, float *row)
+{
+	int32_t next = fake_next(f, ids, n);
+
+	for (uint32_t v = 0; v < f->exec.n_vocab; v++)
+		row[v] = -0.1f * (float)(v > (uint32_t)next ? v - (uint32_t)next : (uint32_t)next - v);
+	row[next] = 4.0f;
+}
+
+static inline void fake_hidden(const int32_t *ids, uint32_t n, float *row)
+{
+	for (uint32_t i = 0; i < FAKE_EMBD; i++)
+		row[i] = 0.25f;
+	for (uint32_t i = 0; i < n; i++)
+		row[(uint32_t)ids[i] % FAKE_EMBD] += 1.0f;
+}
+
+static inline int fake_step(void *ctx, const struct eng_step_seq *seqs, size_t n_seqs, const float **ret_rows,
+                            struct err *err)
+{
+	struct fake_exec *f = ctx;
+	float *row = f->rows;
+	unsigned n_tokens = 0, delay = atomic_load(&f->delay_us);
+
+	atomic_fetch_add(&f->n_steps, 1);
+	if (n_seqs > atomic_load(&f->max_seqs))
+		atomic_store(&f->max_seqs, (unsigned)n_seqs);
+	if (delay)
+		(void)usleep(delay);
+	for (size_t i = 0; i < n_seqs; i++) {
+		const struct eng_step_seq *q = &seqs[i];
+		uint32_t end = q->pos + q->n_ids;
+		int32_t *all = calloc(end, sizeof(*all));
+
+		n_tokens += q->n_ids;
+		for (uint32_t k = 0; k < q->n_ids; k++) {
+			uint32_t t = q->pos + k;
+
+			if (q->ids[k] == atomic_load(&f->fail_on_id)) {
+				free(all);
+				return err_set(err, -EIO, "the fake failed as told");
+			}
+			f->cells[q->pages[t / FAKE_PAGE] * FAKE_PAGE + t % FAKE_PAGE] = q->ids[k];
+		}
+		for (uint32_t t = 0; t < end; t++)
+			all[t] = f->cells[q->pages[t / FAKE_PAGE] * FAKE_PAGE + t % FAKE_PAGE];
+		for (uint32_t k = 0; k < q->n_out; k++) {
+			uint32_t n = end - q->n_out + k + 1;
+
+			if (q->output == ENG_OUT_HIDDEN)
+				fake_hidden(all, n, row);
+			else
+				fake_logits(f, all, n, row);
+			row += q->output == ENG_OUT_HIDDEN ? FAKE_EMBD : f->exec.n_vocab;
+		}
+		free(all);
+	}
+	if (n_tokens > atomic_load(&f->max_step_tokens))
+		atomic_store(&f->max_step_tokens, n_tokens);
+	*ret_rows = f->rows;
+	return 0;
+}
+
+static inline void fake_init(struct fake_exec *f, uint32_t n_vocab, uint32_t n_ctx, uint32_t n_pages)
+{
+	memset(f, 0, sizeof(*f));
+	f->exec = (struct eng_exec){ .ctx = f,
+		                     .step = fake_step,
+		                     .n_vocab = n_vocab,
+		                     .n_embd = FAKE_EMBD,
+		                     .n_ctx = n_ctx,
+		                     .max_tokens = 16,
+		                     .max_outputs = 8,
+		                     .n_pages = n_pages,
+		                     .page_tokens = FAKE_PAGE };
+	f->cells = calloc((size_t)n_pages * FAKE_PAGE, sizeof(*f->cells));
+	f->rows = calloc((size_t)f->exec.max_outputs * n_vocab + FAKE_EMBD * 8, sizeof(*f->rows));
+	atomic_store(&f->fail_on_id, -1);
+}
+
+static inline void fake_done(struct fake_exec *f)
+{
+	free(f->cells);
+	free(f->rows);
+}
+
+#endif

@@ -1,0 +1,149 @@
+/* Stored references of tests/fixtures/models and ways to run a model over them. */
+#ifndef MODEL_FIXTURE_H
+#define MODEL_FIXTURE_H
+
+#include <math.h>
+#include <stdbool.h>
+
+#include "kernels.h"
+#include "kv/kv.h"
+#include "model/model.h"
+#include "test.h"
+#include "weights/weights.h"
+
+static const char *const fixture_models[] = {
+	"llama",       "qwen2",       "qwen3",    "qwen3-yarn",     "qwen3_moe",
+	"mistral",     "deepseek_v3", "glm4_moe", "gpt_oss",        "hunyuan_v1_dense",
+	"gemma3_text", "phi3",        "ernie4_5", "hunyuan_v1_moe", "olmo2",
+};
+enum { N_FIXTURE_MODELS = sizeof(fixture_models) / sizeof(fixture_models[0]), N_PROMPTS = 3 };
+
+/* One prompt's reference; borrowed from the open file. */
+struct reference {
+	int32_t ids[512], gen[64];
+	uint32_t n_ids, n_gen, n_vocab;
+	const float *logits; /* [n_ids, n_vocab] */
+};
+
+static inline uint32_t read_ids(const struct eng_weights *w, const char *name, int32_t *ids, size_t max)
+{
+	const struct eng_tensor *t = eng_weights_find(w, name);
+
+	assert_non_null(t);
+	assert_string_equal(t->dtype_name, "I64");
+	assert_true(t->shape[0] <= max);
+	for (uint64_t i = 0; i < t->shape[0]; i++) {
+		int64_t v;
+
+		memcpy(&v, (const char *)t->data + i * sizeof(v), sizeof(v));
+		ids[i] = (int32_t)v;
+	}
+	return (uint32_t)t->shape[0];
+}
+
+static inline void read_reference(const struct eng_weights *w, int prompt, struct reference *ref)
+{
+	const struct eng_tensor *t;
+	char name[32];
+
+	(void)snprintf(name, sizeof(name), "ids_%d", prompt);
+	ref->n_ids = read_ids(w, name, ref->ids, 512);
+	(void)snprintf(name, sizeof(name), "gen_%d", prompt);
+	ref->n_gen = read_ids(w, name, ref->gen, 64);
+	(void)snprintf(name, sizeof(name), "logits_%d", prompt);
+	t = eng_weights_find(w, name);
+	assert_non_null(t);
+	assert_int_equal(t->dtype, KN_F32);
+	ref->n_vocab = (uint32_t)t->shape[1];
+	ref->logits = t->data;
+}
+
+static inline struct eng_weights *open_references(const char *model)
+{
+	struct eng_weights *w;
+	struct err err = { 0 };
+	char path[256];
+
+	(void)snprintf(path, sizeof(path), "models/%s/expected.safetensors", model);
+	if (eng_weights_open(test_fixture(path), &w, &err) < 0)
+		fail_msg("%s", err_text(&err));
+	return w;
+}
+
+static inline struct eng_model *open_model(const char *path, struct kn_backend *be)
+{
+	struct eng_model *m;
+	struct err err = { 0 };
+
+	if (eng_model_open(path, be, &m, &err) < 0)
+		fail_msg("%s", err_text(&err));
+	return m;
+}
+
+static inline struct eng_model *open_fixture_model(const char *name, struct kn_backend *be)
+{
+	char path[256];
+
+	(void)snprintf(path, sizeof(path), "models/%s", name);
+	return open_model(test_fixture(path), be);
+}
+
+static inline struct eng_runner *new_runner(const struct eng_model *m, uint32_t n_pages, uint32_t page_tokens,
+                                            uint32_t max_tokens)
+{
+	const struct eng_runner_config config = { .n_pages = n_pages,
+		                                  .page_tokens = page_tokens,
+		                                  .max_tokens = max_tokens,
+		                                  .max_outputs = max_tokens,
+		                                  .kv_dtype = KN_F32 };
+	struct eng_runner *r;
+	struct err err = { 0 };
+
+	if (eng_runner_new(m, &config, &r, &err) < 0)
+		fail_msg("%s", err_text(&err));
+	return r;
+}
+
+static inline const float *step(struct eng_runner *r, const struct eng_step_seq *seqs, size_t n)
+{
+	const float *rows;
+	struct err err = { 0 };
+
+	if (eng_runner_step(r, seqs, n, &rows, &err) < 0)
+		fail_msg("%s", err_text(&err));
+	return rows;
+}
+
+struct difference {
+	double max_abs, rel_l2;
+};
+
+static inline struct difference compare(const float *a, const float *b, size_t n)
+{
+	struct difference d = { 0, 0 };
+	double diff = 0, norm = 0;
+
+	for (size_t i = 0; i < n; i++) {
+		double e = fabs((double)a[i] - b[i]);
+
+		if (!(e <= d.max_abs)) /* a NaN stays */
+			d.max_abs = e;
+		diff += e * e;
+		norm += (double)b[i] * b[i];
+	}
+	d.rel_l2 = sqrt(diff / norm);
+	return d;
+}
+
+static inline int32_t argmax(const float *x, uint32_t n)
+{
+	uint32_t best = 0;
+
+	for (uint32_t i = 1; i < n; i++) {
+		if (x[i] > x[best])
+			best = i;
+	}
+	return (int32_t)best;
+}
+
+#endif

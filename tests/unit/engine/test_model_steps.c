@@ -1,0 +1,217 @@
+/* How a prompt is cut into steps and who shares a step must not matter; a step's limits are errors. */
+#include <errno.h>
+
+#include "model_fixture.h"
+
+enum { PAGE = 8, N_PAGES = 64, MAX_TOKENS = 200 };
+
+static struct kn_backend *be;
+
+static int open_backend(void **state)
+{
+	const struct kn_config config = { .max_tokens = MAX_TOKENS };
+
+	(void)state;
+	srand(7);
+	return kn_ref_open(&config, &be, NULL);
+}
+
+static int close_backend(void **state)
+{
+	(void)state;
+	kn_backend_close(be);
+	return 0;
+}
+
+/* All logits of a prompt computed in one step by a runner of its own. */
+static float *whole(const struct eng_model *m, const struct reference *ref)
+{
+	struct eng_runner *r = new_runner(m, 32, PAGE, MAX_TOKENS);
+	size_t n = (size_t)ref->n_ids * ref->n_vocab;
+	float *out = malloc(n * sizeof(*out));
+	uint32_t pages[32];
+	struct eng_step_seq seq = { .pages = pages, .ids = ref->ids, .n_ids = ref->n_ids, .n_out = ref->n_ids };
+
+	for (uint32_t i = 0; i < 32; i++)
+		pages[i] = i;
+	memcpy(out, step(r, &seq, 1), n * sizeof(*out));
+	eng_runner_free(r);
+	return out;
+}
+
+struct stream {
+	struct reference ref;
+	struct eng_kv_seq kv;
+	float *expected;
+	uint32_t pos;
+};
+
+/* Feeds all prompts to one runner, every step some of them, each a random piece: bit-identical to whole. */
+static void pieces_and_neighbours_do_not_change_a_bit(void **state)
+{
+	const char *name = *state;
+	struct eng_weights *refs = open_references(name);
+	struct eng_model *m = open_fixture_model(name, be);
+	struct eng_runner *r = new_runner(m, N_PAGES, PAGE, MAX_TOKENS);
+	struct stream streams[2 * N_PROMPTS] = { 0 };
+	struct eng_kv_pool *pool;
+	int n_open = 2 * N_PROMPTS;
+
+	assert_int_equal(eng_kv_pool_new(N_PAGES, PAGE, &pool), 0);
+	for (int i = 0; i < 2 * N_PROMPTS; i++) {
+		read_reference(refs, i % N_PROMPTS, &streams[i].ref);
+		streams[i].expected = whole(m, &streams[i].ref);
+	}
+	while (n_open > 0) {
+		struct eng_step_seq seqs[2 * N_PROMPTS];
+		struct stream *who[2 * N_PROMPTS];
+		const float *rows;
+		size_t n = 0;
+
+		for (int i = 0; i < 2 * N_PROMPTS; i++) {
+			struct stream *s = &streams[i];
+			uint32_t left = s->ref.n_ids - s->pos, take;
+
+			if (left == 0 || rand() % 3 == 0)
+				continue;
+			take = 1 + (uint32_t)rand() % (left < 24 ? left : 24);
+			assert_int_equal(eng_kv_seq_reserve(pool, &s->kv, s->pos + take), 0);
+			who[n] = s;
+			seqs[n++] = (struct eng_step_seq){ .pages = s->kv.pages,
+				                           .ids = s->ref.ids + s->pos,
+				                           .n_ids = take,
+				                           .pos = s->pos,
+				                           .n_out = (uint32_t)rand() % (take + 1) };
+		}
+		if (n == 0)
+			continue;
+		rows = step(r, seqs, n);
+		for (size_t i = 0; i < n; i++) {
+			size_t n_vocab = who[i]->ref.n_vocab, first;
+
+			who[i]->pos += seqs[i].n_ids;
+			first = who[i]->pos - seqs[i].n_out;
+			assert_memory_equal(rows, who[i]->expected + first * n_vocab,
+			                    seqs[i].n_out * n_vocab * sizeof(float));
+			rows += seqs[i].n_out * n_vocab;
+			n_open -= who[i]->pos == who[i]->ref.n_ids;
+		}
+	}
+	for (int i = 0; i < 2 * N_PROMPTS; i++) {
+		eng_kv_seq_done(pool, &streams[i].kv);
+		free(streams[i].expected);
+	}
+	eng_kv_pool_free(pool);
+	eng_runner_free(r);
+	eng_model_close(m);
+	eng_weights_close(refs);
+}
+
+static void bad_steps_are_refused_with_words(void **state)
+{
+	static const uint32_t pages[] = { 0, 1, 2, 3 }, far_pages[] = { 99 };
+	static const int32_t ids[PAGE * 4] = { 1, 2, 3 }, high[] = { 640 }, low[] = { -1 };
+	static const struct {
+		struct eng_step_seq seq;
+		const char *words;
+	} cases[] = {
+		{ { .pages = pages, .ids = high, .n_ids = 1 }, "token id 640" },
+		{ { .pages = pages, .ids = low, .n_ids = 1 }, "token id -1" },
+		{ { .pages = far_pages, .ids = ids, .n_ids = 1 }, "page 99" },
+		{ { .pages = pages, .ids = ids, .n_ids = 0 }, "of 0 tokens" },
+		{ { .pages = pages, .ids = ids, .n_ids = 1, .n_out = 2 }, "2 outputs of 1" },
+		{ { .pages = pages, .ids = ids, .n_ids = 17 }, "17 tokens" },
+		{ { .pages = pages, .ids = ids, .n_ids = 1, .pos = 2048 }, "context of 2048" },
+		{ { .pages = pages, .ids = ids, .n_ids = 1, .pos = UINT32_MAX }, "context of 2048" },
+	};
+	struct eng_model *m = open_fixture_model("qwen3", be);
+	struct eng_runner *r = new_runner(m, 4, PAGE, 16);
+	struct eng_step_seq two[2] = { { .pages = pages, .ids = ids, .n_ids = 1 },
+		                       { .pages = pages, .ids = ids, .n_ids = 1, .output = ENG_OUT_HIDDEN } };
+	const float *rows = NULL;
+	struct err err;
+
+	(void)state;
+	for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
+		assert_int_equal(eng_runner_step(r, &cases[i].seq, 1, &rows, &err), -EINVAL);
+		assert_non_null(strstr(err.msg, cases[i].words));
+	}
+	assert_int_equal(eng_runner_step(r, two, 2, &rows, &err), -EINVAL);
+	assert_int_equal(eng_runner_step(r, two, 0, &rows, &err), -EINVAL);
+	assert_null(rows);
+	eng_runner_free(r);
+	eng_model_close(m);
+}
+
+static void a_runner_says_what_it_takes_and_refuses_the_absurd(void **state)
+{
+	struct eng_runner_config c = {
+		.n_pages = 10, .page_tokens = 16, .max_tokens = 8, .max_outputs = 8, .kv_dtype = KN_F16
+	};
+	struct eng_model *m = open_fixture_model("qwen3", be);
+	struct eng_runner *r = NULL;
+	uint64_t bytes = eng_runner_bytes(m, &c);
+
+	(void)state;
+	c.n_pages = 20;
+	/* Ten more pages of 16 tokens cost what the model says K and V of 160 tokens do. */
+	assert_int_equal(eng_runner_bytes(m, &c) - bytes, 160 * eng_model_info(m)->kv_bytes_per_token);
+	c.kv_dtype = KN_Q8_0;
+	assert_int_equal(eng_runner_new(m, &c, &r, NULL), -EINVAL);
+	c.kv_dtype = KN_F32;
+	c.max_outputs = 9;
+	assert_int_equal(eng_runner_new(m, &c, &r, NULL), -EINVAL);
+	c.max_outputs = 8;
+	c.n_pages = UINT32_MAX;
+	c.page_tokens = 1 << 16;
+	assert_int_equal(eng_runner_new(m, &c, &r, NULL), -ENOMEM);
+	assert_null(r);
+	eng_model_close(m);
+}
+
+/* 16-bit K and V round each value once: logits move by about that much. */
+static void half_precision_kv_stays_close(void **state)
+{
+	const enum kn_dtype types[] = { KN_F16, KN_BF16 };
+	const double limits[] = { 2e-3, 2e-2 };
+	struct eng_weights *refs = open_references("qwen3");
+	struct eng_model *m = open_fixture_model("qwen3", be);
+	uint32_t pages[32];
+	struct reference ref;
+
+	(void)state;
+	for (uint32_t i = 0; i < 32; i++)
+		pages[i] = i;
+	read_reference(refs, 1, &ref);
+	for (int i = 0; i < 2; i++) {
+		const struct eng_runner_config c = {
+			.n_pages = 32, .page_tokens = PAGE, .max_tokens = 128, .max_outputs = 128, .kv_dtype = types[i]
+		};
+		struct eng_step_seq seq = { .pages = pages, .ids = ref.ids, .n_ids = ref.n_ids, .n_out = ref.n_ids };
+		struct eng_runner *r;
+		struct difference d;
+
+		assert_int_equal(eng_runner_new(m, &c, &r, NULL), 0);
+		d = compare(step(r, &seq, 1), ref.logits, (size_t)ref.n_ids * ref.n_vocab);
+		assert_true(d.rel_l2 < limits[i]);
+		assert_true(d.rel_l2 > 1e-6); /* it was indeed rounded */
+		eng_runner_free(r);
+	}
+	eng_model_close(m);
+	eng_weights_close(refs);
+}
+
+int main(void)
+{
+	struct CMUnitTest tests[N_FIXTURE_MODELS + 3] = {
+		cmocka_unit_test(bad_steps_are_refused_with_words),
+		cmocka_unit_test(a_runner_says_what_it_takes_and_refuses_the_absurd),
+		cmocka_unit_test(half_precision_kv_stays_close),
+	};
+
+	for (int i = 0; i < N_FIXTURE_MODELS; i++)
+		tests[3 + i] = (struct CMUnitTest){ .name = fixture_models[i],
+			                            .test_func = pieces_and_neighbours_do_not_change_a_bit,
+			                            .initial_state = (void *)fixture_models[i] };
+	return cmocka_run_group_tests(tests, open_backend, close_backend);
+}

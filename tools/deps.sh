@@ -1,0 +1,85 @@
+#!/bin/bash
+# make deps: installs what building and testing need, by apt-get or dnf, whichever the system has. Asks the package
+# database first, so a machine that has everything needs neither root nor network; a stamp keyed on this script's own
+# text makes the next run immediate. libfuse, which nothing here needs yet, comes last and can only warn.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+stamp=build/deps/stamp
+key=$(cat tools/deps.sh tools/fuse3.sh /etc/os-release 2>/dev/null | sha256sum)
+[[ -e $stamp && $(<"$stamp") == "$key" ]] && exit 0
+
+apt_packages=(gcc libc6-dev make binutils pkg-config clang clang-format llvm
+	libjansson-dev libcurl4-openssl-dev libmicrohttpd-dev libssl-dev libpcre2-dev libutf8proc-dev libinih-dev
+	libcmocka-dev libzstd-dev libarchive-dev libsqlite3-dev scdoc python3-minimal)
+dnf_packages=(gcc glibc-devel make binutils pkgconf-pkg-config clang clang-tools-extra compiler-rt llvm diffutils findutils
+	jansson-devel libcurl-devel libmicrohttpd-devel openssl-devel pcre2-devel utf8proc-devel inih-devel
+	libcmocka-devel libzstd-devel libarchive-devel sqlite-devel scdoc python3)
+# The client test runs the official JavaScript client; whatever brought `node` here is fine.
+command -v node >/dev/null || {
+	apt_packages+=(nodejs npm)
+	dnf_packages+=(nodejs npm)
+}
+
+fail() {
+	echo "make deps: $*" >&2
+	exit 1
+}
+
+# as_root COMMAND...
+as_root() {
+	if ((EUID == 0)); then
+		"$@"
+	elif command -v sudo >/dev/null; then
+		sudo "$@"
+	else
+		fail "these packages are missing and installing them needs root or sudo: ${missing[*]}"
+	fi
+}
+
+apt_is_installed() {
+	[[ $(dpkg-query -W -f '${db:Status-Status}' "$1" 2>/dev/null) == installed ]]
+}
+
+apt_install() {
+	# A lock of another apt is waited for; recommended packages are not needed.
+	as_root env DEBIAN_FRONTEND=noninteractive apt-get -qq -o DPkg::Lock::Timeout=600 update
+	# clang's run-time library for the sanitizers has a package of its own only in newer releases.
+	apt_is_installed libclang-rt-dev || { apt-cache show libclang-rt-dev >/dev/null 2>&1 && missing+=(libclang-rt-dev); } || true
+	as_root env DEBIAN_FRONTEND=noninteractive apt-get -qq -o DPkg::Lock::Timeout=600 -o Dpkg::Use-Pty=0 \
+		install -y --no-install-recommends "${missing[@]}" >/dev/null
+}
+
+missing=()
+if command -v apt-get >/dev/null; then
+	tools/fuse3.sh --is-needed && apt_packages+=(dpkg-dev xz-utils patch meson ninja-build liburing-dev libnuma-dev)
+	for p in "${apt_packages[@]}"; do
+		apt_is_installed "$p" || missing+=("$p")
+	done
+	if ((${#missing[@]})); then
+		echo "make deps: installing ${missing[*]}"
+		apt_install
+	fi
+elif command -v dnf >/dev/null; then
+	for p in "${dnf_packages[@]}"; do
+		rpm -q --whatprovides "$p" >/dev/null 2>&1 || missing+=("$p")
+	done
+	if ((${#missing[@]})); then
+		echo "make deps: installing ${missing[*]}"
+		as_root dnf -y -q --setopt=install_weak_deps=False install "${missing[@]}" ||
+			fail "dnf cannot install all of: ${missing[*]} (some distributions keep -devel packages in a repository that must be enabled first, such as CRB or EPEL)"
+	fi
+else
+	fail "neither apt-get nor dnf is here; these are needed: ${apt_packages[*]}"
+fi
+
+for pc in jansson libcurl libmicrohttpd libcrypto libpcre2-8 libutf8proc inih cmocka; do
+	pkg-config --exists "$pc" || fail "$pc is still not found by pkg-config"
+done
+
+mkdir -p build/deps
+if tools/fuse3.sh; then
+	echo "$key" >"$stamp"
+else
+	echo "make deps: warning: no libfuse >= 3.18 (nothing in this tree needs it yet)" >&2
+fi
