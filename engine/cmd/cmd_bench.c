@@ -253,7 +253,7 @@ static int bench(const struct bench *o, struct eng_engine *e, struct err *err)
 {
 	const struct eng_info *info = eng_engine_info(e);
 	char what[32], name[160];
-	double prefill_s, decode_s, bandwidth;
+	double prefill_s, decode_s, bandwidth, again;
 	int r;
 
 	(void)snprintf(name, sizeof(name), "%s%s%s", info->served_name, o->random ? " " : "",
@@ -267,11 +267,15 @@ static int bench(const struct bench *o, struct eng_engine *e, struct err *err)
 	}
 	if (o->n_gen == 0)
 		return 0;
+	/* Before and after: on a shared machine the bound must not be taken in a bad moment. */
 	bandwidth = measure_bandwidth(o->m.n_threads);
-	report_bandwidth(o, bandwidth);
 	r = measure_median(o, e, 1, o->n_gen + 1, &prefill_s, &decode_s, err);
 	if (r < 0)
 		return r;
+	again = measure_bandwidth(o->m.n_threads);
+	if (again > bandwidth)
+		bandwidth = again;
+	report_bandwidth(o, bandwidth);
 	(void)snprintf(what, sizeof(what), "tg%u", o->n_gen);
 	report(o, what, name, (double)o->n_gen * o->batch / decode_s, decode_limit(o, info, bandwidth));
 	return 0;

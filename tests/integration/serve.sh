@@ -1,0 +1,79 @@
+#!/bin/bash
+# The server as a process: ready in time, unix socket, SIGTERM while a stream runs, idle CPU, idle exit, wrong usage.
+set -eu
+top=$(cd "$(dirname "$0")/../.." && pwd)
+engine=${BUILD_DIR:-$top/build/release}/bin/ocai-engine
+case $engine in /*) ;; *) engine=$top/$engine ;; esac
+model=$top/tests/fixtures/models/deepseek_v3
+work=$(mktemp -d)
+server=
+trap '[ -z "$server" ] || kill "$server" 2>/dev/null || true; rm -rf "$work"' EXIT
+fail() { echo "FAIL: $*"; cat "$work/log" 2>/dev/null || true; exit 1; }
+
+start() { # OPTION...
+	rm -f "$work/port"
+	"$engine" serve --model "$model" --backend ref --port 0 --port-file "$work/port" "$@" 2>"$work/log" &
+	server=$!
+	for _ in $(seq 200); do
+		[ -s "$work/port" ] && break
+		kill -0 "$server" 2>/dev/null || fail "the server ended"
+		sleep 0.05
+	done
+	url=http://127.0.0.1:$(cat "$work/port")
+}
+
+start --socket "$work/sock"
+[ "$(curl -sS "$url/health")" = '{"status":"ok"}' ] || fail "health"
+[ "$(curl -sS --unix-socket "$work/sock" http://x/health)" = '{"status":"ok"}' ] || fail "health on the unix socket"
+[ "$(stat -c %a "$work/sock")" = 600 ] || fail "mode of the socket"
+echo "ok ready on TCP and unix socket"
+
+"$engine" serve --model "$model" --port "$(cat "$work/port")" 2>"$work/log2" && fail "two servers on one port"
+grep -q 'Address already in use' "$work/log2" || fail "no reason given for the port"
+echo "ok a port in use is refused with the reason"
+
+# Clock ticks of user and system time over two seconds without requests (100 per second).
+ticks() { awk '{print $14 + $15}' "/proc/$server/stat"; }
+sleep 0.3
+before=$(ticks)
+sleep 2
+after=$(ticks)
+[ $((after - before)) -le 1 ] || fail "$((after - before)) ticks of CPU while idle"
+echo "ok idle takes no CPU"
+
+body='{"prompt":"a","max_tokens":1500,"ignore_eos":true,"stream":true}'
+curl -sSN "$url/v1/completions" -d "$body" >"$work/stream" &
+reader=$!
+for _ in $(seq 100); do [ -s "$work/stream" ] && break; sleep 0.02; done
+kill -TERM "$server"
+wait "$reader" || fail "the stream was cut"
+tail -n 3 "$work/stream" | grep -q '^data: \[DONE\]' || fail "the stream did not end"
+grep -q '"finish_reason":"length"' "$work/stream" || fail "the stream did not finish its tokens"
+code=0
+wait "$server" || code=$?
+[ "$code" = 0 ] || fail "exit code $code after SIGTERM"
+[ ! -e "$work/sock" ] && [ ! -e "$work/port" ] || fail "files were left behind"
+echo "ok SIGTERM lets a stream finish"
+
+start --idle-exit 1
+curl -sS "$url/health" >/dev/null
+begin=$(date +%s%N)
+code=0
+wait "$server" || code=$?
+ms=$((($(date +%s%N) - begin) / 1000000))
+[ "$code" = 0 ] || fail "exit code $code after being idle"
+[ "$ms" -ge 900 ] && [ "$ms" -lt 5000 ] || fail "idle exit after $ms ms"
+server=
+echo "ok an idle server ends"
+
+code=0
+"$engine" serve --no-such-option 2>"$work/log" || code=$?
+[ "$code" = 2 ] || fail "exit code $code for wrong usage"
+code=0
+"$engine" serve --model /nonexistent --port 0 2>"$work/log" || code=$?
+[ "$code" = 1 ] || fail "exit code $code for a missing model"
+grep -q nonexistent "$work/log" || fail "the message does not name the model"
+[ "$("$engine" tokenize -m "$top/tests/fixtures/models/qwen3" --ids hello)" = "278 78 78 81" ] || fail "tokenize"
+[ "$("$engine" tokenize -m "$top/tests/fixtures/models/qwen3" --decode 278 78 78 81)" = hello ] || fail "decode"
+[ -n "$("$engine" run -m "$top/tests/fixtures/models/qwen3" -n 8 -T 0 hello)" ] || fail "run"
+echo "ok the other commands"
