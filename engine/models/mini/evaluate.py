@@ -1,6 +1,7 @@
 """Asks a model the development questions and compares commands after normalisation.
 
-    python3 evaluate.py --model DIR [--out results.json]        DIR: an exported folder
+    python3 evaluate.py --model DIR                    an exported folder, through PyTorch
+    python3 evaluate.py --url http://127.0.0.1:8080    a running `ocai-engine serve`: the shipped file itself
 
 A wrong answer is wrong: there is no partial credit. Two figures are given: all questions, and the held-out ones, those
 that are no sentence of seed_tasks.txt.
@@ -9,6 +10,7 @@ import argparse
 import json
 import os
 import re
+import urllib.request
 
 import make_mix
 
@@ -52,14 +54,9 @@ def load_questions(name):
     return out
 
 
-def split_forms(forms):
-    """" || " parts the forms; a regular expression may itself hold " \\| " but never " || "."""
-    return [f.strip() for f in forms if f.strip()]
-
-
 def is_right(answer, forms):
     got = normalise(answer.split("\n")[0])
-    for form in split_forms(forms):
+    for form in forms:
         if form.startswith("re:"):
             if re.fullmatch(form[3:], got) or re.fullmatch(form[3:], normalise_keep(answer)):
                 return True
@@ -106,16 +103,29 @@ def generate(model, tok, prompts, limit=64):
                 break
     out = []
     for i, n in enumerate(lens):
-        new = ids[i, n:].tolist()
+        new = ids[i, n:n + limit].tolist()
         new = new[:new.index(end)] if end in new else new
         out.append(tok.decode(new))
     return out
 
 
-def score(model, tok, name="dev_questions.tsv"):
+def ask_server(url, questions):
+    """The same questions over the chat API, one after the other."""
+    answers = []
+    for q in questions:
+        body = {"model": "default", "temperature": 0, "max_tokens": 64,
+                "messages": [{"role": "system", "content": "cmd"}, {"role": "user", "content": q}]}
+        req = urllib.request.Request(url + "/v1/chat/completions", json.dumps(body).encode(), {"Content-Type": "application/json"})
+        with urllib.request.urlopen(req, timeout=120) as reply:
+            answers.append(json.load(reply)["choices"][0]["message"]["content"] or "")
+    return answers
+
+
+def score(model, tok, name="dev_questions.tsv", url=None):
     questions = load_questions(name)
     known = make_mix.in_catalogue([q for q, _ in questions])
-    answers = generate(model, tok, [prompt("cmd", q) for q, _ in questions])
+    asked = [q for q, _ in questions]
+    answers = ask_server(url, asked) if url else generate(model, tok, [prompt("cmd", q) for q in asked])
     rows = [{"question": q, "answer": a, "right": is_right(a, forms), "in_catalogue": q in known}
             for (q, forms), a in zip(questions, answers)]
     held = [r for r in rows if not r["in_catalogue"]]
@@ -141,12 +151,17 @@ def load_model(folder):
 
 def main():
     ap = argparse.ArgumentParser()
-    ap.add_argument("--model", required=True)
+    which = ap.add_mutually_exclusive_group(required=True)
+    which.add_argument("--model")
+    which.add_argument("--url")
     ap.add_argument("--questions", default="dev_questions.tsv", help="dev_questions.tsv or test_questions.tsv")
     ap.add_argument("--out")
     args = ap.parse_args()
-    import build_tokenizer
-    res = score(load_model(args.model), build_tokenizer.load(args.model), args.questions)
+    if args.url:
+        res = score(None, None, args.questions, args.url)
+    else:
+        import build_tokenizer
+        res = score(load_model(args.model), build_tokenizer.load(args.model), args.questions)
     for r in res["rows"]:
         if not r["right"]:
             print(f"wrong: {r['question']}  ->  {r['answer']}")
