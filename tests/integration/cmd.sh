@@ -4,11 +4,17 @@
 # and "no command in the answer" is as good as one.
 set -u
 cd "$(dirname "$0")/../.."
-bin=$PWD/${BUILD_DIR:-build/release}/bin
+bin=$(realpath "${BUILD_DIR:-build/release}")/bin
 [[ -x $bin/ocai ]] || { echo "no $bin/ocai"; exit 77; }
 
 tmp=$(mktemp -d)
-engines() { pgrep -f "ocai-engine serve .*$tmp/run/ocai/engine.sock"; }
+# Process ids of the engines that serve our socket.
+engines() {
+	local p
+	for p in /proc/[0-9]*; do
+		tr '\0' ' ' 2>/dev/null <"$p/cmdline" | grep -q "ocai-engine serve .*$tmp/run/ocai/engine.sock" && echo "${p#/proc/}"
+	done | grep .
+}
 finish() {
 	local pids
 	pids=$(engines) && kill $pids

@@ -27,7 +27,7 @@ void eng_tpl_format_float(double f, char out[40])
 		(void)snprintf(digits, sizeof(digits), "%.*e", precision - 1, f);
 	} while (strtod(digits, NULL) != f && precision++ < 17);
 	e = strchr(digits, 'e');
-	exp = e ? atoi(e + 1) : 0;
+	exp = e ? (int)strtol(e + 1, NULL, 10) : 0;
 	if (exp >= -4 && exp < 16) {
 		/* Positional, at least one digit after the point. */
 		int after = precision - 1 - exp;

@@ -335,6 +335,7 @@ static void an_engine_that_fails_is_reported_with_its_log(void **state)
 static void an_engine_that_hangs_is_given_up_and_ended(void **state)
 {
 	char pid_file[128], line[32] = "";
+	pid_t pid;
 	struct err err = { 0 };
 	char text[256];
 	FILE *f;
@@ -348,11 +349,12 @@ static void an_engine_that_hangs_is_given_up_and_ended(void **state)
 	assert_non_null(f);
 	assert_non_null(fgets(line, sizeof(line), f));
 	(void)fclose(f);
-	for (int i = 0; i < 100 && kill(atoi(line), 0) == 0; i++) {
-		(void)waitpid(atoi(line), NULL, WNOHANG);
+	pid = (pid_t)strtol(line, NULL, 10);
+	for (int i = 0; i < 100 && kill(pid, 0) == 0; i++) {
+		(void)waitpid(pid, NULL, WNOHANG);
 		(void)usleep(20000);
 	}
-	assert_int_equal(kill(atoi(line), 0), -1);
+	assert_int_equal(kill(pid, 0), -1);
 }
 
 static void a_program_that_cannot_be_executed_is_an_error(void **state)

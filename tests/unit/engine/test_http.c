@@ -635,12 +635,11 @@ static void a_reader_that_does_not_read_is_dropped_and_delays_nobody(void **stat
 	const struct eng_options options = { .model_path = test_fixture("models/deepseek_v3"), .backend = "ref" };
 	struct served s;
 	struct answer a;
-	int fd, small = 4096;
+	int fd;
 
 	(void)state;
-	serve_with(&s, &options, (struct eng_http_config){ .stream_buffer_bytes = 128 * 1024 });
-	fd = raw_connect(&s);
-	(void)setsockopt(fd, SOL_SOCKET, SO_RCVBUF, &small, sizeof(small));
+	serve_with(&s, &options, (struct eng_http_config){ .stream_buffer_bytes = 64 * 1024 });
+	fd = raw_connect_with(&s, 4096);
 	raw_post(fd, "/v1/chat/completions",
 	         "{\"messages\":[{\"role\":\"user\",\"content\":\"a\"}],\"n\":7,\"ignore_eos\":true,\"stream\":true,"
 	         "\"logprobs\":true,\"top_logprobs\":20}");
