@@ -16,34 +16,25 @@ int command_usage(const char *command, const struct err *err);
 
 /* Where a model comes from and how it is computed; part of several commands' options. */
 struct model_options {
-	const char *model, *backend, *isa, *log_level;
+	const char *model, *backend, *precision, *isa, *log_level;
 	uint32_t n_ctx, n_threads;
 };
 
 /* Rows of an option table for a `struct model_options` that is the member `m` of `type`. */
-#define MODEL_OPTS(type, m)                                                                                              \
-	{ "model", 'm',                                                                                                  \
-	  OPT_STR, offsetof(type, m.model),                                                                              \
-	  "PATH",  "Hugging Face folder or GGUF file [the embedded model]",                                              \
-	  NULL },                                                                                                        \
-	        { "ctx", 'c', OPT_UINT, offsetof(type, m.n_ctx), "TOKENS", "context length [the model's, at most 8192]", \
-		  NULL },                                                                                                \
-	        { "threads", 't', OPT_UINT, offsetof(type, m.n_threads), "N", "threads [one per usable core]", NULL },   \
-	        { "backend",                                                                                             \
-		  0,                                                                                                     \
-		  OPT_CHOICE,                                                                                            \
-		  offsetof(type, m.backend),                                                                             \
-		  "NAME",                                                                                                \
-		  "what computes [auto]",                                                                                \
-		  "auto,cpu,ref,cuda,hip" },                                                                             \
-	        { "isa",   0,                                                                                            \
-		  OPT_STR, offsetof(type, m.isa),                                                                        \
-		  "NAME",  "instruction set of the cpu backend: scalar, avx2, avx512 ... [the best]",                    \
-		  NULL },                                                                                                \
-	{                                                                                                                \
-		"log-level", 0, OPT_CHOICE, offsetof(type, m.log_level), "LEVEL", "what is logged on stderr [info]",     \
-		        "error,warn,info,debug"                                                                          \
-	}
+/* clang-format off */
+#define MODEL_OPTS(type, m) \
+	{ "model", 'm', OPT_STR, offsetof(type, m.model), "PATH", \
+	  "Hugging Face folder or GGUF file [the embedded model]", NULL }, \
+	{ "ctx", 'c', OPT_UINT, offsetof(type, m.n_ctx), "TOKENS", "context length [the model's, at most 8192]", NULL }, \
+	{ "threads", 't', OPT_UINT, offsetof(type, m.n_threads), "N", "threads [one per usable core]", NULL }, \
+	{ "backend", 0, OPT_CHOICE, offsetof(type, m.backend), "NAME", "what computes [auto]", "auto,cpu,ref,cuda,hip" }, \
+	{ "precision", 0, OPT_CHOICE, offsetof(type, m.precision), "KIND", \
+	  "float32 throughout, or what is fastest [auto: exact for small folders]", "auto,exact,fast" }, \
+	{ "isa", 0, OPT_STR, offsetof(type, m.isa), "NAME", \
+	  "instruction set of the cpu backend: scalar, avx2, avx512 ... [the best]", NULL }, \
+	{ "log-level", 0, OPT_CHOICE, offsetof(type, m.log_level), "LEVEL", "what is logged on stderr [info]", \
+	  "error,warn,info,debug" }
+/* clang-format on */
 
 /* Sets the log level and fills the engine's options. */
 void model_options_apply(const struct model_options *m, struct eng_options *ret_options);

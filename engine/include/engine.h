@@ -26,12 +26,16 @@ struct eng_options {
 	bool text_only;           /* tokenizer and template without the weights: no requests */
 	const char *served_name;  /* NULL: the last component of the path */
 	const char *backend;      /* "auto", "ref", "cpu", "cuda", "hip"; NULL: auto */
-	const char *isa;          /* cpu backend: see kn_config */
-	uint32_t n_ctx;           /* 0: min(the model's, 8192) */
-	uint32_t n_threads;       /* 0: one per usable core */
-	uint32_t max_running;     /* 0: 8 */
-	uint32_t max_queued;      /* 0: 256 */
-	uint64_t kv_bytes;        /* budget for the K/V pool; 0: enough for max_running * n_ctx, at most 1 GiB */
+	/* "exact": activations and K/V stay float32 where weights have 16 bits or more; "fast": as the backend is
+	 * fastest; NULL or "auto": exact for a folder of at most 256 MiB of weights, where rounding shows and speed
+	 * does not. */
+	const char *precision;
+	const char *isa;      /* cpu backend: see kn_config */
+	uint32_t n_ctx;       /* 0: min(the model's, 8192) */
+	uint32_t n_threads;   /* 0: one per usable core */
+	uint32_t max_running; /* 0: 8 */
+	uint32_t max_queued;  /* 0: 256 */
+	uint64_t kv_bytes;    /* budget for the K/V pool; 0: enough for max_running * n_ctx, at most 1 GiB */
 };
 
 int eng_engine_open(const struct eng_options *options, struct eng_engine **ret_engine, struct err *err);

@@ -23,6 +23,7 @@ enum {
 };
 
 static const uint64_t default_kv_bytes = 1ull << 30;
+static const uint64_t exact_bytes = 256ull << 20; /* the largest folder that is computed exactly unasked */
 
 /* ---- Opening ---- */
 
@@ -89,11 +90,28 @@ static int load_text(struct eng_engine *e, struct err *err)
 	return r < 0 ? r : eng_meta_load(e->path, e->gguf, &e->meta, err);
 }
 
+static int set_precision(struct eng_engine *e, const struct eng_options *o, struct err *err)
+{
+	uint64_t bytes = 0;
+
+	if (strcmp(e->backend_name, "ref") == 0 || (o->precision && strcmp(o->precision, "exact") == 0))
+		e->is_exact = true;
+	else if (!o->precision || strcmp(o->precision, "auto") == 0)
+		e->is_exact = !o->random_shape && eng_folder_weight_bytes(e->path, &bytes) == 0 && bytes <= exact_bytes;
+	else if (strcmp(o->precision, "fast") != 0)
+		return err_set(err, -EINVAL, "precision \"%s\": expected auto, exact or fast", o->precision);
+	return 0;
+}
+
 static int load(struct eng_engine *e, const struct eng_options *o, struct err *err)
 {
 	struct kn_config config = { .n_threads = o->n_threads, .max_tokens = STEP_TOKENS, .isa = o->isa };
 	int r;
 
+	r = set_precision(e, o, err);
+	if (r < 0)
+		return r;
+	config.exact = e->is_exact;
 	r = kn_backend_open(e->backend_name, &config, &e->backend, err);
 	if (r < 0)
 		return r;
@@ -179,7 +197,7 @@ static int start(struct eng_engine *e, const struct eng_options *o, struct err *
 	uint32_t max_running = or_default(o->max_running, DEFAULT_RUNNING), n_ctx = 0;
 	struct eng_runner_config config = { .page_tokens = PAGE_TOKENS,
 		                            .max_tokens = STEP_TOKENS,
-		                            .kv_dtype = strcmp(e->backend_name, "ref") == 0 ? KN_F32 : KN_F16 };
+		                            .kv_dtype = e->is_exact ? KN_F32 : KN_F16 };
 	struct eng_sched_config sched = { .max_queued = or_default(o->max_queued, DEFAULT_QUEUED),
 		                          .tokenizer = e->meta.tokenizer,
 		                          .eos_ids = e->meta.eos_ids,

@@ -31,8 +31,12 @@ void eng_meta_default_sampling(struct eng_sampling *s);
 /* The path of the embedded default model; malloc'd. -ENOENT lists where it was looked for. */
 int eng_default_model_path(char **ret_path, struct err *err);
 
+/* Bytes of the *.safetensors files of a folder; a negative errno when it is none. */
+int eng_folder_weight_bytes(const char *path, uint64_t *ret_bytes);
+
 struct eng_engine {
 	char *path, *served_name, *backend_name;
+	bool is_exact; /* see eng_options.precision */
 	struct kn_backend *backend;
 	struct eng_model *model;  /* NULL, and no runner nor scheduler: text only */
 	struct eng_weights *gguf; /* text only: the file whose keys have the vocabulary */

@@ -1,10 +1,12 @@
 /* Where the embedded default model lies: a folder named by the environment, the source tree when the
- * program runs from a build folder, the installation. */
+ * program runs from a build folder, the installation. And how large a model's folder is. */
+#include <dirent.h>
 #include <errno.h>
 #include <limits.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "base/cleanup.h"
@@ -64,4 +66,26 @@ int eng_default_model_path(char **ret_path, struct err *err)
 	if (try_path(join(OCAI_PREFIX, "share/ocai/models/"), ret_path, looked, sizeof(looked)))
 		return 0;
 	return err_set(err, -ENOENT, "no model was named and the default one is not installed (looked at %s)", looked);
+}
+
+int eng_folder_weight_bytes(const char *path, uint64_t *ret_bytes)
+{
+	static const char suffix[] = ".safetensors";
+	DIR *dir = opendir(path);
+	struct dirent *de;
+	uint64_t sum = 0;
+
+	if (!dir)
+		return -errno;
+	while ((de = readdir(dir))) {
+		size_t n = strlen(de->d_name);
+		struct stat st;
+
+		if (n > sizeof(suffix) - 1 && strcmp(de->d_name + n - (sizeof(suffix) - 1), suffix) == 0 &&
+		    fstatat(dirfd(dir), de->d_name, &st, 0) == 0)
+			sum += (uint64_t)st.st_size;
+	}
+	(void)closedir(dir);
+	*ret_bytes = sum;
+	return 0;
 }

@@ -151,8 +151,9 @@ void cpu_panel_4k_avx512(const struct cpu_block *b);
 void cpu_panel_6k_avx512(const struct cpu_block *b);
 #endif
 
-/* By name, or the best this machine can run when name is NULL; NULL when it cannot. */
-const struct cpu_isa *cpu_isa_find(const char *name);
+/* By name; or, when name is NULL, the best this machine can run, with float32 activations if exact. NULL when
+ * it cannot run the one named. */
+const struct cpu_isa *cpu_isa_find(const char *name, bool exact);
 
 /* ---- The backend -------------------------------------------------------------------------------------- */
 

@@ -119,14 +119,14 @@ const char *const *kn_cpu_isas(void)
 	return levels.names;
 }
 
-const struct cpu_isa *cpu_isa_find(const char *name)
+const struct cpu_isa *cpu_isa_find(const char *name, bool exact)
 {
 	detect_once();
-	if (!name)
-		return levels.isas[0];
 	for (size_t i = 0; i < levels.n; i++) {
-		if (strcmp(levels.names[i], name) == 0)
-			return levels.isas[i];
+		const struct cpu_isa *isa = levels.isas[i];
+
+		if (name ? strcmp(isa->name, name) == 0 : !exact || isa->dense_form[KN_BF16] == CPU_X_F32)
+			return isa;
 	}
 	return NULL;
 }

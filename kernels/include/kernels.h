@@ -214,6 +214,8 @@ struct kn_backend {
 struct kn_config {
 	unsigned n_threads;  /* 0: one per usable core; ref uses one */
 	uint32_t max_tokens; /* most rows in one call; sizes scratch */
+	bool exact;          /* cpu: where the fastest level would round activations to the type of 16-bit weights,
+	                      * take the one that keeps them float32; without effect when isa is named */
 	const char *isa;     /* cpu: NULL for the best, or "scalar", "avx2", "avx512" (tests, comparison) */
 };
 

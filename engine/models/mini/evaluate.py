@@ -47,7 +47,7 @@ def normalise(command):
 def load_questions(name):
     """[(question, [accepted form, ...])]"""
     out = []
-    for line in open(os.path.join(HERE, name), encoding="utf-8"):
+    for line in open(name if os.path.exists(name) else os.path.join(HERE, name), encoding="utf-8"):
         if line.strip() and not line.startswith("#"):
             question, accepted = line.rstrip("\n").split("\t")
             out.append((question, accepted.split(" || ")))

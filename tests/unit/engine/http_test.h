@@ -48,10 +48,13 @@ static inline void serve_with(struct served *s, const struct eng_options *option
 	assert_int_equal(base_http_new(&s->client, &err), 0);
 }
 
-static inline void serve_model_isa(struct served *s, const char *model, const char *backend, const char *isa)
+static inline void serve_model_as(struct served *s, const char *model, const char *backend, const char *isa,
+                                  const char *precision)
 {
 	char path[4096];
-	const struct eng_options options = { .model_path = path, .backend = backend, .isa = isa, .n_threads = 2 };
+	const struct eng_options options = {
+		.model_path = path, .backend = backend, .isa = isa, .precision = precision, .n_threads = 2
+	};
 
 	(void)snprintf(path, sizeof(path), "%s", test_fixture(model));
 	serve_with(s, &options, (struct eng_http_config){ 0 });
@@ -59,7 +62,7 @@ static inline void serve_model_isa(struct served *s, const char *model, const ch
 
 static inline void serve_model(struct served *s, const char *model, const char *backend)
 {
-	serve_model_isa(s, model, backend, NULL);
+	serve_model_as(s, model, backend, NULL, NULL);
 }
 
 static inline void serve_end(struct served *s)
