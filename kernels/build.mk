@@ -9,7 +9,8 @@ endif
 
 $(B)/obj/kernels/%.o: CPPFLAGS += -Ikernels
 # A product and a sum stay two roundings unless the code says fma: results must not depend on the tile.
-$(B)/obj/kernels/cpu/%.o: FILE_CFLAGS += -O3 -ffp-contract=off
+# Instrumented tiles, unrolled, take a compiler minutes a file; the loops are as good for finding errors.
+$(B)/obj/kernels/cpu/%.o: FILE_CFLAGS += $(if $(SAN)$(FUZZ),-O1 -DCPU_NO_UNROLL,-O3) -ffp-contract=off
 $(B)/obj/kernels/cpu/%_avx2.o: FILE_CFLAGS += -mavx2 -mfma -mf16c
 $(B)/obj/kernels/cpu/%_avx512.o: FILE_CFLAGS += -mavx512f -mavx512bw -mavx512vl -mavx512dq -mavx512vnni -mfma -mf16c
 $(B)/obj/kernels/cpu/%_avx512bf16.o: FILE_CFLAGS += -mavx512f -mavx512bw -mavx512vl -mavx512dq -mavx512vnni -mavx512bf16 -mfma -mf16c

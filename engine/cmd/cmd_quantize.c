@@ -6,7 +6,7 @@
 
 #include "base/log.h"
 #include "commands.h"
-#include "quantize/quantize.h"
+#include "engine_quantize.h"
 
 struct quantize {
 	const char *model, *random, *type, *embed_type, *output_type, *output;

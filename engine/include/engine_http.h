@@ -26,7 +26,7 @@ struct eng_http_config {
 
 /* The engine is borrowed until eng_http_close(). Serves when this returns. */
 int eng_http_open(struct eng_engine *engine, const struct eng_http_config *config, struct eng_http **ret_http,
-		  struct err *err);
+                  struct err *err);
 /* The TCP port, 0 when there is none. */
 uint16_t eng_http_port(const struct eng_http *http);
 /* Milliseconds without a request in progress. */

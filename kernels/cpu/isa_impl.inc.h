@@ -111,9 +111,9 @@ static void load_bf16(float *dst, const void *src, size_t n)
 		v_store_part(dst + i, v_load_bf16_part(p + i, n - i), n - i);
 }
 
-/* Blocks of 32: d = max |x| / 127, q = x / d to the nearest. A block of zeros has scale 0; one with what is
- * not a number, or infinite, keeps that in its scale and so in every product. */
-__attribute__((unused)) static void prepare_q8(void *dst, const float *x, size_t cols)
+/* Blocks of 32: d = max |x| / 127, q = x / d to the nearest; a block of (nearly) zeros has scale 0. A value that is
+ * infinite or not a number makes the scale not a number, and so every product. */
+static void prepare_q8(void *dst, const float *x, size_t cols)
 {
 	struct cpu_q8 row = cpu_q8_row(dst, cols);
 	int8_t *q = (int8_t *)row.q;
@@ -122,32 +122,26 @@ __attribute__((unused)) static void prepare_q8(void *dst, const float *x, size_t
 
 	for (size_t b = 0; b < cols / 32; b++) {
 		const float *src = x + b * 32;
-		vf m = v_set1(0);
+		vf m = v_set1(0), zero = v_set1(0);
 		float max, inv;
-		int32_t sum[2] = { 0, 0 };
+		uint32_t sum[2];
 
 		for (size_t i = 0; i < 32; i += VL) {
 			vf a = v_load(src + i);
 
 			m = v_max(m, v_max(a, v_sub(v_set1(0), a)));
+			zero = v_fma(a, v_set1(0), zero);
 		}
 		max = v_hmax(m);
-		d[b] = max / 127;
-		inv = max > 0 && max < INFINITY ? 127 / max : 0;
-		for (size_t i = 0; i < 32; i++) {
-			/* Adding 1.5 * 2^23 leaves the nearest integer in the low bits. */
-			union {
-				float f;
-				int32_t i;
-			} u = { .f = src[i] * inv + 12582912.0f };
-			int32_t v = (int8_t)u.i;
-
-			q[b * 32 + i] = (int8_t)v;
-			sum[i / 16] -= v;
-		}
-		nsum16[2 * b] = sum[0];
-		nsum16[2 * b + 1] = sum[1];
-		nsum32[b] = sum[0] + sum[1];
+		inv = max > 1e-30f ? 127 / max : 0;
+		d[b] = inv > 0 ? max / 127 : 0;
+		d[b] += v_hsum(zero);
+		/* Unsigned: what is not a number becomes any integer, and may overflow. */
+		sum[0] = 0 - (uint32_t)v_quantize16(q + b * 32, src, inv);
+		sum[1] = 0 - (uint32_t)v_quantize16(q + b * 32 + 16, src + 16, inv);
+		nsum16[2 * b] = (int32_t)sum[0];
+		nsum16[2 * b + 1] = (int32_t)sum[1];
+		nsum32[b] = (int32_t)(sum[0] + sum[1]);
 	}
 }
 

@@ -12,8 +12,6 @@
 
 /* ---- Routing ---- */
 
-enum { MAX_ROUTED = 1024 };
-
 static float sigmoid(float x)
 {
 	return 1.0f / (1.0f + expf(-x));
@@ -39,7 +37,7 @@ static float group_worth(const float *score, size_t n)
 static void close_groups(const struct kn_router *r, const float *score, bool *taken)
 {
 	uint32_t size = r->n_expert / r->n_group;
-	float worth[MAX_ROUTED];
+	float worth[REF_MAX_EXPERTS];
 
 	for (uint32_t g = 0; g < r->n_group; g++)
 		worth[g] = group_worth(score + g * size, size);
@@ -112,8 +110,8 @@ static void route_rows(void *arg, size_t begin, size_t end, unsigned worker)
 	(void)worker;
 	for (size_t i = begin; i < end; i++) {
 		const float *logits = c->logits + i * r->n_expert;
-		float score[MAX_ROUTED];
-		bool taken[MAX_ROUTED] = { false };
+		float score[REF_MAX_EXPERTS];
+		bool taken[REF_MAX_EXPERTS] = { false };
 
 		for (uint32_t e = 0; e < r->n_expert; e++)
 			score[e] = r->kind == KN_ROUTE_SIGMOID ? sigmoid(logits[e]) + (r->bias ? r->bias[e] : 0)
@@ -131,10 +129,13 @@ void cpu_route(struct kn_backend *be, const struct kn_router *router, const floa
 	struct cpu_backend *cpu = (struct cpu_backend *)be;
 	struct route_call call = { router, logits, ret_ids, ret_weights };
 
-	if (router->n_expert > MAX_ROUTED)
-		ref_route(be, router, logits, n, ret_ids, ret_weights);
-	else
-		cpu_rows(cpu, n, (size_t)router->n_expert * router->top_k * 4, route_rows, &call);
+	if (router->n_expert > REF_MAX_EXPERTS) {
+		cpu->error = -ENOTSUP;
+		memset(ret_ids, 0, n * router->top_k * sizeof(*ret_ids));
+		memset(ret_weights, 0, n * router->top_k * sizeof(*ret_weights));
+		return;
+	}
+	cpu_rows(cpu, n, (size_t)router->n_expert * router->top_k * 4, route_rows, &call);
 }
 
 /* ---- Experts ---- */

@@ -100,7 +100,7 @@ ALWAYS_INLINE void panel_4(const char *w, size_t half, const struct cpu_q8 *x, s
 
 		UNROLL
 		for (size_t j = 0; j < T; j++)
-			sum[j] = _mm256_set1_epi32(x[j].nsum32[b] * 8);
+			sum[j] = _mm256_slli_epi32(_mm256_set1_epi32(x[j].nsum32[b]), 3);
 		nibbles(w + skip + b * 256, half, x, b, T, sum);
 		UNROLL
 		for (size_t j = 0; j < T; j++)
@@ -167,7 +167,7 @@ ALWAYS_INLINE void panel_6k(const char *w, size_t half, const struct cpu_q8 *x, 
 
 			UNROLL
 			for (size_t j = 0; j < T; j++)
-				sum[j] = _mm256_set1_epi32(x[j].nsum16[2 * b + h] * 32);
+				sum[j] = _mm256_slli_epi32(_mm256_set1_epi32(x[j].nsum16[2 * b + h]), 5);
 			UNROLL
 			for (size_t g = 0; g < 4; g += 2) {
 				__m256i q0 = six_bits(block, half, h, g), q1 = six_bits(block, half, h, g + 1);

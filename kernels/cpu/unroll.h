@@ -2,7 +2,9 @@
 #ifndef CPU_UNROLL_H
 #define CPU_UNROLL_H
 
-#ifdef __clang__
+#ifdef CPU_NO_UNROLL /* sanitizer builds */
+#define UNROLL
+#elif defined(__clang__)
 #define UNROLL _Pragma("unroll")
 #else
 #define UNROLL _Pragma("GCC unroll 32")

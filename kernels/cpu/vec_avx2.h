@@ -142,6 +142,20 @@ static inline float v_hsum(vf a)
 	return _mm_cvtss_f32(_mm_add_ps(s, _mm_permute_ps(s, 0xb1)));
 }
 
+static inline int32_t v_quantize16(int8_t *q, const float *x, float inv)
+{
+	__m256i a = _mm256_cvtps_epi32(_mm256_mul_ps(_mm256_loadu_ps(x), _mm256_set1_ps(inv)));
+	__m256i b = _mm256_cvtps_epi32(_mm256_mul_ps(_mm256_loadu_ps(x + 8), _mm256_set1_ps(inv)));
+	__m256i words = _mm256_permute4x64_epi64(_mm256_packs_epi32(a, b), 0xd8);
+	__m256i pairs = _mm256_madd_epi16(words, _mm256_set1_epi16(1));
+	__m128i sum = _mm_add_epi32(_mm256_castsi256_si128(pairs), _mm256_extracti128_si256(pairs, 1));
+
+	_mm_storeu_si128((__m128i *)q,
+	                 _mm_packs_epi16(_mm256_castsi256_si128(words), _mm256_extracti128_si256(words, 1)));
+	sum = _mm_add_epi32(sum, _mm_shuffle_epi32(sum, 0x4e));
+	return _mm_cvtsi128_si32(_mm_add_epi32(sum, _mm_shuffle_epi32(sum, 0xb1)));
+}
+
 static inline void v_hsum4_store(float *dst, vf a, vf b, vf c, vf d)
 {
 	dst[0] = v_hsum(a);

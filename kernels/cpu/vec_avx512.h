@@ -166,6 +166,15 @@ static inline float v_hmax(vf a)
 	return _mm512_reduce_max_ps(a);
 }
 
+/* Sixteen values times inv, rounded to nearest even, as int8; returns their sum. */
+static inline int32_t v_quantize16(int8_t *q, const float *x, float inv)
+{
+	__m512i i = _mm512_cvtps_epi32(_mm512_mul_ps(_mm512_loadu_ps(x), _mm512_set1_ps(inv)));
+
+	_mm_storeu_si128((__m128i *)q, _mm512_cvtepi32_epi8(i));
+	return _mm512_reduce_add_epi32(i);
+}
+
 static inline void v_hsum4_store(float *dst, vf a, vf b, vf c, vf d)
 {
 	_mm_storeu_ps(dst, v_hsum4(a, b, c, d));

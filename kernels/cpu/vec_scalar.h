@@ -150,6 +150,18 @@ static inline float v_hsum(vf a)
 	return (a[0] + a[2]) + (a[1] + a[3]);
 }
 
+static inline int32_t v_quantize16(int8_t *q, const float *x, float inv)
+{
+	int32_t sum = 0;
+
+	for (int i = 0; i < 16; i++) {
+		/* Adding 1.5 * 2^23 leaves the nearest integer in the low bits. */
+		q[i] = (int8_t)(kn_f32_bits(x[i] * inv + 12582912.0f) & 0xff);
+		sum += q[i];
+	}
+	return sum;
+}
+
 static inline void v_hsum4_store(float *dst, vf a, vf b, vf c, vf d)
 {
 	dst[0] = v_hsum(a);

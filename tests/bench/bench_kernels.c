@@ -5,8 +5,6 @@
  * decode: every product of one token, each layer with weights of its own, so that nothing but memory holds them;
  * the limit is reading. prefill: the same for 512 tokens; the limit is the arithmetic the weights' type allows.
  * Attention on its own, likewise. One JSON object a line; value and limit in the unit, share = value / limit. */
-#include <stdlib.h>
-
 #include "base/options.h"
 #include "kernels.h"
 #include "limits.h"
@@ -166,13 +164,6 @@ static void pass(const struct model *md, const struct activations *a, size_t n, 
 	}
 }
 
-static int by_size(const void *a, const void *b)
-{
-	double x = *(const double *)a, y = *(const double *)b;
-
-	return x < y ? -1 : x > y;
-}
-
 /* Median seconds of 7 passes after one to warm up. */
 static double time_pass(const struct model *md, const struct activations *a, size_t n, bool head)
 {
@@ -185,7 +176,7 @@ static double time_pass(const struct model *md, const struct activations *a, siz
 		pass(md, a, n, head);
 		t[i] = bench_now() - t[i];
 	}
-	qsort(t, RUNS, sizeof(*t), by_size);
+	qsort(t, RUNS, sizeof(*t), by_seconds);
 	return t[RUNS / 2];
 }
 
@@ -256,7 +247,7 @@ static double time_attention(struct kn_backend *be, uint32_t len, uint32_t n_q)
 		be->ops->attention(be, out, HEADS * HEAD, q, HEADS * HEAD, &kv, &seq, 1, &attn);
 		t[i] = bench_now() - t[i];
 	}
-	qsort(t, RUNS, sizeof(*t), by_size);
+	qsort(t, RUNS, sizeof(*t), by_seconds);
 	be->ops->free(be, kv.k);
 	be->ops->free(be, kv.v);
 	free(pages);

@@ -1,7 +1,10 @@
 #!/bin/bash
-# What an archive exports carries its component's prefix.
+# What an archive exports carries its component's prefix; what is shared only between the files of one room of it
+# carries the room's own.
 set -u
-declare -A prefix=([base]='base_|opt_|err_' [kernels]='kn_' [engine]='eng_' [engine_http]='eng_' [imgtools]='img_' [agent]='ag_')
+declare -A prefix=([base]='base_|opt_|err_' [kernels]='kn_|ref_|cpu_'
+	[engine]='eng_|arch_|attention_|ffn$|forward$|hparams_|model_|rope_|qz_|sched_|sreq_|tok_'
+	[engine_http]='eng_|exchange_|gen_|handle_|http_|route_|watch_' [imgtools]='img_' [agent]='ag_')
 status=0
 
 for archive in "$BUILD_DIR"/lib/lib*.a; do

@@ -27,7 +27,7 @@ job_start() {
 	TMPDIR=$d/tmp timeout -k 10 "${JOB_TIMEOUT:-900}" bash -c "${job_commands[$1]}" >"$d/out" 2>&1 </dev/null &
 	pid=$!
 	trap 'kill $pid; exit 1' TERM
-	wait $pid || rc=$?
+	wait $pid 2>/dev/null || rc=$?
 	echo "$rc $((${EPOCHREALTIME/[.,]/} - begin))" >"$d/done.new"
 	rm -rf "$d/tmp"
 	mv "$d/done.new" "$d/done"

@@ -18,7 +18,7 @@
 #include "base/threadpool.h"
 #include "weights/weights_internal.h"
 
-enum { MAX_CONFIG = 16 << 20 };
+enum { MAX_CONFIG = 16 << 20, MAX_LAYERS = 10000 };
 
 /* general.file_type's numbers, of the mixes above. */
 static const uint32_t file_types[KN_N_DTYPES] = {
@@ -134,6 +134,8 @@ static int plan_folder(struct qz_plan *plan, const char *folder, struct err *err
 	r = base_json_read_file(path, MAX_CONFIG, &config, err);
 	r = r == 0 ? base_json_get_string(config, path, "model_type", &type, err) : r;
 	r = r == 0 ? base_json_get_u32(config, path, "num_hidden_layers", &plan->n_layer, err) : r;
+	if (r == 0 && plan->n_layer > MAX_LAYERS)
+		r = err_set(err, -ERANGE, "%s: num_hidden_layers: out of range", path);
 	arch = r == 0 ? qz_arch_find(type) : NULL;
 	if (r == 0 && !arch)
 		r = err_set(err, -ENOTSUP, "%s: architecture '%s' cannot be written as GGUF yet", path, type);

@@ -4,7 +4,7 @@
 
 #include <jansson.h>
 
-#include "quantize/quantize.h"
+#include "engine_quantize.h"
 #include "weights/gguf_write.h"
 #include "weights/names.h"
 #include "weights/weights.h"

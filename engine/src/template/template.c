@@ -51,9 +51,9 @@ int eng_template_parse(const char *where, const char *source, size_t len, struct
 		return err_set(err, -ENOMEM, "%s: out of memory", where);
 	}
 	normalize_newlines(t, source, len);
-	r = tpl_lex(t, err);
+	r = eng_tpl_lex(t, err);
 	if (r == 0)
-		r = tpl_parse(t, err);
+		r = eng_tpl_parse(t, err);
 	free(t->tokens);
 	t->tokens = NULL;
 	if (r < 0) {
@@ -68,7 +68,7 @@ void eng_template_free(struct eng_template *tmpl)
 {
 	if (!tmpl)
 		return;
-	tpl_arena_done(&tmpl->arena);
+	eng_tpl_arena_done(&tmpl->arena);
 	free(tmpl->tokens);
 	free(tmpl->source);
 	free(tmpl->where);
@@ -84,9 +84,9 @@ int eng_template_render(const struct eng_template *tmpl, const json_t *context, 
 	if (base_buf_error(out))
 		return err_set(err, base_buf_error(out), "%s: no room for the output", tmpl->where);
 	rt.arena.max = (size_t)TPL_MAX_VALUE_MIB << 20;
-	rt.globals = tpl_arena_array(&rt.arena, tmpl->n_names, sizeof(*rt.globals));
-	r = rt.globals ? tpl_exec(&rt, tmpl->body) : tpl_fail_memory(&rt);
-	tpl_arena_done(&rt.arena);
+	rt.globals = eng_tpl_arena_array(&rt.arena, tmpl->n_names, sizeof(*rt.globals));
+	r = rt.globals ? eng_tpl_exec(&rt, tmpl->body) : eng_tpl_fail_memory(&rt);
+	eng_tpl_arena_done(&rt.arena);
 	if (r < 0) {
 		/* All or nothing: what was there before stays, half a prompt does not. */
 		out->error = 0;

@@ -142,7 +142,7 @@ struct eng_template {
 };
 
 /* Fills tmpl->tokens (its array is freed after parsing). */
-int tpl_lex(struct eng_template *tmpl, struct err *err);
+int eng_tpl_lex(struct eng_template *tmpl, struct err *err);
 
 struct tpl_parser {
 	struct eng_template *tmpl;
@@ -157,25 +157,27 @@ struct tpl_parser {
 /* Where a tuple may stop, and whether `x if y` belongs to it. */
 enum tpl_tuple_flags { TPL_TUPLE_COND = 1u << 0, TPL_TUPLE_PARENS = 1u << 1, TPL_TUPLE_TARGET = 1u << 2 };
 
-int tpl_parse(struct eng_template *tmpl, struct err *err);
-int tpl_parse_expr(struct tpl_parser *p, struct tpl_node **ret);
-int tpl_parse_tuple(struct tpl_parser *p, unsigned flags, struct tpl_node **ret);
-int tpl_parse_target(struct tpl_parser *p, struct tpl_node **ret);
+int eng_tpl_parse(struct eng_template *tmpl, struct err *err);
+int eng_tpl_parse_expr(struct tpl_parser *p, struct tpl_node **ret);
+int eng_tpl_parse_tuple(struct tpl_parser *p, unsigned flags, struct tpl_node **ret);
+int eng_tpl_parse_target(struct tpl_parser *p, struct tpl_node **ret);
 /* At a filter's name; the chain goes on while pipes follow. */
-int tpl_parse_filter(struct tpl_parser *p, struct tpl_node *input, struct tpl_node **ret);
-int tpl_parse_filter_chain(struct tpl_parser *p, struct tpl_node *input, struct tpl_node **ret);
-int tpl_parse_postfix(struct tpl_parser *p, struct tpl_node *node, struct tpl_node **ret);
-int tpl_parse_primary(struct tpl_parser *p, struct tpl_node **ret);
+int eng_tpl_parse_filter(struct tpl_parser *p, struct tpl_node *input, struct tpl_node **ret);
+int eng_tpl_parse_filter_chain(struct tpl_parser *p, struct tpl_node *input, struct tpl_node **ret);
+int eng_tpl_parse_postfix(struct tpl_parser *p, struct tpl_node *node, struct tpl_node **ret);
+int eng_tpl_parse_primary(struct tpl_parser *p, struct tpl_node **ret);
 
 /* Shared by the statement and expression parsers. */
-int tpl_syntax_error(struct tpl_parser *p, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
-int tpl_unsupported(struct tpl_parser *p, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
-int tpl_parse_enter(struct tpl_parser *p);
-struct tpl_node *tpl_node_new(struct tpl_parser *p, enum tpl_node_kind kind);
-int tpl_no_memory(struct tpl_parser *p);
-int tpl_intern(struct tpl_parser *p, const struct tpl_value *name, uint32_t *ret);
-int tpl_expect_op(struct tpl_parser *p, enum tpl_op op, const char *what);
-int tpl_take_name(struct tpl_parser *p, const char *what, struct tpl_value *ret);
+int eng_tpl_syntax_error(struct tpl_parser *p, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
+int eng_tpl_unsupported(struct tpl_parser *p, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
+/* "expected X, got the current token"; expected may be NULL. */
+int eng_tpl_unexpected(struct tpl_parser *p, const char *expected);
+int eng_tpl_parse_enter(struct tpl_parser *p);
+struct tpl_node *eng_tpl_node_new(struct tpl_parser *p, enum tpl_node_kind kind);
+int eng_tpl_no_memory(struct tpl_parser *p);
+int eng_tpl_intern(struct tpl_parser *p, const struct tpl_value *name, uint32_t *ret);
+int eng_tpl_expect_op(struct tpl_parser *p, enum tpl_op op, const char *what);
+int eng_tpl_take_name(struct tpl_parser *p, const char *what, struct tpl_value *ret);
 
 static inline bool tpl_at_op(const struct tpl_parser *p, enum tpl_op op)
 {
@@ -192,6 +194,6 @@ struct tpl_nodes {
 	struct tpl_node **v;
 	uint32_t n, cap;
 };
-int tpl_nodes_push(struct tpl_parser *p, struct tpl_nodes *list, struct tpl_node *node);
+int eng_tpl_nodes_push(struct tpl_parser *p, struct tpl_nodes *list, struct tpl_node *node);
 
 #endif

@@ -33,17 +33,17 @@ static int bind_keyword(struct tpl_rt *rt, const char *callee, const char *param
 		if (len != name->len || memcmp(param, name->u.s, len) != 0)
 			continue;
 		if (out[i].type != TPL_MISSING)
-			return tpl_fail(rt, -EINVAL, "%s() got multiple values for argument '%.*s'", callee, (int)len,
-			                param);
+			return eng_tpl_fail(rt, -EINVAL, "%s() got multiple values for argument '%.*s'", callee,
+			                    (int)len, param);
 		out[i] = *v;
 		return 0;
 	}
-	return tpl_fail(rt, -EINVAL, "%s() got an unexpected keyword argument '%.*s'", callee,
-	                (int)(name->len < 80 ? name->len : 80), name->u.s);
+	return eng_tpl_fail(rt, -EINVAL, "%s() got an unexpected keyword argument '%.*s'", callee,
+	                    (int)(name->len < 80 ? name->len : 80), name->u.s);
 }
 
-int tpl_bind(struct tpl_rt *rt, const char *callee, const char *params, unsigned n_required,
-             const struct tpl_args *args, struct tpl_value out[TPL_MAX_PARAMS])
+int eng_tpl_bind(struct tpl_rt *rt, const char *callee, const char *params, unsigned n_required,
+                 const struct tpl_args *args, struct tpl_value out[TPL_MAX_PARAMS])
 {
 	const char *list = params, *param;
 	unsigned n = 0;
@@ -53,8 +53,8 @@ int tpl_bind(struct tpl_rt *rt, const char *callee, const char *params, unsigned
 	while (next_param(&list, &len))
 		out[n++].type = TPL_MISSING;
 	if (args->n_pos > n)
-		return tpl_fail(rt, -EINVAL, "%s() takes at most %u argument%s (%zu given)", callee, n,
-		                n == 1 ? "" : "s", args->n_pos);
+		return eng_tpl_fail(rt, -EINVAL, "%s() takes at most %u argument%s (%zu given)", callee, n,
+		                    n == 1 ? "" : "s", args->n_pos);
 	for (size_t i = 0; i < args->n_pos; i++)
 		out[i] = args->pos[i];
 	for (size_t i = 0; r == 0 && i < args->n_kw; i++)
@@ -65,43 +65,44 @@ int tpl_bind(struct tpl_rt *rt, const char *callee, const char *params, unsigned
 	for (unsigned i = 0; i < n_required; i++) {
 		param = next_param(&list, &len);
 		if (param && out[i].type == TPL_MISSING)
-			return tpl_fail(rt, -EINVAL, "%s() missing required argument: '%.*s'", callee, (int)len, param);
+			return eng_tpl_fail(rt, -EINVAL, "%s() missing required argument: '%.*s'", callee, (int)len,
+			                    param);
 	}
 	return 0;
 }
 
-int tpl_arg_int(struct tpl_rt *rt, const struct tpl_value *arg, const char *what, int64_t def, int64_t *ret)
+int eng_tpl_arg_int(struct tpl_rt *rt, const struct tpl_value *arg, const char *what, int64_t def, int64_t *ret)
 {
 	if (arg->type == TPL_MISSING) {
 		*ret = def;
 		return 0;
 	}
 	if (arg->type == TPL_UNDEF)
-		return tpl_fail_undefined(rt, arg);
+		return eng_tpl_fail_undefined(rt, arg);
 	if (arg->type != TPL_INT && arg->type != TPL_BOOL)
-		return tpl_fail(rt, -EINVAL, "%s: expected an integer, got '%s'", what, tpl_type_name(arg));
+		return eng_tpl_fail(rt, -EINVAL, "%s: expected an integer, got '%s'", what, eng_tpl_type_name(arg));
 	*ret = tpl_as_int(arg);
 	return 0;
 }
 
-int tpl_arg_text(struct tpl_rt *rt, const struct tpl_value *arg, const char *what, const char *def,
-                 struct tpl_value *ret)
+int eng_tpl_arg_text(struct tpl_rt *rt, const struct tpl_value *arg, const char *what, const char *def,
+                     struct tpl_value *ret)
 {
 	if (arg->type == TPL_MISSING && def) {
 		*ret = tpl_text(def, strlen(def));
 		return 0;
 	}
 	if (arg->type == TPL_UNDEF)
-		return tpl_fail_undefined(rt, arg);
+		return eng_tpl_fail_undefined(rt, arg);
 	if (arg->type != TPL_STR)
-		return tpl_fail(rt, -EINVAL, "%s: expected a string, got '%s'", what, tpl_type_name(arg));
+		return eng_tpl_fail(rt, -EINVAL, "%s: expected a string, got '%s'", what, eng_tpl_type_name(arg));
 	*ret = *arg;
 	return 0;
 }
 
-bool tpl_arg_bool(const struct tpl_value *arg, bool def)
+bool eng_tpl_arg_bool(const struct tpl_value *arg, bool def)
 {
-	return arg->type == TPL_MISSING ? def : tpl_truth(arg);
+	return arg->type == TPL_MISSING ? def : eng_tpl_truth(arg);
 }
 
 /* ---- Macros ----------------------------------------------------------------------------------------------- */
@@ -111,11 +112,11 @@ static int macro_extra_keyword(struct tpl_rt *rt, const struct tpl_node *n, cons
                                const struct tpl_value *v, struct tpl_dict *kwargs)
 {
 	if (tpl_is_text(name, "caller") && (n->op & TPL_USES_CALLER))
-		return tpl_set_var(rt, rt->tmpl->name_caller, *v);
+		return eng_tpl_set_var(rt, rt->tmpl->name_caller, *v);
 	if (n->op & TPL_USES_KWARGS)
-		return tpl_dict_set(rt, kwargs, *name, *v);
-	return tpl_fail(rt, -EINVAL, "macro '%.*s' takes no keyword argument '%.*s'", (int)n->value.len, n->value.u.s,
-	                (int)(name->len < 80 ? name->len : 80), name->u.s);
+		return eng_tpl_dict_set(rt, kwargs, *name, *v);
+	return eng_tpl_fail(rt, -EINVAL, "macro '%.*s' takes no keyword argument '%.*s'", (int)n->value.len,
+	                    n->value.u.s, (int)(name->len < 80 ? name->len : 80), name->u.s);
 }
 
 static int macro_keywords(struct tpl_rt *rt, const struct tpl_node *n, const struct tpl_args *args, bool *given)
@@ -125,7 +126,7 @@ static int macro_keywords(struct tpl_rt *rt, const struct tpl_node *n, const str
 	int r = 0;
 
 	if (n->op & TPL_USES_KWARGS)
-		r = tpl_dict_new(rt, &kwargs);
+		r = eng_tpl_dict_new(rt, &kwargs);
 	for (size_t i = 0; r == 0 && i < args->n_kw; i++) {
 		for (p = 0; p < n->n_items; p++) {
 			if (n->items[p]->value.len == args->kw_names[i].len &&
@@ -135,42 +136,44 @@ static int macro_keywords(struct tpl_rt *rt, const struct tpl_node *n, const str
 		if (p == n->n_items) {
 			r = macro_extra_keyword(rt, n, &args->kw_names[i], &args->kw_vals[i], kwargs);
 		} else if (given[p]) {
-			r = tpl_fail(rt, -EINVAL, "macro '%.*s' got two values for argument '%.*s'", (int)n->value.len,
-			             n->value.u.s, (int)args->kw_names[i].len, args->kw_names[i].u.s);
+			r = eng_tpl_fail(rt, -EINVAL, "macro '%.*s' got two values for argument '%.*s'",
+			                 (int)n->value.len, n->value.u.s, (int)args->kw_names[i].len,
+			                 args->kw_names[i].u.s);
 		} else {
 			given[p] = true;
-			r = tpl_set_var(rt, n->items[p]->name, args->kw_vals[i]);
+			r = eng_tpl_set_var(rt, n->items[p]->name, args->kw_vals[i]);
 		}
 	}
 	if (r == 0 && kwargs)
-		r = tpl_set_var(rt, rt->tmpl->name_kwargs, (struct tpl_value){ .type = TPL_DICT, .u.dict = kwargs });
+		r = eng_tpl_set_var(rt, rt->tmpl->name_kwargs,
+		                    (struct tpl_value){ .type = TPL_DICT, .u.dict = kwargs });
 	return r;
 }
 
 /* Parameters into the macro's frame, which is the current one; defaults see the parameters before them. */
 static int macro_params(struct tpl_rt *rt, const struct tpl_node *n, const struct tpl_args *args)
 {
-	bool *given = tpl_arena_alloc(&rt->arena, n->n_items);
+	bool *given = eng_tpl_arena_alloc(&rt->arena, n->n_items);
 	uint32_t first_default = n->n_items - n->n_defaults;
 	struct tpl_list *varargs;
 	struct tpl_value v;
 	int r = 0;
 
 	if (!given)
-		return tpl_fail_memory(rt);
+		return eng_tpl_fail_memory(rt);
 	if (args->n_pos > n->n_items && !(n->op & TPL_USES_VARARGS))
-		return tpl_fail(rt, -EINVAL, "macro '%.*s' takes not more than %u argument(s)", (int)n->value.len,
-		                n->value.u.s, n->n_items);
+		return eng_tpl_fail(rt, -EINVAL, "macro '%.*s' takes not more than %u argument(s)", (int)n->value.len,
+		                    n->value.u.s, n->n_items);
 	for (uint32_t i = 0; r == 0 && i < n->n_items && i < args->n_pos; i++) {
 		given[i] = true;
-		r = tpl_set_var(rt, n->items[i]->name, args->pos[i]);
+		r = eng_tpl_set_var(rt, n->items[i]->name, args->pos[i]);
 	}
 	if (r == 0 && (n->op & TPL_USES_VARARGS)) {
-		r = tpl_list_new(rt, TPL_KIND_TUPLE, 0, &varargs);
+		r = eng_tpl_list_new(rt, TPL_KIND_TUPLE, 0, &varargs);
 		for (size_t i = n->n_items; r == 0 && i < args->n_pos; i++)
-			r = tpl_list_push(rt, varargs, args->pos[i]);
+			r = eng_tpl_list_push(rt, varargs, args->pos[i]);
 		if (r == 0)
-			r = tpl_set_var(rt, rt->tmpl->name_varargs, tpl_list_value(varargs));
+			r = eng_tpl_set_var(rt, rt->tmpl->name_varargs, tpl_list_value(varargs));
 	}
 	if (r == 0)
 		r = macro_keywords(rt, n, args, given);
@@ -178,35 +181,36 @@ static int macro_params(struct tpl_rt *rt, const struct tpl_node *n, const struc
 		if (given[i])
 			continue;
 		if (i >= first_default)
-			r = tpl_eval(rt, n->defaults[i - first_default], &v);
+			r = eng_tpl_eval(rt, n->defaults[i - first_default], &v);
 		else
-			r = tpl_undef(rt, &v, "parameter '%.*s' was not provided", (int)n->items[i]->value.len,
-			              n->items[i]->value.u.s);
+			r = eng_tpl_undef(rt, &v, "parameter '%.*s' was not provided", (int)n->items[i]->value.len,
+			                  n->items[i]->value.u.s);
 		if (r == 0)
-			r = tpl_set_var(rt, n->items[i]->name, v);
+			r = eng_tpl_set_var(rt, n->items[i]->name, v);
 	}
 	return r;
 }
 
-int tpl_call_macro(struct tpl_rt *rt, const struct tpl_macro *macro, const struct tpl_args *args, struct tpl_value *ret)
+int eng_tpl_call_macro(struct tpl_rt *rt, const struct tpl_macro *macro, const struct tpl_args *args,
+                       struct tpl_value *ret)
 {
 	struct tpl_frame *outer = rt->frame, *frame;
 	struct tpl_value caller;
-	int r = tpl_frame_new(rt, macro->frame, &frame);
+	int r = eng_tpl_frame_new(rt, macro->frame, &frame);
 
 	if (r < 0)
 		return r;
 	rt->frame = frame;
 	r = 0;
 	if (macro->node->op & TPL_USES_CALLER) {
-		r = tpl_undef(rt, &caller, "No caller defined");
+		r = eng_tpl_undef(rt, &caller, "No caller defined");
 		if (r == 0)
-			r = tpl_set_var(rt, rt->tmpl->name_caller, caller);
+			r = eng_tpl_set_var(rt, rt->tmpl->name_caller, caller);
 	}
 	if (r == 0)
 		r = macro_params(rt, macro->node, args);
 	rt->frame = outer;
-	return r < 0 ? r : tpl_capture(rt, macro->node->d, frame, ret);
+	return r < 0 ? r : eng_tpl_capture(rt, macro->node->d, frame, ret);
 }
 
 /* ---- Functions ---------------------------------------------------------------------------------------------- */
@@ -216,36 +220,40 @@ static int fn_range(struct tpl_rt *rt, const struct tpl_args *args, struct tpl_v
 	struct tpl_value b[TPL_MAX_PARAMS];
 	int64_t start = 0, stop, step = 1, n = 0;
 	struct tpl_list *l;
-	int r = tpl_bind(rt, "range", "start stop step", 1, args, b);
+	int r = eng_tpl_bind(rt, "range", "start stop step", 1, args, b);
 
 	if (r == 0)
-		r = tpl_arg_int(rt, &b[0], "range()", 0, &stop);
+		r = eng_tpl_arg_int(rt, &b[0], "range()", 0, &stop);
 	if (r == 0 && b[1].type != TPL_MISSING) {
 		start = stop;
-		r = tpl_arg_int(rt, &b[1], "range()", 0, &stop);
+		r = eng_tpl_arg_int(rt, &b[1], "range()", 0, &stop);
 	}
 	if (r == 0)
-		r = tpl_arg_int(rt, &b[2], "range()", 1, &step);
+		r = eng_tpl_arg_int(rt, &b[2], "range()", 1, &step);
 	if (r < 0)
 		return r;
 	if (step == 0)
-		return tpl_fail(rt, -EINVAL, "range() arg 3 must not be zero");
+		return eng_tpl_fail(rt, -EINVAL, "range() arg 3 must not be zero");
 	if (step > 0 ? start < stop : start > stop) {
 		/* Unsigned distances cannot overflow. */
 		uint64_t gap = step > 0 ? (uint64_t)stop - (uint64_t)start : (uint64_t)start - (uint64_t)stop;
 		uint64_t by = step > 0 ? (uint64_t)step : 0 - (uint64_t)step;
 
 		if ((gap - 1) / by >= TPL_MAX_RANGE)
-			return tpl_fail(rt, -E2BIG,
-			                "Range too big. The sandbox blocks ranges larger than MAX_RANGE (%d).",
-			                TPL_MAX_RANGE);
+			return eng_tpl_fail(rt, -E2BIG,
+			                    "Range too big. The sandbox blocks ranges larger than MAX_RANGE (%d).",
+			                    TPL_MAX_RANGE);
 		n = (int64_t)((gap - 1) / by + 1);
 	}
-	r = tpl_list_new(rt, TPL_KIND_RANGE, (size_t)n, &l);
+	r = eng_tpl_list_new(rt, TPL_KIND_RANGE, (size_t)n, &l);
 	for (int64_t i = 0; r == 0 && i < n; i++)
-		r = tpl_list_push(rt, l, tpl_int(start + i * step));
+		/* Unsigned again: the product alone may leave the range that the sum stays in. */
+		r = eng_tpl_list_push(rt, l, tpl_int((int64_t)((uint64_t)start + (uint64_t)i * (uint64_t)step)));
 	if (r < 0)
 		return r;
+	l->start = start;
+	l->stop = stop;
+	l->step = step;
 	*ret = tpl_list_value(l);
 	return 0;
 }
@@ -258,17 +266,17 @@ static int dict_fill(struct tpl_rt *rt, struct tpl_dict *d, const struct tpl_val
 
 	if (from->type == TPL_DICT) {
 		for (size_t i = 0; r == 0 && i < from->u.dict->n; i++)
-			r = tpl_dict_set(rt, d, from->u.dict->keys[i], from->u.dict->vals[i]);
+			r = eng_tpl_dict_set(rt, d, from->u.dict->keys[i], from->u.dict->vals[i]);
 		return r;
 	}
-	r = tpl_iterate(rt, from, &items);
+	r = eng_tpl_iterate(rt, from, &items);
 	for (size_t i = 0; r == 0 && i < items->n; i++) {
-		r = tpl_iterate(rt, &items->v[i], &pair);
+		r = eng_tpl_iterate(rt, &items->v[i], &pair);
 		if (r == 0 && pair->n != 2)
-			r = tpl_fail(rt, -EINVAL, "dictionary update sequence element has length %zu; 2 is required",
-			             pair->n);
+			r = eng_tpl_fail(rt, -EINVAL,
+			                 "dictionary update sequence element has length %zu; 2 is required", pair->n);
 		if (r == 0)
-			r = tpl_dict_set(rt, d, pair->v[0], pair->v[1]);
+			r = eng_tpl_dict_set(rt, d, pair->v[0], pair->v[1]);
 	}
 	return r;
 }
@@ -276,14 +284,14 @@ static int dict_fill(struct tpl_rt *rt, struct tpl_dict *d, const struct tpl_val
 static int make_dict(struct tpl_rt *rt, const char *callee, const struct tpl_args *args, struct tpl_dict **ret)
 {
 	struct tpl_dict *d;
-	int r = tpl_dict_new(rt, &d);
+	int r = eng_tpl_dict_new(rt, &d);
 
 	if (r == 0 && args->n_pos > 1)
-		r = tpl_fail(rt, -EINVAL, "%s expected at most 1 argument, got %zu", callee, args->n_pos);
+		r = eng_tpl_fail(rt, -EINVAL, "%s expected at most 1 argument, got %zu", callee, args->n_pos);
 	if (r == 0 && args->n_pos)
 		r = dict_fill(rt, d, &args->pos[0]);
 	for (size_t i = 0; r == 0 && i < args->n_kw; i++)
-		r = tpl_dict_set(rt, d, args->kw_names[i], args->kw_vals[i]);
+		r = eng_tpl_dict_set(rt, d, args->kw_names[i], args->kw_vals[i]);
 	*ret = d;
 	return r;
 }
@@ -302,12 +310,12 @@ static int fn_namespace(struct tpl_rt *rt, const struct tpl_args *args, struct t
 
 static int fn_cycler(struct tpl_rt *rt, const struct tpl_args *args, struct tpl_value *ret)
 {
-	struct tpl_cycler *c = tpl_arena_alloc(&rt->arena, sizeof(*c));
+	struct tpl_cycler *c = eng_tpl_arena_alloc(&rt->arena, sizeof(*c));
 
 	if (!args->n_pos || args->n_kw)
-		return tpl_fail(rt, -EINVAL, "at least one item has to be provided");
+		return eng_tpl_fail(rt, -EINVAL, "at least one item has to be provided");
 	if (!c)
-		return tpl_fail_memory(rt);
+		return eng_tpl_fail_memory(rt);
 	c->items = (struct tpl_value *)args->pos; /* the arguments live as long as the render */
 	c->n = args->n_pos;
 	*ret = (struct tpl_value){ .type = TPL_CYCLER, .u.cycler = c };
@@ -317,16 +325,16 @@ static int fn_cycler(struct tpl_rt *rt, const struct tpl_args *args, struct tpl_
 static int fn_joiner(struct tpl_rt *rt, const struct tpl_args *args, struct tpl_value *ret)
 {
 	struct tpl_value b[TPL_MAX_PARAMS];
-	struct tpl_cycler *c = tpl_arena_alloc(&rt->arena, sizeof(*c));
-	int r = tpl_bind(rt, "joiner", "sep", 0, args, b);
+	struct tpl_cycler *c = eng_tpl_arena_alloc(&rt->arena, sizeof(*c));
+	int r = eng_tpl_bind(rt, "joiner", "sep", 0, args, b);
 
 	if (r < 0)
 		return r;
 	if (!c)
-		return tpl_fail_memory(rt);
-	c->items = tpl_arena_array(&rt->arena, 1, sizeof(*c->items));
+		return eng_tpl_fail_memory(rt);
+	c->items = eng_tpl_arena_array(&rt->arena, 1, sizeof(*c->items));
 	if (!c->items)
-		return tpl_fail_memory(rt);
+		return eng_tpl_fail_memory(rt);
 	c->items[0] = b[0].type == TPL_MISSING ? tpl_text(", ", 2) : b[0];
 	*ret = (struct tpl_value){ .type = TPL_JOINER, .u.cycler = c };
 	return 0;
@@ -336,11 +344,11 @@ static int fn_joiner(struct tpl_rt *rt, const struct tpl_args *args, struct tpl_
 static int fn_raise_exception(struct tpl_rt *rt, const struct tpl_args *args, struct tpl_value *ret)
 {
 	struct tpl_value b[TPL_MAX_PARAMS], text;
-	int r = tpl_bind(rt, "raise_exception", "message", 1, args, b);
+	int r = eng_tpl_bind(rt, "raise_exception", "message", 1, args, b);
 
 	(void)ret;
 	if (r == 0)
-		r = tpl_to_text(rt, &b[0], &text);
+		r = eng_tpl_to_text(rt, &b[0], &text);
 	if (r < 0)
 		return r;
 	return err_set(rt->err, -EINVAL, "%.*s", (int)(text.len < ERR_MSG_SIZE ? text.len : ERR_MSG_SIZE), text.u.s);
@@ -352,19 +360,19 @@ static int fn_strftime_now(struct tpl_rt *rt, const struct tpl_args *args, struc
 	char spec[256], text[1024];
 	time_t now = time(NULL);
 	struct tm tm;
-	int r = tpl_bind(rt, "strftime_now", "format", 1, args, b);
+	int r = eng_tpl_bind(rt, "strftime_now", "format", 1, args, b);
 
 	if (r == 0)
-		r = tpl_arg_text(rt, &b[0], "strftime_now()", NULL, &fmt);
+		r = eng_tpl_arg_text(rt, &b[0], "strftime_now()", NULL, &fmt);
 	if (r < 0)
 		return r;
 	if (fmt.len >= sizeof(spec) || memchr(fmt.u.s, 0, fmt.len))
-		return tpl_fail(rt, -EINVAL, "strftime_now(): the format is too long or holds a NUL");
+		return eng_tpl_fail(rt, -EINVAL, "strftime_now(): the format is too long or holds a NUL");
 	memcpy(spec, fmt.u.s, fmt.len);
 	spec[fmt.len] = '\0';
 	if (!localtime_r(&now, &tm))
-		return tpl_fail(rt, -EINVAL, "strftime_now(): no local time");
-	return tpl_text_copy(rt, text, strftime(text, sizeof(text), spec, &tm), ret);
+		return eng_tpl_fail(rt, -EINVAL, "strftime_now(): no local time");
+	return eng_tpl_text_copy(rt, text, strftime(text, sizeof(text), spec, &tm), ret);
 }
 
 static const struct tpl_func functions[] = {
@@ -377,7 +385,7 @@ static const struct tpl_func functions[] = {
 	{ "strftime_now", fn_strftime_now },
 };
 
-bool tpl_find_global(const char *name, size_t len, struct tpl_value *ret)
+bool eng_tpl_find_global(const char *name, size_t len, struct tpl_value *ret)
 {
 	for (size_t i = 0; i < sizeof(functions) / sizeof(*functions); i++) {
 		if (strlen(functions[i].name) == len && memcmp(functions[i].name, name, len) == 0) {
@@ -399,12 +407,12 @@ static int call_method(struct tpl_rt *rt, const struct tpl_bound *bound, const s
 
 	if (!bound->method->params)
 		return bound->method->fn(rt, &bound->self, args, ret);
-	r = tpl_bind(rt, bound->method->name, bound->method->params, bound->method->n_required, args, b);
+	r = eng_tpl_bind(rt, bound->method->name, bound->method->params, bound->method->n_required, args, b);
 	return r < 0 ? r : bound->method->fn(rt, &bound->self, &spread, ret);
 }
 
-int tpl_call_filter(struct tpl_rt *rt, const struct tpl_filter *filter, const struct tpl_value *in,
-                    const struct tpl_args *args, struct tpl_value *ret)
+int eng_tpl_call_filter(struct tpl_rt *rt, const struct tpl_filter *filter, const struct tpl_value *in,
+                        const struct tpl_args *args, struct tpl_value *ret)
 {
 	struct tpl_value b[TPL_MAX_PARAMS], input = *in; /* ret may be in */
 	struct tpl_args spread = { .pos = b, .n_pos = TPL_MAX_PARAMS };
@@ -412,7 +420,7 @@ int tpl_call_filter(struct tpl_rt *rt, const struct tpl_filter *filter, const st
 
 	if (!filter->params)
 		return filter->fn(rt, &input, args, ret);
-	r = tpl_bind(rt, filter->name, filter->params, filter->n_required, args, b);
+	r = eng_tpl_bind(rt, filter->name, filter->params, filter->n_required, args, b);
 	return r < 0 ? r : filter->fn(rt, &input, &spread, ret);
 }
 
@@ -424,11 +432,11 @@ static int call_joiner(struct tpl_cycler *c, struct tpl_value *ret)
 	return 0;
 }
 
-int tpl_call(struct tpl_rt *rt, const struct tpl_value *callee, const struct tpl_args *args, struct tpl_value *ret)
+int eng_tpl_call(struct tpl_rt *rt, const struct tpl_value *callee, const struct tpl_args *args, struct tpl_value *ret)
 {
 	switch (callee->type) {
 	case TPL_MACRO:
-		return tpl_call_macro(rt, callee->u.macro, args, ret);
+		return eng_tpl_call_macro(rt, callee->u.macro, args, ret);
 	case TPL_FUNC:
 		return callee->u.func->fn(rt, args, ret);
 	case TPL_METHOD:
@@ -436,8 +444,8 @@ int tpl_call(struct tpl_rt *rt, const struct tpl_value *callee, const struct tpl
 	case TPL_JOINER:
 		return call_joiner(callee->u.cycler, ret);
 	case TPL_UNDEF:
-		return tpl_fail_undefined(rt, callee);
+		return eng_tpl_fail_undefined(rt, callee);
 	default:
-		return tpl_fail(rt, -EINVAL, "'%s' object is not callable", tpl_type_name(callee));
+		return eng_tpl_fail(rt, -EINVAL, "'%s' object is not callable", eng_tpl_type_name(callee));
 	}
 }

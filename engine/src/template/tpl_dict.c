@@ -58,11 +58,11 @@ static int check_hashable(struct tpl_rt *rt, const struct tpl_value *key, unsign
 
 	if (key->type == TPL_DICT ||
 	    (key->type == TPL_LIST && key->u.list->kind != TPL_KIND_TUPLE && key->u.list->kind != TPL_KIND_GROUP))
-		return tpl_fail(rt, -EINVAL, "unhashable type: '%s'", tpl_type_name(key));
+		return eng_tpl_fail(rt, -EINVAL, "unhashable type: '%s'", eng_tpl_type_name(key));
 	if (key->type != TPL_LIST)
 		return 0;
 	if (depth >= TUPLE_HASH_DEPTH)
-		return tpl_fail(rt, -E2BIG, "a dict key is nested deeper than %d levels", TUPLE_HASH_DEPTH);
+		return eng_tpl_fail(rt, -E2BIG, "a dict key is nested deeper than %d levels", TUPLE_HASH_DEPTH);
 	for (size_t i = 0; r == 0 && i < key->u.list->n; i++)
 		r = check_hashable(rt, &key->u.list->v[i], depth + 1);
 	return r;
@@ -77,7 +77,7 @@ static int find(struct tpl_rt *rt, const struct tpl_dict *d, const struct tpl_va
 	*ret = d->n;
 	if (!d->index) {
 		for (size_t i = 0; i < d->n; i++) {
-			r = tpl_equal(rt, &d->keys[i], key, &same);
+			r = eng_tpl_equal(rt, &d->keys[i], key, &same);
 			if (r < 0)
 				return r;
 			if (same) {
@@ -88,7 +88,7 @@ static int find(struct tpl_rt *rt, const struct tpl_dict *d, const struct tpl_va
 		return 0;
 	}
 	for (slot = hash_value(key, 0); d->index[slot & (d->n_index - 1)]; slot++) {
-		r = tpl_equal(rt, &d->keys[d->index[slot & (d->n_index - 1)] - 1], key, &same);
+		r = eng_tpl_equal(rt, &d->keys[d->index[slot & (d->n_index - 1)] - 1], key, &same);
 		if (r < 0)
 			return r;
 		if (same) {
@@ -118,12 +118,12 @@ static int reindex(struct tpl_rt *rt, struct tpl_dict *d)
 		return 0;
 	while (n < d->cap * 2)
 		n *= 2;
-	r = tpl_step(rt, d->n);
+	r = eng_tpl_step(rt, d->n);
 	if (r < 0)
 		return r;
-	d->index = tpl_arena_array(&rt->arena, n, sizeof(*d->index));
+	d->index = eng_tpl_arena_array(&rt->arena, n, sizeof(*d->index));
 	if (!d->index)
-		return tpl_fail_memory(rt);
+		return eng_tpl_fail_memory(rt);
 	d->n_index = n;
 	for (size_t i = 0; i < d->n; i++)
 		index_add(d, i);
@@ -136,11 +136,11 @@ static int grow(struct tpl_rt *rt, struct tpl_dict *d)
 	struct tpl_value *keys, *vals;
 
 	if (cap > UINT32_MAX / 4)
-		return tpl_fail_memory(rt);
-	keys = tpl_arena_array(&rt->arena, cap, sizeof(*keys));
-	vals = tpl_arena_array(&rt->arena, cap, sizeof(*vals));
+		return eng_tpl_fail_memory(rt);
+	keys = eng_tpl_arena_array(&rt->arena, cap, sizeof(*keys));
+	vals = eng_tpl_arena_array(&rt->arena, cap, sizeof(*vals));
 	if (!keys || !vals)
-		return tpl_fail_memory(rt);
+		return eng_tpl_fail_memory(rt);
 	if (d->n) {
 		memcpy(keys, d->keys, d->n * sizeof(*keys));
 		memcpy(vals, d->vals, d->n * sizeof(*vals));
@@ -151,17 +151,17 @@ static int grow(struct tpl_rt *rt, struct tpl_dict *d)
 	return reindex(rt, d);
 }
 
-int tpl_dict_new(struct tpl_rt *rt, struct tpl_dict **ret)
+int eng_tpl_dict_new(struct tpl_rt *rt, struct tpl_dict **ret)
 {
-	struct tpl_dict *d = tpl_arena_alloc(&rt->arena, sizeof(*d));
+	struct tpl_dict *d = eng_tpl_arena_alloc(&rt->arena, sizeof(*d));
 
 	if (!d)
-		return tpl_fail_memory(rt);
+		return eng_tpl_fail_memory(rt);
 	*ret = d;
 	return 0;
 }
 
-int tpl_dict_get(struct tpl_rt *rt, const struct tpl_dict *d, const struct tpl_value *key, struct tpl_value **ret)
+int eng_tpl_dict_get(struct tpl_rt *rt, const struct tpl_dict *d, const struct tpl_value *key, struct tpl_value **ret)
 {
 	size_t i;
 	int r;
@@ -175,7 +175,7 @@ int tpl_dict_get(struct tpl_rt *rt, const struct tpl_dict *d, const struct tpl_v
 	return 0;
 }
 
-struct tpl_value *tpl_dict_get_text(const struct tpl_dict *d, const char *s, size_t len)
+struct tpl_value *eng_tpl_dict_get_text(const struct tpl_dict *d, const char *s, size_t len)
 {
 	const struct tpl_value *k;
 	uint64_t slot;
@@ -196,7 +196,7 @@ struct tpl_value *tpl_dict_get_text(const struct tpl_dict *d, const char *s, siz
 	return NULL;
 }
 
-int tpl_dict_set(struct tpl_rt *rt, struct tpl_dict *d, struct tpl_value key, struct tpl_value v)
+int eng_tpl_dict_set(struct tpl_rt *rt, struct tpl_dict *d, struct tpl_value key, struct tpl_value v)
 {
 	size_t i;
 	int r;
@@ -224,7 +224,7 @@ int tpl_dict_set(struct tpl_rt *rt, struct tpl_dict *d, struct tpl_value key, st
 	return 0;
 }
 
-int tpl_dict_remove(struct tpl_rt *rt, struct tpl_dict *d, const struct tpl_value *key)
+int eng_tpl_dict_remove(struct tpl_rt *rt, struct tpl_dict *d, const struct tpl_value *key)
 {
 	size_t i;
 	int r;

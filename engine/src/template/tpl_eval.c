@@ -9,18 +9,18 @@
 
 /* ---- Scopes ------------------------------------------------------------------------------------------- */
 
-int tpl_frame_new(struct tpl_rt *rt, struct tpl_frame *parent, struct tpl_frame **ret)
+int eng_tpl_frame_new(struct tpl_rt *rt, struct tpl_frame *parent, struct tpl_frame **ret)
 {
-	struct tpl_frame *f = tpl_arena_alloc(&rt->arena, sizeof(*f));
+	struct tpl_frame *f = eng_tpl_arena_alloc(&rt->arena, sizeof(*f));
 
 	if (!f)
-		return tpl_fail_memory(rt);
+		return eng_tpl_fail_memory(rt);
 	f->parent = parent;
 	*ret = f;
 	return 0;
 }
 
-int tpl_set_var(struct tpl_rt *rt, uint32_t name, struct tpl_value v)
+int eng_tpl_set_var(struct tpl_rt *rt, uint32_t name, struct tpl_value v)
 {
 	struct tpl_frame *f = rt->frame;
 	struct tpl_var *vars;
@@ -38,9 +38,9 @@ int tpl_set_var(struct tpl_rt *rt, uint32_t name, struct tpl_value v)
 	}
 	if (f->n == f->cap) {
 		cap = f->cap ? f->cap * 2 : 4;
-		vars = tpl_arena_array(&rt->arena, cap, sizeof(*vars));
+		vars = eng_tpl_arena_array(&rt->arena, cap, sizeof(*vars));
 		if (!vars)
-			return tpl_fail_memory(rt);
+			return eng_tpl_fail_memory(rt);
 		if (f->n)
 			memcpy(vars, f->vars, f->n * sizeof(*vars));
 		f->vars = vars;
@@ -59,11 +59,11 @@ static int lookup_global(struct tpl_rt *rt, uint32_t name, struct tpl_value *ret
 	if (rt->globals[name].type == TPL_MISSING) {
 		json = json_object_getn(rt->context, text->u.s, text->len);
 		if (json)
-			r = tpl_from_json(rt, json, &rt->globals[name]);
-		else if (tpl_find_global(text->u.s, text->len, &rt->globals[name]))
+			r = eng_tpl_from_json(rt, json, &rt->globals[name]);
+		else if (eng_tpl_find_global(text->u.s, text->len, &rt->globals[name]))
 			r = 0;
 		else
-			r = tpl_undef(rt, &rt->globals[name], "'%.*s' is undefined", (int)text->len, text->u.s);
+			r = eng_tpl_undef(rt, &rt->globals[name], "'%.*s' is undefined", (int)text->len, text->u.s);
 		if (r < 0)
 			return r;
 	}
@@ -71,7 +71,7 @@ static int lookup_global(struct tpl_rt *rt, uint32_t name, struct tpl_value *ret
 	return 0;
 }
 
-int tpl_lookup(struct tpl_rt *rt, uint32_t name, struct tpl_value *ret)
+int eng_tpl_lookup(struct tpl_rt *rt, uint32_t name, struct tpl_value *ret)
 {
 	for (const struct tpl_frame *f = rt->frame; f; f = f->parent) {
 		for (uint32_t i = 0; i < f->n; i++) {
@@ -91,12 +91,12 @@ static int eval_list(struct tpl_rt *rt, const struct tpl_node *n, struct tpl_val
 	enum tpl_list_kind kind = n->kind == TPL_N_TUPLE ? TPL_KIND_TUPLE : TPL_KIND_LIST;
 	struct tpl_list *l;
 	struct tpl_value v;
-	int r = tpl_list_new(rt, kind, n->n_items, &l);
+	int r = eng_tpl_list_new(rt, kind, n->n_items, &l);
 
 	for (uint32_t i = 0; r == 0 && i < n->n_items; i++) {
-		r = tpl_eval(rt, n->items[i], &v);
+		r = eng_tpl_eval(rt, n->items[i], &v);
 		if (r == 0)
-			r = tpl_list_push(rt, l, v);
+			r = eng_tpl_list_push(rt, l, v);
 	}
 	if (r < 0)
 		return r;
@@ -108,14 +108,14 @@ static int eval_dict(struct tpl_rt *rt, const struct tpl_node *n, struct tpl_val
 {
 	struct tpl_value k, v;
 	struct tpl_dict *d;
-	int r = tpl_dict_new(rt, &d);
+	int r = eng_tpl_dict_new(rt, &d);
 
 	for (uint32_t i = 0; r == 0 && i + 1 < n->n_items; i += 2) {
-		r = tpl_eval(rt, n->items[i], &k);
+		r = eng_tpl_eval(rt, n->items[i], &k);
 		if (r == 0)
-			r = tpl_eval(rt, n->items[i + 1], &v);
+			r = eng_tpl_eval(rt, n->items[i + 1], &v);
 		if (r == 0)
-			r = tpl_dict_set(rt, d, k, v);
+			r = eng_tpl_dict_set(rt, d, k, v);
 	}
 	if (r < 0)
 		return r;
@@ -128,15 +128,15 @@ static int spread_star(struct tpl_rt *rt, const struct tpl_node *star, struct tp
 {
 	struct tpl_value v, *all;
 	struct tpl_list *l;
-	int r = tpl_eval(rt, star, &v);
+	int r = eng_tpl_eval(rt, star, &v);
 
 	if (r == 0)
-		r = tpl_iterate(rt, &v, &l);
+		r = eng_tpl_iterate(rt, &v, &l);
 	if (r < 0)
 		return r;
-	all = tpl_arena_array(&rt->arena, *n_pos + l->n, sizeof(*all));
+	all = eng_tpl_arena_array(&rt->arena, *n_pos + l->n, sizeof(*all));
 	if (!all)
-		return tpl_fail_memory(rt);
+		return eng_tpl_fail_memory(rt);
 	if (*n_pos)
 		memcpy(all, *pos, *n_pos * sizeof(*all));
 	if (l->n)
@@ -150,25 +150,25 @@ static int spread_star(struct tpl_rt *rt, const struct tpl_node *star, struct tp
 static int spread_star_star(struct tpl_rt *rt, const struct tpl_node *star, struct tpl_args *args)
 {
 	struct tpl_value v, *names, *vals;
-	int r = tpl_eval(rt, star, &v);
+	int r = eng_tpl_eval(rt, star, &v);
 	size_t n;
 
 	if (r < 0)
 		return r;
 	if (v.type != TPL_DICT)
-		return tpl_fail(rt, -EINVAL, "argument after ** must be a mapping, not %s", tpl_type_name(&v));
+		return eng_tpl_fail(rt, -EINVAL, "argument after ** must be a mapping, not %s", eng_tpl_type_name(&v));
 	n = args->n_kw + v.u.dict->n;
-	names = tpl_arena_array(&rt->arena, n, sizeof(*names));
-	vals = tpl_arena_array(&rt->arena, n, sizeof(*vals));
+	names = eng_tpl_arena_array(&rt->arena, n, sizeof(*names));
+	vals = eng_tpl_arena_array(&rt->arena, n, sizeof(*vals));
 	if (!names || !vals)
-		return tpl_fail_memory(rt);
+		return eng_tpl_fail_memory(rt);
 	if (args->n_kw) {
 		memcpy(names, args->kw_names, args->n_kw * sizeof(*names));
 		memcpy(vals, args->kw_vals, args->n_kw * sizeof(*vals));
 	}
 	for (size_t i = 0; i < v.u.dict->n; i++) {
 		if (v.u.dict->keys[i].type != TPL_STR)
-			return tpl_fail(rt, -EINVAL, "keywords must be strings");
+			return eng_tpl_fail(rt, -EINVAL, "keywords must be strings");
 		names[args->n_kw + i] = v.u.dict->keys[i];
 		vals[args->n_kw + i] = v.u.dict->vals[i];
 	}
@@ -178,7 +178,7 @@ static int spread_star_star(struct tpl_rt *rt, const struct tpl_node *star, stru
 	return 0;
 }
 
-int tpl_eval_args(struct tpl_rt *rt, const struct tpl_call_args *call, struct tpl_args *ret)
+int eng_tpl_eval_args(struct tpl_rt *rt, const struct tpl_call_args *call, struct tpl_args *ret)
 {
 	struct tpl_value *pos = NULL, *kw = NULL;
 	size_t n_pos = call->n_pos;
@@ -186,15 +186,15 @@ int tpl_eval_args(struct tpl_rt *rt, const struct tpl_call_args *call, struct tp
 
 	*ret = (struct tpl_args){ .kw_names = call->kw_names, .n_kw = call->n_kw };
 	if (call->n_pos + call->n_kw) {
-		pos = tpl_arena_array(&rt->arena, (size_t)call->n_pos + call->n_kw, sizeof(*pos));
+		pos = eng_tpl_arena_array(&rt->arena, (size_t)call->n_pos + call->n_kw, sizeof(*pos));
 		if (!pos)
-			return tpl_fail_memory(rt);
+			return eng_tpl_fail_memory(rt);
 		kw = pos + call->n_pos;
 	}
 	for (uint32_t i = 0; r == 0 && i < call->n_pos; i++)
-		r = tpl_eval(rt, call->pos[i], &pos[i]);
+		r = eng_tpl_eval(rt, call->pos[i], &pos[i]);
 	for (uint32_t i = 0; r == 0 && i < call->n_kw; i++)
-		r = tpl_eval(rt, call->kw_vals[i], &kw[i]);
+		r = eng_tpl_eval(rt, call->kw_vals[i], &kw[i]);
 	if (r == 0 && call->star)
 		r = spread_star(rt, call->star, &pos, &n_pos);
 	ret->pos = pos;
@@ -213,9 +213,9 @@ static int eval_concat(struct tpl_rt *rt, const struct tpl_node *n, struct tpl_v
 	int r = 0;
 
 	for (uint32_t i = 0; r == 0 && i < n->n_items; i++) {
-		r = tpl_eval(rt, n->items[i], &v);
+		r = eng_tpl_eval(rt, n->items[i], &v);
 		if (r == 0)
-			r = tpl_to_text(rt, &v, &text);
+			r = eng_tpl_to_text(rt, &v, &text);
 		if (r < 0)
 			return r;
 		if (i == 0) {
@@ -223,7 +223,7 @@ static int eval_concat(struct tpl_rt *rt, const struct tpl_node *n, struct tpl_v
 			sum.markup = false;
 			continue;
 		}
-		r = tpl_text_concat(rt, &sum, text.u.s, text.len, &sum);
+		r = eng_tpl_text_concat(rt, &sum, text.u.s, text.len, &sum);
 	}
 	*ret = sum;
 	return r;
@@ -239,19 +239,19 @@ static int compare_once(struct tpl_rt *rt, enum tpl_op op, const struct tpl_valu
 
 	switch (op) {
 	case TPL_OP_EQ:
-		return tpl_equal(rt, a, b, ret);
+		return eng_tpl_equal(rt, a, b, ret);
 	case TPL_OP_NE:
-		r = tpl_equal(rt, a, b, ret);
+		r = eng_tpl_equal(rt, a, b, ret);
 		*ret = !*ret;
 		return r;
 	case TPL_OP_IN:
-		return tpl_contains(rt, a, b, ret);
+		return eng_tpl_contains(rt, a, b, ret);
 	case TPL_OP_NOT_IN:
-		r = tpl_contains(rt, a, b, ret);
+		r = eng_tpl_contains(rt, a, b, ret);
 		*ret = !*ret;
 		return r;
 	default:
-		r = tpl_order(rt, a, b, names[op], &order);
+		r = eng_tpl_order(rt, a, b, names[op], &order);
 		if (r < 0)
 			return r;
 		*ret = op == TPL_OP_LT   ? order < 0
@@ -270,10 +270,10 @@ static int eval_compare(struct tpl_rt *rt, const struct tpl_node *n, struct tpl_
 {
 	struct tpl_value left, right;
 	bool holds = true;
-	int r = tpl_eval(rt, n->a, &left);
+	int r = eng_tpl_eval(rt, n->a, &left);
 
 	for (uint32_t i = 0; r == 0 && holds && i < n->n_items; i++) {
-		r = tpl_eval(rt, n->items[i]->a, &right);
+		r = eng_tpl_eval(rt, n->items[i]->a, &right);
 		if (r == 0)
 			r = compare_once(rt, n->items[i]->op, &left, &right, &holds);
 		left = right;
@@ -285,102 +285,102 @@ static int eval_compare(struct tpl_rt *rt, const struct tpl_node *n, struct tpl_
 static int eval_binary(struct tpl_rt *rt, const struct tpl_node *n, struct tpl_value *ret)
 {
 	struct tpl_value a, b;
-	int r = tpl_eval(rt, n->a, &a);
+	int r = eng_tpl_eval(rt, n->a, &a);
 
 	if (r == 0)
-		r = tpl_eval(rt, n->b, &b);
+		r = eng_tpl_eval(rt, n->b, &b);
 	if (r < 0)
 		return r;
 	rt->line = n->line;
-	return tpl_binary(rt, n->op, &a, &b, ret);
+	return eng_tpl_binary(rt, n->op, &a, &b, ret);
 }
 
 static int eval_cond(struct tpl_rt *rt, const struct tpl_node *n, struct tpl_value *ret)
 {
 	struct tpl_value test;
-	int r = tpl_eval(rt, n->b, &test);
+	int r = eng_tpl_eval(rt, n->b, &test);
 
 	if (r < 0)
 		return r;
-	if (tpl_truth(&test))
-		return tpl_eval(rt, n->a, ret);
+	if (eng_tpl_truth(&test))
+		return eng_tpl_eval(rt, n->a, ret);
 	if (n->c)
-		return tpl_eval(rt, n->c, ret);
-	return tpl_undef(rt, ret,
-	                 "the inline if-expression on line %u evaluated to false and no else section was defined.",
-	                 n->line);
+		return eng_tpl_eval(rt, n->c, ret);
+	return eng_tpl_undef(rt, ret,
+	                     "the inline if-expression on line %u evaluated to false and no else section was defined.",
+	                     n->line);
 }
 
 /* and, or: the operand that decides. */
 static int eval_logic(struct tpl_rt *rt, const struct tpl_node *n, struct tpl_value *ret)
 {
-	int r = tpl_eval(rt, n->a, ret);
+	int r = eng_tpl_eval(rt, n->a, ret);
 
-	if (r < 0 || tpl_truth(ret) == (n->kind == TPL_N_OR))
+	if (r < 0 || eng_tpl_truth(ret) == (n->kind == TPL_N_OR))
 		return r;
-	return tpl_eval(rt, n->b, ret);
+	return eng_tpl_eval(rt, n->b, ret);
 }
 
 static int eval_item(struct tpl_rt *rt, const struct tpl_node *n, struct tpl_value *ret)
 {
 	struct tpl_value of, key;
-	int r = tpl_eval(rt, n->a, &of);
+	int r = eng_tpl_eval(rt, n->a, &of);
 
 	if (r == 0)
-		r = tpl_eval(rt, n->b, &key);
-	return r < 0 ? r : tpl_get_item(rt, &of, &key, ret);
+		r = eng_tpl_eval(rt, n->b, &key);
+	return r < 0 ? r : eng_tpl_get_item(rt, &of, &key, ret);
 }
 
 static int eval_slice(struct tpl_rt *rt, const struct tpl_node *n, struct tpl_value *ret)
 {
 	const struct tpl_node *parts[3] = { n->b, n->c, n->d };
 	struct tpl_value of, bounds[3];
-	int r = tpl_eval(rt, n->a, &of);
+	int r = eng_tpl_eval(rt, n->a, &of);
 
 	for (int i = 0; r == 0 && i < 3; i++) {
 		bounds[i] = tpl_none();
 		if (parts[i])
-			r = tpl_eval(rt, parts[i], &bounds[i]);
+			r = eng_tpl_eval(rt, parts[i], &bounds[i]);
 	}
-	return r < 0 ? r : tpl_slice(rt, &of, bounds, ret);
+	return r < 0 ? r : eng_tpl_slice(rt, &of, bounds, ret);
 }
 
 static int eval_call(struct tpl_rt *rt, const struct tpl_node *n, struct tpl_value *ret)
 {
 	struct tpl_value callee;
 	struct tpl_args args;
-	int r = tpl_eval(rt, n->a, &callee);
+	int r = eng_tpl_eval(rt, n->a, &callee);
 
 	if (r == 0)
-		r = tpl_eval_args(rt, n->args, &args);
+		r = eng_tpl_eval_args(rt, n->args, &args);
 	if (r < 0)
 		return r;
 	rt->line = n->line;
-	return tpl_call(rt, &callee, &args, ret);
+	return eng_tpl_call(rt, &callee, &args, ret);
 }
 
 static int eval_filter(struct tpl_rt *rt, const struct tpl_node *n, struct tpl_value *ret)
 {
 	struct tpl_value in;
 	struct tpl_args args;
-	int r = tpl_eval(rt, n->a, &in);
+	int r = eng_tpl_eval(rt, n->a, &in);
 
 	if (r == 0)
-		r = tpl_eval_args(rt, n->args, &args);
+		r = eng_tpl_eval_args(rt, n->args, &args);
 	if (r < 0)
 		return r;
 	rt->line = n->line;
-	return tpl_call_filter(rt, n->filter, &in, &args, ret);
+	return eng_tpl_call_filter(rt, n->filter, &in, &args, ret);
 }
 
 static int eval_test(struct tpl_rt *rt, const struct tpl_node *n, struct tpl_value *ret)
 {
 	struct tpl_value v, arg = { .type = TPL_MISSING };
 	bool holds = false;
-	int r = tpl_eval(rt, n->a, &v);
+	int r = eng_tpl_eval(rt, n->a, &v);
 
 	if (r == 0 && n->args->n_pos)
-		r = tpl_eval(rt, n->args->pos[0], &arg);
+		r = eng_tpl_eval(rt, n->args->pos[0], &arg);
 	if (r < 0)
 		return r;
 	rt->line = n->line;
@@ -399,7 +399,7 @@ static int eval_node(struct tpl_rt *rt, const struct tpl_node *n, struct tpl_val
 		*ret = n->value;
 		return 0;
 	case TPL_N_NAME:
-		return tpl_lookup(rt, n->name, ret);
+		return eng_tpl_lookup(rt, n->name, ret);
 	case TPL_N_TUPLE:
 	case TPL_N_LIST:
 		return eval_list(rt, n, ret);
@@ -411,13 +411,13 @@ static int eval_node(struct tpl_rt *rt, const struct tpl_node *n, struct tpl_val
 	case TPL_N_OR:
 		return eval_logic(rt, n, ret);
 	case TPL_N_NOT:
-		r = tpl_eval(rt, n->a, &v);
-		*ret = tpl_bool(r == 0 && !tpl_truth(&v));
+		r = eng_tpl_eval(rt, n->a, &v);
+		*ret = tpl_bool(r == 0 && !eng_tpl_truth(&v));
 		return r;
 	case TPL_N_NEG:
 	case TPL_N_POS:
-		r = tpl_eval(rt, n->a, &v);
-		return r < 0 ? r : tpl_negate(rt, &v, n->kind == TPL_N_POS, ret);
+		r = eng_tpl_eval(rt, n->a, &v);
+		return r < 0 ? r : eng_tpl_negate(rt, &v, n->kind == TPL_N_POS, ret);
 	case TPL_N_BINARY:
 		return eval_binary(rt, n, ret);
 	case TPL_N_CONCAT:
@@ -425,8 +425,8 @@ static int eval_node(struct tpl_rt *rt, const struct tpl_node *n, struct tpl_val
 	case TPL_N_COMPARE:
 		return eval_compare(rt, n, ret);
 	case TPL_N_ATTR:
-		r = tpl_eval(rt, n->a, &v);
-		return r < 0 ? r : tpl_get_attr(rt, &v, n->value.u.s, n->value.len, ret);
+		r = eng_tpl_eval(rt, n->a, &v);
+		return r < 0 ? r : eng_tpl_get_attr(rt, &v, n->value.u.s, n->value.len, ret);
 	case TPL_N_ITEM:
 		return eval_item(rt, n, ret);
 	case TPL_N_SLICE:
@@ -438,11 +438,11 @@ static int eval_node(struct tpl_rt *rt, const struct tpl_node *n, struct tpl_val
 	case TPL_N_TEST:
 		return eval_test(rt, n, ret);
 	default:
-		return tpl_fail(rt, -EINVAL, "not an expression");
+		return eng_tpl_fail(rt, -EINVAL, "not an expression");
 	}
 }
 
-int tpl_eval(struct tpl_rt *rt, const struct tpl_node *node, struct tpl_value *ret)
+int eng_tpl_eval(struct tpl_rt *rt, const struct tpl_node *node, struct tpl_value *ret)
 {
 	int r;
 
@@ -450,9 +450,9 @@ int tpl_eval(struct tpl_rt *rt, const struct tpl_node *node, struct tpl_value *r
 		*ret = node->value;
 		return 0;
 	}
-	r = tpl_step(rt, 1);
+	r = eng_tpl_step(rt, 1);
 	if (r == 0)
-		r = tpl_enter(rt);
+		r = eng_tpl_enter(rt);
 	if (r < 0)
 		return r;
 	rt->line = node->line;

@@ -11,9 +11,9 @@
 static int exec_output(struct tpl_rt *rt, const struct tpl_node *n)
 {
 	struct tpl_value v;
-	int r = tpl_eval(rt, n->a, &v);
+	int r = eng_tpl_eval(rt, n->a, &v);
 
-	return r < 0 ? r : tpl_str(rt, &v, rt->out);
+	return r < 0 ? r : eng_tpl_str(rt, &v, rt->out);
 }
 
 static int exec_if(struct tpl_rt *rt, const struct tpl_node *n)
@@ -23,12 +23,12 @@ static int exec_if(struct tpl_rt *rt, const struct tpl_node *n)
 
 	for (; n; n = n->c) {
 		if (n->kind != TPL_N_IF)
-			return tpl_exec(rt, n); /* the else body */
-		r = tpl_eval(rt, n->a, &v);
+			return eng_tpl_exec(rt, n); /* the else body */
+		r = eng_tpl_eval(rt, n->a, &v);
 		if (r < 0)
 			return r;
-		if (tpl_truth(&v))
-			return tpl_exec(rt, n->b);
+		if (eng_tpl_truth(&v))
+			return eng_tpl_exec(rt, n->b);
 	}
 	return TPL_NEXT;
 }
@@ -40,27 +40,27 @@ static int assign(struct tpl_rt *rt, const struct tpl_node *target, const struct
 static int assign_attr(struct tpl_rt *rt, const struct tpl_node *target, const struct tpl_value *v)
 {
 	struct tpl_value ns;
-	int r = tpl_lookup(rt, target->name, &ns);
+	int r = eng_tpl_lookup(rt, target->name, &ns);
 
 	if (r < 0)
 		return r;
 	if (ns.type != TPL_NS)
-		return tpl_fail(rt, -EINVAL, "cannot assign attribute on non-namespace object");
-	return tpl_dict_set(rt, ns.u.dict, target->value, *v);
+		return eng_tpl_fail(rt, -EINVAL, "cannot assign attribute on non-namespace object");
+	return eng_tpl_dict_set(rt, ns.u.dict, target->value, *v);
 }
 
 static int assign_tuple(struct tpl_rt *rt, const struct tpl_node *target, const struct tpl_value *v)
 {
 	struct tpl_list *l;
-	int r = tpl_iterate(rt, v, &l);
+	int r = eng_tpl_iterate(rt, v, &l);
 
 	if (r < 0)
 		return r;
 	if (l->n < target->n_items)
-		return tpl_fail(rt, -EINVAL, "not enough values to unpack (expected %u, got %zu)", target->n_items,
-		                l->n);
+		return eng_tpl_fail(rt, -EINVAL, "not enough values to unpack (expected %u, got %zu)", target->n_items,
+		                    l->n);
 	if (l->n > target->n_items)
-		return tpl_fail(rt, -EINVAL, "too many values to unpack (expected %u)", target->n_items);
+		return eng_tpl_fail(rt, -EINVAL, "too many values to unpack (expected %u)", target->n_items);
 	for (uint32_t i = 0; r == 0 && i < target->n_items; i++)
 		r = assign(rt, target->items[i], &l->v[i]);
 	return r;
@@ -70,7 +70,7 @@ static int assign(struct tpl_rt *rt, const struct tpl_node *target, const struct
 {
 	switch (target->kind) {
 	case TPL_N_NAME:
-		return tpl_set_var(rt, target->name, *v);
+		return eng_tpl_set_var(rt, target->name, *v);
 	case TPL_N_NSREF:
 		return assign_attr(rt, target, v);
 	default:
@@ -81,14 +81,14 @@ static int assign(struct tpl_rt *rt, const struct tpl_node *target, const struct
 static int exec_set(struct tpl_rt *rt, const struct tpl_node *n)
 {
 	struct tpl_value v;
-	int r = tpl_eval(rt, n->b, &v);
+	int r = eng_tpl_eval(rt, n->b, &v);
 
 	return r < 0 ? r : assign(rt, n->a, &v);
 }
 
 /* ---- Bodies that become a text ---------------------------------------------------------------------------- */
 
-int tpl_capture(struct tpl_rt *rt, const struct tpl_node *body, struct tpl_frame *frame, struct tpl_value *ret)
+int eng_tpl_capture(struct tpl_rt *rt, const struct tpl_node *body, struct tpl_frame *frame, struct tpl_value *ret)
 {
 	struct base_buf buf = BASE_BUF_INIT((size_t)TPL_MAX_OUTPUT_MIB << 20);
 	struct tpl_frame *outer_frame = rt->frame;
@@ -97,11 +97,11 @@ int tpl_capture(struct tpl_rt *rt, const struct tpl_node *body, struct tpl_frame
 
 	rt->out = &buf;
 	rt->frame = frame;
-	r = tpl_exec(rt, body);
+	r = eng_tpl_exec(rt, body);
 	rt->out = outer_out;
 	rt->frame = outer_frame;
 	if (r >= 0)
-		r = tpl_text_from_buf(rt, &buf, ret);
+		r = eng_tpl_text_from_buf(rt, &buf, ret);
 	base_buf_done(&buf);
 	return r;
 }
@@ -109,9 +109,9 @@ int tpl_capture(struct tpl_rt *rt, const struct tpl_node *body, struct tpl_frame
 static int capture_in_new_scope(struct tpl_rt *rt, const struct tpl_node *body, struct tpl_value *ret)
 {
 	struct tpl_frame *f;
-	int r = tpl_frame_new(rt, rt->frame, &f);
+	int r = eng_tpl_frame_new(rt, rt->frame, &f);
 
-	return r < 0 ? r : tpl_capture(rt, body, f, ret);
+	return r < 0 ? r : eng_tpl_capture(rt, body, f, ret);
 }
 
 /* Applies `x|f|g` to a text, where the innermost filter of the chain has no input of its own. */
@@ -122,14 +122,14 @@ static int apply_chain(struct tpl_rt *rt, const struct tpl_node *chain, struct t
 
 	if (!chain)
 		return 0;
-	r = tpl_enter(rt);
+	r = eng_tpl_enter(rt);
 	if (r < 0)
 		return r;
 	r = apply_chain(rt, chain->a, v);
 	tpl_leave(rt);
 	if (r == 0)
-		r = tpl_eval_args(rt, chain->args, &args);
-	return r < 0 ? r : tpl_call_filter(rt, chain->filter, v, &args, v);
+		r = eng_tpl_eval_args(rt, chain->args, &args);
+	return r < 0 ? r : eng_tpl_call_filter(rt, chain->filter, v, &args, v);
 }
 
 static int exec_set_block(struct tpl_rt *rt, const struct tpl_node *n)
@@ -149,16 +149,16 @@ static int exec_filter_block(struct tpl_rt *rt, const struct tpl_node *n)
 
 	if (r == 0)
 		r = apply_chain(rt, n->b, &v);
-	return r < 0 ? r : tpl_str(rt, &v, rt->out);
+	return r < 0 ? r : eng_tpl_str(rt, &v, rt->out);
 }
 
 static int exec_scope(struct tpl_rt *rt, const struct tpl_node *n)
 {
 	struct tpl_frame *outer = rt->frame;
-	int r = tpl_frame_new(rt, outer, &rt->frame);
+	int r = eng_tpl_frame_new(rt, outer, &rt->frame);
 
 	if (r == 0)
-		r = tpl_exec(rt, n->d);
+		r = eng_tpl_exec(rt, n->d);
 	rt->frame = outer;
 	return r;
 }
@@ -167,10 +167,10 @@ static int exec_with(struct tpl_rt *rt, const struct tpl_node *n)
 {
 	struct tpl_frame *outer = rt->frame, *inner;
 	struct tpl_value v;
-	int r = tpl_frame_new(rt, outer, &inner);
+	int r = eng_tpl_frame_new(rt, outer, &inner);
 
 	for (uint32_t i = 0; r == 0 && i + 1 < n->n_items; i += 2) {
-		r = tpl_eval(rt, n->items[i + 1], &v); /* seen from outside */
+		r = eng_tpl_eval(rt, n->items[i + 1], &v); /* seen from outside */
 		rt->frame = inner;
 		if (r == 0)
 			r = assign(rt, n->items[i], &v);
@@ -178,7 +178,7 @@ static int exec_with(struct tpl_rt *rt, const struct tpl_node *n)
 	}
 	rt->frame = inner;
 	if (r == 0)
-		r = tpl_exec(rt, n->d);
+		r = eng_tpl_exec(rt, n->d);
 	rt->frame = outer;
 	return r;
 }
@@ -187,10 +187,10 @@ static int exec_with(struct tpl_rt *rt, const struct tpl_node *n)
 
 static int make_macro(struct tpl_rt *rt, const struct tpl_node *n, struct tpl_value *ret)
 {
-	struct tpl_macro *m = tpl_arena_alloc(&rt->arena, sizeof(*m));
+	struct tpl_macro *m = eng_tpl_arena_alloc(&rt->arena, sizeof(*m));
 
 	if (!m)
-		return tpl_fail_memory(rt);
+		return eng_tpl_fail_memory(rt);
 	m->node = n;
 	m->frame = rt->frame;
 	for (struct tpl_frame *f = rt->frame; f && !f->captured; f = f->parent)
@@ -204,7 +204,7 @@ static int exec_macro(struct tpl_rt *rt, const struct tpl_node *n)
 	struct tpl_value v;
 	int r = make_macro(rt, n, &v);
 
-	return r < 0 ? r : tpl_set_var(rt, n->name, v);
+	return r < 0 ? r : eng_tpl_set_var(rt, n->name, v);
 }
 
 /* {% call f(x) %}: f(x, caller=the body). */
@@ -212,16 +212,16 @@ static int exec_call_block(struct tpl_rt *rt, const struct tpl_node *n)
 {
 	struct tpl_value callee, v, *names, *vals;
 	struct tpl_args args;
-	int r = tpl_eval(rt, n->a->a, &callee);
+	int r = eng_tpl_eval(rt, n->a->a, &callee);
 
 	if (r == 0)
-		r = tpl_eval_args(rt, n->a->args, &args);
+		r = eng_tpl_eval_args(rt, n->a->args, &args);
 	if (r < 0)
 		return r;
-	names = tpl_arena_array(&rt->arena, args.n_kw + 1, sizeof(*names));
-	vals = tpl_arena_array(&rt->arena, args.n_kw + 1, sizeof(*vals));
+	names = eng_tpl_arena_array(&rt->arena, args.n_kw + 1, sizeof(*names));
+	vals = eng_tpl_arena_array(&rt->arena, args.n_kw + 1, sizeof(*vals));
 	if (!names || !vals)
-		return tpl_fail_memory(rt);
+		return eng_tpl_fail_memory(rt);
 	if (args.n_kw) {
 		memcpy(names, args.kw_names, args.n_kw * sizeof(*names));
 		memcpy(vals, args.kw_vals, args.n_kw * sizeof(*vals));
@@ -233,8 +233,8 @@ static int exec_call_block(struct tpl_rt *rt, const struct tpl_node *n)
 	args.kw_names = names;
 	args.kw_vals = vals;
 	args.n_kw++;
-	r = tpl_call(rt, &callee, &args, &v);
-	return r < 0 ? r : tpl_str(rt, &v, rt->out);
+	r = eng_tpl_call(rt, &callee, &args, &v);
+	return r < 0 ? r : eng_tpl_str(rt, &v, rt->out);
 }
 
 /* ---- Loops -------------------------------------------------------------------------------------------------- */
@@ -245,7 +245,7 @@ static int fresh_frame(struct tpl_rt *rt, struct tpl_frame *parent, struct tpl_f
 		(*frame)->n = 0;
 		return 0;
 	}
-	return tpl_frame_new(rt, parent, frame);
+	return eng_tpl_frame_new(rt, parent, frame);
 }
 
 /* The items that pass the loop's own `if`. */
@@ -254,7 +254,7 @@ static int filter_items(struct tpl_rt *rt, const struct tpl_node *n, struct tpl_
 	struct tpl_frame *outer = rt->frame, *frame = NULL;
 	struct tpl_list *kept, *all = *items;
 	struct tpl_value v;
-	int r = tpl_list_new(rt, TPL_KIND_LIST, 0, &kept);
+	int r = eng_tpl_list_new(rt, TPL_KIND_LIST, 0, &kept);
 
 	for (size_t i = 0; r == 0 && i < all->n; i++) {
 		r = fresh_frame(rt, outer, &frame);
@@ -263,10 +263,10 @@ static int filter_items(struct tpl_rt *rt, const struct tpl_node *n, struct tpl_
 		rt->frame = frame;
 		r = assign(rt, n->a, &all->v[i]);
 		if (r == 0)
-			r = tpl_eval(rt, n->c, &v);
+			r = eng_tpl_eval(rt, n->c, &v);
 		rt->frame = outer;
-		if (r == 0 && tpl_truth(&v))
-			r = tpl_list_push(rt, kept, all->v[i]);
+		if (r == 0 && eng_tpl_truth(&v))
+			r = eng_tpl_list_push(rt, kept, all->v[i]);
 	}
 	*items = kept;
 	return r;
@@ -283,11 +283,11 @@ static int run_loop(struct tpl_rt *rt, const struct tpl_node *n, struct tpl_loop
 		if (r < 0)
 			break;
 		rt->frame = frame;
-		r = tpl_set_var(rt, rt->tmpl->name_loop, self);
+		r = eng_tpl_set_var(rt, rt->tmpl->name_loop, self);
 		if (r == 0)
 			r = assign(rt, n->a, &loop->items->v[loop->index]);
 		if (r == 0)
-			r = tpl_exec(rt, n->d);
+			r = eng_tpl_exec(rt, n->d);
 		rt->frame = outer;
 		if (r < 0 || r == TPL_BREAK)
 			break;
@@ -300,19 +300,19 @@ static int exec_for(struct tpl_rt *rt, const struct tpl_node *n)
 	struct tpl_loop *loop;
 	struct tpl_list *items;
 	struct tpl_value v;
-	int r = tpl_eval(rt, n->b, &v);
+	int r = eng_tpl_eval(rt, n->b, &v);
 
 	if (r == 0)
-		r = tpl_iterate(rt, &v, &items);
+		r = eng_tpl_iterate(rt, &v, &items);
 	if (r == 0 && n->c)
 		r = filter_items(rt, n, &items);
 	if (r < 0)
 		return r;
 	if (items->n == 0)
-		return n->e ? tpl_exec(rt, n->e) : TPL_NEXT;
-	loop = tpl_arena_alloc(&rt->arena, sizeof(*loop));
+		return n->e ? eng_tpl_exec(rt, n->e) : TPL_NEXT;
+	loop = eng_tpl_arena_alloc(&rt->arena, sizeof(*loop));
 	if (!loop)
-		return tpl_fail_memory(rt);
+		return eng_tpl_fail_memory(rt);
 	loop->items = items;
 	loop->depth = 1;
 	return run_loop(rt, n, loop);
@@ -323,8 +323,8 @@ static int exec_for(struct tpl_rt *rt, const struct tpl_node *n)
 static int write_text(struct tpl_rt *rt, const struct tpl_value *text)
 {
 	if (base_buf_append(rt->out, text->u.s, text->len) < 0)
-		return tpl_fail(rt, -E2BIG, "the output is larger than allowed");
-	return tpl_step(rt, text->len >> 6);
+		return eng_tpl_fail(rt, -E2BIG, "the output is larger than allowed");
+	return eng_tpl_step(rt, text->len >> 6);
 }
 
 static int exec_node(struct tpl_rt *rt, const struct tpl_node *n)
@@ -334,7 +334,7 @@ static int exec_node(struct tpl_rt *rt, const struct tpl_node *n)
 	switch ((enum tpl_node_kind)n->kind) {
 	case TPL_N_BODY:
 		for (uint32_t i = 0; r == TPL_NEXT && i < n->n_items; i++)
-			r = tpl_exec(rt, n->items[i]);
+			r = eng_tpl_exec(rt, n->items[i]);
 		return r;
 	case TPL_N_TEXT:
 		return write_text(rt, &n->value);
@@ -363,16 +363,16 @@ static int exec_node(struct tpl_rt *rt, const struct tpl_node *n)
 	case TPL_N_CONTINUE:
 		return TPL_CONTINUE;
 	default:
-		return tpl_fail(rt, -EINVAL, "not a statement");
+		return eng_tpl_fail(rt, -EINVAL, "not a statement");
 	}
 }
 
-int tpl_exec(struct tpl_rt *rt, const struct tpl_node *node)
+int eng_tpl_exec(struct tpl_rt *rt, const struct tpl_node *node)
 {
-	int r = tpl_step(rt, 1);
+	int r = eng_tpl_step(rt, 1);
 
 	if (r == 0)
-		r = tpl_enter(rt);
+		r = eng_tpl_enter(rt);
 	if (r < 0)
 		return r;
 	rt->line = node->line;

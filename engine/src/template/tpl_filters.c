@@ -28,8 +28,8 @@ static struct tpl_value path_part(const char *s, size_t len)
 	return len ? tpl_int(n) : tpl_text(s, len);
 }
 
-int tpl_attr_path(struct tpl_rt *rt, const struct tpl_value *item, const struct tpl_value *path,
-                  const struct tpl_value *def, struct tpl_value *ret)
+int eng_tpl_attr_path(struct tpl_rt *rt, const struct tpl_value *item, const struct tpl_value *path,
+                      const struct tpl_value *def, struct tpl_value *ret)
 {
 	struct tpl_value v = *item, part;
 	size_t begin = 0, end;
@@ -41,13 +41,13 @@ int tpl_attr_path(struct tpl_rt *rt, const struct tpl_value *item, const struct 
 		return 0;
 	}
 	if (path->type != TPL_STR) {
-		r = tpl_get_item(rt, &v, path, &v);
+		r = eng_tpl_get_item(rt, &v, path, &v);
 	} else {
 		while (r == 0 && begin <= path->len) {
 			dot = memchr(path->u.s + begin, '.', path->len - begin);
 			end = dot ? (size_t)(dot - path->u.s) : path->len;
 			part = path_part(path->u.s + begin, end - begin);
-			r = tpl_get_item(rt, &v, &part, &v);
+			r = eng_tpl_get_item(rt, &v, &part, &v);
 			if (r == 0 && def && v.type == TPL_UNDEF)
 				v = *def;
 			begin = end + 1;
@@ -57,16 +57,16 @@ int tpl_attr_path(struct tpl_rt *rt, const struct tpl_value *item, const struct 
 	return r;
 }
 
-int tpl_dict_items(struct tpl_rt *rt, const struct tpl_dict *d, enum tpl_list_kind kind, struct tpl_list **ret)
+int eng_tpl_dict_items(struct tpl_rt *rt, const struct tpl_dict *d, enum tpl_list_kind kind, struct tpl_list **ret)
 {
 	struct tpl_list *l;
 	struct tpl_value v;
-	int r = tpl_list_new(rt, kind, d->n, &l);
+	int r = eng_tpl_list_new(rt, kind, d->n, &l);
 
 	for (size_t i = 0; r == 0 && i < d->n; i++) {
-		r = tpl_tuple2(rt, d->keys[i], d->vals[i], &v);
+		r = eng_tpl_tuple2(rt, d->keys[i], d->vals[i], &v);
 		if (r == 0)
-			r = tpl_list_push(rt, l, v);
+			r = eng_tpl_list_push(rt, l, v);
 	}
 	if (r < 0)
 		return r;
@@ -93,29 +93,30 @@ FILTER(f_map)
 	struct tpl_args rest = *args;
 	struct tpl_list *items, *l;
 	struct tpl_value v;
-	int r = tpl_list_new(rt, TPL_KIND_GENERATOR, 0, &l);
+	int r = eng_tpl_list_new(rt, TPL_KIND_GENERATOR, 0, &l);
 
 	if (r == 0 && !attr && (!args->n_pos || args->pos[0].type != TPL_STR))
-		r = tpl_fail(rt, -EINVAL, "map requires a filter argument");
+		r = eng_tpl_fail(rt, -EINVAL, "map requires a filter argument");
 	if (r == 0 && !attr) {
-		filter = tpl_find_filter(args->pos[0].u.s, args->pos[0].len);
+		filter = eng_tpl_find_filter(args->pos[0].u.s, args->pos[0].len);
 		if (!filter)
-			r = tpl_fail(rt, -ENOTSUP, "filter '%.*s' is not supported", (int)args->pos[0].len,
-			             args->pos[0].u.s);
+			r = eng_tpl_fail(rt, -ENOTSUP, "filter '%.*s' is not supported", (int)args->pos[0].len,
+			                 args->pos[0].u.s);
 		rest.pos++;
 		rest.n_pos--;
 	}
 	if (r == 0)
-		r = tpl_truth(in) ? tpl_iterate(rt, in, &items) : tpl_list_new(rt, TPL_KIND_LIST, 0, &items);
+		r = eng_tpl_truth(in) ? eng_tpl_iterate(rt, in, &items)
+		                      : eng_tpl_list_new(rt, TPL_KIND_LIST, 0, &items);
 	if (r == 0)
-		r = tpl_enter(rt);
+		r = eng_tpl_enter(rt);
 	if (r < 0)
 		return r;
 	for (size_t i = 0; r == 0 && i < items->n; i++) {
-		r = attr ? tpl_attr_path(rt, &items->v[i], attr, def && def->type != TPL_NONE ? def : NULL, &v)
-		         : tpl_call_filter(rt, filter, &items->v[i], &rest, &v);
+		r = attr ? eng_tpl_attr_path(rt, &items->v[i], attr, def && def->type != TPL_NONE ? def : NULL, &v)
+		         : eng_tpl_call_filter(rt, filter, &items->v[i], &rest, &v);
 		if (r == 0)
-			r = tpl_list_push(rt, l, v);
+			r = eng_tpl_list_push(rt, l, v);
 	}
 	tpl_leave(rt);
 	*ret = tpl_list_value(l);
@@ -131,17 +132,18 @@ static int test_from_args(struct tpl_rt *rt, const struct tpl_args *args, size_t
 	*ret_test = NULL;
 	ret_arg->type = TPL_MISSING;
 	if (args->n_kw)
-		return tpl_fail(rt, -EINVAL, "tests take no keyword arguments");
+		return eng_tpl_fail(rt, -EINVAL, "tests take no keyword arguments");
 	if (args->n_pos <= at)
 		return 0;
 	name = &args->pos[at];
 	if (name->type == TPL_STR)
-		*ret_test = tpl_find_test(name->u.s, name->len);
+		*ret_test = eng_tpl_find_test(name->u.s, name->len);
 	if (!*ret_test)
-		return tpl_fail(rt, -ENOTSUP, "test '%.*s' is not supported",
-		                name->type == TPL_STR ? (int)name->len : 0, name->type == TPL_STR ? name->u.s : "");
+		return eng_tpl_fail(rt, -ENOTSUP, "test '%.*s' is not supported",
+		                    name->type == TPL_STR ? (int)name->len : 0, name->type == TPL_STR ? name->u.s : "");
 	if (args->n_pos - at - 1 != (*ret_test)->n_args)
-		return tpl_fail(rt, -EINVAL, "test '%s' takes %u arguments", (*ret_test)->name, (*ret_test)->n_args);
+		return eng_tpl_fail(rt, -EINVAL, "test '%s' takes %u arguments", (*ret_test)->name,
+		                    (*ret_test)->n_args);
 	if ((*ret_test)->n_args)
 		*ret_arg = args->pos[at + 1];
 	return 0;
@@ -154,26 +156,27 @@ static int select_items(struct tpl_rt *rt, const struct tpl_value *in, const str
 	struct tpl_value arg, v;
 	struct tpl_list *items, *l;
 	bool holds = false;
-	int r = tpl_list_new(rt, TPL_KIND_GENERATOR, 0, &l);
+	int r = eng_tpl_list_new(rt, TPL_KIND_GENERATOR, 0, &l);
 
 	if (r == 0 && by_attr && !args->n_pos)
-		r = tpl_fail(rt, -EINVAL, "Missing parameter for attribute name");
+		r = eng_tpl_fail(rt, -EINVAL, "Missing parameter for attribute name");
 	if (r == 0)
 		r = test_from_args(rt, args, by_attr, &test, &arg);
 	if (r == 0)
-		r = tpl_truth(in) ? tpl_iterate(rt, in, &items) : tpl_list_new(rt, TPL_KIND_LIST, 0, &items);
+		r = eng_tpl_truth(in) ? eng_tpl_iterate(rt, in, &items)
+		                      : eng_tpl_list_new(rt, TPL_KIND_LIST, 0, &items);
 	for (size_t i = 0; r == 0 && i < items->n; i++) {
 		v = items->v[i];
 		if (by_attr)
-			r = tpl_attr_path(rt, &items->v[i], &args->pos[0], NULL, &v);
+			r = eng_tpl_attr_path(rt, &items->v[i], &args->pos[0], NULL, &v);
 		if (r == 0 && test)
 			r = test->fn(rt, &v, &arg, &holds);
 		else
-			holds = tpl_truth(&v);
+			holds = eng_tpl_truth(&v);
 		if (r == 0 && holds == keep)
-			r = tpl_list_push(rt, l, items->v[i]);
+			r = eng_tpl_list_push(rt, l, items->v[i]);
 		if (r == 0)
-			r = tpl_step(rt, 1);
+			r = eng_tpl_step(rt, 1);
 	}
 	*ret = tpl_list_value(l);
 	return r;
@@ -203,7 +206,7 @@ FILTER(f_rejectattr)
 
 FILTER(f_default)
 {
-	bool absent = in->type == TPL_UNDEF || (tpl_arg_bool(&args->pos[1], false) && !tpl_truth(in));
+	bool absent = in->type == TPL_UNDEF || (eng_tpl_arg_bool(&args->pos[1], false) && !eng_tpl_truth(in));
 
 	(void)rt;
 	*ret = !absent ? *in : args->pos[0].type == TPL_MISSING ? tpl_text("", 0) : args->pos[0];
@@ -213,16 +216,16 @@ FILTER(f_default)
 FILTER(f_attr)
 {
 	struct tpl_value name, bare = *in;
-	int r = tpl_to_text(rt, &args->pos[0], &name);
+	int r = eng_tpl_to_text(rt, &args->pos[0], &name);
 
 	if (r < 0)
 		return r;
 	if (bare.type == TPL_DICT) { /* attributes only: not the entries */
-		if (!tpl_find_method(&bare, name.u.s, name.len))
-			return tpl_undef(rt, ret, "'dict object' has no attribute '%.*s'",
-			                 (int)(name.len < 120 ? name.len : 120), name.u.s);
+		if (!eng_tpl_find_method(&bare, name.u.s, name.len))
+			return eng_tpl_undef(rt, ret, "'dict object' has no attribute '%.*s'",
+			                     (int)(name.len < 120 ? name.len : 120), name.u.s);
 	}
-	return tpl_get_attr(rt, in, name.u.s, name.len, ret);
+	return eng_tpl_get_attr(rt, in, name.u.s, name.len, ret);
 }
 
 /* ---- Numbers -------------------------------------------------------------------------------------------------- */
@@ -235,18 +238,18 @@ FILTER(f_abs)
 	(void)args;
 	if (!tpl_is_number(in))
 		return in->type == TPL_UNDEF
-		               ? tpl_fail_undefined(rt, in)
-		               : tpl_fail(rt, -EINVAL, "bad operand type for abs(): '%s'", tpl_type_name(in));
-	r = tpl_order(rt, in, &zero, "<", &order);
+		               ? eng_tpl_fail_undefined(rt, in)
+		               : eng_tpl_fail(rt, -EINVAL, "bad operand type for abs(): '%s'", eng_tpl_type_name(in));
+	r = eng_tpl_order(rt, in, &zero, "<", &order);
 	if (r < 0)
 		return r;
-	return tpl_negate(rt, in, order >= 0 && !(in->type == TPL_FLOAT && signbit(in->u.f)), ret);
+	return eng_tpl_negate(rt, in, order >= 0 && !(in->type == TPL_FLOAT && signbit(in->u.f)), ret);
 }
 
 /* A number in text: digits without underscores, blanks around them allowed; empty when it is too long. */
 static void number_text(const struct tpl_value *v, char out[128])
 {
-	struct tpl_value s = tpl_text_strip(v, &(struct tpl_value){ 0 }, true, true);
+	struct tpl_value s = eng_tpl_text_strip(v, &(struct tpl_value){ 0 }, true, true);
 	size_t n = 0;
 
 	out[0] = '\0';
@@ -298,14 +301,14 @@ FILTER(f_int)
 {
 	int64_t base, i;
 	double f;
-	int r = tpl_arg_int(rt, &args->pos[1], "int", 10, &base);
+	int r = eng_tpl_arg_int(rt, &args->pos[1], "int", 10, &base);
 
 	if (r < 0)
 		return r;
 	if (in->type == TPL_UNDEF)
-		return tpl_fail_undefined(rt, in);
+		return eng_tpl_fail_undefined(rt, in);
 	if (base != 0 && (base < 2 || base > 36))
-		return tpl_fail(rt, -EINVAL, "int() base must be >= 2 and <= 36, or 0");
+		return eng_tpl_fail(rt, -EINVAL, "int() base must be >= 2 and <= 36, or 0");
 	if (in->type == TPL_INT || in->type == TPL_BOOL)
 		*ret = tpl_int(tpl_as_int(in));
 	else if (in->type == TPL_FLOAT && float_to_int(in->u.f, &i))
@@ -322,7 +325,7 @@ FILTER(f_float)
 	double f;
 
 	if (in->type == TPL_UNDEF)
-		return tpl_fail_undefined(rt, in);
+		return eng_tpl_fail_undefined(rt, in);
 	if (tpl_is_number(in))
 		*ret = tpl_float(tpl_as_double(in));
 	else if (in->type == TPL_STR && parse_float(in, &f))
@@ -355,14 +358,14 @@ FILTER(f_round)
 	const struct tpl_value *method = &args->pos[1];
 	int64_t precision, i;
 	double scale, f;
-	int r = tpl_arg_int(rt, &args->pos[0], "round", 0, &precision);
+	int r = eng_tpl_arg_int(rt, &args->pos[0], "round", 0, &precision);
 
 	if (r < 0)
 		return r;
 	if (in->type == TPL_UNDEF)
-		return tpl_fail_undefined(rt, in);
+		return eng_tpl_fail_undefined(rt, in);
 	if (!tpl_is_number(in))
-		return tpl_fail(rt, -EINVAL, "type %s doesn't define __round__ method", tpl_type_name(in));
+		return eng_tpl_fail(rt, -EINVAL, "type %s doesn't define __round__ method", eng_tpl_type_name(in));
 	if (method->type == TPL_MISSING || tpl_is_text(method, "common")) {
 		if (in->type == TPL_FLOAT)
 			*ret = tpl_float(round_common(in->u.f, precision));
@@ -373,14 +376,14 @@ FILTER(f_round)
 		return 0;
 	}
 	if (!tpl_is_text(method, "ceil") && !tpl_is_text(method, "floor"))
-		return tpl_fail(rt, -EINVAL, "method must be common, ceil or floor");
+		return eng_tpl_fail(rt, -EINVAL, "method must be common, ceil or floor");
 	scale = pow(10, (double)precision);
 	f = tpl_as_double(in) * scale;
 	*ret = tpl_float((tpl_is_text(method, "ceil") ? ceil(f) : floor(f)) / scale);
 	return 0;
 }
 
-const struct tpl_filter tpl_select_filters[] = {
+const struct tpl_filter eng_tpl_select_filters[] = {
 	{ "map", NULL, 0, f_map },
 	{ "reject", NULL, 0, f_reject },
 	{ "rejectattr", NULL, 0, f_rejectattr },
@@ -389,7 +392,7 @@ const struct tpl_filter tpl_select_filters[] = {
 	{ 0 },
 };
 
-const struct tpl_filter tpl_number_filters[] = {
+const struct tpl_filter eng_tpl_number_filters[] = {
 	{ "abs", "", 0, f_abs },
 	{ "attr", "name", 1, f_attr },
 	{ "d", "default_value boolean", 0, f_default },
@@ -400,10 +403,10 @@ const struct tpl_filter tpl_number_filters[] = {
 	{ 0 },
 };
 
-const struct tpl_filter *tpl_find_filter(const char *name, size_t len)
+const struct tpl_filter *eng_tpl_find_filter(const char *name, size_t len)
 {
-	const struct tpl_filter *const tables[] = { tpl_text_filters, tpl_seq_filters, tpl_select_filters,
-		                                    tpl_number_filters };
+	const struct tpl_filter *const tables[] = { eng_tpl_text_filters, eng_tpl_seq_filters, eng_tpl_select_filters,
+		                                    eng_tpl_number_filters };
 
 	for (size_t i = 0; i < sizeof(tables) / sizeof(*tables); i++) {
 		for (const struct tpl_filter *f = tables[i]; f->name; f++) {

@@ -16,7 +16,7 @@
 static int finish(struct tpl_rt *rt, struct base_buf *buf, int r, struct tpl_value *ret)
 {
 	if (r == 0)
-		r = tpl_text_from_buf(rt, buf, ret);
+		r = eng_tpl_text_from_buf(rt, buf, ret);
 	base_buf_done(buf);
 	return r;
 }
@@ -24,34 +24,34 @@ static int finish(struct tpl_rt *rt, struct base_buf *buf, int r, struct tpl_val
 FILTER(f_string)
 {
 	(void)args;
-	return tpl_to_text(rt, in, ret);
+	return eng_tpl_to_text(rt, in, ret);
 }
 
 FILTER(f_upper)
 {
 	struct tpl_value v;
-	int r = tpl_to_text(rt, in, &v);
+	int r = eng_tpl_to_text(rt, in, &v);
 
 	(void)args;
-	return r < 0 ? r : tpl_text_case(rt, &v, true, ret);
+	return r < 0 ? r : eng_tpl_text_case(rt, &v, true, ret);
 }
 
 FILTER(f_lower)
 {
 	struct tpl_value v;
-	int r = tpl_to_text(rt, in, &v);
+	int r = eng_tpl_to_text(rt, in, &v);
 
 	(void)args;
-	return r < 0 ? r : tpl_text_case(rt, &v, false, ret);
+	return r < 0 ? r : eng_tpl_text_case(rt, &v, false, ret);
 }
 
 FILTER(f_capitalize)
 {
 	struct tpl_value v;
-	int r = tpl_to_text(rt, in, &v);
+	int r = eng_tpl_to_text(rt, in, &v);
 
 	(void)args;
-	return r < 0 ? r : tpl_text_capitalize(rt, &v, ret);
+	return r < 0 ? r : eng_tpl_text_capitalize(rt, &v, ret);
 }
 
 /* A word begins after blanks, hyphens and opening brackets (unlike the method, not after quotes). */
@@ -61,14 +61,14 @@ FILTER(f_title)
 	struct tpl_value v;
 	bool begin = true;
 	uint32_t cp;
-	int r = tpl_to_text(rt, in, &v);
+	int r = eng_tpl_to_text(rt, in, &v);
 
 	(void)args;
 	for (size_t i = 0; r == 0 && i < v.len;) {
-		i += tpl_utf8_next(v.u.s + i, v.len - i, &cp);
-		tpl_utf8_put(&buf, (uint32_t)(begin ? utf8proc_toupper((utf8proc_int32_t)cp)
-		                                    : utf8proc_tolower((utf8proc_int32_t)cp)));
-		begin = tpl_is_space(cp) || (cp < 0x80 && cp && strchr("-({[<", (int)cp));
+		i += eng_tpl_utf8_next(v.u.s + i, v.len - i, &cp);
+		eng_tpl_utf8_put(&buf, (uint32_t)(begin ? utf8proc_toupper((utf8proc_int32_t)cp)
+		                                        : utf8proc_tolower((utf8proc_int32_t)cp)));
+		begin = eng_tpl_is_space(cp) || (cp < 0x80 && cp && strchr("-({[<", (int)cp));
 	}
 	return finish(rt, &buf, r, ret);
 }
@@ -76,10 +76,10 @@ FILTER(f_title)
 FILTER(f_trim)
 {
 	struct tpl_value v;
-	int r = tpl_to_text(rt, in, &v);
+	int r = eng_tpl_to_text(rt, in, &v);
 
 	if (r == 0)
-		*ret = tpl_text_strip(&v, &args->pos[0], true, true);
+		*ret = eng_tpl_text_strip(&v, &args->pos[0], true, true);
 	return r;
 }
 
@@ -87,30 +87,30 @@ FILTER(f_replace)
 {
 	struct tpl_value v, from, to;
 	int64_t count = -1;
-	int r = tpl_to_text(rt, in, &v);
+	int r = eng_tpl_to_text(rt, in, &v);
 
 	if (r == 0)
-		r = tpl_to_text(rt, &args->pos[0], &from);
+		r = eng_tpl_to_text(rt, &args->pos[0], &from);
 	if (r == 0)
-		r = tpl_to_text(rt, &args->pos[1], &to);
+		r = eng_tpl_to_text(rt, &args->pos[1], &to);
 	if (r == 0 && args->pos[2].type != TPL_NONE)
-		r = tpl_arg_int(rt, &args->pos[2], "replace", -1, &count);
-	return r < 0 ? r : tpl_text_replace(rt, &v, &from, &to, count, ret);
+		r = eng_tpl_arg_int(rt, &args->pos[2], "replace", -1, &count);
+	return r < 0 ? r : eng_tpl_text_replace(rt, &v, &from, &to, count, ret);
 }
 
 FILTER(f_escape)
 {
 	struct tpl_value v;
-	int r = tpl_to_text(rt, in, &v);
+	int r = eng_tpl_to_text(rt, in, &v);
 
 	(void)args;
 	*ret = v;
-	return r < 0 || v.markup ? r : tpl_escape_html(rt, &v, ret);
+	return r < 0 || v.markup ? r : eng_tpl_escape_html(rt, &v, ret);
 }
 
 FILTER(f_safe)
 {
-	int r = tpl_to_text(rt, in, ret);
+	int r = eng_tpl_to_text(rt, in, ret);
 
 	(void)args;
 	ret->markup = true;
@@ -122,24 +122,24 @@ FILTER(f_format)
 	struct tpl_value v, values;
 	struct tpl_list *l;
 	struct tpl_dict *d;
-	int r = tpl_to_text(rt, in, &v);
+	int r = eng_tpl_to_text(rt, in, &v);
 
 	if (r == 0 && args->n_pos && args->n_kw)
-		r = tpl_fail(rt, -EINVAL, "can't handle positional and keyword arguments at the same time");
+		r = eng_tpl_fail(rt, -EINVAL, "can't handle positional and keyword arguments at the same time");
 	if (r < 0)
 		return r;
 	if (args->n_kw) {
-		r = tpl_dict_new(rt, &d);
+		r = eng_tpl_dict_new(rt, &d);
 		for (size_t i = 0; r == 0 && i < args->n_kw; i++)
-			r = tpl_dict_set(rt, d, args->kw_names[i], args->kw_vals[i]);
+			r = eng_tpl_dict_set(rt, d, args->kw_names[i], args->kw_vals[i]);
 		values = (struct tpl_value){ .type = TPL_DICT, .u.dict = d };
 	} else {
-		r = tpl_list_new(rt, TPL_KIND_TUPLE, 0, &l);
+		r = eng_tpl_list_new(rt, TPL_KIND_TUPLE, 0, &l);
 		for (size_t i = 0; r == 0 && i < args->n_pos; i++)
-			r = tpl_list_push(rt, l, args->pos[i]);
+			r = eng_tpl_list_push(rt, l, args->pos[i]);
 		values = tpl_list_value(l);
 	}
-	return r < 0 ? r : tpl_format_percent(rt, &v, &values, ret);
+	return r < 0 ? r : eng_tpl_format_percent(rt, &v, &values, ret);
 }
 
 FILTER(f_truncate)
@@ -147,33 +147,33 @@ FILTER(f_truncate)
 	struct tpl_value v, end, none[3] = { tpl_none(), tpl_none(), tpl_none() };
 	int64_t length, leeway = 5, n, n_end, keep;
 	size_t cut;
-	int r = tpl_to_text(rt, in, &v);
+	int r = eng_tpl_to_text(rt, in, &v);
 
 	if (r == 0)
-		r = tpl_arg_int(rt, &args->pos[0], "truncate", 255, &length);
+		r = eng_tpl_arg_int(rt, &args->pos[0], "truncate", 255, &length);
 	if (r == 0)
-		r = tpl_arg_text(rt, &args->pos[2], "truncate", "...", &end);
+		r = eng_tpl_arg_text(rt, &args->pos[2], "truncate", "...", &end);
 	if (r == 0 && args->pos[3].type != TPL_NONE)
-		r = tpl_arg_int(rt, &args->pos[3], "truncate", 5, &leeway);
+		r = eng_tpl_arg_int(rt, &args->pos[3], "truncate", 5, &leeway);
 	if (r < 0)
 		return r;
-	n = (int64_t)tpl_utf8_count(v.u.s, v.len);
-	n_end = (int64_t)tpl_utf8_count(end.u.s, end.len);
+	n = (int64_t)eng_tpl_utf8_count(v.u.s, v.len);
+	n_end = (int64_t)eng_tpl_utf8_count(end.u.s, end.len);
 	if (length < n_end || leeway < 0)
-		return tpl_fail(rt, -EINVAL, "truncate: expected length >= %lld and leeway >= 0", (long long)n_end);
+		return eng_tpl_fail(rt, -EINVAL, "truncate: expected length >= %lld and leeway >= 0", (long long)n_end);
 	if (n <= length || n - length <= leeway) {
 		*ret = v;
 		return 0;
 	}
 	keep = length - n_end;
 	none[1] = tpl_int(keep);
-	r = tpl_slice(rt, &v, none, &v);
-	if (r == 0 && !tpl_arg_bool(&args->pos[1], false)) { /* not in the middle of a word */
+	r = eng_tpl_slice(rt, &v, none, &v);
+	if (r == 0 && !eng_tpl_arg_bool(&args->pos[1], false)) { /* not in the middle of a word */
 		for (cut = v.len; cut > 0 && v.u.s[cut - 1] != ' ';)
 			cut--;
 		v.len = cut ? cut - 1 : v.len;
 	}
-	return r < 0 ? r : tpl_text_concat(rt, &v, end.u.s, end.len, ret);
+	return r < 0 ? r : eng_tpl_text_concat(rt, &v, end.u.s, end.len, ret);
 }
 
 /* Every line but the first moves right; empty lines stay empty unless `blank`. */
@@ -181,22 +181,22 @@ FILTER(f_indent)
 {
 	struct tpl_value b[TPL_MAX_PARAMS] = { 0 }, text, width = tpl_text("", 0), lines, space = tpl_text(" ", 1);
 	const struct tpl_args no_args = { .pos = b };
-	bool first = tpl_arg_bool(&args->pos[1], false), blank = tpl_arg_bool(&args->pos[2], false);
+	bool first = eng_tpl_arg_bool(&args->pos[1], false), blank = eng_tpl_arg_bool(&args->pos[2], false);
 	struct base_buf buf = OUT_BUF;
 	const struct tpl_value *line;
-	int r = tpl_to_text(rt, in, &text);
+	int r = eng_tpl_to_text(rt, in, &text);
 
 	if (r == 0 && args->pos[0].type == TPL_STR)
 		width = args->pos[0];
 	else if (r == 0)
-		r = tpl_binary(rt, TPL_OP_MUL, &space,
-		               args->pos[0].type == TPL_MISSING ? &(struct tpl_value){ .type = TPL_INT, .u.i = 4 }
-		                                                : &args->pos[0],
-		               &width);
+		r = eng_tpl_binary(rt, TPL_OP_MUL, &space,
+		                   args->pos[0].type == TPL_MISSING ? &(struct tpl_value){ .type = TPL_INT, .u.i = 4 }
+		                                                    : &args->pos[0],
+		                   &width);
 	if (r == 0)
-		r = tpl_text_concat(rt, &text, "\n", 1, &text); /* so that a last empty line counts */
+		r = eng_tpl_text_concat(rt, &text, "\n", 1, &text); /* so that a last empty line counts */
 	if (r == 0)
-		r = tpl_find_method(&text, "splitlines", 10)->fn(rt, &text, &no_args, &lines);
+		r = eng_tpl_find_method(&text, "splitlines", 10)->fn(rt, &text, &no_args, &lines);
 	for (size_t i = 0; r == 0 && i < lines.u.list->n; i++) {
 		line = &lines.u.list->v[i];
 		if (i)
@@ -212,10 +212,10 @@ FILTER(f_center)
 {
 	struct tpl_value v, b[TPL_MAX_PARAMS] = { 0 };
 	const struct tpl_args width = { .pos = b };
-	int r = tpl_to_text(rt, in, &v);
+	int r = eng_tpl_to_text(rt, in, &v);
 
 	b[0] = args->pos[0].type == TPL_MISSING ? tpl_int(80) : args->pos[0];
-	return r < 0 ? r : tpl_find_method(&v, "center", 6)->fn(rt, &v, &width, ret);
+	return r < 0 ? r : eng_tpl_find_method(&v, "center", 6)->fn(rt, &v, &width, ret);
 }
 
 FILTER(f_wordcount)
@@ -224,11 +224,11 @@ FILTER(f_wordcount)
 	bool in_word = false, word;
 	int64_t n = 0;
 	uint32_t cp;
-	int r = tpl_to_text(rt, in, &v);
+	int r = eng_tpl_to_text(rt, in, &v);
 
 	(void)args;
 	for (size_t i = 0; r == 0 && i < v.len; in_word = word) {
-		i += tpl_utf8_next(v.u.s + i, v.len - i, &cp);
+		i += eng_tpl_utf8_next(v.u.s + i, v.len - i, &cp);
 		utf8proc_category_t c = utf8proc_category((utf8proc_int32_t)cp);
 
 		word = cp == '_' || (c >= UTF8PROC_CATEGORY_LU && c <= UTF8PROC_CATEGORY_LO) ||
@@ -271,7 +271,7 @@ FILTER(f_striptags)
 	bool blank = false;
 	uint32_t cp;
 	size_t n;
-	int r = tpl_to_text(rt, in, &v);
+	int r = eng_tpl_to_text(rt, in, &v);
 
 	(void)args;
 	for (size_t i = 0; r == 0 && i < v.len; i++) {
@@ -288,10 +288,10 @@ FILTER(f_striptags)
 	r = finish(rt, &plain, r, &collapsed);
 	if (r < 0)
 		return r;
-	collapsed = tpl_text_strip(&collapsed, &(struct tpl_value){ 0 }, true, true);
+	collapsed = eng_tpl_text_strip(&collapsed, &(struct tpl_value){ 0 }, true, true);
 	for (size_t i = 0; i < collapsed.len; i += n) {
-		n = tpl_utf8_next(collapsed.u.s + i, collapsed.len - i, &cp);
-		if (tpl_is_space(cp)) {
+		n = eng_tpl_utf8_next(collapsed.u.s + i, collapsed.len - i, &cp);
+		if (eng_tpl_is_space(cp)) {
 			blank = true;
 			continue;
 		}
@@ -300,7 +300,7 @@ FILTER(f_striptags)
 		blank = false;
 		if (cp == '&' && entity(collapsed.u.s + i, collapsed.len - i, &cp)) {
 			n = entity(collapsed.u.s + i, collapsed.len - i, &cp);
-			tpl_utf8_put(&buf, cp);
+			eng_tpl_utf8_put(&buf, cp);
 		} else {
 			(void)base_buf_append(&buf, collapsed.u.s + i, n);
 		}
@@ -312,7 +312,7 @@ static int quote_url(struct tpl_rt *rt, const struct tpl_value *in, bool query, 
 {
 	struct tpl_value v;
 	unsigned char c;
-	int r = tpl_to_text(rt, in, &v);
+	int r = eng_tpl_to_text(rt, in, &v);
 
 	for (size_t i = 0; r == 0 && i < v.len; i++) {
 		c = (unsigned char)v.u.s[i];
@@ -339,13 +339,13 @@ FILTER(f_urlencode)
 	if (in->type != TPL_DICT && in->type != TPL_LIST)
 		return finish(rt, &buf, quote_url(rt, in, false, &buf), ret);
 	if (in->type == TPL_DICT)
-		r = tpl_find_method(in, "items", 5)->fn(rt, in, &none, &v);
+		r = eng_tpl_find_method(in, "items", 5)->fn(rt, in, &none, &v);
 	if (r == 0)
-		r = tpl_iterate(rt, &v, &pairs);
+		r = eng_tpl_iterate(rt, &v, &pairs);
 	for (size_t i = 0; r == 0 && i < pairs->n; i++) {
-		r = tpl_iterate(rt, &pairs->v[i], &pair);
+		r = eng_tpl_iterate(rt, &pairs->v[i], &pair);
 		if (r == 0 && pair->n != 2)
-			r = tpl_fail(rt, -EINVAL, "urlencode needs pairs");
+			r = eng_tpl_fail(rt, -EINVAL, "urlencode needs pairs");
 		if (i)
 			(void)base_buf_putc(&buf, '&');
 		if (r == 0)
@@ -357,7 +357,7 @@ FILTER(f_urlencode)
 	return finish(rt, &buf, r, ret);
 }
 
-const struct tpl_filter tpl_text_filters[] = {
+const struct tpl_filter eng_tpl_text_filters[] = {
 	{ "capitalize", "", 0, f_capitalize },
 	{ "center", "width", 0, f_center },
 	{ "e", "", 0, f_escape },
@@ -370,7 +370,7 @@ const struct tpl_filter tpl_text_filters[] = {
 	{ "string", "", 0, f_string },
 	{ "striptags", "", 0, f_striptags },
 	{ "title", "", 0, f_title },
-	{ "tojson", "ensure_ascii indent separators sort_keys", 0, tpl_tojson },
+	{ "tojson", "ensure_ascii indent separators sort_keys", 0, eng_tpl_tojson },
 	{ "trim", "chars", 0, f_trim },
 	{ "truncate", "length killwords end leeway", 0, f_truncate },
 	{ "upper", "", 0, f_upper },

@@ -26,7 +26,7 @@ static const struct spec spec_init = { .fill = ' ', .precision = -1 };
 
 static void put_padded(struct base_buf *out, const struct spec *s, const char *text, size_t len, size_t n_sign)
 {
-	size_t n = tpl_utf8_count(text, len), pad = s->width > 0 && (size_t)s->width > n ? (size_t)s->width - n : 0;
+	size_t n = eng_tpl_utf8_count(text, len), pad = s->width > 0 && (size_t)s->width > n ? (size_t)s->width - n : 0;
 	size_t before = s->align == '>' ? pad : s->align == '^' ? pad / 2 : 0, after = pad - before;
 
 	if (s->align == '=') {
@@ -37,10 +37,10 @@ static void put_padded(struct base_buf *out, const struct spec *s, const char *t
 		after = 0;
 	}
 	while (before-- > 0)
-		tpl_utf8_put(out, s->fill);
+		eng_tpl_utf8_put(out, s->fill);
 	(void)base_buf_append(out, text, len);
 	while (after-- > 0)
-		tpl_utf8_put(out, s->fill);
+		eng_tpl_utf8_put(out, s->fill);
 }
 
 static void put_text(struct base_buf *out, const struct spec *spec, const char *text, size_t len)
@@ -48,7 +48,7 @@ static void put_text(struct base_buf *out, const struct spec *spec, const char *
 	struct spec s = *spec;
 
 	if (s.precision >= 0)
-		len = tpl_utf8_offset(text, len, (size_t)s.precision);
+		len = eng_tpl_utf8_offset(text, len, (size_t)s.precision);
 	if (!s.align || s.align == '=')
 		s.align = '<';
 	put_padded(out, &s, text, len, 0);
@@ -134,7 +134,7 @@ static void put_float(struct base_buf *out, const struct spec *s, double f)
 	if (isnan(f) || isinf(f)) {
 		(void)snprintf(digits, sizeof(digits), "%s", isnan(f) ? "nan" : "inf");
 	} else if (!type && precision < 0) {
-		tpl_format_float(fabs(f), digits);
+		eng_tpl_format_float(fabs(f), digits);
 	} else {
 		type = percent ? 'f' : type ? type : 'g';
 		if (s->alt)
@@ -157,15 +157,16 @@ static int put_as_number(struct tpl_rt *rt, struct base_buf *out, struct spec *s
 	bool wants_int = s->type && strchr("diuxXobc", s->type);
 
 	if (!tpl_is_number(v))
-		return v->type == TPL_UNDEF ? tpl_fail_undefined(rt, v)
-		                            : tpl_fail(rt, -EINVAL, "%%%c format: a real number is required, not %s",
-		                                       s->type, tpl_type_name(v));
+		return v->type == TPL_UNDEF
+		               ? eng_tpl_fail_undefined(rt, v)
+		               : eng_tpl_fail(rt, -EINVAL, "%%%c format: a real number is required, not %s", s->type,
+		                              eng_tpl_type_name(v));
 	if (!wants_int) {
 		put_float(out, s, tpl_as_double(v));
 		return 0;
 	}
 	if (v->type == TPL_FLOAT && !(fabs(v->u.f) < 9.2e18))
-		return tpl_fail(rt, -ERANGE, "cannot convert float to a 64-bit integer");
+		return eng_tpl_fail(rt, -ERANGE, "cannot convert float to a 64-bit integer");
 	put_int(out, s, v->type == TPL_FLOAT ? (int64_t)v->u.f : tpl_as_int(v));
 	return 0;
 }
@@ -182,7 +183,7 @@ struct percent {
 static int next_arg(struct tpl_rt *rt, struct percent *p, struct tpl_value *ret)
 {
 	if (p->list ? p->next >= p->list->n : p->next > 0)
-		return tpl_fail(rt, -EINVAL, "not enough arguments for format string");
+		return eng_tpl_fail(rt, -EINVAL, "not enough arguments for format string");
 	*ret = p->list ? p->list->v[p->next] : *p->args;
 	p->next++;
 	return 0;
@@ -195,13 +196,13 @@ static int mapped_arg(struct tpl_rt *rt, struct percent *p, struct tpl_value *re
 	struct tpl_value *found;
 
 	if (p->args->type != TPL_DICT)
-		return tpl_fail(rt, -EINVAL, "format requires a mapping");
+		return eng_tpl_fail(rt, -EINVAL, "format requires a mapping");
 	if (!end)
-		return tpl_fail(rt, -EINVAL, "incomplete format key");
-	found = tpl_dict_get_text(p->args->u.dict, s, (size_t)(end - s));
+		return eng_tpl_fail(rt, -EINVAL, "incomplete format key");
+	found = eng_tpl_dict_get_text(p->args->u.dict, s, (size_t)(end - s));
 	if (!found)
-		return tpl_fail(rt, -EINVAL, "no value for the format key '%.*s'", (int)(end - s < 80 ? end - s : 80),
-		                s);
+		return eng_tpl_fail(rt, -EINVAL, "no value for the format key '%.*s'",
+		                    (int)(end - s < 80 ? end - s : 80), s);
 	p->at += (size_t)(end - s) + 2;
 	*ret = *found;
 	return 0;
@@ -217,14 +218,14 @@ static int percent_number(struct tpl_rt *rt, struct percent *p, int max, int *re
 		p->at++;
 		r = next_arg(rt, p, &v);
 		if (r == 0)
-			r = tpl_arg_int(rt, &v, "* in a format", 0, &n);
+			r = eng_tpl_arg_int(rt, &v, "* in a format", 0, &n);
 		if (r < 0)
 			return r;
 	}
 	for (; p->at < p->fmt->len && p->fmt->u.s[p->at] >= '0' && p->fmt->u.s[p->at] <= '9' && n <= max; p->at++)
 		n = n * 10 + p->fmt->u.s[p->at] - '0';
 	if (n > max || n < -max)
-		return tpl_fail(rt, -E2BIG, "width or precision in a format is larger than %d", max);
+		return eng_tpl_fail(rt, -E2BIG, "width or precision in a format is larger than %d", max);
 	*ret = (int)n;
 	return 0;
 }
@@ -254,7 +255,7 @@ static int percent_spec(struct tpl_rt *rt, struct percent *p, struct spec *s)
 	while (p->at < p->fmt->len && strchr("hlL", p->fmt->u.s[p->at]) && p->fmt->u.s[p->at])
 		p->at++;
 	if (p->at >= p->fmt->len)
-		return tpl_fail(rt, -EINVAL, "incomplete format");
+		return eng_tpl_fail(rt, -EINVAL, "incomplete format");
 	s->type = p->fmt->u.s[p->at++];
 	left |= s->width < 0;
 	s->width = abs(s->width);
@@ -266,7 +267,7 @@ static int percent_spec(struct tpl_rt *rt, struct percent *p, struct spec *s)
 static int percent_text(struct tpl_rt *rt, struct base_buf *out, struct spec *s, const struct tpl_value *v)
 {
 	struct base_buf buf = BASE_BUF_INIT((size_t)TPL_MAX_OUTPUT_MIB << 20);
-	int r = s->type == 's' ? tpl_str(rt, v, &buf) : tpl_repr(rt, v, &buf);
+	int r = s->type == 's' ? eng_tpl_str(rt, v, &buf) : eng_tpl_repr(rt, v, &buf);
 
 	if (r == 0)
 		put_text(out, s, base_buf_text(&buf), buf.len);
@@ -279,11 +280,11 @@ static int percent_char(struct tpl_rt *rt, struct base_buf *out, struct spec *s,
 	struct base_buf buf = BASE_BUF_INIT(8);
 
 	if (v->type == TPL_INT && v->u.i >= 0 && v->u.i < 0x110000)
-		tpl_utf8_put(&buf, (uint32_t)v->u.i);
-	else if (v->type == TPL_STR && tpl_utf8_count(v->u.s, v->len) == 1)
+		eng_tpl_utf8_put(&buf, (uint32_t)v->u.i);
+	else if (v->type == TPL_STR && eng_tpl_utf8_count(v->u.s, v->len) == 1)
 		(void)base_buf_append(&buf, v->u.s, v->len);
 	else
-		return tpl_fail(rt, -EINVAL, "%%c requires int or char");
+		return eng_tpl_fail(rt, -EINVAL, "%%c requires int or char");
 	s->precision = -1;
 	put_text(out, s, base_buf_text(&buf), buf.len);
 	base_buf_done(&buf);
@@ -308,7 +309,7 @@ static int percent_one(struct tpl_rt *rt, struct percent *p, struct base_buf *ou
 		return 0;
 	}
 	if (!s.type || !strchr("diouxXeEfFgGcrsa", s.type))
-		return tpl_fail(rt, -EINVAL, "unsupported format character '%c'", s.type >= 32 ? s.type : '?');
+		return eng_tpl_fail(rt, -EINVAL, "unsupported format character '%c'", s.type >= 32 ? s.type : '?');
 	if (!mapped)
 		r = next_arg(rt, p, &v);
 	if (r < 0)
@@ -318,8 +319,8 @@ static int percent_one(struct tpl_rt *rt, struct percent *p, struct base_buf *ou
 	return s.type == 'c' ? percent_char(rt, out, &s, &v) : put_as_number(rt, out, &s, &v);
 }
 
-int tpl_format_percent(struct tpl_rt *rt, const struct tpl_value *fmt, const struct tpl_value *args,
-                       struct tpl_value *ret)
+int eng_tpl_format_percent(struct tpl_rt *rt, const struct tpl_value *fmt, const struct tpl_value *args,
+                           struct tpl_value *ret)
 {
 	struct base_buf out = BASE_BUF_INIT((size_t)TPL_MAX_OUTPUT_MIB << 20);
 	struct percent p = { .fmt = fmt, .args = args };
@@ -337,9 +338,9 @@ int tpl_format_percent(struct tpl_rt *rt, const struct tpl_value *fmt, const str
 		r = percent_one(rt, &p, &out);
 	}
 	if (r == 0 && args->type != TPL_DICT && (p.list ? p.next < p.list->n : p.next == 0))
-		r = tpl_fail(rt, -EINVAL, "not all arguments converted during string formatting");
+		r = eng_tpl_fail(rt, -EINVAL, "not all arguments converted during string formatting");
 	if (r == 0)
-		r = tpl_text_from_buf(rt, &out, ret);
+		r = eng_tpl_text_from_buf(rt, &out, ret);
 	base_buf_done(&out);
 	return r;
 }
@@ -364,7 +365,7 @@ static int parse_uint(const char *s, size_t len, size_t *i, int max)
 static int braces_spec(struct tpl_rt *rt, const char *s, size_t len, struct spec *spec)
 {
 	uint32_t cp;
-	size_t i = 0, n = len ? tpl_utf8_next(s, len, &cp) : 0;
+	size_t i = 0, n = len ? eng_tpl_utf8_next(s, len, &cp) : 0;
 
 	if (n && n < len && strchr("<>^=", s[n])) {
 		spec->fill = cp;
@@ -397,7 +398,7 @@ static int braces_spec(struct tpl_rt *rt, const char *s, size_t len, struct spec
 	if (i < len)
 		spec->type = s[i++];
 	if (i < len || spec->width > MAX_WIDTH || spec->precision > MAX_PRECISION)
-		return tpl_fail(rt, -EINVAL, "Invalid format specifier '%.*s'", (int)(len < 80 ? len : 80), s);
+		return eng_tpl_fail(rt, -EINVAL, "Invalid format specifier '%.*s'", (int)(len < 80 ? len : 80), s);
 	return 0;
 }
 
@@ -413,16 +414,16 @@ static int braces_value(struct tpl_rt *rt, const struct tpl_value *v, const char
 	if ((v->type == TPL_INT || v->type == TPL_BOOL || v->type == TPL_FLOAT) && len &&
 	    !(v->type == TPL_BOOL && !s.type)) {
 		if (s.type && !strchr(v->type == TPL_FLOAT ? "eEfFgGn%" : "dxXobneEfFgG%", s.type))
-			return tpl_fail(rt, -EINVAL, "Unknown format code '%c' for object of type '%s'", s.type,
-			                tpl_type_name(v));
+			return eng_tpl_fail(rt, -EINVAL, "Unknown format code '%c' for object of type '%s'", s.type,
+			                    eng_tpl_type_name(v));
 		if (v->type != TPL_FLOAT && (!s.type || s.type == 'n'))
 			s.type = 'd';
 		return put_as_number(rt, out, &s, v);
 	}
 	if (s.type && s.type != 's')
-		return tpl_fail(rt, -EINVAL, "Unknown format code '%c' for object of type '%s'", s.type,
-		                tpl_type_name(v));
-	r = tpl_str(rt, v, &buf);
+		return eng_tpl_fail(rt, -EINVAL, "Unknown format code '%c' for object of type '%s'", s.type,
+		                    eng_tpl_type_name(v));
+	r = eng_tpl_str(rt, v, &buf);
 	if (r == 0)
 		put_text(out, &s, base_buf_text(&buf), buf.len);
 	base_buf_done(&buf);
@@ -441,11 +442,11 @@ static int braces_arg(struct tpl_rt *rt, struct braces *b, const char *s, size_t
 				return 0;
 			}
 		}
-		return tpl_fail(rt, -EINVAL, "format(): no argument '%.*s'", (int)(len < 80 ? len : 80), s);
+		return eng_tpl_fail(rt, -EINVAL, "format(): no argument '%.*s'", (int)(len < 80 ? len : 80), s);
 	}
 	i = len ? (size_t)parse_uint(s, len, &at, 1000) : b->next++;
 	if (at != len || i >= b->args->n_pos)
-		return tpl_fail(rt, -EINVAL, "Replacement index %zu out of range for positional args tuple", i);
+		return eng_tpl_fail(rt, -EINVAL, "Replacement index %zu out of range for positional args tuple", i);
 	*ret = b->args->pos[i];
 	return 0;
 }
@@ -465,7 +466,7 @@ static int braces_field(struct tpl_rt *rt, struct braces *b, const char *s, size
 		if (s[i] == '.') {
 			for (i = begin; i < len && s[i] != '.' && s[i] != '[';)
 				i++;
-			r = tpl_get_attr(rt, ret, s + begin, i - begin, ret);
+			r = eng_tpl_get_attr(rt, ret, s + begin, i - begin, ret);
 			continue;
 		}
 		for (i = begin; i < len && s[i] != ']';)
@@ -474,7 +475,7 @@ static int braces_field(struct tpl_rt *rt, struct braces *b, const char *s, size
 		key = tpl_int(parse_uint(s, i, &digits, 1000000));
 		if (digits != i || i == begin)
 			key = tpl_text(s + begin, i - begin);
-		r = tpl_get_item(rt, ret, &key, ret);
+		r = eng_tpl_get_item(rt, ret, &key, ret);
 		i++;
 	}
 	return r;
@@ -496,16 +497,16 @@ static int braces_one(struct tpl_rt *rt, struct braces *b, const char *s, size_t
 	}
 	r = braces_field(rt, b, s, name_len, &v);
 	if (r == 0 && conversion) {
-		r = conversion == 's' ? tpl_str(rt, &v, &buf) : tpl_repr(rt, &v, &buf);
+		r = conversion == 's' ? eng_tpl_str(rt, &v, &buf) : eng_tpl_repr(rt, &v, &buf);
 		if (r == 0)
-			r = tpl_text_from_buf(rt, &buf, &v);
+			r = eng_tpl_text_from_buf(rt, &buf, &v);
 		base_buf_done(&buf);
 	}
 	return r < 0 ? r : braces_value(rt, &v, colon ? colon + 1 : "", colon ? len - (size_t)(colon + 1 - s) : 0, out);
 }
 
-int tpl_format_braces(struct tpl_rt *rt, const struct tpl_value *fmt, const struct tpl_args *args,
-                      struct tpl_value *ret)
+int eng_tpl_format_braces(struct tpl_rt *rt, const struct tpl_value *fmt, const struct tpl_args *args,
+                          struct tpl_value *ret)
 {
 	struct base_buf out = BASE_BUF_INIT((size_t)TPL_MAX_OUTPUT_MIB << 20);
 	struct braces b = { .args = args };
@@ -518,20 +519,20 @@ int tpl_format_braces(struct tpl_rt *rt, const struct tpl_value *fmt, const stru
 		} else if (s[i] == '{') {
 			end = memchr(s + i, '}', fmt->len - i);
 			if (!end)
-				r = tpl_fail(rt, -EINVAL, "expected '}' before end of string");
+				r = eng_tpl_fail(rt, -EINVAL, "expected '}' before end of string");
 			else if (memchr(s + i + 1, '{', (size_t)(end - s) - i - 1))
-				r = tpl_fail(rt, -ENOTSUP, "nested fields in format() are not supported");
+				r = eng_tpl_fail(rt, -ENOTSUP, "nested fields in format() are not supported");
 			else
 				r = braces_one(rt, &b, s + i + 1, (size_t)(end - s) - i - 1, &out);
 			i = end ? (size_t)(end - s) : i;
 		} else if (s[i] == '}') {
-			r = tpl_fail(rt, -EINVAL, "Single '}' encountered in format string");
+			r = eng_tpl_fail(rt, -EINVAL, "Single '}' encountered in format string");
 		} else {
 			(void)base_buf_putc(&out, s[i]);
 		}
 	}
 	if (r == 0)
-		r = tpl_text_from_buf(rt, &out, ret);
+		r = eng_tpl_text_from_buf(rt, &out, ret);
 	base_buf_done(&out);
 	return r;
 }

@@ -65,7 +65,7 @@ struct tpl_func {
 	int (*fn)(struct tpl_rt *rt, const struct tpl_args *args, struct tpl_value *ret);
 };
 
-/* A method: `params` names what it takes, in order; see tpl_bind(). */
+/* A method: `params` names what it takes, in order; see eng_tpl_bind(). */
 struct tpl_method {
 	const char *name;
 	const char *params; /* NULL: any arguments, taken as they are */
@@ -91,14 +91,14 @@ struct tpl_test {
 	int (*fn)(struct tpl_rt *rt, const struct tpl_value *v, const struct tpl_value *arg, bool *ret);
 };
 
-/* ---- Errors and limits (tpl_value.c) ------------------------------------------------------------- */
+/* ---- Errors and limits (tpl_alloc.c) ------------------------------------------------------------- */
 
 /* "WHERE:LINE: words"; returns code. */
-int tpl_fail(struct tpl_rt *rt, int code, const char *fmt, ...) __attribute__((format(printf, 3, 4)));
-int tpl_fail_memory(struct tpl_rt *rt);
-int tpl_fail_undefined(struct tpl_rt *rt, const struct tpl_value *v);
-int tpl_step(struct tpl_rt *rt, size_t n);
-int tpl_enter(struct tpl_rt *rt); /* one level deeper; on success pair with tpl_leave() */
+int eng_tpl_fail(struct tpl_rt *rt, int code, const char *fmt, ...) __attribute__((format(printf, 3, 4)));
+int eng_tpl_fail_memory(struct tpl_rt *rt);
+int eng_tpl_fail_undefined(struct tpl_rt *rt, const struct tpl_value *v);
+int eng_tpl_step(struct tpl_rt *rt, size_t n);
+int eng_tpl_enter(struct tpl_rt *rt); /* one level deeper; on success pair with tpl_leave() */
 static inline void tpl_leave(struct tpl_rt *rt)
 {
 	rt->depth--;
@@ -109,83 +109,85 @@ static inline void tpl_leave(struct tpl_rt *rt)
 enum { TPL_MAX_PARAMS = 8 };
 
 /* Spreads args over the space-separated parameter names; those not given are TPL_MISSING. */
-int tpl_bind(struct tpl_rt *rt, const char *callee, const char *params, unsigned n_required,
-             const struct tpl_args *args, struct tpl_value out[TPL_MAX_PARAMS]);
+int eng_tpl_bind(struct tpl_rt *rt, const char *callee, const char *params, unsigned n_required,
+                 const struct tpl_args *args, struct tpl_value out[TPL_MAX_PARAMS]);
 /* Bound arguments read with a default. "what" names callee and parameter for the message. */
-int tpl_arg_int(struct tpl_rt *rt, const struct tpl_value *arg, const char *what, int64_t def, int64_t *ret);
-int tpl_arg_text(struct tpl_rt *rt, const struct tpl_value *arg, const char *what, const char *def,
-                 struct tpl_value *ret);
-bool tpl_arg_bool(const struct tpl_value *arg, bool def);
+int eng_tpl_arg_int(struct tpl_rt *rt, const struct tpl_value *arg, const char *what, int64_t def, int64_t *ret);
+int eng_tpl_arg_text(struct tpl_rt *rt, const struct tpl_value *arg, const char *what, const char *def,
+                     struct tpl_value *ret);
+bool eng_tpl_arg_bool(const struct tpl_value *arg, bool def);
 
-int tpl_call(struct tpl_rt *rt, const struct tpl_value *callee, const struct tpl_args *args, struct tpl_value *ret);
-int tpl_call_macro(struct tpl_rt *rt, const struct tpl_macro *macro, const struct tpl_args *args,
-                   struct tpl_value *ret);
-int tpl_call_filter(struct tpl_rt *rt, const struct tpl_filter *filter, const struct tpl_value *in,
-                    const struct tpl_args *args, struct tpl_value *ret);
+int eng_tpl_call(struct tpl_rt *rt, const struct tpl_value *callee, const struct tpl_args *args, struct tpl_value *ret);
+int eng_tpl_call_macro(struct tpl_rt *rt, const struct tpl_macro *macro, const struct tpl_args *args,
+                       struct tpl_value *ret);
+int eng_tpl_call_filter(struct tpl_rt *rt, const struct tpl_filter *filter, const struct tpl_value *in,
+                        const struct tpl_args *args, struct tpl_value *ret);
 
 /* ---- Evaluation ---------------------------------------------------------------------------------- */
 
-enum tpl_flow { TPL_NEXT, TPL_BREAK, TPL_CONTINUE }; /* what tpl_exec() returns, unless negative */
+enum tpl_flow { TPL_NEXT, TPL_BREAK, TPL_CONTINUE }; /* what eng_tpl_exec() returns, unless negative */
 
-int tpl_eval(struct tpl_rt *rt, const struct tpl_node *node, struct tpl_value *ret);
-int tpl_eval_args(struct tpl_rt *rt, const struct tpl_call_args *call, struct tpl_args *ret);
-int tpl_exec(struct tpl_rt *rt, const struct tpl_node *node);
+int eng_tpl_eval(struct tpl_rt *rt, const struct tpl_node *node, struct tpl_value *ret);
+int eng_tpl_eval_args(struct tpl_rt *rt, const struct tpl_call_args *call, struct tpl_args *ret);
+int eng_tpl_exec(struct tpl_rt *rt, const struct tpl_node *node);
 /* Runs a body in a scope of its own into a text. */
-int tpl_capture(struct tpl_rt *rt, const struct tpl_node *body, struct tpl_frame *frame, struct tpl_value *ret);
+int eng_tpl_capture(struct tpl_rt *rt, const struct tpl_node *body, struct tpl_frame *frame, struct tpl_value *ret);
 
-int tpl_frame_new(struct tpl_rt *rt, struct tpl_frame *parent, struct tpl_frame **ret);
-int tpl_set_var(struct tpl_rt *rt, uint32_t name, struct tpl_value v);
-int tpl_lookup(struct tpl_rt *rt, uint32_t name, struct tpl_value *ret);
-bool tpl_find_global(const char *name, size_t len, struct tpl_value *ret);
+int eng_tpl_frame_new(struct tpl_rt *rt, struct tpl_frame *parent, struct tpl_frame **ret);
+int eng_tpl_set_var(struct tpl_rt *rt, uint32_t name, struct tpl_value v);
+int eng_tpl_lookup(struct tpl_rt *rt, uint32_t name, struct tpl_value *ret);
+bool eng_tpl_find_global(const char *name, size_t len, struct tpl_value *ret);
 
-int tpl_binary(struct tpl_rt *rt, enum tpl_op op, const struct tpl_value *a, const struct tpl_value *b,
-               struct tpl_value *ret);
-int tpl_negate(struct tpl_rt *rt, const struct tpl_value *v, bool plus, struct tpl_value *ret);
+int eng_tpl_binary(struct tpl_rt *rt, enum tpl_op op, const struct tpl_value *a, const struct tpl_value *b,
+                   struct tpl_value *ret);
+int eng_tpl_negate(struct tpl_rt *rt, const struct tpl_value *v, bool plus, struct tpl_value *ret);
 /* foo.name: attributes first; foo[key]: items first. Absent: Undefined. */
-int tpl_get_attr(struct tpl_rt *rt, const struct tpl_value *v, const char *name, size_t len, struct tpl_value *ret);
-int tpl_get_item(struct tpl_rt *rt, const struct tpl_value *v, const struct tpl_value *key, struct tpl_value *ret);
-int tpl_slice(struct tpl_rt *rt, const struct tpl_value *v, const struct tpl_value bounds[3], struct tpl_value *ret);
+int eng_tpl_get_attr(struct tpl_rt *rt, const struct tpl_value *v, const char *name, size_t len, struct tpl_value *ret);
+int eng_tpl_get_item(struct tpl_rt *rt, const struct tpl_value *v, const struct tpl_value *key, struct tpl_value *ret);
+int eng_tpl_slice(struct tpl_rt *rt, const struct tpl_value *v, const struct tpl_value bounds[3],
+                  struct tpl_value *ret);
 
-const struct tpl_filter *tpl_find_filter(const char *name, size_t len);
-const struct tpl_test *tpl_find_test(const char *name, size_t len);
-const struct tpl_method *tpl_find_method(const struct tpl_value *v, const char *name, size_t len);
+const struct tpl_filter *eng_tpl_find_filter(const char *name, size_t len);
+const struct tpl_test *eng_tpl_find_test(const char *name, size_t len);
+const struct tpl_method *eng_tpl_find_method(const struct tpl_value *v, const char *name, size_t len);
 
-extern const struct tpl_filter tpl_text_filters[], tpl_seq_filters[], tpl_select_filters[], tpl_number_filters[];
-extern const struct tpl_method tpl_text_methods[], tpl_list_methods[], tpl_dict_methods[];
-extern const struct tpl_method tpl_loop_methods[], tpl_cycler_methods[];
+extern const struct tpl_filter eng_tpl_text_filters[], eng_tpl_seq_filters[], eng_tpl_select_filters[],
+        eng_tpl_number_filters[];
+extern const struct tpl_method eng_tpl_text_methods[], eng_tpl_list_methods[], eng_tpl_dict_methods[];
+extern const struct tpl_method eng_tpl_loop_methods[], eng_tpl_cycler_methods[];
 
 /* ---- Text (tpl_text.c) --------------------------------------------------------------------------- */
 
 /* Python's str() and repr(). */
-int tpl_str(struct tpl_rt *rt, const struct tpl_value *v, struct base_buf *out);
-int tpl_repr(struct tpl_rt *rt, const struct tpl_value *v, struct base_buf *out);
+int eng_tpl_str(struct tpl_rt *rt, const struct tpl_value *v, struct base_buf *out);
+int eng_tpl_repr(struct tpl_rt *rt, const struct tpl_value *v, struct base_buf *out);
 /* The value itself when it is text, else its str(). */
-int tpl_to_text(struct tpl_rt *rt, const struct tpl_value *v, struct tpl_value *ret);
-void tpl_format_float(double f, char out[40]); /* repr(float) */
-int tpl_escape_html(struct tpl_rt *rt, const struct tpl_value *text, struct tpl_value *ret);
+int eng_tpl_to_text(struct tpl_rt *rt, const struct tpl_value *v, struct tpl_value *ret);
+void eng_tpl_format_float(double f, char out[40]); /* repr(float) */
+int eng_tpl_escape_html(struct tpl_rt *rt, const struct tpl_value *text, struct tpl_value *ret);
 /* Shared by the filters and the methods of the same name. */
-int tpl_text_case(struct tpl_rt *rt, const struct tpl_value *v, bool upper, struct tpl_value *ret);
-int tpl_text_capitalize(struct tpl_rt *rt, const struct tpl_value *v, struct tpl_value *ret);
-struct tpl_value tpl_text_strip(const struct tpl_value *v, const struct tpl_value *chars, bool left, bool right);
-int tpl_text_replace(struct tpl_rt *rt, const struct tpl_value *v, const struct tpl_value *from,
-                     const struct tpl_value *to, int64_t count, struct tpl_value *ret);
-int tpl_format_percent(struct tpl_rt *rt, const struct tpl_value *fmt, const struct tpl_value *args,
-                       struct tpl_value *ret);
-int tpl_format_braces(struct tpl_rt *rt, const struct tpl_value *fmt, const struct tpl_args *args,
-                      struct tpl_value *ret);
-int tpl_tojson(struct tpl_rt *rt, const struct tpl_value *in, const struct tpl_args *args, struct tpl_value *ret);
+int eng_tpl_text_case(struct tpl_rt *rt, const struct tpl_value *v, bool upper, struct tpl_value *ret);
+int eng_tpl_text_capitalize(struct tpl_rt *rt, const struct tpl_value *v, struct tpl_value *ret);
+struct tpl_value eng_tpl_text_strip(const struct tpl_value *v, const struct tpl_value *chars, bool left, bool right);
+int eng_tpl_text_replace(struct tpl_rt *rt, const struct tpl_value *v, const struct tpl_value *from,
+                         const struct tpl_value *to, int64_t count, struct tpl_value *ret);
+int eng_tpl_format_percent(struct tpl_rt *rt, const struct tpl_value *fmt, const struct tpl_value *args,
+                           struct tpl_value *ret);
+int eng_tpl_format_braces(struct tpl_rt *rt, const struct tpl_value *fmt, const struct tpl_args *args,
+                          struct tpl_value *ret);
+int eng_tpl_tojson(struct tpl_rt *rt, const struct tpl_value *in, const struct tpl_args *args, struct tpl_value *ret);
 
 /* ---- UTF-8 (tpl_utf8.c) ------------------------------------------------------------------------- */
 
 /* Decodes one code point at s[0..len), len > 0; returns its bytes. Invalid bytes are taken singly as
  * U+FFFD, so every walk ends. */
-size_t tpl_utf8_next(const char *s, size_t len, uint32_t *ret_cp);
-size_t tpl_utf8_prev(const char *s, size_t len); /* bytes of the last code point */
-size_t tpl_utf8_count(const char *s, size_t len);
-size_t tpl_utf8_offset(const char *s, size_t len, size_t n); /* byte offset of code point n, at most len */
-void tpl_utf8_put(struct base_buf *out, uint32_t cp);
-bool tpl_is_space(uint32_t cp);
+size_t eng_tpl_utf8_next(const char *s, size_t len, uint32_t *ret_cp);
+size_t eng_tpl_utf8_prev(const char *s, size_t len); /* bytes of the last code point */
+size_t eng_tpl_utf8_count(const char *s, size_t len);
+size_t eng_tpl_utf8_offset(const char *s, size_t len, size_t n); /* byte offset of code point n, at most len */
+void eng_tpl_utf8_put(struct base_buf *out, uint32_t cp);
+bool eng_tpl_is_space(uint32_t cp);
 /* Offset of needle in hay from byte `from`, or -1. */
-int64_t tpl_find(const char *hay, size_t hay_len, const char *needle, size_t len, size_t from);
+int64_t eng_tpl_find(const char *hay, size_t hay_len, const char *needle, size_t len, size_t from);
 
 #endif

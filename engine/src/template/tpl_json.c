@@ -26,7 +26,7 @@ static void dump_text(struct dump *d, const struct tpl_value *v)
 
 	(void)base_buf_putc(&d->out, '"');
 	for (size_t i = 0; i < v->len; i += n) {
-		n = tpl_utf8_next(v->u.s + i, v->len - i, &cp);
+		n = eng_tpl_utf8_next(v->u.s + i, v->len - i, &cp);
 		p = cp && cp < 0x80 ? strchr(from, (int)cp) : NULL;
 		if (p)
 			(void)base_buf_printf(&d->out, "\\%c", to[p - from]);
@@ -47,7 +47,7 @@ static void dump_float(struct dump *d, double f)
 {
 	char text[40];
 
-	tpl_format_float(f, text);
+	eng_tpl_format_float(f, text);
 	(void)base_buf_puts(&d->out, isnan(f) ? "NaN" : isinf(f) ? (f < 0 ? "-Infinity" : "Infinity") : text);
 }
 
@@ -74,7 +74,7 @@ static int dump_list(struct dump *d, const struct tpl_value *v)
 	int r = 0;
 
 	if (l->kind > TPL_KIND_GROUP)
-		return tpl_fail(d->rt, -EINVAL, "Object of type %s is not JSON serializable", tpl_type_name(v));
+		return eng_tpl_fail(d->rt, -EINVAL, "Object of type %s is not JSON serializable", eng_tpl_type_name(v));
 	(void)base_buf_putc(&d->out, '[');
 	d->level++;
 	for (size_t i = 0; r == 0 && i < l->n; i++) {
@@ -103,7 +103,8 @@ static int dump_key(struct dump *d, const struct tpl_value *k)
 		(void)base_buf_putc(&d->out, '"');
 		return 0;
 	default:
-		return tpl_fail(d->rt, -EINVAL, "keys must be str, int, float, bool or None, not %s", tpl_type_name(k));
+		return eng_tpl_fail(d->rt, -EINVAL, "keys must be str, int, float, bool or None, not %s",
+		                    eng_tpl_type_name(k));
 	}
 }
 
@@ -115,7 +116,7 @@ static int sorted_entries(struct dump *d, const struct tpl_dict *dict, size_t *o
 
 	for (size_t i = 0; i < dict->n; i++) {
 		for (k = i; k > 0; k--) {
-			r = tpl_order(d->rt, &dict->keys[i], &dict->keys[order[k - 1]], "<", &c);
+			r = eng_tpl_order(d->rt, &dict->keys[i], &dict->keys[order[k - 1]], "<", &c);
 			if (r < 0)
 				return r;
 			if (c >= 0)
@@ -133,9 +134,9 @@ static int dump_dict(struct dump *d, const struct tpl_dict *dict)
 	int r = 0;
 
 	if (d->sort_keys) {
-		order = tpl_arena_array(&d->rt->arena, dict->n, sizeof(*order));
+		order = eng_tpl_arena_array(&d->rt->arena, dict->n, sizeof(*order));
 		if (!order)
-			return tpl_fail_memory(d->rt);
+			return eng_tpl_fail_memory(d->rt);
 		r = sorted_entries(d, dict, order);
 	}
 	(void)base_buf_putc(&d->out, '{');
@@ -157,7 +158,7 @@ static int dump_dict(struct dump *d, const struct tpl_dict *dict)
 
 static int dump_value(struct dump *d, const struct tpl_value *v)
 {
-	int r = tpl_step(d->rt, 1 + (v->type == TPL_STR ? v->len >> 6 : 0));
+	int r = eng_tpl_step(d->rt, 1 + (v->type == TPL_STR ? v->len >> 6 : 0));
 
 	if (r < 0)
 		return r;
@@ -176,14 +177,14 @@ static int dump_value(struct dump *d, const struct tpl_value *v)
 		return 0;
 	case TPL_LIST:
 	case TPL_DICT:
-		r = tpl_enter(d->rt);
+		r = eng_tpl_enter(d->rt);
 		if (r < 0)
 			return r;
 		r = v->type == TPL_LIST ? dump_list(d, v) : dump_dict(d, v->u.dict);
 		tpl_leave(d->rt);
 		return r;
 	default:
-		return tpl_fail(d->rt, -EINVAL, "Object of type %s is not JSON serializable", tpl_type_name(v));
+		return eng_tpl_fail(d->rt, -EINVAL, "Object of type %s is not JSON serializable", eng_tpl_type_name(v));
 	}
 }
 
@@ -200,8 +201,8 @@ static int read_indent(struct dump *d, const struct tpl_value *v)
 		return 0;
 	}
 	if (v->type != TPL_INT || v->u.i > (int64_t)sizeof(blanks) - 1)
-		return tpl_fail(d->rt, -EINVAL, "tojson: indent must be a string or a number up to %zu",
-		                sizeof(blanks) - 1);
+		return eng_tpl_fail(d->rt, -EINVAL, "tojson: indent must be a string or a number up to %zu",
+		                    sizeof(blanks) - 1);
 	d->indent = tpl_text(blanks, v->u.i > 0 ? (size_t)v->u.i : 0);
 	return 0;
 }
@@ -216,29 +217,29 @@ static int read_separators(struct dump *d, const struct tpl_value *v)
 		return 0;
 	if (v->type != TPL_LIST || v->u.list->n != 2 || v->u.list->v[0].type != TPL_STR ||
 	    v->u.list->v[1].type != TPL_STR)
-		return tpl_fail(d->rt, -EINVAL, "tojson: separators must be two strings");
+		return eng_tpl_fail(d->rt, -EINVAL, "tojson: separators must be two strings");
 	d->item_sep = v->u.list->v[0];
 	d->key_sep = v->u.list->v[1];
 	return 0;
 }
 
-int tpl_tojson(struct tpl_rt *rt, const struct tpl_value *in, const struct tpl_args *args, struct tpl_value *ret)
+int eng_tpl_tojson(struct tpl_rt *rt, const struct tpl_value *in, const struct tpl_args *args, struct tpl_value *ret)
 {
 	struct dump d = { .rt = rt, .out = BASE_BUF_INIT((size_t)TPL_MAX_OUTPUT_MIB << 20) };
 	const struct tpl_value *a = args->pos;
 	int r;
 
-	d.ascii = tpl_arg_bool(&a[0], false);
-	d.sort_keys = tpl_arg_bool(&a[3], false);
+	d.ascii = eng_tpl_arg_bool(&a[0], false);
+	d.sort_keys = eng_tpl_arg_bool(&a[3], false);
 	r = read_indent(&d, &a[1]);
 	if (r == 0)
 		r = read_separators(&d, &a[2]);
 	if (r == 0)
 		r = dump_value(&d, in);
 	if (r == 0)
-		r = tpl_text_from_buf(rt, &d.out, ret);
+		r = eng_tpl_text_from_buf(rt, &d.out, ret);
 	else if (base_buf_error(&d.out))
-		r = tpl_fail_memory(rt);
+		r = eng_tpl_fail_memory(rt);
 	base_buf_done(&d.out);
 	return r;
 }

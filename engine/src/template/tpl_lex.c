@@ -64,8 +64,8 @@ static size_t skip_space(const struct lexer *lx, size_t at)
 	size_t n;
 
 	while (at < lx->n) {
-		n = tpl_utf8_next(lx->s + at, lx->n - at, &cp);
-		if (!tpl_is_space(cp))
+		n = eng_tpl_utf8_next(lx->s + at, lx->n - at, &cp);
+		if (!eng_tpl_is_space(cp))
 			break;
 		at += n;
 	}
@@ -87,9 +87,9 @@ static size_t trimmed_end(const struct lexer *lx, size_t begin, size_t end, char
 
 	if (sign == '-') {
 		while (at > begin) {
-			n = tpl_utf8_prev(lx->s + begin, at - begin);
-			(void)tpl_utf8_next(lx->s + at - n, n, &cp);
-			if (!tpl_is_space(cp))
+			n = eng_tpl_utf8_prev(lx->s + begin, at - begin);
+			(void)eng_tpl_utf8_next(lx->s + at - n, n, &cp);
+			if (!eng_tpl_is_space(cp))
 				break;
 			at -= n;
 		}
@@ -363,10 +363,10 @@ static int unescape_hex(struct lexer *lx, const char *s, size_t len, struct base
 		return lex_error(lx, "illegal Unicode character in string");
 	if (s[0] == 'u' && cp >= 0xd800 && cp < 0xdc00 && len >= 11 && s[5] == '\\' && s[6] == 'u' &&
 	    hex_value(s + 7, 4, &low) == 0 && low >= 0xdc00 && low < 0xe000) {
-		tpl_utf8_put(out, 0x10000 + ((cp - 0xd800) << 10) + (low - 0xdc00));
+		eng_tpl_utf8_put(out, 0x10000 + ((cp - 0xd800) << 10) + (low - 0xdc00));
 		return 11;
 	}
-	tpl_utf8_put(out, cp);
+	eng_tpl_utf8_put(out, cp);
 	return (int)(1 + digits);
 }
 
@@ -392,7 +392,7 @@ static int unescape_one(struct lexer *lx, const char *s, size_t len, struct base
 	while (n < 3 && (size_t)n < len && s[n] >= '0' && s[n] <= '7')
 		cp = cp << 3 | (uint32_t)(s[n++] - '0');
 	if (n) {
-		tpl_utf8_put(out, cp);
+		eng_tpl_utf8_put(out, cp);
 		return n;
 	}
 	(void)base_buf_putc(out, '\\'); /* unknown escapes stay, with their backslash */
@@ -424,7 +424,7 @@ static int lex_string(struct lexer *lx)
 		i += 1 + (size_t)r;
 	}
 	size = buf.len;
-	copy = base_buf_error(&buf) ? NULL : tpl_arena_alloc(&lx->tmpl->arena, size);
+	copy = base_buf_error(&buf) ? NULL : eng_tpl_arena_alloc(&lx->tmpl->arena, size);
 	if (copy && size)
 		memcpy(copy, buf.data, size);
 	base_buf_done(&buf);
@@ -516,7 +516,7 @@ static int lex_outside(struct lexer *lx)
 	return is_var ? lex_inside(lx, "}}", TPL_TOK_VAR_END) : lex_inside(lx, "%}", TPL_TOK_BLOCK_END);
 }
 
-int tpl_lex(struct eng_template *tmpl, struct err *err)
+int eng_tpl_lex(struct eng_template *tmpl, struct err *err)
 {
 	struct lexer lx = {
 		.tmpl = tmpl, .err = err, .s = tmpl->source, .n = tmpl->source_len, .line = 1, .line_starting = true

@@ -16,17 +16,17 @@
 METHOD(m_append)
 {
 	*ret = tpl_none();
-	return tpl_list_push(rt, self->u.list, args->pos[0]);
+	return eng_tpl_list_push(rt, self->u.list, args->pos[0]);
 }
 
 METHOD(m_extend)
 {
 	struct tpl_list *more;
-	int r = tpl_iterate(rt, &args->pos[0], &more);
+	int r = eng_tpl_iterate(rt, &args->pos[0], &more);
 	size_t n = r == 0 ? more->n : 0; /* may be the same list */
 
 	for (size_t i = 0; r == 0 && i < n; i++)
-		r = tpl_list_push(rt, self->u.list, more->v[i]);
+		r = eng_tpl_list_push(rt, self->u.list, more->v[i]);
 	*ret = tpl_none();
 	return r;
 }
@@ -35,10 +35,10 @@ METHOD(m_insert)
 {
 	struct tpl_list *l = self->u.list;
 	int64_t at;
-	int r = tpl_arg_int(rt, &args->pos[0], "insert()", 0, &at);
+	int r = eng_tpl_arg_int(rt, &args->pos[0], "insert()", 0, &at);
 
 	if (r == 0)
-		r = tpl_list_push(rt, l, args->pos[1]);
+		r = eng_tpl_list_push(rt, l, args->pos[1]);
 	if (r < 0)
 		return r;
 	if (at < 0)
@@ -54,14 +54,14 @@ METHOD(m_pop)
 {
 	struct tpl_list *l = self->u.list;
 	int64_t at;
-	int r = tpl_arg_int(rt, &args->pos[0], "pop()", -1, &at);
+	int r = eng_tpl_arg_int(rt, &args->pos[0], "pop()", -1, &at);
 
 	if (r < 0)
 		return r;
 	if (at < 0)
 		at += (int64_t)l->n;
 	if (at < 0 || at >= (int64_t)l->n)
-		return tpl_fail(rt, -EINVAL, l->n ? "pop index out of range" : "pop from empty list");
+		return eng_tpl_fail(rt, -EINVAL, l->n ? "pop index out of range" : "pop from empty list");
 	*ret = l->v[at];
 	l->n--;
 	memmove(&l->v[at], &l->v[at + 1], (l->n - (size_t)at) * sizeof(*l->v));
@@ -95,11 +95,11 @@ METHOD(m_copy)
 {
 	const struct tpl_list *from = self->u.list;
 	struct tpl_list *l;
-	int r = tpl_list_new(rt, from->kind, from->n, &l);
+	int r = eng_tpl_list_new(rt, from->kind, from->n, &l);
 
 	(void)args;
 	for (size_t i = 0; r == 0 && i < from->n; i++)
-		r = tpl_list_push(rt, l, from->v[i]);
+		r = eng_tpl_list_push(rt, l, from->v[i]);
 	*ret = tpl_list_value(l);
 	return r;
 }
@@ -114,7 +114,7 @@ static int locate(struct tpl_rt *rt, const struct tpl_value *self, const struct 
 	*at = -1;
 	*count = 0;
 	for (size_t i = 0; r == 0 && i < self->u.list->n; i++) {
-		r = tpl_equal(rt, &self->u.list->v[i], item, &same);
+		r = eng_tpl_equal(rt, &self->u.list->v[i], item, &same);
 		if (r == 0 && same && (*count)++ == 0)
 			*at = (int64_t)i;
 	}
@@ -127,7 +127,7 @@ METHOD(m_index)
 	int r = locate(rt, self, &args->pos[0], &at, &count);
 
 	if (r == 0 && at < 0)
-		return tpl_fail(rt, -EINVAL, "the value is not in the list");
+		return eng_tpl_fail(rt, -EINVAL, "the value is not in the list");
 	*ret = tpl_int(at);
 	return r;
 }
@@ -153,7 +153,7 @@ METHOD(m_remove)
 	return r;
 }
 
-const struct tpl_method tpl_list_methods[] = {
+const struct tpl_method eng_tpl_list_methods[] = {
 	{ "index", "value", 1, m_index }, /* the first two are the tuple's too */
 	{ "count", "value", 1, m_count },      { "append", "object", 1, m_append },
 	{ "clear", "", 0, m_clear },           { "copy", "", 0, m_copy },
@@ -168,14 +168,14 @@ static int view(struct tpl_rt *rt, const struct tpl_dict *d, enum tpl_list_kind 
 {
 	struct tpl_list *l;
 	struct tpl_value v;
-	int r = tpl_list_new(rt, kind, d->n, &l);
+	int r = eng_tpl_list_new(rt, kind, d->n, &l);
 
 	for (size_t i = 0; r == 0 && i < d->n; i++) {
 		v = kind == TPL_KIND_KEYS ? d->keys[i] : d->vals[i];
 		if (kind == TPL_KIND_ITEMS)
-			r = tpl_tuple2(rt, d->keys[i], d->vals[i], &v);
+			r = eng_tpl_tuple2(rt, d->keys[i], d->vals[i], &v);
 		if (r == 0)
-			r = tpl_list_push(rt, l, v);
+			r = eng_tpl_list_push(rt, l, v);
 	}
 	*ret = tpl_list_value(l);
 	return r;
@@ -202,7 +202,7 @@ METHOD(m_items)
 METHOD(m_get)
 {
 	struct tpl_value *found;
-	int r = tpl_dict_get(rt, self->u.dict, &args->pos[0], &found);
+	int r = eng_tpl_dict_get(rt, self->u.dict, &args->pos[0], &found);
 
 	if (r < 0)
 		return r;
@@ -216,21 +216,21 @@ METHOD(m_setdefault)
 	struct tpl_value *found;
 
 	if (r == 0)
-		r = tpl_dict_get(rt, self->u.dict, &args->pos[0], &found);
-	return r < 0 || found ? r : tpl_dict_set(rt, self->u.dict, args->pos[0], *ret);
+		r = eng_tpl_dict_get(rt, self->u.dict, &args->pos[0], &found);
+	return r < 0 || found ? r : eng_tpl_dict_set(rt, self->u.dict, args->pos[0], *ret);
 }
 
 METHOD(m_dict_pop)
 {
 	struct tpl_value *found;
-	int r = tpl_dict_get(rt, self->u.dict, &args->pos[0], &found);
+	int r = eng_tpl_dict_get(rt, self->u.dict, &args->pos[0], &found);
 
 	if (r < 0)
 		return r;
 	if (!found && args->pos[1].type == TPL_MISSING)
-		return tpl_fail(rt, -EINVAL, "pop(): the key is not in the dict");
+		return eng_tpl_fail(rt, -EINVAL, "pop(): the key is not in the dict");
 	*ret = found ? *found : args->pos[1];
-	return found ? tpl_dict_remove(rt, self->u.dict, &args->pos[0]) : 0;
+	return found ? eng_tpl_dict_remove(rt, self->u.dict, &args->pos[0]) : 0;
 }
 
 METHOD(m_update)
@@ -240,22 +240,22 @@ METHOD(m_update)
 
 	*ret = tpl_none();
 	if (args->n_pos > 1 || (args->n_pos && args->pos[0].type != TPL_DICT))
-		return tpl_fail(rt, -EINVAL, "update() takes one dict and keywords");
+		return eng_tpl_fail(rt, -EINVAL, "update() takes one dict and keywords");
 	for (size_t i = 0; r == 0 && args->n_pos && i < args->pos[0].u.dict->n; i++)
-		r = tpl_dict_set(rt, d, args->pos[0].u.dict->keys[i], args->pos[0].u.dict->vals[i]);
+		r = eng_tpl_dict_set(rt, d, args->pos[0].u.dict->keys[i], args->pos[0].u.dict->vals[i]);
 	for (size_t i = 0; r == 0 && i < args->n_kw; i++)
-		r = tpl_dict_set(rt, d, args->kw_names[i], args->kw_vals[i]);
+		r = eng_tpl_dict_set(rt, d, args->kw_names[i], args->kw_vals[i]);
 	return r;
 }
 
 METHOD(m_dict_copy)
 {
 	struct tpl_dict *d;
-	int r = tpl_dict_new(rt, &d);
+	int r = eng_tpl_dict_new(rt, &d);
 
 	(void)args;
 	for (size_t i = 0; r == 0 && i < self->u.dict->n; i++)
-		r = tpl_dict_set(rt, d, self->u.dict->keys[i], self->u.dict->vals[i]);
+		r = eng_tpl_dict_set(rt, d, self->u.dict->keys[i], self->u.dict->vals[i]);
 	*ret = (struct tpl_value){ .type = TPL_DICT, .u.dict = d };
 	return r;
 }
@@ -269,7 +269,7 @@ METHOD(m_dict_clear)
 	return 0;
 }
 
-const struct tpl_method tpl_dict_methods[] = {
+const struct tpl_method eng_tpl_dict_methods[] = {
 	{ "clear", "", 0, m_dict_clear },
 	{ "copy", "", 0, m_dict_copy },
 	{ "get", "key default", 1, m_get },
@@ -287,7 +287,7 @@ const struct tpl_method tpl_dict_methods[] = {
 METHOD(m_cycle)
 {
 	if (!args->n_pos)
-		return tpl_fail(rt, -EINVAL, "no items for cycling given");
+		return eng_tpl_fail(rt, -EINVAL, "no items for cycling given");
 	*ret = args->pos[self->u.loop->index % args->n_pos];
 	return 0;
 }
@@ -298,22 +298,22 @@ METHOD(m_changed)
 	struct tpl_list *l;
 	struct tpl_value v;
 	bool same = false;
-	int r = tpl_list_new(rt, TPL_KIND_TUPLE, args->n_pos, &l);
+	int r = eng_tpl_list_new(rt, TPL_KIND_TUPLE, args->n_pos, &l);
 
 	for (size_t i = 0; r == 0 && i < args->n_pos; i++)
-		r = tpl_list_push(rt, l, args->pos[i]);
+		r = eng_tpl_list_push(rt, l, args->pos[i]);
 	if (r < 0)
 		return r;
 	v = tpl_list_value(l);
 	if (loop->changed_seen)
-		r = tpl_equal(rt, &v, &loop->changed, &same);
+		r = eng_tpl_equal(rt, &v, &loop->changed, &same);
 	loop->changed_seen = true;
 	loop->changed = v;
 	*ret = tpl_bool(!same);
 	return r;
 }
 
-const struct tpl_method tpl_loop_methods[] = {
+const struct tpl_method eng_tpl_loop_methods[] = {
 	{ "cycle", NULL, 0, m_cycle },
 	{ "changed", NULL, 0, m_changed },
 	{ 0 },
@@ -337,7 +337,7 @@ METHOD(m_reset)
 	return 0;
 }
 
-const struct tpl_method tpl_cycler_methods[] = {
+const struct tpl_method eng_tpl_cycler_methods[] = {
 	{ "next", "", 0, m_next },
 	{ "reset", "", 0, m_reset },
 	{ 0 },
@@ -345,28 +345,28 @@ const struct tpl_method tpl_cycler_methods[] = {
 
 /* ---- Lookup ------------------------------------------------------------------------------------------------ */
 
-const struct tpl_method *tpl_find_method(const struct tpl_value *v, const char *name, size_t len)
+const struct tpl_method *eng_tpl_find_method(const struct tpl_value *v, const char *name, size_t len)
 {
 	const struct tpl_method *m = NULL;
 	size_t n_max = SIZE_MAX;
 
 	switch (v->type) {
 	case TPL_STR:
-		m = tpl_text_methods;
+		m = eng_tpl_text_methods;
 		break;
 	case TPL_DICT:
-		m = tpl_dict_methods;
+		m = eng_tpl_dict_methods;
 		break;
 	case TPL_LIST:
 		if (v->u.list->kind <= TPL_KIND_RANGE)
-			m = tpl_list_methods;
+			m = eng_tpl_list_methods;
 		n_max = v->u.list->kind == TPL_KIND_LIST ? SIZE_MAX : 2;
 		break;
 	case TPL_LOOP:
-		m = tpl_loop_methods;
+		m = eng_tpl_loop_methods;
 		break;
 	case TPL_CYCLER:
-		m = tpl_cycler_methods;
+		m = eng_tpl_cycler_methods;
 		break;
 	default:
 		break;

@@ -22,7 +22,7 @@ static const char *op_sign(enum tpl_op op)
 
 static int overflow(struct tpl_rt *rt)
 {
-	return tpl_fail(rt, -ERANGE, "integer overflow: more than 64 bits");
+	return eng_tpl_fail(rt, -ERANGE, "integer overflow: more than 64 bits");
 }
 
 static int int_pow(struct tpl_rt *rt, int64_t base, int64_t exp, struct tpl_value *ret)
@@ -31,7 +31,7 @@ static int int_pow(struct tpl_rt *rt, int64_t base, int64_t exp, struct tpl_valu
 
 	if (exp < 0) {
 		if (base == 0)
-			return tpl_fail(rt, -EINVAL, "0.0 cannot be raised to a negative power");
+			return eng_tpl_fail(rt, -EINVAL, "0.0 cannot be raised to a negative power");
 		*ret = tpl_float(pow((double)base, (double)exp));
 		return 0;
 	}
@@ -65,10 +65,10 @@ static int int_binary(struct tpl_rt *rt, enum tpl_op op, int64_t a, int64_t b, s
 		return int_pow(rt, a, b, ret);
 	default: /* the divisions */
 		if (b == 0)
-			return tpl_fail(rt, -EINVAL,
-			                op == TPL_OP_DIV   ? "division by zero"
-			                : op == TPL_OP_MOD ? "integer modulo by zero"
-			                                   : "integer division or modulo by zero");
+			return eng_tpl_fail(rt, -EINVAL,
+			                    op == TPL_OP_DIV   ? "division by zero"
+			                    : op == TPL_OP_MOD ? "integer modulo by zero"
+			                                       : "integer division or modulo by zero");
 		if (op == TPL_OP_DIV) {
 			*ret = tpl_float((double)a / (double)b);
 			return 0;
@@ -104,19 +104,19 @@ static int float_binary(struct tpl_rt *rt, enum tpl_op op, double a, double b, s
 		break;
 	case TPL_OP_POW:
 		if (a == 0 && b < 0)
-			return tpl_fail(rt, -EINVAL, "0.0 cannot be raised to a negative power");
+			return eng_tpl_fail(rt, -EINVAL, "0.0 cannot be raised to a negative power");
 		if (a < 0 && b != floor(b))
-			return tpl_fail(rt, -EINVAL, "complex numbers are not supported");
+			return eng_tpl_fail(rt, -EINVAL, "complex numbers are not supported");
 		v = pow(a, b);
 		if (isinf(v) && !isinf(a) && !isinf(b))
-			return tpl_fail(rt, -ERANGE, "float overflow");
+			return eng_tpl_fail(rt, -ERANGE, "float overflow");
 		break;
 	default:
 		if (b == 0)
-			return tpl_fail(rt, -EINVAL,
-			                op == TPL_OP_DIV   ? "float division by zero"
-			                : op == TPL_OP_MOD ? "float modulo"
-			                                   : "float floor division by zero");
+			return eng_tpl_fail(rt, -EINVAL,
+			                    op == TPL_OP_DIV   ? "float division by zero"
+			                    : op == TPL_OP_MOD ? "float modulo"
+			                                       : "float floor division by zero");
 		if (op == TPL_OP_DIV) {
 			v = a / b;
 			break;
@@ -145,11 +145,11 @@ static int repeat_text(struct tpl_rt *rt, const struct tpl_value *text, int64_t 
 		return 0;
 	}
 	if (__builtin_mul_overflow(text->len, (size_t)n, &total) || total > ((size_t)TPL_MAX_VALUE_MIB << 20))
-		return tpl_fail_memory(rt);
-	r = tpl_text_copy(rt, text->u.s, text->len, &sum);
+		return eng_tpl_fail_memory(rt);
+	r = eng_tpl_text_copy(rt, text->u.s, text->len, &sum);
 	/* Doubling: few copies, whatever the count. */
 	while (r == 0 && sum.len < total)
-		r = tpl_text_concat(rt, &sum, sum.u.s, sum.len < total - sum.len ? sum.len : total - sum.len, &sum);
+		r = eng_tpl_text_concat(rt, &sum, sum.u.s, sum.len < total - sum.len ? sum.len : total - sum.len, &sum);
 	*ret = sum;
 	return r;
 }
@@ -162,10 +162,10 @@ static int repeat_list(struct tpl_rt *rt, const struct tpl_list *list, int64_t n
 
 	if (n > 0 && list->n &&
 	    (__builtin_mul_overflow(list->n, (size_t)n, &total) || total > ((size_t)TPL_MAX_VALUE_MIB << 16)))
-		return tpl_fail_memory(rt);
-	r = tpl_step(rt, total);
+		return eng_tpl_fail_memory(rt);
+	r = eng_tpl_step(rt, total);
 	if (r == 0)
-		r = tpl_list_new(rt, list->kind == TPL_KIND_LIST ? TPL_KIND_LIST : TPL_KIND_TUPLE, total, &l);
+		r = eng_tpl_list_new(rt, list->kind == TPL_KIND_LIST ? TPL_KIND_LIST : TPL_KIND_TUPLE, total, &l);
 	if (r < 0)
 		return r;
 	for (; l->n < total; l->n++)
@@ -177,10 +177,10 @@ static int repeat_list(struct tpl_rt *rt, const struct tpl_list *list, int64_t n
 static int add_lists(struct tpl_rt *rt, const struct tpl_list *a, const struct tpl_list *b, struct tpl_value *ret)
 {
 	struct tpl_list *l;
-	int r = tpl_step(rt, (a->n + b->n) / 4);
+	int r = eng_tpl_step(rt, (a->n + b->n) / 4);
 
 	if (r == 0)
-		r = tpl_list_new(rt, a->kind == TPL_KIND_LIST ? TPL_KIND_LIST : TPL_KIND_TUPLE, a->n + b->n, &l);
+		r = eng_tpl_list_new(rt, a->kind == TPL_KIND_LIST ? TPL_KIND_LIST : TPL_KIND_TUPLE, a->n + b->n, &l);
 	if (r < 0)
 		return r;
 	if (a->n)
@@ -204,27 +204,27 @@ static int add_text(struct tpl_rt *rt, const struct tpl_value *a, const struct t
 	int r = 0;
 
 	if (markup && !a->markup)
-		r = tpl_escape_html(rt, a, &left);
+		r = eng_tpl_escape_html(rt, a, &left);
 	if (r == 0 && markup && !b->markup)
-		r = tpl_escape_html(rt, b, &right);
+		r = eng_tpl_escape_html(rt, b, &right);
 	if (r == 0)
-		r = tpl_text_concat(rt, &left, right.u.s, right.len, ret);
+		r = eng_tpl_text_concat(rt, &left, right.u.s, right.len, ret);
 	ret->markup = markup;
 	return r;
 }
 
-int tpl_binary(struct tpl_rt *rt, enum tpl_op op, const struct tpl_value *a, const struct tpl_value *b,
-               struct tpl_value *ret)
+int eng_tpl_binary(struct tpl_rt *rt, enum tpl_op op, const struct tpl_value *a, const struct tpl_value *b,
+                   struct tpl_value *ret)
 {
 	if (op == TPL_OP_MOD && a->type == TPL_STR)
-		return tpl_format_percent(rt, a, b, ret);
+		return eng_tpl_format_percent(rt, a, b, ret);
 	if (tpl_is_number(a) && tpl_is_number(b)) {
 		if (a->type == TPL_FLOAT || b->type == TPL_FLOAT)
 			return float_binary(rt, op, tpl_as_double(a), tpl_as_double(b), ret);
 		return int_binary(rt, op, tpl_as_int(a), tpl_as_int(b), ret);
 	}
 	if (a->type == TPL_UNDEF || b->type == TPL_UNDEF)
-		return tpl_fail_undefined(rt, a->type == TPL_UNDEF ? a : b);
+		return eng_tpl_fail_undefined(rt, a->type == TPL_UNDEF ? a : b);
 	if (op == TPL_OP_ADD && a->type == TPL_STR && b->type == TPL_STR)
 		return add_text(rt, a, b, ret);
 	if (op == TPL_OP_ADD && is_plain_sequence(a) && is_plain_sequence(b) &&
@@ -243,12 +243,12 @@ int tpl_binary(struct tpl_rt *rt, enum tpl_op op, const struct tpl_value *a, con
 			return repeat_list(rt, a->u.list, tpl_as_int(b), ret);
 	}
 	if (op == TPL_OP_ADD && a->type == TPL_STR)
-		return tpl_fail(rt, -EINVAL, "can only concatenate str (not \"%s\") to str", tpl_type_name(b));
-	return tpl_fail(rt, -EINVAL, "unsupported operand type(s) for %s: '%s' and '%s'", op_sign(op), tpl_type_name(a),
-	                tpl_type_name(b));
+		return eng_tpl_fail(rt, -EINVAL, "can only concatenate str (not \"%s\") to str", eng_tpl_type_name(b));
+	return eng_tpl_fail(rt, -EINVAL, "unsupported operand type(s) for %s: '%s' and '%s'", op_sign(op),
+	                    eng_tpl_type_name(a), eng_tpl_type_name(b));
 }
 
-int tpl_negate(struct tpl_rt *rt, const struct tpl_value *v, bool plus, struct tpl_value *ret)
+int eng_tpl_negate(struct tpl_rt *rt, const struct tpl_value *v, bool plus, struct tpl_value *ret)
 {
 	int64_t i;
 
@@ -263,8 +263,8 @@ int tpl_negate(struct tpl_rt *rt, const struct tpl_value *v, bool plus, struct t
 		return 0;
 	}
 	if (v->type == TPL_UNDEF)
-		return tpl_fail_undefined(rt, v);
-	return tpl_fail(rt, -EINVAL, "bad operand type for unary %c: '%s'", plus ? '+' : '-', tpl_type_name(v));
+		return eng_tpl_fail_undefined(rt, v);
+	return eng_tpl_fail(rt, -EINVAL, "bad operand type for unary %c: '%s'", plus ? '+' : '-', eng_tpl_type_name(v));
 }
 
 /* ---- Attributes and items -------------------------------------------------------------------------------- */
@@ -272,10 +272,10 @@ int tpl_negate(struct tpl_rt *rt, const struct tpl_value *v, bool plus, struct t
 static int bind_method(struct tpl_rt *rt, const struct tpl_value *self, const struct tpl_method *m,
                        struct tpl_value *ret)
 {
-	struct tpl_bound *b = tpl_arena_alloc(&rt->arena, sizeof(*b));
+	struct tpl_bound *b = eng_tpl_arena_alloc(&rt->arena, sizeof(*b));
 
 	if (!b)
-		return tpl_fail_memory(rt);
+		return eng_tpl_fail_memory(rt);
 	b->method = m;
 	b->self = *self;
 	*ret = (struct tpl_value){ .type = TPL_METHOD, .u.bound = b };
@@ -330,13 +330,13 @@ static int own_attr(struct tpl_rt *rt, const struct tpl_value *v, const char *na
 	const struct tpl_value *found;
 
 	ret->type = TPL_MISSING;
-	m = tpl_find_method(v, name, len);
+	m = eng_tpl_find_method(v, name, len);
 	if (m)
 		return bind_method(rt, v, m, ret);
 	if (v->type == TPL_LOOP) {
 		(void)loop_attr(v->u.loop, name, len, ret);
 	} else if (v->type == TPL_NS) {
-		found = tpl_dict_get_text(v->u.dict, name, len);
+		found = eng_tpl_dict_get_text(v->u.dict, name, len);
 		if (found)
 			*ret = *found;
 	} else if (tpl_is_kind(v, TPL_KIND_GROUP) && (name_is(name, len, "grouper") || name_is(name, len, "list"))) {
@@ -351,22 +351,22 @@ static int own_attr(struct tpl_rt *rt, const struct tpl_value *v, const char *na
 
 static int no_attr(struct tpl_rt *rt, const struct tpl_value *v, const char *name, size_t len, struct tpl_value *ret)
 {
-	return tpl_undef(rt, ret, "'%s object' has no attribute '%.*s'",
-	                 v->type == TPL_NONE ? "None" : tpl_type_name(v), (int)(len < 120 ? len : 120), name);
+	return eng_tpl_undef(rt, ret, "'%s object' has no attribute '%.*s'",
+	                     v->type == TPL_NONE ? "None" : eng_tpl_type_name(v), (int)(len < 120 ? len : 120), name);
 }
 
-int tpl_get_attr(struct tpl_rt *rt, const struct tpl_value *v, const char *name, size_t len, struct tpl_value *ret)
+int eng_tpl_get_attr(struct tpl_rt *rt, const struct tpl_value *v, const char *name, size_t len, struct tpl_value *ret)
 {
 	const struct tpl_value *found;
 	int r;
 
 	if (v->type == TPL_UNDEF)
-		return tpl_fail_undefined(rt, v);
+		return eng_tpl_fail_undefined(rt, v);
 	r = own_attr(rt, v, name, len, ret);
 	if (r < 0 || ret->type != TPL_MISSING)
 		return r;
 	if (v->type == TPL_DICT) {
-		found = tpl_dict_get_text(v->u.dict, name, len);
+		found = eng_tpl_dict_get_text(v->u.dict, name, len);
 		if (found) {
 			*ret = *found;
 			return 0;
@@ -382,35 +382,35 @@ static int sequence_item(struct tpl_rt *rt, const struct tpl_value *v, int64_t i
 	uint32_t cp;
 	int r;
 
-	r = tpl_length(rt, v, &n);
+	r = eng_tpl_length(rt, v, &n);
 	if (r < 0)
 		return r;
 	if (i < 0)
 		i += n;
 	if (i < 0 || i >= n)
-		return tpl_undef(rt, ret, "'%s object' has no element %lld", tpl_type_name(v), (long long)i);
+		return eng_tpl_undef(rt, ret, "'%s object' has no element %lld", eng_tpl_type_name(v), (long long)i);
 	if (v->type == TPL_LIST) {
 		*ret = v->u.list->v[i];
 		return 0;
 	}
-	at = tpl_utf8_offset(v->u.s, v->len, (size_t)i);
-	*ret = tpl_text(v->u.s + at, tpl_utf8_next(v->u.s + at, v->len - at, &cp));
+	at = eng_tpl_utf8_offset(v->u.s, v->len, (size_t)i);
+	*ret = tpl_text(v->u.s + at, eng_tpl_utf8_next(v->u.s + at, v->len - at, &cp));
 	return 0;
 }
 
-int tpl_get_item(struct tpl_rt *rt, const struct tpl_value *v, const struct tpl_value *key, struct tpl_value *ret)
+int eng_tpl_get_item(struct tpl_rt *rt, const struct tpl_value *v, const struct tpl_value *key, struct tpl_value *ret)
 {
 	struct tpl_value *found;
 	struct tpl_value text;
 	int r;
 
 	if (v->type == TPL_UNDEF)
-		return tpl_fail_undefined(rt, v);
+		return eng_tpl_fail_undefined(rt, v);
 	if (v->type == TPL_DICT) {
 		if (key->type == TPL_DICT || tpl_is_kind(key, TPL_KIND_LIST)) /* unhashable: no such item */
 			found = NULL, r = 0;
 		else
-			r = tpl_dict_get(rt, v->u.dict, key, &found);
+			r = eng_tpl_dict_get(rt, v->u.dict, key, &found);
 		if (r < 0)
 			return r;
 		if (found) {
@@ -427,11 +427,11 @@ int tpl_get_item(struct tpl_rt *rt, const struct tpl_value *v, const struct tpl_
 			return r;
 		return no_attr(rt, v, key->u.s, key->len, ret);
 	}
-	r = tpl_to_text(rt, key, &text);
+	r = eng_tpl_to_text(rt, key, &text);
 	if (r < 0)
 		return r;
-	return tpl_undef(rt, ret, "'%s object' has no element %.*s", tpl_type_name(v),
-	                 (int)(text.len < 120 ? text.len : 120), text.u.s);
+	return eng_tpl_undef(rt, ret, "'%s object' has no element %.*s", eng_tpl_type_name(v),
+	                     (int)(text.len < 120 ? text.len : 120), text.u.s);
 }
 
 /* ---- Slices ---------------------------------------------------------------------------------------------- */
@@ -450,9 +450,10 @@ static int slice_bound(struct tpl_rt *rt, const struct tpl_value *v, int64_t def
 		return 0;
 	}
 	if (v->type == TPL_UNDEF)
-		return tpl_fail_undefined(rt, v);
+		return eng_tpl_fail_undefined(rt, v);
 	if (v->type != TPL_INT && v->type != TPL_BOOL)
-		return tpl_fail(rt, -EINVAL, "slice indices must be integers or None, not %s", tpl_type_name(v));
+		return eng_tpl_fail(rt, -EINVAL, "slice indices must be integers or None, not %s",
+		                    eng_tpl_type_name(v));
 	i = tpl_as_int(v);
 	if (i < 0)
 		i += n;
@@ -470,7 +471,7 @@ static int slice_range(struct tpl_rt *rt, const struct tpl_value bounds[3], int6
 	if (r < 0)
 		return r;
 	if (ret->step == 0)
-		return tpl_fail(rt, -EINVAL, "slice step cannot be zero");
+		return eng_tpl_fail(rt, -EINVAL, "slice step cannot be zero");
 	back = ret->step < 0;
 	/* A longer step than the sequence takes one item; clipping it keeps the sums below from overflowing. */
 	ret->step = ret->step > n + 1 ? n + 1 : ret->step < -(n + 1) ? -(n + 1) : ret->step;
@@ -488,35 +489,35 @@ static int slice_text(struct tpl_rt *rt, const struct tpl_value *v, const struct
 	int r;
 
 	if (s->step == 1) {
-		begin = tpl_utf8_offset(v->u.s, v->len, (size_t)s->start);
-		end = s->stop > s->start
-		              ? begin + tpl_utf8_offset(v->u.s + begin, v->len - begin, (size_t)(s->stop - s->start))
-		              : begin;
+		begin = eng_tpl_utf8_offset(v->u.s, v->len, (size_t)s->start);
+		end = s->stop > s->start ? begin + eng_tpl_utf8_offset(v->u.s + begin, v->len - begin,
+		                                                       (size_t)(s->stop - s->start))
+		                         : begin;
 		*ret = tpl_text(v->u.s + begin, end - begin);
 		return 0;
 	}
 	if (s->step > 0) {
-		begin = tpl_utf8_offset(v->u.s, v->len, (size_t)s->start);
+		begin = eng_tpl_utf8_offset(v->u.s, v->len, (size_t)s->start);
 		for (int64_t i = s->start; i < s->stop; i += s->step) {
-			end = tpl_utf8_next(v->u.s + begin, v->len - begin, &cp);
+			end = eng_tpl_utf8_next(v->u.s + begin, v->len - begin, &cp);
 			(void)base_buf_append(&buf, v->u.s + begin, end);
-			begin += tpl_utf8_offset(v->u.s + begin, v->len - begin, (size_t)s->step);
+			begin += eng_tpl_utf8_offset(v->u.s + begin, v->len - begin, (size_t)s->step);
 		}
 	} else if (s->start >= 0) {
-		end = tpl_utf8_offset(v->u.s, v->len, (size_t)s->start + 1);
+		end = eng_tpl_utf8_offset(v->u.s, v->len, (size_t)s->start + 1);
 		for (int64_t i = s->start; i > s->stop; i += s->step) {
-			begin = end - tpl_utf8_prev(v->u.s, end);
+			begin = end - eng_tpl_utf8_prev(v->u.s, end);
 			(void)base_buf_append(&buf, v->u.s + begin, end - begin);
 			for (int64_t k = 0; k > s->step && end > 0; k--)
-				end -= tpl_utf8_prev(v->u.s, end);
+				end -= eng_tpl_utf8_prev(v->u.s, end);
 		}
 	}
-	r = tpl_text_from_buf(rt, &buf, ret);
+	r = eng_tpl_text_from_buf(rt, &buf, ret);
 	base_buf_done(&buf);
 	return r;
 }
 
-int tpl_slice(struct tpl_rt *rt, const struct tpl_value *v, const struct tpl_value bounds[3], struct tpl_value *ret)
+int eng_tpl_slice(struct tpl_rt *rt, const struct tpl_value *v, const struct tpl_value bounds[3], struct tpl_value *ret)
 {
 	struct tpl_list *l;
 	struct range s;
@@ -524,21 +525,25 @@ int tpl_slice(struct tpl_rt *rt, const struct tpl_value *v, const struct tpl_val
 	int r;
 
 	if (v->type == TPL_UNDEF)
-		return tpl_fail_undefined(rt, v);
+		return eng_tpl_fail_undefined(rt, v);
 	if (v->type != TPL_STR && (v->type != TPL_LIST || v->u.list->kind > TPL_KIND_RANGE))
-		return tpl_undef(rt, ret, "'%s object' cannot be sliced", tpl_type_name(v));
-	r = tpl_length(rt, v, &n);
+		return eng_tpl_undef(rt, ret, "'%s object' cannot be sliced", eng_tpl_type_name(v));
+	r = eng_tpl_length(rt, v, &n);
 	if (r == 0)
 		r = slice_range(rt, bounds, n, &s);
 	if (r < 0)
 		return r;
 	if (v->type == TPL_STR)
 		return slice_text(rt, v, &s, ret);
-	r = tpl_list_new(rt, v->u.list->kind == TPL_KIND_GROUP ? TPL_KIND_TUPLE : v->u.list->kind, 0, &l);
+	r = eng_tpl_list_new(rt, v->u.list->kind == TPL_KIND_GROUP ? TPL_KIND_TUPLE : v->u.list->kind, 0, &l);
 	for (int64_t i = s.start; r == 0 && (s.step > 0 ? i < s.stop : i > s.stop); i += s.step)
-		r = tpl_list_push(rt, l, v->u.list->v[i]);
+		r = eng_tpl_list_push(rt, l, v->u.list->v[i]);
 	if (r < 0)
 		return r;
+	/* Wrapping, not overflowing: these only print. */
+	l->start = (int64_t)((uint64_t)v->u.list->start + (uint64_t)s.start * (uint64_t)v->u.list->step);
+	l->stop = (int64_t)((uint64_t)v->u.list->start + (uint64_t)s.stop * (uint64_t)v->u.list->step);
+	l->step = (int64_t)((uint64_t)v->u.list->step * (uint64_t)s.step);
 	*ret = tpl_list_value(l);
 	return 0;
 }

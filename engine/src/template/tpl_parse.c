@@ -14,7 +14,7 @@ static int parse_body(struct tpl_parser *p, const char *const *ends, struct tpl_
 static int expect_block_end(struct tpl_parser *p)
 {
 	if (p->tok->kind != TPL_TOK_BLOCK_END)
-		return tpl_syntax_error(p, "expected end of statement block");
+		return eng_tpl_syntax_error(p, "expected end of statement block");
 	p->tok++;
 	return 0;
 }
@@ -52,7 +52,7 @@ static int parse_if(struct tpl_parser *p, struct tpl_node *n)
 		                                                                                           NULL };
 	int r;
 
-	r = tpl_parse_tuple(p, 0, &n->a);
+	r = eng_tpl_parse_tuple(p, 0, &n->a);
 	if (r == 0)
 		r = expect_block_end(p);
 	if (r == 0)
@@ -61,12 +61,12 @@ static int parse_if(struct tpl_parser *p, struct tpl_node *n)
 		return r;
 	/* A chain of elifs nests in c, without recursion here: long chains are common. */
 	while (tpl_at_name(p, "elif")) {
-		n->c = tpl_node_new(p, TPL_N_IF);
+		n->c = eng_tpl_node_new(p, TPL_N_IF);
 		if (!n->c)
-			return tpl_no_memory(p);
+			return eng_tpl_no_memory(p);
 		n = n->c;
 		p->tok++;
-		r = tpl_parse_tuple(p, 0, &n->a);
+		r = eng_tpl_parse_tuple(p, 0, &n->a);
 		if (r == 0)
 			r = expect_block_end(p);
 		if (r == 0)
@@ -91,19 +91,19 @@ static int parse_for(struct tpl_parser *p, struct tpl_node *n)
 	static const char *const ends[] = { "else", "endfor", NULL }, *const else_ends[] = { "endfor", NULL };
 	int r;
 
-	r = tpl_parse_target(p, &n->a);
+	r = eng_tpl_parse_target(p, &n->a);
 	if (r < 0)
 		return r;
 	if (!tpl_at_name(p, "in"))
-		return tpl_syntax_error(p, "expected 'in' in a for loop");
+		return eng_tpl_syntax_error(p, "expected 'in' in a for loop");
 	p->tok++;
-	r = tpl_parse_tuple(p, 0, &n->b);
+	r = eng_tpl_parse_tuple(p, 0, &n->b);
 	if (r == 0 && tpl_at_name(p, "if")) {
 		p->tok++;
-		r = tpl_parse_expr(p, &n->c);
+		r = eng_tpl_parse_expr(p, &n->c);
 	}
 	if (r == 0 && tpl_at_name(p, "recursive"))
-		return tpl_unsupported(p, "recursive for loops are not supported");
+		return eng_tpl_unsupported(p, "recursive for loops are not supported");
 	if (r == 0)
 		r = expect_block_end(p);
 	if (r < 0)
@@ -127,16 +127,16 @@ static int parse_set(struct tpl_parser *p, struct tpl_node *n)
 {
 	int r;
 
-	r = tpl_parse_target(p, &n->a);
+	r = eng_tpl_parse_target(p, &n->a);
 	if (r < 0)
 		return r;
 	if (tpl_at_op(p, TPL_OP_ASSIGN)) {
 		p->tok++;
-		r = tpl_parse_tuple(p, TPL_TUPLE_COND, &n->b);
+		r = eng_tpl_parse_tuple(p, TPL_TUPLE_COND, &n->b);
 		return r < 0 ? r : expect_block_end(p);
 	}
 	n->kind = TPL_N_SET_BLOCK;
-	r = tpl_parse_filter_chain(p, NULL, &n->b);
+	r = eng_tpl_parse_filter_chain(p, NULL, &n->b);
 	return r < 0 ? r : parse_captured_body(p, "endset", &n->d);
 }
 
@@ -147,32 +147,32 @@ static int parse_signature(struct tpl_parser *p, struct tpl_node *n)
 	struct tpl_node *item;
 	int r;
 
-	r = tpl_expect_op(p, TPL_OP_LPAREN, "'('");
+	r = eng_tpl_expect_op(p, TPL_OP_LPAREN, "'('");
 	if (r < 0)
 		return r;
 	while (!tpl_at_op(p, TPL_OP_RPAREN)) {
-		r = params.n ? tpl_expect_op(p, TPL_OP_COMMA, "','") : 0;
+		r = params.n ? eng_tpl_expect_op(p, TPL_OP_COMMA, "','") : 0;
 		if (r < 0)
 			return r;
-		item = tpl_node_new(p, TPL_N_NAME);
+		item = eng_tpl_node_new(p, TPL_N_NAME);
 		if (!item)
-			return tpl_no_memory(p);
-		r = tpl_take_name(p, "a parameter's name", &item->value);
+			return eng_tpl_no_memory(p);
+		r = eng_tpl_take_name(p, "a parameter's name", &item->value);
 		if (r == 0)
-			r = tpl_intern(p, &item->value, &item->name);
+			r = eng_tpl_intern(p, &item->value, &item->name);
 		if (r == 0)
-			r = tpl_nodes_push(p, &params, item);
+			r = eng_tpl_nodes_push(p, &params, item);
 		if (r < 0)
 			return r;
 		if (tpl_at_op(p, TPL_OP_ASSIGN)) {
 			p->tok++;
-			r = tpl_parse_expr(p, &item);
+			r = eng_tpl_parse_expr(p, &item);
 			if (r == 0)
-				r = tpl_nodes_push(p, &defaults, item);
+				r = eng_tpl_nodes_push(p, &defaults, item);
 			if (r < 0)
 				return r;
 		} else if (defaults.n) {
-			return tpl_syntax_error(p, "non-default argument follows default argument");
+			return eng_tpl_syntax_error(p, "non-default argument follows default argument");
 		}
 	}
 	p->tok++;
@@ -200,9 +200,9 @@ static int parse_macro(struct tpl_parser *p, struct tpl_node *n)
 {
 	int r;
 
-	r = tpl_take_name(p, "a macro's name", &n->value);
+	r = eng_tpl_take_name(p, "a macro's name", &n->value);
 	if (r == 0)
-		r = tpl_intern(p, &n->value, &n->name);
+		r = eng_tpl_intern(p, &n->value, &n->name);
 	if (r == 0)
 		r = parse_signature(p, n);
 	return r < 0 ? r : parse_macro_body(p, "endmacro", n);
@@ -210,22 +210,22 @@ static int parse_macro(struct tpl_parser *p, struct tpl_node *n)
 
 static int parse_call_block(struct tpl_parser *p, struct tpl_node *n)
 {
-	struct tpl_node *caller = tpl_node_new(p, TPL_N_MACRO);
+	struct tpl_node *caller = eng_tpl_node_new(p, TPL_N_MACRO);
 	int r = 0;
 
 	if (!caller)
-		return tpl_no_memory(p);
+		return eng_tpl_no_memory(p);
 	caller->value = tpl_text("caller", 6);
 	caller->name = p->tmpl->name_caller;
 	n->b = caller;
 	if (tpl_at_op(p, TPL_OP_LPAREN))
 		r = parse_signature(p, caller);
 	if (r == 0)
-		r = tpl_parse_expr(p, &n->a);
+		r = eng_tpl_parse_expr(p, &n->a);
 	if (r < 0)
 		return r;
 	if (n->a->kind != TPL_N_CALL)
-		return tpl_syntax_error(p, "expected call");
+		return eng_tpl_syntax_error(p, "expected call");
 	return parse_macro_body(p, "endcall", caller);
 }
 
@@ -234,9 +234,9 @@ static int parse_filter_block(struct tpl_parser *p, struct tpl_node *n)
 	struct tpl_node *first;
 	int r;
 
-	r = tpl_parse_filter(p, NULL, &first);
+	r = eng_tpl_parse_filter(p, NULL, &first);
 	if (r == 0)
-		r = tpl_parse_filter_chain(p, first, &n->b);
+		r = eng_tpl_parse_filter_chain(p, first, &n->b);
 	return r < 0 ? r : parse_captured_body(p, "endfilter", &n->d);
 }
 
@@ -247,17 +247,17 @@ static int parse_with(struct tpl_parser *p, struct tpl_node *n)
 	int r = 0;
 
 	while (r == 0 && p->tok->kind != TPL_TOK_BLOCK_END) {
-		r = items.n ? tpl_expect_op(p, TPL_OP_COMMA, "','") : 0;
+		r = items.n ? eng_tpl_expect_op(p, TPL_OP_COMMA, "','") : 0;
 		if (r == 0)
-			r = tpl_parse_target(p, &item);
+			r = eng_tpl_parse_target(p, &item);
 		if (r == 0)
-			r = tpl_nodes_push(p, &items, item);
+			r = eng_tpl_nodes_push(p, &items, item);
 		if (r == 0)
-			r = tpl_expect_op(p, TPL_OP_ASSIGN, "'='");
+			r = eng_tpl_expect_op(p, TPL_OP_ASSIGN, "'='");
 		if (r == 0)
-			r = tpl_parse_expr(p, &item);
+			r = eng_tpl_parse_expr(p, &item);
 		if (r == 0)
-			r = tpl_nodes_push(p, &items, item);
+			r = eng_tpl_nodes_push(p, &items, item);
 	}
 	n->items = items.v;
 	n->n_items = items.n;
@@ -270,10 +270,25 @@ static int parse_generation(struct tpl_parser *p, struct tpl_node *n)
 	return parse_captured_body(p, "endgeneration", &n->d);
 }
 
+/* {% print a, b %}: each of them. */
 static int parse_print(struct tpl_parser *p, struct tpl_node *n)
 {
-	int r = tpl_parse_tuple(p, TPL_TUPLE_COND, &n->a);
+	struct tpl_nodes items = { 0 };
+	struct tpl_node *out;
+	int r = 0;
 
+	while (r == 0 && (items.n == 0 || tpl_at_op(p, TPL_OP_COMMA))) {
+		if (items.n)
+			p->tok++;
+		out = eng_tpl_node_new(p, TPL_N_OUTPUT);
+		if (!out)
+			return eng_tpl_no_memory(p);
+		r = eng_tpl_parse_expr(p, &out->a);
+		if (r == 0)
+			r = eng_tpl_nodes_push(p, &items, out);
+	}
+	n->items = items.v;
+	n->n_items = items.n;
 	return r < 0 ? r : expect_block_end(p);
 }
 
@@ -281,7 +296,7 @@ static int parse_jump(struct tpl_parser *p, struct tpl_node *n)
 {
 	(void)n;
 	if (!p->n_loops)
-		return tpl_syntax_error(p, "break and continue work only inside a for loop");
+		return eng_tpl_syntax_error(p, "break and continue work only inside a for loop");
 	return expect_block_end(p);
 }
 
@@ -298,7 +313,7 @@ static const struct {
 	{ "filter", TPL_N_FILTER_BLOCK, parse_filter_block },
 	{ "with", TPL_N_WITH, parse_with },
 	{ "generation", TPL_N_SCOPE, parse_generation },
-	{ "print", TPL_N_OUTPUT, parse_print },
+	{ "print", TPL_N_BODY, parse_print },
 	{ "break", TPL_N_BREAK, parse_jump },
 	{ "continue", TPL_N_CONTINUE, parse_jump },
 };
@@ -311,16 +326,16 @@ static int parse_block(struct tpl_parser *p, struct tpl_node **ret)
 	int r;
 
 	if (p->tok->kind != TPL_TOK_NAME)
-		return tpl_syntax_error(p, "tag name expected");
+		return eng_tpl_syntax_error(p, "tag name expected");
 	for (size_t i = 0; i < sizeof(blocks) / sizeof(*blocks); i++) {
 		if (!tpl_is_text(name, blocks[i].name))
 			continue;
-		r = tpl_parse_enter(p);
+		r = eng_tpl_parse_enter(p);
 		if (r < 0)
 			return r;
-		n = tpl_node_new(p, blocks[i].kind);
+		n = eng_tpl_node_new(p, blocks[i].kind);
 		if (!n)
-			return tpl_no_memory(p);
+			return eng_tpl_no_memory(p);
 		p->tok++;
 		*ret = n;
 		r = blocks[i].parse(p, n);
@@ -329,8 +344,8 @@ static int parse_block(struct tpl_parser *p, struct tpl_node **ret)
 	}
 	if ((name->len > 3 && memcmp(name->u.s, "end", 3) == 0) || tpl_is_text(name, "else") ||
 	    tpl_is_text(name, "elif"))
-		return tpl_syntax_error(p, "unexpected '%.*s'", (int)name->len, name->u.s);
-	return tpl_unsupported(p, "block '%.*s' is not supported", (int)name->len, name->u.s);
+		return eng_tpl_syntax_error(p, "unexpected '%.*s'", (int)name->len, name->u.s);
+	return eng_tpl_unsupported(p, "block '%.*s' is not supported", (int)name->len, name->u.s);
 }
 
 static bool at_end_name(const struct tpl_parser *p, const char *const *ends)
@@ -344,17 +359,17 @@ static bool at_end_name(const struct tpl_parser *p, const char *const *ends)
 
 static int parse_output(struct tpl_parser *p, struct tpl_node **ret)
 {
-	struct tpl_node *n = tpl_node_new(p, TPL_N_OUTPUT);
+	struct tpl_node *n = eng_tpl_node_new(p, TPL_N_OUTPUT);
 	int r;
 
 	if (!n)
-		return tpl_no_memory(p);
+		return eng_tpl_no_memory(p);
 	p->tok++;
-	r = tpl_parse_tuple(p, TPL_TUPLE_COND, &n->a);
+	r = eng_tpl_parse_tuple(p, TPL_TUPLE_COND, &n->a);
 	if (r < 0)
 		return r;
 	if (p->tok->kind != TPL_TOK_VAR_END)
-		return tpl_syntax_error(p, "expected end of print statement");
+		return eng_tpl_syntax_error(p, "expected end of print statement");
 	p->tok++;
 	*ret = n;
 	return 0;
@@ -363,22 +378,22 @@ static int parse_output(struct tpl_parser *p, struct tpl_node **ret)
 /* Statements until {% one of ends, leaving its name as the current token; ends NULL: until the template's end. */
 static int parse_body(struct tpl_parser *p, const char *const *ends, struct tpl_node **ret)
 {
-	struct tpl_node *body = tpl_node_new(p, TPL_N_BODY), *n = NULL;
+	struct tpl_node *body = eng_tpl_node_new(p, TPL_N_BODY), *n = NULL;
 	struct tpl_nodes items = { 0 };
 	int r = 0;
 
 	if (!body)
-		return tpl_no_memory(p);
+		return eng_tpl_no_memory(p);
 	while (r == 0) {
 		if (p->tok->kind == TPL_TOK_EOF) {
 			if (ends)
-				return tpl_syntax_error(p, "unexpected end of template, expected '%s'", ends[0]);
+				return eng_tpl_syntax_error(p, "unexpected end of template, expected '%s'", ends[0]);
 			break;
 		}
 		if (p->tok->kind == TPL_TOK_TEXT) {
-			n = tpl_node_new(p, TPL_N_TEXT);
+			n = eng_tpl_node_new(p, TPL_N_TEXT);
 			if (!n)
-				return tpl_no_memory(p);
+				return eng_tpl_no_memory(p);
 			n->value = p->tok->value;
 			p->tok++;
 		} else if (p->tok->kind == TPL_TOK_VAR_BEGIN) {
@@ -390,7 +405,7 @@ static int parse_body(struct tpl_parser *p, const char *const *ends, struct tpl_
 			r = parse_block(p, &n);
 		}
 		if (r == 0)
-			r = tpl_nodes_push(p, &items, n);
+			r = eng_tpl_nodes_push(p, &items, n);
 	}
 	body->items = items.v;
 	body->n_items = items.n;
@@ -398,7 +413,7 @@ static int parse_body(struct tpl_parser *p, const char *const *ends, struct tpl_
 	return r;
 }
 
-int tpl_parse(struct eng_template *tmpl, struct err *err)
+int eng_tpl_parse(struct eng_template *tmpl, struct err *err)
 {
 	static const char *const special[] = { "loop", "caller", "varargs", "kwargs" };
 	uint32_t *const ids[] = { &tmpl->name_loop, &tmpl->name_caller, &tmpl->name_varargs, &tmpl->name_kwargs };
@@ -413,7 +428,7 @@ int tpl_parse(struct eng_template *tmpl, struct err *err)
 	p->tok = tmpl->tokens;
 	for (size_t i = 0; r == 0 && i < 4; i++) {
 		name = tpl_text(special[i], strlen(special[i]));
-		r = tpl_intern(p, &name, ids[i]);
+		r = eng_tpl_intern(p, &name, ids[i]);
 	}
 	if (r == 0)
 		r = parse_body(p, NULL, &tmpl->body);

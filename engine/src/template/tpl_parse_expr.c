@@ -8,187 +8,16 @@
 #include "tpl_interp.h"
 
 #include <errno.h>
-#include <stdarg.h>
-#include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
-
-/* ---- Shared with the statement parser ----------------------------------------------------------------- */
-
-static int parse_error(struct tpl_parser *p, int code, const char *fmt, va_list ap)
-{
-	char text[ERR_MSG_SIZE];
-
-	(void)vsnprintf(text, sizeof(text), fmt, ap);
-	return err_set(p->err, code, "%s:%u: %s", p->tmpl->where, p->tok->line, text);
-}
-
-int tpl_syntax_error(struct tpl_parser *p, const char *fmt, ...)
-{
-	va_list ap;
-	int r;
-
-	va_start(ap, fmt);
-	r = parse_error(p, -EBADMSG, fmt, ap);
-	va_end(ap);
-	return r;
-}
-
-int tpl_unsupported(struct tpl_parser *p, const char *fmt, ...)
-{
-	va_list ap;
-	int r;
-
-	va_start(ap, fmt);
-	r = parse_error(p, -ENOTSUP, fmt, ap);
-	va_end(ap);
-	return r;
-}
-
-int tpl_no_memory(struct tpl_parser *p)
-{
-	return err_set(p->err, -ENOMEM, "%s: out of memory for the parsed template", p->tmpl->where);
-}
-
-int tpl_parse_enter(struct tpl_parser *p)
-{
-	if (p->depth >= TPL_MAX_NESTING)
-		return err_set(p->err, -E2BIG, "%s:%u: nested deeper than %d levels", p->tmpl->where, p->tok->line,
-		               TPL_MAX_NESTING);
-	p->depth++;
-	return 0;
-}
-
-struct tpl_node *tpl_node_new(struct tpl_parser *p, enum tpl_node_kind kind)
-{
-	struct tpl_node *n = tpl_arena_alloc(&p->tmpl->arena, sizeof(*n));
-
-	if (!n)
-		return NULL;
-	n->kind = (uint8_t)kind;
-	n->line = p->tok->line;
-	return n;
-}
-
-int tpl_nodes_push(struct tpl_parser *p, struct tpl_nodes *list, struct tpl_node *node)
-{
-	struct tpl_node **v;
-	uint32_t cap;
-
-	if (list->n == list->cap) {
-		cap = list->cap ? list->cap * 2 : 4;
-		v = tpl_arena_array(&p->tmpl->arena, cap, sizeof(struct tpl_node *));
-		if (!v)
-			return tpl_no_memory(p);
-		if (list->n)
-			memcpy(v, list->v, list->n * sizeof(struct tpl_node *));
-		list->v = v;
-		list->cap = cap;
-	}
-	list->v[list->n++] = node;
-	return 0;
-}
-
-int tpl_intern(struct tpl_parser *p, const struct tpl_value *name, uint32_t *ret)
-{
-	struct eng_template *t = p->tmpl;
-	uint32_t slot = 2166136261u, *entry;
-
-	for (size_t i = 0; i < name->len; i++)
-		slot = (slot ^ (unsigned char)name->u.s[i]) * 16777619u;
-	for (;; slot++) {
-		entry = &p->name_index[slot % (2 * TPL_MAX_NAMES)];
-		if (!*entry)
-			break;
-		if (t->names[*entry - 1].len == name->len &&
-		    memcmp(t->names[*entry - 1].u.s, name->u.s, name->len) == 0) {
-			*ret = *entry - 1;
-			return 0;
-		}
-	}
-	if (t->n_names == TPL_MAX_NAMES)
-		return err_set(p->err, -E2BIG, "%s:%u: more than %d variable names", t->where, p->tok->line,
-		               TPL_MAX_NAMES);
-	if (!t->names) {
-		t->names = tpl_arena_array(&t->arena, TPL_MAX_NAMES, sizeof(*t->names));
-		if (!t->names)
-			return tpl_no_memory(p);
-	}
-	t->names[t->n_names] = *name;
-	*ret = t->n_names++;
-	*entry = t->n_names;
-	return 0;
-}
-
-static const char *token_words(const struct tpl_token *tok, char buf[64])
-{
-	static const char *const ops[] = {
-		[TPL_OP_ADD] = "+",       [TPL_OP_SUB] = "-",    [TPL_OP_MUL] = "*",      [TPL_OP_DIV] = "/",
-		[TPL_OP_FLOORDIV] = "//", [TPL_OP_MOD] = "%",    [TPL_OP_POW] = "**",     [TPL_OP_TILDE] = "~",
-		[TPL_OP_EQ] = "==",       [TPL_OP_NE] = "!=",    [TPL_OP_LT] = "<",       [TPL_OP_LE] = "<=",
-		[TPL_OP_GT] = ">",        [TPL_OP_GE] = ">=",    [TPL_OP_ASSIGN] = "=",   [TPL_OP_DOT] = ".",
-		[TPL_OP_COLON] = ":",     [TPL_OP_PIPE] = "|",   [TPL_OP_COMMA] = ",",    [TPL_OP_SEMICOLON] = ";",
-		[TPL_OP_LPAREN] = "(",    [TPL_OP_RPAREN] = ")", [TPL_OP_LBRACKET] = "[", [TPL_OP_RBRACKET] = "]",
-		[TPL_OP_LBRACE] = "{",    [TPL_OP_RBRACE] = "}",
-	};
-
-	switch (tok->kind) {
-	case TPL_TOK_OP:
-		(void)snprintf(buf, 64, "'%s'", ops[tok->op]);
-		return buf;
-	case TPL_TOK_NAME:
-		(void)snprintf(buf, 64, "'%.*s'", (int)(tok->value.len < 50 ? tok->value.len : 50), tok->value.u.s);
-		return buf;
-	case TPL_TOK_STR:
-		return "a string";
-	case TPL_TOK_INT:
-	case TPL_TOK_FLOAT:
-		return "a number";
-	case TPL_TOK_VAR_END:
-		return "end of print statement";
-	case TPL_TOK_BLOCK_END:
-		return "end of statement block";
-	case TPL_TOK_EOF:
-		return "end of template";
-	default:
-		return "template text";
-	}
-}
-
-static int unexpected(struct tpl_parser *p, const char *expected)
-{
-	char buf[64];
-
-	if (!expected)
-		return tpl_syntax_error(p, "unexpected %s", token_words(p->tok, buf));
-	return tpl_syntax_error(p, "expected %s, got %s", expected, token_words(p->tok, buf));
-}
-
-int tpl_expect_op(struct tpl_parser *p, enum tpl_op op, const char *what)
-{
-	if (!tpl_at_op(p, op))
-		return unexpected(p, what);
-	p->tok++;
-	return 0;
-}
-
-int tpl_take_name(struct tpl_parser *p, const char *what, struct tpl_value *ret)
-{
-	if (p->tok->kind != TPL_TOK_NAME)
-		return unexpected(p, what);
-	*ret = p->tok->value;
-	p->tok++;
-	return 0;
-}
 
 /* ---- Atoms ---------------------------------------------------------------------------------------------- */
 
 static int const_node(struct tpl_parser *p, struct tpl_value v, struct tpl_node **ret)
 {
-	struct tpl_node *n = tpl_node_new(p, TPL_N_CONST);
+	struct tpl_node *n = eng_tpl_node_new(p, TPL_N_CONST);
 
 	if (!n)
-		return tpl_no_memory(p);
+		return eng_tpl_no_memory(p);
 	n->value = v;
 	*ret = n;
 	return 0;
@@ -218,10 +47,10 @@ static int parse_name(struct tpl_parser *p, struct tpl_node **ret)
 		p->tok++;
 		return r;
 	}
-	n = tpl_node_new(p, TPL_N_NAME);
+	n = eng_tpl_node_new(p, TPL_N_NAME);
 	if (!n)
-		return tpl_no_memory(p);
-	r = tpl_intern(p, name, &n->name);
+		return eng_tpl_no_memory(p);
+	r = eng_tpl_intern(p, name, &n->name);
 	if (r < 0)
 		return r;
 	p->macro_uses |= tpl_is_text(name, "varargs")  ? TPL_USES_VARARGS
@@ -246,9 +75,9 @@ static int parse_string(struct tpl_parser *p, struct tpl_node **ret)
 		p->tok = t;
 		return const_node(p, t[-1].value, ret);
 	}
-	s = tpl_arena_alloc(&p->tmpl->arena, len);
+	s = eng_tpl_arena_alloc(&p->tmpl->arena, len);
 	if (!s)
-		return tpl_no_memory(p);
+		return eng_tpl_no_memory(p);
 	for (; p->tok < t; p->tok++) {
 		if (p->tok->value.len)
 			memcpy(s + at, p->tok->value.u.s, p->tok->value.len);
@@ -261,27 +90,27 @@ static int parse_string(struct tpl_parser *p, struct tpl_node **ret)
 static int parse_display(struct tpl_parser *p, bool dict, struct tpl_node **ret)
 {
 	enum tpl_op close = dict ? TPL_OP_RBRACE : TPL_OP_RBRACKET;
-	struct tpl_node *n = tpl_node_new(p, dict ? TPL_N_DICT : TPL_N_LIST), *item;
+	struct tpl_node *n = eng_tpl_node_new(p, dict ? TPL_N_DICT : TPL_N_LIST), *item;
 	struct tpl_nodes items = { 0 };
 	int r;
 
 	if (!n)
-		return tpl_no_memory(p);
+		return eng_tpl_no_memory(p);
 	p->tok++;
 	while (!tpl_at_op(p, close)) {
 		if (items.n) {
-			r = tpl_expect_op(p, TPL_OP_COMMA, "','");
+			r = eng_tpl_expect_op(p, TPL_OP_COMMA, "','");
 			if (r < 0)
 				return r;
 			if (tpl_at_op(p, close))
 				break;
 		}
 		for (int part = 0; part <= dict; part++) {
-			r = part ? tpl_expect_op(p, TPL_OP_COLON, "':'") : 0;
+			r = part ? eng_tpl_expect_op(p, TPL_OP_COLON, "':'") : 0;
 			if (r == 0)
-				r = tpl_parse_expr(p, &item);
+				r = eng_tpl_parse_expr(p, &item);
 			if (r == 0)
-				r = tpl_nodes_push(p, &items, item);
+				r = eng_tpl_nodes_push(p, &items, item);
 			if (r < 0)
 				return r;
 		}
@@ -293,7 +122,7 @@ static int parse_display(struct tpl_parser *p, bool dict, struct tpl_node **ret)
 	return 0;
 }
 
-int tpl_parse_primary(struct tpl_parser *p, struct tpl_node **ret)
+int eng_tpl_parse_primary(struct tpl_parser *p, struct tpl_node **ret)
 {
 	int r;
 
@@ -310,19 +139,19 @@ int tpl_parse_primary(struct tpl_parser *p, struct tpl_node **ret)
 	case TPL_TOK_OP:
 		break;
 	default:
-		return unexpected(p, NULL);
+		return eng_tpl_unexpected(p, NULL);
 	}
 	switch (p->tok->op) {
 	case TPL_OP_LPAREN:
 		p->tok++;
-		r = tpl_parse_tuple(p, TPL_TUPLE_COND | TPL_TUPLE_PARENS, ret);
-		return r < 0 ? r : tpl_expect_op(p, TPL_OP_RPAREN, "')'");
+		r = eng_tpl_parse_tuple(p, TPL_TUPLE_COND | TPL_TUPLE_PARENS, ret);
+		return r < 0 ? r : eng_tpl_expect_op(p, TPL_OP_RPAREN, "')'");
 	case TPL_OP_LBRACKET:
 		return parse_display(p, false, ret);
 	case TPL_OP_LBRACE:
 		return parse_display(p, true, ret);
 	default:
-		return unexpected(p, NULL);
+		return eng_tpl_unexpected(p, NULL);
 	}
 }
 
@@ -331,47 +160,47 @@ int tpl_parse_primary(struct tpl_parser *p, struct tpl_node **ret)
 static int parse_call_arg(struct tpl_parser *p, struct tpl_call_args *args, struct tpl_nodes *pos,
                           struct tpl_nodes *kw_vals, struct tpl_nodes *kw_names)
 {
-	struct tpl_node *n, *name;
+	struct tpl_node *n, *name = NULL;
 	bool star_star;
 	int r;
 
 	if (tpl_at_op(p, TPL_OP_MUL) || tpl_at_op(p, TPL_OP_POW)) {
 		star_star = tpl_at_op(p, TPL_OP_POW);
 		if (args->star_star || (!star_star && args->star))
-			return tpl_syntax_error(p, "invalid syntax for function call expression");
+			return eng_tpl_syntax_error(p, "invalid syntax for function call expression");
 		p->tok++;
-		return tpl_parse_expr(p, star_star ? &args->star_star : &args->star);
+		return eng_tpl_parse_expr(p, star_star ? &args->star_star : &args->star);
 	}
 	if (p->tok->kind == TPL_TOK_NAME && p->tok[1].kind == TPL_TOK_OP && p->tok[1].op == TPL_OP_ASSIGN) {
 		if (args->star_star)
-			return tpl_syntax_error(p, "invalid syntax for function call expression");
+			return eng_tpl_syntax_error(p, "invalid syntax for function call expression");
 		r = const_node(p, p->tok->value, &name);
 		if (r < 0)
 			return r;
 		p->tok += 2;
-		r = tpl_parse_expr(p, &n);
+		r = eng_tpl_parse_expr(p, &n);
 		if (r == 0)
-			r = tpl_nodes_push(p, kw_names, name);
-		return r < 0 ? r : tpl_nodes_push(p, kw_vals, n);
+			r = eng_tpl_nodes_push(p, kw_names, name);
+		return r < 0 ? r : eng_tpl_nodes_push(p, kw_vals, n);
 	}
 	if (args->star || args->star_star || kw_vals->n)
-		return tpl_syntax_error(p, "invalid syntax for function call expression");
-	r = tpl_parse_expr(p, &n);
-	return r < 0 ? r : tpl_nodes_push(p, pos, n);
+		return eng_tpl_syntax_error(p, "invalid syntax for function call expression");
+	r = eng_tpl_parse_expr(p, &n);
+	return r < 0 ? r : eng_tpl_nodes_push(p, pos, n);
 }
 
 static int parse_call_args(struct tpl_parser *p, const struct tpl_call_args **ret)
 {
-	struct tpl_call_args *args = tpl_arena_alloc(&p->tmpl->arena, sizeof(*args));
+	struct tpl_call_args *args = eng_tpl_arena_alloc(&p->tmpl->arena, sizeof(*args));
 	struct tpl_nodes pos = { 0 }, names = { 0 }, vals = { 0 };
 	bool first = true;
 	int r;
 
 	if (!args)
-		return tpl_no_memory(p);
+		return eng_tpl_no_memory(p);
 	for (p->tok++; !tpl_at_op(p, TPL_OP_RPAREN); first = false) {
 		if (!first) {
-			r = tpl_expect_op(p, TPL_OP_COMMA, "','");
+			r = eng_tpl_expect_op(p, TPL_OP_COMMA, "','");
 			if (r < 0)
 				return r;
 			if (tpl_at_op(p, TPL_OP_RPAREN))
@@ -386,9 +215,9 @@ static int parse_call_args(struct tpl_parser *p, const struct tpl_call_args **re
 	args->n_pos = pos.n;
 	args->kw_vals = vals.v;
 	args->n_kw = vals.n;
-	args->kw_names = tpl_arena_array(&p->tmpl->arena, names.n, sizeof(*args->kw_names));
+	args->kw_names = eng_tpl_arena_array(&p->tmpl->arena, names.n, sizeof(*args->kw_names));
 	if (!args->kw_names)
-		return tpl_no_memory(p);
+		return eng_tpl_no_memory(p);
 	for (uint32_t i = 0; i < names.n; i++)
 		args->kw_names[i] = names.v[i]->value;
 	*ret = args;
@@ -397,10 +226,10 @@ static int parse_call_args(struct tpl_parser *p, const struct tpl_call_args **re
 
 static int parse_call(struct tpl_parser *p, struct tpl_node *callee, struct tpl_node **ret)
 {
-	struct tpl_node *n = tpl_node_new(p, TPL_N_CALL);
+	struct tpl_node *n = eng_tpl_node_new(p, TPL_N_CALL);
 
 	if (!n)
-		return tpl_no_memory(p);
+		return eng_tpl_no_memory(p);
 	n->a = callee;
 	*ret = n;
 	return parse_call_args(p, &n->args);
@@ -408,11 +237,11 @@ static int parse_call(struct tpl_parser *p, struct tpl_node *callee, struct tpl_
 
 static int parse_attr(struct tpl_parser *p, struct tpl_node *of, struct tpl_node **ret)
 {
-	struct tpl_node *n = tpl_node_new(p, TPL_N_ATTR);
+	struct tpl_node *n = eng_tpl_node_new(p, TPL_N_ATTR);
 	int r;
 
 	if (!n)
-		return tpl_no_memory(p);
+		return eng_tpl_no_memory(p);
 	p->tok++;
 	n->a = of;
 	*ret = n;
@@ -422,7 +251,7 @@ static int parse_attr(struct tpl_parser *p, struct tpl_node *of, struct tpl_node
 		p->tok++;
 		return r;
 	}
-	return tpl_take_name(p, "name or number", &n->value);
+	return eng_tpl_take_name(p, "name or number", &n->value);
 }
 
 /* One bound of a slice, or nothing; then the colon when there is one. */
@@ -431,7 +260,7 @@ static int parse_slice_bound(struct tpl_parser *p, struct tpl_node **bound, bool
 	int r = 0;
 
 	if (!tpl_at_op(p, TPL_OP_COLON) && !tpl_at_op(p, TPL_OP_RBRACKET))
-		r = tpl_parse_expr(p, bound);
+		r = eng_tpl_parse_expr(p, bound);
 	*more = r == 0 && tpl_at_op(p, TPL_OP_COLON);
 	if (*more)
 		p->tok++;
@@ -440,18 +269,18 @@ static int parse_slice_bound(struct tpl_parser *p, struct tpl_node **bound, bool
 
 static int parse_subscript(struct tpl_parser *p, struct tpl_node *of, struct tpl_node **ret)
 {
-	struct tpl_node *n = tpl_node_new(p, TPL_N_ITEM), *tuple, *item;
+	struct tpl_node *n = eng_tpl_node_new(p, TPL_N_ITEM), *tuple, *item;
 	struct tpl_nodes items = { 0 };
 	bool more = false;
 	int r;
 
 	if (!n)
-		return tpl_no_memory(p);
+		return eng_tpl_no_memory(p);
 	n->a = of;
 	*ret = n;
 	p->tok++;
 	if (tpl_at_op(p, TPL_OP_RBRACKET))
-		return tpl_syntax_error(p, "expected subscript expression");
+		return eng_tpl_syntax_error(p, "expected subscript expression");
 	r = parse_slice_bound(p, &n->b, &more);
 	if (r < 0)
 		return r;
@@ -460,27 +289,27 @@ static int parse_subscript(struct tpl_parser *p, struct tpl_node *of, struct tpl
 		r = parse_slice_bound(p, &n->c, &more);
 		if (r == 0 && more)
 			r = parse_slice_bound(p, &n->d, &more);
-		return r < 0 ? r : tpl_expect_op(p, TPL_OP_RBRACKET, "']'");
+		return r < 0 ? r : eng_tpl_expect_op(p, TPL_OP_RBRACKET, "']'");
 	}
 	if (!tpl_at_op(p, TPL_OP_COMMA))
-		return tpl_expect_op(p, TPL_OP_RBRACKET, "']'");
-	tuple = tpl_node_new(p, TPL_N_TUPLE); /* x[a, b] */
+		return eng_tpl_expect_op(p, TPL_OP_RBRACKET, "']'");
+	tuple = eng_tpl_node_new(p, TPL_N_TUPLE); /* x[a, b] */
 	if (!tuple)
-		return tpl_no_memory(p);
-	r = tpl_nodes_push(p, &items, n->b);
+		return eng_tpl_no_memory(p);
+	r = eng_tpl_nodes_push(p, &items, n->b);
 	while (r == 0 && tpl_at_op(p, TPL_OP_COMMA)) {
 		p->tok++;
-		r = tpl_parse_expr(p, &item);
+		r = eng_tpl_parse_expr(p, &item);
 		if (r == 0)
-			r = tpl_nodes_push(p, &items, item);
+			r = eng_tpl_nodes_push(p, &items, item);
 	}
 	tuple->items = items.v;
 	tuple->n_items = items.n;
 	n->b = tuple;
-	return r < 0 ? r : tpl_expect_op(p, TPL_OP_RBRACKET, "']'");
+	return r < 0 ? r : eng_tpl_expect_op(p, TPL_OP_RBRACKET, "']'");
 }
 
-int tpl_parse_postfix(struct tpl_parser *p, struct tpl_node *node, struct tpl_node **ret)
+int eng_tpl_parse_postfix(struct tpl_parser *p, struct tpl_node *node, struct tpl_node **ret)
 {
 	int r = 0;
 
@@ -499,33 +328,34 @@ int tpl_parse_postfix(struct tpl_parser *p, struct tpl_node *node, struct tpl_no
 }
 
 /* At the filter's name. */
-int tpl_parse_filter(struct tpl_parser *p, struct tpl_node *input, struct tpl_node **ret)
+int eng_tpl_parse_filter(struct tpl_parser *p, struct tpl_node *input, struct tpl_node **ret)
 {
 	static const struct tpl_call_args none;
-	struct tpl_node *n = tpl_node_new(p, TPL_N_FILTER);
+	struct tpl_node *n = eng_tpl_node_new(p, TPL_N_FILTER);
 
 	if (!n)
-		return tpl_no_memory(p);
+		return eng_tpl_no_memory(p);
 	if (p->tok->kind != TPL_TOK_NAME)
-		return unexpected(p, "a filter's name");
+		return eng_tpl_unexpected(p, "a filter's name");
 	n->a = input;
-	n->filter = tpl_find_filter(p->tok->value.u.s, p->tok->value.len);
+	n->filter = eng_tpl_find_filter(p->tok->value.u.s, p->tok->value.len);
 	if (!n->filter)
-		return tpl_unsupported(p, "filter '%.*s' is not supported", (int)p->tok->value.len, p->tok->value.u.s);
+		return eng_tpl_unsupported(p, "filter '%.*s' is not supported", (int)p->tok->value.len,
+		                           p->tok->value.u.s);
 	n->args = &none;
 	p->tok++;
 	*ret = n;
 	return tpl_at_op(p, TPL_OP_LPAREN) ? parse_call_args(p, &n->args) : 0;
 }
 
-int tpl_parse_filter_chain(struct tpl_parser *p, struct tpl_node *input, struct tpl_node **ret)
+int eng_tpl_parse_filter_chain(struct tpl_parser *p, struct tpl_node *input, struct tpl_node **ret)
 {
 	int r = 0;
 
 	*ret = input;
 	while (r == 0 && tpl_at_op(p, TPL_OP_PIPE)) {
 		p->tok++;
-		r = tpl_parse_filter(p, *ret, ret);
+		r = eng_tpl_parse_filter(p, *ret, ret);
 	}
 	return r;
 }
@@ -546,17 +376,17 @@ static int parse_test_args(struct tpl_parser *p, struct tpl_node *n)
 		if (tpl_at_name(p, "else") || tpl_at_name(p, "or") || tpl_at_name(p, "and"))
 			return 0;
 		if (tpl_at_name(p, "is"))
-			return tpl_syntax_error(p, "You cannot chain multiple tests with is");
+			return eng_tpl_syntax_error(p, "You cannot chain multiple tests with is");
 	} else if (p->tok->kind != TPL_TOK_STR && p->tok->kind != TPL_TOK_INT && p->tok->kind != TPL_TOK_FLOAT) {
 		return 0;
 	}
-	args = tpl_arena_alloc(&p->tmpl->arena, sizeof(*args));
-	pos = tpl_arena_array(&p->tmpl->arena, 1, sizeof(struct tpl_node *));
+	args = eng_tpl_arena_alloc(&p->tmpl->arena, sizeof(*args));
+	pos = eng_tpl_arena_array(&p->tmpl->arena, 1, sizeof(struct tpl_node *));
 	if (!args || !pos)
-		return tpl_no_memory(p);
-	r = tpl_parse_primary(p, &pos[0]);
+		return eng_tpl_no_memory(p);
+	r = eng_tpl_parse_primary(p, &pos[0]);
 	if (r == 0)
-		r = tpl_parse_postfix(p, pos[0], &pos[0]);
+		r = eng_tpl_parse_postfix(p, pos[0], &pos[0]);
 	args->pos = pos;
 	args->n_pos = 1;
 	n->args = args;
@@ -566,36 +396,37 @@ static int parse_test_args(struct tpl_parser *p, struct tpl_node *n)
 static int parse_test(struct tpl_parser *p, struct tpl_node *input, struct tpl_node **ret)
 {
 	static const struct tpl_call_args none;
-	struct tpl_node *n = tpl_node_new(p, TPL_N_TEST), *not ;
+	struct tpl_node *n = eng_tpl_node_new(p, TPL_N_TEST), *not ;
 	bool negated;
 	int r;
 
 	if (!n)
-		return tpl_no_memory(p);
+		return eng_tpl_no_memory(p);
 	p->tok++;
 	negated = tpl_at_name(p, "not");
 	if (negated)
 		p->tok++;
 	if (p->tok->kind != TPL_TOK_NAME)
-		return unexpected(p, "a test's name");
+		return eng_tpl_unexpected(p, "a test's name");
 	n->a = input;
 	n->args = &none;
-	n->test = tpl_find_test(p->tok->value.u.s, p->tok->value.len);
+	n->test = eng_tpl_find_test(p->tok->value.u.s, p->tok->value.len);
 	if (!n->test)
-		return tpl_unsupported(p, "test '%.*s' is not supported", (int)p->tok->value.len, p->tok->value.u.s);
+		return eng_tpl_unsupported(p, "test '%.*s' is not supported", (int)p->tok->value.len,
+		                           p->tok->value.u.s);
 	p->tok++;
 	r = parse_test_args(p, n);
 	if (r < 0)
 		return r;
 	if (n->args->n_kw || n->args->star || n->args->star_star || n->args->n_pos != n->test->n_args)
-		return tpl_syntax_error(p, "test '%s' takes %u argument%s", n->test->name, n->test->n_args,
-		                        n->test->n_args == 1 ? "" : "s");
+		return eng_tpl_syntax_error(p, "test '%s' takes %u argument%s", n->test->name, n->test->n_args,
+		                            n->test->n_args == 1 ? "" : "s");
 	*ret = n;
 	if (!negated)
 		return 0;
-	not = tpl_node_new(p, TPL_N_NOT);
+	not = eng_tpl_node_new(p, TPL_N_NOT);
 	if (!not )
-		return tpl_no_memory(p);
+		return eng_tpl_no_memory(p);
 	not ->a = n;
 	*ret = not ;
 	return 0;
@@ -608,23 +439,23 @@ static int parse_unary(struct tpl_parser *p, bool with_filter, struct tpl_node *
 	struct tpl_node *n;
 	int r;
 
-	r = tpl_parse_enter(p);
+	r = eng_tpl_parse_enter(p);
 	if (r < 0)
 		return r;
 	if (tpl_at_op(p, TPL_OP_SUB) || tpl_at_op(p, TPL_OP_ADD)) {
-		n = tpl_node_new(p, tpl_at_op(p, TPL_OP_SUB) ? TPL_N_NEG : TPL_N_POS);
+		n = eng_tpl_node_new(p, tpl_at_op(p, TPL_OP_SUB) ? TPL_N_NEG : TPL_N_POS);
 		if (!n)
-			return tpl_no_memory(p);
+			return eng_tpl_no_memory(p);
 		p->tok++;
 		r = parse_unary(p, false, &n->a);
 	} else {
-		r = tpl_parse_primary(p, &n);
+		r = eng_tpl_parse_primary(p, &n);
 	}
 	if (r == 0)
-		r = tpl_parse_postfix(p, n, &n);
+		r = eng_tpl_parse_postfix(p, n, &n);
 	while (r == 0 && with_filter) {
 		if (tpl_at_op(p, TPL_OP_PIPE))
-			r = tpl_parse_filter_chain(p, n, &n);
+			r = eng_tpl_parse_filter_chain(p, n, &n);
 		else if (tpl_at_name(p, "is"))
 			r = parse_test(p, n, &n);
 		else if (tpl_at_op(p, TPL_OP_LPAREN))
@@ -640,10 +471,10 @@ static int parse_unary(struct tpl_parser *p, bool with_filter, struct tpl_node *
 static int make_binary(struct tpl_parser *p, enum tpl_node_kind kind, enum tpl_op op, struct tpl_node *a,
                        struct tpl_node *b, struct tpl_node **ret)
 {
-	struct tpl_node *n = tpl_node_new(p, kind);
+	struct tpl_node *n = eng_tpl_node_new(p, kind);
 
 	if (!n)
-		return tpl_no_memory(p);
+		return eng_tpl_no_memory(p);
 	n->op = (uint8_t)op;
 	n->a = a;
 	n->b = b;
@@ -689,15 +520,15 @@ static int parse_concat(struct tpl_parser *p, struct tpl_node **ret)
 
 	if (r < 0 || !tpl_at_op(p, TPL_OP_TILDE))
 		return r;
-	n = tpl_node_new(p, TPL_N_CONCAT);
+	n = eng_tpl_node_new(p, TPL_N_CONCAT);
 	if (!n)
-		return tpl_no_memory(p);
-	r = tpl_nodes_push(p, &items, *ret);
+		return eng_tpl_no_memory(p);
+	r = eng_tpl_nodes_push(p, &items, *ret);
 	while (r == 0 && tpl_at_op(p, TPL_OP_TILDE)) {
 		p->tok++;
 		r = parse_product(p, ret);
 		if (r == 0)
-			r = tpl_nodes_push(p, &items, *ret);
+			r = eng_tpl_nodes_push(p, &items, *ret);
 	}
 	n->items = items.v;
 	n->n_items = items.n;
@@ -746,9 +577,9 @@ static int parse_comparison(struct tpl_parser *p, struct tpl_node **ret)
 
 	if (r < 0 || comparison_here(p, &n_tokens) == TPL_OP_NONE)
 		return r;
-	n = tpl_node_new(p, TPL_N_COMPARE);
+	n = eng_tpl_node_new(p, TPL_N_COMPARE);
 	if (!n)
-		return tpl_no_memory(p);
+		return eng_tpl_no_memory(p);
 	n->a = *ret;
 	while (r == 0 && (op = comparison_here(p, &n_tokens)) != TPL_OP_NONE) {
 		p->tok += n_tokens;
@@ -756,7 +587,7 @@ static int parse_comparison(struct tpl_parser *p, struct tpl_node **ret)
 		if (r == 0)
 			r = make_binary(p, TPL_N_OPERAND, op, right, NULL, &right);
 		if (r == 0)
-			r = tpl_nodes_push(p, &items, right);
+			r = eng_tpl_nodes_push(p, &items, right);
 	}
 	n->items = items.v;
 	n->n_items = items.n;
@@ -771,12 +602,12 @@ static int parse_not(struct tpl_parser *p, struct tpl_node **ret)
 
 	if (!tpl_at_name(p, "not"))
 		return parse_comparison(p, ret);
-	r = tpl_parse_enter(p);
+	r = eng_tpl_parse_enter(p);
 	if (r < 0)
 		return r;
-	n = tpl_node_new(p, TPL_N_NOT);
+	n = eng_tpl_node_new(p, TPL_N_NOT);
 	if (!n)
-		return tpl_no_memory(p);
+		return eng_tpl_no_memory(p);
 	p->tok++;
 	r = parse_not(p, &n->a);
 	p->depth--;
@@ -798,24 +629,24 @@ static int parse_logic(struct tpl_parser *p, bool is_or, struct tpl_node **ret)
 	return r;
 }
 
-int tpl_parse_expr(struct tpl_parser *p, struct tpl_node **ret)
+int eng_tpl_parse_expr(struct tpl_parser *p, struct tpl_node **ret)
 {
 	struct tpl_node *n;
-	int r = tpl_parse_enter(p);
+	int r = eng_tpl_parse_enter(p);
 
 	if (r < 0)
 		return r;
 	r = parse_logic(p, true, ret);
 	while (r == 0 && tpl_at_name(p, "if")) {
-		n = tpl_node_new(p, TPL_N_COND);
+		n = eng_tpl_node_new(p, TPL_N_COND);
 		if (!n)
-			return tpl_no_memory(p);
+			return eng_tpl_no_memory(p);
 		p->tok++;
 		n->a = *ret;
 		r = parse_logic(p, true, &n->b);
 		if (r == 0 && tpl_at_name(p, "else")) {
 			p->tok++;
-			r = tpl_parse_expr(p, &n->c);
+			r = eng_tpl_parse_expr(p, &n->c);
 		}
 		*ret = n;
 	}
@@ -838,45 +669,45 @@ static int parse_tuple_item(struct tpl_parser *p, unsigned flags, struct tpl_nod
 	int r;
 
 	if (flags & TPL_TUPLE_COND)
-		return tpl_parse_expr(p, ret);
+		return eng_tpl_parse_expr(p, ret);
 	if (!(flags & TPL_TUPLE_TARGET))
 		return parse_logic(p, true, ret);
 	if (tpl_at_op(p, TPL_OP_LPAREN)) {
-		r = tpl_parse_enter(p);
+		r = eng_tpl_parse_enter(p);
 		if (r < 0)
 			return r;
 		p->tok++;
-		r = tpl_parse_tuple(p, TPL_TUPLE_TARGET, ret);
+		r = eng_tpl_parse_tuple(p, TPL_TUPLE_TARGET, ret);
 		p->depth--;
-		return r < 0 ? r : tpl_expect_op(p, TPL_OP_RPAREN, "')'");
+		return r < 0 ? r : eng_tpl_expect_op(p, TPL_OP_RPAREN, "')'");
 	}
 	if (p->tok->kind != TPL_TOK_NAME)
-		return unexpected(p, "a name to assign to");
+		return eng_tpl_unexpected(p, "a name to assign to");
 	r = parse_name(p, ret);
 	if (r < 0 || !tpl_at_op(p, TPL_OP_DOT))
 		return r;
 	n = *ret;
 	if (n->kind != TPL_N_NAME)
-		return tpl_syntax_error(p, "can't assign to a constant");
+		return eng_tpl_syntax_error(p, "can't assign to a constant");
 	n->kind = TPL_N_NSREF;
 	p->tok++;
-	return tpl_take_name(p, "an attribute's name", &n->value);
+	return eng_tpl_take_name(p, "an attribute's name", &n->value);
 }
 
-int tpl_parse_tuple(struct tpl_parser *p, unsigned flags, struct tpl_node **ret)
+int eng_tpl_parse_tuple(struct tpl_parser *p, unsigned flags, struct tpl_node **ret)
 {
 	struct tpl_nodes items = { 0 };
 	struct tpl_node *n, *item;
 	bool is_tuple = false;
 	int r;
 
-	n = tpl_node_new(p, TPL_N_TUPLE);
+	n = eng_tpl_node_new(p, TPL_N_TUPLE);
 	if (!n)
-		return tpl_no_memory(p);
+		return eng_tpl_no_memory(p);
 	while (!at_tuple_end(p, flags)) {
 		r = parse_tuple_item(p, flags, &item);
 		if (r == 0)
-			r = tpl_nodes_push(p, &items, item);
+			r = eng_tpl_nodes_push(p, &items, item);
 		if (r < 0)
 			return r;
 		if (!tpl_at_op(p, TPL_OP_COMMA))
@@ -889,7 +720,7 @@ int tpl_parse_tuple(struct tpl_parser *p, unsigned flags, struct tpl_node **ret)
 		return 0;
 	}
 	if (!items.n && !(flags & TPL_TUPLE_PARENS))
-		return unexpected(p, "an expression");
+		return eng_tpl_unexpected(p, "an expression");
 	n->items = items.v;
 	n->n_items = items.n;
 	*ret = n;
@@ -903,15 +734,15 @@ static int check_target(struct tpl_parser *p, const struct tpl_node *n)
 	if (n->kind == TPL_N_NAME || n->kind == TPL_N_NSREF)
 		return 0;
 	if (n->kind != TPL_N_TUPLE)
-		return tpl_syntax_error(p, "can't assign to a constant");
+		return eng_tpl_syntax_error(p, "can't assign to a constant");
 	for (uint32_t i = 0; r == 0 && i < n->n_items; i++)
 		r = check_target(p, n->items[i]);
 	return r;
 }
 
-int tpl_parse_target(struct tpl_parser *p, struct tpl_node **ret)
+int eng_tpl_parse_target(struct tpl_parser *p, struct tpl_node **ret)
 {
-	int r = tpl_parse_tuple(p, TPL_TUPLE_TARGET, ret);
+	int r = eng_tpl_parse_tuple(p, TPL_TUPLE_TARGET, ret);
 
 	return r < 0 ? r : check_target(p, *ret);
 }

@@ -34,15 +34,15 @@ TYPE_TEST(t_sequence, v->type == TPL_STR || v->type == TPL_DICT || v->type == TP
                               (v->type == TPL_LIST && v->u.list->kind <= TPL_KIND_RANGE))
 TYPE_TEST(t_callable, v->type == TPL_MACRO || v->type == TPL_FUNC || v->type == TPL_METHOD || v->type == TPL_JOINER ||
                               v->type == TPL_UNDEF)
-TYPE_TEST(t_filter, v->type == TPL_STR && tpl_find_filter(v->u.s, v->len))
-TYPE_TEST(t_test, v->type == TPL_STR && tpl_find_test(v->u.s, v->len))
+TYPE_TEST(t_filter, v->type == TPL_STR && eng_tpl_find_filter(v->u.s, v->len))
+TYPE_TEST(t_test, v->type == TPL_STR && eng_tpl_find_test(v->u.s, v->len))
 
 static int remainder_of(struct tpl_rt *rt, const struct tpl_value *v, int64_t by, int64_t equals, bool *ret)
 {
 	struct tpl_value divisor = tpl_int(by), rest, wanted = tpl_int(equals);
-	int r = tpl_binary(rt, TPL_OP_MOD, v, &divisor, &rest);
+	int r = eng_tpl_binary(rt, TPL_OP_MOD, v, &divisor, &rest);
 
-	return r < 0 ? r : tpl_equal(rt, &rest, &wanted, ret);
+	return r < 0 ? r : eng_tpl_equal(rt, &rest, &wanted, ret);
 }
 
 TEST(t_odd)
@@ -60,20 +60,20 @@ TEST(t_even)
 TEST(t_divisibleby)
 {
 	struct tpl_value rest, zero = tpl_int(0);
-	int r = tpl_binary(rt, TPL_OP_MOD, v, arg, &rest);
+	int r = eng_tpl_binary(rt, TPL_OP_MOD, v, arg, &rest);
 
-	return r < 0 ? r : tpl_equal(rt, &rest, &zero, ret);
+	return r < 0 ? r : eng_tpl_equal(rt, &rest, &zero, ret);
 }
 
 static int test_case(struct tpl_rt *rt, const struct tpl_value *v, const char *method, bool *ret)
 {
 	const struct tpl_args none = { 0 };
 	struct tpl_value text, answer;
-	int r = tpl_to_text(rt, v, &text);
+	int r = eng_tpl_to_text(rt, v, &text);
 
 	if (r == 0)
-		r = tpl_find_method(&text, method, strlen(method))->fn(rt, &text, &none, &answer);
-	*ret = r == 0 && tpl_truth(&answer);
+		r = eng_tpl_find_method(&text, method, strlen(method))->fn(rt, &text, &none, &answer);
+	*ret = r == 0 && eng_tpl_truth(&answer);
 	return r;
 }
 
@@ -91,12 +91,12 @@ TEST(t_upper)
 
 TEST(t_eq)
 {
-	return tpl_equal(rt, v, arg, ret);
+	return eng_tpl_equal(rt, v, arg, ret);
 }
 
 TEST(t_ne)
 {
-	int r = tpl_equal(rt, v, arg, ret);
+	int r = eng_tpl_equal(rt, v, arg, ret);
 
 	*ret = !*ret;
 	return r;
@@ -104,12 +104,12 @@ TEST(t_ne)
 
 TEST(t_in)
 {
-	return tpl_contains(rt, v, arg, ret);
+	return eng_tpl_contains(rt, v, arg, ret);
 }
 
 TEST(t_lt)
 {
-	int order = 0, r = tpl_order(rt, v, arg, "<", &order);
+	int order = 0, r = eng_tpl_order(rt, v, arg, "<", &order);
 
 	*ret = order < 0;
 	return r;
@@ -117,7 +117,7 @@ TEST(t_lt)
 
 TEST(t_le)
 {
-	int order = 0, r = tpl_order(rt, v, arg, "<=", &order);
+	int order = 0, r = eng_tpl_order(rt, v, arg, "<=", &order);
 
 	*ret = order <= 0;
 	return r;
@@ -125,7 +125,7 @@ TEST(t_le)
 
 TEST(t_gt)
 {
-	int order = 0, r = tpl_order(rt, v, arg, ">", &order);
+	int order = 0, r = eng_tpl_order(rt, v, arg, ">", &order);
 
 	*ret = order > 0;
 	return r;
@@ -133,7 +133,7 @@ TEST(t_gt)
 
 TEST(t_ge)
 {
-	int order = 0, r = tpl_order(rt, v, arg, ">=", &order);
+	int order = 0, r = eng_tpl_order(rt, v, arg, ">=", &order);
 
 	*ret = order >= 0;
 	return r;
@@ -150,7 +150,7 @@ TEST(t_sameas)
 		*ret = v->u.list == arg->u.list;
 		return 0;
 	}
-	return tpl_equal(rt, v, arg, ret);
+	return eng_tpl_equal(rt, v, arg, ret);
 }
 
 static const struct tpl_test tests[] = {
@@ -195,7 +195,7 @@ static const struct tpl_test tests[] = {
 	{ "upper", 0, t_upper },
 };
 
-const struct tpl_test *tpl_find_test(const char *name, size_t len)
+const struct tpl_test *eng_tpl_find_test(const char *name, size_t len)
 {
 	for (size_t i = 0; i < sizeof(tests) / sizeof(*tests); i++) {
 		if (strlen(tests[i].name) == len && memcmp(tests[i].name, name, len) == 0)

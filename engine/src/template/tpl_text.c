@@ -14,7 +14,7 @@
 
 /* ---- Numbers ---------------------------------------------------------------------------------------------- */
 
-void tpl_format_float(double f, char out[40])
+void eng_tpl_format_float(double f, char out[40])
 {
 	char digits[40], *e;
 	int precision = 1, exp;
@@ -27,7 +27,7 @@ void tpl_format_float(double f, char out[40])
 		(void)snprintf(digits, sizeof(digits), "%.*e", precision - 1, f);
 	} while (strtod(digits, NULL) != f && precision++ < 17);
 	e = strchr(digits, 'e');
-	exp = e ? atoi(e + 1) : 0;
+	exp = e ? (int)strtol(e + 1, NULL, 10) : 0;
 	if (exp >= -4 && exp < 16) {
 		/* Positional, at least one digit after the point. */
 		int after = precision - 1 - exp;
@@ -68,7 +68,7 @@ static void repr_text(const struct tpl_value *v, struct base_buf *out)
 
 	(void)base_buf_putc(out, quote);
 	for (size_t i = 0; i < v->len; i += n) {
-		n = tpl_utf8_next(v->u.s + i, v->len - i, &cp);
+		n = eng_tpl_utf8_next(v->u.s + i, v->len - i, &cp);
 		if (cp == (uint32_t)quote || cp == '\\')
 			(void)base_buf_printf(out, "\\%c", (char)cp);
 		else if (cp == '\n' || cp == '\r' || cp == '\t')
@@ -88,17 +88,15 @@ static int repr_items(struct tpl_rt *rt, const struct tpl_list *l, struct base_b
 	for (size_t i = 0; r == 0 && i < l->n; i++) {
 		if (i)
 			(void)base_buf_puts(out, ", ");
-		r = tpl_repr(rt, &l->v[i], out);
+		r = eng_tpl_repr(rt, &l->v[i], out);
 	}
 	return r;
 }
 
 static int repr_range(const struct tpl_list *l, struct base_buf *out)
 {
-	long long start = l->n ? l->v[0].u.i : 0, step = l->n > 1 ? l->v[1].u.i - start : 1;
-	long long stop = l->n ? l->v[l->n - 1].u.i + step : 0;
-
-	(void)base_buf_printf(out, step == 1 ? "range(%lld, %lld)" : "range(%lld, %lld, %lld)", start, stop, step);
+	(void)base_buf_printf(out, l->step == 1 ? "range(%lld, %lld)" : "range(%lld, %lld, %lld)", (long long)l->start,
+	                      (long long)l->stop, (long long)l->step);
 	return 0;
 }
 
@@ -125,7 +123,7 @@ static int repr_list(struct tpl_rt *rt, const struct tpl_value *v, struct base_b
 		(void)base_buf_puts(out, "<generator object>");
 		return 0;
 	default:
-		(void)base_buf_printf(out, "%s([", tpl_type_name(v));
+		(void)base_buf_printf(out, "%s([", eng_tpl_type_name(v));
 		r = repr_items(rt, l, out);
 		(void)base_buf_puts(out, "])");
 		return r;
@@ -140,10 +138,10 @@ static int repr_dict(struct tpl_rt *rt, const struct tpl_dict *d, struct base_bu
 	for (size_t i = 0; r == 0 && i < d->n; i++) {
 		if (i)
 			(void)base_buf_puts(out, ", ");
-		r = tpl_repr(rt, &d->keys[i], out);
+		r = eng_tpl_repr(rt, &d->keys[i], out);
 		(void)base_buf_puts(out, ": ");
 		if (r == 0)
-			r = tpl_repr(rt, &d->vals[i], out);
+			r = eng_tpl_repr(rt, &d->vals[i], out);
 	}
 	(void)base_buf_putc(out, '}');
 	return r;
@@ -151,7 +149,7 @@ static int repr_dict(struct tpl_rt *rt, const struct tpl_dict *d, struct base_bu
 
 static int repr_nested(struct tpl_rt *rt, const struct tpl_value *v, struct base_buf *out)
 {
-	int r = tpl_enter(rt);
+	int r = eng_tpl_enter(rt);
 
 	if (r < 0)
 		return r;
@@ -164,10 +162,10 @@ static int repr_nested(struct tpl_rt *rt, const struct tpl_value *v, struct base
 	return r;
 }
 
-int tpl_repr(struct tpl_rt *rt, const struct tpl_value *v, struct base_buf *out)
+int eng_tpl_repr(struct tpl_rt *rt, const struct tpl_value *v, struct base_buf *out)
 {
 	char number[40];
-	int r = tpl_step(rt, 1 + (v->type == TPL_STR ? v->len >> 6 : 0));
+	int r = eng_tpl_step(rt, 1 + (v->type == TPL_STR ? v->len >> 6 : 0));
 
 	if (r < 0)
 		return r;
@@ -185,7 +183,7 @@ int tpl_repr(struct tpl_rt *rt, const struct tpl_value *v, struct base_buf *out)
 		(void)base_buf_printf(out, "%lld", (long long)v->u.i);
 		break;
 	case TPL_FLOAT:
-		tpl_format_float(v->u.f, number);
+		eng_tpl_format_float(v->u.f, number);
 		(void)base_buf_puts(out, number);
 		break;
 	case TPL_STR:
@@ -208,26 +206,26 @@ int tpl_repr(struct tpl_rt *rt, const struct tpl_value *v, struct base_buf *out)
 		(void)base_buf_printf(out, "<LoopContext %zu/%zu>", v->u.loop->index + 1, v->u.loop->items->n);
 		break;
 	default:
-		(void)base_buf_printf(out, "<%s>", tpl_type_name(v));
+		(void)base_buf_printf(out, "<%s>", eng_tpl_type_name(v));
 		break;
 	}
 	if (r == 0 && base_buf_error(out))
-		r = tpl_fail(rt, -E2BIG, "the output is larger than allowed");
+		r = eng_tpl_fail(rt, -E2BIG, "the output is larger than allowed");
 	return r;
 }
 
-int tpl_str(struct tpl_rt *rt, const struct tpl_value *v, struct base_buf *out)
+int eng_tpl_str(struct tpl_rt *rt, const struct tpl_value *v, struct base_buf *out)
 {
 	if (v->type == TPL_UNDEF)
 		return 0;
 	if (v->type != TPL_STR)
-		return tpl_repr(rt, v, out);
+		return eng_tpl_repr(rt, v, out);
 	if (base_buf_append(out, v->u.s, v->len) < 0)
-		return tpl_fail(rt, -E2BIG, "the output is larger than allowed");
-	return tpl_step(rt, v->len >> 6);
+		return eng_tpl_fail(rt, -E2BIG, "the output is larger than allowed");
+	return eng_tpl_step(rt, v->len >> 6);
 }
 
-int tpl_to_text(struct tpl_rt *rt, const struct tpl_value *v, struct tpl_value *ret)
+int eng_tpl_to_text(struct tpl_rt *rt, const struct tpl_value *v, struct tpl_value *ret)
 {
 	struct base_buf buf = BASE_BUF_INIT((size_t)TPL_MAX_OUTPUT_MIB << 20);
 	int r;
@@ -240,16 +238,16 @@ int tpl_to_text(struct tpl_rt *rt, const struct tpl_value *v, struct tpl_value *
 		*ret = tpl_text("", 0);
 		return 0;
 	}
-	r = tpl_repr(rt, v, &buf);
+	r = eng_tpl_repr(rt, v, &buf);
 	if (r == 0)
-		r = tpl_text_from_buf(rt, &buf, ret);
+		r = eng_tpl_text_from_buf(rt, &buf, ret);
 	base_buf_done(&buf);
 	return r;
 }
 
 /* ---- Shared operations ------------------------------------------------------------------------------------ */
 
-int tpl_escape_html(struct tpl_rt *rt, const struct tpl_value *text, struct tpl_value *ret)
+int eng_tpl_escape_html(struct tpl_rt *rt, const struct tpl_value *text, struct tpl_value *ret)
 {
 	static const char from[] = "&<>'\"";
 	static const char *const to[] = { "&amp;", "&lt;", "&gt;", "&#39;", "&#34;" };
@@ -264,7 +262,7 @@ int tpl_escape_html(struct tpl_rt *rt, const struct tpl_value *text, struct tpl_
 		else
 			(void)base_buf_putc(&buf, text->u.s[i]);
 	}
-	r = tpl_text_from_buf(rt, &buf, ret);
+	r = eng_tpl_text_from_buf(rt, &buf, ret);
 	ret->markup = true;
 	base_buf_done(&buf);
 	return r;
@@ -275,36 +273,36 @@ static void put_case(struct base_buf *out, uint32_t cp, bool upper)
 	if (upper && cp == 0xdf)
 		(void)base_buf_puts(out, "SS");
 	else
-		tpl_utf8_put(out, (uint32_t)(upper ? utf8proc_toupper((utf8proc_int32_t)cp)
-		                                   : utf8proc_tolower((utf8proc_int32_t)cp)));
+		eng_tpl_utf8_put(out, (uint32_t)(upper ? utf8proc_toupper((utf8proc_int32_t)cp)
+		                                       : utf8proc_tolower((utf8proc_int32_t)cp)));
 }
 
-int tpl_text_case(struct tpl_rt *rt, const struct tpl_value *v, bool upper, struct tpl_value *ret)
+int eng_tpl_text_case(struct tpl_rt *rt, const struct tpl_value *v, bool upper, struct tpl_value *ret)
 {
 	struct base_buf buf = BASE_BUF_INIT((size_t)TPL_MAX_OUTPUT_MIB << 20);
 	uint32_t cp;
 	int r;
 
 	for (size_t i = 0; i < v->len;) {
-		i += tpl_utf8_next(v->u.s + i, v->len - i, &cp);
+		i += eng_tpl_utf8_next(v->u.s + i, v->len - i, &cp);
 		put_case(&buf, cp, upper);
 	}
-	r = tpl_text_from_buf(rt, &buf, ret);
+	r = eng_tpl_text_from_buf(rt, &buf, ret);
 	base_buf_done(&buf);
 	return r;
 }
 
-int tpl_text_capitalize(struct tpl_rt *rt, const struct tpl_value *v, struct tpl_value *ret)
+int eng_tpl_text_capitalize(struct tpl_rt *rt, const struct tpl_value *v, struct tpl_value *ret)
 {
 	struct base_buf buf = BASE_BUF_INIT((size_t)TPL_MAX_OUTPUT_MIB << 20);
 	uint32_t cp;
 	int r;
 
 	for (size_t i = 0, n; i < v->len; i += n) {
-		n = tpl_utf8_next(v->u.s + i, v->len - i, &cp);
+		n = eng_tpl_utf8_next(v->u.s + i, v->len - i, &cp);
 		put_case(&buf, cp, i == 0);
 	}
-	r = tpl_text_from_buf(rt, &buf, ret);
+	r = eng_tpl_text_from_buf(rt, &buf, ret);
 	base_buf_done(&buf);
 	return r;
 }
@@ -314,9 +312,9 @@ static bool strips(uint32_t cp, const struct tpl_value *chars)
 	uint32_t c;
 
 	if (chars->type != TPL_STR)
-		return tpl_is_space(cp);
+		return eng_tpl_is_space(cp);
 	for (size_t i = 0; i < chars->len;) {
-		i += tpl_utf8_next(chars->u.s + i, chars->len - i, &c);
+		i += eng_tpl_utf8_next(chars->u.s + i, chars->len - i, &c);
 		if (c == cp)
 			return true;
 	}
@@ -324,22 +322,22 @@ static bool strips(uint32_t cp, const struct tpl_value *chars)
 }
 
 /* chars: a text, or anything else for whitespace. */
-struct tpl_value tpl_text_strip(const struct tpl_value *v, const struct tpl_value *chars, bool left, bool right)
+struct tpl_value eng_tpl_text_strip(const struct tpl_value *v, const struct tpl_value *chars, bool left, bool right)
 {
 	const char *s = v->u.s;
 	size_t len = v->len, n;
 	uint32_t cp;
 
 	while (left && len) {
-		n = tpl_utf8_next(s, len, &cp);
+		n = eng_tpl_utf8_next(s, len, &cp);
 		if (!strips(cp, chars))
 			break;
 		s += n;
 		len -= n;
 	}
 	while (right && len) {
-		n = tpl_utf8_prev(s, len);
-		(void)tpl_utf8_next(s + len - n, n, &cp);
+		n = eng_tpl_utf8_prev(s, len);
+		(void)eng_tpl_utf8_next(s + len - n, n, &cp);
 		if (!strips(cp, chars))
 			break;
 		len -= n;
@@ -359,13 +357,13 @@ static void replace_empty(const struct tpl_value *v, const struct tpl_value *to,
 			(void)base_buf_append(out, to->u.s, to->len);
 		if (i >= v->len)
 			break;
-		n = tpl_utf8_next(v->u.s + i, v->len - i, &cp);
+		n = eng_tpl_utf8_next(v->u.s + i, v->len - i, &cp);
 		(void)base_buf_append(out, v->u.s + i, n);
 	}
 }
 
-int tpl_text_replace(struct tpl_rt *rt, const struct tpl_value *v, const struct tpl_value *from,
-                     const struct tpl_value *to, int64_t count, struct tpl_value *ret)
+int eng_tpl_text_replace(struct tpl_rt *rt, const struct tpl_value *v, const struct tpl_value *from,
+                         const struct tpl_value *to, int64_t count, struct tpl_value *ret)
 {
 	struct base_buf buf = BASE_BUF_INIT((size_t)TPL_MAX_OUTPUT_MIB << 20);
 	size_t at = 0;
@@ -375,7 +373,7 @@ int tpl_text_replace(struct tpl_rt *rt, const struct tpl_value *v, const struct 
 	if (from->len == 0) {
 		replace_empty(v, to, count, &buf);
 	} else {
-		while (count != 0 && (next = tpl_find(v->u.s, v->len, from->u.s, from->len, at)) >= 0) {
+		while (count != 0 && (next = eng_tpl_find(v->u.s, v->len, from->u.s, from->len, at)) >= 0) {
 			(void)base_buf_append(&buf, v->u.s + at, (size_t)next - at);
 			(void)base_buf_append(&buf, to->u.s, to->len);
 			at = (size_t)next + from->len;
@@ -383,7 +381,7 @@ int tpl_text_replace(struct tpl_rt *rt, const struct tpl_value *v, const struct 
 		}
 		(void)base_buf_append(&buf, v->u.s + at, v->len - at);
 	}
-	r = tpl_text_from_buf(rt, &buf, ret);
+	r = eng_tpl_text_from_buf(rt, &buf, ret);
 	base_buf_done(&buf);
 	return r;
 }

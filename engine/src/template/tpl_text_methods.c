@@ -12,19 +12,19 @@
 METHOD(m_upper)
 {
 	(void)args;
-	return tpl_text_case(rt, self, true, ret);
+	return eng_tpl_text_case(rt, self, true, ret);
 }
 
 METHOD(m_lower)
 {
 	(void)args;
-	return tpl_text_case(rt, self, false, ret);
+	return eng_tpl_text_case(rt, self, false, ret);
 }
 
 METHOD(m_capitalize)
 {
 	(void)args;
-	return tpl_text_capitalize(rt, self, ret);
+	return eng_tpl_text_capitalize(rt, self, ret);
 }
 
 static bool is_letter(uint32_t cp)
@@ -43,13 +43,13 @@ static int map_case(struct tpl_rt *rt, const struct tpl_value *self, bool swap, 
 	int r;
 
 	for (size_t i = 0; i < self->len;) {
-		i += tpl_utf8_next(self->u.s + i, self->len - i, &cp);
+		i += eng_tpl_utf8_next(self->u.s + i, self->len - i, &cp);
 		upper = swap ? utf8proc_category((utf8proc_int32_t)cp) == UTF8PROC_CATEGORY_LL : !after_letter;
 		after_letter = is_letter(cp);
-		tpl_utf8_put(&buf, (uint32_t)(upper ? utf8proc_toupper((utf8proc_int32_t)cp)
-		                                    : utf8proc_tolower((utf8proc_int32_t)cp)));
+		eng_tpl_utf8_put(&buf, (uint32_t)(upper ? utf8proc_toupper((utf8proc_int32_t)cp)
+		                                        : utf8proc_tolower((utf8proc_int32_t)cp)));
 	}
-	r = tpl_text_from_buf(rt, &buf, ret);
+	r = eng_tpl_text_from_buf(rt, &buf, ret);
 	base_buf_done(&buf);
 	return r;
 }
@@ -72,8 +72,8 @@ static int strip(struct tpl_rt *rt, const struct tpl_value *self, const struct t
 	const struct tpl_value *chars = &args->pos[0];
 
 	if (chars->type != TPL_MISSING && chars->type != TPL_NONE && chars->type != TPL_STR)
-		return tpl_fail(rt, -EINVAL, "strip arg must be None or str");
-	*ret = tpl_text_strip(self, chars, left, right);
+		return eng_tpl_fail(rt, -EINVAL, "strip arg must be None or str");
+	*ret = eng_tpl_text_strip(self, chars, left, right);
 	return 0;
 }
 
@@ -111,18 +111,18 @@ static int test_affix(struct tpl_rt *rt, const struct tpl_value *self, const str
 	for (int i = 0; i < 2; i++)
 		bounds[i] = args->pos[i + 1].type == TPL_MISSING ? tpl_none() : args->pos[i + 1];
 	if (bounds[0].type != TPL_NONE || bounds[1].type != TPL_NONE)
-		r = tpl_slice(rt, self, bounds, &within);
+		r = eng_tpl_slice(rt, self, bounds, &within);
 	if (r < 0)
 		return r;
 	if (affix->type == TPL_UNDEF)
-		return tpl_fail_undefined(rt, affix);
+		return eng_tpl_fail_undefined(rt, affix);
 	if (tpl_is_kind(affix, TPL_KIND_TUPLE))
 		n = affix->u.list->n;
 	for (size_t i = 0; !found && i < n; i++) {
 		one = affix->type == TPL_LIST ? &affix->u.list->v[i] : affix;
 		if (one->type != TPL_STR)
-			return tpl_fail(rt, -EINVAL, "%s first arg must be str or a tuple of str, not %s",
-			                end ? "endswith" : "startswith", tpl_type_name(one));
+			return eng_tpl_fail(rt, -EINVAL, "%s first arg must be str or a tuple of str, not %s",
+			                    end ? "endswith" : "startswith", eng_tpl_type_name(one));
 		found = has_affix(&within, one, end);
 	}
 	*ret = tpl_bool(found);
@@ -143,7 +143,7 @@ static int remove_affix(struct tpl_rt *rt, const struct tpl_value *self, const s
                         struct tpl_value *ret)
 {
 	struct tpl_value affix;
-	int r = tpl_arg_text(rt, &args->pos[0], end ? "removesuffix()" : "removeprefix()", NULL, &affix);
+	int r = eng_tpl_arg_text(rt, &args->pos[0], end ? "removesuffix()" : "removeprefix()", NULL, &affix);
 
 	if (r < 0)
 		return r;
@@ -172,8 +172,8 @@ static size_t skip_blanks(const struct tpl_value *v, size_t i, bool blanks)
 	size_t n;
 
 	while (i < v->len) {
-		n = tpl_utf8_next(v->u.s + i, v->len - i, &cp);
-		if (tpl_is_space(cp) != blanks)
+		n = eng_tpl_utf8_next(v->u.s + i, v->len - i, &cp);
+		if (eng_tpl_is_space(cp) != blanks)
 			break;
 		i += n;
 	}
@@ -183,17 +183,13 @@ static size_t skip_blanks(const struct tpl_value *v, size_t i, bool blanks)
 static int split_blanks(struct tpl_rt *rt, const struct tpl_value *v, int64_t max, struct tpl_list *l)
 {
 	size_t i = skip_blanks(v, 0, true), end;
-	struct tpl_value rest;
 	int r = 0;
 
 	while (r == 0 && i < v->len) {
-		if (max >= 0 && (int64_t)l->n == max) {
-			rest = tpl_text(v->u.s + i, v->len - i);
-			rest = tpl_text_strip(&rest, &(struct tpl_value){ 0 }, false, true);
-			return tpl_list_push(rt, l, rest);
-		}
+		if (max >= 0 && (int64_t)l->n == max)
+			return eng_tpl_list_push(rt, l, tpl_text(v->u.s + i, v->len - i));
 		end = skip_blanks(v, i, false);
-		r = tpl_list_push(rt, l, tpl_text(v->u.s + i, end - i));
+		r = eng_tpl_list_push(rt, l, tpl_text(v->u.s + i, end - i));
 		i = skip_blanks(v, end, true);
 	}
 	return r;
@@ -203,25 +199,23 @@ static int split_blanks(struct tpl_rt *rt, const struct tpl_value *v, int64_t ma
 static int rsplit_blanks(struct tpl_rt *rt, const struct tpl_value *v, int64_t max, struct tpl_list *l)
 {
 	const struct tpl_value any = { 0 };
-	struct tpl_value rest = tpl_text_strip(v, &any, false, true);
+	struct tpl_value rest = eng_tpl_text_strip(v, &any, false, true);
 	size_t begin, n;
 	uint32_t cp;
 	int r = 0;
 
 	while (r == 0 && rest.len) {
-		if (max >= 0 && (int64_t)l->n == max) {
-			rest = tpl_text_strip(&rest, &any, true, false);
-			return rest.len ? tpl_list_push(rt, l, rest) : 0;
-		}
+		if (max >= 0 && (int64_t)l->n == max)
+			return eng_tpl_list_push(rt, l, rest);
 		for (begin = rest.len; begin > 0; begin -= n) {
-			n = tpl_utf8_prev(rest.u.s, begin);
-			(void)tpl_utf8_next(rest.u.s + begin - n, n, &cp);
-			if (tpl_is_space(cp))
+			n = eng_tpl_utf8_prev(rest.u.s, begin);
+			(void)eng_tpl_utf8_next(rest.u.s + begin - n, n, &cp);
+			if (eng_tpl_is_space(cp))
 				break;
 		}
-		r = tpl_list_push(rt, l, tpl_text(rest.u.s + begin, rest.len - begin));
+		r = eng_tpl_list_push(rt, l, tpl_text(rest.u.s + begin, rest.len - begin));
 		rest.len = begin;
-		rest = tpl_text_strip(&rest, &any, false, true);
+		rest = eng_tpl_text_strip(&rest, &any, false, true);
 	}
 	return r;
 }
@@ -234,13 +228,13 @@ static int split_on(struct tpl_rt *rt, const struct tpl_value *v, const struct t
 	int r = 0;
 
 	while (r == 0 && (max < 0 || (int64_t)l->n < max)) {
-		next = tpl_find(v->u.s, v->len, sep->u.s, sep->len, at);
+		next = eng_tpl_find(v->u.s, v->len, sep->u.s, sep->len, at);
 		if (next < 0)
 			break;
-		r = tpl_list_push(rt, l, tpl_text(v->u.s + at, (size_t)next - at));
+		r = eng_tpl_list_push(rt, l, tpl_text(v->u.s + at, (size_t)next - at));
 		at = (size_t)next + sep->len;
 	}
-	return r < 0 ? r : tpl_list_push(rt, l, tpl_text(v->u.s + at, v->len - at));
+	return r < 0 ? r : eng_tpl_list_push(rt, l, tpl_text(v->u.s + at, v->len - at));
 }
 
 /* Offset of the last needle that ends at or before `end`, or -1. */
@@ -266,10 +260,10 @@ static int rsplit_on(struct tpl_rt *rt, const struct tpl_value *v, const struct 
 		at = rfind(v->u.s, end, sep);
 		if (at < 0)
 			break;
-		r = tpl_list_push(rt, l, tpl_text(v->u.s + at + sep->len, end - (size_t)at - sep->len));
+		r = eng_tpl_list_push(rt, l, tpl_text(v->u.s + at + sep->len, end - (size_t)at - sep->len));
 		end = (size_t)at;
 	}
-	return r < 0 ? r : tpl_list_push(rt, l, tpl_text(v->u.s, end));
+	return r < 0 ? r : eng_tpl_list_push(rt, l, tpl_text(v->u.s, end));
 }
 
 static void reverse_items(struct tpl_list *l)
@@ -288,21 +282,21 @@ static int split(struct tpl_rt *rt, const struct tpl_value *self, const struct t
 	const struct tpl_value *sep = &args->pos[0];
 	struct tpl_list *l;
 	int64_t max;
-	int r = tpl_arg_int(rt, &args->pos[1], "split()", -1, &max);
+	int r = eng_tpl_arg_int(rt, &args->pos[1], "split()", -1, &max);
 
 	if (r == 0)
-		r = tpl_list_new(rt, TPL_KIND_LIST, 0, &l);
+		r = eng_tpl_list_new(rt, TPL_KIND_LIST, 0, &l);
 	if (r < 0)
 		return r;
 	if (sep->type == TPL_MISSING || sep->type == TPL_NONE) {
 		r = right ? rsplit_blanks(rt, self, max, l) : split_blanks(rt, self, max, l);
 	} else {
 		if (sep->type == TPL_UNDEF)
-			return tpl_fail_undefined(rt, sep);
+			return eng_tpl_fail_undefined(rt, sep);
 		if (sep->type != TPL_STR)
-			return tpl_fail(rt, -EINVAL, "must be str or None, not %s", tpl_type_name(sep));
+			return eng_tpl_fail(rt, -EINVAL, "must be str or None, not %s", eng_tpl_type_name(sep));
 		if (sep->len == 0)
-			return tpl_fail(rt, -EINVAL, "empty separator");
+			return eng_tpl_fail(rt, -EINVAL, "empty separator");
 		r = right ? rsplit_on(rt, self, sep, max, l) : split_on(rt, self, sep, max, l);
 	}
 	if (right)
@@ -323,14 +317,14 @@ METHOD(m_rsplit)
 
 METHOD(m_splitlines)
 {
-	bool keep = tpl_arg_bool(&args->pos[0], false);
+	bool keep = eng_tpl_arg_bool(&args->pos[0], false);
 	size_t begin = 0, n;
 	struct tpl_list *l;
 	uint32_t cp;
-	int r = tpl_list_new(rt, TPL_KIND_LIST, 0, &l);
+	int r = eng_tpl_list_new(rt, TPL_KIND_LIST, 0, &l);
 
 	for (size_t i = 0; r == 0 && i < self->len;) {
-		n = tpl_utf8_next(self->u.s + i, self->len - i, &cp);
+		n = eng_tpl_utf8_next(self->u.s + i, self->len - i, &cp);
 		if (!((cp >= 10 && cp <= 13) || (cp >= 0x1c && cp <= 0x1e) || cp == 0x85 || cp == 0x2028 ||
 		      cp == 0x2029)) {
 			i += n;
@@ -338,12 +332,12 @@ METHOD(m_splitlines)
 		}
 		if (cp == '\r' && i + 1 < self->len && self->u.s[i + 1] == '\n')
 			n = 2;
-		r = tpl_list_push(rt, l, tpl_text(self->u.s + begin, i - begin + (keep ? n : 0)));
+		r = eng_tpl_list_push(rt, l, tpl_text(self->u.s + begin, i - begin + (keep ? n : 0)));
 		i += n;
 		begin = i;
 	}
 	if (r == 0 && begin < self->len)
-		r = tpl_list_push(rt, l, tpl_text(self->u.s + begin, self->len - begin));
+		r = eng_tpl_list_push(rt, l, tpl_text(self->u.s + begin, self->len - begin));
 	*ret = tpl_list_value(l);
 	return r;
 }
@@ -354,15 +348,15 @@ static int partition(struct tpl_rt *rt, const struct tpl_value *self, const stru
 	struct tpl_value sep, none = tpl_text("", 0);
 	struct tpl_list *l;
 	int64_t at = -1;
-	int r = tpl_arg_text(rt, &args->pos[0], "partition()", NULL, &sep);
+	int r = eng_tpl_arg_text(rt, &args->pos[0], "partition()", NULL, &sep);
 
 	if (r == 0 && sep.len == 0)
-		r = tpl_fail(rt, -EINVAL, "empty separator");
+		r = eng_tpl_fail(rt, -EINVAL, "empty separator");
 	if (r == 0)
-		r = tpl_list_new(rt, TPL_KIND_TUPLE, 3, &l);
+		r = eng_tpl_list_new(rt, TPL_KIND_TUPLE, 3, &l);
 	if (r < 0)
 		return r;
-	at = right ? rfind(self->u.s, self->len, &sep) : tpl_find(self->u.s, self->len, sep.u.s, sep.len, 0);
+	at = right ? rfind(self->u.s, self->len, &sep) : eng_tpl_find(self->u.s, self->len, sep.u.s, sep.len, 0);
 	l->n = 3;
 	l->v[0] = l->v[1] = l->v[2] = none;
 	if (at < 0) {
@@ -394,19 +388,19 @@ static int find_position(struct tpl_rt *rt, const struct tpl_value *self, const 
 {
 	struct tpl_value needle, within = *self, bounds[3] = { tpl_none(), tpl_none(), tpl_none() };
 	int64_t at;
-	int r = tpl_arg_text(rt, &args->pos[0], "find()", NULL, &needle);
+	int r = eng_tpl_arg_text(rt, &args->pos[0], "find()", NULL, &needle);
 
 	for (int i = 0; i < 2; i++)
 		bounds[i] = args->pos[i + 1].type == TPL_MISSING ? tpl_none() : args->pos[i + 1];
 	if (r == 0 && (bounds[0].type != TPL_NONE || bounds[1].type != TPL_NONE))
-		r = tpl_slice(rt, self, bounds, &within);
+		r = eng_tpl_slice(rt, self, bounds, &within);
 	if (r == 0)
-		r = tpl_step(rt, within.len >> 4);
+		r = eng_tpl_step(rt, within.len >> 4);
 	if (r < 0)
 		return r;
 	at = last ? rfind(within.u.s, within.len, &needle)
-	          : tpl_find(within.u.s, within.len, needle.u.s, needle.len, 0);
-	*ret = at < 0 ? -1 : (int64_t)tpl_utf8_count(self->u.s, (size_t)(within.u.s - self->u.s) + (size_t)at);
+	          : eng_tpl_find(within.u.s, within.len, needle.u.s, needle.len, 0);
+	*ret = at < 0 ? -1 : (int64_t)eng_tpl_utf8_count(self->u.s, (size_t)(within.u.s - self->u.s) + (size_t)at);
 	return 0;
 }
 
@@ -417,7 +411,7 @@ static int find_common(struct tpl_rt *rt, const struct tpl_value *self, const st
 	int r = find_position(rt, self, args, last, &at);
 
 	if (r == 0 && at < 0 && must)
-		return tpl_fail(rt, -EINVAL, "substring not found");
+		return eng_tpl_fail(rt, -EINVAL, "substring not found");
 	*ret = tpl_int(at);
 	return r;
 }
@@ -446,43 +440,43 @@ METHOD(m_count)
 {
 	struct tpl_value needle;
 	int64_t n = 0, at = 0;
-	int r = tpl_arg_text(rt, &args->pos[0], "count()", NULL, &needle);
+	int r = eng_tpl_arg_text(rt, &args->pos[0], "count()", NULL, &needle);
 
 	if (r < 0)
 		return r;
 	if (needle.len == 0)
-		n = (int64_t)tpl_utf8_count(self->u.s, self->len) + 1;
-	while (needle.len && (at = tpl_find(self->u.s, self->len, needle.u.s, needle.len, (size_t)at)) >= 0) {
+		n = (int64_t)eng_tpl_utf8_count(self->u.s, self->len) + 1;
+	while (needle.len && (at = eng_tpl_find(self->u.s, self->len, needle.u.s, needle.len, (size_t)at)) >= 0) {
 		at += (int64_t)needle.len;
 		n++;
 	}
 	*ret = tpl_int(n);
-	return tpl_step(rt, self->len >> 4);
+	return eng_tpl_step(rt, self->len >> 4);
 }
 
 METHOD(m_replace)
 {
 	struct tpl_value from, to;
 	int64_t count;
-	int r = tpl_arg_text(rt, &args->pos[0], "replace()", NULL, &from);
+	int r = eng_tpl_arg_text(rt, &args->pos[0], "replace()", NULL, &from);
 
 	if (r == 0)
-		r = tpl_arg_text(rt, &args->pos[1], "replace()", NULL, &to);
+		r = eng_tpl_arg_text(rt, &args->pos[1], "replace()", NULL, &to);
 	if (r == 0)
-		r = tpl_arg_int(rt, &args->pos[2], "replace()", -1, &count);
-	return r < 0 ? r : tpl_text_replace(rt, self, &from, &to, count, ret);
+		r = eng_tpl_arg_int(rt, &args->pos[2], "replace()", -1, &count);
+	return r < 0 ? r : eng_tpl_text_replace(rt, self, &from, &to, count, ret);
 }
 
 METHOD(m_join)
 {
 	struct base_buf buf = BASE_BUF_INIT((size_t)TPL_MAX_OUTPUT_MIB << 20);
 	struct tpl_list *l;
-	int r = tpl_iterate(rt, &args->pos[0], &l);
+	int r = eng_tpl_iterate(rt, &args->pos[0], &l);
 
 	for (size_t i = 0; r == 0 && i < l->n; i++) {
 		if (l->v[i].type != TPL_STR) {
-			r = tpl_fail(rt, -EINVAL, "sequence item %zu: expected str instance, %s found", i,
-			             tpl_type_name(&l->v[i]));
+			r = eng_tpl_fail(rt, -EINVAL, "sequence item %zu: expected str instance, %s found", i,
+			                 eng_tpl_type_name(&l->v[i]));
 			break;
 		}
 		if (i)
@@ -490,14 +484,14 @@ METHOD(m_join)
 		(void)base_buf_append(&buf, l->v[i].u.s, l->v[i].len);
 	}
 	if (r == 0)
-		r = tpl_text_from_buf(rt, &buf, ret);
+		r = eng_tpl_text_from_buf(rt, &buf, ret);
 	base_buf_done(&buf);
 	return r;
 }
 
 METHOD(m_format)
 {
-	return tpl_format_braces(rt, self, args, ret);
+	return eng_tpl_format_braces(rt, self, args, ret);
 }
 
 /* ---- Padding ---------------------------------------------------------------------------------------------------- */
@@ -507,15 +501,15 @@ static int pad(struct tpl_rt *rt, const struct tpl_value *self, const struct tpl
 {
 	struct base_buf buf = BASE_BUF_INIT((size_t)TPL_MAX_OUTPUT_MIB << 20);
 	struct tpl_value fill;
-	int64_t width, n = (int64_t)tpl_utf8_count(self->u.s, self->len), before, total;
-	int r = tpl_arg_int(rt, &args->pos[0], "width", 0, &width);
+	int64_t width, n = (int64_t)eng_tpl_utf8_count(self->u.s, self->len), before, total;
+	int r = eng_tpl_arg_int(rt, &args->pos[0], "width", 0, &width);
 
 	if (r == 0)
-		r = tpl_arg_text(rt, &args->pos[1], "fill character", align == '0' ? "0" : " ", &fill);
-	if (r == 0 && tpl_utf8_count(fill.u.s, fill.len) != 1)
-		r = tpl_fail(rt, -EINVAL, "The fill character must be exactly one character long");
+		r = eng_tpl_arg_text(rt, &args->pos[1], "fill character", align == '0' ? "0" : " ", &fill);
+	if (r == 0 && eng_tpl_utf8_count(fill.u.s, fill.len) != 1)
+		r = eng_tpl_fail(rt, -EINVAL, "The fill character must be exactly one character long");
 	if (r == 0 && width > 1 << 20)
-		r = tpl_fail_memory(rt);
+		r = eng_tpl_fail_memory(rt);
 	if (r < 0)
 		return r;
 	total = width > n ? width - n : 0;
@@ -526,7 +520,7 @@ static int pad(struct tpl_rt *rt, const struct tpl_value *self, const struct tpl
 	(void)base_buf_append(&buf, self->u.s, self->len);
 	for (int64_t i = before; i < total; i++)
 		(void)base_buf_append(&buf, fill.u.s, fill.len);
-	r = tpl_text_from_buf(rt, &buf, ret);
+	r = eng_tpl_text_from_buf(rt, &buf, ret);
 	base_buf_done(&buf);
 	return r;
 }
@@ -551,7 +545,7 @@ METHOD(m_zfill)
 	struct tpl_value sign = tpl_text(self->u.s, 0), digits = *self, width[TPL_MAX_PARAMS] = { args->pos[0] };
 	const struct tpl_args padded = { .pos = width };
 	int64_t n;
-	int r = tpl_arg_int(rt, &args->pos[0], "zfill()", 0, &n);
+	int r = eng_tpl_arg_int(rt, &args->pos[0], "zfill()", 0, &n);
 
 	if (r < 0)
 		return r;
@@ -561,7 +555,7 @@ METHOD(m_zfill)
 		width[0] = tpl_int(n > 0 ? n - 1 : 0);
 	}
 	r = pad(rt, &digits, &padded, '0', ret);
-	return r < 0 || !sign.len ? r : tpl_text_concat(rt, &sign, ret->u.s, ret->len, ret);
+	return r < 0 || !sign.len ? r : eng_tpl_text_concat(rt, &sign, ret->u.s, ret->len, ret);
 }
 
 /* ---- Questions --------------------------------------------------------------------------------------------------- */
@@ -588,7 +582,7 @@ static int all_are(const struct tpl_value *self, bool (*is)(uint32_t cp), struct
 	uint32_t cp;
 
 	for (size_t i = 0; all && i < self->len;) {
-		i += tpl_utf8_next(self->u.s + i, self->len - i, &cp);
+		i += eng_tpl_utf8_next(self->u.s + i, self->len - i, &cp);
 		all = is(cp);
 	}
 	*ret = tpl_bool(all);
@@ -616,7 +610,7 @@ METHOD(m_isalnum)
 METHOD(m_isspace)
 {
 	(void)rt, (void)args;
-	return all_are(self, tpl_is_space, ret);
+	return all_are(self, eng_tpl_is_space, ret);
 }
 
 METHOD(m_isascii)
@@ -634,7 +628,7 @@ static bool has_only_case(const struct tpl_value *self, bool upper)
 	uint32_t cp;
 
 	for (size_t i = 0; i < self->len;) {
-		i += tpl_utf8_next(self->u.s + i, self->len - i, &cp);
+		i += eng_tpl_utf8_next(self->u.s + i, self->len - i, &cp);
 		c = utf8proc_category((utf8proc_int32_t)cp);
 		if (c == (upper ? UTF8PROC_CATEGORY_LL : UTF8PROC_CATEGORY_LU) || c == UTF8PROC_CATEGORY_LT)
 			return false;
@@ -657,7 +651,7 @@ METHOD(m_islower)
 	return 0;
 }
 
-const struct tpl_method tpl_text_methods[] = {
+const struct tpl_method eng_tpl_text_methods[] = {
 	{ "capitalize", "", 0, m_capitalize },
 	{ "casefold", "", 0, m_lower },
 	{ "center", "width fillchar", 1, m_center },

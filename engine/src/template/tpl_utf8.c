@@ -6,7 +6,7 @@
 
 #include <string.h>
 
-size_t tpl_utf8_next(const char *s, size_t len, uint32_t *ret_cp)
+size_t eng_tpl_utf8_next(const char *s, size_t len, uint32_t *ret_cp)
 {
 	const unsigned char *p = (const unsigned char *)s;
 	uint32_t cp;
@@ -30,38 +30,38 @@ size_t tpl_utf8_next(const char *s, size_t len, uint32_t *ret_cp)
 	return n;
 }
 
-size_t tpl_utf8_prev(const char *s, size_t len)
+size_t eng_tpl_utf8_prev(const char *s, size_t len)
 {
 	uint32_t cp;
 
 	for (size_t n = 2; n <= 4 && n <= len; n++) {
 		if (((unsigned char)s[len - n] & 0xc0) == 0xc0)
-			return tpl_utf8_next(s + len - n, n, &cp) == n ? n : 1;
+			return eng_tpl_utf8_next(s + len - n, n, &cp) == n ? n : 1;
 	}
 	return 1;
 }
 
-size_t tpl_utf8_count(const char *s, size_t len)
+size_t eng_tpl_utf8_count(const char *s, size_t len)
 {
 	size_t count = 0;
 	uint32_t cp;
 
 	for (size_t i = 0; i < len; count++)
-		i += tpl_utf8_next(s + i, len - i, &cp);
+		i += eng_tpl_utf8_next(s + i, len - i, &cp);
 	return count;
 }
 
-size_t tpl_utf8_offset(const char *s, size_t len, size_t n)
+size_t eng_tpl_utf8_offset(const char *s, size_t len, size_t n)
 {
 	uint32_t cp;
 	size_t i = 0;
 
 	while (n-- > 0 && i < len)
-		i += tpl_utf8_next(s + i, len - i, &cp);
+		i += eng_tpl_utf8_next(s + i, len - i, &cp);
 	return i;
 }
 
-void tpl_utf8_put(struct base_buf *out, uint32_t cp)
+void eng_tpl_utf8_put(struct base_buf *out, uint32_t cp)
 {
 	char b[4];
 	size_t n;
@@ -87,7 +87,7 @@ void tpl_utf8_put(struct base_buf *out, uint32_t cp)
 }
 
 /* What Python's str.isspace() accepts. */
-bool tpl_is_space(uint32_t cp)
+bool eng_tpl_is_space(uint32_t cp)
 {
 	if (cp < 0x80)
 		return cp == ' ' || (cp >= 9 && cp <= 13) || (cp >= 0x1c && cp <= 0x1f);
@@ -95,7 +95,7 @@ bool tpl_is_space(uint32_t cp)
 	       cp == 0x2029 || cp == 0x202f || cp == 0x205f || cp == 0x3000;
 }
 
-int64_t tpl_find(const char *hay, size_t hay_len, const char *needle, size_t len, size_t from)
+int64_t eng_tpl_find(const char *hay, size_t hay_len, const char *needle, size_t len, size_t from)
 {
 	const char *p;
 

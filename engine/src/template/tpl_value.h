@@ -28,10 +28,10 @@ struct tpl_arena {
 };
 
 /* Zeroed memory, or NULL beyond the ceiling (or without memory). */
-void *tpl_arena_alloc(struct tpl_arena *arena, size_t size);
+void *eng_tpl_arena_alloc(struct tpl_arena *arena, size_t size);
 /* n * size with overflow check. */
-void *tpl_arena_array(struct tpl_arena *arena, size_t n, size_t size);
-void tpl_arena_done(struct tpl_arena *arena);
+void *eng_tpl_arena_array(struct tpl_arena *arena, size_t n, size_t size);
+void eng_tpl_arena_done(struct tpl_arena *arena);
 
 /* ---- Values ------------------------------------------------------------------------------------- */
 
@@ -89,6 +89,7 @@ struct tpl_list {
 	enum tpl_list_kind kind;
 	size_t n, cap;
 	struct tpl_value *v;
+	int64_t start, stop, step; /* TPL_KIND_RANGE, as it prints */
 };
 
 /* Insertion-ordered; an index is built once linear search would hurt. */
@@ -164,39 +165,40 @@ static inline double tpl_as_double(const struct tpl_value *v)
 }
 
 /* Python's name of its type: "str", "NoneType", ... */
-const char *tpl_type_name(const struct tpl_value *v);
+const char *eng_tpl_type_name(const struct tpl_value *v);
 
 /* All below return 0 or a negative errno with the render's error filled. */
-int tpl_undef(struct tpl_rt *rt, struct tpl_value *ret, const char *fmt, ...) __attribute__((format(printf, 3, 4)));
-int tpl_text_copy(struct tpl_rt *rt, const char *s, size_t len, struct tpl_value *ret);
+int eng_tpl_undef(struct tpl_rt *rt, struct tpl_value *ret, const char *fmt, ...) __attribute__((format(printf, 3, 4)));
+int eng_tpl_text_copy(struct tpl_rt *rt, const char *s, size_t len, struct tpl_value *ret);
 /* left + right; extends left in place when it is the arena's newest text. */
-int tpl_text_concat(struct tpl_rt *rt, const struct tpl_value *left, const char *s, size_t len, struct tpl_value *ret);
+int eng_tpl_text_concat(struct tpl_rt *rt, const struct tpl_value *left, const char *s, size_t len,
+                        struct tpl_value *ret);
 /* Copies the buffer's text; its pending error becomes the render's. */
-int tpl_text_from_buf(struct tpl_rt *rt, const struct base_buf *buf, struct tpl_value *ret);
+int eng_tpl_text_from_buf(struct tpl_rt *rt, const struct base_buf *buf, struct tpl_value *ret);
 
-int tpl_list_new(struct tpl_rt *rt, enum tpl_list_kind kind, size_t cap, struct tpl_list **ret);
-int tpl_list_push(struct tpl_rt *rt, struct tpl_list *list, struct tpl_value v);
-int tpl_tuple2(struct tpl_rt *rt, struct tpl_value a, struct tpl_value b, struct tpl_value *ret);
+int eng_tpl_list_new(struct tpl_rt *rt, enum tpl_list_kind kind, size_t cap, struct tpl_list **ret);
+int eng_tpl_list_push(struct tpl_rt *rt, struct tpl_list *list, struct tpl_value v);
+int eng_tpl_tuple2(struct tpl_rt *rt, struct tpl_value a, struct tpl_value b, struct tpl_value *ret);
 
-int tpl_dict_new(struct tpl_rt *rt, struct tpl_dict **ret);
+int eng_tpl_dict_new(struct tpl_rt *rt, struct tpl_dict **ret);
 /* NULL in *ret when the key is absent. */
-int tpl_dict_get(struct tpl_rt *rt, const struct tpl_dict *d, const struct tpl_value *key, struct tpl_value **ret);
-struct tpl_value *tpl_dict_get_text(const struct tpl_dict *d, const char *s, size_t len);
-int tpl_dict_set(struct tpl_rt *rt, struct tpl_dict *d, struct tpl_value key, struct tpl_value v);
-int tpl_dict_remove(struct tpl_rt *rt, struct tpl_dict *d, const struct tpl_value *key);
+int eng_tpl_dict_get(struct tpl_rt *rt, const struct tpl_dict *d, const struct tpl_value *key, struct tpl_value **ret);
+struct tpl_value *eng_tpl_dict_get_text(const struct tpl_dict *d, const char *s, size_t len);
+int eng_tpl_dict_set(struct tpl_rt *rt, struct tpl_dict *d, struct tpl_value key, struct tpl_value v);
+int eng_tpl_dict_remove(struct tpl_rt *rt, struct tpl_dict *d, const struct tpl_value *key);
 
-bool tpl_truth(const struct tpl_value *v);
-int tpl_equal(struct tpl_rt *rt, const struct tpl_value *a, const struct tpl_value *b, bool *ret);
+bool eng_tpl_truth(const struct tpl_value *v);
+int eng_tpl_equal(struct tpl_rt *rt, const struct tpl_value *a, const struct tpl_value *b, bool *ret);
 /* -1, 0, 1 as Python orders them; an error when it does not. `op` is for the message. */
-int tpl_order(struct tpl_rt *rt, const struct tpl_value *a, const struct tpl_value *b, const char *op, int *ret);
-int tpl_contains(struct tpl_rt *rt, const struct tpl_value *item, const struct tpl_value *in, bool *ret);
+int eng_tpl_order(struct tpl_rt *rt, const struct tpl_value *a, const struct tpl_value *b, const char *op, int *ret);
+int eng_tpl_contains(struct tpl_rt *rt, const struct tpl_value *item, const struct tpl_value *in, bool *ret);
 
 /* Items of anything iterable (text by code point, a dict's keys, Undefined as nothing); *ret may be the
  * value's own list: do not change it. */
-int tpl_iterate(struct tpl_rt *rt, const struct tpl_value *v, struct tpl_list **ret);
+int eng_tpl_iterate(struct tpl_rt *rt, const struct tpl_value *v, struct tpl_list **ret);
 /* len(); an error for what has none. */
-int tpl_length(struct tpl_rt *rt, const struct tpl_value *v, int64_t *ret);
+int eng_tpl_length(struct tpl_rt *rt, const struct tpl_value *v, int64_t *ret);
 
-int tpl_from_json(struct tpl_rt *rt, const json_t *json, struct tpl_value *ret);
+int eng_tpl_from_json(struct tpl_rt *rt, const json_t *json, struct tpl_value *ret);
 
 #endif

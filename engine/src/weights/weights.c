@@ -4,8 +4,10 @@
  * Files are mapped shared and read-only: several engines share one copy in the page cache, and a model
  * larger than memory can still be opened. No madvise(): on a 604 MB file, cold (0.21 to 0.28 s) and warm
  * (0.03 s), neither MADV_SEQUENTIAL nor MADV_WILLNEED changed the time of a first pass measurably, and the
- * latter would read in all experts of a model that does not fit. A file that shrinks while it is mapped cannot be
- * guarded against here (reads beyond its end raise SIGBUS); replace model files by renaming, as packages do. */
+ * latter would read in all experts of a model that does not fit.
+ *
+ * A file that shrinks while it is mapped cannot be guarded against here (reads beyond its end raise
+ * SIGBUS); replace model files by renaming, as packages do. */
 #include "weights/weights_internal.h"
 
 #include <errno.h>

@@ -18,9 +18,9 @@ static struct eng_tokenizer *with_decoder(const char *decoder, const char *const
 	struct err err = { 0 };
 
 	(void)base_buf_printf(&json,
-			      "{\"added_tokens\":[{\"id\":50,\"content\":\"<s>\",\"special\":true}],\"decoder\":%s,"
-			      "\"model\":{\"type\":\"WordLevel\",\"unk_token\":\"?\",\"vocab\":{",
-			      decoder);
+	                      "{\"added_tokens\":[{\"id\":50,\"content\":\"<s>\",\"special\":true}],\"decoder\":%s,"
+	                      "\"model\":{\"type\":\"WordLevel\",\"unk_token\":\"?\",\"vocab\":{",
+	                      decoder);
 	for (int i = 0; spellings[i]; i++)
 		(void)base_buf_printf(&json, "%s\"%s\":%d", i ? "," : "", spellings[i], i);
 	(void)base_buf_puts(&json, "}}}");
@@ -31,7 +31,7 @@ static struct eng_tokenizer *with_decoder(const char *decoder, const char *const
 
 /* Pushes ids; after each the text so far is compared with the next entry of `after`, at the end the last. */
 static void expect_stream(const char *decoder, const char *const *spellings, const int32_t *ids, size_t n,
-			  const char *const *after)
+                          const char *const *after)
 {
 	CLEANUP(tok_freep) struct eng_tokenizer *tok = with_decoder(decoder, spellings);
 	CLEANUP(base_buf_done) struct base_buf out = BASE_BUF_INIT(4096);
@@ -54,9 +54,11 @@ static void expect_stream(const char *decoder, const char *const *spellings, con
 #define STREAM(decoder, spellings, ids, ...) \
 	expect_stream(decoder, spellings, ids, sizeof(ids) / sizeof(*(ids)), (const char *const[]){ __VA_ARGS__ })
 
-#define LLAMA                                                                                                      \
-	"{\"type\":\"Sequence\",\"decoders\":[{\"type\":\"Replace\",\"pattern\":{\"String\":\"\u2581\"},\"content\":\" \"}," \
-	"{\"type\":\"ByteFallback\"},{\"type\":\"Fuse\"},{\"type\":\"Strip\",\"content\":\" \",\"start\":1,\"stop\":0}]}"
+#define LLAMA                                                                                                         \
+	"{\"type\":\"Sequence\",\"decoders\":[{\"type\":\"Replace\",\"pattern\":{\"String\":\"\u2581\"},\"content\":" \
+	"\" \"},"                                                                                                     \
+	"{\"type\":\"ByteFallback\"},{\"type\":\"Fuse\"},{\"type\":\"Strip\",\"content\":\" "                         \
+	"\",\"start\":1,\"stop\":0}]}"
 
 static void byte_level_waits_for_whole_characters(void **state)
 {
@@ -103,7 +105,7 @@ static void strip_holds_back_what_may_be_the_end(void **state)
 	static const int32_t inside[] = { 0, 1, 2 };
 	static const int32_t at_end[] = { 2, 1 };
 	static const char decoder[] = "{\"type\":\"Sequence\",\"decoders\":[{\"type\":\"Fuse\"},"
-				      "{\"type\":\"Strip\",\"content\":\"_\",\"start\":0,\"stop\":2}]}";
+	                              "{\"type\":\"Strip\",\"content\":\"_\",\"start\":0,\"stop\":2}]}";
 
 	STREAM(decoder, pieces, inside, "a", "a_", "a___b", "a___b");
 	STREAM(decoder, pieces, at_end, "b", "b", "b");
@@ -114,7 +116,7 @@ static void replace_over_joined_text_holds_back_half_a_pattern(void **state)
 	static const char *const pieces[] = { "xa", "b", "c", NULL };
 	static const int32_t ids[] = { 0, 1, 0, 2 };
 	static const char decoder[] = "{\"type\":\"Sequence\",\"decoders\":[{\"type\":\"Fuse\"},"
-				      "{\"type\":\"Replace\",\"pattern\":{\"String\":\"ab\"},\"content\":\"-\"}]}";
+	                              "{\"type\":\"Replace\",\"pattern\":{\"String\":\"ab\"},\"content\":\"-\"}]}";
 
 	STREAM(decoder, pieces, ids, "x", "x-", "x-x", "x-xac", "x-xac");
 }
@@ -125,7 +127,7 @@ static void a_regex_replaces_too(void **state)
 	static const int32_t ids[] = { 0, 1, 2 };
 	static const char each[] = "{\"type\":\"Replace\",\"pattern\":{\"Regex\":\"[0-9]+\"},\"content\":\"N\"}";
 	static const char joined[] = "{\"type\":\"Sequence\",\"decoders\":[{\"type\":\"Fuse\"},"
-				     "{\"type\":\"Replace\",\"pattern\":{\"Regex\":\"[0-9]+\"},\"content\":\"N\"}]}";
+	                             "{\"type\":\"Replace\",\"pattern\":{\"Regex\":\"[0-9]+\"},\"content\":\"N\"}]}";
 
 	STREAM(each, pieces, ids, "aN", "aNN", "aNNb", "aNNb");
 	STREAM(joined, pieces, ids, "", "", "", "aNb");
@@ -136,8 +138,8 @@ static void metaspace_drops_the_marks_of_the_first_token(void **state)
 	static const char *const pieces[] = { "_a", "_b", NULL };
 	static const int32_t ids[] = { 0, 1, 0 };
 
-	STREAM("{\"type\":\"Metaspace\",\"replacement\":\"_\",\"prepend_scheme\":\"always\"}", pieces, ids, "a", "a b", "a b a",
-	       "a b a");
+	STREAM("{\"type\":\"Metaspace\",\"replacement\":\"_\",\"prepend_scheme\":\"always\"}", pieces, ids, "a", "a b",
+	       "a b a", "a b a");
 	STREAM("{\"type\":\"Metaspace\",\"replacement\":\"_\",\"prepend_scheme\":\"never\"}", pieces, ids, " a", " a b",
 	       " a b a", " a b a");
 }
@@ -147,8 +149,8 @@ static void wordpiece_joins_and_cleans_up(void **state)
 	static const char *const pieces[] = { "it", "##s", ",", "do not", NULL };
 	static const int32_t ids[] = { 0, 1, 2, 3 };
 
-	STREAM("{\"type\":\"WordPiece\",\"prefix\":\"##\",\"cleanup\":true}", pieces, ids, "it", "its", "its,", "its, don't",
-	       "its, don't");
+	STREAM("{\"type\":\"WordPiece\",\"prefix\":\"##\",\"cleanup\":true}", pieces, ids, "it", "its", "its,",
+	       "its, don't", "its, don't");
 	STREAM("{\"type\":\"WordPiece\",\"prefix\":\"##\",\"cleanup\":false}", pieces, ids, "it", "its", "its ,",
 	       "its , do not", "its , do not");
 }
@@ -166,8 +168,8 @@ static void ctc_drops_repeats_and_padding(void **state)
 	static const char *const pieces[] = { "<pad>", "h", "|", "i", NULL };
 	static const int32_t ids[] = { 1, 1, 0, 1, 2, 3 };
 
-	STREAM("{\"type\":\"CTC\",\"pad_token\":\"<pad>\",\"word_delimiter_token\":\"|\",\"cleanup\":true}", pieces, ids, "h",
-	       "h", "h", "hh", "hh ", "hh i", "hh i");
+	STREAM("{\"type\":\"CTC\",\"pad_token\":\"<pad>\",\"word_delimiter_token\":\"|\",\"cleanup\":true}", pieces,
+	       ids, "h", "h", "h", "hh", "hh ", "hh i", "hh i");
 }
 
 static void without_a_decoder_tokens_stand_apart(void **state)

@@ -2,7 +2,7 @@
 #include <unistd.h>
 
 #include "model_fixture.h"
-#include "quantize/quantize.h"
+#include "engine_quantize.h"
 
 static struct kn_backend *be;
 

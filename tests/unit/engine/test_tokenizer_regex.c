@@ -30,7 +30,7 @@ static void expect_matches(const char *pattern, const char *text, const char *ex
 	}
 	if (strcmp(base_buf_text(&out), expected) != 0)
 		fail_msg("%s on \"%s\": %s, expected %s (PCRE2: %s)", pattern, text, base_buf_text(&out), expected,
-			 tok_regex_translated(re));
+		         tok_regex_translated(re));
 	tok_regex_free(re);
 }
 
@@ -163,7 +163,7 @@ static void a_runaway_pattern_is_an_error_not_a_hang(void **state)
 	tok_scratch_init(&s);
 	assert_int_equal(tok_regex_compile("test", "(?:(a+)+)+$|b\\1", 16, &re, NULL), 0);
 	assert_true(tok_regex_find(re, &s, "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaac", 55, 0, &b, &e,
-				   &err) < 0);
+	                           &err) < 0);
 	assert_non_null(strstr(err.msg, "limit"));
 	tok_regex_free(re);
 }

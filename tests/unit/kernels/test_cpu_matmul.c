@@ -255,6 +255,62 @@ static void a_row_does_not_depend_on_the_rows_beside_it(void **state)
 	free(x);
 }
 
+static void what_is_not_a_number_is_not_hidden(void **state)
+{
+	enum { ROWS = 40 };
+	static const float bad[] = { NAN, INFINITY, -INFINITY };
+	struct kn_mat mats[KN_N_DTYPES];
+	float *x = gauss(512);
+
+	(void)state;
+	every_type(mats, ROWS);
+	for (const char *const *isa = kn_cpu_isas(); *isa; isa++) {
+		for (size_t i = 0; i < 3 * KN_N_DTYPES; i++) {
+			float keep = x[37 * (i % 3)], *out;
+
+			x[37 * (i % 3)] = bad[i % 3];
+			out = run_jobs(*isa, 1, &mats[i / 3], 1, x, 1);
+			for (size_t r = 0; r < ROWS; r++) {
+				if (isfinite(out[r]))
+					fail_msg("%s %s: row %zu is %g", *isa, kn_dtype_info(mats[i / 3].dtype)->name,
+					         r, (double)out[r]);
+			}
+			x[37 * (i % 3)] = keep;
+			free(out);
+		}
+	}
+	for (int d = 0; d < KN_N_DTYPES; d++)
+		free((void *)mats[d].data);
+	free(x);
+}
+
+static void tiny_and_zero_activations_give_tiny_and_zero_results(void **state)
+{
+	static const float sizes[] = { 0, 1e-44f, 1e-38f, 1e-31f };
+	struct kn_mat mats[KN_N_DTYPES];
+	float x[512];
+
+	(void)state;
+	every_type(mats, 20);
+	for (const char *const *isa = kn_cpu_isas(); *isa; isa++) {
+		for (size_t i = 0; i < 4; i++) {
+			float *out;
+
+			for (int c = 0; c < 512; c++)
+				x[c] = c % 2 ? sizes[i] : -sizes[i];
+			out = run_jobs(*isa, 1, mats, KN_N_DTYPES, x, 1);
+			for (size_t r = 0; r < 20 * KN_N_DTYPES; r++) {
+				if (!(fabsf(out[r]) <= 512 * 8 * sizes[i]))
+					fail_msg("%s: %zu is %g for activations of %g", *isa, r, (double)out[r],
+					         (double)sizes[i]);
+			}
+			free(out);
+		}
+	}
+	for (int d = 0; d < KN_N_DTYPES; d++)
+		free((void *)mats[d].data);
+}
+
 static void a_block_that_cannot_be_filled_is_refused(void **state)
 {
 	struct kn_backend *cpu = open_cpu(NULL, 1, 4);
@@ -296,6 +352,8 @@ int main(void)
 		cmocka_unit_test(more_tokens_than_promised_are_computed_in_slices),
 		cmocka_unit_test(results_do_not_depend_on_the_number_of_threads),
 		cmocka_unit_test(a_row_does_not_depend_on_the_rows_beside_it),
+		cmocka_unit_test(what_is_not_a_number_is_not_hidden),
+		cmocka_unit_test(tiny_and_zero_activations_give_tiny_and_zero_results),
 		cmocka_unit_test(a_block_that_cannot_be_filled_is_refused),
 		cmocka_unit_test(an_unknown_instruction_set_is_refused_by_name),
 		cmocka_unit_test(the_portable_level_is_always_there_and_last),

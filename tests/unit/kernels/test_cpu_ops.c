@@ -231,7 +231,6 @@ static void routes_agree_also_on_ties(void **state)
 		  .scale = 2.5f,
 		  .bias = bias },
 		{ .kind = KN_ROUTE_SIGMOID, .n_expert = 5, .top_k = 5, .n_group = 1, .top_group = 1, .scale = 1 },
-		{ .kind = KN_ROUTE_SOFTMAX, .n_expert = 1100, .top_k = 3, .scale = 1 },
 	};
 
 	(void)state;
@@ -260,6 +259,22 @@ static void logits_that_are_no_numbers_choose_within_the_table(void **state)
 	for (int i = 0; i < 4; i++)
 		assert_in_range(ids[i], 0, 7);
 	kn_backend_close(cpu);
+}
+
+static void more_experts_than_there_is_room_for_are_an_error(void **state)
+{
+	const struct kn_router r = { .kind = KN_ROUTE_SOFTMAX, .n_expert = 1025, .top_k = 1, .scale = 1 };
+	struct kn_backend *cpu = open_cpu(NULL, 1, 4);
+	float *logits = gauss(1025), weight;
+	int32_t id = -1;
+
+	(void)state;
+	cpu->ops->route(cpu, &r, logits, 1, &id, &weight);
+	assert_int_equal(cpu->ops->sync(cpu), -ENOTSUP);
+	assert_int_equal(id, 0);
+	assert_int_equal(cpu->ops->sync(cpu), 0); /* told once */
+	kn_backend_close(cpu);
+	free(logits);
 }
 
 /* ---- Experts ---- */
@@ -422,6 +437,7 @@ int main(void)
 		cmocka_unit_test(embeddings_are_the_same),
 		cmocka_unit_test(routes_agree_also_on_ties),
 		cmocka_unit_test(logits_that_are_no_numbers_choose_within_the_table),
+		cmocka_unit_test(more_experts_than_there_is_room_for_are_an_error),
 		cmocka_unit_test(mixtures_of_experts_agree),
 		cmocka_unit_test(experts_do_not_depend_on_threads_or_on_the_rows_beside),
 	};

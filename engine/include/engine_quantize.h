@@ -1,6 +1,6 @@
 /* Turns a model into a GGUF file with other element types: `ocai-engine quantize` as a library. */
-#ifndef ENG_QUANTIZE_H
-#define ENG_QUANTIZE_H
+#ifndef ENGINE_QUANTIZE_H
+#define ENGINE_QUANTIZE_H
 
 #include <stdbool.h>
 #include <stdint.h>

@@ -1,0 +1,233 @@
+/* The client of an OpenAI-compatible API: /health, /v1/models, /v1/chat/completions.
+ *
+ * Errors are sentences for the person at the terminal: they name the server, and carry the server's own
+ * words when it sent any. */
+#include "agent.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/cleanup.h"
+#include "base/http_client.h"
+#include "base/json.h"
+#include "base/mapfile.h"
+
+enum { MAX_ANSWER_BYTES = 1 << 20, MAX_KEY_BYTES = 4096, HEALTH_TIMEOUT_MS = 2000 };
+
+struct ag_backend {
+	struct base_http *http;
+	char *root;          /* "http://host:port", without the slash and /v1 at the end */
+	char *socket;        /* or NULL */
+	char *where;         /* for messages: the address as it was given */
+	char *authorization; /* header, or NULL */
+	uint32_t timeout_ms;
+};
+
+static int read_key(struct ag_backend *b, const char *path, struct err *err)
+{
+	CLEANUP(base_buf_done)
+	struct base_buf key = BASE_BUF_INIT(MAX_KEY_BYTES), line = BASE_BUF_INIT(MAX_KEY_BYTES + 64);
+	size_t n;
+	int r = base_read_file(path, &key, err);
+
+	if (r < 0)
+		return r;
+	n = strcspn(base_buf_text(&key), "\r\n");
+	if (n == 0)
+		return err_set(err, -EINVAL, "%s: the key file is empty", path);
+	(void)base_buf_puts(&line, "Authorization: Bearer ");
+	(void)base_buf_append(&line, key.data, n);
+	b->authorization = base_buf_take(&line);
+	base_buf_done(&line);
+	return b->authorization ? 0 : -ENOMEM;
+}
+
+static int set_address(struct ag_backend *b, const char *url, struct err *err)
+{
+	size_t n = strlen(url);
+
+	b->where = strdup(url);
+	if (strncmp(url, "unix:", 5) == 0) {
+		if (url[5] != '/')
+			return err_set(err, -EINVAL, "%s: expected an absolute path after unix:", url);
+		b->socket = strdup(url + 5);
+		b->root = strdup("http://localhost");
+		return b->where && b->socket && b->root ? 0 : -ENOMEM;
+	}
+	if (strncmp(url, "http://", 7) != 0 && strncmp(url, "https://", 8) != 0)
+		return err_set(err, -EINVAL, "%s: not an address: expected http://, https:// or unix:/path", url);
+	while (n && url[n - 1] == '/')
+		n--;
+	if (n >= 3 && memcmp(url + n - 3, "/v1", 3) == 0)
+		n -= 3;
+	b->root = strndup(url, n);
+	return b->where && b->root ? 0 : -ENOMEM;
+}
+
+int ag_backend_open(const char *url, const char *api_key_file, uint32_t timeout_ms, struct ag_backend **ret_backend,
+                    struct err *err)
+{
+	struct ag_backend *b = calloc(1, sizeof(*b));
+	int r;
+
+	if (!b)
+		return err_set(err, -ENOMEM, "out of memory");
+	b->timeout_ms = timeout_ms;
+	r = set_address(b, url, err);
+	if (r == 0 && api_key_file)
+		r = read_key(b, api_key_file, err);
+	if (r == 0)
+		r = base_http_new(&b->http, err);
+	if (r < 0) {
+		if (r == -ENOMEM)
+			(void)err_set(err, r, "out of memory");
+		ag_backend_close(b);
+		return r;
+	}
+	*ret_backend = b;
+	return 0;
+}
+
+void ag_backend_close(struct ag_backend *b)
+{
+	if (!b)
+		return;
+	base_http_free(b->http);
+	free(b->root);
+	free(b->socket);
+	free(b->where);
+	free(b->authorization);
+	free(b);
+}
+
+static int request(struct ag_backend *b, const char *method, const char *path, const struct base_buf *body,
+                   uint32_t timeout_ms, struct base_http_response *resp, struct err *err)
+{
+	CLEANUP(base_buf_done) struct base_buf url = BASE_BUF_INIT(8192);
+	const char *headers[3] = { "Content-Type: application/json", b->authorization, NULL };
+	struct base_http_request req = { .method = method,
+		                         .unix_socket = b->socket,
+		                         .headers = headers,
+		                         .body = body ? base_buf_text(body) : NULL,
+		                         .body_len = body ? body->len : 0,
+		                         .idle_timeout_ms = timeout_ms,
+		                         .max_response_bytes = MAX_ANSWER_BYTES };
+	int r;
+
+	if (base_buf_puts(&url, b->root) < 0 || base_buf_puts(&url, path) < 0)
+		return err_set(err, -EINVAL, "%s: the address is too long", b->where);
+	req.url = base_buf_text(&url);
+	r = base_http_request(b->http, &req, resp, err);
+	if (r == -ECONNREFUSED)
+		return err_set(err, r, "no server answers at %s", b->where);
+	if (r == -ETIMEDOUT)
+		return err_set(err, r, "%s did not answer within %u seconds", b->where, (timeout_ms + 999) / 1000);
+	return r < 0 ? err_prefix(err, r, "%s: ", b->where) : 0;
+}
+
+int ag_backend_health(struct ag_backend *b, struct err *err)
+{
+	struct base_http_response resp = { 0 };
+	int r = request(b, "GET", "/health", NULL, HEALTH_TIMEOUT_MS, &resp, err);
+
+	if (r < 0)
+		return r;
+	base_buf_done(&resp.body);
+	if (resp.status == 200)
+		return 0;
+	if (resp.status == 503)
+		return err_set(err, -EAGAIN, "%s is still loading", b->where);
+	return err_set(err, -EIO, "%s: /health answered with status %ld", b->where, resp.status);
+}
+
+/* The words of {"error": {"message": ...}} or {"error": "..."} or {"message": ...}, or NULL. */
+static const char *error_words(const json_t *json)
+{
+	const json_t *e = json_object_get(json, "error");
+
+	if (json_is_string(e))
+		return json_string_value(e);
+	e = json_object_get(json_is_object(e) ? e : json, "message");
+	return json_string_value(e);
+}
+
+/* Parses a 200 answer; any other status becomes an error with the server's words. */
+static int parse_answer(struct ag_backend *b, struct base_http_response *resp, json_t **ret_json, struct err *err)
+{
+	struct err parse_err = { 0 };
+	json_t *json = NULL;
+	int r = base_json_parse(b->where, base_buf_text(&resp->body), resp->body.len, &json, &parse_err);
+
+	if (resp->status != 200) {
+		const char *words = error_words(json);
+
+		r = words ? err_set(err, -EIO, "%s answered with status %ld: %s", b->where, resp->status, words)
+		          : err_set(err, -EIO, "%s answered with status %ld", b->where, resp->status);
+		json_decref(json);
+	} else if (r < 0) {
+		r = err_set(err, -EBADMSG, "the answer is not JSON: %s", err_text(&parse_err));
+	} else {
+		*ret_json = json;
+	}
+	base_buf_done(&resp->body);
+	return r;
+}
+
+int ag_backend_model(struct ag_backend *b, struct base_buf *ret_id, struct err *err)
+{
+	struct base_http_response resp = { 0 };
+	const char *id;
+	json_t *json;
+	int r = request(b, "GET", "/v1/models", NULL, b->timeout_ms, &resp, err);
+
+	if (r == 0)
+		r = parse_answer(b, &resp, &json, err);
+	if (r < 0)
+		return r;
+	id = json_string_value(json_object_get(json_array_get(json_object_get(json, "data"), 0), "id"));
+	r = id ? base_buf_puts(ret_id, id) : err_set(err, -EBADMSG, "%s serves no model", b->where);
+	json_decref(json);
+	return r;
+}
+
+static int chat_body(struct ag_backend *b, const char *model, const json_t *messages, uint32_t max_tokens,
+                     struct base_buf *body, struct err *err)
+{
+	json_t *json = json_pack("{s:s, s:O, s:i, s:i, s:b}", "model", model, "messages", messages, "temperature", 0,
+	                         "max_tokens", (int)max_tokens, "stream", 0);
+	int r = json ? 0 : -EINVAL;
+
+	/* Our own engine knows this; other servers refuse what they do not know. */
+	if (r == 0 && b->socket)
+		r = json_object_set_new(json, "chat_template_kwargs", json_pack("{s:b}", "enable_thinking", 0));
+	if (r == 0)
+		r = base_json_append(body, json);
+	json_decref(json);
+	return r < 0 ? err_set(err, -EINVAL, "the question or the model's name is not valid UTF-8 text") : 0;
+}
+
+int ag_backend_ask(struct ag_backend *b, const char *model, const json_t *messages, uint32_t max_tokens,
+                   struct base_buf *ret_answer, struct err *err)
+{
+	CLEANUP(base_buf_done) struct base_buf body = BASE_BUF_INIT(MAX_ANSWER_BYTES);
+	struct base_http_response resp = { 0 };
+	const json_t *message, *content;
+	json_t *json;
+	int r = chat_body(b, model, messages, max_tokens, &body, err);
+
+	if (r == 0)
+		r = request(b, "POST", "/v1/chat/completions", &body, b->timeout_ms, &resp, err);
+	if (r == 0)
+		r = parse_answer(b, &resp, &json, err);
+	if (r < 0)
+		return r;
+	message = json_object_get(json_array_get(json_object_get(json, "choices"), 0), "message");
+	content = json_object_get(message, "content");
+	if (!json_is_object(message) || !(json_is_string(content) || json_is_null(content) || !content))
+		r = err_set(err, -EBADMSG, "%s: the answer has no choices[0].message.content", b->where);
+	else if (json_is_string(content))
+		r = base_buf_append(ret_answer, json_string_value(content), json_string_length(content));
+	json_decref(json);
+	return r;
+}
