@@ -7,7 +7,7 @@ case $engine in /*) ;; *) engine=$top/$engine ;; esac
 skip() { echo "skipped: $*"; exit 77; }
 command -v node >/dev/null && command -v npm >/dev/null || skip "node and npm are not installed"
 
-node -e "process.exit(process.versions.node.split('.')[0] < 20)" || skip "node $(node --version) is older than 20"
+[ "$(node -p "parseInt(process.versions.node)")" -ge 20 ] || skip "node $(node --version) is older than 20"
 
 client=$top/build/openai-client
 mkdir -p "$client"

@@ -34,6 +34,14 @@ static const char *long_ids(size_t n)
 	return text;
 }
 
+static void append(char *text, size_t size, const char *more)
+{
+	size_t len = strlen(text);
+
+	assert_true(strlen(more) < size - len);
+	(void)snprintf(text + len, size - len, "%s", more);
+}
+
 /* ---- Streams ---- */
 
 struct stream {
@@ -142,7 +150,7 @@ static void a_chat_stream_keeps_the_rules_and_equals_the_whole_answer(void **sta
 				assert_int_equal(json_array_size(at(entry, "top_logprobs")), 3);
 				assert_true(json_is_array(at(entry, "bytes")));
 			}
-			strcat(text[k], json_string_value(content));
+			append(text[k], sizeof(text[k]), json_string_value(content));
 		}
 	}
 	for (int k = 0; k < 2; k++) {
@@ -197,7 +205,7 @@ static void a_stop_string_never_leaks_into_a_stream(void **state)
 	                "ignore_eos", 1, "stream", 1, "stop", stop);
 	dumped = json_dumps(req, 0);
 	ask_stream(&server, "/v1/completions", dumped, &st);
-	json_array_foreach(st.events, i, ev) strcat(joined, str_at(ev, "choices.0.text"));
+	json_array_foreach(st.events, i, ev) append(joined, sizeof(joined), str_at(ev, "choices.0.text"));
 	assert_null(strstr(joined, stop));
 	assert_memory_equal(joined, str_at(a.json, "choices.0.text"), strlen(joined));
 	assert_string_equal(str_at(json_array_get(st.events, i - 1), "choices.0.finish_reason"), "stop");
@@ -328,7 +336,7 @@ static void a_long_list_of_embeddings_does_not_fill_the_queue(void **state)
 	(void)state;
 	for (int i = 0; i < 600; i++)
 		(void)snprintf(body + strlen(body), sizeof(body) - strlen(body), "%s\"t %d\"", i ? "," : "", i);
-	strcat(body, "]}");
+	append(body, sizeof(body), "]}");
 	ask_ok(&server, "/v1/embeddings", body, &a);
 	assert_int_equal(json_array_size(at(a.json, "data")), 600);
 	answer_done(&a);
