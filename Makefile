@@ -43,7 +43,7 @@ parallel = $(if $(filter -j% --jobserver%,$(MAKEFLAGS)),,-j$(shell nproc))
 Q := $(if $(V),,@)
 say = $(if $(V),@:,@printf '  %-7s %s\n' '$(1)' '$(2)')
 
-PKGS := jansson libcurl libmicrohttpd libcrypto libpcre2-8 libutf8proc inih
+PKGS := jansson libcurl libmicrohttpd libcrypto libpcre2-8 libutf8proc inih sqlite3 libcmark
 # Lazily, once: the tools may not be installed before `make deps`.
 PKG_CFLAGS = $(eval PKG_CFLAGS := $(shell pkg-config --cflags $(PKGS) 2>/dev/null))$(PKG_CFLAGS)
 PKG_LIBS = $(eval PKG_LIBS := $(shell pkg-config --libs $(PKGS) 2>/dev/null))$(PKG_LIBS)
@@ -53,7 +53,7 @@ CPPFLAGS += -D_GNU_SOURCE -DOCAI_VERSION='"$(VERSION)"' -DOCAI_PREFIX='"$(PREFIX
 	-Ibase/include -Ikernels/include -Iengine/include -Iagent/include
 CFLAGS += -std=gnu11 $(OPT) -g -fno-strict-aliasing -pthread \
 	-Wall -Wextra -Wmissing-prototypes -Wvla -Wno-unused-parameter $(if $(WERROR),-Werror)
-LDFLAGS += -pthread
+LDFLAGS += -pthread -Wl,--as-needed
 LDLIBS = $(PKG_LIBS) -lm -ldl
 ifdef SAN
 CFLAGS += -fsanitize=$(SAN) -fno-omit-frame-pointer -fno-sanitize-recover=all

@@ -1,6 +1,6 @@
 # The assistant. Reaches the engine over its HTTP API only.
 LIBS += agent
-agent_SRCS := $(wildcard agent/src/*.c)
+agent_SRCS := $(wildcard agent/src/*.c agent/src/*/*.c)
 
 PROGRAMS += $(if $(wildcard agent/cmd/*.c),ocai)
 ocai_SRCS := $(wildcard agent/cmd/*.c)

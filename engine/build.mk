@@ -9,4 +9,3 @@ ocai-engine_LIBS := engine_http engine kernels base
 
 $(B)/obj/engine/src/%.o: CPPFLAGS += -Iengine/src
 $(B)/obj/engine/http/%.o: CPPFLAGS += -Iengine/http
-$(B)/obj/engine/cmd/%.o: CPPFLAGS += -Iengine/src
