@@ -12,8 +12,10 @@
 #include <stdlib.h>
 #include <string.h>
 
-static const float BEHIND = 0.12f;  /* the model's task may score this much less than the best */
-static const float TRUSTED = 0.62f; /* a catalogue answer that stands against a model */
+static const float BEHIND = 0.12f;          /* the model's task may score this much less than the best */
+static const float UNKNOWN_COMMAND = 0.65f; /* a catalogue answer against a command that it does not have */
+static const float WEAK = 0.4f;             /* a catalogue answer against a command that changes the system */
+static const float TRUSTED = 0.62f;         /* a catalogue answer that stands against a model */
 
 /* What is known about a command. */
 struct origin {
@@ -103,21 +105,34 @@ static enum ag_know_risk allowed_risk(const struct ag_know *k, const struct know
 	return risk;
 }
 
+/* A value that the best task found in the question, and the command has not. */
+static bool ignores_value(const struct ag_know_match *top, const char *command)
+{
+	for (size_t i = 0; i < top->n_slots; i++)
+		if (top->slots[i].value && !strcasestr(command, top->slots[i].value))
+			return true;
+	return false;
+}
+
 /* Why the model's command should not be offered, or NULL. */
 static const char *objection(const struct ag_know *k, const struct know_query *q, const char *question,
-                             const struct ag_know_match *top, const struct origin *o)
+                             const struct ag_know_match *top, const struct origin *o, const char *command)
 {
+	bool complete = top->n_unfilled == 0;
+
 	if (o->risk > allowed_risk(k, q, question))
 		return "the command changes more than the question asks for";
 	if (o->task < 0)
-		return top->certainty != AG_KNOW_UNSURE && !top->n_unfilled && top->score >= 0.75
-		               ? "the catalogue has another command for this"
-		               : NULL;
+		return complete && top->score >= UNKNOWN_COMMAND ? "the catalogue has another command for this" : NULL;
 	if (!values_are_asked(k, q, o))
 		return "the command has values that are not in the question";
 	if (top->certainty == AG_KNOW_CERTAIN && o->rank != 0)
 		return "the catalogue is certain of another command";
-	if (o->score < top->score - BEHIND && top->score >= TRUSTED && !top->n_unfilled)
+	if (o->score < top->score - BEHIND && top->score >= TRUSTED && complete)
+		return "another task fits the question better";
+	/* What changes the system needs better grounds than what only looks. */
+	if (o->risk > AG_KNOW_READ && complete && top->score >= WEAK &&
+	    (o->score < top->score - BEHIND / 2 || ignores_value(top, command)))
 		return "another task fits the question better";
 	return NULL;
 }
@@ -185,14 +200,14 @@ static void decide(const struct ag_know *k, const char *question, const char *co
 		take_model(k, top, &o, command, a);
 		return;
 	}
-	reason = objection(k, q, question, top, &o);
+	reason = objection(k, q, question, top, &o, command);
 	if (!reason) {
 		take_model(k, top, &o, command, a);
 		return;
 	}
 	if (o.task >= 0 && strstr(reason, "values") && repair(k, q, top, &o, a))
 		return;
-	if (!top->n_unfilled && top->certainty != AG_KNOW_UNSURE)
+	if (!top->n_unfilled && (top->certainty != AG_KNOW_UNSURE || (o.risk > AG_KNOW_READ && top->score >= WEAK)))
 		take_catalogue(top, AG_KNOW_PREFER_CATALOGUE, reason, a);
 	else if (o.risk > allowed_risk(k, q, question))
 		set_answer(a, AG_KNOW_WARN, "", reason);

@@ -417,11 +417,26 @@ static bool is_familiar(const char *s, size_t len)
 	return strstr(names, key) != NULL;
 }
 
+/* "turned", "anything", "without": grammar rather than a name, unless a digit or a dash says otherwise. */
+static bool looks_like_grammar(const struct token *t)
+{
+	static const char *const endings = "ing ed ly out";
+
+	if (t->len < 4 || is_familiar(t->text, t->len))
+		return false;
+	for (uint16_t i = 0; i < t->len; i++)
+		if (!islower((unsigned char)t->text[i]))
+			return false;
+	return ends_in(t->text, t->len, endings);
+}
+
 /* What it costs that a word which also belongs to ordinary sentences is a name. */
 static float plain_word_cost(const struct ag_know *k, const struct token *t)
 {
 	if (know_is_filler(t->text, t->len))
 		return -1;
+	if (looks_like_grammar(t))
+		return 2.5f;
 	if (is_familiar(t->text, t->len) || !t->word || t->is_near)
 		return 0;
 	for (uint16_t i = 0; i < t->len; i++)
@@ -445,7 +460,10 @@ static float path_cost(const struct ag_know *k, int kind, const struct token *t,
 	if (!is_name(t->text, t->len))
 		return -1;
 	cost = plain_word_cost(k, t);
-	return cost < 0 ? -1 : cost + (strcmp(kinds[kind].name, "fname") == 0 ? 0.2f : 0.8f);
+	if (cost < 0)
+		return -1;
+	/* A service's name alone is rarely a file. */
+	return cost + (is_familiar(t->text, t->len) ? 2.0f : strcmp(kinds[kind].name, "fname") == 0 ? 0.2f : 0.8f);
 }
 
 static float single_cost(const struct ag_know *k, int kind, const struct token *t)
