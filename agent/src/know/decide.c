@@ -95,7 +95,7 @@ static enum ag_know_risk allowed_risk(const struct ag_know *k, const struct know
 {
 	enum ag_know_risk risk = AG_KNOW_READ;
 
-	if (!q->n || q->best[0].score < 0.35f)
+	if (!q->n || q->best[0].score < 0.55f)
 		return know_asks_only(question) ? AG_KNOW_READ : AG_KNOW_CHANGE;
 	for (size_t i = 0; i < q->n && q->best[i].score >= q->best[0].score - BEHIND; i++)
 		if (k->tasks[q->best[i].task].risk > risk)
