@@ -6,7 +6,7 @@
  * _per_s). Findings are sentences made from those facts by a table of rules, worst first:
  *
  *   { "host": {...}, "storage": { "mounts": [...], "notes": [{"en": "...", "zh": "..."}] }, ...,
- *     "findings": [{ "rule": "mount-full", "severity": "critical"|"warning"|"info", "score": 412.5, "facts": {...},
+ *     "findings": [{ "rule": "mount-full", "severity": "critical"|"warning", "score": 412.5, "facts": {...},
  *                    "en": "...", "zh": "...", "next": ["command that only reads", ...] }] }
  *
  * A model that puts this into words takes every number from it. One thread at a time (librpm is not reentrant). */
