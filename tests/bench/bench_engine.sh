@@ -24,7 +24,7 @@ field() { grep -o "\"$1\": *[0-9.eE+-]\+" | head -n 1 | sed 's/.*: *//' || true;
 # median FILE: of the numbers in it, one a line; "null" when there are none.
 median() {
 	[ -s "$1" ] || { echo null; return; }
-	sort -g "$1" | awk '{ v[NR] = $1 } END { print NR % 2 ? v[(NR + 1) / 2] : (v[NR / 2] + v[NR / 2 + 1]) / 2 }'
+	sort -g "$1" | awk '{ v[NR] = $1 } END { printf "%.2f\n", NR % 2 ? v[(NR + 1) / 2] : (v[NR / 2] + v[NR / 2 + 1]) / 2 }'
 }
 
 # quotient A B: to three places, or null when either is.
