@@ -17,9 +17,10 @@ $(B)/fuzz_%: $(B)/obj/tests/fuzz/fuzz_%.o $(TEST_ARCHIVES) $(B)/ldflags
 	$(Q)$(CC) $(LDFLAGS) -o $@ $< -Wl,--start-group $(TEST_ARCHIVES) -Wl,--end-group $(LDLIBS)
 endif
 
-# JSON lines on standard output, everything else on standard error.
+# JSON lines on standard output, everything else on standard error. LLAMA_BENCH=PROGRAM compares with llama.cpp.
 .PHONY: bench bench-binaries
 bench-binaries: all $(BENCHES)
 bench:
 	+@$(MAKE) --no-print-directory $(parallel) bench-binaries >&2
 	@for b in $(BENCHES); do TESTS_DIR=$(CURDIR)/tests $$b || exit; done
+	@for b in $(wildcard tests/bench/*.sh); do BUILD_DIR=$(B) $$b || exit; done
