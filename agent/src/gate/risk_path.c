@@ -102,7 +102,7 @@ static enum gate_place device_place(const struct gate_eval *ev, const char *path
 	               : GATE_PLACE_SYSTEM;
 }
 
-/* "$X/", "$X/*", "$X/usr": what they are when the variable is empty. */
+/* A variable before a slash: what the path is when the variable is empty. */
 static enum gate_place unknown_place(struct gate_eval *ev, const char *path)
 {
 	const char *rest = path;
