@@ -513,7 +513,7 @@ static int line_head(struct parser *p, char *line)
 	return fail(p, "risk is none of read, change, destructive");
 }
 
-static int line_wordings(struct parser *p, char *line)
+static int line_wordings(struct parser *p, char *line, bool chinese)
 {
 	while (line && *line) {
 		char *end = strstr(line, " ; ");
@@ -532,8 +532,10 @@ static int line_wordings(struct parser *p, char *line)
 			r = parse_sequence(p, &pos, 0, '\0', &p->task->wordings[p->task->n_wordings]);
 			if (r < 0)
 				return r;
-			if (p->task->wordings[p->task->n_wordings])
+			if (p->task->wordings[p->task->n_wordings]) {
+				p->task->chinese |= (uint64_t)chinese << p->task->n_wordings;
 				p->task->n_wordings++;
+			}
 		}
 		line = end ? end + 3 : NULL;
 	}
@@ -601,7 +603,7 @@ static int parse_line(struct parser *p, char *line)
 	if (!p->task->command)
 		return fail(p, "a wording before the command");
 	if (strncmp(line, "zh ", 3) == 0 || strncmp(line, "en ", 3) == 0)
-		return line_wordings(p, line + 3);
+		return line_wordings(p, line + 3, *line == 'z');
 	return fail(p, "not understood");
 }
 

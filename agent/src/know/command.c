@@ -328,6 +328,8 @@ enum ag_know_risk know_guess_risk(const char *command)
 		                              "tar -xzf",   "unzip",       "gunzip",
 		                              "gzip",       "-i" };
 
+	if (strncmp(command, "fdisk -l", 8) == 0)
+		return AG_KNOW_READ;
 	for (size_t i = 0; i < sizeof(destructive) / sizeof(destructive[0]); i++)
 		if (contains_word(command, destructive[i]))
 			return AG_KNOW_DESTRUCTIVE;

@@ -43,6 +43,7 @@ struct task {
 	} slots[AG_KNOW_MAX_SLOTS];
 	uint32_t wordings[KNOW_MAX_WORDINGS]; /* first nodes */
 	uint8_t n_wordings;
+	uint64_t chinese; /* bit i: wordings[i] is Chinese */
 };
 
 struct posting {
