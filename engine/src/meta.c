@@ -340,10 +340,28 @@ static int gguf_templates(const struct eng_weights *w, struct eng_meta *meta, st
 	return r;
 }
 
+/* Files of weights alone say so: ids go in and out, text does not. */
+static bool is_without_vocabulary(const struct eng_weights *w)
+{
+	static const char *const names[] = { "none", "no_vocab" };
+	const char *kind;
+	size_t len;
+
+	if (eng_gguf_get_string(w, "tokenizer.ggml.model", &kind, &len, NULL) < 0)
+		return false;
+	for (size_t i = 0; i < sizeof(names) / sizeof(names[0]); i++) {
+		if (strlen(names[i]) == len && memcmp(kind, names[i], len) == 0)
+			return true;
+	}
+	return false;
+}
+
 static int load_gguf(const struct eng_weights *w, struct eng_meta *meta, struct err *err)
 {
 	int r;
 
+	if (is_without_vocabulary(w))
+		return gguf_generation(w, meta);
 	r = eng_tokenizer_from_gguf(w, &meta->tokenizer, err);
 	if (r == 0)
 		r = gguf_special(w, meta);
