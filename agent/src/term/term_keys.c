@@ -205,7 +205,9 @@ static void csi_key(struct ag_term_keys *k, const unsigned char *s, size_t len, 
 	bool known = false;
 
 	mods = alt | (n >= 2 ? mods_of(params[1]) : 0);
-	if (last == '~' && params[0] == 200)
+	if (s[0] >= '<' && s[0] <= '?') /* an answer to a question, no key */
+		known = false;
+	else if (last == '~' && params[0] == 200)
 		k->in_paste = true;
 	else if (last == '~' && params[0] == 27 && n >= 3)
 		known = coded_key(params[2], mods, out);
@@ -215,7 +217,7 @@ static void csi_key(struct ag_term_keys *k, const unsigned char *s, size_t len, 
 		known = tilde_key(params[0], mods | AG_MOD_CTRL | (last == '@' ? AG_MOD_SHIFT : 0u), out);
 	else if (last == 'u')
 		known = coded_key(params[0], mods, out);
-	else if (last != 'M') /* a mouse's */
+	else if (last != 'M' && (last < 'a' || len == 1)) /* a mouse's; rxvt's arrows have no numbers */
 		known = letter_key(last, mods, out);
 	if (!known)
 		(void)key(out, AG_KEY_UNKNOWN, 0, 0);

@@ -88,7 +88,10 @@ void term_live_erase(struct term_live *live, struct base_buf *out, unsigned colu
 	if (!live->n_rows)
 		return;
 	go_to_first(live, out, columns > 2 ? columns : 2);
-	(void)base_buf_puts(out, "\033[J");
+	/* The first row by itself: tmux keeps what is erased from the very top of the screen in its history. */
+	(void)base_buf_puts(out, "\033[K");
+	if (live->n_rows > 1 || live->widths[0] > columns)
+		(void)base_buf_puts(out, "\033[B\033[J\033[A");
 	live->n_rows = live->cursor_row = 0;
 	live->cursor_column = 0;
 }

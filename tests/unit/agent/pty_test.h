@@ -241,10 +241,10 @@ static inline bool pty_read(struct pty *p, int timeout_ms)
 	return true;
 }
 
-/* Until the text is on the screen; fails the test after 20 s. */
+/* Until the text is on the screen; fails the test after 8 s. */
 static inline void pty_expect(struct pty *p, const char *text)
 {
-	int64_t until = pty_now_ms() + 20000;
+	int64_t until = pty_now_ms() + 8000;
 
 	while (!screen_has(&p->screen, text)) {
 		if (pty_now_ms() > until || (!pty_read(p, 100) && !screen_has(&p->screen, text))) {

@@ -1,0 +1,578 @@
+/* The editor, menus and raw mode on a real pseudo-terminal: this test types and looks at the screen. */
+#include "test.h"
+
+#include <errno.h>
+#include <fcntl.h>
+
+#include "../src/term/term.h"
+#include "pty_test.h"
+
+/* ---- Programs that run on the terminal ------------------------------------------------------------------------------
+ */
+
+struct program {
+	const char *lang, *term;
+	struct ag_term_edit edit;
+	bool no_color;
+};
+
+static void set_up(const struct program *p)
+{
+	(void)unsetenv("LC_ALL");
+	(void)unsetenv("LC_CTYPE");
+	(void)unsetenv("NO_COLOR");
+	(void)setenv("LANG", p->lang ? p->lang : "en_US.UTF-8", 1);
+	(void)setenv("TERM", p->term ? p->term : "xterm-256color", 1);
+	if (p->no_color)
+		(void)setenv("NO_COLOR", "1", 1);
+}
+
+static const char *const old_lines[] = { "ls -l", "systemctl status nginx", "旧的一行" };
+
+static int history(void *ctx, size_t back, struct base_buf *ret_entry)
+{
+	(void)ctx;
+	if (back >= 3)
+		return 0;
+	(void)base_buf_puts(ret_entry, old_lines[back]);
+	return 1;
+}
+
+/* Edits lines until the end and prints each as "<text>", with "/" for a newline. */
+static int edit_program(void *arg)
+{
+	struct program *p = arg;
+	struct base_buf line = BASE_BUF_INIT(1 << 20);
+	struct ag_term *t = NULL;
+	int r;
+
+	set_up(p);
+	if (ag_term_open(NULL, "auto", &t, NULL) < 0)
+		return 9;
+	p->edit.history = history;
+	do {
+		base_buf_reset(&line);
+		r = ag_term_edit(t, &p->edit, &line, NULL);
+		for (size_t i = 0; i < line.len; i++) {
+			if (line.data[i] == '\n')
+				line.data[i] = '/';
+		}
+		if (r == 1)
+			printf("<%s>\n", base_buf_text(&line));
+		else if (r == -ECANCELED)
+			printf("<canceled>\n");
+		(void)fflush(stdout);
+	} while (r == 1 || r == -ECANCELED);
+	base_buf_done(&line);
+	ag_term_close(t);
+	return r == 0 ? 0 : 8;
+}
+
+static int menu_program(void *arg)
+{
+	static const struct ag_term_item items[] = {
+		{ "运行 Run", "runs the command", 'r', false },
+		{ "Edit\033[8m", "changes it first", 'e', false },
+		{ "Disabled", NULL, 'd', true },
+		{ "Exit", NULL, 'x', false },
+	};
+	const struct ag_term_menu menu = { "sudo 命令\033[8m hidden", items, 4, 0 };
+	struct ag_term *t = NULL;
+	int r;
+
+	set_up(arg);
+	if (ag_term_open(NULL, "auto", &t, NULL) < 0)
+		return 9;
+	r = ag_term_menu(t, &menu, NULL);
+	printf("choice %d\n", r == -ECANCELED ? -1 : r);
+	(void)fflush(stdout);
+	ag_term_close(t);
+	return 0;
+}
+
+static int confirm_program(void *arg)
+{
+	struct ag_term *t = NULL;
+	int r;
+
+	set_up(arg);
+	if (ag_term_open(NULL, "auto", &t, NULL) < 0)
+		return 9;
+	r = ag_term_confirm(t, "删除吗?", false, NULL);
+	printf("answer %d\n", r);
+	(void)fflush(stdout);
+	ag_term_close(t);
+	return 0;
+}
+
+static int is_number(void *ctx, const char *value, struct err *err)
+{
+	(void)ctx;
+	return strspn(value, "0123456789") == strlen(value) ? 0 : err_set(err, -EINVAL, "not a number");
+}
+
+static int form_program(void *arg)
+{
+	static const struct ag_term_field fields[] = {
+		{ .label = "端口", .about = "where it listens", .check = is_number },
+		{ .label = "路径", .text = "/etc" },
+	};
+	struct base_buf values[2] = { BASE_BUF_INIT(1000), BASE_BUF_INIT(1000) };
+	struct ag_term *t = NULL;
+	int r;
+
+	set_up(arg);
+	if (ag_term_open(NULL, "auto", &t, NULL) < 0)
+		return 9;
+	r = ag_term_form(t, "Form", fields, 2, values, NULL);
+	printf("%d <%s> <%s>\n", r, base_buf_text(&values[0]), base_buf_text(&values[1]));
+	(void)fflush(stdout);
+	base_buf_done(&values[0]);
+	base_buf_done(&values[1]);
+	ag_term_close(t);
+	return 0;
+}
+
+static void expect_exit(struct pty *p, int code)
+{
+	int status = pty_finish(p);
+
+	assert_true(WIFEXITED(status));
+	assert_int_equal(WEXITSTATUS(status), code);
+}
+
+/* ---- The editor
+ * ------------------------------------------------------------------------------------------------------- */
+
+/* Types keys at a fresh prompt and expects the line that comes of it. */
+static void type_and_expect(struct program *program, const char *keys, const char *want)
+{
+	struct pty p = { 0 };
+
+	pty_start(&p, 40, 10, edit_program, program);
+	pty_expect(&p, ">");
+	pty_type(&p, keys);
+	pty_expect(&p, want);
+	pty_settle(&p);
+	assert_true(p.screen.paste_mode);
+	pty_type(&p, "\x04");
+	expect_exit(&p, 0);
+}
+
+static void line_is_edited(void **state)
+{
+	static const struct {
+		const char *keys, *want;
+	} cases[] = {
+		{ "hello\r", "<hello>" },
+		{ "中文字\x7f\r", "<中文>" },
+		{ "中文字\033[D\033[D\x7f\r", "<文字>" },
+		{ "ab\x01x\x05y\r", "<xaby>" },
+		{ "ab\033[Hx\033[Fy\r", "<xaby>" },
+		{ "一二三\001\033[3~\r", "<二三>" },
+		{ "one two three\x17\x17\r", "<one >" },
+		{ "one two\033b\033d!\r", "<one !>" },
+		{ "one two\x01\x0b\x19\x19\r", "<one twoone two>" },
+		{ "one two\x15z\r", "<z>" },
+		{ "ab\x14\r", "<ba>" },
+		{ "\033[A\033[A\r", "<systemctl status nginx>" },
+		{ "draft\033[A\033[B\r", "<draft>" },
+		{ "\x12ngi\r", "<systemctl status nginx>" },
+		{ "\x12旧\033[D\x7f\r", "<旧的行>" },
+		{ "x\x12ls\x07y\r", "<xy>" },
+		{ "\033[200~one\ntwo\033[201~\r", "<one two>" },
+		{ "abc\x03", "<canceled>" },
+		{ "e\xCC\x81x\033[D\x7f\r", "<x>" },
+		{ "\xff\xfe"
+		  "ok\r",
+		  "<ok>" },
+	};
+	struct program program = { .edit = { .prompt = "> " } };
+
+	(void)state;
+	for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++)
+		type_and_expect(&program, cases[i].keys, cases[i].want);
+}
+
+static void several_lines_are_edited(void **state)
+{
+	struct program program = { .edit = { .prompt = "> ", .multi_line = true } };
+
+	(void)state;
+	type_and_expect(&program, "a\033\rb\nc\\\rd\r", "<a/b/c/d>");
+	type_and_expect(&program, "\033[200~中文\r\n\xe7\xac\xac\xe4\xba\x8c\033[201~\033[AX\r", "<中文X/第二>");
+}
+
+static void suggestion_is_edited_in_place(void **state)
+{
+	struct program program = { .edit = { .prompt = "> ", .text = "dnf install 中文\033[31m" } };
+	struct pty p = { 0 };
+
+	(void)state;
+	pty_start(&p, 40, 10, edit_program, &program);
+	pty_expect(&p, "> dnf install 中文[31m");
+	assert_int_equal(p.screen.x, 2 + 12 + 4 + 4);
+	pty_type(&p, "\x15ls\r");
+	pty_expect(&p, "<ls>");
+	pty_type(&p, "\x15\x04");
+	expect_exit(&p, 0);
+}
+
+static void cursor_counts_wide_characters(void **state)
+{
+	struct program program = { .edit = { .prompt = "> " } };
+	struct pty p = { 0 };
+
+	(void)state;
+	pty_start(&p, 12, 6, edit_program, &program);
+	pty_expect(&p, ">");
+	pty_type(&p, "中文字符一二");
+	pty_expect(&p, "一二");
+	assert_string_equal(screen_row(&p.screen, 0), "> 中文字符");
+	assert_string_equal(screen_row(&p.screen, 1), "一二");
+	pty_type(&p, "\033[D\033[D\033[D");
+	pty_settle(&p);
+	assert_int_equal(p.screen.y, 0);
+	assert_int_equal(p.screen.x, 2 + 6);
+	pty_type(&p, "x\r");
+	pty_expect(&p, "<中文字x符");
+	pty_type(&p, "\x04");
+	expect_exit(&p, 0);
+}
+
+static void window_changes_its_size(void **state)
+{
+	struct winsize size = { .ws_col = 20, .ws_row = 10 };
+	struct program program = { .edit = { .prompt = "> " } };
+	struct pty p = { 0 };
+
+	(void)state;
+	pty_start(&p, 40, 10, edit_program, &program);
+	pty_expect(&p, ">");
+	pty_type(&p, "abcdefghijklmno");
+	pty_expect(&p, "abcdefghijklmno");
+	screen_done(&p.screen);
+	screen_init(&p.screen, 20, 10); /* narrower; the line still fits, and is drawn again */
+	p.screen.x = 17;
+	assert_int_equal(ioctl(p.master, TIOCSWINSZ, &size), 0);
+	pty_expect(&p, "> abcdefghijklmno");
+	pty_type(&p, "pqrstuvw");
+	pty_expect(&p, "rstuvw");
+	assert_string_equal(screen_row(&p.screen, 0), "> abcdefghijklmnopq");
+	pty_type(&p, "\x15\x04");
+	expect_exit(&p, 0);
+}
+
+static void text_longer_than_the_screen_shows_the_cursor(void **state)
+{
+	struct program program = { .edit = { .prompt = "> ", .multi_line = true } };
+	struct pty p = { 0 };
+
+	(void)state;
+	pty_start(&p, 20, 4, edit_program, &program);
+	pty_expect(&p, ">");
+	pty_type(&p, "1\n2\n3\n4\n5\n6\n7");
+	pty_expect(&p, "7");
+	pty_settle(&p);
+	assert_string_equal(screen_row(&p.screen, 0), "  4");
+	assert_int_equal(p.screen.y, 3);
+	pty_type(&p, "\033<");
+	pty_expect(&p, "> 1");
+	pty_type(&p, "\r");
+	pty_expect(&p, "<1/2/3/4/5/6/7>");
+	pty_type(&p, "\x04");
+	expect_exit(&p, 0);
+}
+
+static void secret_is_not_shown(void **state)
+{
+	struct program program = { .edit = { .prompt = "> ", .secret = true } };
+	struct pty p = { 0 };
+
+	(void)state;
+	pty_start(&p, 40, 10, edit_program, &program);
+	pty_expect(&p, ">");
+	pty_type(&p, "密码x");
+	pty_expect(&p, "> ***");
+	assert_false(screen_has(&p.screen, "密"));
+	pty_type(&p, "\r");
+	pty_expect(&p, "<密码x>");
+	pty_type(&p, "\x04");
+	expect_exit(&p, 0);
+}
+
+static void dumb_terminal_reads_plain_lines(void **state)
+{
+	struct program program = { .term = "dumb", .lang = "C", .edit = { .prompt = "> ", .text = "old" } };
+	struct pty p = { 0 };
+
+	(void)state;
+	pty_start(&p, 40, 10, edit_program, &program);
+	pty_expect(&p, "> [old]");
+	assert_true(pty_is_cooked(&p));
+	assert_false(p.screen.paste_mode);
+	pty_type(&p, "\n");
+	pty_expect(&p, "<old>");
+	pty_type(&p, "新的\n");
+	pty_expect(&p, "<新的>");
+	pty_settle(&p);
+	pty_type(&p, "\x04");
+	expect_exit(&p, 0);
+}
+
+/* ---- Menus
+ * ------------------------------------------------------------------------------------------------------------- */
+
+static void choose(const struct program *program, const char *keys, const char *want)
+{
+	struct program copy = *program;
+	struct pty p = { 0 };
+
+	pty_start(&p, 40, 10, menu_program, &copy);
+	pty_expect(&p, "runs the command");
+	pty_settle(&p);
+	assert_true(screen_has(&p.screen, "sudo 命令[8m hidden"));
+	pty_type(&p, keys);
+	pty_expect(&p, want);
+	assert_false(p.screen.cursor_hidden || p.screen.paste_mode);
+	assert_true(pty_is_cooked(&p));
+	expect_exit(&p, 0);
+}
+
+static void menu_gives_the_choice(void **state)
+{
+	static const struct {
+		const char *keys, *want;
+	} cases[] = {
+		{ "\r", "choice 0" },
+		{ "\033[B\r", "choice 1" },
+		{ "\033[B\033[B\r", "choice 3" },
+		{ "\033[A\r", "choice 3" },
+		{ "e", "choice 1" },
+		{ "dX", "choice 3" },
+		{ "\033", "choice -1" },
+		{ "\x03", "choice -1" },
+		{ "\x04", "choice -1" },
+		{ "q", "choice -1" },
+		{ "\033OB\r", "choice 1" },
+		{ "\033[F\r", "choice 3" },
+		{ "\033[200~e\r\033[201~\r", "choice 0" }, /* a paste chooses nothing */
+	};
+	const struct program program = { 0 };
+
+	(void)state;
+	for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++)
+		choose(&program, cases[i].keys, cases[i].want);
+}
+
+static void menu_leaves_only_the_choice(void **state)
+{
+	struct program program = { .no_color = true };
+	struct pty p = { 0 };
+
+	(void)state;
+	pty_start(&p, 40, 10, menu_program, &program);
+	pty_expect(&p, "❯ [r] 运行 Run");
+	pty_type(&p, "\033[B\r");
+	pty_expect(&p, "choice 1");
+	assert_string_equal(screen_row(&p.screen, 0), "sudo 命令[8m hidden");
+	assert_string_equal(screen_row(&p.screen, 1), "❯ Edit[8m");
+	assert_string_equal(screen_row(&p.screen, 2), "choice 1");
+	assert_false(screen_has(&p.screen, "Exit"));
+	expect_exit(&p, 0);
+}
+
+static void menu_is_ascii_in_the_c_locale(void **state)
+{
+	struct program program = { .lang = "C" };
+	struct pty p = { 0 };
+
+	(void)state;
+	pty_start(&p, 40, 10, menu_program, &program);
+	pty_expect(&p, "> [r] 运行 Run");
+	pty_type(&p, "x");
+	pty_expect(&p, "choice 3");
+	expect_exit(&p, 0);
+}
+
+static int slow_menu_program(void *arg)
+{
+	printf("thinking\n");
+	(void)fflush(stdout);
+	(void)usleep(300 * 1000);
+	return menu_program(arg);
+}
+
+static void early_keys_choose_nothing(void **state)
+{
+	struct program program = { 0 };
+	struct pty p = { 0 };
+
+	(void)state;
+	pty_start(&p, 40, 10, slow_menu_program, &program);
+	pty_expect(&p, "thinking");
+	pty_type(&p, "\r\r");
+	pty_expect(&p, "runs the command");
+	pty_settle(&p);
+	assert_false(screen_has(&p.screen, "choice"));
+	pty_type(&p, "x");
+	pty_expect(&p, "choice 3");
+	expect_exit(&p, 0);
+}
+
+static void dumb_menu_is_numbered(void **state)
+{
+	struct program program = { .term = "dumb", .lang = "C" };
+	struct pty p = { 0 };
+
+	(void)state;
+	pty_start(&p, 60, 12, menu_program, &program);
+	pty_expect(&p, "choice [1]:");
+	assert_true(screen_has(&p.screen, "4) Exit"));
+	pty_settle(&p);
+	pty_type(&p, "3\n");
+	pty_settle(&p);
+	pty_type(&p, "4\n");
+	pty_expect(&p, "choice 3");
+	expect_exit(&p, 0);
+}
+
+static void question_wants_a_clear_answer(void **state)
+{
+	static const struct {
+		const char *keys, *want;
+	} cases[] = { { "y", "answer 1" },
+		      { "n", "answer 0" },
+		      { "\r", "answer 0" },
+		      { "\x03", "answer 0" },
+		      { "xY", "answer 1" } };
+	struct program program = { 0 };
+
+	(void)state;
+	for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
+		struct pty p = { 0 };
+
+		pty_start(&p, 40, 10, confirm_program, &program);
+		pty_expect(&p, "删除吗? [y/N]");
+		pty_settle(&p);
+		pty_type(&p, cases[i].keys);
+		pty_expect(&p, cases[i].want);
+		expect_exit(&p, 0);
+	}
+}
+
+static void form_asks_field_by_field(void **state)
+{
+	struct program program = { 0 };
+	struct pty p = { 0 };
+
+	(void)state;
+	pty_start(&p, 40, 20, form_program, &program);
+	pty_expect(&p, "端口:");
+	pty_type(&p, "\r");
+	pty_expect(&p, "may not be empty");
+	pty_type(&p, "80a\r");
+	pty_expect(&p, "not a number");
+	pty_type(&p, "\x7f\r");
+	pty_expect(&p, "路径: /etc");
+	pty_type(&p, "/新\r");
+	pty_expect(&p, "0 <80> </etc/新>");
+	expect_exit(&p, 0);
+}
+
+/* ---- Raw mode is always left
+ * ---------------------------------------------------------------------------------------------- */
+
+static void signals_put_the_terminal_back(void **state)
+{
+	static const int signals[] = { SIGINT, SIGTERM, SIGHUP, SIGQUIT, SIGSEGV };
+	struct program program = { .edit = { .prompt = "> " } };
+
+	(void)state;
+	for (size_t i = 0; i < sizeof(signals) / sizeof(signals[0]); i++) {
+		struct pty p = { 0 };
+		int status, slave;
+
+		pty_start(&p, 40, 10, edit_program, &program);
+		slave = open(ptsname(p.master), O_RDWR | O_NOCTTY); /* the modes outlive the program */
+		assert_true(slave >= 0);
+		pty_expect(&p, ">");
+		pty_settle(&p);
+		assert_false(pty_is_cooked(&p));
+		assert_int_equal(kill(p.pid, signals[i]), 0);
+		assert_int_equal(waitpid(p.pid, &status, 0), p.pid);
+		assert_false(WIFEXITED(status) && WEXITSTATUS(status) == 0);
+		pty_settle(&p);
+		assert_true(pty_is_cooked(&p));
+		assert_false(p.screen.paste_mode);
+		(void)close(slave);
+		(void)close(p.master);
+		screen_done(&p.screen);
+	}
+}
+
+static void stopped_program_goes_on_where_it_was(void **state)
+{
+	struct program program = { .edit = { .prompt = "> " } };
+	struct pty p = { 0 };
+	int status;
+
+	(void)state;
+	pty_start(&p, 40, 10, edit_program, &program);
+	pty_expect(&p, ">");
+	pty_type(&p, "half");
+	pty_expect(&p, "half");
+	/* its process group is an orphaned one here, where SIGTSTP does nothing by itself: stop it for real as well */
+	assert_int_equal(kill(p.pid, SIGTSTP), 0);
+	pty_settle(&p);
+	assert_int_equal(kill(p.pid, SIGSTOP), 0);
+	assert_int_equal(waitpid(p.pid, &status, WUNTRACED), p.pid);
+	assert_true(WIFSTOPPED(status));
+	assert_int_equal(kill(p.pid, SIGCONT), 0);
+	pty_settle(&p);
+	assert_false(pty_is_cooked(&p));
+	pty_type(&p, " done\r");
+	pty_expect(&p, "<half done>");
+	pty_type(&p, "\x04");
+	expect_exit(&p, 0);
+}
+
+static void hangup_of_the_terminal_ends_the_program(void **state)
+{
+	struct program program = { .edit = { .prompt = "> " } };
+	struct pty p = { 0 };
+	int status;
+
+	(void)state;
+	pty_start(&p, 40, 10, edit_program, &program);
+	pty_expect(&p, ">");
+	(void)close(p.master);
+	assert_int_equal(waitpid(p.pid, &status, 0), p.pid);
+	screen_done(&p.screen);
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(line_is_edited),
+		cmocka_unit_test(several_lines_are_edited),
+		cmocka_unit_test(suggestion_is_edited_in_place),
+		cmocka_unit_test(cursor_counts_wide_characters),
+		cmocka_unit_test(window_changes_its_size),
+		cmocka_unit_test(text_longer_than_the_screen_shows_the_cursor),
+		cmocka_unit_test(secret_is_not_shown),
+		cmocka_unit_test(dumb_terminal_reads_plain_lines),
+		cmocka_unit_test(menu_gives_the_choice),
+		cmocka_unit_test(menu_leaves_only_the_choice),
+		cmocka_unit_test(menu_is_ascii_in_the_c_locale),
+		cmocka_unit_test(early_keys_choose_nothing),
+		cmocka_unit_test(dumb_menu_is_numbered),
+		cmocka_unit_test(question_wants_a_clear_answer),
+		cmocka_unit_test(form_asks_field_by_field),
+		cmocka_unit_test(signals_put_the_terminal_back),
+		cmocka_unit_test(stopped_program_goes_on_where_it_was),
+		cmocka_unit_test(hangup_of_the_terminal_ends_the_program),
+	};
+
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}
