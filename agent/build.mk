@@ -7,3 +7,5 @@ ocai_SRCS := $(wildcard agent/cmd/*.c)
 ocai_LIBS := agent base
 
 $(B)/obj/agent/src/%.o: CPPFLAGS += -Iagent/src
+
+$(B)/obj/agent/cmd/%.o $(B)/obj/tests/%.o: CPPFLAGS += -Iagent/src

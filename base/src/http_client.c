@@ -290,6 +290,8 @@ int base_http_request(struct base_http *http, const struct base_http_request *re
 		if (r == -ETIMEDOUT)
 			(void)err_set(err, r, "%s %s: nothing came for %u ms", req->method, req->url,
 			              (unsigned)req->idle_timeout_ms);
+		else if (r == -ECANCELED)
+			(void)err_set(err, r, "%s %s: canceled", req->method, req->url);
 		else if (r < 0)
 			(void)err_set(err, r, "%s %s: out of memory", req->method, req->url);
 		else
