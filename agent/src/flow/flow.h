@@ -162,7 +162,8 @@ struct ag_ui {
 	            struct base_buf *values, struct err *err);
 };
 
-extern const struct ag_ui ag_ui_of_term; /* arg is to be a struct ag_term * */
+extern const struct ag_ui ag_ui_of_term;  /* arg is to be a struct ag_term * */
+extern const struct ag_ui ag_ui_of_lines; /* arg: FILE *, each line is one turn; only edit is there */
 
 /* Where a flow talks: answers go to out, remarks to err; ui is NULL when nobody can be asked. */
 struct ag_io {
@@ -190,7 +191,11 @@ void ag_suggestion_done(struct ag_suggestion *g);
 int ag_suggest(const struct ag_settings *s, const char *question, const char *input, struct ag_suggestion *ret,
                FILE *remarks, struct err *err);
 
-/* The name of the first placeholder <name> of a command line: its offset and length with the brackets; false: none. */
+/* The same after `command` has failed: a corrected one. The catalogue is not asked. */
+int ag_suggest_fix(const struct ag_settings *s, const char *question, const char *command, int exit_code,
+                   const char *errors, struct ag_suggestion *ret, FILE *remarks, struct err *err);
+
+/* The first placeholder <name> of a command line: its offset and length with the brackets; false: none. */
 bool ag_find_placeholder(const char *command, size_t from, size_t *ret_at, size_t *ret_len);
 /* The command with each placeholder replaced by the value of its name, quoted as its place in the line needs. */
 int ag_fill_placeholders(const char *command, const char *const *names, const char *const *values, size_t n,

@@ -131,8 +131,7 @@ int ag_join_prompt(const char *question, const char *input, const struct opt_lis
 		add_part(out, "standard input", input, strlen(input));
 	for (size_t i = 0; files && i < files->n && r >= 0; i++) {
 		CLEANUP(base_buf_done)
-		struct base_buf text = BASE_BUF_INIT(4 * AG_MAX_FILE),
-		                title = BASE_BUF_INIT(8192);
+		struct base_buf text = BASE_BUF_INIT(4 * AG_MAX_FILE), title = BASE_BUF_INIT(8192);
 
 		r = ag_read_bounded_file(files->items[i], AG_MAX_FILE, &text, err);
 		if (r < 0)
