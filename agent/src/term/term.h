@@ -20,10 +20,12 @@
 /* ---- What a place can show ------------------------------------------------------------------------------ */
 
 struct ag_term_look {
-	bool is_terminal;       /* a terminal, even a dumb one */
-	bool can_move;          /* the cursor can be moved: a terminal, and TERM is not "dumb" or empty */
-	bool color;             /* escape sequences for colour and weight may be written */
-	bool utf8;              /* else ASCII frames and arrows, and '?' for other characters */
+	bool is_terminal; /* a terminal, even a dumb one */
+	bool can_move;    /* the cursor can be moved: a terminal, and TERM is not "dumb" or empty */
+	bool color;       /* escape sequences for colour and weight may be written */
+	bool utf8;        /* else ASCII frames and arrows */
+	bool ascii_only;  /* the locale names another charset than UTF-8 (not the plain C locale): '?' for what is not
+	                     ASCII */
 	unsigned columns, rows; /* 80 x 24 when nobody knows */
 };
 
@@ -89,8 +91,9 @@ int ag_term_clip(struct base_buf *out, const char *text, size_t len, unsigned co
  * rules for punctuation allow (no 。 at a line's start, no 《 at its end), and inside a word only when it must. */
 size_t ag_term_wrap(const char *text, size_t len, unsigned columns, size_t *ret_next);
 /* Appends text without what could act on a terminal: control characters (C0 but newline and tab, DEL, C1),
- * bidirectional overrides, and bytes that are no UTF-8 (as U+FFFD; as '?' without utf8, like all that is not ASCII). */
-int ag_term_sanitize(struct base_buf *out, const char *text, size_t len, bool utf8);
+ * bidirectional overrides, and bytes that are no UTF-8 (shown as U+FFFD, or '?' when ascii_only, like all that is not
+ * ASCII). */
+int ag_term_sanitize(struct base_buf *out, const char *text, size_t len, bool ascii_only);
 
 /* ---- Keys ------------------------------------------------------------------------------------------------- */
 
@@ -131,9 +134,9 @@ struct ag_term_key {
 struct ag_term_keys {
 	struct base_buf in; /* bytes not decoded yet */
 	size_t pos;
+	struct base_buf raw; /* a paste, as it comes */
 	struct base_buf paste;
 	bool in_paste;
-	bool paste_cr; /* the last byte was a carriage return */
 };
 
 void ag_term_keys_init(struct ag_term_keys *k);
@@ -178,8 +181,9 @@ struct ag_term_menu {
 	size_t start; /* chosen at first: Enter takes it */
 };
 
-/* Index of the item; -ECANCELED for Esc, q when no item has it, Ctrl-C, Ctrl-D and end of file. What was drawn is
- * replaced by one line with the choice. On a dumb terminal a numbered list and a question. */
+/* Index of the item; -ECANCELED for Esc, q when no item has it, Ctrl-C, Ctrl-D and end of file. Keys typed before the
+ * menu was there do not count. The title stays on the screen, the items are replaced by the chosen one. On a dumb
+ * terminal a numbered list and a question. */
 int ag_term_menu(struct ag_term *t, const struct ag_term_menu *menu, struct err *err);
 
 /* 1 yes, 0 no (and for a cancelled question): no sooner than a key y or n, or Enter for the default. */

@@ -1,0 +1,533 @@
+/* The terminal device: what it can do, raw mode, signals, bytes in and out.
+ *
+ * Raw mode is a debt that is always paid. While it lasts, every signal that ends or stops the program, a crash
+ * included, first puts the terminal back (tcsetattr and write may be called in a handler), then goes on to what it
+ * would have done; a program that comes back from it (continued, or with a handler of its own) has raw mode again
+ * and draws anew. Only the process that entered raw mode leaves it: a child between fork and exec does not.
+ *
+ * Modes are set without waiting for output to drain (TCSANOW): a terminal that is stopped must not hold a handler up.
+ *
+ * A handler wakes the reader through a pipe, so that no signal falls between looking and waiting. */
+#include <errno.h>
+#include <fcntl.h>
+#include <poll.h>
+#include <signal.h>
+#include <stdlib.h>
+#include <string.h>
+#include <strings.h>
+#include <sys/ioctl.h>
+#include <termios.h>
+#include <unistd.h>
+
+#include "base/cleanup.h"
+#include "term_internal.h"
+
+enum { ESCAPE_WAIT_MS = 50 };
+
+static const char enter_text[] = "\033[?2004h";                 /* bracketed paste */
+static const char leave_text[] = "\033[?2004l\033[?25h\033[0m"; /* no bracketed paste, cursor, plain style */
+
+struct ag_term {
+	int fd;
+	const char *color;
+	struct ag_term_look look;
+	struct ag_term_keys keys;
+	bool at_end;
+};
+
+/* ---- What a place can show ----------------------------------------------------------------------------------------
+ */
+
+/* The charset of LC_ALL, LC_CTYPE or LANG, read from the names: programs here do not call setlocale. */
+static void look_at_locale(struct ag_term_look *look)
+{
+	const char *name = getenv("LC_ALL"), *charset;
+
+	if (!name || !*name)
+		name = getenv("LC_CTYPE");
+	if (!name || !*name)
+		name = getenv("LANG");
+	charset = name ? strchr(name, '.') : NULL;
+	look->utf8 = charset && (strncasecmp(charset, ".utf-8", 6) == 0 || strncasecmp(charset, ".utf8", 5) == 0);
+	/* "C" says nothing of the terminal, which is a UTF-8 one in most containers: text passes, frames are ASCII. */
+	look->ascii_only = charset && !look->utf8;
+}
+
+bool term_is_chinese(void)
+{
+	static const char *const names[] = { "LC_ALL", "LC_MESSAGES", "LANG" };
+
+	for (size_t i = 0; i < sizeof(names) / sizeof(names[0]); i++) {
+		const char *name = getenv(names[i]);
+
+		if (name && *name)
+			return strncmp(name, "zh", 2) == 0 && (strcasestr(name, "utf-8") || strcasestr(name, "utf8"));
+	}
+	return false;
+}
+
+bool term_has_more_keys(const struct ag_term *t)
+{
+	return ag_term_keys_is_waiting(&t->keys);
+}
+
+static bool wants_color(const char *color, bool can_move)
+{
+	const char *no = getenv("NO_COLOR");
+
+	if (color && strcmp(color, "always") == 0)
+		return true;
+	if (color && strcmp(color, "never") == 0)
+		return false;
+	return can_move && !(no && *no);
+}
+
+static unsigned number_from_env(const char *name, unsigned otherwise)
+{
+	const char *text = getenv(name);
+	unsigned long n = text ? strtoul(text, NULL, 10) : 0;
+
+	return n > 0 && n < 10000 ? (unsigned)n : otherwise;
+}
+
+static void look_at_size(int fd, struct ag_term_look *look)
+{
+	struct winsize size = { 0 };
+
+	if (fd >= 0 && look->is_terminal)
+		(void)ioctl(fd, TIOCGWINSZ, &size);
+	look->columns = size.ws_col ? size.ws_col : number_from_env("COLUMNS", 80);
+	look->rows = size.ws_row ? size.ws_row : number_from_env("LINES", 24);
+}
+
+void ag_term_look_at(int fd, const char *color, struct ag_term_look *ret_look)
+{
+	struct ag_term_look look = { 0 };
+	const char *term = getenv("TERM");
+
+	look.is_terminal = fd >= 0 && isatty(fd);
+	look.can_move = look.is_terminal && term && *term && strcmp(term, "dumb") != 0;
+	look.color = wants_color(color, look.can_move);
+	look_at_locale(&look);
+	look_at_size(fd, &look);
+	*ret_look = look;
+}
+
+const char *ag_term_sgr(const struct ag_term_look *look, enum ag_term_style style)
+{
+	static const char *const plain[] = {
+		[AG_TERM_RESET] = "\033[0m",      [AG_TERM_BOLD] = "\033[1m",      [AG_TERM_DIM] = "\033[2m",
+		[AG_TERM_ITALIC] = "\033[3m",     [AG_TERM_UNDERLINE] = "\033[4m", [AG_TERM_REVERSE] = "\033[7m",
+		[AG_TERM_HEADING] = "\033[1;36m", [AG_TERM_CODE] = "\033[33m",     [AG_TERM_LINK] = "\033[4;34m",
+		[AG_TERM_OK] = "\033[32m",        [AG_TERM_WARN] = "\033[33m",     [AG_TERM_BAD] = "\033[1;31m",
+	};
+
+	return look->color && (size_t)style < sizeof(plain) / sizeof(plain[0]) ? plain[style] : "";
+}
+
+/* ---- Raw mode and signals
+ * -------------------------------------------------------------------------------------------- */
+
+static const int fatal_signals[] = { SIGINT, SIGTERM, SIGHUP, SIGQUIT, SIGABRT, SIGSEGV, SIGBUS, SIGFPE, SIGILL };
+enum { N_FATAL = sizeof(fatal_signals) / sizeof(fatal_signals[0]) };
+
+/* The one raw terminal of the process; read by handlers. */
+static struct {
+	volatile sig_atomic_t active;
+	int fd;
+	pid_t pid;
+	bool can_move;
+	struct termios saved, raw;
+	struct sigaction old_fatal[N_FATAL], old_stop, old_cont, old_winch;
+	int wake[2];
+	volatile sig_atomic_t changed; /* draw again */
+} raw = { .fd = -1, .wake = { -1, -1 } };
+
+static void put_back(void)
+{
+	if (!raw.active || raw.pid != getpid())
+		return;
+	if (raw.can_move)
+		(void)!write(raw.fd, leave_text, sizeof(leave_text) - 1);
+	(void)tcsetattr(raw.fd, TCSANOW, &raw.saved);
+}
+
+static void enter_again(void)
+{
+	if (!raw.active || raw.pid != getpid())
+		return;
+	(void)tcsetattr(raw.fd, TCSANOW, &raw.raw);
+	if (raw.can_move)
+		(void)!write(raw.fd, enter_text, sizeof(enter_text) - 1);
+}
+
+static void wake(void)
+{
+	raw.changed = 1;
+	(void)!write(raw.wake[1], "", 1);
+}
+
+/* Lets the signal do what it would have done without us; returns when the program lives on. */
+static void deliver(int signo, const struct sigaction *old)
+{
+	struct sigaction ours;
+	sigset_t one, mask;
+
+	(void)sigaction(signo, old, &ours);
+	(void)sigemptyset(&one);
+	(void)sigaddset(&one, signo);
+	(void)raise(signo);
+	(void)pthread_sigmask(SIG_UNBLOCK, &one, &mask); /* delivered here */
+	(void)pthread_sigmask(SIG_SETMASK, &mask, NULL);
+	(void)sigaction(signo, &ours, NULL);
+}
+
+static void on_signal(int signo)
+{
+	const struct sigaction *old = &raw.old_stop;
+	int saved_errno = errno;
+
+	for (size_t i = 0; i < N_FATAL; i++) {
+		if (fatal_signals[i] == signo)
+			old = &raw.old_fatal[i];
+	}
+	put_back();
+	deliver(signo, old);
+	enter_again();
+	wake();
+	errno = saved_errno;
+}
+
+/* After a stop that could not be seen coming (SIGSTOP), the shell has put its own modes in place. */
+static void on_continue(int signo)
+{
+	int saved_errno = errno;
+
+	(void)signo;
+	enter_again();
+	wake();
+	errno = saved_errno;
+}
+
+static void on_resize(int signo)
+{
+	int saved_errno = errno;
+
+	(void)signo;
+	wake();
+	errno = saved_errno;
+}
+
+static void catch_signal(int signo, void (*handler)(int), struct sigaction *ret_old)
+{
+	struct sigaction action = { .sa_handler = handler, .sa_flags = SA_RESTART };
+
+	(void)sigemptyset(&action.sa_mask);
+	(void)sigaction(signo, NULL, ret_old);
+	/* What the program ignores (nohup) stays ignored. A window's change and a continuation do nothing by default.
+	 */
+	if (ret_old->sa_handler != SIG_IGN || signo == SIGWINCH || signo == SIGCONT)
+		(void)sigaction(signo, &action, NULL);
+}
+
+static void catch_signals(void)
+{
+	for (size_t i = 0; i < N_FATAL; i++)
+		catch_signal(fatal_signals[i], on_signal, &raw.old_fatal[i]);
+	catch_signal(SIGTSTP, on_signal, &raw.old_stop);
+	catch_signal(SIGCONT, on_continue, &raw.old_cont);
+	catch_signal(SIGWINCH, on_resize, &raw.old_winch);
+}
+
+static void release_signals(void)
+{
+	for (size_t i = 0; i < N_FATAL; i++)
+		(void)sigaction(fatal_signals[i], &raw.old_fatal[i], NULL);
+	(void)sigaction(SIGTSTP, &raw.old_stop, NULL);
+	(void)sigaction(SIGCONT, &raw.old_cont, NULL);
+	(void)sigaction(SIGWINCH, &raw.old_winch, NULL);
+}
+
+/* Lives as long as the process: a handler may write to it at any time. */
+static int make_wake_pipe(struct err *err)
+{
+	if (raw.wake[0] >= 0)
+		return 0;
+	if (pipe2(raw.wake, O_CLOEXEC | O_NONBLOCK) < 0)
+		return err_set(err, -errno, "terminal: pipe: %s", strerror(errno));
+	(void)atexit(put_back);
+	return 0;
+}
+
+int term_raw_begin(struct ag_term *t, bool fresh, struct err *err)
+{
+	int r = make_wake_pipe(err);
+
+	if (r < 0)
+		return r;
+	if (raw.active)
+		return err_set(err, -EBUSY, "terminal: a question is open already");
+	if (tcgetattr(t->fd, &raw.saved) < 0)
+		return err_set(err, -errno, "terminal: %s", strerror(errno));
+	raw.raw = raw.saved;
+	raw.raw.c_iflag &= ~(tcflag_t)(BRKINT | ICRNL | INLCR | IGNCR | INPCK | ISTRIP | IXON);
+	raw.raw.c_lflag &= ~(tcflag_t)(ECHO | ECHONL | ICANON | IEXTEN | ISIG);
+	raw.raw.c_cflag |= CS8;
+	raw.raw.c_cc[VMIN] = 1;
+	raw.raw.c_cc[VTIME] = 0;
+	raw.fd = t->fd;
+	raw.pid = getpid();
+	raw.can_move = t->look.can_move;
+	raw.changed = 0;
+	catch_signals();
+	raw.active = 1;
+	if (tcsetattr(t->fd, TCSANOW, &raw.raw) < 0) {
+		r = -errno;
+		term_raw_end(t);
+		return err_set(err, r, "terminal: %s", strerror(-r));
+	}
+	if (fresh) {
+		(void)tcflush(t->fd, TCIFLUSH);
+		ag_term_keys_done(&t->keys);
+		ag_term_keys_init(&t->keys);
+	}
+	enter_again();
+	look_at_size(t->fd, &t->look);
+	return 0;
+}
+
+void term_raw_end(struct ag_term *t)
+{
+	(void)t;
+	put_back();
+	raw.active = 0;
+	release_signals();
+}
+
+void term_suspend(void)
+{
+	(void)raise(SIGTSTP); /* on_signal does the rest, and wakes the reader afterwards */
+}
+
+/* ---- Interruption of what is no question
+ * ------------------------------------------------------------------------------ */
+
+static volatile sig_atomic_t interrupted;
+static struct sigaction old_interrupt;
+
+static void on_interrupt(int signo)
+{
+	(void)signo;
+	interrupted = 1;
+}
+
+void ag_term_interrupt_begin(void)
+{
+	struct sigaction action = { .sa_handler = on_interrupt }; /* no SA_RESTART: waiting calls return */
+
+	(void)sigemptyset(&action.sa_mask);
+	interrupted = 0;
+	(void)sigaction(SIGINT, &action, &old_interrupt);
+}
+
+bool ag_term_interrupt_asked(void)
+{
+	return interrupted != 0;
+}
+
+void ag_term_interrupt_end(void)
+{
+	(void)sigaction(SIGINT, &old_interrupt, NULL);
+}
+
+/* ---- The device
+ * ---------------------------------------------------------------------------------------------------------- */
+
+/* Without a controlling terminal a container may still have one on a standard stream. */
+static int open_standard_stream(void)
+{
+	static const int streams[] = { STDIN_FILENO, STDERR_FILENO, STDOUT_FILENO };
+
+	for (size_t i = 0; i < sizeof(streams) / sizeof(streams[0]); i++) {
+		if (isatty(streams[i]) && (fcntl(streams[i], F_GETFL) & O_ACCMODE) == O_RDWR)
+			return fcntl(streams[i], F_DUPFD_CLOEXEC, 3);
+	}
+	return -1;
+}
+
+int ag_term_open(const char *device, const char *color, struct ag_term **ret_term, struct err *err)
+{
+	const char *path = device ? device : "/dev/tty";
+	CLEANUP(close_fdp) int fd = open(path, O_RDWR | O_CLOEXEC | O_NOCTTY);
+	struct ag_term *t;
+
+	if (fd < 0 && !device)
+		fd = open_standard_stream();
+	if (fd < 0 || !isatty(fd))
+		return err_set(err, -ENOTTY, "%s: no terminal to ask on", path);
+	t = calloc(1, sizeof(*t));
+	if (!t)
+		return err_set(err, -ENOMEM, "out of memory");
+	t->fd = fd;
+	fd = -1;
+	ag_term_look_at(t->fd, color, &t->look);
+	ag_term_keys_init(&t->keys);
+	*ret_term = t;
+	return 0;
+}
+
+void ag_term_close(struct ag_term *t)
+{
+	if (!t)
+		return;
+	if (raw.active && raw.fd == t->fd)
+		term_raw_end(t);
+	(void)close(t->fd);
+	ag_term_keys_done(&t->keys);
+	free(t);
+}
+
+const struct ag_term_look *ag_term_get_look(struct ag_term *t)
+{
+	look_at_size(t->fd, &t->look);
+	return &t->look;
+}
+
+int term_write(struct ag_term *t, const char *bytes, size_t len)
+{
+	while (len) {
+		ssize_t n = write(t->fd, bytes, len);
+
+		if (n < 0 && errno == EAGAIN) {
+			struct pollfd p = { .fd = t->fd, .events = POLLOUT };
+
+			(void)poll(&p, 1, -1);
+			continue;
+		}
+		if (n < 0 && errno != EINTR)
+			return -errno;
+		if (n > 0) {
+			bytes += n;
+			len -= (size_t)n;
+		}
+	}
+	return 0;
+}
+
+int ag_term_puts(struct ag_term *t, const char *text)
+{
+	return term_write(t, text, strlen(text));
+}
+
+int term_flush_buf(struct ag_term *t, struct base_buf *out)
+{
+	int r = base_buf_error(out);
+
+	if (r == 0 && out->len)
+		r = term_write(t, out->data, out->len);
+	base_buf_reset(out);
+	return r;
+}
+
+/* Waits for bytes or a signal's word: 1 when bytes were fed, 0 for neither in time, negative at the end (-ENODATA)
+ * or on errors. */
+static int fill(struct ag_term *t, int timeout_ms)
+{
+	struct pollfd p[2] = { { .fd = t->fd, .events = POLLIN }, { .fd = raw.wake[0], .events = POLLIN } };
+	char bytes[4096];
+	ssize_t n;
+
+	if (poll(p, 2, timeout_ms) < 0)
+		return errno == EINTR ? 0 : -errno;
+	if (p[1].revents) {
+		while (read(raw.wake[0], bytes, sizeof(bytes)) > 0)
+			;
+	}
+	if (!p[0].revents)
+		return 0;
+	n = read(t->fd, bytes, sizeof(bytes));
+	if (n < 0 && (errno == EINTR || errno == EAGAIN))
+		return 0;
+	if (n <= 0) /* hung up: EIO as well */
+		return -ENODATA;
+	n = ag_term_keys_feed(&t->keys, bytes, (size_t)n);
+	return n < 0 ? (int)n : 1;
+}
+
+int term_read_key(struct ag_term *t, struct ag_term_key *ret_key)
+{
+	int r = 1;
+
+	for (;;) {
+		if (raw.changed) {
+			raw.changed = 0;
+			look_at_size(t->fd, &t->look);
+			*ret_key = (struct ag_term_key){ .type = AG_KEY_RESIZE };
+			return 1;
+		}
+		if (ag_term_keys_next(&t->keys, r == 0, ret_key))
+			return 1;
+		if (t->at_end)
+			return 0;
+		r = fill(t, ag_term_keys_is_waiting(&t->keys) ? ESCAPE_WAIT_MS : -1);
+		if (r == -ENODATA)
+			t->at_end = true;
+		else if (r < 0)
+			return r;
+	}
+}
+
+/* ---- Lines without moving the cursor
+ * ------------------------------------------------------------------------------------- */
+
+static int read_cooked(struct ag_term *t, size_t max_bytes, struct base_buf *line)
+{
+	bool any = false;
+	char c;
+
+	for (;;) {
+		ssize_t n = read(t->fd, &c, 1);
+
+		if (ag_term_interrupt_asked())
+			return -ECANCELED;
+		if (n < 0 && errno == EINTR)
+			continue;
+		if (n <= 0)
+			return any;
+		if (c == '\n')
+			return 1;
+		any = true;
+		if (line->len < max_bytes)
+			(void)base_buf_putc(line, c);
+	}
+}
+
+int term_read_line(struct ag_term *t, bool fresh, bool secret, size_t max_bytes, struct base_buf *ret_line,
+                   struct err *err)
+{
+	struct base_buf line = BASE_BUF_INIT(max_bytes + 1);
+	struct termios saved, cooked;
+	int r;
+
+	if (tcgetattr(t->fd, &saved) < 0)
+		return err_set(err, -errno, "terminal: %s", strerror(errno));
+	cooked = saved;
+	cooked.c_iflag |= IUTF8 | ICRNL; /* the kernel's own Backspace takes whole characters */
+	cooked.c_lflag |= ICANON | ISIG | (secret ? 0 : ECHO);
+	if (secret)
+		cooked.c_lflag &= ~(tcflag_t)ECHO;
+	ag_term_interrupt_begin();
+	(void)tcsetattr(t->fd, TCSANOW, &cooked);
+	if (fresh)
+		(void)tcflush(t->fd, TCIFLUSH);
+	r = read_cooked(t, max_bytes, &line);
+	(void)tcsetattr(t->fd, TCSANOW, &saved);
+	ag_term_interrupt_end();
+	if (r <= 0 || secret)
+		(void)ag_term_puts(t, "\n");
+	if (r > 0 &&
+	    (base_buf_error(&line) < 0 || ag_term_sanitize(ret_line, base_buf_text(&line), line.len, false) < 0))
+		r = err_set(err, -ENOMEM, "out of memory");
+	base_buf_done(&line);
+	return r;
+}
