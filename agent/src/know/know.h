@@ -61,7 +61,7 @@ int ag_know_prompt(const struct ag_know *k, const char *question, size_t n, stru
 enum ag_know_verdict {
 	AG_KNOW_ACCEPT,           /* the command fits the question as far as the catalogue can tell */
 	AG_KNOW_PREFER_CATALOGUE, /* the catalogue's first task is the better answer */
-	AG_KNOW_WARN,             /* offer neither silently: the command does more than was asked, nothing better is known */
+	AG_KNOW_WARN, /* offer neither silently: the command does more than was asked, nothing better is known */
 };
 
 struct ag_know_answer {
@@ -69,9 +69,9 @@ struct ag_know_answer {
 	enum ag_know_certainty certainty; /* of `command` */
 	enum ag_know_risk risk;           /* of `command`, as far as known from the catalogue; the gate decides */
 	bool from_catalogue;
-	char command[1024];  /* what to offer; "" when nothing should be offered */
-	char task_id[64];    /* the catalogue's task that `command` is an instance of, or "" */
-	char reason[256];    /* English, one sentence; "" when accepted without remark */
+	char command[1024]; /* what to offer; "" when nothing should be offered */
+	char task_id[64];   /* the catalogue's task that `command` is an instance of, or "" */
+	char reason[256];   /* English, one sentence; "" when accepted without remark */
 };
 
 /* Is this model's command right for this question? (a) a question that only asks never gets a command that changes or

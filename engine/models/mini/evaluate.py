@@ -4,7 +4,7 @@
     python3 evaluate.py --url http://127.0.0.1:8080    a running `ocai-engine serve`: the shipped file itself
 
 A wrong answer is wrong: there is no partial credit. Two figures are given: all questions, and the held-out ones, those
-that are no sentence of seed_tasks.txt.
+that are no sentence of the task catalogue.
 """
 import argparse
 import json
@@ -15,6 +15,7 @@ import urllib.request
 import make_mix
 
 HERE = os.path.dirname(os.path.abspath(__file__))
+CATALOGUE = make_mix.CATALOGUE  # the development questions are there
 CLUSTERS = {"ls", "ss", "ps", "df", "du", "grep", "netstat", "lsof", "free", "tail", "head", "tar", "journalctl", "restorecon", "ssh-copy-id",
             "find", "docker", "podman", "tcpdump", "scp", "rsync", "curl", "iostat", "iotop", "ausearch"}
 SORTED = {"ls", "ss", "ps", "df", "du", "grep", "netstat", "iotop", "rsync", "restorecon"}
@@ -47,7 +48,7 @@ def normalise(command):
 def load_questions(name):
     """[(question, [accepted form, ...])]"""
     out = []
-    for line in open(name if os.path.exists(name) else os.path.join(HERE, name), encoding="utf-8"):
+    for line in open(name if os.path.exists(name) else os.path.join(CATALOGUE if name == "dev_questions.tsv" else HERE, name), encoding="utf-8"):
         if line.strip() and not line.startswith("#"):
             question, accepted = line.rstrip("\n").split("\t")
             out.append((question, accepted.split(" || ")))

@@ -18,6 +18,7 @@ import slots
 import wording
 
 HERE = os.path.dirname(os.path.abspath(__file__))
+CATALOGUE = os.path.join(HERE, "../../../agent/knowledge")
 CMD = "cmd"  # the system message with which the assistant asks for one command
 
 # ---- reading -------------------------------------------------------------------------------------------------------
@@ -349,7 +350,7 @@ _state = {}
 def setup(data):
     """Loads everything once per process."""
     if not _state:
-        _state["tasks"] = wording.load_tasks(os.path.join(HERE, "seed_tasks.txt"))
+        _state["tasks"] = wording.load_tasks(CATALOGUE)
         _state["pairs"] = load_pairs(data)
         core = core_names(_state["tasks"])
         _state["core"] = [r for r in _state["pairs"] if r["name"] in core and "nl2bash" not in r["source"]]
@@ -424,7 +425,7 @@ def pretrain_documents(data, rng):
 
 def in_catalogue(questions):
     """{question: task id} of the questions that are a sentence of the catalogue as it stands, slots aside."""
-    tasks = wording.load_tasks(os.path.join(HERE, "seed_tasks.txt"))
+    tasks = wording.load_tasks(CATALOGUE)
     rx = [(t.id, re.compile(wording.to_regex(w), re.I)) for t in tasks for ws in t.wordings.values() for w in ws]
     found = {}
     for q in questions:

@@ -1,4 +1,4 @@
-"""Values for the slots of seed_tasks.txt.
+"""Values for the slots of the task catalogue (agent/knowledge).
 
 A small model learns to copy a slot from the question only when it cannot guess the value, so every type mixes familiar
 values with made-up ones: the familiar ones make sentences natural, the made-up ones force copying.

@@ -1,10 +1,12 @@
-"""The little grammar of seed_tasks.txt.
+"""The little grammar of the task catalogue (agent/knowledge).
 
 A wording such as `(show|list) <all> files? in {dir}` stands for many sentences: (a|b|) is a choice, <name> one of the
 words of an "@name = ..." line, `x?` makes the character or group before it optional, {slot} or {name:type} is a slot,
 and a backslash takes the next character literally. parse() makes a tree; sample() draws one sentence; to_regex() gives
 an expression that matches all of them (used to keep the development questions apart from the training text).
 """
+import glob
+import os
 import re
 
 SLOT = re.compile(r"\{([a-z][a-z0-9_]*)(?::([a-z0-9_]+))?\}")
@@ -93,13 +95,25 @@ def to_regex(nodes):
     return "".join(parts)
 
 
-def load_tasks(path):
-    """Reads seed_tasks.txt. A mistake in it is an error that names the line."""
-    tasks, macros, task = [], {}, None
+def load_tasks(folder):
+    """Reads the *.tasks files of a folder (docs/formats/task-catalogue.md). A mistake is an error that names the line."""
+    tasks, macros = [], {}
+    for path in sorted(glob.glob(os.path.join(folder, "*.tasks"))):
+        _load_file(path, tasks, macros)
+    if not tasks:
+        raise SystemExit(f"{folder}: no tasks")
+    ids = [t.id for t in tasks]
+    if len(set(ids)) != len(ids):
+        raise SystemExit(f"{folder}: an id occurs twice: {sorted({i for i in ids if ids.count(i) > 1})}")
+    return tasks
+
+
+def _load_file(path, tasks, macros):
+    task = None
     for number, line in enumerate(open(path, encoding="utf-8"), 1):
         line = line.rstrip("\n")
         try:
-            if not line.strip() or line.startswith("#"):
+            if not line.strip() or line.startswith(("#", "% ", "? ")):
                 continue
             if line[0] == "@":
                 name, words = line[1:].split("=", 1)
@@ -120,7 +134,3 @@ def load_tasks(path):
                 raise ValueError("not understood")
         except (ValueError, AttributeError, IndexError) as e:
             raise SystemExit(f"{path}:{number}: {e}")
-    ids = [t.id for t in tasks]
-    if len(set(ids)) != len(ids):
-        raise SystemExit(f"{path}: an id occurs twice: {sorted({i for i in ids if ids.count(i) > 1})}")
-    return tasks
