@@ -134,7 +134,7 @@ static void show_command(const struct act *a)
 	                                                           : AG_TERM_BAD;
 	CLEANUP(base_buf_done) struct base_buf clean = BASE_BUF_INIT(4 * MAX_COMMAND);
 
-	(void)ag_term_sanitize(&clean, base_buf_text(&a->g->command), a->g->command.len, look->utf8);
+	(void)ag_term_sanitize(&clean, base_buf_text(&a->g->command), a->g->command.len, !look->utf8);
 	(void)fprintf(a->io->out, "\n    %s", ag_term_sgr(look, AG_TERM_BOLD));
 	for (const char *p = base_buf_text(&clean); *p; p++)
 		(void)fprintf(a->io->out, *p == '\n' ? "%c    " : "%c", *p);

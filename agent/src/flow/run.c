@@ -148,6 +148,6 @@ int ag_run_command(const char *command, struct ag_run_result *ret, struct err *e
 	if (pid < 0)
 		return err_set(err, -EAGAIN, "cannot start a process");
 	ret->errors = (struct base_buf)BASE_BUF_INIT(4 * KEPT_BYTES);
-	(void)ag_term_sanitize(&ret->errors, base_buf_text(&raw), raw.len, true);
+	(void)ag_term_sanitize(&ret->errors, base_buf_text(&raw), raw.len, false);
 	return 0;
 }

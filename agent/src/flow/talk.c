@@ -67,16 +67,16 @@ static int window_finish(struct window *w, struct base_buf *out)
 		(void)base_buf_reserve(&w->head, 0);
 		w->head.max += w->tail.max; /* in one piece, so that no character is cut at the seam */
 		(void)base_buf_append(&w->head, base_buf_text(&text), text.len);
-		return ag_term_sanitize(out, base_buf_text(&w->head), w->head.len, true);
+		return ag_term_sanitize(out, base_buf_text(&w->head), w->head.len, false);
 	}
 	while (head && ((unsigned char)w->head.data[head - 1] & 0xc0) == 0x80)
 		head--;
 	if (head && (unsigned char)w->head.data[head - 1] >= 0xc0)
 		head--;
 	from = char_start(base_buf_text(&text), text.len, 0);
-	(void)ag_term_sanitize(out, base_buf_text(&w->head), head, true);
+	(void)ag_term_sanitize(out, base_buf_text(&w->head), head, false);
 	(void)base_buf_printf(out, "\n[... %zu bytes left out ...]\n", w->n_lost);
-	return ag_term_sanitize(out, base_buf_text(&text) + from, text.len - from, true);
+	return ag_term_sanitize(out, base_buf_text(&text) + from, text.len - from, false);
 }
 
 int ag_read_bounded(int fd, size_t max_bytes, struct base_buf *out, struct err *err)
@@ -137,7 +137,7 @@ int ag_join_prompt(const char *question, const char *input, const struct opt_lis
 		if (r < 0)
 			return r;
 		(void)base_buf_puts(&title, "file ");
-		(void)ag_term_sanitize(&title, files->items[i], strlen(files->items[i]), true);
+		(void)ag_term_sanitize(&title, files->items[i], strlen(files->items[i]), false);
 		add_part(out, base_buf_text(&title), base_buf_text(&text), text.len);
 	}
 	return base_buf_error(out)
