@@ -15,4 +15,7 @@ int cmd_code(int argc, char **argv);
 int cmd_history(int argc, char **argv);
 int cmd_config(int argc, char **argv);
 
+extern const struct opt sys_opts[];
+int cmd_sys(int argc, char **argv);
+
 #endif

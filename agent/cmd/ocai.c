@@ -9,6 +9,7 @@ static const struct opt_command commands[] = {
 	{ "chat", "[OPTION]...", "talk, with history", chat_opts, cmd_chat },
 	{ "cmd", "[OPTION]... QUESTION...", "suggest one command; run it when told to", cmd_opts, cmd_cmd },
 	{ "code", "[OPTION]... QUESTION...", "write code", code_opts, cmd_code },
+	{ "sys", "[OPTION]... [SECTION]...", "facts about this machine, and what slows it down", sys_opts, cmd_sys },
 	{ "history", "list|show ID|search WORDS|rm ID|export ID", "what was asked and answered", history_opts,
 	  cmd_history },
 	{ "config", "[OPTION]...", "show the merged configuration", config_opts, cmd_config },

@@ -346,10 +346,11 @@ static enum MHD_Result queue_reply(struct exchange *x)
  * held towards libmicrohttpd's own. */
 static enum MHD_Result answer(struct exchange *x)
 {
-	bool is_ready;
+	bool is_ready, is_stream;
 
 	exchange_lock(x);
 	is_ready = x->is_ready;
+	is_stream = x->is_stream; /* the engine's thread goes on writing to a stream */
 	if (!is_ready) {
 		x->is_suspended = true;
 		MHD_suspend_connection(x->conn);
@@ -357,7 +358,7 @@ static enum MHD_Result answer(struct exchange *x)
 	exchange_unlock(x);
 	if (!is_ready || x->is_answered)
 		return MHD_YES;
-	return x->is_stream ? queue_stream(x) : queue_reply(x);
+	return is_stream ? queue_stream(x) : queue_reply(x);
 }
 
 /* ---- The request comes in ---- */

@@ -340,10 +340,22 @@ static int gguf_templates(const struct eng_weights *w, struct eng_meta *meta, st
 	return r;
 }
 
+/* Files of weights alone say so: ids go in and out, text does not. */
+static bool is_without_vocabulary(const struct eng_weights *w)
+{
+	const char *kind;
+	size_t len;
+
+	return eng_gguf_get_string(w, "tokenizer.ggml.model", &kind, &len, NULL) == 0 && len == 4 &&
+	       memcmp(kind, "none", 4) == 0;
+}
+
 static int load_gguf(const struct eng_weights *w, struct eng_meta *meta, struct err *err)
 {
 	int r;
 
+	if (is_without_vocabulary(w))
+		return gguf_generation(w, meta);
 	r = eng_tokenizer_from_gguf(w, &meta->tokenizer, err);
 	if (r == 0)
 		r = gguf_special(w, meta);

@@ -13,8 +13,7 @@
 enum {
 	TILE_ROWS = 32,
 	STEP = CPU_ATTN_TOKENS,
-	SPLIT = 512,    /* keys per part */
-	MAX_DIM = 2048, /* most values of a K or V head */
+	SPLIT = 512, /* keys per part */
 	PARTS_BYTES = 64 << 20,
 	SERIAL_WORK = 48 << 10, /* multiplications not worth a parallel loop */
 };
@@ -69,7 +68,7 @@ static size_t scratch_floats(size_t q_pad, size_t o_pad)
 
 int cpu_attention_reserve(struct cpu_backend *cpu)
 {
-	int r = cpu_area_reserve(&cpu->attn, cpu->n_threads * scratch_floats(MAX_DIM, MAX_DIM) * sizeof(float));
+	int r = cpu_area_reserve(&cpu->attn, cpu->n_threads * scratch_floats(KN_MAX_HEAD, KN_MAX_HEAD) * sizeof(float));
 
 	return r < 0 ? r : cpu_area_reserve(&cpu->attn_parts, PARTS_BYTES);
 }
@@ -259,7 +258,7 @@ static void finish(const struct call *c, const struct tile *t, const struct stat
 static void scratch_of(const struct call *c, unsigned worker, float **q, float **s, struct state *part,
                        struct state *total)
 {
-	float *p = (float *)c->cpu->attn.p + worker * scratch_floats(MAX_DIM, MAX_DIM);
+	float *p = (float *)c->cpu->attn.p + worker * scratch_floats(KN_MAX_HEAD, KN_MAX_HEAD);
 
 	*q = p;
 	*s = *q + TILE_ROWS * c->q_pad;
@@ -375,7 +374,7 @@ void cpu_attention(struct kn_backend *be, float *out, size_t ld_out, const float
 		          .o_pad = pad16(kv->v_dim) };
 	size_t tiles = 0, work = 0, longest = 0, parts;
 
-	if (kv->k_dim > MAX_DIM || kv->v_dim > MAX_DIM) {
+	if (kv->k_dim > KN_MAX_HEAD || kv->v_dim > KN_MAX_HEAD) {
 		cpu->error = -ENOTSUP;
 		return;
 	}

@@ -37,7 +37,7 @@ static float group_worth(const float *score, size_t n)
 static void close_groups(const struct kn_router *r, const float *score, bool *taken)
 {
 	uint32_t size = r->n_expert / r->n_group;
-	float worth[REF_MAX_EXPERTS];
+	float worth[KN_MAX_EXPERTS];
 
 	for (uint32_t g = 0; g < r->n_group; g++)
 		worth[g] = group_worth(score + g * size, size);
@@ -110,8 +110,8 @@ static void route_rows(void *arg, size_t begin, size_t end, unsigned worker)
 	(void)worker;
 	for (size_t i = begin; i < end; i++) {
 		const float *logits = c->logits + i * r->n_expert;
-		float score[REF_MAX_EXPERTS];
-		bool taken[REF_MAX_EXPERTS] = { false };
+		float score[KN_MAX_EXPERTS];
+		bool taken[KN_MAX_EXPERTS] = { false };
 
 		for (uint32_t e = 0; e < r->n_expert; e++)
 			score[e] = r->kind == KN_ROUTE_SIGMOID ? sigmoid(logits[e]) + (r->bias ? r->bias[e] : 0)
@@ -129,7 +129,7 @@ void cpu_route(struct kn_backend *be, const struct kn_router *router, const floa
 	struct cpu_backend *cpu = (struct cpu_backend *)be;
 	struct route_call call = { router, logits, ret_ids, ret_weights };
 
-	if (router->n_expert > REF_MAX_EXPERTS) {
+	if (router->n_expert > KN_MAX_EXPERTS) {
 		cpu->error = -ENOTSUP;
 		memset(ret_ids, 0, n * router->top_k * sizeof(*ret_ids));
 		memset(ret_weights, 0, n * router->top_k * sizeof(*ret_weights));

@@ -50,6 +50,14 @@ void kn_dequantize(enum kn_dtype dtype, const void *src, float *dst, size_t n);
 /* Round-to-nearest quantization; the K types search scales. */
 void kn_quantize(enum kn_dtype dtype, const float *src, void *dst, size_t n);
 
+/* ---- Limits ----------------------------------------------------------------------------------- */
+
+/* What every backend takes at least; whoever reads a model's sizes refuses more before any operation sees them. */
+enum {
+	KN_MAX_EXPERTS = 1024, /* that a router chooses among */
+	KN_MAX_HEAD = 2048,    /* values of one K or V head, a latent and its rotated part included */
+};
+
 /* ---- Weights ---------------------------------------------------------------------------------- */
 
 /* A weight matrix [rows, cols], one output feature per row: y = x W^T. */

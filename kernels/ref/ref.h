@@ -7,9 +7,7 @@
 #include "kernels.h"
 
 enum {
-	REF_MAX_EXPERTS = 1024, /* most that a router chooses among */
-	REF_CHUNK = 256,        /* values dequantized at a time; a multiple of every block */
-	REF_MAX_HEAD = 2048,    /* most values of one K or V head */
+	REF_CHUNK = 256, /* values dequantized at a time; a multiple of every block */
 };
 
 /* Ordinary memory, for the table's alloc, free, upload, download, sync. */

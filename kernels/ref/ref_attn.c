@@ -40,7 +40,7 @@ void ref_kv_store(struct kn_backend *be, const struct kn_kv *kv, const float *k,
 static double logit(const struct kn_kv *kv, const struct kn_attn *attn, const float *q, const uint32_t *pages,
                     uint32_t t, uint32_t kv_head)
 {
-	float key[REF_MAX_HEAD];
+	float key[KN_MAX_HEAD];
 	double s = 0;
 
 	kn_dequantize(kv->dtype, ref_kv_at(kv, kv->k, kv->k_dim, pages, t, kv_head), key, kv->k_dim);
@@ -57,8 +57,8 @@ static void attend(const struct kn_kv *kv, const struct kn_attn *attn, const flo
 	uint32_t kv_head = head / (attn->n_head / kv->n_kv_head);
 	uint32_t first = attn->window && pos + 1 > attn->window ? pos + 1 - attn->window : 0;
 	double max = attn->sinks ? attn->sinks[head] : -INFINITY;
-	double acc[REF_MAX_HEAD] = { 0 }, sum;
-	float value[REF_MAX_HEAD];
+	double acc[KN_MAX_HEAD] = { 0 }, sum;
+	float value[KN_MAX_HEAD];
 
 	for (uint32_t t = first; t <= pos; t++)
 		max = fmax(max, logit(kv, attn, q, pages, t, kv_head));
@@ -82,7 +82,7 @@ void ref_attention(struct kn_backend *be, float *out, size_t ld_out, const float
                    const struct kn_kv *kv, const struct kn_seq *seqs, size_t n_seqs, const struct kn_attn *attn)
 {
 	(void)be;
-	assert(kv->k_dim <= REF_MAX_HEAD && kv->v_dim <= REF_MAX_HEAD);
+	assert(kv->k_dim <= KN_MAX_HEAD && kv->v_dim <= KN_MAX_HEAD);
 	for (size_t s = 0; s < n_seqs; s++) {
 		for (uint32_t i = 0; i < seqs[s].n_q; i++) {
 			uint32_t pos = seqs[s].kv_len - seqs[s].n_q + i;

@@ -30,7 +30,7 @@ static float group_score(const float *choices, uint32_t size)
 static void close_groups(const struct kn_router *r, float *choices)
 {
 	uint32_t size = r->n_expert / r->n_group;
-	float scores[REF_MAX_EXPERTS];
+	float scores[KN_MAX_EXPERTS];
 
 	for (uint32_t g = 0; g < r->n_group; g++)
 		scores[g] = group_score(choices + g * size, size);
@@ -96,12 +96,12 @@ void ref_route(struct kn_backend *be, const struct kn_router *router, const floa
                float *ret_weights)
 {
 	(void)be;
-	assert(router->n_expert <= REF_MAX_EXPERTS);
+	assert(router->n_expert <= KN_MAX_EXPERTS);
 	for (size_t i = 0; i < n; i++) {
 		const float *row = logits + i * router->n_expert;
 		int32_t *ids = ret_ids + i * router->top_k;
 		float *weights = ret_weights + i * router->top_k;
-		float choices[REF_MAX_EXPERTS];
+		float choices[KN_MAX_EXPERTS];
 		double sum = 0;
 
 		choices_of(router, row, choices);

@@ -76,6 +76,7 @@ static const struct arch archs[] = {
 	        .name = "llama",
 	        .gguf = "llama",
 	        .gguf_rope_interleaved = true,
+	        .gguf_window_all = true, /* Mistral's */
 	        .qkv_bias = BIAS_CONFIG,
 	        .o_bias = BIAS_CONFIG,
 	        .mlp_bias = BIAS_CONFIG,

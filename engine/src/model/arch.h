@@ -97,6 +97,7 @@ struct arch {
 	double rope_theta;          /* default */
 	double rope_theta_local;    /* of windowed layers when it is another one; 0: the same */
 	double partial_rotary;      /* default; 0 means 1 */
+	bool gguf_window_all;       /* GGUF only: a window, where one is written, is for all layers */
 	bool gguf_yarn_exact_ends;  /* YaRN's truncate is false, which GGUF has no key for */
 
 	enum window window;

@@ -183,7 +183,7 @@ static void read_attention(struct cfg *c)
 		hp->qk_norm = eng_weights_find(c->weights, name) != NULL;
 	}
 	hp->rope_interleaved = a->gguf_rope_interleaved;
-	/* GGUF does not store query_pre_attn_scalar; the largest Gemma 3 is the one whose is not head_dim. */
+	/* Files without attention.scale (below): the largest Gemma 3 is the one whose scalar is not head_dim. */
 	if (a->has_query_scalar && hp->n_layer == 62)
 		scalar = (double)hp->n_embd / hp->n_head;
 	if (a->attn == ATTN_MLA) {
@@ -199,7 +199,11 @@ static void read_attention(struct cfg *c)
 		hp->qk_nope = per_head - hp->qk_rope;
 		scalar = per_head;
 	}
-	hp->attn_scale = (float)(1 / sqrt(scalar));
+	hp->attn_scale = (float)get_double(c, "attention.scale", 0);
+	if (c->r == 0 && !(hp->attn_scale >= 0))
+		fail(c, -EINVAL, "attention.scale", "negative");
+	if (hp->attn_scale == 0) /* written by some converters for "the usual one" */
+		hp->attn_scale = (float)(1 / sqrt(scalar));
 	hp->attn_softcap = (float)get_double(c, "attn_logit_softcapping", 0);
 	hp->final_softcap = (float)get_double(c, "final_logit_softcapping", 0);
 	hp->embed_scale = a->embed_scaled ? sqrtf((float)hp->n_embd) : 1;
@@ -225,6 +229,7 @@ static bool read_factors(struct cfg *c, const char *name, uint32_t n, float *ret
 static void read_scaling(struct cfg *c, struct rope_params *p)
 {
 	double attn_factor = get_double(c, "rope.scaling.attn_factor", 0);
+	double yarn_factor = get_double(c, "rope.scaling.yarn_attn_factor", 0);
 	double log_multiplier = get_double(c, "rope.scaling.yarn_log_multiplier", 0);
 
 	p->factor = get_double(c, "rope.scaling.factor", 0);
@@ -237,7 +242,10 @@ static void read_scaling(struct cfg *c, struct rope_params *p)
 	} else if (text_is(c, "rope.scaling.type", "yarn")) {
 		p->kind = ROPE_YARN;
 		p->mscale = p->mscale_all = 10 * log_multiplier; /* stored as 0.1 * mscale_all_dim */
-		if (attn_factor > 0)
+		/* The one is config.json's attention_factor, all of it; the other comes on top of YaRN's own. */
+		if (yarn_factor > 0)
+			p->attn_factor = yarn_factor;
+		else if (attn_factor > 0)
 			p->attn_factor = attn_factor * rope_yarn_mscale(p->factor, 1);
 	}
 	if (p->n_rot > 2 * ROPE_MAX_HALF)
@@ -294,13 +302,15 @@ static void read_rope(struct cfg *c)
 static void read_windows(struct cfg *c)
 {
 	const struct arch *a = c->arch;
-	uint32_t window;
+	bool all = a->window == WINDOW_ALL || a->gguf_window_all;
+	uint32_t window, pattern;
 
-	if (a->window != WINDOW_ALL && a->window != WINDOW_PATTERN)
+	if (!all && a->window != WINDOW_PATTERN)
 		return;
+	pattern = get_u32(c, "attention.sliding_window_pattern", all ? 1 : a->window_pattern, 1, HP_MAX_LAYERS);
 	window = get_u32(c, "attention.sliding_window", 0, 0, INT32_MAX);
 	for (uint32_t i = 0; i < c->hp->n_layer && c->r == 0; i++) {
-		if (a->window == WINDOW_ALL || (i + 1) % a->window_pattern != 0)
+		if (all || (i + 1) % pattern != 0)
 			c->hp->layer[i].window = window;
 	}
 }

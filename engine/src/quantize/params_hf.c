@@ -396,10 +396,10 @@ static int write_local_layers(struct params *p)
 	const json_t *local = json_object_get(json_object_get(p->config, "rope_parameters"), "sliding_attention");
 	int r = 0;
 	double base = opt_double(p, p->config, "rope_local_base_freq", 0.0, &r), scalar;
-	uint32_t pattern = opt_u32(p, p->config, "sliding_window_pattern", 0, &r);
+	uint32_t pattern = opt_u32(p, p->config, "_sliding_window_pattern", 0, &r);
 
 	base = json_is_object(local) ? opt_double(p, local, "rope_theta", base, &r) : base;
-	pattern = opt_u32(p, p->config, "_sliding_window_pattern", pattern, &r);
+	pattern = opt_u32(p, p->config, "sliding_window_pattern", pattern, &r); /* this one wins when loading, too */
 	scalar = opt_double(p, p->config, "query_pre_attn_scalar", 0.0, &r);
 	if (r == 0 && base > 0.0)
 		r = key_f32(p, "rope.freq_base_swa", base);

@@ -7,10 +7,13 @@
  *   bert   WordPiece, spelled the other way round: what begins a word has U+2581 in front, what continues
  *          one has nothing. It is turned back into "##" spelling here, so that ids and pieces read as usual
  *   t5     unigram, with SentencePiece's character map
+ * Our own files also carry the tokenizer.json they were made from (docs/formats/gguf-keys.md): then that is read,
+ * and none of the above.
  * Token types: 1 normal, 2 unknown, 3 control, 4 user-defined, 5 unused, 6 byte. Unknown and control tokens are
  * special added tokens, user-defined ones added tokens that are ordinary text. */
 #include <errno.h>
 #include <math.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -96,6 +99,19 @@ static void word_spelling(struct gguf *g, uint64_t i, const char **text, size_t 
 	*n = g->text.len;
 }
 
+/* What converters write for ids that the model has and the vocabulary does not: "[PAD123]" at 123, unused. No
+ * text makes them, and they make none. */
+static bool is_padding(const struct gguf *g, uint64_t i, const char *text, size_t n)
+{
+	char pad[32];
+	int len;
+
+	if (type_of(g, i) != TYPE_UNUSED)
+		return false;
+	len = snprintf(pad, sizeof(pad), "[PAD%llu]", (unsigned long long)i);
+	return n == (size_t)len && memcmp(text, pad, n) == 0;
+}
+
 static int add_token(void *arg, uint64_t i, const char *text, size_t n)
 {
 	struct gguf *g = arg;
@@ -103,7 +119,7 @@ static int add_token(void *arg, uint64_t i, const char *text, size_t n)
 
 	if (i >= TOK_MAX_IDS)
 		return err_set(g->err, -ERANGE, WHERE ": tokenizer.ggml.tokens: too many");
-	if (n == 0)
+	if (n == 0 || is_padding(g, i, text, n))
 		return 0; /* an id nobody can write */
 	if (!tok_utf8_is_valid(text, n))
 		return err_set(g->err, -EBADMSG, WHERE ": tokenizer.ggml.tokens[%llu]: not UTF-8",
@@ -500,7 +516,7 @@ static int load(struct gguf *g)
 	               (int)(n < 60 ? n : 60), name);
 }
 
-int eng_tokenizer_from_gguf(const struct eng_weights *weights, struct eng_tokenizer **ret_tok, struct err *err)
+static int from_keys(const struct eng_weights *weights, struct eng_tokenizer **ret_tok, struct err *err)
 {
 	struct gguf g = { .w = weights, .tok = tok_new(), .err = err, .bos = -1, .eos = -1, .sep = -1 };
 	int r;
@@ -517,4 +533,17 @@ int eng_tokenizer_from_gguf(const struct eng_weights *weights, struct eng_tokeni
 	}
 	*ret_tok = g.tok;
 	return 0;
+}
+
+int eng_tokenizer_from_gguf(const struct eng_weights *weights, struct eng_tokenizer **ret_tok, struct err *err)
+{
+	static const char key[] = "ocai.tokenizer_json";
+	struct err why = { 0 };
+	const char *text;
+	size_t n;
+	int r = eng_gguf_get_string(weights, key, &text, &n, &why);
+
+	if (r == 0)
+		return eng_tokenizer_parse(key, text, n, ret_tok, err);
+	return r == -ENOENT ? from_keys(weights, ret_tok, err) : err_set(err, r, "%s", err_text(&why));
 }

@@ -7,6 +7,7 @@
 #include "base/buf.h"
 #include "base/cleanup.h"
 #include "base/json.h"
+#include "base/mapfile.h"
 #include "tokenizer/tokenizer.h"
 #include "weights/gguf_write.h"
 #include "weights/weights.h"
@@ -300,6 +301,54 @@ static void unigram_keeps_control_tokens_out_of_texts(void **state)
 	expect_pieces(tok, "axy", 0, "[\u2581a][<unk>]");
 }
 
+/* ---- what our own files add ---- */
+
+static void ids_beyond_the_vocabulary_are_no_text(void **state)
+{
+	static const char *const tokens[] = { "a", "[PAD1]", "[PAD2]", "[PAD9]", NULL }, *const none[] = { NULL };
+	static const int32_t types[] = { NORMAL, NORMAL, UNUSED, UNUSED }, ids[] = { 2, 0, 2 };
+	CLEANUP(base_buf_done) struct base_buf out = BASE_BUF_INIT(1 << 16);
+	CLEANUP(tok_freep) struct eng_tokenizer *tok = NULL;
+	struct eng_gguf_writer *w = new_file("gpt2");
+
+	add_strings(w, "tokenizer.ggml.tokens", tokens);
+	add_strings(w, "tokenizer.ggml.merges", none);
+	assert_int_equal(eng_gguf_add_i32s(w, "tokenizer.ggml.token_type", types, 4), 0);
+	tok = open_file(w);
+	assert_int_equal(eng_tokenizer_find(tok, "[PAD2]", 6), -1);
+	assert_int_equal(eng_tokenizer_find(tok, "[PAD1]", 6), 1); /* a token like any other */
+	assert_int_equal(eng_tokenizer_find(tok, "[PAD9]", 6), 3); /* unused, but not a filler for 3 */
+	assert_int_equal(eng_tokenizer_decode(tok, ids, 3, false, &out), 0);
+	assert_string_equal(base_buf_text(&out), "a");
+}
+
+static struct eng_gguf_writer *with_json(const void *json, size_t len)
+{
+	struct eng_gguf_writer *w = tiny_gpt2("gpt-2");
+
+	assert_int_equal(eng_gguf_add_string(w, "ocai.tokenizer_json", json, len), 0);
+	return w;
+}
+
+static void a_tokenizer_json_inside_is_what_counts(void **state)
+{
+	CLEANUP(base_buf_done) struct base_buf json = BASE_BUF_INIT(1 << 24);
+	CLEANUP(tok_freep) struct eng_tokenizer *direct = NULL, *moved = NULL;
+	CLEANUP(eng_ids_done) struct eng_ids a = { 0 }, b = { 0 };
+	static const char text[] = "Hello  \u4f60\u597d <|im_end|>\n123";
+	struct err err = { 0 };
+
+	assert_int_equal(base_read_file(test_fixture("tokenizers/qwen.json"), &json, NULL), 0);
+	if (eng_tokenizer_parse("qwen.json", base_buf_text(&json), json.len, &direct, &err) < 0)
+		fail_msg("%s", err_text(&err));
+	moved = open_file(with_json(base_buf_text(&json), json.len));
+	assert_int_equal(eng_tokenizer_n_vocab(moved), eng_tokenizer_n_vocab(direct));
+	assert_int_equal(eng_tokenizer_encode(direct, text, strlen(text), ENG_TOK_PARSE_SPECIAL, &a, NULL), 0);
+	assert_int_equal(eng_tokenizer_encode(moved, text, strlen(text), ENG_TOK_PARSE_SPECIAL, &b, NULL), 0);
+	assert_int_equal(a.n, b.n);
+	assert_memory_equal(a.ids, b.ids, a.n * sizeof(*a.ids));
+}
+
 /* ---- errors ---- */
 
 static void expect_refused(struct eng_gguf_writer *w, int code, const char *word)
@@ -347,6 +396,8 @@ static void what_cannot_be_right_is_refused_by_name(void **state)
 	w = tiny_gpt2("gpt-2");
 	assert_int_equal(eng_gguf_add_u32(w, "tokenizer.ggml.bos_token_id", 99), 0);
 	expect_refused(w, -ERANGE, "bos_token_id");
+	expect_refused(with_json("{]", 2), -EBADMSG, "ocai.tokenizer_json");
+	expect_refused(with_json("{}", 2), -ENOENT, "ocai.tokenizer_json");
 }
 
 int main(void)
@@ -358,6 +409,8 @@ int main(void)
 		cmocka_unit_test(sentencepiece_merges_by_score),
 		cmocka_unit_test(wordpiece_spelling_is_turned_round),
 		cmocka_unit_test(unigram_keeps_control_tokens_out_of_texts),
+		cmocka_unit_test(ids_beyond_the_vocabulary_are_no_text),
+		cmocka_unit_test(a_tokenizer_json_inside_is_what_counts),
 		cmocka_unit_test(what_cannot_be_right_is_refused_by_name),
 	};
 
