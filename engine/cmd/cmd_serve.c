@@ -151,6 +151,21 @@ static int serve(const struct serve *o, struct eng_engine *engine, const sigset_
 	return r;
 }
 
+static double mib(uint64_t bytes)
+{
+	return (double)bytes / 0x1p20;
+}
+
+static void log_plan(void *arg, const struct eng_memory_plan *p)
+{
+	(void)arg;
+	base_log(BASE_LOG_INFO,
+	         "memory: weights %.1f MiB mapped and %.1f MiB beside them, K/V %.1f MiB (%u pages of %u tokens), "
+	         "activations %.1f MiB; context %u, %u requests together",
+	         mib(p->mapped_bytes), mib(p->own_bytes), mib(p->kv_bytes), p->kv_pages, p->page_tokens,
+	         mib(p->activation_bytes), p->n_ctx, p->max_running);
+}
+
 static int open_and_serve(const struct serve *o, const sigset_t *signals, struct err *err)
 {
 	const struct eng_info *info;
@@ -163,6 +178,7 @@ static int open_and_serve(const struct serve *o, const sigset_t *signals, struct
 	options.max_running = o->max_running;
 	options.max_queued = o->max_queued;
 	options.kv_bytes = o->kv_bytes;
+	options.on_plan = log_plan;
 	r = eng_engine_open(&options, &engine, err);
 	if (r < 0)
 		return r;

@@ -19,6 +19,17 @@
 
 struct eng_engine;
 
+/* Where memory goes, known once weights are in place and before anything else is taken. Nothing grows afterwards
+ * but what requests themselves hold. */
+struct eng_memory_plan {
+	uint64_t mapped_bytes; /* weights that stay in their files */
+	uint64_t own_bytes;    /* weights repacked or converted beside them */
+	uint64_t kv_bytes;
+	uint32_t kv_pages, page_tokens;
+	uint64_t activation_bytes; /* of the largest step */
+	uint32_t n_ctx, max_running;
+};
+
 struct eng_options {
 	const char *model_path;   /* Hugging Face folder or .gguf; NULL: the embedded default model */
 	const char *random_shape; /* benchmarks: "qwen3-0.6b" instead of a path */
@@ -36,6 +47,9 @@ struct eng_options {
 	uint32_t max_running; /* 0: 8 */
 	uint32_t max_queued;  /* 0: 256 */
 	uint64_t kv_bytes;    /* budget for the K/V pool; 0: enough for max_running * n_ctx, at most 1 GiB */
+	/* Told the plan before K/V and activations are taken; NULL: nobody. */
+	void (*on_plan)(void *arg, const struct eng_memory_plan *plan);
+	void *plan_arg;
 };
 
 int eng_engine_open(const struct eng_options *options, struct eng_engine **ret_engine, struct err *err);

@@ -1,7 +1,8 @@
 /* The facade behind engine.h: one model, its tokenizer and template, one runner, one scheduler.
  *
  * Memory is planned when the engine opens: weights, K/V pages within the budget, activations for the
- * largest step; the plan goes to the debug log. Nothing grows afterwards but what requests hold. */
+ * largest step. Whoever opens it is told the plan first (eng_options.on_plan). Nothing grows afterwards but what
+ * requests hold. */
 #include "engine.h"
 
 #include <errno.h>
@@ -9,7 +10,6 @@
 #include <string.h>
 #include <sys/stat.h>
 
-#include "base/log.h"
 #include "engine_internal.h"
 #include "weights/weights.h"
 
@@ -172,18 +172,21 @@ static int plan_pages(const struct eng_engine *e, const struct eng_options *o, u
 	return 0;
 }
 
-static void log_plan(const struct eng_engine *e, const struct eng_runner_config *config, uint32_t n_ctx,
-                     uint32_t max_running)
+static void tell_plan(const struct eng_engine *e, const struct eng_options *o, const struct eng_runner_config *config,
+                      uint32_t max_running)
 {
 	const struct eng_model_info *m = eng_model_info(e->model);
-	uint64_t kv = page_bytes(e, *config) * config->n_pages, all = eng_runner_bytes(e->model, config);
+	struct eng_memory_plan plan = { .mapped_bytes = m->mapped_bytes,
+		                        .own_bytes = m->own_bytes,
+		                        .kv_bytes = page_bytes(e, *config) * config->n_pages,
+		                        .kv_pages = config->n_pages,
+		                        .page_tokens = config->page_tokens,
+		                        .n_ctx = config->n_ctx,
+		                        .max_running = max_running };
 
-	base_log(BASE_LOG_DEBUG,
-	         "memory plan: weights %.1f MiB read per token, K/V %.1f MiB (%u pages of %u tokens), activations %.1f "
-	         "MiB; "
-	         "context %u, %u running",
-	         (double)m->weight_bytes / 0x1p20, (double)kv / 0x1p20, config->n_pages, config->page_tokens,
-	         (double)(all - kv) / 0x1p20, n_ctx, max_running);
+	plan.activation_bytes = eng_runner_bytes(e->model, config) - plan.kv_bytes;
+	if (o->on_plan)
+		o->on_plan(o->plan_arg, &plan);
 }
 
 static int exec_step(void *ctx, const struct eng_step_seq *seqs, size_t n_seqs, const float **ret_rows, struct err *err)
@@ -216,7 +219,7 @@ static int start(struct eng_engine *e, const struct eng_options *o, struct err *
 	r = plan_pages(e, o, n_ctx, max_running, &config, err);
 	if (r < 0)
 		return r;
-	log_plan(e, &config, n_ctx, max_running);
+	tell_plan(e, o, &config, max_running);
 	r = eng_runner_new(e->model, &config, &e->runner, err);
 	if (r < 0)
 		return r;

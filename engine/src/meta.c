@@ -343,11 +343,17 @@ static int gguf_templates(const struct eng_weights *w, struct eng_meta *meta, st
 /* Files of weights alone say so: ids go in and out, text does not. */
 static bool is_without_vocabulary(const struct eng_weights *w)
 {
+	static const char *const names[] = { "none", "no_vocab" };
 	const char *kind;
 	size_t len;
 
-	return eng_gguf_get_string(w, "tokenizer.ggml.model", &kind, &len, NULL) == 0 && len == 4 &&
-	       memcmp(kind, "none", 4) == 0;
+	if (eng_gguf_get_string(w, "tokenizer.ggml.model", &kind, &len, NULL) < 0)
+		return false;
+	for (size_t i = 0; i < sizeof(names) / sizeof(names[0]); i++) {
+		if (strlen(names[i]) == len && memcmp(kind, names[i], len) == 0)
+			return true;
+	}
+	return false;
 }
 
 static int load_gguf(const struct eng_weights *w, struct eng_meta *meta, struct err *err)

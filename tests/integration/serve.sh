@@ -28,6 +28,11 @@ start --socket "$work/sock"
 [ "$(stat -c %a "$work/sock")" = 600 ] || fail "mode of the socket"
 echo "ok ready on TCP and unix socket"
 
+memory='memory: weights [0-9.]+ MiB mapped and [0-9.]+ MiB beside them, K/V [0-9.]+ MiB \([0-9]+ pages of [0-9]+ tokens\), activations'
+[ "$(grep -cE "$memory" "$work/log")" = 1 ] || fail "no memory plan was printed"
+grep -nE "$memory|serving" "$work/log" | head -n 1 | grep -q memory: || fail "the memory plan came late"
+echo "ok the memory plan is printed first"
+
 "$engine" serve --model "$model" --port "$(cat "$work/port")" 2>"$work/log2" && fail "two servers on one port"
 grep -q 'Address already in use' "$work/log2" || fail "no reason given for the port"
 echo "ok a port in use is refused with the reason"

@@ -1,7 +1,8 @@
 #!/bin/bash
 # Who may include whom: base <- kernels <- engine, base <- agent; across components only include/*.h. An include in
 # quotes is looked up as the build would, and must lie in the component itself or in the include/ of one below it.
-# Within the engine, http/ and cmd/ use the library by engine.h only.
+# Within the engine, http/ and cmd/ use the library by engine.h only; the commands of the assistant use the headers of
+# its rooms.
 set -u
 . tests/tools/sources.sh
 status=0
@@ -13,7 +14,7 @@ complain() {
 
 # The component's own folders that hold headers, and the components below it.
 declare -A own=([base]='base/src' [kernels]='kernels' [engine/src]='engine/src' [engine/http]='engine/http'
-	[engine/cmd]='engine/cmd engine/http' [agent/src]='agent/src' [agent/cmd]='agent/cmd')
+	[engine/cmd]='engine/cmd engine/http' [agent/src]='agent/src' [agent/cmd]='agent/cmd agent/src')
 declare -A below=([base]='base' [kernels]='base kernels' [engine]='base kernels engine' [agent]='base agent' [imgtools]='base imgtools')
 
 lookup() { # FILE INCLUDE ROOM COMPONENT: prints where it is found among what is allowed

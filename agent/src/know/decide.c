@@ -95,7 +95,7 @@ static enum ag_know_risk allowed_risk(const struct ag_know *k, const struct know
 {
 	enum ag_know_risk risk = AG_KNOW_READ;
 
-	if (!q->n || q->best[0].score < 0.35f)
+	if (!q->n || q->best[0].score < 0.55f)
 		return know_asks_only(question) ? AG_KNOW_READ : AG_KNOW_CHANGE;
 	for (size_t i = 0; i < q->n && q->best[i].score >= q->best[0].score - BEHIND; i++)
 		if (k->tasks[q->best[i].task].risk > risk)
@@ -175,6 +175,24 @@ static bool repair(const struct ag_know *k, const struct know_query *q, const st
 	return ok;
 }
 
+/* A question that only asks, and no task fits well: the nearest task that only reads, if it is near at all. */
+static void only_look(const struct ag_know *k, const struct know_query *q, struct ag_know_answer *a)
+{
+	static const char reason[] = "the question only asks, and the command changes something";
+	struct ag_know_match m;
+
+	set_answer(a, AG_KNOW_WARN, "", reason);
+	for (size_t i = 0; i < q->n && q->best[i].score >= q->best[0].score - BEHIND; i++) {
+		if (k->tasks[q->best[i].task].risk != AG_KNOW_READ || know_query_result(k, q, i, &m) < 0)
+			continue;
+		if (m.n_unfilled == 0)
+			take_catalogue(&m, AG_KNOW_PREFER_CATALOGUE, reason, a);
+		ag_know_match_done(&m);
+		if (a->from_catalogue)
+			return;
+	}
+}
+
 static void decide(const struct ag_know *k, const char *question, const char *command, const struct know_query *q,
                    const struct ag_know_match *top, struct ag_know_answer *a)
 {
@@ -194,6 +212,10 @@ static void decide(const struct ag_know *k, const char *question, const char *co
 			set_answer(a, AG_KNOW_WARN, "", "the question only asks, and the command changes something");
 		else
 			take_model(k, top, &o, command, a);
+		return;
+	}
+	if (o.risk > AG_KNOW_READ && allowed_risk(k, q, question) == AG_KNOW_READ && top->risk > AG_KNOW_READ) {
+		only_look(k, q, a);
 		return;
 	}
 	if (!top->n_unfilled && know_same_command(top->command, command)) {

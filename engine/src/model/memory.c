@@ -34,6 +34,7 @@ void *model_host_alloc(struct eng_model *m, size_t bytes)
 		free(p);
 		return NULL;
 	}
+	m->info.own_bytes += bytes;
 	return p;
 }
 
@@ -49,6 +50,7 @@ float *model_upload(struct eng_model *m, const float *values, size_t n)
 		return NULL;
 	}
 	ops->upload(m->backend, p, values, n * sizeof(*p));
+	m->info.own_bytes += n * sizeof(*p);
 	return p;
 }
 
@@ -65,6 +67,7 @@ int model_mat(struct eng_model *m, const char *name, struct kn_mat *mat, struct 
 		m->backend->ops->mat_done(m->backend, mat);
 		return err_set(err, r, "%s: no memory", name);
 	}
+	m->info.own_bytes += mat->packed_bytes;
 	return 0;
 }
 

@@ -145,6 +145,7 @@ int eng_model_open(const char *path, struct kn_backend *backend, struct eng_mode
 	r = r < 0 ? r : model_finish(m, err);
 	if (r < 0)
 		return r;
+	m->info.mapped_bytes = eng_weights_bytes(m->weights);
 	*ret_model = m;
 	m = NULL; /* now the caller's */
 	return 0;

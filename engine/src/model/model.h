@@ -25,6 +25,8 @@ struct eng_model_info {
 	uint64_t n_params;     /* weights stored */
 	uint64_t weight_bytes; /* bytes read per decoded token: all weights but the embedding table when it is
 	                        * not also the output matrix */
+	uint64_t mapped_bytes; /* the files that stay mapped */
+	uint64_t own_bytes;    /* what loading took beside them: repacked, converted or made */
 	uint64_t kv_bytes_per_token;
 	enum { ENG_POOL_NONE, ENG_POOL_LAST, ENG_POOL_MEAN, ENG_POOL_CLS } pooling;
 };

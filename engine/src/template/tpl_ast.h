@@ -166,6 +166,9 @@ int eng_tpl_parse_filter(struct tpl_parser *p, struct tpl_node *input, struct tp
 int eng_tpl_parse_filter_chain(struct tpl_parser *p, struct tpl_node *input, struct tpl_node **ret);
 int eng_tpl_parse_postfix(struct tpl_parser *p, struct tpl_node *node, struct tpl_node **ret);
 int eng_tpl_parse_primary(struct tpl_parser *p, struct tpl_node **ret);
+int eng_tpl_parse_name(struct tpl_parser *p, struct tpl_node **ret);
+int eng_tpl_parse_call(struct tpl_parser *p, struct tpl_node *callee, struct tpl_node **ret);
+int eng_tpl_parse_test(struct tpl_parser *p, struct tpl_node *input, struct tpl_node **ret);
 
 /* Shared by the statement and expression parsers. */
 int eng_tpl_syntax_error(struct tpl_parser *p, const char *fmt, ...) __attribute__((format(printf, 2, 3)));

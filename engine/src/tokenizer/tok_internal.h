@@ -401,6 +401,13 @@ int tok_add_regex_split(struct eng_tokenizer *tok, const char *where, const char
 int tok_finish(struct eng_tokenizer *tok, const char *where, struct err *err);
 /* What decoding starts from for an id, or NULL. */
 const char *tok_decode_piece(const struct eng_tokenizer *tok, int32_t id, size_t *ret_n);
+/* What decoding a text and the bytes of one token share (token_bytes.c). */
+/* A token of which every character stands for a byte is those bytes; any other is taken as it is spelled. */
+void tok_undo_byte_level(const char *p, size_t n, struct base_buf *out);
+/* The byte of "<0xNN>", or -1. */
+int tok_byte_of_spelling(const char *p, size_t n);
+/* Every occurrence in buf. */
+int tok_replace_all(struct base_buf *buf, const char *from, size_t from_n, const char *to, size_t to_n);
 
 /* ---- bulk.c: the two large members of tokenizer.json ----------------------------------------- */
 

@@ -21,6 +21,18 @@ int tok_load_text(struct tok_loader *ld, const json_t *obj, const char *where, c
                   size_t *ret_n);
 int tok_load_bool(struct tok_loader *ld, const json_t *obj, const char *where, const char *key, bool otherwise,
                   bool *ret);
+
+/* One kind of component, and what reads it; a table ends with a NULL type. */
+struct tok_component {
+	const char *type;
+	int (*load)(struct tok_loader *ld, const json_t *obj, const char *where);
+};
+
+extern const struct tok_component tok_postprocessors[];
+
+/* Each object of the array `key`, by its type. */
+int tok_load_sequence(struct tok_loader *ld, const json_t *obj, const char *where, const char *key,
+                      const struct tok_component *table);
 /* normalizer, pre_tokenizer, decoder, post_processor of the document's root. */
 int tok_load_components(struct tok_loader *ld, const json_t *root);
 
