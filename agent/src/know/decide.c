@@ -122,6 +122,9 @@ static const char *objection(const struct ag_know *k, const struct know_query *q
 
 	if (o->risk > allowed_risk(k, q, question))
 		return "the command changes more than the question asks for";
+	/* Never from looking to changing, unless the question is one of the catalogue's own. */
+	if (top->risk > o->risk && top->certainty != AG_KNOW_CERTAIN)
+		return NULL;
 	if (o->task < 0)
 		return complete && top->score >= UNKNOWN_COMMAND ? "the catalogue has another command for this" : NULL;
 	if (!values_are_asked(k, q, o))

@@ -10,6 +10,7 @@
 #include <string.h>
 
 static const float SHARE_ALIGN = 0.75f; /* the rest is the index's score */
+static const float LEFTOVER = 0.15f;
 static const float CERTAIN = 0.88f, CERTAIN_MARGIN = 0.06f, LIKELY = 0.55f;
 
 static int compare_scored(const void *a, const void *b)
@@ -62,6 +63,9 @@ void know_query(const struct ag_know *k, const char *question, struct know_query
 		s->task = tasks[i];
 		know_align(k, &k->tasks[tasks[i]], q->tokens, q->n_tokens, &s->a);
 		s->score = SHARE_ALIGN * s->a.score + (1 - SHARE_ALIGN) * scores[i];
+		/* A path or a port that the task has no use for: the question means something else. */
+		if (s->a.leftover_value)
+			s->score = s->score > LEFTOVER ? s->score - LEFTOVER : 0;
 	}
 	qsort(q->best, q->n, sizeof(q->best[0]), compare_scored);
 }

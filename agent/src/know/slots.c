@@ -420,7 +420,7 @@ static bool is_familiar(const char *s, size_t len)
 /* "turned", "anything", "without": grammar rather than a name, unless a digit or a dash says otherwise. */
 static bool looks_like_grammar(const struct token *t)
 {
-	static const char *const endings = "ing ed ly out";
+	static const char *const endings = "ing ed ly out ady side fter fore tead body thing";
 
 	if (t->len < 4 || is_familiar(t->text, t->len))
 		return false;
@@ -560,6 +560,19 @@ static float single_cost(const struct ag_know *k, int kind, const struct token *
 	return -1;
 }
 
+/* Several words as one command line: each that ordinary sentences use makes it less likely. */
+static float command_cost(const struct token *tokens, size_t n)
+{
+	float cost = 0.6f + 0.6f * (float)n;
+
+	if (!is_name(tokens[0].text, tokens[0].len) && tokens[0].text[0] != '/')
+		return -1;
+	for (size_t i = 0; i < n; i++)
+		cost += (tokens[i].word && !tokens[i].is_near) || looks_like_grammar(&tokens[i]) ? (i ? 0.7f : 1.5f)
+		                                                                                 : 0;
+	return cost;
+}
+
 float know_slot_cost(const struct ag_know *k, int kind, const struct token *tokens, size_t n)
 {
 	char scratch[64];
@@ -582,7 +595,7 @@ float know_slot_cost(const struct ag_know *k, int kind, const struct token *toke
 			if (tokens[i].is_cjk || know_is_filler(tokens[i].text, tokens[i].len) ||
 			    all_of(tokens[i].text, tokens[i].len, "@:="))
 				return -1;
-		return is_name(tokens[0].text, tokens[0].len) || tokens[0].text[0] == '/' ? 0.6f + 0.6f * (float)n : -1;
+		return command_cost(tokens, n);
 	default:
 		return -1;
 	}
