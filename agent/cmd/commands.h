@@ -1,8 +1,19 @@
-/* The subcommands of ocai: one file each, with its option table. */
-#ifndef OCAI_COMMANDS_H
-#define OCAI_COMMANDS_H
+/* The subcommands of ocai: each is one file cmd_NAME.c with its option table and its function. */
+#ifndef AGENT_COMMANDS_H
+#define AGENT_COMMANDS_H
 
 #include "base/options.h"
+
+extern const struct opt_program ocai_program; /* ocai.c */
+
+extern const struct opt ask_opts[], cmd_opts[], chat_opts[], code_opts[], history_opts[], config_opts[];
+
+int cmd_ask(int argc, char **argv);
+int cmd_cmd(int argc, char **argv);
+int cmd_chat(int argc, char **argv);
+int cmd_code(int argc, char **argv);
+int cmd_history(int argc, char **argv);
+int cmd_config(int argc, char **argv);
 
 extern const struct opt sys_opts[];
 int cmd_sys(int argc, char **argv);

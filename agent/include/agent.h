@@ -17,7 +17,8 @@
 struct ag_backend; /* one connection, one thread */
 
 /* url: "http://host:port" or "https://..." (with or without "/v1" at the end), or "unix:/path/of/socket".
- * api_key_file: its first line is sent as a bearer token; NULL for none. timeout_ms: the longest silence. */
+ * api_key_file: its first line is sent as a bearer token; NULL for none; readable by others: -EPERM. timeout_ms: the
+ * longest silence. */
 int ag_backend_open(const char *url, const char *api_key_file, uint32_t timeout_ms, struct ag_backend **ret_backend,
                     struct err *err);
 void ag_backend_close(struct ag_backend *b);
@@ -29,6 +30,17 @@ int ag_backend_model(struct ag_backend *b, struct base_buf *ret_id, struct err *
 /* Greedy answer to the messages, appended. */
 int ag_backend_ask(struct ag_backend *b, const char *model, const json_t *messages, uint32_t max_tokens,
                    struct base_buf *ret_answer, struct err *err);
+
+/* A piece of an answer: whole UTF-8 characters, not NUL-terminated. Non-zero stops the answer. */
+typedef int (*ag_text_fn)(void *arg, const char *text, size_t len);
+/* The same, streamed. -ECANCELED when on_text or the cancel function stopped it, -EPIPE when it broke off: what came
+ * before was handed over. A server that does not stream gives it in one piece. */
+int ag_backend_stream(struct ag_backend *b, const char *model, const json_t *messages, uint32_t max_tokens,
+                      ag_text_fn on_text, void *arg, struct err *err);
+/* Asked several times a second while a request runs; non-zero ends it with -ECANCELED. NULL: never. */
+void ag_backend_set_cancel(struct ag_backend *b, int (*cancel)(void *arg), void *arg);
+/* The context of the model that ag_backend_model() found; 0 when the server did not say. */
+uint32_t ag_backend_context_tokens(const struct ag_backend *b);
 
 /* ---- The engine of this user ----------------------------------------------------------------------- */
 

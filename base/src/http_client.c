@@ -21,6 +21,7 @@ enum {
 	DEFAULT_CONNECT_TIMEOUT_MS = 3000,
 	DEFAULT_MAX_RESPONSE = 64 << 20,
 	MAX_POLL_MS = 1000,
+	CANCEL_POLL_MS = 50, /* how soon a cancelled transfer ends */
 };
 
 struct base_http {
@@ -191,13 +192,13 @@ static uint64_t bytes_moved(const struct transfer *t)
 }
 
 /* Drives the transfer to its end. Returns 1 with libcurl's verdict, or a negative errno. */
-static int drive(struct base_http *http, const struct transfer *t, CURLcode *ret_result)
+static int drive(struct base_http *http, struct transfer *t, CURLcode *ret_result)
 {
 	int64_t quiet_since = now_ms();
 	uint64_t seen = 0;
 
 	for (;;) {
-		int running = 0, n_left = 0, poll_ms = MAX_POLL_MS;
+		int running = 0, n_left = 0, poll_ms = t->req->is_canceled ? CANCEL_POLL_MS : MAX_POLL_MS;
 		CURLMsg *msg;
 
 		if (curl_multi_perform(http->multi, &running) != CURLM_OK)
@@ -207,6 +208,10 @@ static int drive(struct base_http *http, const struct transfer *t, CURLcode *ret
 				*ret_result = msg->data.result;
 				return 1;
 			}
+		}
+		if (t->req->is_canceled && t->req->is_canceled(t->req->is_canceled_arg) != 0) {
+			t->canceled = true;
+			return -ECANCELED;
 		}
 		if (t->req->idle_timeout_ms) {
 			int64_t now = now_ms(), left;
@@ -285,6 +290,8 @@ int base_http_request(struct base_http *http, const struct base_http_request *re
 		if (r == -ETIMEDOUT)
 			(void)err_set(err, r, "%s %s: nothing came for %u ms", req->method, req->url,
 			              (unsigned)req->idle_timeout_ms);
+		else if (r == -ECANCELED)
+			(void)err_set(err, r, "%s %s: canceled", req->method, req->url);
 		else if (r < 0)
 			(void)err_set(err, r, "%s %s: out of memory", req->method, req->url);
 		else

@@ -26,6 +26,10 @@ struct base_http_request {
 	size_t max_response_bytes;   /* ceiling for `response`; 0: 64 MiB */
 	base_http_body_fn on_body;   /* set: streamed, `response` stays empty for 2xx answers */
 	void *on_body_arg;
+	/* Asked several times a second, also while the server is silent; non-zero stops the transfer like a
+	 * non-zero on_body. NULL: never. */
+	int (*is_canceled)(void *arg);
+	void *is_canceled_arg;
 };
 
 struct base_http_response {

@@ -1,0 +1,112 @@
+/* A scripted HTTP server in this process: one connection after the other, each with the next answer. */
+#ifndef FAKE_SERVER_H
+#define FAKE_SERVER_H
+
+#include <arpa/inet.h>
+#include <pthread.h>
+#include <stdatomic.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include "test.h"
+
+enum { FAKE_MAX = 16, FAKE_REQUEST = 64 << 10 };
+
+/* In an answer, a byte \1 is a pause of 20 ms, \2 waits until the client has gone. */
+struct fake_server {
+	int listener;
+	unsigned port;
+	char url[64];
+	pthread_t thread;
+	const char *const *answers; /* NULL ends */
+	char requests[FAKE_MAX][FAKE_REQUEST];
+	atomic_int n_requests;
+};
+
+#define FAKE_JSON(status, body) \
+	"HTTP/1.1 " status "\r\nContent-Type: application/json\r\nConnection: close\r\n\r\n" body
+#define FAKE_SSE(body) "HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nConnection: close\r\n\r\n" body
+#define FAKE_DELTA(text) "data: {\"choices\":[{\"delta\":{\"content\":\"" text "\"}}]}\n\n"
+#define FAKE_DONE "data: [DONE]\n\n"
+#define FAKE_MODELS FAKE_JSON("200 OK", "{\"data\":[{\"id\":\"big\",\"max_model_len\":2048}]}")
+
+static inline void fake_read(int fd, char *buf, size_t size)
+{
+	size_t n = 0, want;
+	const char *body, *length;
+	ssize_t got;
+
+	while (n + 1 < size && (got = read(fd, buf + n, size - 1 - n)) > 0) {
+		n += (size_t)got;
+		buf[n] = '\0';
+		body = strstr(buf, "\r\n\r\n");
+		if (!body)
+			continue;
+		length = strcasestr(buf, "content-length:");
+		want = length ? strtoul(length + 15, NULL, 10) : 0;
+		if (n >= (size_t)(body + 4 - buf) + want)
+			break;
+	}
+}
+
+static inline void fake_write(int fd, const char *answer)
+{
+	char drop[64];
+
+	while (*answer) {
+		size_t n = strcspn(answer, "\1\2");
+
+		if (n && send(fd, answer, n, MSG_NOSIGNAL) < 0)
+			return;
+		answer += n;
+		if (*answer == '\1')
+			(void)usleep(20000);
+		else if (*answer == '\2')
+			while (read(fd, drop, sizeof(drop)) > 0)
+				;
+		answer += *answer != '\0';
+	}
+}
+
+static inline void *fake_main(void *arg)
+{
+	struct fake_server *s = arg;
+
+	for (int i = 0; s->answers[i] && i < FAKE_MAX; i++) {
+		int fd = accept(s->listener, NULL, NULL);
+
+		if (fd < 0)
+			break;
+		fake_read(fd, s->requests[i], sizeof(s->requests[i]));
+		atomic_fetch_add(&s->n_requests, 1);
+		fake_write(fd, s->answers[i]);
+		(void)close(fd);
+	}
+	return NULL;
+}
+
+static inline void fake_start(struct fake_server *s, const char *const *answers)
+{
+	struct sockaddr_in in = { .sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK) };
+	socklen_t len = sizeof(in);
+
+	memset(s, 0, sizeof(*s));
+	s->answers = answers;
+	s->listener = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+	assert_true(s->listener >= 0);
+	assert_int_equal(bind(s->listener, (struct sockaddr *)&in, sizeof(in)), 0);
+	assert_int_equal(getsockname(s->listener, (struct sockaddr *)&in, &len), 0);
+	assert_int_equal(listen(s->listener, 8), 0);
+	s->port = ntohs(in.sin_port);
+	(void)snprintf(s->url, sizeof(s->url), "http://127.0.0.1:%u", s->port);
+	assert_int_equal(pthread_create(&s->thread, NULL, fake_main, s), 0);
+}
+
+static inline void fake_stop(struct fake_server *s)
+{
+	(void)shutdown(s->listener, SHUT_RDWR);
+	(void)pthread_join(s->thread, NULL);
+	(void)close(s->listener);
+}
+
+#endif
