@@ -7,3 +7,7 @@ ocai_SRCS := $(wildcard agent/cmd/*.c)
 ocai_LIBS := agent base
 
 $(B)/obj/agent/src/%.o: CPPFLAGS += -Iagent/src
+$(B)/obj/agent/cmd/%.o: CPPFLAGS += -Iagent/src
+$(B)/obj/tests/%.o: CPPFLAGS += -Iagent/src
+# Manual pages and package documents are compressed.
+PKGS += zlib

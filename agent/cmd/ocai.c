@@ -11,6 +11,7 @@
 #include "base/config.h"
 #include "base/json.h"
 #include "base/options.h"
+#include "commands.h"
 
 enum { MAX_QUESTION = 32000, MAX_ANSWER = 1 << 20, MAX_OUTPUT = 64 << 10 };
 
@@ -53,7 +54,10 @@ static const struct base_config_key keys[] = {
 static int cmd_main(int argc, char **argv);
 
 static const struct opt_command commands[] = {
-	{ "cmd", "[OPTION]... QUESTION...", "suggest one command (and run nothing)", cmd_opts, cmd_main }, { 0 }
+	{ "cmd", "[OPTION]... QUESTION...", "suggest one command (and run nothing)", cmd_opts, cmd_main },
+	{ "kb", "[OPTION]... add WHAT... | list | rm WHAT... | search QUESTION... | update",
+	  "documents that answers may cite", kb_opts, cmd_kb },
+	{ 0 }
 };
 
 static const struct opt_program program = {
