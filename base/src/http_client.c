@@ -76,8 +76,9 @@ static size_t on_header(char *data, size_t size, size_t n, void *arg)
 {
 	struct transfer *t = arg;
 
-	(void)data;
 	t->n_bytes += size * n;
+	if (t->req->on_header)
+		t->req->on_header(t->req->on_header_arg, data, size * n);
 	return size * n;
 }
 
@@ -208,6 +209,8 @@ static int drive(struct base_http *http, const struct transfer *t, CURLcode *ret
 				return 1;
 			}
 		}
+		if (t->req->cancel && *t->req->cancel)
+			return -ECANCELED;
 		if (t->req->idle_timeout_ms) {
 			int64_t now = now_ms(), left;
 
@@ -285,6 +288,8 @@ int base_http_request(struct base_http *http, const struct base_http_request *re
 		if (r == -ETIMEDOUT)
 			(void)err_set(err, r, "%s %s: nothing came for %u ms", req->method, req->url,
 			              (unsigned)req->idle_timeout_ms);
+		else if (r == -ECANCELED)
+			(void)err_set(err, r, "%s %s: cancelled", req->method, req->url);
 		else if (r < 0)
 			(void)err_set(err, r, "%s %s: out of memory", req->method, req->url);
 		else

@@ -2,6 +2,7 @@
 #ifndef BASE_HTTP_CLIENT_H
 #define BASE_HTTP_CLIENT_H
 
+#include <signal.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -13,6 +14,9 @@ struct base_http; /* keeps its connection alive between requests; one thread */
 /* Called for each piece of the body as it arrives; a non-zero return stops the transfer, and
  * base_http_request() then returns -ECANCELED. */
 typedef int (*base_http_body_fn)(void *arg, const char *data, size_t len);
+
+/* Called for each header line of the answer, "Name: value\r\n", not NUL-terminated. */
+typedef void (*base_http_header_fn)(void *arg, const char *line, size_t len);
 
 struct base_http_request {
 	const char *method;         /* "GET", "POST" */
@@ -26,6 +30,9 @@ struct base_http_request {
 	size_t max_response_bytes;   /* ceiling for `response`; 0: 64 MiB */
 	base_http_body_fn on_body;   /* set: streamed, `response` stays empty for 2xx answers */
 	void *on_body_arg;
+	base_http_header_fn on_header; /* or NULL */
+	void *on_header_arg;
+	const volatile sig_atomic_t *cancel; /* non-zero ends the request within a second: -ECANCELED; or NULL */
 };
 
 struct base_http_response {
