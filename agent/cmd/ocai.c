@@ -57,6 +57,8 @@ static const struct opt_command commands[] = {
 	{ "cmd", "[OPTION]... QUESTION...", "suggest one command (and run nothing)", cmd_opts, cmd_main },
 	{ "kb", "[OPTION]... add WHAT... | list | rm WHAT... | search QUESTION... | update",
 	  "documents that answers may cite", kb_opts, cmd_kb },
+	{ "mcp", "[OPTION]... serve | list [SERVER] | call SERVER TOOL [JSON]",
+	  "offer tools to other programs, use theirs", mcp_opts, cmd_mcp },
 	{ 0 }
 };
 
