@@ -31,18 +31,17 @@ static int send_json(struct ag_mcp_client *c, json_t *message, int64_t deadline,
 	return c->transport->send(c->transport, base_buf_text(&out), out.len, deadline, err);
 }
 
-/* A request of the server's own. */
-static int answer_server(struct ag_mcp_client *c, const json_t *m, int64_t deadline, struct err *err)
+json_t *ag_mcp_answer_to(const json_t *m)
 {
 	const json_t *id = json_object_get(m, "id");
 	const char *method = json_string_value(json_object_get(m, "method"));
 
+	if (!method || !id)
+		return NULL;
 	if (strcmp(method, "ping") == 0)
-		return send_json(c, json_pack("{s:s, s:O, s:{}}", "jsonrpc", "2.0", "id", id, "result"), deadline, err);
-	return send_json(c,
-	                 json_pack("{s:s, s:O, s:{s:i, s:s}}", "jsonrpc", "2.0", "id", id, "error", "code", -32601,
-	                           "message", "not offered by this client"),
-	                 deadline, err);
+		return json_pack("{s:s, s:O, s:{}}", "jsonrpc", "2.0", "id", id, "result");
+	return json_pack("{s:s, s:O, s:{s:i, s:s}}", "jsonrpc", "2.0", "id", id, "error", "code", -32601, "message",
+	                 "not offered by this client");
 }
 
 /* 1 when m is the answer to id: *ret_result is set, or the error's words are. */
@@ -82,7 +81,7 @@ static int look_at(struct ag_mcp_client *c, const json_t *m, json_int_t id, int6
 		return err_set(err, -EBADMSG, "%s: not a JSON-RPC message", c->config->name);
 	r = take_answer(c, m, id, ret_result, err);
 	if (r == 0 && json_is_string(json_object_get(m, "method")) && json_object_get(m, "id"))
-		r = answer_server(c, m, deadline, err);
+		r = send_json(c, ag_mcp_answer_to(m), deadline, err);
 	return r;
 }
 

@@ -1,6 +1,7 @@
 /* Streamable HTTP: each message is a POST; its answer is JSON, an event stream, or nothing (202).
  *
- * The stream is read until the answer to this request has come; the server's requests and notices before it are kept in
+ * The stream is read until the answer to this request has come. The server's own requests in it are answered at once,
+ * over a connection beside it: the server may wait for them before it goes on. Notices before the answer are kept in
  * order. The session's id and the agreed revision travel in headers (2025-03-26, 2025-06-18). What the server would
  * send on its own behind a GET is not asked for: no capability here needs it. */
 #include <errno.h>
@@ -15,13 +16,13 @@
 #include "base/mapfile.h"
 #include "mcp/mcp_internal.h"
 
-enum { MAX_QUEUE = 1000, MAX_TOKEN = 4096, MAX_SESSION = 512, CLOSE_MS = 1000 };
+enum { MAX_QUEUE = 1000, MAX_TOKEN = 4096, MAX_SESSION = 512, CLOSE_MS = 1000, BESIDE_MS = 5000 };
 
 struct http {
 	struct ag_mcp_transport t;
 	const struct ag_mcp_config *config;
 	const volatile sig_atomic_t *cancel;
-	struct base_http *client;
+	struct base_http *client, *beside; /* beside: made when it is needed */
 	char *authorization;
 	char session[MAX_SESSION], revision[64]; /* whole header lines, or "" */
 	json_t *queue;                           /* messages received and not yet taken */
@@ -63,6 +64,45 @@ static bool is_answer_to(const json_t *m, json_int_t id)
 	return json_is_integer(got) && json_integer_value(got) == id && !json_object_get(m, "method");
 }
 
+static void make_headers(const struct http *h, const char *headers[6])
+{
+	size_t n = 0;
+
+	headers[n++] = "Content-Type: application/json";
+	headers[n++] = "Accept: application/json, text/event-stream";
+	if (h->authorization)
+		headers[n++] = h->authorization;
+	if (h->session[0])
+		headers[n++] = h->session;
+	if (h->revision[0])
+		headers[n++] = h->revision;
+	headers[n] = NULL;
+}
+
+/* Answers a request that came within the stream. A failure shows as the answer that then never comes. */
+static void answer_beside(struct http *h, const json_t *m)
+{
+	CLEANUP(base_buf_done) struct base_buf out = BASE_BUF_INIT(65536);
+	json_t *answer = ag_mcp_answer_to(m);
+	struct base_http_response resp = { 0 };
+	const char *headers[6];
+	struct base_http_request req = { .method = "POST",
+		                         .url = h->config->url,
+		                         .headers = headers,
+		                         .idle_timeout_ms = BESIDE_MS,
+		                         .max_response_bytes = 65536,
+		                         .cancel = h->cancel };
+
+	make_headers(h, headers);
+	if (answer && base_json_append(&out, answer) == 0 && (h->beside || base_http_new(&h->beside, NULL) == 0)) {
+		req.body = base_buf_text(&out);
+		req.body_len = out.len;
+		if (base_http_request(h->beside, &req, &resp, NULL) == 0)
+			base_buf_done(&resp.body);
+	}
+	json_decref(answer);
+}
+
 static int take_message(void *arg, const char *data, size_t len)
 {
 	struct http *h = arg;
@@ -72,6 +112,9 @@ static int take_message(void *arg, const char *data, size_t len)
 	if (h->error == 0 && json_array_size(h->queue) >= MAX_QUEUE) {
 		json_decref(m);
 		h->error = err_set(h->err, -EFBIG, "%s: too many messages", h->config->name);
+	} else if (h->error == 0 && h->is_stream && json_object_get(m, "method") && json_object_get(m, "id")) {
+		answer_beside(h, m);
+		json_decref(m);
 	} else if (h->error == 0) {
 		h->is_answered = h->wanted >= 0 && is_answer_to(m, h->wanted);
 		if (json_array_append_new(h->queue, m) < 0)
@@ -141,7 +184,7 @@ static void begin(struct http *h, const char *data, size_t len, int64_t deadline
 static int http_send(struct ag_mcp_transport *t, const char *data, size_t len, int64_t deadline, struct err *err)
 {
 	struct http *h = (struct http *)t;
-	const char *headers[6] = { "Content-Type: application/json", "Accept: application/json, text/event-stream" };
+	const char *headers[6];
 	int64_t left = deadline - ag_mcp_now_ms();
 	struct base_http_request req = { .method = "POST",
 		                         .url = h->config->url,
@@ -157,15 +200,9 @@ static int http_send(struct ag_mcp_transport *t, const char *data, size_t len, i
 		                         .cancel = h->cancel };
 	struct base_http_response resp = { 0 };
 	struct err why = { 0 };
-	size_t n = 2;
 	int r;
 
-	if (h->authorization)
-		headers[n++] = h->authorization;
-	if (h->session[0])
-		headers[n++] = h->session;
-	if (h->revision[0])
-		headers[n++] = h->revision;
+	make_headers(h, headers);
 	begin(h, data, len, deadline, err);
 	/* What takes a request back must go out although the person has cancelled. */
 	if (h->wanted < 0)
@@ -211,11 +248,7 @@ static void http_agreed(struct ag_mcp_transport *t, const char *revision)
 /* The server may forget the session now. */
 static void end_session(struct http *h)
 {
-	const char *headers[] = { h->session,
-		                  h->authorization ? h->authorization
-		                  : h->revision[0] ? h->revision
-		                                   : NULL,
-		                  h->authorization && h->revision[0] ? h->revision : NULL, NULL };
+	const char *headers[6];
 	struct base_http_request req = { .method = "DELETE",
 		                         .url = h->config->url,
 		                         .headers = headers,
@@ -224,6 +257,7 @@ static void end_session(struct http *h)
 		                         .max_response_bytes = 65536 };
 	struct base_http_response resp = { 0 };
 
+	make_headers(h, headers);
 	if (base_http_request(h->client, &req, &resp, NULL) == 0)
 		base_buf_done(&resp.body);
 }
@@ -235,6 +269,7 @@ static void http_close(struct ag_mcp_transport *t)
 	if (h->client && h->session[0])
 		end_session(h);
 	base_http_free(h->client);
+	base_http_free(h->beside);
 	json_decref(h->queue);
 	free(h->authorization);
 	free(h);

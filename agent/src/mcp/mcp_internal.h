@@ -10,6 +10,9 @@
 /* The revision's own string, or NULL when it is not one of the three. */
 const char *ag_mcp_known_revision(const char *wanted);
 
+/* What is said to a request of the server's own: ping is answered, the rest refused. NULL when m is none. */
+json_t *ag_mcp_answer_to(const json_t *m);
+
 /* Bytes that arrive in pieces, taken out in lines. */
 struct ag_mcp_lines {
 	struct base_buf buf;
