@@ -43,7 +43,7 @@ parallel = $(if $(filter -j% --jobserver%,$(MAKEFLAGS)),,-j$(shell nproc))
 Q := $(if $(V),,@)
 say = $(if $(V),@:,@printf '  %-7s %s\n' '$(1)' '$(2)')
 
-PKGS := jansson libcurl libmicrohttpd libcrypto libpcre2-8 libutf8proc inih sqlite3 libcmark
+PKGS := jansson libcurl libmicrohttpd libcrypto libpcre2-8 libutf8proc inih sqlite3 libcmark zlib
 # Lazily, once: the tools may not be installed before `make deps`.
 PKG_CFLAGS = $(eval PKG_CFLAGS := $(shell pkg-config --cflags $(PKGS) 2>/dev/null))$(PKG_CFLAGS)
 PKG_LIBS = $(eval PKG_LIBS := $(shell pkg-config --libs $(PKGS) 2>/dev/null))$(PKG_LIBS)

@@ -34,9 +34,9 @@ static int add_facts(struct front *f, struct err *err)
 		const json_t *finding;
 		size_t i;
 
-		json_array_foreach (json_object_get(document, "findings"), i, finding)
-			(void)base_buf_printf(&facts, "- [%s] %s\n", json_string_value(json_object_get(finding, "severity")),
-			                      json_string_value(json_object_get(finding, f->io.chinese ? "zh" : "en")));
+		json_array_foreach(json_object_get(document, "findings"), i, finding)(void)
+		        base_buf_printf(&facts, "- [%s] %s\n", json_string_value(json_object_get(finding, "severity")),
+		                        json_string_value(json_object_get(finding, f->io.chinese ? "zh" : "en")));
 	} else {
 		r = ag_sys_render(document, &style, &facts);
 	}

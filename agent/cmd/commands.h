@@ -18,4 +18,9 @@ int cmd_config(int argc, char **argv);
 extern const struct opt sys_opts[];
 int cmd_sys(int argc, char **argv);
 
+extern const struct opt kb_opts[];
+int cmd_kb(int argc, char **argv);
+extern const struct opt mcp_opts[];
+int cmd_mcp(int argc, char **argv);
+
 #endif

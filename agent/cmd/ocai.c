@@ -13,6 +13,10 @@ static const struct opt_command commands[] = {
 	{ "history", "list|show ID|search WORDS|rm ID|export ID", "what was asked and answered", history_opts,
 	  cmd_history },
 	{ "config", "[OPTION]...", "show the merged configuration", config_opts, cmd_config },
+	{ "kb", "[OPTION]... add WHAT... | list | rm WHAT... | search QUESTION... | update",
+	  "documents that answers may cite", kb_opts, cmd_kb },
+	{ "mcp", "[OPTION]... serve | list [SERVER] | call SERVER TOOL [JSON]",
+	  "offer tools to other programs, use theirs", mcp_opts, cmd_mcp },
 	{ 0 }
 };
 

@@ -77,8 +77,9 @@ static size_t on_header(char *data, size_t size, size_t n, void *arg)
 {
 	struct transfer *t = arg;
 
-	(void)data;
 	t->n_bytes += size * n;
+	if (t->req->on_header)
+		t->req->on_header(t->req->on_header_arg, data, size * n);
 	return size * n;
 }
 

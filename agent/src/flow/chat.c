@@ -113,8 +113,7 @@ static int answer(struct chat *c, const char *question, struct base_buf *text, s
 static void turn(struct chat *c, const char *question)
 {
 	CLEANUP(base_buf_done)
-	struct base_buf prompt = BASE_BUF_INIT(PROMPT_BYTES),
-	                text = BASE_BUF_INIT(AG_MAX_ANSWER);
+	struct base_buf prompt = BASE_BUF_INIT(PROMPT_BYTES), text = BASE_BUF_INIT(AG_MAX_ANSWER);
 	struct err err = { 0 };
 	int r;
 

@@ -41,7 +41,8 @@ static int edit_line(void *arg, const struct ag_term_edit *e, struct base_buf *r
 		return 0;
 	while (n && (line[n - 1] == '\n' || line[n - 1] == '\r'))
 		n--;
-	return ag_term_sanitize(ret_text, line, (size_t)n, false) < 0 ? err_set(err, -EFBIG, "the line is too long") : 1;
+	return ag_term_sanitize(ret_text, line, (size_t)n, false) < 0 ? err_set(err, -EFBIG, "the line is too long")
+	                                                              : 1;
 }
 
 const struct ag_ui ag_ui_of_lines = { .edit = edit_line };

@@ -14,6 +14,9 @@ struct base_http; /* keeps its connection alive between requests; one thread */
  * base_http_request() then returns -ECANCELED. */
 typedef int (*base_http_body_fn)(void *arg, const char *data, size_t len);
 
+/* Called for each header line of the answer, "Name: value\r\n", not NUL-terminated. */
+typedef void (*base_http_header_fn)(void *arg, const char *line, size_t len);
+
 struct base_http_request {
 	const char *method;         /* "GET", "POST" */
 	const char *url;            /* http://host:port/path; or with unix_socket set, any host */
@@ -30,6 +33,8 @@ struct base_http_request {
 	 * non-zero on_body. NULL: never. */
 	int (*is_canceled)(void *arg);
 	void *is_canceled_arg;
+	base_http_header_fn on_header; /* or NULL */
+	void *on_header_arg;
 };
 
 struct base_http_response {

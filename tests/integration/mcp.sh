@@ -1,0 +1,83 @@
+#!/bin/bash
+# MCP against the official SDK: its client drives `ocai mcp serve`, its server is used by `ocai mcp list` and `call` over
+# stdio and HTTP (JSON answers and event streams), with pages, sessions, failures, time limits and Ctrl-C.
+set -eu
+top=$(cd "$(dirname "$0")/../.." && pwd)
+ocai=${BUILD_DIR:-$top/build/release}/bin/ocai
+case $ocai in /*) ;; *) ocai=$top/$ocai ;; esac
+skip() { echo "skipped: $*"; exit 77; }
+fail() { echo "FAILED: $*"; exit 1; }
+command -v node >/dev/null && command -v npm >/dev/null || skip "node and npm are not installed"
+[ "$(node -p "parseInt(process.versions.node)")" -ge 20 ] || skip "node $(node --version) is older than 20"
+
+sdk=$top/build/mcp-sdk
+mkdir -p "$sdk"
+cp "$top"/tests/integration/mcp-sdk/{package.json,package-lock.json,client.js,server.js} "$sdk/"
+if [ ! -d "$sdk/node_modules/@modelcontextprotocol/sdk" ]; then
+	(cd "$sdk" && timeout 120 npm ci --no-audit --no-fund --loglevel=error >npm.log 2>&1) ||
+		skip "the SDK could not be installed ($(tail -n1 "$sdk/npm.log"))"
+fi
+
+work=$(mktemp -d)
+server=
+trap '[ -z "$server" ] || kill $server 2>/dev/null || true; rm -rf "$work"' EXIT
+export XDG_DATA_HOME=$work/data XDG_CONFIG_HOME=$work/config HOME=$work
+mkdir -p "$work/docs" "$work/config/ocai"
+printf '# 磁盘\n\n用 df 查看磁盘空间。\n' >"$work/docs/disk.md"
+printf 'first\n第二行\nthird\n' >"$work/lines.txt"
+"$ocai" kb add "$work/docs" >/dev/null
+
+for lang in en zh; do
+	timeout 60 node "$sdk/client.js" "$ocai" "$work/lines.txt" $lang
+done
+
+cat >"$work/config/ocai/mcp.conf" <<CONF
+[stdio]
+command = node "$sdk/server.js" -
+env = OCAI_TEST=value, OCAI_TEST_ABORTED=$work/aborted
+[gone]
+command = /does/not/exist
+[dying]
+command = sh -c 'echo "cannot open the licence" >&2; exit 3'
+[silent]
+command = sleep 60
+CONF
+for kind in json sse; do
+	node "$sdk/server.js" "$work/port-$kind" $kind 2>"$work/server-$kind.log" &
+	server="$server $!"
+	for _ in $(seq 100); do [ -s "$work/port-$kind" ] && break; sleep 0.1; done
+	[ -s "$work/port-$kind" ] || fail "the $kind server did not start: $(cat "$work/server-$kind.log")"
+	printf '[%s]\nurl = http://127.0.0.1:%s/mcp\n' $kind "$(cat "$work/port-$kind")" >>"$work/config/ocai/mcp.conf"
+done
+
+for kind in stdio json sse; do
+	out=$(timeout 60 "$ocai" mcp list $kind 2>"$work/err") || fail "list $kind: $(cat "$work/err")"
+	[ ! -s "$work/err" ] || fail "list $kind: standard error of the server came through: $(cat "$work/err")"
+	[ "$(grep -c "^$kind  " <<<"$out")" = 4 ] || fail "list $kind: expected 4 tools of 2 pages, got: $out"
+	out=$(timeout 60 "$ocai" mcp call $kind echo '{"a":"中文","n":[1,2]}') || fail "call $kind echo"
+	[ "$out" = '{"a":"中文","n":[1,2]}'$'\n''[image]' ] || fail "call $kind echo: $out"
+	out=$(timeout 60 "$ocai" mcp call --json $kind fail) && fail "call $kind fail: exit 0"
+	grep -q '"isError":true' <<<"$out" || fail "call $kind fail: $out"
+	timeout 60 "$ocai" mcp call $kind nothing 2>"$work/err" && fail "call $kind nothing: exit 0"
+	grep -q 'no such tool' "$work/err" || fail "call $kind nothing: $(cat "$work/err")"
+	timeout 20 "$ocai" mcp call --timeout 1 $kind slow 2>"$work/err" && fail "call $kind slow: exit 0"
+	grep -q 'no answer to tools/call within 1 seconds' "$work/err" || fail "call $kind slow: $(cat "$work/err")"
+done
+[ -e "$work/aborted" ] || fail "the stdio server was not told of the cancelled request"
+[ -e "$work/port-sse.deleted" ] || fail "the HTTP session was not ended"
+[ "$("$ocai" mcp call stdio env)" = "value -" ] || fail "the environment did not reach the server"
+
+"$ocai" mcp call silent x 2>"$work/err" &
+pid=$!
+sleep 0.5
+kill -INT $pid
+wait $pid && fail "a cancelled call exits 0"
+grep -q 'silent: cancelled' "$work/err" || fail "cancel: $(cat "$work/err")"
+
+"$ocai" mcp list gone 2>"$work/err" && fail "gone: exit 0"
+grep -q '/does/not/exist: No such file' "$work/err" || fail "gone: $(cat "$work/err")"
+"$ocai" mcp list dying 2>"$work/err" && fail "dying: exit 0"
+grep -q 'the server ended: cannot open the licence' "$work/err" || fail "dying: $(cat "$work/err")"
+"$ocai" mcp list nobody 2>"$work/err" && fail "nobody: exit 0"
+grep -q "no server 'nobody'" "$work/err" || fail "nobody: $(cat "$work/err")"
+echo "ok"
