@@ -14,7 +14,8 @@
 static const struct ag_gate_context context = {
 	.home = "/home/me",
 	.cwd = "/home/me/work",
-	.mounts = "/dev/sda2 / xfs rw 0 0\n/dev/sda1 /boot ext4 rw 0 0\n/dev/nvme0n1p1 /data xfs rw 0 0\nproc /proc proc rw 0 0\n",
+	.mounts = "/dev/sda2 / xfs rw 0 0\n/dev/sda1 /boot ext4 rw 0 0\n/dev/nvme0n1p1 /data xfs rw 0 0\nproc /proc "
+	          "proc rw 0 0\n",
 };
 
 struct row {
@@ -42,8 +43,8 @@ static void the_line_table_is_judged_as_expected(void **state)
 		if (risk->class != rows[i].class || (risk->flags & rows[i].flags) != rows[i].flags ||
 		    (!(rows[i].flags & HARD) && (risk->flags & HARD)) || (rows[i].why && !strstr(why, rows[i].why))) {
 			print_error("%s\n    is %s, flags %x (%s), expected %s, %x (%s)\n", rows[i].line,
-				    ag_gate_class_name(risk->class), risk->flags, why, ag_gate_class_name(rows[i].class),
-				    rows[i].flags, rows[i].why ? rows[i].why : "");
+			            ag_gate_class_name(risk->class), risk->flags, why,
+			            ag_gate_class_name(rows[i].class), rows[i].flags, rows[i].why ? rows[i].why : "");
 			wrong++;
 		}
 		ag_gate_risk_free(risk);
