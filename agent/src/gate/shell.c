@@ -397,7 +397,9 @@ static struct ag_gate_node *parse_simple(struct gate_parser *p)
 
 		skip_blanks(p);
 		c = gate_peek(p, 0);
-		if (p->error || parse_redir(p, &redirs))
+		if (p->error)
+			return NULL;
+		if (parse_redir(p, &redirs))
 			continue;
 		if (p->error)
 			return NULL;
