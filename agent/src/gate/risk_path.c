@@ -5,8 +5,8 @@
 
 #include "risk_internal.h"
 
-static const char *const top_folders[] = { "etc", "usr", "bin",  "sbin", "lib", "lib64", "boot", "var", "dev",   "proc",
-	                                   "sys", "run", "home", "root", "opt", "srv",   "data", "mnt", "media", NULL };
+static const char *const top_folders[] = { "etc", "usr", "bin",  "sbin", "lib", "lib64", "boot", "var",   "dev", "proc",
+	                                   "sys", "run", "home", "root", "opt", "srv",   "mnt",  "media", NULL };
 /* Below these, files are the system's; homes, /opt, /srv, /mnt and the like are somebody's own. */
 static const char *const system_folders[] = { "etc",  "usr", "bin", "sbin", "lib", "lib64",
 	                                      "boot", "var", "dev", "proc", "sys", NULL };

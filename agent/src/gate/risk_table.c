@@ -48,6 +48,7 @@ static const struct {
 	{ "iptables|ip6tables|ebtables|arptables", "-t|--table" },
 	{ "ipmitool", "-I|-H|-U|-P|-L|-p|-f" },
 	{ "mdadm|parted|lvm", "-f" },
+	{ "date", "-d|--date|-f|--file|-r|--reference" },
 	{ "useradd|usermod|userdel|groupadd|groupmod|passwd|chage", "-c|-d|-e|-f|-g|-G|-s|-u" },
 };
 
@@ -172,18 +173,18 @@ static size_t plain_words(char **argv, size_t argc, const char **words, size_t m
 
 static bool words_match(const char *pattern, const char *const *words, size_t n)
 {
-	char one[320];
+	char one[1024];
 
 	for (size_t i = 0; *pattern; i++) {
 		size_t len = strcspn(pattern, " ");
 
-		if (len == 1 && *pattern == '-')
-			return i >= n;
-		if (i >= n || len >= sizeof(one))
+		if (len >= sizeof(one))
 			return false;
 		memcpy(one, pattern, len);
 		one[len] = '\0';
-		if (!ag_gate_glob(one, words[i]))
+		if (i >= n) /* "-" among the alternatives: nothing may follow */
+			return ag_gate_glob(one, "-") && strcmp(one, "*") != 0;
+		if (strcmp(words[i], "-") == 0 || !ag_gate_glob(one, words[i]))
 			return false;
 		pattern += len + (pattern[len] == ' ');
 	}

@@ -321,12 +321,15 @@ static void do_sed(struct gate_eval *ev, char **argv, size_t argc, struct gate_o
 static void do_awk(char **argv, size_t argc, struct gate_opinion *o)
 {
 	for (size_t i = 1; i < argc; i++) {
-		if (strstr(argv[i], "system(") || strstr(argv[i], "| getline") || strstr(argv[i], "|getline") ||
-		    ag_gate_glob("*print*| \"*", argv[i]) || strstr(argv[i], "|&"))
-			ag_gate_opinion_raise(o, C, AG_GATE_UNKNOWN, "its script runs commands", argv[i]);
-		if (ag_gate_glob("*print*> \"*|*print*>\"*|*print*> [$]*|*print*>[$]*", argv[i]) ||
-		    (ag_gate_glob("inplace", argv[i]) && i > 1))
-			ag_gate_opinion_raise(o, C, 0, "its script writes files", argv[i]);
+		const char *a = argv[i], *print = strstr(a, "print");
+
+		if (strstr(a, "system(") || strstr(a, "| getline") || strstr(a, "|getline") || strstr(a, "|&") ||
+		    (print && (strstr(print, "| \"") || strstr(print, "|\""))))
+			ag_gate_opinion_raise(o, C, AG_GATE_UNKNOWN, "its script runs commands", a);
+		if ((print &&
+		     (strstr(print, "> \"") || strstr(print, ">\"") || strstr(print, "> $") || strstr(print, ">$"))) ||
+		    strcmp(a, "inplace") == 0)
+			ag_gate_opinion_raise(o, C, 0, "its script writes files", a);
 	}
 	if (argc > 1 && has(argv, argc < 3 ? argc : 3, "-f") && !has(argv, argc, "-F"))
 		ag_gate_opinion_raise(o, C, AG_GATE_UNKNOWN, "runs a script", argv[0]);
@@ -378,7 +381,8 @@ static void do_tar(struct gate_eval *ev, char **argv, size_t argc, struct gate_o
 	             (mode[0] != '-' && strchr(mode, 't') && !strpbrk(mode, "xcru"));
 	bool extracts = has(argv, argc, "-x") || has(argv, argc, "--extract") || has(argv, argc, "--get") ||
 	                (mode[0] != '-' && strchr(mode, 'x'));
-	bool stdout_only = has(argv, argc, "-O") || has(argv, argc, "--to-stdout");
+	bool stdout_only =
+	        has(argv, argc, "-O") || has(argv, argc, "--to-stdout") || (mode[0] != '-' && strchr(mode, 'O'));
 
 	for (size_t i = 1; i < argc; i++) {
 		if (strncmp(argv[i], "--checkpoint-action=exec=", 25) == 0)

@@ -168,7 +168,7 @@ static void eval_line(struct gate_eval *ev, char **argv, size_t argc, const char
 static void shell(struct gate_eval *ev, char **argv, size_t argc, const char *with_value)
 {
 	struct gate_opinion o = { 0 };
-	bool line = false;
+	bool line = false, from_stdin = false;
 	size_t i = 1;
 
 	for (; i < argc && (argv[i][0] == '-' || argv[i][0] == '+') && argv[i][1]; i++) {
@@ -178,6 +178,7 @@ static void shell(struct gate_eval *ev, char **argv, size_t argc, const char *wi
 		}
 		if (argv[i][1] != '-' && argv[i][0] == '-' && strchr(argv[i], 'c'))
 			line = true;
+		from_stdin |= argv[i][1] != '-' && argv[i][0] == '-' && strchr(argv[i], 's') != NULL;
 		if (ag_gate_glob("--version|--help", argv[i])) {
 			ag_gate_add(ev, argv, argc, &o, false);
 			return;
@@ -195,7 +196,7 @@ static void shell(struct gate_eval *ev, char **argv, size_t argc, const char *wi
 		eval_line(ev, argv, argc, argv[i]);
 	} else if (i < argc && strncmp(argv[i], "/dev/fd/", 8) == 0) {
 		ag_gate_unknown_text(ev, argv, argc, true);
-	} else if (i < argc && strcmp(argv[i], "-") != 0 && strcmp(argv[i], "/dev/stdin") != 0) {
+	} else if (i < argc && !from_stdin && strcmp(argv[i], "-") != 0 && strcmp(argv[i], "/dev/stdin") != 0) {
 		bool check = ag_gate_has_option(argv, i, "-n") && !line;
 
 		if (!check)
@@ -272,7 +273,7 @@ static void wrapped(struct gate_eval *ev, const struct wrap *w, char **argv, siz
 		eval_line(ev, argv, argc, argv[argc - 1]);
 	} else if (i >= argc) {
 		if (w->mode == WRAP_XARGS || is_env ||
-		    ag_gate_glob("nice|time|busybox|toybox|command|exec|ionice", argv[0]))
+		    ag_gate_glob("nice|time|busybox|toybox|command|exec|ionice|strace|ltrace|chronic", argv[0]))
 			return; /* prints: echo, the environment, the priority */
 		if (strcmp(argv[0], "sudo") == 0 &&
 		    (ag_gate_has_option(argv, argc, "-l") || ag_gate_has_option(argv, argc, "-v") ||
@@ -341,7 +342,7 @@ bool ag_gate_wrapper(struct gate_eval *ev, char **argv, size_t argc)
 	}
 	if (strcmp(name, "sudoedit") == 0 ||
 	    (strcmp(name, "sudo") == 0 && ag_gate_has_option(argv, argc < 2 ? argc : 2, "-e")) ||
-	    (ag_gate_glob("prlimit|ionice|taskset|chrt|choom|strace", name) &&
+	    (ag_gate_glob("prlimit|ionice|taskset|chrt|choom", name) &&
 	     ag_gate_has_option(argv, argc < 3 ? argc : 3, "-p")))
 		return false; /* these work on files or running processes: the table knows */
 	if (slash && ag_gate_glob("./*|../*|*/tmp/*", argv[0]))

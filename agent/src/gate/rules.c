@@ -237,7 +237,7 @@ static enum fit fits_generously(const struct rule *rule, const struct ag_gate_co
 		} else if (strcmp(w, "*") == 0 && k + 1 == rule->n_words) {
 			one = FIT_YES;
 		} else {
-			/* the word may stand behind an option's value: later ones are tried, too */
+			/* the subcommand may stand behind an option's value; what it works on, among others */
 			one = FIT_NO;
 			for (size_t j = i; j < c->argc && one != FIT_YES; j++) {
 				enum fit f = is_option(c->argv[j]) ? FIT_NO : fit_word(w, c->argv[j]);
@@ -246,7 +246,7 @@ static enum fit fits_generously(const struct rule *rule, const struct ag_gate_co
 					one = f;
 					i = j + 1;
 				}
-				if (f == FIT_NO && !is_option(c->argv[j]) && !is_option(c->argv[j - 1]))
+				if (k == 1 && f == FIT_NO && !is_option(c->argv[j]) && !is_option(c->argv[j - 1]))
 					break;
 			}
 		}

@@ -126,7 +126,7 @@ static bool at_word(const struct gate_parser *p, const char *word)
 {
 	size_t len = strlen(word);
 
-	return len <= p->len - p->pos && memcmp(p->s + p->pos, word, len) == 0 && gate_is_meta(gate_peek(p, len));
+	return len <= gate_left(p) && memcmp(p->s + p->pos, word, len) == 0 && gate_is_meta(gate_peek(p, len));
 }
 
 static bool take_word(struct gate_parser *p, const char *word)
@@ -175,12 +175,12 @@ static const char *const redir_ops[] = {
 /* The operator at pos + skip, or NULL. */
 static const char *redir_op(const struct gate_parser *p, size_t skip)
 {
-	if (skip > p->len - p->pos)
+	if (skip > gate_left(p))
 		return NULL;
 	for (size_t i = 0; redir_ops[i]; i++) {
 		size_t len = strlen(redir_ops[i]);
 
-		if (len <= p->len - p->pos - skip && memcmp(p->s + p->pos + skip, redir_ops[i], len) == 0)
+		if (len <= gate_left(p) - skip && memcmp(p->s + p->pos + skip, redir_ops[i], len) == 0)
 			return (len == 1 && gate_peek(p, skip + 1) == '(') ? NULL : redir_ops[i];
 	}
 	return NULL;
@@ -397,7 +397,9 @@ static struct ag_gate_node *parse_simple(struct gate_parser *p)
 
 		skip_blanks(p);
 		c = gate_peek(p, 0);
-		if (p->error || parse_redir(p, &redirs))
+		if (p->error)
+			return NULL;
+		if (parse_redir(p, &redirs))
 			continue;
 		if (p->error)
 			return NULL;

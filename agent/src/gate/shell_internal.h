@@ -32,9 +32,15 @@ enum gate_word_mode {
 	GATE_WORD_ALL,    /* to the end of the text: here-documents, arithmetic */
 };
 
+/* Bytes not read yet. After an error the position may stand behind the end. */
+static inline size_t gate_left(const struct gate_parser *p)
+{
+	return p->pos < p->len ? p->len - p->pos : 0;
+}
+
 static inline int gate_peek(const struct gate_parser *p, size_t ahead)
 {
-	return ahead < p->len - p->pos ? (unsigned char)p->s[p->pos + ahead] : -1;
+	return ahead < gate_left(p) ? (unsigned char)p->s[p->pos + ahead] : -1;
 }
 
 static inline bool gate_is_name_start(int c)

@@ -329,7 +329,7 @@ static void put_braced_param(struct builder *b, bool quoted)
 	for (size_t i = 0; param_ops[i] && !p->error; i++) {
 		size_t len = strlen(param_ops[i]);
 
-		if (len > p->len - p->pos || memcmp(p->s + p->pos, param_ops[i], len) != 0)
+		if (len > gate_left(p) || memcmp(p->s + p->pos, param_ops[i], len) != 0)
 			continue;
 		p->pos += len;
 		if (!*part->op)
@@ -406,7 +406,7 @@ static void put_single_quoted(struct builder *b)
 {
 	struct gate_parser *p = b->p;
 	const char *from = p->s + p->pos + 1;
-	const char *end = p->pos + 1 < p->len ? memchr(from, '\'', p->len - p->pos - 1) : NULL;
+	const char *end = p->pos + 1 < p->len ? memchr(from, '\'', gate_left(p) - 1) : NULL;
 
 	if (!end) {
 		ag_gate_parse_fail(p, "no ' closes the quoted text");
