@@ -11,7 +11,7 @@
 
 static int grow_features(struct ag_know *k)
 {
-	size_t cap = k->cap_features ? k->cap_features * 2 : 65536;
+	size_t cap = k->cap_features ? k->cap_features * 2 : 131072;
 	struct feature *table = calloc(cap, sizeof(*table));
 
 	if (!table)
