@@ -49,10 +49,10 @@ static int compare_chars(const void *a, const void *b)
 	return *(const char *)a - *(const char *)b;
 }
 
-/* know_normalise, and the letters of "-tlnp" in order. */
+/* ag_know_normalise, and the letters of "-tlnp" in order. */
 static void normalise(const char *command, char out[1024])
 {
-	know_normalise(command, out);
+	ag_know_normalise(command, out);
 	for (char *s = out; (s = strstr(s, " -")) != NULL;) {
 		size_t n = strspn(s + 2, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ");
 
@@ -121,7 +121,7 @@ static bool is_right(const char *command, const char *accepted)
 	if (!*command)
 		return false;
 	normalise(command, normal);
-	know_normalise(command, unquoted);
+	ag_know_normalise(command, unquoted);
 	soften(command, soft);
 	(void)snprintf(forms, sizeof(forms), "%s", accepted);
 	for (char *form = forms; form;) {
@@ -151,7 +151,7 @@ static bool only_reads(const struct ag_know *k, const char *accepted)
 
 	(void)snprintf(first, sizeof(first), "%.*s", (int)(n < 1000 ? n : 1000), accepted);
 	(void)k;
-	return know_guess_risk(strncmp(first, "re:", 3) == 0 ? first + 3 : first) == AG_KNOW_READ;
+	return ag_know_guess_risk(strncmp(first, "re:", 3) == 0 ? first + 3 : first) == AG_KNOW_READ;
 }
 
 /* ---- One question ----------------------------------------------------------------------------------------------- */
@@ -182,7 +182,7 @@ static void count(struct tally *t, const char *command, const char *accepted, bo
 		t->right++;
 	else
 		t->wrong++;
-	if (reads && !right && *command && know_guess_risk(command) == AG_KNOW_DESTRUCTIVE)
+	if (reads && !right && *command && ag_know_guess_risk(command) == AG_KNOW_DESTRUCTIVE)
 		t->harmful++;
 }
 

@@ -126,12 +126,12 @@ static void fill_slot_costs(struct context *c)
 			for (size_t len = 1; len <= MAX_VALUE_TOKENS; len++)
 				c->slot_cost[s][i][len - 1] =
 				        i + len <= c->n
-				                ? know_slot_cost(c->k, c->task->slots[s].kind, c->tokens + i, len)
+				                ? ag_know_slot_cost(c->k, c->task->slots[s].kind, c->tokens + i, len)
 				                : -1;
 }
 
-void know_align(const struct ag_know *k, const struct task *t, const struct token *tokens, size_t n_tokens,
-                struct alignment *ret)
+void ag_know_align(const struct ag_know *k, const struct task *t, const struct token *tokens, size_t n_tokens,
+                   struct alignment *ret)
 {
 	struct context c;
 	float total = 0;
@@ -168,7 +168,7 @@ void know_align(const struct ag_know *k, const struct task *t, const struct toke
 
 		for (uint8_t s = 0; s < t->n_slots; s++)
 			used = used || (i >= ret->span[s][0] && i < ret->span[s][1]);
-		if (!used && !tokens[i].word && know_is_value(&tokens[i]))
+		if (!used && !tokens[i].word && ag_know_is_value(&tokens[i]))
 			ret->leftover_value = true;
 	}
 }

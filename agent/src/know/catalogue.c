@@ -97,7 +97,7 @@ static uint32_t word_add(struct parser *p, const char *text, size_t len, bool is
 {
 	struct ag_know *k = p->k;
 	char folded[64];
-	uint32_t id = know_word_find(k, text, len, is_cjk);
+	uint32_t id = ag_know_word_find(k, text, len, is_cjk);
 	struct word *w;
 	size_t at;
 
@@ -117,7 +117,7 @@ static uint32_t word_add(struct parser *p, const char *text, size_t len, bool is
 	if (!k->n_words)
 		k->n_words = 1;
 	if (!is_cjk) {
-		len = know_fold(text, len, folded);
+		len = ag_know_fold(text, len, folded);
 		text = folded;
 	}
 	id = (uint32_t)k->n_words;
@@ -126,7 +126,7 @@ static uint32_t word_add(struct parser *p, const char *text, size_t len, bool is
 	w->text = pool_dup(p, text, len);
 	if (!w->text)
 		return 0;
-	w->hash = know_hash(text, len);
+	w->hash = ag_know_hash(text, len);
 	w->len = (uint16_t)len;
 	for (at = w->hash & (k->cap_word_table - 1); k->word_table[at]; at = (at + 1) & (k->cap_word_table - 1))
 		;
@@ -224,7 +224,7 @@ static int add_words(struct parser *p, struct chain *c, const char *text, size_t
 	size_t at = 0;
 	int r;
 
-	while (know_next_token(text, len, &at, &t)) {
+	while (ag_know_next_token(text, len, &at, &t)) {
 		uint32_t word = word_add(p, t.text, t.len, t.is_cjk);
 
 		if (!word)
@@ -416,14 +416,14 @@ static int index_sequence(struct parser *p, uint32_t node, struct neighbours *s,
 			if (w->last_task != task + 1) {
 				w->last_task = task + 1;
 				w->n_tasks++;
-				r = know_index_word(k, n->token, task);
+				r = ag_know_index_word(k, n->token, task);
 			}
 			if ((unsigned char)w->text[0] < 0x80) {
 				s->n = 0;
 				continue;
 			}
 			for (uint8_t i = 0; i < s->n && r == 0; i++)
-				r = know_index_pair(k, s->words[i], n->token, task);
+				r = ag_know_index_pair(k, s->words[i], n->token, task);
 			s->words[0] = n->token;
 			s->n = 1;
 		} else {
@@ -590,7 +590,7 @@ static int parse_line(struct parser *p, char *line)
 		return fail(p, "a line before the first [id]");
 	if (strncmp(line, "$ ", 2) == 0 && !p->task->command) {
 		p->task->command = line + 2;
-		if (know_template_read(p->task, pool_dup, p) < 0)
+		if (ag_know_template_read(p->task, pool_dup, p) < 0)
 			return fail(p, "too many slots");
 		return 0;
 	}
@@ -633,7 +633,7 @@ static void finish(struct ag_know *k)
 		bool cjk = (unsigned char)w->text[0] >= 0x80;
 		float weight = logf((float)(k->n_tasks + 1) / ((float)w->n_tasks + 0.5f));
 
-		if (know_is_filler(w->text, w->len))
+		if (ag_know_is_filler(w->text, w->len))
 			weight = 0.25f;
 		else if (weight < 0.4f)
 			weight = 0.4f;

@@ -29,14 +29,14 @@ static size_t slot_at(const char *s, size_t *ret_name_len, const char **ret_type
 			type++;
 		n += 1 + type;
 	}
-	if (s[n] != '}' || know_slot_kind(*ret_type, type) == SLOT_NONE)
+	if (s[n] != '}' || ag_know_slot_kind(*ret_type, type) == SLOT_NONE)
 		return 0;
 	*ret_name_len = name;
 	*ret_type_len = type;
 	return n + 1;
 }
 
-int know_template_slot(const struct task *t, const char *command, size_t *pos, size_t *start, size_t *end)
+int ag_know_template_slot(const struct task *t, const char *command, size_t *pos, size_t *start, size_t *end)
 {
 	for (size_t i = *pos; command[i]; i++) {
 		size_t name, type_len, len;
@@ -56,7 +56,7 @@ int know_template_slot(const struct task *t, const char *command, size_t *pos, s
 	return -1;
 }
 
-int know_template_read(struct task *t, char *(*dup)(void *, const char *, size_t), void *arg)
+int ag_know_template_read(struct task *t, char *(*dup)(void *, const char *, size_t), void *arg)
 {
 	for (const char *s = t->command; *s; s++) {
 		size_t name, type_len, len;
@@ -74,7 +74,7 @@ int know_template_read(struct task *t, char *(*dup)(void *, const char *, size_t
 			return -E2BIG;
 		t->slots[t->n_slots].name = dup(arg, s + 1, name);
 		t->slots[t->n_slots].type = dup(arg, type, type_len);
-		t->slots[t->n_slots].kind = (int8_t)know_slot_kind(type, type_len);
+		t->slots[t->n_slots].kind = (int8_t)ag_know_slot_kind(type, type_len);
 		if (!t->slots[t->n_slots].name || !t->slots[t->n_slots].type)
 			return -ENOMEM;
 		t->n_slots++;
@@ -126,13 +126,13 @@ static char quote_after(const char *text, size_t len, char quote)
 	return quote;
 }
 
-int know_fill(const struct task *t, char *const values[], struct base_buf *out)
+int ag_know_fill(const struct task *t, char *const values[], struct base_buf *out)
 {
 	size_t pos = 0, done = 0, start, end;
 	char quote = '\0';
 	int slot;
 
-	while ((slot = know_template_slot(t, t->command, &pos, &start, &end)) >= 0) {
+	while ((slot = ag_know_template_slot(t, t->command, &pos, &start, &end)) >= 0) {
 		/* Words that are commands of their own stay words. */
 		bool words = strcmp(t->slots[slot].type, "rcmd") == 0 || strcmp(t->slots[slot].type, "script") == 0;
 
@@ -186,7 +186,7 @@ static size_t replace_word(const char *s, bool *dnf, const char **ret_with)
 	return 0;
 }
 
-void know_normalise(const char *command, char out[1024])
+void ag_know_normalise(const char *command, char out[1024])
 {
 	bool dnf = false, blank = true;
 	size_t n = 0;
@@ -220,12 +220,12 @@ void know_normalise(const char *command, char out[1024])
 	out[n] = '\0';
 }
 
-bool know_same_command(const char *a, const char *b)
+bool ag_know_same_command(const char *a, const char *b)
 {
 	char x[1024], y[1024];
 
-	know_normalise(a, x);
-	know_normalise(b, y);
+	ag_know_normalise(a, x);
+	ag_know_normalise(b, y);
 	return strcmp(x, y) == 0;
 }
 
@@ -234,7 +234,7 @@ static bool match_from(const struct task *task, const char *t, const char *c, ch
 {
 	while (*t) {
 		size_t pos = 0, start = 0, end = 0;
-		int slot = *t == '{' ? know_template_slot(task, t, &pos, &start, &end) : -1;
+		int slot = *t == '{' ? ag_know_template_slot(task, t, &pos, &start, &end) : -1;
 
 		if (++*steps > 20000)
 			return false;
@@ -268,15 +268,15 @@ static bool match_from(const struct task *task, const char *t, const char *c, ch
 	return *c == '\0';
 }
 
-bool know_is_instance(const struct task *t, const char *command, char values[AG_KNOW_MAX_SLOTS][128])
+bool ag_know_is_instance(const struct task *t, const char *command, char values[AG_KNOW_MAX_SLOTS][128])
 {
 	char template[1024], normal[1024];
 	unsigned steps = 0;
 
 	for (size_t i = 0; i < AG_KNOW_MAX_SLOTS; i++)
 		values[i][0] = '\0';
-	know_normalise(t->command, template);
-	know_normalise(command, normal);
+	ag_know_normalise(t->command, template);
+	ag_know_normalise(command, normal);
 	return match_from(t, template, normal, values, &steps);
 }
 
@@ -291,7 +291,7 @@ static bool contains_word(const char *command, const char *word)
 	return false;
 }
 
-enum ag_know_risk know_guess_risk(const char *command)
+enum ag_know_risk ag_know_guess_risk(const char *command)
 {
 	static const char *const destructive[] = { "rm",         "mkfs",       "mkfs.xfs", "mkfs.ext4",  "wipefs",
 		                                   "shred",      "dd",         "fdisk",    "parted",     "truncate",

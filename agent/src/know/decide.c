@@ -35,9 +35,9 @@ static void find_origin(const struct ag_know *k, const struct know_query *q, con
 	for (size_t i = 0; i < k->n_tasks; i++) {
 		int rank;
 
-		if (!know_is_instance(&k->tasks[i], command, values))
+		if (!ag_know_is_instance(&k->tasks[i], command, values))
 			continue;
-		rank = know_query_rank(q, (uint32_t)i);
+		rank = ag_know_query_rank(q, (uint32_t)i);
 		/* Nearest to the question first; otherwise the template with the fewest open places. */
 		if (o->task >= 0 && !(rank >= 0 && (o->rank < 0 || rank < o->rank)) &&
 		    !(rank < 0 && o->rank < 0 && k->tasks[i].n_slots < best_slots))
@@ -48,7 +48,7 @@ static void find_origin(const struct ag_know *k, const struct know_query *q, con
 		memcpy(o->values, values, sizeof(values));
 	}
 	o->score = o->rank >= 0 ? q->best[o->rank].score : 0;
-	o->risk = o->task >= 0 ? k->tasks[o->task].risk : know_guess_risk(command);
+	o->risk = o->task >= 0 ? k->tasks[o->task].risk : ag_know_guess_risk(command);
 }
 
 static bool same_text(const char *a, size_t n, const char *b)
@@ -67,7 +67,8 @@ static bool value_is_asked(const struct know_query *q, int kind, const char *val
 		if (same_text(q->tokens[i].text, q->tokens[i].len, value))
 			return true;
 		for (size_t n = 1; n <= 4 && i + n <= q->n_tokens; n++)
-			if (know_slot_value(kind, q->tokens + i, n, form, sizeof(form)) && strcasecmp(form, value) == 0)
+			if (ag_know_slot_value(kind, q->tokens + i, n, form, sizeof(form)) &&
+			    strcasecmp(form, value) == 0)
 				return true;
 	}
 	return false;
@@ -96,11 +97,11 @@ static enum ag_know_risk allowed_risk(const struct ag_know *k, const struct know
 	enum ag_know_risk risk = AG_KNOW_READ;
 
 	if (!q->n || q->best[0].score < 0.55f)
-		return know_asks_only(question) ? AG_KNOW_READ : AG_KNOW_CHANGE;
+		return ag_know_asks_only(question) ? AG_KNOW_READ : AG_KNOW_CHANGE;
 	for (size_t i = 0; i < q->n && q->best[i].score >= q->best[0].score - BEHIND; i++)
 		if (k->tasks[q->best[i].task].risk > risk)
 			risk = k->tasks[q->best[i].task].risk;
-	if (k->tasks[q->best[0].task].risk == AG_KNOW_READ && know_asks_only(question))
+	if (k->tasks[q->best[0].task].risk == AG_KNOW_READ && ag_know_asks_only(question))
 		return AG_KNOW_READ;
 	return risk;
 }
@@ -153,7 +154,7 @@ static void take_catalogue(const struct ag_know_match *top, enum ag_know_verdict
 static void take_model(const struct ag_know *k, const struct ag_know_match *top, const struct origin *o,
                        const char *command, struct ag_know_answer *a)
 {
-	bool agree = top && !top->n_unfilled && know_same_command(top->command, command);
+	bool agree = top && !top->n_unfilled && ag_know_same_command(top->command, command);
 
 	set_answer(a, AG_KNOW_ACCEPT, command, "");
 	a->risk = o->risk;
@@ -169,7 +170,7 @@ static bool repair(const struct ag_know *k, const struct know_query *q, const st
 	struct ag_know_match m;
 	bool ok;
 
-	if (o->rank < 0 || o->score < top->score - BEHIND || know_query_result(k, q, (size_t)o->rank, &m) < 0)
+	if (o->rank < 0 || o->score < top->score - BEHIND || ag_know_query_result(k, q, (size_t)o->rank, &m) < 0)
 		return false;
 	ok = m.n_unfilled == 0;
 	if (ok)
@@ -186,7 +187,7 @@ static void only_look(const struct ag_know *k, const struct know_query *q, struc
 
 	set_answer(a, AG_KNOW_WARN, "", reason);
 	for (size_t i = 0; i < q->n && q->best[i].score >= q->best[0].score - BEHIND; i++) {
-		if (k->tasks[q->best[i].task].risk != AG_KNOW_READ || know_query_result(k, q, i, &m) < 0)
+		if (k->tasks[q->best[i].task].risk != AG_KNOW_READ || ag_know_query_result(k, q, i, &m) < 0)
 			continue;
 		if (m.n_unfilled == 0)
 			take_catalogue(&m, AG_KNOW_PREFER_CATALOGUE, reason, a);
@@ -211,7 +212,7 @@ static void decide(const struct ag_know *k, const char *question, const char *co
 	}
 	find_origin(k, q, command, &o);
 	if (!top) {
-		if (o.risk > AG_KNOW_READ && know_asks_only(question))
+		if (o.risk > AG_KNOW_READ && ag_know_asks_only(question))
 			set_answer(a, AG_KNOW_WARN, "", "the question only asks, and the command changes something");
 		else
 			take_model(k, top, &o, command, a);
@@ -221,7 +222,7 @@ static void decide(const struct ag_know *k, const char *question, const char *co
 		only_look(k, q, a);
 		return;
 	}
-	if (!top->n_unfilled && know_same_command(top->command, command)) {
+	if (!top->n_unfilled && ag_know_same_command(top->command, command)) {
 		take_model(k, top, &o, command, a);
 		return;
 	}
@@ -254,7 +255,7 @@ int ag_know_decide(const struct ag_know *k, const char *question, const char *mo
 	if (!q)
 		return -ENOMEM;
 	memset(ret_answer, 0, sizeof(*ret_answer));
-	know_query(k, question, q);
+	ag_know_query(k, question, q);
 	n = ag_know_match(k, question, &top, 1);
 	if (n >= 0)
 		decide(k, question, model_command, q, n ? &top : NULL, ret_answer);
@@ -269,7 +270,7 @@ int ag_know_check_answer(const struct ag_know *k, const char *question, const ch
 {
 	int r = ag_know_decide(k, question, command, ret_answer);
 
-	if (r == 0 && ret_answer->verdict != AG_KNOW_ACCEPT && !know_same_command(command, ret_answer->command))
+	if (r == 0 && ret_answer->verdict != AG_KNOW_ACCEPT && !ag_know_same_command(command, ret_answer->command))
 		ret_answer->command[0] = '\0';
 	return r;
 }

@@ -11,7 +11,7 @@
 
 static int grow_features(struct ag_know *k)
 {
-	size_t cap = k->cap_features ? k->cap_features * 2 : 65536;
+	size_t cap = k->cap_features ? k->cap_features * 2 : 131072;
 	struct feature *table = calloc(cap, sizeof(*table));
 
 	if (!table)
@@ -78,12 +78,12 @@ static int add_feature(struct ag_know *k, uint64_t hash, uint32_t task)
 	return 0;
 }
 
-int know_index_word(struct ag_know *k, uint32_t word, uint32_t task)
+int ag_know_index_word(struct ag_know *k, uint32_t word, uint32_t task)
 {
 	return add_feature(k, pair_hash(0, word), task);
 }
 
-int know_index_pair(struct ag_know *k, uint32_t a, uint32_t b, uint32_t task)
+int ag_know_index_pair(struct ag_know *k, uint32_t a, uint32_t b, uint32_t task)
 {
 	return add_feature(k, pair_hash(a, b), task);
 }
@@ -136,8 +136,8 @@ static size_t take_best(float *scores, size_t n, uint32_t *ret_tasks, float *ret
 	return count;
 }
 
-size_t know_candidates(const struct ag_know *k, const struct token *tokens, size_t n_tokens, uint32_t *ret_tasks,
-                       float *ret_scores, size_t max)
+size_t ag_know_candidates(const struct ag_know *k, const struct token *tokens, size_t n_tokens, uint32_t *ret_tasks,
+                          float *ret_scores, size_t max)
 {
 	float *scores = calloc(k->n_tasks + 1, sizeof(*scores)), total = 0;
 	size_t n;
@@ -145,18 +145,19 @@ size_t know_candidates(const struct ag_know *k, const struct token *tokens, size
 	if (!scores)
 		return 0;
 	for (size_t i = 0; i < n_tokens; i++) {
-		float scale = know_is_filler(tokens[i].text, tokens[i].len) ? 0.15f : 1;
+		float scale = ag_know_is_filler(tokens[i].text, tokens[i].len) ? 0.15f : 1;
 
 		if (!tokens[i].word) {
-			if (!know_is_value(&tokens[i]))
+			if (!ag_know_is_value(&tokens[i]))
 				total += 0.5f * tokens[i].weight;
 			continue;
 		}
 		total += add_score(k, pair_hash(0, tokens[i].word), tokens[i].is_cjk ? scale * 0.6f : scale, scores);
 		if (i && tokens[i].is_cjk && tokens[i - 1].is_cjk && tokens[i - 1].word)
-			total += add_score(
-			        k, pair_hash(tokens[i - 1].word, tokens[i].word),
-			        scale < 1 && know_is_filler(tokens[i - 1].text, tokens[i - 1].len) ? 0.15f : 1, scores);
+			total += add_score(k, pair_hash(tokens[i - 1].word, tokens[i].word),
+			                   scale < 1 && ag_know_is_filler(tokens[i - 1].text, tokens[i - 1].len) ? 0.15f
+			                                                                                         : 1,
+			                   scores);
 	}
 	n = take_best(scores, k->n_tasks, ret_tasks, ret_scores, max);
 	for (size_t i = 0; i < n && total > 0; i++)

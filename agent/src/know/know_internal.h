@@ -101,25 +101,25 @@ struct token {
 	float weight;         /* what leaving it unexplained costs */
 };
 
-uint64_t know_hash(const char *text, size_t len);
+uint64_t ag_know_hash(const char *text, size_t len);
 /* Folds an ASCII word for comparison (case, a plural s) into out[64]; returns its length. */
-size_t know_fold(const char *text, size_t len, char out[64]);
+size_t ag_know_fold(const char *text, size_t len, char out[64]);
 /* The next token at *pos of text[len]: 1, or 0 at the end. Sets text, len, start, is_cjk. */
-int know_next_token(const char *text, size_t len, size_t *pos, struct token *ret);
-uint32_t know_word_find(const struct ag_know *k, const char *text, size_t len, bool is_cjk);
+int ag_know_next_token(const char *text, size_t len, size_t *pos, struct token *ret);
+uint32_t ag_know_word_find(const struct ag_know *k, const char *text, size_t len, bool is_cjk);
 /* A question, prepared: politeness weighs little, words near to a known one are mapped to it. */
-size_t know_tokenize(const struct ag_know *k, const char *question, char text[KNOW_MAX_TEXT],
-                     struct token tokens[KNOW_MAX_TOKENS]);
+size_t ag_know_tokenize(const struct ag_know *k, const char *question, char text[KNOW_MAX_TEXT],
+                        struct token tokens[KNOW_MAX_TOKENS]);
 /* A word that carries no meaning for the choice of a task. */
-bool know_is_filler(const char *text, size_t len);
+bool ag_know_is_filler(const char *text, size_t len);
 
 /* ---- index.c ---- */
 
-int know_index_word(struct ag_know *k, uint32_t word, uint32_t task);
-int know_index_pair(struct ag_know *k, uint32_t a, uint32_t b, uint32_t task);
+int ag_know_index_word(struct ag_know *k, uint32_t word, uint32_t task);
+int ag_know_index_pair(struct ag_know *k, uint32_t a, uint32_t b, uint32_t task);
 /* Tasks by shared words and pairs, best first. */
-size_t know_candidates(const struct ag_know *k, const struct token *tokens, size_t n_tokens, uint32_t *ret_tasks,
-                       float *ret_scores, size_t max);
+size_t ag_know_candidates(const struct ag_know *k, const struct token *tokens, size_t n_tokens, uint32_t *ret_tasks,
+                          float *ret_scores, size_t max);
 
 /* ---- align.c ---- */
 
@@ -130,33 +130,33 @@ struct alignment {
 	bool leftover_value;                /* among them a path, number or the like */
 };
 
-void know_align(const struct ag_know *k, const struct task *t, const struct token *tokens, size_t n_tokens,
-                struct alignment *ret);
+void ag_know_align(const struct ag_know *k, const struct task *t, const struct token *tokens, size_t n_tokens,
+                   struct alignment *ret);
 
 /* ---- slots.c ---- */
 
-int know_slot_kind(const char *type, size_t len); /* index, or SLOT_NONE */
+int ag_know_slot_kind(const char *type, size_t len); /* index, or SLOT_NONE */
 /* Do these tokens read as a value of this kind? Negative: no; else a cost, 0 the best. */
-float know_slot_cost(const struct ag_know *k, int kind, const struct token *tokens, size_t n);
+float ag_know_slot_cost(const struct ag_know *k, int kind, const struct token *tokens, size_t n);
 /* The value in the form that the command wants ("500兆" -> "500M"); false when out is too small. */
-bool know_slot_value(int kind, const struct token *tokens, size_t n, char *out, size_t size);
+bool ag_know_slot_value(int kind, const struct token *tokens, size_t n, char *out, size_t size);
 /* A token that can only be a value: a path, an address, a number. */
-bool know_is_value(const struct token *t);
+bool ag_know_is_value(const struct token *t);
 
 /* ---- command.c ---- */
 
 /* Finds the next slot of a template at or after *pos: its index in t->slots and [*start, *end); -1: none. */
-int know_template_slot(const struct task *t, const char *command, size_t *pos, size_t *start, size_t *end);
+int ag_know_template_slot(const struct task *t, const char *command, size_t *pos, size_t *start, size_t *end);
 /* Reads the template's slots into t->slots. 0, or -E2BIG. */
-int know_template_read(struct task *t, char *(*dup)(void *, const char *, size_t), void *arg);
-int know_fill(const struct task *t, char *const values[], struct base_buf *out);
+int ag_know_template_read(struct task *t, char *(*dup)(void *, const char *, size_t), void *arg);
+int ag_know_fill(const struct task *t, char *const values[], struct base_buf *out);
 /* One form for commands that differ in what does not matter (sudo, yum, -y, podman, quotes, blanks). */
-void know_normalise(const char *command, char out[1024]);
-bool know_same_command(const char *a, const char *b);
+void ag_know_normalise(const char *command, char out[1024]);
+bool ag_know_same_command(const char *a, const char *b);
 /* The command is this template with values: their places in the normalised command are copied into values. */
-bool know_is_instance(const struct task *t, const char *command, char values[AG_KNOW_MAX_SLOTS][128]);
+bool ag_know_is_instance(const struct task *t, const char *command, char values[AG_KNOW_MAX_SLOTS][128]);
 /* What a command line does, by its words alone: rough, and only for what the catalogue does not have. */
-enum ag_know_risk know_guess_risk(const char *command);
+enum ag_know_risk ag_know_guess_risk(const char *command);
 
 /* ---- match.c ---- */
 
@@ -176,11 +176,11 @@ struct know_query {
 	struct scored best[KNOW_CANDIDATES];
 };
 
-bool know_asks_only(const char *question);
-void know_query(const struct ag_know *k, const char *question, struct know_query *q);
+bool ag_know_asks_only(const char *question);
+void ag_know_query(const struct ag_know *k, const char *question, struct know_query *q);
 /* The place of a task among the candidates, or -1. */
-int know_query_rank(const struct know_query *q, uint32_t task);
+int ag_know_query_rank(const struct know_query *q, uint32_t task);
 /* Values of best[at] filled in; negative errno without memory. */
-int know_query_result(const struct ag_know *k, const struct know_query *q, size_t at, struct ag_know_match *ret);
+int ag_know_query_result(const struct ag_know *k, const struct know_query *q, size_t at, struct ag_know_match *ret);
 
 #endif

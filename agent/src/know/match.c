@@ -28,7 +28,7 @@ static bool has_text(const struct know_query *q, const char *word)
 }
 
 /* What the words say beyond the alignment: a question that only asks is not an order. */
-bool know_asks_only(const char *question)
+bool ag_know_asks_only(const char *question)
 {
 	static const char *const cues[] = { "查看",     "看看",     "看下",     "看一下", "查一下",   "查询",
 		                            "列出",     "显示",     "多少",     "哪些",   "哪个",     "有没有",
@@ -49,19 +49,19 @@ bool know_asks_only(const char *question)
 	return false;
 }
 
-void know_query(const struct ag_know *k, const char *question, struct know_query *q)
+void ag_know_query(const struct ag_know *k, const char *question, struct know_query *q)
 {
 	uint32_t tasks[KNOW_CANDIDATES];
 	float scores[KNOW_CANDIDATES];
 
 	memset(q, 0, sizeof(*q));
-	q->n_tokens = know_tokenize(k, question, q->text, q->tokens);
-	q->n = know_candidates(k, q->tokens, q->n_tokens, tasks, scores, KNOW_CANDIDATES);
+	q->n_tokens = ag_know_tokenize(k, question, q->text, q->tokens);
+	q->n = ag_know_candidates(k, q->tokens, q->n_tokens, tasks, scores, KNOW_CANDIDATES);
 	for (size_t i = 0; i < q->n; i++) {
 		struct scored *s = &q->best[i];
 
 		s->task = tasks[i];
-		know_align(k, &k->tasks[tasks[i]], q->tokens, q->n_tokens, &s->a);
+		ag_know_align(k, &k->tasks[tasks[i]], q->tokens, q->n_tokens, &s->a);
 		s->score = SHARE_ALIGN * s->a.score + (1 - SHARE_ALIGN) * scores[i];
 		/* A path or a port that the task has no use for: the question means something else. */
 		if (s->a.leftover_value)
@@ -70,7 +70,7 @@ void know_query(const struct ag_know *k, const char *question, struct know_query
 	qsort(q->best, q->n, sizeof(q->best[0]), compare_scored);
 }
 
-int know_query_rank(const struct know_query *q, uint32_t task)
+int ag_know_query_rank(const struct know_query *q, uint32_t task)
 {
 	for (size_t i = 0; i < q->n; i++)
 		if (q->best[i].task == task)
@@ -91,8 +91,8 @@ static int fill_values(const struct task *t, const struct know_query *q, const s
 
 		m->slots[i].name = t->slots[i].name;
 		m->slots[i].type = t->slots[i].type;
-		if (span[1] <= span[0] || !know_slot_value(t->slots[i].kind, q->tokens + span[0],
-		                                           (size_t)(span[1] - span[0]), value, sizeof(value))) {
+		if (span[1] <= span[0] || !ag_know_slot_value(t->slots[i].kind, q->tokens + span[0],
+		                                              (size_t)(span[1] - span[0]), value, sizeof(value))) {
 			m->n_unfilled++;
 			continue;
 		}
@@ -111,7 +111,7 @@ static void use_podman(struct base_buf *command)
 			memcpy(s, "podman ", 7);
 }
 
-int know_query_result(const struct ag_know *k, const struct know_query *q, size_t at, struct ag_know_match *ret)
+int ag_know_query_result(const struct ag_know *k, const struct know_query *q, size_t at, struct ag_know_match *ret)
 {
 	const struct scored *s = &q->best[at];
 	const struct task *t = &k->tasks[s->task];
@@ -130,7 +130,7 @@ int know_query_result(const struct ag_know *k, const struct know_query *q, size_
 	for (uint8_t i = 0; i < AG_KNOW_MAX_SLOTS; i++)
 		values[i] = ret->slots[i].value;
 	if (r == 0)
-		r = know_fill(t, values, &command);
+		r = ag_know_fill(t, values, &command);
 	if (r == 0 && has_text(q, "podman") && !has_text(q, "docker"))
 		use_podman(&command);
 	ret->command = r == 0 ? base_buf_take(&command) : NULL;
@@ -152,9 +152,9 @@ static float other_score(const struct ag_know *k, const struct know_query *q, co
 	for (size_t i = 1; i < q->n && i < 6 && score == 0; i++) {
 		struct ag_know_match other;
 
-		if (know_query_result(k, q, i, &other) < 0)
+		if (ag_know_query_result(k, q, i, &other) < 0)
 			return 1;
-		if (!know_same_command(command, other.command))
+		if (!ag_know_same_command(command, other.command))
 			score = (float)other.score - 0.08f * (float)other.n_unfilled;
 		ag_know_match_done(&other);
 	}
@@ -168,9 +168,9 @@ int ag_know_match(const struct ag_know *k, const char *question, struct ag_know_
 
 	if (!q)
 		return -ENOMEM;
-	know_query(k, question, q);
+	ag_know_query(k, question, q);
 	for (; count < n && count < q->n; count++) {
-		if (know_query_result(k, q, count, &results[count]) < 0) {
+		if (ag_know_query_result(k, q, count, &results[count]) < 0) {
 			ag_know_matches_done(results, count);
 			free(q);
 			return -ENOMEM;

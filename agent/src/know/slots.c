@@ -130,7 +130,7 @@ static const struct {
 	{ "crt", V_EXT, ".crt .pem .cer" },
 };
 
-int know_slot_kind(const char *type, size_t len)
+int ag_know_slot_kind(const char *type, size_t len)
 {
 	for (size_t i = 0; i < sizeof(kinds) / sizeof(kinds[0]); i++)
 		if (strlen(kinds[i].name) == len && !memcmp(kinds[i].name, type, len))
@@ -282,7 +282,7 @@ static bool is_device(const char *s, size_t len)
 	return false;
 }
 
-bool know_is_value(const struct token *t)
+bool ag_know_is_value(const struct token *t)
 {
 	bool digit = false;
 
@@ -433,7 +433,7 @@ static bool looks_like_grammar(const struct token *t)
 /* What it costs that a word which also belongs to ordinary sentences is a name. */
 static float plain_word_cost(const struct ag_know *k, const struct token *t)
 {
-	if (know_is_filler(t->text, t->len))
+	if (ag_know_is_filler(t->text, t->len))
 		return -1;
 	if (looks_like_grammar(t))
 		return 2.5f;
@@ -549,13 +549,13 @@ static float single_cost(const struct ag_know *k, int kind, const struct token *
 	case V_VAR:
 		return all_of(s, len, "ABCDEFGHIJKLMNOPQRSTUVWXYZ_0123456789") && isupper((unsigned char)s[0]) ? 0 : -1;
 	case V_ANY:
-		if (know_is_filler(s, len))
+		if (ag_know_is_filler(s, len))
 			return 2.5f;
 		return !t->word || t->is_near ? 0.3f : 1.5f;
 	case V_COMMAND:
 		if (has(s, len, '/') || ends_in(s, len, ".sh .py"))
 			return 0;
-		return is_name(s, len) && !know_is_filler(s, len) ? (t->word ? 1.5f : 0.5f) : -1;
+		return is_name(s, len) && !ag_know_is_filler(s, len) ? (t->word ? 1.5f : 0.5f) : -1;
 	}
 	return -1;
 }
@@ -573,7 +573,7 @@ static float command_cost(const struct token *tokens, size_t n)
 	return cost;
 }
 
-float know_slot_cost(const struct ag_know *k, int kind, const struct token *tokens, size_t n)
+float ag_know_slot_cost(const struct ag_know *k, int kind, const struct token *tokens, size_t n)
 {
 	char scratch[64];
 
@@ -592,7 +592,7 @@ float know_slot_cost(const struct ag_know *k, int kind, const struct token *toke
 		               : -1;
 	case V_COMMAND:
 		for (size_t i = 0; i < n; i++)
-			if (tokens[i].is_cjk || know_is_filler(tokens[i].text, tokens[i].len) ||
+			if (tokens[i].is_cjk || ag_know_is_filler(tokens[i].text, tokens[i].len) ||
 			    all_of(tokens[i].text, tokens[i].len, "@:="))
 				return -1;
 		return command_cost(tokens, n);
@@ -603,7 +603,7 @@ float know_slot_cost(const struct ag_know *k, int kind, const struct token *toke
 
 /* ---- Values --------------------------------------------------------------------------------------------------- */
 
-bool know_slot_value(int kind, const struct token *tokens, size_t n, char *out, size_t size)
+bool ag_know_slot_value(int kind, const struct token *tokens, size_t n, char *out, size_t size)
 {
 	struct base_buf b = BASE_BUF_INIT(size - 1);
 	bool ok;

@@ -10,7 +10,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-uint64_t know_hash(const char *text, size_t len)
+uint64_t ag_know_hash(const char *text, size_t len)
 {
 	uint64_t h = 0xcbf29ce484222325u; /* FNV-1a */
 
@@ -19,7 +19,7 @@ uint64_t know_hash(const char *text, size_t len)
 	return h ? h : 1;
 }
 
-size_t know_fold(const char *text, size_t len, char out[64])
+size_t ag_know_fold(const char *text, size_t len, char out[64])
 {
 	size_t n = 0;
 
@@ -81,7 +81,7 @@ static bool take_ascii(const char *text, size_t len, size_t *pos, struct token *
 	return true;
 }
 
-int know_next_token(const char *text, size_t len, size_t *pos, struct token *ret)
+int ag_know_next_token(const char *text, size_t len, size_t *pos, struct token *ret)
 {
 	memset(ret, 0, sizeof(*ret));
 	while (*pos < len) {
@@ -114,7 +114,7 @@ int know_next_token(const char *text, size_t len, size_t *pos, struct token *ret
 	return 0;
 }
 
-uint32_t know_word_find(const struct ag_know *k, const char *text, size_t len, bool is_cjk)
+uint32_t ag_know_word_find(const struct ag_know *k, const char *text, size_t len, bool is_cjk)
 {
 	char folded[64];
 	uint64_t h;
@@ -123,10 +123,10 @@ uint32_t know_word_find(const struct ag_know *k, const char *text, size_t len, b
 	if (!k->cap_word_table)
 		return 0;
 	if (!is_cjk) {
-		len = know_fold(text, len, folded);
+		len = ag_know_fold(text, len, folded);
 		text = folded;
 	}
-	h = know_hash(text, len);
+	h = ag_know_hash(text, len);
 	for (i = h & (k->cap_word_table - 1); k->word_table[i]; i = (i + 1) & (k->cap_word_table - 1)) {
 		const struct word *w = &k->words[k->word_table[i]];
 
@@ -136,7 +136,7 @@ uint32_t know_word_find(const struct ag_know *k, const char *text, size_t len, b
 	return 0;
 }
 
-bool know_is_filler(const char *text, size_t len)
+bool ag_know_is_filler(const char *text, size_t len)
 {
 	static const char *const fillers =
 	        " a an the my this that these those me i we you it its of for to in on at is are was be do does did "
@@ -191,7 +191,7 @@ static uint32_t find_near(const struct ag_know *k, const char *text, size_t len)
 
 	if (len < 5 || len > 20 || !is_word(text, len))
 		return 0;
-	n = know_fold(text, len, folded);
+	n = ag_know_fold(text, len, folded);
 	for (uint32_t i = 1; i < k->n_words; i++) {
 		const struct word *w = &k->words[i];
 
@@ -248,12 +248,12 @@ static size_t split_token(struct token *tokens, size_t n)
 
 static void weigh(const struct ag_know *k, struct token *t)
 {
-	t->word = know_word_find(k, t->text, t->len, t->is_cjk);
+	t->word = ag_know_word_find(k, t->text, t->len, t->is_cjk);
 	if (!t->word && !t->is_cjk) {
 		t->word = find_near(k, t->text, t->len);
 		t->is_near = t->word != 0;
 	}
-	if (know_is_filler(t->text, t->len) || (t->len == 1 && strchr("@:=-", t->text[0])))
+	if (ag_know_is_filler(t->text, t->len) || (t->len == 1 && strchr("@:=-", t->text[0])))
 		t->weight = 0.25f;
 	else if (t->word)
 		t->weight = k->words[t->word].weight;
@@ -261,8 +261,8 @@ static void weigh(const struct ag_know *k, struct token *t)
 		t->weight = t->is_cjk ? 2.0f : 3.5f;
 }
 
-size_t know_tokenize(const struct ag_know *k, const char *question, char text[KNOW_MAX_TEXT],
-                     struct token tokens[KNOW_MAX_TOKENS])
+size_t ag_know_tokenize(const struct ag_know *k, const char *question, char text[KNOW_MAX_TEXT],
+                        struct token tokens[KNOW_MAX_TOKENS])
 {
 	size_t len = strnlen(question, KNOW_MAX_TEXT - 1), n = 0, pos = 0;
 
@@ -271,7 +271,7 @@ size_t know_tokenize(const struct ag_know *k, const char *question, char text[KN
 	/* A character that was cut in two goes altogether. */
 	while (len && len == KNOW_MAX_TEXT - 1 && ((unsigned char)text[len - 1] & 0xc0) == 0x80)
 		text[--len] = '\0';
-	while (n < KNOW_MAX_TOKENS && know_next_token(text, len, &pos, &tokens[n])) {
+	while (n < KNOW_MAX_TOKENS && ag_know_next_token(text, len, &pos, &tokens[n])) {
 		size_t first = n++;
 
 		n = split_token(tokens, n);

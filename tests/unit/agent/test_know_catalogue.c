@@ -154,8 +154,8 @@ static void a_template_is_an_instance_of_itself(void **state)
 		char *values[AG_KNOW_MAX_SLOTS] = { "v1", "v2", "v3", "v4", "v5", "v6" };
 		char found[AG_KNOW_MAX_SLOTS][128];
 
-		assert_int_equal(know_fill(&k->tasks[i], values, &command), 0);
-		if (!know_is_instance(&k->tasks[i], base_buf_text(&command), found))
+		assert_int_equal(ag_know_fill(&k->tasks[i], values, &command), 0);
+		if (!ag_know_is_instance(&k->tasks[i], base_buf_text(&command), found))
 			fail_msg("%s: %s", k->tasks[i].id, base_buf_text(&command));
 		base_buf_done(&command);
 	}
@@ -167,7 +167,7 @@ static void no_read_only_task_destroys(void **state)
 	const struct ag_know *k = *state;
 
 	for (size_t i = 0; i < k->n_tasks; i++)
-		if (k->tasks[i].risk == AG_KNOW_READ && know_guess_risk(k->tasks[i].command) == AG_KNOW_DESTRUCTIVE)
+		if (k->tasks[i].risk == AG_KNOW_READ && ag_know_guess_risk(k->tasks[i].command) == AG_KNOW_DESTRUCTIVE)
 			fail_msg("%s: %s", k->tasks[i].id, k->tasks[i].command);
 }
 
