@@ -321,13 +321,18 @@ static void on_interrupt(int signo)
 	interrupted = 1;
 }
 
-void ag_term_interrupt_begin(void)
+static void note_interrupts(struct sigaction *ret_old)
 {
 	struct sigaction action = { .sa_handler = on_interrupt }; /* no SA_RESTART: waiting calls return */
 
 	(void)sigemptyset(&action.sa_mask);
 	interrupted = 0;
-	(void)sigaction(SIGINT, &action, &old_interrupt);
+	(void)sigaction(SIGINT, &action, ret_old);
+}
+
+void ag_term_interrupt_begin(void)
+{
+	note_interrupts(&old_interrupt);
 }
 
 bool ag_term_interrupt_asked(void)
@@ -507,6 +512,8 @@ int term_read_line(struct ag_term *t, bool fresh, bool secret, size_t max_bytes,
 {
 	struct base_buf line = BASE_BUF_INIT(max_bytes + 1);
 	struct termios saved, cooked;
+	struct sigaction old;
+	sig_atomic_t before = interrupted; /* the caller may be between begin and end */
 	int r;
 
 	if (tcgetattr(t->fd, &saved) < 0)
@@ -516,13 +523,14 @@ int term_read_line(struct ag_term *t, bool fresh, bool secret, size_t max_bytes,
 	cooked.c_lflag |= ICANON | ISIG | (secret ? 0 : ECHO);
 	if (secret)
 		cooked.c_lflag &= ~(tcflag_t)ECHO;
-	ag_term_interrupt_begin();
+	note_interrupts(&old);
 	(void)tcsetattr(t->fd, TCSANOW, &cooked);
 	if (fresh)
 		(void)tcflush(t->fd, TCIFLUSH);
 	r = read_cooked(t, max_bytes, &line);
 	(void)tcsetattr(t->fd, TCSANOW, &saved);
-	ag_term_interrupt_end();
+	(void)sigaction(SIGINT, &old, NULL);
+	interrupted = before;
 	if (r <= 0 || secret)
 		(void)ag_term_puts(t, "\n");
 	if (r > 0 &&

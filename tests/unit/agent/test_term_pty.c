@@ -316,6 +316,9 @@ static void dumb_terminal_reads_plain_lines(void **state)
 	pty_type(&p, "新的\n");
 	pty_expect(&p, "<新的>");
 	pty_settle(&p);
+	pty_type(&p, "half\x03"); /* Ctrl-C cancels the line, not the program */
+	pty_expect(&p, "<canceled>");
+	pty_settle(&p);
 	pty_type(&p, "\x04");
 	expect_exit(&p, 0);
 }
