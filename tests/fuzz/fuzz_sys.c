@@ -14,7 +14,11 @@ static void parse_line(struct sys_span line)
 	struct sys_socket s;
 	struct sys_mount m;
 	struct sys_route r;
+	struct sys_span message;
+	uint64_t priority, usec;
 
+	if (ag_sys_parse_kmsg(line, &priority, &usec, &message) && message.n > line.n)
+		abort();
 	(void)ag_sys_parse_pid_stat(line, &p);
 	(void)ag_sys_parse_disk(line, &d);
 	(void)ag_sys_parse_netdev(line, &n);

@@ -162,6 +162,13 @@ else
 	echo "no systemd-journal-remote: logs were not tested"
 fi
 
+# Without a journal: the kernel's own buffer, here a file with one record.
+mkdir -p "$tmp/k/dev"
+printf '3,7,5000000,-;Memory cgroup out of memory: Killed process 77 (worker) total-vm:1kB\n' >"$tmp/k/dev/kmsg"
+run 0 logs --root "$tmp/k" --json
+json 'd["logs"]["oom_kills"] == [{"time_s": 5, "pid": 77, "process": "worker", "limit_of_group": True}]'
+json 'd["logs"]["errors"][0]["unit"] == "kernel" and len(d["logs"]["notes"]) == 2'
+
 # A bus with something that answers as systemd does.
 if command -v dbus-daemon >/dev/null && /usr/bin/python3 -c 'import dbus, gi' 2>/dev/null; then # the system's: modules are its
 	export DBUS_SYSTEM_BUS_ADDRESS=unix:path=$tmp/bus

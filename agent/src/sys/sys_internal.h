@@ -159,6 +159,9 @@ bool ag_sys_parse_route6(struct sys_span line, struct sys_route *ret); /* /proc/
 
 /* /proc/net/snmp and netstat: the number under `name` of the pair of lines "Section:". */
 bool ag_sys_parse_snmp(struct sys_span text, const char *section, const char *name, uint64_t *ret);
+/* One record of /dev/kmsg; the message is borrowed. */
+bool ag_sys_parse_kmsg(struct sys_span record, uint64_t *ret_priority, uint64_t *ret_usec,
+                       struct sys_span *ret_message);
 /* KEY=value files with shell quotes (os-release): the value copied without them. */
 bool ag_sys_parse_assignment(struct sys_span text, const char *key, char *ret, size_t size);
 

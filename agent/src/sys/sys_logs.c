@@ -2,6 +2,8 @@
  *
  * Messages are grouped with their numbers taken out ("port 8080" and "port 9090" are one message), newest first, so
  * that a flood of one message stays one line. The journal is read from its end, a bounded number of entries. */
+#include <errno.h>
+#include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
 
@@ -197,40 +199,106 @@ static void read_entry(const struct systemd *sd, sd_journal *j, json_t *groups, 
 	count_entry(groups, ag_sys_span(name, unit.n), message, usec / 1000000);
 }
 
+/* ---- Without a journal: the kernel's own buffer -------------------------------------------------------------- */
+
+static bool read_kernel_record(struct sys_span record, uint64_t boot_time, json_t *groups, json_t *out)
+{
+	uint64_t priority, usec;
+	struct sys_span message;
+
+	/* The kernel's own are facility 0: programs write here too. */
+	if (!ag_sys_parse_kmsg(record, &priority, &usec, &message) || priority > 3)
+		return false;
+	put_oom(message, boot_time + usec / 1000000, ag_sys_array(out, "oom_kills"));
+	count_entry(groups, ag_sys_span("kernel", 6), message, boot_time + usec / 1000000);
+	return true;
+}
+
+/* Each read gives one record; -EPIPE says that some were overwritten meanwhile. */
+static int read_kernel_buffer(const struct sys_ctx *ctx, json_t *groups, json_t *out)
+{
+	CLEANUP(base_buf_done) struct base_buf stat = BASE_BUF_INIT(4 << 20);
+	CLEANUP(close_fdp) int fd = -1;
+	uint64_t boot_time = 0, n = 0;
+	char path[4096], record[8192];
+
+	if (ag_sys_path(ctx, path, sizeof(path), "/dev/kmsg") < 0)
+		return -ENAMETOOLONG;
+	fd = open(path, O_RDONLY | O_NONBLOCK | O_CLOEXEC);
+	if (fd < 0)
+		return -errno;
+	if (ag_sys_read(ctx, &stat, "/proc/stat") == 0)
+		(void)ag_sys_keyed(ag_sys_buf_span(&stat), "btime", &boot_time);
+	for (unsigned i = 0; i < 4 * MAX_ENTRIES; i++) {
+		ssize_t len = read(fd, record, sizeof(record));
+
+		if (len < 0 && (errno == EINTR || errno == EPIPE))
+			continue;
+		if (len <= 0)
+			break;
+		n += read_kernel_record(ag_sys_span(record, (size_t)len), boot_time, groups, out);
+	}
+	ag_sys_set_u64(out, "error_entries", n);
+	return 0;
+}
+
+/* A container or an unprivileged user may have neither. */
+static void read_without_journal(const struct sys_ctx *ctx, json_t *groups, json_t *out)
+{
+	int r = read_kernel_buffer(ctx, groups, out);
+
+	ag_sys_note(out, "There is no journal here, or it may not be read.", "这里没有 journal 日志,或无权读取。",
+	            NULL);
+	if (r == -EPERM || r == -EACCES)
+		ag_sys_note(out, "The kernel's messages can only be read by root.", "内核消息只有 root 能读取。", NULL);
+	else if (r == 0)
+		ag_sys_note(out, "Shown are the kernel's own messages.", "这里显示的是内核自己的消息。", NULL);
+}
+
+static bool has_journal(const struct systemd *sd, const struct sys_ctx *ctx, sd_journal *j)
+{
+	return *ctx->root || sd->sd_journal_has_runtime_files(j) > 0 || sd->sd_journal_has_persistent_files(j) > 0;
+}
+
+static void read_journal(const struct systemd *sd, const struct sys_ctx *ctx, sd_journal *j, json_t *groups,
+                         json_t *out)
+{
+	uint64_t n = 0;
+
+	add_matches(sd, ctx, j);
+	if (sd->sd_journal_seek_tail(j) >= 0) {
+		while (n < MAX_ENTRIES && sd->sd_journal_previous(j) > 0) {
+			read_entry(sd, j, groups, out);
+			n++;
+		}
+	}
+	ag_sys_set_u64(out, "error_entries", n);
+	if (n == MAX_ENTRIES)
+		ag_sys_note(out, "Only the latest {n} errors were read.", "只读取了最近的 {n} 条错误。",
+		            json_pack("{s:i}", "n", MAX_ENTRIES));
+	if (!*ctx->root && geteuid() != 0)
+		ag_sys_note(out, "Only root and members of the group systemd-journal see the whole journal.",
+		            "只有 root 和 systemd-journal 组的成员能看到全部日志。", NULL);
+}
+
 void ag_sys_logs(const struct sys_ctx *ctx, json_t *out)
 {
 	const char *missing = NULL;
 	const struct systemd *sd = ag_sys_systemd(&missing);
 	json_t *groups = json_object();
 	sd_journal *j = NULL;
-	uint64_t n = 0;
 
 	(void)ag_sys_array(out, "errors");
 	(void)ag_sys_array(out, "oom_kills");
-	if (!sd) {
+	if (!sd)
 		ag_sys_note(out, "{what} is not on this machine: the journal cannot be read.",
 		            "本机没有 {what}:无法读取日志。", json_pack("{s:s}", "what", missing));
-	} else if (ag_sys_journal_open(sd, ctx, &j) < 0) {
-		ag_sys_note(out, "There is no journal here.", "这里没有 journal 日志。", NULL);
-	} else {
-		add_matches(sd, ctx, j);
-		if (sd->sd_journal_seek_tail(j) >= 0) {
-			while (n < MAX_ENTRIES && sd->sd_journal_previous(j) > 0) {
-				read_entry(sd, j, groups, out);
-				n++;
-			}
-		}
+	if (sd && ag_sys_journal_open(sd, ctx, &j) >= 0 && has_journal(sd, ctx, j))
+		read_journal(sd, ctx, j, groups, out);
+	else
+		read_without_journal(ctx, groups, out);
+	if (j)
 		sd->sd_journal_close(j);
-		list_groups(groups, json_object_get(out, "errors"));
-		ag_sys_set_u64(out, "error_entries", n);
-		if (n == MAX_ENTRIES)
-			ag_sys_note(out, "Only the latest {n} errors were read.", "只读取了最近的 {n} 条错误。",
-			            json_pack("{s:i}", "n", MAX_ENTRIES));
-		if (n == 0 && !*ctx->root && geteuid() != 0)
-			ag_sys_note(out,
-			            "Nothing was found; members of the group systemd-journal and root see the whole "
-			            "journal.",
-			            "没有找到错误;只有 root 和 systemd-journal 组的成员能看到全部日志。", NULL);
-	}
+	list_groups(groups, json_object_get(out, "errors"));
 	json_decref(groups);
 }

@@ -385,3 +385,29 @@ bool ag_sys_parse_assignment(struct sys_span text, const char *key, char *ret, s
 	}
 	return false;
 }
+
+/* "3,1234,5678901,-;text\n KEY=value": priority and facility, number, microseconds since boot, flags; then the
+ * message's first line (Documentation/ABI/testing/dev-kmsg). */
+bool ag_sys_parse_kmsg(struct sys_span record, uint64_t *ret_priority, uint64_t *ret_usec, struct sys_span *ret_message)
+{
+	const char *semicolon = memchr(record.p, ';', record.n), *p = record.p;
+	uint64_t fields[3];
+
+	if (!semicolon)
+		return false;
+	for (size_t i = 0; i < 3; i++) {
+		const char *end = memchr(p, ',', (size_t)(semicolon - p));
+
+		if (!end)
+			end = semicolon;
+		if (!ag_sys_number(ag_sys_span(p, (size_t)(end - p)), 10, &fields[i]))
+			return false;
+		p = end < semicolon ? end + 1 : semicolon;
+	}
+	*ret_priority = fields[0];
+	*ret_usec = fields[2];
+	record = ag_sys_span(semicolon + 1, record.n - (size_t)(semicolon - record.p) - 1);
+	if (!ag_sys_next_line(&record, ret_message))
+		*ret_message = record;
+	return true;
+}

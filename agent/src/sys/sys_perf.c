@@ -330,7 +330,17 @@ static void put_processes(const struct window *w, json_t *perf)
 	ag_sys_set_u64(counts, "uninterruptible", states['D']);
 	ag_sys_set_u64(counts, "zombies", states['Z']);
 	put_top(list, n, by_cpu, ag_sys_array(perf, "top_cpu"));
+	if (n) {
+		ag_sys_set_text(counts, "busiest_name", list[0].p->stat.comm);
+		ag_sys_set_u64(counts, "busiest_pid", list[0].p->stat.pid);
+		ag_sys_set_real(counts, "busiest_percent", list[0].cpu_percent);
+	}
 	put_top(list, n, by_rss, ag_sys_array(perf, "top_memory"));
+	if (n) {
+		ag_sys_set_text(counts, "largest_name", list[0].p->stat.comm);
+		ag_sys_set_u64(counts, "largest_pid", list[0].p->stat.pid);
+		ag_sys_set_u64(counts, "largest_rss_bytes", (uint64_t)list[0].rss_bytes);
+	}
 	put_top(list, n, by_io, ag_sys_array(perf, "top_io"));
 	if (w->b->n_io_denied)
 		ag_sys_note(perf, "The disk traffic of {n} processes of other users can only be seen by root.",

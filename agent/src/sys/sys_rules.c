@@ -38,8 +38,10 @@ static const struct rule rules[] = {
 	  "开机以来内核因内存不足杀死了 {oom_kills_since_boot} 个进程。",
 	  "journalctl -k -b -g 'Out of memory|oom-kill'" },
 	{ "memory-low", "perf.memory", "available_percent", 10, 4, true, "total_bytes", 1,
-	  "Only {available_bytes} of {total_bytes} memory is available ({available_percent} %).",
-	  "可用内存只剩 {available_bytes}(共 {total_bytes},{available_percent}%)。",
+	  "Only {available_bytes} of {total_bytes} memory is available ({available_percent} %); the largest process is "
+	  "{perf.processes.largest_name} ({perf.processes.largest_pid}) with {perf.processes.largest_rss_bytes}.",
+	  "可用内存只剩 {available_bytes}(共 {total_bytes},{available_percent}%);最大的进程是 "
+	  "{perf.processes.largest_name}({perf.processes.largest_pid}),占 {perf.processes.largest_rss_bytes}。",
 	  "ps -eo pid,rss,comm --sort=-rss | head\nfree -h" },
 	{ "memory-pressure", "perf.pressure", "memory_some_percent", 10, 30, false, NULL, 0,
 	  "Tasks waited for memory {memory_some_percent} % of the time (all of them: {memory_full_percent} %).",
@@ -61,8 +63,11 @@ static const struct rule rules[] = {
 	  "程序在等待从磁盘读入自己的页面:每秒 {major_faults_per_s} 次主缺页。",
 	  "ps -eo pid,maj_flt,comm --sort=-maj_flt | head" },
 	{ "cpu-busy", "perf.cpu", "busy_percent", 90, 99, false, NULL, 0,
-	  "The processors are {busy_percent} % busy (user {user_percent} %, system {system_percent} %).",
-	  "CPU 忙碌 {busy_percent}%(用户态 {user_percent}%,内核态 {system_percent}%)。",
+	  "The processors are {busy_percent} % busy (user {user_percent} %, system {system_percent} %), most "
+	  "by {perf.processes.busiest_name} ({perf.processes.busiest_pid}) with {perf.processes.busiest_percent} % of "
+	  "one.",
+	  "CPU 忙碌 {busy_percent}%(用户态 {user_percent}%,内核态 {system_percent}%),占用最多的是 "
+	  "{perf.processes.busiest_name}({perf.processes.busiest_pid}),为单核的 {perf.processes.busiest_percent}%。",
 	  "ps -eo pid,pcpu,comm --sort=-pcpu | head\ntop -b -n 1 | head -20" },
 	{ "cpu-one-full", "perf.cpu", "busiest_percent", 98, NEVER, false, NULL, 0,
 	  "Processor {busiest_cpu} is {busiest_percent} % busy (all together: {busy_percent} %).",

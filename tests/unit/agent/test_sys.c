@@ -306,6 +306,7 @@ static void findings_are_ranked_and_carry_their_numbers(void **state)
 	assert_string_equal(
 	        text_at(item(d, "findings", "rule", "disk-busy"), "en"),
 	        "Disk sda is 99.0 % busy with 10.0 requests waiting on average (read 100.0 ms, write 80.0 ms).");
+	assert_non_null(strstr(text_at(item(d, "findings", "rule", "cpu-busy"), "en"), "by post) gres (200) with"));
 	assert_string_equal(text_at(item(d, "findings", "rule", "cgroup-memory-high"), "zh"),
 	                    "控制组 /web.slice 触及 memory.high 12 次(正在使用 100.0 MiB)。");
 	json_decref(d);

@@ -175,6 +175,23 @@ static void quotes_of_os_release_are_taken_off(void **state)
 	assert_false(ag_sys_parse_assignment(span("NAME"), "NAME", value, sizeof(value)));
 }
 
+static void kernel_records_have_a_priority_a_time_and_a_line(void **state)
+{
+	uint64_t priority = 9, usec = 9;
+	struct sys_span message;
+
+	(void)state;
+	assert_true(ag_sys_parse_kmsg(span("3,1234,5678901,-;I/O error; sector 5\n DEVICE=b8:0\n"), &priority, &usec,
+	                              &message));
+	assert_int_equal(priority, 3);
+	assert_int_equal(usec, 5678901);
+	assert_true(ag_sys_is(message, "I/O error; sector 5"));
+	assert_true(ag_sys_parse_kmsg(span("6,1,2;"), &priority, &usec, &message));
+	assert_int_equal(message.n, 0);
+	assert_false(ag_sys_parse_kmsg(span("3,1;x"), &priority, &usec, &message));
+	assert_false(ag_sys_parse_kmsg(span("3,1,2 no end"), &priority, &usec, &message));
+}
+
 static void text_of_unknown_origin_loses_control_characters(void **state)
 {
 	json_t *a = ag_sys_string("a\033[2Jb\n", 7), *b = ag_sys_string("\xff\xfe中", 5),
@@ -218,6 +235,7 @@ int main(void)
 		cmocka_unit_test(mount_lines_have_any_number_of_optional_fields),
 		cmocka_unit_test(snmp_values_are_found_below_their_names),
 		cmocka_unit_test(quotes_of_os_release_are_taken_off),
+		cmocka_unit_test(kernel_records_have_a_priority_a_time_and_a_line),
 		cmocka_unit_test(text_of_unknown_origin_loses_control_characters),
 		cmocka_unit_test(templates_take_values_with_their_units),
 	};
