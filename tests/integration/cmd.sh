@@ -25,6 +25,8 @@ fail() { echo "FAILED: $*"; exit 1; }
 
 mkdir -m 700 "$tmp/run" "$tmp/home"
 export XDG_RUNTIME_DIR=$tmp/run XDG_CONFIG_HOME=$tmp/home HOME=$tmp/home
+# The catalogue answers what it is certain of without an engine; here the engine is what is tested.
+export OCAI_KNOWLEDGE_DIR=/nonexistent
 unset OCAI_URL OCAI_MODEL OCAI_TIMEOUT OCAI_ENGINE OCAI_API_KEY_FILE
 
 # run EXPECTED_STATUS ARGS...: output in $out, errors in $errors
