@@ -25,13 +25,15 @@ fail() { echo "FAILED: $*"; exit 1; }
 
 mkdir -m 700 "$tmp/run" "$tmp/home"
 export XDG_RUNTIME_DIR=$tmp/run XDG_CONFIG_HOME=$tmp/home HOME=$tmp/home
+# The catalogue answers what it is certain of without an engine; here the engine is what is tested.
+export OCAI_KNOWLEDGE_DIR=/nonexistent
 unset OCAI_URL OCAI_MODEL OCAI_TIMEOUT OCAI_ENGINE OCAI_API_KEY_FILE
 
 # run EXPECTED_STATUS ARGS...: output in $out, errors in $errors
 run() {
 	local want=$1 rc
 	shift
-	out=$("$bin/ocai" cmd "$@" 2>"$tmp/err")
+	out=$("$bin/ocai" cmd --no-history "$@" 2>"$tmp/err" </dev/null)
 	rc=$?
 	errors=$(<"$tmp/err")
 	[[ $want == any || $rc == "$want" ]] || fail "ocai cmd $*: status $rc, expected $want: $out $errors"
@@ -79,7 +81,7 @@ if ((embedded)); then
 	run 0 --json "列出当前目录下的文件"
 	[[ $out == '{"question":"列出当前目录下的文件","command":"'* ]] || fail "$out"
 	run 0 "查看内存"
-	[[ $out == 建议的命令* ]] || fail "$out"
+	[[ -n $out && $out != *$'\n'* ]] || fail "not the command alone: $out"
 else
 	((status == 0)) || [[ $status == 1 && $errors == *"the model's answer"* ]] || fail "$status $out $errors"
 fi
