@@ -78,6 +78,8 @@ int ag_kb_doc_line(struct ag_kb_doc *doc, const char *text, size_t len, uint32_t
 		r = append_clean(&doc->text, text, len);
 	if (r < 0)
 		return r;
+	if (doc->text.len == offset) /* nothing but control characters */
+		return 0;
 	doc->lines[doc->n_lines++] = (struct ag_kb_line){
 		.offset = offset, .len = doc->text.len - offset, .line = line, .heading = (uint8_t)heading, .para = para
 	};

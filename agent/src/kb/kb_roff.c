@@ -52,10 +52,12 @@ static int flush(struct roff *r)
 	int e = 0;
 
 	if (r->text.len) {
-		e = ag_kb_doc_line(r->doc, r->text.data, r->text.len, r->text_line, 0, r->para);
+		e = ag_kb_doc_line(r->doc, r->text.data, r->text.len, r->text_line ? r->text_line : r->line, 0,
+		                   r->para);
 		r->para = false;
 	}
 	base_buf_reset(&r->text);
+	r->text_line = 0;
 	r->no_space = false;
 	return e;
 }
