@@ -116,7 +116,8 @@ all: $(PROGRAMS:%=$(B)/bin/%)
 # ---- Manual pages, installation ---------------------------------------------------------------------------
 MAN_PAGES := $(patsubst docs/man/%.scd,build/man/%,$(wildcard docs/man/*.scd))
 # The embedded model is what the engine reads, without the recipe that made it.
-MODEL_FILES = $(wildcard $(addprefix engine/models/mini/*.,json jinja safetensors gguf))
+MODEL_FILES := $(wildcard engine/models/*/*.gguf)
+KNOWLEDGE_FILES := $(wildcard agent/knowledge/*.tasks)
 CONF_FILES = $(wildcard */cmd/*.conf)
 
 build/man/%: docs/man/%.scd
@@ -136,7 +137,8 @@ install: all man
 	$(foreach p,$(PROGRAMS),$(B)/bin/$(p) --completion=bash >$(DESTDIR)$(PREFIX)/share/bash-completion/completions/$(p)$(newline)	)
 	$(foreach p,$(PROGRAMS),$(B)/bin/$(p) --completion=zsh >$(DESTDIR)$(PREFIX)/share/zsh/site-functions/_$(p)$(newline)	)
 	$(foreach c,$(CONF_FILES),install -D -m 644 $(c) $(DESTDIR)$(PREFIX)/lib/ocai/$(notdir $(c))$(newline)	)
-	$(foreach f,$(MODEL_FILES),install -D -m 644 $(f) $(DESTDIR)$(PREFIX)/share/ocai/models/mini/$(notdir $(f))$(newline)	)
+	$(foreach f,$(MODEL_FILES),install -D -m 644 $(f) $(DESTDIR)$(PREFIX)/share/ocai/models/$(notdir $(f))$(newline)	)
+	$(foreach f,$(KNOWLEDGE_FILES),install -D -m 644 $(f) $(DESTDIR)$(PREFIX)/share/ocai/knowledge/$(notdir $(f))$(newline)	)
 
 # ---- Everything from nothing --------------------------------------------------------------------------------
 # Sub-makes: what is installed by deps changes what this Makefile finds.
