@@ -16,7 +16,7 @@ static void check(bool holds)
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
-	static const struct ag_gate_context context = { "/home/me", "/home/me/work", "/dev/sda2 / xfs rw 0 0\n" };
+	static const struct ag_gate_context context = { "/home/me", "/home/me/src", "/dev/sda2 / xfs rw 0 0\n" };
 	const char *text = (const char *)data;
 	const char *cut = size ? memchr(text, '\0', size) : NULL;
 	struct ag_gate_decision *d = NULL;

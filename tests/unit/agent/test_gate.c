@@ -9,7 +9,7 @@
 
 #include "gate/gate.h"
 
-static const struct ag_gate_context context = { "/home/me", "/home/me/work", "/dev/sda2 / xfs rw 0 0\n" };
+static const struct ag_gate_context context = { "/home/me", "/home/me/src", "/dev/sda2 / xfs rw 0 0\n" };
 
 static int parses(const char *line)
 {

@@ -13,7 +13,7 @@
 
 static const struct ag_gate_context context = {
 	.home = "/home/me",
-	.cwd = "/home/me/work",
+	.cwd = "/home/me/src",
 	.mounts = "/dev/sda2 / xfs rw 0 0\n/dev/sda1 /boot ext4 rw 0 0\n/dev/nvme0n1p1 /data xfs rw 0 0\nproc /proc "
 	          "proc rw 0 0\n",
 };
