@@ -208,8 +208,13 @@ static inline void pty_start(struct pty *p, unsigned columns, unsigned rows, int
 	screen_init(&p->screen, columns, rows);
 	p->pid = forkpty(&p->master, NULL, NULL, &size);
 	assert_true(p->pid >= 0);
-	if (p->pid == 0)
+	if (p->pid == 0) {
+		/* A shell without job control starts its background jobs with these ignored. */
+		(void)signal(SIGINT, SIG_DFL);
+		(void)signal(SIGQUIT, SIG_DFL);
+		(void)alarm(60); /* a program that waits for ever fails its test and no other */
 		_exit(child(arg));
+	}
 }
 
 static inline void pty_type(struct pty *p, const char *keys)
