@@ -24,7 +24,7 @@ job_start() {
 	local d=$job_dir/$1 begin=${EPOCHREALTIME/[.,]/} rc=0 pid
 	mkdir -p "$d/tmp"
 	# timeout leads a process group of its own, out of reach of the terminal's Ctrl-C: hence the trap.
-	TMPDIR=$d/tmp timeout -k 10 "${JOB_TIMEOUT:-900}" bash -c "${job_commands[$1]}" >"$d/out" 2>&1 </dev/null &
+	TMPDIR=$d/tmp timeout -k 10 "${JOB_TIMEOUT:-240}" bash -c "${job_commands[$1]}" >"$d/out" 2>&1 </dev/null &
 	pid=$!
 	trap 'kill $pid; exit 1' TERM
 	wait $pid 2>/dev/null || rc=$?
@@ -55,7 +55,7 @@ job_print() {
 	else
 		((rc == 0)) && passed=1 || failed=1
 	fi
-	((rc == 124)) && note=" (stopped after ${JOB_TIMEOUT:-900} s)"
+	((rc == 124)) && note=" (stopped after ${JOB_TIMEOUT:-240} s)"
 	((failed > 0)) && word=FAIL
 	printf '%-4s %4d %7.2fs  %s%s\n' "$word" $((passed + failed)) "$((us / 10000))e-2" "${job_names[$1]}" "$note"
 	((failed > 0)) && tail -n 200 "$d/out" | sed 's/^/    | /'
