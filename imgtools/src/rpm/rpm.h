@@ -98,7 +98,8 @@ struct img_rpm {
 	const uint8_t *signature; /* the signature header likewise; NULL for an installed package */
 	size_t signature_size;
 
-	void *user;    /* for the pass at hand; not owned */
+	bool is_preferred; /* set by the caller: wins where several provide the same */
+	void *user;        /* for the pass at hand; not owned */
 	int32_t index; /* within its set */
 	void *priv;
 };
