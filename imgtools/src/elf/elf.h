@@ -37,7 +37,6 @@ struct img_elf {
 	uint16_t type;           /* ET_EXEC, ET_DYN, ... */
 	bool is_dynamic;         /* has PT_DYNAMIC */
 	bool binds_now;          /* DF_BIND_NOW, DF_1_NOW, DT_BIND_NOW */
-	bool skips_default_dirs; /* DF_1_NODEFLIB */
 	const char *interp;      /* PT_INTERP; NULL: none */
 	const char *soname;      /* NULL: none */
 	const char *rpath;       /* colon-separated, with $ORIGIN as written; NULL: none */

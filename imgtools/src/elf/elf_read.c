@@ -157,8 +157,6 @@ static void note_flags(struct img_elf *e, const GElf_Dyn *d)
 		e->binds_now = true;
 	if (d->d_tag == DT_FLAGS_1 && (d->d_un.d_val & DF_1_NOW))
 		e->binds_now = true;
-	if (d->d_tag == DT_FLAGS_1 && (d->d_un.d_val & DF_1_NODEFLIB))
-		e->skips_default_dirs = true;
 }
 
 static void note_address(struct reader *r, const GElf_Dyn *d)
