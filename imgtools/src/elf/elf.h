@@ -31,15 +31,15 @@ struct img_elf_needed_version { /* one version that is asked of one library */
 };
 
 struct img_elf {
-	uint8_t elf_class;       /* ELFCLASS32, ELFCLASS64 */
-	uint8_t data;            /* ELFDATA2LSB, ELFDATA2MSB */
-	uint16_t machine;        /* EM_X86_64, ... */
-	uint16_t type;           /* ET_EXEC, ET_DYN, ... */
-	bool is_dynamic;         /* has PT_DYNAMIC */
-	bool binds_now;          /* DF_BIND_NOW, DF_1_NOW, DT_BIND_NOW */
-	const char *interp;      /* PT_INTERP; NULL: none */
-	const char *soname;      /* NULL: none */
-	const char *rpath;       /* colon-separated, with $ORIGIN as written; NULL: none */
+	uint8_t elf_class;  /* ELFCLASS32, ELFCLASS64 */
+	uint8_t data;       /* ELFDATA2LSB, ELFDATA2MSB */
+	uint16_t machine;   /* EM_X86_64, ... */
+	uint16_t type;      /* ET_EXEC, ET_DYN, ... */
+	bool is_dynamic;    /* has PT_DYNAMIC */
+	bool binds_now;     /* DF_BIND_NOW, DF_1_NOW, DT_BIND_NOW */
+	const char *interp; /* PT_INTERP; NULL: none */
+	const char *soname; /* NULL: none */
+	const char *rpath;  /* colon-separated, with $ORIGIN as written; NULL: none */
 	const char *runpath;
 	const char **needed; /* DT_NEEDED, in order */
 	size_t n_needed;
