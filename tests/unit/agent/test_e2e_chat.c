@@ -382,7 +382,7 @@ static void a_dumb_terminal_and_the_c_locale_get_plain_ascii(void **state)
 	E2E_SERVE(t, E2E_SAY("# Title\\n\\n- **one**\\n- two\\n\\n> quoted\\n\\n```\\ncode\\n```\\n\\n| a | "
 	                     "b |\\n|---|---|\\n| c | d |\\n\\nThe end."));
 	E2E_OCAI(t, "chat");
-	e2e_ask_dumb(t, ">");
+	e2e_expect(t, ">");
 	e2e_type(t, "go\n");
 	e2e_expect(t, "The end.");
 	e2e_type(t, "\x04");

@@ -385,7 +385,7 @@ static void a_dumb_terminal_gets_a_numbered_menu(void **state)
 	e2e_env(t, "LANG", "C");
 	E2E_SERVE(t, E2E_SAY("echo answer $((40 + 2))"));
 	E2E_OCAI(t, "cmd", "say the answer");
-	e2e_ask_dumb(t, "choice [1]:");
+	e2e_expect(t, "choice [1]:");
 	e2e_expect(t, "  2) edit");
 	e2e_type(t, "1\n");
 	e2e_expect(t, "answer 42");
