@@ -16,7 +16,7 @@
 #include <jansson.h>
 #include <sys/stat.h>
 
-enum { E2E_LIMIT_MS = 8000, E2E_LOG = 1 << 20, E2E_ENV = 48, E2E_ARGS = 24, E2E_PATH = 4096 };
+enum { E2E_LIMIT_MS = 30000, E2E_LOG = 1 << 20, E2E_ENV = 48, E2E_ARGS = 24, E2E_PATH = 4096 };
 
 struct e2e {
 	char dir[E2E_PATH / 4]; /* removed at the end */
