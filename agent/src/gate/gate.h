@@ -1,6 +1,6 @@
 /* The gate: one place that decides for everything that would run.
  *
- *   command line -> shell.c  a tree of commands (what cannot be parsed is UNKNOWN, never "harmless")
+ *   command line -> shell*.c a tree of commands (what cannot be parsed is UNKNOWN, never "harmless")
  *                -> risk.c   read, change or destructive, with the reasons; sees through sudo, bash -c, xargs ...
  *                -> rules.c  allow, ask and deny rules -> RUN, ASK, ASK_TWICE or DENY
  *                -> audit.c  what ran, in an append-only log
@@ -19,7 +19,7 @@
 #include "base/buf.h"
 #include "base/err.h"
 
-/* ---- The shell's tree (shell.c) --------------------------------------------------------------------- */
+/* ---- The shell's tree (shell*.c) -------------------------------------------------------------------- */
 
 enum {
 	AG_GATE_MAX_LINE = 64 * 1024, /* bytes of a command line */
