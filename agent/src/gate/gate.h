@@ -168,6 +168,8 @@ int ag_gate_rules_add(struct ag_gate_rules *rules, enum ag_gate_rule_kind kind, 
 int ag_gate_rules_parse(struct ag_gate_rules *rules, const char *text, size_t len, const char *where, struct err *err);
 /* The same from a file; a missing one is fine (0). A file that others may write is refused with -EPERM. */
 int ag_gate_rules_read(struct ag_gate_rules *rules, const char *path, struct err *err);
+/* The rules of /usr/lib/ocai, /etc/ocai and the user's configuration, gate.rules in each. */
+int ag_gate_rules_load(struct ag_gate_rules **ret_rules, struct err *err);
 /* Adds one line to the user's rules file (0600, folders made, written whole or not at all). */
 int ag_gate_rules_save(const char *path, enum ag_gate_rule_kind kind, const char *pattern, struct err *err);
 
