@@ -43,7 +43,7 @@ parallel = $(if $(filter -j% --jobserver%,$(MAKEFLAGS)),,-j$(shell nproc))
 Q := $(if $(V),,@)
 say = $(if $(V),@:,@printf '  %-7s %s\n' '$(1)' '$(2)')
 
-PKGS := jansson libcurl libmicrohttpd libcrypto libpcre2-8 libutf8proc inih sqlite3 libcmark zlib
+PKGS := jansson libcurl libmicrohttpd libcrypto libpcre2-8 libutf8proc inih sqlite3 libcmark zlib libarchive libzstd rpm libelf libseccomp
 # Lazily, once: the tools may not be installed before `make deps`.
 PKG_CFLAGS = $(eval PKG_CFLAGS := $(shell pkg-config --cflags $(PKGS) 2>/dev/null))$(PKG_CFLAGS)
 PKG_LIBS = $(eval PKG_LIBS := $(shell pkg-config --libs $(PKGS) 2>/dev/null))$(PKG_LIBS)
@@ -67,7 +67,7 @@ endif
 # ---- Components: each build.mk adds to LIBS (library name -> sources) and PROGRAMS --------------------
 LIBS :=
 PROGRAMS :=
-include base/build.mk kernels/build.mk engine/build.mk agent/build.mk
+include base/build.mk kernels/build.mk engine/build.mk agent/build.mk imgtools/build.mk
 
 obj = $(patsubst %.c,$(B)/obj/%.o,$(1))
 
@@ -142,12 +142,14 @@ install: all man
 
 # ---- Everything from nothing --------------------------------------------------------------------------------
 # Sub-makes: what is installed by deps changes what this Makefile finds.
-.PHONY: deps quickstart
+.PHONY: deps deps-build quickstart
 deps:
+	@tools/deps.sh --tests
+deps-build:
 	@tools/deps.sh
 
 QUESTION ?= 如何更新yum源
-quickstart: deps
+quickstart: deps-build
 	+@$(MAKE) --no-print-directory $(parallel) all
 	@test -x $(B)/bin/ocai || { echo "quickstart: this tree has no $(B)/bin/ocai" >&2; exit 1; }
 	@echo "\$$ ocai cmd --print \"$(QUESTION)\""
@@ -156,7 +158,7 @@ quickstart: deps
 # ---- Tests ----------------------------------------------------------------------------------------------
 # tests/unit/<component>/test_<module>.c, tests/fuzz/fuzz_<parser>.c, tests/integration/*.sh, tests/bench/*.c
 # are picked up by name.
-TEST_LIBS := engine_http engine kernels agent base
+TEST_LIBS := engine_http engine kernels agent imgtools base
 UNIT_TESTS := $(patsubst tests/unit/%.c,$(B)/tests/unit/%,$(wildcard tests/unit/*/test_*.c))
 FUZZ_NAMES := $(patsubst tests/fuzz/fuzz_%.c,%,$(wildcard tests/fuzz/fuzz_*.c))
 FUZZ_REPLAYS := $(FUZZ_NAMES:%=$(B)/tests/replay/%)
