@@ -317,7 +317,8 @@ static inline bool e2e_is_asked(struct e2e *t, const char *text)
 	return t->pty.screen.paste_mode && screen_has(&t->pty.screen, text);
 }
 
-/* Blocked in a read: all that was typed before has been taken. Without /proc/PID/syscall some time has to do. */
+/* Blocked in a read, or waiting to: all that was typed before has been taken. Without /proc/PID/syscall some time has
+ * to do. */
 static inline bool e2e_is_reading(struct e2e *t, const char *text)
 {
 	char path[64], line[32] = "";
@@ -333,7 +334,8 @@ static inline bool e2e_is_reading(struct e2e *t, const char *text)
 	}
 	if (fd >= 0)
 		(void)close(fd);
-	return !line[0] || (line[0] >= '0' && line[0] <= '9' && strtol(line, NULL, 10) == SYS_read);
+	return !line[0] || (line[0] >= '0' && line[0] <= '9' &&
+	                    (strtol(line, NULL, 10) == SYS_read || strtol(line, NULL, 10) == SYS_ppoll));
 }
 
 static inline void e2e_expect(struct e2e *t, const char *text)
