@@ -74,9 +74,7 @@ struct writer {
 	const struct img_rpmdb_opts *o;
 	const char **names; /* sorted: provides that count, paths that are there */
 	size_t n_names;
-	struct {
-		const struct img_rpm_dep *dep;
-	} * provides; /* sorted by name */
+	const struct img_rpm_dep **provides; /* sorted by name */
 	size_t n_provides;
 	uint32_t time;
 };
