@@ -31,8 +31,8 @@ static bool has_dir(const struct img_analyze *a, const char *path)
 
 static int add_dir(struct img_analyze *a, const char *path)
 {
-	return has_dir(a, path) && !img_strings_has(&a->python_dirs, path)
-	               ? img_strings_add(&a->python_dirs, path, strlen(path))
+	return has_dir(a, path) && !img_words_has(&a->python_dirs, path)
+	               ? img_words_add(&a->python_dirs, path, strlen(path))
 	               : 0;
 }
 
