@@ -183,6 +183,7 @@ static void do_help(struct chat *c, const char *arg)
 
 static void do_model(struct chat *c, const char *arg)
 {
+	CLEANUP(base_buf_done) struct base_buf clean = BASE_BUF_INIT(LINE_BYTES);
 	struct err err = { 0 };
 
 	if (*arg) {
@@ -191,10 +192,13 @@ static void do_model(struct chat *c, const char *arg)
 		(void)base_buf_puts(&c->model, arg);
 		c->s.opt_model = base_buf_text(&c->model);
 	}
-	if (link_up(c, &err) < 0)
+	if (link_up(c, &err) < 0) {
 		say_error(c, &err);
-	else
-		(void)fprintf(c->io->out, "%s\n", base_buf_text(&c->link.model));
+		return;
+	}
+	/* The name is the server's. */
+	(void)ag_term_sanitize(&clean, base_buf_text(&c->link.model), c->link.model.len, c->io->look.ascii_only);
+	(void)fprintf(c->io->out, "%s\n", base_buf_text(&clean));
 }
 
 static void do_attach(struct chat *c, const char *arg)
