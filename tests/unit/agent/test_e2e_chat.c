@@ -318,6 +318,7 @@ static void a_large_paste_arrives_whole(void **state)
 		w += (size_t)sprintf(wanted + w, "%sline number %d", i ? "\\n" : "", i);
 	}
 	(void)sprintf(paste + n, "\033[201~\r");
+	e2e_write_text(t, "config/ocai/ocai.conf", "[backend]\ncontext = 32768\n"); /* nothing needs to be left out */
 	E2E_SERVE(t, E2E_SAY("Read."));
 	E2E_OCAI(t, "chat");
 	e2e_ask(t, ">");
