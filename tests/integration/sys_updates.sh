@@ -58,7 +58,7 @@ dnf_in() { # REPOSITORY COMMAND...: dnf's cache goes into the root, as on a runn
 	local repo=$1
 	shift
 	dnf -y -q --installroot="$tmp/root" --releasever=1 --repofrompath="$repo,file://$tmp/$repo" --repo="$repo" --nogpgcheck \
-		--setopt=reposdir=/dev/null --setopt=cachedir=/var/cache/dnf --setopt=keepcache=0 "$@" >"$tmp/log" 2>&1 || fail "dnf $*: $(<"$tmp/log")"
+		--setopt=reposdir=/dev/null --setopt=cachedir="$tmp/root/var/cache/dnf" --setopt=keepcache=0 "$@" >"$tmp/log" 2>&1 || fail "dnf $*: $(<"$tmp/log")"
 }
 dnf_in old install holes plain epochs same
 rm -rf "$tmp/root/var/cache/dnf"
