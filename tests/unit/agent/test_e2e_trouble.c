@@ -197,7 +197,6 @@ static void a_signal_in_a_question_puts_the_terminal_back(void **state)
 		assert_true(e2e_read(t, 1000));
 	(void)close(slave);
 	(void)close(t->pty.master);
-	screen_done(&t->pty.screen);
 	t->has_pty = false;
 }
 
