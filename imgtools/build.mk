@@ -2,6 +2,8 @@
 LIBS += imgtools
 imgtools_SRCS := $(wildcard imgtools/src/*/*.c)
 
+PKGS += expat
+
 PROGRAMS += $(if $(wildcard imgtools/cmd/slimtrace/*.c),slimtrace)
 slimtrace_SRCS := $(wildcard imgtools/cmd/slimtrace/*.c)
 slimtrace_LIBS := imgtools base

@@ -47,8 +47,9 @@ struct img_trace;
 
 struct img_trace *img_trace_new(void);
 void img_trace_free(struct img_trace *t);
-/* Copies. The same (path, access, pid) again adds to count and last_ns. */
+/* Copies. The same (path, access, pid) again adds to count and last_ns. -EINVAL for a path that is not normal. */
 int img_trace_add(struct img_trace *t, const struct img_trace_record *r);
+/* Copies. The same number again replaces what was known of it. */
 int img_trace_add_process(struct img_trace *t, const struct img_trace_process *p);
 
 size_t img_trace_count(const struct img_trace *t);
