@@ -100,7 +100,7 @@ struct img_rpm {
 
 	bool is_preferred; /* set by the caller: wins where several provide the same */
 	void *user;        /* for the pass at hand; not owned */
-	int32_t index; /* within its set */
+	int32_t index;     /* within its set */
 	void *priv;
 };
 
