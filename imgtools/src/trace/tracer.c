@@ -734,35 +734,23 @@ static char *read_cmdline(pid_t pid)
 }
 
 /* What the kernel opens for an executable: its interpreter, and the interpreter of that. */
-static void record_interpreters(struct tracer *t, struct thread *th, struct img_view *view, struct img_name *name)
+static void record_interpreters(struct stop *s, struct img_name *name)
 {
-	struct link_context links = { t, th->process };
-	struct img_found *f = &t->found;
+	struct img_found *f = &s->t->found;
 	char path[IMG_INTERP_MAX];
 
 	for (int depth = 0; depth < IMG_INTERP_DEPTH; depth++) {
 		CLEANUP(close_fdp)
-		int fd = openat(view->root_fd, name->path + 1,
+		int fd = openat(s->p->view->root_fd, name->path + 1,
 		                O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK | O_NOCTTY);
-		struct img_lookup l = { .root = th->process->root,
-			                .text = path,
-			                .follow = true,
-			                .tid = th->tid,
-			                .tgid = th->process->tgid,
-			                .on_link = on_link,
-			                .arg = &links };
 
-		if (fd < 0 || img_interp_of(fd, path) <= 0)
-			return;
-		l.start = l.root;
-		img_names_lookup(view->names, &l, f);
-		if (f->is_ignored)
+		if (fd < 0 || img_interp_of(fd, path) <= 0 || !look_up(s, IMG_CALL_NONE, path, FOLLOW, f))
 			return;
 		if (f->error) {
-			record_miss(t, th->process, f);
+			record_miss(s->t, s->p, f);
 			return;
 		}
-		record(t, th->process, f->name, IMG_ACCESS_KERNEL, size_of(f));
+		record(s->t, s->p, f->name, IMG_ACCESS_KERNEL, size_of(f));
 		name = f->name;
 	}
 }
@@ -821,7 +809,7 @@ static void on_exec(struct tracer *t, struct thread *th)
 	p->cmdline = read_cmdline(p->tgid);
 	if (name && p->view == th->exec_view) {
 		record(t, p, name, IMG_ACCESS_EXEC, th->exec_size);
-		record_interpreters(t, th, th->exec_view, name);
+		record_interpreters(&(struct stop){ .t = t, .th = th, .p = p }, name);
 		path = img_view_map(p->view, name);
 		free(p->program);
 		p->program = path ? strdup(path) : NULL;
