@@ -16,9 +16,10 @@ enum {
 /* Splits "#! /usr/bin/env -S python3 -s" at blanks; returns the count. */
 static size_t split(char *line, char *ret_words[], size_t max)
 {
+	char *save = NULL;
 	size_t n = 0;
 
-	for (char *p = strtok(line, " \t"); p && n < max; p = strtok(NULL, " \t"))
+	for (char *p = strtok_r(line, " \t", &save); p && n < max; p = strtok_r(NULL, " \t", &save))
 		ret_words[n++] = p;
 	return n;
 }
