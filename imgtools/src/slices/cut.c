@@ -427,9 +427,10 @@ int img_cut_resolve(struct img_world *w, const struct img_cut_opts *o, struct im
 	c.n_marks = img_rpm_set_count(img_world_set(w));
 	c.marks = calloc(c.n_marks + 1, sizeof(*c.marks));
 	r = c.cut && c.marks ? find_packages(w, o, &packages, &n, err) : -ENOMEM;
-	if (r == 0 && !img_world_options(w)->slices)
-		r = img_world_options(w)->kind == IMG_WORLD_FILES ? img_world_open(w, packages, n, err)
-		                                                  : img_world_close_over(w, packages, n, err);
+	if (r == 0 && (!img_world_options(w)->slices || img_world_options(w)->root))
+		r = img_world_options(w)->kind == IMG_WORLD_FILES || img_world_options(w)->root
+		            ? img_world_open(w, packages, n, err)
+		            : img_world_load(w, packages, n, err);
 	for (size_t i = 0; r == 0 && i < o->n_requests; i++)
 		r = expand_target(&c, o->requests[i], "asked for", false);
 	if (r == 0)
