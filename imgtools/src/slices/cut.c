@@ -297,34 +297,31 @@ static int expand_target(struct cutter *c, const char *target, const char *kind,
 
 /* ---- Following -------------------------------------------------------------------------------------------- */
 
-/* "numpy/" of /usr/lib/python3/dist-packages/numpy/core/x.py: the part of a path that names a Python package. */
-static const char *module_of(const char *path, size_t *ret_len)
+/* ".../dist-packages/numpy/" of ".../dist-packages/numpy/core/x.py": how much of a path names a Python package that is
+ * not part of Python itself. 0: none. */
+static size_t module_len(const char *path)
 {
 	static const char *const tops[] = { "/dist-packages/", "/site-packages/" };
-	const char *top = strstr(path, "/python3"), *end;
 
-	for (size_t i = 0; top && i < 2; i++) {
-		const char *below = strstr(top, tops[i]);
+	for (size_t i = 0; i < 2; i++) {
+		const char *top = strstr(path, tops[i]);
+		const char *end = top ? strchr(top + strlen(tops[i]), '/') : NULL;
 
-		if (below)
-			top = below + 1;
+		if (end)
+			return (size_t)(end + 1 - path);
 	}
-	top = top ? strchr(top + 1, '/') : NULL;
-	end = top ? strchr(top + 1, '/') : NULL;
-	if (!end || strncmp(top, "/lib-dynload/", 13) == 0)
-		return NULL;
-	*ret_len = (size_t)(end + 1 - path);
-	return path;
+	return 0;
 }
 
 /* An import that may never run (in try, if, a function) is followed within one Python package all the same: its parts
- * belong together, while what a library might need of others is what makes roots large. */
+ * belong together, while what a library might need of others is what makes roots large. Python's own library is written
+ * the other way: what stands in a function there is rarely needed. */
 static bool is_within_module(struct img_file_id from, const struct img_file_need *n)
 {
 	const char *path = from.package->files[from.file].path;
-	size_t len;
+	const size_t len = module_len(path);
 
-	return n->to.package && strcmp(n->kind, "import") == 0 && module_of(path, &len) &&
+	return n->to.package && strcmp(n->kind, "import") == 0 && len &&
 	       strncmp(n->to.package->files[n->to.file].path, path, len) == 0;
 }
 
