@@ -330,6 +330,8 @@ static int on_need(const struct img_file_need *n, void *arg, struct err *err)
 	struct cutter *c = arg;
 
 	(void)err;
+	if (n->slice && !n->is_missing)
+		return expand_target(c, n->slice, n->kind, n->is_weak);
 	if (n->is_weak && (n->is_missing || (!c->o->with_weak && !is_within_module(c->from, n))))
 		return 0;
 	if (n->is_missing) {
@@ -337,8 +339,6 @@ static int on_need(const struct img_file_need *n, void *arg, struct err *err)
 			return 0;
 		return miss(c, n->kind, n->what, c->from.package->files[c->from.file].path);
 	}
-	if (n->slice)
-		return expand_target(c, n->slice, n->kind, false);
 	return choose(c, n->to, n->kind, n->what);
 }
 

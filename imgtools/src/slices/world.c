@@ -606,7 +606,9 @@ static void tell_rules(struct teller *t)
 			}
 			need.slice = targets[i];
 			need.is_missing = false;
-			if (!want || img_world_has_slice(t->w, targets[i]))
+			/* A module is looked for when it is expanded. */
+			need.is_weak = want && strncmp(targets[i], "python:", 7) == 0;
+			if (!want || need.is_weak || img_world_has_slice(t->w, targets[i]))
 				tell(t, &need);
 		}
 	}
