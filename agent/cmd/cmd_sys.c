@@ -35,9 +35,6 @@ const struct opt sys_opts[] = {
 	{ 0 }
 };
 
-static const struct opt_command command[] = { { "sys", "", "", sys_opts, NULL }, { 0 } };
-static const struct opt_program program = { .name = "ocai", .summary = "", .commands = command };
-
 static volatile sig_atomic_t cancelled;
 
 static void on_interrupt(int number)
@@ -139,7 +136,7 @@ int cmd_sys(int argc, char **argv)
 	unsigned sections = 0;
 	int n = 0, r;
 
-	r = opt_parse(&program, &command[0], argc, argv, &s, &n, &err);
+	r = opt_parse(&ocai_program, ocai_command("sys"), argc, argv, &s, &n, &err);
 	if (r == OPT_EXIT_OK)
 		return 0;
 	if (r == 0)
@@ -147,7 +144,7 @@ int cmd_sys(int argc, char **argv)
 	if (r == 0 && !(s.seconds >= 0.1 && s.seconds <= 3600))
 		r = err_set(&err, -EINVAL, "--seconds is 0.1 to 3600");
 	if (r < 0)
-		return opt_usage_error(&program, &command[0], &err);
+		return opt_usage_error(&ocai_program, ocai_command("sys"), &err);
 	options = (struct ag_sys_options){
 		.root = s.root, .seconds = s.seconds, .owns = s.owns, .verify = s.verify, .cancel = &cancelled
 	};

@@ -92,8 +92,9 @@ int img_rpm_hdr_init(struct img_rpm_hdr *h, const uint8_t *data, size_t size, co
 
 		/* Entries may overlap; looking through one store again and again is what the bound forbids. */
 		if (checked > (uint64_t)h->store_size * 4 || !entry_fits(h, &e, &bytes))
-			return err_set(err, -EBADMSG, "%s: header entry %u (tag %u, type %u): its values are not in the store",
-			               name, i, e.tag, e.type);
+			return err_set(err, -EBADMSG,
+			               "%s: header entry %u (tag %u, type %u): its values are not in the store", name,
+			               i, e.tag, e.type);
 		checked += bytes;
 	}
 	return 0;
@@ -192,8 +193,10 @@ static int fill_deps(struct img_rpm *p, const struct img_rpm_hdr *h, enum img_rp
 		[IMG_RPM_PROVIDES] = { RPM_TAG_PROVIDENAME, RPM_TAG_PROVIDEVERSION, RPM_TAG_PROVIDEFLAGS, "provides" },
 		[IMG_RPM_RECOMMENDS] = { RPM_TAG_RECOMMENDNAME, RPM_TAG_RECOMMENDVERSION, RPM_TAG_RECOMMENDFLAGS,
 		                         "recommends" },
-		[IMG_RPM_CONFLICTS] = { RPM_TAG_CONFLICTNAME, RPM_TAG_CONFLICTVERSION, RPM_TAG_CONFLICTFLAGS, "conflicts" },
-		[IMG_RPM_OBSOLETES] = { RPM_TAG_OBSOLETENAME, RPM_TAG_OBSOLETEVERSION, RPM_TAG_OBSOLETEFLAGS, "obsoletes" },
+		[IMG_RPM_CONFLICTS] = { RPM_TAG_CONFLICTNAME, RPM_TAG_CONFLICTVERSION, RPM_TAG_CONFLICTFLAGS,
+		                        "conflicts" },
+		[IMG_RPM_OBSOLETES] = { RPM_TAG_OBSOLETENAME, RPM_TAG_OBSOLETEVERSION, RPM_TAG_OBSOLETEFLAGS,
+		                        "obsoletes" },
 	};
 	struct entry names, versions, flags;
 	const char *name, *version;
@@ -228,13 +231,35 @@ static int fill_deps(struct img_rpm *p, const struct img_rpm_hdr *h, enum img_rp
 static int kind_of_class(uint32_t class)
 {
 	switch (class) {
-	case 'R': return IMG_RPM_REQUIRES;
-	case 'P': return IMG_RPM_PROVIDES;
-	case 'r': return IMG_RPM_RECOMMENDS;
-	case 'C': return IMG_RPM_CONFLICTS;
-	case 'O': return IMG_RPM_OBSOLETES;
-	default: return -1; /* suggests, supplements, enhances: not read */
+	case 'R':
+		return IMG_RPM_REQUIRES;
+	case 'P':
+		return IMG_RPM_PROVIDES;
+	case 'r':
+		return IMG_RPM_RECOMMENDS;
+	case 'C':
+		return IMG_RPM_CONFLICTS;
+	case 'O':
+		return IMG_RPM_OBSOLETES;
+	default:
+		return -1; /* suggests, supplements, enhances: not read */
 	}
+}
+
+/* rpmbuild numbers the dependencies of files first and adds "rpmlib(PayloadIsZstd)" to the sorted list afterwards, so
+ * that everything behind it is off by one ("rtld(GNU_HASH)" mostly). No file needs a payload format: a file that points
+ * there tells that this happened. Returns the index from which one is to be added; UINT32_MAX: none. */
+static uint32_t shifted_from(const struct img_rpm *p, const struct img_rpm_hdr *h, const struct entry *dict)
+{
+	for (uint32_t z = 0; z < p->n_deps[IMG_RPM_REQUIRES]; z++) {
+		if (strncmp(p->deps[IMG_RPM_REQUIRES][z].name, "rpmlib(PayloadIs", 16) != 0)
+			continue;
+		for (uint32_t i = 0; i < dict->count; i++) {
+			if (integer_at(h, dict, i) == ((uint32_t)'R' << 24 | z))
+				return z;
+		}
+	}
+	return UINT32_MAX;
 }
 
 /* FILEDEPENDSX and FILEDEPENDSN give each file a range of DEPENDSDICT; a word of that is a class and an index. */
@@ -242,7 +267,7 @@ static int fill_file_deps(struct img_rpm *p, const struct img_rpm_hdr *h, struct
 {
 	struct entry first, count, dict;
 	uint64_t total = 0;
-	uint32_t *out;
+	uint32_t *out, shift;
 	int r;
 
 	r = find_array(h, RPM_TAG_FILEDEPENDSX, false, p->n_files, &first, "file dependencies", err);
@@ -259,7 +284,8 @@ static int fill_file_deps(struct img_rpm *p, const struct img_rpm_hdr *h, struct
 		const uint64_t x = integer_at(h, &first, (uint32_t)i), n = integer_at(h, &count, (uint32_t)i);
 
 		if (n && (x >= dict.count || n > dict.count - x))
-			return err_set(err, -EBADMSG, "%s: its dependencies are outside the dictionary", p->files[i].path);
+			return err_set(err, -EBADMSG, "%s: its dependencies are outside the dictionary",
+			               p->files[i].path);
 		total += n;
 	}
 	if (total > IMG_RPM_MAX_HEADER / sizeof(*out))
@@ -268,6 +294,7 @@ static int fill_file_deps(struct img_rpm *p, const struct img_rpm_hdr *h, struct
 	if (!out)
 		return -ENOMEM;
 	((struct img_rpm_priv *)p->priv)->file_deps = out;
+	shift = shifted_from(p, h, &dict);
 
 	for (size_t i = 0; i < p->n_files; i++) {
 		const uint32_t x = (uint32_t)integer_at(h, &first, (uint32_t)i);
@@ -276,8 +303,9 @@ static int fill_file_deps(struct img_rpm *p, const struct img_rpm_hdr *h, struct
 		p->files[i].deps = out;
 		for (uint32_t k = 0; k < n; k++) {
 			const uint32_t word = (uint32_t)integer_at(h, &dict, x + k);
-			const uint32_t index = word & 0xffffff;
 			const int kind = kind_of_class(word >> 24);
+			const uint32_t index =
+			        (word & 0xffffff) + (kind == IMG_RPM_REQUIRES && (word & 0xffffff) >= shift);
 
 			if (kind >= 0 && index < p->n_deps[kind])
 				*out++ = (uint32_t)kind << 24 | index;
@@ -307,13 +335,20 @@ static bool path_is_normal(const char *path, size_t len)
 static enum img_type type_of_mode(uint64_t mode)
 {
 	switch (mode & S_IFMT) {
-	case S_IFDIR: return IMG_DIR;
-	case S_IFLNK: return IMG_SYMLINK;
-	case S_IFCHR: return IMG_CHAR;
-	case S_IFBLK: return IMG_BLOCK;
-	case S_IFIFO: return IMG_FIFO;
-	case S_IFSOCK: return IMG_SOCKET;
-	default: return IMG_FILE;
+	case S_IFDIR:
+		return IMG_DIR;
+	case S_IFLNK:
+		return IMG_SYMLINK;
+	case S_IFCHR:
+		return IMG_CHAR;
+	case S_IFBLK:
+		return IMG_BLOCK;
+	case S_IFIFO:
+		return IMG_FIFO;
+	case S_IFSOCK:
+		return IMG_SOCKET;
+	default:
+		return IMG_FILE;
 	}
 }
 
@@ -501,7 +536,8 @@ static int fill_link_groups(struct img_rpm *p, const struct img_rpm_hdr *h, stru
 	}
 	qsort(list, n, sizeof(*list), compare_inodes);
 	for (size_t i = 0, end; i < n; i = end) {
-		for (end = i + 1; end < n && list[end].device == list[i].device && list[end].inode == list[i].inode; end++)
+		for (end = i + 1; end < n && list[end].device == list[i].device && list[end].inode == list[i].inode;
+		     end++)
 			;
 		for (size_t k = i; end - i > 1 && k < end; k++)
 			p->files[list[k].file].link_group = (uint32_t)list[i].file + 1;
@@ -564,8 +600,9 @@ static uint32_t scriptlets(const struct img_rpm_hdr *h)
 
 const char *img_rpm_scriptlet_name(enum img_rpm_scriptlet s)
 {
-	static const char *const names[IMG_RPM_N_SCRIPTLETS] = { "pre-install", "post-install", "pre-remove", "post-remove",
-		                                                 "pre-trans",   "post-trans",   "trigger",    "file-trigger" };
+	static const char *const names[IMG_RPM_N_SCRIPTLETS] = { "pre-install", "post-install", "pre-remove",
+		                                                 "post-remove", "pre-trans",    "post-trans",
+		                                                 "trigger",     "file-trigger" };
 
 	return s < IMG_RPM_N_SCRIPTLETS ? names[s] : "";
 }
@@ -608,7 +645,8 @@ int img_rpm_fill(struct img_rpm *p, struct err *err)
 	                                                          : integer_or_zero(&h, RPM_TAG_SIZE);
 	p->build_time = integer_or_zero(&h, RPM_TAG_BUILDTIME);
 	p->payload_compressor = string_or_empty(&h, RPM_TAG_PAYLOADCOMPRESSOR);
-	p->digest_algo = img_rpm_hdr_has(&h, RPM_TAG_FILEDIGESTALGO) ? (int)integer_or_zero(&h, RPM_TAG_FILEDIGESTALGO) : 1;
+	p->digest_algo =
+	        img_rpm_hdr_has(&h, RPM_TAG_FILEDIGESTALGO) ? (int)integer_or_zero(&h, RPM_TAG_FILEDIGESTALGO) : 1;
 	p->scriptlets = scriptlets(&h);
 	for (int k = 0; r == 0 && k < IMG_RPM_N_DEP_KINDS; k++)
 		r = fill_deps(p, &h, (enum img_rpm_dep_kind)k, err);

@@ -52,7 +52,8 @@ int img_rpm_check_file(const char *path, const char *checksum, struct err *err)
 		(void)snprintf(text + (size_t)i * 2, 3, "%02x", digest[i]);
 	return strcasecmp(text, hex) == 0
 	               ? 0
-	               : err_set(err, -EBADMSG, "%s: not the file that the repository's metadata describe (%s)", path, kind);
+	               : err_set(err, -EBADMSG, "%s: not the file that the repository's metadata describe (%s)", path,
+	                         kind);
 }
 
 static int feed(const void *data, size_t size, void *arg, struct err *err)
@@ -106,7 +107,8 @@ int img_rpm_repo_read(struct img_rpm_set *s, const char *dir, struct err *err)
 	if (asprintf(&path, "%s/repodata/repomd.xml", dir) < 0)
 		return -ENOMEM;
 	if (access(path, R_OK) < 0)
-		return err_set(err, -errno, "%s: %s (a repository made by createrepo_c is expected)", path, strerror(errno));
+		return err_set(err, -errno, "%s: %s (a repository made by createrepo_c is expected)", path,
+		               strerror(errno));
 	r = img_rpm_xml_repomd(path, &m, &x);
 	if (r == 0)
 		r = parse_file(path, NULL, x, err);

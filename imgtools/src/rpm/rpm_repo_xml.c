@@ -46,8 +46,9 @@ static void stop(struct img_rpm_xml *x, int error, const char *what)
 {
 	if (x->error)
 		return;
-	x->error = err_set(x->err, error, "%s: line %lu: %s", x->name, (unsigned long)XML_GetCurrentLineNumber(x->parser),
-	                   error == -ENOMEM ? "out of memory" : what);
+	x->error =
+	        err_set(x->err, error, "%s: line %lu: %s", x->name, (unsigned long)XML_GetCurrentLineNumber(x->parser),
+	                error == -ENOMEM ? "out of memory" : what);
 	(void)XML_StopParser(x->parser, XML_FALSE);
 }
 

@@ -347,8 +347,9 @@ struct img_rpm *img_rpm_set_owner(struct img_rpm_set *s, const char *path, int32
 			return NULL;
 		file = find_file(e->package, path);
 		/* Folders have many owners; the first by name is as good as any, one in use is better. */
-		if (file >= 0 && (!best || e->package->is_preferred > best->is_preferred ||
-		                  (e->package->is_preferred == best->is_preferred && e->package->index < best->index))) {
+		if (file >= 0 &&
+		    (!best || e->package->is_preferred > best->is_preferred ||
+		     (e->package->is_preferred == best->is_preferred && e->package->index < best->index))) {
 			best = e->package;
 			best_file = file;
 		}
