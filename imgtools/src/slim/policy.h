@@ -12,7 +12,8 @@
  *   [drop]
  *   path = /usr/share/info/
  *
- * Patterns are those of a shell; two stars also match '/', a pattern that ends in '/' means the folder and all below. */
+ * Patterns are those of a shell; two stars also match '/', a pattern that ends in '/' means the folder and all below.
+ */
 #ifndef IMG_POLICY_H
 #define IMG_POLICY_H
 
