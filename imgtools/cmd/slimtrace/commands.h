@@ -18,5 +18,7 @@ int slimtrace_fail(const struct err *err);
 
 extern const struct opt gpu_opts[];
 int cmd_gpu(int argc, char **argv);
+extern const struct opt trace_opts[];
+int cmd_trace(int argc, char **argv);
 
 #endif

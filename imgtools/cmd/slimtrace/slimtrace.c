@@ -9,6 +9,8 @@
 static const struct opt_command commands[] = {
 	{ "gpu", "[OPTION]... FILE...", "GPU code in files, by architecture; copies without the rest", gpu_opts,
 	  cmd_gpu },
+	{ "trace", "[OPTION]... -- COMMAND [ARGUMENT]...", "run a command and write down what it touches", trace_opts,
+	  cmd_trace },
 	{ 0 },
 };
 
