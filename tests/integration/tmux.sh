@@ -141,6 +141,12 @@ if [[ -x $bin/ocai-engine && -n $(compgen -G 'engine/models/mini/*.gguf') ]]; th
 	keys C-c
 	expect "^C"
 	expect_prompt ">"
+	# To the shell and back.
+	keys C-z
+	expect_prompt "ready>"
+	typed fg
+	keys Enter
+	expect_prompt ">"
 	keys C-d
 	expect_prompt "ready>"
 else
