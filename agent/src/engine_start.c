@@ -145,7 +145,7 @@ static int find_program(const struct ag_engine_options *o, char out[PATH_SIZE], 
 
 /* ---- Starting --------------------------------------------------------------------------------------- */
 
-/* In the child. Only a failed exec comes back, and its errno goes through the pipe. */
+/* In the child. Only a failed exec comes back, and its errno goes through the pipe; negative when it was the log. */
 static void run_child(const char *program, const struct ag_engine_options *o, const struct paths *p, int fd_report)
 {
 	char idle[16];
@@ -172,10 +172,11 @@ static void run_child(const char *program, const struct ag_engine_options *o, co
 	(void)sigprocmask(SIG_SETMASK, &none, NULL);
 	fd_null = open("/dev/null", O_RDWR | O_CLOEXEC);
 	fd_log = open(p->log, O_WRONLY | O_CREAT | O_TRUNC | O_APPEND | O_NOFOLLOW | O_CLOEXEC, 0600);
+	code = fd_log < 0 ? -errno : 0;
 	if (fd_null >= 0 && fd_log >= 0 && dup2(fd_null, 0) == 0 && dup2(fd_log, 1) == 1 && dup2(fd_log, 2) == 2 &&
 	    chdir("/") == 0)
 		(void)execv(program, (char *const *)argv);
-	code = errno;
+	code = code ? code : errno;
 	(void)!write(fd_report, &code, sizeof(code)); /* nobody else to tell */
 	_exit(127);
 }
@@ -204,7 +205,7 @@ static int spawn(const char *program, const struct ag_engine_options *o, const s
 	(void)close(fds[0]);
 	if (n == (ssize_t)sizeof(code)) {
 		(void)waitpid(pid, NULL, 0);
-		return err_set(err, -code, "%s: %s", program, strerror(code));
+		return err_set(err, -abs(code), "%s: %s", code < 0 ? p->log : program, strerror(abs(code)));
 	}
 	*ret_pid = pid;
 	return 0;

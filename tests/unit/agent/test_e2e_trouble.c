@@ -365,6 +365,26 @@ static void a_full_disk_keeps_the_old_file_of_code_and_save(void **state)
 	unmount(t, "full");
 }
 
+static void a_full_run_time_folder_is_named_when_the_engine_starts(void **state)
+{
+	struct e2e *t = *state;
+
+	mount_small(t, "full", "size=64k,nr_inodes=2"); /* its root and one more */
+	e2e_env(t, "OCAI_URL", NULL);
+	e2e_env(t, "OCAI_ENGINE", "/bin/true");
+	e2e_env_path(t, "XDG_RUNTIME_DIR", "full");
+	assert_int_equal(chmod(e2e_path(t, "full"), 0700), 0);
+	assert_int_equal(mkdir(e2e_path(t, "full/ocai"), 0700), 0);
+	assert_int_equal(E2E_RUN(t, NULL, "cmd", "show it"), 1);
+	err_has(t, "full/ocai/engine.lock: No space left on device");
+	unmount(t, "full");
+	mount_small(t, "full", "size=64k,nr_inodes=3,mode=0700"); /* and the lock */
+	assert_int_equal(mkdir(e2e_path(t, "full/ocai"), 0700), 0);
+	assert_int_equal(E2E_RUN(t, NULL, "cmd", "show it"), 1);
+	err_has(t, "full/ocai/engine.log: No space left on device");
+	unmount(t, "full");
+}
+
 static void output_that_cannot_be_written_is_a_failure(void **state)
 {
 	static const char *const lines[] = {
@@ -673,6 +693,7 @@ int main(void)
 		MOUNT_TEST(a_full_disk_costs_the_history_and_not_the_answer),
 		MOUNT_TEST(a_disk_that_fills_up_in_a_chat_keeps_what_was_there),
 		MOUNT_TEST(a_full_disk_keeps_the_old_file_of_code_and_save),
+		MOUNT_TEST(a_full_run_time_folder_is_named_when_the_engine_starts),
 		E2E_TEST(output_that_cannot_be_written_is_a_failure),
 		MOUNT_TEST(a_read_only_home_costs_the_history_and_not_the_answer),
 		E2E_TEST(an_unset_home_costs_the_history_and_not_the_answer),
