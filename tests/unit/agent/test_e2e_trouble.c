@@ -153,6 +153,25 @@ static void ctrl_c_ends_the_wait_for_a_silent_server(void **state)
 	}
 }
 
+static void ctrl_c_ends_the_wait_for_an_engine_that_starts_slowly(void **state)
+{
+	struct e2e *t = *state;
+
+	e2e_env(t, "OCAI_URL", NULL);
+	e2e_env(t, "OCAI_ENGINE", e2e_path(t, "engine.sh"));
+	e2e_write_text(t, "engine.sh", "#!/bin/sh\necho $$ >\"$HOME/engine.pid\"\nexec sleep 60\n");
+	assert_int_equal(chmod(e2e_path(t, "engine.sh"), 0700), 0);
+	E2E_SHELL(
+	        t,
+	        "trap : INT; \"$OCAI\" cmd 'show it'; code=$?; kill $(cat home/engine.pid) && echo alive; exit $code");
+	while (!e2e_exists(t, "home/engine.pid"))
+		assert_true(e2e_read(t, 5));
+	e2e_type(t, "\x03");
+	e2e_expect(t, "(stopped)");
+	e2e_expect(t, "alive"); /* it may be ready for the next question */
+	e2e_ends(t, 130);
+}
+
 static void a_chat_survives_every_broken_answer_and_keeps_what_came(void **state)
 {
 	struct e2e *t = *state;
@@ -687,6 +706,7 @@ int main(void)
 		E2E_TEST(a_slow_server_is_waited_for),
 		E2E_TEST(a_silent_server_is_given_up_after_the_timeout),
 		E2E_TEST(ctrl_c_ends_the_wait_for_a_silent_server),
+		E2E_TEST(ctrl_c_ends_the_wait_for_an_engine_that_starts_slowly),
 		E2E_TEST(a_chat_survives_every_broken_answer_and_keeps_what_came),
 		E2E_TEST(nothing_a_server_says_acts_on_the_terminal),
 		E2E_TEST(a_signal_in_a_question_puts_the_terminal_back),
