@@ -10,16 +10,34 @@ enum { PROMPT_BYTES = 1 << 20 };
 
 struct show {
 	struct ag_term_md *md; /* NULL: plain */
+	struct ag_term_look look;
 	FILE *out;
 	struct base_buf *text;
+	int write_errno; /* why the place for the answer takes no more, or 0 */
 };
 
 static int write_out(void *ctx, const char *bytes, size_t len)
 {
-	FILE *out = ctx;
+	struct show *s = ctx;
 
 	/* A reader that went away, or a full disk: no use to go on. */
-	return fwrite(bytes, 1, len, out) == len && fflush(out) == 0 ? 0 : -EIO;
+	if (fwrite(bytes, 1, len, s->out) == len && fflush(s->out) == 0)
+		return 0;
+	s->write_errno = errno;
+	return -EIO;
+}
+
+/* The window may have changed its size since the program began, or since the last word. */
+static bool is_resized(struct show *s)
+{
+	struct ag_term_look now;
+
+	ag_term_look_at(fileno(s->out), NULL, &now);
+	if (!now.is_terminal || (now.columns == s->look.columns && now.rows == s->look.rows))
+		return false;
+	s->look.columns = now.columns;
+	s->look.rows = now.rows;
+	return true;
 }
 
 static int show_text(void *arg, const char *text, size_t len)
@@ -27,8 +45,10 @@ static int show_text(void *arg, const char *text, size_t len)
 	struct show *s = arg;
 	int r = base_buf_append(s->text, text, len);
 
+	if (s->md && is_resized(s))
+		ag_term_md_resize(s->md, s->look.columns, s->look.rows);
 	if (r == 0)
-		r = s->md ? ag_term_md_feed(s->md, text, len) : write_out(s->out, text, len);
+		r = s->md ? ag_term_md_feed(s->md, text, len) : write_out(s, text, len);
 	return r;
 }
 
@@ -60,14 +80,16 @@ static int show_when_final(struct ag_link *link, const struct ag_turn *turn, con
 int ag_show_stream(struct ag_link *link, const struct ag_turn *turn, const struct ag_io *io, struct base_buf *ret_text,
                    json_t **ret_calls, struct err *err)
 {
-	struct show s = { .out = io->out, .text = ret_text };
+	struct show s = { .out = io->out, .look = io->look, .text = ret_text };
 	size_t begin = ret_text->len;
 	int r = 0;
 
 	if (!io->look.is_terminal && turn->tools && !turn->no_calls && !link->no_tools)
 		return show_when_final(link, turn, io, ret_text, ret_calls, err);
-	if (io->look.is_terminal)
-		r = ag_term_md_new(&io->look, write_out, io->out, &s.md);
+	if (io->look.is_terminal) {
+		(void)is_resized(&s);
+		r = ag_term_md_new(&s.look, write_out, &s, &s.md);
+	}
 	if (r < 0)
 		return err_set(err, r, "out of memory");
 	r = ag_link_converse(link, turn, show_text, &s, ret_calls, err);
@@ -77,8 +99,9 @@ int ag_show_stream(struct ag_link *link, const struct ag_turn *turn, const struc
 	} else {
 		end_line(io, ret_text, begin);
 	}
-	(void)fflush(io->out);
-	return r;
+	if (fflush(io->out) != 0 && r == 0)
+		s.write_errno = errno;
+	return s.write_errno ? err_set(err, -EIO, "cannot write the answer: %s", strerror(s.write_errno)) : r;
 }
 
 /* The answer of a code assistant, whole, then the code alone. */

@@ -4,7 +4,6 @@
 
 #include <errno.h>
 #include <glob.h>
-#include <locale.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -271,7 +270,14 @@ int ag_settings_check(const struct ag_settings *s, struct err *err)
 
 bool ag_locale_is_chinese(void)
 {
-	const char *name = setlocale(LC_MESSAGES, NULL);
+	static const char *const names[] = { "LC_ALL", "LC_MESSAGES", "LANG" };
 
-	return name && strncmp(name, "zh", 2) == 0;
+	/* By name: the words are in the program, and a small system has no locales that setlocale() knows. */
+	for (size_t i = 0; i < sizeof(names) / sizeof(*names); i++) {
+		const char *name = getenv(names[i]);
+
+		if (name && *name)
+			return strncmp(name, "zh", 2) == 0 && (strcasestr(name, "utf-8") || strcasestr(name, "utf8"));
+	}
+	return false;
 }

@@ -78,6 +78,14 @@ static json_t *wanted_messages(const struct ag_settings *s, const struct wanted 
 	return messages;
 }
 
+/* The word that the prompt asks for when there is no command. */
+static bool says_none(const struct base_buf *text)
+{
+	const char *p = base_buf_text(text) + strspn(base_buf_text(text), " \t\r\n`\"*");
+
+	return strncmp(p, "NONE", 4) == 0 && p[4 + strspn(p + 4, " \t\r\n`\"*.")] == '\0';
+}
+
 static int ask_wanted(const struct ag_settings *s, const struct wanted *w, struct ag_suggestion *ret,
                       struct base_buf *command, FILE *remarks, struct err *err)
 {
@@ -107,10 +115,10 @@ static int ask_wanted(const struct ag_settings *s, const struct wanted *w, struc
 	if (r == 0 && ag_extract_command(base_buf_text(&text), text.len, command) < 0)
 		r = err_set(err, -ENOMEM, "out of memory");
 	if (r == 0 && command->len == 0)
-		r = text.len ? err_set(err, -ENODATA, "the model's answer holds no command")
-		             : err_set(err, -ENODATA, "the model's answer was empty");
-	if (r == 0 && strcmp(base_buf_text(command), "NONE") == 0)
-		r = err_set(err, -ENODATA, "the model knows no command for this");
+		r = err_set(err, -ENODATA,
+		            text.len == 0      ? "the model's answer was empty"
+		            : says_none(&text) ? "the model knows no command for this"
+		                               : "the model's answer holds no command");
 	return r;
 }
 

@@ -22,7 +22,7 @@
 #include "base/cleanup.h"
 #include "term_internal.h"
 
-enum { ESCAPE_WAIT_MS = 50 };
+enum { ESCAPE_WAIT_MS = 50, CTRL_D = 4 };
 
 static const char enter_text[] = "\033[?2004h";                 /* bracketed paste */
 static const char leave_text[] = "\033[?2004l\033[?25h\033[0m"; /* no bracketed paste, cursor, plain style */
@@ -32,6 +32,7 @@ struct ag_term {
 	const char *color;
 	struct ag_term_look look;
 	struct ag_term_keys keys;
+	size_t n_typed_ahead; /* bytes in the kernel's queue that came while it was cooked */
 	bool at_end;
 };
 
@@ -134,6 +135,7 @@ enum { N_FATAL = sizeof(fatal_signals) / sizeof(fatal_signals[0]) };
 /* The one raw terminal of the process; read by handlers. */
 static struct {
 	volatile sig_atomic_t active;
+	unsigned depth; /* questions within questions: a form and its fields */
 	int fd;
 	pid_t pid;
 	bool can_move;
@@ -259,14 +261,50 @@ static int make_wake_pipe(struct err *err)
 	return 0;
 }
 
+static void forget_keys(struct ag_term *t)
+{
+	(void)tcflush(t->fd, TCIFLUSH);
+	ag_term_keys_done(&t->keys);
+	ag_term_keys_init(&t->keys);
+	t->n_typed_ahead = 0;
+}
+
+/* What was typed while the terminal was cooked, between two questions, lies in the kernel's queue as a cooked reader
+ * would get it: Enter has become a newline, and Ctrl-D a zero byte, the mark of the end that only a cooked read
+ * understands. Raw reads must turn them back, or Ctrl-D is lost and Enter is Ctrl-J. What comes from now on is raw. */
+static void note_typed_ahead(struct ag_term *t)
+{
+	int n = 0;
+
+	if (raw.saved.c_lflag & ICANON)
+		(void)ioctl(t->fd, FIONREAD, &n);
+	t->n_typed_ahead = n > 0 ? (size_t)n : 0;
+}
+
+static void turn_back_typed_ahead(struct ag_term *t, char *bytes, size_t n)
+{
+	for (size_t i = 0; i < n && t->n_typed_ahead; i++, t->n_typed_ahead--) {
+		if (bytes[i] == '\0')
+			bytes[i] = CTRL_D;
+		else if (bytes[i] == '\n' && (raw.saved.c_iflag & ICRNL))
+			bytes[i] = '\r';
+	}
+}
+
 int term_raw_begin(struct ag_term *t, bool fresh, struct err *err)
 {
 	int r = make_wake_pipe(err);
 
 	if (r < 0)
 		return r;
-	if (raw.active)
+	if (raw.active && raw.fd != t->fd)
 		return err_set(err, -EBUSY, "terminal: a question is open already");
+	if (raw.active) {
+		raw.depth++;
+		if (fresh)
+			forget_keys(t);
+		return 0;
+	}
 	if (tcgetattr(t->fd, &raw.saved) < 0)
 		return err_set(err, -errno, "terminal: %s", strerror(errno));
 	raw.raw = raw.saved;
@@ -279,6 +317,7 @@ int term_raw_begin(struct ag_term *t, bool fresh, struct err *err)
 	raw.pid = getpid();
 	raw.can_move = t->look.can_move;
 	raw.changed = 0;
+	raw.depth = 1;
 	catch_signals();
 	raw.active = 1;
 	if (tcsetattr(t->fd, TCSANOW, &raw.raw) < 0) {
@@ -286,11 +325,10 @@ int term_raw_begin(struct ag_term *t, bool fresh, struct err *err)
 		term_raw_end(t);
 		return err_set(err, r, "terminal: %s", strerror(-r));
 	}
-	if (fresh) {
-		(void)tcflush(t->fd, TCIFLUSH);
-		ag_term_keys_done(&t->keys);
-		ag_term_keys_init(&t->keys);
-	}
+	if (fresh)
+		forget_keys(t);
+	else
+		note_typed_ahead(t);
 	enter_again();
 	look_at_size(t->fd, &t->look);
 	return 0;
@@ -299,6 +337,8 @@ int term_raw_begin(struct ag_term *t, bool fresh, struct err *err)
 void term_raw_end(struct ag_term *t)
 {
 	(void)t;
+	if (--raw.depth)
+		return;
 	put_back();
 	raw.active = 0;
 	release_signals();
@@ -390,8 +430,10 @@ void ag_term_close(struct ag_term *t)
 {
 	if (!t)
 		return;
-	if (raw.active && raw.fd == t->fd)
+	if (raw.active && raw.fd == t->fd) {
+		raw.depth = 1;
 		term_raw_end(t);
+	}
 	(void)close(t->fd);
 	ag_term_keys_done(&t->keys);
 	free(t);
@@ -460,6 +502,7 @@ static int fill(struct ag_term *t, int timeout_ms)
 		return 0;
 	if (n <= 0) /* hung up: EIO as well */
 		return -ENODATA;
+	turn_back_typed_ahead(t, bytes, (size_t)n);
 	n = ag_term_keys_feed(&t->keys, bytes, (size_t)n);
 	return n < 0 ? (int)n : 1;
 }
@@ -490,16 +533,20 @@ int term_read_key(struct ag_term *t, struct ag_term_key *ret_key)
 /* ---- Lines without moving the cursor
  * ------------------------------------------------------------------------------------- */
 
-static int read_cooked(struct ag_term *t, size_t max_bytes, struct base_buf *line)
+/* waiting: the signals blocked while a line is waited for; SIGINT must be blocked outside of that. */
+static int read_cooked(struct ag_term *t, size_t max_bytes, const sigset_t *waiting, struct base_buf *line)
 {
 	bool any = false;
 	char c;
 
 	for (;;) {
-		ssize_t n = read(t->fd, &c, 1);
+		struct pollfd p = { .fd = t->fd, .events = POLLIN };
+		ssize_t n = ppoll(&p, 1, NULL, waiting);
 
 		if (ag_term_interrupt_asked())
 			return -ECANCELED;
+		if (n > 0)
+			n = read(t->fd, &c, 1);
 		if (n < 0 && errno == EINTR)
 			continue;
 		if (n <= 0)
@@ -512,12 +559,13 @@ static int read_cooked(struct ag_term *t, size_t max_bytes, struct base_buf *lin
 	}
 }
 
-int term_read_line(struct ag_term *t, bool fresh, bool secret, size_t max_bytes, struct base_buf *ret_line,
-                   struct err *err)
+int term_read_line(struct ag_term *t, struct base_buf *prompt, bool fresh, bool secret, size_t max_bytes,
+                   struct base_buf *ret_line, struct err *err)
 {
 	struct base_buf line = BASE_BUF_INIT(max_bytes + 1);
 	struct termios saved, cooked;
 	struct sigaction old;
+	sigset_t interrupt, mask, waiting;
 	sig_atomic_t before = interrupted; /* the caller may be between begin and end */
 	int r;
 
@@ -528,16 +576,27 @@ int term_read_line(struct ag_term *t, bool fresh, bool secret, size_t max_bytes,
 	cooked.c_lflag |= ICANON | ISIG | (secret ? 0 : ECHO);
 	if (secret)
 		cooked.c_lflag &= ~(tcflag_t)ECHO;
+	/* Only waiting lets Ctrl-C in, so that it is not missed between looking and waiting. */
+	(void)sigemptyset(&interrupt);
+	(void)sigaddset(&interrupt, SIGINT);
+	(void)pthread_sigmask(SIG_BLOCK, &interrupt, &mask);
+	waiting = mask;
+	(void)sigdelset(&waiting, SIGINT);
 	note_interrupts(&old);
 	(void)tcsetattr(t->fd, TCSANOW, &cooked);
 	if (fresh)
 		(void)tcflush(t->fd, TCIFLUSH);
-	r = read_cooked(t, max_bytes, &line);
+	r = term_flush_buf(t, prompt);
+	if (r >= 0)
+		r = read_cooked(t, max_bytes, &waiting, &line);
 	(void)tcsetattr(t->fd, TCSANOW, &saved);
 	(void)sigaction(SIGINT, &old, NULL);
+	(void)pthread_sigmask(SIG_SETMASK, &mask, NULL);
 	interrupted = before;
 	if (r <= 0 || secret)
 		(void)ag_term_puts(t, "\n");
+	if (r < 0 && r != -ECANCELED)
+		(void)err_set(err, r, "terminal: %s", strerror(-r));
 	if (r > 0 &&
 	    (base_buf_error(&line) < 0 || ag_term_sanitize(ret_line, base_buf_text(&line), line.len, false) < 0))
 		r = err_set(err, -ENOMEM, "out of memory");
