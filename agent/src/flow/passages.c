@@ -21,9 +21,13 @@ static int search(struct ag_kb *kb, const char *question, struct ag_passages *re
 		(void)base_buf_printf(&ret->text, "[%zu] %s:%u (%s)\n%s\n\n", i + 1, h->path, (unsigned)h->line,
 		                      h->title, h->text);
 		(void)base_buf_printf(&ret->list, "[%zu] %s:%u (%s)\n", i + 1, h->path, (unsigned)h->line, h->title);
-		ret->cover = h->cover > ret->cover ? h->cover : ret->cover;
+		if (h->cover > ret->cover) {
+			ret->cover = h->cover;
+			ret->is_manual = strstr(h->path, "/man/") != NULL;
+		}
 		ret->n++;
 	}
+	ret->n_words = hits.n_words;
 	ag_kb_hits_done(&hits);
 	if (r == 0 && (base_buf_error(&ret->text) || base_buf_error(&ret->list)))
 		r = err_set(err, -EFBIG, "the passages are too long");
