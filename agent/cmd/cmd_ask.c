@@ -114,7 +114,7 @@ static int show_passages(struct front *f)
 {
 	CLEANUP(base_buf_done) struct base_buf clean = BASE_BUF_INIT(4 << 20);
 	struct ag_passages p;
-	int r = ag_passages_find(base_buf_text(&f->question), &p, NULL);
+	int r = ag_passages_find(base_buf_text(&f->question), &p, stderr, NULL);
 
 	if (r == 0 && p.n && p.cover >= MIN_COVER &&
 	    ag_term_sanitize(&clean, base_buf_text(&p.text), p.text.len, f->io.look.is_terminal && !f->io.look.utf8) ==
@@ -191,7 +191,7 @@ static const struct ag_assistant *prefer_documents(const struct front *f, const 
 
 	if (!(is_chat || is_cmd) || f->has_input || f->s.files.n)
 		return a;
-	if (ag_passages_find(question, &p, NULL) == 0 && p.n) {
+	if (ag_passages_find(question, &p, stderr, NULL) == 0 && p.n) {
 		if (is_chat && p.cover >= MIN_COVER)
 			a = kb;
 		else if (is_cmd && p.cover >= MIN_COVER_OF_COMMAND && p.n_words >= MIN_WORDS_OF_COMMAND &&

@@ -59,7 +59,7 @@ static int link_up(struct chat *c, struct err *err)
 	if (r < 0)
 		return r;
 	c->is_linked = true;
-	r = ag_toolbox_new(&c->link, c->io, c->link.context_tokens / 4, &c->box, err);
+	r = ag_toolbox_new(&c->link, c->io, c->link.context_tokens / 8, &c->box, err);
 	if (r < 0) {
 		link_down(c);
 		return r;

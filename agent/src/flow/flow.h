@@ -300,8 +300,9 @@ struct ag_passages {
 	size_t n_words; /* of the question */
 	bool is_manual; /* the best passage is of a manual page */
 };
-/* The passages that answer best, of the user's knowledge base; n is 0 when there is none, or no knowledge base. */
-int ag_passages_find(const char *question, struct ag_passages *ret, struct err *err);
+/* The passages that answer best, of the user's knowledge base; n is 0 when there is none, or no knowledge base.
+ * remarks: where a person is told of a damaged database, or NULL. *ret is to be given back also when it failed. */
+int ag_passages_find(const char *question, struct ag_passages *ret, FILE *remarks, struct err *err);
 void ag_passages_done(struct ag_passages *p);
 /* Appends the lines of the list that the answer cites; all, when it cites none. */
 int ag_passages_sources(const struct ag_passages *p, const char *answer, struct base_buf *out);

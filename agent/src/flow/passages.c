@@ -34,7 +34,12 @@ static int search(struct ag_kb *kb, const char *question, struct ag_passages *re
 	return r;
 }
 
-int ag_passages_find(const char *question, struct ag_passages *ret, struct err *err)
+static void say(void *remarks, const char *line)
+{
+	(void)fprintf(remarks, "ocai: %s\n", line);
+}
+
+int ag_passages_find(const char *question, struct ag_passages *ret, FILE *remarks, struct err *err)
 {
 	struct base_config *config = NULL;
 	struct ag_kb_config c;
@@ -47,7 +52,9 @@ int ag_passages_find(const char *question, struct ag_passages *ret, struct err *
 		return r;
 	r = ag_kb_open(&(struct ag_kb_options){ .must_exist = true,
 	                                        .embedder = &c.embedder,
-	                                        .cancel = ag_term_interrupt_flag() },
+	                                        .cancel = ag_term_interrupt_flag(),
+	                                        .on_notice = remarks ? say : NULL,
+	                                        .on_notice_arg = remarks },
 	               &kb, err);
 	if (r == 0)
 		r = search(kb, question, ret, err);
