@@ -106,7 +106,7 @@ struct img_limits {
 };
 
 struct img_open_opts {
-	const char *work_dir;            /* an existing folder for the bytes; NULL: a new one below $TMPDIR */
+	const char *work_dir; /* an existing folder: the bytes lie in a new one in it; NULL: $TMPDIR, /var/tmp */
 	const char *os, *arch, *variant; /* of an index, which image; NULL: linux, this machine's, any */
 	struct img_limits limits;
 	unsigned n_threads;       /* 0: one per core */

@@ -18,6 +18,7 @@ enum { SKIP_SIZE = 1 << 16, NAME_SIZE = 100, PREFIX_SIZE = 155 };
 
 struct img_tar_in {
 	img_source source;
+	img_source_skip skip_source; /* NULL: it can only be read */
 	void *arg;
 	uint64_t offset; /* in the archive */
 	uint64_t left;   /* bytes of the current entry not read yet */
@@ -46,6 +47,11 @@ int img_tar_in_new(img_source source, void *arg, struct img_tar_in **ret_in)
 	in->arg = arg;
 	*ret_in = in;
 	return 0;
+}
+
+void img_tar_in_set_skip(struct img_tar_in *in, img_source_skip skip)
+{
+	in->skip_source = skip;
 }
 
 static void forget_extensions(struct img_tar_in *in)
@@ -103,6 +109,10 @@ static ssize_t read_full(struct img_tar_in *in, void *buf, size_t size, struct e
 
 static int skip_bytes(struct img_tar_in *in, uint64_t n, struct err *err)
 {
+	if (n && in->skip_source) {
+		in->offset += n;
+		return in->skip_source(n, in->arg, err) < 0 ? bad(in, err, "the archive ends in the middle of it") : 0;
+	}
 	while (n) {
 		size_t want = n < SKIP_SIZE ? (size_t)n : SKIP_SIZE;
 		ssize_t got = read_full(in, in->skip, want, err);
