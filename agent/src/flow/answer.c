@@ -179,7 +179,8 @@ static void list_sources(const struct answer *q)
 	CLEANUP(base_buf_done) struct base_buf clean = BASE_BUF_INIT(4 << 20);
 
 	if (q->passages.n == 0 || ag_passages_sources(&q->passages, base_buf_text(&q->text), &list) < 0 ||
-	    ag_term_sanitize(&clean, base_buf_text(&list), list.len, q->io->look.is_terminal && !q->io->look.utf8) < 0)
+	    ag_term_sanitize(&clean, base_buf_text(&list), list.len,
+	                     q->io->look.is_terminal && q->io->look.ascii_only) < 0)
 		return;
 	(void)fprintf(q->io->out, "\n%s\n%s", q->io->chinese ? "来源:" : "Sources:", base_buf_text(&clean));
 	(void)fflush(q->io->out);

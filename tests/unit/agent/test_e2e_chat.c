@@ -286,6 +286,46 @@ static void a_conversation_is_resumed(void **state)
 	assert_non_null(strstr(t->err, "there is no session 99"));
 }
 
+static void a_question_that_found_no_answer_is_kept_and_not_asked_again(void **state)
+{
+	struct e2e *t = *state;
+
+	e2e_env(t, "OCAI_URL", "http://127.0.0.1:1"); /* nobody is there, not even for the first question */
+	E2E_OCAI(t, "chat");
+	say(t, "question one\r");
+	e2e_expect(t, "no server answers at http://127.0.0.1:1");
+	leave(t);
+	assert_int_equal(E2E_RUN(t, NULL, "history", "show", "1"), 0);
+	assert_non_null(strstr(t->out, "question one"));
+	E2E_SERVE(t, E2E_SAY("Answer two."));
+	E2E_OCAI(t, "chat", "--resume=1");
+	e2e_expect(t, "(session 1: 0 messages)");
+	say(t, "question two\r");
+	e2e_expect(t, "Answer two.");
+	leave(t);
+	assert_null(strstr(e2e_request(t, 0), "question one"));
+	assert_int_equal(E2E_RUN(t, NULL, "history", "show", "1"), 0);
+	assert_non_null(strstr(t->out, "question one"));
+	assert_non_null(strstr(t->out, "Answer two."));
+}
+
+static void a_terminal_that_goes_away_in_an_answer_takes_no_question_along(void **state)
+{
+	struct e2e *t = *state;
+	int status;
+
+	E2E_SERVE(t, FAKE_SSE(FAKE_DELTA("Half an answer") "\2"));
+	E2E_OCAI(t, "chat");
+	say(t, "a long question\r");
+	e2e_expect(t, "Half an answer");
+	(void)close(t->pty.master); /* the window is closed, the connection lost */
+	t->has_pty = false;
+	assert_int_equal(waitpid(t->pty.pid, &status, 0), t->pty.pid);
+	e2e_wait_count(&t->server.n_gone, 1, "connections that were closed");
+	assert_int_equal(E2E_RUN(t, NULL, "history", "show", "1"), 0);
+	assert_non_null(strstr(t->out, "a long question"));
+}
+
 /* ---- The terminal
  * ------------------------------------------------------------------------------------------------------------ */
 
@@ -318,6 +358,7 @@ static void a_large_paste_arrives_whole(void **state)
 		w += (size_t)sprintf(wanted + w, "%sline number %d", i ? "\\n" : "", i);
 	}
 	(void)sprintf(paste + n, "\033[201~\r");
+	e2e_write_text(t, "config/ocai/ocai.conf", "[backend]\ncontext = 32768\n"); /* nothing needs to be left out */
 	E2E_SERVE(t, E2E_SAY("Read."));
 	E2E_OCAI(t, "chat");
 	e2e_ask(t, ">");
@@ -458,6 +499,8 @@ int main(void)
 		E2E_TEST(clear_begins_a_new_conversation),
 		E2E_TEST(attach_puts_a_file_into_the_next_question),
 		E2E_TEST(a_conversation_is_resumed),
+		E2E_TEST(a_question_that_found_no_answer_is_kept_and_not_asked_again),
+		E2E_TEST(a_terminal_that_goes_away_in_an_answer_takes_no_question_along),
 		E2E_TEST(a_paste_of_many_lines_is_one_question),
 		E2E_TEST(a_large_paste_arrives_whole),
 		E2E_TEST(an_answer_follows_the_window),
