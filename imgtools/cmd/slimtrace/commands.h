@@ -19,4 +19,8 @@ int slimtrace_fail(const struct err *err);
 extern const struct opt gpu_opts[];
 int cmd_gpu(int argc, char **argv);
 
+extern const struct opt diff_opts[], sbom_opts[];
+int cmd_diff(int argc, char **argv);
+int cmd_sbom(int argc, char **argv);
+
 #endif

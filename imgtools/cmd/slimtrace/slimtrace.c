@@ -9,6 +9,8 @@
 static const struct opt_command commands[] = {
 	{ "gpu", "[OPTION]... FILE...", "GPU code in files, by architecture; copies without the rest", gpu_opts,
 	  cmd_gpu },
+	{ "diff", "[OPTION]... A B", "what differs between two images or roots", diff_opts, cmd_diff },
+	{ "sbom", "[OPTION]... IMAGE|ROOT", "bill of materials: SPDX or CycloneDX", sbom_opts, cmd_sbom },
 	{ 0 },
 };
 
