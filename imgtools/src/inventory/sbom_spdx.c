@@ -151,7 +151,7 @@ static json_t *image_object(const struct img_sbom *b)
 	set(o, "licenseConcluded", "NOASSERTION");
 	set(o, "licenseDeclared", "NOASSERTION");
 	set(o, "copyrightText", "NOASSERTION");
-	set(o, "primaryPackagePurpose", b->subject->image ? "CONTAINER" : "OPERATING-SYSTEM");
+	set(o, "primaryPackagePurpose", b->subject->image ? "CONTAINER" : "OPERATING_SYSTEM");
 	return o;
 }
 
