@@ -13,6 +13,8 @@ static const struct opt_command commands[] = {
 	  cmd_gpu },
 	{ "trace", "[OPTION]... -- COMMAND [ARGUMENT]...", "run a command and write down what it touches", trace_opts,
 	  cmd_trace },
+	{ "diff", "[OPTION]... A B", "what differs between two images or roots", diff_opts, cmd_diff },
+	{ "sbom", "[OPTION]... IMAGE|ROOT", "bill of materials: SPDX or CycloneDX", sbom_opts, cmd_sbom },
 	{ 0 },
 };
 
