@@ -14,9 +14,9 @@ static void must(bool ok)
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
-	static const struct img_gpu_archs archs[] = { { { 90 }, 1, IMG_GPU_PTX_ONE },
-		                                      { { 80, 103 }, 2, IMG_GPU_PTX_NEEDED },
-		                                      { { 75 }, 1, IMG_GPU_PTX_NONE } };
+	static const struct img_gpu_archs archs[] = { { { 90 }, 1, IMG_GPU_PTX_ONE, false },
+		                                      { { 80, 103 }, 2, IMG_GPU_PTX_NEEDED, false },
+		                                      { { 75 }, 1, IMG_GPU_PTX_ONE, true } };
 	const struct img_gpu_archs *a = &archs[size ? data[0] % 3 : 0];
 	struct img_fatbin_plan p;
 	uint64_t at = 0, sum = 0;

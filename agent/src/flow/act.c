@@ -8,10 +8,12 @@
  * refused is in the audit log before and after nobody else has a say. */
 #include "flow/flow.h"
 
+#include <ctype.h>
 #include <errno.h>
 #include <string.h>
 
 #include "base/cleanup.h"
+#include "kb/kb.h"
 
 enum { MAX_PLACEHOLDERS = 8, MAX_COMMAND = 64 << 10, MAX_FIXES = 5 };
 
@@ -183,13 +185,15 @@ static int explain_failure(struct act *a, const struct ag_run_result *result, st
 	CLEANUP(base_buf_done) struct base_buf q = BASE_BUF_INIT(64 << 10);
 	struct ag_settings s = *a->s;
 
+	s.tools_enabled = false;
 	s.no_history = true; /* it belongs to this session, which records the command and its end */
 	s.files.n = 0;
 	(void)base_buf_printf(&q,
 	                      tr(a, "The command `%s` failed with exit code %d. Why? Answer in two sentences.",
 	                         "命令 `%s` 失败,退出码 %d。为什么?用两句话回答。"),
 	                      base_buf_text(&a->g->command), result->exit_code);
-	return ag_answer(&s, ag_assistant_find("chat"), a->io, base_buf_text(&q), base_buf_text(&result->errors), err);
+	return ag_answer(&s, ag_settings_assistant(&s, "chat"), a->io, base_buf_text(&q),
+	                 base_buf_text(&result->errors), err);
 }
 
 /* 1: there is a new command to go on with; 0: enough. */
@@ -212,7 +216,8 @@ static int offer_fix(struct act *a, const struct ag_run_result *result, struct e
 		return 0;
 	r = explain_failure(a, result, err);
 	if (r < 0 && r != -ECANCELED) {
-		(void)fprintf(a->io->err, "ocai: %s\n", err_text(err)); /* a fix may come all the same */
+		if (r != -ENOTSUP) /* the embedded model suggests a fix, and no words about it */
+			(void)fprintf(a->io->err, "ocai: %s\n", err_text(err)); /* a fix may come all the same */
 		memset(err, 0, sizeof(*err));
 	}
 	ag_suggestion_init(&fix);
@@ -271,18 +276,50 @@ static int edit(struct act *a, struct err *err)
 	return r == -ECANCELED ? 0 : r;
 }
 
+/* Without a model that explains: what the manual says that each program is, and what the gate found. */
+static void explain_by_code(const struct act *a)
+{
+	const struct ag_gate_risk *risk = a->decision->risk;
+
+	for (size_t i = 0; i < risk->n_commands; i++) {
+		CLEANUP(base_buf_done) struct base_buf text = BASE_BUF_INIT(4 << 20), clean = BASE_BUF_INIT(8192);
+		const char *name = risk->commands[i].argc ? risk->commands[i].argv[0] : "", *at, *line;
+
+		if (!isalnum((unsigned char)name[0]) || ag_kb_man_text(name, NULL, &text, NULL) < 0)
+			continue;
+		/* "NAME", then "ls - list directory contents" */
+		at = strstr(base_buf_text(&text), "NAME");
+		line = at ? strchr(at, '\n') : NULL;
+		if (!line)
+			continue;
+		line += strspn(line, " \t\n");
+		(void)ag_term_sanitize(&clean, line, strcspn(line, "\n"), !a->io->look.utf8);
+		(void)fprintf(a->io->out, "  %s\n", base_buf_text(&clean));
+	}
+	for (size_t i = 0; i < risk->n_findings; i++)
+		(void)fprintf(a->io->out, "  %s: %s\n", risk->findings[i].word, risk->findings[i].why);
+	(void)fprintf(a->io->out, "  %s\n",
+	              tr(a, "(the embedded model does not explain; this is from the manual and the gate)",
+	                 "(内置模型不会解释;以上来自手册和安全检查)"));
+	(void)fflush(a->io->out);
+}
+
 static int explain(struct act *a, struct err *err)
 {
 	CLEANUP(base_buf_done) struct base_buf q = BASE_BUF_INIT(MAX_COMMAND + 256);
 	struct ag_settings s = *a->s;
 	int r;
 
+	s.tools_enabled = false;
 	s.no_history = true;
 	s.files.n = 0;
 	(void)base_buf_printf(&q, tr(a, "Explain this command, part by part: `%s`", "逐部分解释这条命令: `%s`"),
 	                      base_buf_text(&a->g->command));
-	r = ag_answer(&s, ag_assistant_find("chat"), a->io, base_buf_text(&q), NULL, err);
-	if (r < 0) {
+	r = ag_answer(&s, ag_settings_assistant(&s, "chat"), a->io, base_buf_text(&q), NULL, err);
+	if (r == -ENOTSUP) {
+		explain_by_code(a);
+		memset(err, 0, sizeof(*err));
+	} else if (r < 0) {
 		(void)fprintf(a->io->err, "ocai: %s\n", err_text(err));
 		memset(err, 0, sizeof(*err));
 	}
@@ -347,40 +384,11 @@ static int loop(struct act *a, struct err *err)
 	}
 }
 
-/* ---- Rules ---------------------------------------------------------------------------------------------------------
- */
-
-static int read_rules(struct ag_gate_rules **ret_rules, struct err *err)
-{
-	const char *xdg = getenv("XDG_CONFIG_HOME"), *home = getenv("HOME");
-	CLEANUP(base_buf_done) struct base_buf user = BASE_BUF_INIT(8192);
-	struct ag_gate_rules *rules = NULL;
-	int r = ag_gate_rules_new(&rules);
-
-	if (r < 0)
-		return err_set(err, r, "out of memory");
-	if (xdg && *xdg)
-		(void)base_buf_printf(&user, "%s/ocai/gate.rules", xdg);
-	else if (home && *home)
-		(void)base_buf_printf(&user, "%s/.config/ocai/gate.rules", home);
-	r = ag_gate_rules_read(rules, "/usr/lib/ocai/gate.rules", err);
-	if (r == 0)
-		r = ag_gate_rules_read(rules, "/etc/ocai/gate.rules", err);
-	if (r == 0 && user.len)
-		r = ag_gate_rules_read(rules, base_buf_text(&user), err);
-	if (r < 0) {
-		ag_gate_rules_free(rules);
-		return r;
-	}
-	*ret_rules = rules;
-	return 0;
-}
-
 int ag_act(const struct ag_settings *s, const struct ag_io *io, const char *question, struct ag_suggestion *g,
            struct ag_record *record, struct err *err)
 {
 	struct act a = { .s = s, .io = io, .question = question, .g = g, .record = record };
-	int r = read_rules(&a.rules, err);
+	int r = ag_gate_rules_load(&a.rules, err);
 
 	/* Rules that cannot be read may forbid this very command: nothing runs. */
 	if (r == 0)

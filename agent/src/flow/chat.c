@@ -16,6 +16,7 @@ struct chat {
 	const struct ag_io *io;
 	const struct ag_assistant *assistant;
 	struct ag_link link;
+	struct ag_toolbox *box; /* while linked */
 	bool is_linked;
 	json_t *messages; /* without the system prompt, which depends on the model */
 	struct ag_record record;
@@ -38,6 +39,15 @@ static void say_error(const struct chat *c, const struct err *err)
 
 /* ---- Model ------------------------------------------------------------------------------------------------------- */
 
+static void link_down(struct chat *c)
+{
+	ag_toolbox_free(c->box);
+	c->box = NULL;
+	if (c->is_linked)
+		ag_link_close(&c->link);
+	c->is_linked = false;
+}
+
 static int link_up(struct chat *c, struct err *err)
 {
 	int r;
@@ -48,28 +58,27 @@ static int link_up(struct chat *c, struct err *err)
 	if (r < 0)
 		return r;
 	c->is_linked = true;
+	r = ag_toolbox_new(&c->link, c->io, c->link.context_tokens / 4, &c->box, err);
+	if (r < 0) {
+		link_down(c);
+		return r;
+	}
 	if (c->link.host[0] && !c->s.quiet)
 		(void)fprintf(c->io->err, "remote: %s\n", c->link.host);
 	return 0;
 }
 
-static void link_down(struct chat *c)
-{
-	if (c->is_linked)
-		ag_link_close(&c->link);
-	c->is_linked = false;
-}
-
 /* System prompt and conversation, cut to what the model can hold. */
 static json_t *outgoing(struct chat *c, const char *question, uint32_t room)
 {
-	const char *system = ag_assistant_system(c->assistant, base_buf_text(&c->link.model),
-	                                         ag_is_chinese(question) || c->io->chinese);
+	CLEANUP(base_buf_done) struct base_buf system = BASE_BUF_INIT(PROMPT_BYTES);
 	json_t *all = json_array(), *message;
 	size_t i;
 	int n;
 
-	(void)ag_add_message(all, "system", system, strlen(system));
+	ag_system_words(c->assistant, base_buf_text(&c->link.model), ag_is_chinese(question) || c->io->chinese, c->box,
+	                &system);
+	(void)ag_add_message(all, "system", base_buf_text(&system), system.len);
 	json_array_foreach(c->messages, i, message)(void)
 	        json_array_append_new(all, json_deep_copy(message)); /* trimming may cut the last one */
 	n = ag_trim_messages(all, c->link.context_tokens - room);
@@ -98,13 +107,17 @@ static int answer(struct chat *c, const char *question, struct base_buf *text, s
 	json_t *messages;
 	int r = link_up(c, err);
 
+	if (r == 0)
+		r = ag_assistant_check(c->assistant, base_buf_text(&c->link.model),
+		                       c->io->chinese || ag_is_chinese(question), err);
 	if (r < 0)
 		return r;
 	if (c->record.session == 0)
 		ag_record_begin(&c->record, "chat", base_buf_text(&c->link.model), question);
 	room = c->link.context_tokens / 2 < c->s.max_tokens ? c->link.context_tokens / 2 : c->s.max_tokens;
 	messages = outgoing(c, question, room);
-	r = ag_show_stream(&c->link, messages, room, c->io, text, err);
+	ag_toolbox_allow_paths(c->box, question);
+	r = ag_loop(&c->link, c->box, messages, room, c->io, text, NULL, err);
 	json_decref(messages);
 	return r;
 }
@@ -143,7 +156,7 @@ static void turn(struct chat *c, const char *question)
 		say_error(c, &err);
 	else if (text.len == 0)
 		(void)fprintf(c->io->err, "%s\n", tr(c, "(the model's answer was empty)", "(模型没有回答)"));
-	if (r < 0 && r != -ECANCELED)
+	if (r < 0 && r != -ECANCELED && r != -ENOTSUP)
 		link_down(c); /* the next question connects anew */
 }
 
@@ -345,7 +358,7 @@ int ag_chat(const struct ag_settings *s, const struct ag_io *io, const char *fir
 {
 	struct chat c = { .s = *s,
 		          .io = io,
-		          .assistant = ag_assistant_find("chat"),
+		          .assistant = ag_settings_assistant(s, "chat"),
 		          .messages = json_array(),
 		          .attached = BASE_BUF_INIT(PROMPT_BYTES),
 		          .model = BASE_BUF_INIT(4096) };

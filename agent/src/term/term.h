@@ -10,6 +10,7 @@
 #ifndef AG_TERM_H
 #define AG_TERM_H
 
+#include <signal.h>
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -68,6 +69,8 @@ int ag_term_puts(struct ag_term *t, const char *text);
 void ag_term_interrupt_begin(void);
 bool ag_term_interrupt_asked(void);
 void ag_term_interrupt_end(void);
+/* What asked() looks at, for functions that take a flag: not 0 once it came. */
+const volatile sig_atomic_t *ag_term_interrupt_flag(void);
 
 /* ---- Width of text ---------------------------------------------------------------------------------------- */
 

@@ -380,6 +380,11 @@ bool ag_term_interrupt_asked(void)
 	return interrupted != 0;
 }
 
+const volatile sig_atomic_t *ag_term_interrupt_flag(void)
+{
+	return &interrupted;
+}
+
 void ag_term_interrupt_end(void)
 {
 	(void)sigaction(SIGINT, &old_interrupt, NULL);

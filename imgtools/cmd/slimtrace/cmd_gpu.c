@@ -11,14 +11,16 @@
 
 struct gpu {
 	const char *archs, *out, *ptx;
-	bool json;
+	bool drop_ir, json;
 };
 
 const struct opt gpu_opts[] = {
 	{ "gpu-arch", 0, OPT_STR, offsetof(struct gpu, archs), "LIST", "architectures to keep: sm_90,sm_100", NULL },
 	{ "gpu-ptx", 0, OPT_CHOICE, offsetof(struct gpu, ptx), "WHICH",
-	  "PTX and IR to keep: the newest that a kept GPU can compile, only where code is missing, none [one]",
-	  "one,needed,none" },
+	  "PTX and IR to keep: the newest that a kept GPU can compile, or only where code is missing [one]",
+	  "one,needed" },
+	{ "drop-ir", 0, OPT_FLAG, offsetof(struct gpu, drop_ir), NULL,
+	  "drop intermediate code for linking at run time too", NULL },
 	{ "output", 'o', OPT_STR, offsetof(struct gpu, out), "DIR", "write copies without the rest into this folder",
 	  NULL },
 	{ "json", 0, OPT_FLAG, offsetof(struct gpu, json), NULL, "one JSON object per line", NULL },
@@ -153,9 +155,8 @@ int cmd_gpu(int argc, char **argv)
 	}
 	if (o.archs && img_gpu_archs_parse(o.archs, &archs, &err) < 0)
 		return slimtrace_usage(argv[0], &err);
-	archs.ptx = strcmp(o.ptx, "needed") == 0 ? IMG_GPU_PTX_NEEDED
-	            : strcmp(o.ptx, "none") == 0 ? IMG_GPU_PTX_NONE
-	                                         : IMG_GPU_PTX_ONE;
+	archs.ptx = strcmp(o.ptx, "needed") == 0 ? IMG_GPU_PTX_NEEDED : IMG_GPU_PTX_ONE;
+	archs.drop_ir = o.drop_ir;
 	for (int i = 0; i < n; i++) {
 		if (one_file(&o, &archs, argv[i], &err) < 0)
 			return slimtrace_fail(&err);

@@ -22,7 +22,7 @@ const char *img_need_kind_name(enum img_need_kind kind)
 	return (unsigned int)kind < IMG_N_NEED_KINDS ? kind_names[kind] : "unknown";
 }
 
-int img_strings_add(struct img_strings *l, const char *s, size_t len)
+int img_words_add(struct img_words *l, const char *s, size_t len)
 {
 	if (l->n == l->cap) {
 		char **more = reallocarray(l->v, 2 * l->cap + 8, sizeof(*more));
@@ -39,7 +39,7 @@ int img_strings_add(struct img_strings *l, const char *s, size_t len)
 	return 0;
 }
 
-bool img_strings_has(const struct img_strings *l, const char *s)
+bool img_words_has(const struct img_words *l, const char *s)
 {
 	for (size_t i = 0; i < l->n; i++) {
 		if (strcmp(l->v[i], s) == 0)
@@ -48,12 +48,12 @@ bool img_strings_has(const struct img_strings *l, const char *s)
 	return false;
 }
 
-void img_strings_done(struct img_strings *l)
+void img_words_done(struct img_words *l)
 {
 	for (size_t i = 0; i < l->n; i++)
 		free(l->v[i]);
 	free(l->v);
-	*l = (struct img_strings){ 0 };
+	*l = (struct img_words){ 0 };
 }
 
 /* ---- Looking up
@@ -207,7 +207,7 @@ void img_analyze_free(struct img_analyze *a)
 {
 	if (!a)
 		return;
-	img_strings_done(&a->library_dirs);
-	img_strings_done(&a->python_dirs);
+	img_words_done(&a->library_dirs);
+	img_words_done(&a->python_dirs);
 	free(a);
 }

@@ -70,9 +70,9 @@ static int conf_line(struct img_analyze *a, char *line, int depth)
 		return 0;
 	if (strncmp(line, "include", 7) == 0 && strchr(" \t", line[7]))
 		return include_conf(a, line + 7 + strspn(line + 7, " \t"), depth);
-	if (line[0] != '/' || img_strings_has(&a->library_dirs, line))
+	if (line[0] != '/' || img_words_has(&a->library_dirs, line))
 		return 0;
-	return img_strings_add(&a->library_dirs, line, len);
+	return img_words_add(&a->library_dirs, line, len);
 }
 
 static int read_conf(struct img_analyze *a, const char *path, int depth)
@@ -101,8 +101,8 @@ int img_elf_find_dirs(struct img_analyze *a)
 	int r = read_conf(a, "/etc/ld.so.conf", 0);
 
 	for (size_t i = 0; r == 0 && i < sizeof(built_in_dirs) / sizeof(*built_in_dirs); i++) {
-		if (!img_strings_has(&a->library_dirs, built_in_dirs[i]))
-			r = img_strings_add(&a->library_dirs, built_in_dirs[i], strlen(built_in_dirs[i]));
+		if (!img_words_has(&a->library_dirs, built_in_dirs[i]))
+			r = img_words_add(&a->library_dirs, built_in_dirs[i], strlen(built_in_dirs[i]));
 	}
 	return r;
 }

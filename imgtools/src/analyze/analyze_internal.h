@@ -4,19 +4,19 @@
 
 #include "analyze/analyze.h"
 
-struct img_strings { /* a growing list of owned strings */
+struct img_words { /* a growing list of owned strings */
 	char **v;
 	size_t n, cap;
 };
 
-int img_strings_add(struct img_strings *l, const char *s, size_t len);
-bool img_strings_has(const struct img_strings *l, const char *s);
-void img_strings_done(struct img_strings *l);
+int img_words_add(struct img_words *l, const char *s, size_t len);
+bool img_words_has(const struct img_words *l, const char *s);
+void img_words_done(struct img_words *l);
 
 struct img_analyze {
 	struct img_tree *tree;
-	struct img_strings library_dirs; /* as ld.so would look: /etc/ld.so.conf, then the built-in ones */
-	struct img_strings python_dirs;  /* sys.path of the interpreters in the tree, without scripts' own folders */
+	struct img_words library_dirs; /* as ld.so would look: /etc/ld.so.conf, then the built-in ones */
+	struct img_words python_dirs;  /* sys.path of the interpreters in the tree, without scripts' own folders */
 	char note[ERR_MSG_SIZE];
 };
 

@@ -31,8 +31,8 @@ static bool has_dir(const struct img_analyze *a, const char *path)
 
 static int add_dir(struct img_analyze *a, const char *path)
 {
-	return has_dir(a, path) && !img_strings_has(&a->python_dirs, path)
-	               ? img_strings_add(&a->python_dirs, path, strlen(path))
+	return has_dir(a, path) && !img_words_has(&a->python_dirs, path)
+	               ? img_words_add(&a->python_dirs, path, strlen(path))
 	               : 0;
 }
 
@@ -181,7 +181,7 @@ static bool find_name(struct img_look *k, char (*dirs)[IMG_PATH_MAX], size_t n_d
 			(void)snprintf(init, sizeof(init), "%s/__init__", path);
 			ret->file = module_file(k, init);
 			if (ret->file) {
-				(void)strcpy(ret->dirs[0], path);
+				memcpy(ret->dirs[0], path, sizeof(path));
 				ret->n_dirs = 1;
 				return true;
 			}
@@ -192,7 +192,7 @@ static bool find_name(struct img_look *k, char (*dirs)[IMG_PATH_MAX], size_t n_d
 			return true;
 		}
 		if (is_dir && ret->n_dirs < PORTIONS_MAX)
-			(void)strcpy(ret->dirs[ret->n_dirs++], path);
+			memcpy(ret->dirs[ret->n_dirs++], path, sizeof(path));
 	}
 	return ret->n_dirs > 0;
 }

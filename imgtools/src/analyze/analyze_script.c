@@ -1,5 +1,6 @@
 /* Scripts: the interpreter of the first line, which the kernel opens, and the commands that a shell script runs. */
 #include <errno.h>
+#include <fnmatch.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -15,9 +16,10 @@ enum {
 /* Splits "#! /usr/bin/env -S python3 -s" at blanks; returns the count. */
 static size_t split(char *line, char *ret_words[], size_t max)
 {
+	char *save = NULL;
 	size_t n = 0;
 
-	for (char *p = strtok(line, " \t"); p && n < max; p = strtok(NULL, " \t"))
+	for (char *p = strtok_r(line, " \t", &save); p && n < max; p = strtok_r(NULL, " \t", &save))
 		ret_words[n++] = p;
 	return n;
 }
@@ -41,7 +43,7 @@ static const char *command_of_env(char *words[], size_t n)
 
 struct commands_arg {
 	struct img_look *k;
-	struct img_strings seen;
+	struct img_words seen;
 };
 
 static int on_command(const char *name, void *arg)
@@ -49,9 +51,9 @@ static int on_command(const char *name, void *arg)
 	struct commands_arg *x = arg;
 	struct img_node *to;
 
-	if (img_strings_has(&x->seen, name))
+	if (img_words_has(&x->seen, name))
 		return 0;
-	if (img_strings_add(&x->seen, name, strlen(name)) < 0)
+	if (img_words_add(&x->seen, name, strlen(name)) < 0)
 		return x->k->stopped = -ENOMEM;
 	to = img_look_command(x->k, name, true);
 	return to ? img_look_need(x->k, IMG_NEED_COMMAND, name, to, true) : x->k->stopped;
@@ -67,7 +69,7 @@ static int look_at_shell(struct img_look *k)
 	if (!text)
 		return k->stopped;
 	(void)img_shell_commands(text, size, on_command, &x);
-	img_strings_done(&x.seen);
+	img_words_done(&x.seen);
 	return k->stopped;
 }
 
@@ -109,7 +111,7 @@ int img_analyze_script(struct img_look *k)
 	if (is_shell(base_name(runs)))
 		return look_at_shell(k);
 	/* A file named *.py is looked at by its own row. */
-	if (strncmp(base_name(runs), "python", 6) == 0 && strcmp(k->n->path + strlen(k->n->path) - 3, ".py") != 0)
+	if (strncmp(base_name(runs), "python", 6) == 0 && fnmatch("*.py", k->n->path, 0) != 0)
 		return img_analyze_python(k);
 	return k->stopped;
 }

@@ -195,7 +195,7 @@ static int from_statement(struct scan *s, bool is_weak)
 		skip_blanks(s, in_brackets);
 		if (s->p < s->end && *s->p == '*') {
 			s->p++;
-			(void)strcpy(name, "*");
+			memcpy(name, "*", 2);
 		} else if (dotted_name(s, name, in_brackets) == 0) {
 			return 0;
 		}

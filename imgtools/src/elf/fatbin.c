@@ -125,9 +125,11 @@ static void choose(struct plan *p)
 		bool has_code = keep_cubins(p, a->arch[i]);
 
 		/* "One" is one per container: that of the newest chosen GPU, unless an older one has nothing else. */
-		if (a->ptx != IMG_GPU_PTX_NONE && (!has_code || (a->ptx == IMG_GPU_PTX_ONE && i + 1 == a->n)))
+		if (!has_code || (a->ptx == IMG_GPU_PTX_ONE && i + 1 == a->n))
 			keep_compilable(p, a->arch[i]);
 	}
+	for (size_t i = 0; i < p->n && a->drop_ir; i++)
+		p->entries[i].is_kept = p->entries[i].is_kept && p->entries[i].kind != IMG_FATBIN_LTO_IR;
 }
 
 static int add_range(struct plan *p, uint64_t offset, uint64_t size)

@@ -34,6 +34,7 @@ struct img_gpu_archs {
 	uint32_t arch[IMG_GPU_MAX_ARCHS]; /* 90: compute capability 9.0; ascending, each once */
 	size_t n;
 	enum img_gpu_ptx ptx;
+	bool drop_ir; /* intermediate code for linking at run time goes too: cuFFT's callbacks then fail */
 };
 
 enum img_fatbin_kind { /* numbers of the format */

@@ -165,18 +165,45 @@ bool img_rpm_dep_matches(const struct img_rpm_dep *require, const struct img_rpm
 
 /* ---- Payloads --------------------------------------------------------------------------------------------- */
 
+/* Symbolic links of packages that lead to folders ("/bin" -> "usr/bin"): packages name files by either path, and a tree
+ * holds them once. */
+struct img_rpm_aliases;
+
+int img_rpm_aliases_new(struct img_rpm *const *packages, size_t n, struct img_rpm_aliases **ret_a);
+void img_rpm_aliases_free(struct img_rpm_aliases *a);
+/* The path with links followed in all components but the last ("/bin/sh" -> "/usr/bin/sh"). -ELOOP, -ENAMETOOLONG. */
+int img_rpm_canonical(const struct img_rpm_aliases *a, const char *path, char ret_path[IMG_PATH_MAX]);
+
+/* An absolute path with "." and ".." taken out ("/usr/bin/../lib//x" -> "/usr/lib/x"). */
+int img_rpm_clean_path(const char *path, char ret_path[IMG_PATH_MAX]);
+
 struct img_rpm_unpack_opts {
-	/* Which files are wanted: NULL for all. Called from any thread. */
+	/* Which files are wanted: NULL for all. Called from any thread, as is on_bytes with what was unpacked. */
 	bool (*wants)(const struct img_rpm *p, size_t file, void *arg);
+	void (*on_bytes)(uint64_t n, void *arg);
 	void *arg;
-	const char *spool;     /* folder for the bytes of large files; must outlive the tree */
+	const struct img_rpm_aliases *aliases; /* NULL: paths as they are */
+	const char *spool; /* folder for the bytes of large files, which must outlive the tree; NULL: all in memory */
 	uint64_t memory_bytes; /* file bytes kept in memory for one package; the rest goes to the spool */
+	unsigned n_threads;    /* 0: one per core */
 };
 
-/* Adds the wanted files of one loaded package (one with a location) to the tree: modes, owners (0 until
- * img_rpm_fix_owners), capabilities as security.capability, hard-link groups, times. %ghost files are left out.
- * Each file's digest is checked: -EBADMSG names package and file. node->package = p->index. */
-int img_rpm_unpack(const struct img_rpm *p, const struct img_rpm_unpack_opts *o, struct img_tree *t, struct err *err);
+/* Adds the wanted files of loaded packages that have a location to the tree: modes, times, capabilities as
+ * security.capability, hard-link groups; owners are 0 until img_rpm_fix_owners(). %ghost files are left out: they are
+ * not in the payload. The digest of each wanted file is checked: -EBADMSG names package and file. node->package is the
+ * package's index, node->user its struct img_rpm_file. Of what several packages own the first one counts; -EEXIST when
+ * they disagree about a file. */
+int img_rpm_unpack(struct img_rpm *const *packages, size_t n, const struct img_rpm_unpack_opts *o, struct img_tree *t,
+                   struct err *err);
+
+/* Sets uid and gid of the nodes by the names in their node->user (struct img_rpm_file; NULL is passed over) and texts
+ * of /etc/passwd and /etc/group (NULL: none; "root" is always 0). A name that is in neither becomes root, loses
+ * set-user-id or set-group-id, and is counted; the first such is put into ret_unknown. */
+int img_rpm_fix_owners(struct img_tree *t, const char *passwd, const char *group, size_t *ret_n_unknown,
+                       char ret_unknown[64]);
+
+/* "cap_net_raw=ep" as the 20 bytes of security.capability; -EINVAL for what is no such text. */
+int img_rpm_caps_value(const char *text, uint8_t ret_value[20]);
 
 /* ---- The database of a cut root --------------------------------------------------------------------------- */
 

@@ -246,12 +246,28 @@ static int kind_of_class(uint32_t class)
 	}
 }
 
+/* rpmbuild numbers the dependencies of files first and adds "rpmlib(PayloadIsZstd)" to the sorted list afterwards, so
+ * that everything behind it is off by one ("rtld(GNU_HASH)" mostly). No file needs a payload format: a file that points
+ * there tells that this happened. Returns the index from which one is to be added; UINT32_MAX: none. */
+static uint32_t shifted_from(const struct img_rpm *p, const struct img_rpm_hdr *h, const struct entry *dict)
+{
+	for (uint32_t z = 0; z < p->n_deps[IMG_RPM_REQUIRES]; z++) {
+		if (strncmp(p->deps[IMG_RPM_REQUIRES][z].name, "rpmlib(PayloadIs", 16) != 0)
+			continue;
+		for (uint32_t i = 0; i < dict->count; i++) {
+			if (integer_at(h, dict, i) == ((uint32_t)'R' << 24 | z))
+				return z;
+		}
+	}
+	return UINT32_MAX;
+}
+
 /* FILEDEPENDSX and FILEDEPENDSN give each file a range of DEPENDSDICT; a word of that is a class and an index. */
 static int fill_file_deps(struct img_rpm *p, const struct img_rpm_hdr *h, struct err *err)
 {
 	struct entry first, count, dict;
 	uint64_t total = 0;
-	uint32_t *out;
+	uint32_t *out, shift;
 	int r;
 
 	r = find_array(h, RPM_TAG_FILEDEPENDSX, false, p->n_files, &first, "file dependencies", err);
@@ -278,6 +294,7 @@ static int fill_file_deps(struct img_rpm *p, const struct img_rpm_hdr *h, struct
 	if (!out)
 		return -ENOMEM;
 	((struct img_rpm_priv *)p->priv)->file_deps = out;
+	shift = shifted_from(p, h, &dict);
 
 	for (size_t i = 0; i < p->n_files; i++) {
 		const uint32_t x = (uint32_t)integer_at(h, &first, (uint32_t)i);
@@ -286,8 +303,9 @@ static int fill_file_deps(struct img_rpm *p, const struct img_rpm_hdr *h, struct
 		p->files[i].deps = out;
 		for (uint32_t k = 0; k < n; k++) {
 			const uint32_t word = (uint32_t)integer_at(h, &dict, x + k);
-			const uint32_t index = word & 0xffffff;
 			const int kind = kind_of_class(word >> 24);
+			const uint32_t index =
+			        (word & 0xffffff) + (kind == IMG_RPM_REQUIRES && (word & 0xffffff) >= shift);
 
 			if (kind >= 0 && index < p->n_deps[kind])
 				*out++ = (uint32_t)kind << 24 | index;

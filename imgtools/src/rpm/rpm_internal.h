@@ -129,6 +129,14 @@ int img_rpm_decompress(const char *path, uint64_t offset, img_rpm_bytes sink, vo
 /* librpm with a database folder of ours: configuration once, macros each time. */
 int img_rpm_lib_init(struct err *err);
 void img_rpm_lib_set_db(const char *dir, const char *backend);
+void img_rpm_lib_unset_db(void);
+
+/* A private folder for database files. */
+int img_rpm_temp_new(char ret_dir[64], struct err *err);
+void img_rpm_temp_remove(char dir[64]);
+
+/* The ndb format from bytes. */
+int img_rpm_ndb_parse(struct img_rpm_set *s, const uint8_t *data, size_t size, struct err *err);
 
 /* Adds a package, which the set takes; frees it when it does not belong there. */
 int img_rpm_set_take(struct img_rpm_set *s, struct img_rpm *p, struct err *err);

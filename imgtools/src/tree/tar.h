@@ -18,13 +18,18 @@ struct img_tar_out {
  * NULL, go beside the numbers. Sockets are left out, as tar has no type for them. */
 int img_tar_write_node(struct img_tar_out *out, const struct img_node *n, const char *link_to, const char *uname,
                        const char *gname, const struct img_write_opts *o, struct err *err);
+/* The same in parts, for bytes that are in no node: the headers, then n->size bytes to the sink by the caller (who adds
+ * them to out->offset), then the padding. */
+int img_tar_write_header(struct img_tar_out *out, const struct img_node *n, const char *link_to, const char *uname,
+                         const char *gname, const struct img_write_opts *o, struct err *err);
+int img_tar_write_padding(struct img_tar_out *out, struct err *err);
 int img_tar_write_end(struct img_tar_out *out, struct err *err);
 
-/* The nodes of a tree that `is_wanted` picks (NULL: all), in order, with hard links after the first of their group that
- * is wanted, and the end of the archive. */
+/* The nodes of a tree that `is_wanted` picks (NULL: all; i: their position in the order), in order, with hard links
+ * after the first of their group that is wanted, and the end of the archive. */
 int img_tar_write_some(struct img_tree *t, const struct img_write_opts *o,
-                       bool (*is_wanted)(const struct img_node *n, void *arg), void *wanted_arg, img_sink sink,
-                       void *arg, struct err *err);
+                       bool (*is_wanted)(size_t i, const struct img_node *n, void *arg), void *wanted_arg,
+                       img_sink sink, void *arg, struct err *err);
 
 /* ---- Reading ----------------------------------------------------------------------------------------------- */
 
@@ -46,10 +51,14 @@ struct img_tar_entry {
 	uint64_t data_offset; /* of its bytes */
 };
 
+/* Moves `n` bytes on without reading them; -EBADMSG when there are fewer. */
+typedef int (*img_source_skip)(uint64_t n, void *arg, struct err *err);
+
 struct img_tar_in;
 
 /* Reads from `source`; `arg` is borrowed. */
 int img_tar_in_new(img_source source, void *arg, struct img_tar_in **ret_in);
+void img_tar_in_set_skip(struct img_tar_in *in, img_source_skip skip); /* of a source that can */
 void img_tar_in_free(struct img_tar_in *in);
 
 /* The next entry: 1, 0 at the end of the archive, negative: -EBADMSG for what is no tar, naming the entry. What was

@@ -246,16 +246,14 @@ static int put_bytes(struct img_tar_out *out, const struct img_node *n, struct e
 	return 0;
 }
 
-int img_tar_write_node(struct img_tar_out *out, const struct img_node *n, const char *link_to, const char *uname,
-                       const char *gname, const struct img_write_opts *o, struct err *err)
+int img_tar_write_header(struct img_tar_out *out, const struct img_node *n, const char *link_to, const char *uname,
+                         const char *gname, const struct img_write_opts *o, struct err *err)
 {
 	struct base_buf records = BASE_BUF_INIT(MAX_PAX);
 	char block[IMG_TAR_BLOCK];
 	struct entry e;
 	int r = 0;
 
-	if (n->type == IMG_SOCKET)
-		return 0;
 	entry_of(n, link_to, o, &e);
 	pax_records(&records, n, &e);
 	if (base_buf_error(&records))
@@ -266,8 +264,23 @@ int img_tar_write_node(struct img_tar_out *out, const struct img_node *n, const 
 	if (r < 0)
 		return r;
 	fill_header(block, n, &e, uname, gname);
-	r = put(out, block, sizeof(block), err);
-	if (r == 0 && e.size)
+	return put(out, block, sizeof(block), err);
+}
+
+int img_tar_write_padding(struct img_tar_out *out, struct err *err)
+{
+	return pad(out, err);
+}
+
+int img_tar_write_node(struct img_tar_out *out, const struct img_node *n, const char *link_to, const char *uname,
+                       const char *gname, const struct img_write_opts *o, struct err *err)
+{
+	int r;
+
+	if (n->type == IMG_SOCKET)
+		return 0;
+	r = img_tar_write_header(out, n, link_to, uname, gname, o, err);
+	if (r == 0 && n->type == IMG_FILE && !link_to && n->size)
 		r = put_bytes(out, n, err);
 	return r == 0 ? pad(out, err) : r;
 }
@@ -367,8 +380,8 @@ static int first_names(struct img_tree *t, const char ***ret_first, struct err *
 }
 
 int img_tar_write_some(struct img_tree *t, const struct img_write_opts *o,
-                       bool (*is_wanted)(const struct img_node *n, void *arg), void *wanted_arg, img_sink sink,
-                       void *arg, struct err *err)
+                       bool (*is_wanted)(size_t i, const struct img_node *n, void *arg), void *wanted_arg,
+                       img_sink sink, void *arg, struct err *err)
 {
 	struct img_tar_out out = { .sink = sink, .arg = arg };
 	struct owners users = { 0 }, groups = { 0 };
@@ -383,7 +396,7 @@ int img_tar_write_some(struct img_tree *t, const struct img_write_opts *o,
 		const struct img_node *n = img_tree_at(t, i);
 		const char *link_to = NULL;
 
-		if (is_plain_root(n) || (is_wanted && !is_wanted(n, wanted_arg)))
+		if (is_plain_root(n) || (is_wanted && !is_wanted(i, n, wanted_arg)))
 			continue;
 		if (n->link_group) {
 			link_to = first[n->link_group];

@@ -384,6 +384,14 @@ void img_tree_remove(struct img_tree *t, const char *path)
 	t->count--;
 }
 
+void img_tree_empty(struct img_tree *t, const char *path)
+{
+	struct img_entry *e = img_tree_entry(t, path, strlen(path));
+
+	if (e)
+		remove_children(t, e);
+}
+
 /* ---- Order ------------------------------------------------------------------------------------------------ */
 
 /* By name within one directory: the paths differ only behind their common parent. */

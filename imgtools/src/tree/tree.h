@@ -71,6 +71,7 @@ struct img_node *img_tree_find(const struct img_tree *t, const char *path); /* e
 int img_tree_add(struct img_tree *t, const struct img_node *n, struct img_node **ret_node, struct err *err);
 void img_tree_remove(struct img_tree *t,
                      const char *path); /* with all below; nothing when absent; "/" only empties it */
+void img_tree_empty(struct img_tree *t, const char *path); /* all below, but not the node itself */
 
 /* A normal path out of any text ("usr//lib/./x" -> "/usr/lib/x"); -EINVAL for "..", an embedded 0 byte is the caller's
  * matter, -ENAMETOOLONG. */
@@ -97,6 +98,9 @@ int img_node_read_all(const struct img_node *n, uint64_t max_size, void **ret_da
 struct img_write_opts {
 	int64_t clamp_mtime; /* >= 0: no mtime is later than this (SOURCE_DATE_EPOCH); -1: as they are */
 	bool numeric_only;   /* tar: no user and group names */
+	/* img_tree_write_dir: files are moved (renamed) from their sources into the root where both are on one file
+	 * system, and their nodes' sources are the new places then. For sources that are the tree's own scratch. */
+	bool move_sources;
 };
 
 /* Writes the tree below `root`, which must exist and be empty (or be made: its parent must exist). As root everything

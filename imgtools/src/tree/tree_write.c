@@ -24,6 +24,7 @@ struct write {
 	struct img_tree *tree;
 	const char *root;
 	const struct img_write_opts *opts;
+	char *absolute; /* path of the root */
 	int root_fd;
 	int dir_fd; /* of the directory `dir`; -1: none yet */
 	char dir[IMG_PATH_MAX];
@@ -239,13 +240,60 @@ static int make_link(struct write *w, const struct img_node *n, const struct img
 	return 0;
 }
 
+/* 1: moved, 0: has to be copied. */
+static int try_move(struct write *w, struct img_node *n)
+{
+	struct stat st;
+	char *source;
+
+	if (!w->opts->move_sources || !n->source || n->data || !n->size || lstat(n->source, &st) < 0 ||
+	    !S_ISREG(st.st_mode) || (uint64_t)st.st_size != n->size || st.st_nlink != 1)
+		return 0;
+	if (asprintf(&source, "%s%s", w->absolute, n->path) < 0)
+		return fail(w, -ENOMEM, n->path);
+	if (renameat2(AT_FDCWD, n->source, w->dir_fd, name_of(n->path), RENAME_NOREPLACE) < 0) {
+		int r = -errno;
+
+		free(source);
+		return r == -EXDEV || r == -EINVAL ? 0 : fail(w, r, n->path);
+	}
+	free(n->source);
+	n->source = source;
+	return 1;
+}
+
+/* Another name of a file that was moved: its bytes are there now. */
+static int follow_move(struct write *w, struct img_node *n, const struct img_node *first)
+{
+	char *source = NULL;
+
+	if (!w->opts->move_sources || !n->source || !first->source)
+		return 0;
+	source = strdup(first->source);
+	if (!source)
+		return fail(w, -ENOMEM, n->path);
+	free(n->source);
+	n->source = source;
+	return 0;
+}
+
 static int make_file(struct write *w, struct img_node *n)
 {
 	CLEANUP(close_fdp) int fd = -1;
 	int r;
 
-	if (n->link_group && w->first[n->link_group])
-		return make_link(w, n, w->first[n->link_group]);
+	if (n->link_group && w->first[n->link_group]) {
+		r = make_link(w, n, w->first[n->link_group]);
+		return r == 0 ? follow_move(w, n, w->first[n->link_group]) : r;
+	}
+	r = try_move(w, n);
+	if (r != 0) {
+		if (r > 0)
+			r = put_attributes(w, n);
+		if (r == 0 && n->link_group)
+			w->first[n->link_group] = n;
+		return r;
+	}
 	fd = openat(w->dir_fd, name_of(n->path), O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0600);
 	if (fd < 0)
 		return fail(w, -errno, n->path);
@@ -341,7 +389,8 @@ static int prepare(struct write *w)
 		return fail(w, -E2BIG, "");
 	w->first = calloc((size_t)w->max_group + 1, sizeof(struct img_node *));
 	w->buffer = malloc(COPY_SIZE);
-	return w->first && w->buffer ? 0 : fail(w, -ENOMEM, "");
+	w->absolute = realpath(w->root, NULL);
+	return w->first && w->buffer && w->absolute ? 0 : fail(w, -ENOMEM, "");
 }
 
 static int finish_dirs(struct write *w)
@@ -394,6 +443,7 @@ int img_tree_write_dir(struct img_tree *t, const char *root, const struct img_wr
 	close_fdp(&w.dir_fd);
 	close_fdp(&w.root_fd);
 	free(w.first);
+	free(w.absolute);
 	free(w.buffer);
 	if (r == 0 && ret_n_skipped)
 		*ret_n_skipped = w.n_skipped;

@@ -9,6 +9,8 @@
 
 #include "test.h"
 
+#include "../src/term/term.h"
+
 #include <poll.h>
 #include <pty.h>
 #include <signal.h>

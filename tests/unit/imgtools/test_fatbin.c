@@ -91,7 +91,6 @@ static void chosen_code_and_one_ptx_it_can_compile_stay(void **state)
 {
 	check_choice(usual, N_USUAL, "sm_90", IMG_GPU_PTX_ONE, "90 80p");
 	check_choice(usual, N_USUAL, "sm_90", IMG_GPU_PTX_NEEDED, "90");
-	check_choice(usual, N_USUAL, "sm_90", IMG_GPU_PTX_NONE, "90");
 	check_choice(usual, N_USUAL, "sm_80,sm_90", IMG_GPU_PTX_ONE, "80 90 80p");
 	check_choice(usual, N_USUAL, "sm_120", IMG_GPU_PTX_ONE, "120p");
 }
@@ -107,7 +106,6 @@ static void a_module_without_code_keeps_what_can_be_compiled(void **state)
 	static const struct entry only_ptx[] = { { 1, 75, 8 }, { 1, 80, 8 }, { 8, 75, 8 }, { 1, 120, 8 } };
 
 	check_choice(only_ptx, 4, "sm_90", IMG_GPU_PTX_NEEDED, "80p 75i");
-	check_choice(only_ptx, 4, "sm_90", IMG_GPU_PTX_NONE, "");
 	check_choice(only_ptx, 1, "sm_70", IMG_GPU_PTX_ONE, "");
 }
 

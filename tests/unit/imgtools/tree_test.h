@@ -43,12 +43,12 @@ static inline void drop_dir(char *path)
 	free(path);
 }
 
-/* "<dir>/<rest>" in one of four static buffers that take turns. */
+/* "<dir>/<rest>" in one of sixteen static buffers that take turns. */
 static inline const char *in_dir(const char *dir, const char *rest)
 {
-	static char paths[4][4096];
+	static char paths[16][4096];
 	static unsigned turn;
-	char *path = paths[turn++ % 4];
+	char *path = paths[turn++ % 16];
 
 	(void)snprintf(path, 4096, "%s/%s", dir, rest);
 	return path;
