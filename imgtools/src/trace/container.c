@@ -1,9 +1,10 @@
 /* Where the root of a container of containerd is: the shim of each task keeps a bundle, a folder named after the
- * container, in which `rootfs` is the root, or config.json (OCI runtime specification, "root") says where it is. */
+ * container below its state folder, in which `rootfs` is mounted. Docker's containers have their root elsewhere: there
+ * config.json of the bundle (OCI runtime specification, "root") says where. */
 #include <errno.h>
-#include <glob.h>
-#include <poll.h>
 #include <fcntl.h>
+#include <fnmatch.h>
+#include <poll.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -12,10 +13,11 @@
 
 #include "base/cleanup.h"
 #include "base/json.h"
+#include "base/mapfile.h"
 
 #include "tracer_internal.h"
 
-static const char bundles[] = "/run/containerd/io.containerd.runtime.v2.task";
+static const char bundles[] = "io.containerd.runtime.v2.task"; /* STATE/this/NAMESPACE/ID */
 
 static bool is_mount_point(const char *path)
 {
@@ -49,33 +51,49 @@ static char *root_of_config(const char *bundle)
 	return ret;
 }
 
-/* The mounted root of the container, in any of containerd's namespaces; NULL: not there (yet). */
+/* .../io.containerd.runtime.v2.task/NAMESPACE/ID/rootfs among the mounts, wherever the state folder is. */
+static char *find_mounted(const char *id)
+{
+	struct base_buf b = BASE_BUF_INIT(16u << 20);
+	char pattern[512], *rest, *line, *root = NULL;
+
+	(void)snprintf(pattern, sizeof(pattern), "*/%s/*/%s/rootfs", bundles, id);
+	if (base_read_file("/proc/self/mountinfo", &b, NULL) < 0) {
+		base_buf_done(&b);
+		return NULL;
+	}
+	rest = b.data;
+	while (!root && rest && (line = strsep(&rest, "\n"))) {
+		char *field = NULL;
+
+		for (int i = 0; i < 5 && line; i++)
+			field = strsep(&line, " ");
+		if (field && line && fnmatch(pattern, field, 0) == 0)
+			root = strdup(field);
+	}
+	base_buf_done(&b);
+	return root;
+}
+
+static char *find_docker(const char *id)
+{
+	char *root = NULL, bundle[512];
+
+	(void)snprintf(bundle, sizeof(bundle), "/run/containerd/%s/moby/%s", bundles, id);
+	root = root_of_config(bundle);
+	if (root && !is_mount_point(root)) {
+		free(root);
+		root = NULL;
+	}
+	return root;
+}
+
+/* The mounted root of the container; NULL: not there (yet). */
 static char *find_root(const char *id)
 {
-	CLEANUP(freep) char *pattern = NULL;
-	char *root = NULL;
-	glob_t found;
+	char *root = find_mounted(id);
 
-	if (asprintf(&pattern, "%s/*/%s", bundles, id) < 0) {
-		pattern = NULL;
-		return NULL;
-	}
-	if (glob(pattern, GLOB_NOSORT, NULL, &found) != 0)
-		return NULL;
-	for (size_t i = 0; i < found.gl_pathc && !root; i++) {
-		if (asprintf(&root, "%s/rootfs", found.gl_pathv[i]) < 0)
-			root = NULL;
-		if (root && !is_mount_point(root)) {
-			free(root);
-			root = root_of_config(found.gl_pathv[i]);
-		}
-		if (root && !is_mount_point(root)) {
-			free(root);
-			root = NULL;
-		}
-	}
-	globfree(&found);
-	return root;
+	return root ? root : find_docker(id);
 }
 
 int img_trace_find_container(const char *id, const volatile sig_atomic_t *stop, unsigned timeout_ms, char **ret_root,
@@ -85,7 +103,8 @@ int img_trace_find_container(const char *id, const volatile sig_atomic_t *stop, 
 	CLEANUP(close_fdp) int mounts = open("/proc/self/mountinfo", O_RDONLY | O_CLOEXEC);
 	struct pollfd p = { .fd = mounts, .events = POLLPRI };
 
-	if (!*id || strspn(id, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_.-") != strlen(id) ||
+	if (!*id || strlen(id) > 128 ||
+	    strspn(id, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_.-") != strlen(id) ||
 	    id[0] == '.')
 		return err_set(err, -EINVAL, "\"%s\" is no name of a container", id);
 	for (;;) {
