@@ -341,7 +341,7 @@ static int attach(void *arg, pid_t pid, int root_fd, struct err *err)
 	return 0;
 }
 
-static int wait_all(void *arg, pid_t pid, const volatile bool *must_end, int *ret_status, struct rusage *ret_usage,
+static int wait_all(void *arg, pid_t pid, const atomic_bool *must_end, int *ret_status, struct rusage *ret_usage,
                     struct err *err)
 {
 	struct img_tracer *t = arg;
