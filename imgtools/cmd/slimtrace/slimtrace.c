@@ -11,6 +11,11 @@ static const struct opt_command commands[] = {
 	  cmd_gpu },
 	{ "trace", "[OPTION]... -- COMMAND [ARGUMENT]...", "run a command and write down what it touches", trace_opts,
 	  cmd_trace },
+	{ "slim", "[OPTION]... --image IMAGE --out IMAGE", "an image or a root cut to what is needed, and tried",
+	  slim_opts, cmd_slim },
+	{ "why", "[OPTION]... PATH...", "why a file stays: the chain of reasons", why_opts, cmd_why },
+	{ "why-not", "[OPTION]... PATH...", "why a file goes, who may want it, what keeps it", why_opts, cmd_why_not },
+	{ "report", "[OPTION]...", "what stays and what goes, as tables or as a page", report_opts, cmd_report },
 	{ 0 },
 };
 
