@@ -18,6 +18,8 @@ const struct opt slim_opts[] = {
 	  "run this in the image and in the result and compare; not traced; repeatable", NULL },
 	{ "repair", 0, OPT_FLAG, offsetof(struct slim_options, repair), NULL, "add what a run missed, and try again",
 	  NULL },
+	{ "force", 0, OPT_FLAG, offsetof(struct slim_options, force), NULL, "write the result although a run failed in it",
+	  NULL },
 	{ "compare-files", 0, OPT_FLAG, offsetof(struct slim_options, compare_files), NULL,
 	  "runs must also change the same files", NULL },
 	{ "layers", 0, OPT_CHOICE, offsetof(struct slim_options, layers), "HOW",
@@ -175,9 +177,9 @@ static int slim(struct img_job *j, const struct slim_options *o)
 		return slimtrace_fail(&err);
 	if (r > 0)
 		code = FAILED_TRIAL;
-	if (code == 0 && img_job_write(j, &err) < 0)
+	if ((code == 0 || o->force) && img_job_write(j, &err) < 0)
 		return slimtrace_fail(&err);
-	if (code != 0)
+	if (code != 0 && !o->force)
 		j->o.out = NULL; /* nothing that does not work is written */
 	if (img_slim_sums(j->plan, j->slim, &sums) < 0) {
 		(void)err_set(&err, -ENOMEM, "out of memory");
@@ -189,7 +191,7 @@ static int slim(struct img_job *j, const struct slim_options *o)
 		print_json(j, &sums);
 	else
 		print_text(j, &sums);
-	if (code == FAILED_TRIAL && o->out)
+	if (code == FAILED_TRIAL && o->out && !o->force)
 		(void)fprintf(stderr, "slimtrace: %s was not written: a run failed in the slim image%s\n", o->out,
 		              o->repair ? "" : "; --repair adds what was missed");
 	img_slim_sums_done(&sums);
