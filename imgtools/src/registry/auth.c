@@ -223,7 +223,7 @@ static int find_credentials(const struct img_registry *r, struct credentials *c,
 	if (!r->auth_path)
 		return 0;
 	if (base_json_read_file(r->auth_path, MAX_CONFIG, &doc, err) < 0)
-		return err ? err->code : -EIO;
+		return err_prefix(err, -EINVAL, "credentials: "); /* the image is not what is missing */
 	helper = json_string_value(entry_for(json_object_get(doc, "credHelpers"), r->ref.host));
 	entry = entry_for(json_object_get(doc, "auths"), r->ref.host);
 	if (helper)

@@ -337,10 +337,11 @@ static int generate(struct assembly *a)
 		       { "tmp", make_tmp },
 		       { "ca-bundle", make_ca_bundle },
 		       { "ld.so.cache", make_ld_cache } };
+	const size_t n = a->cut->n_generate;
 	int r = make_ld_cache(a);
 
-	for (size_t i = 0; r == 0 && i < a->cut->n_generate; i++) {
-		const char *name = a->cut->generate[i];
+	for (size_t i = 0; r == 0 && i < n + a->cut->n_extra; i++) {
+		const char *name = i < n ? a->cut->generate[i] : a->cut->extra[i - n];
 		size_t k = 0;
 
 		while (k < 4 && strcmp(makers[k].name, name) != 0)
@@ -476,9 +477,10 @@ static int assemble(struct assembly *a, struct img_cut_stats *s)
 
 	if (r == 0)
 		r = add_items(a);
-	if (r == 0 && has_other_owners(a->cut))
+	/* In an installed root the numbers are there. */
+	if (r == 0 && !img_world_options(a->w)->root && has_other_owners(a->cut))
 		r = read_tables(a, &passwd, &group);
-	if (r == 0)
+	if (r == 0 && !img_world_options(a->w)->root)
 		r = img_rpm_fix_owners(a->to, passwd, group, &s->n_unknown_owners, s->unknown_owner);
 	if (r == 0)
 		r = generate(a);

@@ -1,5 +1,6 @@
 /* Cut: from requests to files, breadth first along needs, so that the reason kept for a file is a shortest one. A
- * request is a slice (bash_bins), a package (bash: its slices that matter at run time), a path, or a glob of paths. */
+ * request is a slice (bash_bins), a package (bash: its slices that matter at run time), a path, a glob of paths, or a
+ * Python module (python:json). */
 #include <errno.h>
 #include <fnmatch.h>
 #include <stdlib.h>
@@ -203,9 +204,43 @@ static int choose_link(struct img_file_id link, void *arg)
 	return choose(c, link, "link", c->request);
 }
 
+static const char python_prefix[] = "python:";
+
 static bool is_glob(const char *s)
 {
-	return strpbrk(s, "*?[") != NULL;
+	return strncmp(s, python_prefix, sizeof(python_prefix) - 1) == 0 || (s[0] == '/' && strpbrk(s, "*?["));
+}
+
+/* "python:os.path": the module's file where interpreters look for it. */
+static bool is_module(const char *name, const char *path)
+{
+	static const char *const dirs[] = { "", "site-packages/", "dist-packages/", "lib-dynload/" };
+	static const char *const ends[] = { ".py", "/__init__.py", ".so", ".*.so" };
+	char pattern[1024];
+
+	for (size_t i = 0; i < 4; i++) {
+		for (size_t k = 0; k < 4; k++) {
+			char *start;
+			int n = snprintf(pattern, sizeof(pattern), "/usr/lib*/python3*/%s", dirs[i]);
+
+			start = pattern + n;
+			if (snprintf(start, sizeof(pattern) - (size_t)n, "%s%s", name, ends[k]) >=
+			    (int)(sizeof(pattern) - (size_t)n))
+				return false;
+			for (char *dot = start; dot < start + strlen(name); dot++)
+				*dot = *dot == '.' ? '/' : *dot;
+			if (fnmatch(pattern, path, FNM_PATHNAME) == 0)
+				return true;
+		}
+	}
+	return false;
+}
+
+static bool fits(const char *pattern, const char *path)
+{
+	if (strncmp(pattern, python_prefix, sizeof(python_prefix) - 1) == 0)
+		return is_module(pattern + sizeof(python_prefix) - 1, path);
+	return fnmatch(pattern, path, 0) == 0;
 }
 
 /* Every path that fits, of all packages. */
@@ -218,7 +253,7 @@ static int expand_glob(struct cutter *c, const char *pattern, const char *kind)
 
 		r = img_rpm_load(p, c->err);
 		for (uint32_t k = 0; r == 0 && k < p->n_files; k++) {
-			if (fnmatch(pattern, p->files[k].path, 0) != 0)
+			if (!fits(pattern, p->files[k].path))
 				continue;
 			r = choose(c, (struct img_file_id){ p, k }, kind, pattern);
 			n++;
@@ -238,7 +273,7 @@ static int expand_target(struct cutter *c, const char *target, const char *kind,
 	int n;
 
 	c->request = target;
-	if (target[0] == '/' && is_glob(target)) {
+	if (is_glob(target)) {
 		n = expand_glob(c, target, kind);
 		return n < 0 ? n : n == 0 && !is_optional ? miss(c, kind, target, NULL) : 0;
 	}
@@ -262,20 +297,48 @@ static int expand_target(struct cutter *c, const char *target, const char *kind,
 
 /* ---- Following -------------------------------------------------------------------------------------------- */
 
+/* ".../dist-packages/numpy/" of ".../dist-packages/numpy/core/x.py": how much of a path names a Python package that is
+ * not part of Python itself. 0: none. */
+static size_t module_len(const char *path)
+{
+	static const char *const tops[] = { "/dist-packages/", "/site-packages/" };
+
+	for (size_t i = 0; i < 2; i++) {
+		const char *top = strstr(path, tops[i]);
+		const char *end = top ? strchr(top + strlen(tops[i]), '/') : NULL;
+
+		if (end)
+			return (size_t)(end + 1 - path);
+	}
+	return 0;
+}
+
+/* An import that may never run (in try, if, a function) is followed within one Python package all the same: its parts
+ * belong together, while what a library might need of others is what makes roots large. Python's own library is written
+ * the other way: what stands in a function there is rarely needed. */
+static bool is_within_module(struct img_file_id from, const struct img_file_need *n)
+{
+	const char *path = from.package->files[from.file].path;
+	const size_t len = module_len(path);
+
+	return n->to.package && strcmp(n->kind, "import") == 0 && len &&
+	       strncmp(n->to.package->files[n->to.file].path, path, len) == 0;
+}
+
 static int on_need(const struct img_file_need *n, void *arg, struct err *err)
 {
 	struct cutter *c = arg;
 
 	(void)err;
-	if (n->is_weak && (!c->o->with_weak || n->is_missing))
+	if (n->slice && !n->is_missing)
+		return expand_target(c, n->slice, n->kind, n->is_weak);
+	if (n->is_weak && (n->is_missing || (!c->o->with_weak && !is_within_module(c->from, n))))
 		return 0;
 	if (n->is_missing) {
 		if (is_excluded(c, n->what))
 			return 0;
 		return miss(c, n->kind, n->what, c->from.package->files[c->from.file].path);
 	}
-	if (n->slice)
-		return expand_target(c, n->slice, n->kind, false);
 	return choose(c, n->to, n->kind, n->what);
 }
 
@@ -343,18 +406,18 @@ static int find_packages(struct img_world *w, const struct img_cut_opts *o, stru
 		struct img_file_id id = { 0 };
 		const char *role;
 
-		if (o->requests[i][0] != '/') {
+		if (o->requests[i][0] != '/' && !is_glob(o->requests[i])) {
 			id.package = find_slice(w, o->requests[i], &role);
 		} else if (is_glob(o->requests[i])) {
 			/* Who has such a path is known only when all packages are. */
 			for (size_t k = 0; r == 0 && k < n_all; k++) {
 				struct img_rpm *p = img_rpm_set_at(img_world_set(w), k);
-				bool fits = false;
+				bool has = false;
 
 				r = img_rpm_load(p, err);
-				for (size_t f = 0; r == 0 && f < p->n_files && !fits; f++)
-					fits = fnmatch(o->requests[i], p->files[f].path, 0) == 0;
-				if (fits && !p->is_preferred) {
+				for (size_t f = 0; r == 0 && f < p->n_files && !has; f++)
+					has = fits(o->requests[i], p->files[f].path);
+				if (has && !p->is_preferred) {
 					p->is_preferred = true;
 					list[n++] = p;
 				}
@@ -427,9 +490,10 @@ int img_cut_resolve(struct img_world *w, const struct img_cut_opts *o, struct im
 	c.n_marks = img_rpm_set_count(img_world_set(w));
 	c.marks = calloc(c.n_marks + 1, sizeof(*c.marks));
 	r = c.cut && c.marks ? find_packages(w, o, &packages, &n, err) : -ENOMEM;
-	if (r == 0 && !img_world_options(w)->slices)
-		r = img_world_options(w)->kind == IMG_WORLD_FILES ? img_world_open(w, packages, n, err)
-		                                                  : img_world_close_over(w, packages, n, err);
+	if (r == 0 && (!img_world_options(w)->slices || img_world_options(w)->root))
+		r = img_world_options(w)->kind == IMG_WORLD_FILES || img_world_options(w)->root
+		            ? img_world_open(w, packages, n, err)
+		            : img_world_load(w, packages, n, err);
 	for (size_t i = 0; r == 0 && i < o->n_requests; i++)
 		r = expand_target(&c, o->requests[i], "asked for", false);
 	if (r == 0)

@@ -17,6 +17,12 @@ const char img_builtin_rules[] =
         "[/usr/bin/iconv]\n"
         "want = libc6_gconv\n"
         "want = glibc-gconv-extra_gconv\n"
-        /* Modules that Python's own import statement hides: a C half, or what a codec is looked up by. */
+        /* Modules that compiled code imports, where no import statement shows it. */
         "[/usr/lib*/python3*/ssl.py]\n"
-        "want = /etc/ssl/certs/ca-certificates.crt\n";
+        "want = /etc/ssl/certs/ca-certificates.crt\n"
+        "[/usr/lib*/numpy/core/_multiarray_umath*.so]\n"
+        "want = python:datetime\n"
+        "[/usr/lib*/numpy/random/bit_generator*.so]\n"
+        "want = python:secrets\n"
+        "[/usr/lib*/numpy/random/_generator*.so]\n"
+        "want = python:warnings\n";

@@ -57,7 +57,7 @@ enum img_world_kind {
 	IMG_WORLD_FILES,   /* and from the files themselves (analyze.h) */
 };
 
-struct img_progress { /* NULL functions: silent */
+struct img_cut_progress { /* NULL functions: silent */
 	void (*begin)(const char *what, uint64_t total_bytes, void *arg);
 	void (*step)(uint64_t bytes, void *arg); /* from any thread */
 	void (*end)(void *arg);
@@ -70,8 +70,9 @@ struct img_world_opts {
 	enum img_world_kind kind;
 	const struct img_rules *rules;   /* may be NULL */
 	const struct img_slices *slices; /* needs from here instead; may be NULL */
-	const char *spool;               /* folder for large files; must outlive the world and trees made of it */
-	const struct img_progress *progress;
+	const char *root;  /* the set is what is installed here: files are this folder's; NULL: package files */
+	const char *spool; /* folder for large files; must outlive the world and trees made of it */
+	const struct img_cut_progress *progress;
 };
 
 /* Takes nothing: set and options are borrowed until img_world_free(). */
@@ -95,7 +96,9 @@ typedef int (*img_file_need_sink)(const struct img_file_need *n, void *arg, stru
 
 /* The needs of one file, in a fixed order, each target once. */
 int img_world_needs(struct img_world *w, struct img_file_id id, img_file_need_sink sink, void *arg, struct err *err);
-/* All packages that these need by name, and those again: what there is to choose from. IMG_WORLD_FILES unpacks them. */
+/* All packages that these need by name, and those again: what there is to choose from; headers only. */
+int img_world_load(struct img_world *w, struct img_rpm *const *packages, size_t n, struct err *err);
+/* The same, and unpacks them. */
 int img_world_open(struct img_world *w, struct img_rpm *const *packages, size_t n, struct err *err);
 struct img_tree *img_world_tree(struct img_world *w); /* what was unpacked; NULL before img_world_open() */
 
@@ -119,7 +122,7 @@ struct img_cut_opts {
 	bool with_weak;      /* follow weak needs too */
 	bool with_requires;  /* follow requirements of packages that no file is the reason for */
 	bool ignore_missing; /* an unmet need is counted instead of an error */
-	const struct img_progress *progress;
+	const struct img_cut_progress *progress;
 };
 
 struct img_cut_reason {
@@ -138,6 +141,8 @@ struct img_cut {
 	size_t n_items;
 	struct img_rpm **packages; /* with at least one file, by name */
 	size_t n_packages;
+	const char *const *extra; /* borrowed, n_extra: more to generate, from the command line */
+	size_t n_extra;
 	size_t n_missing;
 	char first_missing[512];
 	const char **generate; /* what rules want made: "ld.so.cache", ... */
@@ -156,7 +161,7 @@ struct img_cut_write_opts {
 	const char *db_path; /* NULL: where the packages or the root have it, else /var/lib/rpm */
 	bool no_manifest;
 	int64_t epoch; /* SOURCE_DATE_EPOCH; -1: none */
-	const struct img_progress *progress;
+	const struct img_cut_progress *progress;
 };
 
 struct img_cut_stats {

@@ -177,7 +177,7 @@ static bool is_internal(const struct img_rpm_dep *d)
 	return strncmp(d->name, "rpmlib(", 7) == 0 || strncmp(d->name, "config(", 7) == 0;
 }
 
-int img_world_close_over(struct img_world *w, struct img_rpm *const *packages, size_t n, struct err *err)
+int img_world_load(struct img_world *w, struct img_rpm *const *packages, size_t n, struct err *err)
 {
 	const size_t before = w->n;
 	int r = 0;
@@ -214,20 +214,53 @@ int img_world_close_over(struct img_world *w, struct img_rpm *const *packages, s
 
 static void on_bytes(uint64_t n, void *arg)
 {
-	const struct img_progress *p = arg;
+	const struct img_cut_progress *p = arg;
 
 	if (p && p->step)
 		p->step(n, p->arg);
+}
+
+/* An installed root as it stands; files of no package cannot be chosen. */
+static int scan_root(struct img_world *w, struct err *err)
+{
+	int r = img_tree_scan(w->o.root, &w->tree, err);
+
+	for (size_t i = 0; r == 0 && i < img_tree_count(w->tree); i++) {
+		struct img_node *n = img_tree_at(w->tree, i);
+
+		n->package = -1;
+		n->user = NULL;
+	}
+	for (size_t i = 0; r == 0 && i < w->n; i++) {
+		const struct img_rpm *p = w->packages[i];
+
+		for (size_t f = 0; f < p->n_files; f++) {
+			char path[IMG_PATH_MAX];
+			struct img_node *n = img_rpm_canonical(w->aliases, p->files[f].path, path) == 0
+			                             ? img_tree_find(w->tree, path)
+			                             : NULL;
+
+			if (n && n->package < 0 && n->type == p->files[f].type) {
+				n->package = p->index;
+				n->user = &p->files[f];
+			}
+		}
+	}
+	return r;
 }
 
 int img_world_open(struct img_world *w, struct img_rpm *const *packages, size_t n, struct err *err)
 {
 	struct img_rpm_unpack_opts u = { .spool = w->o.spool, .on_bytes = on_bytes, .arg = (void *)w->o.progress };
 	uint64_t total = 0;
-	int r = img_world_close_over(w, packages, n, err);
+	int r = img_world_load(w, packages, n, err);
 
 	if (r < 0 || w->tree)
 		return r;
+	if (w->o.root) {
+		r = scan_root(w, err);
+		return r < 0 || w->o.kind != IMG_WORLD_FILES ? r : img_analyze_new(w->tree, &w->analyze, err);
+	}
 	w->tree = img_tree_new();
 	if (!w->tree)
 		return -ENOMEM;
@@ -573,7 +606,9 @@ static void tell_rules(struct teller *t)
 			}
 			need.slice = targets[i];
 			need.is_missing = false;
-			if (!want || img_world_has_slice(t->w, targets[i]))
+			/* A module is looked for when it is expanded. */
+			need.is_weak = want && strncmp(targets[i], "python:", 7) == 0;
+			if (!want || need.is_weak || img_world_has_slice(t->w, targets[i]))
 				tell(t, &need);
 		}
 	}
