@@ -31,4 +31,8 @@ int cmd_why(int argc, char **argv);
 int cmd_why_not(int argc, char **argv);
 int cmd_report(int argc, char **argv);
 
+extern const struct opt diff_opts[], sbom_opts[];
+int cmd_diff(int argc, char **argv);
+int cmd_sbom(int argc, char **argv);
+
 #endif
