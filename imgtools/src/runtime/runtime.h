@@ -94,6 +94,9 @@ struct img_run_result {
 int img_run(const struct img_run *run, struct img_run_result *ret_result, struct err *err);
 void img_run_result_done(struct img_run_result *result);
 
+/* Removes a directory with all that is in it, as far as that is allowed; never follows a link. */
+void img_run_remove_tree(const char *path);
+
 const char *img_change_kind_name(enum img_change_kind kind); /* "added", "modified", "deleted" */
 
 #endif
