@@ -2,9 +2,9 @@
  * it and not for us. Its standard error comes through us: shown as it comes, and the end of it kept, so that a
  * failure can be explained with the real words.
  *
- * Where our standard error is a terminal, so is the command's: a pseudo-terminal of its own, as wide as ours, so that
- * it colours and wraps its words as ever. It is not the controlling one: keys, job control and /dev/tty stay with the
- * real terminal, and nothing but the bytes of standard error passes through here.
+ * It is a pipe, although most programs then write their errors without colours: less reads its keys from whatever
+ * terminal standard error is, and would wait for ever for keys on one of ours. more does so in any case: where it is
+ * run, standard error stays the terminal and nothing of it is kept.
  *
  * $SHELL is used when it is a shell whose language the gate has read (sh and its relatives), else /bin/sh. What the
  * command leaves running in the background keeps no one waiting. */
@@ -16,9 +16,7 @@
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/ioctl.h>
 #include <sys/wait.h>
-#include <termios.h>
 #include <unistd.h>
 
 #include "base/cleanup.h"
@@ -39,40 +37,15 @@ static const char *user_shell(void)
 	return "/bin/sh";
 }
 
-/* ---- The command's standard error ----------------------------------------------------------------------------- */
-
-/* A pseudo-terminal that changes no byte: fds as pipe() gives them, or false. */
-static bool open_terminal(int fds[2])
+static bool has_word(const char *command, const char *word)
 {
-	struct termios modes;
-	char name[128];
+	size_t n = strlen(word);
 
-	fds[0] = posix_openpt(O_RDWR | O_NOCTTY | O_CLOEXEC);
-	if (fds[0] < 0)
-		return false;
-	fds[1] = -1;
-	if (grantpt(fds[0]) == 0 && unlockpt(fds[0]) == 0 && ptsname_r(fds[0], name, sizeof(name)) == 0)
-		fds[1] = open(name, O_RDWR | O_NOCTTY | O_CLOEXEC);
-	if (fds[1] < 0 || tcgetattr(fds[1], &modes) < 0) {
-		if (fds[1] >= 0)
-			(void)close(fds[1]);
-		(void)close(fds[0]);
-		return false;
+	for (const char *p = command; (p = strstr(p, word)); p += n) {
+		if ((p == command || strchr(" \t\n|;&(/", p[-1])) && (!p[n] || strchr(" \t\n|;&)<>", p[n])))
+			return true;
 	}
-	modes.c_oflag &= ~(tcflag_t)OPOST; /* the real terminal makes CR LF of LF */
-	modes.c_lflag &= ~(tcflag_t)(ECHO | ECHONL);
-	(void)tcsetattr(fds[1], TCSANOW, &modes);
-	return true;
-}
-
-/* As wide as ours, also when the window has changed; a pipe has no size, and that is all there is to it. */
-static void follow_size(int fd)
-{
-	struct winsize want, is;
-
-	if (ioctl(fd, TIOCGWINSZ, &is) == 0 && ioctl(STDERR_FILENO, TIOCGWINSZ, &want) == 0 &&
-	    memcmp(&is, &want, sizeof(is)) != 0)
-		(void)ioctl(fd, TIOCSWINSZ, &want);
+	return false;
 }
 
 /* Length of the escape sequence at p: CSI to its final byte, OSC and its like to BEL or ST, else ESC and what it
@@ -88,7 +61,7 @@ static size_t sequence_at(const char *p, size_t n)
 			i++;
 		return i < n ? i + 1 : n;
 	}
-	if (strchr("]P^_X", p[1])) {
+	if (p[1] && strchr("]P^_X", p[1])) {
 		while (i < n && p[i] != '\a' && p[i] != '\033')
 			i++;
 		return i < n && p[i] == '\033' && i + 1 < n ? i + 2 : i < n ? i + 1 : n;
@@ -162,14 +135,13 @@ static bool pump(int fd, struct base_buf *kept)
 
 static int wait_for(pid_t pid, int fd, struct base_buf *kept)
 {
-	bool is_open = true;
+	bool is_open = fd >= 0;
 	int status = 0;
 
 	for (;;) {
 		struct pollfd p = { .fd = is_open ? fd : -1, .events = POLLIN };
 		pid_t got;
 
-		follow_size(fd);
 		(void)poll(&p, 1, POLL_MS);
 		if (is_open && p.revents)
 			is_open = pump(fd, kept);
@@ -185,9 +157,6 @@ static int wait_for(pid_t pid, int fd, struct base_buf *kept)
 	}
 	return WIFSIGNALED(status) ? 128 + WTERMSIG(status) : WEXITSTATUS(status);
 }
-
-/* ---- Running ------------------------------------------------------------------------------------------------------
- */
 
 static void child(const char *command, int errors, const struct sigaction *old_int, const struct sigaction *old_quit)
 {
@@ -205,7 +174,8 @@ static void child(const char *command, int errors, const struct sigaction *old_i
 		if (tty >= 0)
 			(void)dup2(tty, STDIN_FILENO);
 	}
-	(void)dup2(errors, STDERR_FILENO);
+	if (errors >= 0)
+		(void)dup2(errors, STDERR_FILENO);
 	(void)execl(shell, name, "-c", command, (char *)NULL);
 	_exit(EXIT_NOT_EXECUTED);
 }
@@ -214,23 +184,25 @@ int ag_run_command(const char *command, struct ag_run_result *ret, struct err *e
 {
 	struct sigaction ignore = { .sa_handler = SIG_IGN }, old_int, old_quit;
 	CLEANUP(base_buf_done) struct base_buf raw = BASE_BUF_INIT(KEPT_BYTES);
-	int fds[2];
+	int fds[2] = { -1, -1 };
 	pid_t pid;
 
-	if (!(isatty(STDERR_FILENO) && open_terminal(fds)) && pipe2(fds, O_CLOEXEC) < 0)
+	if (!has_word(command, "more") && pipe2(fds, O_CLOEXEC) < 0)
 		return err_set(err, -errno, "pipe: %s", strerror(errno));
-	follow_size(fds[0]);
-	(void)fcntl(fds[0], F_SETFL, O_NONBLOCK);
+	if (fds[0] >= 0)
+		(void)fcntl(fds[0], F_SETFL, O_NONBLOCK);
 	(void)fflush(NULL);
 	(void)sigaction(SIGINT, &ignore, &old_int);
 	(void)sigaction(SIGQUIT, &ignore, &old_quit);
 	pid = fork();
 	if (pid == 0)
 		child(command, fds[1], &old_int, &old_quit);
-	(void)close(fds[1]);
+	if (fds[1] >= 0)
+		(void)close(fds[1]);
 	if (pid > 0)
 		ret->exit_code = wait_for(pid, fds[0], &raw);
-	(void)close(fds[0]);
+	if (fds[0] >= 0)
+		(void)close(fds[0]);
 	(void)sigaction(SIGINT, &old_int, NULL);
 	(void)sigaction(SIGQUIT, &old_quit, NULL);
 	if (pid < 0)
