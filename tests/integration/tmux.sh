@@ -131,6 +131,28 @@ keys Enter
 expect "got a line"
 expect_prompt "ready>"
 
+# A pager has the keys.
+for pager in less more; do
+	command -v $pager >/dev/null || continue
+	fresh
+	typed 'ocai cmd 查看磁盘使用情况'
+	keys Enter
+	expect "❯ [r] 执行"
+	keys e
+	expect '$ df '
+	keys C-u
+	typed "seq 90 | $pager"
+	keys Enter
+	expect "    seq 90 | $pager"
+	expect "[r] 执行"
+	keys r
+	expect "20"
+	keys Space
+	expect "40"
+	keys q
+	expect_prompt "ready>"
+done
+
 # A window that becomes narrow while a menu is open.
 fresh
 typed 'ocai cmd 查看磁盘使用情况'
