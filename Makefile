@@ -4,7 +4,7 @@
 #   make            build all programs                make check       install what is needed, build, run every test
 #   make deps       install what is needed            make quickstart  install, build, ask the assistant a question
 #   make fuzz       libFuzzer binaries in build/fuzz  make bench       benchmarks, JSON lines on standard output
-#   make man        manual pages in build/man         make install     programs, pages, completions, configuration, model
+#   make man        manual pages in build/man         make install     programs, pages, completions, shell keys, configuration, model
 #   SAN=address,undefined | SAN=thread                sanitizer variant of any target
 #   V=1 shows commands; DESTDIR, PREFIX do what people expect; WERROR=1 makes warnings errors
 
@@ -118,6 +118,7 @@ MAN_PAGES := $(patsubst docs/man/%.scd,build/man/%,$(wildcard docs/man/*.scd))
 # The embedded model is what the engine reads, without the recipe that made it.
 MODEL_FILES := $(wildcard engine/models/*/*.gguf)
 KNOWLEDGE_FILES := $(wildcard agent/knowledge/*.tasks)
+SHELL_FILES := $(wildcard agent/shell/ocai.*)
 CONF_FILES = $(wildcard */cmd/*.conf)
 
 build/man/%: docs/man/%.scd
@@ -134,10 +135,13 @@ install: all man
 	$(foreach m,$(MAN_PAGES),install -D -m 644 $(m) \
 		$(DESTDIR)$(PREFIX)/share/man/man$(patsubst .%,%,$(suffix $(m)))/$(notdir $(m))$(newline)	)
 	$(if $(PROGRAMS),install -d $(DESTDIR)$(PREFIX)/share/bash-completion/completions $(DESTDIR)$(PREFIX)/share/zsh/site-functions)
-	$(foreach p,$(PROGRAMS),$(B)/bin/$(p) --completion=bash >$(DESTDIR)$(PREFIX)/share/bash-completion/completions/$(p)$(newline)	)
-	$(foreach p,$(PROGRAMS),$(B)/bin/$(p) --completion=zsh >$(DESTDIR)$(PREFIX)/share/zsh/site-functions/_$(p)$(newline)	)
+	$(foreach p,$(PROGRAMS),$(B)/bin/$(p) --completion=bash | \
+		install -m 644 /dev/stdin $(DESTDIR)$(PREFIX)/share/bash-completion/completions/$(p)$(newline)	)
+	$(foreach p,$(PROGRAMS),$(B)/bin/$(p) --completion=zsh | \
+		install -m 644 /dev/stdin $(DESTDIR)$(PREFIX)/share/zsh/site-functions/_$(p)$(newline)	)
 	$(foreach c,$(CONF_FILES),install -D -m 644 $(c) $(DESTDIR)$(PREFIX)/lib/ocai/$(notdir $(c))$(newline)	)
 	$(foreach f,$(MODEL_FILES),install -D -m 644 $(f) $(DESTDIR)$(PREFIX)/share/ocai/models/$(notdir $(f))$(newline)	)
+	$(foreach f,$(SHELL_FILES),install -D -m 644 $(f) $(DESTDIR)$(PREFIX)/share/ocai/shell/$(notdir $(f))$(newline)	)
 	$(foreach f,$(KNOWLEDGE_FILES),install -D -m 644 $(f) $(DESTDIR)$(PREFIX)/share/ocai/knowledge/$(notdir $(f))$(newline)	)
 
 # ---- Everything from nothing --------------------------------------------------------------------------------

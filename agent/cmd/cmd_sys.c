@@ -17,7 +17,7 @@ enum { MAX_OUTPUT = 64 << 20 };
 struct settings {
 	const char *owns, *verify, *root, *color, *lang;
 	double seconds;
-	bool json;
+	bool json, updates;
 };
 
 const struct opt sys_opts[] = {
@@ -27,6 +27,8 @@ const struct opt sys_opts[] = {
 	{ "owns", 0, OPT_STR, offsetof(struct settings, owns), "FILE", "which package owns this file", NULL },
 	{ "verify", 0, OPT_STR, offsetof(struct settings, verify), "PACKAGE",
 	  "compare the package's files with the database", NULL },
+	{ "updates", 0, OPT_FLAG, offsetof(struct settings, updates), NULL,
+	  "what an update of the packages would bring", NULL },
 	{ "root", 0, OPT_STR, offsetof(struct settings, root), "DIR", "read the system below this folder", NULL },
 	{ "lang", 0, OPT_CHOICE, offsetof(struct settings, lang), "LANGUAGE", "language of the text [the locale's]",
 	  "en,zh" },
@@ -99,7 +101,7 @@ static int parse_sections(const struct settings *s, char **words, int n, unsigne
 			return r;
 		bits |= one;
 	}
-	if (s->owns || s->verify)
+	if (s->owns || s->verify || s->updates)
 		bits |= AG_SYS_PACKAGES;
 	*ret = bits ? bits : AG_SYS_QUICK;
 	return 0;
@@ -145,9 +147,12 @@ int cmd_sys(int argc, char **argv)
 		r = err_set(&err, -EINVAL, "--seconds is 0.1 to 3600");
 	if (r < 0)
 		return opt_usage_error(&ocai_program, ocai_command("sys"), &err);
-	options = (struct ag_sys_options){
-		.root = s.root, .seconds = s.seconds, .owns = s.owns, .verify = s.verify, .cancel = &cancelled
-	};
+	options = (struct ag_sys_options){ .root = s.root,
+		                           .seconds = s.seconds,
+		                           .owns = s.owns,
+		                           .verify = s.verify,
+		                           .updates = s.updates,
+		                           .cancel = &cancelled };
 	if (sections & AG_SYS_PERF) {
 		/* The first Ctrl-C ends the sample early and shows what was measured, the second the program. */
 		(void)sigaction(SIGINT, &action, NULL);

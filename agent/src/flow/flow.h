@@ -164,8 +164,6 @@ struct ag_turn {
  * link->no_tools is set. */
 int ag_link_converse(struct ag_link *link, const struct ag_turn *turn, ag_text_fn on_text, void *arg,
                      json_t **ret_calls, struct err *err);
-/* Appends the text, with secrets masked when the link's backend is remote. */
-int ag_link_mask(const struct ag_link *link, const char *text, size_t len, struct base_buf *out);
 
 /* ---- Talk --------------------------------------------------------------------------------------------------- */
 

@@ -185,13 +185,6 @@ static json_t *masked_value(const json_t *value)
 	return NULL;
 }
 
-int ag_link_mask(const struct ag_link *link, const char *text, size_t len, struct base_buf *out)
-{
-	int r = link->host[0] ? ag_gate_mask(text, len, out) : base_buf_append(out, text, len);
-
-	return r < 0 ? r : 0;
-}
-
 /* Drops a leading <think>...</think>; what might become one is held back until it is known. */
 struct unthink {
 	ag_text_fn on_text;

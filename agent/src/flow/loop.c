@@ -84,8 +84,11 @@ static void show_end(const struct loop *l, int64_t ms, size_t bytes, int r, cons
 		(void)ag_term_clip(&line, base_buf_text(&clean), clean.len, SHOWN_COLUMNS, true);
 		(void)fprintf(l->io->err, " %s\n", base_buf_text(&line));
 	} else {
-		(void)fprintf(l->io->err, " %lld.%lld s, %zu.%zu KiB\n", (long long)(ms / 1000),
-		              (long long)(ms % 1000 / 100), bytes / 1024, bytes % 1024 * 10 / 1024);
+		(void)fprintf(l->io->err, " %lld.%lld s, ", (long long)(ms / 1000), (long long)(ms % 1000 / 100));
+		if (bytes < 1024)
+			(void)fprintf(l->io->err, "%zu bytes\n", bytes);
+		else
+			(void)fprintf(l->io->err, "%zu.%zu KiB\n", bytes / 1024, bytes % 1024 * 10 / 1024);
 	}
 	(void)fflush(l->io->err);
 }

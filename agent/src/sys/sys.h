@@ -41,6 +41,7 @@ struct ag_sys_options {
 	const char *owns;              /* AG_SYS_PACKAGES: which package owns this file; or NULL */
 	const char *verify;            /* AG_SYS_PACKAGES: compare this package's files with the database; or NULL */
 	const char *package;           /* AG_SYS_PACKAGES: what the database says of this package; or NULL */
+	bool updates;                  /* AG_SYS_PACKAGES: what an update would bring, by cached metadata */
 	volatile sig_atomic_t *cancel; /* not 0 any more: the sample ends early; or NULL */
 };
 

@@ -8,44 +8,9 @@
 #include <stdio.h>
 #include <stdlib.h>
 
-#include <rpm/rpmdb.h>
-#include <rpm/rpmfi.h>
-#include <rpm/rpmlib.h>
-#include <rpm/rpmlog.h>
-#include <rpm/rpmmacro.h>
-#include <rpm/rpmts.h>
-
-#include "sys/sys_internal.h"
+#include "sys/sys_rpm.h"
 
 enum { N_RECENT = 20, N_TRANSACTIONS = 20, MAX_PROBLEMS = 200 };
-
-#define RPM_FUNCTIONS(X)      \
-	X(rpmReadConfigFiles) \
-	X(rpmExpand)          \
-	X(rpmDefineMacro)     \
-	X(rpmlogSetMask)      \
-	X(rpmtsCreate)        \
-	X(rpmtsFree)          \
-	X(rpmtsSetRootDir)    \
-	X(rpmtsSetVSFlags)    \
-	X(rpmtsInitIterator)  \
-	X(rpmtsCloseDB)       \
-	X(rpmdbNextIterator)  \
-	X(rpmdbFreeIterator)  \
-	X(headerGetString)    \
-	X(headerGetNumber)    \
-	X(rpmfiNew)           \
-	X(rpmfiFree)          \
-	X(rpmfiNext)          \
-	X(rpmfiFN)            \
-	X(rpmfiFFlags)        \
-	X(rpmfiVerify)
-
-struct rpm {
-#define X(f) __typeof__(&f) f;
-	RPM_FUNCTIONS(X)
-#undef X
-};
 
 /* The library stays open: librpm registers handlers at exit. NULL when it is not here or too different. */
 static const struct rpm *rpm_library(const char **ret_missing)
@@ -361,6 +326,8 @@ void ag_sys_packages(const struct sys_ctx *ctx, json_t *out)
 		put_verify(rpm, ctx, ts, out);
 	if (ctx->opt->package)
 		put_query(rpm, ctx, ts, out);
+	if (ctx->opt->updates)
+		ag_sys_updates(rpm, ctx, ts, out);
 	(void)rpm->rpmtsCloseDB(ts);
 	(void)rpm->rpmtsFree(ts);
 }

@@ -16,8 +16,14 @@ int slimtrace_options(int argc, char **argv, void *dest, int *ret_n_args);
 int slimtrace_usage(const char *command, const struct err *err);
 int slimtrace_fail(const struct err *err);
 
+extern const struct opt cut_opts[], slices_opts[];
+int cmd_cut(int argc, char **argv);
+int cmd_slices(int argc, char **argv);
+
 extern const struct opt gpu_opts[];
 int cmd_gpu(int argc, char **argv);
+extern const struct opt trace_opts[];
+int cmd_trace(int argc, char **argv);
 
 extern const struct opt diff_opts[], sbom_opts[];
 int cmd_diff(int argc, char **argv);

@@ -7,8 +7,12 @@
 #include <string.h>
 
 static const struct opt_command commands[] = {
+	{ "cut", "[OPTION]... SLICE|PACKAGE|PATH...", "a root, tar or image of slices of packages", cut_opts, cmd_cut },
+	{ "slices", "[OPTION]... [DIR] [PACKAGE]...", "the slices of packages, as text", slices_opts, cmd_slices },
 	{ "gpu", "[OPTION]... FILE...", "GPU code in files, by architecture; copies without the rest", gpu_opts,
 	  cmd_gpu },
+	{ "trace", "[OPTION]... -- COMMAND [ARGUMENT]...", "run a command and write down what it touches", trace_opts,
+	  cmd_trace },
 	{ "diff", "[OPTION]... A B", "what differs between two images or roots", diff_opts, cmd_diff },
 	{ "sbom", "[OPTION]... IMAGE|ROOT", "bill of materials: SPDX or CycloneDX", sbom_opts, cmd_sbom },
 	{ 0 },

@@ -174,6 +174,9 @@ void img_rpm_aliases_free(struct img_rpm_aliases *a);
 /* The path with links followed in all components but the last ("/bin/sh" -> "/usr/bin/sh"). -ELOOP, -ENAMETOOLONG. */
 int img_rpm_canonical(const struct img_rpm_aliases *a, const char *path, char ret_path[IMG_PATH_MAX]);
 
+/* An absolute path with "." and ".." taken out ("/usr/bin/../lib//x" -> "/usr/lib/x"). */
+int img_rpm_clean_path(const char *path, char ret_path[IMG_PATH_MAX]);
+
 struct img_rpm_unpack_opts {
 	/* Which files are wanted: NULL for all. Called from any thread, as is on_bytes with what was unpacked. */
 	bool (*wants)(const struct img_rpm *p, size_t file, void *arg);

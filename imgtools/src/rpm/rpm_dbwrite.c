@@ -20,6 +20,7 @@
 #include <rpm/rpmtd.h>
 #include <rpm/rpmts.h>
 #include <sqlite3.h>
+#include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -84,10 +85,10 @@ static bool has(const struct writer *w, const struct img_rpm *p, size_t file)
 	return !(p->files[file].flags & IMG_RPMFILE_GHOST) && w->has_file(p, file, w->arg);
 }
 
-/* Which provides still hold: not those that only absent files are the reason for. */
-static bool *live_provides(const struct writer *w, const struct img_rpm *p)
+/* Which dependencies still hold: not those that only absent files are the reason for. */
+static bool *live_deps(const struct writer *w, const struct img_rpm *p, enum img_rpm_dep_kind kind)
 {
-	const size_t n = p->n_deps[IMG_RPM_PROVIDES];
+	const size_t n = p->n_deps[kind];
 	bool *live = malloc(n + 1);
 	bool *has_reason = calloc(n + 1, 1);
 
@@ -99,7 +100,7 @@ static bool *live_provides(const struct writer *w, const struct img_rpm *p)
 		for (uint32_t k = 0; k < p->files[f].n_deps; k++) {
 			const uint32_t word = p->files[f].deps[k];
 
-			if (word >> 24 != IMG_RPM_PROVIDES)
+			if (word >> 24 != kind)
 				continue;
 			has_reason[word & 0xffffff] = true;
 			live[word & 0xffffff] |= is_there;
@@ -142,7 +143,7 @@ static int collect(struct writer *w)
 		return -ENOMEM;
 	for (size_t i = 0; i < w->n; i++) {
 		const struct img_rpm *p = w->packages[i];
-		bool *live = live_provides(w, p);
+		bool *live = live_deps(w, p, IMG_RPM_PROVIDES);
 
 		if (!live)
 			return -ENOMEM;
@@ -281,21 +282,34 @@ static int copy_whole(Header from, Header to, rpmTagVal tag)
 	return r;
 }
 
+static bool is_own(const struct img_rpm *p, const bool *live, const struct img_rpm_dep *d)
+{
+	for (size_t i = 0; i < p->n_deps[IMG_RPM_PROVIDES]; i++) {
+		if (live[i] && img_rpm_dep_matches(d, &p->deps[IMG_RPM_PROVIDES][i]))
+			return true;
+	}
+	return false;
+}
+
 static int copy_deps(const struct writer *w, const struct img_rpm *p, Header from, Header to)
 {
 	static const rpmTagVal provides[] = { RPMTAG_PROVIDENAME, RPMTAG_PROVIDEVERSION, RPMTAG_PROVIDEFLAGS };
 	static const rpmTagVal requires[] = { RPMTAG_REQUIRENAME, RPMTAG_REQUIREVERSION, RPMTAG_REQUIREFLAGS };
 	const size_t n = p->n_deps[IMG_RPM_REQUIRES];
-	bool *live = live_provides(w, p), *met = calloc(n + 1, 1);
-	int r = live && met ? 0 : -ENOMEM;
+	bool *live = live_deps(w, p, IMG_RPM_PROVIDES), *needed = live_deps(w, p, IMG_RPM_REQUIRES);
+	bool *met = calloc(n + 1, 1);
+	int r = live && needed && met ? 0 : -ENOMEM;
 
+	/* What the package needs of itself is always there; what only absent files need is not needed. */
 	for (size_t i = 0; r == 0 && i < n; i++)
-		met[i] = is_met(w, &p->deps[IMG_RPM_REQUIRES][i]);
+		met[i] = needed[i] && is_met(w, &p->deps[IMG_RPM_REQUIRES][i]) &&
+		         !is_own(p, live, &p->deps[IMG_RPM_REQUIRES][i]);
 	for (int k = 0; r == 0 && k < 3; k++)
 		r = copy_some(from, to, provides[k], live, p->n_deps[IMG_RPM_PROVIDES]);
 	for (int k = 0; r == 0 && k < 3; k++)
 		r = copy_some(from, to, requires[k], met, n);
 	free(live);
+	free(needed);
 	free(met);
 	return r;
 }
@@ -484,46 +498,107 @@ static int import_all(const struct writer *w, const char *dir, struct err *err)
 	return r;
 }
 
-static int drop_indexes(sqlite3 *db)
+/* Runs one statement made of a format of sqlite3_mprintf. */
+static int sql(sqlite3 *db, const char *format, ...)
 {
-	char *names[64];
-	size_t n = 0;
-	sqlite3_stmt *rows;
+	va_list args;
+	char *text;
 	int rc;
 
-	rc = sqlite3_prepare_v2(db, "SELECT name FROM sqlite_master WHERE type = 'index' AND sql IS NOT NULL", -1,
-	                        &rows, NULL);
-	while (rc == SQLITE_OK && n < 64 && sqlite3_step(rows) == SQLITE_ROW)
-		names[n++] = sqlite3_mprintf("DROP INDEX \"%w\"", sqlite3_column_text(rows, 0));
-	(void)sqlite3_finalize(rows);
-	for (size_t i = 0; i < n; i++) {
-		if (rc == SQLITE_OK && names[i])
-			rc = sqlite3_exec(db, names[i], NULL, NULL, NULL);
-		sqlite3_free(names[i]);
-	}
+	va_start(args, format);
+	text = sqlite3_vmprintf(format, args);
+	va_end(args);
+	rc = text ? sqlite3_exec(db, text, NULL, NULL, NULL) : SQLITE_NOMEM;
+	sqlite3_free(text);
 	return rc;
 }
 
-/* Rewrites the database without what made it large and without what makes it differ from run to run. */
-static int squeeze(const char *from, const char *to, bool is_short, struct err *err)
+/* A number that a database carries in its header: what rpm knows its own databases by. */
+static int copy_pragma(sqlite3 *from, sqlite3 *to, const char *name)
+{
+	sqlite3_stmt *row = NULL;
+	char *text = sqlite3_mprintf("PRAGMA %s", name);
+	int rc = text ? sqlite3_prepare_v2(from, text, -1, &row, NULL) : SQLITE_NOMEM;
+
+	if (rc == SQLITE_OK && sqlite3_step(row) == SQLITE_ROW)
+		rc = sql(to, "PRAGMA %s = %d", name, sqlite3_column_int(row, 0));
+	(void)sqlite3_finalize(row);
+	sqlite3_free(text);
+	return rc;
+}
+
+/* The tables with their rows, in the order that librpm made them, without indexes and constraints. */
+static int copy_tables(sqlite3 *db)
+{
+	sqlite3_stmt *tables = NULL;
+	int rc;
+
+	rc = sql(db, "CREATE TABLE 'Packages' (hnum INTEGER PRIMARY KEY AUTOINCREMENT, blob BLOB NOT NULL);"
+	             "INSERT INTO main.Packages SELECT hnum, blob FROM old.Packages ORDER BY hnum");
+	if (rc == SQLITE_OK)
+		rc = sqlite3_prepare_v2(
+		        db,
+		        "SELECT name FROM old.sqlite_master WHERE type = 'table' AND name <> 'Packages' "
+		        "AND name NOT LIKE 'sqlite!_%' ESCAPE '!' ORDER BY rowid",
+		        -1, &tables, NULL);
+	while (rc == SQLITE_OK && sqlite3_step(tables) == SQLITE_ROW) {
+		const char *name = (const char *)sqlite3_column_text(tables, 0);
+
+		rc = sql(db,
+		         "CREATE TABLE main.'%q' (key, hnum INTEGER, idx INTEGER);"
+		         "INSERT INTO main.'%q' SELECT key, hnum, idx FROM old.'%q' ORDER BY rowid",
+		         name, name, name);
+	}
+	(void)sqlite3_finalize(tables);
+	return rc;
+}
+
+/* The short form: a new database of small pages. */
+static int rebuild_short(const char *from, const char *to, struct err *err)
+{
+	sqlite3 *db = NULL, *old = NULL;
+	int rc, r = 0;
+
+	rc = sqlite3_open_v2(from, &old, SQLITE_OPEN_READWRITE | SQLITE_OPEN_NOMUTEX, NULL);
+	/* What is in the write-ahead log has to be in the file before another connection looks. */
+	if (rc == SQLITE_OK)
+		rc = sql(old, "PRAGMA journal_mode = DELETE");
+	if (rc == SQLITE_OK)
+		rc = sqlite3_open_v2(to, &db, SQLITE_OPEN_READWRITE | SQLITE_OPEN_CREATE | SQLITE_OPEN_NOMUTEX, NULL);
+	if (rc == SQLITE_OK)
+		rc = sql(db, "PRAGMA page_size = 512; PRAGMA journal_mode = OFF; PRAGMA synchronous = OFF");
+	if (rc == SQLITE_OK)
+		rc = copy_pragma(old, db, "application_id");
+	if (rc == SQLITE_OK)
+		rc = copy_pragma(old, db, "user_version");
+	if (rc == SQLITE_OK)
+		rc = sql(db, "ATTACH %Q AS old; BEGIN", from);
+	if (rc == SQLITE_OK)
+		rc = copy_tables(db);
+	if (rc == SQLITE_OK)
+		rc = sql(db, "COMMIT; DETACH old");
+	if (rc != SQLITE_OK)
+		r = err_set(err, -EIO, "%s: %s", from, db ? sqlite3_errmsg(db) : "cannot be opened");
+	(void)sqlite3_close(db);
+	(void)sqlite3_close(old);
+	return r;
+}
+
+/* The whole form: as librpm made it, but for free pages and statistics. */
+static int vacuum(const char *from, const char *to, struct err *err)
 {
 	sqlite3 *db = NULL;
-	char *sql;
 	int rc, r = 0;
 
 	rc = sqlite3_open_v2(from, &db, SQLITE_OPEN_READWRITE | SQLITE_OPEN_NOMUTEX, NULL);
 	if (rc == SQLITE_OK)
-		rc = sqlite3_exec(db, "PRAGMA journal_mode = DELETE; DELETE FROM sqlite_stat1;", NULL, NULL, NULL);
-	if (rc == SQLITE_ERROR) /* no statistics were made */
-		rc = SQLITE_OK;
-	if (rc == SQLITE_OK && is_short)
-		rc = drop_indexes(db);
-	sql = sqlite3_mprintf("PRAGMA page_size = %d; VACUUM; VACUUM INTO %Q;", is_short ? 512 : 1024, to);
+		rc = sql(db, "PRAGMA journal_mode = DELETE");
+	if (rc == SQLITE_OK) /* fails where no statistics were made */
+		(void)sql(db, "DELETE FROM sqlite_stat1");
 	if (rc == SQLITE_OK)
-		rc = sql ? sqlite3_exec(db, sql, NULL, NULL, NULL) : SQLITE_NOMEM;
+		rc = sql(db, "PRAGMA page_size = 1024; VACUUM; VACUUM INTO %Q", to);
 	if (rc != SQLITE_OK)
 		r = err_set(err, -EIO, "%s: %s", from, db ? sqlite3_errmsg(db) : "cannot be opened");
-	sqlite3_free(sql);
 	(void)sqlite3_close(db);
 	return r;
 }
@@ -566,7 +641,7 @@ int img_rpmdb_write(struct img_rpm *const *packages, size_t n, img_rpmdb_has_fil
 	(void)snprintf(from, sizeof(from), "%s/rpmdb.sqlite", dir);
 	(void)snprintf(to, sizeof(to), "%s/squeezed", dir);
 	if (r == 0)
-		r = squeeze(from, to, o->mode == IMG_RPMDB_SHORT, err);
+		r = o->mode == IMG_RPMDB_SHORT ? rebuild_short(from, to, err) : vacuum(from, to, err);
 	if (r == 0)
 		r = add_to_tree(t, db_path, to, w.time, err);
 	img_rpm_temp_remove(dir);

@@ -307,6 +307,11 @@ static int splice(char path[IMG_PATH_MAX], size_t dir_len, const char *target, c
 	return 0;
 }
 
+int img_rpm_clean_path(const char *path, char ret_path[IMG_PATH_MAX])
+{
+	return path[0] == '/' ? splice(ret_path, 0, path, "") : -EINVAL;
+}
+
 int img_rpm_canonical(const struct img_rpm_aliases *a, const char *path, char ret_path[IMG_PATH_MAX])
 {
 	char text[IMG_PATH_MAX];

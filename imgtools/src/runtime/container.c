@@ -95,8 +95,8 @@ static void take_from_host(const struct img_run_child *c, struct taken *t)
 }
 
 /* The overlay on ./root with ./upper and ./work; layers by descriptor, so that neither ',' and ':' in a path nor its
- * length matter. 0 or -errno. */
-static int mount_overlay(const struct img_run_child *c)
+ * length matter. `volatile` spares a sync of the whole file system at the end. 0 or -errno. */
+static int mount_overlay_with(const struct img_run_child *c, const char *more_options)
 {
 	char options[4096];
 	int fds[IMG_RUN_MAX_ROOTS], r = 0;
@@ -120,6 +120,13 @@ static int mount_overlay(const struct img_run_child *c)
 	while (n-- > 0)
 		(void)close(fds[n]);
 	return r;
+}
+
+static int mount_overlay(const struct img_run_child *c)
+{
+	int r = mount_overlay_with(c, ",volatile");
+
+	return r == -EINVAL ? mount_overlay_with(c, "") : r; /* kernels before 5.10 */
 }
 
 static int make_layer_dirs(void)

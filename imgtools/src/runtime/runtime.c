@@ -483,7 +483,8 @@ static int start_minder(struct job *j)
 static int await_child(struct job *j, int *ret_status)
 {
 	if (j->run.watch && j->run.watch->wait)
-		return j->run.watch->wait(j->run.watch_arg, j->pid, ret_status, &j->result->usage, j->err);
+		return j->run.watch->wait(j->run.watch_arg, j->pid, &j->timed_out, ret_status, &j->result->usage,
+		                          j->err);
 	while (wait4(j->pid, ret_status, __WALL, &j->result->usage) < 0) {
 		if (errno != EINTR)
 			return err_set(j->err, -errno, "waiting for the command: %s", strerror(errno));

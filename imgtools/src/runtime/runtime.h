@@ -31,9 +31,10 @@ struct img_run_watch {
 	/* In the caller: the process `pid` (the one that will start the command, or that is it) exists and waits;
 	 * `root_fd` is the root that the command will see. */
 	int (*attach)(void *arg, pid_t pid, int root_fd, struct err *err);
-	/* In the caller, in place of waitpid(): returns when `pid` has ended. *is_over becomes true when the command
-	 * was told to end (a time-out). */
-	int (*wait)(void *arg, pid_t pid, int *ret_status, struct rusage *ret_usage, struct err *err);
+	/* In the caller, in place of waitpid(): returns when `pid` has ended. *must_end becomes true, and `pid` is
+	 * killed, when the time is over. */
+	int (*wait)(void *arg, pid_t pid, const volatile bool *must_end, int *ret_status, struct rusage *ret_usage,
+	            struct err *err);
 };
 
 struct img_run {

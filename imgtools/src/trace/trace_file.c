@@ -52,18 +52,22 @@ static void put_record(struct base_buf *b, const struct img_trace_record *r)
 	(void)base_buf_putc(b, '\n');
 }
 
+int img_trace_print(const struct img_trace *t, struct base_buf *b)
+{
+	(void)base_buf_printf(b, "%s %d\n", magic, VERSION);
+	for (size_t i = 0; i < img_trace_n_processes(t); i++)
+		put_process(b, img_trace_process_at(t, i));
+	for (size_t i = 0; i < img_trace_count(t); i++)
+		put_record(b, img_trace_at(t, i));
+	(void)base_buf_printf(b, "end\t%zu\t%zu\n", img_trace_n_processes(t), img_trace_count(t));
+	return base_buf_error(b);
+}
+
 int img_trace_write(const struct img_trace *t, const char *path, struct err *err)
 {
 	struct base_buf b = BASE_BUF_INIT(MAX_FILE_BYTES);
-	int r;
+	int r = img_trace_print(t, &b);
 
-	(void)base_buf_printf(&b, "%s %d\n", magic, VERSION);
-	for (size_t i = 0; i < img_trace_n_processes(t); i++)
-		put_process(&b, img_trace_process_at(t, i));
-	for (size_t i = 0; i < img_trace_count(t); i++)
-		put_record(&b, img_trace_at(t, i));
-	(void)base_buf_printf(&b, "end\t%zu\t%zu\n", img_trace_n_processes(t), img_trace_count(t));
-	r = base_buf_error(&b);
 	if (r < 0)
 		r = err_set(err, r, "%s: the trace is too large to be written: %s", path, strerror(-r));
 	else

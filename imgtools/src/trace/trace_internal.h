@@ -2,6 +2,7 @@
 #ifndef IMG_TRACE_INTERNAL_H
 #define IMG_TRACE_INTERNAL_H
 
+#include "base/buf.h"
 #include "trace.h"
 
 enum {
@@ -20,5 +21,8 @@ enum { IMG_TRACE_ADDED = 1, IMG_TRACE_MOVED = 2 };
 /* As img_trace_add(), but the order is right only after img_trace_sort(). */
 int img_trace_append(struct img_trace *t, const struct img_trace_record *r);
 void img_trace_sort(struct img_trace *t);
+
+/* The text of the file, appended; -ENOMEM or -EFBIG. */
+int img_trace_print(const struct img_trace *t, struct base_buf *b);
 
 #endif

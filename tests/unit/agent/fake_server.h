@@ -95,10 +95,12 @@ static inline void *fake_main(void *arg)
 	return NULL;
 }
 
-static inline void fake_start(struct fake_server *s, const char *const *answers)
+/* At an address of this machine, which need not be loopback. */
+static inline void fake_start_at(struct fake_server *s, const char *const *answers, struct in_addr at)
 {
-	struct sockaddr_in in = { .sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK) };
+	struct sockaddr_in in = { .sin_family = AF_INET, .sin_addr = at };
 	socklen_t len = sizeof(in);
+	char host[INET_ADDRSTRLEN];
 
 	memset(s, 0, sizeof(*s));
 	s->answers = answers;
@@ -110,8 +112,14 @@ static inline void fake_start(struct fake_server *s, const char *const *answers)
 	assert_int_equal(getsockname(s->listener, (struct sockaddr *)&in, &len), 0);
 	assert_int_equal(listen(s->listener, 8), 0);
 	s->port = ntohs(in.sin_port);
-	(void)snprintf(s->url, sizeof(s->url), "http://127.0.0.1:%u", s->port);
+	assert_non_null(inet_ntop(AF_INET, &at, host, sizeof(host)));
+	(void)snprintf(s->url, sizeof(s->url), "http://%s:%u", host, s->port);
 	assert_int_equal(pthread_create(&s->thread, NULL, fake_main, s), 0);
+}
+
+static inline void fake_start(struct fake_server *s, const char *const *answers)
+{
+	fake_start_at(s, answers, (struct in_addr){ htonl(INADDR_LOOPBACK) });
 }
 
 /* The answer that waits at a \3, or will, goes on. */

@@ -373,22 +373,44 @@ static void keys_come_from_the_terminal_and_the_pipe_goes_with_the_first_questio
 	e2e_request_has(t, 0, "--- standard input ---\\nkernel: Out of memory");
 }
 
-static void a_dumb_terminal_and_the_c_locale_get_plain_ascii(void **state)
+#define MUCH_MARKDOWN                                                                                                 \
+	E2E_SAY("# Title\\n\\n- **one**\\n  - two\\n\\n> quoted\\n\\n1. `x`\\n\\n---\\n\\n```\\ncode\\n```\\n\\n| a " \
+	        "| "                                                                                                  \
+	        "b |\\n|---|---|\\n| c | d |\\n\\n[link](http://localhost/) The end.")
+
+static void a_dumb_terminal_gets_no_sequences(void **state)
 {
 	struct e2e *t = *state;
 
 	e2e_env(t, "TERM", "dumb");
-	e2e_env(t, "LANG", "C");
-	E2E_SERVE(t, E2E_SAY("# Title\\n\\n- **one**\\n- two\\n\\n> quoted\\n\\n```\\ncode\\n```\\n\\n| a | "
-	                     "b |\\n|---|---|\\n| c | d |\\n\\nThe end."));
+	E2E_SERVE(t, MUCH_MARKDOWN);
 	E2E_OCAI(t, "chat");
-	e2e_ask_dumb(t, ">");
+	e2e_expect(t, ">");
 	e2e_type(t, "go\n");
 	e2e_expect(t, "The end.");
 	e2e_type(t, "\x04");
 	e2e_ends(t, 0);
-	for (size_t i = 0; i < t->n_log; i++)
-		assert_true((unsigned char)t->log[i] < 0x80 && t->log[i] != '\033');
+	assert_false(e2e_saw(t, "\033"));
+}
+
+static void the_c_locale_gets_no_decoration_beyond_ascii(void **state)
+{
+	static const char *const terms[] = { "xterm-256color", "dumb" };
+	struct e2e *t = *state;
+
+	e2e_env(t, "LANG", "C");
+	for (size_t i = 0; i < 2; i++) {
+		e2e_env(t, "TERM", terms[i]);
+		E2E_SERVE(t, MUCH_MARKDOWN);
+		E2E_OCAI(t, "chat");
+		e2e_expect(t, ">");
+		e2e_type(t, i ? "go\n" : "go\r");
+		e2e_expect(t, "The end.");
+		e2e_type(t, "\x04");
+		e2e_ends(t, 0);
+		for (size_t k = 0; k < t->n_log; k++)
+			assert_true((unsigned char)t->log[k] < 0x80);
+	}
 }
 
 static void a_chinese_question_works_in_the_c_locale(void **state)
@@ -440,7 +462,8 @@ int main(void)
 		E2E_TEST(a_large_paste_arrives_whole),
 		E2E_TEST(an_answer_follows_the_window),
 		E2E_TEST(keys_come_from_the_terminal_and_the_pipe_goes_with_the_first_question),
-		E2E_TEST(a_dumb_terminal_and_the_c_locale_get_plain_ascii),
+		E2E_TEST(a_dumb_terminal_gets_no_sequences),
+		E2E_TEST(the_c_locale_gets_no_decoration_beyond_ascii),
 		E2E_TEST(a_chinese_question_works_in_the_c_locale),
 		E2E_TEST(a_chinese_locale_talks_chinese),
 	};

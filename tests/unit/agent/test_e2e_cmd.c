@@ -90,6 +90,20 @@ static void explain_asks_the_model_and_comes_back_to_the_menu(void **state)
 	e2e_request_has(t, 1, "Explain this command, part by part: `echo hi`");
 }
 
+static void ctrl_c_stops_an_explanation_and_comes_back_to_the_menu(void **state)
+{
+	struct e2e *t = *state;
+
+	E2E_SERVE(t, E2E_SAY("echo hi"), FAKE_SSE(FAKE_DELTA("It prints") "\2"));
+	E2E_OCAI(t, "cmd", "say hi");
+	e2e_reply(t, MENU, "x");
+	e2e_expect(t, "It prints");
+	e2e_type(t, "\x03");
+	e2e_expect(t, "(stopped)");
+	e2e_reply(t, MENU, "q");
+	e2e_ends(t, 0);
+}
+
 static void placeholders_become_a_form_and_values_stay_one_word(void **state)
 {
 	struct e2e *t = *state;
@@ -385,7 +399,7 @@ static void a_dumb_terminal_gets_a_numbered_menu(void **state)
 	e2e_env(t, "LANG", "C");
 	E2E_SERVE(t, E2E_SAY("echo answer $((40 + 2))"));
 	E2E_OCAI(t, "cmd", "say the answer");
-	e2e_ask_dumb(t, "choice [1]:");
+	e2e_expect(t, "choice [1]:");
 	e2e_expect(t, "  2) edit");
 	e2e_type(t, "1\n");
 	e2e_expect(t, "answer 42");
@@ -442,6 +456,7 @@ int main(void)
 		E2E_TEST(e_edits_the_command_in_place),
 		E2E_TEST(an_edited_command_is_judged_anew),
 		E2E_TEST(explain_asks_the_model_and_comes_back_to_the_menu),
+		E2E_TEST(ctrl_c_stops_an_explanation_and_comes_back_to_the_menu),
 		E2E_TEST(placeholders_become_a_form_and_values_stay_one_word),
 		E2E_TEST(a_form_that_is_left_runs_nothing),
 		E2E_TEST(the_exit_code_of_the_command_is_ours),

@@ -18,8 +18,8 @@ static int setup(void **state)
 	return r;
 }
 
-/* Ends the engine that listens in the test's folder, if one does. */
-static void end_engine(struct e2e *t)
+/* The process that listens in the test's folder, or 0. */
+static pid_t engine_pid(struct e2e *t)
 {
 	struct sockaddr_un un = { .sun_family = AF_UNIX };
 	struct ucred who = { 0 };
@@ -27,10 +27,23 @@ static void end_engine(struct e2e *t)
 	int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
 
 	(void)snprintf(un.sun_path, sizeof(un.sun_path), "%s", e2e_path(t, "run/ocai/engine.sock"));
-	if (connect(fd, (struct sockaddr *)&un, sizeof(un)) == 0 &&
-	    getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &who, &len) == 0 && who.pid > 0)
-		(void)kill(who.pid, SIGTERM);
+	if (connect(fd, (struct sockaddr *)&un, sizeof(un)) < 0 ||
+	    getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &who, &len) < 0)
+		who.pid = 0;
 	(void)close(fd);
+	return who.pid;
+}
+
+/* Ends it, and waits until nobody listens. */
+static void end_engine(struct e2e *t)
+{
+	int64_t until = pty_now_ms() + E2E_LIMIT_MS;
+	pid_t pid = engine_pid(t);
+
+	if (pid > 0)
+		(void)kill(pid, SIGTERM);
+	while (engine_pid(t) > 0 && pty_now_ms() < until)
+		(void)usleep(5000);
 }
 
 static int teardown(void **state)

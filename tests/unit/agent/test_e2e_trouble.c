@@ -200,6 +200,36 @@ static void a_signal_in_a_question_puts_the_terminal_back(void **state)
 	t->has_pty = false;
 }
 
+static void nothing_a_server_says_acts_on_the_terminal(void **state)
+{
+	static const char *const words[][3] = { { "cmd", "show it" }, { "what is it?" } };
+	struct e2e *t = *state;
+
+	for (size_t i = 0; i < 2; i++) {
+		E2E_SERVE(t,
+		          FAKE_JSON("500 Internal Server Error",
+		                    "{\"error\":{\"message\":\"bad\\u001b]0;title\\u0007\\u009b31mwords\\nnext\"}}"));
+		e2e_start(t, 80, 24, t->program, words[i]);
+		e2e_ends(t, 1);
+		assert_true(e2e_is_shown(t, "title"));
+		assert_false(e2e_saw(t, "\033]") || e2e_saw(t, "\302\233") || e2e_saw(t, "\007"));
+	}
+	e2e_env(t, "OCAI_MODEL", NULL);
+	E2E_SERVE(t, FAKE_JSON("200 OK", "{\"data\":[{\"id\":\"model\\u001b]0;title\\u0007\"}]}"));
+	E2E_OCAI(t, "chat");
+	e2e_reply(t, ">", "/model\r");
+	e2e_expect(t, "model]0;title");
+	e2e_reply(t, ">", "\x04");
+	e2e_ends(t, 0);
+	/* A command's words come from a model, too: what is wrong with them is said with them. */
+	e2e_env(t, "OCAI_MODEL", "test-model");
+	e2e_write_text(t, "config/ocai/gate.rules", "deny touch\n");
+	E2E_SERVE(t, E2E_SAY("'frob\\u001b]0;x\\u0007nicate' a && touch 'b\\u001b]0;x\\u0007'"));
+	E2E_OCAI(t, "cmd", "do it");
+	e2e_reply(t, "[r] run", "q");
+	e2e_ends(t, 0);
+}
+
 /* ---- Disks
  * ---------------------------------------------------------------------------------------------------------------- */
 
@@ -627,6 +657,7 @@ int main(void)
 		E2E_TEST(a_silent_server_is_given_up_after_the_timeout),
 		E2E_TEST(ctrl_c_ends_the_wait_for_a_silent_server),
 		E2E_TEST(a_chat_survives_every_broken_answer_and_keeps_what_came),
+		E2E_TEST(nothing_a_server_says_acts_on_the_terminal),
 		E2E_TEST(a_signal_in_a_question_puts_the_terminal_back),
 		MOUNT_TEST(a_full_disk_costs_the_history_and_not_the_answer),
 		MOUNT_TEST(a_disk_that_fills_up_in_a_chat_keeps_what_was_there),

@@ -1,0 +1,17 @@
+/* Between the sources of records. */
+#ifndef IMG_TRACE_TRACER_INTERNAL_H
+#define IMG_TRACE_TRACER_INTERNAL_H
+
+#include <stdint.h>
+
+#include "tracer.h"
+
+uint64_t img_trace_now_ns(void); /* monotonic */
+
+/* img_trace_run() by each method. */
+int img_trace_ptrace(const struct img_run *run, struct img_trace **ret_trace, struct img_run_result *ret_result,
+                     struct err *err);
+int img_trace_fanotify(const struct img_run *run, struct img_trace **ret_trace, struct img_run_result *ret_result,
+                       struct err *err);
+
+#endif
