@@ -40,7 +40,7 @@ struct job {
 	pid_t pid;
 	pthread_t minder;
 	bool has_minder;
-	volatile bool timed_out;
+	atomic_bool timed_out; /* written by the minder */
 };
 
 const char *img_change_kind_name(enum img_change_kind kind)

@@ -63,6 +63,4 @@ int img_run_read_changes(int upper_fd, const struct img_run *run, struct img_run
 /* Paths that the runtime itself mounts something on, besides run->mounts; NULL-terminated. */
 extern const char *const img_run_mount_points[];
 
-void img_run_remove_tree(const char *path); /* as far as that is allowed */
-
 #endif

@@ -183,51 +183,6 @@ static void on_call(struct img_tracer *t, struct img_tracee_thread *th)
 	img_touch_call(&s);
 }
 
-/* "a 'b c'": each argument as a shell would need it. */
-static char *read_cmdline(pid_t pid)
-{
-	CLEANUP(close_fdp) int fd = -1;
-	char path[32], raw[IMG_TRACE_CMDLINE_MAX], *out = malloc(IMG_TRACE_CMDLINE_MAX);
-	size_t len = 0, end;
-	ssize_t n;
-
-	(void)snprintf(path, sizeof(path), "/proc/%d/cmdline", (int)pid);
-	fd = open(path, O_RDONLY | O_CLOEXEC);
-	n = fd < 0 ? 0 : read(fd, raw, sizeof(raw) - 1);
-	if (!out)
-		return NULL;
-	raw[n > 0 ? n : 0] = '\0';
-	for (const char *arg = raw; n > 0 && arg < raw + n; arg += strlen(arg) + 1) {
-		bool plain = *arg && strspn(arg, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789"
-		                                 "%+,-./:=@_^") == strlen(arg);
-
-		end = len;
-		if (len + 3 < IMG_TRACE_CMDLINE_MAX && len)
-			out[len++] = ' ';
-		for (const char *c = arg; c == arg || *c; c++) {
-			/* Room for what one character may need, a closing quote and the 0. */
-			if (len + 8 > IMG_TRACE_CMDLINE_MAX) {
-				out[end] = '\0';
-				return out;
-			}
-			if (c == arg && !plain)
-				out[len++] = '\'';
-			if (*c == '\'') {
-				memcpy(out + len, "'\\''", 4);
-				len += 4;
-			} else if (*c) {
-				out[len++] = *c;
-			} else {
-				break;
-			}
-		}
-		if (!plain)
-			out[len++] = '\'';
-	}
-	out[len] = '\0';
-	return out;
-}
-
 /* All other threads of the process are gone now. */
 static void drop_other_threads(struct img_tracer *t, const struct img_tracee_thread *keep_this)
 {
@@ -278,7 +233,7 @@ static void on_exec(struct img_tracer *t, struct img_tracee_thread *th)
 	if (!p->is_recorded)
 		on_first_exec(t, th);
 	free(p->cmdline);
-	p->cmdline = read_cmdline(p->tgid);
+	p->cmdline = img_trace_read_cmdline(p->tgid);
 	if (name && p->view == th->exec_view)
 		img_touch_exec(&s, name, th->exec_size);
 	note_process(t, p);
@@ -386,7 +341,7 @@ static int attach(void *arg, pid_t pid, int root_fd, struct err *err)
 	return 0;
 }
 
-static int wait_all(void *arg, pid_t pid, const volatile bool *must_end, int *ret_status, struct rusage *ret_usage,
+static int wait_all(void *arg, pid_t pid, const atomic_bool *must_end, int *ret_status, struct rusage *ret_usage,
                     struct err *err)
 {
 	struct img_tracer *t = arg;
