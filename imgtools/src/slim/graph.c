@@ -23,6 +23,7 @@ struct img_graph {
 	uint32_t n_nodes;
 	uint32_t *via;   /* per node: index of the edge it was entered by, or NONE */
 	uint32_t *depth; /* per node, valid when entered */
+	bool *is_traced; /* per node: a run touched it */
 	uint32_t *queue; /* nodes in the order they were entered */
 	uint32_t n_queue, n_done;
 	struct img_edge *edges;
@@ -178,6 +179,7 @@ void img_graph_free(struct img_graph *g)
 	free(g->nodes);
 	free(g->via);
 	free(g->depth);
+	free(g->is_traced);
 	free(g->queue);
 	free(g->edges);
 	free(g->missing);
@@ -204,7 +206,8 @@ int img_graph_new(struct img_tree *t, const struct img_graph_opts *o, struct img
 	g->via = calloc(n + 1, sizeof(*g->via));
 	g->depth = calloc(n + 1, sizeof(*g->depth));
 	g->queue = calloc(n + 1, sizeof(*g->queue));
-	if (!g->nodes || !g->via || !g->depth || !g->queue) {
+	g->is_traced = calloc(n + 1, sizeof(*g->is_traced));
+	if (!g->is_traced || !g->nodes || !g->via || !g->depth || !g->queue) {
 		img_graph_free(g);
 		return err_set(err, -ENOMEM, "out of memory");
 	}
@@ -302,6 +305,8 @@ int img_graph_add_trace(struct img_graph *g, const struct img_trace *trace, stru
 		}
 		n = img_tree_find(g->tree, rec->path);
 		if (n)
+			g->is_traced[img_graph_index(g, n)] = true;
+		if (n)
 			r = img_graph_add_root(g, n, IMG_REASON_TRACE + rec->access, what);
 		else if (img_tree_resolve(g->tree, rec->path, true, &n, NULL, NULL) == 0)
 			r = img_graph_add_path(g, rec->path, IMG_REASON_TRACE + rec->access, what);
@@ -313,6 +318,16 @@ int img_graph_add_trace(struct img_graph *g, const struct img_trace *trace, stru
 
 /* ---- Closing ------------------------------------------------------------------------------------------------- */
 
+/* What configuration names is loaded without a word in any code: it counts when it is there. What a file imports, and a
+ * run that used the file did not touch, was not imported by it: the statement is in a branch, or the module is built
+ * into the interpreter in another form (frozen). */
+static bool is_weak(const struct img_graph *g, const struct img_need *need)
+{
+	if (need->kind == IMG_NEED_IMPORT && g->is_traced[g->from])
+		return true;
+	return need->is_weak && need->kind != IMG_NEED_CONFIG;
+}
+
 static int on_need(const struct img_need *need, void *arg)
 {
 	struct img_graph *g = arg;
@@ -321,9 +336,7 @@ static int on_need(const struct img_need *need, void *arg)
 		return need->is_weak ? 0 : add_missing(g, g->from, (uint8_t)need->kind, need->what);
 	if (img_graph_index(g, need->to) == g->from)
 		return 0;
-	return add_edge(g, g->from, img_graph_index(g, need->to), (uint8_t)need->kind, need->what,
-	                /* what configuration names is loaded without a word in any code: it counts when it is there */
-	                need->is_weak && need->kind != IMG_NEED_CONFIG);
+	return add_edge(g, g->from, img_graph_index(g, need->to), (uint8_t)need->kind, need->what, is_weak(g, need));
 }
 
 static int add_parent(struct img_graph *g, uint32_t node)

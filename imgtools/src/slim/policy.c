@@ -168,6 +168,11 @@ static bool any_matches(const struct img_patterns *l, const char *path)
 	return false;
 }
 
+bool img_policy_keeps(const struct img_policy *p, const char *path)
+{
+	return any_matches(&p->keep, path);
+}
+
 bool img_policy_drops(const struct img_policy *p, const char *path)
 {
 	return p->drop.n && any_matches(&p->drop, path) && !any_matches(&p->keep, path);

@@ -55,6 +55,7 @@ int img_policy_parse(struct img_policy *p, const char *text, size_t size, const 
 
 /* Whether a policy says that this path goes; keep patterns win. */
 bool img_policy_drops(const struct img_policy *p, const char *path);
+bool img_policy_keeps(const struct img_policy *p, const char *path); /* by a pattern */
 bool img_path_matches(const char *pattern, const char *path);
 
 /* Before the graph is made: folders that every system has and the tree lacks (/tmp, /run, ...). */

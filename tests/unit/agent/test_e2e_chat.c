@@ -1,6 +1,9 @@
 /* ocai chat on a terminal: streaming, several turns, slash commands, Ctrl-C, pastes, a window that changes its size. */
 #include "e2e.h"
 
+#include "base/buf.h"
+#include "base/cleanup.h"
+
 /* After what was answered is on the screen, the next prompt reads keys. */
 static void say(struct e2e *t, const char *keys)
 {
@@ -286,6 +289,46 @@ static void a_conversation_is_resumed(void **state)
 	assert_non_null(strstr(t->err, "there is no session 99"));
 }
 
+static void a_question_that_found_no_answer_is_kept_and_not_asked_again(void **state)
+{
+	struct e2e *t = *state;
+
+	e2e_env(t, "OCAI_URL", "http://127.0.0.1:1"); /* nobody is there, not even for the first question */
+	E2E_OCAI(t, "chat");
+	say(t, "question one\r");
+	e2e_expect(t, "no server answers at http://127.0.0.1:1");
+	leave(t);
+	assert_int_equal(E2E_RUN(t, NULL, "history", "show", "1"), 0);
+	assert_non_null(strstr(t->out, "question one"));
+	E2E_SERVE(t, E2E_SAY("Answer two."));
+	E2E_OCAI(t, "chat", "--resume=1");
+	e2e_expect(t, "(session 1: 0 messages)");
+	say(t, "question two\r");
+	e2e_expect(t, "Answer two.");
+	leave(t);
+	assert_null(strstr(e2e_request(t, 0), "question one"));
+	assert_int_equal(E2E_RUN(t, NULL, "history", "show", "1"), 0);
+	assert_non_null(strstr(t->out, "question one"));
+	assert_non_null(strstr(t->out, "Answer two."));
+}
+
+static void a_terminal_that_goes_away_in_an_answer_takes_no_question_along(void **state)
+{
+	struct e2e *t = *state;
+	int status;
+
+	E2E_SERVE(t, FAKE_SSE(FAKE_DELTA("Half an answer") "\2"));
+	E2E_OCAI(t, "chat");
+	say(t, "a long question\r");
+	e2e_expect(t, "Half an answer");
+	(void)close(t->pty.master); /* the window is closed, the connection lost */
+	t->has_pty = false;
+	assert_int_equal(waitpid(t->pty.pid, &status, 0), t->pty.pid);
+	e2e_wait_count(&t->server.n_gone, 1, "connections that were closed");
+	assert_int_equal(E2E_RUN(t, NULL, "history", "show", "1"), 0);
+	assert_non_null(strstr(t->out, "a long question"));
+}
+
 /* ---- The terminal
  * ------------------------------------------------------------------------------------------------------------ */
 
@@ -306,23 +349,21 @@ static void a_paste_of_many_lines_is_one_question(void **state)
 
 static void a_large_paste_arrives_whole(void **state)
 {
+	CLEANUP(base_buf_done) struct base_buf paste = BASE_BUF_INIT(1 << 16), wanted = BASE_BUF_INIT(1 << 16);
 	struct e2e *t = *state;
-	char *paste = calloc(1, 16000), *wanted = calloc(1, 16000);
-	size_t n = 0, w = 0;
 
-	assert_non_null(paste);
-	assert_non_null(wanted);
-	n += (size_t)sprintf(paste, "\033[200~");
+	assert_int_equal(base_buf_puts(&paste, "\033[200~"), 0);
 	for (int i = 0; i < 400; i++) {
-		n += (size_t)sprintf(paste + n, "%sline number %d", i ? "\r" : "", i);
-		w += (size_t)sprintf(wanted + w, "%sline number %d", i ? "\\n" : "", i);
+		assert_int_equal(base_buf_printf(&paste, "%sline number %d", i ? "\r" : "", i), 0);
+		assert_int_equal(base_buf_printf(&wanted, "%sline number %d", i ? "\\n" : "", i), 0);
 	}
-	(void)sprintf(paste + n, "\033[201~\r");
+	assert_int_equal(base_buf_puts(&paste, "\033[201~\r"), 0);
+	e2e_write_text(t, "config/ocai/ocai.conf", "[backend]\ncontext = 32768\n"); /* nothing needs to be left out */
 	E2E_SERVE(t, E2E_SAY("Read."));
 	E2E_OCAI(t, "chat");
 	e2e_ask(t, ">");
-	for (size_t i = 0; paste[i];) { /* a terminal takes no more than 4 KiB at once */
-		ssize_t k = write(t->pty.master, paste + i, strnlen(paste + i, 1024));
+	for (size_t i = 0; i < paste.len;) { /* a terminal takes no more than 4 KiB at once */
+		ssize_t k = write(t->pty.master, paste.data + i, paste.len - i < 1024 ? paste.len - i : 1024);
 
 		assert_true(k > 0);
 		i += (size_t)k;
@@ -330,9 +371,7 @@ static void a_large_paste_arrives_whole(void **state)
 	}
 	e2e_expect(t, "Read.");
 	leave(t);
-	e2e_request_has(t, 0, wanted);
-	free(paste);
-	free(wanted);
+	e2e_request_has(t, 0, base_buf_text(&wanted));
 }
 
 static void an_answer_follows_the_window(void **state)
@@ -458,6 +497,8 @@ int main(void)
 		E2E_TEST(clear_begins_a_new_conversation),
 		E2E_TEST(attach_puts_a_file_into_the_next_question),
 		E2E_TEST(a_conversation_is_resumed),
+		E2E_TEST(a_question_that_found_no_answer_is_kept_and_not_asked_again),
+		E2E_TEST(a_terminal_that_goes_away_in_an_answer_takes_no_question_along),
 		E2E_TEST(a_paste_of_many_lines_is_one_question),
 		E2E_TEST(a_large_paste_arrives_whole),
 		E2E_TEST(an_answer_follows_the_window),

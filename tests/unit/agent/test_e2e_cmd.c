@@ -441,6 +441,7 @@ static void a_chinese_question_works_in_the_c_locale_without_decoration(void **s
 	e2e_env(t, "LANG", "C");
 	E2E_SERVE(t, E2E_SAY("echo 内存"));
 	E2E_OCAI(t, "cmd", "查看内存");
+	e2e_expect(t, "    echo 内存");
 	e2e_reply(t, "> [r] ", "r");
 	e2e_ends(t, 0);
 	e2e_request_has(t, 0, "查看内存");

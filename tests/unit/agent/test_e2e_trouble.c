@@ -221,13 +221,24 @@ static void nothing_a_server_says_acts_on_the_terminal(void **state)
 	e2e_expect(t, "model]0;title");
 	e2e_reply(t, ">", "\x04");
 	e2e_ends(t, 0);
-	/* A command's words come from a model, too: what is wrong with them is said with them. */
+	/* No command that hides a part of itself is offered, and none that is pasted shows itself otherwise. */
 	e2e_env(t, "OCAI_MODEL", "test-model");
+	E2E_SERVE(t, E2E_SAY("frob\\u001b]0;x\\u0007nicate"), E2E_SAY("frob\\u202enicate"));
+	for (int i = 0; i < 2; i++) {
+		assert_int_equal(E2E_RUN(t, NULL, "cmd", "do it"), 1);
+		out_is(t, "");
+		err_has(t, "holds no command");
+	}
 	e2e_write_text(t, "config/ocai/gate.rules", "deny touch\n");
-	E2E_SERVE(t, E2E_SAY("'frob\\u001b]0;x\\u0007nicate' a && touch 'b\\u001b]0;x\\u0007'"));
+	E2E_SERVE(t, E2E_SAY("echo hi"));
 	E2E_OCAI(t, "cmd", "do it");
+	e2e_reply(t, "[r] run", "e");
+	e2e_reply(t, "$ echo hi", "\x15\033[200~'frob\u202enicate' a && touch 'b\u2066c'\033[201~\r");
+	e2e_expect(t, "will not be run");
 	e2e_reply(t, "[r] run", "q");
 	e2e_ends(t, 0);
+	assert_true(e2e_saw(t, "frob") && e2e_saw(t, "nicate"));
+	assert_false(e2e_saw(t, "\u202e") || e2e_saw(t, "\u2066"));
 }
 
 /* ---- Disks
