@@ -18,8 +18,6 @@ const char img_builtin_rules[] =
         "want = libc6_gconv\n"
         "want = glibc-gconv-extra_gconv\n"
         /* Modules that compiled code imports, where no import statement shows it. */
-        "[/usr/lib*/python3*/ssl.py]\n"
-        "want = /etc/ssl/certs/ca-certificates.crt\n"
         "[/usr/lib*/numpy/core/_multiarray_umath*.so]\n"
         "want = python:datetime\n"
         "[/usr/lib*/numpy/random/bit_generator*.so]\n"

@@ -310,6 +310,8 @@ int img_world_open(struct img_world *w, struct img_rpm *const *packages, size_t 
 	/* A gigabyte in memory in all; what is more goes to the spool. */
 	u.memory_bytes = ((uint64_t)1 << 30) / (w->n ? w->n : 1);
 	u.aliases = w->aliases;
+	/* A repository has packages that exclude each other; whether one such file was chosen shows later. */
+	u.first_wins = true;
 	if (w->o.progress && w->o.progress->begin)
 		w->o.progress->begin("unpacking", total, w->o.progress->arg);
 	r = img_rpm_unpack(w->packages, w->n, &u, w->tree, err);
@@ -612,11 +614,19 @@ static int on_need(const struct img_need *need, void *arg)
 static void tell_contents(struct teller *t)
 {
 	struct img_node *node;
+	struct err e = { 0 };
 	const char *note;
+	int r;
 
 	if (img_tree_resolve(t->w->tree, t->path, false, &node, NULL, NULL) < 0 || node->type != IMG_FILE)
 		return;
-	t->r = img_analyze_file(t->w->analyze, node, on_need, t, &note, t->err);
+	/* Another package's file of this name stands there. */
+	if (node->package != t->from.package->index)
+		return;
+	r = img_analyze_file(t->w->analyze, node, on_need, t, &note, &e);
+	/* What the sink said of its own failure stays. */
+	if (r < 0 && t->r == 0)
+		t->r = err_set(t->err, r, "%s", err_text(&e));
 }
 
 static void tell_rules(struct teller *t)
