@@ -154,6 +154,25 @@ static void ctrl_c_before_the_first_word_takes_the_question_back(void **state)
 	e2e_request_has(t, 1, "first question and more");
 }
 
+static void ctrl_c_stops_a_connection_and_not_the_program(void **state)
+{
+	struct e2e *t = *state;
+
+	e2e_env(t, "OCAI_MODEL", NULL);
+	E2E_SERVE(t, "\2", "\2", FAKE_MODELS, E2E_SAY("A whole one."));
+	E2E_OCAI(t, "chat");
+	for (int i = 0; i < 2; i++) { /* the list of models is asked for first, by either */
+		say(t, i ? "go\r" : "/model\r");
+		(void)e2e_request(t, i);
+		e2e_type(t, "\x03");
+		e2e_expect(t, "(stopped)");
+		e2e_wait_count(&t->server.n_gone, i + 1, "connections that were closed");
+	}
+	say(t, "again\r");
+	e2e_expect(t, "A whole one.");
+	leave(t);
+}
+
 static void ctrl_c_clears_a_line_and_ctrl_d_leaves(void **state)
 {
 	struct e2e *t = *state;
@@ -490,6 +509,7 @@ int main(void)
 		E2E_TEST(an_answer_cannot_act_on_the_terminal),
 		E2E_TEST(ctrl_c_stops_the_answer_and_not_the_program),
 		E2E_TEST(ctrl_c_before_the_first_word_takes_the_question_back),
+		E2E_TEST(ctrl_c_stops_a_connection_and_not_the_program),
 		E2E_TEST(ctrl_c_clears_a_line_and_ctrl_d_leaves),
 		E2E_TEST(help_lists_the_commands_and_an_unknown_one_says_so),
 		E2E_TEST(model_changes_who_answers),
