@@ -4,7 +4,7 @@
 #   make            build all programs                make check       install what is needed, build, run every test
 #   make deps       install what is needed            make quickstart  install, build, ask the assistant a question
 #   make fuzz       libFuzzer binaries in build/fuzz  make bench       benchmarks, JSON lines on standard output
-#   make man        manual pages in build/man         make install     programs, pages, completions, configuration, model
+#   make man        manual pages in build/man         make install     programs, pages, completions, shell keys, configuration, model
 #   SAN=address,undefined | SAN=thread                sanitizer variant of any target
 #   V=1 shows commands; DESTDIR, PREFIX do what people expect; WERROR=1 makes warnings errors
 
@@ -43,7 +43,7 @@ parallel = $(if $(filter -j% --jobserver%,$(MAKEFLAGS)),,-j$(shell nproc))
 Q := $(if $(V),,@)
 say = $(if $(V),@:,@printf '  %-7s %s\n' '$(1)' '$(2)')
 
-PKGS := jansson libcurl libmicrohttpd libcrypto libpcre2-8 libutf8proc inih sqlite3 libcmark zlib
+PKGS := jansson libcurl libmicrohttpd libcrypto libpcre2-8 libutf8proc inih sqlite3 libcmark zlib libarchive libzstd rpm libelf libseccomp
 # Lazily, once: the tools may not be installed before `make deps`.
 PKG_CFLAGS = $(eval PKG_CFLAGS := $(shell pkg-config --cflags $(PKGS) 2>/dev/null))$(PKG_CFLAGS)
 PKG_LIBS = $(eval PKG_LIBS := $(shell pkg-config --libs $(PKGS) 2>/dev/null))$(PKG_LIBS)
@@ -67,7 +67,7 @@ endif
 # ---- Components: each build.mk adds to LIBS (library name -> sources) and PROGRAMS --------------------
 LIBS :=
 PROGRAMS :=
-include base/build.mk kernels/build.mk engine/build.mk agent/build.mk
+include base/build.mk kernels/build.mk engine/build.mk agent/build.mk imgtools/build.mk
 
 obj = $(patsubst %.c,$(B)/obj/%.o,$(1))
 
@@ -118,6 +118,7 @@ MAN_PAGES := $(patsubst docs/man/%.scd,build/man/%,$(wildcard docs/man/*.scd))
 # The embedded model is what the engine reads, without the recipe that made it.
 MODEL_FILES := $(wildcard engine/models/*/*.gguf)
 KNOWLEDGE_FILES := $(wildcard agent/knowledge/*.tasks)
+SHELL_FILES := $(wildcard agent/shell/ocai.*)
 CONF_FILES = $(wildcard */cmd/*.conf)
 
 build/man/%: docs/man/%.scd
@@ -134,20 +135,25 @@ install: all man
 	$(foreach m,$(MAN_PAGES),install -D -m 644 $(m) \
 		$(DESTDIR)$(PREFIX)/share/man/man$(patsubst .%,%,$(suffix $(m)))/$(notdir $(m))$(newline)	)
 	$(if $(PROGRAMS),install -d $(DESTDIR)$(PREFIX)/share/bash-completion/completions $(DESTDIR)$(PREFIX)/share/zsh/site-functions)
-	$(foreach p,$(PROGRAMS),$(B)/bin/$(p) --completion=bash >$(DESTDIR)$(PREFIX)/share/bash-completion/completions/$(p)$(newline)	)
-	$(foreach p,$(PROGRAMS),$(B)/bin/$(p) --completion=zsh >$(DESTDIR)$(PREFIX)/share/zsh/site-functions/_$(p)$(newline)	)
+	$(foreach p,$(PROGRAMS),$(B)/bin/$(p) --completion=bash | \
+		install -m 644 /dev/stdin $(DESTDIR)$(PREFIX)/share/bash-completion/completions/$(p)$(newline)	)
+	$(foreach p,$(PROGRAMS),$(B)/bin/$(p) --completion=zsh | \
+		install -m 644 /dev/stdin $(DESTDIR)$(PREFIX)/share/zsh/site-functions/_$(p)$(newline)	)
 	$(foreach c,$(CONF_FILES),install -D -m 644 $(c) $(DESTDIR)$(PREFIX)/lib/ocai/$(notdir $(c))$(newline)	)
 	$(foreach f,$(MODEL_FILES),install -D -m 644 $(f) $(DESTDIR)$(PREFIX)/share/ocai/models/$(notdir $(f))$(newline)	)
+	$(foreach f,$(SHELL_FILES),install -D -m 644 $(f) $(DESTDIR)$(PREFIX)/share/ocai/shell/$(notdir $(f))$(newline)	)
 	$(foreach f,$(KNOWLEDGE_FILES),install -D -m 644 $(f) $(DESTDIR)$(PREFIX)/share/ocai/knowledge/$(notdir $(f))$(newline)	)
 
 # ---- Everything from nothing --------------------------------------------------------------------------------
 # Sub-makes: what is installed by deps changes what this Makefile finds.
-.PHONY: deps quickstart
+.PHONY: deps deps-build quickstart
 deps:
+	@tools/deps.sh --tests
+deps-build:
 	@tools/deps.sh
 
 QUESTION ?= 如何更新yum源
-quickstart: deps
+quickstart: deps-build
 	+@$(MAKE) --no-print-directory $(parallel) all
 	@test -x $(B)/bin/ocai || { echo "quickstart: this tree has no $(B)/bin/ocai" >&2; exit 1; }
 	@echo "\$$ ocai cmd --print \"$(QUESTION)\""
@@ -156,7 +162,7 @@ quickstart: deps
 # ---- Tests ----------------------------------------------------------------------------------------------
 # tests/unit/<component>/test_<module>.c, tests/fuzz/fuzz_<parser>.c, tests/integration/*.sh, tests/bench/*.c
 # are picked up by name.
-TEST_LIBS := engine_http engine kernels agent base
+TEST_LIBS := engine_http engine kernels agent imgtools base
 UNIT_TESTS := $(patsubst tests/unit/%.c,$(B)/tests/unit/%,$(wildcard tests/unit/*/test_*.c))
 FUZZ_NAMES := $(patsubst tests/fuzz/fuzz_%.c,%,$(wildcard tests/fuzz/fuzz_*.c))
 FUZZ_REPLAYS := $(FUZZ_NAMES:%=$(B)/tests/replay/%)

@@ -13,21 +13,30 @@ const struct opt cmd_opts[] = {
 	{ 0 }
 };
 
+/* Judged as it would be before it runs, with the user's rules. */
 static int print_json(const struct front *f, const struct ag_suggestion *g, struct err *err)
 {
 	CLEANUP(base_buf_done) struct base_buf out = BASE_BUF_INIT(4 << 20);
+	CLEANUP(freep) char *cwd = getcwd(NULL, 0);
+	const struct ag_gate_context context = { .cwd = cwd };
+	struct ag_gate_rules *rules = NULL;
 	struct ag_gate_decision *d = NULL;
 	json_t *json = NULL;
-	int r = ag_gate_decide(NULL, base_buf_text(&g->command), g->command.len, NULL, &d);
+	int r = ag_gate_rules_load(&rules, err);
 
+	if (r < 0)
+		return r;
+	r = ag_gate_decide(rules, base_buf_text(&g->command), g->command.len, &context, &d);
 	if (r == 0) {
-		json = json_pack("{s:s, s:s, s:s, s:f, s:s, s:s}", "question", base_buf_text(&f->question), "command",
-		                 base_buf_text(&g->command), "model", base_buf_text(&g->model), "seconds", g->seconds,
-		                 "class", ag_gate_class_name(d->risk->class), "reason", d->reason);
+		json = json_pack("{s:s, s:s, s:s, s:f, s:s, s:s, s:s, s:s}", "question", base_buf_text(&f->question),
+		                 "command", base_buf_text(&g->command), "model", base_buf_text(&g->model), "seconds",
+		                 g->seconds, "class", ag_gate_class_name(d->risk->class), "verdict",
+		                 ag_gate_verdict_name(d->verdict), "reason", d->reason, "permit", d->permit);
 		r = json ? base_json_append(&out, json) : -EINVAL;
 	}
 	json_decref(json);
 	ag_gate_decision_free(d);
+	ag_gate_rules_free(rules);
 	if (r < 0)
 		return err_set(err, r, "the answer is not valid UTF-8 text");
 	(void)printf("%s\n", base_buf_text(&out));
@@ -43,8 +52,7 @@ int front_cmd(struct front *f)
 	int r;
 
 	ag_suggestion_init(&g);
-	if (f->io.look.is_terminal && !f->s.print && !f->s.json && !f->s.quiet)
-		front_open_term(f);
+	front_open_asking(f);
 	r = ag_suggest(&f->s, question, f->has_input ? base_buf_text(&f->input) : NULL, &g, stderr, &err);
 	if (r < 0 && g.note.len && !f->s.quiet)
 		(void)fprintf(stderr, "%s\n%s",

@@ -24,7 +24,7 @@ static int to_file(struct front *f, struct err *err)
 	io.out = open_memstream(&text, &len);
 	if (!io.out)
 		return err_set(err, -ENOMEM, "out of memory");
-	r = ag_answer(&f->s, ag_assistant_find("code"), &io, base_buf_text(&f->question),
+	r = ag_answer(&f->s, ag_settings_assistant(&f->s, "code"), &io, base_buf_text(&f->question),
 	              f->has_input ? base_buf_text(&f->input) : NULL, err);
 	if (fclose(io.out) != 0 && r >= 0)
 		r = err_set(err, -ENOMEM, "out of memory");
@@ -40,6 +40,6 @@ int cmd_code(int argc, char **argv)
 	if (front_begin(&f, "code", argc, argv, &code) || front_read_question(&f, argv, f.n_words, &code))
 		return code;
 	if (!f.s.output || strcmp(f.s.output, "-") == 0)
-		return front_answer(&f, ag_assistant_find("code"));
+		return front_answer(&f, ag_settings_assistant(&f.s, "code"));
 	return front_end(&f, to_file(&f, &err), &err);
 }

@@ -15,8 +15,8 @@
 enum { MAX_OUTPUT = 64 << 20, MAX_QUESTION = 32000 };
 
 struct settings {
-	const char *db, *embeddings_url, *embeddings_model, *embeddings_key_file, *color;
-	uint64_t max_file_bytes, max_total_bytes;
+	const char *db, *color;
+	struct ag_kb_config kb;
 	uint32_t limit;
 	bool json, quiet, full;
 };
@@ -29,19 +29,6 @@ const struct opt kb_opts[] = {
 	{ "db", 0, OPT_STR, offsetof(struct settings, db), "FILE", "database [$XDG_DATA_HOME/ocai/kb.sqlite]", NULL },
 	{ "color", 0, OPT_CHOICE, offsetof(struct settings, color), "WHEN", "colour found words [auto]",
 	  "auto,always,never" },
-	{ 0 }
-};
-
-static const struct base_config_key keys[] = {
-	{ "kb", "max-file-size", NULL, OPT_SIZE, offsetof(struct settings, max_file_bytes), "larger files are skipped",
-	  NULL },
-	{ "kb", "max-total-size", NULL, OPT_SIZE, offsetof(struct settings, max_total_bytes), "text kept in all",
-	  NULL },
-	{ "embeddings", "url", "OCAI_EMBEDDINGS_URL", OPT_STR, offsetof(struct settings, embeddings_url),
-	  "server of vectors", NULL },
-	{ "embeddings", "model", NULL, OPT_STR, offsetof(struct settings, embeddings_model), "model of vectors", NULL },
-	{ "embeddings", "api-key-file", NULL, OPT_STR, offsetof(struct settings, embeddings_key_file),
-	  "file that holds the server's key", NULL },
 	{ 0 }
 };
 
@@ -336,13 +323,10 @@ static int check_words(const char *verb, int n, bool *ret_creates)
 
 static int run(const struct settings *s, char **words, int n)
 {
-	const struct ag_kb_embedder embedder = { .url = s->embeddings_url,
-		                                 .model = s->embeddings_model,
-		                                 .api_key_file = s->embeddings_key_file };
 	struct ag_kb_options options = { .path = s->db && *s->db ? s->db : NULL,
-		                         .max_file_bytes = s->max_file_bytes,
-		                         .max_total_bytes = s->max_total_bytes,
-		                         .embedder = &embedder,
+		                         .max_file_bytes = s->kb.max_file_bytes,
+		                         .max_total_bytes = s->kb.max_total_bytes,
+		                         .embedder = &s->kb.embedder,
 		                         .cancel = &cancelled,
 		                         .on_notice = on_notice,
 		                         .on_notice_arg = (void *)s };
@@ -375,13 +359,12 @@ static int run(const struct settings *s, char **words, int n)
 
 int cmd_kb(int argc, char **argv)
 {
-	static const struct base_config_paths paths = { .product = "ocai", .program = "kb", .user = true };
 	struct settings s = { .limit = 5, .color = "auto" };
 	struct base_config *config = NULL;
 	struct err err = { 0 };
 	int n_words = 0, r;
 
-	r = base_config_load(&paths, keys, &s, &config, &err);
+	r = ag_kb_config_load(&s.kb, &config, &err);
 	if (r < 0)
 		return failed(&err);
 	r = opt_parse(&program, command, argc, argv, &s, &n_words, &err);

@@ -17,7 +17,7 @@ enum { MAX_OUTPUT = 64 << 20 };
 struct settings {
 	const char *owns, *verify, *root, *color, *lang;
 	double seconds;
-	bool json;
+	bool json, updates;
 };
 
 const struct opt sys_opts[] = {
@@ -27,6 +27,8 @@ const struct opt sys_opts[] = {
 	{ "owns", 0, OPT_STR, offsetof(struct settings, owns), "FILE", "which package owns this file", NULL },
 	{ "verify", 0, OPT_STR, offsetof(struct settings, verify), "PACKAGE",
 	  "compare the package's files with the database", NULL },
+	{ "updates", 0, OPT_FLAG, offsetof(struct settings, updates), NULL,
+	  "what an update of the packages would bring", NULL },
 	{ "root", 0, OPT_STR, offsetof(struct settings, root), "DIR", "read the system below this folder", NULL },
 	{ "lang", 0, OPT_CHOICE, offsetof(struct settings, lang), "LANGUAGE", "language of the text [the locale's]",
 	  "en,zh" },
@@ -34,9 +36,6 @@ const struct opt sys_opts[] = {
 	  "auto,always,never" },
 	{ 0 }
 };
-
-static const struct opt_command command[] = { { "sys", "", "", sys_opts, NULL }, { 0 } };
-static const struct opt_program program = { .name = "ocai", .summary = "", .commands = command };
 
 static volatile sig_atomic_t cancelled;
 
@@ -102,7 +101,7 @@ static int parse_sections(const struct settings *s, char **words, int n, unsigne
 			return r;
 		bits |= one;
 	}
-	if (s->owns || s->verify)
+	if (s->owns || s->verify || s->updates)
 		bits |= AG_SYS_PACKAGES;
 	*ret = bits ? bits : AG_SYS_QUICK;
 	return 0;
@@ -139,7 +138,7 @@ int cmd_sys(int argc, char **argv)
 	unsigned sections = 0;
 	int n = 0, r;
 
-	r = opt_parse(&program, &command[0], argc, argv, &s, &n, &err);
+	r = opt_parse(&ocai_program, ocai_command("sys"), argc, argv, &s, &n, &err);
 	if (r == OPT_EXIT_OK)
 		return 0;
 	if (r == 0)
@@ -147,10 +146,13 @@ int cmd_sys(int argc, char **argv)
 	if (r == 0 && !(s.seconds >= 0.1 && s.seconds <= 3600))
 		r = err_set(&err, -EINVAL, "--seconds is 0.1 to 3600");
 	if (r < 0)
-		return opt_usage_error(&program, &command[0], &err);
-	options = (struct ag_sys_options){
-		.root = s.root, .seconds = s.seconds, .owns = s.owns, .verify = s.verify, .cancel = &cancelled
-	};
+		return opt_usage_error(&ocai_program, ocai_command("sys"), &err);
+	options = (struct ag_sys_options){ .root = s.root,
+		                           .seconds = s.seconds,
+		                           .owns = s.owns,
+		                           .verify = s.verify,
+		                           .updates = s.updates,
+		                           .cancel = &cancelled };
 	if (sections & AG_SYS_PERF) {
 		/* The first Ctrl-C ends the sample early and shows what was measured, the second the program. */
 		(void)sigaction(SIGINT, &action, NULL);

@@ -5,6 +5,8 @@
 #include "base/options.h"
 
 extern const struct opt_program ocai_program; /* ocai.c */
+/* The row of this name, which must be there. */
+const struct opt_command *ocai_command(const char *name);
 
 extern const struct opt ask_opts[], cmd_opts[], chat_opts[], code_opts[], history_opts[], config_opts[];
 

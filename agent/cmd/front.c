@@ -20,6 +20,7 @@ static const struct opt_command *find_command(const char *name)
 static void done(struct front *f)
 {
 	opt_list_done(&f->s.files);
+	opt_list_done(&f->s.tool_folders);
 	base_config_free(f->config);
 	base_buf_done(&f->question);
 	base_buf_done(&f->input);
@@ -120,11 +121,17 @@ int front_read_question(struct front *f, char **words, int n, int *ret_code)
 
 void front_open_term(struct front *f)
 {
-	if (ag_term_open(NULL, f->s.color, &f->term, NULL) < 0)
+	if (f->term || ag_term_open(NULL, f->s.color, &f->term, NULL) < 0)
 		return;
 	f->ui = ag_ui_of_term;
 	f->ui.arg = f->term;
 	f->io.ui = &f->ui;
+}
+
+void front_open_asking(struct front *f)
+{
+	if (f->io.look.is_terminal && !f->s.print && !f->s.json && !f->s.quiet)
+		front_open_term(f);
 }
 
 int front_end(struct front *f, int r, const struct err *err)
@@ -140,8 +147,11 @@ int front_end(struct front *f, int r, const struct err *err)
 int front_answer(struct front *f, const struct ag_assistant *a)
 {
 	struct err err = { 0 };
-	int r = ag_answer(&f->s, a, &f->io, base_buf_text(&f->question), f->has_input ? base_buf_text(&f->input) : NULL,
-	                  &err);
+	int r;
+
+	front_open_asking(f);
+	r = ag_answer(&f->s, a, &f->io, base_buf_text(&f->question), f->has_input ? base_buf_text(&f->input) : NULL,
+	              &err);
 
 	return front_end(f, r, &err);
 }

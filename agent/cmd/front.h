@@ -65,6 +65,8 @@ int front_begin(struct front *f, const char *name, int argc, char **argv, int *r
 int front_read_question(struct front *f, char **words, int n, int *ret_code);
 /* Opens the terminal for questions to the person, when there is one. */
 void front_open_term(struct front *f);
+/* The same where the person looks at standard output and has not asked for the answer alone. */
+void front_open_asking(struct front *f);
 int front_usage(const struct front *f, const char *words);
 /* Says the error, when r is one; the exit code. */
 int front_end(struct front *f, int r, const struct err *err);

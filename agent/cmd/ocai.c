@@ -1,5 +1,6 @@
 /* ocai: the assistant in the terminal. One row per subcommand; words that are none of them are a question. */
 #include <locale.h>
+#include <string.h>
 
 #include "commands.h"
 
@@ -9,7 +10,8 @@ static const struct opt_command commands[] = {
 	{ "chat", "[OPTION]...", "talk, with history", chat_opts, cmd_chat },
 	{ "cmd", "[OPTION]... QUESTION...", "suggest one command; run it when told to", cmd_opts, cmd_cmd },
 	{ "code", "[OPTION]... QUESTION...", "write code", code_opts, cmd_code },
-	{ "sys", "[OPTION]... [SECTION]...", "facts about this machine, and what slows it down", sys_opts, cmd_sys },
+	{ "sys", "[OPTION]... [host|hardware|gpu|packages|services|logs|network|storage|users|perf|all]...",
+	  "facts about this machine, and what slows it down", sys_opts, cmd_sys },
 	{ "history", "list|show ID|search WORDS|rm ID|export ID", "what was asked and answered", history_opts,
 	  cmd_history },
 	{ "config", "[OPTION]...", "show the merged configuration", config_opts, cmd_config },
@@ -26,6 +28,15 @@ const struct opt_program ocai_program = {
 	.commands = commands,
 	.default_command = "ask",
 };
+
+const struct opt_command *ocai_command(const char *name)
+{
+	const struct opt_command *c = commands;
+
+	while (strcmp(c->name, name) != 0) /* ours: it is there */
+		c++;
+	return c;
+}
 
 int main(int argc, char **argv)
 {

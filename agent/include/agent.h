@@ -37,10 +37,25 @@ typedef int (*ag_text_fn)(void *arg, const char *text, size_t len);
  * before was handed over. A server that does not stream gives it in one piece. */
 int ag_backend_stream(struct ag_backend *b, const char *model, const json_t *messages, uint32_t max_tokens,
                       ag_text_fn on_text, void *arg, struct err *err);
+/* What is asked for. tools: an array of {"type": "function", ...}, or NULL. */
+struct ag_backend_request {
+	const char *model;
+	const json_t *messages, *tools;
+	bool no_calls; /* the model is to answer now, without calling any of the tools */
+	uint32_t max_tokens;
+};
+/* The same with tools: *ret_calls is what the model wants called, an array of {"id", "type", "function": {"name",
+ * "arguments" (text, whatever the model wrote)}} as its message carries them, or NULL; the caller's. A <tool_call>
+ * block in the text is a call too. */
+int ag_backend_converse(struct ag_backend *b, const struct ag_backend_request *request, ag_text_fn on_text, void *arg,
+                        json_t **ret_calls, struct err *err);
 /* Asked several times a second while a request runs; non-zero ends it with -ECANCELED. NULL: never. */
 void ag_backend_set_cancel(struct ag_backend *b, int (*cancel)(void *arg), void *arg);
 /* The context of the model that ag_backend_model() found; 0 when the server did not say. */
 uint32_t ag_backend_context_tokens(const struct ag_backend *b);
+
+/* The host of a url when it is not this machine: 1 and the name; 0 for loopback and unix sockets. */
+int ag_url_remote_host(const char *url, char *host, size_t size);
 
 /* ---- The engine of this user ----------------------------------------------------------------------- */
 
@@ -50,6 +65,10 @@ struct ag_engine_options {
 	const char *runtime_dir;   /* NULL: $XDG_RUNTIME_DIR/ocai, else /tmp/ocai-UID */
 	uint32_t start_timeout_ms; /* 0: 60 s */
 	uint32_t idle_exit_s;      /* 0: 900 */
+	/* Asked several times a second while the start is waited for; non-zero ends the wait with -ECANCELED, and the
+	 * engine starts on. NULL: never. */
+	int (*is_canceled)(void *arg);
+	void *is_canceled_arg;
 };
 
 /* Makes sure that this user's engine answers on its socket, starting it when needed, and appends its url

@@ -7,15 +7,15 @@
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
 
 #include "base/cleanup.h"
 #include "base/http_client.h"
 #include "base/json.h"
-#include "base/mapfile.h"
+#include "calls.h"
+#include "key.h"
 #include "sse.h"
 
-enum { MAX_ANSWER_BYTES = 1 << 20, MAX_BODY_BYTES = 8 << 20, MAX_KEY_BYTES = 4096, HEALTH_TIMEOUT_MS = 2000 };
+enum { MAX_ANSWER_BYTES = 1 << 20, MAX_BODY_BYTES = 8 << 20, HEALTH_TIMEOUT_MS = 2000 };
 
 struct ag_backend {
 	struct base_http *http;
@@ -28,40 +28,6 @@ struct ag_backend {
 	int (*cancel)(void *arg); /* or NULL */
 	void *cancel_arg;
 };
-
-/* A key that others can read is no secret any more: better said than used. */
-static int check_key_mode(const char *path, struct err *err)
-{
-	struct stat st;
-
-	if (stat(path, &st) < 0)
-		return err_set(err, -errno, "%s: %s", path, strerror(errno));
-	if (S_ISREG(st.st_mode) && (st.st_mode & 077))
-		return err_set(err, -EPERM, "%s: others can read the key (mode %03o); chmod 600 it", path,
-		               (unsigned)st.st_mode & 0777);
-	return 0;
-}
-
-static int read_key(struct ag_backend *b, const char *path, struct err *err)
-{
-	CLEANUP(base_buf_done)
-	struct base_buf key = BASE_BUF_INIT(MAX_KEY_BYTES), line = BASE_BUF_INIT(MAX_KEY_BYTES + 64);
-	size_t n;
-	int r = check_key_mode(path, err);
-
-	if (r == 0)
-		r = base_read_file(path, &key, err);
-	if (r < 0)
-		return r;
-	n = strcspn(base_buf_text(&key), "\r\n");
-	if (n == 0)
-		return err_set(err, -EINVAL, "%s: the key file is empty", path);
-	(void)base_buf_puts(&line, "Authorization: Bearer ");
-	(void)base_buf_append(&line, key.data, n);
-	b->authorization = base_buf_take(&line);
-	base_buf_done(&line);
-	return b->authorization ? 0 : -ENOMEM;
-}
 
 static int set_address(struct ag_backend *b, const char *url, struct err *err)
 {
@@ -96,7 +62,7 @@ int ag_backend_open(const char *url, const char *api_key_file, uint32_t timeout_
 	b->timeout_ms = timeout_ms;
 	r = set_address(b, url, err);
 	if (r == 0 && api_key_file)
-		r = read_key(b, api_key_file, err);
+		r = ag_key_header(api_key_file, &b->authorization, err);
 	if (r == 0)
 		r = base_http_new(&b->http, err);
 	if (r < 0) {
@@ -242,12 +208,17 @@ uint32_t ag_backend_context_tokens(const struct ag_backend *b)
 	return b->context_tokens;
 }
 
-static int chat_body(struct ag_backend *b, const char *model, const json_t *messages, uint32_t max_tokens, bool stream,
-                     struct base_buf *body, struct err *err)
+static int chat_body(struct ag_backend *b, const struct ag_backend_request *q, bool stream, struct base_buf *body,
+                     struct err *err)
 {
-	json_t *json = json_pack("{s:s, s:O, s:i, s:i, s:b}", "model", model, "messages", messages, "temperature", 0,
-	                         "max_tokens", (int)max_tokens, "stream", stream);
+	json_t *json = json_pack("{s:s, s:O, s:i, s:i, s:b}", "model", q->model, "messages", q->messages, "temperature",
+	                         0, "max_tokens", (int)q->max_tokens, "stream", stream);
 	int r = json ? 0 : -EINVAL;
+
+	if (r == 0 && json_array_size(q->tools))
+		r = json_object_set(json, "tools", (json_t *)q->tools);
+	if (r == 0 && json_array_size(q->tools) && q->no_calls)
+		r = json_object_set_new(json, "tool_choice", json_string("none"));
 
 	/* Our own engine knows this; other servers refuse what they do not know. */
 	if (r == 0 && b->socket)
@@ -275,12 +246,13 @@ static int whole_content(struct ag_backend *b, const json_t *json, const char **
 int ag_backend_ask(struct ag_backend *b, const char *model, const json_t *messages, uint32_t max_tokens,
                    struct base_buf *ret_answer, struct err *err)
 {
+	const struct ag_backend_request q = { .model = model, .messages = messages, .max_tokens = max_tokens };
 	CLEANUP(base_buf_done) struct base_buf body = BASE_BUF_INIT(MAX_BODY_BYTES);
 	struct base_http_response resp = { 0 };
 	const char *content;
 	json_t *json;
 	size_t len;
-	int r = chat_body(b, model, messages, max_tokens, false, &body, err);
+	int r = chat_body(b, &q, false, &body, err);
 
 	if (r == 0)
 		r = request(b, "POST", "/v1/chat/completions", &body, b->timeout_ms, NULL, NULL, &resp, err);
@@ -302,12 +274,22 @@ struct stream {
 	struct ag_sse sse;
 	struct base_buf whole; /* an answer that is not a stream: the server does not know how */
 	bool is_whole, is_known;
-	bool is_done; /* [DONE], or a finish_reason, was seen */
+	bool is_done;           /* [DONE], or a finish_reason, was seen */
+	struct ag_calls *calls; /* NULL: no tools were offered, and none are listened to */
 	ag_text_fn on_text;
 	void *arg;
 	int error; /* the first of the callbacks' own, its words in err; request() has words of its own */
 	struct err *err;
 };
+
+/* What a callback's non-zero return means: the reader has had enough, or, when a buffer was full, the answer or a tool
+ * call was too large. */
+static int stop_code(struct stream *s, int r)
+{
+	if (r != -EFBIG)
+		return err_set(s->err, -ECANCELED, "stopped");
+	return s->err && s->err->code == r ? r : err_set(s->err, r, "%s: the answer is too long", s->b->where);
+}
 
 static int stream_event(void *arg, const char *data, size_t len)
 {
@@ -337,7 +319,10 @@ static int stream_event(void *arg, const char *data, size_t len)
 		if (json_string_length(content))
 			r = s->on_text(s->arg, json_string_value(content), json_string_length(content));
 		if (r)
-			s->error = err_set(s->err, -ECANCELED, "stopped");
+			s->error = stop_code(s, r);
+		else if (s->calls)
+			s->error = ag_calls_add(
+			        s->calls, json_object_get(json_object_get(choice, "delta"), "tool_calls"), s->err);
 	}
 	json_decref(json);
 	return s->error;
@@ -374,8 +359,13 @@ static int stream_whole(struct stream *s)
 	if (r < 0)
 		return err_set(s->err, r, "the answer is not JSON: %s", err_text(&parse_err));
 	r = whole_content(s->b, json, &content, &len, s->err);
-	if (r == 0 && len && s->on_text(s->arg, content, len))
-		r = err_set(s->err, -ECANCELED, "stopped");
+	if (r == 0 && len && (r = s->on_text(s->arg, content, len)))
+		r = stop_code(s, r);
+	if (r == 0 && s->calls) {
+		const json_t *choice = json_array_get(json_object_get(json, "choices"), 0);
+
+		r = ag_calls_add(s->calls, json_object_get(json_object_get(choice, "message"), "tool_calls"), s->err);
+	}
 	return r;
 }
 
@@ -404,25 +394,54 @@ static int stream_verdict(struct stream *s, int r, struct base_http_response *re
 	return 0;
 }
 
-int ag_backend_stream(struct ag_backend *b, const char *model, const json_t *messages, uint32_t max_tokens,
-                      ag_text_fn on_text, void *arg, struct err *err)
+static int run_stream(struct ag_backend *b, const struct ag_backend_request *q, struct stream *s)
 {
 	CLEANUP(base_buf_done) struct base_buf body = BASE_BUF_INIT(MAX_BODY_BYTES);
-	struct stream s = {
-		.b = b, .on_text = on_text, .arg = arg, .err = err, .whole = BASE_BUF_INIT(MAX_ANSWER_BYTES)
-	};
 	struct base_http_response resp = { 0 };
 	struct err words = { 0 };
-	int r = chat_body(b, model, messages, max_tokens, true, &body, err);
+	int r = chat_body(b, q, true, &body, s->err);
 
 	if (r < 0)
 		return r;
-	ag_sse_init(&s.sse, MAX_ANSWER_BYTES);
-	r = request(b, "POST", "/v1/chat/completions", &body, b->timeout_ms, stream_bytes, &s, &resp, &words);
-	if (r < 0 && s.error == 0)
-		(void)err_set(err, r, "%s", err_text(&words));
-	r = stream_verdict(&s, r, &resp);
-	ag_sse_done(&s.sse);
-	base_buf_done(&s.whole);
+	base_buf_init(&s->whole, MAX_ANSWER_BYTES);
+	ag_sse_init(&s->sse, MAX_ANSWER_BYTES);
+	r = request(b, "POST", "/v1/chat/completions", &body, b->timeout_ms, stream_bytes, s, &resp, &words);
+	if (r < 0 && s->error == 0)
+		(void)err_set(s->err, r, "%s", err_text(&words));
+	r = stream_verdict(s, r, &resp);
+	ag_sse_done(&s->sse);
+	base_buf_done(&s->whole);
+	return r;
+}
+
+int ag_backend_stream(struct ag_backend *b, const char *model, const json_t *messages, uint32_t max_tokens,
+                      ag_text_fn on_text, void *arg, struct err *err)
+{
+	const struct ag_backend_request q = { .model = model, .messages = messages, .max_tokens = max_tokens };
+	struct stream s = { .b = b, .on_text = on_text, .arg = arg, .err = err };
+
+	return run_stream(b, &q, &s);
+}
+
+int ag_backend_converse(struct ag_backend *b, const struct ag_backend_request *q, ag_text_fn on_text, void *arg,
+                        json_t **ret_calls, struct err *err)
+{
+	struct ag_calls calls;
+	struct ag_call_filter filter;
+	struct stream s = { .b = b, .calls = &calls, .on_text = ag_call_filter_text, .arg = &filter, .err = err };
+	int r;
+
+	*ret_calls = NULL;
+	if (json_array_size(q->tools) == 0)
+		return ag_backend_stream(b, q->model, q->messages, q->max_tokens, on_text, arg, err);
+	ag_calls_init(&calls);
+	ag_call_filter_init(&filter, &calls, on_text, arg, err);
+	r = run_stream(b, q, &s);
+	if (r == 0 && (r = ag_call_filter_finish(&filter)) != 0)
+		r = stop_code(&s, r);
+	if (r == 0 && ag_calls_take(&calls, ret_calls) < 0)
+		r = err_set(err, -ENOMEM, "out of memory");
+	ag_call_filter_done(&filter);
+	ag_calls_done(&calls);
 	return r;
 }

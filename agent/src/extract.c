@@ -192,22 +192,71 @@ static struct span drop_prompt(struct span line)
 	return t;
 }
 
-/* Lines of a code block: prompts and comments go, the rest stays as it is. */
+/* The word that ends the here-document begun in this line: empty when none is, or when none is seen to be. */
+static struct span heredoc_word(struct span line)
+{
+	struct span t = line, word = { 0 };
+	const char *mark;
+
+	while ((mark = find(t, "<<"))) {
+		t = skip(t, (size_t)(mark - t.s) + 2);
+		if (begins(t, "<")) { /* <<< word */
+			t = skip(t, 1);
+			continue;
+		}
+		t = trim(skip(t, begins(t, "-")));
+		t = skip(t, t.len && strchr("'\"\\", t.s[0]));
+		word = (struct span){ t.s, 0 };
+		while (word.len < t.len && (isalnum((unsigned char)t.s[word.len]) || t.s[word.len] == '_'))
+			word.len++;
+		if (word.len && isdigit((unsigned char)word.s[0])) /* a shift of bits */
+			word.len = 0;
+	}
+	return word;
+}
+
+/* Blanks in front of a line. */
+static size_t indent_of(struct span line)
+{
+	size_t n = 0;
+
+	while (n < line.len && (line.s[n] == ' ' || line.s[n] == '\t'))
+		n++;
+	return n;
+}
+
+/* Lines of a code block: prompts, comments and the margin of the whole go, the rest stays as it is, and what is in a
+ * here-document (a file to be written, in which blanks may count) stays to the letter. */
 static int append_block(struct span block, struct base_buf *out)
 {
-	struct span line, t;
-	size_t before = out->len;
+	struct span line, t, inside = { 0 };
+	size_t before = out->len, margin = 0;
 	bool continued = false;
 
 	while (next_line(&block, &line)) {
-		t = continued ? line : drop_prompt(line);
-		if (!continued && (!t.len || t.s[0] == '#')) {
-			if (!begins(t, "# ") || out->len > before || !could_be_command(skip(t, 2)) || block.len)
-				continue;
-			t = trim(skip(t, 2)); /* the only line: a root prompt, not a comment */
+		size_t indent = indent_of(line);
+
+		if (out->len == before)
+			margin = indent;
+		t = skip(line, indent < margin ? indent : margin);
+		if (inside.len) {
+			if (trim(t).len == inside.len && memcmp(trim(t).s, inside.s, inside.len) == 0)
+				inside.len = 0;
+		} else {
+			struct span bare = continued ? t : drop_prompt(line);
+
+			if (!continued && (!bare.len || bare.s[0] == '#')) {
+				if (!begins(bare, "# ") || out->len > before || !could_be_command(skip(bare, 2)) ||
+				    block.len)
+					continue;
+				bare = trim(skip(bare, 2)); /* the only line: a root prompt, not a comment */
+			}
+			if (out->len == before || bare.s > line.s + indent)
+				t = bare; /* the first one, or one behind a prompt */
+			inside = heredoc_word(t);
+			while (t.len && isspace((unsigned char)t.s[t.len - 1]))
+				t.len--;
 		}
-		while (t.len && isspace((unsigned char)t.s[t.len - 1]))
-			t.len--;
 		if (out->len > before)
 			(void)base_buf_putc(out, '\n');
 		(void)base_buf_append(out, t.s, t.len);

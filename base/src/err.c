@@ -1,4 +1,5 @@
-/* struct err: fill, prefix, read. Cutting never splits a UTF-8 sequence. */
+/* struct err: fill, prefix, read. Cutting never splits a UTF-8 sequence. Words often quote what came from outside, a
+ * server's answer or a file's name: they stay on one line, and what could act on a terminal is taken out. */
 #include "base/err.h"
 
 #include <stdarg.h>
@@ -22,6 +23,24 @@ static void trim_partial_utf8(char *s)
 		s[i - 1] = '\0';
 }
 
+/* Blanks for C0 controls, question marks for DEL and the C1 controls (U+0080 to U+009F). */
+static void make_harmless(char *s)
+{
+	char *out = s;
+
+	for (; *s; s++) {
+		unsigned char c = (unsigned char)*s;
+
+		if (c == 0xc2 && (unsigned char)s[1] >= 0x80 && (unsigned char)s[1] < 0xa0) {
+			*out++ = '?';
+			s++;
+		} else {
+			*out++ = c < 0x20 ? ' ' : c == 0x7f ? '?' : (char)c;
+		}
+	}
+	*out = '\0';
+}
+
 int err_set(struct err *err, int code, const char *fmt, ...)
 {
 	va_list ap;
@@ -35,6 +54,7 @@ int err_set(struct err *err, int code, const char *fmt, ...)
 	va_end(ap);
 	if (n >= (int)sizeof(err->msg))
 		trim_partial_utf8(err->msg);
+	make_harmless(err->msg);
 	return code;
 }
 
@@ -59,6 +79,7 @@ int err_prefix(struct err *err, int code, const char *fmt, ...)
 	}
 	if (n >= sizeof(err->msg))
 		trim_partial_utf8(err->msg);
+	make_harmless(err->msg);
 	return code;
 }
 

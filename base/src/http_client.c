@@ -1,5 +1,10 @@
 /* The HTTP client: one libcurl easy handle in a multi handle of its own.
  *
+ * libcurl is loaded when the first client is made, not when the program starts: with all that it needs itself (TLS,
+ * Kerberos, LDAP, ...) it costs the dynamic linker more than the rest of a short command such as --help. No program of
+ * ours therefore names libcurl.so.4 among the libraries it needs: a package must require it in so many words, as
+ * `Requires: libcurl.so.4()(64bit)`, since dependency generators do not see it.
+ *
  * The multi handle is there for time: libcurl's own low-speed limit counts whole seconds, while callers ask for an
  * idle limit in milliseconds, so the loop here polls with the time that is left. It also keeps the connections
  * between requests. Redirects are not followed: whom the program talks to is for its configuration to say. */
@@ -7,6 +12,7 @@
 
 #include <arpa/inet.h>
 #include <curl/curl.h>
+#include <dlfcn.h>
 #include <errno.h>
 #include <pthread.h>
 #include <stdbool.h>
@@ -24,6 +30,37 @@ enum {
 	CANCEL_POLL_MS = 50, /* how soon a cancelled transfer ends */
 };
 
+#define CURL_FUNCTIONS(X)      \
+	X(global_init)         \
+	X(easy_init)           \
+	X(easy_cleanup)        \
+	X(easy_reset)          \
+	X(easy_setopt)         \
+	X(easy_getinfo)        \
+	X(easy_strerror)       \
+	X(multi_init)          \
+	X(multi_cleanup)       \
+	X(multi_add_handle)    \
+	X(multi_remove_handle) \
+	X(multi_perform)       \
+	X(multi_poll)          \
+	X(multi_info_read)     \
+	X(slist_append)        \
+	X(slist_free_all)      \
+	X(url)                 \
+	X(url_set)             \
+	X(url_get)             \
+	X(url_cleanup)         \
+	X(free)
+
+/* libcurl's functions, each by its name without "curl_". Filled once, by curl_load(). */
+static struct {
+#define X(f) __typeof__(&curl_##f) f;
+	CURL_FUNCTIONS(X)
+#undef X
+	struct err failure; /* why there are none */
+} curl;
+
 struct base_http {
 	CURLM *multi;
 	CURL *easy;
@@ -39,20 +76,38 @@ struct transfer {
 	bool canceled;
 };
 
-static void curl_init_once(void)
+/* The library stays open for good. */
+static void curl_load(void)
 {
-	(void)curl_global_init(CURL_GLOBAL_DEFAULT);
+	void *library = dlopen("libcurl.so.4", RTLD_LAZY | RTLD_LOCAL);
+
+	if (!library) {
+		(void)err_set(&curl.failure, -ELIBACC, "HTTP client: %s", dlerror());
+		return;
+	}
+#define X(f)                                                                                    \
+	*(void **)&curl.f = dlsym(library, "curl_" #f);                                         \
+	if (!curl.f) {                                                                          \
+		(void)err_set(&curl.failure, -ELIBACC, "HTTP client: libcurl has no curl_" #f); \
+		return;                                                                         \
+	}
+	CURL_FUNCTIONS(X)
+#undef X
+	(void)curl.global_init(CURL_GLOBAL_DEFAULT);
 }
 
 int base_http_new(struct base_http **ret_http, struct err *err)
 {
 	static pthread_once_t once = PTHREAD_ONCE_INIT;
-	struct base_http *http = calloc(1, sizeof(*http));
+	struct base_http *http;
 
-	(void)pthread_once(&once, curl_init_once);
+	(void)pthread_once(&once, curl_load);
+	if (curl.failure.code)
+		return err_set(err, curl.failure.code, "%s", curl.failure.msg);
+	http = calloc(1, sizeof(*http));
 	if (http) {
-		http->multi = curl_multi_init();
-		http->easy = curl_easy_init();
+		http->multi = curl.multi_init();
+		http->easy = curl.easy_init();
 	}
 	if (!http || !http->multi || !http->easy) {
 		base_http_free(http);
@@ -67,9 +122,9 @@ void base_http_free(struct base_http *http)
 	if (!http)
 		return;
 	if (http->easy)
-		curl_easy_cleanup(http->easy);
+		curl.easy_cleanup(http->easy);
 	if (http->multi)
-		(void)curl_multi_cleanup(http->multi);
+		(void)curl.multi_cleanup(http->multi);
 	free(http);
 }
 
@@ -90,7 +145,7 @@ static size_t on_data(char *data, size_t size, size_t n, void *arg)
 	long status = 0;
 
 	t->n_bytes += len;
-	(void)curl_easy_getinfo(t->easy, CURLINFO_RESPONSE_CODE, &status);
+	(void)curl.easy_getinfo(t->easy, CURLINFO_RESPONSE_CODE, &status);
 	if (t->req->on_body && status >= 200 && status < 300) {
 		if (t->req->on_body(t->req->on_body_arg, data, len) != 0) {
 			t->canceled = true;
@@ -104,33 +159,33 @@ static size_t on_data(char *data, size_t size, size_t n, void *arg)
 /* Whether the request goes over loopback or a unix socket, where a proxy of the environment has no business. */
 static bool is_local(const struct base_http_request *req)
 {
-	CURLU *u = curl_url();
+	CURLU *u = curl.url();
 	char *host = NULL;
 	struct in_addr v4;
 	bool local = req->unix_socket != NULL;
 
-	if (u && curl_url_set(u, CURLUPART_URL, req->url, 0) == CURLUE_OK &&
-	    curl_url_get(u, CURLUPART_HOST, &host, 0) == CURLUE_OK) {
+	if (u && curl.url_set(u, CURLUPART_URL, req->url, 0) == CURLUE_OK &&
+	    curl.url_get(u, CURLUPART_HOST, &host, 0) == CURLUE_OK) {
 		if (inet_pton(AF_INET, host, &v4) == 1)
 			local = local || ntohl(v4.s_addr) >> 24 == 127;
 		else
 			local = local || strcasecmp(host, "localhost") == 0 || strcmp(host, "[::1]") == 0;
 	}
-	curl_free(host);
-	curl_url_cleanup(u);
+	curl.free(host);
+	curl.url_cleanup(u);
 	return local;
 }
 
 static int make_headers(const struct base_http_request *req, struct curl_slist **ret_list)
 {
 	/* No "Expect: 100-continue": it costs a round trip before every larger body. */
-	struct curl_slist *list = curl_slist_append(NULL, "Expect:");
+	struct curl_slist *list = curl.slist_append(NULL, "Expect:");
 
 	for (const char *const *h = req->headers; list && h && *h; h++) {
-		struct curl_slist *longer = curl_slist_append(list, *h);
+		struct curl_slist *longer = curl.slist_append(list, *h);
 
 		if (!longer)
-			curl_slist_free_all(list);
+			curl.slist_free_all(list);
 		list = longer;
 	}
 	*ret_list = list;
@@ -142,14 +197,14 @@ static void set_method(CURL *easy, const struct base_http_request *req)
 	bool is_get = strcmp(req->method, "GET") == 0;
 
 	if (strcmp(req->method, "HEAD") == 0) {
-		(void)curl_easy_setopt(easy, CURLOPT_NOBODY, 1L);
+		(void)curl.easy_setopt(easy, CURLOPT_NOBODY, 1L);
 	} else if (req->body || strcmp(req->method, "POST") == 0) {
-		(void)curl_easy_setopt(easy, CURLOPT_POST, 1L);
-		(void)curl_easy_setopt(easy, CURLOPT_POSTFIELDS, req->body ? req->body : "");
-		(void)curl_easy_setopt(easy, CURLOPT_POSTFIELDSIZE_LARGE, (curl_off_t)(req->body ? req->body_len : 0));
+		(void)curl.easy_setopt(easy, CURLOPT_POST, 1L);
+		(void)curl.easy_setopt(easy, CURLOPT_POSTFIELDS, req->body ? req->body : "");
+		(void)curl.easy_setopt(easy, CURLOPT_POSTFIELDSIZE_LARGE, (curl_off_t)(req->body ? req->body_len : 0));
 	}
 	if (!is_get || req->body)
-		(void)curl_easy_setopt(easy, CURLOPT_CUSTOMREQUEST, req->method);
+		(void)curl.easy_setopt(easy, CURLOPT_CUSTOMREQUEST, req->method);
 }
 
 static int set_up(struct transfer *t, const struct curl_slist *headers, struct err *err)
@@ -158,21 +213,21 @@ static int set_up(struct transfer *t, const struct curl_slist *headers, struct e
 	CURL *easy = t->easy;
 	uint32_t connect_ms = req->connect_timeout_ms ? req->connect_timeout_ms : DEFAULT_CONNECT_TIMEOUT_MS;
 
-	curl_easy_reset(easy); /* options only: connections stay */
-	if (curl_easy_setopt(easy, CURLOPT_URL, req->url) != CURLE_OK ||
-	    curl_easy_setopt(easy, CURLOPT_HTTPHEADER, headers) != CURLE_OK ||
-	    (req->unix_socket && curl_easy_setopt(easy, CURLOPT_UNIX_SOCKET_PATH, req->unix_socket) != CURLE_OK) ||
-	    (is_local(req) && curl_easy_setopt(easy, CURLOPT_PROXY, "") != CURLE_OK) ||
-	    curl_easy_setopt(easy, CURLOPT_PROTOCOLS_STR, "http,https") != CURLE_OK)
+	curl.easy_reset(easy); /* options only: connections stay */
+	if (curl.easy_setopt(easy, CURLOPT_URL, req->url) != CURLE_OK ||
+	    curl.easy_setopt(easy, CURLOPT_HTTPHEADER, headers) != CURLE_OK ||
+	    (req->unix_socket && curl.easy_setopt(easy, CURLOPT_UNIX_SOCKET_PATH, req->unix_socket) != CURLE_OK) ||
+	    (is_local(req) && curl.easy_setopt(easy, CURLOPT_PROXY, "") != CURLE_OK) ||
+	    curl.easy_setopt(easy, CURLOPT_PROTOCOLS_STR, "http,https") != CURLE_OK)
 		return err_set(err, -ENOMEM, "%s: cannot set up the request", req->url);
 	set_method(easy, req);
-	(void)curl_easy_setopt(easy, CURLOPT_NOSIGNAL, 1L);
-	(void)curl_easy_setopt(easy, CURLOPT_CONNECTTIMEOUT_MS, (long)connect_ms);
-	(void)curl_easy_setopt(easy, CURLOPT_ERRORBUFFER, t->error);
-	(void)curl_easy_setopt(easy, CURLOPT_HEADERFUNCTION, on_header);
-	(void)curl_easy_setopt(easy, CURLOPT_HEADERDATA, t);
-	(void)curl_easy_setopt(easy, CURLOPT_WRITEFUNCTION, on_data);
-	(void)curl_easy_setopt(easy, CURLOPT_WRITEDATA, t);
+	(void)curl.easy_setopt(easy, CURLOPT_NOSIGNAL, 1L);
+	(void)curl.easy_setopt(easy, CURLOPT_CONNECTTIMEOUT_MS, (long)connect_ms);
+	(void)curl.easy_setopt(easy, CURLOPT_ERRORBUFFER, t->error);
+	(void)curl.easy_setopt(easy, CURLOPT_HEADERFUNCTION, on_header);
+	(void)curl.easy_setopt(easy, CURLOPT_HEADERDATA, t);
+	(void)curl.easy_setopt(easy, CURLOPT_WRITEFUNCTION, on_data);
+	(void)curl.easy_setopt(easy, CURLOPT_WRITEDATA, t);
 	return 0;
 }
 
@@ -188,7 +243,7 @@ static uint64_t bytes_moved(const struct transfer *t)
 {
 	curl_off_t sent = 0;
 
-	(void)curl_easy_getinfo(t->easy, CURLINFO_SIZE_UPLOAD_T, &sent);
+	(void)curl.easy_getinfo(t->easy, CURLINFO_SIZE_UPLOAD_T, &sent);
 	return t->n_bytes + (uint64_t)sent;
 }
 
@@ -202,9 +257,9 @@ static int drive(struct base_http *http, struct transfer *t, CURLcode *ret_resul
 		int running = 0, n_left = 0, poll_ms = t->req->is_canceled ? CANCEL_POLL_MS : MAX_POLL_MS;
 		CURLMsg *msg;
 
-		if (curl_multi_perform(http->multi, &running) != CURLM_OK)
+		if (curl.multi_perform(http->multi, &running) != CURLM_OK)
 			return -ENOMEM;
-		while ((msg = curl_multi_info_read(http->multi, &n_left))) {
+		while ((msg = curl.multi_info_read(http->multi, &n_left))) {
 			if (msg->msg == CURLMSG_DONE) {
 				*ret_result = msg->data.result;
 				return 1;
@@ -227,7 +282,7 @@ static int drive(struct base_http *http, struct transfer *t, CURLcode *ret_resul
 			if (left < poll_ms)
 				poll_ms = (int)left;
 		}
-		if (curl_multi_poll(http->multi, NULL, 0, poll_ms, NULL) != CURLM_OK)
+		if (curl.multi_poll(http->multi, NULL, 0, poll_ms, NULL) != CURLM_OK)
 			return -ENOMEM;
 	}
 }
@@ -236,7 +291,7 @@ static int connect_errno(CURL *easy)
 {
 	long os_errno = 0;
 
-	(void)curl_easy_getinfo(easy, CURLINFO_OS_ERRNO, &os_errno);
+	(void)curl.easy_getinfo(easy, CURLINFO_OS_ERRNO, &os_errno);
 	/* A unix socket that is not there is a server that is not there. */
 	return os_errno == 0 || os_errno == ECONNREFUSED || os_errno == ENOENT ? -ECONNREFUSED
 	       : os_errno == ETIMEDOUT                                         ? -ETIMEDOUT
@@ -247,7 +302,7 @@ static int connect_errno(CURL *easy)
 static int verdict(const struct transfer *t, CURLcode result, struct err *err)
 {
 	const struct base_http_request *req = t->req;
-	const char *words = t->error[0] ? t->error : curl_easy_strerror(result);
+	const char *words = t->error[0] ? t->error : curl.easy_strerror(result);
 	int r = -EIO;
 
 	if (result == CURLE_OK)
@@ -284,7 +339,7 @@ int base_http_request(struct base_http *http, const struct base_http_request *re
 	if (r < 0)
 		return err_set(err, r, "%s: out of memory", req->url);
 	r = set_up(&t, headers, err);
-	if (r == 0 && curl_multi_add_handle(http->multi, http->easy) != CURLM_OK)
+	if (r == 0 && curl.multi_add_handle(http->multi, http->easy) != CURLM_OK)
 		r = err_set(err, -ENOMEM, "%s: out of memory", req->url);
 	if (r == 0) {
 		r = drive(http, &t, &result);
@@ -297,18 +352,18 @@ int base_http_request(struct base_http *http, const struct base_http_request *re
 			(void)err_set(err, r, "%s %s: out of memory", req->method, req->url);
 		else
 			r = verdict(&t, result, err);
-		(void)curl_multi_remove_handle(http->multi, http->easy);
+		(void)curl.multi_remove_handle(http->multi, http->easy);
 	}
 	if (r == 0) {
 		*resp = (struct base_http_response){ .body = t.body };
-		(void)curl_easy_getinfo(http->easy, CURLINFO_RESPONSE_CODE, &resp->status);
-		(void)curl_easy_getinfo(http->easy, CURLINFO_CONTENT_TYPE, &type);
+		(void)curl.easy_getinfo(http->easy, CURLINFO_RESPONSE_CODE, &resp->status);
+		(void)curl.easy_getinfo(http->easy, CURLINFO_CONTENT_TYPE, &type);
 		(void)snprintf(resp->content_type, sizeof(resp->content_type), "%s", type ? type : "");
 	} else {
 		base_buf_done(&t.body);
 	}
-	(void)curl_easy_setopt(http->easy, CURLOPT_ERRORBUFFER, NULL);
-	curl_easy_reset(http->easy); /* nothing of this request is pointed to any more */
-	curl_slist_free_all(headers);
+	(void)curl.easy_setopt(http->easy, CURLOPT_ERRORBUFFER, NULL);
+	curl.easy_reset(http->easy); /* nothing of this request is pointed to any more */
+	curl.slist_free_all(headers);
 	return r;
 }

@@ -5,8 +5,10 @@
 
 #include <assert.h>
 #include <errno.h>
+#include <fcntl.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "options_internal.h"
 
@@ -214,12 +216,23 @@ static int program_option(const struct opt_program *prog, const char *arg)
 	return 0;
 }
 
+/* A standard stream that the caller has closed would become the next file that is opened, and results would be written
+ * into it. Reading finds the end, writing fails as it should. */
+static void hold_standard_streams(void)
+{
+	for (int fd = STDIN_FILENO; fd <= STDERR_FILENO; fd++) {
+		if (fcntl(fd, F_GETFD) < 0)
+			(void)!open("/dev/null", O_RDONLY);
+	}
+}
+
 int opt_main(const struct opt_program *prog, int argc, char **argv)
 {
 	const struct opt_command *cmd = prog->commands->name ? NULL : prog->commands;
 	struct err err = { 0 };
 	int code;
 
+	hold_standard_streams();
 	if (argc > 1) {
 		code = program_option(prog, argv[1]);
 		if (code >= 0)

@@ -1,5 +1,6 @@
 /* Completion scripts for bash and zsh, and the plain list of names for the man-page check, from the same tables.
- * Values complete by what the table knows: choices by name, FILE, DIR and PATH metavars by file name. */
+ * Values complete by what the table knows: choices by name, FILE, DIR and PATH metavars by file name; the first
+ * argument by the words of the synopsis. */
 #include "options_internal.h"
 
 #include <errno.h>
@@ -46,9 +47,9 @@ static void bash_value_cases(FILE *out, const struct opt *opts)
 			choices_with(out, o->choices, " ");
 			(void)fputs("' -- \"$cur\"))", out);
 		} else if (takes_dir(o)) {
-			(void)fputs("compopt -o filenames; COMPREPLY=($(compgen -d -- \"$cur\"))", out);
+			(void)fputs("compopt -o filenames; mapfile -t COMPREPLY < <(compgen -d -- \"$cur\")", out);
 		} else if (takes_file(o)) {
-			(void)fputs("compopt -o filenames; COMPREPLY=($(compgen -f -- \"$cur\"))", out);
+			(void)fputs("compopt -o filenames; mapfile -t COMPREPLY < <(compgen -f -- \"$cur\")", out);
 		} else {
 			(void)fputs(":", out);
 		}
@@ -63,9 +64,91 @@ static void bash_option_words(FILE *out, const struct opt *opts)
 		(void)fprintf(out, " --%s", o->name);
 }
 
+/* What the first argument may be, by the synopsis: the words in small letters between bars, as in
+ * "[OPTION]... add WHAT... | list" or "[OPTION]... [host|users]...". Steps like base_option_next_choice(). */
+static int next_word(const char *synopsis, const char **pos, const char **ret_word, size_t *ret_len)
+{
+	static const char options[] = "[OPTION]...";
+	const char *p = *pos;
+
+	if (!p) {
+		p = synopsis;
+		if (strncmp(p, options, sizeof(options) - 1) == 0)
+			p += sizeof(options) - 1;
+		/* One alternative is none: a program's single argument is what the person says. */
+		if (!strchr(p, '|'))
+			return 0;
+	}
+	while (*p) {
+		size_t len;
+
+		p += strspn(p, " |[]");
+		len = strspn(p, "abcdefghijklmnopqrstuvwxyz-");
+		*ret_word = p;
+		*ret_len = len;
+		p += strcspn(p, "|");
+		*pos = p;
+		if (len)
+			return 1;
+	}
+	*pos = p;
+	return 0;
+}
+
+static bool has_words(const struct opt_command *c)
+{
+	const char *pos = NULL, *word;
+	size_t len;
+
+	return next_word(c->synopsis, &pos, &word, &len) != 0;
+}
+
+/* "[a|b]...": any number of them. */
+static bool words_repeat(const struct opt_command *c)
+{
+	size_t len = strlen(c->synopsis);
+
+	return len >= 4 && strcmp(c->synopsis + len - 4, "]...") == 0;
+}
+
+static void words_with(FILE *out, const char *synopsis, const char *separator)
+{
+	const char *pos = NULL, *word, *between = "";
+	size_t len;
+
+	for (; next_word(synopsis, &pos, &word, &len); between = separator)
+		(void)fprintf(out, "%s%.*s", between, (int)len, word);
+}
+
+static const struct opt_command *default_command(const struct opt_program *prog)
+{
+	for (const struct opt_command *c = prog->commands; !base_option_is_last_command(c); c++) {
+		if (c->name && prog->default_command && strcmp(c->name, prog->default_command) == 0)
+			return c;
+	}
+	return NULL;
+}
+
+/* The body of one case. first: the place of the command's first argument. */
+static void bash_command(FILE *out, const struct opt_command *c, const char *first)
+{
+	(void)fputs("\t\tcase $prev in\n", out);
+	bash_value_cases(out, c->opts);
+	(void)fputs("\t\tesac\n\t\tif [[ $cur == -* ]]; then COMPREPLY=($(compgen -W '", out);
+	bash_option_words(out, c->opts);
+	(void)fputs("' -- \"$cur\")); return; fi\n", out);
+	if (has_words(c)) {
+		(void)fprintf(out, "\t\tif ((COMP_CWORD %s %s)); then COMPREPLY=($(compgen -W '",
+		              words_repeat(c) ? ">=" : "==", first);
+		words_with(out, c->synopsis, " ");
+		(void)fputs("' -- \"$cur\")); return; fi\n", out);
+	}
+	(void)fputs("\t\t;;\n", out);
+}
+
 static void bash_completion(const struct opt_program *prog, FILE *out)
 {
-	const struct opt_command *c;
+	const struct opt_command *c, *otherwise = default_command(prog);
 
 	(void)fprintf(out, "# bash completion for %s, made by '%s --completion=bash'\n_", prog->name, prog->name);
 	function_name(out, prog->name);
@@ -78,20 +161,25 @@ static void bash_completion(const struct opt_program *prog, FILE *out)
 	            "\tfi\n",
 	            out);
 	if (prog->commands->name) {
-		(void)fputs("\tif ((COMP_CWORD == 1)); then\n\t\tCOMPREPLY=($(compgen -W '--help --version", out);
+		(void)fputs("\tif ((COMP_CWORD == 1)); then\n\t\tCOMPREPLY=($(compgen -W '", out);
+		bash_option_words(out, otherwise ? otherwise->opts : NULL);
 		for (c = prog->commands; !base_option_is_last_command(c); c++)
 			(void)fprintf(out, " %s", c->name);
 		(void)fputs("' -- \"$cur\"))\n\t\treturn\n\tfi\n", out);
 	}
 	(void)fputs("\tcase $cmd in\n", out);
 	for (c = prog->commands; !base_option_is_last_command(c); c++) {
-		(void)fprintf(out, "\t%s)\n\t\tcase $prev in\n", c->name ? c->name : "*");
-		bash_value_cases(out, c->opts);
-		(void)fputs("\t\tesac\n\t\tif [[ $cur == -* ]]; then COMPREPLY=($(compgen -W '", out);
-		bash_option_words(out, c->opts);
-		(void)fputs("' -- \"$cur\")); return; fi ;;\n", out);
+		(void)fprintf(out, "\t%s)\n", c->name ? c->name : "*");
+		bash_command(out, c, c->name ? "2" : "1");
 	}
-	(void)fputs("\tesac\n\tcompopt -o filenames; COMPREPLY=($(compgen -f -- \"$cur\"))\n}\ncomplete -F _", out);
+	if (otherwise) {
+		(void)fputs("\t*)\n", out);
+		bash_command(out, otherwise, "1");
+	}
+	/* One line for one file: names may hold blanks. */
+	(void)fputs("\tesac\n\tcompopt -o filenames\n\tmapfile -t COMPREPLY < <(compgen -f -- \"$cur\")\n}\n"
+	            "complete -F _",
+	            out);
 	function_name(out, prog->name);
 	(void)fprintf(out, " %s\n", prog->name);
 }
@@ -139,40 +227,56 @@ static void zsh_option(FILE *out, const struct opt *o)
 	}
 }
 
-static void zsh_arguments(FILE *out, const struct opt *opts)
+static void zsh_arguments(FILE *out, const struct opt_command *c)
 {
 	(void)fputs("_arguments '--help[show help]' '--version[show the version]'", out);
-	for (const struct opt *o = opts; o && o->name; o++)
+	for (const struct opt *o = c->opts; o && o->name; o++)
 		zsh_option(out, o);
-	(void)fputs(" \\\n\t\t\t'*:argument:_files'\n", out);
+	if (has_words(c)) {
+		(void)fprintf(out, " \\\n\t\t\t'%s:argument:(", words_repeat(c) ? "*" : "1");
+		words_with(out, c->synopsis, " ");
+		(void)fputs(")'", out);
+	}
+	(void)fputs(has_words(c) && words_repeat(c) ? "\n" : " \\\n\t\t\t'*:argument:_files'\n", out);
+}
+
+/* The first word is a command, or all of it belongs to the default one. */
+static void zsh_commands(FILE *out, const struct opt_program *prog)
+{
+	const struct opt_command *c, *otherwise = default_command(prog);
+
+	(void)fputs("\tlocal -a commands=(", out);
+	for (c = prog->commands; !base_option_is_last_command(c); c++) {
+		(void)fprintf(out, "\n\t\t'%s:", c->name);
+		zsh_text(out, c->summary);
+		(void)fputc('\'', out);
+	}
+	(void)fputs(")\n\tif ((CURRENT == 2)) && [[ $PREFIX != -* ]]; then _describe command commands; return; fi\n"
+	            "\tcase $words[2] in\n",
+	            out);
+	for (c = prog->commands; !base_option_is_last_command(c); c++) {
+		(void)fprintf(out, "\t%s)\n\t\tshift words; ((CURRENT--))\n\t\t", c->name);
+		zsh_arguments(out, c);
+		(void)fputs("\t\t;;\n", out);
+	}
+	(void)fputs("\t*)\n\t\t", out);
+	if (otherwise)
+		zsh_arguments(out, otherwise);
+	else
+		(void)fputs("_arguments '--help[show help]' '--version[show the version]'\n", out);
+	(void)fputs("\t\t;;\n\tesac\n", out);
 }
 
 static void zsh_completion(const struct opt_program *prog, FILE *out)
 {
-	const struct opt_command *c;
-
 	(void)fprintf(out, "#compdef %s\n# made by '%s --completion=zsh'\n_", prog->name, prog->name);
 	function_name(out, prog->name);
 	(void)fputs("()\n{\n", out);
-	if (!prog->commands->name) {
-		(void)fputs("\t", out);
-		zsh_arguments(out, prog->commands->opts);
+	if (prog->commands->name) {
+		zsh_commands(out, prog);
 	} else {
-		(void)fputs("\tlocal -a commands=(", out);
-		for (c = prog->commands; !base_option_is_last_command(c); c++) {
-			(void)fprintf(out, "\n\t\t'%s:", c->name);
-			zsh_text(out, c->summary);
-			(void)fputc('\'', out);
-		}
-		(void)fputs(")\n\tif ((CURRENT == 2)); then _describe command commands; return; fi\n"
-		            "\tlocal cmd=$words[2]\n\tshift words; ((CURRENT--))\n\tcase $cmd in\n",
-		            out);
-		for (c = prog->commands; !base_option_is_last_command(c); c++) {
-			(void)fprintf(out, "\t%s)\n\t\t", c->name);
-			zsh_arguments(out, c->opts);
-			(void)fputs("\t\t;;\n", out);
-		}
-		(void)fputs("\tesac\n", out);
+		(void)fputs("\t", out);
+		zsh_arguments(out, prog->commands);
 	}
 	/* Autoloaded from $fpath the file is the function's body; sourced, it registers itself. */
 	(void)fputs("}\nif [[ $funcstack[1] = _", out);

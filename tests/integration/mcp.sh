@@ -67,6 +67,28 @@ done
 [ -e "$work/port-sse.deleted" ] || fail "the HTTP session was not ended"
 [ "$("$ocai" mcp call stdio env)" = "value -" ] || fail "the environment did not reach the server"
 
+# The assistant's own loop: a server's tools join its table, and are called unasked where mcp.conf allows it.
+if command -v python3 >/dev/null; then
+	cp "$work/config/ocai/mcp.conf" "$work/mcp.all"
+	sed -n '/^\[stdio\]/,/^env/p' "$work/mcp.all" >"$work/config/ocai/mcp.conf"
+	echo 'allow = echo' >>"$work/config/ocai/mcp.conf"
+	sed -n '/^\[sse\]/,/^url/p' "$work/mcp.all" >>"$work/config/ocai/mcp.conf"
+	echo 'allow = *' >>"$work/config/ocai/mcp.conf"
+	printf '%s\n' '{"call": [["mcp_stdio_echo", {"a": "中文"}], ["mcp_stdio_env", {}], ["mcp_sse_echo", {"b": 2}], ["mcp_sse_fail", {}]]}' \
+		'{"say": "called"}' >"$work/script"
+	python3 "$top/tests/integration/fake-openai/server.py" 127.0.0.1 "$work/script" "$work/log" "$work/port-openai" &
+	server="$server $!"
+	for _ in $(seq 100); do [ -s "$work/port-openai" ] && break; sleep 0.1; done
+	out=$(timeout 60 "$ocai" --no-history --url "http://127.0.0.1:$(cat "$work/port-openai")" "hello" 2>"$work/err" </dev/null) ||
+		fail "the loop: $(cat "$work/err")"
+	[ "$out" = called ] || fail "the loop: $out"
+	grep -q '\[1\] mcp_stdio_echo .* bytes' "$work/err" || fail "the step: $(cat "$work/err")"
+	grep -q '\[2\] mcp_stdio_env .*nobody can b' "$work/err" || fail "an MCP tool ran unasked: $(cat "$work/err")"
+	grep -q '\[3\] mcp_sse_echo .* bytes' "$work/err" || fail "the step over HTTP: $(cat "$work/err")"
+	grep -q '"role": "tool".*{\\"a\\":\\"中文\\"}' "$work/log" || fail "the result did not reach the model: $(tail -n1 "$work/log")"
+	cp "$work/mcp.all" "$work/config/ocai/mcp.conf"
+fi
+
 "$ocai" mcp call silent x 2>"$work/err" &
 pid=$!
 sleep 0.5

@@ -8,10 +8,12 @@
  * refused is in the audit log before and after nobody else has a say. */
 #include "flow/flow.h"
 
+#include <ctype.h>
 #include <errno.h>
 #include <string.h>
 
 #include "base/cleanup.h"
+#include "kb/kb.h"
 
 enum { MAX_PLACEHOLDERS = 8, MAX_COMMAND = 64 << 10, MAX_FIXES = 5 };
 
@@ -113,6 +115,23 @@ static void audit(struct act *a, bool ran)
 		              err_text(&err));
 }
 
+/* Words that may quote the model's command: nothing in them acts on the terminal. */
+static void put_words(const struct act *a, FILE *to, const char *text)
+{
+	CLEANUP(base_buf_done) struct base_buf clean = BASE_BUF_INIT(4 * MAX_COMMAND);
+
+	(void)ag_term_sanitize(&clean, text, strlen(text), a->io->look.ascii_only);
+	(void)fputs(base_buf_text(&clean), to);
+}
+
+static void put_finding(const struct act *a, const char *before, const struct ag_gate_finding *f)
+{
+	(void)fputs(before, a->io->out);
+	put_words(a, a->io->out, f->word);
+	(void)fputs(": ", a->io->out);
+	put_words(a, a->io->out, f->why);
+}
+
 static const char *class_words(const struct act *a)
 {
 	switch (a->decision->risk->class) {
@@ -134,22 +153,23 @@ static void show_command(const struct act *a)
 	                                                           : AG_TERM_BAD;
 	CLEANUP(base_buf_done) struct base_buf clean = BASE_BUF_INIT(4 * MAX_COMMAND);
 
-	(void)ag_term_sanitize(&clean, base_buf_text(&a->g->command), a->g->command.len, !look->utf8);
+	(void)ag_term_sanitize(&clean, base_buf_text(&a->g->command), a->g->command.len, look->ascii_only);
 	(void)fprintf(a->io->out, "\n    %s", ag_term_sgr(look, AG_TERM_BOLD));
 	for (const char *p = base_buf_text(&clean); *p; p++)
 		(void)fprintf(a->io->out, *p == '\n' ? "%c    " : "%c", *p);
 	(void)fprintf(a->io->out, "%s\n\n  %s%s%s", ag_term_sgr(look, AG_TERM_RESET), ag_term_sgr(look, style),
 	              class_words(a), ag_term_sgr(look, AG_TERM_RESET));
 	for (size_t i = 0; i < a->decision->risk->n_findings && i < 3; i++)
-		(void)fprintf(a->io->out, "%s %s: %s", i ? ";" : " -", a->decision->risk->findings[i].word,
-		              a->decision->risk->findings[i].why);
-	if (a->decision->verdict == AG_GATE_DENY)
-		(void)fprintf(a->io->out, "\n  %s%s: %s%s", ag_term_sgr(look, AG_TERM_BAD),
-		              tr(a, "will not be run", "不会执行"), a->decision->reason,
-		              ag_term_sgr(look, AG_TERM_RESET));
-	(void)fprintf(a->io->out, "\n");
-	if (a->g->note.len)
-		(void)fprintf(a->io->out, "  %s\n", base_buf_text(&a->g->note));
+		put_finding(a, i ? "; " : " - ", &a->decision->risk->findings[i]);
+	if (a->decision->verdict == AG_GATE_DENY) {
+		(void)fprintf(a->io->out, "\n  %s%s: ", ag_term_sgr(look, AG_TERM_BAD),
+		              tr(a, "will not be run", "不会执行"));
+		put_words(a, a->io->out, a->decision->reason);
+		(void)fputs(ag_term_sgr(look, AG_TERM_RESET), a->io->out);
+	}
+	(void)fputs(a->g->note.len ? "\n  " : "", a->io->out);
+	put_words(a, a->io->out, base_buf_text(&a->g->note));
+	(void)fputc('\n', a->io->out);
 	(void)fflush(a->io->out);
 }
 
@@ -160,7 +180,11 @@ static int get_consent(struct act *a, struct err *err)
 	int r = 1;
 
 	if (a->decision->verdict == AG_GATE_DENY) {
-		(void)fprintf(a->io->err, "ocai: %s %s\n", a->decision->reason, a->decision->permit);
+		(void)fputs("ocai: ", a->io->err);
+		put_words(a, a->io->err, a->decision->reason);
+		(void)fputc(' ', a->io->err);
+		put_words(a, a->io->err, a->decision->permit);
+		(void)fputc('\n', a->io->err);
 		r = 0;
 	}
 	if (r > 0 && a->decision->verdict != AG_GATE_RUN)
@@ -183,13 +207,15 @@ static int explain_failure(struct act *a, const struct ag_run_result *result, st
 	CLEANUP(base_buf_done) struct base_buf q = BASE_BUF_INIT(64 << 10);
 	struct ag_settings s = *a->s;
 
+	s.tools_enabled = false;
 	s.no_history = true; /* it belongs to this session, which records the command and its end */
 	s.files.n = 0;
 	(void)base_buf_printf(&q,
 	                      tr(a, "The command `%s` failed with exit code %d. Why? Answer in two sentences.",
 	                         "命令 `%s` 失败,退出码 %d。为什么?用两句话回答。"),
 	                      base_buf_text(&a->g->command), result->exit_code);
-	return ag_answer(&s, ag_assistant_find("chat"), a->io, base_buf_text(&q), base_buf_text(&result->errors), err);
+	return ag_answer(&s, ag_settings_assistant(&s, "chat"), a->io, base_buf_text(&q),
+	                 base_buf_text(&result->errors), err);
 }
 
 /* 1: there is a new command to go on with; 0: enough. */
@@ -212,7 +238,8 @@ static int offer_fix(struct act *a, const struct ag_run_result *result, struct e
 		return 0;
 	r = explain_failure(a, result, err);
 	if (r < 0 && r != -ECANCELED) {
-		(void)fprintf(a->io->err, "ocai: %s\n", err_text(err)); /* a fix may come all the same */
+		if (r != -ENOTSUP) /* the embedded model suggests a fix, and no words about it */
+			(void)fprintf(a->io->err, "ocai: %s\n", err_text(err)); /* a fix may come all the same */
 		memset(err, 0, sizeof(*err));
 	}
 	ag_suggestion_init(&fix);
@@ -271,19 +298,54 @@ static int edit(struct act *a, struct err *err)
 	return r == -ECANCELED ? 0 : r;
 }
 
+/* Without a model that explains: what the manual says that each program is, and what the gate found. */
+static void explain_by_code(const struct act *a)
+{
+	const struct ag_gate_risk *risk = a->decision->risk;
+
+	for (size_t i = 0; i < risk->n_commands; i++) {
+		CLEANUP(base_buf_done) struct base_buf text = BASE_BUF_INIT(4 << 20), clean = BASE_BUF_INIT(8192);
+		const char *name = risk->commands[i].argc ? risk->commands[i].argv[0] : "", *at, *line;
+
+		if (!isalnum((unsigned char)name[0]) || ag_kb_man_text(name, NULL, &text, NULL) < 0)
+			continue;
+		/* "NAME", then "ls - list directory contents" */
+		at = strstr(base_buf_text(&text), "NAME");
+		line = at ? strchr(at, '\n') : NULL;
+		if (!line)
+			continue;
+		line += strspn(line, " \t\n");
+		(void)ag_term_sanitize(&clean, line, strcspn(line, "\n"), a->io->look.ascii_only);
+		(void)fprintf(a->io->out, "  %s\n", base_buf_text(&clean));
+	}
+	for (size_t i = 0; i < risk->n_findings; i++) {
+		put_finding(a, "  ", &risk->findings[i]);
+		(void)fputc('\n', a->io->out);
+	}
+	(void)fprintf(a->io->out, "  %s\n",
+	              tr(a, "(the embedded model does not explain; this is from the manual and the gate)",
+	                 "(内置模型不会解释;以上来自手册和安全检查)"));
+	(void)fflush(a->io->out);
+}
+
 static int explain(struct act *a, struct err *err)
 {
 	CLEANUP(base_buf_done) struct base_buf q = BASE_BUF_INIT(MAX_COMMAND + 256);
 	struct ag_settings s = *a->s;
 	int r;
 
+	s.tools_enabled = false;
 	s.no_history = true;
 	s.files.n = 0;
 	(void)base_buf_printf(&q, tr(a, "Explain this command, part by part: `%s`", "逐部分解释这条命令: `%s`"),
 	                      base_buf_text(&a->g->command));
-	r = ag_answer(&s, ag_assistant_find("chat"), a->io, base_buf_text(&q), NULL, err);
-	if (r < 0) {
-		(void)fprintf(a->io->err, "ocai: %s\n", err_text(err));
+	r = ag_answer(&s, ag_settings_assistant(&s, "chat"), a->io, base_buf_text(&q), NULL, err);
+	if (r == -ENOTSUP) {
+		explain_by_code(a);
+		memset(err, 0, sizeof(*err));
+	} else if (r < 0) {
+		(void)fprintf(a->io->err, r == -ECANCELED ? "%s\n" : "ocai: %s\n",
+		              r == -ECANCELED ? tr(a, "(stopped)", "(已停止)") : err_text(err));
 		memset(err, 0, sizeof(*err));
 	}
 	return 0;
@@ -347,40 +409,11 @@ static int loop(struct act *a, struct err *err)
 	}
 }
 
-/* ---- Rules ---------------------------------------------------------------------------------------------------------
- */
-
-static int read_rules(struct ag_gate_rules **ret_rules, struct err *err)
-{
-	const char *xdg = getenv("XDG_CONFIG_HOME"), *home = getenv("HOME");
-	CLEANUP(base_buf_done) struct base_buf user = BASE_BUF_INIT(8192);
-	struct ag_gate_rules *rules = NULL;
-	int r = ag_gate_rules_new(&rules);
-
-	if (r < 0)
-		return err_set(err, r, "out of memory");
-	if (xdg && *xdg)
-		(void)base_buf_printf(&user, "%s/ocai/gate.rules", xdg);
-	else if (home && *home)
-		(void)base_buf_printf(&user, "%s/.config/ocai/gate.rules", home);
-	r = ag_gate_rules_read(rules, "/usr/lib/ocai/gate.rules", err);
-	if (r == 0)
-		r = ag_gate_rules_read(rules, "/etc/ocai/gate.rules", err);
-	if (r == 0 && user.len)
-		r = ag_gate_rules_read(rules, base_buf_text(&user), err);
-	if (r < 0) {
-		ag_gate_rules_free(rules);
-		return r;
-	}
-	*ret_rules = rules;
-	return 0;
-}
-
 int ag_act(const struct ag_settings *s, const struct ag_io *io, const char *question, struct ag_suggestion *g,
            struct ag_record *record, struct err *err)
 {
 	struct act a = { .s = s, .io = io, .question = question, .g = g, .record = record };
-	int r = read_rules(&a.rules, err);
+	int r = ag_gate_rules_load(&a.rules, err);
 
 	/* Rules that cannot be read may forbid this very command: nothing runs. */
 	if (r == 0)

@@ -16,10 +16,12 @@ struct chat {
 	const struct ag_io *io;
 	const struct ag_assistant *assistant;
 	struct ag_link link;
+	struct ag_toolbox *box; /* while linked */
 	bool is_linked;
 	json_t *messages; /* without the system prompt, which depends on the model */
 	struct ag_record record;
 	struct base_buf attached; /* goes with the next question */
+	struct base_buf named;    /* what was attached, by name: tools may read it */
 	struct base_buf model;    /* chosen by /model */
 	char **lines;             /* questions, for the arrow keys */
 	size_t n_lines;
@@ -36,7 +38,24 @@ static void say_error(const struct chat *c, const struct err *err)
 	(void)fprintf(c->io->err, "ocai: %s\n", err_text(err));
 }
 
+static void say_failure(const struct chat *c, int r, const struct err *err)
+{
+	if (r == -ECANCELED)
+		(void)fprintf(c->io->err, "%s\n", tr(c, "(stopped)", "(已停止)"));
+	else
+		say_error(c, err);
+}
+
 /* ---- Model ------------------------------------------------------------------------------------------------------- */
+
+static void link_down(struct chat *c)
+{
+	ag_toolbox_free(c->box);
+	c->box = NULL;
+	if (c->is_linked)
+		ag_link_close(&c->link);
+	c->is_linked = false;
+}
 
 static int link_up(struct chat *c, struct err *err)
 {
@@ -48,28 +67,27 @@ static int link_up(struct chat *c, struct err *err)
 	if (r < 0)
 		return r;
 	c->is_linked = true;
+	r = ag_toolbox_new(&c->link, c->io, c->link.context_tokens / 8, &c->box, err);
+	if (r < 0) {
+		link_down(c);
+		return r;
+	}
 	if (c->link.host[0] && !c->s.quiet)
 		(void)fprintf(c->io->err, "remote: %s\n", c->link.host);
 	return 0;
 }
 
-static void link_down(struct chat *c)
-{
-	if (c->is_linked)
-		ag_link_close(&c->link);
-	c->is_linked = false;
-}
-
 /* System prompt and conversation, cut to what the model can hold. */
 static json_t *outgoing(struct chat *c, const char *question, uint32_t room)
 {
-	const char *system = ag_assistant_system(c->assistant, base_buf_text(&c->link.model),
-	                                         ag_is_chinese(question) || c->io->chinese);
+	CLEANUP(base_buf_done) struct base_buf system = BASE_BUF_INIT(PROMPT_BYTES);
 	json_t *all = json_array(), *message;
 	size_t i;
 	int n;
 
-	(void)ag_add_message(all, "system", system, strlen(system));
+	ag_system_words(c->assistant, base_buf_text(&c->link.model), ag_is_chinese(question) || c->io->chinese, c->box,
+	                &system);
+	(void)ag_add_message(all, "system", base_buf_text(&system), system.len);
 	json_array_foreach(c->messages, i, message)(void)
 	        json_array_append_new(all, json_deep_copy(message)); /* trimming may cut the last one */
 	n = ag_trim_messages(all, c->link.context_tokens - room);
@@ -92,19 +110,32 @@ static void remember_line(struct chat *c, const char *line)
 	c->n_lines += lines[c->n_lines] != NULL;
 }
 
-static int answer(struct chat *c, const char *question, struct base_buf *text, struct err *err)
+/* Before it is asked: whatever happens then, the question is in the history. */
+static void record_question(struct chat *c, const char *question, const struct base_buf *prompt)
+{
+	if (c->record.session == 0)
+		ag_record_begin(&c->record, "chat", c->is_linked ? base_buf_text(&c->link.model) : "", question);
+	ag_record_add(&c->record, "user", base_buf_text(prompt), prompt->len);
+}
+
+static int answer(struct chat *c, const char *question, const struct base_buf *prompt, struct base_buf *text,
+                  struct err *err)
 {
 	uint32_t room;
 	json_t *messages;
 	int r = link_up(c, err);
 
+	if (r == 0)
+		r = ag_assistant_check(c->assistant, base_buf_text(&c->link.model),
+		                       c->io->chinese || ag_is_chinese(question), err);
+	record_question(c, question, prompt);
 	if (r < 0)
 		return r;
-	if (c->record.session == 0)
-		ag_record_begin(&c->record, "chat", base_buf_text(&c->link.model), question);
 	room = c->link.context_tokens / 2 < c->s.max_tokens ? c->link.context_tokens / 2 : c->s.max_tokens;
 	messages = outgoing(c, question, room);
-	r = ag_show_stream(&c->link, messages, room, c->io, text, err);
+	ag_toolbox_allow_paths(c->box, question);
+	ag_toolbox_allow_paths(c->box, base_buf_text(&c->named));
+	r = ag_loop(&c->link, c->box, messages, room, c->io, text, NULL, err);
 	json_decref(messages);
 	return r;
 }
@@ -126,9 +157,8 @@ static void turn(struct chat *c, const char *question)
 		return;
 	}
 	ag_term_interrupt_begin();
-	r = answer(c, question, &text, &err);
+	r = answer(c, question, &prompt, &text, &err);
 	ag_term_interrupt_end();
-	ag_record_add(&c->record, "user", base_buf_text(&prompt), prompt.len);
 	if (text.len) {
 		(void)ag_add_message(c->messages, "assistant", text.data, text.len);
 		ag_record_add(&c->record, "assistant", text.data, text.len);
@@ -137,13 +167,11 @@ static void turn(struct chat *c, const char *question)
 	}
 	if (text.len || r == 0)
 		base_buf_reset(&c->attached);
-	if (r == -ECANCELED)
-		(void)fprintf(c->io->err, "%s\n", tr(c, "(stopped)", "(已停止)"));
-	else if (r < 0)
-		say_error(c, &err);
+	if (r < 0)
+		say_failure(c, r, &err);
 	else if (text.len == 0)
 		(void)fprintf(c->io->err, "%s\n", tr(c, "(the model's answer was empty)", "(模型没有回答)"));
-	if (r < 0 && r != -ECANCELED)
+	if (r < 0 && r != -ECANCELED && r != -ENOTSUP)
 		link_down(c); /* the next question connects anew */
 }
 
@@ -170,7 +198,9 @@ static void do_help(struct chat *c, const char *arg)
 
 static void do_model(struct chat *c, const char *arg)
 {
+	CLEANUP(base_buf_done) struct base_buf clean = BASE_BUF_INIT(LINE_BYTES);
 	struct err err = { 0 };
+	int r;
 
 	if (*arg) {
 		link_down(c);
@@ -178,10 +208,16 @@ static void do_model(struct chat *c, const char *arg)
 		(void)base_buf_puts(&c->model, arg);
 		c->s.opt_model = base_buf_text(&c->model);
 	}
-	if (link_up(c, &err) < 0)
-		say_error(c, &err);
-	else
-		(void)fprintf(c->io->out, "%s\n", base_buf_text(&c->link.model));
+	ag_term_interrupt_begin();
+	r = link_up(c, &err);
+	ag_term_interrupt_end();
+	if (r < 0) {
+		say_failure(c, r, &err);
+		return;
+	}
+	/* The name is the server's. */
+	(void)ag_term_sanitize(&clean, base_buf_text(&c->link.model), c->link.model.len, c->io->look.ascii_only);
+	(void)fprintf(c->io->out, "%s\n", base_buf_text(&clean));
 }
 
 static void do_attach(struct chat *c, const char *arg)
@@ -194,9 +230,11 @@ static void do_attach(struct chat *c, const char *arg)
 		(void)fprintf(c->io->err, "ocai: %s\n", tr(c, "/attach needs a file", "/attach 后面要有文件名"));
 	else if (ag_join_prompt("", NULL, &one, &c->attached, &err) < 0)
 		say_error(c, &err);
-	else
+	else {
+		(void)base_buf_printf(&c->named, "%s\n", arg);
 		(void)fprintf(c->io->out, tr(c, "%s goes with the next question\n", "%s 会随下一个问题一起发送\n"),
 		              arg);
+	}
 }
 
 static void do_save(struct chat *c, const char *arg)
@@ -262,9 +300,21 @@ static void slash(struct chat *c, const char *line)
 /* ---- The loop
  * --------------------------------------------------------------------------------------------------------- */
 
+/* A question that found no answer is no part of the conversation: the next one takes its place. */
+static void drop_unanswered(json_t *messages)
+{
+	size_t n = json_array_size(messages);
+	const char *role = n ? json_string_value(json_object_get(json_array_get(messages, n - 1), "role")) : NULL;
+
+	if (role && strcmp(role, "user") == 0)
+		(void)json_array_remove(messages, n - 1);
+}
+
 static int resume_message(void *arg, const struct ag_history_message *m)
 {
-	if (strcmp(m->role, "user") != 0 && strcmp(m->role, "assistant") != 0)
+	if (strcmp(m->role, "user") == 0)
+		drop_unanswered(arg);
+	else if (strcmp(m->role, "assistant") != 0)
 		return 0;
 	return ag_add_message(arg, m->role, m->text, strlen(m->text));
 }
@@ -289,6 +339,7 @@ static int resume(struct chat *c, struct err *err)
 	r = ag_history_show(c->record.history, id, resume_message, c->messages, err);
 	if (r < 0)
 		return r;
+	drop_unanswered(c->messages);
 	c->record.session = id;
 	if (!c->s.quiet)
 		(void)fprintf(c->io->err, tr(c, "(session %lld: %zu messages)\n", "(会话 %lld:%zu 条消息)\n"),
@@ -335,6 +386,7 @@ static void chat_done(struct chat *c)
 	ag_record_close(&c->record);
 	json_decref(c->messages);
 	base_buf_done(&c->attached);
+	base_buf_done(&c->named);
 	base_buf_done(&c->model);
 	for (size_t i = 0; i < c->n_lines; i++)
 		free(c->lines[i]);
@@ -345,9 +397,10 @@ int ag_chat(const struct ag_settings *s, const struct ag_io *io, const char *fir
 {
 	struct chat c = { .s = *s,
 		          .io = io,
-		          .assistant = ag_assistant_find("chat"),
+		          .assistant = ag_settings_assistant(s, "chat"),
 		          .messages = json_array(),
 		          .attached = BASE_BUF_INIT(PROMPT_BYTES),
+		          .named = BASE_BUF_INIT(PROMPT_BYTES),
 		          .model = BASE_BUF_INIT(4096) };
 	int r = 0;
 

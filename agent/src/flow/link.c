@@ -5,11 +5,9 @@
  * everything that goes there. A key is sent only to the address that it was configured with. */
 #include "flow/flow.h"
 
-#include <arpa/inet.h>
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
-#include <strings.h>
 
 #include "base/cleanup.h"
 
@@ -18,34 +16,6 @@ enum { URL_BYTES = 8192, MASKED_BYTES = 4 << 20, DEFAULT_CONTEXT = 4096 };
 static const char *nonempty(const char *s)
 {
 	return s && *s ? s : NULL;
-}
-
-int ag_url_remote_host(const char *url, char *host, size_t size)
-{
-	const char *p = strstr(url, "://"), *end, *at;
-	struct in_addr v4;
-	size_t n;
-
-	host[0] = '\0';
-	if (strncmp(url, "unix:", 5) == 0 || !p)
-		return 0;
-	p += 3;
-	n = strcspn(p, "/?#\\");
-	at = memrchr(p, '@', n); /* what stands before it is a name and a password */
-	if (at) {
-		n -= (size_t)(at + 1 - p);
-		p = at + 1;
-	}
-	end = *p == '[' ? memchr(p, ']', n) : memchr(p, ':', n);
-	if (end)
-		n = (size_t)(end - p) + (*p == '[');
-	(void)snprintf(host, size, "%.*s", (int)(n < size ? n : size - 1), p);
-	if (strcasecmp(host, "localhost") == 0 || strcmp(host, "[::1]") == 0 ||
-	    (inet_pton(AF_INET, host, &v4) == 1 && ntohl(v4.s_addr) >> 24 == 127)) {
-		host[0] = '\0';
-		return 0;
-	}
-	return 1;
 }
 
 static const struct ag_profile *find_profile(const struct ag_settings *s, const char *name)
@@ -64,13 +34,16 @@ static int choose(const struct ag_settings *s, const struct ag_assistant *a, str
 	const struct ag_profile *p;
 
 	if (!name)
-		name = nonempty(s->profile_of[ag_assistant_index(a)]);
+		name = nonempty(a->profile);
+	if (!name && ag_assistant_find(a->name))
+		name = nonempty(s->profile_of[ag_assistant_index(ag_assistant_find(a->name))]);
 	if (!name)
 		name = nonempty(s->profile);
 	*ret = (struct ag_profile){ .url = nonempty(s->url),
 		                    .model = nonempty(s->model),
 		                    .api_key_file = nonempty(s->api_key_file),
 		                    .allow_remote = s->allow_remote,
+		                    .has_tools = true,
 		                    .context_tokens = s->context_tokens };
 	if (name) {
 		p = find_profile(s, name);
@@ -104,6 +77,11 @@ static int open_url(struct ag_link *link, const struct ag_profile *p, struct err
 	return ag_backend_open(p->url, p->api_key_file, s->timeout_s * 1000, &link->backend, err);
 }
 
+static int is_interrupted(void *arg)
+{
+	return ag_term_interrupt_asked();
+}
+
 static int open_engine(struct ag_link *link, struct err *err)
 {
 	const struct ag_settings *s = link->settings;
@@ -111,15 +89,11 @@ static int open_engine(struct ag_link *link, struct err *err)
 	const struct ag_engine_options engine = { .program = nonempty(s->engine),
 		                                  .model = nonempty(s->engine_model),
 		                                  .start_timeout_ms = s->start_timeout_s * 1000,
-		                                  .idle_exit_s = s->idle_exit_s };
+		                                  .idle_exit_s = s->idle_exit_s,
+		                                  .is_canceled = is_interrupted };
 	int r = ag_engine_ensure(&engine, &url, err);
 
 	return r < 0 ? r : ag_backend_open(base_buf_text(&url), NULL, s->timeout_s * 1000, &link->backend, err);
-}
-
-static int is_interrupted(void *arg)
-{
-	return ag_term_interrupt_asked();
 }
 
 static int connect_link(struct ag_link *link, bool *ret_is_engine, struct err *err)
@@ -140,6 +114,7 @@ static int connect_link(struct ag_link *link, bool *ret_is_engine, struct err *e
 		r = base_buf_puts(&link->model, p.model);
 	else
 		r = ag_backend_model(link->backend, &link->model, err);
+	link->no_tools = !p.has_tools || !link->settings->tools_enabled;
 	server_context = ag_backend_context_tokens(link->backend);
 	link->context_tokens = p.context_tokens ? p.context_tokens : server_context ? server_context : DEFAULT_CONTEXT;
 	return r;
@@ -174,25 +149,41 @@ void ag_link_close(struct ag_link *link)
 
 /* ---- Streaming ----------------------------------------------------------------------------------------------- */
 
-/* A copy with secrets masked: the caller's. */
-static json_t *masked_copy(const json_t *messages, struct err *err)
+/* Identifiers, roles and names: masked, they would no longer say what they are. */
+static bool is_plain_key(const char *key)
 {
-	json_t *copy = json_deep_copy(messages), *message;
-	size_t i;
+	static const char *const plain[] = { "role", "type", "id", "tool_call_id", "name" };
 
-	json_array_foreach(copy, i, message)
-	{
-		CLEANUP(base_buf_done) struct base_buf text = BASE_BUF_INIT(MASKED_BYTES);
-		const json_t *content = json_object_get(message, "content");
-
-		if (ag_gate_mask(json_string_value(content), json_string_length(content), &text) < 0 ||
-		    json_object_set_new(message, "content", json_stringn(base_buf_text(&text), text.len)) < 0) {
-			json_decref(copy);
-			(void)err_set(err, -ENOMEM, "the message cannot be masked, so it was not sent");
-			return NULL;
-		}
+	for (size_t i = 0; i < sizeof(plain) / sizeof(*plain); i++) {
+		if (strcmp(key, plain[i]) == 0)
+			return true;
 	}
-	return copy;
+	return false;
+}
+
+/* A copy with the secrets of every string masked, however deep; the caller's, or NULL. */
+static json_t *masked_value(const json_t *value)
+{
+	CLEANUP(base_buf_done) struct base_buf text = BASE_BUF_INIT(MASKED_BYTES);
+	json_t *copy, *one;
+	const char *key;
+	size_t i;
+	int r = 0;
+
+	if (json_is_string(value))
+		return ag_gate_mask(json_string_value(value), json_string_length(value), &text) < 0
+		               ? NULL
+		               : json_stringn(base_buf_text(&text), text.len);
+	if (!json_is_array(value) && !json_is_object(value))
+		return json_deep_copy(value);
+	copy = json_is_array(value) ? json_array() : json_object();
+	json_array_foreach(value, i, one) r |= json_array_append_new(copy, masked_value(one));
+	json_object_foreach((json_t *)value, key, one) r |=
+	        json_object_set_new(copy, key, is_plain_key(key) ? json_incref(one) : masked_value(one));
+	if (r == 0)
+		return copy;
+	json_decref(copy);
+	return NULL;
 }
 
 /* Drops a leading <think>...</think>; what might become one is held back until it is known. */
@@ -253,32 +244,103 @@ static int unthink_text(void *arg, const char *text, size_t len)
 	return r;
 }
 
+struct heard { /* whether anything was said */
+	ag_text_fn on_text;
+	void *arg;
+	bool any;
+};
+
+static int heard_text(void *arg, const char *text, size_t len)
+{
+	struct heard *h = arg;
+
+	h->any = true;
+	return h->on_text(h->arg, text, len);
+}
+
+/* One request; what might have been the beginning of a thought is handed over at its end. */
+static int converse(struct ag_link *link, const struct ag_turn *turn, struct heard *h, json_t **ret_calls,
+                    struct err *err)
+{
+	struct unthink u = { .on_text = heard_text, .arg = h };
+	const struct ag_backend_request q = { .model = base_buf_text(&link->model),
+		                              .messages = turn->messages,
+		                              .tools = link->no_tools ? NULL : turn->tools,
+		                              .no_calls = turn->no_calls,
+		                              .max_tokens = turn->max_tokens };
+	int r = ag_backend_converse(link->backend, &q, unthink_text, &u, ret_calls, err);
+
+	if (u.state == START && u.n_held)
+		(void)heard_text(h, u.held, u.n_held);
+	return r;
+}
+
+/* A refusal (status 4xx or 5xx) whose words are about tools. */
+static bool refuses_tools(int r, const struct err *err)
+{
+	const char *words = err_text(err);
+
+	return r == -EIO && strstr(words, "answered with status") &&
+	       (strcasestr(words, "tool") || strcasestr(words, "function"));
+}
+
+static int converse_stubbornly(struct ag_link *link, const struct ag_turn *turn, struct heard *h, json_t **ret_calls,
+                               struct err *err)
+{
+	struct err words = { 0 };
+	bool is_engine = false;
+	int r = converse(link, turn, h, ret_calls, &words);
+
+	/* Our engine may have ended itself, idle. */
+	if (r == -ECONNREFUSED && link->host[0] == '\0') {
+		ag_backend_close(link->backend);
+		link->backend = NULL;
+		memset(&words, 0, sizeof(words));
+		r = connect_link(link, &is_engine, &words);
+		if (r == 0)
+			r = converse(link, turn, h, ret_calls, &words);
+	}
+	if (turn->tools && !link->no_tools && !h->any && refuses_tools(r, &words)) {
+		link->no_tools = true;
+		memset(&words, 0, sizeof(words));
+		r = converse(link, turn, h, ret_calls, &words);
+	}
+	return r < 0 ? err_set(err, r, "%s", err_text(&words)) : r;
+}
+
+int ag_link_converse(struct ag_link *link, const struct ag_turn *turn, ag_text_fn on_text, void *arg,
+                     json_t **ret_calls, struct err *err)
+{
+	struct heard h = { .on_text = on_text, .arg = arg };
+	struct ag_turn sent = *turn;
+	json_t *messages = NULL, *tools = NULL;
+	int r;
+
+	*ret_calls = NULL;
+	if (link->host[0]) {
+		messages = masked_value(turn->messages);
+		tools = turn->tools ? masked_value(turn->tools) : NULL;
+		if (!messages || (turn->tools && !tools)) {
+			json_decref(messages);
+			json_decref(tools);
+			return err_set(err, -ENOMEM, "the message cannot be masked, so it was not sent");
+		}
+		sent.messages = messages;
+		sent.tools = tools;
+	}
+	r = converse_stubbornly(link, &sent, &h, ret_calls, err);
+	json_decref(messages);
+	json_decref(tools);
+	return r;
+}
+
 int ag_link_stream(struct ag_link *link, const json_t *messages, uint32_t max_tokens, ag_text_fn on_text, void *arg,
                    struct err *err)
 {
-	struct unthink u = { .on_text = on_text, .arg = arg };
-	json_t *masked = NULL;
-	int r;
+	const struct ag_turn turn = { .messages = messages, .max_tokens = max_tokens };
+	json_t *calls = NULL;
+	int r = ag_link_converse(link, &turn, on_text, arg, &calls, err);
 
-	if (link->host[0]) {
-		masked = masked_copy(messages, err);
-		if (!masked)
-			return -ENOMEM;
-		messages = masked;
-	}
-	r = ag_backend_stream(link->backend, base_buf_text(&link->model), messages, max_tokens, unthink_text, &u, err);
-	if (r == -ECONNREFUSED && link->host[0] == '\0') {
-		bool is_engine = false;
-
-		ag_backend_close(link->backend);
-		link->backend = NULL;
-		r = connect_link(link, &is_engine, err);
-		if (r == 0)
-			r = ag_backend_stream(link->backend, base_buf_text(&link->model), messages, max_tokens,
-			                      unthink_text, &u, err);
-	}
-	if (u.state == START && u.n_held)
-		(void)on_text(arg, u.held, u.n_held);
-	json_decref(masked);
+	json_decref(calls);
 	return r;
 }

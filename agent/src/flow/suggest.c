@@ -31,10 +31,16 @@ static int gather(void *arg, const char *text, size_t len)
 	return base_buf_append(arg, text, len);
 }
 
-static json_t *build_messages(const struct ag_know *know, const char *model, const char *question, const char *prompt)
+static const struct ag_assistant *assistant_of(const struct ag_settings *s)
+{
+	return s->command_assistant ? s->command_assistant : ag_settings_assistant(s, "cmd");
+}
+
+static json_t *build_messages(const struct ag_settings *s, const struct ag_know *know, const char *model,
+                              const char *question, const char *prompt)
 {
 	CLEANUP(base_buf_done) struct base_buf system = BASE_BUF_INIT(64 << 10);
-	const struct ag_assistant *a = ag_assistant_find("cmd");
+	const struct ag_assistant *a = assistant_of(s);
 	const char *words = ag_assistant_system(a, model, ag_is_chinese(question));
 	json_t *messages = json_array();
 
@@ -58,10 +64,10 @@ struct wanted {
 	const char *command; /* that failed, or NULL */
 };
 
-static json_t *wanted_messages(const struct wanted *w, const char *model)
+static json_t *wanted_messages(const struct ag_settings *s, const struct wanted *w, const char *model)
 {
 	const char *first = w->command ? w->question : w->prompt;
-	json_t *messages = build_messages(w->know, model, w->question, first);
+	json_t *messages = build_messages(s, w->know, model, w->question, first);
 
 	if (messages && w->command &&
 	    (ag_add_message(messages, "assistant", w->command, strlen(w->command)) < 0 ||
@@ -72,20 +78,28 @@ static json_t *wanted_messages(const struct wanted *w, const char *model)
 	return messages;
 }
 
+/* The word that the prompt asks for when there is no command. */
+static bool says_none(const struct base_buf *text)
+{
+	const char *p = base_buf_text(text) + strspn(base_buf_text(text), " \t\r\n`\"*");
+
+	return strncmp(p, "NONE", 4) == 0 && p[4 + strspn(p + 4, " \t\r\n`\"*.")] == '\0';
+}
+
 static int ask_wanted(const struct ag_settings *s, const struct wanted *w, struct ag_suggestion *ret,
                       struct base_buf *command, FILE *remarks, struct err *err)
 {
 	CLEANUP(base_buf_done) struct base_buf text = BASE_BUF_INIT(AG_MAX_ANSWER);
 	struct ag_link link;
 	json_t *messages;
-	int r = ag_link_open(s, ag_assistant_find("cmd"), &link, err);
+	int r = ag_link_open(s, assistant_of(s), &link, err);
 
 	if (r < 0)
 		return r;
 	if (link.host[0] && !s->quiet)
 		(void)fprintf(remarks, "remote: %s\n", link.host);
 	(void)base_buf_puts(&ret->model, base_buf_text(&link.model));
-	messages = wanted_messages(w, base_buf_text(&link.model));
+	messages = wanted_messages(s, w, base_buf_text(&link.model));
 	if (messages) {
 		(void)ag_trim_messages(messages, link.context_tokens > 2 * MAX_COMMAND_TOKENS
 		                                         ? link.context_tokens - MAX_COMMAND_TOKENS
@@ -101,10 +115,10 @@ static int ask_wanted(const struct ag_settings *s, const struct wanted *w, struc
 	if (r == 0 && ag_extract_command(base_buf_text(&text), text.len, command) < 0)
 		r = err_set(err, -ENOMEM, "out of memory");
 	if (r == 0 && command->len == 0)
-		r = text.len ? err_set(err, -ENODATA, "the model's answer holds no command")
-		             : err_set(err, -ENODATA, "the model's answer was empty");
-	if (r == 0 && strcmp(base_buf_text(command), "NONE") == 0)
-		r = err_set(err, -ENODATA, "the model knows no command for this");
+		r = err_set(err, -ENODATA,
+		            text.len == 0      ? "the model's answer was empty"
+		            : says_none(&text) ? "the model knows no command for this"
+		                               : "the model's answer holds no command");
 	return r;
 }
 
@@ -192,7 +206,8 @@ int ag_suggest(const struct ag_settings *s, const char *question, const char *in
 	int r;
 
 	(void)clock_gettime(CLOCK_MONOTONIC, &begin);
-	if (ag_know_open(NULL, &know, NULL) < 0)
+	/* The catalogue is of this system's tasks; an assistant of the configuration may be for others. */
+	if (strcmp(assistant_of(s)->name, "cmd") != 0 || ag_know_open(NULL, &know, NULL) < 0)
 		know = NULL;
 	ag_term_interrupt_begin();
 	if (know)

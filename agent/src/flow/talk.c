@@ -179,7 +179,15 @@ static size_t message_tokens(const json_t *message)
 {
 	const json_t *content = json_object_get(message, "content");
 
-	return TOKENS_PER_MESSAGE + ag_guess_tokens(json_string_value(content), json_string_length(content));
+	size_t n = TOKENS_PER_MESSAGE + ag_guess_tokens(json_string_value(content), json_string_length(content));
+
+	for (size_t i = 0; i < json_array_size(json_object_get(message, "tool_calls")); i++) {
+		const json_t *call = json_array_get(json_object_get(message, "tool_calls"), i);
+		const json_t *args = json_object_get(json_object_get(call, "function"), "arguments");
+
+		n += 2 * TOKENS_PER_MESSAGE + ag_guess_tokens(json_string_value(args), json_string_length(args));
+	}
+	return n;
 }
 
 static size_t all_tokens(const json_t *messages)
@@ -214,33 +222,56 @@ static int cut_message(json_t *message, size_t max_tokens)
 	return json_object_set_new(message, "content", json_stringn(base_buf_text(&text), text.len)) == 0 ? 0 : -ENOMEM;
 }
 
+static bool has_role(const json_t *messages, size_t i, const char *role)
+{
+	const char *r = json_string_value(json_object_get(json_array_get(messages, i), "role"));
+
+	return r && strcmp(r, role) == 0;
+}
+
+/* The last question: what follows it belongs to its answer and stays. */
+static size_t last_question(const json_t *messages)
+{
+	size_t i = json_array_size(messages);
+
+	while (i > 0 && !has_role(messages, i - 1, "user"))
+		i--;
+	return i ? i - 1 : json_array_size(messages) - 1;
+}
+
+/* Cuts message i so that all of them fit, down to what min_tokens hold. */
+static int cut_to_fit(json_t *messages, size_t i, size_t max_tokens, size_t min_tokens)
+{
+	size_t all = all_tokens(messages), own = message_tokens(json_array_get(messages, i));
+	size_t others = all - own + TOKENS_PER_MESSAGE + 8;
+
+	if (all <= max_tokens)
+		return 0;
+	return cut_message(json_array_get(messages, i),
+	                   max_tokens > others + min_tokens ? max_tokens - others : min_tokens);
+}
+
 int ag_trim_messages(json_t *messages, size_t max_tokens)
 {
-	size_t first = 0, n;
-	int n_left_out = 0, r;
+	size_t first = has_role(messages, 0, "system"), question;
+	int n_left_out = 0, r = 0;
 
-	if (json_array_size(messages) &&
-	    strcmp(json_string_value(json_object_get(json_array_get(messages, 0), "role")), "system") == 0)
-		first = 1;
-	while (json_array_size(messages) > first + 1 && all_tokens(messages) > max_tokens) {
-		(void)json_array_remove(messages, first);
-		n_left_out++;
+	if (json_array_size(messages) <= first)
+		return 0;
+	while ((question = last_question(messages)) > first && all_tokens(messages) > max_tokens) {
 		/* A conversation does not begin with an answer. */
-		while (json_array_size(messages) > first + 1 &&
-		       strcmp(json_string_value(json_object_get(json_array_get(messages, first), "role")), "user") !=
-		               0) {
+		do {
 			(void)json_array_remove(messages, first);
 			n_left_out++;
-		}
+			question--;
+		} while (question > first && !has_role(messages, first, "user"));
 	}
-	n = all_tokens(messages);
-	if (n > max_tokens && json_array_size(messages) > first) {
-		json_t *last = json_array_get(messages, json_array_size(messages) - 1);
-		size_t others = n - message_tokens(last) + TOKENS_PER_MESSAGE + 8;
-
-		r = cut_message(last, max_tokens > others + 16 ? max_tokens - others : 16);
-		if (r < 0)
-			return r;
+	/* Then what tools said, the oldest first, and the question itself. */
+	for (size_t i = question + 1; r == 0 && i < json_array_size(messages); i++) {
+		if (has_role(messages, i, "tool"))
+			r = cut_to_fit(messages, i, max_tokens, 64);
 	}
-	return n_left_out;
+	if (r == 0)
+		r = cut_to_fit(messages, question, max_tokens, 16);
+	return r < 0 ? r : n_left_out;
 }

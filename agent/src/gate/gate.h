@@ -1,6 +1,6 @@
 /* The gate: one place that decides for everything that would run.
  *
- *   command line -> shell.c  a tree of commands (what cannot be parsed is UNKNOWN, never "harmless")
+ *   command line -> shell*.c a tree of commands (what cannot be parsed is UNKNOWN, never "harmless")
  *                -> risk.c   read, change or destructive, with the reasons; sees through sudo, bash -c, xargs ...
  *                -> rules.c  allow, ask and deny rules -> RUN, ASK, ASK_TWICE or DENY
  *                -> audit.c  what ran, in an append-only log
@@ -19,7 +19,7 @@
 #include "base/buf.h"
 #include "base/err.h"
 
-/* ---- The shell's tree (shell.c) --------------------------------------------------------------------- */
+/* ---- The shell's tree (shell*.c) -------------------------------------------------------------------- */
 
 enum {
 	AG_GATE_MAX_LINE = 64 * 1024, /* bytes of a command line */
@@ -168,6 +168,8 @@ int ag_gate_rules_add(struct ag_gate_rules *rules, enum ag_gate_rule_kind kind, 
 int ag_gate_rules_parse(struct ag_gate_rules *rules, const char *text, size_t len, const char *where, struct err *err);
 /* The same from a file; a missing one is fine (0). A file that others may write is refused with -EPERM. */
 int ag_gate_rules_read(struct ag_gate_rules *rules, const char *path, struct err *err);
+/* The rules of /usr/lib/ocai, /etc/ocai and the user's configuration, gate.rules in each. */
+int ag_gate_rules_load(struct ag_gate_rules **ret_rules, struct err *err);
 /* Adds one line to the user's rules file (0600, folders made, written whole or not at all). */
 int ag_gate_rules_save(const char *path, enum ag_gate_rule_kind kind, const char *pattern, struct err *err);
 

@@ -1,6 +1,8 @@
 /* Places of the file system: what losing them would mean. Names are judged as text, made absolute by the folder the
  * line stands in (as far as it is known) and cleaned of "//", "." and ".."; links are not followed, because a check
  * now says little about the moment the command runs. */
+#include <limits.h>
+#include <stdio.h>
 #include <string.h>
 
 #include "risk_internal.h"
@@ -176,5 +178,13 @@ bool ag_gate_is_secret_path(const char *path)
 	        "*/var/lib/sss/*|*/etc/NetworkManager/system-connections*|*/etc/wpa_supplicant/*|*/run/secrets/*|"
 	        "*kubernetes.io/serviceaccount/token|*/etc/ipsec.secrets|*/etc/openvpn/*key*|*/etc/wireguard/*|*.kdbx";
 
-	return *path != '-' && !ag_gate_glob("*.pub", path) && ag_gate_glob(patterns, path);
+	char relative[PATH_MAX];
+
+	if (*path == '-' || ag_gate_glob("*.pub", path))
+		return false;
+	if (ag_gate_glob(patterns, path))
+		return true;
+	/* ".ssh/id_rsa" is as secret as "/root/.ssh/id_rsa" */
+	return *path != '/' && snprintf(relative, sizeof(relative), "./%s", path) < (int)sizeof(relative) &&
+	       ag_gate_glob(patterns, relative);
 }

@@ -168,6 +168,32 @@ int ag_gate_rules_read(struct ag_gate_rules *rules, const char *path, struct err
 	return r < 0 ? r : 0;
 }
 
+int ag_gate_rules_load(struct ag_gate_rules **ret_rules, struct err *err)
+{
+	const char *xdg = getenv("XDG_CONFIG_HOME"), *home = getenv("HOME");
+	CLEANUP(base_buf_done) struct base_buf user = BASE_BUF_INIT(8192);
+	struct ag_gate_rules *rules = NULL;
+	int r = ag_gate_rules_new(&rules);
+
+	if (r < 0)
+		return err_set(err, r, "out of memory");
+	if (xdg && *xdg)
+		(void)base_buf_printf(&user, "%s/ocai/gate.rules", xdg);
+	else if (home && *home)
+		(void)base_buf_printf(&user, "%s/.config/ocai/gate.rules", home);
+	r = ag_gate_rules_read(rules, "/usr/lib/ocai/gate.rules", err);
+	if (r == 0)
+		r = ag_gate_rules_read(rules, "/etc/ocai/gate.rules", err);
+	if (r == 0 && user.len)
+		r = ag_gate_rules_read(rules, base_buf_text(&user), err);
+	if (r < 0) {
+		ag_gate_rules_free(rules);
+		return r;
+	}
+	*ret_rules = rules;
+	return 0;
+}
+
 int ag_gate_rules_save(const char *path, enum ag_gate_rule_kind kind, const char *pattern, struct err *err)
 {
 	struct base_buf b = BASE_BUF_INIT(MAX_RULES_FILE);

@@ -1,4 +1,4 @@
-/* What shell.c (commands) and shell_word.c (words) share. */
+/* What shell.c (compound commands and lists), shell_simple.c (simple commands) and shell_word.c (words) share. */
 #ifndef AG_GATE_SHELL_INTERNAL_H
 #define AG_GATE_SHELL_INTERNAL_H
 
@@ -59,11 +59,27 @@ static inline bool gate_is_meta(int c)
 	       c == '>' || c == '(' || c == ')';
 }
 
+static inline bool gate_at_process_substitution(const struct gate_parser *p)
+{
+	return (gate_peek(p, 0) == '<' || gate_peek(p, 0) == '>') && gate_peek(p, 1) == '(';
+}
+
 void *ag_gate_tree_alloc(struct gate_parser *p, size_t size); /* zeroed; NULL sets the error */
 const char *ag_gate_tree_text(struct gate_parser *p, const char *text, size_t len);
 void ag_gate_parse_fail(struct gate_parser *p, const char *what);
 bool ag_gate_parse_enter(struct gate_parser *p); /* one level deeper; false sets the error */
+struct ag_gate_node *ag_gate_node_new(struct gate_parser *p, enum ag_gate_node_kind kind);
 
+void ag_gate_skip_blanks(struct gate_parser *p);   /* and comments */
+void ag_gate_skip_newlines(struct gate_parser *p); /* and blanks; reads the bodies of here-documents */
+/* The word stands here, with an operator or a blank behind it; take: and is consumed. */
+bool ag_gate_at_word(const struct gate_parser *p, const char *word);
+bool ag_gate_take_word(struct gate_parser *p, const char *word);
+
+struct ag_gate_node *ag_gate_parse_command(struct gate_parser *p); /* compound, or else simple */
+struct ag_gate_node *ag_gate_parse_simple(struct gate_parser *p);
+struct ag_gate_node *ag_gate_parse_function_body(struct gate_parser *p, const char *name);
+void ag_gate_parse_redirs(struct gate_parser *p, struct ag_gate_node *n); /* those behind a compound command */
 /* The commands up to what ends them: the end of the text, ')' or a word such as "done"; not consumed. */
 struct ag_gate_node *ag_gate_parse_list(struct gate_parser *p);
 struct ag_gate_word *ag_gate_parse_word(struct gate_parser *p, enum gate_word_mode mode, bool quoted);

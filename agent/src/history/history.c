@@ -4,8 +4,8 @@
  *   message   id, session, role, text, at            PRAGMA user_version: the format's number
  *
  * Search is LIKE over all messages: it finds Chinese without a word breaker, and a person's history is small. A file
- * that is no database, or one that fails SQLite's quick check (run while it is small enough for that to be quick), is
- * renamed to history.db.damaged-TIME together with its log. */
+ * that is no database, or has other tables, or fails SQLite's quick check (run while it is small enough for that to be
+ * quick), is renamed to history.db.damaged-TIME together with its log. */
 #include "history/history.h"
 
 #include <errno.h>
@@ -99,8 +99,12 @@ static int make_dir(const char *given, char *dir, size_t size, struct err *err)
 	for (char *p = strchr(dir + 1, '/');; p = strchr(p + 1, '/')) {
 		if (p)
 			*p = '\0';
-		if (mkdir(dir, 0700) < 0 && errno != EEXIST && (!p || (errno != EROFS && errno != EACCES)))
-			return err_set(err, -errno, "%s: %s", dir, strerror(errno));
+		if (mkdir(dir, 0700) < 0 && errno != EEXIST) {
+			int code = errno;
+
+			if (stat(dir, &st) < 0)
+				return err_set(err, -code, "%s: %s", dir, strerror(code));
+		}
 		if (!p)
 			break;
 		*p = '/';
@@ -155,6 +159,23 @@ static int check_format(struct ag_history *h, struct err *err)
 	return r;
 }
 
+/* Makes what is missing. A database that has other tables by these names is another program's: as good as damaged. */
+static int make_tables(struct ag_history *h, struct err *err)
+{
+	static const char *const needed[] = {
+		schema,
+		"SELECT id, kind, model, title, begun, changed FROM session LIMIT 0",
+		"SELECT id, session, role, text, at FROM message LIMIT 0",
+	};
+	int r = 0;
+
+	for (size_t i = 0; i < sizeof(needed) / sizeof(*needed) && r == 0; i++)
+		r = exec_sql(h, needed[i], err);
+	if (r < 0 && sqlite3_errcode(h->db) == SQLITE_ERROR)
+		r = err_set(err, -EBADMSG, "%s: not a history: %s", h->path, sqlite3_errmsg(h->db));
+	return r;
+}
+
 static int open_db(struct ag_history *h, struct err *err)
 {
 	/* Made here rather than by SQLite, so that it never exists with a wider mode. */
@@ -175,7 +196,7 @@ static int open_db(struct ag_history *h, struct err *err)
 	if (r == 0)
 		r = exec_sql(h, "PRAGMA journal_mode = WAL; PRAGMA synchronous = NORMAL; PRAGMA foreign_keys = ON",
 		             err);
-	return r < 0 ? r : exec_sql(h, schema, err);
+	return r < 0 ? r : make_tables(h, err);
 }
 
 static void close_db(struct ag_history *h)

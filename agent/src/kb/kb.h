@@ -13,6 +13,7 @@
 #include <stdint.h>
 
 #include "base/buf.h"
+#include "base/config.h"
 #include "base/err.h"
 
 struct ag_kb;
@@ -22,8 +23,17 @@ struct ag_kb_embedder {
 	const char *url;          /* "http://host:port", "https://..." or "unix:/path"; NULL: words only */
 	const char *model;        /* sent as "model"; vectors of another model are not compared with it */
 	const char *api_key_file; /* its first line is sent as a bearer token; NULL for none */
+	bool allow_remote;        /* a url that is not this machine: without it -EPERM; secrets are masked on the way */
 	uint32_t timeout_ms;      /* 0: 30 s */
 };
+
+/* kb.conf, of all layers. */
+struct ag_kb_config {
+	uint64_t max_file_bytes, max_total_bytes;
+	struct ag_kb_embedder embedder;
+};
+/* Strings live as long as *ret_config. */
+int ag_kb_config_load(struct ag_kb_config *c, struct base_config **ret_config, struct err *err);
 
 /* Something a person should know, one line without a newline: a file that was skipped and why, a damaged database
  * that was moved aside. */
@@ -82,6 +92,7 @@ struct ag_kb_hit {
 	char *title;    /* document and heading: "sshd_config(5) > DESCRIPTION" */
 	char *text;     /* the whole passage */
 	char *snippet;  /* the part that answers best, one line; marked words lie between \x01 and \x02 */
+	double cover;   /* share of the question's words that the passage or its title holds, 0 to 1 */
 	double score;   /* larger is better; comparable within one search only */
 	bool by_vector; /* the vectors found it (too) */
 };
@@ -89,6 +100,7 @@ struct ag_kb_hit {
 struct ag_kb_hits {
 	struct ag_kb_hit *items; /* best first */
 	size_t n;
+	size_t n_words; /* of the question, without those that only make it one */
 };
 
 /* Best passages for a question, at most `limit` (1 to 100). No match is 0 hits. When the embedding server fails the

@@ -10,15 +10,18 @@
 #include "base/cleanup.h"
 #include "base/http_client.h"
 #include "base/json.h"
-#include "base/mapfile.h"
+#include "agent.h"
+#include "gate/gate.h"
 #include "kb/kb_internal.h"
+#include "key.h"
 
-enum { MAX_KEY_BYTES = 4096, MAX_ANSWER_BYTES = 64 << 20, DEFAULT_TIMEOUT_MS = 30000 };
+enum { MAX_ANSWER_BYTES = 64 << 20, DEFAULT_TIMEOUT_MS = 30000 };
 
 struct ag_kb_embed {
 	struct base_http *http;
 	char *address, *socket, *model, *authorization;
 	uint32_t timeout_ms;
+	bool is_remote; /* secrets are masked */
 };
 
 uint16_t ag_kb_half_from_float(float f)
@@ -60,21 +63,6 @@ float ag_kb_float_from_half(uint16_t h)
 	return h & 0x8000 ? -f : f;
 }
 
-static int read_key(struct ag_kb_embed *e, const char *path, struct err *err)
-{
-	CLEANUP(base_buf_done) struct base_buf key = BASE_BUF_INIT(MAX_KEY_BYTES);
-	int r = base_read_file(path, &key, err);
-
-	if (r < 0)
-		return r;
-	if (asprintf(&e->authorization, "Authorization: Bearer %.*s", (int)strcspn(base_buf_text(&key), "\r\n"),
-	             base_buf_text(&key)) < 0) {
-		e->authorization = NULL;
-		return err_set(err, -ENOMEM, "out of memory");
-	}
-	return 0;
-}
-
 static int set_address(struct ag_kb_embed *e, const char *url, struct err *err)
 {
 	size_t n = strlen(url);
@@ -100,6 +88,7 @@ static int set_address(struct ag_kb_embed *e, const char *url, struct err *err)
 int ag_kb_embed_new(const struct ag_kb_embedder *e, struct ag_kb_embed **ret_embed, struct err *err)
 {
 	struct ag_kb_embed *embed = calloc(1, sizeof(*embed));
+	char host[256];
 	int r;
 
 	if (!embed)
@@ -107,8 +96,15 @@ int ag_kb_embed_new(const struct ag_kb_embedder *e, struct ag_kb_embed **ret_emb
 	embed->timeout_ms = e->timeout_ms ? e->timeout_ms : DEFAULT_TIMEOUT_MS;
 	embed->model = strdup(e->model ? e->model : "");
 	r = embed->model ? set_address(embed, e->url, err) : err_set(err, -ENOMEM, "out of memory");
+	embed->is_remote = r == 0 && ag_url_remote_host(e->url, host, sizeof(host));
+	if (embed->is_remote && !e->allow_remote)
+		r = err_set(
+		        err, -EPERM,
+		        "%s is not this machine, and nothing leaves it unless kb.conf says 'allow-remote = true' in "
+		        "[embeddings]",
+		        host);
 	if (r == 0 && e->api_key_file && *e->api_key_file)
-		r = read_key(embed, e->api_key_file, err);
+		r = ag_key_header(e->api_key_file, &embed->authorization, err);
 	if (r == 0)
 		r = base_http_new(&embed->http, err);
 	if (r < 0) {
@@ -136,6 +132,17 @@ const char *ag_kb_embed_model(const struct ag_kb_embed *embed)
 	return embed->model;
 }
 
+static void put_text(const struct ag_kb_embed *e, const char *text, struct base_buf *body)
+{
+	CLEANUP(base_buf_done) struct base_buf masked = BASE_BUF_INIT(body->max);
+
+	if (e->is_remote && ag_gate_mask(text, strlen(text), &masked) < 0)
+		body->error = -EFBIG; /* unmasked it does not go */
+	else
+		text = e->is_remote ? base_buf_text(&masked) : text;
+	(void)base_json_append_string(body, text, strlen(text));
+}
+
 static int make_body(const struct ag_kb_embed *e, const char *const *texts, size_t n, struct base_buf *body)
 {
 	(void)base_buf_puts(body, "{\"model\":");
@@ -144,7 +151,7 @@ static int make_body(const struct ag_kb_embed *e, const char *const *texts, size
 	for (size_t i = 0; i < n; i++) {
 		if (i)
 			(void)base_buf_putc(body, ',');
-		(void)base_json_append_string(body, texts[i], strlen(texts[i]));
+		put_text(e, texts[i], body);
 	}
 	return base_buf_puts(body, "]}");
 }

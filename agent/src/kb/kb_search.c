@@ -352,6 +352,38 @@ static int fill_hit(struct ag_kb *kb, sqlite3_stmt *stmt, const struct candidate
 	return err_set(err, -ENOMEM, "out of memory");
 }
 
+struct cover {
+	const struct words *words;
+	bool seen[MAX_WORDS];
+};
+
+static int on_covered(void *arg, const char *token, size_t len, size_t begin, size_t end)
+{
+	struct cover *c = arg;
+
+	(void)begin, (void)end;
+	for (size_t i = 0; i < c->words->n; i++) {
+		size_t n = strlen(c->words->word[i]);
+
+		if (memcmp(c->words->word[i], token, n < len ? n : len) == 0 &&
+		    (n == len || (n < len && c->words->by_prefix[i])))
+			c->seen[i] = true;
+	}
+	return 0;
+}
+
+static double cover_of(const struct words *words, const struct ag_kb_hit *hit)
+{
+	struct cover c = { .words = words };
+	size_t n = 0;
+
+	(void)ag_kb_tokenize(hit->title, strlen(hit->title), false, on_covered, &c);
+	(void)ag_kb_tokenize(hit->text, strlen(hit->text), false, on_covered, &c);
+	for (size_t i = 0; i < words->n; i++)
+		n += c.seen[i];
+	return words->n ? (double)n / (double)words->n : 0;
+}
+
 static int fill_hits(struct ag_kb *kb, struct candidates *c, const struct words *words, size_t limit,
                      struct ag_kb_hits *hits, struct err *err)
 {
@@ -371,6 +403,8 @@ static int fill_hits(struct ag_kb *kb, struct candidates *c, const struct words 
 		r = fill_hit(kb, stmt, &c->items[i], words, &hits->items[hits->n - 1], err);
 		if (r == 0)
 			hits->n--;
+		else if (r > 0)
+			hits->items[hits->n - 1].cover = cover_of(words, &hits->items[hits->n - 1]);
 	}
 	return r < 0 ? r : 0;
 }
@@ -406,6 +440,7 @@ int ag_kb_search(struct ag_kb *kb, const char *question, size_t limit, struct ag
 		ag_kb_hits_done(&hits);
 		return r;
 	}
+	hits.n_words = words->n;
 	*ret_hits = hits;
 	return 0;
 }

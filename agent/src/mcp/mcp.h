@@ -7,6 +7,7 @@
 
 #include <jansson.h>
 #include <signal.h>
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -38,6 +39,7 @@ struct ag_mcp_config {
 	char **env;  /* NAME=value added to the child's environment, NULL-terminated; or NULL */
 	char *url;
 	char *token_file;    /* its first line is sent as a bearer token; or NULL */
+	char **allow;        /* names of tools that a model may call unasked, "*" for all, NULL-terminated; or NULL */
 	uint32_t timeout_ms; /* for one request; 30 s unless given */
 };
 
@@ -52,6 +54,7 @@ int ag_mcp_configs_read(struct ag_mcp_configs *configs, const char *path, struct
 int ag_mcp_configs_load(struct ag_mcp_configs *configs, struct err *err);
 const struct ag_mcp_config *ag_mcp_configs_find(const struct ag_mcp_configs *configs, const char *name);
 void ag_mcp_configs_done(struct ag_mcp_configs *configs);
+bool ag_mcp_config_allows(const struct ag_mcp_config *config, const char *tool);
 
 struct ag_mcp_client; /* one connection; one thread */
 

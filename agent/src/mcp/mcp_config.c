@@ -3,7 +3,7 @@
  *   [files]                              [docs]
  *   command = npx -y "some server" /srv  url = https://mcp.example.org/mcp
  *   env = LEVEL=1, LANG=C                token-file = ~/.config/ocai/docs.token
- *   timeout = 60
+ *   timeout = 60                         allow = search, fetch
  *
  * A command is words, with quotes as the shell knows them and nothing else of the shell: none is started. */
 #include <errno.h>
@@ -38,6 +38,7 @@ static void config_done(struct ag_mcp_config *c)
 	free(c->name);
 	strings_free(c->argv);
 	strings_free(c->env);
+	strings_free(c->allow);
 	free(c->url);
 	free(c->token_file);
 }
@@ -48,6 +49,15 @@ void ag_mcp_configs_done(struct ag_mcp_configs *configs)
 		config_done(&configs->items[i]);
 	free(configs->items);
 	*configs = (struct ag_mcp_configs){ 0 };
+}
+
+bool ag_mcp_config_allows(const struct ag_mcp_config *config, const char *tool)
+{
+	for (char **p = config->allow; p && *p; p++) {
+		if (strcmp(*p, "*") == 0 || strcmp(*p, tool) == 0)
+			return true;
+	}
+	return false;
 }
 
 const struct ag_mcp_config *ag_mcp_configs_find(const struct ag_mcp_configs *configs, const char *name)
@@ -147,6 +157,8 @@ static int set_value(struct ag_mcp_config *c, const char *key, const char *value
 	}
 	if (strcmp(key, "env") == 0 && !c->env)
 		return split(value, ',', &c->env);
+	if (strcmp(key, "allow") == 0 && !c->allow)
+		return split(value, ',', &c->allow);
 	if (strcmp(key, "url") == 0 && !c->url)
 		return (c->url = strdup(value)) ? 0 : -ENOMEM;
 	if (strcmp(key, "token-file") == 0 && !c->token_file)

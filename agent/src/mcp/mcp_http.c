@@ -13,10 +13,10 @@
 #include "base/cleanup.h"
 #include "base/http_client.h"
 #include "base/json.h"
-#include "base/mapfile.h"
+#include "key.h"
 #include "mcp/mcp_internal.h"
 
-enum { MAX_QUEUE = 1000, MAX_TOKEN = 4096, MAX_SESSION = 512, CLOSE_MS = 1000, BESIDE_MS = 5000 };
+enum { MAX_QUEUE = 1000, MAX_SESSION = 512, CLOSE_MS = 1000, BESIDE_MS = 5000 };
 
 struct http {
 	struct ag_mcp_transport t;
@@ -284,21 +284,6 @@ static void http_close(struct ag_mcp_transport *t)
 	free(h);
 }
 
-static int read_token(struct http *h, struct err *err)
-{
-	CLEANUP(base_buf_done) struct base_buf token = BASE_BUF_INIT(MAX_TOKEN);
-	int r = base_read_file(h->config->token_file, &token, err);
-
-	if (r < 0)
-		return r;
-	if (asprintf(&h->authorization, "Authorization: Bearer %.*s", (int)strcspn(base_buf_text(&token), "\r\n"),
-	             base_buf_text(&token)) < 0) {
-		h->authorization = NULL;
-		return err_set(err, -ENOMEM, "out of memory");
-	}
-	return 0;
-}
-
 int ag_mcp_http_open(const struct ag_mcp_config *config, const volatile sig_atomic_t *cancel,
                      struct ag_mcp_transport **ret_transport, struct err *err)
 {
@@ -314,7 +299,7 @@ int ag_mcp_http_open(const struct ag_mcp_config *config, const volatile sig_atom
 	if (!h->queue)
 		r = err_set(err, -ENOMEM, "out of memory");
 	if (r == 0 && config->token_file)
-		r = read_token(h, err);
+		r = ag_key_header(config->token_file, &h->authorization, err);
 	if (r == 0)
 		r = base_http_new(&h->client, err);
 	if (r < 0) {

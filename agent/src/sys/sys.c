@@ -5,6 +5,7 @@
 #include <stdio.h>
 
 #include "sys/sys_internal.h"
+#include "sys/sys_systemd.h"
 
 static const struct {
 	const char *name;
@@ -107,5 +108,40 @@ int ag_sys_collect(unsigned wanted, const struct ag_sys_options *options, json_t
 		return err_set(err, -ENOMEM, "out of memory");
 	}
 	*ret_document = document;
+	return 0;
+}
+
+int ag_sys_unit_log(const char *unit, unsigned n, const struct ag_sys_options *options, json_t **ret_lines,
+                    struct err *err)
+{
+	static const struct ag_sys_options defaults;
+	const char *missing = NULL;
+	const struct systemd *sd = ag_sys_systemd(&missing);
+	sd_journal *j = NULL;
+	char root[3072];
+	struct sys_ctx ctx;
+	json_t *lines;
+	int r;
+
+	if (!sd)
+		return err_set(err, -ENOENT, "%s is not on this machine: the journal cannot be read", missing);
+	r = open_context(options ? options : &defaults, root, sizeof(root), &ctx, err);
+	if (r < 0)
+		return r;
+	/* A journal of no file opens too; below a root, with no folder, it does not. */
+	if (ag_sys_journal_open(sd, &ctx, &j) < 0 ||
+	    (!*ctx.root && sd->sd_journal_has_runtime_files(j) <= 0 && sd->sd_journal_has_persistent_files(j) <= 0))
+		r = err_set(err, -ENOENT, "there is no journal here, or it may not be read");
+	if (j)
+		sd->sd_journal_close(j);
+	if (ctx.proc_fd >= 0)
+		(void)close(ctx.proc_fd);
+	if (r < 0)
+		return r;
+	lines = json_array();
+	if (!lines)
+		return err_set(err, -ENOMEM, "out of memory");
+	ag_sys_journal_tail(sd, &ctx, unit, n, lines);
+	*ret_lines = lines;
 	return 0;
 }

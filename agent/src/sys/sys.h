@@ -40,6 +40,8 @@ struct ag_sys_options {
 	double seconds;                /* AG_SYS_PERF: between the samples; 0: 10 */
 	const char *owns;              /* AG_SYS_PACKAGES: which package owns this file; or NULL */
 	const char *verify;            /* AG_SYS_PACKAGES: compare this package's files with the database; or NULL */
+	const char *package;           /* AG_SYS_PACKAGES: what the database says of this package; or NULL */
+	bool updates;                  /* AG_SYS_PACKAGES: what an update would bring, by cached metadata */
 	volatile sig_atomic_t *cancel; /* not 0 any more: the sample ends early; or NULL */
 };
 
@@ -57,6 +59,10 @@ const char *ag_sys_section_name(unsigned i);
 
 /* The document; options may be NULL. Fails for options out of range and without memory only. */
 int ag_sys_collect(unsigned sections, const struct ag_sys_options *options, json_t **ret_document, struct err *err);
+/* The newest n lines of a unit's journal, oldest first: an array of texts, the caller's. -ENOENT: no journal here, or
+ * it may not be read. */
+int ag_sys_unit_log(const char *unit, unsigned n, const struct ag_sys_options *options, json_t **ret_lines,
+                    struct err *err);
 /* Applies the rules to a document, replacing its "findings"; collect has done this already. */
 int ag_sys_judge(json_t *document);
 /* Appends the document as text for people: bars, tables, findings. Works on any document, also on a hostile one. */

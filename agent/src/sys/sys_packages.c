@@ -8,44 +8,9 @@
 #include <stdio.h>
 #include <stdlib.h>
 
-#include <rpm/rpmdb.h>
-#include <rpm/rpmfi.h>
-#include <rpm/rpmlib.h>
-#include <rpm/rpmlog.h>
-#include <rpm/rpmmacro.h>
-#include <rpm/rpmts.h>
-
-#include "sys/sys_internal.h"
+#include "sys/sys_rpm.h"
 
 enum { N_RECENT = 20, N_TRANSACTIONS = 20, MAX_PROBLEMS = 200 };
-
-#define RPM_FUNCTIONS(X)      \
-	X(rpmReadConfigFiles) \
-	X(rpmExpand)          \
-	X(rpmDefineMacro)     \
-	X(rpmlogSetMask)      \
-	X(rpmtsCreate)        \
-	X(rpmtsFree)          \
-	X(rpmtsSetRootDir)    \
-	X(rpmtsSetVSFlags)    \
-	X(rpmtsInitIterator)  \
-	X(rpmtsCloseDB)       \
-	X(rpmdbNextIterator)  \
-	X(rpmdbFreeIterator)  \
-	X(headerGetString)    \
-	X(headerGetNumber)    \
-	X(rpmfiNew)           \
-	X(rpmfiFree)          \
-	X(rpmfiNext)          \
-	X(rpmfiFN)            \
-	X(rpmfiFFlags)        \
-	X(rpmfiVerify)
-
-struct rpm {
-#define X(f) __typeof__(&f) f;
-	RPM_FUNCTIONS(X)
-#undef X
-};
 
 /* The library stays open: librpm registers handlers at exit. NULL when it is not here or too different. */
 static const struct rpm *rpm_library(const char **ret_missing)
@@ -298,6 +263,42 @@ static void put_verify(const struct rpm *rpm, const struct sys_ctx *ctx, rpmts t
 		            json_pack("{s:O}", "name", json_object_get(verify, "package")));
 }
 
+/* What the database says of a package, of every installed version and architecture. */
+static void put_query(const struct rpm *rpm, const struct sys_ctx *ctx, rpmts ts, json_t *out)
+{
+	static const struct {
+		rpmTag tag;
+		const char *key;
+	} texts[] = { { RPMTAG_SUMMARY, "summary" },
+		      { RPMTAG_VENDOR, "vendor" },
+		      { RPMTAG_URL, "url" },
+		      { RPMTAG_LICENSE, "license" },
+		      { RPMTAG_SOURCERPM, "source" } };
+	json_t *query = ag_sys_object(out, "query"), *found = ag_sys_array(query, "packages");
+	rpmdbMatchIterator it = rpm->rpmtsInitIterator(ts, RPMDBI_LABEL, ctx->opt->package, 0);
+	Header h;
+
+	ag_sys_set_text(query, "package", ctx->opt->package);
+	while (it && (h = rpm->rpmdbNextIterator(it))) {
+		json_t *one = json_object();
+
+		put_name(rpm, h, one);
+		for (size_t i = 0; i < sizeof(texts) / sizeof(texts[0]); i++) {
+			const char *text = rpm->headerGetString(h, texts[i].tag);
+
+			if (text)
+				ag_sys_set_text(one, texts[i].key, text);
+		}
+		ag_sys_set_u64(one, "installed_bytes", rpm->headerGetNumber(h, RPMTAG_LONGSIZE));
+		ag_sys_set_u64(one, "time_s", rpm->headerGetNumber(h, RPMTAG_INSTALLTIME));
+		ag_sys_append_take(found, one);
+	}
+	rpm->rpmdbFreeIterator(it);
+	if (json_array_size(found) == 0)
+		ag_sys_note(query, "No package {name} is installed.", "没有安装软件包 {name}。",
+		            json_pack("{s:O}", "name", json_object_get(query, "package")));
+}
+
 void ag_sys_packages(const struct sys_ctx *ctx, json_t *out)
 {
 	const char *missing = NULL;
@@ -323,6 +324,10 @@ void ag_sys_packages(const struct sys_ctx *ctx, json_t *out)
 		put_owns(rpm, ctx, ts, out);
 	if (ctx->opt->verify)
 		put_verify(rpm, ctx, ts, out);
+	if (ctx->opt->package)
+		put_query(rpm, ctx, ts, out);
+	if (ctx->opt->updates)
+		ag_sys_updates(rpm, ctx, ts, out);
 	(void)rpm->rpmtsCloseDB(ts);
 	(void)rpm->rpmtsFree(ts);
 }

@@ -10,6 +10,7 @@
 #ifndef AG_TERM_H
 #define AG_TERM_H
 
+#include <signal.h>
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -63,11 +64,18 @@ const struct ag_term_look *ag_term_get_look(struct ag_term *t);
 /* Writes text to the device as it is (caller's own words and ag_term_sgr sequences). */
 int ag_term_puts(struct ag_term *t, const char *text);
 
+/* While something is written that takes its time (an answer): keys are not echoed into it, and a paste stays one.
+ * They wait for the next question (which ends it), or for the shell. Does nothing where that cannot be. */
+void ag_term_quiet_begin(struct ag_term *t);
+void ag_term_quiet_end(struct ag_term *t);
+
 /* Between begin and end, SIGINT (Ctrl-C while no question is open) is only noted; asked() tells whether it came
  * since begin, from any thread. end puts back what was there. */
 void ag_term_interrupt_begin(void);
 bool ag_term_interrupt_asked(void);
 void ag_term_interrupt_end(void);
+/* What asked() looks at, for functions that take a flag: not 0 once it came. */
+const volatile sig_atomic_t *ag_term_interrupt_flag(void);
 
 /* ---- Width of text ---------------------------------------------------------------------------------------- */
 

@@ -344,6 +344,7 @@ static bool search_key(struct editor *e, const struct ag_term_key *k)
 struct layout {
 	size_t row, cursor_row;
 	unsigned column, cursor_column, limit;
+	bool ascii_only;
 };
 
 static void next_row(struct editor *e, struct layout *l, unsigned indent)
@@ -357,7 +358,7 @@ static void next_row(struct editor *e, struct layout *l, unsigned indent)
 
 static void lay_out_cell(struct editor *e, struct layout *l, const char *s, struct ag_term_cell cell, bool at_cursor)
 {
-	bool hidden = e->o->secret || (ag_term_get_look(e->t)->ascii_only && (unsigned char)*s >= 0x80);
+	bool hidden = e->o->secret || (l->ascii_only && (unsigned char)*s >= 0x80);
 	unsigned width = hidden ? 1 : *s == '\t' ? TAB - l->column % TAB : cell.width;
 
 	if (l->column + width > l->limit)
@@ -412,7 +413,7 @@ static const char *window(const struct base_buf *rows, size_t from, size_t n, si
 static int draw(struct editor *e)
 {
 	const struct ag_term_look *look = ag_term_get_look(e->t);
-	struct layout l = { .limit = look->columns > 4 ? look->columns - 1 : 3 };
+	struct layout l = { .limit = look->columns > 4 ? look->columns - 1 : 3, .ascii_only = look->ascii_only };
 	size_t len, top = 0, height = look->rows > 1 ? look->rows : 1;
 	const char *shown;
 	unsigned indent;
@@ -641,11 +642,9 @@ static int edit_dumb(struct ag_term *t, const struct ag_term_edit *o, size_t max
 		(void)ag_term_sanitize(&shown, o->text, strlen(o->text), look->ascii_only);
 		(void)base_buf_puts(&shown, "] ");
 	}
-	r = term_flush_buf(t, &shown);
 	do {
 		start = line.len;
-		if (r >= 0)
-			r = term_read_line(t, false, o->secret, max, &line, err);
+		r = term_read_line(t, &shown, false, o->secret, max, &line, err);
 		if (r <= 0 || !o->multi_line || line.len == start || line.data[line.len - 1] != '\\')
 			break;
 		line.data[line.len - 1] = '\n';

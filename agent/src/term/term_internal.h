@@ -35,8 +35,8 @@ void term_live_leave(struct term_live *live, struct base_buf *out);
 
 /* ---- The device (term_tty.c) ---------------------------------------------------------------------------------- */
 
-/* A question begins and ends: raw mode and bracketed paste. Calls do not nest. fresh: what was typed before is
- * thrown away. */
+/* A question begins and ends: raw mode and bracketed paste. Calls nest (a form stays raw between its fields: what is
+ * typed ahead reaches the next one as it was typed). fresh: what was typed before is thrown away; else it counts. */
 int term_raw_begin(struct ag_term *t, bool fresh, struct err *err);
 void term_raw_end(struct ag_term *t);
 /* The next key: 1, or 0 at the end of input, or a negative error. AG_KEY_RESIZE also when all must be drawn again
@@ -50,8 +50,9 @@ bool term_is_chinese(void);
 void term_suspend(void);
 int term_write(struct ag_term *t, const char *bytes, size_t len);
 int term_flush_buf(struct ag_term *t, struct base_buf *out); /* writes and empties it */
-/* One line by the terminal's own editing, for dumb terminals: 1 and the line, 0 at the end, -ECANCELED. */
-int term_read_line(struct ag_term *t, bool fresh, bool secret, size_t max_bytes, struct base_buf *ret_line,
-                   struct err *err);
+/* One line by the terminal's own editing, for dumb terminals: 1 and the line, 0 at the end, -ECANCELED. The prompt is
+ * written (and emptied) when all is ready for the answer: whoever sees it can type, and Ctrl-C cancels the line. */
+int term_read_line(struct ag_term *t, struct base_buf *prompt, bool fresh, bool secret, size_t max_bytes,
+                   struct base_buf *ret_line, struct err *err);
 
 #endif

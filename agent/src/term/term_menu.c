@@ -190,27 +190,22 @@ static int menu_raw(struct menu *m, int *ret_choice)
 /* ---- On a dumb terminal
  * ---------------------------------------------------------------------------------------------------- */
 
-static int print_numbered(struct ag_term *t, const struct ag_term_menu *o, size_t at)
+static void put_numbered(struct base_buf *out, struct ag_term *t, const struct ag_term_menu *o, size_t at)
 {
 	const struct ag_term_look *look = ag_term_get_look(t);
-	struct base_buf out = BASE_BUF_INIT(DRAWN_MAX);
-	int r;
 
 	for (size_t i = 0; i < o->n_items; i++) {
 		if (o->items[i].disabled)
 			continue;
-		(void)base_buf_printf(&out, "  %zu) ", i + 1);
-		clean_line(&out, o->items[i].label, look);
+		(void)base_buf_printf(out, "  %zu) ", i + 1);
+		clean_line(out, o->items[i].label, look);
 		if (o->items[i].about && *o->items[i].about) {
-			(void)base_buf_puts(&out, " - ");
-			clean_line(&out, o->items[i].about, look);
+			(void)base_buf_puts(out, " - ");
+			clean_line(out, o->items[i].about, look);
 		}
-		(void)base_buf_putc(&out, '\n');
+		(void)base_buf_putc(out, '\n');
 	}
-	(void)base_buf_printf(&out, "%s [%zu]: ", term_is_chinese() ? "请选择" : "choice", at + 1);
-	r = term_flush_buf(t, &out);
-	base_buf_done(&out);
-	return r;
+	(void)base_buf_printf(out, "%s [%zu]: ", term_is_chinese() ? "请选择" : "choice", at + 1);
 }
 
 /* The item that the answer names by number or by key; negative when none or a disabled one. */
@@ -233,18 +228,18 @@ static int item_of_answer(const struct ag_term_menu *o, size_t at, const char *a
 
 static int menu_dumb(struct ag_term *t, const struct ag_term_menu *o, size_t at, struct err *err)
 {
-	struct base_buf line = BASE_BUF_INIT(4 * ANSWER_MAX);
+	struct base_buf line = BASE_BUF_INIT(4 * ANSWER_MAX), out = BASE_BUF_INIT(DRAWN_MAX);
 	int r, choice = -EINVAL;
 	bool fresh = true;
 
 	do {
 		base_buf_reset(&line);
-		r = print_numbered(t, o, at);
-		if (r >= 0)
-			r = term_read_line(t, fresh, false, ANSWER_MAX, &line, err);
+		put_numbered(&out, t, o, at);
+		r = term_read_line(t, &out, fresh, false, ANSWER_MAX, &line, err);
 		fresh = false;
 		choice = r > 0 ? item_of_answer(o, at, base_buf_text(&line)) : r ? r : -ECANCELED;
 	} while (choice == -EINVAL);
+	base_buf_done(&out);
 	base_buf_done(&line);
 	return choice;
 }
@@ -294,11 +289,13 @@ static int yes_or_no(const char *s, bool otherwise)
 	return -EINVAL;
 }
 
-static int confirm_raw(struct ag_term *t, bool otherwise)
+static int confirm_raw(struct ag_term *t, struct base_buf *question, bool otherwise)
 {
 	struct ag_term_key k;
-	int r, answer = -EINVAL;
+	int r = term_flush_buf(t, question), answer = -EINVAL;
 
+	if (r < 0)
+		return r;
 	while (answer == -EINVAL) {
 		r = term_read_key(t, &k);
 		if (r < 0)
@@ -318,10 +315,10 @@ static int confirm_raw(struct ag_term *t, bool otherwise)
 	return answer;
 }
 
-static int confirm_dumb(struct ag_term *t, bool otherwise, struct err *err)
+static int confirm_dumb(struct ag_term *t, struct base_buf *question, bool otherwise, struct err *err)
 {
 	struct base_buf line = BASE_BUF_INIT(4 * ANSWER_MAX);
-	int r = term_read_line(t, true, false, ANSWER_MAX, &line, err);
+	int r = term_read_line(t, question, true, false, ANSWER_MAX, &line, err);
 
 	if (r > 0)
 		r = yes_or_no(base_buf_text(&line), otherwise);
@@ -335,23 +332,24 @@ int ag_term_confirm(struct ag_term *t, const char *question, bool is_yes_default
 {
 	const struct ag_term_look *look = ag_term_get_look(t);
 	struct base_buf out = BASE_BUF_INIT(DRAWN_MAX);
-	bool can_move = look->can_move;
 	int r;
 
+	/* Shown when keys count, not before: an answer to what is on the screen is never thrown away. */
 	clean(&out, question, look);
 	(void)base_buf_puts(&out, is_yes_default ? " [Y/n] " : " [y/N] ");
-	r = term_flush_buf(t, &out);
+	if (!look->can_move) {
+		r = confirm_dumb(t, &out, is_yes_default, err);
+	} else {
+		r = term_raw_begin(t, true, err);
+		if (r >= 0) {
+			r = confirm_raw(t, &out, is_yes_default);
+			term_raw_end(t);
+			if (r < 0)
+				(void)err_set(err, r, "terminal: %s", strerror(-r));
+		}
+	}
 	base_buf_done(&out);
-	if (r < 0)
-		return err_set(err, r, "terminal: %s", strerror(-r));
-	if (!can_move)
-		return confirm_dumb(t, is_yes_default, err);
-	r = term_raw_begin(t, true, err);
-	if (r < 0)
-		return r;
-	r = confirm_raw(t, is_yes_default);
-	term_raw_end(t);
-	return r < 0 ? err_set(err, r, "terminal: %s", strerror(-r)) : r;
+	return r;
 }
 
 /* ---- Form
@@ -415,13 +413,11 @@ static int ask_field(struct ag_term *t, const struct ag_term_field *field, struc
 	return r;
 }
 
-int ag_term_form(struct ag_term *t, const char *title, const struct ag_term_field *fields, size_t n_fields,
-                 struct base_buf *values, struct err *err)
+static int ask_fields(struct ag_term *t, const struct ag_term_field *fields, size_t n_fields, struct base_buf *values,
+                      struct err *err)
 {
-	int r = print_title(t, title);
+	int r;
 
-	if (r < 0)
-		return err_set(err, r, "terminal: %s", strerror(-r));
 	for (size_t i = 0; i < n_fields; i++) {
 		if (fields[i].about && *fields[i].about) {
 			r = print_title(t, fields[i].about);
@@ -434,4 +430,21 @@ int ag_term_form(struct ag_term *t, const char *title, const struct ag_term_fiel
 			return r;
 	}
 	return 0;
+}
+
+int ag_term_form(struct ag_term *t, const char *title, const struct ag_term_field *fields, size_t n_fields,
+                 struct base_buf *values, struct err *err)
+{
+	bool can_move = ag_term_get_look(t)->can_move;
+	int r = print_title(t, title);
+
+	if (r < 0)
+		return err_set(err, r, "terminal: %s", strerror(-r));
+	r = can_move ? term_raw_begin(t, false, err) : 0;
+	if (r < 0)
+		return r;
+	r = ask_fields(t, fields, n_fields, values, err);
+	if (can_move)
+		term_raw_end(t);
+	return r;
 }

@@ -32,6 +32,7 @@ struct ag_term {
 	const char *color;
 	struct ag_term_look look;
 	struct ag_term_keys keys;
+	size_t n_quiet; /* bytes in the kernel's queue that came in the quiet */
 	bool at_end;
 };
 
@@ -134,10 +135,12 @@ enum { N_FATAL = sizeof(fatal_signals) / sizeof(fatal_signals[0]) };
 /* The one raw terminal of the process; read by handlers. */
 static struct {
 	volatile sig_atomic_t active;
+	unsigned depth; /* questions within questions: a form and its fields */
+	bool quiet;     /* no question: see ag_term_quiet_begin() */
 	int fd;
 	pid_t pid;
 	bool can_move;
-	struct termios saved, raw;
+	struct termios saved, now;
 	struct sigaction old_fatal[N_FATAL], old_stop, old_cont, old_winch;
 	int wake[2];
 	volatile sig_atomic_t changed; /* draw again */
@@ -156,7 +159,7 @@ static void enter_again(void)
 {
 	if (!raw.active || raw.pid != getpid())
 		return;
-	(void)tcsetattr(raw.fd, TCSANOW, &raw.raw);
+	(void)tcsetattr(raw.fd, TCSANOW, &raw.now);
 	if (raw.can_move)
 		(void)!write(raw.fd, enter_text, sizeof(enter_text) - 1);
 }
@@ -259,49 +262,160 @@ static int make_wake_pipe(struct err *err)
 	return 0;
 }
 
-int term_raw_begin(struct ag_term *t, bool fresh, struct err *err)
+static void forget_keys(struct ag_term *t)
+{
+	(void)tcflush(t->fd, TCIFLUSH);
+	ag_term_keys_done(&t->keys);
+	ag_term_keys_init(&t->keys);
+	t->n_quiet = 0;
+}
+
+static void make_raw(struct termios *mode)
+{
+	mode->c_iflag &= ~(tcflag_t)(BRKINT | ICRNL | INLCR | IGNCR | INPCK | ISTRIP | IXON);
+	mode->c_lflag &= ~(tcflag_t)(ECHO | ECHONL | ICANON | IEXTEN | ISIG);
+	mode->c_cflag |= CS8;
+	mode->c_cc[VMIN] = 1;
+	mode->c_cc[VTIME] = 0;
+}
+
+static void feed(struct ag_term *t, const char *bytes, size_t n)
+{
+	(void)ag_term_keys_feed(&t->keys, bytes, n); /* what is too much is lost, as in the kernel's queue */
+}
+
+/* One read of a cooked terminal as the keys that were typed. Its last newline was Enter, and where there is none the
+ * line was ended by Ctrl-D, of which only this is left. What came in the quiet is as it was typed, but for Enter. */
+static void feed_cooked(struct ag_term *t, char *bytes, size_t n)
+{
+	size_t quiet = n < t->n_quiet ? n : t->n_quiet;
+	bool ended = n && bytes[n - 1] == '\n';
+
+	for (size_t i = 0; i < n; i++) {
+		if (bytes[i] == '\n' && (raw.saved.c_iflag & ICRNL))
+			bytes[i] = '\r';
+	}
+	feed(t, bytes, n);
+	t->n_quiet -= quiet;
+	if (!ended && !quiet)
+		feed(t, "\x04", 1);
+}
+
+/* What was typed while the terminal was cooked, between two questions, lies in the kernel's queue as a cooked reader
+ * would get it. A raw reader would find newlines in the place of Enter, and a zero byte in the place of Ctrl-D, which
+ * would then be lost. So whole lines are taken while it is cooked still; half a line can wait. What comes meanwhile
+ * is raw already in all but name, for no key means anything to the kernel any more. */
+static void take_typed_ahead(struct ag_term *t)
+{
+	static const int meanings[] = { VEOF, VEOL, VEOL2, VERASE, VKILL };
+	struct pollfd p = { .fd = t->fd, .events = POLLIN };
+	struct termios mode = raw.saved;
+	int flags = fcntl(t->fd, F_GETFL);
+	char bytes[4096]; /* a line is no longer there */
+	ssize_t n = 0;
+
+	if (!(raw.saved.c_lflag & ICANON) || flags < 0)
+		return;
+	make_raw(&mode);
+	mode.c_lflag |= ICANON;
+	for (size_t i = 0; i < sizeof(meanings) / sizeof(*meanings); i++)
+		mode.c_cc[meanings[i]] = _POSIX_VDISABLE;
+	(void)tcsetattr(t->fd, TCSANOW, &mode);
+	(void)fcntl(t->fd, F_SETFL, flags | O_NONBLOCK); /* the line may have gone again: Ctrl-C */
+	while (n >= 0 && poll(&p, 1, 0) > 0 && !(p.revents & (POLLHUP | POLLERR))) {
+		n = read(t->fd, bytes, sizeof(bytes));
+		if (n >= 0)
+			feed_cooked(t, bytes, (size_t)n);
+	}
+	(void)fcntl(t->fd, F_SETFL, flags);
+}
+
+/* ---- Modes ------------------------------------------------------------------------------------------------------- */
+
+static int begin(struct ag_term *t, struct err *err)
 {
 	int r = make_wake_pipe(err);
 
 	if (r < 0)
 		return r;
-	if (raw.active)
-		return err_set(err, -EBUSY, "terminal: a question is open already");
 	if (tcgetattr(t->fd, &raw.saved) < 0)
 		return err_set(err, -errno, "terminal: %s", strerror(errno));
-	raw.raw = raw.saved;
-	raw.raw.c_iflag &= ~(tcflag_t)(BRKINT | ICRNL | INLCR | IGNCR | INPCK | ISTRIP | IXON);
-	raw.raw.c_lflag &= ~(tcflag_t)(ECHO | ECHONL | ICANON | IEXTEN | ISIG);
-	raw.raw.c_cflag |= CS8;
-	raw.raw.c_cc[VMIN] = 1;
-	raw.raw.c_cc[VTIME] = 0;
+	raw.now = raw.saved;
 	raw.fd = t->fd;
 	raw.pid = getpid();
 	raw.can_move = t->look.can_move;
 	raw.changed = 0;
+	raw.depth = 0;
 	catch_signals();
 	raw.active = 1;
-	if (tcsetattr(t->fd, TCSANOW, &raw.raw) < 0) {
-		r = -errno;
-		term_raw_end(t);
-		return err_set(err, r, "terminal: %s", strerror(-r));
+	return 0;
+}
+
+static void end(void)
+{
+	put_back();
+	raw.active = 0;
+	raw.quiet = false;
+	release_signals();
+}
+
+int term_raw_begin(struct ag_term *t, bool fresh, struct err *err)
+{
+	int r = 0;
+
+	ag_term_quiet_end(t);
+	if (raw.active && raw.fd != t->fd)
+		return err_set(err, -EBUSY, "terminal: a question is open already");
+	if (!raw.active)
+		r = begin(t, err);
+	if (r < 0)
+		return r;
+	if (raw.depth++ == 0) { /* the outermost question */
+		if (!fresh)
+			take_typed_ahead(t);
+		make_raw(&raw.now);
+		if (tcsetattr(t->fd, TCSANOW, &raw.now) < 0) {
+			r = -errno;
+			term_raw_end(t);
+			return err_set(err, r, "terminal: %s", strerror(-r));
+		}
+		enter_again();
+		look_at_size(t->fd, &t->look);
 	}
-	if (fresh) {
-		(void)tcflush(t->fd, TCIFLUSH);
-		ag_term_keys_done(&t->keys);
-		ag_term_keys_init(&t->keys);
-	}
-	enter_again();
-	look_at_size(t->fd, &t->look);
+	if (fresh)
+		forget_keys(t);
 	return 0;
 }
 
 void term_raw_end(struct ag_term *t)
 {
 	(void)t;
-	put_back();
-	raw.active = 0;
-	release_signals();
+	if (--raw.depth == 0)
+		end();
+}
+
+void ag_term_quiet_begin(struct ag_term *t)
+{
+	/* A job in the background would be stopped for touching the terminal. */
+	if (raw.active || !t->look.can_move || tcgetpgrp(t->fd) != getpgrp() || begin(t, NULL) < 0)
+		return;
+	raw.quiet = true;
+	raw.now.c_lflag &= ~(tcflag_t)(ECHO | ECHONL | ICANON | IEXTEN); /* Ctrl-C and Ctrl-Z act at once */
+	raw.now.c_cc[VMIN] = 1;
+	raw.now.c_cc[VTIME] = 0;
+	enter_again();
+}
+
+void ag_term_quiet_end(struct ag_term *t)
+{
+	int n = 0;
+
+	if (!raw.active || !raw.quiet || raw.fd != t->fd)
+		return;
+	/* Back in cooked mode the kernel gives out what waits as one line without an end. */
+	(void)ioctl(t->fd, FIONREAD, &n);
+	t->n_quiet = n > 0 ? (size_t)n : 0;
+	end();
 }
 
 void term_suspend(void)
@@ -338,6 +452,11 @@ void ag_term_interrupt_begin(void)
 bool ag_term_interrupt_asked(void)
 {
 	return interrupted != 0;
+}
+
+const volatile sig_atomic_t *ag_term_interrupt_flag(void)
+{
+	return &interrupted;
 }
 
 void ag_term_interrupt_end(void)
@@ -386,7 +505,7 @@ void ag_term_close(struct ag_term *t)
 	if (!t)
 		return;
 	if (raw.active && raw.fd == t->fd)
-		term_raw_end(t);
+		end();
 	(void)close(t->fd);
 	ag_term_keys_done(&t->keys);
 	free(t);
@@ -485,16 +604,20 @@ int term_read_key(struct ag_term *t, struct ag_term_key *ret_key)
 /* ---- Lines without moving the cursor
  * ------------------------------------------------------------------------------------- */
 
-static int read_cooked(struct ag_term *t, size_t max_bytes, struct base_buf *line)
+/* waiting: the signals blocked while a line is waited for; SIGINT must be blocked outside of that. */
+static int read_cooked(struct ag_term *t, size_t max_bytes, const sigset_t *waiting, struct base_buf *line)
 {
 	bool any = false;
 	char c;
 
 	for (;;) {
-		ssize_t n = read(t->fd, &c, 1);
+		struct pollfd p = { .fd = t->fd, .events = POLLIN };
+		ssize_t n = ppoll(&p, 1, NULL, waiting);
 
 		if (ag_term_interrupt_asked())
 			return -ECANCELED;
+		if (n > 0)
+			n = read(t->fd, &c, 1);
 		if (n < 0 && errno == EINTR)
 			continue;
 		if (n <= 0)
@@ -507,12 +630,13 @@ static int read_cooked(struct ag_term *t, size_t max_bytes, struct base_buf *lin
 	}
 }
 
-int term_read_line(struct ag_term *t, bool fresh, bool secret, size_t max_bytes, struct base_buf *ret_line,
-                   struct err *err)
+int term_read_line(struct ag_term *t, struct base_buf *prompt, bool fresh, bool secret, size_t max_bytes,
+                   struct base_buf *ret_line, struct err *err)
 {
 	struct base_buf line = BASE_BUF_INIT(max_bytes + 1);
 	struct termios saved, cooked;
 	struct sigaction old;
+	sigset_t interrupt, mask, waiting;
 	sig_atomic_t before = interrupted; /* the caller may be between begin and end */
 	int r;
 
@@ -523,16 +647,27 @@ int term_read_line(struct ag_term *t, bool fresh, bool secret, size_t max_bytes,
 	cooked.c_lflag |= ICANON | ISIG | (secret ? 0 : ECHO);
 	if (secret)
 		cooked.c_lflag &= ~(tcflag_t)ECHO;
+	/* Only waiting lets Ctrl-C in, so that it is not missed between looking and waiting. */
+	(void)sigemptyset(&interrupt);
+	(void)sigaddset(&interrupt, SIGINT);
+	(void)pthread_sigmask(SIG_BLOCK, &interrupt, &mask);
+	waiting = mask;
+	(void)sigdelset(&waiting, SIGINT);
 	note_interrupts(&old);
 	(void)tcsetattr(t->fd, TCSANOW, &cooked);
 	if (fresh)
 		(void)tcflush(t->fd, TCIFLUSH);
-	r = read_cooked(t, max_bytes, &line);
+	r = term_flush_buf(t, prompt);
+	if (r >= 0)
+		r = read_cooked(t, max_bytes, &waiting, &line);
 	(void)tcsetattr(t->fd, TCSANOW, &saved);
 	(void)sigaction(SIGINT, &old, NULL);
+	(void)pthread_sigmask(SIG_SETMASK, &mask, NULL);
 	interrupted = before;
 	if (r <= 0 || secret)
 		(void)ag_term_puts(t, "\n");
+	if (r < 0 && r != -ECANCELED)
+		(void)err_set(err, r, "terminal: %s", strerror(-r));
 	if (r > 0 &&
 	    (base_buf_error(&line) < 0 || ag_term_sanitize(ret_line, base_buf_text(&line), line.len, false) < 0))
 		r = err_set(err, -ENOMEM, "out of memory");

@@ -11,6 +11,31 @@
 #include "tools/tools_internal.h"
 
 static const struct ag_tool table[] = {
+	{ "system_facts", "Facts of this machine",
+	  "Measured facts of one part of this machine. services includes the failed units with their last lines, logs "
+	  "the "
+	  "errors of this boot and OOM kills, network the listening ports and their owners.",
+	  "本机某一方面的实测信息。services 含失败的单元及其最后几行日志，logs 含本次启动以来的错误和 OOM，network "
+	  "含监听端口及其进程。",
+	  "{\"type\":\"object\",\"properties\":{\"section\":{\"type\":\"string\",\"enum\":[\"host\",\"hardware\","
+	  "\"gpu\","
+	  "\"services\",\"logs\",\"network\",\"storage\",\"users\"]}},\"required\":[\"section\"],"
+	  "\"additionalProperties\":false}",
+	  ag_tools_system_facts },
+	{ "perf_sample", "Performance sample",
+	  "Measures the machine for some seconds: processors, pressure, memory, disks, network, busiest processes and "
+	  "control "
+	  "groups; findings first.",
+	  "采样若干秒：CPU、压力、内存、磁盘、网络、最忙的进程和控制组；先列出发现的问题。",
+	  "{\"type\":\"object\",\"properties\":{\"seconds\":{\"type\":\"integer\",\"minimum\":1,\"maximum\":30}},"
+	  "\"additionalProperties\":false}",
+	  ag_tools_perf_sample },
+	{ "unit_log", "Log of a unit", "The newest journal lines of a systemd unit, oldest first.",
+	  "某个 systemd 单元最新的日志，从旧到新。",
+	  "{\"type\":\"object\",\"properties\":{\"unit\":{\"type\":\"string\"},\"lines\":{\"type\":\"integer\","
+	  "\"minimum\":1,"
+	  "\"maximum\":500}},\"required\":[\"unit\"],\"additionalProperties\":false}",
+	  ag_tools_unit_log },
 	{ "kb_search", "Search documents",
 	  "Search the user's documents and manual pages; returns passages with file and line, to be cited.",
 	  "在用户的文档和手册页中检索，返回带文件名和行号的段落，供引用。",
@@ -48,6 +73,24 @@ static const struct ag_tool table[] = {
 	  "that "
 	  "holds this path\"}},\"additionalProperties\":false}",
 	  ag_tools_disk_usage },
+	{ "package_info", "Package", "What the rpm database says of an installed package.",
+	  "rpm 数据库中某个已安装软件包的信息。",
+	  "{\"type\":\"object\",\"properties\":{\"package\":{\"type\":\"string\"}},\"required\":[\"package\"],"
+	  "\"additionalProperties\":false}",
+	  ag_tools_package_info },
+	{ "package_owner", "Owner of a file", "Which installed package owns a file.",
+	  "某个文件属于哪个已安装的软件包。",
+	  "{\"type\":\"object\",\"properties\":{\"path\":{\"type\":\"string\",\"description\":\"absolute path\"}},"
+	  "\"required\":[\"path\"],\"additionalProperties\":false}",
+	  ag_tools_package_owner },
+	{ "package_verify", "Verify a package", "Compares a package's files with the rpm database: what has changed.",
+	  "把软件包的文件与 rpm 数据库对比：哪些被改动过。",
+	  "{\"type\":\"object\",\"properties\":{\"package\":{\"type\":\"string\"}},\"required\":[\"package\"],"
+	  "\"additionalProperties\":false}",
+	  ag_tools_package_verify },
+	{ "package_history", "Installations", "The newest installations and updates of packages.",
+	  "最近安装和更新的软件包。", "{\"type\":\"object\",\"properties\":{},\"additionalProperties\":false}",
+	  ag_tools_package_history },
 };
 
 size_t ag_tools_count(void)

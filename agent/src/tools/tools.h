@@ -18,6 +18,7 @@ enum { AG_TOOLS_MAX_OUTPUT = 64 << 10 }; /* bytes of text a tool may return */
 
 struct ag_tools_context {
 	const char *kb_path;                 /* database of kb_search; NULL: the user's */
+	const char *root;                    /* prefix of what the system tools read, for tests; NULL: this machine */
 	bool chinese;                        /* language of words around the facts */
 	const volatile sig_atomic_t *cancel; /* or NULL */
 };

@@ -10,7 +10,7 @@ enum { ERR_MSG_SIZE = 512 };
 
 struct err {
 	int code;               /* the negative errno; 0 means never set */
-	char msg[ERR_MSG_SIZE]; /* UTF-8, one line, cut at a character boundary when too long */
+	char msg[ERR_MSG_SIZE]; /* one line without control characters, cut at a character boundary when too long */
 };
 
 /* Fills err (when not NULL) and returns code, so that `return err_set(err, -EINVAL, ...)` reads well. */

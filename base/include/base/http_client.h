@@ -43,6 +43,7 @@ struct base_http_response {
 	struct base_buf body; /* whole body, or the error body when streaming; base_buf_done() it */
 };
 
+/* -ELIBACC when libcurl, which is loaded by the first call, cannot be used. */
 int base_http_new(struct base_http **ret_http, struct err *err);
 void base_http_free(struct base_http *http);
 

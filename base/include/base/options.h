@@ -38,7 +38,7 @@ struct opt {
 
 struct opt_command {
 	const char *name;     /* subcommand, or NULL when the program has none */
-	const char *synopsis; /* "[OPTION]... PROMPT" */
+	const char *synopsis; /* "[OPTION]... PROMPT"; what completes: "add WHAT... | list", "[host|users]..." */
 	const char *summary;  /* one line */
 	const struct opt *opts;
 	int (*run)(int argc, char **argv); /* argv[0] is the subcommand's name */

@@ -14,7 +14,8 @@ await client.ping();
 
 const { tools } = await client.listTools();
 const names = tools.map(t => t.name);
-for (const name of ['kb_search', 'read_file', 'man_page', 'list_processes', 'disk_usage'])
+for (const name of ['kb_search', 'read_file', 'man_page', 'list_processes', 'disk_usage', 'system_facts', 'perf_sample',
+	'unit_log', 'package_info', 'package_owner', 'package_verify', 'package_history'])
 	assert.ok(names.includes(name), name);
 for (const tool of tools) {
 	assert.equal(tool.inputSchema.type, 'object');
@@ -33,6 +34,11 @@ assert.match((await text('read_file', { path: 'relative' }))[0], /absolute/);
 assert.match((await text('read_file', { path: file, lines: 3 }))[0], /unknown argument 'lines'/);
 assert.match((await text('disk_usage', { path: '/' }))[0], / on \/ /);
 assert.match((await text('list_processes', { limit: 2 }))[0], /PID/);
+assert.match((await text('system_facts', { section: 'host' }))[0], /kernel|内核/);
+assert.match((await text('system_facts', { section: 'all' }))[0], /not one of the choices/);
+assert.match((await text('perf_sample', { seconds: 1 }))[0], /findings|发现/);
+assert.match((await text('unit_log', { unit: '../x' }))[0], /not the name of a unit/);
+assert.match((await text('package_owner', { path: 'x' }))[0], /absolute/);
 assert.match((await text('kb_search', { query: '磁盘' }))[0], /^\[1\] .*disk.md:1/);
 await assert.rejects(client.callTool({ name: 'nothing', arguments: {} }), e => e.code === -32602 || /unknown tool/.test(e.message));
 await assert.rejects(client.request({ method: 'resources/list', params: {} }, { parse: x => x, safeParse: x => ({ success: true, data: x }) }));

@@ -1,12 +1,15 @@
 /* A program on a pseudo-terminal and the screen that a person would see.
  *
- * The screen understands what is written here: printable text with wide characters, CR, LF, cursor up/down/right/left,
- * home, erase in line and below, and it notes modes (?25, ?2004). It does not fold long lines, it wraps as terminals
- * do, and scrolls. Anything else it is sent fails the test: nothing unexpected may reach a terminal. */
+ * The screen understands what is written here: printable text with wide characters, CR, LF, BS, cursor
+ * up/down/right/left, home, erase in line and below, and it notes modes (?25, ?2004). It does not fold long lines, it
+ * wraps as terminals do, and scrolls. Anything else it is sent fails the test: nothing unexpected may reach a terminal.
+ */
 #ifndef PTY_TEST_H
 #define PTY_TEST_H
 
 #include "test.h"
+
+#include "../src/term/term.h"
 
 #include <poll.h>
 #include <pty.h>
@@ -25,6 +28,7 @@ struct screen {
 	char *cells;       /* rows x columns of CELL_BYTES: text, "" for a blank; "\1" behind a wide one */
 	bool wrap_pending; /* the last column was written */
 	bool cursor_hidden, paste_mode;
+	unsigned n_raw;   /* how often raw mode began: it asks for bracketed paste */
 	char pending[64]; /* half a sequence or character */
 	size_t n_pending;
 	char row_text[ROW_BYTES];
@@ -142,9 +146,10 @@ static inline void screen_csi(struct screen *s, const char *params, char last)
 		memset(s->cells + (size_t)from * CELL_BYTES, 0, ((size_t)s->columns * s->rows - from) * CELL_BYTES);
 	} else if (strcmp(params, "?25") == 0)
 		s->cursor_hidden = last == 'l';
-	else if (strcmp(params, "?2004") == 0)
+	else if (strcmp(params, "?2004") == 0) {
 		s->paste_mode = last == 'h';
-	else if (last != 'm')
+		s->n_raw += s->paste_mode;
+	} else if (last != 'm')
 		fail_msg("unexpected sequence ESC [ %s %c", params, last);
 }
 
@@ -159,6 +164,9 @@ static inline bool screen_step(struct screen *s)
 		s->wrap_pending = false;
 	} else if (p[0] == '\n') {
 		screen_line_feed(s);
+	} else if (p[0] == '\b') { /* the kernel's echo of an erased character */
+		s->x -= s->x && !s->wrap_pending;
+		s->wrap_pending = false;
 	} else if (p[0] == '\033') {
 		char params[64] = "";
 
@@ -212,7 +220,7 @@ static inline void pty_start(struct pty *p, unsigned columns, unsigned rows, int
 		/* A shell without job control starts its background jobs with these ignored. */
 		(void)signal(SIGINT, SIG_DFL);
 		(void)signal(SIGQUIT, SIG_DFL);
-		(void)alarm(60); /* a program that waits for ever fails its test and no other */
+		(void)alarm(120); /* a program whose test failed and went away does not stay */
 		_exit(child(arg));
 	}
 }
@@ -246,50 +254,83 @@ static inline bool pty_read(struct pty *p, int timeout_ms)
 	return true;
 }
 
-/* Until the text is on the screen; fails the test after 8 s. */
+/* The time is far beyond what a loaded machine needs: only a test that fails takes it. */
+enum { PTY_PATIENCE_MS = 20000 };
+
+static inline void pty_give_up(struct pty *p, const char *what)
+{
+	for (unsigned y = 0; y < p->screen.rows; y++)
+		print_message("|%s\n", screen_row(&p->screen, y));
+	print_message("cursor at row %u, column %u\n", p->screen.y, p->screen.x);
+	(void)kill(p->pid, SIGKILL);
+	(void)waitpid(p->pid, NULL, 0);
+	fail_msg("did not happen: %s", what);
+}
+
+/* Reads until the condition holds, which may look at p; fails the test when it does not come true. */
+#define PTY_UNTIL(p, condition, what)                                                      \
+	do {                                                                               \
+		int64_t until_ = pty_now_ms() + PTY_PATIENCE_MS;                           \
+                                                                                           \
+		while (!(condition)) {                                                     \
+			if (pty_now_ms() > until_ || (!pty_read((p), 20) && !(condition))) \
+				pty_give_up((p), (what));                                  \
+		}                                                                          \
+	} while (0)
+
+/* Until the text is on the screen. */
 static inline void pty_expect(struct pty *p, const char *text)
 {
-	int64_t until = pty_now_ms() + 8000;
-
-	while (!screen_has(&p->screen, text)) {
-		if (pty_now_ms() > until || (!pty_read(p, 100) && !screen_has(&p->screen, text))) {
-			for (unsigned y = 0; y < p->screen.rows; y++)
-				print_message("|%s\n", screen_row(&p->screen, y));
-			fail_msg("not on the screen: %s", text);
-		}
-	}
+	PTY_UNTIL(p, screen_has(&p->screen, text), text);
 }
 
-/* Until nothing comes any more for a while. */
-static inline void pty_settle(struct pty *p)
+static inline void pty_expect_row(struct pty *p, unsigned y, const char *text)
 {
-	int64_t quiet = pty_now_ms() + 150;
-
-	while (pty_now_ms() < quiet) {
-		struct pollfd fd = { .fd = p->master, .events = POLLIN };
-
-		if (poll(&fd, 1, 50) > 0) {
-			if (!pty_read(p, 0))
-				return;
-			quiet = pty_now_ms() + 150;
-		}
-	}
+	PTY_UNTIL(p, strcmp(screen_row(&p->screen, y), text) == 0, text);
 }
 
-/* Reads to the end and returns the wait status. */
+static inline void pty_expect_cursor(struct pty *p, unsigned x, unsigned y)
+{
+	PTY_UNTIL(p, p->screen.x == x && p->screen.y == y, "cursor at its place");
+}
+
+/* Until the program waits for keys: its prompt is in the cursor's row, and nothing else, and the cursor behind it. */
+static inline void pty_expect_prompt(struct pty *p, const char *prompt)
+{
+	PTY_UNTIL(p,
+	          strcmp(screen_row(&p->screen, p->screen.y), prompt) == 0 &&
+	                  p->screen.x >= ag_term_columns(prompt, strlen(prompt), 0),
+	          prompt);
+}
+
+/* Reads for a while: for what must not happen. */
+static inline void pty_watch(struct pty *p, int ms)
+{
+	int64_t until = pty_now_ms() + ms;
+
+	while (pty_now_ms() < until && pty_read(p, 20))
+		;
+}
+
+/* Reads to the end of the program, which must come, and returns the wait status. The terminal stays. */
+static inline int pty_reap(struct pty *p)
+{
+	int64_t until = pty_now_ms() + PTY_PATIENCE_MS;
+	int status;
+
+	while (waitpid(p->pid, &status, WNOHANG) != p->pid) {
+		if (pty_now_ms() > until)
+			pty_give_up(p, "the end of the program");
+		if (!pty_read(p, 20))
+			(void)usleep(1000); /* its terminal is closed, it is not quite gone */
+	}
+	return status;
+}
+
 static inline int pty_finish(struct pty *p)
 {
-	int status = -1;
+	int status = pty_reap(p);
 
-	while (pty_read(p, 20000))
-		if (waitpid(p->pid, &status, WNOHANG) == p->pid) {
-			while (pty_read(p, 50) &&
-			       poll(&(struct pollfd){ .fd = p->master, .events = POLLIN }, 1, 50) > 0)
-				;
-			break;
-		}
-	if (status == -1)
-		(void)waitpid(p->pid, &status, 0);
 	(void)close(p->master);
 	screen_done(&p->screen);
 	return status;

@@ -1,104 +1,26 @@
 /* The API client against a server in this process, and starting an engine with a fake one. */
-#include "test.h"
+#include "fake_server.h"
 
-#include <arpa/inet.h>
 #include <errno.h>
 #include <fcntl.h>
-#include <pthread.h>
 #include <signal.h>
-#include <stdatomic.h>
-#include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
-#include <unistd.h>
 
 #include "agent.h"
 
-/* Answers one connection after the other, each with the next of the scripted answers. */
-struct server {
-	int listener;
-	unsigned port;
-	pthread_t thread;
-	const char *const *answers; /* whole HTTP answers; NULL ends; "" closes without one */
-	char requests[4][8192];
-	atomic_int n_requests;
-};
-
-static void read_request(int fd, char *buf, size_t size)
-{
-	size_t n = 0, want = 0;
-	const char *body, *length;
-	ssize_t got;
-
-	while (n + 1 < size) {
-		got = read(fd, buf + n, size - 1 - n);
-		if (got <= 0)
-			break;
-		n += (size_t)got;
-		buf[n] = '\0';
-		body = strstr(buf, "\r\n\r\n");
-		if (!body)
-			continue;
-		length = strcasestr(buf, "content-length:");
-		want = length ? strtoul(length + 15, NULL, 10) : 0;
-		if (n >= (size_t)(body + 4 - buf) + want)
-			break;
-	}
-}
-
-static void *server_main(void *arg)
-{
-	struct server *s = arg;
-
-	for (int i = 0; s->answers[i]; i++) {
-		int fd = accept(s->listener, NULL, NULL);
-
-		if (fd < 0)
-			break;
-		read_request(fd, s->requests[i], sizeof(s->requests[i]));
-		atomic_fetch_add(&s->n_requests, 1);
-		(void)!write(fd, s->answers[i], strlen(s->answers[i]));
-		(void)close(fd);
-	}
-	return NULL;
-}
-
-static void server_start(struct server *s, const char *const *answers)
-{
-	struct sockaddr_in in = { .sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK) };
-	socklen_t len = sizeof(in);
-
-	memset(s, 0, sizeof(*s));
-	s->answers = answers;
-	s->listener = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
-	assert_true(s->listener >= 0);
-	assert_int_equal(bind(s->listener, (struct sockaddr *)&in, sizeof(in)), 0);
-	assert_int_equal(getsockname(s->listener, (struct sockaddr *)&in, &len), 0);
-	assert_int_equal(listen(s->listener, 8), 0);
-	s->port = ntohs(in.sin_port);
-	assert_int_equal(pthread_create(&s->thread, NULL, server_main, s), 0);
-}
-
-static void server_stop(struct server *s)
-{
-	(void)shutdown(s->listener, SHUT_RDWR);
-	(void)pthread_join(s->thread, NULL);
-	(void)close(s->listener);
-}
-
-static struct ag_backend *open_backend(struct server *s, const char *suffix, const char *key_file, uint32_t timeout_ms)
+static struct ag_backend *open_backend(struct fake_server *s, const char *suffix, const char *key_file,
+                                       uint32_t timeout_ms)
 {
 	struct ag_backend *b = NULL;
 	struct err err = { 0 };
-	char url[64];
+	char url[128];
 
-	(void)snprintf(url, sizeof(url), "http://127.0.0.1:%u%s", s->port, suffix);
+	(void)snprintf(url, sizeof(url), "%s%s", s->url, suffix);
 	if (ag_backend_open(url, key_file, timeout_ms, &b, &err) < 0)
 		fail_msg("%s", err_text(&err));
 	return b;
 }
-
-#define HTTP(status, body) "HTTP/1.1 " status "\r\nContent-Type: application/json\r\nConnection: close\r\n\r\n" body
 
 /* Asks once; the result, the answer's text and the error's words. */
 static int ask(const char *http_answer, char *text, size_t size, struct err *err, char *request, size_t request_size)
@@ -107,17 +29,17 @@ static int ask(const char *http_answer, char *text, size_t size, struct err *err
 	struct base_buf answer = BASE_BUF_INIT(4096);
 	json_t *messages = ag_cmd_messages("m", "list files");
 	struct ag_backend *b;
-	struct server s;
+	static struct fake_server s;
 	int r;
 
-	server_start(&s, answers);
+	fake_start(&s, answers);
 	b = open_backend(&s, "/v1/", NULL, 2000);
 	r = ag_backend_ask(b, "m\"1", messages, 64, &answer, err);
 	ag_backend_close(b);
-	server_stop(&s);
+	fake_stop(&s);
 	(void)snprintf(text, size, "%s", base_buf_text(&answer));
 	if (request)
-		(void)snprintf(request, request_size, "%s", s.requests[0]);
+		(void)memcpy(request, s.requests[0], request_size < FAKE_REQUEST ? request_size : FAKE_REQUEST);
 	base_buf_done(&answer);
 	json_decref(messages);
 	return r;
@@ -125,12 +47,13 @@ static int ask(const char *http_answer, char *text, size_t size, struct err *err
 
 static void an_answer_arrives_and_the_request_is_greedy(void **state)
 {
-	char text[256], request[8192];
+	char text[256];
+	static char request[FAKE_REQUEST];
 	struct err err = { 0 };
 
 	(void)state;
 	assert_int_equal(
-	        ask(HTTP("200 OK", "{\"choices\":[{\"message\":{\"role\":\"assistant\",\"content\":\"ls -l\"}}]}"),
+	        ask(FAKE_JSON("200 OK", "{\"choices\":[{\"message\":{\"role\":\"assistant\",\"content\":\"ls -l\"}}]}"),
 	            text, sizeof(text), &err, request, sizeof(request)),
 	        0);
 	assert_string_equal(text, "ls -l");
@@ -147,14 +70,15 @@ static void failures_are_sentences_with_the_servers_words(void **state)
 	static const struct {
 		const char *answer, *words;
 	} cases[] = {
-		{ HTTP("400 Bad Request", "{\"error\":{\"message\":\"no such model\",\"type\":\"x\"}}"),
+		{ FAKE_JSON("400 Bad Request", "{\"error\":{\"message\":\"no such model\",\"type\":\"x\"}}"),
 		  "answered with status 400: no such model" },
-		{ HTTP("401 Unauthorized", "{\"error\":\"bad key\"}"), "status 401: bad key" },
-		{ HTTP("500 Internal Server Error", "<html>"), "answered with status 500" },
-		{ HTTP("200 OK", "not json"), "the answer is not JSON" },
-		{ HTTP("200 OK", "{}"), "no choices[0].message.content" },
-		{ HTTP("200 OK", "{\"choices\":[{\"message\":{\"content\":5}}]}"), "no choices[0].message.content" },
-		{ HTTP("200 OK", "[]"), "no choices[0].message.content" },
+		{ FAKE_JSON("401 Unauthorized", "{\"error\":\"bad key\"}"), "status 401: bad key" },
+		{ FAKE_JSON("500 Internal Server Error", "<html>"), "answered with status 500" },
+		{ FAKE_JSON("200 OK", "not json"), "the answer is not JSON" },
+		{ FAKE_JSON("200 OK", "{}"), "no choices[0].message.content" },
+		{ FAKE_JSON("200 OK", "{\"choices\":[{\"message\":{\"content\":5}}]}"),
+		  "no choices[0].message.content" },
+		{ FAKE_JSON("200 OK", "[]"), "no choices[0].message.content" },
 	};
 	char text[256];
 
@@ -177,48 +101,49 @@ static void an_empty_answer_is_no_error_of_the_client(void **state)
 	char text[256];
 
 	(void)state;
-	assert_int_equal(ask(HTTP("200 OK", "{\"choices\":[{\"message\":{\"content\":null}}]}"), text, sizeof(text),
-	                     &err, NULL, 0),
+	assert_int_equal(ask(FAKE_JSON("200 OK", "{\"choices\":[{\"message\":{\"content\":null}}]}"), text,
+	                     sizeof(text), &err, NULL, 0),
 	                 0);
 	assert_string_equal(text, "");
 }
 
 static void the_first_model_is_found(void **state)
 {
-	static const char *const answers[] = { HTTP("200 OK", "{\"data\":[{\"id\":\"ocai-mini\"},{\"id\":\"b\"}]}"),
-		                               HTTP("200 OK", "{\"data\":[]}"), NULL };
+	static const char *const answers[] = { FAKE_JSON("200 OK",
+		                                         "{\"data\":[{\"id\":\"ocai-mini\"},{\"id\":\"b\"}]}"),
+		                               FAKE_JSON("200 OK", "{\"data\":[]}"), NULL };
 	struct base_buf id = BASE_BUF_INIT(64);
 	struct err err = { 0 };
 	struct ag_backend *b;
-	struct server s;
+	static struct fake_server s;
 
 	(void)state;
-	server_start(&s, answers);
+	fake_start(&s, answers);
 	b = open_backend(&s, "", NULL, 2000);
 	assert_int_equal(ag_backend_model(b, &id, &err), 0);
 	assert_string_equal(base_buf_text(&id), "ocai-mini");
 	assert_int_equal(ag_backend_model(b, &id, &err), -EBADMSG);
 	assert_non_null(strstr(err_text(&err), "serves no model"));
 	ag_backend_close(b);
-	server_stop(&s);
+	fake_stop(&s);
 	base_buf_done(&id);
 }
 
 static void health_tells_ready_loading_and_absent_apart(void **state)
 {
-	static const char *const answers[] = { HTTP("200 OK", "{}"), HTTP("503 Service Unavailable", "{}"),
-		                               HTTP("404 Not Found", "{}"), NULL };
+	static const char *const answers[] = { FAKE_JSON("200 OK", "{}"), FAKE_JSON("503 Service Unavailable", "{}"),
+		                               FAKE_JSON("404 Not Found", "{}"), NULL };
 	struct err err = { 0 };
 	struct ag_backend *b;
-	struct server s;
+	static struct fake_server s;
 
 	(void)state;
-	server_start(&s, answers);
+	fake_start(&s, answers);
 	b = open_backend(&s, "", NULL, 2000);
 	assert_int_equal(ag_backend_health(b, &err), 0);
 	assert_int_equal(ag_backend_health(b, &err), -EAGAIN);
 	assert_int_equal(ag_backend_health(b, &err), -EIO);
-	server_stop(&s);
+	fake_stop(&s);
 	assert_int_equal(ag_backend_health(b, &err), -ECONNREFUSED);
 	assert_non_null(strstr(err_text(&err), "no server answers at http://127.0.0.1:"));
 	ag_backend_close(b);

@@ -42,6 +42,16 @@ static const struct {
 	{ "```bash\nls -la", "ls -la" },
 	{ "可以使用:\n```shell\nsystemctl restart nginx\n```", "systemctl restart nginx" },
 	{ "```bash\ntar czf b.tgz \\\n    /etc \\\n    /var\n```", "tar czf b.tgz \\\n    /etc \\\n    /var" },
+	{ "```bash\nfor i in 1 2; do\n  echo $i # here\n\ndone\n```", "for i in 1 2; do\n  echo $i # here\ndone" },
+	{ "1. So:\n   ```bash\n   if true; then\n     ls\n   fi\n   ```", "if true; then\n  ls\nfi" },
+	{ "```bash\n$ cd /tmp\n$ ls\n```", "cd /tmp\nls" },
+	/* what is written to a file stays to the letter */
+	{ "```bash\ncat >a.yml <<'EOF'\n# services\nweb:\n  image: x\n\n  > text\nEOF\n# start it\n  podman ps\n```",
+	  "cat >a.yml <<'EOF'\n# services\nweb:\n  image: x\n\n  > text\nEOF\n  podman ps" },
+	{ "   ```bash\n   cat <<-END | sort\n     b\n     a\n   END\n   ls\n   ```",
+	  "cat <<-END | sort\n  b\n  a\nEND\nls" },
+	{ "```bash\nwc -l <<<\"a b\"\n# count\nls\n```", "wc -l <<<\"a b\"\nls" },
+	{ "```bash\necho $((1<<3))\n# count\nls\n```", "echo $((1<<3))\nls" },
 	/* inline code */
 	{ "`ls -la`", "ls -la" },
 	{ "You can use `df -h` to see disk usage.", "df -h" },

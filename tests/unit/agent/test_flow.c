@@ -62,9 +62,41 @@ static void every_assistant_has_words_in_both_languages(void **state)
 		assert_int_equal(ag_assistant_index(a), i);
 		assert_true(ag_is_chinese(ag_assistant_system(a, "qwen3", true)));
 		assert_false(ag_is_chinese(ag_assistant_system(a, "qwen3", false)));
-		assert_string_equal(ag_assistant_system(a, "ocai-mini-2", true), a->keyword);
+		if (a->keyword)
+			assert_string_equal(ag_assistant_system(a, "ocai-mini-2", true), a->keyword);
+		else
+			assert_null(ag_assistant_system(a, "ocai-mini-2", true));
 	}
 	assert_null(ag_assistant_find("nobody"));
+}
+
+static void the_embedded_model_does_commands_and_nothing_else(void **state)
+{
+	struct err err = { 0 };
+
+	(void)state;
+	assert_int_equal(ag_assistant_check(ag_assistant_find("cmd"), "ocai-mini", false, &err), 0);
+	assert_int_equal(ag_assistant_check(ag_assistant_find("chat"), "qwen3", false, &err), 0);
+	assert_int_equal(ag_assistant_check(ag_assistant_find("chat"), "ocai-mini", false, &err), -ENOTSUP);
+	assert_non_null(strstr(err_text(&err), "only suggests commands"));
+	assert_non_null(strstr(err_text(&err), "url in [backend]"));
+	assert_int_equal(ag_assistant_check(ag_assistant_find("code"), "ocai-mini", true, &err), -ENOTSUP);
+	assert_non_null(strstr(err_text(&err), "只会给出命令"));
+}
+
+static void an_assistants_tools_are_names_or_all(void **state)
+{
+	struct ag_assistant a = { .tools = "kb_search, man_page" };
+
+	(void)state;
+	assert_true(ag_assistant_has_tool(&a, "kb_search"));
+	assert_true(ag_assistant_has_tool(&a, "man_page"));
+	assert_false(ag_assistant_has_tool(&a, "man"));
+	assert_false(ag_assistant_has_tool(&a, "run_command"));
+	a.tools = "*";
+	assert_true(ag_assistant_has_tool(&a, "run_command"));
+	a.tools = "";
+	assert_false(ag_assistant_has_tool(&a, "man_page"));
 }
 
 static void remote_hosts_are_told_from_local_ones(void **state)
@@ -276,6 +308,35 @@ static void a_long_conversation_loses_its_oldest_turns(void **state)
 	json_decref(m);
 }
 
+static void results_of_tools_are_cut_before_the_question_is(void **state)
+{
+	json_t *m = conversation(3, "the question");
+	struct base_buf text = BASE_BUF_INIT(1 << 20);
+
+	(void)state;
+	for (int i = 0; i < 3000; i++)
+		(void)base_buf_puts(&text, "some words ");
+	for (int i = 0; i < 2; i++) {
+		assert_int_equal(
+		        json_array_append_new(m, json_pack("{s:s, s:s, s:[{s:s, s:s, s:{s:s, s:s}}]}", "role",
+		                                           "assistant", "content", "", "tool_calls", "id", "c", "type",
+		                                           "function", "function", "name", "f", "arguments", "{}")),
+		        0);
+		assert_int_equal(ag_add_message(m, "tool", base_buf_text(&text), text.len), 0);
+	}
+	assert_int_equal(ag_trim_messages(m, 15000), 6); /* the older turns go first */
+	assert_int_equal(json_array_size(m), 6);
+	assert_string_equal(text_at(m, 1, "content"), "the question");
+	assert_non_null(strstr(text_at(m, 3, "content"), "left out"));
+	assert_null(strstr(text_at(m, 5, "content"), "left out"));
+	assert_int_equal(ag_trim_messages(m, 1000), 0);
+	assert_int_equal(json_array_size(m), 6);
+	assert_string_equal(text_at(m, 1, "content"), "the question");
+	assert_non_null(strstr(text_at(m, 5, "content"), "left out"));
+	json_decref(m);
+	base_buf_done(&text);
+}
+
 static void a_message_too_long_by_itself_is_cut_in_its_middle(void **state)
 {
 	struct base_buf text = BASE_BUF_INIT(1 << 20);
@@ -339,7 +400,9 @@ static void profiles_are_sections_of_their_own(void **state)
 	assert_int_equal(mkdir(path, 0700), 0);
 	(void)write_here("ocai/ocai.conf", "[backend]\nprofile = big\n[profile big]\nurl = https://x.example/v1\n"
 	                                   "allow-remote = yes\n  [profile small]\nmodel = tiny\ncontext = 512\n"
-	                                   "[assistants]\ncode = small\n");
+	                                   "[assistants]\ncode = small\n[assistant k8s]\nprompt = You know kubectl.\n"
+	                                   "tools = man_page\noutput = command\nprofile = big\n[assistant chat]\n"
+	                                   "prompt-zh = 简短\n[tools]\nfolders = /etc,/srv\nrun-read = yes\n");
 	assert_int_equal(setenv("XDG_CONFIG_HOME", dir, 1), 0);
 	if (ag_settings_load(&s, "/nonexistent", &config, &err) < 0)
 		fail_msg("%s", err_text(&err));
@@ -352,6 +415,35 @@ static void profiles_are_sections_of_their_own(void **state)
 	assert_false(s.profiles[1].allow_remote);
 	assert_string_equal(s.profile_of[ag_assistant_index(ag_assistant_find("code"))], "small");
 	assert_int_equal(ag_settings_check(&s, &err), 0);
+	opt_list_done(&s.tool_folders);
+	base_config_free(config);
+}
+
+static void an_assistant_of_the_configuration_is_a_row(void **state)
+{
+	static struct ag_settings s;
+	struct base_config *config = NULL;
+	const struct ag_assistant *a;
+	struct err err = { 0 };
+
+	(void)state; /* the file is that of the test before */
+	if (ag_settings_load(&s, "/nonexistent", &config, &err) < 0)
+		fail_msg("%s", err_text(&err));
+	a = ag_settings_assistant(&s, "k8s");
+	assert_non_null(a);
+	assert_string_equal(ag_assistant_system(a, "qwen", true), "You know kubectl.");
+	assert_string_equal(a->tools, "man_page");
+	assert_int_equal(a->output, AG_OUTPUT_COMMAND);
+	assert_string_equal(a->profile, "big");
+	a = ag_settings_assistant(&s, "chat"); /* what it does not say is the table's */
+	assert_string_equal(a->system_zh, "简短");
+	assert_string_equal(a->system_en, ag_assistant_find("chat")->system_en);
+	assert_string_equal(a->tools, "*");
+	assert_ptr_equal(ag_settings_assistant(&s, "sys"), ag_assistant_find("sys"));
+	assert_null(ag_settings_assistant(&s, "nobody"));
+	assert_int_equal(s.tool_folders.n, 2);
+	assert_true(s.run_read && s.tools_enabled);
+	opt_list_done(&s.tool_folders);
 	base_config_free(config);
 }
 
@@ -360,15 +452,19 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(questions_find_their_assistant),
 		cmocka_unit_test(every_assistant_has_words_in_both_languages),
+		cmocka_unit_test(the_embedded_model_does_commands_and_nothing_else),
+		cmocka_unit_test(an_assistants_tools_are_names_or_all),
 		cmocka_unit_test(remote_hosts_are_told_from_local_ones),
 		cmocka_unit_test(placeholders_are_found_and_redirections_are_not),
 		cmocka_unit_test(values_stay_one_word_in_any_quotes),
 		cmocka_unit_test(the_prompt_has_question_input_and_files_in_this_order),
 		cmocka_unit_test(long_input_keeps_its_ends_and_whole_characters),
 		cmocka_unit_test(a_long_conversation_loses_its_oldest_turns),
+		cmocka_unit_test(results_of_tools_are_cut_before_the_question_is),
 		cmocka_unit_test(a_message_too_long_by_itself_is_cut_in_its_middle),
 		cmocka_unit_test(code_is_taken_out_of_its_fences),
 		cmocka_unit_test(profiles_are_sections_of_their_own),
+		cmocka_unit_test(an_assistant_of_the_configuration_is_a_row),
 	};
 
 	return cmocka_run_group_tests(tests, make_dir, remove_dir);

@@ -35,10 +35,12 @@ static int run_full(int argc, char **argv);
 static const struct opt_command commands[] = {
 	{ "serve", "[OPTION]...", "answer requests", opts, run_marker },
 	{ "fill", "[OPTION]...", "write a lot", opts, run_full },
+	{ "keep", "[OPTION]... list [ID] | rm ID", "keep things", NULL, run_full },
+	{ "look", "[OPTION]... [host|users]...", "look at things", NULL, run_full },
 	{ 0 },
 };
 static const struct opt_program prog = { "prog", "Does things.", commands, NULL };
-static const struct opt_program prog_default = { "prog", "Does things.", commands, "serve" };
+static const struct opt_program prog_default = { "other", "Does things.", commands, "serve" };
 
 static int marker_argc;
 static const char *marker_argv0;
@@ -333,20 +335,28 @@ static void bash_completes_commands_options_and_choices(void **state)
 		{ "prog serve --backend cu", "cuda" },
 		{ "prog serve --backend = cu", "cuda" },
 		{ "prog serve --seed 1", "" },
+		{ "prog keep r", "rm" },
+		{ "prog keep rm li", "" },
+		{ "prog look ho us", "users" },
+		{ "other --mo", "--model" },
+		{ "other --backend cu", "cuda" },
+		{ "other what --tem", "--temperature" },
 	};
-	char path[] = "/tmp/test-completion-XXXXXX", script[8192], cmd[1024], reply[128];
+	char path[] = "/tmp/test-completion-XXXXXX", script[8192], other[8192], cmd[1024], reply[128];
 	int fd = mkstemp(path);
 	FILE *f;
 
 	(void)state;
 	assert_true(fd >= 0);
 	assert_int_equal(MAIN(&prog, script, "--completion=bash"), 0);
+	assert_int_equal(MAIN(&prog_default, other, "--completion=bash"), 0);
 	assert_int_equal(write(fd, script, strlen(script)), (ssize_t)strlen(script));
+	assert_int_equal(write(fd, other, strlen(other)), (ssize_t)strlen(other));
 	(void)close(fd);
 	for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
 		(void)snprintf(cmd, sizeof(cmd),
 		               "bash -c 'compopt() { :; }; . %s; COMP_WORDS=(%s); COMP_CWORD=$((${#COMP_WORDS[@]}-1)); "
-		               "_prog; echo \"${COMPREPLY[*]}\"'",
+		               "_$COMP_WORDS; echo \"${COMPREPLY[*]}\"'",
 		               path, cases[i].words);
 		f = popen(cmd, "r");
 		assert_non_null(f);
@@ -368,6 +378,11 @@ static void zsh_completion_describes_every_option(void **state)
 	assert_non_null(strstr(script, "'--ctx=[context length \\[4096\\]]:TOKENS:'"));
 	assert_non_null(strstr(script, "'--backend=[backend \\[auto\\]]:NAME:(auto cpu cuda)'"));
 	assert_non_null(strstr(script, "'*-H+[header to send]:LINE:'"));
+	assert_non_null(strstr(script, "'1:argument:(list rm)' \\\n"));
+	assert_non_null(strstr(script, "'*:argument:(host users)'\n"));
+	assert_non_null(strstr(script, "*)\n\t\t_arguments '--help[show help]' '--version[show the version]'\n"));
+	assert_int_equal(MAIN(&prog_default, script, "--completion=zsh"), 0);
+	assert_non_null(strstr(strstr(script, "\t*)\n"), "'--ctx=["));
 }
 
 int main(void)

@@ -1,0 +1,272 @@
+/* Packages for the subcommands cut and slices; see packages.h. */
+#include "packages.h"
+
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <pthread.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "base/cleanup.h"
+
+/* ---- Input ------------------------------------------------------------------------------------------------ */
+
+static int is_package(const struct dirent *de)
+{
+	const size_t n = strlen(de->d_name);
+
+	return n > 4 && strcmp(de->d_name + n - 4, ".rpm") == 0;
+}
+
+static int by_bytes(const struct dirent **a, const struct dirent **b)
+{
+	return strcmp((*a)->d_name, (*b)->d_name);
+}
+
+static int add_rpm(struct img_rpm_set *set, const char *path, struct err *err)
+{
+	struct dirent **names;
+	struct stat st;
+	int n, r = 0;
+
+	if (stat(path, &st) < 0)
+		return err_set(err, -errno, "%s: %s", path, strerror(errno));
+	if (!S_ISDIR(st.st_mode))
+		return img_rpm_set_add_package(set, path, err);
+	n = scandir(path, &names, is_package, by_bytes);
+	if (n < 0)
+		return err_set(err, -errno, "%s: %s", path, strerror(errno));
+	for (int i = 0; i < n; i++) {
+		char *file = NULL;
+
+		if (r == 0 && asprintf(&file, "%s/%s", path, names[i]->d_name) < 0)
+			r = -ENOMEM;
+		if (r == 0)
+			r = img_rpm_set_add_package(set, file, err);
+		free(file);
+		free(names[i]);
+	}
+	free(names);
+	return r;
+}
+
+int packages_open(const struct packages_opts *o, struct packages *p, struct err *err)
+{
+	int r;
+
+	if (!o->repos.n && !o->rpms.n && !o->root)
+		return err_set(err, -EINVAL, "no packages are given: --repo, --rpm or --root");
+	if (o->root && (o->repos.n || o->rpms.n))
+		return err_set(err, -EINVAL, "--root stands alone: what is installed is what there is to choose from");
+	r = img_rpm_set_new(o->arch, &p->set);
+	if (r == 0)
+		r = img_rules_new(&p->rules);
+	for (size_t i = 0; r == 0 && i < o->repos.n; i++)
+		r = img_rpm_set_add_repo(p->set, o->repos.items[i], err);
+	for (size_t i = 0; r == 0 && i < o->rpms.n; i++)
+		r = add_rpm(p->set, o->rpms.items[i], err);
+	if (r == 0 && o->root)
+		r = img_rpm_set_add_root(p->set, o->root, err);
+	for (size_t i = 0; r == 0 && i < o->rules.n; i++)
+		r = img_rules_read(p->rules, o->rules.items[i], err);
+	if (r == 0 && img_rpm_set_count(p->set) == 0)
+		r = err_set(err, -ENOENT, "there are no packages for this architecture");
+	return r == -ENOMEM ? err_set(err, r, "out of memory") : r;
+}
+
+/* ---- What is left behind ---------------------------------------------------------------------------------- */
+
+static struct {
+	pthread_mutex_t lock;
+	char *spool, *unfinished; /* protected by lock */
+	bool is_watching;
+} leftovers = { .lock = PTHREAD_MUTEX_INITIALIZER };
+
+static void remove_at(int dir_fd, const char *name)
+{
+	const int fd = openat(dir_fd, name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+	DIR *d = fd >= 0 ? fdopendir(fd) : NULL;
+	const struct dirent *de;
+
+	while (d && (de = readdir(d))) {
+		if (strcmp(de->d_name, ".") == 0 || strcmp(de->d_name, "..") == 0)
+			continue;
+		if (unlinkat(dirfd(d), de->d_name, 0) < 0)
+			remove_at(dirfd(d), de->d_name);
+	}
+	if (d)
+		(void)closedir(d);
+	else if (fd >= 0)
+		(void)close(fd);
+	(void)unlinkat(dir_fd, name, AT_REMOVEDIR);
+}
+
+void packages_remove_tree(const char *path)
+{
+	if (unlink(path) < 0 && errno != ENOENT)
+		remove_at(AT_FDCWD, path);
+}
+
+static void set_leftover(char **slot, const char *path)
+{
+	(void)pthread_mutex_lock(&leftovers.lock);
+	free(*slot);
+	*slot = path ? strdup(path) : NULL;
+	(void)pthread_mutex_unlock(&leftovers.lock);
+}
+
+void packages_unfinished(const char *path)
+{
+	set_leftover(&leftovers.unfinished, path);
+}
+
+/* Waits for the signals that all other threads have blocked. Others go on writing meanwhile, hence the second round. */
+static void *watch(void *arg)
+{
+	const sigset_t *signals = arg;
+	int which = SIGTERM;
+
+	(void)sigwait(signals, &which);
+	(void)pthread_mutex_lock(&leftovers.lock);
+	for (int round = 0; round < 2; round++) {
+		if (leftovers.unfinished)
+			packages_remove_tree(leftovers.unfinished);
+		if (leftovers.spool)
+			packages_remove_tree(leftovers.spool);
+	}
+	(void)signal(which, SIG_DFL);
+	(void)pthread_sigmask(SIG_UNBLOCK, signals, NULL);
+	(void)raise(which);
+	return NULL;
+}
+
+/* Before other threads are made, since they inherit what is blocked. */
+static void watch_signals(void)
+{
+	static sigset_t signals;
+	pthread_t thread;
+
+	if (leftovers.is_watching)
+		return;
+	(void)sigemptyset(&signals);
+	(void)sigaddset(&signals, SIGINT);
+	(void)sigaddset(&signals, SIGTERM);
+	(void)sigaddset(&signals, SIGHUP);
+	(void)pthread_sigmask(SIG_BLOCK, &signals, NULL);
+	leftovers.is_watching = pthread_create(&thread, NULL, watch, &signals) == 0;
+	if (leftovers.is_watching)
+		(void)pthread_detach(thread);
+	else
+		(void)pthread_sigmask(SIG_UNBLOCK, &signals, NULL);
+}
+
+int packages_spool(struct packages *p, struct err *err)
+{
+	const char *tmp = getenv("TMPDIR");
+
+	watch_signals();
+	(void)snprintf(p->spool, sizeof(p->spool), "%s/slimtrace-XXXXXX",
+	               tmp && *tmp && strlen(tmp) < 40 ? tmp : "/tmp");
+	if (!mkdtemp(p->spool)) {
+		const int r = err_set(err, -errno, "%s: %s", p->spool, strerror(errno));
+
+		p->spool[0] = 0;
+		return r;
+	}
+	set_leftover(&leftovers.spool, p->spool);
+	return 0;
+}
+
+void packages_close(struct packages *p)
+{
+	if (p->spool[0])
+		packages_remove_tree(p->spool);
+	set_leftover(&leftovers.spool, NULL);
+	img_rpm_set_free(p->set);
+	img_rules_free(p->rules);
+	memset(p, 0, sizeof(*p));
+}
+
+void packages_opts_done(struct packages_opts *o)
+{
+	opt_list_done(&o->repos);
+	opt_list_done(&o->rpms);
+	opt_list_done(&o->rules);
+}
+
+const char *packages_size(uint64_t bytes, char buf[32])
+{
+	if (bytes < 100000)
+		(void)snprintf(buf, 32, "%.1f kB", (double)bytes / 1e3);
+	else
+		(void)snprintf(buf, 32, "%.2f MB", (double)bytes / 1e6);
+	return buf;
+}
+
+/* ---- Progress --------------------------------------------------------------------------------------------- */
+
+static struct {
+	pthread_mutex_t lock;
+	const char *what;
+	uint64_t done, total; /* protected by lock */
+	struct timespec begin, shown;
+} bar = { .lock = PTHREAD_MUTEX_INITIALIZER };
+
+static double seconds_since(const struct timespec *t)
+{
+	struct timespec now;
+
+	(void)clock_gettime(CLOCK_MONOTONIC, &now);
+	return (double)(now.tv_sec - t->tv_sec) + (double)(now.tv_nsec - t->tv_nsec) / 1e9;
+}
+
+static void bar_begin(const char *what, uint64_t total, void *arg)
+{
+	(void)arg;
+	(void)pthread_mutex_lock(&bar.lock);
+	bar.what = what;
+	bar.done = 0;
+	bar.total = total;
+	(void)clock_gettime(CLOCK_MONOTONIC, &bar.begin);
+	bar.shown = bar.begin;
+	(void)pthread_mutex_unlock(&bar.lock);
+}
+
+static void bar_step(uint64_t bytes, void *arg)
+{
+	double past, rate;
+
+	(void)arg;
+	(void)pthread_mutex_lock(&bar.lock);
+	bar.done += bytes;
+	past = seconds_since(&bar.begin);
+	rate = past > 0 ? (double)bar.done / past : 0;
+	if (seconds_since(&bar.shown) > 0.1 && bar.total && rate > 0) {
+		const uint64_t left = bar.total > bar.done ? bar.total - bar.done : 0;
+
+		(void)clock_gettime(CLOCK_MONOTONIC, &bar.shown);
+		(void)fprintf(stderr, "\r\033[K%s  %3.0f %%  %.0f MB/s  %.0f s left", bar.what,
+		              100.0 * (double)(bar.total - left) / (double)bar.total, rate / 1e6, (double)left / rate);
+	}
+	(void)pthread_mutex_unlock(&bar.lock);
+}
+
+static void bar_end(void *arg)
+{
+	(void)arg;
+	(void)fputs("\r\033[K", stderr);
+}
+
+const struct img_cut_progress *packages_progress(void)
+{
+	static const struct img_cut_progress progress = { bar_begin, bar_step, bar_end, NULL };
+	const char *term = getenv("TERM");
+
+	return isatty(2) && term && strcmp(term, "dumb") != 0 ? &progress : NULL;
+}

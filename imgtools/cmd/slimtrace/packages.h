@@ -1,0 +1,52 @@
+/* What the subcommands that read packages share: where packages come from, the rules, progress on a terminal. */
+#ifndef IMG_SLIMTRACE_PACKAGES_H
+#define IMG_SLIMTRACE_PACKAGES_H
+
+#include "base/err.h"
+#include "base/options.h"
+#include "slices/slices.h"
+
+struct packages_opts {
+	struct opt_list repos, rpms, rules;
+	const char *root, *arch;
+};
+
+/* Rows for option tables; `type` holds a struct packages_opts named `from`. */
+#define PACKAGES_OPTS(type)                                                                                            \
+	{ "repo", 'r', OPT_LIST, offsetof(type, from.repos), "DIR", "a repository made by createrepo_c", NULL },       \
+	        { "rpm", 0, OPT_LIST, offsetof(type, from.rpms), "FILE", "a package, or a folder of packages", NULL }, \
+	        { "root", 0, OPT_STR, offsetof(type, from.root), "DIR", "an installed root with its package database", \
+		  NULL },                                                                                              \
+	        { "rules",  0,                                                                                         \
+		  OPT_LIST, offsetof(type, from.rules),                                                                \
+		  "PATH",   "rules by hand: a file, or a folder of *.rules",                                           \
+		  NULL },                                                                                              \
+	{                                                                                                              \
+		"arch", 0, OPT_STR, offsetof(type, from.arch), "ARCH",                                                 \
+		        "packages of this architecture [this machine's]", NULL                                         \
+	}
+
+struct packages {
+	struct img_rpm_set *set;
+	struct img_rules *rules;
+	char spool[64]; /* a folder of our own; "" before packages_spool() */
+};
+
+int packages_open(const struct packages_opts *o, struct packages *p, struct err *err);
+int packages_spool(struct packages *p, struct err *err);
+void packages_close(struct packages *p);
+void packages_opts_done(struct packages_opts *o);
+
+/* What is being written under a name that is not the final one, NULL for nothing: removed, as the spool is, when Ctrl-C
+ * or SIGTERM end the program. Borrowed until the next call. */
+void packages_unfinished(const char *path);
+/* Removes a file or folder of our own making, links not followed. */
+void packages_remove_tree(const char *path);
+
+/* Progress with rate and remaining time on standard error when that is a terminal; else NULL. */
+const struct img_cut_progress *packages_progress(void);
+
+/* "12.3 MB" into buf (10^6 bytes). */
+const char *packages_size(uint64_t bytes, char buf[32]);
+
+#endif

@@ -1,0 +1,64 @@
+/* A container registry (OCI distribution specification 1.1): manifests and blobs of one repository, in and out.
+ *
+ * Blobs are streamed from and to files, checked against their digests on the way, continued by range after a broken
+ * connection. What may pass (a refused connection, 408, 429, 5xx) is tried again with growing, jittered pauses. Tokens
+ * and passwords come from docker's config.json and its credential helpers and never leave for another host.
+ *
+ * One struct serves one repository and may be used by several threads at once. */
+#ifndef IMG_REGISTRY_H
+#define IMG_REGISTRY_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "base/err.h"
+
+struct img_registry_opts {
+	const char *auth_file; /* NULL: $REGISTRY_AUTH_FILE, $DOCKER_CONFIG/config.json, ~/.docker/config.json,
+	                        * $XDG_RUNTIME_DIR/containers/auth.json: the first that is there */
+	bool insecure;         /* plain HTTP if need be, certificates not verified; loopback may speak HTTP anyway */
+	unsigned n_retries;    /* 0: 5 */
+	uint32_t retry_ms;     /* first pause, doubled each time, half of it random; 0: 500 */
+	uint32_t stall_s;      /* no byte for so long ends an attempt; 0: 60 */
+};
+
+/* The parts of "HOST/NAME[:TAG][@DIGEST]"; docker's short forms mean docker.io. */
+struct img_reference {
+	char *host;   /* "ghcr.io", "localhost:5000"; for connecting */
+	char *name;   /* "library/debian" */
+	char *tag;    /* NULL with a digest; "latest" when nothing is said */
+	char *digest; /* NULL */
+};
+int img_reference_parse(const char *text, struct img_reference *ret_ref, struct err *err);
+void img_reference_done(struct img_reference *ref);
+
+struct img_registry;
+
+/* Finds out whether and how the registry speaks. `text` as for img_reference_parse(). */
+int img_registry_open(const char *text, const struct img_registry_opts *o, struct img_registry **ret_registry,
+                      struct err *err);
+void img_registry_close(struct img_registry *r);
+const struct img_reference *img_registry_reference(const struct img_registry *r);
+
+/* Told of bytes as they pass; non-zero stops (-ECANCELED). Any thread. */
+typedef int (*img_registry_progress)(uint64_t n_bytes, void *arg);
+
+/* Errors: -EACCES (401, 403), -ENOENT (404), -EBUSY (429, after the retries), -EBADMSG (not what it should be), -EIO.
+ */
+
+/* By tag or digest (NULL: the reference's own). *ret_data is the caller's, 0-terminated; its digest is verified when it
+ * was asked for by one. */
+int img_registry_get_manifest(struct img_registry *r, const char *tag_or_digest, char **ret_data, size_t *ret_size,
+                              char ret_digest[72], struct err *err);
+/* Into a new file at `path`, which exists only when all is right. */
+int img_registry_get_blob(struct img_registry *r, const char *digest, uint64_t size, const char *path,
+                          img_registry_progress progress, void *arg, struct err *err);
+int img_registry_has_blob(struct img_registry *r, const char *digest, struct err *err); /* 1, 0 */
+/* `size` bytes of a file from its beginning; nothing is sent when the registry has them. */
+int img_registry_put_blob(struct img_registry *r, int fd, uint64_t size, const char *digest,
+                          img_registry_progress progress, void *arg, struct err *err);
+int img_registry_put_manifest(struct img_registry *r, const char *tag_or_digest, const char *media_type,
+                              const void *data, size_t size, struct err *err);
+
+#endif

@@ -1,0 +1,47 @@
+/* Shared by the files of this room only. */
+#ifndef IMG_SLICES_INTERNAL_H
+#define IMG_SLICES_INTERNAL_H
+
+#include "slices.h"
+
+/* Where the role begins in "package_role": the underscore; NULL when there is none. */
+const char *img_slice_split(const char *name);
+extern const char img_builtin_rules[];
+
+/* Needs of a file out of a parsed database: calls back with each line. */
+struct img_slices_need {
+	const char *kind, *what;
+	bool is_weak, is_missing;
+	const char *package, *path; /* path NULL: `slice` */
+	const char *slice;
+};
+struct img_slices_file {
+	const char *path;
+	const char *slice; /* role */
+	const struct img_slices_need *needs;
+	size_t n_needs;
+};
+/* NULL: the database does not know the file (or the package). */
+const struct img_slices_file *img_slices_file(const struct img_slices *s, const char *package, const char *path);
+/* "epoch:version-release" that the database was made of; NULL: it does not know the package. */
+const char *img_slices_evr(const struct img_slices *s, const char *package);
+
+/* Inside the world. */
+struct img_rpm_set *img_world_set(struct img_world *w);
+const struct img_world_opts *img_world_options(const struct img_world *w);
+const struct img_rpm_aliases *img_world_aliases(const struct img_world *w);
+/* The slice (role) of a file, by rules or database; NULL: dropped. */
+const char *img_world_slice(struct img_world *w, struct img_file_id id);
+/* Is there a file in the slice "package_role"? */
+bool img_world_has_slice(struct img_world *w, const char *name);
+/* A path as someone may write it -> the file; package NULL: nobody has it. Links passed on the way go to `on_link`. */
+int img_world_find(struct img_world *w, const char *path, struct img_file_id *ret_id,
+                   int (*on_link)(struct img_file_id link, void *arg), void *arg, struct err *err);
+size_t img_world_packages(struct img_world *w, struct img_rpm *const **ret_packages);
+/* A copy that lives as long as the world. */
+const char *img_world_text(struct img_world *w, const char *s);
+
+/* "epoch:version-release" without an epoch of 0. */
+void img_slice_evr(const struct img_rpm *p, char buf[256]);
+
+#endif

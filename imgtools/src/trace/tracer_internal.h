@@ -1,0 +1,19 @@
+/* Between the sources of records. */
+#ifndef IMG_TRACE_TRACER_INTERNAL_H
+#define IMG_TRACE_TRACER_INTERNAL_H
+
+#include <stdint.h>
+
+#include "tracer.h"
+
+uint64_t img_trace_now_ns(void); /* monotonic */
+/* The arguments of a process, quoted for a shell; the caller's, "" when it is gone, NULL: out of memory. */
+char *img_trace_read_cmdline(pid_t pid);
+
+/* img_trace_run() by each method. */
+int img_trace_ptrace(const struct img_run *run, struct img_trace **ret_trace, struct img_run_result *ret_result,
+                     struct err *err);
+int img_trace_fanotify(const struct img_run *run, struct img_trace **ret_trace, struct img_run_result *ret_result,
+                       struct err *err);
+
+#endif
