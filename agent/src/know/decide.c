@@ -13,6 +13,7 @@
 #include <string.h>
 
 static const float BEHIND = 0.12f;          /* the model's task may score this much less than the best */
+static const float FAR_BEHIND = 0.3f;       /* so much less is no near miss */
 static const float UNKNOWN_COMMAND = 0.65f; /* a catalogue answer against a command that it does not have */
 static const float TRUSTED = 0.62f;         /* a catalogue answer that stands against a model */
 static const float CLEAR = 0.85f;           /* a task that makes an order of a question with a question's words */
@@ -92,8 +93,8 @@ static void set_answer(struct ag_know_answer *a, enum ag_know_verdict verdict, c
 	(void)snprintf(a->reason, sizeof(a->reason), "%s", reason);
 }
 
-/* Most that the question lets the command do. A question that only asks lets nothing change. An order may change; it may
- * destroy when a task near to it does. */
+/* Most that the question lets the command do. A question that only asks lets nothing change. An order may change; it
+ * may destroy when a task near to it does. */
 static enum ag_know_risk allowed_risk(const struct ag_know *k, const struct know_query *q, const char *question,
                                       const struct origin *o)
 {
@@ -112,11 +113,10 @@ static enum ag_know_risk allowed_risk(const struct ag_know *k, const struct know
 
 /* Why the model's command should not be offered, or NULL. */
 static const char *objection(const struct ag_know *k, const struct know_query *q, const char *question,
-                             const struct ag_know_match *top, const struct origin *o, const char *command)
+                             const struct ag_know_match *top, const struct origin *o)
 {
 	bool complete = top->n_unfilled == 0;
 
-	(void)command;
 	if (o->risk > allowed_risk(k, q, question, o))
 		return "the command changes more than the question asks for";
 	if (top->certainty == AG_KNOW_CERTAIN && complete)
@@ -128,6 +128,9 @@ static const char *objection(const struct ag_know *k, const struct know_query *q
 		return complete && top->score >= UNKNOWN_COMMAND ? "the catalogue has another command for this" : NULL;
 	if (!values_are_asked(k, q, o))
 		return "the command has values that are not in the question";
+	/* What changes the system needs better grounds than what only looks. */
+	if (o->risk > AG_KNOW_READ && complete && top->score >= TRUSTED && o->score < top->score - FAR_BEHIND)
+		return "another task fits the question better";
 	/* A task that the question does not even resemble. */
 	if (o->rank < 0 && top->score >= TRUSTED && complete)
 		return "another task fits the question better";
@@ -219,15 +222,14 @@ static void decide(const struct ag_know *k, const char *question, const char *co
 		take_model(k, top, &o, command, a);
 		return;
 	}
-	reason = objection(k, q, question, top, &o, command);
+	reason = objection(k, q, question, top, &o);
 	if (!reason) {
 		take_model(k, top, &o, command, a);
 		return;
 	}
 	if (o.task >= 0 && strstr(reason, "values") && repair(k, q, top, &o, a))
 		return;
-	if (!top->n_unfilled && top->certainty != AG_KNOW_UNSURE &&
-	    top->risk <= allowed_risk(k, q, question, &o))
+	if (!top->n_unfilled && top->certainty != AG_KNOW_UNSURE && top->risk <= allowed_risk(k, q, question, &o))
 		take_catalogue(top, AG_KNOW_PREFER_CATALOGUE, reason, a);
 	else if (o.risk > allowed_risk(k, q, question, &o))
 		set_answer(a, AG_KNOW_WARN, "", reason);
