@@ -8,6 +8,8 @@
  * -odd, -even: only every other question, from the first or from the second on (a set of which one half may be looked
  * at and the other may not: -v shows no even ones)
  *
+ * -hints: the model gets the nearest tasks' templates after its keyword
+ *
  * A line of questions is "question TAB accepted || accepted"; "re:" starts a regular expression for the whole command.
  * Commands are compared after a normalisation (sudo, yum, podman, quotes, order of flags). One JSON line per figure. */
 #define PCRE2_CODE_UNIT_WIDTH 8
@@ -29,7 +31,7 @@ struct tally {
 
 enum half { ALL, ODD, EVEN };
 
-static bool verbose;
+static bool verbose, hints;
 static enum half half;
 
 static double now_ms(void)
@@ -120,16 +122,25 @@ static void soften(const char *command, char out[1024])
 	out[n] = '\0';
 }
 
+/* docker to podman: some patterns are written for the one, some for the other. */
+static void as_podman(const char *command, char out[1024])
+{
+	(void)snprintf(out, 1024, "%s", command);
+	for (char *s = out; (s = strstr(s, "docker ")) != NULL; s += 7)
+		memcpy(s, "podman ", 7);
+}
+
 static bool is_right(const char *command, const char *accepted)
 {
 	static char forms[MAX_FORMS];
-	char normal[1024], soft[1024], unquoted[1024], form_normal[1024];
+	char normal[1024], soft[1024], unquoted[1024], form_normal[1024], podman[1024];
 
 	if (!*command)
 		return false;
 	normalise(command, normal);
 	ag_know_normalise(command, unquoted);
 	soften(command, soft);
+	as_podman(soft, podman);
 	(void)snprintf(forms, sizeof(forms), "%s", accepted);
 	for (char *form = forms; form;) {
 		char *end = strstr(form, " || ");
@@ -137,7 +148,8 @@ static bool is_right(const char *command, const char *accepted)
 		if (end)
 			*end = '\0';
 		if (strncmp(form, "re:", 3) == 0) {
-			if (matches(form + 3, soft) || matches(form + 3, unquoted) || matches(form + 3, normal))
+			if (matches(form + 3, soft) || matches(form + 3, unquoted) || matches(form + 3, normal) ||
+			    matches(form + 3, podman))
 				return true;
 		} else {
 			normalise(form, form_normal);
@@ -149,27 +161,38 @@ static bool is_right(const char *command, const char *accepted)
 	return false;
 }
 
-/* A question whose accepted command only reads. */
-static bool only_reads(const struct ag_know *k, const char *accepted)
+/* A question whose accepted command only reads; of a pattern, what stands before its first group is judged. */
+static bool only_reads(const char *accepted)
 {
 	char first[1024];
 	const char *end = strstr(accepted, " || ");
 	size_t n = end ? (size_t)(end - accepted) : strlen(accepted);
 
 	(void)snprintf(first, sizeof(first), "%.*s", (int)(n < 1000 ? n : 1000), accepted);
-	(void)k;
-	return ag_know_guess_risk(strncmp(first, "re:", 3) == 0 ? first + 3 : first) == AG_KNOW_READ;
+	if (strncmp(first, "re:", 3) != 0)
+		return ag_know_guess_risk(first) == AG_KNOW_READ;
+	if (strstr(first, "-delete") || strstr(first, "remove") || strstr(first, "prune"))
+		return false;
+	first[3 + strcspn(first + 3, "([\\")] = '\0';
+	return ag_know_guess_risk(first + 3) == AG_KNOW_READ;
 }
 
 /* ---- One question ----------------------------------------------------------------------------------------------- */
 
-static void ask_model(struct ag_backend *b, const char *model, const char *question, char out[1024])
+static void ask_model(const struct ag_know *k, struct ag_backend *b, const char *model, const char *question,
+                      char out[1024])
 {
 	struct base_buf answer = BASE_BUF_INIT(1 << 16), command = BASE_BUF_INIT(1 << 16);
+	struct base_buf system = BASE_BUF_INIT(1 << 16);
 	json_t *messages = ag_cmd_messages(model, question);
 	struct err err = { 0 };
 
 	out[0] = '\0';
+	if (hints) {
+		(void)base_buf_puts(&system, "cmd\n");
+		(void)ag_know_hints(k, question, 4, &system);
+		(void)json_object_set_new(json_array_get(messages, 0), "content", json_string(base_buf_text(&system)));
+	}
 	if (ag_backend_ask(b, model, messages, 96, &answer, &err) < 0)
 		(void)fprintf(stderr, "%s\n", err_text(&err));
 	else if (ag_extract_command(answer.data ? answer.data : "", answer.len, &command) == 1)
@@ -177,6 +200,7 @@ static void ask_model(struct ag_backend *b, const char *model, const char *quest
 	json_decref(messages);
 	base_buf_done(&answer);
 	base_buf_done(&command);
+	base_buf_done(&system);
 }
 
 static void count(struct tally *t, const char *command, const char *accepted, bool reads)
@@ -238,7 +262,7 @@ static int evaluate(const struct ag_know *k, const char *path, const char *url)
 			continue;
 		}
 		n++;
-		reads = only_reads(k, tab);
+		reads = only_reads(tab);
 		n_reads += reads;
 		start = now_ms();
 		got = ag_know_match(k, line, &m, 1);
@@ -246,7 +270,7 @@ static int evaluate(const struct ag_know *k, const char *path, const char *url)
 		count(&alone, got == 1 ? m.command : "", tab, reads);
 		count(&certain, got == 1 && m.certainty == AG_KNOW_CERTAIN ? m.command : "", tab, reads);
 		if (b)
-			ask_model(b, base_buf_text(&id), line, answer);
+			ask_model(k, b, base_buf_text(&id), line, answer);
 		count(&model, answer, tab, reads);
 		(void)ag_know_decide(k, line, answer, &a);
 		count(&both, a.command, tab, reads);
@@ -306,6 +330,8 @@ int main(int argc, char **argv)
 	for (; argc > 1 && argv[1][0] == '-'; argc--, argv++) {
 		if (strcmp(argv[1], "-v") == 0)
 			verbose = true;
+		else if (strcmp(argv[1], "-hints") == 0)
+			hints = true;
 		else if (strcmp(argv[1], "-odd") == 0)
 			half = ODD;
 		else if (strcmp(argv[1], "-even") == 0)

@@ -10,7 +10,7 @@
 #include "base/cleanup.h"
 #include "know/know.h"
 
-enum { MAX_COMMAND_TOKENS = 256, N_NEAREST = 5, MAX_COMMAND = 64 << 10 };
+enum { MAX_COMMAND_TOKENS = 256, N_NEAREST = 5, N_HINTS = 4, MAX_COMMAND = 64 << 10 };
 
 void ag_suggestion_init(struct ag_suggestion *g)
 {
@@ -48,6 +48,9 @@ static json_t *build_messages(const struct ag_settings *s, const struct ag_know 
 	if (know && words != a->keyword) {
 		(void)base_buf_puts(&system, "\n\nTasks that may fit (id | command | meaning):\n");
 		(void)ag_know_prompt(know, question, N_NEAREST, &system);
+	} else if (know) { /* what that model was trained with, after its keyword */
+		(void)base_buf_puts(&system, "\n");
+		(void)ag_know_hints(know, question, N_HINTS, &system);
 	}
 	if (ag_add_message(messages, "system", base_buf_text(&system), system.len) < 0 ||
 	    ag_add_message(messages, "user", prompt, strlen(prompt)) < 0) {

@@ -160,6 +160,7 @@ void ag_know_align(const struct ag_know *k, const struct task *t, const struct t
 		if (score > ret->score) {
 			ret->score = score;
 			ret->leftover = left;
+			ret->missing = end->missing;
 			memcpy(ret->span, end->span, sizeof(ret->span));
 		}
 	}

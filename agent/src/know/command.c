@@ -2,6 +2,7 @@
  *
  * A slot of a template is {name} or {name:type} with a known type; any other brace is the command's own (awk, curl -w).
  * Values are quoted for the place where they stand: bare, inside '...' or inside "...". */
+#include "gate/gate.h"
 #include "know/know_internal.h"
 
 #include <ctype.h>
@@ -280,68 +281,20 @@ bool ag_know_is_instance(const struct task *t, const char *command, char values[
 	return match_from(t, template, normal, values, &steps);
 }
 
-/* ---- Risk by words ---------------------------------------------------------------------------------------------- */
+/* ---- Risk ------------------------------------------------------------------------------------------------------- */
 
-static bool contains_word(const char *command, const char *word)
-{
-	for (const char *s = strstr(command, word); s; s = strstr(s + 1, word))
-		if ((s == command || strchr(" |;&(/`", s[-1])) &&
-		    (strchr(" |;&)`", s[strlen(word)]) || !s[strlen(word)]))
-			return true;
-	return false;
-}
-
+/* By the gate's parse of the line. The place where it would run is not known here: no home, no mounts. */
 enum ag_know_risk ag_know_guess_risk(const char *command)
 {
-	static const char *const destructive[] = { "rm",         "mkfs",       "mkfs.xfs", "mkfs.ext4",  "wipefs",
-		                                   "shred",      "dd",         "fdisk",    "parted",     "truncate",
-		                                   "userdel",    "groupdel",   "lvremove", "vgremove",   "pvremove",
-		                                   "pvcreate",   "-delete",    "prune",    "rmi",        "fsck",
-		                                   "xfs_repair", "crontab -r", "sgdisk",   "blkdiscard", "mkswap" };
-	static const char *const change[] = { "install",    "remove",      "erase",
-		                              "upgrade",    "update",      "start",
-		                              "stop",       "restart",     "enable",
-		                              "disable",    "mask",        "unmask",
-		                              "reload",     "kill",        "pkill",
-		                              "killall",    "mount",       "umount",
-		                              "chmod",      "chown",       "chgrp",
-		                              "useradd",    "usermod",     "passwd",
-		                              "groupadd",   "mv",          "cp",
-		                              "mkdir",      "touch",       "ln",
-		                              "sed -i",     "tee",         "shutdown",
-		                              "reboot",     "poweroff",    "setenforce",
-		                              "setsebool",  "modprobe",    "rmmod",
-		                              "set",        "add",         "del",
-		                              "modify",     "up",          "down",
-		                              "create",     "run",         "exec",
-		                              "pull",       "push",        "load",
-		                              "build",      "swapoff",     "swapon",
-		                              "setfacl",    "chattr",      "hostnamectl set-hostname",
-		                              "crontab -e", "visudo",      "wget",
-		                              "autoremove", "downgrade",   "reinstall",
-		                              "clean",      "makecache",   "undo",
-		                              "chage",      "gpasswd",     "visudo",
-		                              "groupmod",   "vgcreate",    "lvcreate",
-		                              "lvextend",   "vgextend",    "resize2fs",
-		                              "xfs_growfs", "ssh-copy-id", "restorecon",
-		                              "semanage",   "rsync",       "scp",
-		                              "tar -xzf",   "unzip",       "gunzip",
-		                              "gzip",       "-i" };
+	const struct ag_gate_context nowhere = { .home = "/root", .cwd = NULL, .mounts = "" };
+	struct ag_gate_risk *risk = NULL;
+	enum ag_know_risk found;
 
-	if (strncmp(command, "fdisk -l", 8) == 0)
-		return AG_KNOW_READ;
-	for (size_t i = 0; i < sizeof(destructive) / sizeof(destructive[0]); i++)
-		if (contains_word(command, destructive[i]))
-			return AG_KNOW_DESTRUCTIVE;
-	if (strchr(command, '>') && !strstr(command, "2>/dev/null") && !strstr(command, "2>&1") &&
-	    !strstr(command, ">1"))
-		return AG_KNOW_CHANGE;
-	if (contains_word(command, "grep") || contains_word(command, "list") || contains_word(command, "status") ||
-	    contains_word(command, "show"))
-		return AG_KNOW_READ;
-	for (size_t i = 0; i < sizeof(change) / sizeof(change[0]); i++)
-		if (contains_word(command, change[i]))
-			return AG_KNOW_CHANGE;
-	return strstr(command, "--add") || strstr(command, "--remove") || strstr(command, "--set") ? AG_KNOW_CHANGE
-	                                                                                           : AG_KNOW_READ;
+	if (ag_gate_assess(command, strlen(command), &nowhere, &risk) < 0)
+		return AG_KNOW_DESTRUCTIVE;
+	found = risk->class == AG_GATE_READ     ? AG_KNOW_READ
+	        : risk->class == AG_GATE_CHANGE ? AG_KNOW_CHANGE
+	                                        : AG_KNOW_DESTRUCTIVE;
+	ag_gate_risk_free(risk);
+	return found;
 }

@@ -13,9 +13,11 @@
 #include <string.h>
 
 static const float BEHIND = 0.12f;          /* the model's task may score this much less than the best */
+static const float FAR_BEHIND = 0.3f;       /* so much less is no near miss */
 static const float UNKNOWN_COMMAND = 0.65f; /* a catalogue answer against a command that it does not have */
-static const float WEAK = 0.4f;             /* a catalogue answer against a command that changes the system */
 static const float TRUSTED = 0.62f;         /* a catalogue answer that stands against a model */
+static const float CLEAR = 0.85f;           /* a task that makes an order of a question with a question's words */
+static const float NEAR_ENOUGH = 0.35f;     /* a model's task that the question at least resembles */
 
 /* What is known about a command. */
 struct origin {
@@ -91,52 +93,46 @@ static void set_answer(struct ag_know_answer *a, enum ag_know_verdict verdict, c
 	(void)snprintf(a->reason, sizeof(a->reason), "%s", reason);
 }
 
-/* Most that the question lets a command do, by its best tasks. */
-static enum ag_know_risk allowed_risk(const struct ag_know *k, const struct know_query *q, const char *question)
+/* Most that the question lets the command do. A question that only asks lets nothing change. An order may change; it
+ * may destroy when a task near to it does. */
+static enum ag_know_risk allowed_risk(const struct ag_know *k, const struct know_query *q, const char *question,
+                                      const struct origin *o)
 {
-	enum ag_know_risk risk = AG_KNOW_READ;
+	if (ag_know_asks_only(question)) {
+		bool order = q->n && q->best[0].score >= CLEAR && k->tasks[q->best[0].task].risk > AG_KNOW_READ;
 
-	if (!q->n || q->best[0].score < 0.55f)
-		return ag_know_asks_only(question) ? AG_KNOW_READ : AG_KNOW_CHANGE;
+		return order ? k->tasks[q->best[0].task].risk : AG_KNOW_READ;
+	}
+	if (o->rank >= 0 && o->risk == AG_KNOW_DESTRUCTIVE && o->score >= NEAR_ENOUGH)
+		return AG_KNOW_DESTRUCTIVE;
 	for (size_t i = 0; i < q->n && q->best[i].score >= q->best[0].score - BEHIND; i++)
-		if (k->tasks[q->best[i].task].risk > risk)
-			risk = k->tasks[q->best[i].task].risk;
-	if (k->tasks[q->best[0].task].risk == AG_KNOW_READ && ag_know_asks_only(question))
-		return AG_KNOW_READ;
-	return risk;
-}
-
-/* A value that the best task found in the question, and the command has not. */
-static bool ignores_value(const struct ag_know_match *top, const char *command)
-{
-	for (size_t i = 0; i < top->n_slots; i++)
-		if (top->slots[i].value && !strcasestr(command, top->slots[i].value))
-			return true;
-	return false;
+		if (k->tasks[q->best[i].task].risk == AG_KNOW_DESTRUCTIVE)
+			return AG_KNOW_DESTRUCTIVE;
+	return AG_KNOW_CHANGE;
 }
 
 /* Why the model's command should not be offered, or NULL. */
 static const char *objection(const struct ag_know *k, const struct know_query *q, const char *question,
-                             const struct ag_know_match *top, const struct origin *o, const char *command)
+                             const struct ag_know_match *top, const struct origin *o)
 {
 	bool complete = top->n_unfilled == 0;
 
-	if (o->risk > allowed_risk(k, q, question))
+	if (o->risk > allowed_risk(k, q, question, o))
 		return "the command changes more than the question asks for";
-	/* Never from looking to changing, unless the question is one of the catalogue's own. */
-	if (top->risk > o->risk && top->certainty != AG_KNOW_CERTAIN)
+	if (top->certainty == AG_KNOW_CERTAIN && complete)
+		return "the catalogue is certain of another command";
+	/* Never from looking to changing. */
+	if (top->risk > o->risk)
 		return NULL;
 	if (o->task < 0)
 		return complete && top->score >= UNKNOWN_COMMAND ? "the catalogue has another command for this" : NULL;
 	if (!values_are_asked(k, q, o))
 		return "the command has values that are not in the question";
-	if (top->certainty == AG_KNOW_CERTAIN && o->rank != 0)
-		return "the catalogue is certain of another command";
-	if (o->score < top->score - BEHIND && top->score >= TRUSTED && complete)
-		return "another task fits the question better";
 	/* What changes the system needs better grounds than what only looks. */
-	if (o->risk > AG_KNOW_READ && complete && top->score >= WEAK &&
-	    (o->score < top->score - BEHIND / 2 || ignores_value(top, command)))
+	if (o->risk > AG_KNOW_READ && complete && top->score >= TRUSTED && o->score < top->score - FAR_BEHIND)
+		return "another task fits the question better";
+	/* A task that the question does not even resemble. */
+	if (o->rank < 0 && top->score >= TRUSTED && complete)
 		return "another task fits the question better";
 	return NULL;
 }
@@ -218,7 +214,7 @@ static void decide(const struct ag_know *k, const char *question, const char *co
 			take_model(k, top, &o, command, a);
 		return;
 	}
-	if (o.risk > AG_KNOW_READ && allowed_risk(k, q, question) == AG_KNOW_READ && top->risk > AG_KNOW_READ) {
+	if (o.risk > AG_KNOW_READ && allowed_risk(k, q, question, &o) == AG_KNOW_READ && top->risk > AG_KNOW_READ) {
 		only_look(k, q, a);
 		return;
 	}
@@ -226,16 +222,16 @@ static void decide(const struct ag_know *k, const char *question, const char *co
 		take_model(k, top, &o, command, a);
 		return;
 	}
-	reason = objection(k, q, question, top, &o, command);
+	reason = objection(k, q, question, top, &o);
 	if (!reason) {
 		take_model(k, top, &o, command, a);
 		return;
 	}
 	if (o.task >= 0 && strstr(reason, "values") && repair(k, q, top, &o, a))
 		return;
-	if (!top->n_unfilled && (top->certainty != AG_KNOW_UNSURE || (o.risk > AG_KNOW_READ && top->score >= WEAK)))
+	if (!top->n_unfilled && top->certainty != AG_KNOW_UNSURE && top->risk <= allowed_risk(k, q, question, &o))
 		take_catalogue(top, AG_KNOW_PREFER_CATALOGUE, reason, a);
-	else if (o.risk > allowed_risk(k, q, question))
+	else if (o.risk > allowed_risk(k, q, question, &o))
 		set_answer(a, AG_KNOW_WARN, "", reason);
 	else {
 		take_model(k, top, &o, command, a);

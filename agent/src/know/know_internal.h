@@ -126,6 +126,7 @@ size_t ag_know_candidates(const struct ag_know *k, const struct token *tokens, s
 struct alignment {
 	float score;                        /* 0 to 1 */
 	uint8_t span[AG_KNOW_MAX_SLOTS][2]; /* tokens [from, to); from == to: not filled */
+	float missing;                      /* weight of wording tokens that the question lacks */
 	float leftover;                     /* weight of question tokens that nothing explains */
 	bool leftover_value;                /* among them a path, number or the like */
 };
@@ -155,7 +156,7 @@ void ag_know_normalise(const char *command, char out[1024]);
 bool ag_know_same_command(const char *a, const char *b);
 /* The command is this template with values: their places in the normalised command are copied into values. */
 bool ag_know_is_instance(const struct task *t, const char *command, char values[AG_KNOW_MAX_SLOTS][128]);
-/* What a command line does, by its words alone: rough, and only for what the catalogue does not have. */
+/* What a command line does, by the gate; only for what the catalogue does not have. Without memory: the worst. */
 enum ag_know_risk ag_know_guess_risk(const char *command);
 
 /* ---- match.c ---- */

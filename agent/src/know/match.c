@@ -11,7 +11,7 @@
 
 static const float SHARE_ALIGN = 0.75f; /* the rest is the index's score */
 static const float LEFTOVER = 0.15f;
-static const float CERTAIN = 0.88f, CERTAIN_MARGIN = 0.06f, LIKELY = 0.55f;
+static const float CERTAIN = 0.88f, CERTAIN_MARGIN = 0.06f, CERTAIN_MISSING = 0.8f, LIKELY = 0.55f;
 
 static int compare_scored(const void *a, const void *b)
 {
@@ -177,7 +177,7 @@ int ag_know_match(const struct ag_know *k, const char *question, struct ag_know_
 		}
 	}
 	if (count && results[0].certainty == AG_KNOW_LIKELY && results[0].n_unfilled == 0 &&
-	    results[0].score >= CERTAIN && !q->best[0].a.leftover_value &&
+	    results[0].score >= CERTAIN && q->best[0].a.missing <= CERTAIN_MISSING && !q->best[0].a.leftover_value &&
 	    results[0].score - other_score(k, q, results[0].command) >= CERTAIN_MARGIN)
 		results[0].certainty = AG_KNOW_CERTAIN;
 	free(q);

@@ -477,6 +477,10 @@ static float single_cost(const struct ag_know *k, int kind, const struct token *
 		return kinds[kind].class == V_NUMBER && (number = number_of(t, 1)) >= 0 ? 0.1f : -1;
 	switch (kinds[kind].class) {
 	case V_NAME:
+		/* "the podman container web": the program is not the container */
+		if (strcmp(kinds[kind].name, "container") == 0 && len == 6 &&
+		    (strncasecmp(s, "podman", 6) == 0 || strncasecmp(s, "docker", 6) == 0))
+			return 2.8f;
 		return is_name(s, len) && !is_ip(s, len) ? plain_word_cost(k, t) : -1;
 	case V_IFACE:
 		return is_iface(s, len) ? 0 : is_name(s, len) && plain_word_cost(k, t) == 0 ? 1.5f : -1;
