@@ -207,7 +207,7 @@ static void record(const struct answer *q)
 
 static int find_passages(struct answer *q, struct err *err)
 {
-	int r = q->a->cites_passages ? ag_passages_find(q->question, &q->passages, err) : 0;
+	int r = q->a->cites_passages ? ag_passages_find(q->question, &q->passages, q->io->err, err) : 0;
 
 	if (r == 0 && q->a->cites_passages && q->passages.n == 0)
 		r = err_set(err, -ENODATA,
@@ -223,7 +223,7 @@ static int run(struct answer *q, struct err *err)
 
 	q->room = q->link.context_tokens / 2 < q->s->max_tokens ? q->link.context_tokens / 2 : q->s->max_tokens;
 	if (q->a->output == AG_OUTPUT_MARKDOWN) {
-		r = ag_toolbox_new(&q->link, q->io, q->link.context_tokens / 4, &q->box, err);
+		r = ag_toolbox_new(&q->link, q->io, q->link.context_tokens / 8, &q->box, err);
 		if (r < 0)
 			return r;
 		ag_toolbox_allow_paths(q->box, q->question);

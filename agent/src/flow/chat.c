@@ -21,6 +21,7 @@ struct chat {
 	json_t *messages; /* without the system prompt, which depends on the model */
 	struct ag_record record;
 	struct base_buf attached; /* goes with the next question */
+	struct base_buf named;    /* what was attached, by name: tools may read it */
 	struct base_buf model;    /* chosen by /model */
 	char **lines;             /* questions, for the arrow keys */
 	size_t n_lines;
@@ -35,6 +36,14 @@ static const char *tr(const struct chat *c, const char *en, const char *zh)
 static void say_error(const struct chat *c, const struct err *err)
 {
 	(void)fprintf(c->io->err, "ocai: %s\n", err_text(err));
+}
+
+static void say_failure(const struct chat *c, int r, const struct err *err)
+{
+	if (r == -ECANCELED)
+		(void)fprintf(c->io->err, "%s\n", tr(c, "(stopped)", "(已停止)"));
+	else
+		say_error(c, err);
 }
 
 /* ---- Model ------------------------------------------------------------------------------------------------------- */
@@ -58,7 +67,7 @@ static int link_up(struct chat *c, struct err *err)
 	if (r < 0)
 		return r;
 	c->is_linked = true;
-	r = ag_toolbox_new(&c->link, c->io, c->link.context_tokens / 4, &c->box, err);
+	r = ag_toolbox_new(&c->link, c->io, c->link.context_tokens / 8, &c->box, err);
 	if (r < 0) {
 		link_down(c);
 		return r;
@@ -125,6 +134,7 @@ static int answer(struct chat *c, const char *question, const struct base_buf *p
 	room = c->link.context_tokens / 2 < c->s.max_tokens ? c->link.context_tokens / 2 : c->s.max_tokens;
 	messages = outgoing(c, question, room);
 	ag_toolbox_allow_paths(c->box, question);
+	ag_toolbox_allow_paths(c->box, base_buf_text(&c->named));
 	r = ag_loop(&c->link, c->box, messages, room, c->io, text, NULL, err);
 	json_decref(messages);
 	return r;
@@ -157,10 +167,8 @@ static void turn(struct chat *c, const char *question)
 	}
 	if (text.len || r == 0)
 		base_buf_reset(&c->attached);
-	if (r == -ECANCELED)
-		(void)fprintf(c->io->err, "%s\n", tr(c, "(stopped)", "(已停止)"));
-	else if (r < 0)
-		say_error(c, &err);
+	if (r < 0)
+		say_failure(c, r, &err);
 	else if (text.len == 0)
 		(void)fprintf(c->io->err, "%s\n", tr(c, "(the model's answer was empty)", "(模型没有回答)"));
 	if (r < 0 && r != -ECANCELED && r != -ENOTSUP)
@@ -192,6 +200,7 @@ static void do_model(struct chat *c, const char *arg)
 {
 	CLEANUP(base_buf_done) struct base_buf clean = BASE_BUF_INIT(LINE_BYTES);
 	struct err err = { 0 };
+	int r;
 
 	if (*arg) {
 		link_down(c);
@@ -199,8 +208,11 @@ static void do_model(struct chat *c, const char *arg)
 		(void)base_buf_puts(&c->model, arg);
 		c->s.opt_model = base_buf_text(&c->model);
 	}
-	if (link_up(c, &err) < 0) {
-		say_error(c, &err);
+	ag_term_interrupt_begin();
+	r = link_up(c, &err);
+	ag_term_interrupt_end();
+	if (r < 0) {
+		say_failure(c, r, &err);
 		return;
 	}
 	/* The name is the server's. */
@@ -218,9 +230,11 @@ static void do_attach(struct chat *c, const char *arg)
 		(void)fprintf(c->io->err, "ocai: %s\n", tr(c, "/attach needs a file", "/attach 后面要有文件名"));
 	else if (ag_join_prompt("", NULL, &one, &c->attached, &err) < 0)
 		say_error(c, &err);
-	else
+	else {
+		(void)base_buf_printf(&c->named, "%s\n", arg);
 		(void)fprintf(c->io->out, tr(c, "%s goes with the next question\n", "%s 会随下一个问题一起发送\n"),
 		              arg);
+	}
 }
 
 static void do_save(struct chat *c, const char *arg)
@@ -372,6 +386,7 @@ static void chat_done(struct chat *c)
 	ag_record_close(&c->record);
 	json_decref(c->messages);
 	base_buf_done(&c->attached);
+	base_buf_done(&c->named);
 	base_buf_done(&c->model);
 	for (size_t i = 0; i < c->n_lines; i++)
 		free(c->lines[i]);
@@ -385,6 +400,7 @@ int ag_chat(const struct ag_settings *s, const struct ag_io *io, const char *fir
 		          .assistant = ag_settings_assistant(s, "chat"),
 		          .messages = json_array(),
 		          .attached = BASE_BUF_INIT(PROMPT_BYTES),
+		          .named = BASE_BUF_INIT(PROMPT_BYTES),
 		          .model = BASE_BUF_INIT(4096) };
 	int r = 0;
 

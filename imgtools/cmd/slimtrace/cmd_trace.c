@@ -1,5 +1,6 @@
 /* slimtrace trace: runs a command in a root, an image or here, and writes down what it touches. */
 #include <errno.h>
+#include <pthread.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -7,10 +8,11 @@
 
 #include "base/cleanup.h"
 #include "commands.h"
+#include "oci/oci.h"
 #include "trace/tracer.h"
 
 struct trace_options {
-	const char *image, *root, *container, *output, *method, *user, *cwd;
+	const char *image, *root, *container, *output, *method, *user, *cwd, *scratch;
 	struct opt_list env, mounts;
 	double timeout_s;
 	bool fresh_tmp, privileged, own_network_files, quiet;
@@ -37,6 +39,8 @@ const struct opt trace_opts[] = {
 	{ "fresh-tmp", 0, OPT_FLAG, offsetof(struct trace_options, fresh_tmp), NULL, "empty /tmp and /run", NULL },
 	{ "own-network-files", 0, OPT_FLAG, offsetof(struct trace_options, own_network_files), NULL,
 	  "the root's own resolv.conf and hosts, not the host's", NULL },
+	{ "scratch", 0, OPT_STR, offsetof(struct trace_options, scratch), "DIR",
+	  "keep what the command writes in this folder meanwhile [memory]", NULL },
 	{ "privileged", 0, OPT_FLAG, offsetof(struct trace_options, privileged), NULL, "keep all capabilities", NULL },
 	{ "timeout", 't', OPT_DOUBLE, offsetof(struct trace_options, timeout_s), "SECONDS", "then end it [never]",
 	  NULL },
@@ -53,7 +57,7 @@ struct setup {
 	const char *root;
 	struct img_run_mount mounts[MAX_MOUNTS];
 	char *mount_texts[MAX_MOUNTS];
-	const char **env;
+	const char **env, **argv;
 };
 
 static int set_mounts(struct setup *s, struct err *err)
@@ -116,6 +120,7 @@ static void setup_done(struct setup *s)
 	for (size_t i = 0; i < MAX_MOUNTS; i++)
 		free(s->mount_texts[i]);
 	free(s->env);
+	free(s->argv);
 }
 
 static void print_summary(const struct img_trace *t, const char *file)
@@ -167,28 +172,121 @@ static int run_traced(struct setup *s, struct err *err)
 	return code;
 }
 
+/* ---- Images ----------------------------------------------------------------------------------------------- */
+
+/* An image as a root in a temporary folder. */
+struct unpacked {
+	struct img_image *image;
+	char *folder;
+	char *root;
+};
+
+static int unpack(const char *name, struct unpacked *u, struct err *err)
+{
+	const char *tmp = getenv("TMPDIR");
+	size_t n_skipped = 0;
+	int r = img_image_open(name, NULL, &u->image, err);
+
+	if (r < 0)
+		return r;
+	if (asprintf(&u->folder, "%s/slimtrace-image-XXXXXX", tmp && tmp[0] == '/' ? tmp : "/var/tmp") < 0) {
+		u->folder = NULL;
+		return err_set(err, -ENOMEM, "out of memory");
+	}
+	if (!mkdtemp(u->folder)) {
+		r = err_set(err, -errno, "%s: %s", u->folder, strerror(errno));
+		free(u->folder);
+		u->folder = NULL;
+		return r;
+	}
+	if (asprintf(&u->root, "%s/root", u->folder) < 0) {
+		u->root = NULL;
+		return err_set(err, -ENOMEM, "out of memory");
+	}
+	return img_image_unpack(u->image, u->root, &n_skipped, err);
+}
+
+static void unpacked_done(struct unpacked *u)
+{
+	img_image_close(u->image);
+	if (u->folder)
+		img_run_remove_tree(u->folder);
+	free(u->root);
+	free(u->folder);
+}
+
+/* What the image says of how to run it, where the command line does not. */
+static int set_image(struct setup *s, const struct img_config *c, struct err *err)
+{
+	size_t n = 0;
+
+	if (!s->run.user && c->user && c->user[0])
+		s->run.user = c->user;
+	if (!s->run.cwd && c->workdir && c->workdir[0] == '/')
+		s->run.cwd = c->workdir;
+	if (s->run.argv[0])
+		return 0;
+	s->argv = calloc(c->entrypoint.n + c->cmd.n + 1, sizeof(*s->argv));
+	if (!s->argv)
+		return err_set(err, -ENOMEM, "out of memory");
+	for (size_t i = 0; i < c->entrypoint.n; i++)
+		s->argv[n++] = c->entrypoint.items[i];
+	for (size_t i = 0; i < c->cmd.n; i++)
+		s->argv[n++] = c->cmd.items[i];
+	s->run.argv = s->argv;
+	return n ? 0 : err_set(err, -EINVAL, "no command: neither here nor in the image");
+}
+
+static int set_image_env(struct setup *s, const struct img_config *c, struct err *err)
+{
+	const char **base = calloc(c->env.n + 1, sizeof(*base));
+	int r;
+
+	if (!base)
+		return err_set(err, -ENOMEM, "out of memory");
+	for (size_t i = 0; i < c->env.n; i++)
+		base[i] = c->env.items[i];
+	r = set_env(s, base, err);
+	free(base);
+	return r;
+}
+
 static int trace_command(const struct trace_options *o, const char *const *argv)
 {
 	static const char *const empty[] = { NULL };
 	struct setup s = { .o = o, .root = o->root };
+	struct unpacked u = { 0 };
 	struct err err = { 0 };
-	int code;
+	int code, r;
 
 	s.run = (struct img_run){ .argv = argv,
 		                  .cwd = o->cwd,
 		                  .user = o->user,
 		                  .roots = &s.root,
-		                  .n_roots = o->root != NULL,
+		                  .n_roots = o->root || o->image,
+		                  .scratch = o->scratch,
 		                  .fresh_tmp = o->fresh_tmp,
 		                  .own_network_files = o->own_network_files,
 		                  .privileged = o->privileged,
 		                  .timeout_ms = o->timeout_s > 0 ? (uint64_t)(o->timeout_s * 1000) + 1 : 0,
 		                  .forward_signals = true };
-	if (set_mounts(&s, &err) < 0 || set_env(&s, o->root ? empty : (const char *const *)environ, &err) < 0)
+	if (set_mounts(&s, &err) < 0) {
 		code = slimtrace_usage("trace", &err);
-	else
-		code = run_traced(&s, &err);
+		goto out;
+	}
+	r = o->image ? unpack(o->image, &u, &err) : 0;
+	if (r == 0 && o->image) {
+		s.root = u.root;
+		r = set_image(&s, u.image->config, &err);
+		if (r == 0)
+			r = set_image_env(&s, u.image->config, &err);
+	} else if (r == 0) {
+		r = set_env(&s, o->root ? empty : (const char *const *)environ, &err);
+	}
+	code = r < 0 ? slimtrace_fail(&err) : run_traced(&s, &err);
+out:
 	setup_done(&s);
+	unpacked_done(&u);
 	return code;
 }
 
@@ -201,23 +299,83 @@ static void on_stop_signal(int sig)
 	must_stop = sig;
 }
 
+static void *run_beside(void *arg)
+{
+	struct img_run_result result = { 0 };
+	struct err err = { 0 };
+	intptr_t code;
+
+	if (img_run(arg, &result, &err) < 0) {
+		code = slimtrace_fail(&err);
+	} else {
+		code = result.exit_code;
+		img_run_result_done(&result);
+	}
+	must_stop = 1;
+	return (void *)code;
+}
+
+/* Listens until the command ends, which runs here and not in the root; without one until a signal says stop. */
+static int watch(const struct trace_options *o, const char *const *argv)
+{
+	struct img_run run = { .argv = argv, .cwd = o->cwd };
+	struct sigaction sa = { .sa_handler = on_stop_signal };
+	CLEANUP(freep) char *root = NULL;
+	struct img_trace *trace = NULL;
+	struct err err = { 0 };
+	void *code = NULL;
+	pthread_t thread;
+	int r;
+
+	(void)sigaction(SIGINT, &sa, NULL);
+	(void)sigaction(SIGTERM, &sa, NULL);
+	if (argv[0] && pthread_create(&thread, NULL, run_beside, &run) != 0)
+		return slimtrace_fail(&(struct err){ .msg = "a thread cannot be started" });
+	r = o->container ? img_trace_find_container(o->container, &must_stop, 0, &root, &err) : 0;
+	if (r == 0 && !o->quiet && !argv[0])
+		(void)fprintf(stderr, "slimtrace: watching %s, until Ctrl-C\n", root ? root : o->root);
+	if (r == 0)
+		r = img_trace_watch(root ? root : o->root, &must_stop, &trace, &err);
+	if (argv[0])
+		(void)pthread_join(thread, &code);
+	if (r < 0)
+		return slimtrace_fail(&err);
+	r = finish(o, trace, (int)(intptr_t)code, &err);
+	img_trace_free(trace);
+	return r;
+}
+
+static int check_options(const struct trace_options *o, bool has_command, struct err *err)
+{
+	if ((o->image != NULL) + (o->root != NULL) + (o->container != NULL) > 1)
+		return err_set(err, -EINVAL, "--image, --root and --container exclude each other");
+	if (o->container && o->method && strcmp(o->method, "fanotify") != 0)
+		return err_set(err, -EINVAL, "a container is watched by fanotify, not by %s", o->method);
+	if (!has_command && !o->image && !o->container && !(o->root && o->method && strcmp(o->method, "fanotify") == 0))
+		return err_set(err, -EINVAL, "no command");
+	if (o->scratch && o->scratch[0] != '/')
+		return err_set(err, -EINVAL, "--scratch %s: not an absolute path", o->scratch);
+	if (o->timeout_s < 0 || o->timeout_s > 1e9)
+		return err_set(err, -EINVAL, "--timeout: not a time");
+	return 0;
+}
+
 int cmd_trace(int argc, char **argv)
 {
 	struct trace_options o = { 0 };
 	struct err err = { 0 };
 	int n_args, code;
 
-	(void)on_stop_signal;
 	code = slimtrace_options(argc, argv, &o, &n_args);
 	if (code >= 0)
 		goto out;
 	argv[n_args] = NULL;
-	if (n_args == 0) {
-		(void)err_set(&err, -EINVAL, "no command");
+	if (check_options(&o, n_args > 0, &err) < 0)
 		code = slimtrace_usage("trace", &err);
-	} else {
+	else if (o.container || (o.root && n_args == 0))
+		code = watch(&o, (const char *const *)argv);
+	else
 		code = trace_command(&o, (const char *const *)argv);
-	}
 out:
 	opt_list_done(&o.env);
 	opt_list_done(&o.mounts);

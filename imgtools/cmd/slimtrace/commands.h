@@ -25,4 +25,14 @@ int cmd_gpu(int argc, char **argv);
 extern const struct opt trace_opts[];
 int cmd_trace(int argc, char **argv);
 
+extern const struct opt slim_opts[], why_opts[], report_opts[];
+int cmd_slim(int argc, char **argv);
+int cmd_why(int argc, char **argv);
+int cmd_why_not(int argc, char **argv);
+int cmd_report(int argc, char **argv);
+
+extern const struct opt diff_opts[], sbom_opts[];
+int cmd_diff(int argc, char **argv);
+int cmd_sbom(int argc, char **argv);
+
 #endif

@@ -13,6 +13,13 @@ static const struct opt_command commands[] = {
 	  cmd_gpu },
 	{ "trace", "[OPTION]... -- COMMAND [ARGUMENT]...", "run a command and write down what it touches", trace_opts,
 	  cmd_trace },
+	{ "slim", "[OPTION]... --image IMAGE --out IMAGE", "an image or a root cut to what is needed, and tried",
+	  slim_opts, cmd_slim },
+	{ "why", "[OPTION]... PATH...", "why a file stays: the chain of reasons", why_opts, cmd_why },
+	{ "why-not", "[OPTION]... PATH...", "why a file goes, who may want it, what keeps it", why_opts, cmd_why_not },
+	{ "report", "[OPTION]...", "what stays and what goes, as tables or as a page", report_opts, cmd_report },
+	{ "diff", "[OPTION]... A B", "what differs between two images or roots", diff_opts, cmd_diff },
+	{ "sbom", "[OPTION]... IMAGE|ROOT", "bill of materials: SPDX or CycloneDX", sbom_opts, cmd_sbom },
 	{ 0 },
 };
 

@@ -332,9 +332,12 @@ static void write_dynamic(struct stub *s)
 	dynamic_entry(s, DT_SYMTAB, s->at_symtab);
 	dynamic_entry(s, DT_STRSZ, s->dynstr.len);
 	dynamic_entry(s, DT_SYMENT, sizeof(Elf64_Sym));
-	dynamic_entry(s, DT_VERSYM, s->at_versym);
-	dynamic_entry(s, DT_VERDEF, s->n_versions ? s->at_verdef : 0);
-	dynamic_entry(s, DT_VERDEFNUM, s->n_versions);
+	/* ld.so takes DT_VERDEF as proof that there is a first definition, whatever DT_VERDEFNUM says. */
+	if (s->n_versions) {
+		dynamic_entry(s, DT_VERSYM, s->at_versym);
+		dynamic_entry(s, DT_VERDEF, s->at_verdef);
+		dynamic_entry(s, DT_VERDEFNUM, s->n_versions);
+	}
 	dynamic_entry(s, DT_NULL, 0);
 }
 

@@ -28,7 +28,7 @@ struct img_run_child {
 	bool must_set_user; /* not: the caller's user stays, or is the only one that the user namespace maps */
 	const char *const *exec_paths; /* what to try for argv[0], NULL-terminated */
 	const char *const *env;
-	const char *scratch; /* holds upper/, work/, root/; NULL without roots */
+	const char *scratch; /* folder to make when memory will not do: upper/, work/, root/; NULL without roots */
 	bool has_user_namespace;
 	int socket;                   /* to the caller, SOCK_SEQPACKET */
 	int out_fd, errors_fd, in_fd; /* become 1, 2, 0; -1: as they are */
@@ -62,7 +62,5 @@ int img_run_receive(int socket, struct img_run_message *ret, int ret_fds[2], int
 int img_run_read_changes(int upper_fd, const struct img_run *run, struct img_run_result *result, struct err *err);
 /* Paths that the runtime itself mounts something on, besides run->mounts; NULL-terminated. */
 extern const char *const img_run_mount_points[];
-
-void img_run_remove_tree(const char *path); /* as far as that is allowed */
 
 #endif

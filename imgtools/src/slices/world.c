@@ -113,6 +113,18 @@ void img_slice_evr(const struct img_rpm *p, char buf[256])
 
 /* ---- Members ---------------------------------------------------------------------------------------------- */
 
+static int owner_of(struct img_world *w, const char *path, struct img_file_id *ret_id, struct err *err)
+{
+	struct err e = { 0 };
+	int32_t file = -1;
+	struct img_rpm *p = img_rpm_set_owner(w->set, path, &file, &e);
+
+	if (!p && e.code)
+		return err_set(err, e.code, "%s", e.msg);
+	*ret_id = (struct img_file_id){ p, p ? (uint32_t)file : 0 };
+	return 0;
+}
+
 static int add_member(struct img_world *w, struct img_rpm *p, struct err *err)
 {
 	int r;
@@ -177,6 +189,33 @@ static bool is_internal(const struct img_rpm_dep *d)
 	return strncmp(d->name, "rpmlib(", 7) == 0 || strncmp(d->name, "config(", 7) == 0;
 }
 
+/* What rules want of other packages is to be had too, required or not. */
+static int add_by_rules(struct img_world *w, const struct img_rpm *p, struct err *err)
+{
+	const char *targets[2 * MAX_RULE_NEEDS];
+	int r = 0;
+
+	for (size_t f = 0; r == 0 && f < p->n_files; f++) {
+		size_t n = img_rules_needs(w->o.rules, p->files[f].path, false, targets, MAX_RULE_NEEDS);
+
+		n += img_rules_needs(w->o.rules, p->files[f].path, true, targets + n, MAX_RULE_NEEDS);
+		for (size_t i = 0; r == 0 && i < n; i++) {
+			const char *split = img_slice_split(targets[i]);
+			struct img_file_id id = { 0 };
+			char name[256];
+
+			(void)snprintf(name, sizeof(name), "%.*s", split ? (int)(split - targets[i]) : 255, targets[i]);
+			if (targets[i][0] == '/' && !strpbrk(targets[i], "*?["))
+				r = owner_of(w, targets[i], &id, err);
+			else if (targets[i][0] != '/')
+				id.package = img_rpm_set_find(w->set, name);
+			if (r == 0 && id.package)
+				r = add_member(w, id.package, err);
+		}
+	}
+	return r;
+}
+
 int img_world_load(struct img_world *w, struct img_rpm *const *packages, size_t n, struct err *err)
 {
 	const size_t before = w->n;
@@ -203,6 +242,8 @@ int img_world_load(struct img_world *w, struct img_rpm *const *packages, size_t 
 			else if (e.code)
 				r = err_set(err, e.code, "%s", e.msg);
 		}
+		if (r == 0)
+			r = add_by_rules(w, p, err);
 	}
 	if (r == 0) {
 		img_rpm_aliases_free(w->aliases);
@@ -269,6 +310,8 @@ int img_world_open(struct img_world *w, struct img_rpm *const *packages, size_t 
 	/* A gigabyte in memory in all; what is more goes to the spool. */
 	u.memory_bytes = ((uint64_t)1 << 30) / (w->n ? w->n : 1);
 	u.aliases = w->aliases;
+	/* A repository has packages that exclude each other; whether one such file was chosen shows later. */
+	u.first_wins = true;
 	if (w->o.progress && w->o.progress->begin)
 		w->o.progress->begin("unpacking", total, w->o.progress->arg);
 	r = img_rpm_unpack(w->packages, w->n, &u, w->tree, err);
@@ -291,18 +334,6 @@ static struct img_file_id id_of_node(struct img_world *w, const struct img_node 
 	else
 		id.package = NULL;
 	return id;
-}
-
-static int owner_of(struct img_world *w, const char *path, struct img_file_id *ret_id, struct err *err)
-{
-	struct err e = { 0 };
-	int32_t file = -1;
-	struct img_rpm *p = img_rpm_set_owner(w->set, path, &file, &e);
-
-	if (!p && e.code)
-		return err_set(err, e.code, "%s", e.msg);
-	*ret_id = (struct img_file_id){ p, p ? (uint32_t)file : 0 };
-	return 0;
 }
 
 struct link_call {
@@ -583,11 +614,19 @@ static int on_need(const struct img_need *need, void *arg)
 static void tell_contents(struct teller *t)
 {
 	struct img_node *node;
+	struct err e = { 0 };
 	const char *note;
+	int r;
 
 	if (img_tree_resolve(t->w->tree, t->path, false, &node, NULL, NULL) < 0 || node->type != IMG_FILE)
 		return;
-	t->r = img_analyze_file(t->w->analyze, node, on_need, t, &note, t->err);
+	/* Another package's file of this name stands there. */
+	if (node->package != t->from.package->index)
+		return;
+	r = img_analyze_file(t->w->analyze, node, on_need, t, &note, &e);
+	/* What the sink said of its own failure stays. */
+	if (r < 0 && t->r == 0)
+		t->r = err_set(t->err, r, "%s", err_text(&e));
 }
 
 static void tell_rules(struct teller *t)
@@ -600,18 +639,34 @@ static void tell_rules(struct teller *t)
 		for (size_t i = 0; t->r == 0 && i < n; i++) {
 			struct img_file_need need = { .kind = "rule", .what = targets[i] };
 
-			if (targets[i][0] == '/') {
+			const bool is_glob = strncmp(targets[i], "python:", 7) == 0 || strpbrk(targets[i], "*?[");
+
+			if (targets[i][0] == '/' && !is_glob) {
 				tell_path(t, "rule", targets[i], targets[i], false, want);
 				continue;
 			}
 			need.slice = targets[i];
-			need.is_missing = false;
-			/* A module is looked for when it is expanded. */
-			need.is_weak = want && strncmp(targets[i], "python:", 7) == 0;
+			/* What such a target stands for is found when it is expanded. */
+			need.is_weak = want && is_glob;
 			if (!want || need.is_weak || img_world_has_slice(t->w, targets[i]))
 				tell(t, &need);
 		}
 	}
+}
+
+/* A path of one package; package NULL: it does not have it. */
+static int file_of(struct img_world *w, const char *package, const char *path, struct img_file_id *ret_id,
+                   struct err *err)
+{
+	struct img_rpm *p = img_rpm_set_find(w->set, package);
+	int r = p ? img_rpm_load(p, err) : 0;
+
+	*ret_id = (struct img_file_id){ 0 };
+	for (uint32_t i = 0; r == 0 && p && i < p->n_files; i++) {
+		if (strcmp(p->files[i].path, path) == 0)
+			*ret_id = (struct img_file_id){ p, i };
+	}
+	return r;
 }
 
 static void tell_known(struct teller *t, const struct img_slices_file *known)
@@ -625,8 +680,8 @@ static void tell_known(struct teller *t, const struct img_slices_file *known)
 			                   .slice = k->slice };
 
 		if (k->path) {
-			t->r = owner_of(t->w, k->path, &n.to, t->err);
-			if (t->r == 0 && (!n.to.package || strcmp(n.to.package->name, k->package) != 0))
+			t->r = file_of(t->w, k->package, k->path, &n.to, t->err);
+			if (t->r == 0 && !n.to.package)
 				t->r = err_set(
 				        t->err, -ENOENT,
 				        "%s: needs %s of %s, as the slices say, which the packages do not have: are "

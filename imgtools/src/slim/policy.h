@@ -30,6 +30,7 @@ enum img_policy_key {
 	IMG_POLICY_TERMINFO, /* list */
 	IMG_POLICY_LICENCES,
 	IMG_POLICY_PYTHON_METADATA,
+	IMG_POLICY_PYTHON_BASICS,
 	IMG_POLICY_OPENSSL,
 	IMG_POLICY_NSS,
 	IMG_POLICY_RELEASE,
@@ -55,6 +56,7 @@ int img_policy_parse(struct img_policy *p, const char *text, size_t size, const 
 
 /* Whether a policy says that this path goes; keep patterns win. */
 bool img_policy_drops(const struct img_policy *p, const char *path);
+bool img_policy_keeps(const struct img_policy *p, const char *path); /* by a pattern */
 bool img_path_matches(const char *pattern, const char *path);
 
 /* Before the graph is made: folders that every system has and the tree lacks (/tmp, /run, ...). */

@@ -80,7 +80,7 @@ size_t img_bindings_count(const struct img_bindings *b); /* pairs of files */
 struct img_stub_result {
 	uint64_t n_loaded, n_bound, n_stubs; /* libraries */
 	uint64_t bytes_before, bytes_after;  /* of those replaced */
-	char first_refused[ERR_MSG_SIZE];             /* a library that no stub can be written of, and why; "" */
+	char first_refused[ERR_MSG_SIZE];    /* a library that no stub can be written of, and why; "" */
 	uint64_t n_refused;
 };
 

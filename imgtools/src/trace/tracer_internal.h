@@ -7,6 +7,8 @@
 #include "tracer.h"
 
 uint64_t img_trace_now_ns(void); /* monotonic */
+/* The arguments of a process, quoted for a shell; the caller's, "" when it is gone, NULL: out of memory. */
+char *img_trace_read_cmdline(pid_t pid);
 
 /* img_trace_run() by each method. */
 int img_trace_ptrace(const struct img_run *run, struct img_trace **ret_trace, struct img_run_result *ret_result,

@@ -184,6 +184,28 @@ static void call_names_library_and_function_and_aborts(void **state)
 	remove_place(&p);
 }
 
+/* ld.so walks the definitions when there is a DT_VERDEF, even for none: it must not be there. */
+static void library_without_versions_is_loaded_too(void **state)
+{
+	struct img_elf *e = read_library("libz.so.1");
+	struct img_elf_stub in = {
+		.original = e, .name = "libz.so.1", .is_wanted = want_one, .arg = (void *)"crc32", .message = "m"
+	};
+	struct place p;
+	void *lib;
+
+	e->n_versions = 0;
+	e->soname = "libz.so.1";
+	write_stub(&in, &p);
+	lib = dlmopen(LM_ID_NEWLM, p.lib, RTLD_NOW);
+	if (!lib)
+		fail_msg("%s", dlerror());
+	assert_non_null(dlsym(lib, "crc32"));
+	(void)dlclose(lib);
+	img_elf_free(e);
+	remove_place(&p);
+}
+
 static void library_of_another_machine_is_refused(void **state)
 {
 	struct img_elf *e = read_library("libz.so.1");
@@ -217,6 +239,7 @@ int main(void)
 		cmocka_unit_test(dynamic_linker_loads_it_and_finds_every_symbol),
 		cmocka_unit_test(symbols_that_are_not_wanted_are_absent),
 		cmocka_unit_test(call_names_library_and_function_and_aborts),
+		cmocka_unit_test(library_without_versions_is_loaded_too),
 		cmocka_unit_test(library_of_another_machine_is_refused),
 		cmocka_unit_test(stub_is_a_small_part_of_a_library),
 	};

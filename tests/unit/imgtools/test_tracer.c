@@ -339,10 +339,10 @@ static int scenario_signals(void)
 		return 3;
 	pid = fork();
 	if (pid == 0) {
-		(void)raise(SIGSEGV);
+		(void)raise(SIGUSR1);
 		_exit(0);
 	}
-	return waitpid(pid, &status, 0) == pid && WIFSIGNALED(status) && WTERMSIG(status) == SIGSEGV ? 0 : 4;
+	return waitpid(pid, &status, 0) == pid && WIFSIGNALED(status) && WTERMSIG(status) == SIGUSR1 ? 0 : 4;
 }
 
 static void signals_and_stops_reach_their_processes(void **state)
@@ -353,7 +353,7 @@ static void signals_and_stops_reach_their_processes(void **state)
 	assert_int_equal(img_trace_n_processes(trace), 4);
 	assert_int_equal(img_trace_process_at(trace, 1)->exit_code, 44);
 	assert_int_equal(img_trace_process_at(trace, 2)->exit_code, 128 + SIGKILL);
-	assert_int_equal(img_trace_process_at(trace, 3)->exit_code, 128 + SIGSEGV);
+	assert_int_equal(img_trace_process_at(trace, 3)->exit_code, 128 + SIGUSR1);
 }
 
 static int scenario_ptrace(void)
