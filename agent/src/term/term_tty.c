@@ -379,11 +379,11 @@ int term_raw_begin(struct ag_term *t, bool fresh, struct err *err)
 			term_raw_end(t);
 			return err_set(err, r, "terminal: %s", strerror(-r));
 		}
-		enter_again();
-		look_at_size(t->fd, &t->look);
 	}
 	if (fresh)
 		forget_keys(t);
+	enter_again(); /* from here on a question is seen to be open */
+	look_at_size(t->fd, &t->look);
 	return 0;
 }
 

@@ -315,7 +315,11 @@ static inline bool e2e_is_gone(struct e2e *t, const char *text)
 
 static inline bool e2e_is_asked(struct e2e *t, const char *text)
 {
-	return t->pty.screen.paste_mode && screen_has(&t->pty.screen, text);
+	struct termios mode;
+
+	/* While an answer streams pastes are bracketed, too, but Ctrl-C is a signal. */
+	return t->pty.screen.paste_mode && screen_has(&t->pty.screen, text) && tcgetattr(t->pty.master, &mode) == 0 &&
+	       !(mode.c_lflag & ISIG);
 }
 
 static inline void e2e_expect(struct e2e *t, const char *text)
