@@ -150,14 +150,15 @@ static void print_table(const char *title, const struct table *t, size_t max)
 
 	if (!t->n)
 		return;
-	(void)printf("\n%-28s %7s %7s %7s %10s %10s %11s\n", title, "added", "removed", "changed", "A", "B", "B - A");
+	(void)printf("\n%7s %7s %7s %10s %10s %11s  %s\n", "added", "removed", "changed", "A", "B", "B - A", title);
 	for (size_t i = 0; i < t->n && i < max; i++) {
 		const struct row *r = &t->rows[i];
 
 		print_delta(r->b_bytes - r->a_bytes, delta);
-		(void)printf("%-28.60s %7llu %7llu %7llu %10s %10s %11s\n", r->name, (unsigned long long)r->added,
+		(void)printf("%7llu %7llu %7llu %10s %10s %11s  %.100s\n", (unsigned long long)r->added,
 		             (unsigned long long)r->removed, (unsigned long long)r->changed,
-		             image_size_text((uint64_t)r->a_bytes, a), image_size_text((uint64_t)r->b_bytes, b), delta);
+		             image_size_text((uint64_t)r->a_bytes, a), image_size_text((uint64_t)r->b_bytes, b), delta,
+		             r->name);
 	}
 	if (t->n > max)
 		(void)printf("... and %zu more\n", t->n - max);
