@@ -361,6 +361,7 @@ static int compare(const struct diff *o, char **names, struct err *err)
 		                    .auth_file = o->auth_file,
 		                    .insecure = o->insecure,
 		                    .progress = image_progress() };
+	const struct img_diff_opts dopts = { .with_times = o->times, .is_canceled = image_is_interrupted };
 	struct img_subject a = { 0 }, b = { 0 };
 	struct img_diff d = { 0 };
 	struct sums s = { 0 };
@@ -370,7 +371,7 @@ static int compare(const struct diff *o, char **names, struct err *err)
 		r = img_subject_open(names[1], &oo, &b, err);
 	image_progress_clear();
 	if (r == 0)
-		r = img_diff_make(a.tree, b.tree, o->times, &d, err);
+		r = img_diff_make(a.tree, b.tree, &dopts, &d, err);
 	if (r == 0) {
 		sum_up(&a, &b, &d, &s);
 		r = o->json ? print_json(&a, &b, &d, &s, err) : print_text(o, &a, &b, &d, &s, err);
