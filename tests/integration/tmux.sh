@@ -107,6 +107,30 @@ keys Escape
 expect "code 5"
 expect_prompt "ready>"
 
+# Ctrl-Z stops the command that runs, and us with it; in the foreground again it reads on.
+fresh
+typed 'ocai cmd 查看磁盘使用情况'
+keys Enter
+expect "❯ [r] 执行"
+keys e
+expect '$ df '
+keys C-u
+typed 'echo "ready $((1 + 1))"; read -r line; echo "got $line"'
+keys Enter
+expect '    echo "ready'
+expect "[r] 执行"
+keys r
+expect "ready 2"
+keys C-z
+expect_prompt "ready>"
+typed fg
+keys Enter
+expect "ocai cmd"
+typed "a line"
+keys Enter
+expect "got a line"
+expect_prompt "ready>"
+
 # A window that becomes narrow while a menu is open.
 fresh
 typed 'ocai cmd 查看磁盘使用情况'

@@ -38,6 +38,14 @@ static void say_error(const struct chat *c, const struct err *err)
 	(void)fprintf(c->io->err, "ocai: %s\n", err_text(err));
 }
 
+static void say_failure(const struct chat *c, int r, const struct err *err)
+{
+	if (r == -ECANCELED)
+		(void)fprintf(c->io->err, "%s\n", tr(c, "(stopped)", "(已停止)"));
+	else
+		say_error(c, err);
+}
+
 /* ---- Model ------------------------------------------------------------------------------------------------------- */
 
 static void link_down(struct chat *c)
@@ -159,10 +167,8 @@ static void turn(struct chat *c, const char *question)
 	}
 	if (text.len || r == 0)
 		base_buf_reset(&c->attached);
-	if (r == -ECANCELED)
-		(void)fprintf(c->io->err, "%s\n", tr(c, "(stopped)", "(已停止)"));
-	else if (r < 0)
-		say_error(c, &err);
+	if (r < 0)
+		say_failure(c, r, &err);
 	else if (text.len == 0)
 		(void)fprintf(c->io->err, "%s\n", tr(c, "(the model's answer was empty)", "(模型没有回答)"));
 	if (r < 0 && r != -ECANCELED && r != -ENOTSUP)
@@ -194,6 +200,7 @@ static void do_model(struct chat *c, const char *arg)
 {
 	CLEANUP(base_buf_done) struct base_buf clean = BASE_BUF_INIT(LINE_BYTES);
 	struct err err = { 0 };
+	int r;
 
 	if (*arg) {
 		link_down(c);
@@ -201,8 +208,11 @@ static void do_model(struct chat *c, const char *arg)
 		(void)base_buf_puts(&c->model, arg);
 		c->s.opt_model = base_buf_text(&c->model);
 	}
-	if (link_up(c, &err) < 0) {
-		say_error(c, &err);
+	ag_term_interrupt_begin();
+	r = link_up(c, &err);
+	ag_term_interrupt_end();
+	if (r < 0) {
+		say_failure(c, r, &err);
 		return;
 	}
 	/* The name is the server's. */

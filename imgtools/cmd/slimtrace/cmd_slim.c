@@ -18,10 +18,8 @@ const struct opt slim_opts[] = {
 	  "run this in the image and in the result and compare; not traced; repeatable", NULL },
 	{ "repair", 0, OPT_FLAG, offsetof(struct slim_options, repair), NULL, "add what a run missed, and try again",
 	  NULL },
-	{ "force", 0, OPT_FLAG, offsetof(struct slim_options, force), NULL, "write the result although a run failed in it",
-	  NULL },
-	{ "compare-files", 0, OPT_FLAG, offsetof(struct slim_options, compare_files), NULL,
-	  "runs must also change the same files", NULL },
+	{ "force", 0, OPT_FLAG, offsetof(struct slim_options, force), NULL,
+	  "write the result although a run failed in it", NULL },
 	{ "layers", 0, OPT_CHOICE, offsetof(struct slim_options, layers), "HOW",
 	  "as in the image, planned by package and change rate, all in one [plan]", "keep,plan,one" },
 	{ "pyc", 0, OPT_CHOICE, offsetof(struct slim_options, pyc), "HOW",
@@ -51,9 +49,10 @@ static void print_trials(const struct img_job *j)
 		(void)printf("%s %s%s%s%s\n", t->passed ? "passed" : "FAILED",
 		             t->is_check ? "check: " : "run:   ", t->text, t->verdict[0] ? ": " : "", t->verdict);
 		for (size_t k = 0; !t->passed && k < t->n_missed && k < ROWS; k++)
-			(void)printf("  missed %s (%s); --keep %s adds it\n", t->missed[k],
-			             img_advice_origin(j->packages, t->missed[k], origin, sizeof(origin)),
-			             t->missed[k]);
+			(void)printf("  missed %s, which %s (%s); --keep %s adds it\n", t->missed[k].path,
+			             img_missing_why_text(t->missed[k].why),
+			             img_advice_origin(j->packages, t->missed[k].path, origin, sizeof(origin)),
+			             t->missed[k].path);
 		if (!t->passed && t->n_missed > ROWS)
 			(void)printf("  ... and %zu more\n", t->n_missed - ROWS);
 	}
@@ -120,9 +119,10 @@ static json_t *trials_json(const struct img_job *j)
 
 		for (size_t k = 0; k < t->n_missed; k++)
 			(void)json_array_append_new(
-			        missed, json_pack("{s:o,s:o}", "path", slim_front_text(t->missed[k]), "origin",
-			                          slim_front_text(img_advice_origin(j->packages, t->missed[k], origin,
-			                                                            sizeof(origin)))));
+			        missed, json_pack("{s:o,s:s,s:o}", "path", slim_front_text(t->missed[k].path), "why",
+			                          img_missing_why_text(t->missed[k].why), "origin",
+			                          slim_front_text(img_advice_origin(j->packages, t->missed[k].path,
+			                                                            origin, sizeof(origin)))));
 		(void)json_array_append_new(list, json_pack("{s:o,s:b,s:b,s:o,s:i,s:i,s:I,s:I,s:I,s:o}", "command",
 		                                            slim_front_text(t->text), "is_check", t->is_check, "passed",
 		                                            t->passed, "verdict", slim_front_text(t->verdict),

@@ -119,8 +119,8 @@ static bool tell_absent(const struct img_job *j, const char *text, const struct 
 	json_t *list = json_array();
 	size_t n = 0;
 
-	for (size_t i = 0; i < img_graph_n_missing(g); i++) {
-		const struct img_missing *m = img_graph_missing(g, i);
+	for (size_t i = 0; i < img_graph_n_sought(g); i++) {
+		const struct img_sought *m = img_graph_sought(g, i);
 		const char *what = img_graph_text(g, m->what), *from;
 
 		if (strcmp(what, text) != 0 && strcmp(what, base) != 0)

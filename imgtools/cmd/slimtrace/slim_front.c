@@ -57,7 +57,6 @@ static struct img_job_opts job_options(const struct slim_options *o)
 		.pyc = pyc_mode(o->pyc),
 		.stub_unbound = o->stub_unbound,
 		.repair = o->repair,
-		.compare_files = o->compare_files,
 		.timeout_ms = timeout < 1e9 ? (uint64_t)(timeout * 1000) : UINT64_C(1000000000000),
 		.level = (int)o->level,
 		.compression = o->compression,

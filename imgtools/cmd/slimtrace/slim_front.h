@@ -11,7 +11,7 @@ struct slim_options {
 	        *compression;
 	const char *auth_file, *work_dir;
 	struct opt_list keep, drop, entries, traces, runs, checks, env, settings;
-	bool force, repair, stub_unbound, json, quiet, compare_files, insecure;
+	bool force, repair, stub_unbound, json, quiet, insecure;
 	uint32_t limit, level;
 	double timeout_s;
 };

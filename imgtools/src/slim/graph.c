@@ -29,8 +29,8 @@ struct img_graph {
 	struct img_edge *edges;
 	size_t n_edges, edges_cap;
 	size_t n_entered; /* edges of roots that have been looked at */
-	struct img_missing *missing;
-	size_t n_missing, missing_cap;
+	struct img_sought *sought;
+	size_t n_sought, sought_cap;
 	struct base_buf text, notes;
 	uint32_t *words; /* hash table of offsets in text, +1; 0: free */
 	size_t n_words, words_cap;
@@ -132,23 +132,23 @@ static int add_edge(struct img_graph *g, uint32_t from, uint32_t to, uint8_t rea
 	return 0;
 }
 
-static int add_missing(struct img_graph *g, uint32_t from, uint8_t reason, const char *what)
+static int add_sought(struct img_graph *g, uint32_t from, uint8_t reason, const char *what)
 {
-	struct img_missing m = { .from = from, .reason = reason };
+	struct img_sought m = { .from = from, .reason = reason };
 	int r = add_word(g, what, &m.what);
 
 	if (r < 0)
 		return r;
-	if (g->n_missing == g->missing_cap) {
-		size_t cap = 2 * g->missing_cap + 64;
-		struct img_missing *more = reallocarray(g->missing, cap, sizeof(*more));
+	if (g->n_sought == g->sought_cap) {
+		size_t cap = 2 * g->sought_cap + 64;
+		struct img_sought *more = reallocarray(g->sought, cap, sizeof(*more));
 
 		if (!more)
 			return -ENOMEM;
-		g->missing = more;
-		g->missing_cap = cap;
+		g->sought = more;
+		g->sought_cap = cap;
 	}
-	g->missing[g->n_missing++] = m;
+	g->sought[g->n_sought++] = m;
 	return 0;
 }
 
@@ -182,7 +182,7 @@ void img_graph_free(struct img_graph *g)
 	free(g->is_traced);
 	free(g->queue);
 	free(g->edges);
-	free(g->missing);
+	free(g->sought);
 	free(g->words);
 	base_buf_done(&g->text);
 	base_buf_done(&g->notes);
@@ -300,7 +300,7 @@ int img_graph_add_trace(struct img_graph *g, const struct img_trace *trace, stru
 				what = process->program;
 		}
 		if (rec->access == IMG_ACCESS_MISS) {
-			r = add_missing(g, IMG_GRAPH_ROOT, IMG_REASON_TRACE + IMG_ACCESS_MISS, rec->path);
+			r = add_sought(g, IMG_GRAPH_ROOT, IMG_REASON_TRACE + IMG_ACCESS_MISS, rec->path);
 			continue;
 		}
 		n = img_tree_find(g->tree, rec->path);
@@ -333,7 +333,7 @@ static int on_need(const struct img_need *need, void *arg)
 	struct img_graph *g = arg;
 
 	if (!need->to)
-		return need->is_weak ? 0 : add_missing(g, g->from, (uint8_t)need->kind, need->what);
+		return need->is_weak ? 0 : add_sought(g, g->from, (uint8_t)need->kind, need->what);
 	if (img_graph_index(g, need->to) == g->from)
 		return 0;
 	return add_edge(g, g->from, img_graph_index(g, need->to), (uint8_t)need->kind, need->what, is_weak(g, need));
@@ -468,14 +468,14 @@ struct img_node *img_graph_node(const struct img_graph *g, uint32_t node)
 	return g->nodes[node];
 }
 
-size_t img_graph_n_missing(const struct img_graph *g)
+size_t img_graph_n_sought(const struct img_graph *g)
 {
-	return g->n_missing;
+	return g->n_sought;
 }
 
-const struct img_missing *img_graph_missing(const struct img_graph *g, size_t i)
+const struct img_sought *img_graph_sought(const struct img_graph *g, size_t i)
 {
-	return &g->missing[i];
+	return &g->sought[i];
 }
 
 const char *img_graph_notes(const struct img_graph *g)

@@ -77,14 +77,14 @@ const struct img_edge *img_graph_edge(const struct img_graph *g, size_t i);
 const char *img_graph_what(const struct img_graph *g, const struct img_edge *e); /* valid until an edge is added */
 struct img_node *img_graph_node(const struct img_graph *g, uint32_t node);
 
-/* What was looked for and is not there: by files (strong needs without a node) and by runs. */
-struct img_missing {
+/* What was sought and is not there: by files (strong needs without a node) and by runs. */
+struct img_sought {
 	uint32_t from; /* who needs it; IMG_GRAPH_ROOT: a run */
 	uint32_t what; /* img_graph_text() */
 	uint8_t reason;
 };
-size_t img_graph_n_missing(const struct img_graph *g);
-const struct img_missing *img_graph_missing(const struct img_graph *g, size_t i);
+size_t img_graph_n_sought(const struct img_graph *g);
+const struct img_sought *img_graph_sought(const struct img_graph *g, size_t i);
 const char *img_graph_text(const struct img_graph *g, uint32_t what);
 
 /* Notes on files that could not be read ("... : not an ELF file"), one per line. */

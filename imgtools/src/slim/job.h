@@ -22,7 +22,7 @@ struct img_job_opts {
 	const char *layers;     /* "keep", "plan", "one" */
 	const char *work_dir;   /* an existing folder; NULL: a new one, which goes at the end */
 	enum img_pyc pyc;
-	bool stub_unbound, repair, compare_files;
+	bool stub_unbound, repair;
 	uint64_t timeout_ms; /* of one run */
 	int level;           /* of compression; 0: the default */
 	const char *compression;

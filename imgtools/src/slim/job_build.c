@@ -136,6 +136,23 @@ static int repair_stub(struct img_job *j, const struct img_trial *t)
 	return img_tree_find(j->tree, path) ? add_repair(j, path) : 0;
 }
 
+/* What was missed, the likeliest kind of it first: often nothing else is needed. Returns how many. */
+static int repair_missed(struct img_job *j, const struct img_trial *t)
+{
+	int n = 0;
+
+	for (int why = IMG_MISSING_USED; n == 0 && why <= IMG_MISSING_EXISTS; why++) {
+		for (size_t k = 0; k < t->n_missed; k++) {
+			int r = (int)t->missed[k].why == why ? add_repair(j, t->missed[k].path) : 0;
+
+			if (r < 0)
+				return r;
+			n += r;
+		}
+	}
+	return n;
+}
+
 static int write_trial_root(struct img_job *j, char root[IMG_PATH_MAX], struct err *err)
 {
 	struct img_write_opts wo = { .clamp_mtime = -1 };
@@ -156,18 +173,18 @@ static int try_all(struct img_job *j, size_t *ret_n_repairs, struct err *err)
 
 	*ret_n_repairs = 0;
 	if (r == 0)
-		place = img_job_place(j, root, env);
+		place = img_job_place(j, j->full_root, env);
 	for (size_t i = 0; r >= 0 && i < j->n_trials; i++) {
 		struct img_trial *t = &j->trials[i];
 
-		img_job_say(j, "running in the slim image: %s", t->text);
-		r = img_trial_run_slim(t, &place, j->tree, j->slim, err);
+		img_job_say(j, "comparing the slim image with the full one: %s", t->text);
+		r = img_trial_compare(t, &place, root, err);
 		if (r < 0 || t->passed)
 			continue;
 		n_failed++;
-		for (size_t k = 0; r >= 0 && j->o.repair && k < t->n_missed; k++) {
-			r = add_repair(j, t->missed[k]);
-			*ret_n_repairs += r > 0;
+		if (j->o.repair) {
+			r = repair_missed(j, t);
+			*ret_n_repairs += r > 0 ? (size_t)r : 0;
 		}
 		if (r >= 0 && j->o.repair) {
 			r = repair_stub(j, t);

@@ -164,7 +164,7 @@ static void put_runs(struct base_buf *b, const struct img_job *j)
 		                      (double)t->full.wall_ns / 1e9, (double)t->slim.wall_ns / 1e9);
 		for (size_t k = 0; !t->passed && k < t->n_missed; k++) {
 			(void)base_buf_puts(b, k ? "," : "");
-			put_text(b, t->missed[k]);
+			put_text(b, t->missed[k].path);
 		}
 		(void)base_buf_puts(b, "]}");
 	}

@@ -103,7 +103,7 @@ const char img_report_tail[] =
         "function draw(x,X,Y,W,H,depth){const kids=[...x.c.values()];for(const [c,a,b,w,h] of layout(kids,X,Y,W,H,[])){"
         "const g=svg('g',{class:c.k*2<c.f?'d':''});const "
         "r=svg('rect',{x:a,y:b,width:Math.max(0,w),height:Math.max(0,h)});"
-        "r.style.fill=mix(c);g.append(r);const open=c.c.size&&depth<3&&w>46&&h>34;if(w>44&&h>16){const "
+        "r.style.fill=mix(c);g.append(r);const open=c.c.size&&depth<7&&w>46&&h>34;if(w>44&&h>16){const "
         "t=svg('text',{x:a+4,y:b+12});const "
         "n=Math.floor((w-8)/6.2);t.textContent=c.n.length>n?c.n.slice(0,Math.max(1,n-1))+'\\u2026':c.n;"
         "g.append(t)}hover(g,c);g.addEventListener('click',e=>{e.stopPropagation();if(c.c.size)show(c);else "

@@ -1,8 +1,7 @@
-/* Trials. The run in the slim tree is traced too: what it looked for in vain, and the full tree has, is what is
- * missing.
+/* Trials: command lines split, run in the full tree for what they touch and bind to, compared with the slim one.
  *
- * The same exit code, the same output, the same files changed: passed. Output that differs while nothing was missed is
- * told, but passes: a listing of a folder is shorter, a time is another. */
+ * The same exit code, output and files changed: passed. Output that differs while nothing was missed is told, but
+ * passes: a listing of a folder is shorter. */
 #include "slim/trial.h"
 
 #include <ctype.h>
@@ -15,24 +14,9 @@
 #include "base/cleanup.h"
 #include "trace/tracer.h"
 
-enum { WORDS_MAX = 4096, MISSED_MAX = 4096 };
+enum { WORDS_MAX = 4096 };
 
 #define PLACE "/.slimtrace"
-
-void img_trial_done(struct img_trial *t)
-{
-	for (size_t i = 0; t->argv && t->argv[i]; i++)
-		free(t->argv[i]);
-	for (size_t i = 0; i < t->n_missed; i++)
-		free(t->missed[i]);
-	free(t->missed);
-	free(t->argv);
-	free(t->text);
-	img_run_result_done(&t->full);
-	img_run_result_done(&t->slim);
-	img_trace_free(t->trace);
-	*t = (struct img_trial){ 0 };
-}
 
 /* One word at *p into out (as long as the rest of the text); returns whether there was one, negative: open quote. */
 static int next_word(const char **p, char *out)
@@ -129,7 +113,6 @@ int img_trial_run_full(struct img_trial *t, const struct img_trial_place *p, str
 
 	if (r < 0)
 		return err_prefix(err, r, "\"%.100s\" in the full image: ", t->text);
-	t->has_run = true;
 	if (t->full.timed_out)
 		return err_set(err, -ETIMEDOUT, "\"%.200s\" did not end in the full image in time", t->text);
 	return 0;
@@ -172,118 +155,66 @@ int img_trial_bindings(struct img_trial *t, const struct img_trial_place *p, con
 
 /* ---- Comparison ---------------------------------------------------------------------------------------------- */
 
-static bool in_tree(const struct img_tree *t, const char *path)
+static void forget(struct img_trial *t)
 {
-	struct img_node *n;
-
-	return img_tree_resolve(t, path, true, &n, NULL, NULL) == 0;
-}
-
-static int add_missed(struct img_trial *t, const char *path)
-{
-	char **more;
-
-	for (size_t i = 0; i < t->n_missed; i++) {
-		if (strcmp(t->missed[i], path) == 0)
-			return 0;
-	}
-	if (t->n_missed >= MISSED_MAX)
-		return 0;
-	more = reallocarray(t->missed, t->n_missed + 1, sizeof(*more));
-	if (!more)
-		return -ENOMEM;
-	t->missed = more;
-	t->missed[t->n_missed] = strdup(path);
-	return t->missed[t->n_missed] ? (t->n_missed++, 0) : -ENOMEM;
-}
-
-/* What was looked for in vain and is in the full tree. */
-static int find_missed(struct img_trial *t, const struct img_trace *trace, const struct img_tree *full,
-                       const struct img_tree *slim)
-{
-	int r = 0;
-
 	for (size_t i = 0; i < t->n_missed; i++)
-		free(t->missed[i]);
+		free(t->missed[i].path);
+	free(t->missed);
+	t->missed = NULL;
 	t->n_missed = 0;
-	for (size_t i = 0; r == 0 && i < img_trace_count(trace); i++) {
-		const struct img_trace_record *rec = img_trace_at(trace, i);
-
-		if (rec->access == IMG_ACCESS_MISS && !in_tree(slim, rec->path) && in_tree(full, rec->path))
-			r = add_missed(t, rec->path);
-	}
-	return r;
 }
 
-static bool same_bytes(const struct base_buf *a, const struct base_buf *b)
+void img_trial_done(struct img_trial *t)
 {
-	return a->len == b->len && (a->len == 0 || memcmp(a->data, b->data, a->len) == 0);
+	for (size_t i = 0; t->argv && t->argv[i]; i++)
+		free(t->argv[i]);
+	forget(t);
+	free(t->argv);
+	free(t->text);
+	img_run_result_done(&t->full);
+	img_run_result_done(&t->slim);
+	img_trace_free(t->trace);
+	*t = (struct img_trial){ 0 };
 }
 
-/* Files that one run changed and the other did not, or otherwise. Byte code that Python caches is nobody's matter. */
-static const char *different_change(const struct img_run_result *a, const struct img_run_result *b)
+static void judge(struct img_trial *t, const struct img_comparison *c)
 {
-	for (size_t i = 0; i < a->n_changes; i++) {
-		const struct img_change *x = &a->changes[i];
-		bool found = strstr(x->path, "__pycache__") != NULL || S_ISDIR(x->mode);
+	const char *text = base_buf_text(&c->differences);
+	size_t n_needed = 0;
 
-		for (size_t k = 0; !found && k < b->n_changes; k++)
-			found = strcmp(x->path, b->changes[k].path) == 0;
-		if (!found)
-			return x->path;
+	(void)snprintf(t->verdict, sizeof(t->verdict), "%s", text);
+	for (char *p = t->verdict; *p; p++) {
+		if (*p == '\n')
+			*p = p[1] ? ';' : 0;
 	}
-	return NULL;
+	for (size_t i = 0; i < c->n_missing; i++)
+		n_needed += c->missing[i].why <= IMG_MISSING_LOOKED;
+	/* wall_ns is 0 when it could not even be started */
+	t->passed = c->is_equal || (c->slim.wall_ns > 0 && c->full.exit_code == c->slim.exit_code &&
+	                            c->slim.signal == c->full.signal && !c->slim.timed_out && n_needed == 0);
 }
 
-static void judge(struct img_trial *t, bool compare_files)
-{
-	const struct img_run_result *f = &t->full, *s = &t->slim;
-	const char *path = compare_files ? different_change(f, s) : NULL;
-	bool same_output = same_bytes(&f->out, &s->out);
-
-	t->verdict[0] = 0;
-	t->passed = true;
-	if (s->timed_out || f->exit_code != s->exit_code) {
-		t->passed = false;
-		(void)snprintf(t->verdict, sizeof(t->verdict), "%s %d, was %d%s%.200s",
-		               s->timed_out ? "ran out of time, exit code" : "exit code", s->exit_code, f->exit_code,
-		               s->errors.len ? ": " : "", s->errors.len ? base_buf_text(&s->errors) : "");
-	} else if (path) {
-		t->passed = false;
-		(void)snprintf(t->verdict, sizeof(t->verdict), "%.200s was changed in the full image only", path);
-	} else if (!same_output) {
-		t->passed = t->n_missed == 0;
-		(void)snprintf(t->verdict, sizeof(t->verdict), "output differs (%zu bytes, was %zu)%s", s->out.len,
-		               f->out.len, t->passed ? ", no file was missed" : "");
-	}
-	t->verdict[strcspn(t->verdict, "\n")] = 0;
-}
-
-int img_trial_run_slim(struct img_trial *t, const struct img_trial_place *p, struct img_tree *full,
-                       struct img_tree *slim, struct err *err)
+int img_trial_compare(struct img_trial *t, const struct img_trial_place *p, const char *slim_root, struct err *err)
 {
 	struct img_run run = make_run(t, p);
-	struct img_trace *trace = NULL;
-	struct err why = { 0 };
-	int r;
+	struct img_comparison c;
+	int r = img_compare(&run, p->root, slim_root, &c, err);
 
-	img_run_result_done(&t->slim);
-	t->slim = (struct img_run_result){ 0 };
-	t->n_rounds++;
-	r = img_trace_run(&run, IMG_TRACE_PTRACE, &trace, &t->slim, &why);
-	if (r == -ENOMEM || r == -EPERM)
-		return err_set(err, r, "%s", why.msg);
-	if (r < 0) { /* the program itself, or its interpreter, is not there */
-		t->passed = false;
-		(void)snprintf(t->verdict, sizeof(t->verdict), "%s", why.msg);
-		return t->argv[0][0] == '/' && !in_tree(slim, t->argv[0]) && in_tree(full, t->argv[0])
-		               ? add_missed(t, t->argv[0])
-		               : 0;
-	}
-	r = find_missed(t, trace, full, slim);
-	img_trace_free(trace);
 	if (r < 0)
-		return err_set(err, r, "out of memory");
-	judge(t, p->compare_files);
+		return err_prefix(err, r, "\"%.100s\": ", t->text);
+	forget(t);
+	t->n_rounds++;
+	judge(t, &c);
+	/* the results and the list become the trial's */
+	img_run_result_done(&t->full);
+	img_run_result_done(&t->slim);
+	t->full = c.full;
+	t->slim = c.slim;
+	c.full = c.slim = (struct img_run_result){ 0 };
+	t->missed = c.missing;
+	t->n_missed = c.n_missing;
+	c.missing = NULL;
+	c.n_missing = 0;
+	img_comparison_done(&c);
 	return 0;
 }

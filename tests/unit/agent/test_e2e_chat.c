@@ -154,6 +154,25 @@ static void ctrl_c_before_the_first_word_takes_the_question_back(void **state)
 	e2e_request_has(t, 1, "first question and more");
 }
 
+static void ctrl_c_stops_a_connection_and_not_the_program(void **state)
+{
+	struct e2e *t = *state;
+
+	e2e_env(t, "OCAI_MODEL", NULL);
+	E2E_SERVE(t, "\2", "\2", FAKE_MODELS, E2E_SAY("A whole one."));
+	E2E_OCAI(t, "chat");
+	for (int i = 0; i < 2; i++) { /* the list of models is asked for first, by either */
+		say(t, i ? "go\r" : "/model\r");
+		(void)e2e_request(t, i);
+		e2e_type(t, "\x03");
+		e2e_expect(t, "(stopped)");
+		e2e_wait_count(&t->server.n_gone, i + 1, "connections that were closed");
+	}
+	say(t, "again\r");
+	e2e_expect(t, "A whole one.");
+	leave(t);
+}
+
 static void ctrl_c_clears_a_line_and_ctrl_d_leaves(void **state)
 {
 	struct e2e *t = *state;
@@ -374,6 +393,23 @@ static void a_large_paste_arrives_whole(void **state)
 	e2e_request_has(t, 0, base_buf_text(&wanted));
 }
 
+static void what_is_typed_during_an_answer_is_the_next_question(void **state)
+{
+	struct e2e *t = *state;
+
+	E2E_SERVE(t, FAKE_SSE(FAKE_DELTA("First half. ") "\3" FAKE_DELTA("Second half.") FAKE_DONE), E2E_SAY("Next."));
+	E2E_OCAI(t, "chat");
+	say(t, "one\r");
+	e2e_expect(t, "First half.");
+	e2e_type(t, "twx\x7fo 二\r");
+	fake_go(&t->server);
+	e2e_expect(t, "First half. Second half."); /* not echoed into it */
+	e2e_expect(t, "> two 二");
+	e2e_expect(t, "Next.");
+	leave(t);
+	e2e_request_has(t, 1, "\"two 二\"");
+}
+
 static void an_answer_follows_the_window(void **state)
 {
 	struct winsize narrow = { .ws_col = 30, .ws_row = 40 };
@@ -490,6 +526,7 @@ int main(void)
 		E2E_TEST(an_answer_cannot_act_on_the_terminal),
 		E2E_TEST(ctrl_c_stops_the_answer_and_not_the_program),
 		E2E_TEST(ctrl_c_before_the_first_word_takes_the_question_back),
+		E2E_TEST(ctrl_c_stops_a_connection_and_not_the_program),
 		E2E_TEST(ctrl_c_clears_a_line_and_ctrl_d_leaves),
 		E2E_TEST(help_lists_the_commands_and_an_unknown_one_says_so),
 		E2E_TEST(model_changes_who_answers),
@@ -501,6 +538,7 @@ int main(void)
 		E2E_TEST(a_terminal_that_goes_away_in_an_answer_takes_no_question_along),
 		E2E_TEST(a_paste_of_many_lines_is_one_question),
 		E2E_TEST(a_large_paste_arrives_whole),
+		E2E_TEST(what_is_typed_during_an_answer_is_the_next_question),
 		E2E_TEST(an_answer_follows_the_window),
 		E2E_TEST(keys_come_from_the_terminal_and_the_pipe_goes_with_the_first_question),
 		E2E_TEST(a_dumb_terminal_gets_no_sequences),
