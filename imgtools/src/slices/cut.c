@@ -251,6 +251,9 @@ static int expand_glob(struct cutter *c, const char *pattern, const char *kind)
 	for (size_t i = 0; i < img_rpm_set_count(img_world_set(c->w)); i++) {
 		struct img_rpm *p = img_rpm_set_at(img_world_set(c->w), i);
 
+		/* A rule speaks of what is at hand, not of every package of a repository. */
+		if (strcmp(kind, "rule") == 0 && !p->is_loaded)
+			continue;
 		r = img_rpm_load(p, c->err);
 		for (uint32_t k = 0; r == 0 && k < p->n_files; k++) {
 			if (!fits(pattern, p->files[k].path))

@@ -22,5 +22,10 @@ const char img_builtin_rules[] =
         "want = python:datetime\n"
         "[/usr/lib*/numpy/random/bit_generator*.so]\n"
         "want = python:secrets\n"
+        /* Opened by a path that is put together when the module is imported. */
+        "[/usr/lib*/torch/__init__.py]\n"
+        "want = /usr/lib*/torch/lib/libtorch_global_deps.so\n"
+        "want = /usr/lib*/libtorch_global_deps.so\n"
+        "want = /usr/lib*/torch_shm_manager\n"
         "[/usr/lib*/numpy/random/_generator*.so]\n"
         "want = python:warnings\n";

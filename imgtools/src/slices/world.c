@@ -205,9 +205,9 @@ static int add_by_rules(struct img_world *w, const struct img_rpm *p, struct err
 			char name[256];
 
 			(void)snprintf(name, sizeof(name), "%.*s", split ? (int)(split - targets[i]) : 255, targets[i]);
-			if (targets[i][0] == '/')
+			if (targets[i][0] == '/' && !strpbrk(targets[i], "*?["))
 				r = owner_of(w, targets[i], &id, err);
-			else
+			else if (targets[i][0] != '/')
 				id.package = img_rpm_set_find(w->set, name);
 			if (r == 0 && id.package)
 				r = add_member(w, id.package, err);
@@ -639,14 +639,15 @@ static void tell_rules(struct teller *t)
 		for (size_t i = 0; t->r == 0 && i < n; i++) {
 			struct img_file_need need = { .kind = "rule", .what = targets[i] };
 
-			if (targets[i][0] == '/') {
+			const bool is_glob = strncmp(targets[i], "python:", 7) == 0 || strpbrk(targets[i], "*?[");
+
+			if (targets[i][0] == '/' && !is_glob) {
 				tell_path(t, "rule", targets[i], targets[i], false, want);
 				continue;
 			}
 			need.slice = targets[i];
-			need.is_missing = false;
-			/* A module is looked for when it is expanded. */
-			need.is_weak = want && strncmp(targets[i], "python:", 7) == 0;
+			/* What such a target stands for is found when it is expanded. */
+			need.is_weak = want && is_glob;
 			if (!want || need.is_weak || img_world_has_slice(t->w, targets[i]))
 				tell(t, &need);
 		}
