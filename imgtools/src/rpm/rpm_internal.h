@@ -131,6 +131,10 @@ int img_rpm_lib_init(struct err *err);
 void img_rpm_lib_set_db(const char *dir, const char *backend);
 void img_rpm_lib_unset_db(void);
 
+/* Both write a new file `to` from the database `from`, which librpm made: small, or whole. */
+int img_rpmdb_rebuild_short(const char *from, const char *to, struct err *err);
+int img_rpmdb_vacuum(const char *from, const char *to, struct err *err);
+
 /* A private folder for database files. */
 int img_rpm_temp_new(char ret_dir[64], struct err *err);
 void img_rpm_temp_remove(char dir[64]);
