@@ -82,6 +82,7 @@ int ag_show_stream(struct ag_link *link, const struct ag_turn *turn, const struc
 {
 	struct show s = { .out = io->out, .look = io->look, .text = ret_text };
 	size_t begin = ret_text->len;
+	bool quiet = io->look.is_terminal && io->ui && io->ui->quiet;
 	int r = 0;
 
 	if (!io->look.is_terminal && turn->tools && !turn->no_calls && !link->no_tools)
@@ -92,6 +93,8 @@ int ag_show_stream(struct ag_link *link, const struct ag_turn *turn, const struc
 	}
 	if (r < 0)
 		return err_set(err, r, "out of memory");
+	if (quiet)
+		io->ui->quiet(io->ui->arg, true);
 	r = ag_link_converse(link, turn, show_text, &s, ret_calls, err);
 	if (s.md) {
 		(void)ag_term_md_finish(s.md);
@@ -101,6 +104,8 @@ int ag_show_stream(struct ag_link *link, const struct ag_turn *turn, const struc
 	}
 	if (fflush(io->out) != 0 && r == 0)
 		s.write_errno = errno;
+	if (quiet)
+		io->ui->quiet(io->ui->arg, false);
 	return s.write_errno ? err_set(err, -EIO, "cannot write the answer: %s", strerror(s.write_errno)) : r;
 }
 

@@ -208,6 +208,7 @@ struct ag_ui {
 	int (*confirm)(void *arg, const char *question, bool is_yes_default, struct err *err);
 	int (*form)(void *arg, const char *title, const struct ag_term_field *fields, size_t n_fields,
 	            struct base_buf *values, struct err *err);
+	void (*quiet)(void *arg, bool begins); /* keys are not echoed until it ends; may be NULL */
 };
 
 extern const struct ag_ui ag_ui_of_term;  /* arg is to be a struct ag_term * */

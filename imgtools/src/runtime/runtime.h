@@ -50,7 +50,7 @@ struct img_run {
 	const struct img_run_mount *mounts;
 	size_t n_mounts;
 	const char *hostname;   /* NULL: "slimtrace" */
-	const char *scratch;    /* where the upper directory lies meanwhile; NULL: $TMPDIR, /var/tmp or /tmp */
+	const char *scratch;    /* folder on disk for what the command writes; NULL: memory, if the kernel can */
 	bool fresh_tmp;         /* an empty tmpfs on /tmp and one on /run */
 	bool own_network_files; /* the root's own /etc/resolv.conf and /etc/hosts, not the host's */
 	bool privileged;        /* keeps all capabilities */

@@ -30,6 +30,9 @@ static const struct img_policy_info infos[IMG_N_POLICY_KEYS] = {
 	[IMG_POLICY_LICENCES] = { "licences", "yes,no", "no", "licence texts of the packages that stay in part" },
 	[IMG_POLICY_PYTHON_METADATA] = { "python-metadata", "yes,no,auto", "auto",
 	                                 "metadata and entry points of Python packages that stay" },
+	[IMG_POLICY_PYTHON_BASICS] = { "python-basics", "yes,no,auto", "auto",
+	                               "Python's modules for locales and names of hosts; auto: when Python, sockets "
+	                               "stay" },
 	[IMG_POLICY_OPENSSL] = { "openssl", "yes,no,auto", "auto",
 	                         "OpenSSL's configuration; yes: its providers and engines too" },
 	[IMG_POLICY_NSS] = { "nss", "yes,no,auto", "auto",

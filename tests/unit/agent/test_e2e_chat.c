@@ -393,6 +393,23 @@ static void a_large_paste_arrives_whole(void **state)
 	e2e_request_has(t, 0, base_buf_text(&wanted));
 }
 
+static void what_is_typed_during_an_answer_is_the_next_question(void **state)
+{
+	struct e2e *t = *state;
+
+	E2E_SERVE(t, FAKE_SSE(FAKE_DELTA("First half. ") "\3" FAKE_DELTA("Second half.") FAKE_DONE), E2E_SAY("Next."));
+	E2E_OCAI(t, "chat");
+	say(t, "one\r");
+	e2e_expect(t, "First half.");
+	e2e_type(t, "twx\x7fo 二\r");
+	fake_go(&t->server);
+	e2e_expect(t, "First half. Second half."); /* not echoed into it */
+	e2e_expect(t, "> two 二");
+	e2e_expect(t, "Next.");
+	leave(t);
+	e2e_request_has(t, 1, "\"two 二\"");
+}
+
 static void an_answer_follows_the_window(void **state)
 {
 	struct winsize narrow = { .ws_col = 30, .ws_row = 40 };
@@ -521,6 +538,7 @@ int main(void)
 		E2E_TEST(a_terminal_that_goes_away_in_an_answer_takes_no_question_along),
 		E2E_TEST(a_paste_of_many_lines_is_one_question),
 		E2E_TEST(a_large_paste_arrives_whole),
+		E2E_TEST(what_is_typed_during_an_answer_is_the_next_question),
 		E2E_TEST(an_answer_follows_the_window),
 		E2E_TEST(keys_come_from_the_terminal_and_the_pipe_goes_with_the_first_question),
 		E2E_TEST(a_dumb_terminal_gets_no_sequences),

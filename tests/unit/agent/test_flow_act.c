@@ -116,7 +116,7 @@ static struct scene *scene_new(const char *const *answers)
 		.opt_url = c->server.url, .timeout_s = 1, .start_timeout_s = 1, .max_tokens = 256, .keep_history = true
 	};
 	c->person = (struct person){ .menus = "", .confirms = "", .form = "" };
-	c->ui = (struct ag_ui){ &c->person, person_menu, person_edit, person_confirm, person_form };
+	c->ui = (struct ag_ui){ &c->person, person_menu, person_edit, person_confirm, person_form, NULL };
 	c->io = (struct ag_io){ .out = open_memstream(&c->out, &c->out_len),
 		                .err = open_memstream(&c->err, &c->err_len),
 		                .ui = &c->ui };
