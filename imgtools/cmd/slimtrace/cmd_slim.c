@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "base/cleanup.h"
+#include "image_progress.h"
 #include "slim/advice.h"
 #include "slim/report_html.h"
 #include "slim_front.h"
@@ -173,12 +174,16 @@ static int slim(struct img_job *j, const struct slim_options *o)
 
 	if (r == 0)
 		r = img_job_try(j, &err);
+	image_progress_clear();
 	if (r < 0)
 		return slimtrace_fail(&err);
 	if (r > 0)
 		code = FAILED_TRIAL;
-	if ((code == 0 || o->force) && img_job_write(j, &err) < 0)
+	if ((code == 0 || o->force) && img_job_write(j, &err) < 0) {
+		image_progress_clear();
 		return slimtrace_fail(&err);
+	}
+	image_progress_clear();
 	if (code != 0 && !o->force)
 		j->o.out = NULL; /* nothing that does not work is written */
 	if (img_slim_sums(j->plan, j->slim, &sums) < 0) {

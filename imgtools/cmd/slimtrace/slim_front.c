@@ -8,11 +8,14 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "image_progress.h"
+
 enum { CHAIN_MAX = 256 };
 
 static void on_step(const char *text, void *arg)
 {
 	(void)arg;
+	image_progress_clear();
 	(void)fprintf(stderr, "slimtrace: %s\n", text);
 }
 
@@ -81,13 +84,16 @@ int slim_front_open(const char *command, const struct slim_options *o, struct im
 		(void)err_set(&err, -EINVAL, "--level: at most 22");
 		return slimtrace_usage(command, &err);
 	}
+	jo.progress = image_progress();
 	r = img_job_open(&jo, &job, &err);
 	if (r == 0)
 		r = img_job_plan(job, &err);
 	if (r < 0) {
 		img_job_close(job);
+		image_progress_clear();
 		return slimtrace_fail(&err);
 	}
+	image_progress_clear();
 	*ret_job = job;
 	return -1;
 }
