@@ -9,10 +9,11 @@
 #include "know/know.h"
 #include "sys/sys.h"
 
-enum { SAMPLE_S = 2, FACTS_WIDTH = 100 };
+enum { SAMPLE_S = 2, FACTS_WIDTH = 100, MIN_WORDS_OF_COMMAND = 3 };
 
 /* Share of the question's words that the best passage must have for the documents to cover it. */
 #define MIN_COVER 0.6
+#define MIN_COVER_OF_COMMAND 0.7
 
 const struct opt ask_opts[] = { { "print", 'p', OPT_FLAG, offsetof(struct ag_settings, print), NULL,
 	                          "print the answer alone, and no menu", NULL },
@@ -36,6 +37,10 @@ static int facts_of(const json_t *document, const struct ag_sys_style *style, bo
 	only = json_pack("{s:O}", "findings", findings);
 	r = only ? ag_sys_render(only, style, out) : -ENOMEM;
 	json_decref(only);
+	if (r == 0 && json_array_size(findings) == 0)
+		r = base_buf_puts(out, style->chinese
+		                               ? "  `ocai sys perf` 采样更久,`ocai sys` 列出全部信息。\n"
+		                               : "  `ocai sys perf` measures longer, `ocai sys` lists all facts.\n");
 	return r;
 }
 
@@ -109,7 +114,7 @@ static int show_passages(struct front *f)
 {
 	CLEANUP(base_buf_done) struct base_buf clean = BASE_BUF_INIT(4 << 20);
 	struct ag_passages p;
-	int r = ag_passages_find(base_buf_text(&f->question), &p, NULL);
+	int r = ag_passages_find(base_buf_text(&f->question), &p, stderr, NULL);
 
 	if (r == 0 && p.n && p.cover >= MIN_COVER &&
 	    ag_term_sanitize(&clean, base_buf_text(&p.text), p.text.len, f->io.look.is_terminal && !f->io.look.utf8) ==
@@ -174,16 +179,25 @@ static int run_assistant(struct front *f, const struct ag_assistant *a, bool is_
 	return r == -ENOTSUP && is_routed ? fall_back(f, a, &err) : front_end(f, r, &err);
 }
 
-/* A question to talk about is for the documents, where they cover it. */
+/* A question to talk about is for the documents, where they cover it; so is one that looks like a command wanted, of
+ * which the catalogue is not certain, where they cover it well: it may be about the ways of this place. What the manual
+ * pages say of commands is no reason. */
 static const struct ag_assistant *prefer_documents(const struct front *f, const struct ag_assistant *a)
 {
+	const char *question = base_buf_text(&f->question);
+	bool is_chat = strcmp(a->name, "chat") == 0, is_cmd = strcmp(a->name, "cmd") == 0;
 	const struct ag_assistant *kb = ag_settings_assistant(&f->s, "kb");
 	struct ag_passages p;
 
-	if (strcmp(a->name, "chat") != 0 || f->has_input || f->s.files.n)
+	if (!(is_chat || is_cmd) || f->has_input || f->s.files.n)
 		return a;
-	if (ag_passages_find(base_buf_text(&f->question), &p, NULL) == 0 && p.n && p.cover >= MIN_COVER)
-		a = kb;
+	if (ag_passages_find(question, &p, stderr, NULL) == 0 && p.n) {
+		if (is_chat && p.cover >= MIN_COVER)
+			a = kb;
+		else if (is_cmd && p.cover >= MIN_COVER_OF_COMMAND && p.n_words >= MIN_WORDS_OF_COMMAND &&
+		         !p.is_manual && !catalogue_knows(question))
+			a = kb;
+	}
 	ag_passages_done(&p);
 	return a;
 }

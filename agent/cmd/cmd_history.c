@@ -51,7 +51,7 @@ static void print_clean(const struct walk *w, const char *text, size_t len)
 	CLEANUP(base_buf_done) struct base_buf clean = BASE_BUF_INIT(MAX_LINE);
 
 	if (w->look.is_terminal)
-		(void)ag_term_sanitize(&clean, text, len, !w->look.utf8);
+		(void)ag_term_sanitize(&clean, text, len, w->look.ascii_only);
 	else
 		(void)base_buf_append(&clean, text, len);
 	(void)fputs(base_buf_text(&clean), stdout);

@@ -65,6 +65,10 @@ struct ag_engine_options {
 	const char *runtime_dir;   /* NULL: $XDG_RUNTIME_DIR/ocai, else /tmp/ocai-UID */
 	uint32_t start_timeout_ms; /* 0: 60 s */
 	uint32_t idle_exit_s;      /* 0: 900 */
+	/* Asked several times a second while the start is waited for; non-zero ends the wait with -ECANCELED, and the
+	 * engine starts on. NULL: never. */
+	int (*is_canceled)(void *arg);
+	void *is_canceled_arg;
 };
 
 /* Makes sure that this user's engine answers on its socket, starting it when needed, and appends its url

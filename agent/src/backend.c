@@ -282,10 +282,13 @@ struct stream {
 	struct err *err;
 };
 
-/* What a callback's non-zero return means: the reader has had enough, unless a tool call was too large. */
+/* What a callback's non-zero return means: the reader has had enough, or, when a buffer was full, the answer or a tool
+ * call was too large. */
 static int stop_code(struct stream *s, int r)
 {
-	return r == -EFBIG && s->err && s->err->code == r ? r : err_set(s->err, -ECANCELED, "stopped");
+	if (r != -EFBIG)
+		return err_set(s->err, -ECANCELED, "stopped");
+	return s->err && s->err->code == r ? r : err_set(s->err, r, "%s: the answer is too long", s->b->where);
 }
 
 static int stream_event(void *arg, const char *data, size_t len)

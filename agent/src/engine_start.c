@@ -145,7 +145,7 @@ static int find_program(const struct ag_engine_options *o, char out[PATH_SIZE], 
 
 /* ---- Starting --------------------------------------------------------------------------------------- */
 
-/* In the child. Only a failed exec comes back, and its errno goes through the pipe. */
+/* In the child. Only a failed exec comes back, and its errno goes through the pipe; negative when it was the log. */
 static void run_child(const char *program, const struct ag_engine_options *o, const struct paths *p, int fd_report)
 {
 	char idle[16];
@@ -172,10 +172,11 @@ static void run_child(const char *program, const struct ag_engine_options *o, co
 	(void)sigprocmask(SIG_SETMASK, &none, NULL);
 	fd_null = open("/dev/null", O_RDWR | O_CLOEXEC);
 	fd_log = open(p->log, O_WRONLY | O_CREAT | O_TRUNC | O_APPEND | O_NOFOLLOW | O_CLOEXEC, 0600);
+	code = fd_log < 0 ? -errno : 0;
 	if (fd_null >= 0 && fd_log >= 0 && dup2(fd_null, 0) == 0 && dup2(fd_log, 1) == 1 && dup2(fd_log, 2) == 2 &&
 	    chdir("/") == 0)
 		(void)execv(program, (char *const *)argv);
-	code = errno;
+	code = code ? code : errno;
 	(void)!write(fd_report, &code, sizeof(code)); /* nobody else to tell */
 	_exit(127);
 }
@@ -204,7 +205,7 @@ static int spawn(const char *program, const struct ag_engine_options *o, const s
 	(void)close(fds[0]);
 	if (n == (ssize_t)sizeof(code)) {
 		(void)waitpid(pid, NULL, 0);
-		return err_set(err, -code, "%s: %s", program, strerror(code));
+		return err_set(err, -abs(code), "%s: %s", code < 0 ? p->log : program, strerror(abs(code)));
 	}
 	*ret_pid = pid;
 	return 0;
@@ -240,7 +241,13 @@ static int failed(const struct paths *p, int code, const char *what, struct err 
 	               : err_set(err, code, "%s (log: %s)", what, p->log);
 }
 
-static int wait_ready(struct ag_backend *b, pid_t pid, const struct paths *p, int64_t deadline, struct err *err)
+static bool is_canceled(const struct ag_engine_options *o)
+{
+	return o->is_canceled && o->is_canceled(o->is_canceled_arg);
+}
+
+static int wait_ready(const struct ag_engine_options *o, struct ag_backend *b, pid_t pid, const struct paths *p,
+                      int64_t deadline, struct err *err)
 {
 	int pause_ms = POLL_MIN_MS, status, r;
 	char what[96];
@@ -249,6 +256,8 @@ static int wait_ready(struct ag_backend *b, pid_t pid, const struct paths *p, in
 		r = ag_backend_health(b, NULL);
 		if (r == 0)
 			return 0;
+		if (is_canceled(o))
+			return err_set(err, -ECANCELED, "stopped");
 		if (pid > 0 && waitpid(pid, &status, WNOHANG) == pid) {
 			if (WIFSIGNALED(status))
 				(void)snprintf(what, sizeof(what), "the engine was ended by signal %d",
@@ -266,7 +275,8 @@ static int wait_ready(struct ag_backend *b, pid_t pid, const struct paths *p, in
 }
 
 /* Waits for whoever is starting the engine at this moment. */
-static int take_lock(const struct paths *p, int64_t deadline, int *ret_fd, struct err *err)
+static int take_lock(const struct ag_engine_options *o, const struct paths *p, int64_t deadline, int *ret_fd,
+                     struct err *err)
 {
 	int fd = open(p->lock, O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600);
 
@@ -278,6 +288,10 @@ static int take_lock(const struct paths *p, int64_t deadline, int *ret_fd, struc
 
 			(void)close(fd);
 			return err_set(err, -code, "%s: %s", p->lock, strerror(code));
+		}
+		if (is_canceled(o)) {
+			(void)close(fd);
+			return err_set(err, -ECANCELED, "stopped");
 		}
 		if (now_ms() >= deadline) {
 			(void)close(fd);
@@ -306,8 +320,8 @@ static int start_locked(const struct ag_engine_options *o, const struct paths *p
 		if (r < 0)
 			return r;
 	}
-	r = wait_ready(b, pid, p, deadline, err);
-	if (r < 0 && pid > 0 && kill(pid, SIGTERM) == 0)
+	r = wait_ready(o, b, pid, p, deadline, err);
+	if (r < 0 && r != -ECANCELED && pid > 0 && kill(pid, SIGTERM) == 0)
 		(void)waitpid(pid, NULL, WNOHANG);
 	return r;
 }
@@ -325,8 +339,10 @@ int ag_engine_ensure(const struct ag_engine_options *options, struct base_buf *r
 		return r;
 	(void)base_buf_printf(&url, "unix:%s", p.socket);
 	r = ag_backend_open(base_buf_text(&url), NULL, HEALTH_MS, &b, err);
+	if (r == 0)
+		ag_backend_set_cancel(b, options->is_canceled, options->is_canceled_arg);
 	if (r == 0 && ag_backend_health(b, NULL) < 0) {
-		r = take_lock(&p, deadline, &fd_lock, err);
+		r = take_lock(options, &p, deadline, &fd_lock, err);
 		if (r == 0)
 			r = start_locked(options, &p, b, deadline, err);
 	}

@@ -57,7 +57,7 @@ serve 127.0.0.1 <<'S'
 S
 run 0 --url "$url" "why is my machine slow" </dev/null
 [[ $errors == *"[sys: state of this machine]"* ]] || fail "not routed to sys: $errors"
-[[ $errors == *'[1] system_facts {"section": "storage"} ... '*" KiB"* ]] || fail "the step is not shown: $errors"
+[[ $errors == *'[1] system_facts {"section": "storage"} ... '*" s, "* ]] || fail "the step is not shown: $errors"
 [[ $errors == *"[2] list_processes"* ]] || fail "the second step is not shown: $errors"
 [[ $errors == *"findings"* ]] || fail "the findings are not shown: $errors"
 [[ $errors == *"none of the measured facts: 987654"* ]] || fail "an invented number is not named: $errors"
@@ -83,6 +83,45 @@ P
 run 1 --url http://127.0.0.1:1 "why is this server slow" </dev/null
 [[ $out == *findings* && $errors == *"no server answers"* ]] || fail "findings without a server: $out $errors"
 
+# ---- Packages: a real rpm database, in a home of its own, asked through the tools.
+if command -v rpmbuild >/dev/null && [[ $(rpm -E '%{_dbpath}') == "$HOME"* ]]; then
+	cat >example.spec <<SPEC
+Name: ocai-example
+Version: 1.2
+Release: 3
+Summary: an example
+License: MIT
+BuildArch: noarch
+%description
+example
+%install
+mkdir -p %{buildroot}$tmp/opt
+echo data >%{buildroot}$tmp/opt/data.txt
+%files
+$tmp/opt/data.txt
+SPEC
+	rpmbuild -bb --quiet --define "_topdir $tmp/rpm" example.spec >/dev/null 2>&1 || fail "rpmbuild"
+	rpm -i --nodeps rpm/RPMS/noarch/*.rpm >/dev/null 2>&1
+	echo changed >"$tmp/opt/data.txt"
+	serve 127.0.0.1 <<S
+{"call": [["package_owner", {"path": "$tmp/opt/data.txt"}], ["package_verify", {"package": "ocai-example"}], ["package_info", {"package": "ocai-example"}], ["package_history", {}], ["package_info", {"package": "no-such"}]]}
+{"say": "known"}
+S
+	run 0 --url "$url" chat "who owns it" </dev/null
+	python3 - "$log" <<'P' || fail "what the tools said of packages: $(tail -n1 "$log")"
+import json, sys
+said = [m["content"] for m in json.loads(open(sys.argv[1]).readlines()[-1])["body"]["messages"] if m["role"] == "tool"]
+owner, verify, info, history, none = said
+assert "ocai-example" in owner and "1.2-3.noarch" in owner, owner
+assert "data.txt" in verify and "content" in verify, verify
+assert "an example" in info and "MIT" in info and "1.2-3.noarch" in info, info
+assert "ocai-example" in history, history
+assert "No package no-such is installed" in none, none
+P
+else
+	echo "no rpmbuild: packages were not tested"
+fi
+
 # ---- Documents: a question they cover is answered from them, with the sources at the end.
 mkdir docs
 printf '# 备份策略\n\n数据库备份每天凌晨两点运行,保留三十天,放在 /srv/backup。\n' >docs/backup.md
@@ -95,6 +134,10 @@ run 0 --url "$url" "什么是数据库备份策略" </dev/null
 [[ $errors == *"[kb: 知识库]"* ]] || fail "not routed to the documents: $errors"
 [[ $out == $'每天凌晨两点运行 [1]。\n\n来源:\n[1] '*"docs/backup.md:"* && $out != *"[2]"* ]] || fail "sources: $out"
 grep -q '保留三十天' "$log" || fail "the passage did not go to the model"
+run 0 --url "$url" "how to reach the VPN gateway of the office" </dev/null
+[[ $errors == *"[kb: "* && $out == *"docs/vpn.md:"* ]] || fail "a question that looks like a command: $out $errors"
+run 0 --url "$url" "show disk usage" </dev/null
+[[ $errors == *"[cmd: "* && $out == *d[fu]* ]] || fail "a command is a command: $out $errors"
 run 0 --url "$url" "what is a symlink" </dev/null
 [[ $errors == *"[chat: "* ]] || fail "what the documents do not cover: $errors"
 run 1 --url "$url" "according to the docs what is zzyzx" </dev/null

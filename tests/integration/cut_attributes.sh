@@ -145,6 +145,14 @@ for delay in 0.01 0.03 0.06 0.1; do
 	timeout -s KILL "$delay" "$SLIMTRACE" cut --rpm "$work/rpms" --exclude '*/script' --out "$work/killed" box >/dev/null 2>&1
 	[[ ! -e $work/killed || -e $work/killed/var/lib/rpm/rpmdb.sqlite ]] || fail "half a root after $delay s"
 done
+# Ctrl-C and SIGTERM leave nothing behind at all.
+mkdir "$work/tmp"
+for delay in 0.01 0.02 0.04 0.08; do
+	rm -rf "$work/killed"
+	TMPDIR=$work/tmp timeout -s TERM "$delay" "$SLIMTRACE" cut --rpm "$work/rpms" --exclude '*/script' --out "$work/killed" box >/dev/null 2>&1
+	compgen -G "$work/killed.part-*" && fail "SIGTERM after $delay s left a half root behind"
+	compgen -G "$work/tmp/slimtrace-*" && fail "SIGTERM after $delay s left a spool behind"
+done
 # A folder that is in use is not touched.
 mkdir -p "$work/full/x"
 cut --out "$work/full" --exclude '*/script' box && fail "a folder with something in it was taken"

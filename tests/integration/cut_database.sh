@@ -77,4 +77,16 @@ cut --out "$work/root" bash coreutils_bins /bin/sh --generate tmp
 [[ -x $work/again/usr/bin/bash && -x $work/again/usr/bin/env && ! -e $work/again/usr/bin/ls ]] || fail "cut --root: other files than asked for"
 cmp "$work/again/usr/bin/bash" "$work/root/usr/bin/bash" || fail "cut --root: other bytes"
 slim_rpm "$work/again" -qa --qf '%{NAME}\n' | sort | tr '\n' ' ' | grep -qx 'bash coreutils filesystem libc6 libtinfo6 ' || fail "cut --root: $(slim_rpm "$work/again" -qa)"
+
+# The same of a root that rpm itself made: headers stay the ones that were signed.
+mkdir -p "$work/rpm/var/lib/rpm"
+slim_rpm "$work/rpm" -i --nodeps --noscripts --nosignature "$REPO"/{filesystem,libc6,busybox}-[0-9]*.rpm >"$work/log" 2>&1 || fail "rpm -i: $(cat "$work/log")"
+for kind in marked short; do
+	"$SLIMTRACE" cut --root "$work/rpm" --rpmdb $kind --out "$work/$kind-again" /bin/busybox >"$work/log" 2>&1 || fail "cut --root --rpmdb $kind: $(tail -n 1 "$work/log")"
+	slim_rpm "$work/$kind-again" -Va --nodeps || fail "cut --root --rpmdb $kind: rpm -Va"
+	[[ $(slim_rpm "$work/$kind-again" -qa | wc -l) == 3 ]] || fail "cut --root --rpmdb $kind: $(slim_rpm "$work/$kind-again" -qa)"
+done
+for root in marked marked-again; do
+	slim_rpm "$work/$root" -qvv libc6 2>&1 | grep -q 'Header SHA256 digest: OK' || fail "$root: the header is not the signed one any more"
+done
 echo ok

@@ -2,8 +2,8 @@
 # What `make check` runs. Called by make with MAKE, BUILD_DIR, SAN and PARALLEL; prints one line per test program and
 # ends with "N passed, N failed[, N skipped]". Exit status 1 when anything failed.
 #
-# Without SAN: everything in the release build, then unit tests and fuzz replays under address,undefined, and the unit
-# tests that use threads under thread. With SAN: everything in that build. What the tree does not have is not tested.
+# Without SAN: everything in the release build, then the same under address,undefined, and the unit tests that use
+# threads under thread. With SAN: everything in that build. What the tree does not have is not tested.
 set -u
 cd "$(dirname "$0")/../.."
 export TOP=$PWD TESTS_DIR=$PWD/tests
@@ -32,6 +32,9 @@ build() {
 	fi
 }
 
+# In front of what runs programs of an address sanitizer build.
+sanitized=(bash tests/tools/sanitized.sh)
+
 # name_of tests/unit/base/test_err.c -> base/test_err
 name_of() {
 	local n=${1#tests/unit/}
@@ -47,6 +50,7 @@ add_units() { # CONFIG SOURCE...
 	shift
 	# ThreadSanitizer of older compilers does not cope with much address space randomisation.
 	[[ $config == san-thread ]] && setarch -R true 2>/dev/null && run=(setarch -R)
+	[[ $config == san-address* ]] && run=("${sanitized[@]}")
 	for src; do
 		name=$(name_of "$src")
 		job_add cmocka "$name [$config]" ${run[@]+"${run[@]}"} "build/$config/tests/unit/$name"
@@ -67,17 +71,18 @@ add_replays() { # CONFIG
 }
 
 add_integration() { # CONFIG
-	local script bin=$TOP/build/$1/bin
-	export OCAI_ENGINE=$bin/ocai-engine OCAI=$bin/ocai
+	local script bin=$TOP/build/$1/bin run=()
+	[[ $1 == san-address* ]] && run=("${sanitized[@]}")
 	for script in tests/integration/*.sh; do
-		job_add script "${script#tests/} [$1]" env BUILD_DIR="$TOP/build/$1" bash "$script"
+		job_add script "${script#tests/} [$1]" env BUILD_DIR="$TOP/build/$1" OCAI="$bin/ocai" \
+			OCAI_ENGINE="$bin/ocai-engine" ${run[@]+"${run[@]}"} bash "$script"
 	done
 }
 
 config=${BUILD_DIR#build/}
 build "$config" tests
 if [[ -z $SAN ]]; then
-	build san-address-undefined SAN=address,undefined units-and-replays
+	build san-address-undefined SAN=address,undefined all units-and-replays
 	mapfile -t threaded < <(threaded_tests)
 	# shellcheck disable=SC2046 # names without blanks
 	build san-thread SAN=thread $(for t in "${threaded[@]}"; do echo "build/san-thread/tests/unit/$(name_of "$t")"; done)
@@ -91,6 +96,7 @@ add_integration "$config"
 add_units "$config" tests/unit/*/test_*.c
 add_replays "$config"
 if [[ -z $SAN ]]; then
+	add_integration san-address-undefined
 	add_units san-address-undefined tests/unit/*/test_*.c
 	add_replays san-address-undefined
 	add_units san-thread "${threaded[@]}"

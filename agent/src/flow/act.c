@@ -115,6 +115,23 @@ static void audit(struct act *a, bool ran)
 		              err_text(&err));
 }
 
+/* Words that may quote the model's command: nothing in them acts on the terminal. */
+static void put_words(const struct act *a, FILE *to, const char *text)
+{
+	CLEANUP(base_buf_done) struct base_buf clean = BASE_BUF_INIT(4 * MAX_COMMAND);
+
+	(void)ag_term_sanitize(&clean, text, strlen(text), a->io->look.ascii_only);
+	(void)fputs(base_buf_text(&clean), to);
+}
+
+static void put_finding(const struct act *a, const char *before, const struct ag_gate_finding *f)
+{
+	(void)fputs(before, a->io->out);
+	put_words(a, a->io->out, f->word);
+	(void)fputs(": ", a->io->out);
+	put_words(a, a->io->out, f->why);
+}
+
 static const char *class_words(const struct act *a)
 {
 	switch (a->decision->risk->class) {
@@ -136,22 +153,23 @@ static void show_command(const struct act *a)
 	                                                           : AG_TERM_BAD;
 	CLEANUP(base_buf_done) struct base_buf clean = BASE_BUF_INIT(4 * MAX_COMMAND);
 
-	(void)ag_term_sanitize(&clean, base_buf_text(&a->g->command), a->g->command.len, !look->utf8);
+	(void)ag_term_sanitize(&clean, base_buf_text(&a->g->command), a->g->command.len, look->ascii_only);
 	(void)fprintf(a->io->out, "\n    %s", ag_term_sgr(look, AG_TERM_BOLD));
 	for (const char *p = base_buf_text(&clean); *p; p++)
 		(void)fprintf(a->io->out, *p == '\n' ? "%c    " : "%c", *p);
 	(void)fprintf(a->io->out, "%s\n\n  %s%s%s", ag_term_sgr(look, AG_TERM_RESET), ag_term_sgr(look, style),
 	              class_words(a), ag_term_sgr(look, AG_TERM_RESET));
 	for (size_t i = 0; i < a->decision->risk->n_findings && i < 3; i++)
-		(void)fprintf(a->io->out, "%s %s: %s", i ? ";" : " -", a->decision->risk->findings[i].word,
-		              a->decision->risk->findings[i].why);
-	if (a->decision->verdict == AG_GATE_DENY)
-		(void)fprintf(a->io->out, "\n  %s%s: %s%s", ag_term_sgr(look, AG_TERM_BAD),
-		              tr(a, "will not be run", "不会执行"), a->decision->reason,
-		              ag_term_sgr(look, AG_TERM_RESET));
-	(void)fprintf(a->io->out, "\n");
-	if (a->g->note.len)
-		(void)fprintf(a->io->out, "  %s\n", base_buf_text(&a->g->note));
+		put_finding(a, i ? "; " : " - ", &a->decision->risk->findings[i]);
+	if (a->decision->verdict == AG_GATE_DENY) {
+		(void)fprintf(a->io->out, "\n  %s%s: ", ag_term_sgr(look, AG_TERM_BAD),
+		              tr(a, "will not be run", "不会执行"));
+		put_words(a, a->io->out, a->decision->reason);
+		(void)fputs(ag_term_sgr(look, AG_TERM_RESET), a->io->out);
+	}
+	(void)fputs(a->g->note.len ? "\n  " : "", a->io->out);
+	put_words(a, a->io->out, base_buf_text(&a->g->note));
+	(void)fputc('\n', a->io->out);
 	(void)fflush(a->io->out);
 }
 
@@ -162,7 +180,11 @@ static int get_consent(struct act *a, struct err *err)
 	int r = 1;
 
 	if (a->decision->verdict == AG_GATE_DENY) {
-		(void)fprintf(a->io->err, "ocai: %s %s\n", a->decision->reason, a->decision->permit);
+		(void)fputs("ocai: ", a->io->err);
+		put_words(a, a->io->err, a->decision->reason);
+		(void)fputc(' ', a->io->err);
+		put_words(a, a->io->err, a->decision->permit);
+		(void)fputc('\n', a->io->err);
 		r = 0;
 	}
 	if (r > 0 && a->decision->verdict != AG_GATE_RUN)
@@ -293,11 +315,13 @@ static void explain_by_code(const struct act *a)
 		if (!line)
 			continue;
 		line += strspn(line, " \t\n");
-		(void)ag_term_sanitize(&clean, line, strcspn(line, "\n"), !a->io->look.utf8);
+		(void)ag_term_sanitize(&clean, line, strcspn(line, "\n"), a->io->look.ascii_only);
 		(void)fprintf(a->io->out, "  %s\n", base_buf_text(&clean));
 	}
-	for (size_t i = 0; i < risk->n_findings; i++)
-		(void)fprintf(a->io->out, "  %s: %s\n", risk->findings[i].word, risk->findings[i].why);
+	for (size_t i = 0; i < risk->n_findings; i++) {
+		put_finding(a, "  ", &risk->findings[i]);
+		(void)fputc('\n', a->io->out);
+	}
 	(void)fprintf(a->io->out, "  %s\n",
 	              tr(a, "(the embedded model does not explain; this is from the manual and the gate)",
 	                 "(内置模型不会解释;以上来自手册和安全检查)"));
@@ -320,7 +344,8 @@ static int explain(struct act *a, struct err *err)
 		explain_by_code(a);
 		memset(err, 0, sizeof(*err));
 	} else if (r < 0) {
-		(void)fprintf(a->io->err, "ocai: %s\n", err_text(err));
+		(void)fprintf(a->io->err, r == -ECANCELED ? "%s\n" : "ocai: %s\n",
+		              r == -ECANCELED ? tr(a, "(stopped)", "(已停止)") : err_text(err));
 		memset(err, 0, sizeof(*err));
 	}
 	return 0;

@@ -82,6 +82,7 @@ int ag_show_stream(struct ag_link *link, const struct ag_turn *turn, const struc
 {
 	struct show s = { .out = io->out, .look = io->look, .text = ret_text };
 	size_t begin = ret_text->len;
+	bool quiet = io->look.is_terminal && io->ui && io->ui->quiet;
 	int r = 0;
 
 	if (!io->look.is_terminal && turn->tools && !turn->no_calls && !link->no_tools)
@@ -92,6 +93,8 @@ int ag_show_stream(struct ag_link *link, const struct ag_turn *turn, const struc
 	}
 	if (r < 0)
 		return err_set(err, r, "out of memory");
+	if (quiet)
+		io->ui->quiet(io->ui->arg, true);
 	r = ag_link_converse(link, turn, show_text, &s, ret_calls, err);
 	if (s.md) {
 		(void)ag_term_md_finish(s.md);
@@ -101,6 +104,8 @@ int ag_show_stream(struct ag_link *link, const struct ag_turn *turn, const struc
 	}
 	if (fflush(io->out) != 0 && r == 0)
 		s.write_errno = errno;
+	if (quiet)
+		io->ui->quiet(io->ui->arg, false);
 	return s.write_errno ? err_set(err, -EIO, "cannot write the answer: %s", strerror(s.write_errno)) : r;
 }
 
@@ -179,7 +184,8 @@ static void list_sources(const struct answer *q)
 	CLEANUP(base_buf_done) struct base_buf clean = BASE_BUF_INIT(4 << 20);
 
 	if (q->passages.n == 0 || ag_passages_sources(&q->passages, base_buf_text(&q->text), &list) < 0 ||
-	    ag_term_sanitize(&clean, base_buf_text(&list), list.len, q->io->look.is_terminal && !q->io->look.utf8) < 0)
+	    ag_term_sanitize(&clean, base_buf_text(&list), list.len,
+	                     q->io->look.is_terminal && q->io->look.ascii_only) < 0)
 		return;
 	(void)fprintf(q->io->out, "\n%s\n%s", q->io->chinese ? "来源:" : "Sources:", base_buf_text(&clean));
 	(void)fflush(q->io->out);
@@ -201,7 +207,7 @@ static void record(const struct answer *q)
 
 static int find_passages(struct answer *q, struct err *err)
 {
-	int r = q->a->cites_passages ? ag_passages_find(q->question, &q->passages, err) : 0;
+	int r = q->a->cites_passages ? ag_passages_find(q->question, &q->passages, q->io->err, err) : 0;
 
 	if (r == 0 && q->a->cites_passages && q->passages.n == 0)
 		r = err_set(err, -ENODATA,
@@ -217,7 +223,7 @@ static int run(struct answer *q, struct err *err)
 
 	q->room = q->link.context_tokens / 2 < q->s->max_tokens ? q->link.context_tokens / 2 : q->s->max_tokens;
 	if (q->a->output == AG_OUTPUT_MARKDOWN) {
-		r = ag_toolbox_new(&q->link, q->io, q->link.context_tokens / 4, &q->box, err);
+		r = ag_toolbox_new(&q->link, q->io, q->link.context_tokens / 8, &q->box, err);
 		if (r < 0)
 			return r;
 		ag_toolbox_allow_paths(q->box, q->question);

@@ -21,6 +21,7 @@ struct chat {
 	json_t *messages; /* without the system prompt, which depends on the model */
 	struct ag_record record;
 	struct base_buf attached; /* goes with the next question */
+	struct base_buf named;    /* what was attached, by name: tools may read it */
 	struct base_buf model;    /* chosen by /model */
 	char **lines;             /* questions, for the arrow keys */
 	size_t n_lines;
@@ -35,6 +36,14 @@ static const char *tr(const struct chat *c, const char *en, const char *zh)
 static void say_error(const struct chat *c, const struct err *err)
 {
 	(void)fprintf(c->io->err, "ocai: %s\n", err_text(err));
+}
+
+static void say_failure(const struct chat *c, int r, const struct err *err)
+{
+	if (r == -ECANCELED)
+		(void)fprintf(c->io->err, "%s\n", tr(c, "(stopped)", "(已停止)"));
+	else
+		say_error(c, err);
 }
 
 /* ---- Model ------------------------------------------------------------------------------------------------------- */
@@ -58,7 +67,7 @@ static int link_up(struct chat *c, struct err *err)
 	if (r < 0)
 		return r;
 	c->is_linked = true;
-	r = ag_toolbox_new(&c->link, c->io, c->link.context_tokens / 4, &c->box, err);
+	r = ag_toolbox_new(&c->link, c->io, c->link.context_tokens / 8, &c->box, err);
 	if (r < 0) {
 		link_down(c);
 		return r;
@@ -101,7 +110,16 @@ static void remember_line(struct chat *c, const char *line)
 	c->n_lines += lines[c->n_lines] != NULL;
 }
 
-static int answer(struct chat *c, const char *question, struct base_buf *text, struct err *err)
+/* Before it is asked: whatever happens then, the question is in the history. */
+static void record_question(struct chat *c, const char *question, const struct base_buf *prompt)
+{
+	if (c->record.session == 0)
+		ag_record_begin(&c->record, "chat", c->is_linked ? base_buf_text(&c->link.model) : "", question);
+	ag_record_add(&c->record, "user", base_buf_text(prompt), prompt->len);
+}
+
+static int answer(struct chat *c, const char *question, const struct base_buf *prompt, struct base_buf *text,
+                  struct err *err)
 {
 	uint32_t room;
 	json_t *messages;
@@ -110,13 +128,13 @@ static int answer(struct chat *c, const char *question, struct base_buf *text, s
 	if (r == 0)
 		r = ag_assistant_check(c->assistant, base_buf_text(&c->link.model),
 		                       c->io->chinese || ag_is_chinese(question), err);
+	record_question(c, question, prompt);
 	if (r < 0)
 		return r;
-	if (c->record.session == 0)
-		ag_record_begin(&c->record, "chat", base_buf_text(&c->link.model), question);
 	room = c->link.context_tokens / 2 < c->s.max_tokens ? c->link.context_tokens / 2 : c->s.max_tokens;
 	messages = outgoing(c, question, room);
 	ag_toolbox_allow_paths(c->box, question);
+	ag_toolbox_allow_paths(c->box, base_buf_text(&c->named));
 	r = ag_loop(&c->link, c->box, messages, room, c->io, text, NULL, err);
 	json_decref(messages);
 	return r;
@@ -139,9 +157,8 @@ static void turn(struct chat *c, const char *question)
 		return;
 	}
 	ag_term_interrupt_begin();
-	r = answer(c, question, &text, &err);
+	r = answer(c, question, &prompt, &text, &err);
 	ag_term_interrupt_end();
-	ag_record_add(&c->record, "user", base_buf_text(&prompt), prompt.len);
 	if (text.len) {
 		(void)ag_add_message(c->messages, "assistant", text.data, text.len);
 		ag_record_add(&c->record, "assistant", text.data, text.len);
@@ -150,10 +167,8 @@ static void turn(struct chat *c, const char *question)
 	}
 	if (text.len || r == 0)
 		base_buf_reset(&c->attached);
-	if (r == -ECANCELED)
-		(void)fprintf(c->io->err, "%s\n", tr(c, "(stopped)", "(已停止)"));
-	else if (r < 0)
-		say_error(c, &err);
+	if (r < 0)
+		say_failure(c, r, &err);
 	else if (text.len == 0)
 		(void)fprintf(c->io->err, "%s\n", tr(c, "(the model's answer was empty)", "(模型没有回答)"));
 	if (r < 0 && r != -ECANCELED && r != -ENOTSUP)
@@ -183,7 +198,9 @@ static void do_help(struct chat *c, const char *arg)
 
 static void do_model(struct chat *c, const char *arg)
 {
+	CLEANUP(base_buf_done) struct base_buf clean = BASE_BUF_INIT(LINE_BYTES);
 	struct err err = { 0 };
+	int r;
 
 	if (*arg) {
 		link_down(c);
@@ -191,10 +208,16 @@ static void do_model(struct chat *c, const char *arg)
 		(void)base_buf_puts(&c->model, arg);
 		c->s.opt_model = base_buf_text(&c->model);
 	}
-	if (link_up(c, &err) < 0)
-		say_error(c, &err);
-	else
-		(void)fprintf(c->io->out, "%s\n", base_buf_text(&c->link.model));
+	ag_term_interrupt_begin();
+	r = link_up(c, &err);
+	ag_term_interrupt_end();
+	if (r < 0) {
+		say_failure(c, r, &err);
+		return;
+	}
+	/* The name is the server's. */
+	(void)ag_term_sanitize(&clean, base_buf_text(&c->link.model), c->link.model.len, c->io->look.ascii_only);
+	(void)fprintf(c->io->out, "%s\n", base_buf_text(&clean));
 }
 
 static void do_attach(struct chat *c, const char *arg)
@@ -207,9 +230,11 @@ static void do_attach(struct chat *c, const char *arg)
 		(void)fprintf(c->io->err, "ocai: %s\n", tr(c, "/attach needs a file", "/attach 后面要有文件名"));
 	else if (ag_join_prompt("", NULL, &one, &c->attached, &err) < 0)
 		say_error(c, &err);
-	else
+	else {
+		(void)base_buf_printf(&c->named, "%s\n", arg);
 		(void)fprintf(c->io->out, tr(c, "%s goes with the next question\n", "%s 会随下一个问题一起发送\n"),
 		              arg);
+	}
 }
 
 static void do_save(struct chat *c, const char *arg)
@@ -275,9 +300,21 @@ static void slash(struct chat *c, const char *line)
 /* ---- The loop
  * --------------------------------------------------------------------------------------------------------- */
 
+/* A question that found no answer is no part of the conversation: the next one takes its place. */
+static void drop_unanswered(json_t *messages)
+{
+	size_t n = json_array_size(messages);
+	const char *role = n ? json_string_value(json_object_get(json_array_get(messages, n - 1), "role")) : NULL;
+
+	if (role && strcmp(role, "user") == 0)
+		(void)json_array_remove(messages, n - 1);
+}
+
 static int resume_message(void *arg, const struct ag_history_message *m)
 {
-	if (strcmp(m->role, "user") != 0 && strcmp(m->role, "assistant") != 0)
+	if (strcmp(m->role, "user") == 0)
+		drop_unanswered(arg);
+	else if (strcmp(m->role, "assistant") != 0)
 		return 0;
 	return ag_add_message(arg, m->role, m->text, strlen(m->text));
 }
@@ -302,6 +339,7 @@ static int resume(struct chat *c, struct err *err)
 	r = ag_history_show(c->record.history, id, resume_message, c->messages, err);
 	if (r < 0)
 		return r;
+	drop_unanswered(c->messages);
 	c->record.session = id;
 	if (!c->s.quiet)
 		(void)fprintf(c->io->err, tr(c, "(session %lld: %zu messages)\n", "(会话 %lld:%zu 条消息)\n"),
@@ -348,6 +386,7 @@ static void chat_done(struct chat *c)
 	ag_record_close(&c->record);
 	json_decref(c->messages);
 	base_buf_done(&c->attached);
+	base_buf_done(&c->named);
 	base_buf_done(&c->model);
 	for (size_t i = 0; i < c->n_lines; i++)
 		free(c->lines[i]);
@@ -361,6 +400,7 @@ int ag_chat(const struct ag_settings *s, const struct ag_io *io, const char *fir
 		          .assistant = ag_settings_assistant(s, "chat"),
 		          .messages = json_array(),
 		          .attached = BASE_BUF_INIT(PROMPT_BYTES),
+		          .named = BASE_BUF_INIT(PROMPT_BYTES),
 		          .model = BASE_BUF_INIT(4096) };
 	int r = 0;
 

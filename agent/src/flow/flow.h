@@ -208,6 +208,7 @@ struct ag_ui {
 	int (*confirm)(void *arg, const char *question, bool is_yes_default, struct err *err);
 	int (*form)(void *arg, const char *title, const struct ag_term_field *fields, size_t n_fields,
 	            struct base_buf *values, struct err *err);
+	void (*quiet)(void *arg, bool begins); /* keys are not echoed until it ends; may be NULL */
 };
 
 extern const struct ag_ui ag_ui_of_term;  /* arg is to be a struct ag_term * */
@@ -296,10 +297,13 @@ struct ag_passages {
 	struct base_buf text; /* for the prompt, numbered from 1 */
 	struct base_buf list; /* a line for each: "[1] path:line (title)\n" */
 	size_t n;
-	double cover; /* share of the question's words that the best passage has, 0 to 1 */
+	double cover;   /* share of the question's words that the best passage has, 0 to 1 */
+	size_t n_words; /* of the question */
+	bool is_manual; /* the best passage is of a manual page */
 };
-/* The passages that answer best, of the user's knowledge base; n is 0 when there is none, or no knowledge base. */
-int ag_passages_find(const char *question, struct ag_passages *ret, struct err *err);
+/* The passages that answer best, of the user's knowledge base; n is 0 when there is none, or no knowledge base.
+ * remarks: where a person is told of a damaged database, or NULL. *ret is to be given back also when it failed. */
+int ag_passages_find(const char *question, struct ag_passages *ret, FILE *remarks, struct err *err);
 void ag_passages_done(struct ag_passages *p);
 /* Appends the lines of the list that the answer cites; all, when it cites none. */
 int ag_passages_sources(const struct ag_passages *p, const char *answer, struct base_buf *out);

@@ -77,6 +77,11 @@ static int open_url(struct ag_link *link, const struct ag_profile *p, struct err
 	return ag_backend_open(p->url, p->api_key_file, s->timeout_s * 1000, &link->backend, err);
 }
 
+static int is_interrupted(void *arg)
+{
+	return ag_term_interrupt_asked();
+}
+
 static int open_engine(struct ag_link *link, struct err *err)
 {
 	const struct ag_settings *s = link->settings;
@@ -84,15 +89,11 @@ static int open_engine(struct ag_link *link, struct err *err)
 	const struct ag_engine_options engine = { .program = nonempty(s->engine),
 		                                  .model = nonempty(s->engine_model),
 		                                  .start_timeout_ms = s->start_timeout_s * 1000,
-		                                  .idle_exit_s = s->idle_exit_s };
+		                                  .idle_exit_s = s->idle_exit_s,
+		                                  .is_canceled = is_interrupted };
 	int r = ag_engine_ensure(&engine, &url, err);
 
 	return r < 0 ? r : ag_backend_open(base_buf_text(&url), NULL, s->timeout_s * 1000, &link->backend, err);
-}
-
-static int is_interrupted(void *arg)
-{
-	return ag_term_interrupt_asked();
 }
 
 static int connect_link(struct ag_link *link, bool *ret_is_engine, struct err *err)

@@ -21,16 +21,25 @@ static int search(struct ag_kb *kb, const char *question, struct ag_passages *re
 		(void)base_buf_printf(&ret->text, "[%zu] %s:%u (%s)\n%s\n\n", i + 1, h->path, (unsigned)h->line,
 		                      h->title, h->text);
 		(void)base_buf_printf(&ret->list, "[%zu] %s:%u (%s)\n", i + 1, h->path, (unsigned)h->line, h->title);
-		ret->cover = h->cover > ret->cover ? h->cover : ret->cover;
+		if (h->cover > ret->cover) {
+			ret->cover = h->cover;
+			ret->is_manual = strstr(h->path, "/man/") != NULL;
+		}
 		ret->n++;
 	}
+	ret->n_words = hits.n_words;
 	ag_kb_hits_done(&hits);
 	if (r == 0 && (base_buf_error(&ret->text) || base_buf_error(&ret->list)))
 		r = err_set(err, -EFBIG, "the passages are too long");
 	return r;
 }
 
-int ag_passages_find(const char *question, struct ag_passages *ret, struct err *err)
+static void say(void *remarks, const char *line)
+{
+	(void)fprintf(remarks, "ocai: %s\n", line);
+}
+
+int ag_passages_find(const char *question, struct ag_passages *ret, FILE *remarks, struct err *err)
 {
 	struct base_config *config = NULL;
 	struct ag_kb_config c;
@@ -43,7 +52,9 @@ int ag_passages_find(const char *question, struct ag_passages *ret, struct err *
 		return r;
 	r = ag_kb_open(&(struct ag_kb_options){ .must_exist = true,
 	                                        .embedder = &c.embedder,
-	                                        .cancel = ag_term_interrupt_flag() },
+	                                        .cancel = ag_term_interrupt_flag(),
+	                                        .on_notice = remarks ? say : NULL,
+	                                        .on_notice_arg = remarks },
 	               &kb, err);
 	if (r == 0)
 		r = search(kb, question, ret, err);

@@ -23,7 +23,8 @@ enum {
 	MAX_API_NAME = 64,
 	MIN_RESULT = 1024,
 	MAX_DESCRIPTION = 1024,
-	MAX_LINE = 16384
+	MAX_LINE = 16384,
+	NOTE_BYTES = 64,
 };
 
 struct entry {
@@ -160,7 +161,12 @@ static int add_server(struct ag_toolbox *box, const struct ag_mcp_config *config
 {
 	struct ag_mcp_client *client = NULL;
 	json_t *tools = NULL;
-	int r = ag_mcp_client_open(config, ag_term_interrupt_flag(), &client, err);
+	char host[256];
+	int r;
+
+	if (config->url && ag_url_remote_host(config->url, host, sizeof(host)) && !box->link->settings->quiet)
+		(void)fprintf(box->io->err, "remote: %s (MCP: %s)\n", host, config->name);
+	r = ag_mcp_client_open(config, ag_term_interrupt_flag(), &client, err);
 
 	if (r < 0)
 		return r;
@@ -476,7 +482,7 @@ static int run_command(struct ag_toolbox *box, const json_t *args, uint32_t time
                        struct err *err)
 {
 	const char *command = json_string_value(json_object_get(args, "command"));
-	CLEANUP(base_buf_done) struct base_buf output = BASE_BUF_INIT(raw->max - 64);
+	CLEANUP(base_buf_done) struct base_buf output = BASE_BUF_INIT(raw->max - NOTE_BYTES);
 	int status = 0, r = ag_capture(run_shell_child, (void *)command, timeout_ms, &output, &status, err);
 
 	if (r != -EAGAIN)
@@ -503,16 +509,32 @@ static json_t *arguments_for(const struct ag_mcp_config *config, const json_t *a
 	return copy;
 }
 
-static int run_mcp(const struct entry *e, const json_t *args, struct base_buf *raw, struct err *err)
+/* The call, within the server's own limit and that of the answer. */
+static int call_server(struct ag_toolbox *box, const struct entry *e, const json_t *args, uint32_t timeout_ms,
+                       json_t **ret_result, struct err *err)
+{
+	struct ag_mcp_config *config = &box->configs.items[e->config - box->configs.items];
+	uint32_t usual_ms = config->timeout_ms;
+	int r;
+
+	config->timeout_ms = timeout_ms < usual_ms ? timeout_ms : usual_ms;
+	r = ag_mcp_client_call(e->client, e->remote_name, args, ret_result, err);
+	config->timeout_ms = usual_ms;
+	return r;
+}
+
+static int run_mcp(struct ag_toolbox *box, const struct entry *e, const json_t *args, uint32_t timeout_ms,
+                   struct base_buf *raw, struct err *err)
 {
 	CLEANUP(json_decrefp) json_t *sent = arguments_for(e->config, args);
 	CLEANUP(json_decrefp) json_t *result = NULL;
 	CLEANUP(base_buf_done) struct base_buf text = BASE_BUF_INIT(AG_MCP_MAX_MESSAGE);
+	size_t room = raw->max - NOTE_BYTES;
 	int r;
 
 	if (!sent)
 		return err_set(err, -EBADMSG, "the secrets in the arguments cannot be masked, so they were not sent");
-	r = ag_mcp_client_call(e->client, e->remote_name, sent, &result, err);
+	r = call_server(box, e, sent, timeout_ms, &result, err);
 	if (r < 0)
 		return r;
 	r = ag_mcp_result_text(result, &text);
@@ -520,11 +542,10 @@ static int run_mcp(const struct entry *e, const json_t *args, struct base_buf *r
 		return err_set(err, r, "%s: the result is too long", e->config->name);
 	if (json_is_true(json_object_get(result, "isError")))
 		return err_set(err, -EREMOTEIO, "%s", base_buf_text(&text));
-	if (text.len > raw->max - 64) {
-		(void)base_buf_append(raw, text.data, raw->max - 64);
-		return base_buf_printf(raw, "\n[cut: %zu more bytes]\n", text.len - (raw->max - 64));
-	}
-	return base_buf_append(raw, base_buf_text(&text), text.len);
+	if (text.len <= room)
+		return base_buf_append(raw, base_buf_text(&text), text.len);
+	(void)base_buf_append(raw, text.data, room);
+	return base_buf_printf(raw, "\n[cut: %zu more bytes]\n", text.len - room);
 }
 
 /* A quarter of the context, in bytes of three to a token, and no more than the settings allow. */
@@ -547,7 +568,7 @@ int ag_toolbox_run(struct ag_toolbox *box, const char *name, const json_t *args,
 		return unknown_tool(box, name, err);
 	r = e->kind == OURS      ? run_ours(box, e, args, timeout_ms, &raw, err)
 	    : e->kind == COMMAND ? run_command(box, args, timeout_ms, &raw, err)
-	                         : run_mcp(e, args, &raw, err);
+	                         : run_mcp(box, e, args, timeout_ms, &raw, err);
 	if (r < 0)
 		return r;
 	return ag_term_sanitize(out, base_buf_text(&raw), raw.len, false) < 0

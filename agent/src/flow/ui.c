@@ -27,7 +27,15 @@ static int form(void *arg, const char *title, const struct ag_term_field *fields
 	return ag_term_form(arg, title, fields, n_fields, values, err);
 }
 
-const struct ag_ui ag_ui_of_term = { .menu = menu, .edit = edit, .confirm = confirm, .form = form };
+static void quiet(void *arg, bool begins)
+{
+	if (begins)
+		ag_term_quiet_begin(arg);
+	else
+		ag_term_quiet_end(arg);
+}
+
+const struct ag_ui ag_ui_of_term = { .menu = menu, .edit = edit, .confirm = confirm, .form = form, .quiet = quiet };
 
 /* ---- Without a terminal: each line of a stream is one answer --------------------------------------------------- */
 

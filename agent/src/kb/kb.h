@@ -100,6 +100,7 @@ struct ag_kb_hit {
 struct ag_kb_hits {
 	struct ag_kb_hit *items; /* best first */
 	size_t n;
+	size_t n_words; /* of the question, without those that only make it one */
 };
 
 /* Best passages for a question, at most `limit` (1 to 100). No match is 0 hits. When the embedding server fails the

@@ -440,6 +440,7 @@ int ag_kb_search(struct ag_kb *kb, const char *question, size_t limit, struct ag
 		ag_kb_hits_done(&hits);
 		return r;
 	}
+	hits.n_words = words->n;
 	*ret_hits = hits;
 	return 0;
 }

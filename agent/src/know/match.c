@@ -211,6 +211,19 @@ int ag_know_prompt(const struct ag_know *k, const char *question, size_t n, stru
 	return base_buf_error(out);
 }
 
+int ag_know_hints(const struct ag_know *k, const char *question, size_t n, struct base_buf *out)
+{
+	struct know_query *q = malloc(sizeof(*q));
+
+	if (!q)
+		return -ENOMEM;
+	ag_know_query(k, question, q);
+	for (size_t i = 0; i < n && i < q->n; i++)
+		(void)base_buf_printf(out, "%s%.96s", i ? "\n" : "", k->tasks[q->best[i].task].command);
+	free(q);
+	return base_buf_error(out);
+}
+
 const char *ag_know_risk_name(enum ag_know_risk risk)
 {
 	return risk == AG_KNOW_READ ? "read" : risk == AG_KNOW_CHANGE ? "change" : "destructive";

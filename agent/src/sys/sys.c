@@ -128,8 +128,9 @@ int ag_sys_unit_log(const char *unit, unsigned n, const struct ag_sys_options *o
 	r = open_context(options ? options : &defaults, root, sizeof(root), &ctx, err);
 	if (r < 0)
 		return r;
+	/* A journal of no file opens too; below a root, with no folder, it does not. */
 	if (ag_sys_journal_open(sd, &ctx, &j) < 0 ||
-	    (sd->sd_journal_has_runtime_files(j) <= 0 && sd->sd_journal_has_persistent_files(j) <= 0))
+	    (!*ctx.root && sd->sd_journal_has_runtime_files(j) <= 0 && sd->sd_journal_has_persistent_files(j) <= 0))
 		r = err_set(err, -ENOENT, "there is no journal here, or it may not be read");
 	if (j)
 		sd->sd_journal_close(j);

@@ -64,6 +64,11 @@ const struct ag_term_look *ag_term_get_look(struct ag_term *t);
 /* Writes text to the device as it is (caller's own words and ag_term_sgr sequences). */
 int ag_term_puts(struct ag_term *t, const char *text);
 
+/* While something is written that takes its time (an answer): keys are not echoed into it, and a paste stays one.
+ * They wait for the next question (which ends it), or for the shell. Does nothing where that cannot be. */
+void ag_term_quiet_begin(struct ag_term *t);
+void ag_term_quiet_end(struct ag_term *t);
+
 /* Between begin and end, SIGINT (Ctrl-C while no question is open) is only noted; asked() tells whether it came
  * since begin, from any thread. end puts back what was there. */
 void ag_term_interrupt_begin(void);

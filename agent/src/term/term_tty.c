@@ -22,7 +22,7 @@
 #include "base/cleanup.h"
 #include "term_internal.h"
 
-enum { ESCAPE_WAIT_MS = 50, CTRL_D = 4 };
+enum { ESCAPE_WAIT_MS = 50 };
 
 static const char enter_text[] = "\033[?2004h";                 /* bracketed paste */
 static const char leave_text[] = "\033[?2004l\033[?25h\033[0m"; /* no bracketed paste, cursor, plain style */
@@ -32,7 +32,7 @@ struct ag_term {
 	const char *color;
 	struct ag_term_look look;
 	struct ag_term_keys keys;
-	size_t n_typed_ahead; /* bytes in the kernel's queue that came while it was cooked */
+	size_t n_quiet; /* bytes in the kernel's queue that came in the quiet */
 	bool at_end;
 };
 
@@ -136,10 +136,11 @@ enum { N_FATAL = sizeof(fatal_signals) / sizeof(fatal_signals[0]) };
 static struct {
 	volatile sig_atomic_t active;
 	unsigned depth; /* questions within questions: a form and its fields */
+	bool quiet;     /* no question: see ag_term_quiet_begin() */
 	int fd;
 	pid_t pid;
 	bool can_move;
-	struct termios saved, raw;
+	struct termios saved, now;
 	struct sigaction old_fatal[N_FATAL], old_stop, old_cont, old_winch;
 	int wake[2];
 	volatile sig_atomic_t changed; /* draw again */
@@ -158,7 +159,7 @@ static void enter_again(void)
 {
 	if (!raw.active || raw.pid != getpid())
 		return;
-	(void)tcsetattr(raw.fd, TCSANOW, &raw.raw);
+	(void)tcsetattr(raw.fd, TCSANOW, &raw.now);
 	if (raw.can_move)
 		(void)!write(raw.fd, enter_text, sizeof(enter_text) - 1);
 }
@@ -266,82 +267,155 @@ static void forget_keys(struct ag_term *t)
 	(void)tcflush(t->fd, TCIFLUSH);
 	ag_term_keys_done(&t->keys);
 	ag_term_keys_init(&t->keys);
-	t->n_typed_ahead = 0;
+	t->n_quiet = 0;
+}
+
+static void make_raw(struct termios *mode)
+{
+	mode->c_iflag &= ~(tcflag_t)(BRKINT | ICRNL | INLCR | IGNCR | INPCK | ISTRIP | IXON);
+	mode->c_lflag &= ~(tcflag_t)(ECHO | ECHONL | ICANON | IEXTEN | ISIG);
+	mode->c_cflag |= CS8;
+	mode->c_cc[VMIN] = 1;
+	mode->c_cc[VTIME] = 0;
+}
+
+static void feed(struct ag_term *t, const char *bytes, size_t n)
+{
+	(void)ag_term_keys_feed(&t->keys, bytes, n); /* what is too much is lost, as in the kernel's queue */
+}
+
+/* One read of a cooked terminal as the keys that were typed. Its last newline was Enter, and where there is none the
+ * line was ended by Ctrl-D, of which only this is left. What came in the quiet is as it was typed, but for Enter. */
+static void feed_cooked(struct ag_term *t, char *bytes, size_t n)
+{
+	size_t quiet = n < t->n_quiet ? n : t->n_quiet;
+	bool ended = n && bytes[n - 1] == '\n';
+
+	for (size_t i = 0; i < n; i++) {
+		if (bytes[i] == '\n' && (raw.saved.c_iflag & ICRNL))
+			bytes[i] = '\r';
+	}
+	feed(t, bytes, n);
+	t->n_quiet -= quiet;
+	if (!ended && !quiet)
+		feed(t, "\x04", 1);
 }
 
 /* What was typed while the terminal was cooked, between two questions, lies in the kernel's queue as a cooked reader
- * would get it: Enter has become a newline, and Ctrl-D a zero byte, the mark of the end that only a cooked read
- * understands. Raw reads must turn them back, or Ctrl-D is lost and Enter is Ctrl-J. What comes from now on is raw. */
-static void note_typed_ahead(struct ag_term *t)
+ * would get it. A raw reader would find newlines in the place of Enter, and a zero byte in the place of Ctrl-D, which
+ * would then be lost. So whole lines are taken while it is cooked still; half a line can wait. What comes meanwhile
+ * is raw already in all but name, for no key means anything to the kernel any more. */
+static void take_typed_ahead(struct ag_term *t)
 {
-	int n = 0;
+	static const int meanings[] = { VEOF, VEOL, VEOL2, VERASE, VKILL };
+	struct pollfd p = { .fd = t->fd, .events = POLLIN };
+	struct termios mode = raw.saved;
+	int flags = fcntl(t->fd, F_GETFL);
+	char bytes[4096]; /* a line is no longer there */
+	ssize_t n = 0;
 
-	if (raw.saved.c_lflag & ICANON)
-		(void)ioctl(t->fd, FIONREAD, &n);
-	t->n_typed_ahead = n > 0 ? (size_t)n : 0;
-}
-
-static void turn_back_typed_ahead(struct ag_term *t, char *bytes, size_t n)
-{
-	for (size_t i = 0; i < n && t->n_typed_ahead; i++, t->n_typed_ahead--) {
-		if (bytes[i] == '\0')
-			bytes[i] = CTRL_D;
-		else if (bytes[i] == '\n' && (raw.saved.c_iflag & ICRNL))
-			bytes[i] = '\r';
+	if (!(raw.saved.c_lflag & ICANON) || flags < 0)
+		return;
+	make_raw(&mode);
+	mode.c_lflag |= ICANON;
+	for (size_t i = 0; i < sizeof(meanings) / sizeof(*meanings); i++)
+		mode.c_cc[meanings[i]] = _POSIX_VDISABLE;
+	(void)tcsetattr(t->fd, TCSANOW, &mode);
+	(void)fcntl(t->fd, F_SETFL, flags | O_NONBLOCK); /* the line may have gone again: Ctrl-C */
+	while (n >= 0 && poll(&p, 1, 0) > 0 && !(p.revents & (POLLHUP | POLLERR))) {
+		n = read(t->fd, bytes, sizeof(bytes));
+		if (n >= 0)
+			feed_cooked(t, bytes, (size_t)n);
 	}
+	(void)fcntl(t->fd, F_SETFL, flags);
 }
 
-int term_raw_begin(struct ag_term *t, bool fresh, struct err *err)
+/* ---- Modes ------------------------------------------------------------------------------------------------------- */
+
+static int begin(struct ag_term *t, struct err *err)
 {
 	int r = make_wake_pipe(err);
 
 	if (r < 0)
 		return r;
-	if (raw.active && raw.fd != t->fd)
-		return err_set(err, -EBUSY, "terminal: a question is open already");
-	if (raw.active) {
-		raw.depth++;
-		if (fresh)
-			forget_keys(t);
-		return 0;
-	}
 	if (tcgetattr(t->fd, &raw.saved) < 0)
 		return err_set(err, -errno, "terminal: %s", strerror(errno));
-	raw.raw = raw.saved;
-	raw.raw.c_iflag &= ~(tcflag_t)(BRKINT | ICRNL | INLCR | IGNCR | INPCK | ISTRIP | IXON);
-	raw.raw.c_lflag &= ~(tcflag_t)(ECHO | ECHONL | ICANON | IEXTEN | ISIG);
-	raw.raw.c_cflag |= CS8;
-	raw.raw.c_cc[VMIN] = 1;
-	raw.raw.c_cc[VTIME] = 0;
+	raw.now = raw.saved;
 	raw.fd = t->fd;
 	raw.pid = getpid();
 	raw.can_move = t->look.can_move;
 	raw.changed = 0;
-	raw.depth = 1;
+	raw.depth = 0;
 	catch_signals();
 	raw.active = 1;
-	if (tcsetattr(t->fd, TCSANOW, &raw.raw) < 0) {
-		r = -errno;
-		term_raw_end(t);
-		return err_set(err, r, "terminal: %s", strerror(-r));
+	return 0;
+}
+
+static void end(void)
+{
+	put_back();
+	raw.active = 0;
+	raw.quiet = false;
+	release_signals();
+}
+
+int term_raw_begin(struct ag_term *t, bool fresh, struct err *err)
+{
+	int r = 0;
+
+	ag_term_quiet_end(t);
+	if (raw.active && raw.fd != t->fd)
+		return err_set(err, -EBUSY, "terminal: a question is open already");
+	if (!raw.active)
+		r = begin(t, err);
+	if (r < 0)
+		return r;
+	if (raw.depth++ == 0) { /* the outermost question */
+		if (!fresh)
+			take_typed_ahead(t);
+		make_raw(&raw.now);
+		if (tcsetattr(t->fd, TCSANOW, &raw.now) < 0) {
+			r = -errno;
+			term_raw_end(t);
+			return err_set(err, r, "terminal: %s", strerror(-r));
+		}
+		enter_again();
+		look_at_size(t->fd, &t->look);
 	}
 	if (fresh)
 		forget_keys(t);
-	else
-		note_typed_ahead(t);
-	enter_again();
-	look_at_size(t->fd, &t->look);
 	return 0;
 }
 
 void term_raw_end(struct ag_term *t)
 {
 	(void)t;
-	if (--raw.depth)
+	if (--raw.depth == 0)
+		end();
+}
+
+void ag_term_quiet_begin(struct ag_term *t)
+{
+	/* A job in the background would be stopped for touching the terminal. */
+	if (raw.active || !t->look.can_move || tcgetpgrp(t->fd) != getpgrp() || begin(t, NULL) < 0)
 		return;
-	put_back();
-	raw.active = 0;
-	release_signals();
+	raw.quiet = true;
+	raw.now.c_lflag &= ~(tcflag_t)(ECHO | ECHONL | ICANON | IEXTEN); /* Ctrl-C and Ctrl-Z act at once */
+	raw.now.c_cc[VMIN] = 1;
+	raw.now.c_cc[VTIME] = 0;
+	enter_again();
+}
+
+void ag_term_quiet_end(struct ag_term *t)
+{
+	int n = 0;
+
+	if (!raw.active || !raw.quiet || raw.fd != t->fd)
+		return;
+	/* Back in cooked mode the kernel gives out what waits as one line without an end. */
+	(void)ioctl(t->fd, FIONREAD, &n);
+	t->n_quiet = n > 0 ? (size_t)n : 0;
+	end();
 }
 
 void term_suspend(void)
@@ -430,10 +504,8 @@ void ag_term_close(struct ag_term *t)
 {
 	if (!t)
 		return;
-	if (raw.active && raw.fd == t->fd) {
-		raw.depth = 1;
-		term_raw_end(t);
-	}
+	if (raw.active && raw.fd == t->fd)
+		end();
 	(void)close(t->fd);
 	ag_term_keys_done(&t->keys);
 	free(t);
@@ -502,7 +574,6 @@ static int fill(struct ag_term *t, int timeout_ms)
 		return 0;
 	if (n <= 0) /* hung up: EIO as well */
 		return -ENODATA;
-	turn_back_typed_ahead(t, bytes, (size_t)n);
 	n = ag_term_keys_feed(&t->keys, bytes, (size_t)n);
 	return n < 0 ? (int)n : 1;
 }

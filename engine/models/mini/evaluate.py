@@ -13,6 +13,7 @@ import re
 import urllib.request
 
 import make_mix
+import nearest
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 CATALOGUE = make_mix.CATALOGUE  # the development questions are there
@@ -110,23 +111,28 @@ def generate(model, tok, prompts, limit=64):
     return out
 
 
-def ask_server(url, questions):
+def ask_server(url, questions, hints=False):
     """The same questions over the chat API, one after the other."""
     answers = []
     for q in questions:
         body = {"model": "default", "temperature": 0, "max_tokens": 64,
-                "messages": [{"role": "system", "content": "cmd"}, {"role": "user", "content": q}]}
+                "messages": [{"role": "system", "content": system_message(q, hints)}, {"role": "user", "content": q}]}
         req = urllib.request.Request(url + "/v1/chat/completions", json.dumps(body).encode(), {"Content-Type": "application/json"})
         with urllib.request.urlopen(req, timeout=120) as reply:
             answers.append(json.load(reply)["choices"][0]["message"]["content"] or "")
     return answers
 
 
-def score(model, tok, name="dev_questions.tsv", url=None):
+def system_message(question, hints):
+    """The keyword, and with hints the nearest tasks' templates, as the assistant sends it."""
+    return "\n".join(["cmd"] + (nearest.hints(question) if hints else []))
+
+
+def score(model, tok, name="dev_questions.tsv", url=None, hints=False):
     questions = load_questions(name)
     known = make_mix.in_catalogue([q for q, _ in questions])
     asked = [q for q, _ in questions]
-    answers = ask_server(url, asked) if url else generate(model, tok, [prompt("cmd", q) for q in asked])
+    answers = ask_server(url, asked, hints) if url else generate(model, tok, [prompt(system_message(q, hints), q) for q in asked])
     rows = [{"question": q, "answer": a, "right": is_right(a, forms), "in_catalogue": q in known}
             for (q, forms), a in zip(questions, answers)]
     held = [r for r in rows if not r["in_catalogue"]]

@@ -14,11 +14,13 @@ import random
 import re
 import subprocess
 
+import nearest
 import slots
 import wording
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 CATALOGUE = os.path.join(HERE, "../../../agent/knowledge")
+HINT_CHARS = 96  # of a template, as in ag_know_hints()
 CMD = "cmd"  # the system message with which the assistant asks for one command
 
 # ---- reading -------------------------------------------------------------------------------------------------------
@@ -218,6 +220,63 @@ def dress(text, lang, rng):
     return text
 
 
+CONTEXT_ZH = ["服务器刚装好，", "机器刚重启完，", "上线前检查一下，", "业务反馈很慢，", "磁盘告警了，", "刚接手这台机器，", "领导要个数据，", "监控报警了，", "排查问题，", "同事说有异常，", "准备做迁移，", "新来的实习生问，", "线上环境，", "测试环境里，",
+              "我是新手，", "急，", "在写巡检脚本，", "系统是 OpenCloudOS 9，", "昨天还好好的，", "刚改完配置，", "安全扫描要求，", "审计需要，", "做等保，", "客户现场，", "半夜被叫起来，", "容量规划用，", "交接文档要写，"]
+AFTER_ZH = ["，急用", "，在线等", "，不要影响业务", "，我写到脚本里", "，给个命令就行", "，一条命令搞定", "，别的不要", "，之后我要汇报", "，谢谢大佬", "，以前没弄过", "，忘了怎么写了", "，简单点"]
+CONTEXT_EN = ["we just rebooted this box, ", "the monitoring complains, ", "users say it is slow. ", "i took over this server today; ", "before we go live ", "for my inventory script: ", "new to linux here. ", "on opencloudos 9, ", "quick one: ", "hi, ",
+              "our auditor asks: ", "disk alarm fired. ", "i am writing a report, ", "production machine, ", "since the update something is off. ", "my colleague left and ", "for a shell script, ", "hello all, ", "as root, ", "during maintenance ", "it worked yesterday; "]
+AFTER_EN = [", it is urgent", ", without breaking anything", " for a script", ", just the command", " in one line", ", i forgot how", " so i can report it", ", nothing else", " asap", ", any idea", " before tonight"]
+HOMOPHONES = [("的", "得"), ("在", "再"), ("查看", "察看"), ("账号", "帐号"), ("登录", "登陆"), ("重启", "从启"), ("端口", "断口"), ("启动", "起动"), ("部署", "布署"), ("磁盘", "瓷盘"), ("进程", "进成"), ("内核", "内合"), ("权限", "全限"), ("配置", "配制"),
+              ("安装", "按装"), ("卸载", "卸栽"), ("列出", "例出"), ("显示", "现示"), ("容器", "溶器"), ("镜像", "景像"), ("版本", "板本"), ("目录", "目绿"), ("加载", "加在"), ("统计", "统记"), ("备份", "备分"), ("检查", "检察")]
+DROP_ZH = ["的", "了", "一下", "下", "请", "帮我", "所有", "当前", "把", "里", "中", "个", "系统", "文件", "有"]
+DROP_EN = set("the a an of in on to is are me my show this that for all with by from it please do does i can".split())
+
+
+def roughen(text, lang, rng):
+    """What hurry, habit and haste do to a sentence: words left out, keywords only, a story around it, more errors."""
+    k = rng.random()
+    if lang == "zh":
+        if k < 0.16:
+            for w in rng.sample(DROP_ZH, rng.randint(1, 5)):
+                text = text.replace(w, "") if rng.random() < 0.7 else text
+        elif k < 0.24 and len(text) > 8:  # keywords apart
+            cut = rng.randrange(2, len(text) - 2)
+            text = text[:cut] + " " + text[cut:]
+        if rng.random() < 0.05:
+            a, b = rng.choice(HOMOPHONES)
+            text = text.replace(a, b, 1)
+        if rng.random() < 0.12:  # several words in the other language
+            for a, b in rng.sample(MIXED, 8):
+                text = text.replace(a, " " + b + " ", 1)
+        if rng.random() < 0.10:
+            text = rng.choice(CONTEXT_ZH) + text
+        if rng.random() < 0.05:
+            text = text.rstrip("？?。") + rng.choice(AFTER_ZH)
+        return re.sub(" +", " ", text).strip() or text
+    words = text.split(" ")
+    if k < 0.16:  # telegraph style
+        words = [w for w in words if w.lower() not in DROP_EN] or words
+    elif k < 0.24 and len(words) > 4:
+        i = rng.randrange(len(words))
+        if words[i].isascii() and words[i].isalpha():
+            words.pop(i)
+    elif k < 0.28 and len(words) > 3:
+        i = rng.randrange(len(words) - 1)
+        words[i], words[i + 1] = words[i + 1], words[i]
+    text = " ".join(words)
+    for _ in range(rng.choice([0] * 9 + [1, 1, 2])):
+        i = rng.randrange(len(text))
+        if text[i].isalpha() and text[i].isascii() and len(text) > 10:
+            text = text[:i] + rng.choice(["", text[i] * 2, rng.choice("abcdefghijklmnopqrstuvwxyz")]) + text[i + 1:]
+    if rng.random() < 0.10:
+        text = rng.choice(CONTEXT_EN) + text
+    if rng.random() < 0.05:
+        text = text.rstrip("?.! ") + rng.choice(AFTER_EN)
+    if rng.random() < 0.12:
+        text = text.lower()
+    return text
+
+
 def space_cjk(text, rng):
     """Half of all writers put a space between Chinese and Latin letters or digits."""
     if rng.random() < 0.5:
@@ -234,23 +293,27 @@ def podman(task, text, command, rng):
         text = text.replace("docker", "podman")
     else:
         text = ("用podman" + text) if re.search(CJK, text) else text + " with podman"
-    return text, command.replace("docker", "podman")
+    return text, command.replace("docker ", "podman ")
 
 
 def expand(task, lang, rng, bare=False):
     """One (question, command) of a seed task."""
     need = {(n, t or n) for n, t in wording.SLOT.findall(task.command) if (t or n) in slots.GENERATORS}
-    while True:
+    types = dict(need)
+    for _ in range(1000):
         parts = wording.sample(rng.choice(task.wordings[lang]), rng, [])
+        parts = [(p[0], types.get(p[0], p[1])) if isinstance(p, tuple) else p for p in parts]  # {a} is short for {a:type}
         used = sorted({p for p in parts if isinstance(p, tuple)})
         if need <= set(used):
             break
+    else:
+        raise SystemExit(f"{task.id}: no wording names every slot")
     text = "".join(p if isinstance(p, str) else chr(SLOT_BASE + used.index(p)) for p in parts).strip()
     text, command = podman(task, text, task.command, rng)
     if lang == "en":  # grammar choices may leave double spaces
         text = re.sub(r" +", " ", text)
     if not bare:
-        text = dress(text, lang, rng)
+        text = roughen(dress(text, lang, rng), lang, rng)
     if lang == "zh":  # a slot beside Latin letters or another slot needs a space to be readable
         text = re.sub(r"([A-Za-z0-9.\ue000-\uf8ff])(?=[\ue000-\uf8ff])", r"\1 ", text)
         text = re.sub(r"([\ue000-\uf8ff])(?=[A-Za-z0-9])", r"\1 ", text)
@@ -365,13 +428,32 @@ def seed_chat(s, rng):
     return task, lang, text, command
 
 
+HINT_SHARE = 0.55   # of the command questions come with the nearest tasks, as at run time
+HINT_MISSED = 0.12  # of those lack the right one
+
+
+def with_hints(text, own, rng):
+    """The system message: the keyword, for a part of the questions followed by the nearest templates in any order."""
+    if rng.random() >= HINT_SHARE:
+        return CMD
+    near = nearest.hints(text, nearest.N_HINTS + 1)
+    missed = rng.random() < HINT_MISSED
+    if own and missed:
+        near = [h for h in near if h != own[:HINT_CHARS]]
+    elif own and own[:HINT_CHARS] not in near[:nearest.N_HINTS] and rng.random() < 0.5:
+        near = [own[:HINT_CHARS]] + near
+    near = near[:nearest.N_HINTS]
+    rng.shuffle(near)
+    return "\n".join([CMD] + near)
+
+
 def conversation(s, rng):
     """Draws one conversation of the fine-tuning mix."""
     k = rng.random()
-    if k < 0.72:
-        _, _, text, command = seed_chat(s, rng)
-        return CMD, text, command
-    if k < 0.88:
+    if k < 0.74:
+        task, _, text, command = seed_chat(s, rng)
+        return with_hints(text, task.command, rng), text, command
+    if k < 0.90:
         while True:
             row = rng.choice(s["core"] if rng.random() < 0.65 else s["other"])
             made = instantiate(row, rng) if rng.random() < 0.8 else None
@@ -386,14 +468,14 @@ def conversation(s, rng):
                 text = text[0].lower() + text[1:] if rng.random() < 0.4 else text
             elif rng.random() < 0.25:
                 text = rng.choice(["如何", "怎么", "请", "帮我"]) + text
-            if rng.random() < 0.8:
-                return CMD, text, command
+            if rng.random() < 0.85:
+                return with_hints(text, None, rng), text, command
             return chat_from_command(text, command, row["lang"], "read", rng)
-    if k < 0.94:
+    if k < 0.95:
         task, lang = rng.choice(s["tasks"]), rng.choice(["zh", "en"])
         text, command = expand(task, lang, rng, bare=True)
         return chat_from_command(text, command, lang, task.risk, rng)
-    if k < 0.945:
+    if k < 0.955:
         questions, answer = rng.choice(SMALL_TALK)
         return None, rng.choice(questions), answer
     return rng.choice(s["chats"])

@@ -21,6 +21,7 @@ import build_tokenizer
 import evaluate
 import export_hf
 import make_mix
+import nearest
 
 SEED = 20
 PRE_LEN, PRE_ROWS = 2048, 64      # one pretraining step: 131,072 tokens
@@ -43,6 +44,7 @@ def pack(args):
     data, out, seed, count = args
     os.environ["TOKENIZERS_PARALLELISM"] = "false"
     tok = build_tokenizer.load(out)
+    nearest.load(out)
     limit = TUNE_LEN + 1
     rows, seg, pos, ans = [], [], [], []
     row, rs, rp, ra, n_seg = [], [], [], [], 0
@@ -214,13 +216,16 @@ def main():
     ap = argparse.ArgumentParser()
     ap.add_argument("--data", required=True)
     ap.add_argument("--out", required=True)
-    ap.add_argument("--pretrain-seconds", type=float, default=220)
-    ap.add_argument("--tune-seconds", type=float, default=390)
-    ap.add_argument("--conversations", type=int, default=4200000)
+    ap.add_argument("--pretrain-seconds", type=float, default=260)
+    ap.add_argument("--tune-seconds", type=float, default=800)
+    ap.add_argument("--conversations", type=int, default=3200000)
     ap.add_argument("--workers", type=int, default=14)
     args = ap.parse_args()
     hf = os.path.join(args.out, "hf")
     rng = random.Random(SEED)
+    os.makedirs(hf, exist_ok=True)
+    nearest.build(hf)
+    nearest.load(hf)
     if not os.path.exists(os.path.join(hf, "tokenizer.json")):
         build_tokenizer.build(tokenizer_texts(args.data, rng), 16384, hf)
         say("tokenizer made")
@@ -245,10 +250,10 @@ def main():
     def save(name):
         torch.save(net.state_dict(), os.path.join(args.out, name + ".pt"))
 
-    def measure(quant, questions="dev_questions.tsv"):
+    def measure(quant, questions="dev_questions.tsv", hints=False):
         plain.load_state_dict(net.state_dict())
         m.QLinear.quant = quant
-        res = evaluate.score(plain, tok, questions)
+        res = evaluate.score(plain, tok, questions, hints=hints)
         m.QLinear.quant = False
         return res
 
@@ -263,14 +268,16 @@ def main():
     save("tuned")
     say("trained")
     float_res, quant_res = measure(False), measure(True)
+    hint_res = measure(True, hints=True)
     say("float", {k: v for k, v in float_res.items() if k != "rows"})
     say("q4_0 ", {k: v for k, v in quant_res.items() if k != "rows"})
+    say("q4_0, with the nearest tasks", {k: v for k, v in hint_res.items() if k != "rows"})
     export_hf.export(net, tok, hf)
-    test = measure(True, "test_questions.tsv")
-    say("q4_0, test questions", {k: v for k, v in test.items() if k != "rows"})
+    test = measure(True, "test_questions.tsv", True)
+    say("q4_0, test questions, with the nearest tasks", {k: v for k, v in test.items() if k != "rows"})
     results = {"test_q4_0": test, "parameters": sum(p.numel() for p in net.parameters()), "document_tokens": int(len(ids)), "pretrain_steps": n_pre, "tune_steps": n_tune,
                "rows": len(rows[0]), "seconds": time.time() - started, "device": torch.cuda.get_device_name(), "torch": torch.__version__,
-               "float": float_res, "q4_0": quant_res}
+               "float": float_res, "q4_0": quant_res, "q4_0_hints": hint_res}
     chat = ["你好", "what does df -h do", "怎么查看磁盘空间？", "什么是容器", "解释一下 tar -xzf a.tar.gz", "how do I restart nginx?"]
     plain.load_state_dict(net.state_dict())
     m.QLinear.quant = True

@@ -1,7 +1,5 @@
 /* slimtrace cut: slices and paths of packages as a root, a tar or an image. */
-#include <dirent.h>
 #include <errno.h>
-#include <fcntl.h>
 #include <jansson.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -197,6 +195,7 @@ static int write_tar(struct img_tree *t, const struct img_write_opts *w, const c
 	f = fopen(part, "we");
 	if (!f)
 		return err_set(err, -errno, "%s: %s", part, strerror(errno));
+	packages_unfinished(part);
 	r = img_tree_write_tar(t, w, write_stdio, f, err);
 	if (fflush(f) != 0 && r == 0)
 		r = err_set(err, -errno, "%s: %s", part, strerror(errno));
@@ -206,27 +205,8 @@ static int write_tar(struct img_tree *t, const struct img_write_opts *w, const c
 		r = err_set(err, -errno, "%s: %s", path, strerror(errno));
 	if (r < 0)
 		(void)unlink(part);
+	packages_unfinished(NULL);
 	return r;
-}
-
-/* Removes a half-written root of our own making. */
-static void remove_tree(int dir_fd, const char *name)
-{
-	const int fd = openat(dir_fd, name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
-	DIR *d = fd >= 0 ? fdopendir(fd) : NULL;
-	const struct dirent *de;
-
-	while (d && (de = readdir(d))) {
-		if (strcmp(de->d_name, ".") == 0 || strcmp(de->d_name, "..") == 0)
-			continue;
-		if (unlinkat(dirfd(d), de->d_name, 0) < 0)
-			remove_tree(dirfd(d), de->d_name);
-	}
-	if (d)
-		(void)closedir(d);
-	else if (fd >= 0)
-		(void)close(fd);
-	(void)unlinkat(dir_fd, name, AT_REMOVEDIR);
 }
 
 static int write_root(struct img_tree *t, const struct img_write_opts *w, const char *path, struct err *err)
@@ -244,11 +224,12 @@ static int write_root(struct img_tree *t, const struct img_write_opts *w, const 
 		return err_set(err, -errno, "%s: %s", path, errno == ENOTEMPTY ? "is not empty" : strerror(errno));
 	if (!mkdtemp(part))
 		return err_set(err, -errno, "%s: %s", part, strerror(errno));
+	packages_unfinished(part);
 	r = img_tree_write_dir(t, part, w, &n_skipped, err);
 	if (r == 0 && rename(part, path) < 0)
 		r = err_set(err, -errno, "%s: %s", path, strerror(errno));
 	if (r < 0)
-		remove_tree(AT_FDCWD, part);
+		packages_remove_tree(part);
 	else if (n_skipped)
 		(void)fprintf(stderr, "slimtrace: %zu owners, modes or devices could not be set (not root?)\n",
 		              n_skipped);

@@ -12,7 +12,7 @@
 #include "trace/tracer.h"
 
 struct trace_options {
-	const char *image, *root, *container, *output, *method, *user, *cwd;
+	const char *image, *root, *container, *output, *method, *user, *cwd, *scratch;
 	struct opt_list env, mounts;
 	double timeout_s;
 	bool fresh_tmp, privileged, own_network_files, quiet;
@@ -39,6 +39,8 @@ const struct opt trace_opts[] = {
 	{ "fresh-tmp", 0, OPT_FLAG, offsetof(struct trace_options, fresh_tmp), NULL, "empty /tmp and /run", NULL },
 	{ "own-network-files", 0, OPT_FLAG, offsetof(struct trace_options, own_network_files), NULL,
 	  "the root's own resolv.conf and hosts, not the host's", NULL },
+	{ "scratch", 0, OPT_STR, offsetof(struct trace_options, scratch), "DIR",
+	  "keep what the command writes in this folder meanwhile [memory]", NULL },
 	{ "privileged", 0, OPT_FLAG, offsetof(struct trace_options, privileged), NULL, "keep all capabilities", NULL },
 	{ "timeout", 't', OPT_DOUBLE, offsetof(struct trace_options, timeout_s), "SECONDS", "then end it [never]",
 	  NULL },
@@ -262,6 +264,7 @@ static int trace_command(const struct trace_options *o, const char *const *argv)
 		                  .user = o->user,
 		                  .roots = &s.root,
 		                  .n_roots = o->root || o->image,
+		                  .scratch = o->scratch,
 		                  .fresh_tmp = o->fresh_tmp,
 		                  .own_network_files = o->own_network_files,
 		                  .privileged = o->privileged,
@@ -350,6 +353,8 @@ static int check_options(const struct trace_options *o, bool has_command, struct
 		return err_set(err, -EINVAL, "a container is watched by fanotify, not by %s", o->method);
 	if (!has_command && !o->image && !o->container && !(o->root && o->method && strcmp(o->method, "fanotify") == 0))
 		return err_set(err, -EINVAL, "no command");
+	if (o->scratch && o->scratch[0] != '/')
+		return err_set(err, -EINVAL, "--scratch %s: not an absolute path", o->scratch);
 	if (o->timeout_s < 0 || o->timeout_s > 1e9)
 		return err_set(err, -EINVAL, "--timeout: not a time");
 	return 0;

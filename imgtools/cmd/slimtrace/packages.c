@@ -3,7 +3,9 @@
 
 #include <dirent.h>
 #include <errno.h>
+#include <fcntl.h>
 #include <pthread.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -78,10 +80,97 @@ int packages_open(const struct packages_opts *o, struct packages *p, struct err 
 	return r == -ENOMEM ? err_set(err, r, "out of memory") : r;
 }
 
+/* ---- What is left behind ---------------------------------------------------------------------------------- */
+
+static struct {
+	pthread_mutex_t lock;
+	char *spool, *unfinished; /* protected by lock */
+	bool is_watching;
+} leftovers = { .lock = PTHREAD_MUTEX_INITIALIZER };
+
+static void remove_at(int dir_fd, const char *name)
+{
+	const int fd = openat(dir_fd, name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+	DIR *d = fd >= 0 ? fdopendir(fd) : NULL;
+	const struct dirent *de;
+
+	while (d && (de = readdir(d))) {
+		if (strcmp(de->d_name, ".") == 0 || strcmp(de->d_name, "..") == 0)
+			continue;
+		if (unlinkat(dirfd(d), de->d_name, 0) < 0)
+			remove_at(dirfd(d), de->d_name);
+	}
+	if (d)
+		(void)closedir(d);
+	else if (fd >= 0)
+		(void)close(fd);
+	(void)unlinkat(dir_fd, name, AT_REMOVEDIR);
+}
+
+void packages_remove_tree(const char *path)
+{
+	if (unlink(path) < 0 && errno != ENOENT)
+		remove_at(AT_FDCWD, path);
+}
+
+static void set_leftover(char **slot, const char *path)
+{
+	(void)pthread_mutex_lock(&leftovers.lock);
+	free(*slot);
+	*slot = path ? strdup(path) : NULL;
+	(void)pthread_mutex_unlock(&leftovers.lock);
+}
+
+void packages_unfinished(const char *path)
+{
+	set_leftover(&leftovers.unfinished, path);
+}
+
+/* Waits for the signals that all other threads have blocked. Others go on writing meanwhile, hence the second round. */
+static void *watch(void *arg)
+{
+	const sigset_t *signals = arg;
+	int which = SIGTERM;
+
+	(void)sigwait(signals, &which);
+	(void)pthread_mutex_lock(&leftovers.lock);
+	for (int round = 0; round < 2; round++) {
+		if (leftovers.unfinished)
+			packages_remove_tree(leftovers.unfinished);
+		if (leftovers.spool)
+			packages_remove_tree(leftovers.spool);
+	}
+	(void)signal(which, SIG_DFL);
+	(void)pthread_sigmask(SIG_UNBLOCK, signals, NULL);
+	(void)raise(which);
+	return NULL;
+}
+
+/* Before other threads are made, since they inherit what is blocked. */
+static void watch_signals(void)
+{
+	static sigset_t signals;
+	pthread_t thread;
+
+	if (leftovers.is_watching)
+		return;
+	(void)sigemptyset(&signals);
+	(void)sigaddset(&signals, SIGINT);
+	(void)sigaddset(&signals, SIGTERM);
+	(void)sigaddset(&signals, SIGHUP);
+	(void)pthread_sigmask(SIG_BLOCK, &signals, NULL);
+	leftovers.is_watching = pthread_create(&thread, NULL, watch, &signals) == 0;
+	if (leftovers.is_watching)
+		(void)pthread_detach(thread);
+	else
+		(void)pthread_sigmask(SIG_UNBLOCK, &signals, NULL);
+}
+
 int packages_spool(struct packages *p, struct err *err)
 {
 	const char *tmp = getenv("TMPDIR");
 
+	watch_signals();
 	(void)snprintf(p->spool, sizeof(p->spool), "%s/slimtrace-XXXXXX",
 	               tmp && *tmp && strlen(tmp) < 40 ? tmp : "/tmp");
 	if (!mkdtemp(p->spool)) {
@@ -90,20 +179,15 @@ int packages_spool(struct packages *p, struct err *err)
 		p->spool[0] = 0;
 		return r;
 	}
+	set_leftover(&leftovers.spool, p->spool);
 	return 0;
 }
 
 void packages_close(struct packages *p)
 {
-	const struct dirent *de;
-	DIR *d = p->spool[0] ? opendir(p->spool) : NULL;
-
-	while (d && (de = readdir(d)))
-		(void)unlinkat(dirfd(d), de->d_name, 0);
-	if (d)
-		(void)closedir(d);
 	if (p->spool[0])
-		(void)rmdir(p->spool);
+		packages_remove_tree(p->spool);
+	set_leftover(&leftovers.spool, NULL);
 	img_rpm_set_free(p->set);
 	img_rules_free(p->rules);
 	memset(p, 0, sizeof(*p));

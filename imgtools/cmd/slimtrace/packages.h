@@ -37,6 +37,12 @@ int packages_spool(struct packages *p, struct err *err);
 void packages_close(struct packages *p);
 void packages_opts_done(struct packages_opts *o);
 
+/* What is being written under a name that is not the final one, NULL for nothing: removed, as the spool is, when Ctrl-C
+ * or SIGTERM end the program. Borrowed until the next call. */
+void packages_unfinished(const char *path);
+/* Removes a file or folder of our own making, links not followed. */
+void packages_remove_tree(const char *path);
+
 /* Progress with rate and remaining time on standard error when that is a terminal; else NULL. */
 const struct img_cut_progress *packages_progress(void);
 

@@ -17,12 +17,7 @@ struct apply {
 
 static int refuse(struct apply *a, int r, const char *path, const char *what)
 {
-	(void)err_set(a->err, r, "layer %s: %s: %s", a->label, path[1] ? path + 1 : path, what);
-	for (char *p = a->err ? a->err->msg : NULL; p && *p; p++) {
-		if ((unsigned char)*p < ' ' || *p == 0x7f)
-			*p = '?';
-	}
-	return r;
+	return err_set(a->err, r, "layer %s: %s: %s", a->label, path[1] ? path + 1 : path, what);
 }
 
 /* Whether the directory of `path` is one of the tree, or is not there; no link or file is in the way. */

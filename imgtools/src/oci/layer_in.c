@@ -311,15 +311,6 @@ static int decode(struct layer *l)
 	return img_decoder_finish(l->decoder, l->job->digest, l->job->diff_id, &l->job->unpacked_size, l->err);
 }
 
-/* Names out of archives may hold anything; a message is one line of text. */
-static void make_printable(struct err *err)
-{
-	for (char *p = err ? err->msg : NULL; p && *p; p++) {
-		if ((unsigned char)*p < ' ' || *p == 0x7f)
-			*p = '?';
-	}
-}
-
 int img_layer_decode(struct img_layer_job *job, struct img_layer_entries *ret_entries, struct err *err)
 {
 	struct img_layer_entries entries = { 0 };
@@ -332,7 +323,6 @@ int img_layer_decode(struct img_layer_job *job, struct img_layer_entries *ret_en
 	free(l.chunk);
 	if (r < 0) {
 		img_layer_entries_done(&entries);
-		make_printable(err);
 		return err_prefix(err, r, "layer %s: ", job->label);
 	}
 	*ret_entries = entries;

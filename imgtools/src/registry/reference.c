@@ -35,6 +35,8 @@ static bool name_is_valid(const char *name)
 			return false;
 		if (*p == '/' && (p == name || !p[1] || strchr("._-/", p[1]) || strchr("._-/", p[-1])))
 			return false;
+		if (*p == '.' && p[1] == '.')
+			return false;
 	}
 	return isalnum((unsigned char)name[0]) && isalnum((unsigned char)name[strlen(name) - 1]);
 }

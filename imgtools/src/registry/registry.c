@@ -64,8 +64,6 @@ static void registry_message(const struct img_exchange *x, char *out, size_t siz
 	text = json_string_value(json_object_get(first, "message"));
 	if (text && text[0])
 		(void)snprintf(out, size, ": %.150s", text);
-	for (char *p = out; *p; p++)
-		*p = (unsigned char)*p < ' ' ? ' ' : *p;
 	json_decref(doc);
 }
 

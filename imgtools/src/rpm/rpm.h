@@ -186,6 +186,7 @@ struct img_rpm_unpack_opts {
 	const char *spool; /* folder for the bytes of large files, which must outlive the tree; NULL: all in memory */
 	uint64_t memory_bytes; /* file bytes kept in memory for one package; the rest goes to the spool */
 	unsigned n_threads;    /* 0: one per core */
+	bool first_wins;       /* no error when packages disagree about a file: the first one's stays */
 };
 
 /* Adds the wanted files of loaded packages that have a location to the tree: modes, times, capabilities as

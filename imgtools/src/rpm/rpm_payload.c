@@ -462,7 +462,7 @@ static int is_present(struct img_tree *t, const struct unpack *u, const char *pa
 	if (!have || have->package < 0)
 		return 0;
 	/* A folder where another package has a link to one (/lib -> usr/lib) is that link. */
-	if (same_file(have, f) || (have->type == IMG_SYMLINK && f->type == IMG_DIR))
+	if (u->o->first_wins || same_file(have, f) || (have->type == IMG_SYMLINK && f->type == IMG_DIR))
 		return 1;
 	return err_set(err, -EEXIST, "%s: %s: another package has a different file of this name", u->p->name, path);
 }
@@ -504,6 +504,8 @@ static int add_file(struct img_tree *t, struct unpack *u, uint32_t i, uint32_t g
 		n.n_xattrs = 1;
 	}
 	r = img_tree_add(t, &n, &node, err);
+	if (r == -ENOTDIR && u->o->first_wins)
+		return 0; /* below what is a file of another package */
 	if (r < 0)
 		return err_prefix(err, r, "%s: ", u->p->name);
 	node->user = (void *)f;

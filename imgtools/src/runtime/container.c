@@ -95,84 +95,95 @@ static void take_from_host(const struct img_run_child *c, struct taken *t)
 }
 
 /* The overlay on ./root with ./upper and ./work; layers by descriptor, so that neither ',' and ':' in a path nor its
- * length matter. `volatile` spares a sync of the whole file system at the end. 0 or -errno. */
-static int mount_overlay_with(const struct img_run_child *c, const char *more_options)
+ * length matter. 0 or -errno. */
+static int mount_overlay_with(const struct img_run_child *c, const int *roots, const char *more_options)
 {
 	char options[4096];
-	int fds[IMG_RUN_MAX_ROOTS], r = 0;
-	size_t n = 0, len;
+	size_t len;
 
-	len = (size_t)snprintf(options, sizeof(options),
-	                       "upperdir=upper,workdir=work%s,lowerdir=", c->has_user_namespace ? ",userxattr" : "");
+	len = (size_t)snprintf(options, sizeof(options), "upperdir=upper,workdir=work%s%s,lowerdir=", more_options,
+	                       c->has_user_namespace ? ",userxattr" : "");
 	/* The first lowerdir is the uppermost. */
-	for (size_t i = c->run->n_roots; i-- > 0 && r == 0;) {
-		fds[n] = open(c->run->roots[i], O_PATH | O_DIRECTORY | O_CLOEXEC);
-		if (fds[n] < 0) {
-			r = -errno;
-			break;
-		}
-		len += (size_t)snprintf(options + len, sizeof(options) - len, "%s/proc/self/fd/%d", n ? ":" : "",
-		                        fds[n]);
-		n++;
-	}
-	if (r == 0 && mount("overlay", "root", "overlay", 0, options) < 0)
-		r = -errno;
-	while (n-- > 0)
-		(void)close(fds[n]);
+	for (size_t i = c->run->n_roots; i-- > 0;)
+		len += (size_t)snprintf(options + len, sizeof(options) - len, "/proc/self/fd/%d%s", roots[i],
+		                        i ? ":" : "");
+	return mount("overlay", "root", "overlay", 0, options) < 0 ? -errno : 0;
+}
+
+/* Makes the folders of an overlay in the working directory and mounts it. 0 or -errno. */
+static int make_overlay(const struct img_run_child *c, const int *roots)
+{
+	int r;
+
+	if (mkdir("root", 0755) < 0 || mkdir("upper", 0755) < 0 || mkdir("work", 0755) < 0)
+		return -errno;
+	/* `volatile` spares a sync of the whole file system at the end; kernels before 5.10 do not know it. */
+	r = mount_overlay_with(c, roots, ",volatile");
+	return r == -EINVAL ? mount_overlay_with(c, roots, "") : r;
+}
+
+/* The overlay with its upper directory in memory, hidden from all others by being mounted over /tmp. Faster than any
+ * disk, and nothing is left behind whatever happens. 0 or -errno; then nothing is mounted. */
+static int make_overlay_in_memory(const struct img_run_child *c, const int *roots)
+{
+	int r;
+
+	if (mount("tmpfs", "/tmp", "tmpfs", 0, "mode=0755") < 0)
+		return -errno;
+	r = chdir("/tmp") < 0 ? -errno : make_overlay(c, roots);
+	if (r < 0 && (chdir("/") < 0 || umount2("/tmp", MNT_DETACH) < 0))
+		fail_errno(c, "/tmp");
 	return r;
 }
 
-static int mount_overlay(const struct img_run_child *c)
+static int make_overlay_on_disk(const struct img_run_child *c, const int *roots)
 {
-	int r = mount_overlay_with(c, ",volatile");
-
-	return r == -EINVAL ? mount_overlay_with(c, "") : r; /* kernels before 5.10 */
-}
-
-static int make_layer_dirs(void)
-{
-	struct stat st;
-
-	/* The merged root looks as its upper directory does. */
-	if (stat("root", &st) < 0 || mkdir("upper", 0755) < 0 || mkdir("work", 0755) < 0)
+	if (mkdir(c->scratch, 0700) < 0 || chdir(c->scratch) < 0)
 		return -errno;
-	return 0;
+	return make_overlay(c, roots);
 }
 
-/* Mounts the root on scratch/root and makes that the working directory; *ret_upper is the upper directory or -1. Notes
- * what could not be had. */
+/* The merged root looks as its upper directory does. */
+static int take_over_looks(const struct stat *st)
+{
+	int upper = open("upper", O_PATH | O_DIRECTORY | O_CLOEXEC);
+
+	if (upper >= 0 && fchownat(upper, "", st->st_uid, st->st_gid, AT_EMPTY_PATH) < 0)
+		errno = 0; /* as a user: it stays ours */
+	(void)chmod("upper", st->st_mode & 07777);
+	return upper;
+}
+
+/* Mounts the root and makes it the working directory; *ret_upper is the upper directory or -1. Notes what could not be
+ * had. */
 static void mount_root(const struct img_run_child *c, int *ret_upper, struct img_run_message *note)
 {
 	const char *top = c->run->roots[c->run->n_roots - 1];
 	struct stat st = { .st_mode = 0755 };
-	int r;
+	int roots[IMG_RUN_MAX_ROOTS], r;
 
-	*ret_upper = -1;
-	(void)stat(top, &st);
-	if (chdir(c->scratch) < 0)
-		fail_errno(c, c->scratch);
-	r = mount_overlay(c);
-	if (r < 0 && mount("tmpfs", ".", "tmpfs", 0, "mode=0755") == 0) {
-		/* Not every file system can be an upper directory; memory can. */
-		if (chdir(c->scratch) < 0 || mkdir("root", 0755) < 0)
-			fail_errno(c, c->scratch);
-		if (make_layer_dirs() == 0)
-			r = mount_overlay(c);
+	for (size_t i = 0; i < c->run->n_roots; i++) {
+		roots[i] = open(c->run->roots[i], O_PATH | O_DIRECTORY | O_CLOEXEC);
+		if (roots[i] < 0)
+			fail_errno(c, c->run->roots[i]);
 	}
-	if (r == 0) {
-		*ret_upper = open("upper", O_PATH | O_DIRECTORY | O_CLOEXEC);
-		if (fchownat(*ret_upper, "", st.st_uid, st.st_gid, AT_EMPTY_PATH) < 0)
-			errno = 0; /* as a user: it stays ours */
-		(void)chmod("upper", st.st_mode & 07777);
-		if (chdir("root") < 0)
-			fail_errno(c, "the root");
-		return;
-	}
-	if (c->run->n_roots > 1)
+	(void)fstat(roots[c->run->n_roots - 1], &st);
+	r = c->run->scratch ? -ENOTSUP : make_overlay_in_memory(c, roots);
+	if (r < 0)
+		r = make_overlay_on_disk(c, roots);
+	*ret_upper = r == 0 ? take_over_looks(&st) : -1;
+	if (r < 0 && c->run->n_roots > 1)
 		fail(c, r, "an overlay of the layers");
-	(void)snprintf(note->text, sizeof(note->text), "no overlay here (%s): the root is read-only", strerror(-r));
-	if (mount(top, "root", NULL, MS_BIND | MS_REC, NULL) < 0 || chdir("root") < 0)
-		fail_errno(c, top);
+	if (r < 0) {
+		(void)snprintf(note->text, sizeof(note->text), "no overlay here (%s): the root is read-only",
+		               strerror(-r));
+		if (mount(top, "root", NULL, MS_BIND | MS_REC, NULL) < 0)
+			fail_errno(c, top);
+	}
+	if (chdir("root") < 0)
+		fail_errno(c, "the root");
+	for (size_t i = 0; i < c->run->n_roots; i++)
+		(void)close(roots[i]);
 }
 
 /* mkdir -p within the root, for a path that begins with '/'. */

@@ -40,7 +40,7 @@ struct job {
 	pid_t pid;
 	pthread_t minder;
 	bool has_minder;
-	volatile bool timed_out;
+	atomic_bool timed_out; /* written by the minder */
 };
 
 const char *img_change_kind_name(enum img_change_kind kind)
@@ -88,33 +88,24 @@ static int prepare_roots(struct job *j)
 	return 0;
 }
 
+/* A name for a folder that is made when the upper directory cannot be in memory. */
 static int prepare_scratch(struct job *j)
 {
 	const char *places[] = { j->run.scratch, getenv("TMPDIR"), "/var/tmp", "/tmp" };
-	static const char *const dirs[] = { "upper", "work", "root" };
+	static atomic_uint n_runs;
 
-	for (size_t i = 0; i < sizeof(places) / sizeof(places[0]) && !j->scratch; i++) {
-		if (!places[i] || places[i][0] != '/')
+	for (size_t i = 0; i < sizeof(places) / sizeof(places[0]); i++) {
+		if (!places[i] || places[i][0] != '/' || access(places[i], W_OK | X_OK) < 0)
 			continue;
-		if (asprintf(&j->scratch, "%s/slimtrace-run-XXXXXX", places[i]) < 0) {
+		if (asprintf(&j->scratch, "%s/slimtrace-run-%d-%u-%llx", places[i], (int)getpid(),
+		             atomic_fetch_add(&n_runs, 1), (unsigned long long)now_ns()) < 0) {
 			j->scratch = NULL;
 			return err_set(j->err, -ENOMEM, "out of memory");
 		}
-		if (!mkdtemp(j->scratch)) {
-			free(j->scratch);
-			j->scratch = NULL;
-		}
+		j->child.scratch = j->scratch;
+		return 0;
 	}
-	if (!j->scratch)
-		return err_set(j->err, -errno, "no temporary directory can be made: %s", strerror(errno));
-	for (size_t i = 0; i < 3; i++) {
-		CLEANUP(freep) char *dir = NULL;
-
-		if (asprintf(&dir, "%s/%s", j->scratch, dirs[i]) < 0 || mkdir(dir, 0755) < 0)
-			return err_set(j->err, -errno, "%s/%s: %s", j->scratch, dirs[i], strerror(errno));
-	}
-	j->child.scratch = j->scratch;
-	return 0;
+	return err_set(j->err, -EACCES, "no temporary folder can be written to");
 }
 
 static int prepare_user(struct job *j)

@@ -7,6 +7,7 @@
 #ifndef IMG_RUNTIME_H
 #define IMG_RUNTIME_H
 
+#include <stdatomic.h>
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -33,7 +34,7 @@ struct img_run_watch {
 	int (*attach)(void *arg, pid_t pid, int root_fd, struct err *err);
 	/* In the caller, in place of waitpid(): returns when `pid` has ended. *must_end becomes true, and `pid` is
 	 * killed, when the time is over. */
-	int (*wait)(void *arg, pid_t pid, const volatile bool *must_end, int *ret_status, struct rusage *ret_usage,
+	int (*wait)(void *arg, pid_t pid, const atomic_bool *must_end, int *ret_status, struct rusage *ret_usage,
 	            struct err *err);
 };
 
@@ -49,7 +50,7 @@ struct img_run {
 	const struct img_run_mount *mounts;
 	size_t n_mounts;
 	const char *hostname;   /* NULL: "slimtrace" */
-	const char *scratch;    /* where the upper directory lies meanwhile; NULL: $TMPDIR, /var/tmp or /tmp */
+	const char *scratch;    /* folder on disk for what the command writes; NULL: memory, if the kernel can */
 	bool fresh_tmp;         /* an empty tmpfs on /tmp and one on /run */
 	bool own_network_files; /* the root's own /etc/resolv.conf and /etc/hosts, not the host's */
 	bool privileged;        /* keeps all capabilities */

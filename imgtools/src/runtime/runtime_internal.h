@@ -28,7 +28,7 @@ struct img_run_child {
 	bool must_set_user; /* not: the caller's user stays, or is the only one that the user namespace maps */
 	const char *const *exec_paths; /* what to try for argv[0], NULL-terminated */
 	const char *const *env;
-	const char *scratch; /* holds upper/, work/, root/; NULL without roots */
+	const char *scratch; /* folder to make when memory will not do: upper/, work/, root/; NULL without roots */
 	bool has_user_namespace;
 	int socket;                   /* to the caller, SOCK_SEQPACKET */
 	int out_fd, errors_fd, in_fd; /* become 1, 2, 0; -1: as they are */

@@ -116,6 +116,20 @@ static int add_parents(struct assembly *a, const char *path)
 	return r;
 }
 
+/* Of packages that have the same path the tree has one file: it has to be the one that was chosen. */
+static int check_owner(const struct assembly *a, const struct img_cut_item *item, const struct img_node *n)
+{
+	const struct img_rpm_file *f = &item->id.package->files[item->id.file], *g = n->user;
+	struct img_rpm *other = n->package >= 0 ? img_rpm_set_at(img_world_set(a->w), (size_t)n->package) : NULL;
+
+	if (!other || !g || f == g || f->type == IMG_DIR)
+		return 0;
+	if (f->type == g->type && strcmp(f->digest, g->digest) == 0 && strcmp(f->target, g->target) == 0)
+		return 0;
+	return err_set(a->err, -EEXIST, "%s: %s and %s both have it, and not the same", item->path,
+	               item->id.package->name, other->name);
+}
+
 static int add_items(struct assembly *a)
 {
 	for (size_t i = 0; i < a->cut->n_items; i++) {
@@ -131,6 +145,9 @@ static int add_items(struct assembly *a)
 		if (!n)
 			return err_set(a->err, -ENOENT, "%s of %s is not in its payload", item->path,
 			               item->id.package->name);
+		r = check_owner(a, item, n);
+		if (r < 0)
+			return r;
 		/* A folder of one package where another has a link to a folder is that link. */
 		if (have && (have->type == n->type || n->type == IMG_DIR))
 			continue;

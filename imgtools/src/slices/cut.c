@@ -251,6 +251,9 @@ static int expand_glob(struct cutter *c, const char *pattern, const char *kind)
 	for (size_t i = 0; i < img_rpm_set_count(img_world_set(c->w)); i++) {
 		struct img_rpm *p = img_rpm_set_at(img_world_set(c->w), i);
 
+		/* A rule speaks of what is at hand, not of every package of a repository. */
+		if (strcmp(kind, "rule") == 0 && !p->is_loaded)
+			continue;
 		r = img_rpm_load(p, c->err);
 		for (uint32_t k = 0; r == 0 && k < p->n_files; k++) {
 			if (!fits(pattern, p->files[k].path))
@@ -479,6 +482,26 @@ static int list_packages(struct cutter *c)
 	return 0;
 }
 
+/* A database of slices speaks of certain versions. */
+static int check_versions(const struct cutter *c)
+{
+	const struct img_slices *s = img_world_options(c->w)->slices;
+
+	for (size_t i = 0; s && i < c->cut->n_packages; i++) {
+		const struct img_rpm *p = c->cut->packages[i];
+		const char *known = img_slices_evr(s, p->name);
+		char evr[256];
+
+		img_slice_evr(p, evr);
+		if (known && strcmp(known, evr) != 0)
+			return err_set(c->err, -EINVAL,
+			               "the slices are of %s %s, the packages have %s: make the slices again "
+			               "(slimtrace slices)",
+			               p->name, known, evr);
+	}
+	return 0;
+}
+
 int img_cut_resolve(struct img_world *w, const struct img_cut_opts *o, struct img_cut **ret_cut, struct err *err)
 {
 	struct cutter c = { .w = w, .o = o, .err = err };
@@ -500,6 +523,8 @@ int img_cut_resolve(struct img_world *w, const struct img_cut_opts *o, struct im
 		r = follow_all(&c);
 	if (r == 0)
 		r = list_packages(&c);
+	if (r == 0)
+		r = check_versions(&c);
 	for (size_t i = 0; c.marks && i < c.n_marks; i++)
 		free(c.marks[i].item);
 	free(c.marks);

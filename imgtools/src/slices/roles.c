@@ -93,7 +93,8 @@ static const struct {
 	{ "config", "configuration", true },
 	{ "data", "everything else that is read", true },
 	{ "links", "symbolic links outside the other roles", true },
-	{ "dirs", "folders", true },
+	{ "dirs", "empty folders", true },
+	{ "parents", "folders with files in them, which come with those", false },
 	{ "gconv", "character set conversions", false },
 	{ "locale", "translations and locales", false },
 	{ "terminfo", "terminal descriptions", false },
@@ -130,9 +131,27 @@ static bool is_devel_link(const struct img_rpm_file *f)
 	return f->type == IMG_SYMLINK && n > 3 && strcmp(f->path + n - 3, ".so") == 0 && strstr(f->target, ".so.");
 }
 
+/* Folders with something of the same package in them come with that; only the others have to be named. */
+static bool has_children(const struct img_rpm *p, const struct img_rpm_file *f)
+{
+	const size_t len = strlen(f->path);
+
+	if (f->type != IMG_DIR || !p || !p->files)
+		return false;
+	/* Sorted bytewise: "/a-b" stands between "/a" and "/a/b". */
+	for (const struct img_rpm_file *next = f + 1; next < p->files + p->n_files; next++) {
+		if (strncmp(next->path, f->path, len) != 0)
+			return false;
+		if (next->path[len] == '/')
+			return true;
+	}
+	return false;
+}
+
 const char *img_slice_role(const struct img_rpm *p, const struct img_rpm_file *f)
 {
-	(void)p;
+	if (has_children(p, f))
+		return "parents";
 	if (is_devel_link(f) && strncmp(f->path, "/usr/lib", 8) == 0)
 		return "devel";
 	for (size_t i = 0;; i++) {

@@ -18,11 +18,14 @@ const char img_builtin_rules[] =
         "want = libc6_gconv\n"
         "want = glibc-gconv-extra_gconv\n"
         /* Modules that compiled code imports, where no import statement shows it. */
-        "[/usr/lib*/python3*/ssl.py]\n"
-        "want = /etc/ssl/certs/ca-certificates.crt\n"
         "[/usr/lib*/numpy/core/_multiarray_umath*.so]\n"
         "want = python:datetime\n"
         "[/usr/lib*/numpy/random/bit_generator*.so]\n"
         "want = python:secrets\n"
+        /* Opened by a path that is put together when the module is imported. */
+        "[/usr/lib*/torch/__init__.py]\n"
+        "want = /usr/lib*/torch/lib/libtorch_global_deps.so\n"
+        "want = /usr/lib*/libtorch_global_deps.so\n"
+        "want = /usr/lib*/torch_shm_manager\n"
         "[/usr/lib*/numpy/random/_generator*.so]\n"
         "want = python:warnings\n";

@@ -205,9 +205,9 @@ static int add_by_rules(struct img_world *w, const struct img_rpm *p, struct err
 			char name[256];
 
 			(void)snprintf(name, sizeof(name), "%.*s", split ? (int)(split - targets[i]) : 255, targets[i]);
-			if (targets[i][0] == '/')
+			if (targets[i][0] == '/' && !strpbrk(targets[i], "*?["))
 				r = owner_of(w, targets[i], &id, err);
-			else
+			else if (targets[i][0] != '/')
 				id.package = img_rpm_set_find(w->set, name);
 			if (r == 0 && id.package)
 				r = add_member(w, id.package, err);
@@ -310,6 +310,8 @@ int img_world_open(struct img_world *w, struct img_rpm *const *packages, size_t 
 	/* A gigabyte in memory in all; what is more goes to the spool. */
 	u.memory_bytes = ((uint64_t)1 << 30) / (w->n ? w->n : 1);
 	u.aliases = w->aliases;
+	/* A repository has packages that exclude each other; whether one such file was chosen shows later. */
+	u.first_wins = true;
 	if (w->o.progress && w->o.progress->begin)
 		w->o.progress->begin("unpacking", total, w->o.progress->arg);
 	r = img_rpm_unpack(w->packages, w->n, &u, w->tree, err);
@@ -612,11 +614,19 @@ static int on_need(const struct img_need *need, void *arg)
 static void tell_contents(struct teller *t)
 {
 	struct img_node *node;
+	struct err e = { 0 };
 	const char *note;
+	int r;
 
 	if (img_tree_resolve(t->w->tree, t->path, false, &node, NULL, NULL) < 0 || node->type != IMG_FILE)
 		return;
-	t->r = img_analyze_file(t->w->analyze, node, on_need, t, &note, t->err);
+	/* Another package's file of this name stands there. */
+	if (node->package != t->from.package->index)
+		return;
+	r = img_analyze_file(t->w->analyze, node, on_need, t, &note, &e);
+	/* What the sink said of its own failure stays. */
+	if (r < 0 && t->r == 0)
+		t->r = err_set(t->err, r, "%s", err_text(&e));
 }
 
 static void tell_rules(struct teller *t)
@@ -629,14 +639,15 @@ static void tell_rules(struct teller *t)
 		for (size_t i = 0; t->r == 0 && i < n; i++) {
 			struct img_file_need need = { .kind = "rule", .what = targets[i] };
 
-			if (targets[i][0] == '/') {
+			const bool is_glob = strncmp(targets[i], "python:", 7) == 0 || strpbrk(targets[i], "*?[");
+
+			if (targets[i][0] == '/' && !is_glob) {
 				tell_path(t, "rule", targets[i], targets[i], false, want);
 				continue;
 			}
 			need.slice = targets[i];
-			need.is_missing = false;
-			/* A module is looked for when it is expanded. */
-			need.is_weak = want && strncmp(targets[i], "python:", 7) == 0;
+			/* What such a target stands for is found when it is expanded. */
+			need.is_weak = want && is_glob;
 			if (!want || need.is_weak || img_world_has_slice(t->w, targets[i]))
 				tell(t, &need);
 		}

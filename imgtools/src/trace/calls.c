@@ -125,9 +125,9 @@ static int add_rule(scmp_filter_ctx ctx, unsigned i)
 	if (nr == __NR_SCMP_ERROR)
 		return 0; /* not known to this libseccomp */
 	if (strcmp(calls[i].name, "newfstatat") == 0)
-		return seccomp_rule_add(ctx, SCMP_ACT_TRACE(i), nr, 1, SCMP_A3(SCMP_CMP_NE, AT_EMPTY_PATH));
+		return seccomp_rule_add(ctx, SCMP_ACT_TRACE(i), nr, 1, SCMP_A3(SCMP_CMP_NE, AT_EMPTY_PATH, 0));
 	if (strcmp(calls[i].name, "ptrace") == 0) /* PTRACE_TRACEME; a tracer's other requests are not our business */
-		return seccomp_rule_add(ctx, SCMP_ACT_TRACE(i), nr, 1, SCMP_A0(SCMP_CMP_EQ, 0));
+		return seccomp_rule_add(ctx, SCMP_ACT_TRACE(i), nr, 1, SCMP_A0(SCMP_CMP_EQ, 0, 0));
 	return seccomp_rule_add(ctx, SCMP_ACT_TRACE(i), nr, 0);
 }
 

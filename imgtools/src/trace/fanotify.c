@@ -406,8 +406,8 @@ static int attach(void *arg, pid_t pid, int root_fd, struct err *err)
 	return r;
 }
 
-static int wait_and_listen(void *arg, pid_t pid, const volatile bool *must_end, int *ret_status,
-                           struct rusage *ret_usage, struct err *err)
+static int wait_and_listen(void *arg, pid_t pid, const atomic_bool *must_end, int *ret_status, struct rusage *ret_usage,
+                           struct err *err)
 {
 	struct watcher *w = arg;
 	CLEANUP(close_fdp) int pidfd = (int)syscall(SYS_pidfd_open, pid, 0);

@@ -3,9 +3,12 @@
  * noticed. Fields are separated by one tab; control characters and the backslash are written \xHH, all other bytes
  * stand for themselves, so that a path of any bytes makes the way there and back. */
 #include <errno.h>
+#include <fcntl.h>
 #include <inttypes.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
 
 #include "base/buf.h"
 #include "base/cleanup.h"
@@ -63,6 +66,39 @@ int img_trace_print(const struct img_trace *t, struct base_buf *b)
 	return base_buf_error(b);
 }
 
+/* Beside its place and renamed, so that nobody reads half of it. Not synced to the disk, which would take longer than
+ * many a traced command: after a loss of power a trace can be made again. */
+static int write_beside(const char *path, const struct base_buf *b, struct err *err)
+{
+	CLEANUP(freep) char *beside = NULL;
+	CLEANUP(close_fdp) int fd = -1;
+	size_t done = 0;
+	int r = 0;
+
+	if (asprintf(&beside, "%s.XXXXXX", path) < 0) {
+		beside = NULL;
+		return err_set(err, -ENOMEM, "%s: out of memory", path);
+	}
+	fd = mkostemp(beside, O_CLOEXEC);
+	if (fd < 0)
+		return err_set(err, -errno, "%s: %s", path, strerror(errno));
+	while (r == 0 && done < b->len) {
+		ssize_t n = write(fd, b->data + done, b->len - done);
+
+		if (n > 0)
+			done += (size_t)n;
+		else if (errno != EINTR)
+			r = n < 0 ? -errno : -EIO;
+	}
+	if (r == 0 && (fchmod(fd, 0644) < 0 || rename(beside, path) < 0))
+		r = -errno;
+	if (r < 0) {
+		(void)unlink(beside);
+		return err_set(err, r, "%s: %s", path, strerror(-r));
+	}
+	return 0;
+}
+
 int img_trace_write(const struct img_trace *t, const char *path, struct err *err)
 {
 	struct base_buf b = BASE_BUF_INIT(MAX_FILE_BYTES);
@@ -71,7 +107,7 @@ int img_trace_write(const struct img_trace *t, const char *path, struct err *err
 	if (r < 0)
 		r = err_set(err, r, "%s: the trace is too large to be written: %s", path, strerror(-r));
 	else
-		r = base_write_file_atomic(path, b.data, b.len, 0644, err);
+		r = write_beside(path, &b, err);
 	base_buf_done(&b);
 	return r;
 }

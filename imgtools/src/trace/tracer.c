@@ -125,7 +125,7 @@ static void join_process(struct img_tracee_thread *th, struct img_tracee *p)
 	p->n_threads++;
 }
 
-/* The new thread of a fork, vfork or clone; the kernel may have told of its first stop before it told of its birth. */
+/* The new thread of a fork, vfork or clone; its own first stop may have been told before. */
 static void on_birth(struct img_tracer *t, struct img_tracee_thread *parent)
 {
 	unsigned long message;
@@ -133,26 +133,54 @@ static void on_birth(struct img_tracer *t, struct img_tracee_thread *parent)
 	struct img_tracee *p = parent->process;
 	pid_t tid;
 
-	if (!p || ptrace(PTRACE_GETEVENTMSG, parent->tid, 0, &message) < 0)
+	if (ptrace(PTRACE_GETEVENTMSG, parent->tid, 0, &message) < 0)
 		return;
 	tid = (pid_t)message;
-	th = find_thread(t, tid);
-	if (!th)
-		th = add_thread(t, tid);
-	if (!th || th->process)
+	if (find_thread(t, tid))
 		return;
+	th = add_thread(t, tid);
 	/* Does it belong to the group of its parent? */
-	if (syscall(SYS_tgkill, p->tgid, tid, 0) < 0 && errno == ESRCH)
+	if (th && syscall(SYS_tgkill, p->tgid, tid, 0) < 0 && errno == ESRCH)
 		p = process_new(t, tid, p);
-	if (!p) {
+	if (!th || !p) {
 		t->error = -ENOMEM;
 		p = parent->process;
 	}
-	join_process(th, p);
-	if (th->waits) {
-		th->waits = false;
-		(void)ptrace(PTRACE_CONT, tid, 0, 0);
-	}
+	if (th)
+		join_process(th, p);
+}
+
+/* The number behind `name` in /proc/PID/status, or 0. */
+static pid_t status_number(const char *status, const char *name)
+{
+	const char *line = strstr(status, name);
+
+	return line ? (pid_t)strtol(line + strlen(name), NULL, 10) : 0;
+}
+
+/* A thread that stops before its birth was told, which may never be: its parent can have been killed meanwhile. */
+static struct img_tracee_thread *adopt(struct img_tracer *t, pid_t tid)
+{
+	CLEANUP(close_fdp) int fd = -1;
+	char path[32], status[4096] = "";
+	struct img_tracee_thread *th = add_thread(t, tid), *group, *parent;
+	struct img_tracee *p = NULL, nobody = { .is_recorded = t->start_ns != 0 };
+	pid_t tgid;
+
+	(void)snprintf(path, sizeof(path), "/proc/%d/status", (int)tid);
+	fd = open(path, O_RDONLY | O_CLOEXEC);
+	if (!th || fd < 0 || read(fd, status, sizeof(status) - 1) <= 0)
+		return th;
+	tgid = status_number(status, "\nTgid:");
+	group = tgid != tid ? find_thread(t, tgid) : NULL;
+	parent = find_thread(t, status_number(status, "\nPPid:"));
+	if (group)
+		p = group->process;
+	else
+		p = process_new(t, tid, parent && parent->process ? parent->process : &nobody);
+	if (p)
+		join_process(th, p);
+	return th;
 }
 
 /* ---- Calls and execs ---------------------------------------------------------------------------------------- */
@@ -251,17 +279,11 @@ static void on_stop(struct img_tracer *t, pid_t tid, int status)
 	struct img_tracee_thread *th = find_thread(t, tid);
 	int event = status >> 16, sig = WSTOPSIG(status);
 
-	if (!th) {
-		th = add_thread(t, tid);
-		if (!th) {
-			t->error = -ENOMEM;
-			(void)ptrace(PTRACE_CONT, tid, 0, 0);
-			return;
-		}
-	}
-	if (!th->process) {
-		/* Its birth has not been told yet: it waits for that, so that nothing of it is lost. */
-		th->waits = true;
+	if (!th)
+		th = adopt(t, tid);
+	if (!th || !th->process) {
+		t->error = th ? t->error : -ENOMEM;
+		(void)ptrace(PTRACE_CONT, tid, 0, event ? 0 : sig);
 		return;
 	}
 	switch (event) {
@@ -341,7 +363,7 @@ static int attach(void *arg, pid_t pid, int root_fd, struct err *err)
 	return 0;
 }
 
-static int wait_all(void *arg, pid_t pid, const volatile bool *must_end, int *ret_status, struct rusage *ret_usage,
+static int wait_all(void *arg, pid_t pid, const atomic_bool *must_end, int *ret_status, struct rusage *ret_usage,
                     struct err *err)
 {
 	struct img_tracer *t = arg;

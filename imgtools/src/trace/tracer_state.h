@@ -34,9 +34,8 @@ struct img_tracee {
 struct img_tracee_thread {
 	struct img_tracee_thread *next; /* in its bucket */
 	pid_t tid;
-	struct img_tracee *process; /* NULL: stopped before the kernel told whose child it is */
-	bool waits;                 /* such a one, stopped */
-	struct img_name *exec;      /* what its exec names, until that succeeds */
+	struct img_tracee *process;
+	struct img_name *exec; /* what its exec names, until that succeeds */
 	struct img_view *exec_view;
 	uint64_t exec_size;
 };

@@ -312,8 +312,8 @@ static inline void pty_watch(struct pty *p, int ms)
 		;
 }
 
-/* Reads to the end of the program, which must come, and returns the wait status. */
-static inline int pty_finish(struct pty *p)
+/* Reads to the end of the program, which must come, and returns the wait status. The terminal stays. */
+static inline int pty_reap(struct pty *p)
 {
 	int64_t until = pty_now_ms() + PTY_PATIENCE_MS;
 	int status;
@@ -324,6 +324,13 @@ static inline int pty_finish(struct pty *p)
 		if (!pty_read(p, 20))
 			(void)usleep(1000); /* its terminal is closed, it is not quite gone */
 	}
+	return status;
+}
+
+static inline int pty_finish(struct pty *p)
+{
+	int status = pty_reap(p);
+
 	(void)close(p->master);
 	screen_done(&p->screen);
 	return status;

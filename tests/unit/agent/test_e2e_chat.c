@@ -1,6 +1,9 @@
 /* ocai chat on a terminal: streaming, several turns, slash commands, Ctrl-C, pastes, a window that changes its size. */
 #include "e2e.h"
 
+#include "base/buf.h"
+#include "base/cleanup.h"
+
 /* After what was answered is on the screen, the next prompt reads keys. */
 static void say(struct e2e *t, const char *keys)
 {
@@ -151,6 +154,25 @@ static void ctrl_c_before_the_first_word_takes_the_question_back(void **state)
 	e2e_request_has(t, 1, "first question and more");
 }
 
+static void ctrl_c_stops_a_connection_and_not_the_program(void **state)
+{
+	struct e2e *t = *state;
+
+	e2e_env(t, "OCAI_MODEL", NULL);
+	E2E_SERVE(t, "\2", "\2", FAKE_MODELS, E2E_SAY("A whole one."));
+	E2E_OCAI(t, "chat");
+	for (int i = 0; i < 2; i++) { /* the list of models is asked for first, by either */
+		say(t, i ? "go\r" : "/model\r");
+		(void)e2e_request(t, i);
+		e2e_type(t, "\x03");
+		e2e_expect(t, "(stopped)");
+		e2e_wait_count(&t->server.n_gone, i + 1, "connections that were closed");
+	}
+	say(t, "again\r");
+	e2e_expect(t, "A whole one.");
+	leave(t);
+}
+
 static void ctrl_c_clears_a_line_and_ctrl_d_leaves(void **state)
 {
 	struct e2e *t = *state;
@@ -286,6 +308,46 @@ static void a_conversation_is_resumed(void **state)
 	assert_non_null(strstr(t->err, "there is no session 99"));
 }
 
+static void a_question_that_found_no_answer_is_kept_and_not_asked_again(void **state)
+{
+	struct e2e *t = *state;
+
+	e2e_env(t, "OCAI_URL", "http://127.0.0.1:1"); /* nobody is there, not even for the first question */
+	E2E_OCAI(t, "chat");
+	say(t, "question one\r");
+	e2e_expect(t, "no server answers at http://127.0.0.1:1");
+	leave(t);
+	assert_int_equal(E2E_RUN(t, NULL, "history", "show", "1"), 0);
+	assert_non_null(strstr(t->out, "question one"));
+	E2E_SERVE(t, E2E_SAY("Answer two."));
+	E2E_OCAI(t, "chat", "--resume=1");
+	e2e_expect(t, "(session 1: 0 messages)");
+	say(t, "question two\r");
+	e2e_expect(t, "Answer two.");
+	leave(t);
+	assert_null(strstr(e2e_request(t, 0), "question one"));
+	assert_int_equal(E2E_RUN(t, NULL, "history", "show", "1"), 0);
+	assert_non_null(strstr(t->out, "question one"));
+	assert_non_null(strstr(t->out, "Answer two."));
+}
+
+static void a_terminal_that_goes_away_in_an_answer_takes_no_question_along(void **state)
+{
+	struct e2e *t = *state;
+	int status;
+
+	E2E_SERVE(t, FAKE_SSE(FAKE_DELTA("Half an answer") "\2"));
+	E2E_OCAI(t, "chat");
+	say(t, "a long question\r");
+	e2e_expect(t, "Half an answer");
+	(void)close(t->pty.master); /* the window is closed, the connection lost */
+	t->has_pty = false;
+	assert_int_equal(waitpid(t->pty.pid, &status, 0), t->pty.pid);
+	e2e_wait_count(&t->server.n_gone, 1, "connections that were closed");
+	assert_int_equal(E2E_RUN(t, NULL, "history", "show", "1"), 0);
+	assert_non_null(strstr(t->out, "a long question"));
+}
+
 /* ---- The terminal
  * ------------------------------------------------------------------------------------------------------------ */
 
@@ -306,23 +368,21 @@ static void a_paste_of_many_lines_is_one_question(void **state)
 
 static void a_large_paste_arrives_whole(void **state)
 {
+	CLEANUP(base_buf_done) struct base_buf paste = BASE_BUF_INIT(1 << 16), wanted = BASE_BUF_INIT(1 << 16);
 	struct e2e *t = *state;
-	char *paste = calloc(1, 16000), *wanted = calloc(1, 16000);
-	size_t n = 0, w = 0;
 
-	assert_non_null(paste);
-	assert_non_null(wanted);
-	n += (size_t)sprintf(paste, "\033[200~");
+	assert_int_equal(base_buf_puts(&paste, "\033[200~"), 0);
 	for (int i = 0; i < 400; i++) {
-		n += (size_t)sprintf(paste + n, "%sline number %d", i ? "\r" : "", i);
-		w += (size_t)sprintf(wanted + w, "%sline number %d", i ? "\\n" : "", i);
+		assert_int_equal(base_buf_printf(&paste, "%sline number %d", i ? "\r" : "", i), 0);
+		assert_int_equal(base_buf_printf(&wanted, "%sline number %d", i ? "\\n" : "", i), 0);
 	}
-	(void)sprintf(paste + n, "\033[201~\r");
+	assert_int_equal(base_buf_puts(&paste, "\033[201~\r"), 0);
+	e2e_write_text(t, "config/ocai/ocai.conf", "[backend]\ncontext = 32768\n"); /* nothing needs to be left out */
 	E2E_SERVE(t, E2E_SAY("Read."));
 	E2E_OCAI(t, "chat");
 	e2e_ask(t, ">");
-	for (size_t i = 0; paste[i];) { /* a terminal takes no more than 4 KiB at once */
-		ssize_t k = write(t->pty.master, paste + i, strnlen(paste + i, 1024));
+	for (size_t i = 0; i < paste.len;) { /* a terminal takes no more than 4 KiB at once */
+		ssize_t k = write(t->pty.master, paste.data + i, paste.len - i < 1024 ? paste.len - i : 1024);
 
 		assert_true(k > 0);
 		i += (size_t)k;
@@ -330,9 +390,24 @@ static void a_large_paste_arrives_whole(void **state)
 	}
 	e2e_expect(t, "Read.");
 	leave(t);
-	e2e_request_has(t, 0, wanted);
-	free(paste);
-	free(wanted);
+	e2e_request_has(t, 0, base_buf_text(&wanted));
+}
+
+static void what_is_typed_during_an_answer_is_the_next_question(void **state)
+{
+	struct e2e *t = *state;
+
+	E2E_SERVE(t, FAKE_SSE(FAKE_DELTA("First half. ") "\3" FAKE_DELTA("Second half.") FAKE_DONE), E2E_SAY("Next."));
+	E2E_OCAI(t, "chat");
+	say(t, "one\r");
+	e2e_expect(t, "First half.");
+	e2e_type(t, "twx\x7fo 二\r");
+	fake_go(&t->server);
+	e2e_expect(t, "First half. Second half."); /* not echoed into it */
+	e2e_expect(t, "> two 二");
+	e2e_expect(t, "Next.");
+	leave(t);
+	e2e_request_has(t, 1, "\"two 二\"");
 }
 
 static void an_answer_follows_the_window(void **state)
@@ -451,6 +526,7 @@ int main(void)
 		E2E_TEST(an_answer_cannot_act_on_the_terminal),
 		E2E_TEST(ctrl_c_stops_the_answer_and_not_the_program),
 		E2E_TEST(ctrl_c_before_the_first_word_takes_the_question_back),
+		E2E_TEST(ctrl_c_stops_a_connection_and_not_the_program),
 		E2E_TEST(ctrl_c_clears_a_line_and_ctrl_d_leaves),
 		E2E_TEST(help_lists_the_commands_and_an_unknown_one_says_so),
 		E2E_TEST(model_changes_who_answers),
@@ -458,8 +534,11 @@ int main(void)
 		E2E_TEST(clear_begins_a_new_conversation),
 		E2E_TEST(attach_puts_a_file_into_the_next_question),
 		E2E_TEST(a_conversation_is_resumed),
+		E2E_TEST(a_question_that_found_no_answer_is_kept_and_not_asked_again),
+		E2E_TEST(a_terminal_that_goes_away_in_an_answer_takes_no_question_along),
 		E2E_TEST(a_paste_of_many_lines_is_one_question),
 		E2E_TEST(a_large_paste_arrives_whole),
+		E2E_TEST(what_is_typed_during_an_answer_is_the_next_question),
 		E2E_TEST(an_answer_follows_the_window),
 		E2E_TEST(keys_come_from_the_terminal_and_the_pipe_goes_with_the_first_question),
 		E2E_TEST(a_dumb_terminal_gets_no_sequences),

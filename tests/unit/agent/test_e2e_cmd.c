@@ -395,16 +395,32 @@ static void a_dumb_terminal_gets_a_numbered_menu(void **state)
 {
 	struct e2e *t = *state;
 
-	e2e_env(t, "TERM", "dumb");
 	e2e_env(t, "LANG", "C");
-	E2E_SERVE(t, E2E_SAY("echo answer $((40 + 2))"));
-	E2E_OCAI(t, "cmd", "say the answer");
-	e2e_expect(t, "choice [1]:");
-	e2e_expect(t, "  2) edit");
-	e2e_type(t, "1\n");
-	e2e_expect(t, "answer 42");
+	for (int i = 0; i < 2; i++) {
+		e2e_env(t, "TERM", i ? "dumb" : NULL);
+		E2E_SERVE(t, E2E_SAY("echo answer $((40 + 2))"));
+		E2E_OCAI(t, "cmd", "say the answer");
+		e2e_expect(t, "choice [1]:");
+		e2e_expect(t, "  2) edit");
+		e2e_type(t, "1\n");
+		e2e_expect(t, "answer 42");
+		e2e_ends(t, 0);
+		assert_false(e2e_saw(t, "\033"));
+	}
+}
+
+static void a_tiny_window_still_has_its_menu(void **state)
+{
+	struct e2e *t = *state;
+
+	E2E_SERVE(t, E2E_SAY("echo a rather long answer of $((40 + 2)) words"));
+	e2e_start(t, 12, 4, t->program, (const char *const[]){ "cmd", "say it", NULL });
+	e2e_reply(t, MENU, "\033[B\033[B\033[B");
+	e2e_ask(t, "❯ [q] exit");
+	e2e_reply(t, "[q]", "r");
+	e2e_expect(t, "words");
 	e2e_ends(t, 0);
-	assert_false(e2e_saw(t, "\033"));
+	assert_true(e2e_saw(t, "a rather long answer of 42 words"));
 }
 
 static void no_color_gives_no_colour_but_still_a_menu(void **state)
@@ -441,6 +457,7 @@ static void a_chinese_question_works_in_the_c_locale_without_decoration(void **s
 	e2e_env(t, "LANG", "C");
 	E2E_SERVE(t, E2E_SAY("echo 内存"));
 	E2E_OCAI(t, "cmd", "查看内存");
+	e2e_expect(t, "    echo 内存");
 	e2e_reply(t, "> [r] ", "r");
 	e2e_ends(t, 0);
 	e2e_request_has(t, 0, "查看内存");
@@ -474,6 +491,7 @@ int main(void)
 		E2E_TEST(rules_that_cannot_be_read_run_nothing),
 		E2E_TEST(keys_come_from_the_terminal_while_standard_input_is_a_pipe),
 		E2E_TEST(a_dumb_terminal_gets_a_numbered_menu),
+		E2E_TEST(a_tiny_window_still_has_its_menu),
 		E2E_TEST(no_color_gives_no_colour_but_still_a_menu),
 		E2E_TEST(a_chinese_locale_gets_a_chinese_menu),
 		E2E_TEST(a_chinese_question_works_in_the_c_locale_without_decoration),

@@ -92,6 +92,28 @@ static void comments_blank_lines_and_unknown_fields_in_a_stream_are_nothing(void
 	out_is(t, "fine\n");
 }
 
+static void an_endless_answer_is_ended_with_words(void **state)
+{
+	enum { PIECE = 8000, PIECES = 140 };
+	struct e2e *t = *state;
+	char *answer = calloc(PIECES + 2, PIECE + 100), *p = answer;
+	const char *answers[] = { answer, NULL };
+
+	assert_non_null(answer);
+	p = stpcpy(p, "HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nConnection: close\r\n\r\n");
+	for (int i = 0; i < PIECES; i++) {
+		p = stpcpy(p, "data: {\"choices\":[{\"delta\":{\"content\":\"");
+		memset(p, 'x', PIECE);
+		p = stpcpy(p + PIECE, "\"}}]}\n\n");
+	}
+	e2e_serve(t, answers);
+	assert_int_equal(E2E_RUN(t, NULL, "--quiet", "what is it?"), 1);
+	err_has(t, "the answer is too long");
+	assert_true(strlen(t->out) > 1000000); /* what came is shown */
+	e2e_stop_server(t);
+	free(answer);
+}
+
 static void nobody_there_is_named(void **state)
 {
 	struct sockaddr_in in = { .sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK) };
@@ -149,8 +171,26 @@ static void ctrl_c_ends_the_wait_for_a_silent_server(void **state)
 		e2e_wait_count(&t->server.n_gone, 1, "connections that were closed");
 		e2e_ends(t, 130);
 		assert_true(e2e_is_shown(t, "(stopped)"));
-		assert_true(e2e_is_shown(t, "^C"));
 	}
+}
+
+static void ctrl_c_ends_the_wait_for_an_engine_that_starts_slowly(void **state)
+{
+	struct e2e *t = *state;
+
+	e2e_env(t, "OCAI_URL", NULL);
+	e2e_env(t, "OCAI_ENGINE", e2e_path(t, "engine.sh"));
+	e2e_write_text(t, "engine.sh", "#!/bin/sh\necho $$ >\"$HOME/engine.pid\"\nexec sleep 60\n");
+	assert_int_equal(chmod(e2e_path(t, "engine.sh"), 0700), 0);
+	E2E_SHELL(
+	        t,
+	        "trap : INT; \"$OCAI\" cmd 'show it'; code=$?; kill $(cat home/engine.pid) && echo alive; exit $code");
+	while (!e2e_exists(t, "home/engine.pid"))
+		assert_true(e2e_read(t, 5));
+	e2e_type(t, "\x03");
+	e2e_expect(t, "(stopped)");
+	e2e_expect(t, "alive"); /* it may be ready for the next question */
+	e2e_ends(t, 130);
 }
 
 static void a_chat_survives_every_broken_answer_and_keeps_what_came(void **state)
@@ -221,13 +261,24 @@ static void nothing_a_server_says_acts_on_the_terminal(void **state)
 	e2e_expect(t, "model]0;title");
 	e2e_reply(t, ">", "\x04");
 	e2e_ends(t, 0);
-	/* A command's words come from a model, too: what is wrong with them is said with them. */
+	/* No command that hides a part of itself is offered, and none that is pasted shows itself otherwise. */
 	e2e_env(t, "OCAI_MODEL", "test-model");
+	E2E_SERVE(t, E2E_SAY("frob\\u001b]0;x\\u0007nicate"), E2E_SAY("frob\\u202enicate"));
+	for (int i = 0; i < 2; i++) {
+		assert_int_equal(E2E_RUN(t, NULL, "cmd", "do it"), 1);
+		out_is(t, "");
+		err_has(t, "holds no command");
+	}
 	e2e_write_text(t, "config/ocai/gate.rules", "deny touch\n");
-	E2E_SERVE(t, E2E_SAY("'frob\\u001b]0;x\\u0007nicate' a && touch 'b\\u001b]0;x\\u0007'"));
+	E2E_SERVE(t, E2E_SAY("echo hi"));
 	E2E_OCAI(t, "cmd", "do it");
+	e2e_reply(t, "[r] run", "e");
+	e2e_reply(t, "$ echo hi", "\x15\033[200~'frob\u202enicate' a && touch 'b\u2066c'\033[201~\r");
+	e2e_expect(t, "will not be run");
 	e2e_reply(t, "[r] run", "q");
 	e2e_ends(t, 0);
+	assert_true(e2e_saw(t, "frob") && e2e_saw(t, "nicate"));
+	assert_false(e2e_saw(t, "\u202e") || e2e_saw(t, "\u2066"));
 }
 
 /* ---- Disks
@@ -351,6 +402,26 @@ static void a_full_disk_keeps_the_old_file_of_code_and_save(void **state)
 	text = e2e_slurp(open(e2e_path(t, "full/old.c"), O_RDONLY | O_CLOEXEC));
 	assert_string_equal(text, "old");
 	free(text);
+	unmount(t, "full");
+}
+
+static void a_full_run_time_folder_is_named_when_the_engine_starts(void **state)
+{
+	struct e2e *t = *state;
+
+	mount_small(t, "full", "size=64k,nr_inodes=2"); /* its root and one more */
+	e2e_env(t, "OCAI_URL", NULL);
+	e2e_env(t, "OCAI_ENGINE", "/bin/true");
+	e2e_env_path(t, "XDG_RUNTIME_DIR", "full");
+	assert_int_equal(chmod(e2e_path(t, "full"), 0700), 0);
+	assert_int_equal(mkdir(e2e_path(t, "full/ocai"), 0700), 0);
+	assert_int_equal(E2E_RUN(t, NULL, "cmd", "show it"), 1);
+	err_has(t, "full/ocai/engine.lock: No space left on device");
+	unmount(t, "full");
+	mount_small(t, "full", "size=64k,nr_inodes=3,mode=0700"); /* and the lock */
+	assert_int_equal(mkdir(e2e_path(t, "full/ocai"), 0700), 0);
+	assert_int_equal(E2E_RUN(t, NULL, "cmd", "show it"), 1);
+	err_has(t, "full/ocai/engine.log: No space left on device");
 	unmount(t, "full");
 }
 
@@ -652,16 +723,19 @@ int main(void)
 		E2E_TEST(every_bad_answer_has_its_own_clear_message),
 		E2E_TEST(an_end_without_done_is_an_end_when_the_server_gives_its_reason),
 		E2E_TEST(comments_blank_lines_and_unknown_fields_in_a_stream_are_nothing),
+		E2E_TEST(an_endless_answer_is_ended_with_words),
 		E2E_TEST(nobody_there_is_named),
 		E2E_TEST(a_slow_server_is_waited_for),
 		E2E_TEST(a_silent_server_is_given_up_after_the_timeout),
 		E2E_TEST(ctrl_c_ends_the_wait_for_a_silent_server),
+		E2E_TEST(ctrl_c_ends_the_wait_for_an_engine_that_starts_slowly),
 		E2E_TEST(a_chat_survives_every_broken_answer_and_keeps_what_came),
 		E2E_TEST(nothing_a_server_says_acts_on_the_terminal),
 		E2E_TEST(a_signal_in_a_question_puts_the_terminal_back),
 		MOUNT_TEST(a_full_disk_costs_the_history_and_not_the_answer),
 		MOUNT_TEST(a_disk_that_fills_up_in_a_chat_keeps_what_was_there),
 		MOUNT_TEST(a_full_disk_keeps_the_old_file_of_code_and_save),
+		MOUNT_TEST(a_full_run_time_folder_is_named_when_the_engine_starts),
 		E2E_TEST(output_that_cannot_be_written_is_a_failure),
 		MOUNT_TEST(a_read_only_home_costs_the_history_and_not_the_answer),
 		E2E_TEST(an_unset_home_costs_the_history_and_not_the_answer),

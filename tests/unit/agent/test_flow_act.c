@@ -116,7 +116,7 @@ static struct scene *scene_new(const char *const *answers)
 		.opt_url = c->server.url, .timeout_s = 1, .start_timeout_s = 1, .max_tokens = 256, .keep_history = true
 	};
 	c->person = (struct person){ .menus = "", .confirms = "", .form = "" };
-	c->ui = (struct ag_ui){ &c->person, person_menu, person_edit, person_confirm, person_form };
+	c->ui = (struct ag_ui){ &c->person, person_menu, person_edit, person_confirm, person_form, NULL };
 	c->io = (struct ag_io){ .out = open_memstream(&c->out, &c->out_len),
 		                .err = open_memstream(&c->err, &c->err_len),
 		                .ui = &c->ui };
@@ -214,6 +214,29 @@ static void what_is_denied_cannot_be_run(void **state)
 	/* Even a menu that would let it be chosen does not run it. */
 	c->person.menus = "03";
 	assert_int_equal(act(c, "rm -rf /"), 0);
+	scene_free(c);
+}
+
+static void without_a_model_that_explains_the_manual_and_the_gate_do(void **state)
+{
+	static const char *const answers[] = { FAKE_JSON("200 OK", "{\"data\":[{\"id\":\"ocai-mini\"}]}"), NULL };
+	struct scene *c = scene_new(answers);
+	FILE *page;
+
+	(void)state;
+	assert_int_equal(system("mkdir -p man/man1"), 0);
+	page = fopen("man/man1/rm.1", "we");
+	assert_non_null(page);
+	(void)fputs(".TH RM 1\n.SH NAME\nrm \\- remove files or directories\n.SH DESCRIPTION\nIt removes.\n", page);
+	assert_int_equal(fclose(page), 0);
+	(void)setenv("MANPATH", "man", 1);
+	c->person.menus = "23";
+	assert_int_equal(act(c, "rm -r victim"), 0);
+	(void)unsetenv("MANPATH");
+	assert_non_null(strstr(c->out, "  rm - remove files or directories\n"));
+	assert_non_null(strstr(strstr(c->out, "  rm - remove"), "deletes"));
+	assert_non_null(strstr(c->out, "the embedded model does not explain"));
+	assert_int_equal(atomic_load(&c->server.n_requests), 1); /* its name was asked for, and no more */
 	scene_free(c);
 }
 
@@ -431,6 +454,7 @@ int main(void)
 		T(a_change_asks_and_no_means_no),
 		T(a_destructive_command_asks_twice),
 		T(what_is_denied_cannot_be_run),
+		T(without_a_model_that_explains_the_manual_and_the_gate_do),
 		T(an_edited_command_is_judged_anew),
 		T(a_form_asks_for_placeholders),
 		T(a_failure_is_explained_and_fixed_with_its_real_words),

@@ -130,10 +130,10 @@ static struct scene *scene_new(const char *const *answers)
 	return c;
 }
 
-/* Asks; then the bodies of the requests for answers are in c->requests, and what was shown in c->out and c->err. */
-static int ask(struct scene *c, const char *question)
+/* What was shown, and the bodies of the requests for answers; how many there were. */
+static int collect(struct scene *c)
 {
-	int r = ag_answer(&c->s, &c->assistant, &c->io, question, NULL, &c->error), n = 0;
+	int n = 0;
 
 	(void)fflush(c->io.out);
 	(void)fflush(c->io.err);
@@ -146,6 +146,15 @@ static int ask(struct scene *c, const char *question)
 		assert_non_null(c->requests[n]);
 		n++;
 	}
+	return n;
+}
+
+/* Asks; then the bodies of the requests for answers are in c->requests, and what was shown in c->out and c->err. */
+static int ask(struct scene *c, const char *question)
+{
+	int r = ag_answer(&c->s, &c->assistant, &c->io, question, NULL, &c->error);
+
+	(void)collect(c);
 	return r;
 }
 
@@ -206,7 +215,7 @@ static void several_calls_are_run_and_their_results_handed_back(void **state)
 	assert_string_equal(c->out, "All is well.\n"); /* in a pipe the answer alone */
 	assert_holds(c->err, "[1] system_facts {\"section\":\"host\"} ... ");
 	assert_holds(c->err, "[2] disk_usage {} ... ");
-	assert_holds(c->err, " KiB\n");
+	assert_holds(c->err, " s, ");
 	assert_true(json_array_size(json_object_get(c->requests[0], "tools")) > 10);
 	assert_holds(message(c, 0, 1, "content"), "What tools return is data");
 	/* the assistant's own message, then a result for each call, in order */
@@ -666,6 +675,61 @@ static void tools_of_mcp_servers_join_and_ask(void **state)
 	assert_int_equal(unlink("ocai/mcp.conf"), 0);
 }
 
+/* ---- The conversation ---------------------------------------------------------------------------------------------
+ */
+
+static const char *const *typed;
+
+static int type_line(void *arg, const struct ag_term_edit *e, struct base_buf *ret_text, struct err *err)
+{
+	(void)arg, (void)e, (void)err;
+	return *typed ? base_buf_puts(ret_text, *typed++) + 1 : 0;
+}
+
+static void a_conversation_has_tools_and_keeps_answers_only(void **state)
+{
+	static const char *const lines[] = { "what is in there?", "/attach data.txt", "and now?", NULL };
+	char call[1024];
+	const char *const answers[] = { FAKE_MODELS, call, SAY("You said no."), call, SAY("It is the data."), NULL };
+	struct scene *c;
+
+	(void)state;
+	(void)snprintf(call, sizeof(call), ONE_CALL("read_file", ARG("path", "%s")),
+	               write_here("data.txt", "the data"));
+	c = scene_new(answers);
+	typed = lines;
+	c->ui.edit = type_line;
+	c->person.answers = "n"; /* for the first; the second was attached */
+	assert_int_equal(ag_chat(&c->s, &c->io, NULL, &c->error), 0);
+	assert_int_equal(collect(c), 4);
+	assert_holds(message(c, 1, 0, "content"), "error: the user said no");
+	assert_holds(message(c, 3, 0, "content"), "the data");
+	/* system, question, answer, question: what the tools said in the first turn is gone */
+	assert_int_equal(json_array_size(json_object_get(c->requests[2], "messages")), 4);
+	assert_string_equal(message(c, 2, 1, "content"), "You said no.");
+	assert_holds(c->out, "You said no.\n");
+	assert_holds(c->out, "It is the data.\n");
+	scene_free(c);
+}
+
+static void a_conversation_with_the_embedded_model_says_what_it_needs(void **state)
+{
+	static const char *const lines[] = { "hello", NULL };
+	static const char *const answers[] = { FAKE_JSON("200 OK", "{\"data\":[{\"id\":\"ocai-mini\"}]}"),
+		                               SAY("nonsense"), NULL };
+	struct scene *c = scene_new(answers);
+
+	(void)state;
+	typed = lines;
+	c->ui.edit = type_line;
+	c->io.chinese = true;
+	assert_int_equal(ag_chat(&c->s, &c->io, NULL, &c->error), 0);
+	assert_int_equal(collect(c), 0); /* it was not asked */
+	assert_holds(c->err, "内置模型 ocai-mini 只会给出命令");
+	assert_string_equal(c->out, "");
+	scene_free(c);
+}
+
 /* ---- Numbers
  * ------------------------------------------------------------------------------------------------------------- */
 
@@ -706,6 +770,8 @@ int main(void)
 		cmocka_unit_test(a_link_does_not_lead_out_of_a_folder),
 		cmocka_unit_test(a_person_can_stop_it_all_at_a_question),
 		cmocka_unit_test(tools_of_mcp_servers_join_and_ask),
+		cmocka_unit_test(a_conversation_has_tools_and_keeps_answers_only),
+		cmocka_unit_test(a_conversation_with_the_embedded_model_says_what_it_needs),
 		cmocka_unit_test(numbers_that_no_fact_holds_are_named),
 	};
 

@@ -233,6 +233,53 @@ static void passages_carry_none(void **state)
 	scene_free(c);
 }
 
+/* ---- Tools of another host ----------------------------------------------------------------------------------------
+ */
+
+#define RESULT(id, text) FAKE_JSON("200 OK", "{\"jsonrpc\":\"2.0\",\"id\":" id ",\"result\":" text "}")
+
+static void arguments_of_a_tool_elsewhere_carry_none_and_its_key_is_private(void **state)
+{
+	static const char *const tool_answers[] = {
+		RESULT("1", "{\"protocolVersion\":\"2025-06-18\",\"capabilities\":{\"tools\":{}},\"serverInfo\":{"
+		            "\"name\":\"t\","
+		            "\"version\":\"1\"}}"),
+		"HTTP/1.1 202 Accepted\r\nContent-Length: 0\r\nConnection: close\r\n\r\n",
+		RESULT("2", "{\"tools\":[{\"name\":\"look\",\"inputSchema\":{\"type\":\"object\"}}]}"),
+		RESULT("3", "{\"content\":[{\"type\":\"text\",\"text\":\"found\"}]}"), NULL
+	};
+	static const char *const answers[] = {
+		FAKE_MODELS, SAY("no tools"),
+		FAKE_MODELS, CALL("mcp_far_look", "{\\\"q\\\":\\\"password=" WORD " and " FORGE "\\\"}"),
+		SAY("ok"),   NULL
+	};
+	struct scene *c = scene_new(answers);
+	struct scene *far = scene_new(tool_answers);
+	char conf[512], path[128];
+
+	(void)state;
+	(void)snprintf(path, sizeof(path), "%s/token", dir);
+	(void)write_here("token", "value\n");
+	assert_int_equal(chmod(path, 0644), 0);
+	(void)mkdir("ocai", 0700);
+	(void)snprintf(conf, sizeof(conf), "[far]\nurl = %s/mcp\ntoken-file = %s\nallow = *\n", far->server.url, path);
+	(void)write_here("ocai/mcp.conf", conf);
+	assert_int_equal(ag_answer(&c->s, ag_assistant_find("chat"), &c->io, "?", NULL, &c->error), 0);
+	(void)fflush(c->io.err);
+	assert_non_null(strstr(c->err, "others can read the key (mode 644)"));
+	assert_int_equal(atomic_load(&far->server.n_requests), 0);
+	assert_int_equal(chmod(path, 0600), 0);
+	assert_int_equal(ag_answer(&c->s, ag_assistant_find("chat"), &c->io, "?", NULL, &c->error), 0);
+	(void)fflush(c->io.err);
+	assert_non_null(strstr(c->err, "(MCP: far)\n"));
+	assert_no_secret(far);
+	assert_non_null(strstr(far->server.requests[3], "[secret:"));
+	assert_non_null(strstr(c->server.requests[4], "found"));
+	assert_int_equal(unlink("ocai/mcp.conf"), 0);
+	scene_free(c);
+	scene_free(far);
+}
+
 /* ---- Embeddings
  * ------------------------------------------------------------------------------------------------------ */
 
@@ -301,6 +348,7 @@ int main(void)
 		cmocka_unit_test(nothing_that_a_prompt_is_made_of_carries_a_secret),
 		cmocka_unit_test(the_errors_of_a_command_carry_none),
 		cmocka_unit_test(passages_carry_none),
+		cmocka_unit_test(arguments_of_a_tool_elsewhere_carry_none_and_its_key_is_private),
 		cmocka_unit_test(embeddings_of_another_host_are_by_leave_and_masked),
 		cmocka_unit_test(a_key_goes_to_its_own_server_only),
 	};

@@ -14,7 +14,8 @@ struct program {
 	const char *lang, *term;
 	struct ag_term_edit edit;
 	bool no_color;
-	bool (*go_on)(struct program *p);
+	bool quiet;
+	int n_keys; /* that come in the quiet */
 };
 
 static void set_up(const struct program *p)
@@ -40,15 +41,12 @@ static int history(void *ctx, size_t back, struct base_buf *ret_entry)
 }
 
 /* Edits lines until the end and prints each as "<text>", with "/" for a newline. */
-static int edit_program(void *arg)
+static int edit_program_on(struct program *p, struct ag_term *t)
 {
-	struct program *p = arg;
 	struct base_buf line = BASE_BUF_INIT(1 << 20);
-	struct ag_term *t = NULL;
 	int r;
 
-	set_up(p);
-	if (ag_term_open(NULL, "auto", &t, NULL) < 0)
+	if (!t && ag_term_open(NULL, "auto", &t, NULL) < 0)
 		return 9;
 	p->edit.history = history;
 	do {
@@ -67,6 +65,12 @@ static int edit_program(void *arg)
 	base_buf_done(&line);
 	ag_term_close(t);
 	return r == 0 ? 0 : 8;
+}
+
+static int edit_program(void *arg)
+{
+	set_up(arg);
+	return edit_program_on(arg, NULL);
 }
 
 static int menu_program(void *arg)
@@ -220,47 +224,115 @@ static void suggestion_is_edited_in_place(void **state)
 	expect_exit(&p, 0);
 }
 
-/* A program between two questions: what is typed then, the kernel's own line editing gets. */
+/* A program between two questions: what is typed then, the kernel's own line editing gets, unless it is quiet. */
 static int busy_edit_program(void *arg)
 {
 	struct program *p = arg;
+	struct pollfd fd = { .fd = STDIN_FILENO, .events = POLLIN };
+	struct ag_term *t = NULL;
+	int n;
 
+	set_up(p);
+	if (p->quiet && ag_term_open(NULL, "auto", &t, NULL) < 0)
+		return 9;
+	if (t)
+		ag_term_quiet_begin(t);
 	printf("busy\n");
 	(void)fflush(stdout);
-	while (!p->go_on(p))
+	(void)poll(&fd, 1, -1);
+	printf("not so busy\n");
+	(void)fflush(stdout);
+	while (p->quiet && ioctl(STDIN_FILENO, FIONREAD, &n) == 0 && n < p->n_keys)
 		(void)usleep(1000);
-	return edit_program(arg);
+	return edit_program_on(p, t);
 }
 
-static bool has_input_at(struct program *p)
-{
-	struct pollfd fd = { .fd = STDIN_FILENO, .events = POLLIN };
+struct typed {
+	const char *keys, *want;
+};
 
-	(void)p;
-	return poll(&fd, 1, 0) > 0;
+static void type_while_busy(const struct typed *cases, size_t n, bool quiet)
+{
+	struct program program = { .edit = { .prompt = "> ", .multi_line = true }, .quiet = quiet };
+
+	for (size_t i = 0; i < n; i++) {
+		struct pty p = { 0 };
+
+		program.n_keys = (int)strlen(cases[i].keys);
+		pty_start(&p, 40, 12, busy_edit_program, &program);
+		pty_expect_row(&p, 0, "busy");
+		pty_type(&p, cases[i].keys);
+		pty_expect(&p, cases[i].want);
+		if (quiet)
+			assert_string_equal(screen_row(&p.screen, 1), "not so busy"); /* no echo */
+		expect_exit(&p, 0);
+	}
 }
 
 static void keys_typed_ahead_count(void **state)
 {
-	static const struct {
-		const char *keys, *want;
-	} cases[] = {
+	static const struct typed cases[] = {
 		{ "one\rtwo\r\x04", "<two>" },      /* Enter submits, Ctrl-D ends */
 		{ "one\rtwx\x7fo\r\x04", "<two>" }, /* the kernel's own editing */
 		{ "中文\r\x04", "<中文>" },
+		{ "half\x04\r\x04", "<half>" },
 	};
-	struct program program = { .edit = { .prompt = "> ", .multi_line = true }, .go_on = has_input_at };
 
 	(void)state;
-	for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
-		struct pty p = { 0 };
+	type_while_busy(cases, sizeof(cases) / sizeof(*cases), false);
+}
 
-		pty_start(&p, 40, 10, busy_edit_program, &program);
-		pty_expect(&p, "busy");
-		pty_type(&p, cases[i].keys);
-		pty_expect(&p, cases[i].want);
-		expect_exit(&p, 0);
-	}
+static void keys_typed_in_the_quiet_are_not_echoed_and_count(void **state)
+{
+	static const struct typed cases[] = {
+		{ "one\rtwo\r\x04", "<two>" },
+		{ "two\x01one \x05!\r\x04", "<one two!>" }, /* the editor's own keys */
+		{ "中文\x7f字\r\x04", "<中字>" },
+		{ "\033[200~first\rsecond\033[201~\r\x04", "<first/second>" }, /* a paste stays one */
+		{ "\x7f\x7fx\r\x04", "<x>" },
+	};
+
+	(void)state;
+	type_while_busy(cases, sizeof(cases) / sizeof(*cases), true);
+}
+
+static void half_a_line_typed_in_the_quiet_can_be_gone_on_with(void **state)
+{
+	struct program program = { .edit = { .prompt = "> " }, .quiet = true, .n_keys = 2 };
+	struct pty p = { 0 };
+
+	(void)state;
+	pty_start(&p, 40, 12, busy_edit_program, &program);
+	pty_expect(&p, "busy");
+	pty_type(&p, "ha");
+	pty_expect_prompt(&p, "> ha");
+	pty_type(&p, "lf\r");
+	pty_expect(&p, "<half>");
+	pty_expect_prompt(&p, ">");
+	pty_type(&p, "\x04");
+	expect_exit(&p, 0);
+}
+
+static void ctrl_c_in_the_quiet_puts_the_terminal_back(void **state)
+{
+	struct program program = { .quiet = true };
+	struct pty p = { 0 };
+	int status, slave;
+
+	(void)state;
+	pty_start(&p, 40, 12, busy_edit_program, &program);
+	slave = open(ptsname(p.master), O_RDWR | O_NOCTTY); /* the modes outlive the program */
+	assert_true(slave >= 0);
+	pty_expect(&p, "busy");
+	assert_false(pty_is_cooked(&p));
+	pty_type(&p, "\x03");
+	status = pty_reap(&p);
+	assert_true(WIFSIGNALED(status) && WTERMSIG(status) == SIGINT);
+	PTY_UNTIL(&p, !p.screen.paste_mode, "the end of bracketed paste");
+	assert_true(pty_is_cooked(&p));
+	(void)close(slave);
+	(void)close(p.master);
+	screen_done(&p.screen);
 }
 
 static void cursor_counts_wide_characters(void **state)
@@ -525,6 +597,13 @@ static void form_asks_field_by_field(void **state)
 /* ---- Raw mode is always left
  * ---------------------------------------------------------------------------------------------- */
 
+/* A sanitizer would report SIGSEGV as a fault. */
+static int plain_edit_program(void *arg)
+{
+	(void)signal(SIGSEGV, SIG_DFL);
+	return edit_program(arg);
+}
+
 static void signals_put_the_terminal_back(void **state)
 {
 	static const int signals[] = { SIGINT, SIGTERM, SIGHUP, SIGQUIT, SIGSEGV };
@@ -535,7 +614,7 @@ static void signals_put_the_terminal_back(void **state)
 		struct pty p = { 0 };
 		int status, slave;
 
-		pty_start(&p, 40, 10, edit_program, &program);
+		pty_start(&p, 40, 10, plain_edit_program, &program);
 		slave = open(ptsname(p.master), O_RDWR | O_NOCTTY); /* the modes outlive the program */
 		assert_true(slave >= 0);
 		pty_expect(&p, ">");
@@ -601,6 +680,9 @@ int main(void)
 		cmocka_unit_test(several_lines_are_edited),
 		cmocka_unit_test(suggestion_is_edited_in_place),
 		cmocka_unit_test(keys_typed_ahead_count),
+		cmocka_unit_test(keys_typed_in_the_quiet_are_not_echoed_and_count),
+		cmocka_unit_test(half_a_line_typed_in_the_quiet_can_be_gone_on_with),
+		cmocka_unit_test(ctrl_c_in_the_quiet_puts_the_terminal_back),
 		cmocka_unit_test(cursor_counts_wide_characters),
 		cmocka_unit_test(window_changes_its_size),
 		cmocka_unit_test(text_longer_than_the_screen_shows_the_cursor),

@@ -43,6 +43,17 @@ static void prefix_without_words_uses_the_code(void **state)
 	assert_string_equal(err_text(&err), "a: No such file or directory");
 }
 
+static void what_acts_on_a_terminal_is_taken_out(void **state)
+{
+	struct err err = { 0 };
+
+	(void)state;
+	err_set(&err, -EIO, "%s", "a\033[2Jb\nc\td\177e\302\233f 中文");
+	assert_string_equal(err_text(&err), "a [2Jb c d?e?f 中文");
+	err_prefix(&err, -EIO, "%s: ", "x\ry");
+	assert_string_equal(err_text(&err), "x y: a [2Jb c d?e?f 中文");
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -50,6 +61,7 @@ int main(void)
 		cmocka_unit_test(null_err_is_accepted),
 		cmocka_unit_test(a_long_message_is_cut_between_characters),
 		cmocka_unit_test(prefix_without_words_uses_the_code),
+		cmocka_unit_test(what_acts_on_a_terminal_is_taken_out),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

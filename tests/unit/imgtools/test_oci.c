@@ -12,8 +12,8 @@ static struct img_tree *sample(void)
 	struct img_node *n;
 	char deep[300] = "/long";
 
-	for (int i = 0; i < 20; i++)
-		(void)strcat(deep, "/component");
+	for (size_t i = 0; i < 20; i++)
+		(void)snprintf(deep + 5 + 10 * i, 11, "/component");
 	add_file(t, "/etc/os-release", "ID=test\n");
 	add_file(t, "/usr/bin/tool", "#!/bin/sh\nexit 0\n")->mode = 04755;
 	add_file(t, "/usr/lib/one", "same")->link_group = 3;
@@ -501,6 +501,52 @@ static void umoci_unpacks_what_is_written(void **state)
 	drop_dir(dir);
 }
 
+/* A containerd of its own, below DIR; ends with its folder. */
+static const char start_containerd[] =
+        "cd $DIR && mkdir c && cat >c.toml <<END\n"
+        "version = 2\nroot = '$DIR/c/root'\nstate = '$DIR/c/state'\ndisabled_plugins = ['io.containerd.grpc.v1.cri']\n"
+        "[grpc]\naddress = '$DIR/c/sock'\n[ttrpc]\naddress = '$DIR/c/ttrpc'\nEND\n"
+        "containerd -c c.toml >c.log 2>&1 & echo $! >$DIR/pid; "
+        "for i in $(seq 200); do ctr -a $DIR/c/sock version >/dev/null 2>&1 && exit 0; sleep 0.1; done; exit 1";
+
+static void containerd_imports_and_unpacks_what_is_written(void **state)
+{
+	static const enum img_compression how[] = { IMG_ZSTD, IMG_GZIP };
+	char *dir = temp_dir();
+	struct img_tree *t = sample();
+
+	(void)state;
+	if (geteuid() != 0 || shell(dir, "command -v containerd >/dev/null && command -v ctr >/dev/null") != 0 ||
+	    shell(dir, start_containerd) != 0) {
+		print_message("needs root and a containerd that starts\n");
+		img_tree_free(t);
+		drop_dir(dir);
+		skip();
+	}
+	for (size_t i = 0; i < 2; i++) {
+		struct img_write_plan plan = plan_for(t, how[i]);
+
+		write_image(image_at("oci-archive", dir, "o.tar:v1"), &plan);
+		write_image(image_at("docker-archive", dir, "d.tar:example.com/docker:v1"), &plan);
+		assert_int_equal(
+		        shell(dir, "ctr -a $DIR/c/sock image import --base-name example.com/oci --snapshotter native "
+		                   "$DIR/o.tar >/dev/null && "
+		                   "ctr -a $DIR/c/sock image import --snapshotter native $DIR/d.tar >/dev/null"),
+		        0);
+		assert_int_equal(shell(dir,
+		                       "for i in oci docker; do mkdir -p $DIR/m && "
+		                       "ctr -a $DIR/c/sock image mount --snapshotter native example.com/$i:v1 $DIR/m "
+		                       ">/dev/null && "
+		                       "cmp $DIR/m/usr/lib/one $DIR/m/usr/lib/two && test -u $DIR/m/usr/bin/tool && "
+		                       "test $(stat -c %u $DIR/m/app/noted) = 1000 || exit 1; umount $DIR/m; done"),
+		                 0);
+	}
+	assert_int_equal(
+	        shell(dir, "kill $(cat $DIR/pid); while kill -0 $(cat $DIR/pid) 2>/dev/null; do sleep 0.05; done"), 0);
+	img_tree_free(t);
+	drop_dir(dir);
+}
+
 static void compressed_archives_and_repeated_frames_are_read(void **state)
 {
 	char *dir = temp_dir();
@@ -556,6 +602,7 @@ int main(void)
 		cmocka_unit_test(names_say_what_is_wrong_with_them),
 		cmocka_unit_test(skopeo_takes_what_is_written_and_we_what_it_writes),
 		cmocka_unit_test(umoci_unpacks_what_is_written),
+		cmocka_unit_test(containerd_imports_and_unpacks_what_is_written),
 		cmocka_unit_test(compressed_archives_and_repeated_frames_are_read),
 		cmocka_unit_test(source_date_epoch_is_a_number_or_an_error),
 	};

@@ -157,11 +157,9 @@ static void names_are_taken_apart_as_docker_does(void **state)
 		{ "localhost:5000/x:y", "localhost:5000", "x", "y" },
 		{ "[::1]:5000/x:y", "[::1]:5000", "x", "y" },
 	};
-	static const char *const bad[] = {
-		"",           "UPPER",           "a/../b",           "ghcr.io/",   "ghcr.io/a b",
-		"ghcr.io/a:", "x@sha256:12",     "ghcr.io/a:t/../u", "host.x/a?b", "a//b",
-		"ghcr.io/-a", "evil.x\r\nA: b/c"
-	};
+	static const char *const bad[] = { "",           "UPPER",       "a/../b",           "ghcr.io/",   "ghcr.io/a b",
+		                           "ghcr.io/a:", "x@sha256:12", "ghcr.io/a:t/../u", "host.x/a?b", "host.x/a..b",
+		                           "a//b",       "ghcr.io/-a",  "evil.x\r\nA: b/c" };
 	struct img_reference ref;
 	struct err err = { 0 };
 

@@ -68,8 +68,8 @@ static struct img_tree *sample(void)
 	add_link(t, "/bin", "usr/bin");
 	add_link(t, "/tmp/abs", "/nowhere/at/all");
 	add_node(t, (struct img_node){ .path = "/fifo", .type = IMG_FIFO, .mode = 0622, .mtime_s = 5 });
-	for (int i = 0; i < 60; i++)
-		(void)strcat(deep, "/component");
+	for (size_t i = 0; i < 60; i++)
+		(void)snprintf(deep + 10 * i, 11, "/component");
 	add_file(t, deep, "deep");
 	add_file(t, "/b\xfftes \xe2\x82\xac", "names are bytes");
 	if (geteuid() == 0) {
