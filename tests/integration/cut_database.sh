@@ -23,6 +23,11 @@ cmp "$work/one.tar" "$work/three.tar" || fail "a cut by a database of slices dif
 SOURCE_DATE_EPOCH=1000000000 cut --out "tar:$work/old.tar" "${requests[@]}"
 tar -tvf "$work/old.tar" --utc | grep -v ' 2001-09-09 \| 2001-09-08 \| 2000-\| 19' | grep . && fail "times after SOURCE_DATE_EPOCH"
 
+# As an image: the same digest each time.
+cut --out "oci:$work/images:one" "${requests[@]}"
+cut --out "oci:$work/images:two" --slices "$work/slices" "${requests[@]}"
+[[ $(grep -o 'sha256:[0-9a-f]*' "$work/images/index.json" | sort -u | wc -l) == 1 ]] || fail "two images differ: $(cat "$work/images/index.json")"
+
 # The short database: exactly the files that are there.
 cut --out "$work/short" "${requests[@]}"
 slim_rpm "$work/short" -Va || fail "rpm -Va on the short database"

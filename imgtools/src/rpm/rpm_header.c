@@ -1,17 +1,5 @@
-/* RPM headers from bytes.
- *
- * A header is a small database: 8 bytes of sizes, an index of fixed entries, a store of values (rpm's own
- * docs/manual/format_header.md; integers are big-endian):
- *
- *   0   4  number of index entries      4   4  bytes of the store
- *   8  16  each entry: tag, type, offset into the store, count of values
- *   .   .  the store
- *
- * In a package file 8 bytes of magic stand before it; in a package database nothing does. Tags 62 and 63 mark a region
- * (the part that was signed); what a database adds (states of files, time of installation) stands behind it as entries
- * of their own, so of two entries with one tag the last counts.
- *
- * Left out: headers of rpm 3 without base names (their full names are read), source packages, drpms. */
+/* Packages out of headers: text, dependencies, files. Left out: source packages and drpms; headers of rpm 3 without
+ * base names are read by their full names. */
 #include "rpm_internal.h"
 
 #include <errno.h>
@@ -19,157 +7,11 @@
 #include <string.h>
 #include <sys/stat.h>
 
-enum { TYPE_CHAR = 1, TYPE_INT8, TYPE_INT16, TYPE_INT32, TYPE_INT64, TYPE_STRING, TYPE_BIN, TYPE_STRINGS, TYPE_I18N };
-enum { MAX_ENTRIES = 1u << 16, ENTRY_SIZE = 16, INTRO_SIZE = 8 };
-
-/* ---- The index -------------------------------------------------------------------------------------------- */
-
-struct entry {
-	uint32_t tag, type, offset, count;
-};
-
-static struct entry entry_at(const struct img_rpm_hdr *h, uint32_t i)
-{
-	const uint8_t *b = h->index + (size_t)i * ENTRY_SIZE;
-
-	return (struct entry){ img_rpm_be32(b), img_rpm_be32(b + 4), img_rpm_be32(b + 8), img_rpm_be32(b + 12) };
-}
-
-size_t img_rpm_hdr_size(const uint8_t intro[8])
-{
-	const uint32_t n = img_rpm_be32(intro), store = img_rpm_be32(intro + 4);
-
-	if (n == 0 || n > MAX_ENTRIES || store > IMG_RPM_MAX_HEADER)
-		return 0;
-	return INTRO_SIZE + (size_t)n * ENTRY_SIZE + store;
-}
-
-/* Do the values of an entry lie in the store? Strings need their NUL there. *ret_bytes: what they take. */
-static bool entry_fits(const struct img_rpm_hdr *h, const struct entry *e, uint64_t *ret_bytes)
-{
-	static const uint8_t sizes[] = { 0, 1, 1, 2, 4, 8, 0, 1, 0, 0 };
-	const uint8_t *p;
-	uint64_t left;
-
-	if (e->type < TYPE_CHAR || e->type > TYPE_I18N || e->count == 0 || e->offset > h->store_size)
-		return false;
-	left = h->store_size - e->offset;
-	*ret_bytes = (uint64_t)e->count * sizes[e->type];
-	if (sizes[e->type])
-		return *ret_bytes <= left;
-	if (e->type == TYPE_STRING && e->count != 1)
-		return false;
-	p = h->store + e->offset;
-	for (uint32_t i = 0; i < e->count; i++) {
-		const uint8_t *end = left ? memchr(p, 0, left) : NULL;
-
-		if (!end)
-			return false;
-		*ret_bytes += (uint64_t)(end + 1 - p);
-		left -= (uint64_t)(end + 1 - p);
-		p = end + 1;
-	}
-	return true;
-}
-
-int img_rpm_hdr_init(struct img_rpm_hdr *h, const uint8_t *data, size_t size, const char *name, struct err *err)
-{
-	uint64_t checked = 0;
-
-	if (size < INTRO_SIZE || img_rpm_hdr_size(data) == 0)
-		return err_set(err, -EBADMSG, "%s: not an RPM header", name);
-	if (img_rpm_hdr_size(data) > size)
-		return err_set(err, -EBADMSG, "%s: header is cut short (%zu of %zu bytes)", name, size,
-		               img_rpm_hdr_size(data));
-	h->n_entries = img_rpm_be32(data);
-	h->store_size = img_rpm_be32(data + 4);
-	h->index = data + INTRO_SIZE;
-	h->store = h->index + (size_t)h->n_entries * ENTRY_SIZE;
-
-	for (uint32_t i = 0; i < h->n_entries; i++) {
-		const struct entry e = entry_at(h, i);
-		uint64_t bytes = 0;
-
-		/* Entries may overlap; looking through one store again and again is what the bound forbids. */
-		if (checked > (uint64_t)h->store_size * 4 || !entry_fits(h, &e, &bytes))
-			return err_set(err, -EBADMSG,
-			               "%s: header entry %u (tag %u, type %u): its values are not in the store", name,
-			               i, e.tag, e.type);
-		checked += bytes;
-	}
-	return 0;
-}
-
-static bool find(const struct img_rpm_hdr *h, uint32_t tag, struct entry *ret_entry)
-{
-	for (uint32_t i = h->n_entries; i-- > 0;) {
-		const struct entry e = entry_at(h, i);
-
-		if (e.tag == tag) {
-			*ret_entry = e;
-			return true;
-		}
-	}
-	return false;
-}
-
-bool img_rpm_hdr_has(const struct img_rpm_hdr *h, uint32_t tag)
-{
-	struct entry e;
-
-	return find(h, tag, &e);
-}
-
-const char *img_rpm_hdr_string(const struct img_rpm_hdr *h, uint32_t tag)
-{
-	struct entry e;
-
-	if (!find(h, tag, &e) || (e.type != TYPE_STRING && e.type != TYPE_STRINGS && e.type != TYPE_I18N))
-		return NULL;
-	return (const char *)h->store + e.offset;
-}
-
 static const char *string_or_empty(const struct img_rpm_hdr *h, uint32_t tag)
 {
 	const char *s = img_rpm_hdr_string(h, tag);
 
 	return s ? s : "";
-}
-
-/* Value i of an entry of integers. */
-static uint64_t integer_at(const struct img_rpm_hdr *h, const struct entry *e, uint32_t i)
-{
-	static const uint8_t sizes[] = { 0, 1, 1, 2, 4, 8 };
-	const uint8_t *b = h->store + e->offset + (size_t)i * sizes[e->type];
-	uint64_t v = 0;
-
-	for (unsigned k = 0; k < sizes[e->type]; k++)
-		v = v << 8 | b[k];
-	return v;
-}
-
-static uint64_t integer_or_zero(const struct img_rpm_hdr *h, uint32_t tag)
-{
-	struct entry e;
-
-	return find(h, tag, &e) && e.type <= TYPE_INT64 ? integer_at(h, &e, 0) : 0;
-}
-
-/* An array with one value per file (or dependency): absent is fine and leaves *ret_entry with count 0. */
-static int find_array(const struct img_rpm_hdr *h, uint32_t tag, bool strings, size_t n, struct entry *ret_entry,
-                      const char *what, struct err *err)
-{
-	struct entry e;
-
-	memset(ret_entry, 0, sizeof(*ret_entry));
-	if (!find(h, tag, &e))
-		return 0;
-	if (strings ? e.type != TYPE_STRINGS : e.type > TYPE_INT64)
-		return err_set(err, -EBADMSG, "%s: type %u is not the one it should have", what, e.type);
-	if (e.count != n)
-		return err_set(err, -EBADMSG, "%s: %u values for %zu entries", what, e.count, n);
-	*ret_entry = e;
-	return 0;
 }
 
 /* Walks the strings of an entry: returns the current one and steps on. */
@@ -198,18 +40,18 @@ static int fill_deps(struct img_rpm *p, const struct img_rpm_hdr *h, enum img_rp
 		[IMG_RPM_OBSOLETES] = { RPM_TAG_OBSOLETENAME, RPM_TAG_OBSOLETEVERSION, RPM_TAG_OBSOLETEFLAGS,
 		                        "obsoletes" },
 	};
-	struct entry names, versions, flags;
+	struct img_rpm_entry names, versions, flags;
 	const char *name, *version;
 	struct img_rpm_dep *deps;
 	int r;
 
-	if (!find(h, tags[kind].name, &names))
+	if (!img_rpm_hdr_find(h, tags[kind].name, &names))
 		return 0;
 	if (names.type != TYPE_STRINGS)
 		return err_set(err, -EBADMSG, "%s: not a list of names", tags[kind].what);
-	r = find_array(h, tags[kind].version, true, names.count, &versions, tags[kind].what, err);
+	r = img_rpm_hdr_array(h, tags[kind].version, true, names.count, &versions, tags[kind].what, err);
 	if (r == 0)
-		r = find_array(h, tags[kind].flags, false, names.count, &flags, tags[kind].what, err);
+		r = img_rpm_hdr_array(h, tags[kind].flags, false, names.count, &flags, tags[kind].what, err);
 	if (r < 0)
 		return r;
 
@@ -221,7 +63,7 @@ static int fill_deps(struct img_rpm *p, const struct img_rpm_hdr *h, enum img_rp
 	for (uint32_t i = 0; i < names.count; i++) {
 		deps[i].name = next_string(&name);
 		deps[i].version = versions.count ? next_string(&version) : "";
-		deps[i].flags = flags.count ? (uint32_t)integer_at(h, &flags, i) : 0;
+		deps[i].flags = flags.count ? (uint32_t)img_rpm_hdr_integer(h, &flags, i) : 0;
 	}
 	p->deps[kind] = deps;
 	p->n_deps[kind] = names.count;
@@ -249,13 +91,13 @@ static int kind_of_class(uint32_t class)
 /* rpmbuild numbers the dependencies of files first and adds "rpmlib(PayloadIsZstd)" to the sorted list afterwards, so
  * that everything behind it is off by one ("rtld(GNU_HASH)" mostly). No file needs a payload format: a file that points
  * there tells that this happened. Returns the index from which one is to be added; UINT32_MAX: none. */
-static uint32_t shifted_from(const struct img_rpm *p, const struct img_rpm_hdr *h, const struct entry *dict)
+static uint32_t shifted_from(const struct img_rpm *p, const struct img_rpm_hdr *h, const struct img_rpm_entry *dict)
 {
 	for (uint32_t z = 0; z < p->n_deps[IMG_RPM_REQUIRES]; z++) {
 		if (strncmp(p->deps[IMG_RPM_REQUIRES][z].name, "rpmlib(PayloadIs", 16) != 0)
 			continue;
 		for (uint32_t i = 0; i < dict->count; i++) {
-			if (integer_at(h, dict, i) == ((uint32_t)'R' << 24 | z))
+			if (img_rpm_hdr_integer(h, dict, i) == ((uint32_t)'R' << 24 | z))
 				return z;
 		}
 	}
@@ -265,23 +107,24 @@ static uint32_t shifted_from(const struct img_rpm *p, const struct img_rpm_hdr *
 /* FILEDEPENDSX and FILEDEPENDSN give each file a range of DEPENDSDICT; a word of that is a class and an index. */
 static int fill_file_deps(struct img_rpm *p, const struct img_rpm_hdr *h, struct err *err)
 {
-	struct entry first, count, dict;
+	struct img_rpm_entry first, count, dict;
 	uint64_t total = 0;
 	uint32_t *out, shift;
 	int r;
 
-	r = find_array(h, RPM_TAG_FILEDEPENDSX, false, p->n_files, &first, "file dependencies", err);
+	r = img_rpm_hdr_array(h, RPM_TAG_FILEDEPENDSX, false, p->n_files, &first, "file dependencies", err);
 	if (r == 0)
-		r = find_array(h, RPM_TAG_FILEDEPENDSN, false, p->n_files, &count, "file dependencies", err);
+		r = img_rpm_hdr_array(h, RPM_TAG_FILEDEPENDSN, false, p->n_files, &count, "file dependencies", err);
 	if (r < 0)
 		return r;
-	if (!first.count || !count.count || !find(h, RPM_TAG_DEPENDSDICT, &dict))
+	if (!first.count || !count.count || !img_rpm_hdr_find(h, RPM_TAG_DEPENDSDICT, &dict))
 		return 0;
 	if (dict.type != TYPE_INT32)
 		return err_set(err, -EBADMSG, "dependency dictionary: type %u", dict.type);
 
 	for (size_t i = 0; i < p->n_files; i++) {
-		const uint64_t x = integer_at(h, &first, (uint32_t)i), n = integer_at(h, &count, (uint32_t)i);
+		const uint64_t x = img_rpm_hdr_integer(h, &first, (uint32_t)i),
+		               n = img_rpm_hdr_integer(h, &count, (uint32_t)i);
 
 		if (n && (x >= dict.count || n > dict.count - x))
 			return err_set(err, -EBADMSG, "%s: its dependencies are outside the dictionary",
@@ -297,12 +140,12 @@ static int fill_file_deps(struct img_rpm *p, const struct img_rpm_hdr *h, struct
 	shift = shifted_from(p, h, &dict);
 
 	for (size_t i = 0; i < p->n_files; i++) {
-		const uint32_t x = (uint32_t)integer_at(h, &first, (uint32_t)i);
-		const uint32_t n = (uint32_t)integer_at(h, &count, (uint32_t)i);
+		const uint32_t x = (uint32_t)img_rpm_hdr_integer(h, &first, (uint32_t)i);
+		const uint32_t n = (uint32_t)img_rpm_hdr_integer(h, &count, (uint32_t)i);
 
 		p->files[i].deps = out;
 		for (uint32_t k = 0; k < n; k++) {
-			const uint32_t word = (uint32_t)integer_at(h, &dict, x + k);
+			const uint32_t word = (uint32_t)img_rpm_hdr_integer(h, &dict, x + k);
 			const int kind = kind_of_class(word >> 24);
 			const uint32_t index =
 			        (word & 0xffffff) + (kind == IMG_RPM_REQUIRES && (word & 0xffffff) >= shift);
@@ -368,7 +211,7 @@ static int put_path(struct img_rpm *p, size_t i, const char *dir, const char *ba
 }
 
 /* The strings of an entry as an array of pointers. */
-static const char **string_array(const struct img_rpm_hdr *h, const struct entry *e)
+static const char **string_array(const struct img_rpm_hdr *h, const struct img_rpm_entry *e)
 {
 	const char **a = calloc(e->count, sizeof(*a));
 	const char *cursor = (const char *)h->store + e->offset;
@@ -378,26 +221,27 @@ static const char **string_array(const struct img_rpm_hdr *h, const struct entry
 	return a;
 }
 
-static int fill_paths(struct img_rpm *p, const struct img_rpm_hdr *h, const struct entry *bases, struct err *err)
+static int fill_paths(struct img_rpm *p, const struct img_rpm_hdr *h, const struct img_rpm_entry *bases,
+                      struct err *err)
 {
 	struct img_rpm_priv *priv = p->priv;
 	const char *base = (const char *)h->store + bases->offset;
 	const char **dirs = NULL;
-	struct entry indexes, names;
+	struct img_rpm_entry indexes, names;
 	size_t bytes = 0;
 	char *out;
 	int r = 0;
 
-	r = find_array(h, RPM_TAG_DIRINDEXES, false, bases->count, &indexes, "folder indexes", err);
+	r = img_rpm_hdr_array(h, RPM_TAG_DIRINDEXES, false, bases->count, &indexes, "folder indexes", err);
 	if (r < 0)
 		return r;
-	if (!find(h, RPM_TAG_DIRNAMES, &names) || names.type != TYPE_STRINGS || !indexes.count)
+	if (!img_rpm_hdr_find(h, RPM_TAG_DIRNAMES, &names) || names.type != TYPE_STRINGS || !indexes.count)
 		return err_set(err, -EBADMSG, "files without folders");
 	dirs = string_array(h, &names);
 	if (!dirs)
 		return -ENOMEM;
 	for (uint32_t i = 0; r == 0 && i < bases->count; i++) {
-		const uint64_t d = integer_at(h, &indexes, i);
+		const uint64_t d = img_rpm_hdr_integer(h, &indexes, i);
 
 		if (d >= names.count)
 			r = err_set(err, -EBADMSG, "file %u: folder %llu of %u", i, (unsigned long long)d, names.count);
@@ -412,12 +256,13 @@ static int fill_paths(struct img_rpm *p, const struct img_rpm_hdr *h, const stru
 	}
 	base = (const char *)h->store + bases->offset;
 	for (uint32_t i = 0; r == 0 && i < bases->count; i++)
-		r = put_path(p, i, dirs[integer_at(h, &indexes, i)], next_string(&base), &out, err);
+		r = put_path(p, i, dirs[img_rpm_hdr_integer(h, &indexes, i)], next_string(&base), &out, err);
 	free(dirs);
 	return r;
 }
 
-static int fill_old_paths(struct img_rpm *p, const struct img_rpm_hdr *h, const struct entry *names, struct err *err)
+static int fill_old_paths(struct img_rpm *p, const struct img_rpm_hdr *h, const struct img_rpm_entry *names,
+                          struct err *err)
 {
 	struct img_rpm_priv *priv = p->priv;
 	const char *name = (const char *)h->store + names->offset, *last = name;
@@ -455,14 +300,14 @@ static int fill_attributes(struct img_rpm *p, const struct img_rpm_hdr *h, struc
 		             [TEXT_GROUP] = { RPM_TAG_FILEGROUPNAME, "groups" },
 		             [TEXT_CAPS] = { RPM_TAG_FILECAPS, "capabilities" },
 		             [TEXT_LANGS] = { RPM_TAG_FILELANGS, "languages" } };
-	struct entry col[N_COLS], text[N_TEXTS];
+	struct img_rpm_entry col[N_COLS], text[N_TEXTS];
 	const char *cursor[N_TEXTS];
 	int r = 0;
 
 	for (int k = 0; r == 0 && k < N_COLS; k++)
-		r = find_array(h, cols[k].tag, false, p->n_files, &col[k], cols[k].what, err);
+		r = img_rpm_hdr_array(h, cols[k].tag, false, p->n_files, &col[k], cols[k].what, err);
 	for (int k = 0; r == 0 && k < N_TEXTS; k++) {
-		r = find_array(h, texts[k].tag, true, p->n_files, &text[k], texts[k].what, err);
+		r = img_rpm_hdr_array(h, texts[k].tag, true, p->n_files, &text[k], texts[k].what, err);
 		cursor[k] = (const char *)h->store + text[k].offset;
 	}
 	if (r < 0)
@@ -476,7 +321,7 @@ static int fill_attributes(struct img_rpm *p, const struct img_rpm_hdr *h, struc
 		const char *t[N_TEXTS];
 
 		for (int k = 0; k < N_COLS; k++)
-			v[k] = col[k].count ? integer_at(h, &col[k], (uint32_t)i) : 0;
+			v[k] = col[k].count ? img_rpm_hdr_integer(h, &col[k], (uint32_t)i) : 0;
 		for (int k = 0; k < N_TEXTS; k++)
 			t[k] = text[k].count ? next_string(&cursor[k]) : "";
 		f->type = type_of_mode(v[COL_MODE]);
@@ -514,14 +359,14 @@ static int compare_inodes(const void *a, const void *b)
 
 static int fill_link_groups(struct img_rpm *p, const struct img_rpm_hdr *h, struct err *err)
 {
-	struct entry devices, inodes;
+	struct img_rpm_entry devices, inodes;
 	struct inode *list;
 	size_t n = 0;
 	int r;
 
-	r = find_array(h, RPM_TAG_FILEDEVICES, false, p->n_files, &devices, "file devices", err);
+	r = img_rpm_hdr_array(h, RPM_TAG_FILEDEVICES, false, p->n_files, &devices, "file devices", err);
 	if (r == 0)
-		r = find_array(h, RPM_TAG_FILEINODES, false, p->n_files, &inodes, "file inodes", err);
+		r = img_rpm_hdr_array(h, RPM_TAG_FILEINODES, false, p->n_files, &inodes, "file inodes", err);
 	if (r < 0 || !inodes.count)
 		return r;
 	list = calloc(p->n_files, sizeof(*list));
@@ -530,8 +375,8 @@ static int fill_link_groups(struct img_rpm *p, const struct img_rpm_hdr *h, stru
 	for (size_t i = 0; i < p->n_files; i++) {
 		if (p->files[i].type != IMG_FILE || p->files[i].flags & IMG_RPMFILE_GHOST)
 			continue;
-		list[n].device = devices.count ? integer_at(h, &devices, (uint32_t)i) : 0;
-		list[n].inode = integer_at(h, &inodes, (uint32_t)i);
+		list[n].device = devices.count ? img_rpm_hdr_integer(h, &devices, (uint32_t)i) : 0;
+		list[n].inode = img_rpm_hdr_integer(h, &inodes, (uint32_t)i);
 		list[n++].file = i;
 	}
 	qsort(list, n, sizeof(*list), compare_inodes);
@@ -548,12 +393,12 @@ static int fill_link_groups(struct img_rpm *p, const struct img_rpm_hdr *h, stru
 
 static int fill_files(struct img_rpm *p, const struct img_rpm_hdr *h, struct err *err)
 {
-	struct entry names;
+	struct img_rpm_entry names;
 	bool is_old = false;
 	int r;
 
-	if (!find(h, RPM_TAG_BASENAMES, &names)) {
-		if (!find(h, RPM_TAG_OLDFILENAMES, &names))
+	if (!img_rpm_hdr_find(h, RPM_TAG_BASENAMES, &names)) {
+		if (!img_rpm_hdr_find(h, RPM_TAG_OLDFILENAMES, &names))
 			return 0; /* a package without files */
 		is_old = true;
 	}
@@ -635,18 +480,18 @@ int img_rpm_fill(struct img_rpm *p, struct err *err)
 	if (!is_word(p->name) || !is_word(p->version) || !is_word(p->release) || !is_word(p->arch))
 		return err_set(err, -EBADMSG, "package header: name, version, release or arch is missing or no word");
 	p->has_epoch = img_rpm_hdr_has(&h, RPM_TAG_EPOCH);
-	p->epoch = (uint32_t)integer_or_zero(&h, RPM_TAG_EPOCH);
+	p->epoch = (uint32_t)img_rpm_hdr_number(&h, RPM_TAG_EPOCH);
 	p->license = string_or_empty(&h, RPM_TAG_LICENSE);
 	p->summary = string_or_empty(&h, RPM_TAG_SUMMARY);
 	p->vendor = string_or_empty(&h, RPM_TAG_VENDOR);
 	p->url = string_or_empty(&h, RPM_TAG_URL);
 	p->source_rpm = string_or_empty(&h, RPM_TAG_SOURCERPM);
-	p->installed_size = img_rpm_hdr_has(&h, RPM_TAG_LONGSIZE) ? integer_or_zero(&h, RPM_TAG_LONGSIZE)
-	                                                          : integer_or_zero(&h, RPM_TAG_SIZE);
-	p->build_time = integer_or_zero(&h, RPM_TAG_BUILDTIME);
+	p->installed_size = img_rpm_hdr_has(&h, RPM_TAG_LONGSIZE) ? img_rpm_hdr_number(&h, RPM_TAG_LONGSIZE)
+	                                                          : img_rpm_hdr_number(&h, RPM_TAG_SIZE);
+	p->build_time = img_rpm_hdr_number(&h, RPM_TAG_BUILDTIME);
 	p->payload_compressor = string_or_empty(&h, RPM_TAG_PAYLOADCOMPRESSOR);
 	p->digest_algo =
-	        img_rpm_hdr_has(&h, RPM_TAG_FILEDIGESTALGO) ? (int)integer_or_zero(&h, RPM_TAG_FILEDIGESTALGO) : 1;
+	        img_rpm_hdr_has(&h, RPM_TAG_FILEDIGESTALGO) ? (int)img_rpm_hdr_number(&h, RPM_TAG_FILEDIGESTALGO) : 1;
 	p->scriptlets = scriptlets(&h);
 	for (int k = 0; r == 0 && k < IMG_RPM_N_DEP_KINDS; k++)
 		r = fill_deps(p, &h, (enum img_rpm_dep_kind)k, err);

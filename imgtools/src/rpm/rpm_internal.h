@@ -99,12 +99,25 @@ struct img_rpm_hdr {
 	uint32_t n_entries, store_size;
 };
 
+/* One entry of the index: `count` values at `offset` of the store. */
+struct img_rpm_entry {
+	uint32_t tag, type, offset, count;
+};
+enum { TYPE_CHAR = 1, TYPE_INT8, TYPE_INT16, TYPE_INT32, TYPE_INT64, TYPE_STRING, TYPE_BIN, TYPE_STRINGS, TYPE_I18N };
+
 /* Checks every entry; `name` is what errors begin with. */
 int img_rpm_hdr_init(struct img_rpm_hdr *h, const uint8_t *data, size_t size, const char *name, struct err *err);
 /* The size of a header from its first 8 bytes; 0 when it is beyond the limits. */
 size_t img_rpm_hdr_size(const uint8_t intro[8]);
 const char *img_rpm_hdr_string(const struct img_rpm_hdr *h, uint32_t tag); /* first string; NULL when absent */
 bool img_rpm_hdr_has(const struct img_rpm_hdr *h, uint32_t tag);
+bool img_rpm_hdr_find(const struct img_rpm_hdr *h, uint32_t tag, struct img_rpm_entry *ret_entry);
+uint64_t img_rpm_hdr_integer(const struct img_rpm_hdr *h, const struct img_rpm_entry *e, uint32_t i); /* value i */
+uint64_t img_rpm_hdr_number(const struct img_rpm_hdr *h, uint32_t tag); /* the first value; 0 when absent */
+/* An array with one value for each of n things; absent is fine and leaves *ret_entry with count 0. -EBADMSG for another
+ * type or count: the error begins with `what`. */
+int img_rpm_hdr_array(const struct img_rpm_hdr *h, uint32_t tag, bool strings, size_t n,
+                      struct img_rpm_entry *ret_entry, const char *what, struct err *err);
 
 /* Fills a package from its header, which p->priv already owns. */
 int img_rpm_fill(struct img_rpm *p, struct err *err);
@@ -130,6 +143,10 @@ int img_rpm_decompress(const char *path, uint64_t offset, img_rpm_bytes sink, vo
 int img_rpm_lib_init(struct err *err);
 void img_rpm_lib_set_db(const char *dir, const char *backend);
 void img_rpm_lib_unset_db(void);
+
+/* Both write a new file `to` from the database `from`, which librpm made: small, or whole. */
+int img_rpmdb_rebuild_short(const char *from, const char *to, struct err *err);
+int img_rpmdb_vacuum(const char *from, const char *to, struct err *err);
 
 /* A private folder for database files. */
 int img_rpm_temp_new(char ret_dir[64], struct err *err);

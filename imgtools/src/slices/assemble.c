@@ -486,6 +486,37 @@ static int64_t newest(const struct img_cut *cut)
 	return t;
 }
 
+static struct img_node *parent_of(struct img_tree *t, const struct img_node *n)
+{
+	const size_t len = (size_t)(strrchr(n->path, '/') - n->path);
+	char dir[IMG_PATH_MAX];
+
+	(void)snprintf(dir, sizeof(dir), "%.*s", len ? (int)len : 1, n->path);
+	return n->path[1] ? img_tree_find(t, dir) : NULL;
+}
+
+/* A folder of several packages has several times. With something in it, it gets the newest of that: a time that depends
+ * on nothing but what was chosen. */
+static void settle_times(struct img_tree *t)
+{
+	for (size_t i = 0; i < img_tree_count(t); i++) {
+		struct img_node *dir = parent_of(t, img_tree_at(t, i));
+
+		if (dir)
+			dir->mtime_s = INT64_MIN;
+	}
+	/* Backwards: what is below comes after its folder. */
+	for (size_t i = img_tree_count(t); i-- > 0;) {
+		const struct img_node *n = img_tree_at(t, i);
+		struct img_node *dir = parent_of(t, n);
+
+		if (dir && n->mtime_s > dir->mtime_s)
+			dir->mtime_s = n->mtime_s;
+	}
+	if (img_tree_count(t) == 1)
+		img_tree_at(t, 0)->mtime_s = 0;
+}
+
 static int assemble(struct assembly *a, struct img_cut_stats *s)
 {
 	CLEANUP(freep) char *passwd = NULL;
@@ -505,6 +536,8 @@ static int assemble(struct assembly *a, struct img_cut_stats *s)
 		r = add_manifest(a);
 	if (r == 0)
 		r = add_database(a);
+	if (r == 0)
+		settle_times(a->to);
 	return r < 0 ? r : count(a->to, s);
 }
 
