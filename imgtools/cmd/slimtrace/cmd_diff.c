@@ -150,14 +150,15 @@ static void print_table(const char *title, const struct table *t, size_t max)
 
 	if (!t->n)
 		return;
-	(void)printf("\n%-28s %7s %7s %7s %10s %10s %11s\n", title, "added", "removed", "changed", "A", "B", "B - A");
+	(void)printf("\n%7s %7s %7s %10s %10s %11s  %s\n", "added", "removed", "changed", "A", "B", "B - A", title);
 	for (size_t i = 0; i < t->n && i < max; i++) {
 		const struct row *r = &t->rows[i];
 
 		print_delta(r->b_bytes - r->a_bytes, delta);
-		(void)printf("%-28.60s %7llu %7llu %7llu %10s %10s %11s\n", r->name, (unsigned long long)r->added,
+		(void)printf("%7llu %7llu %7llu %10s %10s %11s  %.100s\n", (unsigned long long)r->added,
 		             (unsigned long long)r->removed, (unsigned long long)r->changed,
-		             image_size_text((uint64_t)r->a_bytes, a), image_size_text((uint64_t)r->b_bytes, b), delta);
+		             image_size_text((uint64_t)r->a_bytes, a), image_size_text((uint64_t)r->b_bytes, b), delta,
+		             r->name);
 	}
 	if (t->n > max)
 		(void)printf("... and %zu more\n", t->n - max);
@@ -360,6 +361,7 @@ static int compare(const struct diff *o, char **names, struct err *err)
 		                    .auth_file = o->auth_file,
 		                    .insecure = o->insecure,
 		                    .progress = image_progress() };
+	const struct img_diff_opts dopts = { .with_times = o->times, .is_canceled = image_is_interrupted };
 	struct img_subject a = { 0 }, b = { 0 };
 	struct img_diff d = { 0 };
 	struct sums s = { 0 };
@@ -369,7 +371,7 @@ static int compare(const struct diff *o, char **names, struct err *err)
 		r = img_subject_open(names[1], &oo, &b, err);
 	image_progress_clear();
 	if (r == 0)
-		r = img_diff_make(a.tree, b.tree, o->times, &d, err);
+		r = img_diff_make(a.tree, b.tree, &dopts, &d, err);
 	if (r == 0) {
 		sum_up(&a, &b, &d, &s);
 		r = o->json ? print_json(&a, &b, &d, &s, err) : print_text(o, &a, &b, &d, &s, err);

@@ -63,6 +63,7 @@ int cmd_sbom(int argc, char **argv)
 	so.format = o.format[0] == 's' ? IMG_SBOM_SPDX : IMG_SBOM_CYCLONEDX;
 	so.without_files = !o.files;
 	so.is_pretty = !o.compact;
+	so.is_canceled = image_is_interrupted;
 	r = img_source_date_epoch(&so.epoch, &err);
 	if (r == 0) {
 		struct img_open_opts oo = { .work_dir = o.work_dir,

@@ -79,6 +79,12 @@ img_progress_fn image_progress(void)
 	return show;
 }
 
+int image_is_interrupted(void *ignored)
+{
+	(void)ignored;
+	return is_interrupted;
+}
+
 void image_progress_clear(void)
 {
 	if (shown && isatty(STDERR_FILENO))

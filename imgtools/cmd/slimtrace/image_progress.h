@@ -10,7 +10,8 @@
 /* For img_open_opts and img_write_plan; silent when standard error is no terminal. Stops on SIGINT, SIGTERM and SIGHUP,
  * so that nothing half done stays behind. */
 img_progress_fn image_progress(void);
-void image_progress_clear(void); /* takes the line away */
+int image_is_interrupted(void *ignored); /* whether one of those signals has come */
+void image_progress_clear(void);         /* takes the line away */
 
 /* "1.2 MB" of 10^6 bytes; buf holds 16. Returns buf. */
 const char *image_size_text(uint64_t bytes, char buf[16]);

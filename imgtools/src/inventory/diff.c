@@ -17,7 +17,7 @@ struct side {
 
 struct compare {
 	struct side a, b;
-	bool with_times;
+	const struct img_diff_opts *opts;
 	struct img_diff diff;
 	size_t cap;
 	char *x, *y; /* CHUNK bytes each */
@@ -56,14 +56,22 @@ static uint64_t bytes_of(struct side *s, const struct img_node *n)
 	return n->size;
 }
 
+static bool is_canceled(const struct compare *c)
+{
+	return c->opts->is_canceled && c->opts->is_canceled(c->opts->is_canceled_arg) != 0;
+}
+
 /* 1: the same, 0: not. */
 static int same_bytes(struct compare *c, const struct img_node *a, const struct img_node *b)
 {
 	if (a->size != b->size)
 		return 0;
 	for (uint64_t at = 0; at < a->size; at += CHUNK) {
-		ssize_t n = img_node_read(a, c->x, CHUNK, at, c->err), m;
+		ssize_t n, m;
 
+		if (is_canceled(c))
+			return err_set(c->err, -ECANCELED, "canceled");
+		n = img_node_read(a, c->x, CHUNK, at, c->err);
 		if (n < 0)
 			return (int)n;
 		m = img_node_read(b, c->y, CHUNK, at, c->err);
@@ -112,7 +120,7 @@ static int changes_of(struct compare *c, const struct img_node *a, const struct 
 		changes |= IMG_CHANGE_OWNER;
 	if (!same_xattrs(a, b))
 		changes |= IMG_CHANGE_XATTRS;
-	if (c->with_times && (a->mtime_s != b->mtime_s || a->mtime_ns != b->mtime_ns))
+	if (c->opts->with_times && (a->mtime_s != b->mtime_s || a->mtime_ns != b->mtime_ns))
 		changes |= IMG_CHANGE_TIME;
 	return (int)changes;
 }
@@ -181,9 +189,10 @@ static int walk(struct compare *c)
 	return r;
 }
 
-int img_diff_make(struct img_tree *a, struct img_tree *b, bool with_times, struct img_diff *ret_diff, struct err *err)
+int img_diff_make(struct img_tree *a, struct img_tree *b, const struct img_diff_opts *o, struct img_diff *ret_diff,
+                  struct err *err)
 {
-	struct compare c = { .with_times = with_times, .x = malloc(CHUNK), .y = malloc(CHUNK), .err = err };
+	struct compare c = { .opts = o, .x = malloc(CHUNK), .y = malloc(CHUNK), .err = err };
 	int r = c.x && c.y ? 0 : out_of_memory(&c);
 
 	if (r == 0)

@@ -70,8 +70,14 @@ struct img_diff {
 	uint64_t a_bytes, b_bytes; /* of all files */
 };
 
-/* Compares two trees, bytes included. Times only when asked for. The nodes are borrowed. */
-int img_diff_make(struct img_tree *a, struct img_tree *b, bool with_times, struct img_diff *ret_diff, struct err *err);
+/* Compares two trees, bytes included. The nodes are borrowed. */
+struct img_diff_opts {
+	bool with_times;
+	int (*is_canceled)(void *arg); /* asked often; non-zero ends it with -ECANCELED; NULL: never */
+	void *is_canceled_arg;
+};
+int img_diff_make(struct img_tree *a, struct img_tree *b, const struct img_diff_opts *o, struct img_diff *ret_diff,
+                  struct err *err);
 void img_diff_done(struct img_diff *d);
 
 /* ---- Bills of materials -------------------------------------------------------------------------------------------
@@ -81,9 +87,11 @@ enum img_sbom_format { IMG_SBOM_SPDX, IMG_SBOM_CYCLONEDX };
 
 struct img_sbom_opts {
 	enum img_sbom_format format;
-	int64_t epoch;      /* when it was made; -1: when the image was, or its newest package */
-	bool without_files; /* packages only */
-	bool is_pretty;     /* indented */
+	int64_t epoch;                 /* when it was made; -1: when the image was, or its newest package */
+	bool without_files;            /* packages only */
+	bool is_pretty;                /* indented */
+	int (*is_canceled)(void *arg); /* asked often, from any thread; non-zero ends it with -ECANCELED; NULL: never */
+	void *is_canceled_arg;
 };
 
 /* SPDX 2.3 or CycloneDX 1.5 as JSON. */

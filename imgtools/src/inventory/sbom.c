@@ -40,7 +40,7 @@ static void hex(const unsigned char *digest, size_t n, char *out)
 		(void)snprintf(out + 2 * i, 3, "%02x", digest[i]);
 }
 
-static int hash_file(struct img_sbom_file *f, char *buf, struct err *err)
+static int hash_file(const struct img_sbom_opts *o, struct img_sbom_file *f, char *buf, struct err *err)
 {
 	EVP_MD_CTX *one = EVP_MD_CTX_new(), *two = EVP_MD_CTX_new();
 	unsigned char digest[EVP_MAX_MD_SIZE];
@@ -50,7 +50,10 @@ static int hash_file(struct img_sbom_file *f, char *buf, struct err *err)
 	                : -ENOMEM;
 
 	for (uint64_t at = 0; r == 0 && n > 0; at += (uint64_t)n) {
-		n = img_node_read(f->node, buf, CHUNK, at, err);
+		if (o->is_canceled && o->is_canceled(o->is_canceled_arg) != 0)
+			n = err_set(err, -ECANCELED, "canceled");
+		else
+			n = img_node_read(f->node, buf, CHUNK, at, err);
 		if (n < 0)
 			r = (int)n;
 		else if (!EVP_DigestUpdate(one, buf, (size_t)n) || !EVP_DigestUpdate(two, buf, (size_t)n))
@@ -73,7 +76,7 @@ static void hash_files(void *arg, size_t begin, size_t end, unsigned worker)
 	(void)worker;
 	for (size_t i = begin; i < end; i++) {
 		struct err err = { 0 };
-		int r = buf ? hash_file(&h->sbom->files[i], buf, &err) : -ENOMEM;
+		int r = buf ? hash_file(h->sbom->opts, &h->sbom->files[i], buf, &err) : -ENOMEM;
 
 		if (r < 0) {
 			(void)pthread_mutex_lock(&h->lock);

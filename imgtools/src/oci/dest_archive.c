@@ -111,6 +111,20 @@ static int archive_config(void *state, const void *data, size_t size, const char
 	return put_text(a, name, data, size, err);
 }
 
+/* Said rather than implied: unpackers that are not root stumble over making what is only implied. */
+static int put_folders(struct dest_archive *a, struct err *err)
+{
+	static const char *const paths[] = { "/blobs", "/blobs/sha256" };
+	int r = 0;
+
+	for (size_t i = 0; r == 0 && i < sizeof(paths) / sizeof(*paths); i++) {
+		struct img_node n = { .path = paths[i], .type = IMG_DIR, .mode = 0755 };
+
+		r = img_tar_write_node(&a->out, &n, NULL, NULL, NULL, &plain, err);
+	}
+	return r;
+}
+
 static int put_json(struct dest_archive *a, const char *name, json_t *doc, struct err *err)
 {
 	struct base_buf b = BASE_BUF_INIT(IMG_MAX_JSON);
@@ -222,6 +236,11 @@ int img_dest_archive_open(const struct img_name *name, const struct img_config *
 		return r;
 	}
 	a->out = (struct img_tar_out){ .sink = to_file, .arg = &a->file.fd };
+	r = a->is_docker ? 0 : put_folders(a, err);
+	if (r < 0) {
+		archive_close(a);
+		return r;
+	}
 	*ret = (struct img_dest){ .ops = &archive_ops, .state = a, .temp_dir = a->dir, .is_plain = a->is_docker };
 	return 0;
 }

@@ -142,11 +142,24 @@ static int sort_nodes(struct writing *w)
 
 static bool is_wanted(size_t i, const struct img_node *n, void *arg)
 {
-	struct layer_out *l = arg;
+	(void)n;
+	return ((struct layer_out *)arg)->wanted[i];
+}
 
-	if (l->wanted[i] && n->type == IMG_FILE)
-		(void)img_meter_add(&l->w->meter, n->size);
-	return l->wanted[i];
+/* Into the encoder, seen by whoever watches. */
+struct watched {
+	struct img_encoder *encoder;
+	struct img_meter *meter;
+};
+
+static int encode(const void *data, size_t size, void *arg, struct err *err)
+{
+	struct watched *w = arg;
+	int r = img_encoder_sink(data, size, w->encoder, err);
+
+	if (r == 0 && img_meter_add(w->meter, size) < 0)
+		r = err_set(err, -ECANCELED, "canceled");
+	return r;
 }
 
 static int pack_layer(struct layer_out *l)
@@ -154,16 +167,16 @@ static int pack_layer(struct layer_out *l)
 	struct writing *w = l->w;
 	struct img_write_opts o = { .clamp_mtime = w->plan->epoch, .numeric_only = true };
 	struct img_encoder *e = NULL;
+	struct watched watched = { .meter = &w->meter };
 	int r = img_temp_open(w->dest.temp_dir, &l->file, &l->err);
 
 	if (r == 0)
 		r = img_encoder_new(l->file.fd, w->compression, w->plan->level, w->threads_per_layer, &e, &l->err);
+	watched.encoder = e;
 	if (r == 0)
-		r = img_tar_write_some(w->plan->tree, &o, is_wanted, l, img_encoder_sink, e, &l->err);
+		r = img_tar_write_some(w->plan->tree, &o, is_wanted, l, encode, &watched, &l->err);
 	if (r == 0)
 		r = img_encoder_finish(e, &l->layer, &l->err);
-	if (r == 0 && img_meter_add(&w->meter, 0) < 0)
-		r = err_set(&l->err, -ECANCELED, "canceled");
 	img_encoder_free(e);
 	return r;
 }

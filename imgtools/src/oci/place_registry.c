@@ -19,6 +19,11 @@ static int count_bytes(uint64_t n, void *arg)
 	return img_meter_add(arg, n);
 }
 
+static int is_canceled(void *arg)
+{
+	return img_meter_add(arg, 0) < 0;
+}
+
 static void remote_close(void *state)
 {
 	struct remote *m = state;
@@ -33,13 +38,17 @@ static int remote_open(const char *name, const struct img_registry_opts *ro, con
                        img_progress_fn progress, void *arg, struct remote **ret, struct err *err)
 {
 	struct remote *m = calloc(1, sizeof(*m));
+	struct img_registry_opts watched = *ro;
 	int r;
 
 	if (!m)
 		return err_set(err, -ENOMEM, "out of memory");
 	img_meter_init(&m->meter, what, 0, progress, arg);
 	m->dir = dir ? strdup(dir) : NULL;
-	r = dir && !m->dir ? err_set(err, -ENOMEM, "out of memory") : img_registry_open(name, ro, &m->registry, err);
+	watched.is_canceled = is_canceled;
+	watched.is_canceled_arg = &m->meter;
+	r = dir && !m->dir ? err_set(err, -ENOMEM, "out of memory")
+	                   : img_registry_open(name, &watched, &m->registry, err);
 	if (r < 0) {
 		remote_close(m);
 		return r;

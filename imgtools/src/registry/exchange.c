@@ -107,6 +107,18 @@ static int on_seek(void *arg, curl_off_t offset, int origin)
 	return CURL_SEEKFUNC_OK;
 }
 
+static int on_time(void *arg, curl_off_t a, curl_off_t b, curl_off_t c, curl_off_t d)
+{
+	struct img_exchange *x = ((struct transfer *)arg)->x;
+
+	(void)a;
+	(void)b;
+	(void)c;
+	(void)d;
+	x->is_stopped = x->is_stopped || x->is_canceled(x->is_canceled_arg) != 0;
+	return x->is_stopped;
+}
+
 static struct curl_slist *make_headers(const struct img_exchange *x)
 {
 	struct curl_slist *list = curl_slist_append(NULL, "Expect:"), *longer;
@@ -177,6 +189,11 @@ static int set_up(struct transfer *t, struct curl_slist *headers, char *message)
 	(void)curl_easy_setopt(easy, CURLOPT_HEADERDATA, t);
 	(void)curl_easy_setopt(easy, CURLOPT_WRITEFUNCTION, on_body);
 	(void)curl_easy_setopt(easy, CURLOPT_WRITEDATA, t);
+	if (x->is_canceled) {
+		(void)curl_easy_setopt(easy, CURLOPT_NOPROGRESS, 0L);
+		(void)curl_easy_setopt(easy, CURLOPT_XFERINFOFUNCTION, on_time);
+		(void)curl_easy_setopt(easy, CURLOPT_XFERINFODATA, t);
+	}
 	if (x->verify_off) {
 		(void)curl_easy_setopt(easy, CURLOPT_SSL_VERIFYPEER, 0L);
 		(void)curl_easy_setopt(easy, CURLOPT_SSL_VERIFYHOST, 0L);

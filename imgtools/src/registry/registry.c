@@ -40,8 +40,10 @@ static void pause_before(const struct img_registry *r, unsigned attempt, uint32_
 	if (ms > MAX_PAUSE_MS)
 		ms = MAX_PAUSE_MS;
 	ts = (struct timespec){ .tv_sec = (time_t)(ms / 1000), .tv_nsec = (long)(ms % 1000) * 1000000 };
-	while (nanosleep(&ts, &ts) < 0 && errno == EINTR)
-		continue;
+	while (nanosleep(&ts, &ts) < 0 && errno == EINTR) {
+		if (r->opts.is_canceled && r->opts.is_canceled(r->opts.is_canceled_arg) != 0)
+			return; /* what comes next sees it too */
+	}
 }
 
 static bool may_pass(int r, long status)
@@ -108,6 +110,8 @@ static int ask(struct img_registry *r, struct img_exchange *x, struct err *err)
 		x->verify_off = r->opts.insecure;
 		x->http_allowed = strncmp(r->base, "http://", 7) == 0;
 		x->stall_s = r->opts.stall_s;
+		x->is_canceled = r->opts.is_canceled;
+		x->is_canceled_arg = r->opts.is_canceled_arg;
 		res = img_exchange_run(x, err);
 		x->authorization = NULL;
 		if (res < 0 || x->status != 401 || is_second || !x->challenge[0])
@@ -155,7 +159,9 @@ static int try_scheme(struct img_registry *r, const char *scheme, struct err *er
 	struct img_exchange x = { .method = "GET",
 		                  .verify_off = r->opts.insecure,
 		                  .http_allowed = strcmp(scheme, "http") == 0,
-		                  .stall_s = r->opts.stall_s };
+		                  .stall_s = r->opts.stall_s,
+		                  .is_canceled = r->opts.is_canceled,
+		                  .is_canceled_arg = r->opts.is_canceled_arg };
 	char *url = NULL;
 	int res;
 
@@ -167,7 +173,7 @@ static int try_scheme(struct img_registry *r, const char *scheme, struct err *er
 	res = img_exchange_run(&x, err);
 	/* Anything but "this is TLS" counts: what is wrong shows at the first real request. */
 	if (res == 0 && x.status == 400)
-		res = err_set(err, -EIO, "%s: the registry answered 400", url);
+		res = err_set(err, -EPROTO, "%s: the registry answered 400", url);
 	img_exchange_done(&x);
 	free(url);
 	return res;
@@ -187,8 +193,17 @@ static int find_scheme(struct img_registry *r, struct err *err)
 		res = try_scheme(r, first, err);
 		if (res == 0)
 			return 0;
-		if (may_fall_back && try_scheme(r, first[4] ? "http" : "https", &other) == 0)
-			return 0;
+		if (may_fall_back) {
+			int second = try_scheme(r, first[4] ? "http" : "https", &other);
+
+			if (second == 0)
+				return 0;
+			if (res == -EPROTO) { /* someone is there, and it speaks the other one */
+				if (err)
+					*err = other;
+				return second;
+			}
+		}
 		if (!may_pass(res, 0))
 			break;
 	}

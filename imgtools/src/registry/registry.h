@@ -21,6 +21,8 @@ struct img_registry_opts {
 	unsigned n_retries;    /* 0: 5 */
 	uint32_t retry_ms;     /* first pause, doubled each time, half of it random; 0: 500 */
 	uint32_t stall_s;      /* no byte for so long ends an attempt; 0: 60 */
+	int (*is_canceled)(void *arg); /* asked now and then, from any thread; non-zero ends all with -ECANCELED */
+	void *is_canceled_arg;
 };
 
 /* The parts of "HOST/NAME[:TAG][@DIGEST]"; docker's short forms mean docker.io. */

@@ -35,6 +35,8 @@ struct img_exchange {
 	void *sink_arg;
 	img_registry_progress progress; /* of what is sent */
 	void *progress_arg;
+	int (*is_canceled)(void *arg);
+	void *is_canceled_arg;
 	bool verify_off, http_allowed;
 	uint32_t stall_s;
 

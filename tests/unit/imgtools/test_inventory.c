@@ -38,12 +38,12 @@ static void equal_trees_do_not_differ(void **state)
 
 	(void)state;
 	img_tree_find(b, "/etc/x.conf")->mtime_s++; /* not asked for */
-	assert_int_equal(img_diff_make(a, b, false, &d, NULL), 0);
+	assert_int_equal(img_diff_make(a, b, &(struct img_diff_opts){ 0 }, &d, NULL), 0);
 	assert_int_equal(d.n, 0);
 	assert_int_equal(d.n_same, img_tree_count(a));
 	assert_int_equal(d.a_bytes, 10 + 7 + 17 + 6 + 4); /* the linked file once */
 	img_diff_done(&d);
-	assert_int_equal(img_diff_make(a, b, true, &d, NULL), 0);
+	assert_int_equal(img_diff_make(a, b, &(struct img_diff_opts){ .with_times = true }, &d, NULL), 0);
 	assert_int_equal(d.n, 1);
 	assert_int_equal(d.list[0].changes, IMG_CHANGE_TIME);
 	img_diff_done(&d);
@@ -69,7 +69,7 @@ static void every_kind_of_change_is_told(void **state)
 	add_link(b, "/bin", "usr/sbin");
 	add_file(b, "/usr/share/doc", "no folder any more");
 	add_file(b, "/new/file", "new");
-	assert_int_equal(img_diff_make(a, b, false, &d, NULL), 0);
+	assert_int_equal(img_diff_make(a, b, &(struct img_diff_opts){ 0 }, &d, NULL), 0);
 	assert_int_equal(find(&d, "/etc/x.conf")->changes, IMG_CHANGE_CONTENT);
 	assert_int_equal(find(&d, "/usr/bin/tool")->changes, IMG_CHANGE_MODE | IMG_CHANGE_OWNER);
 	assert_int_equal(find(&d, "/usr/lib/libx.so.1")->changes, IMG_CHANGE_XATTRS);
@@ -81,6 +81,23 @@ static void every_kind_of_change_is_told(void **state)
 	assert_int_equal(find(&d, "/new/file")->b_bytes, 3);
 	assert_int_equal(d.n, 9); /* with /new and /usr/share/doc/x */
 	img_diff_done(&d);
+	img_tree_free(a);
+	img_tree_free(b);
+}
+
+static int say_yes(void *arg)
+{
+	(void)arg;
+	return 1;
+}
+
+static void a_comparison_ends_when_told_to(void **state)
+{
+	struct img_tree *a = sample(), *b = sample();
+	struct img_diff d = { 0 };
+
+	(void)state;
+	assert_int_equal(img_diff_make(a, b, &(struct img_diff_opts){ .is_canceled = say_yes }, &d, NULL), -ECANCELED);
 	img_tree_free(a);
 	img_tree_free(b);
 }
@@ -438,6 +455,7 @@ int main(void)
 	static const struct CMUnitTest tests[] = {
 		cmocka_unit_test(equal_trees_do_not_differ),
 		cmocka_unit_test(every_kind_of_change_is_told),
+		cmocka_unit_test(a_comparison_ends_when_told_to),
 		cmocka_unit_test(files_have_a_purpose_by_their_place),
 		cmocka_unit_test(files_know_their_packages),
 		cmocka_unit_test(a_root_without_packages_has_none),

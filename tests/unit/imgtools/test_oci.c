@@ -180,6 +180,44 @@ static void a_failed_write_leaves_nothing_behind(void **state)
 	free(dir);
 }
 
+static int stop_at_once(const struct img_progress *p, void *arg)
+{
+	(void)p;
+	(*(int *)arg)++;
+	return 1;
+}
+
+static void an_interrupted_image_leaves_nothing_behind(void **state)
+{
+	static const char *const names[][2] = { { "oci", "new:x" },
+		                                { "oci-archive", "f.tar" },
+		                                { "docker-archive", "d.tar" } };
+	char *dir = temp_dir(), *work = temp_dir();
+	struct img_tree *t = sample();
+	struct img_write_plan plan = plan_for(t, IMG_ZSTD);
+	struct img_open_opts opts = { .work_dir = work };
+	struct img_image *image = NULL;
+	int n_calls = 0;
+
+	(void)state;
+	write_image(image_at("oci-archive", dir, "whole.tar:x"), &plan);
+	plan.progress = stop_at_once;
+	plan.progress_arg = &n_calls;
+	for (size_t i = 0; i < 3; i++)
+		assert_int_equal(img_image_write(image_at(names[i][0], dir, names[i][1]), &plan, NULL, NULL),
+		                 -ECANCELED);
+	opts.progress = stop_at_once;
+	opts.progress_arg = &n_calls;
+	assert_int_equal(img_image_open(image_at("oci-archive", dir, "whole.tar:x"), &opts, &image, NULL), -ECANCELED);
+	assert_int_equal(n_calls, 4); /* asked no more once it said so */
+	assert_int_equal(rmdir(work), 0);
+	assert_int_equal(unlink(in_dir(dir, "whole.tar")), 0);
+	assert_int_equal(rmdir(dir), 0);
+	img_tree_free(t);
+	free(work);
+	free(dir);
+}
+
 static void an_existing_archive_survives_a_failure(void **state)
 {
 	char *dir = temp_dir(), *gone = strdup(in_dir(dir, "gone"));
@@ -592,6 +630,7 @@ int main(void)
 		cmocka_unit_test(the_same_plan_gives_the_same_bytes_with_any_number_of_threads),
 		cmocka_unit_test(an_index_keeps_its_other_images),
 		cmocka_unit_test(a_failed_write_leaves_nothing_behind),
+		cmocka_unit_test(an_interrupted_image_leaves_nothing_behind),
 		cmocka_unit_test(an_existing_archive_survives_a_failure),
 		cmocka_unit_test(link_groups_stay_in_one_layer_and_directories_are_in_all_that_need_them),
 		cmocka_unit_test(a_configuration_keeps_what_it_does_not_know),

@@ -417,7 +417,7 @@ static unsigned free_port(void)
 	return ntohs(a.sin_port);
 }
 
-static pid_t start_registry(const char *dir, unsigned port)
+static pid_t start_registry(const char *dir, unsigned port, const char *tls)
 {
 	char text[5000], config[4200];
 	pid_t pid;
@@ -425,8 +425,8 @@ static pid_t start_registry(const char *dir, unsigned port)
 	(void)snprintf(config, sizeof(config), "%s/config.yml", dir);
 	(void)snprintf(text, sizeof(text),
 	               "version: 0.1\nlog: {level: error}\nstorage:\n  filesystem: {rootdirectory: %s/data}\n"
-	               "http: {addr: 127.0.0.1:%u}\n",
-	               dir, port);
+	               "http: {addr: 127.0.0.1:%u%s}\n",
+	               dir, port, tls);
 	write_text(config, text);
 	pid = fork();
 	assert_true(pid >= 0);
@@ -476,7 +476,7 @@ static void images_go_to_a_real_registry_and_come_back(void **state)
 		drop_dir(dir);
 		skip();
 	}
-	pid = start_registry(dir, port);
+	pid = start_registry(dir, port, "");
 	wait_for_port(port);
 	add_file(t, "/etc/name", "pushed");
 	add_dir(t, "/empty");
@@ -505,6 +505,47 @@ static void images_go_to_a_real_registry_and_come_back(void **state)
 	drop_dir(dir);
 }
 
+static void a_certificate_is_checked_unless_told_not_to(void **state)
+{
+	char *dir = temp_dir(), name[200], tls[10000], command[10000];
+	unsigned port = free_port();
+	struct img_tree *t = img_tree_new();
+	struct img_write_plan plan = { .tree = t, .epoch = 0 };
+	struct img_open_opts opts = { 0 };
+	struct img_image *image = NULL;
+	struct err err = { 0 };
+	int status = 0;
+	pid_t pid;
+
+	(void)state;
+	(void)snprintf(command, sizeof(command),
+	               "command -v docker-registry >/dev/null && openssl req -x509 -newkey rsa:2048 -nodes -days 1 "
+	               "-subj /CN=localhost "
+	               "-keyout %s/key -out %s/cert >/dev/null 2>&1",
+	               dir, dir);
+	if (system(command) != 0) {
+		img_tree_free(t);
+		drop_dir(dir);
+		skip();
+	}
+	(void)snprintf(tls, sizeof(tls), ", tls: {certificate: %s/cert, key: %s/key}", dir, dir);
+	pid = start_registry(dir, port, tls);
+	wait_for_port(port);
+	add_file(t, "/f", "by TLS");
+	(void)snprintf(name, sizeof(name), "docker://localhost:%u/app:v1", port);
+	assert_int_equal(img_image_write(name, &plan, NULL, &err), -EACCES);
+	assert_non_null(strstr(err_text(&err), "certificate"));
+	plan.insecure = opts.insecure = true;
+	if (img_image_write(name, &plan, NULL, &err) < 0 || img_image_open(name, &opts, &image, &err) < 0)
+		fail_msg("%s", err_text(&err));
+	assert_text_is(image->tree, "/f", "by TLS");
+	img_image_close(image);
+	assert_int_equal(kill(pid, SIGTERM), 0);
+	assert_int_equal(waitpid(pid, &status, 0), pid);
+	img_tree_free(t);
+	drop_dir(dir);
+}
+
 int main(void)
 {
 	static const struct CMUnitTest tests[] = {
@@ -518,6 +559,7 @@ int main(void)
 		cmocka_unit_test(a_blob_that_is_not_what_it_says_leaves_no_file),
 		cmocka_unit_test(a_token_does_not_follow_a_redirect_to_another_host),
 		cmocka_unit_test(a_server_that_is_not_there_is_named),
+		cmocka_unit_test(a_certificate_is_checked_unless_told_not_to),
 		cmocka_unit_test(images_go_to_a_real_registry_and_come_back),
 	};
 

@@ -272,6 +272,8 @@ static void the_same_tree_gives_the_same_tar(void **state)
 	write_tar(t, &exact, &a);
 	write_dir(t, root);
 	back = scan(root); /* other order of adding, other sources, other group numbers */
+	for (size_t i = 0; i < img_tree_count(back) && geteuid() != 0; i++) /* all of it is ours then */
+		img_tree_at(back, i)->uid = img_tree_at(back, i)->gid = 0;
 	write_tar(back, &exact, &b);
 	assert_int_equal(a.len, b.len);
 	assert_memory_equal(a.data, b.data, a.len);
