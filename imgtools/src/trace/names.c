@@ -82,6 +82,11 @@ struct img_names *img_names_new(int root_fd)
 	return n;
 }
 
+void img_names_detach(struct img_names *n)
+{
+	n->root_fd = -1;
+}
+
 void img_names_free(struct img_names *n)
 {
 	if (!n)

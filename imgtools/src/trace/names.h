@@ -33,8 +33,9 @@ struct img_name {
 
 struct img_names;
 
-/* root_fd stays the caller's and must outlive the names. NULL: out of memory. */
+/* root_fd stays the caller's and must be open until the names are freed or detached. NULL: out of memory. */
 struct img_names *img_names_new(int root_fd);
+void img_names_detach(struct img_names *n); /* root_fd is used no more; look-ups fail */
 void img_names_free(struct img_names *n);
 
 struct img_name *img_names_root(struct img_names *n);

@@ -350,7 +350,8 @@ static int attach(void *arg, pid_t pid, int root_fd, struct err *err)
 	struct img_tracee_thread *th;
 
 	t->child = pid;
-	t->views = img_views_new(pid, root_fd);
+	/* The command itself may leave its mount namespace; the runtime's init does not, nor do we. */
+	t->views = img_views_new(t->has_root ? pid : getpid(), root_fd);
 	p = process_new(t, pid, NULL);
 	th = add_thread(t, pid);
 	if (!t->views || !p || !th) {

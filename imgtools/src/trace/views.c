@@ -286,7 +286,12 @@ void img_views_changed(struct img_views *v)
 	v->generation++;
 	img_names_forget_all(v->base.names);
 	for (struct img_view *view = v->others; view; view = view->next) {
+		if (view->is_retired)
+			continue;
+		/* Nobody looks anything up in it any more, but names of it may still be held. */
 		view->is_retired = true;
-		img_names_forget_all(view->names);
+		img_names_detach(view->names);
+		(void)close(view->root_fd);
+		view->root_fd = -1;
 	}
 }

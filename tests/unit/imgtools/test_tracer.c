@@ -577,6 +577,31 @@ static int scenario_user(void)
 	return touch("file") < 0;
 }
 
+static int scenario_own_namespace(void)
+{
+	if (unshare(CLONE_NEWNS) < 0 || mount(NULL, "/", NULL, MS_REC | MS_PRIVATE, NULL) < 0)
+		return 77;
+	if (mount("dir", "jail", NULL, MS_BIND, NULL) < 0 || mount("tmpfs", "dir/sub", "tmpfs", 0, NULL) < 0)
+		return 1;
+	return touch("jail/inner") < 0 || touch("dir/inner") < 0 || touch("dir/sub/deep") == 0;
+}
+
+static void a_command_that_leaves_its_namespace_is_mapped_back(void **state)
+{
+	const char *argv[] = { self, "--scenario", "own_namespace", base, NULL };
+
+	(void)state;
+	if (geteuid() != 0)
+		skip();
+	assert_int_equal(run_method(argv, (struct img_run){ .null_stdin = true }), 0);
+	if (result.exit_code == 77)
+		skip();
+	assert_int_equal(result.exit_code, 0);
+	assert_int_equal(find_here(IMG_ACCESS_OPEN, "dir/inner")->count, 2);
+	HAS_NOT(OPEN, "jail/inner");
+	HAS_NOT(MISS, "dir/sub/deep");
+}
+
 static void another_user_can_be_traced(void **state)
 {
 	(void)state;
@@ -643,14 +668,23 @@ static const struct {
 	const char *name;
 	int (*run)(void);
 } scenarios[] = {
-	{ "paths", scenario_paths },       { "descriptors", scenario_descriptors },
-	{ "created", scenario_created },   { "thread_exec", scenario_thread_exec },
-	{ "children", scenario_children }, { "signals", scenario_signals },
-	{ "ptrace", scenario_ptrace },     { "sockets", scenario_sockets },
-	{ "fexecve", scenario_fexecve },   { "script", scenario_script },
-	{ "compat", scenario_compat },     { "failing_exec", scenario_failing_exec },
-	{ "chroot", scenario_chroot },     { "namespace", scenario_namespace },
-	{ "user", scenario_user },         { "leftovers", scenario_leftovers },
+	{ "paths", scenario_paths },
+	{ "descriptors", scenario_descriptors },
+	{ "created", scenario_created },
+	{ "thread_exec", scenario_thread_exec },
+	{ "children", scenario_children },
+	{ "signals", scenario_signals },
+	{ "ptrace", scenario_ptrace },
+	{ "sockets", scenario_sockets },
+	{ "fexecve", scenario_fexecve },
+	{ "script", scenario_script },
+	{ "compat", scenario_compat },
+	{ "failing_exec", scenario_failing_exec },
+	{ "chroot", scenario_chroot },
+	{ "namespace", scenario_namespace },
+	{ "own_namespace", scenario_own_namespace },
+	{ "user", scenario_user },
+	{ "leftovers", scenario_leftovers },
 };
 
 /* The traced command: in its folder, without the leak check at the end, which is a tracer itself. */
@@ -683,6 +717,7 @@ int main(int argc, char **argv)
 		TEST(calls_of_32_bit_programs_are_seen),
 		TEST(a_childs_chroot_is_seen_from_outside),
 		TEST(a_mount_namespace_of_a_child_is_mapped_back),
+		TEST(a_command_that_leaves_its_namespace_is_mapped_back),
 		TEST(another_user_can_be_traced),
 		TEST(a_time_out_ends_all_processes_of_the_host),
 		TEST(a_command_in_a_root_is_traced_in_its_paths),
