@@ -12,7 +12,7 @@ export TMPDIR=$work SOURCE_DATE_EPOCH=1700000000
 
 slim_install "$work/full" bash coreutils curl ca-certificates
 # a first image: everything, by a keep pattern
-"$SLIMTRACE" slim -q --root "$work/full" --keep / --keep '/**' --set rpmdb=keep --out "oci:$work/img:full" >/dev/null ||
+"$SLIMTRACE" slim -q --root "$work/full" --keep / --keep '/**' --set rpmdb=keep --level 1 --out "oci:$work/img:full" >/dev/null ||
 	fail "the full image cannot be made"
 
 slim() {

@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "base/cleanup.h"
+#include "image_progress.h"
 #include "slim/advice.h"
 #include "slim/report_html.h"
 #include "slim_front.h"
@@ -28,6 +29,10 @@ const struct opt slim_opts[] = {
 	  "replace libraries that are loaded but not used by stubs; needs --run", NULL },
 	{ "gpu-arch", 0, OPT_STR, offsetof(struct slim_options, gpu_archs), "LIST",
 	  "keep GPU code for these architectures only: sm_90,sm_100", NULL },
+	{ "gpu-ptx", 0, OPT_CHOICE, offsetof(struct slim_options, gpu_ptx), "WHICH",
+	  "PTX and IR to keep: the newest, or only where code is missing [one]", "one,needed" },
+	{ "drop-ir", 0, OPT_FLAG, offsetof(struct slim_options, drop_ir), NULL,
+	  "drop intermediate code for linking at run time too", NULL },
 	{ "save-trace", 0, OPT_STR, offsetof(struct slim_options, save_trace), "FILE",
 	  "write down what the runs touched", NULL },
 	{ "html", 0, OPT_STR, offsetof(struct slim_options, html), "FILE", "write a report to look at", NULL },
@@ -173,12 +178,16 @@ static int slim(struct img_job *j, const struct slim_options *o)
 
 	if (r == 0)
 		r = img_job_try(j, &err);
+	image_progress_clear();
 	if (r < 0)
 		return slimtrace_fail(&err);
 	if (r > 0)
 		code = FAILED_TRIAL;
-	if ((code == 0 || o->force) && img_job_write(j, &err) < 0)
+	if ((code == 0 || o->force) && img_job_write(j, &err) < 0) {
+		image_progress_clear();
 		return slimtrace_fail(&err);
+	}
+	image_progress_clear();
 	if (code != 0 && !o->force)
 		j->o.out = NULL; /* nothing that does not work is written */
 	if (img_slim_sums(j->plan, j->slim, &sums) < 0) {

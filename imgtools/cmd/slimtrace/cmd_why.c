@@ -11,8 +11,7 @@
 
 const struct opt why_opts[] = {
 	SLIM_INPUT_OPTIONS,
-	{ "limit", 'n', OPT_UINT, offsetof(struct slim_options, limit), "COUNT", "needs shown of a dropped file [10]",
-	  NULL },
+	{ "limit", 'n', OPT_UINT, offsetof(struct slim_options, limit), "COUNT", "further reasons shown [10]", NULL },
 	{ 0 },
 };
 
@@ -96,19 +95,51 @@ static void tell_dropped(const struct img_job *j, const struct img_node *n, cons
 		(void)printf("  to keep its kind: --keep %s\n", strstr(origin, ", slice ") + strlen(", slice "));
 }
 
+/* Further reasons: edges from other files that stay. */
+static void tell_also(const struct img_job *j, uint32_t node, size_t limit, json_t *list)
+{
+	const struct img_graph *g = j->plan->graph;
+	const struct img_edge *via = img_graph_via(g, node);
+	size_t n = 0;
+
+	for (size_t i = 0; i < img_graph_n_edges(g); i++) {
+		const struct img_edge *e = img_graph_edge(g, i);
+
+		if (e->to != node || e == via || e->from == IMG_GRAPH_ROOT || e->is_weak ||
+		    e->reason == IMG_REASON_PARENT || !img_graph_keeps(g, e->from) || n++ >= limit)
+			continue;
+		if (list)
+			(void)json_array_append_new(list, json_pack("{s:o,s:s,s:o}", "path",
+			                                            slim_front_text(img_graph_node(g, e->from)->path),
+			                                            "reason", img_reason_name(e->reason), "what",
+			                                            slim_front_text(img_graph_what(g, e))));
+		else
+			(void)printf("also for %s   [%s: %s]\n", img_graph_node(g, e->from)->path,
+			             img_reason_name(e->reason), img_graph_what(g, e));
+	}
+	if (!list && n > limit)
+		(void)printf("... and for %zu more\n", n - limit);
+}
+
 static void tell_kept(const struct img_job *j, const struct img_node *n, const struct slim_options *o)
 {
 	uint32_t node = img_graph_index(j->plan->graph, n);
+	size_t limit = o->limit ? o->limit : 10;
 	char origin[512];
 
 	(void)img_advice_origin(j->packages, n->path, origin, sizeof(origin));
 	if (o->json) {
-		print_json(json_pack("{s:o,s:b,s:o,s:o}", "path", slim_front_text(n->path), "kept", 1, "origin",
-		                     slim_front_text(origin), "chain", slim_front_chain_json(j->plan, node)));
+		json_t *also = json_array();
+
+		tell_also(j, node, SIZE_MAX, also);
+		print_json(json_pack("{s:o,s:b,s:o,s:o,s:o}", "path", slim_front_text(n->path), "kept", 1, "origin",
+		                     slim_front_text(origin), "chain", slim_front_chain_json(j->plan, node), "also",
+		                     also));
 		return;
 	}
 	(void)printf("%s stays (%s)\n", n->path, origin);
 	slim_front_print_chain(j->plan, node, stdout);
+	tell_also(j, node, limit, NULL);
 }
 
 /* Not in the image at all: did anybody look for it? */

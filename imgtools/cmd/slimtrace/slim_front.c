@@ -8,11 +8,14 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "image_progress.h"
+
 enum { CHAIN_MAX = 256 };
 
 static void on_step(const char *text, void *arg)
 {
 	(void)arg;
+	image_progress_clear();
 	(void)fprintf(stderr, "slimtrace: %s\n", text);
 }
 
@@ -51,7 +54,7 @@ static struct img_job_opts job_options(const struct slim_options *o)
 		.user = o->user,
 		.cwd = o->cwd,
 		.save_trace = o->save_trace,
-		.gpu_archs = o->gpu_archs,
+		.gpu_archs = o->gpu_archs ? &o->archs : NULL,
 		.layers = o->layers,
 		.work_dir = o->work_dir,
 		.pyc = pyc_mode(o->pyc),
@@ -66,12 +69,20 @@ static struct img_job_opts job_options(const struct slim_options *o)
 	};
 }
 
-int slim_front_open(const char *command, const struct slim_options *o, struct img_job **ret_job)
+int slim_front_open(const char *command, struct slim_options *o, struct img_job **ret_job)
 {
-	struct img_job_opts jo = job_options(o);
+	struct img_job_opts jo;
 	struct img_job *job = NULL;
 	struct err err = { 0 };
 	int r;
+
+	if (o->gpu_archs && img_gpu_archs_parse(o->gpu_archs, &o->archs, &err) < 0) {
+		(void)err_prefix(&err, -EINVAL, "--gpu-arch: ");
+		return slimtrace_usage(command, &err);
+	}
+	o->archs.ptx = o->gpu_ptx && strcmp(o->gpu_ptx, "needed") == 0 ? IMG_GPU_PTX_NEEDED : IMG_GPU_PTX_ONE;
+	o->archs.drop_ir = o->drop_ir;
+	jo = job_options(o);
 
 	if (!o->image == !o->root) {
 		(void)err_set(&err, -EINVAL, "either --image or --root says what is looked at");
@@ -81,13 +92,16 @@ int slim_front_open(const char *command, const struct slim_options *o, struct im
 		(void)err_set(&err, -EINVAL, "--level: at most 22");
 		return slimtrace_usage(command, &err);
 	}
+	jo.progress = image_progress();
 	r = img_job_open(&jo, &job, &err);
 	if (r == 0)
 		r = img_job_plan(job, &err);
 	if (r < 0) {
 		img_job_close(job);
+		image_progress_clear();
 		return slimtrace_fail(&err);
 	}
+	image_progress_clear();
 	*ret_job = job;
 	return -1;
 }

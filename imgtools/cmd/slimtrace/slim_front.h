@@ -4,14 +4,16 @@
 
 #include "base/json.h"
 #include "commands.h"
+#include "elf/fatbin.h"
 #include "slim/job.h"
 
 struct slim_options {
-	const char *image, *root, *out, *policy, *user, *cwd, *save_trace, *gpu_archs, *layers, *pyc, *html,
+	const char *image, *root, *out, *policy, *user, *cwd, *save_trace, *gpu_archs, *gpu_ptx, *layers, *pyc, *html,
 	        *compression;
 	const char *auth_file, *work_dir;
 	struct opt_list keep, drop, entries, traces, runs, checks, env, settings;
-	bool force, repair, stub_unbound, json, quiet, insecure;
+	bool drop_ir, force, repair, stub_unbound, json, quiet, insecure;
+	struct img_gpu_archs archs; /* gpu_archs, gpu_ptx and drop_ir as they are meant */
 	uint32_t limit, level;
 	double timeout_s;
 };
@@ -75,7 +77,7 @@ struct slim_options {
 	}
 
 /* Opens the job and makes the plan. Returns -1 when all is well, else the exit code. */
-int slim_front_open(const char *command, const struct slim_options *o, struct img_job **ret_job);
+int slim_front_open(const char *command, struct slim_options *o, struct img_job **ret_job);
 void slim_front_done(struct slim_options *o);
 
 json_t *slim_front_text(const char *text);

@@ -43,16 +43,13 @@ static int prune(struct img_node *n, const struct img_gpu_archs *archs, const ch
 	return r;
 }
 
-int img_slim_gpu(struct img_tree *slim, const char *archs, const char *work, uint64_t *ret_dropped_bytes,
-                 uint64_t *ret_n_files, struct err *err)
+int img_slim_gpu(struct img_tree *slim, const struct img_gpu_archs *archs, const char *work,
+                 uint64_t *ret_dropped_bytes, uint64_t *ret_n_files, struct err *err)
 {
-	struct img_gpu_archs list;
 	char path[IMG_PATH_MAX];
-	int r = img_gpu_archs_parse(archs, &list, err);
+	int r = 0;
 
 	*ret_dropped_bytes = *ret_n_files = 0;
-	if (r < 0)
-		return r;
 	(void)snprintf(path, sizeof(path), "%s/gpu", work);
 	if (mkdir(path, 0755) < 0 && errno != EEXIST)
 		return err_set(err, -errno, "%s: %s", path, strerror(errno));
@@ -62,7 +59,7 @@ int img_slim_gpu(struct img_tree *slim, const char *archs, const char *work, uin
 		if (n->size < SMALLEST || !n->source || n->link_group || !img_elf_is(n))
 			continue;
 		(void)snprintf(path, sizeof(path), "%s/gpu/%zu", work, i);
-		r = prune(n, &list, path, ret_dropped_bytes, err);
+		r = prune(n, archs, path, ret_dropped_bytes, err);
 		*ret_n_files += r > 0;
 	}
 	return r < 0 ? r : 0;

@@ -27,6 +27,13 @@ void img_job_say(const struct img_job *j, const char *fmt, ...)
 	j->o.on_step(text, j->o.arg);
 }
 
+int img_job_go_on(const struct img_job *j, const char *what, struct err *err)
+{
+	struct img_progress p = { .what = what };
+
+	return j->o.progress && j->o.progress(&p, j->o.arg) != 0 ? err_set(err, -ECANCELED, "interrupted") : 0;
+}
+
 static int remove_one(const char *path, const struct stat *st, int flag, struct FTW *ftw)
 {
 	(void)st;
@@ -304,8 +311,10 @@ static int save_trace(const struct img_job *j, struct err *err)
 
 static int run_one(struct img_job *j, struct img_trial *t, const struct img_trial_place *place, struct err *err)
 {
-	int r;
+	int r = img_job_go_on(j, "running", err);
 
+	if (r < 0)
+		return r;
 	if (!t->is_check) {
 		img_job_say(j, "running in the full image: %s", t->text);
 		r = img_trial_run_full(t, place, err);

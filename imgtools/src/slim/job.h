@@ -16,11 +16,11 @@ struct img_job_opts {
 	const char *const *keep, *const *drop, *const *entries, *const *traces, *const *runs, *const *checks,
 	                                                                                              *const *env;
 	size_t n_keep, n_drop, n_entries, n_traces, n_runs, n_checks, n_env;
-	const char *user, *cwd; /* of the runs; NULL: the image's */
-	const char *save_trace; /* a file for what the runs touched; NULL: none */
-	const char *gpu_archs;  /* NULL: all */
-	const char *layers;     /* "keep", "plan", "one" */
-	const char *work_dir;   /* an existing folder; NULL: a new one, which goes at the end */
+	const char *user, *cwd;                /* of the runs; NULL: the image's */
+	const char *save_trace;                /* a file for what the runs touched; NULL: none */
+	const struct img_gpu_archs *gpu_archs; /* NULL: all */
+	const char *layers;                    /* "keep", "plan", "one" */
+	const char *work_dir;                  /* an existing folder; NULL: a new one, which goes at the end */
 	enum img_pyc pyc;
 	bool stub_unbound, repair;
 	uint64_t timeout_ms; /* of one run */

@@ -86,6 +86,9 @@ int img_job_build(struct img_job *j, struct err *err)
 
 	img_tree_free(j->slim);
 	j->slim = NULL;
+	r = img_job_go_on(j, "building", err);
+	if (r < 0)
+		return r;
 	r = img_slim_tree(j->plan, &j->slim, err);
 	if (r == 0 && j->o.stub_unbound)
 		r = img_slim_stub_unbound(j->slim, j->bindings, stub_is_kept, j, &j->stubs, err);
@@ -178,7 +181,9 @@ static int try_all(struct img_job *j, size_t *ret_n_repairs, struct err *err)
 		struct img_trial *t = &j->trials[i];
 
 		img_job_say(j, "comparing the slim image with the full one: %s", t->text);
-		r = img_trial_compare(t, &place, root, err);
+		r = img_job_go_on(j, "comparing", err);
+		if (r == 0)
+			r = img_trial_compare(t, &place, root, err);
 		if (r < 0 || t->passed)
 			continue;
 		n_failed++;
@@ -306,6 +311,8 @@ static int write_root(struct img_job *j, struct err *err)
 	if (snprintf(partial, sizeof(partial), "%s.partial-%ld", j->o.out, (long)getpid()) >= (int)sizeof(partial))
 		return err_set(err, -ENAMETOOLONG, "%s: too long", j->o.out);
 	r = img_tree_write_dir(j->slim, partial, &wo, &n_skipped, err);
+	if (r == 0)
+		r = img_job_go_on(j, "writing", err);
 	if (r == 0 && rename(partial, j->o.out) < 0)
 		r = err_set(err, -errno, "%s: %s", j->o.out, strerror(errno));
 	if (r < 0)
@@ -318,9 +325,10 @@ static int write_root(struct img_job *j, struct err *err)
 int img_job_write(struct img_job *j, struct err *err)
 {
 	size_t len = j->o.out ? strlen(j->o.out) : 0;
+	int r = img_job_go_on(j, "writing", err);
 
-	if (!j->o.out)
-		return 0;
+	if (r < 0 || !j->o.out)
+		return r;
 	if (img_name_is_image(j->o.out))
 		return write_image(j, err);
 	return len > 4 && strcmp(j->o.out + len - 4, ".tar") == 0 ? write_tar(j, err) : write_root(j, err);

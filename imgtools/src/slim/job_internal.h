@@ -5,6 +5,8 @@
 #include "slim/job.h"
 
 void img_job_say(const struct img_job *j, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
+/* -ECANCELED when the caller's progress function says so: asked between the steps. */
+int img_job_go_on(const struct img_job *j, const char *what, struct err *err);
 void img_job_remove_dir(const char *path);
 
 /* The full tree as a folder, in j->full_root. */

@@ -11,6 +11,7 @@
 #include "slim/policy.h"
 
 struct img_config;
+struct img_gpu_archs; /* elf/fatbin.h */
 
 struct img_slim_opts {
 	struct img_tree *tree;           /* borrowed; gets a few empty folders, and its `user` fields are the plan's */
@@ -104,8 +105,8 @@ int img_slim_compile(struct img_tree *slim, const char *root, const char *work, 
                      struct img_pyc_result *ret_result, struct err *err);
 
 /* Drops code for other GPUs from every file that has some; copies lie in `work`. */
-int img_slim_gpu(struct img_tree *slim, const char *archs, const char *work, uint64_t *ret_dropped_bytes,
-                 uint64_t *ret_n_files, struct err *err);
+int img_slim_gpu(struct img_tree *slim, const struct img_gpu_archs *archs, const char *work,
+                 uint64_t *ret_dropped_bytes, uint64_t *ret_n_files, struct err *err);
 
 /* ---- Layers -------------------------------------------------------------------------------------------------- */
 

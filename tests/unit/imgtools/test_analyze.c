@@ -54,11 +54,10 @@ static struct img_node *add_host_file(struct img_tree *t, const char *path, cons
 
 	if (stat(source, &st) < 0 || !realpath(source, real))
 		skip();
-	return add_node(t, (struct img_node){ .path = path,
-	                                      .type = IMG_FILE,
-	                                      .mode = 0755,
-	                                      .size = (uint64_t)st.st_size,
-	                                      .source = real });
+	return add_node(
+	        t,
+	        (struct img_node){
+	                .path = path, .type = IMG_FILE, .mode = 0755, .size = (uint64_t)st.st_size, .source = real });
 }
 
 static void program_needs_interpreter_and_libraries_with_their_links(void **state)

@@ -20,9 +20,7 @@ static struct img_node node_of(const char *path)
 
 	if (stat(path, &st) < 0 || !realpath(path, real))
 		return (struct img_node){ 0 };
-	return (struct img_node){
-		.path = path, .type = IMG_FILE, .size = (uint64_t)st.st_size, .source = real
-	};
+	return (struct img_node){ .path = path, .type = IMG_FILE, .size = (uint64_t)st.st_size, .source = real };
 }
 
 /* The words between [ ] of readelf's lines that hold `tag`, as one text. */
