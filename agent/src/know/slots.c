@@ -478,7 +478,7 @@ static float single_cost(const struct ag_know *k, int kind, const struct token *
 	switch (kinds[kind].class) {
 	case V_NAME:
 		/* "the podman container web": the program is not the container */
-		if (strcmp(kinds[kind].name, "container") == 0 && len == 6 &&
+		if ((strcmp(kinds[kind].name, "container") == 0 || strcmp(kinds[kind].name, "pod") == 0) && len == 6 &&
 		    (strncasecmp(s, "podman", 6) == 0 || strncasecmp(s, "docker", 6) == 0))
 			return 2.8f;
 		return is_name(s, len) && !is_ip(s, len) ? plain_word_cost(k, t) : -1;

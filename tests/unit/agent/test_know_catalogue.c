@@ -4,7 +4,7 @@
 
 #include "../../../agent/src/know/know_internal.h"
 
-enum { MANY = 100000, MIN_TASKS = 600, MIN_ZH = 6, MIN_EN = 4 };
+enum { MANY = 100000, MIN_TASKS = 1500, MIN_ZH = 6, MIN_EN = 4 };
 
 static int open_catalogue(void **state)
 {
