@@ -21,8 +21,8 @@ dnf_packages=(gcc glibc-devel make binutils pkgconf-pkg-config clang clang-tools
 	libcmocka-devel libzstd-devel zlib-devel libarchive-devel sqlite-devel cmark-devel rpm-devel systemd-devel
 	elfutils-libelf-devel libseccomp-devel expat-devel curl scdoc python3)
 if [[ $tests ]]; then
-	apt_packages+=(tmux zsh rpm createrepo-c dnf fakeroot runc containerd docker-registry iproute2 gnupg)
-	dnf_packages+=(tmux zsh rpm-build createrepo_c dnf runc containerd iproute gnupg2)
+	apt_packages+=(tmux zsh rpm createrepo-c dnf fakeroot runc containerd docker-registry skopeo umoci openssl iproute2 gnupg)
+	dnf_packages+=(tmux zsh rpm-build createrepo_c dnf runc containerd skopeo openssl iproute gnupg2)
 fi
 # The client test runs the official JavaScript client; whatever brought `node` here is fine.
 command -v node >/dev/null || {
