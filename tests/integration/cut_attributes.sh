@@ -141,17 +141,17 @@ cp "$work/good.rpm" "$work/rpms/box.rpm"
 
 # Killed at any moment: all or nothing under the final name.
 for delay in 0.01 0.03 0.06 0.1; do
-	rm -rf "$work/killed"
+	rm -rf "$work/killed"*
 	timeout -s KILL "$delay" "$SLIMTRACE" cut --rpm "$work/rpms" --exclude '*/script' --out "$work/killed" box >/dev/null 2>&1
 	[[ ! -e $work/killed || -e $work/killed/var/lib/rpm/rpmdb.sqlite ]] || fail "half a root after $delay s"
 done
 # Ctrl-C and SIGTERM leave nothing behind at all.
 mkdir "$work/tmp"
 for delay in 0.01 0.02 0.04 0.08; do
-	rm -rf "$work/killed"
+	rm -rf "$work/killed"*
 	TMPDIR=$work/tmp timeout -s TERM "$delay" "$SLIMTRACE" cut --rpm "$work/rpms" --exclude '*/script' --out "$work/killed" box >/dev/null 2>&1
 	compgen -G "$work/killed.part-*" && fail "SIGTERM after $delay s left a half root behind"
-	compgen -G "$work/tmp/slimtrace-*" && fail "SIGTERM after $delay s left a spool behind"
+	compgen -G "$work/tmp/slimtrace-*" && fail "SIGTERM after $delay s left a spool behind: $(find "$work/tmp")"
 done
 # A folder that is in use is not touched.
 mkdir -p "$work/full/x"

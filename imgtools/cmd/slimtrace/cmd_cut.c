@@ -212,6 +212,7 @@ static int write_tar(struct img_tree *t, const struct img_write_opts *w, const c
 static int write_root(struct img_tree *t, const struct img_write_opts *w, const char *path, struct err *err)
 {
 	CLEANUP(freep) char *part = NULL;
+	CLEANUP(freep) char *inside = NULL;
 	size_t len = strlen(path), n_skipped = 0;
 	int r;
 
@@ -222,10 +223,11 @@ static int write_root(struct img_tree *t, const struct img_write_opts *w, const 
 	/* An empty folder may stand there: rename() replaces it. */
 	if (rmdir(path) < 0 && errno != ENOENT)
 		return err_set(err, -errno, "%s: %s", path, errno == ENOTEMPTY ? "is not empty" : strerror(errno));
-	if (!mkdtemp(part))
-		return err_set(err, -errno, "%s: %s", part, strerror(errno));
-	packages_unfinished(part);
-	r = img_tree_write_dir(t, part, w, &n_skipped, err);
+	r = packages_make_unfinished(part, err);
+	if (r < 0)
+		return r;
+	/* With the dot the folder is never made again once a signal took it away. */
+	r = asprintf(&inside, "%s/.", part) < 0 ? -ENOMEM : img_tree_write_dir(t, inside, w, &n_skipped, err);
 	if (r == 0 && rename(part, path) < 0)
 		r = err_set(err, -errno, "%s: %s", path, strerror(errno));
 	if (r < 0)

@@ -58,6 +58,8 @@ static int add_rpm(struct img_rpm_set *set, const char *path, struct err *err)
 
 /* ---- What is left behind ---------------------------------------------------------------------------------- */
 
+enum { REMOVE_ROUNDS = 1000 };
+
 static struct {
 	pthread_mutex_t lock;
 	char *spool, *unfinished; /* protected by lock */
@@ -102,7 +104,35 @@ void packages_unfinished(const char *path)
 	set_leftover(&leftovers.unfinished, path);
 }
 
-/* Waits for the signals that all other threads have blocked. Others go on writing meanwhile, hence the second round. */
+/* No signal comes between the folder and the note of it. */
+static int make_dir(char **slot, char *template, struct err *err)
+{
+	int r = 0;
+
+	(void)pthread_mutex_lock(&leftovers.lock);
+	if (mkdtemp(template)) {
+		free(*slot);
+		*slot = strdup(template);
+	} else {
+		r = err_set(err, -errno, "%s: %s", template, strerror(errno));
+	}
+	(void)pthread_mutex_unlock(&leftovers.lock);
+	return r;
+}
+
+int packages_make_unfinished(char *template, struct err *err)
+{
+	return make_dir(&leftovers.unfinished, template, err);
+}
+
+/* Other threads go on writing meanwhile, until the folder that they write into is gone. */
+static void remove_leftover(const char *path)
+{
+	for (int round = 0; path && round < REMOVE_ROUNDS && access(path, F_OK) == 0; round++)
+		packages_remove_tree(path);
+}
+
+/* Waits for the signals that all other threads have blocked. */
 static void *watch(void *arg)
 {
 	const sigset_t *signals = arg;
@@ -110,12 +140,8 @@ static void *watch(void *arg)
 
 	(void)sigwait(signals, &which);
 	(void)pthread_mutex_lock(&leftovers.lock);
-	for (int round = 0; round < 2; round++) {
-		if (leftovers.unfinished)
-			packages_remove_tree(leftovers.unfinished);
-		if (leftovers.spool)
-			packages_remove_tree(leftovers.spool);
-	}
+	remove_leftover(leftovers.unfinished);
+	remove_leftover(leftovers.spool);
 	(void)signal(which, SIG_DFL);
 	(void)pthread_sigmask(SIG_UNBLOCK, signals, NULL);
 	(void)raise(which);
@@ -146,17 +172,16 @@ static void watch_signals(void)
 static int make_spool(struct packages *p, struct err *err)
 {
 	const char *tmp = getenv("TMPDIR");
+	int r;
 
 	watch_signals();
 	(void)snprintf(p->spool, sizeof(p->spool), "%s/slimtrace-XXXXXX",
 	               tmp && *tmp && strlen(tmp) < sizeof(p->spool) - 32 ? tmp : "/tmp");
-	if (!mkdtemp(p->spool)) {
-		const int r = err_set(err, -errno, "%s: %s", p->spool, strerror(errno));
-
+	r = make_dir(&leftovers.spool, p->spool, err);
+	if (r < 0) {
 		p->spool[0] = 0;
 		return r;
 	}
-	set_leftover(&leftovers.spool, p->spool);
 	return setenv("TMPDIR", p->spool, 1) == 0 ? 0 : -ENOMEM;
 }
 

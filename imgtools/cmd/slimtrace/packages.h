@@ -39,6 +39,8 @@ void packages_opts_done(struct packages_opts *o);
 /* What is being written under a name that is not the final one, NULL for nothing: removed, as the spool is, when Ctrl-C
  * or SIGTERM end the program. Borrowed until the next call. */
 void packages_unfinished(const char *path);
+/* The same for a folder that is made here, by mkdtemp(). */
+int packages_make_unfinished(char *template, struct err *err);
 /* Removes a file or folder of our own making, links not followed. */
 void packages_remove_tree(const char *path);
 
