@@ -96,7 +96,8 @@ static void the_embedded_model_answers_through_the_whole_program(void **state)
 	e2e_expect(t, "words-42");
 	/* The engine ends itself when idle: it is started again for the fix. */
 	end_engine(t);
-	e2e_reply(t, "退出码 3", "f");
+	e2e_expect(t, "退出码 3");
+	e2e_reply(t, "[f] 解释并修复", "f");
 	/* A fix in a menu, or first a form for what it leaves open; or no fix, which is a failure. */
 	e2e_until(t, is_asked_or_over, "[r] 执行", "neither fix nor end");
 	assert_true(engine_pid(t) > 0);
