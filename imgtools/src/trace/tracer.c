@@ -398,12 +398,18 @@ static int wait_all(void *arg, pid_t pid, const atomic_bool *must_end, int *ret_
 	return 0;
 }
 
-static void tracer_done(struct img_tracer *t)
+/* What lives on when the tracing is over is in the trace, too. */
+static void remove_threads(struct img_tracer *t)
 {
 	for (size_t i = 0; i < IMG_TRACER_BUCKETS; i++) {
 		while (t->buckets[i])
 			remove_thread(t, t->buckets[i]);
 	}
+}
+
+static void tracer_done(struct img_tracer *t)
+{
+	remove_threads(t);
 	img_views_free(t->views);
 	img_trace_free(t->trace);
 	free(t->filter.filter);
@@ -440,6 +446,7 @@ int img_trace_ptrace(const struct img_run *run, struct img_trace **ret_trace, st
 		watched.watch_arg = t;
 		r = img_run(&watched, ret_result, err);
 	}
+	remove_threads(t);
 	if (r == 0 && t->error) {
 		r = err_set(err, t->error, "the trace: %s",
 		            t->error == -E2BIG ? "more than it can hold" : strerror(-t->error));
