@@ -315,8 +315,6 @@ static int run(const struct cut *o, int n, char **args, struct err *err)
 	r = img_source_date_epoch(&epoch, err);
 	if (r == 0)
 		r = packages_open(&o->from, &p, err);
-	if (r == 0)
-		r = packages_spool(&p, err);
 	if (r == 0 && o->slices)
 		r = img_slices_read(o->slices, &slices, err);
 	wo.rules = co.rules = p.rules;

@@ -97,8 +97,6 @@ static int run(const struct slices *o, int n_args, char **args, struct err *err)
 
 	r = packages_open(&o->from, &p, err);
 	if (r == 0)
-		r = packages_spool(&p, err);
-	if (r == 0)
 		r = choose(&p, n_args, args, &list, &n, err);
 	wo.rules = p.rules;
 	wo.root = o->from.root;

@@ -150,7 +150,7 @@ static void print_json(const struct img_job *j, const struct img_slim_sums *sums
 	for (size_t i = 0; i < j->n_repairs; i++)
 		(void)json_array_append_new(repairs, slim_front_text(j->repairs[i]));
 	doc = json_pack("{s:o,s:o,s:{s:I,s:I,s:I},s:{s:I,s:I,s:I},s:I,s:I,s:{s:I,s:I,s:I,s:I},s:{s:I,s:I},s:{s:s,s:I,s:"
-	                "I},s:o,s:"
+	                "I},s:{s:I,s:I},s:o,s:"
 	                "o,s:o}",
 	                "input", slim_front_text(j->o.image ? j->o.image : j->o.root), "output",
 	                slim_front_text(j->o.out ? j->o.out : ""), "full", "bytes", (json_int_t)full, "files",
@@ -161,7 +161,8 @@ static void print_json(const struct img_job *j, const struct img_slim_sums *sums
 	                (json_int_t)j->stubs.bytes_before, "bytes_after", (json_int_t)j->stubs.bytes_after, "pyc",
 	                "count", (json_int_t)j->pyc.n_compiled, "bytes", (json_int_t)j->pyc.bytes_pyc, "image",
 	                "digest", j->written.manifest_digest, "layers", (json_int_t)j->written.n_layers, "packed_bytes",
-	                (json_int_t)j->written.size, "sums", slim_front_sums_json(sums), "runs", trials_json(j),
+	                (json_int_t)j->written.size, "gpu", "files", (json_int_t)j->n_gpu_files, "dropped_bytes",
+	                (json_int_t)j->gpu_dropped_bytes, "sums", slim_front_sums_json(sums), "runs", trials_json(j),
 	                "repairs", repairs);
 	if (doc && base_json_append(&b, doc) == 0)
 		(void)printf("%s\n", b.data);

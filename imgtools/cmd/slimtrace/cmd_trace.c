@@ -8,6 +8,7 @@
 
 #include "base/cleanup.h"
 #include "commands.h"
+#include "image_progress.h"
 #include "oci/oci.h"
 #include "trace/tracer.h"
 
@@ -181,14 +182,11 @@ struct unpacked {
 	char *root;
 };
 
-static int unpack(const char *name, struct unpacked *u, struct err *err)
+static int make_folder(struct unpacked *u, struct err *err)
 {
 	const char *tmp = getenv("TMPDIR");
-	size_t n_skipped = 0;
-	int r = img_image_open(name, NULL, &u->image, err);
+	int r;
 
-	if (r < 0)
-		return r;
 	if (asprintf(&u->folder, "%s/slimtrace-image-XXXXXX", tmp && tmp[0] == '/' ? tmp : "/var/tmp") < 0) {
 		u->folder = NULL;
 		return err_set(err, -ENOMEM, "out of memory");
@@ -203,7 +201,25 @@ static int unpack(const char *name, struct unpacked *u, struct err *err)
 		u->root = NULL;
 		return err_set(err, -ENOMEM, "out of memory");
 	}
-	return img_image_unpack(u->image, u->root, &n_skipped, err);
+	return 0;
+}
+
+/* Ctrl-C ends it between two blocks of a layer; what lies there by then goes with the folder. Files are moved from
+ * where the layers were unpacked, so the second step takes no time worth looking for signals in. */
+static int unpack(const char *name, struct unpacked *u, struct err *err)
+{
+	struct img_open_opts o = { .progress = image_progress() };
+	size_t n_skipped = 0;
+	int r = make_folder(u, err);
+
+	if (r < 0)
+		return r;
+	o.work_dir = u->folder;
+	r = img_image_open(name, &o, &u->image, err);
+	image_progress_clear();
+	if (r == 0)
+		r = img_image_unpack(u->image, u->root, &n_skipped, err);
+	return r == 0 && image_is_interrupted(NULL) ? err_set(err, -ECANCELED, "%s: interrupted", name) : r;
 }
 
 static void unpacked_done(struct unpacked *u)

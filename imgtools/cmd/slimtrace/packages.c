@@ -56,30 +56,6 @@ static int add_rpm(struct img_rpm_set *set, const char *path, struct err *err)
 	return r;
 }
 
-int packages_open(const struct packages_opts *o, struct packages *p, struct err *err)
-{
-	int r;
-
-	if (!o->repos.n && !o->rpms.n && !o->root)
-		return err_set(err, -EINVAL, "no packages are given: --repo, --rpm or --root");
-	if (o->root && (o->repos.n || o->rpms.n))
-		return err_set(err, -EINVAL, "--root stands alone: what is installed is what there is to choose from");
-	r = img_rpm_set_new(o->arch, &p->set);
-	if (r == 0)
-		r = img_rules_new(&p->rules);
-	for (size_t i = 0; r == 0 && i < o->repos.n; i++)
-		r = img_rpm_set_add_repo(p->set, o->repos.items[i], err);
-	for (size_t i = 0; r == 0 && i < o->rpms.n; i++)
-		r = add_rpm(p->set, o->rpms.items[i], err);
-	if (r == 0 && o->root)
-		r = img_rpm_set_add_root(p->set, o->root, err);
-	for (size_t i = 0; r == 0 && i < o->rules.n; i++)
-		r = img_rules_read(p->rules, o->rules.items[i], err);
-	if (r == 0 && img_rpm_set_count(p->set) == 0)
-		r = err_set(err, -ENOENT, "there are no packages for this architecture");
-	return r == -ENOMEM ? err_set(err, r, "out of memory") : r;
-}
-
 /* ---- What is left behind ---------------------------------------------------------------------------------- */
 
 static struct {
@@ -166,13 +142,14 @@ static void watch_signals(void)
 		(void)pthread_sigmask(SIG_UNBLOCK, &signals, NULL);
 }
 
-int packages_spool(struct packages *p, struct err *err)
+/* Whatever is unpacked or made meanwhile, databases too, lies in one folder, so that a signal takes it all away. */
+static int make_spool(struct packages *p, struct err *err)
 {
 	const char *tmp = getenv("TMPDIR");
 
 	watch_signals();
 	(void)snprintf(p->spool, sizeof(p->spool), "%s/slimtrace-XXXXXX",
-	               tmp && *tmp && strlen(tmp) < 40 ? tmp : "/tmp");
+	               tmp && *tmp && strlen(tmp) < sizeof(p->spool) - 32 ? tmp : "/tmp");
 	if (!mkdtemp(p->spool)) {
 		const int r = err_set(err, -errno, "%s: %s", p->spool, strerror(errno));
 
@@ -180,7 +157,33 @@ int packages_spool(struct packages *p, struct err *err)
 		return r;
 	}
 	set_leftover(&leftovers.spool, p->spool);
-	return 0;
+	return setenv("TMPDIR", p->spool, 1) == 0 ? 0 : -ENOMEM;
+}
+
+int packages_open(const struct packages_opts *o, struct packages *p, struct err *err)
+{
+	int r;
+
+	if (!o->repos.n && !o->rpms.n && !o->root)
+		return err_set(err, -EINVAL, "no packages are given: --repo, --rpm or --root");
+	if (o->root && (o->repos.n || o->rpms.n))
+		return err_set(err, -EINVAL, "--root stands alone: what is installed is what there is to choose from");
+	r = make_spool(p, err);
+	if (r == 0)
+		r = img_rpm_set_new(o->arch, &p->set);
+	if (r == 0)
+		r = img_rules_new(&p->rules);
+	for (size_t i = 0; r == 0 && i < o->repos.n; i++)
+		r = img_rpm_set_add_repo(p->set, o->repos.items[i], err);
+	for (size_t i = 0; r == 0 && i < o->rpms.n; i++)
+		r = add_rpm(p->set, o->rpms.items[i], err);
+	if (r == 0 && o->root)
+		r = img_rpm_set_add_root(p->set, o->root, err);
+	for (size_t i = 0; r == 0 && i < o->rules.n; i++)
+		r = img_rules_read(p->rules, o->rules.items[i], err);
+	if (r == 0 && img_rpm_set_count(p->set) == 0)
+		r = err_set(err, -ENOENT, "there are no packages for this architecture");
+	return r == -ENOMEM ? err_set(err, r, "out of memory") : r;
 }
 
 void packages_close(struct packages *p)

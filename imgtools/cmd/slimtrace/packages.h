@@ -29,11 +29,10 @@ struct packages_opts {
 struct packages {
 	struct img_rpm_set *set;
 	struct img_rules *rules;
-	char spool[64]; /* a folder of our own; "" before packages_spool() */
+	char spool[240]; /* a folder of our own, and TMPDIR from packages_open() on; "" before */
 };
 
 int packages_open(const struct packages_opts *o, struct packages *p, struct err *err);
-int packages_spool(struct packages *p, struct err *err);
 void packages_close(struct packages *p);
 void packages_opts_done(struct packages_opts *o);
 

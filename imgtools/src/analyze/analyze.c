@@ -181,7 +181,11 @@ int img_analyze_file(struct img_analyze *a, struct img_node *n, img_need_sink si
 	}
 	if (ret_note)
 		*ret_note = k.note;
-	return k.stopped < 0 ? err_set(err, k.stopped, "%s: %s", n->path, strerror(-k.stopped)) : 0;
+	if (k.stopped == 0)
+		return 0;
+	if (err && err->code) /* the sink's own words */
+		return k.stopped;
+	return err_set(err, k.stopped, "%s: %s", n->path, strerror(-k.stopped));
 }
 
 int img_analyze_new(struct img_tree *t, struct img_analyze **ret_a, struct err *err)

@@ -40,7 +40,7 @@ void img_analyze_free(struct img_analyze *a);
 
 /* Reports every need of one file to the sink, in a fixed order; a broken file (bad ELF, bad encoding) has none and is
  * no error: what was wrong is put into *ret_note (static or owned by `a`; may be NULL). Returns 0, the sink's negative
- * return, or -ENOMEM, -EIO. */
+ * return, or -ENOMEM, -EIO. A sink that fails may put its own words into the same `err`: they stay. */
 int img_analyze_file(struct img_analyze *a, struct img_node *n, img_need_sink sink, void *arg, const char **ret_note,
                      struct err *err);
 

@@ -122,13 +122,13 @@ static int copy_file(const struct source *s, const char *place, const char *name
 	return r < 0 ? err_set(err, r, "%s: %s", from, strerror(-r)) : 0;
 }
 
-int img_rpm_temp_new(char ret_dir[64], struct err *err)
+int img_rpm_temp_new(char ret_dir[IMG_RPM_TEMP_SIZE], struct err *err)
 {
 	const char *tmp = getenv("TMPDIR");
 
-	if (!tmp || !*tmp || strlen(tmp) > 40)
+	if (!tmp || !*tmp || strlen(tmp) > IMG_RPM_TEMP_SIZE - sizeof("/rpmdb-XXXXXX"))
 		tmp = "/tmp";
-	(void)snprintf(ret_dir, 64, "%s/rpmdb-XXXXXX", tmp);
+	(void)snprintf(ret_dir, IMG_RPM_TEMP_SIZE, "%s/rpmdb-XXXXXX", tmp);
 	if (!mkdtemp(ret_dir)) {
 		const int r = err_set(err, -errno, "%s: %s", ret_dir, strerror(errno));
 
@@ -139,7 +139,7 @@ int img_rpm_temp_new(char ret_dir[64], struct err *err)
 }
 
 /* The folder is flat: databases make no folders. */
-void img_rpm_temp_remove(char dir[64])
+void img_rpm_temp_remove(char dir[IMG_RPM_TEMP_SIZE])
 {
 	const struct dirent *de;
 	char path[512];
@@ -305,7 +305,7 @@ static int read_place(struct img_rpm_set *s, const struct source *from, const ch
 
 static int add_database(struct img_rpm_set *s, const struct source *from, struct err *err)
 {
-	char dir[64] = "";
+	char dir[IMG_RPM_TEMP_SIZE] = "";
 	int r = img_rpm_temp_new(dir, err);
 
 	if (r < 0)

@@ -595,7 +595,7 @@ int img_rpmdb_write(struct img_rpm *const *packages, size_t n, img_rpmdb_has_fil
                     const struct img_rpmdb_opts *o, const char *db_path, struct img_tree *t, struct err *err)
 {
 	struct writer w = { .packages = packages, .n = n, .has_file = has_file, .arg = arg, .o = o };
-	char dir[64] = "", from[128], to[128];
+	char dir[IMG_RPM_TEMP_SIZE] = "", from[IMG_RPM_TEMP_SIZE + 16], to[IMG_RPM_TEMP_SIZE + 16];
 	int64_t time = o->install_time;
 	int r;
 

@@ -148,9 +148,10 @@ void img_rpm_lib_unset_db(void);
 int img_rpmdb_rebuild_short(const char *from, const char *to, struct err *err);
 int img_rpmdb_vacuum(const char *from, const char *to, struct err *err);
 
-/* A private folder for database files. */
-int img_rpm_temp_new(char ret_dir[64], struct err *err);
-void img_rpm_temp_remove(char dir[64]);
+/* A private folder for database files, in TMPDIR or /tmp. */
+enum { IMG_RPM_TEMP_SIZE = 256 };
+int img_rpm_temp_new(char ret_dir[IMG_RPM_TEMP_SIZE], struct err *err);
+void img_rpm_temp_remove(char dir[IMG_RPM_TEMP_SIZE]);
 
 /* The ndb format from bytes. */
 int img_rpm_ndb_parse(struct img_rpm_set *s, const uint8_t *data, size_t size, struct err *err);

@@ -1,7 +1,8 @@
 # Sourced by tests that need RPM packages: a repository of real software, made once and kept in build/fixtures.
 #
 #   slim_repo            sets REPO to its folder; skips the test (77) where the tools or the packages are missing
-#   slim_root DIR CMD..  runs a command in a root by chroot, with the few devices that programs expect
+#   slim_root DIR CMD..  runs a command in a root by chroot, with the few devices that programs expect;
+#                        SLIM_USER=UID:GID: as that user
 #   slim_size DIR        bytes of the files below, hard links once
 #   slim_rpm DIR ARG...  rpm on the root's database
 #   fail WORDS...        ends the test
@@ -54,7 +55,8 @@ slim_root() {
 	shift
 	# In a mount namespace of its own, so that nothing is left behind in the root.
 	mount='mount -t tmpfs none "$0/dev" && for d in null zero random urandom; do
-		: >"$0/dev/$d" && mount --bind "/dev/$d" "$0/dev/$d" || exit 125; done; exec chroot "$0" "$@"'
+		: >"$0/dev/$d" && mount --bind "/dev/$d" "$0/dev/$d" || exit 125; done
+		exec chroot ${SLIM_USER:+--userspec=$SLIM_USER} "$0" "$@"'
 	mkdir -p "$root/dev"
 	timeout 60 unshare -m --propagation private sh -c "$mount" "$root" "$@"
 }

@@ -297,6 +297,28 @@ static void broken_files_have_no_needs_but_a_note(void **state)
 	img_tree_free(t);
 }
 
+static int refuse(const struct img_need *n, void *arg)
+{
+	return arg ? err_set(arg, -EDQUOT, "no more of %s", n->what) : -EDQUOT;
+}
+
+static void a_sink_that_fails_has_the_last_word(void **state)
+{
+	struct img_tree *t = img_tree_new();
+	struct err own = { 0 }, silent = { 0 };
+	struct img_analyze *a = NULL;
+
+	(void)state;
+	(void)add_link(t, "/l", "/nowhere");
+	assert_int_equal(img_analyze_new(t, &a, NULL), 0);
+	assert_int_equal(img_analyze_file(a, img_tree_find(t, "/l"), refuse, &own, NULL, &own), -EDQUOT);
+	assert_string_equal(err_text(&own), "no more of /nowhere");
+	assert_int_equal(img_analyze_file(a, img_tree_find(t, "/l"), refuse, NULL, NULL, &silent), -EDQUOT);
+	assert_has(err_text(&silent), "/l: ");
+	img_analyze_free(a);
+	img_tree_free(t);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -309,6 +331,7 @@ int main(void)
 		cmocka_unit_test(commands_stand_where_commands_stand),
 		cmocka_unit_test(configuration_names_modules),
 		cmocka_unit_test(broken_files_have_no_needs_but_a_note),
+		cmocka_unit_test(a_sink_that_fails_has_the_last_word),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
