@@ -9,6 +9,7 @@
 n_passed=0 n_failed=0 n_skipped=0
 job_kinds=() job_names=() job_commands=()
 job_dir=$(mktemp -d "${TMPDIR:-/tmp}/check-XXXXXX")
+chmod 755 "$job_dir" # tests that run as another user work below it
 trap 'rm -rf "$job_dir"' EXIT
 trap 'kill $(jobs -p) 2>/dev/null; exit 130' INT TERM
 

@@ -11,7 +11,7 @@
 
 static int grow_features(struct ag_know *k)
 {
-	size_t cap = k->cap_features ? k->cap_features * 2 : 131072;
+	size_t cap = k->cap_features ? k->cap_features * 2 : 262144;
 	struct feature *table = calloc(cap, sizeof(*table));
 
 	if (!table)
@@ -45,7 +45,7 @@ static int add_feature(struct ag_know *k, uint64_t hash, uint32_t task)
 	size_t at;
 	int r;
 
-	if (k->n_features * 2 >= k->cap_features) {
+	if (k->n_features * 4 >= k->cap_features * 3) {
 		r = grow_features(k);
 		if (r < 0)
 			return r;

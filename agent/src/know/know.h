@@ -58,8 +58,8 @@ void ag_know_matches_done(struct ag_know_match *results, size_t n);
 /* Appends the best tasks as lines "id | template | explanation", for a larger model's prompt. */
 int ag_know_prompt(const struct ag_know *k, const char *question, size_t n, struct base_buf *out);
 
-/* Appends the templates of the best tasks, best first, one per line, cut to 96 bytes: what a model that was trained with
- * them (engine/models/mini) gets after its keyword. Nothing when nothing is near. */
+/* Appends the templates of the best tasks, best first, one per line, cut to 96 bytes: what a model that was trained
+ * with them (engine/models/mini) gets after its keyword. Nothing when nothing is near. */
 int ag_know_hints(const struct ag_know *k, const char *question, size_t n, struct base_buf *out);
 
 enum ag_know_verdict {

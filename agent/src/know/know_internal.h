@@ -90,6 +90,13 @@ struct ag_know {
 	size_t n_owned, cap_owned;
 };
 
+/* ---- catalogue.c ---- */
+
+/* One file's text, which is cut up in place and stays the catalogue's. */
+int ag_know_parse_text(struct ag_know *k, const char *name, char *text, struct err *err);
+/* When all files are read: words weigh by how few tasks use them. */
+void ag_know_weigh_words(struct ag_know *k);
+
 /* ---- words.c ---- */
 
 struct token {

@@ -32,7 +32,6 @@ struct ag_term {
 	const char *color;
 	struct ag_term_look look;
 	struct ag_term_keys keys;
-	size_t n_quiet; /* bytes in the kernel's queue that came in the quiet */
 	bool at_end;
 };
 
@@ -267,7 +266,6 @@ static void forget_keys(struct ag_term *t)
 	(void)tcflush(t->fd, TCIFLUSH);
 	ag_term_keys_done(&t->keys);
 	ag_term_keys_init(&t->keys);
-	t->n_quiet = 0;
 }
 
 static void make_raw(struct termios *mode)
@@ -284,21 +282,16 @@ static void feed(struct ag_term *t, const char *bytes, size_t n)
 	(void)ag_term_keys_feed(&t->keys, bytes, n); /* what is too much is lost, as in the kernel's queue */
 }
 
-/* One read of a cooked terminal as the keys that were typed. Its last newline was Enter, and where there is none the
- * line was ended by Ctrl-D, of which only this is left. What came in the quiet is as it was typed, but for Enter. */
+/* One read of a cooked terminal as the keys that were typed: its newline was Enter, nothing at all was Ctrl-D. (Ctrl-D
+ * behind text only hands the text over, and does nothing in the editor either. Bytes that came in an earlier raw mode
+ * are one line without a newline.) */
 static void feed_cooked(struct ag_term *t, char *bytes, size_t n)
 {
-	size_t quiet = n < t->n_quiet ? n : t->n_quiet;
-	bool ended = n && bytes[n - 1] == '\n';
-
 	for (size_t i = 0; i < n; i++) {
 		if (bytes[i] == '\n' && (raw.saved.c_iflag & ICRNL))
 			bytes[i] = '\r';
 	}
-	feed(t, bytes, n);
-	t->n_quiet -= quiet;
-	if (!ended && !quiet)
-		feed(t, "\x04", 1);
+	feed(t, n ? bytes : "\x04", n ? n : 1);
 }
 
 /* What was typed while the terminal was cooked, between two questions, lies in the kernel's queue as a cooked reader
@@ -408,14 +401,8 @@ void ag_term_quiet_begin(struct ag_term *t)
 
 void ag_term_quiet_end(struct ag_term *t)
 {
-	int n = 0;
-
-	if (!raw.active || !raw.quiet || raw.fd != t->fd)
-		return;
-	/* Back in cooked mode the kernel gives out what waits as one line without an end. */
-	(void)ioctl(t->fd, FIONREAD, &n);
-	t->n_quiet = n > 0 ? (size_t)n : 0;
-	end();
+	if (raw.active && raw.quiet && raw.fd == t->fd)
+		end();
 }
 
 void term_suspend(void)

@@ -125,6 +125,28 @@ static void join_process(struct img_tracee_thread *th, struct img_tracee *p)
 	p->n_threads++;
 }
 
+/* Adopted, and ended already: its birth, when it is told at last, is no news. */
+static void keep_unborn(struct img_tracer *t, pid_t tid)
+{
+	for (size_t i = 0; i < sizeof(t->unborn) / sizeof(t->unborn[0]); i++) {
+		if (!t->unborn[i]) {
+			t->unborn[i] = tid;
+			return;
+		}
+	}
+}
+
+static bool forget_unborn(struct img_tracer *t, pid_t tid)
+{
+	for (size_t i = 0; i < sizeof(t->unborn) / sizeof(t->unborn[0]); i++) {
+		if (t->unborn[i] == tid) {
+			t->unborn[i] = 0;
+			return true;
+		}
+	}
+	return false;
+}
+
 /* The new thread of a fork, vfork or clone; its own first stop may have been told before. */
 static void on_birth(struct img_tracer *t, struct img_tracee_thread *parent)
 {
@@ -136,7 +158,10 @@ static void on_birth(struct img_tracer *t, struct img_tracee_thread *parent)
 	if (ptrace(PTRACE_GETEVENTMSG, parent->tid, 0, &message) < 0)
 		return;
 	tid = (pid_t)message;
-	if (find_thread(t, tid))
+	th = find_thread(t, tid);
+	if (th)
+		th->is_adopted = false;
+	if (th || forget_unborn(t, tid))
 		return;
 	th = add_thread(t, tid);
 	/* Does it belong to the group of its parent? */
@@ -169,6 +194,8 @@ static struct img_tracee_thread *adopt(struct img_tracer *t, pid_t tid)
 
 	(void)snprintf(path, sizeof(path), "/proc/%d/status", (int)tid);
 	fd = open(path, O_RDONLY | O_CLOEXEC);
+	if (th)
+		th->is_adopted = true;
 	if (!th || fd < 0 || read(fd, status, sizeof(status) - 1) <= 0)
 		return th;
 	tgid = status_number(status, "\nTgid:");
@@ -319,6 +346,8 @@ static void on_end(struct img_tracer *t, pid_t tid, int status)
 		return;
 	if (th->process && th->process->tgid == tid)
 		th->process->exit_code = WIFSIGNALED(status) ? 128 + WTERMSIG(status) : WEXITSTATUS(status);
+	if (th->is_adopted)
+		keep_unborn(t, tid);
 	remove_thread(t, th);
 }
 
@@ -398,12 +427,17 @@ static int wait_all(void *arg, pid_t pid, const atomic_bool *must_end, int *ret_
 	return 0;
 }
 
-static void tracer_done(struct img_tracer *t)
+static void drop_threads(struct img_tracer *t)
 {
 	for (size_t i = 0; i < IMG_TRACER_BUCKETS; i++) {
 		while (t->buckets[i])
 			remove_thread(t, t->buckets[i]);
 	}
+}
+
+static void tracer_done(struct img_tracer *t)
+{
+	drop_threads(t);
 	img_views_free(t->views);
 	img_trace_free(t->trace);
 	free(t->filter.filter);
@@ -439,6 +473,7 @@ int img_trace_ptrace(const struct img_run *run, struct img_trace **ret_trace, st
 		watched.watch = &watch;
 		watched.watch_arg = t;
 		r = img_run(&watched, ret_result, err);
+		drop_threads(t); /* while there is a trace to tell of them in */
 	}
 	if (r == 0 && t->error) {
 		r = err_set(err, t->error, "the trace: %s",

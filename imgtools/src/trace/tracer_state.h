@@ -35,6 +35,7 @@ struct img_tracee_thread {
 	struct img_tracee_thread *next; /* in its bucket */
 	pid_t tid;
 	struct img_tracee *process;
+	bool is_adopted;       /* its birth has not been told yet */
 	struct img_name *exec; /* what its exec names, until that succeeds */
 	struct img_view *exec_view;
 	uint64_t exec_size;
@@ -47,6 +48,7 @@ struct img_tracer {
 	size_t n_threads;
 	struct img_views *views;
 	uint32_t n_numbers;
+	pid_t unborn[256]; /* adopted and ended before their birth was told; 0: free */
 	uint64_t start_ns; /* of the first exec; 0: not yet */
 	pid_t child;       /* the runtime's */
 	bool has_root;     /* the child is an init that starts the command */

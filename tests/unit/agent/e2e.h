@@ -313,13 +313,15 @@ static inline bool e2e_is_gone(struct e2e *t, const char *text)
 	return !screen_has(&t->pty.screen, text);
 }
 
+/* ">" is the prompt of a conversation: alone in the cursor's row, for it stands before every question, too. */
 static inline bool e2e_is_asked(struct e2e *t, const char *text)
 {
+	struct screen *s = &t->pty.screen;
 	struct termios mode;
 
 	/* While an answer streams pastes are bracketed, too, but Ctrl-C is a signal. */
-	return t->pty.screen.paste_mode && screen_has(&t->pty.screen, text) && tcgetattr(t->pty.master, &mode) == 0 &&
-	       !(mode.c_lflag & ISIG);
+	return s->paste_mode && tcgetattr(t->pty.master, &mode) == 0 && !(mode.c_lflag & ISIG) &&
+	       (strcmp(text, ">") == 0 ? strcmp(screen_row(s, s->y), ">") == 0 : screen_has(s, text));
 }
 
 static inline void e2e_expect(struct e2e *t, const char *text)
