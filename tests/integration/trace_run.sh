@@ -92,8 +92,8 @@ in_root() {
 	[[ $(cd "$root" && find . -printf '%p %s %T@ %m\n' | sort) == "$before" ]] || fail "the root was changed"
 	out=$(echo through | "$slimtrace" trace -q -o "$work/t" --root "$root" -- cat) || fail "cat"
 	[[ $out == through ]] || fail "standard input: $out"
-	run 0 --root "$root" --env A=b --cwd /work/here -- sh -c 'echo $A; pwd; echo $HOME'
-	[[ $out == $'b\n/work/here\n/root' ]] || fail "$out"
+	run 0 --root "$root" --env A=b --cwd /tmp/here -- sh -c 'echo $A; pwd; echo $HOME'
+	[[ $out == $'b\n/tmp/here\n/root' ]] || fail "$out"
 	run 1 --root "$root" --user nobody -- id
 	[[ $errors == *nobody* ]] || fail "$errors"
 	run 0 --root "$root" --mount "$work/data:/mnt/x/data:ro" -- sh -c 'cat /mnt/x/data; echo y >/mnt/x/data || echo refused'
