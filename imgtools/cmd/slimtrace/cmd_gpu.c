@@ -1,5 +1,6 @@
 /* slimtrace gpu: what GPU code files carry, and copies of them without what chosen GPUs cannot use. */
 #include <errno.h>
+#include <jansson.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -79,6 +80,20 @@ static const char *kind_name(uint16_t kind, char buf[16])
 	}
 }
 
+static void print_json(const char *path, size_t size, const struct img_fatbin_plan *p)
+{
+	json_t *o = json_pack("{s:s%, s:I, s:I, s:I, s:I}", "file", path, strlen(path), "size", (json_int_t)size,
+	                      "containers", (json_int_t)p->n_containers, "gpu_bytes", (json_int_t)p->payload_bytes,
+	                      "dropped_bytes", (json_int_t)p->dropped_bytes);
+
+	if (!o) /* a name that is not UTF-8 has no place in JSON */
+		o = json_pack("{s:n, s:I, s:I}", "file", "size", (json_int_t)size, "dropped_bytes",
+		              (json_int_t)p->dropped_bytes);
+	(void)json_dumpf(o, stdout, JSON_COMPACT);
+	(void)putchar('\n');
+	json_decref(o);
+}
+
 static void print_file(const struct gpu *o, const char *path, size_t size, const struct img_fatbin_plan *p,
                        struct table *t)
 {
@@ -86,9 +101,7 @@ static void print_file(const struct gpu *o, const char *path, size_t size, const
 
 	qsort(t->rows, t->n, sizeof(*t->rows), compare_rows);
 	if (o->json) {
-		printf("{\"file\":\"%s\",\"size\":%zu,\"containers\":%llu,\"gpu_bytes\":%llu,\"dropped_bytes\":%llu}\n",
-		       path, size, (unsigned long long)p->n_containers, (unsigned long long)p->payload_bytes,
-		       (unsigned long long)p->dropped_bytes);
+		print_json(path, size, p);
 		return;
 	}
 	printf("%s: %.1f MB, GPU code %.1f MB in %llu entries", path, (double)size / 1e6,
@@ -107,15 +120,9 @@ static void print_file(const struct gpu *o, const char *path, size_t size, const
 	}
 }
 
-static void unmap(struct base_mapfile *m)
-{
-	if (m->data)
-		base_mapfile_close(m);
-}
-
 static int one_file(const struct gpu *o, const struct img_gpu_archs *archs, const char *path, struct err *err)
 {
-	CLEANUP(unmap) struct base_mapfile map = { 0 };
+	CLEANUP(base_mapfile_close) struct base_mapfile map = { 0 };
 	CLEANUP(img_fatbin_plan_done) struct img_fatbin_plan plan = { 0 };
 	CLEANUP(freep) struct table *t = calloc(1, sizeof(*t));
 	CLEANUP(freep) char *to = NULL;

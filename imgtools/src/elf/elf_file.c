@@ -19,12 +19,6 @@ bool img_elf_is(const struct img_node *n)
 	       img_node_read(n, magic, sizeof(magic), 0, NULL) == SELFMAG && memcmp(magic, ELFMAG, SELFMAG) == 0;
 }
 
-static void unmap(struct base_mapfile *m)
-{
-	if (m->data)
-		base_mapfile_close(m);
-}
-
 /* The bytes of a node: those it holds, or its file mapped. */
 static int map_node(const struct img_node *n, struct base_mapfile *ret_map, const uint8_t **ret_bytes, size_t *ret_size,
                     struct err *err)
@@ -46,7 +40,7 @@ static int map_node(const struct img_node *n, struct base_mapfile *ret_map, cons
 
 int img_elf_read(const struct img_node *n, unsigned int parts, struct img_elf **ret_elf, struct err *err)
 {
-	CLEANUP(unmap) struct base_mapfile map = { 0 };
+	CLEANUP(base_mapfile_close) struct base_mapfile map = { 0 };
 	const uint8_t *bytes;
 	size_t size;
 	int r = map_node(n, &map, &bytes, &size, err);
@@ -112,7 +106,7 @@ static int names_add(struct names *l, const uint8_t *s, size_t len)
 int img_elf_library_strings(const struct img_node *n, int (*on_string)(const char *s, void *arg), void *arg,
                             struct err *err)
 {
-	CLEANUP(unmap) struct base_mapfile map = { 0 };
+	CLEANUP(base_mapfile_close) struct base_mapfile map = { 0 };
 	CLEANUP(names_done) struct names list = { 0 };
 	const uint8_t *bytes, *p, *end;
 	size_t size;

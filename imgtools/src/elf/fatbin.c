@@ -17,7 +17,7 @@ enum {
 	ENTRY_HEADER_MIN = 64,
 	ENTRY_HEADER_MAX = 4096,
 	ENTRIES_MAX = 1024, /* of one container; more is no container */
-	PAGE_MIN = 4096,    /* ranges are zeroed whatever their size; this only sizes the first allocation */
+	FIRST_RANGES = 256, /* room for this many at first */
 };
 
 static const uint8_t magic[4] = { 0x50, 0xed, 0x55, 0xba };
@@ -85,17 +85,14 @@ static bool keep_cubins(struct plan *p, uint32_t arch)
 		if (p->entries[i].kind == IMG_FATBIN_CUBIN && p->entries[i].arch == arch)
 			found = p->entries[i].is_kept = true;
 	}
-	for (size_t i = 0; i < p->n && !found; i++) {
-		const struct img_fatbin_entry *e = &p->entries[i];
+	if (found)
+		return true;
+	/* Several lower ones may be variants (a, f) that do not run here: all of them stay. */
+	for (size_t i = 0; i < p->n; i++) {
+		struct img_fatbin_entry *e = &p->entries[i];
 
-		/* Several lower ones may be variants (a, f) that do not run here: all of them stay. */
-		if (e->kind != IMG_FATBIN_CUBIN || e->arch / 10 != arch / 10 || e->arch > arch)
-			continue;
-		for (size_t k = 0; k < p->n; k++) {
-			if (p->entries[k].kind == IMG_FATBIN_CUBIN && p->entries[k].arch / 10 == arch / 10 &&
-			    p->entries[k].arch < arch)
-				found = p->entries[k].is_kept = true;
-		}
+		if (e->kind == IMG_FATBIN_CUBIN && e->arch / 10 == arch / 10 && e->arch < arch)
+			found = e->is_kept = true;
 	}
 	return found;
 }
@@ -137,7 +134,7 @@ static int add_range(struct plan *p, uint64_t offset, uint64_t size)
 	if (size == 0)
 		return 0;
 	if (p->out.n_zero == p->cap) {
-		size_t cap = p->cap ? 2 * p->cap : PAGE_MIN / sizeof(struct img_range);
+		size_t cap = p->cap ? 2 * p->cap : FIRST_RANGES;
 		struct img_range *more = reallocarray(p->out.zero, cap, sizeof(*more));
 
 		if (!more)

@@ -3,6 +3,7 @@
 #include "rpm_internal.h"
 
 #include <errno.h>
+#include <limits.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
@@ -160,39 +161,14 @@ static int fill_file_deps(struct img_rpm *p, const struct img_rpm_hdr *h, struct
 
 /* ---- Files ------------------------------------------------------------------------------------------------ */
 
-static bool path_is_normal(const char *path, size_t len)
+/* A name that no file system takes is refused, too. */
+static bool path_is_usable(const char *path)
 {
-	if (path[0] != '/' || len >= IMG_PATH_MAX)
-		return false;
-	if (len == 1)
-		return true;
 	for (const char *c = path; *c; c += 1 + strcspn(c + 1, "/")) {
-		const size_t n = strcspn(c + 1, "/");
-
-		if (n == 0 || n > 255 || (n == 1 && c[1] == '.') || (n == 2 && c[1] == '.' && c[2] == '.'))
+		if (strcspn(c + 1, "/") > NAME_MAX)
 			return false;
 	}
-	return true;
-}
-
-static enum img_type type_of_mode(uint64_t mode)
-{
-	switch (mode & S_IFMT) {
-	case S_IFDIR:
-		return IMG_DIR;
-	case S_IFLNK:
-		return IMG_SYMLINK;
-	case S_IFCHR:
-		return IMG_CHAR;
-	case S_IFBLK:
-		return IMG_BLOCK;
-	case S_IFIFO:
-		return IMG_FIFO;
-	case S_IFSOCK:
-		return IMG_SOCKET;
-	default:
-		return IMG_FILE;
-	}
+	return img_path_is_normal(path);
 }
 
 /* Joins folder and name of file i at *out, which has room; steps on. */
@@ -203,7 +179,7 @@ static int put_path(struct img_rpm *p, size_t i, const char *dir, const char *ba
 
 	memcpy(path, dir, dir_len);
 	memcpy(path + dir_len, base, base_len + 1);
-	if (!path_is_normal(path, dir_len + base_len))
+	if (!path_is_usable(path))
 		return err_set(err, -EBADMSG, "file %zu: \"%.200s\" is not an absolute, normal path", i, path);
 	p->files[i].path = path;
 	*out = path + dir_len + base_len + 1;
@@ -324,7 +300,7 @@ static int fill_attributes(struct img_rpm *p, const struct img_rpm_hdr *h, struc
 			v[k] = col[k].count ? img_rpm_hdr_integer(h, &col[k], (uint32_t)i) : 0;
 		for (int k = 0; k < N_TEXTS; k++)
 			t[k] = text[k].count ? next_string(&cursor[k]) : "";
-		f->type = type_of_mode(v[COL_MODE]);
+		f->type = img_type_of_mode(v[COL_MODE]);
 		f->mode = (uint32_t)v[COL_MODE] & 07777;
 		f->size = col[COL_LONGSIZE].count ? v[COL_LONGSIZE] : v[COL_SIZE];
 		f->mtime = (uint32_t)v[COL_MTIME];

@@ -8,6 +8,7 @@
 #include <string.h>
 
 #include "trace_internal.h"
+#include "tree/tree.h"
 
 static const char *const access_names[IMG_N_ACCESS] = {
 	[IMG_ACCESS_OPEN] = "open",       [IMG_ACCESS_CREATE] = "create", [IMG_ACCESS_EXEC] = "exec",
@@ -69,24 +70,6 @@ void img_trace_free(struct img_trace *t)
 	free(t->records);
 	free(t->processes);
 	free(t);
-}
-
-bool img_trace_path_is_normal(const char *path)
-{
-	const char *p = path;
-
-	if (p[0] != '/' || strnlen(p, IMG_TRACE_PATH_MAX) == IMG_TRACE_PATH_MAX)
-		return false;
-	if (p[1] == '\0')
-		return true;
-	while (*p == '/') {
-		size_t len = strcspn(++p, "/");
-
-		if (len == 0 || (len == 1 && p[0] == '.') || (len == 2 && p[0] == '.' && p[1] == '.'))
-			return false;
-		p += len;
-	}
-	return true;
 }
 
 static uint32_t hash_text(const char *text, size_t len)
@@ -222,7 +205,7 @@ int img_trace_append(struct img_trace *t, const struct img_trace_record *r)
 	struct record *rec;
 	int n;
 
-	if (!r->path || (unsigned)r->access >= IMG_N_ACCESS || !img_trace_path_is_normal(r->path))
+	if (!r->path || (unsigned)r->access >= IMG_N_ACCESS || !img_path_is_normal(r->path))
 		return -EINVAL;
 	p = get_path(t, r->path);
 	if (!p)

@@ -9,11 +9,7 @@ enum {
 	IMG_TRACE_MAX_RECORDS = 1u << 24,
 	IMG_TRACE_MAX_PROCESSES = 1u << 22,
 	IMG_TRACE_CMDLINE_MAX = 4096, /* bytes of a command line, with its 0 */
-	IMG_TRACE_PATH_MAX = 4096,    /* bytes of a path, with its 0 */
 };
-
-/* Absolute, without empty, "." and ".." components and without '/' at the end, shorter than IMG_TRACE_PATH_MAX. */
-bool img_trace_path_is_normal(const char *path);
 
 /* What img_trace_append() did: nothing but count, a new record at the end, or an old one that is now earlier. */
 enum { IMG_TRACE_ADDED = 1, IMG_TRACE_MOVED = 2 };

@@ -7,6 +7,7 @@
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 
 #include "tree_internal.h"
 
@@ -168,16 +169,30 @@ static int node_copy(const struct img_node *from, const char *path, struct img_n
 	return r;
 }
 
-static bool path_is_normal(const char *path)
+enum img_type img_type_of_mode(mode_t mode)
 {
-	char normal[IMG_PATH_MAX];
-
-	return path && path[0] == '/' && img_path_normalize(path, normal) == 0 && strcmp(path, normal) == 0;
+	switch (mode & S_IFMT) {
+	case S_IFDIR:
+		return IMG_DIR;
+	case S_IFLNK:
+		return IMG_SYMLINK;
+	case S_IFCHR:
+		return IMG_CHAR;
+	case S_IFBLK:
+		return IMG_BLOCK;
+	case S_IFIFO:
+		return IMG_FIFO;
+	case S_IFSOCK:
+		return IMG_SOCKET;
+	default:
+		return IMG_FILE;
+	}
 }
 
 static int check_node(const struct img_node *n)
 {
-	if (!path_is_normal(n->path) || n->type < IMG_FILE || n->type > IMG_SOCKET || n->mtime_ns >= 1000000000)
+	if (!n->path || !img_path_is_normal(n->path) || n->type < IMG_FILE || n->type > IMG_SOCKET ||
+	    n->mtime_ns >= 1000000000)
 		return -EINVAL;
 	if (n->type == IMG_SYMLINK && (!n->target || !n->target[0] || strlen(n->target) >= IMG_PATH_MAX))
 		return -EINVAL;

@@ -25,6 +25,8 @@ enum {
 	IMG_TREE_MAX_NODES = 1u << 24,
 };
 
+enum img_type img_type_of_mode(mode_t mode); /* by its S_IFMT bits; IMG_FILE for what they do not know */
+
 struct img_xattr {
 	char *name; /* "security.capability", "user.x" */
 	void *value;
@@ -72,6 +74,10 @@ int img_tree_add(struct img_tree *t, const struct img_node *n, struct img_node *
 void img_tree_remove(struct img_tree *t,
                      const char *path); /* with all below; nothing when absent; "/" only empties it */
 void img_tree_empty(struct img_tree *t, const char *path); /* all below, but not the node itself */
+
+/* Whether the path is one that a tree may hold: absolute, shorter than IMG_PATH_MAX, without empty, "." and ".."
+ * components and without '/' at the end. */
+bool img_path_is_normal(const char *path);
 
 /* A normal path out of any text ("usr//lib/./x" -> "/usr/lib/x"); -EINVAL for "..", an embedded 0 byte is the caller's
  * matter, -ENAMETOOLONG. */

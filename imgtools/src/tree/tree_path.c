@@ -32,6 +32,24 @@ int img_path_normalize(const char *text, char ret_path[IMG_PATH_MAX])
 	return 0;
 }
 
+bool img_path_is_normal(const char *path)
+{
+	const char *p = path;
+
+	if (p[0] != '/' || strnlen(p, IMG_PATH_MAX) == IMG_PATH_MAX)
+		return false;
+	if (p[1] == '\0')
+		return true;
+	while (*p == '/') {
+		size_t len = strcspn(++p, "/");
+
+		if (len == 0 || (len == 1 && p[0] == '.') || (len == 2 && p[0] == '.' && p[1] == '.'))
+			return false;
+		p += len;
+	}
+	return true;
+}
+
 static struct img_entry *child_of(const struct img_tree *t, const struct img_entry *dir, const char *name, size_t len)
 {
 	size_t n = dir == t->root ? 0 : strlen(dir->node.path);

@@ -133,29 +133,9 @@ static int read_xattrs(const char *host, struct img_node *n)
 	return r;
 }
 
-static enum img_type type_of(mode_t mode)
-{
-	switch (mode & S_IFMT) {
-	case S_IFDIR:
-		return IMG_DIR;
-	case S_IFLNK:
-		return IMG_SYMLINK;
-	case S_IFCHR:
-		return IMG_CHAR;
-	case S_IFBLK:
-		return IMG_BLOCK;
-	case S_IFIFO:
-		return IMG_FIFO;
-	case S_IFSOCK:
-		return IMG_SOCKET;
-	default:
-		return IMG_FILE;
-	}
-}
-
 static void fill_node(struct img_node *n, const struct stat *st)
 {
-	n->type = type_of(st->st_mode);
+	n->type = img_type_of_mode(st->st_mode);
 	n->mode = st->st_mode & 07777;
 	n->uid = st->st_uid;
 	n->gid = st->st_gid;

@@ -6,6 +6,7 @@
 #include <unistd.h>
 
 #include "flow/flow.h"
+#include "own_home.h"
 
 static void questions_find_their_assistant(void **state)
 {
@@ -192,8 +193,6 @@ static void values_stay_one_word_in_any_quotes(void **state)
 
 /* ---- Prompts ----------------------------------------------------------------------------------------------------- */
 
-static char dir[64];
-
 static int make_dir(void **state)
 {
 	(void)state;
@@ -208,19 +207,6 @@ static int remove_dir(void **state)
 	(void)state;
 	(void)snprintf(command, sizeof(command), "rm -rf %s", dir);
 	return system(command);
-}
-
-static const char *write_here(const char *name, const char *text)
-{
-	static char path[256];
-	FILE *f;
-
-	(void)snprintf(path, sizeof(path), "%s/%s", dir, name);
-	f = fopen(path, "we");
-	assert_non_null(f);
-	(void)fputs(text, f);
-	assert_int_equal(fclose(f), 0);
-	return path;
 }
 
 static void the_prompt_has_question_input_and_files_in_this_order(void **state)

@@ -6,6 +6,7 @@
 #include <sys/stat.h>
 
 #include "flow/flow.h"
+#include "own_home.h"
 
 /* ---- The person ------------------------------------------------------------------------------------------------ */
 
@@ -69,30 +70,12 @@ static int person_form(void *arg, const char *title, const struct ag_term_field 
 
 /* ---- The place --------------------------------------------------------------------------------------------------- */
 
-static char dir[64];
-
 static int make_dir(void **state)
 {
 	(void)state;
-	(void)snprintf(dir, sizeof(dir), "/tmp/ocai-act-XXXXXX");
-	if (!mkdtemp(dir))
-		return -1;
-	(void)setenv("HOME", dir, 1);
-	(void)setenv("XDG_DATA_HOME", dir, 1);
-	(void)setenv("XDG_STATE_HOME", dir, 1);
-	(void)setenv("XDG_CONFIG_HOME", dir, 1);
 	(void)setenv("OCAI_KNOWLEDGE_DIR", "/nonexistent", 1);
 	(void)setenv("SHELL", "/bin/sh", 1);
-	return chdir(dir);
-}
-
-static int remove_dir(void **state)
-{
-	char command[128];
-
-	(void)state;
-	(void)snprintf(command, sizeof(command), "cd / && rm -rf %s", dir);
-	return chdir("/") || system(command);
+	return own_home_make("act");
 }
 
 struct scene {
@@ -445,7 +428,7 @@ static void without_history_it_works_and_says_so_once(void **state)
 	scene_free(c);
 }
 
-#define T(name) cmocka_unit_test_setup_teardown(name, make_dir, remove_dir)
+#define T(name) cmocka_unit_test_setup_teardown(name, make_dir, own_home_remove)
 
 int main(void)
 {

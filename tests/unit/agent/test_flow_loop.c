@@ -7,6 +7,7 @@
 
 #include "base/json.h"
 #include "flow/flow.h"
+#include "own_home.h"
 
 /* ---- The person ------------------------------------------------------------------------------------------------ */
 
@@ -41,41 +42,10 @@ static int person_menu(void *arg, const struct ag_term_menu *m, struct err *err)
 
 /* ---- The place --------------------------------------------------------------------------------------------------- */
 
-static char dir[64];
-
 static int make_dir(void **state)
 {
 	(void)state;
-	(void)snprintf(dir, sizeof(dir), "/tmp/ocai-loop-XXXXXX");
-	if (!mkdtemp(dir))
-		return -1;
-	(void)setenv("HOME", dir, 1);
-	(void)setenv("XDG_DATA_HOME", dir, 1);
-	(void)setenv("XDG_STATE_HOME", dir, 1);
-	(void)setenv("XDG_CONFIG_HOME", dir, 1);
-	return chdir(dir);
-}
-
-static int remove_dir(void **state)
-{
-	char command[128];
-
-	(void)state;
-	(void)snprintf(command, sizeof(command), "cd / && rm -rf %s", dir);
-	return chdir("/") || system(command);
-}
-
-static const char *write_here(const char *name, const char *text)
-{
-	static char path[256];
-	FILE *f;
-
-	(void)snprintf(path, sizeof(path), "%s/%s", dir, name);
-	f = fopen(path, "we");
-	assert_non_null(f);
-	(void)fputs(text, f);
-	assert_int_equal(fclose(f), 0);
-	return path;
+	return own_home_make("loop");
 }
 
 static void read_here(const char *name, struct base_buf *out)
@@ -551,7 +521,7 @@ static void files_are_read_when_they_are_named_or_permitted(void **state)
 		{ "?", NULL, "/usr", "nobody can be asked", false },
 		{ "?", NULL, NULL, "the data", true },
 	};
-	char path[128], call[1024];
+	char path[256], call[1024];
 
 	(void)state;
 	(void)snprintf(path, sizeof(path), "%s", write_here("data.txt", "the data"));
@@ -775,5 +745,5 @@ int main(void)
 		cmocka_unit_test(numbers_that_no_fact_holds_are_named),
 	};
 
-	return cmocka_run_group_tests(tests, make_dir, remove_dir);
+	return cmocka_run_group_tests(tests, make_dir, own_home_remove);
 }

@@ -8,11 +8,11 @@
 #include <sys/stat.h>
 
 #include "flow/flow.h"
+#include "own_home.h"
 #include "kb/kb.h"
 
 /* ---- The place --------------------------------------------------------------------------------------------------- */
 
-static char dir[64];
 static struct in_addr elsewhere;
 static bool has_address;
 
@@ -35,38 +35,9 @@ static int make_dir(void **state)
 {
 	(void)state;
 	find_address();
-	(void)snprintf(dir, sizeof(dir), "/tmp/ocai-remote-XXXXXX");
-	if (!mkdtemp(dir))
-		return -1;
-	(void)setenv("HOME", dir, 1);
-	(void)setenv("XDG_DATA_HOME", dir, 1);
-	(void)setenv("XDG_STATE_HOME", dir, 1);
-	(void)setenv("XDG_CONFIG_HOME", dir, 1);
 	(void)setenv("OCAI_KNOWLEDGE_DIR", "/nonexistent", 1);
 	(void)unsetenv("http_proxy");
-	return chdir(dir);
-}
-
-static int remove_dir(void **state)
-{
-	char command[128];
-
-	(void)state;
-	(void)snprintf(command, sizeof(command), "cd / && rm -rf %s", dir);
-	return chdir("/") || system(command);
-}
-
-static const char *write_here(const char *name, const char *text)
-{
-	static char path[256];
-	FILE *f;
-
-	(void)snprintf(path, sizeof(path), "%s/%s", dir, name);
-	f = fopen(path, "we");
-	assert_non_null(f);
-	(void)fputs(text, f);
-	assert_int_equal(fclose(f), 0);
-	return path;
+	return own_home_make("remote");
 }
 
 struct scene {
@@ -353,5 +324,5 @@ int main(void)
 		cmocka_unit_test(a_key_goes_to_its_own_server_only),
 	};
 
-	return cmocka_run_group_tests(tests, make_dir, remove_dir);
+	return cmocka_run_group_tests(tests, make_dir, own_home_remove);
 }

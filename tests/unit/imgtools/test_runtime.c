@@ -214,7 +214,7 @@ static void links_of_a_hostile_root_lead_nowhere_outside(void **state)
 	char evil[96], outside[96], command[1024];
 	const char *one[1] = { evil };
 	const char *argv[] = { "/bin/sh", "-c", "echo harm >/etc/harm; echo ran", NULL };
-	struct img_run run = { .argv = argv, .roots = one, .n_roots = 1, .capture = true, .cwd = "/work/dir" };
+	struct img_run run = { .argv = argv, .roots = one, .n_roots = 1, .capture = true, .cwd = "/area/dir" };
 	struct err err = { 0 };
 
 	if (!can_run)
@@ -223,7 +223,7 @@ static void links_of_a_hostile_root_lead_nowhere_outside(void **state)
 	(void)snprintf(outside, sizeof(outside), "%s-outside", test_root_dir);
 	(void)snprintf(command, sizeof(command),
 	               "cp -a %s %s && mkdir %s && cd %s && rm -rf etc && ln -s %s etc && ln -s %s dev && ln -s %s "
-	               "proc && ln -s %s work",
+	               "proc && ln -s %s area",
 	               test_root_dir, evil, outside, evil, outside, outside, outside, outside);
 	assert_int_equal(test_shell(command), 0);
 	(void)img_run(&run, &result, &err); /* may fail or run, but not do harm */
