@@ -162,7 +162,7 @@ quickstart: deps-build
 # ---- Tests ----------------------------------------------------------------------------------------------
 # tests/unit/<component>/test_<module>.c, tests/fuzz/fuzz_<parser>.c, tests/integration/*.sh, tests/bench/*.c
 # are picked up by name.
-TEST_LIBS := engine_http engine kernels agent imgtools base
+TEST_LIBS := engine_http engine kernels agent lazyimages imgtools base
 UNIT_TESTS := $(patsubst tests/unit/%.c,$(B)/tests/unit/%,$(wildcard tests/unit/*/test_*.c))
 FUZZ_NAMES := $(patsubst tests/fuzz/fuzz_%.c,%,$(wildcard tests/fuzz/fuzz_*.c))
 FUZZ_REPLAYS := $(FUZZ_NAMES:%=$(B)/tests/replay/%)
