@@ -28,6 +28,9 @@ struct flip_fs_ops {
 	/* The object of this digest as a number that is the same for ever on this node (> 0), and its size; 0 when no
 	 * layer names it. Must not block. */
 	uint64_t (*object_find)(void *arg, const uint8_t digest[32], uint64_t *ret_size);
+	/* Its size again, by the number alone: the kernel asks for attributes without a name, in another process's
+	 * time, too. -ENOENT when nobody names it any more. Must not block. */
+	int (*object_size)(void *arg, uint64_t id, uint64_t *ret_size);
 	/* Opens it: *ret_handle is passed to read and close. *ret_fd >= 0: it is complete and may be read by this
 	 * descriptor (owned by the handle); -1: still arriving. 0 or a negative errno. */
 	int (*object_open)(void *arg, uint64_t id, void **ret_handle, int *ret_fd);
@@ -58,7 +61,11 @@ struct flip_fs_opts {
 	uint32_t max_readahead;      /* bytes the kernel reads ahead; 0: 128 KiB */
 	uint64_t passthrough_min;    /* 0: 64 KiB; UINT64_MAX: never */
 	enum flip_io_uring io_uring; /* AUTO: when the kernel's parameter is on */
-	int session_fd; /* -1: mount anew; else the descriptor of a living mount at `mountpoint` to go on with */
+	/* Where what the next process must know is kept (who has what open, and how): a file on a tmpfs such as /run,
+	 * made by the first process, mapped. NULL: the session is not to be handed over. */
+	const char *state_path;
+	int session_fd; /* borrowed; -1: mount anew; else the descriptor of a living mount at `mountpoint` to go on with
+	                 */
 };
 
 struct flip_fs;
