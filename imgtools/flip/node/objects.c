@@ -144,6 +144,22 @@ static uint64_t fs_object_find(void *arg, const uint8_t digest[32], uint64_t *re
 	return found;
 }
 
+static int fs_object_size(void *arg, uint64_t id, uint64_t *ret_size)
+{
+	struct flip_node *node = arg;
+	struct node_object_slot *s;
+	int r = -ENOENT;
+
+	pthread_rwlock_rdlock(&node->layers_lock);
+	s = node->n_slots ? slot_of(node->slots, node->n_slots, id) : NULL;
+	if (s && s->id) {
+		*ret_size = object_of(node, s)->size;
+		r = 0;
+	}
+	pthread_rwlock_unlock(&node->layers_lock);
+	return r;
+}
+
 static void handle_free(struct handle *h)
 {
 	if (!h)
@@ -237,6 +253,7 @@ static const char *fs_layer_at(void *arg, size_t i)
 
 const struct flip_fs_ops node_fs_ops = {
 	.object_find = fs_object_find,
+	.object_size = fs_object_size,
 	.object_open = fs_object_open,
 	.object_close = fs_object_close,
 	.object_read = fs_object_read,

@@ -429,63 +429,21 @@ static int op_stat(void *arg, const char *key, struct flip_snapshot *ret_snapsho
 	return flip_store_snapshot_get(node->store, key, ret_snapshot, err);
 }
 
-/* One label set, replaced or (value empty or absent) removed in a list that was copied from the store. */
-static int set_label(struct flip_snapshot *s, const char *name, const char *value)
-{
-	struct flip_label *p;
-
-	for (size_t i = 0; i < s->n_labels; i++) {
-		if (strcmp(s->labels[i].name, name) != 0)
-			continue;
-		if (value && *value) {
-			char *copy = strdup(value);
-
-			if (!copy)
-				return -ENOMEM;
-			free(s->labels[i].value);
-			s->labels[i].value = copy;
-			return 0;
-		}
-		free(s->labels[i].name);
-		free(s->labels[i].value);
-		s->labels[i] = s->labels[--s->n_labels];
-		return 0;
-	}
-	if (!value || !*value)
-		return 0;
-	p = reallocarray(s->labels, s->n_labels + 1, sizeof(*p));
-	if (!p)
-		return -ENOMEM;
-	s->labels = p;
-	p[s->n_labels] = (struct flip_label){ strdup(name), strdup(value) };
-	if (!p[s->n_labels].name || !p[s->n_labels].value) {
-		free(p[s->n_labels].name);
-		free(p[s->n_labels].value);
-		return -ENOMEM;
-	}
-	s->n_labels++;
-	return 0;
-}
-
 static int op_update(void *arg, const struct flip_snapshot *wanted, const char *const *paths, size_t n_paths,
                      struct flip_snapshot *ret_snapshot, struct err *err)
 {
 	struct flip_node *node = arg;
 	struct flip_snapshot s = { 0 };
-	bool all = n_paths == 0;
+	struct flip_label *labels = NULL;
+	size_t n = 0;
 	int r = flip_store_snapshot_get(node->store, wanted->name, &s, err);
 
-	for (size_t i = 0; r == 0 && i < n_paths; i++) {
-		if (strcmp(paths[i], "labels") == 0)
-			all = true;
-		else if (strncmp(paths[i], "labels.", 7) != 0)
-			r = err_set(err, -EINVAL, "%s: %s cannot be changed", wanted->name, paths[i]);
-		else if (set_label(&s, paths[i] + 7, label(wanted->labels, wanted->n_labels, paths[i] + 7)) < 0)
-			r = err_set(err, -ENOMEM, "out of memory");
-	}
 	if (r == 0)
-		r = flip_store_snapshot_update(node->store, wanted->name, all ? wanted->labels : s.labels,
-		                               all ? wanted->n_labels : s.n_labels, err);
+		r = flip_labels_merge(s.labels, s.n_labels, wanted->labels, wanted->n_labels, paths, n_paths, &labels, &n,
+		                      err);
+	if (r == 0)
+		r = flip_store_snapshot_update(node->store, wanted->name, labels, n, err);
+	flip_labels_free(labels, n);
 	flip_snapshot_done(&s);
 	return r < 0 ? r : flip_store_snapshot_get(node->store, wanted->name, ret_snapshot, err);
 }
