@@ -218,6 +218,8 @@ static int set_up(struct transfer *t, struct curl_slist *headers, char *message)
 		(void)curl.easy_setopt(easy, CURLOPT_SSL_VERIFYPEER, 0L);
 		(void)curl.easy_setopt(easy, CURLOPT_SSL_VERIFYHOST, 0L);
 	}
+	if (x->ca_file)
+		(void)curl_easy_setopt(easy, CURLOPT_CAINFO, x->ca_file);
 	if (img_is_loopback(strstr(x->url, "://") ? strstr(x->url, "://") + 3 : ""))
 		(void)curl.easy_setopt(easy, CURLOPT_PROXY, "");
 	set_method(easy, t);
