@@ -352,7 +352,7 @@ static struct flip_fs *fs_new(const struct flip_fs_opts *o)
 static void fs_free(struct flip_fs *fs, bool unmount)
 {
 	if (unmount && fs->is_mounted)
-		(void)umount2(fs->mountpoint, MNT_DETACH);
+		(void)umount2(fs->mountpoint, MNT_FORCE), (void)umount2(fs->mountpoint, MNT_DETACH);
 #if FLIP_HAS_URING
 	/* An exited session's loop does nothing but end the rings' threads, and it is the only thing that does. */
 	if (fs->session && fs->io_uring) {
@@ -420,12 +420,17 @@ int flip_fs_start(const struct flip_fs_opts *o, struct flip_fs **ret_fs, struct 
 	return 0;
 }
 
+void flip_fs_pause(struct flip_fs *fs, bool unmount)
+{
+	atomic_store(&fs->keep_alive, !unmount);
+	stop_threads(fs);
+}
+
 void flip_fs_stop(struct flip_fs *fs, bool unmount)
 {
 	if (!fs)
 		return;
-	atomic_store(&fs->keep_alive, !unmount);
-	stop_threads(fs);
+	flip_fs_pause(fs, unmount);
 	reads_wait(fs);
 	fs_free(fs, unmount);
 }

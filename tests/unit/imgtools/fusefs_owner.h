@@ -276,7 +276,7 @@ static inline void owner_start(struct owner *o)
 	(void)pthread_create(&o->thread, NULL, owner_serve, o);
 }
 
-/* Before flip_fs_stop(), which waits for the answers. */
+/* Between flip_fs_pause() and flip_fs_stop(), which waits for the answers. */
 static inline void owner_stop(struct owner *o)
 {
 	(void)pthread_mutex_lock(&o->lock);

@@ -40,6 +40,7 @@ static int setup(void **state)
 static int teardown(void **state)
 {
 	(void)state;
+	flip_fs_pause(fs, true);
 	owner_stop(owner);
 	flip_fs_stop(fs, true);
 	assert_int_equal(atomic_load(&owner->shared->n_opened), atomic_load(&owner->shared->n_closed));
