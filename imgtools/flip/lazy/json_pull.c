@@ -213,9 +213,9 @@ int flip_json_unsigned(struct flip_json *j, uint64_t *ret)
 	(void)flip_json_peek(j);
 	begin = j->p;
 	while (j->p < j->end && *j->p >= '0' && *j->p <= '9') {
-		if (v > (UINT64_MAX - 9) / 10)
+		if (__builtin_mul_overflow(v, 10u, &v) || __builtin_add_overflow(v, (uint64_t)(*j->p - '0'), &v))
 			return -EBADMSG;
-		v = v * 10 + (uint64_t)(*j->p++ - '0');
+		j->p++;
 	}
 	if (j->p == begin || (j->p - begin > 1 && *begin == '0'))
 		return -EBADMSG;

@@ -33,8 +33,7 @@ static int collect(struct img_tree *tree, char ***ret_paths, size_t *ret_n)
 	for (size_t i = 0; i < count; i++) {
 		const struct img_node *node = img_tree_at(tree, i);
 
-		if (node && !is_ours(node->path) &&
-		    strncmp(name_of(node->path), WHITEOUT, strlen(WHITEOUT)) != 0)
+		if (node && !is_ours(node->path) && strncmp(name_of(node->path), WHITEOUT, strlen(WHITEOUT)) != 0)
 			continue;
 		paths[n] = node ? strdup(node->path) : NULL;
 		if (!paths[n++]) {

@@ -162,9 +162,8 @@ static int type_of(const char *type, enum img_type *ret)
 	static const struct {
 		const char *name;
 		enum img_type type;
-	} types[] = { { "reg", IMG_FILE },   { "dir", IMG_DIR },     { "symlink", IMG_SYMLINK },
-		      { "char", IMG_CHAR },  { "block", IMG_BLOCK }, { "fifo", IMG_FIFO },
-		      { "hardlink", IMG_FILE } };
+	} types[] = { { "reg", IMG_FILE },    { "dir", IMG_DIR },   { "symlink", IMG_SYMLINK }, { "char", IMG_CHAR },
+		      { "block", IMG_BLOCK }, { "fifo", IMG_FIFO }, { "hardlink", IMG_FILE } };
 
 	for (size_t i = 0; i < sizeof(types) / sizeof(types[0]); i++) {
 		if (strcmp(types[i].name, type) == 0) {
@@ -238,7 +237,7 @@ static int take_node(struct flip_toc_parser *p, struct err *err)
 		              .package = -1,
 		              .layer = -1,
 		              .user = &explicit_mark },
-			*node;
+	                *node;
 	int r;
 
 	if (type_of(e->type, &n.type) < 0)
@@ -272,7 +271,8 @@ int flip_toc_take_entry(struct flip_toc_parser *p, struct err *err)
 	return r < 0 ? r : take_node(p, err);
 }
 
-/* ---- The whole ---------------------------------------------------------------------------------------------------- */
+/* ---- The whole ----------------------------------------------------------------------------------------------------
+ */
 
 struct place {
 	uint64_t offset, inner;
@@ -331,7 +331,7 @@ static int find_member_ends(struct flip_toc_parser *p, struct err *err)
 static int compare_contents(const void *a, const void *b)
 {
 	const struct flip_raw_content *x = *(const struct flip_raw_content *const *)a,
-				      *y = *(const struct flip_raw_content *const *)b;
+	                              *y = *(const struct flip_raw_content *const *)b;
 	int c = memcmp(x->c.digest, y->c.digest, sizeof(x->c.digest));
 
 	return c ? c : x < y ? -1 : x > y;

@@ -1,5 +1,5 @@
-/* The document of a table of contents, member by member: {"version": 1, "entries": [{...}, ...], "flipPrefetch": [...]}.
- * What is not known is passed over; null is as good as absent. */
+/* The document of a table of contents, member by member: {"version": 1, "entries": [{...}, ...], "flipPrefetch":
+ * [...]}. What is not known is passed over; null is as good as absent. */
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
@@ -181,8 +181,8 @@ static int get_member(struct flip_toc_parser *p, const struct flip_text *key, st
 		return get_xattrs(p, err);
 	for (size_t i = 0; i < sizeof(numbers) / sizeof(numbers[0]); i++) {
 		if (flip_text_is(key, numbers[i].name))
-			return get_number(p, numbers[i].name, INT64_MAX,
-			                  (uint64_t *)((char *)e + numbers[i].offset), err);
+			return get_number(p, numbers[i].name, INT64_MAX, (uint64_t *)((char *)e + numbers[i].offset),
+			                  err);
 	}
 	for (size_t i = 0; i < sizeof(small) / sizeof(small[0]); i++) {
 		if (flip_text_is(key, small[i].name))

@@ -77,8 +77,8 @@ static bool parse_gzip_footer(const uint8_t *tail, size_t n, uint64_t blob_size,
 		if (n < kinds[i].size)
 			continue;
 		p = tail + n - kinds[i].size;
-		if (memcmp(p, "\x1f\x8b\x08", 3) != 0 || !(p[3] & 4) ||
-		    p[10] != kinds[i].extra || p[11] != 0 || memcmp(p + kinds[i].digits + 16, "STARGZ", 6) != 0)
+		if (memcmp(p, "\x1f\x8b\x08", 3) != 0 || !(p[3] & 4) || p[10] != kinds[i].extra || p[11] != 0 ||
+		    memcmp(p + kinds[i].digits + 16, "STARGZ", 6) != 0)
 			continue;
 		if (i == 0 && memcmp(p + 12, "SG\x16", 4) != 0)
 			continue;
@@ -112,7 +112,7 @@ static bool parse_zstd_footer(const uint8_t *tail, size_t n, struct location *re
 		p = tail + n - sizes[i];
 		head = p - ZSTD_SKIPPABLE_HEADER;
 		if (get32(head) != 0x184d2a50 || get32(head + 4) != sizes[i] ||
-		    memcmp(p + sizes[i] - 8, "GNUlInUx", 8) != 0 || get64(p + 24) != MANIFEST_TYPE)
+		    memcmp(p + sizes[i] - 8, "GnUlInUx", 8) != 0 || get64(p + 24) != MANIFEST_TYPE)
 			continue;
 		*ret = (struct location){ FLIP_ZSTD_CHUNKED, get64(p), get64(p + 8), get64(p + 16), 0 };
 		return true;
@@ -307,8 +307,8 @@ static int plain(const struct flip_blob_desc *d, struct flip_toc **ret_toc, stru
 	return 0;
 }
 
-/* The packed table, whose end lies in `tail` (the last n bytes of the blob): what is missing of it is read. *ret_data is
- * the caller's. */
+/* The packed table, whose end lies in `tail` (the last n bytes of the blob): what is missing of it is read. *ret_data
+ * is the caller's. */
 static int complete(const struct flip_blob_desc *d, flip_read_at read_at, void *arg, const struct location *l,
                     const char *tail, size_t n, char **ret_data, struct err *err)
 {
