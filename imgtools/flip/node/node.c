@@ -7,6 +7,7 @@
 #include <unistd.h>
 
 #include "base/log.h"
+#include "base/sha256.h"
 #include "base/threadpool.h"
 #include "node/node_internal.h"
 
@@ -17,6 +18,21 @@ static int make_dir(const char *path, struct err *err)
 	if (mkdir(path, 0711) < 0 && errno != EEXIST)
 		return err_set(err, -errno, "%s: %s", path, strerror(errno));
 	return 0;
+}
+
+/* Where the file system notes what is open: on a tmpfs, gone with the mounts at the next boot; by the root's name, as
+ * there may be several nodes on one machine. */
+static int make_state_path(struct flip_node *node, struct err *err)
+{
+	uint8_t sum[BASE_SHA256_SIZE];
+	char hex[BASE_SHA256_HEX_SIZE];
+	int r = base_sha256_bytes(node->root, strlen(node->root), sum);
+
+	if (r < 0)
+		return err_set(err, r, "out of memory");
+	base_sha256_hex(sum, hex);
+	(void)snprintf(node->state, sizeof(node->state), "/run/flip/session-%.16s", hex);
+	return make_dir("/run/flip", err);
 }
 
 static int make_paths(struct flip_node *node, const char *root, struct err *err)
@@ -39,6 +55,9 @@ static int make_paths(struct flip_node *node, const char *root, struct err *err)
 		(void)snprintf(node->fuse_dir, sizeof(node->fuse_dir), "%.200s/fuse", real);
 		(void)snprintf(node->objects_dir, sizeof(node->objects_dir), "%.200s/objects", real);
 		(void)snprintf(node->holder, sizeof(node->holder), "%.200s/holder.sock", real);
+		r = make_state_path(node, err);
+	}
+	if (r == 0) {
 		(void)snprintf(m, sizeof(m), "%.200s/m", real);
 		r = make_dir(m, err);
 	}
@@ -121,7 +140,10 @@ static int start_fs(struct flip_node *node, struct err *err)
 		if (r < 0)
 			return r;
 	}
+	o.state_path = has_holder(node) ? node->state : NULL;
 	r = flip_fs_start(&o, &node->fs, err);
+	if (o.session_fd >= 0)
+		(void)close(o.session_fd);
 	if (r < 0)
 		return r;
 	if (has_holder(node) && !is_old)
@@ -205,13 +227,16 @@ void flip_node_stop(struct flip_node *node, bool unmount)
 {
 	if (!node)
 		return;
+	if (node->fs)
+		flip_fs_pause(node->fs, unmount);
 	node_keeper_stop(node);
 	pthread_mutex_lock(&node->queue.lock);
 	node->queue.is_stopped = true;
 	pthread_mutex_unlock(&node->queue.lock);
-	/* The fetch ends first: its callbacks end the loads, which answers the reads that wait. */
+	/* What is under way ends with an error, and with it the reads that wait; where the mount lives on they are kept
+	 * back and asked of the next process. */
+	flip_fetch_stop(node->fetch);
 	flip_work_free(node->pullers);
-	flip_fetch_free(node->fetch);
 	flip_work_free(node->work);
 	if (node->fs)
 		flip_fs_stop(node->fs, unmount);
@@ -223,6 +248,7 @@ void flip_node_stop(struct flip_node *node, bool unmount)
 	}
 	node_queue_done(node);
 	node_layers_free(node);
+	flip_fetch_free(node->fetch);
 	node_reads_done(node);
 	node_images_free(node->images);
 	flip_store_close(node->store);

@@ -64,7 +64,7 @@ struct node_pull;      /* layers.c: a layer that is being made ready */
 
 struct flip_node {
 	struct flip_node_opts opts;
-	char root[NODE_PATH], fuse_dir[NODE_PATH], objects_dir[NODE_PATH], holder[NODE_PATH];
+	char root[NODE_PATH], fuse_dir[NODE_PATH], objects_dir[NODE_PATH], holder[NODE_PATH], state[64];
 	struct flip_kernel kernel;
 	bool use_erofs;
 	struct flip_store *store;

@@ -439,8 +439,8 @@ static int op_update(void *arg, const struct flip_snapshot *wanted, const char *
 	int r = flip_store_snapshot_get(node->store, wanted->name, &s, err);
 
 	if (r == 0)
-		r = flip_labels_merge(s.labels, s.n_labels, wanted->labels, wanted->n_labels, paths, n_paths, &labels, &n,
-		                      err);
+		r = flip_labels_merge(s.labels, s.n_labels, wanted->labels, wanted->n_labels, paths, n_paths, &labels,
+		                      &n, err);
 	if (r == 0)
 		r = flip_store_snapshot_update(node->store, wanted->name, labels, n, err);
 	flip_labels_free(labels, n);
