@@ -16,7 +16,6 @@ enum {
 	ROW_JSON_MAX = 4 << 20,
 	NOTE_MAX = 64 << 20,
 	MAX_LABELS = 1 << 16,
-	IDS_SKIPPED = 1000, /* by a database made anew: those of removed snapshots are not known any more */
 };
 
 static const char columns[] = "id, name, parent, kind, layer, created, updated, size, inodes";
@@ -533,15 +532,18 @@ int flip_snapshots_rebuild(struct flip_store *s, struct err *err)
 
 	if (r < 0)
 		return err_prefix(err, r, "%s/snapshots: ", s->dir);
+	/* The numbers of removed snapshots are not known any more: the clock is ahead of all of them. A store without
+	 * folders is a new one. */
 	if (re.max_id == 0)
 		return 0;
+	re.max_id = (uint64_t)now_ns() / 1000000 > re.max_id ? (uint64_t)now_ns() / 1000000 : re.max_id;
 	r = flip_db_prepare(s,
 	                    "INSERT OR REPLACE INTO sqlite_sequence(rowid, name, seq) VALUES"
 	                    " ((SELECT rowid FROM sqlite_sequence WHERE name = 'snapshot'), 'snapshot', ?)",
 	                    &stmt, err);
 	if (r < 0)
 		return r;
-	(void)sqlite3_bind_int64(stmt, 1, (int64_t)re.max_id + IDS_SKIPPED);
+	(void)sqlite3_bind_int64(stmt, 1, (int64_t)re.max_id);
 	return flip_db_step(s, stmt, err);
 }
 
