@@ -50,6 +50,7 @@ struct fetch_origin {
 	unsigned n_bad;      /* times in a row */
 	uint32_t rtt_us;     /* request to first byte; 0: not known */
 	uint64_t capacity;   /* bytes per second that it has managed; 0: not known */
+	uint64_t burst;      /* bytes per second of one answer's body while it comes, lately */
 	uint64_t tick_bytes; /* since tick_start */
 	int64_t tick_start;
 };

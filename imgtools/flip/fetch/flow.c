@@ -182,6 +182,21 @@ static void read_answer(struct fetch_job *j, CURLcode code, struct answer *a)
 	}
 }
 
+/* Bytes of a body that follow its first ones, by the time that they took: what the way can do, also while requests are
+ * so small that it idles most of the time. */
+static void measure_burst(struct fetch_job *j, struct fetch_origin *o, curl_off_t first)
+{
+	enum { LEAST_BYTES = 48 << 10, LEAST_US = 50 };
+	uint64_t bytes = j->got - j->got_before, rate;
+	curl_off_t total = 0;
+
+	if (bytes < LEAST_BYTES || curl_easy_getinfo(j->easy, CURLINFO_TOTAL_TIME_T, &total) != CURLE_OK ||
+	    total < first + LEAST_US)
+		return;
+	rate = bytes * 1000000 / (uint64_t)(total - first);
+	o->burst = o->burst ? (o->burst * 7 + rate) / 8 : rate;
+}
+
 /* What the answer says of the host. */
 static void measure(struct fetch_job *j, const struct answer *a)
 {
@@ -199,6 +214,7 @@ static void measure(struct fetch_job *j, const struct answer *a)
 	if (j->is_paused || curl_easy_getinfo(j->easy, CURLINFO_PRETRANSFER_TIME_T, &sent) != CURLE_OK ||
 	    curl_easy_getinfo(j->easy, CURLINFO_STARTTRANSFER_TIME_T, &first) != CURLE_OK || first <= sent)
 		return;
+	measure_burst(j, o, first);
 	first -= sent;
 	/* Down at once, up slowly: what waits in queues is not the way's length. */
 	if (!o->rtt_us || first < o->rtt_us)
