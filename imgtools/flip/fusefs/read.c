@@ -14,7 +14,7 @@ enum {
 	SPLICE_MIN = 256 * 1024, /* from here on pages are moved through a pipe rather than copied */
 };
 
-/* ---- A buffer per thread ------------------------------------------------------------------------------------- */
+/* ---- A buffer per thread ---------------------------------------------------------------------------------- */
 
 static pthread_key_t buffer_key;
 static pthread_once_t buffer_once = PTHREAD_ONCE_INIT;
@@ -35,7 +35,7 @@ static void *thread_buffer(void)
 	return b;
 }
 
-/* ---- Answers --------------------------------------------------------------------------------------------------- */
+/* ---- Answers ---------------------------------------------------------------------------------------------- */
 
 static void count_error(struct flip_fs *fs)
 {
@@ -93,7 +93,7 @@ static void answer_fd(struct flip_fs *fs, fuse_req_t req, int fd, uint64_t offse
 		answer_data(fs, req, buffer, (size_t)n);
 }
 
-/* ---- The owner's reads ------------------------------------------------------------------------------------------- */
+/* ---- The owner's reads ------------------------------------------------------------------------------------ */
 
 static struct flip_fs_read *read_get(struct flip_fs *fs)
 {

@@ -101,8 +101,7 @@ static inline int owner_add(struct owner *o, uint64_t id, uint64_t size, bool co
 	return ok ? 0 : -EIO;
 }
 
-/* ---- What the file system asks --------------------------------------------------------------------------------------
- */
+/* ---- What the file system asks ---------------------------------------------------------------------------- */
 
 static inline uint64_t owner_find(void *arg, const uint8_t digest[32], uint64_t *ret_size)
 {
