@@ -14,6 +14,20 @@ $(B)/gen/pb/%.pb-c.c $(B)/gen/pb/%.pb-c.h: imgtools/flip/grpc/%.proto $(FLIP_PRO
 	@mkdir -p $(@D)
 	$(Q)protoc-c --proto_path=imgtools/flip/grpc --c_out=$(B)/gen/pb $<
 
+# libfuse: the private static build of tools/fuse3.sh where there is one, else the system's. What does not use it does
+# not link it: archives give only what is asked for, and --as-needed drops the rest. FUSE3=system chooses the system's.
+FUSE3_PC := $(if $(filter system,$(FUSE3)),,$(wildcard build/deps/fuse3/lib/libfuse3.a))
+fuse3_config = PKG_CONFIG_PATH=$(FUSE3_PC:%/libfuse3.a=%/pkgconfig) pkg-config $(if $(FUSE3_PC),--static) $(1) fuse3 2>/dev/null
+FUSE3_CFLAGS = $(eval FUSE3_CFLAGS := $(shell $(call fuse3_config,--cflags)))$(FUSE3_CFLAGS)
+FUSE3_LIBS = $(eval FUSE3_LIBS := $(shell $(call fuse3_config,--libs)))$(FUSE3_LIBS)
+LDLIBS += $(FUSE3_LIBS)
+$(B)/obj/imgtools/flip/fusefs/%.o: CPPFLAGS += $(FUSE3_CFLAGS)
+# Another libfuse, other structures: what was compiled with the one is not linked with the other.
+$(B)/fuse3-flags: export STAMP = $(FUSE3_CFLAGS)
+$(B)/fuse3-flags: FORCE
+	$(keep_if_same)
+$(patsubst %.c,$(B)/obj/%.o,$(wildcard imgtools/flip/fusefs/*.c)): $(B)/fuse3-flags
+
 PKGS += expat libnghttp2 libprotobuf-c libdeflate libisal
 
 PROGRAMS += $(if $(wildcard imgtools/cmd/slimtrace/*.c),slimtrace)

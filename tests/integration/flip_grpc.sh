@@ -10,7 +10,7 @@ fail() { echo "FAIL: $*"; [[ -s $work/daemon ]] && tail -n 5 "$work/daemon"; exi
 for tool in containerd ctr runc python3 gcc; do
 	command -v $tool >/dev/null || skip "$tool is missing"
 done
-[[ -x $build/tests/integration/flip_snapshotter ]] || skip "no $build/tests/integration/flip_snapshotter"
+[[ -x $build/tests/tools/flip_snapshotter ]] || skip "no $build/tests/integration/flip_snapshotter"
 
 work=$(mktemp -d)
 pids=()
@@ -77,7 +77,7 @@ tar -C "$work/image" -cf "$work/image.tar" .
 
 mkdir "$work/snapshots"
 start_snapshotter() {
-	"$build/tests/integration/flip_snapshotter" "$work/plugin.sock" "$work/snapshots" >"$work/plugin" 2>&1 &
+	"$build/tests/tools/flip_snapshotter" "$work/plugin.sock" "$work/snapshots" >"$work/plugin" 2>&1 &
 	plugin=$!
 	pids+=($plugin)
 	for _ in {1..100}; do
@@ -88,7 +88,7 @@ start_snapshotter() {
 }
 start_snapshotter
 [[ $(stat -c %a "$work/plugin.sock") == 600 ]] || fail "the socket's mode is $(stat -c %a "$work/plugin.sock")"
-"$build/tests/integration/flip_snapshotter" "$work/plugin.sock" "$work/snapshots" 2>"$work/log" && fail "two at one socket"
+"$build/tests/tools/flip_snapshotter" "$work/plugin.sock" "$work/snapshots" 2>"$work/log" && fail "two at one socket"
 grep -q "another process" "$work/log" || fail "the second says: $(<"$work/log")"
 
 cat >"$work/config.toml" <<CONF

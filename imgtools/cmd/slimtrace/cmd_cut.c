@@ -37,8 +37,8 @@ const struct opt cut_opts[] = {
 	{ "headers-only", 0, OPT_FLAG, offsetof(struct cut, headers_only), NULL,
 	  "needs from package headers alone: faster, does not see imports and scripts", NULL },
 	{ "rpmdb", 0, OPT_CHOICE, offsetof(struct cut, rpmdb), "KIND",
-	  "package database: present files only, signed headers with absent files marked, none [short]",
-	  "short,marked,none" },
+	  "package database: absent files marked, in signed headers too, present files only, none [marked]",
+	  "marked,signed,short,none" },
 	{ "db-path", 0, OPT_STR, offsetof(struct cut, db_path), "PATH", "where it goes [as packages say, /var/lib/rpm]",
 	  NULL },
 	{ "no-manifest", 0, OPT_FLAG, offsetof(struct cut, no_manifest), NULL,
@@ -268,7 +268,13 @@ static int write_out(struct img_tree *t, const char *out, int64_t epoch, struct 
 
 static int cut(const struct cut *o, struct img_world *w, const struct img_cut_opts *co, int64_t epoch, struct err *err)
 {
-	struct img_cut_write_opts wo = { .db_path = o->db_path, .no_manifest = o->no_manifest, .epoch = epoch };
+	struct img_cut_write_opts wo = { .no_db = strcmp(o->rpmdb, "none") == 0,
+		                         .db = strcmp(o->rpmdb, "signed") == 0  ? IMG_RPMDB_SIGNED
+		                               : strcmp(o->rpmdb, "short") == 0 ? IMG_RPMDB_SHORT
+		                                                                : IMG_RPMDB_MARKED,
+		                         .db_path = o->db_path,
+		                         .no_manifest = o->no_manifest,
+		                         .epoch = epoch };
 	struct img_cut_stats stats = { 0 };
 	struct img_tree *tree = NULL;
 	struct img_cut *c = NULL;
@@ -276,9 +282,6 @@ static int cut(const struct cut *o, struct img_world *w, const struct img_cut_op
 
 	if (r < 0)
 		return r;
-	wo.db = strcmp(o->rpmdb, "none") == 0     ? IMG_CUT_DB_NONE
-	        : strcmp(o->rpmdb, "marked") == 0 ? IMG_CUT_DB_MARKED
-	                                          : IMG_CUT_DB_SHORT;
 	c->extra = o->generate.items;
 	c->n_extra = o->generate.n;
 	if (!o->dry_run) {
@@ -335,7 +338,7 @@ static int run(const struct cut *o, int n, char **args, struct err *err)
 
 int cmd_cut(int argc, char **argv)
 {
-	struct cut o = { .rpmdb = "short" };
+	struct cut o = { .rpmdb = "marked" };
 	struct err err = { 0 };
 	int n, rc = slimtrace_options(argc, argv, &o, &n);
 

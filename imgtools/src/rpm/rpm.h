@@ -71,6 +71,12 @@ struct img_rpm_file {
 	uint32_t n_deps;
 };
 
+/* Not left out, replaced by another package's, or of another colour when the package was installed. */
+static inline bool img_rpm_file_is_installed(const struct img_rpm_file *f)
+{
+	return f->state == IMG_RPM_NORMAL || f->state == IMG_RPM_NET_SHARED;
+}
+
 /* A package. All text belongs to it. What is known of a package of a repository before img_rpm_load() is what the
  * repository's metadata say: everything down to `source_rpm`, `deps`, and the few `files` listed there (paths and
  * types only). */
@@ -209,15 +215,19 @@ int img_rpm_caps_value(const char *text, uint8_t ret_value[20]);
 /* ---- The database of a cut root --------------------------------------------------------------------------- */
 
 enum img_rpmdb_mode {
-	/* Headers as they were signed; every file that is not there has the state "not installed". */
+	/* Headers of our own with all files, those that are not there with the state "not installed", and with the
+	 * requirements that are met; others are recommendations. */
 	IMG_RPMDB_MARKED,
-	/* Headers with the present files and the requirements that are still met only: small. */
+	/* Headers as they were signed; every file that is not there has the state "not installed". */
+	IMG_RPMDB_SIGNED,
+	/* Headers of our own with the present files and the requirements that are met only: small. */
 	IMG_RPMDB_SHORT,
 };
 
 struct img_rpmdb_opts {
 	enum img_rpmdb_mode mode;
 	int64_t install_time; /* seconds since 1970 (SOURCE_DATE_EPOCH); -1: the newest build time of the packages */
+	int64_t clamp_mtime;  /* files are written with no time later than this; -1: with their own */
 };
 
 /* Is this file of this package in the root? */

@@ -427,12 +427,11 @@ static int add_manifest(struct assembly *a)
 
 static int add_database(struct assembly *a)
 {
-	const struct img_rpmdb_opts o = { .mode = a->o->db == IMG_CUT_DB_MARKED ? IMG_RPMDB_MARKED : IMG_RPMDB_SHORT,
-		                          .install_time = a->time };
+	const struct img_rpmdb_opts o = { .mode = a->o->db, .install_time = a->time, .clamp_mtime = a->o->epoch };
 	char path[IMG_PATH_MAX];
 	int r;
 
-	if (a->o->db == IMG_CUT_DB_NONE)
+	if (a->o->no_db)
 		return 0;
 	(void)snprintf(path, sizeof(path), "%s/rpmdb.sqlite", db_path(a));
 	r = add_parents(a, path);

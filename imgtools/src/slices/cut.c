@@ -44,7 +44,7 @@ static int choose(struct cutter *c, struct img_file_id id, const char *kind, con
 	const struct img_rpm_file *f = &id.package->files[id.file];
 	struct marks *m;
 
-	if (f->flags & IMG_RPMFILE_GHOST || is_excluded(c, f->path))
+	if (f->flags & IMG_RPMFILE_GHOST || !img_rpm_file_is_installed(f) || is_excluded(c, f->path))
 		return 0;
 	if ((size_t)id.package->index >= c->n_marks)
 		return -EINVAL;

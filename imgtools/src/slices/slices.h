@@ -154,10 +154,9 @@ struct img_cut {
 int img_cut_resolve(struct img_world *w, const struct img_cut_opts *o, struct img_cut **ret_cut, struct err *err);
 void img_cut_free(struct img_cut *c);
 
-enum img_cut_db { IMG_CUT_DB_SHORT, IMG_CUT_DB_MARKED, IMG_CUT_DB_NONE };
-
 struct img_cut_write_opts {
-	enum img_cut_db db;
+	bool no_db;
+	enum img_rpmdb_mode db;
 	const char *db_path; /* NULL: where the packages or the root have it, else /var/lib/rpm */
 	bool no_manifest;
 	int64_t epoch; /* SOURCE_DATE_EPOCH; -1: none */
