@@ -398,7 +398,9 @@ void flip_grpc_session_goaway(struct flip_grpc_session *s)
 {
 	for (struct flip_grpc_call *call = s->calls; call; call = call->next)
 		end_early(s, call, FLIP_GRPC_UNAVAILABLE, "the server stops");
-	(void)nghttp2_session_terminate_session(s->h2, NGHTTP2_NO_ERROR);
+	/* Not nghttp2_session_terminate_session(), which holds back the answers above. */
+	(void)nghttp2_submit_goaway(s->h2, NGHTTP2_FLAG_NONE, nghttp2_session_get_last_proc_stream_id(s->h2),
+	                            NGHTTP2_NO_ERROR, NULL, 0);
 }
 
 uint64_t flip_grpc_session_expire(struct flip_grpc_session *s, uint64_t now_ns)
