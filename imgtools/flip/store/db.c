@@ -11,6 +11,7 @@
 #include <string.h>
 #include <time.h>
 
+#include "base/buf.h"
 #include "store/store_internal.h"
 
 enum { SCHEMA_VERSION = 1, BUSY_TIMEOUT_MS = 5000 };
@@ -235,23 +236,34 @@ static int make_tables(struct flip_store *s, struct err *err)
 	return r;
 }
 
+/* "file:/path?immutable=1"; what has a meaning in a URI is written as %XX. */
+static char *immutable_uri(const char *path)
+{
+	CLEANUP(base_buf_done) struct base_buf buf = BASE_BUF_INIT(64 << 10);
+
+	(void)base_buf_puts(&buf, "file:");
+	for (const char *p = path; *p; p++)
+		(void)(strchr("%?#", *p) ? base_buf_printf(&buf, "%%%02X", *p) : base_buf_putc(&buf, *p));
+	(void)base_buf_puts(&buf, "?immutable=1");
+	return base_buf_take(&buf);
+}
+
 static int connect(struct flip_store *s, struct err *err)
 {
+	CLEANUP(freep) char *uri = NULL;
 	int flags = s->opts.read_only ? SQLITE_OPEN_READONLY : SQLITE_OPEN_READWRITE | SQLITE_OPEN_CREATE;
 	const char *path = s->db_path;
-	char *uri = NULL;
 	int code;
 
 	/* Nothing may be made beside it for reading: without a log there is nobody who writes. */
 	if (s->opts.read_only && faccessat(s->dir_fd, "store.db-wal", F_OK, 0) < 0) {
-		uri = sqlite3_mprintf("file:%s?immutable=1", s->db_path);
+		uri = immutable_uri(s->db_path);
 		if (!uri)
 			return err_set(err, -ENOMEM, "out of memory");
 		path = uri;
 		flags |= SQLITE_OPEN_URI;
 	}
 	code = sqlite3_open_v2(path, &s->db, flags | SQLITE_OPEN_NOMUTEX, NULL);
-	sqlite3_free(uri);
 	if (code != SQLITE_OK)
 		return flip_db_error(s, "opening", err);
 	(void)sqlite3_busy_timeout(s->db, BUSY_TIMEOUT_MS);

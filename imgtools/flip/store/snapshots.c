@@ -490,7 +490,7 @@ struct rebuild {
 	uint64_t max_id;
 };
 
-static bool parse_id(const char *name, uint64_t *ret_id)
+bool flip_snapshot_parse_id(const char *name, uint64_t *ret_id)
 {
 	char *tail;
 
@@ -509,7 +509,7 @@ static int rebuild_snapshot(void *arg, const char *name)
 	uint64_t id;
 	int r;
 
-	if (!parse_id(name, &id))
+	if (!flip_snapshot_parse_id(name, &id))
 		return 0;
 	re->max_id = id > re->max_id ? id : re->max_id;
 	(void)snprintf(path, sizeof(path), "%s/snapshots/%s/row.json", re->store->dir, name);
@@ -568,7 +568,7 @@ static int tidy_folder(void *arg, const char *name)
 	struct flip_store *s = arg;
 	uint64_t id;
 
-	if (parse_id(name, &id) && !flip_snapshot_has_row(s, id))
+	if (flip_snapshot_parse_id(name, &id) && !flip_snapshot_has_row(s, id))
 		(void)flip_store_discard(s, s->snapshots_fd, name);
 	return 0;
 }

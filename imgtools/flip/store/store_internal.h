@@ -247,7 +247,8 @@ int flip_layers_rebuild(struct flip_store *s, struct err *err);    /* rows out o
 int flip_snapshots_rebuild(struct flip_store *s, struct err *err); /* the same */
 /* Forgets layers that were committed after the durable epoch, rows without a folder, folders without a row. */
 int flip_layers_tidy(struct flip_store *s, uint64_t durable_epoch, struct err *err);
-int flip_snapshots_tidy(struct flip_store *s, struct err *err); /* folders without a row */
+int flip_snapshots_tidy(struct flip_store *s, struct err *err);  /* folders without a row */
+bool flip_snapshot_parse_id(const char *name, uint64_t *ret_id); /* of a folder in snapshots/ */
 bool flip_snapshot_has_row(struct flip_store *s, uint64_t id);
 int flip_layer_remove(struct flip_store *s, const char *digest, struct err *err);
 /* "sha256:" and 64 lower case digits: the digits; NULL otherwise. */
