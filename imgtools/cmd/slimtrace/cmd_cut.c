@@ -28,7 +28,8 @@ const struct opt cut_opts[] = {
 	  NULL },
 	{ "exclude", 0, OPT_LIST, offsetof(struct cut, excludes), "GLOB", "leave paths out, whatever needs them",
 	  NULL },
-	{ "generate", 0, OPT_LIST, offsetof(struct cut, generate), "WHAT", "make users, tmp or ca-bundle", NULL },
+	{ "generate", 0, OPT_LIST, offsetof(struct cut, generate), "WHAT",
+	  "make users, tmp, ca-bundle, locale or locale:NAME,...", NULL },
 	{ "weak", 0, OPT_FLAG, offsetof(struct cut, weak), NULL, "follow needs that may never come up too", NULL },
 	{ "with-requires", 0, OPT_FLAG, offsetof(struct cut, with_requires), NULL,
 	  "follow what packages require for no file in particular", NULL },
@@ -282,8 +283,6 @@ static int cut(const struct cut *o, struct img_world *w, const struct img_cut_op
 
 	if (r < 0)
 		return r;
-	c->extra = o->generate.items;
-	c->n_extra = o->generate.n;
 	if (!o->dry_run) {
 		r = img_cut_tree(w, c, &wo, &tree, &stats, err);
 		if (r == 0)
@@ -309,6 +308,8 @@ static int run(const struct cut *o, int n, char **args, struct err *err)
 		                   .n_requests = (size_t)n,
 		                   .excludes = o->excludes.items,
 		                   .n_excludes = o->excludes.n,
+		                   .generate = o->generate.items,
+		                   .n_generate = o->generate.n,
 		                   .with_weak = o->weak,
 		                   .with_requires = o->with_requires,
 		                   .ignore_missing = o->ignore_missing };
