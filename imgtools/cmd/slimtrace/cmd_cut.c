@@ -131,7 +131,7 @@ static json_t *json_path(const char *path)
 	return json_string(buf);
 }
 
-static int print_json(const struct img_cut *c, const struct img_cut_stats *s, const char *out)
+static int print_json(const struct img_cut *c, const struct img_cut_stats *s, const char *out, bool is_signed)
 {
 	json_t *doc = json_object(), *packages = json_array(), *files = json_array();
 	struct base_buf buf = BASE_BUF_INIT(1u << 30);
@@ -163,6 +163,7 @@ static int print_json(const struct img_cut *c, const struct img_cut_stats *s, co
 	(void)json_object_set_new(doc, "out", out ? json_path(out) : json_null());
 	(void)json_object_set_new(doc, "packages", packages);
 	(void)json_object_set_new(doc, "files", files);
+	(void)json_object_set_new(doc, "signatures", json_string(is_signed ? "checked" : "not checked"));
 	(void)json_object_set_new(doc, "unmet", json_integer((json_int_t)c->n_missing));
 	if (s) {
 		(void)json_object_set_new(doc, "n_files", json_integer((json_int_t)s->n_files));
@@ -289,7 +290,7 @@ static int cut(const struct cut *o, struct img_world *w, const struct img_cut_op
 			r = write_out(tree, o->out, epoch, err);
 	}
 	if (r == 0 && o->json)
-		r = print_json(c, o->dry_run ? NULL : &stats, o->out);
+		r = print_json(c, o->dry_run ? NULL : &stats, o->out, o->from.keys.n > 0);
 	else if (r == 0) {
 		if (o->dry_run)
 			print_items(c);
