@@ -261,6 +261,25 @@ static int make_spool(struct packages *p, struct err *err)
 	return setenv("TMPDIR", p->spool, 1) == 0 ? 0 : -ENOMEM;
 }
 
+/* Without keys nobody knows where packages come from: that is said, but to who said --no-gpg. */
+static int read_keys(const struct packages_opts *o, struct packages *p, struct err *err)
+{
+	int r = 0;
+
+	if (!o->keys.n) {
+		if (!o->root && !o->no_gpg)
+			(void)fprintf(stderr,
+			              "slimtrace: signatures of packages are not checked (see --gpg-key, --no-gpg)\n");
+		return 0;
+	}
+	r = img_rpm_keys_new(&p->keys, err);
+	for (size_t i = 0; r == 0 && i < o->keys.n; i++)
+		r = img_rpm_keys_add(p->keys, o->keys.items[i], err);
+	if (r == 0)
+		img_rpm_set_keys(p->set, p->keys);
+	return r;
+}
+
 int packages_open(const struct packages_opts *o, struct packages *p, struct err *err)
 {
 	int r;
@@ -269,9 +288,15 @@ int packages_open(const struct packages_opts *o, struct packages *p, struct err 
 		return err_set(err, -EINVAL, "no packages are given: --repo, --rpm or --root");
 	if (o->root && (o->repos.n || o->rpms.n))
 		return err_set(err, -EINVAL, "--root stands alone: what is installed is what there is to choose from");
+	if (o->root && o->keys.n)
+		return err_set(err, -EINVAL, "--gpg-key: what is installed in a root is no longer signed");
+	if (o->no_gpg && o->keys.n)
+		return err_set(err, -EINVAL, "--gpg-key and --no-gpg contradict each other");
 	r = make_spool(p, err);
 	if (r == 0)
 		r = img_rpm_set_new(o->arch, &p->set);
+	if (r == 0)
+		r = read_keys(o, p, err);
 	if (r == 0)
 		r = img_rules_new(&p->rules);
 	for (size_t i = 0; r == 0 && i < o->repos.n; i++)
@@ -293,6 +318,7 @@ void packages_close(struct packages *p)
 		packages_remove_tree(p->spool);
 	set_leftover(&leftovers.spool, NULL);
 	img_rpm_set_free(p->set);
+	img_rpm_keys_free(p->keys);
 	img_rules_free(p->rules);
 	memset(p, 0, sizeof(*p));
 }
@@ -302,6 +328,7 @@ void packages_opts_done(struct packages_opts *o)
 	opt_list_done(&o->repos);
 	opt_list_done(&o->rpms);
 	opt_list_done(&o->rules);
+	opt_list_done(&o->keys);
 }
 
 const char *packages_size(uint64_t bytes, char buf[32])

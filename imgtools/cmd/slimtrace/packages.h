@@ -7,29 +7,33 @@
 #include "slices/slices.h"
 
 struct packages_opts {
-	struct opt_list repos, rpms, rules;
+	struct opt_list repos, rpms, rules, keys;
 	const char *root, *arch;
+	bool no_gpg;
 };
 
 /* Rows for option tables; `type` holds a struct packages_opts named `from`. */
-#define PACKAGES_OPTS(type)                                                                                            \
-	{ "repo", 'r', OPT_LIST, offsetof(type, from.repos), "DIR", "a repository made by createrepo_c", NULL },       \
-	        { "rpm", 0, OPT_LIST, offsetof(type, from.rpms), "FILE", "a package, or a folder of packages", NULL }, \
-	        { "root", 0, OPT_STR, offsetof(type, from.root), "DIR", "an installed root with its package database", \
-		  NULL },                                                                                              \
-	        { "rules",  0,                                                                                         \
-		  OPT_LIST, offsetof(type, from.rules),                                                                \
-		  "PATH",   "rules by hand: a file, or a folder of *.rules",                                           \
-		  NULL },                                                                                              \
-	{                                                                                                              \
-		"arch", 0, OPT_STR, offsetof(type, from.arch), "ARCH",                                                 \
-		        "packages of this architecture [this machine's]", NULL                                         \
+#define PACKAGES_OPTS(type)                                                                                                 \
+	{ "repo", 'r', OPT_LIST, offsetof(type, from.repos), "DIR", "a repository made by createrepo_c", NULL },            \
+	        { "rpm", 0, OPT_LIST, offsetof(type, from.rpms), "FILE", "a package, or a folder of packages", NULL },      \
+	        { "gpg-key", 0, OPT_LIST, offsetof(type, from.keys), "FILE", "packages must be signed by this key", NULL }, \
+	        { "no-gpg", 0, OPT_FLAG, offsetof(type, from.no_gpg), NULL, "signatures are not checked", NULL },           \
+	        { "root", 0, OPT_STR, offsetof(type, from.root), "DIR", "an installed root with its package database",      \
+		  NULL },                                                                                                   \
+	        { "rules",  0,                                                                                              \
+		  OPT_LIST, offsetof(type, from.rules),                                                                     \
+		  "PATH",   "rules by hand: a file, or a folder of *.rules",                                                \
+		  NULL },                                                                                                   \
+	{                                                                                                                   \
+		"arch", 0, OPT_STR, offsetof(type, from.arch), "ARCH",                                                      \
+		        "packages of this architecture [this machine's]", NULL                                              \
 	}
 
 struct packages {
 	struct img_rpm_set *set;
 	struct img_rules *rules;
-	char spool[240]; /* a folder of our own, and TMPDIR from packages_open() on; "" before */
+	struct img_rpm_keys *keys; /* NULL: signatures are not checked */
+	char spool[240];           /* a folder of our own, and TMPDIR from packages_open() on; "" before */
 };
 
 int packages_open(const struct packages_opts *o, struct packages *p, struct err *err);
