@@ -7,11 +7,17 @@
 
 extern const struct opt_program flip_program; /* flip.c */
 
-/* As opt_parse(); -1 when the subcommand shall go on, else the exit code. */
+/* Parses the options of the subcommand argv[0] into *dest, as opt_parse() does; the other arguments are moved to
+ * argv[0..*ret_n_args). Returns -1 when the subcommand shall go on, else the exit code (help was printed, or wrong
+ * usage told). */
 int flip_options(int argc, char **argv, void *dest, int *ret_n_args);
-int flip_usage(const char *command, const struct err *err); /* returns 2 */
-int flip_fail(const struct err *err);                       /* returns 1 */
 
+/* Tell what was wrong with the usage of a subcommand (returns 2), or what failed (returns 1). */
+int flip_usage(const char *command, const struct err *err);
+int flip_fail(const struct err *err);
+
+extern const struct opt convert_opts[];
+int cmd_convert(int argc, char **argv);
 extern const struct opt snapshotter_opts[];
 int cmd_snapshotter(int argc, char **argv);
 extern const struct opt mount_opts[];

@@ -8,6 +8,8 @@
 #include "fusefs/fusefs.h"
 
 static const struct opt_command commands[] = {
+	{ "convert", "[OPTION]... SOURCE DESTINATION", "an image made lazily loadable, valid for everybody",
+	  convert_opts, cmd_convert },
 	{ "snapshotter", "[OPTION]...", "the daemon: a snapshotter for containerd", snapshotter_opts, cmd_snapshotter },
 	{ "mount", "[OPTION]... IMAGE DIR", "an image's files at a folder, read-only", mount_opts, cmd_mount },
 	{ "unmount", "[OPTION]... DIR", "end what `mount` began", mount_opts, cmd_unmount },
