@@ -17,17 +17,6 @@ const struct opt mount_opts[] = {
 	{ 0 },
 };
 
-/* A value of a query: everything that is not unreserved as %XX. */
-static void append_escaped(struct base_buf *b, const char *text)
-{
-	for (; *text; text++) {
-		if (strchr("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-._~/", *text))
-			(void)base_buf_putc(b, *text);
-		else
-			(void)base_buf_printf(b, "%%%02X", (unsigned char)*text);
-	}
-}
-
 static int post(const struct mount *o, const char *path, const char *ref, const char *dir, struct err *err)
 {
 	struct base_buf query = BASE_BUF_INIT(32 << 10), body = BASE_BUF_INIT(1 << 20);
@@ -39,10 +28,10 @@ static int post(const struct mount *o, const char *path, const char *ref, const 
 		goto out;
 	s.control = o->control ? o->control : s.control;
 	(void)base_buf_printf(&query, "%s?dir=", path);
-	append_escaped(&query, real);
+	flip_append_escaped(&query, real);
 	if (ref) {
 		(void)base_buf_puts(&query, "&ref=");
-		append_escaped(&query, ref);
+		flip_append_escaped(&query, ref);
 	}
 	r = base_buf_error(&query);
 	r = r < 0 ? err_set(err, r, "the arguments are too long")

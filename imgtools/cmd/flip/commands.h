@@ -23,6 +23,8 @@ int cmd_snapshotter(int argc, char **argv);
 extern const struct opt mount_opts[];
 int cmd_mount(int argc, char **argv);
 int cmd_unmount(int argc, char **argv);
+extern const struct opt prefetch_opts[];
+int cmd_prefetch(int argc, char **argv);
 extern const struct opt stat_opts[], top_opts[];
 int cmd_stat(int argc, char **argv);
 int cmd_top(int argc, char **argv);

@@ -13,6 +13,8 @@ static const struct opt_command commands[] = {
 	{ "snapshotter", "[OPTION]...", "the daemon: a snapshotter for containerd", snapshotter_opts, cmd_snapshotter },
 	{ "mount", "[OPTION]... IMAGE DIR", "an image's files at a folder, read-only", mount_opts, cmd_mount },
 	{ "unmount", "[OPTION]... DIR", "end what `mount` began", mount_opts, cmd_unmount },
+	{ "prefetch", "[OPTION]... IMAGE", "what a start of an image read, as it was recorded", prefetch_opts,
+	  cmd_prefetch },
 	{ "stat", "[OPTION]...", "what the daemon holds and does", stat_opts, cmd_stat },
 	{ "top", "[OPTION]...", "the same, live", top_opts, cmd_top },
 	{ "gc", "[OPTION]...", "remove what nothing uses", gc_opts, cmd_gc },

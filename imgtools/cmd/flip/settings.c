@@ -146,6 +146,16 @@ int flip_settings_node(struct flip_settings *s, struct flip_node_opts *ret_opts,
 	return 0;
 }
 
+void flip_append_escaped(struct base_buf *b, const char *text)
+{
+	for (; *text; text++) {
+		if (strchr("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-._~/", *text))
+			(void)base_buf_putc(b, *text);
+		else
+			(void)base_buf_printf(b, "%%%02X", (unsigned char)*text);
+	}
+}
+
 int flip_ask(const struct flip_settings *s, const char *method, const char *path_and_query, struct base_buf *ret_body,
              struct err *err)
 {

@@ -24,6 +24,9 @@ int flip_settings_load(struct flip_settings *s, struct err *err);
 void flip_settings_done(struct flip_settings *s);
 int flip_settings_node(struct flip_settings *s, struct flip_node_opts *ret_opts, struct err *err);
 
+/* A value of a query: everything that is not unreserved as %XX. */
+void flip_append_escaped(struct base_buf *b, const char *text);
+
 /* One request to the daemon at s->control. A status other than 2xx is an error with the daemon's words. */
 int flip_ask(const struct flip_settings *s, const char *method, const char *path_and_query, struct base_buf *ret_body,
              struct err *err);
