@@ -177,8 +177,9 @@ struct fetch_job {
 	unsigned n_retries; /* at this door */
 	unsigned n_refused; /* 401 in a row */
 	unsigned n_hops, n_forgotten;
-	uint64_t got_before; /* at the start of this attempt */
-	struct err err;      /* of the latest failure */
+	long manifest_status; /* a document's, before it was looked for among the blobs */
+	uint64_t got_before;  /* at the start of this attempt */
+	struct err err;       /* of the latest failure */
 	int error;
 
 	CURL *easy; /* while it runs */
