@@ -251,9 +251,10 @@ struct flip_fetch {
 	struct fetch_jobs jobs;
 	struct fetch_batch *numbers[FETCH_N_NUMBERS];
 	uint64_t last_seq;
-	uint64_t held; /* bytes of jobs' buffers */
-	int64_t now;   /* microseconds, monotonic; of this turn */
-	double tokens; /* bytes that may be fetched below the foreground; for max_rate */
+	uint64_t held;     /* bytes of jobs' buffers */
+	bool lacks_memory; /* of this turn: a range that was next did not fit */
+	int64_t now;       /* microseconds, monotonic; of this turn */
+	double tokens;     /* bytes that may be fetched below the foreground; for max_rate */
 	int64_t tokens_at;
 	uint64_t rate_bytes;
 	int64_t rate_start;

@@ -206,10 +206,10 @@ static void measure(struct fetch_job *j, const struct answer *a)
 
 	if (!a->status)
 		return;
-	(void)curl_easy_getinfo(j->easy, CURLINFO_HTTP_VERSION, &version);
-	if (version == CURL_HTTP_VERSION_2_0 && !o->is_h2) { /* streams are cheaper than connections */
-		o->is_h2 = true;
-		o->limit = 4 * j->f->o.n_connections;
+	/* Streams are cheaper than connections. What counts is who sends the bytes, a door or where it sent us. */
+	if (j->blob && a->status <= 299 && curl_easy_getinfo(j->easy, CURLINFO_HTTP_VERSION, &version) == CURLE_OK) {
+		o->is_h2 = version == CURL_HTTP_VERSION_2_0;
+		o->limit = o->is_h2 ? 4 * j->f->o.n_connections : j->f->o.n_connections;
 	}
 	if (j->is_paused || curl_easy_getinfo(j->easy, CURLINFO_PRETRANSFER_TIME_T, &sent) != CURLE_OK ||
 	    curl_easy_getinfo(j->easy, CURLINFO_STARTTRANSFER_TIME_T, &first) != CURLE_OK || first <= sent)
