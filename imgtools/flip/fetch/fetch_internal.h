@@ -45,6 +45,7 @@ struct fetch_origin {
 	uint64_t low_bytes; /* that those were to bring */
 	unsigned limit;     /* of n_active */
 	bool is_h2;
+	bool is_warm[2];     /* it has a connection for the foreground, for the others; where streams share them */
 	int64_t quiet_until; /* 429: nothing is started before */
 	int64_t bad_until;   /* a mirror that failed is passed over until then */
 	unsigned n_bad;      /* times in a row */
@@ -187,6 +188,7 @@ struct fetch_job {
 	char *url;
 	bool is_sent;        /* url came with a redirect */
 	bool is_elsewhere;   /* at another host */
+	bool is_low;         /* on a connection of those below the foreground */
 	bool is_paused;      /* its bytes are not read */
 	int64_t moved_at;    /* its last byte, or its start */
 	bool counts;         /* in origin->n_active */

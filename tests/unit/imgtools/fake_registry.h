@@ -130,6 +130,7 @@ static bool fake_answer_to(struct fake *s, int fd, const char *text, unsigned co
 {
 	struct fake_request q = { .connection = connection };
 	struct fake_answer a;
+	const char *body;
 	char head[1400];
 	unsigned n;
 	bool ok;
@@ -154,10 +155,11 @@ static bool fake_answer_to(struct fake *s, int fd, const char *text, unsigned co
 	(void)pthread_mutex_lock(&s->lock);
 	s->n_now--;
 	(void)pthread_mutex_unlock(&s->lock);
-	ok = fake_send(fd, head, strlen(head)) && fake_send(fd, a.body, a.gate_at);
+	body = a.body ? a.body : "";
+	ok = fake_send(fd, head, strlen(head)) && fake_send(fd, body, a.gate_at);
 	if (a.gate_at)
 		fake_wait_gate(s);
-	ok = ok && fake_send(fd, (const char *)a.body + a.gate_at, (a.cut < a.size ? a.cut : a.size) - a.gate_at);
+	ok = ok && fake_send(fd, body + a.gate_at, (a.cut < a.size ? a.cut : a.size) - a.gate_at);
 	if (a.stalls) {
 		char byte;
 
