@@ -88,7 +88,7 @@ measure() {
 lines = sorted((json.loads(l) for l in sys.stdin), key=lambda d: d["value"])
 if lines: print(json.dumps(lines[len(lines) // 2]))'
 }
-for kind in plain tls; do
+for kind in ${FETCH_KINDS:-plain tls}; do
 	port=5000
 	unset FETCH_CA
 	[[ $kind == tls ]] && port=5001 && export FETCH_CA=$work/cert
@@ -98,5 +98,6 @@ for kind in plain tls; do
 		measure "$kind, $how: 2000 ranges of 64 KiB" "$address:$port" ranges 2000 65536
 		measure "$kind, $how: 300 ranges of 64 KiB" "$address:$port" ranges 300 65536
 		measure "$kind, $how: 100 ranges of 64 KiB, one by one" "$address:$port" touch 100 65536
+		measure "$kind, $how: the same beside prefetch" "$address:$port" mix 100 65536
 	done
 done

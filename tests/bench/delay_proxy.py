@@ -14,45 +14,44 @@ PIECE = 256 << 10
 
 
 async def carry(reader, writer, delay, first):
-    """Bytes of one direction: read at once, written when they are due."""
+    """Bytes of one direction: read at once, written when they are due. Ends at the end, or when nobody takes them."""
     loop = asyncio.get_running_loop()
     queue, held, room = asyncio.Queue(), 0, asyncio.Event()
 
     async def write():
         nonlocal held
-        while True:
-            due, data = await queue.get()
-            wait = due - loop.time()
-            if wait > 0:
-                await asyncio.sleep(wait)
-            if not data:
-                break
-            writer.write(data)
-            await writer.drain()
-            held -= len(data)
-            room.set()
-        if writer.can_write_eof():
+        try:
+            while True:
+                due, data = await queue.get()
+                if due > loop.time():
+                    await asyncio.sleep(due - loop.time())
+                if not data:
+                    break
+                writer.write(data)
+                await writer.drain()
+                held -= len(data)
+                room.set()
             writer.write_eof()
+        except OSError:
+            held = 0  # and what else comes is thrown away
+        finally:
+            room.set()
 
     task = asyncio.create_task(write())
-    try:
-        extra = first
-        while not task.done():
+    while not task.done():
+        try:
             data = await reader.read(PIECE)
-            queue.put_nowait((loop.time() + delay + extra, data))
-            held += len(data)
-            extra = 0
-            if not data:
-                break
-            while held > HELD and not task.done():
-                room.clear()
-                await room.wait()
-        await task
-    except OSError:
-        pass
-    finally:
-        task.cancel()
-        await asyncio.gather(task, return_exceptions=True)
+        except OSError:
+            data = b""
+        queue.put_nowait((loop.time() + delay + first, data))
+        held += len(data)
+        first = 0
+        if not data:
+            break
+        while held > HELD and not task.done():
+            room.clear()
+            await room.wait()
+    await task
 
 
 async def main(listen, target, rtt):
@@ -62,9 +61,12 @@ async def main(listen, target, rtt):
         except OSError:
             writer.close()
             return
-        await asyncio.gather(carry(reader, far_writer, rtt / 2, rtt), carry(far_reader, writer, rtt / 2, 0), return_exceptions=True)
-        for w in (writer, far_writer):
-            w.close()
+        ways = [carry(reader, far_writer, rtt / 2, rtt), carry(far_reader, writer, rtt / 2, 0)]
+        ways = {asyncio.create_task(w) for w in ways}
+        for end in (asyncio.FIRST_COMPLETED, asyncio.ALL_COMPLETED):  # one side has ended: so does the other
+            await asyncio.wait(ways, return_when=end)
+            for w in (writer, far_writer):
+                w.close()
 
     loop = asyncio.get_running_loop()
     for sig in (signal.SIGTERM, signal.SIGINT):

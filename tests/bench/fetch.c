@@ -2,6 +2,7 @@
  *
  *   fetch ranges REF DIGEST SIZE N RANGE_BYTES   N ranges that are spread over the blob, in random order, as prefetch
  *   fetch touch REF DIGEST SIZE N RANGE_BYTES    the same, each one awaited before the next: what a reader sees
+ *   fetch mix REF DIGEST SIZE N RANGE_BYTES      the same, while all the rest of the blob is being prefetched
  *   fetch blob REF DIGEST SIZE                   all of it, in order
  *
  * FETCH_CASE names the case, FETCH_LIMIT is the link's bytes per second. FETCH_CA is a file of certificates. One JSON
@@ -107,6 +108,24 @@ static int touch_each(struct flip_blob *b, const struct flip_range *ranges, size
 	return r;
 }
 
+static int touch_meanwhile(struct flip_blob *b, const struct flip_range *ranges, size_t n, uint64_t size,
+                           struct err *err)
+{
+	enum { PIECE = 1 << 20 };
+	static struct told t = { .lock = PTHREAD_MUTEX_INITIALIZER, .cond = PTHREAD_COND_INITIALIZER };
+	size_t n_rest = size / PIECE;
+	struct flip_range *rest = calloc(n_rest, sizeof(*rest));
+	int64_t number;
+
+	if (!rest)
+		return err_set(err, -1, "out of memory");
+	for (size_t i = 0; i < n_rest; i++)
+		rest[i] = (struct flip_range){ i * PIECE, PIECE };
+	number = flip_blob_read(b, rest, n_rest, FLIP_PREFETCH, on_range, &t, err);
+	free(rest);
+	return number < 0 ? (int)number : touch_each(b, ranges, n, err);
+}
+
 static int pass(void *arg, const void *data, size_t size, struct err *err)
 {
 	(void)data;
@@ -164,6 +183,8 @@ int main(int argc, char **argv)
 	begin = now_s();
 	if (r == 0 && strcmp(argv[1], "blob") == 0)
 		r = flip_blob_stream(b, FLIP_FOREGROUND, pass, &bytes, &err);
+	else if (r == 0 && strcmp(argv[1], "mix") == 0)
+		r = touch_meanwhile(b, ranges, n, size, &err);
 	else if (r == 0)
 		r = argv[1][0] == 't' ? touch_each(b, ranges, n, &err) : read_all(b, ranges, n, &err);
 	if (r < 0) {

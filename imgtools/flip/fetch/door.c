@@ -207,9 +207,13 @@ int flip_door_choose(struct flip_fetch *f, const struct fetch_repo *repo, const 
 /* The foreground keeps a part of the connections to itself. */
 static bool has_room(const struct fetch_origin *o, enum flip_priority priority)
 {
+	bool is_low = priority != FLIP_FOREGROUND;
 	unsigned kept = o->limit / 4;
 
-	return o->n_active < o->limit && (priority == FLIP_FOREGROUND || o->n_low < o->limit - kept);
+	/* The first one makes the connection that the others share. */
+	if (o->is_h2 && !o->is_warm[is_low] && (is_low ? o->n_low : o->n_active - o->n_low) > 0)
+		return false;
+	return o->n_active < o->limit && (!is_low || o->n_low < o->limit - kept);
 }
 
 bool flip_door_is_ready(struct flip_fetch *f, const struct fetch_repo *repo, const struct flip_blob *b, unsigned door,
