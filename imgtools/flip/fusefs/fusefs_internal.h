@@ -220,6 +220,21 @@ struct flip_fs {
 	struct counters n;
 };
 
+/* Requests of one file are in order: a release comes after the last read was answered. That order is made by the
+ * kernel; for the language, and for ThreadSanitizer, it is made by the counters: counted before an answer, seen after a
+ * request was received. */
+static inline void fs_count(atomic_uint_fast64_t *counter, uint64_t n)
+{
+	atomic_fetch_add_explicit(counter, n, memory_order_release);
+}
+
+static inline void fs_see_counted(struct counters *n)
+{
+	(void)atomic_load_explicit(&n->opens, memory_order_acquire);
+	(void)atomic_load_explicit(&n->bytes, memory_order_acquire);
+	(void)atomic_load_explicit(&n->errors, memory_order_acquire);
+}
+
 /* Of the request that this thread is answering. */
 extern _Thread_local uint64_t request_unique;
 

@@ -139,7 +139,7 @@ static void fs_lookup(fuse_req_t req, fuse_ino_t parent, const char *name)
 	bool in_tree = node_class(parent) == NODE_TREE;
 	int r = -ENOTDIR;
 
-	atomic_fetch_add_explicit(&fs->n.lookups, 1, memory_order_relaxed);
+	fs_count(&fs->n.lookups, 1);
 	if (in_tree)
 		r = tree_lookup(fs, parent, name, &e.attr);
 	else if (node_class(parent) == NODE_FIXED)
@@ -174,18 +174,18 @@ static void fs_open(fuse_req_t req, fuse_ino_t node, struct fuse_file_info *fi)
 	if (r == 0)
 		r = object_open(fs, node, object, request_unique, &opening);
 	if (r < 0 && r != -ENODATA) { /* which is an empty file: nothing to open */
-		atomic_fetch_add_explicit(&fs->n.errors, 1, memory_order_relaxed);
+		fs_count(&fs->n.errors, 1);
 		(void)fuse_reply_err(req, -r);
 		return;
 	}
-	atomic_fetch_add_explicit(&fs->n.opens, 1, memory_order_relaxed);
+	fs_count(&fs->n.opens, 1);
 	fi->fh = opening.fh;
 	fi->noflush = 1;
 #if FLIP_HAS_PASSTHROUGH
 	fi->backing_id = (int32_t)opening.backing_id;
 #endif
 	if (opening.backing_id)
-		atomic_fetch_add_explicit(&fs->n.passthrough, 1, memory_order_relaxed);
+		fs_count(&fs->n.passthrough, 1);
 	else
 		fi->keep_cache = 1; /* these bytes never change */
 	if (fuse_reply_open(req, fi) < 0)
@@ -199,7 +199,7 @@ static void fs_release(fuse_req_t req, fuse_ino_t node, struct fuse_file_info *f
 	(void)fuse_reply_err(req, 0);
 }
 
-/* ---- Links, extended attributes, the rest ------------------------------------------------------------- */
+/* ---- Links, extended attributes, the rest ----------------------------------------------------------------- */
 
 static void fs_readlink(fuse_req_t req, fuse_ino_t node)
 {

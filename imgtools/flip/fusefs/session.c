@@ -287,6 +287,7 @@ static void *serve(void *arg)
 		(void)pthread_setcancelstate(PTHREAD_CANCEL_DISABLE, &old);
 		if (n <= 0)
 			break;
+		fs_see_counted(&fs->n);
 		request_unique = in->unique & ~WIRE_UNIQUE_RESEND;
 		/* An open that the dead process had done and not answered is done once more. */
 		if (in->unique & WIRE_UNIQUE_RESEND && in->opcode == WIRE_OP_OPEN &&

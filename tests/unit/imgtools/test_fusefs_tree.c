@@ -21,7 +21,7 @@ struct contents {
 		uint64_t size;
 	} * list;
 	size_t n;
-	const struct flip_erofs *layer; /* NULL: gone */
+	const struct flip_erofs *_Atomic layer; /* NULL: gone */
 	bool complete;
 	atomic_ulong n_reads, n_opened, n_closed;
 };
@@ -422,7 +422,6 @@ static void *walk_for_ever(void *arg)
 	return NULL;
 }
 
-/* The test's owner changes its pointer without a lock, as the real one must not: here it is an atomic's job. */
 static void layers_come_and_go_under_walkers(void **state)
 {
 	struct walker w[3];
@@ -437,12 +436,12 @@ static void layers_come_and_go_under_walkers(void **state)
 		char image[256];
 
 		(void)usleep(10000);
-		__atomic_store_n(&contents.layer, NULL, __ATOMIC_SEQ_CST);
+		atomic_store(&contents.layer, NULL);
 		flip_fs_forget_layer(fs, LAYER_ID);
 		flip_erofs_close(erofs); /* nobody reads its mapping now */
 		(void)snprintf(image, sizeof(image), "%s/layer.erofs", place.dir);
 		assert_int_equal(flip_erofs_open(image, &erofs, NULL), 0);
-		__atomic_store_n(&contents.layer, erofs, __ATOMIC_SEQ_CST);
+		atomic_store(&contents.layer, erofs);
 	}
 	atomic_store(&stop, true);
 	for (int i = 0; i < 3; i++)
