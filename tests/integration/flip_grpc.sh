@@ -10,7 +10,7 @@ fail() { echo "FAIL: $*"; [[ -s $work/daemon ]] && tail -n 5 "$work/daemon"; exi
 for tool in containerd ctr runc python3 gcc; do
 	command -v $tool >/dev/null || skip "$tool is missing"
 done
-[[ -x $build/tests/tools/flip_snapshotter ]] || skip "no $build/tests/integration/flip_snapshotter"
+[[ -x $build/tests/tools/flip_snapshotter ]] || skip "no $build/tests/tools/flip_snapshotter"
 
 work=$(mktemp -d)
 pids=()
@@ -134,7 +134,7 @@ try ctr snapshots ls
 try ctr run "$image" "$id"
 try ctr snapshots ls
 grep -q "^$id .*Active" <<<"$out" || fail "no snapshot of the container: $out"
-[[ -e $(echo "$work"/snapshots/*/fs/written) ]] || fail "what the container wrote is not in its snapshot"
+compgen -G "$work/snapshots/*/fs/written" >/dev/null || fail "what the container wrote is not in its snapshot"
 try ctr snapshots usage "$id"
 [[ $out == *KiB* ]] || fail "usage: $out"
 try ctr snapshots info "$id"
@@ -195,4 +195,75 @@ for _ in {1..50}; do
 done
 out=$(ctr run --rm "$image" "$id-again" 2>&1)
 [[ $out == $'one of layer 1\ntwo of layer 2' ]] || fail "after the restart the container printed $out; import: $(<"$work/log")"
+
+# An image that was never pulled: its layers are there already, containerd is told of it by our client.
+mkdir "$work/snapshots/ready"
+python3 - "$work" >"$work/facts" <<'PY' || fail "no layers"
+import gzip, hashlib, io, json, os, sys, tarfile
+work = sys.argv[1]
+blobs = work + "/image/blobs/sha256/"
+index = json.load(open(work + "/image/index.json"))["manifests"][0]
+manifest = json.load(open(blobs + index["digest"][7:]))
+diff_ids = json.load(open(blobs + manifest["config"]["digest"][7:]))["rootfs"]["diff_ids"]
+chain = ""
+for n, layer in enumerate(manifest["layers"]):
+    chain = "sha256:" + hashlib.sha256((chain + " " + diff_ids[n]).encode()).hexdigest() if chain else diff_ids[n]
+    tarfile.open(fileobj=io.BytesIO(gzip.decompress(open(blobs + layer["digest"][7:], "rb").read()))).extractall(
+        work + "/snapshots/ready/" + chain.replace(":", "-"))
+    print("chain%d=%s" % (n, chain))
+print("manifest=%s\nsize=%d\ntype=%s\nconfig=%s" % (index["digest"], index["size"], index["mediaType"], manifest["config"]["digest"]))
+PY
+. "$work/facts"
+blobs=$work/image/blobs/sha256
+# ask COMMANDS: the answers of our client, one a line
+ask() {
+	"$build/tests/tools/flip_containerd" "$work/sock" default <<<"$1" 2>&1
+}
+try ctr image rm --sync "$image"
+for _ in {1..50}; do
+	[[ $(ctr snapshots ls | wc -l) == 1 && -z $(ctr content ls -q) ]] && break
+	sleep 0.1
+done
+[[ -z $(ctr content ls -q) ]] || fail "content is left: $(ctr content ls)"
+head -c 5000000 /dev/urandom >"$work/large"
+large=sha256:$(sha256sum <"$work/large" | cut -d' ' -f1)
+out=$(ask "version
+stat mine $chain0
+lease 600
+prepare mine $id-1 - containerd.io/snapshot.ref=$chain0
+prepare mine $id-2 $chain0 containerd.io/snapshot.ref=$chain1
+prepare mine $id-2 $chain0 containerd.io/snapshot.ref=$chain1
+prepare mine $id-3 $chain1 containerd.io/snapshot.ref=none
+prepare mine $id-3 $chain1
+remove mine $id-3
+stat mine $chain1
+content $config $blobs/${config#*:} containerd.io/gc.ref.snapshot.mine=$chain1
+content $manifest $blobs/${manifest#*:} containerd.io/gc.ref.content.config=$config
+content $manifest $blobs/${manifest#*:} containerd.io/gc.ref.content.config=$config again=yes
+content $large $work/large
+content sha256:${large:10}000 $work/large
+content ${large%??}00 $work/large
+image test/lazy:1 $type $config 5
+image test/lazy:1 $type $manifest $size
+endlease
+version")
+want="1.6.* 0|error 2: *|0|1|1|1|0|error 17: *|0|0|0|0|0|0|error *|error *|0|0|0|1.6.* 0"
+mapfile -t answers <<<"$out"
+IFS='|' read -ra wants <<<"$want"
+for i in "${!wants[@]}"; do
+	# shellcheck disable=SC2053 # a pattern
+	[[ ${answers[i]:-} == ${wants[i]} ]] || fail "answer $((i + 1)) is ${answers[i]:-missing}, expected ${wants[i]}, of: $out"
+done
+try ctr image ls
+grep -q "^test/lazy:1 .*$manifest" <<<"$out" || fail "the image is not listed: $out"
+try ctr content ls
+[[ $out == *"$manifest"* && $out == *"containerd.io/gc.ref.content.config=$config"* && $out == *"again=yes"* ]] || fail "content: $out"
+ctr leases ls -q | grep -q flip- && fail "the lease is left"
+# A collection of garbage takes what nothing refers to, and nothing else.
+try ctr image tag test/lazy:1 test/other:1
+try ctr image rm --sync test/other:1
+try ctr content ls -q
+[[ $out == *"$manifest"* && $out == *"$config"* && $out != *"$large"* ]] || fail "after the collection: $out"
+out=$(ctr run --rm test/lazy:1 "$id-lazy" /hello /one /two 2>&1) || fail "the image that was not pulled: $out"
+[[ $out == $'one of layer 1\ntwo of layer 2' ]] || fail "the image that was not pulled printed $out"
 echo "containerd $(command ctr --version | awk '{ print $3 }') and a snapshotter of ours: all as it should be"

@@ -357,7 +357,7 @@ static const char *value_of(const struct selector *s, const struct flip_snapshot
 	case FIELD_NAME:
 		return snapshot->name;
 	case FIELD_PARENT:
-		return snapshot->parent && snapshot->parent[0] ? snapshot->parent : NULL;
+		return snapshot->parent ? snapshot->parent : ""; /* there in any case: parent=="" is asked for */
 	case FIELD_KIND:
 		return snapshot->kind == FLIP_SNAPSHOT_VIEW        ? "view"
 		       : snapshot->kind == FLIP_SNAPSHOT_ACTIVE    ? "active"

@@ -121,13 +121,3 @@ int flip_labels_merge(const struct flip_label *now, size_t n_now, const struct f
 	*ret_n = n;
 	return 0;
 }
-
-/* Until the store's own is linked, which wins. */
-__attribute__((weak)) void flip_snapshot_done(struct flip_snapshot *s)
-{
-	free(s->name);
-	free(s->parent);
-	free(s->layer);
-	flip_labels_free(s->labels, s->n_labels);
-	memset(s, 0, sizeof(*s));
-}
