@@ -120,9 +120,10 @@ static int check_object(struct fsck *f, const uint8_t digest[FLIP_DIGEST_SIZE])
 	return 0;
 }
 
-/* A temporary name of a put that is running in this process, or perhaps in another. */
-static bool is_put_running(const struct fsck *f, const char *file)
+/* A temporary name: of a put that runs, or left by one that was killed. Who holds the slot knows. */
+static bool is_put_name(struct fsck *f, const char *name, const char *file)
 {
+	uint_fast64_t bit;
 	unsigned slot;
 	char tail;
 
@@ -130,7 +131,14 @@ static bool is_put_running(const struct fsck *f, const char *file)
 		return false;
 	if (f->is_foreign)
 		return true;
-	return !f->store->opts.read_only && (atomic_load(&f->store->put_slots) & UINT64_C(1) << slot);
+	bit = UINT64_C(1) << slot;
+	if (!f->store->opts.read_only && (atomic_fetch_or(&f->store->put_slots, bit) & bit))
+		return true;
+	if (faccessat(f->store->objects_fd, name, F_OK, AT_SYMLINK_NOFOLLOW) == 0)
+		leftover(f, f->store->objects_fd, "objects", name, "of a put that was cut off");
+	if (!f->store->opts.read_only)
+		flip_slot_give(f->store, slot);
+	return true;
 }
 
 static int visit_object(void *arg, const char *file)
@@ -143,9 +151,9 @@ static int visit_object(void *arg, const char *file)
 		f->r = check_object(f, digest);
 		return f->r;
 	}
-	if (is_put_running(f, file))
-		return 0;
 	(void)snprintf(name, sizeof(name), "%s/%s", f->folder, file);
+	if (is_put_name(f, name, file))
+		return 0;
 	leftover(f, f->store->objects_fd, "objects", name, "no object's name");
 	return 0;
 }

@@ -455,7 +455,7 @@ static int delete_row(struct flip_store *s, uint64_t id, struct err *err)
 	return flip_db_step(s, stmt, err);
 }
 
-int flip_store_snapshot_remove(struct flip_store *s, const char *name, struct err *err)
+static int remove_once(struct flip_store *s, const char *name, struct err *err)
 {
 	struct flip_snapshot row = { 0 };
 	char folder[32], tmp[64];
@@ -479,6 +479,19 @@ int flip_store_snapshot_remove(struct flip_store *s, const char *name, struct er
 	pthread_mutex_unlock(&s->db_lock);
 	if (r == 0)
 		(void)flip_store_remove_tree(s->tmp_fd, tmp);
+	return r;
+}
+
+int flip_store_snapshot_remove(struct flip_store *s, const char *name, struct err *err)
+{
+	int r = remove_once(s, name, err);
+
+	/* Removing must be possible when nothing else is. */
+	if (r == -ENOSPC && flip_store_use_reserve(s)) {
+		if (err)
+			err->code = 0;
+		r = remove_once(s, name, err);
+	}
 	return r;
 }
 

@@ -15,7 +15,7 @@
 
 struct home {
 	char dir[64]; /* removed at the end */
-	char path[80];
+	char path[100];
 	struct flip_store *store;
 };
 
