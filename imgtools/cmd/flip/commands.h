@@ -20,6 +20,8 @@ extern const struct opt convert_opts[];
 int cmd_convert(int argc, char **argv);
 extern const struct opt snapshotter_opts[];
 int cmd_snapshotter(int argc, char **argv);
+extern const struct opt pull_opts[];
+int cmd_pull(int argc, char **argv);
 extern const struct opt mount_opts[];
 int cmd_mount(int argc, char **argv);
 int cmd_unmount(int argc, char **argv);

@@ -11,6 +11,7 @@ static const struct opt_command commands[] = {
 	{ "convert", "[OPTION]... SOURCE DESTINATION", "an image made lazily loadable, valid for everybody",
 	  convert_opts, cmd_convert },
 	{ "snapshotter", "[OPTION]...", "the daemon: a snapshotter for containerd", snapshotter_opts, cmd_snapshotter },
+	{ "pull", "[OPTION]... IMAGE", "make an image known to containerd, ready to start", pull_opts, cmd_pull },
 	{ "mount", "[OPTION]... IMAGE DIR", "an image's files at a folder, read-only", mount_opts, cmd_mount },
 	{ "unmount", "[OPTION]... DIR", "end what `mount` began", mount_opts, cmd_unmount },
 	{ "prefetch", "[OPTION]... IMAGE", "what a start of an image read, as it was recorded", prefetch_opts,
