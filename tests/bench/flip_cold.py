@@ -125,11 +125,9 @@ class Node:
             if side != "overlayfs":
                 f.write(f'[proxy_plugins.{side}]\n  type = "snapshot"\n  address = "{d}/{side}.sock"\n')
         if side == "flip":
-            conf = f"{d}/etc"
             self.spawn("flip", [self.flip, "snapshotter", "--root", f"{d}/flip", "--socket", f"{d}/flip.sock",
                                 "--control", f"{d}/control.sock"] + self.flip_args)
             wait_for("flip", lambda: os.path.exists(f"{d}/flip.sock") and os.path.exists(f"{d}/control.sock"))
-            del conf
         if side == "stargz":
             os.makedirs(f"{d}/stargz", exist_ok=True)
             open(f"{d}/stargz.toml", "w").close()
@@ -140,7 +138,7 @@ class Node:
         wait_for("containerd", lambda: self.ctr("version", check=False).returncode == 0)
 
     def spawn(self, name, args):
-        env = dict(os.environ, FLIP_LOG_LEVEL="info", NO_PROXY=f"{HOST},{REGISTRY}", no_proxy=f"{HOST},{REGISTRY}")
+        env = dict(os.environ, FLIP_LOG_LEVEL="info", FLIP_INSECURE="true", NO_PROXY=f"{HOST},{REGISTRY}", no_proxy=f"{HOST},{REGISTRY}")
         with open(f"{self.dir}/{name}.log", "a") as log:
             self.processes[name] = subprocess.Popen(args, stdout=log, stderr=log, env=env)
 
@@ -278,7 +276,10 @@ def main():
     try:
         measure(o, registry, node)
     finally:
-        node.wipe() if not o.keep else node.stop()
+        if o.keep:
+            node.stop()
+        else:
+            node.wipe()
         registry.stop()
 
 

@@ -11,13 +11,22 @@
 
 struct gc {
 	const char *control;
-	bool dry_run, json;
+	bool all, dry_run, json;
 };
 
+#define COMMON_OPTS                                                                                              \
+	{ "dry-run", 'n', OPT_FLAG, offsetof(struct gc, dry_run), NULL, "only say what would be done", NULL },   \
+	        { "json", 0, OPT_FLAG, offsetof(struct gc, json), NULL, "machine-readable output", NULL },       \
+	{                                                                                                        \
+		"control", 0, OPT_STR, offsetof(struct gc, control), "PATH", "the daemon's control socket", NULL \
+	}
+
+const struct opt fsck_opts[] = { COMMON_OPTS, { 0 } };
+
 const struct opt gc_opts[] = {
-	{ "dry-run", 'n', OPT_FLAG, offsetof(struct gc, dry_run), NULL, "only say what would be done", NULL },
-	{ "json", 0, OPT_FLAG, offsetof(struct gc, json), NULL, "machine-readable output", NULL },
-	{ "control", 0, OPT_STR, offsetof(struct gc, control), "PATH", "the daemon's control socket", NULL },
+	{ "all", 'a', OPT_FLAG, offsetof(struct gc, all), NULL, "also layers that were used in the last ten minutes",
+	  NULL },
+	COMMON_OPTS,
 	{ 0 },
 };
 
@@ -60,7 +69,7 @@ static int run(int argc, char **argv, const char *name, void (*print)(const json
 		(void)err_set(&err, -EINVAL, "%s: not an argument", argv[0]);
 		return flip_usage(name, &err);
 	}
-	(void)snprintf(path, sizeof(path), "/v1/%s%s", name, o.dry_run ? "?dry_run=1" : "");
+	(void)snprintf(path, sizeof(path), "/v1/%s?%s%s", name, o.dry_run ? "dry_run=1&" : "", o.all ? "all=1" : "");
 	r = flip_settings_load(&s, &err);
 	if (r == 0) {
 		s.control = o.control ? o.control : s.control;

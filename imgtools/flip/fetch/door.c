@@ -233,6 +233,16 @@ bool flip_door_is_ready(struct flip_fetch *f, const struct fetch_repo *repo, con
 	return has_room(d->origin, priority);
 }
 
+/* Whether so much was fetched along and thrown away that it is enough: the link is not ours alone, and somebody may pay
+ * for each byte. A sixteenth of all bytes, more on long ways (a quarter at 20 ms), half at most. */
+static bool has_wasted_enough(const struct flip_fetch *f, const struct fetch_origin *o)
+{
+	uint64_t per_mille = 62 + o->rtt_us / 100;
+
+	per_mille = per_mille < 500 ? per_mille : 500;
+	return f->counts.gap_bytes > (1 << 20) + f->counts.wire_bytes / 1000 * per_mille;
+}
+
 /* Bytes that cost no more than one more request: what the way moves during a stream's share of a round trip. */
 uint64_t flip_door_gap(const struct flip_fetch *f, const struct fetch_door *d)
 {
@@ -241,6 +251,8 @@ uint64_t flip_door_gap(const struct flip_fetch *f, const struct fetch_door *d)
 
 	if (f->o.max_coalesce_gap)
 		return f->o.max_coalesce_gap;
+	if (has_wasted_enough(f, o))
+		return 0;
 	if (!o->rtt_us || !rate)
 		return FETCH_FIRST_GAP;
 	gap = rate / 1000 * o->rtt_us / 1000 / o->limit;

@@ -6,7 +6,7 @@
  *   GET  /v1/prefetch ref              the list that was recorded for an image (docs/formats/prefetch.md)
  *   POST /v1/mount   ref, dir          an image mounted read-only
  *   POST /v1/unmount dir
- *   POST /v1/gc      [dry_run=1]       what was removed
+ *   POST /v1/gc      [all=1] [dry_run=1]  what was removed
  *   POST /v1/fsck    [dry_run=1]       findings, one line each, then the counts
  *
  * Arguments are of the query; failures are a JSON object with "error". */
@@ -120,7 +120,7 @@ static void do_gc(struct flip_node *node, struct MHD_Connection *c, struct answe
 {
 	struct flip_gc_result g = { 0 };
 	struct err err = { 0 };
-	int r = node_gc(node, argument(c, "dry_run") != NULL, &g, &err);
+	int r = node_gc(node, argument(c, "all") != NULL, argument(c, "dry_run") != NULL, &g, &err);
 
 	if (r < 0)
 		answer_error(a, r, &err);

@@ -189,7 +189,8 @@ int node_write_layer(struct flip_toc *toc, const char *blob_digest, uint64_t blo
 /* ---- upkeep.c --------------------------------------------------------------------------------------------------- */
 
 /* Folders of snapshots that have no row, layers nobody uses, contents no layer names; what the budget demands. */
-int node_gc(struct flip_node *node, bool dry_run, struct flip_gc_result *ret_result, struct err *err);
+/* `all`: also layers that were used a moment ago. */
+int node_gc(struct flip_node *node, bool all, bool dry_run, struct flip_gc_result *ret_result, struct err *err);
 int node_cleanup(void *node, struct err *err); /* what containerd calls */
 int node_keeper_start(struct flip_node *node, struct err *err);
 void node_keeper_stop(struct flip_node *node);

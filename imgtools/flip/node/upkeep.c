@@ -41,9 +41,9 @@ static int walk_index(void *arg, const char *layer_dir, int (*each)(void *each_a
 	return r;
 }
 
-int node_gc(struct flip_node *node, bool dry_run, struct flip_gc_result *ret_result, struct err *err)
+int node_gc(struct flip_node *node, bool all, bool dry_run, struct flip_gc_result *ret_result, struct err *err)
 {
-	int r = flip_store_gc(node->store, MIN_AGE_S, dry_run, walk_index, node, ret_result, err);
+	int r = flip_store_gc(node->store, all ? 0 : MIN_AGE_S, dry_run, walk_index, node, ret_result, err);
 
 	return r < 0 || dry_run ? r : node_layers_drop_removed(node, err);
 }
@@ -109,7 +109,7 @@ int node_cleanup(void *arg, struct err *err)
 	if (dir)
 		(void)closedir(dir);
 	free(ids.items);
-	return r < 0 ? r : node_gc(node, false, &result, err);
+	return r < 0 ? r : node_gc(node, false, false, &result, err);
 }
 
 /* ---- The keeper ---------------------------------------------------------------------------------------------------
@@ -162,7 +162,7 @@ static void watch_room(struct flip_node *node, int64_t now_ms, int64_t *last_gc_
 	if (!is_short || now_ms - *last_gc_ms < GC_PAUSE_S * INT64_C(1000))
 		return;
 	*last_gc_ms = now_ms;
-	if (node_gc(node, false, &result, &err) < 0)
+	if (node_gc(node, false, false, &result, &err) < 0)
 		base_log(BASE_LOG_WARN, "making room: %s", err_text(&err));
 	else
 		base_log(BASE_LOG_INFO, "made room: %llu contents, %llu layers, %llu MB",
