@@ -189,13 +189,13 @@ static void remove_in_peace(int sig)
 
 int packages_clean(int n, char **args)
 {
-	int sig = n > 0 ? atoi(args[0]) : 0;
+	const long sig = n > 0 ? strtol(args[0], NULL, 10) : 0;
 
 	for (int i = 1; i < n; i++)
 		packages_remove_tree(args[i]);
 	for (int i = 0; i < N_WATCHED; i++) {
 		if (watched[i] == sig)
-			die_of(sig);
+			die_of(watched[i]);
 	}
 	return 2;
 }

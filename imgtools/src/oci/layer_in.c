@@ -30,8 +30,7 @@ struct layer {
 static ssize_t from_decoder(void *buf, size_t size, void *arg, struct err *err)
 {
 	struct layer *l = arg;
-	ssize_t n = l->ahead ? img_ahead_read(l->ahead, buf, size, err)
-	                     : img_decoder_read(l->decoder, buf, size, err);
+	ssize_t n = l->ahead ? img_ahead_read(l->ahead, buf, size, err) : img_decoder_read(l->decoder, buf, size, err);
 	uint64_t max = l->job->limits->max_bytes ? l->job->limits->max_bytes : default_max_bytes;
 
 	if (n > 0 && l->job->n_bytes && atomic_fetch_add(l->job->n_bytes, (uint64_t)n) + (uint64_t)n > max)

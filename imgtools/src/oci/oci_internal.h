@@ -19,7 +19,8 @@ int img_decoder_finish(struct img_decoder *d, char ret_digest[IMG_DIGEST_SIZE], 
                        uint64_t *ret_unpacked, struct err *err);
 void img_decoder_close(struct img_decoder *d);
 
-/* A decoder read by a thread of its own, some blocks ahead (read_ahead.c). From start to stop nothing else may use it. */
+/* A decoder read by a thread of its own, some blocks ahead (read_ahead.c). From start to stop nothing else may use it.
+ */
 struct img_ahead;
 int img_ahead_start(struct img_decoder *d, struct img_ahead **ret, struct err *err);
 ssize_t img_ahead_read(struct img_ahead *a, void *buf, size_t size, struct err *err);
@@ -45,7 +46,7 @@ struct img_layer_job {
 	const struct img_limits *limits;
 	_Atomic uint64_t *n_bytes; /* of all layers so far */
 	struct img_meter *meter;
-	bool reads_ahead; /* by a second thread */
+	bool reads_ahead;                                       /* by a second thread */
 	char digest[IMG_DIGEST_SIZE], diff_id[IMG_DIGEST_SIZE]; /* found */
 	uint64_t unpacked_size;
 };

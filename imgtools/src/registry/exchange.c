@@ -1,5 +1,6 @@
-/* One HTTP exchange by libcurl, which is loaded for the first one (base/library.h). Redirects are followed (registries keep blobs elsewhere); libcurl takes our
- * Authorization header off when the host changes. From https nothing is redirected to http. */
+/* One HTTP exchange by libcurl, which is loaded for the first one (base/library.h). Redirects are followed (registries
+ * keep blobs elsewhere); libcurl takes our Authorization header off when the host changes. From https nothing is
+ * redirected to http. */
 #include <curl/curl.h>
 #include <errno.h>
 #include <stdlib.h>
@@ -219,7 +220,7 @@ static int set_up(struct transfer *t, struct curl_slist *headers, char *message)
 		(void)curl.easy_setopt(easy, CURLOPT_SSL_VERIFYHOST, 0L);
 	}
 	if (x->ca_file)
-		(void)curl_easy_setopt(easy, CURLOPT_CAINFO, x->ca_file);
+		(void)curl.easy_setopt(easy, CURLOPT_CAINFO, x->ca_file);
 	if (img_is_loopback(strstr(x->url, "://") ? strstr(x->url, "://") + 3 : ""))
 		(void)curl.easy_setopt(easy, CURLOPT_PROXY, "");
 	set_method(easy, t);

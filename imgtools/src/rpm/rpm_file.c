@@ -183,18 +183,18 @@ int img_rpm_load(struct img_rpm *p, struct err *err)
 /* ---- Compressed bytes --------------------------------------------------------------------------------------- */
 
 /* libarchive's functions, each by its name without "archive_". Loaded for the first file (base/library.h). */
-#define ARCHIVE_FUNCTIONS(X)           \
-	X(error_string)                \
-	X(read_data_block)             \
-	X(read_free)                   \
-	X(read_new)                    \
-	X(read_next_header)            \
-	X(read_open_fd)                \
-	X(read_support_filter_bzip2)   \
-	X(read_support_filter_gzip)    \
-	X(read_support_filter_lzma)    \
-	X(read_support_filter_xz)      \
-	X(read_support_filter_zstd)    \
+#define ARCHIVE_FUNCTIONS(X)         \
+	X(error_string)              \
+	X(read_data_block)           \
+	X(read_free)                 \
+	X(read_new)                  \
+	X(read_next_header)          \
+	X(read_open_fd)              \
+	X(read_support_filter_bzip2) \
+	X(read_support_filter_gzip)  \
+	X(read_support_filter_lzma)  \
+	X(read_support_filter_xz)    \
+	X(read_support_filter_zstd)  \
 	X(read_support_format_raw)
 static struct {
 #define X(f) __typeof__(&archive_##f) f;
@@ -246,7 +246,8 @@ int img_rpm_decompress(const char *path, uint64_t offset, img_rpm_bytes sink, vo
 	(void)libarchive.read_support_filter_lzma(a);
 	(void)libarchive.read_support_filter_zstd(a);
 	(void)libarchive.read_support_format_raw(a);
-	if (libarchive.read_open_fd(a, fd, 1 << 17) != ARCHIVE_OK || libarchive.read_next_header(a, &entry) != ARCHIVE_OK)
+	if (libarchive.read_open_fd(a, fd, 1 << 17) != ARCHIVE_OK ||
+	    libarchive.read_next_header(a, &entry) != ARCHIVE_OK)
 		return err_set(err, -EBADMSG, "%s: %s", path,
 		               libarchive.error_string(a) ? libarchive.error_string(a) : "nothing in it");
 	while ((r = libarchive.read_data_block(a, &block, &size, &at)) == ARCHIVE_OK) {

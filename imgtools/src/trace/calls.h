@@ -39,8 +39,8 @@ struct img_call {
 	int8_t dirfd, path, aux, dirfd2, path2; /* numbers of arguments, or IMG_CALL_NONE */
 };
 
-/* Which row of the table a number is, in the machine's own architecture and in that of its 32-bit programs: row + 1, or 0
- * for none. */
+/* Which row of the table a number is, in the machine's own architecture and in that of its 32-bit programs: row + 1, or
+ * 0 for none. */
 enum { IMG_CALL_NUMBERS = 1024 };
 struct img_call_map {
 	uint8_t native[IMG_CALL_NUMBERS], compat[IMG_CALL_NUMBERS];

@@ -107,10 +107,7 @@ static int receive_descriptor(int socket)
 {
 	char byte, control[CMSG_SPACE(sizeof(int))];
 	struct iovec v = { &byte, 1 };
-	struct msghdr m = { .msg_iov = &v,
-		            .msg_iovlen = 1,
-		            .msg_control = control,
-		            .msg_controllen = sizeof(control) };
+	struct msghdr m = { .msg_iov = &v, .msg_iovlen = 1, .msg_control = control, .msg_controllen = sizeof(control) };
 	struct cmsghdr *c;
 	int fd;
 

@@ -1,7 +1,8 @@
-/* Being told of calls by seccomp notifications (seccomp_unotify(2)): a thread of its own waits for them, has each looked
- * at while the process waits right before the call, and lets the call go on. As complete as stops by ptrace and several
- * times cheaper: from 6.6 on the kernel hands the processor directly from the process to the listener and back, where a
- * stop leaves the choice of processors to the scheduler, which spreads the two and wakes a sleeping one each time.
+/* Being told of calls by seccomp notifications (seccomp_unotify(2)): a thread of its own waits for them, has each
+ * looked at while the process waits right before the call, and lets the call go on. As complete as stops by ptrace and
+ * several times cheaper: from 6.6 on the kernel hands the processor directly from the process to the listener and back,
+ * where a stop leaves the choice of processors to the scheduler, which spreads the two and wakes a sleeping one each
+ * time.
  *
  * What ptrace does is still needed: births, execs, ends, signals. A process is told of here only after ptrace has told
  * of its birth, and waits there while ptrace tells of its exec. */
@@ -31,8 +32,8 @@ int img_listener_install(struct img_listener *l);
 /* Ends the thread. Processes that still have the filter would get ENOSYS for their calls. */
 void img_listener_free(struct img_listener *l);
 
-/* A signal interrupts a call that waits to be told of, which would then fail with EINTR although no such call ever does.
- * In a signal stop: was it in a call that may be such a one? Which? */
+/* A signal interrupts a call that waits to be told of, which would then fail with EINTR although no such call ever
+ * does. In a signal stop: was it in a call that may be such a one? Which? */
 bool img_listener_was_interrupted(pid_t tid, struct seccomp_data *ret_call);
 /* Then lets that call begin again after the signal's handler, as if the signal had come just before it. */
 void img_listener_restart(pid_t tid);

@@ -252,8 +252,7 @@ static void on_seccomp_stop(struct img_tracer *t, struct img_tracee_thread *th)
 	struct __ptrace_syscall_info info;
 	struct seccomp_data d;
 
-	if (ptrace(PTRACE_GET_SYSCALL_INFO, th->tid, sizeof(info), &info) < 0 ||
-	    info.op != PTRACE_SYSCALL_INFO_SECCOMP)
+	if (ptrace(PTRACE_GET_SYSCALL_INFO, th->tid, sizeof(info), &info) < 0 || info.op != PTRACE_SYSCALL_INFO_SECCOMP)
 		return;
 	d.nr = (int)info.seccomp.nr;
 	d.arch = info.arch;
