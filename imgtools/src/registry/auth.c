@@ -352,7 +352,10 @@ static int fetch_token(const struct img_registry *r, const char *challenge, cons
 	struct img_exchange x = { .method = "GET",
 		                  .verify_off = r->opts.insecure,
 		                  .http_allowed = strncmp(r->base, "http://", 7) == 0,
-		                  .stall_s = r->opts.stall_s };
+		                  .ca_file = r->ca_file,
+		                  .stall_s = r->opts.stall_s,
+		                  .is_canceled = r->opts.is_canceled,
+		                  .is_canceled_arg = r->opts.is_canceled_arg };
 	int res = make_token_request(r, challenge, c, &url, &form, err);
 
 	x.url = base_buf_text(&url);
@@ -409,4 +412,15 @@ int img_registry_authorize(struct img_registry *r, const char *challenge, unsign
 	explicit_bzero(c, sizeof(*c));
 	free(c);
 	return res;
+}
+
+char *img_registry_authorization(struct img_registry *r, unsigned *ret_generation)
+{
+	char *copy;
+
+	(void)pthread_mutex_lock(&r->lock);
+	copy = r->authorization ? strdup(r->authorization) : NULL;
+	*ret_generation = r->generation;
+	(void)pthread_mutex_unlock(&r->lock);
+	return copy;
 }
