@@ -161,10 +161,25 @@ mount -t overlay overlay -o "lowerdir=$b:$a" "$work/m-plain" || fail "overlay of
 "$tool" compare "$work/m-plain" "$work/m-two" || fail "two layers came out differently"
 
 # Busy, not busy, not mounted.
+"$tool" mounted "$work/e-b" || fail "a mount is not seen"
+"$tool" mounted "$work/merged" && fail "a folder is taken for a mount"
+"$tool" mounted "$work/nowhere" && fail "nothing is taken for a mount"
 "$tool" unmount "$work/e-b" || fail "an overlay holds the mount, not its place"
 "$tool" unmount "$work/e-b" || fail "what is not mounted cannot be unmounted"
 "$tool" unmount "$work/nowhere" || fail "what is not there cannot be unmounted"
 (cd "$work/m-two" && "$tool" unmount "$work/m-two" 2>/dev/null) && fail "unmounted what is busy"
+(cd "$work/m-two" && "$tool" unmount "$work/m-two" lazy && [[ -e new/file ]]) || fail "a lazy unmount"
+"$tool" mounted "$work/m-two" && fail "still mounted"
+
+# An image on a file system whose files the kernel does not mount directly.
+mkdir "$work/m-tmpfs" "$work/e-tmpfs"
+mount -t tmpfs tmpfs "$work/m-tmpfs" && cp "$work/a.erofs" "$work/m-tmpfs/" || fail "no tmpfs"
+if [[ -e /dev/loop-control ]]; then
+	"$tool" mount "$work/m-tmpfs/a.erofs" "$work/e-tmpfs" || fail "an image on tmpfs"
+	[[ -e $work/e-tmpfs/etc ]] || fail "an image on tmpfs is empty"
+fi
+
+# What is no image.
 "$tool" mount "$work/a" "$work/e-b" 2>/dev/null && fail "mounted a folder"
 head -c 4096 /dev/zero >"$work/zero"
 "$tool" mount "$work/zero" "$work/e-b" 2>"$work/err" && fail "mounted zeros"
