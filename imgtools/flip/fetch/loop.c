@@ -6,6 +6,7 @@
  * hosts do not idle while somebody waits for a first byte; the background only when nothing else is under way, and
  * where connections are not shared (HTTP/1) its bytes stop while the foreground's come. */
 #include <errno.h>
+#include <signal.h>
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
@@ -453,7 +454,11 @@ static void end_all(struct flip_fetch *f)
 void *flip_fetch_loop(void *arg)
 {
 	struct flip_fetch *f = arg;
+	sigset_t all;
 
+	/* Signals are for the program's own threads; SIGPIPE, which libcurl leaves to us, is for nobody. */
+	(void)sigfillset(&all);
+	(void)pthread_sigmask(SIG_BLOCK, &all, NULL);
 	while (!atomic_load(&f->is_stopping))
 		turn(f);
 	end_all(f);
