@@ -124,13 +124,19 @@ int flip_fetch_new(const struct flip_fetch_opts *o, struct flip_fetch **ret_fetc
 	return 0;
 }
 
+void flip_fetch_stop(struct flip_fetch *f)
+{
+	if (!f || atomic_exchange(&f->is_stopping, true))
+		return;
+	flip_fetch_wake(f);
+	(void)pthread_join(f->thread, NULL);
+}
+
 void flip_fetch_free(struct flip_fetch *f)
 {
 	if (!f)
 		return;
-	atomic_store(&f->is_stopping, true);
-	flip_fetch_wake(f);
-	(void)pthread_join(f->thread, NULL);
+	flip_fetch_stop(f);
 	tear_down_curl(f);
 	fetch_unref(f);
 }

@@ -55,6 +55,9 @@ struct flip_fetch; /* the thread and its connections */
 
 int flip_fetch_new(const struct flip_fetch_opts *o, struct flip_fetch **ret_fetch, struct err *err);
 void flip_fetch_free(struct flip_fetch *f); /* what is queued ends with -ECANCELED; callbacks have ended afterwards */
+/* The first half of it: everything queued has ended and nothing starts any more (-ECANCELED), but `f` is still valid.
+ */
+void flip_fetch_stop(struct flip_fetch *f);
 
 /* A blob of a repository, "host/name[:tag]" and its digest. Nothing is asked before the first range. Counted: it may be
  * closed with ranges under way, and after flip_fetch_free(). */

@@ -28,6 +28,9 @@ struct flip_fs_ops {
 	/* The object of this digest as a number that is the same for ever on this node (> 0), and its size; 0 when no
 	 * layer names it. Must not block. */
 	uint64_t (*object_find)(void *arg, const uint8_t digest[32], uint64_t *ret_size);
+	/* Its size again, by the number alone: the kernel asks for attributes without a name, in another process's
+	 * time, too. -ENOENT when nobody names it any more. Must not block. */
+	int (*object_size)(void *arg, uint64_t id, uint64_t *ret_size);
 	/* Opens it: *ret_handle is passed to read and close. *ret_fd >= 0: it is complete and may be read by this
 	 * descriptor (owned by the handle); -1: still arriving. 0 or a negative errno. */
 	int (*object_open)(void *arg, uint64_t id, void **ret_handle, int *ret_fd);
@@ -58,17 +61,26 @@ struct flip_fs_opts {
 	uint32_t max_readahead;      /* bytes the kernel reads ahead; 0: 128 KiB */
 	uint64_t passthrough_min;    /* 0: 64 KiB; UINT64_MAX: never */
 	enum flip_io_uring io_uring; /* AUTO: when the kernel's parameter is on */
-	int session_fd; /* -1: mount anew; else the descriptor of a living mount at `mountpoint` to go on with */
+	/* Where what the next process must know is kept (who has what open, and how): a file on a tmpfs such as /run,
+	 * made by the first process, mapped. NULL: the session is not to be handed over. */
+	const char *state_path;
+	int session_fd; /* borrowed; -1: mount anew; else the descriptor of a living mount at `mountpoint` to go on with
+	                 */
 };
 
 struct flip_fs;
 
 int flip_fs_start(const struct flip_fs_opts *o, struct flip_fs **ret_fs, struct err *err);
+/* Takes no more requests; to be called before flip_fs_stop(), so that the owner can end its reads in between: they must
+ * all be answered, flip_fs_stop() waits for that. Not `unmount`: errors are kept back, the next process is asked. */
+void flip_fs_pause(struct flip_fs *fs, bool unmount);
 /* Stops answering. unmount: also ends the mount (lazily), for good; else it lives on in the descriptor's other copies
  * and its users wait for the next process. */
 void flip_fs_stop(struct flip_fs *fs, bool unmount);
 int flip_fs_fd(const struct flip_fs *fs); /* borrowed */
-/* A layer goes away: its tree answers ESTALE from now on, and nobody uses its pointer after this returned. */
+/* A layer goes away: to be called when layer_find and layer_by_id no longer give it. Its tree answers ESTALE from now
+ * on, the kernel forgets its directory, and nobody uses its pointer after this returned. Not from within an operation.
+ */
 void flip_fs_forget_layer(struct flip_fs *fs, uint32_t id);
 
 struct flip_fs_stat {
@@ -77,8 +89,13 @@ struct flip_fs_stat {
 };
 void flip_fs_stat(struct flip_fs *fs, struct flip_fs_stat *ret_stat);
 
-/* The holder: a tiny process that keeps the session's descriptor over the daemon's death. Under systemd the service's
- * descriptor store does the same (sd_notify FDSTORE) and is preferred when $NOTIFY_SOCKET is set. */
+/* The holder: a tiny process that keeps the session's descriptor over the daemon's death: this program again, so its
+ * main() begins with flip_holder_run(). It is in a session of its own, but in the daemon's control group: a manager
+ * that ends whole groups ends it, too. Under systemd the service's descriptor store does the same
+ * (FileDescriptorStoreMax=1 in the unit) and is preferred when $NOTIFY_SOCKET is set; both are used where the manager
+ * does not tell ($FDSTORE) that it has room. */
+#define FLIP_HOLDER_COMMAND "hold-session"
+int flip_holder_run(int argc, char **argv);                                 /* -1: not meant; else the exit code */
 int flip_holder_put(const char *socket_path, int fd, struct err *err);      /* starts the holder when there is none */
 int flip_holder_get(const char *socket_path, int *ret_fd, struct err *err); /* -ENOENT: no holder, or nothing in it */
 int flip_holder_end(const char *socket_path, struct err *err);

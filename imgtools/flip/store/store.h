@@ -25,10 +25,20 @@ enum { FLIP_DIGEST_SIZE = 32, FLIP_STORE_BLOCK = 4096 };
 
 struct flip_store;
 
+/* Calls each() for every object that the index in a layer's folder names: given by the caller, so that the store knows
+ * no formats. each() returns non-zero to stop, which is returned. */
+typedef int (*flip_index_walk)(void *arg, const char *layer_dir,
+                               int (*each)(void *each_arg, const uint8_t digest[FLIP_DIGEST_SIZE]), void *each_arg,
+                               struct err *err);
+
 struct flip_store_opts {
 	uint64_t budget_bytes;   /* objects and partials together; 0: none */
 	uint64_t min_free_bytes; /* of the file system; below it gc runs and background fetching stops; 0: 1 GiB */
 	bool read_only;          /* for `stat` and `fsck --dry-run`: no lock, nothing is changed */
+	/* For the gc that the store begins itself when space runs out; NULL: only what is arriving and not open may go
+	 * then. Called on the thread that writes. */
+	flip_index_walk index_walk;
+	void *index_arg;
 };
 
 /* Makes the folders when they are missing. When the machine was restarted since the store was last synced, what was not
@@ -161,6 +171,8 @@ struct flip_store_stat {
 	uint64_t free_bytes; /* of the file system */
 };
 int flip_store_stat(struct flip_store *s, struct flip_store_stat *ret_stat, struct err *err);
+/* Whether less than min_free_bytes are free: nothing should be fetched in advance then. One statfs. */
+bool flip_store_is_low(struct flip_store *s);
 
 struct flip_gc_result {
 	uint64_t n_layers, n_objects, n_partials, n_bytes; /* removed */
@@ -169,11 +181,8 @@ struct flip_gc_result {
  * then, while over the budget or short of space, least recently used complete objects of layers that can be fetched
  * again (not of unpacked ones). `index_has(arg, dir, digest)` tells whether the index in a layer's folder names an
  * object: given by the caller, so that the store knows no formats. Objects that are open stay. */
-int flip_store_gc(struct flip_store *s, int64_t min_age_s, bool dry_run,
-                  int (*index_walk)(void *arg, const char *layer_dir,
-                                    int (*each)(void *each_arg, const uint8_t digest[FLIP_DIGEST_SIZE]), void *each_arg,
-                                    struct err *err),
-                  void *arg, struct flip_gc_result *ret_result, struct err *err);
+int flip_store_gc(struct flip_store *s, int64_t min_age_s, bool dry_run, flip_index_walk index_walk, void *arg,
+                  struct flip_gc_result *ret_result, struct err *err);
 
 struct flip_fsck_result {
 	uint64_t n_checked, n_bad, n_leftover; /* objects read and hashed; wrong ones; files that belong to nothing */
