@@ -13,6 +13,7 @@
 #include <string.h>
 #include <sys/resource.h>
 #include <time.h>
+#include <unistd.h>
 
 #include "fetch/fetch.h"
 
@@ -134,6 +135,20 @@ static int pass(void *arg, const void *data, size_t size, struct err *err)
 	return 0;
 }
 
+/* What stays when the work is done. */
+static double resident_mb(void)
+{
+	unsigned long pages = 0;
+	FILE *f = fopen("/proc/self/statm", "re");
+
+	if (f) {
+		if (fscanf(f, "%*u %lu", &pages) != 1)
+			pages = 0;
+		(void)fclose(f);
+	}
+	return (double)pages * (double)sysconf(_SC_PAGESIZE) / (1 << 20);
+}
+
 static void report(const char *name, uint64_t bytes, double wall, const struct flip_fetch_stat *s)
 {
 	const char *limit_text = getenv("FETCH_LIMIT");
@@ -146,10 +161,11 @@ static void report(const char *name, uint64_t bytes, double wall, const struct f
 		printf("\"limit\":%.2f,\"share\":%.4f,", limit / 1e6, (double)s->wire_bytes / wall / limit);
 	else
 		printf("\"limit\":null,\"share\":null,");
-	printf("\"peer\":null,\"ratio\":null,\"wall_s\":%.3f,\"cpu_s\":%.3f,\"rss_mb\":%.1f,\"requests\":%llu,"
+	printf("\"peer\":null,\"ratio\":null,\"wall_s\":%.3f,\"cpu_s\":%.3f,\"rss_mb\":%.1f,\"rss_after_mb\":%.1f,"
+	       "\"requests\":%llu,"
 	       "\"wire_mb\":%.1f,"
 	       "\"gap_mb\":%.1f,\"rtt_us\":%u}\n",
-	       wall, cpu_s(), (double)u.ru_maxrss / 1024, (unsigned long long)s->n_requests,
+	       wall, cpu_s(), (double)u.ru_maxrss / 1024, resident_mb(), (unsigned long long)s->n_requests,
 	       (double)s->wire_bytes / 1e6, (double)s->gap_bytes / 1e6, s->rtt_us);
 }
 

@@ -260,7 +260,8 @@ struct flip_fetch {
 	int64_t tokens_at;
 	uint64_t rate_bytes;
 	int64_t rate_start;
-	int64_t next_due; /* of this turn; INT64_MAX: nothing waits for a time */
+	int64_t busy_until; /* nothing of the background is started before */
+	int64_t next_due;   /* of this turn; INT64_MAX: nothing waits for a time */
 };
 
 /* loop.c */
@@ -306,6 +307,8 @@ void flip_door_fails(struct flip_fetch *f, struct fetch_door *d, long status);
 void flip_origin_bytes(struct flip_fetch *f, struct fetch_origin *o, size_t n);
 
 /* job.c: what a job holds, and its request */
+void *flip_buffer_new(size_t size); /* NULL: no memory */
+void flip_buffer_free(void *p, size_t size);
 struct fetch_job *flip_job_new(struct flip_fetch *f, struct fetch_repo *repo, unsigned door);
 int flip_job_take(struct fetch_job *j, struct fetch_range *seed, uint64_t gap, uint64_t max);
 void flip_job_enter(struct fetch_job *j, unsigned door); /* counted there */

@@ -72,6 +72,8 @@ static void again_later(struct fetch_job *j, uint32_t retry_after_s, bool nobody
 	unsigned n_retries = !door_of(j)->is_mirror ? f->o.n_retries : nobody_there || status == 429 ? 0 : 1;
 
 	flip_job_let_in(j);
+	if (!status)
+		door_of(j)->origin->is_warm[j->is_low] = false;
 	if (j->got - j->got_before >= GOOD_PIECE) {
 		j->n_retries = 0;
 		f->counts.n_retries++;

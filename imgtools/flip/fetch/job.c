@@ -5,6 +5,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 
 #include "fetch_internal.h"
 
@@ -14,6 +15,29 @@ static const char accept_documents[] =
         "Accept: application/vnd.oci.image.index.v1+json, application/vnd.oci.image.manifest.v1+json, "
         "application/vnd.docker.distribution.manifest.list.v2+json, "
         "application/vnd.docker.distribution.manifest.v2+json, */*";
+
+/* ---- Memory ------------------------------------------------------------------------------------------------------ */
+
+enum { MAPPED_FROM = 128 << 10 };
+
+/* Large ones are mappings: pages become resident as bytes come, and all go back at once. A heap would keep them. */
+void *flip_buffer_new(size_t size)
+{
+	void *p;
+
+	if (size < MAPPED_FROM)
+		return malloc(size);
+	p = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	return p == MAP_FAILED ? NULL : p;
+}
+
+void flip_buffer_free(void *p, size_t size)
+{
+	if (size < MAPPED_FROM)
+		free(p);
+	else if (p)
+		(void)munmap(p, size);
+}
 
 /* ---- What a job holds ---------------------------------------------------------------------------------------------
  */
@@ -75,7 +99,7 @@ int flip_job_take(struct fetch_job *j, struct fetch_range *seed, uint64_t gap, u
 		s.ranges[i]->job = j;
 	set_priority(j, (enum flip_priority)seed->priority);
 	j->f->held += s.end - s.start;
-	j->data = malloc(s.end - s.start);
+	j->data = flip_buffer_new((size_t)(s.end - s.start));
 	return j->data ? 0 : -ENOMEM;
 }
 
@@ -88,7 +112,7 @@ static void job_free(struct fetch_job *j)
 	TAILQ_REMOVE(&f->jobs, j, in_jobs);
 	f->counts.n_active[j->priority]--;
 	f->held -= j->end - j->start;
-	free(j->data);
+	flip_buffer_free(j->data, (size_t)(j->end - j->start));
 	free(j->ranges);
 	base_buf_done(&j->words);
 	if (j->blob)

@@ -3,14 +3,17 @@
  *
  * What may start: the foreground always, as far as connections and memory go; prefetch only while the foreground does
  * not wait, or as far as it fills what the way to the host holds anyway (half of rate times round trip), so that far
- * hosts do not idle while somebody waits for a first byte; the background only when nothing else is under way, and
- * where connections are not shared (HTTP/1) its bytes stop while the foreground's come. */
+ * hosts do not idle while somebody waits for a first byte; the background only when nothing else was under way for a
+ * while, and where connections are not shared (HTTP/1) its bytes stop while the foreground's come. */
 #include <errno.h>
+#include <signal.h>
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
 
 #include "fetch_internal.h"
+
+enum { REST_US = 50000 }; /* so long nothing else was under way before the background starts */
 
 int64_t flip_fetch_now(void)
 {
@@ -287,7 +290,12 @@ static void start_what_may(struct flip_fetch *f)
 		return; /* what becomes free is the foreground's */
 	foreground_waits = count_running(f, FLIP_FOREGROUND) > 0;
 	start_all(f, FLIP_PREFETCH, foreground_waits);
-	if (!foreground_waits && !f->counts.n_queued[FLIP_PREFETCH] && !count_running(f, FLIP_PREFETCH))
+	/* Who reads one piece after the other has just ended when the next one comes. */
+	if (foreground_waits || f->counts.n_queued[FLIP_PREFETCH] || count_running(f, FLIP_PREFETCH))
+		f->busy_until = f->now + REST_US;
+	if (f->counts.n_queued[FLIP_BACKGROUND] && f->busy_until > f->now)
+		flip_fetch_due(f, f->busy_until);
+	else
 		start_all(f, FLIP_BACKGROUND, false);
 }
 
@@ -453,7 +461,11 @@ static void end_all(struct flip_fetch *f)
 void *flip_fetch_loop(void *arg)
 {
 	struct flip_fetch *f = arg;
+	sigset_t all;
 
+	/* Signals are for the program's own threads; SIGPIPE, which libcurl leaves to us, is for nobody. */
+	(void)sigfillset(&all);
+	(void)pthread_sigmask(SIG_BLOCK, &all, NULL);
 	while (!atomic_load(&f->is_stopping))
 		turn(f);
 	end_all(f);

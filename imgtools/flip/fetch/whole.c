@@ -124,7 +124,7 @@ static struct stream *stream_new(struct flip_blob *b, enum flip_priority priorit
 static void stream_free(struct stream *s)
 {
 	for (size_t i = 0; i < s->n_parts; i++)
-		free(s->parts[i].data);
+		flip_buffer_free(s->parts[i].data, s->part_size);
 	base_sha256_free(s->sum);
 	(void)pthread_mutex_destroy(&s->lock);
 	(void)pthread_cond_destroy(&s->cond);
@@ -138,7 +138,7 @@ static int ask_for_part(struct stream *s, uint64_t k, struct err *err)
 	struct flip_range range = { .offset = offset, .size = left < s->part_size ? left : s->part_size };
 
 	if (!p->data)
-		p->data = malloc(s->part_size);
+		p->data = flip_buffer_new(s->part_size);
 	if (!p->data)
 		return err_set(err, -ENOMEM, "out of memory");
 	p->stream = s;

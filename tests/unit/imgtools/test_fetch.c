@@ -762,6 +762,38 @@ static void a_password_comes_from_the_file(void **state)
 	drop_dir(dir);
 }
 
+static void a_helper_that_hangs_holds_up_no_end(void **state)
+{
+	char *dir = temp_dir(), text[200], path[8192], *old = strdup(getenv("PATH"));
+	struct setting *x = begin(want_password, NULL, NULL);
+	struct flip_fetch_opts o = { .retry_ms = 1 };
+	struct flip_fetch *f = NULL;
+	struct flip_blob *b = NULL;
+	static const struct flip_range some = { 0, 100 };
+	struct told t = TOLD_INIT;
+
+	(void)state;
+	write_text(in_dir(dir, "docker-credential-hanging"), "#!/bin/sh\necho >$0.started\nexec sleep 1000\n");
+	assert_int_equal(chmod(in_dir(dir, "docker-credential-hanging"), 0755), 0);
+	(void)snprintf(text, sizeof(text), "{\"credHelpers\":{\"127.0.0.1:%u\":\"hanging\"}}", x->s.port);
+	write_text(in_dir(dir, "config.json"), text);
+	(void)snprintf(path, sizeof(path), "%s:%s", dir, old);
+	assert_int_equal(setenv("PATH", path, 1), 0);
+	o.auth_file = in_dir(dir, "config.json");
+	assert_int_equal(flip_fetch_new(&o, &f, &x->err), 0);
+	assert_int_equal(flip_blob_open(f, x->s.ref, x->s.digest, BLOB_SIZE, &b, &x->err), 0);
+	(void)ask(b, &some, 1, FLIP_FOREGROUND, &t);
+	while (access(in_dir(dir, "docker-credential-hanging.started"), F_OK) != 0)
+		(void)usleep(1000);
+	flip_fetch_free(f);
+	assert_all_told_once(&t, 1, -ECANCELED);
+	flip_blob_close(b);
+	assert_int_equal(setenv("PATH", old, 1), 0);
+	free(old);
+	end(x);
+	drop_dir(dir);
+}
+
 /* ---- Elsewhere ----------------------------------------------------------------------------------------------------
  */
 
@@ -978,6 +1010,84 @@ static void a_callback_may_ask_for_more(void **state)
 	end(x);
 }
 
+/* Every second request is answered badly, in one of many ways. */
+static void rough(struct fake *s, const struct fake_request *q, struct fake_answer *a, unsigned n)
+{
+	uint32_t chance = n * 2654435761u;
+
+	if (!is_blob(q))
+		return;
+	switch (chance >> 28) {
+	case 0:
+	case 1:
+		*a = (struct fake_answer){ .status = 503, .cut = SIZE_MAX };
+		break;
+	case 2:
+		*a = (struct fake_answer){ .status = 429, .headers = "Retry-After: 0\r\n", .cut = SIZE_MAX };
+		break;
+	case 3:
+		all_of_it(s, q, a, n);
+		break;
+	case 4:
+	case 5:
+	case 6:
+		a->cut = (chance >> 8) % (a->size + 1);
+		break;
+	case 7:
+		*a = (struct fake_answer){ .status = 307, .cut = SIZE_MAX };
+		(void)snprintf(a->headers, sizeof(a->headers), "Location: %s\r\n", q->path);
+		break;
+	default:
+		break;
+	}
+}
+
+static void a_rough_day_ends_well(void **state)
+{
+	static const struct flip_fetch_opts o = { .n_retries = 100000, .retry_ms = 1, .max_queued = 300000 };
+	enum { N_BATCHES = 30, N_EACH = 20 };
+	struct setting *x = begin(rough, NULL, &o);
+	struct told *t = calloc(N_BATCHES, sizeof(*t));
+	struct flip_range(*ranges)[N_EACH] = calloc(N_BATCHES, sizeof(*ranges));
+	struct flip_fetch_stat stat;
+	int64_t numbers[N_BATCHES];
+	uint32_t v = 7;
+
+	(void)state;
+	assert_true(t && ranges);
+	for (size_t i = 0; i < N_BATCHES; i++) {
+		t[i] = (struct told)TOLD_INIT;
+		for (size_t k = 0; k < N_EACH; k++) {
+			v = v * 1664525 + 1013904223;
+			ranges[i][k].offset = (v >> 8) % (BLOB_SIZE - 40000);
+			v = v * 1664525 + 1013904223;
+			ranges[i][k].size = 1 + (v >> 8) % 40000;
+		}
+		numbers[i] = ask(x->b, ranges[i], N_EACH, (enum flip_priority)(i % 3), &t[i]);
+	}
+	for (size_t i = 0; i < N_BATCHES; i += 5) {
+		flip_fetch_raise(x->f, numbers[i], FLIP_FOREGROUND);
+		flip_fetch_cancel(x->f, numbers[i + 1]);
+	}
+	for (size_t i = 0; i < N_BATCHES; i++)
+		wait_told(&t[i], N_EACH);
+	for (size_t i = 0; i < N_BATCHES; i++) {
+		assert_int_equal(t[i].n_told, N_EACH);
+		assert_false(t[i].is_wrong);
+		for (size_t k = 0; k < N_EACH; k++)
+			assert_true(t[i].r[k] == 0 || (t[i].r[k] == -ECANCELED && i % 5 == 1));
+	}
+	/* The requests that brought them may still be cut off. */
+	do
+		flip_fetch_stat(x->f, &stat);
+	while (stat.n_active[0] + stat.n_active[1] + stat.n_active[2] > 0);
+	for (size_t i = 0; i < FLIP_N_PRIORITIES; i++)
+		assert_int_equal(stat.n_queued[i], 0);
+	end(x);
+	free(t);
+	free(ranges);
+}
+
 /* ---- Whole blobs and documents ------------------------------------------------------------------------------------
  */
 
@@ -1118,6 +1228,7 @@ int main(void)
 		cmocka_unit_test(a_token_that_ends_is_renewed_once_for_all),
 		cmocka_unit_test(a_token_that_does_not_help_is_no_endless_matter),
 		cmocka_unit_test(a_password_comes_from_the_file),
+		cmocka_unit_test(a_helper_that_hangs_holds_up_no_end),
 		cmocka_unit_test(another_place_is_remembered_until_it_refuses),
 		cmocka_unit_test(a_place_that_never_serves_ends_in_words),
 		cmocka_unit_test(a_mirror_is_asked_first_and_passed_over_when_it_fails),
@@ -1125,6 +1236,7 @@ int main(void)
 		cmocka_unit_test(what_waits_can_be_canceled),
 		cmocka_unit_test(an_end_tells_all_that_waits),
 		cmocka_unit_test(a_callback_may_ask_for_more),
+		cmocka_unit_test(a_rough_day_ends_well),
 		cmocka_unit_test(a_blob_streams_in_order),
 		cmocka_unit_test(a_corrupt_stream_is_found_out),
 		cmocka_unit_test(documents_are_fetched_and_verified),
