@@ -57,10 +57,12 @@ struct flip_fs_opts {
 	const struct flip_fs_ops *ops;
 	void *arg;
 	const char *mountpoint;
-	unsigned n_threads;          /* that read requests; 0: one per core, 2 at least */
-	uint32_t max_readahead;      /* bytes the kernel reads ahead; 0: 128 KiB */
-	uint64_t passthrough_min;    /* 0: 64 KiB; UINT64_MAX: never */
-	enum flip_io_uring io_uring; /* AUTO: when the kernel's parameter is on */
+	unsigned n_threads;       /* that read requests; 0: one per core, 2 at least */
+	uint32_t max_readahead;   /* bytes the kernel reads ahead; 0: 128 KiB */
+	uint64_t passthrough_min; /* 0: 64 KiB; UINT64_MAX: never */
+	/* AUTO: when the kernel's parameter fuse.enable_uring is on and the session is not to be handed over: who waits
+	 * for an answer when the process dies gets none from the next. ON: -EOPNOTSUPP where it cannot be had. */
+	enum flip_io_uring io_uring;
 	/* Where what the next process must know is kept (who has what open, and how): a file on a tmpfs such as /run,
 	 * made by the first process, mapped. NULL: the session is not to be handed over. */
 	const char *state_path;

@@ -83,8 +83,10 @@ static bool uring_is_enabled(void)
 	return fd >= 0 && read(fd, &c, 1) == 1 && (c == 'Y' || c == '1');
 }
 
-/* What a dead process had taken from a ring nobody gets back (the kernel's resend looks at what was read from the
- * descriptor only), so a session that is to be handed over stays without it unless it is asked for. */
+/* What a dead process had taken from a ring nobody gets back: the kernel's resend looks at what was read from the
+ * descriptor only. Tried out on Linux 6.18: a next process can register its rings and is asked again, but readers that
+ * waited at the kill wait for ever. So a session that is to be handed over stays without rings unless they are asked
+ * for, and such a one is refused by the next process. */
 static int choose_uring(struct flip_fs *fs, const struct flip_fs_opts *o, struct err *err)
 {
 	bool can = FLIP_HAS_URING && uring_is_enabled();
@@ -159,7 +161,9 @@ static void log_line(enum fuse_log_level level, const char *fmt, va_list ap)
 
 static int make_session(struct flip_fs *fs, struct err *err)
 {
-	char *argv[] = { "flip", "-o", "io_uring", NULL };
+	/* Whatever waits for its content takes a place in its core's queue, so there are many: they cost address space.
+	 */
+	char *argv[] = { "flip", "-o", "io_uring,io_uring_q_depth=32", NULL };
 	struct fuse_args args = FUSE_ARGS_INIT(fs->want_uring ? 3 : 1, argv);
 	char path[32];
 	int fd;

@@ -70,6 +70,42 @@ static void complete_large_files_are_read_without_the_daemon(void **state)
 	(void)close(second);
 }
 
+static bool kernel_has_uring(void)
+{
+	int fd = open("/sys/module/fuse/parameters/enable_uring", O_RDONLY | O_CLOEXEC);
+	char c = 'N';
+	bool has = fd >= 0 && read(fd, &c, 1) == 1 && c == 'Y';
+
+	if (fd >= 0)
+		(void)close(fd);
+	return has;
+}
+
+static void io_uring_is_had_or_refused_and_told(void **state)
+{
+	struct flip_fs_opts o = { .ops = &owner_ops, .arg = owner, .session_fd = -1, .io_uring = FLIP_URING_ON };
+	struct flip_fs *second = NULL;
+	char dir[128];
+	int r;
+
+	(void)state;
+	assert_true(kernel_has_uring() || !stat_now().io_uring);
+	(void)snprintf(dir, sizeof(dir), "%s/second", place.dir);
+	assert_int_equal(mkdir(dir, 0755), 0);
+	o.mountpoint = dir;
+	r = flip_fs_start(&o, &second, NULL);
+	if (r == 0) {
+		struct flip_fs_stat st;
+
+		flip_fs_stat(second, &st);
+		assert_true(st.io_uring && kernel_has_uring());
+		flip_fs_stop(second, true);
+	} else {
+		assert_int_equal(r, -EOPNOTSUPP);
+		assert_null(second);
+	}
+}
+
 static void small_files_stay_in_the_page_cache_over_opens(void **state)
 {
 	uint64_t n;
@@ -335,6 +371,7 @@ int main(void)
 #define FS_TEST(f) cmocka_unit_test_setup_teardown(f, setup, teardown)
 	const struct CMUnitTest tests[] = {
 		FS_TEST(complete_large_files_are_read_without_the_daemon),
+		FS_TEST(io_uring_is_had_or_refused_and_told),
 		FS_TEST(small_files_stay_in_the_page_cache_over_opens),
 		FS_TEST(attributes_and_names_are_those_of_the_owner),
 		FS_TEST(what_arrives_is_read_by_many_at_once),
