@@ -129,6 +129,27 @@ if command -v /sbin/ldconfig >/dev/null && ((EUID == 0)); then
 	list "$work/theirs" >"$work/wanted"
 	diff "$work/ours" "$work/wanted" >"$work/diff" || fail "ld.so.cache differs from ldconfig's: $(head -n 5 "$work/diff")"
 	[[ -s $work/ours ]] || fail "ld.so.cache is empty"
+
+	# Variants by processor: told as ldconfig tells them, and taken by the loader.
+	libs=usr/lib/x86_64-linux-gnu
+	cp -a "$work/short" "$work/variants"
+	for level in v4 v2 v3; do
+		mkdir -p "$work/variants/$libs/glibc-hwcaps/x86-64-$level"
+		cp -a "$work/variants/$libs"/lib{tinfo,z}.so.* "$work/variants/$libs/glibc-hwcaps/x86-64-$level"
+	done
+	"$SLIMTRACE" slim -q --root "$work/variants" --keep / --keep '/**' --set rpmdb=keep --out "$work/with" >"$work/log" 2>&1 ||
+		fail "slim with variants: $(tail -n 1 "$work/log")"
+	told() { /sbin/ldconfig -r "$1" -p | sed -n 's/^\t\(.*)\) => .*/\1/p'; }
+	told "$work/with" >"$work/ours"
+	cp -a "$work/with" "$work/theirs-with"
+	/sbin/ldconfig -r "$work/theirs-with" || fail "ldconfig"
+	told "$work/theirs-with" | diff "$work/ours" - >"$work/diff" || fail "variants differ from ldconfig's: $(head -n 5 "$work/diff")"
+	[[ $(grep -c 'libz.so.1 (libc6,x86-64, hwcap: "x86-64-v[234]")' "$work/ours") == 3 ]] || fail "variants: $(cat "$work/ours")"
+	slim_root "$work/with" /usr/bin/python3 -c 'import zlib' || fail "a root with variants does not run"
+	if /lib64/ld-linux-x86-64.so.2 --help 2>/dev/null | grep -q 'x86-64-v2 (supported'; then
+		LD_DEBUG=libs slim_root "$work/with" /bin/bash -c : 2>&1 | grep -q 'calling init: .*/glibc-hwcaps/x86-64-v[234]/libtinfo' ||
+			fail "the loader does not take a variant by the cache"
+	fi
 fi
 
 # An installed root as input: by its database, without the packages.

@@ -101,6 +101,26 @@ for how in file loop; do
 done
 "$tool" compare "$work/m-file" "$a/etc" >/dev/null && fail "the comparison sees no difference"
 
+# A /dev that is not the kernel's own, as in many containers: the device's node is made for as long as it takes.
+if [[ -e /dev/loop-control ]]; then
+	n_loops() { cat /sys/block/loop*/loop/backing_file 2>/dev/null | grep -c "^$work/"; }
+	before=$(n_loops)
+	mkdir "$work/e-dev"
+	(
+		mount -t tmpfs dev /dev && mknod /dev/loop-control c 10 237 &&
+			"$tool" mount "$work/a.erofs" "$work/e-dev" loop && [[ -z $(ls -A /dev | grep -v loop-control) ]]
+	)
+	rc=$?
+	umount /dev || fail "no /dev of our own"
+	((rc == 0)) || fail "mount by loop without nodes in /dev"
+	"$tool" unmount "$work/e-dev" || fail "unmount of a loop mount"
+	for _ in {1..100}; do # the device goes with the mount; the other mount's stays
+		(($(n_loops) == before)) && break
+		sleep 0.05
+	done
+	(($(n_loops) == before)) || fail "the loop device stayed"
+fi
+
 # An ACL says who may read, also through both file systems.
 if [[ -n $(python3 -c 'import os,sys; print(os.getxattr(sys.argv[1], "system.posix_acl_access"))' "$a/odd/acl" 2>/dev/null) ]] &&
 	command -v setpriv >/dev/null; then

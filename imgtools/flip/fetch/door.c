@@ -207,9 +207,13 @@ int flip_door_choose(struct flip_fetch *f, const struct fetch_repo *repo, const 
 /* The foreground keeps a part of the connections to itself. */
 static bool has_room(const struct fetch_origin *o, enum flip_priority priority)
 {
+	bool is_low = priority != FLIP_FOREGROUND;
 	unsigned kept = o->limit / 4;
 
-	return o->n_active < o->limit && (priority == FLIP_FOREGROUND || o->n_low < o->limit - kept);
+	/* The first one makes the connection that the others share. */
+	if (o->is_h2 && !o->is_warm[is_low] && (is_low ? o->n_low : o->n_active - o->n_low) > 0)
+		return false;
+	return o->n_active < o->limit && (!is_low || o->n_low < o->limit - kept);
 }
 
 bool flip_door_is_ready(struct flip_fetch *f, const struct fetch_repo *repo, const struct flip_blob *b, unsigned door,
@@ -229,17 +233,17 @@ bool flip_door_is_ready(struct flip_fetch *f, const struct fetch_repo *repo, con
 	return has_room(d->origin, priority);
 }
 
-/* Bytes that cost no more than one more request: what a stream moves during a round trip. */
+/* Bytes that cost no more than one more request: what the way moves during a stream's share of a round trip. */
 uint64_t flip_door_gap(const struct flip_fetch *f, const struct fetch_door *d)
 {
 	const struct fetch_origin *o = d->origin;
-	uint64_t gap;
+	uint64_t rate = o->capacity > o->burst ? o->capacity : o->burst, gap;
 
 	if (f->o.max_coalesce_gap)
 		return f->o.max_coalesce_gap;
-	if (!o->rtt_us || !o->capacity)
+	if (!o->rtt_us || !rate)
 		return FETCH_FIRST_GAP;
-	gap = o->capacity / 1000 * o->rtt_us / 1000 / o->limit;
+	gap = rate / 1000 * o->rtt_us / 1000 / o->limit;
 	return gap < FETCH_MAX_GAP ? gap : FETCH_MAX_GAP;
 }
 

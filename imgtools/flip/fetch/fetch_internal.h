@@ -45,11 +45,13 @@ struct fetch_origin {
 	uint64_t low_bytes; /* that those were to bring */
 	unsigned limit;     /* of n_active */
 	bool is_h2;
+	bool is_warm[2];     /* it has a connection for the foreground, for the others; where streams share them */
 	int64_t quiet_until; /* 429: nothing is started before */
 	int64_t bad_until;   /* a mirror that failed is passed over until then */
 	unsigned n_bad;      /* times in a row */
 	uint32_t rtt_us;     /* request to first byte; 0: not known */
 	uint64_t capacity;   /* bytes per second that it has managed; 0: not known */
+	uint64_t burst;      /* bytes per second of one answer's body while it comes, lately */
 	uint64_t tick_bytes; /* since tick_start */
 	int64_t tick_start;
 };
@@ -176,8 +178,9 @@ struct fetch_job {
 	unsigned n_retries; /* at this door */
 	unsigned n_refused; /* 401 in a row */
 	unsigned n_hops, n_forgotten;
-	uint64_t got_before; /* at the start of this attempt */
-	struct err err;      /* of the latest failure */
+	long manifest_status; /* a document's, before it was looked for among the blobs */
+	uint64_t got_before;  /* at the start of this attempt */
+	struct err err;       /* of the latest failure */
 	int error;
 
 	CURL *easy; /* while it runs */
@@ -185,6 +188,7 @@ struct fetch_job {
 	char *url;
 	bool is_sent;        /* url came with a redirect */
 	bool is_elsewhere;   /* at another host */
+	bool is_low;         /* on a connection of those below the foreground */
 	bool is_paused;      /* its bytes are not read */
 	int64_t moved_at;    /* its last byte, or its start */
 	bool counts;         /* in origin->n_active */
@@ -249,9 +253,10 @@ struct flip_fetch {
 	struct fetch_jobs jobs;
 	struct fetch_batch *numbers[FETCH_N_NUMBERS];
 	uint64_t last_seq;
-	uint64_t held; /* bytes of jobs' buffers */
-	int64_t now;   /* microseconds, monotonic; of this turn */
-	double tokens; /* bytes that may be fetched below the foreground; for max_rate */
+	uint64_t held;     /* bytes of jobs' buffers */
+	bool lacks_memory; /* of this turn: a range that was next did not fit */
+	int64_t now;       /* microseconds, monotonic; of this turn */
+	double tokens;     /* bytes that may be fetched below the foreground; for max_rate */
 	int64_t tokens_at;
 	uint64_t rate_bytes;
 	int64_t rate_start;

@@ -182,6 +182,21 @@ static void read_answer(struct fetch_job *j, CURLcode code, struct answer *a)
 	}
 }
 
+/* Bytes of a body that follow its first ones, by the time that they took: what the way can do, also while requests are
+ * so small that it idles most of the time. */
+static void measure_burst(struct fetch_job *j, struct fetch_origin *o, curl_off_t first)
+{
+	enum { LEAST_BYTES = 48 << 10, LEAST_US = 50 };
+	uint64_t bytes = j->got - j->got_before, rate;
+	curl_off_t total = 0;
+
+	if (bytes < LEAST_BYTES || curl_easy_getinfo(j->easy, CURLINFO_TOTAL_TIME_T, &total) != CURLE_OK ||
+	    total < first + LEAST_US)
+		return;
+	rate = bytes * 1000000 / (uint64_t)(total - first);
+	o->burst = o->burst ? (o->burst * 7 + rate) / 8 : rate;
+}
+
 /* What the answer says of the host. */
 static void measure(struct fetch_job *j, const struct answer *a)
 {
@@ -191,14 +206,15 @@ static void measure(struct fetch_job *j, const struct answer *a)
 
 	if (!a->status)
 		return;
-	(void)curl_easy_getinfo(j->easy, CURLINFO_HTTP_VERSION, &version);
-	if (version == CURL_HTTP_VERSION_2_0 && !o->is_h2) { /* streams are cheaper than connections */
-		o->is_h2 = true;
-		o->limit = 4 * j->f->o.n_connections;
+	/* Streams are cheaper than connections. What counts is who sends the bytes, a door or where it sent us. */
+	if (j->blob && a->status <= 299 && curl_easy_getinfo(j->easy, CURLINFO_HTTP_VERSION, &version) == CURLE_OK) {
+		o->is_h2 = version == CURL_HTTP_VERSION_2_0;
+		o->limit = o->is_h2 ? 4 * j->f->o.n_connections : j->f->o.n_connections;
 	}
 	if (j->is_paused || curl_easy_getinfo(j->easy, CURLINFO_PRETRANSFER_TIME_T, &sent) != CURLE_OK ||
 	    curl_easy_getinfo(j->easy, CURLINFO_STARTTRANSFER_TIME_T, &first) != CURLE_OK || first <= sent)
 		return;
+	measure_burst(j, o, first);
 	first -= sent;
 	/* Down at once, up slowly: what waits in queues is not the way's length. */
 	if (!o->rtt_us || first < o->rtt_us)
@@ -286,10 +302,34 @@ static bool may_pass(long status)
 	return status == 408 || status == 429 || status == 500 || (status >= 502 && status <= 504);
 }
 
+/* Registries keep configurations among the blobs, and say 404 or worse when asked for one as a manifest. What they said
+ * of the manifest counts when it is no blob either. Returns true when there is something else to ask. */
+static bool is_elsewhere_in_store(struct fetch_job *j, struct answer *a)
+{
+	struct fetch_document *d = j->doc;
+
+	if (!d || !strchr(d->which, ':'))
+		return false;
+	if (!d->is_blob && (a->status == 404 || a->status == 400 || a->status == 500)) {
+		d->is_blob = true;
+		j->manifest_status = a->status;
+		return true;
+	}
+	if (d->is_blob && a->status == 404) {
+		d->is_blob = false;
+		a->status = j->manifest_status;
+	}
+	return false;
+}
+
 static void on_status(struct fetch_job *j, struct answer *a)
 {
 	if (a->status >= 300 && a->status <= 399 && a->place) {
 		on_redirect(j, a);
+		return;
+	}
+	if (is_elsewhere_in_store(j, a)) {
+		rest_until(j, j->f->now);
 		return;
 	}
 	explain_status(j, a->status);
@@ -300,14 +340,11 @@ static void on_status(struct fetch_job *j, struct answer *a)
 	} else if (j->is_sent && a->status != 416 && j->n_forgotten++ < MAX_FORGOTTEN) {
 		forget_place(j); /* such addresses expire */
 		rest_until(j, j->f->now);
-	} else if (a->status == 404 && j->doc && !j->doc->is_blob && strchr(j->doc->which, ':')) {
-		j->doc->is_blob = true; /* a configuration lies among the blobs */
-		rest_until(j, j->f->now);
 	} else {
-		if (j->doc)
-			j->doc->is_blob = false; /* anew at the next door */
 		if (j->is_sent)
 			forget_place(j);
+		if (j->doc)
+			j->doc->is_blob = false; /* anew at the next door */
 		if (a->status == 404 && j->blob && door_of(j)->is_mirror)
 			j->blob->is_missing[j->door] = true;
 		if (a->status == 401 || a->status == 403)

@@ -195,6 +195,7 @@ static bool judge(struct fetch_job *j)
 	if (j->status < 200 || j->status > 299)
 		return true;
 	flip_job_let_in(j);
+	d->origin->is_warm[j->is_low] = true;
 	if (j->doc)
 		return true;
 	if (j->status == 206 && !content_range_is_right(j)) {
@@ -357,6 +358,11 @@ static int set_up(struct fetch_job *j)
 	(void)curl_easy_setopt(easy, CURLOPT_STREAM_WEIGHT, weights[j->priority]);
 	/* The second request waits to see whether the first one's connection takes more streams. */
 	(void)curl_easy_setopt(easy, CURLOPT_PIPEWAIT, is_plain ? 0L : 1L);
+	/* The same for TLS, but not for libcurl, which so keeps two connections: where streams share one, the bytes of
+	 * a foreground read would queue behind all that is under way already. */
+	(void)curl_easy_setopt(easy, CURLOPT_SSLVERSION,
+	                       !j->is_low ? (long)CURL_SSLVERSION_TLSv1_2
+	                                  : (long)CURL_SSLVERSION_TLSv1_2 | (long)CURL_SSLVERSION_MAX_TLSv1_3);
 	(void)curl_easy_setopt(easy, CURLOPT_WRITEFUNCTION, on_body);
 	(void)curl_easy_setopt(easy, CURLOPT_WRITEDATA, j);
 	if (f->o.insecure) {
@@ -377,6 +383,7 @@ int flip_job_launch(struct fetch_job *j, struct err *err)
 	j->status = 0;
 	j->skip = 0;
 	j->is_bad = j->is_paused = false;
+	j->is_low = j->priority != FLIP_FOREGROUND;
 	j->got_before = j->got;
 	j->message[0] = '\0';
 	base_buf_reset(&j->words);

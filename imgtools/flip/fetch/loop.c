@@ -280,8 +280,11 @@ static void start_what_may(struct flip_fetch *f)
 {
 	bool foreground_waits;
 
+	f->lacks_memory = false;
 	start_documents(f);
 	start_all(f, FLIP_FOREGROUND, false);
+	if (f->lacks_memory)
+		return; /* what becomes free is the foreground's */
 	foreground_waits = count_running(f, FLIP_FOREGROUND) > 0;
 	start_all(f, FLIP_PREFETCH, foreground_waits);
 	if (!foreground_waits && !f->counts.n_queued[FLIP_PREFETCH] && !count_running(f, FLIP_PREFETCH))

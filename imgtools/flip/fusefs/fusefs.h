@@ -78,7 +78,9 @@ void flip_fs_pause(struct flip_fs *fs, bool unmount);
  * and its users wait for the next process. */
 void flip_fs_stop(struct flip_fs *fs, bool unmount);
 int flip_fs_fd(const struct flip_fs *fs); /* borrowed */
-/* A layer goes away: its tree answers ESTALE from now on, and nobody uses its pointer after this returned. */
+/* A layer goes away: to be called when layer_find and layer_by_id no longer give it. Its tree answers ESTALE from now
+ * on, the kernel forgets its directory, and nobody uses its pointer after this returned. Not from within an operation.
+ */
 void flip_fs_forget_layer(struct flip_fs *fs, uint32_t id);
 
 struct flip_fs_stat {

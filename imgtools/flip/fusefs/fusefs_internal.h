@@ -10,11 +10,12 @@
 #include <stdatomic.h>
 #include <stdbool.h>
 #include <stdint.h>
+#include <sys/stat.h>
 
 #include "fusefs/fuse_wire.h"
 #include "fusefs/fusefs.h"
 
-/* ---- Inode numbers ------------------------------------------------------------------------------------------- */
+/* ---- Inode numbers ---------------------------------------------------------------------------------------- */
 
 /* They are made of what never changes, so that none is kept in memory and the next process knows them all:
  *
@@ -45,7 +46,12 @@ static inline uint64_t node_of_layer(uint32_t layer, uint64_t nid)
 	return (uint64_t)NODE_TREE << 62 | (uint64_t)(layer & 0xffffff) << NODE_NID_BITS | (nid & NODE_NID_MASK);
 }
 
-/* ---- Open files: a table that the next process reads ----------------------------------------------------------- */
+static inline uint32_t layer_of_node(uint64_t node)
+{
+	return (uint32_t)(node >> NODE_NID_BITS) & 0xffffff;
+}
+
+/* ---- Open files: a table that the next process reads ------------------------------------------------------ */
 
 struct slot {
 	uint64_t unique; /* of the request that opened it */
@@ -92,7 +98,7 @@ static inline uint32_t slot_of_fh(uint64_t fh)
 	return (uint32_t)fh & (SLOTS_MAX - 1);
 }
 
-/* ---- Objects that are open ------------------------------------------------------------------------------------- */
+/* ---- Objects that are open -------------------------------------------------------------------------------- */
 
 /* How the kernel has one inode open: all by passthrough or all cached, never both. */
 struct use {
@@ -137,7 +143,7 @@ void object_release(struct flip_fs *fs, uint64_t fh);
 /* Ready to be read: with its descriptor or with a handle of what arrives. Valid until the file is released. */
 int object_for_read(struct flip_fs *fs, uint64_t fh, uint64_t node, struct object **ret_object);
 
-/* ---- Reads ------------------------------------------------------------------------------------------------------- */
+/* ---- Reads ------------------------------------------------------------------------------------------------ */
 
 struct flip_fs_read {
 	struct flip_fs *fs;
@@ -150,7 +156,24 @@ void fs_read(fuse_req_t req, fuse_ino_t node, size_t size, off_t offset, struct 
 void reads_wait(struct flip_fs *fs); /* until the owner has answered all it was asked */
 void reads_done(struct flip_fs *fs);
 
-/* ---- The file system --------------------------------------------------------------------------------------------- */
+/* ---- Trees of layers -------------------------------------------------------------------------------------- */
+
+/* One entry of a directory: its attributes are filled in for readdirplus only; else inode number and type are. Non-zero
+ * ends the listing before it. */
+typedef int (*entry_fn)(void *arg, const char *name, const struct stat *st, uint64_t next_pos);
+
+/* Of inodes of layers. All: -ESTALE when the layer is gone, -EBADMSG for what is damaged. */
+int layer_lookup(struct flip_fs *fs, const char *name, struct stat *ret_stat);
+int layers_list(struct flip_fs *fs, uint64_t pos, entry_fn fn, void *arg);
+int tree_lookup(struct flip_fs *fs, uint64_t parent, const char *name, struct stat *ret_stat);
+int tree_stat(struct flip_fs *fs, uint64_t node, struct stat *ret_stat);
+int tree_list(struct flip_fs *fs, uint64_t node, uint64_t pos, bool with_attr, entry_fn fn, void *arg);
+int tree_readlink(struct flip_fs *fs, uint64_t node, char *target, size_t size); /* 0-terminated */
+ssize_t tree_getxattr(struct flip_fs *fs, uint64_t node, const char *name, void *value, size_t size);
+ssize_t tree_listxattr(struct flip_fs *fs, uint64_t node, char *names, size_t size);
+int tree_object(struct flip_fs *fs, uint64_t node, uint64_t *ret_object); /* -ENODATA: an empty file */
+
+/* ---- The file system -------------------------------------------------------------------------------------- */
 
 struct counters {
 	atomic_uint_fast64_t lookups, opens, passthrough, reads, bytes, errors;
@@ -197,6 +220,21 @@ struct flip_fs {
 	struct counters n;
 };
 
+/* Requests of one file are in order: a release comes after the last read was answered. That order is made by the
+ * kernel; for the language, and for ThreadSanitizer, it is made by the counters: counted before an answer, seen after a
+ * request was received. */
+static inline void fs_count(atomic_uint_fast64_t *counter, uint64_t n)
+{
+	atomic_fetch_add_explicit(counter, n, memory_order_release);
+}
+
+static inline void fs_see_counted(struct counters *n)
+{
+	(void)atomic_load_explicit(&n->opens, memory_order_acquire);
+	(void)atomic_load_explicit(&n->bytes, memory_order_acquire);
+	(void)atomic_load_explicit(&n->errors, memory_order_acquire);
+}
+
 /* Of the request that this thread is answering. */
 extern _Thread_local uint64_t request_unique;
 
@@ -207,6 +245,12 @@ enum { FS_MAX_READ = 1u << 20, FS_BUFFER = FS_MAX_READ + 4096 };
 
 /* The content behind an inode. -ESTALE: its layer is gone; -ENODATA: an empty file. */
 int node_object(struct flip_fs *fs, uint64_t node, uint64_t *ret_object);
+
+void fill_dir(uint64_t node, struct stat *st);
+bool is_fixed_dir(uint64_t node);
+void fs_opendir(fuse_req_t req, fuse_ino_t node, struct fuse_file_info *fi);
+void fs_readdir(fuse_req_t req, fuse_ino_t node, size_t size, off_t pos, struct fuse_file_info *fi);
+void fs_readdirplus(fuse_req_t req, fuse_ino_t node, size_t size, off_t pos, struct fuse_file_info *fi);
 extern const struct fuse_lowlevel_ops fs_operations;
 void fs_init_connection(struct flip_fs *fs, struct fuse_conn_info *conn);
 

@@ -33,8 +33,7 @@ extern char **environ;
 static const char fd_name[] = "flip-fuse";
 enum { HOLDER_FD = 3, ANSWER_TIMEOUT_S = 10 };
 
-/* ---- One message with at most one descriptor ------------------------------------------------------------------------
- */
+/* ---- One message with at most one descriptor -------------------------------------------------------------- */
 
 union control {
 	char room[CMSG_SPACE(sizeof(int))];
@@ -89,8 +88,7 @@ static int address_of(const char *path, struct sockaddr_un *ret_address, struct 
 	return 0;
 }
 
-/* ---- The holder
- * ------------------------------------------------------------------------------------------------------- */
+/* ---- The holder ------------------------------------------------------------------------------------------- */
 
 static bool is_own_user(int sock)
 {
@@ -257,8 +255,7 @@ static int ask_holder(const char *path, char command, int fd, int *ret_fd, struc
 	return r < 0 ? err_set(err, r, "%s: holder: %s", path, strerror(-r)) : r;
 }
 
-/* ---- systemd's descriptor store
- * ---------------------------------------------------------------------------------------- */
+/* ---- systemd's descriptor store --------------------------------------------------------------------------- */
 
 /* Tells the service manager; -ENOENT when there is none. */
 static int notify(const char *text, int fd)
@@ -306,8 +303,7 @@ static int find_passed(void)
 	return -1;
 }
 
-/* ---- Both
- * ---------------------------------------------------------------------------------------------------------------- */
+/* ---- Both ------------------------------------------------------------------------------------------------- */
 
 int flip_holder_put(const char *socket_path, int fd, struct err *err)
 {

@@ -4,7 +4,8 @@
 
 #include <errno.h>
 #include <fcntl.h>
-#include <stdio.h>
+#include <limits.h>
+#include <linux/limits.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/statvfs.h>
@@ -31,9 +32,9 @@ static bool parse_hex(const char *text, size_t n, uint8_t *ret_bytes)
 	return text[2 * n] == 0;
 }
 
-/* ---- Attributes -------------------------------------------------------------------------------------------------- */
+/* ---- Attributes ------------------------------------------------------------------------------------------- */
 
-static void fill_dir(uint64_t node, struct stat *st)
+void fill_dir(uint64_t node, struct stat *st)
 {
 	*st = (struct stat){ .st_ino = node, .st_mode = S_IFDIR | 0555, .st_nlink = 2, .st_blksize = 4096 };
 }
@@ -59,9 +60,9 @@ static int object_attr(struct flip_fs *fs, uint64_t id, struct stat *st)
 	return 0;
 }
 
-static bool is_fixed_dir(uint64_t node)
+bool is_fixed_dir(uint64_t node)
 {
-	return node == NODE_ROOT || node == NODE_OBJECTS || (node >= NODE_PREFIX && node < NODE_PREFIX + 256);
+	return (node >= NODE_ROOT && node <= NODE_LAYERS) || (node >= NODE_PREFIX && node < NODE_PREFIX + 256);
 }
 
 static int attr_of(struct flip_fs *fs, uint64_t node, struct stat *st)
@@ -75,7 +76,7 @@ static int attr_of(struct flip_fs *fs, uint64_t node, struct stat *st)
 		fill_dir(node, st);
 		return 0;
 	default:
-		return -ESTALE;
+		return tree_stat(fs, node, st);
 	}
 }
 
@@ -91,8 +92,7 @@ static void fs_getattr(fuse_req_t req, fuse_ino_t node, struct fuse_file_info *f
 		(void)fuse_reply_attr(req, &st, FS_FOREVER);
 }
 
-/* ---- Names ---------------------------------------------------------------------------------------------------------
- */
+/* ---- Names ------------------------------------------------------------------------------------------------ */
 
 static int lookup_object(struct flip_fs *fs, unsigned prefix, const char *name, struct stat *st)
 {
@@ -117,6 +117,12 @@ static int lookup_in_fixed(struct flip_fs *fs, uint64_t parent, const char *name
 		fill_dir(NODE_OBJECTS, st);
 		return 0;
 	}
+	if (parent == NODE_ROOT && strcmp(name, "layers") == 0) {
+		fill_dir(NODE_LAYERS, st);
+		return 0;
+	}
+	if (parent == NODE_LAYERS)
+		return layer_lookup(fs, name, st);
 	if (parent == NODE_OBJECTS && parse_hex(name, 1, &prefix)) {
 		fill_dir(NODE_PREFIX + prefix, st);
 		return 0;
@@ -130,27 +136,30 @@ static void fs_lookup(fuse_req_t req, fuse_ino_t parent, const char *name)
 {
 	struct flip_fs *fs = fuse_req_userdata(req);
 	struct fuse_entry_param e = { .generation = 1, .attr_timeout = FS_FOREVER, .entry_timeout = FS_FOREVER };
-	int r = -ESTALE;
+	bool in_tree = node_class(parent) == NODE_TREE;
+	int r = -ENOTDIR;
 
-	atomic_fetch_add_explicit(&fs->n.lookups, 1, memory_order_relaxed);
-	if (node_class(parent) == NODE_FIXED)
+	fs_count(&fs->n.lookups, 1);
+	if (in_tree)
+		r = tree_lookup(fs, parent, name, &e.attr);
+	else if (node_class(parent) == NODE_FIXED)
 		r = lookup_in_fixed(fs, parent, name, &e.attr);
-	e.ino = e.attr.st_ino;
-	/* What is not there is not remembered by the kernel: a layer may come that has it. */
-	if (r < 0)
-		(void)fuse_reply_err(req, -r);
-	else
+	/* What a layer does not have it never will, and the kernel may remember that; a content may come. */
+	e.ino = r == 0 ? e.attr.st_ino : 0;
+	if (r == 0 || (r == -ENOENT && in_tree))
 		(void)fuse_reply_entry(req, &e);
+	else
+		(void)fuse_reply_err(req, -r);
 }
 
-/* ---- Open files
- * ------------------------------------------------------------------------------------------------------ */
+/* ---- Open files ------------------------------------------------------------------------------------------- */
 
 int node_object(struct flip_fs *fs, uint64_t node, uint64_t *ret_object)
 {
-	(void)fs;
+	if (node_class(node) == NODE_TREE)
+		return tree_object(fs, node, ret_object);
 	if (node_class(node) != NODE_OBJECT)
-		return -ESTALE;
+		return -EISDIR;
 	*ret_object = node & NODE_ID_MASK;
 	return 0;
 }
@@ -165,18 +174,18 @@ static void fs_open(fuse_req_t req, fuse_ino_t node, struct fuse_file_info *fi)
 	if (r == 0)
 		r = object_open(fs, node, object, request_unique, &opening);
 	if (r < 0 && r != -ENODATA) { /* which is an empty file: nothing to open */
-		atomic_fetch_add_explicit(&fs->n.errors, 1, memory_order_relaxed);
+		fs_count(&fs->n.errors, 1);
 		(void)fuse_reply_err(req, -r);
 		return;
 	}
-	atomic_fetch_add_explicit(&fs->n.opens, 1, memory_order_relaxed);
+	fs_count(&fs->n.opens, 1);
 	fi->fh = opening.fh;
 	fi->noflush = 1;
 #if FLIP_HAS_PASSTHROUGH
 	fi->backing_id = (int32_t)opening.backing_id;
 #endif
 	if (opening.backing_id)
-		atomic_fetch_add_explicit(&fs->n.passthrough, 1, memory_order_relaxed);
+		fs_count(&fs->n.passthrough, 1);
 	else
 		fi->keep_cache = 1; /* these bytes never change */
 	if (fuse_reply_open(req, fi) < 0)
@@ -190,65 +199,44 @@ static void fs_release(fuse_req_t req, fuse_ino_t node, struct fuse_file_info *f
 	(void)fuse_reply_err(req, 0);
 }
 
-/* ---- Directories
- * ------------------------------------------------------------------------------------------------------- */
+/* ---- Links, extended attributes, the rest ----------------------------------------------------------------- */
 
-/* Entries are numbered from 1: "." and ".." first. The prefixes are listed, what is in them is only found by name. */
-static bool fixed_entry(uint64_t dir, uint64_t i, char name[8], uint64_t *ret_node)
+static void fs_readlink(fuse_req_t req, fuse_ino_t node)
 {
-	if (i <= 2) {
-		(void)strcpy(name, i == 1 ? "." : "..");
-		*ret_node = dir;
-		return true;
-	}
-	if (dir == NODE_ROOT && i == 3) {
-		(void)strcpy(name, "objects");
-		*ret_node = NODE_OBJECTS;
-		return true;
-	}
-	if (dir == NODE_OBJECTS && i < 3 + 256) {
-		(void)snprintf(name, 8, "%02x", (unsigned)(i - 3));
-		*ret_node = NODE_PREFIX + (i - 3);
-		return true;
-	}
-	return false;
-}
+	char target[PATH_MAX];
+	int r = tree_readlink(fuse_req_userdata(req), node, target, sizeof(target));
 
-static size_t list_fixed(fuse_req_t req, uint64_t dir, char *buf, size_t size, uint64_t pos)
-{
-	char name[8];
-	uint64_t node;
-	size_t used = 0;
-
-	for (uint64_t i = pos + 1; fixed_entry(dir, i, name, &node); i++) {
-		struct stat st;
-		size_t n;
-
-		fill_dir(node, &st);
-		n = fuse_add_direntry(req, buf + used, size - used, name, &st, (off_t)i);
-		if (n > size - used)
-			break;
-		used += n;
-	}
-	return used;
-}
-
-static void fs_readdir(fuse_req_t req, fuse_ino_t node, size_t size, off_t pos, struct fuse_file_info *fi)
-{
-	size_t limit = size < 64 * 1024 ? size : 64 * 1024;
-	char *buf;
-
-	(void)fi;
-	if (node_class(node) != NODE_FIXED) {
-		(void)fuse_reply_err(req, ESTALE);
-		return;
-	}
-	buf = malloc(limit);
-	if (buf)
-		(void)fuse_reply_buf(req, buf, list_fixed(req, node, buf, limit, (uint64_t)pos));
+	if (r < 0)
+		(void)fuse_reply_err(req, -r);
 	else
-		(void)fuse_reply_err(req, ENOMEM);
-	free(buf);
+		(void)fuse_reply_readlink(req, target);
+}
+
+/* Size 0 asks how much there is. */
+static void reply_xattr(fuse_req_t req, ssize_t r, const void *data, size_t size)
+{
+	if (r < 0)
+		(void)fuse_reply_err(req, (int)-r);
+	else if (size == 0)
+		(void)fuse_reply_xattr(req, (size_t)r);
+	else if ((size_t)r > size)
+		(void)fuse_reply_err(req, ERANGE);
+	else
+		(void)fuse_reply_buf(req, data, (size_t)r);
+}
+
+static void fs_getxattr(fuse_req_t req, fuse_ino_t node, const char *name, size_t size)
+{
+	char value[XATTR_SIZE_MAX];
+
+	reply_xattr(req, tree_getxattr(fuse_req_userdata(req), node, name, value, sizeof(value)), value, size);
+}
+
+static void fs_listxattr(fuse_req_t req, fuse_ino_t node, size_t size)
+{
+	char names[XATTR_LIST_MAX];
+
+	reply_xattr(req, tree_listxattr(fuse_req_userdata(req), node, names, sizeof(names)), names, size);
 }
 
 static void fs_statfs(fuse_req_t req, fuse_ino_t node)
@@ -272,6 +260,11 @@ const struct fuse_lowlevel_ops fs_operations = {
 	.open = fs_open,
 	.read = fs_read,
 	.release = fs_release,
+	.opendir = fs_opendir,
 	.readdir = fs_readdir,
+	.readdirplus = fs_readdirplus,
+	.readlink = fs_readlink,
+	.getxattr = fs_getxattr,
+	.listxattr = fs_listxattr,
 	.statfs = fs_statfs,
 };

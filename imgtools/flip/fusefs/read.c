@@ -14,7 +14,7 @@ enum {
 	SPLICE_MIN = 256 * 1024, /* from here on pages are moved through a pipe rather than copied */
 };
 
-/* ---- A buffer per thread ------------------------------------------------------------------------------------- */
+/* ---- A buffer per thread ---------------------------------------------------------------------------------- */
 
 static pthread_key_t buffer_key;
 static pthread_once_t buffer_once = PTHREAD_ONCE_INIT;
@@ -35,12 +35,7 @@ static void *thread_buffer(void)
 	return b;
 }
 
-/* ---- Answers --------------------------------------------------------------------------------------------------- */
-
-static void count_error(struct flip_fs *fs)
-{
-	atomic_fetch_add_explicit(&fs->n.errors, 1, memory_order_relaxed);
-}
+/* ---- Answers ---------------------------------------------------------------------------------------------- */
 
 static void answer_error(struct flip_fs *fs, fuse_req_t req, int r)
 {
@@ -49,13 +44,13 @@ static void answer_error(struct flip_fs *fs, fuse_req_t req, int r)
 		fuse_reply_none(req);
 		return;
 	}
-	count_error(fs);
+	fs_count(&fs->n.errors, 1);
 	(void)fuse_reply_err(req, r < 0 && r > -4096 ? -r : EIO);
 }
 
 static void answer_data(struct flip_fs *fs, fuse_req_t req, const void *data, size_t size)
 {
-	atomic_fetch_add_explicit(&fs->n.bytes, size, memory_order_relaxed);
+	fs_count(&fs->n.bytes, size);
 	(void)fuse_reply_buf(req, data, size);
 }
 
@@ -66,7 +61,7 @@ static void answer_splice(struct flip_fs *fs, fuse_req_t req, int fd, uint64_t o
 	b.buf[0].flags = FUSE_BUF_IS_FD | FUSE_BUF_FD_SEEK;
 	b.buf[0].fd = fd;
 	b.buf[0].pos = (off_t)offset;
-	atomic_fetch_add_explicit(&fs->n.bytes, size, memory_order_relaxed);
+	fs_count(&fs->n.bytes, size);
 	(void)fuse_reply_data(req, &b, FUSE_BUF_SPLICE_MOVE);
 }
 
@@ -93,7 +88,7 @@ static void answer_fd(struct flip_fs *fs, fuse_req_t req, int fd, uint64_t offse
 		answer_data(fs, req, buffer, (size_t)n);
 }
 
-/* ---- The owner's reads ------------------------------------------------------------------------------------------- */
+/* ---- The owner's reads ------------------------------------------------------------------------------------ */
 
 static struct flip_fs_read *read_get(struct flip_fs *fs)
 {
@@ -236,10 +231,10 @@ void fs_read(fuse_req_t req, fuse_ino_t node, size_t size, off_t offset, struct 
 	struct object *o;
 	int r, fd;
 
-	atomic_fetch_add_explicit(&fs->n.reads, 1, memory_order_relaxed);
+	fs_count(&fs->n.reads, 1);
 	r = object_for_read(fs, fi->fh, node, &o);
 	if (r == -ENODATA) { /* an empty file of a layer */
-		(void)fuse_reply_buf(req, NULL, 0);
+		answer_data(fs, req, NULL, 0);
 		return;
 	}
 	if (r < 0) {
@@ -253,7 +248,7 @@ void fs_read(fuse_req_t req, fuse_ino_t node, size_t size, off_t offset, struct 
 		size = (size_t)(o->size - (uint64_t)offset);
 	fd = atomic_load(&o->fd);
 	if (size == 0)
-		(void)fuse_reply_buf(req, NULL, 0);
+		answer_data(fs, req, NULL, 0);
 	else if (fd >= 0)
 		answer_fd(fs, req, fd, (uint64_t)offset, size);
 	else

@@ -33,8 +33,7 @@ enum {
 	MAX_THREADS = 64,
 };
 
-/* ---- What is settled with the kernel
- * ---------------------------------------------------------------------------------- */
+/* ---- What is settled with the kernel ---------------------------------------------------------------------- */
 
 static bool want(struct fuse_conn_info *conn, uint64_t capability, bool on)
 {
@@ -98,8 +97,7 @@ static int choose_uring(struct flip_fs *fs, const struct flip_fs_opts *o, struct
 	return 0;
 }
 
-/* ---- Mount
- * ------------------------------------------------------------------------------------------------------------- */
+/* ---- Mount ------------------------------------------------------------------------------------------------ */
 
 static int mount_anew(struct flip_fs *fs, struct err *err)
 {
@@ -146,8 +144,7 @@ static void set_readahead(const struct flip_fs *fs)
 	(void)close(fd);
 }
 
-/* ---- libfuse
- * ------------------------------------------------------------------------------------------------------------ */
+/* ---- libfuse ---------------------------------------------------------------------------------------------- */
 
 static void log_line(enum fuse_log_level level, const char *fmt, va_list ap)
 {
@@ -265,8 +262,7 @@ static int ask_again(struct flip_fs *fs, struct err *err)
 	return err_set(err, -errno, "%s: asking again for what was not answered: %s", fs->mountpoint, strerror(errno));
 }
 
-/* ---- Threads
- * ------------------------------------------------------------------------------------------------------------ */
+/* ---- Threads ---------------------------------------------------------------------------------------------- */
 
 static void *serve(void *arg)
 {
@@ -291,6 +287,7 @@ static void *serve(void *arg)
 		(void)pthread_setcancelstate(PTHREAD_CANCEL_DISABLE, &old);
 		if (n <= 0)
 			break;
+		fs_see_counted(&fs->n);
 		request_unique = in->unique & ~WIRE_UNIQUE_RESEND;
 		/* An open that the dead process had done and not answered is done once more. */
 		if (in->unique & WIRE_UNIQUE_RESEND && in->opcode == WIRE_OP_OPEN &&
@@ -329,12 +326,12 @@ static void stop_threads(struct flip_fs *fs)
 	fs->n_threads = 0;
 }
 
-/* ---- Start and stop
- * ------------------------------------------------------------------------------------------------------- */
+/* ---- Start and stop --------------------------------------------------------------------------------------- */
 
 static struct flip_fs *fs_new(const struct flip_fs_opts *o)
 {
 	struct flip_fs *fs = calloc(1, sizeof(*fs));
+	pthread_rwlockattr_t attr;
 
 	if (!fs)
 		return NULL;
@@ -343,6 +340,12 @@ static struct flip_fs *fs_new(const struct flip_fs_opts *o)
 	fs->fd = -1;
 	fs->max_readahead = o->max_readahead ? o->max_readahead : DEFAULT_READAHEAD;
 	fs->passthrough_min = o->passthrough_min ? o->passthrough_min : DEFAULT_PASSTHROUGH_MIN;
+	(void)pthread_rwlockattr_init(&attr);
+	/* Requests come without end: a layer that goes must not wait for a pause. */
+	(void)pthread_rwlockattr_setkind_np(&attr, PTHREAD_RWLOCK_PREFER_WRITER_NONRECURSIVE_NP);
+	(void)pthread_rwlock_init(&fs->layers_lock, &attr);
+	(void)pthread_rwlockattr_destroy(&attr);
+	(void)pthread_mutex_init(&fs->seen_lock, NULL);
 	(void)pthread_mutex_init(&fs->reads_lock, NULL);
 	(void)pthread_cond_init(&fs->reads_idle, NULL);
 	fs->mountpoint = strdup(o->mountpoint);
@@ -351,6 +354,8 @@ static struct flip_fs *fs_new(const struct flip_fs_opts *o)
 
 static void fs_free(struct flip_fs *fs, bool unmount)
 {
+	struct seen_layer *seen;
+
 	if (unmount && fs->is_mounted)
 		(void)umount2(fs->mountpoint, MNT_FORCE), (void)umount2(fs->mountpoint, MNT_DETACH);
 #if FLIP_HAS_URING
@@ -367,6 +372,12 @@ static void fs_free(struct flip_fs *fs, bool unmount)
 	slots_close(fs->slots, unmount);
 	if (fs->fd >= 0)
 		(void)close(fs->fd);
+	while ((seen = fs->seen)) {
+		fs->seen = seen->next;
+		free(seen);
+	}
+	(void)pthread_rwlock_destroy(&fs->layers_lock);
+	(void)pthread_mutex_destroy(&fs->seen_lock);
 	(void)pthread_cond_destroy(&fs->reads_idle);
 	(void)pthread_mutex_destroy(&fs->reads_lock);
 	free(fs->threads);

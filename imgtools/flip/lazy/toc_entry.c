@@ -89,6 +89,17 @@ static int get_time(struct flip_toc_parser *p, struct err *err)
 	return 0;
 }
 
+static bool is_overlay_xattr(const struct flip_text *name)
+{
+	static const char *const prefixes[] = { "trusted.overlay.", "user.overlay." };
+
+	for (size_t i = 0; i < 2; i++) {
+		if (name->n >= strlen(prefixes[i]) && memcmp(name->p, prefixes[i], strlen(prefixes[i])) == 0)
+			return true;
+	}
+	return false;
+}
+
 static int add_xattr(struct flip_toc_parser *p, const struct flip_text *name, struct err *err)
 {
 	struct flip_toc_entry *e = &p->entry;
@@ -98,6 +109,10 @@ static int add_xattr(struct flip_toc_parser *p, const struct flip_text *name, st
 
 	if (!name->n || name->n > MAX_XATTR_NAME || memchr(name->p, 0, name->n))
 		return flip_toc_bad(p, err, "xattrs", "one without a proper name");
+	/* What overlayfs keeps for itself is no content: taken from a layer it could lead to other files of the store.
+	 */
+	if (is_overlay_xattr(name))
+		return flip_json_skip(&p->json) < 0 ? bad_syntax(p, err) : 0;
 	if (e->n_xattrs == FLIP_MAX_XATTRS)
 		return flip_toc_bad(p, err, "xattrs", "too many");
 	if (!e->xattrs)

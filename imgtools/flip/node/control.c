@@ -3,6 +3,7 @@
  *
  *   GET  /v1/stat                      one JSON object
  *   GET  /metrics                      the same for Prometheus
+ *   GET  /v1/prefetch ref              the list that was recorded for an image (docs/formats/prefetch.md)
  *   POST /v1/mount   ref, dir          an image mounted read-only
  *   POST /v1/unmount dir
  *   POST /v1/gc      [dry_run=1]       what was removed
@@ -92,6 +93,29 @@ static void do_unmount(struct flip_node *node, struct MHD_Connection *c, struct 
 		answer_json(a, json_object());
 }
 
+/* A recording that is still going on ends here: whoever asks wants it now. */
+static void do_prefetch(struct flip_node *node, struct MHD_Connection *c, struct answer *a)
+{
+	const char *ref = argument(c, "ref");
+	struct err err = { 0 };
+	void *data;
+	size_t size;
+	int r;
+
+	node_record_finish(node, INT64_MAX);
+	r = ref ? flip_store_note_get(node->store, "prefetch", ref, &data, &size, &err)
+	        : err_set(&err, -EINVAL, "ref is needed");
+	if (r == -ENOENT)
+		(void)err_set(&err, r, "%s: no start was recorded here", ref);
+	if (r < 0) {
+		answer_error(a, r, &err);
+		return;
+	}
+	a->type = "text/plain; charset=utf-8";
+	(void)base_buf_append(&a->body, data, size);
+	free(data);
+}
+
 static void do_gc(struct flip_node *node, struct MHD_Connection *c, struct answer *a)
 {
 	struct flip_gc_result g = { 0 };
@@ -132,8 +156,9 @@ static const struct route {
 	const char *method, *path;
 	void (*run)(struct flip_node *node, struct MHD_Connection *c, struct answer *a);
 } routes[] = {
-	{ "GET", "/v1/stat", do_stat },        { "GET", "/metrics", do_metrics }, { "POST", "/v1/mount", do_mount },
-	{ "POST", "/v1/unmount", do_unmount }, { "POST", "/v1/gc", do_gc },       { "POST", "/v1/fsck", do_fsck },
+	{ "GET", "/v1/stat", do_stat },    { "GET", "/v1/prefetch", do_prefetch }, { "GET", "/metrics", do_metrics },
+	{ "POST", "/v1/mount", do_mount }, { "POST", "/v1/unmount", do_unmount },  { "POST", "/v1/gc", do_gc },
+	{ "POST", "/v1/fsck", do_fsck },
 };
 
 static enum MHD_Result handle(void *arg, struct MHD_Connection *c, const char *url, const char *method,

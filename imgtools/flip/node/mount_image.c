@@ -40,8 +40,8 @@ static int mount_image(struct flip_node *node, const struct node_image *image, c
 		r = node_do_mount(&mounts, dir, err);
 	for (size_t i = 0; r == 0 && i < image->n_layers; i++)
 		node_prefetch_layer(layers[i]);
-	if (r == 0)
-		(void)node_prefetch_image(node, image->ref, layers, image->n_layers);
+	if (r == 0 && !node_prefetch_image(node, image->ref, layers, image->n_layers))
+		node_record_start(node, image->ref, layers, image->n_layers);
 	flip_mounts_done(&mounts);
 	for (size_t i = 0; lowers && i < image->n_layers; i++)
 		node_layer_unref(lowers[i].layer);

@@ -145,6 +145,8 @@ void node_reads_done(struct flip_node *node);
 /* Somebody waits for bytes of a content that is arriving: answered when all of it is there. */
 void node_read(struct node_layer *layer, const struct flip_index_object *object, struct flip_object *store,
                uint64_t offset, size_t size, struct flip_fs_read *read);
+/* What a reader in sequence will ask for next. */
+void node_read_ahead(struct node_layer *layer, const struct flip_index_object *object, uint64_t offset, size_t size);
 /* Fetches chunks of a layer that are not there and not under way. Returns how many bytes of the blob were asked for. */
 uint64_t node_load_chunks(struct node_layer *layer, const uint32_t *chunks, size_t n, enum flip_priority priority);
 

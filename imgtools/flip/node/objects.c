@@ -5,18 +5,22 @@
  * not found and its readers get an error, never the wrong bytes. The table is open addressing over 16-byte slots:
  * 100,000 contents take 4 MiB at most. */
 #include <errno.h>
+#include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "base/log.h"
 #include "node/node_internal.h"
 
-enum { MIN_SLOTS = 1024 };
+enum { MIN_SLOTS = 1024, MAX_AHEAD = 4 << 20 };
 
 struct handle { /* one open file */
 	struct node_layer *layer;
 	const struct flip_index_object *object;
 	struct flip_object *store;
+	/* Reading in sequence: where the last read ended, how far was asked ahead, and by how much. Readers of one open
+	 * file on several threads only make the guess worse. */
+	_Atomic uint64_t last_end, ahead_end, window;
 };
 
 uint64_t node_object_id(const uint8_t digest[FLIP_DIGEST_SIZE])
@@ -201,8 +205,23 @@ static void fs_object_close(void *arg, void *handle)
 static void fs_object_read(void *arg, void *handle, uint64_t offset, size_t size, struct flip_fs_read *read)
 {
 	struct handle *h = handle;
+	uint64_t window = atomic_load(&h->window), ahead = atomic_load(&h->ahead_end);
+	bool is_sequential = offset && offset == atomic_load(&h->last_end);
 
+	window = is_sequential ? (window ? window * 2 : size) : 0;
+	window = window < MAX_AHEAD ? window : MAX_AHEAD;
+	atomic_store(&h->last_end, offset + size);
+	atomic_store(&h->window, window);
 	node_read(h->layer, h->object, h->store, offset, size, read);
+	if (!is_sequential) {
+		atomic_store(&h->ahead_end, offset + size);
+	} else if (offset + size + window / 2 >= ahead) { /* half of what was asked ahead is used up */
+		uint64_t from = ahead > offset + size ? ahead : offset + size;
+
+		atomic_store(&h->ahead_end, offset + size + window);
+		if (offset + size + window > from)
+			node_read_ahead(h->layer, h->object, from, (size_t)(offset + size + window - from));
+	}
 }
 
 /* ---- Trees ------------------------------------------------------------------------------------------------------ */

@@ -308,6 +308,17 @@ static bool chunk_is_there(const struct flip_index_chunk *c, const struct flip_o
 	return flip_object_has(store, c->offset, c->size);
 }
 
+/* The part of the chunk that the read is about. Chunks of other people's images end anywhere, and the store counts
+ * whole blocks: a chunk with a neighbour missing would never look complete. */
+static bool part_is_there(const struct flip_index_chunk *c, const struct flip_object *store, uint64_t offset,
+                          size_t size)
+{
+	uint64_t begin = c->offset > offset ? c->offset : offset;
+	uint64_t end = c->offset + c->size < offset + size ? c->offset + c->size : offset + size;
+
+	return begin >= end || flip_object_has(store, begin, end - begin);
+}
+
 /* With loads_lock held: the read waits for the chunk too. */
 static int join(struct node_load *l, struct waiting *w)
 {
@@ -385,7 +396,7 @@ void node_read(struct node_layer *layer, const struct flip_index_object *object,
 	for (uint32_t c = first; c < end && n_asked < MAX_READ_CHUNKS; c++) {
 		struct node_load *l;
 
-		if (chunk_is_there(flip_index_chunk(layer->index, c), store))
+		if (part_is_there(flip_index_chunk(layer->index, c), store, offset, size))
 			continue;
 		l = find_load(node, layer, c);
 		if (l && l->priority != FLIP_FOREGROUND) {
@@ -407,6 +418,22 @@ void node_read(struct node_layer *layer, const struct flip_index_object *object,
 	if (n_asked)
 		submit(layer, asked, n_asked, FLIP_FOREGROUND);
 	one_less(w, 0);
+}
+
+void node_read_ahead(struct node_layer *layer, const struct flip_index_object *object, uint64_t offset, size_t size)
+{
+	uint32_t first, end, *chunks;
+
+	if (!layer->blob || offset >= object->size)
+		return;
+	chunks_of(layer->index, object, offset, size, &first, &end);
+	chunks = first < end ? malloc((end - first) * sizeof(*chunks)) : NULL;
+	if (!chunks)
+		return;
+	for (uint32_t c = first; c < end; c++)
+		chunks[c - first] = c;
+	(void)node_load_chunks(layer, chunks, end - first, FLIP_PREFETCH);
+	free(chunks);
 }
 
 /* ---- Ahead of reads -------------------------------------------------------------------------------------------- */

@@ -257,7 +257,7 @@ static int add_entry(struct unpack *u, struct img_tar_in *tar, const struct img_
 {
 	char path[IMG_PATH_MAX];
 	struct img_node n = te->node;
-	size_t content;
+	size_t content = 0;
 	int r;
 
 	if (img_path_normalize(te->name, path) < 0)

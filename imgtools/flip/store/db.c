@@ -235,36 +235,110 @@ static int make_tables(struct flip_store *s, struct err *err)
 	return r;
 }
 
-static int connect(struct flip_store *s, struct err *err)
+/* The whole file; missing is an empty one. */
+static int copy_file(int from_dir, const char *name, int to_dir, struct err *err)
 {
-	int flags = s->opts.read_only ? SQLITE_OPEN_READONLY : SQLITE_OPEN_READWRITE | SQLITE_OPEN_CREATE;
-	const char *path = s->db_path;
-	char *uri = NULL;
-	int code;
+	CLEANUP(close_fdp) int from = openat(from_dir, name, O_RDONLY | O_CLOEXEC | O_NOFOLLOW);
+	CLEANUP(close_fdp) int to = -1;
+	char buf[1 << 14];
+	uint64_t at = 0;
+	ssize_t n = 0;
+	int r = 0;
 
-	/* Nothing may be made beside it for reading: without a log there is nobody who writes. */
-	if (s->opts.read_only && faccessat(s->dir_fd, "store.db-wal", F_OK, 0) < 0) {
-		uri = sqlite3_mprintf("file:%s?immutable=1", s->db_path);
-		if (!uri)
-			return err_set(err, -ENOMEM, "out of memory");
-		path = uri;
-		flags |= SQLITE_OPEN_URI;
+	if (from < 0)
+		return errno == ENOENT ? 0 : err_set(err, -errno, "%s: %s", name, strerror(errno));
+	to = openat(to_dir, name, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
+	if (to < 0)
+		return err_set(err, -errno, "a copy of %s: %s", name, strerror(errno));
+	while (r == 0 && (n = pread(from, buf, sizeof(buf), (off_t)at)) > 0) {
+		r = flip_store_write_at(to, buf, (size_t)n, at);
+		at += (uint64_t)n;
 	}
-	code = sqlite3_open_v2(path, &s->db, flags | SQLITE_OPEN_NOMUTEX, NULL);
-	sqlite3_free(uri);
-	if (code != SQLITE_OK)
+	if (n < 0)
+		r = -errno;
+	return r < 0 ? err_set(err, r, "copying %s: %s", name, strerror(-r)) : 0;
+}
+
+struct state { /* of the files; while it is the same, no checkpoint has moved pages between them */
+	struct stat db;
+	uint8_t log[32]; /* the header of the log, with its salts */
+};
+
+static void read_state(struct flip_store *s, struct state *ret_state)
+{
+	CLEANUP(close_fdp) int fd = openat(s->dir_fd, "store.db-wal", O_RDONLY | O_CLOEXEC | O_NOFOLLOW);
+
+	memset(ret_state, 0, sizeof(*ret_state));
+	(void)fstatat(s->dir_fd, "store.db", &ret_state->db, AT_SYMLINK_NOFOLLOW);
+	ret_state->db.st_atim = (struct timespec){ 0 };
+	if (fd >= 0)
+		(void)flip_store_read_at(fd, ret_state->log, sizeof(ret_state->log), 0);
+}
+
+/* For those who only look, the daemon or nobody being at work: a copy in a private folder, because SQLite would write
+ * files beside the original, and the daemon keeps its lock. */
+static int copy_away(struct flip_store *s, const char *dir, struct err *err)
+{
+	CLEANUP(close_fdp) int dir_fd = open(dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	struct state before, after;
+	int r;
+
+	if (dir_fd < 0)
+		return err_set(err, -errno, "%s: %s", dir, strerror(errno));
+	if (faccessat(s->dir_fd, "store.db", F_OK, 0) < 0)
+		return err_set(err, -errno, "%s: %s", s->db_path, strerror(errno));
+	for (int i = 0; i < 10; i++) {
+		read_state(s, &before);
+		r = copy_file(s->dir_fd, "store.db", dir_fd, err);
+		if (r == 0)
+			r = copy_file(s->dir_fd, "store.db-wal", dir_fd, err);
+		read_state(s, &after);
+		if (r < 0 || memcmp(&before, &after, sizeof(before)) == 0)
+			return r;
+		(void)unlinkat(dir_fd, "store.db-wal", 0);
+	}
+	return err_set(err, -EBUSY, "%s: changes all the time", s->db_path);
+}
+
+static int connect_path(struct flip_store *s, const char *path, int flags, struct err *err)
+{
+	if (sqlite3_open_v2(path, &s->db, flags | SQLITE_OPEN_NOMUTEX, NULL) != SQLITE_OK)
 		return flip_db_error(s, "opening", err);
 	(void)sqlite3_busy_timeout(s->db, BUSY_TIMEOUT_MS);
-	return 0;
+	/* One process has it (its lock says so): the index of the log is in memory then, not in a mapped file, which
+	 * would be a bus error on a full disk. */
+	return db_exec(s,
+	               "PRAGMA locking_mode=EXCLUSIVE; PRAGMA journal_mode=WAL; PRAGMA foreign_keys=ON;"
+	               " PRAGMA journal_size_limit=4194304",
+	               err);
+}
+
+static int connect(struct flip_store *s, struct err *err)
+{
+	const char *tmp = getenv("TMPDIR");
+	char dir[256], path[300];
+	int fd, r;
+
+	if (!s->opts.read_only)
+		return connect_path(s, s->db_path, SQLITE_OPEN_READWRITE | SQLITE_OPEN_CREATE, err);
+	(void)snprintf(dir, sizeof(dir), "%.200s/flip-store-XXXXXX", tmp && *tmp ? tmp : "/tmp");
+	if (!mkdtemp(dir))
+		return err_set(err, -errno, "%s: %s", dir, strerror(errno));
+	(void)snprintf(path, sizeof(path), "%s/store.db", dir);
+	r = copy_away(s, dir, err);
+	if (r == 0)
+		r = connect_path(s, path, SQLITE_OPEN_READWRITE, err);
+	/* What is open stays so without a name. */
+	fd = open("/", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	(void)flip_store_remove_tree(fd, dir);
+	close_fdp(&fd);
+	return r;
 }
 
 static int open_once(struct flip_store *s, struct err *err)
 {
 	int version = 0, r = connect(s, err);
 
-	if (r == 0 && !s->opts.read_only)
-		r = db_exec(s, "PRAGMA journal_mode=WAL; PRAGMA foreign_keys=ON; PRAGMA journal_size_limit=4194304",
-		            err);
 	if (r == 0)
 		r = user_version(s, &version, err);
 	if (r < 0)

@@ -152,6 +152,18 @@ static int name_object(void *arg, const uint8_t digest[FLIP_DIGEST_SIZE])
 	return keys_add(arg, key_of(digest));
 }
 
+static int remove_layer(struct gc *g, const char *digest)
+{
+	int r = flip_layer_remove(g->store, digest, g->err);
+
+	if (r == -ENOSPC && flip_store_use_reserve(g->store)) {
+		if (g->err)
+			g->err->code = 0;
+		r = flip_layer_remove(g->store, digest, g->err);
+	}
+	return r;
+}
+
 /* Removed when nothing needs it, else what it names is noted. */
 static int visit_layer(const struct flip_layer_row *row, void *arg)
 {
@@ -162,7 +174,7 @@ static int visit_layer(const struct flip_layer_row *row, void *arg)
 
 	if (!is_used(g, row->digest) && age_s >= g->layer_age_s) {
 		g->result.n_layers++;
-		return g->dry_run ? 0 : flip_layer_remove(g->store, row->digest, g->err);
+		return g->dry_run ? 0 : remove_layer(g, row->digest);
 	}
 	if (!g->walk)
 		return 0;
@@ -416,6 +428,8 @@ static int run(struct gc *g, uint64_t at_least)
 		if (need > 0)
 			r = evict(g, need);
 	}
+	if (!g->dry_run)
+		flip_store_reserve(s);
 	if (r < 0 && (!g->err || g->err->code == 0))
 		(void)err_set(g->err, r, "%s: gc: %s", s->dir, strerror(-r));
 	return r < 0 ? r : g->r;

@@ -109,6 +109,16 @@ int flip_store_look(struct flip_store *s, const uint8_t digest[FLIP_DIGEST_SIZE]
 	return 1;
 }
 
+void flip_partial_forget(struct flip_store *s, const uint8_t digest[FLIP_DIGEST_SIZE])
+{
+	char name[STORE_NAME_SIZE], map_name[STORE_NAME_SIZE + 4];
+
+	flip_object_name(digest, name);
+	(void)stpcpy(stpcpy(map_name, name), ".map");
+	if (unlinkat(s->partial_fd, map_name, 0) == 0)
+		(void)unlinkat(s->partial_fd, name, 0);
+}
+
 bool flip_store_has(struct flip_store *s, const uint8_t digest[FLIP_DIGEST_SIZE], uint64_t *ret_size)
 {
 	return flip_store_look(s, digest, -1, ret_size) == 1;
@@ -283,6 +293,14 @@ struct flip_object *flip_object_ref(struct flip_object *o)
 	return o;
 }
 
+/* Somebody may have put the whole meanwhile: then nobody will look for the parts. Under shard->lock, the last use. */
+static void leave_partial(struct flip_object *o)
+{
+	if (!flip_object_is_complete(o) && o->write_fd >= 0 && !o->store->opts.read_only &&
+	    flip_store_look(o->store, o->digest, -1, NULL) == 1)
+		flip_partial_forget(o->store, o->digest);
+}
+
 void flip_object_unref(struct flip_object *o)
 {
 	unsigned n = o ? atomic_load(&o->n_refs) : 0;
@@ -298,8 +316,10 @@ void flip_object_unref(struct flip_object *o)
 	sh = shard_of(o->store, o->digest);
 	pthread_mutex_lock(&sh->lock);
 	is_last = atomic_fetch_sub(&o->n_refs, 1) == 1;
-	if (is_last)
+	if (is_last) {
 		flip_shard_unlist(sh, o);
+		leave_partial(o);
+	}
 	pthread_mutex_unlock(&sh->lock);
 	if (is_last)
 		object_free(o);

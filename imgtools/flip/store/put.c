@@ -48,7 +48,7 @@ static unsigned slot_take(struct flip_store *s)
 	return slot;
 }
 
-static void slot_give(struct flip_store *s, unsigned slot)
+void flip_slot_give(struct flip_store *s, unsigned slot)
 {
 	/* Nobody waits unless all are taken; who gives back the first of them looks under the lock. */
 	if (atomic_fetch_and(&s->put_slots, ~(UINT64_C(1) << slot)) == UINT64_MAX) {
@@ -165,6 +165,8 @@ static int name_object(struct flip_store *s, const uint8_t digest[FLIP_DIGEST_SI
 		r = flip_store_look(s, digest, STORE_TOUCH_PUT_S, NULL) < 0 ? -EIO : 0;
 	} else if (r == 0) {
 		flip_store_count(s, 1, (int64_t)size);
+		if (!flip_shard_find(sh, digest)) /* who has it open tidies up when it is closed */
+			flip_partial_forget(s, digest);
 	}
 	pthread_mutex_unlock(&sh->lock);
 	if (r == 0)
@@ -188,7 +190,7 @@ int flip_store_put_new(struct flip_store *s, const uint8_t digest[FLIP_DIGEST_SI
 	if (r < 0 || was_there)
 		(void)unlinkat(s->objects_fd, tmp, 0);
 	close_fdp(&fd);
-	slot_give(s, slot);
+	flip_slot_give(s, slot);
 	if (r < 0)
 		return flip_store_full(s, r, "putting an object", err);
 	*ret_was_there = was_there;

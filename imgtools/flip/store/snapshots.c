@@ -455,7 +455,7 @@ static int delete_row(struct flip_store *s, uint64_t id, struct err *err)
 	return flip_db_step(s, stmt, err);
 }
 
-int flip_store_snapshot_remove(struct flip_store *s, const char *name, struct err *err)
+static int remove_once(struct flip_store *s, const char *name, struct err *err)
 {
 	struct flip_snapshot row = { 0 };
 	char folder[32], tmp[64];
@@ -482,6 +482,19 @@ int flip_store_snapshot_remove(struct flip_store *s, const char *name, struct er
 	return r;
 }
 
+int flip_store_snapshot_remove(struct flip_store *s, const char *name, struct err *err)
+{
+	int r = remove_once(s, name, err);
+
+	/* Removing must be possible when nothing else is. */
+	if (r == -ENOSPC && flip_store_use_reserve(s)) {
+		if (err)
+			err->code = 0;
+		r = remove_once(s, name, err);
+	}
+	return r;
+}
+
 /* ---- Rebuilding, tidying --------------------------------------------------------------------------------------- */
 
 struct rebuild {
@@ -490,7 +503,7 @@ struct rebuild {
 	uint64_t max_id;
 };
 
-static bool parse_id(const char *name, uint64_t *ret_id)
+bool flip_snapshot_parse_id(const char *name, uint64_t *ret_id)
 {
 	char *tail;
 
@@ -509,7 +522,7 @@ static int rebuild_snapshot(void *arg, const char *name)
 	uint64_t id;
 	int r;
 
-	if (!parse_id(name, &id))
+	if (!flip_snapshot_parse_id(name, &id))
 		return 0;
 	re->max_id = id > re->max_id ? id : re->max_id;
 	(void)snprintf(path, sizeof(path), "%s/snapshots/%s/row.json", re->store->dir, name);
@@ -568,7 +581,7 @@ static int tidy_folder(void *arg, const char *name)
 	struct flip_store *s = arg;
 	uint64_t id;
 
-	if (parse_id(name, &id) && !flip_snapshot_has_row(s, id))
+	if (flip_snapshot_parse_id(name, &id) && !flip_snapshot_has_row(s, id))
 		(void)flip_store_discard(s, s->snapshots_fd, name);
 	return 0;
 }

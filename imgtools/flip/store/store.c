@@ -18,6 +18,8 @@ enum {
 	MAGIC_NFS = 0x6969,
 };
 
+enum { RESERVE_BYTES = 1 << 20 };
+
 static const uint64_t default_min_free = UINT64_C(1) << 30;
 
 static int make_path(const char *path, struct err *err)
@@ -209,6 +211,34 @@ static struct flip_store *store_new(const struct flip_store_opts *o)
 	return s;
 }
 
+/* ---- The reserve: room for the database on a full disk, without which nothing could be removed any more -------- */
+
+void flip_store_reserve(struct flip_store *s)
+{
+	CLEANUP(close_fdp) int fd = -1;
+	struct statfs fs;
+
+	if (s->opts.read_only || fstatfs(s->dir_fd, &fs) < 0 || (uint64_t)fs.f_bavail * fs.f_bsize < 4 * RESERVE_BYTES)
+		return;
+	fd = openat(s->dir_fd, "reserve", O_WRONLY | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600);
+	if (fd >= 0 && fallocate(fd, 0, 0, RESERVE_BYTES) < 0) /* where that cannot be done there is none */
+		(void)unlinkat(s->dir_fd, "reserve", 0);
+}
+
+bool flip_store_use_reserve(struct flip_store *s)
+{
+	return !s->opts.read_only && unlinkat(s->dir_fd, "reserve", 0) == 0;
+}
+
+static int open_rows(struct flip_store *s, struct err *err)
+{
+	int r = flip_db_open(s, err);
+
+	if (r == 0)
+		r = flip_store_recover(s, err);
+	return r;
+}
+
 int flip_store_open(const char *dir, const struct flip_store_opts *o, struct flip_store **ret_store, struct err *err)
 {
 	CLEANUP(store_freep) struct flip_store *s = store_new(o);
@@ -236,11 +266,16 @@ int flip_store_open(const char *dir, const struct flip_store_opts *o, struct fli
 	if (r == 0)
 		r = flip_store_read_boot(s->boot, err);
 	if (r == 0)
-		r = flip_db_open(s, err);
-	if (r == 0)
-		r = flip_store_recover(s, err);
+		r = open_rows(s, err);
+	if (r == -ENOSPC && flip_store_use_reserve(s)) {
+		flip_db_close(s);
+		if (err)
+			err->code = 0;
+		r = open_rows(s, err);
+	}
 	if (r < 0)
 		return r;
+	flip_store_reserve(s);
 	*ret_store = s;
 	s = NULL; /* now the caller's */
 	return 0;

@@ -188,6 +188,8 @@ struct flip_object *flip_object_find(struct flip_store *s, const uint8_t digest[
 /* Under shard->lock: the complete file's size and whether it is there; its time of use is renewed when older than
  * touch_s (< 0: left). 1, 0, negative errno. */
 int flip_store_look(struct flip_store *s, const uint8_t digest[FLIP_DIGEST_SIZE], int64_t touch_s, uint64_t *ret_size);
+/* Under shard->lock: the files of a partial object that nobody needs any more, when there are some. */
+void flip_partial_forget(struct flip_store *s, const uint8_t digest[FLIP_DIGEST_SIZE]);
 /* Marks `fd` as a complete object of this epoch; under shard->lock, right before it gets its name. */
 int flip_store_stamp(struct flip_store *s, int fd, bool set_mode);
 /* Partial files of an object that is arriving, made when they are missing; under o->lock. */
@@ -198,6 +200,7 @@ int flip_object_finish(struct flip_object *o, bool has_shard, struct err *err);
 /* The whole content, written and named; under no lock. -ENOSPC as it comes. */
 int flip_store_put_new(struct flip_store *s, const uint8_t digest[FLIP_DIGEST_SIZE], const void *data, size_t size,
                        bool *ret_was_there, struct err *err);
+void flip_slot_give(struct flip_store *s, unsigned slot); /* its bit in put_slots is cleared */
 void flip_store_count(struct flip_store *s, int64_t n,
                       int64_t bytes); /* one object: 1 and its size, or both negative */
 /* Counts all of them anew. */
@@ -208,6 +211,11 @@ int flip_store_full(struct flip_store *s, int r, const char *doing, struct err *
 int flip_store_make_room(struct flip_store *s, uint64_t size, bool for_put, struct err *err);
 /* After an -ENOSPC: gc once; 0: it is worth trying again. */
 int flip_store_emergency_gc(struct flip_store *s);
+
+/* store.c: a megabyte kept for the database; given up when the disk is full (true: there was one), taken again by gc.
+ */
+void flip_store_reserve(struct flip_store *s);
+bool flip_store_use_reserve(struct flip_store *s);
 
 /* ---- drop.c --------------------------------------------------------------------------------------------------- */
 
@@ -247,7 +255,8 @@ int flip_layers_rebuild(struct flip_store *s, struct err *err);    /* rows out o
 int flip_snapshots_rebuild(struct flip_store *s, struct err *err); /* the same */
 /* Forgets layers that were committed after the durable epoch, rows without a folder, folders without a row. */
 int flip_layers_tidy(struct flip_store *s, uint64_t durable_epoch, struct err *err);
-int flip_snapshots_tidy(struct flip_store *s, struct err *err); /* folders without a row */
+int flip_snapshots_tidy(struct flip_store *s, struct err *err);  /* folders without a row */
+bool flip_snapshot_parse_id(const char *name, uint64_t *ret_id); /* of a folder in snapshots/ */
 bool flip_snapshot_has_row(struct flip_store *s, uint64_t id);
 int flip_layer_remove(struct flip_store *s, const char *digest, struct err *err);
 /* "sha256:" and 64 lower case digits: the digits; NULL otherwise. */

@@ -141,6 +141,15 @@ struct img_rpm_set; /* packages with indexes by name, provide and path */
 int img_rpm_set_new(const char *arch, struct img_rpm_set **ret_set); /* NULL: this machine's */
 void img_rpm_set_free(struct img_rpm_set *s);
 
+/* Public keys, of files that hold them in armour or not. (librpm) */
+struct img_rpm_keys;
+int img_rpm_keys_new(struct img_rpm_keys **ret_k, struct err *err);
+void img_rpm_keys_free(struct img_rpm_keys *k);
+int img_rpm_keys_add(struct img_rpm_keys *k, const char *path, struct err *err);
+/* From now on every package that is added has to be signed by one of the keys when it is unpacked, and the metadata of
+ * a repository when they are signed at all: -EKEYREJECTED, -EBADMSG. Borrowed until the set is freed. */
+void img_rpm_set_keys(struct img_rpm_set *s, struct img_rpm_keys *k);
+
 /* Adds what was found; a package of an arch that does not run here is left out, of several versions of one name the
  * newest counts. Errors name the file. */
 int img_rpm_set_add_package(struct img_rpm_set *s, const char *path, struct err *err);

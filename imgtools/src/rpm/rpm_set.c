@@ -188,9 +188,15 @@ int img_rpm_set_take(struct img_rpm_set *s, struct img_rpm *p, struct err *err)
 		s->packages = grown;
 		s->cap = cap;
 	}
+	((struct img_rpm_priv *)p->priv)->keys = s->keys;
 	s->packages[s->n++] = p;
 	s->is_sealed = false;
 	return 0;
+}
+
+void img_rpm_set_keys(struct img_rpm_set *s, struct img_rpm_keys *k)
+{
+	s->keys = k;
 }
 
 int img_rpm_set_add_package(struct img_rpm_set *s, const char *path, struct err *err)

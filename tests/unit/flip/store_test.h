@@ -15,7 +15,7 @@
 
 struct home {
 	char dir[64]; /* removed at the end */
-	char path[80];
+	char path[100];
 	struct flip_store *store;
 };
 
@@ -40,7 +40,10 @@ static inline int home_setup(void **state)
 	struct home *h = calloc(1, sizeof(*h));
 	const char *tmp = getenv("TMPDIR");
 
-	(void)snprintf(h->dir, sizeof(h->dir), "%.32s/flip-store-XXXXXX", tmp ? tmp : "/tmp");
+	/* In memory where that can be had: closing a store syncs the whole file system, others' work included. */
+	if (!tmp)
+		tmp = access("/dev/shm", W_OK) == 0 ? "/dev/shm" : "/tmp";
+	(void)snprintf(h->dir, sizeof(h->dir), "%.32s/flip-store-XXXXXX", tmp);
 	if (!mkdtemp(h->dir))
 		return -1;
 	(void)snprintf(h->path, sizeof(h->path), "%s/store", h->dir);
@@ -104,6 +107,60 @@ static inline bool file_is(const char *path, const void *data, size_t size)
 	free(got);
 	(void)close(fd);
 	return is_same;
+}
+
+/* The index of these layers: the digests one behind the other in a file "index". For flip_index_walk. */
+static inline int walk_index(void *arg, const char *layer_dir, int (*each)(void *each_arg, const uint8_t digest[32]),
+                             void *each_arg, struct err *err)
+{
+	uint8_t digest[32];
+	char path[512];
+	FILE *f;
+	int r = 0;
+
+	(void)snprintf(path, sizeof(path), "%s/index", layer_dir);
+	f = fopen(path, "re");
+	if (!f)
+		return err_set(err, -errno, "%s: %s", path, strerror(errno));
+	while (r == 0 && fread(digest, 1, 32, f) == 32)
+		r = each(each_arg, digest);
+	(void)fclose(f);
+	return r;
+}
+
+/* "sha256:" and 64 times this digit. */
+static inline const char *layer_digest(char digit)
+{
+	static char digest[72];
+
+	(void)snprintf(digest, sizeof(digest), "sha256:%064d", 0);
+	memset(digest + 7, digit, 64);
+	return digest;
+}
+
+static inline int try_add_layer(struct flip_store *s, char digit, enum flip_layer_kind kind, int64_t last_used,
+                                uint8_t (*digests)[32], size_t n)
+{
+	struct flip_layer_row row = { .blob_size = 1000, .kind = kind, .last_used = last_used };
+	char dir[256], path[300];
+	FILE *f;
+	int r;
+
+	(void)snprintf(row.digest, sizeof(row.digest), "%s", layer_digest(digit));
+	r = flip_store_layer_begin(s, row.digest, dir, sizeof(dir), NULL);
+	if (r < 0)
+		return r;
+	(void)snprintf(path, sizeof(path), "%s/index", dir);
+	f = fopen(path, "we");
+	if (!f || (n > 0 && fwrite(digests, 32, n, f) != n))
+		r = -EIO;
+	if (f && fclose(f) != 0)
+		r = -EIO;
+	if (r == 0)
+		r = flip_store_layer_commit(s, dir, &row, NULL);
+	if (r < 0)
+		flip_store_layer_abort(s, dir);
+	return r;
 }
 
 #endif

@@ -201,7 +201,7 @@ static void a_damaged_database_is_made_again(void **state)
 		"dd if=/dev/urandom of=%s bs=1k seek=5 count=20 conv=notrunc 2>/dev/null"
 	};
 	struct home *h = *state;
-	char db[100], command[300];
+	char db[120], command[300];
 	uint64_t last_id = 0;
 
 	(void)snprintf(db, sizeof(db), "%s/store.db", h->path);

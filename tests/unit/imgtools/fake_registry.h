@@ -5,6 +5,7 @@
 
 #include <arpa/inet.h>
 #include <netinet/in.h>
+#include <netinet/tcp.h>
 #include <pthread.h>
 #include <stdbool.h>
 #include <strings.h>
@@ -30,9 +31,10 @@ struct fake_answer {
 	char headers[1024]; /* "Name: value\r\n" each */
 	const void *body;
 	size_t size;
-	size_t cut;  /* the connection is closed after so many bytes of the body; SIZE_MAX: never */
-	bool waits;  /* for fake_open_gate() before the body, which no header precedes */
-	bool stalls; /* after `cut` bytes nothing comes any more, until the end */
+	size_t cut;     /* the connection is closed after so many bytes of the body; SIZE_MAX: never */
+	bool waits;     /* for fake_open_gate() before the body, which no header precedes */
+	size_t gate_at; /* not 0: waits there in the body for fake_open_gate() */
+	bool stalls;    /* after `cut` bytes nothing comes any more, until the end */
 	char own[256];
 };
 
@@ -128,6 +130,7 @@ static bool fake_answer_to(struct fake *s, int fd, const char *text, unsigned co
 {
 	struct fake_request q = { .connection = connection };
 	struct fake_answer a;
+	const char *body;
 	char head[1400];
 	unsigned n;
 	bool ok;
@@ -152,7 +155,11 @@ static bool fake_answer_to(struct fake *s, int fd, const char *text, unsigned co
 	(void)pthread_mutex_lock(&s->lock);
 	s->n_now--;
 	(void)pthread_mutex_unlock(&s->lock);
-	ok = fake_send(fd, head, strlen(head)) && fake_send(fd, a.body, a.cut < a.size ? a.cut : a.size);
+	body = a.body ? a.body : "";
+	ok = fake_send(fd, head, strlen(head)) && fake_send(fd, body, a.gate_at);
+	if (a.gate_at)
+		fake_wait_gate(s);
+	ok = ok && fake_send(fd, body + a.gate_at, (a.cut < a.size ? a.cut : a.size) - a.gate_at);
 	if (a.stalls) {
 		char byte;
 
@@ -185,10 +192,12 @@ static void *fake_serve(void *arg)
 static void *fake_accept(void *arg)
 {
 	struct fake *s = arg;
-	int fd;
+	int fd, yes = 1;
 
 	while ((fd = accept(s->fd, NULL, NULL)) >= 0) {
 		struct fake_connection *c = malloc(sizeof(*c));
+
+		(void)setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &yes, sizeof(yes));
 
 		(void)pthread_mutex_lock(&s->lock);
 		assert_true(s->n_connections < FAKE_MAX_CONNECTIONS);

@@ -21,7 +21,7 @@
 enum { OWNER_FILES = 64, OWNER_DELAYED = 4096 };
 
 struct owner_shared {
-	uint64_t size[OWNER_FILES + 1]; /* by id; ids count from 1 */
+	atomic_ulong size[OWNER_FILES + 1]; /* by id; ids count from 1 */
 	atomic_bool complete[OWNER_FILES + 1];
 	atomic_int n_fail[OWNER_FILES + 1]; /* so many reads fail, -1: all */
 	atomic_int delay_ms;                /* of each read of what is not complete; -1: never answered */
@@ -101,8 +101,7 @@ static inline int owner_add(struct owner *o, uint64_t id, uint64_t size, bool co
 	return ok ? 0 : -EIO;
 }
 
-/* ---- What the file system asks --------------------------------------------------------------------------------------
- */
+/* ---- What the file system asks ---------------------------------------------------------------------------- */
 
 static inline uint64_t owner_find(void *arg, const uint8_t digest[32], uint64_t *ret_size)
 {

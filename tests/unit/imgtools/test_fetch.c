@@ -360,6 +360,63 @@ static void the_ceiling_for_memory_holds(void **state)
 	end(x);
 }
 
+/* The background's answer waits in its middle, the foreground's does not. */
+static void hold_middle(struct fake *s, const struct fake_request *q, struct fake_answer *a, unsigned n)
+{
+	(void)s;
+	(void)n;
+	if (is_blob(q) && q->first == 1 << 20)
+		a->gate_at = 300000;
+}
+
+static void the_background_goes_on_after_the_foreground(void **state)
+{
+	static const struct flip_range low[] = { { 1 << 20, 1 << 20 }, { 3 << 20, 1000 } };
+	static const struct flip_range middle[] = { { 0, 10 }, { 900000, 10 } };
+	struct setting *x = begin(hold_middle, NULL, NULL);
+	struct told t[2] = { TOLD_INIT, TOLD_INIT };
+	struct flip_fetch_stat stat;
+
+	(void)state;
+	(void)ask(x->b, low, 2, FLIP_BACKGROUND, &t[0]);
+	fake_wait_for(&x->s, "/blobs/", 1);
+	for (int i = 0; i < 20; i++) { /* each one stops the background and lets it go on */
+		assert_reads(x, 1000 * (uint64_t)i, 500);
+		flip_fetch_stat(x->f, &stat);
+		assert_true(stat.n_active[FLIP_BACKGROUND] > 0);
+	}
+	(void)ask(x->b, middle, 2, FLIP_PREFETCH, &t[1]);
+	wait_told(&t[1], 2);
+	fake_open_gate(&x->s);
+	wait_told(&t[0], 2);
+	assert_all_told_once(&t[0], 2, 0);
+	assert_all_told_once(&t[1], 2, 0);
+	end(x);
+}
+
+static void a_large_read_is_not_starved_of_memory(void **state)
+{
+	static const struct flip_fetch_opts tight = {
+		.n_connections = 4, .retry_ms = 1, .max_coalesce_gap = 1, .max_queued = 1 << 20
+	};
+	static const struct flip_range large = { 0, 1 << 20 };
+	struct flip_range many[500];
+	struct setting *x = begin(NULL, NULL, &tight);
+	struct told t[2] = { TOLD_INIT, TOLD_INIT };
+
+	(void)state;
+	for (size_t i = 0; i < 500; i++)
+		many[i] = (struct flip_range){ 8000 * i, 4000 };
+	(void)ask(x->b, many, 500, FLIP_PREFETCH, &t[0]);
+	wait_told(&t[0], 10);
+	(void)ask(x->b, &large, 1, FLIP_FOREGROUND, &t[1]);
+	wait_told(&t[1], 1);
+	wait_told(&t[0], 500);
+	assert_all_told_once(&t[0], 500, 0);
+	assert_all_told_once(&t[1], 1, 0);
+	end(x);
+}
+
 static void a_rate_limit_spares_the_foreground(void **state)
 {
 	static const struct flip_fetch_opts slow = { .retry_ms = 1, .max_rate = 100 };
@@ -1047,6 +1104,8 @@ int main(void)
 		cmocka_unit_test(a_foreground_range_takes_what_touches_it),
 		cmocka_unit_test(connections_are_limited_and_some_kept_for_the_foreground),
 		cmocka_unit_test(the_ceiling_for_memory_holds),
+		cmocka_unit_test(the_background_goes_on_after_the_foreground),
+		cmocka_unit_test(a_large_read_is_not_starved_of_memory),
 		cmocka_unit_test(a_rate_limit_spares_the_foreground),
 		cmocka_unit_test(a_cut_answer_goes_on_where_it_ended),
 		cmocka_unit_test(another_part_than_asked_for_is_not_taken),

@@ -256,8 +256,7 @@ static void an_open_under_way_is_done_by_the_next_process(void **state)
 	assert_int_equal(status, 0);
 }
 
-/* ---- Killed under load
- * ------------------------------------------------------------------------------------------------- */
+/* ---- Killed under load ------------------------------------------------------------------------------------ */
 
 static int read_mapped(int fd, uint64_t id)
 {
