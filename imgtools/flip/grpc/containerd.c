@@ -24,7 +24,6 @@ enum {
 	PREPARE_MS = 15 * 60 * 1000, /* a snapshotter may wait for the network */
 	CHUNK = 1 << 20,             /* of content in one message */
 	ID_SIZE = 64,
-	MAX_LABELS = 4096,
 };
 
 struct flip_containerd {
@@ -101,8 +100,8 @@ static int call(struct flip_containerd *c, const char *path, const ProtobufCMess
 
 static int labels_out(const struct flip_label *labels, size_t n, Flip__Pb__Label ***ret_labels, struct err *err)
 {
-	if (n > MAX_LABELS)
-		return err_set(err, -E2BIG, "more than %d labels", MAX_LABELS);
+	if (n > FLIP_MAX_LABELS)
+		return err_set(err, -E2BIG, "more than %d labels", FLIP_MAX_LABELS);
 	return flip_pb_labels_out(labels, n, ret_labels) < 0 ? err_set(err, -ENOMEM, "out of memory") : 0;
 }
 

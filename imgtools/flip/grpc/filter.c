@@ -249,6 +249,8 @@ static int parse_value(struct parser *p, struct selector *s)
 	skip_blanks(p);
 	if (*p->at == '"' || (s->op == OP_MATCHES && (*p->at == '/' || *p->at == '|')))
 		return parse_quoted(p, &s->value);
+	if (*p->at == '/' || *p->at == '|')
+		return refuse(p, "a value in quotes of patterns");
 	begin = p->at;
 	while (*p->at && *p->at != ',' && *p->at != ' ' && !(*p->at >= '\t' && *p->at <= '\r'))
 		p->at++;
@@ -278,7 +280,7 @@ static int parse_selector(struct parser *p, struct selector *s)
 		if (strncmp(p->at, operators[op], 2) == 0)
 			s->op = op;
 	}
-	if (s->op == OP_PRESENT)
+	if (s->op == OP_PRESENT || (p->at[2] && strchr("=!~", p->at[2])))
 		return refuse(p, "an operator is missing: == != ~=");
 	p->at += 2;
 	r = parse_value(p, s);

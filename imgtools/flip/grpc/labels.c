@@ -4,6 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "grpc/pb.h"
 #include "grpc/snapshots_internal.h"
 
 void flip_labels_free(struct flip_label *labels, size_t n)
@@ -53,6 +54,8 @@ static const char *label_of_path(const char *path)
 
 int flip_labels_check_paths(const char *const *paths, size_t n_paths, struct err *err)
 {
+	if (n_paths > FLIP_MAX_LABELS)
+		return err_set(err, -EINVAL, "more than %d paths of fields", FLIP_MAX_LABELS);
 	for (size_t i = 0; i < n_paths; i++) {
 		if (strcmp(paths[i], "labels") != 0 && (strncmp(paths[i], "labels.", 7) != 0 || !paths[i][7]))
 			return err_set(err, -EINVAL, "the field \"%.200s\" of a snapshot cannot be changed", paths[i]);
@@ -93,13 +96,14 @@ int flip_labels_merge(const struct flip_label *now, size_t n_now, const struct f
                       const char *const *paths, size_t n_paths, struct flip_label **ret_labels, size_t *ret_n,
                       struct err *err)
 {
-	bool replace_all = are_all_named(paths, n_paths);
 	struct flip_label *out;
+	bool replace_all;
 	size_t n = 0;
 	int r = flip_labels_check_paths(paths, n_paths, err);
 
 	if (r < 0)
 		return r;
+	replace_all = are_all_named(paths, n_paths);
 	out = calloc(n_now + n_wanted + 1, sizeof(*out));
 	if (!out)
 		return err_set(err, -ENOMEM, "out of memory");

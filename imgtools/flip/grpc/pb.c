@@ -45,8 +45,11 @@ int flip_pb_decode(const ProtobufCMessageDescriptor *type, const void *data, siz
 
 int flip_pb_labels_in(Flip__Pb__Label *const *labels, size_t n, struct flip_label **ret_labels, struct err *err)
 {
-	struct flip_label *out = calloc(n ? n : 1, sizeof(*out));
+	struct flip_label *out;
 
+	if (n > FLIP_MAX_LABELS)
+		return err_set(err, -EINVAL, "more than %d labels", FLIP_MAX_LABELS);
+	out = calloc(n ? n : 1, sizeof(*out));
 	if (!out)
 		return err_set(err, -ENOMEM, "out of memory");
 	for (size_t i = 0; i < n; i++) {
