@@ -27,6 +27,9 @@ enum {
 	STORE_TOUCH_OPEN_S = 3600, /* and for what is opened */
 };
 
+/* A ceiling for what a table of contents may claim: 32 MiB of bits. */
+#define STORE_MAX_OBJECT (UINT64_C(1) << 40)
+
 /* ---- The map of a partial object (map.c) -------------------------------------------------------------------- */
 
 enum { MAP_HEADER_SIZE = 128 };
