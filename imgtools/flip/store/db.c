@@ -106,6 +106,14 @@ int flip_db_commit(struct flip_store *s, struct err *err)
 	return r;
 }
 
+int flip_db_end(struct flip_store *s, int r, struct err *err)
+{
+	if (r == 0)
+		return flip_db_commit(s, err);
+	flip_db_rollback(s);
+	return r;
+}
+
 void flip_db_rollback(struct flip_store *s)
 {
 	if (s->db && !sqlite3_get_autocommit(s->db))
@@ -374,7 +382,7 @@ int flip_db_open(struct flip_store *s, struct err *err)
 	struct err first = { 0 };
 	int r;
 
-	if (asprintf(&s->db_path, "%s/store.db", s->dir) < 0) {
+	if (!s->db_path && asprintf(&s->db_path, "%s/store.db", s->dir) < 0) {
 		s->db_path = NULL;
 		return err_set(err, -ENOMEM, "out of memory");
 	}

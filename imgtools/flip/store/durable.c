@@ -169,10 +169,7 @@ static int record_durable(struct flip_store *s, uint64_t epoch, bool clean, stru
 		r = flip_db_meta_set_int(s, "object_disk", atomic_load(&s->object_disk), err);
 	if (r == 0)
 		r = flip_db_meta_set_int(s, "clean", clean && atomic_load(&s->is_counted), err);
-	if (r == 0)
-		r = flip_db_commit(s, err);
-	else
-		flip_db_rollback(s);
+	r = flip_db_end(s, r, err);
 	pthread_mutex_unlock(&s->db_lock);
 	return r;
 }
@@ -416,10 +413,7 @@ int flip_store_recover(struct flip_store *s, struct err *err)
 		r = flip_db_meta_set_int(s, "clean", 0, err);
 	if (r == 0)
 		r = flip_db_meta_set_blob(s, "boot", s->boot, sizeof(s->boot), err);
-	if (r == 0)
-		r = flip_db_commit(s, err);
-	else
-		flip_db_rollback(s);
+	r = flip_db_end(s, r, err);
 	pthread_mutex_unlock(&s->db_lock);
 	return r;
 }

@@ -293,10 +293,7 @@ int flip_store_layer_commit(struct flip_store *s, const char *begun_dir, const s
 		r = insert_row(s, row, atomic_load(&s->epoch), err);
 	if (r == 0)
 		r = move_in(s, name, flip_layer_hex(row->digest), &was_there, err);
-	if (r == 0)
-		r = flip_db_commit(s, err);
-	else
-		flip_db_rollback(s);
+	r = flip_db_end(s, r, err);
 	pthread_mutex_unlock(&s->db_lock);
 	if (r < 0)
 		return r;
@@ -357,10 +354,7 @@ int flip_store_layer_touch(struct flip_store *s, const char *digest, const char 
 	(void)sqlite3_finalize(stmt);
 	if (r == 0 && sqlite3_changes(s->db) == 0)
 		r = err_set(err, -ENOENT, "layer %s: not in the store", digest);
-	if (r == 0)
-		r = flip_db_commit(s, err);
-	else
-		flip_db_rollback(s);
+	r = flip_db_end(s, r, err);
 	pthread_mutex_unlock(&s->db_lock);
 	return r;
 }
@@ -435,10 +429,7 @@ int flip_layer_remove(struct flip_store *s, const char *digest, struct err *err)
 	r = flip_db_begin(s, false, err);
 	if (r == 0)
 		r = delete_row(s, digest, err);
-	if (r == 0)
-		r = flip_db_commit(s, err);
-	else
-		flip_db_rollback(s);
+	r = flip_db_end(s, r, err);
 	if (r == 0 && renameat(s->layers_fd, flip_layer_hex(digest), s->tmp_fd, tmp) < 0 && errno != ENOENT)
 		r = err_set(err, -errno, "%s/layers/%s: %s", s->dir, flip_layer_hex(digest), strerror(errno));
 	pthread_mutex_unlock(&s->db_lock);
@@ -488,10 +479,7 @@ static int forget_after(struct flip_store *s, uint64_t durable_epoch, struct err
 		r = flip_db_step(s, stmt, err);
 	}
 	(void)sqlite3_finalize(stmt);
-	if (r == 0)
-		r = flip_db_commit(s, err);
-	else
-		flip_db_rollback(s);
+	r = flip_db_end(s, r, err);
 	pthread_mutex_unlock(&s->db_lock);
 	return r;
 }

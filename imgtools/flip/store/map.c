@@ -104,9 +104,8 @@ int flip_map_load(int fd, const uint8_t digest[FLIP_DIGEST_SIZE], uint64_t size,
 	if (h.size != size || memcmp(h.digest, digest, FLIP_DIGEST_SIZE) != 0)
 		return err_set(err, -EBADMSG, "its map is that of another object");
 
-	/* The file is as long as its bitmaps, but for a sparse one that says little about memory: a ceiling of 2^40
-	 * bytes of content, 32 MiB of bits. */
-	if (h.size > UINT64_C(1) << 40)
+	/* The file is as long as its bitmaps, but for a sparse one that says little about memory. */
+	if (h.size > STORE_MAX_OBJECT)
 		return err_set(err, -EFBIG, "its map is too large");
 	n_bytes = (size_t)map_bits_size(h.n_blocks);
 	words = malloc(n_bytes);

@@ -248,7 +248,7 @@ int flip_object_open(struct flip_store *s, const uint8_t digest[FLIP_DIGEST_SIZE
 	struct flip_object *o;
 	int r = 0;
 
-	if (size > INT64_MAX)
+	if (size > STORE_MAX_OBJECT)
 		return err_set(err, -EFBIG, "an object of %llu bytes", (unsigned long long)size);
 	if (size == 0 && !s->opts.read_only) {
 		r = make_empty(s, digest, err);

@@ -1,8 +1,7 @@
-/* What containerd knows of snapshots, and small named facts. A change is on the disk when its function returns:
+/* What containerd knows of snapshots. A change is on the disk when its function returns:
  * containerd remembers what it was told. Each snapshot has a folder, made with its row and removed after it, with a
  * row.json from which the row can be made again. */
 #include <errno.h>
-#include <fcntl.h>
 #include <inttypes.h>
 #include <limits.h>
 #include <stdio.h>
@@ -14,7 +13,6 @@
 
 enum {
 	ROW_JSON_MAX = 4 << 20,
-	NOTE_MAX = 64 << 20,
 	MAX_LABELS = 1 << 16,
 };
 
@@ -39,14 +37,6 @@ static int64_t now_ns(void)
 
 	(void)clock_gettime(CLOCK_REALTIME, &t);
 	return (int64_t)t.tv_sec * 1000000000 + t.tv_nsec;
-}
-
-static int end(struct flip_store *s, int r, struct err *err)
-{
-	if (r == 0)
-		return flip_db_commit(s, err);
-	flip_db_rollback(s);
-	return r;
 }
 
 /* ---- Reading (under db_lock) ---------------------------------------------------------------------------------- */
@@ -328,7 +318,7 @@ int flip_store_snapshot_add(struct flip_store *s, struct flip_snapshot *snapshot
 		else
 			write_row_json(s, &row);
 	}
-	r = end(s, r, err);
+	r = flip_db_end(s, r, err);
 	if (r < 0 && row.id)
 		(void)flip_store_discard(s, s->snapshots_fd, folder);
 	pthread_mutex_unlock(&s->db_lock);
@@ -389,7 +379,7 @@ int flip_store_snapshot_commit(struct flip_store *s, const char *key, const char
 		r = update_committed(s, row.id, name, size, inodes, err);
 	if (r == 0)
 		r = set_labels(s, row.id, labels, n_labels, err);
-	r = end(s, r, err);
+	r = flip_db_end(s, r, err);
 	if (r == 0)
 		renew_json(s, name);
 	pthread_mutex_unlock(&s->db_lock);
@@ -419,7 +409,7 @@ int flip_store_snapshot_update(struct flip_store *s, const char *name, const str
 	(void)sqlite3_finalize(stmt);
 	if (r == 0)
 		r = set_labels(s, row.id, labels, n_labels, err);
-	r = end(s, r, err);
+	r = flip_db_end(s, r, err);
 	if (r == 0)
 		renew_json(s, name);
 	pthread_mutex_unlock(&s->db_lock);
@@ -470,7 +460,7 @@ static int remove_once(struct flip_store *s, const char *name, struct err *err)
 		r = has_children(s, name, err);
 	if (r == 0)
 		r = delete_row(s, row.id, err);
-	r = end(s, r, err);
+	r = flip_db_end(s, r, err);
 	(void)snprintf(folder, sizeof(folder), "%" PRIu64, row.id);
 	flip_snapshot_done(&row);
 	/* Out of sight at once, removed without the lock; what is mounted there stays until the next opening. */
@@ -591,64 +581,4 @@ int flip_snapshots_tidy(struct flip_store *s, struct err *err)
 	int r = flip_store_each(s->snapshots_fd, ".", tidy_folder, s);
 
 	return r < 0 ? err_set(err, r, "%s/snapshots: %s", s->dir, strerror(-r)) : 0;
-}
-
-/* ---- Notes ---------------------------------------------------------------------------------------------------- */
-
-int flip_store_note_set(struct flip_store *s, const char *kind, const char *name, const void *data, size_t size,
-                        struct err *err)
-{
-	sqlite3_stmt *stmt = NULL;
-	int r;
-
-	if (size > NOTE_MAX)
-		return err_set(err, -EFBIG, "note %s %s: %zu bytes", kind, name, size);
-	pthread_mutex_lock(&s->db_lock);
-	r = flip_db_begin(s, false, err);
-	if (r == 0)
-		r = flip_db_prepare(s, "INSERT OR REPLACE INTO note(kind, name, data) VALUES (?, ?, ?)", &stmt, err);
-	if (r == 0) {
-		flip_db_bind_text(stmt, 1, kind);
-		flip_db_bind_text(stmt, 2, name);
-		(void)sqlite3_bind_blob(stmt, 3, size ? data : "", (int)size, SQLITE_STATIC);
-		r = flip_db_step(s, stmt, err);
-	}
-	(void)sqlite3_finalize(stmt);
-	r = end(s, r, err);
-	pthread_mutex_unlock(&s->db_lock);
-	return r;
-}
-
-int flip_store_note_get(struct flip_store *s, const char *kind, const char *name, void **ret_data, size_t *ret_size,
-                        struct err *err)
-{
-	sqlite3_stmt *stmt = NULL;
-	int r;
-
-	pthread_mutex_lock(&s->db_lock);
-	r = flip_db_prepare(s, "SELECT data FROM note WHERE kind = ? AND name = ?", &stmt, err);
-	if (r == 0) {
-		flip_db_bind_text(stmt, 1, kind);
-		flip_db_bind_text(stmt, 2, name);
-		r = flip_db_step(s, stmt, err);
-		if (r == 0)
-			r = err_set(err, -ENOENT, "note %s %s: not there", kind, name);
-	}
-	if (r == 1) {
-		const void *data = sqlite3_column_blob(stmt, 0);
-		size_t size = (size_t)sqlite3_column_bytes(stmt, 0);
-		char *copy = malloc(size + 1); /* a 0 behind it, for text */
-
-		r = copy ? 0 : err_set(err, -ENOMEM, "out of memory");
-		if (copy) {
-			if (size > 0)
-				memcpy(copy, data, size);
-			copy[size] = 0;
-			*ret_data = copy;
-			*ret_size = size;
-		}
-	}
-	(void)sqlite3_finalize(stmt);
-	pthread_mutex_unlock(&s->db_lock);
-	return r;
 }

@@ -27,6 +27,9 @@ enum {
 	STORE_TOUCH_OPEN_S = 3600, /* and for what is opened */
 };
 
+/* A ceiling for what a table of contents may claim: 32 MiB of bits. */
+#define STORE_MAX_OBJECT (UINT64_C(1) << 40)
+
 /* ---- The map of a partial object (map.c) -------------------------------------------------------------------- */
 
 enum { MAP_HEADER_SIZE = 128 };
@@ -242,6 +245,8 @@ int flip_db_step(struct flip_store *s, sqlite3_stmt *stmt, struct err *err);
 int flip_db_begin(struct flip_store *s, bool durable, struct err *err);
 int flip_db_commit(struct flip_store *s, struct err *err);
 void flip_db_rollback(struct flip_store *s);
+/* Commits when r is 0, else takes back and returns r. */
+int flip_db_end(struct flip_store *s, int r, struct err *err);
 int flip_db_meta_get(struct flip_store *s, const char *key, int64_t *ret_number, void *ret_blob, size_t blob_size,
                      struct err *err); /* -ENOENT; ret_number or ret_blob NULL */
 int flip_db_meta_set_int(struct flip_store *s, const char *key, int64_t number, struct err *err);

@@ -48,8 +48,7 @@ static void use_object(size_t i, uint32_t *random)
 		must_be(pread(fd, back, size, (off_t)offset), size);
 		must_be(memcmp(back, data[i] + offset, size), 0);
 	} else {
-		must_be(flip_object_write(o, data[i] + offset, size, offset, next_random(random) % 2, NULL),
-		                 0);
+		must_be(flip_object_write(o, data[i] + offset, size, offset, next_random(random) % 2, NULL), 0);
 	}
 	if (next_random(random) % 8 == 0) { /* the rest */
 		while (flip_object_next_missing(o, 0, &missing, &n_missing) == 1)
