@@ -112,6 +112,24 @@ static int make_folders(struct flip_node *node, uint64_t id, struct err *err)
 	return 0;
 }
 
+/* The root of a mount shows the upper folder's owner and mode: those of what is below it. Only where that fails is it
+ * told; a container runs with another root's mode, too. */
+static void copy_root(struct flip_node *node, uint64_t id, const struct chain *c)
+{
+	char path[NODE_PATH];
+	struct stat st;
+	int r;
+
+	if (!c->n)
+		return;
+	r = c->items[0].layer ? flip_erofs_stat(c->items[0].layer->meta, flip_erofs_root(c->items[0].layer->meta), &st) :
+	    stat(c->items[0].path, &st) < 0 ? -errno :
+	                                      0;
+	folder_of(node, id, "fs", path);
+	if (r < 0 || chown(path, st.st_uid, st.st_gid) < 0 || chmod(path, st.st_mode & 07777) < 0)
+		base_log(BASE_LOG_WARN, "%s: owner and mode of the root: %s", path, strerror(r < 0 ? -r : errno));
+}
+
 static int remove_one(const char *path, const struct stat *st, int type, struct FTW *ftw)
 {
 	(void)remove(path); /* what stays is found again by cleanup */
@@ -329,6 +347,8 @@ static int create(struct flip_node *node, enum flip_snapshot_kind kind, const ch
 	r = flip_store_snapshot_add(node->store, &s, err);
 	if (r == 0) {
 		r = make_folders(node, s.id, err);
+		if (r == 0)
+			copy_root(node, s.id, &c);
 		if (r == 0)
 			r = mounts_of(node, &s, &c, ret_mounts, err);
 		if (r < 0) {
