@@ -324,22 +324,46 @@ struct partial_folder {
 	char folder[3];
 };
 
-/* Halves without their other half, and what became complete before its map was removed. */
+const char *flip_partial_judge(struct flip_store *s, const uint8_t digest[FLIP_DIGEST_SIZE])
+{
+	CLEANUP(close_fdp) int map_fd = -1;
+	CLEANUP(freep) uint64_t *words = NULL;
+	char name[STORE_NAME_SIZE], map_name[STORE_NAME_SIZE + 4];
+	struct stat st;
+
+	flip_object_name(digest, name);
+	(void)stpcpy(stpcpy(map_name, name), ".map");
+	map_fd = openat(s->partial_fd, map_name, O_RDONLY | O_CLOEXEC | O_NOFOLLOW);
+	if (map_fd < 0)
+		return "a partial object without its map";
+	if (fstatat(s->partial_fd, name, &st, AT_SYMLINK_NOFOLLOW) < 0)
+		return "the map of nothing";
+	if (!S_ISREG(st.st_mode) || st.st_size <= 0 ||
+	    flip_map_load(map_fd, digest, (uint64_t)st.st_size, s->boot, true, &words, NULL) < 0)
+		return "a partial object whose map does not fit";
+	if (flip_store_look(s, digest, -1, NULL) == 1)
+		return "a partial object that is complete in objects/";
+	return NULL;
+}
+
+/* Halves without their other half, those that were just being made, and what became complete before its map went. */
 static int tidy_partial(void *arg, const char *file)
 {
 	struct partial_folder *f = arg;
-	struct flip_store *s = f->store;
-	char own[300], other[300], stem[256];
+	char own[300], stem[256];
 	size_t len = strlen(file);
-	bool is_map = len > 4 && len < sizeof(stem) && strcmp(file + len - 4, ".map") == 0;
+	bool is_map = len > 4 && strcmp(file + len - 4, ".map") == 0;
 	uint8_t digest[FLIP_DIGEST_SIZE];
 
 	(void)snprintf(stem, sizeof(stem), "%.*s", (int)(is_map ? len - 4 : len), file);
 	(void)snprintf(own, sizeof(own), "%s/%s", f->folder, file);
-	(void)snprintf(other, sizeof(other), "%s/%s%s", f->folder, stem, is_map ? "" : ".map");
-	if (!flip_object_parse_name(f->folder, stem, digest) || faccessat(s->partial_fd, other, F_OK, 0) < 0 ||
-	    flip_store_look(s, digest, -1, NULL) == 1)
-		(void)flip_store_remove_tree(s->partial_fd, own);
+	/* The map first, whichever of them was met. */
+	if (!flip_object_parse_name(f->folder, stem, digest))
+		(void)flip_store_remove_tree(f->store->partial_fd, own);
+	else if (flip_partial_judge(f->store, digest)) {
+		flip_partial_forget(f->store, digest);
+		(void)flip_store_remove_tree(f->store->partial_fd, own);
+	}
 	return 0;
 }
 

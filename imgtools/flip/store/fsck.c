@@ -160,26 +160,6 @@ static int visit_object(void *arg, const char *file)
 
 /* ---- Partial ones --------------------------------------------------------------------------------------------- */
 
-/* NULL: a partial object as it should be. */
-static const char *judge_partial(struct fsck *f, const uint8_t digest[FLIP_DIGEST_SIZE], const char *name,
-                                 const char *map_name)
-{
-	CLEANUP(close_fdp) int map_fd = openat(f->store->partial_fd, map_name, O_RDONLY | O_CLOEXEC | O_NOFOLLOW);
-	CLEANUP(freep) uint64_t *words = NULL;
-	struct stat st;
-
-	if (map_fd < 0)
-		return "a partial object without its map";
-	if (fstatat(f->store->partial_fd, name, &st, AT_SYMLINK_NOFOLLOW) < 0)
-		return "the map of nothing";
-	if (!S_ISREG(st.st_mode) || st.st_size <= 0 ||
-	    flip_map_load(map_fd, digest, (uint64_t)st.st_size, f->store->boot, true, &words, NULL) < 0)
-		return "a partial object whose map does not fit";
-	if (flip_store_look(f->store, digest, -1, NULL) == 1)
-		return "a partial object that is complete in objects/";
-	return NULL;
-}
-
 static int visit_partial(void *arg, const char *file)
 {
 	struct fsck *f = arg;
@@ -202,7 +182,7 @@ static int visit_partial(void *arg, const char *file)
 	sh = shard_of(s, digest);
 	pthread_mutex_lock(&sh->lock);
 	if (!flip_shard_find(sh, digest) && faccessat(s->partial_fd, is_map ? map_name : name, F_OK, 0) == 0)
-		why = judge_partial(f, digest, name, map_name);
+		why = flip_partial_judge(s, digest);
 	/* One finding for a pair. */
 	if (why && (!is_map || faccessat(s->partial_fd, name, F_OK, 0) < 0)) {
 		if (!f->dry_run)

@@ -230,6 +230,8 @@ void flip_drop_stop(struct flip_store *s);
 int flip_store_read_boot(uint8_t ret_boot[STORE_BOOT_SIZE], struct err *err);
 void flip_store_dirty(struct flip_object *o);                              /* after its bits were written to the file */
 int flip_store_sync_as(struct flip_store *s, bool clean, struct err *err); /* clean: nothing follows it */
+/* Why the files of a partial object are of no use; NULL: they are as they should be. */
+const char *flip_partial_judge(struct flip_store *s, const uint8_t digest[FLIP_DIGEST_SIZE]);
 /* What has to be done when the store was not closed, or the machine went down: see flip_store_open(). */
 int flip_store_recover(struct flip_store *s, struct err *err);
 
