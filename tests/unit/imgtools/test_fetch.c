@@ -977,6 +977,26 @@ static void an_end_tells_all_that_waits(void **state)
 	end(x);
 }
 
+static void what_is_stopped_stays_valid(void **state)
+{
+	static const struct flip_range first = { 0, 1000 };
+	struct setting *x = begin(hold_first, NULL, NULL);
+	struct told t = TOLD_INIT;
+	char *data = NULL, digest[72], type[128];
+	size_t size;
+
+	(void)state;
+	(void)ask(x->b, &first, 1, FLIP_FOREGROUND, &t);
+	fake_wait_for(&x->s, "/blobs/", 1);
+	flip_fetch_stop(x->f);
+	assert_all_told_once(&t, 1, -ECANCELED);
+	flip_fetch_stop(x->f);
+	assert_int_equal(read_some(x, 0, 10), -ECANCELED);
+	assert_int_equal(flip_fetch_manifest(x->f, x->s.ref, "v1", &data, &size, digest, type, &x->err), -ECANCELED);
+	flip_fetch_cancel(x->f, 1);
+	end(x);
+}
+
 struct chain {
 	struct told told;
 	struct setting *x;
@@ -1235,6 +1255,7 @@ int main(void)
 		cmocka_unit_test(nobody_there_is_said_so),
 		cmocka_unit_test(what_waits_can_be_canceled),
 		cmocka_unit_test(an_end_tells_all_that_waits),
+		cmocka_unit_test(what_is_stopped_stays_valid),
 		cmocka_unit_test(a_callback_may_ask_for_more),
 		cmocka_unit_test(a_rough_day_ends_well),
 		cmocka_unit_test(a_blob_streams_in_order),
