@@ -101,6 +101,26 @@ for how in file loop; do
 done
 "$tool" compare "$work/m-file" "$a/etc" >/dev/null && fail "the comparison sees no difference"
 
+# A /dev that is not the kernel's own, as in many containers: the device's node is made for as long as it takes.
+if [[ -e /dev/loop-control ]]; then
+	n_loops() { cat /sys/block/loop*/loop/backing_file 2>/dev/null | grep -c "^$work/"; }
+	before=$(n_loops)
+	mkdir "$work/e-dev"
+	(
+		mount -t tmpfs dev /dev && mknod /dev/loop-control c 10 237 &&
+			"$tool" mount "$work/a.erofs" "$work/e-dev" loop && [[ -z $(ls -A /dev | grep -v loop-control) ]]
+	)
+	rc=$?
+	umount /dev || fail "no /dev of our own"
+	((rc == 0)) || fail "mount by loop without nodes in /dev"
+	"$tool" unmount "$work/e-dev" || fail "unmount of a loop mount"
+	for _ in {1..100}; do # the device goes with the mount; the other mount's stays
+		(($(n_loops) == before)) && break
+		sleep 0.05
+	done
+	(($(n_loops) == before)) || fail "the loop device stayed"
+fi
+
 # An ACL says who may read, also through both file systems.
 if [[ -n $(python3 -c 'import os,sys; print(os.getxattr(sys.argv[1], "system.posix_acl_access"))' "$a/odd/acl" 2>/dev/null) ]] &&
 	command -v setpriv >/dev/null; then
@@ -141,10 +161,25 @@ mount -t overlay overlay -o "lowerdir=$b:$a" "$work/m-plain" || fail "overlay of
 "$tool" compare "$work/m-plain" "$work/m-two" || fail "two layers came out differently"
 
 # Busy, not busy, not mounted.
+"$tool" mounted "$work/e-b" || fail "a mount is not seen"
+"$tool" mounted "$work/merged" && fail "a folder is taken for a mount"
+"$tool" mounted "$work/nowhere" && fail "nothing is taken for a mount"
 "$tool" unmount "$work/e-b" || fail "an overlay holds the mount, not its place"
 "$tool" unmount "$work/e-b" || fail "what is not mounted cannot be unmounted"
 "$tool" unmount "$work/nowhere" || fail "what is not there cannot be unmounted"
 (cd "$work/m-two" && "$tool" unmount "$work/m-two" 2>/dev/null) && fail "unmounted what is busy"
+(cd "$work/m-two" && "$tool" unmount "$work/m-two" lazy && [[ -e new/file ]]) || fail "a lazy unmount"
+"$tool" mounted "$work/m-two" && fail "still mounted"
+
+# An image on a file system whose files the kernel does not mount directly.
+mkdir "$work/m-tmpfs" "$work/e-tmpfs"
+mount -t tmpfs tmpfs "$work/m-tmpfs" && cp "$work/a.erofs" "$work/m-tmpfs/" || fail "no tmpfs"
+if [[ -e /dev/loop-control ]]; then
+	"$tool" mount "$work/m-tmpfs/a.erofs" "$work/e-tmpfs" || fail "an image on tmpfs"
+	[[ -e $work/e-tmpfs/etc ]] || fail "an image on tmpfs is empty"
+fi
+
+# What is no image.
 "$tool" mount "$work/a" "$work/e-b" 2>/dev/null && fail "mounted a folder"
 head -c 4096 /dev/zero >"$work/zero"
 "$tool" mount "$work/zero" "$work/e-b" 2>"$work/err" && fail "mounted zeros"

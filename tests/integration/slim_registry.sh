@@ -126,10 +126,10 @@ for p in bash libc6 libtinfo6; do
 	[[ $have == *" $p "* ]] || fail "rpm -qa does not tell $p: $have"
 done
 [[ $have != *" libgmp10 "* ]] || fail "rpm -qa tells libgmp10, of which nothing is there"
-for p in $(slim_rpm "$work/mounted" -qal); do
-	[[ $p == "(contains" || $p == no || $p == "files)" || -e $work/mounted$p || -L $work/mounted$p ]] || fail "the database tells $p, which is not there"
+for p in $(slim_rpm "$work/mounted" -qas | sed -n 's/^normal *//p'); do
+	[[ -e $work/mounted$p || -L $work/mounted$p ]] || fail "the database tells $p, which is not there"
 done
-# SOURCE_DATE_EPOCH limits the times of files, of which the database tells the packages' own
-slim_rpm "$work/mounted" -V --nomtime bash libc6 libtinfo6 >"$work/log" 2>&1 || fail "rpm -V: $(cat "$work/log")"
+# times too, which SOURCE_DATE_EPOCH limits
+slim_rpm "$work/mounted" -V bash libc6 libtinfo6 >"$work/log" 2>&1 || fail "rpm -V: $(cat "$work/log")"
 echo "pulled and run: $(slim_size "$work/mounted") bytes of $(slim_size "$work/full"), packages$have"
 exit 0

@@ -4,7 +4,8 @@
  *                                   first differences and ends with 1 when there are any
  *   flip_tree image DIR IMAGE OBJS  DIR's metadata as an image, its contents by digest below OBJS
  *   flip_tree mount IMAGE DIR [loop]
- *   flip_tree unmount DIR
+ *   flip_tree unmount DIR [lazy]
+ *   flip_tree mounted DIR           ends with 0 when something is mounted there
  *   flip_tree probe SCRATCH         what the kernel can do, a word each
  *
  * Attributes "trusted.overlay.*" are not compared: overlayfs hides them. Nor are the link counts of directories, which
@@ -261,11 +262,11 @@ static int mount_image(const char *image, const char *dir, bool by_loop)
 	return flip_erofs_mount(image, dir, &k, &err) < 0 ? complain(&err) : 0;
 }
 
-static int unmount(const char *dir)
+static int unmount(const char *dir, bool lazy)
 {
 	struct err err = { 0 };
 
-	return flip_unmount(dir, false, &err) < 0 ? complain(&err) : 0;
+	return flip_unmount(dir, lazy, &err) < 0 ? complain(&err) : 0;
 }
 
 static int probe(const char *scratch)
@@ -289,11 +290,13 @@ int main(int argc, char **argv)
 		return make_image(argv[2], argv[3], argv[4]);
 	if (strcmp(what, "mount") == 0 && (argc == 4 || (argc == 5 && strcmp(argv[4], "loop") == 0)))
 		return mount_image(argv[2], argv[3], argc == 5);
-	if (strcmp(what, "unmount") == 0 && argc == 3)
-		return unmount(argv[2]);
+	if (strcmp(what, "unmount") == 0 && (argc == 3 || (argc == 4 && strcmp(argv[3], "lazy") == 0)))
+		return unmount(argv[2], argc == 4);
+	if (strcmp(what, "mounted") == 0 && argc == 3)
+		return !flip_is_mountpoint(argv[2]);
 	if (strcmp(what, "probe") == 0 && argc == 3)
 		return probe(argv[2]);
 	(void)fprintf(stderr, "usage: flip_tree compare A B | image DIR IMAGE OBJECTS | mount IMAGE DIR [loop] | "
-	                      "unmount DIR | probe SCRATCH\n");
+	                      "unmount DIR [lazy] | mounted DIR | probe SCRATCH\n");
 	return 2;
 }

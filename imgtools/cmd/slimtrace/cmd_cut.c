@@ -28,7 +28,8 @@ const struct opt cut_opts[] = {
 	  NULL },
 	{ "exclude", 0, OPT_LIST, offsetof(struct cut, excludes), "GLOB", "leave paths out, whatever needs them",
 	  NULL },
-	{ "generate", 0, OPT_LIST, offsetof(struct cut, generate), "WHAT", "make users, tmp or ca-bundle", NULL },
+	{ "generate", 0, OPT_LIST, offsetof(struct cut, generate), "WHAT",
+	  "make users, tmp, ca-bundle, locale or locale:NAME,...", NULL },
 	{ "weak", 0, OPT_FLAG, offsetof(struct cut, weak), NULL, "follow needs that may never come up too", NULL },
 	{ "with-requires", 0, OPT_FLAG, offsetof(struct cut, with_requires), NULL,
 	  "follow what packages require for no file in particular", NULL },
@@ -37,8 +38,8 @@ const struct opt cut_opts[] = {
 	{ "headers-only", 0, OPT_FLAG, offsetof(struct cut, headers_only), NULL,
 	  "needs from package headers alone: faster, does not see imports and scripts", NULL },
 	{ "rpmdb", 0, OPT_CHOICE, offsetof(struct cut, rpmdb), "KIND",
-	  "package database: present files only, signed headers with absent files marked, none [short]",
-	  "short,marked,none" },
+	  "package database: absent files marked, in signed headers too, present files only, none [marked]",
+	  "marked,signed,short,none" },
 	{ "db-path", 0, OPT_STR, offsetof(struct cut, db_path), "PATH", "where it goes [as packages say, /var/lib/rpm]",
 	  NULL },
 	{ "no-manifest", 0, OPT_FLAG, offsetof(struct cut, no_manifest), NULL,
@@ -130,7 +131,7 @@ static json_t *json_path(const char *path)
 	return json_string(buf);
 }
 
-static int print_json(const struct img_cut *c, const struct img_cut_stats *s, const char *out)
+static int print_json(const struct img_cut *c, const struct img_cut_stats *s, const char *out, bool is_signed)
 {
 	json_t *doc = json_object(), *packages = json_array(), *files = json_array();
 	struct base_buf buf = BASE_BUF_INIT(1u << 30);
@@ -162,6 +163,7 @@ static int print_json(const struct img_cut *c, const struct img_cut_stats *s, co
 	(void)json_object_set_new(doc, "out", out ? json_path(out) : json_null());
 	(void)json_object_set_new(doc, "packages", packages);
 	(void)json_object_set_new(doc, "files", files);
+	(void)json_object_set_new(doc, "signatures", json_string(is_signed ? "checked" : "not checked"));
 	(void)json_object_set_new(doc, "unmet", json_integer((json_int_t)c->n_missing));
 	if (s) {
 		(void)json_object_set_new(doc, "n_files", json_integer((json_int_t)s->n_files));
@@ -192,10 +194,12 @@ static int write_tar(struct img_tree *t, const struct img_write_opts *w, const c
 
 	if (asprintf(&part, "%s.part", path) < 0)
 		return -ENOMEM;
-	f = fopen(part, "we");
-	if (!f)
-		return err_set(err, -errno, "%s: %s", part, strerror(errno));
 	packages_unfinished(part);
+	f = fopen(part, "we");
+	if (!f) {
+		packages_unfinished(NULL);
+		return err_set(err, -errno, "%s: %s", part, strerror(errno));
+	}
 	r = img_tree_write_tar(t, w, write_stdio, f, err);
 	if (fflush(f) != 0 && r == 0)
 		r = err_set(err, -errno, "%s: %s", part, strerror(errno));
@@ -235,19 +239,28 @@ static int write_root(struct img_tree *t, const struct img_write_opts *w, const 
 	else if (n_skipped)
 		(void)fprintf(stderr, "slimtrace: %zu owners, modes or devices could not be set (not root?)\n",
 		              n_skipped);
+	packages_unfinished(NULL);
 	return r;
 }
 
+static int stop_on_signal(const struct img_progress *p, void *arg)
+{
+	return packages_must_stop();
+}
+
+/* Interrupted, it takes back what it has put into the layout. */
 static int write_image(struct img_tree *t, const char *name, int64_t epoch, struct err *err)
 {
-	struct img_write_plan plan = { .tree = t, .epoch = epoch };
+	struct img_write_plan plan = { .tree = t, .epoch = epoch, .progress = stop_on_signal };
 	struct img_write_result result = { 0 };
 	struct img_config *config = img_config_new();
 	int r = config ? 0 : -ENOMEM;
 
 	plan.config = config;
+	packages_write_begin();
 	if (r == 0)
 		r = img_image_write(name, &plan, &result, err);
+	packages_write_end();
 	img_write_result_done(&result);
 	img_config_free(config);
 	return r;
@@ -268,7 +281,13 @@ static int write_out(struct img_tree *t, const char *out, int64_t epoch, struct 
 
 static int cut(const struct cut *o, struct img_world *w, const struct img_cut_opts *co, int64_t epoch, struct err *err)
 {
-	struct img_cut_write_opts wo = { .db_path = o->db_path, .no_manifest = o->no_manifest, .epoch = epoch };
+	struct img_cut_write_opts wo = { .no_db = strcmp(o->rpmdb, "none") == 0,
+		                         .db = strcmp(o->rpmdb, "signed") == 0  ? IMG_RPMDB_SIGNED
+		                               : strcmp(o->rpmdb, "short") == 0 ? IMG_RPMDB_SHORT
+		                                                                : IMG_RPMDB_MARKED,
+		                         .db_path = o->db_path,
+		                         .no_manifest = o->no_manifest,
+		                         .epoch = epoch };
 	struct img_cut_stats stats = { 0 };
 	struct img_tree *tree = NULL;
 	struct img_cut *c = NULL;
@@ -276,18 +295,13 @@ static int cut(const struct cut *o, struct img_world *w, const struct img_cut_op
 
 	if (r < 0)
 		return r;
-	wo.db = strcmp(o->rpmdb, "none") == 0     ? IMG_CUT_DB_NONE
-	        : strcmp(o->rpmdb, "marked") == 0 ? IMG_CUT_DB_MARKED
-	                                          : IMG_CUT_DB_SHORT;
-	c->extra = o->generate.items;
-	c->n_extra = o->generate.n;
 	if (!o->dry_run) {
 		r = img_cut_tree(w, c, &wo, &tree, &stats, err);
 		if (r == 0)
 			r = write_out(tree, o->out, epoch, err);
 	}
 	if (r == 0 && o->json)
-		r = print_json(c, o->dry_run ? NULL : &stats, o->out);
+		r = print_json(c, o->dry_run ? NULL : &stats, o->out, o->from.keys.n > 0);
 	else if (r == 0) {
 		if (o->dry_run)
 			print_items(c);
@@ -306,6 +320,8 @@ static int run(const struct cut *o, int n, char **args, struct err *err)
 		                   .n_requests = (size_t)n,
 		                   .excludes = o->excludes.items,
 		                   .n_excludes = o->excludes.n,
+		                   .generate = o->generate.items,
+		                   .n_generate = o->generate.n,
 		                   .with_weak = o->weak,
 		                   .with_requires = o->with_requires,
 		                   .ignore_missing = o->ignore_missing };
@@ -335,7 +351,7 @@ static int run(const struct cut *o, int n, char **args, struct err *err)
 
 int cmd_cut(int argc, char **argv)
 {
-	struct cut o = { .rpmdb = "short" };
+	struct cut o = { .rpmdb = "marked" };
 	struct err err = { 0 };
 	int n, rc = slimtrace_options(argc, argv, &o, &n);
 

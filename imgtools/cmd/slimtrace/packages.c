@@ -6,6 +6,7 @@
 #include <fcntl.h>
 #include <pthread.h>
 #include <signal.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -56,15 +57,25 @@ static int add_rpm(struct img_rpm_set *set, const char *path, struct err *err)
 	return r;
 }
 
-/* ---- What is left behind ---------------------------------------------------------------------------------- */
+/* ---- What is left behind ----------------------------------------------------------------------------------
+ *
+ * A signal shall leave nothing. As long as other threads run they may make again what was just removed, or give it its
+ * final name half empty. So the thread that takes the signal executes this program anew to remove it: that ends all
+ * other threads first, whatever they are at, and stays the same process, which then dies of the signal. */
 
 enum { REMOVE_ROUNDS = 1000 };
 
+static const int watched[] = { SIGINT, SIGTERM, SIGHUP };
+enum { N_WATCHED = 3 };
+
 static struct {
 	pthread_mutex_t lock;
+	pthread_cond_t written;
 	char *spool, *unfinished; /* protected by lock */
+	bool is_writing;          /* the same */
+	atomic_bool must_stop;
 	bool is_watching;
-} leftovers = { .lock = PTHREAD_MUTEX_INITIALIZER };
+} leftovers = { .lock = PTHREAD_MUTEX_INITIALIZER, .written = PTHREAD_COND_INITIALIZER };
 
 static void remove_at(int dir_fd, const char *name)
 {
@@ -125,6 +136,70 @@ int packages_make_unfinished(char *template, struct err *err)
 	return make_dir(&leftovers.unfinished, template, err);
 }
 
+void packages_write_begin(void)
+{
+	(void)pthread_mutex_lock(&leftovers.lock);
+	leftovers.is_writing = true;
+	(void)pthread_mutex_unlock(&leftovers.lock);
+}
+
+void packages_write_end(void)
+{
+	(void)pthread_mutex_lock(&leftovers.lock);
+	leftovers.is_writing = false;
+	(void)pthread_cond_signal(&leftovers.written);
+	(void)pthread_mutex_unlock(&leftovers.lock);
+	while (leftovers.must_stop)
+		(void)pause(); /* until the thread that took the signal has ended us */
+}
+
+bool packages_must_stop(void)
+{
+	return leftovers.must_stop;
+}
+
+static void die_of(int sig) __attribute__((noreturn));
+static void die_of(int sig)
+{
+	sigset_t signals;
+
+	(void)sigemptyset(&signals);
+	for (int i = 0; i < N_WATCHED; i++)
+		(void)sigaddset(&signals, watched[i]);
+	(void)signal(sig, SIG_DFL);
+	(void)raise(sig);
+	(void)pthread_sigmask(SIG_UNBLOCK, &signals, NULL);
+	_exit(128 + sig);
+}
+
+/* All other threads are no more when the new program begins. Returns when there is no /proc. */
+static void remove_in_peace(int sig)
+{
+	char number[16];
+	char *argv[] = { "slimtrace", PACKAGES_CLEANER, number, NULL, NULL, NULL };
+	int n = 3;
+
+	(void)snprintf(number, sizeof(number), "%d", sig);
+	if (leftovers.unfinished)
+		argv[n++] = leftovers.unfinished;
+	if (leftovers.spool)
+		argv[n++] = leftovers.spool;
+	(void)execv("/proc/self/exe", argv);
+}
+
+int packages_clean(int n, char **args)
+{
+	const long sig = n > 0 ? strtol(args[0], NULL, 10) : 0;
+
+	for (int i = 1; i < n; i++)
+		packages_remove_tree(args[i]);
+	for (int i = 0; i < N_WATCHED; i++) {
+		if (watched[i] == sig)
+			die_of(watched[i]);
+	}
+	return 2;
+}
+
 /* Other threads go on writing meanwhile, until the folder that they write into is gone. */
 static void remove_leftover(const char *path)
 {
@@ -139,13 +214,14 @@ static void *watch(void *arg)
 	int which = SIGTERM;
 
 	(void)sigwait(signals, &which);
-	(void)pthread_mutex_lock(&leftovers.lock);
+	leftovers.must_stop = true;
+	(void)pthread_mutex_lock(&leftovers.lock); /* for good */
+	while (leftovers.is_writing)
+		(void)pthread_cond_wait(&leftovers.written, &leftovers.lock);
+	remove_in_peace(which);
 	remove_leftover(leftovers.unfinished);
 	remove_leftover(leftovers.spool);
-	(void)signal(which, SIG_DFL);
-	(void)pthread_sigmask(SIG_UNBLOCK, signals, NULL);
-	(void)raise(which);
-	return NULL;
+	die_of(which);
 }
 
 /* Before other threads are made, since they inherit what is blocked. */
@@ -157,15 +233,15 @@ static void watch_signals(void)
 	if (leftovers.is_watching)
 		return;
 	(void)sigemptyset(&signals);
-	(void)sigaddset(&signals, SIGINT);
-	(void)sigaddset(&signals, SIGTERM);
-	(void)sigaddset(&signals, SIGHUP);
+	for (int i = 0; i < N_WATCHED; i++)
+		(void)sigaddset(&signals, watched[i]);
 	(void)pthread_sigmask(SIG_BLOCK, &signals, NULL);
 	leftovers.is_watching = pthread_create(&thread, NULL, watch, &signals) == 0;
 	if (leftovers.is_watching)
 		(void)pthread_detach(thread);
 	else
 		(void)pthread_sigmask(SIG_UNBLOCK, &signals, NULL);
+	(void)signal(SIGPIPE, SIG_IGN); /* writing fails, and what lies in the folder is removed as ever */
 }
 
 /* Whatever is unpacked or made meanwhile, databases too, lies in one folder, so that a signal takes it all away. */
@@ -185,6 +261,25 @@ static int make_spool(struct packages *p, struct err *err)
 	return setenv("TMPDIR", p->spool, 1) == 0 ? 0 : -ENOMEM;
 }
 
+/* Without keys nobody knows where packages come from: that is said, but to who said --no-gpg. */
+static int read_keys(const struct packages_opts *o, struct packages *p, struct err *err)
+{
+	int r = 0;
+
+	if (!o->keys.n) {
+		if (!o->root && !o->no_gpg)
+			(void)fprintf(stderr,
+			              "slimtrace: signatures of packages are not checked (see --gpg-key, --no-gpg)\n");
+		return 0;
+	}
+	r = img_rpm_keys_new(&p->keys, err);
+	for (size_t i = 0; r == 0 && i < o->keys.n; i++)
+		r = img_rpm_keys_add(p->keys, o->keys.items[i], err);
+	if (r == 0)
+		img_rpm_set_keys(p->set, p->keys);
+	return r;
+}
+
 int packages_open(const struct packages_opts *o, struct packages *p, struct err *err)
 {
 	int r;
@@ -193,9 +288,15 @@ int packages_open(const struct packages_opts *o, struct packages *p, struct err 
 		return err_set(err, -EINVAL, "no packages are given: --repo, --rpm or --root");
 	if (o->root && (o->repos.n || o->rpms.n))
 		return err_set(err, -EINVAL, "--root stands alone: what is installed is what there is to choose from");
+	if (o->root && o->keys.n)
+		return err_set(err, -EINVAL, "--gpg-key: what is installed in a root is no longer signed");
+	if (o->no_gpg && o->keys.n)
+		return err_set(err, -EINVAL, "--gpg-key and --no-gpg contradict each other");
 	r = make_spool(p, err);
 	if (r == 0)
 		r = img_rpm_set_new(o->arch, &p->set);
+	if (r == 0)
+		r = read_keys(o, p, err);
 	if (r == 0)
 		r = img_rules_new(&p->rules);
 	for (size_t i = 0; r == 0 && i < o->repos.n; i++)
@@ -217,6 +318,7 @@ void packages_close(struct packages *p)
 		packages_remove_tree(p->spool);
 	set_leftover(&leftovers.spool, NULL);
 	img_rpm_set_free(p->set);
+	img_rpm_keys_free(p->keys);
 	img_rules_free(p->rules);
 	memset(p, 0, sizeof(*p));
 }
@@ -226,6 +328,7 @@ void packages_opts_done(struct packages_opts *o)
 	opt_list_done(&o->repos);
 	opt_list_done(&o->rpms);
 	opt_list_done(&o->rules);
+	opt_list_done(&o->keys);
 }
 
 const char *packages_size(uint64_t bytes, char buf[32])

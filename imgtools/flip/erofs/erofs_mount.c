@@ -134,6 +134,6 @@ bool flip_is_mountpoint(const char *dir)
 	struct statx x;
 
 	if (statx(AT_FDCWD, dir, AT_SYMLINK_NOFOLLOW | AT_NO_AUTOMOUNT | AT_STATX_DONT_SYNC, 0, &x) < 0)
-		return errno == ENOTCONN || errno == EIO; /* its file system's server is dead */
+		return errno == ENOTCONN || errno == ECONNABORTED; /* its file system's server is dead */
 	return x.stx_attributes_mask & x.stx_attributes & STATX_ATTR_MOUNT_ROOT;
 }

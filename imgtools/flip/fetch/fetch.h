@@ -1,13 +1,20 @@
 /* Ranges of blobs from registries: many at once, the urgent first, over few connections.
  *
- * One thread drives libcurl's multi interface: HTTP/2 streams or kept-alive HTTP/1.1 connections, DNS and TLS sessions
- * shared, tokens fetched once per repository and renewed when they end (a 401 in the middle of work included),
- * redirects to a blob store remembered until they are refused. What may pass (refused, reset, stalled, 408, 429 with
- * Retry-After, 5xx) is tried again with growing, jittered pauses, going on where the bytes ended; then at the next
- * mirror.
+ * One thread drives libcurl's multi interface: HTTP/2 streams (two connections, one of them the foreground's) or
+ * kept-alive HTTP/1.1 connections, DNS and TLS sessions shared. Tokens are fetched once per repository and renewed once
+ * for all that wait when they end; redirects to a blob store are remembered until they are refused. What blocks
+ * (credential helpers, token services) runs on threads of its own.
  *
- * Requests of one blob that lie close together travel as one HTTP range: a gap is fetched along and thrown away when
- * that costs less than another request would (measured round trip and rate of the host). */
+ * What may pass (refused, reset, stalled, cut short, 408, 429 with Retry-After, 500, 502-504) is tried again with
+ * growing, jittered pauses, going on where the bytes ended. Mirrors come first and are left soon: at once when nobody
+ * is there or it says 429, after one more attempt otherwise; the registry itself is the last. A mirror that failed is
+ * passed over for 5 s, then twice as long each time.
+ *
+ * Ranges start in the order in which they were queued. Those of one blob that lie close together travel as one HTTP
+ * request of at most 4 MiB: a gap is fetched along and thrown away when that costs less than another request would
+ * (what the way moves in a stream's share of a round trip). A foreground range starts at once and takes along only what
+ * touches its end. While one waits, no background is started and HTTP/1.1 background answers pause; of prefetch no more
+ * is started than half of what the way holds anyway. */
 #ifndef FLIP_FETCH_H
 #define FLIP_FETCH_H
 
@@ -30,15 +37,15 @@ struct flip_mirror {
 };
 
 struct flip_fetch_opts {
-	unsigned n_connections;            /* per host; 0: 8 */
-	uint64_t max_rate;                 /* bytes per second for prefetch and background; 0: no limit */
-	unsigned n_retries;                /* per request and host; 0: 5 */
-	uint32_t retry_ms;                 /* first pause; 0: 200 */
-	uint32_t stall_s;                  /* no byte for so long ends an attempt; 0: 20 */
-	uint64_t max_queued;               /* bytes held for callers at once, a ceiling for memory; 0: 32 MiB */
-	const char *auth_file;             /* docker's config.json; NULL: the usual places */
-	const char *ca_file;               /* NULL: the system's */
-	bool insecure;                     /* plain HTTP also beyond this host, certificates not verified */
+	unsigned n_connections; /* per host, a quarter kept for the foreground; 0: 8. Four streams each (HTTP/2) */
+	uint64_t max_rate;      /* bytes per second for prefetch and background; 0: no limit */
+	unsigned n_retries;     /* per request, at the registry itself; 0: 5 */
+	uint32_t retry_ms;      /* first pause; 0: 200 */
+	uint32_t stall_s;       /* no byte for so long ends an attempt; 0: 20 */
+	uint64_t max_queued;    /* bytes held for callers at once, a ceiling for memory; 0: 32 MiB */
+	const char *auth_file;  /* docker's config.json; NULL: the usual places */
+	const char *ca_file;    /* NULL: the system's */
+	bool insecure;          /* plain HTTP also beyond this host, certificates not verified */
 	const struct flip_mirror *mirrors; /* borrowed during the call */
 	size_t n_mirrors;
 	uint32_t max_coalesce_gap; /* 0: decided by what was measured of the host, 1 MiB at most */
@@ -48,8 +55,12 @@ struct flip_fetch; /* the thread and its connections */
 
 int flip_fetch_new(const struct flip_fetch_opts *o, struct flip_fetch **ret_fetch, struct err *err);
 void flip_fetch_free(struct flip_fetch *f); /* what is queued ends with -ECANCELED; callbacks have ended afterwards */
+/* The first half of it: everything queued has ended and nothing starts any more (-ECANCELED), but `f` is still valid.
+ */
+void flip_fetch_stop(struct flip_fetch *f);
 
-/* A blob of a repository, "host/name[:tag]" and its digest. Nothing is asked before the first range. Counted. */
+/* A blob of a repository, "host/name[:tag]" and its digest. Nothing is asked before the first range. Counted: it may be
+ * closed with ranges under way, and after flip_fetch_free(). */
 struct flip_blob;
 int flip_blob_open(struct flip_fetch *f, const char *ref, const char *digest, uint64_t size,
                    struct flip_blob **ret_blob, struct err *err);
@@ -65,12 +76,13 @@ struct flip_range {
  * each range, in any order. */
 typedef void (*flip_range_done)(void *arg, size_t i, int r, const void *data, size_t size, const struct err *err);
 
-/* Queues ranges (copied) of at most 16 MiB each. Returns a number for flip_fetch_raise(), or a negative errno. */
+/* Queues ranges (copied) of at most 16 MiB each, none of them empty; -ENOBUFS when a million wait. Returns a number for
+ * flip_fetch_raise(), or a negative errno. */
 int64_t flip_blob_read(struct flip_blob *b, const struct flip_range *ranges, size_t n, enum flip_priority priority,
                        flip_range_done done, void *arg, struct err *err);
 /* A read is waiting for what was queued as prefetch: moves it to the front. Unknown numbers are ignored. */
 void flip_fetch_raise(struct flip_fetch *f, int64_t number, enum flip_priority priority);
-/* What is not under way yet ends with -ECANCELED. */
+/* What is not under way yet ends with -ECANCELED, told on the fetching thread as all else. */
 void flip_fetch_cancel(struct flip_fetch *f, int64_t number);
 
 /* The same and wait. Not from a callback. */
@@ -82,7 +94,8 @@ int flip_blob_read_wait(struct flip_blob *b, uint64_t offset, size_t size, void 
 typedef int (*flip_sink)(void *arg, const void *data, size_t size, struct err *err);
 int flip_blob_stream(struct flip_blob *b, enum flip_priority priority, flip_sink sink, void *arg, struct err *err);
 
-/* Manifests, indexes, configurations: by tag or digest (verified), at most 8 MiB; *ret_data 0-terminated, caller's. */
+/* Manifests, indexes, configurations: by tag or digest (verified; NULL: the reference's own), at most 8 MiB; *ret_data
+ * 0-terminated, caller's. */
 int flip_fetch_manifest(struct flip_fetch *f, const char *ref, const char *tag_or_digest, char **ret_data,
                         size_t *ret_size, char ret_digest[72], char ret_media_type[128], struct err *err);
 

@@ -44,6 +44,14 @@ struct flip_snapshots_ops {
 	int (*cleanup)(void *arg, struct err *err);
 };
 
+/* What update() has to store: the labels that a snapshot has now and those wanted, put together as the paths say.
+ * A wanted label that is missing, or empty under its own path, is removed. -EINVAL: a path of something that never
+ * changes. The result is the caller's, flip_labels_free(). */
+int flip_labels_merge(const struct flip_label *now, size_t n_now, const struct flip_label *wanted, size_t n_wanted,
+                      const char *const *paths, size_t n_paths, struct flip_label **ret_labels, size_t *ret_n,
+                      struct err *err);
+void flip_labels_free(struct flip_label *labels, size_t n);
+
 /* Serves the API at a socket. The filters of List are applied here. */
 int flip_snapshots_serve(const char *socket_path, const struct flip_snapshots_ops *ops, void *arg,
                          struct flip_grpc_server **ret_server, struct err *err);

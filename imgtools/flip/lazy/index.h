@@ -25,7 +25,8 @@ struct flip_index_chunk {
 	uint8_t digest[32]; /* all zero: not known, the whole content must be there before it can be verified */
 };
 
-/* Writes the file (atomically); what flip_index_open() refuses is never written. */
+/* Writes the file (atomically); contents of an ordinary layer (FLIP_PLAIN) may have no chunks; what flip_index_open()
+ * refuses is never written. */
 int flip_index_write(const struct flip_toc *toc, const char *blob_digest, uint64_t blob_size, const char *path,
                      struct err *err);
 /* Checks header, sizes, order and every range (all in O(file)); -EBADMSG names the file and the field. */

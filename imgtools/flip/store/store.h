@@ -1,11 +1,15 @@
 /* The store of a node: every distinct file content once, named by its SHA-256, on the host's own file system.
  *
- *   objects/ab/cdef...   complete contents, mode 0444: read by overlayfs as they are (data-only lower layer)
+ *   objects/ab/cdef...   complete contents, mode 0444: read by overlayfs as they are (data-only lower layer); time of
+ *                        access: last use; time of change: the epoch in which it came
  *   partial/ab/cdef...   sparse files of the final size that are still arriving, and .map beside them: which 4 KiB
  *                        blocks are there
  *   layers/HEX/          what is derived of one layer: index (lazy/index.h), image.erofs (erofs/erofs.h)
  *   snapshots/N/         upper and work folders of the snapshots that are written to
- *   store.db             SQLite, WAL: layers, images, snapshots, when an object was used, what is durable
+ *   store.db             SQLite, WAL: layers, snapshots, notes, what is durable
+ *   tmp/, lock, reserve  scratch, who has it, room for the database on a full disk
+ *
+ * Byte by byte and what a crash may leave: docs/formats/node-store.md.
  *
  * Bytes are verified by the caller before they are given here; a block's bit is set after its bytes are written.
  * Processes may be killed at any point. After a power failure nothing that was not synced before is believed: see
@@ -25,10 +29,20 @@ enum { FLIP_DIGEST_SIZE = 32, FLIP_STORE_BLOCK = 4096 };
 
 struct flip_store;
 
+/* Calls each() for every object that the index in a layer's folder names: given by the caller, so that the store knows
+ * no formats. each() returns non-zero to stop, which is returned. */
+typedef int (*flip_index_walk)(void *arg, const char *layer_dir,
+                               int (*each)(void *each_arg, const uint8_t digest[FLIP_DIGEST_SIZE]), void *each_arg,
+                               struct err *err);
+
 struct flip_store_opts {
 	uint64_t budget_bytes;   /* objects and partials together; 0: none */
 	uint64_t min_free_bytes; /* of the file system; below it gc runs and background fetching stops; 0: 1 GiB */
 	bool read_only;          /* for `stat` and `fsck --dry-run`: no lock, nothing is changed */
+	/* For the gc that the store begins itself when space runs out; NULL: only what is arriving and not open may go
+	 * then. Called on the thread that writes. */
+	flip_index_walk index_walk;
+	void *index_arg;
 };
 
 /* Makes the folders when they are missing. When the machine was restarted since the store was last synced, what was not
@@ -42,8 +56,9 @@ const char *flip_store_dir(const struct flip_store *s);
 
 struct flip_object; /* one content, complete or arriving; shared by all who opened it */
 
-/* The object of this digest and size, made as a partial one when it is not there. Counted: every open needs its unref.
- * -ENOSPC when the file system is full even after gc. */
+/* The object of this digest and size, an arriving one when it is not there (its files are made with its first bytes, or
+ * when its descriptor is asked for). Counted: every open needs its unref. -EBADMSG: it is there or open with another
+ * size. -EFBIG: more than 2^40 bytes. */
 int flip_object_open(struct flip_store *s, const uint8_t digest[FLIP_DIGEST_SIZE], uint64_t size,
                      struct flip_object **ret_object, struct err *err);
 struct flip_object *flip_object_ref(struct flip_object *o);
@@ -55,7 +70,7 @@ bool flip_store_has(struct flip_store *s, const uint8_t digest[FLIP_DIGEST_SIZE]
 bool flip_object_is_complete(const struct flip_object *o); /* never goes back to false while opened */
 uint64_t flip_object_size(const struct flip_object *o);
 /* A descriptor for reading, valid as long as the object is held: what is complete stays readable by it even when gc
- * unlinks the name. */
+ * unlinks the name. Opened at the first call; a negative errno (-EMFILE, -ENOSPC). */
 int flip_object_fd(const struct flip_object *o);
 /* Whether every byte of [offset, offset + size) is there; what lies behind the end counts as there. */
 bool flip_object_has(const struct flip_object *o, uint64_t offset, uint64_t size);
@@ -65,10 +80,12 @@ int flip_object_next_missing(const struct flip_object *o, uint64_t offset, uint6
 /* Verified bytes. Blocks that the range covers wholly (or up to the end of the object) are there afterwards; when the
  * last one is, the object becomes complete: it gets its name in objects/ (rename, never half). Writing what is there
  * again is harmless. `keep_cached` false: the pages are dropped from the page cache soon, for what the kernel caches
- * above us anyway. -ENOSPC: nothing is marked. Any thread; several at once for different ranges. */
+ * above us anyway. Parts of blocks are joined while the object is open, and forgotten with it. -ENOSPC: nothing is
+ * marked. Any thread; several at once for different ranges. */
 int flip_object_write(struct flip_object *o, const void *data, size_t size, uint64_t offset, bool keep_cached,
                       struct err *err);
-/* A whole content in one go, the way of small files and of unpacking: same rules. *ret_was_there: nothing written. */
+/* A whole content in one go, the way of small files and of unpacking: same rules. *ret_was_there: nothing written.
+ * -ENOSPC also while less than min_free_bytes are free after gc: unpacking must not fill the disk. */
 int flip_store_put(struct flip_store *s, const uint8_t digest[FLIP_DIGEST_SIZE], const void *data, size_t size,
                    bool *ret_was_there, struct err *err);
 /* The same out of a file of ours on the same file system (renamed, not copied; gone from its place on success). */
@@ -99,7 +116,10 @@ struct flip_layer_row {
 };
 void flip_layer_row_done(struct flip_layer_row *r);
 
-/* The folder of a layer, "DIR/layers/HEX"; made by flip_store_layer_begin() under another name and moved by _commit. */
+/* The folder of a layer, "DIR/layers/HEX"; made by flip_store_layer_begin() under another name and moved by _commit.
+ * Begin before putting the layer's objects: gc leaves alone what came or was asked for since the oldest layer that is
+ * begun. When the machine goes down before the next sync, the layer is forgotten (its snapshots are not): it has to be
+ * pulled again. After a failed _commit, _abort. */
 int flip_store_layer_begin(struct flip_store *s, const char *digest, char *ret_dir, size_t dir_size, struct err *err);
 int flip_store_layer_commit(struct flip_store *s, const char *begun_dir, const struct flip_layer_row *row,
                             struct err *err);
@@ -130,7 +150,9 @@ struct flip_snapshot {
 };
 void flip_snapshot_done(struct flip_snapshot *s);
 
-/* New row; -EEXIST when the name is taken, -ENOENT when the parent is missing or not committed. The id is filled in. */
+/* Changes of snapshots are on the disk when the function returns. */
+/* New row and an empty folder snapshots/ID (0700); -EEXIST when the name is taken, -ENOENT when the parent is missing
+ * or not committed. The id is filled in. */
 int flip_store_snapshot_add(struct flip_store *s, struct flip_snapshot *snapshot, struct err *err);
 int flip_store_snapshot_get(struct flip_store *s, const char *name, struct flip_snapshot *ret_snapshot,
                             struct err *err);
@@ -140,7 +162,7 @@ int flip_store_snapshot_commit(struct flip_store *s, const char *key, const char
 /* Replaces the labels and the time of change. */
 int flip_store_snapshot_update(struct flip_store *s, const char *name, const struct flip_label *labels, size_t n_labels,
                                struct err *err);
-/* -EBUSY while it has children. */
+/* The row, and the folder with all that is in it (not what is mounted there). -EBUSY while it has children. */
 int flip_store_snapshot_remove(struct flip_store *s, const char *name, struct err *err);
 int flip_store_snapshots(struct flip_store *s, int (*fn)(const struct flip_snapshot *snapshot, void *arg), void *arg,
                          struct err *err);
@@ -157,23 +179,23 @@ struct flip_store_stat {
 	uint64_t n_objects, object_bytes;   /* complete */
 	uint64_t n_partials, partial_bytes; /* what is there of them */
 	uint64_t n_layers, n_snapshots;
-	uint64_t disk_bytes; /* allocated, all of the store */
+	uint64_t disk_bytes; /* allocated: objects, partials, layers, database; not what containers wrote (snapshots) */
 	uint64_t free_bytes; /* of the file system */
 };
 int flip_store_stat(struct flip_store *s, struct flip_store_stat *ret_stat, struct err *err);
+/* Whether less than min_free_bytes are free: nothing should be fetched in advance then. One statfs. */
+bool flip_store_is_low(struct flip_store *s);
 
 struct flip_gc_result {
 	uint64_t n_layers, n_objects, n_partials, n_bytes; /* removed */
 };
-/* Removes layers that no snapshot uses and that were not used for min_age_s, then objects that no layer's index names;
- * then, while over the budget or short of space, least recently used complete objects of layers that can be fetched
- * again (not of unpacked ones). `index_has(arg, dir, digest)` tells whether the index in a layer's folder names an
- * object: given by the caller, so that the store knows no formats. Objects that are open stay. */
-int flip_store_gc(struct flip_store *s, int64_t min_age_s, bool dry_run,
-                  int (*index_walk)(void *arg, const char *layer_dir,
-                                    int (*each)(void *each_arg, const uint8_t digest[FLIP_DIGEST_SIZE]), void *each_arg,
-                                    struct err *err),
-                  void *arg, struct flip_gc_result *ret_result, struct err *err);
+/* Removes layers that no snapshot uses and that were not used for min_age_s, then objects that no layer's index names
+ * and that were not put or asked for in that time; then, while over the budget or short of space, what was used least
+ * recently of partial objects and of complete ones of layers that can be fetched again (not of unpacked ones). Objects
+ * that are open stay. index_walk NULL: objects are not judged by layers, so only partial ones may go. When an index
+ * cannot be read, the same, and its error is returned at the end. */
+int flip_store_gc(struct flip_store *s, int64_t min_age_s, bool dry_run, flip_index_walk index_walk, void *arg,
+                  struct flip_gc_result *ret_result, struct err *err);
 
 struct flip_fsck_result {
 	uint64_t n_checked, n_bad, n_leftover; /* objects read and hashed; wrong ones; files that belong to nothing */

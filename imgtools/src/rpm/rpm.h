@@ -71,6 +71,12 @@ struct img_rpm_file {
 	uint32_t n_deps;
 };
 
+/* Not left out, replaced by another package's, or of another colour when the package was installed. */
+static inline bool img_rpm_file_is_installed(const struct img_rpm_file *f)
+{
+	return f->state == IMG_RPM_NORMAL || f->state == IMG_RPM_NET_SHARED;
+}
+
 /* A package. All text belongs to it. What is known of a package of a repository before img_rpm_load() is what the
  * repository's metadata say: everything down to `source_rpm`, `deps`, and the few `files` listed there (paths and
  * types only). */
@@ -134,6 +140,15 @@ struct img_rpm_set; /* packages with indexes by name, provide and path */
 
 int img_rpm_set_new(const char *arch, struct img_rpm_set **ret_set); /* NULL: this machine's */
 void img_rpm_set_free(struct img_rpm_set *s);
+
+/* Public keys, of files that hold them in armour or not. (librpm) */
+struct img_rpm_keys;
+int img_rpm_keys_new(struct img_rpm_keys **ret_k, struct err *err);
+void img_rpm_keys_free(struct img_rpm_keys *k);
+int img_rpm_keys_add(struct img_rpm_keys *k, const char *path, struct err *err);
+/* From now on every package that is added has to be signed by one of the keys when it is unpacked, and the metadata of
+ * a repository when they are signed at all: -EKEYREJECTED, -EBADMSG. Borrowed until the set is freed. */
+void img_rpm_set_keys(struct img_rpm_set *s, struct img_rpm_keys *k);
 
 /* Adds what was found; a package of an arch that does not run here is left out, of several versions of one name the
  * newest counts. Errors name the file. */
@@ -209,15 +224,19 @@ int img_rpm_caps_value(const char *text, uint8_t ret_value[20]);
 /* ---- The database of a cut root --------------------------------------------------------------------------- */
 
 enum img_rpmdb_mode {
-	/* Headers as they were signed; every file that is not there has the state "not installed". */
+	/* Headers of our own with all files, those that are not there with the state "not installed", and with the
+	 * requirements that are met; others are recommendations. */
 	IMG_RPMDB_MARKED,
-	/* Headers with the present files and the requirements that are still met only: small. */
+	/* Headers as they were signed; every file that is not there has the state "not installed". */
+	IMG_RPMDB_SIGNED,
+	/* Headers of our own with the present files and the requirements that are met only: small. */
 	IMG_RPMDB_SHORT,
 };
 
 struct img_rpmdb_opts {
 	enum img_rpmdb_mode mode;
 	int64_t install_time; /* seconds since 1970 (SOURCE_DATE_EPOCH); -1: the newest build time of the packages */
+	int64_t clamp_mtime;  /* files are written with no time later than this; -1: with their own */
 };
 
 /* Is this file of this package in the root? */

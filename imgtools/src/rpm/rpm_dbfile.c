@@ -3,6 +3,7 @@
 #include <errno.h>
 #include <sqlite3.h>
 #include <stdarg.h>
+#include <string.h>
 
 #include "rpm_internal.h"
 
@@ -35,13 +36,34 @@ static int copy_pragma(sqlite3 *from, sqlite3 *to, const char *name)
 	return rc;
 }
 
-/* The tables with their rows, in the order that librpm made them, without indexes and constraints. */
+/* Names of files that are not there, for the statement that copies the rest. */
+static int name_absent(sqlite3 *db, const struct img_rpmdb_rows *absent)
+{
+	sqlite3_stmt *row = NULL;
+	int rc = sql(db, "CREATE TEMP TABLE absent (hnum, idx, PRIMARY KEY (hnum, idx)) WITHOUT ROWID");
+
+	if (rc == SQLITE_OK)
+		rc = sqlite3_prepare_v2(db, "INSERT INTO temp.absent VALUES (?, ?)", -1, &row, NULL);
+	for (size_t i = 0; rc == SQLITE_OK && i < absent->n; i++) {
+		(void)sqlite3_bind_int64(row, 1, absent->v[i].package);
+		(void)sqlite3_bind_int64(row, 2, absent->v[i].file);
+		rc = sqlite3_step(row) == SQLITE_DONE ? SQLITE_OK : SQLITE_ERROR;
+		(void)sqlite3_reset(row);
+	}
+	(void)sqlite3_finalize(row);
+	return rc;
+}
+
+/* The tables with their rows, in the order that librpm made them, without indexes and constraints. The texts of the
+ * statements stand in the database, so they are as short as they can be. */
 static int copy_tables(sqlite3 *db)
 {
+	static const char is_there[] =
+	        "WHERE NOT EXISTS (SELECT 1 FROM temp.absent a WHERE a.hnum = b.hnum AND a.idx = b.idx)";
 	sqlite3_stmt *tables = NULL;
 	int rc;
 
-	rc = sql(db, "CREATE TABLE 'Packages' (hnum INTEGER PRIMARY KEY AUTOINCREMENT, blob BLOB NOT NULL);"
+	rc = sql(db, "CREATE TABLE Packages(hnum INTEGER PRIMARY KEY,blob BLOB NOT NULL);"
 	             "INSERT INTO main.Packages SELECT hnum, blob FROM old.Packages ORDER BY hnum");
 	if (rc == SQLITE_OK)
 		rc = sqlite3_prepare_v2(
@@ -53,16 +75,16 @@ static int copy_tables(sqlite3 *db)
 		const char *name = (const char *)sqlite3_column_text(tables, 0);
 
 		rc = sql(db,
-		         "CREATE TABLE main.'%q' (key, hnum INTEGER, idx INTEGER);"
-		         "INSERT INTO main.'%q' SELECT key, hnum, idx FROM old.'%q' ORDER BY rowid",
-		         name, name, name);
+		         "CREATE TABLE main.'%q'(key,hnum,idx);"
+		         "INSERT INTO main.'%q' SELECT key, hnum, idx FROM old.'%q' b %s ORDER BY rowid",
+		         name, name, name, strcmp(name, "Basenames") == 0 ? is_there : "");
 	}
 	(void)sqlite3_finalize(tables);
 	return rc;
 }
 
-/* The short form: a new database of small pages. */
-int img_rpmdb_rebuild_short(const char *from, const char *to, struct err *err)
+/* Headers of our own: a new database of small pages. */
+int img_rpmdb_rebuild_small(const char *from, const char *to, const struct img_rpmdb_rows *absent, struct err *err)
 {
 	sqlite3 *db = NULL, *old = NULL;
 	int rc, r = 0;
@@ -82,6 +104,8 @@ int img_rpmdb_rebuild_short(const char *from, const char *to, struct err *err)
 	if (rc == SQLITE_OK)
 		rc = sql(db, "ATTACH %Q AS old; BEGIN", from);
 	if (rc == SQLITE_OK)
+		rc = name_absent(db, absent);
+	if (rc == SQLITE_OK)
 		rc = copy_tables(db);
 	if (rc == SQLITE_OK)
 		rc = sql(db, "COMMIT; DETACH old");
@@ -92,7 +116,7 @@ int img_rpmdb_rebuild_short(const char *from, const char *to, struct err *err)
 	return r;
 }
 
-/* The whole form: as librpm made it, but for free pages and statistics. */
+/* Signed headers: as librpm made it, but for free pages and statistics. */
 int img_rpmdb_vacuum(const char *from, const char *to, struct err *err)
 {
 	sqlite3 *db = NULL;

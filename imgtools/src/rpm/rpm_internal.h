@@ -11,10 +11,11 @@ struct img_rpm_priv {
 	uint8_t *header;
 	uint8_t *signature;
 	char *location;
-	char *checksum;      /* of the package file, as a repository says: "sha256:..."; NULL when it does not */
-	char *paths;         /* of all files, one after the other */
-	uint32_t *file_deps; /* what img_rpm_file.deps points into */
-	char **texts;        /* anything else allocated, e.g. what XML said */
+	char *checksum;            /* of the package file, as a repository says: "sha256:..."; NULL when it does not */
+	struct img_rpm_keys *keys; /* it has to be signed by one of these; borrowed; NULL: that is not asked */
+	char *paths;               /* of all files, one after the other */
+	uint32_t *file_deps;       /* what img_rpm_file.deps points into */
+	char **texts;              /* anything else allocated, e.g. what XML said */
 	size_t n_texts, cap_texts;
 };
 
@@ -144,14 +145,27 @@ int img_rpm_lib_init(struct err *err);
 void img_rpm_lib_set_db(const char *dir, const char *backend);
 void img_rpm_lib_unset_db(void);
 
-/* Both write a new file `to` from the database `from`, which librpm made: small, or whole. */
-int img_rpmdb_rebuild_short(const char *from, const char *to, struct err *err);
+/* Both write a new file `to` from the database `from`, which librpm made: small, without these rows in the index of
+ * names, or whole. */
+struct img_rpmdb_row {
+	uint32_t package, file; /* as the database numbers them: packages from 1, files from 0 */
+};
+struct img_rpmdb_rows {
+	struct img_rpmdb_row *v;
+	size_t n;
+};
+int img_rpmdb_rebuild_small(const char *from, const char *to, const struct img_rpmdb_rows *absent, struct err *err);
 int img_rpmdb_vacuum(const char *from, const char *to, struct err *err);
 
 /* A private folder for database files, in TMPDIR or /tmp. */
 enum { IMG_RPM_TEMP_SIZE = 256 };
 int img_rpm_temp_new(char ret_dir[IMG_RPM_TEMP_SIZE], struct err *err);
 void img_rpm_temp_remove(char dir[IMG_RPM_TEMP_SIZE]);
+
+/* Is the package file signed by one of the keys, and is its header the one that was parsed? From any thread. */
+int img_rpm_keys_check(struct img_rpm_keys *k, const struct img_rpm *p, struct err *err);
+/* Is the file what its PATH.asc says? Fine when there is none. */
+int img_rpm_keys_check_file(struct img_rpm_keys *k, const char *path, struct err *err);
 
 /* The ndb format from bytes. */
 int img_rpm_ndb_parse(struct img_rpm_set *s, const uint8_t *data, size_t size, struct err *err);

@@ -220,6 +220,11 @@ static int compare_links(const void *a, const void *b)
 	return strcmp((*x)->path, (*y)->path);
 }
 
+static bool is_link(const struct img_rpm_file *f)
+{
+	return f->type == IMG_SYMLINK && img_rpm_file_is_installed(f);
+}
+
 int img_rpm_aliases_new(struct img_rpm *const *packages, size_t n, struct img_rpm_aliases **ret_a)
 {
 	struct img_rpm_aliases *a = calloc(1, sizeof(*a));
@@ -229,7 +234,7 @@ int img_rpm_aliases_new(struct img_rpm *const *packages, size_t n, struct img_rp
 		return -ENOMEM;
 	for (size_t i = 0; i < n; i++) {
 		for (size_t k = 0; k < packages[i]->n_files; k++)
-			n_links += packages[i]->files[k].type == IMG_SYMLINK;
+			n_links += is_link(&packages[i]->files[k]);
 	}
 	a->links = calloc(n_links ? n_links : 1, sizeof(const struct img_rpm_file *));
 	if (!a->links) {
@@ -238,7 +243,7 @@ int img_rpm_aliases_new(struct img_rpm *const *packages, size_t n, struct img_rp
 	}
 	for (size_t i = 0; i < n; i++) {
 		for (size_t k = 0; k < packages[i]->n_files; k++) {
-			if (packages[i]->files[k].type == IMG_SYMLINK)
+			if (is_link(&packages[i]->files[k]))
 				a->links[out++] = &packages[i]->files[k];
 		}
 	}

@@ -423,7 +423,10 @@ static int unpack_package(struct unpack *u, struct err *err)
 	const struct img_rpm_priv *priv = u->p->priv;
 	int r;
 
-	r = prepare(u);
+	/* Before anything of it is believed: folders and links come from the header alone. */
+	r = priv->keys ? img_rpm_keys_check(priv->keys, u->p, err) : 0;
+	if (r == 0)
+		r = prepare(u);
 	if (r < 0 || u->n_missing == 0)
 		return r;
 	if (priv->checksum) {

@@ -109,7 +109,9 @@ int img_rpm_repo_read(struct img_rpm_set *s, const char *dir, struct err *err)
 	if (access(path, R_OK) < 0)
 		return err_set(err, -errno, "%s: %s (a repository made by createrepo_c is expected)", path,
 		               strerror(errno));
-	r = img_rpm_xml_repomd(path, &m, &x);
+	r = s->keys ? img_rpm_keys_check_file(s->keys, path, err) : 0;
+	if (r == 0)
+		r = img_rpm_xml_repomd(path, &m, &x);
 	if (r == 0)
 		r = parse_file(path, NULL, x, err);
 	if (r < 0)

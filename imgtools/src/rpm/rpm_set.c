@@ -188,9 +188,15 @@ int img_rpm_set_take(struct img_rpm_set *s, struct img_rpm *p, struct err *err)
 		s->packages = grown;
 		s->cap = cap;
 	}
+	((struct img_rpm_priv *)p->priv)->keys = s->keys;
 	s->packages[s->n++] = p;
 	s->is_sealed = false;
 	return 0;
+}
+
+void img_rpm_set_keys(struct img_rpm_set *s, struct img_rpm_keys *k)
+{
+	s->keys = k;
 }
 
 int img_rpm_set_add_package(struct img_rpm_set *s, const char *path, struct err *err)
@@ -227,8 +233,11 @@ static int index_package(struct img_rpm_set *s, struct img_rpm *p)
 		if (strcmp(name, p->name) != 0 && (i == 0 || strcmp(name, p->deps[IMG_RPM_PROVIDES][i - 1].name) != 0))
 			r = img_rpm_index_add(&s->names, name, p);
 	}
-	for (size_t i = 0; r == 0 && i < p->n_files; i++)
-		r = img_rpm_index_add(&s->paths, p->files[i].path, p);
+	/* What was left out at installation, or by an earlier cut, nobody owns. */
+	for (size_t i = 0; r == 0 && i < p->n_files; i++) {
+		if (img_rpm_file_is_installed(&p->files[i]))
+			r = img_rpm_index_add(&s->paths, p->files[i].path, p);
+	}
 	return r;
 }
 
@@ -324,7 +333,7 @@ static int32_t file_of_provide(const struct img_rpm *p, uint32_t i)
 static int32_t find_file(const struct img_rpm *p, const char *path)
 {
 	for (size_t i = 0; i < p->n_files; i++) {
-		if (strcmp(p->files[i].path, path) == 0)
+		if (img_rpm_file_is_installed(&p->files[i]) && strcmp(p->files[i].path, path) == 0)
 			return (int32_t)i;
 	}
 	return -1;

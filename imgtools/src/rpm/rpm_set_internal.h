@@ -29,6 +29,7 @@ struct img_rpm_set {
 	size_t n_lists;
 	bool has_lists; /* and their paths are indexed */
 	char *db_path;
+	struct img_rpm_keys *keys; /* borrowed */
 };
 
 int img_rpm_index_add(struct rpm_index *ix, const char *key, struct img_rpm *p);

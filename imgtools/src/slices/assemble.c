@@ -5,33 +5,21 @@
 #include <string.h>
 
 #include "base/cleanup.h"
-#include "slices_internal.h"
+#include "assembly.h"
 
 static const char manifest_path[] = "/usr/share/slimtrace/manifest";
-
-struct assembly {
-	struct img_world *w;
-	const struct img_cut *cut;
-	const struct img_cut_write_opts *o;
-	struct img_tree *from; /* unpacked packages: the world's, or own */
-	struct img_tree *own;
-	struct img_rpm_aliases *aliases;
-	struct img_tree *to;
-	int64_t time; /* of generated files */
-	struct err *err;
-};
 
 /* ---- Bytes ------------------------------------------------------------------------------------------------ */
 
 /* Where a file of a package is in the trees. */
-static int place(const struct assembly *a, const char *path, char ret_path[IMG_PATH_MAX])
+static int place(const struct img_assembly *a, const char *path, char ret_path[IMG_PATH_MAX])
 {
 	return img_rpm_canonical(a->aliases ? a->aliases : img_world_aliases(a->w), path, ret_path);
 }
 
 static bool wants_chosen(const struct img_rpm *p, size_t file, void *arg)
 {
-	const struct assembly *a = arg;
+	const struct img_assembly *a = arg;
 	const char *path = p->files[file].path;
 	size_t lo = 0, hi = a->cut->n_items;
 
@@ -53,7 +41,7 @@ static bool wants_chosen(const struct img_rpm *p, size_t file, void *arg)
 }
 
 /* Without a world that was unpacked (headers only, slices from a database): what was chosen, and only that. */
-static int unpack_chosen(struct assembly *a)
+static int unpack_chosen(struct img_assembly *a)
 {
 	static const char *const tops[] = { "/bin", "/sbin", "/lib", "/lib64", "/usr/lib64", "/usr/sbin" };
 	const struct img_world_opts *wo = img_world_options(a->w);
@@ -97,8 +85,7 @@ static int unpack_chosen(struct assembly *a)
 
 /* ---- Files ------------------------------------------------------------------------------------------------ */
 
-/* The folders above a path, as packages have them. */
-static int add_parents(struct assembly *a, const char *path)
+int img_cut_add_parents(struct img_assembly *a, const char *path)
 {
 	char dir[IMG_PATH_MAX];
 	const char *slash = path;
@@ -117,7 +104,7 @@ static int add_parents(struct assembly *a, const char *path)
 }
 
 /* Of packages that have the same path the tree has one file: it has to be the one that was chosen. */
-static int check_owner(const struct assembly *a, const struct img_cut_item *item, const struct img_node *n)
+static int check_owner(const struct img_assembly *a, const struct img_cut_item *item, const struct img_node *n)
 {
 	const struct img_rpm_file *f = &item->id.package->files[item->id.file], *g = n->user;
 	struct img_rpm *other = n->package >= 0 ? img_rpm_set_at(img_world_set(a->w), (size_t)n->package) : NULL;
@@ -130,7 +117,7 @@ static int check_owner(const struct assembly *a, const struct img_cut_item *item
 	               item->id.package->name, other->name);
 }
 
-static int add_items(struct assembly *a)
+static int add_items(struct img_assembly *a)
 {
 	for (size_t i = 0; i < a->cut->n_items; i++) {
 		const struct img_cut_item *item = &a->cut->items[i];
@@ -151,7 +138,7 @@ static int add_items(struct assembly *a)
 		/* A folder of one package where another has a link to a folder is that link. */
 		if (have && (have->type == n->type || n->type == IMG_DIR))
 			continue;
-		r = add_parents(a, path);
+		r = img_cut_add_parents(a, path);
 		if (r == 0)
 			r = img_tree_add(a->to, n, NULL, a->err);
 		if (r < 0)
@@ -180,8 +167,7 @@ static char *text_of(struct img_tree *t, const char *path)
 	return text;
 }
 
-/* /etc/passwd and /etc/group from what is unpacked, or from whichever package has them. */
-static int read_tables(struct assembly *a, char **ret_passwd, char **ret_group)
+int img_cut_read_tables(struct img_assembly *a, char **ret_passwd, char **ret_group)
 {
 	const struct img_rpm_unpack_opts u = { .wants = wants_tables, .n_threads = 1 };
 	struct img_tree *t;
@@ -219,162 +205,11 @@ static bool has_other_owners(const struct img_cut *cut)
 	return false;
 }
 
-/* ---- Generated files -------------------------------------------------------------------------------------- */
-
-static int add_text(struct assembly *a, const char *path, const char *text, size_t size)
-{
-	struct img_node n = {
-		.path = path, .type = IMG_FILE, .mode = 0644, .package = -1, .layer = -1, .mtime_s = a->time
-	};
-	int r = add_parents(a, path);
-
-	n.data = (void *)text;
-	n.size = size;
-	return r < 0 ? r : img_tree_add(a->to, &n, NULL, a->err);
-}
-
-/* Is this the number of an owner of something in the tree? */
-static bool is_used(struct img_tree *t, unsigned long id, bool group)
-{
-	for (size_t i = 0; i < img_tree_count(t); i++) {
-		const struct img_node *n = img_tree_at(t, i);
-
-		if ((group ? n->gid : n->uid) == id)
-			return true;
-	}
-	return false;
-}
-
-/* Lines of a table for root, nobody and owners of what is there. */
-static int add_table(struct assembly *a, const char *path, const char *table, bool group)
-{
-	struct base_buf out = BASE_BUF_INIT(4u << 20);
-	int r;
-
-	for (const char *line = table; line && *line;) {
-		const size_t len = strcspn(line, "\n");
-		const char *second = memchr(line, ':', len), *third;
-		unsigned long id;
-
-		third = second ? memchr(second + 1, ':', len - (size_t)(second + 1 - line)) : NULL;
-		id = third ? strtoul(third + 1, NULL, 10) : 0;
-		if (third && (id == 0 || strncmp(line, "nobody:", 7) == 0 || strncmp(line, "nogroup:", 8) == 0 ||
-		              is_used(a->to, id, group))) {
-			(void)base_buf_append(&out, line, len);
-			(void)base_buf_putc(&out, '\n');
-		}
-		line += len + (line[len] == '\n');
-	}
-	if (out.len == 0)
-		(void)base_buf_puts(&out, group ? "root:x:0:\nnogroup:x:65534:\n"
-		                                : "root:x:0:0:root:/root:/bin/sh\n"
-		                                  "nobody:x:65534:65534:nobody:/nonexistent:/usr/sbin/nologin\n");
-	r = base_buf_error(&out) ? base_buf_error(&out) : add_text(a, path, out.data, out.len);
-	base_buf_done(&out);
-	return r;
-}
-
-static int make_users(struct assembly *a)
-{
-	CLEANUP(freep) char *passwd = NULL;
-	CLEANUP(freep) char *group = NULL;
-	int r = read_tables(a, &passwd, &group);
-
-	if (r == 0)
-		r = add_table(a, "/etc/passwd", passwd, false);
-	return r < 0 ? r : add_table(a, "/etc/group", group, true);
-}
-
-static int make_tmp(struct assembly *a)
-{
-	static const char *const dirs[] = { "/tmp", "/var/tmp" };
-	int r = 0;
-
-	for (size_t i = 0; r == 0 && i < 2; i++) {
-		struct img_node n = {
-			.path = dirs[i], .type = IMG_DIR, .mode = 01777, .package = -1, .layer = -1, .mtime_s = a->time
-		};
-
-		r = add_parents(a, dirs[i]);
-		if (r == 0)
-			r = img_tree_add(a->to, &n, NULL, a->err);
-	}
-	return r;
-}
-
-/* One bundle of the certificates that packages have as single files, in the order of their paths. */
-static int make_ca_bundle(struct assembly *a)
-{
-	static const char dir[] = "/usr/share/ca-certificates/";
-	struct base_buf out = BASE_BUF_INIT(64u << 20);
-	int r = 0;
-
-	for (size_t i = 0; r == 0 && i < img_tree_count(a->from); i++) {
-		const struct img_node *n = img_tree_at(a->from, i);
-		const size_t len = strlen(n->path);
-		size_t size;
-		void *text;
-
-		if (n->type != IMG_FILE || strncmp(n->path, dir, sizeof(dir) - 1) != 0 ||
-		    strcmp(n->path + len - 4, ".crt") != 0)
-			continue;
-		r = img_node_read_all(n, 1u << 20, &text, &size, a->err);
-		if (r < 0)
-			break;
-		(void)base_buf_append(&out, text, size);
-		if (size && ((const char *)text)[size - 1] != '\n')
-			(void)base_buf_putc(&out, '\n');
-		free(text);
-	}
-	if (r == 0 && out.len == 0)
-		r = err_set(a->err, -ENOENT, "ca-bundle: no certificates below %s in the packages at hand", dir);
-	if (r == 0)
-		r = base_buf_error(&out) ? base_buf_error(&out)
-		                         : add_text(a, "/etc/ssl/certs/ca-certificates.crt", out.data, out.len);
-	base_buf_done(&out);
-	return r;
-}
-
-static int make_ld_cache(struct assembly *a)
-{
-	struct img_node *n;
-	int r = img_ldcache_add(a->to, a->err);
-
-	if (r == 0 && (n = img_tree_find(a->to, "/etc/ld.so.cache")))
-		n->mtime_s = a->time;
-	return r < 0 ? r : 0;
-}
-
-static int generate(struct assembly *a)
-{
-	static const struct {
-		const char *name;
-		int (*make)(struct assembly *a);
-	} makers[] = { { "users", make_users },
-		       { "tmp", make_tmp },
-		       { "ca-bundle", make_ca_bundle },
-		       { "ld.so.cache", make_ld_cache } };
-	const size_t n = a->cut->n_generate;
-	int r = make_ld_cache(a);
-
-	for (size_t i = 0; r == 0 && i < n + a->cut->n_extra; i++) {
-		const char *name = i < n ? a->cut->generate[i] : a->cut->extra[i - n];
-		size_t k = 0;
-
-		while (k < 4 && strcmp(makers[k].name, name) != 0)
-			k++;
-		r = k < 4 ? makers[k].make(a)
-		          : err_set(a->err, -EINVAL,
-		                    "generate: there is no \"%s\" (users, tmp, ca-bundle, ld.so.cache)", name);
-	}
-	return r;
-}
-
 /* ---- Database and manifest -------------------------------------------------------------------------------- */
 
 static bool is_in_root(const struct img_rpm *p, size_t file, void *arg)
 {
-	const struct assembly *a = arg;
+	const struct img_assembly *a = arg;
 	const struct img_rpm_file *f = &p->files[file];
 	const struct img_node *n;
 	char path[IMG_PATH_MAX];
@@ -388,7 +223,7 @@ static bool is_in_root(const struct img_rpm *p, size_t file, void *arg)
 	return f->type == IMG_DIR ? n->type == IMG_DIR : n->user == f;
 }
 
-static const char *db_path(const struct assembly *a)
+static const char *db_path(const struct img_assembly *a)
 {
 	struct img_rpm *p;
 
@@ -400,7 +235,7 @@ static const char *db_path(const struct assembly *a)
 	return p ? "/usr/lib/sysimage/rpm" : "/var/lib/rpm";
 }
 
-static int add_manifest(struct assembly *a)
+static int add_manifest(struct img_assembly *a)
 {
 	struct base_buf out = BASE_BUF_INIT(256u << 20);
 	int r;
@@ -420,22 +255,21 @@ static int add_manifest(struct assembly *a)
 				(void)base_buf_printf(&out, "%s\n", p->files[f].path);
 		}
 	}
-	r = base_buf_error(&out) ? base_buf_error(&out) : add_text(a, manifest_path, out.data, out.len);
+	r = base_buf_error(&out) ? base_buf_error(&out) : img_cut_add_text(a, manifest_path, out.data, out.len);
 	base_buf_done(&out);
 	return r;
 }
 
-static int add_database(struct assembly *a)
+static int add_database(struct img_assembly *a)
 {
-	const struct img_rpmdb_opts o = { .mode = a->o->db == IMG_CUT_DB_MARKED ? IMG_RPMDB_MARKED : IMG_RPMDB_SHORT,
-		                          .install_time = a->time };
+	const struct img_rpmdb_opts o = { .mode = a->o->db, .install_time = a->time, .clamp_mtime = a->o->epoch };
 	char path[IMG_PATH_MAX];
 	int r;
 
-	if (a->o->db == IMG_CUT_DB_NONE)
+	if (a->o->no_db)
 		return 0;
 	(void)snprintf(path, sizeof(path), "%s/rpmdb.sqlite", db_path(a));
-	r = add_parents(a, path);
+	r = img_cut_add_parents(a, path);
 	if (r < 0)
 		return r;
 	return img_rpmdb_write(a->cut->packages, a->cut->n_packages, is_in_root, a, &o, db_path(a), a->to, a->err);
@@ -517,7 +351,7 @@ static void settle_times(struct img_tree *t)
 		img_tree_at(t, 0)->mtime_s = 0;
 }
 
-static int assemble(struct assembly *a, struct img_cut_stats *s)
+static int assemble(struct img_assembly *a, struct img_cut_stats *s)
 {
 	CLEANUP(freep) char *passwd = NULL;
 	CLEANUP(freep) char *group = NULL;
@@ -527,11 +361,11 @@ static int assemble(struct assembly *a, struct img_cut_stats *s)
 		r = add_items(a);
 	/* In an installed root the numbers are there. */
 	if (r == 0 && !img_world_options(a->w)->root && has_other_owners(a->cut))
-		r = read_tables(a, &passwd, &group);
+		r = img_cut_read_tables(a, &passwd, &group);
 	if (r == 0 && !img_world_options(a->w)->root)
 		r = img_rpm_fix_owners(a->to, passwd, group, &s->n_unknown_owners, s->unknown_owner);
 	if (r == 0)
-		r = generate(a);
+		r = img_cut_generate(a);
 	if (r == 0 && !a->o->no_manifest)
 		r = add_manifest(a);
 	if (r == 0)
@@ -544,7 +378,7 @@ static int assemble(struct assembly *a, struct img_cut_stats *s)
 int img_cut_tree(struct img_world *w, const struct img_cut *c, const struct img_cut_write_opts *o,
                  struct img_tree **ret_tree, struct img_cut_stats *ret_stats, struct err *err)
 {
-	struct assembly a = { .w = w, .cut = c, .o = o, .from = img_world_tree(w), .err = err };
+	struct img_assembly a = { .w = w, .cut = c, .o = o, .from = img_world_tree(w), .err = err };
 	struct img_cut_stats s = { 0 };
 	int r;
 

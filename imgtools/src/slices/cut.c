@@ -44,7 +44,7 @@ static int choose(struct cutter *c, struct img_file_id id, const char *kind, con
 	const struct img_rpm_file *f = &id.package->files[id.file];
 	struct marks *m;
 
-	if (f->flags & IMG_RPMFILE_GHOST || is_excluded(c, f->path))
+	if (f->flags & IMG_RPMFILE_GHOST || !img_rpm_file_is_installed(f) || is_excluded(c, f->path))
 		return 0;
 	if ((size_t)id.package->index >= c->n_marks)
 		return -EINVAL;
@@ -94,6 +94,31 @@ static int miss(struct cutter *c, const char *kind, const char *what, const char
 
 /* ---- Slices ----------------------------------------------------------------------------------------------- */
 
+/* Locales that a package has are its files. */
+static int choose_locales(struct cutter *c, const char *generator)
+{
+	const char *cursor = NULL;
+	struct img_locale l;
+	int r;
+
+	while ((r = img_locale_next(generator, &cursor, &l, c->err)) == 1) {
+		const size_t len = strlen(l.dir);
+		struct err e = { 0 };
+		struct img_rpm *p = img_locale_owner(img_world_set(c->w), &l, &e);
+
+		r = e.code ? err_set(c->err, e.code, "%s", e.msg) : p ? img_rpm_load(p, c->err) : 0;
+		for (uint32_t f = 0; r == 0 && p && f < p->n_files; f++) {
+			const char *path = p->files[f].path;
+
+			if (strncmp(path, l.dir, len) == 0 && (path[len] == '/' || !path[len]))
+				r = choose(c, (struct img_file_id){ p, f }, "generate", l.name);
+		}
+		if (r < 0)
+			return r;
+	}
+	return r;
+}
+
 static int want_generated(struct cutter *c, const char *name)
 {
 	const char **grown;
@@ -107,7 +132,9 @@ static int want_generated(struct cutter *c, const char *name)
 		return -ENOMEM;
 	c->cut->generate = grown;
 	c->cut->generate[c->cut->n_generate] = img_world_text(c->w, name);
-	return c->cut->generate[c->cut->n_generate++] ? 0 : -ENOMEM;
+	if (!c->cut->generate[c->cut->n_generate++])
+		return -ENOMEM;
+	return img_locale_is(name) ? choose_locales(c, name) : 0;
 }
 
 static int expand_target(struct cutter *c, const char *target, const char *kind, bool is_optional);
@@ -396,21 +423,75 @@ static int follow_all(struct cutter *c)
 
 /* ---- Together --------------------------------------------------------------------------------------------- */
 
+struct package_list {
+	struct img_rpm **v; /* has room for all there are */
+	size_t n;
+};
+
+static void list_package(struct package_list *l, struct img_rpm *p)
+{
+	if (p && !p->is_preferred) {
+		p->is_preferred = true;
+		l->v[l->n++] = p;
+	}
+}
+
+/* Packages that have what is to be generated. */
+static int list_for_generator(struct img_world *w, const char *generator, struct package_list *l, struct err *err)
+{
+	const char *cursor = NULL;
+	struct img_locale locale;
+	int r = 0;
+
+	while (img_locale_is(generator) && (r = img_locale_next(generator, &cursor, &locale, err)) == 1) {
+		struct err e = { 0 };
+
+		list_package(l, img_locale_owner(img_world_set(w), &locale, &e));
+		if (e.code)
+			return err_set(err, e.code, "%s", e.msg);
+	}
+	return r;
+}
+
+/* The same for what rules want generated for a slice, or for those that matter of a package. */
+static int list_for_rules(struct img_world *w, const struct img_cut_opts *o, const char *request,
+                          struct package_list *l, struct err *err)
+{
+	const char *values[64], *role;
+	struct img_rpm *p = find_slice(w, request, &role);
+	int r = 0;
+
+	for (size_t i = 0; r == 0 && p && o->rules && (role ? i < 1 : img_slice_role_at(i, NULL) != NULL); i++) {
+		char name[512];
+		size_t n;
+
+		(void)snprintf(name, sizeof(name), "%s_%s", p->name, role ? role : img_slice_role_at(i, NULL));
+		if (!role && !img_slice_role_is_runtime(img_slice_role_at(i, NULL)))
+			continue;
+		n = img_rules_slice_lines(o->rules, name, "generate", values, 64);
+		for (size_t k = 0; r == 0 && k < n; k++)
+			r = list_for_generator(w, values[k], l, err);
+	}
+	return r;
+}
+
 /* The packages that requests name or paths belong to: from these the world is opened. */
 static int find_packages(struct img_world *w, const struct img_cut_opts *o, struct img_rpm ***ret_packages,
                          size_t *ret_n, struct err *err)
 {
 	const size_t n_all = img_rpm_set_count(img_world_set(w));
-	struct img_rpm **list = calloc(n_all + o->n_requests + 1, sizeof(struct img_rpm *));
-	size_t n = 0;
-	int r = list ? 0 : -ENOMEM;
+	struct package_list list = { .v = calloc(n_all + 1, sizeof(struct img_rpm *)) };
+	int r = list.v ? 0 : -ENOMEM;
 
+	for (size_t i = 0; r == 0 && i < n_all; i++)
+		img_rpm_set_at(img_world_set(w), i)->is_preferred = false;
 	for (size_t i = 0; r == 0 && i < o->n_requests; i++) {
 		struct img_file_id id = { 0 };
 		const char *role;
 
 		if (o->requests[i][0] != '/' && !is_glob(o->requests[i])) {
 			id.package = find_slice(w, o->requests[i], &role);
+			r = list_for_rules(w, o, o->requests[i], &list, err);
 		} else if (is_glob(o->requests[i])) {
 			/* Who has such a path is known only when all packages are. */
 			for (size_t k = 0; r == 0 && k < n_all; k++) {
@@ -420,28 +501,26 @@ static int find_packages(struct img_world *w, const struct img_cut_opts *o, stru
 				r = img_rpm_load(p, err);
 				for (size_t f = 0; r == 0 && f < p->n_files && !has; f++)
 					has = fits(o->requests[i], p->files[f].path);
-				if (has && !p->is_preferred) {
-					p->is_preferred = true;
-					list[n++] = p;
-				}
+				if (has)
+					list_package(&list, p);
 			}
 		} else {
 			r = img_world_find(w, o->requests[i], &id, NULL, NULL, err);
 		}
-		if (r == 0 && id.package && !id.package->is_preferred) {
-			id.package->is_preferred = true;
-			list[n++] = id.package;
-		}
+		if (r == 0)
+			list_package(&list, id.package);
 		if (r == 0 && !id.package && !is_glob(o->requests[i]))
 			r = err_set(err, -ENOENT, "%s: %s", o->requests[i],
 			            o->requests[i][0] == '/' ? "no package has this path" : "there is no such package");
 	}
+	for (size_t i = 0; r == 0 && i < o->n_generate; i++)
+		r = list_for_generator(w, o->generate[i], &list, err);
 	if (r < 0) {
-		free(list);
+		free(list.v);
 		return r;
 	}
-	*ret_packages = list;
-	*ret_n = n;
+	*ret_packages = list.v;
+	*ret_n = list.n;
 	return 0;
 }
 
@@ -519,6 +598,8 @@ int img_cut_resolve(struct img_world *w, const struct img_cut_opts *o, struct im
 		            : img_world_load(w, packages, n, err);
 	for (size_t i = 0; r == 0 && i < o->n_requests; i++)
 		r = expand_target(&c, o->requests[i], "asked for", false);
+	for (size_t i = 0; r == 0 && i < o->n_generate; i++)
+		r = want_generated(&c, o->generate[i]);
 	if (r == 0)
 		r = follow_all(&c);
 	if (r == 0)

@@ -7,10 +7,15 @@
  *   32   4  offset of extensions, 0: none 36 12  0
  *   48  24  each entry: flags (4), offset of the name (4), offset of the path (4), 0 (4), hardware (8)
  *    .   .  strings, each with its 0
+ *    .   .  extensions, at a multiple of 4: 0xeaa42174, number of sections, then for each section tag (4), 0 (4),
+ * offset (4), bytes (4). Section 1 holds the offsets of the names of processor variants (4 each).
  *
  * Entries stand in falling order of their names, digits compared as numbers, since ld.so searches by halves. Folders:
- * those of /etc/ld.so.conf, then the built-in ones of Debian and of lib64 systems. Variants by processor
- * (glibc-hwcaps) would need an extension and are left to the plain library: slower at most, never wrong. */
+ * those of /etc/ld.so.conf, then the built-in ones of Debian and of lib64 systems.
+ *
+ * Variants by processor (DIR/glibc-hwcaps/NAME/, glibc 2.33) stand before the plain library of their name, by their
+ * names; their hardware is bit 62 and the number of the variant in section 1. The level that a library itself asks for
+ * (its GNU property, bits 32 to 41) is left out: ld.so looks at the property when it loads the file. */
 #include <ctype.h>
 #include <errno.h>
 #include <fnmatch.h>
@@ -21,10 +26,11 @@
 #include "elf/elf.h"
 #include "slices_internal.h"
 
-enum { HEADER_SIZE = 48, ENTRY_SIZE = 24, MAX_DIRS = 256, MAX_CONF = 1 << 20, MAX_DEPTH = 8 };
+enum { HEADER_SIZE = 48, ENTRY_SIZE = 24, MAX_DIRS = 256, MAX_CONF = 1 << 20, MAX_DEPTH = 8, MAX_HWCAPS = 64 };
 
 struct library {
 	char *name, *path;
+	char *hwcap; /* "x86-64-v3"; NULL for the plain one */
 	uint32_t flags;
 };
 
@@ -128,11 +134,19 @@ static uint32_t flags_of(const struct img_elf *e)
 	return 0;
 }
 
-static int add_library(struct maker *m, const char *name, const char *path, uint32_t flags)
+static int compare_hwcaps(const char *a, const char *b)
 {
+	return !a || !b ? (a == NULL) - (b == NULL) : strcmp(a, b);
+}
+
+static int add_library(struct maker *m, const char *name, const char *path, const char *hwcap, uint32_t flags)
+{
+	struct library *l;
+
 	/* The first folder wins. */
 	for (size_t i = 0; i < m->n_libs; i++) {
-		if (m->libs[i].flags == flags && strcmp(m->libs[i].name, name) == 0)
+		if (m->libs[i].flags == flags && strcmp(m->libs[i].name, name) == 0 &&
+		    compare_hwcaps(m->libs[i].hwcap, hwcap) == 0)
 			return 0;
 	}
 	if (m->n_libs == m->cap_libs) {
@@ -144,14 +158,9 @@ static int add_library(struct maker *m, const char *name, const char *path, uint
 		m->libs = grown;
 		m->cap_libs = cap;
 	}
-	m->libs[m->n_libs] = (struct library){ strdup(name), strdup(path), flags };
-	if (!m->libs[m->n_libs].name || !m->libs[m->n_libs].path) {
-		free(m->libs[m->n_libs].name);
-		free(m->libs[m->n_libs].path);
-		return -ENOMEM;
-	}
-	m->n_libs++;
-	return 0;
+	l = &m->libs[m->n_libs++];
+	*l = (struct library){ strdup(name), strdup(path), hwcap ? strdup(hwcap) : NULL, flags };
+	return l->name && l->path && (l->hwcap || !hwcap) ? 0 : -ENOMEM;
 }
 
 static bool is_library_name(const char *base)
@@ -161,7 +170,7 @@ static bool is_library_name(const char *base)
 }
 
 /* One name in a folder: its soname is what programs ask for; a link "libx.so" may be asked for by dlopen. */
-static int look_at(struct maker *m, const struct img_node *n)
+static int look_at(struct maker *m, const struct img_node *n, const char *hwcap)
 {
 	const char *base = strrchr(n->path, '/') + 1, *name;
 	const size_t len = strlen(base);
@@ -183,21 +192,38 @@ static int look_at(struct maker *m, const struct img_node *n)
 	if (img_tree_resolve(m->t, path, true, &by_name, NULL, NULL) < 0 || by_name != real)
 		(void)snprintf(path, sizeof(path), "%s", n->path);
 	if (flags_of(e) && e->is_dynamic)
-		r = add_library(m, name, path, flags_of(e));
+		r = add_library(m, name, path, hwcap, flags_of(e));
 	img_elf_free(e);
 	return r;
 }
 
+/* A folder, and its variants by processor. */
 static int look_in(struct maker *m, const char *dir)
 {
+	static const char hwcaps[] = "glibc-hwcaps/";
 	const size_t len = strlen(dir);
 	int r = 0;
 
 	for (size_t i = 0; r == 0 && i < img_tree_count(m->t); i++) {
 		const struct img_node *n = img_tree_at(m->t, i);
+		const char *rest = n->path + len + 1, *slash;
+		char name[64];
 
-		if (strncmp(n->path, dir, len) == 0 && n->path[len] == '/' && !strchr(n->path + len + 1, '/'))
-			r = look_at(m, n);
+		if (strncmp(n->path, dir, len) != 0 || n->path[len] != '/')
+			continue;
+		slash = strchr(rest, '/');
+		if (!slash) {
+			r = look_at(m, n, NULL);
+			continue;
+		}
+		if (strncmp(rest, hwcaps, sizeof(hwcaps) - 1) != 0)
+			continue;
+		rest += sizeof(hwcaps) - 1;
+		slash = strchr(rest, '/');
+		if (!slash || slash == rest || (size_t)(slash - rest) >= sizeof(name) || strchr(slash + 1, '/'))
+			continue;
+		(void)snprintf(name, sizeof(name), "%.*s", (int)(slash - rest), rest);
+		r = look_at(m, n, name);
 	}
 	return r;
 }
@@ -237,6 +263,8 @@ static int compare_libraries(const void *a, const void *b)
 
 	if (r == 0)
 		r = x->flags < y->flags ? 1 : x->flags > y->flags ? -1 : 0;
+	if (r == 0)
+		r = compare_hwcaps(x->hwcap, y->hwcap);
 	return r ? r : strcmp(x->name, y->name);
 }
 
@@ -247,21 +275,83 @@ static void put32(struct base_buf *b, uint32_t v)
 	(void)base_buf_append(b, bytes, sizeof(bytes));
 }
 
+/* The names of processor variants, sorted, each once: their places are their numbers. */
+static int list_hwcaps(const struct maker *m, const char *ret_names[MAX_HWCAPS], size_t *ret_n)
+{
+	size_t n = 0;
+
+	for (size_t i = 0; i < m->n_libs; i++) {
+		const char *name = m->libs[i].hwcap;
+		size_t at = 0;
+
+		if (!name)
+			continue;
+		while (at < n && strcmp(ret_names[at], name) < 0)
+			at++;
+		if (at < n && strcmp(ret_names[at], name) == 0)
+			continue;
+		if (n == MAX_HWCAPS)
+			return -E2BIG;
+		memmove(&ret_names[at + 1], &ret_names[at], (n - at) * sizeof(*ret_names));
+		ret_names[at] = name;
+		n++;
+	}
+	*ret_n = n;
+	return 0;
+}
+
+static void put_hardware(struct base_buf *out, const struct library *l, const char *const *names)
+{
+	uint32_t number = 0;
+
+	while (l->hwcap && strcmp(names[number], l->hwcap) != 0)
+		number++;
+	put32(out, number);
+	put32(out, l->hwcap ? 1u << 30 : 0); /* bit 62 */
+}
+
+/* Section 1; `strings` is where the names are. */
+static void put_extensions(struct base_buf *out, const char *const *names, size_t n, uint32_t strings)
+{
+	const uint32_t pad = 0;
+
+	(void)base_buf_append(out, &pad, -out->len & 3);
+	put32(out, 0xeaa42174);
+	put32(out, 1);
+	put32(out, 1);
+	put32(out, 0);
+	put32(out, (uint32_t)out->len + 8);
+	put32(out, (uint32_t)n * 4);
+	for (size_t i = 0; i < n; i++) {
+		put32(out, strings);
+		strings += (uint32_t)strlen(names[i]) + 1;
+	}
+}
+
 static int write_cache(struct maker *m, struct err *err)
 {
 	struct img_node n = { .path = "/etc/ld.so.cache", .type = IMG_FILE, .mode = 0644, .package = -1, .layer = -1 };
 	struct base_buf out = BASE_BUF_INIT(64u << 20);
-	uint32_t at = HEADER_SIZE + (uint32_t)m->n_libs * ENTRY_SIZE, strings = 0;
-	int r;
+	uint32_t at = HEADER_SIZE + (uint32_t)m->n_libs * ENTRY_SIZE, strings = 0, names_at;
+	const char *names[MAX_HWCAPS + 1] = { NULL };
+	size_t n_names = 0;
+	int r = list_hwcaps(m, names, &n_names);
 
-	qsort(m->libs, m->n_libs, sizeof(*m->libs), compare_libraries);
+	if (r < 0)
+		return err_set(err, r, "ld.so.cache: more than %d variants by processor", MAX_HWCAPS);
+	if (m->n_libs)
+		qsort(m->libs, m->n_libs, sizeof(*m->libs), compare_libraries);
 	for (size_t i = 0; i < m->n_libs; i++)
 		strings += (uint32_t)(strlen(m->libs[i].name) + strlen(m->libs[i].path) + 2);
+	names_at = at + strings;
+	for (size_t i = 0; i < n_names; i++)
+		strings += (uint32_t)strlen(names[i]) + 1;
 	(void)base_buf_append(&out, "glibc-ld.so.cache1.1", 20);
 	put32(&out, (uint32_t)m->n_libs);
 	put32(&out, strings);
 	put32(&out, 2); /* little-endian; every machine of the table but s390x is */
-	for (int i = 0; i < 4; i++)
+	put32(&out, n_names ? (at + strings + 3) & ~3u : 0);
+	for (int i = 0; i < 3; i++)
 		put32(&out, 0);
 	for (size_t i = 0; i < m->n_libs; i++) {
 		put32(&out, m->libs[i].flags);
@@ -270,13 +360,16 @@ static int write_cache(struct maker *m, struct err *err)
 		put32(&out, at);
 		at += (uint32_t)strlen(m->libs[i].path) + 1;
 		put32(&out, 0);
-		put32(&out, 0);
-		put32(&out, 0);
+		put_hardware(&out, &m->libs[i], names);
 	}
 	for (size_t i = 0; i < m->n_libs; i++) {
 		(void)base_buf_append(&out, m->libs[i].name, strlen(m->libs[i].name) + 1);
 		(void)base_buf_append(&out, m->libs[i].path, strlen(m->libs[i].path) + 1);
 	}
+	for (size_t i = 0; i < n_names; i++)
+		(void)base_buf_append(&out, names[i], strlen(names[i]) + 1);
+	if (n_names)
+		put_extensions(&out, names, n_names, names_at);
 	n.data = out.data;
 	n.size = out.len;
 	r = base_buf_error(&out) ? base_buf_error(&out) : img_tree_add(m->t, &n, NULL, err);
@@ -327,6 +420,7 @@ int img_ldcache_add(struct img_tree *t, struct err *err)
 	for (size_t i = 0; i < m.n_libs; i++) {
 		free(m.libs[i].name);
 		free(m.libs[i].path);
+		free(m.libs[i].hwcap);
 	}
 	free(m.libs);
 	return r;

@@ -119,6 +119,9 @@ struct img_cut_opts {
 	size_t n_requests;
 	const char *const *excludes; /* globs of paths that are left out whatever needs them */
 	size_t n_excludes;
+	const char *const
+	        *generate; /* "users", "tmp", "ca-bundle", "locale:de_DE.UTF-8", beside what rules want made */
+	size_t n_generate;
 	bool with_weak;      /* follow weak needs too */
 	bool with_requires;  /* follow requirements of packages that no file is the reason for */
 	bool ignore_missing; /* an unmet need is counted instead of an error */
@@ -141,11 +144,9 @@ struct img_cut {
 	size_t n_items;
 	struct img_rpm **packages; /* with at least one file, by name */
 	size_t n_packages;
-	const char *const *extra; /* borrowed, n_extra: more to generate, from the command line */
-	size_t n_extra;
 	size_t n_missing;
 	char first_missing[512];
-	const char **generate; /* what rules want made: "ld.so.cache", ... */
+	const char **generate; /* what is to be made: "ld.so.cache", ... */
 	size_t n_generate;
 	void *priv;
 };
@@ -154,10 +155,9 @@ struct img_cut {
 int img_cut_resolve(struct img_world *w, const struct img_cut_opts *o, struct img_cut **ret_cut, struct err *err);
 void img_cut_free(struct img_cut *c);
 
-enum img_cut_db { IMG_CUT_DB_SHORT, IMG_CUT_DB_MARKED, IMG_CUT_DB_NONE };
-
 struct img_cut_write_opts {
-	enum img_cut_db db;
+	bool no_db;
+	enum img_rpmdb_mode db;
 	const char *db_path; /* NULL: where the packages or the root have it, else /var/lib/rpm */
 	bool no_manifest;
 	int64_t epoch; /* SOURCE_DATE_EPOCH; -1: none */

@@ -41,6 +41,20 @@ size_t img_world_packages(struct img_world *w, struct img_rpm *const **ret_packa
 /* A copy that lives as long as the world. */
 const char *img_world_text(struct img_world *w, const char *s);
 
+/* ---- Locales as something to generate: "locale" (C.UTF-8) or "locale:de_DE.UTF-8,..." ---------------------- */
+
+struct img_locale {
+	char name[64];    /* "de_DE.UTF-8@euro" */
+	char dir[96];     /* "/usr/lib/locale/de_DE.utf8@euro", as glibc looks for it */
+	char source[64];  /* "de_DE@euro": what it is made of, in /usr/share/i18n/locales */
+	char charmap[64]; /* "UTF-8", in /usr/share/i18n/charmaps */
+};
+bool img_locale_is(const char *generator);
+/* The next one: 1, 0 at the end, -EINVAL for what is no name of a locale. *cursor is NULL at first. */
+int img_locale_next(const char *generator, const char **cursor, struct img_locale *ret_l, struct err *err);
+/* Who has it compiled, by one of its files; NULL: nobody. */
+struct img_rpm *img_locale_owner(struct img_rpm_set *set, const struct img_locale *l, struct err *err);
+
 /* "epoch:version-release" without an epoch of 0. */
 void img_slice_evr(const struct img_rpm *p, char buf[256]);
 

@@ -265,7 +265,8 @@ static int scan_root(struct img_world *w, struct err *err)
 			                             ? img_tree_find(w->tree, path)
 			                             : NULL;
 
-			if (n && n->package < 0 && n->type == p->files[f].type) {
+			if (n && n->package < 0 && n->type == p->files[f].type &&
+			    img_rpm_file_is_installed(&p->files[f])) {
 				n->package = p->index;
 				n->user = &p->files[f];
 			}
@@ -407,6 +408,8 @@ const char *img_world_slice(struct img_world *w, struct img_file_id id)
 {
 	const struct img_rpm_file *f = &id.package->files[id.file];
 
+	if (!img_rpm_file_is_installed(f))
+		return NULL;
 	if (w->o.slices) {
 		const struct img_slices_file *known = img_slices_file(w->o.slices, id.package->name, f->path);
 

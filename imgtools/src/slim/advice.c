@@ -62,8 +62,11 @@ static bool is_present(const struct img_rpm *p, struct img_tree *t)
 int img_advice_rpmdb(struct img_tree *slim, struct img_rpm_set *packages, const char *mode, int64_t epoch,
                      size_t *ret_n, struct err *err)
 {
-	struct img_rpmdb_opts o = { .mode = strcmp(mode, "marked") == 0 ? IMG_RPMDB_MARKED : IMG_RPMDB_SHORT,
-		                    .install_time = epoch };
+	struct img_rpmdb_opts o = { .mode = strcmp(mode, "signed") == 0  ? IMG_RPMDB_SIGNED
+		                            : strcmp(mode, "short") == 0 ? IMG_RPMDB_SHORT
+		                                                         : IMG_RPMDB_MARKED,
+		                    .install_time = epoch,
+		                    .clamp_mtime = epoch };
 	size_t n = img_rpm_set_count(packages);
 	CLEANUP(freep) struct img_rpm **present = calloc(n + 1, sizeof(struct img_rpm *));
 	const char *path = img_rpm_set_db_path(packages);

@@ -11,8 +11,6 @@
 #include "elf/fatbin.h"
 #include "slim/slim.h"
 
-enum { SMALLEST = 64 << 10 }; /* files below this hold no device code worth looking for */
-
 static int prune(struct img_node *n, const struct img_gpu_archs *archs, const char *copy, uint64_t *dropped,
                  struct err *err)
 {
@@ -56,7 +54,7 @@ int img_slim_gpu(struct img_tree *slim, const struct img_gpu_archs *archs, const
 	for (size_t i = 0; r >= 0 && i < img_tree_count(slim); i++) {
 		struct img_node *n = img_tree_at(slim, i);
 
-		if (n->size < SMALLEST || !n->source || n->link_group || !img_elf_is(n))
+		if (!n->source || n->link_group || !img_elf_is(n))
 			continue;
 		(void)snprintf(path, sizeof(path), "%s/gpu/%zu", work, i);
 		r = prune(n, archs, path, ret_dropped_bytes, err);

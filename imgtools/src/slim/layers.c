@@ -1,7 +1,12 @@
 /* Which layer each path goes into. A layer is worth something when another image, or the next build of the same, has it
  * bit for bit: so large packages stand alone, small ones that every image has come first, what changes with every build
- * comes last. Packages are put by name, not by size rank, so that one package more does not move the others. */
+ * comes last. Packages are put by name, not by size rank, so that one package more does not move the others.
+ *
+ * Slim images hold parts of packages, and not the same parts: of all files only the C library and its loader are in
+ * every one that is not static. These are the first layer. Packages that nearly every image has are the second: images
+ * that do alike have alike parts of them. */
 #include <errno.h>
+#include <fnmatch.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -25,6 +30,20 @@ static bool is_common(const char *name)
 {
 	for (size_t i = 0; i < sizeof(common) / sizeof(*common); i++) {
 		if (strcmp(common[i], name) == 0)
+			return true;
+	}
+	return false;
+}
+
+/* The C library and its loader, by themselves and by links to them. */
+static bool is_core(const struct img_node *n)
+{
+	static const char *const names[] = { "ld-linux*.so.*", "ld64.so.*", "ld-[0-9]*.so", "libc.so.6",
+		                             "libc-[0-9]*.so" };
+	const char *base = strrchr(n->path, '/') + 1;
+
+	for (size_t i = 0; i < sizeof(names) / sizeof(*names); i++) {
+		if ((n->type == IMG_FILE || n->type == IMG_SYMLINK) && fnmatch(names[i], base, 0) == 0)
 			return true;
 	}
 	return false;
@@ -101,10 +120,11 @@ static int plan(struct img_tree *t, struct img_rpm_set *packages, struct img_sli
 	size_t n_packages = img_rpm_set_count(packages), n_own = 0;
 	CLEANUP(freep) struct size_of *sizes = calloc(n_packages + 1, sizeof(*sizes));
 	CLEANUP(freep) struct img_rpm **owners = calloc(img_tree_count(t) + 1, sizeof(struct img_rpm *));
-	int r = add_layer(l, "packages that all images have"), rest, own;
+	int core = add_layer(l, "C library"), shared = add_layer(l, "packages that all images have"), r, rest, own;
 
-	if (!sizes || !owners || r < 0)
+	if (!sizes || !owners || core < 0 || shared < 0)
 		return -ENOMEM;
+	r = 0;
 	for (size_t i = 0; i < n_packages; i++)
 		sizes[i].p = img_rpm_set_at(packages, i);
 	for (size_t i = 0; i < n_packages; i++)
@@ -121,7 +141,7 @@ static int plan(struct img_tree *t, struct img_rpm_set *packages, struct img_sli
 	while (n_own < n_packages && n_own < OWN_MAX && sizes[n_own].bytes >= OWN_LAYER)
 		n_own++;
 	for (size_t i = 0; i < n_packages; i++)
-		sizes[i].layer = is_common(sizes[i].p->name) ? 0 : i < n_own ? -1 : -2;
+		sizes[i].layer = is_common(sizes[i].p->name) ? shared : i < n_own ? -1 : -2;
 	qsort(sizes, n_packages, sizeof(*sizes), by_index);
 	for (size_t i = 0; r >= 0 && i < n_packages; i++) {
 		char name[512];
@@ -140,7 +160,7 @@ static int plan(struct img_tree *t, struct img_rpm_set *packages, struct img_sli
 		int32_t layer = owners[i] ? sizes[owners[i]->index].layer : own;
 
 		/* folders go where they are needed; this is where the empty ones go */
-		n->layer = layer == -2 ? rest : layer;
+		n->layer = is_core(n) ? core : layer == -2 ? rest : layer;
 	}
 	return 0;
 }

@@ -41,8 +41,9 @@ static const struct img_policy_info infos[IMG_N_POLICY_KEYS] = {
 	[IMG_POLICY_LOADER] = { "loader", "yes,no", "yes", "ld.so.cache and its configuration" },
 	[IMG_POLICY_WEAK] = { "weak", "yes,no,auto", "auto",
 	                      "needs that may never arise (optional imports, dlopen); auto: when nothing was traced" },
-	[IMG_POLICY_RPMDB] = { "rpmdb", "short,marked,keep,no", "short",
-	                       "the package database: rewritten short, with absent files marked, as it was, none" },
+	[IMG_POLICY_RPMDB] = { "rpmdb", "marked,signed,short,keep,no", "marked",
+	                       "the package database: absent files marked (signed: in signed headers), only what is "
+	                       "there, as it was" },
 };
 
 const struct img_policy_info *img_policy_info(enum img_policy_key key)

@@ -118,8 +118,8 @@ struct img_slim_layers {
 };
 
 /* Sets node->layer of every node. KEEP: as in the image, which has n_full_layers; what was added goes into the last.
- * PLAN: a layer for the C library and what all images have, one for each large package (so that images of one family
- * share them), one for the small ones, one for what belongs to no package and changes with every build. */
+ * PLAN: a layer for the C library, one for packages that all images have, one for each large package (so that images of
+ * one family share them), one for the small ones, one for what belongs to no package and changes with every build. */
 int img_slim_layers(struct img_tree *slim, struct img_rpm_set *packages, enum img_layers mode, size_t n_full_layers,
                     struct img_slim_layers *ret_layers, struct err *err);
 void img_slim_layers_done(struct img_slim_layers *l);

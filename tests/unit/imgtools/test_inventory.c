@@ -141,7 +141,7 @@ static bool is_in_tree(const struct img_rpm *p, size_t file, void *arg)
 /* The package of the fuzz corpus, its /usr/share/t/b left out, one file beside it. */
 static struct img_subject packaged(const char *dir)
 {
-	const struct img_rpmdb_opts o = { .mode = IMG_RPMDB_MARKED, .install_time = 1 };
+	const struct img_rpmdb_opts o = { .mode = IMG_RPMDB_MARKED, .install_time = 1, .clamp_mtime = -1 };
 	const struct img_rpm_unpack_opts uo = { .n_threads = 1 };
 	const struct img_write_opts wo = { .clamp_mtime = -1 };
 	struct img_tree *t = img_tree_new();

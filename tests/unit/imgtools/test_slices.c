@@ -239,6 +239,45 @@ static void a_tree_without_a_linker_gets_no_cache(void **state)
 	img_tree_free(t);
 }
 
+static void locales_have_the_folder_that_glibc_looks_for(void **state)
+{
+	static const struct {
+		const char *generator, *dir, *source, *charmap;
+	} cases[] = {
+		{ "locale", "/usr/lib/locale/C.utf8", "C", "UTF-8" },
+		{ "locale:de_DE.UTF-8", "/usr/lib/locale/de_DE.utf8", "de_DE", "UTF-8" },
+		{ "locale:de_DE.ISO-8859-15@euro", "/usr/lib/locale/de_DE.iso885915@euro", "de_DE@euro",
+		  "ISO-8859-15" },
+		{ "locale:ru_RU.1251", "/usr/lib/locale/ru_RU.iso1251", "ru_RU", "1251" },
+	};
+	static const char *const wrong[] = { "locale:de_DE",     "locale:.UTF-8",      "locale:de_DE.",
+		                             "locale:a.b.c",     "locale:../x.y",      "locale:x/y.UTF-8",
+		                             "locale:a@b.UTF-8", "locale:,",           "locale:a.UTF-8 ",
+		                             "locale:1.UTF-8",   "locale:a.UTF-8,,b.c" };
+	const char *cursor = NULL;
+	struct img_locale l;
+
+	(void)state;
+	for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
+		cursor = NULL;
+		assert_true(img_locale_is(cases[i].generator));
+		assert_int_equal(img_locale_next(cases[i].generator, &cursor, &l, NULL), 1);
+		assert_string_equal(l.dir, cases[i].dir);
+		assert_string_equal(l.source, cases[i].source);
+		assert_string_equal(l.charmap, cases[i].charmap);
+		assert_int_equal(img_locale_next(cases[i].generator, &cursor, &l, NULL), 0);
+	}
+	for (size_t i = 0; i < sizeof(wrong) / sizeof(wrong[0]); i++) {
+		int r;
+
+		cursor = NULL;
+		while ((r = img_locale_next(wrong[i], &cursor, &l, NULL)) == 1)
+			;
+		assert_int_equal(r, -EINVAL);
+	}
+	assert_false(img_locale_is("locales"));
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -251,6 +290,7 @@ int main(void)
 		cmocka_unit_test(cycles_are_groups_and_edges_lead_down),
 		cmocka_unit_test(a_chain_as_long_as_a_repository_needs_no_deep_stack),
 		cmocka_unit_test(a_tree_without_a_linker_gets_no_cache),
+		cmocka_unit_test(locales_have_the_folder_that_glibc_looks_for),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
