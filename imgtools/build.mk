@@ -21,12 +21,12 @@ fuse3_config = PKG_CONFIG_PATH=$(FUSE3_PC:%/libfuse3.a=%/pkgconfig) pkg-config $
 FUSE3_CFLAGS = $(eval FUSE3_CFLAGS := $(shell $(call fuse3_config,--cflags)))$(FUSE3_CFLAGS)
 FUSE3_LIBS = $(eval FUSE3_LIBS := $(shell $(call fuse3_config,--libs)))$(FUSE3_LIBS)
 LDLIBS += $(FUSE3_LIBS)
-$(B)/obj/imgtools/flip/fusefs/%.o: CPPFLAGS += $(FUSE3_CFLAGS)
+$(B)/obj/imgtools/flip/fusefs/%.o $(B)/obj/tests/bench/flip_fuse.o: CPPFLAGS += $(FUSE3_CFLAGS)
 # Another libfuse, other structures: what was compiled with the one is not linked with the other.
 $(B)/fuse3-flags: export STAMP = $(FUSE3_CFLAGS)
 $(B)/fuse3-flags: FORCE
 	$(keep_if_same)
-$(patsubst %.c,$(B)/obj/%.o,$(wildcard imgtools/flip/fusefs/*.c)): $(B)/fuse3-flags
+$(patsubst %.c,$(B)/obj/%.o,$(wildcard imgtools/flip/fusefs/*.c) tests/bench/flip_fuse.c): $(B)/fuse3-flags
 
 PKGS += expat libnghttp2 libprotobuf-c libdeflate libisal
 
