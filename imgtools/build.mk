@@ -43,6 +43,6 @@ $(B)/obj/imgtools/flip/%.o $(B)/obj/imgtools/cmd/flip/%.o: CPPFLAGS += -Iimgtool
 
 $(B)/obj/imgtools/flip/%.o: CPPFLAGS += -I$(B)/gen
 # Before the first compilation the compiler has not yet told who includes what.
-$(patsubst %.c,$(B)/obj/%.o,$(wildcard imgtools/flip/grpc/*.c) $(FLIP_PB:=.c) $(wildcard tests/*/*/*flip_snapshots*.c tests/fuzz/*snapshots*.c)): | $(FLIP_PB:=.h)
+$(patsubst %.c,$(B)/obj/%.o,$(wildcard imgtools/flip/grpc/*.c) $(FLIP_PB:=.c) $(wildcard tests/*/*/*flip_snapshots*.c tests/fuzz/*snapshots*.c tests/bench/flip_grpc.c)): | $(FLIP_PB:=.h)
 
 $(B)/obj/tests/%.o: CPPFLAGS += -Iimgtools/src -Iimgtools/flip -I$(B)/gen

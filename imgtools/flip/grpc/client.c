@@ -255,24 +255,29 @@ static int read_some(struct flip_grpc_client *c)
 	return nghttp2_session_mem_recv(c->h2, c->in, (size_t)n) < 0 ? -EPROTO : 0;
 }
 
-/* One round: writes, waits until something can be done, reads. 0, or -ETIMEDOUT; a lost connection closes the stream.
- */
+/* Hands out what can go at once. Done before drive() is: nobody waits for a peer that waits for what lies here. */
+static void push(struct flip_grpc_client *c)
+{
+	if (c->h2 && write_some(c) < 0)
+		disconnect(c);
+}
+
+/* One round: waits until something can be done, reads, and writes what that allows. 0, or -ETIMEDOUT; a lost connection
+ * closes the stream. */
 static int drive(struct flip_grpc_client *c, uint64_t deadline_ns)
 {
 	uint64_t now = flip_grpc_now_ns();
-	struct pollfd p = { .fd = c->fd, .events = POLLIN };
-	int timeout = -1, r = write_some(c);
+	struct pollfd p = { .fd = c->fd, .events = POLLIN | (c->out_size ? POLLOUT : 0) };
+	int timeout = -1, r;
 
-	if (deadline_ns != UINT64_MAX)
-		timeout = deadline_ns <= now ? 0 : (int)((deadline_ns - now + 999999) / 1000000);
-	if (r == 0) {
-		if (c->out_size)
-			p.events |= POLLOUT;
-		r = poll(&p, 1, timeout);
-		if (r == 0 && deadline_ns <= flip_grpc_now_ns())
-			return -ETIMEDOUT;
-		r = r < 0 && errno != EINTR ? -errno : r > 0 && (p.revents & ~POLLOUT) ? read_some(c) : 0;
-	}
+	if (deadline_ns != UINT64_MAX) /* an hour at most, then once more */
+		timeout = deadline_ns <= now                     ? 0
+		          : deadline_ns - now > 3600000000000ull ? 3600000
+		                                                 : (int)((deadline_ns - now + 999999) / 1000000);
+	r = poll(&p, 1, timeout);
+	if (r == 0 && deadline_ns <= flip_grpc_now_ns())
+		return -ETIMEDOUT;
+	r = r < 0 && errno != EINTR ? -errno : r > 0 && (p.revents & ~POLLOUT) ? read_some(c) : 0;
 	if (r == 0)
 		r = write_some(c); /* acknowledgements and windows that reading has made */
 	/* Both have said goodbye, or the peer speaks something else. */
@@ -420,6 +425,7 @@ int flip_grpc_stream_send(struct flip_grpc_stream *st, const void *data, size_t 
 	st->is_last = last;
 	if (!st->is_ended)
 		(void)nghttp2_session_resume_data(st->client->h2, st->id);
+	push(st->client);
 	while (!st->is_ended && !st->error && st->out_pos < st->out.len)
 		stream_drive(st);
 	return st->out_pos < st->out.len ? err_set(err, -EPIPE, "the peer has ended the call") : 0;
@@ -476,6 +482,7 @@ int flip_grpc_stream_receive(struct flip_grpc_stream *st, const void **ret_data,
 		st->in.len -= st->in_pos;
 		st->in_pos = 0;
 	}
+	push(st->client);
 	for (;;) {
 		r = next_message(st, ret_data, ret_size);
 		if (r > 0)

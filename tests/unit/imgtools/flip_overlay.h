@@ -195,7 +195,7 @@ static inline int overlay_remote(struct overlay *o, const char *parent, const st
 static inline int overlay_make(struct overlay *o, const char *key, const char *parent, enum flip_snapshot_kind kind,
                                const struct flip_label *labels, size_t n, struct flip_mounts *ret, struct err *err)
 {
-	struct flip_snapshot *s;
+	struct flip_snapshot *s = NULL;
 	int r;
 
 	if (kind == FLIP_SNAPSHOT_ACTIVE && o->prepare_ms)

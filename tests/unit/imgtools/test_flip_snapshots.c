@@ -3,6 +3,7 @@
 
 #include "test.h"
 #include "grpc/filter.h"
+#include "grpc/remote.h"
 #include "grpc/snapshots_internal.h"
 #include "imgtools/flip_overlay.h"
 
@@ -477,6 +478,134 @@ static void wrong_filters_are_refused_with_the_place(void **state)
 	}
 }
 
+/* ---- What the labels of a Prepare say ---- */
+
+#define D(c) "sha256:" c c c c c c c c c c c c c c c c c c c c c c c c c c c c c c c c
+#define A D("aa")
+#define B D("bb")
+#define C D("cc")
+#define SNAPSHOT "containerd.io/snapshot"
+
+static const struct {
+	const char *who;
+	struct flip_label labels[10];
+	int result;
+	const char *target, *ref, *layer, *manifest, *layers[3];
+	size_t n_layers;
+} remotes[] = {
+	{ "CRI of 1.6, 1.7 and 2.x, nerdctl",
+	  { { SNAPSHOT ".ref", C },
+	    { SNAPSHOT "/cri.image-ref", "example.org/a/b:1" },
+	    { SNAPSHOT "/cri.layer-digest", A },
+	    { SNAPSHOT "/cri.image-layers", A "," B },
+	    { SNAPSHOT "/cri.manifest-digest", B } },
+	  1,
+	  C,
+	  "example.org/a/b:1",
+	  A,
+	  B,
+	  { A, B },
+	  2 },
+	{ "ctr-remote",
+	  { { SNAPSHOT ".ref", C },
+	    { SNAPSHOT "/remote/stargz.reference", "example.org/a@" B },
+	    { SNAPSHOT "/remote/stargz.digest", A },
+	    { SNAPSHOT "/remote/stargz.layers", A },
+	    { SNAPSHOT "/remote/stargz.prefetch", "10485760" } },
+	  1,
+	  C,
+	  "example.org/a@" B,
+	  A,
+	  NULL,
+	  { A },
+	  1 },
+	{ "nerdctl with the labels of stargz beside its own",
+	  { { SNAPSHOT "/remote/stargz.prefetch", "10485760" },
+	    { SNAPSHOT "/remote/urls", "" },
+	    { SNAPSHOT "/cri.image-ref", "r" },
+	    { SNAPSHOT "/cri.layer-digest", A },
+	    { SNAPSHOT ".ref", C } },
+	  1,
+	  C,
+	  "r",
+	  A,
+	  NULL,
+	  { NULL },
+	  0 },
+	{ "a list that was cut",
+	  { { SNAPSHOT ".ref", C },
+	    { SNAPSHOT "/cri.image-ref", "r" },
+	    { SNAPSHOT "/cri.layer-digest", A },
+	    { SNAPSHOT "/cri.image-layers", A "," B ",sha256:cc" } },
+	  1,
+	  C,
+	  "r",
+	  A,
+	  NULL,
+	  { A, B },
+	  2 },
+	{ "an unpack without a reference", { { SNAPSHOT ".ref", C } }, 0, NULL, NULL, NULL, NULL, { NULL }, 0 },
+	{ "a container's own snapshot", { { NULL, NULL } }, 0, NULL, NULL, NULL, NULL, { NULL }, 0 },
+	{ "no target",
+	  { { SNAPSHOT "/cri.image-ref", "r" }, { SNAPSHOT "/cri.layer-digest", A } },
+	  0,
+	  NULL,
+	  NULL,
+	  NULL,
+	  NULL,
+	  { NULL },
+	  0 },
+	{ "a layer without a digest",
+	  { { SNAPSHOT ".ref", C }, { SNAPSHOT "/cri.image-ref", "r" }, { SNAPSHOT "/cri.layer-digest", "../../x" } },
+	  -EINVAL,
+	  NULL,
+	  NULL,
+	  NULL,
+	  NULL,
+	  { NULL },
+	  0 },
+	{ "a manifest in capitals",
+	  { { SNAPSHOT ".ref", C },
+	    { SNAPSHOT "/cri.image-ref", "r" },
+	    { SNAPSHOT "/cri.layer-digest", A },
+	    { SNAPSHOT "/cri.manifest-digest", D("AA") } },
+	  -EINVAL,
+	  NULL,
+	  NULL,
+	  NULL,
+	  NULL,
+	  { NULL },
+	  0 },
+};
+
+static const char *text(const char *s)
+{
+	return s ? s : "(none)";
+}
+
+static void labels_of_all_clients_are_understood(void **state)
+{
+	(void)state;
+	for (size_t i = 0; i < sizeof(remotes) / sizeof(*remotes); i++) {
+		struct flip_remote_labels r = { 0 };
+		struct err err = { 0 };
+		size_t n = 0;
+
+		while (remotes[i].labels[n].name)
+			n++;
+		if (flip_remote_labels_read(remotes[i].labels, n, &r, &err) != remotes[i].result)
+			fail_msg("%s: %s", remotes[i].who, err_text(&err));
+		assert_string_equal(text(r.target), text(remotes[i].target));
+		assert_string_equal(text(r.ref), text(remotes[i].ref));
+		assert_string_equal(text(r.layer), text(remotes[i].layer));
+		assert_string_equal(text(r.manifest), text(remotes[i].manifest));
+		assert_int_equal(r.n_layers, remotes[i].n_layers);
+		for (size_t k = 0; k < r.n_layers; k++)
+			assert_string_equal(r.layers[k], remotes[i].layers[k]);
+		flip_remote_labels_done(&r);
+	}
+}
+
 #define T(f) cmocka_unit_test_setup_teardown(f, setup, teardown)
 
 int main(void)
@@ -492,6 +621,7 @@ int main(void)
 		T(what_is_no_message_is_refused),
 		cmocka_unit_test(filters_match_as_containerds_do),
 		cmocka_unit_test(any_of_several_filters_is_enough),
+		cmocka_unit_test(labels_of_all_clients_are_understood),
 		cmocka_unit_test(wrong_filters_are_refused_with_the_place),
 	};
 
