@@ -160,13 +160,14 @@ quickstart: deps-build
 	@OCAI_ENGINE="$(CURDIR)/$(B)/bin/ocai-engine" PATH="$(CURDIR)/$(B)/bin:$$PATH" ocai cmd --print "$(QUESTION)"
 
 # ---- Tests ----------------------------------------------------------------------------------------------
-# tests/unit/<component>/test_<module>.c, tests/fuzz/fuzz_<parser>.c, tests/integration/*.sh, tests/bench/*.c
-# are picked up by name.
-TEST_LIBS := engine_http engine kernels agent imgtools base
+# tests/unit/<component>/test_<module>.c, tests/fuzz/fuzz_<parser>.c, tests/integration/*.sh, tests/bench/*.c and
+# tests/tools/*.c (programs that scripts use) are picked up by name.
+TEST_LIBS := engine_http engine kernels agent lazyimages imgtools base
 UNIT_TESTS := $(patsubst tests/unit/%.c,$(B)/tests/unit/%,$(wildcard tests/unit/*/test_*.c))
 FUZZ_NAMES := $(patsubst tests/fuzz/fuzz_%.c,%,$(wildcard tests/fuzz/fuzz_*.c))
 FUZZ_REPLAYS := $(FUZZ_NAMES:%=$(B)/tests/replay/%)
 BENCHES := $(patsubst tests/bench/%.c,$(B)/tests/bench/%,$(wildcard tests/bench/*.c))
+TEST_TOOLS := $(patsubst tests/tools/%.c,$(B)/tests/tools/%,$(wildcard tests/tools/*.c))
 TEST_ARCHIVES := $(TEST_LIBS:%=$(B)/lib/lib%.a)
 
 $(B)/tests/unit/%: $(B)/obj/tests/unit/%.o $(TEST_ARCHIVES) $(B)/ldflags
@@ -185,10 +186,15 @@ $(B)/tests/bench/%: $(B)/obj/tests/bench/%.o $(TEST_ARCHIVES) $(B)/ldflags
 	@mkdir -p $(@D)
 	$(Q)$(CC) $(LDFLAGS) -o $@ $< -Wl,--start-group $(TEST_ARCHIVES) -Wl,--end-group $(LDLIBS)
 
+$(B)/tests/tools/%: $(B)/obj/tests/tools/%.o $(TEST_ARCHIVES) $(B)/ldflags
+	$(call say,LINK,$@)
+	@mkdir -p $(@D)
+	$(Q)$(CC) $(LDFLAGS) -o $@ $< -Wl,--start-group $(TEST_ARCHIVES) -Wl,--end-group $(LDLIBS)
+
 $(B)/obj/tests/%.o: CPPFLAGS += -Itests/unit -Ibase/src -Iengine/src -Iengine/http
 
 .PHONY: tests units-and-replays
-units-and-replays: $(UNIT_TESTS) $(FUZZ_REPLAYS)
+units-and-replays: $(UNIT_TESTS) $(FUZZ_REPLAYS) $(TEST_TOOLS)
 tests: all units-and-replays $(BENCHES)
 
 .PHONY: clean

@@ -1,7 +1,8 @@
 #!/bin/bash
 # make deps: installs what building and testing need, by apt-get or dnf, whichever the system has. Asks the package
 # database first, so a machine that has everything needs neither root nor network; a stamp keyed on this script's own
-# text makes the next run immediate. libfuse, which nothing here needs yet, comes last and can only warn.
+# text makes the next run immediate. libfuse of a newer suite comes last and can only warn: the
+# system's serves too, without passthrough and io_uring.
 # With --tests also what only the tests drive: package tools, container run time, registry, shells, terminals.
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -15,14 +16,16 @@ key=$(cat tools/deps.sh tools/fuse3.sh /etc/os-release 2>/dev/null | sha256sum)
 apt_packages=(gcc libc6-dev make binutils pkg-config clang clang-format llvm
 	libjansson-dev libcurl4-openssl-dev libmicrohttpd-dev libssl-dev libpcre2-dev libutf8proc-dev libinih-dev
 	libcmocka-dev libzstd-dev zlib1g-dev libarchive-dev libsqlite3-dev libcmark-dev librpm-dev libsystemd-dev
-	libelf-dev libseccomp-dev libexpat1-dev curl scdoc python3-minimal)
+	libelf-dev libseccomp-dev libexpat1-dev libnghttp2-dev libprotobuf-c-dev protobuf-c-compiler libdeflate-dev libisal-dev
+	libfuse3-dev curl scdoc python3-minimal)
 dnf_packages=(gcc glibc-devel make binutils pkgconf-pkg-config clang clang-tools-extra compiler-rt llvm diffutils findutils
 	jansson-devel libcurl-devel libmicrohttpd-devel openssl-devel pcre2-devel utf8proc-devel inih-devel
 	libcmocka-devel libzstd-devel zlib-devel libarchive-devel sqlite-devel cmark-devel rpm-devel systemd-devel
-	elfutils-libelf-devel libseccomp-devel expat-devel curl scdoc python3)
+	elfutils-libelf-devel libseccomp-devel expat-devel libnghttp2-devel protobuf-c-devel protobuf-c-compiler libdeflate-devel
+	isa-l-devel fuse3-devel curl scdoc python3)
 if [[ $tests ]]; then
-	apt_packages+=(tmux zsh rpm createrepo-c dnf fakeroot runc containerd docker-registry skopeo umoci openssl iproute2 gnupg)
-	dnf_packages+=(tmux zsh rpm-build createrepo_c dnf runc containerd skopeo openssl iproute gnupg2)
+	apt_packages+=(tmux zsh rpm createrepo-c dnf fakeroot runc containerd docker-registry skopeo umoci openssl iproute2 gnupg erofs-utils)
+	dnf_packages+=(tmux zsh rpm-build createrepo_c dnf runc containerd skopeo openssl iproute gnupg2 erofs-utils)
 fi
 # The client test runs the official JavaScript client; whatever brought `node` here is fine.
 command -v node >/dev/null || {
@@ -82,7 +85,7 @@ else
 	fail "neither apt-get nor dnf is here; these are needed: ${apt_packages[*]}"
 fi
 
-for pc in jansson libcurl libmicrohttpd libcrypto libpcre2-8 libutf8proc inih cmocka sqlite3 libcmark zlib libarchive libzstd rpm libelf libseccomp expat; do
+for pc in jansson libcurl libmicrohttpd libcrypto libpcre2-8 libutf8proc inih cmocka sqlite3 libcmark zlib libarchive libzstd rpm libelf libseccomp expat libnghttp2 libprotobuf-c libdeflate libisal fuse3; do
 	pkg-config --exists "$pc" || fail "$pc is still not found by pkg-config"
 done
 
@@ -90,5 +93,5 @@ mkdir -p build/deps
 if tools/fuse3.sh; then
 	echo "$key" >"$stamp"
 else
-	echo "make deps: warning: no libfuse >= 3.18 (nothing in this tree needs it yet)" >&2
+	echo "make deps: warning: no libfuse >= 3.18: flip works with the system's, without passthrough and io_uring" >&2
 fi

@@ -2,6 +2,8 @@
 # libfuse >= 3.18 (passthrough, io_uring) where the system's is older: built once from Debian's own source package of
 # a newer suite into a private prefix, ${XDG_CACHE_HOME:-~/.cache}/ocai/fuse3-VERSION, to which build/deps/fuse3 links.
 # The system's apt is read (which mirror, which keys) and not touched: lists and downloads go to a temporary folder.
+# The library is static, with the archives of the libraries it needs beside it: a program that is linked with it needs
+# nothing at run time from a cache folder.
 #
 #   fuse3.sh             sees to it; fails with a message when it cannot
 #   fuse3.sh --is-needed exit 0 when a build has to be done
@@ -15,11 +17,11 @@ suite=sid
 cache=${XDG_CACHE_HOME:-${HOME:-/tmp}/.cache}/ocai
 failed=$cache/fuse3-failed
 
-# The newest of our own that is new enough.
+# The newest of our own that is new enough and static.
 built_prefix() {
 	local d
 	for d in "$cache"/fuse3-[0-9]*; do
-		if PKG_CONFIG_LIBDIR=$d/lib/pkgconfig pkg-config --atleast-version=$want fuse3 2>/dev/null; then
+		if [[ -e $d/lib/libfuse3.a ]] && PKG_CONFIG_LIBDIR=$d/lib/pkgconfig pkg-config --atleast-version=$want fuse3 2>/dev/null; then
 			echo "$d"
 		fi
 	done | sort -V | tail -n 1
@@ -84,13 +86,20 @@ get_source() {
 		dpkg-source -x fuse3_*.dsc fuse3
 }
 
+# archive PACKAGE: its static library, which the linker then finds before the shared one.
+archive() {
+	local name=${1#lib}
+	echo "$(pkg-config --variable=libdir "$1")/lib$name.a"
+}
+
 # build PREFIX: moved there in one step, so that an interrupted run leaves nothing that looks finished.
 build() {
 	cd "$tmp/src/fuse3" &&
 		meson setup b --buildtype=release --prefix="$1" --libdir=lib \
-			-Dexamples=false -Dtests=false -Duseroot=false &&
+			-Ddefault_library=static -Dutils=false -Dexamples=false -Dtests=false -Duseroot=false &&
 		ninja -C b &&
 		DESTDIR=$tmp/dest ninja -C b install &&
+		cp "$(archive liburing)" "$(archive numa)" "$tmp/dest$1/lib/" &&
 		rm -rf "$1" &&
 		mv "$tmp/dest$1" "$1"
 }

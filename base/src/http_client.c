@@ -1,9 +1,6 @@
 /* The HTTP client: one libcurl easy handle in a multi handle of its own.
  *
- * libcurl is loaded when the first client is made, not when the program starts: with all that it needs itself (TLS,
- * Kerberos, LDAP, ...) it costs the dynamic linker more than the rest of a short command such as --help. No program of
- * ours therefore names libcurl.so.4 among the libraries it needs: a package must require it in so many words, as
- * `Requires: libcurl.so.4()(64bit)`, since dependency generators do not see it.
+ * libcurl is loaded when the first client is made, not when the program starts (base/library.h).
  *
  * The multi handle is there for time: libcurl's own low-speed limit counts whole seconds, while callers ask for an
  * idle limit in milliseconds, so the loop here polls with the time that is left. It also keeps the connections
@@ -12,7 +9,6 @@
 
 #include <arpa/inet.h>
 #include <curl/curl.h>
-#include <dlfcn.h>
 #include <errno.h>
 #include <pthread.h>
 #include <stdbool.h>
@@ -22,6 +18,7 @@
 #include <time.h>
 
 #include "base/cleanup.h"
+#include "base/library.h"
 
 enum {
 	DEFAULT_CONNECT_TIMEOUT_MS = 3000,
@@ -76,24 +73,16 @@ struct transfer {
 	bool canceled;
 };
 
-/* The library stays open for good. */
 static void curl_load(void)
 {
-	void *library = dlopen("libcurl.so.4", RTLD_LAZY | RTLD_LOCAL);
-
-	if (!library) {
-		(void)err_set(&curl.failure, -ELIBACC, "HTTP client: %s", dlerror());
-		return;
-	}
-#define X(f)                                                                                    \
-	*(void **)&curl.f = dlsym(library, "curl_" #f);                                         \
-	if (!curl.f) {                                                                          \
-		(void)err_set(&curl.failure, -ELIBACC, "HTTP client: libcurl has no curl_" #f); \
-		return;                                                                         \
-	}
-	CURL_FUNCTIONS(X)
+#define X(f) { "curl_" #f, &curl.f },
+	static const struct base_symbol symbols[] = { CURL_FUNCTIONS(X) };
 #undef X
-	(void)curl.global_init(CURL_GLOBAL_DEFAULT);
+
+	if (base_library_load("libcurl.so.4", symbols, sizeof(symbols) / sizeof(symbols[0]), &curl.failure) < 0)
+		(void)err_prefix(&curl.failure, curl.failure.code, "HTTP client: ");
+	else
+		(void)curl.global_init(CURL_GLOBAL_DEFAULT);
 }
 
 int base_http_new(struct base_http **ret_http, struct err *err)

@@ -1,8 +1,9 @@
 #!/bin/bash
 # What tracing costs: `import numpy` in a root of real packages, plain (chroot), traced by slimtrace (with its namespaces
-# and overlay), and by `strace -f --seccomp-bpf` as the peer, in turns. One JSON object a line; value is the time relative to
-# plain, of the fastest of the rounds each, peer that of strace. With source files only, as packages bring them, and with
-# byte code, where there is less work to hide the cost behind.
+# and overlay), by its stops alone, and by `strace -f --seccomp-bpf` as the peer, in turns. One JSON object a line; value is
+# the median of the times relative to plain in the same round, peer that of strace. Not the fastest round: by luck tracer and
+# command share a processor for all of it once in a while, which is no measure of the others. With source files only, as
+# packages bring them, and with byte code, where there is less work to hide the cost behind.
 #
 #   BENCH_ROUNDS=N [15]
 set -euo pipefail
@@ -19,8 +20,12 @@ work=$(mktemp -d "$PWD/build/bench-XXXXXX")
 trap 'rm -rf "$work"' EXIT
 command=(/usr/bin/python3 -B -c 'import numpy')
 
-# fastest FILE: the least of its numbers.
-fastest() { sort -g "$1" | head -n 1; }
+# ratio NAME: the median of its times over the plain ones of the same round; null without any.
+ratio() {
+	[[ -e $work/$1 ]] || { echo null; return; }
+	paste "$work/$1" "$work/plain" | awk '{ printf "%.4f\n", $1 / $2 }' | sort -g | awk '{ v[NR] = $1 }
+		END { printf "%.3f", NR % 2 ? v[(NR + 1) / 2] : (v[NR / 2] + v[NR / 2 + 1]) / 2 }'
+}
 
 # timed NAME COMMAND...: adds the milliseconds it took to NAME's file.
 timed() {
@@ -32,23 +37,25 @@ timed() {
 	echo $(((end - begin) / 1000)) >>"$work/$name"
 }
 
+report() { # CASE VALUE PEER
+	awk -v c="$1" -v v="$2" -v p="$3" 'BEGIN {
+		printf "{\"bench\": \"trace\", \"case\": \"%s\", \"value\": %s, \"unit\": \"x plain time\", \"limit\": 1, ", c, v
+		printf "\"share\": %.3f, \"peer\": %s, \"ratio\": %s}\n", 1 / v, p, p == "null" ? p : sprintf("%.3f", p / v) }'
+}
+
 measure() { # CASE ROOT
-	local root=$2 i peer=null ratio=null value
-	rm -f "$work"/{plain,traced,strace}
+	local root=$2 i
+	rm -f "$work"/{plain,traced,stops,strace}
 	for ((i = 0; i < rounds; i++)); do
 		timed plain chroot "$root" "${command[@]}"
 		timed traced "$SLIMTRACE" trace -q -o "$work/t" --root "$root" -- "${command[@]}"
+		timed stops "$SLIMTRACE" trace -q -m stops -o "$work/t" --root "$root" -- "${command[@]}"
 		if command -v strace >/dev/null; then
 			timed strace strace -f --seccomp-bpf -e 'trace=%file,chdir' -o "$work/log" chroot "$root" "${command[@]}"
 		fi
 	done
-	value=$(awk -v a="$(fastest "$work/traced")" -v b="$(fastest "$work/plain")" 'BEGIN { printf "%.3f", a / b }')
-	if [[ -e $work/strace ]]; then
-		peer=$(awk -v a="$(fastest "$work/strace")" -v b="$(fastest "$work/plain")" 'BEGIN { printf "%.3f", a / b }')
-		ratio=$(awk -v a="$peer" -v b="$value" 'BEGIN { printf "%.3f", a / b }')
-	fi
-	printf '{"bench": "trace", "case": "%s", "value": %s, "unit": "x plain time", "limit": 1, "share": %s, "peer": %s, "ratio": %s}\n' \
-		"$1" "$value" "$(awk -v v="$value" 'BEGIN { printf "%.3f", 1 / v }')" "$peer" "$ratio"
+	report "$1" "$(ratio traced)" "$(ratio strace)"
+	report "$1, by stops" "$(ratio stops)" "$(ratio strace)"
 }
 
 measure "import numpy" "$FULL"

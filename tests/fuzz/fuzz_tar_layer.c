@@ -36,9 +36,11 @@ static int decode(const void *data, size_t size, struct img_layer_entries *entri
 {
 	static const struct img_limits limits = { .max_bytes = 64 << 20, .max_entries = 10000, .max_ratio = 2000 };
 	_Atomic uint64_t n_bytes = 0;
-	struct img_layer_job job = {
-		.blob = { .data = data, .size = size }, .label = "layer", .limits = &limits, .n_bytes = &n_bytes
-	};
+	struct img_layer_job job = { .blob = { .data = data, .size = size },
+		                     .label = "layer",
+		                     .limits = &limits,
+		                     .n_bytes = &n_bytes,
+		                     .reads_ahead = size % 2 };
 	struct err err = { 0 };
 	int r = img_layer_decode(&job, entries, &err);
 

@@ -1,6 +1,6 @@
 #!/bin/bash
 # Ctrl-C and SIGTERM while an image is unpacked to be traced or slimmed, and while packages are cut: the program ends and
-# nothing stays in TMPDIR, no package database either; nothing stands under the final name.
+# nothing stays in TMPDIR, no package database either; nothing stands under the final name or beside it.
 set -u
 . "$(dirname "$0")/slim/repo.sh"
 . "$(dirname "$0")/slim/install.sh"
@@ -44,6 +44,8 @@ def interrupt(what, wanted, args, sig, delay):
     left = os.listdir(tmp)
     assert not left, f"{what}: {sig.name} after {delay} s left {left} ({p.returncode}, {text})"
     assert p.returncode == 0 or is_whole(), f"{what}: {sig.name} after {delay} s left what is not whole"
+    beside = glob.glob(work + "/out.*")
+    assert not beside, f"{what}: {sig.name} after {delay} s left {beside}"
     # while an image is read: by words; packages: by the signal; a command that is traced already: its exit code
     ended = p.returncode == -sig or (p.returncode == 1 and ("interrupted" in text or "canceled" in text))
     in_command = "KeyboardInterrupt" in text or "Fatal Python error" in text # Python was starting and tells of it its own way
@@ -68,6 +70,9 @@ check("slim", "slimtrace-*", ["slim", "-q", "--image", image, "--run", "python3 
     [0, 0, 0.05, 0.1])
 check("cut, reading a database", "rpmdb-*", ["cut", "--root", work + "/full", "--out", "tar:" + work + "/out", "python3"],
     [0] * 4)
+check("cut, an image", "slimtrace-*", ["cut", "--repo", repo, "--out", "oci:" + work + "/out", "/usr/bin/bash"],
+    [0, 0.02, 0.05, 0.1, 0.15, 0.2])
+check("cut, a tar", "slimtrace-*", ["cut", "--repo", repo, "--out", "tar:" + work + "/out", "/usr/bin/bash"], [0, 0.02, 0.05, 0.1])
 check("cut, writing a database", "squeezed", ["cut", "--repo", repo, "--out", work + "/out", "/usr/bin/bash"], [0] * 6)
 PY
 exit 0

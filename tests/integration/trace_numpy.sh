@@ -31,6 +31,12 @@ list "$work/t" kernel | grep -q '/ld-linux' || fail "the loader is missing"
 list "$work/t" stat | grep -qx /usr/lib/python3.11/os.py || fail "the landmark os.py was not looked at"
 list "$work/t" open | grep -qx /usr/lib/python3.11/os.py && fail "os.py is frozen and is not opened"
 
+# Whichever way calls are told of: the same records in the same order, times apart.
+"$SLIMTRACE" trace -q -m stops --root "$FULL" -o "$work/t5" -- "${numpy[@]}" >"$work/out" || fail "by stops: $?"
+records() { cut -f 1-3,6- "$1"; }
+(($(records "$work/t" | wc -l) > 400)) || fail "$(records "$work/t" | wc -l) records"
+diff <(records "$work/t") <(records "$work/t5") >"$work/diff" || fail "notifications and stops differ: $(head -n 20 "$work/diff")"
+
 # What the process says of itself.
 "$SLIMTRACE" trace -q --root "$FULL" -o "$work/t2" -- /usr/bin/python3 -B -c 'import numpy, sys
 for m in list(sys.modules.values()):

@@ -15,7 +15,8 @@ complain() {
 # The component's own folders that hold headers, and the components below it.
 declare -A own=([base]='base/src' [kernels]='kernels' [engine/src]='engine/src' [engine/http]='engine/http'
 	[engine/cmd]='engine/cmd engine/http' [agent/src]='agent/src' [agent/cmd]='agent/cmd agent/src'
-	[imgtools/src]='imgtools/src' [imgtools/cmd]='imgtools/cmd/slimtrace imgtools/src')
+	[imgtools/src]='imgtools/src' [imgtools/flip]='imgtools/flip imgtools/src'
+	[imgtools/cmd]='imgtools/cmd/common imgtools/cmd/slimtrace imgtools/cmd/flip imgtools/src imgtools/flip')
 declare -A below=([base]='base' [kernels]='base kernels' [engine]='base kernels engine' [agent]='base agent' [imgtools]='base imgtools')
 
 lookup() { # FILE INCLUDE ROOM COMPONENT: prints where it is found among what is allowed

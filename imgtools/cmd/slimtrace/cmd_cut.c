@@ -194,10 +194,12 @@ static int write_tar(struct img_tree *t, const struct img_write_opts *w, const c
 
 	if (asprintf(&part, "%s.part", path) < 0)
 		return -ENOMEM;
-	f = fopen(part, "we");
-	if (!f)
-		return err_set(err, -errno, "%s: %s", part, strerror(errno));
 	packages_unfinished(part);
+	f = fopen(part, "we");
+	if (!f) {
+		packages_unfinished(NULL);
+		return err_set(err, -errno, "%s: %s", part, strerror(errno));
+	}
 	r = img_tree_write_tar(t, w, write_stdio, f, err);
 	if (fflush(f) != 0 && r == 0)
 		r = err_set(err, -errno, "%s: %s", part, strerror(errno));
@@ -237,19 +239,28 @@ static int write_root(struct img_tree *t, const struct img_write_opts *w, const 
 	else if (n_skipped)
 		(void)fprintf(stderr, "slimtrace: %zu owners, modes or devices could not be set (not root?)\n",
 		              n_skipped);
+	packages_unfinished(NULL);
 	return r;
 }
 
+static int stop_on_signal(const struct img_progress *p, void *arg)
+{
+	return packages_must_stop();
+}
+
+/* Interrupted, it takes back what it has put into the layout. */
 static int write_image(struct img_tree *t, const char *name, int64_t epoch, struct err *err)
 {
-	struct img_write_plan plan = { .tree = t, .epoch = epoch };
+	struct img_write_plan plan = { .tree = t, .epoch = epoch, .progress = stop_on_signal };
 	struct img_write_result result = { 0 };
 	struct img_config *config = img_config_new();
 	int r = config ? 0 : -ENOMEM;
 
 	plan.config = config;
+	packages_write_begin();
 	if (r == 0)
 		r = img_image_write(name, &plan, &result, err);
+	packages_write_end();
 	img_write_result_done(&result);
 	img_config_free(config);
 	return r;

@@ -110,9 +110,11 @@ static int run(const struct slices *o, int n_args, char **args, struct err *err)
 		r = img_slices_write(w, list, n, &out, err);
 	if (r == 0 && o->list)
 		print_list(base_buf_text(&out));
-	else if (r == 0 && o->output)
+	else if (r == 0 && o->output) {
+		packages_write_begin();
 		r = base_write_file_atomic(o->output, out.data, out.len, 0644, err);
-	else if (r == 0)
+		packages_write_end();
+	} else if (r == 0)
 		(void)fwrite(out.data, 1, out.len, stdout);
 	base_buf_done(&out);
 	img_world_free(w);

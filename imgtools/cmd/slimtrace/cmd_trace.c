@@ -28,7 +28,9 @@ const struct opt trace_opts[] = {
 	  "watch this container of containerd, by fanotify; waits until it is there", NULL },
 	{ "output", 'o', OPT_STR, offsetof(struct trace_options, output), "FILE", "the trace [slimtrace.trace]", NULL },
 	{ "method", 'm', OPT_CHOICE, offsetof(struct trace_options, method), "HOW",
-	  "ptrace: complete; fanotify: cheap, sees only what is opened [ptrace]", "ptrace,fanotify" },
+	  "ptrace: complete; stops: the same without seccomp notifications, slower; fanotify: cheap, sees only what is "
+	  "opened [ptrace]",
+	  "ptrace,stops,fanotify" },
 	{ "user", 'u', OPT_STR, offsetof(struct trace_options, user), "USER[:GROUP]",
 	  "run as this user of the root [the image's, root]", NULL },
 	{ "cwd", 'C', OPT_STR, offsetof(struct trace_options, cwd), "DIR", "run in this folder [the image's, /]",
@@ -152,16 +154,21 @@ static int finish(const struct trace_options *o, const struct img_trace *t, int 
 
 /* ---- Running ---------------------------------------------------------------------------------------------- */
 
+static enum img_trace_method method_of(const struct trace_options *o)
+{
+	if (o->method && strcmp(o->method, "fanotify") == 0)
+		return IMG_TRACE_FANOTIFY;
+	return o->method && strcmp(o->method, "stops") == 0 ? IMG_TRACE_STOPS : IMG_TRACE_PTRACE;
+}
+
 static int run_traced(struct setup *s, struct err *err)
 {
 	const struct trace_options *o = s->o;
-	enum img_trace_method method =
-	        o->method && strcmp(o->method, "fanotify") == 0 ? IMG_TRACE_FANOTIFY : IMG_TRACE_PTRACE;
 	struct img_run_result result = { 0 };
 	struct img_trace *trace = NULL;
 	int code;
 
-	if (img_trace_run(&s->run, method, &trace, &result, err) < 0)
+	if (img_trace_run(&s->run, method_of(o), &trace, &result, err) < 0)
 		return slimtrace_fail(err);
 	if (result.notes[0] && !o->quiet)
 		(void)fprintf(stderr, "slimtrace: %s\n", result.notes);

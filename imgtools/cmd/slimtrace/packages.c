@@ -6,6 +6,7 @@
 #include <fcntl.h>
 #include <pthread.h>
 #include <signal.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -56,15 +57,25 @@ static int add_rpm(struct img_rpm_set *set, const char *path, struct err *err)
 	return r;
 }
 
-/* ---- What is left behind ---------------------------------------------------------------------------------- */
+/* ---- What is left behind ----------------------------------------------------------------------------------
+ *
+ * A signal shall leave nothing. As long as other threads run they may make again what was just removed, or give it its
+ * final name half empty. So the thread that takes the signal executes this program anew to remove it: that ends all
+ * other threads first, whatever they are at, and stays the same process, which then dies of the signal. */
 
 enum { REMOVE_ROUNDS = 1000 };
 
+static const int watched[] = { SIGINT, SIGTERM, SIGHUP };
+enum { N_WATCHED = 3 };
+
 static struct {
 	pthread_mutex_t lock;
+	pthread_cond_t written;
 	char *spool, *unfinished; /* protected by lock */
+	bool is_writing;          /* the same */
+	atomic_bool must_stop;
 	bool is_watching;
-} leftovers = { .lock = PTHREAD_MUTEX_INITIALIZER };
+} leftovers = { .lock = PTHREAD_MUTEX_INITIALIZER, .written = PTHREAD_COND_INITIALIZER };
 
 static void remove_at(int dir_fd, const char *name)
 {
@@ -125,6 +136,70 @@ int packages_make_unfinished(char *template, struct err *err)
 	return make_dir(&leftovers.unfinished, template, err);
 }
 
+void packages_write_begin(void)
+{
+	(void)pthread_mutex_lock(&leftovers.lock);
+	leftovers.is_writing = true;
+	(void)pthread_mutex_unlock(&leftovers.lock);
+}
+
+void packages_write_end(void)
+{
+	(void)pthread_mutex_lock(&leftovers.lock);
+	leftovers.is_writing = false;
+	(void)pthread_cond_signal(&leftovers.written);
+	(void)pthread_mutex_unlock(&leftovers.lock);
+	while (leftovers.must_stop)
+		(void)pause(); /* until the thread that took the signal has ended us */
+}
+
+bool packages_must_stop(void)
+{
+	return leftovers.must_stop;
+}
+
+static void die_of(int sig) __attribute__((noreturn));
+static void die_of(int sig)
+{
+	sigset_t signals;
+
+	(void)sigemptyset(&signals);
+	for (int i = 0; i < N_WATCHED; i++)
+		(void)sigaddset(&signals, watched[i]);
+	(void)signal(sig, SIG_DFL);
+	(void)raise(sig);
+	(void)pthread_sigmask(SIG_UNBLOCK, &signals, NULL);
+	_exit(128 + sig);
+}
+
+/* All other threads are no more when the new program begins. Returns when there is no /proc. */
+static void remove_in_peace(int sig)
+{
+	char number[16];
+	char *argv[] = { "slimtrace", PACKAGES_CLEANER, number, NULL, NULL, NULL };
+	int n = 3;
+
+	(void)snprintf(number, sizeof(number), "%d", sig);
+	if (leftovers.unfinished)
+		argv[n++] = leftovers.unfinished;
+	if (leftovers.spool)
+		argv[n++] = leftovers.spool;
+	(void)execv("/proc/self/exe", argv);
+}
+
+int packages_clean(int n, char **args)
+{
+	const long sig = n > 0 ? strtol(args[0], NULL, 10) : 0;
+
+	for (int i = 1; i < n; i++)
+		packages_remove_tree(args[i]);
+	for (int i = 0; i < N_WATCHED; i++) {
+		if (watched[i] == sig)
+			die_of(watched[i]);
+	}
+	return 2;
+}
+
 /* Other threads go on writing meanwhile, until the folder that they write into is gone. */
 static void remove_leftover(const char *path)
 {
@@ -139,13 +214,14 @@ static void *watch(void *arg)
 	int which = SIGTERM;
 
 	(void)sigwait(signals, &which);
-	(void)pthread_mutex_lock(&leftovers.lock);
+	leftovers.must_stop = true;
+	(void)pthread_mutex_lock(&leftovers.lock); /* for good */
+	while (leftovers.is_writing)
+		(void)pthread_cond_wait(&leftovers.written, &leftovers.lock);
+	remove_in_peace(which);
 	remove_leftover(leftovers.unfinished);
 	remove_leftover(leftovers.spool);
-	(void)signal(which, SIG_DFL);
-	(void)pthread_sigmask(SIG_UNBLOCK, signals, NULL);
-	(void)raise(which);
-	return NULL;
+	die_of(which);
 }
 
 /* Before other threads are made, since they inherit what is blocked. */
@@ -157,15 +233,15 @@ static void watch_signals(void)
 	if (leftovers.is_watching)
 		return;
 	(void)sigemptyset(&signals);
-	(void)sigaddset(&signals, SIGINT);
-	(void)sigaddset(&signals, SIGTERM);
-	(void)sigaddset(&signals, SIGHUP);
+	for (int i = 0; i < N_WATCHED; i++)
+		(void)sigaddset(&signals, watched[i]);
 	(void)pthread_sigmask(SIG_BLOCK, &signals, NULL);
 	leftovers.is_watching = pthread_create(&thread, NULL, watch, &signals) == 0;
 	if (leftovers.is_watching)
 		(void)pthread_detach(thread);
 	else
 		(void)pthread_sigmask(SIG_UNBLOCK, &signals, NULL);
+	(void)signal(SIGPIPE, SIG_IGN); /* writing fails, and what lies in the folder is removed as ever */
 }
 
 /* Whatever is unpacked or made meanwhile, databases too, lies in one folder, so that a signal takes it all away. */

@@ -45,6 +45,17 @@ void packages_opts_done(struct packages_opts *o);
 void packages_unfinished(const char *path);
 /* The same for a folder that is made here, by mkdtemp(). */
 int packages_make_unfinished(char *template, struct err *err);
+/* While something is written that takes itself back when it fails, or that is short: a signal waits until the end,
+ * which does not return then. packages_must_stop() tells that one has come. */
+void packages_write_begin(void);
+void packages_write_end(void);
+bool packages_must_stop(void);
+
+/* What main() does when its first argument is this: the program was executed anew, after a signal, to remove what the
+ * others name, and to die of the signal that the second one is. */
+#define PACKAGES_CLEANER "--remove-leftovers-of-signal"
+int packages_clean(int n, char **args);
+
 /* Removes a file or folder of our own making, links not followed. */
 void packages_remove_tree(const char *path);
 

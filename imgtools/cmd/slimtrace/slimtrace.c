@@ -1,6 +1,7 @@
 /* slimtrace: cuts images and package roots to the files that are needed, and says why each stays. One row per
  * subcommand. */
 #include "commands.h"
+#include "packages.h"
 
 #include <locale.h>
 #include <stdio.h>
@@ -62,6 +63,8 @@ int slimtrace_options(int argc, char **argv, void *dest, int *ret_n_args)
 
 int main(int argc, char **argv)
 {
+	if (argc > 1 && strcmp(argv[1], PACKAGES_CLEANER) == 0)
+		return packages_clean(argc - 2, argv + 2);
 	(void)setlocale(LC_ALL, "");
 	return opt_main(&slimtrace_program, argc, argv);
 }

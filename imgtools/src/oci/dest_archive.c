@@ -210,7 +210,8 @@ static void archive_close(void *state)
 	free(a);
 }
 
-static const struct img_dest_ops archive_ops = { archive_layer, archive_config, archive_manifest, archive_close };
+static const struct img_dest_ops archive_ops = { archive_layer, archive_config, archive_config, archive_manifest,
+	                                         archive_close };
 
 int img_dest_archive_open(const struct img_name *name, const struct img_config *c, struct img_dest *ret,
                           struct err *err)

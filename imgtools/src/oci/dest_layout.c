@@ -62,19 +62,22 @@ static int layout_config(void *state, const void *data, size_t size, const char 
 
 json_t *img_manifest_descriptor(const char *digest, size_t size, const struct img_config *c, const char *tag)
 {
-	json_t *d = json_pack("{s:s, s:s, s:I}", "mediaType", IMG_TYPE_OCI_MANIFEST, "digest", digest, "size",
-	                      (json_int_t)size);
-	json_t *platform = json_pack("{s:s, s:s}", "architecture", c->arch ? c->arch : img_host_arch(), "os",
-	                             c->os ? c->os : "linux");
+	json_t *d = json_pack("{s:s, s:s, s:I}", "mediaType", c ? IMG_TYPE_OCI_MANIFEST : IMG_TYPE_OCI_INDEX, "digest",
+	                      digest, "size", (json_int_t)size);
+	json_t *platform = NULL;
 
-	if (c->variant)
+	if (c)
+		platform = json_pack("{s:s, s:s}", "architecture", c->arch ? c->arch : img_host_arch(), "os",
+		                     c->os ? c->os : "linux");
+	if (c && c->variant)
 		(void)json_object_set_new(platform, "variant", json_string(c->variant));
 	if (tag && json_object_set_new(d, "annotations", json_pack("{s:s}", IMG_REF_NAME, tag)) < 0) {
 		json_decref(d);
 		json_decref(platform);
 		return NULL;
 	}
-	(void)json_object_set_new(d, "platform", platform);
+	if (platform)
+		(void)json_object_set_new(d, "platform", platform);
 	return d;
 }
 
@@ -189,7 +192,8 @@ static int make_dir(const char *path, bool *made, struct err *err)
 	return 0;
 }
 
-static const struct img_dest_ops layout_ops = { layout_layer, layout_config, layout_manifest, layout_close };
+static const struct img_dest_ops layout_ops = { layout_layer, layout_config, layout_config, layout_manifest,
+	                                        layout_close };
 
 int img_dest_layout_open(const struct img_name *name, const struct img_config *c, struct img_dest *ret, struct err *err)
 {

@@ -35,6 +35,7 @@ struct opening {
 	struct layer_work *work;
 	struct img_meter meter;
 	_Atomic uint64_t n_bytes;
+	bool reads_ahead; /* processors are left when each layer has one */
 	struct err *err;
 };
 
@@ -228,6 +229,7 @@ static void decode_layer(struct opening *o, size_t i)
 	w->job.limits = &o->opts->limits;
 	w->job.n_bytes = &o->n_bytes;
 	w->job.meter = &o->meter;
+	w->job.reads_ahead = o->reads_ahead;
 	w->r = img_layer_decode(&w->job, &w->entries, &w->err);
 	if (w->r == 0)
 		w->r = check_layer(w, &o->image->layers[i]);
@@ -298,6 +300,7 @@ static int read_layers(struct opening *o)
 
 	for (size_t i = 0; i < o->image->n_layers; i++)
 		total += o->image->layers[i].size;
+	o->reads_ahead = n_threads > o->image->n_layers;
 	if (n_threads > o->image->n_layers)
 		n_threads = o->image->n_layers ? (unsigned)o->image->n_layers : 1;
 	r = base_threadpool_new(n_threads, &pool, o->err);

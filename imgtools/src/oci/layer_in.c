@@ -19,6 +19,7 @@ static const uint64_t default_max_bytes = 256ull << 30;
 struct layer {
 	struct img_layer_job *job;
 	struct img_decoder *decoder;
+	struct img_ahead *ahead; /* NULL: the decoder is read here */
 	struct img_tar_in *tar;
 	struct img_layer_entries *entries;
 	int dir_fd; /* -1: bytes are passed over */
@@ -29,7 +30,7 @@ struct layer {
 static ssize_t from_decoder(void *buf, size_t size, void *arg, struct err *err)
 {
 	struct layer *l = arg;
-	ssize_t n = img_decoder_read(l->decoder, buf, size, err);
+	ssize_t n = l->ahead ? img_ahead_read(l->ahead, buf, size, err) : img_decoder_read(l->decoder, buf, size, err);
 	uint64_t max = l->job->limits->max_bytes ? l->job->limits->max_bytes : default_max_bytes;
 
 	if (n > 0 && l->job->n_bytes && atomic_fetch_add(l->job->n_bytes, (uint64_t)n) + (uint64_t)n > max)
@@ -284,6 +285,18 @@ void img_layer_entries_done(struct img_layer_entries *e)
 	*e = (struct img_layer_entries){ 0 };
 }
 
+/* What is behind the end of the tar belongs to the digests. */
+static int end_reading_ahead(struct layer *l)
+{
+	ssize_t n = l->ahead ? 1 : 0;
+
+	while (n > 0)
+		n = img_ahead_read(l->ahead, l->chunk, CHUNK, l->err);
+	img_ahead_stop(l->ahead);
+	l->ahead = NULL;
+	return (int)n;
+}
+
 static int decode(struct layer *l)
 {
 	const struct img_tar_entry *te = NULL;
@@ -299,6 +312,8 @@ static int decode(struct layer *l)
 		return err_set(l->err, -ENOMEM, "out of memory");
 	r = img_decoder_open(&l->job->blob, l->job->limits->max_ratio ? l->job->limits->max_ratio : DEFAULT_RATIO,
 	                     l->job->meter, &l->decoder, l->err);
+	if (r == 0 && l->job->reads_ahead)
+		r = img_ahead_start(l->decoder, &l->ahead, l->err);
 	if (r < 0)
 		return r;
 	while ((r = img_tar_next(l->tar, &te, l->err)) > 0) {
@@ -306,6 +321,8 @@ static int decode(struct layer *l)
 		if (r < 0)
 			return r;
 	}
+	if (r == 0)
+		r = end_reading_ahead(l);
 	if (r < 0)
 		return r;
 	return img_decoder_finish(l->decoder, l->job->digest, l->job->diff_id, &l->job->unpacked_size, l->err);
@@ -317,6 +334,7 @@ int img_layer_decode(struct img_layer_job *job, struct img_layer_entries *ret_en
 	struct layer l = { .job = job, .entries = &entries, .dir_fd = -1, .err = err };
 	int r = decode(&l);
 
+	img_ahead_stop(l.ahead);
 	img_decoder_close(l.decoder);
 	img_tar_in_free(l.tar);
 	close_fdp(&l.dir_fd);

@@ -157,12 +157,23 @@ static int push_config(void *state, const void *data, size_t size, const char *d
 static int push_manifest(void *state, const void *data, size_t size, const char *digest, struct err *err)
 {
 	struct remote *m = state;
+	enum img_document kind;
+	int r = img_document_kind(data, size, digest, &kind, err);
 
-	(void)digest;
-	return img_registry_put_manifest(m->registry, NULL, IMG_TYPE_OCI_MANIFEST, data, size, err);
+	return r < 0 ? r
+	             : img_registry_put_manifest(m->registry, NULL,
+	                                         kind == IMG_DOC_INDEX ? IMG_TYPE_OCI_INDEX : IMG_TYPE_OCI_MANIFEST,
+	                                         data, size, err);
 }
 
-static const struct img_dest_ops push_ops = { push_layer, push_config, push_manifest, remote_close };
+static int push_part(void *state, const void *data, size_t size, const char *digest, struct err *err)
+{
+	struct remote *m = state;
+
+	return img_registry_put_manifest(m->registry, digest, IMG_TYPE_OCI_MANIFEST, data, size, err);
+}
+
+static const struct img_dest_ops push_ops = { push_layer, push_config, push_part, push_manifest, remote_close };
 
 int img_dest_registry_open(const struct img_name *name, const struct img_write_plan *plan, struct img_dest *ret,
                            struct err *err)

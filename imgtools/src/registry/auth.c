@@ -4,18 +4,22 @@
 #include <ctype.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <poll.h>
+#include <signal.h>
 #include <spawn.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/socket.h>
 #include <sys/wait.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "base/cleanup.h"
 #include "base/json.h"
 #include "registry_internal.h"
 
-enum { MAX_CONFIG = 4 << 20, MAX_HELPER_OUTPUT = 1 << 16, MAX_FIELD = 2048 };
+enum { MAX_CONFIG = 4 << 20, MAX_HELPER_OUTPUT = 1 << 16, MAX_FIELD = 2048, HELPER_TIMEOUT_S = 120 };
 
 struct credentials {
 	char user[MAX_FIELD], secret[16384];
@@ -122,54 +126,98 @@ static json_t *entry_for(json_t *object, const char *host)
 	return entry;
 }
 
-/* Runs docker-credential-NAME get with the host on its standard input. The name is a word, not a path. */
-static int run_helper(const char *name, const char *host, struct base_buf *out)
+/* All that a helper says, as long as somebody still wants to know. */
+static int read_helper(const struct img_registry *r, int fd, struct base_buf *out)
 {
-	char program[256];
+	struct timespec begun, now;
+	int res = 0;
+
+	(void)clock_gettime(CLOCK_MONOTONIC, &begun);
+	for (;;) {
+		struct pollfd p = { .fd = fd, .events = POLLIN };
+		char buf[4096];
+		ssize_t n;
+
+		if (r->opts.is_canceled && r->opts.is_canceled(r->opts.is_canceled_arg) != 0)
+			return -ECANCELED;
+		(void)clock_gettime(CLOCK_MONOTONIC, &now);
+		if (now.tv_sec - begun.tv_sec > HELPER_TIMEOUT_S)
+			return -ETIMEDOUT;
+		if (poll(&p, 1, 100) <= 0)
+			continue;
+		n = read(fd, buf, sizeof(buf));
+		if (n <= 0)
+			return n < 0 && errno != EINTR ? -errno : 0;
+		res = base_buf_append(out, buf, (size_t)n);
+		if (res < 0)
+			return res;
+	}
+}
+
+static int spawn_helper(char *program, int in, int out, pid_t *ret_pid)
+{
 	char *argv[] = { program, (char *)"get", NULL };
 	posix_spawn_file_actions_t actions;
-	int in[2], from[2], r = -ENOENT, status = 0;
+	posix_spawnattr_t attributes;
+	sigset_t none;
+	int r;
+
+	(void)sigemptyset(&none);
+	(void)posix_spawnattr_init(&attributes);
+	(void)posix_spawnattr_setflags(&attributes, POSIX_SPAWN_SETSIGMASK);
+	(void)posix_spawnattr_setsigmask(&attributes, &none); /* this thread may have blocked some */
+	(void)posix_spawn_file_actions_init(&actions);
+	(void)posix_spawn_file_actions_adddup2(&actions, in, 0);
+	(void)posix_spawn_file_actions_adddup2(&actions, out, 1);
+	r = posix_spawnp(ret_pid, program, &actions, &attributes, argv, environ) == 0 ? 0 : -ENOENT;
+	(void)posix_spawn_file_actions_destroy(&actions);
+	(void)posix_spawnattr_destroy(&attributes);
+	return r;
+}
+
+/* Runs docker-credential-NAME get with the host on its standard input. The name is a word, not a path. */
+static int run_helper(const struct img_registry *registry, const char *name, const char *host, struct base_buf *out)
+{
+	char program[256];
+	int in[2], from[2], r, status = 0;
 	pid_t pid = -1;
-	char buf[4096];
-	ssize_t n;
 
 	if (strchr(name, '/') ||
 	    snprintf(program, sizeof(program), "docker-credential-%s", name) >= (int)sizeof(program))
 		return -EINVAL;
-	if (pipe2(in, O_CLOEXEC) < 0)
+	/* A socket: a helper that does not listen must not end us with SIGPIPE. */
+	if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, in) < 0)
 		return -errno;
 	if (pipe2(from, O_CLOEXEC) < 0) {
 		(void)close(in[0]);
 		(void)close(in[1]);
 		return -errno;
 	}
-	(void)posix_spawn_file_actions_init(&actions);
-	(void)posix_spawn_file_actions_adddup2(&actions, in[0], 0);
-	(void)posix_spawn_file_actions_adddup2(&actions, from[1], 1);
-	if (posix_spawnp(&pid, program, &actions, NULL, argv, environ) == 0)
-		r = 0;
-	(void)posix_spawn_file_actions_destroy(&actions);
+	r = spawn_helper(program, in[0], from[1], &pid);
 	(void)close(in[0]);
 	(void)close(from[1]);
-	/* A pipe holds 64 KB: the name of a host fits whether or not it is read. */
-	if (r == 0 && write(in[1], host, strlen(host)) < 0)
-		r = -errno;
+	/* The name of a host fits into its buffer whether or not it is read; who does not want it may still answer. */
+	if (r == 0)
+		(void)send(in[1], host, strlen(host), MSG_NOSIGNAL);
 	(void)close(in[1]);
-	while (r == 0 && (n = read(from[0], buf, sizeof(buf))) > 0)
-		r = base_buf_append(out, buf, (size_t)n);
+	if (r == 0)
+		r = read_helper(registry, from[0], out);
 	(void)close(from[0]);
+	if (r < 0 && pid > 0)
+		(void)kill(pid, SIGKILL);
 	if (pid > 0 && waitpid(pid, &status, 0) == pid && (!WIFEXITED(status) || WEXITSTATUS(status) != 0) && r == 0)
 		r = -ENOENT;
 	return r;
 }
 
-static int ask_helper(const char *name, const char *host, struct credentials *c)
+static int ask_helper(const struct img_registry *registry, const char *name, struct credentials *c)
 {
+	const char *host = registry->ref.host;
 	struct base_buf out = BASE_BUF_INIT(MAX_HELPER_OUTPUT);
 	const char *server = strcmp(host, "registry-1.docker.io") == 0 ? "https://index.docker.io/v1/" : host;
 	const char *user, *secret;
 	json_t *doc = NULL;
-	int r = run_helper(name, server, &out);
+	int r = run_helper(registry, name, server, &out);
 
 	if (r == 0)
 		r = base_json_parse("credential helper", out.data, out.len, &doc, NULL);
@@ -227,14 +275,14 @@ static int find_credentials(const struct img_registry *r, struct credentials *c,
 	helper = json_string_value(entry_for(json_object_get(doc, "credHelpers"), r->ref.host));
 	entry = entry_for(json_object_get(doc, "auths"), r->ref.host);
 	if (helper)
-		res = ask_helper(helper, r->ref.host, c);
+		res = ask_helper(r, helper, c);
 	if (res < 0 && entry)
 		res = read_entry(entry, c);
 	if (res == -EBADMSG)
 		(void)err_set(err, res, "%s: the entry of %s cannot be read", r->auth_path, r->ref.host);
 	helper = json_string_value(json_object_get(doc, "credsStore"));
 	if (res == -ENOENT && helper)
-		res = ask_helper(helper, r->ref.host, c);
+		res = ask_helper(r, helper, c);
 	json_decref(doc);
 	return res == -EBADMSG ? res : res == 0;
 }
@@ -352,7 +400,10 @@ static int fetch_token(const struct img_registry *r, const char *challenge, cons
 	struct img_exchange x = { .method = "GET",
 		                  .verify_off = r->opts.insecure,
 		                  .http_allowed = strncmp(r->base, "http://", 7) == 0,
-		                  .stall_s = r->opts.stall_s };
+		                  .ca_file = r->ca_file,
+		                  .stall_s = r->opts.stall_s,
+		                  .is_canceled = r->opts.is_canceled,
+		                  .is_canceled_arg = r->opts.is_canceled_arg };
 	int res = make_token_request(r, challenge, c, &url, &form, err);
 
 	x.url = base_buf_text(&url);
@@ -409,4 +460,15 @@ int img_registry_authorize(struct img_registry *r, const char *challenge, unsign
 	explicit_bzero(c, sizeof(*c));
 	free(c);
 	return res;
+}
+
+char *img_registry_authorization(struct img_registry *r, unsigned *ret_generation)
+{
+	char *copy;
+
+	(void)pthread_mutex_lock(&r->lock);
+	copy = r->authorization ? strdup(r->authorization) : NULL;
+	*ret_generation = r->generation;
+	(void)pthread_mutex_unlock(&r->lock);
+	return copy;
 }

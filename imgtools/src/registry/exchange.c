@@ -1,5 +1,6 @@
-/* One HTTP exchange by libcurl. Redirects are followed (registries keep blobs elsewhere); libcurl takes our
- * Authorization header off when the host changes. From https nothing is redirected to http. */
+/* One HTTP exchange by libcurl, which is loaded for the first one (base/library.h). Redirects are followed (registries
+ * keep blobs elsewhere); libcurl takes our Authorization header off when the host changes. From https nothing is
+ * redirected to http. */
 #include <curl/curl.h>
 #include <errno.h>
 #include <stdlib.h>
@@ -7,7 +8,27 @@
 #include <strings.h>
 #include <unistd.h>
 
+#include "base/library.h"
+
 #include "registry_internal.h"
+
+/* libcurl's functions, each by its name without "curl_". Filled once, by curl_load(). */
+#define CURL_FUNCTIONS(X) \
+	X(global_init)    \
+	X(easy_init)      \
+	X(easy_cleanup)   \
+	X(easy_setopt)    \
+	X(easy_getinfo)   \
+	X(easy_perform)   \
+	X(easy_strerror)  \
+	X(slist_append)   \
+	X(slist_free_all)
+static struct {
+#define X(f) __typeof__(&curl_##f) f;
+	CURL_FUNCTIONS(X)
+#undef X
+	struct err failure; /* why there are none */
+} curl;
 
 enum { CONNECT_TIMEOUT_MS = 10000, DEFAULT_STALL_S = 60, MAX_REDIRECTS = 10 };
 
@@ -65,7 +86,7 @@ static size_t on_body(char *data, size_t size, size_t n, void *arg)
 	size_t len = size * n;
 	long status = 0;
 
-	(void)curl_easy_getinfo(t->easy, CURLINFO_RESPONSE_CODE, &status);
+	(void)curl.easy_getinfo(t->easy, CURLINFO_RESPONSE_CODE, &status);
 	if (!x->sink || status < 200 || status > 299)
 		return base_buf_append(&x->body, data, len) < 0 ? CURL_WRITEFUNC_ERROR : len;
 	if (!t->status_told && x->on_status)
@@ -121,12 +142,12 @@ static int on_time(void *arg, curl_off_t a, curl_off_t b, curl_off_t c, curl_off
 
 static struct curl_slist *make_headers(const struct img_exchange *x)
 {
-	struct curl_slist *list = curl_slist_append(NULL, "Expect:"), *longer;
+	struct curl_slist *list = curl.slist_append(NULL, "Expect:"), *longer;
 
 	for (size_t i = 0; list && i < 4 && x->headers[i]; i++) {
-		longer = curl_slist_append(list, x->headers[i]);
+		longer = curl.slist_append(list, x->headers[i]);
 		if (!longer)
-			curl_slist_free_all(list);
+			curl.slist_free_all(list);
 		list = longer;
 	}
 	if (list && x->authorization) {
@@ -134,9 +155,9 @@ static struct curl_slist *make_headers(const struct img_exchange *x)
 
 		longer = base_buf_printf(&b, "Authorization: %s", x->authorization) < 0
 		                 ? NULL
-		                 : curl_slist_append(list, b.data);
+		                 : curl.slist_append(list, b.data);
 		if (!longer)
-			curl_slist_free_all(list);
+			curl.slist_free_all(list);
 		list = longer;
 		base_buf_done(&b);
 	}
@@ -148,21 +169,21 @@ static void set_method(CURL *easy, struct transfer *t)
 	struct img_exchange *x = t->x;
 
 	if (strcmp(x->method, "HEAD") == 0) {
-		(void)curl_easy_setopt(easy, CURLOPT_NOBODY, 1L);
+		(void)curl.easy_setopt(easy, CURLOPT_NOBODY, 1L);
 	} else if (x->sends_file) {
-		(void)curl_easy_setopt(easy, CURLOPT_UPLOAD, 1L);
-		(void)curl_easy_setopt(easy, CURLOPT_READFUNCTION, on_read);
-		(void)curl_easy_setopt(easy, CURLOPT_READDATA, t);
-		(void)curl_easy_setopt(easy, CURLOPT_SEEKFUNCTION, on_seek);
-		(void)curl_easy_setopt(easy, CURLOPT_SEEKDATA, t);
-		(void)curl_easy_setopt(easy, CURLOPT_INFILESIZE_LARGE, (curl_off_t)x->fd_size);
+		(void)curl.easy_setopt(easy, CURLOPT_UPLOAD, 1L);
+		(void)curl.easy_setopt(easy, CURLOPT_READFUNCTION, on_read);
+		(void)curl.easy_setopt(easy, CURLOPT_READDATA, t);
+		(void)curl.easy_setopt(easy, CURLOPT_SEEKFUNCTION, on_seek);
+		(void)curl.easy_setopt(easy, CURLOPT_SEEKDATA, t);
+		(void)curl.easy_setopt(easy, CURLOPT_INFILESIZE_LARGE, (curl_off_t)x->fd_size);
 	} else if (strcmp(x->method, "GET") != 0) {
-		(void)curl_easy_setopt(easy, CURLOPT_POST, 1L);
-		(void)curl_easy_setopt(easy, CURLOPT_POSTFIELDS, x->data ? x->data : "");
-		(void)curl_easy_setopt(easy, CURLOPT_POSTFIELDSIZE_LARGE, (curl_off_t)x->data_size);
+		(void)curl.easy_setopt(easy, CURLOPT_POST, 1L);
+		(void)curl.easy_setopt(easy, CURLOPT_POSTFIELDS, x->data ? x->data : "");
+		(void)curl.easy_setopt(easy, CURLOPT_POSTFIELDSIZE_LARGE, (curl_off_t)x->data_size);
 	}
 	if (strcmp(x->method, "PUT") == 0)
-		(void)curl_easy_setopt(easy, CURLOPT_CUSTOMREQUEST, "PUT");
+		(void)curl.easy_setopt(easy, CURLOPT_CUSTOMREQUEST, "PUT");
 }
 
 static int set_up(struct transfer *t, struct curl_slist *headers, char *message)
@@ -171,42 +192,49 @@ static int set_up(struct transfer *t, struct curl_slist *headers, char *message)
 	const struct img_exchange *x = t->x;
 	const char *protocols = x->http_allowed ? "http,https" : "https";
 
-	if (curl_easy_setopt(easy, CURLOPT_URL, x->url) != CURLE_OK ||
-	    curl_easy_setopt(easy, CURLOPT_HTTPHEADER, headers) != CURLE_OK ||
-	    curl_easy_setopt(easy, CURLOPT_PROTOCOLS_STR, protocols) != CURLE_OK ||
-	    curl_easy_setopt(easy, CURLOPT_REDIR_PROTOCOLS_STR, protocols) != CURLE_OK)
+	if (curl.easy_setopt(easy, CURLOPT_URL, x->url) != CURLE_OK ||
+	    curl.easy_setopt(easy, CURLOPT_HTTPHEADER, headers) != CURLE_OK ||
+	    curl.easy_setopt(easy, CURLOPT_PROTOCOLS_STR, protocols) != CURLE_OK ||
+	    curl.easy_setopt(easy, CURLOPT_REDIR_PROTOCOLS_STR, protocols) != CURLE_OK)
 		return -ENOMEM;
-	(void)curl_easy_setopt(easy, CURLOPT_NOSIGNAL, 1L);
-	(void)curl_easy_setopt(easy, CURLOPT_USERAGENT, "slimtrace/" OCAI_VERSION);
-	(void)curl_easy_setopt(easy, CURLOPT_ERRORBUFFER, message);
-	(void)curl_easy_setopt(easy, CURLOPT_CONNECTTIMEOUT_MS, (long)CONNECT_TIMEOUT_MS);
-	(void)curl_easy_setopt(easy, CURLOPT_LOW_SPEED_LIMIT, 1L);
-	(void)curl_easy_setopt(easy, CURLOPT_LOW_SPEED_TIME, (long)(x->stall_s ? x->stall_s : DEFAULT_STALL_S));
+	(void)curl.easy_setopt(easy, CURLOPT_NOSIGNAL, 1L);
+	(void)curl.easy_setopt(easy, CURLOPT_USERAGENT, "slimtrace/" OCAI_VERSION);
+	(void)curl.easy_setopt(easy, CURLOPT_ERRORBUFFER, message);
+	(void)curl.easy_setopt(easy, CURLOPT_CONNECTTIMEOUT_MS, (long)CONNECT_TIMEOUT_MS);
+	(void)curl.easy_setopt(easy, CURLOPT_LOW_SPEED_LIMIT, 1L);
+	(void)curl.easy_setopt(easy, CURLOPT_LOW_SPEED_TIME, (long)(x->stall_s ? x->stall_s : DEFAULT_STALL_S));
 	/* Only what is safe to repeat is followed; an upload is told where to go by its own Location. */
-	(void)curl_easy_setopt(easy, CURLOPT_FOLLOWLOCATION, x->sends_file || x->data ? 0L : 1L);
-	(void)curl_easy_setopt(easy, CURLOPT_MAXREDIRS, (long)MAX_REDIRECTS);
-	(void)curl_easy_setopt(easy, CURLOPT_HEADERFUNCTION, on_header);
-	(void)curl_easy_setopt(easy, CURLOPT_HEADERDATA, t);
-	(void)curl_easy_setopt(easy, CURLOPT_WRITEFUNCTION, on_body);
-	(void)curl_easy_setopt(easy, CURLOPT_WRITEDATA, t);
+	(void)curl.easy_setopt(easy, CURLOPT_FOLLOWLOCATION, x->sends_file || x->data ? 0L : 1L);
+	(void)curl.easy_setopt(easy, CURLOPT_MAXREDIRS, (long)MAX_REDIRECTS);
+	(void)curl.easy_setopt(easy, CURLOPT_HEADERFUNCTION, on_header);
+	(void)curl.easy_setopt(easy, CURLOPT_HEADERDATA, t);
+	(void)curl.easy_setopt(easy, CURLOPT_WRITEFUNCTION, on_body);
+	(void)curl.easy_setopt(easy, CURLOPT_WRITEDATA, t);
 	if (x->is_canceled) {
-		(void)curl_easy_setopt(easy, CURLOPT_NOPROGRESS, 0L);
-		(void)curl_easy_setopt(easy, CURLOPT_XFERINFOFUNCTION, on_time);
-		(void)curl_easy_setopt(easy, CURLOPT_XFERINFODATA, t);
+		(void)curl.easy_setopt(easy, CURLOPT_NOPROGRESS, 0L);
+		(void)curl.easy_setopt(easy, CURLOPT_XFERINFOFUNCTION, on_time);
+		(void)curl.easy_setopt(easy, CURLOPT_XFERINFODATA, t);
 	}
 	if (x->verify_off) {
-		(void)curl_easy_setopt(easy, CURLOPT_SSL_VERIFYPEER, 0L);
-		(void)curl_easy_setopt(easy, CURLOPT_SSL_VERIFYHOST, 0L);
+		(void)curl.easy_setopt(easy, CURLOPT_SSL_VERIFYPEER, 0L);
+		(void)curl.easy_setopt(easy, CURLOPT_SSL_VERIFYHOST, 0L);
 	}
+	if (x->ca_file)
+		(void)curl.easy_setopt(easy, CURLOPT_CAINFO, x->ca_file);
 	if (img_is_loopback(strstr(x->url, "://") ? strstr(x->url, "://") + 3 : ""))
-		(void)curl_easy_setopt(easy, CURLOPT_PROXY, "");
+		(void)curl.easy_setopt(easy, CURLOPT_PROXY, "");
 	set_method(easy, t);
 	return 0;
 }
 
-static void curl_init_once(void)
+static void curl_load(void)
 {
-	(void)curl_global_init(CURL_GLOBAL_DEFAULT);
+#define X(f) { "curl_" #f, &curl.f },
+	static const struct base_symbol symbols[] = { CURL_FUNCTIONS(X) };
+#undef X
+
+	if (base_library_load("libcurl.so.4", symbols, sizeof(symbols) / sizeof(symbols[0]), &curl.failure) == 0)
+		(void)curl.global_init(CURL_GLOBAL_DEFAULT);
 }
 
 static int verdict(const struct img_exchange *x, CURLcode code, const char *message, struct err *err)
@@ -225,7 +253,7 @@ static int verdict(const struct img_exchange *x, CURLcode code, const char *mess
 	               : code == CURLE_COULDNT_CONNECT      ? -ECONNREFUSED
 	               : code == CURLE_COULDNT_RESOLVE_HOST ? -EHOSTUNREACH
 	                                                    : -EIO,
-	               "%s: %s", x->url, message[0] ? message : curl_easy_strerror(code));
+	               "%s: %s", x->url, message[0] ? message : curl.easy_strerror(code));
 }
 
 int img_exchange_run(struct img_exchange *x, struct err *err)
@@ -236,20 +264,22 @@ int img_exchange_run(struct img_exchange *x, struct err *err)
 	char message[CURL_ERROR_SIZE] = "";
 	CURLcode code = CURLE_OUT_OF_MEMORY;
 
-	(void)pthread_once(&once, curl_init_once);
+	(void)pthread_once(&once, curl_load);
 	base_buf_init(&x->body, IMG_REG_MAX_DOCUMENT);
 	x->status = 0;
 	x->location[0] = x->challenge[0] = '\0';
 	x->retry_after_s = 0;
 	x->is_stopped = false;
-	t.easy = curl_easy_init();
+	if (curl.failure.code)
+		return err_set(err, curl.failure.code, "%s", curl.failure.msg);
+	t.easy = curl.easy_init();
 	headers = make_headers(x);
 	if (t.easy && headers && set_up(&t, headers, message) == 0) {
-		code = curl_easy_perform(t.easy);
-		(void)curl_easy_getinfo(t.easy, CURLINFO_RESPONSE_CODE, &x->status);
+		code = curl.easy_perform(t.easy);
+		(void)curl.easy_getinfo(t.easy, CURLINFO_RESPONSE_CODE, &x->status);
 	}
-	curl_slist_free_all(headers);
-	curl_easy_cleanup(t.easy);
+	curl.slist_free_all(headers);
+	curl.easy_cleanup(t.easy);
 	return verdict(x, code, message, err);
 }
 

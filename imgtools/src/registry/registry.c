@@ -25,24 +25,28 @@ static const char accept_manifests[] =
 
 /* ---- Asking ----------------------------------------------------------------------------------------------------- */
 
-/* Doubles with each attempt; half of it is chance, so that many clients do not come back at once. */
-static void pause_before(const struct img_registry *r, unsigned attempt, uint32_t asked_s)
+uint32_t img_retry_pause_ms(uint32_t first_ms, unsigned attempt, uint32_t asked_s)
 {
-	uint64_t ms = r->opts.retry_ms ? r->opts.retry_ms : DEFAULT_RETRY_MS;
+	uint64_t ms = (uint64_t)first_ms << (attempt < 10 ? attempt : 10);
 	uint32_t chance = 0;
-	struct timespec ts;
 
-	ms <<= attempt < 10 ? attempt : 10;
 	(void)!getrandom(&chance, sizeof(chance), 0);
 	ms = ms / 2 + chance % (ms / 2 + 1);
 	if ((uint64_t)asked_s * 1000 > ms)
 		ms = (uint64_t)asked_s * 1000;
-	if (ms > MAX_PAUSE_MS)
-		ms = MAX_PAUSE_MS;
-	ts = (struct timespec){ .tv_sec = (time_t)(ms / 1000), .tv_nsec = (long)(ms % 1000) * 1000000 };
-	while (nanosleep(&ts, &ts) < 0 && errno == EINTR) {
-		if (r->opts.is_canceled && r->opts.is_canceled(r->opts.is_canceled_arg) != 0)
-			return; /* what comes next sees it too */
+	return ms < MAX_PAUSE_MS ? (uint32_t)ms : MAX_PAUSE_MS;
+}
+
+/* In short steps: who is canceled does not sleep on. */
+static void pause_before(const struct img_registry *r, unsigned attempt, uint32_t asked_s)
+{
+	uint32_t ms = img_retry_pause_ms(r->opts.retry_ms ? r->opts.retry_ms : DEFAULT_RETRY_MS, attempt, asked_s);
+
+	while (ms && (!r->opts.is_canceled || r->opts.is_canceled(r->opts.is_canceled_arg) == 0)) {
+		uint32_t step = ms < 100 ? ms : 100;
+
+		(void)nanosleep(&(struct timespec){ .tv_nsec = (long)step * 1000000 }, NULL);
+		ms -= step;
 	}
 }
 
@@ -53,14 +57,13 @@ static bool may_pass(int r, long status)
 	return status == 408 || status == 429 || status == 500 || (status >= 502 && status <= 504);
 }
 
-/* The first message of the registry's own, or "". */
-static void registry_message(const struct img_exchange *x, char *out, size_t size)
+void img_registry_message(const void *body, size_t body_size, char *out, size_t size)
 {
 	json_t *doc = NULL, *first;
 	const char *text;
 
 	out[0] = '\0';
-	if (!x->body.len || base_json_parse("answer", x->body.data, x->body.len, &doc, NULL) < 0)
+	if (!body_size || base_json_parse("answer", body, body_size, &doc, NULL) < 0)
 		return;
 	first = json_array_get(json_object_get(doc, "errors"), 0);
 	text = json_string_value(json_object_get(first, "message"));
@@ -73,7 +76,7 @@ static int explain(const struct img_registry *r, const struct img_exchange *x, c
 {
 	char message[200];
 
-	registry_message(x, message, sizeof(message));
+	img_registry_message(x->body.data, x->body.len, message, sizeof(message));
 	switch (x->status) {
 	case 401:
 	case 403:
@@ -96,19 +99,16 @@ static int ask(struct img_registry *r, struct img_exchange *x, struct err *err)
 	bool is_second = false;
 
 	for (;;) {
-		CLEANUP(freep) char *authorization = NULL;
 		char challenge[sizeof(x->challenge)];
 		unsigned generation;
+		CLEANUP(freep) char *authorization = img_registry_authorization(r, &generation);
 		int res;
 
-		(void)pthread_mutex_lock(&r->lock);
-		authorization = r->authorization ? strdup(r->authorization) : NULL;
-		generation = r->generation;
-		(void)pthread_mutex_unlock(&r->lock);
 		/* Uploads may be sent elsewhere by the registry; our token is for the registry. */
 		x->authorization = strncmp(x->url, r->base, strlen(r->base)) == 0 ? authorization : NULL;
 		x->verify_off = r->opts.insecure;
 		x->http_allowed = strncmp(r->base, "http://", 7) == 0;
+		x->ca_file = r->ca_file;
 		x->stall_s = r->opts.stall_s;
 		x->is_canceled = r->opts.is_canceled;
 		x->is_canceled_arg = r->opts.is_canceled_arg;
@@ -159,6 +159,7 @@ static int try_scheme(struct img_registry *r, const char *scheme, struct err *er
 	struct img_exchange x = { .method = "GET",
 		                  .verify_off = r->opts.insecure,
 		                  .http_allowed = strcmp(scheme, "http") == 0,
+		                  .ca_file = r->ca_file,
 		                  .stall_s = r->opts.stall_s,
 		                  .is_canceled = r->opts.is_canceled,
 		                  .is_canceled_arg = r->opts.is_canceled_arg };
@@ -210,8 +211,36 @@ static int find_scheme(struct img_registry *r, struct err *err)
 	return res;
 }
 
-int img_registry_open(const char *text, const struct img_registry_opts *o, struct img_registry **ret_registry,
-                      struct err *err)
+static bool endpoint_is_valid(const char *endpoint)
+{
+	const char *host = strstr(endpoint, "://");
+
+	return (strncmp(endpoint, "https://", 8) == 0 || strncmp(endpoint, "http://", 7) == 0) && host[3] &&
+	       strlen(endpoint) < 1024 && !strpbrk(host + 3, "/?#@ \r\n\t");
+}
+
+/* Who is spoken to is the mirror, whose credentials are its own. */
+static int use_endpoint(struct img_registry *r, const char *endpoint, struct err *err)
+{
+	char *host, *base;
+
+	if (!endpoint_is_valid(endpoint))
+		return err_set(err, -EINVAL, "%s: not the address of a mirror (http[s]://HOST[:PORT])", endpoint);
+	host = strdup(strstr(endpoint, "://") + 3);
+	base = strdup(endpoint);
+	if (!host || !base) {
+		free(host);
+		free(base);
+		return err_set(err, -ENOMEM, "out of memory");
+	}
+	free(r->ref.host);
+	r->ref.host = host;
+	r->base = base;
+	return 0;
+}
+
+int img_registry_prepare(const char *text, const char *endpoint, const struct img_registry_opts *o,
+                         struct img_registry **ret_registry, struct err *err)
 {
 	struct img_registry *r = calloc(1, sizeof(*r));
 	int res;
@@ -222,10 +251,46 @@ int img_registry_open(const char *text, const struct img_registry_opts *o, struc
 	if (o)
 		r->opts = *o;
 	r->auth_path = img_registry_find_auth_file(r->opts.auth_file);
-	r->opts.auth_file = NULL;
-	res = img_reference_parse(text, &r->ref, err);
+	r->ca_file = r->opts.ca_file ? strdup(r->opts.ca_file) : NULL;
+	res = r->opts.ca_file && !r->ca_file ? err_set(err, -ENOMEM, "out of memory") : 0;
+	r->opts.auth_file = r->opts.ca_file = NULL;
 	if (res == 0)
-		res = find_scheme(r, err);
+		res = img_reference_parse(text, &r->ref, err);
+	if (res == 0 && endpoint)
+		res = use_endpoint(r, endpoint, err);
+	/* Elsewhere than here there is nothing to find out. */
+	if (res == 0 && !endpoint && !r->opts.insecure && !img_is_loopback(r->ref.host) &&
+	    asprintf(&r->base, "https://%s", r->ref.host) < 0) {
+		r->base = NULL;
+		res = err_set(err, -ENOMEM, "out of memory");
+	}
+	if (res < 0) {
+		img_registry_close(r);
+		return res;
+	}
+	*ret_registry = r;
+	return 0;
+}
+
+const char *img_registry_base(const struct img_registry *r)
+{
+	return r->base;
+}
+
+int img_registry_find(struct img_registry *r, struct err *err)
+{
+	return find_scheme(r, err);
+}
+
+int img_registry_open(const char *text, const struct img_registry_opts *o, struct img_registry **ret_registry,
+                      struct err *err)
+{
+	struct img_registry *r = NULL;
+	int res = img_registry_prepare(text, NULL, o, &r, err);
+
+	if (res < 0)
+		return res;
+	res = find_scheme(r, err);
 	if (res < 0) {
 		img_registry_close(r);
 		return res;
@@ -240,6 +305,7 @@ void img_registry_close(struct img_registry *r)
 		return;
 	img_reference_done(&r->ref);
 	free(r->base);
+	free(r->ca_file);
 	free(r->auth_path);
 	if (r->authorization)
 		explicit_bzero(r->authorization, strlen(r->authorization));

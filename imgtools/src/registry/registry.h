@@ -23,6 +23,7 @@ struct img_registry_opts {
 	uint32_t stall_s;      /* no byte for so long ends an attempt; 0: 60 */
 	int (*is_canceled)(void *arg); /* asked now and then, from any thread; non-zero ends all with -ECANCELED */
 	void *is_canceled_arg;
+	const char *ca_file; /* copied; NULL: the system's */
 };
 
 /* The parts of "HOST/NAME[:TAG][@DIGEST]"; docker's short forms mean docker.io. */
@@ -62,5 +63,27 @@ int img_registry_put_blob(struct img_registry *r, int fd, uint64_t size, const c
                           img_registry_progress progress, void *arg, struct err *err);
 int img_registry_put_manifest(struct img_registry *r, const char *tag_or_digest, const char *media_type,
                               const void *data, size_t size, struct err *err);
+
+/* ---- For a client that moves the bytes itself: where a registry is and who we are to it ---- */
+
+/* Asks nothing. `endpoint` ("https://host[:port]", "http://...") is a mirror that is spoken to in the registry's place;
+ * NULL: the registry of the name. */
+int img_registry_prepare(const char *text, const char *endpoint, const struct img_registry_opts *o,
+                         struct img_registry **ret_registry, struct err *err);
+/* "https://host"; NULL while it must be found out, by img_registry_find(), which blocks. */
+const char *img_registry_base(const struct img_registry *r);
+int img_registry_find(struct img_registry *r, struct err *err);
+/* The value of an Authorization header ("Bearer ..."), the caller's, and its generation; NULL: none yet, or no memory.
+ */
+char *img_registry_authorization(struct img_registry *r, unsigned *ret_generation);
+/* Answers a challenge (WWW-Authenticate): a new value, of a new generation. `seen` is the generation that was refused:
+ * when another thread was faster nothing is asked. Blocks; may run a credential helper. */
+int img_registry_authorize(struct img_registry *r, const char *challenge, unsigned seen, struct err *err);
+bool img_is_loopback(const char *host); /* with or without a port */
+/* The first message in the body of a refusal, as ": words"; "" when there is none. */
+void img_registry_message(const void *body, size_t body_size, char *out, size_t size);
+/* How long to wait before attempt + 1: first_ms doubled each time, half of it chance, so that many clients do not come
+ * back at once; not less than what was asked for (Retry-After); a minute at most. */
+uint32_t img_retry_pause_ms(uint32_t first_ms, unsigned attempt, uint32_t asked_s);
 
 #endif

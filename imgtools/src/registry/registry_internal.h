@@ -12,7 +12,8 @@ enum { IMG_REG_MAX_DOCUMENT = 16 << 20, IMG_REG_MAX_URL = 8192 };
 struct img_registry {
 	struct img_registry_opts opts;
 	struct img_reference ref;
-	char *base;      /* "https://host" */
+	char *base;      /* "https://host"; NULL: not known yet */
+	char *ca_file;   /* NULL: the system's */
 	char *auth_path; /* the file that credentials are looked up in; NULL: none */
 	pthread_mutex_t lock;
 	char *authorization; /* "Bearer ...", "Basic ..."; NULL: not asked for yet; protected by lock */
@@ -38,6 +39,7 @@ struct img_exchange {
 	int (*is_canceled)(void *arg);
 	void *is_canceled_arg;
 	bool verify_off, http_allowed;
+	const char *ca_file; /* NULL: the system's */
 	uint32_t stall_s;
 
 	long status; /* the answer */
@@ -57,9 +59,6 @@ void img_exchange_done(struct img_exchange *x);
 int img_registry_request(struct img_registry *r, struct img_exchange *x, const char *what,
                          int (*again)(struct img_exchange *x, void *arg, struct err *err), void *arg, struct err *err);
 
-/* Answers a challenge: a new value for authorization. `seen` is the generation that was refused. */
-int img_registry_authorize(struct img_registry *r, const char *challenge, unsigned seen, struct err *err);
 char *img_registry_find_auth_file(const char *given);
-bool img_is_loopback(const char *host); /* with or without a port */
 
 #endif

@@ -12,6 +12,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <openssl/evp.h>
+#include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -20,6 +21,7 @@
 #include <unistd.h>
 
 #include "base/cleanup.h"
+#include "base/library.h"
 #include "rpm_internal.h"
 
 static const uint8_t header_magic[4] = { 0x8e, 0xad, 0xe8, 0x01 };
@@ -178,15 +180,48 @@ int img_rpm_load(struct img_rpm *p, struct err *err)
 	return p->is_loaded ? 0 : img_rpm_read_file(p, err);
 }
 
+/* ---- Compressed bytes --------------------------------------------------------------------------------------- */
+
+/* libarchive's functions, each by its name without "archive_". Loaded for the first file (base/library.h). */
+#define ARCHIVE_FUNCTIONS(X)         \
+	X(error_string)              \
+	X(read_data_block)           \
+	X(read_free)                 \
+	X(read_new)                  \
+	X(read_next_header)          \
+	X(read_open_fd)              \
+	X(read_support_filter_bzip2) \
+	X(read_support_filter_gzip)  \
+	X(read_support_filter_lzma)  \
+	X(read_support_filter_xz)    \
+	X(read_support_filter_zstd)  \
+	X(read_support_format_raw)
+static struct {
+#define X(f) __typeof__(&archive_##f) f;
+	ARCHIVE_FUNCTIONS(X)
+#undef X
+	struct err failure; /* why there are none */
+} libarchive;
+
+static void libarchive_load(void)
+{
+#define X(f) { "archive_" #f, &libarchive.f },
+	static const struct base_symbol symbols[] = { ARCHIVE_FUNCTIONS(X) };
+#undef X
+
+	(void)base_library_load("libarchive.so.13", symbols, sizeof(symbols) / sizeof(symbols[0]), &libarchive.failure);
+}
+
 static void archive_freep(struct archive **a)
 {
 	if (*a)
-		(void)archive_read_free(*a);
+		(void)libarchive.read_free(*a);
 }
 
 int img_rpm_decompress(const char *path, uint64_t offset, img_rpm_bytes sink, void *arg, struct err *err)
 {
-	CLEANUP(archive_freep) struct archive *a = archive_read_new();
+	static pthread_once_t once = PTHREAD_ONCE_INIT;
+	CLEANUP(archive_freep) struct archive *a = NULL;
 	CLEANUP(close_fdp) int fd = -1;
 	struct archive_entry *entry;
 	const void *block;
@@ -199,24 +234,29 @@ int img_rpm_decompress(const char *path, uint64_t offset, img_rpm_bytes sink, vo
 		return err_set(err, -errno, "%s: %s", path, strerror(errno));
 	if (lseek(fd, (off_t)offset, SEEK_SET) < 0)
 		return err_set(err, -errno, "%s: %s", path, strerror(errno));
+	(void)pthread_once(&once, libarchive_load);
+	if (libarchive.failure.code)
+		return err_set(err, libarchive.failure.code, "%s: %s", path, libarchive.failure.msg);
+	a = libarchive.read_new();
 	if (!a)
 		return -ENOMEM;
-	(void)archive_read_support_filter_gzip(a);
-	(void)archive_read_support_filter_bzip2(a);
-	(void)archive_read_support_filter_xz(a);
-	(void)archive_read_support_filter_lzma(a);
-	(void)archive_read_support_filter_zstd(a);
-	(void)archive_read_support_format_raw(a);
-	if (archive_read_open_fd(a, fd, 1 << 17) != ARCHIVE_OK || archive_read_next_header(a, &entry) != ARCHIVE_OK)
+	(void)libarchive.read_support_filter_gzip(a);
+	(void)libarchive.read_support_filter_bzip2(a);
+	(void)libarchive.read_support_filter_xz(a);
+	(void)libarchive.read_support_filter_lzma(a);
+	(void)libarchive.read_support_filter_zstd(a);
+	(void)libarchive.read_support_format_raw(a);
+	if (libarchive.read_open_fd(a, fd, 1 << 17) != ARCHIVE_OK ||
+	    libarchive.read_next_header(a, &entry) != ARCHIVE_OK)
 		return err_set(err, -EBADMSG, "%s: %s", path,
-		               archive_error_string(a) ? archive_error_string(a) : "nothing in it");
-	while ((r = archive_read_data_block(a, &block, &size, &at)) == ARCHIVE_OK) {
+		               libarchive.error_string(a) ? libarchive.error_string(a) : "nothing in it");
+	while ((r = libarchive.read_data_block(a, &block, &size, &at)) == ARCHIVE_OK) {
 		r = sink(block, size, arg, err);
 		if (r != 0)
 			return r < 0 ? r : 0; /* positive: has seen enough */
 	}
 	if (r != ARCHIVE_EOF)
 		return err_set(err, -EBADMSG, "%s: %s", path,
-		               archive_error_string(a) ? archive_error_string(a) : "cannot be decompressed");
+		               libarchive.error_string(a) ? libarchive.error_string(a) : "cannot be decompressed");
 	return 0;
 }

@@ -11,6 +11,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/audit.h>
 #include <linux/seccomp.h>
 #include <seccomp.h>
 #include <stdlib.h>
@@ -110,25 +111,74 @@ static const struct img_call calls[] = {
 	ROW("unshare", VIEW, NO, NO, NO),
 	ROW("setns", VIEW, NO, NO, NO),
 	ROW("ptrace", PTRACE, NO, NO, NO),
+	ROW("seccomp", LISTEN, NO, NO, NO),
 };
 enum { N_CALLS = sizeof(calls) / sizeof(calls[0]) };
 
-const struct img_call *img_call_at(unsigned data)
+/* ---- Numbers ---------------------------------------------------------------------------------------------- */
+
+/* Of 32-bit x86, where calls for sockets have numbers of their own and a common one, which takes their place in that
+ * (linux/net.h) as its first argument. */
+enum { SOCKETCALL = 102, BIND = 361, CONNECT = 362, SOCKETCALL_BIND = 2, SOCKETCALL_CONNECT = 3 };
+
+static void set_number(uint8_t *rows, int number, size_t i)
 {
-	return data < N_CALLS ? &calls[data] : NULL;
+	if (number >= 0 && number < IMG_CALL_NUMBERS)
+		rows[number] = (uint8_t)(i + 1);
 }
 
-static int add_rule(scmp_filter_ctx ctx, unsigned i)
+void img_call_map_init(struct img_call_map *m)
 {
-	int nr = seccomp_syscall_resolve_name(calls[i].name);
+	const bool has_compat = seccomp_arch_native() == SCMP_ARCH_X86_64 || seccomp_arch_native() == SCMP_ARCH_X86;
+
+	memset(m, 0, sizeof(*m));
+	for (size_t i = 0; i < N_CALLS; i++) {
+		set_number(m->native, seccomp_syscall_resolve_name(calls[i].name), i);
+		if (!has_compat)
+			continue;
+		set_number(m->compat, seccomp_syscall_resolve_name_arch(SCMP_ARCH_X86, calls[i].name), i);
+		if (strcmp(calls[i].name, "bind") == 0)
+			set_number(m->compat, BIND, i);
+		else if (strcmp(calls[i].name, "connect") == 0)
+			set_number(m->compat, CONNECT, i);
+	}
+}
+
+bool img_call_is_packed(const struct seccomp_data *d)
+{
+	return d->arch == AUDIT_ARCH_I386 && d->nr == SOCKETCALL;
+}
+
+const struct img_call *img_call_of(const struct img_call_map *m, const struct seccomp_data *d)
+{
+	const uint8_t *rows = d->arch == AUDIT_ARCH_I386 ? m->compat : m->native;
+	int number = d->nr;
+
+	if (img_call_is_packed(d))
+		number = d->args[0] == SOCKETCALL_BIND ? BIND : d->args[0] == SOCKETCALL_CONNECT ? CONNECT : -1;
+	if (number < 0 || number >= IMG_CALL_NUMBERS || !rows[number])
+		return NULL;
+	return &calls[rows[number] - 1];
+}
+
+/* ---- The filter ------------------------------------------------------------------------------------------- */
+
+static int add_rule(scmp_filter_ctx ctx, const char *name)
+{
+	const uint32_t stop = SCMP_ACT_TRACE(0);
+	int nr = seccomp_syscall_resolve_name(name);
 
 	if (nr == __NR_SCMP_ERROR)
 		return 0; /* not known to this libseccomp */
-	if (strcmp(calls[i].name, "newfstatat") == 0)
-		return seccomp_rule_add(ctx, SCMP_ACT_TRACE(i), nr, 1, SCMP_A3(SCMP_CMP_NE, AT_EMPTY_PATH, 0));
-	if (strcmp(calls[i].name, "ptrace") == 0) /* PTRACE_TRACEME; a tracer's other requests are not our business */
-		return seccomp_rule_add(ctx, SCMP_ACT_TRACE(i), nr, 1, SCMP_A0(SCMP_CMP_EQ, 0, 0));
-	return seccomp_rule_add(ctx, SCMP_ACT_TRACE(i), nr, 0);
+	if (strcmp(name, "newfstatat") == 0)
+		return seccomp_rule_add(ctx, stop, nr, 1, SCMP_A3(SCMP_CMP_NE, AT_EMPTY_PATH, 0));
+	if (strcmp(name, "ptrace") == 0) /* PTRACE_TRACEME; a tracer's other requests are not our business */
+		return seccomp_rule_add(ctx, stop, nr, 1, SCMP_A0(SCMP_CMP_EQ, 0, 0));
+	if (strcmp(name, "seccomp") == 0)
+		return seccomp_rule_add(ctx, stop, nr, 2, SCMP_A0(SCMP_CMP_EQ, SECCOMP_SET_MODE_FILTER, 0),
+		                        SCMP_A1(SCMP_CMP_MASKED_EQ, SECCOMP_FILTER_FLAG_NEW_LISTENER,
+		                                SECCOMP_FILTER_FLAG_NEW_LISTENER));
+	return seccomp_rule_add(ctx, stop, nr, 0);
 }
 
 static int add_rules(scmp_filter_ctx ctx)
@@ -140,8 +190,8 @@ static int add_rules(scmp_filter_ctx ctx)
 	if (r == 0 && seccomp_arch_native() == SCMP_ARCH_X86_64)
 		r = seccomp_arch_add(ctx, SCMP_ARCH_X86);
 	(void)seccomp_attr_set(ctx, SCMP_FLTATR_CTL_OPTIMIZE, 2); /* a tree; older ones have a list */
-	for (unsigned i = 0; r == 0 && i < N_CALLS; i++)
-		r = add_rule(ctx, i);
+	for (size_t i = 0; r == 0 && i < N_CALLS; i++)
+		r = add_rule(ctx, calls[i].name);
 	if (r == 0)
 		r = seccomp_rule_add(ctx, SCMP_ACT_ERRNO(ENOSYS), SCMP_SYS(io_uring_setup), 0);
 	return r;
@@ -190,15 +240,30 @@ int img_call_filter(struct sock_fprog *ret_prog, struct err *err)
 	return r < 0 ? err_set(err, r, "the seccomp filter: %s", strerror(-r)) : 0;
 }
 
-int img_call_install(const struct sock_fprog *prog)
+int img_call_filter_notifying(const struct sock_fprog *prog, struct sock_fprog *ret_prog)
 {
-	/* Without the flag the processor's guard against speculation would slow the command down. */
-	if (syscall(SYS_seccomp, SECCOMP_SET_MODE_FILTER, SECCOMP_FILTER_FLAG_SPEC_ALLOW, prog) == 0)
-		return 0;
-	if (errno != EACCES)
-		return -errno;
-	if (prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) < 0 ||
-	    syscall(SYS_seccomp, SECCOMP_SET_MODE_FILTER, SECCOMP_FILTER_FLAG_SPEC_ALLOW, prog) < 0)
-		return -errno;
+	struct sock_filter *code = malloc(prog->len * sizeof(*code));
+
+	if (!code)
+		return -ENOMEM;
+	memcpy(code, prog->filter, prog->len * sizeof(*code));
+	for (size_t i = 0; i < prog->len; i++) {
+		if (code[i].code == (BPF_RET | BPF_K) && (code[i].k & SECCOMP_RET_ACTION_FULL) == SECCOMP_RET_TRACE)
+			code[i].k = SECCOMP_RET_USER_NOTIF;
+	}
+	ret_prog->filter = code;
+	ret_prog->len = prog->len;
 	return 0;
+}
+
+int img_call_install(const struct sock_fprog *prog, unsigned flags)
+{
+	long r;
+
+	/* Without the flag the processor's guard against speculation would slow the command down. */
+	flags |= SECCOMP_FILTER_FLAG_SPEC_ALLOW;
+	r = syscall(SYS_seccomp, SECCOMP_SET_MODE_FILTER, flags, prog);
+	if (r < 0 && errno == EACCES && prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) == 0)
+		r = syscall(SYS_seccomp, SECCOMP_SET_MODE_FILTER, flags, prog);
+	return r < 0 ? -errno : (int)r;
 }

@@ -68,7 +68,7 @@ char *img_trace_read_cmdline(pid_t pid)
 int img_trace_run(const struct img_run *run, enum img_trace_method method, struct img_trace **ret_trace,
                   struct img_run_result *ret_result, struct err *err)
 {
-	if (method == IMG_TRACE_PTRACE)
-		return img_trace_ptrace(run, ret_trace, ret_result, err);
-	return img_trace_fanotify(run, ret_trace, ret_result, err);
+	if (method == IMG_TRACE_FANOTIFY)
+		return img_trace_fanotify(run, ret_trace, ret_result, err);
+	return img_trace_ptrace(run, method == IMG_TRACE_STOPS, ret_trace, ret_result, err);
 }

@@ -342,8 +342,7 @@ static void do_readdir(struct img_stop *s)
 
 	if (!find_view(s))
 		return;
-	s->call = &(const struct img_call){ .dirfd = s->call->path };
-	dir = directory_of(s, s->call->dirfd);
+	dir = directory_of(s, s->call->path);
 	if (dir)
 		record(s->t, s->p, dir, IMG_ACCESS_READDIR, 0);
 }
@@ -401,16 +400,34 @@ static void do_exec(struct img_stop *s)
 	s->th->exec_view = s->p->view;
 }
 
-static void do_ptrace(struct img_stop *s)
+/* Adds the program to a list of those that do what is not possible here. */
+static void note_program(const struct img_stop *s, char list[128])
 {
-	size_t len = strlen(s->t->tracers);
+	size_t len = strlen(list);
 	const char *program = s->p->program ? s->p->program : "?";
 
-	if (!strstr(s->t->tracers, program))
-		(void)snprintf(s->t->tracers + len, sizeof(s->t->tracers) - len, "%s%s", len ? ", " : "", program);
+	if (!strstr(list, program))
+		(void)snprintf(list + len, 128 - len, "%s%s", len ? ", " : "", program);
 }
 
-void img_touch_call(struct img_stop *s)
+/* What waits for others are connections, and opens of what is neither file nor directory: a pipe, a device. */
+static bool may_block(const struct img_stop *s)
+{
+	const struct img_found *f = &s->t->found;
+
+	switch (s->call->op) {
+	case IMG_CALL_CONNECT:
+		return true;
+	case IMG_CALL_OPEN:
+	case IMG_CALL_OPEN2:
+	case IMG_CALL_CREAT:
+		return f->is_ignored || (f->error == 0 && !S_ISREG(f->st.st_mode) && !S_ISDIR(f->st.st_mode));
+	default:
+		return false;
+	}
+}
+
+bool img_touch_call(struct img_stop *s)
 {
 	switch (s->call->op) {
 	case IMG_CALL_OPEN:
@@ -458,9 +475,14 @@ void img_touch_call(struct img_stop *s)
 		img_views_changed(s->t->views);
 		break;
 	case IMG_CALL_PTRACE:
-		do_ptrace(s);
+		note_program(s, s->t->tracers);
+		break;
+	case IMG_CALL_LISTEN:
+		if (s->t->listener)
+			note_program(s, s->t->listeners);
 		break;
 	}
+	return may_block(s);
 }
 
 /* ---- Exec ------------------------------------------------------------------------------------------------- */

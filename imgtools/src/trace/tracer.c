@@ -3,7 +3,8 @@
  * (names.c); there is no second stop after the call, which is what makes it cheap. Whether an exec succeeded is told by
  * the kernel anyway.
  *
- *   seccomp stop   look the path up, record, let it run
+ *   call           look the path up, record, let it run: told of by a seccomp notification, in a thread of its own
+ *                  (listener.c), or, where that cannot be had, by a ptrace stop
  *   fork, clone    the child is traced from its first instruction on
  *   exec           what was looked up before it is recorded now, with what the kernel opened for it; an exec by a
  *                  thread ends the others and takes over the number of the first
@@ -14,7 +15,6 @@
 
 #include <errno.h>
 #include <fcntl.h>
-#include <linux/audit.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -28,8 +28,6 @@
 #include "trace_internal.h"
 #include "tracer_internal.h"
 #include "tracer_state.h"
-
-enum { SOCKETCALL_386 = 102 };
 
 /* ---- Threads and processes ---------------------------------------------------------------------------------- */
 
@@ -212,30 +210,55 @@ static struct img_tracee_thread *adopt(struct img_tracer *t, pid_t tid)
 
 /* ---- Calls and execs ---------------------------------------------------------------------------------------- */
 
-static void on_call(struct img_tracer *t, struct img_tracee_thread *th)
+/* A thread is about to make a call, and waits. */
+static void on_call(struct img_tracer *t, struct img_tracee_thread *th, const struct seccomp_data *d)
 {
-	struct __ptrace_syscall_info info;
-	struct img_stop s = { .t = t, .th = th, .p = th->process };
+	struct img_stop s = { .t = t, .th = th, .p = th->process, .call = img_call_of(&t->calls, d) };
 	uint32_t args32[3];
 
-	if (!s.p || ptrace(PTRACE_GET_SYSCALL_INFO, th->tid, sizeof(info), &info) < 0 ||
-	    info.op != PTRACE_SYSCALL_INFO_SECCOMP)
-		return;
-	s.call = img_call_at(info.seccomp.ret_data);
 	/* Before the command is executed only the exec itself is of interest. */
-	if (!s.call || (!s.p->is_recorded && s.call->op != IMG_CALL_EXEC))
+	if (!s.p || !s.call || (!s.p->is_recorded && s.call->op != IMG_CALL_EXEC))
 		return;
 	if (th->exec)
 		img_touch_failed_exec(&s);
 	th->exec = NULL;
-	memcpy(s.args, info.seccomp.args, sizeof(s.args));
-	if (info.arch == AUDIT_ARCH_I386 && info.seccomp.nr == SOCKETCALL_386) {
+	memcpy(s.args, d->args, sizeof(s.args));
+	if (img_call_is_packed(d)) {
 		if (!img_touch_read(&s, s.args[1], args32, sizeof(args32)))
 			return;
 		for (int i = 0; i < 3; i++)
 			s.args[i] = args32[i];
 	}
-	img_touch_call(&s);
+	th->may_block = img_touch_call(&s);
+	if (th->may_block)
+		th->blocking = *d;
+}
+
+/* The same in the listener's thread. One that is not known has been killed: ptrace told of its birth before it ran. */
+static void on_notification(void *arg, pid_t tid, const struct seccomp_data *d)
+{
+	struct img_tracer *t = arg;
+	struct img_tracee_thread *th;
+
+	(void)pthread_mutex_lock(&t->lock);
+	th = find_thread(t, tid);
+	if (th)
+		on_call(t, th, d);
+	(void)pthread_mutex_unlock(&t->lock);
+}
+
+static void on_seccomp_stop(struct img_tracer *t, struct img_tracee_thread *th)
+{
+	struct __ptrace_syscall_info info;
+	struct seccomp_data d;
+
+	if (ptrace(PTRACE_GET_SYSCALL_INFO, th->tid, sizeof(info), &info) < 0 || info.op != PTRACE_SYSCALL_INFO_SECCOMP)
+		return;
+	d.nr = (int)info.seccomp.nr;
+	d.arch = info.arch;
+	d.instruction_pointer = info.instruction_pointer;
+	memcpy(d.args, info.seccomp.args, sizeof(d.args));
+	on_call(t, th, &d);
 }
 
 /* All other threads of the process are gone now. */
@@ -301,6 +324,21 @@ static bool stops_group(int sig)
 	return sig == SIGSTOP || sig == SIGTSTP || sig == SIGTTIN || sig == SIGTTOU;
 }
 
+/* A signal on its way to a thread that may wait to be told of: for the program it then came right before the call. A
+ * call that was told of already, and waits for something else by now, is what the signal was sent for, perhaps. */
+static void on_signal(struct img_tracer *t, const struct img_tracee_thread *th)
+{
+	const struct seccomp_data *b = &th->blocking;
+	struct seccomp_data d;
+
+	if (!t->listener || !img_listener_was_interrupted(th->tid, &d) || !img_call_of(&t->calls, &d))
+		return;
+	if (th->may_block && d.nr == b->nr && d.arch == b->arch && d.instruction_pointer == b->instruction_pointer &&
+	    d.args[0] == b->args[0] && d.args[1] == b->args[1])
+		return;
+	img_listener_restart(th->tid);
+}
+
 static void on_stop(struct img_tracer *t, pid_t tid, int status)
 {
 	struct img_tracee_thread *th = find_thread(t, tid);
@@ -315,7 +353,7 @@ static void on_stop(struct img_tracer *t, pid_t tid, int status)
 	}
 	switch (event) {
 	case PTRACE_EVENT_SECCOMP:
-		on_call(t, th);
+		on_seccomp_stop(t, th);
 		break;
 	case PTRACE_EVENT_FORK:
 	case PTRACE_EVENT_VFORK:
@@ -331,7 +369,8 @@ static void on_stop(struct img_tracer *t, pid_t tid, int status)
 			return;
 		}
 		break;
-	default: /* a signal, on its way to the process */
+	default:
+		on_signal(t, th);
 		(void)ptrace(PTRACE_CONT, tid, 0, sig);
 		return;
 	}
@@ -366,8 +405,10 @@ static void kill_all(struct img_tracer *t)
 static int prepare(void *arg)
 {
 	struct img_tracer *t = arg;
+	int r = t->listener ? img_listener_install(t->listener) : -EINVAL;
 
-	return img_call_install(&t->filter);
+	/* Too old a kernel, or somebody listens already (to slimtrace as well). */
+	return r == -EINVAL || r == -EBUSY ? img_call_install(&t->filter, 0) : r;
 }
 
 static int attach(void *arg, pid_t pid, int root_fd, struct err *err)
@@ -390,7 +431,20 @@ static int attach(void *arg, pid_t pid, int root_fd, struct err *err)
 	join_process(th, p);
 	if (ptrace(PTRACE_SEIZE, pid, 0, options) < 0)
 		return err_set(err, -errno, "the command cannot be traced: ptrace: %s", strerror(errno));
-	return 0;
+	return t->listener ? img_listener_start(t->listener, err) : 0;
+}
+
+/* What wait4() said; tid < 0: nothing, it was interrupted. */
+static void on_news(struct img_tracer *t, pid_t tid, int status, bool must_end)
+{
+	(void)pthread_mutex_lock(&t->lock);
+	if (must_end && !t->is_killed)
+		kill_all(t);
+	if (tid >= 0 && WIFSTOPPED(status))
+		on_stop(t, tid, status);
+	else if (tid >= 0)
+		on_end(t, tid, status);
+	(void)pthread_mutex_unlock(&t->lock);
 }
 
 static int wait_all(void *arg, pid_t pid, const atomic_bool *must_end, int *ret_status, struct rusage *ret_usage,
@@ -401,24 +455,16 @@ static int wait_all(void *arg, pid_t pid, const atomic_bool *must_end, int *ret_
 	bool has_ended = false;
 	int status;
 
+	/* Only this thread changes n_threads. */
 	while (!has_ended || t->n_threads > 0) {
 		pid_t tid = wait4(-1, &status, __WALL | __WNOTHREAD, &usage);
 
-		if (*must_end && !t->is_killed)
-			kill_all(t);
-		if (tid < 0) {
-			if (errno == EINTR)
-				continue;
-			if (errno == ECHILD && has_ended)
-				break;
+		if (tid < 0 && errno == ECHILD && has_ended)
+			break;
+		if (tid < 0 && errno != EINTR)
 			return err_set(err, -errno, "waiting for the command: %s", strerror(errno));
-		}
-		if (WIFSTOPPED(status)) {
-			on_stop(t, tid, status);
-			continue;
-		}
-		on_end(t, tid, status);
-		if (tid == pid) {
+		on_news(t, tid, status, *must_end);
+		if (tid == pid && !WIFSTOPPED(status)) {
 			has_ended = true;
 			*ret_status = status;
 			*ret_usage = usage;
@@ -435,45 +481,67 @@ static void drop_threads(struct img_tracer *t)
 	}
 }
 
+static struct img_tracer *tracer_new(bool has_root)
+{
+	struct img_tracer *t = calloc(1, sizeof(*t));
+
+	if (!t)
+		return NULL;
+	(void)pthread_mutex_init(&t->lock, NULL);
+	t->has_root = has_root;
+	img_call_map_init(&t->calls);
+	t->trace = img_trace_new();
+	return t;
+}
+
 static void tracer_done(struct img_tracer *t)
 {
+	img_listener_free(t->listener);
 	drop_threads(t);
 	img_views_free(t->views);
 	img_trace_free(t->trace);
 	free(t->filter.filter);
+	(void)pthread_mutex_destroy(&t->lock);
 	free(t);
 }
 
-static void add_notes(const struct img_tracer *t, struct img_run_result *result)
+static void add_note(struct img_run_result *result, const char *what, const char *programs, const char *instead)
 {
 	size_t len = strlen(result->notes);
 
-	if (t->tracers[0])
-		(void)snprintf(
-		        result->notes + len, sizeof(result->notes) - len,
-		        "%sptrace is used by the command itself (%s), which it cannot while it is traced by ptrace: "
-		        "--method fanotify does without",
-		        len ? "; " : "", t->tracers);
+	if (programs[0])
+		(void)snprintf(result->notes + len, sizeof(result->notes) - len,
+		               "%s%s used by the command itself (%s), which it cannot while it is traced: "
+		               "--method %s does without",
+		               len ? "; " : "", what, programs, instead);
 }
 
-int img_trace_ptrace(const struct img_run *run, struct img_trace **ret_trace, struct img_run_result *ret_result,
-                     struct err *err)
+static int make_ready(struct img_tracer *t, bool must_stop, struct err *err)
+{
+	int r = t->trace ? img_call_filter(&t->filter, err) : err_set(err, -ENOMEM, "the tracer: out of memory");
+
+	return r == 0 && !must_stop ? img_listener_new(&t->filter, on_notification, t, &t->listener, err) : r;
+}
+
+int img_trace_ptrace(const struct img_run *run, bool must_stop, struct img_trace **ret_trace,
+                     struct img_run_result *ret_result, struct err *err)
 {
 	static const struct img_run_watch watch = { .prepare = prepare, .attach = attach, .wait = wait_all };
-	struct img_tracer *t = calloc(1, sizeof(*t));
+	struct img_tracer *t = tracer_new(run->n_roots > 0);
 	struct img_run watched = *run;
 	int r;
 
 	if (!t)
 		return err_set(err, -ENOMEM, "the tracer: out of memory");
-	t->trace = img_trace_new();
-	t->has_root = run->n_roots > 0;
-	r = t->trace ? img_call_filter(&t->filter, err) : err_set(err, -ENOMEM, "the tracer: out of memory");
+	r = make_ready(t, must_stop, err);
 	if (r == 0) {
 		watched.watch = &watch;
 		watched.watch_arg = t;
 		r = img_run(&watched, ret_result, err);
-		drop_threads(t); /* while there is a trace to tell of them in */
+		/* While there is a trace to tell of them in. */
+		img_listener_free(t->listener);
+		t->listener = NULL;
+		drop_threads(t);
 	}
 	if (r == 0 && t->error) {
 		r = err_set(err, t->error, "the trace: %s",
@@ -481,7 +549,8 @@ int img_trace_ptrace(const struct img_run *run, struct img_trace **ret_trace, st
 		img_run_result_done(ret_result);
 	}
 	if (r == 0) {
-		add_notes(t, ret_result);
+		add_note(ret_result, "ptrace is", t->tracers, "fanotify");
+		add_note(ret_result, "seccomp notifications are", t->listeners, "stops");
 		*ret_trace = t->trace;
 		t->trace = NULL;
 	}

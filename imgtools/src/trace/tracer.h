@@ -1,7 +1,8 @@
 /* Recording what a command touches. Two sources of the same records:
  *
  * img_trace_run() follows the command and all it starts with ptrace, stopped by a seccomp filter only at the calls that
- * name files: complete, in order, with failed look-ups; a program that is a tracer itself cannot be traced.
+ * name files: complete, in order, with failed look-ups; a program that is a tracer itself cannot be traced, one that
+ * listens to seccomp notifications itself only by IMG_TRACE_STOPS.
  * img_trace_watch_*() listens with fanotify to everything that opens files of one file system: for long runs and for
  * containers that others started; sees no stat, no failed look-up and no symbolic link. */
 #ifndef IMG_TRACE_TRACER_H
@@ -12,7 +13,11 @@
 #include "runtime/runtime.h"
 #include "trace/trace.h"
 
-enum img_trace_method { IMG_TRACE_PTRACE, IMG_TRACE_FANOTIFY };
+enum img_trace_method {
+	IMG_TRACE_PTRACE, /* with seccomp notifications, where the kernel has them */
+	IMG_TRACE_FANOTIFY,
+	IMG_TRACE_STOPS, /* by ptrace alone: slower, the same records */
+};
 
 /* Runs the command (run->watch is taken) and records it. No other child of the calling thread may end meanwhile: the
  * thread waits for all of its own. run->roots empty: the host's own root; then it ends when the last process has, and

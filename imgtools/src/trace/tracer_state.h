@@ -1,14 +1,17 @@
 /* What the tracer knows of the processes it follows: shared by the part that follows them (tracer.c) and the part that
- * looks at what they touch (touch.c). One thread. */
+ * looks at what they touch (touch.c). Two threads at most, the one that waits for processes and the listener's: both
+ * take the lock for whatever they do here. */
 #ifndef IMG_TRACE_TRACER_STATE_H
 #define IMG_TRACE_TRACER_STATE_H
 
 #include <limits.h>
+#include <pthread.h>
 #include <stdbool.h>
 #include <stdint.h>
 #include <sys/types.h>
 
 #include "calls.h"
+#include "listener.h"
 #include "names.h"
 #include "trace.h"
 #include "views.h"
@@ -39,11 +42,16 @@ struct img_tracee_thread {
 	struct img_name *exec; /* what its exec names, until that succeeds */
 	struct img_view *exec_view;
 	uint64_t exec_size;
+	bool may_block; /* the last call may wait for others: it was `blocking` */
+	struct seccomp_data blocking;
 };
 
 struct img_tracer {
+	pthread_mutex_t lock; /* all below it */
 	struct img_trace *trace;
+	struct img_call_map calls;
 	struct sock_fprog filter;
+	struct img_listener *listener; /* NULL: calls are told of by stops */
 	struct img_tracee_thread *buckets[IMG_TRACER_BUCKETS];
 	size_t n_threads;
 	struct img_views *views;
@@ -55,6 +63,7 @@ struct img_tracer {
 	bool is_killed;
 	int error;                 /* -ENOMEM, -E2BIG: recording has stopped, the command goes on */
 	char tracers[128];         /* programs that would have liked to be tracers */
+	char listeners[128];       /* or to listen to others' calls */
 	struct img_found found;    /* large; one look-up at a time */
 	char first_exec[PATH_MAX]; /* what the command was called as */
 };
@@ -68,8 +77,8 @@ struct img_stop {
 	uint64_t args[6];
 };
 
-/* A call is about to happen: looks at what it names and records it. */
-void img_touch_call(struct img_stop *s);
+/* A call is about to happen: looks at what it names and records it. Can the call wait for another process? */
+bool img_touch_call(struct img_stop *s);
 /* An exec of `name` has happened; records it with what the kernel opened for it, and sets the process's program. */
 void img_touch_exec(struct img_stop *s, struct img_name *name, uint64_t size);
 /* The links that led to the command. */

@@ -9,6 +9,7 @@
 #include <time.h>
 
 #include "oci_test.h"
+#include "real_registry.h"
 #include "registry/registry.h"
 
 /* ---- A server that answers what it is told to ------------------------------------------------------------------ */
@@ -405,60 +406,6 @@ static void a_server_that_is_not_there_is_named(void **state)
 /* ---- The real one
  * ---------------------------------------------------------------------------------------------------- */
 
-static unsigned free_port(void)
-{
-	struct sockaddr_in a = { .sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK) };
-	socklen_t len = sizeof(a);
-	int fd = socket(AF_INET, SOCK_STREAM, 0);
-
-	assert_int_equal(bind(fd, (struct sockaddr *)&a, sizeof(a)), 0);
-	assert_int_equal(getsockname(fd, (struct sockaddr *)&a, &len), 0);
-	(void)close(fd);
-	return ntohs(a.sin_port);
-}
-
-static pid_t start_registry(const char *dir, unsigned port, const char *tls)
-{
-	char text[5000], config[4200];
-	pid_t pid;
-
-	(void)snprintf(config, sizeof(config), "%s/config.yml", dir);
-	(void)snprintf(text, sizeof(text),
-	               "version: 0.1\nlog: {level: error}\nstorage:\n  filesystem: {rootdirectory: %s/data}\n"
-	               "http: {addr: 127.0.0.1:%u%s}\n",
-	               dir, port, tls);
-	write_text(config, text);
-	pid = fork();
-	assert_true(pid >= 0);
-	if (pid == 0) {
-		int null = open("/dev/null", O_WRONLY);
-
-		(void)dup2(null, 1);
-		(void)dup2(null, 2);
-		(void)execlp("docker-registry", "docker-registry", "serve", config, (char *)NULL);
-		_exit(127);
-	}
-	return pid;
-}
-
-/* A cold start may take a while. */
-static void wait_for_port(unsigned port)
-{
-	struct sockaddr_in a = { .sin_family = AF_INET,
-		                 .sin_port = htons((uint16_t)port),
-		                 .sin_addr.s_addr = htonl(INADDR_LOOPBACK) };
-
-	for (int i = 0; i < 600; i++) {
-		int fd = socket(AF_INET, SOCK_STREAM, 0), r = connect(fd, (struct sockaddr *)&a, sizeof(a));
-
-		(void)close(fd);
-		if (r == 0)
-			return;
-		(void)usleep(50000);
-	}
-	fail_msg("docker-registry does not listen");
-}
-
 static void images_go_to_a_real_registry_and_come_back(void **state)
 {
 	char *dir = temp_dir(), name[200], command[400];
@@ -467,7 +414,6 @@ static void images_go_to_a_real_registry_and_come_back(void **state)
 	struct img_write_plan plan = { .tree = t, .epoch = 0, .compression = IMG_GZIP };
 	struct img_image *image = NULL;
 	struct err err = { 0 };
-	int status = 0;
 	pid_t pid;
 
 	(void)state;
@@ -476,7 +422,7 @@ static void images_go_to_a_real_registry_and_come_back(void **state)
 		drop_dir(dir);
 		skip();
 	}
-	pid = start_registry(dir, port, "");
+	pid = start_registry(dir, port, "", "");
 	wait_for_port(port);
 	add_file(t, "/etc/name", "pushed");
 	add_dir(t, "/empty");
@@ -499,8 +445,7 @@ static void images_go_to_a_real_registry_and_come_back(void **state)
 		               "skopeo inspect --tls-verify=false docker://localhost:%u/team/app:v1 >/dev/null", port);
 		assert_int_equal(system(command), 0);
 	}
-	assert_int_equal(kill(pid, SIGTERM), 0);
-	assert_int_equal(waitpid(pid, &status, 0), pid);
+	stop_registry(pid);
 	img_tree_free(t);
 	drop_dir(dir);
 }
@@ -514,7 +459,6 @@ static void a_certificate_is_checked_unless_told_not_to(void **state)
 	struct img_open_opts opts = { 0 };
 	struct img_image *image = NULL;
 	struct err err = { 0 };
-	int status = 0;
 	pid_t pid;
 
 	(void)state;
@@ -529,7 +473,7 @@ static void a_certificate_is_checked_unless_told_not_to(void **state)
 		skip();
 	}
 	(void)snprintf(tls, sizeof(tls), ", tls: {certificate: %s/cert, key: %s/key}", dir, dir);
-	pid = start_registry(dir, port, tls);
+	pid = start_registry(dir, port, tls, "");
 	wait_for_port(port);
 	add_file(t, "/f", "by TLS");
 	(void)snprintf(name, sizeof(name), "docker://localhost:%u/app:v1", port);
@@ -540,8 +484,7 @@ static void a_certificate_is_checked_unless_told_not_to(void **state)
 		fail_msg("%s", err_text(&err));
 	assert_text_is(image->tree, "/f", "by TLS");
 	img_image_close(image);
-	assert_int_equal(kill(pid, SIGTERM), 0);
-	assert_int_equal(waitpid(pid, &status, 0), pid);
+	stop_registry(pid);
 	img_tree_free(t);
 	drop_dir(dir);
 }

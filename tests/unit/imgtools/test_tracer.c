@@ -1,17 +1,21 @@
 /* The tracer against real programs: this binary runs itself as the traced command, once per scenario, and looks whether
  * the records tell what the scenario did. Scenarios run in the host's own root, some (of root only) in roots and
- * namespaces that they make. */
+ * namespaces that they make. All of it once with calls told of by notifications and once by stops. */
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/filter.h>
 #include <linux/openat2.h>
+#include <linux/seccomp.h>
 #include <pthread.h>
 #include <signal.h>
 #include <spawn.h>
 #include <sys/mman.h>
 #include <sys/mount.h>
+#include <sys/prctl.h>
 #include <sys/ptrace.h>
 #include <sys/socket.h>
 #include <sys/syscall.h>
+#include <sys/time.h>
 #include <sys/un.h>
 
 #include "test_root.h"
@@ -21,6 +25,7 @@
 static char self[4096], base[64]; /* this program; the folder of a scenario */
 static struct img_trace *trace;
 static struct img_run_result result;
+static enum img_trace_method method; /* of the tests at hand */
 
 /* ---- Looking at the records --------------------------------------------------------------------------------- */
 
@@ -57,7 +62,7 @@ static int run_method(const char *const *argv, struct img_run run)
 	run.argv = argv;
 	run.capture = true;
 	run.timeout_ms = run.timeout_ms ? run.timeout_ms : 60000;
-	r = img_trace_run(&run, IMG_TRACE_PTRACE, &trace, &result, &err);
+	r = img_trace_run(&run, method, &trace, &result, &err);
 	if (r < 0)
 		print_message("%s\n", err_text(&err));
 	return r;
@@ -369,6 +374,99 @@ static void a_program_that_traces_is_named(void **state)
 	assert_non_null(strstr(result.notes, "test_tracer"));
 }
 
+static void on_alarm(int sig)
+{
+}
+
+/* A timer whose handler interrupts what can be interrupted. */
+static void set_timer(long us)
+{
+	struct itimerval timer = { { 0, us }, { 0, us } };
+
+	(void)sigaction(SIGALRM, &(struct sigaction){ .sa_handler = on_alarm }, NULL);
+	(void)setitimer(ITIMER_REAL, &timer, NULL);
+}
+
+/* Several processes at once, so that calls wait to be told of while signals come. */
+static int scenario_interrupted(void)
+{
+	enum { N_PROCESSES = 4, N_CALLS = 400 };
+	int status, n_ok = 0, fd;
+	struct stat st;
+
+	for (int i = 0; i < N_PROCESSES; i++) {
+		if (fork() > 0)
+			continue;
+		set_timer(500);
+		for (int k = 0; k < N_CALLS; k++) {
+			if (stat("file", &st) < 0 || access("dir/inner", R_OK) < 0 || touch("file") < 0)
+				_exit(1);
+		}
+		_exit(0);
+	}
+	while (wait(&status) > 0)
+		n_ok += status == 0;
+	if (n_ok != N_PROCESSES)
+		return 1;
+	/* What waits for others is interrupted as ever. */
+	if (mkfifo("pipe", 0600) < 0)
+		return 2;
+	set_timer(20000);
+	for (int i = 0; i < 3; i++) {
+		fd = open("pipe", O_RDONLY);
+		if (fd >= 0 || errno != EINTR)
+			return 3;
+	}
+	return 0;
+}
+
+static void signals_do_not_fail_calls(void **state)
+{
+	(void)state;
+	run_scenario("interrupted");
+	HAS(OPEN, "file");
+	HAS(CREATE, "pipe");
+}
+
+/* A filter that would tell of one call that nobody makes. */
+static int scenario_listener(void)
+{
+	struct sock_filter code[] = {
+		BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, nr)),
+		BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, SYS_acct, 0, 1),
+		BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_USER_NOTIF),
+		BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW),
+	};
+	struct sock_fprog prog = { 4, code };
+	long fd;
+
+	if (prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) < 0)
+		return 1;
+	fd = syscall(SYS_seccomp, SECCOMP_SET_MODE_FILTER, SECCOMP_FILTER_FLAG_NEW_LISTENER, &prog);
+	if (fd < 0)
+		return errno == EBUSY ? 10 : 2;
+	return touch("file") < 0 ? 3 : 11;
+}
+
+static void a_program_that_listens_needs_stops(void **state)
+{
+	const char *argv[] = { self, "--scenario", "listener", base, NULL };
+
+	(void)state;
+	assert_int_equal(run_method(argv, (struct img_run){ .null_stdin = true }), 0);
+	if (result.exit_code == 10) {
+		assert_int_equal(method, IMG_TRACE_PTRACE);
+		assert_non_null(strstr(result.notes, "seccomp notifications are used by the command itself"));
+		assert_non_null(strstr(result.notes, "--method stops"));
+	} else {
+		assert_int_equal(result.exit_code, 11);
+		assert_string_equal(result.notes, "");
+		HAS(OPEN, "file");
+	}
+	if (method == IMG_TRACE_STOPS)
+		assert_int_equal(result.exit_code, 11);
+}
+
 static int scenario_sockets(void)
 {
 	struct sockaddr_un sun = { .sun_family = AF_UNIX, .sun_path = "socket" };
@@ -675,6 +773,8 @@ static const struct {
 	{ "children", scenario_children },
 	{ "signals", scenario_signals },
 	{ "ptrace", scenario_ptrace },
+	{ "interrupted", scenario_interrupted },
+	{ "listener", scenario_listener },
 	{ "sockets", scenario_sockets },
 	{ "fexecve", scenario_fexecve },
 	{ "script", scenario_script },
@@ -710,6 +810,8 @@ int main(int argc, char **argv)
 		TEST(children_are_told_apart),
 		TEST(signals_and_stops_reach_their_processes),
 		TEST(a_program_that_traces_is_named),
+		TEST(signals_do_not_fail_calls),
+		TEST(a_program_that_listens_needs_stops),
 		TEST(sockets_are_recorded),
 		TEST(an_exec_by_descriptor_has_a_path),
 		TEST(what_the_kernel_opens_is_recorded),
@@ -724,9 +826,14 @@ int main(int argc, char **argv)
 		TEST(a_command_that_is_not_there_is_an_error),
 	};
 
+	int failed;
+
 	if (argc == 4 && strcmp(argv[1], "--scenario") == 0)
 		return be_scenario(argv[2], argv[3]);
 	if (readlink("/proc/self/exe", self, sizeof(self) - 1) <= 0)
 		return 1;
-	return cmocka_run_group_tests(tests, NULL, NULL);
+	method = IMG_TRACE_PTRACE;
+	failed = cmocka_run_group_tests_name("by notifications", tests, NULL, NULL);
+	method = IMG_TRACE_STOPS;
+	return failed + cmocka_run_group_tests_name("by stops", tests, NULL, NULL);
 }

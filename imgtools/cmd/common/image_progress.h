@@ -1,7 +1,7 @@
 /* Progress of reading and writing images on a terminal: bytes, rate and remaining time on one line of standard error.
  */
-#ifndef IMG_SLIMTRACE_IMAGE_PROGRESS_H
-#define IMG_SLIMTRACE_IMAGE_PROGRESS_H
+#ifndef IMG_COMMON_IMAGE_PROGRESS_H
+#define IMG_COMMON_IMAGE_PROGRESS_H
 
 #include <stdio.h>
 

@@ -1,0 +1,192 @@
+/* The table of flip.conf, and the one request that the commands make to the daemon. */
+#include "settings.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/http_client.h"
+#include "base/json.h"
+
+#define KEY(section, key, env, type, field, help, choices)                                    \
+	{                                                                                     \
+		section, key, env, type, offsetof(struct flip_settings, field), help, choices \
+	}
+
+static const struct base_config_key keys[] = {
+	KEY("node", "root", "FLIP_ROOT", OPT_STR, root, "folder of the store and of the mounts", NULL),
+	KEY("node", "socket", "FLIP_SOCKET", OPT_STR, socket, "where containerd asks", NULL),
+	KEY("node", "control", "FLIP_CONTROL", OPT_STR, control, "where flip's own commands ask", NULL),
+	KEY("node", "threads", NULL, OPT_UINT, threads, "for decoding; 0: one per core", NULL),
+	KEY("node", "log-level", "FLIP_LOG_LEVEL", OPT_CHOICE, log_level, "what is logged", "error,warn,info,debug"),
+	KEY("store", "budget", NULL, OPT_SIZE, budget, "most that contents may take; 0: no limit", NULL),
+	KEY("store", "min-free", NULL, OPT_SIZE, min_free, "room that stays free on the file system", NULL),
+	KEY("registry", "mirrors", NULL, OPT_LIST, mirrors, "HOST=URL, asked before HOST itself", NULL),
+	KEY("registry", "connections", NULL, OPT_UINT, connections, "at once to one registry", NULL),
+	KEY("registry", "retries", NULL, OPT_UINT, retries, "of one request", NULL),
+	KEY("registry", "stall", NULL, OPT_UINT, stall_s, "seconds without a byte that end an attempt", NULL),
+	KEY("registry", "max-rate", NULL, OPT_SIZE, max_rate, "bytes a second of what nobody waits for; 0: no limit",
+	    NULL),
+	KEY("registry", "auth-file", NULL, OPT_STR, auth_file, "docker's config.json; empty: the usual places", NULL),
+	KEY("registry", "ca-file", NULL, OPT_STR, ca_file, "certificates to trust; empty: the system's", NULL),
+	KEY("registry", "insecure", "FLIP_INSECURE", OPT_FLAG, insecure,
+	    "plain HTTP beyond this host, TLS without verification", NULL),
+	KEY("prefetch", "play", NULL, OPT_FLAG, prefetch, "fetch what a start is known to read", NULL),
+	KEY("prefetch", "record", NULL, OPT_FLAG, record, "write down what a first start reads", NULL),
+	KEY("prefetch", "quiet", NULL, OPT_UINT, record_quiet_s, "seconds without a read that end a recording", NULL),
+	KEY("prefetch", "window", NULL, OPT_SIZE, window, "asked for ahead of its arrival", NULL),
+	KEY("prefetch", "background", NULL, OPT_FLAG, background, "fetch the rest when nobody reads", NULL),
+	KEY("prefetch", "background-wait", NULL, OPT_UINT, background_wait_s, "seconds of quiet before that", NULL),
+	KEY("files", "lower", NULL, OPT_CHOICE, lower, "how layers are shown", "auto,erofs,fuse"),
+	KEY("files", "passthrough-min", NULL, OPT_SIZE, passthrough_min, "smallest content opened by passthrough",
+	    NULL),
+	KEY("files", "readahead", NULL, OPT_SIZE, readahead, "most that the kernel reads ahead", NULL),
+	KEY("files", "io-uring", NULL, OPT_CHOICE, io_uring, "FUSE over io_uring", "auto,on,off"),
+	KEY("files", "holder", NULL, OPT_FLAG, holder, "keep the FUSE session over the daemon's death", NULL),
+	{ 0 },
+};
+
+int flip_settings_load(struct flip_settings *s, struct err *err)
+{
+	static const struct base_config_paths paths = { .product = "ocai", .program = "flip" };
+
+	*s = (struct flip_settings){
+		.root = "/var/lib/flip",
+		.socket = "/run/flip/flip.sock",
+		.control = "/run/flip/control.sock",
+		.log_level = "info",
+		.lower = "auto",
+		.io_uring = "auto",
+		.min_free = UINT64_C(1) << 30,
+		.passthrough_min = 64 << 10,
+		.window = 8 << 20,
+		.readahead = 64 << 10,
+		.connections = 8,
+		.retries = 5,
+		.stall_s = 20,
+		.record_quiet_s = 10,
+		.background_wait_s = 5,
+		.prefetch = true,
+		.record = true,
+		.background = true,
+		.holder = true,
+	};
+	return base_config_load(&paths, keys, s, &s->config, err);
+}
+
+void flip_settings_done(struct flip_settings *s)
+{
+	for (size_t i = 0; s->mirror_list && i < s->mirrors.n; i++)
+		free((char *)s->mirror_list[i].host);
+	free(s->mirror_list);
+	opt_list_done(&s->mirrors);
+	base_config_free(s->config);
+}
+
+static int make_mirrors(struct flip_settings *s, struct err *err)
+{
+	s->mirror_list = calloc(s->mirrors.n + 1, sizeof(*s->mirror_list));
+	if (!s->mirror_list)
+		return err_set(err, -ENOMEM, "out of memory");
+	for (size_t i = 0; i < s->mirrors.n; i++) {
+		const char *text = s->mirrors.items[i], *eq = strchr(text, '=');
+
+		if (!eq || strncmp(eq + 1, "http", 4) != 0)
+			return err_set(err, -EINVAL, "registry.mirrors: \"%s\" is not HOST=URL", text);
+		s->mirror_list[i].host = eq == text ? NULL : strndup(text, (size_t)(eq - text));
+		s->mirror_list[i].endpoint = eq + 1;
+		if (eq != text && !s->mirror_list[i].host)
+			return err_set(err, -ENOMEM, "out of memory");
+	}
+	return 0;
+}
+
+static const char *or_null(const char *text)
+{
+	return text && *text ? text : NULL;
+}
+
+int flip_settings_node(struct flip_settings *s, struct flip_node_opts *ret_opts, struct err *err)
+{
+	int r = make_mirrors(s, err);
+
+	if (r < 0)
+		return r;
+	if (s->readahead > 16 << 20)
+		return err_set(err, -EINVAL, "files.readahead: more than 16M");
+	*ret_opts = (struct flip_node_opts){
+		.root = s->root,
+		.store = { .budget_bytes = s->budget, .min_free_bytes = s->min_free },
+		.fetch = { .n_connections = s->connections,
+		           .max_rate = s->max_rate,
+		           .n_retries = s->retries,
+		           .stall_s = s->stall_s,
+		           .auth_file = or_null(s->auth_file),
+		           .ca_file = or_null(s->ca_file),
+		           .insecure = s->insecure,
+		           .mirrors = s->mirror_list,
+		           .n_mirrors = s->mirrors.n },
+		.lower = strcmp(s->lower, "erofs") == 0  ? FLIP_LOWER_EROFS
+		         : strcmp(s->lower, "fuse") == 0 ? FLIP_LOWER_FUSE
+		                                         : FLIP_LOWER_AUTO,
+		.io_uring = strcmp(s->io_uring, "on") == 0    ? FLIP_URING_ON
+		            : strcmp(s->io_uring, "off") == 0 ? FLIP_URING_OFF
+		                                              : FLIP_URING_AUTO,
+		.n_threads = s->threads,
+		.max_readahead = (uint32_t)s->readahead,
+		.passthrough_min = s->passthrough_min,
+		.prefetch_window = s->window,
+		.no_prefetch = !s->prefetch,
+		.no_record = !s->record,
+		.no_background = !s->background,
+		.record_quiet_s = s->record_quiet_s,
+		.background_wait_s = s->background_wait_s,
+		.holder_socket = s->holder ? NULL : "",
+	};
+	return 0;
+}
+
+void flip_append_escaped(struct base_buf *b, const char *text)
+{
+	for (; *text; text++) {
+		if (strchr("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-._~/", *text))
+			(void)base_buf_putc(b, *text);
+		else
+			(void)base_buf_printf(b, "%%%02X", (unsigned char)*text);
+	}
+}
+
+int flip_ask(const struct flip_settings *s, const char *method, const char *path_and_query, struct base_buf *ret_body,
+             struct err *err)
+{
+	struct base_http_request req = { .method = method, .unix_socket = s->control };
+	struct base_http_response resp = { 0 };
+	struct base_buf url = BASE_BUF_INIT(64 << 10);
+	struct base_http *http = NULL;
+	int r = base_http_new(&http, err);
+
+	if (r == 0)
+		r = base_buf_printf(&url, "http://flip%s", path_and_query);
+	req.url = base_buf_text(&url);
+	if (r == 0)
+		r = base_http_request(http, &req, &resp, err);
+	if (r == -ECONNREFUSED)
+		(void)err_set(err, r, "%s: no daemon answers there (flip snapshotter)", s->control);
+	base_http_free(http);
+	base_buf_done(&url);
+	if (r < 0)
+		return r;
+	if (resp.status / 100 != 2) {
+		json_t *doc = NULL;
+		const char *text = NULL;
+
+		if (base_json_parse("answer", resp.body.data, resp.body.len, &doc, NULL) == 0)
+			text = json_string_value(json_object_get(doc, "error"));
+		r = err_set(err, -EIO, "%s", text ? text : "the daemon refused");
+		json_decref(doc);
+		base_buf_done(&resp.body);
+		return r;
+	}
+	*ret_body = resp.body;
+	return 0;
+}

@@ -1,0 +1,34 @@
+/* flip.conf: where things are and how much of them, for the daemon and for the commands that talk to it. */
+#ifndef FLIP_SETTINGS_H
+#define FLIP_SETTINGS_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "base/config.h"
+#include "node/node.h"
+
+struct flip_settings {
+	const char *root, *socket, *control, *log_level, *lower, *io_uring;
+	uint64_t budget, min_free, passthrough_min, window, readahead, max_rate;
+	uint32_t threads, connections, retries, stall_s, record_quiet_s, background_wait_s;
+	bool prefetch, record, background, insecure, holder;
+	const char *auth_file, *ca_file;
+	struct opt_list mirrors; /* "HOST=ENDPOINT" */
+	struct base_config *config;
+	struct flip_mirror *mirror_list; /* out of `mirrors`, by flip_settings_node() */
+};
+
+/* Built-in values, then the files and the environment. */
+int flip_settings_load(struct flip_settings *s, struct err *err);
+void flip_settings_done(struct flip_settings *s);
+int flip_settings_node(struct flip_settings *s, struct flip_node_opts *ret_opts, struct err *err);
+
+/* A value of a query: everything that is not unreserved as %XX. */
+void flip_append_escaped(struct base_buf *b, const char *text);
+
+/* One request to the daemon at s->control. A status other than 2xx is an error with the daemon's words. */
+int flip_ask(const struct flip_settings *s, const char *method, const char *path_and_query, struct base_buf *ret_body,
+             struct err *err);
+
+#endif

@@ -1,0 +1,59 @@
+/* Manifests as the node needs them: which layers an image has, how large they are, and their annotations (without which
+ * a table of contents could not be trusted). */
+#ifndef FLIP_NODE_IMAGE_H
+#define FLIP_NODE_IMAGE_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "base/err.h"
+#include "fetch/fetch.h"
+
+struct node_image_layer {
+	char digest[72];
+	char *media_type; /* may be NULL */
+	uint64_t size;
+	char **names, **values; /* annotations */
+	size_t n_annotations;
+};
+
+struct node_image {
+	char *ref;         /* as it was asked for */
+	char manifest[72]; /* digest of the manifest for this machine */
+	char top[72];      /* of what the reference named: the index, or the manifest itself */
+	char *manifest_data, *config_data,
+	        *index_data; /* as they came; config and index only when asked for, else NULL */
+	size_t manifest_size, index_size;
+	uint64_t config_size;
+	char manifest_type[128], index_type[128];
+	char config[72];                 /* digest */
+	struct node_image_layer *layers; /* lowest first */
+	size_t n_layers;
+	struct node_image *next; /* of the list of those kept */
+	unsigned n_refs;
+};
+
+/* Those that were read lately: by reference and, when given, the manifest's digest. Thread-safe. */
+struct node_images;
+struct node_images *node_images_new(void);
+void node_images_free(struct node_images *images);
+/* Reads it when it is not kept; a reference, ended by node_image_unref(). */
+int node_image_get(struct node_images *images, struct flip_fetch *fetch, const char *ref, const char *manifest_digest,
+                   struct node_image **ret_image, struct err *err);
+int node_image_ref(struct node_images *images, const struct node_image *image, struct node_image **ret_image);
+void node_image_unref(struct node_images *images, struct node_image *image);
+void node_image_forget(struct node_images *images, const char *ref); /* its tag may have moved */
+
+/* Reads it anew, with configuration; owned by the caller, node_image_free(). For `flip pull`. */
+int node_image_read(struct flip_fetch *fetch, const char *ref, const char *manifest_digest, bool with_config,
+                    struct node_image **ret_image, struct err *err);
+void node_image_free(struct node_image *image);
+
+/* From a manifest's bytes into layers (for the fuzz target too). */
+int node_manifest_parse(const char *where, const void *data, size_t size, struct node_image *image, struct err *err);
+/* Which manifest of an index is for this machine; the index's bytes. */
+int node_index_choose(const char *where, const void *data, size_t size, char ret_digest[72], struct err *err);
+const struct node_image_layer *node_image_layer(const struct node_image *image, const char *digest); /* NULL */
+
+#endif

@@ -1,0 +1,72 @@
+/* The daemon of a node: puts store, fetch, lazy, erofs, fusefs and grpc together.
+ *
+ * It knows layers (an index and a metadata image each), mounts them, answers reads of what has not arrived by one fetch
+ * per chunk, plays prefetch lists back and records them, and serves containerd's snapshots API and a control socket.
+ *
+ * Folders below opts.root: what the store keeps (store/store.h), m/ID (metadata mounts), fuse (the FUSE file system).
+ * Mounts outlive the process: a daemon that starts again finds them and goes on. */
+#ifndef FLIP_NODE_H
+#define FLIP_NODE_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "base/buf.h"
+#include "base/err.h"
+#include "fetch/fetch.h"
+#include "fusefs/fusefs.h"
+#include "grpc/snapshots.h"
+#include "store/store.h"
+
+struct flip_node;
+
+enum flip_lower {
+	FLIP_LOWER_AUTO,  /* EROFS where the kernel can, else FUSE trees */
+	FLIP_LOWER_EROFS, /* metadata by EROFS, contents by overlayfs data-only layers */
+	FLIP_LOWER_FUSE,  /* whole trees by FUSE */
+};
+
+struct flip_node_opts {
+	const char *root;
+	struct flip_store_opts store;
+	struct flip_fetch_opts fetch;
+	enum flip_lower lower;
+	enum flip_io_uring io_uring;
+	unsigned n_threads;         /* decoding and unpacking; 0: one per core */
+	uint32_t max_readahead;     /* of the kernel on the FUSE mount, bytes; 0: 64 KiB */
+	uint64_t passthrough_min;   /* 0: 64 KiB */
+	uint64_t prefetch_window;   /* bytes of chunks asked for ahead of their arrival; 0: 8 MiB */
+	bool no_prefetch;           /* lists are not played back */
+	bool no_record;             /* first starts are not recorded */
+	bool no_background;         /* what no list names is fetched only when read */
+	uint32_t record_quiet_s;    /* a recording ends when nothing was read for so long; 0: 10 */
+	uint32_t background_wait_s; /* after the last foreground read, before the rest is fetched; 0: 5 */
+	const char *holder_socket;  /* keeps the FUSE session over our death; NULL: ROOT/holder.sock; "": none */
+};
+
+/* Opens the store, goes on with the FUSE session of a process before us or mounts a new one, and mounts the layers that
+ * snapshots use. */
+int flip_node_start(const struct flip_node_opts *o, struct flip_node **ret_node, struct err *err);
+/* unmount: layers and the FUSE file system too (running containers lose their files); else they stay for the next
+ * process. */
+void flip_node_stop(struct flip_node *node, bool unmount);
+
+extern const struct flip_snapshots_ops flip_node_snapshots_ops; /* arg: the node */
+
+/* An image made ready below one mount point, read-only, for people and scripts (`flip mount`). */
+int flip_node_mount(struct flip_node *node, const char *ref, const char *dir, struct err *err);
+int flip_node_unmount(struct flip_node *node, const char *dir, struct err *err);
+
+/* What `flip stat --json` prints: one JSON object. */
+int flip_node_stat(struct flip_node *node, struct base_buf *buf);
+/* The same as Prometheus text. */
+int flip_node_metrics(struct flip_node *node, struct base_buf *buf);
+
+/* The control socket: HTTP on a unix socket (docs/formats/flip-control.md). */
+struct flip_control;
+int flip_control_start(struct flip_node *node, const char *socket_path, struct flip_control **ret_control,
+                       struct err *err);
+void flip_control_stop(struct flip_control *c);
+
+#endif

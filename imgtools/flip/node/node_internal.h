@@ -1,0 +1,210 @@
+/* What the files of the node share. Locks are taken in this order: layers_lock, loads_lock, queue.lock. */
+#ifndef FLIP_NODE_INTERNAL_H
+#define FLIP_NODE_INTERNAL_H
+
+#include <limits.h>
+#include <pthread.h>
+#include <stdatomic.h>
+
+#include "erofs/erofs.h"
+#include "lazy/index.h"
+#include "lazy/prefetch.h"
+#include "node/image.h"
+#include "node/node.h"
+#include "node/work.h"
+
+enum { NODE_MAX_LAYERS = 1u << 20, NODE_PATH = 512 };
+
+/* A layer that is known in this process. Lives as long as somebody holds a reference; the table holds one. */
+struct node_layer {
+	struct flip_node *node;
+	uint32_t id; /* small, the same for ever on this node: the folder m/ID, the inode numbers of trees */
+	char digest[72];
+	char dir[NODE_PATH];      /* the store's folder of it */
+	struct flip_index *index; /* immutable */
+	struct flip_erofs *meta;  /* immutable */
+	struct flip_blob *blob;   /* NULL for layers without table of contents */
+	char *ref;                /* protected by layers_lock, as `blob` until it is set */
+	_Atomic unsigned n_refs;
+	_Atomic bool is_mounted;
+	_Atomic bool is_prefetched;  /* its own list was queued */
+	_Atomic bool is_list_played; /* the list of the image that it is the uppermost layer of */
+	_Atomic bool is_wanted;      /* a container stands on it: the rest may be fetched too */
+	_Atomic bool is_rest_queued;
+	_Atomic uint64_t n_foreground, n_prefetched, n_background; /* bytes of chunks that arrived for it */
+};
+
+/* Object table: digest -> where its chunks are. Open addressing over 60-bit prefixes of digests. */
+struct node_object_slot {
+	uint64_t id;            /* 0: free */
+	uint32_t layer, object; /* index into layers[], into the layer's index */
+};
+
+struct node_load; /* reads.c */
+
+/* Chunks to be fetched ahead, in order. */
+struct node_queue_item {
+	struct node_layer *layer; /* a reference */
+	uint32_t *chunks;
+	size_t n, next;
+	enum flip_priority priority;
+	struct node_queue_item *after;
+};
+
+struct node_queue {
+	pthread_mutex_t lock;
+	struct node_queue_item *first[FLIP_N_PRIORITIES], **last[FLIP_N_PRIORITIES];
+	uint64_t in_flight; /* bytes asked for and not arrived */
+	bool is_stopped;
+	_Atomic bool is_pump_queued; /* a job that will look is waiting to run */
+};
+
+struct node_recording; /* record.c */
+struct node_pull;      /* layers.c: a layer that is being made ready */
+
+struct flip_node {
+	struct flip_node_opts opts;
+	char root[NODE_PATH], fuse_dir[NODE_PATH], objects_dir[NODE_PATH], holder[NODE_PATH], state[64];
+	struct flip_kernel kernel;
+	bool use_erofs;
+	struct flip_store *store;
+	struct flip_fetch *fetch;
+	struct flip_fs *fs;
+	struct flip_work *work;    /* decoding, verifying, writing; short */
+	struct flip_work *pullers; /* whole layers; long */
+
+	pthread_rwlock_t layers_lock;
+	struct node_layer **layers; /* by position; NULL where one was removed */
+	size_t n_layers, cap_layers;
+	struct node_object_slot *slots;
+	size_t n_slots, n_used; /* n_slots a power of two */
+
+	pthread_mutex_t loads_lock;
+	struct node_load **loads; /* hash table of what is under way */
+	size_t n_loads;
+
+	struct node_queue queue;
+
+	pthread_mutex_t pulls_lock;
+	pthread_cond_t pulls_changed;
+	struct node_pull *pulls;
+	struct node_images *images; /* manifests that were read lately */
+
+	struct node_recording *recordings; /* protected by record_lock */
+	pthread_mutex_t record_lock;
+
+	pthread_t keeper; /* sync, recordings, background, low space */
+	pthread_mutex_t keeper_lock;
+	pthread_cond_t keeper_wake;
+	bool keeper_runs, keeper_stops;
+
+	_Atomic int64_t last_foreground_ms;
+	_Atomic uint64_t n_reads, n_reads_waited, n_read_errors, read_wait_us;
+	_Atomic uint64_t foreground_bytes, prefetch_bytes, background_bytes, bad_chunks;
+	_Atomic bool is_dirty; /* something was written since the last sync */
+};
+
+int64_t node_now_ms(void); /* monotonic */
+
+/* ---- layers.c --------------------------------------------------------------------------------------------------- */
+
+/* The layer, made ready when it is not: its table read, or all of it pulled and unpacked. Several callers for one
+ * digest wait for the same work. `image` names the descriptor and where to fetch from. A reference. */
+int node_layer_get(struct flip_node *node, const struct node_image *image, const char *digest,
+                   struct node_layer **ret_layer, struct err *err);
+/* Starts the same without waiting, for the layers that will be asked for next. */
+void node_layer_start(struct flip_node *node, const struct node_image *image, const char *digest);
+/* One that was made ready before, by this process or another. -ENOENT. */
+int node_layer_known(struct flip_node *node, const char *digest, struct node_layer **ret_layer, struct err *err);
+void node_layer_unref(struct node_layer *layer);
+int node_layer_mount(struct node_layer *layer, struct err *err);
+/* The path that overlayfs takes as lower layer of it. */
+void node_layer_lower(const struct node_layer *layer, char *ret_path, size_t size);
+void node_layers_free(struct flip_node *node);
+/* Layers that the store has no more: unmounted and forgotten. */
+int node_layers_drop_removed(struct flip_node *node, struct err *err);
+/* Opens the store's folder of a layer and puts it into the tables. */
+int node_layer_load(struct flip_node *node, const char *digest, struct node_layer **ret_layer, struct err *err);
+
+/* ---- objects.c -------------------------------------------------------------------------------------------------- */
+
+/* With layers_lock held for writing. */
+int node_objects_add(struct flip_node *node, uint32_t layer);
+int node_objects_rebuild(struct flip_node *node);
+/* Where a content is named: a reference to the layer and its object; false when nowhere. */
+bool node_object_by_id(struct flip_node *node, uint64_t id, struct node_layer **ret_layer,
+                       const struct flip_index_object **ret_object);
+uint64_t node_object_id(const uint8_t digest[FLIP_DIGEST_SIZE]);
+extern const struct flip_fs_ops node_fs_ops;
+
+/* ---- reads.c ---------------------------------------------------------------------------------------------------- */
+
+int node_reads_init(struct flip_node *node);
+void node_reads_done(struct flip_node *node);
+
+/* Somebody waits for bytes of a content that is arriving: answered when all of it is there. */
+void node_read(struct node_layer *layer, const struct flip_index_object *object, struct flip_object *store,
+               uint64_t offset, size_t size, struct flip_fs_read *read);
+/* What a reader in sequence will ask for next. */
+void node_read_ahead(struct node_layer *layer, const struct flip_index_object *object, uint64_t offset, size_t size);
+/* Fetches chunks of a layer that are not there and not under way. Returns how many bytes of the blob were asked for. */
+uint64_t node_load_chunks(struct node_layer *layer, const uint32_t *chunks, size_t n, enum flip_priority priority);
+
+/* ---- prefetch.c ------------------------------------------------------------------------------------------------- */
+
+void node_queue_init(struct flip_node *node);
+void node_queue_done(struct flip_node *node);
+/* Takes the array of chunk numbers over. */
+void node_queue_add(struct node_layer *layer, uint32_t *chunks, size_t n, enum flip_priority priority);
+/* A queued chunk of `n_bytes` was asked for; it has arrived or failed, which asks for the next. */
+void node_queue_asked(struct flip_node *node, uint64_t n_bytes);
+void node_queue_arrived(struct flip_node *node, uint64_t n_bytes);
+/* The lists for a chain of layers, uppermost first: the node's own recording for this image, else those in the layers;
+ * plays back what it finds. True when there was one. */
+bool node_prefetch_image(struct flip_node *node, const char *ref, struct node_layer *const *layers, size_t n_layers);
+/* A layer's own list, at once. */
+void node_prefetch_layer(struct node_layer *layer);
+/* All chunks of a layer that are missing, in the background. */
+void node_background_layer(struct node_layer *layer);
+
+/* ---- record.c --------------------------------------------------------------------------------------------------- */
+
+/* From now on what is read of these layers is written down, until it is quiet; then kept as the image's list. */
+void node_record_start(struct flip_node *node, const char *ref, struct node_layer *const *layers, size_t n_layers);
+void node_record_read(struct node_layer *layer, uint32_t chunk);
+/* Ends those that have been quiet for long enough (all of them when `now_ms` is INT64_MAX). */
+void node_record_finish(struct flip_node *node, int64_t now_ms);
+bool node_record_is_running(struct flip_node *node);
+
+/* ---- unpack.c --------------------------------------------------------------------------------------------------- */
+
+/* A layer without table of contents: pulled by parallel ranges, decoded and taken apart while it arrives; its contents
+ * go into the store, index and metadata into dir. */
+int node_unpack(struct flip_node *node, const struct node_image *image, const struct node_image_layer *desc,
+                struct flip_blob *blob, const char *dir, struct err *err);
+/* Index and metadata image out of a table of contents (whose tree is changed to overlay's form). */
+int node_write_layer(struct flip_toc *toc, const char *blob_digest, uint64_t blob_size, const char *dir,
+                     struct err *err);
+
+/* ---- upkeep.c --------------------------------------------------------------------------------------------------- */
+
+/* Folders of snapshots that have no row, layers nobody uses, contents no layer names; what the budget demands. */
+/* `all`: also layers that were used a moment ago. */
+int node_gc(struct flip_node *node, bool all, bool dry_run, struct flip_gc_result *ret_result, struct err *err);
+int node_cleanup(void *node, struct err *err); /* what containerd calls */
+int node_keeper_start(struct flip_node *node, struct err *err);
+void node_keeper_stop(struct flip_node *node);
+
+/* ---- mounts.c --------------------------------------------------------------------------------------------------- */
+
+/* How the chain is mounted: `layers` uppermost first; plain folders have a path and no layer. upper NULL: read-only. */
+struct node_lower {
+	struct node_layer *layer; /* a reference, or NULL */
+	char path[NODE_PATH];
+};
+int node_compose_mount(struct flip_node *node, const struct node_lower *lowers, size_t n, const char *upper,
+                       const char *work, struct flip_mounts *ret_mounts, struct err *err);
+/* Performs it at `target`. */
+int node_do_mount(const struct flip_mounts *m, const char *target, struct err *err);
+
+#endif

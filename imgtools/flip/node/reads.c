@@ -1,0 +1,489 @@
+/* Reads of what has not arrived: one fetch for each chunk, however many wait for it.
+ *
+ *   a read      -> the missing chunks it covers; those under way get it as one more waiter (and are raised when they
+ *                  were only prefetched), the others are asked for, all in one request to fetch
+ *   an arrival  -> on the fetching thread: copied and handed to the work threads
+ *               -> decoded, verified against its digest, written into the store
+ *               -> its waiters have one chunk less to wait for; with none left the read is answered from the store
+ *   a failure   -> EIO for the reads that wait now; the next read tries again
+ *
+ * A chunk is under way from the moment it is in the table until its waiters were told: so there is never a second fetch
+ * of it, and never a read that waits for nothing. */
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+#include "base/log.h"
+#include "node/node_internal.h"
+
+enum {
+	BUCKETS = 4096,         /* of the table of loads; a power of two */
+	MAX_READ_CHUNKS = 4096, /* FUSE asks for 1 MiB at most, chunks have 4 KiB at least... */
+};
+
+struct waiting { /* a read that is not answered yet */
+	_Atomic unsigned n_left;
+	_Atomic int error;
+	struct flip_fs_read *read;
+	struct flip_object *store; /* a reference */
+	uint64_t offset;
+	size_t size;
+	int64_t since_us;
+	struct flip_node *node;
+};
+
+struct waiter {
+	struct waiter *next;
+	struct waiting *waiting;
+};
+
+struct node_load {              /* a chunk under way */
+	struct node_load *next; /* in its bucket; protected by loads_lock, as the next two */
+	enum flip_priority priority;
+	struct waiter *waiters;
+	int64_t number;           /* of fetch; 0 until it is known; protected by loads_lock */
+	bool is_queued;           /* counted by the queue */
+	struct node_layer *layer; /* a reference */
+	uint32_t chunk;
+	struct flip_object *store; /* a reference */
+};
+
+struct batch { /* one call of flip_blob_read(); freed with its last range */
+	_Atomic size_t n_left;
+	struct node_load *loads[];
+};
+
+struct arrival {
+	struct node_load *load;
+	size_t size;
+	uint8_t data[];
+};
+
+static int64_t now_us(void)
+{
+	struct timespec ts;
+
+	(void)clock_gettime(CLOCK_MONOTONIC, &ts);
+	return (int64_t)ts.tv_sec * 1000000 + ts.tv_nsec / 1000;
+}
+
+int64_t node_now_ms(void)
+{
+	return now_us() / 1000;
+}
+
+int node_reads_init(struct flip_node *node)
+{
+	node->loads = calloc(BUCKETS, sizeof(*node->loads));
+	return node->loads ? 0 : -ENOMEM;
+}
+
+void node_reads_done(struct flip_node *node)
+{
+	free(node->loads);
+	node->loads = NULL;
+}
+
+static struct node_load **bucket_of(struct flip_node *node, const struct node_layer *layer, uint32_t chunk)
+{
+	uint64_t h = ((uint64_t)layer->id << 32 | chunk) * 0x9e3779b97f4a7c15ull;
+
+	return &node->loads[h >> 52 & (BUCKETS - 1)];
+}
+
+static struct node_load *find_load(struct flip_node *node, const struct node_layer *layer, uint32_t chunk)
+{
+	struct node_load *l = *bucket_of(node, layer, chunk);
+
+	while (l && (l->layer != layer || l->chunk != chunk))
+		l = l->next;
+	return l;
+}
+
+/* ---- Answers --------------------------------------------------------------------------------------------------- */
+
+static void answer(struct waiting *w)
+{
+	int r = atomic_load(&w->error);
+	uint64_t end = flip_object_size(w->store);
+
+	if (r < 0) {
+		atomic_fetch_add(&w->node->n_read_errors, 1);
+		flip_fs_reply_error(w->read, r);
+	} else {
+		size_t size = w->offset >= end ? 0 : end - w->offset < w->size ? (size_t)(end - w->offset) : w->size;
+
+		flip_fs_reply_fd(w->read, flip_object_fd(w->store), w->offset, size);
+	}
+	atomic_fetch_add(&w->node->read_wait_us, (uint64_t)(now_us() - w->since_us));
+	flip_object_unref(w->store);
+	free(w);
+}
+
+static void one_less(struct waiting *w, int r)
+{
+	if (r < 0)
+		atomic_store(&w->error, r);
+	if (atomic_fetch_sub(&w->n_left, 1) == 1)
+		answer(w);
+}
+
+/* The load is over, well or not. */
+static void finish(struct node_load *load, int r)
+{
+	struct node_layer *layer = load->layer;
+	struct flip_node *node = layer->node;
+	const struct flip_index_chunk *c = flip_index_chunk(layer->index, load->chunk);
+	struct node_load **p;
+	struct waiter *w;
+	enum flip_priority priority;
+
+	pthread_mutex_lock(&node->loads_lock);
+	for (p = bucket_of(node, layer, load->chunk); *p != load; p = &(*p)->next)
+		;
+	*p = load->next;
+	node->n_loads--;
+	w = load->waiters;
+	priority = load->priority;
+	pthread_mutex_unlock(&node->loads_lock);
+	while (w) {
+		struct waiter *next = w->next;
+
+		one_less(w->waiting, r == -ENOSPC ? -ENOSPC : r < 0 ? -EIO : 0);
+		free(w);
+		w = next;
+	}
+	if (r == 0) {
+		_Atomic uint64_t *of_node = priority == FLIP_FOREGROUND ? &node->foreground_bytes
+		                            : priority == FLIP_PREFETCH ? &node->prefetch_bytes
+		                                                        : &node->background_bytes;
+
+		atomic_fetch_add(of_node, c->blob_size);
+		atomic_store(&node->is_dirty, true);
+	}
+	if (load->is_queued)
+		node_queue_arrived(node, c->blob_size);
+	flip_object_unref(load->store);
+	free(load);
+	node_layer_unref(layer);
+}
+
+/* ---- Arrivals -------------------------------------------------------------------------------------------------- */
+
+static int take_in(struct node_load *load, const void *data, size_t size, struct err *err)
+{
+	struct node_layer *layer = load->layer;
+	const struct flip_index_chunk *c = flip_index_chunk(layer->index, load->chunk);
+	void *out = malloc(c->size ? c->size : 1);
+	int r;
+
+	if (!out)
+		return err_set(err, -ENOMEM, "out of memory");
+	r = flip_chunk_decode(flip_index_format(layer->index), c, data, size, out, err);
+	if (r == -EBADMSG)
+		atomic_fetch_add(&layer->node->bad_chunks, 1);
+	/* What is complete is read by overlayfs from the store itself: its pages are wanted. What stays partial is
+	 * cached above us, once it was read. */
+	if (r == 0)
+		r = flip_object_write(load->store, out, c->size, c->offset, true, err);
+	free(out);
+	return r;
+}
+
+static void arrived(void *arg)
+{
+	struct arrival *a = arg;
+	struct err err = { 0 };
+	int r = take_in(a->load, a->data, a->size, &err);
+
+	if (r < 0)
+		base_log(BASE_LOG_WARN, "layer %s: chunk %u: %s", a->load->layer->digest, a->load->chunk,
+		         err_text(&err));
+	finish(a->load, r);
+	free(a);
+}
+
+/* On the fetching thread. */
+static void range_done(void *arg, size_t i, int r, const void *data, size_t size, const struct err *err)
+{
+	struct batch *b = arg;
+	struct node_load *load = b->loads[i];
+	struct flip_node *node = load->layer->node;
+	struct arrival *a;
+
+	if (atomic_fetch_sub(&b->n_left, 1) == 1)
+		free(b);
+	if (r < 0) {
+		if (r != -ECANCELED)
+			base_log(BASE_LOG_WARN, "layer %s: chunk %u: %s", load->layer->digest, load->chunk,
+			         err_text(err));
+		finish(load, r);
+		return;
+	}
+	a = malloc(sizeof(*a) + size);
+	if (!a) {
+		finish(load, -ENOMEM);
+		return;
+	}
+	a->load = load;
+	a->size = size;
+	memcpy(a->data, data, size);
+	if (flip_work_add(node->work, arrived, a, load->priority == FLIP_FOREGROUND) < 0)
+		arrived(a);
+}
+
+/* ---- Asking ---------------------------------------------------------------------------------------------------- */
+
+/* With loads_lock held: a new load, without waiters. */
+static struct node_load *new_load(struct node_layer *layer, uint32_t chunk, struct flip_object *store,
+                                  enum flip_priority priority)
+{
+	struct flip_node *node = layer->node;
+	struct node_load *l = calloc(1, sizeof(*l));
+	struct node_load **bucket = bucket_of(node, layer, chunk);
+
+	if (!l)
+		return NULL;
+	l->layer = layer;
+	atomic_fetch_add(&layer->n_refs, 1);
+	l->chunk = chunk;
+	l->priority = priority;
+	l->store = flip_object_ref(store);
+	l->next = *bucket;
+	*bucket = l;
+	node->n_loads++;
+	return l;
+}
+
+/* The loads' number in fetch, for those that are still there: one that is gone may have been followed by another of the
+ * same chunk at the same address, which is raised in vain then. */
+static void note_number(struct node_layer *layer, struct node_load *const *loads, const uint32_t *chunks, size_t n,
+                        int64_t number)
+{
+	struct flip_node *node = layer->node;
+
+	pthread_mutex_lock(&node->loads_lock);
+	for (size_t i = 0; i < n; i++) {
+		if (find_load(node, layer, chunks[i]) == loads[i])
+			loads[i]->number = number;
+	}
+	pthread_mutex_unlock(&node->loads_lock);
+}
+
+/* Asks for loads that are in the table already; all of one layer. From the call on a load may be over and gone. */
+static void submit(struct node_layer *layer, struct node_load *const *loads, size_t n, enum flip_priority priority)
+{
+	struct batch *b = malloc(sizeof(*b) + n * sizeof(*b->loads));
+	struct flip_range *ranges = malloc(n * sizeof(*ranges));
+	uint32_t *chunks = malloc(n * sizeof(*chunks));
+	struct err err = { 0 };
+	int64_t number = -ENOMEM;
+
+	if (b && ranges && chunks) {
+		atomic_init(&b->n_left, n);
+		for (size_t i = 0; i < n; i++) {
+			const struct flip_index_chunk *c = flip_index_chunk(layer->index, loads[i]->chunk);
+
+			b->loads[i] = loads[i];
+			chunks[i] = loads[i]->chunk;
+			ranges[i] = (struct flip_range){ c->blob_offset, c->blob_size };
+		}
+		number = flip_blob_read(layer->blob, ranges, n, priority, range_done, b, &err);
+	}
+	if (number < 0) {
+		base_log(BASE_LOG_WARN, "layer %s: %s", layer->digest, err_text(&err));
+		free(b);
+		for (size_t i = 0; i < n; i++)
+			finish(loads[i], (int)number);
+	} else {
+		note_number(layer, loads, chunks, n, number);
+	}
+	free(ranges);
+	free(chunks);
+}
+
+static bool chunk_is_there(const struct flip_index_chunk *c, const struct flip_object *store)
+{
+	return flip_object_has(store, c->offset, c->size);
+}
+
+/* The part of the chunk that the read is about. Chunks of other people's images end anywhere, and the store counts
+ * whole blocks: a chunk with a neighbour missing would never look complete. */
+static bool part_is_there(const struct flip_index_chunk *c, const struct flip_object *store, uint64_t offset,
+                          size_t size)
+{
+	uint64_t begin = c->offset > offset ? c->offset : offset;
+	uint64_t end = c->offset + c->size < offset + size ? c->offset + c->size : offset + size;
+
+	return begin >= end || flip_object_has(store, begin, end - begin);
+}
+
+/* With loads_lock held: the read waits for the chunk too. */
+static int join(struct node_load *l, struct waiting *w)
+{
+	struct waiter *x = malloc(sizeof(*x));
+
+	if (!x)
+		return -ENOMEM;
+	x->waiting = w;
+	x->next = l->waiters;
+	l->waiters = x;
+	atomic_fetch_add(&w->n_left, 1);
+	return 0;
+}
+
+/* The chunks that cover [offset, offset + size): from *ret_first up to *ret_end. Chunks of a content lie in order. */
+static void chunks_of(const struct flip_index *ix, const struct flip_index_object *o, uint64_t offset, size_t size,
+                      uint32_t *ret_first, uint32_t *ret_end)
+{
+	uint32_t lo = 0, hi = o->n_chunks;
+
+	while (lo < hi) { /* the last chunk that begins at or before offset */
+		uint32_t mid = lo + (hi - lo) / 2;
+
+		if (flip_index_chunk(ix, o->first_chunk + mid)->offset <= offset)
+			lo = mid + 1;
+		else
+			hi = mid;
+	}
+	*ret_first = o->first_chunk + (lo ? lo - 1 : 0);
+	for (*ret_end = *ret_first; *ret_end < o->first_chunk + o->n_chunks; (*ret_end)++) {
+		if (flip_index_chunk(ix, *ret_end)->offset >= offset + size)
+			break;
+	}
+}
+
+void node_read(struct node_layer *layer, const struct flip_index_object *object, struct flip_object *store,
+               uint64_t offset, size_t size, struct flip_fs_read *read)
+{
+	struct flip_node *node = layer->node;
+	struct node_load *asked[MAX_READ_CHUNKS];
+	int64_t raised[16];
+	size_t n_asked = 0, n_raised = 0;
+	uint32_t first, end;
+	struct waiting *w;
+
+	atomic_fetch_add(&node->n_reads, 1);
+	chunks_of(layer->index, object, offset, size, &first, &end);
+	for (uint32_t c = first; c < end; c++)
+		node_record_read(layer, c);
+	w = calloc(1, sizeof(*w));
+	if (!w) {
+		flip_fs_reply_error(read, -ENOMEM);
+		return;
+	}
+	*w = (struct waiting){ .read = read,
+		               .store = flip_object_ref(store),
+		               .offset = offset,
+		               .size = size,
+		               .since_us = now_us(),
+		               .node = node };
+	atomic_init(&w->n_left, 1); /* ours, until all are asked for */
+	if (flip_object_has(store, offset, size)) {
+		one_less(w, 0);
+		return;
+	}
+	atomic_store(&node->last_foreground_ms, node_now_ms());
+	atomic_fetch_add(&node->n_reads_waited, 1);
+	if (!layer->blob || first == end) { /* was unpacked once, and its object is gone */
+		base_log(BASE_LOG_ERROR, "layer %s: a content is missing that cannot be fetched again by itself",
+		         layer->digest);
+		one_less(w, -EIO);
+		return;
+	}
+	pthread_mutex_lock(&node->loads_lock);
+	for (uint32_t c = first; c < end && n_asked < MAX_READ_CHUNKS; c++) {
+		struct node_load *l;
+
+		if (part_is_there(flip_index_chunk(layer->index, c), store, offset, size))
+			continue;
+		l = find_load(node, layer, c);
+		if (l && l->priority != FLIP_FOREGROUND) {
+			l->priority = FLIP_FOREGROUND;
+			if (n_raised < sizeof(raised) / sizeof(*raised) && l->number > 0)
+				raised[n_raised++] = l->number;
+		}
+		if (!l) {
+			l = new_load(layer, c, store, FLIP_FOREGROUND);
+			if (l)
+				asked[n_asked++] = l;
+		}
+		if (!l || join(l, w) < 0)
+			atomic_store(&w->error, -ENOMEM);
+	}
+	pthread_mutex_unlock(&node->loads_lock);
+	for (size_t i = 0; i < n_raised; i++)
+		flip_fetch_raise(node->fetch, raised[i], FLIP_FOREGROUND);
+	if (n_asked)
+		submit(layer, asked, n_asked, FLIP_FOREGROUND);
+	one_less(w, 0);
+}
+
+void node_read_ahead(struct node_layer *layer, const struct flip_index_object *object, uint64_t offset, size_t size)
+{
+	uint32_t first, end, *chunks;
+
+	if (!layer->blob || offset >= object->size)
+		return;
+	chunks_of(layer->index, object, offset, size, &first, &end);
+	chunks = first < end ? malloc((end - first) * sizeof(*chunks)) : NULL;
+	if (!chunks)
+		return;
+	for (uint32_t c = first; c < end; c++)
+		chunks[c - first] = c;
+	(void)node_load_chunks(layer, chunks, end - first, FLIP_PREFETCH);
+	free(chunks);
+}
+
+/* ---- Ahead of reads -------------------------------------------------------------------------------------------- */
+
+/* A load of the chunk when it is neither there nor under way. */
+static struct node_load *load_ahead(struct node_layer *layer, uint32_t chunk, struct flip_object *store,
+                                    enum flip_priority priority)
+{
+	struct flip_node *node = layer->node;
+	struct node_load *l = NULL;
+
+	pthread_mutex_lock(&node->loads_lock);
+	if (!find_load(node, layer, chunk) && !chunk_is_there(flip_index_chunk(layer->index, chunk), store)) {
+		l = new_load(layer, chunk, store, priority);
+		if (l)
+			l->is_queued = true;
+	}
+	pthread_mutex_unlock(&node->loads_lock);
+	return l;
+}
+
+uint64_t node_load_chunks(struct node_layer *layer, const uint32_t *chunks, size_t n, enum flip_priority priority)
+{
+	const struct flip_index_object *last = NULL;
+	struct flip_object *store = NULL;
+	uint64_t n_bytes = 0;
+
+	if (!layer->blob)
+		return 0;
+	for (size_t i = 0; i < n; i++) {
+		const struct flip_index_object *o = flip_index_chunk_object(layer->index, chunks[i]);
+		struct node_load *l;
+
+		if (o != last) {
+			flip_object_unref(store);
+			store = NULL;
+			last = o;
+			if (!flip_store_has(layer->node->store, o->digest, NULL) &&
+			    flip_object_open(layer->node->store, o->digest, o->size, &store, NULL) < 0)
+				store = NULL;
+		}
+		l = store ? load_ahead(layer, chunks[i], store, priority) : NULL;
+		if (!l)
+			continue;
+		n_bytes += flip_index_chunk(layer->index, chunks[i])->blob_size;
+		node_queue_asked(layer->node, flip_index_chunk(layer->index, chunks[i])->blob_size);
+		/* Each by itself, so that a reader raises just the one that he waits for; fetch puts those that lie
+		 * together into one request. */
+		submit(layer, &l, 1, priority);
+	}
+	flip_object_unref(store);
+	return n_bytes;
+}

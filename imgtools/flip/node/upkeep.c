@@ -1,0 +1,229 @@
+/* What is done now and then, by a thread of its own: what was written made durable, recordings ended, the rest of
+ * wanted layers fetched when nobody reads, room made when there is too little. And garbage collection, whoever asks for
+ * it. */
+#include <errno.h>
+#include <dirent.h>
+#include <ftw.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <malloc.h>
+#include <time.h>
+
+#include "base/log.h"
+#include "node/node_internal.h"
+
+enum {
+	TICK_S = 2,       /* while something is to be watched */
+	IDLE_S = 30,      /* else */
+	SYNC_S = 10,      /* between two syncs */
+	BACKGROUND_S = 5, /* of quiet before the rest is fetched */
+	GC_PAUSE_S = 60,  /* between two attempts to make room */
+	MIN_AGE_S = 600,  /* a layer that nobody uses is kept for so long */
+};
+
+/* ---- Garbage ------------------------------------------------------------------------------------------------------
+ */
+
+static int walk_index(void *arg, const char *layer_dir, int (*each)(void *each_arg, const uint8_t digest[32]),
+                      void *each_arg, struct err *err)
+{
+	char path[NODE_PATH + 32];
+	struct flip_index *ix;
+	int r;
+
+	(void)snprintf(path, sizeof(path), "%s/index", layer_dir);
+	r = flip_index_open(path, &ix, err);
+	for (size_t i = 0; r == 0 && i < flip_index_n_objects(ix); i++)
+		r = each(each_arg, flip_index_object(ix, i)->digest);
+	if (r != -EBADMSG && r != -ENOENT)
+		flip_index_close(ix);
+	return r;
+}
+
+int node_gc(struct flip_node *node, bool all, bool dry_run, struct flip_gc_result *ret_result, struct err *err)
+{
+	int r = flip_store_gc(node->store, all ? 0 : MIN_AGE_S, dry_run, walk_index, node, ret_result, err);
+
+	return r < 0 || dry_run ? r : node_layers_drop_removed(node, err);
+}
+
+static int remove_one(const char *path, const struct stat *st, int type, struct FTW *ftw)
+{
+	(void)remove(path);
+	return 0;
+}
+
+struct ids { /* of snapshots that have a row */
+	uint64_t *items;
+	size_t n, cap;
+};
+
+static int note_id(const struct flip_snapshot *s, void *arg)
+{
+	struct ids *ids = arg;
+
+	if (ids->n == ids->cap) {
+		size_t cap = ids->cap ? ids->cap * 2 : 256;
+		uint64_t *p = reallocarray(ids->items, cap, sizeof(*p));
+
+		if (!p)
+			return -ENOMEM;
+		ids->items = p;
+		ids->cap = cap;
+	}
+	ids->items[ids->n++] = s->id;
+	return 0;
+}
+
+/* Folders are made after their row and removed after it: what has none now, and is older than the newest row, is left
+ * over from a crash. */
+int node_cleanup(void *arg, struct err *err)
+{
+	struct flip_node *node = arg;
+	struct flip_gc_result result;
+	struct ids ids = { 0 };
+	uint64_t newest = 0;
+	char path[NODE_PATH];
+	struct dirent *e;
+	DIR *dir;
+	int r;
+
+	(void)snprintf(path, sizeof(path), "%.400s/snapshots", node->root);
+	r = flip_store_snapshots(node->store, note_id, &ids, err);
+	dir = r == 0 ? opendir(path) : NULL;
+	for (size_t i = 0; i < ids.n; i++)
+		newest = ids.items[i] > newest ? ids.items[i] : newest;
+	while (dir && (e = readdir(dir))) {
+		char *end;
+		uint64_t id = strtoull(e->d_name, &end, 10);
+		bool has_row = false;
+
+		for (size_t i = 0; i < ids.n && !has_row; i++)
+			has_row = ids.items[i] == id;
+		if (*end || e->d_name[0] == '.' || has_row || id > newest)
+			continue;
+		(void)snprintf(path, sizeof(path), "%.400s/snapshots/%llu", node->root, (unsigned long long)id);
+		(void)nftw(path, remove_one, 64, FTW_DEPTH | FTW_PHYS | FTW_MOUNT);
+	}
+	if (dir)
+		(void)closedir(dir);
+	free(ids.items);
+	return r < 0 ? r : node_gc(node, false, false, &result, err);
+}
+
+/* ---- The keeper ---------------------------------------------------------------------------------------------------
+ */
+
+static void fetch_the_rest(struct flip_node *node, int64_t now_ms)
+{
+	int64_t wait = (node->opts.background_wait_s ? node->opts.background_wait_s : BACKGROUND_S) * INT64_C(1000);
+	struct node_layer *layer = NULL;
+
+	if (node->opts.no_background || node->queue.is_stopped || node_record_is_running(node) ||
+	    now_ms - atomic_load(&node->last_foreground_ms) < wait)
+		return;
+	pthread_rwlock_rdlock(&node->layers_lock);
+	for (size_t i = 0; i < node->n_layers && !layer; i++) {
+		struct node_layer *l = node->layers[i];
+
+		if (l && l->blob && atomic_load(&l->is_wanted) && !atomic_exchange(&l->is_rest_queued, true)) {
+			layer = l;
+			atomic_fetch_add(&l->n_refs, 1);
+		}
+	}
+	pthread_rwlock_unlock(&node->layers_lock);
+	if (layer)
+		node_background_layer(layer);
+	node_layer_unref(layer);
+}
+
+static bool is_short_of_room(struct flip_node *node)
+{
+	uint64_t min = node->opts.store.min_free_bytes ? node->opts.store.min_free_bytes : UINT64_C(1) << 30;
+	struct flip_store_stat st;
+
+	if (flip_store_stat(node->store, &st, NULL) < 0)
+		return false;
+	return st.free_bytes < min ||
+	       (node->opts.store.budget_bytes && st.object_bytes + st.partial_bytes > node->opts.store.budget_bytes);
+}
+
+/* Nothing is fetched ahead while room is short; what somebody reads still is, as long as the disk takes it. */
+static void watch_room(struct flip_node *node, int64_t now_ms, int64_t *last_gc_ms)
+{
+	bool is_short = is_short_of_room(node);
+	struct flip_gc_result result = { 0 };
+	struct err err = { 0 };
+
+	pthread_mutex_lock(&node->queue.lock);
+	node->queue.is_stopped = is_short;
+	pthread_mutex_unlock(&node->queue.lock);
+	if (!is_short || now_ms - *last_gc_ms < GC_PAUSE_S * INT64_C(1000))
+		return;
+	*last_gc_ms = now_ms;
+	if (node_gc(node, false, false, &result, &err) < 0)
+		base_log(BASE_LOG_WARN, "making room: %s", err_text(&err));
+	else
+		base_log(BASE_LOG_INFO, "made room: %llu contents, %llu layers, %llu MB",
+		         (unsigned long long)result.n_objects, (unsigned long long)result.n_layers,
+		         (unsigned long long)result.n_bytes / 1000000);
+}
+
+static void *keep(void *arg)
+{
+	struct flip_node *node = arg;
+	int64_t last_sync_ms = node_now_ms(), last_gc_ms = 0;
+
+	pthread_mutex_lock(&node->keeper_lock);
+	while (!node->keeper_stops) {
+		bool busy = atomic_load(&node->is_dirty) || node_record_is_running(node) ||
+		            node_now_ms() - atomic_load(&node->last_foreground_ms) < 60000;
+		struct timespec until;
+		struct err err = { 0 };
+		int64_t now_ms;
+
+		(void)clock_gettime(CLOCK_REALTIME, &until);
+		until.tv_sec += busy ? TICK_S : IDLE_S;
+		(void)pthread_cond_timedwait(&node->keeper_wake, &node->keeper_lock, &until);
+		if (node->keeper_stops)
+			break;
+		pthread_mutex_unlock(&node->keeper_lock);
+		now_ms = node_now_ms();
+		node_record_finish(node, now_ms);
+		if (busy)
+			watch_room(node, now_ms, &last_gc_ms);
+		fetch_the_rest(node, now_ms);
+		if (now_ms - last_sync_ms >= SYNC_S * INT64_C(1000) && atomic_exchange(&node->is_dirty, false)) {
+			last_sync_ms = now_ms;
+			if (flip_store_sync(node->store, &err) < 0)
+				base_log(BASE_LOG_WARN, "%s", err_text(&err));
+			(void)malloc_trim(0);
+		}
+		pthread_mutex_lock(&node->keeper_lock);
+	}
+	pthread_mutex_unlock(&node->keeper_lock);
+	return NULL;
+}
+
+int node_keeper_start(struct flip_node *node, struct err *err)
+{
+	int r = pthread_create(&node->keeper, NULL, keep, node);
+
+	if (r)
+		return err_set(err, -r, "a thread: %s", strerror(r));
+	node->keeper_runs = true;
+	return 0;
+}
+
+void node_keeper_stop(struct flip_node *node)
+{
+	if (!node->keeper_runs)
+		return;
+	pthread_mutex_lock(&node->keeper_lock);
+	node->keeper_stops = true;
+	pthread_cond_signal(&node->keeper_wake);
+	pthread_mutex_unlock(&node->keeper_lock);
+	(void)pthread_join(node->keeper, NULL);
+	node->keeper_runs = false;
+}

@@ -1,0 +1,269 @@
+#!/bin/bash
+# The real containerd with a snapshotter of ours as its proxy plugin: images unpacked, listed, run, removed; snapshots by
+# hand; containerd's own API by our client.
+set -u
+cd "$(dirname "$0")/../.."
+build=$(realpath "${BUILD_DIR:-build/release}")
+skip() { echo "$*"; exit 77; }
+fail() { echo "FAIL: $*"; [[ -s $work/daemon ]] && tail -n 5 "$work/daemon"; exit 1; }
+((EUID == 0)) || skip "not root: no containers"
+for tool in containerd ctr runc python3 gcc; do
+	command -v $tool >/dev/null || skip "$tool is missing"
+done
+[[ -x $build/tests/tools/flip_snapshotter ]] || skip "no $build/tests/tools/flip_snapshotter"
+
+work=$(mktemp -d)
+pids=()
+finish() {
+	for pid in ${pids[@]+"${pids[@]}"}; do
+		kill "$pid"
+		wait "$pid"
+	done 2>/dev/null
+	umount -l "$work"/state/io.containerd.runtime.v2.task/*/*/rootfs "$work/mnt" 2>/dev/null
+	rm -rf "$work"
+}
+trap finish EXIT
+
+# An image of two layers: a static program and a file; a second file, and the first one changed.
+cat >"$work/hello.c" <<'C'
+#include <stdio.h>
+#include <unistd.h>
+int main(int argc, char **argv)
+{
+	char line[100];
+	FILE *f;
+	for (int i = 1; i < argc; i++) {
+		f = fopen(argv[i], "r");
+		if (!f || !fgets(line, sizeof(line), f))
+			return 1;
+		printf("%s", line);
+		fclose(f);
+	}
+	f = fopen("/written", "w"); /* the container's own layer */
+	return f && fputs("x", f) >= 0 && fclose(f) == 0 ? 0 : 2;
+}
+C
+gcc -static -O -o "$work/hello" "$work/hello.c" 2>/dev/null || skip "no static programs can be made here"
+python3 - "$work" <<'PY' || fail "no image"
+import gzip, hashlib, io, json, os, sys, tarfile
+work = sys.argv[1]
+os.makedirs(work + "/image/blobs/sha256")
+def blob(data):
+    hex = hashlib.sha256(data).hexdigest()
+    open(work + "/image/blobs/sha256/" + hex, "wb").write(data)
+    return {"digest": "sha256:" + hex, "size": len(data)}
+def layer(files):
+    b = io.BytesIO()
+    with tarfile.open(fileobj=b, mode="w") as t:
+        for name, data, mode in files:
+            i = tarfile.TarInfo(name)
+            i.size, i.mode = len(data), mode
+            t.addfile(i, io.BytesIO(data))
+    return b.getvalue()
+layers = [layer([("hello", open(work + "/hello", "rb").read(), 0o755), ("one", b"one of layer 1\n", 0o644), ("two", b"old\n", 0o644)]),
+          layer([("two", b"two of layer 2\n", 0o644)])]
+oci = "application/vnd.oci.image."
+config = json.dumps({"architecture": "amd64", "os": "linux", "config": {"Cmd": ["/hello", "/one", "/two"]},
+    "rootfs": {"type": "layers", "diff_ids": ["sha256:" + hashlib.sha256(l).hexdigest() for l in layers]}}).encode()
+manifest = json.dumps({"schemaVersion": 2, "mediaType": oci + "manifest.v1+json",
+    "config": {"mediaType": oci + "config.v1+json", **blob(config)},
+    "layers": [{"mediaType": oci + "layer.v1.tar+gzip", **blob(gzip.compress(l, mtime=0))} for l in layers]}).encode()
+index = {"schemaVersion": 2, "manifests": [{"mediaType": oci + "manifest.v1+json", **blob(manifest),
+    "platform": {"architecture": "amd64", "os": "linux"}, "annotations": {"org.opencontainers.image.ref.name": "latest"}}]}
+open(work + "/image/index.json", "w").write(json.dumps(index))
+open(work + "/image/oci-layout", "w").write('{"imageLayoutVersion":"1.0.0"}')
+PY
+tar -C "$work/image" -cf "$work/image.tar" .
+
+mkdir "$work/snapshots"
+start_snapshotter() {
+	"$build/tests/tools/flip_snapshotter" "$work/plugin.sock" "$work/snapshots" >"$work/plugin" 2>&1 &
+	plugin=$!
+	pids+=($plugin)
+	for _ in {1..100}; do
+		[[ -S $work/plugin.sock ]] && return
+		sleep 0.05
+	done
+	fail "the snapshotter does not start: $(<"$work/plugin")"
+}
+start_snapshotter
+[[ $(stat -c %a "$work/plugin.sock") == 600 ]] || fail "the socket's mode is $(stat -c %a "$work/plugin.sock")"
+"$build/tests/tools/flip_snapshotter" "$work/plugin.sock" "$work/snapshots" 2>"$work/log" && fail "two at one socket"
+grep -q "another process" "$work/log" || fail "the second says: $(<"$work/log")"
+
+cat >"$work/config.toml" <<CONF
+version = 2
+root = "$work/root"
+state = "$work/state"
+disabled_plugins = ["io.containerd.grpc.v1.cri"]
+[grpc]
+  address = "$work/sock"
+[proxy_plugins.mine]
+  type = "snapshot"
+  address = "$work/plugin.sock"
+CONF
+containerd -c "$work/config.toml" >"$work/daemon" 2>&1 &
+daemon=$!
+pids+=($daemon)
+export CONTAINERD_SNAPSHOTTER=mine
+ctr() { command ctr -a "$work/sock" "$@"; }
+# try COMMAND...: must succeed; its output is in $out
+try() {
+	out=$("$@" 2>&1) || fail "$*: $out"
+}
+for _ in {1..100}; do
+	ctr version >/dev/null 2>&1 && break
+	kill -0 $daemon 2>/dev/null || skip "containerd does not run here: $(tail -n 1 "$work/daemon")"
+	sleep 0.1
+done
+ctr plugins ls | grep -q 'snapshotter.*mine.*ok' || fail "the plugin is not there: $(ctr plugins ls)"
+
+# An image comes in and is unpacked: Prepare, Mounts, Commit, Stat for each layer.
+try ctr image import --base-name test/hello "$work/image.tar"
+image=$(ctr image ls -q | head -n 1)
+try ctr snapshots ls
+[[ $(grep -c Committed <<<"$out") == 2 ]] || fail "two layers, but: $out"
+top=$(awk '$3 == "Committed" && $2 != "" { print $1 }' <<<"$out")
+id=flip-grpc-$$
+out=$(ctr run --rm "$image" "$id-try" 2>&1) || { [[ $out == *"runc create failed"* ]] && skip "no containers here: $out"; fail "run: $out"; }
+[[ $out == $'one of layer 1\ntwo of layer 2' ]] || fail "the container printed $out"
+try ctr snapshots ls
+[[ $(grep -c Active <<<"$out") == 0 ]] || fail "the container's snapshot is left: $out"
+
+# A container that stays keeps its snapshot, with what was written in it, and Usage tells of it.
+try ctr run "$image" "$id"
+try ctr snapshots ls
+grep -q "^$id .*Active" <<<"$out" || fail "no snapshot of the container: $out"
+compgen -G "$work/snapshots/*/fs/written" >/dev/null || fail "what the container wrote is not in its snapshot"
+try ctr snapshots usage "$id"
+[[ $out == *KiB* ]] || fail "usage: $out"
+try ctr snapshots info "$id"
+[[ $out == *'"Kind": "Active"'* && $out == *'"Created": "20'* ]] || fail "info: $out"
+
+# By hand: view, mounts, label (Update), tree (List), errors that containerd understands.
+try ctr snapshots view "$id-view" "$top"
+try ctr snapshots mounts "$work/mnt" "$id-view"
+[[ $out == *overlay* && $out == *lowerdir=* && $out != *upperdir* ]] || fail "mounts of a view: $out"
+mkdir "$work/mnt"
+eval "$out" || fail "mount: $out"
+[[ $(<"$work/mnt/two") == "two of layer 2" ]] || fail "the view shows $(ls "$work/mnt")"
+umount "$work/mnt"
+try ctr snapshots label "$id-view" colour=blue shape.of=round
+try ctr snapshots info "$id-view"
+[[ $out == *'"colour": "blue"'* && $out == *'"shape.of": "round"'* ]] || fail "labels: $out"
+try ctr snapshots label "$id-view" colour=
+try ctr snapshots info "$id-view"
+[[ $out != *colour* && $out == *'"shape.of": "round"'* ]] || fail "labels after one was removed: $out"
+try ctr snapshots tree
+[[ $out == *"$id-view"* ]] || fail "tree: $out"
+ctr snapshots view "$id-view" "$top" 2>"$work/log" && fail "a name given twice"
+grep -q "already exists" "$work/log" || fail "a name given twice: $(<"$work/log")"
+ctr snapshots info "$id-none" 2>"$work/log" && fail "a snapshot that is not there"
+grep -q "not found" "$work/log" || fail "one that is not there: $(<"$work/log")"
+ctr snapshots rm "$top" 2>"$work/log" && fail "a parent removed"
+try ctr snapshots prepare "$id-a" "$top"
+try ctr snapshots commit "$id-c" "$id-a"
+try ctr snapshots info "$id-c"
+[[ $out == *'"Kind": "Committed"'* ]] || fail "committed: $out"
+
+# Many at a time, each with its own connection to containerd, all of them by one to us.
+for i in {1..20}; do
+	(ctr snapshots prepare "$id-p$i" "$top" && ctr snapshots info "$id-p$i" && ctr snapshots rm "$id-p$i") >"$work/p$i" 2>&1 &
+	racing+=($!)
+done
+for pid in "${racing[@]}"; do
+	wait "$pid" || fail "one of twenty at a time: $(cat "$work"/p*)"
+done
+
+# containerd finds the plugin again after it was restarted (this one has forgotten everything: a new image's life).
+try ctr snapshots rm "$id-c"
+ctr snapshots rm "$id-view" >"$work/log" 2>&1 # unless containerd has collected it: nothing refers to it
+try ctr container rm "$id"
+try ctr image rm --sync "$image"
+for _ in {1..50}; do
+	try ctr snapshots ls
+	[[ $(wc -l <<<"$out") == 1 ]] && break
+	sleep 0.1
+done
+[[ $(wc -l <<<"$out") == 1 ]] || fail "snapshots are left after the image was removed: $out"
+kill -9 $plugin
+wait $plugin 2>/dev/null
+start_snapshotter
+for _ in {1..50}; do
+	ctr image import --base-name test/hello "$work/image.tar" >"$work/log" 2>&1 && break
+	sleep 0.2
+done
+out=$(ctr run --rm "$image" "$id-again" 2>&1)
+[[ $out == $'one of layer 1\ntwo of layer 2' ]] || fail "after the restart the container printed $out; import: $(<"$work/log")"
+
+# An image that was never pulled: its layers are there already, containerd is told of it by our client.
+mkdir "$work/snapshots/ready"
+python3 - "$work" >"$work/facts" <<'PY' || fail "no layers"
+import gzip, hashlib, io, json, os, sys, tarfile
+work = sys.argv[1]
+blobs = work + "/image/blobs/sha256/"
+index = json.load(open(work + "/image/index.json"))["manifests"][0]
+manifest = json.load(open(blobs + index["digest"][7:]))
+diff_ids = json.load(open(blobs + manifest["config"]["digest"][7:]))["rootfs"]["diff_ids"]
+chain = ""
+for n, layer in enumerate(manifest["layers"]):
+    chain = "sha256:" + hashlib.sha256((chain + " " + diff_ids[n]).encode()).hexdigest() if chain else diff_ids[n]
+    tarfile.open(fileobj=io.BytesIO(gzip.decompress(open(blobs + layer["digest"][7:], "rb").read()))).extractall(
+        work + "/snapshots/ready/" + chain.replace(":", "-"))
+    print("chain%d=%s" % (n, chain))
+print("manifest=%s\nsize=%d\ntype=%s\nconfig=%s" % (index["digest"], index["size"], index["mediaType"], manifest["config"]["digest"]))
+PY
+. "$work/facts"
+blobs=$work/image/blobs/sha256
+# ask COMMANDS: the answers of our client, one a line
+ask() {
+	"$build/tests/tools/flip_containerd" "$work/sock" default <<<"$1" 2>&1
+}
+try ctr image rm --sync "$image"
+for _ in {1..50}; do
+	[[ $(ctr snapshots ls | wc -l) == 1 && -z $(ctr content ls -q) ]] && break
+	sleep 0.1
+done
+[[ -z $(ctr content ls -q) ]] || fail "content is left: $(ctr content ls)"
+head -c 5000000 /dev/urandom >"$work/large"
+large=sha256:$(sha256sum <"$work/large" | cut -d' ' -f1)
+out=$(ask "version
+stat mine $chain0
+lease 600
+prepare mine $id-1 - containerd.io/snapshot.ref=$chain0
+prepare mine $id-2 $chain0 containerd.io/snapshot.ref=$chain1
+prepare mine $id-2 $chain0 containerd.io/snapshot.ref=$chain1
+prepare mine $id-3 $chain1 containerd.io/snapshot.ref=none
+prepare mine $id-3 $chain1
+remove mine $id-3
+stat mine $chain1
+content $config $blobs/${config#*:} containerd.io/gc.ref.snapshot.mine=$chain1
+content $manifest $blobs/${manifest#*:} containerd.io/gc.ref.content.config=$config
+content $manifest $blobs/${manifest#*:} containerd.io/gc.ref.content.config=$config again=yes
+content $large $work/large
+content sha256:${large:10}000 $work/large
+content ${large%??}00 $work/large
+image test/lazy:1 $type $config 5
+image test/lazy:1 $type $manifest $size
+endlease
+version")
+want="1.6.* 0|error 2: *|0|1|1|1|0|error 17: *|0|0|0|0|0|0|error *|error *|0|0|0|1.6.* 0"
+mapfile -t answers <<<"$out"
+IFS='|' read -ra wants <<<"$want"
+for i in "${!wants[@]}"; do
+	# shellcheck disable=SC2053 # a pattern
+	[[ ${answers[i]:-} == ${wants[i]} ]] || fail "answer $((i + 1)) is ${answers[i]:-missing}, expected ${wants[i]}, of: $out"
+done
+try ctr image ls
+grep -q "^test/lazy:1 .*$manifest" <<<"$out" || fail "the image is not listed: $out"
+try ctr content ls
+[[ $out == *"$manifest"* && $out == *"containerd.io/gc.ref.content.config=$config"* && $out == *"again=yes"* ]] || fail "content: $out"
+ctr leases ls -q | grep -q flip- && fail "the lease is left"
+# A collection of garbage takes what nothing refers to, and nothing else.
+try ctr image tag test/lazy:1 test/other:1
+try ctr image rm --sync test/other:1
+try ctr content ls -q
+[[ $out == *"$manifest"* && $out == *"$config"* && $out != *"$large"* ]] || fail "after the collection: $out"
+out=$(ctr run --rm test/lazy:1 "$id-lazy" /hello /one /two 2>&1) || fail "the image that was not pulled: $out"
+[[ $out == $'one of layer 1\ntwo of layer 2' ]] || fail "the image that was not pulled printed $out"
+echo "containerd $(command ctr --version | awk '{ print $3 }') and a snapshotter of ours: all as it should be"

@@ -1,0 +1,301 @@
+#!/bin/bash
+# The whole of it: a real registry, containerd and runc, flip as the snapshotter. Images of all three kinds are pulled and
+# run, trees compared with what they were made of, the daemon killed under a running container, the registry taken away
+# and given back, everything removed again.
+set -u
+cd "$(dirname "$0")/../.."
+build=$(realpath "${BUILD_DIR:-build/release}")
+flip=$build/bin/flip
+skip() { echo "$*"; exit 77; }
+fail() {
+	echo "FAIL: $*"
+	for log in "$work"/flip.log "$work"/containerd.log "$work"/out; do
+		[[ -s $log ]] && echo "--- ${log##*/}" && tail -n 12 "$log"
+	done
+	exit 1
+}
+((EUID == 0)) || skip "not root: no containers"
+[[ -c /dev/fuse ]] || skip "no /dev/fuse"
+for tool in containerd ctr runc docker-registry skopeo python3 gcc; do
+	command -v $tool >/dev/null || skip "$tool is missing"
+done
+
+work=$(mktemp -d /var/tmp/flip-node.XXXXXX)
+finish() {
+	[[ -S $work/containerd.sock ]] && ctr --address "$work/containerd.sock" -n t tasks ls -q 2>/dev/null |
+		xargs -r -n1 ctr --address "$work/containerd.sock" -n t tasks kill -s KILL
+	sleep 0.2
+	kill "${containerd:-}" "${registry:-}" "${daemon:-}" 2>/dev/null
+	wait 2>/dev/null
+	pkill -f "$work/" 2>/dev/null
+	awk -v d="$work/" 'index($2, d) == 1 { print $2 }' /proc/self/mounts | sort -r | xargs -r -n1 umount -l 2>/dev/null
+	rm -rf "$work"
+}
+trap finish EXIT
+
+# ---- What the images are made of ------------------------------------------------------------------------------
+
+root=$work/root-a
+mkdir -p "$root"/{bin,etc,usr/share/many,usr/share/gone,usr/share/opaque,tmp,dev}
+cat >"$work/prog.c" <<'C'
+/* prints the sum of every file named, or again and again until a file /stop appears: "again DIR" */
+#include <dirent.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <string.h>
+#include <unistd.h>
+static char b[65536];
+static long sum(const char *path)
+{
+	int fd = open(path, O_RDONLY);
+	long s = 0;
+	ssize_t n;
+	if (fd < 0)
+		return -1;
+	while ((n = read(fd, b, sizeof(b))) > 0)
+		for (ssize_t i = 0; i < n; i++)
+			s = s * 31 + (unsigned char)b[i];
+	close(fd);
+	return n < 0 ? -1 : s;
+}
+int main(int argc, char **argv)
+{
+	char path[512];
+	if (argc == 3 && strcmp(argv[1], "again") == 0) {
+		for (long round = 0; access("/stop", F_OK) != 0; round++) {
+			DIR *d = opendir(argv[2]);
+			struct dirent *e;
+			long bad = 0, all = 0;
+			while (d && (e = readdir(d))) {
+				snprintf(path, sizeof(path), "%s/%s", argv[2], e->d_name);
+				if (e->d_name[0] != '.' && ++all && sum(path) == -1)
+					bad++;
+			}
+			if (d)
+				closedir(d);
+			if (bad || !all) {
+				printf("bad %ld of %ld in round %ld\n", bad, all, round);
+				fflush(stdout);
+				return 1;
+			}
+			int fd = open("/rounds", O_WRONLY | O_CREAT | O_APPEND, 0644);
+			if (fd >= 0 && write(fd, ".", 1) == 1)
+				close(fd);
+			usleep(20000);
+		}
+		puts("stopped");
+		return 0;
+	}
+	for (int i = 1; i < argc; i++)
+		printf("%s %ld\n", argv[i], sum(argv[i]));
+	return 0;
+}
+C
+gcc -static -O -o "$root/bin/prog" "$work/prog.c" 2>/dev/null || skip "no static programs can be made here"
+python3 - "$root" <<'PY' || fail "no root"
+import os, random, sys
+root = sys.argv[1]
+random.seed(7)
+for i in range(1500):
+    with open(f"{root}/usr/share/many/f{i:04d}", "wb") as f:
+        f.write(random.randbytes(random.randint(0, 9000)))
+for i in range(5):
+    open(f"{root}/usr/share/gone/g{i}", "w").write(f"gone {i}\n")
+    open(f"{root}/usr/share/opaque/o{i}", "w").write(f"hidden {i}\n")
+with open(f"{root}/usr/share/large", "wb") as f:
+    for i in range(24):
+        f.write(random.randbytes(1 << 19) + bytes(1 << 19))
+open(f"{root}/etc/empty", "w")
+os.link(f"{root}/usr/share/large", f"{root}/usr/share/large-too")
+os.symlink("../usr/share/large", f"{root}/etc/link")
+os.symlink("/nowhere/" + "x" * 200, f"{root}/etc/dangling")
+os.mkfifo(f"{root}/etc/fifo", 0o640)
+os.chmod(f"{root}/bin/prog", 0o4755)
+os.chown(f"{root}/etc/empty", 1234, 5678)
+os.chmod(f"{root}/tmp", 0o1777)
+os.setxattr(f"{root}/etc/empty", "user.note", b"a \x00 value")
+os.utime(f"{root}/etc/empty", ns=(10**18, 1234567890 * 10**9 + 987654321))
+os.mkdir(f"{root}/usr/share/näme 'odd'")
+open(f"{root}/usr/share/näme 'odd'/\u4e2d\u6587", "w").write("text\n")
+PY
+# The second layer changes, removes and hides; `whole` is what both together are.
+mkdir -p "$work/upper/usr/share/opaque" "$work/upper/etc"
+echo changed >"$work/upper/usr/share/many-changed"
+echo new >"$work/upper/usr/share/opaque/new"
+python3 - "$work" <<'PY' || fail "no image"
+import gzip, hashlib, io, json, os, shutil, subprocess, sys, tarfile
+work = sys.argv[1]
+blobs = f"{work}/image/blobs/sha256"
+os.makedirs(blobs)
+def blob(data):
+    h = hashlib.sha256(data).hexdigest()
+    open(f"{blobs}/{h}", "wb").write(data)
+    return {"digest": "sha256:" + h, "size": len(data)}
+def tar(folder, extra=()):
+    t = subprocess.run(["tar", "-C", folder, "--numeric-owner", "--sort=name", "--format=pax", "--xattrs",
+                        "--xattrs-include=*", "-cf", "-", "."], stdout=subprocess.PIPE, check=True).stdout
+    b = io.BytesIO(t)
+    with tarfile.open(fileobj=b, mode="a") as a:
+        for name in extra:
+            a.addfile(tarfile.TarInfo(name))
+    return b.getvalue()
+def image(tag, layers, index):
+    oci = "application/vnd.oci.image."
+    config = json.dumps({"architecture": "amd64", "os": "linux", "config": {"Cmd": ["/bin/prog", "/usr/share/large"]},
+        "rootfs": {"type": "layers", "diff_ids": ["sha256:" + hashlib.sha256(l).hexdigest() for l in layers]}}).encode()
+    manifest = json.dumps({"schemaVersion": 2, "mediaType": oci + "manifest.v1+json",
+        "config": {"mediaType": oci + "config.v1+json", **blob(config)},
+        "layers": [{"mediaType": oci + "layer.v1.tar+gzip", **blob(gzip.compress(l, 6, mtime=0))} for l in layers]}).encode()
+    index.append({"mediaType": oci + "manifest.v1+json", **blob(manifest), "platform": {"architecture": "amd64", "os": "linux"},
+                  "annotations": {"org.opencontainers.image.ref.name": tag}})
+index = []
+lower = tar(f"{work}/root-a")
+upper = tar(f"{work}/upper", ["usr/share/.wh.gone", "usr/share/opaque/.wh..wh..opq"])
+image("a", [lower, upper], index)
+# b: one layer, one file in five of `many` changed
+shutil.copytree(f"{work}/root-a", f"{work}/root-b", symlinks=True, ignore=shutil.ignore_patterns("fifo"))
+os.unlink(f"{work}/root-b/usr/share/large-too")
+for i in range(0, 1500, 5):
+    open(f"{work}/root-b/usr/share/many/f{i:04d}", "ab").write(b"b")
+image("b", [tar(f"{work}/root-b")], index)
+open(f"{work}/image/index.json", "w").write(json.dumps({"schemaVersion": 2, "manifests": index}))
+open(f"{work}/image/oci-layout", "w").write('{"imageLayoutVersion":"1.0.0"}')
+PY
+cp -a "$root" "$work/whole"
+rm -r "$work/whole/usr/share/gone" "$work/whole"/usr/share/opaque/o?
+cp -a "$work/upper/." "$work/whole/"
+
+# ---- Registry, containerd, flip --------------------------------------------------------------------------------
+
+port=$((20000 + RANDOM % 20000))
+cat >"$work/registry.yml" <<Y
+version: 0.1
+log: {level: error, accesslog: {disabled: true}}
+storage: {filesystem: {rootdirectory: $work/registry}}
+http: {addr: '127.0.0.1:$port'}
+Y
+start_registry() {
+	docker-registry serve "$work/registry.yml" >"$work/registry.log" 2>&1 &
+	registry=$!
+	for _ in {1..100}; do
+		(exec 3<>"/dev/tcp/127.0.0.1/$port") 2>/dev/null && return
+		sleep 0.05
+	done
+	skip "the registry does not start: $(<"$work/registry.log")"
+}
+start_flip() {
+	"$flip" snapshotter --root "$work/flip" --socket "$work/flip.sock" --control "$work/control.sock" >>"$work/flip.log" 2>&1 &
+	daemon=$!
+	for _ in {1..200}; do
+		kill -0 $daemon 2>/dev/null || fail "flip does not start"
+		"$flip" stat --control "$work/control.sock" >/dev/null 2>&1 && return
+		sleep 0.05
+	done
+	fail "flip does not answer"
+}
+mkdir -p "$work/ctrd/root" "$work/ctrd/state"
+cat >"$work/config.toml" <<T
+version = 2
+root = "$work/ctrd/root"
+state = "$work/ctrd/state"
+disabled_plugins = ["io.containerd.grpc.v1.cri", "io.containerd.snapshotter.v1.aufs", "io.containerd.snapshotter.v1.btrfs", "io.containerd.snapshotter.v1.devmapper", "io.containerd.snapshotter.v1.zfs"]
+[grpc]
+  address = "$work/containerd.sock"
+T
+"$flip" setup containerd --config "$work/config.toml" --socket "$work/flip.sock" >"$work/out" || fail "setup"
+grep -q '^\[proxy_plugins.flip\]' "$work/config.toml" || fail "setup wrote nothing"
+start_registry
+start_flip
+containerd --config "$work/config.toml" --log-level warn >"$work/containerd.log" 2>&1 &
+containerd=$!
+ctr() { command ctr --address "$work/containerd.sock" -n t "$@"; }
+for _ in {1..100}; do
+	ctr version >/dev/null 2>&1 && break
+	sleep 0.05
+done
+at=127.0.0.1:$port/img
+stat_of() { "$flip" stat --json --control "$work/control.sock" | python3 -c "import json,sys; d=json.load(sys.stdin); print(d['$1']['$2'])"; }
+pull() { "$flip" pull -q --address "$work/containerd.sock" --namespace t "$1" >"$work/out" 2>&1 || fail "pull $1: $(<"$work/out")"; }
+run() { # IMAGE NAME COMMAND...
+	ctr run --rm --snapshotter flip "$@" >"$work/out" 2>&1
+}
+
+"$flip" convert -f zstd-chunked "oci:$work/image:a" "docker://$at:a-zstd" >/dev/null || fail "convert to zstd:chunked"
+"$flip" convert -f estargz "oci:$work/image:a" "docker://$at:a-gzip" >/dev/null || fail "convert to eStargz"
+"$flip" convert -f zstd-chunked "oci:$work/image:b" "docker://$at:b" >/dev/null || fail "convert b"
+skopeo copy -q --dest-tls-verify=false "oci:$work/image:a" "docker://$at:a-plain" || fail "push"
+
+# ---- Each kind is what it was made of ----------------------------------------------------------------------------
+
+expected=$("$root/bin/prog" "$root/usr/share/large" | sed "s,$root,,")
+mkdir -p "$work/mnt"
+for kind in zstd gzip plain; do
+	pull "$at:a-$kind"
+	ctr images ls -q | grep -qx "$at:a-$kind" || fail "containerd does not know a-$kind"
+	run "$at:a-$kind" "run-$kind" /bin/prog /usr/share/large || fail "a-$kind does not run"
+	grep -qxF "$expected" "$work/out" || fail "a-$kind: read $(<"$work/out"), not $expected"
+	"$flip" mount --control "$work/control.sock" "$at:a-$kind" "$work/mnt" || fail "mount a-$kind"
+	"$build/tests/tools/flip_tree" compare "$work/whole" "$work/mnt" >"$work/out" || fail "a-$kind is not what it was made of"
+	"$flip" unmount --control "$work/control.sock" "$work/mnt" || fail "unmount"
+done
+(($(stat_of reads bad_chunks) == 0 && $(stat_of reads errors) == 0)) || fail "reads failed"
+
+# ---- The second image brings only what is not there ---------------------------------------------------------------
+
+before=$(stat_of fetch wire_bytes)
+pull "$at:b"
+"$flip" mount --control "$work/control.sock" "$at:b" "$work/mnt" || fail "mount b"
+"$build/tests/tools/flip_tree" compare "$work/root-b" "$work/mnt" >"$work/out" || fail "b is not what it was made of"
+"$flip" unmount --control "$work/control.sock" "$work/mnt"
+came=$(($(stat_of fetch wire_bytes) - before))
+# 300 changed files of 4.5 kB, the table of contents: 1.4 MB + 0.1; all of it is 20 MB.
+((came < 3000000)) || fail "the second image fetched $came bytes"
+
+# ---- The daemon dies under a running container ---------------------------------------------------------------------
+
+# A node that has nothing, so that there is something left to fetch.
+kill "$daemon"; wait "$daemon"
+ctr run -d --snapshotter flip "$at:b" lives /bin/prog again /usr/share/many >"$work/out" 2>&1 && fail "a container without a daemon"
+start_flip
+ctr run -d --snapshotter flip "$at:b" lives /bin/prog again /usr/share/many >"$work/out" 2>&1 || fail "no container"
+upper=$(ctr snapshots --snapshotter flip mounts / lives | grep -o 'upperdir=[^,]*' | cut -d= -f2)
+rounds() { stat -c %s "$upper/rounds" 2>/dev/null || echo 0; }
+for n in 1 2 3; do
+	sleep 0.3
+	kill -9 "$daemon"; wait "$daemon" 2>/dev/null
+	sleep 0.2
+	start_flip
+	now=$(rounds)
+	for _ in {1..200}; do
+		(($(rounds) > now)) && break
+		sleep 0.05
+	done
+	(($(rounds) > now)) || fail "the container stands still after kill $n"
+done
+touch "$upper/stop"
+for _ in {1..100}; do
+	ctr tasks ls | grep -q "lives.*STOPPED" && break
+	sleep 0.05
+done
+ctr tasks rm lives >/dev/null 2>&1
+code=$?
+((code == 0)) || fail "the container ended with $code"
+ctr containers rm lives
+
+# ---- The registry goes and comes -----------------------------------------------------------------------------------
+
+ctr images ls -q | xargs ctr images rm --sync >/dev/null
+"$flip" gc --all --control "$work/control.sock" >"$work/out" || fail "gc"
+(($(stat_of store objects) == 0)) || fail "gc left $(stat_of store objects) contents: $(<"$work/out")"
+"$flip" mount --control "$work/control.sock" "$at:b" "$work/mnt" || fail "mount after gc"
+cmp "$work/root-b/usr/share/many/f0001" "$work/mnt/usr/share/many/f0001" || fail "f0001"
+kill "$registry"; wait "$registry" 2>/dev/null
+cmp "$work/root-b/usr/share/many/f0001" "$work/mnt/usr/share/many/f0001" || fail "what is there needs a registry"
+[[ $(cat "$work/mnt/usr/share/large" 2>&1 >/dev/null) == *"Input/output error"* ]] || fail "no error without a registry"
+start_registry
+cmp "$work/root-b/usr/share/large" "$work/mnt/usr/share/large" || fail "no recovery when the registry is back"
+"$flip" unmount --control "$work/control.sock" "$work/mnt" || fail "unmount"
+"$flip" fsck --control "$work/control.sock" >"$work/out" || fail "fsck: $(<"$work/out")"
+"$flip" setup containerd --undo --config "$work/config.toml" >/dev/null || fail "setup --undo"
+grep -q flip "$work/config.toml" && fail "setup --undo left something"
+echo "images of three kinds ran, b brought $came bytes, 3 kills survived"
