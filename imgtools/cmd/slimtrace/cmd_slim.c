@@ -26,7 +26,7 @@ const struct opt slim_opts[] = {
 	{ "pyc", 0, OPT_CHOICE, offsetof(struct slim_options, pyc), "HOW",
 	  "byte code of Python sources: none, beside them, instead of them [no]", "no,beside,only" },
 	{ "stub-unbound", 0, OPT_FLAG, offsetof(struct slim_options, stub_unbound), NULL,
-	  "replace libraries that are loaded but not used by stubs; needs --run", NULL },
+	  "replace libraries that are loaded but not used (without --run: not referred to) by stubs", NULL },
 	{ "gpu-arch", 0, OPT_STR, offsetof(struct slim_options, gpu_archs), "LIST",
 	  "keep GPU code for these architectures only: sm_90,sm_100", NULL },
 	{ "gpu-ptx", 0, OPT_CHOICE, offsetof(struct slim_options, gpu_ptx), "WHICH",

@@ -41,6 +41,16 @@ size_t img_world_packages(struct img_world *w, struct img_rpm *const **ret_packa
 /* A copy that lives as long as the world. */
 const char *img_world_text(struct img_world *w, const char *s);
 
+/* ---- Requests --------------------------------------------------------------------------------------------- */
+
+bool img_request_is_glob(const char *s);                      /* or a module: several paths may fit */
+bool img_request_fits(const char *pattern, const char *path); /* a glob or a module */
+/* "package", "package_role"; NULL: no such package. *ret_role is NULL for the whole package. */
+struct img_rpm *img_request_slice(struct img_world *w, const char *name, const char **ret_role);
+/* The packages that requests and generators concern: from these the world is opened. *ret_packages is the caller's. */
+int img_request_packages(struct img_world *w, const struct img_cut_opts *o, struct img_rpm ***ret_packages,
+                         size_t *ret_n, struct err *err);
+
 /* ---- Locales as something to generate: "locale" (C.UTF-8) or "locale:de_DE.UTF-8,..." ---------------------- */
 
 struct img_locale {

@@ -132,6 +132,34 @@ static int add_use(struct img_bindings *b, uint32_t from, uint32_t to, uint32_t 
 	return 0;
 }
 
+int img_bindings_add(struct img_bindings *b, const char *from, const char *to, const char *symbol)
+{
+	uint32_t f, t, s;
+	int r = word(b, from, strlen(from), &f);
+
+	if (r == 0)
+		r = word(b, to, strlen(to), &t);
+	if (r == 0)
+		r = word(b, symbol, strlen(symbol), &s);
+	return r < 0 ? r : add_use(b, f, t, s);
+}
+
+int img_bindings_add_opened(struct img_bindings *b, const char *path)
+{
+	uint32_t w;
+	int r = word(b, path, strlen(path), &w);
+
+	return r < 0 ? r : push(&b->opened, &b->n_opened, w);
+}
+
+int img_bindings_add_loaded(struct img_bindings *b, const char *path)
+{
+	uint32_t w;
+	int r = word(b, path, strlen(path), &w);
+
+	return r < 0 ? r : push(&b->loaded, &b->n_loaded, w);
+}
+
 static const char *find(const char *line, const char *end, const char *text)
 {
 	return memmem(line, (size_t)(end - line), text, strlen(text));

@@ -23,4 +23,9 @@ struct img_bindings {
 	size_t n_loaded;
 };
 
+/* One fact at a time: `from` took `symbol` from `to`; opened, initialised. */
+int img_bindings_add(struct img_bindings *b, const char *from, const char *to, const char *symbol);
+int img_bindings_add_opened(struct img_bindings *b, const char *path);
+int img_bindings_add_loaded(struct img_bindings *b, const char *path);
+
 #endif

@@ -44,6 +44,22 @@ static bool stub_is_kept(const struct img_node *n, void *arg)
 	return img_policy_keeps(j->policy, n->path);
 }
 
+/* By what runs bound to; without a run by who refers to whom, which keeps more. */
+static int make_stubs(struct img_job *j, struct err *err)
+{
+	int r = 0;
+
+	if (j->o.n_runs == 0) {
+		img_bindings_free(j->bindings);
+		j->bindings = img_bindings_new();
+		r = j->bindings ? img_bindings_of_tree(j->bindings, j->slim, err)
+		                : err_set(err, -ENOMEM, "out of memory");
+		if (r == 0 && img_bindings_count(j->bindings) == 0)
+			return 0; /* nothing is linked to anything */
+	}
+	return r < 0 ? r : img_slim_stub_unbound(j->slim, j->bindings, stub_is_kept, j, &j->stubs, err);
+}
+
 static int build_rpmdb(struct img_job *j, struct err *err)
 {
 	const char *mode = img_policy_get(j->policy, IMG_POLICY_RPMDB), *path;
@@ -91,7 +107,7 @@ int img_job_build(struct img_job *j, struct err *err)
 		return r;
 	r = img_slim_tree(j->plan, &j->slim, err);
 	if (r == 0 && j->o.stub_unbound)
-		r = img_slim_stub_unbound(j->slim, j->bindings, stub_is_kept, j, &j->stubs, err);
+		r = make_stubs(j, err);
 	if (r == 0 && j->o.pyc != IMG_PYC_NO) {
 		r = img_job_need_root(j, err);
 		if (r == 0)

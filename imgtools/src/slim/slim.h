@@ -76,6 +76,8 @@ void img_bindings_free(struct img_bindings *b);
 int img_bindings_parse(struct img_bindings *b, const char *text, size_t size);
 /* All files of a folder that begin with `prefix`. */
 int img_bindings_read_dir(struct img_bindings *b, const char *dir, const char *prefix, struct err *err);
+/* What could be bound, without a run: the references between the ELF files of a tree. Adds to what is there. */
+int img_bindings_of_tree(struct img_bindings *b, struct img_tree *t, struct err *err);
 size_t img_bindings_count(const struct img_bindings *b); /* pairs of files */
 
 struct img_stub_result {
