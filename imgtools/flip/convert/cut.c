@@ -126,6 +126,7 @@ static void entry_free(struct flip_made_entry *e)
 static int add_entry(struct cutter *c, const struct img_node *n, const char *path, const char *hardlink,
                      unsigned stream, struct flip_made_entry **ret_entry)
 {
+	const struct flip_made_entry *of;
 	struct flip_made_entry *e;
 
 	if (c->n_entries >= MAX_ENTRIES || n->size / c->plan->chunk_bytes > MAX_ENTRIES)
@@ -139,6 +140,8 @@ static int add_entry(struct cutter *c, const struct img_node *n, const char *pat
 	e->stream = stream;
 	e->is_dir = n->type == IMG_DIR;
 	e->size = n->type == IMG_FILE && !hardlink ? n->size : 0;
+	of = hardlink ? find_entry(c, hardlink) : NULL;
+	e->content_size = of ? of->content_size : e->size;
 	e->n_chunks = (uint32_t)((e->size + c->plan->chunk_bytes - 1) / c->plan->chunk_bytes);
 	e->chunks = calloc(e->n_chunks + 1, sizeof(*e->chunks));
 	if (!e->path || !e->chunks || flip_entry_json(n, path, hardlink, &e->json) < 0) {

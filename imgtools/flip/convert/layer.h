@@ -66,9 +66,10 @@ struct flip_made_chunk {
 /* One entry of the table. */
 struct flip_made_entry {
 	char *path;
-	char *json; /* its members but those of the content; owned */
-	uint64_t size;
-	uint8_t digest[32]; /* of files with several chunks; the others' is that of the chunk */
+	char *json;            /* its members but those of the content; owned */
+	uint64_t size;         /* of the content that it brings */
+	uint64_t content_size; /* the same, or of what it is a hard link to */
+	uint8_t digest[32];    /* of files with several chunks; the others' is that of the chunk */
 	struct flip_made_chunk *chunks;
 	uint32_t n_chunks;
 	unsigned stream;

@@ -201,10 +201,10 @@ static int put_prefetch(struct base_buf *b, struct flip_made_entry *const *entri
 		uint64_t offset = p->items[i].offset, size = p->items[i].size;
 
 		found = bsearch(&key, sorted, n, sizeof(*sorted), compare_entries);
-		if (!found || offset >= (*found)->size)
+		if (!found || offset >= (*found)->content_size)
 			continue;
-		if (size > (*found)->size - offset)
-			size = (*found)->size - offset;
+		if (size > (*found)->content_size - offset)
+			size = (*found)->content_size - offset;
 		(void)base_buf_puts(b, is_first ? ",\n\"flipPrefetch\":[\n[" : ",\n[");
 		put_string(b, p->items[i].path);
 		(void)base_buf_printf(b, ",%llu,%llu]", (unsigned long long)offset, (unsigned long long)size);
