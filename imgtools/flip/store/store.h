@@ -78,10 +78,10 @@ bool flip_object_has(const struct flip_object *o, uint64_t offset, uint64_t size
 int flip_object_next_missing(const struct flip_object *o, uint64_t offset, uint64_t *ret_offset, uint64_t *ret_size);
 
 /* Verified bytes. Blocks that the range covers wholly (or up to the end of the object) are there afterwards; when the
- * last one is, the object becomes complete: it gets its name in objects/ (rename, never half). Writing what is there
- * again is harmless. `keep_cached` false: the pages are dropped from the page cache soon, for what the kernel caches
- * above us anyway. Parts of blocks are joined while the object is open, and forgotten with it. -ENOSPC: nothing is
- * marked. Any thread; several at once for different ranges. */
+ * last one is, and the whole has the digest it is named by, the object becomes complete: it gets its name in objects/
+ * (rename, never half). Writing what is there again is harmless. `keep_cached` false: the pages are dropped from the
+ * page cache soon, for what the kernel caches above us anyway. Parts of blocks are joined while the object is open, and
+ * forgotten with it. -ENOSPC: nothing is marked. Any thread; several at once for different ranges. */
 int flip_object_write(struct flip_object *o, const void *data, size_t size, uint64_t offset, bool keep_cached,
                       struct err *err);
 /* A whole content in one go, the way of small files and of unpacking: same rules. *ret_was_there: nothing written.

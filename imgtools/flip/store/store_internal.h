@@ -97,6 +97,7 @@ struct flip_object {
 	uint64_t n_missing;
 	struct edge *edges; /* sorted */
 	size_t n_edges, cap_edges;
+	bool is_refused;      /* all is there and it is not what the digest says */
 	atomic_bool is_dirty; /* in store->dirty since the last sync */
 
 	_Atomic uint64_t *bits; /* NULL: nothing is there (or all) */

@@ -8,6 +8,8 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "base/log.h"
+#include "base/sha256.h"
 #include "store/store_internal.h"
 
 enum {
@@ -67,12 +69,33 @@ static void close_files(struct flip_object *o)
 	o->write_fd = o->map_fd = -1;
 }
 
+/* Chunks were verified against what some table of contents says of them; the name says what the whole must be. Whoever
+ * wrote the table may have lied: so nothing gets a name, which all images share, before all of it was hashed. */
+static bool is_what_it_says(struct flip_object *o)
+{
+	uint8_t digest[FLIP_DIGEST_SIZE];
+	uint64_t size;
+
+	return flip_store_hash_fd(o->write_fd, digest, &size) == 0 && size == o->size &&
+	       memcmp(digest, o->digest, sizeof(digest)) == 0;
+}
+
 int flip_object_finish(struct flip_object *o, bool has_shard, struct err *err)
 {
 	char name[STORE_NAME_SIZE], map_name[STORE_NAME_SIZE + 4];
 	struct flip_store *s = o->store;
 	int r;
 
+	if (o->is_refused)
+		return 0;
+	if (!is_what_it_says(o)) {
+		/* Stays a partial one: readable, chunk by chunk, for those who trust the table; never shared. */
+		o->is_refused = true;
+		flip_object_name(o->digest, name);
+		base_log(BASE_LOG_ERROR, "%s: all chunks are right and the whole is not: its table of contents lies",
+		         name);
+		return 0;
+	}
 	flip_object_name(o->digest, name);
 	(void)stpcpy(stpcpy(map_name, name), ".map");
 	if (!has_shard)
@@ -218,9 +241,14 @@ static int mark(struct flip_object *o, uint64_t begin, uint64_t end)
 /* Without files yet, and nobody holds a descriptor of them: as a whole. */
 static int write_whole(struct flip_object *o, const void *data, struct err *err)
 {
+	uint8_t digest[FLIP_DIGEST_SIZE];
 	bool was_there;
-	int r = flip_store_put_new(o->store, o->digest, data, (size_t)o->size, &was_there, err);
+	int r = base_sha256_bytes(data, (size_t)o->size, digest);
 
+	if (r == 0 && memcmp(digest, o->digest, sizeof(digest)) != 0)
+		return err_set(err, -EBADMSG, "the content is not what its digest says");
+	if (r == 0)
+		r = flip_store_put_new(o->store, o->digest, data, (size_t)o->size, &was_there, err);
 	if (r == 0) {
 		o->n_missing = 0;
 		atomic_store_explicit(&o->is_complete, true, memory_order_release);
