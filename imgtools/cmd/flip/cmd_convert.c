@@ -26,7 +26,7 @@ const struct opt convert_opts[] = {
 	{ "level", 'l', OPT_UINT, offsetof(struct options, level), "LEVEL",
 	  "of compression [6 for estargz, 9 for zstd-chunked]", NULL },
 	{ "chunk-size", 0, OPT_SIZE, offsetof(struct options, chunk_bytes), "SIZE",
-	  "pieces that files are cut into [128K]", NULL },
+	  "pieces that files are cut into [64K]", NULL },
 	{ "prefetch", 'p', OPT_STR, offsetof(struct options, prefetch), "FILE",
 	  "what a start reads: a prefetch list, or a trace of slimtrace [what the entrypoint loads]", NULL },
 	{ "no-prefetch", 0, OPT_FLAG, offsetof(struct options, no_prefetch), NULL, "nothing goes first", NULL },

@@ -18,12 +18,13 @@ enum {
 	GZIP_LEVEL = 6,
 	GZIP_MAX_LEVEL = 12,
 	ZSTD_LEVEL = 9,
-	ZSTD_MAX_LEVEL = 19, /* beyond, windows larger than chunks buy nothing */
-	CHUNK_BYTES = 128 << 10,
+	ZSTD_MAX_LEVEL = 19,    /* beyond, windows larger than chunks buy nothing */
+	CHUNK_BYTES = 64 << 10, /* measured: docs/lazy-images.md */
 	MAX_MEMORY = 256 << 20,
 	LAYER_OVERHEAD = 8 << 20, /* what one layer needs beside its segments: feed, table, file buffers */
 	WORKER_OVERHEAD = 2 << 20,
-	MIN_IN_FLIGHT = 8, /* chunks of a layer, so that all workers have something */
+	IN_FLIGHT = 64 << 20, /* of one layer; more makes nothing faster */
+	MIN_IN_FLIGHT = 8,    /* chunks of a layer, so that all workers have something */
 };
 
 /* ---- Layers -------------------------------------------------------------------------------------------------------
@@ -106,6 +107,12 @@ static int convert_layers(struct flip_job *j)
 		return 0;
 	fixed = LAYER_OVERHEAD + (uint64_t)s.n_workers * WORKER_OVERHEAD;
 	s.max_memory = (size_t)(j->set.max_memory / n_side > 2 * fixed ? j->set.max_memory / n_side - fixed : fixed);
+	/* Half of what is left: allocators keep about as much again. */
+	s.max_memory /= 2;
+	if (s.max_memory > IN_FLIGHT && s.max_memory > (size_t)s.n_workers * 4 * j->set.chunk_bytes)
+		s.max_memory = IN_FLIGHT > (size_t)s.n_workers * 4 * j->set.chunk_bytes
+		                       ? IN_FLIGHT
+		                       : (size_t)s.n_workers * 4 * j->set.chunk_bytes;
 	for (size_t i = 0; i < j->n_layers; i++)
 		total += j->layers[i].desc.size;
 	r = base_threadpool_new((unsigned)n_side, &pool, j->err);
