@@ -14,7 +14,6 @@
 
 #define BEGIN "# begin of flip's lines (flip setup containerd --undo takes them back)\n"
 #define END "# end of flip's lines\n"
-#define CRI "[plugins.\"io.containerd.grpc.v1.cri\".containerd]"
 
 enum { MAX_CONFIG = 4 << 20 };
 
@@ -49,27 +48,46 @@ static int without_ours(const char *text, struct base_buf *out, const char *path
 	return base_buf_puts(out, end + strlen(END));
 }
 
+/* Where the settings are by which Kubernetes's images are made ready: version 3 of the file (containerd 2) has another
+ * table for them than those before. */
+static const char *const cri_tables[][2] = {
+	{ "[plugins.\"io.containerd.grpc.v1.cri\".containerd]", "[plugins.'io.containerd.grpc.v1.cri'.containerd]" },
+	{ "[plugins.\"io.containerd.cri.v1.images\"]", "[plugins.'io.containerd.cri.v1.images']" },
+};
+
+static const char *const *cri_table(const char *text)
+{
+	int version;
+
+	for (const char *line = text; line; line = strchr(line, '\n')) {
+		line += *line == '\n';
+		if (sscanf(line, "version = %d", &version) == 1)
+			return cri_tables[version >= 3];
+	}
+	return cri_tables[0];
+}
+
 static int add_ours(struct base_buf *out, const struct setup *o, struct err *err)
 {
-	const char *text = base_buf_text(out);
+	const char *text = base_buf_text(out), *const *cri = cri_table(text);
 	char plugin[128];
 
 	(void)snprintf(plugin, sizeof(plugin), "[proxy_plugins.%.90s]", o->name);
 	if (strstr(text, plugin))
 		return err_set(err, -EEXIST, "%s: has a %s already", o->config, plugin);
-	if (o->cri && strstr(text, CRI))
+	if (o->cri && (strstr(text, cri[0]) || strstr(text, cri[1])))
 		return err_set(err, -EEXIST,
 		               "%s: has a table %s; put snapshotter = \"%s\" and disable_snapshot_annotations = "
 		               "false into it",
-		               o->config, CRI, o->name);
+		               o->config, cri[0], o->name);
 	if (!out->len)
 		(void)base_buf_puts(out, "version = 2\n");
 	else if (out->data[out->len - 1] != '\n')
 		(void)base_buf_putc(out, '\n');
 	(void)base_buf_printf(out, BEGIN "%s\n  type = \"snapshot\"\n  address = \"%s\"\n", plugin, o->socket);
 	if (o->cri)
-		(void)base_buf_printf(out, CRI "\n  snapshotter = \"%s\"\n  disable_snapshot_annotations = false\n",
-		                      o->name);
+		(void)base_buf_printf(out, "%s\n  snapshotter = \"%s\"\n  disable_snapshot_annotations = false\n",
+		                      cri[0], o->name);
 	return base_buf_puts(out, END);
 }
 

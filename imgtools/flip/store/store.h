@@ -38,7 +38,7 @@ typedef int (*flip_index_walk)(void *arg, const char *layer_dir,
 struct flip_store_opts {
 	uint64_t budget_bytes;   /* objects and partials together; 0: none */
 	uint64_t min_free_bytes; /* of the file system; below it gc runs and background fetching stops; 0: 1 GiB */
-	bool read_only;          /* for `stat` and `fsck --dry-run`: no lock, nothing is changed */
+	bool read_only;          /* to look beside the process that has it: no lock, nothing is changed */
 	/* For the gc that the store begins itself when space runs out; NULL: only what is arriving and not open may go
 	 * then. Called on the thread that writes. */
 	flip_index_walk index_walk;
