@@ -221,26 +221,33 @@ static void fs_object_close(void *arg, void *handle)
 	handle_free(handle);
 }
 
+/* From the moment it is asked, the read may be answered, its file be closed and the handle be gone: all that is needed
+ * of it is taken before. */
 static void fs_object_read(void *arg, void *handle, uint64_t offset, size_t size, struct flip_fs_read *read)
 {
 	struct handle *h = handle;
-	uint64_t window = atomic_load(&h->window), ahead = atomic_load(&h->ahead_end);
+	struct node_layer *layer = h->layer;
+	const struct flip_index_object *object = h->object;
+	uint64_t window = atomic_load(&h->window), ahead = atomic_load(&h->ahead_end), end = offset + size, from = end;
 	bool is_sequential = offset && offset == atomic_load(&h->last_end);
 
 	window = is_sequential ? (window ? window * 2 : size) : 0;
 	window = window < MAX_AHEAD ? window : MAX_AHEAD;
-	atomic_store(&h->last_end, offset + size);
+	atomic_store(&h->last_end, end);
 	atomic_store(&h->window, window);
-	node_read(h->layer, h->object, h->store, offset, size, read);
 	if (!is_sequential) {
-		atomic_store(&h->ahead_end, offset + size);
-	} else if (offset + size + window / 2 >= ahead) { /* half of what was asked ahead is used up */
-		uint64_t from = ahead > offset + size ? ahead : offset + size;
-
-		atomic_store(&h->ahead_end, offset + size + window);
-		if (offset + size + window > from)
-			node_read_ahead(h->layer, h->object, from, (size_t)(offset + size + window - from));
+		atomic_store(&h->ahead_end, end);
+	} else if (end + window / 2 >= ahead) { /* half of what was asked ahead is used up */
+		from = ahead > end ? ahead : end;
+		atomic_store(&h->ahead_end, end + window);
+	} else {
+		window = 0;
 	}
+	atomic_fetch_add(&layer->n_refs, 1);
+	node_read(layer, object, h->store, offset, size, read);
+	if (end + window > from)
+		node_read_ahead(layer, object, from, (size_t)(end + window - from));
+	node_layer_unref(layer);
 }
 
 /* ---- Trees ------------------------------------------------------------------------------------------------------ */
