@@ -239,7 +239,7 @@ collect() {
 		ctr leases create --id again >/dev/null 2>&1
 		ctr leases delete --sync again >/dev/null 2>&1
 	done
-	fail "gc left $(stat_of store objects) contents: $(<"$work/out")"
+	fail "gc left $(stat_of store objects) contents: $(<"$work/out") $(ctr snapshots --snapshotter flip ls 2>&1) $(ctr leases ls)"
 }
 pull() { "$flip" pull -q --address "$work/containerd.sock" --namespace t "$1" >"$work/out" 2>&1 || fail "pull $1: $(<"$work/out")"; }
 run() { # IMAGE NAME COMMAND...
