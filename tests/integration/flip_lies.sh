@@ -134,6 +134,10 @@ ctl mount "$at:evil" "$work/mnt-evil" || fail "mount evil"
 head -c 1500000 "$work/mnt-evil/large" | cmp -s - <(head -c 1500000 "$work/evil.bytes") || fail "the liar's own bytes are others"
 ctl mount "$at:honest" "$work/mnt-honest" || fail "mount honest"
 cmp "$work/honest.bytes" "$work/mnt-honest/large" || fail "the honest image has the liar's bytes"
+# What is mounted stays, whoever collects.
+ctl gc --all >/dev/null || fail "gc"
+cmp "$work/honest.bytes" "$work/mnt-honest/large" || fail "gc took a mount's contents"
+ctl mount "$at:evil" "$work/mnt-honest" 2>/dev/null && fail "two mounts at one folder"
 ctl unmount "$work/mnt-honest"
 ctl unmount "$work/mnt-evil"
 

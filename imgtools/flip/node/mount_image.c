@@ -1,5 +1,6 @@
 /* Images mounted for people and scripts: the same layers, one read-only overlay at a folder of theirs. */
 #include <errno.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
@@ -23,6 +24,85 @@ static int lowers_of(struct flip_node *node, const struct node_image *image, str
 	return 0;
 }
 
+/* ---- What keeps the layers ---------------------------------------------------------------------------------------
+ *
+ * Garbage collection keeps what snapshots use; a mount of ours has none of containerd's. So each layer of it gets a row
+ * of our own, named by the folder, which containerd is not shown. */
+
+static void row_name(char ret_name[NODE_PATH + 64], const char *dir, size_t i)
+{
+	(void)snprintf(ret_name, NODE_PATH + 64, NODE_MOUNT_PREFIX "%zu/%.500s", i, dir);
+}
+
+static int hold_layers(struct flip_node *node, const struct node_lower *lowers, size_t n, const char *dir,
+                       struct err *err)
+{
+	int r = 0;
+
+	for (size_t i = 0; r == 0 && i < n; i++) {
+		char name[NODE_PATH + 64];
+		struct flip_snapshot s = { .kind = FLIP_SNAPSHOT_COMMITTED,
+			                   .name = name,
+			                   .layer = lowers[i].layer->digest };
+
+		row_name(name, dir, i);
+		r = flip_store_snapshot_add(node->store, &s, err);
+		if (r == -EEXIST) { /* of a mount that ended without us */
+			(void)flip_store_snapshot_remove(node->store, name, NULL);
+			r = flip_store_snapshot_add(node->store, &s, err);
+		}
+	}
+	return r;
+}
+
+static void let_layers_go(struct flip_node *node, const char *dir)
+{
+	char name[NODE_PATH + 64];
+
+	for (size_t i = 0; i < NODE_MAX_MOUNTED; i++) {
+		row_name(name, dir, i);
+		if (flip_store_snapshot_remove(node->store, name, NULL) == -ENOENT)
+			break;
+	}
+}
+
+struct ended { /* folders that are mount points no more */
+	char **dirs;
+	size_t n;
+};
+
+static int note_ended(const struct flip_snapshot *s, void *arg)
+{
+	struct ended *e = arg;
+	const char *dir;
+	char **p;
+
+	if (strncmp(s->name, NODE_MOUNT_PREFIX "0/", strlen(NODE_MOUNT_PREFIX "0/")) != 0)
+		return 0;
+	dir = s->name + strlen(NODE_MOUNT_PREFIX "0/");
+	if (flip_is_mountpoint(dir))
+		return 0;
+	p = reallocarray(e->dirs, e->n + 1, sizeof(*p));
+	if (!p)
+		return -ENOMEM;
+	e->dirs = p;
+	p[e->n] = strdup(dir);
+	return p[e->n++] ? 0 : -ENOMEM;
+}
+
+void node_forget_ended_mounts(struct flip_node *node)
+{
+	struct ended e = { 0 };
+
+	(void)flip_store_snapshots(node->store, note_ended, &e, NULL);
+	for (size_t i = 0; i < e.n; i++) {
+		if (e.dirs[i])
+			let_layers_go(node, e.dirs[i]);
+		free(e.dirs[i]);
+	}
+	free(e.dirs);
+}
+
 static int mount_image(struct flip_node *node, const struct node_image *image, const char *dir, struct err *err)
 {
 	struct node_lower *lowers = calloc(image->n_layers + 1, sizeof(*lowers));
@@ -30,14 +110,18 @@ static int mount_image(struct flip_node *node, const struct node_image *image, c
 	struct flip_mounts mounts = { 0 };
 	int r = lowers && layers ? 0 : err_set(err, -ENOMEM, "out of memory");
 
-	if (r == 0 && !image->n_layers)
-		r = err_set(err, -EINVAL, "%s: has no layers", image->ref);
+	if (r == 0 && (!image->n_layers || image->n_layers > NODE_MAX_MOUNTED))
+		r = err_set(err, -EINVAL, "%s: has %zu layers", image->ref, image->n_layers);
 	if (r == 0)
 		r = lowers_of(node, image, lowers, layers, err);
 	if (r == 0)
 		r = node_compose_mount(node, lowers, image->n_layers, NULL, NULL, &mounts, err);
 	if (r == 0)
+		r = hold_layers(node, lowers, image->n_layers, dir, err);
+	if (r == 0)
 		r = node_do_mount(&mounts, dir, err);
+	if (r < 0)
+		let_layers_go(node, dir);
 	for (size_t i = 0; r == 0 && i < image->n_layers; i++)
 		node_prefetch_layer(layers[i]);
 	if (r == 0 && !node_prefetch_image(node, image->ref, layers, image->n_layers))
@@ -56,8 +140,10 @@ int flip_node_mount(struct flip_node *node, const char *ref, const char *dir, st
 	struct stat st;
 	int r;
 
-	if (dir[0] != '/')
-		return err_set(err, -EINVAL, "%s: not an absolute path", dir);
+	if (dir[0] != '/' || strlen(dir) > 400)
+		return err_set(err, -EINVAL, "%s: not an absolute path, or too long", dir);
+	if (flip_is_mountpoint(dir))
+		return err_set(err, -EBUSY, "%s: something is mounted there", dir);
 	if (stat(dir, &st) < 0)
 		return err_set(err, -errno, "%s: %s", dir, strerror(errno));
 	if (!S_ISDIR(st.st_mode))
@@ -73,7 +159,12 @@ int flip_node_mount(struct flip_node *node, const char *ref, const char *dir, st
 
 int flip_node_unmount(struct flip_node *node, const char *dir, struct err *err)
 {
+	int r;
+
 	if (!flip_is_mountpoint(dir))
 		return err_set(err, -EINVAL, "%s: nothing is mounted there", dir);
-	return flip_unmount(dir, false, err);
+	r = flip_unmount(dir, false, err);
+	if (r == 0 && !flip_is_mountpoint(dir))
+		let_layers_go(node, dir);
+	return r;
 }

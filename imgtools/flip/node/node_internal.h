@@ -210,6 +210,13 @@ int node_cleanup(void *node, struct err *err); /* what containerd calls */
 int node_keeper_start(struct flip_node *node, struct err *err);
 void node_keeper_stop(struct flip_node *node);
 
+/* ---- mount_image.c ---------------------------------------------------------------------------------------------- */
+
+#define NODE_MOUNT_PREFIX "flip-mount/" /* of the rows that keep the layers of our own mounts */
+enum { NODE_MAX_MOUNTED = 500 };
+/* Rows of mounts that were ended by others. */
+void node_forget_ended_mounts(struct flip_node *node);
+
 /* ---- mounts.c --------------------------------------------------------------------------------------------------- */
 
 /* How the chain is mounted: `layers` uppermost first; plain folders have a path and no layer. upper NULL: read-only. */

@@ -43,7 +43,10 @@ static int walk_index(void *arg, const char *layer_dir, int (*each)(void *each_a
 
 int node_gc(struct flip_node *node, bool all, bool dry_run, struct flip_gc_result *ret_result, struct err *err)
 {
-	int r = flip_store_gc(node->store, all ? 0 : MIN_AGE_S, dry_run, walk_index, node, ret_result, err);
+	int r;
+
+	node_forget_ended_mounts(node);
+	r = flip_store_gc(node->store, all ? 0 : MIN_AGE_S, dry_run, walk_index, node, ret_result, err);
 
 	return r < 0 || dry_run ? r : node_layers_drop_removed(node, err);
 }
