@@ -28,8 +28,8 @@ cut --out "oci:$work/images:one" "${requests[@]}"
 cut --out "oci:$work/images:two" --slices "$work/slices" "${requests[@]}"
 [[ $(grep -o 'sha256:[0-9a-f]*' "$work/images/index.json" | sort -u | wc -l) == 1 ]] || fail "two images differ: $(cat "$work/images/index.json")"
 
-# The default: all files of each package, the absent ones marked; rpm -V is clean, requirements included.
-cut --out "$work/marked" "${requests[@]}"
+# All files of each package, the absent ones marked; rpm -V is clean, requirements included.
+cut --rpmdb marked --out "$work/marked" "${requests[@]}"
 slim_rpm "$work/marked" -Va || fail "rpm -Va on the marked database"
 slim_rpm "$work/marked" -qa --qf '%{NAME}\n' | sort >"$work/names"
 sed -n 's/^package\t\([^\t]*\).*/\1/p' "$work/marked/usr/share/slimtrace/manifest" | sort | cmp - "$work/names" ||
@@ -53,6 +53,13 @@ for name in $(cat "$work/names"); do
 done
 [[ $(slim_rpm "$work/marked" -qf /usr/bin/python3.11 --qf '%{NAME}') == python3.11-minimal ]] || fail "rpm -qf"
 slim_rpm "$work/marked" -qf /usr/share/doc/bash >/dev/null && fail "rpm -qf knows an owner of what is not there"
+python3 - "$work/marked" <<'PY' || fail "marked: the index of folders is not that of the folders in which files are"
+import os, sqlite3, sys
+root = sys.argv[1]
+db = sqlite3.connect(root + "/var/lib/rpm/rpmdb.sqlite")
+told = {key for key, in db.execute("SELECT key FROM Dirnames")}
+sys.exit("/usr/bin/" not in told or not all(os.path.isdir(root + key) for key in told))
+PY
 [[ $(slim_rpm "$work/marked" -q --whatprovides 'libssl.so.3()(64bit)' --qf '%{NAME}') == libssl3 ]] || fail "rpm --whatprovides"
 slim_rpm "$work/marked" -q --requires libc6 | grep -q libgcc-s1 && fail "marked: an unmet requirement of libc6 is told as one"
 slim_rpm "$work/marked" -q --recommends libc6 | grep -qx libgcc-s1 || fail "marked: an unmet requirement of libc6 is lost"
@@ -101,6 +108,28 @@ slim_rpm "$work/short" -qla | grep -v '^(contains no files)$' | while read -r pa
 done >"$work/lies"
 [[ ! -s $work/lies ]] || fail "the database names files that are not there: $(head -n 3 "$work/lies")"
 slim_rpm "$work/short" -qa --qf '%{NAME}\n' | sort | cmp - "$work/names" || fail "short: other packages"
+# Its descriptions tell the others: all that the packages have, %ghost aside, and that is not there; no more, no less.
+for name in $(cat "$work/names"); do
+	slim_rpm "$work/short" -q --qf '%{DESCRIPTION}' "$name" >"$work/told"
+	rpm -qp --nosignature --qf '[%{FILEFLAGS:fflags}\t%{FILENAMES}\n]' "$REPO/$name"-[0-9]*.rpm >"$work/listed"
+	python3 - "$work/told" "$work/listed" "$work/short" <<'PY' || fail "short: what is told of $name: $(head -c 500 "$work/told")"
+import os, re, sys
+told, listed, root = sys.argv[1:]
+files = [l.rstrip("\n").split("\t") for l in open(listed)]
+files = [path for flags, path in files if "g" not in flags]
+absent = {path for path in files if not os.path.lexists(root + path)}
+found, lines = set(), open(told).read().split("\n")
+for line in lines[1:]:
+    folder, *names = [re.sub(r"\\([0-7]{3})", lambda m: chr(int(m[1], 8)), word) for word in line.split(" ")]
+    for name in names:
+        if name.endswith("/"):
+            found |= {path for path in files if (path + "/").startswith(folder + name)}
+        else:
+            found.add(folder + name)
+first = f"{len(absent)} of {len(files)} files were left out:" if absent else "(none)"
+sys.exit(found != absent or lines[0] != first)
+PY
+done
 
 # The signed database: headers as they were signed, absent files "not installed".
 cut --rpmdb signed --out "$work/signed" "${requests[@]}"

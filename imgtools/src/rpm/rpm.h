@@ -229,7 +229,8 @@ enum img_rpmdb_mode {
 	IMG_RPMDB_MARKED,
 	/* Headers as they were signed; every file that is not there has the state "not installed". */
 	IMG_RPMDB_SIGNED,
-	/* Headers of our own with the present files and the requirements that are met only: small. */
+	/* Headers of our own with the present files and the requirements that are met only: small. The description
+	 * tells which files are not there. */
 	IMG_RPMDB_SHORT,
 };
 

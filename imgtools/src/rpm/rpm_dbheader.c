@@ -2,12 +2,12 @@
  * of themselves, which rpm and scanners take as they take packages of rpm 3.
  *
  * IMG_RPMDB_MARKED lists every file; what is not there has the state "not installed", and neither digest, owner nor
- * target. IMG_RPMDB_SHORT lists what is there. Both tell what a scanner or a package manager asks for: name, version,
- * source package, vendor, licence, module, provides that hold, requirements that are met. A requirement that nobody in
- * the root meets would make every `rpm -V` fail although nothing is broken: files that need something are there with
- * what they need, or not at all. MARKED tells it as a recommendation instead, and keeps conflicts and obsoletes, so
- * that a package manager that works on top of the root decides as it would have. Arrays in which every value is the one
- * that rpm takes for a missing array are left out. */
+ * target. IMG_RPMDB_SHORT lists what is there, and tells the rest in words (rpm_dbabsent.c). Both tell what a scanner
+ * or a package manager asks for: name, version, source package, vendor, licence, module, provides that hold,
+ * requirements that are met. A requirement that nobody in the root meets would make every `rpm -V` fail although
+ * nothing is broken: files that need something are there with what they need, or not at all. MARKED tells it as a
+ * recommendation instead, and keeps conflicts and obsoletes, so that a package manager that works on top of the root
+ * decides as it would have. Arrays in which every value is the one that rpm takes for a missing array are left out. */
 #include <errno.h>
 #include <rpm/rpmfiles.h>
 #include <rpm/rpmlib.h>
@@ -341,7 +341,7 @@ static int put_size(const struct rows *rows, const struct img_rpm *p, Header to)
 	                         : img_rpmdb_put_array(to, RPMTAG_SIZE, RPM_INT32_TYPE, &u32, 1);
 }
 
-static rpmfileState state_of(const struct img_rpmdb_writer *w, const struct img_rpm *p, size_t file)
+rpmfileState img_rpmdb_state(const struct img_rpmdb_writer *w, const struct img_rpm *p, size_t file)
 {
 	const struct img_rpm_file *f = &p->files[file];
 
@@ -361,7 +361,7 @@ static int put_states(const struct img_rpmdb_writer *w, const struct img_rpm *p,
 
 	for (size_t i = 0; states && i < p->n_files; i++) {
 		if (!listed || listed[i])
-			states[n++] = (char)state_of(w, p, i);
+			states[n++] = (char)img_rpmdb_state(w, p, i);
 	}
 	r = states ? img_rpmdb_put_array(h, RPMTAG_FILESTATES, RPM_CHAR_TYPE, states, n) : -ENOMEM;
 	free(states);
@@ -430,6 +430,8 @@ int img_rpmdb_own_header(const struct img_rpmdb_writer *w, const struct img_rpm 
 		r = copy_deps(w, p, whole, h);
 	if (r == 0)
 		r = copy_files(w, p, whole, h);
+	if (r == 0 && w->o->mode == IMG_RPMDB_SHORT)
+		r = img_rpmdb_put_absent(w, p, h);
 	if (r < 0) {
 		(void)headerFree(h);
 		return r;

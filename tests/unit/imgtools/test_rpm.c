@@ -340,6 +340,93 @@ static void of_several_versions_the_newest_counts(void **state)
 	img_rpm_set_free(s);
 }
 
+/* ---- What is not there, in words ----------------------------------------------------------------------------------
+ */
+
+static bool is_not_listed(const struct img_rpm *p, size_t file, void *arg)
+{
+	const char *const *absent = arg;
+
+	while (*absent && strcmp(*absent, p->files[file].path) != 0)
+		absent++;
+	return !*absent;
+}
+
+/* The description that a short database has of the package without these files. */
+static char *described(struct img_rpm *p, const char *const *absent)
+{
+	enum { DESCRIPTION = 1005 };
+	const struct img_rpmdb_opts o = { .mode = IMG_RPMDB_SHORT, .install_time = 1, .clamp_mtime = -1 };
+	struct img_tree *t = img_tree_new();
+	struct img_rpm_set *s = NULL;
+	struct img_rpm_hdr h;
+	struct err err = { 0 };
+	char *text = NULL;
+
+	assert_int_equal(img_rpm_set_new(NULL, &s), 0);
+	if (img_rpmdb_write(&p, 1, is_not_listed, (void *)absent, &o, "/var/lib/rpm", t, &err) < 0 ||
+	    img_rpm_set_add_tree(s, t, &err) < 0 || img_rpm_set_count(s) != 1 ||
+	    img_rpm_hdr_init(&h, img_rpm_set_at(s, 0)->header, img_rpm_set_at(s, 0)->header_size, "", &err) < 0)
+		fail_msg("%s", err_text(&err));
+	if (img_rpm_hdr_string(&h, DESCRIPTION))
+		text = strdup(img_rpm_hdr_string(&h, DESCRIPTION));
+	img_rpm_set_free(s);
+	img_tree_free(t);
+	return text;
+}
+
+static void a_short_database_tells_what_was_left_out(void **state)
+{
+	static const struct {
+		const char *a, *b; /* what /usr/share/t/a and b are called; NULL: so */
+		const char *absent[6], *text;
+	} cases[] = {
+		{ NULL, NULL, { NULL }, NULL },
+		{ NULL, NULL, { "/usr/share/t/b" }, "1 of 5 files were left out:\n/usr/share/t/ b" },
+		{ NULL,
+		  NULL,
+		  { "/usr/share/t", "/usr/share/t/a", "/usr/share/t/b" },
+		  "3 of 5 files were left out:\n/usr/share/ t/" },
+		{ NULL,
+		  NULL,
+		  { "/usr/share/t/b", "/usr/bin/u", "/usr/share/t/a", "/usr/bin/t" },
+		  "4 of 5 files were left out:\n/usr/bin/ t u\n/usr/share/t/ a b" },
+		/* the folder is still there for one file */
+		{ NULL,
+		  NULL,
+		  { "/usr/share/t", "/usr/share/t/b" },
+		  "2 of 5 files were left out:\n/usr/share/ t\n/usr/share/t/ b" },
+		/* no file of the folder, though it begins with the same letters */
+		{ "/usr/share/t-x/a",
+		  NULL,
+		  { "/usr/share/t", "/usr/share/t/b" },
+		  "2 of 5 files were left out:\n/usr/share/ t/" },
+		{ NULL,
+		  "/b c\\\n\xc3\xa4",
+		  { "/b c\\\n\xc3\xa4" },
+		  "1 of 5 files were left out:\n/ b\\040c\\134\\012\xc3\xa4" },
+	};
+
+	(void)state;
+	for (size_t i = 0; i < sizeof(cases) / sizeof(*cases); i++) {
+		struct img_rpm *p = tiny("rpm_file/tiny-zstdio");
+		char *text;
+
+		assert_string_equal(p->files[4].path, "/usr/share/t/b");
+		p->files[3].path = cases[i].a ? cases[i].a : p->files[3].path;
+		p->files[4].path = cases[i].b ? cases[i].b : p->files[4].path;
+		text = described(p, cases[i].absent);
+		if (cases[i].text) {
+			assert_non_null(text);
+			assert_string_equal(text, cases[i].text);
+		} else {
+			assert_null(text);
+		}
+		free(text);
+		img_rpm_free(p);
+	}
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -357,6 +444,7 @@ int main(void)
 		cmocka_unit_test(links_of_folders_are_followed_in_front_only),
 		cmocka_unit_test(an_ndb_database_is_read),
 		cmocka_unit_test(of_several_versions_the_newest_counts),
+		cmocka_unit_test(a_short_database_tells_what_was_left_out),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
