@@ -72,6 +72,7 @@ static void init_locks(struct flip_node *node)
 	(void)pthread_mutex_init(&node->pulls_lock, NULL);
 	(void)pthread_cond_init(&node->pulls_changed, NULL);
 	(void)pthread_mutex_init(&node->record_lock, NULL);
+	(void)pthread_mutex_init(&node->complaints_lock, NULL);
 	(void)pthread_mutex_init(&node->keeper_lock, NULL);
 	(void)pthread_cond_init(&node->keeper_wake, NULL);
 	node_queue_init(node);
