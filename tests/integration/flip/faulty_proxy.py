@@ -29,6 +29,7 @@ import time
 
 port, registry, mode_file = int(sys.argv[1]), int(sys.argv[2]), sys.argv[3]
 lock = threading.Lock()
+upstream = threading.local()  # a connection for each thread, which is one of a client
 n_answers = 0
 
 
@@ -40,6 +41,7 @@ def mode():
 class Handler(http.server.BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
     timeout = 60
+    disable_nagle_algorithm = True
 
     def log_message(self, *args):
         pass
@@ -65,10 +67,17 @@ class Handler(http.server.BaseHTTPRequestHandler):
         if shift and "Range" in headers:
             first, last = headers["Range"].split("=")[1].split("-")
             headers["Range"] = f"bytes={int(first) + shift}-{int(last) + shift}"
-        c = http.client.HTTPConnection("127.0.0.1", registry, timeout=60)
-        c.request(self.command, self.path, headers=headers)
-        a = c.getresponse()
-        return c, a, a.read()
+        if not hasattr(upstream, "connection"):
+            upstream.connection = http.client.HTTPConnection("127.0.0.1", registry, timeout=60)
+        c = upstream.connection
+        try:
+            c.request(self.command, self.path, headers=headers)
+            a = c.getresponse()
+        except (OSError, http.client.HTTPException):  # it was closed meanwhile: a new one, once
+            c.close()
+            c.request(self.command, self.path, headers=headers)
+            a = c.getresponse()
+        return a, a.read()
 
     def do_HEAD(self):
         self.do_GET()
@@ -92,9 +101,8 @@ class Handler(http.server.BaseHTTPRequestHandler):
                 return self.say(int(value), b"{}", **extra)
             if what == "page":
                 return self.say(200, b"<html>please log in</html>" * 4000, Content_Type="text/html")
-        c, a, body = self.pass_on(drop_range=is_blob and what == "whole",
-                                  shift=-1 if is_blob and what in ("shift", "lie") else 0)
-        c.close()
+        a, body = self.pass_on(drop_range=is_blob and what == "whole",
+                               shift=-1 if is_blob and what in ("shift", "lie") else 0)
         self.answer(what if is_blob else "none", value, a, body)
 
     def answer(self, what, value, a, body):
