@@ -329,5 +329,5 @@ cmp "$work/root-b/usr/share/large" "$work/mnt/usr/share/large" || fail "no recov
 "$flip" unmount --control "$work/control.sock" "$work/mnt" || fail "unmount"
 "$flip" fsck --control "$work/control.sock" >"$work/out" || fail "fsck: $(<"$work/out")"
 "$flip" setup containerd --undo --config "$work/config.toml" >/dev/null || fail "setup --undo"
-grep -q flip "$work/config.toml" && fail "setup --undo left something"
+grep -q proxy_plugins "$work/config.toml" && fail "setup --undo left something"
 echo "images of three kinds ran, b brought $came bytes, 3 kills survived"
