@@ -4,7 +4,8 @@
 #   make            build all programs                make check       install what is needed, build, run every test
 #   make deps       install what is needed            make quickstart  install, build, ask the assistant a question
 #   make fuzz       libFuzzer binaries in build/fuzz  make bench       benchmarks, JSON lines on standard output
-#   make man        manual pages in build/man         make install     programs, pages, completions, shell keys, configuration, model
+#   make bench-flip cold starts of containers beside overlayfs and stargz-snapshotter (tests/bench/flip_table.sh)
+#   make man        manual pages in build/man         make install     programs, pages, completions, shell keys, configuration, units, model
 #   SAN=address,undefined | SAN=thread                sanitizer variant of any target
 #   V=1 shows commands; DESTDIR, PREFIX do what people expect; WERROR=1 makes warnings errors
 
@@ -119,7 +120,8 @@ MAN_PAGES := $(patsubst docs/man/%.scd,build/man/%,$(wildcard docs/man/*.scd))
 MODEL_FILES := $(wildcard engine/models/*/*.gguf)
 KNOWLEDGE_FILES := $(wildcard agent/knowledge/*.tasks)
 SHELL_FILES := $(wildcard agent/shell/ocai.*)
-CONF_FILES = $(wildcard */cmd/*.conf)
+CONF_FILES = $(wildcard */cmd/*.conf */cmd/*/*.conf)
+UNIT_FILES = $(wildcard */cmd/*.service */cmd/*/*.service)
 
 build/man/%: docs/man/%.scd
 	$(call say,MAN,$@)
@@ -140,6 +142,9 @@ install: all man
 	$(foreach p,$(PROGRAMS),$(B)/bin/$(p) --completion=zsh | \
 		install -m 644 /dev/stdin $(DESTDIR)$(PREFIX)/share/zsh/site-functions/_$(p)$(newline)	)
 	$(foreach c,$(CONF_FILES),install -D -m 644 $(c) $(DESTDIR)$(PREFIX)/lib/ocai/$(notdir $(c))$(newline)	)
+	$(if $(UNIT_FILES),install -d $(DESTDIR)$(PREFIX)/lib/systemd/system)
+	$(foreach u,$(UNIT_FILES),sed 's,=/usr/bin/,=$(PREFIX)/bin/,' $(u) | \
+		install -m 644 /dev/stdin $(DESTDIR)$(PREFIX)/lib/systemd/system/$(notdir $(u))$(newline)	)
 	$(foreach f,$(MODEL_FILES),install -D -m 644 $(f) $(DESTDIR)$(PREFIX)/share/ocai/models/$(notdir $(f))$(newline)	)
 	$(foreach f,$(SHELL_FILES),install -D -m 644 $(f) $(DESTDIR)$(PREFIX)/share/ocai/shell/$(notdir $(f))$(newline)	)
 	$(foreach f,$(KNOWLEDGE_FILES),install -D -m 644 $(f) $(DESTDIR)$(PREFIX)/share/ocai/knowledge/$(notdir $(f))$(newline)	)

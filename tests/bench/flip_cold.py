@@ -261,6 +261,7 @@ def main():
     p.add_argument("--expect", default="")
     p.add_argument("--format", default="zstd-chunked")
     p.add_argument("--prefetch", help="list or trace for the conversion")
+    p.add_argument("--record", help="only start the image once and write the recorded list there")
     p.add_argument("--plain", action="store_true", help="flip gets the ordinary image too")
     p.add_argument("--flip-arg", action="append", default=[])
     p.add_argument("--keep", action="store_true", help="leave node and registry data in place")
@@ -283,7 +284,7 @@ def main():
         registry.stop()
 
 
-def push(o, registry, layout):
+def push(o, registry, node, layout):
     """The image as it is, and converted for the sides that want it; returns the reference for each side."""
     tag = layout.rsplit(":", 1)[1]
     repo = f"{registry.address}/bench"
@@ -303,12 +304,45 @@ def push(o, registry, layout):
                               "seconds": round(time.monotonic() - t, 2)}), flush=True)
     if "stargz" in o.side:
         names["stargz"] = f"{repo}:{tag}-stargz"
+        if run("skopeo", "inspect", "--tls-verify=false", f"docker://{names['stargz']}", check=False).returncode:
+            stargz_convert(o, registry, node, tag)
     return names
 
 
+def record(o, registry, node):
+    """A first start of the image converted without a list, and what it read."""
+    repo = f"{registry.address}/bench"
+    image = f"{repo}:recorded"
+    run(o.flip, "convert", "--format", o.format, "--no-prefetch", "--insecure", f"oci:{o.layout}", f"docker://{image}")
+    node.wipe()
+    node.start("flip")
+    node.pull("flip", image)
+    node.run("flip", image, "first", o.command)
+    out = run(o.flip, "prefetch", "--control", f"{node.dir}/control.sock", image).stdout
+    with open(o.record, "w") as f:
+        f.write(out)
+
+
+def stargz_convert(o, registry, node, tag):
+    """The peer's own conversion with its own recording, by its own tool."""
+    repo = f"{registry.address}/bench"
+    node.wipe()
+    node.start("overlayfs")
+    node.pull("overlayfs", f"{repo}:{tag}")
+    t = time.monotonic()
+    node.ctr("images", "optimize", "--oci", "--entrypoint", json.dumps(o.command), "--args", "[]", "--period", "15",
+             f"{repo}:{tag}", f"{repo}:{tag}-stargz", program="ctr-remote")
+    print(json.dumps({"bench": "convert", "image": tag, "side": "stargz", "seconds": round(time.monotonic() - t, 2)}), flush=True)
+    node.ctr("images", "push", "--plain-http", f"{repo}:{tag}-stargz")
+
+
 def measure(o, registry, node):
+    if o.record:
+        o.side = "flip"
+        record(o, registry, node)
+        return
     sides = o.side.split(",")
-    images = [push(o, registry, layout) for layout in (o.layout, o.second) if layout]
+    images = [push(o, registry, node, layout) for layout in (o.layout, o.second) if layout]
     registry.shape(o.rate, o.delay_ms)
     if o.delay_ms:
         images = [{k: v.replace(f"{REGISTRY}:5000", registry.address) for k, v in i.items()} for i in images]

@@ -248,7 +248,7 @@ static bool start_side(struct side *s)
 	bool ok;
 
 	if (!s->is_fuse) {
-		(void)strcpy(s->root, store);
+		(void)snprintf(s->root, sizeof(s->root), "%s", store);
 		return true;
 	}
 	(void)snprintf(s->root, sizeof(s->root), "%s/mnt-%s", folder, s->name);
@@ -263,7 +263,7 @@ static bool start_side(struct side *s)
 	ok = read(ready[0], &c, 1) == 1;
 	(void)close(ready[0]);
 	if (ok && !s->is_plain)
-		(void)strcat(s->root, "/objects");
+		(void)snprintf(s->root, sizeof(s->root), "%s/mnt-%s/objects", folder, s->name);
 	return ok;
 }
 

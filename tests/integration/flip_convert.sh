@@ -115,7 +115,7 @@ for format in estargz zstd-chunked; do
 		none) [[ $first == "0 False" ]] ;;
 		esac || fail "$format $how: prefetch is $first"
 	done
-	"$FLIP" convert -f $format -t 1 --max-memory 16M -p "$work/list" "oci:$work/src:v1" "oci:$work/one:x" >/dev/null || fail "one thread"
+	"$FLIP" convert -f $format --chunk-size 128K -t 1 --max-memory 16M -p "$work/list" "oci:$work/src:v1" "oci:$work/one:x" >/dev/null || fail "one thread"
 	[[ $(field "$work/one" x m) == "$(field "$work/out" $format-list m)" ]] || fail "$format: other bytes with one thread"
 	[[ $(field "$work/out" $format-list '[len(c["history"]), c["x-unknown"], c["config"]["Labels"], m["annotations"]]') == \
 		"$(field "$work/src" v1 '[len(c["history"]), c["x-unknown"], c["config"]["Labels"], m["annotations"]]')" ]] || fail "$format: what the documents said beside"

@@ -24,7 +24,8 @@ expected=$(
 		echo "644 usr/share/zsh/site-functions/_$p"
 	done
 	for f in docs/man/*.scd; do f=${f%.scd}; echo "644 usr/share/man/man${f##*.}/${f##*/}"; done
-	for f in */cmd/*.conf; do echo "644 usr/lib/ocai/${f##*/}"; done
+	for f in $(compgen -G '*/cmd/*.conf') $(compgen -G '*/cmd/*/*.conf'); do echo "644 usr/lib/ocai/${f##*/}"; done
+	for f in $(compgen -G '*/cmd/*/*.service'); do echo "644 usr/lib/systemd/system/${f##*/}"; done
 	for f in $(compgen -G 'engine/models/*/*.gguf'); do echo "644 usr/share/ocai/models/${f##*/}"; done
 	for f in $(compgen -G 'agent/knowledge/*.tasks'); do echo "644 usr/share/ocai/knowledge/${f##*/}"; done
 	echo "644 usr/share/ocai/shell/ocai.bash"
@@ -42,6 +43,14 @@ done
 for f in "$root"/usr/share/zsh/site-functions/*; do
 	head -n 1 "$f" | grep -q "^#compdef ${f##*/_}\$" || fail "$f: not for its program"
 	! command -v zsh >/dev/null || zsh -n "$f" || fail "$f"
+done
+for f in "$root"/usr/lib/systemd/system/*.service; do
+	program=$(sed -n 's/^ExecStart=\([^ ]*\).*/\1/p' "$f")
+	[[ -x $root$program ]] || fail "$f: starts $program, which is not there"
+	! command -v systemd-analyze >/dev/null || systemd-analyze verify --root="$root" --man=no "${f##*/}" >"$root/unit" 2>&1 || true
+	# What systemd has had since 254 only is passed over by older ones.
+	! grep -E "${f##*/}:[0-9]+:" "$root/unit" 2>/dev/null | grep -v "'FileDescriptorStorePreserve'" || fail "$f: systemd does not understand it"
+	rm -f "$root/unit"
 done
 for f in "$root"/usr/share/man/man*/*; do grep -q '^\.TH' "$f" || fail "$f is no manual page"; done
 "$root/usr/bin/ocai" --version | grep -q '^ocai ' || fail "the installed program does not run"

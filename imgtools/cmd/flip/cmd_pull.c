@@ -95,13 +95,12 @@ static int next_chain(char chain[IMG_DIGEST_SIZE], const char *diff_id)
 static int layer_labels(const struct job *j, size_t i, const char *target, struct labels *l)
 {
 	const struct node_image *image = j->image;
-	char *others = calloc(image->n_layers - i + 1, 72);
-	int r = others ? 0 : -ENOMEM;
+	struct base_buf others = BASE_BUF_INIT(256 << 10);
+	int r = 0;
 
-	for (size_t k = i; r == 0 && k < image->n_layers; k++) {
-		(void)strcat(others, k > i ? "," : "");
-		(void)strcat(others, image->layers[k].digest);
-	}
+	for (size_t k = i; k < image->n_layers; k++)
+		(void)base_buf_printf(&others, "%s%s", k > i ? "," : "", image->layers[k].digest);
+	r = base_buf_error(&others);
 	if (r == 0)
 		r = add_label(l, "containerd.io/snapshot.ref", target);
 	if (r == 0)
@@ -111,8 +110,8 @@ static int layer_labels(const struct job *j, size_t i, const char *target, struc
 	if (r == 0)
 		r = add_label(l, "containerd.io/snapshot/cri.layer-digest", image->layers[i].digest);
 	if (r == 0)
-		r = add_label(l, "containerd.io/snapshot/cri.image-layers", others);
-	free(others);
+		r = add_label(l, "containerd.io/snapshot/cri.image-layers", base_buf_text(&others));
+	base_buf_done(&others);
 	return r;
 }
 

@@ -218,8 +218,8 @@ static void measure(struct fetch_job *j, const struct answer *a)
 		return;
 	measure_burst(j, o, first);
 	first -= sent;
-	/* Down at once; up slowly, and only by a request that was alone: what waits in a full link's queue behind our own
-	 * bytes is not the way's length. */
+	/* Down at once; up slowly, and only by a request that was alone: what waits in a full link's queue behind our
+	 * own bytes is not the way's length. */
 	if (!o->rtt_us || first < o->rtt_us)
 		o->rtt_us = (uint32_t)first;
 	else if (o->n_active <= 1)

@@ -51,12 +51,12 @@ static bool fixed_entry(uint64_t dir, uint64_t i, char name[8], uint64_t *ret_no
 	static const char *const in_root[] = { "objects", "layers" };
 
 	if (i <= 2) {
-		(void)strcpy(name, i == 1 ? "." : "..");
+		(void)snprintf(name, 8, "%s", i == 1 ? "." : "..");
 		*ret_node = dir;
 		return true;
 	}
 	if (dir == NODE_ROOT && i < 5) {
-		(void)strcpy(name, in_root[i - 3]);
+		(void)snprintf(name, 8, "%s", in_root[i - 3]);
 		*ret_node = NODE_OBJECTS + (i - 3);
 		return true;
 	}
@@ -76,7 +76,7 @@ static int list_fixed(struct flip_fs *fs, uint64_t dir, uint64_t pos, entry_fn f
 	for (i = pos + 1; fixed_entry(dir, i, name, &node); i++) {
 		struct stat st;
 
-		fill_dir(node, &st);
+		fs_fill_dir(node, &st);
 		if (fn(arg, name, &st, i))
 			return 0;
 	}
@@ -94,7 +94,7 @@ static void list(fuse_req_t req, uint64_t node, size_t size, uint64_t pos, bool 
 		r = -ENOMEM;
 	else if (node_class(node) == NODE_TREE)
 		r = tree_list(fs, node, pos, plus, add_entry, &l);
-	else if (is_fixed_dir(node))
+	else if (fs_is_fixed_dir(node))
 		r = list_fixed(fs, node, pos, add_entry, &l);
 	if (r < 0)
 		(void)fuse_reply_err(req, -r);

@@ -246,8 +246,8 @@ enum { FS_MAX_READ = 1u << 20, FS_BUFFER = FS_MAX_READ + 4096 };
 /* The content behind an inode. -ESTALE: its layer is gone; -ENODATA: an empty file. */
 int node_object(struct flip_fs *fs, uint64_t node, uint64_t *ret_object);
 
-void fill_dir(uint64_t node, struct stat *st);
-bool is_fixed_dir(uint64_t node);
+void fs_fill_dir(uint64_t node, struct stat *st);
+bool fs_is_fixed_dir(uint64_t node);
 void fs_opendir(fuse_req_t req, fuse_ino_t node, struct fuse_file_info *fi);
 void fs_readdir(fuse_req_t req, fuse_ino_t node, size_t size, off_t pos, struct fuse_file_info *fi);
 void fs_readdirplus(fuse_req_t req, fuse_ino_t node, size_t size, off_t pos, struct fuse_file_info *fi);

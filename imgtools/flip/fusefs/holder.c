@@ -84,7 +84,7 @@ static int address_of(const char *path, struct sockaddr_un *ret_address, struct 
 	*ret_address = (struct sockaddr_un){ .sun_family = AF_UNIX };
 	if (strlen(path) >= sizeof(ret_address->sun_path))
 		return err_set(err, -ENAMETOOLONG, "%s: too long for a socket", path);
-	(void)strcpy(ret_address->sun_path, path);
+	memcpy(ret_address->sun_path, path, strlen(path) + 1);
 	return 0;
 }
 
@@ -282,16 +282,16 @@ static bool store_is_sure(void)
 {
 	const char *room = getenv("FDSTORE");
 
-	return room && atoi(room) > 0;
+	return room && strtol(room, NULL, 10) > 0;
 }
 
 /* Ours among those that the manager started us with. */
 static int find_passed(void)
 {
 	const char *pid = getenv("LISTEN_PID"), *count = getenv("LISTEN_FDS"), *names = getenv("LISTEN_FDNAMES");
-	int n = count ? atoi(count) : 0;
+	long n = count ? strtol(count, NULL, 10) : 0;
 
-	if (!pid || !names || atol(pid) != (long)getpid())
+	if (!pid || !names || strtol(pid, NULL, 10) != (long)getpid())
 		return -1;
 	for (int i = 0; i < n && names; i++) {
 		size_t len = strcspn(names, ":");

@@ -34,7 +34,7 @@ static bool parse_hex(const char *text, size_t n, uint8_t *ret_bytes)
 
 /* ---- Attributes ------------------------------------------------------------------------------------------- */
 
-void fill_dir(uint64_t node, struct stat *st)
+void fs_fill_dir(uint64_t node, struct stat *st)
 {
 	*st = (struct stat){ .st_ino = node, .st_mode = S_IFDIR | 0555, .st_nlink = 2, .st_blksize = 4096 };
 }
@@ -60,7 +60,7 @@ static int object_attr(struct flip_fs *fs, uint64_t id, struct stat *st)
 	return 0;
 }
 
-bool is_fixed_dir(uint64_t node)
+bool fs_is_fixed_dir(uint64_t node)
 {
 	return (node >= NODE_ROOT && node <= NODE_LAYERS) || (node >= NODE_PREFIX && node < NODE_PREFIX + 256);
 }
@@ -71,9 +71,9 @@ static int attr_of(struct flip_fs *fs, uint64_t node, struct stat *st)
 	case NODE_OBJECT:
 		return object_attr(fs, node & NODE_ID_MASK, st);
 	case NODE_FIXED:
-		if (!is_fixed_dir(node))
+		if (!fs_is_fixed_dir(node))
 			return -ESTALE;
-		fill_dir(node, st);
+		fs_fill_dir(node, st);
 		return 0;
 	default:
 		return tree_stat(fs, node, st);
@@ -114,17 +114,17 @@ static int lookup_in_fixed(struct flip_fs *fs, uint64_t parent, const char *name
 	uint8_t prefix;
 
 	if (parent == NODE_ROOT && strcmp(name, "objects") == 0) {
-		fill_dir(NODE_OBJECTS, st);
+		fs_fill_dir(NODE_OBJECTS, st);
 		return 0;
 	}
 	if (parent == NODE_ROOT && strcmp(name, "layers") == 0) {
-		fill_dir(NODE_LAYERS, st);
+		fs_fill_dir(NODE_LAYERS, st);
 		return 0;
 	}
 	if (parent == NODE_LAYERS)
 		return layer_lookup(fs, name, st);
 	if (parent == NODE_OBJECTS && parse_hex(name, 1, &prefix)) {
-		fill_dir(NODE_PREFIX + prefix, st);
+		fs_fill_dir(NODE_PREFIX + prefix, st);
 		return 0;
 	}
 	if (parent >= NODE_PREFIX && parent < NODE_PREFIX + 256)

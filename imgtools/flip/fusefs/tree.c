@@ -203,7 +203,7 @@ static void remember(struct flip_fs *fs, uint32_t id, const char *name)
 		;
 	if (!s && (s = malloc(sizeof(*s) + strlen(name) + 1))) {
 		s->id = id;
-		(void)strcpy(s->name, name);
+		memcpy(s->name, name, strlen(name) + 1);
 		s->next = fs->seen;
 		fs->seen = s;
 	}

@@ -81,14 +81,11 @@ int flip_time_parse(const struct flip_text *text, int64_t *ret_s, uint32_t *ret_
 	return 0;
 }
 
-static int hex_value(char c)
-{
-	if (c >= '0' && c <= '9')
-		return c - '0';
-	if (c >= 'a' && c <= 'f')
-		return c - 'a' + 10;
-	return -1;
-}
+/* Value of a lower-case hexadecimal digit + 1; 0: none. There are two digests for each chunk. */
+static const uint8_t hex_values[256] = {
+	['0'] = 1, ['1'] = 2,  ['2'] = 3,  ['3'] = 4,  ['4'] = 5,  ['5'] = 6,  ['6'] = 7,  ['7'] = 8,
+	['8'] = 9, ['9'] = 10, ['a'] = 11, ['b'] = 12, ['c'] = 13, ['d'] = 14, ['e'] = 15, ['f'] = 16,
+};
 
 int flip_digest_parse(const char *text, size_t size, uint8_t ret_digest[32])
 {
@@ -99,11 +96,11 @@ int flip_digest_parse(const char *text, size_t size, uint8_t ret_digest[32])
 		return -EBADMSG;
 	text += sizeof(prefix) - 1;
 	for (size_t i = 0; i < 32; i++) {
-		int high = hex_value(text[2 * i]), low = hex_value(text[2 * i + 1]);
+		unsigned high = hex_values[(uint8_t)text[2 * i]], low = hex_values[(uint8_t)text[2 * i + 1]];
 
-		if (high < 0 || low < 0)
+		if (!high || !low)
 			return -EBADMSG;
-		digest[i] = (uint8_t)(high << 4 | low);
+		digest[i] = (uint8_t)((high - 1) << 4 | (low - 1));
 	}
 	memcpy(ret_digest, digest, 32);
 	return 0;

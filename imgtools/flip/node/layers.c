@@ -15,6 +15,8 @@
 #include "base/log.h"
 #include "node/node_internal.h"
 
+enum { MAX_RANGE = 16 << 20 /* what flip_blob_read() takes */ };
+
 struct node_pull {              /* a layer that is being made ready; freed by the last who looks at it */
 	struct node_pull *next; /* protected by pulls_lock, as all of it */
 	char digest[72];
@@ -192,7 +194,8 @@ static int read_at(void *arg, uint64_t offset, size_t size, void *data, struct e
 	return flip_blob_read_wait(arg, offset, size, data, FLIP_FOREGROUND, err);
 }
 
-/* A content of several chunks without digests of their own could be verified only as a whole. */
+/* A content of several chunks without digests of their own could be verified only as a whole; one too large for a range
+ * could not be asked for. */
 static bool can_be_lazy(const struct flip_toc *toc)
 {
 	if (toc->format == FLIP_PLAIN)
@@ -204,6 +207,10 @@ static bool can_be_lazy(const struct flip_toc *toc)
 			if (!toc->chunks[c->first_chunk + k].has_digest)
 				return false;
 		}
+	}
+	for (size_t i = 0; i < toc->n_chunks; i++) {
+		if (toc->chunks[i].blob_size > MAX_RANGE)
+			return false;
 	}
 	return true;
 }
@@ -290,8 +297,14 @@ static void pull_job(void *arg)
 	struct node_pull *p = arg;
 	struct flip_node *node = p->node;
 	struct err err = { 0 };
+	struct node_layer *layer = NULL;
 	int r = make_ready(node, p->image, p->digest, &err);
 
+	if (r == 0)
+		r = node_layer_known(node, p->digest, &layer, &err);
+	if (r == 0)
+		r = node_settle_contested(layer, &err);
+	node_layer_unref(layer);
 	node_image_unref(node->images, p->image);
 	pthread_mutex_lock(&node->pulls_lock);
 	for (struct node_pull **q = &node->pulls; *q; q = &(*q)->next) {
@@ -347,14 +360,28 @@ static bool is_known(struct flip_node *node, const char *digest)
 	return true;
 }
 
+/* It may be in the tables already and not be settled yet. */
+static bool is_being_pulled(struct flip_node *node, const char *digest)
+{
+	struct node_pull *p;
+
+	pthread_mutex_lock(&node->pulls_lock);
+	for (p = node->pulls; p && strcmp(p->digest, digest) != 0; p = p->next)
+		;
+	pthread_mutex_unlock(&node->pulls_lock);
+	return p != NULL;
+}
+
 int node_layer_get(struct flip_node *node, const struct node_image *image, const char *digest,
                    struct node_layer **ret_layer, struct err *err)
 {
 	struct node_pull *p;
 	int r;
 
-	if (node_layer_known(node, digest, ret_layer, NULL) == 0)
-		return flip_store_layer_touch(node->store, digest, image->ref, err);
+	if (!is_being_pulled(node, digest) && node_layer_known(node, digest, ret_layer, NULL) == 0) {
+		(void)flip_store_layer_touch(node->store, digest, image->ref, NULL); /* only gc asks when */
+		return 0;
+	}
 	pthread_mutex_lock(&node->pulls_lock);
 	r = pull_of(node, image, digest, &p);
 	if (r == 0) {

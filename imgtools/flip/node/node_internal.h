@@ -37,8 +37,10 @@ struct node_layer {
 
 /* Object table: digest -> where its chunks are. Open addressing over 60-bit prefixes of digests. */
 struct node_object_slot {
-	uint64_t id;            /* 0: free */
-	uint32_t layer, object; /* index into layers[], into the layer's index */
+	uint64_t id;           /* 0: free */
+	uint32_t layer : 31;   /* index into layers[] */
+	bool is_contested : 1; /* another layer says otherwise of its chunks: contested.c */
+	uint32_t object;       /* index into the layer's index */
 };
 
 struct node_load; /* reads.c */
@@ -150,6 +152,19 @@ bool node_object_by_id(struct flip_node *node, uint64_t id, struct node_layer **
                        const struct flip_index_object **ret_object);
 uint64_t node_object_id(const uint8_t digest[FLIP_DIGEST_SIZE]);
 extern const struct flip_fs_ops node_fs_ops;
+
+/* Whether layers disagree about the content's chunks. */
+bool node_object_is_contested(struct flip_node *node, const uint8_t digest[FLIP_DIGEST_SIZE]);
+
+/* ---- contested.c ------------------------------------------------------------------------------------------------ */
+
+/* Whether both say the same of its chunks, or each is verified as a whole anyway. */
+bool node_contents_agree(const struct flip_index *a, const struct flip_index_object *in_a, const struct flip_index *b,
+                         const struct flip_index_object *in_b);
+/* All of the content into the store, by what this layer says of it, verified against its name. */
+int node_fetch_whole(struct node_layer *layer, const struct flip_index_object *object, struct err *err);
+/* The same for all of the layer's contents that others contest. */
+int node_settle_contested(struct node_layer *layer, struct err *err);
 
 /* ---- reads.c ---------------------------------------------------------------------------------------------------- */
 

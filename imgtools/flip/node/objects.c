@@ -84,11 +84,13 @@ int node_objects_add(struct flip_node *node, uint32_t layer)
 		struct node_object_slot *s = slot_of(node->slots, node->n_slots, id);
 
 		if (!s->id) {
-			*s = (struct node_object_slot){ id, layer, (uint32_t)i };
+			*s = (struct node_object_slot){ .id = id, .layer = layer, .object = (uint32_t)i };
 			node->n_used++;
 		} else if (memcmp(object_of(node, s)->digest, o->digest, FLIP_DIGEST_SIZE) != 0) {
 			base_log(BASE_LOG_ERROR, "layer %s: a content whose digest begins like another's is not served",
 			         node->layers[layer]->digest);
+		} else if (!node_contents_agree(node->layers[s->layer]->index, object_of(node, s), ix, o)) {
+			s->is_contested = true;
 		} else if (!node->layers[s->layer]->blob && node->layers[layer]->blob) {
 			/* A layer that can be asked for chunks is better than one that cannot. */
 			s->layer = layer;
@@ -128,6 +130,18 @@ bool node_object_by_id(struct flip_node *node, uint64_t id, struct node_layer **
 	}
 	pthread_rwlock_unlock(&node->layers_lock);
 	return found;
+}
+
+bool node_object_is_contested(struct flip_node *node, const uint8_t digest[FLIP_DIGEST_SIZE])
+{
+	struct node_object_slot *s;
+	bool is;
+
+	pthread_rwlock_rdlock(&node->layers_lock);
+	s = node->n_slots ? slot_of(node->slots, node->n_slots, node_object_id(digest)) : NULL;
+	is = s && s->id && s->is_contested;
+	pthread_rwlock_unlock(&node->layers_lock);
+	return is;
 }
 
 /* ---- For the file system --------------------------------------------------------------------------------------- */
@@ -186,7 +200,12 @@ static int fs_object_open(void *arg, uint64_t id, void **ret_handle, int *ret_fd
 		free(h);
 		return -ESTALE;
 	}
-	r = flip_object_open(node->store, h->object->digest, h->object->size, &h->store, &err);
+	if (node_object_is_contested(node, h->object->digest) && !flip_store_has(node->store, h->object->digest, NULL))
+		r = node_fetch_whole(h->layer, h->object, &err);
+	else
+		r = 0;
+	if (r == 0)
+		r = flip_object_open(node->store, h->object->digest, h->object->size, &h->store, &err);
 	if (r < 0) {
 		node_complain(h->layer, r, err_text(&err));
 		handle_free(h);

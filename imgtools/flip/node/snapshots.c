@@ -14,6 +14,7 @@
 
 #include "base/cleanup.h"
 #include "base/log.h"
+#include "grpc/remote.h"
 #include "node/node_internal.h"
 
 enum { MAX_CHAIN = 500 };
@@ -122,9 +123,9 @@ static void copy_root(struct flip_node *node, uint64_t id, const struct chain *c
 
 	if (!c->n)
 		return;
-	r = c->items[0].layer ? flip_erofs_stat(c->items[0].layer->meta, flip_erofs_root(c->items[0].layer->meta), &st) :
-	    stat(c->items[0].path, &st) < 0 ? -errno :
-	                                      0;
+	r = c->items[0].layer ? flip_erofs_stat(c->items[0].layer->meta, flip_erofs_root(c->items[0].layer->meta), &st)
+	    : stat(c->items[0].path, &st) < 0 ? -errno
+	                                      : 0;
 	folder_of(node, id, "fs", path);
 	if (r < 0 || chown(path, st.st_uid, st.st_gid) < 0 || chmod(path, st.st_mode & 07777) < 0)
 		base_log(BASE_LOG_WARN, "%s: owner and mode of the root: %s", path, strerror(r < 0 ? -r : errno));
@@ -201,23 +202,15 @@ static void on_start(struct flip_node *node, const struct chain *c)
 		node_record_start(node, layers[0]->ref, layers, n);
 }
 
+static int64_t now_ns(void)
+{
+	struct timespec ts;
+
+	(void)clock_gettime(CLOCK_REALTIME, &ts);
+	return (int64_t)ts.tv_sec * 1000000000 + ts.tv_nsec;
+}
+
 /* ---- Remote layers ----------------------------------------------------------------------------------------------- */
-
-static const char *label(const struct flip_label *labels, size_t n, const char *name)
-{
-	for (size_t i = 0; i < n; i++) {
-		if (strcmp(labels[i].name, name) == 0 && *labels[i].value)
-			return labels[i].value;
-	}
-	return NULL;
-}
-
-static const char *either(const struct flip_label *labels, size_t n, const char *name, const char *other)
-{
-	const char *v = label(labels, n, name);
-
-	return v ? v : label(labels, n, other);
-}
 
 /* The image that has the layer: the one kept, or read anew when the tag has moved. */
 static int image_with(struct flip_node *node, const char *ref, const char *manifest, const char *digest,
@@ -240,24 +233,6 @@ static int image_with(struct flip_node *node, const char *ref, const char *manif
 	return err_set(err, -ENOENT, "%s: has no layer %s", ref, digest);
 }
 
-/* The layers that will be asked for next are begun now. */
-static void start_others(struct flip_node *node, const struct node_image *image, const char *digests)
-{
-	char digest[72];
-
-	while (digests && *digests) {
-		size_t n = strcspn(digests, ",");
-
-		if (n == 71) {
-			memcpy(digest, digests, n);
-			digest[n] = '\0';
-			node_layer_start(node, image, digest);
-		}
-		digests += n;
-		digests += *digests == ',';
-	}
-}
-
 /* When all layers of the image are known: its list, before the container is even made. */
 static void prefetch_whole(struct flip_node *node, const struct node_image *image)
 {
@@ -275,40 +250,33 @@ static void prefetch_whole(struct flip_node *node, const struct node_image *imag
 		node_layer_unref(layers[n]);
 }
 
-/* The layer as the committed snapshot `target`: 0 when it is there now. */
-static int prepare_remote(struct flip_node *node, const char *target, const char *parent,
+/* The layer as the committed snapshot `remote->target`: 0 when it is there now. */
+static int prepare_remote(struct flip_node *node, const struct flip_remote_labels *remote, const char *parent,
                           const struct flip_label *labels, size_t n_labels, struct err *err)
 {
-	const char *ref = either(labels, n_labels, "containerd.io/snapshot/cri.image-ref",
-	                         "containerd.io/snapshot/remote/stargz.reference");
-	const char *digest = either(labels, n_labels, "containerd.io/snapshot/cri.layer-digest",
-	                            "containerd.io/snapshot/remote/stargz.digest");
-	const char *others = either(labels, n_labels, "containerd.io/snapshot/cri.image-layers",
-	                            "containerd.io/snapshot/remote/stargz.layers");
-	const char *manifest = label(labels, n_labels, "containerd.io/snapshot/cri.manifest-digest");
 	struct flip_snapshot s = { .kind = FLIP_SNAPSHOT_COMMITTED };
 	struct node_layer *layer = NULL;
 	struct node_image *image = NULL;
-	int r;
+	int r = image_with(node, remote->ref, remote->manifest, remote->layer, &image, err);
 
-	if (!ref || !digest)
-		return err_set(err, -EINVAL, "no labels that name image and layer");
-	r = image_with(node, ref, manifest, digest, &image, err);
 	if (r < 0)
 		return r;
-	start_others(node, image, others);
-	r = node_layer_get(node, image, digest, &layer, err);
+	/* Those that will be asked for next are begun now. */
+	for (size_t i = 0; i < remote->n_layers; i++)
+		node_layer_start(node, image, remote->layers[i]);
+	r = node_layer_get(node, image, remote->layer, &layer, err);
 	if (r == 0)
 		r = node_layer_mount(layer, err);
 	if (r == 0) {
 		node_prefetch_layer(layer);
-		if (strcmp(image->layers[image->n_layers - 1].digest, digest) == 0)
+		if (strcmp(image->layers[image->n_layers - 1].digest, remote->layer) == 0)
 			prefetch_whole(node, image);
-		s.name = (char *)target;
+		s.name = (char *)remote->target;
 		s.parent = (char *)parent;
 		s.layer = layer->digest;
 		s.labels = (struct flip_label *)labels;
 		s.n_labels = n_labels;
+		s.created_ns = s.updated_ns = now_ns();
 		r = flip_store_snapshot_add(node->store, &s, err);
 		if (r == -EEXIST)
 			r = 0;
@@ -319,14 +287,6 @@ static int prepare_remote(struct flip_node *node, const char *target, const char
 }
 
 /* ---- Operations -------------------------------------------------------------------------------------------------- */
-
-static int64_t now_ns(void)
-{
-	struct timespec ts;
-
-	(void)clock_gettime(CLOCK_REALTIME, &ts);
-	return (int64_t)ts.tv_sec * 1000000000 + ts.tv_nsec;
-}
 
 static int create(struct flip_node *node, enum flip_snapshot_kind kind, const char *key, const char *parent,
                   const struct flip_label *labels, size_t n_labels, struct flip_mounts *ret_mounts, struct err *err)
@@ -365,25 +325,30 @@ static int create(struct flip_node *node, enum flip_snapshot_kind kind, const ch
 static int op_prepare(void *arg, const char *key, const char *parent, const struct flip_label *labels, size_t n_labels,
                       struct flip_mounts *ret_mounts, struct err *err)
 {
-	const char *target = label(labels, n_labels, "containerd.io/snapshot.ref");
 	struct flip_node *node = arg;
+	struct flip_remote_labels remote;
+	struct flip_snapshot s = { 0 };
+	struct err why = { 0 };
+	int r = flip_remote_labels_read(labels, n_labels, &remote, err);
 
-	if (target) {
-		struct flip_snapshot s = { 0 };
-		struct err why = { 0 };
-		int r = flip_store_snapshot_get(node->store, target, &s, NULL);
-
-		if (r == 0)
-			flip_snapshot_done(&s);
-		else
-			r = prepare_remote(node, target, parent, labels, n_labels, &why);
-		if (r == 0)
-			return err_set(err, -EEXIST, "target snapshot \"%s\": already exists", target);
-		if (r != -EINVAL)
-			base_log(BASE_LOG_WARN, "%s: %s; containerd fetches and unpacks it itself", target,
-			         err_text(&why));
+	if (r < 0)
+		return r;
+	if (r == 0)
+		return create(node, FLIP_SNAPSHOT_ACTIVE, key, parent, labels, n_labels, ret_mounts, err);
+	r = flip_store_snapshot_get(node->store, remote.target, &s, NULL);
+	if (r == 0)
+		flip_snapshot_done(&s);
+	else
+		r = prepare_remote(node, &remote, parent, labels, n_labels, &why);
+	if (r == 0) {
+		r = err_set(err, -EEXIST, "target snapshot \"%s\": already exists", remote.target);
+	} else {
+		base_log(BASE_LOG_WARN, "%s: %s; containerd fetches and unpacks it itself", remote.target,
+		         err_text(&why));
+		r = create(node, FLIP_SNAPSHOT_ACTIVE, key, parent, labels, n_labels, ret_mounts, err);
 	}
-	return create(node, FLIP_SNAPSHOT_ACTIVE, key, parent, labels, n_labels, ret_mounts, err);
+	flip_remote_labels_done(&remote);
+	return r;
 }
 
 static int op_view(void *arg, const char *key, const char *parent, const struct flip_label *labels, size_t n_labels,

@@ -36,17 +36,23 @@ static int copy_pragma(sqlite3 *from, sqlite3 *to, const char *name)
 	return rc;
 }
 
-/* Names of files that are not there, for the statement that copies the rest. */
-static int name_absent(sqlite3 *db, const struct img_rpmdb_rows *absent)
+/* What is there of each file's folder, for the statements that copy the indexes. */
+static int name_files(sqlite3 *db, const struct img_rpmdb_rows *files)
 {
 	sqlite3_stmt *row = NULL;
-	int rc = sql(db, "CREATE TEMP TABLE absent (hnum, idx, PRIMARY KEY (hnum, idx)) WITHOUT ROWID");
+	int rc = sql(db, "CREATE TEMP TABLE files (hnum, idx, folder, there, PRIMARY KEY (hnum, idx)) WITHOUT ROWID;"
+	                 "CREATE INDEX temp.by_folder ON files (hnum, folder, there)");
 
 	if (rc == SQLITE_OK)
-		rc = sqlite3_prepare_v2(db, "INSERT INTO temp.absent VALUES (?, ?)", -1, &row, NULL);
-	for (size_t i = 0; rc == SQLITE_OK && i < absent->n; i++) {
-		(void)sqlite3_bind_int64(row, 1, absent->v[i].package);
-		(void)sqlite3_bind_int64(row, 2, absent->v[i].file);
+		rc = sqlite3_prepare_v2(db, "INSERT INTO temp.files VALUES (?, ?, ?, ?)", -1, &row, NULL);
+	for (size_t i = 0; rc == SQLITE_OK && i < files->n; i++) {
+		const struct img_rpmdb_row *f = &files->v[i];
+		const size_t len = (size_t)(strrchr(f->path, '/') + 1 - f->path);
+
+		(void)sqlite3_bind_int64(row, 1, f->package);
+		(void)sqlite3_bind_int64(row, 2, f->file);
+		(void)sqlite3_bind_text64(row, 3, f->path, len, SQLITE_STATIC, SQLITE_UTF8);
+		(void)sqlite3_bind_int64(row, 4, f->is_there);
 		rc = sqlite3_step(row) == SQLITE_DONE ? SQLITE_OK : SQLITE_ERROR;
 		(void)sqlite3_reset(row);
 	}
@@ -59,7 +65,10 @@ static int name_absent(sqlite3 *db, const struct img_rpmdb_rows *absent)
 static int copy_tables(sqlite3 *db)
 {
 	static const char is_there[] =
-	        "WHERE NOT EXISTS (SELECT 1 FROM temp.absent a WHERE a.hnum = b.hnum AND a.idx = b.idx)";
+	        "WHERE NOT EXISTS (SELECT 1 FROM temp.files f WHERE f.hnum = b.hnum AND f.idx = b.idx AND NOT f.there)";
+	static const char has_files[] =
+	        "WHERE NOT EXISTS (SELECT 1 FROM temp.files f WHERE f.hnum = b.hnum AND f.folder = b.key) "
+	        "OR EXISTS (SELECT 1 FROM temp.files f WHERE f.hnum = b.hnum AND f.folder = b.key AND f.there)";
 	sqlite3_stmt *tables = NULL;
 	int rc;
 
@@ -77,14 +86,17 @@ static int copy_tables(sqlite3 *db)
 		rc = sql(db,
 		         "CREATE TABLE main.'%q'(key,hnum,idx);"
 		         "INSERT INTO main.'%q' SELECT key, hnum, idx FROM old.'%q' b %s ORDER BY rowid",
-		         name, name, name, strcmp(name, "Basenames") == 0 ? is_there : "");
+		         name, name, name,
+		         strcmp(name, "Basenames") == 0  ? is_there
+		         : strcmp(name, "Dirnames") == 0 ? has_files
+		                                         : "");
 	}
 	(void)sqlite3_finalize(tables);
 	return rc;
 }
 
 /* Headers of our own: a new database of small pages. */
-int img_rpmdb_rebuild_small(const char *from, const char *to, const struct img_rpmdb_rows *absent, struct err *err)
+int img_rpmdb_rebuild_small(const char *from, const char *to, const struct img_rpmdb_rows *files, struct err *err)
 {
 	sqlite3 *db = NULL, *old = NULL;
 	int rc, r = 0;
@@ -104,7 +116,7 @@ int img_rpmdb_rebuild_small(const char *from, const char *to, const struct img_r
 	if (rc == SQLITE_OK)
 		rc = sql(db, "ATTACH %Q AS old; BEGIN", from);
 	if (rc == SQLITE_OK)
-		rc = name_absent(db, absent);
+		rc = name_files(db, files);
 	if (rc == SQLITE_OK)
 		rc = copy_tables(db);
 	if (rc == SQLITE_OK)

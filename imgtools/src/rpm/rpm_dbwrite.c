@@ -247,8 +247,8 @@ static int add_to_tree(struct img_tree *t, const char *db_path, const char *file
 	return r;
 }
 
-/* The files that are not there, by their rows in the index of names: nobody owns such a path. */
-static int list_absent(const struct img_rpmdb_writer *w, struct img_rpmdb_rows *rows)
+/* The files by their rows in the indexes: nobody owns the path of one that is not there. */
+static int list_files(const struct img_rpmdb_writer *w, struct img_rpmdb_rows *rows)
 {
 	size_t max = 1;
 
@@ -258,10 +258,9 @@ static int list_absent(const struct img_rpmdb_writer *w, struct img_rpmdb_rows *
 	if (!rows->v)
 		return -ENOMEM;
 	for (uint32_t i = 0; w->o->mode == IMG_RPMDB_MARKED && i < w->n; i++) {
-		for (uint32_t f = 0; f < w->packages[i]->n_files; f++) {
-			if (!img_rpmdb_has(w, w->packages[i], f))
-				rows->v[rows->n++] = (struct img_rpmdb_row){ i + 1, f };
-		}
+		for (uint32_t f = 0; f < w->packages[i]->n_files; f++)
+			rows->v[rows->n++] = (struct img_rpmdb_row){ i + 1, f, w->packages[i]->files[f].path,
+				                                     img_rpmdb_has(w, w->packages[i], f) };
 	}
 	return 0;
 }
@@ -270,17 +269,17 @@ static int add_database(const struct img_rpmdb_writer *w, const char *dir, const
                         struct err *err)
 {
 	char from[IMG_RPM_TEMP_SIZE + 16], to[IMG_RPM_TEMP_SIZE + 16];
-	struct img_rpmdb_rows absent = { 0 };
-	int r = list_absent(w, &absent);
+	struct img_rpmdb_rows files = { 0 };
+	int r = list_files(w, &files);
 
 	(void)snprintf(from, sizeof(from), "%s/rpmdb.sqlite", dir);
 	(void)snprintf(to, sizeof(to), "%s/squeezed", dir);
 	if (r == 0)
 		r = w->o->mode == IMG_RPMDB_SIGNED ? img_rpmdb_vacuum(from, to, err)
-		                                   : img_rpmdb_rebuild_small(from, to, &absent, err);
+		                                   : img_rpmdb_rebuild_small(from, to, &files, err);
 	if (r == 0)
 		r = add_to_tree(t, db_path, to, w->time, err);
-	free(absent.v);
+	free(files.v);
 	return r;
 }
 

@@ -145,16 +145,19 @@ int img_rpm_lib_init(struct err *err);
 void img_rpm_lib_set_db(const char *dir, const char *backend);
 void img_rpm_lib_unset_db(void);
 
-/* Both write a new file `to` from the database `from`, which librpm made: small, without these rows in the index of
- * names, or whole. */
+/* Both write a new file `to` from the database `from`, which librpm made: small, without absent files in the index of
+ * names and without folders of only such files in that of folders, or whole. */
 struct img_rpmdb_row {
 	uint32_t package, file; /* as the database numbers them: packages from 1, files from 0 */
+	const char *path;       /* the package's */
+	bool is_there;
 };
 struct img_rpmdb_rows {
 	struct img_rpmdb_row *v;
 	size_t n;
 };
-int img_rpmdb_rebuild_small(const char *from, const char *to, const struct img_rpmdb_rows *absent, struct err *err);
+/* No rows at all: nothing is left out of the indexes. */
+int img_rpmdb_rebuild_small(const char *from, const char *to, const struct img_rpmdb_rows *files, struct err *err);
 int img_rpmdb_vacuum(const char *from, const char *to, struct err *err);
 
 /* A private folder for database files, in TMPDIR or /tmp. */

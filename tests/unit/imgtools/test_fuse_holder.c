@@ -120,7 +120,7 @@ static void nonsense_does_not_end_it(void **state)
 
 	(void)state;
 	put_and_close("still");
-	(void)strcpy(to.sun_path, path);
+	(void)snprintf(to.sun_path, sizeof(to.sun_path), "%s", path);
 	for (int i = 0; i < 3; i++) {
 		int sock = socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0);
 
@@ -162,7 +162,7 @@ static void the_service_manager_keeps_it_where_there_is_one(void **state)
 
 	(void)state;
 	(void)close(low);
-	(void)strcpy(at.sun_path, notify_path);
+	(void)snprintf(at.sun_path, sizeof(at.sun_path), "%s", notify_path);
 	assert_int_equal(bind(sock, (struct sockaddr *)&at, sizeof(at)), 0);
 	(void)setenv("NOTIFY_SOCKET", notify_path, 1);
 	(void)setenv("FDSTORE", "1", 1);
