@@ -40,11 +40,12 @@ static size_t decode(const uint8_t *data, size_t size, size_t in_step, size_t ou
 	*ret_last = flip_decoder_new(from_input, &in, &d, NULL);
 	if (*ret_last < 0)
 		return 0;
-	for (*ret_last = 1; *ret_last > 0 && n < MAX_OUT; n += *ret_last > 0 ? (size_t)*ret_last : 0) {
+	for (*ret_last = 1; *ret_last > 0 && n<MAX_OUT; n += *ret_last> 0 ? (size_t)*ret_last : 0) {
 		size_t room = MAX_OUT - n < out_step ? MAX_OUT - n : out_step;
 
 		*ret_last = flip_decoder_read(d, out + n, room, NULL);
-		if (*ret_last > (ssize_t)room || (*ret_last < 0 && *ret_last != -EBADMSG && *ret_last != -ENOMEM))
+		if (*ret_last > (ssize_t)room ||
+		    (*ret_last < 0 && *ret_last != -EBADMSG && *ret_last != -EFBIG && *ret_last != -ENOMEM))
 			abort();
 	}
 	if (flip_decoder_consumed(d) != in.at)
