@@ -321,6 +321,11 @@ ctr tasks rm lives >/dev/null 2>&1
 code=$?
 ((code == 0)) || fail "the container ended with $code: $(<"$work/lives")"
 ctr containers rm lives
+# containerd dials a daemon that was away again after a pause, and removes nothing before.
+for _ in {1..600}; do
+	ctr snapshots --snapshotter flip ls >/dev/null 2>&1 && break
+	sleep 0.1
+done
 
 # ---- The registry goes and comes -----------------------------------------------------------------------------------
 

@@ -72,6 +72,8 @@ struct flip_fs_opts {
 
 struct flip_fs;
 
+/* With session_fd: -ENODATA, -ESTALE, -EOPNOTSUPP, -ENOTTY, -ENODEV: that session cannot be gone on with, it takes a
+ * new mount. */
 int flip_fs_start(const struct flip_fs_opts *o, struct flip_fs **ret_fs, struct err *err);
 /* Takes no more requests; to be called before flip_fs_stop(), so that the owner can end its reads in between: they must
  * all be answered, flip_fs_stop() waits for that. Not `unmount`: errors are kept back, the next process is asked. */

@@ -10,6 +10,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <poll.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -389,6 +390,24 @@ static void fs_free(struct flip_fs *fs, bool unmount)
 	free(fs);
 }
 
+/* A descriptor that came from elsewhere: of /dev/fuse, and of a connection that lives. /dev/null takes and gives
+ * everything, too. */
+static int take_session(struct flip_fs *fs, int session_fd, struct err *err)
+{
+	enum { FUSE_MAJOR = 10, FUSE_MINOR = 229 };
+	struct pollfd p = { .fd = session_fd, .events = POLLIN };
+	struct stat st;
+
+	if (fstat(session_fd, &st) < 0 || !S_ISCHR(st.st_mode) || st.st_rdev != makedev(FUSE_MAJOR, FUSE_MINOR))
+		return err_set(err, -ENOTTY, "%s: the session's descriptor is none of /dev/fuse", fs->mountpoint);
+	if (poll(&p, 1, 0) < 0 || p.revents & (POLLERR | POLLHUP | POLLNVAL))
+		return err_set(err, -ENODEV, "%s: the session's descriptor is of no living mount", fs->mountpoint);
+	fs->fd = fcntl(session_fd, F_DUPFD_CLOEXEC, 3);
+	if (fs->fd < 0)
+		return err_set(err, -errno, "the session's descriptor: %s", strerror(errno));
+	return 0;
+}
+
 static int begin(struct flip_fs *fs, const struct flip_fs_opts *o, struct err *err)
 {
 	CLEANUP(freep) void *mem = malloc(FS_BUFFER);
@@ -401,8 +420,8 @@ static int begin(struct flip_fs *fs, const struct flip_fs_opts *o, struct err *e
 		r = choose_uring(fs, o, err);
 	if (r == 0 && fresh)
 		r = mount_anew(fs, err);
-	if (r == 0 && !fresh && (fs->fd = fcntl(o->session_fd, F_DUPFD_CLOEXEC, 3)) < 0)
-		r = err_set(err, -errno, "the session's descriptor: %s", strerror(errno));
+	if (r == 0 && !fresh)
+		r = take_session(fs, o->session_fd, err);
 	if (r == 0)
 		r = find_connection(fs, err);
 	if (r == 0)

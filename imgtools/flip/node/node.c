@@ -72,6 +72,7 @@ static void init_locks(struct flip_node *node)
 	(void)pthread_mutex_init(&node->pulls_lock, NULL);
 	(void)pthread_cond_init(&node->pulls_changed, NULL);
 	(void)pthread_mutex_init(&node->record_lock, NULL);
+	(void)pthread_mutex_init(&node->complaints_lock, NULL);
 	(void)pthread_mutex_init(&node->keeper_lock, NULL);
 	(void)pthread_cond_init(&node->keeper_wake, NULL);
 	node_queue_init(node);
@@ -114,6 +115,54 @@ static const char *holder_of(const struct flip_node *node)
 	return node->opts.holder_socket ? node->opts.holder_socket : node->holder;
 }
 
+/* Something new at the mount point. What is there ends: a mount whose session cannot be gone on with answers nothing.
+ */
+static int mount_fs(struct flip_node *node, struct flip_fs_opts *o, struct err *err)
+{
+	int r;
+
+	(void)flip_unmount(node->fuse_dir, true, NULL);
+	r = make_dir(node->fuse_dir, err);
+	if (r == 0)
+		r = flip_fs_start(o, &node->fs, err);
+	if (r == 0 && has_holder(node))
+		r = flip_holder_put(holder_of(node), flip_fs_fd(node->fs), err);
+	if (r == 0)
+		base_log(BASE_LOG_INFO, "%s: mounted", node->fuse_dir);
+	return r;
+}
+
+/* Goes on with the session of the process before us: 1, or 0 when there is none that could be. Whatever is wrong with
+ * what was left (the notes about it lost, another mount's, of io_uring; a descriptor that is no session), a daemon that
+ * starts is worth more than one that does not: containers over that mount are lost either way. Not so where another
+ * process has it, or this one lacks something: the next start may go on. */
+static int go_on_with_fs(struct flip_node *node, struct flip_fs_opts *o, struct err *ret_err)
+{
+	struct err err = { 0 };
+	int fd = -1, r;
+
+	if (!has_holder(node) || flip_holder_get(holder_of(node), &fd, NULL) < 0 || fd < 0)
+		return 0;
+	if (!flip_is_mountpoint(node->fuse_dir)) { /* of before the machine was restarted, or somebody unmounted it */
+		(void)close(fd);
+		return 0;
+	}
+	o->session_fd = fd;
+	r = flip_fs_start(o, &node->fs, &err);
+	o->session_fd = -1;
+	(void)close(fd);
+	if (r == -EBUSY || r == -ENOMEM || r == -EMFILE || r == -ENFILE || r == -EAGAIN) {
+		if (ret_err)
+			*ret_err = err;
+		return r;
+	}
+	if (r < 0)
+		base_log(BASE_LOG_WARN, "%s; mounting anew, what was mounted before is lost", err_text(&err));
+	else
+		base_log(BASE_LOG_INFO, "%s: going on with the mount that is there", node->fuse_dir);
+	return r == 0;
+}
+
 static int start_fs(struct flip_node *node, struct err *err)
 {
 	struct flip_fs_opts o = { .ops = &node_fs_ops,
@@ -122,34 +171,11 @@ static int start_fs(struct flip_node *node, struct err *err)
 		                  .max_readahead = node->opts.max_readahead,
 		                  .passthrough_min = node->opts.passthrough_min,
 		                  .io_uring = node->opts.io_uring,
+		                  .state_path = has_holder(node) ? node->state : NULL,
 		                  .session_fd = -1 };
-	struct err held = { 0 };
-	bool is_old;
-	int r;
+	int r = go_on_with_fs(node, &o, err);
 
-	if (has_holder(node) && flip_holder_get(holder_of(node), &o.session_fd, &held) < 0)
-		o.session_fd = -1;
-	is_old = o.session_fd >= 0 && flip_is_mountpoint(node->fuse_dir);
-	if (!is_old) {
-		if (o.session_fd >= 0)
-			(void)close(o.session_fd);
-		o.session_fd = -1;
-		/* A mount whose daemon is gone for good answers nothing any more. */
-		(void)flip_unmount(node->fuse_dir, true, NULL);
-		r = make_dir(node->fuse_dir, err);
-		if (r < 0)
-			return r;
-	}
-	o.state_path = has_holder(node) ? node->state : NULL;
-	r = flip_fs_start(&o, &node->fs, err);
-	if (o.session_fd >= 0)
-		(void)close(o.session_fd);
-	if (r < 0)
-		return r;
-	if (has_holder(node) && !is_old)
-		r = flip_holder_put(holder_of(node), flip_fs_fd(node->fs), err);
-	base_log(BASE_LOG_INFO, "%s: %s", node->fuse_dir, is_old ? "going on with the mount that is there" : "mounted");
-	return r;
+	return r < 0 ? r : r > 0 ? 0 : mount_fs(node, &o, err);
 }
 
 /* What containers of before stand on: mounted again when the machine was restarted. */

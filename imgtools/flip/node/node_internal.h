@@ -31,6 +31,7 @@ struct node_layer {
 	_Atomic bool is_list_played; /* the list of the image that it is the uppermost layer of */
 	_Atomic bool is_wanted;      /* a container stands on it: the rest may be fetched too */
 	_Atomic bool is_rest_queued;
+	_Atomic bool has_failed; /* a chunk of the rest did not come: to be tried again */
 	_Atomic uint64_t n_foreground, n_prefetched, n_background; /* bytes of chunks that arrived for it */
 };
 
@@ -58,11 +59,21 @@ struct node_queue {
 	struct node_queue_item *first[FLIP_N_PRIORITIES], **last[FLIP_N_PRIORITIES];
 	uint64_t in_flight; /* bytes asked for and not arrived */
 	bool is_stopped;
+	int64_t rests_until_ms;      /* after a failure; protected by lock */
 	_Atomic bool is_pump_queued; /* a job that will look is waiting to run */
 };
 
 struct node_recording; /* record.c */
 struct node_pull;      /* layers.c: a layer that is being made ready */
+
+enum { NODE_COMPLAINTS = 32 };
+
+struct node_complaint { /* complain.c: what was said lately; all of it protected by complaints_lock */
+	uint32_t layer;
+	int r;      /* 0: free */
+	unsigned n; /* more of it that were not said */
+	int64_t last_ms;
+};
 
 struct flip_node {
 	struct flip_node_opts opts;
@@ -94,6 +105,9 @@ struct flip_node {
 
 	struct node_recording *recordings; /* protected by record_lock */
 	pthread_mutex_t record_lock;
+
+	pthread_mutex_t complaints_lock;
+	struct node_complaint complaints[NODE_COMPLAINTS];
 
 	pthread_t keeper; /* sync, recordings, background, low space */
 	pthread_mutex_t keeper_lock;
@@ -174,6 +188,11 @@ void node_queue_add(struct node_layer *layer, uint32_t *chunks, size_t n, enum f
 /* A queued chunk of `n_bytes` was asked for; it has arrived or failed, which asks for the next. */
 void node_queue_asked(struct flip_node *node, uint64_t n_bytes);
 void node_queue_arrived(struct flip_node *node, uint64_t n_bytes);
+/* One that failed: nothing is asked ahead for some seconds. */
+void node_queue_failed(struct flip_node *node);
+/* Now and then: not while room is short; else on with what waits. */
+void node_queue_watch(struct flip_node *node, bool is_short);
+bool node_queue_is_idle(struct flip_node *node); /* nothing waits, and what will come is asked for at once */
 /* The lists for a chain of layers, uppermost first: the node's own recording for this image, else those in the layers;
  * plays back what it finds. True when there was one. */
 bool node_prefetch_image(struct flip_node *node, const char *ref, struct node_layer *const *layers, size_t n_layers);
@@ -216,6 +235,12 @@ void node_keeper_stop(struct flip_node *node);
 enum { NODE_MAX_MOUNTED = 500 };
 /* Rows of mounts that were ended by others. */
 void node_forget_ended_mounts(struct flip_node *node);
+/* ---- complain.c ------------------------------------------------------------------------------------------------- */
+
+/* A warning about a layer, at most one in some seconds for each r (negative) of it. */
+void node_complain(struct node_layer *layer, int r, const char *what);
+/* What was not said, once it is over. */
+void node_complaints_end(struct flip_node *node, int64_t now_ms);
 
 /* ---- mounts.c --------------------------------------------------------------------------------------------------- */
 

@@ -207,7 +207,7 @@ static int fs_object_open(void *arg, uint64_t id, void **ret_handle, int *ret_fd
 	if (r == 0)
 		r = flip_object_open(node->store, h->object->digest, h->object->size, &h->store, &err);
 	if (r < 0) {
-		base_log(BASE_LOG_WARN, "layer %s: %s", h->layer->digest, err_text(&err));
+		node_complain(h->layer, r, err_text(&err));
 		handle_free(h);
 		return r == -ENOMEM || r == -ENOSPC ? r : -EIO;
 	}

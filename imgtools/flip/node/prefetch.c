@@ -10,7 +10,7 @@
 #include "base/log.h"
 #include "node/node_internal.h"
 
-enum { DEFAULT_WINDOW = 8 << 20, SLICE = 64 /* chunks that are looked at in one go */ };
+enum { DEFAULT_WINDOW = 8 << 20, SLICE = 64 /* chunks that are looked at in one go */, REST_MS = 5000 };
 
 void node_queue_init(struct flip_node *node)
 {
@@ -67,6 +67,12 @@ static size_t next_slice(struct node_queue *q, struct node_layer **ret_layer, ui
 	return 0;
 }
 
+/* With the lock held: nothing is to be asked for now. */
+static bool rests(const struct node_queue *q)
+{
+	return q->is_stopped || (q->rests_until_ms && q->rests_until_ms > node_now_ms());
+}
+
 /* Asks for chunks until the window is full. Any thread; several at once only share the work. */
 static void pump(struct flip_node *node)
 {
@@ -81,7 +87,7 @@ static void pump(struct flip_node *node)
 		size_t n;
 
 		pthread_mutex_lock(&q->lock);
-		n = q->in_flight < window && !q->is_stopped ? next_slice(q, &layer, chunks, &priority, &ended) : 0;
+		n = q->in_flight < window && !rests(q) ? next_slice(q, &layer, chunks, &priority, &ended) : 0;
 		pthread_mutex_unlock(&q->lock);
 		if (ended)
 			item_free(ended);
@@ -140,11 +146,41 @@ void node_queue_arrived(struct flip_node *node, uint64_t n_bytes)
 	pthread_mutex_lock(&q->lock);
 	q->in_flight -= n_bytes;
 	/* Not for each chunk: a job when half of the window is free. */
-	go_on = q->in_flight <= window / 2 && !q->is_stopped &&
+	go_on = q->in_flight <= window / 2 && !rests(q) &&
 	        (q->first[FLIP_FOREGROUND] || q->first[FLIP_PREFETCH] || q->first[FLIP_BACKGROUND]);
 	pthread_mutex_unlock(&q->lock);
 	if (go_on)
 		pump_soon(node);
+}
+
+void node_queue_failed(struct flip_node *node)
+{
+	pthread_mutex_lock(&node->queue.lock);
+	node->queue.rests_until_ms = node_now_ms() + REST_MS;
+	pthread_mutex_unlock(&node->queue.lock);
+}
+
+void node_queue_watch(struct flip_node *node, bool is_short)
+{
+	struct node_queue *q = &node->queue;
+	bool go_on;
+
+	pthread_mutex_lock(&q->lock);
+	q->is_stopped = is_short;
+	go_on = !rests(q) && (q->first[FLIP_FOREGROUND] || q->first[FLIP_PREFETCH] || q->first[FLIP_BACKGROUND]);
+	pthread_mutex_unlock(&q->lock);
+	if (go_on)
+		pump_soon(node);
+}
+
+bool node_queue_is_idle(struct flip_node *node)
+{
+	bool is_idle;
+
+	pthread_mutex_lock(&node->queue.lock);
+	is_idle = !node->queue.first[FLIP_PREFETCH] && !node->queue.first[FLIP_BACKGROUND] && !rests(&node->queue);
+	pthread_mutex_unlock(&node->queue.lock);
+	return is_idle;
 }
 
 /* ---- Lists ------------------------------------------------------------------------------------------------------ */

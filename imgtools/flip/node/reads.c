@@ -14,7 +14,6 @@
 #include <string.h>
 #include <time.h>
 
-#include "base/log.h"
 #include "node/node_internal.h"
 
 enum {
@@ -162,6 +161,11 @@ static void finish(struct node_load *load, int r)
 		atomic_fetch_add(of_node, c->blob_size);
 		atomic_store(&node->is_dirty, true);
 	}
+	if (r < 0 && r != -ECANCELED && load->is_queued) {
+		if (priority == FLIP_BACKGROUND)
+			atomic_store(&layer->has_failed, true);
+		node_queue_failed(node);
+	}
 	if (load->is_queued)
 		node_queue_arrived(node, c->blob_size);
 	flip_object_unref(load->store);
@@ -198,8 +202,7 @@ static void arrived(void *arg)
 	int r = take_in(a->load, a->data, a->size, &err);
 
 	if (r < 0)
-		base_log(BASE_LOG_WARN, "layer %s: chunk %u: %s", a->load->layer->digest, a->load->chunk,
-		         err_text(&err));
+		node_complain(a->load->layer, r, err_text(&err));
 	finish(a->load, r);
 	free(a);
 }
@@ -216,8 +219,7 @@ static void range_done(void *arg, size_t i, int r, const void *data, size_t size
 		free(b);
 	if (r < 0) {
 		if (r != -ECANCELED)
-			base_log(BASE_LOG_WARN, "layer %s: chunk %u: %s", load->layer->digest, load->chunk,
-			         err_text(err));
+			node_complain(load->layer, r, err_text(err));
 		finish(load, r);
 		return;
 	}
@@ -292,7 +294,7 @@ static void submit(struct node_layer *layer, struct node_load *const *loads, siz
 		number = flip_blob_read(layer->blob, ranges, n, priority, range_done, b, &err);
 	}
 	if (number < 0) {
-		base_log(BASE_LOG_WARN, "layer %s: %s", layer->digest, err_text(&err));
+		node_complain(layer, (int)number, err_text(&err));
 		free(b);
 		for (size_t i = 0; i < n; i++)
 			finish(loads[i], (int)number);
@@ -387,8 +389,7 @@ void node_read(struct node_layer *layer, const struct flip_index_object *object,
 	atomic_store(&node->last_foreground_ms, node_now_ms());
 	atomic_fetch_add(&node->n_reads_waited, 1);
 	if (!layer->blob || first == end) { /* was unpacked once, and its object is gone */
-		base_log(BASE_LOG_ERROR, "layer %s: a content is missing that cannot be fetched again by itself",
-		         layer->digest);
+		node_complain(layer, -ENOENT, "a content is missing that cannot be fetched again by itself");
 		one_less(w, -EIO);
 		return;
 	}

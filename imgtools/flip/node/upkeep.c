@@ -122,14 +122,19 @@ static void fetch_the_rest(struct flip_node *node, int64_t now_ms)
 {
 	int64_t wait = (node->opts.background_wait_s ? node->opts.background_wait_s : BACKGROUND_S) * INT64_C(1000);
 	struct node_layer *layer = NULL;
+	bool try_again;
 
 	if (node->opts.no_background || node->queue.is_stopped || node_record_is_running(node) ||
 	    now_ms - atomic_load(&node->last_foreground_ms) < wait)
 		return;
+	try_again = node_queue_is_idle(node);
 	pthread_rwlock_rdlock(&node->layers_lock);
 	for (size_t i = 0; i < node->n_layers && !layer; i++) {
 		struct node_layer *l = node->layers[i];
 
+		/* What did not come, because the registry was not there or the disk was full. */
+		if (l && try_again && atomic_exchange(&l->has_failed, false))
+			atomic_store(&l->is_rest_queued, false);
 		if (l && l->blob && atomic_load(&l->is_wanted) && !atomic_exchange(&l->is_rest_queued, true)) {
 			layer = l;
 			atomic_fetch_add(&l->n_refs, 1);
@@ -159,9 +164,7 @@ static void watch_room(struct flip_node *node, int64_t now_ms, int64_t *last_gc_
 	struct flip_gc_result result = { 0 };
 	struct err err = { 0 };
 
-	pthread_mutex_lock(&node->queue.lock);
-	node->queue.is_stopped = is_short;
-	pthread_mutex_unlock(&node->queue.lock);
+	node_queue_watch(node, is_short);
 	if (!is_short || now_ms - *last_gc_ms < GC_PAUSE_S * INT64_C(1000))
 		return;
 	*last_gc_ms = now_ms;
@@ -194,8 +197,9 @@ static void *keep(void *arg)
 		pthread_mutex_unlock(&node->keeper_lock);
 		now_ms = node_now_ms();
 		node_record_finish(node, now_ms);
-		if (busy)
+		if (busy || !node_queue_is_idle(node))
 			watch_room(node, now_ms, &last_gc_ms);
+		node_complaints_end(node, now_ms);
 		fetch_the_rest(node, now_ms);
 		if (now_ms - last_sync_ms >= SYNC_S * INT64_C(1000) && atomic_exchange(&node->is_dirty, false)) {
 			last_sync_ms = now_ms;

@@ -1,0 +1,67 @@
+/* What goes wrong with one chunk goes wrong with the next thousand: a registry that is down, a disk that is full. One
+ * line for each layer and kind of error, the next after some seconds, with how many there were in between. */
+#include <stdio.h>
+#include <string.h>
+
+#include "base/log.h"
+#include "node/node_internal.h"
+
+enum { PAUSE_MS = 5000 };
+
+/* With the lock held: the entry of this layer and error, or the one that was quiet for longest. */
+static struct node_complaint *entry_of(struct flip_node *node, uint32_t layer, int r)
+{
+	struct node_complaint *oldest = &node->complaints[0];
+
+	for (size_t i = 0; i < NODE_COMPLAINTS; i++) {
+		struct node_complaint *c = &node->complaints[i];
+
+		if (c->r == r && c->layer == layer)
+			return c;
+		if (c->last_ms < oldest->last_ms)
+			oldest = c;
+	}
+	*oldest = (struct node_complaint){ .layer = layer, .r = r, .last_ms = -PAUSE_MS };
+	return oldest;
+}
+
+void node_complain(struct node_layer *layer, int r, const char *what)
+{
+	struct flip_node *node = layer->node;
+	int64_t now_ms = node_now_ms();
+	struct node_complaint *c;
+	char more[48] = "";
+	bool speak;
+
+	pthread_mutex_lock(&node->complaints_lock);
+	c = entry_of(node, layer->id, r);
+	speak = now_ms - c->last_ms >= PAUSE_MS;
+	if (speak && c->n)
+		(void)snprintf(more, sizeof(more), " (%u more since the last line)", c->n);
+	c->n = speak ? 0 : c->n + 1;
+	if (speak)
+		c->last_ms = now_ms;
+	pthread_mutex_unlock(&node->complaints_lock);
+	if (!speak)
+		return;
+	if (strstr(what, layer->digest)) /* what the registry said names the blob */
+		base_log(BASE_LOG_WARN, "%s%s", what, more);
+	else
+		base_log(BASE_LOG_WARN, "layer %s: %s%s", layer->digest, what, more);
+}
+
+void node_complaints_end(struct flip_node *node, int64_t now_ms)
+{
+	for (size_t i = 0; i < NODE_COMPLAINTS; i++) {
+		struct node_complaint *c = &node->complaints[i], over;
+
+		pthread_mutex_lock(&node->complaints_lock);
+		over = *c;
+		if (now_ms - over.last_ms >= PAUSE_MS)
+			c->n = 0;
+		pthread_mutex_unlock(&node->complaints_lock);
+		if (over.n && now_ms - over.last_ms >= PAUSE_MS)
+			base_log(BASE_LOG_WARN, "layer number %u: %u more of: %s", over.layer, over.n,
+			         strerror(-over.r));
+	}
+}
