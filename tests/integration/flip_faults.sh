@@ -28,10 +28,7 @@ for tool in docker-registry skopeo umoci python3 mkfs.ext4; do
 done
 
 work=$(mktemp -d /var/tmp/flip-faults.XXXXXX)
-finish() {
-	kill ${registry:-} ${proxy:-} ${reader:-} ${doing:-} 2>/dev/null
-	kill -9 ${daemon:-} 2>/dev/null
-	wait 2>/dev/null
+end_holders() {
 	# Each daemon's holder runs in a session of its own: told by the socket it listens at.
 	for sock in "$work"/*/holder.sock "$work"/small/*/holder.sock; do
 		[[ -S $sock ]] && python3 -c 'import socket, sys
@@ -40,6 +37,12 @@ s.connect(sys.argv[1])
 s.send(b"E")
 s.recv(1)' "$sock" 2>/dev/null
 	done
+}
+finish() {
+	kill ${registry:-} ${proxy:-} ${reader:-} ${doing:-} 2>/dev/null
+	kill -9 ${daemon:-} 2>/dev/null
+	wait 2>/dev/null
+	end_holders
 	awk -v d="$work/" 'index($2, d) == 1 { print $2 }' /proc/self/mounts | sort -r | xargs -r -n1 umount -l 2>/dev/null
 	rm -rf "$work"
 }
@@ -172,7 +175,7 @@ clean() { ask fsck || fail "$1: fsck: $(<"$work/out")"; }
 try() {
 	local expected=$1 kind=$2 folder= pid code
 	shift 2
-	[[ $1 == stall ]] && folder=d0 # each takes its seconds
+	[[ $1 == stall || $* == "status 429" ]] && folder=d0 # each takes its seconds
 	fault none
 	fresh_node
 	pid=$daemon
@@ -296,6 +299,7 @@ if [[ $parts == *full* ]]; then
 		printf '%-6s %-14s %s\n' $kind "disk full" "$([[ $kind == zstd ]] && cat "$work/reads")"
 	done
 	end_node
+	end_holders
 	umount -l "$work/small"
 fi
 
