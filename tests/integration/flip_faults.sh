@@ -285,6 +285,7 @@ if [[ $parts == *full* ]]; then
 			clean "full"
 			rm "$work/small/fill"
 		else
+			end_holders
 			rm -rf "$work/small/zstd"
 			fallocate -l $(($(stat -f -c "%a*%S" "$work/small") - 6000000)) "$work/small/fill" || fail "fallocate"
 			ask mount "$at:plain" "$work/mnt" && fail "full: unpacked"

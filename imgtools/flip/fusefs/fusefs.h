@@ -94,10 +94,10 @@ struct flip_fs_stat {
 void flip_fs_stat(struct flip_fs *fs, struct flip_fs_stat *ret_stat);
 
 /* The holder: a tiny process that keeps the session's descriptor over the daemon's death: this program again, so its
- * main() begins with flip_holder_run(). It is in a session of its own, but in the daemon's control group: a manager
- * that ends whole groups ends it, too. Under systemd the service's descriptor store does the same
- * (FileDescriptorStoreMax=1 in the unit) and is preferred when $NOTIFY_SOCKET is set; both are used where the manager
- * does not tell ($FDSTORE) that it has room. */
+ * main() begins with flip_holder_run(). It ends when told to, and when the mount has ended. It is in a session of its
+ * own, but in the daemon's control group: a manager that ends whole groups ends it, too. Under systemd the service's
+ * descriptor store does the same (FileDescriptorStoreMax=1 in the unit) and is preferred when $NOTIFY_SOCKET is set;
+ * both are used where the manager does not tell ($FDSTORE) that it has room. */
 #define FLIP_HOLDER_COMMAND "hold-session"
 int flip_holder_run(int argc, char **argv);                                 /* -1: not meant; else the exit code */
 int flip_holder_put(const char *socket_path, int fd, struct err *err);      /* starts the holder when there is none */

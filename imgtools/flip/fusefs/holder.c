@@ -121,6 +121,25 @@ static bool answer(int sock, int *held)
 	return go_on;
 }
 
+/* Until somebody asks; false when the mount has ended, which leaves nothing to hold. */
+static bool wait_for_caller(int listener, int held)
+{
+	struct pollfd p[2] = { { .fd = listener, .events = POLLIN }, { .fd = held } };
+
+	for (;;) {
+		int n = poll(p, 2, -1);
+
+		if (n > 0 && p[0].revents)
+			return true;
+		if (n > 0 && p[1].revents & POLLERR) /* how a FUSE connection says that it is over */
+			return false;
+		if (n > 0)
+			p[1].fd = -1;
+		if (n < 0 && errno != EINTR)
+			return true;
+	}
+}
+
 static int hold(int listener)
 {
 	const struct timeval patience = { .tv_sec = ANSWER_TIMEOUT_S };
@@ -128,8 +147,11 @@ static int hold(int listener)
 	int held = -1;
 
 	while (go_on) {
-		int sock = accept4(listener, NULL, NULL, SOCK_CLOEXEC);
+		int sock;
 
+		if (!wait_for_caller(listener, held))
+			return 0;
+		sock = accept4(listener, NULL, NULL, SOCK_CLOEXEC);
 		if (sock < 0 && errno != EINTR && errno != ECONNABORTED)
 			return 1;
 		if (sock < 0)
