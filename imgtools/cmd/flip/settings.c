@@ -60,7 +60,7 @@ int flip_settings_load(struct flip_settings *s, struct err *err)
 		.min_free = UINT64_C(1) << 30,
 		.passthrough_min = 64 << 10,
 		.window = 8 << 20,
-		.readahead = 64 << 10,
+		.readahead = 128 << 10,
 		.connections = 8,
 		.retries = 5,
 		.stall_s = 20,

@@ -34,7 +34,7 @@ struct flip_node_opts {
 	enum flip_lower lower;
 	enum flip_io_uring io_uring;
 	unsigned n_threads;         /* decoding and unpacking; 0: one per core */
-	uint32_t max_readahead;     /* of the kernel on the FUSE mount, bytes; 0: 64 KiB */
+	uint32_t max_readahead;     /* of the kernel on the FUSE mount, bytes; 0: 128 KiB */
 	uint64_t passthrough_min;   /* 0: 64 KiB */
 	uint64_t prefetch_window;   /* bytes of chunks asked for ahead of their arrival; 0: 8 MiB */
 	bool no_prefetch;           /* lists are not played back */
