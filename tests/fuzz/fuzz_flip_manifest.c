@@ -11,8 +11,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 /* Folders are called by digests: 64 hexadecimal digits and nothing else. */
 static void check_digest(const char *digest)
 {
-	if (strlen(digest) != 71 || memcmp(digest, "sha256:", 7) != 0 ||
-	    strspn(digest + 7, "0123456789abcdef") != 64)
+	if (strlen(digest) != 71 || memcmp(digest, "sha256:", 7) != 0 || strspn(digest + 7, "0123456789abcdef") != 64)
 		abort();
 }
 
