@@ -391,6 +391,9 @@ int flip_object_next_missing(const struct flip_object *o, uint64_t offset, uint6
 			return 0;
 		n = o->n_blocks - first;
 	} else if (!flip_map_missing(bits, o->n_blocks, first, &first, &n)) {
+		/* Who set the last bit may be hashing the whole under the lock: then it is complete, or refused. */
+		pthread_mutex_lock((pthread_mutex_t *)&o->lock);
+		pthread_mutex_unlock((pthread_mutex_t *)&o->lock);
 		return 0;
 	}
 	begin = first * FLIP_STORE_BLOCK > offset ? first * FLIP_STORE_BLOCK : offset;
