@@ -36,7 +36,7 @@ struct flip_node_opts {
 	unsigned n_threads;         /* decoding and unpacking; 0: one per core */
 	uint32_t max_readahead;     /* of the kernel on the FUSE mount, bytes; 0: 128 KiB */
 	uint64_t passthrough_min;   /* 0: 64 KiB */
-	uint64_t prefetch_window;   /* bytes of chunks asked for ahead of their arrival; 0: 8 MiB */
+	uint64_t prefetch_window;   /* bytes of chunks asked for ahead of their arrival; 0: 32 MiB */
 	bool no_prefetch;           /* lists are not played back */
 	bool no_record;             /* first starts are not recorded */
 	bool no_background;         /* what no list names is fetched only when read */

@@ -10,7 +10,7 @@
 #include "base/log.h"
 #include "node/node_internal.h"
 
-enum { DEFAULT_WINDOW = 8 << 20, SLICE = 64 /* chunks that are looked at in one go */, REST_MS = 5000 };
+enum { DEFAULT_WINDOW = 32 << 20, SLICE = 64 /* chunks that are looked at in one go */, REST_MS = 5000 };
 
 void node_queue_init(struct flip_node *node)
 {
