@@ -1,6 +1,5 @@
 /* ocai: the assistant in the terminal. One row per subcommand; words that are none of them are a question. */
 #include <locale.h>
-#include <string.h>
 
 #include "commands.h"
 
@@ -31,11 +30,7 @@ const struct opt_program ocai_program = {
 
 const struct opt_command *ocai_command(const char *name)
 {
-	const struct opt_command *c = commands;
-
-	while (strcmp(c->name, name) != 0) /* ours: it is there */
-		c++;
-	return c;
+	return opt_find_command(&ocai_program, name);
 }
 
 int main(int argc, char **argv)

@@ -189,13 +189,30 @@ static int finish(const struct opt_program *prog, int code)
 	return code;
 }
 
-static const struct opt_command *find_command(const struct opt_program *prog, const char *name)
+const struct opt_command *opt_find_command(const struct opt_program *prog, const char *name)
 {
 	for (const struct opt_command *c = prog->commands; !base_option_is_last_command(c); c++) {
 		if (c->name && strcmp(c->name, name) == 0)
 			return c;
 	}
 	return NULL;
+}
+
+int opt_begin(const struct opt_program *prog, int argc, char **argv, void *dest, int *ret_n_args)
+{
+	const struct opt_command *cmd = opt_find_command(prog, argv[0]);
+	struct err err = { 0 };
+	int r = opt_parse(prog, cmd, argc, argv, dest, ret_n_args, &err);
+
+	if (r == OPT_EXIT_OK)
+		return 0;
+	return r < 0 ? opt_usage_error(prog, cmd, &err) : -1;
+}
+
+int opt_failed(const struct opt_program *prog, const struct err *err)
+{
+	(void)fprintf(stderr, "%s: %s\n", prog->name, err_text(err));
+	return 1;
 }
 
 /* The options that belong to the program, not to a command: -1 when argv[1] is none of them, else the exit code. */
@@ -242,12 +259,12 @@ int opt_main(const struct opt_program *prog, int argc, char **argv)
 		return finish(prog, cmd->run(argc, argv));
 
 	if (argc > 1 && argv[1][0] != '-')
-		cmd = find_command(prog, argv[1]);
+		cmd = opt_find_command(prog, argv[1]);
 	if (cmd)
 		return finish(prog, cmd->run(argc - 1, argv + 1));
 	if (prog->default_command) {
 		/* Everything on the line belongs to it; argv[0] stays the program's name. */
-		cmd = find_command(prog, prog->default_command);
+		cmd = opt_find_command(prog, prog->default_command);
 		assert(cmd);
 		return finish(prog, cmd->run(argc, argv));
 	}

@@ -27,11 +27,7 @@ const struct opt_program engine_program = {
 
 const struct opt_command *engine_command(const char *name)
 {
-	for (const struct opt_command *c = commands; c->name; c++) {
-		if (strcmp(c->name, name) == 0)
-			return c;
-	}
-	return &commands[0]; /* not reached with the names above */
+	return opt_find_command(&engine_program, name);
 }
 
 int command_usage(const char *command, const struct err *err)

@@ -65,6 +65,14 @@ int opt_main(const struct opt_program *prog, int argc, char **argv);
 
 /* Prints "prog: message" and the hint on stderr; returns 2. */
 int opt_usage_error(const struct opt_program *prog, const struct opt_command *cmd, const struct err *err);
+/* Prints "prog: message" on stderr; returns 1. */
+int opt_failed(const struct opt_program *prog, const struct err *err);
+
+const struct opt_command *opt_find_command(const struct opt_program *prog, const char *name); /* NULL: no such */
+/* What a subcommand begins with: opt_parse() by the options of argv[0], its name. -1 when it shall go on, else the exit
+ * code: help was printed, or wrong usage told. */
+int opt_begin(const struct opt_program *prog, int argc, char **argv, void *dest, int *ret_n_args);
+
 void opt_help(const struct opt_program *prog, const struct opt_command *cmd, FILE *out);
 void opt_list_done(struct opt_list *list);
 

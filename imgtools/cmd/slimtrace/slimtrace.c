@@ -30,35 +30,19 @@ const struct opt_program slimtrace_program = {
 	.commands = commands,
 };
 
-static const struct opt_command *find(const char *name)
-{
-	const struct opt_command *c = commands;
-
-	while (c->name && strcmp(c->name, name) != 0)
-		c++;
-	return c;
-}
-
 int slimtrace_usage(const char *command, const struct err *err)
 {
-	return opt_usage_error(&slimtrace_program, find(command), err);
+	return opt_usage_error(&slimtrace_program, opt_find_command(&slimtrace_program, command), err);
 }
 
 int slimtrace_fail(const struct err *err)
 {
-	(void)fprintf(stderr, "slimtrace: %s\n", err_text(err));
-	return 1;
+	return opt_failed(&slimtrace_program, err);
 }
 
 int slimtrace_options(int argc, char **argv, void *dest, int *ret_n_args)
 {
-	const struct opt_command *c = find(argv[0]);
-	struct err err = { 0 };
-	int r = opt_parse(&slimtrace_program, c, argc, argv, dest, ret_n_args, &err);
-
-	if (r == OPT_EXIT_OK)
-		return 0;
-	return r < 0 ? opt_usage_error(&slimtrace_program, c, &err) : -1;
+	return opt_begin(&slimtrace_program, argc, argv, dest, ret_n_args);
 }
 
 int main(int argc, char **argv)
