@@ -6,12 +6,12 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/utsname.h>
 
 #include "base/cleanup.h"
 #include "base/json.h"
 #include "base/sha256.h"
 #include "node/image.h"
+#include "oci/places.h"
 
 enum { MAX_LAYERS = 1024, MAX_KEPT = 64, MAX_CONFIG = 8 << 20, MAX_ANNOTATIONS = 256 };
 
@@ -21,11 +21,6 @@ struct node_images {
 	unsigned n;
 };
 
-static bool is_digest(const char *s)
-{
-	return strlen(s) == 71 && strncmp(s, "sha256:", 7) == 0 && strspn(s + 7, "0123456789abcdef") == 64;
-}
-
 static int get_digest(const json_t *o, const char *where, char ret[72], struct err *err)
 {
 	const char *text;
@@ -33,7 +28,7 @@ static int get_digest(const json_t *o, const char *where, char ret[72], struct e
 
 	if (r < 0)
 		return r;
-	if (!is_digest(text))
+	if (!img_digest_is_valid(text))
 		return err_set(err, -EBADMSG, "%s: digest: \"%.80s\" is no sha256 digest", where, text);
 	memcpy(ret, text, 72);
 	return 0;
@@ -129,77 +124,20 @@ int node_manifest_parse(const char *where, const void *data, size_t size, struct
 
 /* ---- Which image of an index ---------------------------------------------------------------------------------- */
 
-/* The machine as image specifications call it. */
-static void host_platform(const char **ret_arch, const char **ret_variant)
-{
-	static const struct {
-		const char *machine, *arch, *variant;
-	} names[] = {
-		{ "x86_64", "amd64", "" },    { "aarch64", "arm64", "v8" },     { "armv7l", "arm", "v7" },
-		{ "i686", "386", "" },        { "ppc64le", "ppc64le", "" },     { "s390x", "s390x", "" },
-		{ "riscv64", "riscv64", "" }, { "loongarch64", "loong64", "" },
-	};
-	static struct utsname u;
-
-	(void)uname(&u);
-	*ret_arch = u.machine;
-	*ret_variant = "";
-	for (size_t i = 0; i < sizeof(names) / sizeof(*names); i++) {
-		if (strcmp(u.machine, names[i].machine) == 0) {
-			*ret_arch = names[i].arch;
-			*ret_variant = names[i].variant;
-		}
-	}
-}
-
-/* 0: not for this machine; 1: for it, without saying which variant or another one; 2: exactly. */
-static int rank_platform(const json_t *platform)
-{
-	const char *arch, *variant;
-	const char *a = json_string_value(json_object_get(platform, "architecture"));
-	const char *os = json_string_value(json_object_get(platform, "os"));
-	const char *v = json_string_value(json_object_get(platform, "variant"));
-
-	host_platform(&arch, &variant);
-	if (!a || !os || strcmp(os, "linux") != 0 || strcmp(a, arch) != 0)
-		return 0;
-	return strcmp(v ? v : "", variant) == 0 ? 2 : 1;
-}
-
 int node_index_choose(const char *where, const void *data, size_t size, char ret_digest[72], struct err *err)
 {
-	CLEANUP(json_decrefp) json_t *doc = NULL;
-	json_t *list, *item;
-	char digest[72] = "", place[256];
-	int best = 0, r;
-	size_t i;
+	const char *arch = img_host_arch();
+	const char *variant = strcmp(arch, "arm64") == 0 ? "v8" : strcmp(arch, "arm") == 0 ? "v7" : NULL;
+	const struct img_descriptor *d;
+	struct img_index index = { 0 };
+	int r = img_index_parse(data, size, where, &index, err);
 
-	r = base_json_parse(where, data, size, &doc, err);
-	if (r < 0)
-		return r;
-	if (!json_is_object(doc))
-		return err_set(err, -EBADMSG, "%s: expected an object, got %s", where, base_json_type_name(doc));
-	if (base_json_get_array(doc, where, "manifests", &list, err) < 0)
-		return -EBADMSG;
-	json_array_foreach(list, i, item)
-	{
-		int rank = rank_platform(json_object_get(item, "platform"));
-
-		/* An index of one image may leave the platform out. */
-		if (rank == 0 && json_array_size(list) == 1 && !json_object_get(item, "platform"))
-			rank = 1;
-		if (rank <= best)
-			continue;
-		(void)snprintf(place, sizeof(place), "%.200s: manifests[%zu]", where, i);
-		r = get_digest(item, place, digest, err);
-		if (r < 0)
-			return r;
-		best = rank;
-	}
-	if (!best)
-		return err_set(err, -ENOENT, "%s: no image for this machine in the index", where);
-	memcpy(ret_digest, digest, 72);
-	return 0;
+	if (r == 0)
+		r = img_index_choose(&index, "linux", arch, variant, where, &d, err);
+	if (r == 0)
+		memcpy(ret_digest, d->digest, IMG_DIGEST_SIZE);
+	img_index_done(&index);
+	return r;
 }
 
 /* ---- Reading -------------------------------------------------------------------------------------------------- */
@@ -262,22 +200,11 @@ static int read_config(struct flip_fetch *fetch, struct node_image *image, struc
 	return 0;
 }
 
-/* A document is an index when it lists manifests, whatever the header said. */
-static bool is_index(const char *type, const char *data, size_t size)
-{
-	CLEANUP(json_decrefp) json_t *doc = NULL;
-
-	if (strcmp(type, "application/vnd.oci.image.index.v1+json") == 0 ||
-	    strcmp(type, "application/vnd.docker.distribution.manifest.list.v2+json") == 0)
-		return true;
-	return base_json_parse("manifest", data, size, &doc, NULL) == 0 &&
-	       json_is_array(json_object_get(doc, "manifests")) && !json_object_get(doc, "config");
-}
-
 int node_image_read(struct flip_fetch *fetch, const char *ref, const char *manifest_digest, bool with_config,
                     struct node_image **ret_image, struct err *err)
 {
 	CLEANUP(image_freep) struct node_image *image = calloc(1, sizeof(*image));
+	enum img_document kind;
 	int r;
 
 	if (!image || !(image->ref = strdup(ref)))
@@ -287,7 +214,10 @@ int node_image_read(struct flip_fetch *fetch, const char *ref, const char *manif
 	if (r < 0)
 		return r;
 	memcpy(image->top, image->manifest, sizeof(image->top));
-	if (is_index(image->manifest_type, image->manifest_data, image->manifest_size)) {
+	r = img_document_kind(image->manifest_data, image->manifest_size, ref, &kind, err);
+	if (r < 0)
+		return r;
+	if (kind == IMG_DOC_INDEX) {
 		char digest[72];
 
 		image->index_data = image->manifest_data;

@@ -215,10 +215,10 @@ void img_manifest_done(struct img_manifest *m)
 
 const char *img_host_arch(void)
 {
-	static const char *const names[][2] = { { "x86_64", "amd64" },       { "aarch64", "arm64" },
-		                                { "i686", "386" },           { "ppc64le", "ppc64le" },
-		                                { "s390x", "s390x" },        { "riscv64", "riscv64" },
-		                                { "loongarch64", "loong64" } };
+	static const char *const names[][2] = { { "x86_64", "amd64" },    { "aarch64", "arm64" },
+		                                { "armv7l", "arm" },      { "i686", "386" },
+		                                { "ppc64le", "ppc64le" }, { "s390x", "s390x" },
+		                                { "riscv64", "riscv64" }, { "loongarch64", "loong64" } };
 	struct utsname u;
 
 	if (uname(&u) == 0) {

@@ -74,13 +74,14 @@ static void an_index_gives_this_machines_image(void **state)
 {
 	/* All that this may be built for, so that one of them matches. */
 	static const char json[] =
-	        "{\"manifests\":[{\"digest\":\"" D1 "\",\"platform\":{\"os\":\"windows\",\"architecture\":\"amd64\"}},"
-	        "{\"digest\":\"" D2 "\",\"platform\":{\"os\":\"linux\",\"architecture\":\"amd64\"}},"
-	        "{\"digest\":\"" D2
+	        "{\"manifests\":[{\"size\":1,\"digest\":\"" D1
+	        "\",\"platform\":{\"os\":\"windows\",\"architecture\":\"amd64\"}},"
+	        "{\"size\":1,\"digest\":\"" D2 "\",\"platform\":{\"os\":\"linux\",\"architecture\":\"amd64\"}},"
+	        "{\"size\":1,\"digest\":\"" D2
 	        "\",\"platform\":{\"os\":\"linux\",\"architecture\":\"arm64\",\"variant\":\"v8\"}}]}";
-	static const char none[] =
-	        "{\"manifests\":[{\"digest\":\"" D1 "\",\"platform\":{\"os\":\"plan9\",\"architecture\":\"vax\"}}]}";
-	static const char unnamed[] = "{\"manifests\":[{\"digest\":\"" D1 "\"}]}";
+	static const char none[] = "{\"manifests\":[{\"size\":1,\"digest\":\"" D1
+	                           "\",\"platform\":{\"os\":\"plan9\",\"architecture\":\"vax\"}}]}";
+	static const char unnamed[] = "{\"manifests\":[{\"size\":1,\"digest\":\"" D1 "\"}]}";
 	char digest[72] = "";
 	struct err err = { 0 };
 
