@@ -42,17 +42,26 @@ void node_layer_unref(struct node_layer *layer)
 	free(layer);
 }
 
+/* With the lock held: a reference, or NULL. */
+static struct node_layer *in_table(struct flip_node *node, const char *digest)
+{
+	for (size_t i = 0; i < node->n_layers; i++) {
+		struct node_layer *layer = node->layers[i];
+
+		if (layer && strcmp(layer->digest, digest) == 0) {
+			atomic_fetch_add(&layer->n_refs, 1);
+			return layer;
+		}
+	}
+	return NULL;
+}
+
 static struct node_layer *find(struct flip_node *node, const char *digest)
 {
-	struct node_layer *layer = NULL;
+	struct node_layer *layer;
 
 	pthread_rwlock_rdlock(&node->layers_lock);
-	for (size_t i = 0; i < node->n_layers && !layer; i++) {
-		if (node->layers[i] && strcmp(node->layers[i]->digest, digest) == 0)
-			layer = node->layers[i];
-	}
-	if (layer)
-		atomic_fetch_add(&layer->n_refs, 1);
+	layer = in_table(node, digest);
 	pthread_rwlock_unlock(&node->layers_lock);
 	return layer;
 }
@@ -155,13 +164,8 @@ int node_layer_load(struct flip_node *node, const char *digest, struct node_laye
 	layer->ref = row.ref;
 	row.ref = NULL;
 	pthread_rwlock_wrlock(&node->layers_lock);
-	for (size_t i = 0; i < node->n_layers && !other; i++) {
-		if (node->layers[i] && strcmp(node->layers[i]->digest, digest) == 0)
-			other = node->layers[i];
-	}
-	if (other)
-		atomic_fetch_add(&other->n_refs, 1);
-	else
+	other = in_table(node, digest);
+	if (!other)
 		r = layer_id(node, digest, &layer->id, err);
 	if (r == 0 && !other)
 		r = add(node, layer);

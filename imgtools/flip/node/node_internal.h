@@ -104,6 +104,7 @@ struct flip_node {
 	struct node_images *images; /* manifests that were read lately */
 
 	struct node_recording *recordings; /* protected by record_lock */
+	_Atomic bool is_recording;         /* whether there are any: asked by every read */
 	pthread_mutex_t record_lock;
 
 	pthread_mutex_t complaints_lock;

@@ -43,6 +43,14 @@ static struct node_object_slot *slot_of(struct node_object_slot *slots, size_t n
 	return &slots[i];
 }
 
+/* The content of that number; NULL: nobody names it. With layers_lock held. */
+static const struct node_object_slot *find_slot(const struct flip_node *node, uint64_t id)
+{
+	const struct node_object_slot *s = node->n_slots ? slot_of(node->slots, node->n_slots, id) : NULL;
+
+	return s && s->id ? s : NULL;
+}
+
 static const struct flip_index_object *object_of(const struct flip_node *node, const struct node_object_slot *s)
 {
 	return flip_index_object(node->layers[s->layer]->index, s->object);
@@ -117,12 +125,12 @@ int node_objects_rebuild(struct flip_node *node)
 bool node_object_by_id(struct flip_node *node, uint64_t id, struct node_layer **ret_layer,
                        const struct flip_index_object **ret_object)
 {
-	struct node_object_slot *s;
+	const struct node_object_slot *s;
 	bool found = false;
 
 	pthread_rwlock_rdlock(&node->layers_lock);
-	s = node->n_slots ? slot_of(node->slots, node->n_slots, id) : NULL;
-	if (s && s->id) {
+	s = find_slot(node, id);
+	if (s) {
 		*ret_layer = node->layers[s->layer];
 		atomic_fetch_add(&(*ret_layer)->n_refs, 1);
 		*ret_object = object_of(node, s);
@@ -134,12 +142,12 @@ bool node_object_by_id(struct flip_node *node, uint64_t id, struct node_layer **
 
 bool node_object_is_contested(struct flip_node *node, const uint8_t digest[FLIP_DIGEST_SIZE])
 {
-	struct node_object_slot *s;
+	const struct node_object_slot *s;
 	bool is;
 
 	pthread_rwlock_rdlock(&node->layers_lock);
-	s = node->n_slots ? slot_of(node->slots, node->n_slots, node_object_id(digest)) : NULL;
-	is = s && s->id && s->is_contested;
+	s = find_slot(node, node_object_id(digest));
+	is = s && s->is_contested;
 	pthread_rwlock_unlock(&node->layers_lock);
 	return is;
 }
@@ -150,11 +158,11 @@ static uint64_t fs_object_find(void *arg, const uint8_t digest[32], uint64_t *re
 {
 	struct flip_node *node = arg;
 	uint64_t id = node_object_id(digest), found = 0;
-	struct node_object_slot *s;
+	const struct node_object_slot *s;
 
 	pthread_rwlock_rdlock(&node->layers_lock);
-	s = node->n_slots ? slot_of(node->slots, node->n_slots, id) : NULL;
-	if (s && s->id && memcmp(object_of(node, s)->digest, digest, FLIP_DIGEST_SIZE) == 0) {
+	s = find_slot(node, id);
+	if (s && memcmp(object_of(node, s)->digest, digest, FLIP_DIGEST_SIZE) == 0) {
 		*ret_size = object_of(node, s)->size;
 		found = id;
 	}
@@ -165,12 +173,12 @@ static uint64_t fs_object_find(void *arg, const uint8_t digest[32], uint64_t *re
 static int fs_object_size(void *arg, uint64_t id, uint64_t *ret_size)
 {
 	struct flip_node *node = arg;
-	struct node_object_slot *s;
+	const struct node_object_slot *s;
 	int r = -ENOENT;
 
 	pthread_rwlock_rdlock(&node->layers_lock);
-	s = node->n_slots ? slot_of(node->slots, node->n_slots, id) : NULL;
-	if (s && s->id) {
+	s = find_slot(node, id);
+	if (s) {
 		*ret_size = object_of(node, s)->size;
 		r = 0;
 	}

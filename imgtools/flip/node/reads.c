@@ -16,10 +16,7 @@
 
 #include "node/node_internal.h"
 
-enum {
-	BUCKETS = 4096,         /* of the table of loads; a power of two */
-	MAX_READ_CHUNKS = 4096, /* FUSE asks for 1 MiB at most, chunks have 4 KiB at least... */
-};
+enum { BUCKETS = 4096 /* of the table of loads; a power of two */ };
 
 struct waiting { /* a read that is not answered yet */
 	_Atomic unsigned n_left;
@@ -360,7 +357,7 @@ void node_read(struct node_layer *layer, const struct flip_index_object *object,
                uint64_t offset, size_t size, struct flip_fs_read *read)
 {
 	struct flip_node *node = layer->node;
-	struct node_load *asked[MAX_READ_CHUNKS];
+	struct node_load **asked = NULL;
 	int64_t raised[16];
 	size_t n_asked = 0, n_raised = 0;
 	uint32_t first, end;
@@ -393,8 +390,14 @@ void node_read(struct node_layer *layer, const struct flip_index_object *object,
 		one_less(w, -EIO);
 		return;
 	}
+	/* As many as there are: somebody's chunks may be of a few bytes each. */
+	asked = malloc((end - first) * sizeof(*asked));
+	if (!asked) {
+		one_less(w, -ENOMEM);
+		return;
+	}
 	pthread_mutex_lock(&node->loads_lock);
-	for (uint32_t c = first; c < end && n_asked < MAX_READ_CHUNKS; c++) {
+	for (uint32_t c = first; c < end; c++) {
 		struct node_load *l;
 
 		if (part_is_there(flip_index_chunk(layer->index, c), store, offset, size))
@@ -418,6 +421,7 @@ void node_read(struct node_layer *layer, const struct flip_index_object *object,
 		flip_fetch_raise(node->fetch, raised[i], FLIP_FOREGROUND);
 	if (n_asked)
 		submit(layer, asked, n_asked, FLIP_FOREGROUND);
+	free(asked);
 	one_less(w, 0);
 }
 

@@ -80,18 +80,14 @@ void node_record_start(struct flip_node *node, const char *ref, struct node_laye
 	if (!r && n < MAX_RECORDINGS && (r = recording_new(ref, layers, n_layers))) {
 		r->next = node->recordings;
 		node->recordings = r;
+		atomic_store(&node->is_recording, true);
 	}
 	pthread_mutex_unlock(&node->record_lock);
 }
 
 bool node_record_is_running(struct flip_node *node)
 {
-	bool is;
-
-	pthread_mutex_lock(&node->record_lock);
-	is = node->recordings != NULL;
-	pthread_mutex_unlock(&node->record_lock);
-	return is;
+	return atomic_load(&node->is_recording);
 }
 
 static void note(struct node_recording *r, uint32_t layer, uint32_t chunk)
@@ -116,6 +112,8 @@ void node_record_read(struct node_layer *layer, uint32_t chunk)
 {
 	struct flip_node *node = layer->node;
 
+	if (!node_record_is_running(node))
+		return;
 	pthread_mutex_lock(&node->record_lock);
 	for (struct node_recording *r = node->recordings; r; r = r->next) {
 		for (size_t i = 0; i < r->n_layers; i++) {
@@ -232,6 +230,7 @@ void node_record_finish(struct flip_node *node, int64_t now_ms)
 		r->next = ended;
 		ended = r;
 	}
+	atomic_store(&node->is_recording, node->recordings != NULL);
 	pthread_mutex_unlock(&node->record_lock);
 	for (; ended; ended = next) {
 		next = ended->next;

@@ -101,13 +101,13 @@ static int mounts_of(struct flip_node *node, const struct flip_snapshot *s, cons
 
 static int make_folders(struct flip_node *node, uint64_t id, struct err *err)
 {
-	static const char *const names[] = { "", "fs", "work" };
+	static const char *const names[] = { "fs", "work" }; /* in the folder that came with the row */
 
 	for (size_t i = 0; i < sizeof(names) / sizeof(*names); i++) {
 		char path[NODE_PATH];
 
 		folder_of(node, id, names[i], path);
-		if (mkdir(path, i == 1 ? 0755 : 0700) < 0 && errno != EEXIST)
+		if (mkdir(path, i == 0 ? 0755 : 0700) < 0 && errno != EEXIST)
 			return err_set(err, -errno, "%s: %s", path, strerror(errno));
 	}
 	return 0;
@@ -129,20 +129,6 @@ static void copy_root(struct flip_node *node, uint64_t id, const struct chain *c
 	folder_of(node, id, "fs", path);
 	if (r < 0 || chown(path, st.st_uid, st.st_gid) < 0 || chmod(path, st.st_mode & 07777) < 0)
 		base_log(BASE_LOG_WARN, "%s: owner and mode of the root: %s", path, strerror(r < 0 ? -r : errno));
-}
-
-static int remove_one(const char *path, const struct stat *st, int type, struct FTW *ftw)
-{
-	(void)remove(path); /* what stays is found again by cleanup */
-	return 0;
-}
-
-static void remove_folders(struct flip_node *node, uint64_t id)
-{
-	char path[NODE_PATH];
-
-	folder_of(node, id, "", path);
-	(void)nftw(path, remove_one, 64, FTW_DEPTH | FTW_PHYS | FTW_MOUNT);
 }
 
 struct tally {
@@ -312,7 +298,6 @@ static int create(struct flip_node *node, enum flip_snapshot_kind kind, const ch
 		if (r == 0)
 			r = mounts_of(node, &s, &c, ret_mounts, err);
 		if (r < 0) {
-			remove_folders(node, s.id);
 			(void)flip_store_snapshot_remove(node->store, key, NULL);
 		}
 	}
@@ -395,16 +380,8 @@ static int op_commit(void *arg, const char *name, const char *key, const struct 
 static int op_remove(void *arg, const char *key, struct err *err)
 {
 	struct flip_node *node = arg;
-	struct flip_snapshot s = { 0 };
-	int r = flip_store_snapshot_get(node->store, key, &s, err);
 
-	if (r < 0)
-		return r;
-	r = flip_store_snapshot_remove(node->store, key, err);
-	if (r == 0)
-		remove_folders(node, s.id);
-	flip_snapshot_done(&s);
-	return r;
+	return flip_store_snapshot_remove(node->store, key, err);
 }
 
 static int op_stat(void *arg, const char *key, struct flip_snapshot *ret_snapshot, struct err *err)

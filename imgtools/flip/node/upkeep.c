@@ -2,10 +2,7 @@
  * wanted layers fetched when nobody reads, room made when there is too little. And garbage collection, whoever asks for
  * it. */
 #include <errno.h>
-#include <dirent.h>
-#include <ftw.h>
 #include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
 #include <malloc.h>
 #include <time.h>
@@ -29,15 +26,14 @@ static int walk_index(void *arg, const char *layer_dir, int (*each)(void *each_a
                       void *each_arg, struct err *err)
 {
 	char path[NODE_PATH + 32];
-	struct flip_index *ix;
+	struct flip_index *ix = NULL;
 	int r;
 
 	(void)snprintf(path, sizeof(path), "%s/index", layer_dir);
 	r = flip_index_open(path, &ix, err);
 	for (size_t i = 0; r == 0 && i < flip_index_n_objects(ix); i++)
 		r = each(each_arg, flip_index_object(ix, i)->digest);
-	if (r != -EBADMSG && r != -ENOENT)
-		flip_index_close(ix);
+	flip_index_close(ix);
 	return r;
 }
 
@@ -51,68 +47,12 @@ int node_gc(struct flip_node *node, bool all, bool dry_run, struct flip_gc_resul
 	return r < 0 || dry_run ? r : node_layers_drop_removed(node, err);
 }
 
-static int remove_one(const char *path, const struct stat *st, int type, struct FTW *ftw)
-{
-	(void)remove(path);
-	return 0;
-}
-
-struct ids { /* of snapshots that have a row */
-	uint64_t *items;
-	size_t n, cap;
-};
-
-static int note_id(const struct flip_snapshot *s, void *arg)
-{
-	struct ids *ids = arg;
-
-	if (ids->n == ids->cap) {
-		size_t cap = ids->cap ? ids->cap * 2 : 256;
-		uint64_t *p = reallocarray(ids->items, cap, sizeof(*p));
-
-		if (!p)
-			return -ENOMEM;
-		ids->items = p;
-		ids->cap = cap;
-	}
-	ids->items[ids->n++] = s->id;
-	return 0;
-}
-
-/* Folders are made after their row and removed after it: what has none now, and is older than the newest row, is left
- * over from a crash. */
+/* Folders without a row are what a crash leaves, and the store tidies them when it is opened. */
 int node_cleanup(void *arg, struct err *err)
 {
-	struct flip_node *node = arg;
 	struct flip_gc_result result;
-	struct ids ids = { 0 };
-	uint64_t newest = 0;
-	char path[NODE_PATH];
-	struct dirent *e;
-	DIR *dir;
-	int r;
 
-	(void)snprintf(path, sizeof(path), "%.400s/snapshots", node->root);
-	r = flip_store_snapshots(node->store, note_id, &ids, err);
-	dir = r == 0 ? opendir(path) : NULL;
-	for (size_t i = 0; i < ids.n; i++)
-		newest = ids.items[i] > newest ? ids.items[i] : newest;
-	while (dir && (e = readdir(dir))) {
-		char *end;
-		uint64_t id = strtoull(e->d_name, &end, 10);
-		bool has_row = false;
-
-		for (size_t i = 0; i < ids.n && !has_row; i++)
-			has_row = ids.items[i] == id;
-		if (*end || e->d_name[0] == '.' || has_row || id > newest)
-			continue;
-		(void)snprintf(path, sizeof(path), "%.400s/snapshots/%llu", node->root, (unsigned long long)id);
-		(void)nftw(path, remove_one, 64, FTW_DEPTH | FTW_PHYS | FTW_MOUNT);
-	}
-	if (dir)
-		(void)closedir(dir);
-	free(ids.items);
-	return r < 0 ? r : node_gc(node, false, false, &result, err);
+	return node_gc(arg, false, false, &result, err);
 }
 
 /* ---- The keeper ---------------------------------------------------------------------------------------------------
