@@ -23,7 +23,7 @@ static int parse(const char *json, struct node_image **ret_image, struct err *er
 
 static void layers_come_with_their_annotations(void **state)
 {
-	struct node_image *image;
+	struct node_image *image = NULL;
 
 	(void)state;
 	assert_int_equal(parse("{\"schemaVersion\":2,\"config\":{\"digest\":\"" D1 "\",\"size\":7},\"layers\":["
