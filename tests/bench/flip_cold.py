@@ -176,6 +176,19 @@ class Node:
         # What goes away under its eyes is not an error.
         return int(run("du", "-sxk", self.dir, check=False).stdout.split("\n")[-2].split()[0]) / 1e3
 
+    def wait_complete(self):
+        """Until the background has fetched everything: nothing arriving, and nothing new for 15 s."""
+        seen, since, end = None, time.monotonic(), time.monotonic() + 1800
+        while time.monotonic() < end:
+            out = run(self.flip, "stat", "--json", "--control", f"{self.dir}/control.sock").stdout
+            store = json.loads(out)["store"]
+            if store["partials"] or store["objects"] != seen:
+                seen, since = store["objects"], time.monotonic()
+            elif time.monotonic() - since > 15:
+                return
+            time.sleep(1)
+        sys.exit("flip_cold: not everything has arrived in half an hour")
+
     def stop(self):
         for name in ("containerd", "stargz", "flip"):
             p = self.processes.pop(name, None)
@@ -222,8 +235,8 @@ def cold_start(node, registry, side, image, command, expect):
     return result
 
 
-def two_images(node, registry, side, images, command):
-    """Bytes for the second, disk of both, page cache of running both from a dropped cache."""
+def two_images(node, registry, side, images, command, complete):
+    """Bytes for the second, page cache of running both from a dropped cache, disk of both (flip: when all has arrived)."""
     node.wipe()
     node.start(side)
     sent = [registry.sent()]
@@ -241,6 +254,9 @@ def two_images(node, registry, side, images, command):
         growth.append(cached_mb() - before)
     result["cache_mb"] = statistics.median(growth)
     result.update(node.daemon(side))
+    if complete and side == "flip":
+        node.wait_complete()
+        result["complete_disk_mb"] = node.disk_mb()
     return result
 
 
@@ -252,6 +268,7 @@ def main():
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     p.add_argument("--layout", help="DIR:TAG of an OCI layout")
     p.add_argument("--second", help="DIR:TAG of a second image: measures both together")
+    p.add_argument("--complete", action="store_true", help="with --second: also the disk when everything has arrived")
     p.add_argument("--work", default="/var/tmp/flip-bench")
     p.add_argument("--flip", default="build/release/bin/flip")
     p.add_argument("--stargz", help="program that serves stargz-snapshotter's library")
@@ -351,7 +368,7 @@ def measure(o, registry, node):
     for _ in range(o.reps):
         for side in sides:
             if o.second:
-                r = two_images(node, registry, side, [i[side] for i in images], o.command)
+                r = two_images(node, registry, side, [i[side] for i in images], o.command, o.complete)
             else:
                 r = cold_start(node, registry, side, images[0][side], o.command, o.expect)
             results[side].append(r)

@@ -6,13 +6,14 @@
 #   WORK=DIR     everything is kept here and used again [/var/tmp/flip-bench]
 #   STARGZ=FILE  a program that serves stargz-snapshotter's library (-socket, -root, -config): the peer's column; its
 #                image is made with ctr-remote, once
-#   ROWS=...     some of: 1gbit 200mbit delay plain two
+#   CUDA=DIR     a folder of CUDA libraries for the row cuda: a layer that is not touched [/usr/local/cuda/lib64]
+#   ROWS=...     some of: 1gbit 200mbit delay plain two cuda
 set -eu
 cd "$(dirname "$0")/../.."
 work=${WORK:-/var/tmp/flip-bench}
 flip=${FLIP:-build/release/bin/flip}
 reps=${REPS:-3}
-rows=${ROWS:-1gbit 200mbit delay plain two}
+rows=${ROWS:-1gbit 200mbit delay plain two cuda}
 bench=(python3 tests/bench/flip_cold.py --work "$work" --flip "$flip" --reps "$reps")
 command=(python3 -c 'import torch; print(torch.ones(3).sum())')
 mkdir -p "$work"
@@ -44,6 +45,21 @@ PY
 	python3 tests/bench/make_oci.py "$work/oci" torch-b "$work/root-b"
 fi
 
+cuda=${CUDA:-/usr/local/cuda/lib64}
+# The image with the libraries, named by their sonames, in a second layer.
+make_cuda_image() {
+	local lib name folder=$work/root-cuda/usr/local/cuda/lib64
+	skopeo inspect "oci:$work/oci:torch-cuda" >/dev/null 2>&1 && return
+	mkdir -p "$folder"
+	for lib in "$cuda"/lib*.so.[0-9]*; do
+		name=${lib##*/}
+		[[ $name =~ \.so\.[0-9]+$ ]] && cp -Lu "$lib" "$folder/$name"
+	done
+	[[ -e $folder/libcublasLt.so.13 || $(du -sm "$folder" | cut -f1) -gt 1000 ]] ||
+		{ echo "flip_table: no CUDA libraries in $cuda" >&2; exit 1; }
+	python3 tests/bench/make_oci.py "$work/oci" torch-cuda "$work/root-a" "$work/root-cuda"
+}
+
 sides=overlayfs,flip
 if [[ ${STARGZ:-} ]]; then
 	sides=overlayfs,stargz,flip
@@ -58,8 +74,11 @@ for row in $rows; do
 	1gbit | 200mbit) "${bench[@]}" --rate "$row" --side $sides --layout "$work/oci:torch-a" -- "${command[@]}" ;;
 	delay) "${bench[@]}" --rate 1gbit --delay-ms 20 --side $sides --layout "$work/oci:torch-a" -- "${command[@]}" ;;
 	plain) "${bench[@]}" --rate 1gbit --plain --side overlayfs,flip --layout "$work/oci:torch-a" -- "${command[@]}" ;;
-	two) "${bench[@]}" --rate none --reps 1 --side overlayfs,flip --layout "$work/oci:torch-a" \
+	two) "${bench[@]}" --rate none --reps 1 --side overlayfs,flip --complete --layout "$work/oci:torch-a" \
 		--second "$work/oci:torch-b" -- "${command[@]}" ;;
+	cuda)
+		make_cuda_image
+		"${bench[@]}" --rate 1gbit --side $sides --layout "$work/oci:torch-cuda" -- "${command[@]}" ;;
 	*) echo "flip_table: no row $row" >&2; exit 1 ;;
 	esac
 done
