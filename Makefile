@@ -198,8 +198,13 @@ $(B)/tests/tools/%: $(B)/obj/tests/tools/%.o $(TEST_ARCHIVES) $(B)/ldflags
 
 $(B)/obj/tests/%.o: CPPFLAGS += -Itests/unit -Ibase/src -Iengine/src -Iengine/http
 
+# Weights and references of the tiny models, a third smaller packed.
+tests/fixtures/.unpacked: tests/fixtures/weights.tar.xz
+	$(call say,UNPACK,$<)
+	$(Q)xz -dc $< | tar -C $(@D) --no-same-owner -xf - && touch $@
+
 .PHONY: tests units-and-replays
-units-and-replays: $(UNIT_TESTS) $(FUZZ_REPLAYS) $(TEST_TOOLS)
+units-and-replays: $(UNIT_TESTS) $(FUZZ_REPLAYS) $(TEST_TOOLS) tests/fixtures/.unpacked
 tests: all units-and-replays $(BENCHES)
 
 .PHONY: clean

@@ -117,7 +117,7 @@ static int load(struct eng_engine *e, const struct eng_options *o, struct err *e
 		return r;
 	if (o->random_shape)
 		return load_random(e, o, err);
-	r = eng_model_open(e->path, e->backend, &e->model, err);
+	r = eng_model_open(e->path, e->is_exact, e->backend, &e->model, err);
 	if (r < 0)
 		return r;
 	return eng_meta_load(e->path, eng_model_weights(e->model), &e->meta, err);

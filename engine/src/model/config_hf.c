@@ -503,13 +503,44 @@ static void read_ff(struct cfg *c)
 
 /* ---- The whole ---- */
 
+/* FP8 with a scale for each block, as DeepSeek and Qwen ship it, and gpt-oss's MXFP4 are known. */
+static void read_quantization(struct cfg *c, const json_t *quant)
+{
+	const char *method = json_string_value(json_object_get(quant, "quant_method"));
+	const char *fmt = json_string_value(json_object_get(quant, "fmt"));
+	const json_t *block = json_object_get(quant, "weight_block_size");
+
+	if (method && strcmp(method, "mxfp4") == 0)
+		return;
+	if (!method || strcmp(method, "fp8") != 0) {
+		c->r = err_set(c->err, -ENOTSUP, "%s: quantization_config: quant_method \"%.64s\" is not supported",
+		               c->where, method ? method : "?");
+		return;
+	}
+	if (fmt && strcmp(fmt, "e4m3") != 0) {
+		c->r = err_set(c->err, -ENOTSUP, "%s: quantization_config: fmt \"%.64s\" is not supported", c->where,
+		               fmt);
+		return;
+	}
+	for (size_t i = 0; i < 2; i++) {
+		json_int_t n = json_integer_value(json_array_get(block, i));
+
+		if (json_array_size(block) != 2 || n < 1 || n > HP_MAX_FF) {
+			c->r = err_set(c->err, -ENOTSUP,
+			               "%s: quantization_config: weight_block_size: expected two sizes, as [128, 128]",
+			               c->where);
+			return;
+		}
+		c->hp->fp8_block[i] = (uint32_t)n;
+	}
+}
+
 static void read_arch(struct cfg *c)
 {
 	const char *type = get_string_of(c, c->obj, "model_type", NULL);
 	const json_t *names = get_array_of(c, c->obj, "architectures");
 	const json_t *quant = json_object_get(c->obj, "quantization_config");
 	const char *name = json_string_value(json_array_get(names, 0));
-	const char *method;
 
 	if (c->r < 0)
 		return;
@@ -522,13 +553,9 @@ static void read_arch(struct cfg *c)
 		c->r = err_set(c->err, -ENOTSUP, "%s: model_type: \"%.64s\" is not supported", c->where, type);
 		return;
 	}
-	if (json_is_object(quant)) {
-		method = json_string_value(json_object_get(quant, "quant_method"));
-		c->r = err_set(c->err, -ENOTSUP, "%s: quantization_config: quant_method \"%.64s\" is not supported",
-		               c->where, method ? method : "?");
-		return;
-	}
 	c->hp->arch = c->arch;
+	if (json_is_object(quant))
+		read_quantization(c, quant);
 	/* "Qwen3Model" has no output matrix, "Qwen3ForCausalLM" has. */
 	c->hp->headless = name && !strstr(name, "ForCausalLM") && !strstr(name, "ForConditionalGeneration");
 }

@@ -44,6 +44,7 @@ struct hparams {
 	bool qk_norm;
 	bool rope_interleaved;
 	bool qkv_bias, o_bias, mlp_bias;
+	uint32_t fp8_block[2]; /* rows and columns that share a scale; 0: no FP8 weights */
 	enum kn_act act;
 
 	/* multi-head latent attention; q_lora 0: Q is projected at once */

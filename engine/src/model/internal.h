@@ -94,8 +94,9 @@ struct eng_runner {
 
 /* ---- load.c ---- */
 
-/* Fills model->embed, head, norms and layers from model->weights according to model->hp. `path` for errors. */
-int model_load(struct eng_model *m, const char *path, struct err *err);
+/* Fills model->embed, head, norms and layers from model->weights according to model->hp. `path` for errors; exact: see
+ * eng_model_open(). */
+int model_load(struct eng_model *m, const char *path, bool exact, struct err *err);
 
 /* ---- memory.c: what model_unload() gives back; NULL when there is none ---- */
 

@@ -7,24 +7,12 @@
 #include <string.h>
 
 #include "base/cleanup.h"
-#include "model/internal.h"
-#include "weights/weights.h"
-
-enum { NAME_SIZE = 192 };
-
-struct loader {
-	struct eng_model *m;
-	const struct hparams *hp;
-	const char *path;   /* for errors */
-	const char *prefix; /* "model." or "" */
-	bool gguf;
-	struct err *err;
-};
+#include "model/load.h"
 
 /* ---- Finding and checking one tensor ---- */
 
 /* name[] for a slot; expert fills {}. false: this architecture has no such tensor. */
-static bool tensor_name(const struct loader *l, enum slot slot, uint32_t layer, uint32_t expert, char *name)
+bool load_tensor_name(const struct loader *l, enum slot slot, uint32_t layer, uint32_t expert, char *name)
 {
 	const char *own = arch_tensor_name(l->hp->arch, slot, l->gguf);
 	const char *hole = own ? strstr(own, "{}") : NULL;
@@ -45,7 +33,7 @@ static bool tensor_name(const struct loader *l, enum slot slot, uint32_t layer, 
 }
 
 /* x.weight -> x.bias; gpt-oss's experts have x_bias beside x. */
-static void bias_name(const char *weight, char *name)
+void load_bias_name(const char *weight, char *name)
 {
 	size_t len = strlen(weight), suffix = strlen(".weight");
 
@@ -65,7 +53,7 @@ static void shape_text(const uint64_t *shape, uint32_t n_dims, char *text, size_
 }
 
 /* The tensor, of a type that kernels know and of exactly this shape. */
-static int need(const struct loader *l, const char *name, uint32_t n_dims, const uint64_t *shape,
+int load_need(const struct loader *l, const char *name, uint32_t n_dims, const uint64_t *shape,
                 const struct eng_tensor **ret_tensor)
 {
 	const struct eng_tensor *t = eng_weights_find(l->m->weights, name);
@@ -73,6 +61,12 @@ static int need(const struct loader *l, const char *name, uint32_t n_dims, const
 
 	if (!t)
 		return err_set(l->err, -ENOENT, "%s: tensor %s is missing", l->path, name);
+	if (t->dtype == KN_N_DTYPES && strcmp(t->dtype_name, "F8_E4M3") == 0) {
+		int r = expand_fp8(l, t, &t);
+
+		if (r < 0)
+			return r;
+	}
 	if (t->dtype == KN_N_DTYPES)
 		return err_set(l->err, -ENOTSUP, "%s: %s: type %s is not supported", l->path, name, t->dtype_name);
 	if (t->n_dims != n_dims || memcmp(t->shape, shape, n_dims * sizeof(*shape)) != 0) {
@@ -90,19 +84,19 @@ static int need(const struct loader *l, const char *name, uint32_t n_dims, const
 	return 0;
 }
 
-static int no_memory(const struct loader *l, const char *name)
+int load_no_memory(const struct loader *l, const char *name)
 {
 	return err_set(l->err, -ENOMEM, "%s: %s: no memory", l->path, name);
 }
 
 /* n values as float in backend memory, `plus` added to each. */
-static int load_floats(struct loader *l, const char *name, uint32_t n_dims, const uint64_t *shape, float plus,
+int load_floats(struct loader *l, const char *name, uint32_t n_dims, const uint64_t *shape, float plus,
                        float **ret)
 {
 	CLEANUP(freep) float *values = NULL;
 	const struct eng_tensor *t;
 	size_t n = 1;
-	int r = need(l, name, n_dims, shape, &t);
+	int r = load_need(l, name, n_dims, shape, &t);
 
 	if (r < 0)
 		return r;
@@ -110,20 +104,20 @@ static int load_floats(struct loader *l, const char *name, uint32_t n_dims, cons
 		n *= shape[i]; /* the tensor is mapped: this cannot overflow */
 	values = malloc(n * sizeof(*values));
 	if (!values)
-		return no_memory(l, name);
+		return load_no_memory(l, name);
 	kn_dequantize(t->dtype, t->data, values, n);
 	for (size_t i = 0; i < n; i++)
 		values[i] += plus;
 	*ret = model_upload(l->m, values, n);
 	l->m->info.weight_bytes += n * sizeof(**ret);
-	return *ret ? 0 : no_memory(l, name);
+	return *ret ? 0 : load_no_memory(l, name);
 }
 
 static int load_vector(struct loader *l, enum slot slot, uint32_t layer, uint64_t n, float plus, float **ret)
 {
 	char name[NAME_SIZE];
 
-	return tensor_name(l, slot, layer, 0, name) ? load_floats(l, name, 1, &n, plus, ret) : 0;
+	return load_tensor_name(l, slot, layer, 0, name) ? load_floats(l, name, 1, &n, plus, ret) : 0;
 }
 
 /* A norm's weights; nothing to do for one that the architecture does not have. */
@@ -134,7 +128,7 @@ static int load_norm(struct loader *l, enum slot slot, uint32_t layer, uint64_t 
 }
 
 /* Rows [from, from + rows) of a matrix that is [total, cols]. */
-static int cut_rows(struct loader *l, const char *name, const struct eng_tensor *t, uint64_t from, uint32_t rows,
+int load_rows(struct loader *l, const char *name, const struct eng_tensor *t, uint64_t from, uint32_t rows,
                     uint32_t cols, struct kn_mat *ret)
 {
 	*ret = (struct kn_mat){ .dtype = t->dtype, .rows = rows, .cols = cols };
@@ -144,12 +138,12 @@ static int cut_rows(struct loader *l, const char *name, const struct eng_tensor 
 }
 
 /* Bias values [from, from + n) of a bias that has `total`. */
-static int load_bias(struct loader *l, const char *weight, bool required, uint64_t total, uint64_t from, float **ret)
+int load_bias(struct loader *l, const char *weight, bool required, uint64_t total, uint64_t from, float **ret)
 {
 	char name[NAME_SIZE];
 	int r;
 
-	bias_name(weight, name);
+	load_bias_name(weight, name);
 	/* GGUF has no key for it: what is there counts. */
 	if (l->gguf ? !eng_weights_find(l->m->weights, name) : !required)
 		return 0;
@@ -174,9 +168,9 @@ static int load_parts(struct loader *l, const char *name, const struct part *par
 
 	for (size_t i = 0; i < n_parts; i++)
 		shape[0] += parts[i].rows;
-	r = need(l, name, 2, shape, &t);
+	r = load_need(l, name, 2, shape, &t);
 	for (size_t i = 0; i < n_parts && r == 0; i++) {
-		r = cut_rows(l, name, t, from, parts[i].rows, cols, &parts[i].linear->w);
+		r = load_rows(l, name, t, from, parts[i].rows, cols, &parts[i].linear->w);
 		if (r == 0)
 			r = load_bias(l, name, has_bias, shape[0], from, &parts[i].linear->bias);
 		from += parts[i].rows;
@@ -184,39 +178,13 @@ static int load_parts(struct loader *l, const char *name, const struct part *par
 	return r;
 }
 
-static int load_linear(struct loader *l, enum slot slot, uint32_t layer, uint32_t rows, uint32_t cols, bool has_bias,
+int load_linear(struct loader *l, enum slot slot, uint32_t layer, uint32_t rows, uint32_t cols, bool has_bias,
                        struct linear *ret)
 {
 	const struct part part = { ret, rows };
 	char name[NAME_SIZE];
 
-	return tensor_name(l, slot, layer, 0, name) ? load_parts(l, name, &part, 1, cols, has_bias) : 0;
-}
-
-/* The router, as float whatever the file has: it is small, and a rounded score changes which experts a
- * token takes. Float types stay exact. */
-static int load_router(struct loader *l, uint32_t il, struct linear *ret)
-{
-	const struct hparams *hp = l->hp;
-	uint64_t shape[2] = { hp->n_expert, hp->n_embd };
-	size_t n = (size_t)hp->n_expert * hp->n_embd;
-	const struct eng_tensor *t;
-	char name[NAME_SIZE];
-	float *copy;
-	int r;
-
-	(void)tensor_name(l, S_ROUTER, il, 0, name);
-	r = need(l, name, 2, shape, &t);
-	if (r < 0)
-		return r;
-	copy = model_host_alloc(l->m, n * sizeof(*copy));
-	if (!copy)
-		return no_memory(l, name);
-	kn_dequantize(t->dtype, t->data, copy, n);
-	ret->w = (struct kn_mat){ .dtype = KN_F32, .rows = hp->n_expert, .cols = hp->n_embd, .data = copy };
-	l->m->info.weight_bytes += n * sizeof(*copy);
-	r = model_mat(l->m, name, &ret->w, l->err);
-	return r < 0 ? r : load_bias(l, name, hp->arch->router_linear_bias, hp->n_expert, 0, &ret->bias);
+	return load_tensor_name(l, slot, layer, 0, name) ? load_parts(l, name, &part, 1, cols, has_bias) : 0;
 }
 
 /* ---- Attention ---- */
@@ -230,7 +198,7 @@ static int load_gqa(struct loader *l, uint32_t il, struct layer *y)
 	char name[NAME_SIZE];
 	int r;
 
-	if (tensor_name(l, S_QKV, il, 0, name)) {
+	if (load_tensor_name(l, S_QKV, il, 0, name)) {
 		r = load_parts(l, name, parts, 3, hp->n_embd, hp->qkv_bias);
 	} else {
 		r = load_linear(l, S_Q, il, n_q, hp->n_embd, hp->qkv_bias, &y->q);
@@ -249,7 +217,7 @@ static int load_gqa(struct loader *l, uint32_t il, struct layer *y)
 
 /* A matrix [cols, rows] of the file, turned round: exact in the file's own type when that is a float type,
  * as float when it is quantized. `stride` values from one of its rows to the next. */
-static int turn(struct loader *l, const char *name, enum kn_dtype dtype, const void *data, uint32_t rows, uint32_t cols,
+int load_turned(struct loader *l, const char *name, enum kn_dtype dtype, const void *data, uint32_t rows, uint32_t cols,
                 size_t first, size_t step, size_t stride, struct kn_mat *ret)
 {
 	CLEANUP(freep) float *line = NULL;
@@ -263,7 +231,7 @@ static int turn(struct loader *l, const char *name, enum kn_dtype dtype, const v
 	turned = malloc(n * sizeof(*turned));
 	copy = model_host_alloc(l->m, kn_row_bytes(ret->dtype, n));
 	if (!line || !turned || !copy)
-		return no_memory(l, name);
+		return load_no_memory(l, name);
 	for (uint32_t c = 0; c < cols; c++) {
 		kn_dequantize(dtype, (const char *)data + c * row_bytes, line, stride);
 		for (uint32_t r = 0; r < rows; r++)
@@ -275,7 +243,7 @@ static int turn(struct loader *l, const char *name, enum kn_dtype dtype, const v
 	return model_mat(l->m, name, ret, l->err);
 }
 
-static struct kn_mat *mats_new(struct loader *l, size_t n)
+struct kn_mat *load_mats_new(struct loader *l, size_t n)
 {
 	struct kn_mat *m = model_host_alloc(l->m, n * sizeof(*m));
 
@@ -296,25 +264,25 @@ static int load_mla_expansion(struct loader *l, uint32_t il, struct mla *a)
 	char name[NAME_SIZE], v_name[NAME_SIZE];
 	int r = 0;
 
-	if (tensor_name(l, S_K_B, il, 0, name) && tensor_name(l, S_V_B, il, 0, v_name) &&
+	if (load_tensor_name(l, S_K_B, il, 0, name) && load_tensor_name(l, S_V_B, il, 0, v_name) &&
 	    eng_weights_find(l->m->weights, name)) {
-		r = need(l, name, 3, k_shape, &t);
-		r = r < 0 ? r : need(l, v_name, 3, v_shape, &v);
+		r = load_need(l, name, 3, k_shape, &t);
+		r = r < 0 ? r : load_need(l, v_name, 3, v_shape, &v);
 		for (uint64_t h = 0; h < hp->n_head && r == 0; h++) {
-			r = cut_rows(l, name, t, h * hp->kv_lora, hp->kv_lora, hp->qk_nope, &a->k_b[h]);
+			r = load_rows(l, name, t, h * hp->kv_lora, hp->kv_lora, hp->qk_nope, &a->k_b[h]);
 			if (r == 0)
-				r = cut_rows(l, v_name, v, h * hp->v_head, hp->v_head, hp->kv_lora, &a->v_b[h]);
+				r = load_rows(l, v_name, v, h * hp->v_head, hp->v_head, hp->kv_lora, &a->v_b[h]);
 		}
 		return r;
 	}
-	(void)tensor_name(l, S_KV_B, il, 0, name);
-	r = need(l, name, 2, both, &t);
+	(void)load_tensor_name(l, S_KV_B, il, 0, name);
+	r = load_need(l, name, 2, both, &t);
 	for (uint64_t h = 0; h < hp->n_head && r == 0; h++) {
 		const char *head = (const char *)t->data + h * per_head * kn_row_bytes(t->dtype, hp->kv_lora);
 
-		r = turn(l, name, t->dtype, head, hp->kv_lora, hp->qk_nope, 0, 1, hp->kv_lora, &a->k_b[h]);
+		r = load_turned(l, name, t->dtype, head, hp->kv_lora, hp->qk_nope, 0, 1, hp->kv_lora, &a->k_b[h]);
 		if (r == 0)
-			r = cut_rows(l, name, t, h * per_head + hp->qk_nope, hp->v_head, hp->kv_lora, &a->v_b[h]);
+			r = load_rows(l, name, t, h * per_head + hp->qk_nope, hp->v_head, hp->kv_lora, &a->v_b[h]);
 	}
 	return r;
 }
@@ -329,12 +297,12 @@ static int load_mla(struct loader *l, uint32_t il, struct layer *y)
 	char name[NAME_SIZE];
 	int r = 0;
 
-	a->q_nope = mats_new(l, hp->n_head);
-	a->q_rope = mats_new(l, hp->n_head);
-	a->k_b = mats_new(l, hp->n_head);
-	a->v_b = mats_new(l, hp->n_head);
+	a->q_nope = load_mats_new(l, hp->n_head);
+	a->q_rope = load_mats_new(l, hp->n_head);
+	a->k_b = load_mats_new(l, hp->n_head);
+	a->v_b = load_mats_new(l, hp->n_head);
 	if (!a->q_nope || !a->q_rope || !a->k_b || !a->v_b)
-		return no_memory(l, "attention");
+		return load_no_memory(l, "attention");
 	if (hp->q_lora) {
 		r = load_linear(l, S_Q_A, il, hp->q_lora, hp->n_embd, hp->qkv_bias, &a->q_a);
 		r = r < 0 ? r : load_norm(l, S_Q_A_NORM, il, hp->q_lora, &a->q_a_norm);
@@ -345,12 +313,12 @@ static int load_mla(struct loader *l, uint32_t il, struct layer *y)
 	if (r < 0)
 		return r;
 
-	(void)tensor_name(l, hp->q_lora ? S_Q_B : S_Q, il, 0, name);
-	r = need(l, name, 2, q_shape, &t);
+	(void)load_tensor_name(l, hp->q_lora ? S_Q_B : S_Q, il, 0, name);
+	r = load_need(l, name, 2, q_shape, &t);
 	for (uint64_t h = 0; h < hp->n_head && r == 0; h++) {
-		r = cut_rows(l, name, t, h * per_head, hp->qk_nope, q_cols, &a->q_nope[h]);
+		r = load_rows(l, name, t, h * per_head, hp->qk_nope, q_cols, &a->q_nope[h]);
 		if (r == 0)
-			r = cut_rows(l, name, t, h * per_head + hp->qk_nope, hp->qk_rope, q_cols, &a->q_rope[h]);
+			r = load_rows(l, name, t, h * per_head + hp->qk_nope, hp->qk_rope, q_cols, &a->q_rope[h]);
 	}
 	return r < 0 ? r : load_mla_expansion(l, il, a);
 }
@@ -365,152 +333,13 @@ static int load_dense(struct loader *l, uint32_t il, struct layer *y)
 	char name[NAME_SIZE];
 	int r;
 
-	if (tensor_name(l, S_GATE_UP, il, 0, name)) {
+	if (load_tensor_name(l, S_GATE_UP, il, 0, name)) {
 		r = load_parts(l, name, parts, 2, hp->n_embd, hp->mlp_bias);
 	} else {
 		r = load_linear(l, S_GATE, il, n_ff, hp->n_embd, hp->mlp_bias, &y->gate);
 		r = r < 0 ? r : load_linear(l, S_UP, il, n_ff, hp->n_embd, hp->mlp_bias, &y->up);
 	}
 	return r < 0 ? r : load_linear(l, S_DOWN, il, hp->n_embd, n_ff, hp->mlp_bias, &y->down);
-}
-
-static int load_shared(struct loader *l, uint32_t il, struct layer *y)
-{
-	uint32_t n_ff = l->hp->layer[il].n_ff, dim = l->hp->n_embd;
-	int r;
-
-	if (n_ff == 0)
-		return 0;
-	r = load_linear(l, S_SH_GATE, il, n_ff, dim, false, &y->gate);
-	r = r < 0 ? r : load_linear(l, S_SH_UP, il, n_ff, dim, false, &y->up);
-	return r < 0 ? r : load_linear(l, S_SH_DOWN, il, dim, n_ff, false, &y->down);
-}
-
-/* [n_expert] matrices [rows, cols], one tensor each or all in one; with a bias [n_expert, rows] beside the
- * one when there is one. */
-static int load_expert_set(struct loader *l, enum slot slot, uint32_t il, uint32_t rows, uint32_t cols,
-                           const struct kn_mat **ret_mats, const float **ret_bias)
-{
-	uint32_t n = l->hp->n_expert;
-	uint64_t each[2] = { rows, cols }, all[3] = { n, rows, cols }, biases[2] = { n, rows };
-	struct kn_mat *mats = mats_new(l, n);
-	const struct eng_tensor *t;
-	char name[NAME_SIZE], bias[NAME_SIZE];
-	float *b = NULL;
-	int r = 0;
-
-	if (!mats)
-		return no_memory(l, "experts");
-	*ret_mats = mats;
-	if (strstr(arch_tensor_name(l->hp->arch, slot, l->gguf), "{}")) {
-		for (uint32_t e = 0; e < n && r == 0; e++) {
-			(void)tensor_name(l, slot, il, e, name);
-			r = need(l, name, 2, each, &t);
-			r = r < 0 ? r : cut_rows(l, name, t, 0, rows, cols, &mats[e]);
-		}
-		return r;
-	}
-	(void)tensor_name(l, slot, il, 0, name);
-	r = need(l, name, 3, all, &t);
-	for (uint64_t e = 0; e < n && r == 0; e++)
-		r = cut_rows(l, name, t, e * rows, rows, cols, &mats[e]);
-	bias_name(name, bias);
-	if (r == 0 && eng_weights_find(l->m->weights, bias)) {
-		r = load_floats(l, bias, 2, biases, 0, &b);
-		*ret_bias = b;
-	}
-	return r;
-}
-
-/* gpt-oss's folders: [n_expert, dim, 2 * n_ff] and [n_expert, n_ff, dim], input features first, gate and up
- * in alternating columns; a bias for each. All of it is turned round. */
-static int load_alternating_experts(struct loader *l, uint32_t il, struct kn_moe *moe)
-{
-	uint32_t n = moe->n_expert, n_ff = moe->n_ff, dim = l->hp->n_embd;
-	uint64_t gu_shape[3] = { n, dim, 2 * (uint64_t)n_ff }, d_shape[3] = { n, n_ff, dim };
-	uint64_t gu_bias[2] = { n, 2 * (uint64_t)n_ff }, d_bias[2] = { n, dim };
-	struct kn_mat *gate = mats_new(l, n), *up = mats_new(l, n), *down = mats_new(l, n);
-	CLEANUP(freep) float *values = NULL;
-	CLEANUP(freep) float *split = NULL;
-	size_t n_values = (size_t)n * n_ff;
-	const struct eng_tensor *gu, *d, *b;
-	char gu_name[NAME_SIZE], d_name[NAME_SIZE], name[NAME_SIZE];
-	float *down_bias = NULL;
-	int r;
-
-	if (!gate || !up || !down)
-		return no_memory(l, "experts");
-	(void)tensor_name(l, S_EXP_GATE_UP, il, 0, gu_name);
-	(void)tensor_name(l, S_EXP_DOWN, il, 0, d_name);
-	r = need(l, gu_name, 3, gu_shape, &gu);
-	r = r < 0 ? r : need(l, d_name, 3, d_shape, &d);
-	for (size_t e = 0; e < n && r == 0; e++) {
-		const char *gu_data = (const char *)gu->data + e * dim * kn_row_bytes(gu->dtype, gu_shape[2]);
-		const char *d_data = (const char *)d->data + e * n_ff * kn_row_bytes(d->dtype, dim);
-
-		r = turn(l, gu_name, gu->dtype, gu_data, n_ff, dim, 0, 2, gu_shape[2], &gate[e]);
-		r = r < 0 ? r : turn(l, gu_name, gu->dtype, gu_data, n_ff, dim, 1, 2, gu_shape[2], &up[e]);
-		r = r < 0 ? r : turn(l, d_name, d->dtype, d_data, dim, n_ff, 0, 1, dim, &down[e]);
-	}
-	if (r < 0)
-		return r;
-	bias_name(d_name, name);
-	r = load_floats(l, name, 2, d_bias, 0, &down_bias);
-	bias_name(gu_name, name);
-	r = r < 0 ? r : need(l, name, 2, gu_bias, &b);
-	if (r < 0)
-		return r;
-	values = malloc(2 * n_values * sizeof(*values));
-	split = malloc(2 * n_values * sizeof(*split));
-	if (!values || !split)
-		return no_memory(l, name);
-	kn_dequantize(b->dtype, b->data, values, 2 * n_values);
-	for (size_t i = 0; i < n_values; i++) {
-		split[i] = values[2 * i];
-		split[n_values + i] = values[2 * i + 1];
-	}
-	moe->gate = gate;
-	moe->up = up;
-	moe->down = down;
-	moe->down_bias = down_bias;
-	moe->gate_bias = model_upload(l->m, split, 2 * n_values);
-	if (!moe->gate_bias)
-		return no_memory(l, name);
-	moe->up_bias = moe->gate_bias + n_values;
-	return 0;
-}
-
-static int load_moe(struct loader *l, uint32_t il, struct layer *y)
-{
-	const struct hparams *hp = l->hp;
-	struct kn_moe *moe = &y->moe;
-	uint64_t before, n_expert = hp->n_expert;
-	char name[NAME_SIZE];
-	int r;
-
-	moe->n_expert = hp->n_expert;
-	moe->n_ff = hp->n_ff_exp;
-	moe->act = hp->act;
-	r = load_router(l, il, &y->router);
-	/* Newer converters leave a bias of zeros out. */
-	if (r == 0 && hp->router == KN_ROUTE_SIGMOID && tensor_name(l, S_ROUTER_BIAS, il, 0, name) &&
-	    (!l->gguf || eng_weights_find(l->m->weights, name)))
-		r = load_floats(l, name, 1, &n_expert, 0, &y->router_bias);
-	r = r < 0 ? r : load_shared(l, il, y);
-	if (r < 0)
-		return r;
-
-	before = l->m->info.weight_bytes;
-	if (tensor_name(l, S_EXP_GATE_UP, il, 0, name)) {
-		r = load_alternating_experts(l, il, moe);
-	} else {
-		r = load_expert_set(l, S_EXP_GATE, il, moe->n_ff, hp->n_embd, &moe->gate, &moe->gate_bias);
-		r = r < 0 ? r : load_expert_set(l, S_EXP_UP, il, moe->n_ff, hp->n_embd, &moe->up, &moe->up_bias);
-		r = r < 0 ? r : load_expert_set(l, S_EXP_DOWN, il, hp->n_embd, moe->n_ff, &moe->down, &moe->down_bias);
-	}
-	/* A token reads only the experts that it takes. */
-	l->m->info.weight_bytes = before + (l->m->info.weight_bytes - before) / hp->n_expert * hp->layer[il].top_k;
-	return r;
 }
 
 /* ---- The whole ---- */
@@ -540,16 +369,16 @@ static int load_tables(struct loader *l)
 	char name[NAME_SIZE];
 	int r;
 
-	(void)tensor_name(l, S_EMBED, 0, 0, name);
-	r = need(l, name, 2, shape, &t);
-	r = r < 0 ? r : cut_rows(l, name, t, 0, l->hp->n_vocab, l->hp->n_embd, &m->embed);
+	(void)load_tensor_name(l, S_EMBED, 0, 0, name);
+	r = load_need(l, name, 2, shape, &t);
+	r = r < 0 ? r : load_rows(l, name, t, 0, l->hp->n_vocab, l->hp->n_embd, &m->embed);
 	if (r < 0)
 		return r;
 	embed_bytes = m->info.weight_bytes;
 	r = load_norm(l, S_OUT_NORM, 0, l->hp->n_embd, &m->out_norm);
 	if (r < 0)
 		return r;
-	(void)tensor_name(l, S_HEAD, 0, 0, name);
+	(void)load_tensor_name(l, S_HEAD, 0, 0, name);
 	if (l->hp->tied || (l->gguf && !eng_weights_find(m->weights, name))) {
 		m->head = &m->embed;
 		return 0;
@@ -557,15 +386,15 @@ static int load_tables(struct loader *l)
 	m->info.weight_bytes -= embed_bytes;
 	if (l->hp->headless && !eng_weights_find(m->weights, name))
 		return 0;
-	r = need(l, name, 2, shape, &t);
-	r = r < 0 ? r : cut_rows(l, name, t, 0, l->hp->n_vocab, l->hp->n_embd, &m->head_own);
+	r = load_need(l, name, 2, shape, &t);
+	r = r < 0 ? r : load_rows(l, name, t, 0, l->hp->n_vocab, l->hp->n_embd, &m->head_own);
 	m->head = &m->head_own;
 	return r;
 }
 
-int model_load(struct eng_model *m, const char *path, struct err *err)
+int model_load(struct eng_model *m, const char *path, bool exact, struct err *err)
 {
-	struct loader l = { .m = m, .hp = &m->hp, .path = path, .err = err };
+	struct loader l = { .m = m, .hp = &m->hp, .path = path, .exact = exact, .err = err };
 	int r;
 
 	l.gguf = eng_weights_is_gguf(m->weights);
@@ -573,7 +402,7 @@ int model_load(struct eng_model *m, const char *path, struct err *err)
 	l.prefix = eng_weights_find(m->weights, "embed_tokens.weight") ? "" : "model.";
 	m->layers = calloc(m->hp.n_layer, sizeof(*m->layers));
 	if (!m->layers)
-		return no_memory(&l, "layers");
+		return load_no_memory(&l, "layers");
 	r = load_tables(&l);
 	for (uint32_t i = 0; i < m->hp.n_layer && r == 0; i++)
 		r = load_layer(&l, i);

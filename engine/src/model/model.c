@@ -128,7 +128,7 @@ static int open_file(struct eng_model *m, const char *path, struct err *err)
 	return hparams_read_gguf(path, m->weights, &m->hp, err);
 }
 
-int eng_model_open(const char *path, struct kn_backend *backend, struct eng_model **ret_model, struct err *err)
+int eng_model_open(const char *path, bool exact, struct kn_backend *backend, struct eng_model **ret_model, struct err *err)
 {
 	CLEANUP(model_closep) struct eng_model *m = NULL;
 	struct stat st;
@@ -141,7 +141,7 @@ int eng_model_open(const char *path, struct kn_backend *backend, struct eng_mode
 		return err_set(err, -ENOMEM, "%s: no memory", path);
 	m->backend = backend;
 	r = S_ISDIR(st.st_mode) ? open_folder(m, path, err) : open_file(m, path, err);
-	r = r < 0 ? r : model_load(m, path, err);
+	r = r < 0 ? r : model_load(m, path, exact, err);
 	r = r < 0 ? r : model_finish(m, err);
 	if (r < 0)
 		return r;

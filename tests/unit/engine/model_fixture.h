@@ -58,13 +58,19 @@ static inline void read_reference(const struct eng_weights *w, int prompt, struc
 	ref->logits = t->data;
 }
 
+/* "qwen3" is among models/, "formats/qwen3-fp8" says where it is. */
+static inline const char *fixture_folder(const char *model)
+{
+	return strchr(model, '/') ? "" : "models/";
+}
+
 static inline struct eng_weights *open_references(const char *model)
 {
 	struct eng_weights *w;
 	struct err err = { 0 };
 	char path[256];
 
-	(void)snprintf(path, sizeof(path), "models/%s/expected.safetensors", model);
+	(void)snprintf(path, sizeof(path), "%s%s/expected.safetensors", fixture_folder(model), model);
 	if (eng_weights_open(test_fixture(path), &w, &err) < 0)
 		fail_msg("%s", err_text(&err));
 	return w;
@@ -75,7 +81,7 @@ static inline struct eng_model *open_model(const char *path, struct kn_backend *
 	struct eng_model *m;
 	struct err err = { 0 };
 
-	if (eng_model_open(path, be, &m, &err) < 0)
+	if (eng_model_open(path, true, be, &m, &err) < 0)
 		fail_msg("%s", err_text(&err));
 	return m;
 }
@@ -84,7 +90,7 @@ static inline struct eng_model *open_fixture_model(const char *name, struct kn_b
 {
 	char path[256];
 
-	(void)snprintf(path, sizeof(path), "models/%s", name);
+	(void)snprintf(path, sizeof(path), "%s%s", fixture_folder(name), name);
 	return open_model(test_fixture(path), be);
 }
 

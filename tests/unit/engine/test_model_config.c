@@ -329,7 +329,7 @@ static void broken_weights_are_refused_naming_the_tensor(void **state)
 		int r;
 
 		copy_model(bad_weights[i].model, bad_weights[i].after, bad_weights[i].from, bad_weights[i].to);
-		r = eng_model_open(folder, be, &m, &err);
+		r = eng_model_open(folder, true, be, &m, &err);
 		assert_null(m);
 		if (r != bad_weights[i].code)
 			fail_msg("case %zu: %d \"%s\"", i, r, err.msg);
@@ -355,7 +355,7 @@ static int open_folder_with(const char *config, const char *modules, const char 
 	(void)mkdir(path, 0755);
 	put("1_Pooling/config.json", pooling, strlen(pooling));
 	assert_int_equal(kn_ref_open(&backend_config, &be, NULL), 0);
-	r = eng_model_open(folder, be, &m, err);
+	r = eng_model_open(folder, true, be, &m, err);
 	if (r == 0)
 		r = eng_model_info(m)->pooling;
 	eng_model_close(m);
@@ -392,14 +392,14 @@ static void what_is_no_model_is_refused(void **state)
 
 	(void)state;
 	assert_int_equal(kn_ref_open(&config, &be, NULL), 0);
-	assert_int_equal(eng_model_open("/nonexistent", be, &m, &err), -ENOENT);
+	assert_int_equal(eng_model_open("/nonexistent", true, be, &m, &err), -ENOENT);
 	path_in_folder("config.json", path);
 	(void)remove(path);
-	assert_int_equal(eng_model_open(folder, be, &m, &err), -ENOENT);
+	assert_int_equal(eng_model_open(folder, true, be, &m, &err), -ENOENT);
 	assert_non_null(strstr(err.msg, "config.json"));
 	copy_model("qwen3", "model", "model", "model");
 	path_in_folder("model.safetensors", path);
-	assert_int_equal(eng_model_open(path, be, &m, &err), -EINVAL);
+	assert_int_equal(eng_model_open(path, true, be, &m, &err), -EINVAL);
 	assert_non_null(strstr(err.msg, "a folder with config.json or a GGUF file"));
 	assert_null(m);
 	kn_backend_close(be);

@@ -1,0 +1,245 @@
+/* Weights in quantizations that no kernel takes, made into ones that all take: FP8 with a scale for each block of
+ * 128 x 128 (DeepSeek, Qwen), and MXFP4 (gpt-oss: 32 values of 4 bits share a power of two).
+ *
+ * A model that is computed exactly gets float32, which holds both without rounding. Others get Q8_0: MXFP4 fits it
+ * exactly, since twice a 4-bit value is a whole number up to 12 and its scale a power of two; an FP8 value has three
+ * bits of mantissa and is rounded to a 254th of the largest of its 32 neighbours. */
+#include <errno.h>
+#include <inttypes.h>
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/cleanup.h"
+#include "model/load.h"
+
+enum { Q8_BLOCK = 32, Q8_BYTES = 34, MX_BLOCK = 32, MX_BYTES = 16 };
+
+enum kn_dtype expand_dtype(const struct loader *l, uint64_t cols)
+{
+	if (l->exact)
+		return KN_F32;
+	return cols % Q8_BLOCK == 0 ? KN_Q8_0 : KN_BF16;
+}
+
+/* ---- FP8 ---- */
+
+/* 1 sign, 4 exponent, 3 mantissa bits; bias 7; no infinity; all ones is not a number. */
+static void e4m3_table(float table[256])
+{
+	for (int i = 0; i < 256; i++) {
+		int exponent = i >> 3 & 15, mantissa = i & 7;
+		float v = exponent ? ldexpf((float)(8 + mantissa), exponent - 10) : ldexpf((float)mantissa, -9);
+
+		if (exponent == 15 && mantissa == 7)
+			v = NAN;
+		table[i] = i & 128 ? -v : v;
+	}
+}
+
+static uint64_t blocks_of(uint64_t n, uint32_t block)
+{
+	return (n + block - 1) / block;
+}
+
+/* The scales beside t: float32, one for each block. */
+static int find_scales(const struct loader *l, const struct eng_tensor *t, const struct eng_tensor **ret_scales)
+{
+	const uint32_t *block = l->hp->fp8_block;
+	const struct eng_tensor *s;
+	char name[NAME_SIZE + 16];
+
+	(void)snprintf(name, sizeof(name), "%s_scale_inv", t->name);
+	s = eng_weights_find(l->m->weights, name);
+	if (!s)
+		return err_set(l->err, -ENOENT, "%s: tensor %s is missing", l->path, name);
+	if (block[0] == 0)
+		return err_set(l->err, -ENOTSUP, "%s: %s: type %s, but the configuration has no quantization_config",
+		               l->path, t->name, t->dtype_name);
+	if (t->n_dims != 2 || s->dtype != KN_F32 || s->n_dims != 2 || s->shape[0] != blocks_of(t->shape[0], block[0]) ||
+	    s->shape[1] != blocks_of(t->shape[1], block[1]))
+		return err_set(l->err, -EINVAL,
+		               "%s: %s: expected F32 [%" PRIu64 ", %" PRIu64 "], a scale for each block of %u x %u",
+		               l->path, name, blocks_of(t->shape[0], block[0]), blocks_of(t->shape[1], block[1]), block[0],
+		               block[1]);
+	*ret_scales = s;
+	return 0;
+}
+
+int expand_fp8(const struct loader *l, const struct eng_tensor *t, const struct eng_tensor **ret_tensor)
+{
+	CLEANUP(freep) float *line = NULL;
+	CLEANUP(freep) float *scales = NULL;
+	const struct eng_tensor *s = NULL;
+	struct eng_tensor *made;
+	uint64_t rows, cols, n_cols;
+	float table[256];
+	size_t row_bytes;
+	char *out;
+	int r = find_scales(l, t, &s);
+
+	if (r < 0)
+		return r;
+	rows = t->shape[0];
+	cols = t->shape[1];
+	n_cols = s->shape[1];
+	made = model_host_alloc(l->m, sizeof(*made));
+	line = malloc(cols * sizeof(*line));
+	scales = malloc(n_cols * sizeof(*scales));
+	if (!made || !line || !scales)
+		return load_no_memory(l, t->name);
+	*made = *t;
+	made->dtype = expand_dtype(l, cols);
+	made->dtype_name = kn_dtype_info(made->dtype)->name;
+	row_bytes = kn_row_bytes(made->dtype, cols);
+	made->size_bytes = rows * row_bytes; /* at most 4 times what is mapped */
+	out = model_host_alloc(l->m, made->size_bytes);
+	if (!out)
+		return load_no_memory(l, t->name);
+	made->data = out;
+	e4m3_table(table);
+	for (uint64_t i = 0; i < rows; i++) {
+		const uint8_t *in = (const uint8_t *)t->data + i * cols;
+
+		/* Mapped data may lie anywhere. */
+		memcpy(scales, (const char *)s->data + i / l->hp->fp8_block[0] * n_cols * sizeof(*scales),
+		       n_cols * sizeof(*scales));
+		for (uint64_t c = 0; c < cols; c++)
+			line[c] = table[in[c]] * scales[c / l->hp->fp8_block[1]];
+		kn_quantize(made->dtype, line, out + i * row_bytes, cols);
+	}
+	*ret_tensor = made;
+	return 0;
+}
+
+/* ---- MXFP4 ---- */
+
+static void mx_names(const char *name, char *blocks, char *scales)
+{
+	(void)snprintf(blocks, NAME_SIZE + 8, "%s_blocks", name);
+	(void)snprintf(scales, NAME_SIZE + 8, "%s_scales", name);
+}
+
+bool expand_has_mxfp4(const struct loader *l, const char *name)
+{
+	char blocks[NAME_SIZE + 8], scales[NAME_SIZE + 8];
+
+	mx_names(name, blocks, scales);
+	return eng_weights_find(l->m->weights, blocks) && !eng_weights_find(l->m->weights, name);
+}
+
+/* U8 [n_expert, rows, cols / 32, 16] and U8 [n_expert, rows, cols / 32]. */
+static int find_mx(const struct loader *l, const char *name, const uint64_t shape[3], const struct eng_tensor **ret_blocks,
+                   const struct eng_tensor **ret_scales)
+{
+	char names[2][NAME_SIZE + 8];
+	const struct eng_tensor *found[2];
+
+	mx_names(name, names[0], names[1]);
+	for (int i = 0; i < 2; i++) {
+		const uint64_t want[4] = { shape[0], shape[1], shape[2] / MX_BLOCK, MX_BYTES };
+		uint32_t n_dims = i == 0 ? 4 : 3;
+
+		found[i] = eng_weights_find(l->m->weights, names[i]);
+		if (!found[i])
+			return err_set(l->err, -ENOENT, "%s: tensor %s is missing", l->path, names[i]);
+		if (strcmp(found[i]->dtype_name, "U8") != 0 || found[i]->n_dims != n_dims || shape[2] % MX_BLOCK != 0 ||
+		    memcmp(found[i]->shape, want, n_dims * sizeof(*want)) != 0)
+			return err_set(l->err, -EINVAL,
+			               "%s: %s: expected U8 [%" PRIu64 ", %" PRIu64 ", %" PRIu64 "%s], blocks of %d values",
+			               l->path, names[i], want[0], want[1], want[2], i == 0 ? ", 16" : "", MX_BLOCK);
+	}
+	*ret_blocks = found[0];
+	*ret_scales = found[1];
+	return 0;
+}
+
+/* Twice the value of 4 bits: sign, 2 of exponent, 1 of mantissa. */
+static const int8_t e2m1_doubled[16] = { 0, 1, 2, 3, 4, 6, 8, 12, 0, -1, -2, -3, -4, -6, -8, -12 };
+
+/* The scale of a block is 2^(bits - 127), 255: not a number. */
+static float e8m0(uint8_t bits)
+{
+	return bits == 255 ? NAN : ldexpf(1, (int)bits - 127);
+}
+
+static void mx_row_f32(const uint8_t *blocks, const uint8_t *scales, size_t n_blocks, float *out)
+{
+	for (size_t b = 0; b < n_blocks; b++) {
+		float half = e8m0(scales[b]) / 2;
+
+		for (int i = 0; i < MX_BYTES; i++) {
+			uint8_t pair = blocks[b * MX_BYTES + (size_t)i];
+
+			*out++ = half * (float)e2m1_doubled[pair & 15];
+			*out++ = half * (float)e2m1_doubled[pair >> 4];
+		}
+	}
+}
+
+/* Whether all the scales, halved, are normal or subnormal numbers of float16. */
+static bool scales_fit_f16(const uint8_t *scales, size_t n)
+{
+	for (size_t i = 0; i < n; i++) {
+		if (scales[i] < 127 - 23 || scales[i] > 127 + 16)
+			return false;
+	}
+	return true;
+}
+
+static void mx_row_q8(const uint8_t *blocks, const uint8_t *scales, size_t n_blocks, char *out)
+{
+	for (size_t b = 0; b < n_blocks; b++, out += Q8_BYTES) {
+		float half = e8m0(scales[b]) / 2;
+		int8_t *q = (int8_t *)out + 2;
+
+		kn_quantize(KN_F16, &half, out, 1);
+		for (int i = 0; i < MX_BYTES; i++) {
+			uint8_t pair = blocks[b * MX_BYTES + (size_t)i];
+
+			q[2 * i] = e2m1_doubled[pair & 15];
+			q[2 * i + 1] = e2m1_doubled[pair >> 4];
+		}
+	}
+}
+
+int expand_mxfp4(struct loader *l, const char *name, const uint64_t shape[3], uint64_t e, uint64_t first, uint64_t step,
+                 uint32_t rows, struct kn_mat *ret)
+{
+	CLEANUP(freep) float *line = NULL;
+	const struct eng_tensor *blocks, *scales;
+	size_t n_blocks, row_bytes, cols = shape[2];
+	char *out;
+	int r = find_mx(l, name, shape, &blocks, &scales);
+
+	if (r < 0)
+		return r;
+	n_blocks = cols / MX_BLOCK;
+	*ret = (struct kn_mat){ .dtype = expand_dtype(l, cols), .rows = rows, .cols = (uint32_t)cols };
+	/* A scale that float16 cannot hold belongs to weights that round to nothing beside others, or to a damaged file. */
+	if (ret->dtype == KN_Q8_0 &&
+	    !scales_fit_f16((const uint8_t *)scales->data + e * shape[1] * n_blocks, shape[1] * n_blocks))
+		ret->dtype = KN_BF16;
+	row_bytes = kn_row_bytes(ret->dtype, cols);
+	line = malloc(cols * sizeof(*line));
+	out = model_host_alloc(l->m, rows * row_bytes);
+	if (!line || !out)
+		return load_no_memory(l, name);
+	for (uint64_t i = 0; i < rows; i++) {
+		uint64_t row = e * shape[1] + first + i * step;
+		const uint8_t *row_blocks = (const uint8_t *)blocks->data + row * n_blocks * MX_BYTES;
+		const uint8_t *row_scales = (const uint8_t *)scales->data + row * n_blocks;
+
+		if (ret->dtype == KN_Q8_0) {
+			mx_row_q8(row_blocks, row_scales, n_blocks, out + i * row_bytes);
+		} else {
+			mx_row_f32(row_blocks, row_scales, n_blocks, line);
+			kn_quantize(ret->dtype, line, out + i * row_bytes, cols);
+		}
+	}
+	ret->data = out;
+	l->m->info.n_params += rows * cols;
+	l->m->info.weight_bytes += rows * row_bytes;
+	return model_mat(l->m, name, ret, l->err);
+}

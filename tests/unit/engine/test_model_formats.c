@@ -1,0 +1,224 @@
+/* Folders whose weights are in a quantization that no kernel takes: FP8 in blocks and MXFP4, against references computed
+ * from the dequantized weights; what they are expanded to; and files that say wrong things about them. */
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "base/buf.h"
+#include "base/mapfile.h"
+#include "model_fixture.h"
+
+struct format_case {
+	const char *model;
+	bool exact;
+	double tolerance; /* relative, of the row that half of the rows are better than */
+};
+
+static int by_value(const void *a, const void *b)
+{
+	double x = *(const double *)a, y = *(const double *)b;
+
+	return (x > y) - (x < y);
+}
+
+static double median_difference(const float *rows, const struct reference *ref)
+{
+	static double of_row[512];
+	size_t width = ref->n_vocab;
+
+	for (uint32_t i = 0; i < ref->n_ids; i++)
+		of_row[i] = compare(rows + i * width, ref->logits + i * width, width).rel_l2;
+	qsort(of_row, ref->n_ids, sizeof(of_row[0]), by_value);
+	return of_row[ref->n_ids / 2];
+}
+
+static struct eng_model *open_format(const char *model, bool exact, struct kn_backend *be)
+{
+	struct eng_model *m;
+	struct err err = { 0 };
+
+	if (eng_model_open(test_fixture(model), exact, be, &m, &err) < 0)
+		fail_msg("%s", err_text(&err));
+	return m;
+}
+
+static void logits_agree(void **state)
+{
+	const struct format_case *c = *state;
+	const struct kn_config config = { .n_threads = 2, .max_tokens = 128, .exact = c->exact };
+	struct eng_weights *refs = open_references(c->model);
+	struct kn_backend *be;
+	struct eng_model *m;
+	struct eng_runner *r;
+	struct reference ref;
+	uint32_t pages[16];
+
+	assert_int_equal(c->exact ? kn_ref_open(&config, &be, NULL) : kn_cpu_open(&config, &be, NULL), 0);
+	m = open_format(c->model, c->exact, be);
+	r = new_runner(m, 16, 16, 128);
+	for (uint32_t i = 0; i < 16; i++)
+		pages[i] = (i * 5 + 3) % 16;
+	for (int p = 0; p < N_PROMPTS; p++) {
+		struct eng_step_seq seq = { .pages = pages, .ids = ref.ids };
+		const float *rows;
+		double d;
+
+		read_reference(refs, p, &ref);
+		seq.n_ids = seq.n_out = ref.n_ids;
+		rows = step(r, &seq, 1);
+		d = median_difference(rows, &ref);
+		print_message("%s %s prompt %d: relative %.2e\n", c->model, c->exact ? "exact" : "fast", p, d);
+		assert_true(d < c->tolerance);
+		if (c->exact)
+			assert_true(compare(rows, ref.logits, ref.n_vocab).rel_l2 < 1e-5);
+		rows += (size_t)(ref.n_ids - 1) * ref.n_vocab;
+		for (uint32_t i = 0; c->exact && i < ref.n_gen; i++) {
+			assert_int_equal(argmax(rows, ref.n_vocab), ref.gen[i]);
+			seq.pos += seq.n_ids;
+			seq.ids = &ref.gen[i];
+			seq.n_ids = seq.n_out = 1;
+			rows = step(r, &seq, 1);
+		}
+	}
+	eng_runner_free(r);
+	eng_model_close(m);
+	kn_backend_close(be);
+	eng_weights_close(refs);
+}
+
+/* Q8_0 holds every MXFP4 value: the reference backend computes the same with either. */
+static void mxfp4_is_the_same_in_eight_bits(void **state)
+{
+	static float wide[512 * 640];
+	const struct kn_config config = { .max_tokens = 128 };
+	struct eng_weights *refs = open_references("formats/gpt_oss-mxfp4");
+	struct reference ref;
+	uint32_t pages[8] = { 0, 1, 2, 3, 4, 5, 6, 7 };
+	struct kn_backend *be;
+
+	(void)state;
+	read_reference(refs, 0, &ref);
+	assert_int_equal(kn_ref_open(&config, &be, NULL), 0);
+	for (int exact = 1; exact >= 0; exact--) {
+		struct eng_model *m = open_format("formats/gpt_oss-mxfp4", exact, be);
+		struct eng_runner *r = new_runner(m, 8, 16, 128);
+		struct eng_step_seq seq = { .pages = pages, .ids = ref.ids, .n_ids = ref.n_ids, .n_out = ref.n_ids };
+		const float *rows = step(r, &seq, 1);
+		size_t n = (size_t)ref.n_ids * ref.n_vocab;
+
+		assert_true(n <= sizeof(wide) / sizeof(wide[0]));
+		if (exact)
+			memcpy(wide, rows, n * sizeof(*rows));
+		else
+			assert_true(compare(rows, wide, n).rel_l2 < 1e-5);
+		eng_runner_free(r);
+		eng_model_close(m);
+	}
+	kn_backend_close(be);
+	eng_weights_close(refs);
+}
+
+/* ---- What is wrong is named ---- */
+
+/* Replaces what in the first `within` bytes by as many others. */
+static void replace(char *data, size_t within, const char *what, const char *by)
+{
+	char *at = memmem(data, within, what, strlen(what));
+
+	assert_non_null(at);
+	assert_int_equal(strlen(what), strlen(by));
+	memcpy(at, by, strlen(by));
+}
+
+/* Opens a copy of the fixture in which one file was changed; the words of the error are in *err. */
+static int open_changed(const char *model, const char *file, const char *what, const char *by, struct err *err)
+{
+	static const char *const files[] = { "config.json", "model.safetensors" };
+	const struct kn_config config = { .max_tokens = 16 };
+	char folder[] = "/tmp/test-formats-XXXXXX", path[256];
+	struct kn_backend *be;
+	struct eng_model *m = NULL;
+	int r;
+
+	assert_non_null(mkdtemp(folder));
+	for (size_t i = 0; i < 2; i++) {
+		struct base_buf buf;
+
+		base_buf_init(&buf, 16u << 20);
+		(void)snprintf(path, sizeof(path), "%s/%s", model, files[i]);
+		assert_int_equal(base_read_file(test_fixture(path), &buf, NULL), 0);
+		if (strcmp(file, files[i]) == 0)
+			replace(buf.data, buf.len < 65536 ? buf.len : 65536, what, by);
+		(void)snprintf(path, sizeof(path), "%s/%s", folder, files[i]);
+		assert_int_equal(base_write_file_atomic(path, buf.data, buf.len, 0644, NULL), 0);
+		base_buf_done(&buf);
+	}
+	assert_int_equal(kn_ref_open(&config, &be, NULL), 0);
+	r = eng_model_open(folder, true, be, &m, err);
+	eng_model_close(m);
+	kn_backend_close(be);
+	for (size_t i = 0; i < 2; i++) {
+		(void)snprintf(path, sizeof(path), "%s/%s", folder, files[i]);
+		(void)unlink(path);
+	}
+	(void)rmdir(folder);
+	return r;
+}
+
+static void what_is_wrong_is_named(void **state)
+{
+	static const struct {
+		const char *model, *file, *what, *by;
+		int r;
+		const char *words;
+	} cases[] = {
+		{ "formats/qwen3-fp8", "config.json", "\"fp8\"", "\"fp9\"", -ENOTSUP, "quant_method \"fp9\"" },
+		{ "formats/qwen3-fp8", "config.json", "\"e4m3\"", "\"e5m2\"", -ENOTSUP, "fmt \"e5m2\"" },
+		{ "formats/qwen3-fp8", "config.json", "weight_block_size", "weight_block_sizE", -ENOTSUP,
+		  "weight_block_size: expected two sizes" },
+		{ "formats/qwen3-fp8", "config.json", "quantization_config", "quantization_confiG", -ENOTSUP,
+		  "no quantization_config" },
+		{ "formats/qwen3-fp8", "model.safetensors", "q_proj.weight_scale_inv", "q_proj.weight_scale_xnv", -ENOENT,
+		  "q_proj.weight_scale_inv is missing" },
+		{ "formats/qwen3-fp8", "config.json", "128,\n   128", "128,\n   100", -EINVAL,
+		  "a scale for each block of 128 x 100" },
+		{ "formats/gpt_oss-mxfp4", "model.safetensors", "gate_up_proj_scales", "gate_up_proj_scalez", -ENOENT,
+		  "gate_up_proj_scales is missing" },
+		{ "formats/gpt_oss-mxfp4", "model.safetensors", "[4,64,2,16]", "[4,64,1,32]", -EINVAL,
+		  "down_proj_blocks: expected U8 [4, 64, 2, 16]" },
+	};
+
+	(void)state;
+	for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
+		struct err err = { 0 };
+
+		assert_int_equal(open_changed(cases[i].model, cases[i].file, cases[i].what, cases[i].by, &err), cases[i].r);
+		if (!strstr(err_text(&err), cases[i].words))
+			fail_msg("\"%s\" lacks \"%s\"", err_text(&err), cases[i].words);
+	}
+}
+
+int main(void)
+{
+	/* These references were computed with rotary frequencies rounded to bfloat16, ours are float32: differences grow
+	 * with the position, the first one has none. Fast: activations of eight bits, as the integer kernels have them. */
+	static const struct format_case cases[] = {
+		{ "formats/qwen3-fp8", true, 5e-3 },
+		{ "formats/gpt_oss-mxfp4", true, 5e-3 },
+		{ "formats/qwen3-fp8", false, 5e-2 },
+		{ "formats/gpt_oss-mxfp4", false, 5e-2 },
+	};
+	const struct CMUnitTest tests[] = {
+		{ "qwen3-fp8, exact", logits_agree, NULL, NULL, (void *)&cases[0] },
+		{ "gpt_oss-mxfp4, exact", logits_agree, NULL, NULL, (void *)&cases[1] },
+		{ "qwen3-fp8, fast", logits_agree, NULL, NULL, (void *)&cases[2] },
+		{ "gpt_oss-mxfp4, fast", logits_agree, NULL, NULL, (void *)&cases[3] },
+		cmocka_unit_test(mxfp4_is_the_same_in_eight_bits),
+		cmocka_unit_test(what_is_wrong_is_named),
+	};
+
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}
