@@ -34,7 +34,8 @@ fixture_registry() {
 		storage: {filesystem: {rootdirectory: $DOCS_LOGS/registry}}
 		http: {addr: 'localhost:5000'}
 	Y
-	docker-registry serve "$DOCS_LOGS/registry.yml" >"$DOCS_LOGS/registry.log" 2>&1 &
+	# No job of the page's shell: pages say %1.
+	(docker-registry serve "$DOCS_LOGS/registry.yml" >"$DOCS_LOGS/registry.log" 2>&1 &)
 	docs_until "the registry does not start" curl -fs http://localhost:5000/v2/
 }
 
@@ -67,6 +68,11 @@ fixture_tree() {
 	mkdir -p ocai/docs
 	cp -a "$DOCS_TOP/docs/tutorial" ocai/docs/
 	cd ocai
+}
+
+# What containerd's package brings where it has no configuration.
+fixture_containerd_folder() {
+	mkdir -p /etc/containerd
 }
 
 # containerd's own configuration, and nothing running.

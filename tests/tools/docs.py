@@ -20,6 +20,7 @@ In front of a block that is run may stand <!-- wait: COMMAND -->, tried until it
 takes for granted (a registry, an image): shell functions of tests/tools/docs-fixtures.sh.
 """
 
+import glob
 import os
 import re
 import subprocess
@@ -29,7 +30,8 @@ import unicodedata
 
 FENCE = re.compile(r"^( {0,3})(```+)\s*(.*?)\s*$")
 COMMENT = re.compile(r"^<!--\s*(not run|wait|file|fixtures):\s*(.*?)\s*-->$", re.S)
-PROGRAMS = r"(?:\$ |sudo |)(?:ocai|ocai-engine|slimtrace|flip|make|ctr|curl|systemctl)\b"
+PROGRAMS = r"(?:\$ |sudo |)(?:ocai|ocai-engine|slimtrace|flip|make|ctr|curl|systemctl)(?:\s|$)"
+PLACES = r"(?:tests|docs|tools|base|kernels|engine|agent|imgtools)/[A-Za-z0-9_./*-]+"
 WAIT_S = 60
 
 
@@ -145,6 +147,16 @@ def check_links(path, prose, complain):
             complain(number, f"{link}: {there} has no such heading")
 
 
+def check_paths(path, prose, complain):
+    """Files of the tree that code spans name, as a benchmark for a claim."""
+    for number, line in prose:
+        for span in re.findall(r"`([^`]+)`", line):
+            here = os.path.dirname(path)
+            places = (span, os.path.join(here, span), os.path.join(here, "src", span))
+            if re.fullmatch(PLACES, span) and not any(glob.glob(p.rstrip("/")) for p in places):
+                complain(number, f"there is no {span}")
+
+
 def check_fences(path, blocks, prose, complain):
     for b in blocks:
         if b.lang == "":
@@ -238,6 +250,7 @@ def check(pages):
 
         blocks, _, prose = parse(page)
         check_links(page, prose, complain)
+        check_paths(page, prose, complain)
         check_fences(page, blocks, prose, complain)
         check_options(blocks, prose, tables, complain)
     return 1 if wrong else 0
