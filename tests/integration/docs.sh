@@ -1,9 +1,13 @@
 #!/bin/bash
 # The documentation runs: every command of the pages below, in order, each page in a place of its own with a fresh home, a
 # fresh folder, no network but loopback, empty /run, /var/lib/flip and /etc/containerd. What a page says a command prints is
-# compared. tests/tools/docs.py tells the convention; links, fences and options are checked for all pages of the tree.
+# compared. tests/tools/docs.py tells the convention. Translations have the same blocks: tests/tools/check-docs.sh sees to that,
+# and to links, fences and options of all pages.
+#
+#   docs.sh [PAGE]...      all pages of the list below; DOCS_SHOW=1 prints what each block printed
 set -u
 cd "$(dirname "$0")/../.."
+[[ ${BUILD_DIR:-} == *san-* ]] && { echo "the documentation is for users' builds"; exit 77; }
 export DOCS_TOP=$PWD BUILD_DIR=${BUILD_DIR:-build/release}
 . tests/integration/slim/repo.sh
 bin=$(realpath "$BUILD_DIR")/bin
