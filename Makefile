@@ -4,6 +4,7 @@
 #   make            build all programs                make check       install what is needed, build, run every test
 #   make deps       install what is needed            make quickstart  install, build, ask the assistant a question
 #   make fuzz       libFuzzer binaries in build/fuzz  make bench       benchmarks, JSON lines on standard output
+#   make check-newcomer    quickstart (and, if told so, check) on a bare Debian 12 that it makes
 #   make bench-flip cold starts of containers beside overlayfs and stargz-snapshotter (tests/bench/flip_table.sh)
 #   make man        manual pages in build/man         make install     programs, pages, completions, shell keys, configuration, units, model
 #   SAN=address,undefined | SAN=thread                sanitizer variant of any target

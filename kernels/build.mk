@@ -3,7 +3,7 @@
 LIBS += kernels
 kernels_X86 := $(wildcard kernels/cpu/*_avx2.c kernels/cpu/*_avx512.c kernels/cpu/*_avx512bf16.c)
 kernels_SRCS := $(wildcard kernels/ref/*.c) $(filter-out $(kernels_X86),$(wildcard kernels/cpu/*.c))
-ifneq ($(filter x86_64%,$(shell $(CC) -dumpmachine)),)
+ifneq ($(filter x86_64%,$(shell $(CC) -dumpmachine 2>/dev/null)),)
 kernels_SRCS += $(kernels_X86)
 endif
 

@@ -5,6 +5,12 @@
 check: deps
 	+@MAKE='$(MAKE)' BUILD_DIR=$(B) SAN='$(SAN)' PARALLEL='$(parallel)' tests/tools/check.sh
 
+# The two commands of the README on a bare Debian 12, made by debootstrap: needs root, a mirror, 3 GB and minutes.
+# OPTIONS='--check --user': see the script.
+.PHONY: check-newcomer
+check-newcomer:
+	@tests/newcomer.sh $(OPTIONS)
+
 # libFuzzer binaries: build/fuzz/fuzz_NAME; to fuzz: build/fuzz/fuzz_NAME NEW_CORPUS tests/fuzz/corpus/NAME
 .PHONY: fuzz fuzz-binaries
 fuzz:

@@ -97,8 +97,8 @@ add_integration "$config"
 add_units "$config" tests/unit/*/test_*.c
 add_replays "$config"
 if [[ -z $SAN ]]; then
-	# Those of slimtrace take minutes there: SAN=address,undefined runs them.
-	add_integration san-address-undefined 'install|slim_|cut_|trace_'
+	# Those of slimtrace take minutes there: SAN=address,undefined runs them. The documentation is for users' builds.
+	add_integration san-address-undefined 'install|slim_|cut_|trace_|docs'
 	add_units san-address-undefined tests/unit/*/test_*.c
 	add_replays san-address-undefined
 	add_units san-thread "${threaded[@]}"
