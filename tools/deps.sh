@@ -24,7 +24,9 @@ dnf_packages=(gcc glibc-devel make binutils pkgconf-pkg-config clang clang-tools
 	elfutils-libelf-devel libseccomp-devel expat-devel libnghttp2-devel protobuf-c-devel protobuf-c-compiler libdeflate-devel
 	isa-l-devel fuse3-devel curl scdoc python3)
 if [[ $tests ]]; then
+	apt_packages+=(systemd elfutils debugedit rpmlint)
 	apt_packages+=(tmux zsh rpm createrepo-c dnf fakeroot runc containerd docker-registry skopeo umoci openssl iproute2 gnupg erofs-utils)
+	dnf_packages+=(systemd rpm-sign rpmlint)
 	dnf_packages+=(tmux zsh rpm-build createrepo_c dnf runc containerd skopeo openssl iproute gnupg2 erofs-utils)
 fi
 # The client test runs the official JavaScript client; whatever brought `node` here is fine.
