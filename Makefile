@@ -7,6 +7,8 @@
 #   make check-newcomer    quickstart (and, if told so, check) on a bare Debian 12 that it makes
 #   make bench-flip cold starts of containers beside overlayfs and stargz-snapshotter (tests/bench/flip_table.sh)
 #   make man        manual pages in build/man         make install     programs, pages, completions, shell keys, configuration, units, model
+#   make rpms       signed by nobody: build/rpms      make repo     the same as a signed repository: build/repo
+#   make check-packages  builds, installs, updates and removes them in a root of their own
 #   SAN=address,undefined | SAN=thread                sanitizer variant of any target
 #   V=1 shows commands; DESTDIR, PREFIX do what people expect; WERROR=1 makes warnings errors
 
@@ -115,40 +117,8 @@ $(B)/obj/%.o: %.c $(B)/flags
 .PHONY: all
 all: $(PROGRAMS:%=$(B)/bin/%)
 
-# ---- Manual pages, installation ---------------------------------------------------------------------------
-MAN_PAGES := $(patsubst docs/man/%.scd,build/man/%,$(wildcard docs/man/*.scd))
-# The embedded model is what the engine reads, without the recipe that made it.
-MODEL_FILES := $(wildcard engine/models/*/*.gguf)
-KNOWLEDGE_FILES := $(wildcard agent/knowledge/*.tasks)
-SHELL_FILES := $(wildcard agent/shell/ocai.*)
-CONF_FILES = $(wildcard */cmd/*.conf */cmd/*/*.conf)
-UNIT_FILES = $(wildcard */cmd/*.service */cmd/*/*.service)
-
-build/man/%: docs/man/%.scd
-	$(call say,MAN,$@)
-	@mkdir -p $(@D)
-	$(Q)scdoc <$< >$@
-
-.PHONY: man install
-man: $(MAN_PAGES)
-
-install: all man
-	install -d $(DESTDIR)$(PREFIX)/bin
-	$(foreach p,$(PROGRAMS),install -m 755 $(B)/bin/$(p) $(DESTDIR)$(PREFIX)/bin/$(p)$(newline)	)
-	$(foreach m,$(MAN_PAGES),install -D -m 644 $(m) \
-		$(DESTDIR)$(PREFIX)/share/man/man$(patsubst .%,%,$(suffix $(m)))/$(notdir $(m))$(newline)	)
-	$(if $(PROGRAMS),install -d $(DESTDIR)$(PREFIX)/share/bash-completion/completions $(DESTDIR)$(PREFIX)/share/zsh/site-functions)
-	$(foreach p,$(PROGRAMS),$(B)/bin/$(p) --completion=bash | \
-		install -m 644 /dev/stdin $(DESTDIR)$(PREFIX)/share/bash-completion/completions/$(p)$(newline)	)
-	$(foreach p,$(PROGRAMS),$(B)/bin/$(p) --completion=zsh | \
-		install -m 644 /dev/stdin $(DESTDIR)$(PREFIX)/share/zsh/site-functions/_$(p)$(newline)	)
-	$(foreach c,$(CONF_FILES),install -D -m 644 $(c) $(DESTDIR)$(PREFIX)/lib/ocai/$(notdir $(c))$(newline)	)
-	$(if $(UNIT_FILES),install -d $(DESTDIR)$(PREFIX)/lib/systemd/system)
-	$(foreach u,$(UNIT_FILES),sed 's,=/usr/bin/,=$(PREFIX)/bin/,' $(u) | \
-		install -m 644 /dev/stdin $(DESTDIR)$(PREFIX)/lib/systemd/system/$(notdir $(u))$(newline)	)
-	$(foreach f,$(MODEL_FILES),install -D -m 644 $(f) $(DESTDIR)$(PREFIX)/share/ocai/models/$(notdir $(f))$(newline)	)
-	$(foreach f,$(SHELL_FILES),install -D -m 644 $(f) $(DESTDIR)$(PREFIX)/share/ocai/shell/$(notdir $(f))$(newline)	)
-	$(foreach f,$(KNOWLEDGE_FILES),install -D -m 644 $(f) $(DESTDIR)$(PREFIX)/share/ocai/knowledge/$(notdir $(f))$(newline)	)
+# ---- Manual pages, installation, packages ---------------------------------------------------------------------
+include rpm-specs/install.mk rpm-specs/packages.mk
 
 # ---- Everything from nothing --------------------------------------------------------------------------------
 # Sub-makes: what is installed by deps changes what this Makefile finds.

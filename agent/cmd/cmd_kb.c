@@ -18,7 +18,7 @@ struct settings {
 	const char *db, *color;
 	struct ag_kb_config kb;
 	uint32_t limit;
-	bool json, quiet, full;
+	bool json, quiet, full, show_config;
 };
 
 const struct opt kb_opts[] = {
@@ -29,6 +29,8 @@ const struct opt kb_opts[] = {
 	{ "db", 0, OPT_STR, offsetof(struct settings, db), "FILE", "database [$XDG_DATA_HOME/ocai/kb.sqlite]", NULL },
 	{ "color", 0, OPT_CHOICE, offsetof(struct settings, color), "WHEN", "colour found words [auto]",
 	  "auto,always,never" },
+	{ "show-config", 0, OPT_FLAG, offsetof(struct settings, show_config), NULL,
+	  "print the merged kb.conf and where each value came from", NULL },
 	{ 0 }
 };
 
@@ -372,6 +374,8 @@ int cmd_kb(int argc, char **argv)
 		r = opt_usage_error(&program, command, &err);
 	} else if (r == OPT_EXIT_OK) {
 		r = 0;
+	} else if (s.show_config) {
+		base_config_show(config, &s.kb, stdout);
 	} else if (n_words == 0) {
 		r = usage("one of add, list, rm, search, update is missing%s", "");
 	} else {

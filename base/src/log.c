@@ -1,14 +1,14 @@
-/* The log sink. Under systemd (JOURNAL_STREAM set) lines carry the <N> priority prefix. Control characters, which
- * only come in with names and texts from outside, are shown as '?': nobody forges a second line or a terminal
- * escape. */
+/* The log sink. Control characters, which only come in with names and texts from outside, are shown as '?': nobody
+ * forges a second line, a field or a terminal escape. */
 #include "base/log.h"
 
 #include <errno.h>
 #include <pthread.h>
 #include <stdatomic.h>
 #include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
+
+#include "log_internal.h"
 
 static pthread_mutex_t sink_lock = PTHREAD_MUTEX_INITIALIZER;
 static base_log_sink the_sink; /* protected by sink_lock */
@@ -17,14 +17,13 @@ static _Atomic int the_level = BASE_LOG_INFO;
 
 static const char *const level_names[] = { "error", "warn", "info", "debug" };
 
-static void stderr_sink(enum base_log_level level, const char *line)
+/* A journal that does not take the datagram still reads stderr, where the prefix is the priority. */
+static void default_sink(enum base_log_level level, const char *line, const struct base_log_field *fields)
 {
-	static const char *const journal_prefix[] = { "<3>", "<4>", "<6>", "<7>" };
-
-	if (getenv("JOURNAL_STREAM"))
-		(void)fprintf(stderr, "%s%s\n", journal_prefix[level], line);
-	else
+	if (!base_log_stderr_is_journal())
 		(void)fprintf(stderr, "%s: %s\n", level_names[level], line);
+	else if (base_log_journal_send(BASE_LOG_JOURNAL_SOCKET, level, line, fields) < 0)
+		(void)fprintf(stderr, "<%d>%s\n", base_log_priority(level), line);
 }
 
 void base_log_set_sink(base_log_sink sink, void *arg)
@@ -56,7 +55,7 @@ int base_log_level_parse(const char *word, enum base_log_level *ret_level, struc
 	return err_set(err, -EINVAL, "log level '%s': expected error, warn, info or debug", word);
 }
 
-static void hide_control_characters(char *line)
+void base_log_hide_control_characters(char *line)
 {
 	for (; *line; line++) {
 		if ((unsigned char)*line < 0x20 || *line == 0x7f)
@@ -64,23 +63,38 @@ static void hide_control_characters(char *line)
 	}
 }
 
-void base_log(enum base_log_level level, const char *fmt, ...)
+static void log_line(enum base_log_level level, const struct base_log_field *fields, const char *fmt, va_list ap)
 {
 	int saved_errno = errno; /* callers log between a failure and its report */
 	char line[2048];
-	va_list ap;
 
 	if (!base_log_enabled(level))
 		return;
-	va_start(ap, fmt);
 	(void)vsnprintf(line, sizeof(line), fmt, ap);
-	va_end(ap);
-	hide_control_characters(line);
+	base_log_hide_control_characters(line);
 	pthread_mutex_lock(&sink_lock);
 	if (the_sink)
 		the_sink(the_sink_arg, level, line);
 	else
-		stderr_sink(level, line);
+		default_sink(level, line, fields);
 	pthread_mutex_unlock(&sink_lock);
 	errno = saved_errno;
+}
+
+void base_log(enum base_log_level level, const char *fmt, ...)
+{
+	va_list ap;
+
+	va_start(ap, fmt);
+	log_line(level, NULL, fmt, ap);
+	va_end(ap);
+}
+
+void base_log_with(enum base_log_level level, const struct base_log_field *fields, const char *fmt, ...)
+{
+	va_list ap;
+
+	va_start(ap, fmt);
+	log_line(level, fields, fmt, ap);
+	va_end(ap);
 }

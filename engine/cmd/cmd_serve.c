@@ -12,14 +12,16 @@
 #include "base/config.h"
 #include "base/log.h"
 #include "base/mapfile.h"
+#include "base/service.h"
 #include "engine_http.h"
 
 struct serve {
 	struct model_options m;
-	const char *host, *socket, *served_name, *port_file;
-	uint32_t port, max_running, max_queued, max_connections, idle_exit_s, drain_s;
+	const char *host, *socket, *served_name, *port_file, *idle_exit;
+	uint32_t port, max_running, max_queued, max_connections, drain_s;
 	uint64_t kv_bytes, max_body;
 	bool show_config;
+	uint64_t idle_ms; /* what idle_exit means */
 };
 
 const struct opt cmd_serve_opts[] = {
@@ -41,8 +43,8 @@ const struct opt cmd_serve_opts[] = {
 	{ "max-body", 0, OPT_SIZE, offsetof(struct serve, max_body), "BYTES", "largest request body [16M]", NULL },
 	{ "kv-bytes", 0, OPT_SIZE, offsetof(struct serve, kv_bytes), "BYTES",
 	  "memory for the K/V cache [what is needed, at most 1G]", NULL },
-	{ "idle-exit", 0, OPT_UINT, offsetof(struct serve, idle_exit_s), "SECONDS",
-	  "exit after so long without a request; 0: never [0]", NULL },
+	{ "idle-exit", 0, OPT_STR, offsetof(struct serve, idle_exit), "SECONDS",
+	  "exit after so long without a request; 0: never [auto: 900 when systemd listens meanwhile, else 0]", NULL },
 	{ "drain", 0, OPT_UINT, offsetof(struct serve, drain_s), "SECONDS",
 	  "how long running requests may finish after SIGTERM [30]", NULL },
 	{ "show-config", 0, OPT_FLAG, offsetof(struct serve, show_config), NULL,
@@ -69,21 +71,16 @@ static const struct base_config_key keys[] = {
 	  NULL },
 	{ "serve", "max-body", NULL, OPT_SIZE, offsetof(struct serve, max_body), "largest request body", NULL },
 	{ "serve", "kv-bytes", NULL, OPT_SIZE, offsetof(struct serve, kv_bytes), "memory for the K/V cache", NULL },
-	{ "serve", "idle-exit", NULL, OPT_UINT, offsetof(struct serve, idle_exit_s), "seconds until an idle exit",
-	  NULL },
+	{ "serve", "idle-exit", NULL, OPT_STR, offsetof(struct serve, idle_exit), "seconds until an idle exit", NULL },
 	{ "serve", "drain", NULL, OPT_UINT, offsetof(struct serve, drain_s), "seconds to finish in", NULL },
 	{ 0 }
 };
 
-/* A socket handed over by systemd (sd_listen_fds(3)): the first one, else -1. */
-static int inherited_socket(void)
-{
-	const char *pid = getenv("LISTEN_PID"), *fds = getenv("LISTEN_FDS");
-
-	if (!pid || !fds || strtol(pid, NULL, 10) != (long)getpid() || strtol(fds, NULL, 10) < 1)
-		return -1;
-	return 3;
-}
+/* What a service of systemd's gets: its listening sockets. */
+struct inherited {
+	int fds[ENG_HTTP_MAX_SOCKETS];
+	size_t n;
+};
 
 static int write_port(const struct serve *o, uint16_t port, struct err *err)
 {
@@ -95,11 +92,27 @@ static int write_port(const struct serve *o, uint16_t port, struct err *err)
 	return base_write_file_atomic(o->port_file, text, (size_t)n, 0644, err);
 }
 
-/* Returns the signal, or 0 when the server was idle for long enough. */
-static int wait_for_end(const struct serve *o, struct eng_http *http, const sigset_t *signals)
+/* Digits, or "auto": who starts an engine by hand wants it to stay; one whose socket systemd keeps comes back. */
+static int read_idle_exit(struct serve *o, const struct inherited *sockets, struct err *err)
 {
-	uint64_t limit_ms = (uint64_t)o->idle_exit_s * 1000;
+	const char *text = o->idle_exit;
+	char *end;
+	unsigned long s;
 
+	if (strcmp(text, "auto") == 0) {
+		o->idle_ms = sockets->n ? 900 * 1000 : 0;
+		return 0;
+	}
+	s = strtoul(text, &end, 10);
+	if (*text < '0' || *text > '9' || *end || s > UINT32_MAX)
+		return err_set(err, -EINVAL, "idle-exit: '%s' is neither auto nor a number of seconds", text);
+	o->idle_ms = (uint64_t)s * 1000;
+	return 0;
+}
+
+/* Returns the signal, or 0 when the server was idle for long enough. */
+static int wait_for_end(uint64_t limit_ms, struct eng_http *http, const sigset_t *signals)
+{
 	if (limit_ms == 0)
 		return sigwaitinfo(signals, NULL);
 	for (;;) {
@@ -116,12 +129,25 @@ static int wait_for_end(const struct serve *o, struct eng_http *http, const sigs
 	}
 }
 
-static int serve(const struct serve *o, struct eng_engine *engine, const sigset_t *signals, struct err *err)
+static void log_listening(const struct eng_http_config *c, const struct eng_http *http)
+{
+	if (c->n_listen_fds)
+		base_log(BASE_LOG_INFO, "listening on the %zu socket%s handed over", c->n_listen_fds,
+		         c->n_listen_fds == 1 ? "" : "s");
+	else if (c->host)
+		base_log(BASE_LOG_INFO, "listening on http://%s:%u", c->host, eng_http_port(http));
+	if (!c->n_listen_fds && c->socket_path)
+		base_log(BASE_LOG_INFO, "listening on %s", c->socket_path);
+}
+
+static int serve(const struct serve *o, const struct inherited *sockets, struct eng_engine *engine,
+                 const sigset_t *signals, struct err *err)
 {
 	struct eng_http_config config = { .host = o->host && *o->host ? o->host : NULL,
 		                          .port = (uint16_t)o->port,
 		                          .socket_path = o->socket && *o->socket ? o->socket : NULL,
-		                          .listen_fd = inherited_socket(),
+		                          .listen_fds = sockets->fds,
+		                          .n_listen_fds = sockets->n,
 		                          .max_connections = o->max_connections,
 		                          .max_body_bytes = o->max_body };
 	struct eng_http *http = NULL;
@@ -130,14 +156,12 @@ static int serve(const struct serve *o, struct eng_engine *engine, const sigset_
 	r = eng_http_open(engine, &config, &http, err);
 	if (r < 0)
 		return r;
-	if (config.host || config.listen_fd >= 0)
-		base_log(BASE_LOG_INFO, "listening on http://%s:%u", config.host ? config.host : "(inherited socket)",
-		         eng_http_port(http));
-	if (config.socket_path)
-		base_log(BASE_LOG_INFO, "listening on %s", config.socket_path);
+	log_listening(&config, http);
 	r = write_port(o, eng_http_port(http), err);
 	if (r == 0) {
-		sig = wait_for_end(o, http, signals);
+		base_service_notify("READY=1");
+		sig = wait_for_end(o->idle_ms, http, signals);
+		base_service_notify("STOPPING=1");
 		base_log(BASE_LOG_INFO, "%s, finishing the requests that run",
 		         sig > 0 ? strsignal(sig) : "idle for long enough");
 		/* A second signal ends at once. */
@@ -166,7 +190,8 @@ static void log_plan(void *arg, const struct eng_memory_plan *p)
 	         mib(p->activation_bytes), p->n_ctx, p->max_running);
 }
 
-static int open_and_serve(const struct serve *o, const sigset_t *signals, struct err *err)
+static int open_and_serve(const struct serve *o, const struct inherited *sockets, const sigset_t *signals,
+                          struct err *err)
 {
 	const struct eng_info *info;
 	struct eng_engine *engine = NULL;
@@ -183,10 +208,15 @@ static int open_and_serve(const struct serve *o, const sigset_t *signals, struct
 	if (r < 0)
 		return r;
 	info = eng_engine_info(engine);
-	base_log(BASE_LOG_INFO, "serving %s (%s, %.1f M parameters, %.1f MiB of weights) on %s, context %u",
-	         info->served_name, info->arch, (double)info->n_params / 1e6, (double)info->weight_bytes / 0x1p20,
-	         info->backend, info->n_ctx);
-	r = serve(o, engine, signals, err);
+	base_log_with(BASE_LOG_INFO,
+	              (const struct base_log_field[]){ { "OCAI_MODEL", info->served_name },
+	                                               { "OCAI_ARCH", info->arch },
+	                                               { "OCAI_BACKEND", info->backend },
+	                                               { 0 } },
+	              "serving %s (%s, %.1f M parameters, %.1f MiB of weights) on %s, context %u", info->served_name,
+	              info->arch, (double)info->n_params / 1e6, (double)info->weight_bytes / 0x1p20, info->backend,
+	              info->n_ctx);
+	r = serve(o, sockets, engine, signals, err);
 	eng_engine_close(engine);
 	return r;
 }
@@ -194,7 +224,17 @@ static int open_and_serve(const struct serve *o, const sigset_t *signals, struct
 int cmd_serve(int argc, char **argv)
 {
 	struct base_config_paths paths = { .product = "ocai", .program = "engine" };
-	struct serve o = { .host = "127.0.0.1", .port = 8080, .drain_s = 30 };
+	/* Where 0 means "what the engine thinks best" the default is that. */
+	struct serve o = { .m = { .backend = "auto", .log_level = "info" },
+		           .host = "127.0.0.1",
+		           .port = 8080,
+		           .max_running = 8,
+		           .max_queued = 256,
+		           .max_connections = 512,
+		           .max_body = 16 << 20,
+		           .idle_exit = "auto",
+		           .drain_s = 30 };
+	struct inherited sockets = { .n = 0 };
 	struct base_config *config = NULL;
 	struct err err = { 0 };
 	sigset_t signals;
@@ -217,13 +257,24 @@ int cmd_serve(int argc, char **argv)
 		base_config_show(config, &o, stdout);
 		goto out;
 	}
+	r = base_service_sockets(sockets.fds, ENG_HTTP_MAX_SOCKETS, &err);
+	if (r < 0) {
+		exit_code = command_failed(&err);
+		goto out;
+	}
+	sockets.n = (size_t)r;
+	r = read_idle_exit(&o, &sockets, &err);
+	if (r < 0) {
+		exit_code = command_usage("serve", &err);
+		goto out;
+	}
 	/* Blocked before any thread starts, so that only the wait below gets them. */
 	(void)sigemptyset(&signals);
 	(void)sigaddset(&signals, SIGTERM);
 	(void)sigaddset(&signals, SIGINT);
 	(void)pthread_sigmask(SIG_BLOCK, &signals, NULL);
 	(void)signal(SIGPIPE, SIG_IGN);
-	r = open_and_serve(&o, &signals, &err);
+	r = open_and_serve(&o, &sockets, &signals, &err);
 	if (r < 0)
 		exit_code = command_failed(&err);
 out:

@@ -24,7 +24,7 @@
 #include "engine_http.h"
 #include "params.h"
 
-enum { HTTP_MAX_RESPONSE = 256 << 20, HTTP_MAX_DAEMONS = 2 };
+enum { HTTP_MAX_RESPONSE = 256 << 20, HTTP_MAX_DAEMONS = ENG_HTTP_MAX_SOCKETS };
 
 struct exchange;
 

@@ -141,19 +141,37 @@ static int start_daemon(struct eng_http *http, int fd, struct err *err)
 	return 0;
 }
 
+/* All of them, or none is left open. */
+static int serve_inherited(struct eng_http *http, struct err *err)
+{
+	const struct eng_http_config *c = &http->config;
+	size_t i = 0;
+	int r = c->n_listen_fds <= HTTP_MAX_DAEMONS
+	                ? 0
+	                : err_set(err, -E2BIG, "%zu sockets, at most %d are served", c->n_listen_fds, HTTP_MAX_DAEMONS);
+
+	for (; i < c->n_listen_fds && r == 0; i++) {
+		/* epoll may wake two threads for one connection. */
+		(void)fcntl(c->listen_fds[i], F_SETFL, fcntl(c->listen_fds[i], F_GETFL) | O_NONBLOCK);
+		note_port(http, c->listen_fds[i]);
+		r = start_daemon(http, c->listen_fds[i], err);
+	}
+	for (; i < c->n_listen_fds; i++)
+		(void)close(c->listen_fds[i]);
+	return r;
+}
+
 static int open_all(struct eng_http *http, struct err *err)
 {
-	int fd = http->config.listen_fd, r;
+	int fd = -1, r;
 
 	r = watch_start(http, err);
-	if (r < 0)
-		return r;
-	if (fd < 0 && http->config.host) {
+	if (r < 0 || http->config.n_listen_fds)
+		return r < 0 ? r : serve_inherited(http, err);
+	if (http->config.host) {
 		r = listen_tcp(http, &fd, err);
 		if (r < 0)
 			return r;
-	}
-	if (fd >= 0) {
 		note_port(http, fd);
 		r = start_daemon(http, fd, err);
 		if (r < 0)

@@ -11,11 +11,14 @@
 struct eng_engine;
 struct eng_http;
 
+enum { ENG_HTTP_MAX_SOCKETS = 8 };
+
 struct eng_http_config {
 	const char *host;           /* NULL: no TCP */
 	uint16_t port;              /* 0: any free one, see eng_http_port() */
 	const char *socket_path;    /* unix socket, created 0600; NULL: none */
-	int listen_fd;              /* an already listening socket instead of host and port; -1: none */
+	const int *listen_fds;      /* already listening sockets instead of host, port and socket_path; taken over */
+	size_t n_listen_fds;        /* at most ENG_HTTP_MAX_SOCKETS; 0: none */
 	uint32_t n_threads;         /* 0: 2 */
 	uint32_t max_connections;   /* 0: 512 */
 	size_t max_body_bytes;      /* 0: 16 MiB */
@@ -24,7 +27,7 @@ struct eng_http_config {
 	uint32_t timeout_s;         /* silent connections are closed; 0: 60 */
 };
 
-/* The engine is borrowed until eng_http_close(). Serves when this returns. */
+/* The engine is borrowed until eng_http_close(). Serves when this returns. On failure listen_fds are closed too. */
 int eng_http_open(struct eng_engine *engine, const struct eng_http_config *config, struct eng_http **ret_http,
                   struct err *err);
 /* The TCP port, 0 when there is none. */

@@ -71,6 +71,34 @@ ms=$((($(date +%s%N) - begin) / 1000000))
 server=
 echo "ok an idle server ends"
 
+# systemd's own tool hands the sockets over as systemd does: it listens, and starts the program when somebody connects.
+if command -v systemd-socket-activate >/dev/null; then
+	port=$(python3 -c 'import socket; s = socket.socket(); s.bind(("127.0.0.1", 0)); print(s.getsockname()[1])')
+	(exec systemd-socket-activate -l "127.0.0.1:$port" -l "$work/activated" \
+		"$engine" serve --model "$model" --backend ref --idle-exit 1 --port 1 --socket "$work/unused") 2>"$work/log" &
+	server=$!
+	for _ in $(seq 100); do [ -S "$work/activated" ] && break; sleep 0.02; done
+	# The first connection waits while the model is loaded.
+	[ "$(curl -sS --unix-socket "$work/activated" http://x/health)" = '{"status":"ok"}' ] || fail "activated by the unix socket"
+	[ "$(curl -sS "http://127.0.0.1:$port/health")" = '{"status":"ok"}' ] || fail "the second socket of an activated server"
+	grep -q 'listening on the 2 sockets handed over' "$work/log" || fail "the sockets handed over are not told"
+	[ ! -e "$work/unused" ] || fail "a socket of its own beside those handed over"
+	code=0
+	wait "$server" || code=$?
+	[ "$code" = 0 ] || fail "exit code $code of an activated server that was idle"
+	[ -S "$work/activated" ] || fail "the socket of the one who listens was removed"
+	echo "ok sockets handed over are served, and left when idle"
+else
+	echo "ok # no systemd-socket-activate here"
+fi
+code=0
+(exec env LISTEN_FDS=1 bash -c 'LISTEN_PID=$$ exec "$0" serve --model "$1" --backend ref 3</dev/null' "$engine" "$model") 2>"$work/log" || code=$?
+[ "$code" = 1 ] && grep -q 'not a listening stream socket' "$work/log" || fail "a descriptor that is no socket is taken"
+code=0
+"$engine" serve --idle-exit soon 2>"$work/log" || code=$?
+[ "$code" = 2 ] && grep -q "'soon' is neither auto" "$work/log" || fail "exit code $code for --idle-exit=soon"
+server=
+
 code=0
 "$engine" serve --no-such-option 2>"$work/log" || code=$?
 [ "$code" = 2 ] || fail "exit code $code for wrong usage"

@@ -22,6 +22,6 @@ int ag_kb_config_load(struct ag_kb_config *c, struct base_config **ret_config, s
 {
 	static const struct base_config_paths paths = { .product = "ocai", .program = "kb", .user = true };
 
-	memset(c, 0, sizeof(*c));
+	*c = (struct ag_kb_config){ .max_file_bytes = 4u << 20, .max_total_bytes = 512u << 20 };
 	return base_config_load(&paths, keys, c, ret_config, err);
 }

@@ -8,12 +8,10 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/socket.h>
 #include <sys/stat.h>
-#include <sys/un.h>
-#include <unistd.h>
 
 #include "base/log.h"
+#include "base/service.h"
 #include "settings.h"
 
 struct snapshotter {
@@ -48,26 +46,6 @@ static void make_parent(const char *path)
 	free(copy);
 }
 
-/* Tells systemd, if it asked to be told. */
-static void notify(const char *text)
-{
-	struct sockaddr_un sa = { .sun_family = AF_UNIX };
-	const char *path = getenv("NOTIFY_SOCKET");
-	int fd;
-
-	if (!path || strlen(path) >= sizeof(sa.sun_path) || (path[0] != '/' && path[0] != '@'))
-		return;
-	memcpy(sa.sun_path, path, strlen(path));
-	if (path[0] == '@')
-		sa.sun_path[0] = '\0';
-	fd = socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0);
-	if (fd >= 0) {
-		(void)sendto(fd, text, strlen(text), 0, (struct sockaddr *)&sa,
-		             (socklen_t)(offsetof(struct sockaddr_un, sun_path) + strlen(path)));
-		(void)close(fd);
-	}
-}
-
 static int serve(struct flip_settings *s, const sigset_t *signals, bool unmount, struct err *err)
 {
 	struct flip_grpc_server *server = NULL;
@@ -87,9 +65,9 @@ static int serve(struct flip_settings *s, const sigset_t *signals, bool unmount,
 		r = flip_control_start(node, s->control, &control, err);
 	if (r == 0) {
 		base_log(BASE_LOG_INFO, "listening at %s", s->socket);
-		notify("READY=1");
+		base_service_notify("READY=1");
 		(void)sigwait(signals, &signal);
-		notify("STOPPING=1");
+		base_service_notify("STOPPING=1");
 	}
 	flip_grpc_stop(server);
 	flip_control_stop(control);

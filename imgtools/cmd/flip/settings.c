@@ -48,7 +48,7 @@ static const struct base_config_key keys[] = {
 
 int flip_settings_load(struct flip_settings *s, struct err *err)
 {
-	static const struct base_config_paths paths = { .product = "ocai", .program = "flip" };
+	static const struct base_config_paths paths = { .product = "flip", .program = "flip" };
 
 	*s = (struct flip_settings){
 		.root = "/var/lib/flip",

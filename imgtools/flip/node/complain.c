@@ -45,9 +45,10 @@ void node_complain(struct node_layer *layer, int r, const char *what)
 	if (!speak)
 		return;
 	if (strstr(what, layer->digest)) /* what the registry said names the blob */
-		base_log(BASE_LOG_WARN, "%s%s", what, more);
+		base_log_with(BASE_LOG_WARN, NODE_FIELDS(NULL, layer->digest), "%s%s", what, more);
 	else
-		base_log(BASE_LOG_WARN, "layer %s: %s%s", layer->digest, what, more);
+		base_log_with(BASE_LOG_WARN, NODE_FIELDS(NULL, layer->digest), "layer %s: %s%s", layer->digest, what,
+		              more);
 }
 
 void node_complaints_end(struct flip_node *node, int64_t now_ms)

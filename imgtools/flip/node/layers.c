@@ -284,8 +284,9 @@ static int make_ready(struct flip_node *node, const struct node_image *image, co
 	r = flip_store_layer_commit(node->store, dir, &row, err);
 	free(row.annotations);
 	if (r == 0)
-		base_log(BASE_LOG_INFO, "%s: layer %s is ready (%s, %lld ms)", image->ref, digest,
-		         row.kind == FLIP_LAYER_LAZY ? "lazy" : "unpacked", (long long)(node_now_ms() - start));
+		base_log_with(BASE_LOG_INFO, NODE_FIELDS(image->ref, digest), "%s: layer %s is ready (%s, %lld ms)",
+		              image->ref, digest, row.kind == FLIP_LAYER_LAZY ? "lazy" : "unpacked",
+		              (long long)(node_now_ms() - start));
 	return r;
 }
 

@@ -88,7 +88,8 @@ static int load_layer(const struct flip_layer_row *row, void *arg)
 	if (node_layer_load(arg, row->digest, &layer, &err) == 0)
 		node_layer_unref(layer);
 	else
-		base_log(BASE_LOG_WARN, "layer %s: %s", row->digest, err_text(&err));
+		base_log_with(BASE_LOG_WARN, NODE_FIELDS(NULL, row->digest), "layer %s: %s", row->digest,
+		              err_text(&err));
 	return 0;
 }
 

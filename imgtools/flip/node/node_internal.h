@@ -6,6 +6,7 @@
 #include <pthread.h>
 #include <stdatomic.h>
 
+#include "base/log.h"
 #include "erofs/erofs.h"
 #include "lazy/index.h"
 #include "lazy/prefetch.h"
@@ -14,6 +15,10 @@
 #include "node/work.h"
 
 enum { NODE_MAX_LAYERS = 1u << 20, NODE_PATH = 512 };
+
+/* What a line of the log is about, for whoever searches the journal; NULL where it is about none. */
+#define NODE_FIELDS(image, layer) \
+	((const struct base_log_field[]){ { "FLIP_IMAGE", (image) }, { "FLIP_LAYER", (layer) }, { 0 } })
 
 /* A layer that is known in this process. Lives as long as somebody holds a reference; the table holds one. */
 struct node_layer {

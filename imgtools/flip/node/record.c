@@ -202,9 +202,11 @@ static void keep_list(struct flip_node *node, const struct node_recording *r)
 	if (k == 0)
 		k = flip_store_note_set(node->store, "prefetch", r->ref, text.data, text.len, &err);
 	if (k < 0)
-		base_log(BASE_LOG_WARN, "%s: what its start read could not be kept: %s", r->ref, err_text(&err));
+		base_log_with(BASE_LOG_WARN, NODE_FIELDS(r->ref, NULL), "%s: what its start read could not be kept: %s",
+		              r->ref, err_text(&err));
 	else
-		base_log(BASE_LOG_INFO, "%s: recorded a start: %zu ranges", r->ref, list.n);
+		base_log_with(BASE_LOG_INFO, NODE_FIELDS(r->ref, NULL), "%s: recorded a start: %zu ranges", r->ref,
+		              list.n);
 	for (size_t i = 0; paths && i < r->n_layers; i++)
 		paths_free(paths[i], flip_index_n_objects(r->layers[i]->index));
 	free(paths);

@@ -40,7 +40,6 @@ static inline void serve_with(struct served *s, const struct eng_options *option
 	if (eng_engine_open(options, &s->engine, &err) < 0)
 		fail_msg("%s", err_text(&err));
 	config.host = "127.0.0.1";
-	config.listen_fd = -1;
 	if (eng_http_open(s->engine, &config, &s->http, &err) < 0)
 		fail_msg("%s", err_text(&err));
 	s->port = eng_http_port(s->http);

@@ -1,0 +1,14 @@
+# make rpms, make repo, make check-packages. RELEASE=N; GPG_KEY=ID signs by a key of yours, REPO_URL=URL is written into
+# ocai.repo.
+RELEASE ?= 1
+
+.PHONY: rpms repo check-packages
+rpms:
+	@rpm-specs/build-rpms.sh --release '$(RELEASE)'
+repo:
+	@test -d build/rpms/RPMS || $(MAKE) --no-print-directory rpms
+	@rpm-specs/build-repo.sh $(if $(GPG_KEY),--key '$(GPG_KEY)') $(if $(REPO_URL),--url '$(REPO_URL)')
+
+# The packages as somebody would use them; beside make check, because it compiles the tree once more.
+check-packages: deps
+	+@tests/packages/run.sh
