@@ -63,6 +63,7 @@ struct eng_info {
 	uint64_t n_params, weight_bytes, kv_bytes_per_token;
 	bool is_embedding; /* the model's own metadata asks for pooling */
 	bool has_chat_template;
+	const char *tool_format, *reasoning_format; /* what its template is written for (engine_chat.h), or "none" */
 	int32_t bos_id; /* -1: none */
 	const int32_t *eos_ids;
 	size_t n_eos_ids;
