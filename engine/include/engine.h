@@ -63,11 +63,32 @@ struct eng_info {
 	uint64_t n_params, weight_bytes, kv_bytes_per_token;
 	bool is_embedding; /* the model's own metadata asks for pooling */
 	bool has_chat_template;
+	const char *tool_format, *reasoning_format; /* what its template is written for (engine_chat.h), or "none" */
 	int32_t bos_id; /* -1: none */
 	const int32_t *eos_ids;
 	size_t n_eos_ids;
 };
 const struct eng_info *eng_engine_info(const struct eng_engine *e);
+
+/* ---- Grammars: what an output may look like ----------------------------------------------------- */
+
+enum eng_grammar_kind {
+	ENG_GRAMMAR_JSON_OBJECT, /* any JSON object; the text is not looked at */
+	ENG_GRAMMAR_JSON_SCHEMA, /* JSON Schema, draft 2020-12 (docs/structured-output.md says which part) */
+	ENG_GRAMMAR_REGEX,       /* the whole output matches */
+	ENG_GRAMMAR_EBNF,        /* `root ::= ...` */
+};
+
+/* Compiled; immutable as far as callers see, counted, may be shared by requests and threads. Outlives no engine. */
+struct eng_grammar;
+
+/* -EINVAL: the text is wrong or asks for what is not supported; the message names the keyword and its JSON pointer,
+ * or the position. -E2BIG: beyond a limit. -ENOTSUP: the engine has no tokenizer. Equal texts give the same grammar
+ * while one of them is in use or was lately. */
+int eng_grammar_compile(struct eng_engine *e, enum eng_grammar_kind kind, const char *text, size_t len,
+                        struct eng_grammar **ret_grammar, struct err *err);
+struct eng_grammar *eng_grammar_ref(struct eng_grammar *g);
+void eng_grammar_unref(struct eng_grammar *g); /* NULL: nothing */
 
 /* ---- Requests ---------------------------------------------------------------------------------- */
 
@@ -114,6 +135,8 @@ struct eng_request {
 	bool logprobs;         /* of each output token */
 	uint32_t n_top;        /* alternatives per token, at most 20 */
 	int64_t logprob_start; /* prompt logprobs from this position on; -1: none */
+	struct eng_grammar
+	        *grammar; /* the output keeps to it; NULL: free text. eng_submit() takes a reference of its own */
 	eng_event_fn on_event;
 	void *arg;
 };

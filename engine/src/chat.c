@@ -1,8 +1,10 @@
 /* Messages to the prompt's text by the model's own template.
  *
  * Before rendering, messages are brought into the form that templates are written for: content parts
- * become one string, `developer` is `system`, arguments of earlier tool calls are objects. */
+ * become one string, `developer` is `system`, arguments of earlier tool calls are objects, or texts for a template
+ * that joins them with other text. */
 #include <errno.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "base/cleanup.h"
@@ -57,8 +59,17 @@ static int join_content(json_t *message, size_t at, struct err *err)
 	return json_object_set_new(message, "content", json_stringn(base_buf_text(&text), text.len)) < 0 ? -ENOMEM : 0;
 }
 
-/* Clients send arguments as JSON text; templates write them with tojson. */
-static void parse_arguments(json_t *message)
+static void arguments_as_text(json_t *function, const json_t *args)
+{
+	char *text = json_is_string(args) ? NULL : json_dumps(args, JSON_ENCODE_ANY);
+
+	if (text)
+		(void)json_object_set_new(function, "arguments", json_string(text));
+	free(text);
+}
+
+/* Clients send arguments as JSON text; most templates write them with tojson. */
+static void shape_arguments(json_t *message, bool as_text)
 {
 	json_t *calls = json_object_get(message, "tool_calls"), *call;
 	size_t i;
@@ -68,7 +79,9 @@ static void parse_arguments(json_t *message)
 		json_t *function = json_object_get(call, "function"), *args = json_object_get(function, "arguments");
 		json_t *parsed = NULL;
 
-		if (!json_is_string(args) ||
+		if (as_text && args)
+			arguments_as_text(function, args);
+		if (as_text || !json_is_string(args) ||
 		    base_json_parse("arguments", json_string_value(args), json_string_length(args), &parsed, NULL) < 0)
 			continue;
 		if (json_is_object(parsed))
@@ -77,7 +90,7 @@ static void parse_arguments(json_t *message)
 	}
 }
 
-static int normalize_message(json_t *message, size_t at, struct err *err)
+static int normalize_message(const struct eng_meta *meta, json_t *message, size_t at, struct err *err)
 {
 	const char *role = json_string_value(json_object_get(message, "role"));
 	int r;
@@ -89,11 +102,13 @@ static int normalize_message(json_t *message, size_t at, struct err *err)
 		return r;
 	if (strcmp(role, "developer") == 0)
 		(void)json_object_set_new(message, "role", json_string("system"));
-	parse_arguments(message);
+	if (!json_object_get(message, "content") || json_is_null(json_object_get(message, "content")))
+		(void)json_object_set_new(message, "content", meta->null_as_empty ? json_string("") : json_null());
+	shape_arguments(message, meta->args_as_text);
 	return 0;
 }
 
-static int normalize(const json_t *messages, json_t **ret, struct err *err)
+static int normalize(const struct eng_meta *meta, const json_t *messages, json_t **ret, struct err *err)
 {
 	CLEANUP(decref_p) json_t *copy = json_deep_copy(messages);
 	json_t *m;
@@ -104,7 +119,7 @@ static int normalize(const json_t *messages, json_t **ret, struct err *err)
 		return err_set(err, -EINVAL, "messages: expected an array, got %s", base_json_type_name(messages));
 	json_array_foreach(copy, i, m)
 	{
-		r = normalize_message(m, i, err);
+		r = normalize_message(meta, m, i, err);
 		if (r < 0)
 			return r;
 	}
@@ -178,7 +193,7 @@ int eng_render_chat(const struct eng_engine *e, const json_t *messages, const js
 
 	if (!tmpl)
 		return err_set(err, -ENOTSUP, "the model %s has no chat template", e->served_name);
-	r = normalize(messages, &copy, err);
+	r = normalize(&e->meta, messages, &copy, err);
 	if (r < 0)
 		return r;
 	ctx = make_context(e, copy, tools, kwargs, add_generation_prompt);
@@ -188,4 +203,38 @@ int eng_render_chat(const struct eng_engine *e, const json_t *messages, const js
 	if (r < 0)
 		return r;
 	return add_generation_prompt ? 0 : cut_after_last(copy, out, err);
+}
+
+/* ---- The shape of earlier calls ---- */
+
+static bool probe(const struct eng_engine *e, struct base_buf *out)
+{
+	CLEANUP(decref_p)
+	json_t *messages = json_pack("[{s:s, s:s}, {s:s, s:n, s:[{s:s, s:s, s:{s:s, s:{s:s}}}]}, {s:s, s:s, s:s, s:s}]",
+	                             "role", "user", "content", "x", "role", "assistant", "content", "tool_calls", "id",
+	                             "abcdefghi", "type", "function", "function", "name", "probe_fn", "arguments",
+	                             "probe_key", "probe_value", "role", "tool", "tool_call_id", "abcdefghi", "name",
+	                             "probe_fn", "content", "y");
+
+	base_buf_reset(out);
+	if (!messages || eng_render_chat(e, messages, NULL, NULL, true, out, NULL) < 0)
+		return false;
+	return strstr(base_buf_text(out), "probe_key") && !strstr(base_buf_text(out), "'probe_key'");
+}
+
+/* Templates differ in whether they want arguments as an object or as text, and some cannot write a message without
+ * content: what works on a small conversation is used. When nothing does, a template has no tools. */
+void eng_chat_probe(struct eng_engine *e)
+{
+	CLEANUP(base_buf_done) struct base_buf out = BASE_BUF_INIT(MAX_CONTENT_BYTES);
+	static const bool shapes[][2] = { { false, false }, { false, true }, { true, false }, { true, true } };
+	bool is_good = false;
+
+	for (size_t i = 0; i < 4 && e->meta.chat && !is_good; i++) {
+		e->meta.args_as_text = shapes[i][0];
+		e->meta.null_as_empty = shapes[i][1];
+		is_good = probe(e, &out) && (e->meta.null_as_empty || !strstr(base_buf_text(&out), "None"));
+	}
+	if (!is_good)
+		e->meta.args_as_text = e->meta.null_as_empty = false;
 }

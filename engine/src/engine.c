@@ -255,6 +255,8 @@ static void fill_info(struct eng_engine *e)
 		                     .kv_bytes_per_token = m->kv_bytes_per_token,
 		                     .is_embedding = m->pooling != ENG_POOL_NONE,
 		                     .has_chat_template = e->meta.chat != NULL,
+		                     .tool_format = e->meta.tool_format ? e->meta.tool_format : "none",
+		                     .reasoning_format = e->meta.reasoning_format ? e->meta.reasoning_format : "none",
 		                     .bos_id = e->meta.bos_id,
 		                     .eos_ids = e->meta.eos_ids,
 		                     .n_eos_ids = e->meta.n_eos_ids };
@@ -278,6 +280,7 @@ int eng_engine_open(const struct eng_options *options, struct eng_engine **ret_e
 		eng_engine_close(e);
 		return r;
 	}
+	eng_chat_probe(e);
 	fill_info(e);
 	*ret_engine = e;
 	return 0;

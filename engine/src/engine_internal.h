@@ -7,6 +7,7 @@
 #include "model/model.h"
 #include "sched/sched.h"
 
+struct eng_engine;
 struct eng_weights;
 struct eng_tokenizer;
 struct eng_template;
@@ -17,6 +18,8 @@ struct eng_meta {
 	struct eng_tokenizer *tokenizer;        /* NULL: random weights */
 	struct eng_template *chat, *chat_tools; /* NULL: none; chat_tools: used when tools are given */
 	json_t *special;                        /* "bos_token" -> "<s>", ... for templates */
+	const char *tool_format, *reasoning_format; /* what the templates are written for; NULL: no template */
+	bool args_as_text, null_as_empty;           /* the shape that they want earlier calls in, see chat.c */
 	struct eng_sampling sampling;
 	int32_t bos_id;
 	int32_t *eos_ids;
@@ -27,6 +30,9 @@ struct eng_meta {
 int eng_meta_load(const char *path, const struct eng_weights *weights, struct eng_meta *meta, struct err *err);
 void eng_meta_done(struct eng_meta *meta);
 void eng_meta_default_sampling(struct eng_sampling *s);
+
+/* Finds the shape of earlier tool calls that the template can write. */
+void eng_chat_probe(struct eng_engine *e);
 
 /* The path of the embedded default model; malloc'd. -ENOENT lists where it was looked for. */
 int eng_default_model_path(char **ret_path, struct err *err);

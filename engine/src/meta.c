@@ -12,6 +12,7 @@
 #include "base/cleanup.h"
 #include "base/json.h"
 #include "base/mapfile.h"
+#include "engine_chat.h"
 #include "engine_internal.h"
 #include "template/template.h"
 #include "tokenizer/tokenizer.h"
@@ -54,13 +55,26 @@ static int add_eos(struct eng_meta *meta, int64_t id)
 	return 0;
 }
 
+/* What the template for tools shows counts, then what the other one does. */
+static void note_formats(struct eng_meta *meta, const char *text, size_t len)
+{
+	const char *tools = eng_chat_detect_tools(text, len), *reasoning = eng_chat_detect_reasoning(text, len);
+
+	if (!meta->tool_format || strcmp(meta->tool_format, "none") == 0)
+		meta->tool_format = tools;
+	if (!meta->reasoning_format || strcmp(meta->reasoning_format, "none") == 0)
+		meta->reasoning_format = reasoning;
+}
+
 /* The first one found stands. */
-static int parse_template(const char *where, const char *text, size_t len, struct eng_template **ret, struct err *err)
+static int parse_template(const char *where, const char *text, size_t len, struct eng_meta *meta,
+                          struct eng_template **ret, struct err *err)
 {
 	if (*ret)
 		return 0;
 	if (len > MAX_TEMPLATE_BYTES)
 		return err_set(err, -EFBIG, "%s: the chat template is larger than %d bytes", where, MAX_TEMPLATE_BYTES);
+	note_formats(meta, text, len);
 	return eng_template_parse(where, text, len, ret, err);
 }
 
@@ -194,7 +208,7 @@ static int read_templates(const json_t *config, struct eng_meta *meta, struct er
 	int r = 0;
 
 	if (json_is_string(v))
-		return parse_template(where, json_string_value(v), json_string_length(v), &meta->chat, err);
+		return parse_template(where, json_string_value(v), json_string_length(v), meta, &meta->chat, err);
 	json_array_foreach((json_t *)v, i, item)
 	{
 		const char *which = json_string_value(json_object_get(item, "name"));
@@ -203,9 +217,9 @@ static int read_templates(const json_t *config, struct eng_meta *meta, struct er
 		if (r < 0 || !which || !json_is_string(text))
 			continue;
 		if (strcmp(which, "default") == 0)
-			r = parse_template(where, json_string_value(text), json_string_length(text), &meta->chat, err);
+			r = parse_template(where, json_string_value(text), json_string_length(text), meta, &meta->chat, err);
 		else if (strcmp(which, "tool_use") == 0)
-			r = parse_template(where, json_string_value(text), json_string_length(text), &meta->chat_tools,
+			r = parse_template(where, json_string_value(text), json_string_length(text), meta, &meta->chat_tools,
 			                   err);
 	}
 	return r;
@@ -222,7 +236,7 @@ static int read_template_file(const char *dir, struct eng_meta *meta, struct err
 	if (access(path, F_OK) < 0)
 		return 0;
 	r = base_read_file(path, &text, err);
-	return r < 0 ? r : parse_template(path, base_buf_text(&text), text.len, &meta->chat, err);
+	return r < 0 ? r : parse_template(path, base_buf_text(&text), text.len, meta, &meta->chat, err);
 }
 
 static int read_tokenizer_config(const char *dir, struct eng_meta *meta, struct err *err)
@@ -334,9 +348,9 @@ static int gguf_templates(const struct eng_weights *w, struct eng_meta *meta, st
 	int r = 0;
 
 	if (eng_gguf_get_string(w, "tokenizer.chat_template", &text, &len, NULL) == 0)
-		r = parse_template("tokenizer.chat_template", text, len, &meta->chat, err);
+		r = parse_template("tokenizer.chat_template", text, len, meta, &meta->chat, err);
 	if (r == 0 && eng_gguf_get_string(w, "tokenizer.chat_template.tool_use", &text, &len, NULL) == 0)
-		r = parse_template("tokenizer.chat_template.tool_use", text, len, &meta->chat_tools, err);
+		r = parse_template("tokenizer.chat_template.tool_use", text, len, meta, &meta->chat_tools, err);
 	return r;
 }
 
