@@ -92,7 +92,7 @@ int eng_kv_pool_check(const struct eng_kv_pool *pool, struct err *err)
 		if (pool->free[i] >= pool->n_pages || pool->pages[pool->free[i]].state != PAGE_FREE)
 			return err_set(err, -EIO, "K/V pool: page %u is on the free list but in use", pool->free[i]);
 	}
-	return tree_check(pool, err);
+	return eng_kv_tree_check(pool, err);
 }
 
 static uint32_t pages_for(const struct eng_kv_pool *pool, uint32_t n_tokens)
@@ -101,7 +101,7 @@ static uint32_t pages_for(const struct eng_kv_pool *pool, uint32_t n_tokens)
 }
 
 /* Doubles, so that decoding one token at a time rarely comes here. */
-int seq_grow_table(const struct eng_kv_pool *pool, struct eng_kv_seq *seq, uint32_t n_pages)
+int eng_kv_seq_grow(const struct eng_kv_pool *pool, struct eng_kv_seq *seq, uint32_t n_pages)
 {
 	uint32_t cap = seq->cap_pages ? seq->cap_pages : 8;
 	uint32_t *pages;
@@ -122,13 +122,13 @@ int seq_grow_table(const struct eng_kv_pool *pool, struct eng_kv_seq *seq, uint3
 
 static uint32_t take_page(struct eng_kv_pool *pool)
 {
-	uint32_t page = pool->n_free > 0 ? pool->free[--pool->n_free] : tree_evict(pool);
+	uint32_t page = pool->n_free > 0 ? pool->free[--pool->n_free] : eng_kv_tree_evict(pool);
 
 	pool->pages[page] = (struct page){ .state = PAGE_OWN };
 	return page;
 }
 
-void page_give_back(struct eng_kv_pool *pool, uint32_t page)
+void eng_kv_page_give_back(struct eng_kv_pool *pool, uint32_t page)
 {
 	assert(page < pool->n_pages && pool->pages[page].state != PAGE_FREE && pool->n_free < pool->n_pages);
 	pool->pages[page].state = PAGE_FREE;
@@ -144,7 +144,7 @@ int eng_kv_seq_reserve(struct eng_kv_pool *pool, struct eng_kv_seq *seq, uint32_
 		return 0;
 	if (n_pages - seq->n_pages > eng_kv_pool_n_available(pool))
 		return -ENOSPC;
-	r = seq_grow_table(pool, seq, n_pages);
+	r = eng_kv_seq_grow(pool, seq, n_pages);
 	if (r < 0)
 		return r;
 	while (seq->n_pages < n_pages)
@@ -162,10 +162,10 @@ void eng_kv_seq_truncate(struct eng_kv_pool *pool, struct eng_kv_seq *seq, uint3
 		uint32_t page = seq->pages[--seq->n_pages];
 
 		if (seq->n_pages < seq->n_shared) {
-			tree_release(pool, page);
+			eng_kv_tree_release(pool, page);
 			seq->n_shared--;
 		} else {
-			page_give_back(pool, page);
+			eng_kv_page_give_back(pool, page);
 		}
 	}
 	if (seq->n_tokens > n_tokens)

@@ -35,14 +35,14 @@ struct eng_kv_pool {
 };
 
 /* prefix.c */
-void tree_hold(struct eng_kv_pool *pool, uint32_t page);
-void tree_release(struct eng_kv_pool *pool, uint32_t page);
+void eng_kv_tree_hold(struct eng_kv_pool *pool, uint32_t page);
+void eng_kv_tree_release(struct eng_kv_pool *pool, uint32_t page);
 /* Takes the least recently used leaf out of the tree and returns it; there is one while n_cached > 0. */
-uint32_t tree_evict(struct eng_kv_pool *pool);
-int tree_check(const struct eng_kv_pool *pool, struct err *err);
+uint32_t eng_kv_tree_evict(struct eng_kv_pool *pool);
+int eng_kv_tree_check(const struct eng_kv_pool *pool, struct err *err);
 
 /* kv.c */
-void page_give_back(struct eng_kv_pool *pool, uint32_t page);
-int seq_grow_table(const struct eng_kv_pool *pool, struct eng_kv_seq *seq, uint32_t n_pages);
+void eng_kv_page_give_back(struct eng_kv_pool *pool, uint32_t page);
+int eng_kv_seq_grow(const struct eng_kv_pool *pool, struct eng_kv_seq *seq, uint32_t n_pages);
 
 #endif

@@ -112,7 +112,7 @@ static void insert(struct eng_kv_pool *pool, uint32_t page, uint32_t parent, con
 		pool->pages[parent].n_children++;
 }
 
-void tree_hold(struct eng_kv_pool *pool, uint32_t page)
+void eng_kv_tree_hold(struct eng_kv_pool *pool, uint32_t page)
 {
 	struct page *p = &pool->pages[page];
 
@@ -124,7 +124,7 @@ void tree_hold(struct eng_kv_pool *pool, uint32_t page)
 		heap_remove(pool, page);
 }
 
-void tree_release(struct eng_kv_pool *pool, uint32_t page)
+void eng_kv_tree_release(struct eng_kv_pool *pool, uint32_t page)
 {
 	struct page *p = &pool->pages[page];
 
@@ -137,7 +137,7 @@ void tree_release(struct eng_kv_pool *pool, uint32_t page)
 		heap_add(pool, page);
 }
 
-uint32_t tree_evict(struct eng_kv_pool *pool)
+uint32_t eng_kv_tree_evict(struct eng_kv_pool *pool)
 {
 	uint32_t page, *link;
 	struct page *p;
@@ -164,7 +164,7 @@ uint32_t tree_evict(struct eng_kv_pool *pool)
 void eng_kv_pool_flush(struct eng_kv_pool *pool)
 {
 	while (pool->n_cached > 0)
-		page_give_back(pool, tree_evict(pool));
+		eng_kv_page_give_back(pool, eng_kv_tree_evict(pool));
 }
 
 /* ---- Prefixes ---- */
@@ -215,12 +215,12 @@ int eng_kv_seq_match(struct eng_kv_pool *pool, struct eng_kv_seq *seq, const int
 	int r;
 
 	assert(seq->n_pages == 0);
-	r = seq_grow_table(pool, seq, n);
+	r = eng_kv_seq_grow(pool, seq, n);
 	if (r < 0)
 		return r;
 	(void)walk(pool, ids, n, seq->pages);
 	for (uint32_t i = 0; i < n; i++) {
-		tree_hold(pool, seq->pages[i]);
+		eng_kv_tree_hold(pool, seq->pages[i]);
 		pool->pages[seq->pages[i]].hits++;
 	}
 	seq->n_pages = seq->n_shared = n;
@@ -244,9 +244,9 @@ void eng_kv_seq_publish(struct eng_kv_pool *pool, struct eng_kv_seq *seq, const 
 			insert(pool, own, parent, edge, hash);
 			continue;
 		}
-		tree_hold(pool, known);
+		eng_kv_tree_hold(pool, known);
 		seq->pages[i] = known;
-		page_give_back(pool, own);
+		eng_kv_page_give_back(pool, own);
 		pool->n_duplicates++;
 	}
 }
@@ -311,7 +311,7 @@ static int check_node(const struct eng_kv_pool *pool, uint32_t page, struct err 
 	return 0;
 }
 
-int tree_check(const struct eng_kv_pool *pool, struct err *err)
+int eng_kv_tree_check(const struct eng_kv_pool *pool, struct err *err)
 {
 	uint32_t n_nodes = 0, n_cached = 0, n_children = 0, n_inner = 0, n_in_heap = 0;
 	int r = 0;

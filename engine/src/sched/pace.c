@@ -14,7 +14,8 @@ void eng_pace_learn(struct eng_pace *p, uint32_t n_prefill, uint32_t n_decode, u
 	if (n_prefill >= TELLING) {
 		double each = y / (n_prefill + n_decode);
 
-		p->prompt_token_ns = p->prompt_token_ns > 0 ? p->prompt_token_ns + 0.2 * (each - p->prompt_token_ns) : each;
+		p->prompt_token_ns =
+		        p->prompt_token_ns > 0 ? p->prompt_token_ns + 0.2 * (each - p->prompt_token_ns) : each;
 	}
 	if (n_prefill > 0 || n_decode == 0)
 		return;

@@ -286,43 +286,39 @@ static void forbid(const struct eng_sched *s, const int32_t *ids, size_t n)
 	}
 }
 
-static int32_t pick(struct eng_sched *s, struct sreq *r, const float *logits)
+/* The logits that the token is taken from: those of the model, or a copy without what must not come. */
+static const float *allowed(struct eng_sched *s, const struct sreq *r, const float *logits)
 {
 	if (r->n_output >= r->req.min_new)
-		return eng_sampler_pick(r->sampler, logits);
+		return logits;
 	memcpy(s->masked, logits, s->exec.n_vocab * sizeof(*logits));
 	forbid(s, r->req.stop_ids, r->req.n_stop_ids);
 	if (!r->req.ignore_eos)
 		forbid(s, s->eos_ids, s->config.n_eos_ids);
-	return eng_sampler_pick(r->sampler, s->masked);
-}
-
-static void emit_token(struct eng_sched *s, struct sreq *r, int32_t id, const float *logits)
-{
-	struct eng_top top[ENG_MAX_TOP];
-	struct eng_event ev = { .kind = ENG_EV_TOKEN,
-		                .request_id = r->id,
-		                .id = id,
-		                .position = r->n_output - 1,
-		                .text = base_buf_text(&r->piece),
-		                .text_len = r->piece.len,
-		                .stop_id = -1 };
-
-	if (r->req.logprobs) {
-		ev.has_logprob = true;
-		ev.logprob = eng_logprobs(logits, s->exec.n_vocab, id, r->req.n_top, top);
-		ev.top = top;
-		ev.n_top = r->req.n_top;
-	}
-	r->req.on_event(r->req.arg, &ev);
+	return s->masked;
 }
 
 void sreq_take_token(struct eng_sched *s, struct sreq *r, const float *logits)
 {
-	int32_t id = pick(s, r, logits);
+	const float *from = allowed(s, r, logits);
+	int32_t id = eng_sampler_pick(r->sampler, from);
+	struct eng_top top[ENG_MAX_TOP];
+	struct eng_event ev = { .kind = ENG_EV_TOKEN,
+		                .request_id = r->id,
+		                .id = id,
+		                .position = r->n_output,
+		                .has_logprob = r->req.logprobs,
+		                .top = top,
+		                .stop_id = -1 };
 	bool may_stop, is_stop;
 	int e = 0;
 
+	if (r->req.logprobs) {
+		/* Before the token counts for penalties. */
+		ev.logprob = r->req.processed_logprobs ? eng_sampler_logprobs(r->sampler, from, id, r->req.n_top, top)
+		                                       : eng_logprobs(logits, s->exec.n_vocab, id, r->req.n_top, top);
+		ev.n_top = r->req.n_top;
+	}
 	r->tokens[r->n_tokens++] = id;
 	r->n_output++;
 	eng_sampler_accept(r->sampler, id, true);
@@ -337,7 +333,9 @@ void sreq_take_token(struct eng_sched *s, struct sreq *r, const float *logits)
 		end_with_error(r, e);
 		return;
 	}
-	emit_token(s, r, id, logits);
+	ev.text = base_buf_text(&r->piece);
+	ev.text_len = r->piece.len;
+	r->req.on_event(r->req.arg, &ev);
 	if (is_stop) {
 		r->stop_id = id;
 		sreq_end(r, ENG_FINISH_STOP);

@@ -174,7 +174,7 @@ static inline void prompt_of(int32_t *ids, size_t n, uint32_t seed)
 
 /* The greedy continuation, computed here. */
 static inline void expect_continuation(const struct world *w, const int32_t *prompt, size_t n, const struct client *c,
-                                size_t n_new)
+                                       size_t n_new)
 {
 	int32_t all[MAX_IDS];
 

@@ -157,7 +157,8 @@ static void without_a_prefix_cache_everything_is_computed(void **state)
 	struct world w;
 
 	(void)state;
-	world_init_as(&w, (struct eng_sched_config){ .max_running = 2, .max_queued = 4, .no_prefix_cache = true }, PAGES);
+	world_init_as(&w, (struct eng_sched_config){ .max_running = 2, .max_queued = 4, .no_prefix_cache = true },
+	              PAGES);
 	prompt_of(ids, 20, 6);
 	for (int i = 0; i < 3; i++) {
 		client_init(&c);
@@ -482,7 +483,8 @@ static void a_sampled_answer_is_the_same_with_drafts(void **state)
 		submit(&w, &c[off], &req);
 		client_wait(&c[off]);
 		if (off == 0)
-			assert_true(stats_of(&w).drafted_tokens > stats_of(&w).draft_hits && stats_of(&w).draft_hits > 0);
+			assert_true(stats_of(&w).drafted_tokens > stats_of(&w).draft_hits &&
+			            stats_of(&w).draft_hits > 0);
 		world_done(&w);
 	}
 	assert_int_equal(c[0].n_ids, 60);
