@@ -290,13 +290,16 @@ static void stream_free(void *cls)
 static void add_headers(const struct exchange *x, struct MHD_Response *resp)
 {
 	const char *origin = MHD_lookup_connection_value(x->conn, MHD_HEADER_KIND, "Origin");
+	char seconds[16];
 
 	(void)MHD_add_response_header(resp, "Server", "ocai-engine");
 	(void)MHD_add_response_header(resp, "Access-Control-Allow-Origin", origin ? origin : "*");
 	if (origin)
 		(void)MHD_add_response_header(resp, "Vary", "Origin");
-	if (x->status == 429 || x->status == 503)
-		(void)MHD_add_response_header(resp, "Retry-After", "1");
+	if (x->status == 429 || x->status == 503) {
+		(void)snprintf(seconds, sizeof(seconds), "%u", eng_retry_after_s(x->http->engine));
+		(void)MHD_add_response_header(resp, "Retry-After", seconds);
+	}
 	if (atomic_load(&x->http->is_closing))
 		(void)MHD_add_response_header(resp, "Connection", "close");
 }

@@ -277,6 +277,12 @@ static void handle_metrics(struct exchange *x)
 	metric(&out, "requests_running", "gauge", "Requests being computed.", s.n_running);
 	metric(&out, "requests_queued", "gauge", "Requests waiting.", s.n_queued);
 	metric(&out, "kv_pages_used", "gauge", "Pages of the K/V cache in use.", s.kv_pages_used);
+	metric(&out, "kv_pages_cached", "gauge", "Pages that nobody uses and that hold known prefixes.",
+	       s.kv_pages_cached);
+	metric(&out, "kv_evictions_total", "counter", "Cached pages given up for others.", (double)s.kv_evictions);
+	metric(&out, "preemptions_total", "counter", "Requests set back because pages ran out.", (double)s.n_preempted);
+	metric(&out, "draft_tokens_total", "counter", "Tokens guessed by speculation.", (double)s.drafted_tokens);
+	metric(&out, "draft_hits_total", "counter", "Guessed tokens that were right.", (double)s.draft_hits);
 	metric(&out, "kv_pages", "gauge", "Pages of the K/V cache.", s.kv_pages_total);
 	x->content_type = "text/plain; version=0.0.4; charset=utf-8";
 	reply(x, 200, &out);

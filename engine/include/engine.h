@@ -44,9 +44,15 @@ struct eng_options {
 	const char *isa;      /* cpu backend: see kn_config */
 	uint32_t n_ctx;       /* 0: min(the model's, 8192) */
 	uint32_t n_threads;   /* 0: one per usable core */
-	uint32_t max_running; /* 0: 8 */
+	uint32_t max_running; /* 0: 32 */
 	uint32_t max_queued;  /* 0: 256 */
 	uint64_t kv_bytes;    /* budget for the K/V pool; 0: enough for max_running * n_ctx, at most 1 GiB */
+	/* Ids and log-probabilities of a request do not depend on batch, chunks, cache or neighbours, not even in the
+	 * last bit; sampling without a seed draws from a fixed one. */
+	bool deterministic;
+	bool no_prefix_cache; /* every prompt is computed from its first token */
+	bool no_speculation;  /* no tokens guessed from what the sequence has said before */
+	uint32_t step_ms; /* while answers stream, a step computes no more of prompts than takes this long; 0: 100 */
 	/* Told the plan before K/V and activations are taken; NULL: nobody. */
 	void (*on_plan)(void *arg, const struct eng_memory_plan *plan);
 	void *plan_arg;
@@ -132,11 +138,15 @@ struct eng_request {
 	bool include_stop;       /* the text ends after them instead */
 	const int32_t *stop_ids; /* beside the model's EOS ids */
 	size_t n_stop_ids;
-	bool logprobs;         /* of each output token */
-	uint32_t n_top;        /* alternatives per token, at most 20 */
-	int64_t logprob_start; /* prompt logprobs from this position on; -1: none */
-	struct eng_grammar
-	        *grammar; /* the output keeps to it; NULL: free text. eng_submit() takes a reference of its own */
+	bool logprobs;           /* of each output token */
+	uint32_t n_top;          /* alternatives per token, at most 20 */
+	int64_t logprob_start;   /* prompt logprobs from this position on; -1: none */
+	bool processed_logprobs; /* of the outputs: of the distribution that was drawn from (after bias, penalties,
+	                          * temperature and filters) instead of the model's own */
+	/* Who asks, any number that is the same for one client: under load, places go round among clients. 0: nobody
+	 * in particular. */
+	uint64_t client;
+	struct eng_grammar *grammar; /* the output keeps to it; NULL: free text. eng_submit() takes its own reference */
 	eng_event_fn on_event;
 	void *arg;
 };
@@ -175,7 +185,8 @@ struct eng_event {
 	enum eng_finish finish;
 	int32_t stop_id;       /* the EOS or stop id that ended it, else -1 */
 	const char *stop_text; /* the stop string that ended it, else NULL */
-	uint32_t n_prompt, n_output, n_cached;
+	uint32_t n_prompt, n_output;
+	uint32_t n_cached;       /* prompt tokens that were not computed for this request */
 	const struct err *error; /* ENG_FINISH_ERROR */
 };
 
@@ -183,6 +194,10 @@ struct eng_event {
  * -ESHUTDOWN (draining). After 0, DONE will come. */
 int eng_submit(struct eng_engine *e, const struct eng_request *req, uint64_t *ret_id, struct err *err);
 void eng_cancel(struct eng_engine *e, uint64_t id);
+/* After -EBUSY: in how many seconds there will be room, by the rate at which requests end; 1 to 60. */
+uint32_t eng_retry_after_s(struct eng_engine *e);
+/* Forgets all cached prefixes. -EBUSY while requests run or wait. */
+int eng_flush_cache(struct eng_engine *e);
 
 /* ---- Text -------------------------------------------------------------------------------------- */
 
@@ -206,8 +221,11 @@ struct eng_stats {
 	uint64_t n_requests, n_done, n_aborted, n_failed, n_rejected;
 	uint64_t prompt_tokens, cached_tokens, output_tokens;
 	uint64_t prefill_ns, decode_ns;
+	uint64_t n_preempted;                /* set back because pages ran out, and computed again */
+	uint64_t kv_evictions;               /* cached pages given up */
+	uint64_t drafted_tokens, draft_hits; /* speculation: guessed, and guessed right */
 	uint32_t n_running, n_queued;
-	uint32_t kv_pages_used, kv_pages_total;
+	uint32_t kv_pages_used, kv_pages_cached, kv_pages_total; /* used + cached + free = total */
 };
 void eng_engine_stats(struct eng_engine *e, struct eng_stats *ret_stats);
 

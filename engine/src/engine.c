@@ -15,10 +15,11 @@
 
 enum {
 	DEFAULT_CTX = 8192,
-	DEFAULT_RUNNING = 8,
+	DEFAULT_RUNNING = 32,
 	DEFAULT_QUEUED = 256,
 	STEP_TOKENS = 512, /* one prefill chunk */
 	MIN_OUTPUTS = 32,  /* rows of logits per step: prompt log-probabilities come in chunks of this */
+	DRAFT_ROWS = 16,   /* rows beside those of the sequences themselves */
 	PAGE_TOKENS = 32,
 };
 
@@ -112,6 +113,7 @@ static int load(struct eng_engine *e, const struct eng_options *o, struct err *e
 	if (r < 0)
 		return r;
 	config.exact = e->is_exact;
+	config.deterministic = o->deterministic;
 	r = kn_backend_open(e->backend_name, &config, &e->backend, err);
 	if (r < 0)
 		return r;
@@ -204,7 +206,11 @@ static int start(struct eng_engine *e, const struct eng_options *o, struct err *
 	struct eng_sched_config sched = { .max_queued = or_default(o->max_queued, DEFAULT_QUEUED),
 		                          .tokenizer = e->meta.tokenizer,
 		                          .eos_ids = e->meta.eos_ids,
-		                          .n_eos_ids = e->meta.n_eos_ids };
+		                          .n_eos_ids = e->meta.n_eos_ids,
+		                          .deterministic = o->deterministic,
+		                          .no_prefix_cache = o->no_prefix_cache,
+		                          .no_speculation = o->no_speculation,
+		                          .step_ms = o->step_ms };
 	struct eng_exec exec;
 	int r;
 
@@ -215,7 +221,9 @@ static int start(struct eng_engine *e, const struct eng_options *o, struct err *
 	if (r < 0)
 		return r;
 	config.n_ctx = n_ctx;
-	config.max_outputs = max_running > MIN_OUTPUTS ? max_running : MIN_OUTPUTS;
+	config.max_outputs = max_running + DRAFT_ROWS > MIN_OUTPUTS ? max_running + DRAFT_ROWS : MIN_OUTPUTS;
+	if (config.max_outputs > STEP_TOKENS)
+		config.max_outputs = STEP_TOKENS;
 	r = plan_pages(e, o, n_ctx, max_running, &config, err);
 	if (r < 0)
 		return r;
@@ -232,7 +240,7 @@ static int start(struct eng_engine *e, const struct eng_options *o, struct err *
 		                  .max_tokens = config.max_tokens,
 		                  .max_outputs = config.max_outputs,
 		                  .n_pages = config.n_pages,
-		                  .page_tokens = config.page_tokens };
+		                  .kv = { .page_tokens = config.page_tokens } };
 	e->info.n_ctx = n_ctx;
 	return eng_sched_new(&exec, &sched, &e->sched, err);
 }
@@ -346,6 +354,16 @@ void eng_cancel(struct eng_engine *e, uint64_t id)
 {
 	if (e->sched)
 		eng_sched_cancel(e->sched, id);
+}
+
+uint32_t eng_retry_after_s(struct eng_engine *e)
+{
+	return e->sched ? eng_sched_retry_s(e->sched) : 1;
+}
+
+int eng_flush_cache(struct eng_engine *e)
+{
+	return e->sched ? eng_sched_flush(e->sched) : 0;
 }
 
 void eng_engine_stats(struct eng_engine *e, struct eng_stats *ret_stats)

@@ -141,7 +141,7 @@ static const struct kn_ops cpu_ops = {
 
 int kn_cpu_open(const struct kn_config *config, struct kn_backend **ret_backend, struct err *err)
 {
-	const struct cpu_isa *isa = cpu_isa_find(config->isa, config->exact);
+	const struct cpu_isa *isa = cpu_isa_find(config->isa, config->exact || config->deterministic);
 	struct cpu_backend *cpu;
 	int r;
 

@@ -224,7 +224,12 @@ struct kn_config {
 	uint32_t max_tokens; /* most rows in one call; sizes scratch */
 	bool exact;          /* cpu: where the fastest level would round activations to the type of 16-bit weights,
 	                      * take the one that keeps them float32; without effect when isa is named */
-	const char *isa;     /* cpu: NULL for the best, or "scalar", "avx2", "avx512" (tests, comparison) */
+	/* A row's result must be the same bits whatever else is in the call: the number of rows, sequences and new
+	 * tokens, where a row stands among them, which pages hold its keys, and the number of threads. Kernels that
+	 * choose a path by any of these (tiles, splits, shared prefixes), or by a measurement, take one fixed path
+	 * when this is set, and may do as is fastest otherwise. Tested by tests/unit/engine/test_deterministic.c. */
+	bool deterministic;
+	const char *isa; /* cpu: NULL for the best, or "scalar", "avx2", "avx512" (tests, comparison) */
 };
 
 /* kind: "ref", "cpu", "cuda", "hip". -ENOTSUP with the reason when this machine cannot. */

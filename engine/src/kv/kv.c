@@ -1,41 +1,48 @@
-/* Pages are handed out from a stack of free numbers; a bitmap of what is free makes a page that is
- * returned twice an error that eng_kv_pool_check() sees instead of silent sharing. */
+/* Pages are handed out from a stack of free numbers, then from the tree's least recently used leaves; a state
+ * per page makes one that is returned twice an error that eng_kv_pool_check() sees instead of silent sharing. */
 #include "kv/kv.h"
 
 #include <assert.h>
 #include <errno.h>
-#include <stdbool.h>
 #include <stdlib.h>
 #include <string.h>
 
-struct eng_kv_pool {
-	uint32_t n_pages, page_tokens;
-	uint32_t n_free;
-	uint32_t *free; /* [n_pages], the first n_free are free */
-	bool *is_free;  /* [n_pages] */
-};
+#include "kv/kv_internal.h"
+
+static uint32_t bucket_count(uint32_t n_pages)
+{
+	uint32_t n = 1;
+
+	while (n < n_pages && n < 1u << 31)
+		n *= 2;
+	return n;
+}
 
 int eng_kv_pool_new(uint32_t n_pages, uint32_t page_tokens, struct eng_kv_pool **ret_pool)
 {
 	struct eng_kv_pool *pool;
 
-	if (n_pages == 0 || page_tokens == 0)
+	if (n_pages == 0 || page_tokens == 0 || n_pages == ENG_KV_NO_PAGE)
 		return -EINVAL;
 	pool = calloc(1, sizeof(*pool));
 	if (!pool)
 		return -ENOMEM;
+	pool->n_buckets = bucket_count(n_pages);
 	pool->free = calloc(n_pages, sizeof(*pool->free));
-	pool->is_free = calloc(n_pages, sizeof(*pool->is_free));
-	if (!pool->free || !pool->is_free) {
+	pool->pages = calloc(n_pages, sizeof(*pool->pages));
+	pool->ids = calloc(n_pages, page_tokens * sizeof(*pool->ids));
+	pool->buckets = calloc(pool->n_buckets, sizeof(*pool->buckets));
+	pool->heap = calloc(n_pages, sizeof(*pool->heap));
+	if (!pool->free || !pool->pages || !pool->ids || !pool->buckets || !pool->heap) {
 		eng_kv_pool_free(pool);
 		return -ENOMEM;
 	}
 	pool->n_pages = pool->n_free = n_pages;
 	pool->page_tokens = page_tokens;
-	for (uint32_t i = 0; i < n_pages; i++) {
+	for (uint32_t i = 0; i < n_pages; i++)
 		pool->free[i] = n_pages - 1 - i; /* page 0 first */
-		pool->is_free[i] = true;
-	}
+	for (uint32_t i = 0; i < pool->n_buckets; i++)
+		pool->buckets[i] = ENG_KV_NO_PAGE;
 	*ret_pool = pool;
 	return 0;
 }
@@ -45,7 +52,10 @@ void eng_kv_pool_free(struct eng_kv_pool *pool)
 	if (!pool)
 		return;
 	free(pool->free);
-	free(pool->is_free);
+	free(pool->pages);
+	free(pool->ids);
+	free(pool->buckets);
+	free(pool->heap);
 	free(pool);
 }
 
@@ -54,14 +64,19 @@ uint32_t eng_kv_pool_page_tokens(const struct eng_kv_pool *pool)
 	return pool->page_tokens;
 }
 
-uint32_t eng_kv_pool_n_free(const struct eng_kv_pool *pool)
+void eng_kv_pool_counts(const struct eng_kv_pool *pool, struct eng_kv_counts *ret_counts)
 {
-	return pool->n_free;
+	*ret_counts = (struct eng_kv_counts){ .n_free = pool->n_free,
+		                              .n_cached = pool->n_cached,
+		                              .n_used = pool->n_pages - pool->n_free - pool->n_cached,
+		                              .n_pages = pool->n_pages,
+		                              .n_evicted = pool->n_evicted,
+		                              .n_duplicates = pool->n_duplicates };
 }
 
-uint32_t eng_kv_pool_n_pages(const struct eng_kv_pool *pool)
+uint32_t eng_kv_pool_n_available(const struct eng_kv_pool *pool)
 {
-	return pool->n_pages;
+	return pool->n_free + pool->n_cached;
 }
 
 int eng_kv_pool_check(const struct eng_kv_pool *pool, struct err *err)
@@ -69,15 +84,15 @@ int eng_kv_pool_check(const struct eng_kv_pool *pool, struct err *err)
 	uint32_t n_marked = 0;
 
 	for (uint32_t i = 0; i < pool->n_pages; i++)
-		n_marked += pool->is_free[i];
+		n_marked += pool->pages[i].state == PAGE_FREE;
 	if (n_marked != pool->n_free)
 		return err_set(err, -EIO, "K/V pool: %u pages on the free list, %u marked free", pool->n_free,
 		               n_marked);
 	for (uint32_t i = 0; i < pool->n_free; i++) {
-		if (pool->free[i] >= pool->n_pages || !pool->is_free[pool->free[i]])
+		if (pool->free[i] >= pool->n_pages || pool->pages[pool->free[i]].state != PAGE_FREE)
 			return err_set(err, -EIO, "K/V pool: page %u is on the free list but in use", pool->free[i]);
 	}
-	return 0;
+	return eng_kv_tree_check(pool, err);
 }
 
 static uint32_t pages_for(const struct eng_kv_pool *pool, uint32_t n_tokens)
@@ -86,7 +101,7 @@ static uint32_t pages_for(const struct eng_kv_pool *pool, uint32_t n_tokens)
 }
 
 /* Doubles, so that decoding one token at a time rarely comes here. */
-static int grow_table(const struct eng_kv_pool *pool, struct eng_kv_seq *seq, uint32_t n_pages)
+int eng_kv_seq_grow(const struct eng_kv_pool *pool, struct eng_kv_seq *seq, uint32_t n_pages)
 {
 	uint32_t cap = seq->cap_pages ? seq->cap_pages : 8;
 	uint32_t *pages;
@@ -105,24 +120,35 @@ static int grow_table(const struct eng_kv_pool *pool, struct eng_kv_seq *seq, ui
 	return 0;
 }
 
+static uint32_t take_page(struct eng_kv_pool *pool)
+{
+	uint32_t page = pool->n_free > 0 ? pool->free[--pool->n_free] : eng_kv_tree_evict(pool);
+
+	pool->pages[page] = (struct page){ .state = PAGE_OWN };
+	return page;
+}
+
+void eng_kv_page_give_back(struct eng_kv_pool *pool, uint32_t page)
+{
+	assert(page < pool->n_pages && pool->pages[page].state != PAGE_FREE && pool->n_free < pool->n_pages);
+	pool->pages[page].state = PAGE_FREE;
+	pool->free[pool->n_free++] = page;
+}
+
 int eng_kv_seq_reserve(struct eng_kv_pool *pool, struct eng_kv_seq *seq, uint32_t n_tokens)
 {
 	uint32_t n_pages = pages_for(pool, n_tokens);
 	int r;
 
-	if (n_pages > seq->n_pages) {
-		if (n_pages - seq->n_pages > pool->n_free)
-			return -ENOSPC;
-		r = grow_table(pool, seq, n_pages);
-		if (r < 0)
-			return r;
-	}
-	while (seq->n_pages < n_pages) {
-		uint32_t page = pool->free[--pool->n_free];
-
-		pool->is_free[page] = false;
-		seq->pages[seq->n_pages++] = page;
-	}
+	if (n_pages <= seq->n_pages)
+		return 0;
+	if (n_pages - seq->n_pages > eng_kv_pool_n_available(pool))
+		return -ENOSPC;
+	r = eng_kv_seq_grow(pool, seq, n_pages);
+	if (r < 0)
+		return r;
+	while (seq->n_pages < n_pages)
+		seq->pages[seq->n_pages++] = take_page(pool);
 	return 0;
 }
 
@@ -130,12 +156,17 @@ void eng_kv_seq_truncate(struct eng_kv_pool *pool, struct eng_kv_seq *seq, uint3
 {
 	uint32_t keep = pages_for(pool, n_tokens);
 
+	assert(n_tokens >= (uint64_t)seq->n_shared * pool->page_tokens || n_tokens % pool->page_tokens == 0);
+	pool->clock++;
 	while (seq->n_pages > keep) {
 		uint32_t page = seq->pages[--seq->n_pages];
 
-		assert(page < pool->n_pages && !pool->is_free[page] && pool->n_free < pool->n_pages);
-		pool->is_free[page] = true;
-		pool->free[pool->n_free++] = page;
+		if (seq->n_pages < seq->n_shared) {
+			eng_kv_tree_release(pool, page);
+			seq->n_shared--;
+		} else {
+			eng_kv_page_give_back(pool, page);
+		}
 	}
 	if (seq->n_tokens > n_tokens)
 		seq->n_tokens = n_tokens;

@@ -318,22 +318,28 @@ static int32_t draw(struct eng_sampler *s, const struct cand *c, size_t n, float
 	return c[last].id; /* rounding left u at the very end */
 }
 
-int32_t eng_sampler_pick(struct eng_sampler *s, const float *logits)
-{
+/* What is drawn from: n candidates, their best logit and the inverse temperature. n 0: nothing is drawn, it is
+ * `best`. */
+struct choice {
 	int32_t best;
+	size_t n;
 	float max, inv_temp;
+};
+
+static struct choice narrow(struct eng_sampler *s, const float *logits)
+{
+	struct choice ch = { 0 };
 	size_t n = 0;
 
 	prepare_logits(s, logits);
-	best = best_id(s->logits, s->n_vocab);
-	max = s->logits[best];
+	ch.best = best_id(s->logits, s->n_vocab);
+	ch.max = s->logits[ch.best];
 	/* Nothing to choose from: every logit was minus infinity or NaN. */
-	if (s->p.temperature <= 0.0f || !s->cands || max == -INFINITY)
-		return best;
-
-	inv_temp = 1.0f / s->p.temperature;
-	if (!(inv_temp <= FLT_MAX))
-		return best;
+	if (s->p.temperature <= 0.0f || !s->cands || ch.max == -INFINITY)
+		return ch;
+	ch.inv_temp = 1.0f / s->p.temperature;
+	if (!(ch.inv_temp <= FLT_MAX))
+		return ch;
 	for (uint32_t i = 0; i < s->n_vocab; i++) {
 		if (s->logits[i] > -INFINITY)
 			s->cands[n++] = (struct cand){ s->logits[i], (int32_t)i };
@@ -343,10 +349,18 @@ int32_t eng_sampler_pick(struct eng_sampler *s, const float *logits)
 		n = s->p.top_k;
 	}
 	if (s->p.top_p < 1.0f)
-		n = keep_top_p(s->cands, n, max, inv_temp, s->p.top_p);
+		n = keep_top_p(s->cands, n, ch.max, ch.inv_temp, s->p.top_p);
 	if (s->p.min_p > 0.0f)
-		n = keep_min_p(s->cands, n, max, inv_temp, s->p.min_p);
-	return draw(s, s->cands, n, max, inv_temp);
+		n = keep_min_p(s->cands, n, ch.max, ch.inv_temp, s->p.min_p);
+	ch.n = n;
+	return ch;
+}
+
+int32_t eng_sampler_pick(struct eng_sampler *s, const float *logits)
+{
+	struct choice ch = narrow(s, logits);
+
+	return ch.n > 0 ? draw(s, s->cands, ch.n, ch.max, ch.inv_temp) : ch.best;
 }
 
 /* ---- Log-probabilities ---- */
@@ -392,4 +406,33 @@ float eng_logprobs(const float *logits, uint32_t n_vocab, int32_t id, uint32_t n
 			ret_top[i] = (struct eng_top){ -1, -INFINITY };
 	}
 	return id >= 0 && (uint32_t)id < n_vocab ? sane(logits[id]) - log_sum : -INFINITY;
+}
+
+float eng_sampler_logprobs(struct eng_sampler *s, const float *logits, int32_t id, uint32_t n_top,
+                           struct eng_top *ret_top)
+{
+	struct choice ch = narrow(s, logits);
+	float result = -INFINITY;
+	double log_mass;
+
+	for (uint32_t i = 0; i < n_top; i++)
+		ret_top[i] = (struct eng_top){ -1, -INFINITY };
+	if (ch.n == 0) {
+		if (n_top > 0)
+			ret_top[0] = (struct eng_top){ ch.best, 0.0f };
+		return id == ch.best ? 0.0f : -INFINITY;
+	}
+	log_mass = log(mass(s->cands, ch.n, ch.max, ch.inv_temp));
+	for (size_t i = 0; i < ch.n && result == -INFINITY; i++) {
+		if (s->cands[i].id == id)
+			result = (float)(((double)s->cands[i].logit - ch.max) * ch.inv_temp - log_mass);
+	}
+	if (n_top > ch.n)
+		n_top = (uint32_t)ch.n;
+	if (n_top > 0)
+		sort_best(s->cands, ch.n, n_top);
+	for (uint32_t i = 0; i < n_top; i++)
+		ret_top[i] = (struct eng_top){ s->cands[i].id,
+			                       (float)(((double)s->cands[i].logit - ch.max) * ch.inv_temp - log_mass) };
+	return result;
 }

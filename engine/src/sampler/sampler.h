@@ -19,6 +19,12 @@ void eng_sampler_accept(struct eng_sampler *s, int32_t id, bool is_output);
 /* logits [n_vocab] are not changed. */
 int32_t eng_sampler_pick(struct eng_sampler *s, const float *logits);
 
+/* Log-probabilities of the distribution that eng_sampler_pick() draws from for these logits, before the token is
+ * accepted: after bias, penalties, temperature and filters. Greedy: 0 for the best id, minus infinity for others.
+ * Entries beyond the candidates have id -1. */
+float eng_sampler_logprobs(struct eng_sampler *s, const float *logits, int32_t id, uint32_t n_top,
+                           struct eng_top *ret_top);
+
 /* log-softmax of one row: the log-probability of id, and the n_top best (ids and logprobs, best first,
  * ties to the lowest id). ret_top may be NULL when n_top is 0. */
 float eng_logprobs(const float *logits, uint32_t n_vocab, int32_t id, uint32_t n_top, struct eng_top *ret_top);

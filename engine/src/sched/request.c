@@ -88,6 +88,24 @@ static uint32_t clip_max_new(const struct eng_sched *s, const struct eng_request
 	return req->max_new == 0 || req->max_new > room ? room : req->max_new;
 }
 
+/* One running hash, noted at each page's end: equal hashes, equal beginnings. A collision only makes a request wait
+ * for another one without need. */
+static int hash_prefixes(struct sreq *r, uint32_t page_tokens)
+{
+	uint64_t h = 0;
+
+	r->prefix_hash = calloc(r->n_prompt / page_tokens + 1, sizeof(*r->prefix_hash));
+	if (!r->prefix_hash)
+		return -ENOMEM;
+	for (uint32_t i = 0; i < r->n_prompt; i++) {
+		h = (h ^ (uint32_t)r->tokens[i]) * 0x9e3779b97f4a7c15u + 1;
+		h ^= h >> 29;
+		if ((i + 1) % page_tokens == 0)
+			r->prefix_hash[i / page_tokens] = h;
+	}
+	return 0;
+}
+
 int sreq_new(const struct eng_sched *s, const struct eng_request *req, struct sreq **ret_r, struct err *err)
 {
 	struct sreq *r;
@@ -109,6 +127,13 @@ int sreq_new(const struct eng_sched *s, const struct eng_request *req, struct sr
 		return err_set(err, -ENOMEM, "out of memory");
 	}
 	memcpy(r->tokens, req->ids, req->n_ids * sizeof(*req->ids));
+	r->next_prompt_lp = r->n_prompt;
+	if (req->kind == ENG_GENERATE && req->logprob_start >= 0 && req->logprob_start < (int64_t)r->n_prompt)
+		r->next_prompt_lp = (uint32_t)req->logprob_start;
+	if (hash_prefixes(r, s->exec.kv.page_tokens) < 0) {
+		sreq_free(r);
+		return err_set(err, -ENOMEM, "out of memory");
+	}
 	*ret_r = r;
 	return 0;
 }
@@ -122,6 +147,8 @@ void sreq_free(struct sreq *r)
 	free((void *)r->req.stops);
 	free((void *)r->req.stop_ids);
 	free((void *)r->req.sampling.logit_bias);
+	free(r->prefix_hash);
+	eng_draft_free(r->draft);
 	eng_sampler_free(r->sampler);
 	eng_textout_done(&r->text);
 	base_buf_done(&r->piece);
@@ -135,6 +162,14 @@ int sreq_start(const struct eng_sched *s, struct sreq *r)
 
 	if (r->req.kind == ENG_EMBED)
 		return 0;
+	/* The n answers of one prompt have different seeds even when none was given. */
+	if (s->config.deterministic)
+		r->req.sampling.has_seed = true;
+	if (!s->config.no_speculation && !s->exec.kv.cannot_rewind && r->max_new > 1) {
+		e = eng_draft_new(r->n_prompt + r->max_new, &r->draft);
+		if (e < 0)
+			return e;
+	}
 	e = eng_sampler_new(&r->req.sampling, s->exec.n_vocab, &r->sampler);
 	if (e < 0)
 		return e;
@@ -207,6 +242,7 @@ void sreq_emit_done(struct sreq *r)
 		                .stop_text = r->stop_text,
 		                .n_prompt = r->n_prompt,
 		                .n_output = r->n_output,
+		                .n_cached = r->n_cached,
 		                .error = r->finish == ENG_FINISH_ERROR ? &r->error : NULL };
 	const char *stop = NULL;
 
@@ -250,43 +286,39 @@ static void forbid(const struct eng_sched *s, const int32_t *ids, size_t n)
 	}
 }
 
-static int32_t pick(struct eng_sched *s, struct sreq *r, const float *logits)
+/* The logits that the token is taken from: those of the model, or a copy without what must not come. */
+static const float *allowed(struct eng_sched *s, const struct sreq *r, const float *logits)
 {
 	if (r->n_output >= r->req.min_new)
-		return eng_sampler_pick(r->sampler, logits);
+		return logits;
 	memcpy(s->masked, logits, s->exec.n_vocab * sizeof(*logits));
 	forbid(s, r->req.stop_ids, r->req.n_stop_ids);
 	if (!r->req.ignore_eos)
 		forbid(s, s->eos_ids, s->config.n_eos_ids);
-	return eng_sampler_pick(r->sampler, s->masked);
-}
-
-static void emit_token(struct eng_sched *s, struct sreq *r, int32_t id, const float *logits)
-{
-	struct eng_top top[ENG_MAX_TOP];
-	struct eng_event ev = { .kind = ENG_EV_TOKEN,
-		                .request_id = r->id,
-		                .id = id,
-		                .position = r->n_output - 1,
-		                .text = base_buf_text(&r->piece),
-		                .text_len = r->piece.len,
-		                .stop_id = -1 };
-
-	if (r->req.logprobs) {
-		ev.has_logprob = true;
-		ev.logprob = eng_logprobs(logits, s->exec.n_vocab, id, r->req.n_top, top);
-		ev.top = top;
-		ev.n_top = r->req.n_top;
-	}
-	r->req.on_event(r->req.arg, &ev);
+	return s->masked;
 }
 
 void sreq_take_token(struct eng_sched *s, struct sreq *r, const float *logits)
 {
-	int32_t id = pick(s, r, logits);
+	const float *from = allowed(s, r, logits);
+	int32_t id = eng_sampler_pick(r->sampler, from);
+	struct eng_top top[ENG_MAX_TOP];
+	struct eng_event ev = { .kind = ENG_EV_TOKEN,
+		                .request_id = r->id,
+		                .id = id,
+		                .position = r->n_output,
+		                .has_logprob = r->req.logprobs,
+		                .top = top,
+		                .stop_id = -1 };
 	bool may_stop, is_stop;
 	int e = 0;
 
+	if (r->req.logprobs) {
+		/* Before the token counts for penalties. */
+		ev.logprob = r->req.processed_logprobs ? eng_sampler_logprobs(r->sampler, from, id, r->req.n_top, top)
+		                                       : eng_logprobs(logits, s->exec.n_vocab, id, r->req.n_top, top);
+		ev.n_top = r->req.n_top;
+	}
 	r->tokens[r->n_tokens++] = id;
 	r->n_output++;
 	eng_sampler_accept(r->sampler, id, true);
@@ -301,7 +333,9 @@ void sreq_take_token(struct eng_sched *s, struct sreq *r, const float *logits)
 		end_with_error(r, e);
 		return;
 	}
-	emit_token(s, r, id, logits);
+	ev.text = base_buf_text(&r->piece);
+	ev.text_len = r->piece.len;
+	r->req.on_event(r->req.arg, &ev);
 	if (is_stop) {
 		r->stop_id = id;
 		sreq_end(r, ENG_FINISH_STOP);

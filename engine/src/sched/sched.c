@@ -1,8 +1,8 @@
 /* The scheduler's thread, its queue and its life.
  *
- * A request waits in the queue until a running slot is free and the page pool can hold its prompt and all
- * of its output; from then on it cannot run out of memory. Requests are admitted in order: a large one at
- * the head is not overtaken for ever. The thread sleeps on a condition while there is nothing to do.
+ * A request waits in the queue until a running slot is free and the page pool can hold its prompt (admit.c). What
+ * was computed stays in the pool's prefix tree until its pages are needed. The thread sleeps on a condition while
+ * there is nothing to do.
  *
  * Only the thread changes what it computes with; the lock covers the queue, the list of running requests
  * and the counters. Event functions are called without the lock. */
@@ -15,10 +15,31 @@
 
 #include "sched/sched_internal.h"
 
+enum { DEFAULT_STEP_MS = 100, MAX_RETRY_S = 60 };
+
 /* ---- Ending requests ---- */
 
+uint64_t sched_now_ns(void)
+{
+	struct timespec ts;
+
+	(void)clock_gettime(CLOCK_MONOTONIC, &ts);
+	return (uint64_t)ts.tv_sec * 1000000000u + (uint64_t)ts.tv_nsec;
+}
+
+/* Locked. */
 static void count_end(struct eng_sched *s, const struct sreq *r)
 {
+	uint64_t now = sched_now_ns();
+
+	/* Only while others wait does the rate of ends tell how fast the engine is. */
+	if (s->last_end_ns && s->n_queued > 0) {
+		double gap = (double)(now - s->last_end_ns);
+
+		s->end_interval_ns =
+		        s->end_interval_ns > 0 ? s->end_interval_ns + 0.1 * (gap - s->end_interval_ns) : gap;
+	}
+	s->last_end_ns = now;
 	s->stats.n_done++;
 	if (r->finish == ENG_FINISH_ABORT)
 		s->stats.n_aborted++;
@@ -26,13 +47,24 @@ static void count_end(struct eng_sched *s, const struct sreq *r)
 		s->stats.n_failed++;
 }
 
-/* r is in no list any more. Its DONE comes after its pages are free and the counters tell so. */
-static void retire(struct eng_sched *s, struct sreq *r)
+void sched_count_pages(struct eng_sched *s)
+{
+	struct eng_kv_counts c;
+
+	eng_kv_pool_counts(s->pool, &c);
+	(void)pthread_mutex_lock(&s->lock);
+	s->stats.kv_pages_used = c.n_used;
+	s->stats.kv_pages_cached = c.n_cached;
+	s->stats.kv_evictions = c.n_evicted;
+	(void)pthread_mutex_unlock(&s->lock);
+}
+
+void sched_retire(struct eng_sched *s, struct sreq *r)
 {
 	eng_kv_seq_done(s->pool, &r->kv);
+	sched_count_pages(s);
 	(void)pthread_mutex_lock(&s->lock);
 	count_end(s, r);
-	s->stats.kv_pages_used = eng_kv_pool_n_pages(s->pool) - eng_kv_pool_n_free(s->pool);
 	(void)pthread_mutex_unlock(&s->lock);
 
 	sreq_emit_done(r);
@@ -57,14 +89,14 @@ static void retire_running(struct eng_sched *s)
 		memmove(s->running + i, s->running + i + 1, (s->n_running - i - 1) * sizeof(*s->running));
 		s->n_running--;
 		(void)pthread_mutex_unlock(&s->lock);
-		retire(s, r);
+		sched_retire(s, r);
 	}
 }
 
 /* Takes the cancelled ones (or all, when stopping) out of the queue; a list of them. Locked. */
 static struct sreq *unqueue_cancelled(struct eng_sched *s)
 {
-	struct sreq **link = &s->queue_head, *out = NULL;
+	struct sreq **link = &s->queue, *out = NULL;
 
 	while (*link) {
 		struct sreq *r = *link;
@@ -78,7 +110,6 @@ static struct sreq *unqueue_cancelled(struct eng_sched *s)
 		out = r;
 		s->n_queued--;
 	}
-	s->queue_tail = link;
 	return out;
 }
 
@@ -94,65 +125,13 @@ static void sweep_cancelled(struct eng_sched *s)
 	for (; gone; gone = next) {
 		next = gone->next;
 		sreq_end(gone, ENG_FINISH_ABORT);
-		retire(s, gone);
+		sched_retire(s, gone);
 	}
 	for (uint32_t i = 0; i < s->n_running; i++) {
 		if (stopping || atomic_load(&s->running[i]->cancelled))
 			sreq_end(s->running[i], ENG_FINISH_ABORT);
 	}
 	retire_running(s);
-}
-
-/* ---- Admission ---- */
-
-static struct sreq *pop_queue(struct eng_sched *s)
-{
-	struct sreq *r = s->queue_head;
-
-	s->queue_head = r->next;
-	if (!s->queue_head)
-		s->queue_tail = &s->queue_head;
-	r->next = NULL;
-	s->n_queued--;
-	return r;
-}
-
-/* The last output token is never fed back, so it needs no room. */
-static uint32_t tokens_stored(const struct sreq *r)
-{
-	return r->n_prompt + (r->max_new > 0 ? r->max_new - 1 : 0);
-}
-
-/* Moves one request from the queue to the running ones. False: nothing to move or no room yet. */
-static bool admit_one(struct eng_sched *s)
-{
-	struct sreq *r;
-	int e;
-
-	(void)pthread_mutex_lock(&s->lock);
-	r = s->n_running < s->config.max_running ? s->queue_head : NULL;
-	(void)pthread_mutex_unlock(&s->lock);
-	if (!r)
-		return false;
-	/* Only this thread takes from the queue, so r is still its head. */
-	e = eng_kv_seq_reserve(s->pool, &r->kv, tokens_stored(r));
-	if (e == -ENOSPC && s->n_running > 0)
-		return false;
-	if (e == 0)
-		e = sreq_start(s, r);
-
-	(void)pthread_mutex_lock(&s->lock);
-	(void)pop_queue(s);
-	if (e == 0)
-		s->running[s->n_running++] = r;
-	s->stats.kv_pages_used = eng_kv_pool_n_pages(s->pool) - eng_kv_pool_n_free(s->pool);
-	(void)pthread_mutex_unlock(&s->lock);
-	if (e < 0) {
-		(void)err_set(&r->error, e, "the request could not start: %s", strerror(-e));
-		sreq_end(r, ENG_FINISH_ERROR);
-		retire(s, r);
-	}
-	return true;
 }
 
 /* ---- The thread ---- */
@@ -163,11 +142,28 @@ static bool wait_for_work(struct eng_sched *s)
 	bool more;
 
 	(void)pthread_mutex_lock(&s->lock);
-	while (!s->is_stopping && !s->queue_head && s->n_running == 0)
+	while (!s->is_stopping && !s->wants_flush && !s->queue && s->n_running == 0)
 		(void)pthread_cond_wait(&s->wake, &s->lock);
-	more = s->queue_head || s->n_running > 0;
+	more = s->queue || s->n_running > 0 || !s->is_stopping;
 	(void)pthread_mutex_unlock(&s->lock);
 	return more;
+}
+
+static void flush_if_asked(struct eng_sched *s)
+{
+	bool wanted;
+
+	(void)pthread_mutex_lock(&s->lock);
+	wanted = s->wants_flush;
+	(void)pthread_mutex_unlock(&s->lock);
+	if (!wanted)
+		return;
+	eng_kv_pool_flush(s->pool);
+	sched_count_pages(s);
+	(void)pthread_mutex_lock(&s->lock);
+	s->wants_flush = false;
+	(void)pthread_cond_broadcast(&s->idle);
+	(void)pthread_mutex_unlock(&s->lock);
 }
 
 static void *run(void *arg)
@@ -175,11 +171,13 @@ static void *run(void *arg)
 	struct eng_sched *s = arg;
 
 	while (wait_for_work(s)) {
+		flush_if_asked(s);
 		sweep_cancelled(s);
-		while (admit_one(s))
-			;
-		if (s->n_running > 0)
+		sched_admit(s);
+		if (s->n_running > 0) {
+			sched_make_room(s);
 			sched_step(s);
+		}
 		retire_running(s);
 	}
 	return NULL;
@@ -201,7 +199,7 @@ static int alloc_all(struct eng_sched *s, const struct eng_sched_config *config)
 		return -ENOMEM;
 	if (config->n_eos_ids)
 		memcpy(s->eos_ids, config->eos_ids, config->n_eos_ids * sizeof(*s->eos_ids));
-	r = eng_kv_pool_new(s->exec.n_pages, s->exec.page_tokens, &s->pool);
+	r = eng_kv_pool_new(s->exec.n_pages, s->exec.kv.page_tokens, &s->pool);
 	if (r < 0)
 		return r;
 	s->stats.kv_pages_total = s->exec.n_pages;
@@ -229,7 +227,7 @@ int eng_sched_new(const struct eng_exec *exec, const struct eng_sched_config *co
                   struct err *err)
 {
 	struct eng_sched *s;
-	uint64_t pool_tokens = (uint64_t)exec->n_pages * exec->page_tokens;
+	uint64_t pool_tokens = (uint64_t)exec->n_pages * exec->kv.page_tokens;
 	int r;
 
 	if (exec->n_vocab == 0 || exec->n_ctx == 0 || exec->max_tokens == 0 || exec->max_outputs == 0 ||
@@ -244,7 +242,7 @@ int eng_sched_new(const struct eng_exec *exec, const struct eng_sched_config *co
 	 * no more sequences than rows. */
 	s->config.max_running = min_u32(config->max_running, min_u32(exec->max_tokens, exec->max_outputs));
 	s->n_ctx = pool_tokens < exec->n_ctx ? (uint32_t)pool_tokens : exec->n_ctx;
-	s->queue_tail = &s->queue_head;
+	s->config.step_ms = config->step_ms ? config->step_ms : DEFAULT_STEP_MS;
 	s->next_id = 1;
 	init_locks(s);
 	r = alloc_all(s, config);
@@ -303,18 +301,33 @@ void eng_sched_free(struct eng_sched *s)
 	free(s);
 }
 
+/* Half the queue may be one client's; what is left is for the others. Locked. */
+static bool is_greedy(const struct eng_sched *s, uint64_t client)
+{
+	uint32_t n_own = 0;
+
+	if (s->n_queued < s->config.max_queued - s->config.max_queued / 4)
+		return false;
+	for (const struct sreq *r = s->queue; r; r = r->next)
+		n_own += r->req.client == client;
+	return n_own < s->n_queued && n_own >= s->config.max_queued / 2;
+}
+
 /* Locked. */
 static int enqueue(struct eng_sched *s, struct sreq *r, struct err *err)
 {
+	struct sreq **link = &s->queue;
+
 	if (s->is_draining)
 		return err_set(err, -ESHUTDOWN, "the engine is shutting down");
-	if (s->n_queued >= s->config.max_queued) {
+	if (s->n_queued >= s->config.max_queued || is_greedy(s, r->req.client)) {
 		s->stats.n_rejected++;
 		return err_set(err, -EBUSY, "the queue is full (%u requests wait)", s->n_queued);
 	}
+	while (*link)
+		link = &(*link)->next;
 	r->id = s->next_id++;
-	*s->queue_tail = r;
-	s->queue_tail = &r->next;
+	*link = r;
 	s->n_queued++;
 	s->n_live++;
 	s->stats.n_requests++;
@@ -343,7 +356,7 @@ int eng_sched_submit(struct eng_sched *s, const struct eng_request *req, uint64_
 void eng_sched_cancel(struct eng_sched *s, uint64_t id)
 {
 	(void)pthread_mutex_lock(&s->lock);
-	for (struct sreq *r = s->queue_head; r; r = r->next) {
+	for (struct sreq *r = s->queue; r; r = r->next) {
 		if (r->id == id)
 			atomic_store(&r->cancelled, true);
 	}
@@ -353,6 +366,53 @@ void eng_sched_cancel(struct eng_sched *s, uint64_t id)
 	}
 	(void)pthread_cond_signal(&s->wake);
 	(void)pthread_mutex_unlock(&s->lock);
+}
+
+/* A quarter of the queue, at the rate at which requests end. */
+uint32_t eng_sched_retry_s(struct eng_sched *s)
+{
+	double seconds;
+
+	(void)pthread_mutex_lock(&s->lock);
+	seconds = s->end_interval_ns * (s->n_queued / 4 + 1) / 1e9;
+	(void)pthread_mutex_unlock(&s->lock);
+	return seconds < 1 ? 1 : seconds > MAX_RETRY_S ? MAX_RETRY_S : (uint32_t)(seconds + 0.5);
+}
+
+int eng_sched_flush(struct eng_sched *s)
+{
+	int r = 0;
+
+	(void)pthread_mutex_lock(&s->lock);
+	if (s->n_live > 0) {
+		r = -EBUSY;
+	} else if (!s->is_stopping) {
+		s->wants_flush = true;
+		(void)pthread_cond_signal(&s->wake);
+		while (s->wants_flush)
+			(void)pthread_cond_wait(&s->idle, &s->lock);
+	}
+	(void)pthread_mutex_unlock(&s->lock);
+	return r;
+}
+
+int eng_sched_check(struct eng_sched *s, struct err *err)
+{
+	struct eng_kv_counts c;
+	int r;
+
+	(void)pthread_mutex_lock(&s->lock);
+	/* With nobody in it, the thread sleeps and leaves the pool alone. */
+	if (s->n_live > 0)
+		r = err_set(err, -EBUSY, "%u requests run or wait", s->n_live);
+	else
+		r = eng_kv_pool_check(s->pool, err);
+	eng_kv_pool_counts(s->pool, &c);
+	if (r == 0 && (c.n_used != 0 || c.n_free + c.n_cached != c.n_pages))
+		r = err_set(err, -EIO, "K/V pool: %u free + %u cached + %u used of %u pages", c.n_free, c.n_cached,
+		            c.n_used, c.n_pages);
+	(void)pthread_mutex_unlock(&s->lock);
+	return r;
 }
 
 void eng_sched_stats(struct eng_sched *s, struct eng_stats *ret_stats)

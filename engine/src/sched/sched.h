@@ -9,6 +9,7 @@
 
 #include "base/err.h"
 #include "engine.h"
+#include "kv/kv.h"
 #include "model/model.h"
 
 struct eng_tokenizer;
@@ -22,7 +23,8 @@ struct eng_exec {
 	uint32_t n_ctx;       /* most tokens of one sequence */
 	uint32_t max_tokens;  /* per step */
 	uint32_t max_outputs; /* per step */
-	uint32_t n_pages, page_tokens;
+	uint32_t n_pages;
+	struct eng_kv_traits kv;
 };
 
 struct eng_sched_config {
@@ -31,6 +33,8 @@ struct eng_sched_config {
 	const struct eng_tokenizer *tokenizer; /* for text events; NULL: ids only */
 	const int32_t *eos_ids;                /* end a request unless it says ignore_eos; copied */
 	size_t n_eos_ids;
+	bool deterministic, no_prefix_cache, no_speculation; /* see eng_options */
+	uint32_t step_ms;                                    /* see eng_options */
 };
 
 int eng_sched_new(const struct eng_exec *exec, const struct eng_sched_config *config, struct eng_sched **ret_sched,
@@ -43,6 +47,11 @@ void eng_sched_free(struct eng_sched *s);
 int eng_sched_submit(struct eng_sched *s, const struct eng_request *req, uint64_t *ret_id, struct err *err);
 /* Idempotent; the request's last event is DONE with ENG_FINISH_ABORT unless it ended before. */
 void eng_sched_cancel(struct eng_sched *s, uint64_t id);
+uint32_t eng_sched_retry_s(struct eng_sched *s);
+/* Forgets cached prefixes; -EBUSY while requests run or wait. */
+int eng_sched_flush(struct eng_sched *s);
+/* Pages and tree are sound, and none is lost; for tests, while nothing runs (-EBUSY). */
+int eng_sched_check(struct eng_sched *s, struct err *err);
 void eng_sched_stats(struct eng_sched *s, struct eng_stats *ret_stats);
 
 #endif

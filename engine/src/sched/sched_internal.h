@@ -1,5 +1,5 @@
-/* Shared by the scheduler's files: sched.c (queue, thread, life), request.c (one request's copies and
- * events), step.c (forming a step and handing its results out). */
+/* Shared by the scheduler's files: sched.c (queue, thread, life), admit.c (who runs and who is set back),
+ * request.c (one request's copies and events), step.c (forming a step and handing its results out). */
 #ifndef ENG_SCHED_INTERNAL_H
 #define ENG_SCHED_INTERNAL_H
 
@@ -8,6 +8,8 @@
 
 #include "kv/kv.h"
 #include "sampler/sampler.h"
+#include "sched/draft.h"
+#include "sched/pace.h"
 #include "sched/sched.h"
 #include "sched/textout.h"
 
@@ -18,13 +20,18 @@ struct sreq {
 	uint64_t id;
 	struct eng_request req; /* every pointer in it is ours */
 	atomic_bool cancelled;
+	uint64_t *prefix_hash; /* [n_prompt / page_tokens]: of the prompt up to the end of that page */
 
 	/* Below: only the scheduler's thread, from admission on. */
-	int32_t *tokens; /* prompt, then output */
-	uint32_t n_prompt, n_tokens, n_computed;
+	bool was_preempted;
+	int32_t *tokens; /* prompt, then output, then drafts */
+	uint32_t n_prompt, n_tokens, n_computed, n_cached;
 	uint32_t max_new, n_output;
+	uint32_t next_prompt_lp; /* first position whose prompt log-probability is still owed; n_prompt: none */
+	uint32_t take;           /* prompt tokens given to it in the step being formed */
 	struct eng_kv_seq kv;
 	struct eng_sampler *sampler;
+	struct eng_draft *draft; /* NULL: no speculation */
 	struct eng_textout text;
 	struct base_buf piece; /* text of the current event */
 
@@ -39,6 +46,7 @@ struct sreq {
 struct step_part {
 	struct sreq *r;
 	bool is_prefill;
+	uint32_t n_draft; /* of its tokens */
 };
 
 struct eng_sched {
@@ -51,14 +59,16 @@ struct eng_sched {
 	bool has_thread;
 	pthread_mutex_t lock;
 	pthread_cond_t wake; /* the scheduler: work or stop */
-	pthread_cond_t idle; /* drain: n_live became 0 */
+	pthread_cond_t idle; /* drain: n_live became 0; flush: done */
 	/* protected by lock */
-	struct sreq *queue_head, **queue_tail;
+	struct sreq *queue;    /* in the order of arrival, those set back in front */
 	struct sreq **running; /* [max_running], in the order of admission; changed by the thread only */
 	uint32_t n_running, n_queued;
 	uint32_t n_live; /* submitted and DONE not yet delivered */
 	uint64_t next_id;
-	bool is_draining, is_stopping;
+	uint64_t last_end_ns;
+	double end_interval_ns; /* between requests that end, smoothed; 0: not known */
+	bool is_draining, is_stopping, wants_flush;
 	struct eng_stats stats;
 
 	/* the scheduler's thread only */
@@ -68,7 +78,22 @@ struct eng_sched {
 	float *masked;             /* [n_vocab] */
 	bool last_was_embed;
 	uint32_t first_decode; /* rotates, so that nobody starves when a step cannot hold all */
+	struct eng_pace pace;
 };
+
+static inline bool sreq_is_decoding(const struct sreq *r)
+{
+	return r->n_output > 0 && r->n_computed + 1 == r->n_tokens;
+}
+
+/* Position of the first token whose output row is needed. */
+static inline uint32_t sreq_first_row(const struct sreq *r)
+{
+	if (r->next_prompt_lp >= r->n_prompt)
+		return r->n_tokens - 1;
+	/* The log-probability of position p comes from the row of p - 1. */
+	return r->next_prompt_lp > 0 ? r->next_prompt_lp - 1 : 0;
+}
 
 /* request.c */
 int sreq_new(const struct eng_sched *s, const struct eng_request *req, struct sreq **ret_r, struct err *err);
@@ -81,6 +106,19 @@ void sreq_emit_embedding(struct sreq *r, const float *hidden, uint32_t n_embd);
 void sreq_emit_done(struct sreq *r);
 /* Samples from logits, hands the token out and decides whether the request ends. */
 void sreq_take_token(struct eng_sched *s, struct sreq *r, const float *logits);
+
+/* sched.c */
+uint64_t sched_now_ns(void);
+/* r is in no list any more. Its DONE comes after its pages are free and the counters tell so. */
+void sched_retire(struct eng_sched *s, struct sreq *r);
+/* Copies the pool's counts to the statistics. */
+void sched_count_pages(struct eng_sched *s);
+
+/* admit.c */
+/* Moves requests from the queue to the running ones while there is room. */
+void sched_admit(struct eng_sched *s);
+/* Room for one more token of every decoding sequence; the youngest are set back when it runs out. */
+void sched_make_room(struct eng_sched *s);
 
 /* step.c: computes one step over the running requests; those that ended have is_done set. */
 void sched_step(struct eng_sched *s);

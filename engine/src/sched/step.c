@@ -1,45 +1,19 @@
-/* Forming a step. All decoding sequences first, one token each, then prompts in the order of admission
- * until the step's tokens or output rows are used up; so a long prompt is computed in chunks beside
- * running decodes. A step gives logits or hidden states, never both: when requests of both kinds run,
- * steps alternate. */
+/* Forming a step. All decoding sequences first, one token each and drafts where they pay; then prompts, as many
+ * tokens as the step has left, or, while answers stream, as fit its time. The oldest prompt gets half of them, the
+ * others share the rest evenly: a short prompt is not stuck behind a long one, and the long one goes on.
+ * A step gives logits or hidden states, never both: when requests of both kinds run, steps alternate. */
 #include <errno.h>
 #include <string.h>
-#include <time.h>
 
 #include "sched/sched_internal.h"
-
-static uint64_t now_ns(void)
-{
-	struct timespec ts;
-
-	(void)clock_gettime(CLOCK_MONOTONIC, &ts);
-	return (uint64_t)ts.tv_sec * 1000000000u + (uint64_t)ts.tv_nsec;
-}
 
 struct budget {
 	uint32_t tokens, rows;
 };
 
-static bool is_decoding(const struct sreq *r)
+static void add_part(struct eng_sched *s, size_t *n, struct sreq *r, uint32_t end, uint32_t n_out, bool is_prefill)
 {
-	return r->n_computed >= r->n_prompt;
-}
-
-/* Position of the first token whose output row is needed. */
-static uint32_t first_row(const struct sreq *r)
-{
-	uint32_t last = r->n_prompt - 1;
-	int64_t start = r->req.logprob_start;
-
-	if (r->req.kind == ENG_EMBED || start < 0 || start > (int64_t)last)
-		return last;
-	/* The logprob of position p comes from the row of p - 1. */
-	return start > 0 ? (uint32_t)start - 1 : 0;
-}
-
-static void add_part(struct eng_sched *s, size_t *n, struct sreq *r, uint32_t end, uint32_t n_out)
-{
-	s->parts[*n] = (struct step_part){ r, !is_decoding(r) };
+	s->parts[*n] = (struct step_part){ .r = r, .is_prefill = is_prefill };
 	s->seqs[*n] = (struct eng_step_seq){ .pages = r->kv.pages,
 		                             .ids = r->tokens + r->n_computed,
 		                             .n_ids = end - r->n_computed,
@@ -49,12 +23,98 @@ static void add_part(struct eng_sched *s, size_t *n, struct sreq *r, uint32_t en
 	(*n)++;
 }
 
+static bool takes_part(const struct sreq *r, enum eng_request_kind kind, bool decoding)
+{
+	return r->req.kind == kind && !r->is_done && sreq_is_decoding(r) == decoding;
+}
+
+/* ---- Decoding ---- */
+
+static uint32_t min_u32(uint32_t a, uint32_t b)
+{
+	return a < b ? a : b;
+}
+
+/* Drafts go behind the newest token, where the answer would be written. */
+static void add_draft(struct eng_sched *s, struct step_part *part, struct eng_step_seq *q, struct budget *b,
+                      double row_cost)
+{
+	struct sreq *r = part->r;
+	uint32_t most = min_u32(min_u32(b->tokens, b->rows), r->max_new - r->n_output - 1), n;
+
+	if (!r->draft || most == 0)
+		return;
+	n = eng_draft_make(r->draft, r->tokens, r->n_tokens, most, row_cost, r->tokens + r->n_tokens);
+	/* A guess is not worth anybody's pages but cached ones. */
+	while (n > 0 && eng_kv_seq_reserve(s->pool, &r->kv, r->n_tokens + n) < 0)
+		n--;
+	part->n_draft = n;
+	q->pages = r->kv.pages;
+	q->n_ids += n;
+	q->n_out += n;
+	b->tokens -= n;
+	b->rows -= n;
+}
+
+static size_t add_decodes(struct eng_sched *s, enum eng_request_kind kind, struct budget *b)
+{
+	size_t n = 0;
+	double row_cost;
+
+	for (uint32_t k = 0; k < s->n_running && b->tokens > 0 && b->rows > 0; k++) {
+		struct sreq *r = s->running[(k + s->first_decode) % s->n_running];
+
+		if (!takes_part(r, kind, true))
+			continue;
+		add_part(s, &n, r, r->n_tokens, 1, false);
+		b->tokens--;
+		b->rows--;
+	}
+	row_cost = eng_pace_row_cost(&s->pace, (uint32_t)n);
+	for (size_t i = 0; i < n; i++)
+		add_draft(s, &s->parts[i], &s->seqs[i], b, row_cost);
+	return n;
+}
+
+/* ---- Prompts ---- */
+
+/* How many of `tokens` each prompt gets, into sreq.take. */
+static void share_out(struct eng_sched *s, enum eng_request_kind kind, uint32_t tokens)
+{
+	uint32_t n_prompts = 0, first = tokens, each = 0;
+
+	for (uint32_t k = 0; k < s->n_running; k++)
+		n_prompts += takes_part(s->running[k], kind, false);
+	if (n_prompts > 1) {
+		first = tokens / 2;
+		each = (tokens - first) / (n_prompts - 1);
+	}
+	for (uint32_t k = 0, seen = 0; k < s->n_running; k++) {
+		struct sreq *r = s->running[k];
+
+		r->take = 0;
+		if (!takes_part(r, kind, false))
+			continue;
+		r->take = min_u32(seen++ == 0 ? first : each, r->n_tokens - r->n_computed);
+		tokens -= r->take;
+	}
+	/* What short prompts left over, the oldest first. */
+	for (uint32_t k = 0; k < s->n_running && tokens > 0; k++) {
+		struct sreq *r = s->running[k];
+		uint32_t more;
+
+		if (!takes_part(r, kind, false))
+			continue;
+		more = min_u32(tokens, r->n_tokens - r->n_computed - r->take);
+		r->take += more;
+		tokens -= more;
+	}
+}
+
 static void add_prefill(struct eng_sched *s, size_t *n, struct sreq *r, struct budget *b)
 {
-	uint32_t from = r->n_computed, end = r->n_prompt, row = first_row(r), rows = 0;
+	uint32_t from = r->n_computed, end = from + r->take, row = sreq_first_row(r), rows = 0;
 
-	if (end - from > b->tokens)
-		end = from + b->tokens;
 	if (end > row) {
 		rows = end - (from > row ? from : row);
 		if (rows > b->rows) {
@@ -64,7 +124,7 @@ static void add_prefill(struct eng_sched *s, size_t *n, struct sreq *r, struct b
 	}
 	if (end <= from)
 		return;
-	add_part(s, n, r, end, rows);
+	add_part(s, n, r, end, rows, true);
 	b->tokens -= end - from;
 	b->rows -= rows;
 }
@@ -72,44 +132,70 @@ static void add_prefill(struct eng_sched *s, size_t *n, struct sreq *r, struct b
 static size_t form_step(struct eng_sched *s, enum eng_request_kind kind)
 {
 	struct budget b = { s->exec.max_tokens, s->exec.max_outputs };
-	size_t n = 0;
+	size_t n = add_decodes(s, kind, &b);
+	uint32_t tokens = b.tokens;
 
-	for (uint32_t k = 0; k < s->n_running && b.tokens > 0 && b.rows > 0; k++) {
-		struct sreq *r = s->running[(k + s->first_decode) % s->n_running];
-
-		if (r->req.kind != kind || r->is_done || !is_decoding(r))
-			continue;
-		add_part(s, &n, r, r->n_tokens, 1);
-		b.tokens--;
-		b.rows--;
-	}
-	for (uint32_t k = 0; k < s->n_running && b.tokens > 0; k++) {
-		struct sreq *r = s->running[k];
-
-		if (r->req.kind == kind && !r->is_done && !is_decoding(r))
-			add_prefill(s, &n, r, &b);
+	if (n > 0)
+		tokens = min_u32(tokens, eng_pace_prompt_tokens(&s->pace, s->config.step_ms * (uint64_t)1000000));
+	share_out(s, kind, tokens);
+	for (uint32_t k = 0; k < s->n_running; k++) {
+		if (s->running[k]->take > 0)
+			add_prefill(s, &n, s->running[k], &b);
 	}
 	return n;
 }
+
+/* ---- Results ---- */
 
 /* Hands the rows of one prefilled chunk out: prompt logprobs, then the first token or the embedding. */
 static void finish_prefill(struct eng_sched *s, const struct eng_step_seq *q, struct sreq *r, const float *rows,
                            size_t stride)
 {
-	uint32_t end = q->pos + q->n_ids;
+	uint32_t end = q->pos + q->n_ids, n_known = r->n_tokens;
 
-	if (q->pos == 0 && r->req.kind == ENG_GENERATE && r->req.logprob_start == 0)
+	if (q->pos == 0 && r->req.kind == ENG_GENERATE && r->next_prompt_lp == 0) {
 		sreq_emit_prompt(r, 0, NULL, s->exec.n_vocab);
+		r->next_prompt_lp = 1;
+	}
 	for (uint32_t i = 0; i < q->n_out && !r->is_done; i++) {
 		uint32_t at = end - q->n_out + i;
 
-		if (at + 1 < r->n_prompt)
+		if (at + 1 < r->n_prompt && at + 1 >= r->next_prompt_lp) {
 			sreq_emit_prompt(r, at + 1, rows + i * stride, s->exec.n_vocab);
-		else if (r->req.kind == ENG_EMBED)
+			r->next_prompt_lp = at + 2;
+		} else if (at + 1 == n_known && r->req.kind == ENG_EMBED) {
 			sreq_emit_embedding(r, rows + i * stride, s->exec.n_embd);
-		else
+		} else if (at + 1 == n_known) {
+			/* All of the prompt is out, whatever its last position was. */
+			r->next_prompt_lp = r->n_prompt;
 			sreq_take_token(s, r, rows + i * stride);
+		}
 	}
+}
+
+/* One token, and one more for every draft that is what the model says itself. */
+static void finish_decode(struct eng_sched *s, struct step_part *part, const float *rows, size_t stride)
+{
+	struct sreq *r = part->r;
+	uint32_t n_right = 0;
+	bool goes_on = true;
+
+	for (uint32_t i = 0; i <= part->n_draft && goes_on; i++) {
+		int32_t guess = i < part->n_draft ? r->tokens[r->n_tokens] : -1;
+
+		sreq_take_token(s, r, rows + i * stride);
+		goes_on = !r->is_done && r->tokens[r->n_tokens - 1] == guess;
+		n_right += i < part->n_draft && r->tokens[r->n_tokens - 1] == guess;
+	}
+	/* What was computed for wrong drafts is written over by what comes instead. */
+	r->n_computed = r->n_tokens - 1;
+	if (part->n_draft == 0)
+		return;
+	eng_draft_learn(r->draft, part->n_draft, n_right);
+	(void)pthread_mutex_lock(&s->lock);
+	s->stats.drafted_tokens += part->n_draft;
+	s->stats.draft_hits += n_right;
+	(void)pthread_mutex_unlock(&s->lock);
 }
 
 static void hand_out(struct eng_sched *s, size_t n, const float *rows, size_t stride)
@@ -117,14 +203,20 @@ static void hand_out(struct eng_sched *s, size_t n, const float *rows, size_t st
 	for (size_t i = 0; i < n; i++) {
 		const struct eng_step_seq q = s->seqs[i];
 		struct sreq *r = s->parts[i].r;
+		uint32_t n_output = r->n_output;
 
 		r->n_computed = q.pos + q.n_ids;
-		r->kv.n_tokens = r->n_computed;
 		if (s->parts[i].is_prefill)
 			finish_prefill(s, &q, r, rows, stride);
 		else
-			sreq_take_token(s, r, rows);
+			finish_decode(s, &s->parts[i], rows, stride);
+		r->kv.n_tokens = r->n_computed;
+		if (!s->config.no_prefix_cache)
+			eng_kv_seq_publish(s->pool, &r->kv, r->tokens);
 		rows += q.n_out * stride;
+		(void)pthread_mutex_lock(&s->lock);
+		s->stats.output_tokens += r->n_output - n_output;
+		(void)pthread_mutex_unlock(&s->lock);
 	}
 }
 
@@ -154,17 +246,11 @@ static void count_step(struct eng_sched *s, size_t n, uint64_t ns)
 			n_decode += s->seqs[i].n_ids;
 	}
 	prefill_ns = (uint64_t)((double)ns * (double)n_prefill / (double)(n_prefill + n_decode));
+	eng_pace_learn(&s->pace, (uint32_t)n_prefill, (uint32_t)n_decode, ns);
 	(void)pthread_mutex_lock(&s->lock);
 	s->stats.prompt_tokens += n_prefill;
 	s->stats.prefill_ns += prefill_ns;
 	s->stats.decode_ns += ns - prefill_ns;
-	for (size_t i = 0; i < n; i++) {
-		const struct eng_step_seq *q = &s->seqs[i];
-
-		/* The row of the last prompt token gives an output token too. */
-		if (q->output == ENG_OUT_LOGITS && q->n_out > 0 && q->pos + q->n_ids >= s->parts[i].r->n_prompt)
-			s->stats.output_tokens++;
-	}
 	(void)pthread_mutex_unlock(&s->lock);
 }
 
@@ -187,12 +273,13 @@ void sched_step(struct eng_sched *s)
 	s->last_was_embed = kind == ENG_EMBED;
 	s->first_decode = s->first_decode + 1 < s->n_running ? s->first_decode + 1 : 0;
 
-	begin = now_ns();
+	begin = sched_now_ns();
 	e = s->exec.step(s->exec.ctx, s->seqs, n, &rows, &why);
 	if (e < 0) {
 		fail_parts(s, n, e, &why);
 		return;
 	}
-	count_step(s, n, now_ns() - begin);
+	count_step(s, n, sched_now_ns() - begin);
 	hand_out(s, n, rows, kind == ENG_EMBED ? s->exec.n_embd : s->exec.n_vocab);
+	sched_count_pages(s);
 }

@@ -127,7 +127,7 @@ static inline void fake_init(struct fake_exec *f, uint32_t n_vocab, uint32_t n_c
 		                     .max_tokens = 16,
 		                     .max_outputs = 8,
 		                     .n_pages = n_pages,
-		                     .page_tokens = FAKE_PAGE };
+		                     .kv = { .page_tokens = FAKE_PAGE } };
 	f->cells = calloc((size_t)n_pages * FAKE_PAGE, sizeof(*f->cells));
 	f->rows = calloc((size_t)f->exec.max_outputs * n_vocab + FAKE_EMBD * 8, sizeof(*f->rows));
 	atomic_store(&f->fail_on_id, -1);

@@ -18,9 +18,9 @@ static void a_sequence_gets_just_the_pages_it_needs(void **state)
 	assert_int_equal(seq.n_pages, 1);
 	assert_int_equal(eng_kv_seq_reserve(pool, &seq, 17), 0);
 	assert_int_equal(seq.n_pages, 2);
-	assert_int_equal(eng_kv_pool_n_free(pool), 8);
+	assert_int_equal(eng_kv_pool_n_available(pool), 8);
 	eng_kv_seq_done(pool, &seq);
-	assert_int_equal(eng_kv_pool_n_free(pool), 10);
+	assert_int_equal(eng_kv_pool_n_available(pool), 10);
 	eng_kv_pool_free(pool);
 }
 
@@ -90,12 +90,12 @@ static void random_use_never_shares_or_loses_a_page(void **state)
 			for (uint32_t p = 0; p < seqs[i].n_pages; p++, n_used++)
 				assert_int_equal(owner[seqs[i].pages[p]]++, 0);
 		}
-		assert_int_equal(eng_kv_pool_n_free(pool) + (uint32_t)n_used, N_PAGES);
+		assert_int_equal(eng_kv_pool_n_available(pool) + (uint32_t)n_used, N_PAGES);
 		assert_int_equal(eng_kv_pool_check(pool, NULL), 0);
 	}
 	for (int i = 0; i < N_SEQ; i++)
 		eng_kv_seq_done(pool, &seqs[i]);
-	assert_int_equal(eng_kv_pool_n_free(pool), N_PAGES);
+	assert_int_equal(eng_kv_pool_n_available(pool), N_PAGES);
 	eng_kv_pool_free(pool);
 }
 

@@ -280,6 +280,58 @@ static void logprobs_of_huge_logits_stay_finite(void **state)
 	assert_true(isfinite(eng_logprobs(l, 3, 1, 0, NULL)));
 }
 
+/* The frequencies of many draws are the probabilities that were told, and those sum to one. */
+static void processed_logprobs_are_those_of_the_draw(void **state)
+{
+	enum { DRAWS = 200000 };
+	static unsigned counts[N];
+	struct eng_sampling p = plain(0.7f);
+	const struct eng_logit_bias bias = { 4, 1.5f };
+	struct eng_sampler *s;
+	struct eng_top top[N];
+	double sum = 0;
+
+	(void)state;
+	p.top_k = 5;
+	p.min_p = 0.1f;
+	p.presence_penalty = 0.8f;
+	p.logit_bias = &bias;
+	p.n_logit_bias = 1;
+	assert_int_equal(eng_sampler_new(&p, N, &s), 0);
+	eng_sampler_accept(s, 1, true);
+	for (int i = 0; i < DRAWS; i++)
+		counts[eng_sampler_pick(s, logits8)]++;
+	for (int32_t id = 0; id < N; id++) {
+		double prob = exp((double)eng_sampler_logprobs(s, logits8, id, N, top));
+
+		assert_float_equal((double)counts[id] / DRAWS, prob, 0.006);
+		sum += prob;
+	}
+	assert_float_equal(sum, 1, 1e-5);
+	for (int i = 0; i < N; i++) {
+		assert_true(i == 0 || top[i].logprob <= top[i - 1].logprob);
+		assert_true(top[i].id < 0 || counts[top[i].id] > 0);
+	}
+	/* The penalty moved the raw favourite, 1, behind 4 and 6. */
+	assert_true(top[0].id != 1);
+	eng_sampler_free(s);
+}
+
+static void processed_logprobs_of_a_greedy_choice_are_certain(void **state)
+{
+	struct eng_sampling p = plain(0);
+	struct eng_sampler *s;
+	struct eng_top top[2];
+
+	(void)state;
+	assert_int_equal(eng_sampler_new(&p, N, &s), 0);
+	assert_float_equal(eng_sampler_logprobs(s, logits8, 1, 2, top), 0, 0);
+	assert_int_equal(top[0].id, 1);
+	assert_int_equal(top[1].id, -1);
+	assert_true(eng_sampler_logprobs(s, logits8, 0, 0, NULL) == -INFINITY);
+	eng_sampler_free(s);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -296,6 +348,8 @@ int main(void)
 		cmocka_unit_test(logprobs_are_the_log_softmax_best_first),
 		cmocka_unit_test(logprobs_of_ties_go_to_the_lowest_id),
 		cmocka_unit_test(logprobs_of_huge_logits_stay_finite),
+		cmocka_unit_test(processed_logprobs_are_those_of_the_draw),
+		cmocka_unit_test(processed_logprobs_of_a_greedy_choice_are_certain),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -1,0 +1,48 @@
+/* Shared by kv.c (pages and sequences) and prefix.c (the tree). */
+#ifndef ENG_KV_INTERNAL_H
+#define ENG_KV_INTERNAL_H
+
+#include "kv/kv.h"
+
+enum page_state { PAGE_FREE, PAGE_OWN, PAGE_TREE };
+
+enum { NOT_IN_HEAP = UINT32_MAX };
+
+/* One per page; everything below state counts for PAGE_TREE only. */
+struct page {
+	uint8_t state;
+	bool is_saved;
+	uint32_t hits;         /* sequences that took it over */
+	uint32_t parent, next; /* page numbers; next: in the hash chain */
+	uint32_t hash;
+	uint32_t n_children, n_holders;
+	uint32_t heap_at;  /* leaves that nobody holds are in the heap */
+	uint64_t last_use; /* never older than a child's */
+};
+
+struct eng_kv_pool {
+	uint32_t n_pages, page_tokens;
+	uint32_t n_free, n_cached;
+	uint32_t *free; /* [n_pages], the first n_free are free */
+	struct page *pages;
+	int32_t *ids;      /* [n_pages][page_tokens], the tree's edges */
+	uint32_t *buckets; /* [n_buckets], a power of two; first page of a chain */
+	uint32_t n_buckets;
+	uint32_t *heap; /* [n_heap], least recently used first */
+	uint32_t n_heap;
+	uint64_t clock;
+	uint64_t n_evicted, n_duplicates;
+};
+
+/* prefix.c */
+void eng_kv_tree_hold(struct eng_kv_pool *pool, uint32_t page);
+void eng_kv_tree_release(struct eng_kv_pool *pool, uint32_t page);
+/* Takes the least recently used leaf out of the tree and returns it; there is one while n_cached > 0. */
+uint32_t eng_kv_tree_evict(struct eng_kv_pool *pool);
+int eng_kv_tree_check(const struct eng_kv_pool *pool, struct err *err);
+
+/* kv.c */
+void eng_kv_page_give_back(struct eng_kv_pool *pool, uint32_t page);
+int eng_kv_seq_grow(const struct eng_kv_pool *pool, struct eng_kv_seq *seq, uint32_t n_pages);
+
+#endif

@@ -1,0 +1,223 @@
+/* Who runs: admission, and setting back when pages run out.
+ *
+ * A request is admitted when the pool has the pages of its prompt that are not cached, and a page for each answer
+ * that already runs; its answer takes pages as it grows. When they run out, the youngest request is set back: its
+ * full pages stay cached, it returns to the front of the queue, and what was evicted meanwhile is computed again.
+ * Nothing is aborted; the oldest always goes on, and one request alone always fits.
+ *
+ * In the queue those set back come first, then clients go round: the one with the fewest running requests, then
+ * the order of arrival. Who finds no room is waited for, not overtaken. A request whose prompt begins like one that
+ * is being computed waits for that part instead of computing it too; meanwhile others pass. */
+#include <assert.h>
+#include <errno.h>
+#include <string.h>
+
+#include "sched/sched_internal.h"
+
+/* ---- Prefixes ---- */
+
+/* Tokens of r that may come from the cache: all before the first row that is needed. */
+static uint32_t reusable(const struct eng_sched *s, const struct sreq *r)
+{
+	return s->config.no_prefix_cache ? 0 : sreq_first_row(r);
+}
+
+/* Pages that begin both prompts. */
+static uint32_t common_pages(const struct sreq *a, const struct sreq *b, uint32_t page_tokens)
+{
+	uint32_t lo = 0, hi = a->n_prompt < b->n_prompt ? a->n_prompt / page_tokens : b->n_prompt / page_tokens;
+
+	while (lo < hi) {
+		uint32_t mid = hi - (hi - lo) / 2;
+
+		if (a->prefix_hash[mid - 1] == b->prefix_hash[mid - 1])
+			lo = mid;
+		else
+			hi = mid - 1;
+	}
+	return lo;
+}
+
+/* Somebody computes a part of r's prompt that r could take over. */
+static bool waits_for_prefix(const struct eng_sched *s, const struct sreq *r)
+{
+	uint32_t page = s->exec.kv.page_tokens, most = reusable(s, r) / page * page;
+
+	for (uint32_t i = 0; i < s->n_running && most > 0; i++) {
+		const struct sreq *q = s->running[i];
+		uint32_t common;
+
+		if (q->is_done || q->n_computed >= q->n_prompt)
+			continue;
+		common = common_pages(r, q, page) * page;
+		common = common < most ? common : most;
+		if (common > q->n_computed &&
+		    eng_kv_pool_peek(s->pool, r->tokens, most, s->exec.kv.checkpoint_pages) < common)
+			return true;
+	}
+	return false;
+}
+
+/* ---- Admission ---- */
+
+static uint32_t n_running_of(const struct eng_sched *s, uint64_t client)
+{
+	uint32_t n = 0;
+
+	for (uint32_t i = 0; i < s->n_running; i++)
+		n += s->running[i]->req.client == client;
+	return n;
+}
+
+/* The next one to run; NULL when all wait for a prefix or nobody waits. Only this thread takes from the queue, and
+ * submitters only append, so that what was seen under the lock stays there. */
+static struct sreq *choose(struct eng_sched *s)
+{
+	struct sreq *best = NULL, *r;
+	uint32_t best_cost = UINT32_MAX;
+
+	(void)pthread_mutex_lock(&s->lock);
+	for (r = s->n_running < s->config.max_running ? s->queue : NULL; r && best_cost > 0; r = r->next) {
+		uint32_t cost = r->was_preempted ? 0 : 1 + n_running_of(s, r->req.client);
+
+		if (cost >= best_cost || waits_for_prefix(s, r))
+			continue;
+		best = r;
+		best_cost = cost;
+		if (cost == 1) /* nobody has less than none */
+			break;
+	}
+	(void)pthread_mutex_unlock(&s->lock);
+	return best;
+}
+
+/* Takes over what is cached and reserves the rest of the prompt; -ENOSPC when others have to end first. */
+static int take_pages(struct eng_sched *s, struct sreq *r)
+{
+	uint32_t most = reusable(s, r), align = s->exec.kv.checkpoint_pages;
+	/* Whoever was set back asks for more, or it would be set back again at once. */
+	uint32_t spare = s->n_running * (r->was_preempted ? 2 : 1);
+	int e;
+
+	if (s->n_running > 0 &&
+	    eng_kv_pool_need(s->pool, r->tokens, most, align, r->n_tokens) + spare > eng_kv_pool_n_available(s->pool))
+		return -ENOSPC;
+	e = eng_kv_seq_match(s->pool, &r->kv, r->tokens, most, align);
+	if (e == 0)
+		e = eng_kv_seq_reserve(s->pool, &r->kv, r->n_tokens);
+	if (e < 0) {
+		eng_kv_seq_done(s->pool, &r->kv);
+		return e;
+	}
+	r->n_computed = r->kv.n_tokens;
+	return 0;
+}
+
+static void unqueue(struct eng_sched *s, struct sreq *r)
+{
+	struct sreq **link = &s->queue;
+
+	while (*link != r)
+		link = &(*link)->next;
+	*link = r->next;
+	r->next = NULL;
+	s->n_queued--;
+}
+
+static bool admit_one(struct eng_sched *s)
+{
+	struct sreq *r = choose(s);
+	int e;
+
+	if (!r)
+		return false;
+	e = take_pages(s, r);
+	if (e == -ENOSPC && s->n_running > 0)
+		return false;
+	if (e == 0 && !r->was_preempted)
+		e = sreq_start(s, r);
+
+	(void)pthread_mutex_lock(&s->lock);
+	unqueue(s, r);
+	if (e == 0) {
+		s->running[s->n_running++] = r;
+		if (!r->was_preempted) {
+			r->n_cached = r->n_computed;
+			s->stats.cached_tokens += r->n_cached;
+		}
+	}
+	(void)pthread_mutex_unlock(&s->lock);
+	sched_count_pages(s);
+	if (e < 0) {
+		(void)err_set(&r->error, e, "the request could not start: %s", strerror(-e));
+		sreq_end(r, ENG_FINISH_ERROR);
+		sched_retire(s, r);
+	}
+	return true;
+}
+
+void sched_admit(struct eng_sched *s)
+{
+	while (admit_one(s))
+		;
+}
+
+/* ---- Setting back ---- */
+
+static uint32_t youngest(const struct eng_sched *s)
+{
+	uint32_t at = 0;
+
+	for (uint32_t i = 1; i < s->n_running; i++) {
+		if (s->running[i]->id > s->running[at]->id)
+			at = i;
+	}
+	return at;
+}
+
+static void set_back(struct eng_sched *s, uint32_t at)
+{
+	struct sreq *r = s->running[at];
+
+	eng_kv_seq_done(s->pool, &r->kv);
+	r->n_computed = 0;
+	r->was_preempted = true;
+	(void)pthread_mutex_lock(&s->lock);
+	memmove(s->running + at, s->running + at + 1, (s->n_running - at - 1) * sizeof(*s->running));
+	s->n_running--;
+	r->next = s->queue;
+	s->queue = r;
+	s->n_queued++;
+	s->stats.n_preempted++;
+	(void)pthread_mutex_unlock(&s->lock);
+}
+
+/* The first decoding sequence that has no room for its newest token; n_running: none. */
+static uint32_t without_room(struct eng_sched *s)
+{
+	uint32_t i;
+
+	for (i = 0; i < s->n_running; i++) {
+		struct sreq *r = s->running[i];
+		int e = 0;
+
+		if (!r->is_done && sreq_is_decoding(r))
+			e = eng_kv_seq_reserve(s->pool, &r->kv, r->n_tokens);
+		if (e == -ENOSPC)
+			break;
+		if (e < 0) {
+			(void)err_set(&r->error, e, "%s", strerror(-e));
+			sreq_end(r, ENG_FINISH_ERROR);
+		}
+	}
+	return i;
+}
+
+void sched_make_room(struct eng_sched *s)
+{
+	while (without_room(s) < s->n_running) {
+		/* One alone has the whole pool, which holds a full context. */
+		assert(s->n_running > 1);
+		set_back(s, youngest(s));
+	}
+}

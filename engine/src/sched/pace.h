@@ -1,0 +1,23 @@
+/* What steps cost, learned from those that were made: the time of a prompt token, and how a step's time grows with
+ * the sequences that decode in it. Guesses only: they decide how much a step holds, never what comes out of it. */
+#ifndef ENG_PACE_H
+#define ENG_PACE_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+struct eng_pace {
+	double prompt_token_ns; /* 0: not known */
+	/* Exponentially weighted means over steps that only decode, of rows, ns, rows^2, rows * ns. */
+	double x, y, xx, xy;
+	bool has_steps;
+};
+
+void eng_pace_learn(struct eng_pace *p, uint32_t n_prefill, uint32_t n_decode, uint64_t ns);
+/* Prompt tokens that a step may hold beside running answers; at least 32. */
+uint32_t eng_pace_prompt_tokens(const struct eng_pace *p, uint64_t step_ns);
+/* What one more row costs in a step of n rows, as a part of what one of its tokens costs: near 0 where the step
+ * reads weights anyway, 1 where it only computes. */
+double eng_pace_row_cost(const struct eng_pace *p, uint32_t n_rows);
+
+#endif

@@ -1,0 +1,296 @@
+/* Deterministic mode with real models on the cpu backend: ids and log-probabilities of a request are the same bits
+ * whatever runs beside it, is cached, is set back, or is guessed, and however many threads compute. */
+#include <pthread.h>
+#include <unistd.h>
+
+#include "engine.h"
+#include "engine_quantize.h"
+#include "kernels.h"
+#include "test.h"
+
+enum { N_VOCAB = 600, PROMPT = 70, OUTPUT = 24, MAX_NOISE = 12, CTX = 256 };
+
+struct client {
+	pthread_mutex_t lock;
+	pthread_cond_t cond;
+	struct eng_engine *engine;
+	int32_t ids[CTX];
+	float logprobs[CTX], top[CTX], prompt[CTX];
+	size_t n, n_prompt;
+	uint32_t cancel_after; /* 0: never */
+	bool is_done;
+	enum eng_finish finish;
+};
+
+static void record(void *arg, const struct eng_event *ev)
+{
+	struct client *c = arg;
+	bool cancel = false;
+
+	(void)pthread_mutex_lock(&c->lock);
+	if (ev->kind == ENG_EV_TOKEN && c->n < CTX) {
+		c->top[c->n] = ev->n_top > 1 ? ev->top[1].logprob : 0;
+		c->logprobs[c->n] = ev->logprob;
+		c->ids[c->n++] = ev->id;
+		cancel = c->cancel_after && c->n == c->cancel_after;
+	} else if (ev->kind == ENG_EV_PROMPT && c->n_prompt < CTX) {
+		c->prompt[c->n_prompt++] = ev->logprob;
+	} else if (ev->kind == ENG_EV_DONE) {
+		c->is_done = true;
+		c->finish = ev->finish;
+		(void)pthread_cond_signal(&c->cond);
+	}
+	(void)pthread_mutex_unlock(&c->lock);
+	if (cancel)
+		eng_cancel(c->engine, ev->request_id);
+}
+
+static void submit(struct eng_engine *e, struct client *c, const struct eng_request *proto)
+{
+	struct eng_request req = *proto;
+	struct err err = { 0 };
+	uint64_t id;
+
+	memset(c, 0, sizeof(*c));
+	(void)pthread_mutex_init(&c->lock, NULL);
+	(void)pthread_cond_init(&c->cond, NULL);
+	c->engine = e;
+	c->cancel_after = req.max_new > 20 ? 0 : req.max_new / 2; /* short noise leaves halfway */
+	req.on_event = record;
+	req.arg = c;
+	if (eng_submit(e, &req, &id, &err) < 0)
+		fail_msg("%s", err_text(&err));
+}
+
+static void wait_done(struct client *c)
+{
+	(void)pthread_mutex_lock(&c->lock);
+	while (!c->is_done)
+		(void)pthread_cond_wait(&c->cond, &c->lock);
+	(void)pthread_mutex_unlock(&c->lock);
+}
+
+/* Repeats itself here and there, so that speculation has something to guess. */
+static void probe_prompt(int32_t *ids)
+{
+	for (int i = 0; i < PROMPT; i++)
+		ids[i] = 5 + (i % 23) * 17 + i / 46;
+}
+
+enum { GREEDY, SAMPLED, WITH_PROMPT, N_PROBES };
+
+static struct eng_request probe(const int32_t *ids, int kind)
+{
+	struct eng_request req = { .ids = ids,
+		                   .n_ids = PROMPT,
+		                   .max_new = OUTPUT,
+		                   .ignore_eos = true,
+		                   .logprobs = true,
+		                   .n_top = 2,
+		                   .logprob_start = kind == WITH_PROMPT ? 3 : -1,
+		                   .sampling = { .top_p = 1, .repetition_penalty = 1 } };
+
+	if (kind == SAMPLED) {
+		req.sampling.temperature = 1.2f; /* no seed: the fixed one */
+		req.sampling.top_p = 0.95f;
+	}
+	return req;
+}
+
+static void expect_same(const struct client *a, const struct client *b, const char *what)
+{
+	assert_int_equal(b->finish, ENG_FINISH_LENGTH);
+	assert_int_equal(a->n, b->n);
+	assert_int_equal(a->n_prompt, b->n_prompt);
+	if (memcmp(a->ids, b->ids, sizeof(a->ids)) || memcmp(a->logprobs, b->logprobs, sizeof(a->logprobs)) ||
+	    memcmp(a->top, b->top, sizeof(a->top)) || memcmp(a->prompt, b->prompt, sizeof(a->prompt)))
+		fail_msg("%s: another result", what);
+}
+
+static struct eng_engine *open_engine(struct eng_options o)
+{
+	struct eng_engine *e;
+	struct err err = { 0 };
+
+	o.backend = "cpu";
+	o.deterministic = true;
+	o.n_ctx = CTX;
+	if (eng_engine_open(&o, &e, &err) < 0)
+		fail_msg("%s", err_text(&err));
+	return e;
+}
+
+/* Noise around one probe: some share its prompt's beginning, some leave early. */
+static void one_round(struct eng_engine *e, const struct client *expected, int round)
+{
+	static struct client noise[MAX_NOISE], c[N_PROBES];
+	int32_t ids[PROMPT], other[MAX_NOISE][CTX];
+	int n_noise = rand() % MAX_NOISE, kind = round % N_PROBES;
+	struct eng_request req;
+	char what[64];
+
+	probe_prompt(ids);
+	for (int i = 0; i < n_noise; i++) {
+		size_t n = 1 + (size_t)rand() % 150, same = rand() % 2 ? 0 : (size_t)rand() % PROMPT;
+
+		for (size_t k = 0; k < n; k++)
+			other[i][k] = k < same ? ids[k] : rand() % N_VOCAB;
+		req = probe(other[i], SAMPLED);
+		req.n_ids = n;
+		req.max_new = 4 + (uint32_t)rand() % 60;
+		req.sampling.has_seed = true;
+		req.sampling.seed = (uint64_t)rand();
+		submit(e, &noise[i], &req);
+		if (i == n_noise / 2) {
+			req = probe(ids, kind);
+			submit(e, &c[kind], &req);
+		}
+	}
+	if (n_noise == 0) {
+		req = probe(ids, kind);
+		submit(e, &c[kind], &req);
+	}
+	wait_done(&c[kind]);
+	for (int i = 0; i < n_noise; i++)
+		wait_done(&noise[i]);
+	(void)snprintf(what, sizeof(what), "round %d, probe %d", round, kind);
+	expect_same(&expected[kind], &c[kind], what);
+}
+
+static void one_result_under_random_load(struct eng_options o, int repetitions)
+{
+	static struct client expected[N_PROBES];
+	struct eng_engine *e;
+	struct eng_stats st;
+	int32_t ids[PROMPT];
+
+	/* Alone, one thread, nothing cached, nothing guessed. */
+	probe_prompt(ids);
+	o.no_prefix_cache = o.no_speculation = true;
+	o.n_threads = 1;
+	o.max_running = 1;
+	e = open_engine(o);
+	for (int i = 0; i < N_PROBES; i++) {
+		struct eng_request req = probe(ids, i);
+
+		submit(e, &expected[i], &req);
+		wait_done(&expected[i]);
+	}
+	/* Two contexts and a half: some are set back. */
+	o.kv_bytes = 5 * CTX / 2 * eng_engine_info(e)->kv_bytes_per_token * (o.precision ? 1 : 2);
+	eng_engine_close(e);
+
+	o.no_prefix_cache = o.no_speculation = false;
+	o.n_threads = 3;
+	o.max_running = 8;
+	e = open_engine(o);
+	srand(20);
+	for (int round = 0; round < repetitions; round++) {
+		one_round(e, expected, round);
+		if (rand() % 10 == 0)
+			(void)eng_flush_cache(e);
+	}
+	eng_engine_stats(e, &st);
+	print_message("%llu tokens cached, %llu set back, %llu of %llu guessed rightly\n",
+	              (unsigned long long)st.cached_tokens, (unsigned long long)st.n_preempted,
+	              (unsigned long long)st.draft_hits, (unsigned long long)st.drafted_tokens);
+	assert_true(st.cached_tokens > 0);
+	eng_engine_close(e);
+}
+
+static void folder(const char *name, const char *precision, const char *isa, int repetitions)
+{
+	char path[4096];
+
+	(void)snprintf(path, sizeof(path), "%s/fixtures/models/%s", test_dir(), name);
+	one_result_under_random_load((struct eng_options){ .model_path = path, .precision = precision, .isa = isa },
+	                             repetitions);
+}
+
+static void float_activations(void **state)
+{
+	(void)state;
+	folder("qwen3", NULL, NULL, 50);
+}
+
+static void sixteen_bit_activations(void **state)
+{
+	(void)state;
+	folder("qwen3", "fast", NULL, 15);
+}
+
+static void every_instruction_set(void **state)
+{
+	const char *const *isas = kn_cpu_isas();
+
+	(void)state;
+	for (size_t i = 0; isas[i]; i++)
+		folder("llama", "fast", isas[i], 15);
+}
+
+static void experts_windows_and_sinks(void **state)
+{
+	(void)state;
+	folder("gpt_oss", NULL, NULL, 15);
+}
+
+static void latent_attention_and_grouped_experts(void **state)
+{
+	(void)state;
+	folder("deepseek_v3", "fast", NULL, 15);
+}
+
+static void softcaps_and_norms_on_both_sides(void **state)
+{
+	(void)state;
+	folder("gemma3_text", "fast", NULL, 15);
+}
+
+static void quantized(enum kn_dtype dtype)
+{
+	char path[] = "/tmp/ocai-deterministic-XXXXXX";
+	int fd = mkstemp(path);
+	struct eng_quantize_options o = { .model_path = test_fixture("models/qwen3"),
+		                          .output_path = path,
+		                          .dtype = dtype,
+		                          .embed_dtype = KN_N_DTYPES,
+		                          .output_dtype = KN_N_DTYPES,
+		                          .n_threads = 1 };
+	struct eng_quantize_result result;
+	struct err err = { 0 };
+	int r;
+
+	assert_true(fd >= 0);
+	(void)close(fd);
+	r = eng_quantize(&o, &result, &err);
+	if (r == 0)
+		one_result_under_random_load((struct eng_options){ .model_path = path, .precision = "fast" }, 50);
+	(void)unlink(path);
+	if (r < 0)
+		fail_msg("%s", err_text(&err));
+}
+
+static void eight_bit_weights(void **state)
+{
+	(void)state;
+	quantized(KN_Q8_0);
+}
+
+static void four_bit_weights(void **state)
+{
+	(void)state;
+	quantized(KN_Q4_0);
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(float_activations),         cmocka_unit_test(sixteen_bit_activations),
+		cmocka_unit_test(every_instruction_set),     cmocka_unit_test(experts_windows_and_sinks),
+		cmocka_unit_test(latent_attention_and_grouped_experts),
+		cmocka_unit_test(softcaps_and_norms_on_both_sides),
+		cmocka_unit_test(eight_bit_weights),         cmocka_unit_test(four_bit_weights),
+	};
+
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}

@@ -1,0 +1,292 @@
+/* The prefix tree: what is matched is what was published, pages are shared and never lost, and under any random
+ * work free + cached + used = total. */
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "kv/kv.h"
+#include "test.h"
+
+enum { PAGE = 4 };
+
+static struct eng_kv_pool *new_pool(uint32_t n_pages)
+{
+	struct eng_kv_pool *pool;
+
+	assert_int_equal(eng_kv_pool_new(n_pages, PAGE, &pool), 0);
+	return pool;
+}
+
+static void check(const struct eng_kv_pool *pool)
+{
+	struct err err = { 0 };
+
+	if (eng_kv_pool_check(pool, &err) < 0)
+		fail_msg("%s", err_text(&err));
+}
+
+static struct eng_kv_counts counts(const struct eng_kv_pool *pool)
+{
+	struct eng_kv_counts c;
+
+	check(pool);
+	eng_kv_pool_counts(pool, &c);
+	assert_int_equal(c.n_free + c.n_cached + c.n_used, c.n_pages);
+	return c;
+}
+
+/* A sequence of n tokens, all computed. */
+static void computed(struct eng_kv_pool *pool, struct eng_kv_seq *seq, const int32_t *ids, uint32_t n)
+{
+	assert_int_equal(eng_kv_seq_match(pool, seq, ids, n - 1, 1), 0);
+	assert_int_equal(eng_kv_seq_reserve(pool, seq, n), 0);
+	seq->n_tokens = n;
+	eng_kv_seq_publish(pool, seq, ids);
+}
+
+static const int32_t abc[] = { 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14 };
+
+static void a_finished_sequence_serves_the_next_one(void **state)
+{
+	struct eng_kv_seq a = { 0 }, b = { 0 };
+	struct eng_kv_pool *pool = new_pool(8);
+
+	(void)state;
+	computed(pool, &a, abc, 14);
+	assert_int_equal(counts(pool).n_used, 4);
+	eng_kv_seq_done(pool, &a);
+	/* The last page was not full: it is free, not cached. */
+	assert_int_equal(counts(pool).n_cached, 3);
+	assert_int_equal(eng_kv_pool_peek(pool, abc, 14, 1), 12);
+	assert_int_equal(eng_kv_pool_peek(pool, abc, 11, 1), 8);
+	assert_int_equal(eng_kv_pool_peek(pool, abc, 14, 2), 8);
+	assert_int_equal(eng_kv_pool_peek(pool, abc + 1, 12, 1), 0);
+	assert_int_equal(eng_kv_seq_match(pool, &b, abc, 12, 1), 0);
+	assert_int_equal(b.n_tokens, 12);
+	assert_int_equal(b.n_shared, 3);
+	assert_int_equal(counts(pool).n_cached, 0);
+	eng_kv_seq_done(pool, &b);
+	eng_kv_pool_flush(pool);
+	assert_int_equal(counts(pool).n_free, 8);
+	eng_kv_pool_free(pool);
+}
+
+static void two_sequences_hold_the_same_pages(void **state)
+{
+	struct eng_kv_seq a = { 0 }, b = { 0 };
+	struct eng_kv_pool *pool = new_pool(8);
+	int32_t other[12];
+
+	(void)state;
+	memcpy(other, abc, sizeof(other));
+	other[9] = 99;
+	computed(pool, &a, abc, 12);
+	computed(pool, &b, other, 12);
+	assert_int_equal(b.pages[0], a.pages[0]);
+	assert_int_equal(b.pages[1], a.pages[1]);
+	assert_int_not_equal(b.pages[2], a.pages[2]);
+	assert_int_equal(counts(pool).n_used, 4);
+	eng_kv_seq_done(pool, &a);
+	assert_int_equal(counts(pool).n_used, 3);
+	assert_int_equal(counts(pool).n_cached, 1);
+	eng_kv_seq_done(pool, &b);
+	assert_int_equal(counts(pool).n_cached, 4);
+	eng_kv_pool_free(pool);
+}
+
+static void what_was_computed_twice_is_kept_once(void **state)
+{
+	struct eng_kv_seq a = { 0 }, b = { 0 };
+	struct eng_kv_pool *pool = new_pool(8);
+
+	(void)state;
+	assert_int_equal(eng_kv_seq_reserve(pool, &a, 9), 0);
+	assert_int_equal(eng_kv_seq_reserve(pool, &b, 9), 0);
+	a.n_tokens = b.n_tokens = 9;
+	eng_kv_seq_publish(pool, &a, abc);
+	assert_int_equal(counts(pool).n_used, 6);
+	eng_kv_seq_publish(pool, &b, abc);
+	assert_int_equal(counts(pool).n_used, 4);
+	assert_int_equal(counts(pool).n_duplicates, 2);
+	assert_int_equal(a.pages[1], b.pages[1]);
+	assert_int_not_equal(a.pages[2], b.pages[2]);
+	eng_kv_seq_done(pool, &a);
+	eng_kv_seq_done(pool, &b);
+	assert_int_equal(counts(pool).n_cached, 2);
+	eng_kv_pool_free(pool);
+}
+
+static void the_least_recently_used_leaf_goes_first(void **state)
+{
+	static const int32_t x[] = { 50, 51, 52, 53, 54, 55, 56, 57, 0 }, y[] = { 60, 61, 62, 63, 0 };
+	struct eng_kv_seq s = { 0 }, big = { 0 };
+	struct eng_kv_pool *pool = new_pool(6);
+
+	(void)state;
+	computed(pool, &s, abc, 9); /* two pages stay */
+	eng_kv_seq_done(pool, &s);
+	computed(pool, &s, x, 9); /* two more */
+	eng_kv_seq_done(pool, &s);
+	computed(pool, &s, y, 5); /* one */
+	eng_kv_seq_done(pool, &s);
+	assert_int_equal(eng_kv_seq_match(pool, &s, abc, 8, 1), 0); /* used again: x is the oldest now */
+	eng_kv_seq_done(pool, &s);
+	assert_int_equal(counts(pool).n_cached, 5);
+	assert_int_equal(eng_kv_seq_reserve(pool, &big, 2 * PAGE), 0);
+	assert_int_equal(counts(pool).n_evicted, 1);
+	assert_int_equal(eng_kv_pool_peek(pool, x, 9, 1), 4); /* its end went, not its beginning */
+	assert_int_equal(eng_kv_seq_reserve(pool, &big, 4 * PAGE), 0);
+	assert_int_equal(eng_kv_pool_peek(pool, x, 9, 1), 0);
+	assert_int_equal(eng_kv_pool_peek(pool, y, 5, 1), 0);
+	assert_int_equal(eng_kv_pool_peek(pool, abc, 9, 1), 8);
+	assert_int_equal(eng_kv_seq_reserve(pool, &big, 7 * PAGE), -ENOSPC);
+	assert_int_equal(eng_kv_pool_peek(pool, abc, 9, 1), 8); /* a refusal evicts nothing */
+	eng_kv_seq_done(pool, &big);
+	eng_kv_pool_free(pool);
+}
+
+static void pages_to_be_saved_come_in_the_order_of_the_prefix(void **state)
+{
+	struct eng_kv_seq s = { 0 };
+	struct eng_kv_pool *pool = new_pool(6);
+	uint32_t page, before = ENG_KV_NO_PAGE, n = 0;
+
+	(void)state;
+	computed(pool, &s, abc, 14);
+	assert_int_equal(eng_kv_pool_unsaved(pool, 1), ENG_KV_NO_PAGE);
+	while ((page = eng_kv_pool_unsaved(pool, 0)) != ENG_KV_NO_PAGE) {
+		assert_int_equal(eng_kv_page_parent(pool, page), before);
+		assert_memory_equal(eng_kv_page_ids(pool, page), abc + (size_t)n * PAGE, PAGE * sizeof(*abc));
+		eng_kv_page_set_saved(pool, page);
+		before = page;
+		n++;
+	}
+	assert_int_equal(n, 3);
+	eng_kv_seq_done(pool, &s);
+	eng_kv_pool_free(pool);
+}
+
+/* ---- Random work against a model of it ---- */
+
+enum { N_SEQ = 9, N_PAGES = 40, MAX_TOKENS = 60, STEPS = 20000 };
+
+struct actor {
+	struct eng_kv_seq kv;
+	int32_t ids[MAX_TOKENS];
+	uint32_t n_ids;
+};
+
+/* What the runner's memory would hold: the tokens whose K and V were written to a page. */
+static int32_t cells[N_PAGES * PAGE];
+
+static void write_tokens(struct actor *a, uint32_t from, uint32_t to)
+{
+	for (uint32_t t = from; t < to; t++) {
+		assert_true(t / PAGE >= a->kv.n_shared); /* never into a shared page */
+		cells[a->kv.pages[t / PAGE] * PAGE + t % PAGE] = a->ids[t];
+	}
+}
+
+static void reads_back(const struct actor *a)
+{
+	for (uint32_t t = 0; t < a->kv.n_tokens; t++)
+		assert_int_equal(cells[a->kv.pages[t / PAGE] * PAGE + t % PAGE], a->ids[t]);
+}
+
+/* Few different tokens, so that prefixes are shared often. */
+static void begin(struct eng_kv_pool *pool, struct actor *a)
+{
+	a->n_ids = 1 + (uint32_t)rand() % MAX_TOKENS;
+	for (uint32_t i = 0; i < a->n_ids; i++)
+		a->ids[i] = i / PAGE % 2 ? rand() % 40 == 0 : rand() % 6 == 0;
+	assert_int_equal(eng_kv_seq_match(pool, &a->kv, a->ids, a->n_ids - 1, 1 + (uint32_t)rand() % 2), 0);
+	assert_true(a->kv.n_tokens < a->n_ids);
+	reads_back(a);
+}
+
+static void compute(struct eng_kv_pool *pool, struct actor *a)
+{
+	uint32_t left = a->n_ids - a->kv.n_tokens, to = a->kv.n_tokens + (left ? 1 + (uint32_t)rand() % left : 0);
+	int r = eng_kv_seq_reserve(pool, &a->kv, to);
+
+	if (r < 0) {
+		assert_int_equal(r, -ENOSPC);
+		return;
+	}
+	write_tokens(a, a->kv.n_tokens, to);
+	a->kv.n_tokens = to;
+	if (rand() % 3)
+		eng_kv_seq_publish(pool, &a->kv, a->ids);
+	reads_back(a);
+}
+
+/* No page in two sequences unless both share it; the pool counts the same pages as held. */
+static void nothing_is_shared_by_mistake(const struct eng_kv_pool *pool, const struct actor *actors)
+{
+	int own[N_PAGES] = { 0 }, shared[N_PAGES] = { 0 };
+	uint32_t n_used = 0;
+
+	for (int i = 0; i < N_SEQ; i++) {
+		for (uint32_t p = 0; p < actors[i].kv.n_pages; p++)
+			(p < actors[i].kv.n_shared ? shared : own)[actors[i].kv.pages[p]]++;
+	}
+	for (int i = 0; i < N_PAGES; i++) {
+		assert_true(own[i] <= 1 && (own[i] == 0 || shared[i] == 0));
+		n_used += own[i] || shared[i];
+	}
+	assert_int_equal(counts(pool).n_used, n_used);
+}
+
+static void random_work_keeps_every_page_accounted_for(void **state)
+{
+	(void)state;
+	for (unsigned seed = 1; seed <= 3; seed++) {
+		struct actor actors[N_SEQ] = { 0 };
+		struct eng_kv_pool *pool = new_pool(N_PAGES);
+		uint64_t n_hits = 0;
+
+		print_message("random work, seed %u\n", seed);
+		srand(seed);
+		for (int step = 0; step < STEPS; step++) {
+			struct actor *a = &actors[rand() % N_SEQ];
+
+			if (a->n_ids == 0) {
+				begin(pool, a);
+				n_hits += a->kv.n_tokens;
+			} else if (rand() % 4) {
+				compute(pool, a);
+			} else if (rand() % 8 == 0) {
+				uint32_t keep = a->kv.n_shared * PAGE;
+
+				eng_kv_seq_truncate(pool, &a->kv, keep + (uint32_t)rand() % 5);
+			} else {
+				eng_kv_seq_done(pool, &a->kv);
+				a->n_ids = 0;
+			}
+			if (rand() % 2000 == 0)
+				eng_kv_pool_flush(pool);
+			nothing_is_shared_by_mistake(pool, actors);
+		}
+		for (int i = 0; i < N_SEQ; i++)
+			eng_kv_seq_done(pool, &actors[i].kv);
+		assert_int_equal(counts(pool).n_used, 0);
+		assert_true(n_hits > 0 && counts(pool).n_evicted > 0 && counts(pool).n_duplicates > 0);
+		eng_kv_pool_flush(pool);
+		assert_int_equal(counts(pool).n_free, N_PAGES);
+		eng_kv_pool_free(pool);
+	}
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(a_finished_sequence_serves_the_next_one),
+		cmocka_unit_test(two_sequences_hold_the_same_pages),
+		cmocka_unit_test(what_was_computed_twice_is_kept_once),
+		cmocka_unit_test(the_least_recently_used_leaf_goes_first),
+		cmocka_unit_test(pages_to_be_saved_come_in_the_order_of_the_prefix),
+		cmocka_unit_test(random_work_keeps_every_page_accounted_for),
+	};
+
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}
