@@ -164,7 +164,7 @@ int kn_cpu_open(const struct kn_config *config, struct kn_backend **ret_backend,
 	if (r == 0)
 		r = cpu_rope_reserve(cpu);
 	if (r == 0)
-		r = cpu_area_reserve(&cpu->moe_index, (3 * cpu_moe_rows(cpu) + 2 * CPU_MAX_EXPERTS) * sizeof(uint32_t));
+		r = cpu_area_reserve(&cpu->moe_index, (2 * cpu_moe_rows(cpu) + 2 * CPU_MAX_EXPERTS) * sizeof(uint32_t));
 	if (r == 0)
 		r = cpu_reserve(cpu, 1024);
 	if (r < 0) {

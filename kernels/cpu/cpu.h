@@ -71,20 +71,29 @@ static inline struct cpu_q8 cpu_q8_row(const void *row, size_t cols)
 
 enum { CPU_MAX_ITEM_TOKENS = 256 };
 
-/* Some rows of one matrix for some tokens (n <= CPU_MAX_ITEM_TOKENS): out[i][r] = w[r] . x[i] (+ bias[r]) (+
- * out[i][r]). */
+/* Some rows of one matrix for some tokens (n <= CPU_MAX_ITEM_TOKENS): out[i][r] = w[r] . x[first + i] (+ bias[r])
+ * (+ out[i][r]). */
 struct cpu_block {
 	const char *w; /* the first row, or the first panel */
 	size_t ld_w;   /* bytes from row to row, or from panel to panel */
 	uint32_t rows, cols;
-	const char *const *x; /* [n] prepared rows */
-	float *const *out;    /* [n], already at the first row */
+	const char *x; /* prepared rows in their form: the first of the call, and bytes from row to row */
+	size_t ld_x;
+	size_t first; /* the block's first row of them; it has n */
 	size_t n;
+	float *out; /* [n], ld_out floats apart, already at the first row of the matrix */
+	size_t ld_out;
 	const float *bias; /* at the first row, or NULL */
 	bool accumulate;
 };
 
 typedef void (*cpu_block_fn)(const struct cpu_block *b);
+
+/* Token i of the block, where rows lie one after the other. */
+static inline const char *cpu_block_x(const struct cpu_block *b, size_t i)
+{
+	return b->x + (b->first + i) * b->ld_x;
+}
 
 /* Weights of 4 to 8 bits are repacked into panels of 16 rows, their values interleaved so that one vector
  * register holds four consecutive values of each row. pack.c describes the layouts. */
@@ -189,7 +198,7 @@ struct cpu_backend {
 	int error; /* first failure, for sync() */
 
 	struct cpu_area x[CPU_N_XFORMS];  /* prepared activations, max_tokens rows */
-	struct cpu_area hx[CPU_N_XFORMS]; /* those of the second half of a mixture of experts */
+	struct cpu_area hx[CPU_N_XFORMS]; /* those of a mixture of experts, by expert */
 	struct cpu_area rows;             /* per thread: dequantized rows */
 	size_t rows_per_thread;
 	struct cpu_area moe;        /* hidden rows and results of experts */
@@ -216,8 +225,7 @@ void cpu_area_release(struct cpu_area *area);
 /* One product inside a parallel region. */
 struct cpu_task {
 	const struct kn_mat *w;
-	const uint32_t *tok; /* [n] rows of the prepared x, or NULL for 0, 1, 2, ... */
-	size_t n;
+	size_t first, n; /* rows of the prepared x */
 	float *out;
 	size_t ld_out;
 	const float *bias;
@@ -231,9 +239,10 @@ struct cpu_task {
 
 enum { CPU_MAX_TASKS = 64 };
 
-/* Prepares rows x [n, cols] in every form the tasks' matrices need, into `to`. */
-void cpu_prepare(struct cpu_backend *cpu, struct cpu_area *to, unsigned forms, const float *x, size_t ld_x, size_t n,
-                 size_t cols);
+/* Prepares n rows of x, those of the list or the first ones when it is NULL, in every form the tasks' matrices need,
+ * into `to`. */
+void cpu_prepare(struct cpu_backend *cpu, struct cpu_area *to, unsigned forms, const float *x, size_t ld_x,
+                 const uint32_t *list, size_t n, size_t cols);
 enum cpu_xform cpu_form_of(const struct cpu_backend *cpu, const struct kn_mat *m);
 /* Runs at most CPU_MAX_TASKS products over prepared rows as one parallel loop. */
 void cpu_tasks_run(struct cpu_backend *cpu, struct cpu_task *tasks, size_t n_tasks, const struct cpu_area *x);

@@ -42,21 +42,22 @@ static uint64_t time_bf16(const struct cpu_isa *isa)
 {
 	enum { ROWS = 8, TOKENS = 6, COLS = 512 };
 	static uint16_t w[ROWS * COLS];
-	static _Alignas(64) char prepared[TOKENS][COLS * 4 + 128];
+	static _Alignas(64) char prepared[TOKENS * (COLS * 4 + 128)];
 	static float x[COLS], results[TOKENS * ROWS];
 	enum cpu_xform form = isa->dense_form[KN_BF16];
-	const char *rows[TOKENS];
-	float *out[TOKENS];
-	struct cpu_block b = {
-		.w = (const char *)w, .ld_w = COLS * 2, .rows = ROWS, .cols = COLS, .x = rows, .out = out, .n = TOKENS
-	};
+	struct cpu_block b = { .w = (const char *)w,
+		               .ld_w = COLS * 2,
+		               .rows = ROWS,
+		               .cols = COLS,
+		               .x = prepared,
+		               .ld_x = cpu_xform_stride(form, COLS),
+		               .n = TOKENS,
+		               .out = results,
+		               .ld_out = ROWS };
 	uint64_t best = UINT64_MAX;
 
-	for (int t = 0; t < TOKENS; t++) {
-		isa->prepare[form](prepared[t], x, COLS);
-		rows[t] = prepared[t];
-		out[t] = results + t * ROWS;
-	}
+	for (int t = 0; t < TOKENS; t++)
+		isa->prepare[form](prepared + t * b.ld_x, x, COLS);
 	for (int i = 0; i < 20; i++) {
 		struct timespec a, z;
 		uint64_t ns;
