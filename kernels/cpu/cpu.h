@@ -21,11 +21,12 @@ enum cpu_xform {
 };
 
 /* One row of CPU_X_Q8 over `cols` values (a multiple of 32): int8 q[cols], then for each block of 32 the
- * float scale, minus the sum of its q, and minus the sums of its two halves. Weights are stored unsigned
- * (q + offset), so that offset * sum(x) has to be taken off again: hence the sums. */
+ * float scale, minus the sum of its values (scaled), minus the sum of its q, and minus the sums of their two
+ * halves. Weights are stored unsigned (q + offset), so that offset * sum(x) has to be taken off again: hence
+ * the sums. */
 struct cpu_q8 {
 	const int8_t *q;
-	const float *d;
+	const float *d, *dsum;
 	const int32_t *nsum32, *nsum16;
 };
 
@@ -48,7 +49,7 @@ static inline size_t cpu_xform_stride(enum cpu_xform form, size_t cols)
 		bytes = n * 2;
 		break;
 	case CPU_X_Q8:
-		bytes = n + n / 32 * 16;
+		bytes = n + n / 32 * 20;
 		break;
 	case CPU_N_XFORMS:
 		break;
@@ -62,7 +63,8 @@ static inline struct cpu_q8 cpu_q8_row(const void *row, size_t cols)
 
 	x.q = row;
 	x.d = (const float *)(x.q + cols);
-	x.nsum32 = (const int32_t *)(x.d + cols / 32);
+	x.dsum = x.d + cols / 32;
+	x.nsum32 = (const int32_t *)(x.dsum + cols / 32);
 	x.nsum16 = x.nsum32 + cols / 32;
 	return x;
 }
@@ -85,7 +87,10 @@ struct cpu_block {
 	size_t ld_out;
 	const float *bias; /* at the first row, or NULL */
 	bool accumulate;
+	void *scratch; /* of the thread, CPU_SCRATCH_COLS bytes for each column padded to 32 */
 };
+
+enum { CPU_SCRATCH_COLS = 32, CPU_ROW_PAD = 16 /* rows that may be read, not used, behind the last prepared one */ };
 
 typedef void (*cpu_block_fn)(const struct cpu_block *b);
 
@@ -148,7 +153,7 @@ struct cpu_isa {
 
 extern const struct cpu_isa cpu_isa_scalar;
 #if defined(__x86_64__)
-extern const struct cpu_isa cpu_isa_avx2, cpu_isa_avx512, cpu_isa_avx512bf16;
+extern const struct cpu_isa cpu_isa_avx2, cpu_isa_avx512, cpu_isa_avx512bf16, cpu_isa_amx;
 /* Panels: qpanel_*.c. */
 void cpu_panel_8_avx2(const struct cpu_block *b);
 void cpu_panel_4_avx2(const struct cpu_block *b);
@@ -158,6 +163,10 @@ void cpu_panel_8_avx512(const struct cpu_block *b);
 void cpu_panel_4_avx512(const struct cpu_block *b);
 void cpu_panel_4k_avx512(const struct cpu_block *b);
 void cpu_panel_6k_avx512(const struct cpu_block *b);
+void cpu_panel_8_amx(const struct cpu_block *b);
+void cpu_panel_4_amx(const struct cpu_block *b);
+void cpu_panel_4k_amx(const struct cpu_block *b);
+void cpu_panel_6k_amx(const struct cpu_block *b);
 #endif
 
 /* By name; or, when name is NULL, the best this machine can run, with float32 activations if exact. NULL when

@@ -178,10 +178,10 @@ struct tasks_call {
 
 /* Rows that no kernel reads: made floats, a few at a time, in this thread's scratch. */
 static void run_dequantized(struct cpu_backend *cpu, const struct kn_mat *m, struct cpu_block *b, size_t row,
-                            size_t n_rows, unsigned worker)
+                            size_t n_rows)
 {
 	size_t row_bytes = kn_row_bytes(m->dtype, m->cols), n;
-	float *scratch = (float *)(cpu->rows.p + worker * cpu->rows_per_thread);
+	float *scratch = b->scratch; /* DEQUANT_ROWS rows */
 	float *out = b->out;
 
 	b->w = (const char *)scratch;
@@ -215,6 +215,7 @@ static void run_item(const struct tasks_call *c, const struct cpu_task *t, size_
 		.ld_out = t->ld_out,
 		.bias = t->bias ? t->bias + row : NULL,
 		.accumulate = t->accumulate,
+		.scratch = c->cpu->rows.p + worker * c->cpu->rows_per_thread,
 	};
 
 	if (t->packed) {
@@ -226,7 +227,7 @@ static void run_item(const struct tasks_call *c, const struct cpu_task *t, size_
 		b.w = (const char *)m->data + row * b.ld_w;
 		t->fn(&b);
 	} else {
-		run_dequantized(c->cpu, m, &b, row, n_rows, worker);
+		run_dequantized(c->cpu, m, &b, row, n_rows);
 	}
 }
 

@@ -133,7 +133,7 @@ ALWAYS_INLINE void panel_4k(const char *w, size_t half, const struct cpu_q8 *x, 
 		nibbles(s + 320 + j8 * 256, half, x, b, T, sum);
 		UNROLL
 		for (size_t j = 0; j < T; j++) {
-			__m256 xs = _mm256_set1_ps(x[j].d[b] * (float)x[j].nsum32[b]);
+			__m256 xs = _mm256_set1_ps(x[j].dsum[b]);
 
 			f[j] = scale_add(_mm256_fmadd_ps(mw, xs, f[j]), sum[j], dw, x[j].d[b]);
 		}

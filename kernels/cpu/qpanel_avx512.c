@@ -170,7 +170,7 @@ ALWAYS_INLINE void panel_4k(const struct tile *t, size_t P, size_t T, __m512 *f)
 			UNROLL
 			for (size_t j = 0; j < T; j++) {
 				/* minus the minimum times the sum of the block's activations */
-				__m512 xs = _mm512_set1_ps(t->x[j].d[b] * (float)t->x[j].nsum32[b]);
+				__m512 xs = _mm512_set1_ps(t->x[j].dsum[b]);
 
 				f[p * T + j] = scale_add(_mm512_fmadd_ps(mw, xs, f[p * T + j]), sum[p * T + j], dw,
 				                         t->x[j].d[b]);
