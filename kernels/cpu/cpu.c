@@ -59,7 +59,7 @@ size_t cpu_moe_rows(const struct cpu_backend *cpu)
 
 int cpu_reserve(struct cpu_backend *cpu, size_t cols)
 {
-	size_t rows = cpu->max_tokens, moe_rows = cpu_moe_rows(cpu);
+	size_t rows = cpu->max_tokens + CPU_ROW_PAD, moe_rows = cpu_moe_rows(cpu);
 	int r = 0;
 
 	if (cols <= cpu->max_cols)
@@ -71,12 +71,12 @@ int cpu_reserve(struct cpu_backend *cpu, size_t cols)
 
 		r = cpu_area_reserve(&cpu->x[f], rows * stride);
 		if (r == 0)
-			r = cpu_area_reserve(&cpu->hx[f], moe_rows * stride);
+			r = cpu_area_reserve(&cpu->hx[f], (moe_rows + CPU_ROW_PAD) * stride);
 	}
 	if (r == 0)
 		r = cpu_area_reserve(&cpu->moe, moe_rows * (3 * cols * sizeof(float)));
 	if (r == 0) {
-		size_t per_thread = max_size(cpu->rows_per_thread, 8 * cpu_pad32(cols) * sizeof(float));
+		size_t per_thread = max_size(cpu->rows_per_thread, CPU_SCRATCH_COLS * cpu_pad32(cols));
 
 		r = cpu_area_reserve(&cpu->rows, cpu->n_threads * per_thread);
 		if (r == 0)
@@ -164,7 +164,7 @@ int kn_cpu_open(const struct kn_config *config, struct kn_backend **ret_backend,
 	if (r == 0)
 		r = cpu_rope_reserve(cpu);
 	if (r == 0)
-		r = cpu_area_reserve(&cpu->moe_index, (3 * cpu_moe_rows(cpu) + 2 * CPU_MAX_EXPERTS) * sizeof(uint32_t));
+		r = cpu_area_reserve(&cpu->moe_index, (2 * cpu_moe_rows(cpu) + 2 * CPU_MAX_EXPERTS) * sizeof(uint32_t));
 	if (r == 0)
 		r = cpu_reserve(cpu, 1024);
 	if (r < 0) {

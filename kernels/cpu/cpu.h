@@ -21,11 +21,12 @@ enum cpu_xform {
 };
 
 /* One row of CPU_X_Q8 over `cols` values (a multiple of 32): int8 q[cols], then for each block of 32 the
- * float scale, minus the sum of its q, and minus the sums of its two halves. Weights are stored unsigned
- * (q + offset), so that offset * sum(x) has to be taken off again: hence the sums. */
+ * float scale, minus the sum of its values (scaled), minus the sum of its q, and minus the sums of their two
+ * halves. Weights are stored unsigned (q + offset), so that offset * sum(x) has to be taken off again: hence
+ * the sums. */
 struct cpu_q8 {
 	const int8_t *q;
-	const float *d;
+	const float *d, *dsum;
 	const int32_t *nsum32, *nsum16;
 };
 
@@ -48,7 +49,7 @@ static inline size_t cpu_xform_stride(enum cpu_xform form, size_t cols)
 		bytes = n * 2;
 		break;
 	case CPU_X_Q8:
-		bytes = n + n / 32 * 16;
+		bytes = n + n / 32 * 20;
 		break;
 	case CPU_N_XFORMS:
 		break;
@@ -62,7 +63,8 @@ static inline struct cpu_q8 cpu_q8_row(const void *row, size_t cols)
 
 	x.q = row;
 	x.d = (const float *)(x.q + cols);
-	x.nsum32 = (const int32_t *)(x.d + cols / 32);
+	x.dsum = x.d + cols / 32;
+	x.nsum32 = (const int32_t *)(x.dsum + cols / 32);
 	x.nsum16 = x.nsum32 + cols / 32;
 	return x;
 }
@@ -71,20 +73,32 @@ static inline struct cpu_q8 cpu_q8_row(const void *row, size_t cols)
 
 enum { CPU_MAX_ITEM_TOKENS = 256 };
 
-/* Some rows of one matrix for some tokens (n <= CPU_MAX_ITEM_TOKENS): out[i][r] = w[r] . x[i] (+ bias[r]) (+
- * out[i][r]). */
+/* Some rows of one matrix for some tokens (n <= CPU_MAX_ITEM_TOKENS): out[i][r] = w[r] . x[first + i] (+ bias[r])
+ * (+ out[i][r]). */
 struct cpu_block {
 	const char *w; /* the first row, or the first panel */
 	size_t ld_w;   /* bytes from row to row, or from panel to panel */
 	uint32_t rows, cols;
-	const char *const *x; /* [n] prepared rows */
-	float *const *out;    /* [n], already at the first row */
+	const char *x; /* prepared rows in their form: the first of the call, and bytes from row to row */
+	size_t ld_x;
+	size_t first; /* the block's first row of them; it has n */
 	size_t n;
+	float *out; /* [n], ld_out floats apart, already at the first row of the matrix */
+	size_t ld_out;
 	const float *bias; /* at the first row, or NULL */
 	bool accumulate;
+	void *scratch; /* of the thread, CPU_SCRATCH_COLS bytes for each column padded to 32 */
 };
 
+enum { CPU_SCRATCH_COLS = 32, CPU_ROW_PAD = 16 /* rows that may be read, not used, behind the last prepared one */ };
+
 typedef void (*cpu_block_fn)(const struct cpu_block *b);
+
+/* Token i of the block, where rows lie one after the other. */
+static inline const char *cpu_block_x(const struct cpu_block *b, size_t i)
+{
+	return b->x + (b->first + i) * b->ld_x;
+}
 
 /* Weights of 4 to 8 bits are repacked into panels of 16 rows, their values interleaved so that one vector
  * register holds four consecutive values of each row. pack.c describes the layouts. */
@@ -139,7 +153,7 @@ struct cpu_isa {
 
 extern const struct cpu_isa cpu_isa_scalar;
 #if defined(__x86_64__)
-extern const struct cpu_isa cpu_isa_avx2, cpu_isa_avx512, cpu_isa_avx512bf16;
+extern const struct cpu_isa cpu_isa_avx2, cpu_isa_avx512, cpu_isa_avx512bf16, cpu_isa_amx;
 /* Panels: qpanel_*.c. */
 void cpu_panel_8_avx2(const struct cpu_block *b);
 void cpu_panel_4_avx2(const struct cpu_block *b);
@@ -149,6 +163,10 @@ void cpu_panel_8_avx512(const struct cpu_block *b);
 void cpu_panel_4_avx512(const struct cpu_block *b);
 void cpu_panel_4k_avx512(const struct cpu_block *b);
 void cpu_panel_6k_avx512(const struct cpu_block *b);
+void cpu_panel_8_amx(const struct cpu_block *b);
+void cpu_panel_4_amx(const struct cpu_block *b);
+void cpu_panel_4k_amx(const struct cpu_block *b);
+void cpu_panel_6k_amx(const struct cpu_block *b);
 #endif
 
 /* By name; or, when name is NULL, the best this machine can run, with float32 activations if exact. NULL when
@@ -189,7 +207,7 @@ struct cpu_backend {
 	int error; /* first failure, for sync() */
 
 	struct cpu_area x[CPU_N_XFORMS];  /* prepared activations, max_tokens rows */
-	struct cpu_area hx[CPU_N_XFORMS]; /* those of the second half of a mixture of experts */
+	struct cpu_area hx[CPU_N_XFORMS]; /* those of a mixture of experts, by expert */
 	struct cpu_area rows;             /* per thread: dequantized rows */
 	size_t rows_per_thread;
 	struct cpu_area moe;        /* hidden rows and results of experts */
@@ -216,8 +234,7 @@ void cpu_area_release(struct cpu_area *area);
 /* One product inside a parallel region. */
 struct cpu_task {
 	const struct kn_mat *w;
-	const uint32_t *tok; /* [n] rows of the prepared x, or NULL for 0, 1, 2, ... */
-	size_t n;
+	size_t first, n; /* rows of the prepared x */
 	float *out;
 	size_t ld_out;
 	const float *bias;
@@ -231,9 +248,10 @@ struct cpu_task {
 
 enum { CPU_MAX_TASKS = 64 };
 
-/* Prepares rows x [n, cols] in every form the tasks' matrices need, into `to`. */
-void cpu_prepare(struct cpu_backend *cpu, struct cpu_area *to, unsigned forms, const float *x, size_t ld_x, size_t n,
-                 size_t cols);
+/* Prepares n rows of x, those of the list or the first ones when it is NULL, in every form the tasks' matrices need,
+ * into `to`. */
+void cpu_prepare(struct cpu_backend *cpu, struct cpu_area *to, unsigned forms, const float *x, size_t ld_x,
+                 const uint32_t *list, size_t n, size_t cols);
 enum cpu_xform cpu_form_of(const struct cpu_backend *cpu, const struct kn_mat *m);
 /* Runs at most CPU_MAX_TASKS products over prepared rows as one parallel loop. */
 void cpu_tasks_run(struct cpu_backend *cpu, struct cpu_task *tasks, size_t n_tasks, const struct cpu_area *x);

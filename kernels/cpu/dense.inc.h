@@ -17,7 +17,7 @@ ALWAYS_INLINE void DENSE(finish)(const struct cpu_block *b, size_t R, size_t T, 
 {
 	UNROLL
 	for (size_t t = 0; t < T; t++) {
-		float *out = b->out[tok + t] + row;
+		float *out = b->out + (tok + t) * b->ld_out + row;
 		float sums[8];
 
 		UNROLL
@@ -48,7 +48,7 @@ ALWAYS_INLINE void DENSE(span)(const struct cpu_block *b, size_t R, size_t T, si
 
 	UNROLL
 	for (size_t t = 0; t < T; t++)
-		x[t] = b->x[tok + t];
+		x[t] = cpu_block_x(b, tok + t);
 	for (size_t k = from; k < n_full; k += D_STEP) {
 		D_XV xv[6];
 

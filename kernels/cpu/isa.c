@@ -7,7 +7,7 @@
 
 #include "cpu/cpu.h"
 
-enum { MAX_LEVELS = 4 };
+enum { MAX_LEVELS = 5 };
 
 static struct {
 	const struct cpu_isa *isas[MAX_LEVELS];
@@ -23,6 +23,8 @@ static void add(const struct cpu_isa *isa)
 
 #if defined(__x86_64__)
 #include <cpuid.h>
+#include <sys/syscall.h>
+#include <unistd.h>
 
 static uint64_t xgetbv0(void)
 {
@@ -42,21 +44,22 @@ static uint64_t time_bf16(const struct cpu_isa *isa)
 {
 	enum { ROWS = 8, TOKENS = 6, COLS = 512 };
 	static uint16_t w[ROWS * COLS];
-	static _Alignas(64) char prepared[TOKENS][COLS * 4 + 128];
+	static _Alignas(64) char prepared[TOKENS * (COLS * 4 + 128)];
 	static float x[COLS], results[TOKENS * ROWS];
 	enum cpu_xform form = isa->dense_form[KN_BF16];
-	const char *rows[TOKENS];
-	float *out[TOKENS];
-	struct cpu_block b = {
-		.w = (const char *)w, .ld_w = COLS * 2, .rows = ROWS, .cols = COLS, .x = rows, .out = out, .n = TOKENS
-	};
+	struct cpu_block b = { .w = (const char *)w,
+		               .ld_w = COLS * 2,
+		               .rows = ROWS,
+		               .cols = COLS,
+		               .x = prepared,
+		               .ld_x = cpu_xform_stride(form, COLS),
+		               .n = TOKENS,
+		               .out = results,
+		               .ld_out = ROWS };
 	uint64_t best = UINT64_MAX;
 
-	for (int t = 0; t < TOKENS; t++) {
-		isa->prepare[form](prepared[t], x, COLS);
-		rows[t] = prepared[t];
-		out[t] = results + t * ROWS;
-	}
+	for (int t = 0; t < TOKENS; t++)
+		isa->prepare[form](prepared + t * b.ld_x, x, COLS);
 	for (int i = 0; i < 20; i++) {
 		struct timespec a, z;
 		uint64_t ns;
@@ -70,8 +73,17 @@ static uint64_t time_bf16(const struct cpu_isa *isa)
 	return best;
 }
 
+/* Tiles are 8 KiB that the system saves only for processes that asked for them. */
+static bool may_use_tiles(void)
+{
+	enum { REQ_XCOMP_PERM = 0x1023, TILE_DATA = 18 }; /* asm/prctl.h of Linux 5.16 */
+
+	return syscall(SYS_arch_prctl, REQ_XCOMP_PERM, TILE_DATA) == 0;
+}
+
 static void detect(void)
 {
+	enum { AMX = 1u << 22 | 1u << 24 | 1u << 25 /* bfloat16, tiles, int8 */, TILE_STATE = 0x60000 };
 	uint32_t a, b, c, d, b7 = 0, c7 = 0, d7 = 0, a71 = 0;
 	bool ymm, zmm, bf16;
 
@@ -85,6 +97,8 @@ static void detect(void)
 		zmm = ymm && (saved & 0xe6) == 0xe6 &&
 		      bits(b7, bit_AVX512F | bit_AVX512BW | bit_AVX512VL | bit_AVX512DQ) && bits(c7, bit_AVX512VNNI);
 		bf16 = zmm && bits(a71, bit_AVX512BF16);
+		if (bf16 && (saved & TILE_STATE) == TILE_STATE && bits(d7, AMX) && may_use_tiles())
+			add(&cpu_isa_amx);
 		/* vdpbf16ps has twice the rate of float products on one core and half of it on another. */
 		if (bf16 && time_bf16(&cpu_isa_avx512bf16) < time_bf16(&cpu_isa_avx512)) {
 			add(&cpu_isa_avx512bf16);

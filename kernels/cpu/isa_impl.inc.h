@@ -117,7 +117,7 @@ static void prepare_q8(void *dst, const float *x, size_t cols)
 {
 	struct cpu_q8 row = cpu_q8_row(dst, cols);
 	int8_t *q = (int8_t *)row.q;
-	float *d = (float *)row.d;
+	float *d = (float *)row.d, *dsum = (float *)row.dsum;
 	int32_t *nsum32 = (int32_t *)row.nsum32, *nsum16 = (int32_t *)row.nsum16;
 
 	for (size_t b = 0; b < cols / 32; b++) {
@@ -142,6 +142,7 @@ static void prepare_q8(void *dst, const float *x, size_t cols)
 		nsum16[2 * b] = (int32_t)sum[0];
 		nsum16[2 * b + 1] = (int32_t)sum[1];
 		nsum32[b] = (int32_t)(sum[0] + sum[1]);
+		dsum[b] = d[b] * (float)nsum32[b];
 	}
 }
 

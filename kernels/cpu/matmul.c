@@ -83,7 +83,9 @@ struct prepare_call {
 	struct cpu_area *to;
 	unsigned forms;
 	const float *x;
-	size_t ld_x, cols;
+	size_t ld_x;
+	const uint32_t *list;
+	size_t cols;
 };
 
 static void prepare_items(void *arg, size_t begin, size_t end, unsigned worker)
@@ -97,14 +99,15 @@ static void prepare_items(void *arg, size_t begin, size_t end, unsigned worker)
 		if (!(c->forms & 1u << f))
 			continue;
 		for (size_t i = begin; i < end; i++)
-			c->cpu->isa->prepare[f](c->to[f].p + i * stride, c->x + i * c->ld_x, c->cols);
+			c->cpu->isa->prepare[f](c->to[f].p + i * stride, c->x + (c->list ? c->list[i] : i) * c->ld_x,
+			                        c->cols);
 	}
 }
 
-void cpu_prepare(struct cpu_backend *cpu, struct cpu_area *to, unsigned forms, const float *x, size_t ld_x, size_t n,
-                 size_t cols)
+void cpu_prepare(struct cpu_backend *cpu, struct cpu_area *to, unsigned forms, const float *x, size_t ld_x,
+                 const uint32_t *list, size_t n, size_t cols)
 {
-	struct prepare_call call = { .cpu = cpu, .to = to, .forms = forms, .x = x, .ld_x = ld_x, .cols = cols };
+	struct prepare_call call = { cpu, to, forms, x, ld_x, list, cols };
 
 	if (n * cols <= SERIAL_VALUES)
 		prepare_items(&call, 0, n, 0);
@@ -175,12 +178,11 @@ struct tasks_call {
 
 /* Rows that no kernel reads: made floats, a few at a time, in this thread's scratch. */
 static void run_dequantized(struct cpu_backend *cpu, const struct kn_mat *m, struct cpu_block *b, size_t row,
-                            size_t n_rows, unsigned worker)
+                            size_t n_rows)
 {
 	size_t row_bytes = kn_row_bytes(m->dtype, m->cols), n;
-	float *scratch = (float *)(cpu->rows.p + worker * cpu->rows_per_thread);
-	float *out[CPU_MAX_ITEM_TOKENS];
-	float *const *first = b->out;
+	float *scratch = b->scratch; /* DEQUANT_ROWS rows */
+	float *out = b->out;
 
 	b->w = (const char *)scratch;
 	b->ld_w = cpu_pad32(m->cols) * sizeof(float);
@@ -189,9 +191,7 @@ static void run_dequantized(struct cpu_backend *cpu, const struct kn_mat *m, str
 		for (size_t i = 0; i < n; i++)
 			kn_dequantize(m->dtype, (const char *)m->data + (row + r + i) * row_bytes,
 			              scratch + i * cpu_pad32(m->cols), m->cols);
-		for (size_t i = 0; i < b->n; i++)
-			out[i] = first[i] + r;
-		b->out = out;
+		b->out = out + r;
 		b->rows = (uint32_t)n;
 		cpu->isa->dense[KN_F32](b);
 		if (b->bias)
@@ -204,23 +204,20 @@ static void run_item(const struct tasks_call *c, const struct cpu_task *t, size_
 	const struct kn_mat *m = t->w;
 	size_t row = item % t->n_row_items * t->item_rows, tok = item / t->n_row_items * t->item_toks;
 	size_t n_rows = min_size(t->item_rows, m->rows - row), n = min_size(t->item_toks, t->n - tok);
-	size_t stride = cpu_xform_stride(t->form, m->cols);
-	const char *x[CPU_MAX_ITEM_TOKENS];
-	float *out[CPU_MAX_ITEM_TOKENS];
 	struct cpu_block b = {
 		.rows = (uint32_t)n_rows,
 		.cols = m->cols,
-		.x = x,
-		.out = out,
+		.x = c->x[t->form].p,
+		.ld_x = cpu_xform_stride(t->form, m->cols),
+		.first = t->first + tok,
 		.n = n,
+		.out = t->out + tok * t->ld_out + row,
+		.ld_out = t->ld_out,
 		.bias = t->bias ? t->bias + row : NULL,
 		.accumulate = t->accumulate,
+		.scratch = c->cpu->rows.p + worker * c->cpu->rows_per_thread,
 	};
 
-	for (size_t i = 0; i < n; i++) {
-		x[i] = c->x[t->form].p + (t->tok ? t->tok[tok + i] : tok + i) * stride;
-		out[i] = t->out + (tok + i) * t->ld_out + row;
-	}
 	if (t->packed) {
 		b.ld_w = cpu_panel_bytes(cpu_panel_of(m->dtype), m->cols);
 		b.w = (const char *)m->packed + row / CPU_PANEL_ROWS * b.ld_w;
@@ -230,7 +227,7 @@ static void run_item(const struct tasks_call *c, const struct cpu_task *t, size_
 		b.w = (const char *)m->data + row * b.ld_w;
 		t->fn(&b);
 	} else {
-		run_dequantized(c->cpu, m, &b, row, n_rows, worker);
+		run_dequantized(c->cpu, m, &b, row, n_rows);
 	}
 }
 
@@ -268,7 +265,7 @@ static void matmul_slice(struct cpu_backend *cpu, const struct kn_matmul *jobs, 
 
 	for (size_t j = 0; j < n_jobs; j++)
 		forms |= 1u << cpu_form_of(cpu, jobs[j].w);
-	cpu_prepare(cpu, cpu->x, forms, x + first * ld_x, ld_x, n, cols);
+	cpu_prepare(cpu, cpu->x, forms, x + first * ld_x, ld_x, NULL, n, cols);
 	for (size_t j = 0; j < n_jobs; j += CPU_MAX_TASKS) {
 		struct cpu_task tasks[CPU_MAX_TASKS];
 		size_t n_tasks = min_size(CPU_MAX_TASKS, n_jobs - j);

@@ -146,10 +146,9 @@ struct moe_call {
 	size_t dim;
 	uint32_t top_k;
 	/* rows sorted by expert */
-	uint32_t *tok;      /* [rows] token of a row */
-	uint32_t *identity; /* [rows] 0, 1, 2, ... */
-	uint32_t *slot;     /* [n, top_k] row of a choice */
-	uint32_t *start;    /* [n_expert + 1] first row of an expert */
+	uint32_t *tok;   /* [rows] token of a row */
+	uint32_t *slot;  /* [n, top_k] row of a choice */
+	uint32_t *start; /* [n_expert + 1] first row of an expert */
 	float *gate, *up, *y;
 	/* combining */
 	float *out;
@@ -175,16 +174,15 @@ static void group_rows(struct moe_call *c, const int32_t *ids, size_t n)
 
 		c->slot[i] = row;
 		c->tok[row] = (uint32_t)(i / c->top_k);
-		c->identity[i] = (uint32_t)i;
 	}
 }
 
-static struct cpu_task expert_task(const struct moe_call *c, const struct kn_mat *w, uint32_t e, const uint32_t *tok,
-                                   float *out, const float *bias)
+static struct cpu_task expert_task(const struct moe_call *c, const struct kn_mat *w, uint32_t e, float *out,
+                                   const float *bias)
 {
 	return (struct cpu_task){
 		.w = &w[e],
-		.tok = tok + c->start[e],
+		.first = c->start[e],
 		.n = c->start[e + 1] - c->start[e],
 		.out = out + c->start[e] * (size_t)w[e].rows,
 		.ld_out = w[e].rows,
@@ -192,8 +190,8 @@ static struct cpu_task expert_task(const struct moe_call *c, const struct kn_mat
 	};
 }
 
-/* Every expert with rows: gate and up of prepared x, or down of prepared hidden rows. */
-static void run_experts(const struct moe_call *c, bool down, const struct cpu_area *x)
+/* Every expert with rows: gate and up of prepared x, or down of prepared hidden rows, both in the order of rows. */
+static void run_experts(const struct moe_call *c, bool down)
 {
 	const struct kn_moe *moe = c->moe;
 	struct cpu_task tasks[CPU_MAX_TASKS];
@@ -203,18 +201,18 @@ static void run_experts(const struct moe_call *c, bool down, const struct cpu_ar
 		if (c->start[e] == c->start[e + 1])
 			continue;
 		if (n + 2 > CPU_MAX_TASKS) {
-			cpu_tasks_run(c->cpu, tasks, n, x);
+			cpu_tasks_run(c->cpu, tasks, n, c->cpu->hx);
 			n = 0;
 		}
 		if (down) {
-			tasks[n++] = expert_task(c, moe->down, e, c->identity, c->y, moe->down_bias);
+			tasks[n++] = expert_task(c, moe->down, e, c->y, moe->down_bias);
 		} else {
-			tasks[n++] = expert_task(c, moe->gate, e, c->tok, c->gate, moe->gate_bias);
-			tasks[n++] = expert_task(c, moe->up, e, c->tok, c->up, moe->up_bias);
+			tasks[n++] = expert_task(c, moe->gate, e, c->gate, moe->gate_bias);
+			tasks[n++] = expert_task(c, moe->up, e, c->up, moe->up_bias);
 		}
 	}
 	if (n)
-		cpu_tasks_run(c->cpu, tasks, n, x);
+		cpu_tasks_run(c->cpu, tasks, n, c->cpu->hx);
 }
 
 static void combine_rows(void *arg, size_t begin, size_t end, unsigned worker)
@@ -245,13 +243,13 @@ static void moe_slice(struct moe_call *c, const float *x, size_t ld_x, size_t n,
 	size_t rows = n * c->top_k, n_ff = moe->n_ff;
 
 	group_rows(c, ids, n);
-	cpu_prepare(c->cpu, c->cpu->x,
-	            forms_of(c->cpu, moe->gate, moe->n_expert) | forms_of(c->cpu, moe->up, moe->n_expert), x, ld_x, n,
-	            c->dim);
-	run_experts(c, false, c->cpu->x);
+	cpu_prepare(c->cpu, c->cpu->hx,
+	            forms_of(c->cpu, moe->gate, moe->n_expert) | forms_of(c->cpu, moe->up, moe->n_expert), x, ld_x,
+	            c->tok, rows, c->dim);
+	run_experts(c, false);
 	cpu_act_mul(&c->cpu->base, moe->act, c->gate, n_ff, c->gate, n_ff, c->up, n_ff, rows, n_ff);
-	cpu_prepare(c->cpu, c->cpu->hx, forms_of(c->cpu, moe->down, moe->n_expert), c->gate, n_ff, rows, n_ff);
-	run_experts(c, true, c->cpu->hx);
+	cpu_prepare(c->cpu, c->cpu->hx, forms_of(c->cpu, moe->down, moe->n_expert), c->gate, n_ff, NULL, rows, n_ff);
+	run_experts(c, true);
 	cpu_rows(c->cpu, n, c->dim * c->top_k, combine_rows, c);
 }
 
@@ -274,8 +272,7 @@ void cpu_moe(struct kn_backend *be, const struct kn_moe *moe, float *out, size_t
 		return;
 	}
 	c.tok = (uint32_t *)cpu->moe_index.p;
-	c.identity = c.tok + capacity;
-	c.slot = c.identity + capacity;
+	c.slot = c.tok + capacity;
 	c.start = c.slot + capacity;
 	c.gate = (float *)cpu->moe.p;
 	c.up = c.gate + capacity * moe->n_ff;

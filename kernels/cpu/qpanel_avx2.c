@@ -133,7 +133,7 @@ ALWAYS_INLINE void panel_4k(const char *w, size_t half, const struct cpu_q8 *x, 
 		nibbles(s + 320 + j8 * 256, half, x, b, T, sum);
 		UNROLL
 		for (size_t j = 0; j < T; j++) {
-			__m256 xs = _mm256_set1_ps(x[j].d[b] * (float)x[j].nsum32[b]);
+			__m256 xs = _mm256_set1_ps(x[j].dsum[b]);
 
 			f[j] = scale_add(_mm256_fmadd_ps(mw, xs, f[j]), sum[j], dw, x[j].d[b]);
 		}
@@ -192,7 +192,7 @@ ALWAYS_INLINE void panel_6k(const char *w, size_t half, const struct cpu_q8 *x, 
 /* Rows [row, row + 8) of the results of one token; fewer at the end of the matrix. */
 static void put(const struct cpu_block *b, __m256 f, size_t row, size_t tok)
 {
-	float *out = b->out[tok] + row, y[HALF];
+	float *out = b->out + tok * b->ld_out + row, y[HALF];
 	size_t n = b->rows - row < HALF ? b->rows - row : HALF;
 
 	_mm256_storeu_ps(y, f);
@@ -213,7 +213,7 @@ ALWAYS_INLINE void tile_run(enum cpu_panel kind, const struct cpu_block *b, size
 
 	UNROLL
 	for (size_t j = 0; j < T; j++) {
-		x[j] = cpu_q8_row(b->x[tok + j], b->cols);
+		x[j] = cpu_q8_row(cpu_block_x(b, tok + j), b->cols);
 		f[j] = _mm256_setzero_ps();
 	}
 	if (kind == CPU_PANEL_8)

@@ -170,7 +170,7 @@ ALWAYS_INLINE void panel_4k(const struct tile *t, size_t P, size_t T, __m512 *f)
 			UNROLL
 			for (size_t j = 0; j < T; j++) {
 				/* minus the minimum times the sum of the block's activations */
-				__m512 xs = _mm512_set1_ps(t->x[j].d[b] * (float)t->x[j].nsum32[b]);
+				__m512 xs = _mm512_set1_ps(t->x[j].dsum[b]);
 
 				f[p * T + j] = scale_add(_mm512_fmadd_ps(mw, xs, f[p * T + j]), sum[p * T + j], dw,
 				                         t->x[j].d[b]);
@@ -264,7 +264,7 @@ ALWAYS_INLINE void tile_run(enum cpu_panel kind, const struct cpu_block *b, size
 		t.w[p] = b->w + (panel + p) * b->ld_w;
 	UNROLL
 	for (size_t j = 0; j < T; j++)
-		t.x[j] = cpu_q8_row(b->x[tok + j], b->cols);
+		t.x[j] = cpu_q8_row(cpu_block_x(b, tok + j), b->cols);
 	UNROLL
 	for (size_t i = 0; i < P * T; i++)
 		f[i] = _mm512_setzero_ps();
@@ -284,7 +284,7 @@ ALWAYS_INLINE void tile_run(enum cpu_panel kind, const struct cpu_block *b, size
 		__m512 bias = b->bias ? _mm512_maskz_loadu_ps(m, b->bias + row) : _mm512_setzero_ps();
 
 		for (size_t j = 0; j < T; j++) {
-			float *out = b->out[tok + j] + row;
+			float *out = b->out + (tok + j) * b->ld_out + row;
 			__m512 y = _mm512_add_ps(f[p * T + j], bias);
 
 			if (b->accumulate)

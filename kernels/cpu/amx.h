@@ -1,0 +1,37 @@
+/* Tile registers (AMX): eight of 16 rows of 64 bytes. Intel SDM volume 1, chapter 19. Included by *_amx.c only. */
+#ifndef CPU_AMX_H
+#define CPU_AMX_H
+
+#include <immintrin.h>
+#include <stddef.h>
+#include <stdint.h>
+
+/* The operand of LDTILECFG. */
+struct amx_config {
+	uint8_t palette, start_row;
+	uint8_t reserved[14];
+	uint16_t colsb[16]; /* bytes of a row */
+	uint8_t rows[16];
+};
+
+_Static_assert(sizeof(struct amx_config) == 64, "LDTILECFG reads 64 bytes");
+
+/* Tiles 0 to 3 hold sums, 16 x 16; 4 and 5 left operands, 16 rows of `depth` bytes; 6 and 7 right ones, the same
+ * depth in rows of 16 groups of four bytes. Whoever configures releases: tiles in use cost at every task switch. */
+static inline void amx_configure(unsigned depth)
+{
+	struct amx_config c = { .palette = 1 };
+
+	for (int i = 0; i < 8; i++) {
+		c.rows[i] = i < 6 ? 16 : (uint8_t)(depth / 4);
+		c.colsb[i] = i == 4 || i == 5 ? (uint16_t)depth : 64;
+	}
+	_tile_loadconfig(&c);
+}
+
+static inline void amx_release(void)
+{
+	_tile_release();
+}
+
+#endif
