@@ -191,10 +191,26 @@ static int open_and_serve(const struct serve *o, const sigset_t *signals, struct
 	return r;
 }
 
+static const struct base_config_paths paths = { .product = "ocai", .program = "engine" };
+static const struct serve defaults = { .host = "127.0.0.1", .port = 8080, .drain_s = 30 };
+
+int serve_address(const char **ret_host, uint32_t *ret_port, const char **ret_socket, struct base_config **ret_config,
+                  struct err *err)
+{
+	struct serve o = defaults;
+	int r = base_config_load(&paths, keys, &o, ret_config, err);
+
+	if (r < 0)
+		return r;
+	*ret_host = o.host;
+	*ret_port = o.port;
+	*ret_socket = o.socket;
+	return 0;
+}
+
 int cmd_serve(int argc, char **argv)
 {
-	struct base_config_paths paths = { .product = "ocai", .program = "engine" };
-	struct serve o = { .host = "127.0.0.1", .port = 8080, .drain_s = 30 };
+	struct serve o = defaults;
 	struct base_config *config = NULL;
 	struct err err = { 0 };
 	sigset_t signals;
