@@ -221,19 +221,35 @@ static int open_and_serve(const struct serve *o, const struct inherited *sockets
 	return r;
 }
 
+static const struct base_config_paths paths = { .product = "ocai", .program = "engine" };
+/* Where 0 means "what the engine thinks best" the default is that. */
+static const struct serve defaults = { .m = { .backend = "auto", .log_level = "info" },
+	                               .host = "127.0.0.1",
+	                               .port = 8080,
+	                               .max_running = 8,
+	                               .max_queued = 256,
+	                               .max_connections = 512,
+	                               .max_body = 16 << 20,
+	                               .idle_exit = "auto",
+	                               .drain_s = 30 };
+
+int serve_address(const char **ret_host, uint32_t *ret_port, const char **ret_socket, struct base_config **ret_config,
+                  struct err *err)
+{
+	struct serve o = defaults;
+	int r = base_config_load(&paths, keys, &o, ret_config, err);
+
+	if (r < 0)
+		return r;
+	*ret_host = o.host;
+	*ret_port = o.port;
+	*ret_socket = o.socket;
+	return 0;
+}
+
 int cmd_serve(int argc, char **argv)
 {
-	struct base_config_paths paths = { .product = "ocai", .program = "engine" };
-	/* Where 0 means "what the engine thinks best" the default is that. */
-	struct serve o = { .m = { .backend = "auto", .log_level = "info" },
-		           .host = "127.0.0.1",
-		           .port = 8080,
-		           .max_running = 8,
-		           .max_queued = 256,
-		           .max_connections = 512,
-		           .max_body = 16 << 20,
-		           .idle_exit = "auto",
-		           .drain_s = 30 };
+	struct serve o = defaults;
 	struct inherited sockets = { .n = 0 };
 	struct base_config *config = NULL;
 	struct err err = { 0 };

@@ -10,6 +10,7 @@ extern const struct opt_program engine_program;
 const struct opt_command *engine_command(const char *name);
 
 extern const struct opt cmd_serve_opts[];
+extern const struct opt cmd_health_opts[];
 extern const struct opt cmd_run_opts[];
 extern const struct opt cmd_bench_opts[];
 extern const struct opt cmd_tokenize_opts[];
@@ -17,6 +18,7 @@ extern const struct opt cmd_quantize_opts[];
 
 /* Return the exit code. */
 int cmd_serve(int argc, char **argv);
+int cmd_health(int argc, char **argv);
 int cmd_run(int argc, char **argv);
 int cmd_bench(int argc, char **argv);
 int cmd_tokenize(int argc, char **argv);

@@ -39,6 +39,12 @@ struct model_options {
 /* Sets the log level and fills the engine's options. */
 void model_options_apply(const struct model_options *m, struct eng_options *ret_options);
 
+/* Where `serve` listens as it is configured (files, environment, defaults). The strings live as long as *ret_config,
+ * which the caller frees, also after an error (NULL then). */
+struct base_config;
+int serve_address(const char **ret_host, uint32_t *ret_port, const char **ret_socket, struct base_config **ret_config,
+                  struct err *err);
+
 /* The positional arguments joined by spaces, or standard input when there are none or "-". malloc'd. */
 int read_text(int n_args, char **args, char **ret_text, size_t *ret_len, struct err *err);
 

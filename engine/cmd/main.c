@@ -11,6 +11,7 @@
 
 static const struct opt_command commands[] = {
 	{ "serve", "[OPTION]...", "serve a model over HTTP (OpenAI-compatible)", cmd_serve_opts, cmd_serve },
+	{ "health", "[OPTION]...", "ask a running server whether it is well", cmd_health_opts, cmd_health },
 	{ "run", "[OPTION]... [PROMPT]...", "answer one prompt on standard output", cmd_run_opts, cmd_run },
 	{ "bench", "[OPTION]...", "measure prefill and decode speed", cmd_bench_opts, cmd_bench },
 	{ "tokenize", "[OPTION]... [TEXT|ID]...", "text to token ids, or back", cmd_tokenize_opts, cmd_tokenize },

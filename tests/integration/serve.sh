@@ -28,6 +28,13 @@ start --socket "$work/sock"
 [ "$(stat -c %a "$work/sock")" = 600 ] || fail "mode of the socket"
 echo "ok ready on TCP and unix socket"
 
+[ "$("$engine" health --port "$(cat "$work/port")")" = ok ] || fail "ocai-engine health"
+[ "$("$engine" health --socket "$work/sock")" = ok ] || fail "ocai-engine health on the unix socket"
+[ "$(OCAI_ENGINE_HOST=0.0.0.0 OCAI_ENGINE_PORT=$(cat "$work/port") "$engine" health)" = ok ] || fail "health as configured"
+"$engine" health --port 1 2>"$work/log2" && fail "health of nobody"
+grep -q 'refused' "$work/log2" || fail "health of nobody: $(cat "$work/log2")"
+echo "ok health is asked without another program"
+
 memory='memory: weights [0-9.]+ MiB mapped and [0-9.]+ MiB beside them, K/V [0-9.]+ MiB \([0-9]+ pages of [0-9]+ tokens\), activations'
 [ "$(grep -cE "$memory" "$work/log")" = 1 ] || fail "no memory plan was printed"
 grep -nE "$memory|serving" "$work/log" | head -n 1 | grep -q memory: || fail "the memory plan came late"

@@ -306,6 +306,14 @@ static int make_manifest(struct writing *w, const char *config_digest, size_t co
 	doc = json_pack("{s:i, s:s, s:{s:s, s:s, s:I}, s:o}", "schemaVersion", 2, "mediaType", IMG_TYPE_OCI_MANIFEST,
 	                "config", "mediaType", IMG_TYPE_OCI_CONFIG, "digest", config_digest, "size",
 	                (json_int_t)config_size, "layers", layers);
+	if (doc && w->plan->n_annotations) {
+		json_t *set = json_object();
+
+		for (size_t i = 0; i < w->plan->n_annotations; i++)
+			(void)json_object_set_new(set, w->plan->annotations[i].name,
+			                          json_string(w->plan->annotations[i].value));
+		(void)json_object_set_new(doc, "annotations", set);
+	}
 	r = doc ? base_json_append(buf, doc) : -ENOMEM;
 	json_decref(doc);
 	return r < 0 ? out_of_memory(w) : 0;

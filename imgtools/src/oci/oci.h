@@ -147,6 +147,8 @@ struct img_write_plan {
 	size_t n_layers;                     /* 0: 1 */
 	const struct img_config *config; /* diff_ids come from the layers. Its history stays when it tells of as many
 	                                  * layers; else it is kept as entries of empty layers, ours follow */
+	const struct img_label *annotations; /* of the manifest, sorted by name; a docker-archive has none */
+	size_t n_annotations;
 	enum img_compression compression;
 	int level;          /* 0: 9 for zstd, 6 for gzip */
 	unsigned n_threads; /* 0: one per core; does not change the bytes */

@@ -29,4 +29,8 @@ int img_cut_generate(struct img_assembly *a);
 /* Locales that no package has compiled, by the packages' own localedef: "locale:NAME,...". */
 int img_cut_make_locale(struct img_assembly *a, const char *generator);
 
+/* "user:NAME:UID[:HOME]": a line in /etc/passwd and /etc/group, and the home. "dir:PATH:MODE[:UID[:GID]]": a folder. */
+int img_cut_make_user(struct img_assembly *a, const char *generator);
+int img_cut_make_folder(struct img_assembly *a, const char *generator);
+
 #endif

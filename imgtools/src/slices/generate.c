@@ -240,29 +240,53 @@ static int make_ld_cache(struct img_assembly *a, const char *name)
 	return r < 0 ? r : 0;
 }
 
+/* Whether a generator that was asked for ("user:web:80", "locale:de_DE.UTF-8", "tmp") is the one of this name. */
+static bool is_generator(const char *asked, const char *name)
+{
+	const size_t len = strlen(name);
+	const bool takes_words = strcmp(name, "user") == 0 || strcmp(name, "dir") == 0;
+
+	if (strncmp(asked, name, len) != 0)
+		return false;
+	return takes_words ? asked[len] == ':' : asked[len] == 0 || (asked[len] == ':' && img_locale_is(asked));
+}
+
 int img_cut_generate(struct img_assembly *a)
 {
+	/* In this order, whatever they are asked for in: a user goes into the tables of all users. */
 	static const struct {
 		const char *name; /* up to a colon */
 		int (*make)(struct img_assembly *a, const char *name);
-	} makers[] = { { "users", make_users },
-		       { "tmp", make_tmp },
-		       { "ca-bundle", make_ca_bundle },
-		       { "locale", img_cut_make_locale },
-		       { "ld.so.cache", make_ld_cache } };
+	} makers[] = {
+		{ "users", make_users },         { "user", img_cut_make_user },   { "tmp", make_tmp },
+		{ "dir", img_cut_make_folder },  { "ca-bundle", make_ca_bundle }, { "locale", img_cut_make_locale },
+		{ "ld.so.cache", make_ld_cache }
+	};
 	enum { N = sizeof(makers) / sizeof(makers[0]) };
+	size_t n_known = 0;
 	int r = make_ld_cache(a, NULL);
 
-	for (size_t i = 0; r == 0 && i < a->cut->n_generate; i++) {
+	for (size_t k = 0; r == 0 && k < N; k++) {
+		for (size_t i = 0; r == 0 && i < a->cut->n_generate; i++) {
+			const char *name = a->cut->generate[i];
+
+			if (!is_generator(name, makers[k].name))
+				continue;
+			r = makers[k].make(a, name);
+			n_known++;
+		}
+	}
+	for (size_t i = 0; r == 0 && n_known < a->cut->n_generate && i < a->cut->n_generate; i++) {
 		const char *name = a->cut->generate[i];
-		const size_t len = img_locale_is(name) ? strcspn(name, ":") : strlen(name);
 		size_t k = 0;
 
-		while (k < N && (strlen(makers[k].name) != len || strncmp(makers[k].name, name, len) != 0))
+		while (k < N && !is_generator(name, makers[k].name))
 			k++;
-		r = k < N ? makers[k].make(a, name)
-		          : err_set(a->err, -EINVAL,
-		                    "generate: there is no \"%s\" (users, tmp, ca-bundle, locale, ld.so.cache)", name);
+		if (k == N)
+			r = err_set(a->err, -EINVAL,
+			            "generate: there is no \"%s\" (users, user:..., tmp, dir:..., ca-bundle, locale, "
+			            "ld.so.cache)",
+			            name);
 	}
 	return r;
 }

@@ -119,8 +119,8 @@ struct img_cut_opts {
 	size_t n_requests;
 	const char *const *excludes; /* globs of paths that are left out whatever needs them */
 	size_t n_excludes;
-	const char *const
-	        *generate; /* "users", "tmp", "ca-bundle", "locale:de_DE.UTF-8", beside what rules want made */
+	const char *const *generate; /* "users", "user:web:80", "tmp", "dir:/data:0755:80", "ca-bundle",
+	                              * "locale:de_DE.UTF-8", beside what rules want made */
 	size_t n_generate;
 	bool with_weak;      /* follow weak needs too */
 	bool with_requires;  /* follow requirements of packages that no file is the reason for */
@@ -174,6 +174,17 @@ struct img_cut_stats {
 /* The tree: chosen files with their folders, generated files, database, manifest. */
 int img_cut_tree(struct img_world *w, const struct img_cut *c, const struct img_cut_write_opts *o,
                  struct img_tree **ret_tree, struct img_cut_stats *ret_stats, struct err *err);
+
+/* Sets node->layer of every node: layer k holds what requests of layer k reach and no lower one has, layer n what else
+ * packages have, n + 1 what belongs to no package (database, caches, accounts). Layer k depends on nothing but the
+ * requests of layers 0..k and on the packages: images that ask alike share it bit for bit, so folders get times that
+ * come from their lowest layer alone. `o` as for the whole cut; its requests are not looked at. */
+struct img_cut_layer {
+	const char *const *requests;
+	size_t n_requests;
+};
+int img_cut_layers(struct img_world *w, const struct img_cut_opts *o, const struct img_cut_layer *layers, size_t n,
+                   struct img_tree *t, struct err *err);
 
 /* /etc/ld.so.cache for a tree, in glibc's new format, over the folders that its ldconfig would look in. 0: made,
  * 1: there is no dynamic linker in the tree. */

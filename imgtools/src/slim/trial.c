@@ -4,7 +4,6 @@
  * passes: a listing of a folder is shorter. */
 #include "slim/trial.h"
 
-#include <ctype.h>
 #include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -12,55 +11,25 @@
 #include <sys/stat.h>
 
 #include "base/cleanup.h"
+#include "base/words.h"
 #include "trace/tracer.h"
-
-enum { WORDS_MAX = 4096 };
 
 #define PLACE "/.slimtrace"
 
-/* One word at *p into out (as long as the rest of the text); returns whether there was one, negative: open quote. */
-static int next_word(const char **p, char *out)
-{
-	const char *s = *p + strspn(*p, " \t\n");
-	size_t n = 0;
-	char quote = 0;
-
-	if (!*s)
-		return 0;
-	for (; *s && (quote || !isspace((unsigned char)*s)); s++) {
-		if (quote ? *s == quote : *s == '\'' || *s == '"')
-			quote = quote ? 0 : *s;
-		else if (*s == '\\' && quote != '\'' && s[1] && (!quote || strchr("\"\\$`", s[1])))
-			out[n++] = *++s;
-		else
-			out[n++] = *s;
-	}
-	out[n] = 0;
-	*p = s;
-	return quote ? -EINVAL : 1;
-}
-
 int img_trial_init(struct img_trial *t, const char *text, bool is_check, struct err *err)
 {
-	CLEANUP(freep) char *word = malloc(strlen(text) + 1);
-	CLEANUP(freep) char **words = calloc(WORDS_MAX, sizeof(*words));
-	const char *p = text;
+	char **words = NULL;
 	size_t n = 0;
-	int r = word && words ? 1 : -ENOMEM;
+	int r = base_words_split(text, &words, &n);
 
-	while (r > 0 && n < WORDS_MAX - 1) {
-		r = next_word(&p, word);
-		if (r > 0 && !(words[n++] = strdup(word)))
-			r = -ENOMEM;
-	}
-	if (r >= 0 && n == 0)
-		r = -EINVAL;
-	if (r >= 0)
-		r = img_trial_init_words(t, words, n, err);
+	if (r < 0 || n == 0)
+		r = err_set(err, r < 0 ? r : -EINVAL, "\"%.200s\": %s", text,
+		            r == -EINVAL ? "a quote is not closed"
+		            : r < 0      ? strerror(-r)
+		                         : "no command");
 	else
-		(void)err_set(err, r, "\"%.200s\": %s", text, n ? "a quote is not closed" : "no command");
-	for (size_t i = 0; i < n; i++)
-		free(words[i]);
+		r = img_trial_init_words(t, words, n, err);
+	base_words_free(words);
 	if (r == 0) {
 		t->is_check = is_check;
 		free(t->text);
