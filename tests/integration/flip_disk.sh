@@ -12,6 +12,8 @@ truncate -s 64M "$work/disk"
 mkfs.ext4 -q -O ^has_journal -m 0 "$work/disk" || fail "mkfs"
 mkdir "$work/small"
 mount -o loop "$work/disk" "$work/small" || skip "no loop device"
+mkdir "$work/other"
+head -c 16000000 /dev/urandom >"$work/other/large"
 for kind in zstd plain; do
 	end_node
 	node=$work/small/$kind
@@ -41,6 +43,26 @@ for kind in zstd plain; do
 	printf '%-6s %-14s %s\n' $kind "disk full" "$([[ $kind == zstd ]] && cat "$work/reads")"
 done
 end_node
+
+# Contents that are complete and that nobody uses make room for what somebody reads: no error at all.
+layout_of "$work/image" other "$work/other"
+"$flip" convert --no-prefetch "oci:$work/image:other" "docker://127.0.0.1:$port/img:other" >/dev/null || fail "convert"
+node=$work/small/evict
+start_flip
+ask mount "$at:zstd" "$work/mnt" || fail "evict: mount"
+read_all >"$work/reads" || fail "evict: $(<"$work/reads")"
+ask unmount "$work/mnt" || fail "evict: unmount"
+before=$(stat_of store objects)
+fallocate -l $(($(stat -f -c "%a*%S" "$work/small") - 6000000)) "$work/small/fill" || fail "fallocate"
+ask mount "$at:other" "$work/mnt" || fail "evict: mount: $(<"$work/out")"
+cmp "$work/other/large" "$work/mnt/large" || fail "evict: contents that nobody uses were kept: $before before, $(stat_of store objects) now"
+clean "evict"
+ask unmount "$work/mnt"
+rm "$work/small/fill"
+ask mount "$at:zstd" "$work/mnt" || fail "evict: mount again"
+equal "what had to go"
+end_node
+echo "$before contents, then room for what was read"
 umount "$work/small" || fail "something holds the small disk"
 
 # ---- A session that cannot be gone on with ------------------------------------------------------------------------------
