@@ -1,5 +1,5 @@
-/* Where a conversion keeps what comes and goes. The folder's lock says that its conversion lives: one that was killed left
- * a folder that anyone may lock, and the next conversion removes it. */
+/* Where a conversion keeps what comes and goes. The folder's lock says that its conversion lives: one that was killed
+ * left a folder that anyone may lock, and the next conversion removes it. */
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
