@@ -13,6 +13,7 @@ registry under these tags). --stargz PLUGIN names a program that serves stargz-s
 """
 
 import argparse
+import hashlib
 import json
 import os
 import shutil
@@ -202,12 +203,14 @@ class Node:
 
     def wipe(self):
         self.stop()
-        if os.path.exists(f"{self.dir}/flip"):
-            run("pkill", "-f", f"{self.dir}/flip/holder", check=False)
         with open("/proc/self/mounts") as f:
             mounts = sorted((line.split()[1] for line in f if f" {self.dir}/" in line), reverse=True)
         for m in mounts:
             run("umount", "-l", m, check=False)
+        # The holder has ended with the mount; what the daemon noted for the next one is of no use.
+        session = "/run/flip/session-" + hashlib.sha256(f"{os.path.realpath(self.dir)}/flip".encode()).hexdigest()[:16]
+        if os.path.exists(session):
+            os.unlink(session)
         shutil.rmtree(self.dir, ignore_errors=True)
         os.makedirs(self.dir, exist_ok=True)
 

@@ -2,65 +2,13 @@
 # Converted images are ordinary images to everybody: pushed to a real registry, copied by skopeo, unpacked by umoci to
 # the same tree as the source, run by containerd; the same bytes whatever the number of threads. Their tables are read
 # by the library of stargz-snapshotter, and the images that its converter makes by ours, where these are installed.
-set -u
-cd "$(dirname "$0")/../.."
-BUILD_DIR=${BUILD_DIR:-build/release}
-FLIP=$BUILD_DIR/bin/flip
-TOC=$BUILD_DIR/tests/tools/flip_toc
-here=tests/integration/flip
-fail() {
-	echo "FAIL: $*"
-	exit 1
-}
-skip() {
-	echo "$*"
-	exit 77
-}
-((EUID == 0)) || skip "not root"
-for tool in docker-registry skopeo umoci containerd ctr runc curl python3 gcc; do
-	command -v $tool >/dev/null || skip "$tool is missing"
-done
+. "$(dirname "$0")/flip/lib.sh"
+TOC=$build/tests/tools/flip_toc
+begin flip-convert docker-registry skopeo umoci containerd ctr runc gcc
 [[ -x $TOC ]] || skip "no $TOC"
-work=$(mktemp -d)
-pids=()
-finish() {
-	for pid in "${pids[@]}"; do
-		kill "$pid"
-		wait "$pid"
-	done 2>/dev/null
-	umount -l "$work"/state/io.containerd.runtime.v2.task/*/*/rootfs 2>/dev/null
-	rm -rf "$work"
-}
-trap finish EXIT
-mkdir "$work/tmp"
-export TMPDIR=$work/tmp
 
-port=$(python3 -c 'import socket; s = socket.socket(); s.bind(("127.0.0.1", 0)); print(s.getsockname()[1])')
-cat >"$work/registry.yml" <<CONF
-version: 0.1
-log: {level: error}
-storage:
-  filesystem: {rootdirectory: $work/registry}
-http: {addr: "127.0.0.1:$port"}
-CONF
-docker-registry serve "$work/registry.yml" >"$work/registry.log" 2>&1 &
-pids+=($!)
-cat >"$work/config.toml" <<CONF
-version = 2
-root = "$work/root"
-state = "$work/state"
-disabled_plugins = ["io.containerd.grpc.v1.cri"]
-[grpc]
-  address = "$work/sock"
-CONF
-containerd -c "$work/config.toml" >"$work/daemon" 2>&1 &
-pids+=($!)
-ctr=(ctr -a "$work/sock")
-for _ in {1..200}; do
-	curl -sf "http://127.0.0.1:$port/v2/" >/dev/null && "${ctr[@]}" version >/dev/null 2>&1 && break
-	kill -0 "${pids[@]}" 2>/dev/null || skip "no registry or containerd here: $(tail -qn 1 "$work/registry.log" "$work/daemon")"
-	sleep 0.1
-done
+start_registry
+start_containerd
 
 printf '#include <stdio.h>\nint main(void)\n{\n\tputs("hello from the image");\n\treturn 0;\n}\n' >"$work/hello.c"
 gcc -static -O1 -o "$work/hello" "$work/hello.c" 2>"$work/log" || skip "no static programs here: $(tail -n 1 "$work/log")"
@@ -94,7 +42,7 @@ for format in estargz zstd-chunked; do
 		args=(-f $format --chunk-size 128K)
 		[[ $how == list ]] && args+=(-p "$work/list")
 		[[ $how == none ]] && args+=(--no-prefetch)
-		"$FLIP" convert "${args[@]}" "oci:$work/src:v1" "oci:$work/out:$format-$how" >"$work/log" 2>&1 || fail "$format $how: $(<"$work/log")"
+		"$flip" convert "${args[@]}" "oci:$work/src:v1" "oci:$work/out:$format-$how" >"$work/log" 2>&1 || fail "$format $how: $(<"$work/log")"
 		mapfile -t files < <(field "$work/out" $format-$how f)
 		mapfile -t digests < <(field "$work/out" $format-$how t)
 		mapfile -t diffs < <(field "$work/out" $format-$how 'c["rootfs"]["diff_ids"]')
@@ -115,13 +63,13 @@ for format in estargz zstd-chunked; do
 		none) [[ $first == "0 False" ]] ;;
 		esac || fail "$format $how: prefetch is $first"
 	done
-	"$FLIP" convert -f $format --chunk-size 128K -t 1 --max-memory 16M -p "$work/list" "oci:$work/src:v1" "oci:$work/one:x" >/dev/null || fail "one thread"
+	"$flip" convert -f $format --chunk-size 128K -t 1 --max-memory 16M -p "$work/list" "oci:$work/src:v1" "oci:$work/one:x" >/dev/null || fail "one thread"
 	[[ $(field "$work/one" x m) == "$(field "$work/out" $format-list m)" ]] || fail "$format: other bytes with one thread"
 	[[ $(field "$work/out" $format-list '[len(c["history"]), c["x-unknown"], c["config"]["Labels"], m["annotations"]]') == \
 		"$(field "$work/src" v1 '[len(c["history"]), c["x-unknown"], c["config"]["Labels"], m["annotations"]]')" ]] || fail "$format: what the documents said beside"
 
 	# Through a registry, and unpacked. umoci knows no zstd, so skopeo packs that again.
-	"$FLIP" convert -f $format -p "$work/list" "oci:$work/src:v1" "docker://127.0.0.1:$port/test/$format:1" >"$work/log" 2>&1 ||
+	"$flip" convert -f $format -p "$work/list" "oci:$work/src:v1" "docker://127.0.0.1:$port/test/$format:1" >"$work/log" 2>&1 ||
 		fail "$format to a registry: $(<"$work/log")"
 	skopeo copy -q --src-tls-verify=false "docker://127.0.0.1:$port/test/$format:1" "oci:$work/back:$format" >"$work/log" 2>&1 ||
 		fail "$format: skopeo: $(tail -n 1 "$work/log")"
@@ -140,24 +88,24 @@ for format in estargz zstd-chunked; do
 
 	# Run by containerd as any image.
 	tar -C "$work/back" -cf "$work/image.tar" .
-	"${ctr[@]}" image import --base-name "test/$format" "$work/image.tar" >"$work/log" 2>&1 || fail "$format: import: $(tail -n 2 "$work/log")"
-	"${ctr[@]}" run --rm "test/$format:$format" "flip-$$-$format" >"$work/ran" 2>"$work/log" || fail "$format: run: $(tail -n 1 "$work/log")"
+	ctr image import --base-name "test/$format" "$work/image.tar" >"$work/log" 2>&1 || fail "$format: import: $(tail -n 2 "$work/log")"
+	ctr run --rm "test/$format:$format" "flip-$format" >"$work/ran" 2>"$work/log" || fail "$format: run: $(tail -n 1 "$work/log")"
 	[[ $(<"$work/ran") == "hello from the image" ]] || fail "$format: the container said $(<"$work/ran")"
 done
 
 # All platforms, or one; an archive; what was converted before is taken from the cache.
-"$FLIP" convert "oci:$work/src:multi" "docker://127.0.0.1:$port/test/multi:1" >"$work/log" 2>&1 || fail "an index: $(<"$work/log")"
+"$flip" convert "oci:$work/src:multi" "docker://127.0.0.1:$port/test/multi:1" >"$work/log" 2>&1 || fail "an index: $(<"$work/log")"
 skopeo copy -q --all --src-tls-verify=false "docker://127.0.0.1:$port/test/multi:1" "oci:$work/all:m" >"$work/log" 2>&1 || fail "skopeo: $(<"$work/log")"
 [[ $(field "$work/all" m '[p["platform"]["architecture"] for p in m["manifests"]]') == $'amd64\narm64' ]] || fail "platforms"
-"$FLIP" convert --platform linux/arm64 --cache "$work/cache" "oci:$work/src:multi" "oci-archive:$work/arm.tar:x" >"$work/log" 2>&1 ||
+"$flip" convert --platform linux/arm64 --cache "$work/cache" "oci:$work/src:multi" "oci-archive:$work/arm.tar:x" >"$work/log" 2>&1 ||
 	fail "one platform: $(<"$work/log")"
 [[ $(skopeo inspect --config --raw "oci-archive:$work/arm.tar:x") == *arm64* ]] || fail "the other platform"
-"$FLIP" convert --json --cache "$work/cache" --platform linux/arm64 "oci:$work/src:multi" "oci:$work/cached:x" >"$work/json" 2>&1 || fail "the cache: $(<"$work/json")"
+"$flip" convert --json --cache "$work/cache" --platform linux/arm64 "oci:$work/src:multi" "oci:$work/cached:x" >"$work/json" 2>&1 || fail "the cache: $(<"$work/json")"
 [[ $(grep -o '"from_cache":true' "$work/json" | wc -l) == 2 ]] || fail "not from the cache: $(<"$work/json")"
 [[ $(field "$work/cached" x m) == "$(field "$work/cached" x m)" ]] || fail "the cache gives other bytes"
 
 # What is converted again stays readable, and has one table.
-"$FLIP" convert -f zstd-chunked "oci:$work/out:estargz-list" "oci:$work/again:x" >"$work/log" 2>&1 || fail "again: $(<"$work/log")"
+"$flip" convert -f zstd-chunked "oci:$work/out:estargz-list" "oci:$work/again:x" >"$work/log" 2>&1 || fail "again: $(<"$work/log")"
 "$TOC" "$(field "$work/again" x 'f[0]')" "$(field "$work/again" x 't[0]')" >/dev/null || fail "converted twice"
 
 # Layers that are not what they say leave nothing behind.
@@ -171,16 +119,16 @@ for d, _, names in os.walk(sys.argv[1] + "/blobs"):
                 f.seek(os.path.getsize(p) // 2)
                 f.write(b"damage")
 PY
-"$FLIP" convert "oci:$work/bad:v1" "oci:$work/none:x" >"$work/log" 2>&1 && fail "a damaged layer was taken"
+"$flip" convert "oci:$work/bad:v1" "oci:$work/none:x" >"$work/log" 2>&1 && fail "a damaged layer was taken"
 [[ ! -e $work/none ]] || fail "left behind: $(find "$work/none" | head -n 3)"
 [[ -z $(ls "$work/tmp") ]] || fail "left in TMPDIR: $(ls "$work/tmp")"
 
 # What the peer's converter makes.
 n_theirs=0
 if command -v ctr-remote >/dev/null; then
-	remote=(ctr-remote -a "$work/sock")
+	remote=(ctr-remote -a "$work/containerd.sock" -n $namespace)
 	tar -C "$work/src" -cf "$work/src.tar" .
-	"${ctr[@]}" image import --base-name test/peer "$work/src.tar" >"$work/log" 2>&1
+	ctr image import --base-name test/peer "$work/src.tar" >"$work/log" 2>&1
 	for flag in --estargz --zstdchunked; do
 		"${remote[@]}" image convert --oci $flag "test/peer:v1" "test/peer:theirs" >"$work/log" 2>&1 || {
 			echo "ctr-remote $flag does not run here: $(tail -n 1 "$work/log")"

@@ -1,28 +1,9 @@
 #!/bin/bash
 # The real containerd with a snapshotter of ours as its proxy plugin: images unpacked, listed, run, removed; snapshots by
 # hand; containerd's own API by our client.
-set -u
-cd "$(dirname "$0")/../.."
-build=$(realpath "${BUILD_DIR:-build/release}")
-skip() { echo "$*"; exit 77; }
-fail() { echo "FAIL: $*"; [[ -s $work/daemon ]] && tail -n 5 "$work/daemon"; exit 1; }
-((EUID == 0)) || skip "not root: no containers"
-for tool in containerd ctr runc python3 gcc; do
-	command -v $tool >/dev/null || skip "$tool is missing"
-done
+. "$(dirname "$0")/flip/lib.sh"
+begin flip-grpc containerd ctr runc gcc
 [[ -x $build/tests/tools/flip_snapshotter ]] || skip "no $build/tests/tools/flip_snapshotter"
-
-work=$(mktemp -d)
-pids=()
-finish() {
-	for pid in ${pids[@]+"${pids[@]}"}; do
-		kill "$pid"
-		wait "$pid"
-	done 2>/dev/null
-	umount -l "$work"/state/io.containerd.runtime.v2.task/*/*/rootfs "$work/mnt" 2>/dev/null
-	rm -rf "$work"
-}
-trap finish EXIT
 
 # An image of two layers: a static program and a file; a second file, and the first one changed.
 cat >"$work/hello.c" <<'C'
@@ -79,7 +60,7 @@ mkdir "$work/snapshots"
 start_snapshotter() {
 	"$build/tests/tools/flip_snapshotter" "$work/plugin.sock" "$work/snapshots" >"$work/plugin" 2>&1 &
 	plugin=$!
-	pids+=($plugin)
+	keep $plugin
 	for _ in {1..100}; do
 		[[ -S $work/plugin.sock ]] && return
 		sleep 0.05
@@ -91,36 +72,21 @@ start_snapshotter
 "$build/tests/tools/flip_snapshotter" "$work/plugin.sock" "$work/snapshots" 2>"$work/log" && fail "two at one socket"
 grep -q "another process" "$work/log" || fail "the second says: $(<"$work/log")"
 
-cat >"$work/config.toml" <<CONF
-version = 2
-root = "$work/root"
-state = "$work/state"
-disabled_plugins = ["io.containerd.grpc.v1.cri"]
-[grpc]
-  address = "$work/sock"
-[proxy_plugins.mine]
-  type = "snapshot"
-  address = "$work/plugin.sock"
+containerd_config
+printf '[proxy_plugins.mine]\n  type = "snapshot"\n  address = "%s"\n' "$work/plugin.sock" >>"$work/config.toml"
 # Garbage is collected when a command here asks for it: a view made by hand is garbage until it is labelled.
+cat >>"$work/config.toml" <<CONF
 [plugins."io.containerd.gc.v1.scheduler"]
   deletion_threshold = 0
   mutation_threshold = 1000000
   startup_delay = "0s"
 CONF
-containerd -c "$work/config.toml" >"$work/daemon" 2>&1 &
-daemon=$!
-pids+=($daemon)
 export CONTAINERD_SNAPSHOTTER=mine
-ctr() { command ctr -a "$work/sock" "$@"; }
+start_containerd
 # try COMMAND...: must succeed; its output is in $out
 try() {
 	out=$("$@" 2>&1) || fail "$*: $out"
 }
-for _ in {1..100}; do
-	ctr version >/dev/null 2>&1 && break
-	kill -0 $daemon 2>/dev/null || skip "containerd does not run here: $(tail -n 1 "$work/daemon")"
-	sleep 0.1
-done
 ctr plugins ls | grep -q 'snapshotter.*mine.*ok' || fail "the plugin is not there: $(ctr plugins ls)"
 
 # An image comes in and is unpacked: Prepare, Mounts, Commit, Stat for each layer.
@@ -129,7 +95,7 @@ image=$(ctr image ls -q | head -n 1)
 try ctr snapshots ls
 [[ $(grep -c Committed <<<"$out") == 2 ]] || fail "two layers, but: $out"
 top=$(awk '$3 == "Committed" && $2 != "" { print $1 }' <<<"$out")
-id=flip-grpc-$$
+id=flip-grpc
 out=$(ctr run --rm "$image" "$id-try" 2>&1) || { [[ $out == *"runc create failed"* ]] && skip "no containers here: $out"; fail "run: $out"; }
 [[ $out == $'one of layer 1\ntwo of layer 2' ]] || fail "the container printed $out"
 try ctr snapshots ls
@@ -150,7 +116,6 @@ try ctr snapshots view "$id-view" "$top"
 try ctr snapshots label "$id-view" containerd.io/gc.root=kept
 try ctr snapshots mounts "$work/mnt" "$id-view"
 [[ $out == *overlay* && $out == *lowerdir=* && $out != *upperdir* ]] || fail "mounts of a view: $out"
-mkdir "$work/mnt"
 eval "$out" || fail "mount: $out"
 [[ $(<"$work/mnt/two") == "two of layer 2" ]] || fail "the view shows $(ls "$work/mnt")"
 umount "$work/mnt"
@@ -192,8 +157,7 @@ for _ in {1..50}; do
 	sleep 0.1
 done
 [[ $(wc -l <<<"$out") == 1 ]] || fail "snapshots are left after the image was removed: $out"
-kill -9 $plugin
-wait $plugin 2>/dev/null
+{ kill -9 $plugin; wait $plugin; } 2>/dev/null
 start_snapshotter
 for _ in {1..50}; do
 	ctr image import --base-name test/hello "$work/image.tar" >"$work/log" 2>&1 && break
@@ -223,7 +187,7 @@ PY
 blobs=$work/image/blobs/sha256
 # ask COMMANDS: the answers of our client, one a line
 ask() {
-	"$build/tests/tools/flip_containerd" "$work/sock" default <<<"$1" 2>&1
+	"$build/tests/tools/flip_containerd" "$work/containerd.sock" $namespace <<<"$1" 2>&1
 }
 try ctr image rm --sync "$image"
 for _ in {1..50}; do

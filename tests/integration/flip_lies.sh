@@ -1,26 +1,7 @@
 #!/bin/bash
 # An image whose table of contents gives another image's file digest to bytes of its own must not change that image.
-set -u
-cd "$(dirname "$0")/../.."
-build=$(realpath "${BUILD_DIR:-build/release}")
-flip=$build/bin/flip
-skip() { echo "$*"; exit 77; }
-fail() { echo "FAIL: $*"; tail -n 12 "$work/flip.log"; exit 1; }
-((EUID == 0)) || skip "not root: no mounts"
-[[ -c /dev/fuse ]] || skip "no /dev/fuse"
-for tool in docker-registry skopeo python3; do
-	command -v $tool >/dev/null || skip "$tool is missing"
-done
-
-work=$(mktemp -d /var/tmp/flip-lies.XXXXXX)
-finish() {
-	kill "${daemon:-}" "${registry:-}" 2>/dev/null
-	wait 2>/dev/null
-	pkill -f "$work/" 2>/dev/null
-	awk -v d="$work/" 'index($2, d) == 1 { print $2 }' /proc/self/mounts | sort -r | xargs -r -n1 umount -l 2>/dev/null
-	rm -rf "$work"
-}
-trap finish EXIT
+. "$(dirname "$0")/flip/lib.sh"
+begin flip-lies docker-registry skopeo
 
 # Two images of one file each; then the second's table says that its file is the first's.
 python3 - "$work" <<'PY' || fail "no images"
@@ -107,27 +88,12 @@ open(f"{layout}/index.json", "w").write(json.dumps(index))
 PY
 cmp -s "$work/honest.bytes" "$work/evil.bytes" && fail "the two are the same"
 
-port=$((20000 + RANDOM % 20000))
-printf 'version: 0.1\nlog: {level: error, accesslog: {disabled: true}}\nstorage: {filesystem: {rootdirectory: %s}}\nhttp: {addr: "127.0.0.1:%s"}\n' \
-	"$work/registry" $port >"$work/registry.yml"
-docker-registry serve "$work/registry.yml" >"$work/registry.log" 2>&1 &
-registry=$!
-for _ in {1..100}; do
-	(exec 3<>"/dev/tcp/127.0.0.1/$port") 2>/dev/null && break
-	sleep 0.05
-done
-at=127.0.0.1:$port/img
+start_registry
 for name in honest evil; do
 	skopeo copy -q --dest-tls-verify=false "oci:$work/$name-lazy:t" "docker://$at:$name" || fail "push $name"
 	mkdir "$work/mnt-$name"
 done
-"$flip" snapshotter --root "$work/flip" --socket "$work/flip.sock" --control "$work/control.sock" >"$work/flip.log" 2>&1 &
-daemon=$!
-for _ in {1..200}; do
-	"$flip" stat --control "$work/control.sock" >/dev/null 2>&1 && break
-	sleep 0.05
-done
-ctl() { "$flip" "$1" --control "$work/control.sock" "${@:2}"; }
+start_flip
 
 # The liar comes first and half of its bytes are here when the honest one arrives.
 ctl mount "$at:evil" "$work/mnt-evil" || fail "mount evil"

@@ -2,36 +2,8 @@
 # The whole of it: a real registry, containerd and runc, flip as the snapshotter. Images of all three kinds are pulled and
 # run, trees compared with what they were made of, the daemon killed under a running container, the registry taken away
 # and given back, everything removed again.
-set -u
-cd "$(dirname "$0")/../.."
-build=$(realpath "${BUILD_DIR:-build/release}")
-flip=$build/bin/flip
-skip() { echo "$*"; exit 77; }
-fail() {
-	echo "FAIL: $*"
-	for log in "$work"/flip.log "$work"/containerd.log "$work"/out; do
-		[[ -s $log ]] && echo "--- ${log##*/}" && tail -n 12 "$log"
-	done
-	exit 1
-}
-((EUID == 0)) || skip "not root: no containers"
-[[ -c /dev/fuse ]] || skip "no /dev/fuse"
-for tool in containerd ctr runc docker-registry skopeo python3 gcc; do
-	command -v $tool >/dev/null || skip "$tool is missing"
-done
-
-work=$(mktemp -d /var/tmp/flip-node.XXXXXX)
-finish() {
-	[[ -S $work/containerd.sock ]] && ctr --address "$work/containerd.sock" -n t tasks ls -q 2>/dev/null |
-		xargs -r -n1 ctr --address "$work/containerd.sock" -n t tasks kill -s KILL
-	sleep 0.2
-	kill "${containerd:-}" "${registry:-}" "${daemon:-}" 2>/dev/null
-	wait 2>/dev/null
-	pkill -f "$work/" 2>/dev/null
-	awk -v d="$work/" 'index($2, d) == 1 { print $2 }' /proc/self/mounts | sort -r | xargs -r -n1 umount -l 2>/dev/null
-	rm -rf "$work"
-}
-trap finish EXIT
+. "$(dirname "$0")/flip/lib.sh"
+begin flip-node containerd ctr runc docker-registry skopeo gcc
 
 # ---- What the images are made of ------------------------------------------------------------------------------
 
@@ -176,54 +148,12 @@ cp -a "$work/upper/." "$work/whole/"
 
 # ---- Registry, containerd, flip --------------------------------------------------------------------------------
 
-port=$((20000 + RANDOM % 20000))
-cat >"$work/registry.yml" <<Y
-version: 0.1
-log: {level: error, accesslog: {disabled: true}}
-storage: {filesystem: {rootdirectory: $work/registry}}
-http: {addr: '127.0.0.1:$port'}
-Y
-start_registry() {
-	docker-registry serve "$work/registry.yml" >"$work/registry.log" 2>&1 &
-	registry=$!
-	for _ in {1..100}; do
-		(exec 3<>"/dev/tcp/127.0.0.1/$port") 2>/dev/null && return
-		sleep 0.05
-	done
-	skip "the registry does not start: $(<"$work/registry.log")"
-}
-start_flip() {
-	"$flip" snapshotter --root "$work/flip" --socket "$work/flip.sock" --control "$work/control.sock" >>"$work/flip.log" 2>&1 &
-	daemon=$!
-	for _ in {1..200}; do
-		kill -0 $daemon 2>/dev/null || fail "flip does not start"
-		"$flip" stat --control "$work/control.sock" >/dev/null 2>&1 && return
-		sleep 0.05
-	done
-	fail "flip does not answer"
-}
-mkdir -p "$work/ctrd/root" "$work/ctrd/state"
-cat >"$work/config.toml" <<T
-version = 2
-root = "$work/ctrd/root"
-state = "$work/ctrd/state"
-disabled_plugins = ["io.containerd.grpc.v1.cri", "io.containerd.snapshotter.v1.aufs", "io.containerd.snapshotter.v1.btrfs", "io.containerd.snapshotter.v1.devmapper", "io.containerd.snapshotter.v1.zfs"]
-[grpc]
-  address = "$work/containerd.sock"
-T
+containerd_config
 "$flip" setup containerd --config "$work/config.toml" --socket "$work/flip.sock" >"$work/out" || fail "setup"
 grep -q '^\[proxy_plugins.flip\]' "$work/config.toml" || fail "setup wrote nothing"
 start_registry
 start_flip
-containerd --config "$work/config.toml" --log-level warn >"$work/containerd.log" 2>&1 &
-containerd=$!
-ctr() { command ctr --address "$work/containerd.sock" -n t "$@"; }
-for _ in {1..100}; do
-	ctr version >/dev/null 2>&1 && break
-	sleep 0.05
-done
-at=127.0.0.1:$port/img
-stat_of() { "$flip" stat --json --control "$work/control.sock" | python3 -c "import json,sys; d=json.load(sys.stdin); print(d['$1']['$2'])"; }
+start_containerd
 remove_images() { # and with them, by containerd's own collection, their snapshots
 	local image
 	for image in $(ctr images ls -q); do
@@ -232,7 +162,7 @@ remove_images() { # and with them, by containerd's own collection, their snapsho
 }
 collect() {
 	for _ in {1..50}; do
-		"$flip" gc --all --control "$work/control.sock" >"$work/out" || fail "gc"
+		ctl gc --all >"$work/out" || fail "gc"
 		(($(stat_of store objects) == 0)) && return
 		# containerd's own collection fails while it has not dialled anew since we were restarted: once more. It
 		# looks at our snapshots only when one of them was removed since the last time.
@@ -244,9 +174,10 @@ collect() {
 	done
 	fail "gc left $(stat_of store objects) contents: $(<"$work/out") $(ctr snapshots --snapshotter flip ls 2>&1) $(ctr leases ls)"
 }
-pull() { "$flip" pull -q --address "$work/containerd.sock" --namespace t "$1" >"$work/out" 2>&1 || fail "pull $1: $(<"$work/out")"; }
-run() { # IMAGE NAME COMMAND...
-	ctr run --rm --snapshotter flip "$@" >"$work/out" 2>&1
+pull() { "$flip" pull -q --address "$work/containerd.sock" --namespace $namespace "$1" >"$work/out" 2>&1 || fail "pull $1: $(<"$work/out")"; }
+run() { # IMAGE NAME COMMAND...; what it printed is in $work/said, by the shim itself: ctr may lose the end of a pipe
+	rm -f "$work/said"
+	ctr run --rm --log-uri "file://$work/said" --snapshotter flip "$@" >"$work/out" 2>&1
 }
 
 "$flip" convert -f zstd-chunked "oci:$work/image:a" "docker://$at:a-zstd" >/dev/null || fail "convert to zstd:chunked"
@@ -257,15 +188,14 @@ skopeo copy -q --dest-tls-verify=false "oci:$work/image:a" "docker://$at:a-plain
 # ---- Each kind is what it was made of ----------------------------------------------------------------------------
 
 expected=$("$root/bin/prog" "$root/usr/share/large" | sed "s,$root,,")
-mkdir -p "$work/mnt"
 for kind in zstd gzip plain; do
 	pull "$at:a-$kind"
 	ctr images ls -q | grep -qx "$at:a-$kind" || fail "containerd does not know a-$kind"
 	run "$at:a-$kind" "run-$kind" /bin/prog /usr/share/large || fail "a-$kind does not run"
-	grep -qxF "$expected" "$work/out" || fail "a-$kind: read $(<"$work/out"), not $expected"
-	"$flip" mount --control "$work/control.sock" "$at:a-$kind" "$work/mnt" || fail "mount a-$kind"
+	grep -qxF "$expected" "$work/said" || fail "a-$kind: read $(<"$work/said"), not $expected"
+	ctl mount "$at:a-$kind" "$work/mnt" || fail "mount a-$kind"
 	"$build/tests/tools/flip_tree" compare "$work/whole" "$work/mnt" >"$work/out" || fail "a-$kind is not what it was made of"
-	"$flip" unmount --control "$work/control.sock" "$work/mnt" || fail "unmount"
+	ctl unmount "$work/mnt" || fail "unmount"
 done
 (($(stat_of reads bad_chunks) == 0 && $(stat_of reads errors) == 0)) || fail "reads failed"
 
@@ -273,9 +203,9 @@ done
 
 before=$(stat_of fetch wire_bytes)
 pull "$at:b"
-"$flip" mount --control "$work/control.sock" "$at:b" "$work/mnt" || fail "mount b"
+ctl mount "$at:b" "$work/mnt" || fail "mount b"
 "$build/tests/tools/flip_tree" compare "$work/root-b" "$work/mnt" >"$work/out" || fail "b is not what it was made of"
-"$flip" unmount --control "$work/control.sock" "$work/mnt"
+ctl unmount "$work/mnt"
 came=$(($(stat_of fetch wire_bytes) - before))
 # 300 changed files of 4.5 kB, the table of contents: 1.4 MB + 0.1; all of it is 20 MB.
 ((came < 3000000)) || fail "the second image fetched $came bytes"
@@ -285,11 +215,11 @@ came=$(($(stat_of fetch wire_bytes) - before))
 # A node that has nothing, so that there is something to fetch.
 remove_images
 collect
-kill "$daemon"; wait "$daemon"
+stop_flip
 start_flip
 # containerd dials again after a pause of its own.
 for _ in {1..100}; do
-	"$flip" pull -q --address "$work/containerd.sock" --namespace t "$at:b" >"$work/out" 2>&1 && break
+	"$flip" pull -q --address "$work/containerd.sock" --namespace $namespace "$at:b" >"$work/out" 2>&1 && break
 	sleep 0.2
 done
 for _ in {1..100}; do
@@ -302,7 +232,7 @@ upper=$(ctr snapshots --snapshotter flip mounts / lives | grep -o 'upperdir=[^,]
 rounds() { stat -c %s "$upper/rounds" 2>/dev/null || echo 0; }
 for n in 1 2 3; do
 	sleep 0.3
-	kill -9 "$daemon"; wait "$daemon" 2>/dev/null
+	kill_flip
 	sleep 0.2
 	start_flip
 	now=$(rounds)
@@ -337,15 +267,15 @@ head -c 24M /dev/urandom >"$work/root-c/fresh"
 cp "$work/root-b/usr/share/many/f0001" "$work/root-c/"
 python3 tests/bench/make_oci.py "$work/image" c "$work/root-c" || fail "image c"
 "$flip" convert -f zstd-chunked --no-prefetch "oci:$work/image:c" "docker://$at:c" >/dev/null || fail "convert c"
-"$flip" mount --control "$work/control.sock" "$at:c" "$work/mnt" || fail "mount after gc"
+ctl mount "$at:c" "$work/mnt" || fail "mount after gc"
 cmp "$work/root-b/usr/share/many/f0001" "$work/mnt/f0001" || fail "f0001"
-kill "$registry"; wait "$registry" 2>/dev/null
+stop_registry
 cmp "$work/root-b/usr/share/many/f0001" "$work/mnt/f0001" || fail "what is there needs a registry"
 [[ $(cat "$work/mnt/fresh" 2>&1 >/dev/null) == *"Input/output error"* ]] || fail "no error without a registry"
 start_registry
 cmp "$work/root-c/fresh" "$work/mnt/fresh" || fail "no recovery when the registry is back"
-"$flip" unmount --control "$work/control.sock" "$work/mnt" || fail "unmount"
-"$flip" fsck --control "$work/control.sock" >"$work/out" || fail "fsck: $(<"$work/out")"
+ctl unmount "$work/mnt" || fail "unmount"
+ctl fsck >"$work/out" || fail "fsck: $(<"$work/out")"
 "$flip" setup containerd --undo --config "$work/config.toml" >/dev/null || fail "setup --undo"
 grep -q proxy_plugins "$work/config.toml" && fail "setup --undo left something"
 echo "images of three kinds ran, b brought $came bytes, 3 kills survived"

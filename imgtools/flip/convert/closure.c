@@ -48,7 +48,7 @@ static int keep_content(struct closure *c, struct img_tar_in *tar, struct img_no
 		n->size = 0; /* passed over */
 		return 0;
 	}
-	(void)snprintf(path, size, "%s/kept-%u", c->j->work_dir, c->n_kept++);
+	(void)snprintf(path, size, "%s/kept-%u", c->j->work.path, c->n_kept++);
 	fd = open(path, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
 	if (fd < 0)
 		return err_set(c->j->err, -errno, "%s: %s", path, strerror(errno));
@@ -258,7 +258,7 @@ int flip_job_closure(struct flip_job *j)
 		for (unsigned k = 0; k < c.n_kept; k++) {
 			char path[IMG_PATH_MAX];
 
-			(void)snprintf(path, sizeof(path), "%s/kept-%u", j->work_dir, k);
+			(void)snprintf(path, sizeof(path), "%s/kept-%u", j->work.path, k);
 			(void)unlink(path);
 		}
 	}

@@ -1,9 +1,7 @@
 /* An image converted: read, its layers made anew side by side, its documents written with what came out. */
 #include "convert/convert.h"
 
-#include <dirent.h>
 #include <errno.h>
-#include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -135,37 +133,6 @@ static int convert_layers(struct flip_job *j)
 /* ---- Places --------------------------------------------------------------------------------------------------------
  */
 
-static int make_work_dir(struct flip_job *j)
-{
-	const char *base = getenv("TMPDIR");
-	char *path = NULL;
-
-	base = base && base[0] ? base : "/var/tmp"; /* layers are too large for a /tmp in memory */
-	if (asprintf(&path, "%s/flip-XXXXXX", base) < 0)
-		return err_set(j->err, -ENOMEM, "out of memory");
-	if (!mkdtemp(path)) {
-		int r = err_set(j->err, -errno, "%s: %s", base, strerror(errno));
-
-		free(path);
-		return r;
-	}
-	j->work_dir = path;
-	return 0;
-}
-
-/* Only files lie in it. */
-static void remove_work_dir(const char *path)
-{
-	DIR *d = opendir(path);
-	struct dirent *e;
-
-	while (d && (e = readdir(d)))
-		(void)unlinkat(dirfd(d), e->d_name, 0);
-	if (d)
-		(void)closedir(d);
-	(void)rmdir(path);
-}
-
 static int open_source(struct flip_job *j)
 {
 	struct img_open_opts o = { .auth_file = j->o->auth_file,
@@ -177,11 +144,11 @@ static int open_source(struct flip_job *j)
 	case IMG_PLACE_LAYOUT:
 		return img_source_layout_open(&j->from, &j->source, j->err);
 	case IMG_PLACE_OCI_ARCHIVE:
-		return img_source_oci_archive_open(&j->from, j->work_dir, &j->source, j->err);
+		return img_source_oci_archive_open(&j->from, j->work.path, &j->source, j->err);
 	case IMG_PLACE_REGISTRY:
-		return img_source_registry_open(&j->from, j->work_dir, &o, &j->source, j->err);
+		return img_source_registry_open(&j->from, j->work.path, &o, &j->source, j->err);
 	default:
-		return img_docker_archive_open(&j->from, j->work_dir, &j->docker, j->err);
+		return img_docker_archive_open(&j->from, j->work.path, &j->docker, j->err);
 	}
 }
 
@@ -263,7 +230,7 @@ static int run(struct flip_job *j, struct flip_convert_result *res)
 	int r = set_options(j);
 
 	if (r == 0)
-		r = make_work_dir(j);
+		r = flip_work_dir_make(&j->work, j->err);
 	if (r == 0)
 		r = open_source(j);
 	if (r == 0)
@@ -299,9 +266,7 @@ static void job_done(struct flip_job *j)
 		j->source.ops->close(j->source.state);
 	img_docker_archive_done(&j->docker);
 	flip_prefetch_done(&j->closure);
-	if (j->work_dir)
-		remove_work_dir(j->work_dir);
-	free(j->work_dir);
+	flip_work_dir_done(&j->work);
 	img_name_done(&j->from);
 	img_name_done(&j->to);
 }
@@ -309,7 +274,7 @@ static void job_done(struct flip_job *j)
 int flip_convert(const char *source, const char *dest, const struct flip_convert_opts *o,
                  struct flip_convert_result *ret_result, struct err *err)
 {
-	struct flip_job j = { .o = o, .err = err };
+	struct flip_job j = { .o = o, .err = err, .work = { .fd = -1 } };
 	struct flip_convert_result res = { 0 };
 	int r = img_name_parse(source, &j.from, err);
 

@@ -29,13 +29,22 @@ struct flip_job_image {
 	json_t *index_entry; /* of the source's index, borrowed; NULL */
 };
 
+/* workdir.c: a folder of this conversion in $TMPDIR, else in /var/tmp. What killed conversions left there is removed.
+ */
+struct flip_work_dir {
+	char *path;
+	int fd; /* keeps its lock; -1 */
+};
+int flip_work_dir_make(struct flip_work_dir *ret_dir, struct err *err);
+void flip_work_dir_done(struct flip_work_dir *d); /* only files lie in it */
+
 struct flip_job {
 	const struct flip_convert_opts *o;
 	struct flip_convert_opts set; /* with all defaults filled in */
 	struct flip_prefetch closure; /* when no list was given */
 	const struct flip_prefetch *prefetch;
 	struct img_name from, to;
-	char *work_dir;
+	struct flip_work_dir work;
 	struct img_blob_source source; /* ops NULL: a docker-archive */
 	struct img_docker_archive docker;
 	struct img_dest dest;

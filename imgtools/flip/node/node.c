@@ -208,9 +208,12 @@ int flip_node_start(const struct flip_node_opts *o, struct flip_node **ret_node,
 		return err_set(err, -ENOMEM, "out of memory");
 	node->opts = *o;
 	init_locks(node);
+	node->opts.store.index_walk = node_walk_index;
+	node->opts.store.layers_gone = node_layers_gone;
+	node->opts.store.index_arg = node;
 	r = make_paths(node, o->root, err);
 	if (r == 0)
-		r = flip_store_open(node->root, &o->store, &node->store, err);
+		r = flip_store_open(node->root, &node->opts.store, &node->store, err);
 	if (r == 0)
 		r = choose_lower(node, err);
 	if (r == 0 && (!(node->images = node_images_new()) || node_reads_init(node) < 0))
@@ -227,6 +230,8 @@ int flip_node_start(const struct flip_node_opts *o, struct flip_node **ret_node,
 		r = start_fs(node, err);
 	if (r == 0)
 		r = flip_store_snapshots(node->store, mount_used, node, err);
+	if (r == 0)
+		r = node_want_started(node, err);
 	if (r == 0)
 		r = node_keeper_start(node, err);
 	if (r < 0) {

@@ -119,6 +119,7 @@ struct flip_node {
 	pthread_mutex_t keeper_lock;
 	pthread_cond_t keeper_wake;
 	bool keeper_runs, keeper_stops;
+	_Atomic bool has_gone_layers; /* the store removed some by itself */
 
 	_Atomic int64_t last_foreground_ms;
 	_Atomic uint64_t n_reads, n_reads_waited, n_read_errors, read_wait_us;
@@ -226,12 +227,21 @@ int node_unpack(struct flip_node *node, const struct node_image *image, const st
 int node_write_layer(struct flip_toc *toc, const char *blob_digest, uint64_t blob_size, const char *dir,
                      struct err *err);
 
+/* ---- snapshots.c ------------------------------------------------------------------------------------------------ */
+
+/* What containers of before stand on is to be fetched to its end, as if they had just been started. */
+int node_want_started(struct flip_node *node, struct err *err);
+
 /* ---- upkeep.c --------------------------------------------------------------------------------------------------- */
 
 /* Folders of snapshots that have no row, layers nobody uses, contents no layer names; what the budget demands. */
 /* `all`: also layers that were used a moment ago. */
 int node_gc(struct flip_node *node, bool all, bool dry_run, struct flip_gc_result *ret_result, struct err *err);
 int node_cleanup(void *node, struct err *err); /* what containerd calls */
+/* For the gc that the store begins itself: struct flip_store_opts. */
+int node_walk_index(void *node, const char *layer_dir, int (*each)(void *each_arg, const uint8_t digest[32]),
+                    void *each_arg, struct err *err);
+void node_layers_gone(void *node);
 int node_keeper_start(struct flip_node *node, struct err *err);
 void node_keeper_stop(struct flip_node *node);
 

@@ -188,6 +188,29 @@ static void on_start(struct flip_node *node, const struct chain *c)
 		node_record_start(node, layers[0]->ref, layers, n);
 }
 
+static int want_again(const struct flip_snapshot *s, void *arg)
+{
+	struct flip_node *node = arg;
+	struct node_layer *layers[MAX_CHAIN];
+	struct chain c = { 0 };
+	size_t n;
+
+	if (s->kind == FLIP_SNAPSHOT_COMMITTED || chain_of(node, s->parent, &c, NULL) < 0)
+		return 0;
+	n = lazy_layers(&c, layers);
+	for (size_t i = 0; i < n; i++)
+		atomic_store(&layers[i]->is_wanted, true);
+	if (n)
+		atomic_store(&node->last_foreground_ms, node_now_ms()); /* the keeper looks often */
+	chain_done(&c);
+	return 0;
+}
+
+int node_want_started(struct flip_node *node, struct err *err)
+{
+	return flip_store_snapshots(node->store, want_again, node, err);
+}
+
 static int64_t now_ns(void)
 {
 	struct timespec ts;

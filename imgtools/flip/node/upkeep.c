@@ -22,8 +22,8 @@ enum {
 /* ---- Garbage ------------------------------------------------------------------------------------------------------
  */
 
-static int walk_index(void *arg, const char *layer_dir, int (*each)(void *each_arg, const uint8_t digest[32]),
-                      void *each_arg, struct err *err)
+int node_walk_index(void *arg, const char *layer_dir, int (*each)(void *each_arg, const uint8_t digest[32]),
+                    void *each_arg, struct err *err)
 {
 	char path[NODE_PATH + 32];
 	struct flip_index *ix = NULL;
@@ -42,9 +42,19 @@ int node_gc(struct flip_node *node, bool all, bool dry_run, struct flip_gc_resul
 	int r;
 
 	node_forget_ended_mounts(node);
-	r = flip_store_gc(node->store, all ? 0 : MIN_AGE_S, dry_run, walk_index, node, ret_result, err);
-
+	r = flip_store_gc(node->store, all ? 0 : MIN_AGE_S, dry_run, node_walk_index, node, ret_result, err);
 	return r < 0 || dry_run ? r : node_layers_drop_removed(node, err);
+}
+
+/* Not here: whoever writes may be an operation of the file system, which layers that go wait for. */
+void node_layers_gone(void *arg)
+{
+	struct flip_node *node = arg;
+
+	atomic_store(&node->has_gone_layers, true);
+	pthread_mutex_lock(&node->keeper_lock);
+	pthread_cond_signal(&node->keeper_wake);
+	pthread_mutex_unlock(&node->keeper_lock);
 }
 
 /* Folders without a row are what a crash leaves, and the store tidies them when it is opened. */
@@ -136,6 +146,8 @@ static void *keep(void *arg)
 			break;
 		pthread_mutex_unlock(&node->keeper_lock);
 		now_ms = node_now_ms();
+		if (atomic_exchange(&node->has_gone_layers, false) && node_layers_drop_removed(node, &err) < 0)
+			base_log(BASE_LOG_WARN, "%s", err_text(&err));
 		node_record_finish(node, now_ms);
 		if (busy || !node_queue_is_idle(node))
 			watch_room(node, now_ms, &last_gc_ms);

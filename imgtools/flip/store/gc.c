@@ -472,6 +472,8 @@ int flip_store_emergency_gc(struct flip_store *s)
 	}
 	(void)run(&g, EMERGENCY_BYTES);
 	pthread_mutex_unlock(&s->gc_lock);
+	if (g.result.n_layers > 0 && s->opts.layers_gone)
+		s->opts.layers_gone(s->opts.index_arg);
 	r = g.result.n_bytes + g.result.n_layers > 0 ? 0 : -ENOSPC;
 	gc_done(&g);
 	return r;

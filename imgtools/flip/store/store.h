@@ -42,7 +42,10 @@ struct flip_store_opts {
 	/* For the gc that the store begins itself when space runs out; NULL: only what is arriving and not open may go
 	 * then. Called on the thread that writes. */
 	flip_index_walk index_walk;
-	void *index_arg;
+	/* That gc has removed layers; on the thread that writes, which holds nothing of the store. NULL: nobody cares.
+	 */
+	void (*layers_gone)(void *arg);
+	void *index_arg; /* of both */
 };
 
 /* Makes the folders when they are missing. When the machine was restarted since the store was last synced, what was not

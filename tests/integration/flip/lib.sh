@@ -1,0 +1,183 @@
+# Sourced by flip's integration tests: a folder, a registry, a containerd and daemons of the test's own, and an end that
+# leaves nothing behind, no process, mount, file or session, whether the test passed, failed or was stopped.
+#
+#   begin NAME [TOOL...]        root, /dev/fuse and the tools, or the test is skipped; makes $work, and $TMPDIR in it
+#   start_registry              docker-registry at 127.0.0.1:$port with its data below $work; $registry is its process
+#   start_flip [ARGUMENT...]    a daemon with its store at $node, at $work/flip.sock and $work/control.sock; waits for
+#                               its answer; $daemon is its process
+#   kill_flip                   hard, as a crash does
+#   containerd_config           writes $work/config.toml, for others to add to
+#   start_containerd            with that configuration; `ctr` asks it, in $namespace; $containerd is its process
+#   ctl VERB ARGUMENT...        asks the daemon by flip's own command; stat_of SECTION KEY prints one of its numbers
+#   keep PID                    ends with the test
+#   layout_of DIR TAG FOLDER... an OCI layout of ordinary layers
+set -u
+cd "$(dirname "${BASH_SOURCE[0]}")/../../.."
+build=$(realpath "${BUILD_DIR:-build/release}")
+flip=$build/bin/flip
+here=tests/integration/flip
+work=
+registry= containerd= daemon=
+namespace=t$$ # containerd's: runc's state and control groups are the machine's, by namespace and name
+kept=()       # processes
+nodes=()      # stores, each with a session and a holder of its own
+
+skip() {
+	echo "$*"
+	exit 77
+}
+fail() {
+	local log
+	echo "FAIL: $*"
+	for log in "$work"/flip.log "$work"/containerd.log "$work"/proxy.log "$work"/out; do
+		[[ -s $log ]] && echo "--- ${log##*/}" && tail -n 12 "$log"
+	done
+	[[ -n ${FLIP_KEEP:-} && -d $work ]] && cp -a "$work"/*.log "$FLIP_KEEP/"
+	exit 1
+}
+keep() { kept+=("$@"); }
+
+# ---- The end ---------------------------------------------------------------------------------------------------------
+
+# Each daemon's holder runs in a session of its own: told by the socket it listens at.
+end_holder() { # NODE
+	[[ -S $1/holder.sock ]] && python3 -c 'import socket, sys
+s = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+s.connect(sys.argv[1])
+s.send(b"E")
+s.recv(1)' "$1/holder.sock" 2>/dev/null
+}
+session_of() { echo "/run/flip/session-$(printf %s "$1" | sha256sum | cut -c1-16)"; } # NODE
+unmount_below() { awk -v d="$1/" 'index($2, d) == 1 { print $2 }' /proc/self/mounts | sort -r | xargs -r -d '\n' -n1 umount -l 2>/dev/null; }
+# What names a file of ours on its command line: shims of containerd, helpers of helpers.
+ours() { grep -lsaF "$work/" /proc/[0-9]*/cmdline | cut -d/ -f3 | grep -vx $$; }
+finish() {
+	local node task
+	trap - EXIT
+	[[ -d $work ]] || return
+	if [[ -n $containerd ]]; then
+		for task in $(ctr tasks ls -q 2>/dev/null); do
+			ctr tasks kill -s KILL "$task"
+		done >/dev/null 2>&1
+	fi
+	{ kill -9 $daemon && wait $daemon; } 2>/dev/null
+	kill $containerd $registry ${kept[@]+"${kept[@]}"} 2>/dev/null
+	for _ in {1..100}; do
+		[[ -z $(jobs -pr) ]] && break
+		sleep 0.05
+	done
+	kill -9 $(jobs -p) 2>/dev/null
+	wait 2>/dev/null
+	for node in ${nodes[@]+"${nodes[@]}"}; do
+		end_holder "$node"
+	done
+	kill -9 $(ours) 2>/dev/null
+	unmount_below "$work"
+	for node in ${nodes[@]+"${nodes[@]}"}; do
+		rm -f "$(session_of "$node")"
+	done
+	rm -rf --one-file-system "$work" "/run/containerd/runc/$namespace"
+	rmdir /sys/fs/cgroup{,/*}/$namespace{/*,} 2>/dev/null
+}
+
+begin() { # NAME TOOL...
+	local name=$1 tool
+	shift
+	[[ -x $flip ]] || skip "no $flip"
+	((EUID == 0)) || skip "not root: no mounts, no containers"
+	[[ -c /dev/fuse ]] || skip "no /dev/fuse"
+	for tool in python3 "$@"; do
+		command -v "$tool" >/dev/null || skip "$tool is missing"
+	done
+	# Not where TMPDIR is, which may be in memory: a store wants a file system of the host.
+	work=$(mktemp -d "/var/tmp/$name.XXXXXX") || skip "no folder in /var/tmp"
+	node=$work/flip
+	mkdir "$work/tmp" "$work/mnt"
+	export TMPDIR=$work/tmp
+	trap finish EXIT
+	trap 'exit 143' INT TERM
+}
+
+# ---- Registry, daemon, containerd ------------------------------------------------------------------------------------
+
+answers() { # PORT
+	for _ in {1..200}; do
+		(exec 3<>"/dev/tcp/127.0.0.1/$1") 2>/dev/null && return
+		sleep 0.05
+	done
+	return 1
+}
+free_port() { python3 -c 'import socket; s = socket.socket(); s.bind(("127.0.0.1", 0)); print(s.getsockname()[1])'; }
+port=
+start_registry() {
+	port=${port:-$(free_port)}
+	cat >"$work/registry.yml" <<Y
+version: 0.1
+log: {level: error, accesslog: {disabled: true}}
+storage: {filesystem: {rootdirectory: $work/registry}}
+http: {addr: '127.0.0.1:$port'}
+Y
+	docker-registry serve "$work/registry.yml" >"$work/registry.log" 2>&1 &
+	registry=$!
+	answers "$port" || skip "the registry does not start: $(<"$work/registry.log")"
+	at=127.0.0.1:$port/img
+}
+stop_registry() {
+	kill $registry
+	wait $registry 2>/dev/null
+	registry=
+}
+
+start_flip() {
+	[[ " ${nodes[*]-} " == *" $node "* ]] || nodes+=("$node")
+	"$flip" snapshotter --root "$node" --socket "$work/flip.sock" --control "$work/control.sock" "$@" >>"$work/flip.log" 2>&1 &
+	daemon=$!
+	for _ in {1..400}; do
+		kill -0 $daemon 2>/dev/null || fail "flip does not start"
+		"$flip" stat --control "$work/control.sock" >/dev/null 2>&1 && return
+		sleep 0.05
+	done
+	fail "flip does not answer"
+}
+kill_flip() { # the shell's own words about it are not wanted
+	{ kill -9 $daemon; wait $daemon; } 2>/dev/null
+	daemon=
+}
+stop_flip() { # its mounts stay
+	kill $daemon
+	wait $daemon || fail "flip ended with $?"
+	daemon=
+}
+ctl() {
+	local verb=$1
+	shift
+	"$flip" "$verb" --control "$work/control.sock" "$@"
+}
+stat_of() { ctl stat --json | python3 -c "import json,sys; d=json.load(sys.stdin); print(d['$1']['$2'])"; }
+
+ctr() { command ctr --address "$work/containerd.sock" -n $namespace "$@"; }
+containerd_config() {
+	cat >"$work/config.toml" <<T
+version = 2
+root = "$work/ctrd/root"
+state = "$work/ctrd/state"
+disabled_plugins = ["io.containerd.grpc.v1.cri", "io.containerd.snapshotter.v1.aufs", "io.containerd.snapshotter.v1.btrfs", "io.containerd.snapshotter.v1.devmapper", "io.containerd.snapshotter.v1.zfs"]
+[grpc]
+  address = "$work/containerd.sock"
+T
+}
+start_containerd() { # with $work/config.toml when it is there
+	[[ -e $work/config.toml ]] || containerd_config
+	containerd --config "$work/config.toml" --log-level warn >>"$work/containerd.log" 2>&1 &
+	containerd=$!
+	for _ in {1..200}; do
+		ctr version >/dev/null 2>&1 && return
+		kill -0 $containerd 2>/dev/null || skip "containerd does not run here: $(tail -n 1 "$work/containerd.log")"
+		sleep 0.05
+	done
+	skip "containerd does not answer: $(tail -n 1 "$work/containerd.log")"
+}
+
+layout_of() { # DIR TAG FOLDER...
+	python3 tests/bench/make_oci.py "$@" || fail "no image $2"
+}
