@@ -8,9 +8,9 @@ import os
 import re
 
 ROWS = [  # begins so in the table; caption; unit; reads this out of a cell
-    ("(a) torch image, 1 Gbit/s: pull and run", "pull and run to the output, 1 Gbit/s", "s", r"([0-9.]+) s"),
-    ("(b) the same, 200 Mbit/s", "the same, 200 Mbit/s (the full pull measured earlier, on such a machine)", "s", r"([0-9.]+) s"),
-    ("(a) bytes over the link before the output", "bytes over the link before the output, 1 Gbit/s", "MB", r"([0-9,]+) MB"),
+    ("torch image, 1 Gbit/s: pull and run", "pull and run to the output, 1 Gbit/s", "s", r"([0-9.]+) s"),
+    ("the same, 200 Mbit/s", "the same, 200 Mbit/s", "s", r"([0-9.]+) s"),
+    ("bytes over the link before the output", "bytes over the link before the output, 1 Gbit/s", "MB", r"([0-9,]+) MB"),
 ]
 SIDES = [("full pull, overlayfs", "#b9b9b9"), ("stargz-snapshotter 0.12", "#8fb0d9"), ("flip", "#2f5f9e")]
 LEFT, WIDTH, BAR = 190, 560, 20

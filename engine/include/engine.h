@@ -70,7 +70,7 @@ struct eng_info {
 	bool is_embedding; /* the model's own metadata asks for pooling */
 	bool has_chat_template;
 	const char *tool_format, *reasoning_format; /* what its template is written for (engine_chat.h), or "none" */
-	int32_t bos_id; /* -1: none */
+	int32_t bos_id;                             /* -1: none */
 	const int32_t *eos_ids;
 	size_t n_eos_ids;
 };

@@ -210,11 +210,11 @@ int eng_render_chat(const struct eng_engine *e, const json_t *messages, const js
 static bool probe(const struct eng_engine *e, struct base_buf *out)
 {
 	CLEANUP(decref_p)
-	json_t *messages = json_pack("[{s:s, s:s}, {s:s, s:n, s:[{s:s, s:s, s:{s:s, s:{s:s}}}]}, {s:s, s:s, s:s, s:s}]",
-	                             "role", "user", "content", "x", "role", "assistant", "content", "tool_calls", "id",
-	                             "abcdefghi", "type", "function", "function", "name", "probe_fn", "arguments",
-	                             "probe_key", "probe_value", "role", "tool", "tool_call_id", "abcdefghi", "name",
-	                             "probe_fn", "content", "y");
+	json_t *messages =
+	        json_pack("[{s:s, s:s}, {s:s, s:n, s:[{s:s, s:s, s:{s:s, s:{s:s}}}]}, {s:s, s:s, s:s, s:s}]", "role",
+	                  "user", "content", "x", "role", "assistant", "content", "tool_calls", "id", "abcdefghi",
+	                  "type", "function", "function", "name", "probe_fn", "arguments", "probe_key", "probe_value",
+	                  "role", "tool", "tool_call_id", "abcdefghi", "name", "probe_fn", "content", "y");
 
 	base_buf_reset(out);
 	if (!messages || eng_render_chat(e, messages, NULL, NULL, true, out, NULL) < 0)

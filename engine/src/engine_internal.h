@@ -15,9 +15,9 @@ struct eng_template;
 /* What tokenizer_config.json, generation_config.json, config.json and the template files (or the GGUF
  * keys) say. Everything is owned. */
 struct eng_meta {
-	struct eng_tokenizer *tokenizer;        /* NULL: random weights */
-	struct eng_template *chat, *chat_tools; /* NULL: none; chat_tools: used when tools are given */
-	json_t *special;                        /* "bos_token" -> "<s>", ... for templates */
+	struct eng_tokenizer *tokenizer;            /* NULL: random weights */
+	struct eng_template *chat, *chat_tools;     /* NULL: none; chat_tools: used when tools are given */
+	json_t *special;                            /* "bos_token" -> "<s>", ... for templates */
 	const char *tool_format, *reasoning_format; /* what the templates are written for; NULL: no template */
 	bool args_as_text, null_as_empty;           /* the shape that they want earlier calls in, see chat.c */
 	struct eng_sampling sampling;

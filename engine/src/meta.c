@@ -217,10 +217,11 @@ static int read_templates(const json_t *config, struct eng_meta *meta, struct er
 		if (r < 0 || !which || !json_is_string(text))
 			continue;
 		if (strcmp(which, "default") == 0)
-			r = parse_template(where, json_string_value(text), json_string_length(text), meta, &meta->chat, err);
-		else if (strcmp(which, "tool_use") == 0)
-			r = parse_template(where, json_string_value(text), json_string_length(text), meta, &meta->chat_tools,
+			r = parse_template(where, json_string_value(text), json_string_length(text), meta, &meta->chat,
 			                   err);
+		else if (strcmp(which, "tool_use") == 0)
+			r = parse_template(where, json_string_value(text), json_string_length(text), meta,
+			                   &meta->chat_tools, err);
 	}
 	return r;
 }

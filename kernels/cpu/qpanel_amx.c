@@ -58,9 +58,9 @@ static void unpack_8(const struct unpacked *u, const char *w)
 		_mm512_storeu_ps(u->d + b * 16, scales_f16(w + b * 32));
 		UNROLL
 		for (size_t g = 0; g < 8; g++)
-			_mm512_store_si512(u->q + b * 512 + g * 64,
-			                   _mm512_xor_si512(_mm512_loadu_si512(v + b * 512 + g * 64),
-			                                    _mm512_set1_epi8(-128)));
+			_mm512_store_si512(
+			        u->q + b * 512 + g * 64,
+			        _mm512_xor_si512(_mm512_loadu_si512(v + b * 512 + g * 64), _mm512_set1_epi8(-128)));
 	}
 }
 
@@ -120,10 +120,10 @@ static void unpack_6k(const struct unpacked *u, const char *w)
 
 			if (h)
 				low = _mm512_srli_epi16(low, 4);
-			_mm512_store_si512(u->q + i * 256 + g * 64,
-			                   _mm512_sub_epi8(_mm512_or_si512(_mm512_and_si512(low, m4),
-			                                                   _mm512_and_si512(top, m2)),
-			                                   less));
+			_mm512_store_si512(
+			        u->q + i * 256 + g * 64,
+			        _mm512_sub_epi8(_mm512_or_si512(_mm512_and_si512(low, m4), _mm512_and_si512(top, m2)),
+			                        less));
 		}
 	}
 }
@@ -131,13 +131,13 @@ static void unpack_6k(const struct unpacked *u, const char *w)
 /* ---- Products ---- */
 
 /* Step s of the panel times 16 tokens, into sums[c]. Macros, for tile numbers are part of the instruction. */
-#define PRODUCT(c, a, w, s)                                              \
-	do {                                                             \
-		_tile_zero(c);                                           \
-		_tile_loadd(a, x + (s) * depth, b->ld_x);                \
-		_tile_loadd(w, u->q + (s) * depth * 16, 64);             \
-		_tile_dpbssd(c, a, w);                                   \
-		_tile_stored(c, sums[c], 64);                            \
+#define PRODUCT(c, a, w, s)                                \
+	do {                                               \
+		_tile_zero(c);                             \
+		_tile_loadd(a, x + (s)*depth, b->ld_x);    \
+		_tile_loadd(w, u->q + (s)*depth * 16, 64); \
+		_tile_dpbssd(c, a, w);                     \
+		_tile_stored(c, sums[c], 64);              \
 	} while (0)
 
 /* Joins the sums of step s, scaled, to the chains of 16 tokens; dx: the first token's scale of the step. */

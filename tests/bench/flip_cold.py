@@ -173,9 +173,9 @@ class Node:
         return {"cpu_s": (int(fields[11]) + int(fields[12])) / ticks, "rss_mb": int(status["VmRSS"].split()[0]) / 1e3,
                 "peak_mb": int(status["VmHWM"].split()[0]) / 1e3}
 
-    def disk_mb(self):
+    def disk_mib(self):
         # What goes away under its eyes is not an error.
-        return int(run("du", "-sxk", self.dir, check=False).stdout.split("\n")[-2].split()[0]) / 1e3
+        return int(run("du", "-sxk", self.dir, check=False).stdout.split("\n")[-2].split()[0]) / 1024
 
     def wait_complete(self):
         """Until the background has fetched everything: nothing arriving, and nothing new for 15 s."""
@@ -227,7 +227,7 @@ def cold_start(node, registry, side, image, command, expect):
     if expect and expect not in out:
         sys.exit(f"flip_cold: {side}: unexpected output: {out[-1000:]}")
     result = {"pull_s": t1 - t0, "run_s": t2 - t1, "total_s": t2 - t0, "net_mb": (registry.sent() - sent) / 1e6,
-              "cache_mb": cached_mb() - cache, "disk_mb": node.disk_mb(), **node.daemon(side)}
+              "cache_mb": cached_mb() - cache, "disk_mib": node.disk_mib(), **node.daemon(side)}
     t3 = time.monotonic()
     node.run(side, image, "warm", command)
     result["again_s"] = time.monotonic() - t3
@@ -247,7 +247,7 @@ def two_images(node, registry, side, images, command, complete):
         node.pull(side, image)
         node.run(side, image, f"first{i}", command)
         sent.append(registry.sent())
-    result = {"net_mb": [(b - a) / 1e6 for a, b in zip(sent, sent[1:])], "disk_mb": node.disk_mb()}
+    result = {"net_mb": [(b - a) / 1e6 for a, b in zip(sent, sent[1:])], "disk_mib": node.disk_mib()}
     growth = []
     for k in range(3):
         drop_caches()
@@ -259,7 +259,7 @@ def two_images(node, registry, side, images, command, complete):
     result.update(node.daemon(side))
     if complete and side == "flip":
         node.wait_complete()
-        result["complete_disk_mb"] = node.disk_mb()
+        result["complete_disk_mib"] = node.disk_mib()
     return result
 
 

@@ -16,7 +16,7 @@
 
 enum { Q8_BLOCK = 32, Q8_BYTES = 34, MX_BLOCK = 32, MX_BYTES = 16 };
 
-enum kn_dtype expand_dtype(const struct loader *l, uint64_t cols)
+enum kn_dtype model_expand_dtype(const struct loader *l, uint64_t cols)
 {
 	if (l->exact)
 		return KN_F32;
@@ -61,13 +61,13 @@ static int find_scales(const struct loader *l, const struct eng_tensor *t, const
 	    s->shape[1] != blocks_of(t->shape[1], block[1]))
 		return err_set(l->err, -EINVAL,
 		               "%s: %s: expected F32 [%" PRIu64 ", %" PRIu64 "], a scale for each block of %u x %u",
-		               l->path, name, blocks_of(t->shape[0], block[0]), blocks_of(t->shape[1], block[1]), block[0],
-		               block[1]);
+		               l->path, name, blocks_of(t->shape[0], block[0]), blocks_of(t->shape[1], block[1]),
+		               block[0], block[1]);
 	*ret_scales = s;
 	return 0;
 }
 
-int expand_fp8(const struct loader *l, const struct eng_tensor *t, const struct eng_tensor **ret_tensor)
+int model_expand_fp8(const struct loader *l, const struct eng_tensor *t, const struct eng_tensor **ret_tensor)
 {
 	CLEANUP(freep) float *line = NULL;
 	CLEANUP(freep) float *scales = NULL;
@@ -88,15 +88,15 @@ int expand_fp8(const struct loader *l, const struct eng_tensor *t, const struct 
 	line = malloc(cols * sizeof(*line));
 	scales = malloc(n_cols * sizeof(*scales));
 	if (!made || !line || !scales)
-		return load_no_memory(l, t->name);
+		return model_load_no_memory(l, t->name);
 	*made = *t;
-	made->dtype = expand_dtype(l, cols);
+	made->dtype = model_expand_dtype(l, cols);
 	made->dtype_name = kn_dtype_info(made->dtype)->name;
 	row_bytes = kn_row_bytes(made->dtype, cols);
 	made->size_bytes = rows * row_bytes; /* at most 4 times what is mapped */
 	out = model_host_alloc(l->m, made->size_bytes);
 	if (!out)
-		return load_no_memory(l, t->name);
+		return model_load_no_memory(l, t->name);
 	made->data = out;
 	e4m3_table(table);
 	for (uint64_t i = 0; i < rows; i++) {
@@ -121,7 +121,7 @@ static void mx_names(const char *name, char *blocks, char *scales)
 	(void)snprintf(scales, NAME_SIZE + 8, "%s_scales", name);
 }
 
-bool expand_has_mxfp4(const struct loader *l, const char *name)
+bool model_expand_has_mxfp4(const struct loader *l, const char *name)
 {
 	char blocks[NAME_SIZE + 8], scales[NAME_SIZE + 8];
 
@@ -130,8 +130,8 @@ bool expand_has_mxfp4(const struct loader *l, const char *name)
 }
 
 /* U8 [n_expert, rows, cols / 32, 16] and U8 [n_expert, rows, cols / 32]. */
-static int find_mx(const struct loader *l, const char *name, const uint64_t shape[3], const struct eng_tensor **ret_blocks,
-                   const struct eng_tensor **ret_scales)
+static int find_mx(const struct loader *l, const char *name, const uint64_t shape[3],
+                   const struct eng_tensor **ret_blocks, const struct eng_tensor **ret_scales)
 {
 	char names[2][NAME_SIZE + 8];
 	const struct eng_tensor *found[2];
@@ -147,7 +147,8 @@ static int find_mx(const struct loader *l, const char *name, const uint64_t shap
 		if (strcmp(found[i]->dtype_name, "U8") != 0 || found[i]->n_dims != n_dims || shape[2] % MX_BLOCK != 0 ||
 		    memcmp(found[i]->shape, want, n_dims * sizeof(*want)) != 0)
 			return err_set(l->err, -EINVAL,
-			               "%s: %s: expected U8 [%" PRIu64 ", %" PRIu64 ", %" PRIu64 "%s], blocks of %d values",
+			               "%s: %s: expected U8 [%" PRIu64 ", %" PRIu64 ", %" PRIu64
+			               "%s], blocks of %d values",
 			               l->path, names[i], want[0], want[1], want[2], i == 0 ? ", 16" : "", MX_BLOCK);
 	}
 	*ret_blocks = found[0];
@@ -204,8 +205,8 @@ static void mx_row_q8(const uint8_t *blocks, const uint8_t *scales, size_t n_blo
 	}
 }
 
-int expand_mxfp4(struct loader *l, const char *name, const uint64_t shape[3], uint64_t e, uint64_t first, uint64_t step,
-                 uint32_t rows, struct kn_mat *ret)
+int model_expand_mxfp4(struct loader *l, const char *name, const uint64_t shape[3], uint64_t e, uint64_t first,
+                       uint64_t step, uint32_t rows, struct kn_mat *ret)
 {
 	CLEANUP(freep) float *line = NULL;
 	const struct eng_tensor *blocks, *scales;
@@ -216,8 +217,9 @@ int expand_mxfp4(struct loader *l, const char *name, const uint64_t shape[3], ui
 	if (r < 0)
 		return r;
 	n_blocks = cols / MX_BLOCK;
-	*ret = (struct kn_mat){ .dtype = expand_dtype(l, cols), .rows = rows, .cols = (uint32_t)cols };
-	/* A scale that float16 cannot hold belongs to weights that round to nothing beside others, or to a damaged file. */
+	*ret = (struct kn_mat){ .dtype = model_expand_dtype(l, cols), .rows = rows, .cols = (uint32_t)cols };
+	/* A scale that float16 cannot hold belongs to weights that round to nothing beside others, or to a damaged
+	 * file. */
 	if (ret->dtype == KN_Q8_0 &&
 	    !scales_fit_f16((const uint8_t *)scales->data + e * shape[1] * n_blocks, shape[1] * n_blocks))
 		ret->dtype = KN_BF16;
@@ -225,7 +227,7 @@ int expand_mxfp4(struct loader *l, const char *name, const uint64_t shape[3], ui
 	line = malloc(cols * sizeof(*line));
 	out = model_host_alloc(l->m, rows * row_bytes);
 	if (!line || !out)
-		return load_no_memory(l, name);
+		return model_load_no_memory(l, name);
 	for (uint64_t i = 0; i < rows; i++) {
 		uint64_t row = e * shape[1] + first + i * step;
 		const uint8_t *row_blocks = (const uint8_t *)blocks->data + row * n_blocks * MX_BYTES;

@@ -12,7 +12,7 @@
 /* ---- Finding and checking one tensor ---- */
 
 /* name[] for a slot; expert fills {}. false: this architecture has no such tensor. */
-bool load_tensor_name(const struct loader *l, enum slot slot, uint32_t layer, uint32_t expert, char *name)
+bool model_load_tensor_name(const struct loader *l, enum slot slot, uint32_t layer, uint32_t expert, char *name)
 {
 	const char *own = arch_tensor_name(l->hp->arch, slot, l->gguf);
 	const char *hole = own ? strstr(own, "{}") : NULL;
@@ -33,7 +33,7 @@ bool load_tensor_name(const struct loader *l, enum slot slot, uint32_t layer, ui
 }
 
 /* x.weight -> x.bias; gpt-oss's experts have x_bias beside x. */
-void load_bias_name(const char *weight, char *name)
+void model_load_bias_name(const char *weight, char *name)
 {
 	size_t len = strlen(weight), suffix = strlen(".weight");
 
@@ -53,8 +53,8 @@ static void shape_text(const uint64_t *shape, uint32_t n_dims, char *text, size_
 }
 
 /* The tensor, of a type that kernels know and of exactly this shape. */
-int load_need(const struct loader *l, const char *name, uint32_t n_dims, const uint64_t *shape,
-                const struct eng_tensor **ret_tensor)
+int model_load_need(const struct loader *l, const char *name, uint32_t n_dims, const uint64_t *shape,
+                    const struct eng_tensor **ret_tensor)
 {
 	const struct eng_tensor *t = eng_weights_find(l->m->weights, name);
 	char got[96], want[96];
@@ -62,7 +62,7 @@ int load_need(const struct loader *l, const char *name, uint32_t n_dims, const u
 	if (!t)
 		return err_set(l->err, -ENOENT, "%s: tensor %s is missing", l->path, name);
 	if (t->dtype == KN_N_DTYPES && strcmp(t->dtype_name, "F8_E4M3") == 0) {
-		int r = expand_fp8(l, t, &t);
+		int r = model_expand_fp8(l, t, &t);
 
 		if (r < 0)
 			return r;
@@ -84,19 +84,19 @@ int load_need(const struct loader *l, const char *name, uint32_t n_dims, const u
 	return 0;
 }
 
-int load_no_memory(const struct loader *l, const char *name)
+int model_load_no_memory(const struct loader *l, const char *name)
 {
 	return err_set(l->err, -ENOMEM, "%s: %s: no memory", l->path, name);
 }
 
 /* n values as float in backend memory, `plus` added to each. */
-int load_floats(struct loader *l, const char *name, uint32_t n_dims, const uint64_t *shape, float plus,
-                       float **ret)
+int model_load_floats(struct loader *l, const char *name, uint32_t n_dims, const uint64_t *shape, float plus,
+                      float **ret)
 {
 	CLEANUP(freep) float *values = NULL;
 	const struct eng_tensor *t;
 	size_t n = 1;
-	int r = load_need(l, name, n_dims, shape, &t);
+	int r = model_load_need(l, name, n_dims, shape, &t);
 
 	if (r < 0)
 		return r;
@@ -104,20 +104,20 @@ int load_floats(struct loader *l, const char *name, uint32_t n_dims, const uint6
 		n *= shape[i]; /* the tensor is mapped: this cannot overflow */
 	values = malloc(n * sizeof(*values));
 	if (!values)
-		return load_no_memory(l, name);
+		return model_load_no_memory(l, name);
 	kn_dequantize(t->dtype, t->data, values, n);
 	for (size_t i = 0; i < n; i++)
 		values[i] += plus;
 	*ret = model_upload(l->m, values, n);
 	l->m->info.weight_bytes += n * sizeof(**ret);
-	return *ret ? 0 : load_no_memory(l, name);
+	return *ret ? 0 : model_load_no_memory(l, name);
 }
 
 static int load_vector(struct loader *l, enum slot slot, uint32_t layer, uint64_t n, float plus, float **ret)
 {
 	char name[NAME_SIZE];
 
-	return load_tensor_name(l, slot, layer, 0, name) ? load_floats(l, name, 1, &n, plus, ret) : 0;
+	return model_load_tensor_name(l, slot, layer, 0, name) ? model_load_floats(l, name, 1, &n, plus, ret) : 0;
 }
 
 /* A norm's weights; nothing to do for one that the architecture does not have. */
@@ -128,7 +128,7 @@ static int load_norm(struct loader *l, enum slot slot, uint32_t layer, uint64_t 
 }
 
 /* Rows [from, from + rows) of a matrix that is [total, cols]. */
-int load_rows(struct loader *l, const char *name, const struct eng_tensor *t, uint64_t from, uint32_t rows,
+int model_load_rows(struct loader *l, const char *name, const struct eng_tensor *t, uint64_t from, uint32_t rows,
                     uint32_t cols, struct kn_mat *ret)
 {
 	*ret = (struct kn_mat){ .dtype = t->dtype, .rows = rows, .cols = cols };
@@ -138,16 +138,16 @@ int load_rows(struct loader *l, const char *name, const struct eng_tensor *t, ui
 }
 
 /* Bias values [from, from + n) of a bias that has `total`. */
-int load_bias(struct loader *l, const char *weight, bool required, uint64_t total, uint64_t from, float **ret)
+int model_load_bias(struct loader *l, const char *weight, bool required, uint64_t total, uint64_t from, float **ret)
 {
 	char name[NAME_SIZE];
 	int r;
 
-	load_bias_name(weight, name);
+	model_load_bias_name(weight, name);
 	/* GGUF has no key for it: what is there counts. */
 	if (l->gguf ? !eng_weights_find(l->m->weights, name) : !required)
 		return 0;
-	r = load_floats(l, name, 1, &total, 0, ret);
+	r = model_load_floats(l, name, 1, &total, 0, ret);
 	if (r == 0)
 		*ret += from;
 	return r;
@@ -168,23 +168,23 @@ static int load_parts(struct loader *l, const char *name, const struct part *par
 
 	for (size_t i = 0; i < n_parts; i++)
 		shape[0] += parts[i].rows;
-	r = load_need(l, name, 2, shape, &t);
+	r = model_load_need(l, name, 2, shape, &t);
 	for (size_t i = 0; i < n_parts && r == 0; i++) {
-		r = load_rows(l, name, t, from, parts[i].rows, cols, &parts[i].linear->w);
+		r = model_load_rows(l, name, t, from, parts[i].rows, cols, &parts[i].linear->w);
 		if (r == 0)
-			r = load_bias(l, name, has_bias, shape[0], from, &parts[i].linear->bias);
+			r = model_load_bias(l, name, has_bias, shape[0], from, &parts[i].linear->bias);
 		from += parts[i].rows;
 	}
 	return r;
 }
 
-int load_linear(struct loader *l, enum slot slot, uint32_t layer, uint32_t rows, uint32_t cols, bool has_bias,
-                       struct linear *ret)
+int model_load_linear(struct loader *l, enum slot slot, uint32_t layer, uint32_t rows, uint32_t cols, bool has_bias,
+                      struct linear *ret)
 {
 	const struct part part = { ret, rows };
 	char name[NAME_SIZE];
 
-	return load_tensor_name(l, slot, layer, 0, name) ? load_parts(l, name, &part, 1, cols, has_bias) : 0;
+	return model_load_tensor_name(l, slot, layer, 0, name) ? load_parts(l, name, &part, 1, cols, has_bias) : 0;
 }
 
 /* ---- Attention ---- */
@@ -198,14 +198,14 @@ static int load_gqa(struct loader *l, uint32_t il, struct layer *y)
 	char name[NAME_SIZE];
 	int r;
 
-	if (load_tensor_name(l, S_QKV, il, 0, name)) {
+	if (model_load_tensor_name(l, S_QKV, il, 0, name)) {
 		r = load_parts(l, name, parts, 3, hp->n_embd, hp->qkv_bias);
 	} else {
-		r = load_linear(l, S_Q, il, n_q, hp->n_embd, hp->qkv_bias, &y->q);
-		r = r < 0 ? r : load_linear(l, S_K, il, n_kv, hp->n_embd, hp->qkv_bias, &y->k);
-		r = r < 0 ? r : load_linear(l, S_V, il, n_kv, hp->n_embd, hp->qkv_bias, &y->v);
+		r = model_load_linear(l, S_Q, il, n_q, hp->n_embd, hp->qkv_bias, &y->q);
+		r = r < 0 ? r : model_load_linear(l, S_K, il, n_kv, hp->n_embd, hp->qkv_bias, &y->k);
+		r = r < 0 ? r : model_load_linear(l, S_V, il, n_kv, hp->n_embd, hp->qkv_bias, &y->v);
 	}
-	r = r < 0 ? r : load_linear(l, S_O, il, hp->n_embd, n_q, hp->o_bias, &y->o);
+	r = r < 0 ? r : model_load_linear(l, S_O, il, hp->n_embd, n_q, hp->o_bias, &y->o);
 	if (r == 0 && hp->qk_norm) {
 		r = load_norm(l, S_Q_NORM, il, all ? n_q : hp->head_dim, &y->q_norm);
 		r = r < 0 ? r : load_norm(l, S_K_NORM, il, all ? n_kv : hp->head_dim, &y->k_norm);
@@ -217,8 +217,8 @@ static int load_gqa(struct loader *l, uint32_t il, struct layer *y)
 
 /* A matrix [cols, rows] of the file, turned round: exact in the file's own type when that is a float type,
  * as float when it is quantized. `stride` values from one of its rows to the next. */
-int load_turned(struct loader *l, const char *name, enum kn_dtype dtype, const void *data, uint32_t rows, uint32_t cols,
-                size_t first, size_t step, size_t stride, struct kn_mat *ret)
+int model_load_turned(struct loader *l, const char *name, enum kn_dtype dtype, const void *data, uint32_t rows,
+                      uint32_t cols, size_t first, size_t step, size_t stride, struct kn_mat *ret)
 {
 	CLEANUP(freep) float *line = NULL;
 	CLEANUP(freep) float *turned = NULL;
@@ -231,7 +231,7 @@ int load_turned(struct loader *l, const char *name, enum kn_dtype dtype, const v
 	turned = malloc(n * sizeof(*turned));
 	copy = model_host_alloc(l->m, kn_row_bytes(ret->dtype, n));
 	if (!line || !turned || !copy)
-		return load_no_memory(l, name);
+		return model_load_no_memory(l, name);
 	for (uint32_t c = 0; c < cols; c++) {
 		kn_dequantize(dtype, (const char *)data + c * row_bytes, line, stride);
 		for (uint32_t r = 0; r < rows; r++)
@@ -243,7 +243,7 @@ int load_turned(struct loader *l, const char *name, enum kn_dtype dtype, const v
 	return model_mat(l->m, name, ret, l->err);
 }
 
-struct kn_mat *load_mats_new(struct loader *l, size_t n)
+struct kn_mat *model_load_mats_new(struct loader *l, size_t n)
 {
 	struct kn_mat *m = model_host_alloc(l->m, n * sizeof(*m));
 
@@ -264,25 +264,26 @@ static int load_mla_expansion(struct loader *l, uint32_t il, struct mla *a)
 	char name[NAME_SIZE], v_name[NAME_SIZE];
 	int r = 0;
 
-	if (load_tensor_name(l, S_K_B, il, 0, name) && load_tensor_name(l, S_V_B, il, 0, v_name) &&
+	if (model_load_tensor_name(l, S_K_B, il, 0, name) && model_load_tensor_name(l, S_V_B, il, 0, v_name) &&
 	    eng_weights_find(l->m->weights, name)) {
-		r = load_need(l, name, 3, k_shape, &t);
-		r = r < 0 ? r : load_need(l, v_name, 3, v_shape, &v);
+		r = model_load_need(l, name, 3, k_shape, &t);
+		r = r < 0 ? r : model_load_need(l, v_name, 3, v_shape, &v);
 		for (uint64_t h = 0; h < hp->n_head && r == 0; h++) {
-			r = load_rows(l, name, t, h * hp->kv_lora, hp->kv_lora, hp->qk_nope, &a->k_b[h]);
+			r = model_load_rows(l, name, t, h * hp->kv_lora, hp->kv_lora, hp->qk_nope, &a->k_b[h]);
 			if (r == 0)
-				r = load_rows(l, v_name, v, h * hp->v_head, hp->v_head, hp->kv_lora, &a->v_b[h]);
+				r = model_load_rows(l, v_name, v, h * hp->v_head, hp->v_head, hp->kv_lora, &a->v_b[h]);
 		}
 		return r;
 	}
-	(void)load_tensor_name(l, S_KV_B, il, 0, name);
-	r = load_need(l, name, 2, both, &t);
+	(void)model_load_tensor_name(l, S_KV_B, il, 0, name);
+	r = model_load_need(l, name, 2, both, &t);
 	for (uint64_t h = 0; h < hp->n_head && r == 0; h++) {
 		const char *head = (const char *)t->data + h * per_head * kn_row_bytes(t->dtype, hp->kv_lora);
 
-		r = load_turned(l, name, t->dtype, head, hp->kv_lora, hp->qk_nope, 0, 1, hp->kv_lora, &a->k_b[h]);
+		r = model_load_turned(l, name, t->dtype, head, hp->kv_lora, hp->qk_nope, 0, 1, hp->kv_lora, &a->k_b[h]);
 		if (r == 0)
-			r = load_rows(l, name, t, h * per_head + hp->qk_nope, hp->v_head, hp->kv_lora, &a->v_b[h]);
+			r = model_load_rows(l, name, t, h * per_head + hp->qk_nope, hp->v_head, hp->kv_lora,
+			                    &a->v_b[h]);
 	}
 	return r;
 }
@@ -297,28 +298,28 @@ static int load_mla(struct loader *l, uint32_t il, struct layer *y)
 	char name[NAME_SIZE];
 	int r = 0;
 
-	a->q_nope = load_mats_new(l, hp->n_head);
-	a->q_rope = load_mats_new(l, hp->n_head);
-	a->k_b = load_mats_new(l, hp->n_head);
-	a->v_b = load_mats_new(l, hp->n_head);
+	a->q_nope = model_load_mats_new(l, hp->n_head);
+	a->q_rope = model_load_mats_new(l, hp->n_head);
+	a->k_b = model_load_mats_new(l, hp->n_head);
+	a->v_b = model_load_mats_new(l, hp->n_head);
 	if (!a->q_nope || !a->q_rope || !a->k_b || !a->v_b)
-		return load_no_memory(l, "attention");
+		return model_load_no_memory(l, "attention");
 	if (hp->q_lora) {
-		r = load_linear(l, S_Q_A, il, hp->q_lora, hp->n_embd, hp->qkv_bias, &a->q_a);
+		r = model_load_linear(l, S_Q_A, il, hp->q_lora, hp->n_embd, hp->qkv_bias, &a->q_a);
 		r = r < 0 ? r : load_norm(l, S_Q_A_NORM, il, hp->q_lora, &a->q_a_norm);
 	}
-	r = r < 0 ? r : load_linear(l, S_KV_A, il, hp->kv_lora + hp->qk_rope, hp->n_embd, hp->qkv_bias, &a->kv_a);
+	r = r < 0 ? r : model_load_linear(l, S_KV_A, il, hp->kv_lora + hp->qk_rope, hp->n_embd, hp->qkv_bias, &a->kv_a);
 	r = r < 0 ? r : load_norm(l, S_KV_A_NORM, il, hp->kv_lora, &a->kv_a_norm);
-	r = r < 0 ? r : load_linear(l, S_O, il, hp->n_embd, hp->n_head * hp->v_head, hp->o_bias, &y->o);
+	r = r < 0 ? r : model_load_linear(l, S_O, il, hp->n_embd, hp->n_head * hp->v_head, hp->o_bias, &y->o);
 	if (r < 0)
 		return r;
 
-	(void)load_tensor_name(l, hp->q_lora ? S_Q_B : S_Q, il, 0, name);
-	r = load_need(l, name, 2, q_shape, &t);
+	(void)model_load_tensor_name(l, hp->q_lora ? S_Q_B : S_Q, il, 0, name);
+	r = model_load_need(l, name, 2, q_shape, &t);
 	for (uint64_t h = 0; h < hp->n_head && r == 0; h++) {
-		r = load_rows(l, name, t, h * per_head, hp->qk_nope, q_cols, &a->q_nope[h]);
+		r = model_load_rows(l, name, t, h * per_head, hp->qk_nope, q_cols, &a->q_nope[h]);
 		if (r == 0)
-			r = load_rows(l, name, t, h * per_head + hp->qk_nope, hp->qk_rope, q_cols, &a->q_rope[h]);
+			r = model_load_rows(l, name, t, h * per_head + hp->qk_nope, hp->qk_rope, q_cols, &a->q_rope[h]);
 	}
 	return r < 0 ? r : load_mla_expansion(l, il, a);
 }
@@ -333,13 +334,13 @@ static int load_dense(struct loader *l, uint32_t il, struct layer *y)
 	char name[NAME_SIZE];
 	int r;
 
-	if (load_tensor_name(l, S_GATE_UP, il, 0, name)) {
+	if (model_load_tensor_name(l, S_GATE_UP, il, 0, name)) {
 		r = load_parts(l, name, parts, 2, hp->n_embd, hp->mlp_bias);
 	} else {
-		r = load_linear(l, S_GATE, il, n_ff, hp->n_embd, hp->mlp_bias, &y->gate);
-		r = r < 0 ? r : load_linear(l, S_UP, il, n_ff, hp->n_embd, hp->mlp_bias, &y->up);
+		r = model_load_linear(l, S_GATE, il, n_ff, hp->n_embd, hp->mlp_bias, &y->gate);
+		r = r < 0 ? r : model_load_linear(l, S_UP, il, n_ff, hp->n_embd, hp->mlp_bias, &y->up);
 	}
-	return r < 0 ? r : load_linear(l, S_DOWN, il, hp->n_embd, n_ff, hp->mlp_bias, &y->down);
+	return r < 0 ? r : model_load_linear(l, S_DOWN, il, hp->n_embd, n_ff, hp->mlp_bias, &y->down);
 }
 
 /* ---- The whole ---- */
@@ -357,7 +358,7 @@ static int load_layer(struct loader *l, uint32_t il)
 	if (r == 0)
 		r = hp->arch->attn == ATTN_MLA ? load_mla(l, il, y) : load_gqa(l, il, y);
 	if (r == 0)
-		r = hp->layer[il].top_k ? load_moe(l, il, y) : load_dense(l, il, y);
+		r = hp->layer[il].top_k ? model_load_moe(l, il, y) : load_dense(l, il, y);
 	return r;
 }
 
@@ -369,16 +370,16 @@ static int load_tables(struct loader *l)
 	char name[NAME_SIZE];
 	int r;
 
-	(void)load_tensor_name(l, S_EMBED, 0, 0, name);
-	r = load_need(l, name, 2, shape, &t);
-	r = r < 0 ? r : load_rows(l, name, t, 0, l->hp->n_vocab, l->hp->n_embd, &m->embed);
+	(void)model_load_tensor_name(l, S_EMBED, 0, 0, name);
+	r = model_load_need(l, name, 2, shape, &t);
+	r = r < 0 ? r : model_load_rows(l, name, t, 0, l->hp->n_vocab, l->hp->n_embd, &m->embed);
 	if (r < 0)
 		return r;
 	embed_bytes = m->info.weight_bytes;
 	r = load_norm(l, S_OUT_NORM, 0, l->hp->n_embd, &m->out_norm);
 	if (r < 0)
 		return r;
-	(void)load_tensor_name(l, S_HEAD, 0, 0, name);
+	(void)model_load_tensor_name(l, S_HEAD, 0, 0, name);
 	if (l->hp->tied || (l->gguf && !eng_weights_find(m->weights, name))) {
 		m->head = &m->embed;
 		return 0;
@@ -386,8 +387,8 @@ static int load_tables(struct loader *l)
 	m->info.weight_bytes -= embed_bytes;
 	if (l->hp->headless && !eng_weights_find(m->weights, name))
 		return 0;
-	r = load_need(l, name, 2, shape, &t);
-	r = r < 0 ? r : load_rows(l, name, t, 0, l->hp->n_vocab, l->hp->n_embd, &m->head_own);
+	r = model_load_need(l, name, 2, shape, &t);
+	r = r < 0 ? r : model_load_rows(l, name, t, 0, l->hp->n_vocab, l->hp->n_embd, &m->head_own);
 	m->head = &m->head_own;
 	return r;
 }
@@ -402,7 +403,7 @@ int model_load(struct eng_model *m, const char *path, bool exact, struct err *er
 	l.prefix = eng_weights_find(m->weights, "embed_tokens.weight") ? "" : "model.";
 	m->layers = calloc(m->hp.n_layer, sizeof(*m->layers));
 	if (!m->layers)
-		return load_no_memory(&l, "layers");
+		return model_load_no_memory(&l, "layers");
 	r = load_tables(&l);
 	for (uint32_t i = 0; i < m->hp.n_layer && r == 0; i++)
 		r = load_layer(&l, i);

@@ -18,44 +18,45 @@ struct loader {
 };
 
 /* name[NAME_SIZE] for a slot; expert fills {}. false: this architecture has no such tensor. */
-bool load_tensor_name(const struct loader *l, enum slot slot, uint32_t layer, uint32_t expert, char *name);
+bool model_load_tensor_name(const struct loader *l, enum slot slot, uint32_t layer, uint32_t expert, char *name);
 /* The name of the bias that belongs to a weight. */
-void load_bias_name(const char *weight, char *name);
+void model_load_bias_name(const char *weight, char *name);
 /* The tensor, of exactly this shape and of a type that kernels know: what has another is expanded. */
-int load_need(const struct loader *l, const char *name, uint32_t n_dims, const uint64_t *shape,
-              const struct eng_tensor **ret_tensor);
-int load_no_memory(const struct loader *l, const char *name);
+int model_load_need(const struct loader *l, const char *name, uint32_t n_dims, const uint64_t *shape,
+                    const struct eng_tensor **ret_tensor);
+int model_load_no_memory(const struct loader *l, const char *name);
 /* n values as float in backend memory, `plus` added to each. */
-int load_floats(struct loader *l, const char *name, uint32_t n_dims, const uint64_t *shape, float plus, float **ret);
+int model_load_floats(struct loader *l, const char *name, uint32_t n_dims, const uint64_t *shape, float plus,
+                      float **ret);
 /* Bias values [from, from + n) of the bias beside `weight`, which has `total`. */
-int load_bias(struct loader *l, const char *weight, bool required, uint64_t total, uint64_t from, float **ret);
+int model_load_bias(struct loader *l, const char *weight, bool required, uint64_t total, uint64_t from, float **ret);
 /* Rows [from, from + rows) of a matrix with `cols` columns. */
-int load_rows(struct loader *l, const char *name, const struct eng_tensor *t, uint64_t from, uint32_t rows,
-              uint32_t cols, struct kn_mat *ret);
-int load_linear(struct loader *l, enum slot slot, uint32_t layer, uint32_t rows, uint32_t cols, bool has_bias,
-                struct linear *ret);
+int model_load_rows(struct loader *l, const char *name, const struct eng_tensor *t, uint64_t from, uint32_t rows,
+                    uint32_t cols, struct kn_mat *ret);
+int model_load_linear(struct loader *l, enum slot slot, uint32_t layer, uint32_t rows, uint32_t cols, bool has_bias,
+                      struct linear *ret);
 /* A matrix [cols, rows] of the file, turned round: exact in the file's own type when that is a float type,
  * as float when it is quantized. `stride` values from one of its rows to the next. */
-int load_turned(struct loader *l, const char *name, enum kn_dtype dtype, const void *data, uint32_t rows, uint32_t cols,
-                size_t first, size_t step, size_t stride, struct kn_mat *ret);
+int model_load_turned(struct loader *l, const char *name, enum kn_dtype dtype, const void *data, uint32_t rows,
+                      uint32_t cols, size_t first, size_t step, size_t stride, struct kn_mat *ret);
 /* n empty matrices that live as long as the model; NULL when there is no memory. */
-struct kn_mat *load_mats_new(struct loader *l, size_t n);
+struct kn_mat *model_load_mats_new(struct loader *l, size_t n);
 
 /* ---- load_moe.c ---- */
 
-int load_moe(struct loader *l, uint32_t il, struct layer *y);
+int model_load_moe(struct loader *l, uint32_t il, struct layer *y);
 
 /* ---- expand.c ---- */
 
 /* The type that a matrix of `cols` columns is expanded to. */
-enum kn_dtype expand_dtype(const struct loader *l, uint64_t cols);
-/* A matrix of F8_E4M3 with a scale for each block (NAME_scale_inv) as a tensor of expand_dtype(), which lives as long as
- * the model. The file is outside data: shapes are checked. */
-int expand_fp8(const struct loader *l, const struct eng_tensor *t, const struct eng_tensor **ret_tensor);
+enum kn_dtype model_expand_dtype(const struct loader *l, uint64_t cols);
+/* A matrix of F8_E4M3 with a scale for each block (NAME_scale_inv) as a tensor of model_expand_dtype(), which
+ * lives as long as the model. The file is outside data: shapes are checked. */
+int model_expand_fp8(const struct loader *l, const struct eng_tensor *t, const struct eng_tensor **ret_tensor);
 /* Whether NAME is there as MXFP4: NAME_blocks and NAME_scales. */
-bool expand_has_mxfp4(const struct loader *l, const char *name);
+bool model_expand_has_mxfp4(const struct loader *l, const char *name);
 /* Rows first, first + step, ... of expert e out of MXFP4 [n_expert, total_rows, cols]; `rows` of them. */
-int expand_mxfp4(struct loader *l, const char *name, const uint64_t shape[3], uint64_t e, uint64_t first, uint64_t step,
-                 uint32_t rows, struct kn_mat *ret);
+int model_expand_mxfp4(struct loader *l, const char *name, const uint64_t shape[3], uint64_t e, uint64_t first,
+                       uint64_t step, uint32_t rows, struct kn_mat *ret);
 
 #endif

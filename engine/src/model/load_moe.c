@@ -1,5 +1,5 @@
-/* Mixture-of-experts layers: the router, the shared expert, and the experts as folders keep them: one tensor each, all in
- * one, gate and up in alternating columns, or MXFP4. */
+/* Mixture-of-experts layers: the router, the shared expert, and the experts as folders keep them: one tensor each, all
+ * in one, gate and up in alternating columns, or MXFP4. */
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
@@ -19,18 +19,18 @@ static int load_router(struct loader *l, uint32_t il, struct linear *ret)
 	float *copy;
 	int r;
 
-	(void)load_tensor_name(l, S_ROUTER, il, 0, name);
-	r = load_need(l, name, 2, shape, &t);
+	(void)model_load_tensor_name(l, S_ROUTER, il, 0, name);
+	r = model_load_need(l, name, 2, shape, &t);
 	if (r < 0)
 		return r;
 	copy = model_host_alloc(l->m, n * sizeof(*copy));
 	if (!copy)
-		return load_no_memory(l, name);
+		return model_load_no_memory(l, name);
 	kn_dequantize(t->dtype, t->data, copy, n);
 	ret->w = (struct kn_mat){ .dtype = KN_F32, .rows = hp->n_expert, .cols = hp->n_embd, .data = copy };
 	l->m->info.weight_bytes += n * sizeof(*copy);
 	r = model_mat(l->m, name, &ret->w, l->err);
-	return r < 0 ? r : load_bias(l, name, hp->arch->router_linear_bias, hp->n_expert, 0, &ret->bias);
+	return r < 0 ? r : model_load_bias(l, name, hp->arch->router_linear_bias, hp->n_expert, 0, &ret->bias);
 }
 
 static int load_shared(struct loader *l, uint32_t il, struct layer *y)
@@ -40,9 +40,9 @@ static int load_shared(struct loader *l, uint32_t il, struct layer *y)
 
 	if (n_ff == 0)
 		return 0;
-	r = load_linear(l, S_SH_GATE, il, n_ff, dim, false, &y->gate);
-	r = r < 0 ? r : load_linear(l, S_SH_UP, il, n_ff, dim, false, &y->up);
-	return r < 0 ? r : load_linear(l, S_SH_DOWN, il, dim, n_ff, false, &y->down);
+	r = model_load_linear(l, S_SH_GATE, il, n_ff, dim, false, &y->gate);
+	r = r < 0 ? r : model_load_linear(l, S_SH_UP, il, n_ff, dim, false, &y->up);
+	return r < 0 ? r : model_load_linear(l, S_SH_DOWN, il, dim, n_ff, false, &y->down);
 }
 
 /* [n_expert] matrices [rows, cols], one tensor each or all in one; with a bias [n_expert, rows] beside the
@@ -52,30 +52,30 @@ static int load_expert_set(struct loader *l, enum slot slot, uint32_t il, uint32
 {
 	uint32_t n = l->hp->n_expert;
 	uint64_t each[2] = { rows, cols }, all[3] = { n, rows, cols }, biases[2] = { n, rows };
-	struct kn_mat *mats = load_mats_new(l, n);
+	struct kn_mat *mats = model_load_mats_new(l, n);
 	const struct eng_tensor *t;
 	char name[NAME_SIZE], bias[NAME_SIZE];
 	float *b = NULL;
 	int r = 0;
 
 	if (!mats)
-		return load_no_memory(l, "experts");
+		return model_load_no_memory(l, "experts");
 	*ret_mats = mats;
 	if (strstr(arch_tensor_name(l->hp->arch, slot, l->gguf), "{}")) {
 		for (uint32_t e = 0; e < n && r == 0; e++) {
-			(void)load_tensor_name(l, slot, il, e, name);
-			r = load_need(l, name, 2, each, &t);
-			r = r < 0 ? r : load_rows(l, name, t, 0, rows, cols, &mats[e]);
+			(void)model_load_tensor_name(l, slot, il, e, name);
+			r = model_load_need(l, name, 2, each, &t);
+			r = r < 0 ? r : model_load_rows(l, name, t, 0, rows, cols, &mats[e]);
 		}
 		return r;
 	}
-	(void)load_tensor_name(l, slot, il, 0, name);
-	r = load_need(l, name, 3, all, &t);
+	(void)model_load_tensor_name(l, slot, il, 0, name);
+	r = model_load_need(l, name, 3, all, &t);
 	for (uint64_t e = 0; e < n && r == 0; e++)
-		r = load_rows(l, name, t, e * rows, rows, cols, &mats[e]);
-	load_bias_name(name, bias);
+		r = model_load_rows(l, name, t, e * rows, rows, cols, &mats[e]);
+	model_load_bias_name(name, bias);
 	if (r == 0 && eng_weights_find(l->m->weights, bias)) {
-		r = load_floats(l, bias, 2, biases, 0, &b);
+		r = model_load_floats(l, bias, 2, biases, 0, &b);
 		*ret_bias = b;
 	}
 	return r;
@@ -85,7 +85,8 @@ static int load_expert_set(struct loader *l, enum slot slot, uint32_t il, uint32
 static int load_alternating_biases(struct loader *l, const char *gu_name, const char *d_name, struct kn_moe *moe)
 {
 	size_t n_values = (size_t)moe->n_expert * moe->n_ff;
-	uint64_t gu_shape[2] = { moe->n_expert, 2 * (uint64_t)moe->n_ff }, d_shape[2] = { moe->n_expert, l->hp->n_embd };
+	uint64_t gu_shape[2] = { moe->n_expert, 2 * (uint64_t)moe->n_ff },
+	         d_shape[2] = { moe->n_expert, l->hp->n_embd };
 	CLEANUP(freep) float *values = NULL;
 	CLEANUP(freep) float *split = NULL;
 	const struct eng_tensor *b;
@@ -93,16 +94,16 @@ static int load_alternating_biases(struct loader *l, const char *gu_name, const 
 	float *down_bias = NULL;
 	int r;
 
-	load_bias_name(d_name, name);
-	r = load_floats(l, name, 2, d_shape, 0, &down_bias);
-	load_bias_name(gu_name, name);
-	r = r < 0 ? r : load_need(l, name, 2, gu_shape, &b);
+	model_load_bias_name(d_name, name);
+	r = model_load_floats(l, name, 2, d_shape, 0, &down_bias);
+	model_load_bias_name(gu_name, name);
+	r = r < 0 ? r : model_load_need(l, name, 2, gu_shape, &b);
 	if (r < 0)
 		return r;
 	values = malloc(2 * n_values * sizeof(*values));
 	split = malloc(2 * n_values * sizeof(*split));
 	if (!values || !split)
-		return load_no_memory(l, name);
+		return model_load_no_memory(l, name);
 	kn_dequantize(b->dtype, b->data, values, 2 * n_values);
 	for (size_t i = 0; i < n_values; i++) {
 		split[i] = values[2 * i];
@@ -111,7 +112,7 @@ static int load_alternating_biases(struct loader *l, const char *gu_name, const 
 	moe->down_bias = down_bias;
 	moe->gate_bias = model_upload(l->m, split, 2 * n_values);
 	if (!moe->gate_bias)
-		return load_no_memory(l, name);
+		return model_load_no_memory(l, name);
 	moe->up_bias = moe->gate_bias + n_values;
 	return 0;
 }
@@ -125,15 +126,15 @@ static int load_turned_experts(struct loader *l, const char *gu_name, const char
 	const struct eng_tensor *gu, *d;
 	int r;
 
-	r = load_need(l, gu_name, 3, gu_shape, &gu);
-	r = r < 0 ? r : load_need(l, d_name, 3, d_shape, &d);
+	r = model_load_need(l, gu_name, 3, gu_shape, &gu);
+	r = r < 0 ? r : model_load_need(l, d_name, 3, d_shape, &d);
 	for (size_t e = 0; e < n && r == 0; e++) {
 		const char *gu_data = (const char *)gu->data + e * dim * kn_row_bytes(gu->dtype, gu_shape[2]);
 		const char *d_data = (const char *)d->data + e * n_ff * kn_row_bytes(d->dtype, dim);
 
-		r = load_turned(l, gu_name, gu->dtype, gu_data, n_ff, dim, 0, 2, gu_shape[2], &gate[e]);
-		r = r < 0 ? r : load_turned(l, gu_name, gu->dtype, gu_data, n_ff, dim, 1, 2, gu_shape[2], &up[e]);
-		r = r < 0 ? r : load_turned(l, d_name, d->dtype, d_data, dim, n_ff, 0, 1, dim, &down[e]);
+		r = model_load_turned(l, gu_name, gu->dtype, gu_data, n_ff, dim, 0, 2, gu_shape[2], &gate[e]);
+		r = r < 0 ? r : model_load_turned(l, gu_name, gu->dtype, gu_data, n_ff, dim, 1, 2, gu_shape[2], &up[e]);
+		r = r < 0 ? r : model_load_turned(l, d_name, d->dtype, d_data, dim, n_ff, 0, 1, dim, &down[e]);
 	}
 	return r;
 }
@@ -147,9 +148,9 @@ static int load_mxfp4_experts(struct loader *l, const char *gu_name, const char 
 	int r = 0;
 
 	for (size_t e = 0; e < n && r == 0; e++) {
-		r = expand_mxfp4(l, gu_name, gu_shape, e, 0, 2, n_ff, &gate[e]);
-		r = r < 0 ? r : expand_mxfp4(l, gu_name, gu_shape, e, 1, 2, n_ff, &up[e]);
-		r = r < 0 ? r : expand_mxfp4(l, d_name, d_shape, e, 0, 1, dim, &down[e]);
+		r = model_expand_mxfp4(l, gu_name, gu_shape, e, 0, 2, n_ff, &gate[e]);
+		r = r < 0 ? r : model_expand_mxfp4(l, gu_name, gu_shape, e, 1, 2, n_ff, &up[e]);
+		r = r < 0 ? r : model_expand_mxfp4(l, d_name, d_shape, e, 0, 1, dim, &down[e]);
 	}
 	return r;
 }
@@ -158,15 +159,16 @@ static int load_mxfp4_experts(struct loader *l, const char *gu_name, const char 
 static int load_alternating_experts(struct loader *l, uint32_t il, struct kn_moe *moe)
 {
 	uint32_t n = moe->n_expert;
-	struct kn_mat *gate = load_mats_new(l, n), *up = load_mats_new(l, n), *down = load_mats_new(l, n);
+	struct kn_mat *gate = model_load_mats_new(l, n), *up = model_load_mats_new(l, n),
+	              *down = model_load_mats_new(l, n);
 	char gu_name[NAME_SIZE], d_name[NAME_SIZE];
 	int r;
 
 	if (!gate || !up || !down)
-		return load_no_memory(l, "experts");
-	(void)load_tensor_name(l, S_EXP_GATE_UP, il, 0, gu_name);
-	(void)load_tensor_name(l, S_EXP_DOWN, il, 0, d_name);
-	if (expand_has_mxfp4(l, gu_name))
+		return model_load_no_memory(l, "experts");
+	(void)model_load_tensor_name(l, S_EXP_GATE_UP, il, 0, gu_name);
+	(void)model_load_tensor_name(l, S_EXP_DOWN, il, 0, d_name);
+	if (model_expand_has_mxfp4(l, gu_name))
 		r = load_mxfp4_experts(l, gu_name, d_name, moe, gate, up, down);
 	else
 		r = load_turned_experts(l, gu_name, d_name, moe, gate, up, down);
@@ -178,7 +180,7 @@ static int load_alternating_experts(struct loader *l, uint32_t il, struct kn_moe
 	return load_alternating_biases(l, gu_name, d_name, moe);
 }
 
-int load_moe(struct loader *l, uint32_t il, struct layer *y)
+int model_load_moe(struct loader *l, uint32_t il, struct layer *y)
 {
 	const struct hparams *hp = l->hp;
 	struct kn_moe *moe = &y->moe;
@@ -191,15 +193,15 @@ int load_moe(struct loader *l, uint32_t il, struct layer *y)
 	moe->act = hp->act;
 	r = load_router(l, il, &y->router);
 	/* Newer converters leave a bias of zeros out. */
-	if (r == 0 && hp->router == KN_ROUTE_SIGMOID && load_tensor_name(l, S_ROUTER_BIAS, il, 0, name) &&
+	if (r == 0 && hp->router == KN_ROUTE_SIGMOID && model_load_tensor_name(l, S_ROUTER_BIAS, il, 0, name) &&
 	    (!l->gguf || eng_weights_find(l->m->weights, name)))
-		r = load_floats(l, name, 1, &n_expert, 0, &y->router_bias);
+		r = model_load_floats(l, name, 1, &n_expert, 0, &y->router_bias);
 	r = r < 0 ? r : load_shared(l, il, y);
 	if (r < 0)
 		return r;
 
 	before = l->m->info.weight_bytes;
-	if (load_tensor_name(l, S_EXP_GATE_UP, il, 0, name)) {
+	if (model_load_tensor_name(l, S_EXP_GATE_UP, il, 0, name)) {
 		r = load_alternating_experts(l, il, moe);
 	} else {
 		r = load_expert_set(l, S_EXP_GATE, il, moe->n_ff, hp->n_embd, &moe->gate, &moe->gate_bias);
@@ -210,4 +212,3 @@ int load_moe(struct loader *l, uint32_t il, struct layer *y)
 	l->m->info.weight_bytes = before + (l->m->info.weight_bytes - before) / hp->n_expert * hp->layer[il].top_k;
 	return r;
 }
-

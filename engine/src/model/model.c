@@ -128,7 +128,8 @@ static int open_file(struct eng_model *m, const char *path, struct err *err)
 	return hparams_read_gguf(path, m->weights, &m->hp, err);
 }
 
-int eng_model_open(const char *path, bool exact, struct kn_backend *backend, struct eng_model **ret_model, struct err *err)
+int eng_model_open(const char *path, bool exact, struct kn_backend *backend, struct eng_model **ret_model,
+                   struct err *err)
 {
 	CLEANUP(model_closep) struct eng_model *m = NULL;
 	struct stat st;

@@ -31,9 +31,10 @@ struct eng_model_info {
 	enum { ENG_POOL_NONE, ENG_POOL_LAST, ENG_POOL_MEAN, ENG_POOL_CLS } pooling;
 };
 
-/* From a Hugging Face folder or a GGUF file. exact: weights in a quantization that no kernel takes (FP8 in blocks, MXFP4)
- * become float32; else Q8_0, which is a quarter of that and rounds FP8. */
-int eng_model_open(const char *path, bool exact, struct kn_backend *backend, struct eng_model **ret_model, struct err *err);
+/* From a Hugging Face folder or a GGUF file. exact: weights in a quantization that no kernel takes (FP8 in blocks,
+ * MXFP4) become float32; else Q8_0, which is a quarter of that and rounds FP8. */
+int eng_model_open(const char *path, bool exact, struct kn_backend *backend, struct eng_model **ret_model,
+                   struct err *err);
 void eng_model_close(struct eng_model *model);
 const struct eng_model_info *eng_model_info(const struct eng_model *model);
 /* The open weights (GGUF metadata for tokenizer and template). */

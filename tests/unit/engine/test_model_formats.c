@@ -1,5 +1,5 @@
-/* Folders whose weights are in a quantization that no kernel takes: FP8 in blocks and MXFP4, against references computed
- * from the dequantized weights; what they are expanded to; and files that say wrong things about them. */
+/* Folders whose weights are in a quantization that no kernel takes: FP8 in blocks and MXFP4, against references
+ * computed from the dequantized weights; what they are expanded to; and files that say wrong things about them. */
 #include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -181,8 +181,8 @@ static void what_is_wrong_is_named(void **state)
 		  "weight_block_size: expected two sizes" },
 		{ "formats/qwen3-fp8", "config.json", "quantization_config", "quantization_confiG", -ENOTSUP,
 		  "no quantization_config" },
-		{ "formats/qwen3-fp8", "model.safetensors", "q_proj.weight_scale_inv", "q_proj.weight_scale_xnv", -ENOENT,
-		  "q_proj.weight_scale_inv is missing" },
+		{ "formats/qwen3-fp8", "model.safetensors", "q_proj.weight_scale_inv", "q_proj.weight_scale_xnv",
+		  -ENOENT, "q_proj.weight_scale_inv is missing" },
 		{ "formats/qwen3-fp8", "config.json", "128,\n   128", "128,\n   100", -EINVAL,
 		  "a scale for each block of 128 x 100" },
 		{ "formats/gpt_oss-mxfp4", "model.safetensors", "gate_up_proj_scales", "gate_up_proj_scalez", -ENOENT,
@@ -195,7 +195,8 @@ static void what_is_wrong_is_named(void **state)
 	for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
 		struct err err = { 0 };
 
-		assert_int_equal(open_changed(cases[i].model, cases[i].file, cases[i].what, cases[i].by, &err), cases[i].r);
+		assert_int_equal(open_changed(cases[i].model, cases[i].file, cases[i].what, cases[i].by, &err),
+		                 cases[i].r);
 		if (!strstr(err_text(&err), cases[i].words))
 			fail_msg("\"%s\" lacks \"%s\"", err_text(&err), cases[i].words);
 	}
@@ -203,8 +204,9 @@ static void what_is_wrong_is_named(void **state)
 
 int main(void)
 {
-	/* These references were computed with rotary frequencies rounded to bfloat16, ours are float32: differences grow
-	 * with the position, the first one has none. Fast: activations of eight bits, as the integer kernels have them. */
+	/* These references were computed with rotary frequencies rounded to bfloat16, ours are float32: differences
+	 * grow with the position, the first one has none. Fast: activations of eight bits, as the integer kernels have
+	 * them. */
 	static const struct format_case cases[] = {
 		{ "formats/qwen3-fp8", true, 5e-3 },
 		{ "formats/gpt_oss-mxfp4", true, 5e-3 },
