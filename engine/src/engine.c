@@ -136,6 +136,9 @@ static int plan_context(const struct eng_engine *e, const struct eng_options *o,
 {
 	uint32_t model_ctx = eng_model_info(e->model)->n_ctx;
 
+	/* A prompt of an encoder is one step. */
+	if (eng_model_info(e->model)->is_encoder && model_ctx > STEP_TOKENS)
+		model_ctx = STEP_TOKENS;
 	if (o->n_ctx > model_ctx)
 		return err_set(err, -EINVAL, "a context of %u tokens was asked for, the model is made for %u", o->n_ctx,
 		               model_ctx);
@@ -222,7 +225,7 @@ static int start(struct eng_engine *e, const struct eng_options *o, struct err *
 		return r;
 	config.n_ctx = n_ctx;
 	config.max_outputs = max_running + DRAFT_ROWS > MIN_OUTPUTS ? max_running + DRAFT_ROWS : MIN_OUTPUTS;
-	if (config.max_outputs > STEP_TOKENS)
+	if (config.max_outputs > STEP_TOKENS || m->pooling == ENG_POOL_MEAN || m->pooling == ENG_POOL_CLS)
 		config.max_outputs = STEP_TOKENS;
 	r = plan_pages(e, o, n_ctx, max_running, &config, err);
 	if (r < 0)
@@ -232,6 +235,8 @@ static int start(struct eng_engine *e, const struct eng_options *o, struct err *
 	if (r < 0)
 		return r;
 	sched.max_running = max_running;
+	sched.pooling = m->pooling;
+	sched.whole_prompts = m->is_encoder;
 	exec = (struct eng_exec){ .ctx = e->runner,
 		                  .step = exec_step,
 		                  .n_vocab = m->n_vocab,
@@ -330,16 +335,13 @@ void eng_sampling_defaults(const struct eng_engine *e, struct eng_sampling *ret_
 
 static int check_kind(const struct eng_engine *e, const struct eng_request *req, struct err *err)
 {
-	int pooling;
+	const struct eng_model_info *m;
 
 	if (!e->model)
 		return err_set(err, -ENOTSUP, "the engine was opened without weights");
-	pooling = eng_model_info(e->model)->pooling;
-	if (req->kind == ENG_GENERATE && pooling != ENG_POOL_NONE)
+	m = eng_model_info(e->model);
+	if (req->kind == ENG_GENERATE && (m->pooling != ENG_POOL_NONE || m->is_encoder))
 		return err_set(err, -EINVAL, "%s is an embedding model, it does not generate text", e->served_name);
-	if (req->kind == ENG_EMBED && (pooling == ENG_POOL_MEAN || pooling == ENG_POOL_CLS))
-		return err_set(err, -ENOTSUP, "%s: its kind of pooling is not supported, only the last token's",
-		               e->served_name);
 	return 0;
 }
 

@@ -129,6 +129,7 @@ static const struct kn_ops cpu_ops = {
 	.mat_done = cpu_mat_done,
 	.embed = cpu_embed,
 	.rmsnorm = cpu_rmsnorm,
+	.layernorm = cpu_layernorm,
 	.matmul = cpu_matmul,
 	.rope = cpu_rope,
 	.kv_store = cpu_kv_store,

@@ -143,6 +143,7 @@ struct cpu_isa {
 	void (*softcap)(float *x, size_t n, float cap);
 
 	void (*rmsnorm)(float *out, const float *x, const float *w, size_t n, float eps);
+	void (*layernorm)(float *out, const float *x, const float *w, const float *b, size_t n, float eps);
 	void (*act_mul)(enum kn_act act, float *out, const float *gate, const float *up, size_t n);
 	void (*add)(float *x, const float *y, size_t n, float scale);
 	/* Pairs (a[i], b[i]) rotated by the angles whose cosines and sines are given. */
@@ -272,6 +273,8 @@ void cpu_kv_store(struct kn_backend *be, const struct kn_kv *kv, const float *k,
                   size_t ld_v, const struct kn_seq *seqs, size_t n_seqs);
 void cpu_embed(struct kn_backend *be, float *out, size_t ld_out, const struct kn_mat *m, const int32_t *ids, size_t n,
                float scale);
+void cpu_layernorm(struct kn_backend *be, float *out, size_t ld_out, const float *x, size_t ld_x, const float *w,
+                   const float *b, size_t n, size_t dim, float eps);
 void cpu_rmsnorm(struct kn_backend *be, float *out, size_t ld_out, const float *x, size_t ld_x, const float *w,
                  size_t n, size_t n_head, size_t dim, float eps);
 void cpu_rope(struct kn_backend *be, float *x, size_t ld_x, size_t n, size_t n_head, size_t head_dim,

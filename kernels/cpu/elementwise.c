@@ -55,6 +55,35 @@ void cpu_rmsnorm(struct kn_backend *be, float *out, size_t ld_out, const float *
 	cpu_rows(cpu, n, n_head * dim, norm_rows, &call);
 }
 
+struct layernorm_call {
+	const struct cpu_isa *isa;
+	float *out;
+	size_t ld_out;
+	const float *x;
+	size_t ld_x;
+	const float *w, *b;
+	size_t dim;
+	float eps;
+};
+
+static void layernorm_rows(void *arg, size_t begin, size_t end, unsigned worker)
+{
+	const struct layernorm_call *c = arg;
+
+	(void)worker;
+	for (size_t i = begin; i < end; i++)
+		c->isa->layernorm(c->out + i * c->ld_out, c->x + i * c->ld_x, c->w, c->b, c->dim, c->eps);
+}
+
+void cpu_layernorm(struct kn_backend *be, float *out, size_t ld_out, const float *x, size_t ld_x, const float *w,
+                   const float *b, size_t n, size_t dim, float eps)
+{
+	struct cpu_backend *cpu = (struct cpu_backend *)be;
+	struct layernorm_call call = { cpu->isa, out, ld_out, x, ld_x, w, b, dim, eps };
+
+	cpu_rows(cpu, n, dim, layernorm_rows, &call);
+}
+
 /* ---- Rotary positions ---- */
 
 int cpu_rope_reserve(struct cpu_backend *cpu)
@@ -200,7 +229,9 @@ static void act_pieces(void *arg, size_t begin, size_t end, unsigned worker)
 	for (size_t k = begin; k < end; k++) {
 		size_t i = k / per_row, d = k % per_row * PIECE, n = c->dim - d < PIECE ? c->dim - d : PIECE;
 
-		c->isa->act_mul(c->act, c->out + i * c->ld_out + d, c->a + i * c->ld_a + d, c->b + i * c->ld_b + d, n);
+		/* An act of one matrix does not look at the other. */
+		c->isa->act_mul(c->act, c->out + i * c->ld_out + d, c->a + i * c->ld_a + d,
+		                c->b ? c->b + i * c->ld_b + d : c->a + i * c->ld_a + d, n);
 	}
 }
 

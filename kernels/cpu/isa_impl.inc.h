@@ -200,6 +200,22 @@ static inline vf act_swiglu_oss(vf g, vf u)
 	return v_mul(v_mul(g, v_sigmoid(v_mul(v_set1(1.702f), g))), v_add(u, v_set1(1.0f)));
 }
 
+/* erf z for z >= 0 to 1.5e-7 (Abramowitz and Stegun 7.1.26); x erf(x / sqrt 2) is the same for x and -x. */
+static inline vf act_gelu(vf g, vf u)
+{
+	vf a = v_max(g, v_sub(v_set1(0), g)), z = v_mul(a, v_set1(0.70710678f));
+	vf t = v_div(v_set1(1.0f), v_fma(v_set1(0.3275911f), z, v_set1(1.0f)));
+	vf p = v_set1(1.061405429f);
+
+	(void)u;
+	p = v_fma(p, t, v_set1(-1.453152027f));
+	p = v_fma(p, t, v_set1(1.421413741f));
+	p = v_fma(p, t, v_set1(-0.284496736f));
+	p = v_fma(p, t, v_set1(0.254829592f));
+	p = v_mul(v_mul(p, t), v_exp(v_sub(v_set1(0), v_mul(z, z))));
+	return v_mul(v_set1(0.5f), v_fma(a, v_sub(v_set1(1.0f), p), g));
+}
+
 #define ACT_LOOP(fn)                                                                                                \
 	do {                                                                                                        \
 		size_t i = 0;                                                                                       \
@@ -220,6 +236,9 @@ static void act_mul(enum kn_act act, float *out, const float *gate, const float 
 		break;
 	case KN_ACT_SWIGLU_OSS:
 		ACT_LOOP(act_swiglu_oss);
+		break;
+	case KN_ACT_GELU:
+		ACT_LOOP(act_gelu);
 		break;
 	}
 }
@@ -265,6 +284,36 @@ static void rmsnorm(float *out, const float *x, const float *w, size_t n, float 
 
 		v_store_part(out + i, w ? v_mul(y, v_load_part(w + i, n - i)) : y, n - i);
 	}
+}
+
+/* Sum of (x - shift), or of its square. */
+static float sum_shifted(const float *x, size_t n, float shift, bool squared)
+{
+	vf s = v_set1(0), minus = v_set1(shift);
+	float rest = 0;
+	size_t i = 0;
+
+	for (; i + VL <= n; i += VL) {
+		vf a = v_sub(v_load(x + i), minus);
+
+		s = squared ? v_fma(a, a, s) : v_add(s, a);
+	}
+	for (; i < n; i++)
+		rest += squared ? (x[i] - shift) * (x[i] - shift) : x[i] - shift;
+	return v_hsum(s) + rest;
+}
+
+static void layernorm(float *out, const float *x, const float *w, const float *b, size_t n, float eps)
+{
+	float mean = sum_shifted(x, n, 0, false) / (float)n;
+	float scale = 1.0f / sqrtf(sum_shifted(x, n, mean, true) / (float)n + eps);
+	vf m = v_set1(mean), s = v_set1(scale);
+	size_t i = 0;
+
+	for (; i + VL <= n; i += VL)
+		v_store(out + i, v_fma(v_mul(v_sub(v_load(x + i), m), s), v_load(w + i), v_load(b + i)));
+	for (; i < n; i++)
+		out[i] = (x[i] - mean) * scale * w[i] + b[i];
 }
 
 static void add_scaled(float *x, const float *y, size_t n, float scale)
@@ -363,5 +412,5 @@ static float softmax_step(float *s, size_t n, float *m)
 #define ISA_COMMON                                                                                               \
 	.prepare[CPU_X_F32] = prepare_f32, .prepare[CPU_X_Q8] = prepare_q8, .qk = { qk_f32, qk_f16, qk_bf16 },   \
 	.pv = { pv_f32, pv_f16, pv_bf16 }, .softmax_step = softmax_step, .scale = scale_row, .softcap = softcap, \
-	.rmsnorm = rmsnorm, .act_mul = act_mul, .add = add_scaled, .rotate = rotate,                             \
+	.rmsnorm = rmsnorm, .layernorm = layernorm, .act_mul = act_mul, .add = add_scaled, .rotate = rotate,     \
 	.store = { store_f32, store_f16, store_bf16 }, .load = { load_f32, load_f16, load_bf16 }

@@ -114,6 +114,7 @@ enum kn_act {
 	KN_ACT_SILU,       /* silu(g) * u */
 	KN_ACT_GELU_TANH,  /* gelu_tanh(g) * u */
 	KN_ACT_SWIGLU_OSS, /* gpt-oss: g <= 7, |u| <= 7; g * sigmoid(1.702 g) * (u + 1) */
+	KN_ACT_GELU,       /* g * (1 + erf(g / sqrt 2)) / 2, of one matrix: there is no u */
 };
 
 enum kn_route {
@@ -179,6 +180,11 @@ struct kn_ops {
 	void (*rmsnorm)(struct kn_backend *be, float *out, size_t ld_out, const float *x, size_t ld_x, const float *w,
 	                size_t n, size_t n_head, size_t dim, float eps);
 
+	/* out[i] = (x[i] - mean(x[i])) / sqrt(variance(x[i]) + eps) * w + b over n rows of `dim` values; w, b [dim].
+	 * out may be x. */
+	void (*layernorm)(struct kn_backend *be, float *out, size_t ld_out, const float *x, size_t ld_x, const float *w,
+	                  const float *b, size_t n, size_t dim, float eps);
+
 	/* Several matrices applied to the same x [n, cols]. */
 	void (*matmul)(struct kn_backend *be, const struct kn_matmul *jobs, size_t n_jobs, const float *x, size_t ld_x,
 	               size_t n);
@@ -197,7 +203,7 @@ struct kn_ops {
 	void (*attention)(struct kn_backend *be, float *out, size_t ld_out, const float *q, size_t ld_q,
 	                  const struct kn_kv *kv, const struct kn_seq *seqs, size_t n_seqs, const struct kn_attn *attn);
 
-	/* out = act(gate) * up, all [n, dim]. out may be gate or up. */
+	/* out = act(gate) * up, all [n, dim]. out may be gate or up. up is NULL for an act without one. */
 	void (*act_mul)(struct kn_backend *be, enum kn_act act, float *out, size_t ld_out, const float *gate,
 	                size_t ld_gate, const float *up, size_t ld_up, size_t n, size_t dim);
 

@@ -130,6 +130,7 @@ static const struct kn_ops ref_ops = {
 	.mat_done = ref_mat_done,
 	.embed = ref_embed,
 	.rmsnorm = ref_rmsnorm,
+	.layernorm = ref_layernorm,
 	.matmul = ref_matmul,
 	.rope = ref_rope,
 	.kv_store = ref_kv_store,

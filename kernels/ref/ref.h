@@ -23,6 +23,8 @@ void ref_mat_done(struct kn_backend *be, struct kn_mat *m);
 
 void ref_embed(struct kn_backend *be, float *out, size_t ld_out, const struct kn_mat *m, const int32_t *ids, size_t n,
                float scale);
+void ref_layernorm(struct kn_backend *be, float *out, size_t ld_out, const float *x, size_t ld_x, const float *w,
+                   const float *b, size_t n, size_t dim, float eps);
 void ref_rmsnorm(struct kn_backend *be, float *out, size_t ld_out, const float *x, size_t ld_x, const float *w,
                  size_t n, size_t n_head, size_t dim, float eps);
 void ref_matmul(struct kn_backend *be, const struct kn_matmul *jobs, size_t n_jobs, const float *x, size_t ld_x,

@@ -3,6 +3,26 @@
 
 #include "ref/ref.h"
 
+void ref_layernorm(struct kn_backend *be, float *out, size_t ld_out, const float *x, size_t ld_x, const float *w,
+                   const float *b, size_t n, size_t dim, float eps)
+{
+	(void)be;
+	for (size_t i = 0; i < n; i++) {
+		const float *row = x + i * ld_x;
+		double mean = 0, variance = 0;
+		float scale;
+
+		for (size_t d = 0; d < dim; d++)
+			mean += row[d];
+		mean /= (double)dim;
+		for (size_t d = 0; d < dim; d++)
+			variance += (row[d] - mean) * (row[d] - mean);
+		scale = (float)(1 / sqrt(variance / (double)dim + eps));
+		for (size_t d = 0; d < dim; d++)
+			out[i * ld_out + d] = (float)(row[d] - mean) * scale * w[d] + b[d];
+	}
+}
+
 void ref_rmsnorm(struct kn_backend *be, float *out, size_t ld_out, const float *x, size_t ld_x, const float *w,
                  size_t n, size_t n_head, size_t dim, float eps)
 {
@@ -77,7 +97,7 @@ void ref_act_mul(struct kn_backend *be, enum kn_act act, float *out, size_t ld_o
 	(void)be;
 	for (size_t i = 0; i < n; i++) {
 		for (size_t d = 0; d < dim; d++) {
-			float g = gate[i * ld_gate + d], u = up[i * ld_up + d], y = 0;
+			float g = gate[i * ld_gate + d], u = up ? up[i * ld_up + d] : 1, y = 0;
 
 			switch (act) {
 			case KN_ACT_SILU:
@@ -88,6 +108,9 @@ void ref_act_mul(struct kn_backend *be, enum kn_act act, float *out, size_t ld_o
 				break;
 			case KN_ACT_SWIGLU_OSS:
 				y = swiglu_oss(g, u);
+				break;
+			case KN_ACT_GELU:
+				y = 0.5f * g * (1.0f + erff(g * (float)M_SQRT1_2));
 				break;
 			}
 			out[i * ld_out + d] = y;

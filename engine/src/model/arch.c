@@ -335,6 +335,35 @@ static const struct arch archs[] = {
 	                        [S_ATTN_OUT_NORM] = "post_attention_norm.weight",
 	                        [S_FFN_OUT_NORM] = "post_ffw_norm.weight" },
 	},
+	{
+	        .name = "bert",
+	        .gguf = "", /* GGUF's has other shapes of these */
+	        .encoder = true,
+	        .hf_layer = "encoder.layer.",
+	        .hf_prefix = "bert.",
+	        .qkv_bias = BIAS_ALWAYS,
+	        .o_bias = BIAS_ALWAYS,
+	        .mlp_bias = BIAS_ALWAYS,
+	        .act = KN_ACT_GELU,
+	        .n_ctx_default = 512,
+	        .eps_default = 1e-12,
+	        .hf = { [S_EMBED] = "embeddings.word_embeddings.weight",
+	                [S_POS_EMBED] = "embeddings.position_embeddings.weight",
+	                [S_TYPE_EMBED] = "embeddings.token_type_embeddings.weight",
+	                [S_EMBED_NORM] = "embeddings.LayerNorm.weight",
+	                [S_OUT_NORM] = NO_TENSOR,
+	                [S_HEAD] = NO_TENSOR,
+	                [S_ATTN_IN_NORM] = NO_TENSOR,
+	                [S_FFN_IN_NORM] = NO_TENSOR,
+	                [S_Q] = "attention.self.query.weight",
+	                [S_K] = "attention.self.key.weight",
+	                [S_V] = "attention.self.value.weight",
+	                [S_O] = "attention.output.dense.weight",
+	                [S_ATTN_OUT_NORM] = "attention.output.LayerNorm.weight",
+	                [S_UP] = "intermediate.dense.weight",
+	                [S_DOWN] = "output.dense.weight",
+	                [S_FFN_OUT_NORM] = "output.LayerNorm.weight" },
+	},
 };
 
 enum { N_ARCHS = sizeof(archs) / sizeof(archs[0]) };
@@ -351,7 +380,7 @@ const struct arch *arch_find_hf(const char *model_type)
 const struct arch *arch_find_gguf(const char *name)
 {
 	for (size_t i = 0; i < N_ARCHS; i++) {
-		if (strcmp(archs[i].gguf, name) == 0)
+		if (archs[i].gguf[0] && strcmp(archs[i].gguf, name) == 0)
 			return &archs[i];
 	}
 	return NULL;

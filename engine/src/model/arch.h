@@ -14,6 +14,9 @@ enum slot {
 	S_EMBED,
 	S_OUT_NORM,
 	S_HEAD,
+	S_POS_EMBED, /* encoders: learned positions, kinds of text, and the norm of their sum */
+	S_TYPE_EMBED,
+	S_EMBED_NORM,
 	S_FIRST_IN_LAYER,                  /* those above belong to the model, those below to each layer */
 	S_ATTN_IN_NORM = S_FIRST_IN_LAYER, /* before the block; absent: the block reads the residual itself */
 	S_ATTN_OUT_NORM,                   /* of what the block adds; absent: none */
@@ -80,6 +83,12 @@ enum window {
 struct arch {
 	const char *name; /* config.json's model_type */
 	const char *gguf; /* general.architecture; the first row of that name is taken */
+
+	/* BERT and its kin: every token sees all of its text, LayerNorm behind each block, learned positions, one
+	 * matrix and GELU instead of gate and up, a bias everywhere. Computes embeddings only. */
+	bool encoder;
+	const char *hf_layer;  /* what stands before a layer's number in Hugging Face files; NULL: layers. */
+	const char *hf_prefix; /* of tensors that a class around the model added; NULL: model. */
 
 	enum attn_kind attn;
 	enum qk_norm qk_norm;

@@ -158,7 +158,7 @@ static void read_sizes(struct cfg *c)
 	hp->n_layer = get_u32(c, "num_hidden_layers", REQUIRED, 1, HP_MAX_LAYERS);
 	hp->n_head = get_u32(c, "num_attention_heads", REQUIRED, 1, HP_MAX_HEADS);
 	hp->n_ctx = get_u32(c, "max_position_embeddings", a->n_ctx_default, 1, HP_MAX_CTX);
-	hp->eps = (float)get_double(c, "rms_norm_eps", a->eps_default);
+	hp->eps = (float)get_double(c, a->encoder ? "layer_norm_eps" : "rms_norm_eps", a->eps_default);
 	hp->tied = get_bool(c, "tie_word_embeddings", a->tied_default);
 
 	kv_default = is_null(c, "num_key_value_heads") || !a->kv_head_default ? hp->n_head : a->kv_head_default;
@@ -172,6 +172,19 @@ static bool bias(struct cfg *c, enum bias kind, const char *key, const char *key
 	if (kind == BIAS_CONFIG)
 		return get_bool(c, key ? key : key_default, dflt);
 	return kind == BIAS_ALWAYS;
+}
+
+/* What only encoders have, and what of it is not known here. */
+static void read_encoder(struct cfg *c)
+{
+	const char *positions = get_string_of(c, c->obj, "position_embedding_type", "absolute");
+
+	c->hp->n_types = get_u32(c, "type_vocab_size", 2, 1, HP_MAX_TYPES);
+	c->hp->headless = true;
+	if (c->r == 0 && strcmp(positions, "absolute") != 0)
+		fail(c, -ENOTSUP, "position_embedding_type", "only absolute positions are supported");
+	if (get_bool(c, "is_decoder", false))
+		fail(c, -ENOTSUP, "is_decoder", "not supported");
 }
 
 static void read_attention(struct cfg *c)
@@ -216,7 +229,11 @@ static void read_activation(struct cfg *c)
 	/* gpt-oss calls its own kind "silu"; gemma3's older hidden_act is superseded by hidden_activation. */
 	if (!name || c->arch->act == KN_ACT_SWIGLU_OSS || c->r < 0)
 		return;
-	if (strcmp(name, "silu") == 0 || strcmp(name, "swish") == 0)
+	if (c->arch->encoder && strcmp(name, "gelu") == 0)
+		c->hp->act = KN_ACT_GELU;
+	else if (c->arch->encoder)
+		c->r = err_set(c->err, -ENOTSUP, "%s: %s: \"%s\" is not supported in encoders", c->where, key, name);
+	else if (strcmp(name, "silu") == 0 || strcmp(name, "swish") == 0)
 		c->hp->act = KN_ACT_SILU;
 	else if (strcmp(name, "gelu_pytorch_tanh") == 0 || strcmp(name, "gelu_new") == 0)
 		c->hp->act = KN_ACT_GELU_TANH;
@@ -578,8 +595,11 @@ int hparams_parse_hf(const char *where, const void *data, size_t len, struct hpa
 		return c.r;
 	read_sizes(&c);
 	read_attention(&c);
+	if (c.arch->encoder)
+		read_encoder(&c);
 	read_activation(&c);
-	read_rope(&c);
+	if (!c.arch->encoder)
+		read_rope(&c);
 	read_windows(&c);
 	read_ff(&c);
 	return c.r < 0 ? c.r : hparams_check(where, ret, err);

@@ -32,6 +32,10 @@ void forward(struct eng_runner *r)
 	const struct eng_model *m = r->model;
 	block_fn attention = m->hp.arch->attn == ATTN_MLA ? attention_mla : attention_gqa;
 
+	if (m->hp.arch->encoder) {
+		forward_encoder(r);
+		return;
+	}
 	r->ops->embed(r->be, r->buf[B_X], m->hp.n_embd, &m->embed, r->ids, r->n_tokens, m->hp.embed_scale);
 	for (uint32_t il = 0; il < m->hp.n_layer; il++) {
 		const struct layer *l = &m->layers[il];

@@ -23,6 +23,7 @@ enum {
 	HP_MAX_VOCAB = 1 << 22,
 	HP_MAX_EXPERTS = KN_MAX_EXPERTS,
 	HP_MAX_TOP_K = 64,
+	HP_MAX_TYPES = 1024,
 	HP_MAX_CTX = 1 << 28,
 };
 
@@ -46,6 +47,7 @@ struct hparams {
 	bool qkv_bias, o_bias, mlp_bias;
 	uint32_t fp8_block[2]; /* rows and columns that share a scale; 0: no FP8 weights */
 	enum kn_act act;
+	uint32_t n_types; /* encoders: kinds of text; all of ours is the first */
 
 	/* multi-head latent attention; q_lora 0: Q is projected at once */
 	uint32_t q_lora, kv_lora, qk_nope, qk_rope, v_head;

@@ -24,6 +24,7 @@ struct mla {
 /* Norm weights, biases and sinks are float in backend memory; NULL: not there. */
 struct layer {
 	float *attn_in_norm, *attn_out_norm, *ffn_in_norm, *ffn_out_norm;
+	float *attn_out_bias, *ffn_out_bias; /* of those norms, encoders only */
 	float *q_norm, *k_norm, *sinks;
 	struct linear q, k, v, o;
 	struct mla mla;
@@ -47,6 +48,8 @@ struct eng_model {
 	struct kn_mat *head; /* &embed when tied; NULL: no output matrix */
 	struct kn_mat head_own;
 	float *out_norm;
+	struct kn_mat pos_embed;               /* encoders: [n_ctx, n_embd], the kind of text added to each position */
+	float *embed_norm, *embed_norm_bias;   /* encoders */
 	float *inv_freq[2], *inv_freq_long[2]; /* backend memory, per hparams.rope */
 	struct layer *layers;
 
@@ -86,8 +89,9 @@ struct eng_runner {
 	float *host_out; /* NULL: outputs are read where the backend left them */
 
 	/* The step at hand, host memory. */
-	int32_t *ids, *pos;  /* [max_tokens] */
-	struct kn_seq *seqs; /* [max_tokens] */
+	int32_t *ids, *pos;      /* [max_tokens] */
+	struct kn_seq *seqs;     /* [max_tokens] */
+	struct kn_seq *row_seqs; /* encoders, [max_tokens]: each row by itself, seeing all of its sequence */
 	size_t n_seqs;
 	uint32_t n_tokens, n_out;
 };
@@ -97,6 +101,10 @@ struct eng_runner {
 /* Fills model->embed, head, norms and layers from model->weights according to model->hp. `path` for errors; exact: see
  * eng_model_open(). */
 int model_load(struct eng_model *m, const char *path, bool exact, struct err *err);
+
+/* load_encoder.c: tables and layers of an encoder. */
+struct loader;
+int model_load_encoder(struct loader *l);
 
 /* ---- memory.c: what model_unload() gives back; NULL when there is none ---- */
 
@@ -112,6 +120,8 @@ void model_unload(struct eng_model *m);
 void forward(struct eng_runner *r);
 /* Adds the block of layer il to dest (flags KN_ACCUMULATE) or writes it there; in is [n_tokens, n_embd]. */
 void attention_gqa(struct eng_runner *r, uint32_t il, const float *in, float *dest, unsigned flags);
+/* encoder.c: up to the last norm, which is left to the rows that are asked for. */
+void forward_encoder(struct eng_runner *r);
 void attention_mla(struct eng_runner *r, uint32_t il, const float *in, float *dest, unsigned flags);
 void ffn(struct eng_runner *r, uint32_t il, const float *in, float *dest, unsigned flags);
 

@@ -23,8 +23,7 @@ bool model_load_tensor_name(const struct loader *l, enum slot slot, uint32_t lay
 	if (slot < S_FIRST_IN_LAYER) /* the output matrix stands outside of "model." */
 		(void)snprintf(where, sizeof(where), "%s", l->gguf || slot == S_HEAD ? "" : l->prefix);
 	else
-		(void)snprintf(where, sizeof(where), l->gguf ? "%sblk.%u." : "%slayers.%u.", l->gguf ? "" : l->prefix,
-		               layer);
+		(void)snprintf(where, sizeof(where), "%s%s%u.", l->gguf ? "" : l->prefix, l->layers, layer);
 	if (hole)
 		(void)snprintf(name, NAME_SIZE, "%s%.*s%u%s", where, (int)(hole - own), own, expert, hole + 2);
 	else
@@ -113,7 +112,7 @@ int model_load_floats(struct loader *l, const char *name, uint32_t n_dims, const
 	return *ret ? 0 : model_load_no_memory(l, name);
 }
 
-static int load_vector(struct loader *l, enum slot slot, uint32_t layer, uint64_t n, float plus, float **ret)
+int model_load_vector(struct loader *l, enum slot slot, uint32_t layer, uint64_t n, float plus, float **ret)
 {
 	char name[NAME_SIZE];
 
@@ -124,7 +123,7 @@ static int load_vector(struct loader *l, enum slot slot, uint32_t layer, uint64_
 static int load_norm(struct loader *l, enum slot slot, uint32_t layer, uint64_t n, float **ret)
 {
 	/* GGUF's converters have added the one already. */
-	return load_vector(l, slot, layer, n, l->hp->arch->norm_plus_one && !l->gguf ? 1 : 0, ret);
+	return model_load_vector(l, slot, layer, n, l->hp->arch->norm_plus_one && !l->gguf ? 1 : 0, ret);
 }
 
 /* Rows [from, from + rows) of a matrix that is [total, cols]. */
@@ -211,7 +210,7 @@ static int load_gqa(struct loader *l, uint32_t il, struct layer *y)
 		r = r < 0 ? r : load_norm(l, S_K_NORM, il, all ? n_kv : hp->head_dim, &y->k_norm);
 	}
 	if (r == 0 && hp->arch->sinks)
-		r = load_vector(l, S_SINKS, il, hp->n_head, 0, &y->sinks);
+		r = model_load_vector(l, S_SINKS, il, hp->n_head, 0, &y->sinks);
 	return r;
 }
 
@@ -395,15 +394,21 @@ static int load_tables(struct loader *l)
 
 int model_load(struct eng_model *m, const char *path, bool exact, struct err *err)
 {
+	const struct arch *arch = m->hp.arch;
 	struct loader l = { .m = m, .hp = &m->hp, .path = path, .exact = exact, .err = err };
 	int r;
 
 	l.gguf = eng_weights_is_gguf(m->weights);
+	l.layers = l.gguf ? "blk." : arch->hf_layer ? arch->hf_layer : "layers.";
 	/* Embedding models are saved without the outer module. */
-	l.prefix = eng_weights_find(m->weights, "embed_tokens.weight") ? "" : "model.";
+	l.prefix = eng_weights_find(m->weights, arch_tensor_name(arch, S_EMBED, false)) ? ""
+	           : arch->hf_prefix                                                    ? arch->hf_prefix
+	                                                                                : "model.";
 	m->layers = calloc(m->hp.n_layer, sizeof(*m->layers));
 	if (!m->layers)
 		return model_load_no_memory(&l, "layers");
+	if (arch->encoder)
+		return model_load_encoder(&l);
 	r = load_tables(&l);
 	for (uint32_t i = 0; i < m->hp.n_layer && r == 0; i++)
 		r = load_layer(&l, i);

@@ -12,6 +12,7 @@ struct loader {
 	const struct hparams *hp;
 	const char *path;   /* for errors */
 	const char *prefix; /* "model." or "" */
+	const char *layers; /* "layers.": before a layer's number */
 	bool gguf;
 	bool exact; /* what kernels do not know becomes float32 rather than Q8_0 */
 	struct err *err;
@@ -28,6 +29,8 @@ int model_load_no_memory(const struct loader *l, const char *name);
 /* n values as float in backend memory, `plus` added to each. */
 int model_load_floats(struct loader *l, const char *name, uint32_t n_dims, const uint64_t *shape, float plus,
                       float **ret);
+/* A vector's slot as floats; nothing to do for one that the architecture does not have. */
+int model_load_vector(struct loader *l, enum slot slot, uint32_t layer, uint64_t n, float plus, float **ret);
 /* Bias values [from, from + n) of the bias beside `weight`, which has `total`. */
 int model_load_bias(struct loader *l, const char *weight, bool required, uint64_t total, uint64_t from, float **ret);
 /* Rows [from, from + rows) of a matrix with `cols` columns. */

@@ -63,7 +63,7 @@ static int read_pooling(struct eng_model *m, const char *dir, struct err *err)
 {
 	static const struct {
 		const char *key;
-		int pooling;
+		enum eng_pooling pooling;
 	} modes[] = {
 		{ "pooling_mode_lasttoken", ENG_POOL_LAST },
 		{ "pooling_mode_mean_tokens", ENG_POOL_MEAN },

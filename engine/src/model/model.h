@@ -17,6 +17,10 @@ struct eng_weights;
 struct eng_model;
 struct eng_runner;
 
+/* What an embedding is made of: the hidden state of the last token, of the first, or the mean of all. NONE: the model
+ * is not for embeddings. */
+enum eng_pooling { ENG_POOL_NONE, ENG_POOL_LAST, ENG_POOL_MEAN, ENG_POOL_CLS };
+
 /* What the file says of itself, for the scheduler and the facades. */
 struct eng_model_info {
 	char arch[64];           /* "qwen3", "deepseek_v3" */
@@ -28,7 +32,8 @@ struct eng_model_info {
 	uint64_t mapped_bytes; /* the files that stay mapped */
 	uint64_t own_bytes;    /* what loading took beside them: repacked, converted or made */
 	uint64_t kv_bytes_per_token;
-	enum { ENG_POOL_NONE, ENG_POOL_LAST, ENG_POOL_MEAN, ENG_POOL_CLS } pooling;
+	bool is_encoder; /* a sequence is computed in one step, from its first token */
+	enum eng_pooling pooling;
 };
 
 /* From a Hugging Face folder or a GGUF file. exact: weights in a quantization that no kernel takes (FP8 in blocks,

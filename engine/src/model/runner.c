@@ -70,7 +70,7 @@ static uint64_t pool_bytes(const struct eng_runner_config *c, uint32_t n_heads, 
 /* Host memory of the step's tables, per token. */
 static uint64_t host_bytes(const struct eng_runner_config *c)
 {
-	return c->max_tokens * (uint64_t)(2 * sizeof(int32_t) + sizeof(struct kn_seq));
+	return c->max_tokens * (uint64_t)(2 * sizeof(int32_t) + 2 * sizeof(struct kn_seq));
 }
 
 uint64_t eng_runner_bytes(const struct eng_model *model, const struct eng_runner_config *config)
@@ -157,6 +157,11 @@ static bool alloc_buffers(struct eng_runner *r)
 	r->ids = calloc(r->config.max_tokens, sizeof(*r->ids));
 	r->pos = calloc(r->config.max_tokens, sizeof(*r->pos));
 	r->seqs = calloc(r->config.max_tokens, sizeof(*r->seqs));
+	if (r->model->hp.arch->encoder) {
+		r->row_seqs = calloc(r->config.max_tokens, sizeof(*r->row_seqs));
+		if (!r->row_seqs)
+			return false;
+	}
 	return r->ids && r->pos && r->seqs;
 }
 
@@ -215,6 +220,7 @@ void eng_runner_free(struct eng_runner *r)
 	free(r->ids);
 	free(r->pos);
 	free(r->seqs);
+	free(r->row_seqs);
 	free(r);
 }
 
@@ -225,6 +231,8 @@ static int check_seq(const struct eng_runner *r, const struct eng_step_seq *s, s
 	const struct hparams *hp = &r->model->hp;
 	uint64_t end = (uint64_t)s->pos + s->n_ids;
 
+	if (hp->arch->encoder && s->pos != 0)
+		return err_set(err, -EINVAL, "step: sequence %zu: an encoder takes a text as a whole", i);
 	if (s->n_ids == 0 || s->n_out > s->n_ids)
 		return err_set(err, -EINVAL, "step: sequence %zu: %u outputs of %u tokens", i, s->n_out, s->n_ids);
 	if (end > hp->n_ctx)
@@ -285,6 +293,7 @@ static void lay_out(struct eng_runner *r, const struct eng_step_seq *seqs, size_
 static void compute_outputs(struct eng_runner *r, const struct eng_step_seq *seqs, size_t n_seqs)
 {
 	const struct eng_model *m = r->model;
+	const struct layer *last = &m->layers[m->hp.n_layer - 1];
 	size_t dim = m->hp.n_embd;
 
 	for (size_t i = 0; i < n_seqs; i++) {
@@ -292,8 +301,12 @@ static void compute_outputs(struct eng_runner *r, const struct eng_step_seq *seq
 
 		if (!seqs[i].n_out)
 			continue;
-		r->ops->rmsnorm(r->be, r->buf[B_OUT_H] + r->n_out * dim, dim, r->buf[B_X] + first * dim, dim,
-		                m->out_norm, seqs[i].n_out, 1, dim, m->hp.eps);
+		if (m->hp.arch->encoder)
+			r->ops->layernorm(r->be, r->buf[B_OUT_H] + r->n_out * dim, dim, r->buf[B_X] + first * dim, dim,
+			                  last->ffn_out_norm, last->ffn_out_bias, seqs[i].n_out, dim, m->hp.eps);
+		else
+			r->ops->rmsnorm(r->be, r->buf[B_OUT_H] + r->n_out * dim, dim, r->buf[B_X] + first * dim, dim,
+			                m->out_norm, seqs[i].n_out, 1, dim, m->hp.eps);
 		r->n_out += seqs[i].n_out;
 	}
 	if (r->n_out && seqs[0].output == ENG_OUT_LOGITS) {

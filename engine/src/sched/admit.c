@@ -182,6 +182,8 @@ static void set_back(struct eng_sched *s, uint32_t at)
 	eng_kv_seq_done(s->pool, &r->kv);
 	r->n_computed = 0;
 	r->was_preempted = true;
+	free(r->pooled);
+	r->pooled = NULL;
 	(void)pthread_mutex_lock(&s->lock);
 	memmove(s->running + at, s->running + at + 1, (s->n_running - at - 1) * sizeof(*s->running));
 	s->n_running--;

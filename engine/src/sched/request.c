@@ -130,6 +130,9 @@ int sreq_new(const struct eng_sched *s, const struct eng_request *req, struct sr
 	r->next_prompt_lp = r->n_prompt;
 	if (req->kind == ENG_GENERATE && req->logprob_start >= 0 && req->logprob_start < (int64_t)r->n_prompt)
 		r->next_prompt_lp = (uint32_t)req->logprob_start;
+	/* The last token's state needs one row, others all of them. */
+	if (req->kind == ENG_EMBED && (s->config.pooling == ENG_POOL_MEAN || s->config.pooling == ENG_POOL_CLS))
+		r->next_prompt_lp = 0;
 	if (hash_prefixes(r, s->exec.kv.page_tokens) < 0) {
 		sreq_free(r);
 		return err_set(err, -ENOMEM, "out of memory");
@@ -148,6 +151,7 @@ void sreq_free(struct sreq *r)
 	free((void *)r->req.stop_ids);
 	free((void *)r->req.sampling.logit_bias);
 	free(r->prefix_hash);
+	free(r->pooled);
 	eng_draft_free(r->draft);
 	eng_sampler_free(r->sampler);
 	eng_textout_done(&r->text);

@@ -238,6 +238,7 @@ int eng_sched_new(const struct eng_exec *exec, const struct eng_sched_config *co
 		return err_set(err, -ENOMEM, "out of memory");
 	s->exec = *exec;
 	s->config = *config;
+	s->config.no_prefix_cache |= config->whole_prompts;
 	/* A step must hold a token and a row of every decoding sequence and still have room for a prompt:
 	 * no more sequences than rows. */
 	s->config.max_running = min_u32(config->max_running, min_u32(exec->max_tokens, exec->max_outputs));

@@ -35,6 +35,8 @@ struct eng_sched_config {
 	size_t n_eos_ids;
 	bool deterministic, no_prefix_cache, no_speculation; /* see eng_options */
 	uint32_t step_ms;                                    /* see eng_options */
+	enum eng_pooling pooling;                            /* of embeddings */
+	bool whole_prompts; /* an encoder's: a prompt is computed in one step or not at all */
 };
 
 int eng_sched_new(const struct eng_exec *exec, const struct eng_sched_config *config, struct eng_sched **ret_sched,

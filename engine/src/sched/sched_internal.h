@@ -35,6 +35,8 @@ struct sreq {
 	struct eng_textout text;
 	struct base_buf piece; /* text of the current event */
 
+	float *pooled; /* [n_embd]: sum of the hidden states so far, when their mean is asked for; NULL: none yet */
+
 	bool is_done;
 	enum eng_finish finish;
 	int32_t stop_id;

@@ -3,6 +3,7 @@
  * others share the rest evenly: a short prompt is not stuck behind a long one, and the long one goes on.
  * A step gives logits or hidden states, never both: when requests of both kinds run, steps alternate. */
 #include <errno.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "sched/sched_internal.h"
@@ -83,6 +84,15 @@ static void share_out(struct eng_sched *s, enum eng_request_kind kind, uint32_t 
 {
 	uint32_t n_prompts = 0, first = tokens, each = 0;
 
+	if (s->config.whole_prompts) {
+		for (uint32_t k = 0; k < s->n_running; k++) {
+			struct sreq *r = s->running[k];
+
+			r->take = takes_part(r, kind, false) && r->n_tokens <= tokens ? r->n_tokens : 0;
+			tokens -= r->take;
+		}
+		return;
+	}
 	for (uint32_t k = 0; k < s->n_running; k++)
 		n_prompts += takes_part(s->running[k], kind, false);
 	if (n_prompts > 1) {
@@ -147,13 +157,37 @@ static size_t form_step(struct eng_sched *s, enum eng_request_kind kind)
 
 /* ---- Results ---- */
 
+/* Hidden states of the tokens from `at` on, into what the model's embedding is made of. */
+static void take_hidden(struct eng_sched *s, struct sreq *r, const float *rows, uint32_t n_rows, uint32_t at)
+{
+	uint32_t dim = s->exec.n_embd;
+
+	if (s->config.pooling == ENG_POOL_CLS && at == 0) {
+		sreq_emit_embedding(r, rows, dim);
+	} else if (s->config.pooling == ENG_POOL_MEAN) {
+		if (!r->pooled)
+			r->pooled = calloc(dim, sizeof(*r->pooled));
+		for (size_t i = 0; r->pooled && i < (size_t)n_rows * dim; i++)
+			r->pooled[i % dim] += rows[i];
+		if (at + n_rows == r->n_tokens)
+			sreq_emit_embedding(r, r->pooled, dim); /* of unit length: the sum is as good as the mean */
+	} else if (at + n_rows == r->n_tokens) {
+		sreq_emit_embedding(r, rows + (size_t)(n_rows - 1) * dim, dim);
+	}
+}
+
 /* Hands the rows of one prefilled chunk out: prompt logprobs, then the first token or the embedding. */
 static void finish_prefill(struct eng_sched *s, const struct eng_step_seq *q, struct sreq *r, const float *rows,
                            size_t stride)
 {
 	uint32_t end = q->pos + q->n_ids, n_known = r->n_tokens;
 
-	if (q->pos == 0 && r->req.kind == ENG_GENERATE && r->next_prompt_lp == 0) {
+	if (r->req.kind == ENG_EMBED) {
+		if (q->n_out > 0)
+			take_hidden(s, r, rows, q->n_out, end - q->n_out);
+		return;
+	}
+	if (q->pos == 0 && r->next_prompt_lp == 0) {
 		sreq_emit_prompt(r, 0, NULL, s->exec.n_vocab);
 		r->next_prompt_lp = 1;
 	}
@@ -163,8 +197,6 @@ static void finish_prefill(struct eng_sched *s, const struct eng_step_seq *q, st
 		if (at + 1 < r->n_prompt && at + 1 >= r->next_prompt_lp) {
 			sreq_emit_prompt(r, at + 1, rows + i * stride, s->exec.n_vocab);
 			r->next_prompt_lp = at + 2;
-		} else if (at + 1 == n_known && r->req.kind == ENG_EMBED) {
-			sreq_emit_embedding(r, rows + i * stride, s->exec.n_embd);
 		} else if (at + 1 == n_known) {
 			/* All of the prompt is out, whatever its last position was. */
 			r->next_prompt_lp = r->n_prompt;

@@ -239,17 +239,18 @@ static void every_model_agrees_through_http_when_fast(void **state)
 
 static void the_embedding_model_agrees_through_http(void **state)
 {
-	(void)state;
+	const char *model = *state;
+	char path[128];
+
+	(void)snprintf(path, sizeof(path), "%s/expected.json", model);
 	for (size_t b = 0; b < 2; b++) {
 		json_t *expected = NULL, *item;
 		struct err err = { 0 };
 		struct served s;
 		size_t i;
 
-		serve_model(&s, "formats/qwen3-embedding", b == 0 ? "ref" : "cpu");
-		assert_int_equal(base_json_read_file(test_fixture("formats/qwen3-embedding/expected.json"), 1 << 24,
-		                                     &expected, &err),
-		                 0);
+		serve_model(&s, model, b == 0 ? "ref" : "cpu");
+		assert_int_equal(base_json_read_file(test_fixture(path), 1 << 24, &expected, &err), 0);
 		json_array_foreach(expected, i, item)
 		{
 			json_t *req = json_pack("{s:O}", "input", at(item, "text")), *want = at(item, "embedding"),
@@ -280,7 +281,8 @@ int main(void)
 		cmocka_unit_test(every_model_agrees_through_http_on_cpu_without_vectors),
 		cmocka_unit_test(every_model_agrees_through_http_by_default),
 		cmocka_unit_test(every_model_agrees_through_http_when_fast),
-		cmocka_unit_test(the_embedding_model_agrees_through_http),
+		{ "qwen3-embedding", the_embedding_model_agrees_through_http, NULL, NULL, "formats/qwen3-embedding" },
+		{ "bert-embedding", the_embedding_model_agrees_through_http, NULL, NULL, "formats/bert-embedding" },
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

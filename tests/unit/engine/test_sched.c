@@ -386,6 +386,53 @@ static void embeddings_are_unit_vectors_beside_generation(void **state)
 	world_done(&w);
 }
 
+static void check_pooled(struct world *w, enum eng_pooling pooling, const int32_t *ids, uint32_t n)
+{
+	struct client c;
+	struct eng_request req = greedy(&c, ids, n, 0);
+	double sum[FAKE_EMBD] = { 0 }, norm = 0;
+	float row[FAKE_EMBD];
+
+	req.kind = ENG_EMBED;
+	client_init(&c);
+	submit(w, &c, &req);
+	client_wait(&c);
+	assert_int_equal(c.done.finish, ENG_FINISH_STOP);
+	for (uint32_t k = 1; k <= n; k++) {
+		fake_hidden(ids, k, row);
+		for (int d = 0; d < FAKE_EMBD; d++)
+			sum[d] += pooling == ENG_POOL_MEAN || k == 1 ? row[d] : 0;
+	}
+	for (int d = 0; d < FAKE_EMBD; d++)
+		norm += sum[d] * sum[d];
+	for (int d = 0; d < FAKE_EMBD; d++)
+		assert_float_equal(c.embedding[d], sum[d] / sqrt(norm), 1e-5);
+}
+
+/* Over chunks of as many tokens as a step gives rows (8), or all at once, as encoders need it. */
+static void embeddings_are_pooled(void **state)
+{
+	static const enum eng_pooling kinds[] = { ENG_POOL_MEAN, ENG_POOL_CLS };
+	int32_t ids[30];
+
+	(void)state;
+	prompt_of(ids, 30, 5);
+	for (size_t i = 0; i < 4; i++) {
+		struct eng_sched_config config = { .max_running = 4, .max_queued = 100 };
+		bool whole = i >= 2;
+		struct world w;
+
+		config.pooling = kinds[i % 2];
+		config.whole_prompts = whole;
+		world_init_as(&w, config, PAGES);
+		check_pooled(&w, config.pooling, ids, whole ? 8 : 30);
+		if (whole)
+			assert_int_equal(atomic_load(&w.f.n_steps), 1);
+		check_pooled(&w, config.pooling, ids, 7); /* a prefix of what is in the cache */
+		world_done(&w);
+	}
+}
+
 static void drain_finishes_the_running_and_refuses_the_new(void **state)
 {
 	const int32_t ids[] = { 1, 2 };
@@ -494,6 +541,7 @@ int main(void)
 		cmocka_unit_test(any_eos_or_stop_id_ends_the_output),
 		cmocka_unit_test(prompt_logprobs_cover_the_range_whatever_the_chunks),
 		cmocka_unit_test(embeddings_are_unit_vectors_beside_generation),
+		cmocka_unit_test(embeddings_are_pooled),
 		cmocka_unit_test(drain_finishes_the_running_and_refuses_the_new),
 		cmocka_unit_test(freeing_aborts_what_still_runs),
 		cmocka_unit_test(the_same_seed_repeats_beside_different_neighbours),

@@ -56,6 +56,36 @@ static void norms_agree(void **state)
 	each(check_norm);
 }
 
+static void check_layernorm(const char *isa, struct kn_backend *ref, struct kn_backend *cpu, size_t n, size_t dim)
+{
+	size_t ld = dim + 3;
+	float *x = gauss(n * ld), *w = gauss(dim), *b = gauss(dim), *want = gauss(n * ld), *got = copy_of(want, n * ld);
+
+	for (size_t i = 0; i < n * ld; i++)
+		x[i] += 5; /* the mean is not nothing */
+	ref->ops->layernorm(ref, want, ld, x, ld, w, b, n, dim, 1e-6f);
+	cpu->ops->layernorm(cpu, got, ld, x, ld, w, b, n, dim, 1e-6f);
+	/* Of one value the variance is nothing: what remains of the difference to the mean is multiplied by 1000. */
+	assert_close(isa, got, want, n * ld, dim == 1 ? 1e-3f : 3e-5f, 1e-5f);
+	memcpy(got, x, n * ld * sizeof(*x)); /* in place; what lies between rows stays */
+	cpu->ops->layernorm(cpu, got, ld, got, ld, w, b, n, dim, 1e-6f);
+	for (size_t i = 0; i < n; i++) {
+		assert_close(isa, got + i * ld, want + i * ld, dim, dim == 1 ? 1e-3f : 3e-5f, 1e-5f);
+		assert_same(isa, got + i * ld + dim, x + i * ld + dim, 3);
+	}
+	free(x);
+	free(w);
+	free(b);
+	free(want);
+	free(got);
+}
+
+static void layernorms_agree(void **state)
+{
+	(void)state;
+	each(check_layernorm);
+}
+
 static void check_act(const char *isa, struct kn_backend *ref, struct kn_backend *cpu, size_t n, size_t dim)
 {
 	size_t ld = dim + 1;
@@ -63,11 +93,14 @@ static void check_act(const char *isa, struct kn_backend *ref, struct kn_backend
 
 	for (size_t i = 0; i < n * ld; i += 3)
 		g[i] *= 40; /* far out on both sides */
-	for (int act = KN_ACT_SILU; act <= KN_ACT_SWIGLU_OSS; act++) {
-		ref->ops->act_mul(ref, (enum kn_act)act, want, ld, g, ld, u, ld, n, dim);
-		cpu->ops->act_mul(cpu, (enum kn_act)act, got, ld, g, ld, u, ld, n, dim);
-		/* 1 + tanh cancels on the negative side: what is left is absolute. */
-		assert_close(isa, got, want, n * ld, act == KN_ACT_GELU_TANH ? 4e-6f : 1e-7f, 1e-5f);
+	for (int act = KN_ACT_SILU; act <= KN_ACT_GELU; act++) {
+		const float *up = act == KN_ACT_GELU ? NULL : u;
+		bool cancels = act == KN_ACT_GELU || act == KN_ACT_GELU_TANH;
+
+		ref->ops->act_mul(ref, (enum kn_act)act, want, ld, g, ld, up, ld, n, dim);
+		cpu->ops->act_mul(cpu, (enum kn_act)act, got, ld, g, ld, up, ld, n, dim);
+		/* 1 + tanh (or erf) cancels on the negative side: what is left is absolute. */
+		assert_close(isa, got, want, n * ld, cancels ? 4e-6f : 1e-7f, 1e-5f);
 	}
 	free(g);
 	free(u);
@@ -431,6 +464,7 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(norms_agree),
+		cmocka_unit_test(layernorms_agree),
 		cmocka_unit_test(activations_agree),
 		cmocka_unit_test(sums_agree),
 		cmocka_unit_test(rotations_agree),
