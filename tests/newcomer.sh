@@ -74,6 +74,7 @@ debootstrap --variant=minbase --keyring="$keys" --cache-dir="$(realpath "$cache"
 	[[ -z $security ]] || echo "deb $security bookworm-security main"
 } >"$work/root/etc/apt/sources.list"
 cp /etc/resolv.conf "$work/root/etc/resolv.conf"
+echo "127.0.0.1 localhost $(hostname)" >"$work/root/etc/hosts" # as an installed system has it: sudo asks
 apt-config dump | grep -E '^Acquire::https?::Proxy' >"$work/root/etc/apt/apt.conf.d/30proxy" || true
 git clone -q --bare --no-local . "$work/ocai.git"
 # Named for whoever reads the log.
