@@ -1,8 +1,8 @@
 #!/bin/bash
-# Each program has a manual page that scdoc accepts and that names every subcommand and option of its tables, every
-# environment variable that the program reads, every key of its configuration, and its exit codes. The installed .conf shows
-# every key, too. What a program is made of is told by its debug information, so that a variable that a shared source
-# reads has to be in the page of each program that is linked with it.
+# Each program has a manual page that scdoc accepts and that names every subcommand and option of its tables (each in the
+# part of its subcommand, and none that is in no table), every environment variable that the program reads, every key of its
+# configuration, and its exit codes. The installed .conf shows every key, too. What a program is made of is told by its debug
+# information, so that a variable that a shared source reads has to be in the page of each program that is linked with it.
 set -u
 status=0
 shopt -s nullglob
@@ -68,6 +68,10 @@ for prog in "$BUILD_DIR"/bin/*; do
 	while read -r option; do
 		grep -qE -- "(^|[^a-zA-Z0-9-])$option([^a-zA-Z0-9-]|\$)" "$page" || complain "$page does not name $option"
 	done <<<"$options"
+
+	if command -v python3 >/dev/null; then
+		python3 tests/tools/man_options.py "$prog" "$page" || status=1
+	fi
 
 	made_of=$(strings -a "$prog" | grep -xE '[a-z]+/[a-z0-9_/]+\.c' | sort -u)
 	[[ $made_of ]] || complain "$prog does not tell its sources"
