@@ -67,6 +67,10 @@ fixture_rpms() {
 
 # ~/models/Qwen3-0.6B, a folder as it is downloaded: the architecture, with weights that fit into a test.
 fixture_models() {
+	[[ -e $DOCS_TOP/tests/fixtures/models/qwen3/model.safetensors ]] || {
+		echo "the weights of fixtures are packed: make tests/fixtures/.unpacked"
+		exit 77
+	}
 	mkdir -p ~/models
 	cp -r "$DOCS_TOP/tests/fixtures/models/qwen3" ~/models/Qwen3-0.6B
 	chmod -R u+w ~/models
