@@ -74,6 +74,7 @@ debootstrap --variant=minbase --keyring="$keys" --cache-dir="$(realpath "$cache"
 	[[ -z $security ]] || echo "deb $security bookworm-security main"
 } >"$work/root/etc/apt/sources.list"
 cp /etc/resolv.conf "$work/root/etc/resolv.conf"
+echo "127.0.0.1 localhost $(hostname)" >"$work/root/etc/hosts" # as an installed system has it: sudo asks
 apt-config dump | grep -E '^Acquire::https?::Proxy' >"$work/root/etc/apt/apt.conf.d/30proxy" || true
 git clone -q --bare --no-local . "$work/ocai.git"
 # Named for whoever reads the log.
@@ -129,6 +130,8 @@ INSIDE
 cat >"$work/enter" <<'ENTER'
 set -e
 root=$1
+# A root of its own rather than chroot, in which no user namespaces can be made.
+mount --bind "$root" "$root"
 mount -t proc proc "$root/proc"
 mount --rbind /sys "$root/sys"
 mount -t tmpfs -o mode=755 tmpfs "$root/dev"
@@ -141,13 +144,20 @@ mkdir "$root/dev/pts" "$root/dev/shm"
 mount -t devpts -o newinstance,ptmxmode=0666 devpts "$root/dev/pts"
 ln -s pts/ptmx "$root/dev/ptmx"
 ln -s /proc/self/fd "$root/dev/fd"
+ln -s fd/0 "$root/dev/stdin"
+ln -s fd/1 "$root/dev/stdout"
+ln -s fd/2 "$root/dev/stderr"
 mount -t tmpfs -o mode=1777 tmpfs "$root/dev/shm"
 mkdir -p "$root/ocai.git" "$root/var/cache/apt/archives"
 mount --bind "$2" "$root/ocai.git"
 mount --bind "$3" "$root/var/cache/apt/archives"
+mkdir -p "$root/old"
+cd "$root"
+pivot_root . old
+umount -l /old
 # As a login gives it: no locale, no colours.
 exec env -i PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin HOME=/root SHELL=/bin/bash TERM=dumb \
-	NEWCOMER_USER="$4" NEWCOMER_CHECK="$5" NEWCOMER_DEPS="$6" chroot "$root" /bin/bash /newcomer
+	NEWCOMER_USER="$4" NEWCOMER_CHECK="$5" NEWCOMER_DEPS="$6" /bin/bash /newcomer
 ENTER
 rc=0
 unshare --mount --pid --fork --kill-child --propagation private bash "$work/enter" "$work/root" "$work/ocai.git" "$(realpath "$cache")" \

@@ -23,10 +23,10 @@ pages=(docs/cold-starts.md README.md docs/slim.md docs/cluster.md docs/serve.md 
 elsewhere=(docs/packaging.md docs/images.md)
 [[ ${1:-} ]] && pages=("$@")
 
-# As an ordinary user: root in a user namespace, where blocks that need the real one are left out.
+# As an ordinary user: one with the right to mount, in a user namespace; blocks that need root are left out.
 as_root=--root as=()
 if ((EUID != 0)); then
-	as_root= as=(--user --map-root-user)
+	as_root= as=(--user --map-current-user --keep-caps)
 fi
 unshare "${as[@]}" --mount --pid --net --fork --kill-child --propagation private true 2>/dev/null || skip "no namespaces here"
 command -v ip >/dev/null || skip "ip is missing"
@@ -39,31 +39,33 @@ finish() {
 trap finish EXIT
 trap 'kill $(jobs -p) 2>/dev/null; exit 130' INT TERM
 
-# The image that pages work on: python3 with its packages' runtime slices, and a program. Made once.
-slim_repo
-export DOCS_RPMS
-DOCS_RPMS=$(realpath "$REPO")
-key=$(cat "$0" "$DOCS_RPMS/packages.txt" | sha256sum | cut -c1-16)
-export DOCS_IMAGE=$PWD/build/fixtures/docs-image/$key
-mkdir -p build/fixtures/docs-image
-exec 9>build/fixtures/docs-image/lock
-flock 9
-if [[ ! -e $DOCS_IMAGE/index.json ]]; then
-	rm -rf build/fixtures/docs-image/[0-9a-f]*
-	mkdir -p "$work/app/srv" "$work/image"
-	"$bin/slimtrace" cut --repo "$DOCS_RPMS" --no-gpg --out "$work/root" --with-requires --generate users --generate tmp --ignore-missing \
+# The image that pages work on: python3 with what it requires, and a program. Made once, of packages that are made once; where they
+# cannot be had the pages that need them are skipped.
+make_image() { # FOLDER
+	local root=$work/root
+	"$bin/slimtrace" cut --repo "$DOCS_RPMS" --no-gpg --out "$root" --with-requires --generate users --generate tmp --ignore-missing \
 		bash coreutils python3 ca-certificates >"$work/log" 2>&1 || fail "no image: $(tail -n 5 "$work/log")"
-	cat >"$work/root/srv/app.py" <<-'PY'
+	cat >"$root/srv/app.py" <<-'PY'
 		import json, sqlite3
 
 		db = sqlite3.connect(":memory:")
 		print(json.dumps({"answer": db.execute("select 6 * 7").fetchone()[0]}))
 	PY
-	python3 tests/bench/make_oci.py "$work/image" app "$work/root" || fail "no image"
-	mv "$work/image" "$DOCS_IMAGE"
-	rm -rf "$work/root"
+	python3 tests/bench/make_oci.py "$work/image" app "$root" || fail "no image"
+	rm -rf "$root"
+	mv "$work/image" "$1"
+}
+export DOCS_RPMS= DOCS_IMAGE= DOCS_NO_RPMS=
+if DOCS_NO_RPMS=$(slim_repo && realpath "$REPO"); then
+	DOCS_RPMS=$DOCS_NO_RPMS
+	key=$({ declare -f make_image; cat tests/bench/make_oci.py "$DOCS_RPMS/packages.txt"; } | sha256sum | cut -c1-16)
+	DOCS_IMAGE=$PWD/build/fixtures/docs-image/$key
+	mkdir -p build/fixtures/docs-image
+	exec 9>build/fixtures/docs-image/lock
+	flock 9
+	[[ -e $DOCS_IMAGE/index.json ]] || make_image "$DOCS_IMAGE"
+	exec 9>&-
 fi
-exec 9>&-
 
 # The place, made inside the namespaces. /var/tmp and /tmp stay the host's: $work is there.
 cat >"$work/place" <<'PLACE'
@@ -73,24 +75,27 @@ mount -t tmpfs -o mode=755 tmpfs /run
 ip link set lo up
 here=$1
 shift
-mkdir -p "$here/home" "$here/folder" "$here/var-flip" "$here/var-containerd" "$here/up"
-# What is written below /etc and /var/lib goes into memory.
-mount -t tmpfs tmpfs "$here/up"
-for d in etc var/lib; do
-	mkdir -p "$here/up/$d" "$here/up/work/$d"
-	mount -t overlay -o "lowerdir=/$d,upperdir=$here/up/$d,workdir=$here/up/work/$d" overlay "/$d"
-done
-rm -rf /etc/containerd /etc/ocai
-# The stores want a real file system.
-mkdir -p /var/lib/flip /var/lib/containerd
-mount --bind "$here/var-flip" /var/lib/flip
-mount --bind "$here/var-containerd" /var/lib/containerd
+mkdir -p "$here/home" "$here/folder" "$here/etc"
+# /etc of its own, of what may be read, without anything configured.
+cp -r --preserve=mode,links /etc/. "$here/etc" 2>/dev/null || true
+rm -rf "$here/etc/containerd" "$here/etc/ocai"
+mount --bind "$here/etc" /etc
+if [[ $DOCS_ROOT ]]; then
+	# What is made below /var/lib goes into memory; the stores want a real file system.
+	mkdir -p "$here/up" "$here/var-flip" "$here/var-containerd"
+	mount -t tmpfs tmpfs "$here/up"
+	mkdir -p "$here/up/upper" "$here/up/work"
+	mount -t overlay -o "lowerdir=/var/lib,upperdir=$here/up/upper,workdir=$here/up/work" overlay /var/lib
+	mkdir -p /var/lib/flip /var/lib/containerd
+	mount --bind "$here/var-flip" /var/lib/flip
+	mount --bind "$here/var-containerd" /var/lib/containerd
+fi
 cd "$here/folder"
 exec env -i PATH="$DOCS_PATH:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin" HOME="$here/home" USER="$(id -un)" SHELL=/bin/bash \
-	TERM=dumb LANG=C.UTF-8 TMPDIR="$here" DOCS_TOP="$DOCS_TOP" DOCS_RPMS="$DOCS_RPMS" DOCS_IMAGE="$DOCS_IMAGE" DOCS_LOGS="$here/logs" ${DOCS_SHOW:+DOCS_SHOW=1} \
+	TERM=dumb LANG=C.UTF-8 TMPDIR="$here" DOCS_TOP="$DOCS_TOP" DOCS_RPMS="$DOCS_RPMS" DOCS_IMAGE="$DOCS_IMAGE" DOCS_NO_RPMS="$DOCS_NO_RPMS" DOCS_LOGS="$here/logs" ${DOCS_SHOW:+DOCS_SHOW=1} \
 	OCAI_MODEL_DIR="$DOCS_TOP/engine/models/mini" OCAI_KNOWLEDGE_DIR="$DOCS_TOP/agent/knowledge" "$@"
 PLACE
-export DOCS_PATH=$bin
+export DOCS_PATH=$bin DOCS_ROOT=$as_root
 run_page() { # PAGE
 	local name=${1//\//_}
 	mkdir -p "$work/$name/logs"

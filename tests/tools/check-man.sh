@@ -1,8 +1,8 @@
 #!/bin/bash
-# Each program has a manual page that scdoc accepts and that names every subcommand and option of its tables, every
-# environment variable that the program reads, every key of its configuration, and its exit codes. The installed .conf shows
-# every key, too. What a program is made of is told by its debug information, so that a variable that a shared source
-# reads has to be in the page of each program that is linked with it.
+# Each program has a manual page that scdoc accepts and that names every subcommand and option of its tables (each in the
+# part of its subcommand, and none that is in no table), every environment variable that the program reads, every key of its
+# configuration, and its exit codes. What a program is made of is told by its debug information, so that a
+# variable that a shared source reads has to be in the page of each program that is linked with it.
 set -u
 status=0
 shopt -s nullglob
@@ -69,6 +69,10 @@ for prog in "$BUILD_DIR"/bin/*; do
 		grep -qE -- "(^|[^a-zA-Z0-9-])$option([^a-zA-Z0-9-]|\$)" "$page" || complain "$page does not name $option"
 	done <<<"$options"
 
+	if command -v python3 >/dev/null; then
+		python3 tests/tools/man_options.py "$prog" "$page" || status=1
+	fi
+
 	made_of=$(strings -a "$prog" | grep -xE '[a-z]+/[a-z0-9_/]+\.c' | sort -u)
 	[[ $made_of ]] || complain "$prog does not tell its sources"
 	while read -r file variable; do
@@ -89,19 +93,6 @@ for prog in "$BUILD_DIR"/bin/*; do
 	"$prog" --no-such-option >/dev/null 2>&1
 	(($? == 2)) || complain "$prog: wrong usage does not exit with 2"
 done
-
-# A .conf that is installed shows each key of its program in its section, commented out.
-while read -r file section key; do
-	[[ $key ]] || continue
-	case $file in
-	agent/src/kb/*) conf=agent/cmd/kb.conf ;;
-	agent/*) conf=agent/cmd/ocai.conf ;;
-	engine/*) conf=engine/cmd/engine.conf ;;
-	imgtools/*) conf=imgtools/cmd/flip/flip.conf ;;
-	esac
-	[[ -e $conf ]] || continue
-	sed -n "/^\[$section\]/,/^#\{0,1\}\[/p" "$conf" | grep -qE "^#$key =" || complain "$conf does not show $key in [$section]"
-done <<<"$keys"
 
 # The shell's integration is a program's, too.
 for v in $(grep -ohE '\bOCAI_[A-Z_]+' agent/shell/* | sort -u); do

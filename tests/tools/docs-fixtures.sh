@@ -25,6 +25,13 @@ docs_until() { # WORDS COMMAND...: until it succeeds
 	done
 }
 
+docs_need_rpms() {
+	[[ $DOCS_RPMS ]] || {
+		echo "$DOCS_NO_RPMS"
+		exit 77
+	}
+}
+
 # A registry on localhost:5000.
 fixture_registry() {
 	docs_need docker-registry skopeo
@@ -41,24 +48,31 @@ fixture_registry() {
 
 # images/, an OCI layout whose image `app` has an interpreter and a program for it; made once, of $DOCS_RPMS.
 fixture_image() {
-	cp -a "$DOCS_IMAGE" images
+	docs_need_rpms
+	cp -r "$DOCS_IMAGE" images
 }
 
 # The same image in the registry, as app:1.
 fixture_pushed_image() {
+	docs_need_rpms
 	docs_need skopeo
 	skopeo copy -q --dest-tls-verify=false "oci:$DOCS_IMAGE:app" docker://localhost:5000/app:1
 }
 
 # rpms/, a repository of packages.
 fixture_rpms() {
+	docs_need_rpms
 	ln -s "$DOCS_RPMS" rpms
 }
 
 # ~/models/Qwen3-0.6B, a folder as it is downloaded: the architecture, with weights that fit into a test.
 fixture_models() {
+	[[ -e $DOCS_TOP/tests/fixtures/models/qwen3/model.safetensors ]] || {
+		echo "the weights of fixtures are packed: make tests/fixtures/.unpacked"
+		exit 77
+	}
 	mkdir -p ~/models
-	cp -a "$DOCS_TOP/tests/fixtures/models/qwen3" ~/models/Qwen3-0.6B
+	cp -r "$DOCS_TOP/tests/fixtures/models/qwen3" ~/models/Qwen3-0.6B
 	chmod -R u+w ~/models
 }
 
@@ -66,7 +80,7 @@ fixture_models() {
 fixture_tree() {
 	docs_need g++
 	mkdir -p ocai/docs
-	cp -a "$DOCS_TOP/docs/tutorial" ocai/docs/
+	cp -r "$DOCS_TOP/docs/tutorial" ocai/docs/
 	cd ocai
 }
 
