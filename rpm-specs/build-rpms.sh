@@ -46,6 +46,8 @@ if [[ -z ${SOURCE_DATE_EPOCH:-} ]]; then
 	fi
 fi
 export SOURCE_DATE_EPOCH LC_ALL=C.UTF-8 TZ=UTC
+# A compiler cache may not hand out objects of another folder: the debug information in them names it.
+export CCACHE_HASHDIR=1 CCACHE_BASEDIR=
 
 macros=(-D "_topdir $top" -D "ocai_release $release"
 	-D "_buildhost localhost" -D "use_source_date_epoch_as_buildtime 1" -D "clamp_mtime_to_source_date_epoch 1"
