@@ -122,6 +122,19 @@ typedef void (*cpu_attn_qk_fn)(float *s, size_t ld_s, const float *q, size_t ld_
 typedef void (*cpu_attn_pv_fn)(float *o, size_t ld_o, const float *p, size_t ld_p, size_t n_q, const void *v,
                                size_t ld_v, size_t n_t, size_t dim);
 
+/* The same for many query rows, which results may tell by rounding: queries and probabilities are bfloat16, keys and
+ * values of a step are packed before. n_q may be rounded up to a multiple of 32. */
+struct cpu_attn_many {
+	/* rows [CPU_ATTN_TOKENS]: the step's keys or values, NULL where there are none. dst: CPU_ATTN_TOKENS rows of
+	 * dim rounded up to 32. */
+	void (*keys)(enum kn_dtype dtype, uint16_t *dst, const void *const *rows, size_t dim);
+	void (*values)(enum kn_dtype dtype, uint16_t *dst, const void *const *rows, size_t dim);
+	/* q is padded with zeros to a multiple of 32 */
+	void (*qk)(float *s, size_t ld_s, const uint16_t *q, size_t ld_q, size_t n_q, const uint16_t *keys, size_t dim);
+	/* o is as wide as dim rounded up to 16 */
+	void (*pv)(float *o, size_t ld_o, const uint16_t *p, size_t ld_p, size_t n_q, const uint16_t *values, size_t dim);
+};
+
 /* ---- The table of one instruction set ---------------------------------------------------------------- */
 
 struct cpu_isa {
@@ -140,6 +153,7 @@ struct cpu_isa {
 
 	cpu_attn_qk_fn qk[3]; /* by KN_F32, KN_F16, KN_BF16 */
 	cpu_attn_pv_fn pv[3];
+	const struct cpu_attn_many *attn_many; /* for many query rows, or NULL */
 	/* m = max(m, all of s), s = exp(s - m), returns their sum; all zero when m is -infinity. n: a multiple of 16.
 	 */
 	float (*softmax_step)(float *s, size_t n, float *m);
@@ -178,6 +192,12 @@ void cpu_many_panel_4k_amx(const struct cpu_block *b);
 void cpu_many_panel_6k_amx(const struct cpu_block *b);
 void cpu_many_bf16_amx(const struct cpu_block *b);
 void cpu_many_f16_amx(const struct cpu_block *b);
+void cpu_many_keys_amx(enum kn_dtype dtype, uint16_t *dst, const void *const *rows, size_t dim);
+void cpu_many_values_amx(enum kn_dtype dtype, uint16_t *dst, const void *const *rows, size_t dim);
+void cpu_many_qk_amx(float *s, size_t ld_s, const uint16_t *q, size_t ld_q, size_t n_q, const uint16_t *keys,
+                     size_t dim);
+void cpu_many_pv_amx(float *o, size_t ld_o, const uint16_t *p, size_t ld_p, size_t n_q, const uint16_t *values,
+                     size_t dim);
 #endif
 
 /* By name; or, when name is NULL, the best this machine can run, with float32 activations if exact. NULL when

@@ -26,6 +26,13 @@ static void prepare_bf16(void *dst, const float *x, size_t cols)
 
 const struct cpu_isa cpu_isa_amx = { .name = "amx", AMX_COMMON };
 
+static const struct cpu_attn_many attn_many = {
+	cpu_many_keys_amx,
+	cpu_many_values_amx,
+	cpu_many_qk_amx,
+	cpu_many_pv_amx,
+};
+
 const struct cpu_isa cpu_isa_amxbf16 = {
 	.name = "amxbf16",
 	.many_dense = { [KN_F16] = cpu_many_f16_amx, [KN_BF16] = cpu_many_bf16_amx },
@@ -34,5 +41,6 @@ const struct cpu_isa cpu_isa_amxbf16 = {
 	                [CPU_PANEL_4K] = cpu_many_panel_4k_amx,
 	                [CPU_PANEL_6K] = cpu_many_panel_6k_amx },
 	.many_tokens = 33,
+	.attn_many = &attn_many,
 	AMX_COMMON,
 };

@@ -10,13 +10,13 @@
 
 #include "cpu/amx.h"
 #include "cpu/cpu.h"
-#include "cpu/unroll.h"
+#include "cpu/tile_amx.h"
 
 enum {
-	SIDE = 16,         /* rows or tokens of a tile */
-	STEP = 32,         /* columns of a tile */
-	SPAN = 256,        /* columns of a piece */
-	TILE = SIDE * STEP /* values */
+	SIDE = 16,  /* rows or tokens of a tile */
+	STEP = 32,  /* columns of a tile */
+	SPAN = 256, /* columns of a piece */
+	TILE = TILE_VALUES
 };
 
 /* In the thread's scratch. */
@@ -31,17 +31,6 @@ _Static_assert(sizeof(struct scratch) <= CPU_SCRATCH_BYTES, "a thread's scratch"
 typedef void (*unpack_fn)(uint16_t *dst, const struct cpu_block *b, size_t r, size_t k, size_t n);
 
 /* ---- Unpacking ---- */
-
-/* Two values for each of 16 rows, rounded to the nearest, a below b. */
-ALWAYS_INLINE __m512i pairs_of(__m512 a, __m512 b)
-{
-	const __m512i half = _mm512_set1_epi32(0x8000);
-	__m512i lo = _mm512_srli_epi32(_mm512_add_epi32(_mm512_castps_si512(a), half), 16);
-	__m512i hi = _mm512_add_epi32(_mm512_castps_si512(b), half);
-
-	/* The upper halves of hi, the lower ones of lo. */
-	return _mm512_ternarylogic_epi32(_mm512_set1_epi32((int)0xffff0000), hi, lo, 0xca);
-}
 
 static inline __m512 scales_f16(const char *p)
 {
@@ -69,8 +58,8 @@ ALWAYS_INLINE __m512 byte_of(__m512i v, unsigned i, __m512 d, __m512 c)
 /* Four columns of 16 rows: two pairs. */
 ALWAYS_INLINE void put_bytes(uint16_t *dst, __m512i v, __m512 d, __m512 c)
 {
-	_mm512_store_si512(dst, pairs_of(byte_of(v, 0, d, c), byte_of(v, 1, d, c)));
-	_mm512_store_si512(dst + 32, pairs_of(byte_of(v, 2, d, c), byte_of(v, 3, d, c)));
+	_mm512_store_si512(dst, tile_pairs_of(byte_of(v, 0, d, c), byte_of(v, 1, d, c)));
+	_mm512_store_si512(dst + 32, tile_pairs_of(byte_of(v, 2, d, c), byte_of(v, 3, d, c)));
 }
 
 static void unpack_8(uint16_t *dst, const struct cpu_block *b, size_t r, size_t k, size_t n)
@@ -151,36 +140,6 @@ static void unpack_6k(uint16_t *dst, const struct cpu_block *b, size_t r, size_t
 	}
 }
 
-/* 16 x 16 pairs: dst[p][r] = src[r][p]. */
-ALWAYS_INLINE void transpose(uint16_t *dst, __m512i *v)
-{
-	__m512i t[16];
-
-	UNROLL
-	for (size_t i = 0; i < 16; i += 2) {
-		t[i] = _mm512_unpacklo_epi32(v[i], v[i + 1]);
-		t[i + 1] = _mm512_unpackhi_epi32(v[i], v[i + 1]);
-	}
-	UNROLL
-	for (size_t i = 0; i < 16; i += 4) {
-		v[i] = _mm512_unpacklo_epi64(t[i], t[i + 2]);
-		v[i + 1] = _mm512_unpackhi_epi64(t[i], t[i + 2]);
-		v[i + 2] = _mm512_unpacklo_epi64(t[i + 1], t[i + 3]);
-		v[i + 3] = _mm512_unpackhi_epi64(t[i + 1], t[i + 3]);
-	}
-	UNROLL
-	for (size_t j = 0; j < 4; j++) {
-		__m512i a = _mm512_shuffle_i32x4(v[j], v[j + 4], 0x88), b = _mm512_shuffle_i32x4(v[j], v[j + 4], 0xdd);
-		__m512i c = _mm512_shuffle_i32x4(v[j + 8], v[j + 12], 0x88);
-		__m512i d = _mm512_shuffle_i32x4(v[j + 8], v[j + 12], 0xdd);
-
-		_mm512_store_si512(dst + j * 32, _mm512_shuffle_i32x4(a, c, 0x88));
-		_mm512_store_si512(dst + (j + 4) * 32, _mm512_shuffle_i32x4(b, d, 0x88));
-		_mm512_store_si512(dst + (j + 8) * 32, _mm512_shuffle_i32x4(a, c, 0xdd));
-		_mm512_store_si512(dst + (j + 12) * 32, _mm512_shuffle_i32x4(b, d, 0xdd));
-	}
-}
-
 static void unpack_bf16(uint16_t *dst, const struct cpu_block *b, size_t r, size_t k, size_t n)
 {
 	size_t rows = b->rows - r * SIDE < SIDE ? b->rows - r * SIDE : SIDE;
@@ -196,7 +155,7 @@ static void unpack_bf16(uint16_t *dst, const struct cpu_block *b, size_t r, size
 
 			v[j] = j < rows ? _mm512_maskz_loadu_epi16(m, p) : _mm512_setzero_si512();
 		}
-		transpose(dst, v);
+		tile_transpose(dst, v);
 	}
 }
 
@@ -214,10 +173,9 @@ static void unpack_f16(uint16_t *dst, const struct cpu_block *b, size_t r, size_
 			const uint16_t *p = (const uint16_t *)(w + j * b->ld_w) + i;
 			__m512i h = j < rows ? _mm512_maskz_loadu_epi16(m, p) : _mm512_setzero_si512();
 
-			v[j] = (__m512i)_mm512_cvtne2ps_pbh(_mm512_cvtph_ps(_mm512_extracti64x4_epi64(h, 1)),
-			                                    _mm512_cvtph_ps(_mm512_castsi512_si256(h)));
+			v[j] = tile_bf16_of_f16(h);
 		}
-		transpose(dst, v);
+		tile_transpose(dst, v);
 	}
 }
 
