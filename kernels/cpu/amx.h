@@ -26,7 +26,8 @@ static inline void amx_configure(unsigned depth)
 		c.rows[i] = i < 6 ? 16 : (uint8_t)(depth / 4);
 		c.colsb[i] = i == 4 || i == 5 ? (uint16_t)depth : 64;
 	}
-	_tile_loadconfig(&c);
+	/* Not _tile_loadconfig(): that of gcc 12 names the first eight bytes only, and the rest is not stored. */
+	__asm__ volatile("ldtilecfg %0" : : "m"(c));
 }
 
 static inline void amx_release(void)

@@ -1,7 +1,7 @@
 /* Attention over the paged cache, by online softmax (Milakov and Gimelshein, 2018) over steps of 64 keys.
  *
  * The rows of a query group (all query heads that read one K/V head, for consecutive tokens) form tiles of up
- * to 32: K and V are read once for a tile. Steps begin at positions divisible by 64 and sums are closed and
+ * to 32, or 128 where there are kernels for many rows: K and V are read once for a tile. Steps begin at positions divisible by 64 and sums are closed and
  * merged every SPLIT keys, at positions divisible by it, whether or not the parts are computed by different
  * threads: a query's result does not depend on the batch, on how its prompt was cut, or on the threads. */
 #include <errno.h>
@@ -11,7 +11,8 @@
 #include "cpu/cpu.h"
 
 enum {
-	TILE_ROWS = 32,
+	TILE_ROWS = 32, MANY_ROWS = 128, /* of a tile */
+	FEW_ROWS = 24, /* up to as many take the ordinary kernels */
 	STEP = CPU_ATTN_TOKENS,
 	SPLIT = 512, /* keys per part */
 	PARTS_BYTES = 64 << 20,
@@ -20,7 +21,7 @@ enum {
 
 /* Running softmax of a tile: greatest score, sum of exponentials, weighted values. */
 struct state {
-	float m[TILE_ROWS], l[TILE_ROWS];
+	float m[MANY_ROWS], l[MANY_ROWS];
 	float *o; /* [rows][ld] */
 };
 
@@ -35,9 +36,9 @@ struct call {
 	size_t n_seqs;
 	const struct kn_attn *attn;
 	uint32_t n_rep; /* query heads per K/V head */
-	size_t q_pad, o_pad;
+	size_t tile_rows, q_pad, o_pad;
 	size_t n_parts; /* parts that items are split into; 1 when they are not */
-	size_t part_floats;
+	size_t part_rows, part_floats;
 };
 
 /* Some rows of one query group of one sequence. Row r is token first_row + r ... of the flattened
@@ -48,6 +49,7 @@ struct tile {
 	size_t first_row, n_rows;
 	uint32_t pos_lo, pos_hi; /* of the first and last row */
 	uint32_t key_lo, key_hi; /* keys seen by any row: [lo, hi) */
+	bool many;               /* rows for the kernels for many */
 };
 
 static size_t min_size(size_t a, size_t b)
@@ -60,15 +62,44 @@ static size_t pad16(size_t n)
 	return (n + 15) & ~(size_t)15;
 }
 
-/* Floats of a thread's scratch: queries, scores, two states' values. */
-static size_t scratch_floats(size_t q_pad, size_t o_pad)
+static size_t tile_rows(const struct cpu_backend *cpu)
 {
-	return TILE_ROWS * (q_pad + STEP + 2 * o_pad);
+	return cpu->isa->attn_many ? MANY_ROWS : TILE_ROWS;
+}
+
+/* A thread's scratch. */
+struct scratch {
+	float *q, *s;         /* queries, scores */
+	float *o_part, *o;    /* two states' values */
+	uint16_t *qh, *ph;    /* queries and probabilities for the kernels for many rows */
+	uint16_t *keys, *values; /* a step's, for those */
+};
+
+/* Floats of a thread's scratch, and that cut up. */
+static size_t scratch_floats(size_t rows, size_t q_pad, size_t o_pad)
+{
+	return rows * (q_pad + q_pad / 2 + STEP + STEP / 2 + 2 * o_pad) + STEP / 2 * (q_pad + o_pad);
+}
+
+static struct scratch scratch_of(const struct cpu_backend *cpu, unsigned worker, size_t q_pad, size_t o_pad)
+{
+	size_t rows = tile_rows(cpu);
+	struct scratch s;
+
+	s.q = (float *)cpu->attn.p + worker * scratch_floats(rows, KN_MAX_HEAD, KN_MAX_HEAD);
+	s.s = s.q + rows * q_pad;
+	s.o_part = s.s + rows * STEP;
+	s.o = s.o_part + rows * o_pad;
+	s.qh = (uint16_t *)(s.o + rows * o_pad);
+	s.ph = s.qh + rows * q_pad;
+	s.keys = s.ph + rows * STEP;
+	s.values = s.keys + STEP * q_pad;
+	return s;
 }
 
 int cpu_attention_reserve(struct cpu_backend *cpu)
 {
-	int r = cpu_area_reserve(&cpu->attn, cpu->n_threads * scratch_floats(KN_MAX_HEAD, KN_MAX_HEAD) * sizeof(float));
+	int r = cpu_area_reserve(&cpu->attn, cpu->n_threads * scratch_floats(tile_rows(cpu), KN_MAX_HEAD, KN_MAX_HEAD) * sizeof(float));
 
 	return r < 0 ? r : cpu_area_reserve(&cpu->attn_parts, PARTS_BYTES);
 }
@@ -85,19 +116,20 @@ static uint32_t first_key(const struct call *c, uint32_t pos)
 
 static size_t n_tiles(const struct call *c, const struct kn_seq *seq)
 {
-	return ((size_t)seq->n_q * c->n_rep + TILE_ROWS - 1) / TILE_ROWS;
+	return ((size_t)seq->n_q * c->n_rep + c->tile_rows - 1) / c->tile_rows;
 }
 
 static void tile_init(const struct call *c, struct tile *t, const struct kn_seq *seq, uint32_t kv_head, size_t index)
 {
 	t->seq = seq;
 	t->kv_head = kv_head;
-	t->first_row = index * TILE_ROWS;
-	t->n_rows = min_size(TILE_ROWS, (size_t)seq->n_q * c->n_rep - t->first_row);
+	t->first_row = index * c->tile_rows;
+	t->n_rows = min_size(c->tile_rows, (size_t)seq->n_q * c->n_rep - t->first_row);
 	t->pos_lo = row_pos(c, seq, t->first_row);
 	t->pos_hi = row_pos(c, seq, t->first_row + t->n_rows - 1);
 	t->key_lo = first_key(c, t->pos_lo);
 	t->key_hi = t->pos_hi + 1;
+	t->many = c->cpu->isa->attn_many && t->n_rows > FEW_ROWS;
 }
 
 static const float *q_row(const struct call *c, const struct tile *t, size_t r)
@@ -117,14 +149,16 @@ static float *out_row(const struct call *c, const struct tile *t, size_t r)
 }
 
 /* Queries times the scale, padded with zeros. */
-static void load_queries(const struct call *c, const struct tile *t, float *q)
+static void load_queries(const struct call *c, const struct tile *t, const struct scratch *w)
 {
 	for (size_t r = 0; r < t->n_rows; r++) {
-		float *dst = q + r * c->q_pad;
+		float *dst = w->q + r * c->q_pad;
 
 		memcpy(dst, q_row(c, t, r), c->kv->k_dim * sizeof(*dst));
 		c->cpu->isa->scale(dst, c->kv->k_dim, c->attn->scale);
 		memset(dst + c->kv->k_dim, 0, (c->q_pad - c->kv->k_dim) * sizeof(*dst));
+		if (t->many)
+			c->cpu->isa->store[KN_BF16](w->qh + r * c->q_pad, dst, c->q_pad);
 	}
 }
 
@@ -142,17 +176,41 @@ static size_t page_run(const struct call *c, const struct tile *t, uint32_t from
 	return min_size(kv->page_tokens - at, to - from);
 }
 
-/* Scores of keys [t0, t1) into s [rows][STEP], with -infinity for those a row must not see. */
-static void scores(const struct call *c, const struct tile *t, const float *q, float *s, uint32_t t0, uint32_t t1)
+/* Keys and values of [t0, t1) in the order of the kernels for many rows. */
+static void pack_step(const struct call *c, const struct tile *t, const struct scratch *w, uint32_t t0, uint32_t t1)
 {
-	const struct cpu_isa *isa = c->cpu->isa;
-	size_t n;
+	const struct cpu_attn_many *many = c->cpu->isa->attn_many;
+	size_t elem = c->kv->dtype == KN_F32 ? 4 : 2, ld_v = c->kv->v ? c->kv->v_dim : c->kv->k_dim, n;
+	const void *k_rows[STEP] = { 0 }, *v_rows[STEP] = { 0 };
 
 	for (uint32_t k = t0; k < t1; k += (uint32_t)n) {
 		const void *pk, *pv;
 
 		n = page_run(c, t, k, t1, &pk, &pv);
-		isa->qk[c->kv->dtype](s + (k - t0), STEP, q, c->q_pad, t->n_rows, pk, c->kv->k_dim, n, c->kv->k_dim);
+		for (size_t i = 0; i < n; i++) {
+			k_rows[k - t0 + i] = (const char *)pk + i * c->kv->k_dim * elem;
+			v_rows[k - t0 + i] = (const char *)pv + i * ld_v * elem;
+		}
+	}
+	many->keys(c->kv->dtype, w->keys, k_rows, c->kv->k_dim);
+	many->values(c->kv->dtype, w->values, v_rows, c->kv->v_dim);
+}
+
+/* Scores of keys [t0, t1) into w->s [rows][STEP], with -infinity for those a row must not see. */
+static void scores(const struct call *c, const struct tile *t, const struct scratch *w, uint32_t t0, uint32_t t1)
+{
+	const struct cpu_isa *isa = c->cpu->isa;
+	float *s = w->s;
+	size_t n;
+
+	if (t->many)
+		isa->attn_many->qk(s, STEP, w->qh, c->q_pad, t->n_rows, w->keys, c->kv->k_dim);
+	for (uint32_t k = t0; k < t1 && !t->many; k += (uint32_t)n) {
+		const void *pk, *pv;
+
+		n = page_run(c, t, k, t1, &pk, &pv);
+		isa->qk[c->kv->dtype](s + (k - t0), STEP, w->q, c->q_pad, t->n_rows, pk, c->kv->k_dim, n,
+		                      c->kv->k_dim);
 	}
 	for (size_t r = 0; r < t->n_rows; r++) {
 		uint32_t pos = row_pos(c, t->seq, t->first_row + r), lo = first_key(c, pos);
@@ -168,15 +226,17 @@ static void scores(const struct call *c, const struct tile *t, const float *q, f
 }
 
 /* One step of the online softmax: keys [t0, t1), t0 divisible by STEP. */
-static void step(const struct call *c, const struct tile *t, const float *q, float *s, struct state *st, uint32_t t0,
+static void step(const struct call *c, const struct tile *t, const struct scratch *w, struct state *st, uint32_t t0,
                  uint32_t t1)
 {
 	const struct cpu_isa *isa = c->cpu->isa;
 	size_t ld_v = c->kv->v ? c->kv->v_dim : c->kv->k_dim, n;
 
-	scores(c, t, q, s, t0, t1);
+	if (t->many)
+		pack_step(c, t, w, t0, t1);
+	scores(c, t, w, t0, t1);
 	for (size_t r = 0; r < t->n_rows; r++) {
-		float m = st->m[r], sum = isa->softmax_step(s + r * STEP, STEP, &m);
+		float m = st->m[r], sum = isa->softmax_step(w->s + r * STEP, STEP, &m);
 
 		if (m != st->m[r]) {
 			float fade = expf(st->m[r] - m);
@@ -186,12 +246,18 @@ static void step(const struct call *c, const struct tile *t, const float *q, flo
 			st->m[r] = m;
 		}
 		st->l[r] += sum;
+		if (t->many)
+			isa->store[KN_BF16](w->ph + r * STEP, w->s + r * STEP, STEP);
+	}
+	if (t->many) {
+		isa->attn_many->pv(st->o, c->o_pad, w->ph, STEP, t->n_rows, w->values, c->kv->v_dim);
+		return;
 	}
 	for (uint32_t k = t0; k < t1; k += (uint32_t)n) {
 		const void *pk, *pv;
 
 		n = page_run(c, t, k, t1, &pk, &pv);
-		isa->pv[c->kv->dtype](st->o, c->o_pad, s + (k - t0), STEP, t->n_rows, pv, ld_v, n, c->kv->v_dim);
+		isa->pv[c->kv->dtype](st->o, c->o_pad, w->s + (k - t0), STEP, t->n_rows, pv, ld_v, n, c->kv->v_dim);
 	}
 }
 
@@ -205,7 +271,7 @@ static void state_clear(const struct call *c, struct state *st, size_t n_rows)
 }
 
 /* All keys of part `part` that the tile sees. */
-static void run_part(const struct call *c, const struct tile *t, const float *q, float *s, struct state *st,
+static void run_part(const struct call *c, const struct tile *t, const struct scratch *w, struct state *st,
                      uint32_t part)
 {
 	uint32_t lo = part * SPLIT, hi = lo + SPLIT;
@@ -214,7 +280,7 @@ static void run_part(const struct call *c, const struct tile *t, const float *q,
 	hi = hi < t->key_hi ? hi : t->key_hi;
 	state_clear(c, st, t->n_rows);
 	for (uint32_t k = lo; k < hi; k += STEP)
-		step(c, t, q, s, st, k, k + STEP < hi ? k + STEP : hi);
+		step(c, t, w, st, k, k + STEP < hi ? k + STEP : hi);
 }
 
 /* total += a part, whose m, l and o are given. */
@@ -254,28 +320,15 @@ static void finish(const struct call *c, const struct tile *t, const struct stat
 	}
 }
 
-/* The thread's scratch, cut up. */
-static void scratch_of(const struct call *c, unsigned worker, float **q, float **s, struct state *part,
-                       struct state *total)
-{
-	float *p = (float *)c->cpu->attn.p + worker * scratch_floats(KN_MAX_HEAD, KN_MAX_HEAD);
-
-	*q = p;
-	*s = *q + TILE_ROWS * c->q_pad;
-	part->o = *s + TILE_ROWS * STEP;
-	total->o = part->o + TILE_ROWS * c->o_pad;
-}
-
 static void run_tile(const struct call *c, const struct tile *t, unsigned worker)
 {
-	struct state part, total;
-	float *q, *s;
+	struct scratch w = scratch_of(c->cpu, worker, c->q_pad, c->o_pad);
+	struct state part = { .o = w.o_part }, total = { .o = w.o };
 
-	scratch_of(c, worker, &q, &s, &part, &total);
-	load_queries(c, t, q);
+	load_queries(c, t, &w);
 	state_clear(c, &total, t->n_rows);
 	for (uint32_t p = t->key_lo / SPLIT; p * SPLIT < t->key_hi; p++) {
-		run_part(c, t, q, s, &part, p);
+		run_part(c, t, &w, &part, p);
 		merge(c, &total, t->n_rows, part.m, part.l, part.o);
 	}
 	finish(c, t, &total);
@@ -319,19 +372,18 @@ static void run_parts(void *arg, size_t begin, size_t end, unsigned worker)
 
 	for (size_t i = begin; i < end; i++) {
 		size_t tile = i / c->n_parts, p = i % c->n_parts;
-		float *q, *s, *dst = part_at(c, tile, p);
-		struct state st, unused;
+		float *dst = part_at(c, tile, p);
+		struct state st = { .o = dst + 2 * c->part_rows };
+		struct scratch w = scratch_of(c->cpu, worker, c->q_pad, c->o_pad);
 		struct tile t;
 
 		tile_at(c, &t, tile);
 		if (p * SPLIT >= t.key_hi || p < t.key_lo / SPLIT)
 			continue;
-		scratch_of(c, worker, &q, &s, &st, &unused);
-		load_queries(c, &t, q);
-		st.o = dst + 2 * TILE_ROWS;
-		run_part(c, &t, q, s, &st, (uint32_t)p);
+		load_queries(c, &t, &w);
+		run_part(c, &t, &w, &st, (uint32_t)p);
 		memcpy(dst, st.m, t.n_rows * sizeof(*dst));
-		memcpy(dst + TILE_ROWS, st.l, t.n_rows * sizeof(*dst));
+		memcpy(dst + c->part_rows, st.l, t.n_rows * sizeof(*dst));
 	}
 }
 
@@ -340,17 +392,15 @@ static void merge_tiles(void *arg, size_t begin, size_t end, unsigned worker)
 	const struct call *c = arg;
 
 	for (size_t i = begin; i < end; i++) {
-		float *q, *s;
-		struct state unused, total;
+		struct state total = { .o = scratch_of(c->cpu, worker, c->q_pad, c->o_pad).o };
 		struct tile t;
 
 		tile_at(c, &t, i);
-		scratch_of(c, worker, &q, &s, &unused, &total);
 		state_clear(c, &total, t.n_rows);
 		for (uint32_t p = t.key_lo / SPLIT; p * SPLIT < t.key_hi; p++) {
 			float *part = part_at(c, i, p);
 
-			merge(c, &total, t.n_rows, part, part + TILE_ROWS, part + 2 * TILE_ROWS);
+			merge(c, &total, t.n_rows, part, part + c->part_rows, part + 2 * c->part_rows);
 		}
 		finish(c, &t, &total);
 	}
@@ -370,9 +420,10 @@ void cpu_attention(struct kn_backend *be, float *out, size_t ld_out, const float
 		          .n_seqs = n_seqs,
 		          .attn = attn,
 		          .n_rep = attn->n_head / kv->n_kv_head,
-		          .q_pad = pad16(kv->k_dim),
+		          .tile_rows = tile_rows(cpu),
+		          .q_pad = cpu_pad32(kv->k_dim),
 		          .o_pad = pad16(kv->v_dim) };
-	size_t tiles = 0, work = 0, longest = 0, parts;
+	size_t tiles = 0, work = 0, longest = 0, most_q = 0, parts;
 
 	if (kv->k_dim > KN_MAX_HEAD || kv->v_dim > KN_MAX_HEAD) {
 		cpu->error = -ENOTSUP;
@@ -382,16 +433,18 @@ void cpu_attention(struct kn_backend *be, float *out, size_t ld_out, const float
 		tiles += n_tiles(&c, &seqs[i]) * kv->n_kv_head;
 		work += (size_t)seqs[i].n_q * seqs[i].kv_len * attn->n_head * (kv->k_dim + kv->v_dim);
 		longest = seqs[i].kv_len > longest ? seqs[i].kv_len : longest;
+		most_q = seqs[i].n_q > most_q ? seqs[i].n_q : most_q;
 	}
 	parts = (longest + SPLIT - 1) / SPLIT;
 	c.n_parts = parts;
-	c.part_floats = TILE_ROWS * (2 + c.o_pad);
+	c.part_rows = min_size(c.tile_rows, (most_q * c.n_rep + TILE_ROWS - 1) / TILE_ROWS * TILE_ROWS);
+	c.part_floats = c.part_rows * (2 + c.o_pad);
 	if (work < SERIAL_WORK) {
 		run_tiles(&c, 0, tiles, 0);
 	} else if (parts > 1 && tiles < 4 * (size_t)cpu->n_threads &&
 	           tiles * parts <= cpu->attn_parts.bytes / (c.part_floats * sizeof(float))) {
 		base_threadpool_for(cpu->pool, tiles * parts, 1, run_parts, &c);
-		cpu_rows(cpu, tiles, TILE_ROWS * c.o_pad, merge_tiles, &c);
+		cpu_rows(cpu, tiles, c.part_rows * c.o_pad, merge_tiles, &c);
 	} else {
 		base_threadpool_for(cpu->pool, tiles, 1, run_tiles, &c);
 	}

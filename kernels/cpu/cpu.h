@@ -71,7 +71,7 @@ static inline struct cpu_q8 cpu_q8_row(const void *row, size_t cols)
 
 /* ---- Products ------------------------------------------------------------------------------------ */
 
-enum { CPU_MAX_ITEM_TOKENS = 256 };
+enum { CPU_MAX_ITEM_TOKENS = 512 };
 
 /* Some rows of one matrix for some tokens (n <= CPU_MAX_ITEM_TOKENS): out[i][r] = w[r] . x[first + i] (+ bias[r])
  * (+ out[i][r]). */
@@ -87,10 +87,10 @@ struct cpu_block {
 	size_t ld_out;
 	const float *bias; /* at the first row, or NULL */
 	bool accumulate;
-	void *scratch; /* of the thread, CPU_SCRATCH_COLS bytes for each column padded to 32 */
+	void *scratch; /* of the thread: CPU_SCRATCH_BYTES, and CPU_SCRATCH_COLS for each column padded to 32 */
 };
 
-enum { CPU_SCRATCH_COLS = 32, CPU_ROW_PAD = 16 /* rows that may be read, not used, behind the last prepared one */ };
+enum { CPU_SCRATCH_COLS = 32, CPU_SCRATCH_BYTES = 128 << 10, CPU_ROW_PAD = 16 /* rows that may be read, not used, behind the last prepared one */ };
 
 typedef void (*cpu_block_fn)(const struct cpu_block *b);
 
@@ -122,6 +122,19 @@ typedef void (*cpu_attn_qk_fn)(float *s, size_t ld_s, const float *q, size_t ld_
 typedef void (*cpu_attn_pv_fn)(float *o, size_t ld_o, const float *p, size_t ld_p, size_t n_q, const void *v,
                                size_t ld_v, size_t n_t, size_t dim);
 
+/* The same for many query rows, which results may tell by rounding: queries and probabilities are bfloat16, keys and
+ * values of a step are packed before. n_q may be rounded up to a multiple of 32. */
+struct cpu_attn_many {
+	/* rows [CPU_ATTN_TOKENS]: the step's keys or values, NULL where there are none. dst: CPU_ATTN_TOKENS rows of
+	 * dim rounded up to 32. */
+	void (*keys)(enum kn_dtype dtype, uint16_t *dst, const void *const *rows, size_t dim);
+	void (*values)(enum kn_dtype dtype, uint16_t *dst, const void *const *rows, size_t dim);
+	/* q is padded with zeros to a multiple of 32 */
+	void (*qk)(float *s, size_t ld_s, const uint16_t *q, size_t ld_q, size_t n_q, const uint16_t *keys, size_t dim);
+	/* o is as wide as dim rounded up to 16 */
+	void (*pv)(float *o, size_t ld_o, const uint16_t *p, size_t ld_p, size_t n_q, const uint16_t *values, size_t dim);
+};
+
 /* ---- The table of one instruction set ---------------------------------------------------------------- */
 
 struct cpu_isa {
@@ -131,11 +144,16 @@ struct cpu_isa {
 	enum cpu_xform dense_form[KN_N_DTYPES];
 	cpu_block_fn panel[CPU_N_PANELS];
 	unsigned dense_rows; /* rows that dense[] takes together: items are multiples of it */
+	/* For at least many_tokens tokens, where there is such a function: x is prepared as CPU_X_BF16. Results differ
+	 * from those for fewer tokens by rounding. */
+	cpu_block_fn many_dense[KN_N_DTYPES], many_panel[CPU_N_PANELS];
+	size_t many_tokens;
 
 	void (*prepare[CPU_N_XFORMS])(void *dst, const float *x, size_t cols);
 
 	cpu_attn_qk_fn qk[3]; /* by KN_F32, KN_F16, KN_BF16 */
 	cpu_attn_pv_fn pv[3];
+	const struct cpu_attn_many *attn_many; /* for many query rows, or NULL */
 	/* m = max(m, all of s), s = exp(s - m), returns their sum; all zero when m is -infinity. n: a multiple of 16.
 	 */
 	float (*softmax_step)(float *s, size_t n, float *m);
@@ -154,7 +172,7 @@ struct cpu_isa {
 
 extern const struct cpu_isa cpu_isa_scalar;
 #if defined(__x86_64__)
-extern const struct cpu_isa cpu_isa_avx2, cpu_isa_avx512, cpu_isa_avx512bf16, cpu_isa_amx;
+extern const struct cpu_isa cpu_isa_avx2, cpu_isa_avx512, cpu_isa_avx512bf16, cpu_isa_amx, cpu_isa_amxbf16;
 /* Panels: qpanel_*.c. */
 void cpu_panel_8_avx2(const struct cpu_block *b);
 void cpu_panel_4_avx2(const struct cpu_block *b);
@@ -168,6 +186,19 @@ void cpu_panel_8_amx(const struct cpu_block *b);
 void cpu_panel_4_amx(const struct cpu_block *b);
 void cpu_panel_4k_amx(const struct cpu_block *b);
 void cpu_panel_6k_amx(const struct cpu_block *b);
+/* Many tokens, prepared as CPU_X_BF16: many_*.c. */
+void cpu_many_panel_8_amx(const struct cpu_block *b);
+void cpu_many_panel_4_amx(const struct cpu_block *b);
+void cpu_many_panel_4k_amx(const struct cpu_block *b);
+void cpu_many_panel_6k_amx(const struct cpu_block *b);
+void cpu_many_bf16_amx(const struct cpu_block *b);
+void cpu_many_f16_amx(const struct cpu_block *b);
+void cpu_many_keys_amx(enum kn_dtype dtype, uint16_t *dst, const void *const *rows, size_t dim);
+void cpu_many_values_amx(enum kn_dtype dtype, uint16_t *dst, const void *const *rows, size_t dim);
+void cpu_many_qk_amx(float *s, size_t ld_s, const uint16_t *q, size_t ld_q, size_t n_q, const uint16_t *keys,
+                     size_t dim);
+void cpu_many_pv_amx(float *o, size_t ld_o, const uint16_t *p, size_t ld_p, size_t n_q, const uint16_t *values,
+                     size_t dim);
 #endif
 
 /* By name; or, when name is NULL, the best this machine can run, with float32 activations if exact. NULL when
@@ -244,7 +275,7 @@ struct cpu_task {
 	cpu_block_fn fn;
 	enum cpu_xform form;
 	size_t item_rows, item_toks, n_row_items, first_item;
-	bool packed, in_place;
+	bool packed, in_place, many;
 };
 
 enum { CPU_MAX_TASKS = 64 };
@@ -253,7 +284,8 @@ enum { CPU_MAX_TASKS = 64 };
  * into `to`. */
 void cpu_prepare(struct cpu_backend *cpu, struct cpu_area *to, unsigned forms, const float *x, size_t ld_x,
                  const uint32_t *list, size_t n, size_t cols);
-enum cpu_xform cpu_form_of(const struct cpu_backend *cpu, const struct kn_mat *m);
+/* The form of x that n rows of it are multiplied with m in. */
+enum cpu_xform cpu_form_of(const struct cpu_backend *cpu, const struct kn_mat *m, size_t n);
 /* Runs at most CPU_MAX_TASKS products over prepared rows as one parallel loop. */
 void cpu_tasks_run(struct cpu_backend *cpu, struct cpu_task *tasks, size_t n_tasks, const struct cpu_area *x);
 

@@ -7,7 +7,7 @@
 
 #include "cpu/cpu.h"
 
-enum { MAX_LEVELS = 5 };
+enum { MAX_LEVELS = 6 };
 
 static struct {
 	const struct cpu_isa *isas[MAX_LEVELS];
@@ -97,8 +97,10 @@ static void detect(void)
 		zmm = ymm && (saved & 0xe6) == 0xe6 &&
 		      bits(b7, bit_AVX512F | bit_AVX512BW | bit_AVX512VL | bit_AVX512DQ) && bits(c7, bit_AVX512VNNI);
 		bf16 = zmm && bits(a71, bit_AVX512BF16);
-		if (bf16 && (saved & TILE_STATE) == TILE_STATE && bits(d7, AMX) && may_use_tiles())
+		if (bf16 && (saved & TILE_STATE) == TILE_STATE && bits(d7, AMX) && may_use_tiles()) {
+			add(&cpu_isa_amxbf16);
 			add(&cpu_isa_amx);
+		}
 		/* vdpbf16ps has twice the rate of float products on one core and half of it on another. */
 		if (bf16 && time_bf16(&cpu_isa_avx512bf16) < time_bf16(&cpu_isa_avx512)) {
 			add(&cpu_isa_avx512bf16);
@@ -139,7 +141,7 @@ const struct cpu_isa *cpu_isa_find(const char *name, bool exact)
 	for (size_t i = 0; i < levels.n; i++) {
 		const struct cpu_isa *isa = levels.isas[i];
 
-		if (name ? strcmp(isa->name, name) == 0 : !exact || isa->dense_form[KN_BF16] == CPU_X_F32)
+		if (name ? strcmp(isa->name, name) == 0 : !exact || (isa->dense_form[KN_BF16] == CPU_X_F32 && !isa->many_tokens))
 			return isa;
 	}
 	return NULL;

@@ -13,6 +13,9 @@ enum {
 	ITEM_BYTES = 96 << 10,    /* weights of an item when tokens are few */
 	TOKENS_BYTES = 384 << 10, /* prepared tokens of an item: under half of the second-level cache */
 	ITEM_WORK = 8 << 20,      /* multiplications of an item when tokens are many */
+	MANY_BYTES = 5 << 18,     /* the same two where a kernel for many tokens unpacks weights for them */
+	MANY_WORK = 32 << 20,
+	MANY_ROWS = 32,
 	SERIAL_VALUES = 16 << 10, /* less than this is prepared faster than threads are woken */
 };
 
@@ -123,8 +126,20 @@ static bool reads_panels(const struct cpu_backend *cpu, const struct kn_mat *m)
 	return m->packed && cpu->isa->panel[cpu_panel_of(m->dtype)];
 }
 
-enum cpu_xform cpu_form_of(const struct cpu_backend *cpu, const struct kn_mat *m)
+/* The kernel for many tokens, when n are many. */
+static cpu_block_fn many_fn(const struct cpu_backend *cpu, const struct kn_mat *m, size_t n)
 {
+	const struct cpu_isa *isa = cpu->isa;
+
+	if (!isa->many_tokens || n < isa->many_tokens)
+		return NULL;
+	return reads_panels(cpu, m) ? isa->many_panel[cpu_panel_of(m->dtype)] : isa->many_dense[m->dtype];
+}
+
+enum cpu_xform cpu_form_of(const struct cpu_backend *cpu, const struct kn_mat *m, size_t n)
+{
+	if (many_fn(cpu, m, n))
+		return CPU_X_BF16;
 	if (reads_panels(cpu, m))
 		return CPU_X_Q8;
 	return cpu->isa->dense[m->dtype] ? cpu->isa->dense_form[m->dtype] : CPU_X_F32;
@@ -139,23 +154,30 @@ static size_t min_size(size_t a, size_t b)
 static void plan(const struct cpu_backend *cpu, struct cpu_task *t, size_t first_item)
 {
 	const struct kn_mat *m = t->w;
-	size_t unit, rows, row_bytes = kn_row_bytes(m->dtype, m->cols);
+	size_t unit, rows, row_bytes = kn_row_bytes(m->dtype, m->cols), tokens_bytes = TOKENS_BYTES, work = ITEM_WORK;
+	cpu_block_fn many = many_fn(cpu, m, t->n);
 
 	t->packed = reads_panels(cpu, m);
-	t->form = cpu_form_of(cpu, m);
-	t->in_place = !t->packed && cpu->isa->dense[m->dtype];
-	if (t->packed) {
+	t->form = cpu_form_of(cpu, m, t->n);
+	t->in_place = !t->packed && (many || cpu->isa->dense[m->dtype]);
+	if (many) {
+		t->fn = many;
+		unit = MANY_ROWS;
+		tokens_bytes = MANY_BYTES;
+		work = MANY_WORK;
+	} else if (t->packed) {
 		t->fn = cpu->isa->panel[cpu_panel_of(m->dtype)];
 		unit = 2 * CPU_PANEL_ROWS;
 	} else {
 		t->fn = t->in_place ? cpu->isa->dense[m->dtype] : cpu->isa->dense[KN_F32];
 		unit = t->in_place ? cpu->isa->dense_rows : DEQUANT_ROWS;
 	}
-	t->item_toks = TOKENS_BYTES / cpu_xform_stride(t->form, m->cols) / 6 * 6;
-	t->item_toks = min_size(t->item_toks < 24 ? 24 : t->item_toks, CPU_MAX_ITEM_TOKENS);
+	t->item_toks = tokens_bytes / cpu_xform_stride(t->form, m->cols);
+	t->item_toks = many ? t->item_toks / 32 * 32 : t->item_toks / 6 * 6;
+	t->item_toks = min_size(t->item_toks < 32 ? 24 : t->item_toks, CPU_MAX_ITEM_TOKENS);
 	t->item_toks = min_size(t->item_toks, t->n);
 	rows = ITEM_BYTES / row_bytes;
-	rows = min_size(rows, ITEM_WORK / ((size_t)m->cols * t->item_toks));
+	rows = min_size(rows, work / ((size_t)m->cols * t->item_toks));
 	/* Small matrices: still a few items for each thread. */
 	rows = min_size(rows, m->rows / (4 * (size_t)cpu->n_threads));
 	rows = rows / unit * unit;
@@ -264,7 +286,7 @@ static void matmul_slice(struct cpu_backend *cpu, const struct kn_matmul *jobs, 
 	unsigned forms = 0;
 
 	for (size_t j = 0; j < n_jobs; j++)
-		forms |= 1u << cpu_form_of(cpu, jobs[j].w);
+		forms |= 1u << cpu_form_of(cpu, jobs[j].w, n);
 	cpu_prepare(cpu, cpu->x, forms, x + first * ld_x, ld_x, NULL, n, cols);
 	for (size_t j = 0; j < n_jobs; j += CPU_MAX_TASKS) {
 		struct cpu_task tasks[CPU_MAX_TASKS];

@@ -227,13 +227,15 @@ static void combine_rows(void *arg, size_t begin, size_t end, unsigned worker)
 	}
 }
 
-/* Forms of x that the experts' matrices ask for. */
-static unsigned forms_of(const struct cpu_backend *cpu, const struct kn_mat *m, uint32_t n)
+/* Forms of x that the experts' matrices ask for, each for its rows. */
+static unsigned forms_of(const struct moe_call *c, const struct kn_mat *m)
 {
 	unsigned forms = 0;
 
-	for (uint32_t e = 0; e < n; e++)
-		forms |= 1u << cpu_form_of(cpu, &m[e]);
+	for (uint32_t e = 0; e < c->moe->n_expert; e++) {
+		if (c->start[e + 1] > c->start[e])
+			forms |= 1u << cpu_form_of(c->cpu, &m[e], c->start[e + 1] - c->start[e]);
+	}
 	return forms;
 }
 
@@ -243,12 +245,10 @@ static void moe_slice(struct moe_call *c, const float *x, size_t ld_x, size_t n,
 	size_t rows = n * c->top_k, n_ff = moe->n_ff;
 
 	group_rows(c, ids, n);
-	cpu_prepare(c->cpu, c->cpu->hx,
-	            forms_of(c->cpu, moe->gate, moe->n_expert) | forms_of(c->cpu, moe->up, moe->n_expert), x, ld_x,
-	            c->tok, rows, c->dim);
+	cpu_prepare(c->cpu, c->cpu->hx, forms_of(c, moe->gate) | forms_of(c, moe->up), x, ld_x, c->tok, rows, c->dim);
 	run_experts(c, false);
 	cpu_act_mul(&c->cpu->base, moe->act, c->gate, n_ff, c->gate, n_ff, c->up, n_ff, rows, n_ff);
-	cpu_prepare(c->cpu, c->cpu->hx, forms_of(c->cpu, moe->down, moe->n_expert), c->gate, n_ff, NULL, rows, n_ff);
+	cpu_prepare(c->cpu, c->cpu->hx, forms_of(c, moe->down), c->gate, n_ff, NULL, rows, n_ff);
 	run_experts(c, true);
 	cpu_rows(c->cpu, n, c->dim * c->top_k, combine_rows, c);
 }

@@ -58,9 +58,9 @@ static void unpack_8(const struct unpacked *u, const char *w)
 		_mm512_storeu_ps(u->d + b * 16, scales_f16(w + b * 32));
 		UNROLL
 		for (size_t g = 0; g < 8; g++)
-			_mm512_store_si512(
-			        u->q + b * 512 + g * 64,
-			        _mm512_xor_si512(_mm512_loadu_si512(v + b * 512 + g * 64), _mm512_set1_epi8(-128)));
+			_mm512_store_si512(u->q + b * 512 + g * 64,
+			                   _mm512_xor_si512(_mm512_loadu_si512(v + b * 512 + g * 64),
+			                                    _mm512_set1_epi8(-128)));
 	}
 }
 
@@ -120,25 +120,34 @@ static void unpack_6k(const struct unpacked *u, const char *w)
 
 			if (h)
 				low = _mm512_srli_epi16(low, 4);
-			_mm512_store_si512(
-			        u->q + i * 256 + g * 64,
-			        _mm512_sub_epi8(_mm512_or_si512(_mm512_and_si512(low, m4), _mm512_and_si512(top, m2)),
-			                        less));
+			_mm512_store_si512(u->q + i * 256 + g * 64,
+			                   _mm512_sub_epi8(_mm512_or_si512(_mm512_and_si512(low, m4),
+			                                                   _mm512_and_si512(top, m2)),
+			                                   less));
 		}
 	}
 }
 
 /* ---- Products ---- */
 
-/* Step s of the panel times 16 tokens, into sums[c]. Macros, for tile numbers are part of the instruction. */
-#define PRODUCT(c, a, w, s)                                \
-	do {                                               \
-		_tile_zero(c);                             \
-		_tile_loadd(a, x + (s)*depth, b->ld_x);    \
-		_tile_loadd(w, u->q + (s)*depth * 16, 64); \
-		_tile_dpbssd(c, a, w);                     \
-		_tile_stored(c, sums[c], 64);              \
+/* A product of a step into tile c, and its sums to memory. A macro, for tile numbers are part of the instruction. */
+#define PRODUCT(c, a, w, s)                                    \
+	do {                                                   \
+		_tile_zero(c);                                 \
+		_tile_loadd(a, x + (s) * depth, ld_x);         \
+		_tile_loadd(w, u->q + (s) * depth * 16, 64);   \
+		_tile_dpbssd(c, a, w);                         \
+		_tile_stored(c, sums + (c) * 16 * TOKENS, 64); \
 	} while (0)
+
+/* Steps [s, s + AHEAD) of the panel times 16 tokens. */
+ALWAYS_INLINE void products(const struct unpacked *u, size_t depth, const char *x, size_t ld_x, size_t s, int32_t *sums)
+{
+	PRODUCT(0, 4, 6, s);
+	PRODUCT(1, 5, 7, s + 1);
+	PRODUCT(2, 4, 6, s + 2);
+	PRODUCT(3, 5, 7, s + 3);
+}
 
 /* Joins the sums of step s, scaled, to the chains of 16 tokens; dx: the first token's scale of the step. */
 ALWAYS_INLINE void join(const struct unpacked *u, size_t s, bool minimums, const int32_t *sums, const char *dx,
@@ -166,27 +175,33 @@ ALWAYS_INLINE void join(const struct unpacked *u, size_t s, bool minimums, const
 ALWAYS_INLINE void tile_run(const struct unpacked *u, size_t depth, bool minimums, const struct cpu_block *b,
                             size_t panel, size_t tok, size_t n)
 {
-	_Alignas(64) int32_t sums[AHEAD][16 * TOKENS];
+	_Alignas(64) int32_t even[AHEAD * 16 * TOKENS], odd[AHEAD * 16 * TOKENS];
 	const char *x = cpu_block_x(b, tok), *dx = x + b->cols;
-	size_t to_dsum = b->cols / 32, s = 0, row = panel * CPU_PANEL_ROWS;
-	size_t n_rows = b->rows - row < CPU_PANEL_ROWS ? b->rows - row : CPU_PANEL_ROWS;
+	size_t ld_x = b->ld_x, to_dsum = b->cols / 32, row = panel * CPU_PANEL_ROWS;
+	size_t n_rows = b->rows - row < CPU_PANEL_ROWS ? b->rows - row : CPU_PANEL_ROWS, full = u->steps / AHEAD;
 	__mmask16 m = (__mmask16)((1u << n_rows) - 1);
 	__m512 f[TOKENS], bias = b->bias ? _mm512_maskz_loadu_ps(m, b->bias + row) : _mm512_setzero_ps();
 
 	UNROLL
 	for (size_t i = 0; i < TOKENS; i++)
 		f[i] = _mm512_setzero_ps();
-	for (; s + AHEAD <= u->steps; s += AHEAD) {
-		PRODUCT(0, 4, 6, s);
-		PRODUCT(1, 5, 7, s + 1);
-		PRODUCT(2, 4, 6, s + 2);
-		PRODUCT(3, 5, 7, s + 3);
-		for (size_t i = 0; i < AHEAD; i++)
-			join(u, s + i, minimums, sums[i], dx + (s + i) * depth / 32 * 4, b->ld_x, to_dsum, f);
+	/* Sums come back from memory only once they are there: the next products are under way meanwhile. */
+	if (full)
+		products(u, depth, x, ld_x, 0, even);
+	for (size_t i = 0; i < full; i++) {
+		const int32_t *sums = i % 2 ? odd : even;
+
+		if (i + 1 < full)
+			products(u, depth, x, ld_x, (i + 1) * AHEAD, i % 2 ? even : odd);
+		for (size_t j = 0; j < AHEAD; j++)
+			join(u, i * AHEAD + j, minimums, sums + j * 16 * TOKENS,
+			     dx + (i * AHEAD + j) * depth / 32 * 4, ld_x, to_dsum, f);
 	}
-	for (; s < u->steps; s++) {
+	for (size_t s = full * AHEAD; s < u->steps; s++) {
+		int32_t *sums = even;
+
 		PRODUCT(0, 4, 6, s);
-		join(u, s, minimums, sums[0], dx + s * depth / 32 * 4, b->ld_x, to_dsum, f);
+		join(u, s, minimums, sums, dx + s * depth / 32 * 4, ld_x, to_dsum, f);
 	}
 	UNROLL
 	for (size_t i = 0; i < TOKENS; i++) {

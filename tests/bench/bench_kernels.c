@@ -1,6 +1,6 @@
 /* The cpu backend's kernels on the shapes of Qwen3-0.6B, beside what the machine can do at best.
  *
- *   bench_kernels [--threads N] [--isa NAME] [--layers N] [--tokens N] [--type NAME]...
+ *   bench_kernels [--threads N] [--isa NAME] [--layers N] [--tokens N] [--type NAME]... [--cpu-time]
  *
  * decode: every product of one token, each layer with weights of its own, so that nothing but memory holds them;
  * the limit is reading. prefill: the same for 512 tokens; the limit is the arithmetic the weights' type allows.
@@ -15,6 +15,7 @@ struct options {
 	uint32_t threads, layers, tokens;
 	const char *isa;
 	struct opt_list types;
+	bool cpu_time;
 };
 
 static const struct opt opts[] = {
@@ -24,6 +25,8 @@ static const struct opt opts[] = {
 	{ "tokens", 'p', OPT_UINT, offsetof(struct options, tokens), "N", "tokens of a prompt [512]", NULL },
 	{ "type", 0, OPT_LIST, offsetof(struct options, types), "NAME", "type of weight [BF16, Q8_0, Q4_0, Q4_K]",
 	  NULL },
+	{ "cpu-time", 0, OPT_FLAG, offsetof(struct options, cpu_time), NULL,
+	  "one thread, by processor time: for a machine that is busy", NULL },
 	{ 0 },
 };
 
@@ -289,6 +292,10 @@ static int run(int argc, char **argv)
 		return opt_usage_error(&prog, &cmd, &err);
 	if (o.tokens == 0 || o.layers == 0)
 		return 2;
+	if (o.cpu_time) {
+		o.threads = 1;
+		bench_clock = CLOCK_PROCESS_CPUTIME_ID;
+	}
 	if (base_threadpool_new(o.threads, &pool, &err) < 0) {
 		(void)fprintf(stderr, "bench_kernels: %s\n", err_text(&err));
 		return 1;

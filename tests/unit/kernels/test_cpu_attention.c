@@ -3,8 +3,17 @@
  *
  * Tolerance: scores are float sums of up to 576 products and the exponential is good to 2 units in the last
  * place, so a probability is off by less than about 1e-5 of itself, and a result, a mean of values of size 1 to
- * 4, by less than 4e-5; both backends read the same rounded cache. */
+ * 4, by less than 4e-5; both backends read the same rounded cache.
+ *
+ * The level that takes many rows as bfloat16 rounds queries, keys, probabilities and values by up to 2^-9 of
+ * themselves: a score, a sum of such products with random signs and of size 1, is off by some 2^-8, so is a
+ * probability, and a result of size 4 by 2^-7 at most in practice. Two and a half times that is allowed. */
 #include "cpu_test.h"
+
+static bool rounds_many_rows(const char *isa)
+{
+	return strcmp(isa, "amxbf16") == 0;
+}
 
 struct shape {
 	enum kn_dtype dtype;
@@ -127,7 +136,7 @@ static void check(const struct shape *s, const char *isa, unsigned n_threads)
 	cpu->ops->attention(cpu, got, (size_t)s->n_head * s->v_dim, q, (size_t)s->n_head * s->k_dim, &b.kv, seqs,
 	                    n_seqs, &attn);
 	assert_int_equal(cpu->ops->sync(cpu), 0);
-	assert_close(isa, got, want, n * s->n_head * s->v_dim, 4e-5f, 1e-5f);
+	assert_close(isa, got, want, n * s->n_head * s->v_dim, rounds_many_rows(isa) ? 2e-2f : 4e-5f, 1e-5f);
 
 	cache_done(&a, ref);
 	cache_done(&b, cpu);
@@ -273,9 +282,13 @@ static void results_do_not_depend_on_threads_or_on_how_a_prompt_is_cut(void **st
 				static const uint32_t tails[] = { 1, 2, 5, 33, 300 };
 
 				float *tail = attend_tail(s, *isa, t, k, v, q, tails[t - 1]);
+				float *one = attend_tail(s, *isa, 1, k, v, q, tails[t - 1]);
 
-				assert_same(*isa, tail, all + (len - tails[t - 1]) * row, tails[t - 1] * row);
+				assert_same(*isa, tail, one, tails[t - 1] * row);
+				if (!rounds_many_rows(*isa))
+					assert_same(*isa, tail, all + (len - tails[t - 1]) * row, tails[t - 1] * row);
 				free(tail);
+				free(one);
 			}
 			free(all);
 		}
