@@ -285,11 +285,14 @@ static void four_bit_weights(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(float_activations),         cmocka_unit_test(sixteen_bit_activations),
-		cmocka_unit_test(every_instruction_set),     cmocka_unit_test(experts_windows_and_sinks),
+		cmocka_unit_test(float_activations),
+		cmocka_unit_test(sixteen_bit_activations),
+		cmocka_unit_test(every_instruction_set),
+		cmocka_unit_test(experts_windows_and_sinks),
 		cmocka_unit_test(latent_attention_and_grouped_experts),
 		cmocka_unit_test(softcaps_and_norms_on_both_sides),
-		cmocka_unit_test(eight_bit_weights),         cmocka_unit_test(four_bit_weights),
+		cmocka_unit_test(eight_bit_weights),
+		cmocka_unit_test(four_bit_weights),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
