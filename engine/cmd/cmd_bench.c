@@ -22,7 +22,7 @@ struct bench {
 	struct model_options m;
 	const char *random, *type;
 	uint32_t n_prompt, n_gen, batch, reps;
-	bool json;
+	bool json, speculation;
 };
 
 const struct opt cmd_bench_opts[] = {
@@ -36,6 +36,8 @@ const struct opt cmd_bench_opts[] = {
 	{ "gen", 'n', OPT_UINT, offsetof(struct bench, n_gen), "N", "tokens of the decode test; 0: none [128]", NULL },
 	{ "batch", 'b', OPT_UINT, offsetof(struct bench, batch), "N", "sequences at a time [1]", NULL },
 	{ "reps", 0, OPT_UINT, offsetof(struct bench, reps), "N", "repetitions [5]", NULL },
+	{ "speculation", 0, OPT_FLAG, offsetof(struct bench, speculation), NULL,
+	  "guess tokens as serve does; random weights repeat themselves [no]", NULL },
 	{ "json", 0, OPT_FLAG, offsetof(struct bench, json), NULL, "one JSON object per line", NULL },
 	{ 0 }
 };
@@ -312,6 +314,9 @@ int cmd_bench(int argc, char **argv)
 	options.random_shape = o.random;
 	options.random_dtype = o.type;
 	options.max_running = o.batch;
+	/* Repetitions have the same prompts, and all of each is to be computed. */
+	options.no_prefix_cache = true;
+	options.no_speculation = !o.speculation;
 	if (options.n_ctx == 0)
 		options.n_ctx = longest;
 	r = eng_engine_open(&options, &engine, &err);

@@ -17,10 +17,10 @@
 
 struct serve {
 	struct model_options m;
-	const char *host, *socket, *served_name, *port_file, *idle_exit;
-	uint32_t port, max_running, max_queued, max_connections, drain_s;
-	uint64_t kv_bytes, max_body;
-	bool show_config;
+	const char *host, *socket, *served_name, *port_file, *idle_exit, *cache_dir;
+	uint32_t port, max_running, max_queued, max_connections, drain_s, step_ms;
+	uint64_t kv_bytes, max_body, cache_bytes;
+	bool show_config, prefix_cache, speculation;
 	uint64_t idle_ms; /* what idle_exit means */
 };
 
@@ -35,7 +35,7 @@ const struct opt cmd_serve_opts[] = {
 	  NULL },
 	{ "served-name", 0, OPT_STR, offsetof(struct serve, served_name), "NAME",
 	  "the model's name in the API [the last part of its path]", NULL },
-	{ "max-running", 0, OPT_UINT, offsetof(struct serve, max_running), "N", "requests computed together [8]",
+	{ "max-running", 0, OPT_UINT, offsetof(struct serve, max_running), "N", "requests computed together [32]",
 	  NULL },
 	{ "max-queued", 0, OPT_UINT, offsetof(struct serve, max_queued), "N", "requests that may wait [256]", NULL },
 	{ "max-connections", 0, OPT_UINT, offsetof(struct serve, max_connections), "N", "open connections [512]",
@@ -43,6 +43,16 @@ const struct opt cmd_serve_opts[] = {
 	{ "max-body", 0, OPT_SIZE, offsetof(struct serve, max_body), "BYTES", "largest request body [16M]", NULL },
 	{ "kv-bytes", 0, OPT_SIZE, offsetof(struct serve, kv_bytes), "BYTES",
 	  "memory for the K/V cache [what is needed, at most 1G]", NULL },
+	{ "cache-dir", 0, OPT_STR, offsetof(struct serve, cache_dir), "FOLDER",
+	  "keep computed prompts there, for the next start", NULL },
+	{ "cache-bytes", 0, OPT_SIZE, offsetof(struct serve, cache_bytes), "BYTES", "most bytes in that folder [4G]",
+	  NULL },
+	{ "prefix-cache", 0, OPT_FLAG, offsetof(struct serve, prefix_cache), NULL,
+	  "do not compute again what a prompt has in common with one before [yes]", NULL },
+	{ "speculation", 0, OPT_FLAG, offsetof(struct serve, speculation), NULL,
+	  "guess tokens from what was said before, and check them [yes]", NULL },
+	{ "step-ms", 0, OPT_UINT, offsetof(struct serve, step_ms), "MS",
+	  "how long prompts may keep answers waiting, per step [100]", NULL },
 	{ "idle-exit", 0, OPT_STR, offsetof(struct serve, idle_exit), "SECONDS",
 	  "exit after so long without a request; 0: never [auto: 900 when systemd listens meanwhile, else 0]", NULL },
 	{ "drain", 0, OPT_UINT, offsetof(struct serve, drain_s), "SECONDS",
@@ -71,6 +81,15 @@ static const struct base_config_key keys[] = {
 	  NULL },
 	{ "serve", "max-body", NULL, OPT_SIZE, offsetof(struct serve, max_body), "largest request body", NULL },
 	{ "serve", "kv-bytes", NULL, OPT_SIZE, offsetof(struct serve, kv_bytes), "memory for the K/V cache", NULL },
+	{ "serve", "deterministic", "OCAI_ENGINE_DETERMINISTIC", OPT_FLAG, offsetof(struct serve, m.deterministic),
+	  "results do not depend on load", NULL },
+	{ "serve", "cache-dir", "OCAI_ENGINE_CACHE_DIR", OPT_STR, offsetof(struct serve, cache_dir),
+	  "folder for computed prompts", NULL },
+	{ "serve", "cache-bytes", NULL, OPT_SIZE, offsetof(struct serve, cache_bytes), "most bytes in that folder",
+	  NULL },
+	{ "serve", "prefix-cache", NULL, OPT_FLAG, offsetof(struct serve, prefix_cache), "use prefixes again", NULL },
+	{ "serve", "speculation", NULL, OPT_FLAG, offsetof(struct serve, speculation), "guess tokens", NULL },
+	{ "serve", "step-ms", NULL, OPT_UINT, offsetof(struct serve, step_ms), "share of prompts in a step", NULL },
 	{ "serve", "idle-exit", NULL, OPT_STR, offsetof(struct serve, idle_exit), "seconds until an idle exit", NULL },
 	{ "serve", "drain", NULL, OPT_UINT, offsetof(struct serve, drain_s), "seconds to finish in", NULL },
 	{ 0 }
@@ -190,6 +209,12 @@ static void log_plan(void *arg, const struct eng_memory_plan *p)
 	         mib(p->activation_bytes), p->n_ctx, p->max_running);
 }
 
+static void log_note(void *arg, const char *text)
+{
+	(void)arg;
+	base_log(BASE_LOG_WARN, "%s", text);
+}
+
 static int open_and_serve(const struct serve *o, const struct inherited *sockets, const sigset_t *signals,
                           struct err *err)
 {
@@ -203,7 +228,13 @@ static int open_and_serve(const struct serve *o, const struct inherited *sockets
 	options.max_running = o->max_running;
 	options.max_queued = o->max_queued;
 	options.kv_bytes = o->kv_bytes;
+	options.cache_dir = o->cache_dir && *o->cache_dir ? o->cache_dir : NULL;
+	options.cache_bytes = o->cache_bytes;
+	options.no_prefix_cache = !o->prefix_cache;
+	options.no_speculation = !o->speculation;
+	options.step_ms = o->step_ms;
 	options.on_plan = log_plan;
+	options.on_note = log_note;
 	r = eng_engine_open(&options, &engine, err);
 	if (r < 0)
 		return r;
@@ -231,7 +262,9 @@ static const struct serve defaults = { .m = { .backend = "auto", .log_level = "i
 	                               .max_connections = 512,
 	                               .max_body = 16 << 20,
 	                               .idle_exit = "auto",
-	                               .drain_s = 30 };
+	                               .drain_s = 30,
+	                               .prefix_cache = true,
+	                               .speculation = true };
 
 int serve_address(const char **ret_host, uint32_t *ret_port, const char **ret_socket, struct base_config **ret_config,
                   struct err *err)

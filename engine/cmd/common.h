@@ -18,6 +18,7 @@ int command_usage(const char *command, const struct err *err);
 struct model_options {
 	const char *model, *backend, *precision, *isa, *log_level;
 	uint32_t n_ctx, n_threads;
+	bool deterministic;
 };
 
 /* Rows of an option table for a `struct model_options` that is the member `m` of `type`. */
@@ -30,6 +31,8 @@ struct model_options {
 	{ "backend", 0, OPT_CHOICE, offsetof(type, m.backend), "NAME", "what computes [auto]", "auto,cpu,ref,cuda,hip" }, \
 	{ "precision", 0, OPT_CHOICE, offsetof(type, m.precision), "KIND", \
 	  "float32 throughout, or what is fastest [auto: exact for small folders]", "auto,exact,fast" }, \
+	{ "deterministic", 0, OPT_FLAG, offsetof(type, m.deterministic), NULL, \
+	  "the same bits whatever else is computed", NULL }, \
 	{ "isa", 0, OPT_STR, offsetof(type, m.isa), "NAME", \
 	  "instruction set of the cpu backend: scalar, avx2, avx512 ... [the best]", NULL }, \
 	{ "log-level", 0, OPT_CHOICE, offsetof(type, m.log_level), "LEVEL", "what is logged on stderr [info]", \

@@ -67,7 +67,8 @@ void model_options_apply(const struct model_options *m, struct eng_options *ret_
 		                             .precision = m->precision,
 		                             .isa = m->isa,
 		                             .n_ctx = m->n_ctx,
-		                             .n_threads = m->n_threads };
+		                             .n_threads = m->n_threads,
+		                             .deterministic = m->deterministic };
 }
 
 static int read_stdin(struct base_buf *buf, struct err *err)

@@ -281,6 +281,13 @@ static void handle_metrics(struct exchange *x)
 	       s.kv_pages_cached);
 	metric(&out, "kv_evictions_total", "counter", "Cached pages given up for others.", (double)s.kv_evictions);
 	metric(&out, "preemptions_total", "counter", "Requests set back because pages ran out.", (double)s.n_preempted);
+	metric(&out, "disk_tokens_total", "counter", "Prompt tokens taken from the cache folder.",
+	       (double)s.disk_tokens);
+	metric(&out, "disk_bytes", "gauge", "Bytes of this model in the cache folder.", (double)s.disk_bytes);
+	metric(&out, "disk_damaged_total", "counter", "Files of the cache folder refused and removed.",
+	       (double)s.disk_pages_damaged);
+	metric(&out, "disk_write_errors_total", "counter", "Pages that could not be written.",
+	       (double)s.disk_write_errors);
 	metric(&out, "draft_tokens_total", "counter", "Tokens guessed by speculation.", (double)s.drafted_tokens);
 	metric(&out, "draft_hits_total", "counter", "Guessed tokens that were right.", (double)s.draft_hits);
 	metric(&out, "kv_pages", "gauge", "Pages of the K/V cache.", s.kv_pages_total);

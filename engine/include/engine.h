@@ -53,9 +53,15 @@ struct eng_options {
 	bool no_prefix_cache; /* every prompt is computed from its first token */
 	bool no_speculation;  /* no tokens guessed from what the sequence has said before */
 	uint32_t step_ms; /* while answers stream, a step computes no more of prompts than takes this long; 0: 100 */
+	/* Pages of K and V are also kept in this folder, at most so many bytes, and found again by the next process
+	 * that opens the same model in the same way. NULL: not. 0 bytes: 4 GiB. */
+	const char *cache_dir;
+	uint64_t cache_bytes;
+	/* Told what a person should know and is no failure; NULL: nobody. */
+	void (*on_note)(void *arg, const char *text);
 	/* Told the plan before K/V and activations are taken; NULL: nobody. */
 	void (*on_plan)(void *arg, const struct eng_memory_plan *plan);
-	void *plan_arg;
+	void *plan_arg; /* also on_note's */
 };
 
 int eng_engine_open(const struct eng_options *options, struct eng_engine **ret_engine, struct err *err);
@@ -224,6 +230,9 @@ struct eng_stats {
 	uint64_t n_preempted;                /* set back because pages ran out, and computed again */
 	uint64_t kv_evictions;               /* cached pages given up */
 	uint64_t drafted_tokens, draft_hits; /* speculation: guessed, and guessed right */
+	uint64_t disk_tokens;                /* of cached_tokens: read from the cache folder */
+	uint64_t disk_bytes, disk_pages_read, disk_pages_written;
+	uint64_t disk_pages_damaged, disk_write_errors;
 	uint32_t n_running, n_queued;
 	uint32_t kv_pages_used, kv_pages_cached, kv_pages_total; /* used + cached + free = total */
 };

@@ -199,6 +199,16 @@ static int exec_step(void *ctx, const struct eng_step_seq *seqs, size_t n_seqs, 
 	return eng_runner_step(ctx, seqs, n_seqs, ret_rows, err);
 }
 
+static void exec_page_read(void *ctx, uint32_t page, void *dst)
+{
+	eng_runner_page_read(ctx, page, dst);
+}
+
+static void exec_page_write(void *ctx, uint32_t page, const void *src)
+{
+	eng_runner_page_write(ctx, page, src);
+}
+
 static int start(struct eng_engine *e, const struct eng_options *o, struct err *err)
 {
 	const struct eng_model_info *m = eng_model_info(e->model);
@@ -234,6 +244,11 @@ static int start(struct eng_engine *e, const struct eng_options *o, struct err *
 	r = eng_runner_new(e->model, &config, &e->runner, err);
 	if (r < 0)
 		return r;
+	if (o->cache_dir && !o->no_prefix_cache) {
+		r = eng_cache_open(e, o, config.page_tokens, &sched.cache, err);
+		if (r < 0)
+			return r;
+	}
 	sched.max_running = max_running;
 	sched.pooling = m->pooling;
 	sched.whole_prompts = m->is_encoder;
@@ -245,7 +260,10 @@ static int start(struct eng_engine *e, const struct eng_options *o, struct err *
 		                  .max_tokens = config.max_tokens,
 		                  .max_outputs = config.max_outputs,
 		                  .n_pages = config.n_pages,
-		                  .kv = { .page_tokens = config.page_tokens } };
+		                  .kv = { .page_tokens = config.page_tokens,
+		                          .page_bytes = eng_runner_page_bytes(e->runner) },
+		                  .page_read = exec_page_read,
+		                  .page_write = exec_page_write };
 	e->info.n_ctx = n_ctx;
 	return eng_sched_new(&exec, &sched, &e->sched, err);
 }

@@ -1,5 +1,6 @@
 /* Shared by the facade's files: engine.c (open, plan, requests), meta.c (what the model's own files say
- * about text and sampling), chat.c (templates), text.c (tokens), paths.c (where the default model is). */
+ * about text and sampling), cache.c (the prompt cache), chat.c (templates), text.c (tokens), paths.c (where the default
+ * model is). */
 #ifndef ENG_ENGINE_INTERNAL_H
 #define ENG_ENGINE_INTERNAL_H
 
@@ -39,6 +40,11 @@ int eng_default_model_path(char **ret_path, struct err *err);
 
 /* Bytes of the *.safetensors files of a folder; a negative errno when it is none. */
 int eng_folder_weight_bytes(const char *path, uint64_t *ret_bytes);
+
+struct eng_pc;
+/* The cache of options->cache_dir, for an engine with a runner. NULL and a note when another process has it. */
+int eng_cache_open(const struct eng_engine *e, const struct eng_options *o, uint32_t page_tokens,
+                   struct eng_pc **ret_pc, struct err *err);
 
 struct eng_engine {
 	char *path, *served_name, *backend_name;

@@ -16,6 +16,7 @@
 struct eng_weights;
 struct eng_model;
 struct eng_runner;
+struct base_sha256;
 
 /* What an embedding is made of: the hidden state of the last token, of the first, or the mean of all. NONE: the model
  * is not for embeddings. */
@@ -85,5 +86,13 @@ struct eng_step_seq {
  * hidden; one kind per step), host memory, valid until the next step. Ids out of range are -EINVAL. */
 int eng_runner_step(struct eng_runner *runner, const struct eng_step_seq *seqs, size_t n_seqs, const float **ret_rows,
                     struct err *err);
+
+/* One page of all layers as bytes, for copies of pages elsewhere. Both wait for the backend. */
+uint64_t eng_runner_page_bytes(const struct eng_runner *runner);
+void eng_runner_page_read(struct eng_runner *runner, uint32_t page, void *dst);
+void eng_runner_page_write(struct eng_runner *runner, uint32_t page, const void *src);
+/* Adds what makes the bytes of a page what they are, beside the backend: the weights, the shape of a page and the
+ * rotation. The weights are known by their files' sizes, times, beginnings and samples of their bytes. */
+void eng_runner_fingerprint(const struct eng_runner *runner, struct base_sha256 *sha);
 
 #endif

@@ -12,6 +12,7 @@
 #include <errno.h>
 #include <string.h>
 
+#include "sched/disk.h"
 #include "sched/sched_internal.h"
 
 /* ---- Prefixes ---- */
@@ -148,6 +149,8 @@ static bool admit_one(struct eng_sched *s)
 	}
 	(void)pthread_mutex_unlock(&s->lock);
 	sched_count_pages(s);
+	if (e == 0)
+		sched_disk_begin(s, r);
 	if (e < 0) {
 		(void)err_set(&r->error, e, "the request could not start: %s", strerror(-e));
 		sreq_end(r, ENG_FINISH_ERROR);
@@ -184,6 +187,7 @@ static void set_back(struct eng_sched *s, uint32_t at)
 	r->was_preempted = true;
 	free(r->pooled);
 	r->pooled = NULL;
+	sched_disk_forget(r);
 	(void)pthread_mutex_lock(&s->lock);
 	memmove(s->running + at, s->running + at + 1, (s->n_running - at - 1) * sizeof(*s->running));
 	s->n_running--;

@@ -152,6 +152,7 @@ void sreq_free(struct sreq *r)
 	free((void *)r->req.sampling.logit_bias);
 	free(r->prefix_hash);
 	free(r->pooled);
+	free(r->keys);
 	eng_draft_free(r->draft);
 	eng_sampler_free(r->sampler);
 	eng_textout_done(&r->text);

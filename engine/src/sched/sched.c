@@ -13,6 +13,7 @@
 #include <string.h>
 #include <time.h>
 
+#include "sched/disk.h"
 #include "sched/sched_internal.h"
 
 enum { DEFAULT_STEP_MS = 100, MAX_RETRY_S = 60 };
@@ -136,14 +137,47 @@ static void sweep_cancelled(struct eng_sched *s)
 
 /* ---- The thread ---- */
 
+/* Sleeps until something came. */
+static void wait_for_news(struct eng_sched *s)
+{
+	(void)pthread_mutex_lock(&s->lock);
+	while (!s->is_stopping && !s->has_news)
+		(void)pthread_cond_wait(&s->wake, &s->lock);
+	s->has_news = false;
+	(void)pthread_mutex_unlock(&s->lock);
+}
+
+/* The cache read a page or has room for one; on its thread. */
+static void cache_is_ready(void *arg)
+{
+	struct eng_sched *s = arg;
+
+	(void)pthread_mutex_lock(&s->lock);
+	s->has_news = true;
+	(void)pthread_cond_signal(&s->wake);
+	(void)pthread_mutex_unlock(&s->lock);
+}
+
+static bool is_idle(struct eng_sched *s)
+{
+	bool idle;
+
+	(void)pthread_mutex_lock(&s->lock);
+	idle = !s->is_stopping && !s->wants_flush && !s->queue && s->n_running == 0;
+	(void)pthread_mutex_unlock(&s->lock);
+	return idle;
+}
+
 /* False when it is time to stop and nothing is left. */
 static bool wait_for_work(struct eng_sched *s)
 {
 	bool more;
 
+	while (is_idle(s)) {
+		(void)sched_disk_give(s, true);
+		wait_for_news(s);
+	}
 	(void)pthread_mutex_lock(&s->lock);
-	while (!s->is_stopping && !s->wants_flush && !s->queue && s->n_running == 0)
-		(void)pthread_cond_wait(&s->wake, &s->lock);
 	more = s->queue || s->n_running > 0 || !s->is_stopping;
 	(void)pthread_mutex_unlock(&s->lock);
 	return more;
@@ -174,12 +208,16 @@ static void *run(void *arg)
 		flush_if_asked(s);
 		sweep_cancelled(s);
 		sched_admit(s);
+		sched_disk_take(s);
 		if (s->n_running > 0) {
 			sched_make_room(s);
-			sched_step(s);
+			if (!sched_step(s))
+				wait_for_news(s);
+			(void)sched_disk_give(s, false);
 		}
 		retire_running(s);
 	}
+	sched_disk_finish(s);
 	return NULL;
 }
 
@@ -194,8 +232,9 @@ static int alloc_all(struct eng_sched *s, const struct eng_sched_config *config)
 	s->seqs = calloc(n, sizeof(*s->seqs));
 	s->parts = calloc(n, sizeof(*s->parts));
 	s->masked = calloc(s->exec.n_vocab, sizeof(*s->masked));
+	s->path = calloc(s->exec.n_pages, sizeof(*s->path));
 	s->eos_ids = calloc(config->n_eos_ids ? config->n_eos_ids : 1, sizeof(*s->eos_ids));
-	if (!s->running || !s->seqs || !s->parts || !s->masked || !s->eos_ids)
+	if (!s->running || !s->seqs || !s->parts || !s->masked || !s->eos_ids || !s->path)
 		return -ENOMEM;
 	if (config->n_eos_ids)
 		memcpy(s->eos_ids, config->eos_ids, config->n_eos_ids * sizeof(*s->eos_ids));
@@ -231,11 +270,15 @@ int eng_sched_new(const struct eng_exec *exec, const struct eng_sched_config *co
 	int r;
 
 	if (exec->n_vocab == 0 || exec->n_ctx == 0 || exec->max_tokens == 0 || exec->max_outputs == 0 ||
-	    pool_tokens == 0 || config->max_running == 0)
+	    pool_tokens == 0 || config->max_running == 0) {
+		eng_pc_close(config->cache);
 		return err_set(err, -EINVAL, "scheduler: a limit is zero");
+	}
 	s = calloc(1, sizeof(*s));
-	if (!s)
+	if (!s) {
+		eng_pc_close(config->cache);
 		return err_set(err, -ENOMEM, "out of memory");
+	}
 	s->exec = *exec;
 	s->config = *config;
 	s->config.no_prefix_cache |= config->whole_prompts;
@@ -245,6 +288,9 @@ int eng_sched_new(const struct eng_exec *exec, const struct eng_sched_config *co
 	s->n_ctx = pool_tokens < exec->n_ctx ? (uint32_t)pool_tokens : exec->n_ctx;
 	s->config.step_ms = config->step_ms ? config->step_ms : DEFAULT_STEP_MS;
 	s->next_id = 1;
+	s->disk_patience = 1;
+	if (config->cache)
+		eng_pc_set_ready(config->cache, cache_is_ready, s);
 	init_locks(s);
 	r = alloc_all(s, config);
 	if (r == 0)
@@ -290,12 +336,14 @@ void eng_sched_free(struct eng_sched *s)
 	(void)pthread_mutex_unlock(&s->lock);
 	if (s->has_thread)
 		(void)pthread_join(s->thread, NULL);
+	eng_pc_close(s->config.cache); /* it calls cache_is_ready() until then */
 	eng_kv_pool_free(s->pool);
 	free(s->running);
 	free(s->seqs);
 	free(s->parts);
 	free(s->masked);
 	free(s->eos_ids);
+	free(s->path);
 	(void)pthread_cond_destroy(&s->wake);
 	(void)pthread_cond_destroy(&s->idle);
 	(void)pthread_mutex_destroy(&s->lock);
@@ -332,6 +380,7 @@ static int enqueue(struct eng_sched *s, struct sreq *r, struct err *err)
 	s->n_queued++;
 	s->n_live++;
 	s->stats.n_requests++;
+	s->has_news = true;
 	(void)pthread_cond_signal(&s->wake);
 	return 0;
 }
@@ -365,6 +414,7 @@ void eng_sched_cancel(struct eng_sched *s, uint64_t id)
 		if (s->running[i]->id == id)
 			atomic_store(&s->running[i]->cancelled, true);
 	}
+	s->has_news = true;
 	(void)pthread_cond_signal(&s->wake);
 	(void)pthread_mutex_unlock(&s->lock);
 }
@@ -388,7 +438,7 @@ int eng_sched_flush(struct eng_sched *s)
 	if (s->n_live > 0) {
 		r = -EBUSY;
 	} else if (!s->is_stopping) {
-		s->wants_flush = true;
+		s->wants_flush = s->has_news = true;
 		(void)pthread_cond_signal(&s->wake);
 		while (s->wants_flush)
 			(void)pthread_cond_wait(&s->idle, &s->lock);
@@ -418,9 +468,19 @@ int eng_sched_check(struct eng_sched *s, struct err *err)
 
 void eng_sched_stats(struct eng_sched *s, struct eng_stats *ret_stats)
 {
+	struct eng_pc_stats disk;
+
 	(void)pthread_mutex_lock(&s->lock);
 	*ret_stats = s->stats;
 	ret_stats->n_running = s->n_running;
 	ret_stats->n_queued = s->n_queued;
 	(void)pthread_mutex_unlock(&s->lock);
+	if (!s->config.cache)
+		return;
+	eng_pc_get_stats(s->config.cache, &disk);
+	ret_stats->disk_bytes = disk.bytes;
+	ret_stats->disk_pages_read = disk.pages_read;
+	ret_stats->disk_pages_written = disk.pages_written;
+	ret_stats->disk_pages_damaged = disk.n_damaged;
+	ret_stats->disk_write_errors = disk.n_write_errors;
 }

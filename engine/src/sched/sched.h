@@ -11,6 +11,7 @@
 #include "engine.h"
 #include "kv/kv.h"
 #include "model/model.h"
+#include "promptcache/promptcache.h"
 
 struct eng_tokenizer;
 struct eng_sched;
@@ -25,6 +26,9 @@ struct eng_exec {
 	uint32_t max_outputs; /* per step */
 	uint32_t n_pages;
 	struct eng_kv_traits kv;
+	/* Copies a page of all layers, kv.page_bytes, out of and into the pool's memory; NULL when that is 0. */
+	void (*page_read)(void *ctx, uint32_t page, void *dst);
+	void (*page_write)(void *ctx, uint32_t page, const void *src);
 };
 
 struct eng_sched_config {
@@ -36,7 +40,8 @@ struct eng_sched_config {
 	bool deterministic, no_prefix_cache, no_speculation; /* see eng_options */
 	uint32_t step_ms;                                    /* see eng_options */
 	enum eng_pooling pooling;                            /* of embeddings */
-	bool whole_prompts; /* an encoder's: a prompt is computed in one step or not at all */
+	bool whole_prompts;   /* an encoder's: a prompt is computed in one step or not at all */
+	struct eng_pc *cache; /* pages on disk, or NULL; the scheduler's from now on, also when it is not made */
 };
 
 int eng_sched_new(const struct eng_exec *exec, const struct eng_sched_config *config, struct eng_sched **ret_sched,

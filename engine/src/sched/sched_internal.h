@@ -20,7 +20,8 @@ struct sreq {
 	uint64_t id;
 	struct eng_request req; /* every pointer in it is ours */
 	atomic_bool cancelled;
-	uint64_t *prefix_hash; /* [n_prompt / page_tokens]: of the prompt up to the end of that page */
+	uint64_t *prefix_hash;   /* [n_prompt / page_tokens]: of the prompt up to the end of that page */
+	struct eng_pc_key *keys; /* [n_prompt / page_tokens], or NULL */
 
 	/* Below: only the scheduler's thread, from admission on. */
 	bool was_preempted;
@@ -30,6 +31,9 @@ struct sreq {
 	uint32_t next_prompt_lp; /* first position whose prompt log-probability is still owed; n_prompt: none */
 	uint32_t take;           /* prompt tokens given to it in the step being formed */
 	struct eng_kv_seq kv;
+	/* Pages [load_done, load_next) are being read from disk, those up to load_end shall be; tag 0: none. */
+	uint64_t load_tag;
+	uint32_t load_done, load_next, load_end;
 	struct eng_sampler *sampler;
 	struct eng_draft *draft; /* NULL: no speculation */
 	struct eng_textout text;
@@ -71,6 +75,7 @@ struct eng_sched {
 	uint64_t last_end_ns;
 	double end_interval_ns; /* between requests that end, smoothed; 0: not known */
 	bool is_draining, is_stopping, wants_flush;
+	bool has_news; /* something came that may let the thread go on */
 	struct eng_stats stats;
 
 	/* the scheduler's thread only */
@@ -81,11 +86,14 @@ struct eng_sched {
 	bool last_was_embed;
 	uint32_t first_decode; /* rotates, so that nobody starves when a step cannot hold all */
 	struct eng_pace pace;
+	uint64_t n_load_tags;
+	double disk_patience; /* the factor by which reading counts as slow; 1 at first */
+	uint32_t *path;       /* [n_pages] */
 };
 
 static inline bool sreq_is_decoding(const struct sreq *r)
 {
-	return r->n_output > 0 && r->n_computed + 1 == r->n_tokens;
+	return r->n_output > 0 && r->n_computed + 1 == r->n_tokens && !r->load_tag;
 }
 
 /* Position of the first token whose output row is needed. */
@@ -122,7 +130,8 @@ void sched_admit(struct eng_sched *s);
 /* Room for one more token of every decoding sequence; the youngest are set back when it runs out. */
 void sched_make_room(struct eng_sched *s);
 
-/* step.c: computes one step over the running requests; those that ended have is_done set. */
-void sched_step(struct eng_sched *s);
+/* step.c: computes one step over the running requests; those that ended have is_done set. False: nobody could take
+ * part, all wait for the disk. */
+bool sched_step(struct eng_sched *s);
 
 #endif

@@ -26,7 +26,7 @@ static void add_part(struct eng_sched *s, size_t *n, struct sreq *r, uint32_t en
 
 static bool takes_part(const struct sreq *r, enum eng_request_kind kind, bool decoding)
 {
-	return r->req.kind == kind && !r->is_done && sreq_is_decoding(r) == decoding;
+	return r->req.kind == kind && !r->is_done && !r->load_tag && sreq_is_decoding(r) == decoding;
 }
 
 /* ---- Decoding ---- */
@@ -286,7 +286,7 @@ static void count_step(struct eng_sched *s, size_t n, uint64_t ns)
 	(void)pthread_mutex_unlock(&s->lock);
 }
 
-void sched_step(struct eng_sched *s)
+bool sched_step(struct eng_sched *s)
 {
 	enum eng_request_kind kind = s->last_was_embed ? ENG_GENERATE : ENG_EMBED;
 	const float *rows = NULL;
@@ -301,7 +301,7 @@ void sched_step(struct eng_sched *s)
 		n = form_step(s, kind);
 	}
 	if (n == 0)
-		return;
+		return false;
 	s->last_was_embed = kind == ENG_EMBED;
 	s->first_decode = s->first_decode + 1 < s->n_running ? s->first_decode + 1 : 0;
 
@@ -309,9 +309,10 @@ void sched_step(struct eng_sched *s)
 	e = s->exec.step(s->exec.ctx, s->seqs, n, &rows, &why);
 	if (e < 0) {
 		fail_parts(s, n, e, &why);
-		return;
+		return true;
 	}
 	count_step(s, n, sched_now_ns() - begin);
 	hand_out(s, n, rows, kind == ENG_EMBED ? s->exec.n_embd : s->exec.n_vocab);
 	sched_count_pages(s);
+	return true;
 }

@@ -18,6 +18,7 @@
 #include <sys/stat.h>
 
 #include "base/cleanup.h"
+#include "base/sha256.h"
 
 static void weights_closep(struct eng_weights **w)
 {
@@ -291,4 +292,24 @@ uint64_t eng_weights_bytes(const struct eng_weights *weights)
 bool eng_weights_is_gguf(const struct eng_weights *weights)
 {
 	return weights->is_gguf;
+}
+
+void eng_weights_fingerprint(const struct eng_weights *w, struct base_sha256 *sha)
+{
+	enum { HEAD = 64 << 10, SAMPLES = 64, SAMPLE = 512 };
+
+	for (size_t i = 0; i < w->n_parts; i++) {
+		const struct eng_part *p = &w->parts[i];
+		uint64_t facts[3] = { p->size };
+		struct stat st;
+
+		if (p->owned && stat(p->path, &st) == 0) {
+			facts[1] = (uint64_t)st.st_mtim.tv_sec;
+			facts[2] = (uint64_t)st.st_mtim.tv_nsec;
+		}
+		base_sha256_update(sha, facts, sizeof(facts));
+		base_sha256_update(sha, p->data, p->size < HEAD ? p->size : HEAD);
+		for (uint64_t k = 0; k < SAMPLES && p->size > HEAD + SAMPLE; k++)
+			base_sha256_update(sha, p->data + HEAD + (p->size - HEAD - SAMPLE) / SAMPLES * k, SAMPLE);
+	}
 }

@@ -61,4 +61,9 @@ int eng_gguf_get_i32_array(const struct eng_weights *weights, const char *key, i
 int eng_gguf_get_f32_array(const struct eng_weights *weights, const char *key, float **ret, uint64_t *ret_n,
                            struct err *err);
 
+/* Adds what tells these files from others: sizes, times of change, the first bytes (where the headers are) and samples
+ * of the rest. */
+struct base_sha256;
+void eng_weights_fingerprint(const struct eng_weights *w, struct base_sha256 *sha);
+
 #endif

@@ -116,6 +116,20 @@ static inline int fake_step(void *ctx, const struct eng_step_seq *seqs, size_t n
 	return 0;
 }
 
+static inline void fake_page_read(void *ctx, uint32_t page, void *dst)
+{
+	struct fake_exec *f = ctx;
+
+	memcpy(dst, f->cells + (size_t)page * FAKE_PAGE, FAKE_PAGE * sizeof(*f->cells));
+}
+
+static inline void fake_page_write(void *ctx, uint32_t page, const void *src)
+{
+	struct fake_exec *f = ctx;
+
+	memcpy(f->cells + (size_t)page * FAKE_PAGE, src, FAKE_PAGE * sizeof(*f->cells));
+}
+
 static inline void fake_init(struct fake_exec *f, uint32_t n_vocab, uint32_t n_ctx, uint32_t n_pages)
 {
 	memset(f, 0, sizeof(*f));
@@ -127,7 +141,9 @@ static inline void fake_init(struct fake_exec *f, uint32_t n_vocab, uint32_t n_c
 		                     .max_tokens = 16,
 		                     .max_outputs = 8,
 		                     .n_pages = n_pages,
-		                     .kv = { .page_tokens = FAKE_PAGE } };
+		                     .kv = { .page_tokens = FAKE_PAGE, .page_bytes = FAKE_PAGE * sizeof(int32_t) },
+		                     .page_read = fake_page_read,
+		                     .page_write = fake_page_write };
 	f->cells = calloc((size_t)n_pages * FAKE_PAGE, sizeof(*f->cells));
 	f->rows = calloc((size_t)f->exec.max_outputs * n_vocab + FAKE_EMBD * 8, sizeof(*f->rows));
 	atomic_store(&f->fail_on_id, -1);

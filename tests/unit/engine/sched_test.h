@@ -35,6 +35,7 @@ struct client {
 static inline void record(void *arg, const struct eng_event *ev)
 {
 	struct client *c = arg;
+	struct eng_sched *cancel_in;
 
 	(void)pthread_mutex_lock(&c->lock);
 	if (c->n_done)
@@ -65,9 +66,11 @@ static inline void record(void *arg, const struct eng_event *ev)
 		c->n_done++;
 		(void)pthread_cond_broadcast(&c->cond);
 	}
+	/* After DONE the client may be somebody else's. */
+	cancel_in = ev->kind != ENG_EV_DONE && c->n_ids == c->cancel_after ? c->cancel_in : NULL;
 	(void)pthread_mutex_unlock(&c->lock);
-	if (c->cancel_in && c->n_ids == c->cancel_after)
-		eng_sched_cancel(c->cancel_in, ev->request_id);
+	if (cancel_in)
+		eng_sched_cancel(cancel_in, ev->request_id);
 }
 
 static inline void client_init(struct client *c)

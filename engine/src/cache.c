@@ -1,0 +1,77 @@
+/* The prompt cache of an engine: what its pages are known by, and opening it. */
+#include <errno.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "base/mapfile.h"
+#include "base/sha256.h"
+#include "engine_internal.h"
+#include "promptcache/promptcache.h"
+
+enum { MAX_CONFIG = 1 << 20 };
+
+static const uint64_t default_bytes = 4ull << 30;
+
+static void add_text(struct base_sha256 *sha, const char *text)
+{
+	base_sha256_update(sha, text, strlen(text) + 1);
+}
+
+/* A folder's hyperparameters: one that was edited is another model. */
+static void add_config(struct base_sha256 *sha, const char *folder)
+{
+	struct base_buf text = BASE_BUF_INIT(MAX_CONFIG);
+	char path[4096];
+
+	(void)snprintf(path, sizeof(path), "%s/config.json", folder);
+	if (base_read_file(path, &text, NULL) == 0)
+		base_sha256_update(sha, base_buf_text(&text), text.len);
+	base_buf_done(&text);
+}
+
+/* Everything that the bytes of a page depend on. Whoever computes in another way, or another version of this
+ * program, has pages of its own. */
+static int identify(const struct eng_engine *e, const struct eng_options *o, struct eng_pc_key *ret_identity)
+{
+	uint8_t flags[] = { e->is_exact, o->deterministic };
+	struct base_sha256 *sha;
+	int r = base_sha256_new(&sha);
+
+	if (r < 0)
+		return r;
+	add_text(sha, "ocai K/V pages " OCAI_VERSION);
+	add_text(sha, e->backend_name);
+	add_text(sha, o->isa ? o->isa : kn_cpu_isas()[0]);
+	base_sha256_update(sha, flags, sizeof(flags));
+	/* Random weights have no file; their shape and type make them. */
+	add_text(sha, o->random_shape ? o->random_shape : "");
+	add_text(sha, o->random_dtype ? o->random_dtype : "");
+	add_config(sha, e->path);
+	eng_runner_fingerprint(e->runner, sha);
+	base_sha256_final(sha, ret_identity->b);
+	base_sha256_free(sha);
+	return 0;
+}
+
+int eng_cache_open(const struct eng_engine *e, const struct eng_options *o, uint32_t page_tokens, struct eng_pc **ret_pc,
+                   struct err *err)
+{
+	struct eng_pc_config config = { .dir = o->cache_dir,
+		                        .budget_bytes = o->cache_bytes ? o->cache_bytes : default_bytes,
+		                        .page_tokens = page_tokens,
+		                        .page_bytes = eng_runner_page_bytes(e->runner) };
+	char text[ERR_MSG_SIZE + 64];
+	struct err why = { 0 };
+	int r = identify(e, o, &config.identity);
+
+	if (r == 0)
+		r = eng_pc_open(&config, ret_pc, &why);
+	if (r != -EBUSY)
+		return r < 0 ? err_set(err, r, "%s", why.code ? err_text(&why) : strerror(-r)) : 0;
+	/* Two servers of one model: the second one does without. */
+	(void)snprintf(text, sizeof(text), "no prompt cache: %s", err_text(&why));
+	if (o->on_note)
+		o->on_note(o->plan_arg, text);
+	*ret_pc = NULL;
+	return 0;
+}

@@ -1,0 +1,84 @@
+/* Pages as bytes: each layer's K, then its V, as they lie in the pool. */
+#include "base/sha256.h"
+#include "model/internal.h"
+#include "weights/weights.h"
+
+/* Bytes of one page of one layer's K or V. */
+static size_t part_bytes(const struct kn_kv *kv, uint32_t dim)
+{
+	return (size_t)kv->n_kv_head * kv->page_tokens * dim * kn_dtype_info(kv->dtype)->block_bytes;
+}
+
+uint64_t eng_runner_page_bytes(const struct eng_runner *r)
+{
+	uint64_t total = 0;
+
+	for (uint32_t i = 0; i < r->model->hp.n_layer; i++) {
+		const struct kn_kv *kv = &r->kv[i];
+
+		total += part_bytes(kv, kv->k_dim) + (kv->v ? part_bytes(kv, kv->v_dim) : 0);
+	}
+	return total;
+}
+
+void eng_runner_page_read(struct eng_runner *r, uint32_t page, void *dst)
+{
+	char *to = dst;
+
+	(void)r->ops->sync(r->be); /* a failure shows in the step that is to come */
+	for (uint32_t i = 0; i < r->model->hp.n_layer; i++) {
+		const struct kn_kv *kv = &r->kv[i];
+		size_t n = part_bytes(kv, kv->k_dim);
+
+		r->ops->download(r->be, to, (const char *)kv->k + page * n, n);
+		to += n;
+		if (!kv->v)
+			continue;
+		n = part_bytes(kv, kv->v_dim);
+		r->ops->download(r->be, to, (const char *)kv->v + page * n, n);
+		to += n;
+	}
+}
+
+void eng_runner_page_write(struct eng_runner *r, uint32_t page, const void *src)
+{
+	const char *from = src;
+
+	(void)r->ops->sync(r->be);
+	for (uint32_t i = 0; i < r->model->hp.n_layer; i++) {
+		struct kn_kv *kv = &r->kv[i];
+		size_t n = part_bytes(kv, kv->k_dim);
+
+		r->ops->upload(r->be, (char *)kv->k + page * n, from, n);
+		from += n;
+		if (!kv->v)
+			continue;
+		n = part_bytes(kv, kv->v_dim);
+		r->ops->upload(r->be, (char *)kv->v + page * n, from, n);
+		from += n;
+	}
+}
+
+void eng_runner_fingerprint(const struct eng_runner *r, struct base_sha256 *sha)
+{
+	const struct eng_model *m = r->model;
+	uint32_t shape[] = { m->hp.n_layer, m->hp.n_vocab, m->hp.n_embd, r->config.page_tokens, r->config.kv_dtype };
+
+	base_sha256_update(sha, m->info.arch, sizeof(m->info.arch));
+	base_sha256_update(sha, shape, sizeof(shape));
+	for (uint32_t i = 0; i < m->hp.n_layer; i++) {
+		uint32_t layer[] = { r->kv[i].n_kv_head, r->kv[i].k_dim, r->kv[i].v_dim, r->kv[i].v != NULL };
+
+		base_sha256_update(sha, layer, sizeof(layer));
+	}
+	for (uint32_t i = 0; i < m->hp.n_rope; i++) {
+		const struct rope_plan *plan = &m->hp.rope[i];
+		bool is_long = r->rope[i].inv_freq == m->inv_freq_long[i];
+
+		base_sha256_update(sha, &is_long, sizeof(is_long));
+		base_sha256_update(sha, is_long ? plan->inv_freq_long : plan->inv_freq,
+		                   plan->n_rot / 2 * sizeof(plan->inv_freq[0]));
+	}
+	if (m->weights)
+		eng_weights_fingerprint(m->weights, sha);
+}

@@ -1,0 +1,477 @@
+/* The cache's thread and its slots. A slot belongs to whoever its state says; handing one over is a change of state
+ * under the lock. Reading goes before writing: somebody waits for it. */
+#include "promptcache/promptcache.h"
+
+#include <errno.h>
+#include <pthread.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "base/log.h"
+#include "promptcache/folder.h"
+
+enum {
+	N_READ = 4,
+	N_WRITE = 2,
+	N_SLOTS = N_READ + N_WRITE,
+	PAUSE_S = 30, /* without writing, after it failed */
+};
+
+enum slot_state {
+	SLOT_FREE,
+	SLOT_OWNER,  /* being filled, or read by the owner */
+	SLOT_QUEUED, /* for the thread */
+	SLOT_DONE,   /* read: for the owner */
+};
+
+struct slot {
+	uint8_t *bytes; /* header and payload */
+	enum slot_state state;
+	uint64_t order; /* of being queued */
+	/* writing */
+	struct eng_pc_page page;
+	int32_t *ids; /* [page_tokens] */
+	/* reading */
+	struct eng_pc_key key;
+	uint64_t tag;
+	bool is_good;
+};
+
+struct eng_pc {
+	struct eng_pc_config config;
+	char *dir;
+	int fd, lock_fd;
+	size_t header_bytes, file_bytes;
+	pthread_t thread;
+	bool has_thread;
+	void (*ready)(void *arg);
+	void *ready_arg;
+
+	pthread_mutex_t lock;
+	pthread_cond_t work, scanned;
+	/* protected by lock */
+	struct slot slots[N_SLOTS]; /* those for reading first */
+	struct eng_pc_index *index;
+	struct eng_pc_stats stats;
+	uint64_t n_queued; /* orders given so far */
+	uint64_t limit_bytes;
+	bool is_scanned, is_stopping;
+	time_t quiet_until; /* no writing before */
+};
+
+static uint64_t now_ns(void)
+{
+	struct timespec ts;
+
+	(void)clock_gettime(CLOCK_MONOTONIC, &ts);
+	return (uint64_t)ts.tv_sec * 1000000000u + (uint64_t)ts.tv_nsec;
+}
+
+static struct eng_pc_name name_of(const struct eng_pc_key *key)
+{
+	struct eng_pc_name name;
+
+	memcpy(name.b, key->b, sizeof(name.b));
+	return name;
+}
+
+/* ---- The thread: removing ---- */
+
+static void unlink_page(void *arg, const struct eng_pc_name *name, const struct eng_pc_name *parent)
+{
+	struct eng_pc *pc = arg;
+	char file[ENG_PC_FILE_NAME];
+
+	eng_pc_file_name(name, parent, file);
+	(void)unlinkat(pc->fd, file, 0);
+	pc->stats.bytes -= pc->file_bytes;
+}
+
+/* Locked. `keep` does not go: it is the page before the one that needs the room, or NULL. */
+static void make_room(struct eng_pc *pc, uint64_t bytes, const struct eng_pc_name *keep)
+{
+	struct eng_pc_name name, parent;
+
+	while (pc->stats.bytes + bytes > pc->limit_bytes && eng_pc_index_pop(pc->index, keep, &name, &parent)) {
+		unlink_page(pc, &name, &parent);
+		pc->stats.pages_evicted++;
+	}
+}
+
+static void scan(struct eng_pc *pc)
+{
+	uint64_t others = eng_pc_folder_trim_others(pc->dir, &pc->config.identity, pc->config.budget_bytes / 2);
+	struct eng_pc_index *ix = NULL;
+	int r = eng_pc_index_new(&ix);
+
+	if (r == 0)
+		r = eng_pc_folder_scan(pc->fd, pc->file_bytes, ix);
+	if (r < 0)
+		base_log(BASE_LOG_DEBUG, "%s: the prompt cache is not read: %s", pc->dir, strerror(-r));
+	(void)pthread_mutex_lock(&pc->lock);
+	if (ix) {
+		eng_pc_index_free(pc->index);
+		pc->index = ix;
+		pc->stats.bytes = eng_pc_index_count(ix) * pc->file_bytes;
+	}
+	pc->limit_bytes = others < pc->config.budget_bytes ? pc->config.budget_bytes - others : 0;
+	make_room(pc, 0, NULL);
+	pc->is_scanned = true;
+	(void)pthread_cond_broadcast(&pc->scanned);
+	(void)pthread_mutex_unlock(&pc->lock);
+}
+
+/* ---- The thread: writing and reading ---- */
+
+static void count_write_error(struct eng_pc *pc, int r)
+{
+	struct timespec ts;
+
+	(void)clock_gettime(CLOCK_MONOTONIC, &ts);
+	base_log(BASE_LOG_DEBUG, "%s: a page of the prompt cache is not written: %s", pc->dir, strerror(-r));
+	(void)pthread_mutex_lock(&pc->lock);
+	pc->stats.n_write_errors++;
+	pc->quiet_until = ts.tv_sec + PAUSE_S;
+	(void)pthread_mutex_unlock(&pc->lock);
+}
+
+/* True when the page shall be written; there is room for it then. */
+static bool wants_page(struct eng_pc *pc, const struct eng_pc_name *name, const struct eng_pc_name *parent)
+{
+	static const struct eng_pc_name none;
+	struct timespec ts;
+	bool wanted;
+
+	(void)clock_gettime(CLOCK_MONOTONIC, &ts);
+	(void)pthread_mutex_lock(&pc->lock);
+	wanted = ts.tv_sec >= pc->quiet_until && !eng_pc_index_has(pc->index, name) &&
+	         (memcmp(parent, &none, sizeof(none)) == 0 || eng_pc_index_has(pc->index, parent));
+	if (wanted) {
+		eng_pc_index_use(pc->index, parent); /* the last to go */
+		make_room(pc, pc->file_bytes, parent);
+		wanted = pc->stats.bytes + pc->file_bytes <= pc->limit_bytes;
+	}
+	(void)pthread_mutex_unlock(&pc->lock);
+	return wanted;
+}
+
+static void write_page(struct eng_pc *pc, struct slot *s)
+{
+	struct eng_pc_name name, parent = name_of(&s->page.parent);
+	char file[ENG_PC_FILE_NAME];
+	int r;
+
+	if (eng_pc_page_seal(&s->page, s->ids, s->bytes) < 0)
+		return;
+	name = name_of(&s->page.key);
+	if (!wants_page(pc, &name, &parent))
+		return;
+	eng_pc_file_name(&name, &parent, file);
+	r = eng_pc_file_write(pc->fd, file, s->bytes, pc->file_bytes);
+	if (r < 0) {
+		count_write_error(pc, r);
+		return;
+	}
+	(void)pthread_mutex_lock(&pc->lock);
+	pc->stats.bytes += pc->file_bytes;
+	if (eng_pc_index_add(pc->index, &name, &parent) < 0)
+		unlink_page(pc, &name, &parent); /* no memory for its entry */
+	else
+		pc->stats.pages_written++;
+	(void)pthread_mutex_unlock(&pc->lock);
+}
+
+static int read_page(struct eng_pc *pc, struct slot *s)
+{
+	struct eng_pc_name name = name_of(&s->key), parent = name_of(&s->page.parent);
+	struct eng_pc_page page;
+	char file[ENG_PC_FILE_NAME];
+	int r;
+
+	eng_pc_file_name(&name, &parent, file);
+	r = eng_pc_file_read(pc->fd, file, s->bytes, pc->file_bytes);
+	if (r == 0)
+		r = eng_pc_page_parse(s->bytes, pc->file_bytes, &page, NULL);
+	if (r == 0 && (memcmp(&page.identity, &pc->config.identity, sizeof(page.identity)) != 0 ||
+	               memcmp(&page.key, &s->key, sizeof(page.key)) != 0))
+		r = -EBADMSG;
+	if (r == 0)
+		s->page = page;
+	return r;
+}
+
+static void read_slot(struct eng_pc *pc, struct slot *s)
+{
+	uint64_t begin = now_ns();
+	struct eng_pc_name name = name_of(&s->key);
+	int r = read_page(pc, s);
+	double ns = (double)(now_ns() - begin);
+
+	s->is_good = r == 0;
+	(void)pthread_mutex_lock(&pc->lock);
+	if (r == 0) {
+		pc->stats.pages_read++;
+		pc->stats.read_ns = pc->stats.read_ns > 0 ? pc->stats.read_ns + 0.3 * (ns - pc->stats.read_ns) : ns;
+		eng_pc_index_use(pc->index, &name);
+	} else if (r != -ENOMEM) {
+		pc->stats.n_damaged++;
+		eng_pc_index_remove(pc->index, &name, unlink_page, pc);
+	}
+	(void)pthread_mutex_unlock(&pc->lock);
+}
+
+/* Locked. The one that was queued first, reading before writing. */
+static struct slot *next_slot(struct eng_pc *pc)
+{
+	struct slot *best = NULL;
+
+	for (int part = 0; part < 2 && !best; part++) {
+		for (int i = part ? N_READ : 0; i < (part ? N_SLOTS : N_READ); i++) {
+			struct slot *s = &pc->slots[i];
+
+			if (s->state == SLOT_QUEUED && (!best || s->order < best->order))
+				best = s;
+		}
+	}
+	return best;
+}
+
+static void *run(void *arg)
+{
+	struct eng_pc *pc = arg;
+
+	scan(pc);
+	for (;;) {
+		struct slot *s;
+		bool is_read;
+
+		(void)pthread_mutex_lock(&pc->lock);
+		while (!(s = next_slot(pc)) && !pc->is_stopping)
+			(void)pthread_cond_wait(&pc->work, &pc->lock);
+		(void)pthread_mutex_unlock(&pc->lock);
+		if (!s)
+			return NULL;
+		is_read = s < pc->slots + N_READ;
+		if (is_read)
+			read_slot(pc, s);
+		else
+			write_page(pc, s);
+		(void)pthread_mutex_lock(&pc->lock);
+		s->state = is_read ? SLOT_DONE : SLOT_FREE;
+		(void)pthread_mutex_unlock(&pc->lock);
+		if (pc->ready)
+			pc->ready(pc->ready_arg);
+	}
+}
+
+/* ---- Life ---- */
+
+static int make_slots(struct eng_pc *pc)
+{
+	for (int i = 0; i < N_SLOTS; i++) {
+		struct slot *s = &pc->slots[i];
+
+		/* Memory only once it is written to: the slots of a cache that is not used cost nothing. */
+		s->bytes = malloc(pc->file_bytes);
+		s->ids = calloc(pc->config.page_tokens, sizeof(*s->ids));
+		if (!s->bytes || !s->ids)
+			return -ENOMEM;
+	}
+	return eng_pc_index_new(&pc->index);
+}
+
+int eng_pc_open(const struct eng_pc_config *config, struct eng_pc **ret_pc, struct err *err)
+{
+	struct eng_pc *pc;
+	int r;
+
+	if (config->page_tokens == 0 || config->page_tokens > ENG_PC_MAX_TOKENS || config->page_bytes == 0 ||
+	    config->page_bytes > SIZE_MAX / 4)
+		return err_set(err, -EINVAL, "prompt cache: pages of %u tokens and %llu bytes", config->page_tokens,
+		               (unsigned long long)config->page_bytes);
+	pc = calloc(1, sizeof(*pc));
+	if (!pc)
+		return err_set(err, -ENOMEM, "out of memory");
+	pc->fd = pc->lock_fd = -1;
+	pc->config = *config;
+	pc->header_bytes = eng_pc_header_bytes(config->page_tokens);
+	pc->file_bytes = pc->header_bytes + config->page_bytes;
+	(void)pthread_mutex_init(&pc->lock, NULL);
+	(void)pthread_cond_init(&pc->work, NULL);
+	(void)pthread_cond_init(&pc->scanned, NULL);
+	if (config->budget_bytes < pc->file_bytes)
+		r = err_set(err, -EINVAL, "prompt cache: %llu bytes do not hold one page of %zu bytes",
+		            (unsigned long long)config->budget_bytes, pc->file_bytes);
+	else
+		r = eng_pc_folder_open(config->dir, &config->identity, &pc->fd, &pc->lock_fd, err);
+	if (r == 0 && (!(pc->dir = strdup(config->dir)) || make_slots(pc) < 0))
+		r = err_set(err, -ENOMEM, "out of memory");
+	if (r == 0) {
+		r = -pthread_create(&pc->thread, NULL, run, pc);
+		if (r < 0)
+			(void)err_set(err, r, "prompt cache: %s", strerror(-r));
+	}
+	if (r < 0) {
+		eng_pc_close(pc);
+		return r;
+	}
+	pc->has_thread = true;
+	(void)pthread_setname_np(pc->thread, "eng-cache");
+	*ret_pc = pc;
+	return 0;
+}
+
+void eng_pc_close(struct eng_pc *pc)
+{
+	if (!pc)
+		return;
+	(void)pthread_mutex_lock(&pc->lock);
+	pc->is_stopping = true;
+	(void)pthread_cond_signal(&pc->work);
+	(void)pthread_mutex_unlock(&pc->lock);
+	if (pc->has_thread)
+		(void)pthread_join(pc->thread, NULL);
+	for (int i = 0; i < N_SLOTS; i++) {
+		free(pc->slots[i].bytes);
+		free(pc->slots[i].ids);
+	}
+	eng_pc_index_free(pc->index);
+	if (pc->fd >= 0)
+		(void)close(pc->fd);
+	if (pc->lock_fd >= 0)
+		(void)close(pc->lock_fd);
+	(void)pthread_mutex_destroy(&pc->lock);
+	(void)pthread_cond_destroy(&pc->work);
+	(void)pthread_cond_destroy(&pc->scanned);
+	free(pc->dir);
+	free(pc);
+}
+
+void eng_pc_set_ready(struct eng_pc *pc, void (*fn)(void *arg), void *arg)
+{
+	pc->ready = fn;
+	pc->ready_arg = arg;
+}
+
+/* ---- For the owner ---- */
+
+int eng_pc_key(const struct eng_pc *pc, const struct eng_pc_key *parent, const int32_t *ids, struct eng_pc_key *ret_key)
+{
+	return eng_pc_key_next(&pc->config.identity, parent, ids, pc->config.page_tokens, ret_key);
+}
+
+bool eng_pc_has(struct eng_pc *pc, const struct eng_pc_key *key)
+{
+	struct eng_pc_name name = name_of(key);
+	bool has;
+
+	(void)pthread_mutex_lock(&pc->lock);
+	while (!pc->is_scanned)
+		(void)pthread_cond_wait(&pc->scanned, &pc->lock);
+	has = eng_pc_index_has(pc->index, &name);
+	(void)pthread_mutex_unlock(&pc->lock);
+	return has;
+}
+
+void eng_pc_get_stats(struct eng_pc *pc, struct eng_pc_stats *ret_stats)
+{
+	(void)pthread_mutex_lock(&pc->lock);
+	*ret_stats = pc->stats;
+	(void)pthread_mutex_unlock(&pc->lock);
+}
+
+/* Locked. */
+static struct slot *free_slot(struct eng_pc *pc, int from, int to)
+{
+	for (int i = from; i < to; i++) {
+		if (pc->slots[i].state == SLOT_FREE)
+			return &pc->slots[i];
+	}
+	return NULL;
+}
+
+/* Locked. */
+static void queue(struct eng_pc *pc, struct slot *s)
+{
+	s->order = pc->n_queued++;
+	s->state = SLOT_QUEUED;
+	(void)pthread_cond_signal(&pc->work);
+}
+
+void *eng_pc_store_slot(struct eng_pc *pc)
+{
+	struct slot *s;
+
+	(void)pthread_mutex_lock(&pc->lock);
+	s = free_slot(pc, N_READ, N_SLOTS);
+	if (s)
+		s->state = SLOT_OWNER;
+	(void)pthread_mutex_unlock(&pc->lock);
+	return s ? s->bytes + pc->header_bytes : NULL;
+}
+
+void eng_pc_store(struct eng_pc *pc, void *bytes, const struct eng_pc_key *parent, const int32_t *ids,
+                  uint64_t compute_ns)
+{
+	struct slot *s = &pc->slots[N_READ];
+
+	while (s->bytes + pc->header_bytes != bytes)
+		s++;
+	s->page = (struct eng_pc_page){ .identity = pc->config.identity,
+		                        .parent = *parent,
+		                        .n_tokens = pc->config.page_tokens,
+		                        .compute_ns = compute_ns,
+		                        .payload_bytes = pc->config.page_bytes };
+	memcpy(s->ids, ids, pc->config.page_tokens * sizeof(*ids));
+	(void)pthread_mutex_lock(&pc->lock);
+	queue(pc, s);
+	(void)pthread_mutex_unlock(&pc->lock);
+}
+
+bool eng_pc_load(struct eng_pc *pc, const struct eng_pc_key *parent, const struct eng_pc_key *key, uint64_t tag)
+{
+	struct slot *s;
+
+	(void)pthread_mutex_lock(&pc->lock);
+	s = free_slot(pc, 0, N_READ);
+	if (s) {
+		s->key = *key;
+		s->page.parent = *parent;
+		s->tag = tag;
+		queue(pc, s);
+	}
+	(void)pthread_mutex_unlock(&pc->lock);
+	return s != NULL;
+}
+
+bool eng_pc_take(struct eng_pc *pc, struct eng_pc_loaded *ret_loaded)
+{
+	struct slot *best = NULL;
+
+	(void)pthread_mutex_lock(&pc->lock);
+	for (int i = 0; i < N_READ; i++) {
+		struct slot *s = &pc->slots[i];
+
+		if (s->state == SLOT_DONE && (!best || s->order < best->order))
+			best = s;
+	}
+	if (best)
+		best->state = SLOT_OWNER;
+	(void)pthread_mutex_unlock(&pc->lock);
+	if (!best)
+		return false;
+	*ret_loaded = (struct eng_pc_loaded){ .tag = best->tag,
+		                              .page = best->is_good ? best->bytes + pc->header_bytes : NULL,
+		                              .compute_ns = best->is_good ? best->page.compute_ns : 0,
+		                              .slot = (uint32_t)(best - pc->slots) };
+	return true;
+}
+
+void eng_pc_release(struct eng_pc *pc, const struct eng_pc_loaded *loaded)
+{
+	(void)pthread_mutex_lock(&pc->lock);
+	pc->slots[loaded->slot].state = SLOT_FREE;
+	(void)pthread_mutex_unlock(&pc->lock);
+}

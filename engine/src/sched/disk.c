@@ -1,0 +1,204 @@
+/* Pages from and to the disk (promptcache/). A request that was admitted and finds the continuation of its cached
+ * prefix on disk is "loading": it takes part in no step until its pages are there, one after the other, or one
+ * cannot be read or would be computed sooner; then it goes on as a prompt of which so much is cached. Others with
+ * the same prompt wait for it as for any prefix in the making.
+ *
+ * What another request took over is written at once, a page beside each step; what was computed for one request
+ * only, when there is nothing else to do. Copying a page into the cache's memory is all that this thread does. */
+#include "sched/disk.h"
+
+#include <time.h>
+
+#include "sched/sched_internal.h"
+
+enum { LOADS_AHEAD = 3, FINISH_MS = 3000 };
+
+static const struct eng_pc_key no_key;
+
+/* ---- Reading ---- */
+
+/* What computing a page takes here, or took when it was written. */
+static double compute_ns(const struct eng_sched *s, uint64_t then_ns)
+{
+	double now_ns = s->pace.prompt_token_ns * s->exec.kv.page_tokens;
+
+	return now_ns > 0 ? now_ns : (double)then_ns;
+}
+
+static bool is_worth_it(struct eng_sched *s, uint64_t then_ns)
+{
+	double compute = compute_ns(s, then_ns);
+	struct eng_pc_stats st;
+
+	eng_pc_get_stats(s->config.cache, &st);
+	if (st.read_ns <= 0 || compute <= 0 || st.read_ns * s->disk_patience < compute)
+		return true;
+	/* The disk may have been slow for a moment only: it gets another chance, later. */
+	s->disk_patience *= 0.95;
+	return false;
+}
+
+/* Keys of the prompt's pages up to n, made once. */
+static bool make_keys(struct eng_sched *s, struct sreq *r, uint32_t n)
+{
+	if (r->keys)
+		return true;
+	r->keys = calloc(n ? n : 1, sizeof(*r->keys));
+	for (uint32_t i = 0; r->keys && i < n; i++) {
+		if (eng_pc_key(s->config.cache, i > 0 ? &r->keys[i - 1] : &no_key,
+		               r->tokens + (size_t)i * s->exec.kv.page_tokens, &r->keys[i]) < 0) {
+			free(r->keys);
+			r->keys = NULL;
+		}
+	}
+	return r->keys != NULL;
+}
+
+void sched_disk_begin(struct eng_sched *s, struct sreq *r)
+{
+	uint32_t page = s->exec.kv.page_tokens, first = r->n_computed / page, last = first, most;
+
+	if (!s->config.cache || s->config.no_prefix_cache)
+		return;
+	most = sreq_first_row(r) < r->n_prompt ? sreq_first_row(r) / page : r->n_prompt / page;
+	if (most <= first || !make_keys(s, r, r->n_prompt / page))
+		return;
+	while (last < most && eng_pc_has(s->config.cache, &r->keys[last]))
+		last++;
+	if (last == first || !is_worth_it(s, 0))
+		return;
+	r->load_tag = ++s->n_load_tags;
+	r->load_next = r->load_done = first;
+	r->load_end = last;
+}
+
+void sched_disk_forget(struct sreq *r)
+{
+	r->load_tag = 0;
+}
+
+static void ask_for_more(struct eng_sched *s, struct sreq *r)
+{
+	while (r->load_next < r->load_end && r->load_next - r->load_done < LOADS_AHEAD) {
+		uint32_t i = r->load_next;
+
+		if (!eng_pc_load(s->config.cache, i > 0 ? &r->keys[i - 1] : &no_key, &r->keys[i], r->load_tag))
+			return;
+		r->load_next++;
+	}
+}
+
+/* One page for r has been read, or not. */
+static void take_one(struct eng_sched *s, struct sreq *r, const struct eng_pc_loaded *loaded)
+{
+	uint32_t page = s->exec.kv.page_tokens, i = r->load_done++;
+
+	s->disk_patience = 1;
+
+	/* Behind a page that is missing nothing is of use. */
+	if (!loaded->page || i >= r->load_end) {
+		r->load_end = i < r->load_end ? i : r->load_end;
+		return;
+	}
+	s->exec.page_write(s->exec.ctx, r->kv.pages[i], loaded->page);
+	r->n_computed = r->kv.n_tokens = (i + 1) * page;
+	eng_kv_seq_publish(s->pool, &r->kv, r->tokens);
+	eng_kv_page_set_saved(s->pool, r->kv.pages[i]);
+	if (!r->was_preempted) {
+		r->n_cached += page;
+		(void)pthread_mutex_lock(&s->lock);
+		s->stats.cached_tokens += page;
+		s->stats.disk_tokens += page;
+		(void)pthread_mutex_unlock(&s->lock);
+	}
+	if (!is_worth_it(s, loaded->compute_ns))
+		r->load_end = r->load_next; /* what was asked for comes; no more */
+}
+
+void sched_disk_take(struct eng_sched *s)
+{
+	struct eng_pc_loaded loaded;
+
+	while (s->config.cache && eng_pc_take(s->config.cache, &loaded)) {
+		for (uint32_t i = 0; i < s->n_running; i++) {
+			if (s->running[i]->load_tag == loaded.tag && !s->running[i]->is_done)
+				take_one(s, s->running[i], &loaded);
+		}
+		eng_pc_release(s->config.cache, &loaded);
+	}
+	for (uint32_t i = 0; i < s->n_running; i++) {
+		struct sreq *r = s->running[i];
+
+		if (!r->load_tag)
+			continue;
+		ask_for_more(s, r);
+		if (r->load_done >= r->load_end)
+			sched_disk_forget(r);
+	}
+}
+
+/* ---- Writing ---- */
+
+/* The key of a page of the tree: from the first page of its prefix on. */
+static int key_of(struct eng_sched *s, uint32_t page, struct eng_pc_key *ret_key)
+{
+	struct eng_pc_key key = no_key;
+	uint32_t n = 0, at;
+
+	for (at = page; at != ENG_KV_NO_PAGE; at = eng_kv_page_parent(s->pool, at))
+		s->path[n++] = at;
+	while (n > 0) {
+		struct eng_pc_key parent = key;
+		int r = eng_pc_key(s->config.cache, &parent, eng_kv_page_ids(s->pool, s->path[--n]), &key);
+
+		if (r < 0)
+			return r;
+	}
+	*ret_key = key;
+	return 0;
+}
+
+/* False: no page wants to be written. */
+static bool give_one(struct eng_sched *s, uint32_t min_hits, bool *ret_full)
+{
+	uint32_t page = eng_kv_pool_unsaved(s->pool, min_hits), parent;
+	struct eng_pc_key key, parent_key = no_key;
+	void *slot;
+
+	if (page == ENG_KV_NO_PAGE)
+		return false;
+	parent = eng_kv_page_parent(s->pool, page);
+	if ((parent != ENG_KV_NO_PAGE && key_of(s, parent, &parent_key) < 0) ||
+	    eng_pc_key(s->config.cache, &parent_key, eng_kv_page_ids(s->pool, page), &key) < 0)
+		return false;
+	if (!eng_pc_has(s->config.cache, &key)) {
+		slot = eng_pc_store_slot(s->config.cache);
+		*ret_full = !slot;
+		if (!slot)
+			return false;
+		s->exec.page_read(s->exec.ctx, page, slot);
+		eng_pc_store(s->config.cache, slot, &parent_key, eng_kv_page_ids(s->pool, page),
+		             (uint64_t)compute_ns(s, 0));
+	}
+	eng_kv_page_set_saved(s->pool, page);
+	return true;
+}
+
+bool sched_disk_give(struct eng_sched *s, bool idle)
+{
+	bool is_full = false;
+
+	if (!s->config.cache || s->config.no_prefix_cache)
+		return false;
+	while (give_one(s, idle ? 0 : 1, &is_full) && idle)
+		;
+	return is_full;
+}
+
+void sched_disk_finish(struct eng_sched *s)
+{
+	const struct timespec nap = { .tv_nsec = 1000000 };
+
+	for (int ms = 0; ms < FINISH_MS && sched_disk_give(s, true); ms++)
+		(void)nanosleep(&nap, NULL);
+}

@@ -1,0 +1,116 @@
+#!/bin/bash
+# The prompt cache on disk with the embedded model: found after SIGTERM and after SIGKILL, the same answer with it and
+# without, damaged files removed, a folder in use left alone, and a full disk that nobody notices but the metrics.
+set -eu
+top=$(cd "$(dirname "$0")/../.." && pwd)
+engine=${BUILD_DIR:-$top/build/release}/bin/ocai-engine
+case $engine in /*) ;; *) engine=$top/$engine ;; esac
+export OCAI_MODEL_DIR=$top/engine/models/mini
+work=$(mktemp -d)
+server=
+mounted=
+cleanup() {
+	[ -z "$server" ] || kill -9 "$server" 2>/dev/null || true
+	[ -z "$server" ] || wait "$server" 2>/dev/null || true
+	[ -z "$mounted" ] || umount "$mounted" 2>/dev/null || true
+	rm -rf "$work"
+}
+trap cleanup EXIT
+fail() { echo "FAIL: $*"; cat "$work/log" 2>/dev/null || true; exit 1; }
+
+start() { # FOLDER OPTION...
+	rm -f "$work/port"
+	"$engine" serve --threads 2 --port 0 --port-file "$work/port" --cache-dir "$@" 2>"$work/log" &
+	server=$!
+	for _ in $(seq 400); do
+		[ -s "$work/port" ] && break
+		kill -0 "$server" 2>/dev/null || fail "the server ended"
+		sleep 0.05
+	done
+	url=http://127.0.0.1:$(cat "$work/port")
+}
+
+stop() { # SIGNAL
+	kill "-$1" "$server"
+	wait "$server" 2>/dev/null || true
+	server=
+}
+
+# Some 600 tokens, the same every time.
+prompt=$(for i in $(seq 120); do printf 'restart the service number %d and show its log. ' "$i"; done)
+body=$(printf '{"prompt":"%s","max_tokens":8,"temperature":0,"ignore_eos":true}' "$prompt")
+ask() { curl -sS -H 'Content-Type: application/json' -d "$body" "$url/v1/completions" >"$work/answer"; }
+field() { python3 -c 'import json,sys; a=json.load(open(sys.argv[1])); print(eval(sys.argv[2]))' "$work/answer" "$1"; }
+cached() { field 'a["usage"]["prompt_tokens_details"]["cached_tokens"]'; }
+text() { field 'a["choices"][0]["text"]'; }
+metric() { curl -sS "$url/metrics" | sed -n "s/^ocai_engine_$1 //p"; }
+written() { # waits until the idle server has written what it computed
+	local last=x now
+	for _ in $(seq 100); do
+		now=$(find "$1" -name '*.kv' | wc -l)
+		[ "$now" -gt 0 ] && [ "$now" = "$last" ] && return
+		last=$now
+		sleep 0.2
+	done
+	fail "nothing was written to $1"
+}
+
+start "$work/cache"
+ask
+[ "$(cached)" = 0 ] || fail "cached at the first start: $(cat "$work/answer")"
+n=$(field 'a["usage"]["prompt_tokens"]')
+want=$(text)
+stop TERM
+start "$work/cache"
+ask
+[ "$(cached)" -gt $((n * 8 / 10)) ] || fail "only $(cached) of $n tokens were found after a restart"
+[ "$(text)" = "$want" ] || fail "another answer from the cache: $(text)"
+[ "$(metric disk_tokens_total)" = "$(cached)" ] || fail "metrics: $(metric disk_tokens_total)"
+echo "ok $(cached) of $n tokens found after a restart, the same answer"
+
+stop KILL
+start "$work/cache"
+ask
+[ "$(cached)" -gt $((n * 8 / 10)) ] && [ "$(text)" = "$want" ] || fail "after kill -9: $(cached) tokens"
+echo "ok found after kill -9"
+
+"$engine" serve --threads 1 --port 0 --port-file "$work/port2" --cache-dir "$work/cache" 2>"$work/log2" &
+second=$!
+for _ in $(seq 200); do [ -s "$work/port2" ] && break; sleep 0.05; done
+kill "$second" && wait "$second" || fail "the second server: $(cat "$work/log2")"
+grep -q 'no prompt cache: .*another process' "$work/log2" || fail "a second server said nothing: $(cat "$work/log2")"
+echo "ok a folder in use is left to its owner"
+
+stop TERM
+find "$work/cache" -name '*.kv' | while read -r f; do printf 'damage' | dd of="$f" bs=1 seek=5000 conv=notrunc status=none; done
+start "$work/cache"
+ask
+[ "$(cached)" = 0 ] && [ "$(text)" = "$want" ] || fail "damaged files: $(cached) cached, $(text)"
+[ "$(metric disk_damaged_total)" -gt 0 ] || fail "no damage was counted"
+written "$work/cache"
+stop KILL
+start "$work/cache"
+ask
+[ "$(cached)" -gt 0 ] && [ "$(text)" = "$want" ] || fail "not written again"
+stop TERM
+echo "ok damaged files are removed, computed and written again"
+
+"$engine" serve --port 0 --cache-dir "$work/cache" --cache-bytes 1 2>"$work/log" && fail "a budget without a page was taken"
+grep -q 'do not hold one page' "$work/log" || fail "no reason given for the budget"
+echo "ok a budget that holds nothing is refused"
+
+mkdir "$work/small"
+if mount -t tmpfs -o size=700k none "$work/small" 2>/dev/null; then
+	mounted=$work/small
+	start "$work/small"
+	ask
+	[ "$(text)" = "$want" ] || fail "on a full disk: $(text)"
+	for _ in $(seq 100); do [ "$(metric disk_write_errors_total)" != 0 ] && break; sleep 0.1; done
+	[ "$(metric disk_write_errors_total)" -gt 0 ] || fail "no error was counted"
+	ask
+	[ "$(text)" = "$want" ] || fail "after the disk was full: $(text)"
+	stop TERM
+	echo "ok a full disk costs the cache and nothing else"
+else
+	echo "skip a full disk: tmpfs cannot be mounted here"
+fi
