@@ -1,7 +1,10 @@
-/* Shared by the facade's files: engine.c (open, plan, requests), meta.c (what the model's own files say
+/* Shared by the facade's files: engine.c (open, plan, requests), grammars.c (grammars of
+ * outputs), meta.c (what the model's own files say
  * about text and sampling), chat.c (templates), text.c (tokens), paths.c (where the default model is). */
 #ifndef ENG_ENGINE_INTERNAL_H
 #define ENG_ENGINE_INTERNAL_H
+
+#include <pthread.h>
 
 #include "engine.h"
 #include "model/model.h"
@@ -11,6 +14,7 @@ struct eng_engine;
 struct eng_weights;
 struct eng_tokenizer;
 struct eng_template;
+struct grammar_vocab;
 
 /* What tokenizer_config.json, generation_config.json, config.json and the template files (or the GGUF
  * keys) say. Everything is owned. */
@@ -40,6 +44,18 @@ int eng_default_model_path(char **ret_path, struct err *err);
 /* Bytes of the *.safetensors files of a folder; a negative errno when it is none. */
 int eng_folder_weight_bytes(const char *path, uint64_t *ret_bytes);
 
+enum { ENG_KEPT_GRAMMARS = 32 };
+
+/* Grammars compiled lately, so that requests with the same one share its masks. Zero is empty. */
+struct eng_grammars {
+	pthread_mutex_t lock;
+	struct grammar_vocab *vocab; /* made for the first one */
+	struct eng_grammar *kept[ENG_KEPT_GRAMMARS];
+	size_t next;
+};
+void eng_grammars_init(struct eng_grammars *gs);
+void eng_grammars_done(struct eng_grammars *gs);
+
 struct eng_engine {
 	char *path, *served_name, *backend_name;
 	bool is_exact; /* see eng_options.precision */
@@ -49,6 +65,7 @@ struct eng_engine {
 	struct eng_runner *runner;
 	struct eng_sched *sched;
 	struct eng_meta meta;
+	struct eng_grammars grammars;
 	struct eng_info info;
 };
 
