@@ -119,6 +119,7 @@ static int regex_compile(struct eng_grammar *g, const char *text, size_t len, st
 		return r;
 	}
 	b.need = 1;
+	g->nodes[node].lex.max = UINT32_MAX;
 	r = dfa_finish(&b, &g->nodes[node].lex.dfa, err);
 	if (r == 0 && dfa_start(g->nodes[node].lex.dfa) == DFA_DEAD)
 		r = err_set(err, -EINVAL, "regular expression: nothing matches it");

@@ -60,7 +60,8 @@ bool eng_matcher_must_end(const struct eng_matcher *m); /* and nothing else may 
 int eng_matcher_error(const struct eng_matcher *m);
 /* Bit b: byte b may come next. For messages. */
 void eng_matcher_bytes(struct eng_matcher *m, uint64_t ret_bits[4]);
-/* logits [n_vocab]: what is not allowed becomes minus infinity. */
-void eng_mask_apply(const uint64_t *mask, uint32_t n_mask, float *logits, uint32_t n_vocab);
+/* logits [n_vocab]: what may not come next becomes minus infinity. -EILSEQ: the vocabulary cannot spell what must come,
+ * and the output cannot end here. */
+int eng_matcher_apply(struct eng_matcher *m, float *logits, uint32_t n_vocab, struct err *err);
 
 #endif

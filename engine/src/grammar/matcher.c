@@ -102,7 +102,7 @@ const uint64_t *eng_matcher_mask(struct eng_matcher *x, uint32_t *ret_n)
 	return x->bits;
 }
 
-void eng_mask_apply(const uint64_t *mask, uint32_t n_mask, float *logits, uint32_t n_vocab)
+static void apply(const uint64_t *mask, uint32_t n_mask, float *logits, uint32_t n_vocab)
 {
 	uint32_t n = n_mask < n_vocab ? n_mask : n_vocab;
 
@@ -121,6 +121,20 @@ void eng_mask_apply(const uint64_t *mask, uint32_t n_mask, float *logits, uint32
 	}
 	for (uint32_t i = n; i < n_vocab; i++)
 		logits[i] = -INFINITY;
+}
+
+int eng_matcher_apply(struct eng_matcher *x, float *logits, uint32_t n_vocab, struct err *err)
+{
+	uint32_t n_allowed = 0;
+	const uint64_t *mask = eng_matcher_mask(x, &n_allowed);
+
+	if (!mask)
+		return err_set(err, x->m.error, "structured output: %s",
+		               x->m.error == -E2BIG ? "the grammar is too ambiguous or too large here" : strerror(-x->m.error));
+	if (n_allowed == 0 && !eng_matcher_can_end(x))
+		return err_set(err, -EILSEQ, "structured output: no token of the vocabulary can come next");
+	apply(mask, x->g->vocab->n, logits, n_vocab);
+	return 0;
 }
 
 /* ---- The way ---- */

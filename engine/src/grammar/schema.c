@@ -587,7 +587,9 @@ static json_t *schema_of_value(const json_t *v)
 		(void)json_array_append_new(names, json_string(key));
 	}
 	(void)json_object_set_new(out, "type", json_string(json_is_array(v) ? "array" : "object"));
-	(void)json_object_set_new(out, json_is_array(v) ? "prefixItems" : "properties", inner);
+	if (json_is_object(v) || json_array_size(v) > 0)
+		(void)json_object_set(out, json_is_array(v) ? "prefixItems" : "properties", inner);
+	json_decref(inner);
 	(void)json_object_set_new(out, json_is_array(v) ? "items" : "additionalProperties", json_false());
 	if (json_is_array(v))
 		(void)json_object_set_new(out, "minItems", json_integer((json_int_t)json_array_size(v)));
