@@ -14,6 +14,7 @@ extern const struct opt cmd_health_opts[];
 extern const struct opt cmd_run_opts[];
 extern const struct opt cmd_bench_opts[];
 extern const struct opt cmd_tokenize_opts[];
+extern const struct opt cmd_check_schema_opts[];
 extern const struct opt cmd_quantize_opts[];
 
 /* Return the exit code. */
@@ -22,6 +23,7 @@ int cmd_health(int argc, char **argv);
 int cmd_run(int argc, char **argv);
 int cmd_bench(int argc, char **argv);
 int cmd_tokenize(int argc, char **argv);
+int cmd_check_schema(int argc, char **argv);
 int cmd_quantize(int argc, char **argv);
 
 #endif

@@ -15,6 +15,8 @@ static const struct opt_command commands[] = {
 	{ "run", "[OPTION]... [PROMPT]...", "answer one prompt on standard output", cmd_run_opts, cmd_run },
 	{ "bench", "[OPTION]...", "measure prefill and decode speed", cmd_bench_opts, cmd_bench },
 	{ "tokenize", "[OPTION]... [TEXT|ID]...", "text to token ids, or back", cmd_tokenize_opts, cmd_tokenize },
+	{ "check-schema", "[OPTION]... [--instance FILE]", "whether structured output accepts a text",
+	  cmd_check_schema_opts, cmd_check_schema },
 	{ "quantize", "[OPTION]... -o FILE", "convert a model to a (smaller) GGUF file", cmd_quantize_opts,
 	  cmd_quantize },
 	{ 0 }

@@ -176,6 +176,7 @@ static void gen_free(void *work)
 		choice_done(&g->choices[i]);
 	free(g->choices);
 	free(g->n_prompt);
+	eng_grammar_unref(g->grammar);
 	http_params_done(&g->p);
 	free(g);
 }
@@ -458,6 +459,22 @@ static int make_prompts(struct gen *g, int32_t **ids, struct http_error *e)
 	return 0;
 }
 
+static int compile_grammar(struct gen *g, struct http_error *e)
+{
+	struct err err = { 0 };
+	int r;
+
+	if (!g->p.grammar_param)
+		return 0;
+	r = eng_grammar_compile(g->x->http->engine, g->p.grammar_kind, g->p.grammar_text, g->p.grammar_len, &g->grammar,
+	                        &err);
+	if (r < 0) {
+		gen_error_of(r, &err, e);
+		(void)snprintf(e->param, sizeof(e->param), "%s", g->p.grammar_param);
+	}
+	return r;
+}
+
 /* With echo the answer begins with the prompt. */
 static int echo_prompts(struct gen *g, int32_t *const *ids)
 {
@@ -495,6 +512,7 @@ static void request_of(struct choice *c, const int32_t *ids, struct eng_request 
 		.include_stop = p->include_stop,
 		.stop_ids = p->stop_ids,
 		.n_stop_ids = p->n_stop_ids,
+		.grammar = c->gen->grammar,
 		.logprobs = p->logprobs,
 		.n_top = p->n_top,
 		/* The prompt is scored once, for its first choice. */
@@ -550,6 +568,8 @@ void gen_start(struct exchange *x, const struct gen_api *api, struct http_params
 		r = make_prompts(g, ids, &e);
 		if (r == 0)
 			r = echo_prompts(g, ids);
+		if (r == 0)
+			r = compile_grammar(g, &e);
 		if (r < 0)
 			gen_error_of(r, &(struct err){ 0 }, &e);
 	}

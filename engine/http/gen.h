@@ -55,6 +55,7 @@ struct gen {
 	struct exchange *x;
 	const struct gen_api *api;
 	struct http_params p;
+	struct eng_grammar *grammar; /* NULL: free text */
 	char id[40];
 	int64_t created;
 	struct choice *choices;

@@ -1,6 +1,6 @@
 /* Request bodies of the generating routes. Unknown fields are ignored, as the services that clients were
  * written for do; a known field of the wrong type or range is refused, and so is what is known and not
- * offered (constrained output), because ignoring that would give wrong results silently. */
+ * offered, because ignoring that would give wrong results silently. */
 #include "params.h"
 
 #include <errno.h>
@@ -18,6 +18,7 @@ void http_params_done(struct http_params *p)
 	free(p->logit_bias);
 	free(p->stops);
 	free(p->stop_ids);
+	free(p->grammar_text);
 	json_decref(p->body);
 	memset(p, 0, sizeof(*p));
 }
@@ -194,37 +195,6 @@ static int parse_special(const json_t *obj, struct http_params *p, struct http_e
 	return 0;
 }
 
-/* ---- What is known and not offered ---- */
-
-static int refuse_constrained(const json_t *obj, struct http_error *e)
-{
-	static const char *const keys[] = { "regex",          "ebnf",        "grammar",           "json_schema",
-		                            "structural_tag", "guided_json", "guided_regex",      "guided_choice",
-		                            "guided_grammar", "functions",   "structured_outputs" };
-
-	for (size_t i = 0; i < sizeof(keys) / sizeof(keys[0]); i++) {
-		if (field(obj, keys[i]))
-			return http_bad_field(e, keys[i], "not supported by this server");
-	}
-	return 0;
-}
-
-static int parse_response_format(const json_t *obj, struct http_error *e)
-{
-	const json_t *v = field(obj, "response_format");
-	const char *type = json_string_value(json_object_get(v, "type"));
-
-	if (!v)
-		return 0;
-	if (!type)
-		return http_bad_field(e, "response_format", "expected an object with a string `type`");
-	if (strcmp(type, "text") == 0)
-		return 0;
-	if (strcmp(type, "json_object") == 0 || strcmp(type, "json_schema") == 0)
-		return http_bad_field(e, "response_format", "type \"%s\" is not supported by this server", type);
-	return http_bad_field(e, "response_format", "unknown type \"%.32s\"", type);
-}
-
 static int parse_n(const json_t *obj, struct http_params *p, struct http_error *e)
 {
 	int64_t n = 1;
@@ -261,9 +231,9 @@ static int parse_common(const json_t *obj, struct http_params *p, struct http_er
 	    (r = parse_stop(obj, p, e)) < 0 || (r = parse_stop_ids(obj, p, e)) < 0 ||
 	    (r = parse_min_new(obj, "min_tokens", p, e)) < 0 || (r = parse_special(obj, p, e)) < 0 ||
 	    (r = parse_n(obj, p, e)) < 0 || (r = parse_stream(obj, p, e)) < 0 ||
-	    (r = parse_response_format(obj, e)) < 0)
+	    (r = http_parse_constrained(obj, p, e)) < 0)
 		return r;
-	return refuse_constrained(obj, e);
+	return 0;
 }
 
 /* ---- Chat ---- */
@@ -536,7 +506,7 @@ static int parse_generate_sampling(const json_t *sp, struct http_params *p, stru
 	    (r = parse_min_new(sp, "min_new_tokens", p, e)) < 0 || (r = parse_special(sp, p, e)) < 0 ||
 	    (r = parse_n(sp, p, e)) < 0)
 		return r;
-	return refuse_constrained(sp, e);
+	return http_parse_constrained(sp, p, e);
 }
 
 static int parse_generate_prompts(const json_t *obj, struct http_params *p, struct http_error *e)
@@ -584,7 +554,7 @@ int http_parse_generate(const char *data, size_t len, const struct eng_sampling 
 	if ((r = parse_generate_prompts(ret->body, ret, e)) == 0 &&
 	    (r = parse_generate_sampling(field(ret->body, "sampling_params"), ret, e)) == 0 &&
 	    (r = check_choices(ret, "sampling_params.n", e)) == 0 && (r = parse_generate_rest(ret->body, ret, e)) == 0)
-		r = refuse_constrained(ret->body, e);
+		r = http_parse_constrained(ret->body, ret, e);
 	ret->is_batch = ret->is_batch || ret->n > 1;
 	return finish(ret, r);
 }

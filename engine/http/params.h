@@ -49,6 +49,10 @@ struct http_params {
 	bool logprobs;
 	uint32_t n_top;
 	int64_t logprob_start;
+	const char *grammar_param; /* the field that asked for structured output; NULL: none did */
+	enum eng_grammar_kind grammar_kind;
+	char *grammar_text;
+	size_t grammar_len;
 	uint32_t n;
 	bool stream, include_usage, continuous_usage;
 
@@ -78,6 +82,8 @@ int http_parse_generate(const char *data, size_t len, const struct eng_sampling 
 int http_parse_embedding(const char *data, size_t len, const struct eng_sampling *defaults, struct http_params *ret,
                          struct http_error *e);
 void http_params_done(struct http_params *p);
+/* constrain.c: fields that ask for structured output, into the grammar fields. */
+int http_parse_constrained(const json_t *obj, struct http_params *p, struct http_error *e);
 
 /* ---- Typed fields, for the small routes ---- */
 

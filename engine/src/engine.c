@@ -300,6 +300,7 @@ int eng_engine_open(const struct eng_options *options, struct eng_engine **ret_e
 
 	if (!e)
 		return err_set(err, -ENOMEM, "out of memory");
+	eng_grammars_init(&e->grammars);
 	r = set_names(e, options, err);
 	if (r == 0 && options->text_only)
 		r = load_text(e, err);
@@ -328,6 +329,7 @@ void eng_engine_close(struct eng_engine *e)
 	if (!e)
 		return;
 	eng_sched_free(e->sched);
+	eng_grammars_done(&e->grammars);
 	eng_runner_free(e->runner);
 	eng_meta_done(&e->meta);
 	eng_model_close(e->model);

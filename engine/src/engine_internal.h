@@ -1,8 +1,10 @@
-/* Shared by the facade's files: engine.c (open, plan, requests), meta.c (what the model's own files say
- * about text and sampling), cache.c (the prompt cache), chat.c (templates), text.c (tokens), paths.c (where the default
- * model is). */
+/* Shared by the facade's files: engine.c (open, plan, requests), grammars.c (grammars of outputs), meta.c (what the
+ * model's own files say about text and sampling), cache.c (the prompt cache), chat.c (templates), text.c (tokens),
+ * paths.c (where the default model is). */
 #ifndef ENG_ENGINE_INTERNAL_H
 #define ENG_ENGINE_INTERNAL_H
+
+#include <pthread.h>
 
 #include "engine.h"
 #include "model/model.h"
@@ -12,6 +14,7 @@ struct eng_engine;
 struct eng_weights;
 struct eng_tokenizer;
 struct eng_template;
+struct grammar_vocab;
 
 /* What tokenizer_config.json, generation_config.json, config.json and the template files (or the GGUF
  * keys) say. Everything is owned. */
@@ -46,6 +49,18 @@ struct eng_pc;
 int eng_cache_open(const struct eng_engine *e, const struct eng_options *o, uint32_t page_tokens,
                    struct eng_pc **ret_pc, struct err *err);
 
+enum { ENG_KEPT_GRAMMARS = 32 };
+
+/* Grammars compiled lately, so that requests with the same one share its masks. Zero is empty. */
+struct eng_grammars {
+	pthread_mutex_t lock;
+	struct grammar_vocab *vocab; /* made for the first one */
+	struct eng_grammar *kept[ENG_KEPT_GRAMMARS];
+	size_t next;
+};
+void eng_grammars_init(struct eng_grammars *gs);
+void eng_grammars_done(struct eng_grammars *gs);
+
 struct eng_engine {
 	char *path, *served_name, *backend_name;
 	bool is_exact; /* see eng_options.precision */
@@ -55,6 +70,7 @@ struct eng_engine {
 	struct eng_runner *runner;
 	struct eng_sched *sched;
 	struct eng_meta meta;
+	struct eng_grammars grammars;
 	struct eng_info info;
 };
 

@@ -4,6 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "grammar/grammar.h"
 #include "sched/sched_internal.h"
 
 enum { PIECE_MAX = 1 << 20, MAX_STOPS = 256 };
@@ -67,6 +68,8 @@ static int copy_request(struct sreq *r, const struct eng_request *req)
 	r->req.ids = NULL; /* tokens has them */
 	r->req.stops = NULL;
 	r->req.n_stops = 0;
+	if (req->grammar)
+		r->req.grammar = eng_grammar_ref(req->grammar);
 	r->req.stop_ids = copy_array(req->stop_ids, req->n_stop_ids, sizeof(*req->stop_ids));
 	r->req.sampling.logit_bias =
 	        copy_array(req->sampling.logit_bias, req->sampling.n_logit_bias, sizeof(*req->sampling.logit_bias));
@@ -154,6 +157,8 @@ void sreq_free(struct sreq *r)
 	free(r->pooled);
 	free(r->keys);
 	eng_draft_free(r->draft);
+	eng_matcher_free(r->matcher);
+	eng_grammar_unref(r->req.grammar);
 	eng_sampler_free(r->sampler);
 	eng_textout_done(&r->text);
 	base_buf_done(&r->piece);
@@ -175,7 +180,9 @@ int sreq_start(const struct eng_sched *s, struct sreq *r)
 		if (e < 0)
 			return e;
 	}
-	e = eng_sampler_new(&r->req.sampling, s->exec.n_vocab, &r->sampler);
+	e = r->req.grammar ? eng_matcher_new(r->req.grammar, &r->matcher) : 0;
+	if (e == 0)
+		e = eng_sampler_new(&r->req.sampling, s->exec.n_vocab, &r->sampler);
 	if (e < 0)
 		return e;
 	for (uint32_t i = 0; i < r->n_prompt; i++)
@@ -291,22 +298,52 @@ static void forbid(const struct eng_sched *s, const int32_t *ids, size_t n)
 	}
 }
 
-/* The logits that the token is taken from: those of the model, or a copy without what must not come. */
-static const float *allowed(struct eng_sched *s, const struct sreq *r, const float *logits)
+static void permit(const struct eng_sched *s, const float *logits, const int32_t *ids, size_t n)
 {
-	if (r->n_output >= r->req.min_new)
+	for (size_t i = 0; i < n; i++) {
+		if (ids[i] >= 0 && (uint32_t)ids[i] < s->exec.n_vocab)
+			s->masked[ids[i]] = logits[ids[i]];
+	}
+}
+
+/* What ends the output is no text of the grammar: it may come where the grammar can end. */
+static int apply_grammar(struct eng_sched *s, struct sreq *r, const float *logits)
+{
+	int e = eng_matcher_apply(r->matcher, s->masked, s->exec.n_vocab, &r->error);
+
+	if (e < 0 || !eng_matcher_can_end(r->matcher))
+		return e;
+	permit(s, logits, r->req.stop_ids, r->req.n_stop_ids);
+	if (!r->req.ignore_eos)
+		permit(s, logits, s->eos_ids, s->config.n_eos_ids);
+	return 0;
+}
+
+/* The logits that the token is taken from: those of the model, or a copy without what must not come. NULL: the request
+ * ended with an error. */
+static const float *allowed(struct eng_sched *s, struct sreq *r, const float *logits)
+{
+	int e = 0;
+
+	if (r->n_output >= r->req.min_new && !r->matcher)
 		return logits;
 	memcpy(s->masked, logits, s->exec.n_vocab * sizeof(*logits));
-	forbid(s, r->req.stop_ids, r->req.n_stop_ids);
-	if (!r->req.ignore_eos)
-		forbid(s, s->eos_ids, s->config.n_eos_ids);
-	return s->masked;
+	if (r->matcher)
+		e = apply_grammar(s, r, logits);
+	if (r->n_output < r->req.min_new) {
+		forbid(s, r->req.stop_ids, r->req.n_stop_ids);
+		if (!r->req.ignore_eos)
+			forbid(s, s->eos_ids, s->config.n_eos_ids);
+	}
+	if (e < 0)
+		end_with_error(r, e);
+	return e < 0 ? NULL : s->masked;
 }
 
 void sreq_take_token(struct eng_sched *s, struct sreq *r, const float *logits)
 {
 	const float *from = allowed(s, r, logits);
-	int32_t id = eng_sampler_pick(r->sampler, from);
+	int32_t id = from ? eng_sampler_pick(r->sampler, from) : -1;
 	struct eng_top top[ENG_MAX_TOP];
 	struct eng_event ev = { .kind = ENG_EV_TOKEN,
 		                .request_id = r->id,
@@ -318,6 +355,8 @@ void sreq_take_token(struct eng_sched *s, struct sreq *r, const float *logits)
 	bool may_stop, is_stop;
 	int e = 0;
 
+	if (!from)
+		return;
 	if (r->req.logprobs) {
 		/* Before the token counts for penalties. */
 		ev.logprob = r->req.processed_logprobs ? eng_sampler_logprobs(r->sampler, from, id, r->req.n_top, top)
@@ -330,9 +369,11 @@ void sreq_take_token(struct eng_sched *s, struct sreq *r, const float *logits)
 
 	may_stop = r->n_output >= r->req.min_new;
 	is_stop = is_stop_id(s, r, id);
+	if (r->matcher && !is_stop)
+		e = eng_matcher_accept(r->matcher, id);
 	base_buf_reset(&r->piece);
 	/* The token that ends the output is not part of the text, unless it was asked for. */
-	if (!is_stop || (r->req.include_stop && r->req.keep_special))
+	if (e == 0 && (!is_stop || (r->req.include_stop && r->req.keep_special)))
 		e = eng_textout_push(&r->text, id, may_stop, &r->piece, &r->stop_text);
 	if (e < 0) {
 		end_with_error(r, e);
@@ -344,7 +385,7 @@ void sreq_take_token(struct eng_sched *s, struct sreq *r, const float *logits)
 	if (is_stop) {
 		r->stop_id = id;
 		sreq_end(r, ENG_FINISH_STOP);
-	} else if (r->stop_text) {
+	} else if (r->stop_text || (r->matcher && eng_matcher_must_end(r->matcher))) {
 		sreq_end(r, ENG_FINISH_STOP);
 	} else if (r->n_output >= r->max_new) {
 		sreq_end(r, ENG_FINISH_LENGTH);

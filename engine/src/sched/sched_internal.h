@@ -36,6 +36,7 @@ struct sreq {
 	uint32_t load_done, load_next, load_end;
 	struct eng_sampler *sampler;
 	struct eng_draft *draft; /* NULL: no speculation */
+	struct eng_matcher *matcher; /* NULL: free text */
 	struct eng_textout text;
 	struct base_buf piece; /* text of the current event */
 

@@ -1,0 +1,103 @@
+/* Trees of regular expressions and rules. */
+#include "grammar/ast.h"
+
+#include <stdlib.h>
+
+void ast_pool_done(struct ast_pool *pool)
+{
+	struct ast *next;
+
+	for (struct ast *a = pool->all; a; a = next) {
+		next = a->all;
+		charset_done(&a->set);
+		free(a);
+	}
+	*pool = (struct ast_pool){ 0 };
+}
+
+struct ast *ast_new(struct ast_pool *pool, enum ast_kind kind)
+{
+	struct ast *a;
+
+	if (pool->n >= AST_MAX_NODES)
+		return NULL;
+	a = calloc(1, sizeof(*a));
+	if (!a)
+		return NULL;
+	a->kind = kind;
+	a->all = pool->all;
+	pool->all = a;
+	pool->n++;
+	return a;
+}
+
+void ast_append(struct ast *parent, struct ast *child)
+{
+	if (parent->last)
+		parent->last->next = child;
+	else
+		parent->first = child;
+	parent->last = child;
+}
+
+struct ast *ast_repeat(struct ast_pool *pool, struct ast *child, uint32_t min, uint32_t max)
+{
+	struct ast *a = ast_new(pool, AST_REPEAT);
+
+	if (!a)
+		return NULL;
+	ast_append(a, child);
+	a->min = min;
+	a->max = max;
+	return a;
+}
+
+struct ast *ast_char(struct ast_pool *pool, uint32_t cp)
+{
+	struct ast *a = ast_new(pool, AST_SET);
+
+	return a && charset_add(&a->set, cp, cp) == 0 ? a : NULL;
+}
+
+struct ast *ast_literal(struct ast_pool *pool, const char *text, size_t len)
+{
+	struct ast *cat = ast_new(pool, AST_CAT), *c;
+	uint32_t cp = 0;
+	size_t n;
+
+	for (size_t i = 0; i < len && cat; i += n) {
+		n = ast_utf8(text + i, len - i, &cp);
+		c = n ? ast_char(pool, cp) : NULL;
+		if (!c)
+			return NULL;
+		ast_append(cat, c);
+	}
+	return cat;
+}
+
+size_t ast_utf8(const char *text, size_t len, uint32_t *ret_cp)
+{
+	const unsigned char *p = (const unsigned char *)text;
+	uint32_t cp;
+	size_t n;
+
+	if (p[0] < 0x80) {
+		*ret_cp = p[0];
+		return 1;
+	}
+	if (p[0] < 0xc2 || p[0] > 0xf4)
+		return 0;
+	n = p[0] >= 0xf0 ? 4 : p[0] >= 0xe0 ? 3 : 2;
+	if (n > len)
+		return 0;
+	cp = p[0] & (0x7fu >> n);
+	for (size_t i = 1; i < n; i++) {
+		if ((p[i] & 0xc0) != 0x80)
+			return 0;
+		cp = cp << 6 | (p[i] & 0x3fu);
+	}
+	if (cp < (n == 2 ? 0x80u : n == 3 ? 0x800u : 0x10000u) || cp > CS_MAX || (cp >= 0xd800 && cp <= 0xdfff))
+		return 0;
+	*ret_cp = cp;
+	return n;
+}

@@ -1,0 +1,779 @@
+/* The subset construction, lazily.
+ *
+ * Code points are grouped into classes that no pattern tells apart; a state has one transition per class, computed when
+ * it is first needed. `^` edges are followed from the start state only and `$` edges only to find out whether a text may
+ * end, which is all they can do in a text of one line.
+ *
+ * A state of the lazy automaton is never a trap: subset members that cannot reach acceptance are dropped, so an
+ * intersection of patterns, a forbidden one or a minimum of length are what needs the whole automaton at once: there,
+ * states are (subset, length) pairs, computed to the end and pruned backwards. A maximum needs only the distance to
+ * acceptance, which both kinds know. */
+#include "grammar/dfa.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define UNKNOWN UINT32_MAX
+
+enum { LOOPS_UNKNOWN, LOOPS_NO, LOOPS_YES };
+
+struct state {
+	uint32_t *members; /* states of the NFA, sorted; NULL once the automaton is complete */
+	uint32_t n;
+	uint32_t matches;
+	uint32_t distance; /* fewest characters to acceptance */
+	bool accepts;
+	uint8_t loops;
+	uint32_t *next; /* [n_classes], UNKNOWN: not computed */
+};
+
+struct dfa {
+	struct nfa nfa;
+	uint32_t starts[DFA_MAX_PATTERNS], n_patterns;
+	uint32_t need, forbid;
+	uint64_t allowed; /* see dfa_builder */
+	bool has_allowed;
+
+	uint32_t *class_lo; /* first code point of each class */
+	uint32_t n_classes;
+	uint16_t ascii[128];
+	uint64_t *set_classes; /* [n_sets][class_words] */
+	uint32_t class_words;
+
+	uint32_t *ends;  /* per NFA state: the patterns that match when the text ends here */
+	uint32_t *far;   /* per NFA state: fewest characters to acceptance, UNKNOWN: no way */
+	uint32_t farthest;
+	uint32_t *marks; /* per NFA state: the last closure that visited it */
+	uint32_t mark;
+	uint32_t *stack, *members; /* [n_states] scratch */
+
+	struct state *states;
+	uint32_t n_states, cap_states;
+	uint32_t *table; /* hash -> state + 1 */
+	uint32_t table_size;
+	uint32_t start;
+	size_t bytes;
+	int error;
+};
+
+/* ---- Building ---- */
+
+void dfa_builder_init(struct dfa_builder *b)
+{
+	memset(b, 0, sizeof(*b));
+}
+
+void dfa_builder_done(struct dfa_builder *b)
+{
+	nfa_done(&b->nfa);
+}
+
+int dfa_builder_add_states(struct dfa_builder *b, uint32_t start, uint32_t accept)
+{
+	if (b->n == DFA_MAX_PATTERNS)
+		return -E2BIG;
+	b->starts[b->n] = start;
+	b->accepts[b->n++] = accept;
+	return 0;
+}
+
+static int any_loop(struct nfa *a, uint32_t state)
+{
+	struct charset any = { 0 };
+	uint32_t set = 0;
+	int r = charset_add(&any, 0, CS_MAX);
+
+	if (r == 0)
+		r = nfa_set(a, &any, &set);
+	if (r == 0)
+		r = nfa_edge(a, state, NFA_SET, set, state);
+	charset_done(&any);
+	return r;
+}
+
+int dfa_builder_add(struct dfa_builder *b, const struct ast *tree, bool is_search)
+{
+	uint32_t start = 0, begin = 0, end = 0, accept = 0;
+	int r;
+
+	if ((r = nfa_state(&b->nfa, &start)) < 0 || (r = nfa_state(&b->nfa, &begin)) < 0 ||
+	    (r = nfa_edge(&b->nfa, start, NFA_EPS, 0, begin)) < 0)
+		return r;
+	if (is_search && (r = any_loop(&b->nfa, start)) < 0)
+		return r;
+	if ((r = nfa_emit(&b->nfa, tree, begin, &end)) < 0 || (r = nfa_state(&b->nfa, &accept)) < 0 ||
+	    (r = nfa_edge(&b->nfa, end, NFA_EPS, 0, accept)) < 0)
+		return r;
+	if (is_search && (r = any_loop(&b->nfa, accept)) < 0)
+		return r;
+	return dfa_builder_add_states(b, start, accept);
+}
+
+/* ---- Classes of code points ---- */
+
+static int compare_u32(const void *a, const void *b)
+{
+	uint32_t x = *(const uint32_t *)a, y = *(const uint32_t *)b;
+
+	return x < y ? -1 : x > y;
+}
+
+static uint32_t class_of(const struct dfa *d, uint32_t cp)
+{
+	uint32_t lo = 0, hi = d->n_classes;
+
+	if (cp < 128)
+		return d->ascii[cp];
+	while (hi - lo > 1) {
+		uint32_t mid = (lo + hi) / 2;
+
+		if (d->class_lo[mid] <= cp)
+			lo = mid;
+		else
+			hi = mid;
+	}
+	return lo;
+}
+
+static int make_classes(struct dfa *d)
+{
+	size_t n = 3, k = 0;
+
+	for (uint32_t i = 0; i < d->nfa.n_sets; i++)
+		n += 2 * (size_t)d->nfa.sets[i].n;
+	d->class_lo = calloc(n, sizeof(*d->class_lo));
+	if (!d->class_lo)
+		return -ENOMEM;
+	d->class_lo[k++] = 0;
+	/* Surrogates are no characters: in a class that dfa_meets() is never asked about. */
+	d->class_lo[k++] = 0xd800;
+	d->class_lo[k++] = 0xe000;
+	for (uint32_t i = 0; i < d->nfa.n_sets; i++) {
+		for (uint32_t j = 0; j < d->nfa.sets[i].n; j++) {
+			d->class_lo[k++] = d->nfa.sets[i].ranges[j].lo;
+			d->class_lo[k++] = d->nfa.sets[i].ranges[j].hi + 1;
+		}
+	}
+	qsort(d->class_lo, k, sizeof(*d->class_lo), compare_u32);
+	for (size_t i = 0; i < k; i++) {
+		if (d->class_lo[i] > CS_MAX || (i > 0 && d->class_lo[i] == d->class_lo[i - 1]))
+			continue;
+		d->class_lo[d->n_classes++] = d->class_lo[i];
+	}
+	if (d->n_classes > UINT16_MAX)
+		return -E2BIG;
+	for (uint32_t cp = 0, c = 0; cp < 128; cp++) {
+		while (c + 1 < d->n_classes && d->class_lo[c + 1] <= cp)
+			c++;
+		d->ascii[cp] = (uint16_t)c;
+	}
+	return 0;
+}
+
+static int make_set_classes(struct dfa *d)
+{
+	d->class_words = (d->n_classes + 63) / 64;
+	d->set_classes = calloc((size_t)d->nfa.n_sets * d->class_words + 1, sizeof(*d->set_classes));
+	if (!d->set_classes)
+		return -ENOMEM;
+	for (uint32_t i = 0; i < d->nfa.n_sets; i++) {
+		const struct charset *s = &d->nfa.sets[i];
+		uint64_t *bits = d->set_classes + (size_t)i * d->class_words;
+
+		for (uint32_t j = 0; j < s->n; j++) {
+			for (uint32_t c = class_of(d, s->ranges[j].lo);
+			     c < d->n_classes && d->class_lo[c] <= s->ranges[j].hi; c++)
+				bits[c / 64] |= 1ull << (c % 64);
+		}
+	}
+	return 0;
+}
+
+/* ---- What can end, what can get there ---- */
+
+/* Backwards to a fixed point; each pass follows the edges of states from the last to the first, the direction in which
+ * the construction mostly points, so that few passes do. */
+static void find_ends(struct dfa *d, const struct dfa_builder *b)
+{
+	bool changed = true;
+
+	for (uint32_t i = 0; i < b->n; i++)
+		d->ends[b->accepts[i]] |= 1u << i;
+	while (changed) {
+		changed = false;
+		for (uint32_t s = d->nfa.n_states; s-- > 0;) {
+			for (uint32_t e = d->nfa.heads[s]; e != NFA_NONE; e = d->nfa.edges[e].next) {
+				const struct nfa_edge *edge = &d->nfa.edges[e];
+
+				if ((edge->kind == NFA_EPS || edge->kind == NFA_END) &&
+				    (d->ends[edge->to] & ~d->ends[s])) {
+					d->ends[s] |= d->ends[edge->to];
+					changed = true;
+				}
+			}
+		}
+	}
+}
+
+/* Fewest characters to an end, relaxed to a fixed point in the same order. */
+static void find_distances(struct dfa *d)
+{
+	bool changed = true;
+
+	for (uint32_t s = 0; s < d->nfa.n_states; s++)
+		d->far[s] = d->ends[s] ? 0 : UNKNOWN;
+	while (changed) {
+		changed = false;
+		for (uint32_t s = d->nfa.n_states; s-- > 0;) {
+			for (uint32_t e = d->nfa.heads[s]; e != NFA_NONE; e = d->nfa.edges[e].next) {
+				const struct nfa_edge *edge = &d->nfa.edges[e];
+				uint32_t far = d->far[edge->to];
+
+				if (far == UNKNOWN || (edge->kind != NFA_EPS && edge->kind != NFA_SET) ||
+				    (edge->kind == NFA_SET && d->nfa.sets[edge->arg].n == 0))
+					continue;
+				far += edge->kind == NFA_SET;
+				if (far < d->far[s]) {
+					d->far[s] = far;
+					changed = true;
+				}
+			}
+		}
+	}
+	for (uint32_t s = 0; s < d->nfa.n_states; s++) {
+		if (d->far[s] != UNKNOWN && d->far[s] > d->farthest)
+			d->farthest = d->far[s];
+	}
+}
+
+/* ---- States ---- */
+
+static uint64_t hash_members(const uint32_t *members, uint32_t n)
+{
+	uint64_t h = 0xcbf29ce484222325u;
+
+	for (uint32_t i = 0; i < n; i++)
+		h = (h ^ members[i]) * 0x100000001b3u;
+	return h ^ h >> 29;
+}
+
+static int grow_table(struct dfa *d)
+{
+	uint32_t size = d->table_size ? d->table_size * 2 : 64;
+	uint32_t *table = calloc(size, sizeof(*table));
+
+	if (!table)
+		return -ENOMEM;
+	for (uint32_t i = 1; i < d->n_states; i++) {
+		uint64_t h = hash_members(d->states[i].members, d->states[i].n) & (size - 1);
+
+		while (table[h])
+			h = (h + 1) & (size - 1);
+		table[h] = i + 1;
+	}
+	free(d->table);
+	d->table = table;
+	d->table_size = size;
+	return 0;
+}
+
+static int new_state(struct dfa *d, const uint32_t *members, uint32_t n, uint32_t *ret)
+{
+	struct state *s;
+
+	if (d->n_states >= DFA_MAX_STATES || (uint64_t)d->n_states * d->n_classes > DFA_MAX_CELLS)
+		return -E2BIG;
+	if (d->n_states == d->cap_states) {
+		uint32_t cap = d->cap_states ? d->cap_states * 2 : 16;
+
+		s = realloc(d->states, cap * sizeof(*s));
+		if (!s)
+			return -ENOMEM;
+		d->states = s;
+		d->cap_states = cap;
+	}
+	s = &d->states[d->n_states];
+	*s = (struct state){ .n = n };
+	s->members = malloc((n ? n : 1) * sizeof(*s->members));
+	s->next = malloc(d->n_classes * sizeof(*s->next));
+	if (!s->members || !s->next) {
+		free(s->members);
+		free(s->next);
+		return -ENOMEM;
+	}
+	if (n > 0)
+		memcpy(s->members, members, n * sizeof(*members));
+	for (uint32_t c = 0; c < d->n_classes; c++)
+		s->next[c] = UNKNOWN;
+	d->bytes += sizeof(*s) + (n + d->n_classes) * sizeof(uint32_t);
+	*ret = d->n_states++;
+	return 0;
+}
+
+static bool is_accepted(const struct dfa *d, uint32_t matches)
+{
+	if (d->has_allowed)
+		return d->allowed >> (matches & 63) & 1;
+	return (matches & d->need) == d->need && (matches & d->forbid) == 0;
+}
+
+static int intern(struct dfa *d, const uint32_t *members, uint32_t n, uint32_t matches, uint32_t *ret)
+{
+	uint64_t h;
+	int r;
+
+	/* Where no match is a result too, a text that nothing can match any more goes on. */
+	if (n == 0 && !d->has_allowed) {
+		*ret = DFA_DEAD;
+		return 0;
+	}
+	if ((d->n_states + 1) * 2 > d->table_size && grow_table(d) < 0)
+		return -ENOMEM;
+	for (h = hash_members(members, n) & (d->table_size - 1); d->table[h]; h = (h + 1) & (d->table_size - 1)) {
+		const struct state *s = &d->states[d->table[h] - 1];
+
+		if (s->n == n && s->matches == matches && memcmp(s->members, members, n * sizeof(*members)) == 0) {
+			*ret = d->table[h] - 1;
+			return 0;
+		}
+	}
+	r = new_state(d, members, n, ret);
+	if (r < 0)
+		return r;
+	d->states[*ret].matches = matches;
+	d->states[*ret].distance = UNKNOWN;
+	for (uint32_t i = 0; i < n; i++) {
+		if (d->far[members[i]] < d->states[*ret].distance)
+			d->states[*ret].distance = d->far[members[i]];
+	}
+	d->states[*ret].accepts = is_accepted(d, matches);
+	d->table[h] = *ret + 1;
+	return 0;
+}
+
+static void push(struct dfa *d, uint32_t s, uint32_t *n_stack)
+{
+	if (d->marks[s] == d->mark)
+		return;
+	d->marks[s] = d->mark;
+	d->stack[(*n_stack)++] = s;
+}
+
+static void begin_closure(struct dfa *d)
+{
+	if (++d->mark == 0) {
+		memset(d->marks, 0, d->nfa.n_states * sizeof(*d->marks));
+		d->mark = 1;
+	}
+}
+
+/* Follows what costs no character from the states pushed so far, and interns what counts. */
+static int close_over(struct dfa *d, uint32_t n_stack, bool at_begin, uint32_t *ret)
+{
+	uint32_t n = 0, matches = 0;
+
+	while (n_stack > 0) {
+		uint32_t s = d->stack[--n_stack];
+		bool counts = false;
+
+		matches |= d->ends[s];
+		for (uint32_t e = d->nfa.heads[s]; e != NFA_NONE; e = d->nfa.edges[e].next) {
+			const struct nfa_edge *edge = &d->nfa.edges[e];
+
+			counts |= edge->kind == NFA_SET;
+			if (edge->kind == NFA_EPS || (edge->kind == NFA_BEGIN && at_begin))
+				push(d, edge->to, &n_stack);
+		}
+		/* One that only ends (no edges, or $) counts too: the subset would be empty without it. */
+		counts |= d->ends[s] != 0;
+		if (counts && d->far[s] != UNKNOWN)
+			d->members[n++] = s;
+	}
+	qsort(d->members, n, sizeof(*d->members), compare_u32);
+	return intern(d, d->members, n, matches, ret);
+}
+
+static int compute_next(struct dfa *d, uint32_t q, uint32_t class, uint32_t *ret)
+{
+	uint32_t n_stack = 0;
+
+	begin_closure(d);
+	for (uint32_t i = 0; i < d->states[q].n; i++) {
+		for (uint32_t e = d->nfa.heads[d->states[q].members[i]]; e != NFA_NONE; e = d->nfa.edges[e].next) {
+			const struct nfa_edge *edge = &d->nfa.edges[e];
+
+			if (edge->kind == NFA_SET && (d->set_classes[(size_t)edge->arg * d->class_words + class / 64] >>
+			                              (class % 64) & 1))
+				push(d, edge->to, &n_stack);
+		}
+	}
+	return close_over(d, n_stack, false, ret);
+}
+
+static uint32_t next_of_class(struct dfa *d, uint32_t q, uint32_t class)
+{
+	uint32_t to = d->states[q].next[class];
+	int r;
+
+	if (to != UNKNOWN)
+		return to;
+	r = compute_next(d, q, class, &to);
+	if (r < 0) {
+		d->error = r;
+		return DFA_DEAD;
+	}
+	d->states[q].next[class] = to;
+	return to;
+}
+
+/* ---- Completion: all states with their lengths, pruned ---- */
+
+struct pair {
+	uint32_t q, count;
+};
+
+struct product {
+	struct dfa *d;
+	uint32_t min; /* counts above it are not told apart */
+	struct pair *pairs;
+	uint32_t n, cap;
+	uint32_t *index; /* [q * (min + 1) + count] -> product state, 0: none yet; grows by q */
+	size_t n_index;
+	uint32_t *next; /* [n][n_classes] */
+	size_t cap_next;
+	uint32_t *far; /* UNKNOWN: no way to acceptance */
+};
+
+static int product_state(struct product *p, uint32_t q, uint32_t count, uint32_t *ret)
+{
+	size_t at = (size_t)q * (p->min + 1u) + count;
+
+	if (at >= p->n_index) {
+		size_t n = (at + 1) * 2;
+		uint32_t *index;
+
+		if (n > 4 * DFA_MAX_CELLS)
+			return -E2BIG;
+		index = realloc(p->index, n * sizeof(*index));
+		if (!index)
+			return -ENOMEM;
+		memset(index + p->n_index, 0, (n - p->n_index) * sizeof(*index));
+		p->index = index;
+		p->n_index = n;
+	}
+	if (p->index[at]) {
+		*ret = p->index[at];
+		return 0;
+	}
+	if ((uint64_t)p->n * p->d->n_classes > DFA_MAX_CELLS)
+		return -E2BIG;
+	if (p->n == p->cap) {
+		uint32_t cap = p->cap ? p->cap * 2 : 64;
+		struct pair *pairs = realloc(p->pairs, cap * sizeof(*pairs));
+
+		if (!pairs)
+			return -ENOMEM;
+		p->pairs = pairs;
+		p->cap = cap;
+	}
+	p->pairs[p->n] = (struct pair){ q, count };
+	p->index[at] = *ret = p->n++;
+	return 0;
+}
+
+static int expand(struct product *p, uint32_t s)
+{
+	struct dfa *d = p->d;
+	const struct pair at = p->pairs[s];
+	uint32_t count = at.count < p->min ? at.count + 1 : at.count;
+
+	if (((size_t)s + 1) * d->n_classes > p->cap_next) {
+		size_t cap = ((size_t)s + 64) * 2 * d->n_classes;
+		uint32_t *next = realloc(p->next, cap * sizeof(*next));
+
+		if (!next)
+			return -ENOMEM;
+		p->next = next;
+		p->cap_next = cap;
+	}
+	for (uint32_t c = 0; c < d->n_classes; c++) {
+		uint32_t q = DFA_DEAD, to = DFA_DEAD;
+		int r = 0;
+
+		if (s != DFA_DEAD)
+			q = next_of_class(d, at.q, c);
+		if (d->error)
+			return d->error;
+		if (q != DFA_DEAD)
+			r = product_state(p, q, count, &to);
+		if (r < 0)
+			return r;
+		p->next[(size_t)s * d->n_classes + c] = to;
+	}
+	return 0;
+}
+
+static bool product_accepts(const struct product *p, uint32_t s)
+{
+	return s != DFA_DEAD && p->d->states[p->pairs[s].q].accepts && p->pairs[s].count >= p->min;
+}
+
+/* Backwards from acceptance, over the edges turned round (counted, then filled: a bucket per target). */
+static int prune(struct product *p)
+{
+	size_t n_cells = (size_t)p->n * p->d->n_classes;
+	uint32_t *begin = calloc((size_t)p->n + 2, sizeof(*begin)), *from = calloc(n_cells + 1, sizeof(*from));
+	uint32_t *queue = calloc((size_t)p->n + 1, sizeof(*queue)), head = 0, tail = 0;
+	int r = -ENOMEM;
+
+	p->far = calloc((size_t)p->n + 1, sizeof(*p->far));
+	if (!begin || !from || !queue || !p->far)
+		goto out;
+	r = 0;
+	for (size_t i = 0; i < n_cells; i++)
+		begin[p->next[i] + 2]++;
+	for (uint32_t s = 0; s < p->n; s++)
+		begin[s + 1] += begin[s];
+	for (size_t i = 0; i < n_cells; i++)
+		from[begin[p->next[i] + 1]++] = (uint32_t)(i / p->d->n_classes);
+	for (uint32_t s = 0; s < p->n; s++) {
+		p->far[s] = product_accepts(p, s) ? 0 : UNKNOWN;
+		if (p->far[s] == 0)
+			queue[tail++] = s;
+	}
+	while (head < tail) {
+		uint32_t s = queue[head++];
+
+		for (uint32_t i = begin[s]; i < begin[s + 1]; i++) {
+			if (p->far[from[i]] == UNKNOWN) {
+				p->far[from[i]] = p->far[s] + 1;
+				queue[tail++] = from[i];
+			}
+		}
+	}
+out:
+	free(begin);
+	free(from);
+	free(queue);
+	return r;
+}
+
+static void free_states(struct dfa *d)
+{
+	for (uint32_t i = 0; i < d->n_states; i++) {
+		free(d->states[i].members);
+		free(d->states[i].next);
+	}
+	free(d->states);
+	d->states = NULL;
+	d->n_states = d->cap_states = 0;
+	d->bytes = 0;
+}
+
+/* The pruned product takes the place of the lazy states. */
+static int adopt(struct product *p, uint32_t start)
+{
+	struct dfa *d = p->d;
+	struct state *states = calloc(p->n, sizeof(*states));
+	int r = 0;
+
+	if (!states)
+		return -ENOMEM;
+	for (uint32_t s = 0; s < p->n; s++) {
+		states[s].matches = s ? d->states[p->pairs[s].q].matches : 0;
+		states[s].accepts = product_accepts(p, s);
+		states[s].next = malloc(d->n_classes * sizeof(uint32_t));
+		if (!states[s].next)
+			r = -ENOMEM;
+		for (uint32_t c = 0; c < d->n_classes && r == 0; c++) {
+			uint32_t to = p->next[(size_t)s * d->n_classes + c];
+
+			states[s].next[c] = p->far[to] != UNKNOWN ? to : DFA_DEAD;
+		}
+		states[s].distance = p->far[s];
+		if (p->far[s] != UNKNOWN && p->far[s] > d->farthest)
+			d->farthest = p->far[s];
+	}
+	start = p->far[start] != UNKNOWN ? start : DFA_DEAD;
+	free_states(d);
+	d->states = states;
+	d->n_states = d->cap_states = p->n;
+	d->bytes = p->n * (sizeof(*states) + d->n_classes * sizeof(uint32_t));
+	d->start = start;
+	return r;
+}
+
+static int complete(struct dfa *d, uint32_t min_chars)
+{
+	struct product p = { .d = d, .min = min_chars };
+	uint32_t start = 0;
+	int r;
+
+	if (min_chars > DFA_MAX_CELLS)
+		return -E2BIG;
+	r = product_state(&p, DFA_DEAD, 0, &start); /* state 0: never asked for again */
+	if (r == 0 && d->start != DFA_DEAD)
+		r = product_state(&p, d->start, 0, &start);
+	for (uint32_t s = 0; s < p.n && r == 0; s++)
+		r = expand(&p, s);
+	if (r == 0)
+		r = prune(&p);
+	if (r == 0)
+		r = adopt(&p, start);
+	free(p.pairs);
+	free(p.index);
+	free(p.next);
+	free(p.far);
+	return r;
+}
+
+/* ---- Life ---- */
+
+static int prepare(struct dfa *d, const struct dfa_builder *b)
+{
+	size_t n = d->nfa.n_states ? d->nfa.n_states : 1;
+	uint32_t dead = 0, n_stack = 0;
+	int r;
+
+	d->ends = calloc(n, sizeof(*d->ends));
+	d->far = calloc(n, sizeof(*d->far));
+	d->marks = calloc(n, sizeof(*d->marks));
+	d->stack = calloc(n, sizeof(*d->stack));
+	d->members = calloc(n, sizeof(*d->members));
+	if (!d->ends || !d->far || !d->marks || !d->stack || !d->members)
+		return -ENOMEM;
+	if ((r = make_classes(d)) < 0 || (r = make_set_classes(d)) < 0)
+		return r;
+	find_ends(d, b);
+	find_distances(d);
+	r = new_state(d, NULL, 0, &dead);
+	for (uint32_t c = 0; c < d->n_classes && r == 0; c++)
+		d->states[dead].next[c] = DFA_DEAD;
+	if (r < 0)
+		return r;
+	begin_closure(d);
+	for (uint32_t i = 0; i < b->n; i++)
+		push(d, b->starts[i], &n_stack);
+	return close_over(d, n_stack, true, &d->start);
+}
+
+int dfa_finish(struct dfa_builder *b, struct dfa **ret, struct err *err)
+{
+	struct dfa *d = calloc(1, sizeof(*d));
+	bool is_plain = b->n == 1 && b->need == 1 && !b->forbid && !b->has_allowed && b->min_chars == 0;
+	int r;
+
+	if (!d) {
+		dfa_builder_done(b);
+		return err_set(err, -ENOMEM, "out of memory");
+	}
+	d->nfa = b->nfa;
+	memset(&b->nfa, 0, sizeof(b->nfa));
+	d->n_patterns = b->n;
+	d->need = b->need;
+	d->forbid = b->forbid;
+	d->has_allowed = b->has_allowed;
+	d->allowed = b->allowed;
+	r = prepare(d, b);
+	if (r == 0 && !is_plain)
+		r = complete(d, b->min_chars);
+	if (r < 0) {
+		dfa_free(d);
+		return err_set(err, r, "%s", r == -ENOMEM ? "out of memory" : "the pattern is too large");
+	}
+	*ret = d;
+	return 0;
+}
+
+void dfa_free(struct dfa *d)
+{
+	if (!d)
+		return;
+	free_states(d);
+	nfa_done(&d->nfa);
+	free(d->class_lo);
+	free(d->set_classes);
+	free(d->ends);
+	free(d->far);
+	free(d->marks);
+	free(d->stack);
+	free(d->members);
+	free(d->table);
+	free(d);
+}
+
+/* ---- Walking ---- */
+
+uint32_t dfa_start(const struct dfa *d)
+{
+	return d->start;
+}
+
+uint32_t dfa_next(struct dfa *d, uint32_t q, uint32_t cp)
+{
+	return next_of_class(d, q, class_of(d, cp));
+}
+
+uint32_t dfa_distance(const struct dfa *d, uint32_t q)
+{
+	return d->states[q].distance;
+}
+
+uint32_t dfa_farthest(const struct dfa *d)
+{
+	return d->farthest;
+}
+
+bool dfa_meets(struct dfa *d, uint32_t q, uint32_t lo, uint32_t hi, uint32_t within)
+{
+	for (uint32_t c = class_of(d, lo); c < d->n_classes && d->class_lo[c] <= hi; c++) {
+		uint32_t to = d->class_lo[c] != 0xd800 ? next_of_class(d, q, c) : DFA_DEAD;
+
+		if (to != DFA_DEAD && d->states[to].distance <= within)
+			return true;
+	}
+	return false;
+}
+
+bool dfa_accepts(const struct dfa *d, uint32_t q)
+{
+	return d->states[q].accepts;
+}
+
+uint32_t dfa_matches(const struct dfa *d, uint32_t q)
+{
+	return d->states[q].matches;
+}
+
+static bool find_loops(struct dfa *d, uint32_t q)
+{
+	for (uint32_t c = class_of(d, 0x20); c < d->n_classes; c++) {
+		uint32_t lo = d->class_lo[c], hi = c + 1 < d->n_classes ? d->class_lo[c + 1] - 1 : CS_MAX;
+		bool is_marked = lo == hi && (lo == '"' || lo == '\\' || lo == 0x7f);
+
+		if (lo != 0xd800 && !is_marked && next_of_class(d, q, c) != q)
+			return false;
+	}
+	return true;
+}
+
+bool dfa_loops(struct dfa *d, uint32_t q)
+{
+	if (d->states[q].loops == LOOPS_UNKNOWN) {
+		bool loops = q != DFA_DEAD && find_loops(d, q);
+
+		d->states[q].loops = loops ? LOOPS_YES : LOOPS_NO;
+	}
+	return d->states[q].loops == LOOPS_YES;
+}
+
+int dfa_error(const struct dfa *d)
+{
+	return d->error;
+}
+
+size_t dfa_bytes(const struct dfa *d)
+{
+	return d->bytes;
+}
