@@ -17,6 +17,7 @@
 
 struct serve {
 	struct model_options m;
+	const char *tool_format, *reasoning_format, *api_key_file;
 	const char *host, *socket, *served_name, *port_file, *idle_exit, *cache_dir;
 	uint32_t port, max_running, max_queued, max_connections, drain_s, step_ms;
 	uint64_t kv_bytes, max_body, cache_bytes;
@@ -53,6 +54,12 @@ const struct opt cmd_serve_opts[] = {
 	  "guess tokens from what was said before, and check them [yes]", NULL },
 	{ "step-ms", 0, OPT_UINT, offsetof(struct serve, step_ms), "MS",
 	  "how long prompts may keep answers waiting, per step [100]", NULL },
+	{ "api-key-file", 0, OPT_STR, offsetof(struct serve, api_key_file), "FILE",
+	  "serve only those who give one of its keys; mode 0600", NULL },
+	{ "tool-format", 0, OPT_STR, offsetof(struct serve, tool_format), "NAME",
+	  "how the model writes tool calls [auto: its chat template tells]", NULL },
+	{ "reasoning-format", 0, OPT_STR, offsetof(struct serve, reasoning_format), "NAME",
+	  "how the model writes reasoning [auto: its chat template tells]", NULL },
 	{ "idle-exit", 0, OPT_STR, offsetof(struct serve, idle_exit), "SECONDS",
 	  "exit after so long without a request; 0: never [auto: 900 when systemd listens meanwhile, else 0]", NULL },
 	{ "drain", 0, OPT_UINT, offsetof(struct serve, drain_s), "SECONDS",
@@ -90,6 +97,12 @@ static const struct base_config_key keys[] = {
 	{ "serve", "prefix-cache", NULL, OPT_FLAG, offsetof(struct serve, prefix_cache), "use prefixes again", NULL },
 	{ "serve", "speculation", NULL, OPT_FLAG, offsetof(struct serve, speculation), "guess tokens", NULL },
 	{ "serve", "step-ms", NULL, OPT_UINT, offsetof(struct serve, step_ms), "share of prompts in a step", NULL },
+	{ "serve", "api-key-file", "OCAI_ENGINE_API_KEY_FILE", OPT_STR, offsetof(struct serve, api_key_file),
+	  "file with API keys", NULL },
+	{ "serve", "tool-format", NULL, OPT_STR, offsetof(struct serve, tool_format), "how tool calls are written",
+	  NULL },
+	{ "serve", "reasoning-format", NULL, OPT_STR, offsetof(struct serve, reasoning_format),
+	  "how reasoning is written", NULL },
 	{ "serve", "idle-exit", NULL, OPT_STR, offsetof(struct serve, idle_exit), "seconds until an idle exit", NULL },
 	{ "serve", "drain", NULL, OPT_UINT, offsetof(struct serve, drain_s), "seconds to finish in", NULL },
 	{ 0 }
@@ -168,7 +181,11 @@ static int serve(const struct serve *o, const struct inherited *sockets, struct 
 		                          .listen_fds = sockets->fds,
 		                          .n_listen_fds = sockets->n,
 		                          .max_connections = o->max_connections,
-		                          .max_body_bytes = o->max_body };
+		                          .max_body_bytes = o->max_body,
+		                          .tool_format = o->tool_format,
+		                          .reasoning_format = o->reasoning_format,
+		                          .api_key_file =
+		                                  o->api_key_file && *o->api_key_file ? o->api_key_file : NULL };
 	struct eng_http *http = NULL;
 	int r, sig;
 

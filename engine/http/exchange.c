@@ -23,6 +23,14 @@ uint64_t http_now_ms(void)
 	return (uint64_t)ts.tv_sec * 1000u + (uint64_t)ts.tv_nsec / 1000000u;
 }
 
+uint64_t http_now_us(void)
+{
+	struct timespec ts;
+
+	(void)clock_gettime(CLOCK_MONOTONIC, &ts);
+	return (uint64_t)ts.tv_sec * 1000000u + (uint64_t)ts.tv_nsec / 1000u;
+}
+
 /* ---- Life ---- */
 
 static struct exchange *exchange_new(struct eng_http *http, struct MHD_Connection *conn, const char *url)
@@ -169,6 +177,35 @@ void http_error_body(const struct http_error *e, struct base_buf *out)
 	(void)base_buf_puts(out, "}}");
 }
 
+static void anthropic_error_body(const struct http_error *e, struct base_buf *out)
+{
+	static const struct {
+		int status;
+		const char *type;
+	} types[] = { { 401, "authentication_error" },
+		      { 404, "not_found_error" },
+		      { 413, "request_too_large" },
+		      { 429, "rate_limit_error" },
+		      { 503, "overloaded_error" } };
+	const char *type = e->status < 500 ? "invalid_request_error" : "api_error";
+
+	for (size_t i = 0; i < sizeof(types) / sizeof(types[0]); i++) {
+		if (types[i].status == e->status)
+			type = types[i].type;
+	}
+	(void)base_buf_printf(out, "{\"type\":\"error\",\"error\":{\"type\":\"%s\",\"message\":", type);
+	(void)base_json_append_string(out, e->message, strlen(e->message));
+	(void)base_buf_puts(out, "}}");
+}
+
+static void error_body(const struct exchange *x, const struct http_error *e, struct base_buf *out)
+{
+	if (x->route && (x->route->flags & ROUTE_ANTHROPIC))
+		anthropic_error_body(e, out);
+	else
+		http_error_body(e, out);
+}
+
 void exchange_reply(struct exchange *x, unsigned status, struct base_buf *body)
 {
 	if (x->is_ready)
@@ -195,8 +232,10 @@ void exchange_reply_error(struct exchange *x, const struct http_error *e)
 
 	/* A stream that has begun cannot change its status any more. */
 	if (x->is_stream && x->is_ready) {
+		if (x->route && (x->route->flags & ROUTE_ANTHROPIC))
+			(void)base_buf_puts(&body, "event: error\n");
 		(void)base_buf_puts(&body, "data: ");
-		http_error_body(e, &body);
+		error_body(x, e, &body);
 		(void)base_buf_puts(&body, "\n\n");
 		exchange_stream(x, base_buf_text(&body), body.len);
 		exchange_stream_end(x);
@@ -205,7 +244,7 @@ void exchange_reply_error(struct exchange *x, const struct http_error *e)
 	}
 	x->is_stream = false;
 	x->content_type = NULL;
-	http_error_body(e, &body);
+	error_body(x, e, &body);
 	(void)pthread_mutex_lock(&x->http->lock);
 	x->http->n_http_errors++;
 	(void)pthread_mutex_unlock(&x->http->lock);
@@ -376,7 +415,7 @@ static enum MHD_Result answer_preflight(struct exchange *x)
 	x->status = 200;
 	if (resp) {
 		(void)MHD_add_response_header(resp, "Access-Control-Allow-Credentials", "true");
-		(void)MHD_add_response_header(resp, "Access-Control-Allow-Methods", "GET, POST, OPTIONS");
+		(void)MHD_add_response_header(resp, "Access-Control-Allow-Methods", "GET, POST, DELETE, OPTIONS");
 		(void)MHD_add_response_header(resp, "Access-Control-Allow-Headers", headers ? headers : "*");
 		(void)MHD_add_response_header(resp, "Access-Control-Max-Age", "600");
 	}
@@ -401,21 +440,41 @@ static enum MHD_Result answer_method(struct exchange *x, const char *method, con
 	return queue(x, resp);
 }
 
+static bool is_allowed(const struct exchange *x)
+{
+	return http_is_allowed(&x->http->keys, MHD_lookup_connection_value(x->conn, MHD_HEADER_KIND, "Authorization"),
+	                       MHD_lookup_connection_value(x->conn, MHD_HEADER_KIND, "X-Api-Key"));
+}
+
+static void unauthorized(struct exchange *x)
+{
+	exchange_fail(x, 401, "authentication_error", "invalid_api_key",
+	              "a valid API key is needed, as Authorization: Bearer or X-Api-Key");
+}
+
 static void too_large(struct exchange *x)
 {
 	exchange_fail(x, 413, "invalid_request_error", "request_too_large", "the request body is larger than %zu bytes",
 	              x->http->config.max_body_bytes);
 }
 
-/* After the head: a body that says that it is too large is not waited for. */
-static enum MHD_Result look_at_head(struct exchange *x)
+/* After the head: a body that says that it is too large is not waited for, nor one of somebody without a key. */
+static enum MHD_Result look_at_head(struct exchange *x, const char *method)
 {
-	const char *length = MHD_lookup_connection_value(x->conn, MHD_HEADER_KIND, "Content-Length");
+	const char *length = MHD_lookup_connection_value(x->conn, MHD_HEADER_KIND, "Content-Length"), *allow = NULL;
+	bool is_large = length && strtoull(length, NULL, 10) > x->http->config.max_body_bytes, is_preflight, may;
 
-	if (!length || strtoull(length, NULL, 10) <= x->http->config.max_body_bytes)
+	x->route = route_find(x->url, strcmp(method, "HEAD") == 0 ? "GET" : method, &allow);
+	is_preflight = strcmp(method, "OPTIONS") == 0;
+	may = is_preflight || (x->route && (x->route->flags & ROUTE_PUBLIC)) || is_allowed(x);
+	x->is_refused = !may;
+	if (!is_large)
 		return MHD_YES;
 	exchange_lock(x);
-	too_large(x);
+	if (may)
+		too_large(x);
+	else
+		unauthorized(x);
 	exchange_unlock(x);
 	x->is_dispatched = true;
 	return answer(x);
@@ -428,11 +487,13 @@ static enum MHD_Result dispatch(struct exchange *x, const char *method)
 	if (strcmp(method, "OPTIONS") == 0)
 		return answer_preflight(x);
 	x->route = route_find(x->url, strcmp(method, "HEAD") == 0 ? "GET" : method, &allow);
-	if (!x->route && allow)
+	if (!x->route && allow && !x->is_refused)
 		return answer_method(x, method, allow);
 	x->is_dispatched = true;
 	exchange_lock(x);
-	if (!x->route)
+	if (x->is_refused)
+		unauthorized(x);
+	else if (!x->route)
 		exchange_fail(x, 404, "invalid_request_error", "not_found", "there is nothing at %.256s", x->url);
 	else if (x->body_too_large)
 		too_large(x);
@@ -453,11 +514,11 @@ enum MHD_Result exchange_access(void *cls, struct MHD_Connection *conn, const ch
 		if (!x)
 			return MHD_NO;
 		*req_cls = x;
-		return look_at_head(x);
+		return look_at_head(x, method);
 	}
 	if (*upload_size > 0) {
 		/* Past the limit the rest is read and dropped, so that the client sees the answer. */
-		if (!x->body_too_large && base_buf_append(&x->body, upload, *upload_size) < 0)
+		if (!x->body_too_large && !x->is_refused && base_buf_append(&x->body, upload, *upload_size) < 0)
 			x->body_too_large = true;
 		*upload_size = 0;
 		return MHD_YES;

@@ -124,3 +124,11 @@ int http_ids(const json_t *value, const char *param, int32_t **ret_ids, size_t *
 	*ret_n = n;
 	return 0;
 }
+
+void http_copy_field(json_t *dst, const char *to, const json_t *src, const char *from)
+{
+	json_t *v = (json_t *)field(src, from);
+
+	if (v)
+		(void)json_object_set(dst, to, v);
+}

@@ -12,7 +12,7 @@
 #include "base/cleanup.h"
 #include "base/json.h"
 
-enum { TEXT_MAX = 64 << 20, LP_MAX = 128 << 20 };
+enum { LP_MAX = 128 << 20 };
 
 /* ---- Small helpers for the shapes ---- */
 
@@ -51,20 +51,30 @@ uint32_t gen_output_tokens(const struct gen *g)
 
 void gen_usage(const struct gen *g, struct base_buf *out)
 {
-	uint32_t n_prompt = gen_prompt_tokens(g), n_output = gen_output_tokens(g), n_cached = 0;
+	uint32_t n_prompt = gen_prompt_tokens(g), n_output = gen_output_tokens(g), n_cached = 0, n_reasoning = 0;
 
-	for (uint32_t i = 0; i < g->n_choices; i += g->p.n)
-		n_cached += g->choices[i].n_cached;
+	for (uint32_t i = 0; i < g->n_choices; i++) {
+		n_cached += i % g->p.n == 0 ? g->choices[i].n_cached : 0;
+		n_reasoning += g->choices[i].n_reasoning;
+	}
 	(void)base_buf_printf(out,
 	                      "{\"prompt_tokens\":%u,\"completion_tokens\":%u,\"total_tokens\":%u,"
-	                      "\"prompt_tokens_details\":{\"cached_tokens\":%u}}",
-	                      n_prompt, n_output, n_prompt + n_output, n_cached);
+	                      "\"prompt_tokens_details\":{\"cached_tokens\":%u},"
+	                      "\"completion_tokens_details\":{\"reasoning_tokens\":%u}}",
+	                      n_prompt, n_output, n_prompt + n_output, n_cached, n_reasoning);
 }
 
-void gen_send(struct gen *g, struct base_buf *out)
+void gen_string(struct base_buf *out, const struct base_buf *text)
+{
+	(void)base_json_append_string(out, base_buf_text(text), text->len);
+}
+
+void gen_send_event(struct gen *g, const char *name, struct base_buf *out)
 {
 	CLEANUP(base_buf_done) struct base_buf line = BASE_BUF_INIT(HTTP_MAX_RESPONSE);
 
+	if (name)
+		(void)base_buf_printf(&line, "event: %s\n", name);
 	(void)base_buf_puts(&line, "data: ");
 	(void)base_buf_append(&line, base_buf_text(out), out->len);
 	(void)base_buf_puts(&line, "\n\n");
@@ -73,6 +83,11 @@ void gen_send(struct gen *g, struct base_buf *out)
 	else
 		exchange_stream(g->x, line.data, line.len);
 	base_buf_reset(out);
+}
+
+void gen_send(struct gen *g, struct base_buf *out)
+{
+	gen_send_event(g, NULL, out);
 }
 
 void gen_list(struct base_buf *out, const struct base_buf *elements)
@@ -154,6 +169,44 @@ int gen_prompt_ids(struct exchange *x, const struct http_prompt *q, bool add_spe
 	return 0;
 }
 
+/* ---- OpenAI's common parts ---- */
+
+void gen_head(const struct gen *g, const char *object, struct base_buf *out)
+{
+	const char *model = gen_model(g->x);
+
+	(void)base_buf_printf(out, "{\"id\":\"%s\",\"object\":\"%s\",\"created\":%lld,\"model\":", g->id, object,
+	                      (long long)g->created);
+	(void)base_json_append_string(out, model, strlen(model));
+	(void)base_buf_puts(out, ",\"choices\":[");
+}
+
+/* Closes a chunk; usage is null in every chunk but the last when it was asked for. */
+void gen_tail(const struct gen *g, struct base_buf *out)
+{
+	(void)base_buf_putc(out, ']');
+	if (g->p.continuous_usage) {
+		(void)base_buf_puts(out, ",\"usage\":");
+		gen_usage(g, out);
+	} else if (g->p.include_usage) {
+		(void)base_buf_puts(out, ",\"usage\":null");
+	}
+	(void)base_buf_putc(out, '}');
+}
+
+void gen_send_usage(struct gen *g, const char *object)
+{
+	CLEANUP(base_buf_done) struct base_buf out = BASE_BUF_INIT(HTTP_MAX_RESPONSE);
+
+	if (!g->p.include_usage)
+		return;
+	gen_head(g, object, &out);
+	(void)base_buf_puts(&out, "],\"usage\":");
+	gen_usage(g, &out);
+	(void)base_buf_putc(&out, '}');
+	gen_send(g, &out);
+}
+
 /* ---- Life ---- */
 
 static void choice_done(struct choice *c)
@@ -166,6 +219,7 @@ static void choice_done(struct choice *c)
 	}
 	free(c->marks);
 	free(c->stop_text);
+	gen_speak_done(c);
 }
 
 static void gen_free(void *work)
@@ -177,6 +231,8 @@ static void gen_free(void *work)
 	free(g->choices);
 	free(g->n_prompt);
 	eng_grammar_unref(g->grammar);
+	if (g->free_extra)
+		g->free_extra(g->extra);
 	http_params_done(&g->p);
 	free(g);
 }
@@ -191,12 +247,12 @@ static void gen_cancel(void *work)
 	}
 }
 
-static void make_id(struct gen *g, const char *prefix)
+void gen_make_id(const char *prefix, char *ret_id, size_t size)
 {
 	uint64_t r[2] = { 0 };
 
 	(void)!getrandom(r, sizeof(r), 0);
-	(void)snprintf(g->id, sizeof(g->id), "%s%016llx%08llx", prefix, (unsigned long long)r[0],
+	(void)snprintf(ret_id, size, "%s%016llx%08llx", prefix, (unsigned long long)r[0],
 	               (unsigned long long)(r[1] >> 32));
 }
 
@@ -213,7 +269,8 @@ static struct gen *gen_new(struct exchange *x, const struct gen_api *api, struct
 	memset(p, 0, sizeof(*p));
 	g->created = (int64_t)time(NULL);
 	g->start_ms = http_now_ms();
-	make_id(g, prefix);
+	g->start_us = http_now_us();
+	gen_make_id(prefix, g->id, sizeof(g->id));
 	g->choices = calloc(n_prompts * g->p.n, sizeof(*g->choices));
 	g->n_prompt = calloc(n_prompts, sizeof(*g->n_prompt));
 	if (!g->choices || !g->n_prompt) {
@@ -227,9 +284,11 @@ static struct gen *gen_new(struct exchange *x, const struct gen_api *api, struct
 		c->gen = g;
 		c->index = i;
 		c->prompt = i / g->p.n;
-		c->stop_id = -1;
-		base_buf_init(&c->text, TEXT_MAX);
-		base_buf_init(&c->ids, TEXT_MAX);
+		c->stop_id = c->item = -1;
+		base_buf_init(&c->reasoning, GEN_TEXT_MAX);
+		base_buf_init(&c->unsent, GEN_TEXT_MAX);
+		base_buf_init(&c->text, GEN_TEXT_MAX);
+		base_buf_init(&c->ids, GEN_TEXT_MAX);
 		for (int k = 0; k < GEN_N_LP; k++) {
 			base_buf_init(&c->lp[k], LP_MAX);
 			base_buf_init(&c->pending[k], LP_MAX);
@@ -310,18 +369,38 @@ static void on_prompt(struct choice *c, const struct eng_event *ev)
 	c->gen->api->logprob(c, ev, c->lp);
 }
 
+static void note_time(struct choice *c)
+{
+	struct http_times *times = &c->gen->x->http->times;
+
+	c->last_us = http_now_us();
+	if (c->n_output > 0)
+		return;
+	c->first_us = c->last_us;
+	http_times_add(&times->first_token, c->first_us - c->gen->start_us);
+}
+
 static void on_token(struct choice *c, const struct eng_event *ev)
 {
 	struct gen *g = c->gen;
 
 	if (g->p.no_output)
 		return;
+	note_time(c);
 	c->n_output++;
 	(void)base_buf_printf(&c->ids, "%d,", ev->id);
 	if (ev->has_logprob) {
 		if (!g->api->lp_all)
 			mark(c, ev->id);
 		g->api->logprob(c, ev, g->api->lp_all ? c->lp : c->pending);
+	}
+	if (g->api->is_chat) {
+		if (ev->text_len > 0)
+			settle_pending(c);
+		gen_speak(c, ev->text, ev->text_len);
+		/* Reasoning is what comes before any text. */
+		c->n_reasoning += c->reasoning.len > 0 && c->text.len == 0 && c->n_calls == 0;
+		return;
 	}
 	if (ev->text_len > 0) {
 		(void)base_buf_append(&c->text, ev->text, ev->text_len);
@@ -337,7 +416,7 @@ static void note_failure(struct choice *c, const struct eng_event *ev)
 
 	if (ev->finish == ENG_FINISH_ERROR)
 		gen_error_of(ev->error ? ev->error->code : -EIO, ev->error ? ev->error : &(struct err){ 0 }, &g->error);
-	else if (ev->finish == ENG_FINISH_ABORT && !g->x->is_canceled)
+	else if (ev->finish == ENG_FINISH_ABORT && !g->x->is_canceled && !c->is_cut && !g->x->is_aborted)
 		gen_error_of(-ESHUTDOWN, &(struct err){ 0 }, &g->error);
 	/* The engine's own refusals of a running request are not the client's fault. */
 	if (g->error.status == 400) {
@@ -351,11 +430,15 @@ static void finish(struct gen *g)
 {
 	CLEANUP(base_buf_done) struct base_buf out = BASE_BUF_INIT(HTTP_MAX_RESPONSE);
 
-	if (g->error.status) {
+	if (g->error.status && g->api->fail && g->x->is_stream && g->x->is_ready) {
+		g->api->fail(g);
+		exchange_stream_end(g->x);
+	} else if (g->error.status) {
 		exchange_reply_error(g->x, &g->error);
 	} else if (g->p.stream) {
 		g->api->end(g);
-		exchange_stream(g->x, "data: [DONE]\n\n", 14);
+		if (!g->api->has_no_done)
+			exchange_stream(g->x, "data: [DONE]\n\n", 14);
 		exchange_stream_end(g->x);
 	} else {
 		g->api->reply(g, &out);
@@ -371,14 +454,24 @@ static void on_done(struct choice *c, const struct eng_event *ev)
 	c->finish = g->p.no_output && ev->finish == ENG_FINISH_STOP ? ENG_FINISH_LENGTH : ev->finish;
 	c->stop_id = g->p.no_output ? -1 : ev->stop_id;
 	c->stop_text = ev->stop_text ? strdup(ev->stop_text) : NULL;
+	if (c->is_cut && c->finish == ENG_FINISH_ABORT)
+		c->finish = ENG_FINISH_STOP;
 	c->n_cached = ev->n_cached;
+	if (c->n_output > 1)
+		http_times_add(&g->x->http->times.per_token, (c->last_us - c->first_us) / (c->n_output - 1));
+	http_times_add(&g->x->http->times.whole, http_now_us() - g->start_us);
 	note_failure(c, ev);
 	if (!g->p.no_output) {
 		trim_pending(c, ev);
-		(void)base_buf_append(&c->text, ev->text, ev->text_len);
+		if (g->api->is_chat)
+			gen_speak(c, ev->text, ev->text_len);
+		else
+			(void)base_buf_append(&c->text, ev->text, ev->text_len);
 		settle_pending(c);
+		if (g->api->is_chat)
+			gen_speak_end(c);
 	}
-	if (g->p.stream && !g->error.status)
+	if ((g->p.stream || g->api->wants_parts) && !g->error.status)
 		g->api->chunk(c, true);
 	if (--g->n_open == 0)
 		finish(g);
@@ -410,37 +503,19 @@ static void on_event(void *arg, const struct eng_event *ev)
 
 /* ---- Start ---- */
 
-static int render_chat(struct exchange *x, const struct http_params *p, struct base_buf *out, struct http_error *e)
-{
-	json_t *kwargs = p->kwargs ? json_copy((json_t *)p->kwargs) : NULL;
-	struct err err = { 0 };
-	int r;
-
-	if (p->reasoning_effort) {
-		if (!kwargs)
-			kwargs = json_object();
-		(void)json_object_set_new(kwargs, "reasoning_effort", json_string(p->reasoning_effort));
-	}
-	r = eng_render_chat(x->http->engine, p->messages, p->tools, kwargs, p->add_generation_prompt, out, &err);
-	json_decref(kwargs);
-	if (r < 0)
-		gen_error_of(r, &err, e);
-	if (r < 0 && e->status == 400)
-		(void)snprintf(e->param, sizeof(e->param), "messages");
-	return r;
-}
-
 /* The prompts' ids: rows of ids[], their lengths in g->n_prompt. */
 static int make_prompts(struct gen *g, int32_t **ids, struct http_error *e)
 {
-	CLEANUP(base_buf_done) struct base_buf text = BASE_BUF_INIT(TEXT_MAX);
+	CLEANUP(base_buf_done) struct base_buf text = BASE_BUF_INIT(GEN_TEXT_MAX);
 	size_t n = 0;
 	int r;
 
 	if (g->p.messages) {
 		struct http_prompt q;
 
-		r = render_chat(g->x, &g->p, &text, e);
+		r = gen_render_chat(g->x, &g->p, &text, e);
+		if (r == 0)
+			r = gen_open_parsers(g, base_buf_text(&text), text.len, e);
 		if (r < 0)
 			return r;
 		q = (struct http_prompt){ .text = base_buf_text(&text), .text_len = text.len };
@@ -553,7 +628,8 @@ static void submit_all(struct gen *g, int32_t *const *ids)
 		exchange_reply_error(g->x, &g->error);
 }
 
-void gen_start(struct exchange *x, const struct gen_api *api, struct http_params *p, const char *id_prefix)
+void gen_start(struct exchange *x, const struct gen_api *api, struct http_params *p, const char *id_prefix, void *extra,
+               void (*free_extra)(void *))
 {
 	size_t n_prompts = p->messages ? 1 : p->n_prompts;
 	int32_t **ids = calloc(n_prompts, sizeof(*ids));
@@ -564,8 +640,14 @@ void gen_start(struct exchange *x, const struct gen_api *api, struct http_params
 	if (!g) {
 		gen_error_of(-ENOMEM, &(struct err){ 0 }, &e);
 		http_params_done(p);
+		if (free_extra)
+			free_extra(extra);
 	} else {
-		r = make_prompts(g, ids, &e);
+		g->extra = extra;
+		g->free_extra = free_extra;
+		r = gen_constrain_calls(g, &e);
+		if (r == 0)
+			r = make_prompts(g, ids, &e);
 		if (r == 0)
 			r = echo_prompts(g, ids);
 		if (r == 0)
@@ -586,9 +668,28 @@ void gen_start(struct exchange *x, const struct gen_api *api, struct http_params
 		x->is_stream = g->p.stream;
 		x->last_write_ms = http_now_ms();
 		submit_all(g, ids);
+		if (g->p.stream && !g->error.status && g->api->begin)
+			g->api->begin(g);
 	}
 	exchange_unlock(x);
 	for (size_t i = 0; ids && i < n_prompts; i++)
 		free(ids[i]);
 	free(ids);
+}
+
+void gen_handle(struct exchange *x, http_parse_fn parse, const struct gen_api *api, const char *id_prefix)
+{
+	struct http_params p;
+	struct http_error e = { 0 };
+	struct eng_sampling defaults;
+
+	eng_sampling_defaults(x->http->engine, &defaults);
+	if (parse(base_buf_text(&x->body), x->body.len, &defaults, &p, &e) < 0) {
+		exchange_lock(x);
+		exchange_reply_error(x, &e);
+		exchange_unlock(x);
+		return;
+	}
+	base_buf_done(&x->body);
+	gen_start(x, api, &p, id_prefix, NULL, NULL);
 }

@@ -4,9 +4,10 @@
 #ifndef HTTP_GEN_H
 #define HTTP_GEN_H
 
+#include "engine_chat.h"
 #include "http_internal.h"
 
-enum { GEN_N_LP = 4, GEN_MAX_MARKS = 4096 };
+enum { GEN_N_LP = 4, GEN_MAX_MARKS = 4096, GEN_TEXT_MAX = 64 << 20 };
 
 struct gen;
 
@@ -16,6 +17,12 @@ struct gen_mark {
 	uint32_t n_bytes;
 };
 
+/* A tool call of a chat's answer. */
+struct gen_call {
+	char id[40];
+	struct base_buf name, args;
+};
+
 struct choice {
 	struct gen *gen;
 	uint32_t index;  /* of the choice in the answer */
@@ -23,7 +30,7 @@ struct choice {
 	uint64_t request_id;
 	bool is_submitted, is_done;
 
-	struct base_buf text;              /* all of it (replies), or since the last chunk (streams of deltas) */
+	struct base_buf text;              /* all of it (replies, chat), or since the last chunk (streams of deltas) */
 	struct base_buf lp[GEN_N_LP];      /* log-probabilities as JSON elements, each followed by ',' */
 	struct base_buf pending[GEN_N_LP]; /* of tokens whose text is still held back */
 	struct gen_mark *marks;            /* of the pending ones */
@@ -32,10 +39,20 @@ struct choice {
 	uint64_t text_offset; /* completions: characters before the next token */
 	bool has_begun;       /* stream: the first chunk is out */
 
+	/* Chat. */
+	struct eng_chat_parser *parser; /* NULL: the answer is text */
+	struct base_buf reasoning, unsent;
+	struct gen_call *calls;
+	size_t n_calls;
+	uint32_t n_reasoning; /* tokens */
+	bool is_cut;          /* ended by us behind its last call */
+	int item, n_items;    /* stream of responses or messages: the kind of the open item (-1: none), items so far */
+
 	enum eng_finish finish;
 	int32_t stop_id;
 	char *stop_text;
 	uint32_t n_output, n_cached;
+	uint64_t first_us, last_us; /* when its first and its latest token came */
 };
 
 struct gen_api {
@@ -43,12 +60,21 @@ struct gen_api {
 	void (*logprob)(struct choice *c, const struct eng_event *ev, struct base_buf *dst);
 	/* Stream: sends what c holds. `last`: with the reason for the end. */
 	void (*chunk)(struct choice *c, bool last);
+	/* Chat, stream: a part of the answer, already kept in the choice; chunk() is then called for the last only. */
+	void (*part)(struct choice *c, const struct eng_part *part);
+	/* Stream: before anything else (may be NULL). */
+	void (*begin)(struct gen *g);
 	/* Stream: all choices are done. */
 	void (*end)(struct gen *g);
+	/* Stream: it failed after its beginning; NULL: an error event. */
+	void (*fail)(struct gen *g);
 	/* The whole reply. */
 	void (*reply)(struct gen *g, struct base_buf *out);
-	bool cumulative; /* text and log-probabilities are not cleared after a chunk */
-	bool lp_all;     /* entries for every token, also for one that gives no text */
+	bool cumulative;  /* text and log-probabilities are not cleared after a chunk */
+	bool lp_all;      /* entries for every token, also for one that gives no text */
+	bool is_chat;     /* answers are parsed into parts */
+	bool wants_parts; /* part() is called for whole replies too */
+	bool has_no_done; /* a stream ends without [DONE] */
 };
 
 struct gen {
@@ -62,11 +88,25 @@ struct gen {
 	uint32_t n_choices, n_open;
 	uint32_t *n_prompt;      /* tokens of each prompt */
 	struct http_error error; /* the first failure */
-	uint64_t start_ms;
+	uint64_t start_ms, start_us;
+	uint64_t sequence;           /* responses: numbers its events */
+	void *extra;                 /* the protocol's own, freed by free_extra */
+	void (*free_extra)(void *extra);
 };
 
-/* Starts the work for parsed parameters (moved, also on failure). id_prefix: "chatcmpl-". */
-void gen_start(struct exchange *x, const struct gen_api *api, struct http_params *p, const char *id_prefix);
+/* Starts the work for parsed parameters (moved, also on failure). id_prefix: "chatcmpl-". extra (may be NULL) is
+ * the work's too. */
+void gen_start(struct exchange *x, const struct gen_api *api, struct http_params *p, const char *id_prefix, void *extra,
+               void (*free_extra)(void *));
+
+/* speak.c */
+int gen_render_chat(struct exchange *x, const struct http_params *p, struct base_buf *out, struct http_error *e);
+int gen_constrain_calls(struct gen *g, struct http_error *e);
+int gen_open_parsers(struct gen *g, const char *prompt, size_t len, struct http_error *e);
+void gen_speak(struct choice *c, const char *text, size_t len);
+void gen_speak_end(struct choice *c);
+void gen_speak_done(struct choice *c);
+const char *gen_chat_finish(const struct choice *c); /* also "tool_calls" */
 
 /* "stop", "length", "abort", "error". */
 const char *gen_finish_name(const struct choice *c);
@@ -75,6 +115,18 @@ uint32_t gen_output_tokens(const struct gen *g);
 void gen_usage(const struct gen *g, struct base_buf *out); /* OpenAI's usage object */
 /* Sends "data: " + out + blank line, and empties out. */
 void gen_send(struct gen *g, struct base_buf *out);
+/* The same with a line "event: name" in front. */
+void gen_send_event(struct gen *g, const char *name, struct base_buf *out);
+/* A random id: prefix and 24 characters. */
+void gen_make_id(const char *prefix, char *ret_id, size_t size);
+/* A JSON string. */
+void gen_string(struct base_buf *out, const struct base_buf *text);
+/* OpenAI's common fields: opens the object of a reply or chunk up to `"choices":[`, and closes it. */
+void gen_head(const struct gen *g, const char *object, struct base_buf *out);
+void gen_tail(const struct gen *g, struct base_buf *out);
+void gen_send_usage(struct gen *g, const char *object);
+/* Parses with the given function and starts. */
+void gen_handle(struct exchange *x, http_parse_fn parse, const struct gen_api *api, const char *id_prefix);
 /* A list made of elements that each end in ',' : "[a,b]". */
 void gen_list(struct base_buf *out, const struct base_buf *elements);
 /* A finite JSON number; minus infinity becomes -9999, as the API's users expect. */

@@ -141,17 +141,5 @@ static const struct gen_api generate_api = {
 
 void handle_generate(struct exchange *x)
 {
-	struct http_params p;
-	struct http_error e = { 0 };
-	struct eng_sampling defaults;
-
-	eng_sampling_defaults(x->http->engine, &defaults);
-	if (http_parse_generate(base_buf_text(&x->body), x->body.len, &defaults, &p, &e) < 0) {
-		exchange_lock(x);
-		exchange_reply_error(x, &e);
-		exchange_unlock(x);
-		return;
-	}
-	base_buf_done(&x->body);
-	gen_start(x, &generate_api, &p, "");
+	gen_handle(x, http_parse_generate, &generate_api, "");
 }

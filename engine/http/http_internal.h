@@ -2,9 +2,10 @@
  *   server.c    sockets, daemons, open and close
  *   exchange.c  one request and its answer: body in, reply or stream out
  *   watch.c     the thread that sees clients leave and keeps silent streams alive
- *   routes.c    the table of routes, and the small ones
+ *   table.c     the table of routes; routes.c the small ones
  *   gen.c       requests that generate: submit, collect, finish; the API's shape through struct gen_api
- *   openai.c, generate.c, embed.c   the shapes
+ *   speak.c     chat: prompt, and the parts of an answer
+ *   chat.c, completions.c, generate.c, embed.c   the shapes
  *
  * An exchange has two sides that may be alive at different times: the connection (libmicrohttpd's
  * threads) and the work (the engine's thread, through events). Each holds a reference; exchange->lock
@@ -27,6 +28,20 @@
 enum { HTTP_MAX_RESPONSE = 256 << 20, HTTP_MAX_DAEMONS = ENG_HTTP_MAX_SOCKETS };
 
 struct exchange;
+struct http_store;
+
+enum { HTTP_N_BUCKETS = 16 };
+struct http_histogram {
+	atomic_ullong counts[HTTP_N_BUCKETS + 1], sum_us;
+};
+struct http_times {
+	struct http_histogram first_token, per_token, whole;
+};
+
+struct http_keys {
+	unsigned char (*digests)[32];
+	size_t n; /* 0: everybody is served */
+};
 
 struct eng_http {
 	struct eng_engine *engine;
@@ -37,7 +52,11 @@ struct eng_http {
 	int listen_fds[HTTP_MAX_DAEMONS];
 	uint16_t port;
 	atomic_bool is_closing;
-	int64_t started; /* seconds since 1970 */
+	int64_t started;                            /* seconds since 1970 */
+	const char *tool_format, *reasoning_format; /* of the model, or as configured (engine_chat.h) */
+	struct http_times times;
+	struct http_keys keys;
+	struct http_store *store; /* of responses */
 
 	pthread_mutex_t lock;
 	/* protected by lock */
@@ -71,6 +90,7 @@ struct exchange {
 	char *url;
 	struct base_buf body;
 	bool body_too_large, is_dispatched, is_answered;
+	bool is_refused; /* no key */
 
 	pthread_mutex_t lock;
 	/* protected by lock */
@@ -85,6 +105,7 @@ struct exchange {
 	bool is_gone;       /* the client left; output goes nowhere */
 	bool is_overflowed; /* stream: the reader was too slow */
 	bool is_canceled;
+	bool is_aborted; /* by /abort_request: the answer so far is given */
 	uint64_t last_write_ms;
 
 	void *work;
@@ -96,9 +117,21 @@ struct route {
 	const char *path;   /* a '*' at the end: any one more component */
 	const char *method; /* "GET" or "POST" */
 	void (*handle)(struct exchange *x);
+	enum route_flags { ROUTE_PUBLIC = 1, ROUTE_ANTHROPIC = 2 /* its errors have that shape */ } flags;
 };
 
 uint64_t http_now_ms(void);
+uint64_t http_now_us(void);
+
+/* auth.c */
+int http_keys_read(const char *path, struct http_keys *keys, struct err *err);
+void http_keys_done(struct http_keys *keys);
+/* The values of the two headers, NULL when they are missing. */
+bool http_is_allowed(const struct http_keys *keys, const char *authorization, const char *x_api_key);
+
+/* times.c */
+void http_times_add(struct http_histogram *h, uint64_t us);
+void http_times_append(const struct http_times *t, struct base_buf *out);
 
 /* exchange.c. The reply functions are called with the exchange locked and wake the connection. */
 void exchange_ref(struct exchange *x);
@@ -124,7 +157,7 @@ enum MHD_Result exchange_access(void *cls, struct MHD_Connection *conn, const ch
 void exchange_completed(void *cls, struct MHD_Connection *conn, void **req_cls, enum MHD_RequestTerminationCode toe);
 void http_error_body(const struct http_error *e, struct base_buf *out);
 
-/* routes.c. NULL with *ret_allow set: the path exists, for another method. */
+/* table.c. NULL with *ret_allow set: the path exists, for another method. */
 const struct route *route_find(const char *path, const char *method, const char **ret_allow);
 
 /* watch.c */
@@ -138,5 +171,18 @@ void handle_chat(struct exchange *x);
 void handle_completion(struct exchange *x);
 void handle_generate(struct exchange *x);
 void handle_embeddings(struct exchange *x);
+void handle_messages(struct exchange *x);
+void handle_count_tokens(struct exchange *x);
+void handle_responses(struct exchange *x);
+void handle_response_get(struct exchange *x);
+void handle_response_delete(struct exchange *x);
+/* routes.c */
+void handle_health(struct exchange *x);
+void handle_models(struct exchange *x);
+void handle_model(struct exchange *x);
+void handle_model_info(struct exchange *x);
+void handle_tokenize(struct exchange *x);
+void handle_detokenize(struct exchange *x);
+void handle_metrics(struct exchange *x);
 
 #endif

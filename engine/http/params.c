@@ -19,6 +19,7 @@ void http_params_done(struct http_params *p)
 	free(p->stops);
 	free(p->stop_ids);
 	free(p->grammar_text);
+	json_decref(p->made);
 	json_decref(p->body);
 	memset(p, 0, sizeof(*p));
 }
@@ -314,10 +315,53 @@ static int parse_messages(const json_t *obj, struct http_params *p, struct http_
 	return 0;
 }
 
+static bool has_tool(const json_t *tools, const char *name)
+{
+	const json_t *t;
+	size_t i;
+
+	json_array_foreach((json_t *)tools, i, t)
+	{
+		const char *own = json_string_value(json_object_get(json_object_get(t, "function"), "name"));
+
+		if (own && strcmp(own, name) == 0)
+			return true;
+	}
+	return false;
+}
+
+static int parse_tool_choice(const json_t *obj, struct http_params *p, struct http_error *e)
+{
+	static const char *const words[] = { "auto", "none", "required" };
+	const json_t *choice = field(obj, "tool_choice");
+	const char *word = json_string_value(choice);
+
+	p->tool_choice = p->tools ? TOOLS_AUTO : TOOLS_NONE;
+	if (!choice)
+		return 0;
+	for (int i = 0; word && i < 3; i++) {
+		if (strcmp(word, words[i]) == 0) {
+			p->tool_choice = (enum http_tool_choice)i;
+			return i == TOOLS_REQUIRED && !p->tools
+			               ? http_bad_field(e, "tool_choice", "\"required\" needs `tools`")
+			               : 0;
+		}
+	}
+	if (word)
+		return http_bad_field(e, "tool_choice", "unknown value \"%.32s\"", word);
+	p->tool_name = json_string_value(json_object_get(json_object_get(choice, "function"), "name"));
+	if (!p->tool_name)
+		return http_bad_field(e, "tool_choice", "expected a word or an object with a `function` and its name");
+	if (!has_tool(p->tools, p->tool_name))
+		return http_bad_field(e, "tool_choice", "there is no tool \"%.64s\" in `tools`", p->tool_name);
+	p->tool_choice = TOOLS_NAMED;
+	return 0;
+}
+
 static int parse_tools(const json_t *obj, struct http_params *p, struct http_error *e)
 {
-	const json_t *choice = field(obj, "tool_choice"), *t;
-	const char *word = json_string_value(choice);
+	bool parallel = true;
+	const json_t *t;
 	size_t i;
 
 	p->tools = field(obj, "tools");
@@ -325,16 +369,33 @@ static int parse_tools(const json_t *obj, struct http_params *p, struct http_err
 		return http_bad_field(e, "tools", "expected an array, got %s", base_json_type_name(p->tools));
 	json_array_foreach((json_t *)p->tools, i, t)
 	{
-		if (!json_is_object(t) || !json_is_object(json_object_get(t, "function")))
+		const json_t *f = json_object_get(t, "function");
+
+		if (!json_is_object(t) || !json_is_object(f))
 			return http_bad_field(e, "tools", "element %zu is not an object with a `function`", i);
+		if (json_string_length(json_object_get(f, "name")) == 0)
+			return http_bad_field(e, "tools", "element %zu has no name", i);
 	}
 	if (json_array_size(p->tools) == 0)
 		p->tools = NULL;
-	if (!choice || (word && (strcmp(word, "none") == 0 || strcmp(word, "auto") == 0)))
-		return 0;
-	if (word && strcmp(word, "required") != 0)
-		return http_bad_field(e, "tool_choice", "unknown value \"%.32s\"", word);
-	return http_bad_field(e, "tool_choice", "forced tool calls are not supported by this server");
+	if (http_opt_bool(obj, "parallel_tool_calls", &parallel, e) < 0)
+		return -EINVAL;
+	p->max_calls = parallel ? 0 : 1;
+	return parse_tool_choice(obj, p, e);
+}
+
+/* SGLang's separate_reasoning and llama-server's reasoning_format. */
+static int parse_reasoning(const json_t *obj, struct http_params *p, struct http_error *e)
+{
+	const json_t *format = field(obj, "reasoning_format");
+	bool separate = true;
+
+	if (http_opt_bool(obj, "separate_reasoning", &separate, e) < 0)
+		return -EINVAL;
+	if (format && !json_is_string(format))
+		return http_bad_field(e, "reasoning_format", "expected a string, got %s", base_json_type_name(format));
+	p->joins_reasoning = !separate || (format && strcmp(json_string_value(format), "none") == 0);
+	return 0;
 }
 
 static int parse_chat_logprobs(const json_t *obj, struct http_params *p, struct http_error *e)
@@ -365,7 +426,9 @@ static int parse_chat_rest(const json_t *obj, struct http_params *p, struct http
 	if (effort && !json_is_string(effort))
 		return http_bad_field(e, "reasoning_effort", "expected a string, got %s", base_json_type_name(effort));
 	p->reasoning_effort = json_string_value(effort);
-	r = parse_max_new(obj, "max_tokens", 1, p, e);
+	r = parse_reasoning(obj, p, e);
+	if (r == 0)
+		r = parse_max_new(obj, "max_tokens", 1, p, e);
 	if (r == 0)
 		r = parse_max_new(obj, "max_completion_tokens", 1, p, e); /* the newer name wins */
 	return r;
@@ -389,17 +452,60 @@ static int finish(struct http_params *p, int r)
 	return r < 0 ? r : 0;
 }
 
+static int parse_chat_body(const struct eng_sampling *defaults, struct http_params *ret, struct http_error *e)
+{
+	int r;
+
+	ret->sampling = *defaults;
+	if ((r = parse_messages(ret->body, ret, e)) == 0 && (r = parse_common(ret->body, ret, e)) == 0 &&
+	    (r = parse_tools(ret->body, ret, e)) == 0 && (r = parse_chat_logprobs(ret->body, ret, e)) == 0)
+		r = parse_chat_rest(ret->body, ret, e);
+	return finish(ret, r);
+}
+
 int http_parse_chat(const char *data, size_t len, const struct eng_sampling *defaults, struct http_params *ret,
                     struct http_error *e)
 {
 	int r = begin(data, len, defaults, ret, e);
 
-	if (r < 0)
-		return r;
-	if ((r = parse_messages(ret->body, ret, e)) == 0 && (r = parse_common(ret->body, ret, e)) == 0 &&
-	    (r = parse_tools(ret->body, ret, e)) == 0 && (r = parse_chat_logprobs(ret->body, ret, e)) == 0)
-		r = parse_chat_rest(ret->body, ret, e);
-	return finish(ret, r);
+	return r < 0 ? r : parse_chat_body(defaults, ret, e);
+}
+
+int http_parse_converted(json_t *body, http_convert_fn convert, const json_t *before,
+                         const struct eng_sampling *defaults, struct http_params *ret, struct http_error *e)
+{
+	int r;
+
+	memset(ret, 0, sizeof(*ret));
+	ret->made = body;
+	ret->body = json_object();
+	ret->logprob_start = -1;
+	ret->n = 1;
+	if (!ret->body)
+		return finish(ret, out_of_memory(e));
+	r = convert(body, before, ret->body, e);
+	return r < 0 ? finish(ret, r) : parse_chat_body(defaults, ret, e);
+}
+
+static int parse_other(const char *data, size_t len, http_convert_fn convert, const struct eng_sampling *defaults,
+                       struct http_params *ret, struct http_error *e)
+{
+	json_t *body = NULL;
+	int r = http_parse_object(data, len, &body, e);
+
+	return r < 0 ? r : http_parse_converted(body, convert, NULL, defaults, ret, e);
+}
+
+int http_parse_messages(const char *data, size_t len, const struct eng_sampling *defaults, struct http_params *ret,
+                        struct http_error *e)
+{
+	return parse_other(data, len, http_convert_messages, defaults, ret, e);
+}
+
+int http_parse_responses(const char *data, size_t len, const struct eng_sampling *defaults, struct http_params *ret,
+                         struct http_error *e)
+{
+	return parse_other(data, len, http_convert_responses, defaults, ret, e);
 }
 
 /* ---- Prompts: a string, ids, or a list of either ---- */
@@ -555,6 +661,7 @@ int http_parse_generate(const char *data, size_t len, const struct eng_sampling 
 	    (r = parse_generate_sampling(field(ret->body, "sampling_params"), ret, e)) == 0 &&
 	    (r = check_choices(ret, "sampling_params.n", e)) == 0 && (r = parse_generate_rest(ret->body, ret, e)) == 0)
 		r = http_parse_constrained(ret->body, ret, e);
+	ret->rid = json_string_value(field(ret->body, "rid"));
 	ret->is_batch = ret->is_batch || ret->n > 1;
 	return finish(ret, r);
 }

@@ -35,6 +35,8 @@ struct http_prompt {
 	size_t n_ids;
 };
 
+enum http_tool_choice { TOOLS_AUTO, TOOLS_NONE, TOOLS_REQUIRED, TOOLS_NAMED };
+
 struct http_params {
 	json_t *body; /* owns every borrowed string and value below */
 	struct eng_sampling sampling;
@@ -63,8 +65,15 @@ struct http_params {
 	bool logprob_text; /* generate: texts in logprob triples */
 
 	const json_t *messages, *tools, *kwargs; /* chat */
+	json_t *made;                            /* another protocol's body, which `body` was made from; owned */
 	const char *reasoning_effort;
 	bool add_generation_prompt;
+	enum http_tool_choice tool_choice;
+	const char *tool_name; /* TOOLS_NAMED */
+	uint32_t max_calls;    /* 0: any number */
+	bool joins_reasoning;  /* reasoning stays in the text */
+
+	const char *rid; /* generate: the client's name for the request */
 
 	bool base64; /* embeddings */
 	uint32_t dimensions;
@@ -81,9 +90,24 @@ int http_parse_generate(const char *data, size_t len, const struct eng_sampling 
                         struct http_error *e);
 int http_parse_embedding(const char *data, size_t len, const struct eng_sampling *defaults, struct http_params *ret,
                          struct http_error *e);
+/* Anthropic's messages and OpenAI's responses: turned into the body of a chat completion, and read as that. */
+int http_parse_messages(const char *data, size_t len, const struct eng_sampling *defaults, struct http_params *ret,
+                        struct http_error *e);
+int http_parse_responses(const char *data, size_t len, const struct eng_sampling *defaults, struct http_params *ret,
+                         struct http_error *e);
 void http_params_done(struct http_params *p);
 /* constrain.c: fields that ask for structured output, into the grammar fields. */
 int http_parse_constrained(const json_t *obj, struct http_params *p, struct http_error *e);
+
+/* Fills chat (an empty object). before: messages in front of the body's own, or NULL. */
+typedef int (*http_convert_fn)(const json_t *body, const json_t *before, json_t *chat, struct http_error *e);
+int http_convert_messages(const json_t *body, const json_t *before, json_t *chat, struct http_error *e);
+int http_convert_responses(const json_t *body, const json_t *before, json_t *chat, struct http_error *e);
+/* body is taken, also on failure. */
+int http_parse_converted(json_t *body, http_convert_fn convert, const json_t *before,
+                         const struct eng_sampling *defaults, struct http_params *ret, struct http_error *e);
+/* dst[to] = src[from], when it is there and not null. */
+void http_copy_field(json_t *dst, const char *to, const json_t *src, const char *from);
 
 /* ---- Typed fields, for the small routes ---- */
 

@@ -1,4 +1,4 @@
-/* The table of routes, and those that answer at once. */
+/* Routes that answer at once: health, models, tokens, metrics. */
 #include <errno.h>
 #include <math.h>
 #include <stdio.h>
@@ -25,7 +25,7 @@ static void reply_error(struct exchange *x, const struct http_error *e)
 
 /* ---- Health and models ---- */
 
-static void handle_health(struct exchange *x)
+void handle_health(struct exchange *x)
 {
 	struct base_buf out = BASE_BUF_INIT(4096);
 
@@ -55,7 +55,7 @@ static void append_model(const struct exchange *x, struct base_buf *out)
 	        info->n_vocab, info->n_ctx, info->n_embd, (unsigned long long)info->n_params, info->arch);
 }
 
-static void handle_models(struct exchange *x)
+void handle_models(struct exchange *x)
 {
 	struct base_buf out = BASE_BUF_INIT(64 * 1024);
 
@@ -65,7 +65,7 @@ static void handle_models(struct exchange *x)
 	reply(x, 200, &out);
 }
 
-static void handle_model(struct exchange *x)
+void handle_model(struct exchange *x)
 {
 	const char *models = strstr(x->url, "/models/"), *id = models ? models + strlen("/models/") : "";
 	struct base_buf out = BASE_BUF_INIT(64 * 1024);
@@ -83,7 +83,7 @@ static void handle_model(struct exchange *x)
 }
 
 /* SGLang's. */
-static void handle_model_info(struct exchange *x)
+void handle_model_info(struct exchange *x)
 {
 	const struct eng_info *info = eng_engine_info(x->http->engine);
 	struct base_buf out = BASE_BUF_INIT(64 * 1024);
@@ -172,7 +172,7 @@ static void reply_tokens(struct exchange *x, const struct tokenize *t, const int
 	reply(x, 200, &out);
 }
 
-static void handle_tokenize(struct exchange *x)
+void handle_tokenize(struct exchange *x)
 {
 	CLEANUP(freep) int32_t *ids = NULL;
 	struct tokenize t = { 0 };
@@ -218,7 +218,7 @@ static int detokenize(struct exchange *x, const json_t *body, struct base_buf *t
 }
 
 /* The text under both of the names that clients read. */
-static void handle_detokenize(struct exchange *x)
+void handle_detokenize(struct exchange *x)
 {
 	CLEANUP(base_buf_done) struct base_buf text = BASE_BUF_INIT(64 << 20);
 	CLEANUP(base_buf_done) struct base_buf out = BASE_BUF_INIT(HTTP_MAX_RESPONSE);
@@ -250,7 +250,7 @@ static void metric(struct base_buf *out, const char *name, const char *type, con
 	                      help, name, type, name, value);
 }
 
-static void handle_metrics(struct exchange *x)
+void handle_metrics(struct exchange *x)
 {
 	struct base_buf out = BASE_BUF_INIT(64 * 1024);
 	struct eng_stats s;
@@ -291,43 +291,7 @@ static void handle_metrics(struct exchange *x)
 	metric(&out, "draft_tokens_total", "counter", "Tokens guessed by speculation.", (double)s.drafted_tokens);
 	metric(&out, "draft_hits_total", "counter", "Guessed tokens that were right.", (double)s.draft_hits);
 	metric(&out, "kv_pages", "gauge", "Pages of the K/V cache.", s.kv_pages_total);
+	http_times_append(&x->http->times, &out);
 	x->content_type = "text/plain; version=0.0.4; charset=utf-8";
 	reply(x, 200, &out);
-}
-
-/* ---- The table ---- */
-
-static const struct route routes[] = {
-	{ "/health", "GET", handle_health },           { "/v1/health", "GET", handle_health },
-	{ "/metrics", "GET", handle_metrics },         { "/v1/models", "GET", handle_models },
-	{ "/models", "GET", handle_models },           { "/v1/models/*", "GET", handle_model },
-	{ "/models/*", "GET", handle_model },          { "/get_model_info", "GET", handle_model_info },
-	{ "/model_info", "GET", handle_model_info },   { "/v1/chat/completions", "POST", handle_chat },
-	{ "/chat/completions", "POST", handle_chat },  { "/v1/completions", "POST", handle_completion },
-	{ "/completions", "POST", handle_completion }, { "/v1/embeddings", "POST", handle_embeddings },
-	{ "/embeddings", "POST", handle_embeddings },  { "/generate", "POST", handle_generate },
-	{ "/tokenize", "POST", handle_tokenize },      { "/v1/tokenize", "POST", handle_tokenize },
-	{ "/detokenize", "POST", handle_detokenize },  { "/v1/detokenize", "POST", handle_detokenize },
-};
-
-static bool matches(const char *pattern, const char *path)
-{
-	size_t n = strlen(pattern);
-
-	if (n > 0 && pattern[n - 1] == '*')
-		return strncmp(path, pattern, n - 1) == 0 && path[n - 1] != '\0';
-	return strcmp(path, pattern) == 0;
-}
-
-const struct route *route_find(const char *path, const char *method, const char **ret_allow)
-{
-	*ret_allow = NULL;
-	for (size_t i = 0; i < sizeof(routes) / sizeof(routes[0]); i++) {
-		if (!matches(routes[i].path, path))
-			continue;
-		if (strcmp(routes[i].method, method) == 0)
-			return &routes[i];
-		*ret_allow = strcmp(routes[i].method, "GET") == 0 ? "GET, HEAD" : routes[i].method;
-	}
-	return NULL;
 }

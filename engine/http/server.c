@@ -17,7 +17,11 @@
 
 #include "base/cleanup.h"
 #include "base/log.h"
+#include "engine_chat.h"
 #include "http_internal.h"
+#include "store.h"
+
+enum { MAX_STORED = 1024, MAX_STORED_BYTES = 64 << 20 }; /* responses that can be continued */
 
 /* ---- Listening ---- */
 
@@ -202,6 +206,39 @@ static void set_defaults(struct eng_http_config *c)
 		c->timeout_s = 60;
 }
 
+static int choose_format(const char *wanted, const char *own, const char *(*name)(size_t), const char *what,
+                         const char **ret, struct err *err)
+{
+	if (!wanted || strcmp(wanted, "auto") == 0) {
+		*ret = own;
+		return 0;
+	}
+	if (strcmp(wanted, "none") == 0) {
+		*ret = "none";
+		return 0;
+	}
+	for (size_t i = 0; name(i); i++) {
+		if (strcmp(name(i), wanted) == 0) {
+			*ret = name(i);
+			return 0;
+		}
+	}
+	return err_set(err, -EINVAL, "unknown format of %s \"%s\"", what, wanted);
+}
+
+static int set_formats(struct eng_http *http, struct err *err)
+{
+	const struct eng_info *info = eng_engine_info(http->engine);
+	int r;
+
+	r = choose_format(http->config.tool_format, info->tool_format, eng_chat_tool_format, "tool calls",
+	                  &http->tool_format, err);
+	if (r < 0)
+		return r;
+	return choose_format(http->config.reasoning_format, info->reasoning_format, eng_chat_reasoning_format,
+	                     "reasoning", &http->reasoning_format, err);
+}
+
 int eng_http_open(struct eng_engine *engine, const struct eng_http_config *config, struct eng_http **ret_http,
                   struct err *err)
 {
@@ -216,8 +253,13 @@ int eng_http_open(struct eng_engine *engine, const struct eng_http_config *confi
 	http->idle_since_ms = http_now_ms();
 	http->started = (int64_t)time(NULL);
 	set_defaults(&http->config);
+	http->store = http_store_new(MAX_STORED, MAX_STORED_BYTES);
 	(void)pthread_mutex_init(&http->lock, NULL);
-	r = open_all(http, err);
+	r = http->store ? set_formats(http, err) : -ENOMEM;
+	if (r == 0 && config->api_key_file)
+		r = http_keys_read(config->api_key_file, &http->keys, err);
+	if (r == 0)
+		r = open_all(http, err);
 	if (r < 0) {
 		eng_http_close(http, 0);
 		return r;
@@ -300,6 +342,8 @@ void eng_http_close(struct eng_http *http, uint32_t timeout_ms)
 		MHD_stop_daemon(http->daemons[i]);
 	watch_stop(http);
 	(void)pthread_mutex_destroy(&http->lock);
+	http_keys_done(&http->keys);
+	http_store_free(http->store);
 	free(http->socket_path);
 	free(http);
 }

@@ -25,6 +25,10 @@ struct eng_http_config {
 	size_t stream_buffer_bytes; /* of one stream that its reader does not empty; 0: 1 MiB */
 	uint32_t keepalive_ms;      /* comment on silent streams; 0: 5000 */
 	uint32_t timeout_s;         /* silent connections are closed; 0: 60 */
+	/* How answers are parsed (engine_chat.h): a name, or "none"; NULL or "auto": as the model's template tells. */
+	const char *tool_format, *reasoning_format;
+	/* One key per line, mode 0600 or less; all routes but /health and the page at / ask for one. NULL: no keys. */
+	const char *api_key_file;
 };
 
 /* The engine is borrowed until eng_http_close(). Serves when this returns. On failure listen_fds are closed too. */

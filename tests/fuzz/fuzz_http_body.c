@@ -8,8 +8,8 @@
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
-static const http_parse_fn parsers[] = { http_parse_chat, http_parse_completion, http_parse_generate,
-	                                 http_parse_embedding };
+static const http_parse_fn parsers[] = { http_parse_chat,      http_parse_completion, http_parse_generate,
+	                                 http_parse_embedding, http_parse_messages,   http_parse_responses };
 
 /* Reads everything that a handler would read, so that a sanitizer sees a bad pointer. */
 static size_t touch(const struct http_params *p)
@@ -42,7 +42,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 
 	if (size == 0)
 		return 0;
-	if (parsers[data[0] % 4]((const char *)data + 1, size - 1, &defaults, &p, &e) == 0) {
+	if (parsers[data[0] % 6]((const char *)data + 1, size - 1, &defaults, &p, &e) == 0) {
 		sink = touch(&p);
 		(void)sink;
 		/* What the handlers rely on. */
