@@ -94,6 +94,7 @@ void exchange_unref(struct exchange *x)
 	base_buf_done(&x->out);
 	(void)pthread_mutex_destroy(&x->lock);
 	free(x->url);
+	free(x->rid);
 	free(x);
 }
 
@@ -352,6 +353,11 @@ static enum MHD_Result queue(struct exchange *x, struct MHD_Response *resp)
 	add_headers(x, resp);
 	if (x->content_type)
 		(void)MHD_add_response_header(resp, "Content-Type", x->content_type);
+	if (x->content_type && strncmp(x->content_type, "text/html", 9) == 0)
+		(void)MHD_add_response_header(
+		        resp, "Content-Security-Policy",
+		        "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; "
+		        "connect-src 'self'");
 	r = MHD_queue_response(x->conn, x->status, resp);
 	MHD_destroy_response(resp);
 	x->is_answered = true;

@@ -660,6 +660,7 @@ void gen_start(struct exchange *x, const struct gen_api *api, struct http_params
 		x->work = g;
 		x->cancel = gen_cancel;
 		x->free_work = gen_free;
+		x->rid = g->p.rid ? strdup(g->p.rid) : NULL;
 		watch_add(x);
 	}
 	if (r < 0)

@@ -89,8 +89,8 @@ struct gen {
 	uint32_t *n_prompt;      /* tokens of each prompt */
 	struct http_error error; /* the first failure */
 	uint64_t start_ms, start_us;
-	uint64_t sequence;           /* responses: numbers its events */
-	void *extra;                 /* the protocol's own, freed by free_extra */
+	uint64_t sequence; /* responses: numbers its events */
+	void *extra;       /* the protocol's own, freed by free_extra */
 	void (*free_extra)(void *extra);
 };
 

@@ -1,6 +1,7 @@
 /* SGLang's native /generate: token ids or text in, text, ids and log-probabilities out; what rollouts of
  * reinforcement learning and evaluation harnesses use. Log-probabilities are [logprob, id, text or null];
  * a streamed event repeats everything so far. */
+#include <stdio.h>
 #include <string.h>
 
 #include "base/cleanup.h"
@@ -77,10 +78,15 @@ static void meta_info(const struct choice *c, struct base_buf *out)
 {
 	const struct gen *g = c->gen;
 
-	(void)base_buf_printf(out, "{\"id\":\"%s", g->id);
-	if (g->p.is_batch)
-		(void)base_buf_printf(out, "-%u", c->index);
-	(void)base_buf_puts(out, "\",\"finish_reason\":");
+	char version[256], id[512];
+
+	(void)snprintf(id, sizeof(id), g->p.is_batch ? "%.480s-%u" : "%.480s", g->p.rid ? g->p.rid : g->id, c->index);
+	eng_weight_version(g->x->http->engine, version, sizeof(version));
+	(void)base_buf_puts(out, "{\"id\":");
+	(void)base_json_append_string(out, id, strlen(id));
+	(void)base_buf_puts(out, ",\"weight_version\":");
+	(void)base_json_append_string(out, version, strlen(version));
+	(void)base_buf_puts(out, ",\"finish_reason\":");
 	finish_reason(c, out);
 	(void)base_buf_printf(out, ",\"prompt_tokens\":%u,\"completion_tokens\":%u,\"cached_tokens\":%u",
 	                      g->n_prompt[c->prompt], c->n_output, c->n_cached);

@@ -70,6 +70,7 @@ struct eng_http {
 	bool has_watcher;
 	int epoll_fd, wake_fd;
 	atomic_bool watcher_stop;
+	atomic_uint n_workers; /* threads that change something for an operator */
 	atomic_uint n_waiting; /* exchanges that wait for the engine */
 };
 
@@ -105,6 +106,7 @@ struct exchange {
 	bool is_gone;       /* the client left; output goes nowhere */
 	bool is_overflowed; /* stream: the reader was too slow */
 	bool is_canceled;
+	char *rid;       /* the client's name for the request, or NULL */
 	bool is_aborted; /* by /abort_request: the answer so far is given */
 	uint64_t last_write_ms;
 
@@ -176,11 +178,26 @@ void handle_count_tokens(struct exchange *x);
 void handle_responses(struct exchange *x);
 void handle_response_get(struct exchange *x);
 void handle_response_delete(struct exchange *x);
+/* native.c */
+void handle_model_info(struct exchange *x);
+void handle_server_info(struct exchange *x);
+void handle_weight_version(struct exchange *x);
+void handle_flush_cache(struct exchange *x);
+void handle_abort(struct exchange *x);
+void handle_pause(struct exchange *x);
+void handle_continue(struct exchange *x);
+void handle_health_generate(struct exchange *x);
+void handle_update_weights(struct exchange *x);
+/* llama.c */
+void handle_props(struct exchange *x);
+void handle_slots(struct exchange *x);
+void handle_apply_template(struct exchange *x);
+/* page.c */
+void handle_page(struct exchange *x);
 /* routes.c */
 void handle_health(struct exchange *x);
 void handle_models(struct exchange *x);
 void handle_model(struct exchange *x);
-void handle_model_info(struct exchange *x);
 void handle_tokenize(struct exchange *x);
 void handle_detokenize(struct exchange *x);
 void handle_metrics(struct exchange *x);

@@ -226,6 +226,7 @@ static int parse_common(const json_t *obj, struct http_params *p, struct http_er
 	const json_t *model = field(obj, "model");
 	int r;
 
+	p->rid = json_string_value(field(obj, "rid"));
 	if (model && !json_is_string(model))
 		return http_bad_field(e, "model", "expected a string, got %s", base_json_type_name(model));
 	if ((r = parse_sampling(obj, 2, p, e)) < 0 || (r = parse_seed(obj, "seed", p, e)) < 0 ||

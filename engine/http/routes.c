@@ -82,19 +82,6 @@ void handle_model(struct exchange *x)
 	reply(x, 200, &out);
 }
 
-/* SGLang's. */
-void handle_model_info(struct exchange *x)
-{
-	const struct eng_info *info = eng_engine_info(x->http->engine);
-	struct base_buf out = BASE_BUF_INIT(64 * 1024);
-
-	(void)base_buf_puts(&out, "{\"model_path\":");
-	(void)base_json_append_string(&out, info->model_path, strlen(info->model_path));
-	(void)base_buf_printf(&out, ",\"is_generation\":%s,\"max_model_len\":%u}",
-	                      info->is_embedding ? "false" : "true", info->n_ctx);
-	reply(x, 200, &out);
-}
-
 /* ---- Tokens ---- */
 
 static void append_pieces(const struct exchange *x, const int32_t *ids, size_t n, struct base_buf *out)

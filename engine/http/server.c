@@ -336,6 +336,8 @@ void eng_http_close(struct eng_http *http, uint32_t timeout_ms)
 	while (has_active(http) && http_now_ms() < until)
 		(void)usleep(5000);
 	cancel_all(http);
+	while (atomic_load(&http->n_workers) > 0) /* they end when no request runs */
+		(void)usleep(5000);
 	for (until = http_now_ms() + 500; atomic_load(&http->n_waiting) > 0 && http_now_ms() < until;)
 		(void)usleep(5000);
 	for (size_t i = 0; i < http->n_daemons; i++)

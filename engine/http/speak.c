@@ -65,7 +65,8 @@ int gen_constrain_calls(struct gen *g, struct http_error *e)
 	if (p->tool_choice < TOOLS_REQUIRED)
 		return 0;
 	if (p->grammar_param)
-		return http_bad_field(e, p->grammar_param, "cannot be combined with a `tool_choice` that forces a call");
+		return http_bad_field(e, p->grammar_param,
+		                      "cannot be combined with a `tool_choice` that forces a call");
 	schema = eng_chat_call_schema(p->tools, is_named ? p->tool_name : NULL, is_named ? 1 : p->max_calls);
 	p->grammar_text = schema ? json_dumps(schema, JSON_COMPACT) : NULL;
 	json_decref(schema);

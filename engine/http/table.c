@@ -5,6 +5,7 @@
 
 /* clang-format off */
 static const struct route routes[] = {
+	{ "/", "GET", handle_page, ROUTE_PUBLIC },
 	{ "/health", "GET", handle_health, ROUTE_PUBLIC },
 	{ "/v1/health", "GET", handle_health, ROUTE_PUBLIC },
 	{ "/metrics", "GET", handle_metrics, 0 },
@@ -30,7 +31,21 @@ static const struct route routes[] = {
 	{ "/generate", "POST", handle_generate, 0 },
 	{ "/get_model_info", "GET", handle_model_info, 0 },
 	{ "/model_info", "GET", handle_model_info, 0 },
+	{ "/get_server_info", "GET", handle_server_info, 0 },
+	{ "/server_info", "GET", handle_server_info, 0 },
+	{ "/health_generate", "GET", handle_health_generate, 0 },
+	{ "/get_weight_version", "GET", handle_weight_version, 0 },
+	{ "/weight_version", "GET", handle_weight_version, 0 },
+	{ "/flush_cache", "GET", handle_flush_cache, 0 },
+	{ "/flush_cache", "POST", handle_flush_cache, 0 },
+	{ "/abort_request", "POST", handle_abort, 0 },
+	{ "/pause_generation", "POST", handle_pause, 0 },
+	{ "/continue_generation", "POST", handle_continue, 0 },
+	{ "/update_weights_from_disk", "POST", handle_update_weights, 0 },
 	/* llama-server, vLLM */
+	{ "/props", "GET", handle_props, 0 },
+	{ "/slots", "GET", handle_slots, 0 },
+	{ "/apply-template", "POST", handle_apply_template, 0 },
 	{ "/tokenize", "POST", handle_tokenize, 0 },
 	{ "/v1/tokenize", "POST", handle_tokenize, 0 },
 	{ "/detokenize", "POST", handle_detokenize, 0 },

@@ -75,6 +75,8 @@ struct eng_info {
 	uint64_t n_params, weight_bytes, kv_bytes_per_token;
 	bool is_embedding; /* the model's own metadata asks for pooling */
 	bool has_chat_template;
+	const char *chat_template; /* its source, NULL: none */
+	uint32_t max_running;
 	const char *tool_format, *reasoning_format; /* what its template is written for (engine_chat.h), or "none" */
 	int32_t bos_id;                             /* -1: none */
 	const int32_t *eos_ids;
@@ -216,6 +218,22 @@ void eng_cancel(struct eng_engine *e, uint64_t id);
 uint32_t eng_retry_after_s(struct eng_engine *e);
 /* Forgets all cached prefixes. -EBUSY while requests run or wait. */
 int eng_flush_cache(struct eng_engine *e);
+
+/* ---- Operation ----------------------------------------------------------------------------------- */
+
+/* Stops computing until eng_continue(); new requests wait. ABORT: the others end (ENG_FINISH_ABORT); RETRACT: they wait
+ * again and are computed anew; HOLD: they keep what they have. */
+enum eng_pause { ENG_PAUSE_ABORT, ENG_PAUSE_RETRACT, ENG_PAUSE_HOLD };
+void eng_pause(struct eng_engine *e, enum eng_pause how);
+void eng_continue(struct eng_engine *e);
+
+/* Other weights of the same shape for what is computed from then on: waits until no request runs (those that come
+ * meanwhile wait), loads beside the old ones, changes over, forgets cached prefixes. On failure the old ones stay.
+ * version: a name for eng_weight_version(), NULL: as it is. Tokenizer and template stay. -EINVAL: another shape, no
+ * such model; -EBUSY: another update, or requests are held; -ENOTSUP: an engine without weights of its own. Blocks. */
+int eng_update_weights(struct eng_engine *e, const char *path, const char *version, struct err *err);
+/* "default" at first. */
+void eng_weight_version(struct eng_engine *e, char *ret_version, size_t size);
 
 /* ---- Text -------------------------------------------------------------------------------------- */
 

@@ -53,8 +53,8 @@ static int identify(const struct eng_engine *e, const struct eng_options *o, str
 	return 0;
 }
 
-int eng_cache_open(const struct eng_engine *e, const struct eng_options *o, uint32_t page_tokens, struct eng_pc **ret_pc,
-                   struct err *err)
+int eng_cache_open(const struct eng_engine *e, const struct eng_options *o, uint32_t page_tokens,
+                   struct eng_pc **ret_pc, struct err *err)
 {
 	struct eng_pc_config config = { .dir = o->cache_dir,
 		                        .budget_bytes = o->cache_bytes ? o->cache_bytes : default_bytes,

@@ -6,6 +6,7 @@
 #include "engine.h"
 
 #include <errno.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
@@ -265,6 +266,7 @@ static int start(struct eng_engine *e, const struct eng_options *o, struct err *
 		                  .page_read = exec_page_read,
 		                  .page_write = exec_page_write };
 	e->info.n_ctx = n_ctx;
+	e->info.max_running = max_running;
 	return eng_sched_new(&exec, &sched, &e->sched, err);
 }
 
@@ -272,11 +274,14 @@ static void fill_info(struct eng_engine *e)
 {
 	static const struct eng_model_info none;
 	const struct eng_model_info *m = e->model ? eng_model_info(e->model) : &none;
-	uint32_t n_ctx = e->info.n_ctx;
+	uint32_t n_ctx = e->info.n_ctx, max_running = e->info.max_running;
 
+	/* Copies: the model may be changed for another one. */
+	(void)snprintf(e->arch, sizeof(e->arch), "%s", m->arch);
+	e->generates = e->model && m->pooling == ENG_POOL_NONE && !m->is_encoder;
 	e->info = (struct eng_info){ .served_name = e->served_name,
 		                     .model_path = e->path,
-		                     .arch = m->arch,
+		                     .arch = e->arch,
 		                     .backend = e->backend_name,
 		                     .n_vocab = m->n_vocab,
 		                     .n_ctx = n_ctx,
@@ -286,6 +291,8 @@ static void fill_info(struct eng_engine *e)
 		                     .kv_bytes_per_token = m->kv_bytes_per_token,
 		                     .is_embedding = m->pooling != ENG_POOL_NONE,
 		                     .has_chat_template = e->meta.chat != NULL,
+		                     .chat_template = e->meta.chat_text,
+		                     .max_running = max_running,
 		                     .tool_format = e->meta.tool_format ? e->meta.tool_format : "none",
 		                     .reasoning_format = e->meta.reasoning_format ? e->meta.reasoning_format : "none",
 		                     .bos_id = e->meta.bos_id,
@@ -301,6 +308,8 @@ int eng_engine_open(const struct eng_options *options, struct eng_engine **ret_e
 	if (!e)
 		return err_set(err, -ENOMEM, "out of memory");
 	eng_grammars_init(&e->grammars);
+	(void)pthread_mutex_init(&e->lock, NULL);
+	(void)snprintf(e->weight_version, sizeof(e->weight_version), "default");
 	r = set_names(e, options, err);
 	if (r == 0 && options->text_only)
 		r = load_text(e, err);
@@ -338,6 +347,7 @@ void eng_engine_close(struct eng_engine *e)
 	free(e->path);
 	free(e->served_name);
 	free(e->backend_name);
+	(void)pthread_mutex_destroy(&e->lock);
 	free(e);
 }
 
@@ -355,12 +365,9 @@ void eng_sampling_defaults(const struct eng_engine *e, struct eng_sampling *ret_
 
 static int check_kind(const struct eng_engine *e, const struct eng_request *req, struct err *err)
 {
-	const struct eng_model_info *m;
-
-	if (!e->model)
+	if (!e->sched)
 		return err_set(err, -ENOTSUP, "the engine was opened without weights");
-	m = eng_model_info(e->model);
-	if (req->kind == ENG_GENERATE && (m->pooling != ENG_POOL_NONE || m->is_encoder))
+	if (req->kind == ENG_GENERATE && !e->generates)
 		return err_set(err, -EINVAL, "%s is an embedding model, it does not generate text", e->served_name);
 	return 0;
 }

@@ -11,6 +11,8 @@
 #include "sched/sched.h"
 
 struct eng_engine;
+enum { ENG_MAX_VERSION = 128 };
+
 struct eng_weights;
 struct eng_tokenizer;
 struct eng_template;
@@ -23,6 +25,7 @@ struct eng_meta {
 	struct eng_template *chat, *chat_tools;     /* NULL: none; chat_tools: used when tools are given */
 	json_t *special;                            /* "bos_token" -> "<s>", ... for templates */
 	const char *tool_format, *reasoning_format; /* what the templates are written for; NULL: no template */
+	char *chat_text;                            /* the chat template's source */
 	bool args_as_text, null_as_empty;           /* the shape that they want earlier calls in, see chat.c */
 	struct eng_sampling sampling;
 	int32_t bos_id;
@@ -72,6 +75,10 @@ struct eng_engine {
 	struct eng_meta meta;
 	struct eng_grammars grammars;
 	struct eng_info info;
+	pthread_mutex_t lock;
+	char arch[64];
+	bool generates;
+	char weight_version[ENG_MAX_VERSION]; /* protected by lock */
 };
 
 #endif

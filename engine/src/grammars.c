@@ -122,7 +122,8 @@ static int check_token(struct eng_matcher *m, int32_t id, uint32_t n_vocab, stru
 	int r;
 
 	if (!mask)
-		return err_set(err, eng_matcher_error(m), "the grammar met a limit: %s", strerror(-eng_matcher_error(m)));
+		return err_set(err, eng_matcher_error(m), "the grammar met a limit: %s",
+		               strerror(-eng_matcher_error(m)));
 	ns = now_ns() - begin;
 	v->mask_ns += ns;
 	v->max_mask_ns = ns > v->max_mask_ns ? ns : v->max_mask_ns;

@@ -32,6 +32,7 @@ void eng_meta_done(struct eng_meta *meta)
 	eng_template_free(meta->chat_tools);
 	json_decref(meta->special);
 	free(meta->eos_ids);
+	free(meta->chat_text);
 	memset(meta, 0, sizeof(*meta));
 }
 
@@ -75,6 +76,8 @@ static int parse_template(const char *where, const char *text, size_t len, struc
 	if (len > MAX_TEMPLATE_BYTES)
 		return err_set(err, -EFBIG, "%s: the chat template is larger than %d bytes", where, MAX_TEMPLATE_BYTES);
 	note_formats(meta, text, len);
+	if (ret == &meta->chat)
+		meta->chat_text = strndup(text, len);
 	return eng_template_parse(where, text, len, ret, err);
 }
 

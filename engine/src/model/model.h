@@ -66,6 +66,9 @@ uint64_t eng_runner_bytes(const struct eng_model *model, const struct eng_runner
 int eng_runner_new(const struct eng_model *model, const struct eng_runner_config *config,
                    struct eng_runner **ret_runner, struct err *err);
 void eng_runner_free(struct eng_runner *runner);
+/* Computes with another model from the next step on. -EINVAL: its shape is not that of the first one; the message says
+ * where. What is in the K/V pages is the caller's to forget. */
+int eng_runner_set_model(struct eng_runner *runner, const struct eng_model *model, struct err *err);
 
 enum eng_output {
 	ENG_OUT_LOGITS, /* rows of n_vocab */

@@ -165,11 +165,77 @@ static bool alloc_buffers(struct eng_runner *r)
 	return r->ids && r->pos && r->seqs;
 }
 
+static void set_ropes(struct eng_runner *r)
+{
+	const struct eng_model *model = r->model;
+	uint32_t n_ctx = r->config.n_ctx ? r->config.n_ctx : model->hp.n_ctx;
+
+	for (uint32_t i = 0; i < model->hp.n_rope; i++) {
+		const struct rope_plan *plan = &model->hp.rope[i];
+		bool is_long = plan->long_above && n_ctx > plan->long_above;
+
+		r->rope[i] = (struct kn_rope){ .inv_freq = is_long ? model->inv_freq_long[i] : model->inv_freq[i],
+			                       .n_rot = plan->n_rot,
+			                       .scale = plan->scale,
+			                       .interleaved = model->hp.rope_interleaved };
+	}
+}
+
+/* What sizes buffers and pages: another model must agree in all of it. NULL: it does. */
+static const char *first_difference(const struct hparams *a, const struct hparams *b)
+{
+	const struct {
+		const char *name;
+		uint64_t a, b;
+	} numbers[] = {
+		{ "the vocabulary", a->n_vocab, b->n_vocab },
+		{ "the number of layers", a->n_layer, b->n_layer },
+		{ "the width", a->n_embd, b->n_embd },
+		{ "the number of heads", a->n_head, b->n_head },
+		{ "the number of K/V heads", a->n_kv_head, b->n_kv_head },
+		{ "the size of heads", a->head_dim, b->head_dim },
+		{ "the attention's ranks", (uint64_t)a->q_lora << 32 | a->kv_lora,
+		  (uint64_t)b->q_lora << 32 | b->kv_lora },
+		{ "the attention's parts", (uint64_t)a->qk_nope << 32 | a->qk_rope,
+		  (uint64_t)b->qk_nope << 32 | b->qk_rope },
+		{ "the size of values", a->v_head, b->v_head },
+		{ "the number of experts", a->n_expert, b->n_expert },
+		{ "the size of experts", a->n_ff_exp, b->n_ff_exp },
+		{ "the number of rotations", a->n_rope, b->n_rope },
+		{ "the output matrix", a->headless, b->headless },
+	};
+
+	if (a->arch != b->arch)
+		return "the architecture";
+	for (size_t i = 0; i < sizeof(numbers) / sizeof(numbers[0]); i++) {
+		if (numbers[i].a != numbers[i].b)
+			return numbers[i].name;
+	}
+	for (uint32_t i = 0; i < a->n_layer; i++) {
+		if (a->layer[i].window != b->layer[i].window || a->layer[i].top_k != b->layer[i].top_k ||
+		    a->layer[i].n_ff != b->layer[i].n_ff || a->layer[i].rope != b->layer[i].rope)
+			return "a layer's kind";
+	}
+	return NULL;
+}
+
+int eng_runner_set_model(struct eng_runner *r, const struct eng_model *model, struct err *err)
+{
+	const char *what = first_difference(&r->model->hp, &model->hp);
+
+	if (!what && model->backend != r->be)
+		what = "the backend";
+	if (what)
+		return err_set(err, -EINVAL, "the new weights are of another shape: %s differs", what);
+	r->model = model;
+	set_ropes(r);
+	return 0;
+}
+
 int eng_runner_new(const struct eng_model *model, const struct eng_runner_config *config,
                    struct eng_runner **ret_runner, struct err *err)
 {
 	struct eng_runner *r;
-	uint32_t n_ctx = config->n_ctx ? config->n_ctx : model->hp.n_ctx;
 	int rc = check_config(model, config, err);
 
 	if (rc < 0)
@@ -181,15 +247,7 @@ int eng_runner_new(const struct eng_model *model, const struct eng_runner_config
 	r->config = *config;
 	r->be = model->backend;
 	r->ops = model->backend->ops;
-	for (uint32_t i = 0; i < model->hp.n_rope; i++) {
-		const struct rope_plan *plan = &model->hp.rope[i];
-		bool is_long = plan->long_above && n_ctx > plan->long_above;
-
-		r->rope[i] = (struct kn_rope){ .inv_freq = is_long ? model->inv_freq_long[i] : model->inv_freq[i],
-			                       .n_rot = plan->n_rot,
-			                       .scale = plan->scale,
-			                       .interleaved = model->hp.rope_interleaved };
-	}
+	set_ropes(r);
 	if (!alloc_kv(r) || !alloc_buffers(r)) {
 		eng_runner_free(r);
 		return err_set(err, -ENOMEM, "runner: no memory for %.1f MiB",

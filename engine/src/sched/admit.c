@@ -178,7 +178,7 @@ static uint32_t youngest(const struct eng_sched *s)
 	return at;
 }
 
-static void set_back(struct eng_sched *s, uint32_t at)
+void sched_set_back(struct eng_sched *s, uint32_t at)
 {
 	struct sreq *r = s->running[at];
 
@@ -224,6 +224,6 @@ void sched_make_room(struct eng_sched *s)
 	while (without_room(s) < s->n_running) {
 		/* One alone has the whole pool, which holds a full context. */
 		assert(s->n_running > 1);
-		set_back(s, youngest(s));
+		sched_set_back(s, youngest(s));
 	}
 }

@@ -120,6 +120,7 @@ static void sweep_cancelled(struct eng_sched *s)
 	bool stopping;
 
 	(void)pthread_mutex_lock(&s->lock);
+	s->wants_sweep = false;
 	gone = unqueue_cancelled(s);
 	stopping = s->is_stopping;
 	(void)pthread_mutex_unlock(&s->lock);
@@ -163,7 +164,8 @@ static bool is_idle(struct eng_sched *s)
 	bool idle;
 
 	(void)pthread_mutex_lock(&s->lock);
-	idle = !s->is_stopping && !s->wants_flush && !s->queue && s->n_running == 0;
+	idle = !s->is_stopping && !s->wants_flush && !sched_is_controlled(s) &&
+	       (s->is_paused || (!s->queue && s->n_running == 0));
 	(void)pthread_mutex_unlock(&s->lock);
 	return idle;
 }
@@ -203,11 +205,15 @@ static void flush_if_asked(struct eng_sched *s)
 static void *run(void *arg)
 {
 	struct eng_sched *s = arg;
+	bool may_admit;
 
 	while (wait_for_work(s)) {
 		flush_if_asked(s);
 		sweep_cancelled(s);
-		sched_admit(s);
+		if (!sched_control(s, &may_admit))
+			continue;
+		if (may_admit)
+			sched_admit(s);
 		sched_disk_take(s);
 		if (s->n_running > 0) {
 			sched_make_room(s);
@@ -319,6 +325,9 @@ int eng_sched_drain(struct eng_sched *s, uint32_t timeout_ms)
 	}
 	(void)pthread_mutex_lock(&s->lock);
 	s->is_draining = true;
+	s->is_paused = false; /* what was held goes on to its end */
+	s->has_news = true;
+	(void)pthread_cond_signal(&s->wake);
 	while (s->n_live > 0 && r == 0)
 		r = -pthread_cond_timedwait(&s->idle, &s->lock, &until);
 	r = s->n_live == 0 ? 0 : r;
@@ -414,7 +423,7 @@ void eng_sched_cancel(struct eng_sched *s, uint64_t id)
 		if (s->running[i]->id == id)
 			atomic_store(&s->running[i]->cancelled, true);
 	}
-	s->has_news = true;
+	s->wants_sweep = s->has_news = true;
 	(void)pthread_cond_signal(&s->wake);
 	(void)pthread_mutex_unlock(&s->lock);
 }
@@ -435,7 +444,8 @@ int eng_sched_flush(struct eng_sched *s)
 	int r = 0;
 
 	(void)pthread_mutex_lock(&s->lock);
-	if (s->n_live > 0) {
+	/* Not n_live: who has just been told its end may flush. */
+	if (s->n_running > 0 || s->queue) {
 		r = -EBUSY;
 	} else if (!s->is_stopping) {
 		s->wants_flush = s->has_news = true;

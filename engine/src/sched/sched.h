@@ -57,6 +57,14 @@ void eng_sched_cancel(struct eng_sched *s, uint64_t id);
 uint32_t eng_sched_retry_s(struct eng_sched *s);
 /* Forgets cached prefixes; -EBUSY while requests run or wait. */
 int eng_sched_flush(struct eng_sched *s);
+/* Until it is continued, no step is computed. abort: requests end; retract: those that run wait again and give their
+ * pages back; hold: they keep them. New requests wait. */
+enum eng_sched_pause { ENG_SCHED_ABORT, ENG_SCHED_RETRACT, ENG_SCHED_HOLD };
+void eng_sched_pause(struct eng_sched *s, enum eng_sched_pause how);
+void eng_sched_continue(struct eng_sched *s);
+/* Runs fn on the scheduler's thread when no request runs; meanwhile none begins. Returns what it returned. Cached
+ * prefixes are forgotten when that is 0. -EBUSY: one task at a time, or requests are held by a pause. */
+int eng_sched_run_alone(struct eng_sched *s, int (*fn)(void *arg, struct err *err), void *arg, struct err *err);
 /* Pages and tree are sound, and none is lost; for tests, while nothing runs (-EBUSY). */
 int eng_sched_check(struct eng_sched *s, struct err *err);
 void eng_sched_stats(struct eng_sched *s, struct eng_stats *ret_stats);

@@ -77,10 +77,14 @@ struct eng_sched {
 	double end_interval_ns; /* between requests that end, smoothed; 0: not known */
 	bool is_draining, is_stopping, wants_flush;
 	bool has_news; /* something came that may let the thread go on */
+	/* control.c */
+	bool is_paused, wants_sweep, wants_retract;
+	struct sched_task *task; /* runs when nobody does; until then nobody is admitted */
 	struct eng_stats stats;
 
 	/* the scheduler's thread only */
 	struct eng_kv_pool *pool;
+	bool disk_off; /* the weights were changed: what is on disk belongs to others */
 	struct eng_step_seq *seqs; /* [max_running] */
 	struct step_part *parts;   /* [max_running] */
 	float *masked;             /* [n_vocab] */
@@ -130,6 +134,14 @@ void sched_count_pages(struct eng_sched *s);
 void sched_admit(struct eng_sched *s);
 /* Room for one more token of every decoding sequence; the youngest are set back when it runs out. */
 void sched_make_room(struct eng_sched *s);
+
+/* admit.c: the i-th running request waits again and gives its pages back. */
+void sched_set_back(struct eng_sched *s, uint32_t i);
+
+/* control.c. Locked: there is something to do although nothing is to be computed. */
+bool sched_is_controlled(const struct eng_sched *s);
+/* Does what was asked. False: nothing is to be computed now. */
+bool sched_control(struct eng_sched *s, bool *ret_may_admit);
 
 /* step.c: computes one step over the running requests; those that ended have is_done set. False: nobody could take
  * part, all wait for the disk. */

@@ -225,6 +225,41 @@ void eng_engine_stats(struct eng_engine *e, struct eng_stats *ret_stats)
 	(void)pthread_mutex_unlock(&e->lock);
 }
 
+/* ---- Operation ---- */
+
+uint32_t eng_retry_after_s(struct eng_engine *e)
+{
+	return 7;
+}
+
+int eng_flush_cache(struct eng_engine *e)
+{
+	int r;
+
+	(void)pthread_mutex_lock(&e->lock);
+	r = e->jobs ? -EBUSY : 0;
+	(void)pthread_mutex_unlock(&e->lock);
+	return r;
+}
+
+void eng_pause(struct eng_engine *e, enum eng_pause how)
+{
+}
+
+void eng_continue(struct eng_engine *e)
+{
+}
+
+int eng_update_weights(struct eng_engine *e, const char *path, const char *version, struct err *err)
+{
+	return err_set(err, -ENOTSUP, "a parrot weighs nothing");
+}
+
+void eng_weight_version(struct eng_engine *e, char *ret_version, size_t size)
+{
+	(void)snprintf(ret_version, size, "default");
+}
+
 int eng_grammar_compile(struct eng_engine *e, enum eng_grammar_kind kind, const char *text, size_t len,
                         struct eng_grammar **ret_grammar, struct err *err)
 {

@@ -533,11 +533,9 @@ static void keys_are_asked_for(void **state)
 	/* A file that others may read is refused. */
 	assert_int_equal(fchmod(fd, 0640), 0);
 	assert_int_equal(eng_engine_open(&(struct eng_options){ 0 }, &s.engine, &err), 0);
-	assert_int_equal(
-	        eng_http_open(s.engine,
-	                      &(struct eng_http_config){ .host = "127.0.0.1", .listen_fd = -1, .api_key_file = path },
-	                      &s.http, &err),
-	        -EACCES);
+	assert_int_equal(eng_http_open(s.engine, &(struct eng_http_config){ .host = "127.0.0.1", .api_key_file = path },
+	                               &s.http, &err),
+	                 -EACCES);
 	assert_non_null(strstr(err_text(&err), "0640"));
 	eng_engine_close(s.engine);
 	(void)close(fd);

@@ -1,0 +1,121 @@
+/* What an operator asks of the scheduler: pausing, going on, and work that nothing may run beside. */
+#include <errno.h>
+
+#include "sched/disk.h"
+#include "sched/sched_internal.h"
+
+struct sched_task {
+	int (*fn)(void *arg, struct err *err);
+	void *arg;
+	struct err *err;
+	int result;
+	bool is_done;
+};
+
+bool sched_is_controlled(const struct eng_sched *s)
+{
+	return s->wants_sweep || s->wants_retract || s->task;
+}
+
+static void retract_all(struct eng_sched *s)
+{
+	while (s->n_running > 0) {
+		sched_disk_forget(s->running[s->n_running - 1]);
+		sched_set_back(s, s->n_running - 1); /* the first one comes to stand in front */
+	}
+	sched_count_pages(s);
+}
+
+static void finish_task(struct eng_sched *s, struct sched_task *t, int result)
+{
+	if (result == 0) {
+		s->disk_off = true; /* what is there was computed by what has been changed */
+		eng_kv_pool_flush(s->pool);
+		sched_count_pages(s);
+	}
+	(void)pthread_mutex_lock(&s->lock);
+	t->result = result;
+	t->is_done = true;
+	s->task = NULL;
+	(void)pthread_cond_broadcast(&s->idle);
+	(void)pthread_mutex_unlock(&s->lock);
+}
+
+static void run_task(struct eng_sched *s, struct sched_task *t, bool is_paused, bool is_stopping)
+{
+	if (is_stopping)
+		finish_task(s, t, err_set(t->err, -ESHUTDOWN, "the engine is shutting down"));
+	else if (s->n_running == 0)
+		finish_task(s, t, t->fn(t->arg, t->err));
+	else if (is_paused)
+		finish_task(s, t,
+		            err_set(t->err, -EBUSY,
+		                    "%u requests are held by a pause; pause with abort or retract instead",
+		                    s->n_running));
+}
+
+bool sched_control(struct eng_sched *s, bool *ret_may_admit)
+{
+	struct sched_task *task;
+	bool retract, paused, stopping;
+
+	(void)pthread_mutex_lock(&s->lock);
+	task = s->task;
+	retract = s->wants_retract;
+	s->wants_retract = false;
+	stopping = s->is_stopping;
+	paused = s->is_paused && !stopping;
+	(void)pthread_mutex_unlock(&s->lock);
+	*ret_may_admit = task == NULL;
+	if (retract)
+		retract_all(s);
+	if (task)
+		run_task(s, task, paused, stopping);
+	return !paused;
+}
+
+void eng_sched_pause(struct eng_sched *s, enum eng_sched_pause how)
+{
+	(void)pthread_mutex_lock(&s->lock);
+	s->is_paused = !s->is_draining;
+	for (struct sreq *r = how == ENG_SCHED_ABORT ? s->queue : NULL; r; r = r->next)
+		atomic_store(&r->cancelled, true);
+	for (uint32_t i = 0; how == ENG_SCHED_ABORT && i < s->n_running; i++)
+		atomic_store(&s->running[i]->cancelled, true);
+	s->wants_sweep = s->wants_sweep || how == ENG_SCHED_ABORT;
+	s->wants_retract = s->wants_retract || how == ENG_SCHED_RETRACT;
+	s->has_news = true;
+	(void)pthread_cond_signal(&s->wake);
+	(void)pthread_mutex_unlock(&s->lock);
+}
+
+void eng_sched_continue(struct eng_sched *s)
+{
+	(void)pthread_mutex_lock(&s->lock);
+	s->is_paused = false;
+	s->has_news = true;
+	(void)pthread_cond_signal(&s->wake);
+	(void)pthread_mutex_unlock(&s->lock);
+}
+
+int eng_sched_run_alone(struct eng_sched *s, int (*fn)(void *arg, struct err *err), void *arg, struct err *err)
+{
+	struct sched_task task = { .fn = fn, .arg = arg, .err = err };
+	int r = 0;
+
+	(void)pthread_mutex_lock(&s->lock);
+	if (s->is_stopping)
+		r = err_set(err, -ESHUTDOWN, "the engine is shutting down");
+	else if (s->task)
+		r = err_set(err, -EBUSY, "another change is being made");
+	if (r == 0) {
+		s->task = &task;
+		s->has_news = true;
+		(void)pthread_cond_signal(&s->wake);
+		while (!task.is_done)
+			(void)pthread_cond_wait(&s->idle, &s->lock);
+		r = task.result;
+	}
+	(void)pthread_mutex_unlock(&s->lock);
+	return r;
+}

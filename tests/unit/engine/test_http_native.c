@@ -1,0 +1,411 @@
+/* What SGLang's and llama-server's users ask of a running server, over real small models: abort, flush, pause, other
+ * weights, and what is told about them. */
+#include <ftw.h>
+#include <pthread.h>
+#include <sys/stat.h>
+
+#include "engine_quantize.h"
+#include "http_test.h"
+
+static struct served server;
+
+static int start_server(void **state)
+{
+	(void)state;
+	serve_model(&server, "models/qwen3", "ref");
+	return 0;
+}
+
+static int stop_server(void **state)
+{
+	(void)state;
+	serve_end(&server);
+	return 0;
+}
+
+/* ---- A request in another thread ---- */
+
+struct pending {
+	pthread_t thread;
+	char path[64], body[5000];
+	struct base_http *client;
+	struct answer answer;
+};
+
+static void *pending_run(void *arg)
+{
+	struct pending *p = arg;
+
+	ask_with(p->client, server.url, p->path, p->body, &p->answer);
+	return NULL;
+}
+
+static bool is_running(const struct eng_stats *st)
+{
+	return st->n_running == 1;
+}
+
+static bool is_waiting(const struct eng_stats *st)
+{
+	return st->n_running == 0 && st->n_queued == 1;
+}
+
+static void begin(struct pending *p, const char *path, const char *body)
+{
+	(void)snprintf(p->path, sizeof(p->path), "%s", path);
+	(void)snprintf(p->body, sizeof(p->body), "%s", body);
+	assert_int_equal(base_http_new(&p->client, NULL), 0);
+	assert_int_equal(pthread_create(&p->thread, NULL, pending_run, p), 0);
+}
+
+static void end(struct pending *p)
+{
+	assert_int_equal(pthread_join(p->thread, NULL), 0);
+	base_http_free(p->client);
+}
+
+static const char long_one[] =
+        "{\"text\":\"a\",\"rid\":\"job-7\",\"sampling_params\":{\"max_new_tokens\":100000,\"ignore_eos\":true,"
+        "\"temperature\":0}}";
+
+/* ---- Tests ---- */
+
+static void it_tells_what_it_serves(void **state)
+{
+	struct answer a;
+
+	(void)state;
+	ask_ok(&server, "/get_model_info", NULL, &a);
+	assert_string_equal(str_at(a.json, "weight_version"), "default");
+	assert_string_equal(str_at(a.json, "tool_call_parser"), "none");
+	answer_done(&a);
+	ask_ok(&server, "/get_server_info", NULL, &a);
+	assert_true(int_at(a.json, "internal_states.0.kv_pages") > 0);
+	answer_done(&a);
+	ask_ok(&server, "/props", NULL, &a);
+	assert_true(int_at(a.json, "total_slots") > 0);
+	assert_non_null(strstr(str_at(a.json, "chat_template"), "{%"));
+	assert_true(int_at(a.json, "default_generation_settings.n_ctx") > 0);
+	answer_done(&a);
+	ask(&server, "/slots", NULL, &a);
+	assert_true(json_array_size(a.json) > 0);
+	answer_done(&a);
+	ask_ok(&server, "/apply-template", "{\"messages\":[{\"role\":\"user\",\"content\":\"uptime?\"}]}", &a);
+	assert_non_null(strstr(str_at(a.json, "prompt"), "uptime?"));
+	answer_done(&a);
+	ask_ok(&server, "/health_generate", NULL, &a);
+	answer_done(&a);
+	ask(&server, "/", NULL, &a);
+	assert_int_equal(a.status, 200);
+	assert_non_null(strstr(a.type, "text/html"));
+	assert_null(strstr(a.text, "http://")); /* nothing from elsewhere */
+	assert_null(strstr(a.text, "https://"));
+	answer_done(&a);
+	ask(&server, "/metrics", NULL, &a);
+	assert_non_null(strstr(a.text, "ocai_engine_time_to_first_token_seconds_bucket{le=\"+Inf\"}"));
+	assert_non_null(strstr(a.text, "ocai_engine_kv_pages_cached"));
+	answer_done(&a);
+}
+
+static void a_request_is_aborted_by_its_name(void **state)
+{
+	struct pending p;
+	struct answer a;
+
+	(void)state;
+	begin(&p, "/generate", long_one);
+	assert_true(wait_stats(&server, is_running));
+	ask(&server, "/flush_cache", NULL, &a);
+	assert_int_equal(a.status, 400);
+	answer_done(&a);
+	ask_ok(&server, "/abort_request", "{\"rid\":\"job-8\"}", &a);
+	assert_int_equal(int_at(a.json, "n_aborted"), 0);
+	answer_done(&a);
+	ask_ok(&server, "/abort_request", "{\"rid\":\"job-7\"}", &a);
+	assert_int_equal(int_at(a.json, "n_aborted"), 1);
+	answer_done(&a);
+	end(&p);
+	assert_int_equal(p.answer.status, 200);
+	assert_string_equal(str_at(p.answer.json, "meta_info.finish_reason.type"), "abort");
+	assert_string_equal(str_at(p.answer.json, "meta_info.id"), "job-7");
+	assert_string_equal(str_at(p.answer.json, "meta_info.weight_version"), "default");
+	answer_done(&p.answer);
+	ask_ok(&server, "/flush_cache", "", &a);
+	answer_done(&a);
+	ask(&server, "/abort_request", "{}", &a);
+	assert_int_equal(a.status, 400);
+	answer_done(&a);
+}
+
+/* The same ids, whether it was held, set back, or left alone. */
+static void a_pause_changes_no_answer(void **state)
+{
+	static const char body[] =
+	        "{\"text\":\"pause me\",\"sampling_params\":{\"max_new_tokens\":300,\"ignore_eos\":true,"
+	        "\"temperature\":0}}";
+	static const char *const modes[] = { "{\"mode\":\"in_place\"}", "{\"mode\":\"retract\"}" };
+	struct pending p;
+	struct answer a, undisturbed;
+
+	(void)state;
+	ask_ok(&server, "/generate", body, &undisturbed);
+	for (int i = 0; i < 2; i++) {
+		begin(&p, "/generate", body);
+		assert_true(wait_stats(&server, is_running));
+		ask_ok(&server, "/pause_generation", modes[i], &a);
+		answer_done(&a);
+		assert_true(wait_stats(&server, i == 0 ? is_running : is_waiting));
+		if (i == 0) { /* what is held has pages that other weights would not fit */
+			ask(&server, "/update_weights_from_disk", "{\"model_path\":\"/nonexistent\"}", &a);
+			assert_int_equal(a.status, 400);
+			assert_non_null(strstr(str_at(a.json, "message"), "held"));
+			answer_done(&a);
+		}
+		ask_ok(&server, "/continue_generation", "{}", &a);
+		answer_done(&a);
+		end(&p);
+		assert_true(json_equal(at(p.answer.json, "output_ids"), at(undisturbed.json, "output_ids")));
+		answer_done(&p.answer);
+	}
+	answer_done(&undisturbed);
+	begin(&p, "/generate", long_one);
+	assert_true(wait_stats(&server, is_running));
+	ask_ok(&server, "/pause_generation", "", &a); /* abort */
+	answer_done(&a);
+	end(&p);
+	assert_string_equal(str_at(p.answer.json, "meta_info.finish_reason.type"), "abort");
+	answer_done(&p.answer);
+	begin(&p, "/generate", "{\"text\":\"b\",\"sampling_params\":{\"max_new_tokens\":2}}");
+	assert_true(wait_stats(&server, is_waiting));
+	ask_ok(&server, "/continue_generation", "", &a);
+	answer_done(&a);
+	end(&p);
+	assert_int_equal(p.answer.status, 200);
+	answer_done(&p.answer);
+	ask(&server, "/pause_generation", "{\"mode\":\"maybe\"}", &a);
+	assert_int_equal(a.status, 400);
+	answer_done(&a);
+}
+
+/* The model knows nothing of tools; the grammar makes it call one. */
+static void a_forced_call_is_one(void **state)
+{
+	struct answer a;
+	json_t *args;
+
+	(void)state;
+	for (int seed = 0; seed < 4; seed++) {
+		char body[1024];
+
+		(void)snprintf(
+		        body, sizeof(body),
+		        "{\"messages\":[{\"role\":\"user\",\"content\":\"weather?\"}],\"seed\":%d,\"max_tokens\":400,"
+		        "\"tools\":[{\"type\":\"function\",\"function\":{\"name\":\"get_weather\",\"parameters\":{"
+		        "\"type\":"
+		        "\"object\",\"properties\":{\"days\":{\"enum\":[1,2,3]}},\"required\":[\"days\"],"
+		        "\"additionalProperties\":false}}},{\"type\":\"function\",\"function\":{\"name\":\"now\"}}],"
+		        "\"tool_choice\":{\"type\":\"function\",\"function\":{\"name\":\"get_weather\"}}}",
+		        seed);
+		ask_ok(&server, "/v1/chat/completions", body, &a);
+		assert_string_equal(str_at(a.json, "choices.0.message.tool_calls.0.function.name"), "get_weather");
+		args = json_loads(str_at(a.json, "choices.0.message.tool_calls.0.function.arguments"), 0, NULL);
+		assert_in_range(int_at(args, "days"), 1, 3);
+		assert_string_equal(str_at(a.json, "choices.0.finish_reason"), "tool_calls");
+		json_decref(args);
+		answer_done(&a);
+	}
+}
+
+/* ---- Weights ---- */
+
+static int remove_one(const char *path, const struct stat *st, int kind, struct FTW *at)
+{
+	return remove(path);
+}
+
+static void copy_file(const char *from, const char *to)
+{
+	char command[12000];
+
+	(void)snprintf(command, sizeof(command), "cp '%s' '%s'", from, to);
+	assert_int_equal(system(command), 0);
+}
+
+/* The fixture with its first matrix of the last layer's values halved: same shape, other answers. */
+static void make_other(const char *dir)
+{
+	static const char *const files[] = { "config.json", "tokenizer.json", "tokenizer_config.json",
+		                             "model.safetensors" };
+	char from[5000], to[5000];
+	unsigned char bytes[4096];
+	FILE *f;
+	long size;
+
+	for (size_t i = 0; i < 4; i++) {
+		(void)snprintf(from, sizeof(from), "%s/%s", test_fixture("models/qwen3"), files[i]);
+		(void)snprintf(to, sizeof(to), "%s/%s", dir, files[i]);
+		copy_file(from, to);
+	}
+	f = fopen(to, "r+b");
+	assert_non_null(f);
+	assert_int_equal(fseek(f, 0, SEEK_END), 0);
+	size = ftell(f);
+	/* The second half of the data turned round in blocks, which keeps every value a sane number. */
+	for (long at = size / 2 / 4096 * 4096 + 4096; at + 4096 <= size; at += 4096) {
+		assert_int_equal(fseek(f, at, SEEK_SET), 0);
+		assert_int_equal(fread(bytes, 1, 4096, f), 4096);
+		for (int i = 0; i < 1024; i += 4) {
+			unsigned char t[4];
+
+			memcpy(t, bytes + i, 4);
+			memcpy(bytes + i, bytes + 4092 - i, 4);
+			memcpy(bytes + 4092 - i, t, 4);
+		}
+		assert_int_equal(fseek(f, at, SEEK_SET), 0);
+		assert_int_equal(fwrite(bytes, 1, 4096, f), 4096);
+	}
+	assert_int_equal(fclose(f), 0);
+}
+
+static const char probe[] =
+        "{\"text\":\"which weights answer?\",\"sampling_params\":{\"max_new_tokens\":24,\"ignore_eos\":true,"
+        "\"temperature\":0}}";
+
+static void update(struct served *s, const char *path, const char *version, long status, struct answer *ret)
+{
+	char body[8192];
+
+	(void)snprintf(body, sizeof(body), "{\"model_path\":\"%s\",\"weight_version\":\"%s\"}", path, version);
+	ask(s, "/update_weights_from_disk", body, ret);
+	if (ret->status != status)
+		fail_msg("%ld: %s", ret->status, ret->text);
+}
+
+static void check_updates(struct served *s, const char *own, const char *other)
+{
+	struct answer before, after, again, a;
+
+	ask_ok(s, "/generate", probe, &before);
+	/* Refused: the old ones stay, and so does their name. */
+	update(s, test_fixture("models/llama"), "v9", 400, &a);
+	assert_true(json_is_false(at(a.json, "success")));
+	assert_non_null(strstr(str_at(a.json, "message"), "shape"));
+	answer_done(&a);
+	update(s, "/nonexistent", "v9", 400, &a);
+	answer_done(&a);
+	ask_ok(s, "/generate", probe, &again);
+	assert_true(json_equal(at(before.json, "output_ids"), at(again.json, "output_ids")));
+	assert_string_equal(str_at(again.json, "meta_info.weight_version"), "default");
+	answer_done(&again);
+
+	update(s, other, "v2", 200, &a);
+	assert_true(json_is_true(at(a.json, "success")));
+	answer_done(&a);
+	ask_ok(s, "/generate", probe, &after);
+	assert_false(json_equal(at(before.json, "output_ids"), at(after.json, "output_ids")));
+	assert_int_equal(int_at(after.json, "meta_info.cached_tokens"), 0); /* nothing of the old ones is left */
+	assert_string_equal(str_at(after.json, "meta_info.weight_version"), "v2");
+	ask_ok(s, "/get_weight_version", NULL, &a);
+	assert_string_equal(str_at(a.json, "weight_version"), "v2");
+	answer_done(&a);
+
+	update(s, own, "v3", 200, &a);
+	answer_done(&a);
+	ask_ok(s, "/generate", probe, &again);
+	assert_true(json_equal(at(before.json, "output_ids"), at(again.json, "output_ids")));
+	assert_string_equal(str_at(again.json, "text"), str_at(before.json, "text"));
+	answer_done(&before);
+	answer_done(&after);
+	answer_done(&again);
+}
+
+static void weights_are_changed_while_it_serves(void **state)
+{
+	char dir[] = "/tmp/ocai-weights-XXXXXX", own[4096];
+	struct served s;
+
+	(void)state;
+	assert_non_null(mkdtemp(dir));
+	make_other(dir);
+	serve_model(&s, "models/qwen3", "ref");
+	(void)snprintf(own, sizeof(own), "%s", test_fixture("models/qwen3"));
+	check_updates(&s, own, dir);
+	serve_end(&s);
+	assert_int_equal(nftw(dir, remove_one, 8, FTW_DEPTH | FTW_PHYS), 0);
+}
+
+static void quantize(const char *model, const char *output)
+{
+	struct eng_quantize_options options = { .model_path = model,
+		                                .output_path = output,
+		                                .dtype = KN_Q8_0,
+		                                .embed_dtype = KN_N_DTYPES,
+		                                .output_dtype = KN_N_DTYPES,
+		                                .n_threads = 2 };
+	struct eng_quantize_result result;
+	struct err err = { 0 };
+
+	if (eng_quantize(&options, &result, &err) < 0)
+		fail_msg("%s", err_text(&err));
+}
+
+/* The tokenizer of a GGUF file outlives its weights. */
+static void weights_of_a_gguf_file_too(void **state)
+{
+	char dir[] = "/tmp/ocai-weights-XXXXXX", one[4096], two[4096], other[4096];
+	struct eng_options options = { .model_path = one, .backend = "ref", .n_threads = 2 };
+	struct served s;
+
+	(void)state;
+	assert_non_null(mkdtemp(dir));
+	(void)snprintf(other, sizeof(other), "%s/other", dir);
+	assert_int_equal(mkdir(other, 0700), 0);
+	make_other(other);
+	(void)snprintf(one, sizeof(one), "%s/one.gguf", dir);
+	(void)snprintf(two, sizeof(two), "%s/two.gguf", dir);
+	quantize(test_fixture("models/qwen3"), one);
+	quantize(other, two);
+	serve_with(&s, &options, (struct eng_http_config){ 0 });
+	check_updates(&s, one, two);
+	serve_end(&s);
+	assert_int_equal(nftw(dir, remove_one, 8, FTW_DEPTH | FTW_PHYS), 0);
+}
+
+/* An update waits for what runs, and what comes meanwhile waits for it. */
+static void an_update_waits_for_answers_that_run(void **state)
+{
+	struct pending p, q;
+	struct answer a;
+	char body[5000];
+
+	(void)state;
+	begin(&p, "/generate",
+	      "{\"text\":\"x\",\"sampling_params\":{\"max_new_tokens\":400,\"ignore_eos\":true,\"temperature\":0}}");
+	assert_true(wait_stats(&server, is_running));
+	(void)snprintf(body, sizeof(body), "{\"model_path\":\"%s\",\"weight_version\":\"same\"}",
+	               test_fixture("models/qwen3"));
+	begin(&q, "/update_weights_from_disk", body);
+	ask_ok(&server, "/generate", "{\"text\":\"y\",\"sampling_params\":{\"max_new_tokens\":2}}", &a);
+	answer_done(&a);
+	end(&q);
+	end(&p);
+	assert_int_equal(int_at(p.answer.json, "meta_info.completion_tokens"), 400);
+	assert_int_equal(q.answer.status, 200);
+	answer_done(&p.answer);
+	answer_done(&q.answer);
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(it_tells_what_it_serves),
+		cmocka_unit_test(a_request_is_aborted_by_its_name),
+		cmocka_unit_test(a_forced_call_is_one),
+		cmocka_unit_test(a_pause_changes_no_answer),
+		cmocka_unit_test(weights_are_changed_while_it_serves),
+		cmocka_unit_test(weights_of_a_gguf_file_too),
+		cmocka_unit_test(an_update_waits_for_answers_that_run),
+	};
+
+	return cmocka_run_group_tests(tests, start_server, stop_server);
+}
