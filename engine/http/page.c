@@ -1,8 +1,8 @@
 /* The page at /: what is served, how busy it is, and a chat. Whole in one file, so that it needs nothing but us. */
+#include <page_html.h> /* made from page.html, see build.mk */
 #include <string.h>
 
 #include "http_internal.h"
-#include "page_html.h"
 
 void handle_page(struct exchange *x)
 {

@@ -2,6 +2,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/cleanup.h"
 #include "base/json.h"
 #include "chatformat/chatformat.h"
 
@@ -208,9 +209,29 @@ static bool step_value_byte(struct eng_chat_parser *p, char c)
 	return true;
 }
 
+/* Constrained models with nothing to say write keys in any of the ways that JSON has. */
+static void decode_key(struct eng_chat_parser *p)
+{
+	CLEANUP(base_buf_done) struct base_buf quoted = BASE_BUF_INIT(CHAT_MAX_BYTES);
+	json_t *v;
+
+	if (p->key.len == 0 || !memchr(p->key.data, '\\', p->key.len))
+		return;
+	(void)base_buf_putc(&quoted, '"');
+	(void)base_buf_append(&quoted, p->key.data, p->key.len);
+	(void)base_buf_putc(&quoted, '"');
+	v = json_loadb(base_buf_text(&quoted), quoted.len, JSON_DECODE_ANY | JSON_ALLOW_NUL, NULL);
+	if (json_is_string(v)) {
+		base_buf_reset(&p->key);
+		(void)base_buf_append(&p->key, json_string_value(v), json_string_length(v));
+	}
+	json_decref(v);
+}
+
 static bool step_key_byte(struct eng_chat_parser *p, char c)
 {
 	if (c == '"' && !p->is_escaped) {
+		decode_key(p);
 		p->object = O_COLON;
 	} else {
 		(void)base_buf_putc(&p->key, c);

@@ -170,6 +170,8 @@ static const struct sample {
 	{ "json", "none", NULL,
 	  "[{\"name\":\"now\",\"arguments\":{}},{\"name\":\"get_weather\",\"arguments\":{\"city\":\"\"}}]", "", "",
 	  "now({})get_weather({\"city\":\"\"})", 0 },
+	{ "json", "none", NULL, "[ {\r\"n\\u0061me\"\t:\"no\\u0077\" ,\n\"\\u0061rguments\": {\"a\":1} }\n]", "", "",
+	  "now({\"a\":1})", 0 },
 	{ "json", "none", NULL, "[1, 2]", "", "[1, 2]", "", 0 },
 };
 
