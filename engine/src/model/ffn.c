@@ -1,10 +1,10 @@
 /* Feed-forward: dense, or experts chosen by a router with or without one that every token takes. */
-#include "model/internal.h"
+#include "model/lora.h"
 
-static void gated(struct eng_runner *r, const struct layer *l, uint32_t n_ff, const float *in, float *dest,
-                  unsigned flags)
+static void gated(struct eng_runner *r, uint32_t il, uint32_t n_ff, const float *in, float *dest, unsigned flags)
 {
 	const struct hparams *hp = &r->model->hp;
+	const struct layer *l = &r->model->layers[il];
 	float *gate = r->buf[B_GATE], *up = r->buf[B_UP];
 	const struct kn_matmul in_jobs[] = {
 		{ .w = &l->gate.w, .out = gate, .ld_out = n_ff, .bias = l->gate.bias },
@@ -15,8 +15,11 @@ static void gated(struct eng_runner *r, const struct layer *l, uint32_t n_ff, co
 	};
 
 	r->ops->matmul(r->be, in_jobs, 2, in, hp->n_embd, r->n_tokens);
+	lora_add(r, il, LORA_GATE, in, hp->n_embd, gate, n_ff);
+	lora_add(r, il, LORA_UP, in, hp->n_embd, up, n_ff);
 	r->ops->act_mul(r->be, hp->act, gate, n_ff, gate, n_ff, up, n_ff, r->n_tokens, n_ff);
 	r->ops->matmul(r->be, &out_job, 1, gate, n_ff, r->n_tokens);
+	lora_add(r, il, LORA_DOWN, gate, n_ff, dest, hp->n_embd);
 }
 
 void ffn(struct eng_runner *r, uint32_t il, const float *in, float *dest, unsigned flags)
@@ -38,7 +41,7 @@ void ffn(struct eng_runner *r, uint32_t il, const float *in, float *dest, unsign
 	};
 
 	if (hp->layer[il].n_ff)
-		gated(r, l, hp->layer[il].n_ff, in, dest, flags);
+		gated(r, il, hp->layer[il].n_ff, in, dest, flags);
 	if (!router.top_k)
 		return;
 	r->ops->matmul(r->be, &route_job, 1, in, hp->n_embd, r->n_tokens);

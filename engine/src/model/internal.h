@@ -52,6 +52,8 @@ struct eng_model {
 	float *embed_norm, *embed_norm_bias;   /* encoders */
 	float *inv_freq[2], *inv_freq_long[2]; /* backend memory, per hparams.rope */
 	struct layer *layers;
+	struct lora *loras; /* [n_loras], lora.h */
+	uint32_t n_loras, lora_rank;
 
 	/* What to give back: matrices prepared by the backend, backend memory, host memory. */
 	struct ptr_list mats, device, host;
@@ -72,9 +74,15 @@ enum runner_buf {
 	B_UP,
 	B_ROUTE,
 	B_WEIGHTS,
+	B_LORA,  /* adapters: A x */
 	B_OUT_H, /* outputs: normed rows */
 	B_OUT,   /* outputs: logits */
 	N_BUFS
+};
+
+/* Rows of the step that follow each other and take the same adapter; 0: none. */
+struct adapter_run {
+	uint32_t adapter, row, n_rows;
 };
 
 struct eng_runner {
@@ -89,9 +97,11 @@ struct eng_runner {
 	float *host_out; /* NULL: outputs are read where the backend left them */
 
 	/* The step at hand, host memory. */
-	int32_t *ids, *pos;      /* [max_tokens] */
-	struct kn_seq *seqs;     /* [max_tokens] */
-	struct kn_seq *row_seqs; /* encoders, [max_tokens]: each row by itself, seeing all of its sequence */
+	int32_t *ids, *pos;       /* [max_tokens] */
+	struct kn_seq *seqs;      /* [max_tokens] */
+	struct kn_seq *row_seqs;  /* encoders, [max_tokens]: each row by itself, seeing all of its sequence */
+	struct adapter_run *runs; /* [max_tokens] where the model has adapters */
+	size_t n_runs;
 	size_t n_seqs;
 	uint32_t n_tokens, n_out;
 };

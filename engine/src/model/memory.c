@@ -83,6 +83,7 @@ void model_unload(struct eng_model *m)
 	free(m->device.p);
 	free(m->host.p);
 	free(m->layers);
+	free(m->loras);
 }
 
 int model_finish(struct eng_model *m, struct err *err)

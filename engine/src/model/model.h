@@ -46,6 +46,10 @@ const struct eng_model_info *eng_model_info(const struct eng_model *model);
 /* The open weights (GGUF metadata for tokenizer and template). */
 const struct eng_weights *eng_model_weights(const struct eng_model *model);
 
+/* Loads a LoRA adapter (a folder in PEFT's form) beside the model, before any runner of it is made. Returns its number,
+ * from 1 on, for eng_step_seq.adapter. On failure close the model. */
+int eng_model_add_lora(struct eng_model *model, const char *folder, struct err *err);
+
 /* A model of a known shape with random weights, for benchmarks: "qwen3-0.6b", "qwen3-1.7b", "qwen3-8b".
  * dtype is the type of the matrices. -EINVAL lists the names. */
 int eng_model_random(const char *shape, enum kn_dtype dtype, struct kn_backend *backend, struct eng_model **ret_model,
@@ -82,6 +86,7 @@ struct eng_step_seq {
 	uint32_t pos;   /* tokens already in the cache */
 	uint32_t n_out; /* outputs for the last n_out of the new tokens */
 	enum eng_output output;
+	uint32_t adapter; /* 0: none */
 };
 
 /* Computes all sequences' new tokens in one step and stores their K and V. Outputs of all sequences

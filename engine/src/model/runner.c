@@ -39,6 +39,7 @@ static void plan_widths(const struct eng_model *m, uint64_t width[N_BUFS])
 	width[B_GATE] = width[B_UP] = n_ff;
 	width[B_ROUTE] = hp->n_expert;
 	width[B_WEIGHTS] = top_k; /* the chosen experts' numbers take as much again */
+	width[B_LORA] = m->lora_rank;
 	width[B_OUT] = m->head ? hp->n_vocab : 0;
 }
 
@@ -70,7 +71,7 @@ static uint64_t pool_bytes(const struct eng_runner_config *c, uint32_t n_heads, 
 /* Host memory of the step's tables, per token. */
 static uint64_t host_bytes(const struct eng_runner_config *c)
 {
-	return c->max_tokens * (uint64_t)(2 * sizeof(int32_t) + 2 * sizeof(struct kn_seq));
+	return c->max_tokens * (uint64_t)(2 * sizeof(int32_t) + 2 * sizeof(struct kn_seq) + sizeof(struct adapter_run));
 }
 
 uint64_t eng_runner_bytes(const struct eng_model *model, const struct eng_runner_config *config)
@@ -157,6 +158,11 @@ static bool alloc_buffers(struct eng_runner *r)
 	r->ids = calloc(r->config.max_tokens, sizeof(*r->ids));
 	r->pos = calloc(r->config.max_tokens, sizeof(*r->pos));
 	r->seqs = calloc(r->config.max_tokens, sizeof(*r->seqs));
+	if (r->model->n_loras) {
+		r->runs = calloc(r->config.max_tokens, sizeof(*r->runs));
+		if (!r->runs)
+			return false;
+	}
 	if (r->model->hp.arch->encoder) {
 		r->row_seqs = calloc(r->config.max_tokens, sizeof(*r->row_seqs));
 		if (!r->row_seqs)
@@ -279,6 +285,7 @@ void eng_runner_free(struct eng_runner *r)
 	free(r->pos);
 	free(r->seqs);
 	free(r->row_seqs);
+	free(r->runs);
 	free(r);
 }
 
@@ -289,6 +296,8 @@ static int check_seq(const struct eng_runner *r, const struct eng_step_seq *s, s
 	const struct hparams *hp = &r->model->hp;
 	uint64_t end = (uint64_t)s->pos + s->n_ids;
 
+	if (s->adapter > r->model->n_loras)
+		return err_set(err, -EINVAL, "step: sequence %zu: adapter %u of %u", i, s->adapter, r->model->n_loras);
 	if (hp->arch->encoder && s->pos != 0)
 		return err_set(err, -EINVAL, "step: sequence %zu: an encoder takes a text as a whole", i);
 	if (s->n_ids == 0 || s->n_out > s->n_ids)
@@ -330,16 +339,30 @@ static int check_step(const struct eng_runner *r, const struct eng_step_seq *seq
 	return 0;
 }
 
+/* One more sequence's rows, into the run before it when that has the same adapter. */
+static void add_run(struct eng_runner *r, uint32_t adapter, uint32_t row, uint32_t n_rows)
+{
+	struct adapter_run *last = r->n_runs ? &r->runs[r->n_runs - 1] : NULL;
+
+	if (last && last->adapter == adapter)
+		last->n_rows += n_rows;
+	else
+		r->runs[r->n_runs++] = (struct adapter_run){ .adapter = adapter, .row = row, .n_rows = n_rows };
+}
+
 static void lay_out(struct eng_runner *r, const struct eng_step_seq *seqs, size_t n_seqs)
 {
 	r->n_tokens = r->n_out = 0;
 	r->n_seqs = n_seqs;
+	r->n_runs = 0;
 	for (size_t i = 0; i < n_seqs; i++) {
 		const struct eng_step_seq *s = &seqs[i];
 
 		r->seqs[i] = (struct kn_seq){
 			.pages = s->pages, .kv_len = s->pos + s->n_ids, .n_q = s->n_ids, .row = r->n_tokens
 		};
+		if (r->runs)
+			add_run(r, s->adapter, r->n_tokens, s->n_ids);
 		for (uint32_t t = 0; t < s->n_ids; t++) {
 			r->ids[r->n_tokens] = s->ids[t];
 			r->pos[r->n_tokens++] = (int32_t)(s->pos + t);

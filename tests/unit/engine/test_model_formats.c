@@ -133,22 +133,19 @@ static void replace(char *data, size_t within, const char *what, const char *by)
 	memcpy(at, by, strlen(by));
 }
 
-/* Opens a copy of the fixture in which one file was changed; the words of the error are in *err. */
-static int open_changed(const char *model, const char *file, const char *what, const char *by, struct err *err)
+/* A copy of a fixture's two files, in one of which something was replaced; folder[64]. */
+static void copy_changed(const char *from, const char *const files[2], const char *file, const char *what,
+                         const char *by, char *folder)
 {
-	static const char *const files[] = { "config.json", "model.safetensors" };
-	const struct kn_config config = { .max_tokens = 16 };
-	char folder[] = "/tmp/test-formats-XXXXXX", path[256];
-	struct kn_backend *be;
-	struct eng_model *m = NULL;
-	int r;
+	char path[256];
 
+	(void)snprintf(folder, 64, "/tmp/test-formats-XXXXXX");
 	assert_non_null(mkdtemp(folder));
 	for (size_t i = 0; i < 2; i++) {
 		struct base_buf buf;
 
 		base_buf_init(&buf, 16u << 20);
-		(void)snprintf(path, sizeof(path), "%s/%s", model, files[i]);
+		(void)snprintf(path, sizeof(path), "%s/%s", from, files[i]);
 		assert_int_equal(base_read_file(test_fixture(path), &buf, NULL), 0);
 		if (strcmp(file, files[i]) == 0)
 			replace(buf.data, buf.len < 65536 ? buf.len : 65536, what, by);
@@ -156,15 +153,35 @@ static int open_changed(const char *model, const char *file, const char *what, c
 		assert_int_equal(base_write_file_atomic(path, buf.data, buf.len, 0644, NULL), 0);
 		base_buf_done(&buf);
 	}
-	assert_int_equal(kn_ref_open(&config, &be, NULL), 0);
-	r = eng_model_open(folder, true, be, &m, err);
-	eng_model_close(m);
-	kn_backend_close(be);
+}
+
+static void remove_copy(const char *folder, const char *const files[2])
+{
+	char path[256];
+
 	for (size_t i = 0; i < 2; i++) {
 		(void)snprintf(path, sizeof(path), "%s/%s", folder, files[i]);
 		(void)unlink(path);
 	}
 	(void)rmdir(folder);
+}
+
+/* Opens a copy of the fixture in which one file was changed; the words of the error are in *err. */
+static int open_changed(const char *model, const char *file, const char *what, const char *by, struct err *err)
+{
+	static const char *const files[] = { "config.json", "model.safetensors" };
+	const struct kn_config config = { .max_tokens = 16 };
+	struct kn_backend *be;
+	struct eng_model *m = NULL;
+	char folder[64];
+	int r;
+
+	copy_changed(model, files, file, what, by, folder);
+	assert_int_equal(kn_ref_open(&config, &be, NULL), 0);
+	r = eng_model_open(folder, true, be, &m, err);
+	eng_model_close(m);
+	kn_backend_close(be);
+	remove_copy(folder, files);
 	return r;
 }
 
@@ -202,6 +219,114 @@ static void what_is_wrong_is_named(void **state)
 	}
 }
 
+/* ---- Adapters ---- */
+
+static struct eng_model *open_with_adapter(struct kn_backend *be)
+{
+	struct eng_model *m = open_format("formats/qwen3-lora", true, be);
+	struct err err = { 0 };
+
+	if (eng_model_add_lora(m, test_fixture("formats/qwen3-lora/adapter"), &err) != 1)
+		fail_msg("%s", err_text(&err));
+	return m;
+}
+
+/* Three sequences in one step, the middle one without the adapter: each as if it were alone. */
+static void adapters_are_chosen_by_sequence(void **state)
+{
+	struct eng_weights *base = open_references("formats/qwen3-lora");
+	struct eng_weights *adapted = open_references("formats/qwen3-lora/adapter");
+	static const char *const isas[] = { NULL, "scalar" };
+
+	(void)state;
+	for (size_t b = 0; b < 3; b++) {
+		struct kn_config config = { .n_threads = 2, .max_tokens = 128, .exact = true };
+		uint32_t pages[3][4] = { { 0, 1, 2, 3 }, { 7, 6, 5, 4 }, { 8, 10, 9, 11 } };
+		struct eng_step_seq seqs[3];
+		struct reference refs[3];
+		struct kn_backend *be;
+		struct eng_model *m;
+		struct eng_runner *r;
+		const float *rows;
+
+		config.isa = b > 0 ? isas[b - 1] : NULL;
+		assert_int_equal(b == 0 ? kn_ref_open(&config, &be, NULL) : kn_cpu_open(&config, &be, NULL), 0);
+		m = open_with_adapter(be);
+		r = new_runner(m, 12, 16, 128);
+		for (int i = 0; i < 3; i++) {
+			read_reference(i == 1 ? base : adapted, i == 1 ? 0 : 2 - i, &refs[i]);
+			refs[i].n_ids = refs[i].n_ids < 30 ? refs[i].n_ids : 30;
+			seqs[i] = (struct eng_step_seq){ .pages = pages[i],
+				                         .ids = refs[i].ids,
+				                         .n_ids = refs[i].n_ids,
+				                         .n_out = refs[i].n_ids,
+				                         .adapter = i == 1 ? 0 : 1 };
+		}
+		rows = step(r, seqs, 3);
+		for (int i = 0; i < 3; i++) {
+			size_t n = (size_t)refs[i].n_ids * refs[i].n_vocab;
+
+			print_message("sequence %d: relative %.2e\n", i, compare(rows, refs[i].logits, n).rel_l2);
+			assert_true(compare(rows, refs[i].logits, n).rel_l2 < 1e-4);
+			rows += n;
+		}
+		eng_runner_free(r);
+		eng_model_close(m);
+		kn_backend_close(be);
+	}
+	eng_weights_close(base);
+	eng_weights_close(adapted);
+}
+
+/* Adds a copy of the adapter in which one file was changed. */
+static int add_changed(const char *file, const char *what, const char *by, struct err *err)
+{
+	static const char *const files[] = { "adapter_config.json", "adapter_model.safetensors" };
+	const struct kn_config config = { .max_tokens = 16 };
+	char folder[64];
+	struct kn_backend *be;
+	struct eng_model *m;
+	int r;
+
+	copy_changed("formats/qwen3-lora/adapter", files, file, what, by, folder);
+	assert_int_equal(kn_ref_open(&config, &be, NULL), 0);
+	m = open_format("formats/qwen3-lora", true, be);
+	r = eng_model_add_lora(m, folder, err);
+	eng_model_close(m);
+	kn_backend_close(be);
+	remove_copy(folder, files);
+	return r;
+}
+
+static void wrong_adapters_are_named(void **state)
+{
+	static const struct {
+		const char *file, *what, *by;
+		int r;
+		const char *words;
+	} cases[] = {
+		{ "adapter_config.json", "\"LORA\"", "\"IA_3\"", -ENOTSUP, "peft_type: \"IA_3\"" },
+		{ "adapter_config.json", "\"bias\": \"none\"", "\"bias\": \"lora\"", -ENOTSUP, "bias: \"lora\"" },
+		{ "adapter_config.json", "\"lora_alpha\": 16", "\"lora_alpha\":\"1\"", -EINVAL,
+		  "lora_alpha: expected a number" },
+		{ "adapter_config.json", "\"use_dora\": false", "\"use_dora\": true ", -ENOTSUP,
+		  "use_dora is not supported" },
+		{ "adapter_model.safetensors", "layers.0.mlp.down_proj.lora_B", "layers.0.mlp.down_proj.lora_C",
+		  -ENOENT, "layers.0.mlp.down_proj.lora_B.weight is missing" },
+		{ "adapter_model.safetensors", "layers.0.self_attn.q_proj.lora_A", "layers.9.self_attn.q_proj.lora_A",
+		  -ENOTSUP, "layers.9.self_attn.q_proj.lora_A.weight: adapters of this" },
+	};
+
+	(void)state;
+	for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
+		struct err err = { 0 };
+
+		assert_int_equal(add_changed(cases[i].file, cases[i].what, cases[i].by, &err), cases[i].r);
+		if (!strstr(err_text(&err), cases[i].words))
+			fail_msg("\"%s\" lacks \"%s\"", err_text(&err), cases[i].words);
+	}
+}
+
 int main(void)
 {
 	/* These references were computed with rotary frequencies rounded to bfloat16, ours are float32: differences
@@ -220,6 +345,8 @@ int main(void)
 		{ "gpt_oss-mxfp4, fast", logits_agree, NULL, NULL, (void *)&cases[3] },
 		cmocka_unit_test(mxfp4_is_the_same_in_eight_bits),
 		cmocka_unit_test(what_is_wrong_is_named),
+		cmocka_unit_test(adapters_are_chosen_by_sequence),
+		cmocka_unit_test(wrong_adapters_are_named),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
