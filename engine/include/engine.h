@@ -30,8 +30,16 @@ struct eng_memory_plan {
 	uint32_t n_ctx, max_running;
 };
 
+/* A LoRA adapter in PEFT's form, used by requests that name it. */
+struct eng_lora {
+	const char *name;
+	const char *folder;
+};
+
 struct eng_options {
 	const char *model_path;   /* Hugging Face folder or .gguf; NULL: the embedded default model */
+	const struct eng_lora *loras; /* [n_loras], names different from each other and from the model's */
+	size_t n_loras;
 	const char *random_shape; /* benchmarks: "qwen3-0.6b" instead of a path */
 	const char *random_dtype; /* "bf16" ... */
 	bool text_only;           /* tokenizer and template without the weights: no requests */
@@ -83,6 +91,10 @@ struct eng_info {
 	size_t n_eos_ids;
 };
 const struct eng_info *eng_engine_info(const struct eng_engine *e);
+/* The number of an adapter, for eng_request.adapter; 0: none is called so. */
+uint32_t eng_engine_adapter(const struct eng_engine *e, const char *name);
+/* Adapters by number, from 1 on; NULL behind the last. */
+const char *eng_engine_adapter_name(const struct eng_engine *e, uint32_t adapter);
 
 /* ---- Grammars: what an output may look like ----------------------------------------------------- */
 
@@ -147,6 +159,7 @@ typedef void (*eng_event_fn)(void *arg, const struct eng_event *ev);
 /* Everything is copied by eng_submit(). */
 struct eng_request {
 	enum eng_request_kind kind;
+	uint32_t adapter;   /* eng_engine_adapter(); 0: the model as it is */
 	const int32_t *ids; /* the prompt, at least one token */
 	size_t n_ids;
 	struct eng_sampling sampling;

@@ -22,7 +22,7 @@ int eng_kv_pool_new(uint32_t n_pages, uint32_t page_tokens, struct eng_kv_pool *
 {
 	struct eng_kv_pool *pool;
 
-	if (n_pages == 0 || page_tokens == 0 || n_pages == ENG_KV_NO_PAGE)
+	if (n_pages == 0 || page_tokens == 0 || n_pages > ENG_KV_NO_PAGE - ENG_KV_MAX_FAMILIES)
 		return -EINVAL;
 	pool = calloc(1, sizeof(*pool));
 	if (!pool)

@@ -8,8 +8,8 @@
  *   cached  in the tree and held by nobody; given up, least recently used leaves first, when free pages run out
  * Invariant, checked by eng_kv_pool_check(): free + cached + used = total.
  *
- * The tree: a node is one full page, its edge the page's tokens, so a path from the root spells a prefix of
- * whole pages. Pages in the tree are never written again. Whoever holds a page holds all pages before it. */
+ * The tree: a node is one full page, its edge the page's tokens, so a path from the root of its family spells a
+ * prefix of whole pages. Pages in the tree are never written again. Whoever holds a page holds all pages before it. */
 #ifndef ENG_KV_H
 #define ENG_KV_H
 
@@ -29,6 +29,8 @@ struct eng_kv_traits {
 	uint64_t page_bytes;       /* of one page in all layers, when pages can be copied out and in; 0: they cannot */
 };
 
+enum { ENG_KV_MAX_FAMILIES = 4096 };
+
 struct eng_kv_pool;
 
 struct eng_kv_seq {
@@ -36,6 +38,7 @@ struct eng_kv_seq {
 	uint32_t n_pages, cap_pages;
 	uint32_t n_tokens; /* tokens stored */
 	uint32_t n_shared; /* the first pages, which are the tree's; not to be written */
+	uint32_t family;   /* prefixes are shared within one family only: the same tokens under the same adapter */
 };
 
 struct eng_kv_counts {
@@ -65,11 +68,12 @@ void eng_kv_seq_done(struct eng_kv_pool *pool, struct eng_kv_seq *seq);
 /* ---- The prefix tree ---- */
 
 /* Tokens of the longest known prefix of ids[0, n_ids), whole pages, in multiples of `align` pages. */
-uint32_t eng_kv_pool_peek(const struct eng_kv_pool *pool, const int32_t *ids, uint32_t n_ids, uint32_t align);
+uint32_t eng_kv_pool_peek(const struct eng_kv_pool *pool, uint32_t family, const int32_t *ids, uint32_t n_ids,
+                          uint32_t align);
 /* Pages that a sequence of n_tokens tokens would take of those that are available, if it took over the known prefix
  * of ids[0, n_ids). */
-uint32_t eng_kv_pool_need(const struct eng_kv_pool *pool, const int32_t *ids, uint32_t n_ids, uint32_t align,
-                          uint32_t n_tokens);
+uint32_t eng_kv_pool_need(const struct eng_kv_pool *pool, uint32_t family, const int32_t *ids, uint32_t n_ids,
+                          uint32_t align, uint32_t n_tokens);
 /* Takes hold of that prefix for an empty sequence; its n_tokens says how much. -ENOMEM leaves it empty. */
 int eng_kv_seq_match(struct eng_kv_pool *pool, struct eng_kv_seq *seq, const int32_t *ids, uint32_t n_ids,
                      uint32_t align);
@@ -81,7 +85,7 @@ void eng_kv_seq_publish(struct eng_kv_pool *pool, struct eng_kv_seq *seq, const 
 
 enum { ENG_KV_NO_PAGE = UINT32_MAX };
 
-/* A page of the tree whose copy was not asked for yet (see _set_saved) while that of the page before it was, and
+/* A page of the tree (of family 0) whose copy was not asked for yet (see _set_saved) while that of the page before it was, and
  * which was taken over by at least min_hits sequences; ENG_KV_NO_PAGE: none. */
 uint32_t eng_kv_pool_unsaved(const struct eng_kv_pool *pool, uint32_t min_hits);
 void eng_kv_page_set_saved(struct eng_kv_pool *pool, uint32_t page);

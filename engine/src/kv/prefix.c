@@ -62,6 +62,18 @@ static void heap_remove(struct eng_kv_pool *pool, uint32_t page)
 
 /* ---- The table of nodes ---- */
 
+/* What a first page has for a parent: a number that is no page's, ENG_KV_NO_PAGE for family 0. */
+static uint32_t root_of(uint32_t family)
+{
+	assert(family < ENG_KV_MAX_FAMILIES);
+	return ENG_KV_NO_PAGE - family;
+}
+
+static bool is_root(const struct eng_kv_pool *pool, uint32_t parent)
+{
+	return parent >= pool->n_pages;
+}
+
 static uint32_t hash_edge(const struct eng_kv_pool *pool, uint32_t parent, const int32_t *ids)
 {
 	uint64_t h = 0x9e3779b97f4a7c15u ^ parent;
@@ -108,7 +120,7 @@ static void insert(struct eng_kv_pool *pool, uint32_t page, uint32_t parent, con
 		                           .last_use = pool->clock };
 	*bucket = page;
 	memcpy(pool->ids + (size_t)page * pool->page_tokens, ids, pool->page_tokens * sizeof(*ids));
-	if (parent != ENG_KV_NO_PAGE)
+	if (!is_root(pool, parent))
 		pool->pages[parent].n_children++;
 }
 
@@ -150,7 +162,7 @@ uint32_t eng_kv_tree_evict(struct eng_kv_pool *pool)
 	while (*link != page)
 		link = &pool->pages[*link].next;
 	*link = p->next;
-	if (p->parent != ENG_KV_NO_PAGE) {
+	if (!is_root(pool, p->parent)) {
 		struct page *up = &pool->pages[p->parent];
 
 		if (--up->n_children == 0 && up->n_holders == 0)
@@ -170,9 +182,9 @@ void eng_kv_pool_flush(struct eng_kv_pool *pool)
 /* ---- Prefixes ---- */
 
 /* Pages of the longest known prefix, at most `max`; into path unless NULL. */
-static uint32_t walk(const struct eng_kv_pool *pool, const int32_t *ids, uint32_t max, uint32_t *path)
+static uint32_t walk(const struct eng_kv_pool *pool, uint32_t family, const int32_t *ids, uint32_t max, uint32_t *path)
 {
-	uint32_t n = 0, parent = ENG_KV_NO_PAGE;
+	uint32_t n = 0, parent = root_of(family);
 
 	for (; n < max; n++) {
 		const int32_t *edge = ids + (size_t)n * pool->page_tokens;
@@ -186,17 +198,18 @@ static uint32_t walk(const struct eng_kv_pool *pool, const int32_t *ids, uint32_
 	return n;
 }
 
-uint32_t eng_kv_pool_peek(const struct eng_kv_pool *pool, const int32_t *ids, uint32_t n_ids, uint32_t align)
+uint32_t eng_kv_pool_peek(const struct eng_kv_pool *pool, uint32_t family, const int32_t *ids, uint32_t n_ids,
+                          uint32_t align)
 {
-	uint32_t n = walk(pool, ids, n_ids / pool->page_tokens, NULL);
+	uint32_t n = walk(pool, family, ids, n_ids / pool->page_tokens, NULL);
 
 	return (align > 1 ? n / align * align : n) * pool->page_tokens;
 }
 
-uint32_t eng_kv_pool_need(const struct eng_kv_pool *pool, const int32_t *ids, uint32_t n_ids, uint32_t align,
-                          uint32_t n_tokens)
+uint32_t eng_kv_pool_need(const struct eng_kv_pool *pool, uint32_t family, const int32_t *ids, uint32_t n_ids,
+                          uint32_t align, uint32_t n_tokens)
 {
-	uint32_t n = eng_kv_pool_peek(pool, ids, n_ids, align) / pool->page_tokens, parent = ENG_KV_NO_PAGE;
+	uint32_t n = eng_kv_pool_peek(pool, family, ids, n_ids, align) / pool->page_tokens, parent = root_of(family);
 	uint32_t need = n_tokens / pool->page_tokens + (n_tokens % pool->page_tokens != 0);
 
 	for (uint32_t i = 0; i < n; i++) {
@@ -211,14 +224,14 @@ uint32_t eng_kv_pool_need(const struct eng_kv_pool *pool, const int32_t *ids, ui
 int eng_kv_seq_match(struct eng_kv_pool *pool, struct eng_kv_seq *seq, const int32_t *ids, uint32_t n_ids,
                      uint32_t align)
 {
-	uint32_t n = eng_kv_pool_peek(pool, ids, n_ids, align) / pool->page_tokens;
+	uint32_t n = eng_kv_pool_peek(pool, seq->family, ids, n_ids, align) / pool->page_tokens;
 	int r;
 
 	assert(seq->n_pages == 0);
 	r = eng_kv_seq_grow(pool, seq, n);
 	if (r < 0)
 		return r;
-	(void)walk(pool, ids, n, seq->pages);
+	(void)walk(pool, seq->family, ids, n, seq->pages);
 	for (uint32_t i = 0; i < n; i++) {
 		eng_kv_tree_hold(pool, seq->pages[i]);
 		pool->pages[seq->pages[i]].hits++;
@@ -236,7 +249,7 @@ void eng_kv_seq_publish(struct eng_kv_pool *pool, struct eng_kv_seq *seq, const 
 	if (seq->n_shared < n_full)
 		pool->clock++;
 	for (; seq->n_shared < n_full; seq->n_shared++) {
-		uint32_t i = seq->n_shared, own = seq->pages[i], parent = i > 0 ? seq->pages[i - 1] : ENG_KV_NO_PAGE;
+		uint32_t i = seq->n_shared, own = seq->pages[i], parent = i > 0 ? seq->pages[i - 1] : root_of(seq->family);
 		const int32_t *edge = ids + (size_t)i * pool->page_tokens;
 		uint32_t hash = hash_edge(pool, parent, edge), known = find_child(pool, parent, edge, hash);
 
@@ -259,7 +272,7 @@ uint32_t eng_kv_pool_unsaved(const struct eng_kv_pool *pool, uint32_t min_hits)
 		const struct page *p = &pool->pages[i];
 
 		if (p->state == PAGE_TREE && !p->is_saved && p->hits >= min_hits &&
-		    (p->parent == ENG_KV_NO_PAGE || pool->pages[p->parent].is_saved))
+		    (p->parent == root_of(0) || (!is_root(pool, p->parent) && pool->pages[p->parent].is_saved)))
 			return i;
 	}
 	return ENG_KV_NO_PAGE;
@@ -287,8 +300,10 @@ static int check_node(const struct eng_kv_pool *pool, uint32_t page, struct err 
 	const struct page *p = &pool->pages[page], *up = NULL;
 	bool may_go = p->n_holders == 0 && p->n_children == 0;
 
-	if (p->parent != ENG_KV_NO_PAGE) {
-		if (p->parent >= pool->n_pages || pool->pages[p->parent].state != PAGE_TREE)
+	if (is_root(pool, p->parent) && p->parent <= ENG_KV_NO_PAGE - ENG_KV_MAX_FAMILIES)
+		return err_set(err, -EIO, "prefix tree: page %u hangs on page %u of %u", page, p->parent, pool->n_pages);
+	if (!is_root(pool, p->parent)) {
+		if (pool->pages[p->parent].state != PAGE_TREE)
 			return err_set(err, -EIO, "prefix tree: page %u hangs on page %u, which is not in the tree",
 			               page, p->parent);
 		up = &pool->pages[p->parent];
@@ -325,7 +340,7 @@ int eng_kv_tree_check(const struct eng_kv_pool *pool, struct err *err)
 		n_nodes++;
 		n_cached += p->n_holders == 0;
 		n_children += p->n_children;
-		n_inner += p->parent != ENG_KV_NO_PAGE;
+		n_inner += !is_root(pool, p->parent);
 		n_in_heap += p->heap_at != NOT_IN_HEAP;
 	}
 	for (uint32_t i = 1; i < pool->n_heap && r == 0; i++) {

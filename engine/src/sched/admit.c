@@ -53,7 +53,7 @@ static bool waits_for_prefix(const struct eng_sched *s, const struct sreq *r)
 		common = common_pages(r, q, page) * page;
 		common = common < most ? common : most;
 		if (common > q->n_computed &&
-		    eng_kv_pool_peek(s->pool, r->tokens, most, s->exec.kv.checkpoint_pages) < common)
+		    eng_kv_pool_peek(s->pool, r->req.adapter, r->tokens, most, s->exec.kv.checkpoint_pages) < common)
 			return true;
 	}
 	return false;
@@ -101,8 +101,9 @@ static int take_pages(struct eng_sched *s, struct sreq *r)
 	int e;
 
 	if (s->n_running > 0 &&
-	    eng_kv_pool_need(s->pool, r->tokens, most, align, r->n_tokens) + spare > eng_kv_pool_n_available(s->pool))
+	    eng_kv_pool_need(s->pool, r->req.adapter, r->tokens, most, align, r->n_tokens) + spare > eng_kv_pool_n_available(s->pool))
 		return -ENOSPC;
+	r->kv.family = r->req.adapter;
 	e = eng_kv_seq_match(s->pool, &r->kv, r->tokens, most, align);
 	if (e == 0)
 		e = eng_kv_seq_reserve(s->pool, &r->kv, r->n_tokens);

@@ -95,7 +95,7 @@ static uint32_t clip_max_new(const struct eng_sched *s, const struct eng_request
  * for another one without need. */
 static int hash_prefixes(struct sreq *r, uint32_t page_tokens)
 {
-	uint64_t h = 0;
+	uint64_t h = r->req.adapter;
 
 	r->prefix_hash = calloc(r->n_prompt / page_tokens + 1, sizeof(*r->prefix_hash));
 	if (!r->prefix_hash)

@@ -20,6 +20,7 @@ static void add_part(struct eng_sched *s, size_t *n, struct sreq *r, uint32_t en
 		                             .n_ids = end - r->n_computed,
 		                             .pos = r->n_computed,
 		                             .n_out = n_out,
+		                             .adapter = r->req.adapter,
 		                             .output = r->req.kind == ENG_EMBED ? ENG_OUT_HIDDEN : ENG_OUT_LOGITS };
 	(*n)++;
 }
@@ -57,6 +58,23 @@ static void add_draft(struct eng_sched *s, struct step_part *part, struct eng_st
 	b->rows -= n;
 }
 
+/* Those of one adapter next to each other: the backend takes their rows together. */
+static void by_adapter(struct eng_sched *s, size_t n)
+{
+	for (size_t i = 1; i < n; i++) {
+		struct eng_step_seq q = s->seqs[i];
+		struct step_part part = s->parts[i];
+		size_t at = i;
+
+		for (; at > 0 && s->seqs[at - 1].adapter > q.adapter; at--) {
+			s->seqs[at] = s->seqs[at - 1];
+			s->parts[at] = s->parts[at - 1];
+		}
+		s->seqs[at] = q;
+		s->parts[at] = part;
+	}
+}
+
 static size_t add_decodes(struct eng_sched *s, enum eng_request_kind kind, struct budget *b)
 {
 	size_t n = 0;
@@ -71,6 +89,7 @@ static size_t add_decodes(struct eng_sched *s, enum eng_request_kind kind, struc
 		b->tokens--;
 		b->rows--;
 	}
+	by_adapter(s, n);
 	row_cost = eng_pace_row_cost(&s->pace, (uint32_t)n);
 	for (size_t i = 0; i < n; i++)
 		add_draft(s, &s->parts[i], &s->seqs[i], b, row_cost);

@@ -57,10 +57,10 @@ static void a_finished_sequence_serves_the_next_one(void **state)
 	eng_kv_seq_done(pool, &a);
 	/* The last page was not full: it is free, not cached. */
 	assert_int_equal(counts(pool).n_cached, 3);
-	assert_int_equal(eng_kv_pool_peek(pool, abc, 14, 1), 12);
-	assert_int_equal(eng_kv_pool_peek(pool, abc, 11, 1), 8);
-	assert_int_equal(eng_kv_pool_peek(pool, abc, 14, 2), 8);
-	assert_int_equal(eng_kv_pool_peek(pool, abc + 1, 12, 1), 0);
+	assert_int_equal(eng_kv_pool_peek(pool, 0, abc, 14, 1), 12);
+	assert_int_equal(eng_kv_pool_peek(pool, 0, abc, 11, 1), 8);
+	assert_int_equal(eng_kv_pool_peek(pool, 0, abc, 14, 2), 8);
+	assert_int_equal(eng_kv_pool_peek(pool, 0, abc + 1, 12, 1), 0);
 	assert_int_equal(eng_kv_seq_match(pool, &b, abc, 12, 1), 0);
 	assert_int_equal(b.n_tokens, 12);
 	assert_int_equal(b.n_shared, 3);
@@ -134,13 +134,13 @@ static void the_least_recently_used_leaf_goes_first(void **state)
 	assert_int_equal(counts(pool).n_cached, 5);
 	assert_int_equal(eng_kv_seq_reserve(pool, &big, 2 * PAGE), 0);
 	assert_int_equal(counts(pool).n_evicted, 1);
-	assert_int_equal(eng_kv_pool_peek(pool, x, 9, 1), 4); /* its end went, not its beginning */
+	assert_int_equal(eng_kv_pool_peek(pool, 0, x, 9, 1), 4); /* its end went, not its beginning */
 	assert_int_equal(eng_kv_seq_reserve(pool, &big, 4 * PAGE), 0);
-	assert_int_equal(eng_kv_pool_peek(pool, x, 9, 1), 0);
-	assert_int_equal(eng_kv_pool_peek(pool, y, 5, 1), 0);
-	assert_int_equal(eng_kv_pool_peek(pool, abc, 9, 1), 8);
+	assert_int_equal(eng_kv_pool_peek(pool, 0, x, 9, 1), 0);
+	assert_int_equal(eng_kv_pool_peek(pool, 0, y, 5, 1), 0);
+	assert_int_equal(eng_kv_pool_peek(pool, 0, abc, 9, 1), 8);
 	assert_int_equal(eng_kv_seq_reserve(pool, &big, 7 * PAGE), -ENOSPC);
-	assert_int_equal(eng_kv_pool_peek(pool, abc, 9, 1), 8); /* a refusal evicts nothing */
+	assert_int_equal(eng_kv_pool_peek(pool, 0, abc, 9, 1), 8); /* a refusal evicts nothing */
 	eng_kv_seq_done(pool, &big);
 	eng_kv_pool_free(pool);
 }
