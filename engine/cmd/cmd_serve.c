@@ -18,6 +18,7 @@
 struct serve {
 	struct model_options m;
 	const char *tool_format, *reasoning_format, *api_key_file;
+	struct opt_list loras;
 	const char *host, *socket, *served_name, *port_file, *idle_exit, *cache_dir;
 	uint32_t port, max_running, max_queued, max_connections, drain_s, step_ms;
 	uint64_t kv_bytes, max_body, cache_bytes;
@@ -36,6 +37,8 @@ const struct opt cmd_serve_opts[] = {
 	  NULL },
 	{ "served-name", 0, OPT_STR, offsetof(struct serve, served_name), "NAME",
 	  "the model's name in the API [the last part of its path]", NULL },
+	{ "lora", 0, OPT_LIST, offsetof(struct serve, loras), "NAME=FOLDER",
+	  "serve the model with this LoRA adapter too, under that name; repeatable", NULL },
 	{ "max-running", 0, OPT_UINT, offsetof(struct serve, max_running), "N", "requests computed together [32]",
 	  NULL },
 	{ "max-queued", 0, OPT_UINT, offsetof(struct serve, max_queued), "N", "requests that may wait [256]", NULL },
@@ -81,6 +84,7 @@ static const struct base_config_key keys[] = {
 	{ "serve", "port", "OCAI_ENGINE_PORT", OPT_UINT, offsetof(struct serve, port), "TCP port", NULL },
 	{ "serve", "socket", "OCAI_ENGINE_SOCKET", OPT_STR, offsetof(struct serve, socket), "unix socket", NULL },
 	{ "serve", "served-name", NULL, OPT_STR, offsetof(struct serve, served_name), "the model's name", NULL },
+	{ "serve", "lora", NULL, OPT_LIST, offsetof(struct serve, loras), "NAME=FOLDER of adapters", NULL },
 	{ "serve", "max-running", NULL, OPT_UINT, offsetof(struct serve, max_running), "requests computed together",
 	  NULL },
 	{ "serve", "max-queued", NULL, OPT_UINT, offsetof(struct serve, max_queued), "requests that may wait", NULL },
@@ -232,12 +236,41 @@ static void log_note(void *arg, const char *text)
 	base_log(BASE_LOG_WARN, "%s", text);
 }
 
+/* "NAME=FOLDER" each; *ret_loras and the names in it are the caller's, the folders borrowed. */
+static int read_loras(const struct opt_list *list, struct eng_lora **ret_loras, struct err *err)
+{
+	struct eng_lora *loras = calloc(list->n + 1, sizeof(*loras));
+
+	if (!loras)
+		return err_set(err, -ENOMEM, "no memory");
+	*ret_loras = loras;
+	for (size_t i = 0; i < list->n; i++) {
+		const char *equals = strchr(list->items[i], '=');
+
+		if (!equals || equals == list->items[i] || !equals[1])
+			return err_set(err, -EINVAL, "lora: \"%s\" is not NAME=FOLDER", list->items[i]);
+		loras[i].folder = equals + 1;
+		loras[i].name = strndup(list->items[i], (size_t)(equals - list->items[i]));
+		if (!loras[i].name)
+			return err_set(err, -ENOMEM, "no memory");
+	}
+	return 0;
+}
+
+static void free_loras(struct eng_lora *loras)
+{
+	for (size_t i = 0; loras && loras[i].name; i++)
+		free((char *)loras[i].name);
+	free(loras);
+}
+
 static int open_and_serve(const struct serve *o, const struct inherited *sockets, const sigset_t *signals,
                           struct err *err)
 {
 	const struct eng_info *info;
 	struct eng_engine *engine = NULL;
 	struct eng_options options;
+	struct eng_lora *loras = NULL;
 	int r;
 
 	model_options_apply(&o->m, &options);
@@ -252,7 +285,11 @@ static int open_and_serve(const struct serve *o, const struct inherited *sockets
 	options.step_ms = o->step_ms;
 	options.on_plan = log_plan;
 	options.on_note = log_note;
-	r = eng_engine_open(&options, &engine, err);
+	r = read_loras(&o->loras, &loras, err);
+	options.loras = loras;
+	options.n_loras = o->loras.n;
+	r = r < 0 ? r : eng_engine_open(&options, &engine, err);
+	free_loras(loras);
 	if (r < 0)
 		return r;
 	info = eng_engine_info(engine);
@@ -344,6 +381,7 @@ int cmd_serve(int argc, char **argv)
 	if (r < 0)
 		exit_code = command_failed(&err);
 out:
+	opt_list_done(&o.loras);
 	base_config_free(config);
 	return exit_code;
 }

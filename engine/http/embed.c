@@ -158,6 +158,7 @@ static void embed_submit(struct embed *em)
 	       !em->x->is_canceled) {
 		struct input *in = &em->inputs[em->n_submitted];
 		struct eng_request req = { .kind = ENG_EMBED,
+			                   .adapter = em->x->adapter,
 			                   .ids = in->ids,
 			                   .n_ids = in->n_ids,
 			                   .sampling = em->p.sampling,
@@ -218,6 +219,8 @@ void handle_embeddings(struct exchange *x)
 		em->x = x;
 		r = http_parse_embedding(base_buf_text(&x->body), x->body.len, &defaults, &em->p, &e);
 	}
+	if (r == 0)
+		r = http_pick_adapter(x, em->p.body, &e);
 	if (r == 0)
 		r = make_inputs(em, &e);
 	exchange_lock(x);

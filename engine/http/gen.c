@@ -117,7 +117,8 @@ size_t gen_chars(const char *text, size_t len)
 
 const char *gen_model(const struct exchange *x)
 {
-	return eng_engine_info(x->http->engine)->served_name;
+	return x->adapter ? eng_engine_adapter_name(x->http->engine, x->adapter)
+	                  : eng_engine_info(x->http->engine)->served_name;
 }
 
 void gen_error_of(int code, const struct err *err, struct http_error *e)
@@ -575,6 +576,7 @@ static void request_of(struct choice *c, const int32_t *ids, struct eng_request 
 
 	*req = (struct eng_request){
 		.kind = ENG_GENERATE,
+		.adapter = c->gen->x->adapter,
 		.ids = ids,
 		.n_ids = c->gen->n_prompt[c->prompt],
 		.sampling = p->sampling,
@@ -645,7 +647,9 @@ void gen_start(struct exchange *x, const struct gen_api *api, struct http_params
 	} else {
 		g->extra = extra;
 		g->free_extra = free_extra;
-		r = gen_constrain_calls(g, &e);
+		r = http_pick_adapter(x, g->p.body, &e);
+		if (r == 0)
+			r = gen_constrain_calls(g, &e);
 		if (r == 0)
 			r = make_prompts(g, ids, &e);
 		if (r == 0)

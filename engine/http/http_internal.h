@@ -106,8 +106,9 @@ struct exchange {
 	bool is_gone;       /* the client left; output goes nowhere */
 	bool is_overflowed; /* stream: the reader was too slow */
 	bool is_canceled;
-	char *rid;       /* the client's name for the request, or NULL */
-	bool is_aborted; /* by /abort_request: the answer so far is given */
+	uint32_t adapter; /* that the request asks for; 0: none */
+	char *rid;        /* the client's name for the request, or NULL */
+	bool is_aborted;  /* by /abort_request: the answer so far is given */
 	uint64_t last_write_ms;
 
 	void *work;

@@ -42,12 +42,18 @@ void handle_health(struct exchange *x)
 	reply(x, 200, &out);
 }
 
-static void append_model(const struct exchange *x, struct base_buf *out)
+/* The model with one of its adapters; 0: with none. */
+static void append_model(const struct exchange *x, uint32_t adapter, struct base_buf *out)
 {
 	const struct eng_info *info = eng_engine_info(x->http->engine);
+	const char *name = adapter ? eng_engine_adapter_name(x->http->engine, adapter) : info->served_name;
 
 	(void)base_buf_puts(out, "{\"id\":");
-	(void)base_json_append_string(out, info->served_name, strlen(info->served_name));
+	(void)base_json_append_string(out, name, strlen(name));
+	if (adapter) {
+		(void)base_buf_puts(out, ",\"parent\":");
+		(void)base_json_append_string(out, info->served_name, strlen(info->served_name));
+	}
 	(void)base_buf_printf(out, ",\"object\":\"model\",\"created\":%lld,\"owned_by\":\"ocai\",\"max_model_len\":%u",
 	                      (long long)x->http->started, info->n_ctx);
 	(void)base_buf_printf(
@@ -60,7 +66,11 @@ void handle_models(struct exchange *x)
 	struct base_buf out = BASE_BUF_INIT(64 * 1024);
 
 	(void)base_buf_puts(&out, "{\"object\":\"list\",\"data\":[");
-	append_model(x, &out);
+	append_model(x, 0, &out);
+	for (uint32_t i = 1; eng_engine_adapter_name(x->http->engine, i); i++) {
+		(void)base_buf_putc(&out, ',');
+		append_model(x, i, &out);
+	}
 	(void)base_buf_puts(&out, "]}");
 	reply(x, 200, &out);
 }
@@ -68,17 +78,18 @@ void handle_models(struct exchange *x)
 void handle_model(struct exchange *x)
 {
 	const char *models = strstr(x->url, "/models/"), *id = models ? models + strlen("/models/") : "";
+	uint32_t adapter = eng_engine_adapter(x->http->engine, id);
 	struct base_buf out = BASE_BUF_INIT(64 * 1024);
 	struct http_error e = {
 		.status = 404, .type = "invalid_request_error", .code = "model_not_found", .param = "model"
 	};
 
-	if (strcmp(id, gen_model(x)) != 0) {
+	if (!adapter && strcmp(id, gen_model(x)) != 0) {
 		(void)snprintf(e.message, sizeof(e.message), "the model \"%.128s\" is not served here", id);
 		reply_error(x, &e);
 		return;
 	}
-	append_model(x, &out);
+	append_model(x, adapter, &out);
 	reply(x, 200, &out);
 }
 

@@ -37,7 +37,7 @@ struct eng_lora {
 };
 
 struct eng_options {
-	const char *model_path;   /* Hugging Face folder or .gguf; NULL: the embedded default model */
+	const char *model_path;       /* Hugging Face folder or .gguf; NULL: the embedded default model */
 	const struct eng_lora *loras; /* [n_loras], names different from each other and from the model's */
 	size_t n_loras;
 	const char *random_shape; /* benchmarks: "qwen3-0.6b" instead of a path */
@@ -119,10 +119,10 @@ void eng_grammar_unref(struct eng_grammar *g); /* NULL: nothing */
 /* A text's tokens against the masks that a grammar gives, one after the other. */
 struct eng_grammar_verdict {
 	bool accepted;
-	size_t token;          /* refused: index of the token, n when the text ended too early */
-	size_t offset;         /* refused: bytes of the text that were still right */
-	char expected[160];    /* refused: what could have come instead, for people */
-	uint32_t n_allowed;    /* refused: tokens that the mask has there */
+	size_t token;                  /* refused: index of the token, n when the text ended too early */
+	size_t offset;                 /* refused: bytes of the text that were still right */
+	char expected[160];            /* refused: what could have come instead, for people */
+	uint32_t n_allowed;            /* refused: tokens that the mask has there */
 	uint64_t mask_ns, max_mask_ns; /* time that masks took: all, the slowest */
 };
 int eng_grammar_check(struct eng_engine *e, struct eng_grammar *g, const int32_t *ids, size_t n,

@@ -121,6 +121,7 @@ static int load(struct eng_engine *e, const struct eng_options *o, struct err *e
 	if (o->random_shape)
 		return load_random(e, o, err);
 	r = eng_model_open(e->path, e->is_exact, e->backend, &e->model, err);
+	r = r < 0 ? r : eng_adapters_load(e, e->model, err);
 	if (r < 0)
 		return r;
 	return eng_meta_load(e->path, eng_model_weights(e->model), &e->meta, err);
@@ -311,6 +312,7 @@ int eng_engine_open(const struct eng_options *options, struct eng_engine **ret_e
 	(void)pthread_mutex_init(&e->lock, NULL);
 	(void)snprintf(e->weight_version, sizeof(e->weight_version), "default");
 	r = set_names(e, options, err);
+	r = r < 0 ? r : eng_adapters_keep(e, options, err);
 	if (r == 0 && options->text_only)
 		r = load_text(e, err);
 	if (r == 0 && !options->text_only)
@@ -341,6 +343,7 @@ void eng_engine_close(struct eng_engine *e)
 	eng_grammars_done(&e->grammars);
 	eng_runner_free(e->runner);
 	eng_meta_done(&e->meta);
+	eng_adapters_done(e);
 	eng_model_close(e->model);
 	eng_weights_close(e->gguf);
 	kn_backend_close(e->backend);
@@ -369,6 +372,8 @@ static int check_kind(const struct eng_engine *e, const struct eng_request *req,
 		return err_set(err, -ENOTSUP, "the engine was opened without weights");
 	if (req->kind == ENG_GENERATE && !e->generates)
 		return err_set(err, -EINVAL, "%s is an embedding model, it does not generate text", e->served_name);
+	if (req->adapter > e->n_adapters)
+		return err_set(err, -EINVAL, "adapter %u of %zu", req->adapter, e->n_adapters);
 	return 0;
 }
 

@@ -1,6 +1,6 @@
 /* Shared by the facade's files: engine.c (open, plan, requests), grammars.c (grammars of outputs), meta.c (what the
  * model's own files say about text and sampling), cache.c (the prompt cache), chat.c (templates), text.c (tokens),
- * paths.c (where the default model is). */
+ * paths.c (where the default model is), operate.c (pause, other weights), adapters.c (LoRA by name). */
 #ifndef ENG_ENGINE_INTERNAL_H
 #define ENG_ENGINE_INTERNAL_H
 
@@ -64,6 +64,15 @@ struct eng_grammars {
 void eng_grammars_init(struct eng_grammars *gs);
 void eng_grammars_done(struct eng_grammars *gs);
 
+struct eng_adapter {
+	char *name, *folder;
+};
+/* Copies the names; refuses two alike. */
+int eng_adapters_keep(struct eng_engine *e, const struct eng_options *o, struct err *err);
+/* Loads all of them beside a model that no runner has yet. */
+int eng_adapters_load(const struct eng_engine *e, struct eng_model *model, struct err *err);
+void eng_adapters_done(struct eng_engine *e);
+
 struct eng_engine {
 	char *path, *served_name, *backend_name;
 	bool is_exact; /* see eng_options.precision */
@@ -74,6 +83,8 @@ struct eng_engine {
 	struct eng_sched *sched;
 	struct eng_meta meta;
 	struct eng_grammars grammars;
+	struct eng_adapter *adapters; /* [n_adapters] */
+	size_t n_adapters;
 	struct eng_info info;
 	pthread_mutex_t lock;
 	char arch[64];

@@ -36,6 +36,11 @@ static int change_over(void *arg, struct err *err)
 	struct eng_model *model = NULL;
 	int r = eng_model_open(u->path, e->is_exact, e->backend, &model, err);
 
+	if (r == 0) {
+		r = eng_adapters_load(e, model, err);
+		if (r < 0)
+			eng_model_close(model);
+	}
 	if (r == -ENOENT)
 		r = -EINVAL;
 	if (r < 0)

@@ -85,8 +85,8 @@ void eng_kv_seq_publish(struct eng_kv_pool *pool, struct eng_kv_seq *seq, const 
 
 enum { ENG_KV_NO_PAGE = UINT32_MAX };
 
-/* A page of the tree (of family 0) whose copy was not asked for yet (see _set_saved) while that of the page before it was, and
- * which was taken over by at least min_hits sequences; ENG_KV_NO_PAGE: none. */
+/* A page of the tree (of family 0) whose copy was not asked for yet (see _set_saved) while that of the page before it
+ * was, and which was taken over by at least min_hits sequences; ENG_KV_NO_PAGE: none. */
 uint32_t eng_kv_pool_unsaved(const struct eng_kv_pool *pool, uint32_t min_hits);
 void eng_kv_page_set_saved(struct eng_kv_pool *pool, uint32_t page);
 const int32_t *eng_kv_page_ids(const struct eng_kv_pool *pool, uint32_t page); /* [page_tokens], borrowed */

@@ -249,7 +249,8 @@ void eng_kv_seq_publish(struct eng_kv_pool *pool, struct eng_kv_seq *seq, const 
 	if (seq->n_shared < n_full)
 		pool->clock++;
 	for (; seq->n_shared < n_full; seq->n_shared++) {
-		uint32_t i = seq->n_shared, own = seq->pages[i], parent = i > 0 ? seq->pages[i - 1] : root_of(seq->family);
+		uint32_t i = seq->n_shared, own = seq->pages[i],
+		         parent = i > 0 ? seq->pages[i - 1] : root_of(seq->family);
 		const int32_t *edge = ids + (size_t)i * pool->page_tokens;
 		uint32_t hash = hash_edge(pool, parent, edge), known = find_child(pool, parent, edge, hash);
 
@@ -301,7 +302,8 @@ static int check_node(const struct eng_kv_pool *pool, uint32_t page, struct err 
 	bool may_go = p->n_holders == 0 && p->n_children == 0;
 
 	if (is_root(pool, p->parent) && p->parent <= ENG_KV_NO_PAGE - ENG_KV_MAX_FAMILIES)
-		return err_set(err, -EIO, "prefix tree: page %u hangs on page %u of %u", page, p->parent, pool->n_pages);
+		return err_set(err, -EIO, "prefix tree: page %u hangs on page %u of %u", page, p->parent,
+		               pool->n_pages);
 	if (!is_root(pool, p->parent)) {
 		if (pool->pages[p->parent].state != PAGE_TREE)
 			return err_set(err, -EIO, "prefix tree: page %u hangs on page %u, which is not in the tree",

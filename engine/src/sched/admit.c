@@ -100,8 +100,8 @@ static int take_pages(struct eng_sched *s, struct sreq *r)
 	uint32_t spare = s->n_running * (r->was_preempted ? 2 : 1);
 	int e;
 
-	if (s->n_running > 0 &&
-	    eng_kv_pool_need(s->pool, r->req.adapter, r->tokens, most, align, r->n_tokens) + spare > eng_kv_pool_n_available(s->pool))
+	if (s->n_running > 0 && eng_kv_pool_need(s->pool, r->req.adapter, r->tokens, most, align, r->n_tokens) + spare >
+	                                eng_kv_pool_n_available(s->pool))
 		return -ENOSPC;
 	r->kv.family = r->req.adapter;
 	e = eng_kv_seq_match(s->pool, &r->kv, r->tokens, most, align);

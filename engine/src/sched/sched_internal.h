@@ -35,7 +35,7 @@ struct sreq {
 	uint64_t load_tag;
 	uint32_t load_done, load_next, load_end;
 	struct eng_sampler *sampler;
-	struct eng_draft *draft; /* NULL: no speculation */
+	struct eng_draft *draft;     /* NULL: no speculation */
 	struct eng_matcher *matcher; /* NULL: free text */
 	struct eng_textout text;
 	struct base_buf piece; /* text of the current event */
@@ -84,7 +84,7 @@ struct eng_sched {
 
 	/* the scheduler's thread only */
 	struct eng_kv_pool *pool;
-	bool disk_off; /* the weights were changed: what is on disk belongs to others */
+	bool disk_off;             /* the weights were changed: what is on disk belongs to others */
 	struct eng_step_seq *seqs; /* [max_running] */
 	struct step_part *parts;   /* [max_running] */
 	float *masked;             /* [n_vocab] */
