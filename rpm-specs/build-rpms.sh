@@ -75,7 +75,8 @@ make_source_package() {
 	chmod 644 "$top/SPECS/ocai.spec" "$top/SOURCES/$name.tar.gz"
 	touch -d "@$SOURCE_DATE_EPOCH" "$top/SPECS/ocai.spec" "$top/SOURCES/$name.tar.gz"
 	rm -rf "$top/SRPMS"
-	rpmbuild -bs --quiet ${tools[@]+"${tools[@]}"} "${macros[@]}" "$top/SPECS/ocai.spec"
+	# The package holds the expanded spec, so that it must not hold where we are.
+	(cd "$top" && rpmbuild -bs --quiet ${tools[@]+"${tools[@]}"} "${macros[@]}" -D "_topdir ." SPECS/ocai.spec)
 	srpm=$(echo "$top"/SRPMS/*.src.rpm)
 }
 

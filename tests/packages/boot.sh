@@ -57,14 +57,15 @@ m useradd -m -u 1234 somebody
 m mkdir -p -m 700 /run/user/1234 && m chown somebody /run/user/1234
 m systemd-run --quiet --unit=manager --uid=somebody -p Delegate=yes -E XDG_RUNTIME_DIR=/run/user/1234 -E HOME=/home/somebody \
 	/lib/systemd/systemd --user 2>/dev/null
-as_user() { m setpriv --reuid somebody --regid somebody --clear-groups env HOME=/home/somebody XDG_RUNTIME_DIR=/run/user/1234 "$@"; }
+as_user() { m setpriv --reuid 1234 --regid 1234 --clear-groups env HOME=/home/somebody XDG_RUNTIME_DIR=/run/user/1234 "$@"; }
 for ((n = 0; n < 100; n++)); do
 	as_user systemctl --user is-system-running 2>/dev/null | grep -qE 'running|degraded' && break
 	sleep 0.1
 done
 as_user systemctl --user start ocai-engine.socket || { m journalctl --no-pager -u manager; fail "the user's socket does not start"; }
-said=$(as_user ocai cmd "show disk usage" --print) || fail "ocai cmd with the user's socket"
-[[ $said == *df* ]] || fail "ocai cmd says '$said'"
+# What is in the task catalogue needs no engine; this is not.
+said=$(as_user ocai cmd "what is the meaning of tasty soup" --print) || fail "ocai cmd with the user's socket"
+[[ -n $said ]] || fail "ocai cmd says nothing"
 [[ $(as_user systemctl --user is-active ocai-engine.service) == active ]] || fail "ocai started an engine of its own beside the user's unit"
 ok "ocai asks the user's engine, which its socket starts"
 
