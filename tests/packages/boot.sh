@@ -10,6 +10,33 @@ trap machine_halt EXIT
 
 said=$(unshare -m bash -c 'mount -t cgroup2 none /mnt && mkdir /mnt/ocai-probe && rmdir /mnt/ocai-probe' 2>&1) ||
 	skip "control groups of version 2 cannot be had: $said"
+# An image for flip, with everything that a layer can hold, in a registry that will run in the machine; and what it holds.
+listing() { # of the folder where it runs
+	find . -mindepth 1 \( -type d -printf '%P %y %m %U %G\n' \) -o \( -printf '%P %y %m %U %G %s %l\n' \) | LC_ALL=C sort
+	find . -type f -print0 | LC_ALL=C sort -z | xargs -0 sha256sum
+}
+flip_image=
+if [[ -e /dev/fuse ]] && command -v docker-registry skopeo umoci >/dev/null; then
+	flip_image=1
+	srv=$WORK/srv/flip
+	rm -rf "$srv"
+	mkdir -p "$srv"
+	python3 "$packages_top/tests/integration/flip/make-image.py" "$srv/layout" /bin/true || fail "make-image.py"
+	umoci unpack --image "$srv/layout:v1" "$srv/bundle" >"$srv/log" 2>&1 || fail "umoci: $(tail -n 1 "$srv/log")"
+	(cd "$srv/bundle/rootfs" && listing) >"$srv/expected"
+	rm -rf "$srv/bundle"
+	cp "$(command -v docker-registry)" "$srv/registry"
+	printf 'version: 0.1\nlog: {level: error}\nstorage: {filesystem: {rootdirectory: /srv/flip/images}}\nhttp: {addr: "127.0.0.1:5000"}\n' \
+		>"$srv/registry.yml"
+	declare -f listing >"$srv/listing.sh"
+	unshare -n bash -c 'ip link set lo up
+		sed "s,/srv/flip,$0,; s/5000/5001/" "$0/registry.yml" >"$0/own.yml"
+		"$0/registry" serve "$0/own.yml" >"$0/log" 2>&1 &
+		for ((n = 0; n < 100; n++)); do skopeo copy -q --dest-tls-verify=false "oci:$0/layout:v1" docker://127.0.0.1:5001/img:plain 2>/dev/null && break; sleep 0.1; done
+		kill $!
+		((n < 100))' "$srv" || fail "the image is not pushed: $(tail -n 2 "$srv/log")"
+fi
+
 machine_boot "$machine" || fail "systemd does not start there"
 m() { $MACHINE "$@"; }
 state() { m systemctl is-active "$1" 2>/dev/null; }
@@ -74,8 +101,26 @@ if [[ -e /dev/fuse ]]; then
 	m systemctl enable --now flip-snapshotter.service 2>/dev/null || { m journalctl --no-pager -u flip-snapshotter; fail "flip does not start"; }
 	m flip stat >"$machine/stat" 2>&1 || { cat "$machine/stat"; fail "flip stat"; }
 	m grep -q '/var/lib/flip/fuse' /proc/1/mounts || fail "its mount is not seen by others: $(m grep flip /proc/1/mounts)"
+	if [[ -n $flip_image ]]; then
+		m systemd-run --quiet --unit=registry /srv/flip/registry serve /srv/flip/registry.yml
+		for ((n = 0; n < 100; n++)); do
+			m curl -sSf http://127.0.0.1:5000/v2/ >/dev/null 2>&1 && break
+			sleep 0.1
+		done
+		m flip convert -f zstd-chunked oci:/srv/flip/layout:v1 docker://127.0.0.1:5000/img:lazy >"$machine/out" 2>&1 ||
+			fail "flip convert: $(tail -n 2 "$machine/out")"
+		for kind in plain lazy; do
+			m mkdir -p /tmp/$kind
+			m flip mount 127.0.0.1:5000/img:$kind /tmp/$kind >"$machine/out" 2>&1 || {
+				m journalctl --no-pager -u flip-snapshotter -n 20
+				fail "flip mount $kind: $(cat "$machine/out")"
+			}
+			m bash -c ". /srv/flip/listing.sh; cd /tmp/$kind && listing" >"$machine/files" 2>&1
+			diff "$WORK/srv/flip/expected" "$machine/files" >"$machine/out" || { head -n 20 "$machine/out"; fail "$kind: other files than the image's"; }
+		done
+	fi
 	before=$(m systemctl show -P MainPID flip-snapshotter.service)
-	ok "flip starts with its restrictions, its mount is the host's"
+	ok "flip works within its restrictions, its mounts are the host's${flip_image:+, images are what they were made of}"
 fi
 
 # ---- An upgrade while they run ---------------------------------------------------------------------------------------------
@@ -87,6 +132,10 @@ if [[ -n ${before:-} ]]; then
 	wait_for active flip-snapshotter.service
 	[[ $(m systemctl show -P MainPID flip-snapshotter.service) != "$before" ]] || fail "flip was not restarted"
 	m flip stat >/dev/null || fail "flip stat after the upgrade"
+	if [[ -n $flip_image ]]; then
+		m bash -c ". /srv/flip/listing.sh; cd /tmp/lazy && listing" | diff -q "$WORK/srv/flip/expected" - >/dev/null || fail "the mounted image is another after the upgrade"
+		m flip unmount /tmp/lazy && m flip unmount /tmp/plain || fail "flip unmount"
+	fi
 	m journalctl --no-pager -u flip-snapshotter | grep -q 'going on with the mount that is there' || fail "flip mounts anew after an upgrade"
 fi
 ok "an upgrade restarts what runs; flip goes on with its mounts"
