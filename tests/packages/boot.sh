@@ -69,7 +69,7 @@ entry=$(m journalctl --no-pager -o json -u ocai-engine.service OCAI_MODEL=ocai-m
 	fail "the journal has: $entry"
 ok "the log is in the journal, with fields"
 
-printf '[serve]\nidle-exit = 1\n' >"$machine/idle.conf"
+printf '[serve]\nidle-exit = 1\ncache-dir = /var/cache/ocai\n' >"$machine/idle.conf"
 m tee /etc/ocai/engine.conf.d/50-idle.conf <"$machine/idle.conf" >/dev/null
 m systemctl stop ocai-engine.service 2>/dev/null
 m curl -sS http://127.0.0.1:8080/health >/dev/null
@@ -77,6 +77,7 @@ wait_for inactive ocai-engine.service
 [[ $(state ocai-engine.socket) == active ]] || fail "the socket ends with the service"
 [[ $(m systemctl show -P Result ocai-engine.service) == success ]] || fail "an idle engine ends with $(m systemctl show -P Result ocai-engine.service)"
 [[ $(m curl -sS http://127.0.0.1:8080/health) == '{"status":"ok"}' ]] || fail "it does not come back"
+[[ -n $(m find /var/cache/ocai -user ocai -type f) ]] || { m journalctl --no-pager -u ocai-engine -n 20; fail "it cannot keep computed prompts in its cache"; }
 ok "it ends when idle and comes back with the next request"
 
 # ---- A user's engine, by a manager of that user ----------------------------------------------------------------------------
