@@ -21,7 +21,7 @@ of_program() {
 }
 # 16M -> 16777216
 in_bytes() {
-	awk -F= '{ n = $2; if (n ~ /^[0-9]+[KMGT]$/) { u = index("KMGT", substr(n, length(n))); n = substr(n, 1, length(n) - 1) * 1024 ^ u }
+	awk -v CONVFMT=%.17g -F= '{ n = $2; if (n ~ /^[0-9]+[KMGT]$/) { u = index("KMGT", substr(n, length(n))); n = substr(n, 1, length(n) - 1) * 1024 ^ u }
 		printf "%s=%s\n", $1, n ~ /^[0-9.]+$/ ? sprintf("%.0f", n) : n }' | sort
 }
 
