@@ -31,7 +31,7 @@ compare() {
 	shift
 	[[ -x $1 ]] || return
 	# No configuration of this machine, no variables of this caller.
-	env -i HOME="$work" PATH="$PATH" ${ASAN_OPTIONS:+ASAN_OPTIONS="$ASAN_OPTIONS"} "$@" >"$work/shown" || { echo "$* failed"; status=1; }
+	env -i HOME="$work" PATH="$PATH" ${ASAN_OPTIONS:+ASAN_OPTIONS="$ASAN_OPTIONS"} ${LSAN_OPTIONS:+LSAN_OPTIONS="$LSAN_OPTIONS"} "$@" >"$work/shown" || { echo "$* failed"; status=1; }
 	of_file "$conf" | in_bytes >"$work/file"
 	of_program <"$work/shown" | in_bytes >"$work/program"
 	[[ -s $work/program ]] || { echo "$*: shows nothing"; status=1; }
