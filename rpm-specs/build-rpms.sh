@@ -1,7 +1,8 @@
 #!/bin/bash
-# make rpms: a source package out of this tree, and the packages out of that source package alone, without a network
-# where namespaces can be had. The same tree gives the same bytes: times come from the last commit (SOURCE_DATE_EPOCH
-# overrides), owners, host and order are fixed. Nothing is signed here.
+# make rpms: a source package out of this tree, and the packages out of that source package alone. The same tree gives the
+# same bytes: times come from the last commit (SOURCE_DATE_EPOCH overrides), owners, host and order are fixed. Where
+# namespaces can be had, rpmbuild works without a network and in a folder that always has the same name: debugedit
+# rewrites names in debug information, but not without a trace. Nothing is signed here.
 #
 #   build-rpms.sh [--top DIR] [--release N] [--source] [--srpm FILE] [RPMBUILD-OPTION...]
 #
@@ -49,7 +50,7 @@ export SOURCE_DATE_EPOCH LC_ALL=C.UTF-8 TZ=UTC
 # A compiler cache may not hand out objects of another folder: the debug information in them names it.
 export CCACHE_HASHDIR=1 CCACHE_BASEDIR=
 
-macros=(-D "_topdir $top" -D "ocai_release $release"
+macros=(-D "ocai_release $release"
 	-D "_buildhost localhost" -D "use_source_date_epoch_as_buildtime 1" -D "clamp_mtime_to_source_date_epoch 1"
 	-D "source_date_epoch_from_changelog 0")
 tools=()
@@ -75,30 +76,35 @@ make_source_package() {
 	chmod 644 "$top/SPECS/ocai.spec" "$top/SOURCES/$name.tar.gz"
 	touch -d "@$SOURCE_DATE_EPOCH" "$top/SPECS/ocai.spec" "$top/SOURCES/$name.tar.gz"
 	rm -rf "$top/SRPMS"
-	rpmbuild -bs --quiet ${tools[@]+"${tools[@]}"} "${macros[@]}" "$top/SPECS/ocai.spec"
+	# The package holds the expanded spec, so that it must not hold where we are.
+	(cd "$top" && rpmbuild -bs --quiet ${tools[@]+"${tools[@]}"} "${macros[@]}" -D "_topdir ." SPECS/ocai.spec)
 	srpm=$(echo "$top"/SRPMS/*.src.rpm)
 }
 
 [[ -n $srpm || -n $again ]] || make_source_package
 [[ -z $source_only ]] || exit 0
 
-alone=()
-if ((EUID == 0)); then
-	unshare -n true 2>/dev/null && alone=(unshare -n)
+inside=$top alone=()
+namespaces=(unshare -n -m --propagation private)
+((EUID == 0)) || namespaces+=(-r)
+if "${namespaces[@]}" mount --bind "$top" /mnt 2>/dev/null; then
+	inside=/mnt
+	alone=("${namespaces[@]}" sh -c 'mount --bind "$0" /mnt && cd / && exec "$@"' "$top")
 else
-	unshare -rn true 2>/dev/null && alone=(unshare -rn)
+	echo "make rpms: no namespaces here: rpmbuild could reach a network, and the folder's name shows in what it makes" >&2
 fi
-what=(--rebuild "$srpm")
+[[ -n $again ]] || { mkdir -p "$top/SRPMS" && { [[ $srpm -ef $top/SRPMS/${srpm##*/} ]] || cp "$srpm" "$top/SRPMS"; }; }
+what=(--rebuild "$inside/SRPMS/${srpm##*/}")
 rm -rf "$top/RPMS" "$top/BUILDROOT"
 if [[ -n $again ]]; then
 	# rpmbuild --rebuild has removed them.
 	rpm -i --nodeps --nosignature -D "_topdir $top" "$top"/SRPMS/*.src.rpm 2>/dev/null
-	what=(-bb --noprep "$top/SPECS/ocai.spec")
+	what=(-bb --noprep "$inside/SPECS/ocai.spec")
 else
 	rm -rf "$top/BUILD"
 fi
-if ! ${alone[@]+"${alone[@]}"} rpmbuild ${tools[@]+"${tools[@]}"} "${macros[@]}" ${keep:+--noclean} ${options[@]+"${options[@]}"} \
-	"${what[@]}" >"$top/log" 2>&1; then
+if ! ${alone[@]+"${alone[@]}"} rpmbuild ${tools[@]+"${tools[@]}"} "${macros[@]}" -D "_topdir $inside" ${keep:+--noclean} \
+	${options[@]+"${options[@]}"} "${what[@]}" >"$top/log" 2>&1; then
 	tail -n 40 "$top/log" >&2
 	echo "make rpms: rpmbuild failed; all it said is in $top/log" >&2
 	exit 1

@@ -311,12 +311,14 @@ static const struct base_config_paths paths = { .product = "ocai", .program = "e
 static const struct serve defaults = { .m = { .backend = "auto", .log_level = "info" },
 	                               .host = "127.0.0.1",
 	                               .port = 8080,
-	                               .max_running = 8,
+	                               .max_running = 32,
 	                               .max_queued = 256,
 	                               .max_connections = 512,
 	                               .max_body = 16 << 20,
 	                               .idle_exit = "auto",
 	                               .drain_s = 30,
+	                               .step_ms = 100,
+	                               .cache_bytes = UINT64_C(4) << 30,
 	                               .prefix_cache = true,
 	                               .speculation = true };
 

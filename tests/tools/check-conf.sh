@@ -21,7 +21,7 @@ of_program() {
 }
 # 16M -> 16777216
 in_bytes() {
-	awk -F= '{ n = $2; if (n ~ /^[0-9]+[KMGT]$/) { u = index("KMGT", substr(n, length(n))); n = substr(n, 1, length(n) - 1) * 1024 ^ u }
+	awk -v CONVFMT=%.17g -F= '{ n = $2; if (n ~ /^[0-9]+[KMGT]$/) { u = index("KMGT", substr(n, length(n))); n = substr(n, 1, length(n) - 1) * 1024 ^ u }
 		printf "%s=%s\n", $1, n ~ /^[0-9.]+$/ ? sprintf("%.0f", n) : n }' | sort
 }
 
@@ -31,7 +31,7 @@ compare() {
 	shift
 	[[ -x $1 ]] || return
 	# No configuration of this machine, no variables of this caller.
-	env -i HOME="$work" PATH="$PATH" ${ASAN_OPTIONS:+ASAN_OPTIONS="$ASAN_OPTIONS"} "$@" >"$work/shown" || { echo "$* failed"; status=1; }
+	env -i HOME="$work" PATH="$PATH" ${ASAN_OPTIONS:+ASAN_OPTIONS="$ASAN_OPTIONS"} ${LSAN_OPTIONS:+LSAN_OPTIONS="$LSAN_OPTIONS"} "$@" >"$work/shown" || { echo "$* failed"; status=1; }
 	of_file "$conf" | in_bytes >"$work/file"
 	of_program <"$work/shown" | in_bytes >"$work/program"
 	[[ -s $work/program ]] || { echo "$*: shows nothing"; status=1; }
