@@ -6,7 +6,9 @@
 # One JSON line for each image on standard output, with its sizes beside published ones of its peers.
 #
 #   OUT=DIR            where images go: an OCI layout with one tag for each image, and DIR/IMAGE.spdx.json [build/images]
-#   BASE_REPO=WHERE    the distribution: a folder made by createrepo_c, or the address of a repository
+#   BASE_REPO=WHERE    the distribution: a folder made by createrepo_c, or the address of a repository, from which dnf
+#                      fetches what is needed
+#   STAGED_PACKAGES=1  our packages out of BUILD_DIR, not by make rpms
 #   BUILD_DIR=DIR      our programs [build/release]
 #   CUDA_HOME=DIR      CUDA's libraries [/usr/local/cuda]; without them its images are left out, which is said
 #   GPU_ARCH=LIST      also IMAGE-LIST for each CUDA image, with code for these GPUs only (sm_90,sm_100)
@@ -70,9 +72,9 @@ for image in "$@"; do
 done
 
 mkdir -p "$out" "$work/ours" "$work/cuda"
-repo=$(base_repository "$work/base" "$BASE_REPO")
-libdir=$(library_folder "$repo") || die "$repo: no package has libc.so.6"
 our_packages "$work/ours"
+repo=$(base_repository "$work/base" "$BASE_REPO" "$work/ours" "${images[@]/%//image.conf}")
+libdir=$(library_folder "$repo") || die "$repo: no package has libc.so.6"
 ((!${#names[@]})) || cuda_packages "$work/cuda" "$cuda" $(printf '%s\n' "${names[@]}" | sort -u)
 
 defines=(-D "VERSION=$version" -D "LIBDIR=$libdir" -D "REVISION=${REVISION:-$(git -C "$top" rev-parse HEAD 2>/dev/null || echo unknown)}"

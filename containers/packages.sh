@@ -1,8 +1,8 @@
 # Sourced by build.sh: where the packages of the images come from. Each function leaves .rpm files in a folder.
 #
-#   base_repository DIR SOURCE        a repository made by createrepo_c: a folder as it is, an address fetched by dnf
-#   our_packages DIR                  ocai-engine, ocai-model-mini, ocai-agent, oc-slimtrace, oc-flip
-#   cuda_packages DIR HOME NAME...    of CUDA's folder: cuda-libcublas, cuda-toolkit, ... and cuda-config
+#   base_repository DIR SOURCE OURS RECIPE...   the distribution; prints the folder of a repository
+#   our_packages DIR                            ocai-engine, ocai-model-mini, ocai-agent, oc-slimtrace, oc-flip
+#   cuda_packages DIR HOME NAME...              of CUDA's folder: cuda-libcublas, cuda-toolkit, ... and cuda-config
 
 die() {
 	echo "build.sh: $*" >&2
@@ -11,11 +11,13 @@ die() {
 
 # rpm_of DIR SPEC ROOT NAME LEVEL: binary packages of a spec whose files lie in ROOT. Same files, same bytes.
 rpm_of() {
-	local top target
-	target=$(grep -q '^BuildArch: noarch' <<<"$2" && echo noarch || uname -m)
+	local top macros=
+	# What systems that the spec is written for know of themselves.
+	[[ $(rpm -E %_sysusersdir) == /* ]] || macros="--load $here/../rpm-specs/macros.debian"
 	top=$(mktemp -d "$work/rpm.XXXXXX")
 	printf '%s\n' "$2" >"$top/$4.spec"
-	LC_ALL=C.UTF-8 rpmbuild -bb --quiet --nodeps --target "$target" \
+	# shellcheck disable=SC2086 # none or two words
+	LC_ALL=C.UTF-8 rpmbuild -bb --quiet --nodeps $macros \
 		--define "_topdir $top/top" --define "_rpmdir $top/rpms" --define "_tmppath $top" --define "_dbpath $top/db" \
 		--define "root $3" --define "_build_id_links none" --define "debug_package %{nil}" \
 		--define "_buildhost localhost" --define "use_source_date_epoch_as_buildtime 1" \
@@ -28,20 +30,22 @@ rpm_of() {
 
 # ---- The distribution -----------------------------------------------------------------------------------------
 
-# An address: everything that our packages and the names on the images' lists require, by dnf's own resolution.
-base_repository() {
-	local dir=$1 source=$2 wanted
+# A folder as it is. Of an address: what the recipes name, what our packages require, and what those require, by dnf.
+base_repository() { # DIR SOURCE OURS RECIPE...
+	local dir=$1 source=$2 ours=$3 wanted
+	shift 3
 	if [[ -d $source/repodata ]]; then
 		realpath "$source"
 		return
 	fi
 	[[ $source == *://* ]] || die "$source: no repository (repodata is missing)"
-	wanted=$(cat "$here"/*/packages.txt 2>/dev/null | sed 's/#.*//' | tr -s ' \n' '\n\n' | sort -u)
+	mapfile -t wanted < <(for recipe in "$@"; do recipe_files "$recipe"; done | sort -u | xargs -d '\n' sed -n '/^\[layers\]/,/^\[/s/^[a-z-]* = //p' |
+		tr ' ' '\n' | grep -vE '^(ocai-|oc-|cuda-|/usr/local/)|[*$]|^$' | sed '/^[^/]/s/_[a-z]*$//' | sort -u)
 	mkdir -p "$dir" "$work/none"
-	# shellcheck disable=SC2086 # one name per word
-	dnf -q -y --installroot="$work/none" --releasever=/ --repofrompath="base,$source" --repo=base --setopt=reposdir=/dev/null \
+	# The last three are what `generate` works on: certificates, accounts, a locale.
+	dnf -q -y --installroot="$work/none" --releasever=1 --repofrompath="base,$source" --repo=base --setopt=reposdir=/dev/null \
 		--setopt=cachedir="$work/dnf" --setopt=install_weak_deps=0 --nogpgcheck --downloadonly --downloaddir="$dir" \
-		install $wanted >&2 || die "dnf cannot fetch from $source"
+		install "${wanted[@]}" ca-certificates /etc/passwd /usr/lib/locale/C.utf8/LC_CTYPE "$ours"/*.rpm >&2 || die "dnf cannot fetch from $source"
 	createrepo_c -q "$dir" >&2 || die "createrepo_c"
 	echo "$dir"
 }
@@ -80,63 +84,31 @@ compiler_slices() {
 
 # ---- Ours -----------------------------------------------------------------------------------------------------
 
-# The packages of rpm-specs/ (make rpms); without it, or with STAGED_PACKAGES=1, the same names out of what make install
-# installs: quicker, for tests.
+# The packages of rpm-specs/ (make rpms). With STAGED_PACKAGES=1 the same packages, by the same spec, of the programs in
+# BUILD_DIR instead of a build of their own: quicker, for tests.
 our_packages() {
 	local dir=$1 made=$top/build/rpms/RPMS
-	if [[ -d $top/rpm-specs && -z ${STAGED_PACKAGES:-} ]]; then
+	if [[ -z ${STAGED_PACKAGES:-} ]]; then
 		compgen -G "$made/*/ocai-engine-[0-9]*.rpm" >/dev/null || "${MAKE:-make}" --no-print-directory -C "$top" rpms >&2 || die "make rpms"
 		find "$made" -name '*.rpm' ! -name '*-debuginfo-*' ! -name '*-debugsource-*' -exec cp -t "$dir" {} +
 		return
 	fi
 	rm -rf "$work/stage"
-	"${MAKE:-make}" --no-print-directory -s -C "$top" -o all install DESTDIR="$work/stage" PREFIX=/usr >&2 || die "make install"
+	"${MAKE:-make}" --no-print-directory -s -C "$top" -o all install DESTDIR="$work/stage" PREFIX=/usr SYSCONFDIR=/etc >&2 || die "make install"
 	strip "$work"/stage/usr/bin/*
-	rpm_of "$dir" "$(our_spec)" "$work/stage" ocai 3
+	rpm_of "$dir" "$(staged_spec)" "$work/stage" ocai 3
 }
 
-our_spec() {
-	cat <<SPEC
-Name: ocai
-Version: $version
-Release: 1
-Summary: AI for the operating system
-License: Apache-2.0
-%description
-%install
-cp -a %{root}/. %{buildroot}/
-mkdir -p %{buildroot}/usr/share/licenses/ocai
-cp $top/LICENSE %{buildroot}/usr/share/licenses/ocai/LICENSE
-SPEC
-	sub ocai-engine "LLM inference server" '/usr/bin/ocai-engine
-/usr/share/man/man1/ocai-engine.1
-/usr/share/bash-completion/completions/ocai-engine
-/usr/share/zsh/site-functions/_ocai-engine'
-	sub ocai-model-mini "The embedded default model" /usr/share/ocai/models
-	sub ocai-agent "Assistant in the terminal" '/usr/bin/ocai
-/usr/lib/ocai/ocai.conf
-/usr/lib/ocai/kb.conf
-/usr/lib/ocai/mcp.conf
-/usr/share/ocai/knowledge
-/usr/share/ocai/shell
-/usr/share/man/man1/ocai.1
-/usr/share/bash-completion/completions/ocai
-/usr/share/zsh/site-functions/_ocai'
-	sub oc-slimtrace "Cuts images and roots to what is needed" '/usr/bin/slimtrace
-/usr/share/man/man1/slimtrace.1
-/usr/share/bash-completion/completions/slimtrace
-/usr/share/zsh/site-functions/_slimtrace'
-	sub oc-flip "Starts containers before their image has arrived" '/usr/bin/flip
-/usr/lib/ocai/flip.conf
-/usr/lib/systemd/system/flip.service
-/usr/share/man/man1/flip.1
-/usr/share/bash-completion/completions/flip
-/usr/share/zsh/site-functions/_flip'
-}
-
-sub() { # NAME SUMMARY FILES
-	printf '%%package -n %s\nSummary: %s\n%%description -n %s\n%s.\n%%files -n %s\n%%license /usr/share/licenses/ocai/LICENSE\n%s\n' \
-		"$1" "$2" "$1" "$2" "$1" "$3"
+# The spec with nothing to compile: files come from the stage; scriptlets, which slimtrace does not run, are left out.
+staged_spec() {
+	awk -v top="$top" '
+		/^%(prep|build|check|post|preun|postun)( |$)/ { skip = 1 }
+		/^%(install|files|changelog)( |$)/ { skip = 0 }
+		/^%prep$/ { print "%prep\n%setup -c -T\ncp -a " top "/LICENSE " top "/README.md .\ncp -a --parents -t . docs/*.md engine/models/mini/README.md"; next }
+		/set_build_flags|__make/ && !skip { next }
+		!skip { print }
+		/^%install$/ { print "cp -a %{root}/. %{buildroot}/" }
+	' "$top/rpm-specs/ocai.spec" | sed "s,^cp -a --parents -t \. ,cd $top \&\& cp -a --parents -t %{_builddir}/%{name}-%{version} ,"
 }
 
 # ---- CUDA -----------------------------------------------------------------------------------------------------

@@ -66,7 +66,7 @@ if [[ -x $build/bin/flip ]] && ! PATH=/usr/bin:/bin command -v flip >/dev/null; 
 	on_node remove && [[ ! -s $work/calls ]] || fail "remove on a node without flip: $(<"$work/calls") $(<"$work/out")"
 	on_node install || fail "install: $(<"$work/out")"
 	grep -qx 'dnf -y install oc-flip' "$work/calls" || fail "install: no package"
-	grep -qx 'systemctl enable --now flip.service' "$work/calls" || fail "install: no service"
+	grep -qx 'systemctl enable --now flip-snapshotter.service' "$work/calls" || fail "install: no service"
 	grep -q 'snapshotter = "flip"' "$work/etc/config.toml" || fail "install: containerd is not told"
 	[[ $(tail -n 1 "$work/calls") == "systemctl restart containerd" ]] || fail "install: containerd was not restarted"
 	on_node install || fail "install again: $(<"$work/out")"

@@ -17,11 +17,11 @@ install)
 	# From the node's own repositories, with their keys: the node trusts what its administrator trusts.
 	command -v flip >/dev/null 2>&1 || dnf -y install "$package"
 	systemctl daemon-reload
-	systemctl enable --now flip.service
+	systemctl enable --now flip-snapshotter.service
 	n=0
 	until flip stat >/dev/null 2>&1; do
 		n=$((n + 1))
-		[ $n -lt 60 ] || { echo "flip does not answer: journalctl -u flip" >&2; exit 1; }
+		[ $n -lt 60 ] || { echo "flip does not answer: journalctl -u flip-snapshotter" >&2; exit 1; }
 		sleep 1
 	done
 	flip setup containerd --cri --config "$config"
@@ -30,7 +30,7 @@ remove)
 	# The service goes on: containers that were started by it stand on its mounts until they end.
 	command -v flip >/dev/null 2>&1 || exit 0
 	flip setup containerd --undo --config "$config"
-	systemctl disable flip.service
+	systemctl disable flip-snapshotter.service
 	;;
 *)
 	echo "node.sh: install or remove" >&2
