@@ -10,6 +10,7 @@
 #   make rpms       signed by nobody: build/rpms      make repo     the same as a signed repository: build/repo
 #   make check-packages  builds, installs, updates and removes them in a root of their own
 #   SAN=address,undefined | SAN=thread                sanitizer variant of any target
+#   make images     container images in build/images, one JSON line each (containers/README.md)
 #   V=1 shows commands; DESTDIR, PREFIX do what people expect; WERROR=1 makes warnings errors
 
 .DEFAULT_GOAL := all
@@ -134,6 +135,12 @@ quickstart: deps-build
 	@test -x $(B)/bin/ocai || { echo "quickstart: this tree has no $(B)/bin/ocai" >&2; exit 1; }
 	@echo "\$$ ocai cmd --print \"$(QUESTION)\""
 	@OCAI_ENGINE="$(CURDIR)/$(B)/bin/ocai-engine" PATH="$(CURDIR)/$(B)/bin:$$PATH" ocai cmd --print "$(QUESTION)"
+
+# ---- Images -------------------------------------------------------------------------------------------------
+# BASE_REPO=WHERE is the distribution's repository; without it Debian's packages as RPMs stand in for it.
+.PHONY: images
+images: all man
+	@BASE_REPO="$${BASE_REPO:-$$(containers/stand-in.sh)}" BUILD_DIR=$(B) MAKE='$(MAKE)' containers/build.sh $(IMAGES)
 
 # ---- Tests ----------------------------------------------------------------------------------------------
 # tests/unit/<component>/test_<module>.c, tests/fuzz/fuzz_<parser>.c, tests/integration/*.sh, tests/bench/*.c and

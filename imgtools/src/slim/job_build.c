@@ -246,6 +246,16 @@ static int32_t layer_of(const struct img_node *n, void *arg)
 	return n->layer < 0 ? 0 : n->layer;
 }
 
+/* Layers that the history tells of. */
+static size_t n_told(const struct img_config *c)
+{
+	size_t n = 0;
+
+	for (size_t i = 0; c && i < c->n_history; i++)
+		n += !c->history[i].empty_layer;
+	return n;
+}
+
 static int write_image(struct img_job *j, struct err *err)
 {
 	CLEANUP(freep) struct img_layer_plan *layers = NULL;
@@ -278,7 +288,8 @@ static int write_image(struct img_job *j, struct err *err)
 		return err_set(err, -ENOMEM, "out of memory");
 	for (size_t i = 0; i < j->layers.n; i++)
 		layers[i] = (struct img_layer_plan){ .created_by = "slimtrace slim", .comment = j->layers.names[i] };
-	plan.layers = layers;
+	/* Layers that are kept keep what the image tells of them. */
+	plan.layers = strcmp(mode, "keep") == 0 && n_told(j->config) == j->layers.n ? NULL : layers;
 	plan.n_layers = j->layers.n;
 	return img_image_write(j->o.out, &plan, &j->written, err);
 }
