@@ -24,10 +24,12 @@ dnf_packages=(gcc glibc-devel make binutils pkgconf-pkg-config clang clang-tools
 	elfutils-libelf-devel libseccomp-devel expat-devel libnghttp2-devel protobuf-c-devel protobuf-c-compiler libdeflate-devel
 	isa-l-devel fuse3-devel curl scdoc python3)
 if [[ $tests ]]; then
-	apt_packages+=(tmux zsh xz-utils g++ python3-jsonschema python3-yaml)
+	apt_packages+=(tmux zsh xz-utils g++ python3-jsonschema python3-yaml strace attr libcap2-bin)
 	apt_packages+=(rpm createrepo-c dnf fakeroot gnupg rpmlint debugedit elfutils)
-	apt_packages+=(runc containerd docker-registry skopeo umoci erofs-utils openssl iproute2 systemd procps)
-	dnf_packages+=(tmux zsh xz gcc-c++ python3-jsonschema python3-pyyaml)
+	apt_packages+=(runc containerd docker-registry skopeo umoci erofs-utils openssl iproute2 procps)
+	apt_packages+=(systemd systemd-journal-remote dbus-daemon python3-dbus python3-gi)
+	dnf_packages+=(tmux zsh xz gcc-c++ python3-jsonschema python3-pyyaml strace attr libcap)
+	dnf_packages+=(systemd-journal-remote dbus-daemon python3-dbus python3-gobject-base)
 	dnf_packages+=(rpm-build rpm-sign createrepo_c dnf gnupg2 rpmlint)
 	dnf_packages+=(runc containerd skopeo erofs-utils openssl iproute systemd procps-ng)
 	# The client test runs the official JavaScript client; whatever brought `node` here is fine.

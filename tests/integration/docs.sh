@@ -53,7 +53,7 @@ make_image() { # FOLDER
 	PY
 	python3 tests/bench/make_oci.py "$work/image" app "$root" || fail "no image"
 	rm -rf "$root"
-	mv "$work/image" "$1"
+	mv "$work/image" "$1" || fail "no image"
 }
 export DOCS_RPMS= DOCS_IMAGE= DOCS_NO_RPMS=
 if DOCS_NO_RPMS=$(slim_repo && realpath "$REPO"); then

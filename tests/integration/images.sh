@@ -67,7 +67,7 @@ done
 run 0 diff --json "$tmp/a" "docker-archive:$tmp/b.tar:app:v1"
 json 'd["a"]["bytes"] == 100007 and d["b"]["bytes"] == 100008 + 4'
 json '{f["path"]: f["what"] for f in d["files"]}["/usr/bin/tool"] == "changed"'
-json '{f["path"]: f["b"]["layer"] for f in d["files"] if "b" in f}["/etc/new.conf"] == 1'
+json '{f["path"]: f["b"].get("layer") for f in d["files"] if "b" in f}["/etc/new.conf"] == 1'
 json '{c["name"]: c["removed"] for c in d["categories"]}["documents"] == 1'
 json 'sum(1 for f in d["files"] if f["path"].startswith("/usr/bin/tool2") and f["b"]["bytes"] == 0) == 1'
 run 0 diff --all "$tmp/a" "$tmp/b"

@@ -111,6 +111,7 @@ mkdir -p %{buildroot}$tmp/opt
 echo data >%{buildroot}$tmp/opt/data.txt
 echo conf >%{buildroot}$tmp/opt/example.conf
 %files
+%defattr(-, $(id -un), $(id -gn))
 $tmp/opt/data.txt
 %config $tmp/opt/example.conf
 SPEC
