@@ -203,8 +203,8 @@ static void one_result_under_random_load(struct eng_options o, int repetitions)
 		submit(e, &expected[i], &req);
 		wait_done(&expected[i]);
 	}
-	/* One context and a half: some are set back. */
-	o.kv_bytes = 3 * CTX / 2 * eng_engine_info(e)->kv_bytes_per_token * (o.precision ? 1 : 2);
+	/* Little more than one context: some are set back. */
+	o.kv_bytes = 9 * CTX / 8 * eng_engine_info(e)->kv_bytes_per_token * (o.precision ? 1 : 2);
 	eng_engine_close(e);
 
 	o.no_prefix_cache = o.no_speculation = false;
