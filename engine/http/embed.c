@@ -163,6 +163,7 @@ static void embed_submit(struct embed *em)
 			                   .n_ids = in->n_ids,
 			                   .sampling = em->p.sampling,
 			                   .logprob_start = -1,
+			                   .client = em->x->client,
 			                   .on_event = on_event,
 			                   .arg = in };
 		struct err err = { 0 };

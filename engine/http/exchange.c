@@ -4,6 +4,7 @@
  * nothing: there the route's handler runs. It either leaves a whole reply behind or starts work in the
  * engine; in the second case the connection is suspended until the work has something to send. */
 #include <errno.h>
+#include <netinet/in.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -327,6 +328,35 @@ static void stream_free(void *cls)
 	exchange_unref(cls);
 }
 
+static uint64_t mix(uint64_t h, const void *bytes, size_t n)
+{
+	for (size_t i = 0; i < n; i++)
+		h = (h ^ ((const unsigned char *)bytes)[i]) * 0x100000001b3u;
+	return h;
+}
+
+/* The same number for the requests of one client: its key or, without one, its address. */
+static uint64_t client_of(const struct exchange *x)
+{
+	static const char *const names[] = { "Authorization", "X-Api-Key" };
+	const union MHD_ConnectionInfo *info;
+	const struct sockaddr *addr;
+
+	for (size_t i = 0; i < sizeof(names) / sizeof(names[0]); i++) {
+		const char *key = MHD_lookup_connection_value(x->conn, MHD_HEADER_KIND, names[i]);
+
+		if (key && *key)
+			return mix(1, key, strlen(key));
+	}
+	info = MHD_get_connection_info(x->conn, MHD_CONNECTION_INFO_CLIENT_ADDRESS);
+	addr = info ? info->client_addr : NULL;
+	if (addr && addr->sa_family == AF_INET)
+		return mix(2, &((const struct sockaddr_in *)(const void *)addr)->sin_addr, sizeof(struct in_addr));
+	if (addr && addr->sa_family == AF_INET6)
+		return mix(3, &((const struct sockaddr_in6 *)(const void *)addr)->sin6_addr, sizeof(struct in6_addr));
+	return 0;
+}
+
 static void add_headers(const struct exchange *x, struct MHD_Response *resp)
 {
 	const char *origin = MHD_lookup_connection_value(x->conn, MHD_HEADER_KIND, "Origin");
@@ -496,6 +526,7 @@ static enum MHD_Result dispatch(struct exchange *x, const char *method)
 	if (!x->route && allow && !x->is_refused)
 		return answer_method(x, method, allow);
 	x->is_dispatched = true;
+	x->client = client_of(x);
 	exchange_lock(x);
 	if (x->is_refused)
 		unauthorized(x);

@@ -595,6 +595,7 @@ static void request_of(struct choice *c, const int32_t *ids, struct eng_request 
 		/* The prompt is scored once, for its first choice. */
 		.logprob_start =
 		        p->logprobs && (c->index % p->n == 0 || p->echo || p->is_batch) ? p->logprob_start : -1,
+		.client = c->gen->x->client,
 		.on_event = on_event,
 		.arg = c,
 	};

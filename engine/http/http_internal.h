@@ -83,6 +83,7 @@ struct exchange {
 	struct eng_http *http;
 	struct exchange *prev, *next; /* in http->active; protected by http->lock */
 	uint64_t serial;
+	uint64_t client; /* see eng_request; set when the request is whole */
 	atomic_uint refs;
 
 	/* The connection's side. */

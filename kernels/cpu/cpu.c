@@ -76,7 +76,8 @@ int cpu_reserve(struct cpu_backend *cpu, size_t cols)
 	if (r == 0)
 		r = cpu_area_reserve(&cpu->moe, moe_rows * (3 * cols * sizeof(float)));
 	if (r == 0) {
-		size_t per_thread = max_size(cpu->rows_per_thread, max_size(CPU_SCRATCH_COLS * cpu_pad32(cols), CPU_SCRATCH_BYTES));
+		size_t per_thread =
+		        max_size(cpu->rows_per_thread, max_size(CPU_SCRATCH_COLS * cpu_pad32(cols), CPU_SCRATCH_BYTES));
 
 		r = cpu_area_reserve(&cpu->rows, cpu->n_threads * per_thread);
 		if (r == 0)
@@ -149,6 +150,9 @@ int kn_cpu_open(const struct kn_config *config, struct kn_backend **ret_backend,
 	if (!isa)
 		return err_set(err, -ENOTSUP, "this processor cannot run the instruction set \"%s\"",
 		               config->isa ? config->isa : "");
+	if (config->deterministic && isa->many_tokens)
+		return err_set(err, -ENOTSUP,
+		               "\"%s\" takes another path when tokens are many: not in deterministic mode", isa->name);
 	cpu = calloc(1, sizeof(*cpu));
 	if (!cpu)
 		return err_set(err, -ENOMEM, "no memory for the cpu backend");

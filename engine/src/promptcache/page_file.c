@@ -98,8 +98,9 @@ static int check_header(const uint8_t *file, size_t size, struct header *h, stru
 	memcpy(h, file, sizeof(*h));
 	if (memcmp(h->magic, magic, sizeof(magic)) != 0)
 		return err_set(err, -EBADMSG, "not a page of K and V, or of another version");
-	if (h->n_tokens == 0 || h->n_tokens > ENG_PC_MAX_TOKENS || h->header_bytes != eng_pc_header_bytes(h->n_tokens) ||
-	    size < h->header_bytes || h->payload_bytes != size - h->header_bytes)
+	if (h->n_tokens == 0 || h->n_tokens > ENG_PC_MAX_TOKENS ||
+	    h->header_bytes != eng_pc_header_bytes(h->n_tokens) || size < h->header_bytes ||
+	    h->payload_bytes != size - h->header_bytes)
 		return err_set(err, -EBADMSG, "%u tokens, %u and %llu bytes do not make a file of %zu", h->n_tokens,
 		               h->header_bytes, (unsigned long long)h->payload_bytes, size);
 	r = digest_header(file, h->header_bytes, digest);

@@ -215,7 +215,7 @@ static void read_slot(struct eng_pc *pc, struct slot *s)
 		pc->stats.pages_read++;
 		pc->stats.read_ns = pc->stats.read_ns > 0 ? pc->stats.read_ns + 0.3 * (ns - pc->stats.read_ns) : ns;
 		eng_pc_index_use(pc->index, &name);
-	} else if (r != -ENOMEM) {
+	} else if (r != -ENOMEM && eng_pc_index_has(pc->index, &name)) { /* else it was given up meanwhile */
 		pc->stats.n_damaged++;
 		eng_pc_index_remove(pc->index, &name, unlink_page, pc);
 	}

@@ -38,7 +38,8 @@ void eng_pc_close(struct eng_pc *pc);
 /* fn is called when a slot became free or a page was read. Before the first store or load. */
 void eng_pc_set_ready(struct eng_pc *pc, void (*fn)(void *arg), void *arg);
 
-int eng_pc_key(const struct eng_pc *pc, const struct eng_pc_key *parent, const int32_t *ids, struct eng_pc_key *ret_key);
+int eng_pc_key(const struct eng_pc *pc, const struct eng_pc_key *parent, const int32_t *ids,
+               struct eng_pc_key *ret_key);
 /* The folder's list is read in the background after opening; the first call may wait for that. */
 bool eng_pc_has(struct eng_pc *pc, const struct eng_pc_key *key);
 void eng_pc_get_stats(struct eng_pc *pc, struct eng_pc_stats *ret_stats);
