@@ -20,6 +20,7 @@ enum {
 	STEP = CPU_ATTN_TOKENS,
 	SPLIT = 128, MANY_SPLIT = 512, /* keys per part */
 	PARTS_BYTES = 64 << 20,
+	PIECE = 16, STREAM_ROWS = 8, /* with few rows, memory is what is waited for: see run_ahead() */
 	SERIAL_WORK = 48 << 10, /* multiplications not worth a parallel loop */
 };
 
@@ -206,6 +207,28 @@ static void pack_step(const struct call *c, const struct tile *t, const struct s
 	many->values(c->kv->dtype, w->values, v_rows, c->kv->v_dim);
 }
 
+/* Few rows wait for memory: while the keys of a piece are multiplied its values are asked for, and with those the
+ * keys of the next step. Returns how many of the n keys (or values) from k on the product should take. */
+static size_t run_ahead(const struct call *c, const struct tile *t, uint32_t k, size_t n, bool values)
+{
+	size_t elem = c->kv->dtype == KN_F32 ? 4 : 2, bytes;
+	uint32_t from = values ? k + STEP : k;
+	const void *pk, *pv;
+	const char *p;
+
+	if (t->n_rows > STREAM_ROWS)
+		return n;
+	n = min_size(n, PIECE);
+	if (from < t->key_hi && (c->kv->v || values)) {
+		bytes = min_size(n, page_run(c, t, from, t->key_hi, &pk, &pv)) *
+		        (values ? c->kv->k_dim : c->kv->v_dim) * elem;
+		p = values ? pk : pv;
+		for (size_t i = 0; i < bytes; i += 64)
+			__builtin_prefetch(p + i, 0, 2);
+	}
+	return n;
+}
+
 /* Scores of keys [t0, t1) into w->s [rows][STEP], with -infinity for those a row must not see. */
 static void scores(const struct call *c, const struct tile *t, const struct scratch *w, uint32_t t0, uint32_t t1)
 {
@@ -218,7 +241,7 @@ static void scores(const struct call *c, const struct tile *t, const struct scra
 	for (uint32_t k = t0; k < t1 && !t->many; k += (uint32_t)n) {
 		const void *pk, *pv;
 
-		n = page_run(c, t, k, t1, &pk, &pv);
+		n = run_ahead(c, t, k, page_run(c, t, k, t1, &pk, &pv), false);
 		isa->qk[c->kv->dtype](s + (k - t0), STEP, w->q, c->q_pad, t->n_rows, pk, c->kv->k_dim, n,
 		                      c->kv->k_dim);
 	}
@@ -268,7 +291,7 @@ static void step(const struct call *c, const struct tile *t, const struct scratc
 	for (uint32_t k = t0; k < t1; k += (uint32_t)n) {
 		const void *pk, *pv;
 
-		n = page_run(c, t, k, t1, &pk, &pv);
+		n = run_ahead(c, t, k, page_run(c, t, k, t1, &pk, &pv), true);
 		isa->pv[c->kv->dtype](st->o, c->o_pad, w->s + (k - t0), STEP, t->n_rows, pv, ld_v, n, c->kv->v_dim);
 	}
 }
