@@ -21,7 +21,7 @@ enum { MAX_REPS = 100, MAX_BATCH = 256 };
 struct bench {
 	struct model_options m;
 	const char *random, *type;
-	uint32_t n_prompt, n_gen, batch, reps;
+	uint32_t n_prompt, n_gen, depth, batch, reps;
 	bool json, speculation;
 };
 
@@ -34,6 +34,8 @@ const struct opt cmd_bench_opts[] = {
 	{ "prompt", 'p', OPT_UINT, offsetof(struct bench, n_prompt), "N",
 	  "prompt tokens of the prefill test; 0: none [512]", NULL },
 	{ "gen", 'n', OPT_UINT, offsetof(struct bench, n_gen), "N", "tokens of the decode test; 0: none [128]", NULL },
+	{ "depth", 'd', OPT_UINT, offsetof(struct bench, depth), "N", "tokens in the cache before the decode test [1]",
+	  NULL },
 	{ "batch", 'b', OPT_UINT, offsetof(struct bench, batch), "N", "sequences at a time [1]", NULL },
 	{ "reps", 0, OPT_UINT, offsetof(struct bench, reps), "N", "repetitions [5]", NULL },
 	{ "speculation", 0, OPT_FLAG, offsetof(struct bench, speculation), NULL,
@@ -67,35 +69,37 @@ static double median(double *v, size_t n)
 
 enum { READ_BYTES = 512 << 20, READ_CHUNK = 1 << 20 };
 
+typedef uint64_t line __attribute__((vector_size(64)));
+
 struct reader {
-	const uint64_t *data;
-	uint64_t sums[1024]; /* by worker; keeps the reads from being optimized away */
+	const line *data;
+	line sums[64]; /* by worker; keeps the reads from being optimized away */
 };
 
 static void read_chunk(void *arg, size_t begin, size_t end, unsigned worker)
 {
 	struct reader *r = arg;
-	const size_t words = READ_CHUNK / sizeof(uint64_t);
-	uint64_t a = 0, b = 0, c = 0, d = 0;
+	const size_t lines = READ_CHUNK / sizeof(line);
+	line a = { 0 }, b = { 0 };
 
-	for (size_t i = begin * words; i < end * words; i += 8) {
-		a += r->data[i] ^ r->data[i + 1];
-		b += r->data[i + 2] ^ r->data[i + 3];
-		c += r->data[i + 4] ^ r->data[i + 5];
-		d += r->data[i + 6] ^ r->data[i + 7];
+	for (size_t i = begin * lines; i < end * lines; i += 2) {
+		a += r->data[i];
+		b += r->data[i + 1];
 	}
-	r->sums[worker % 1024] += a + b + c + d;
+	r->sums[worker % 64] += a + b;
 }
 
 /* Bytes per second of reading memory once, all threads together; 0 when it could not be measured. */
 static double measure_bandwidth(uint32_t n_threads)
 {
 	struct base_threadpool *pool = NULL;
-	struct reader *r = calloc(1, sizeof(*r));
+	struct reader *r = aligned_alloc(sizeof(line), sizeof(*r));
 	double best = 0;
 	void *data = mmap(NULL, READ_BYTES, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
 
 	if (r && data != MAP_FAILED && base_threadpool_new(n_threads, &pool, NULL) == 0) {
+		memset(r, 0, sizeof(*r));
+		(void)madvise(data, READ_BYTES, MADV_HUGEPAGE); /* as repacked weights have */
 		memset(data, 1, READ_BYTES);
 		r->data = data;
 		for (int i = 0; i < 6; i++) {
@@ -245,7 +249,7 @@ static void report_bandwidth(const struct bench *o, double bytes_per_s)
  * each sequence's own cache, here half of it on average. */
 static double decode_limit(const struct bench *o, const struct eng_info *info, double bytes_per_s)
 {
-	double kv = (double)info->kv_bytes_per_token * (double)o->n_gen / 2 * o->batch;
+	double kv = (double)info->kv_bytes_per_token * (o->depth + (double)o->n_gen / 2) * o->batch;
 	double step = (double)info->weight_bytes + kv;
 
 	return step > 0 ? bytes_per_s / step * o->batch : 0;
@@ -271,14 +275,17 @@ static int bench(const struct bench *o, struct eng_engine *e, struct err *err)
 		return 0;
 	/* Before and after: on a shared machine the bound must not be taken in a bad moment. */
 	bandwidth = measure_bandwidth(o->m.n_threads);
-	r = measure_median(o, e, 1, o->n_gen + 1, &prefill_s, &decode_s, err);
+	r = measure_median(o, e, o->depth, o->n_gen + 1, &prefill_s, &decode_s, err);
 	if (r < 0)
 		return r;
 	again = measure_bandwidth(o->m.n_threads);
 	if (again > bandwidth)
 		bandwidth = again;
 	report_bandwidth(o, bandwidth);
-	(void)snprintf(what, sizeof(what), "tg%u", o->n_gen);
+	if (o->depth > 1)
+		(void)snprintf(what, sizeof(what), "tg%u d%u", o->n_gen, o->depth);
+	else
+		(void)snprintf(what, sizeof(what), "tg%u", o->n_gen);
 	report(o, what, name, (double)o->n_gen * o->batch / decode_s, decode_limit(o, info, bandwidth));
 	return 0;
 }
@@ -289,7 +296,9 @@ static int check(const struct bench *o, struct err *err)
 		return err_set(err, -EINVAL, "--reps must be from 1 to %d", MAX_REPS);
 	if (o->batch == 0 || o->batch > MAX_BATCH)
 		return err_set(err, -EINVAL, "--batch must be from 1 to %d", MAX_BATCH);
-	if (o->n_prompt > 1 << 20 || o->n_gen > 1 << 20)
+	if (o->depth == 0)
+		return err_set(err, -EINVAL, "--depth must be at least 1");
+	if (o->n_prompt > 1 << 20 || o->n_gen > 1 << 20 || o->depth > 1 << 20)
 		return err_set(err, -EINVAL, "too many tokens");
 	if (o->random && o->m.model)
 		return err_set(err, -EINVAL, "--model and --random exclude each other");
@@ -298,7 +307,7 @@ static int check(const struct bench *o, struct err *err)
 
 int cmd_bench(int argc, char **argv)
 {
-	struct bench o = { .n_prompt = 512, .n_gen = 128, .batch = 1, .reps = 5, .m.log_level = "warn" };
+	struct bench o = { .n_prompt = 512, .n_gen = 128, .depth = 1, .batch = 1, .reps = 5, .m.log_level = "warn" };
 	struct eng_engine *engine = NULL;
 	struct eng_options options;
 	struct err err = { 0 };
@@ -309,7 +318,7 @@ int cmd_bench(int argc, char **argv)
 		return exit_code;
 	if (check(&o, &err) < 0)
 		return command_usage("bench", &err);
-	longest = (o.n_prompt > o.n_gen ? o.n_prompt : o.n_gen) + 2;
+	longest = (o.n_prompt > o.n_gen + o.depth ? o.n_prompt : o.n_gen + o.depth) + 2;
 	model_options_apply(&o.m, &options);
 	options.random_shape = o.random;
 	options.random_dtype = o.type;

@@ -2,8 +2,12 @@
  *
  * The rows of a query group (all query heads that read one K/V head, for consecutive tokens) form tiles of up
  * to 32, or 128 where there are kernels for many rows: K and V are read once for a tile. Steps begin at positions divisible by 64 and sums are closed and
- * merged every SPLIT keys, at positions divisible by it, whether or not the parts are computed by different
- * threads: a query's result does not depend on the batch, on how its prompt was cut, or on the threads. */
+ * merged part by part, at fixed positions, whether or not the parts are computed by different
+ * threads: a query's result does not depend on the batch, on how its prompt was cut, or on the threads.
+ *
+ * Single tokens of sequences that begin with the same pages (attn_share.c) meet the parts that they share
+ * together, and those are read once for all of them. (The kernels for many rows round, and where they run the
+ * promise covers threads alone.) */
 #include <errno.h>
 #include <math.h>
 #include <string.h>
@@ -14,8 +18,9 @@ enum {
 	TILE_ROWS = 32, MANY_ROWS = 128, /* of a tile */
 	FEW_ROWS = 24, /* up to as many take the ordinary kernels */
 	STEP = CPU_ATTN_TOKENS,
-	SPLIT = 512, /* keys per part */
+	SPLIT = 128, MANY_SPLIT = 512, /* keys per part */
 	PARTS_BYTES = 64 << 20,
+	PIECE = 16, STREAM_ROWS = 8, /* with few rows, memory is what is waited for: see run_ahead() */
 	SERIAL_WORK = 48 << 10, /* multiplications not worth a parallel loop */
 };
 
@@ -37,6 +42,9 @@ struct call {
 	const struct kn_attn *attn;
 	uint32_t n_rep; /* query heads per K/V head */
 	size_t tile_rows, q_pad, o_pad;
+	const struct cpu_share *shares;
+	size_t n_shares, share_items;
+	uint32_t split; /* keys per part */
 	size_t n_parts; /* parts that items are split into; 1 when they are not */
 	size_t part_rows, part_floats;
 };
@@ -50,6 +58,7 @@ struct tile {
 	uint32_t pos_lo, pos_hi; /* of the first and last row */
 	uint32_t key_lo, key_hi; /* keys seen by any row: [lo, hi) */
 	bool many;               /* rows for the kernels for many */
+	const uint32_t *members; /* single tokens of these sequences, on keys that all see; or NULL */
 };
 
 static size_t min_size(size_t a, size_t b)
@@ -121,6 +130,7 @@ static size_t n_tiles(const struct call *c, const struct kn_seq *seq)
 
 static void tile_init(const struct call *c, struct tile *t, const struct kn_seq *seq, uint32_t kv_head, size_t index)
 {
+	t->members = NULL;
 	t->seq = seq;
 	t->kv_head = kv_head;
 	t->first_row = index * c->tile_rows;
@@ -134,10 +144,11 @@ static void tile_init(const struct call *c, struct tile *t, const struct kn_seq 
 
 static const float *q_row(const struct call *c, const struct tile *t, size_t r)
 {
-	size_t row = t->first_row + r;
+	size_t row = t->first_row + r, i = row / c->n_rep;
 	size_t head = (size_t)t->kv_head * c->n_rep + row % c->n_rep;
+	size_t token = t->members ? c->seqs[t->members[i]].row : t->seq->row + i;
 
-	return c->q + (t->seq->row + row / c->n_rep) * c->ld_q + head * c->kv->k_dim;
+	return c->q + token * c->ld_q + head * c->kv->k_dim;
 }
 
 static float *out_row(const struct call *c, const struct tile *t, size_t r)
@@ -196,6 +207,28 @@ static void pack_step(const struct call *c, const struct tile *t, const struct s
 	many->values(c->kv->dtype, w->values, v_rows, c->kv->v_dim);
 }
 
+/* Few rows wait for memory: while the keys of a piece are multiplied its values are asked for, and with those the
+ * keys of the next step. Returns how many of the n keys (or values) from k on the product should take. */
+static size_t run_ahead(const struct call *c, const struct tile *t, uint32_t k, size_t n, bool values)
+{
+	size_t elem = c->kv->dtype == KN_F32 ? 4 : 2, bytes;
+	uint32_t from = values ? k + STEP : k;
+	const void *pk, *pv;
+	const char *p;
+
+	if (t->n_rows > STREAM_ROWS)
+		return n;
+	n = min_size(n, PIECE);
+	if (from < t->key_hi && (c->kv->v || values)) {
+		bytes = min_size(n, page_run(c, t, from, t->key_hi, &pk, &pv)) *
+		        (values ? c->kv->k_dim : c->kv->v_dim) * elem;
+		p = values ? pk : pv;
+		for (size_t i = 0; i < bytes; i += 64)
+			__builtin_prefetch(p + i, 0, 2);
+	}
+	return n;
+}
+
 /* Scores of keys [t0, t1) into w->s [rows][STEP], with -infinity for those a row must not see. */
 static void scores(const struct call *c, const struct tile *t, const struct scratch *w, uint32_t t0, uint32_t t1)
 {
@@ -208,12 +241,14 @@ static void scores(const struct call *c, const struct tile *t, const struct scra
 	for (uint32_t k = t0; k < t1 && !t->many; k += (uint32_t)n) {
 		const void *pk, *pv;
 
-		n = page_run(c, t, k, t1, &pk, &pv);
+		n = run_ahead(c, t, k, page_run(c, t, k, t1, &pk, &pv), false);
 		isa->qk[c->kv->dtype](s + (k - t0), STEP, w->q, c->q_pad, t->n_rows, pk, c->kv->k_dim, n,
 		                      c->kv->k_dim);
 	}
+	if (t->members && !(c->attn->softcap > 0))
+		return;
 	for (size_t r = 0; r < t->n_rows; r++) {
-		uint32_t pos = row_pos(c, t->seq, t->first_row + r), lo = first_key(c, pos);
+		uint32_t pos = t->members ? t->key_hi - 1 : row_pos(c, t->seq, t->first_row + r), lo = first_key(c, pos);
 		float *row = s + r * STEP;
 
 		if (c->attn->softcap > 0)
@@ -256,7 +291,7 @@ static void step(const struct call *c, const struct tile *t, const struct scratc
 	for (uint32_t k = t0; k < t1; k += (uint32_t)n) {
 		const void *pk, *pv;
 
-		n = page_run(c, t, k, t1, &pk, &pv);
+		n = run_ahead(c, t, k, page_run(c, t, k, t1, &pk, &pv), true);
 		isa->pv[c->kv->dtype](st->o, c->o_pad, w->s + (k - t0), STEP, t->n_rows, pv, ld_v, n, c->kv->v_dim);
 	}
 }
@@ -270,17 +305,24 @@ static void state_clear(const struct call *c, struct state *st, size_t n_rows)
 	memset(st->o, 0, n_rows * c->o_pad * sizeof(float));
 }
 
+/* Keys [lo, hi), lo divisible by STEP. */
+static void run_keys(const struct call *c, const struct tile *t, const struct scratch *w, struct state *st, uint32_t lo,
+                     uint32_t hi)
+{
+	for (uint32_t k = lo; k < hi; k += STEP)
+		step(c, t, w, st, k, k + STEP < hi ? k + STEP : hi);
+}
+
 /* All keys of part `part` that the tile sees. */
 static void run_part(const struct call *c, const struct tile *t, const struct scratch *w, struct state *st,
                      uint32_t part)
 {
-	uint32_t lo = part * SPLIT, hi = lo + SPLIT;
+	uint32_t lo = part * c->split, hi = lo + c->split;
 
 	lo = lo < t->key_lo ? t->key_lo / STEP * STEP : lo;
 	hi = hi < t->key_hi ? hi : t->key_hi;
 	state_clear(c, st, t->n_rows);
-	for (uint32_t k = lo; k < hi; k += STEP)
-		step(c, t, w, st, k, k + STEP < hi ? k + STEP : hi);
+	run_keys(c, t, w, st, lo, hi);
 }
 
 /* total += a part, whose m, l and o are given. */
@@ -327,7 +369,7 @@ static void run_tile(const struct call *c, const struct tile *t, unsigned worker
 
 	load_queries(c, t, &w);
 	state_clear(c, &total, t->n_rows);
-	for (uint32_t p = t->key_lo / SPLIT; p * SPLIT < t->key_hi; p++) {
+	for (uint32_t p = t->key_lo / c->split; p * c->split < t->key_hi; p++) {
 		run_part(c, t, &w, &part, p);
 		merge(c, &total, t->n_rows, part.m, part.l, part.o);
 	}
@@ -360,26 +402,72 @@ static void run_tiles(void *arg, size_t begin, size_t end, unsigned worker)
 	}
 }
 
-/* Where a part of a tile leaves m, l and o. */
+/* Where a part of a tile leaves m [part_rows], l [part_rows] and o. */
 static float *part_at(const struct call *c, size_t tile, size_t part)
 {
 	return (float *)c->cpu->attn_parts.p + (tile * c->n_parts + part) * c->part_floats;
+}
+
+/* Item `index` of the parts that are shared: some of one share's members, one head, one part. The results go to the
+ * members' own tiles. */
+static void run_shared(const struct call *c, size_t index, unsigned worker)
+{
+	const struct cpu_share *share = c->shares;
+	struct scratch w = scratch_of(c->cpu, worker, c->q_pad, c->o_pad);
+	struct state st = { .o = w.o_part };
+	struct tile t = { 0 };
+	size_t part, most = c->tile_rows / c->n_rep, first, n;
+
+	while (index >= cpu_share_items(share, most, c->kv->n_kv_head, c->split))
+		index -= cpu_share_items(share++, most, c->kv->n_kv_head, c->split);
+	t.kv_head = (uint32_t)(index % c->kv->n_kv_head);
+	part = index / c->kv->n_kv_head % (share->n_keys / c->split);
+	first = index / c->kv->n_kv_head / (share->n_keys / c->split) * most;
+	n = min_size(most, share->n - first);
+	t.members = share->members + first;
+	t.seq = &c->seqs[t.members[0]];
+	t.n_rows = n * c->n_rep;
+	t.key_hi = share->n_keys;
+	t.many = c->cpu->isa->attn_many && t.n_rows > FEW_ROWS;
+	load_queries(c, &t, &w);
+	run_part(c, &t, &w, &st, (uint32_t)part);
+	for (size_t i = 0; i < n; i++) {
+		float *dst = part_at(c, share->tiles[first + i] + t.kv_head, part);
+
+		memcpy(dst, st.m + i * c->n_rep, c->n_rep * sizeof(*dst));
+		memcpy(dst + c->part_rows, st.l + i * c->n_rep, c->n_rep * sizeof(*dst));
+		memcpy(dst + 2 * c->part_rows, st.o + i * c->n_rep * c->o_pad, c->n_rep * c->o_pad * sizeof(*dst));
+	}
+}
+
+/* Keys that the tile's only token shares with others. */
+static uint32_t shared_keys(const struct call *c, const struct tile *t)
+{
+	size_t s = (size_t)(t->seq - c->seqs);
+
+	return c->n_shares ? c->cpu->shares.n_keys[s] : 0;
 }
 
 static void run_parts(void *arg, size_t begin, size_t end, unsigned worker)
 {
 	const struct call *c = arg;
 
-	for (size_t i = begin; i < end; i++) {
-		size_t tile = i / c->n_parts, p = i % c->n_parts;
-		float *dst = part_at(c, tile, p);
-		struct state st = { .o = dst + 2 * c->part_rows };
+	for (size_t k = begin; k < end; k++) {
+		size_t i = k - c->share_items, tile = i / c->n_parts, p = i % c->n_parts;
 		struct scratch w = scratch_of(c->cpu, worker, c->q_pad, c->o_pad);
+		struct state st;
 		struct tile t;
+		float *dst;
 
-		tile_at(c, &t, tile);
-		if (p * SPLIT >= t.key_hi || p < t.key_lo / SPLIT)
+		if (k < c->share_items) {
+			run_shared(c, k, worker);
 			continue;
+		}
+		tile_at(c, &t, tile);
+		if (p * c->split >= t.key_hi || p < t.key_lo / c->split || p * c->split < shared_keys(c, &t))
+			continue;
+		dst = part_at(c, tile, p);
+		st.o = dst + 2 * c->part_rows;
 		load_queries(c, &t, &w);
 		run_part(c, &t, &w, &st, (uint32_t)p);
 		memcpy(dst, st.m, t.n_rows * sizeof(*dst));
@@ -397,12 +485,29 @@ static void merge_tiles(void *arg, size_t begin, size_t end, unsigned worker)
 
 		tile_at(c, &t, i);
 		state_clear(c, &total, t.n_rows);
-		for (uint32_t p = t.key_lo / SPLIT; p * SPLIT < t.key_hi; p++) {
+		for (uint32_t p = t.key_lo / c->split; p * c->split < t.key_hi; p++) {
 			float *part = part_at(c, i, p);
 
 			merge(c, &total, t.n_rows, part, part + c->part_rows, part + 2 * c->part_rows);
 		}
 		finish(c, &t, &total);
+	}
+}
+
+/* What single tokens share, and in how many items that is computed. */
+static void find_shares(struct call *c)
+{
+	c->shares = cpu_shares_find(c->cpu, c->seqs, c->n_seqs, c->kv->page_tokens, c->split, &c->n_shares);
+	for (size_t i = 0, tile = 0; i < c->n_seqs && c->n_shares; i++) {
+		c->cpu->shares.first_tile[i] = (uint32_t)tile;
+		tile += n_tiles(c, &c->seqs[i]) * c->kv->n_kv_head;
+	}
+	for (size_t i = 0; i < c->n_shares; i++) {
+		const struct cpu_share *share = &c->shares[i];
+
+		for (size_t k = 0; k < share->n; k++)
+			share->tiles[k] = c->cpu->shares.first_tile[share->members[k]];
+		c->share_items += cpu_share_items(share, c->tile_rows / c->n_rep, c->kv->n_kv_head, c->split);
 	}
 }
 
@@ -435,15 +540,20 @@ void cpu_attention(struct kn_backend *be, float *out, size_t ld_out, const float
 		longest = seqs[i].kv_len > longest ? seqs[i].kv_len : longest;
 		most_q = seqs[i].n_q > most_q ? seqs[i].n_q : most_q;
 	}
-	parts = (longest + SPLIT - 1) / SPLIT;
+	c.split = cpu->isa->attn_many && most_q * c.n_rep > FEW_ROWS ? MANY_SPLIT : SPLIT;
+	parts = (longest + c.split - 1) / c.split;
+	if (parts > 1 && n_seqs > 1 && !attn->window && c.n_rep <= c.tile_rows)
+		find_shares(&c);
 	c.n_parts = parts;
-	c.part_rows = min_size(c.tile_rows, (most_q * c.n_rep + TILE_ROWS - 1) / TILE_ROWS * TILE_ROWS);
+	c.part_rows = min_size(c.tile_rows, most_q * c.n_rep);
+	if (cpu->isa->attn_many && c.part_rows > FEW_ROWS)
+		c.part_rows = c.tile_rows;
 	c.part_floats = c.part_rows * (2 + c.o_pad);
 	if (work < SERIAL_WORK) {
 		run_tiles(&c, 0, tiles, 0);
-	} else if (parts > 1 && tiles < 4 * (size_t)cpu->n_threads &&
+	} else if (parts > 1 && (c.n_shares || tiles < 4 * (size_t)cpu->n_threads) &&
 	           tiles * parts <= cpu->attn_parts.bytes / (c.part_floats * sizeof(float))) {
-		base_threadpool_for(cpu->pool, tiles * parts, 1, run_parts, &c);
+		base_threadpool_for(cpu->pool, c.share_items + tiles * parts, 1, run_parts, &c);
 		cpu_rows(cpu, tiles, c.part_rows * c.o_pad, merge_tiles, &c);
 	} else {
 		base_threadpool_for(cpu->pool, tiles, 1, run_tiles, &c);

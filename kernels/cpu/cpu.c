@@ -113,6 +113,7 @@ static void cpu_close(struct kn_backend *be)
 	cpu_area_release(&cpu->moe_index);
 	cpu_area_release(&cpu->attn);
 	cpu_area_release(&cpu->attn_parts);
+	cpu_area_release(&cpu->shares.area);
 	for (int i = 0; i < CPU_ROPE_CACHES; i++)
 		cpu_area_release(&cpu->rope[i].area);
 	free(cpu);
@@ -166,6 +167,8 @@ int kn_cpu_open(const struct kn_config *config, struct kn_backend **ret_backend,
 	}
 	cpu->n_threads = base_threadpool_size(cpu->pool);
 	r = cpu_attention_reserve(cpu);
+	if (r == 0)
+		r = cpu_shares_reserve(cpu);
 	if (r == 0)
 		r = cpu_rope_reserve(cpu);
 	if (r == 0)

@@ -230,6 +230,21 @@ enum {
 	CPU_MAX_EXPERTS = 4096,
 };
 
+/* Single tokens of sequences that begin with the same pages: attn_share.c. */
+struct cpu_share {
+	uint32_t *members; /* [n] sequences */
+	uint32_t *tiles;   /* [n] the first attention tile of each */
+	uint32_t n;
+	uint32_t n_keys; /* that all of them see, whole parts */
+};
+
+struct cpu_shares {
+	struct cpu_area area;
+	/* room for max_tokens of each */
+	struct cpu_share *shares;
+	uint32_t *members, *tiles, *n_keys, *first_tile;
+};
+
 struct cpu_backend {
 	struct kn_backend base;
 	const struct cpu_isa *isa;
@@ -246,6 +261,7 @@ struct cpu_backend {
 	struct cpu_area moe_index;  /* which row is whose */
 	struct cpu_area attn;       /* per thread: queries, scores, sums */
 	struct cpu_area attn_parts; /* results of parts of long sequences */
+	struct cpu_shares shares;   /* of one call */
 	struct cpu_rope_cache rope[CPU_ROPE_CACHES];
 	unsigned rope_next;
 };
@@ -255,6 +271,7 @@ void cpu_rows(struct cpu_backend *cpu, size_t n, size_t work, base_threadpool_fn
 
 /* Scratch that depends on max_tokens and threads alone. */
 int cpu_attention_reserve(struct cpu_backend *cpu);
+int cpu_shares_reserve(struct cpu_backend *cpu);
 int cpu_rope_reserve(struct cpu_backend *cpu);
 /* Makes sure that matrices of this many columns fit; called while matrices are prepared. */
 int cpu_reserve(struct cpu_backend *cpu, size_t cols);
@@ -262,6 +279,16 @@ int cpu_reserve(struct cpu_backend *cpu, size_t cols);
 size_t cpu_moe_rows(const struct cpu_backend *cpu);
 int cpu_area_reserve(struct cpu_area *area, size_t bytes);
 void cpu_area_release(struct cpu_area *area);
+
+/* The sets of single tokens that share parts of `part` keys, and for each sequence how many keys it shares
+ * (cpu->shares.n_keys). */
+const struct cpu_share *cpu_shares_find(struct cpu_backend *cpu, const struct kn_seq *seqs, size_t n_seqs,
+                                        uint32_t page_tokens, uint32_t part, size_t *ret_n);
+/* Parts of all heads, for groups of at most `most` members. */
+static inline size_t cpu_share_items(const struct cpu_share *s, size_t most, uint32_t n_kv_head, uint32_t part)
+{
+	return (s->n + most - 1) / most * (s->n_keys / part) * n_kv_head;
+}
 
 /* One product inside a parallel region. */
 struct cpu_task {

@@ -8,7 +8,7 @@
  *
  * The includer defines DENSE(name) to give names; D_STEP, values per step; D_KBLOCK, columns of a tile
  * that fit half the first-level cache; the types D_WV and D_XV of a
- * step's weights and activations; D_LOAD_W(row, k), D_PART_W(row, k, n), D_LOAD_X(row, k) with row a
+ * step's weights and activations; D_ELEM, bytes of a weight; D_LOAD_W(row, k), D_PART_W(row, k, n), D_LOAD_X(row, k) with row a
  * `const char *`; D_MAC(acc, w, x); and the tiles D_R x D_T for many tokens (D_T
  * at most 6) and D_R1 x 1 (at most 8 rows, a multiple of D_R) for one. D_R, D_T and D_R1 stay
  * defined, the others not. */
@@ -59,6 +59,10 @@ ALWAYS_INLINE void DENSE(span)(const struct cpu_block *b, size_t R, size_t T, si
 		for (size_t r = 0; r < R; r++) {
 			D_WV wv = D_LOAD_W(w + r * b->ld_w, k);
 
+			/* One token waits for memory alone, and the hardware's guess stops at page ends: the
+			 * same place of the rows after these, which are read next. */
+			if (T == 1 && R == D_R1)
+				__builtin_prefetch(w + (r + R) * b->ld_w + k * D_ELEM, 0, 2);
 			UNROLL
 			for (size_t t = 0; t < T; t++)
 				acc[r * T + t] = D_MAC(acc[r * T + t], wv, xv[t]);
@@ -170,6 +174,7 @@ static void DENSE(block)(const struct cpu_block *b)
 #undef D_KBLOCK
 #undef D_WV
 #undef D_XV
+#undef D_ELEM
 #undef D_LOAD_W
 #undef D_PART_W
 #undef D_LOAD_X

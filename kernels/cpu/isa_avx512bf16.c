@@ -26,6 +26,7 @@ static inline __m512bh load_bf16x32_part(const uint16_t *p, size_t n)
 #define D_KBLOCK 1024
 #define D_WV __m512bh
 #define D_XV __m512bh
+#define D_ELEM 2
 #define D_LOAD_W(row, k) load_bf16x32((const uint16_t *)(row) + (k))
 #define D_PART_W(row, k, n) load_bf16x32_part((const uint16_t *)(row) + (k), n)
 #define D_LOAD_X(row, k) load_bf16x32((const uint16_t *)(row) + (k))

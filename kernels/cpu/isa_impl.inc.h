@@ -15,6 +15,7 @@
 #define D_KBLOCK 1024
 #define D_WV vf
 #define D_XV vf
+#define D_ELEM 4
 #define D_LOAD_W(row, k) v_load((const float *)(row) + (k))
 #define D_PART_W(row, k, n) v_load_part((const float *)(row) + (k), n)
 #define D_LOAD_X(row, k) v_load((const float *)(row) + (k))
@@ -26,6 +27,7 @@
 #define D_KBLOCK 1024
 #define D_WV vf
 #define D_XV vf
+#define D_ELEM 2
 #define D_LOAD_W(row, k) v_load_f16((const uint16_t *)(row) + (k))
 #define D_PART_W(row, k, n) v_load_f16_part((const uint16_t *)(row) + (k), n)
 #define D_LOAD_X(row, k) v_load((const float *)(row) + (k))
@@ -38,6 +40,7 @@
 #define D_KBLOCK 1024
 #define D_WV vf
 #define D_XV vf
+#define D_ELEM 2
 #define D_LOAD_W(row, k) v_load_bf16((const uint16_t *)(row) + (k))
 #define D_PART_W(row, k, n) v_load_bf16_part((const uint16_t *)(row) + (k), n)
 #define D_LOAD_X(row, k) v_load((const float *)(row) + (k))

@@ -140,13 +140,18 @@ static void unpack_6k(const struct unpacked *u, const char *w)
 		_tile_stored(c, sums + (c) * 16 * TOKENS, 64); \
 	} while (0)
 
-/* Steps [s, s + AHEAD) of the panel times 16 tokens. */
-ALWAYS_INLINE void products(const struct unpacked *u, size_t depth, const char *x, size_t ld_x, size_t s, int32_t *sums)
+/* Step s + i of the panel times 16 tokens; i < AHEAD, s a multiple of it. */
+ALWAYS_INLINE void product(const struct unpacked *u, size_t depth, const char *x, size_t ld_x, size_t s, size_t i,
+                           int32_t *sums)
 {
-	PRODUCT(0, 4, 6, s);
-	PRODUCT(1, 5, 7, s + 1);
-	PRODUCT(2, 4, 6, s + 2);
-	PRODUCT(3, 5, 7, s + 3);
+	if (i == 0)
+		PRODUCT(0, 4, 6, s);
+	else if (i == 1)
+		PRODUCT(1, 5, 7, s + 1);
+	else if (i == 2)
+		PRODUCT(2, 4, 6, s + 2);
+	else
+		PRODUCT(3, 5, 7, s + 3);
 }
 
 /* Joins the sums of step s, scaled, to the chains of 16 tokens; dx: the first token's scale of the step. */
@@ -175,7 +180,10 @@ ALWAYS_INLINE void join(const struct unpacked *u, size_t s, bool minimums, const
 ALWAYS_INLINE void tile_run(const struct unpacked *u, size_t depth, bool minimums, const struct cpu_block *b,
                             size_t panel, size_t tok, size_t n)
 {
-	_Alignas(64) int32_t even[AHEAD * 16 * TOKENS], odd[AHEAD * 16 * TOKENS];
+	/* Half of 4096 bytes between the two: a load is held up by stores before it to an address that is the same
+	 * modulo 4096. */
+	_Alignas(64) int32_t kept[(2 * AHEAD + 2) * 16 * TOKENS];
+	int32_t *even = kept, *odd = kept + (AHEAD + 2) * 16 * TOKENS;
 	const char *x = cpu_block_x(b, tok), *dx = x + b->cols;
 	size_t ld_x = b->ld_x, to_dsum = b->cols / 32, row = panel * CPU_PANEL_ROWS;
 	size_t n_rows = b->rows - row < CPU_PANEL_ROWS ? b->rows - row : CPU_PANEL_ROWS, full = u->steps / AHEAD;
@@ -186,16 +194,19 @@ ALWAYS_INLINE void tile_run(const struct unpacked *u, size_t depth, bool minimum
 	for (size_t i = 0; i < TOKENS; i++)
 		f[i] = _mm512_setzero_ps();
 	/* Sums come back from memory only once they are there: the next products are under way meanwhile. */
-	if (full)
-		products(u, depth, x, ld_x, 0, even);
+	UNROLL
+	for (size_t j = 0; full && j < AHEAD; j++)
+		product(u, depth, x, ld_x, 0, j, even);
 	for (size_t i = 0; i < full; i++) {
 		const int32_t *sums = i % 2 ? odd : even;
 
-		if (i + 1 < full)
-			products(u, depth, x, ld_x, (i + 1) * AHEAD, i % 2 ? even : odd);
-		for (size_t j = 0; j < AHEAD; j++)
+		UNROLL
+		for (size_t j = 0; j < AHEAD; j++) {
+			if (i + 1 < full)
+				product(u, depth, x, ld_x, (i + 1) * AHEAD, j, i % 2 ? even : odd);
 			join(u, i * AHEAD + j, minimums, sums + j * 16 * TOKENS,
 			     dx + (i * AHEAD + j) * depth / 32 * 4, ld_x, to_dsum, f);
+		}
 	}
 	for (size_t s = full * AHEAD; s < u->steps; s++) {
 		int32_t *sums = even;

@@ -7,7 +7,11 @@
 #include "cpu/cpu.h"
 #include "cpu/unroll.h"
 
-enum { MAX_P = 4, MAX_T = 6 };
+enum {
+	MAX_P = 4,
+	MAX_T = 6,
+	FAR = 2048 /* bytes that weights are asked for ahead, to the second-level cache, when few tokens wait for them */
+};
 
 struct tile {
 	const char *w[MAX_P];
@@ -55,8 +59,11 @@ ALWAYS_INLINE void panel_8(const struct tile *t, size_t P, size_t T, __m512 *f)
 			__m512i w[MAX_P];
 
 			UNROLL
-			for (size_t p = 0; p < P; p++)
+			for (size_t p = 0; p < P; p++) {
 				w[p] = _mm512_loadu_si512(t->w[p] + skip + b * 512 + g * 64);
+				if (T <= 2)
+					_mm_prefetch(t->w[p] + skip + b * 512 + g * 64 + FAR, _MM_HINT_T1);
+			}
 			UNROLL
 			for (size_t j = 0; j < T; j++) {
 				__m512i x = four_of(&t->x[j], b, g);
@@ -90,6 +97,8 @@ ALWAYS_INLINE void nibbles(const struct tile *t, size_t P, size_t T, size_t b, c
 		for (size_t p = 0; p < P; p++) {
 			__m512i v = _mm512_loadu_si512(w[p] + g * 64);
 
+			if (T <= 2)
+				_mm_prefetch(w[p] + g * 64 + FAR, _MM_HINT_T1);
 			low[p] = _mm512_and_si512(v, mask);
 			high[p] = _mm512_and_si512(_mm512_srli_epi16(v, 4), mask);
 		}

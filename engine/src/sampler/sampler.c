@@ -185,15 +185,52 @@ static void prepare_logits(struct eng_sampler *s, const float *logits)
 		apply_penalties(s);
 }
 
+/* The greatest of n, what is not a number aside; in four chains of four, which a vocabulary is long enough for. */
+static float greatest(const float *x, uint32_t n)
+{
+	typedef float four __attribute__((vector_size(16)));
+	typedef int32_t bits __attribute__((vector_size(16)));
+	float lanes[16], max = -INFINITY;
+	uint32_t i = 0;
+
+	for (int k = 0; k < 16; k++)
+		lanes[k] = -INFINITY;
+	if (n >= 16) {
+		four m[4];
+
+		memcpy(m, lanes, sizeof(m));
+		for (; i + 16 <= n; i += 16) {
+			for (int k = 0; k < 4; k++) {
+				bits more;
+				four v;
+
+				memcpy(&v, x + i + 4 * k, sizeof(v));
+				more = v > m[k];
+				m[k] = (four)((more & (bits)v) | (~more & (bits)m[k]));
+			}
+		}
+		memcpy(lanes, m, sizeof(m));
+	}
+	for (; i < n; i++)
+		max = x[i] > max ? x[i] : max;
+	for (int k = 0; k < 16; k++)
+		max = lanes[k] > max ? lanes[k] : max;
+	return max;
+}
+
+/* The first of the greatest; 0 when there is none. */
 static int32_t best_id(const float *logits, uint32_t n)
 {
-	uint32_t best = 0;
+	float max = greatest(logits, n);
 
-	for (uint32_t i = 1; i < n; i++) {
-		if (logits[i] > logits[best])
-			best = i;
+	if (max == -INFINITY)
+		return 0;
+	max = max > FLT_MAX ? FLT_MAX : max; /* as sane() has it */
+	for (uint32_t i = 0; i < n; i++) {
+		if (logits[i] >= max)
+			return (int32_t)i;
 	}
-	return (int32_t)best;
+	return 0;
 }
 
 /* ---- Selection of the best ---- */
@@ -331,6 +368,9 @@ static struct choice narrow(struct eng_sampler *s, const float *logits)
 	struct choice ch = { 0 };
 	size_t n = 0;
 
+	/* Nothing alters the logits: no copy. */
+	if (s->p.temperature <= 0.0f && s->p.n_logit_bias == 0 && !s->n_all)
+		return best_id(logits, s->n_vocab);
 	prepare_logits(s, logits);
 	ch.best = best_id(s->logits, s->n_vocab);
 	ch.max = s->logits[ch.best];

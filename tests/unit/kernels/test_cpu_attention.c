@@ -298,6 +298,56 @@ static void results_do_not_depend_on_threads_or_on_how_a_prompt_is_cut(void **st
 	}
 }
 
+/* Single tokens whose sequences begin with the same pages: as many as `shared`[i] of sequence i are those of sequence
+ * 0. The results are those of each alone. */
+static void tokens_that_share_pages_get_what_they_would_get_alone(void **state)
+{
+	enum { N = 9, HEADS = 6, KV_HEADS = 2, DIM = 40, PAGE = 24, PAGES = 30, TOTAL = N * PAGES };
+	static const uint32_t shared[N] = { 30, 22, 0, 22, 11, 6, 3, 22, 29 };
+	static const uint32_t lens[N] = { 700, 529, 300, 700, 530, 145, 72, 600, 720 };
+	float *k = gauss((size_t)TOTAL * PAGE * KV_HEADS * DIM), *v = gauss((size_t)TOTAL * PAGE * KV_HEADS * DIM);
+	float *q = gauss((size_t)N * HEADS * DIM), *sinks = gauss(HEADS);
+	uint32_t pages[N][PAGES];
+
+	(void)state;
+	for (uint32_t i = 0; i < N; i++) {
+		for (uint32_t p = 0; p < PAGES; p++)
+			pages[i][p] = p < shared[i] ? PAGES - 1 - p : i * PAGES + p;
+	}
+	for (uint32_t p = 0; p < PAGES; p++)
+		pages[0][p] = PAGES - 1 - p;
+	for (const char *const *isa = kn_cpu_isas(); *isa; isa++) {
+		struct kn_backend *cpu = open_cpu(*isa, 3, 64);
+		struct kn_kv kv = { KN_F16, KV_HEADS, DIM, DIM, PAGE, NULL, NULL };
+		struct kn_attn attn = { .n_head = HEADS, .scale = 0.2f, .sinks = sinks };
+		float *together = gauss((size_t)N * HEADS * DIM), *alone = gauss((size_t)N * HEADS * DIM);
+		uint32_t all[TOTAL];
+		struct kn_seq seqs[N], whole = { all, TOTAL * PAGE, TOTAL * PAGE, 0 };
+
+		for (uint32_t p = 0; p < TOTAL; p++)
+			all[p] = p;
+		kv.k = cpu->ops->alloc(cpu, (size_t)TOTAL * PAGE * KV_HEADS * DIM * 2);
+		kv.v = cpu->ops->alloc(cpu, (size_t)TOTAL * PAGE * KV_HEADS * DIM * 2);
+		cpu->ops->kv_store(cpu, &kv, k, KV_HEADS * DIM, v, KV_HEADS * DIM, &whole, 1);
+		for (uint32_t i = 0; i < N; i++) {
+			seqs[i] = (struct kn_seq){ pages[i], lens[i], 1, i };
+			cpu->ops->attention(cpu, alone, HEADS * DIM, q, HEADS * DIM, &kv, &seqs[i], 1, &attn);
+		}
+		cpu->ops->attention(cpu, together, HEADS * DIM, q, HEADS * DIM, &kv, seqs, N, &attn);
+		assert_int_equal(cpu->ops->sync(cpu), 0);
+		assert_same(*isa, together, alone, (size_t)N * HEADS * DIM);
+		cpu->ops->free(cpu, kv.k);
+		cpu->ops->free(cpu, kv.v);
+		kn_backend_close(cpu);
+		free(together);
+		free(alone);
+	}
+	free(k);
+	free(v);
+	free(q);
+	free(sinks);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -308,6 +358,7 @@ int main(void)
 		cmocka_unit_test(sinks_and_soft_caps_agree),
 		cmocka_unit_test(a_cache_whose_values_are_the_beginning_of_its_keys_agrees),
 		cmocka_unit_test(results_do_not_depend_on_threads_or_on_how_a_prompt_is_cut),
+		cmocka_unit_test(tokens_that_share_pages_get_what_they_would_get_alone),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
