@@ -14,9 +14,11 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define UNKNOWN UINT32_MAX
+#include "grammar/trie.h"
 
-enum { LOOPS_UNKNOWN, LOOPS_NO, LOOPS_YES };
+#define UNKNOWN UINT32_MAX
+#define LOOPS_UNKNOWN 0x8000
+
 
 struct state {
 	uint32_t *members; /* states of the NFA, sorted; NULL once the automaton is complete */
@@ -24,7 +26,7 @@ struct state {
 	uint32_t matches;
 	uint32_t distance; /* fewest characters to acceptance */
 	bool accepts;
-	uint8_t loops;
+	uint16_t loops; /* LOOPS_UNKNOWN: not asked for yet */
 	uint32_t *next; /* [n_classes], UNKNOWN: not computed */
 };
 
@@ -294,7 +296,7 @@ static int new_state(struct dfa *d, const uint32_t *members, uint32_t n, uint32_
 		d->cap_states = cap;
 	}
 	s = &d->states[d->n_states];
-	*s = (struct state){ .n = n };
+	*s = (struct state){ .n = n, .loops = LOOPS_UNKNOWN };
 	s->members = malloc((n ? n : 1) * sizeof(*s->members));
 	s->next = malloc(d->n_classes * sizeof(*s->next));
 	if (!s->members || !s->next) {
@@ -592,6 +594,7 @@ static int adopt(struct product *p, uint32_t start)
 			states[s].next[c] = p->far[to] != UNKNOWN ? to : DFA_DEAD;
 		}
 		states[s].distance = p->far[s];
+		states[s].loops = LOOPS_UNKNOWN;
 		if (p->far[s] != UNKNOWN && p->far[s] > d->farthest)
 			d->farthest = p->far[s];
 	}
@@ -746,26 +749,26 @@ uint32_t dfa_matches(const struct dfa *d, uint32_t q)
 	return d->states[q].matches;
 }
 
-static bool find_loops(struct dfa *d, uint32_t q)
+static uint16_t find_loops(struct dfa *d, uint32_t q)
 {
-	for (uint32_t c = class_of(d, 0x20); c < d->n_classes; c++) {
-		uint32_t lo = d->class_lo[c], hi = c + 1 < d->n_classes ? d->class_lo[c + 1] - 1 : CS_MAX;
-		bool is_marked = lo == hi && (lo == '"' || lo == '\\' || lo == 0x7f);
+	uint16_t loops = 0xffff & ~(uint16_t)(CHAR_SPECIAL | LOOPS_UNKNOWN);
 
-		if (lo != 0xd800 && !is_marked && next_of_class(d, q, c) != q)
-			return false;
+	for (uint32_t cp = 0x20; cp < 0x80; cp++) {
+		if ((loops & char_kind(cp)) && next_of_class(d, q, class_of(d, cp)) != q)
+			loops &= (uint16_t)~char_kind(cp);
 	}
-	return true;
+	for (uint32_t c = class_of(d, 0x80); c < d->n_classes && (loops & CHAR_BEYOND); c++) {
+		if (d->class_lo[c] != 0xd800 && next_of_class(d, q, c) != q)
+			loops &= (uint16_t)~CHAR_BEYOND;
+	}
+	return loops;
 }
 
-bool dfa_loops(struct dfa *d, uint32_t q)
+uint16_t dfa_loops(struct dfa *d, uint32_t q)
 {
-	if (d->states[q].loops == LOOPS_UNKNOWN) {
-		bool loops = q != DFA_DEAD && find_loops(d, q);
-
-		d->states[q].loops = loops ? LOOPS_YES : LOOPS_NO;
-	}
-	return d->states[q].loops == LOOPS_YES;
+	if (d->states[q].loops & LOOPS_UNKNOWN)
+		d->states[q].loops = q != DFA_DEAD ? find_loops(d, q) : 0;
+	return d->states[q].loops;
 }
 
 int dfa_error(const struct dfa *d)

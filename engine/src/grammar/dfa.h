@@ -51,8 +51,8 @@ uint32_t dfa_farthest(const struct dfa *d);
 bool dfa_meets(struct dfa *d, uint32_t q, uint32_t lo, uint32_t hi, uint32_t within);
 bool dfa_accepts(const struct dfa *d, uint32_t q);
 uint32_t dfa_matches(const struct dfa *d, uint32_t q); /* mask of the patterns that match when the text ends here */
-/* Every character from U+0020 on but " and \ leads back to q. */
-bool dfa_loops(struct dfa *d, uint32_t q);
+/* The kinds of characters (trie.h) of which every one leads back to q. */
+uint16_t dfa_loops(struct dfa *d, uint32_t q);
 /* Sticky: a limit was met or memory ran out while walking; what was answered since is not to be relied on. */
 int dfa_error(const struct dfa *d);
 size_t dfa_bytes(const struct dfa *d);

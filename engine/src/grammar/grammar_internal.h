@@ -13,7 +13,9 @@
 enum {
 	GR_MAX_DEPTH = 200,    /* of frames: nesting of an output */
 	GR_MAX_CONFS = 512,    /* alternatives followed at once */
-	GR_MAX_BLANKS = 64,    /* white space in a row */
+	GR_MAX_BLANKS = 16,    /* white space between tokens of JSON: in a row on one line, */
+	GR_MAX_LINES = 2,      /* ends of lines, */
+	GR_MAX_INDENT = 64,    /* in a row behind them */
 	GR_MAX_NODES = 20000,  /* of one grammar */
 	GR_MAX_SETS = 65536,   /* different sets of seen properties */
 	GR_MAX_PATTERNS = 6,   /* patternProperties that meet in one object */
@@ -116,7 +118,8 @@ struct grammar_vocab {
 	uint32_t *offsets; /* [n + 1] into bytes */
 	uint8_t *bytes;
 	struct trie trie;
-	uint32_t most_chars; /* of a token that is plain */
+	struct trie closing;   /* of those that can close a string when they come within one */
+	uint32_t most_chars;   /* of a token */
 	pthread_mutex_t lock;
 	struct mask_cache strings; /* inside of strings without a pattern, for all grammars; protected by lock */
 };
@@ -200,7 +203,8 @@ uint32_t machine_pop(struct machine *m, uint32_t stack);
 void machine_cut_frames(struct machine *m, uint32_t n_frames);
 /* Keeps only the frames that these confs reach, and changes their stacks. */
 int machine_collect(struct machine *m, struct conf *confs, uint32_t n);
-uint32_t machine_room(struct machine *m, const struct conf *c);
+/* Whether all texts of up to n characters of these kinds may follow. */
+bool machine_takes(struct machine *m, const struct conf *c, uint16_t kinds, uint32_t n);
 
 /* seen sets: 0 is the empty one */
 uint32_t seen_with(struct eng_grammar *g, const struct object *o, uint32_t seen, uint32_t prop); /* GR_NONE: error */
@@ -208,6 +212,12 @@ bool seen_has(const struct eng_grammar *g, uint32_t seen, uint32_t prop);
 
 /* object.c: one byte for a conf whose node is an object; appends to the set. */
 void object_step(struct machine *m, const struct conf *c, uint8_t byte);
+/* Within a name, between two characters of it. */
+bool object_is_in_name(const struct machine *m, const struct conf *c);
+/* And any other name may come as well: the conf of a free string that is such a name, on a frame of its own. */
+bool object_free_name(struct machine *m, const struct conf *c, struct conf *ret);
+/* White space at phase a: 1 read, 0 it is none, -1 refused. */
+int machine_gap(uint32_t *a, uint8_t byte);
 void machine_emit(struct machine *m, const struct conf *c);
 uint32_t machine_push(struct machine *m, const struct conf *c); /* GR_NONE: too deep or an error */
 void machine_leave(struct machine *m, uint32_t stack);

@@ -2,6 +2,7 @@
  * and the bits read so far. After every byte of it, the characters it can still become are known as ranges; if none of
  * them leads on, the byte is refused, so that no token ends within a character that cannot be completed. */
 #include "grammar/lex.h"
+#include "grammar/trie.h"
 
 #include <string.h>
 
@@ -296,13 +297,11 @@ unsigned lex_step(struct lex *lex, struct lex_state *s, uint8_t byte)
 	return LEX_DEAD;
 }
 
-uint32_t lex_room(struct lex *lex, const struct lex_state *s)
+bool lex_takes(struct lex *lex, const struct lex_state *s, uint16_t kinds, uint32_t n)
 {
-	if (s->partial != DECODE_NONE)
-		return 0;
-	if (lex->dfa && !dfa_loops(lex->dfa, s->q))
-		return 0;
-	if (lex->max == UINT32_MAX)
-		return UINT32_MAX;
-	return lex->max - s->count - (lex->dfa ? dfa_distance(lex->dfa, s->q) : 0);
+	uint32_t distance = lex->dfa ? dfa_distance(lex->dfa, s->q) : 0;
+
+	if (s->partial != DECODE_NONE || (kinds & CHAR_SPECIAL) || (lex->dfa && (kinds & ~dfa_loops(lex->dfa, s->q))))
+		return false;
+	return lex->max == UINT32_MAX || n <= lex->max - s->count - distance;
 }

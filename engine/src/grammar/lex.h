@@ -50,7 +50,7 @@ void lex_begin(const struct lex *lex, struct lex_state *ret);
 unsigned lex_at_begin(struct lex *lex);
 /* Flags. */
 unsigned lex_step(struct lex *lex, struct lex_state *s, uint8_t byte);
-/* So many plain characters (from U+0020, without quotes, backslashes and U+007F) may certainly follow. */
-uint32_t lex_room(struct lex *lex, const struct lex_state *s);
+/* Whether all texts of up to n characters of these kinds (trie.h) may certainly follow. */
+bool lex_takes(struct lex *lex, const struct lex_state *s, uint16_t kinds, uint32_t n);
 
 #endif

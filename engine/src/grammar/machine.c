@@ -227,23 +227,30 @@ void machine_value(struct machine *m, uint32_t value, uint32_t stack, uint8_t by
 	}
 }
 
-/* ---- Arrays: a is the phase and, above it, the blanks in a row; c counts the items ---- */
+/* ---- Arrays: a is the phase and, above it, the white space in a row; c counts the items ---- */
 
 enum { ARRAY_FIRST = 1, ARRAY_NEXT, ARRAY_AFTER };
 
-static bool is_blank(uint8_t b)
+/* White space between tokens of JSON, as people and programs write it and not without end: some blanks, or up to two line
+ * ends and an indentation. In `a`, above the phase: blanks in a row, line ends, whether a line end is half done. */
+int machine_gap(uint32_t *a, uint8_t byte)
 {
-	return b == ' ' || b == '\n' || b == '\t' || b == '\r';
-}
+	const uint32_t one_blank = 1u << 8, blanks = 0xff00, one_line = 1u << 16, lines = 3u << 16, half = 1u << 18;
 
-/* White space between tokens of JSON: any, but not without end. */
-static void blank(struct machine *m, const struct conf *c)
-{
-	struct conf next = *c;
-
-	next.a += 1u << 8;
-	if (next.a >> 8 <= GR_MAX_BLANKS)
-		machine_emit(m, &next);
+	if ((*a & half) && byte != '\n')
+		return -1;
+	if (byte == '\n' || byte == '\r') {
+		if ((*a & lines) / one_line == GR_MAX_LINES)
+			return -1;
+		*a = byte == '\r' ? *a | half : (*a & ~(half | blanks)) + one_line;
+		return 1;
+	}
+	if (byte != ' ' && byte != '\t')
+		return 0;
+	if ((*a & blanks) / one_blank == ((*a & lines) ? GR_MAX_INDENT : GR_MAX_BLANKS))
+		return -1;
+	*a += one_blank;
+	return 1;
 }
 
 static uint32_t item_at(const struct array *a, uint32_t count)
@@ -274,9 +281,11 @@ static void array_step(struct machine *m, const struct conf *c, uint8_t byte)
 	const struct array *a = &m->g->nodes[c->node].array;
 	uint32_t phase = c->a & 0xff;
 	struct conf next = *c;
+	int gap = machine_gap(&next.a, byte);
 
-	if (is_blank(byte)) {
-		blank(m, c);
+	if (gap != 0) {
+		if (gap > 0)
+			machine_emit(m, &next);
 	} else if (byte == ']' && phase != ARRAY_NEXT) {
 		if (c->c >= a->min)
 			machine_leave(m, c->stack);
@@ -448,9 +457,12 @@ void machine_leave(struct machine *m, uint32_t stack)
 
 static void document_step(struct machine *m, const struct conf *c, uint8_t byte)
 {
-	if (is_blank(byte))
-		blank(m, c);
-	else
+	struct conf next = *c;
+	int gap = machine_gap(&next.a, byte);
+
+	if (gap > 0)
+		machine_emit(m, &next);
+	else if (gap == 0)
 		machine_value(m, m->g->nodes[c->node].document, 0, byte);
 }
 
@@ -524,11 +536,15 @@ uint32_t machine_step(struct machine *m, uint32_t begin, uint32_t n, uint8_t byt
 	return set_size(m);
 }
 
-uint32_t machine_room(struct machine *m, const struct conf *c)
+bool machine_takes(struct machine *m, const struct conf *c, uint16_t kinds, uint32_t n)
 {
 	struct lex_state s = { .partial = c->d, .q = c->e, .count = c->c };
 
-	if (c->node == GR_NONE || m->g->nodes[c->node].kind != NODE_LEX || !m->g->nodes[c->node].lex.is_string)
-		return 0;
-	return lex_room(&m->g->nodes[c->node].lex, &s);
+	if (c->node == GR_NONE || m->g->nodes[c->node].kind != NODE_LEX)
+		return false;
+	/* Plain text may end anywhere, and what surrounds it goes on there: to be walked. A whole regular expression has no
+	 * surroundings. */
+	if (!m->g->nodes[c->node].lex.is_string && m->g->kind != ENG_GRAMMAR_REGEX)
+		return false;
+	return lex_takes(&m->g->nodes[c->node].lex, &s, kinds, n);
 }

@@ -198,7 +198,7 @@ static uint32_t counted(const struct object *o, uint32_t count)
 
 /* The name is none of the properties' and no pattern asks: the rest of it is a free string, with the object below it
  * waiting for the colon. So all such names share the masks of free strings. */
-static void leave_trie(struct machine *m, const struct object *o, const struct conf *c)
+static bool free_name(struct machine *m, const struct object *o, const struct conf *c, struct conf *ret)
 {
 	struct conf below = { .stack = c->stack,
 		              .node = c->node,
@@ -209,19 +209,37 @@ static void leave_trie(struct machine *m, const struct object *o, const struct c
 	uint32_t stack;
 
 	if (!others_fit(m->g, o, c))
-		return;
+		return false;
 	stack = machine_push(m, &below);
-	if (stack != GR_NONE)
-		machine_emit(m, &(struct conf){ .stack = stack, .node = m->g->free_string });
+	*ret = (struct conf){ .stack = stack, .node = m->g->free_string };
+	return stack != GR_NONE;
+}
+
+bool object_is_in_name(const struct machine *m, const struct conf *c)
+{
+	return c->node != GR_NONE && m->g->nodes[c->node].kind == NODE_OBJECT && c->a == KEY && c->e != OFF_TRIE;
+}
+
+bool object_free_name(struct machine *m, const struct conf *c, struct conf *ret)
+{
+	const struct object *o;
+
+	if (!object_is_in_name(m, c) || c->d != DECODE_NONE)
+		return false;
+	o = &m->g->nodes[c->node].object;
+	return !o->patterns && free_name(m, o, c, ret);
 }
 
 static void name_char(struct machine *m, const struct object *o, struct conf *c, uint32_t cp)
 {
+	struct conf rest;
+
 	if (o->patterns)
 		c->f = dfa_next(o->patterns, c->f, cp);
 	c->e = c->e != OFF_TRIE ? child(o, c->e, cp) : OFF_TRIE;
 	if (c->e == OFF_TRIE && !o->patterns) {
-		leave_trie(m, o, c);
+		if (free_name(m, o, c, &rest))
+			machine_emit(m, &rest);
 		return;
 	}
 	if ((c->e != OFF_TRIE && any_fits(m->g, o, c, o->names[c->e].lo, o->names[c->e].hi)) ||
@@ -302,22 +320,17 @@ static void begin_name(struct machine *m, const struct object *o, const struct c
 		machine_emit(m, &next);
 }
 
-static bool is_blank(uint8_t b)
-{
-	return b == ' ' || b == '\n' || b == '\t' || b == '\r';
-}
-
 void object_step(struct machine *m, const struct conf *c, uint8_t byte)
 {
 	const struct object *o = &m->g->nodes[c->node].object;
 	uint32_t phase = c->a & 0xff;
 	struct conf next = *c;
+	int gap = phase == KEY || phase == START ? 0 : machine_gap(&next.a, byte);
 
 	if (phase == KEY) {
 		name_step(m, o, &next, byte);
-	} else if (phase != START && is_blank(byte)) {
-		next.a += 1u << 8;
-		if (next.a >> 8 <= GR_MAX_BLANKS)
+	} else if (gap != 0) {
+		if (gap > 0)
 			machine_emit(m, &next);
 	} else if (phase == START && byte == '{') {
 		next.a = FIRST;

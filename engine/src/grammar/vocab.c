@@ -14,6 +14,7 @@ static void vocab_free(struct grammar_vocab *v)
 	(void)pthread_mutex_destroy(&v->lock);
 	mask_cache_done(&v->strings);
 	trie_done(&v->trie);
+	trie_done(&v->closing);
 	free(v->offsets);
 	free(v->bytes);
 	free(v);
@@ -50,10 +51,22 @@ static struct grammar_vocab *vocab_new(uint32_t n)
 	return v;
 }
 
+static bool can_close_string(const uint8_t *p, uint32_t len)
+{
+	enum decode_result r = DECODE_MORE;
+	struct decode_out out;
+	uint32_t partial = DECODE_NONE;
+
+	for (uint32_t i = 0; i < len && r != DECODE_DEAD && r != DECODE_QUOTE; i++)
+		r = decode_step(&partial, p[i], true, &out);
+	return r == DECODE_QUOTE;
+}
+
 /* bytes and offsets are set. */
 static int vocab_finish(struct grammar_vocab *v)
 {
 	struct trie_entry *entries = calloc((size_t)v->n + 1, sizeof(*entries));
+	size_t n = 0;
 	int r;
 
 	if (!entries)
@@ -66,6 +79,12 @@ static int vocab_finish(struct grammar_vocab *v)
 			v->most_chars = entries[i].len; /* a character has a byte at least */
 	}
 	r = trie_build(&v->trie, entries, v->n);
+	for (uint32_t i = 0; i < v->n; i++) {
+		if (can_close_string(entries[i].bytes, entries[i].len))
+			entries[n++] = entries[i];
+	}
+	if (r == 0)
+		r = trie_build(&v->closing, entries, n);
 	free(entries);
 	return r;
 }
