@@ -1,5 +1,6 @@
-/* Structured output in request bodies: which field asks for it, and the grammar's text. response_format is OpenAI's, regex,
- * ebnf and json_schema are SGLang's, grammar and json_schema llama-server's, guided_* vLLM's. Two at once are refused. */
+/* Structured output in request bodies: which field asks for it, and the grammar's text. response_format is OpenAI's,
+ * regex, ebnf and json_schema are SGLang's, grammar and json_schema llama-server's, guided_* vLLM's. Two at once are
+ * refused. */
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
@@ -17,8 +18,8 @@ static const json_t *field(const json_t *obj, const char *key)
 	return json_is_null(v) ? NULL : v;
 }
 
-static int set_grammar(struct http_params *p, const char *param, enum eng_grammar_kind kind, const char *text, size_t len,
-                       struct http_error *e)
+static int set_grammar(struct http_params *p, const char *param, enum eng_grammar_kind kind, const char *text,
+                       size_t len, struct http_error *e)
 {
 	if (p->grammar_param)
 		return http_bad_field(e, param, "`%s` is given too; only one can shape the output", p->grammar_param);
@@ -114,7 +115,7 @@ int http_parse_constrained(const json_t *obj, struct http_params *p, struct http
 		const char *key;
 		enum eng_grammar_kind kind;
 	} strings[] = {
-		{ "regex", ENG_GRAMMAR_REGEX }, { "guided_regex", ENG_GRAMMAR_REGEX },  { "ebnf", ENG_GRAMMAR_EBNF },
+		{ "regex", ENG_GRAMMAR_REGEX },  { "guided_regex", ENG_GRAMMAR_REGEX },  { "ebnf", ENG_GRAMMAR_EBNF },
 		{ "grammar", ENG_GRAMMAR_EBNF }, { "guided_grammar", ENG_GRAMMAR_EBNF },
 	};
 	int r = 0;

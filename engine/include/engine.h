@@ -99,10 +99,10 @@ void eng_grammar_unref(struct eng_grammar *g); /* NULL: nothing */
 /* A text's tokens against the masks that a grammar gives, one after the other. */
 struct eng_grammar_verdict {
 	bool accepted;
-	size_t token;          /* refused: index of the token, n when the text ended too early */
-	size_t offset;         /* refused: bytes of the text that were still right */
-	char expected[160];    /* refused: what could have come instead, for people */
-	uint32_t n_allowed;    /* refused: tokens that the mask has there */
+	size_t token;                  /* refused: index of the token, n when the text ended too early */
+	size_t offset;                 /* refused: bytes of the text that were still right */
+	char expected[160];            /* refused: what could have come instead, for people */
+	uint32_t n_allowed;            /* refused: tokens that the mask has there */
 	uint64_t mask_ns, max_mask_ns; /* time that masks took: all, the slowest */
 };
 int eng_grammar_check(struct eng_engine *e, struct eng_grammar *g, const int32_t *ids, size_t n,

@@ -1,7 +1,7 @@
 /* Structured output: time per mask and per compilation over grammar_schemas.jsonl, whose lines hold a schema and an
- * instance, both written for this project. Where a line says "variants", the schema is also taken closed (every property
- * required, nothing else) and as the items of a list behind a $ref; 100 schemas and more in all. Each instance is written
- * compactly and indented; every one must be accepted.
+ * instance, both written for this project. Where a line says "variants", the schema is also taken closed (every
+ * property required, nothing else) and as the items of a list behind a $ref; 100 schemas and more in all. Each instance
+ * is written compactly and indented; every one must be accepted.
  *
  *   bench_grammar                    over a made-up vocabulary of 150,000 tokens
  *   bench_grammar MODEL              over that of a model (folder or GGUF file)
@@ -129,13 +129,16 @@ static uint32_t random_below(uint32_t *seed, uint32_t n)
 	return (*seed >> 8) % n;
 }
 
-/* Of the make of large byte-level vocabularies: bytes, punctuation runs, indentations, numbers of one digit, words with and
- * without a blank in front, and two or three characters of Chinese, some of them cut. */
+/* Of the make of large byte-level vocabularies: bytes, punctuation runs, indentations, numbers of one digit, words with
+ * and without a blank in front, and two or three characters of Chinese, some of them cut. */
 static void make_up(struct vocabulary *v)
 {
-	static const char *const punctuation[] = { "\"", ",", ":", "{", "}", "[", "]", " ", "\n", "'", ".", "-", "/", "\\", "(", ")", ";" };
-	static const char *const heads[] = { "b", "c", "d", "f", "g", "h", "l", "m", "n", "p", "r", "s", "t", "v", "w", "st", "tr", "" };
-	static const char *const tails[] = { "a", "e", "i", "o", "u", "an", "er", "in", "on", "al", "ing", "ed", "es", "or" };
+	static const char *const punctuation[] = { "\"", ",", ":", "{", "}",  "[", "]", " ", "\n",
+		                                   "'",  ".", "-", "/", "\\", "(", ")", ";" };
+	static const char *const heads[] = { "b", "c", "d", "f", "g", "h", "l",  "m",  "n",
+		                             "p", "r", "s", "t", "v", "w", "st", "tr", "" };
+	static const char *const tails[] = { "a",  "e",  "i",  "o",   "u",  "an", "er",
+		                             "in", "on", "al", "ing", "ed", "es", "or" };
 	uint32_t seed = 7;
 	char text[64];
 
@@ -181,7 +184,7 @@ static void make_up(struct vocabulary *v)
 			(void)strncat(text, random_below(&seed, 2) ? "\"" : "\":", 4);
 		add(v, text, strlen(text));
 	}
-	if (grammar_vocab_from((const uint8_t *const *)v->tokens, v->lens, v->n, &v->vocab) < 0)
+	if (gr_grammar_vocab_from((const uint8_t *const *)v->tokens, v->lens, v->n, &v->vocab) < 0)
 		exit(1);
 }
 
@@ -192,7 +195,7 @@ static void load(struct vocabulary *v, const char *path)
 	char file[4096];
 
 	(void)snprintf(file, sizeof(file), "%s/tokenizer.json", path);
-	if (eng_tokenizer_open(file, &tok, &err) < 0 || grammar_vocab_new(tok, &v->vocab, &err) < 0) {
+	if (eng_tokenizer_open(file, &tok, &err) < 0 || gr_grammar_vocab_new(tok, &v->vocab, &err) < 0) {
 		(void)fprintf(stderr, "%s\n", err_text(&err));
 		exit(1);
 	}
@@ -228,7 +231,8 @@ static int32_t next_token(const struct vocabulary *v, const char *text, size_t l
 	return -1;
 }
 
-static void run(const struct vocabulary *v, struct eng_grammar *g, const char *name, const char *text, struct times *masks)
+static void run(const struct vocabulary *v, struct eng_grammar *g, const char *name, const char *text,
+                struct times *masks)
 {
 	struct eng_matcher *m = NULL;
 	size_t len = strlen(text), at = 0;
@@ -244,7 +248,8 @@ static void run(const struct vocabulary *v, struct eng_grammar *g, const char *n
 		if (masks->n < MAX_TIMES)
 			masks->us[masks->n++] = now_us() - begin;
 		if (getenv("VERBOSE") && masks->us[masks->n - 1] > 500)
-			(void)fprintf(stderr, "%s: %.0f us at %zu: %.20s\n", name, masks->us[masks->n - 1], at, text + at);
+			(void)fprintf(stderr, "%s: %.0f us at %zu: %.20s\n", name, masks->us[masks->n - 1], at,
+			              text + at);
 		if (!mask || id < 0 || !(mask[id / 64] >> (id % 64) & 1) || eng_matcher_accept(m, id) < 0) {
 			(void)fprintf(stderr, "%s: refused at %zu of %s\n", name, at, text);
 			exit(1);
@@ -261,13 +266,15 @@ static void run(const struct vocabulary *v, struct eng_grammar *g, const char *n
 static void measure(const struct vocabulary *v, const char *name, const json_t *schema, const json_t *instance,
                     struct times *compiles, struct times *masks)
 {
-	char *text = json_dumps(schema, JSON_COMPACT), *compact = json_dumps(instance, JSON_COMPACT | JSON_ENCODE_ANY | JSON_REAL_PRECISION(15));
-	char *indented = json_dumps(instance, JSON_INDENT(2) | JSON_ENCODE_ANY | JSON_ENSURE_ASCII | JSON_REAL_PRECISION(15));
+	char *text = json_dumps(schema, JSON_COMPACT),
+	     *compact = json_dumps(instance, JSON_COMPACT | JSON_ENCODE_ANY | JSON_REAL_PRECISION(15));
+	char *indented =
+	        json_dumps(instance, JSON_INDENT(2) | JSON_ENCODE_ANY | JSON_ENSURE_ASCII | JSON_REAL_PRECISION(15));
 	struct eng_grammar *g = NULL;
 	struct err err = { 0 };
 	double begin = now_us();
 
-	if (grammar_compile(v->vocab, ENG_GRAMMAR_JSON_SCHEMA, text, strlen(text), &g, &err) < 0) {
+	if (gr_grammar_compile(v->vocab, ENG_GRAMMAR_JSON_SCHEMA, text, strlen(text), &g, &err) < 0) {
 		(void)fprintf(stderr, "%s: %s\n", name, err_text(&err));
 		exit(1);
 	}
@@ -295,16 +302,16 @@ static void close_objects(json_t *schema)
 	    !json_is_string(json_object_get(schema, "type")))
 		return;
 	required = json_array();
-	json_object_foreach(props, key, v) (void)json_array_append_new(required, json_string(key));
+	json_object_foreach(props, key, v)(void) json_array_append_new(required, json_string(key));
 	(void)json_object_set_new(schema, "required", required);
 	(void)json_object_set_new(schema, "additionalProperties", json_false());
 }
 
 static json_t *list_of(const json_t *schema)
 {
-	return json_pack("{s:{s:O},s:s,s:{s:{s:s,s:{s:s},s:i},s:{s:[ss]}},s:[s],s:b}", "$defs", "item", schema, "type", "object",
-	                 "properties", "items", "type", "array", "items", "$ref", "#/$defs/item", "maxItems", 50, "next",
-	                 "type", "string", "null", "required", "items", "additionalProperties", 0);
+	return json_pack("{s:{s:O},s:s,s:{s:{s:s,s:{s:s},s:i},s:{s:[ss]}},s:[s],s:b}", "$defs", "item", schema, "type",
+	                 "object", "properties", "items", "type", "array", "items", "$ref", "#/$defs/item", "maxItems",
+	                 50, "next", "type", "string", "null", "required", "items", "additionalProperties", 0);
 }
 
 static void measure_line(const struct vocabulary *v, const char *line, size_t len, struct times *compiles,
@@ -370,7 +377,7 @@ int main(int argc, char **argv)
 	free(v.tokens);
 	free(v.lens);
 	free(v.table);
-	grammar_vocab_unref(v.vocab);
+	gr_grammar_vocab_unref(v.vocab);
 	free(compiles.us);
 	free(masks.us);
 	base_buf_done(&text);

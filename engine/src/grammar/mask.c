@@ -1,9 +1,10 @@
 /* From sets to tokens.
  *
  * The mask of a set is the union of its confs' masks. A conf's mask has two parts: what its innermost node allows by
- * itself, computed by walking the vocabulary's trie with an empty stack, and kept; and the rests of tokens that run over
- * the node's end, kept as a trie of their own, which is walked from what lies below on the real stack. The walk leaves a
- * subtree out as a whole where some conf takes everything in it: strings without a pattern take nearly all tokens. */
+ * itself, computed by walking the vocabulary's trie with an empty stack, and kept; and the rests of tokens that run
+ * over the node's end, kept as a trie of their own, which is walked from what lies below on the real stack. The walk
+ * leaves a subtree out as a whole where some conf takes everything in it: strings without a pattern take nearly all
+ * tokens. */
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
@@ -72,13 +73,13 @@ static bool takes_all_below(struct machine *m, uint32_t n, const struct trie_nod
 	for (uint32_t k = m->out; !(node->kinds & CHAR_SPECIAL) && k < m->out + n; k++) {
 		const struct conf c = m->arena[k];
 
-		if (machine_takes(m, &c, node->kinds, node->chars))
+		if (gr_machine_takes(m, &c, node->kinds, node->chars))
 			return true;
 	}
 	return false;
 }
 
-/* As machine_step(), with a short way for what walks of a vocabulary mostly meet: one terminal, in its middle. */
+/* As gr_machine_step(), with a short way for what walks of a vocabulary mostly meet: one terminal, in its middle. */
 static uint32_t step(struct machine *m, const struct level *at, uint8_t byte)
 {
 	const struct conf c = m->arena[at->begin];
@@ -86,20 +87,21 @@ static uint32_t step(struct machine *m, const struct level *at, uint8_t byte)
 	struct lex *lex;
 
 	if (at->n != 1 || c.node == GR_NONE || m->g->nodes[c.node].kind != NODE_LEX || byte == '"')
-		return machine_step(m, at->begin, at->n, byte);
+		return gr_machine_step(m, at->begin, at->n, byte);
 	lex = &m->g->nodes[c.node].lex;
-	switch (lex_step(lex, &s, byte)) {
+	switch (gr_lex_step(lex, &s, byte)) {
 	case LEX_DEAD:
-		if (lex->dfa && dfa_error(lex->dfa))
-			m->error = dfa_error(lex->dfa);
+		if (lex->dfa && gr_dfa_error(lex->dfa))
+			m->error = gr_dfa_error(lex->dfa);
 		return 0;
 	case LEX_GOES_ON:
 		m->out = m->n_arena;
 		m->n_steps++;
-		machine_emit(m, &(struct conf){ .stack = c.stack, .node = c.node, .c = s.count, .d = s.partial, .e = s.q });
+		gr_machine_emit(
+		        m, &(struct conf){ .stack = c.stack, .node = c.node, .c = s.count, .d = s.partial, .e = s.q });
 		return m->error ? 0 : 1;
 	default:
-		return machine_step(m, at->begin, at->n, byte);
+		return gr_machine_step(m, at->begin, at->n, byte);
 	}
 }
 
@@ -120,7 +122,7 @@ static int walk(struct machine *m, const struct walk *w, uint32_t begin, uint32_
 
 		while (i >= levels[level].end)
 			level--;
-		machine_cut_frames(m, levels[level].n_frames);
+		gr_machine_cut_frames(m, levels[level].n_frames);
 		m->n_arena = levels[level].begin + levels[level].n;
 		k = step(m, &levels[level], node->byte);
 		r = m->error;
@@ -153,7 +155,7 @@ static int walk(struct machine *m, const struct walk *w, uint32_t begin, uint32_
 		}
 	}
 	if (levels) {
-		machine_cut_frames(m, levels[0].n_frames);
+		gr_machine_cut_frames(m, levels[0].n_frames);
 		m->n_arena = begin + n;
 	}
 	free(levels);
@@ -168,11 +170,11 @@ static void local_free(struct local_mask *l)
 		return;
 	free(l->bits);
 	free(l->tokens);
-	trie_done(&l->rest);
+	gr_trie_done(&l->rest);
 	free(l);
 }
 
-void mask_cache_done(struct mask_cache *c)
+void gr_mask_cache_done(struct mask_cache *c)
 {
 	for (uint32_t i = 0; i < c->size; i++)
 		local_free(c->slots[i]);
@@ -205,7 +207,7 @@ static struct local_mask *cache_find(const struct mask_cache *c, const uint64_t 
 static int cache_put(struct mask_cache *c, struct local_mask *l)
 {
 	if (c->bytes + l->bytes > c->max_bytes)
-		mask_cache_done(c); /* begins anew: what is in use comes back soon */
+		gr_mask_cache_done(c); /* begins anew: what is in use comes back soon */
 	if ((c->n + 1) * 2 > c->size) {
 		struct mask_cache larger = { .size = c->size ? c->size * 2 : 64 };
 
@@ -262,8 +264,8 @@ static int local_new(struct machine *m, const struct conf *c, const uint64_t key
 	struct local_mask *l = calloc(1, sizeof(*l));
 	uint64_t *bits = calloc(v->n_words, sizeof(*bits));
 	struct rests rests = { 0 };
-	/* A regular expression ends with its text; of a terminal that has no end of its own (plain text) every token could
-	 * have a rest otherwise. */
+	/* A regular expression ends with its text; of a terminal that has no end of its own (plain text) every token
+	 * could have a rest otherwise. */
 	bool wants_rests = m->g->kind != ENG_GRAMMAR_REGEX;
 	struct conf alone = *c;
 	int r = l && bits ? 0 : -ENOMEM;
@@ -273,13 +275,14 @@ static int local_new(struct machine *m, const struct conf *c, const uint64_t key
 		memcpy(l->key, key, sizeof(l->key));
 		l->bytes = sizeof(*l);
 		m->out = m->n_arena;
-		machine_emit(m, &alone);
+		gr_machine_emit(m, &alone);
 		r = m->error;
 	}
 	if (r == 0)
-		r = walk(m, &(struct walk){ &v->trie, bits, wants_rests ? &rests : NULL }, m->out, 1, 1, v->trie.n_nodes);
+		r = walk(m, &(struct walk){ &v->trie, bits, wants_rests ? &rests : NULL }, m->out, 1, 1,
+		         v->trie.n_nodes);
 	if (r == 0 && rests.n > 0) {
-		r = trie_build(&l->rest, rests.entries, rests.n);
+		r = gr_trie_build(&l->rest, rests.entries, rests.n);
 		l->bytes += l->rest.n_nodes * sizeof(*l->rest.nodes) + l->rest.n_tokens * sizeof(*l->rest.tokens);
 	}
 	free(rests.entries);
@@ -317,9 +320,9 @@ static int add_local(struct machine *m, const struct conf *c, struct mask_cache 
 		bits[(uint32_t)l->tokens[i] / 64] |= 1ull << ((uint32_t)l->tokens[i] % 64);
 	if (c->stack == 0 || l->rest.n_nodes < 2)
 		return 0;
-	n = machine_pop(m, c->stack);
+	n = gr_machine_pop(m, c->stack);
 	r = m->error ? m->error : walk(m, &(struct walk){ &l->rest, bits, NULL }, m->out, n, 1, l->rest.n_nodes);
-	machine_cut_frames(m, n_frames);
+	gr_machine_cut_frames(m, n_frames);
 	m->n_arena = base;
 	return r;
 }
@@ -348,11 +351,11 @@ static int correct_names(struct machine *m, const struct conf *c, uint64_t *bits
 		while (i >= levels[level].end)
 			level--;
 		is_end = node->byte == '"' && levels[level].conf.d == DECODE_NONE;
-		machine_cut_frames(m, n_frames);
+		gr_machine_cut_frames(m, n_frames);
 		m->n_arena = base;
 		m->out = base;
-		machine_emit(m, &levels[level].conf);
-		k = machine_step(m, base, 1, node->byte);
+		gr_machine_emit(m, &levels[level].conf);
+		k = gr_machine_step(m, base, 1, node->byte);
 		r = m->error;
 		if (is_end) {
 			for (uint32_t id = node->token; id < t->nodes[node->end].token; id++)
@@ -362,7 +365,7 @@ static int correct_names(struct machine *m, const struct conf *c, uint64_t *bits
 			if (k > 0 && node->end > i + 1)
 				r = walk(m, &(struct walk){ t, bits, NULL }, m->out, k, i + 1, node->end);
 			i = node->end;
-		} else if (k == 1 && object_is_in_name(m, &m->arena[m->out]) && level + 1 < 256) {
+		} else if (k == 1 && gr_object_is_in_name(m, &m->arena[m->out]) && level + 1 < 256) {
 			levels[++level].conf = m->arena[m->out];
 			levels[level].end = node->end;
 			i++;
@@ -370,7 +373,7 @@ static int correct_names(struct machine *m, const struct conf *c, uint64_t *bits
 			i = node->end;
 		}
 	}
-	machine_cut_frames(m, n_frames);
+	gr_machine_cut_frames(m, n_frames);
 	m->n_arena = base;
 	return r;
 }
@@ -381,7 +384,7 @@ static int add_name(struct machine *m, const struct conf *c, const struct conf *
 {
 	uint32_t n_words = m->g->vocab->n_words;
 	uint64_t *own = calloc(n_words, sizeof(*own));
-	int r = own ? mask_add(m, free_name, own) : -ENOMEM;
+	int r = own ? gr_mask_add(m, free_name, own) : -ENOMEM;
 
 	if (r == 0)
 		r = correct_names(m, c, own);
@@ -396,7 +399,7 @@ static uint64_t at_most(uint32_t x, uint32_t most)
 	return x < most ? x : most;
 }
 
-int mask_add(struct machine *m, const struct conf *c, uint64_t *bits)
+int gr_mask_add(struct machine *m, const struct conf *c, uint64_t *bits)
 {
 	uint64_t key[4] = { (uint64_t)c->node << 32 | c->a, (uint64_t)c->b << 32 | c->c, (uint64_t)c->d << 32 | c->e,
 		            c->f };
@@ -408,15 +411,15 @@ int mask_add(struct machine *m, const struct conf *c, uint64_t *bits)
 
 	if (c->node == GR_NONE)
 		return 0;
-	if (object_free_name(m, c, &free_name)) {
+	if (gr_object_free_name(m, c, &free_name)) {
 		r = add_name(m, c, &free_name, bits);
-		machine_cut_frames(m, n_frames);
+		gr_machine_cut_frames(m, n_frames);
 		return r;
 	}
 	lex = &m->g->nodes[c->node].lex;
 	/* While one token cannot reach the maximum, how many characters there are makes no difference. */
 	if (m->g->nodes[c->node].kind == NODE_LEX && lex->dfa &&
-	    (lex->max == UINT32_MAX || lex->max - c->c > (uint64_t)v->most_chars + dfa_farthest(lex->dfa)))
+	    (lex->max == UINT32_MAX || lex->max - c->c > (uint64_t)v->most_chars + gr_dfa_farthest(lex->dfa)))
 		key[1] = (uint64_t)c->b << 32 | UINT32_MAX;
 	if (m->g->nodes[c->node].kind != NODE_LEX || !lex->is_string || lex->dfa)
 		return add_local(m, c, &m->g->masks, key, bits);

@@ -29,7 +29,7 @@ static uint32_t common(const struct trie_entry *x, const struct trie_entry *y)
 	return i;
 }
 
-uint16_t char_kind(uint32_t cp)
+uint16_t gr_char_kind(uint32_t cp)
 {
 	if (cp >= 0x80)
 		return CHAR_BEYOND;
@@ -65,14 +65,14 @@ static void mark_path(struct trie *t, const uint32_t *path, const struct trie_en
 
 	/* How far it is whole characters. */
 	for (; end < e->len; end += (uint32_t)step, n_chars++) {
-		step = ast_utf8((const char *)e->bytes + end, e->len - end, &cp);
+		step = gr_ast_utf8((const char *)e->bytes + end, e->len - end, &cp);
 		if (step == 0)
 			break;
 	}
 	for (uint32_t d = 0; d < end; d += (uint32_t)step, n_chars--) {
-		step = ast_utf8((const char *)e->bytes + d, e->len - d, &cp);
+		step = gr_ast_utf8((const char *)e->bytes + d, e->len - d, &cp);
 		for (uint32_t k = 0; k <= d; k++) /* below all the nodes before it, too */
-			t->nodes[path[k]].kinds |= char_kind(cp);
+			t->nodes[path[k]].kinds |= gr_char_kind(cp);
 		for (uint32_t k = 1; k < step; k++)
 			t->nodes[path[d + k]].kinds |= CHAR_SPECIAL;
 		if (n_chars > t->nodes[path[d]].chars)
@@ -82,7 +82,7 @@ static void mark_path(struct trie *t, const uint32_t *path, const struct trie_en
 		t->nodes[path[k]].kinds |= CHAR_SPECIAL;
 }
 
-int trie_build(struct trie *t, struct trie_entry *entries, size_t n)
+int gr_trie_build(struct trie *t, struct trie_entry *entries, size_t n)
 {
 	size_t n_nodes = 2, longest = 0, skip = 0;
 	uint32_t *path = NULL;
@@ -130,11 +130,11 @@ int trie_build(struct trie *t, struct trie_entry *entries, size_t n)
 out:
 	free(path);
 	if (r < 0)
-		trie_done(t);
+		gr_trie_done(t);
 	return r;
 }
 
-void trie_done(struct trie *t)
+void gr_trie_done(struct trie *t)
 {
 	free(t->nodes);
 	free(t->tokens);

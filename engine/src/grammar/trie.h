@@ -15,8 +15,8 @@ struct trie_node {
 	uint32_t chars; /* most characters below */
 };
 
-/* Characters by what patterns tell apart most; a state that stays as it is over all characters of some kinds takes whole
- * subtrees. */
+/* Characters by what patterns tell apart most; a state that stays as it is over all characters of some kinds takes
+ * whole subtrees. */
 enum {
 	CHAR_LOWER = 1u << 0,
 	CHAR_UPPER = 1u << 1,
@@ -30,7 +30,7 @@ enum {
 	CHAR_BEYOND = 1u << 9,   /* beyond ASCII, whole */
 	CHAR_SPECIAL = 1u << 10, /* controls, " \ DEL, parts of characters: never taken as a whole */
 };
-uint16_t char_kind(uint32_t cp);
+uint16_t gr_char_kind(uint32_t cp);
 
 struct trie {
 	struct trie_node *nodes; /* [0] is the root; one more behind the last ends the token runs */
@@ -46,7 +46,7 @@ struct trie_entry {
 };
 
 /* Sorts the entries; empty ones are left out. -ENOMEM. */
-int trie_build(struct trie *t, struct trie_entry *entries, size_t n);
-void trie_done(struct trie *t);
+int gr_trie_build(struct trie *t, struct trie_entry *entries, size_t n);
+void gr_trie_done(struct trie *t);
 
 #endif

@@ -31,7 +31,7 @@ struct sreq {
 	uint32_t take;           /* prompt tokens given to it in the step being formed */
 	struct eng_kv_seq kv;
 	struct eng_sampler *sampler;
-	struct eng_draft *draft; /* NULL: no speculation */
+	struct eng_draft *draft;     /* NULL: no speculation */
 	struct eng_matcher *matcher; /* NULL: free text */
 	struct eng_textout text;
 	struct base_buf piece; /* text of the current event */
