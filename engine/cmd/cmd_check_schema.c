@@ -22,7 +22,8 @@ const struct opt cmd_check_schema_opts[] = {
 	{ "tokenizer", 't', OPT_STR, offsetof(struct check_schema, tokenizer), "PATH",
 	  "Hugging Face folder or GGUF file [the embedded model]", NULL },
 	{ "schema", 's', OPT_STR, offsetof(struct check_schema, schema), "FILE", "JSON Schema", NULL },
-	{ "regex", 0, OPT_STR, offsetof(struct check_schema, regex), "FILE", "regular expression, instead of a schema", NULL },
+	{ "regex", 0, OPT_STR, offsetof(struct check_schema, regex), "FILE", "regular expression, instead of a schema",
+	  NULL },
 	{ "ebnf", 0, OPT_STR, offsetof(struct check_schema, ebnf), "FILE", "grammar, instead of a schema", NULL },
 	{ "instance", 'i', OPT_STR, offsetof(struct check_schema, instance), "FILE",
 	  "the text to be checked [standard input]", NULL },
@@ -39,9 +40,7 @@ static int pick_grammar(const struct check_schema *o, const char **ret_file, enu
 	if (n != 1)
 		return err_set(err, -EINVAL, "one of --schema, --regex and --ebnf is needed");
 	*ret_file = o->schema ? o->schema : o->regex ? o->regex : o->ebnf;
-	*ret_kind = o->schema  ? ENG_GRAMMAR_JSON_SCHEMA
-	            : o->regex ? ENG_GRAMMAR_REGEX
-	                       : ENG_GRAMMAR_EBNF;
+	*ret_kind = o->schema ? ENG_GRAMMAR_JSON_SCHEMA : o->regex ? ENG_GRAMMAR_REGEX : ENG_GRAMMAR_EBNF;
 	return 0;
 }
 
@@ -77,8 +76,8 @@ static void print_verdict(const struct check_schema *o, const struct eng_grammar
 		return;
 	}
 	if (!o->json) {
-		(void)printf("refused at %s %zu, byte %zu; expected: %s\n", v->token == n_tokens ? "the end, token" : "token",
-		             v->token, v->offset, v->expected);
+		(void)printf("refused at %s %zu, byte %zu; expected: %s\n",
+		             v->token == n_tokens ? "the end, token" : "token", v->token, v->offset, v->expected);
 		return;
 	}
 	(void)base_json_append_string(&expected, v->expected, strlen(v->expected));

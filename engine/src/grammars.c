@@ -19,7 +19,7 @@ void eng_grammars_done(struct eng_grammars *gs)
 {
 	for (size_t i = 0; i < ENG_KEPT_GRAMMARS; i++)
 		eng_grammar_unref(gs->kept[i]);
-	grammar_vocab_unref(gs->vocab);
+	gr_grammar_vocab_unref(gs->vocab);
 	(void)pthread_mutex_destroy(&gs->lock);
 	memset(gs, 0, sizeof(*gs));
 }
@@ -31,7 +31,7 @@ static int vocab_of(struct eng_engine *e, struct err *err)
 		return 0;
 	if (!e->meta.tokenizer)
 		return err_set(err, -ENOTSUP, "structured output needs a tokenizer, the model has none");
-	return grammar_vocab_new(e->meta.tokenizer, &e->grammars.vocab, err);
+	return gr_grammar_vocab_new(e->meta.tokenizer, &e->grammars.vocab, err);
 }
 
 int eng_grammar_compile(struct eng_engine *e, enum eng_grammar_kind kind, const char *text, size_t len,
@@ -44,13 +44,13 @@ int eng_grammar_compile(struct eng_engine *e, enum eng_grammar_kind kind, const 
 	(void)pthread_mutex_lock(&gs->lock);
 	r = vocab_of(e, err);
 	for (size_t i = 0; i < ENG_KEPT_GRAMMARS && r == 0 && !g; i++) {
-		if (gs->kept[i] && grammar_is(gs->kept[i], kind, text, len))
+		if (gs->kept[i] && gr_grammar_is(gs->kept[i], kind, text, len))
 			g = eng_grammar_ref(gs->kept[i]);
 	}
 	(void)pthread_mutex_unlock(&gs->lock);
 	if (r == 0 && !g) {
 		/* Outside of the lock: others need not wait. Two may compile the same; both are right. */
-		r = grammar_compile(gs->vocab, kind, text, len, &g, err);
+		r = gr_grammar_compile(gs->vocab, kind, text, len, &g, err);
 		if (r == 0) {
 			(void)pthread_mutex_lock(&gs->lock);
 			eng_grammar_unref(gs->kept[gs->next]);

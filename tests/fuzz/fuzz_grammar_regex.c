@@ -8,7 +8,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	struct eng_grammar *g = NULL;
 	struct err err = { 0 };
 
-	if (grammar_compile(fuzz_vocab(), ENG_GRAMMAR_REGEX, (const char *)data, size, &g, &err) < 0) {
+	if (gr_grammar_compile(fuzz_vocab(), ENG_GRAMMAR_REGEX, (const char *)data, size, &g, &err) < 0) {
 		if (err.code == 0)
 			abort();
 		return 0;

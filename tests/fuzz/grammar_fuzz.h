@@ -12,8 +12,9 @@
 /* All bytes, and what spans several symbols. */
 static struct grammar_vocab *fuzz_vocab(void)
 {
-	static const char *const words[] = { "{\"",  "\":",  "\", \"", "\"}", "[]",   "true", "null", "12", "ab", " \"",
-		                             "\\u00", "\\\"", "}}",     "1,",  "\xc3", "é",    "中",   "a\"", "0.", "abc" };
+	static const char *const words[] = { "{\"",  "\":", "\", \"", "\"}",   "[]",   "true", "null",
+		                             "12",   "ab",  " \"",    "\\u00", "\\\"", "}}",   "1,",
+		                             "\xc3", "é",   "中",     "a\"",   "0.",   "abc" };
 	static struct grammar_vocab *v;
 	const uint8_t *tokens[256 + sizeof(words) / sizeof(words[0])];
 	uint32_t lens[sizeof(tokens) / sizeof(tokens[0])], n = 0;
@@ -30,7 +31,7 @@ static struct grammar_vocab *fuzz_vocab(void)
 		tokens[n] = (const uint8_t *)words[i];
 		lens[n] = (uint32_t)strlen(words[i]);
 	}
-	if (grammar_vocab_from(tokens, lens, n, &v) < 0)
+	if (gr_grammar_vocab_from(tokens, lens, n, &v) < 0)
 		abort();
 	return v;
 }
@@ -52,8 +53,8 @@ static int32_t fuzz_pick(const uint64_t *mask, uint32_t k)
 	}
 }
 
-/* Follows the mask by choices out of data: what it allows is taken, and there is always a way on or an end; single bytes
- * are allowed exactly when the machine takes them. */
+/* Follows the mask by choices out of data: what it allows is taken, and there is always a way on or an end; single
+ * bytes are allowed exactly when the machine takes them. */
 static void fuzz_walk(struct eng_grammar *g, const uint8_t *data, size_t size, unsigned steps)
 {
 	struct eng_matcher *m = NULL;

@@ -70,7 +70,7 @@ for seed in range(8):
     assert re.fullmatch(r"(\()*[abc](\))*", text) and text.count("(") == text.count(")"), text
     choice = ask("/v1/completions", {"prompt": "x", "temperature": 1, "seed": seed, "guided_choice": ["yes", "no (maybe)"]})["choices"][0]
     assert choice["text"] in ("yes", "no (maybe)") and choice["finish_reason"] == "stop", choice
-body = ask("/v1/chat/completions", dict(chat, temperature=0, max_tokens=40, response_format={"type": "json_object"}))
+body = ask("/v1/chat/completions", dict(chat, temperature=0, max_tokens=400, response_format={"type": "json_object"}))
 assert body["choices"][0]["message"]["content"].lstrip().startswith("{"), body
 print("ok 24 answers to a schema and 24 to expressions and grammars at temperature 1, all valid")
 EOF

@@ -1,6 +1,6 @@
-/* For tests/integration/engine_grammar.py: reads lines {"kind", "grammar", "instances": [...]} on standard input and prints
- * for each {"error"} or {"accepted": [...]}, by masks over the tokenizer given as argument: every prefix of an instance
- * is taken token by token as its tokenizer cuts it, and byte by byte, which must agree. */
+/* For tests/integration/engine_grammar.py: reads lines {"kind", "grammar", "instances": [...]} on standard input and
+ * prints for each {"error"} or {"accepted": [...]}, by masks over the tokenizer given as argument: every prefix of an
+ * instance is taken token by token as its tokenizer cuts it, and byte by byte, which must agree. */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -21,7 +21,8 @@ static enum eng_grammar_kind kind_of(const char *name)
 static bool accepts_bytes(struct eng_grammar *g, const char *text, size_t len)
 {
 	struct eng_matcher *m = NULL;
-	bool ok = eng_matcher_new(g, &m) == 0 && eng_matcher_accept_bytes(m, text, len) == len && eng_matcher_can_end(m);
+	bool ok =
+	        eng_matcher_new(g, &m) == 0 && eng_matcher_accept_bytes(m, text, len) == len && eng_matcher_can_end(m);
 
 	eng_matcher_free(m);
 	return ok;
@@ -36,7 +37,8 @@ static int check_instance(struct eng_engine *e, struct eng_grammar *g, const jso
 	int32_t *ids = NULL;
 	bool by_bytes;
 
-	if (eng_tokenize(e, text, len, false, false, &ids, &n, &err) < 0 || eng_grammar_check(e, g, ids, n, &v, &err) < 0) {
+	if (eng_tokenize(e, text, len, false, false, &ids, &n, &err) < 0 ||
+	    eng_grammar_check(e, g, ids, n, &v, &err) < 0) {
 		(void)fprintf(stderr, "%s\n", err_text(&err));
 		return 1;
 	}
@@ -71,8 +73,7 @@ static int check_line(struct eng_engine *e, const char *line, size_t len)
 		(void)base_buf_puts(&out, "}");
 	} else {
 		(void)base_buf_puts(&out, "{\"accepted\":[");
-		json_array_foreach(json_object_get(job, "instances"), i, v)
-			r = r ? r : check_instance(e, g, v, &out);
+		json_array_foreach(json_object_get(job, "instances"), i, v) r = r ? r : check_instance(e, g, v, &out);
 		if (out.data[out.len - 1] == ',')
 			out.len--;
 		(void)base_buf_puts(&out, "]}");

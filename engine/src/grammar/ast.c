@@ -3,19 +3,19 @@
 
 #include <stdlib.h>
 
-void ast_pool_done(struct ast_pool *pool)
+void gr_ast_pool_done(struct ast_pool *pool)
 {
 	struct ast *next;
 
 	for (struct ast *a = pool->all; a; a = next) {
 		next = a->all;
-		charset_done(&a->set);
+		gr_charset_done(&a->set);
 		free(a);
 	}
 	*pool = (struct ast_pool){ 0 };
 }
 
-struct ast *ast_new(struct ast_pool *pool, enum ast_kind kind)
+struct ast *gr_ast_new(struct ast_pool *pool, enum ast_kind kind)
 {
 	struct ast *a;
 
@@ -31,7 +31,7 @@ struct ast *ast_new(struct ast_pool *pool, enum ast_kind kind)
 	return a;
 }
 
-void ast_append(struct ast *parent, struct ast *child)
+void gr_ast_append(struct ast *parent, struct ast *child)
 {
 	if (parent->last)
 		parent->last->next = child;
@@ -40,42 +40,42 @@ void ast_append(struct ast *parent, struct ast *child)
 	parent->last = child;
 }
 
-struct ast *ast_repeat(struct ast_pool *pool, struct ast *child, uint32_t min, uint32_t max)
+struct ast *gr_ast_repeat(struct ast_pool *pool, struct ast *child, uint32_t min, uint32_t max)
 {
-	struct ast *a = ast_new(pool, AST_REPEAT);
+	struct ast *a = gr_ast_new(pool, AST_REPEAT);
 
 	if (!a)
 		return NULL;
-	ast_append(a, child);
+	gr_ast_append(a, child);
 	a->min = min;
 	a->max = max;
 	return a;
 }
 
-struct ast *ast_char(struct ast_pool *pool, uint32_t cp)
+struct ast *gr_ast_char(struct ast_pool *pool, uint32_t cp)
 {
-	struct ast *a = ast_new(pool, AST_SET);
+	struct ast *a = gr_ast_new(pool, AST_SET);
 
-	return a && charset_add(&a->set, cp, cp) == 0 ? a : NULL;
+	return a && gr_charset_add(&a->set, cp, cp) == 0 ? a : NULL;
 }
 
-struct ast *ast_literal(struct ast_pool *pool, const char *text, size_t len)
+struct ast *gr_ast_literal(struct ast_pool *pool, const char *text, size_t len)
 {
-	struct ast *cat = ast_new(pool, AST_CAT), *c;
+	struct ast *cat = gr_ast_new(pool, AST_CAT), *c;
 	uint32_t cp = 0;
 	size_t n;
 
 	for (size_t i = 0; i < len && cat; i += n) {
-		n = ast_utf8(text + i, len - i, &cp);
-		c = n ? ast_char(pool, cp) : NULL;
+		n = gr_ast_utf8(text + i, len - i, &cp);
+		c = n ? gr_ast_char(pool, cp) : NULL;
 		if (!c)
 			return NULL;
-		ast_append(cat, c);
+		gr_ast_append(cat, c);
 	}
 	return cat;
 }
 
-size_t ast_utf8(const char *text, size_t len, uint32_t *ret_cp)
+size_t gr_ast_utf8(const char *text, size_t len, uint32_t *ret_cp)
 {
 	const unsigned char *p = (const unsigned char *)text;
 	uint32_t cp;

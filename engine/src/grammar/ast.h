@@ -40,22 +40,22 @@ struct ast_pool {
 	size_t n;
 };
 
-void ast_pool_done(struct ast_pool *pool);
+void gr_ast_pool_done(struct ast_pool *pool);
 /* NULL: out of memory, or the pool is full. */
-struct ast *ast_new(struct ast_pool *pool, enum ast_kind kind);
-void ast_append(struct ast *parent, struct ast *child);
-struct ast *ast_repeat(struct ast_pool *pool, struct ast *child, uint32_t min, uint32_t max);
-struct ast *ast_char(struct ast_pool *pool, uint32_t cp);
+struct ast *gr_ast_new(struct ast_pool *pool, enum ast_kind kind);
+void gr_ast_append(struct ast *parent, struct ast *child);
+struct ast *gr_ast_repeat(struct ast_pool *pool, struct ast *child, uint32_t min, uint32_t max);
+struct ast *gr_ast_char(struct ast_pool *pool, uint32_t cp);
 /* The characters of valid UTF-8, one after another. */
-struct ast *ast_literal(struct ast_pool *pool, const char *text, size_t len);
+struct ast *gr_ast_literal(struct ast_pool *pool, const char *text, size_t len);
 
 /* A regular expression: classes, groups, alternation, repeats, anchors. Errors name what is not supported, and where.
  * -EINVAL, -E2BIG, -ENOMEM. */
-int ast_parse_regex(struct ast_pool *pool, const char *text, size_t len, struct ast **ret, struct err *err);
+int gr_ast_parse_regex(struct ast_pool *pool, const char *text, size_t len, struct ast **ret, struct err *err);
 
 /* One character of UTF-8 from text (at least one byte); its length, 0 when it is none. */
-size_t ast_utf8(const char *text, size_t len, uint32_t *ret_cp);
+size_t gr_ast_utf8(const char *text, size_t len, uint32_t *ret_cp);
 /* What stands between the brackets of a character class, "[" consumed, up to and including "]"; shared with EBNF. */
-int ast_parse_class(const char *text, size_t len, size_t *pos, struct charset *ret, struct err *err);
+int gr_ast_parse_class(const char *text, size_t len, size_t *pos, struct charset *ret, struct err *err);
 
 #endif

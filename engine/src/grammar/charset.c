@@ -1,19 +1,20 @@
 /* Sets of code points. Categories come from utf8proc; the scan over all code points takes milliseconds, so what it
- * finds for \W \D and \p{..} is built only where a pattern asks for it. */
+ * finds for \W \D and \p{..} is built where a pattern first asks for it, and kept. */
 #include "grammar/charset.h"
 
 #include <errno.h>
+#include <pthread.h>
 #include <stdlib.h>
 #include <string.h>
 #include <utf8proc.h>
 
-void charset_done(struct charset *s)
+void gr_charset_done(struct charset *s)
 {
 	free(s->ranges);
 	*s = (struct charset){ 0 };
 }
 
-int charset_add(struct charset *s, uint32_t lo, uint32_t hi)
+int gr_charset_add(struct charset *s, uint32_t lo, uint32_t hi)
 {
 	if (s->n > 0 && lo >= s->ranges[s->n - 1].lo && lo <= s->ranges[s->n - 1].hi + 1) {
 		if (hi > s->ranges[s->n - 1].hi)
@@ -33,12 +34,12 @@ int charset_add(struct charset *s, uint32_t lo, uint32_t hi)
 	return 0;
 }
 
-int charset_add_set(struct charset *s, const struct charset *other)
+int gr_charset_add_set(struct charset *s, const struct charset *other)
 {
 	int r = 0;
 
 	for (uint32_t i = 0; i < other->n && r == 0; i++)
-		r = charset_add(s, other->ranges[i].lo, other->ranges[i].hi);
+		r = gr_charset_add(s, other->ranges[i].lo, other->ranges[i].hi);
 	return r;
 }
 
@@ -49,7 +50,7 @@ static int compare(const void *a, const void *b)
 	return x->lo < y->lo ? -1 : x->lo > y->lo;
 }
 
-void charset_finish(struct charset *s)
+void gr_charset_finish(struct charset *s)
 {
 	uint32_t n = 0;
 
@@ -67,23 +68,23 @@ void charset_finish(struct charset *s)
 	s->n = n + 1;
 }
 
-int charset_invert(struct charset *s)
+int gr_charset_invert(struct charset *s)
 {
 	struct charset old = *s;
 	uint32_t next = 0;
 	int r = 0;
 
 	*s = (struct charset){ 0 };
-	r = charset_add(&old, 0xd800, 0xdfff);
-	charset_finish(&old);
+	r = gr_charset_add(&old, 0xd800, 0xdfff);
+	gr_charset_finish(&old);
 	for (uint32_t i = 0; i < old.n && r == 0; i++) {
 		if (old.ranges[i].lo > next)
-			r = charset_add(s, next, old.ranges[i].lo - 1);
+			r = gr_charset_add(s, next, old.ranges[i].lo - 1);
 		next = old.ranges[i].hi + 1;
 	}
 	if (r == 0 && next <= CS_MAX)
-		r = charset_add(s, next, CS_MAX);
-	charset_done(&old);
+		r = gr_charset_add(s, next, CS_MAX);
+	gr_charset_done(&old);
 	return r;
 }
 
@@ -103,12 +104,12 @@ static uint32_t find(const struct charset *s, uint32_t cp)
 	return lo;
 }
 
-bool charset_has(const struct charset *s, uint32_t cp)
+bool gr_charset_has(const struct charset *s, uint32_t cp)
 {
-	return charset_meets(s, cp, cp);
+	return gr_charset_meets(s, cp, cp);
 }
 
-bool charset_meets(const struct charset *s, uint32_t lo, uint32_t hi)
+bool gr_charset_meets(const struct charset *s, uint32_t lo, uint32_t hi)
 {
 	uint32_t i = find(s, lo);
 
@@ -131,9 +132,29 @@ static int scan(struct charset *s, predicate is_in, const void *arg)
 		if (in && !was_in)
 			begin = cp;
 		if (!in && was_in)
-			r = charset_add(s, begin, cp - 1);
+			r = gr_charset_add(s, begin, cp - 1);
 		was_in = in;
 	}
+	return r;
+}
+
+enum { KEPT_NO_DIGIT, KEPT_NO_WORD, KEPT_CATEGORIES, MAX_KEPT = KEPT_CATEGORIES + 2 * 40 };
+
+static pthread_mutex_t kept_lock = PTHREAD_MUTEX_INITIALIZER;
+static struct charset kept[MAX_KEPT]; /* protected by kept_lock; n 0: not built yet */
+
+static int add_kept(struct charset *s, unsigned which, predicate is_in, const void *arg)
+{
+	int r = 0;
+
+	(void)pthread_mutex_lock(&kept_lock);
+	if (kept[which].n == 0)
+		r = scan(&kept[which], is_in, arg);
+	if (r == 0)
+		r = gr_charset_add_set(s, &kept[which]);
+	else
+		gr_charset_done(&kept[which]);
+	(void)pthread_mutex_unlock(&kept_lock);
 	return r;
 }
 
@@ -154,9 +175,9 @@ static bool is_no_word(uint32_t cp, const void *arg)
 
 static const struct charset_range word[] = { { '0', '9' }, { 'A', 'Z' }, { '_', '_' }, { 'a', 'z' } };
 /* In both dialects; then what only one of them takes for space. */
-static const struct charset_range space[] = { { 9, 13 },           { 0x20, 0x20 },     { 0xa0, 0xa0 },
-	                                      { 0x1680, 0x1680 },  { 0x2000, 0x200a }, { 0x2028, 0x2029 },
-	                                      { 0x202f, 0x202f },  { 0x205f, 0x205f }, { 0x3000, 0x3000 } };
+static const struct charset_range space[] = { { 9, 13 },          { 0x20, 0x20 },     { 0xa0, 0xa0 },
+	                                      { 0x1680, 0x1680 }, { 0x2000, 0x200a }, { 0x2028, 0x2029 },
+	                                      { 0x202f, 0x202f }, { 0x205f, 0x205f }, { 0x3000, 0x3000 } };
 static const struct charset_range space_too[] = { { 0x1c, 0x1f }, { 0x85, 0x85 }, { 0xfeff, 0xfeff } };
 
 static int add_ranges(struct charset *s, const struct charset_range *r, size_t n)
@@ -164,7 +185,7 @@ static int add_ranges(struct charset *s, const struct charset_range *r, size_t n
 	int e = 0;
 
 	for (size_t i = 0; i < n && e == 0; i++)
-		e = charset_add(s, r[i].lo, r[i].hi);
+		e = gr_charset_add(s, r[i].lo, r[i].hi);
 	return e;
 }
 
@@ -175,28 +196,28 @@ static int add_no_space(struct charset *s)
 
 	if (r == 0)
 		r = add_ranges(&t, space_too, sizeof(space_too) / sizeof(space_too[0]));
-	charset_finish(&t);
+	gr_charset_finish(&t);
 	if (r == 0)
-		r = charset_invert(&t);
+		r = gr_charset_invert(&t);
 	if (r == 0)
-		r = charset_add_set(s, &t);
-	charset_done(&t);
+		r = gr_charset_add_set(s, &t);
+	gr_charset_done(&t);
 	return r;
 }
 
-int charset_add_class(struct charset *s, char letter)
+int gr_charset_add_class(struct charset *s, char letter)
 {
 	switch (letter) {
 	case 'd':
-		return charset_add(s, '0', '9');
+		return gr_charset_add(s, '0', '9');
 	case 'w':
 		return add_ranges(s, word, sizeof(word) / sizeof(word[0]));
 	case 's':
 		return add_ranges(s, space, sizeof(space) / sizeof(space[0]));
 	case 'D':
-		return scan(s, is_no_digit, NULL);
+		return add_kept(s, KEPT_NO_DIGIT, is_no_digit, NULL);
 	case 'W':
-		return scan(s, is_no_word, NULL);
+		return add_kept(s, KEPT_NO_WORD, is_no_word, NULL);
 	case 'S':
 		return add_no_space(s);
 	default:
@@ -218,17 +239,16 @@ static bool is_in_category(uint32_t cp, const void *arg)
 	return (strncmp(name, c->name, c->len) == 0) != c->invert;
 }
 
-int charset_add_category(struct charset *s, const char *name, size_t len, bool invert)
+int gr_charset_add_category(struct charset *s, const char *name, size_t len, bool invert)
 {
-	static const char *const names[] = { "L",  "Lu", "Ll", "Lt", "Lm", "Lo", "M",  "Mn", "Mc", "Me",
-		                             "N",  "Nd", "Nl", "No", "P",  "Pc", "Pd", "Ps", "Pe", "Pi",
-		                             "Pf", "Po", "S",  "Sm", "Sc", "Sk", "So", "Z",  "Zs", "Zl",
-		                             "Zp", "C",  "Cc", "Cf" };
+	static const char *const names[] = { "L",  "Lu", "Ll", "Lt", "Lm", "Lo", "M",  "Mn", "Mc", "Me", "N", "Nd",
+		                             "Nl", "No", "P",  "Pc", "Pd", "Ps", "Pe", "Pi", "Pf", "Po", "S", "Sm",
+		                             "Sc", "Sk", "So", "Z",  "Zs", "Zl", "Zp", "C",  "Cc", "Cf" };
 	const struct category c = { name, len, invert };
 
 	for (size_t i = 0; i < sizeof(names) / sizeof(names[0]); i++) {
 		if (strlen(names[i]) == len && memcmp(names[i], name, len) == 0)
-			return scan(s, is_in_category, &c);
+			return add_kept(s, KEPT_CATEGORIES + 2 * (unsigned)i + invert, is_in_category, &c);
 	}
 	return -EINVAL;
 }

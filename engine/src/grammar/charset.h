@@ -17,21 +17,21 @@ struct charset {
 	uint32_t n, cap;
 };
 
-void charset_done(struct charset *s);
-/* Any order; charset_finish() sorts and joins. -ENOMEM. */
-int charset_add(struct charset *s, uint32_t lo, uint32_t hi);
-int charset_add_set(struct charset *s, const struct charset *other);
-void charset_finish(struct charset *s);
+void gr_charset_done(struct charset *s);
+/* Any order; gr_charset_finish() sorts and joins. -ENOMEM. */
+int gr_charset_add(struct charset *s, uint32_t lo, uint32_t hi);
+int gr_charset_add_set(struct charset *s, const struct charset *other);
+void gr_charset_finish(struct charset *s);
 /* Both want finished sets. The complement leaves surrogates out: they are no characters. */
-int charset_invert(struct charset *s);
-bool charset_has(const struct charset *s, uint32_t cp);
+int gr_charset_invert(struct charset *s);
+bool gr_charset_has(const struct charset *s, uint32_t cp);
 /* Whether any code point of lo..hi is in it. */
-bool charset_meets(const struct charset *s, uint32_t lo, uint32_t hi);
+bool gr_charset_meets(const struct charset *s, uint32_t lo, uint32_t hi);
 
 /* \d \D \w \W \s \S by their letter. Where ECMA-262 and Python disagree (is é a word character?) each class holds
  * only what it holds in both. */
-int charset_add_class(struct charset *s, char letter);
+int gr_charset_add_class(struct charset *s, char letter);
 /* \p{name}: a general category (L, Lu, Nd ...). -EINVAL: no such. */
-int charset_add_category(struct charset *s, const char *name, size_t len, bool invert);
+int gr_charset_add_category(struct charset *s, const char *name, size_t len, bool invert);
 
 #endif

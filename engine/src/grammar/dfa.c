@@ -1,8 +1,8 @@
 /* The subset construction, lazily.
  *
  * Code points are grouped into classes that no pattern tells apart; a state has one transition per class, computed when
- * it is first needed. `^` edges are followed from the start state only and `$` edges only to find out whether a text may
- * end, which is all they can do in a text of one line.
+ * it is first needed. `^` edges are followed from the start state only and `$` edges only to find out whether a text
+ * may end, which is all they can do in a text of one line.
  *
  * A state of the lazy automaton is never a trap: subset members that cannot reach acceptance are dropped, so an
  * intersection of patterns, a forbidden one or a minimum of length are what needs the whole automaton at once: there,
@@ -14,9 +14,10 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define UNKNOWN UINT32_MAX
+#include "grammar/trie.h"
 
-enum { LOOPS_UNKNOWN, LOOPS_NO, LOOPS_YES };
+#define UNKNOWN UINT32_MAX
+#define LOOPS_UNKNOWN 0x8000
 
 struct state {
 	uint32_t *members; /* states of the NFA, sorted; NULL once the automaton is complete */
@@ -24,13 +25,12 @@ struct state {
 	uint32_t matches;
 	uint32_t distance; /* fewest characters to acceptance */
 	bool accepts;
-	uint8_t loops;
+	uint16_t loops; /* LOOPS_UNKNOWN: not asked for yet */
 	uint32_t *next; /* [n_classes], UNKNOWN: not computed */
 };
 
 struct dfa {
 	struct nfa nfa;
-	uint32_t starts[DFA_MAX_PATTERNS], n_patterns;
 	uint32_t need, forbid;
 	uint64_t allowed; /* see dfa_builder */
 	bool has_allowed;
@@ -41,8 +41,8 @@ struct dfa {
 	uint64_t *set_classes; /* [n_sets][class_words] */
 	uint32_t class_words;
 
-	uint32_t *ends;  /* per NFA state: the patterns that match when the text ends here */
-	uint32_t *far;   /* per NFA state: fewest characters to acceptance, UNKNOWN: no way */
+	uint32_t *ends; /* per NFA state: the patterns that match when the text ends here */
+	uint32_t *far;  /* per NFA state: fewest characters to acceptance, UNKNOWN: no way */
 	uint32_t farthest;
 	uint32_t *marks; /* per NFA state: the last closure that visited it */
 	uint32_t mark;
@@ -53,23 +53,22 @@ struct dfa {
 	uint32_t *table; /* hash -> state + 1 */
 	uint32_t table_size;
 	uint32_t start;
-	size_t bytes;
 	int error;
 };
 
 /* ---- Building ---- */
 
-void dfa_builder_init(struct dfa_builder *b)
+void gr_dfa_builder_init(struct dfa_builder *b)
 {
 	memset(b, 0, sizeof(*b));
 }
 
-void dfa_builder_done(struct dfa_builder *b)
+void gr_dfa_builder_done(struct dfa_builder *b)
 {
-	nfa_done(&b->nfa);
+	gr_nfa_done(&b->nfa);
 }
 
-int dfa_builder_add_states(struct dfa_builder *b, uint32_t start, uint32_t accept)
+int gr_dfa_builder_add_states(struct dfa_builder *b, uint32_t start, uint32_t accept)
 {
 	if (b->n == DFA_MAX_PATTERNS)
 		return -E2BIG;
@@ -82,32 +81,32 @@ static int any_loop(struct nfa *a, uint32_t state)
 {
 	struct charset any = { 0 };
 	uint32_t set = 0;
-	int r = charset_add(&any, 0, CS_MAX);
+	int r = gr_charset_add(&any, 0, CS_MAX);
 
 	if (r == 0)
-		r = nfa_set(a, &any, &set);
+		r = gr_nfa_set(a, &any, &set);
 	if (r == 0)
-		r = nfa_edge(a, state, NFA_SET, set, state);
-	charset_done(&any);
+		r = gr_nfa_edge(a, state, NFA_SET, set, state);
+	gr_charset_done(&any);
 	return r;
 }
 
-int dfa_builder_add(struct dfa_builder *b, const struct ast *tree, bool is_search)
+int gr_dfa_builder_add(struct dfa_builder *b, const struct ast *tree, bool is_search)
 {
 	uint32_t start = 0, begin = 0, end = 0, accept = 0;
 	int r;
 
-	if ((r = nfa_state(&b->nfa, &start)) < 0 || (r = nfa_state(&b->nfa, &begin)) < 0 ||
-	    (r = nfa_edge(&b->nfa, start, NFA_EPS, 0, begin)) < 0)
+	if ((r = gr_nfa_state(&b->nfa, &start)) < 0 || (r = gr_nfa_state(&b->nfa, &begin)) < 0 ||
+	    (r = gr_nfa_edge(&b->nfa, start, NFA_EPS, 0, begin)) < 0)
 		return r;
 	if (is_search && (r = any_loop(&b->nfa, start)) < 0)
 		return r;
-	if ((r = nfa_emit(&b->nfa, tree, begin, &end)) < 0 || (r = nfa_state(&b->nfa, &accept)) < 0 ||
-	    (r = nfa_edge(&b->nfa, end, NFA_EPS, 0, accept)) < 0)
+	if ((r = gr_nfa_emit(&b->nfa, tree, begin, &end)) < 0 || (r = gr_nfa_state(&b->nfa, &accept)) < 0 ||
+	    (r = gr_nfa_edge(&b->nfa, end, NFA_EPS, 0, accept)) < 0)
 		return r;
 	if (is_search && (r = any_loop(&b->nfa, accept)) < 0)
 		return r;
-	return dfa_builder_add_states(b, start, accept);
+	return gr_dfa_builder_add_states(b, start, accept);
 }
 
 /* ---- Classes of code points ---- */
@@ -146,7 +145,7 @@ static int make_classes(struct dfa *d)
 	if (!d->class_lo)
 		return -ENOMEM;
 	d->class_lo[k++] = 0;
-	/* Surrogates are no characters: in a class that dfa_meets() is never asked about. */
+	/* Surrogates are no characters: in a class that gr_dfa_meets() is never asked about. */
 	d->class_lo[k++] = 0xd800;
 	d->class_lo[k++] = 0xe000;
 	for (uint32_t i = 0; i < d->nfa.n_sets; i++) {
@@ -294,7 +293,7 @@ static int new_state(struct dfa *d, const uint32_t *members, uint32_t n, uint32_
 		d->cap_states = cap;
 	}
 	s = &d->states[d->n_states];
-	*s = (struct state){ .n = n };
+	*s = (struct state){ .n = n, .loops = LOOPS_UNKNOWN };
 	s->members = malloc((n ? n : 1) * sizeof(*s->members));
 	s->next = malloc(d->n_classes * sizeof(*s->next));
 	if (!s->members || !s->next) {
@@ -306,7 +305,6 @@ static int new_state(struct dfa *d, const uint32_t *members, uint32_t n, uint32_
 		memcpy(s->members, members, n * sizeof(*members));
 	for (uint32_t c = 0; c < d->n_classes; c++)
 		s->next[c] = UNKNOWN;
-	d->bytes += sizeof(*s) + (n + d->n_classes) * sizeof(uint32_t);
 	*ret = d->n_states++;
 	return 0;
 }
@@ -403,8 +401,8 @@ static int compute_next(struct dfa *d, uint32_t q, uint32_t class, uint32_t *ret
 		for (uint32_t e = d->nfa.heads[d->states[q].members[i]]; e != NFA_NONE; e = d->nfa.edges[e].next) {
 			const struct nfa_edge *edge = &d->nfa.edges[e];
 
-			if (edge->kind == NFA_SET && (d->set_classes[(size_t)edge->arg * d->class_words + class / 64] >>
-			                              (class % 64) & 1))
+			if (edge->kind == NFA_SET &&
+			    (d->set_classes[(size_t)edge->arg * d->class_words + class / 64] >> (class % 64) & 1))
 				push(d, edge->to, &n_stack);
 		}
 	}
@@ -568,7 +566,6 @@ static void free_states(struct dfa *d)
 	free(d->states);
 	d->states = NULL;
 	d->n_states = d->cap_states = 0;
-	d->bytes = 0;
 }
 
 /* The pruned product takes the place of the lazy states. */
@@ -592,6 +589,7 @@ static int adopt(struct product *p, uint32_t start)
 			states[s].next[c] = p->far[to] != UNKNOWN ? to : DFA_DEAD;
 		}
 		states[s].distance = p->far[s];
+		states[s].loops = LOOPS_UNKNOWN;
 		if (p->far[s] != UNKNOWN && p->far[s] > d->farthest)
 			d->farthest = p->far[s];
 	}
@@ -599,7 +597,6 @@ static int adopt(struct product *p, uint32_t start)
 	free_states(d);
 	d->states = states;
 	d->n_states = d->cap_states = p->n;
-	d->bytes = p->n * (sizeof(*states) + d->n_classes * sizeof(uint32_t));
 	d->start = start;
 	return r;
 }
@@ -658,19 +655,18 @@ static int prepare(struct dfa *d, const struct dfa_builder *b)
 	return close_over(d, n_stack, true, &d->start);
 }
 
-int dfa_finish(struct dfa_builder *b, struct dfa **ret, struct err *err)
+int gr_dfa_finish(struct dfa_builder *b, struct dfa **ret, struct err *err)
 {
 	struct dfa *d = calloc(1, sizeof(*d));
 	bool is_plain = b->n == 1 && b->need == 1 && !b->forbid && !b->has_allowed && b->min_chars == 0;
 	int r;
 
 	if (!d) {
-		dfa_builder_done(b);
+		gr_dfa_builder_done(b);
 		return err_set(err, -ENOMEM, "out of memory");
 	}
 	d->nfa = b->nfa;
 	memset(&b->nfa, 0, sizeof(b->nfa));
-	d->n_patterns = b->n;
 	d->need = b->need;
 	d->forbid = b->forbid;
 	d->has_allowed = b->has_allowed;
@@ -679,19 +675,19 @@ int dfa_finish(struct dfa_builder *b, struct dfa **ret, struct err *err)
 	if (r == 0 && !is_plain)
 		r = complete(d, b->min_chars);
 	if (r < 0) {
-		dfa_free(d);
+		gr_dfa_free(d);
 		return err_set(err, r, "%s", r == -ENOMEM ? "out of memory" : "the pattern is too large");
 	}
 	*ret = d;
 	return 0;
 }
 
-void dfa_free(struct dfa *d)
+void gr_dfa_free(struct dfa *d)
 {
 	if (!d)
 		return;
 	free_states(d);
-	nfa_done(&d->nfa);
+	gr_nfa_done(&d->nfa);
 	free(d->class_lo);
 	free(d->set_classes);
 	free(d->ends);
@@ -705,27 +701,27 @@ void dfa_free(struct dfa *d)
 
 /* ---- Walking ---- */
 
-uint32_t dfa_start(const struct dfa *d)
+uint32_t gr_dfa_start(const struct dfa *d)
 {
 	return d->start;
 }
 
-uint32_t dfa_next(struct dfa *d, uint32_t q, uint32_t cp)
+uint32_t gr_dfa_next(struct dfa *d, uint32_t q, uint32_t cp)
 {
 	return next_of_class(d, q, class_of(d, cp));
 }
 
-uint32_t dfa_distance(const struct dfa *d, uint32_t q)
+uint32_t gr_dfa_distance(const struct dfa *d, uint32_t q)
 {
 	return d->states[q].distance;
 }
 
-uint32_t dfa_farthest(const struct dfa *d)
+uint32_t gr_dfa_farthest(const struct dfa *d)
 {
 	return d->farthest;
 }
 
-bool dfa_meets(struct dfa *d, uint32_t q, uint32_t lo, uint32_t hi, uint32_t within)
+bool gr_dfa_meets(struct dfa *d, uint32_t q, uint32_t lo, uint32_t hi, uint32_t within)
 {
 	for (uint32_t c = class_of(d, lo); c < d->n_classes && d->class_lo[c] <= hi; c++) {
 		uint32_t to = d->class_lo[c] != 0xd800 ? next_of_class(d, q, c) : DFA_DEAD;
@@ -736,44 +732,39 @@ bool dfa_meets(struct dfa *d, uint32_t q, uint32_t lo, uint32_t hi, uint32_t wit
 	return false;
 }
 
-bool dfa_accepts(const struct dfa *d, uint32_t q)
+bool gr_dfa_accepts(const struct dfa *d, uint32_t q)
 {
 	return d->states[q].accepts;
 }
 
-uint32_t dfa_matches(const struct dfa *d, uint32_t q)
+uint32_t gr_dfa_matches(const struct dfa *d, uint32_t q)
 {
 	return d->states[q].matches;
 }
 
-static bool find_loops(struct dfa *d, uint32_t q)
+static uint16_t find_loops(struct dfa *d, uint32_t q)
 {
-	for (uint32_t c = class_of(d, 0x20); c < d->n_classes; c++) {
-		uint32_t lo = d->class_lo[c], hi = c + 1 < d->n_classes ? d->class_lo[c + 1] - 1 : CS_MAX;
-		bool is_marked = lo == hi && (lo == '"' || lo == '\\' || lo == 0x7f);
+	uint16_t loops = 0xffff & ~(uint16_t)(CHAR_SPECIAL | LOOPS_UNKNOWN);
 
-		if (lo != 0xd800 && !is_marked && next_of_class(d, q, c) != q)
-			return false;
+	for (uint32_t cp = 0x20; cp < 0x80; cp++) {
+		if ((loops & gr_char_kind(cp)) && next_of_class(d, q, class_of(d, cp)) != q)
+			loops &= (uint16_t)~gr_char_kind(cp);
 	}
-	return true;
+	for (uint32_t c = class_of(d, 0x80); c < d->n_classes && (loops & CHAR_BEYOND); c++) {
+		if (d->class_lo[c] != 0xd800 && next_of_class(d, q, c) != q)
+			loops &= (uint16_t)~CHAR_BEYOND;
+	}
+	return loops;
 }
 
-bool dfa_loops(struct dfa *d, uint32_t q)
+uint16_t gr_dfa_loops(struct dfa *d, uint32_t q)
 {
-	if (d->states[q].loops == LOOPS_UNKNOWN) {
-		bool loops = q != DFA_DEAD && find_loops(d, q);
-
-		d->states[q].loops = loops ? LOOPS_YES : LOOPS_NO;
-	}
-	return d->states[q].loops == LOOPS_YES;
+	if (d->states[q].loops & LOOPS_UNKNOWN)
+		d->states[q].loops = q != DFA_DEAD ? find_loops(d, q) : 0;
+	return d->states[q].loops;
 }
 
-int dfa_error(const struct dfa *d)
+int gr_dfa_error(const struct dfa *d)
 {
 	return d->error;
-}
-
-size_t dfa_bytes(const struct dfa *d)
-{
-	return d->bytes;
 }

@@ -14,7 +14,7 @@ enum {
 
 struct dfa;
 
-/* Patterns are added to the builder's automaton; then dfa_finish() takes it over. */
+/* Patterns are added to the builder's automaton; then gr_dfa_finish() takes it over. */
 struct dfa_builder {
 	struct nfa nfa;
 	uint32_t starts[DFA_MAX_PATTERNS], accepts[DFA_MAX_PATTERNS];
@@ -28,33 +28,32 @@ struct dfa_builder {
 	uint32_t min_chars;
 };
 
-void dfa_builder_init(struct dfa_builder *b);
-void dfa_builder_done(struct dfa_builder *b);
+void gr_dfa_builder_init(struct dfa_builder *b);
+void gr_dfa_builder_done(struct dfa_builder *b);
 /* is_search: the pattern may match anywhere in the text. It becomes bit n - 1. */
-int dfa_builder_add(struct dfa_builder *b, const struct ast *tree, bool is_search);
+int gr_dfa_builder_add(struct dfa_builder *b, const struct ast *tree, bool is_search);
 /* One that was emitted into b->nfa by hand. */
-int dfa_builder_add_states(struct dfa_builder *b, uint32_t start, uint32_t accept);
+int gr_dfa_builder_add_states(struct dfa_builder *b, uint32_t start, uint32_t accept);
 
 /* Takes the builder's content, also on failure. With one pattern and no minimum it stays lazy; otherwise it is computed
  * here, and states that cannot reach acceptance are removed, so that a live state always has a way to the end.
  * -E2BIG: too large. */
-int dfa_finish(struct dfa_builder *b, struct dfa **ret, struct err *err);
-void dfa_free(struct dfa *d);
+int gr_dfa_finish(struct dfa_builder *b, struct dfa **ret, struct err *err);
+void gr_dfa_free(struct dfa *d);
 
-uint32_t dfa_start(const struct dfa *d); /* DFA_DEAD: accepts nothing */
-uint32_t dfa_next(struct dfa *d, uint32_t q, uint32_t cp);
+uint32_t gr_dfa_start(const struct dfa *d); /* DFA_DEAD: accepts nothing */
+uint32_t gr_dfa_next(struct dfa *d, uint32_t q, uint32_t cp);
 /* The fewest characters to acceptance. */
-uint32_t dfa_distance(const struct dfa *d, uint32_t q);
+uint32_t gr_dfa_distance(const struct dfa *d, uint32_t q);
 /* No state is farther from it. */
-uint32_t dfa_farthest(const struct dfa *d);
+uint32_t gr_dfa_farthest(const struct dfa *d);
 /* Whether some code point of lo..hi (no surrogates) leads to a state at most `within` away from acceptance. */
-bool dfa_meets(struct dfa *d, uint32_t q, uint32_t lo, uint32_t hi, uint32_t within);
-bool dfa_accepts(const struct dfa *d, uint32_t q);
-uint32_t dfa_matches(const struct dfa *d, uint32_t q); /* mask of the patterns that match when the text ends here */
-/* Every character from U+0020 on but " and \ leads back to q. */
-bool dfa_loops(struct dfa *d, uint32_t q);
+bool gr_dfa_meets(struct dfa *d, uint32_t q, uint32_t lo, uint32_t hi, uint32_t within);
+bool gr_dfa_accepts(const struct dfa *d, uint32_t q);
+uint32_t gr_dfa_matches(const struct dfa *d, uint32_t q); /* mask of the patterns that match when the text ends here */
+/* The kinds of characters (trie.h) of which every one leads back to q. */
+uint16_t gr_dfa_loops(struct dfa *d, uint32_t q);
 /* Sticky: a limit was met or memory ran out while walking; what was answered since is not to be relied on. */
-int dfa_error(const struct dfa *d);
-size_t dfa_bytes(const struct dfa *d);
+int gr_dfa_error(const struct dfa *d);
 
 #endif

@@ -159,7 +159,7 @@ static int rule_named(struct ebnf *e, size_t begin, size_t n, uint32_t *ret)
 
 static struct ast *new_ast(struct ebnf *e, enum ast_kind kind)
 {
-	struct ast *a = ast_new(&e->pool, kind);
+	struct ast *a = gr_ast_new(&e->pool, kind);
 
 	if (!a)
 		(void)fail(e, -E2BIG, "the grammar is too large");
@@ -190,11 +190,11 @@ static int parse_literal(struct ebnf *e, struct ast **ret)
 				end = end + digits <= e->len ? end + digits : e->len;
 			}
 			if (strchr("\"'/", e->text[e->pos + 1]) && e->text[e->pos + 1]) {
-				if (charset_add(&c->set, (unsigned char)e->text[e->pos + 1],
-				                (unsigned char)e->text[e->pos + 1]) < 0)
+				if (gr_charset_add(&c->set, (unsigned char)e->text[e->pos + 1],
+				                   (unsigned char)e->text[e->pos + 1]) < 0)
 					return fail(e, -ENOMEM, "out of memory");
 			} else {
-				int r = ast_parse_regex(&e->pool, e->text + e->pos, end - e->pos, &tree, e->err);
+				int r = gr_ast_parse_regex(&e->pool, e->text + e->pos, end - e->pos, &tree, e->err);
 
 				if (r < 0)
 					return fail(e, r, "a wrong escape in a literal");
@@ -202,14 +202,14 @@ static int parse_literal(struct ebnf *e, struct ast **ret)
 			}
 			e->pos = end;
 		} else {
-			n = ast_utf8(e->text + e->pos, e->len - e->pos, &cp);
+			n = gr_ast_utf8(e->text + e->pos, e->len - e->pos, &cp);
 			if (n == 0)
 				return fail(e, -EINVAL, "invalid UTF-8");
-			if (charset_add(&c->set, cp, cp) < 0)
+			if (gr_charset_add(&c->set, cp, cp) < 0)
 				return fail(e, -ENOMEM, "out of memory");
 			e->pos += n;
 		}
-		ast_append(cat, c);
+		gr_ast_append(cat, c);
 	}
 	if (!cat)
 		return -E2BIG;
@@ -249,7 +249,7 @@ static int parse_class(struct ebnf *e, struct ast **ret)
 	(void)base_buf_putc(&body, ']');
 	if (end >= e->len || base_buf_error(&body))
 		return fail(e, -EINVAL, "a class without its \"]\"");
-	r = ast_parse_class(base_buf_text(&body), body.len, &pos, &a->set, &why);
+	r = gr_ast_parse_class(base_buf_text(&body), body.len, &pos, &a->set, &why);
 	if (r < 0)
 		return fail(e, r, err_text(&why));
 	e->pos = end + 1;
@@ -269,7 +269,7 @@ static int parse_char_code(struct ebnf *e, struct ast **ret)
 	}
 	if (cp > CS_MAX || (cp >= 0xd800 && cp <= 0xdfff))
 		return fail(e, -EINVAL, "no such character");
-	*ret = ast_char(&e->pool, cp);
+	*ret = gr_ast_char(&e->pool, cp);
 	return *ret ? 0 : fail(e, -E2BIG, "the grammar is too large");
 }
 
@@ -308,7 +308,7 @@ static int parse_atom(struct ebnf *e, struct ast **ret)
 	if (c == '.') {
 		*ret = new_ast(e, AST_SET);
 		e->pos++;
-		return *ret && charset_add(&(*ret)->set, 0, CS_MAX) == 0 ? 0 : -E2BIG;
+		return *ret && gr_charset_add(&(*ret)->set, 0, CS_MAX) == 0 ? 0 : -E2BIG;
 	}
 	if (c == '-')
 		return fail(e, -EINVAL, "exclusion (A - B) is not supported");
@@ -390,7 +390,7 @@ static int parse_repeats(struct ebnf *e, struct ast **atom)
 			return r;
 		if (++e->depth > AST_MAX_DEPTH)
 			return fail(e, -E2BIG, "repeats nest too deep");
-		*atom = ast_repeat(&e->pool, *atom, min, max);
+		*atom = gr_ast_repeat(&e->pool, *atom, min, max);
 		if (!*atom)
 			return fail(e, -E2BIG, "the grammar is too large");
 	}
@@ -403,12 +403,13 @@ static int parse_sequence(struct ebnf *e, struct ast **ret)
 	int r = cat ? 0 : -E2BIG;
 
 	skip_blanks(e);
-	while (r == 0 && e->pos < e->len && !next_is(e, "|") && !next_is(e, ")") && !next_is(e, ";") && !begins_rule(e)) {
+	while (r == 0 && e->pos < e->len && !next_is(e, "|") && !next_is(e, ")") && !next_is(e, ";") &&
+	       !begins_rule(e)) {
 		r = parse_atom(e, &atom);
 		if (r == 0)
 			r = parse_repeats(e, &atom);
 		if (r == 0)
-			ast_append(cat, atom);
+			gr_ast_append(cat, atom);
 		e->depth = depth;
 		skip_blanks(e);
 	}
@@ -427,7 +428,7 @@ static int parse_alternatives(struct ebnf *e, struct ast **ret)
 		r = parse_sequence(e, &seq);
 		if (r < 0)
 			return r;
-		ast_append(alt, seq);
+		gr_ast_append(alt, seq);
 		if (!next_is(e, "|"))
 			break;
 		e->pos++;
@@ -563,7 +564,7 @@ static int turn_left_recursion(struct ebnf *e, uint32_t rule)
 	tails = new_ast(e, AST_ALT);
 	heads = new_ast(e, AST_ALT);
 	out = new_ast(e, AST_CAT);
-	loop = tails ? ast_repeat(&e->pool, tails, 0, AST_INFINITE) : NULL;
+	loop = tails ? gr_ast_repeat(&e->pool, tails, 0, AST_INFINITE) : NULL;
 	if (!tails || !heads || !out || !loop)
 		return fail(e, -E2BIG, "the grammar is too large");
 	for (struct ast *c = tree->first; c; c = next) {
@@ -572,16 +573,16 @@ static int turn_left_recursion(struct ebnf *e, uint32_t rule)
 		if (c->first && c->first->kind == AST_CALL && c->first->rule == rule) {
 			c->first = c->first->next;
 			if (c->first)
-				ast_append(tails, c);
+				gr_ast_append(tails, c);
 		} else {
-			ast_append(heads, c);
+			gr_ast_append(heads, c);
 		}
 	}
-	ast_append(out, heads);
+	gr_ast_append(out, heads);
 	if (tails->first)
-		ast_append(out, loop);
+		gr_ast_append(out, loop);
 	tree->first = tree->last = NULL;
-	ast_append(tree, out);
+	gr_ast_append(tree, out);
 	return 0;
 }
 
@@ -617,8 +618,10 @@ static int visit_left(struct ebnf *e, uint32_t rule, unsigned depth)
 	if (n->mark == 2)
 		return 0;
 	if (n->mark == 1 || depth > MAX_RULES)
-		return err_set(e->err, -EINVAL, "grammar: rule \"%s\" is left-recursive through other rules, which is not "
-		               "supported", n->name);
+		return err_set(e->err, -EINVAL,
+		               "grammar: rule \"%s\" is left-recursive through other rules, which is not "
+		               "supported",
+		               n->name);
 	n->mark = 1;
 	r = left_calls(e, n->tree, depth + 1);
 	n->mark = 2;
@@ -667,19 +670,19 @@ static struct ast *inlined(struct ebnf *e, const struct ast *a)
 
 	if (a->kind == AST_CALL)
 		return inlined(e, e->rules[a->rule].tree);
-	out = ast_new(&e->pool, a->kind);
+	out = gr_ast_new(&e->pool, a->kind);
 	if (!out)
 		return NULL;
 	out->min = a->min;
 	out->max = a->max;
-	if (charset_add_set(&out->set, &a->set) < 0)
+	if (gr_charset_add_set(&out->set, &a->set) < 0)
 		return NULL;
 	for (const struct ast *c = a->first; c; c = c->next) {
 		struct ast *child = inlined(e, c);
 
 		if (!child)
 			return NULL;
-		ast_append(out, child);
+		gr_ast_append(out, child);
 	}
 	return out;
 }
@@ -696,15 +699,15 @@ static bool make_terminal(struct ebnf *e, uint32_t rule, uint32_t node)
 		return false;
 	/* A pool of its own: what does not fit is forgotten. */
 	e->pool = (struct ast_pool){ .n = AST_MAX_NODES - MAX_INLINED };
-	dfa_builder_init(&b);
+	gr_dfa_builder_init(&b);
 	b.need = 1;
 	tree = inlined(e, e->rules[rule].tree);
-	if (!tree || dfa_builder_add(&b, tree, false) < 0)
-		dfa_builder_done(&b);
+	if (!tree || gr_dfa_builder_add(&b, tree, false) < 0)
+		gr_dfa_builder_done(&b);
 	else
-		(void)dfa_finish(&b, &d, NULL);
+		(void)gr_dfa_finish(&b, &d, NULL);
 	e->n_inlined += e->pool.n - (AST_MAX_NODES - MAX_INLINED);
-	ast_pool_done(&e->pool);
+	gr_ast_pool_done(&e->pool);
 	e->pool = rest;
 	if (!d)
 		return false;
@@ -717,14 +720,14 @@ static int make_rule(struct ebnf *e, uint32_t rule, uint32_t node)
 {
 	struct nfa *a = &e->g->rules;
 	uint32_t start = 0, end = 0, accept = 0;
-	int r = nfa_state(a, &start);
+	int r = gr_nfa_state(a, &start);
 
 	if (r == 0)
-		r = nfa_emit(a, e->rules[rule].tree, start, &end);
+		r = gr_nfa_emit(a, e->rules[rule].tree, start, &end);
 	if (r == 0)
-		r = nfa_state(a, &accept);
+		r = gr_nfa_state(a, &accept);
 	if (r == 0)
-		r = nfa_edge(a, end, NFA_EPS, 0, accept);
+		r = gr_nfa_edge(a, end, NFA_EPS, 0, accept);
 	if (r < 0)
 		return err_set(e->err, r, "grammar: rule \"%s\" is too large", e->rules[rule].name);
 	e->g->nodes[node].rule = (struct rule){ start, accept };
@@ -750,7 +753,7 @@ static int build(struct ebnf *e)
 	if (!g->rule_nodes)
 		return err_set(e->err, -ENOMEM, "out of memory");
 	for (uint32_t i = 0; i < e->n && r == 0; i++) {
-		r = grammar_node(g, NODE_RULE, &g->rule_nodes[i]);
+		r = gr_grammar_node(g, NODE_RULE, &g->rule_nodes[i]);
 		if (r == 0 && (!e->rules[i].is_regular || !make_terminal(e, i, g->rule_nodes[i])))
 			r = make_rule(e, i, g->rule_nodes[i]);
 	}
@@ -761,7 +764,7 @@ static int build(struct ebnf *e)
 	return g->closures ? 0 : err_set(e->err, -ENOMEM, "out of memory");
 }
 
-int ebnf_compile(struct eng_grammar *g, const char *text, size_t len, struct err *err)
+int gr_ebnf_compile(struct eng_grammar *g, const char *text, size_t len, struct err *err)
 {
 	struct ebnf e = { .g = g, .text = text, .len = len, .err = err };
 	int r = 0;
@@ -779,7 +782,7 @@ int ebnf_compile(struct eng_grammar *g, const char *text, size_t len, struct err
 		r = analyse(&e);
 	if (r == 0)
 		r = build(&e);
-	ast_pool_done(&e.pool);
+	gr_ast_pool_done(&e.pool);
 	free(e.rules);
 	return r;
 }

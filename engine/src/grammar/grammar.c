@@ -9,7 +9,7 @@
 
 enum { MAX_TEXT = 1 << 20, MASKS_BYTES = 24 << 20 };
 
-void node_done(struct node *n)
+void gr_node_done(struct node *n)
 {
 	struct object *o = &n->object;
 
@@ -18,7 +18,7 @@ void node_done(struct node *n)
 		free(n->value.alternatives);
 		break;
 	case NODE_LEX:
-		dfa_free(n->lex.dfa);
+		gr_dfa_free(n->lex.dfa);
 		break;
 	case NODE_OBJECT:
 		for (uint32_t i = 0; i < o->n_props; i++)
@@ -29,7 +29,7 @@ void node_done(struct node *n)
 		free(o->required);
 		free(o->names);
 		free(o->dependencies);
-		dfa_free(o->patterns);
+		gr_dfa_free(o->patterns);
 		break;
 	case NODE_ARRAY:
 		free(n->array.prefix);
@@ -41,7 +41,7 @@ void node_done(struct node *n)
 	memset(n, 0, sizeof(*n));
 }
 
-int grammar_node(struct eng_grammar *g, enum node_kind kind, uint32_t *ret)
+int gr_grammar_node(struct eng_grammar *g, enum node_kind kind, uint32_t *ret)
 {
 	if (g->n_nodes >= GR_MAX_NODES)
 		return -E2BIG;
@@ -63,7 +63,7 @@ int grammar_node(struct eng_grammar *g, enum node_kind kind, uint32_t *ret)
 static void grammar_free(struct eng_grammar *g)
 {
 	for (uint32_t i = 0; i < g->n_nodes; i++)
-		node_done(&g->nodes[i]);
+		gr_node_done(&g->nodes[i]);
 	for (uint32_t i = 0; g->closures && i < g->rules.n_states; i++) {
 		free(g->closures[i].sets);
 		free(g->closures[i].set_to);
@@ -77,10 +77,10 @@ static void grammar_free(struct eng_grammar *g)
 	free(g->rule_nodes);
 	free(g->nodes);
 	free(g->text);
-	nfa_done(&g->rules);
-	mask_cache_done(&g->masks);
+	gr_nfa_done(&g->rules);
+	gr_mask_cache_done(&g->masks);
 	(void)pthread_mutex_destroy(&g->lock);
-	grammar_vocab_unref(g->vocab);
+	gr_grammar_vocab_unref(g->vocab);
 	free(g);
 }
 
@@ -104,24 +104,24 @@ static int regex_compile(struct eng_grammar *g, const char *text, size_t len, st
 	uint32_t node = 0;
 	int r;
 
-	dfa_builder_init(&b);
-	r = ast_parse_regex(&pool, text, len, &tree, err);
+	gr_dfa_builder_init(&b);
+	r = gr_ast_parse_regex(&pool, text, len, &tree, err);
 	if (r == 0) {
-		r = dfa_builder_add(&b, tree, false);
+		r = gr_dfa_builder_add(&b, tree, false);
 		if (r < 0)
 			(void)err_set(err, r, "regular expression: too large");
 	}
-	ast_pool_done(&pool);
+	gr_ast_pool_done(&pool);
 	if (r == 0)
-		r = grammar_node(g, NODE_LEX, &node);
+		r = gr_grammar_node(g, NODE_LEX, &node);
 	if (r < 0) {
-		dfa_builder_done(&b);
+		gr_dfa_builder_done(&b);
 		return r;
 	}
 	b.need = 1;
 	g->nodes[node].lex.max = UINT32_MAX;
-	r = dfa_finish(&b, &g->nodes[node].lex.dfa, err);
-	if (r == 0 && dfa_start(g->nodes[node].lex.dfa) == DFA_DEAD)
+	r = gr_dfa_finish(&b, &g->nodes[node].lex.dfa, err);
+	if (r == 0 && gr_dfa_start(g->nodes[node].lex.dfa) == DFA_DEAD)
 		r = err_set(err, -EINVAL, "regular expression: nothing matches it");
 	g->root = node;
 	return r;
@@ -133,19 +133,19 @@ static int compile(struct eng_grammar *g, const char *text, size_t len, struct e
 
 	switch (g->kind) {
 	case ENG_GRAMMAR_JSON_OBJECT:
-		return schema_compile(g, any_object, sizeof(any_object) - 1, err);
+		return gr_schema_compile(g, any_object, sizeof(any_object) - 1, err);
 	case ENG_GRAMMAR_JSON_SCHEMA:
-		return schema_compile(g, text, len, err);
+		return gr_schema_compile(g, text, len, err);
 	case ENG_GRAMMAR_REGEX:
 		return regex_compile(g, text, len, err);
 	case ENG_GRAMMAR_EBNF:
-		return ebnf_compile(g, text, len, err);
+		return gr_ebnf_compile(g, text, len, err);
 	}
 	return err_set(err, -EINVAL, "unknown kind of grammar");
 }
 
-int grammar_compile(struct grammar_vocab *vocab, enum eng_grammar_kind kind, const char *text, size_t len,
-                    struct eng_grammar **ret, struct err *err)
+int gr_grammar_compile(struct grammar_vocab *vocab, enum eng_grammar_kind kind, const char *text, size_t len,
+                       struct eng_grammar **ret, struct err *err)
 {
 	struct eng_grammar *g;
 	int r;
@@ -161,7 +161,7 @@ int grammar_compile(struct grammar_vocab *vocab, enum eng_grammar_kind kind, con
 	(void)pthread_mutex_init(&g->lock, NULL);
 	g->kind = kind;
 	g->len = len;
-	g->vocab = grammar_vocab_ref(vocab);
+	g->vocab = gr_grammar_vocab_ref(vocab);
 	g->masks.max_bytes = MASKS_BYTES;
 	g->text = malloc(len + 1);
 	if (!g->text) {
@@ -180,7 +180,7 @@ int grammar_compile(struct grammar_vocab *vocab, enum eng_grammar_kind kind, con
 	return 0;
 }
 
-bool grammar_is(const struct eng_grammar *g, enum eng_grammar_kind kind, const char *text, size_t len)
+bool gr_grammar_is(const struct eng_grammar *g, enum eng_grammar_kind kind, const char *text, size_t len)
 {
 	if (g->kind != kind)
 		return false;

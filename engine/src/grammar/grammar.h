@@ -1,18 +1,19 @@
 /* Structured output: a grammar, compiled once, tells after each token which tokens may come next.
  *
  *   schema.c  schema_*.c   JSON Schema -> nodes            regex.c   regular expression -> tree
- *   ebnf.c                 EBNF -> rules and nodes         ast.c nfa.c dfa.c charset.c: trees -> automata over characters
- *   number.c format.c      ranges, formats -> patterns     lex.c     bytes -> characters -> an automaton: a terminal
- *   machine.c object.c     sets of stacks, one byte at a time (a pushdown automaton, nondeterministic, followed as a set)
- *   trie.c vocab.c         tokens by their bytes           mask.c    sets of stacks x trie -> tokens
- *   matcher.c              one output's way through it     grammar.c life, sharing
+ *   ebnf.c                 EBNF -> rules and nodes         ast.c nfa.c dfa.c charset.c: trees -> automata over
+ * characters number.c format.c      ranges, formats -> patterns     lex.c     bytes -> characters -> an automaton: a
+ * terminal machine.c object.c     sets of stacks, one byte at a time (a pushdown automaton, nondeterministic, followed
+ * as a set) trie.c vocab.c         tokens by their bytes           mask.c    sets of stacks x trie -> tokens matcher.c
+ * one output's way through it     grammar.c life, sharing
  *
  * A mask is the union over the set's stacks. What the innermost node of a stack allows by itself does not depend on the
- * stack, so it is computed once per state of the node and kept with the grammar (for free strings: with the vocabulary);
- * tokens that run over the node's end are kept as a small trie of their rests, which is walked with the real stack.
+ * stack, so it is computed once per state of the node and kept with the grammar (for free strings: with the
+ * vocabulary); tokens that run over the node's end are kept as a small trie of their rests, which is walked with the
+ * real stack.
  *
- * A state is only entered when the text can still be completed: automata are pruned, objects count what is missing. So a
- * mask without tokens means that the vocabulary cannot spell what is needed, or a limit, and is an error.
+ * A state is only entered when the text can still be completed: automata are pruned, objects count what is missing. So
+ * a mask without tokens means that the vocabulary cannot spell what is needed, or a limit, and is an error.
  *
  * Threads: a grammar may be used by several at once (it locks itself); a matcher has one user. */
 #ifndef ENG_GRAMMAR_GRAMMAR_H
@@ -29,17 +30,17 @@ struct eng_tokenizer;
 struct grammar_vocab;
 
 /* The tokens of a tokenizer by their bytes; special ones are no text and left out. Counted. */
-int grammar_vocab_new(const struct eng_tokenizer *tok, struct grammar_vocab **ret, struct err *err);
+int gr_grammar_vocab_new(const struct eng_tokenizer *tok, struct grammar_vocab **ret, struct err *err);
 /* The same from n byte strings (tests, benchmarks); len 0: a token that is no text. */
-int grammar_vocab_from(const uint8_t *const *tokens, const uint32_t *lens, uint32_t n, struct grammar_vocab **ret);
-struct grammar_vocab *grammar_vocab_ref(struct grammar_vocab *v);
-void grammar_vocab_unref(struct grammar_vocab *v);
+int gr_grammar_vocab_from(const uint8_t *const *tokens, const uint32_t *lens, uint32_t n, struct grammar_vocab **ret);
+struct grammar_vocab *gr_grammar_vocab_ref(struct grammar_vocab *v);
+void gr_grammar_vocab_unref(struct grammar_vocab *v);
 
 /* As eng_grammar_compile(). The grammar holds a reference of vocab. */
-int grammar_compile(struct grammar_vocab *vocab, enum eng_grammar_kind kind, const char *text, size_t len,
-                    struct eng_grammar **ret, struct err *err);
+int gr_grammar_compile(struct grammar_vocab *vocab, enum eng_grammar_kind kind, const char *text, size_t len,
+                       struct eng_grammar **ret, struct err *err);
 /* Whether it was made of this. */
-bool grammar_is(const struct eng_grammar *g, enum eng_grammar_kind kind, const char *text, size_t len);
+bool gr_grammar_is(const struct eng_grammar *g, enum eng_grammar_kind kind, const char *text, size_t len);
 
 /* ---- One output ---- */
 
@@ -48,12 +49,13 @@ struct eng_matcher;
 /* Takes a reference of its own. */
 int eng_matcher_new(struct eng_grammar *g, struct eng_matcher **ret);
 void eng_matcher_free(struct eng_matcher *m);
-/* Bit i: token i may come next. *ret_n: how many. Borrowed until the next call. NULL: a limit was met (-E2BIG) or memory
- * ran out: eng_matcher_error(). */
+/* Bit i: token i may come next. *ret_n: how many. Borrowed until the next call. NULL: a limit was met (-E2BIG) or
+ * memory ran out: eng_matcher_error(). */
 const uint64_t *eng_matcher_mask(struct eng_matcher *m, uint32_t *ret_n);
 /* 0; -EINVAL: it is not in the mask, and nothing changed. */
 int eng_matcher_accept(struct eng_matcher *m, int32_t token);
-/* Bytes instead of a token. The number of bytes taken: fewer than len when the next one is refused; those stay taken. */
+/* Bytes instead of a token. The number of bytes taken: fewer than len when the next one is refused; those stay taken.
+ */
 size_t eng_matcher_accept_bytes(struct eng_matcher *m, const void *bytes, size_t len);
 bool eng_matcher_can_end(const struct eng_matcher *m);  /* the output may end here */
 bool eng_matcher_must_end(const struct eng_matcher *m); /* and nothing else may come */

@@ -11,12 +11,14 @@
 #include "grammar/trie.h"
 
 enum {
-	GR_MAX_DEPTH = 200,    /* of frames: nesting of an output */
-	GR_MAX_CONFS = 512,    /* alternatives followed at once */
-	GR_MAX_BLANKS = 64,    /* white space in a row */
-	GR_MAX_NODES = 20000,  /* of one grammar */
-	GR_MAX_SETS = 65536,   /* different sets of seen properties */
-	GR_MAX_PATTERNS = 6,   /* patternProperties that meet in one object */
+	GR_MAX_DEPTH = 200,      /* of frames: nesting of an output */
+	GR_MAX_CONFS = 512,      /* alternatives followed at once */
+	GR_MAX_BLANKS = 16,      /* white space between tokens of JSON: in a row on one line, */
+	GR_MAX_LINES = 2,        /* ends of lines, */
+	GR_MAX_INDENT = 64,      /* in a row behind them */
+	GR_MAX_NODES = 20000,    /* of one grammar */
+	GR_MAX_SETS = 65536,     /* different sets of seen properties */
+	GR_MAX_PATTERNS = 6,     /* patternProperties that meet in one object */
 	GR_MAX_STEPS = 60 << 20, /* of one mask */
 };
 #define GR_NONE UINT32_MAX
@@ -48,7 +50,7 @@ struct dependency {
 };
 
 struct object {
-	struct prop *props; /* sorted by code points of their names */
+	struct prop *props;        /* sorted by code points of their names */
 	uint32_t n_props, n_words; /* n_words: of a set of seen properties */
 	uint64_t *required;        /* [n_words] */
 	struct name_node *names;
@@ -116,7 +118,8 @@ struct grammar_vocab {
 	uint32_t *offsets; /* [n + 1] into bytes */
 	uint8_t *bytes;
 	struct trie trie;
-	uint32_t most_chars; /* of a token that is plain */
+	struct trie closing; /* of those that can close a string when they come within one */
+	uint32_t most_chars; /* of a token */
 	pthread_mutex_t lock;
 	struct mask_cache strings; /* inside of strings without a pattern, for all grammars; protected by lock */
 };
@@ -148,12 +151,12 @@ struct eng_grammar {
 	struct mask_cache masks;
 };
 
-int grammar_node(struct eng_grammar *g, enum node_kind kind, uint32_t *ret);
-int schema_compile(struct eng_grammar *g, const char *text, size_t len, struct err *err);
-int ebnf_compile(struct eng_grammar *g, const char *text, size_t len, struct err *err);
-void node_done(struct node *n);
+int gr_grammar_node(struct eng_grammar *g, enum node_kind kind, uint32_t *ret);
+int gr_schema_compile(struct eng_grammar *g, const char *text, size_t len, struct err *err);
+int gr_ebnf_compile(struct eng_grammar *g, const char *text, size_t len, struct err *err);
+void gr_node_done(struct node *n);
 /* Sorts the properties and builds the trie of names. */
-int object_finish(struct object *o);
+int gr_object_finish(struct object *o);
 
 /* ---- The machine ---- */
 
@@ -188,35 +191,42 @@ struct machine {
 	int error; /* sticky */
 };
 
-int machine_init(struct machine *m, struct eng_grammar *g);
-void machine_done(struct machine *m);
+int gr_machine_init(struct machine *m, struct eng_grammar *g);
+void gr_machine_done(struct machine *m);
 /* Sets are runs of the arena: [begin, begin + count). Each call appends a set at the arena's end, returns its size and
  * leaves its begin in m->out. Callers cut the arena back themselves. */
-uint32_t machine_start(struct machine *m);
-uint32_t machine_step(struct machine *m, uint32_t begin, uint32_t n, uint8_t byte);
+uint32_t gr_machine_start(struct machine *m);
+uint32_t gr_machine_step(struct machine *m, uint32_t begin, uint32_t n, uint8_t byte);
 /* Where the text goes on when the innermost node of a conf on this stack has ended. */
-uint32_t machine_pop(struct machine *m, uint32_t stack);
+uint32_t gr_machine_pop(struct machine *m, uint32_t stack);
 /* Forgets the frames made since n_frames was so many. */
-void machine_cut_frames(struct machine *m, uint32_t n_frames);
+void gr_machine_cut_frames(struct machine *m, uint32_t n_frames);
 /* Keeps only the frames that these confs reach, and changes their stacks. */
-int machine_collect(struct machine *m, struct conf *confs, uint32_t n);
-uint32_t machine_room(struct machine *m, const struct conf *c);
+int gr_machine_collect(struct machine *m, struct conf *confs, uint32_t n);
+/* Whether all texts of up to n characters of these kinds may follow. */
+bool gr_machine_takes(struct machine *m, const struct conf *c, uint16_t kinds, uint32_t n);
 
 /* seen sets: 0 is the empty one */
-uint32_t seen_with(struct eng_grammar *g, const struct object *o, uint32_t seen, uint32_t prop); /* GR_NONE: error */
-bool seen_has(const struct eng_grammar *g, uint32_t seen, uint32_t prop);
+uint32_t gr_seen_with(struct eng_grammar *g, const struct object *o, uint32_t seen, uint32_t prop); /* GR_NONE: error */
+bool gr_seen_has(const struct eng_grammar *g, uint32_t seen, uint32_t prop);
 
 /* object.c: one byte for a conf whose node is an object; appends to the set. */
-void object_step(struct machine *m, const struct conf *c, uint8_t byte);
-void machine_emit(struct machine *m, const struct conf *c);
-uint32_t machine_push(struct machine *m, const struct conf *c); /* GR_NONE: too deep or an error */
-void machine_leave(struct machine *m, uint32_t stack);
-void machine_value(struct machine *m, uint32_t value, uint32_t stack, uint8_t byte);
+void gr_object_step(struct machine *m, const struct conf *c, uint8_t byte);
+/* Within a name, between two characters of it. */
+bool gr_object_is_in_name(const struct machine *m, const struct conf *c);
+/* And any other name may come as well: the conf of a free string that is such a name, on a frame of its own. */
+bool gr_object_free_name(struct machine *m, const struct conf *c, struct conf *ret);
+/* White space at phase a: 1 read, 0 it is none, -1 refused. */
+int gr_machine_gap(uint32_t *a, uint8_t byte);
+void gr_machine_emit(struct machine *m, const struct conf *c);
+uint32_t gr_machine_push(struct machine *m, const struct conf *c); /* GR_NONE: too deep or an error */
+void gr_machine_leave(struct machine *m, uint32_t stack);
+void gr_machine_value(struct machine *m, uint32_t value, uint32_t stack, uint8_t byte);
 
 /* ---- Masks ---- */
 
-void mask_cache_done(struct mask_cache *c);
+void gr_mask_cache_done(struct mask_cache *c);
 /* Adds to bits what the conf allows. */
-int mask_add(struct machine *m, const struct conf *c, uint64_t *bits);
+int gr_mask_add(struct machine *m, const struct conf *c, uint64_t *bits);
 
 #endif

@@ -2,6 +2,7 @@
  * and the bits read so far. After every byte of it, the characters it can still become are known as ranges; if none of
  * them leads on, the byte is refused, so that no token ends within a character that cannot be completed. */
 #include "grammar/lex.h"
+#include "grammar/trie.h"
 
 #include <string.h>
 
@@ -179,7 +180,7 @@ static enum decode_result first_byte(uint32_t *partial, uint8_t b, bool in_strin
 	return DECODE_CHAR;
 }
 
-enum decode_result decode_step(uint32_t *partial, uint8_t b, bool in_string, struct decode_out *out)
+enum decode_result gr_decode_step(uint32_t *partial, uint8_t b, bool in_string, struct decode_out *out)
 {
 	uint32_t kind = *partial >> 28, value = *partial & 0x3ffffff;
 
@@ -209,15 +210,15 @@ enum decode_result decode_step(uint32_t *partial, uint8_t b, bool in_string, str
 
 /* ---- Terminals ---- */
 
-void lex_begin(const struct lex *lex, struct lex_state *ret)
+void gr_lex_begin(const struct lex *lex, struct lex_state *ret)
 {
 	*ret = (struct lex_state){ .partial = lex->is_string ? DECODE_OPEN : DECODE_NONE,
-		                   .q = lex->dfa ? dfa_start(lex->dfa) : 0 };
+		                   .q = lex->dfa ? gr_dfa_start(lex->dfa) : 0 };
 }
 
 static bool accepts(const struct lex *lex, const struct lex_state *s)
 {
-	return lex->dfa ? dfa_accepts(lex->dfa, s->q) : s->count >= lex->min;
+	return lex->dfa ? gr_dfa_accepts(lex->dfa, s->q) : s->count >= lex->min;
 }
 
 /* Characters that may follow the next one. */
@@ -230,15 +231,15 @@ static bool continues(const struct lex *lex, const struct lex_state *s)
 {
 	if (s->count >= lex->max)
 		return false;
-	return !lex->dfa || dfa_meets(lex->dfa, s->q, 0, CS_MAX, left_after_next(lex, s));
+	return !lex->dfa || gr_dfa_meets(lex->dfa, s->q, 0, CS_MAX, left_after_next(lex, s));
 }
 
-unsigned lex_at_begin(struct lex *lex)
+unsigned gr_lex_at_begin(struct lex *lex)
 {
 	struct lex_state s;
 
-	lex_begin(lex, &s);
-	if (lex->dfa ? s.q == DFA_DEAD || dfa_distance(lex->dfa, s.q) > lex->max : lex->min > lex->max)
+	gr_lex_begin(lex, &s);
+	if (lex->dfa ? s.q == DFA_DEAD || gr_dfa_distance(lex->dfa, s.q) > lex->max : lex->min > lex->max)
 		return LEX_DEAD;
 	if (lex->is_string)
 		return LEX_GOES_ON;
@@ -250,7 +251,8 @@ static bool can_become(struct lex *lex, const struct lex_state *s, const struct 
 	if (s->count >= lex->max)
 		return false;
 	for (unsigned i = 0; i < out->n_ranges; i++) {
-		if (!lex->dfa || dfa_meets(lex->dfa, s->q, out->ranges[i].lo, out->ranges[i].hi, left_after_next(lex, s)))
+		if (!lex->dfa ||
+		    gr_dfa_meets(lex->dfa, s->q, out->ranges[i].lo, out->ranges[i].hi, left_after_next(lex, s)))
 			return true;
 	}
 	return false;
@@ -265,9 +267,9 @@ static unsigned take(struct lex *lex, struct lex_state *s, uint32_t cp)
 	if (s->count < counted)
 		s->count++;
 	if (lex->dfa) {
-		s->q = dfa_next(lex->dfa, s->q, cp);
+		s->q = gr_dfa_next(lex->dfa, s->q, cp);
 		if (s->q == DFA_DEAD ||
-		    (lex->max != UINT32_MAX && dfa_distance(lex->dfa, s->q) > lex->max - s->count))
+		    (lex->max != UINT32_MAX && gr_dfa_distance(lex->dfa, s->q) > lex->max - s->count))
 			return LEX_DEAD;
 	}
 	if (lex->is_string)
@@ -275,7 +277,7 @@ static unsigned take(struct lex *lex, struct lex_state *s, uint32_t cp)
 	return (continues(lex, s) ? LEX_GOES_ON : 0u) | (accepts(lex, s) ? LEX_ENDS : 0u);
 }
 
-unsigned lex_step(struct lex *lex, struct lex_state *s, uint8_t byte)
+unsigned gr_lex_step(struct lex *lex, struct lex_state *s, uint8_t byte)
 {
 	struct decode_out out;
 
@@ -283,7 +285,7 @@ unsigned lex_step(struct lex *lex, struct lex_state *s, uint8_t byte)
 		s->partial = DECODE_NONE;
 		return byte == '"' ? LEX_GOES_ON : LEX_DEAD;
 	}
-	switch (decode_step(&s->partial, byte, lex->is_string, &out)) {
+	switch (gr_decode_step(&s->partial, byte, lex->is_string, &out)) {
 	case DECODE_MORE:
 		return can_become(lex, s, &out) ? LEX_GOES_ON : LEX_DEAD;
 	case DECODE_CHAR:
@@ -296,13 +298,12 @@ unsigned lex_step(struct lex *lex, struct lex_state *s, uint8_t byte)
 	return LEX_DEAD;
 }
 
-uint32_t lex_room(struct lex *lex, const struct lex_state *s)
+bool gr_lex_takes(struct lex *lex, const struct lex_state *s, uint16_t kinds, uint32_t n)
 {
-	if (s->partial != DECODE_NONE)
-		return 0;
-	if (lex->dfa && !dfa_loops(lex->dfa, s->q))
-		return 0;
-	if (lex->max == UINT32_MAX)
-		return UINT32_MAX;
-	return lex->max - s->count - (lex->dfa ? dfa_distance(lex->dfa, s->q) : 0);
+	uint32_t distance = lex->dfa ? gr_dfa_distance(lex->dfa, s->q) : 0;
+
+	if (s->partial != DECODE_NONE || (kinds & CHAR_SPECIAL) ||
+	    (lex->dfa && (kinds & ~gr_dfa_loops(lex->dfa, s->q))))
+		return false;
+	return lex->max == UINT32_MAX || n <= lex->max - s->count - distance;
 }

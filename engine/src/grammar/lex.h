@@ -21,18 +21,18 @@ struct decode_out {
 	unsigned n_ranges;
 };
 
-#define DECODE_NONE 0u          /* between characters */
-#define DECODE_OPEN (7u << 28) /* before the opening quote; lex_step() and keys handle it */
+#define DECODE_NONE 0u         /* between characters */
+#define DECODE_OPEN (7u << 28) /* before the opening quote; gr_lex_step() and keys handle it */
 
 /* partial: DECODE_NONE at first. in_string: as in a JSON string; otherwise plain UTF-8. */
-enum decode_result decode_step(uint32_t *partial, uint8_t byte, bool in_string, struct decode_out *out);
+enum decode_result gr_decode_step(uint32_t *partial, uint8_t byte, bool in_string, struct decode_out *out);
 
 /* ---- Terminals ---- */
 
 struct lex {
-	bool is_string;     /* a JSON string with its quotes; otherwise plain text */
-	struct dfa *dfa;    /* owned; NULL: any characters */
-	uint32_t min, max;  /* of the characters; min with dfa NULL only; max UINT32_MAX: no bound */
+	bool is_string;    /* a JSON string with its quotes; otherwise plain text */
+	struct dfa *dfa;   /* owned; NULL: any characters */
+	uint32_t min, max; /* of the characters; min with dfa NULL only; max UINT32_MAX: no bound */
 };
 
 struct lex_state {
@@ -45,12 +45,12 @@ enum {
 	LEX_ENDS = 1u << 1,    /* complete here */
 };
 
-void lex_begin(const struct lex *lex, struct lex_state *ret);
+void gr_lex_begin(const struct lex *lex, struct lex_state *ret);
 /* Before any byte: LEX_DEAD when nothing is accepted at all. */
-unsigned lex_at_begin(struct lex *lex);
+unsigned gr_lex_at_begin(struct lex *lex);
 /* Flags. */
-unsigned lex_step(struct lex *lex, struct lex_state *s, uint8_t byte);
-/* So many plain characters (from U+0020, without quotes, backslashes and U+007F) may certainly follow. */
-uint32_t lex_room(struct lex *lex, const struct lex_state *s);
+unsigned gr_lex_step(struct lex *lex, struct lex_state *s, uint8_t byte);
+/* Whether all texts of up to n characters of these kinds (trie.h) may certainly follow. */
+bool gr_lex_takes(struct lex *lex, const struct lex_state *s, uint16_t kinds, uint32_t n);
 
 #endif

@@ -11,7 +11,7 @@
 
 /* ---- Life ---- */
 
-int machine_init(struct machine *m, struct eng_grammar *g)
+int gr_machine_init(struct machine *m, struct eng_grammar *g)
 {
 	memset(m, 0, sizeof(*m));
 	m->g = g;
@@ -22,13 +22,13 @@ int machine_init(struct machine *m, struct eng_grammar *g)
 	m->arena = calloc(m->cap_arena, sizeof(*m->arena));
 	m->visited = calloc(MACHINE_VISITED, sizeof(*m->visited));
 	if (!m->frames || !m->arena || !m->visited) {
-		machine_done(m);
+		gr_machine_done(m);
 		return -ENOMEM;
 	}
 	return 0;
 }
 
-void machine_done(struct machine *m)
+void gr_machine_done(struct machine *m)
 {
 	free(m->frames);
 	free(m->arena);
@@ -49,7 +49,7 @@ static bool same(const struct conf *x, const struct conf *y)
 	return memcmp(x, y, sizeof(*x)) == 0;
 }
 
-void machine_emit(struct machine *m, const struct conf *c)
+void gr_machine_emit(struct machine *m, const struct conf *c)
 {
 	for (uint32_t i = m->out; i < m->n_arena; i++) {
 		if (same(&m->arena[i], c))
@@ -85,7 +85,7 @@ static uint32_t bucket_of(const struct conf *c)
 	return (uint32_t)(h >> 40) % MACHINE_BUCKETS;
 }
 
-uint32_t machine_push(struct machine *m, const struct conf *c)
+uint32_t gr_machine_push(struct machine *m, const struct conf *c)
 {
 	uint32_t bucket = bucket_of(c), depth = c->stack ? m->frames[c->stack].depth + 1 : 1;
 	struct frame *f;
@@ -112,7 +112,7 @@ uint32_t machine_push(struct machine *m, const struct conf *c)
 	return m->n_frames++;
 }
 
-void machine_cut_frames(struct machine *m, uint32_t n_frames)
+void gr_machine_cut_frames(struct machine *m, uint32_t n_frames)
 {
 	/* The last made is the first of its bucket. */
 	while (m->n_frames > n_frames) {
@@ -122,7 +122,7 @@ void machine_cut_frames(struct machine *m, uint32_t n_frames)
 	}
 }
 
-int machine_collect(struct machine *m, struct conf *confs, uint32_t n)
+int gr_machine_collect(struct machine *m, struct conf *confs, uint32_t n)
 {
 	uint32_t *to = calloc(m->n_frames, sizeof(*to)), kept = 1;
 
@@ -159,15 +159,16 @@ int machine_collect(struct machine *m, struct conf *confs, uint32_t n)
 static void emit_lex(struct machine *m, uint32_t node, uint32_t stack, const struct lex_state *s, unsigned flags)
 {
 	if (flags & LEX_GOES_ON)
-		machine_emit(m, &(struct conf){ .stack = stack, .node = node, .c = s->count, .d = s->partial, .e = s->q });
+		gr_machine_emit(
+		        m, &(struct conf){ .stack = stack, .node = node, .c = s->count, .d = s->partial, .e = s->q });
 	if (flags & LEX_ENDS)
-		machine_leave(m, stack);
+		gr_machine_leave(m, stack);
 }
 
 static void check_lex(struct machine *m, const struct lex *lex)
 {
-	if (lex->dfa && dfa_error(lex->dfa))
-		fail(m, dfa_error(lex->dfa));
+	if (lex->dfa && gr_dfa_error(lex->dfa))
+		fail(m, gr_dfa_error(lex->dfa));
 }
 
 static void lex_node_step(struct machine *m, const struct conf *c, uint8_t byte)
@@ -175,7 +176,7 @@ static void lex_node_step(struct machine *m, const struct conf *c, uint8_t byte)
 	struct lex *lex = &m->g->nodes[c->node].lex;
 	struct lex_state s = { .partial = c->d, .q = c->e, .count = c->c };
 
-	emit_lex(m, c->node, c->stack, &s, lex_step(lex, &s, byte));
+	emit_lex(m, c->node, c->stack, &s, gr_lex_step(lex, &s, byte));
 	check_lex(m, lex);
 }
 
@@ -185,14 +186,14 @@ static void enter_lex(struct machine *m, uint32_t node, uint32_t stack)
 	struct lex *lex = &m->g->nodes[node].lex;
 	struct lex_state s;
 
-	lex_begin(lex, &s);
-	emit_lex(m, node, stack, &s, lex_at_begin(lex));
+	gr_lex_begin(lex, &s);
+	emit_lex(m, node, stack, &s, gr_lex_at_begin(lex));
 	check_lex(m, lex);
 }
 
 /* ---- Values ---- */
 
-void machine_value(struct machine *m, uint32_t value, uint32_t stack, uint8_t byte)
+void gr_machine_value(struct machine *m, uint32_t value, uint32_t stack, uint8_t byte)
 {
 	const struct node *v = &m->g->nodes[value];
 
@@ -203,23 +204,23 @@ void machine_value(struct machine *m, uint32_t value, uint32_t stack, uint8_t by
 
 		switch (m->g->nodes[id].kind) {
 		case NODE_LEX:
-			lex_begin(&m->g->nodes[id].lex, &s);
+			gr_lex_begin(&m->g->nodes[id].lex, &s);
 			c.d = s.partial;
 			c.e = s.q;
 			lex_node_step(m, &c, byte);
 			break;
 		case NODE_OBJECT:
 			if (byte == '{')
-				object_step(m, &c, byte);
+				gr_object_step(m, &c, byte);
 			break;
 		case NODE_ARRAY:
 			if (byte == '[') {
 				c.a = 1; /* ARRAY_FIRST */
-				machine_emit(m, &c);
+				gr_machine_emit(m, &c);
 			}
 			break;
 		case NODE_VALUE: /* a listed object or array, as a schema of its own */
-			machine_value(m, id, stack, byte);
+			gr_machine_value(m, id, stack, byte);
 			break;
 		default:
 			break;
@@ -227,23 +228,31 @@ void machine_value(struct machine *m, uint32_t value, uint32_t stack, uint8_t by
 	}
 }
 
-/* ---- Arrays: a is the phase and, above it, the blanks in a row; c counts the items ---- */
+/* ---- Arrays: a is the phase and, above it, the white space in a row; c counts the items ---- */
 
 enum { ARRAY_FIRST = 1, ARRAY_NEXT, ARRAY_AFTER };
 
-static bool is_blank(uint8_t b)
+/* White space between tokens of JSON, as people and programs write it and not without end: some blanks, or up to two
+ * line ends and an indentation. In `a`, above the phase: blanks in a row, line ends, whether a line end is half done.
+ */
+int gr_machine_gap(uint32_t *a, uint8_t byte)
 {
-	return b == ' ' || b == '\n' || b == '\t' || b == '\r';
-}
+	const uint32_t one_blank = 1u << 8, blanks = 0xff00, one_line = 1u << 16, lines = 3u << 16, half = 1u << 18;
 
-/* White space between tokens of JSON: any, but not without end. */
-static void blank(struct machine *m, const struct conf *c)
-{
-	struct conf next = *c;
-
-	next.a += 1u << 8;
-	if (next.a >> 8 <= GR_MAX_BLANKS)
-		machine_emit(m, &next);
+	if ((*a & half) && byte != '\n')
+		return -1;
+	if (byte == '\n' || byte == '\r') {
+		if ((*a & lines) / one_line == GR_MAX_LINES)
+			return -1;
+		*a = byte == '\r' ? *a | half : (*a & ~(half | blanks)) + one_line;
+		return 1;
+	}
+	if (byte != ' ' && byte != '\t')
+		return 0;
+	if ((*a & blanks) / one_blank == ((*a & lines) ? GR_MAX_INDENT : GR_MAX_BLANKS))
+		return -1;
+	*a += one_blank;
+	return 1;
 }
 
 static uint32_t item_at(const struct array *a, uint32_t count)
@@ -264,9 +273,9 @@ static void array_item(struct machine *m, const struct conf *c, uint8_t byte)
 		return;
 	after.a = ARRAY_AFTER;
 	after.c = c->c < most ? c->c + 1 : c->c;
-	stack = machine_push(m, &after);
+	stack = gr_machine_push(m, &after);
 	if (stack != GR_NONE)
-		machine_value(m, item, stack, byte);
+		gr_machine_value(m, item, stack, byte);
 }
 
 static void array_step(struct machine *m, const struct conf *c, uint8_t byte)
@@ -274,17 +283,19 @@ static void array_step(struct machine *m, const struct conf *c, uint8_t byte)
 	const struct array *a = &m->g->nodes[c->node].array;
 	uint32_t phase = c->a & 0xff;
 	struct conf next = *c;
+	int gap = gr_machine_gap(&next.a, byte);
 
-	if (is_blank(byte)) {
-		blank(m, c);
+	if (gap != 0) {
+		if (gap > 0)
+			gr_machine_emit(m, &next);
 	} else if (byte == ']' && phase != ARRAY_NEXT) {
 		if (c->c >= a->min)
-			machine_leave(m, c->stack);
+			gr_machine_leave(m, c->stack);
 	} else if (phase != ARRAY_AFTER) {
 		array_item(m, c, byte);
 	} else if (byte == ',' && item_at(a, c->c) != GR_NONE) {
 		next.a = ARRAY_NEXT;
-		machine_emit(m, &next);
+		gr_machine_emit(m, &next);
 	}
 }
 
@@ -384,14 +395,14 @@ static void enter_rule(struct machine *m, uint32_t node, uint32_t state, uint32_
 	if (!c)
 		return;
 	if (c->n_sets > 0)
-		machine_emit(m, &(struct conf){ .stack = stack, .node = node, .a = state });
+		gr_machine_emit(m, &(struct conf){ .stack = stack, .node = node, .a = state });
 	for (uint32_t i = 0; i < c->n_calls && !m->error; i++) {
 		uint32_t callee = m->g->rule_nodes[c->calls[i]], back = stack;
 		const struct rule_closure *rest = closure_of(m, c->call_to[i]);
 
 		/* Nothing left to do here afterwards: no frame, so that right recursion runs without depth. */
 		if (!rest || rest->n_sets || rest->n_calls)
-			back = machine_push(m, &(struct conf){ .stack = stack, .node = node, .a = c->call_to[i] });
+			back = gr_machine_push(m, &(struct conf){ .stack = stack, .node = node, .a = c->call_to[i] });
 		if (back == GR_NONE)
 			continue;
 		if (m->g->nodes[callee].kind == NODE_LEX)
@@ -400,14 +411,14 @@ static void enter_rule(struct machine *m, uint32_t node, uint32_t state, uint32_
 			enter_rule(m, callee, m->g->nodes[callee].rule.start, back);
 	}
 	if (c->accepts)
-		machine_leave(m, stack);
+		gr_machine_leave(m, stack);
 }
 
 static bool rule_meets(const struct eng_grammar *g, const struct rule_closure *c, const struct decode_out *out)
 {
 	for (uint32_t i = 0; i < c->n_sets; i++) {
 		for (unsigned k = 0; k < out->n_ranges; k++) {
-			if (charset_meets(&g->rules.sets[c->sets[i]], out->ranges[k].lo, out->ranges[k].hi))
+			if (gr_charset_meets(&g->rules.sets[c->sets[i]], out->ranges[k].lo, out->ranges[k].hi))
 				return true;
 		}
 	}
@@ -423,18 +434,18 @@ static void rule_step(struct machine *m, const struct conf *c, uint8_t byte)
 
 	if (!cl)
 		return;
-	r = decode_step(&next.d, byte, false, &out);
+	r = gr_decode_step(&next.d, byte, false, &out);
 	if (r == DECODE_MORE && rule_meets(m->g, cl, &out))
-		machine_emit(m, &next);
+		gr_machine_emit(m, &next);
 	for (uint32_t i = 0; i < cl->n_sets && r == DECODE_CHAR; i++) {
-		if (charset_has(&m->g->rules.sets[cl->sets[i]], out.cp))
+		if (gr_charset_has(&m->g->rules.sets[cl->sets[i]], out.cp))
 			enter_rule(m, c->node, cl->set_to[i], c->stack);
 	}
 }
 
 /* ---- The whole ---- */
 
-void machine_leave(struct machine *m, uint32_t stack)
+void gr_machine_leave(struct machine *m, uint32_t stack)
 {
 	struct conf c = { .node = GR_NONE };
 
@@ -443,15 +454,18 @@ void machine_leave(struct machine *m, uint32_t stack)
 	if (c.node != GR_NONE && m->g->nodes[c.node].kind == NODE_RULE)
 		enter_rule(m, c.node, c.a, c.stack);
 	else
-		machine_emit(m, &c);
+		gr_machine_emit(m, &c);
 }
 
 static void document_step(struct machine *m, const struct conf *c, uint8_t byte)
 {
-	if (is_blank(byte))
-		blank(m, c);
-	else
-		machine_value(m, m->g->nodes[c->node].document, 0, byte);
+	struct conf next = *c;
+	int gap = gr_machine_gap(&next.a, byte);
+
+	if (gap > 0)
+		gr_machine_emit(m, &next);
+	else if (gap == 0)
+		gr_machine_value(m, m->g->nodes[c->node].document, 0, byte);
 }
 
 static void begin_set(struct machine *m)
@@ -469,7 +483,7 @@ static uint32_t set_size(const struct machine *m)
 	return m->error ? 0 : m->n_arena - m->out;
 }
 
-uint32_t machine_start(struct machine *m)
+uint32_t gr_machine_start(struct machine *m)
 {
 	const struct node *root = &m->g->nodes[m->g->root];
 
@@ -479,18 +493,18 @@ uint32_t machine_start(struct machine *m)
 	else if (root->kind == NODE_RULE)
 		enter_rule(m, m->g->root, root->rule.start, 0);
 	else
-		machine_emit(m, &(struct conf){ .node = m->g->root });
+		gr_machine_emit(m, &(struct conf){ .node = m->g->root });
 	return set_size(m);
 }
 
-uint32_t machine_pop(struct machine *m, uint32_t stack)
+uint32_t gr_machine_pop(struct machine *m, uint32_t stack)
 {
 	begin_set(m);
-	machine_leave(m, stack);
+	gr_machine_leave(m, stack);
 	return set_size(m);
 }
 
-uint32_t machine_step(struct machine *m, uint32_t begin, uint32_t n, uint8_t byte)
+uint32_t gr_machine_step(struct machine *m, uint32_t begin, uint32_t n, uint8_t byte)
 {
 	begin_set(m);
 	m->n_steps += n;
@@ -506,7 +520,7 @@ uint32_t machine_step(struct machine *m, uint32_t begin, uint32_t n, uint8_t byt
 			lex_node_step(m, &c, byte);
 			break;
 		case NODE_OBJECT:
-			object_step(m, &c, byte);
+			gr_object_step(m, &c, byte);
 			break;
 		case NODE_ARRAY:
 			array_step(m, &c, byte);
@@ -524,11 +538,15 @@ uint32_t machine_step(struct machine *m, uint32_t begin, uint32_t n, uint8_t byt
 	return set_size(m);
 }
 
-uint32_t machine_room(struct machine *m, const struct conf *c)
+bool gr_machine_takes(struct machine *m, const struct conf *c, uint16_t kinds, uint32_t n)
 {
 	struct lex_state s = { .partial = c->d, .q = c->e, .count = c->c };
 
-	if (c->node == GR_NONE || m->g->nodes[c->node].kind != NODE_LEX || !m->g->nodes[c->node].lex.is_string)
-		return 0;
-	return lex_room(&m->g->nodes[c->node].lex, &s);
+	if (c->node == GR_NONE || m->g->nodes[c->node].kind != NODE_LEX)
+		return false;
+	/* Plain text may end anywhere, and what surrounds it goes on there: to be walked. A whole regular expression
+	 * has no surroundings. */
+	if (!m->g->nodes[c->node].lex.is_string && m->g->kind != ENG_GRAMMAR_REGEX)
+		return false;
+	return gr_lex_takes(&m->g->nodes[c->node].lex, &s, kinds, n);
 }

@@ -1,9 +1,10 @@
 /* From sets to tokens.
  *
  * The mask of a set is the union of its confs' masks. A conf's mask has two parts: what its innermost node allows by
- * itself, computed by walking the vocabulary's trie with an empty stack, and kept; and the rests of tokens that run over
- * the node's end, kept as a trie of their own, which is walked from what lies below on the real stack. The walk leaves a
- * subtree out as a whole where some conf takes everything in it: strings without a pattern take nearly all tokens. */
+ * itself, computed by walking the vocabulary's trie with an empty stack, and kept; and the rests of tokens that run
+ * over the node's end, kept as a trie of their own, which is walked from what lies below on the real stack. The walk
+ * leaves a subtree out as a whole where some conf takes everything in it: strings without a pattern take nearly all
+ * tokens. */
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
@@ -69,35 +70,61 @@ static int add_rests(struct machine *m, const struct walk *w, uint32_t i)
 
 static bool takes_all_below(struct machine *m, uint32_t n, const struct trie_node *node)
 {
-	for (uint32_t k = m->out; node->is_plain && k < m->out + n; k++) {
+	for (uint32_t k = m->out; !(node->kinds & CHAR_SPECIAL) && k < m->out + n; k++) {
 		const struct conf c = m->arena[k];
 
-		if (machine_room(m, &c) >= node->chars)
+		if (gr_machine_takes(m, &c, node->kinds, node->chars))
 			return true;
 	}
 	return false;
 }
 
-/* Walks the trie from the set [begin, begin + n). */
-static int walk(struct machine *m, const struct walk *w, uint32_t begin, uint32_t n)
+/* As gr_machine_step(), with a short way for what walks of a vocabulary mostly meet: one terminal, in its middle. */
+static uint32_t step(struct machine *m, const struct level *at, uint8_t byte)
+{
+	const struct conf c = m->arena[at->begin];
+	struct lex_state s = { .partial = c.d, .q = c.e, .count = c.c };
+	struct lex *lex;
+
+	if (at->n != 1 || c.node == GR_NONE || m->g->nodes[c.node].kind != NODE_LEX || byte == '"')
+		return gr_machine_step(m, at->begin, at->n, byte);
+	lex = &m->g->nodes[c.node].lex;
+	switch (gr_lex_step(lex, &s, byte)) {
+	case LEX_DEAD:
+		if (lex->dfa && gr_dfa_error(lex->dfa))
+			m->error = gr_dfa_error(lex->dfa);
+		return 0;
+	case LEX_GOES_ON:
+		m->out = m->n_arena;
+		m->n_steps++;
+		gr_machine_emit(
+		        m, &(struct conf){ .stack = c.stack, .node = c.node, .c = s.count, .d = s.partial, .e = s.q });
+		return m->error ? 0 : 1;
+	default:
+		return gr_machine_step(m, at->begin, at->n, byte);
+	}
+}
+
+/* Walks the nodes [first, last) of the trie, which lie below one node, from that node's set [begin, begin + n). */
+static int walk(struct machine *m, const struct walk *w, uint32_t begin, uint32_t n, uint32_t first, uint32_t last)
 {
 	const struct trie *t = w->trie;
-	uint32_t cap = 64, level = 0, i = 1;
+	uint32_t cap = 64, level = 0, i = first;
 	struct level *levels = calloc(cap, sizeof(*levels));
 	int r = levels ? 0 : -ENOMEM;
 
 	if (r == 0)
-		levels[0] = (struct level){ begin, n, t->n_nodes, m->n_frames };
-	while (r == 0 && i < t->n_nodes) {
+		levels[0] = (struct level){ begin, n, last, m->n_frames };
+	while (r == 0 && i < last) {
 		const struct trie_node *node = &t->nodes[i];
 		bool has_end;
 		uint32_t k;
 
 		while (i >= levels[level].end)
 			level--;
-		machine_cut_frames(m, levels[level].n_frames);
+		gr_machine_cut_frames(m, levels[level].n_frames);
 		m->n_arena = levels[level].begin + levels[level].n;
-		k = machine_step(m, levels[level].begin, levels[level].n, node->byte);
+		k = step(m, &levels[level], node->byte);
 		r = m->error;
 		if (k == 0) {
 			i = node->end;
@@ -128,7 +155,7 @@ static int walk(struct machine *m, const struct walk *w, uint32_t begin, uint32_
 		}
 	}
 	if (levels) {
-		machine_cut_frames(m, levels[0].n_frames);
+		gr_machine_cut_frames(m, levels[0].n_frames);
 		m->n_arena = begin + n;
 	}
 	free(levels);
@@ -143,11 +170,11 @@ static void local_free(struct local_mask *l)
 		return;
 	free(l->bits);
 	free(l->tokens);
-	trie_done(&l->rest);
+	gr_trie_done(&l->rest);
 	free(l);
 }
 
-void mask_cache_done(struct mask_cache *c)
+void gr_mask_cache_done(struct mask_cache *c)
 {
 	for (uint32_t i = 0; i < c->size; i++)
 		local_free(c->slots[i]);
@@ -180,7 +207,7 @@ static struct local_mask *cache_find(const struct mask_cache *c, const uint64_t 
 static int cache_put(struct mask_cache *c, struct local_mask *l)
 {
 	if (c->bytes + l->bytes > c->max_bytes)
-		mask_cache_done(c); /* begins anew: what is in use comes back soon */
+		gr_mask_cache_done(c); /* begins anew: what is in use comes back soon */
 	if ((c->n + 1) * 2 > c->size) {
 		struct mask_cache larger = { .size = c->size ? c->size * 2 : 64 };
 
@@ -237,8 +264,8 @@ static int local_new(struct machine *m, const struct conf *c, const uint64_t key
 	struct local_mask *l = calloc(1, sizeof(*l));
 	uint64_t *bits = calloc(v->n_words, sizeof(*bits));
 	struct rests rests = { 0 };
-	/* A regular expression ends with its text; of a terminal that has no end of its own (plain text) every token could
-	 * have a rest otherwise. */
+	/* A regular expression ends with its text; of a terminal that has no end of its own (plain text) every token
+	 * could have a rest otherwise. */
 	bool wants_rests = m->g->kind != ENG_GRAMMAR_REGEX;
 	struct conf alone = *c;
 	int r = l && bits ? 0 : -ENOMEM;
@@ -248,13 +275,14 @@ static int local_new(struct machine *m, const struct conf *c, const uint64_t key
 		memcpy(l->key, key, sizeof(l->key));
 		l->bytes = sizeof(*l);
 		m->out = m->n_arena;
-		machine_emit(m, &alone);
+		gr_machine_emit(m, &alone);
 		r = m->error;
 	}
 	if (r == 0)
-		r = walk(m, &(struct walk){ &v->trie, bits, wants_rests ? &rests : NULL }, m->out, 1);
+		r = walk(m, &(struct walk){ &v->trie, bits, wants_rests ? &rests : NULL }, m->out, 1, 1,
+		         v->trie.n_nodes);
 	if (r == 0 && rests.n > 0) {
-		r = trie_build(&l->rest, rests.entries, rests.n);
+		r = gr_trie_build(&l->rest, rests.entries, rests.n);
 		l->bytes += l->rest.n_nodes * sizeof(*l->rest.nodes) + l->rest.n_tokens * sizeof(*l->rest.tokens);
 	}
 	free(rests.entries);
@@ -292,10 +320,77 @@ static int add_local(struct machine *m, const struct conf *c, struct mask_cache 
 		bits[(uint32_t)l->tokens[i] / 64] |= 1ull << ((uint32_t)l->tokens[i] % 64);
 	if (c->stack == 0 || l->rest.n_nodes < 2)
 		return 0;
-	n = machine_pop(m, c->stack);
-	r = m->error ? m->error : walk(m, &(struct walk){ &l->rest, bits, NULL }, m->out, n);
-	machine_cut_frames(m, n_frames);
+	n = gr_machine_pop(m, c->stack);
+	r = m->error ? m->error : walk(m, &(struct walk){ &l->rest, bits, NULL }, m->out, n, 1, l->rest.n_nodes);
+	gr_machine_cut_frames(m, n_frames);
 	m->n_arena = base;
+	return r;
+}
+
+/* ---- Names of objects that take any name ---- */
+
+/* Follows the tokens that can close a string, as long as what they spell may still become the name of a property. Those
+ * that close it there were taken for free names; *bits is put right. */
+static int correct_names(struct machine *m, const struct conf *c, uint64_t *bits)
+{
+	const struct trie *t = &m->g->vocab->closing;
+	struct {
+		struct conf conf;
+		uint32_t end;
+	} levels[256];
+	uint32_t level = 0, i = 1, base = m->n_arena, n_frames = m->n_frames;
+	int r = 0;
+
+	levels[0].conf = *c;
+	levels[0].end = t->n_nodes;
+	while (r == 0 && i < t->n_nodes) {
+		const struct trie_node *node = &t->nodes[i];
+		bool is_end;
+		uint32_t k;
+
+		while (i >= levels[level].end)
+			level--;
+		is_end = node->byte == '"' && levels[level].conf.d == DECODE_NONE;
+		gr_machine_cut_frames(m, n_frames);
+		m->n_arena = base;
+		m->out = base;
+		gr_machine_emit(m, &levels[level].conf);
+		k = gr_machine_step(m, base, 1, node->byte);
+		r = m->error;
+		if (is_end) {
+			for (uint32_t id = node->token; id < t->nodes[node->end].token; id++)
+				bits[(uint32_t)t->tokens[id] / 64] &= ~(1ull << ((uint32_t)t->tokens[id] % 64));
+			if (k > 0)
+				set_tokens(t, node->token, t->nodes[i + 1].token, bits);
+			if (k > 0 && node->end > i + 1)
+				r = walk(m, &(struct walk){ t, bits, NULL }, m->out, k, i + 1, node->end);
+			i = node->end;
+		} else if (k == 1 && gr_object_is_in_name(m, &m->arena[m->out]) && level + 1 < 256) {
+			levels[++level].conf = m->arena[m->out];
+			levels[level].end = node->end;
+			i++;
+		} else {
+			i = node->end;
+		}
+	}
+	gr_machine_cut_frames(m, n_frames);
+	m->n_arena = base;
+	return r;
+}
+
+/* In the middle of a name that may still be a property's or any other: as within a free string, but for the tokens that
+ * close a property's name. */
+static int add_name(struct machine *m, const struct conf *c, const struct conf *free_name, uint64_t *bits)
+{
+	uint32_t n_words = m->g->vocab->n_words;
+	uint64_t *own = calloc(n_words, sizeof(*own));
+	int r = own ? gr_mask_add(m, free_name, own) : -ENOMEM;
+
+	if (r == 0)
+		r = correct_names(m, c, own);
+	for (uint32_t i = 0; i < n_words && r == 0; i++)
+		bits[i] |= own[i];
+	free(own);
 	return r;
 }
 
@@ -304,20 +399,27 @@ static uint64_t at_most(uint32_t x, uint32_t most)
 	return x < most ? x : most;
 }
 
-int mask_add(struct machine *m, const struct conf *c, uint64_t *bits)
+int gr_mask_add(struct machine *m, const struct conf *c, uint64_t *bits)
 {
 	uint64_t key[4] = { (uint64_t)c->node << 32 | c->a, (uint64_t)c->b << 32 | c->c, (uint64_t)c->d << 32 | c->e,
 		            c->f };
 	struct grammar_vocab *v = m->g->vocab;
+	uint32_t n_frames = m->n_frames;
+	struct conf free_name;
 	const struct lex *lex;
 	int r;
 
 	if (c->node == GR_NONE)
 		return 0;
+	if (gr_object_free_name(m, c, &free_name)) {
+		r = add_name(m, c, &free_name, bits);
+		gr_machine_cut_frames(m, n_frames);
+		return r;
+	}
 	lex = &m->g->nodes[c->node].lex;
 	/* While one token cannot reach the maximum, how many characters there are makes no difference. */
 	if (m->g->nodes[c->node].kind == NODE_LEX && lex->dfa &&
-	    (lex->max == UINT32_MAX || lex->max - c->c > (uint64_t)v->most_chars + dfa_farthest(lex->dfa)))
+	    (lex->max == UINT32_MAX || lex->max - c->c > (uint64_t)v->most_chars + gr_dfa_farthest(lex->dfa)))
 		key[1] = (uint64_t)c->b << 32 | UINT32_MAX;
 	if (m->g->nodes[c->node].kind != NODE_LEX || !lex->is_string || lex->dfa)
 		return add_local(m, c, &m->g->masks, key, bits);

@@ -35,7 +35,7 @@ int eng_matcher_new(struct eng_grammar *g, struct eng_matcher **ret)
 
 	if (!x)
 		return -ENOMEM;
-	r = machine_init(&x->m, g);
+	r = gr_machine_init(&x->m, g);
 	x->set = calloc(GR_MAX_CONFS, sizeof(*x->set));
 	x->bits = calloc(g->vocab->n_words + 1, sizeof(*x->bits));
 	x->g = eng_grammar_ref(g);
@@ -43,7 +43,7 @@ int eng_matcher_new(struct eng_grammar *g, struct eng_matcher **ret)
 		r = -ENOMEM;
 	if (r == 0) {
 		(void)pthread_mutex_lock(&g->lock);
-		n = machine_start(&x->m);
+		n = gr_machine_start(&x->m);
 		keep(x, x->m.out, n);
 		(void)pthread_mutex_unlock(&g->lock);
 		r = x->m.error;
@@ -60,7 +60,7 @@ void eng_matcher_free(struct eng_matcher *x)
 {
 	if (!x)
 		return;
-	machine_done(&x->m);
+	gr_machine_done(&x->m);
 	free(x->set);
 	free(x->bits);
 	eng_grammar_unref(x->g);
@@ -77,7 +77,7 @@ static int compute_mask(struct eng_matcher *x)
 	x->m.n_arena = 0;
 	x->m.n_steps = 0;
 	for (uint32_t i = 0; i < x->n && r == 0; i++)
-		r = mask_add(&x->m, &x->set[i], x->bits);
+		r = gr_mask_add(&x->m, &x->set[i], x->bits);
 	x->n_allowed = 0;
 	for (uint32_t i = 0; i < x->g->vocab->n_words; i++)
 		x->n_allowed += (uint32_t)__builtin_popcountll(x->bits[i]);
@@ -130,7 +130,8 @@ int eng_matcher_apply(struct eng_matcher *x, float *logits, uint32_t n_vocab, st
 
 	if (!mask)
 		return err_set(err, x->m.error, "structured output: %s",
-		               x->m.error == -E2BIG ? "the grammar is too ambiguous or too large here" : strerror(-x->m.error));
+		               x->m.error == -E2BIG ? "the grammar is too ambiguous or too large here"
+		                                    : strerror(-x->m.error));
 	if (n_allowed == 0 && !eng_matcher_can_end(x))
 		return err_set(err, -EILSEQ, "structured output: no token of the vocabulary can come next");
 	apply(mask, x->g->vocab->n, logits, n_vocab);
@@ -158,7 +159,7 @@ static size_t advance(struct eng_matcher *x, const uint8_t *p, size_t len, bool 
 	}
 	memcpy(x->m.arena, x->set, n * sizeof(*x->set));
 	for (i = 0; i < len; i++) {
-		uint32_t k = machine_step(&x->m, begin, n, p[i]);
+		uint32_t k = gr_machine_step(&x->m, begin, n, p[i]);
 
 		if (k == 0)
 			break;
@@ -167,11 +168,11 @@ static size_t advance(struct eng_matcher *x, const uint8_t *p, size_t len, bool 
 		x->m.n_arena = n = k;
 	}
 	if (i < len && all_or_nothing) {
-		machine_cut_frames(&x->m, n_frames);
+		gr_machine_cut_frames(&x->m, n_frames);
 		return 0;
 	}
 	keep(x, 0, n);
-	if (x->m.n_frames > COLLECT_FRAMES && machine_collect(&x->m, x->set, x->n) < 0)
+	if (x->m.n_frames > COLLECT_FRAMES && gr_machine_collect(&x->m, x->set, x->n) < 0)
 		x->m.error = -ENOMEM;
 	return i;
 }
@@ -233,10 +234,10 @@ void eng_matcher_bytes(struct eng_matcher *x, uint64_t ret_bits[4])
 		x->m.n_arena = 0;
 		x->m.out = 0;
 		for (uint32_t i = 0; i < x->n; i++)
-			machine_emit(&x->m, &x->set[i]);
-		if (machine_step(&x->m, 0, x->n, (uint8_t)b) > 0)
+			gr_machine_emit(&x->m, &x->set[i]);
+		if (gr_machine_step(&x->m, 0, x->n, (uint8_t)b) > 0)
 			ret_bits[b / 64] |= 1ull << (b % 64);
-		machine_cut_frames(&x->m, n_frames);
+		gr_machine_cut_frames(&x->m, n_frames);
 	}
 	(void)pthread_mutex_unlock(&x->g->lock);
 }

@@ -6,10 +6,10 @@
 #include <stdlib.h>
 #include <string.h>
 
-void nfa_done(struct nfa *a)
+void gr_nfa_done(struct nfa *a)
 {
 	for (uint32_t i = 0; i < a->n_sets; i++)
-		charset_done(&a->sets[i]);
+		gr_charset_done(&a->sets[i]);
 	free(a->sets);
 	free(a->edges);
 	free(a->heads);
@@ -32,7 +32,7 @@ static int grow(void *array, uint32_t n, uint32_t *cap, size_t size)
 	return 0;
 }
 
-int nfa_state(struct nfa *a, uint32_t *ret)
+int gr_nfa_state(struct nfa *a, uint32_t *ret)
 {
 	if (a->n_states >= NFA_MAX_STATES)
 		return -E2BIG;
@@ -43,7 +43,7 @@ int nfa_state(struct nfa *a, uint32_t *ret)
 	return 0;
 }
 
-int nfa_edge(struct nfa *a, uint32_t from, enum nfa_edge_kind kind, uint32_t arg, uint32_t to)
+int gr_nfa_edge(struct nfa *a, uint32_t from, enum nfa_edge_kind kind, uint32_t arg, uint32_t to)
 {
 	if (a->n_edges >= 4 * NFA_MAX_STATES)
 		return -E2BIG;
@@ -54,7 +54,7 @@ int nfa_edge(struct nfa *a, uint32_t from, enum nfa_edge_kind kind, uint32_t arg
 	return 0;
 }
 
-int nfa_set(struct nfa *a, const struct charset *set, uint32_t *ret)
+int gr_nfa_set(struct nfa *a, const struct charset *set, uint32_t *ret)
 {
 	bool is_single = set->n == 1 && set->ranges[0].lo == set->ranges[0].hi && set->ranges[0].lo < 128;
 	struct charset *s;
@@ -67,9 +67,9 @@ int nfa_set(struct nfa *a, const struct charset *set, uint32_t *ret)
 		return -ENOMEM;
 	s = &a->sets[a->n_sets++];
 	*s = (struct charset){ 0 };
-	if (charset_add_set(s, set) < 0)
+	if (gr_charset_add_set(s, set) < 0)
 		return -ENOMEM;
-	charset_finish(s);
+	gr_charset_finish(s);
 	if (is_single)
 		a->single[set->ranges[0].lo] = a->n_sets;
 	*ret = a->n_sets - 1;
@@ -78,23 +78,23 @@ int nfa_set(struct nfa *a, const struct charset *set, uint32_t *ret)
 
 static int emit_edge(struct nfa *a, enum nfa_edge_kind kind, uint32_t arg, uint32_t from, uint32_t *ret_to)
 {
-	int r = nfa_state(a, ret_to);
+	int r = gr_nfa_state(a, ret_to);
 
-	return r < 0 ? r : nfa_edge(a, from, kind, arg, *ret_to);
+	return r < 0 ? r : gr_nfa_edge(a, from, kind, arg, *ret_to);
 }
 
 static int emit_alternatives(struct nfa *a, const struct ast *tree, uint32_t from, uint32_t *ret_to)
 {
-	int r = nfa_state(a, ret_to);
+	int r = gr_nfa_state(a, ret_to);
 
 	for (const struct ast *c = tree->first; c && r == 0; c = c->next) {
 		uint32_t begin = 0, end = 0;
 
 		r = emit_edge(a, NFA_EPS, 0, from, &begin);
 		if (r == 0)
-			r = nfa_emit(a, c, begin, &end);
+			r = gr_nfa_emit(a, c, begin, &end);
 		if (r == 0)
-			r = nfa_edge(a, end, NFA_EPS, 0, *ret_to);
+			r = gr_nfa_edge(a, end, NFA_EPS, 0, *ret_to);
 	}
 	return r;
 }
@@ -105,9 +105,9 @@ static int emit_loop(struct nfa *a, const struct ast *child, uint32_t from, uint
 	int r = emit_edge(a, NFA_EPS, 0, from, &loop);
 
 	if (r == 0)
-		r = nfa_emit(a, child, loop, &end);
+		r = gr_nfa_emit(a, child, loop, &end);
 	if (r == 0)
-		r = nfa_edge(a, end, NFA_EPS, 0, loop);
+		r = gr_nfa_edge(a, end, NFA_EPS, 0, loop);
 	return r < 0 ? r : emit_edge(a, NFA_EPS, 0, loop, ret_to);
 }
 
@@ -117,21 +117,21 @@ static int emit_repeat(struct nfa *a, const struct ast *tree, uint32_t from, uin
 	int r = 0;
 
 	for (uint32_t i = 0; i < tree->min && r == 0; i++)
-		r = nfa_emit(a, tree->first, at, &at);
+		r = gr_nfa_emit(a, tree->first, at, &at);
 	if (r < 0)
 		return r;
 	if (tree->max == AST_INFINITE)
 		return emit_loop(a, tree->first, at, ret_to);
-	r = nfa_state(a, &end);
+	r = gr_nfa_state(a, &end);
 	for (uint32_t i = tree->min; i < tree->max && r == 0; i++) {
-		r = nfa_edge(a, at, NFA_EPS, 0, end);
+		r = gr_nfa_edge(a, at, NFA_EPS, 0, end);
 		if (r == 0)
 			r = emit_edge(a, NFA_EPS, 0, at, &at);
 		if (r == 0)
-			r = nfa_emit(a, tree->first, at, &at);
+			r = gr_nfa_emit(a, tree->first, at, &at);
 	}
 	if (r == 0)
-		r = nfa_edge(a, at, NFA_EPS, 0, end);
+		r = gr_nfa_edge(a, at, NFA_EPS, 0, end);
 	*ret_to = end;
 	return r;
 }
@@ -139,12 +139,12 @@ static int emit_repeat(struct nfa *a, const struct ast *tree, uint32_t from, uin
 static int emit_set(struct nfa *a, const struct ast *tree, uint32_t from, uint32_t *ret_to)
 {
 	uint32_t set = 0;
-	int r = nfa_set(a, &tree->set, &set);
+	int r = gr_nfa_set(a, &tree->set, &set);
 
 	return r < 0 ? r : emit_edge(a, NFA_SET, set, from, ret_to);
 }
 
-int nfa_emit(struct nfa *a, const struct ast *tree, uint32_t from, uint32_t *ret_to)
+int gr_nfa_emit(struct nfa *a, const struct ast *tree, uint32_t from, uint32_t *ret_to)
 {
 	int r = 0;
 
@@ -155,7 +155,7 @@ int nfa_emit(struct nfa *a, const struct ast *tree, uint32_t from, uint32_t *ret
 		return emit_set(a, tree, from, ret_to);
 	case AST_CAT:
 		for (const struct ast *c = tree->first; c && r == 0; c = c->next)
-			r = nfa_emit(a, c, from, &from);
+			r = gr_nfa_emit(a, c, from, &from);
 		*ret_to = from;
 		return r;
 	case AST_ALT:

@@ -32,12 +32,12 @@ struct nfa {
 	uint32_t n_steps;
 };
 
-void nfa_done(struct nfa *a);
+void gr_nfa_done(struct nfa *a);
 /* -E2BIG or -ENOMEM. */
-int nfa_state(struct nfa *a, uint32_t *ret);
-int nfa_edge(struct nfa *a, uint32_t from, enum nfa_edge_kind kind, uint32_t arg, uint32_t to);
-int nfa_set(struct nfa *a, const struct charset *set, uint32_t *ret);
+int gr_nfa_state(struct nfa *a, uint32_t *ret);
+int gr_nfa_edge(struct nfa *a, uint32_t from, enum nfa_edge_kind kind, uint32_t arg, uint32_t to);
+int gr_nfa_set(struct nfa *a, const struct charset *set, uint32_t *ret);
 /* From state `from` through the tree to a state of its own in *ret_to. */
-int nfa_emit(struct nfa *a, const struct ast *tree, uint32_t from, uint32_t *ret_to);
+int gr_nfa_emit(struct nfa *a, const struct ast *tree, uint32_t from, uint32_t *ret_to);
 
 #endif

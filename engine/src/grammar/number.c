@@ -55,7 +55,7 @@ static int plain_decimal(const char *g, char **ret)
 	return 0;
 }
 
-int number_decimal(const json_t *number, char **ret)
+int gr_number_decimal(const json_t *number, char **ret)
 {
 	char text[48];
 	double d = json_real_value(number);
@@ -184,7 +184,7 @@ static void beyond(struct base_buf *out, const struct decimal *d, bool above, bo
 	(void)base_buf_puts(out, ")");
 }
 
-int number_bound(struct base_buf *out, const char *decimal, bool is_lower, bool is_strict)
+int gr_number_bound(struct base_buf *out, const char *decimal, bool is_lower, bool is_strict)
 {
 	static const char any[] = "(0|[1-9]\\d*)(\\.\\d+)?";
 	struct decimal d;
@@ -233,11 +233,11 @@ static int add_digit_edges(const struct multiple *m, uint32_t place, uint32_t re
 
 		if (place == m->places + 1) { /* behind the last place that counts: zeros */
 			if (d == 0)
-				r = nfa_edge(m->a, from, NFA_SET, m->digits[d], from);
+				r = gr_nfa_edge(m->a, from, NFA_SET, m->digits[d], from);
 			continue;
 		}
 		to = (uint32_t)(((uint64_t)remainder * 10 + d) % m->step);
-		r = nfa_edge(m->a, from, NFA_SET, m->digits[d], m->base + (place ? place + 1 : 0) * m->step + to);
+		r = gr_nfa_edge(m->a, from, NFA_SET, m->digits[d], m->base + (place ? place + 1 : 0) * m->step + to);
 	}
 	return r;
 }
@@ -258,9 +258,9 @@ static int build_multiple(struct multiple *m, uint32_t dot, uint32_t accept)
 
 			r = add_digit_edges(m, place, rest);
 			if (r == 0 && place == 0)
-				r = nfa_edge(m->a, from, NFA_SET, dot, m->base + m->step + rest);
+				r = gr_nfa_edge(m->a, from, NFA_SET, dot, m->base + m->step + rest);
 			if (r == 0 && rest * scale % m->step == 0)
-				r = nfa_edge(m->a, from, NFA_EPS, 0, accept);
+				r = gr_nfa_edge(m->a, from, NFA_EPS, 0, accept);
 		}
 	}
 	return r;
@@ -270,10 +270,10 @@ static int one_char(struct nfa *a, uint32_t cp, uint32_t *ret)
 {
 	struct charset_range range = { cp, cp };
 
-	return nfa_set(a, &(struct charset){ .ranges = &range, .n = 1 }, ret);
+	return gr_nfa_set(a, &(struct charset){ .ranges = &range, .n = 1 }, ret);
 }
 
-int number_multiple(struct dfa_builder *b, const char *decimal)
+int gr_number_multiple(struct dfa_builder *b, const char *decimal)
 {
 	struct multiple m = { .a = &b->nfa };
 	struct decimal d;
@@ -295,15 +295,15 @@ int number_multiple(struct dfa_builder *b, const char *decimal)
 	for (uint32_t i = 0; i < 10 && r == 0; i++)
 		r = one_char(m.a, '0' + i, &m.digits[i]);
 	if (r < 0 || (r = one_char(m.a, '-', &minus)) < 0 || (r = one_char(m.a, '.', &dot)) < 0 ||
-	    (r = nfa_state(m.a, &start)) < 0 || (r = nfa_state(m.a, &accept)) < 0)
+	    (r = gr_nfa_state(m.a, &start)) < 0 || (r = gr_nfa_state(m.a, &accept)) < 0)
 		return r;
 	for (uint32_t i = 0; i < m.step * (m.places + 2) && r == 0; i++) {
-		r = nfa_state(m.a, &state);
+		r = gr_nfa_state(m.a, &state);
 		if (i == 0)
 			m.base = state;
 	}
-	if (r < 0 || (r = nfa_edge(m.a, start, NFA_EPS, 0, m.base)) < 0 ||
-	    (r = nfa_edge(m.a, start, NFA_SET, minus, m.base)) < 0 || (r = build_multiple(&m, dot, accept)) < 0)
+	if (r < 0 || (r = gr_nfa_edge(m.a, start, NFA_EPS, 0, m.base)) < 0 ||
+	    (r = gr_nfa_edge(m.a, start, NFA_SET, minus, m.base)) < 0 || (r = build_multiple(&m, dot, accept)) < 0)
 		return r;
-	return dfa_builder_add_states(b, start, accept);
+	return gr_dfa_builder_add_states(b, start, accept);
 }

@@ -14,7 +14,7 @@ enum { START, FIRST, NEXT, KEY, COLON, VALUE, AFTER };
 
 /* ---- Sets of seen properties ---- */
 
-bool seen_has(const struct eng_grammar *g, uint32_t seen, uint32_t prop)
+bool gr_seen_has(const struct eng_grammar *g, uint32_t seen, uint32_t prop)
 {
 	return seen != 0 && (g->seen[seen - 1]->words[prop / 64] >> (prop % 64) & 1);
 }
@@ -45,7 +45,7 @@ static int grow_seen(struct eng_grammar *g)
 	return 0;
 }
 
-uint32_t seen_with(struct eng_grammar *g, const struct object *o, uint32_t seen, uint32_t prop)
+uint32_t gr_seen_with(struct eng_grammar *g, const struct object *o, uint32_t seen, uint32_t prop)
 {
 	struct seen_set *s = calloc(1, sizeof(*s) + o->n_words * sizeof(uint64_t));
 	uint32_t bucket;
@@ -96,10 +96,11 @@ static bool fits(const struct eng_grammar *g, const struct object *o, const stru
 {
 	const struct prop *p = &o->props[prop];
 
-	return p->value != GR_NONE && !seen_has(g, c->b, prop) && has_room(g, o, c, p->is_required);
+	return p->value != GR_NONE && !gr_seen_has(g, c->b, prop) && has_room(g, o, c, p->is_required);
 }
 
-static bool any_fits(const struct eng_grammar *g, const struct object *o, const struct conf *c, uint32_t lo, uint32_t hi)
+static bool any_fits(const struct eng_grammar *g, const struct object *o, const struct conf *c, uint32_t lo,
+                     uint32_t hi)
 {
 	for (uint32_t i = lo; i < hi; i++) {
 		if (fits(g, o, c, i))
@@ -111,7 +112,8 @@ static bool any_fits(const struct eng_grammar *g, const struct object *o, const 
 /* Names that no property has. */
 static bool others_fit(const struct eng_grammar *g, const struct object *o, const struct conf *c)
 {
-	return (o->patterns ? dfa_start(o->patterns) != DFA_DEAD : o->other[0] != GR_NONE) && has_room(g, o, c, false);
+	return (o->patterns ? gr_dfa_start(o->patterns) != DFA_DEAD : o->other[0] != GR_NONE) &&
+	       has_room(g, o, c, false);
 }
 
 static bool can_grow(const struct eng_grammar *g, const struct object *o, const struct conf *c)
@@ -122,7 +124,7 @@ static bool can_grow(const struct eng_grammar *g, const struct object *o, const 
 static bool has_all(const struct eng_grammar *g, uint32_t seen, const uint32_t *props, uint32_t n)
 {
 	for (uint32_t i = 0; i < n; i++) {
-		if (!seen_has(g, seen, props[i]))
+		if (!gr_seen_has(g, seen, props[i]))
 			return false;
 	}
 	return true;
@@ -135,7 +137,7 @@ static bool can_close(const struct eng_grammar *g, const struct object *o, const
 	for (uint32_t i = 0; i < o->n_dependencies; i++) {
 		const struct dependency *d = &o->dependencies[i];
 
-		if (seen_has(g, c->b, d->given) && !has_all(g, c->b, d->needed, d->n_needed))
+		if (gr_seen_has(g, c->b, d->given) && !has_all(g, c->b, d->needed, d->n_needed))
 			return false;
 	}
 	return true;
@@ -185,7 +187,7 @@ static bool name_leads_on(const struct eng_grammar *g, const struct object *o, c
 	for (unsigned i = 0; i < out->n_ranges; i++) {
 		uint32_t lo = out->ranges[i].lo, hi = out->ranges[i].hi;
 
-		if (trie_leads_on(g, o, c, lo, hi) || (others && dfa_meets(o->patterns, c->f, lo, hi, UINT32_MAX)))
+		if (trie_leads_on(g, o, c, lo, hi) || (others && gr_dfa_meets(o->patterns, c->f, lo, hi, UINT32_MAX)))
 			return true;
 	}
 	return false;
@@ -198,35 +200,50 @@ static uint32_t counted(const struct object *o, uint32_t count)
 
 /* The name is none of the properties' and no pattern asks: the rest of it is a free string, with the object below it
  * waiting for the colon. So all such names share the masks of free strings. */
-static void leave_trie(struct machine *m, const struct object *o, const struct conf *c)
+static bool free_name(struct machine *m, const struct object *o, const struct conf *c, struct conf *ret)
 {
-	struct conf below = { .stack = c->stack,
-		              .node = c->node,
-		              .a = COLON,
-		              .b = c->b,
-		              .c = counted(o, c->c),
-		              .e = o->other[0] };
+	struct conf below = {
+		.stack = c->stack, .node = c->node, .a = COLON, .b = c->b, .c = counted(o, c->c), .e = o->other[0]
+	};
 	uint32_t stack;
 
 	if (!others_fit(m->g, o, c))
-		return;
-	stack = machine_push(m, &below);
-	if (stack != GR_NONE)
-		machine_emit(m, &(struct conf){ .stack = stack, .node = m->g->free_string });
+		return false;
+	stack = gr_machine_push(m, &below);
+	*ret = (struct conf){ .stack = stack, .node = m->g->free_string };
+	return stack != GR_NONE;
+}
+
+bool gr_object_is_in_name(const struct machine *m, const struct conf *c)
+{
+	return c->node != GR_NONE && m->g->nodes[c->node].kind == NODE_OBJECT && c->a == KEY && c->e != OFF_TRIE;
+}
+
+bool gr_object_free_name(struct machine *m, const struct conf *c, struct conf *ret)
+{
+	const struct object *o;
+
+	if (!gr_object_is_in_name(m, c) || c->d != DECODE_NONE)
+		return false;
+	o = &m->g->nodes[c->node].object;
+	return !o->patterns && free_name(m, o, c, ret);
 }
 
 static void name_char(struct machine *m, const struct object *o, struct conf *c, uint32_t cp)
 {
+	struct conf rest;
+
 	if (o->patterns)
-		c->f = dfa_next(o->patterns, c->f, cp);
+		c->f = gr_dfa_next(o->patterns, c->f, cp);
 	c->e = c->e != OFF_TRIE ? child(o, c->e, cp) : OFF_TRIE;
 	if (c->e == OFF_TRIE && !o->patterns) {
-		leave_trie(m, o, c);
+		if (free_name(m, o, c, &rest))
+			gr_machine_emit(m, &rest);
 		return;
 	}
 	if ((c->e != OFF_TRIE && any_fits(m->g, o, c, o->names[c->e].lo, o->names[c->e].hi)) ||
 	    (others_fit(m->g, o, c) && (!o->patterns || c->f != DFA_DEAD)))
-		machine_emit(m, c);
+		gr_machine_emit(m, c);
 }
 
 static void name_end(struct machine *m, const struct object *o, struct conf *c)
@@ -238,32 +255,32 @@ static void name_end(struct machine *m, const struct object *o, struct conf *c)
 		if (!fits(m->g, o, c, prop))
 			return;
 		value = o->props[prop].value;
-		c->b = seen_with(m->g, o, c->b, prop);
+		c->b = gr_seen_with(m->g, o, c->b, prop);
 		if (c->b == GR_NONE) {
 			m->error = m->error ? m->error : -E2BIG;
 			return;
 		}
 	} else {
-		if (!others_fit(m->g, o, c) || (o->patterns && !dfa_accepts(o->patterns, c->f)))
+		if (!others_fit(m->g, o, c) || (o->patterns && !gr_dfa_accepts(o->patterns, c->f)))
 			return;
-		value = o->other[o->patterns ? dfa_matches(o->patterns, c->f) : 0];
+		value = o->other[o->patterns ? gr_dfa_matches(o->patterns, c->f) : 0];
 	}
 	c->a = COLON;
 	c->c = counted(o, c->c);
 	c->d = c->f = 0;
 	c->e = value;
 	if (value != GR_NONE)
-		machine_emit(m, c);
+		gr_machine_emit(m, c);
 }
 
 static void name_step(struct machine *m, const struct object *o, struct conf *c, uint8_t byte)
 {
 	struct decode_out out;
 
-	switch (decode_step(&c->d, byte, true, &out)) {
+	switch (gr_decode_step(&c->d, byte, true, &out)) {
 	case DECODE_MORE:
 		if (name_leads_on(m->g, o, c, &out))
-			machine_emit(m, c);
+			gr_machine_emit(m, c);
 		break;
 	case DECODE_CHAR:
 		name_char(m, o, c, out.cp);
@@ -274,8 +291,8 @@ static void name_step(struct machine *m, const struct object *o, struct conf *c,
 	case DECODE_DEAD:
 		break;
 	}
-	if (o->patterns && dfa_error(o->patterns))
-		m->error = m->error ? m->error : dfa_error(o->patterns);
+	if (o->patterns && gr_dfa_error(o->patterns))
+		m->error = m->error ? m->error : gr_dfa_error(o->patterns);
 }
 
 /* ---- Structure ---- */
@@ -287,9 +304,9 @@ static void value_step(struct machine *m, const struct conf *c, uint8_t byte)
 
 	after.a = AFTER;
 	after.e = 0;
-	stack = machine_push(m, &after);
+	stack = gr_machine_push(m, &after);
 	if (stack != GR_NONE)
-		machine_value(m, c->e, stack, byte);
+		gr_machine_value(m, c->e, stack, byte);
 }
 
 static void begin_name(struct machine *m, const struct object *o, const struct conf *c)
@@ -297,45 +314,40 @@ static void begin_name(struct machine *m, const struct object *o, const struct c
 	struct conf next = *c;
 
 	next.a = KEY;
-	next.f = o->patterns ? dfa_start(o->patterns) : 0;
+	next.f = o->patterns ? gr_dfa_start(o->patterns) : 0;
 	if (can_grow(m->g, o, c))
-		machine_emit(m, &next);
+		gr_machine_emit(m, &next);
 }
 
-static bool is_blank(uint8_t b)
-{
-	return b == ' ' || b == '\n' || b == '\t' || b == '\r';
-}
-
-void object_step(struct machine *m, const struct conf *c, uint8_t byte)
+void gr_object_step(struct machine *m, const struct conf *c, uint8_t byte)
 {
 	const struct object *o = &m->g->nodes[c->node].object;
 	uint32_t phase = c->a & 0xff;
 	struct conf next = *c;
+	int gap = phase == KEY || phase == START ? 0 : gr_machine_gap(&next.a, byte);
 
 	if (phase == KEY) {
 		name_step(m, o, &next, byte);
-	} else if (phase != START && is_blank(byte)) {
-		next.a += 1u << 8;
-		if (next.a >> 8 <= GR_MAX_BLANKS)
-			machine_emit(m, &next);
+	} else if (gap != 0) {
+		if (gap > 0)
+			gr_machine_emit(m, &next);
 	} else if (phase == START && byte == '{') {
 		next.a = FIRST;
 		if (can_close(m->g, o, c) || can_grow(m->g, o, c))
-			machine_emit(m, &next);
+			gr_machine_emit(m, &next);
 	} else if ((phase == FIRST || phase == NEXT) && byte == '"') {
 		next.a = 0;
 		begin_name(m, o, &next);
 	} else if ((phase == FIRST || phase == AFTER) && byte == '}') {
 		if (can_close(m->g, o, c))
-			machine_leave(m, c->stack);
+			gr_machine_leave(m, c->stack);
 	} else if (phase == AFTER && byte == ',') {
 		next.a = NEXT;
 		if (can_grow(m->g, o, c))
-			machine_emit(m, &next);
+			gr_machine_emit(m, &next);
 	} else if (phase == COLON && byte == ':') {
 		next.a = VALUE;
-		machine_emit(m, &next);
+		gr_machine_emit(m, &next);
 	} else if (phase == VALUE) {
 		value_step(m, c, byte);
 	}
@@ -375,7 +387,7 @@ static int build_names(struct object *o, struct name_cursor *queue, size_t max)
 		while (p < at->hi) {
 			const struct prop *prop = &o->props[p];
 			uint32_t cp = 0, begin = p;
-			size_t step = ast_utf8(prop->name + pos, prop->len - pos, &cp);
+			size_t step = gr_ast_utf8(prop->name + pos, prop->len - pos, &cp);
 
 			if (step == 0 || n >= max)
 				return -EINVAL;
@@ -392,7 +404,7 @@ static int build_names(struct object *o, struct name_cursor *queue, size_t max)
 	return 0;
 }
 
-int object_finish(struct object *o)
+int gr_object_finish(struct object *o)
 {
 	struct name_cursor *queue;
 	size_t max = 1;

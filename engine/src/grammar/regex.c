@@ -108,17 +108,18 @@ static int category_escape(const char *text, size_t len, size_t *pos, bool inver
 
 	if (*pos < len && text[*pos] != '{') {
 		(*pos)++;
-		return charset_add_category(set, text + *pos - 1, 1, invert);
+		return gr_charset_add_category(set, text + *pos - 1, 1, invert);
 	}
 	end = *pos < len ? memchr(text + begin, '}', len - begin) : NULL;
 	if (!end)
 		return -EINVAL;
 	*pos = (size_t)(end - text) + 1;
-	return charset_add_category(set, text + begin, (size_t)(end - text) - begin, invert);
+	return gr_charset_add_category(set, text + begin, (size_t)(end - text) - begin, invert);
 }
 
 /* An escape inside or outside of a class, "\" consumed. 1: a set was added, 0: one character is in *ret_cp. */
-static int escape(const char *text, size_t len, size_t *pos, struct charset *set, uint32_t *ret_cp, const char **ret_why)
+static int escape(const char *text, size_t len, size_t *pos, struct charset *set, uint32_t *ret_cp,
+                  const char **ret_why)
 {
 	static const char names[] = "fnrtv0", values[] = "\f\n\r\t\v";
 	const char *hit;
@@ -131,7 +132,7 @@ static int escape(const char *text, size_t len, size_t *pos, struct charset *set
 	c = text[*pos];
 	if (strchr("dDwWsS", c) && c) {
 		(*pos)++;
-		return charset_add_class(set, c) < 0 ? -ENOMEM : 1;
+		return gr_charset_add_class(set, c) < 0 ? -ENOMEM : 1;
 	}
 	if (c == 'p' || c == 'P') {
 		(*pos)++;
@@ -166,7 +167,7 @@ static int escape(const char *text, size_t len, size_t *pos, struct charset *set
 		                                : "an unknown escape";
 		return -EINVAL;
 	}
-	n = ast_utf8(text + *pos, len - *pos, ret_cp);
+	n = gr_ast_utf8(text + *pos, len - *pos, ret_cp);
 	*pos += n;
 	return n ? 0 : -EINVAL;
 }
@@ -189,7 +190,7 @@ static int class_member(const char *text, size_t len, size_t *pos, struct charse
 		return escape(text, len, pos, set, ret_cp, ret_why);
 	}
 	*ret_why = "invalid UTF-8";
-	n = ast_utf8(text + *pos, len - *pos, ret_cp);
+	n = gr_ast_utf8(text + *pos, len - *pos, ret_cp);
 	*pos += n;
 	return n ? 0 : -EINVAL;
 }
@@ -230,17 +231,17 @@ static int class_body(const char *text, size_t len, size_t *pos, struct charset 
 			if (r == 1 || hi < lo)
 				return *ret_why = "a range in the wrong order", -EINVAL;
 		}
-		if (r == 0 && charset_add(set, lo, hi) < 0)
+		if (r == 0 && gr_charset_add(set, lo, hi) < 0)
 			return -ENOMEM;
 	}
 	(*pos)++;
 	/* [\s\S]: a class and its complement are everything, also what dialects disagree on */
 	if (classes & (classes >> 1) & 0x15)
-		return charset_add(set, 0, CS_MAX) < 0 ? -ENOMEM : 0;
+		return gr_charset_add(set, 0, CS_MAX) < 0 ? -ENOMEM : 0;
 	return 0;
 }
 
-int ast_parse_class(const char *text, size_t len, size_t *pos, struct charset *ret, struct err *err)
+int gr_ast_parse_class(const char *text, size_t len, size_t *pos, struct charset *ret, struct err *err)
 {
 	struct charset set = { 0 };
 	const char *why = NULL;
@@ -250,11 +251,11 @@ int ast_parse_class(const char *text, size_t len, size_t *pos, struct charset *r
 	if (invert)
 		(*pos)++;
 	r = class_body(text, len, pos, &set, &why);
-	charset_finish(&set);
+	gr_charset_finish(&set);
 	if (r == 0 && invert)
-		r = charset_invert(&set);
+		r = gr_charset_invert(&set);
 	if (r < 0) {
-		charset_done(&set);
+		gr_charset_done(&set);
 		return r == -ENOMEM ? err_set(err, r, "out of memory")
 		                    : err_set(err, r, "%s at position %zu", why, *pos);
 	}
@@ -274,9 +275,8 @@ static int parse_number(struct parser *p, uint32_t *ret)
 	for (; !at_end(p) && p->text[p->pos] >= '0' && p->text[p->pos] <= '9'; p->pos++) {
 		v = v * 10 + (uint32_t)(p->text[p->pos] - '0');
 		if (v > AST_MAX_REPEAT)
-			return err_set(p->err, -E2BIG,
-			               "regular expression: more than %d repetitions at position %zu", AST_MAX_REPEAT,
-			               begin);
+			return err_set(p->err, -E2BIG, "regular expression: more than %d repetitions at position %zu",
+			               AST_MAX_REPEAT, begin);
 	}
 	if (p->pos == begin)
 		return 0;
@@ -344,7 +344,7 @@ static int parse_repeats(struct parser *p, struct ast **atom)
 			p->pos++;
 		else if (next_is(p, "+"))
 			return fail(p, "a possessive repeat, which is not supported,");
-		*atom = ast_repeat(p->pool, *atom, min, max);
+		*atom = gr_ast_repeat(p->pool, *atom, min, max);
 		if (!*atom)
 			return too_large(p->err);
 	}
@@ -394,14 +394,15 @@ static int parse_group(struct parser *p, struct ast **ret)
 /* Any character but the ends of lines, of either dialect. */
 static int set_dot(struct charset *s)
 {
-	if (charset_add(s, '\n', '\n') < 0 || charset_add(s, '\r', '\r') < 0 || charset_add(s, 0x2028, 0x2029) < 0)
+	if (gr_charset_add(s, '\n', '\n') < 0 || gr_charset_add(s, '\r', '\r') < 0 ||
+	    gr_charset_add(s, 0x2028, 0x2029) < 0)
 		return -ENOMEM;
-	return charset_invert(s);
+	return gr_charset_invert(s);
 }
 
 static int parse_set(struct parser *p, struct ast **ret)
 {
-	struct ast *a = ast_new(p->pool, AST_SET);
+	struct ast *a = gr_ast_new(p->pool, AST_SET);
 	const char *why = NULL;
 	uint32_t cp = 0;
 	size_t n;
@@ -416,23 +417,23 @@ static int parse_set(struct parser *p, struct ast **ret)
 		return set_dot(&a->set) < 0 ? err_set(p->err, -ENOMEM, "out of memory") : 0;
 	case '[':
 		p->pos++;
-		r = ast_parse_class(p->text, p->len, &p->pos, &a->set, p->err);
+		r = gr_ast_parse_class(p->text, p->len, &p->pos, &a->set, p->err);
 		return r < 0 ? err_prefix(p->err, r, "regular expression: ") : 0;
 	case '\\':
 		p->pos++;
 		r = escape(p->text, p->len, &p->pos, &a->set, &cp, &why);
 		if (r < 0)
 			return fail(p, why);
-		charset_finish(&a->set);
+		gr_charset_finish(&a->set);
 		if (r == 0)
-			r = charset_add(&a->set, cp, cp);
+			r = gr_charset_add(&a->set, cp, cp);
 		return r < 0 ? err_set(p->err, r, "out of memory") : 0;
 	default:
-		n = ast_utf8(p->text + p->pos, p->len - p->pos, &cp);
+		n = gr_ast_utf8(p->text + p->pos, p->len - p->pos, &cp);
 		if (n == 0)
 			return fail(p, "invalid UTF-8");
 		p->pos += n;
-		return charset_add(&a->set, cp, cp) < 0 ? err_set(p->err, -ENOMEM, "out of memory") : 0;
+		return gr_charset_add(&a->set, cp, cp) < 0 ? err_set(p->err, -ENOMEM, "out of memory") : 0;
 	}
 }
 
@@ -448,7 +449,7 @@ static int parse_atom(struct parser *p, struct ast **ret)
 		bool is_begin = c == '^' || next_is(p, "\\A");
 
 		p->pos += c == '\\' ? 2 : 1;
-		*ret = ast_new(p->pool, is_begin ? AST_BEGIN : AST_END);
+		*ret = gr_ast_new(p->pool, is_begin ? AST_BEGIN : AST_END);
 		return *ret ? 0 : too_large(p->err);
 	}
 	if (c == '*' || c == '+' || c == '?')
@@ -458,7 +459,7 @@ static int parse_atom(struct parser *p, struct ast **ret)
 
 static int parse_sequence(struct parser *p, struct ast **ret)
 {
-	struct ast *cat = ast_new(p->pool, AST_CAT), *atom = NULL;
+	struct ast *cat = gr_ast_new(p->pool, AST_CAT), *atom = NULL;
 	int r = 0;
 
 	if (!cat)
@@ -468,7 +469,7 @@ static int parse_sequence(struct parser *p, struct ast **ret)
 		if (r == 0)
 			r = parse_repeats(p, &atom);
 		if (r == 0)
-			ast_append(cat, atom);
+			gr_ast_append(cat, atom);
 	}
 	*ret = cat;
 	return r;
@@ -476,7 +477,7 @@ static int parse_sequence(struct parser *p, struct ast **ret)
 
 static int parse_alternatives(struct parser *p, struct ast **ret)
 {
-	struct ast *alt = ast_new(p->pool, AST_ALT), *seq = NULL;
+	struct ast *alt = gr_ast_new(p->pool, AST_ALT), *seq = NULL;
 	int r;
 
 	if (!alt)
@@ -485,7 +486,7 @@ static int parse_alternatives(struct parser *p, struct ast **ret)
 		r = parse_sequence(p, &seq);
 		if (r < 0)
 			return r;
-		ast_append(alt, seq);
+		gr_ast_append(alt, seq);
 		if (!next_is(p, "|"))
 			break;
 		p->pos++;
@@ -494,7 +495,7 @@ static int parse_alternatives(struct parser *p, struct ast **ret)
 	return 0;
 }
 
-int ast_parse_regex(struct ast_pool *pool, const char *text, size_t len, struct ast **ret, struct err *err)
+int gr_ast_parse_regex(struct ast_pool *pool, const char *text, size_t len, struct ast **ret, struct err *err)
 {
 	struct parser p = { .pool = pool, .text = text, .len = len, .err = err };
 	int r = parse_alternatives(&p, ret);

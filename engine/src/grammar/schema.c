@@ -1,17 +1,19 @@
 /* JSON Schema -> nodes.
  *
- * A value of the output has to satisfy a set of subschemas (a conj): what a property's schema says, what an allOf adds, a
- * pattern that matches the name. Every distinct set becomes one value node; sets refer to each other through properties
- * and items, so recursion through $ref closes by itself and each set is worked on once, from a list, without recursion.
+ * A value of the output has to satisfy a set of subschemas (a conj): what a property's schema says, what an allOf adds,
+ * a pattern that matches the name. Every distinct set becomes one value node; sets refer to each other through
+ * properties and items, so recursion through $ref closes by itself and each set is worked on once, from a list, without
+ * recursion.
  *
  * Working on a set: $ref, allOf, anyOf and oneOf are multiplied out into cases (sets of "own" keywords); from each case
  * comes at most one alternative per JSON type (schema_scalar.c, schema_object.c, schema_array.c).
  *
  * oneOf is exact: two alternatives must exclude each other, which they do when the set of both has no value. That, like
- * every other question of what is possible, is answered at the end: a fixed point finds the values that have an instance;
- * what has none is cut off, so that no way leads into a trap.
+ * every other question of what is possible, is answered at the end: a fixed point finds the values that have an
+ * instance; what has none is cut off, so that no way leads into a trap.
  *
- * Keywords that are not supported are errors with their JSON pointer; unknown ones are ignored, as the standard says. */
+ * Keywords that are not supported are errors with their JSON pointer; unknown ones are ignored, as the standard says.
+ */
 #include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -23,7 +25,7 @@
 
 /* ---- Helpers ---- */
 
-int schema_grow(void *array, uint32_t n, uint32_t *cap, size_t size)
+int gr_schema_grow(void *array, uint32_t n, uint32_t *cap, size_t size)
 {
 	uint32_t want = *cap ? *cap * 2 : 16;
 	void *p;
@@ -38,12 +40,12 @@ int schema_grow(void *array, uint32_t n, uint32_t *cap, size_t size)
 	return 0;
 }
 
-int schema_fail(struct schema *s, uint32_t raw, const char *key, int code, const char *why)
+int gr_schema_fail(struct schema *s, uint32_t raw, const char *key, int code, const char *why)
 {
 	return err_set(s->err, code, "schema: %s%s%s: %s", s->raws[raw].pointer, key ? "/" : "", key ? key : "", why);
 }
 
-const json_t *schema_get(const struct schema *s, uint32_t raw, const char *key)
+const json_t *gr_schema_get(const struct schema *s, uint32_t raw, const char *key)
 {
 	return json_object_get(s->raws[raw].json, key);
 }
@@ -89,7 +91,7 @@ static char *join_pointer(const char *parent, const char *key)
 	return base_buf_take(&out);
 }
 
-int schema_raw(struct schema *s, const json_t *json, const char *parent, const char *key, uint32_t *ret)
+int gr_schema_raw(struct schema *s, const json_t *json, const char *parent, const char *key, uint32_t *ret)
 {
 	uint32_t slot;
 
@@ -100,21 +102,21 @@ int schema_raw(struct schema *s, const json_t *json, const char *parent, const c
 		*ret = s->raw_table[slot] - 1;
 		return 0;
 	}
-	if (schema_grow(&s->raws, s->n_raws, &s->cap_raws, sizeof(*s->raws)) < 0)
+	if (gr_schema_grow(&s->raws, s->n_raws, &s->cap_raws, sizeof(*s->raws)) < 0)
 		return err_set(s->err, -ENOMEM, "out of memory");
 	s->raws[s->n_raws] = (struct raw){ .json = json, .pointer = join_pointer(parent, key) };
 	if (!s->raws[s->n_raws].pointer)
 		return err_set(s->err, -ENOMEM, "out of memory");
 	s->raw_table[slot] = ++s->n_raws;
 	*ret = s->n_raws - 1;
-	return schema_check(s, *ret);
+	return gr_schema_check(s, *ret);
 }
 
-int schema_made(struct schema *s, json_t *json, uint32_t *ret_raw)
+int gr_schema_made(struct schema *s, json_t *json, uint32_t *ret_raw)
 {
 	if (!json || json_array_append_new(s->made, json) < 0)
 		return err_set(s->err, -ENOMEM, "out of memory");
-	return schema_raw(s, json, "#", "(const)", ret_raw);
+	return gr_schema_raw(s, json, "#", "(const)", ret_raw);
 }
 
 /* ---- $ref ---- */
@@ -190,7 +192,7 @@ static const json_t *find_anchor(const json_t *at, const char *name, unsigned de
 	return NULL;
 }
 
-int schema_resolve(struct schema *s, uint32_t raw, const json_t *ref, uint32_t *ret)
+int gr_schema_resolve(struct schema *s, uint32_t raw, const json_t *ref, uint32_t *ret)
 {
 	const char *text = json_string_value(ref), *id = json_string_value(json_object_get(s->root, "$id"));
 	const json_t *target = NULL;
@@ -205,10 +207,11 @@ int schema_resolve(struct schema *s, uint32_t raw, const json_t *ref, uint32_t *
 	else if (text[0] == '#')
 		target = find_anchor(s->root, text + 1, 0);
 	else
-		return schema_fail(s, raw, "$ref", -EINVAL, "only references within the schema (\"#...\") are supported");
+		return gr_schema_fail(s, raw, "$ref", -EINVAL,
+		                      "only references within the schema (\"#...\") are supported");
 	if (!target)
-		return schema_fail(s, raw, "$ref", -EINVAL, "there is nothing in that place");
-	return schema_raw(s, target, text, NULL, ret);
+		return gr_schema_fail(s, raw, "$ref", -EINVAL, "there is nothing in that place");
+	return gr_schema_raw(s, target, text, NULL, ret);
 }
 
 /* ---- Sets of subschemas ---- */
@@ -267,7 +270,7 @@ static int grow_conj_table(struct schema *s)
 	return 0;
 }
 
-int schema_value(struct schema *s, uint32_t *parts, uint32_t n, uint32_t *ret)
+int gr_schema_value(struct schema *s, uint32_t *parts, uint32_t n, uint32_t *ret)
 {
 	uint32_t k = 0, slot;
 	struct conj *c;
@@ -294,7 +297,7 @@ int schema_value(struct schema *s, uint32_t *parts, uint32_t n, uint32_t *ret)
 		*ret = s->conjs[s->conj_table[slot] - 1].value;
 		return 0;
 	}
-	if (schema_grow(&s->conjs, s->n_conjs, &s->cap_conjs, sizeof(*s->conjs)) < 0)
+	if (gr_schema_grow(&s->conjs, s->n_conjs, &s->cap_conjs, sizeof(*s->conjs)) < 0)
 		return err_set(s->err, -ENOMEM, "out of memory");
 	c = &s->conjs[s->n_conjs];
 	*c = (struct conj){ .n = n, .parts = malloc((n + 1) * sizeof(*parts)) };
@@ -303,7 +306,7 @@ int schema_value(struct schema *s, uint32_t *parts, uint32_t n, uint32_t *ret)
 	if (n > 0)
 		memcpy(c->parts, parts, n * sizeof(*parts));
 	s->n_conjs++;
-	r = grammar_node(s->g, NODE_VALUE, &c->value);
+	r = gr_grammar_node(s->g, NODE_VALUE, &c->value);
 	if (r < 0)
 		return err_set(s->err, r, "schema: too large");
 	s->conj_table[slot] = s->n_conjs;
@@ -361,7 +364,7 @@ static int member(struct schema *s, uint32_t raw, const char *key, size_t i, uin
 	char where[64];
 
 	(void)snprintf(where, sizeof(where), "%s/%zu", key, i);
-	return schema_raw(s, json_array_get(schema_get(s, raw, key), i), s->raws[raw].pointer, where, ret);
+	return gr_schema_raw(s, json_array_get(gr_schema_get(s, raw, key), i), s->raws[raw].pointer, where, ret);
 }
 
 static int add_overlap(struct schema *s, uint32_t raw, uint32_t i, uint32_t j)
@@ -374,10 +377,10 @@ static int add_overlap(struct schema *s, uint32_t raw, uint32_t i, uint32_t j)
 	parts[1] <<= 1;
 	parts[2] <<= 1;
 	if (r == 0)
-		r = schema_value(s, parts, 3, &value);
+		r = gr_schema_value(s, parts, 3, &value);
 	if (r < 0 || value == GR_NONE)
 		return r;
-	if (schema_grow(&s->overlaps, s->n_overlaps, &s->cap_overlaps, sizeof(*s->overlaps)) < 0)
+	if (gr_schema_grow(&s->overlaps, s->n_overlaps, &s->cap_overlaps, sizeof(*s->overlaps)) < 0)
 		return err_set(s->err, -ENOMEM, "out of memory");
 	s->overlaps[s->n_overlaps++] = (struct overlap){ value, raw, i, j };
 	return 0;
@@ -406,7 +409,7 @@ static bool is_choice_of_names(const json_t *list)
 static int exclusive_name(struct schema *s, uint32_t raw, size_t i, uint32_t *ret)
 {
 	json_t *out = json_object(), *others = json_object();
-	const json_t *list = schema_get(s, raw, "oneOf"), *v, *name;
+	const json_t *list = gr_schema_get(s, raw, "oneOf"), *v, *name;
 	const json_t *own = json_array_get(json_object_get(json_array_get(list, i), "required"), 0);
 	size_t k;
 
@@ -419,20 +422,20 @@ static int exclusive_name(struct schema *s, uint32_t raw, size_t i, uint32_t *re
 	(void)json_object_set_new(out, "type", json_string("object"));
 	(void)json_object_set(out, "required", json_object_get(json_array_get(list, i), "required"));
 	(void)json_object_set_new(out, "properties", others);
-	return schema_made(s, out, ret);
+	return gr_schema_made(s, out, ret);
 }
 
 /* Each pair of alternatives must exclude each other: asked at the end. */
 static int add_overlaps(struct schema *s, uint32_t raw)
 {
-	size_t n = json_array_size(schema_get(s, raw, "oneOf"));
+	size_t n = json_array_size(gr_schema_get(s, raw, "oneOf"));
 	int r = 0;
 
-	if (s->raws[raw].one_of_checked || is_choice_of_names(schema_get(s, raw, "oneOf")))
+	if (s->raws[raw].one_of_checked || is_choice_of_names(gr_schema_get(s, raw, "oneOf")))
 		return 0;
 	s->raws[raw].one_of_checked = true;
 	if (n > 64)
-		return schema_fail(s, raw, "oneOf", -E2BIG, "more than 64 alternatives");
+		return gr_schema_fail(s, raw, "oneOf", -E2BIG, "more than 64 alternatives");
 	for (uint32_t i = 0; i < n && r == 0; i++) {
 		for (uint32_t j = i + 1; j < n && r == 0; j++)
 			r = add_overlap(s, raw, i, j);
@@ -442,13 +445,13 @@ static int add_overlaps(struct schema *s, uint32_t raw)
 
 static int open_raw(struct schema *s, struct state *st, uint32_t raw)
 {
-	const json_t *ref = schema_get(s, raw, "$ref"), *all = schema_get(s, raw, "allOf");
+	const json_t *ref = gr_schema_get(s, raw, "$ref"), *all = gr_schema_get(s, raw, "allOf");
 	static const char *const choices[] = { "anyOf", "oneOf" };
 	uint32_t target = 0;
 	int r = put(s, st->atoms, &st->n_atoms, raw);
 
 	if (r == 0 && ref) {
-		r = schema_resolve(s, raw, ref, &target);
+		r = gr_schema_resolve(s, raw, ref, &target);
 		if (r == 0)
 			r = put(s, st->todo, &st->n_todo, target << 1);
 	}
@@ -458,7 +461,7 @@ static int open_raw(struct schema *s, struct state *st, uint32_t raw)
 			r = put(s, st->todo, &st->n_todo, target << 1);
 	}
 	for (int k = 0; k < 2 && r == 0; k++) {
-		if (!schema_get(s, raw, choices[k]))
+		if (!gr_schema_get(s, raw, choices[k]))
 			continue;
 		if (st->n_choices == SCHEMA_MAX_ATOMS)
 			return too_many(s, "anyOf and oneOf that meet in one value");
@@ -515,13 +518,13 @@ static int expand(struct cases *c, struct state *st, unsigned depth)
 		return too_many(c->s, "anyOf and oneOf that meet in one value");
 	raw = st->choices[--st->n_choices].raw;
 	key = st->choices[st->n_choices].key;
-	n = json_array_size(schema_get(c->s, raw, key));
+	n = json_array_size(gr_schema_get(c->s, raw, key));
 	next = malloc(sizeof(*next));
 	if (!next)
 		return err_set(c->s->err, -ENOMEM, "out of memory");
 	for (size_t i = 0; i < n && r == 0; i++) {
 		*next = *st;
-		if (strcmp(key, "oneOf") == 0 && is_choice_of_names(schema_get(c->s, raw, key)))
+		if (strcmp(key, "oneOf") == 0 && is_choice_of_names(gr_schema_get(c->s, raw, key)))
 			r = exclusive_name(c->s, raw, i, &target);
 		else
 			r = member(c->s, raw, key, i, &target);
@@ -562,7 +565,7 @@ static int listed_values(struct schema *s, const struct state *st, const json_t 
 		int ok = 1;
 
 		for (uint32_t k = 0; k < st->n_atoms && ok == 1; k++)
-			ok = schema_valid(s, st->atoms[k], v, true, 0);
+			ok = gr_schema_valid(s, st->atoms[k], v, true, 0);
 		if (ok < 0)
 			return ok;
 		if (ok && json_array_append(fits, (json_t *)v) < 0)
@@ -579,8 +582,7 @@ static json_t *schema_of_value(const json_t *v)
 	const char *key;
 	size_t i;
 
-	json_array_foreach((json_t *)v, i, e)
-		(void)json_array_append_new(inner, json_pack("{s:O}", "const", e));
+	json_array_foreach((json_t *)v, i, e)(void) json_array_append_new(inner, json_pack("{s:O}", "const", e));
 	json_object_foreach((json_t *)v, key, e)
 	{
 		(void)json_object_set_new(inner, key, json_pack("{s:O}", "const", e));
@@ -616,28 +618,28 @@ static int add_listed(struct schema *s, uint32_t value, const json_t *fits)
 		} else if (!json_is_object(v) && !json_is_array(v)) {
 			scalars[n_scalars++] = v;
 		} else {
-			r = schema_made(s, schema_of_value(v), &raw);
+			r = gr_schema_made(s, schema_of_value(v), &raw);
 			part = raw << 1;
 			if (r == 0)
-				r = schema_value(s, &part, 1, &node);
+				r = gr_schema_value(s, &part, 1, &node);
 			if (r == 0)
 				r = add_alternative(s, value, node);
 		}
 	}
-	if (r == 0 && n_strings > 0 && (r = schema_strings(s, strings, n_strings, &node)) == 0)
+	if (r == 0 && n_strings > 0 && (r = gr_schema_strings(s, strings, n_strings, &node)) == 0)
 		r = add_alternative(s, value, node);
-	if (r == 0 && n_scalars > 0 && (r = schema_scalars(s, scalars, n_scalars, &node)) == 0)
+	if (r == 0 && n_scalars > 0 && (r = gr_schema_scalars(s, scalars, n_scalars, &node)) == 0)
 		r = add_alternative(s, value, node);
 	free(strings);
 	return r;
 }
 
-/* What `not` says of types; strings, patterns and properties are seen to where they matter. A keyword that speaks of one
- * type holds for all others, so that its negation leaves only that type. */
+/* What `not` says of types; strings, patterns and properties are seen to where they matter. A keyword that speaks of
+ * one type holds for all others, so that its negation leaves only that type. */
 static uint32_t excluded_types(const json_t *no)
 {
 	const json_t *type = json_object_get(no, "type"), *v;
-	uint32_t out = type && json_object_size(no) == 1 ? schema_types(type) : 0;
+	uint32_t out = type && json_object_size(no) == 1 ? gr_schema_types(type) : 0;
 	size_t i;
 
 	if (json_is_true(no) || (json_is_object(no) && json_object_size(no) == 0))
@@ -662,12 +664,12 @@ static uint32_t case_types(struct schema *s, const struct state *st)
 	uint32_t types = TYPE_ANY;
 
 	for (uint32_t i = 0; i < st->n_atoms; i++) {
-		const json_t *type = schema_get(s, st->atoms[i], "type");
-		uint32_t t = type ? schema_types(type) : TYPE_ANY;
+		const json_t *type = gr_schema_get(s, st->atoms[i], "type");
+		uint32_t t = type ? gr_schema_types(type) : TYPE_ANY;
 
-		if (type && json_is_true(schema_get(s, st->atoms[i], "nullable")))
+		if (type && json_is_true(gr_schema_get(s, st->atoms[i], "nullable")))
 			t |= TYPE_NULL;
-		types &= t & ~excluded_types(schema_get(s, st->atoms[i], "not"));
+		types &= t & ~excluded_types(gr_schema_get(s, st->atoms[i], "not"));
 	}
 	return types;
 }
@@ -680,22 +682,22 @@ static int add_type(struct cases *c, const struct state *st, uint32_t types, uin
 
 	switch (type) {
 	case TYPE_NULL:
-		r = schema_plain(s, "null", &node);
+		r = gr_schema_plain(s, "null", &node);
 		break;
 	case TYPE_BOOLEAN:
-		r = schema_plain(s, "true|false", &node);
+		r = gr_schema_plain(s, "true|false", &node);
 		break;
 	case TYPE_STRING:
-		r = schema_string(s, st->atoms, st->n_atoms, &node);
+		r = gr_schema_string(s, st->atoms, st->n_atoms, &node);
 		break;
 	case TYPE_INTEGER:
-		r = schema_number(s, st->atoms, st->n_atoms, !(types & TYPE_FRACTION), &node);
+		r = gr_schema_number(s, st->atoms, st->n_atoms, !(types & TYPE_FRACTION), &node);
 		break;
 	case TYPE_OBJECT:
-		r = schema_object(s, st->atoms, st->n_atoms, c->alone, &node);
+		r = gr_schema_object(s, st->atoms, st->n_atoms, c->alone, &node);
 		break;
 	case TYPE_ARRAY:
-		r = schema_array(s, st->atoms, st->n_atoms, &node);
+		r = gr_schema_array(s, st->atoms, st->n_atoms, &node);
 		break;
 	default:
 		break;
@@ -712,7 +714,8 @@ static int finish_case(struct cases *c, struct state *st)
 	if (++c->n > SCHEMA_MAX_CASES)
 		return too_many(s, "alternatives of one value");
 	for (uint32_t i = 0; i < st->n_atoms; i++) {
-		const json_t *list = schema_get(s, st->atoms[i], "enum"), *one = schema_get(s, st->atoms[i], "const");
+		const json_t *list = gr_schema_get(s, st->atoms[i], "enum"),
+		             *one = gr_schema_get(s, st->atoms[i], "const");
 		json_t *fits, *own;
 
 		if (!list && !one)
@@ -798,7 +801,7 @@ static bool node_possible(struct eng_grammar *g, uint32_t i, const uint8_t *poss
 		}
 		return false;
 	case NODE_LEX:
-		return lex_at_begin(&n->lex) != LEX_DEAD;
+		return gr_lex_at_begin(&n->lex) != LEX_DEAD;
 	case NODE_OBJECT:
 		return object_possible(&n->object, possible);
 	case NODE_ARRAY:
@@ -891,10 +894,11 @@ static int cut_impossible(struct schema *s, uint32_t root)
 		const struct overlap *o = &s->overlaps[i];
 
 		if (possible[o->value])
-			r = err_set(s->err, -EINVAL,
-			            "schema: %s/oneOf: alternatives %u and %u can both hold, which cannot be kept apart "
-			            "while the text is written; use anyOf, or make them exclude each other",
-			            s->raws[o->raw].pointer, o->i, o->j);
+			r = err_set(
+			        s->err, -EINVAL,
+			        "schema: %s/oneOf: alternatives %u and %u can both hold, which cannot be kept apart "
+			        "while the text is written; use anyOf, or make them exclude each other",
+			        s->raws[o->raw].pointer, o->i, o->j);
 	}
 	free(possible);
 	return r;
@@ -909,7 +913,7 @@ static void schema_done(struct schema *s)
 	for (uint32_t i = 0; i < s->n_conjs; i++)
 		free(s->conjs[i].parts);
 	for (uint32_t i = 0; i < s->n_pending; i++)
-		dfa_builder_done(&s->pending[i].builder);
+		gr_dfa_builder_done(&s->pending[i].builder);
 	for (uint32_t i = 0; i < s->n_memos; i++)
 		free(s->memos[i].key);
 	free(s->raws);
@@ -928,14 +932,14 @@ static int compile(struct schema *s, uint32_t *ret_root)
 	uint32_t raw = 0, part;
 	int r;
 
-	r = grammar_node(s->g, NODE_LEX, &s->g->free_string);
+	r = gr_grammar_node(s->g, NODE_LEX, &s->g->free_string);
 	if (r < 0)
 		return r;
 	s->g->nodes[s->g->free_string].lex = (struct lex){ .is_string = true, .max = UINT32_MAX };
-	if ((r = schema_raw(s, s->root, "#", NULL, &raw)) < 0)
+	if ((r = gr_schema_raw(s, s->root, "#", NULL, &raw)) < 0)
 		return r;
 	part = raw << 1;
-	r = schema_value(s, &part, 1, ret_root);
+	r = gr_schema_value(s, &part, 1, ret_root);
 	while (r == 0 && s->n_done < s->n_conjs) {
 		r = work_on(s, s->n_done++);
 		if (r == 0 && s->work > SCHEMA_MAX_WORK)
@@ -944,11 +948,11 @@ static int compile(struct schema *s, uint32_t *ret_root)
 	if (r == 0)
 		r = cut_impossible(s, *ret_root);
 	for (uint32_t i = 0; i < s->n_pending && r == 0; i++)
-		r = schema_finish_names(s, &s->pending[i]);
+		r = gr_schema_finish_names(s, &s->pending[i]);
 	return r;
 }
 
-int schema_compile(struct eng_grammar *g, const char *text, size_t len, struct err *err)
+int gr_schema_compile(struct eng_grammar *g, const char *text, size_t len, struct err *err)
 {
 	struct schema s = { .g = g, .err = err, .made = json_array() };
 	uint32_t root = 0;
@@ -959,7 +963,7 @@ int schema_compile(struct eng_grammar *g, const char *text, size_t len, struct e
 	if (r == 0)
 		r = compile(&s, &root);
 	if (r == 0) {
-		r = grammar_node(g, NODE_DOCUMENT, &g->root);
+		r = gr_grammar_node(g, NODE_DOCUMENT, &g->root);
 		if (r == 0)
 			g->nodes[g->root].document = root;
 	}

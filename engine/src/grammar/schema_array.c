@@ -8,14 +8,14 @@
 /* The schemas by position: prefixItems, or items as older drafts have it. */
 static const json_t *prefix_of(const struct schema *s, uint32_t raw)
 {
-	const json_t *items = schema_get(s, raw, "items");
+	const json_t *items = gr_schema_get(s, raw, "items");
 
-	return json_is_array(items) ? items : schema_get(s, raw, "prefixItems");
+	return json_is_array(items) ? items : gr_schema_get(s, raw, "prefixItems");
 }
 
 static const json_t *rest_of(const struct schema *s, uint32_t raw)
 {
-	return schema_get(s, raw, json_is_array(schema_get(s, raw, "items")) ? "additionalItems" : "items");
+	return gr_schema_get(s, raw, json_is_array(gr_schema_get(s, raw, "items")) ? "additionalItems" : "items");
 }
 
 /* i SIZE_MAX: behind every prefix */
@@ -35,27 +35,27 @@ static int item_at(struct schema *s, const uint32_t *atoms, uint32_t n, size_t i
 		}
 		if (!item)
 			continue;
-		r = schema_raw(s, item, s->raws[atoms[k]].pointer, where, &parts[n_parts]);
+		r = gr_schema_raw(s, item, s->raws[atoms[k]].pointer, where, &parts[n_parts]);
 		parts[n_parts++] <<= 1;
 	}
-	return r < 0 ? r : schema_value(s, parts, n_parts, ret);
+	return r < 0 ? r : gr_schema_value(s, parts, n_parts, ret);
 }
 
 static int narrow(struct schema *s, uint32_t raw, struct array *a, bool *unique)
 {
-	const json_t *min = schema_get(s, raw, "minItems"), *max = schema_get(s, raw, "maxItems");
+	const json_t *min = gr_schema_get(s, raw, "minItems"), *max = gr_schema_get(s, raw, "maxItems");
 
 	if (json_number_value(min) > SCHEMA_MAX_LENGTH)
-		return schema_fail(s, raw, "minItems", -E2BIG, "too large");
+		return gr_schema_fail(s, raw, "minItems", -E2BIG, "too large");
 	if (min && json_number_value(min) > a->min)
 		a->min = (uint32_t)json_number_value(min);
 	if (max && json_number_value(max) < a->max)
 		a->max = (uint32_t)json_number_value(max);
-	*unique = *unique || json_is_true(schema_get(s, raw, "uniqueItems"));
+	*unique = *unique || json_is_true(gr_schema_get(s, raw, "uniqueItems"));
 	return 0;
 }
 
-int schema_array(struct schema *s, const uint32_t *atoms, uint32_t n, uint32_t *ret)
+int gr_schema_array(struct schema *s, const uint32_t *atoms, uint32_t n, uint32_t *ret)
 {
 	struct array a = { .max = UINT32_MAX };
 	bool unique = false;
@@ -79,9 +79,9 @@ int schema_array(struct schema *s, const uint32_t *atoms, uint32_t n, uint32_t *
 	if (r == 0)
 		r = item_at(s, atoms, n, SIZE_MAX, &a.items);
 	if (r == 0 && unique && a.max > 1 && !(a.items == GR_NONE && a.n_prefix < 2))
-		r = schema_fail(s, atoms[0], "uniqueItems", -EINVAL, "not supported");
+		r = gr_schema_fail(s, atoms[0], "uniqueItems", -EINVAL, "not supported");
 	if (r == 0) {
-		r = grammar_node(s->g, NODE_ARRAY, ret);
+		r = gr_grammar_node(s->g, NODE_ARRAY, ret);
 		if (r < 0)
 			(void)err_set(s->err, r, "schema: too large");
 	}

@@ -12,11 +12,11 @@ enum want {
 	IS_COUNT,
 	IS_BOOL,
 	IS_SCHEMA,
-	IS_SCHEMAS,     /* an array, not empty */
-	IS_SCHEMA_MAP,  /* an object of schemas */
-	IS_NAMES,       /* an array of strings */
-	IS_NAMES_MAP,   /* an object of those */
-	IS_LIST,        /* an array, not empty */
+	IS_SCHEMAS,    /* an array, not empty */
+	IS_SCHEMA_MAP, /* an object of schemas */
+	IS_NAMES,      /* an array of strings */
+	IS_NAMES_MAP,  /* an object of those */
+	IS_LIST,       /* an array, not empty */
 	IS_TYPE,
 	IS_ITEMS, /* a schema, or an array of them (older drafts) */
 	IS_LIMIT, /* a number, or a boolean (draft 4) */
@@ -87,7 +87,7 @@ static uint32_t type_bit(const json_t *name)
 	return 0;
 }
 
-uint32_t schema_types(const json_t *type)
+uint32_t gr_schema_types(const json_t *type)
 {
 	uint32_t bits = 0;
 	const json_t *v;
@@ -104,7 +104,7 @@ uint32_t schema_types(const json_t *type)
 	return bits;
 }
 
-uint32_t schema_type_of(const json_t *value)
+uint32_t gr_schema_type_of(const json_t *value)
 {
 	switch (json_typeof(value)) {
 	case JSON_OBJECT:
@@ -176,7 +176,7 @@ static bool is_simple_not(const json_t *v)
 {
 	const json_t *e, *type = json_object_get(v, "type");
 	size_t i, n = json_object_size(v) - (type ? 1 : 0);
-	uint32_t bits = schema_types(type);
+	uint32_t bits = gr_schema_types(type);
 
 	if (json_is_boolean(v) || (json_is_object(v) && json_object_size(v) == 0))
 		return true;
@@ -189,7 +189,8 @@ static bool is_simple_not(const json_t *v)
 	if (json_is_string(json_object_get(v, "pattern")))
 		return !type || bits == TYPE_STRING;
 	if (json_object_get(v, "const"))
-		return !type && (json_is_string(json_object_get(v, "const")) || json_is_null(json_object_get(v, "const")));
+		return !type &&
+		       (json_is_string(json_object_get(v, "const")) || json_is_null(json_object_get(v, "const")));
 	json_array_foreach(json_object_get(v, "enum"), i, e)
 	{
 		if (!json_is_string(e) && !json_is_null(e))
@@ -227,7 +228,7 @@ static const char *wrong(enum want want, const json_t *v)
 	case IS_LIST:
 		return json_array_size(v) > 0 ? NULL : "expected an array that is not empty";
 	case IS_TYPE:
-		return schema_types(v) ? NULL : "unknown type";
+		return gr_schema_types(v) ? NULL : "unknown type";
 	case IS_ITEMS:
 		return is_schema(v) || (json_is_array(v) && all_of(v, is_schema)) ? NULL : "expected a schema";
 	case IS_LIMIT:
@@ -244,24 +245,24 @@ static const char *wrong(enum want want, const json_t *v)
 	return NULL;
 }
 
-int schema_check(struct schema *s, uint32_t raw)
+int gr_schema_check(struct schema *s, uint32_t raw)
 {
 	const json_t *schema = s->raws[raw].json, *v;
 
 	if (json_is_boolean(schema))
 		return 0;
 	if (!json_is_object(schema))
-		return schema_fail(s, raw, NULL, -EINVAL, "expected a schema (an object, true or false)");
+		return gr_schema_fail(s, raw, NULL, -EINVAL, "expected a schema (an object, true or false)");
 	for (size_t i = 0; i < sizeof(keywords) / sizeof(keywords[0]); i++) {
 		const char *why;
 
 		v = json_object_get(schema, keywords[i].name);
 		why = v ? wrong(keywords[i].want, v) : NULL;
 		if (why)
-			return schema_fail(s, raw, keywords[i].name, -EINVAL, why);
+			return gr_schema_fail(s, raw, keywords[i].name, -EINVAL, why);
 	}
 	v = json_object_get(schema, "multipleOf");
 	if (v && !(json_number_value(v) > 0))
-		return schema_fail(s, raw, "multipleOf", -EINVAL, "expected a number above 0");
+		return gr_schema_fail(s, raw, "multipleOf", -EINVAL, "expected a number above 0");
 	return 0;
 }

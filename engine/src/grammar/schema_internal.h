@@ -77,53 +77,53 @@ struct schema {
 };
 
 /* schema.c */
-int schema_raw(struct schema *s, const json_t *json, const char *parent, const char *key, uint32_t *ret);
+int gr_schema_raw(struct schema *s, const json_t *json, const char *parent, const char *key, uint32_t *ret);
 /* The value for all of parts (sorted here, changed); GR_NONE in *ret: nothing is possible. */
-int schema_value(struct schema *s, uint32_t *parts, uint32_t n, uint32_t *ret);
-int schema_fail(struct schema *s, uint32_t raw, const char *key, int code, const char *why);
-int schema_resolve(struct schema *s, uint32_t raw, const json_t *ref, uint32_t *ret);
-const json_t *schema_get(const struct schema *s, uint32_t raw, const char *key); /* NULL: no such keyword */
-int schema_grow(void *array, uint32_t n, uint32_t *cap, size_t size);
+int gr_schema_value(struct schema *s, uint32_t *parts, uint32_t n, uint32_t *ret);
+int gr_schema_fail(struct schema *s, uint32_t raw, const char *key, int code, const char *why);
+int gr_schema_resolve(struct schema *s, uint32_t raw, const json_t *ref, uint32_t *ret);
+const json_t *gr_schema_get(const struct schema *s, uint32_t raw, const char *key); /* NULL: no such keyword */
+int gr_schema_grow(void *array, uint32_t n, uint32_t *cap, size_t size);
 /* A made up schema becomes the property of s. */
-int schema_made(struct schema *s, json_t *json, uint32_t *ret_raw);
+int gr_schema_made(struct schema *s, json_t *json, uint32_t *ret_raw);
 
 /* schema_check.c: keywords known, of the right types, supported. */
-int schema_check(struct schema *s, uint32_t raw);
-uint32_t schema_types(const json_t *type); /* 0: not a type or list of types */
-uint32_t schema_type_of(const json_t *value);
+int gr_schema_check(struct schema *s, uint32_t raw);
+uint32_t gr_schema_types(const json_t *type); /* 0: not a type or list of types */
+uint32_t gr_schema_type_of(const json_t *value);
 
 /* schema_valid.c: 1 valid, 0 not, negative error. own_only: without $ref, allOf, anyOf, oneOf. */
-int schema_valid(struct schema *s, uint32_t raw, const json_t *value, bool own_only, unsigned depth);
-bool schema_same(const json_t *a, const json_t *b);
+int gr_schema_valid(struct schema *s, uint32_t raw, const json_t *value, bool own_only, unsigned depth);
+bool gr_schema_same(const json_t *a, const json_t *b);
 /* Whether a pattern matches somewhere in the text (is_search) or the whole of it. */
-int schema_pattern_matches(struct schema *s, uint32_t raw, const char *key, const char *pattern, bool is_search,
-                           const char *text, size_t len);
+int gr_schema_pattern_matches(struct schema *s, uint32_t raw, const char *key, const char *pattern, bool is_search,
+                              const char *text, size_t len);
 
 /* schema_scalar.c: terminals. Outputs are nodes, GR_NONE when nothing is accepted. atoms: one case, parts with the low
  * bit dropped. */
-int schema_string(struct schema *s, const uint32_t *atoms, uint32_t n, uint32_t *ret);
-int schema_number(struct schema *s, const uint32_t *atoms, uint32_t n, bool is_integer, uint32_t *ret);
+int gr_schema_string(struct schema *s, const uint32_t *atoms, uint32_t n, uint32_t *ret);
+int gr_schema_number(struct schema *s, const uint32_t *atoms, uint32_t n, bool is_integer, uint32_t *ret);
 /* A plain text terminal of this expression ("true|false"). */
-int schema_plain(struct schema *s, const char *regex, uint32_t *ret);
+int gr_schema_plain(struct schema *s, const char *regex, uint32_t *ret);
 /* Strings, or other scalars, of a list. */
-int schema_strings(struct schema *s, const json_t *const *values, size_t n, uint32_t *ret);
-int schema_scalars(struct schema *s, const json_t *const *values, size_t n, uint32_t *ret);
-int schema_finish_lex(struct schema *s, struct dfa_builder *b, bool is_string, uint32_t *ret);
-int schema_add_regex(struct schema *s, uint32_t raw, const char *key, const char *regex, bool is_search,
-                     struct dfa_builder *b);
+int gr_schema_strings(struct schema *s, const json_t *const *values, size_t n, uint32_t *ret);
+int gr_schema_scalars(struct schema *s, const json_t *const *values, size_t n, uint32_t *ret);
+int gr_schema_finish_lex(struct schema *s, struct dfa_builder *b, bool is_string, uint32_t *ret);
+int gr_schema_add_regex(struct schema *s, uint32_t raw, const char *key, const char *regex, bool is_search,
+                        struct dfa_builder *b);
 /* NULL: not one of the standard's; "": of the standard, not supported. */
-const char *schema_format(const char *name);
+const char *gr_schema_format(const char *name);
 
 /* schema_object.c, schema_array.c */
-int schema_object(struct schema *s, const uint32_t *atoms, uint32_t n, uint32_t alone, uint32_t *ret);
-int schema_array(struct schema *s, const uint32_t *atoms, uint32_t n, uint32_t *ret);
-int schema_finish_names(struct schema *s, struct names_pending *p);
+int gr_schema_object(struct schema *s, const uint32_t *atoms, uint32_t n, uint32_t alone, uint32_t *ret);
+int gr_schema_array(struct schema *s, const uint32_t *atoms, uint32_t n, uint32_t *ret);
+int gr_schema_finish_names(struct schema *s, struct names_pending *p);
 
 /* number.c: expressions of the decimals (without exponents) on one side of a bound. */
-int number_bound(struct base_buf *out, const char *decimal, bool is_lower, bool is_strict);
+int gr_number_bound(struct base_buf *out, const char *decimal, bool is_lower, bool is_strict);
 /* Multiples of the decimal; added to b as one pattern. -E2BIG. */
-int number_multiple(struct dfa_builder *b, const char *decimal);
+int gr_number_multiple(struct dfa_builder *b, const char *decimal);
 /* The shortest decimal without exponent that reads back as the same number; malloc'd. */
-int number_decimal(const json_t *number, char **ret);
+int gr_number_decimal(const json_t *number, char **ret);
 
 #endif

@@ -1,5 +1,5 @@
-/* Objects of a schema. The keywords of all subschemas that meet in one case are merged by name: a property has to satisfy
- * what each of them says of it (its own schema, that of patterns it matches, else additionalProperties). */
+/* Objects of a schema. The keywords of all subschemas that meet in one case are merged by name: a property has to
+ * satisfy what each of them says of it (its own schema, that of patterns it matches, else additionalProperties). */
 #include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -42,18 +42,18 @@ static void name_path(char *out, size_t size, const char *keyword, const char *n
 	out[n] = '\0';
 }
 
-static int sub(struct merge *m, uint32_t raw, const char *keyword, const char *name, const json_t *json, uint32_t *parts,
-               uint32_t *n)
+static int sub(struct merge *m, uint32_t raw, const char *keyword, const char *name, const json_t *json,
+               uint32_t *parts, uint32_t *n)
 {
 	char path[160];
 	uint32_t id = 0;
 	int r;
 
 	if (*n == 2 * SCHEMA_MAX_ATOMS)
-		return schema_fail(m->s, raw, keyword, -E2BIG, "too many subschemas meet in one property");
+		return gr_schema_fail(m->s, raw, keyword, -E2BIG, "too many subschemas meet in one property");
 	if (name)
 		name_path(path, sizeof(path), keyword, name);
-	r = schema_raw(m->s, json, m->s->raws[raw].pointer, name ? path : keyword, &id);
+	r = gr_schema_raw(m->s, json, m->s->raws[raw].pointer, name ? path : keyword, &id);
 	parts[(*n)++] = id << 1;
 	return r;
 }
@@ -97,8 +97,8 @@ static int add_pattern(struct merge *m, uint32_t raw, uint32_t owner, const char
 	int r;
 
 	if (m->n_patterns == GR_MAX_PATTERNS)
-		return schema_fail(m->s, raw, keyword, -E2BIG, "too many patterns of names meet in one object");
-	r = schema_add_regex(m->s, raw, keyword, regex, is_search, &m->builder);
+		return gr_schema_fail(m->s, raw, keyword, -E2BIG, "too many patterns of names meet in one object");
+	r = gr_schema_add_regex(m->s, raw, keyword, regex, is_search, &m->builder);
 	m->patterns[m->n_patterns++] = (struct name_pattern){ owner, regex, schema };
 	return r;
 }
@@ -110,10 +110,10 @@ static int add_names_schema(struct merge *m, uint32_t raw, const json_t *names)
 		                             "title", "$id",     "description", "$comment" };
 	const json_t *pattern = json_object_get(names, "pattern"), *format = json_object_get(names, "format"), *v;
 	const json_t *min = json_object_get(names, "minLength"), *max = json_object_get(names, "maxLength");
-	const char *regex = format ? schema_format(json_string_value(format)) : NULL, *key;
+	const char *regex = format ? gr_schema_format(json_string_value(format)) : NULL, *key;
 	char lengths[64], most[24] = "";
 	uint32_t id = 0;
-	int r = schema_raw(m->s, names, m->s->raws[raw].pointer, "propertyNames", &id);
+	int r = gr_schema_raw(m->s, names, m->s->raws[raw].pointer, "propertyNames", &id);
 
 	if (r < 0 || json_is_true(names))
 		return r;
@@ -126,10 +126,10 @@ static int add_names_schema(struct merge *m, uint32_t raw, const json_t *names)
 		for (size_t i = 0; i < sizeof(known) / sizeof(known[0]); i++)
 			is_known = is_known || strcmp(known[i], key) == 0;
 		if (!is_known)
-			return schema_fail(m->s, id, key, -EINVAL, "not supported within propertyNames");
+			return gr_schema_fail(m->s, id, key, -EINVAL, "not supported within propertyNames");
 	}
 	if (regex && !*regex)
-		return schema_fail(m->s, id, "format", -EINVAL, "this format is not supported");
+		return gr_schema_fail(m->s, id, "format", -EINVAL, "this format is not supported");
 	if (pattern)
 		r = add_pattern(m, id, GR_NONE, "pattern", json_string_value(pattern), true, NULL);
 	if (r == 0 && regex)
@@ -161,22 +161,22 @@ static int mention_names_schema(struct merge *m, const json_t *names)
 
 static int gather(struct merge *m, uint32_t raw, uint32_t alone)
 {
-	const json_t *patterns = schema_get(m->s, raw, "patternProperties"), *v;
-	const json_t *names = schema_get(m->s, raw, "propertyNames");
+	const json_t *patterns = gr_schema_get(m->s, raw, "patternProperties"), *v;
+	const json_t *names = gr_schema_get(m->s, raw, "propertyNames");
 	const char *regex;
 	int r;
 
-	if (json_is_false(schema_get(m->s, raw, "unevaluatedProperties"))) {
+	if (json_is_false(gr_schema_get(m->s, raw, "unevaluatedProperties"))) {
 		if (raw != alone)
-			return schema_fail(m->s, raw, "unevaluatedProperties", -EINVAL,
-			                   "not supported where other subschemas apply to the same value");
+			return gr_schema_fail(m->s, raw, "unevaluatedProperties", -EINVAL,
+			                      "not supported where other subschemas apply to the same value");
 		m->is_closed = true;
 	}
-	if ((r = mention_keys(m, schema_get(m->s, raw, "properties"), false)) < 0 ||
-	    (r = mention(m, schema_get(m->s, raw, "required"))) < 0 ||
-	    (r = mention(m, json_object_get(schema_get(m->s, raw, "not"), "required"))) < 0 ||
-	    (r = mention_keys(m, schema_get(m->s, raw, "dependentRequired"), true)) < 0 ||
-	    (r = mention_keys(m, schema_get(m->s, raw, "dependencies"), true)) < 0 ||
+	if ((r = mention_keys(m, gr_schema_get(m->s, raw, "properties"), false)) < 0 ||
+	    (r = mention(m, gr_schema_get(m->s, raw, "required"))) < 0 ||
+	    (r = mention(m, json_object_get(gr_schema_get(m->s, raw, "not"), "required"))) < 0 ||
+	    (r = mention_keys(m, gr_schema_get(m->s, raw, "dependentRequired"), true)) < 0 ||
+	    (r = mention_keys(m, gr_schema_get(m->s, raw, "dependencies"), true)) < 0 ||
 	    (r = mention_names_schema(m, names)) < 0)
 		return r;
 	json_object_foreach((json_t *)patterns, regex, v)
@@ -193,8 +193,8 @@ static int gather(struct merge *m, uint32_t raw, uint32_t alone)
 static int atom_parts(struct merge *m, uint32_t raw, const char *name, uint32_t mask, uint32_t *parts, uint32_t *n,
                       bool *ret_known)
 {
-	const json_t *own = name ? json_object_get(schema_get(m->s, raw, "properties"), name) : NULL;
-	const json_t *others = schema_get(m->s, raw, "additionalProperties");
+	const json_t *own = name ? json_object_get(gr_schema_get(m->s, raw, "properties"), name) : NULL;
+	const json_t *others = gr_schema_get(m->s, raw, "additionalProperties");
 	bool is_known = own != NULL;
 	int r = own ? sub(m, raw, "properties", name, own, parts, n) : 0;
 
@@ -224,7 +224,7 @@ static int value_of(struct merge *m, const char *name, uint32_t mask, uint32_t *
 		r = atom_parts(m, m->atoms[i], name, mask, parts, &n, &is_known);
 	if (r < 0 || (m->is_closed && !is_known))
 		return r;
-	return schema_value(m->s, parts, n, ret);
+	return gr_schema_value(m->s, parts, n, ret);
 }
 
 /* Patterns and propertyNames, answered for a name that is mentioned. *ret_ok: it may be there at all. */
@@ -239,23 +239,23 @@ static int name_mask(struct merge *m, const char *name, uint32_t *ret_mask, bool
 	for (uint32_t i = 0; i < m->n_patterns && r >= 0; i++) {
 		if (m->patterns[i].raw == GR_NONE)
 			continue;
-		r = schema_pattern_matches(m->s, m->patterns[i].raw, "patternProperties", m->patterns[i].regex, true, name,
-		                           strlen(name));
+		r = gr_schema_pattern_matches(m->s, m->patterns[i].raw, "patternProperties", m->patterns[i].regex, true,
+		                              name, strlen(name));
 		if (r == 1)
 			*ret_mask |= 1u << i;
 	}
 	for (uint32_t i = 0; i < m->n && r >= 0; i++) {
-		const json_t *names = schema_get(m->s, m->atoms[i], "propertyNames");
-		const json_t *no = json_object_get(schema_get(m->s, m->atoms[i], "not"), "required");
+		const json_t *names = gr_schema_get(m->s, m->atoms[i], "propertyNames");
+		const json_t *no = json_object_get(gr_schema_get(m->s, m->atoms[i], "not"), "required");
 
 		if (no && strcmp(json_string_value(json_array_get(no, 0)), name) == 0)
 			*ret_ok = false;
 		if (!names)
 			continue;
 		text = json_string(name);
-		r = schema_raw(m->s, names, m->s->raws[m->atoms[i]].pointer, "propertyNames", &id);
+		r = gr_schema_raw(m->s, names, m->s->raws[m->atoms[i]].pointer, "propertyNames", &id);
 		if (r == 0)
-			r = text ? schema_valid(m->s, id, text, false, 0) : -ENOMEM;
+			r = text ? gr_schema_valid(m->s, id, text, false, 0) : -ENOMEM;
 		json_decref(text);
 		*ret_ok = *ret_ok && r == 1;
 	}
@@ -268,7 +268,7 @@ static bool is_required(const struct merge *m, const char *name)
 	size_t i;
 
 	for (uint32_t k = 0; k < m->n; k++) {
-		json_array_foreach((json_t *)schema_get(m->s, m->atoms[k], "required"), i, v)
+		json_array_foreach((json_t *)gr_schema_get(m->s, m->atoms[k], "required"), i, v)
 		{
 			if (strcmp(json_string_value(v), name) == 0)
 				return true;
@@ -305,7 +305,7 @@ static int add_props(struct merge *m)
 			return r;
 		p->is_required = is_required(m, name);
 	}
-	r = object_finish(&m->o);
+	r = gr_object_finish(&m->o);
 	return r < 0 ? err_set(m->s->err, r, "schema: property names that are no UTF-8, or out of memory") : 0;
 }
 
@@ -362,8 +362,8 @@ static int add_dependencies(struct merge *m, const json_t *map)
 		if (!d->needed)
 			return err_set(m->s->err, -ENOMEM, "out of memory");
 		m->o.n_dependencies++;
-		json_array_foreach((json_t *)list, i, v)
-			d->needed[d->n_needed++] = prop_of(&m->o, json_string_value(v));
+		json_array_foreach((json_t *)list, i, v) d->needed[d->n_needed++] =
+		        prop_of(&m->o, json_string_value(v));
 	}
 	return 0;
 }
@@ -391,10 +391,11 @@ static void require_needed(struct object *o)
 
 static void narrow(struct merge *m, uint32_t raw)
 {
-	const json_t *min = schema_get(m->s, raw, "minProperties"), *max = schema_get(m->s, raw, "maxProperties");
+	const json_t *min = gr_schema_get(m->s, raw, "minProperties"), *max = gr_schema_get(m->s, raw, "maxProperties");
 
 	if (min && json_number_value(min) > m->o.min)
-		m->o.min = json_number_value(min) < SCHEMA_MAX_LENGTH ? (uint32_t)json_number_value(min) : SCHEMA_MAX_LENGTH;
+		m->o.min = json_number_value(min) < SCHEMA_MAX_LENGTH ? (uint32_t)json_number_value(min)
+		                                                      : SCHEMA_MAX_LENGTH;
 	if (max && json_number_value(max) < m->o.max)
 		m->o.max = (uint32_t)json_number_value(max);
 }
@@ -410,11 +411,11 @@ static int check_counts(struct merge *m)
 	for (uint32_t mask = 0; mask < 1u << m->n_patterns; mask++)
 		others = others || m->o.other[mask] != GR_NONE;
 	if (others && m->o.min > 1 && m->o.min > n_required)
-		return schema_fail(m->s, m->atoms[0], "minProperties", -EINVAL,
-		                   "more than 1 beyond the required ones is not supported where names are free");
+		return gr_schema_fail(m->s, m->atoms[0], "minProperties", -EINVAL,
+		                      "more than 1 beyond the required ones is not supported where names are free");
 	if (m->o.max != UINT32_MAX && m->o.n_dependencies > 0)
-		return schema_fail(m->s, m->atoms[0], "maxProperties", -EINVAL,
-		                   "not supported together with dependentRequired");
+		return gr_schema_fail(m->s, m->atoms[0], "maxProperties", -EINVAL,
+		                      "not supported together with dependentRequired");
 	return 0;
 }
 
@@ -431,9 +432,9 @@ static int build(struct merge *m, uint32_t alone)
 	if (r == 0)
 		r = add_others(m);
 	for (uint32_t i = 0; i < m->n && r == 0; i++) {
-		r = add_dependencies(m, schema_get(m->s, m->atoms[i], "dependentRequired"));
+		r = add_dependencies(m, gr_schema_get(m->s, m->atoms[i], "dependentRequired"));
 		if (r == 0)
-			r = add_dependencies(m, schema_get(m->s, m->atoms[i], "dependencies"));
+			r = add_dependencies(m, gr_schema_get(m->s, m->atoms[i], "dependencies"));
 	}
 	require_needed(&m->o);
 	return r < 0 || m->n == 0 ? r : check_counts(m);
@@ -443,7 +444,7 @@ static int keep(struct merge *m, uint32_t *ret)
 {
 	struct schema *s = m->s;
 	struct names_pending *p;
-	int r = grammar_node(s->g, NODE_OBJECT, ret);
+	int r = gr_grammar_node(s->g, NODE_OBJECT, ret);
 
 	if (r < 0)
 		return err_set(s->err, r, "schema: too large");
@@ -451,16 +452,16 @@ static int keep(struct merge *m, uint32_t *ret)
 	m->o = (struct object){ 0 };
 	if (m->n_patterns == 0)
 		return 0;
-	if (schema_grow(&s->pending, s->n_pending, &s->cap_pending, sizeof(*s->pending)) < 0)
+	if (gr_schema_grow(&s->pending, s->n_pending, &s->cap_pending, sizeof(*s->pending)) < 0)
 		return err_set(s->err, -ENOMEM, "out of memory");
 	p = &s->pending[s->n_pending++];
 	p->node = *ret;
 	p->builder = m->builder;
-	dfa_builder_init(&m->builder);
+	gr_dfa_builder_init(&m->builder);
 	return 0;
 }
 
-int schema_object(struct schema *s, const uint32_t *atoms, uint32_t n, uint32_t alone, uint32_t *ret)
+int gr_schema_object(struct schema *s, const uint32_t *atoms, uint32_t n, uint32_t alone, uint32_t *ret)
 {
 	struct merge *m = calloc(1, sizeof(*m));
 	struct node rest = { .kind = NODE_OBJECT };
@@ -473,21 +474,21 @@ int schema_object(struct schema *s, const uint32_t *atoms, uint32_t n, uint32_t 
 	m->n = n;
 	m->names = json_object();
 	m->o.max = UINT32_MAX;
-	dfa_builder_init(&m->builder);
+	gr_dfa_builder_init(&m->builder);
 	r = build(m, alone);
 	*ret = GR_NONE;
 	if (r == 0)
 		r = keep(m, ret);
 	rest.object = m->o;
-	node_done(&rest);
-	dfa_builder_done(&m->builder);
+	gr_node_done(&rest);
+	gr_dfa_builder_done(&m->builder);
 	json_decref(m->names);
 	free(m);
 	return r;
 }
 
 /* Once it is known which values are possible: names that lead to none are not begun. */
-int schema_finish_names(struct schema *s, struct names_pending *p)
+int gr_schema_finish_names(struct schema *s, struct names_pending *p)
 {
 	struct object *o = &s->g->nodes[p->node].object;
 	int r;
@@ -497,6 +498,6 @@ int schema_finish_names(struct schema *s, struct names_pending *p)
 		if (o->other[mask] != GR_NONE)
 			p->builder.allowed |= 1ull << mask;
 	}
-	r = dfa_finish(&p->builder, &o->patterns, s->err);
+	r = gr_dfa_finish(&p->builder, &o->patterns, s->err);
 	return r < 0 ? err_prefix(s->err, r, "schema: patterns of property names: ") : 0;
 }

@@ -14,8 +14,8 @@
 
 /* ---- Automata ---- */
 
-int schema_add_regex(struct schema *s, uint32_t raw, const char *key, const char *regex, bool is_search,
-                     struct dfa_builder *b)
+int gr_schema_add_regex(struct schema *s, uint32_t raw, const char *key, const char *regex, bool is_search,
+                        struct dfa_builder *b)
 {
 	struct ast_pool pool = { 0 };
 	struct ast *tree = NULL;
@@ -23,26 +23,26 @@ int schema_add_regex(struct schema *s, uint32_t raw, const char *key, const char
 	int r;
 
 	s->work += strlen(regex);
-	r = ast_parse_regex(&pool, regex, strlen(regex), &tree, &why);
+	r = gr_ast_parse_regex(&pool, regex, strlen(regex), &tree, &why);
 	if (r == 0)
-		r = dfa_builder_add(b, tree, is_search);
-	ast_pool_done(&pool);
+		r = gr_dfa_builder_add(b, tree, is_search);
+	gr_ast_pool_done(&pool);
 	if (r == 0)
 		return 0;
-	return schema_fail(s, raw, key, r, why.code ? err_text(&why) : "the pattern is too large");
+	return gr_schema_fail(s, raw, key, r, why.code ? err_text(&why) : "the pattern is too large");
 }
 
-int schema_finish_lex(struct schema *s, struct dfa_builder *b, bool is_string, uint32_t *ret)
+int gr_schema_finish_lex(struct schema *s, struct dfa_builder *b, bool is_string, uint32_t *ret)
 {
 	uint32_t node = 0;
-	int r = grammar_node(s->g, NODE_LEX, &node);
+	int r = gr_grammar_node(s->g, NODE_LEX, &node);
 
 	if (r < 0) {
-		dfa_builder_done(b);
+		gr_dfa_builder_done(b);
 		return err_set(s->err, r, "schema: too large");
 	}
 	s->g->nodes[node].lex = (struct lex){ .is_string = is_string, .max = UINT32_MAX };
-	r = dfa_finish(b, &s->g->nodes[node].lex.dfa, s->err);
+	r = gr_dfa_finish(b, &s->g->nodes[node].lex.dfa, s->err);
 	if (r < 0)
 		return err_prefix(s->err, r, "schema: ");
 	*ret = node;
@@ -63,7 +63,7 @@ static uint32_t memo_find(const struct schema *s, const struct base_buf *key)
 
 static int memo_add(struct schema *s, struct base_buf *key, uint32_t node)
 {
-	if (schema_grow(&s->memos, s->n_memos, &s->cap_memos, sizeof(*s->memos)) < 0)
+	if (gr_schema_grow(&s->memos, s->n_memos, &s->cap_memos, sizeof(*s->memos)) < 0)
 		return err_set(s->err, -ENOMEM, "out of memory");
 	s->memos[s->n_memos].key = strdup(base_buf_text(key));
 	s->memos[s->n_memos].node = node;
@@ -73,7 +73,7 @@ static int memo_add(struct schema *s, struct base_buf *key, uint32_t node)
 	return 0;
 }
 
-int schema_plain(struct schema *s, const char *regex, uint32_t *ret)
+int gr_schema_plain(struct schema *s, const char *regex, uint32_t *ret)
 {
 	CLEANUP(base_buf_done) struct base_buf key = BASE_BUF_INIT(4096);
 	struct dfa_builder b;
@@ -83,14 +83,14 @@ int schema_plain(struct schema *s, const char *regex, uint32_t *ret)
 	*ret = memo_find(s, &key);
 	if (*ret != GR_NONE)
 		return 0;
-	dfa_builder_init(&b);
+	gr_dfa_builder_init(&b);
 	b.need = 1;
-	r = schema_add_regex(s, 0, NULL, regex, false, &b);
+	r = gr_schema_add_regex(s, 0, NULL, regex, false, &b);
 	if (r < 0) {
-		dfa_builder_done(&b);
+		gr_dfa_builder_done(&b);
 		return r;
 	}
-	r = schema_finish_lex(s, &b, false, ret);
+	r = gr_schema_finish_lex(s, &b, false, ret);
 	return r < 0 ? r : memo_add(s, &key, *ret);
 }
 
@@ -106,10 +106,10 @@ struct text {
 
 static int narrow(struct text *t, uint32_t raw)
 {
-	const json_t *min = schema_get(t->s, raw, "minLength"), *max = schema_get(t->s, raw, "maxLength");
+	const json_t *min = gr_schema_get(t->s, raw, "minLength"), *max = gr_schema_get(t->s, raw, "maxLength");
 
 	if (json_number_value(min) > SCHEMA_MAX_LENGTH)
-		return schema_fail(t->s, raw, "minLength", -E2BIG, "too large");
+		return gr_schema_fail(t->s, raw, "minLength", -E2BIG, "too large");
 	if (min && json_number_value(min) > t->min)
 		t->min = (uint32_t)json_number_value(min);
 	if (max && json_number_value(max) < t->max)
@@ -117,15 +117,16 @@ static int narrow(struct text *t, uint32_t raw)
 	return 0;
 }
 
-static int add_text_pattern(struct text *t, uint32_t raw, const char *key, const char *regex, bool is_search, bool forbid)
+static int add_text_pattern(struct text *t, uint32_t raw, const char *key, const char *regex, bool is_search,
+                            bool forbid)
 {
 	uint32_t bit = t->b.n;
 	int r;
 
 	(void)base_buf_printf(&t->key, "%s%s%s\n", forbid ? "not " : "", is_search ? "some " : "", regex);
 	if (bit == DFA_MAX_PATTERNS)
-		return schema_fail(t->s, raw, key, -E2BIG, "too many patterns meet in one string");
-	r = schema_add_regex(t->s, raw, key, regex, is_search, &t->b);
+		return gr_schema_fail(t->s, raw, key, -E2BIG, "too many patterns meet in one string");
+	r = gr_schema_add_regex(t->s, raw, key, regex, is_search, &t->b);
 	if (r < 0)
 		return r;
 	if (forbid)
@@ -138,26 +139,26 @@ static int add_text_pattern(struct text *t, uint32_t raw, const char *key, const
 static int add_literals(struct schema *s, const json_t *const *values, size_t n, struct dfa_builder *b)
 {
 	struct ast_pool pool = { 0 };
-	struct ast *alt = ast_new(&pool, AST_ALT), *one;
+	struct ast *alt = gr_ast_new(&pool, AST_ALT), *one;
 	int r = alt ? 0 : -ENOMEM;
 
 	for (size_t i = 0; i < n && r == 0; i++) {
-		one = ast_literal(&pool, json_string_value(values[i]), json_string_length(values[i]));
+		one = gr_ast_literal(&pool, json_string_value(values[i]), json_string_length(values[i]));
 		r = one ? 0 : -E2BIG;
 		if (one)
-			ast_append(alt, one);
+			gr_ast_append(alt, one);
 		s->work += json_string_length(values[i]);
 	}
 	if (r == 0)
-		r = dfa_builder_add(b, alt, false);
-	ast_pool_done(&pool);
+		r = gr_dfa_builder_add(b, alt, false);
+	gr_ast_pool_done(&pool);
 	return r < 0 ? err_set(s->err, r, "schema: a list of values is too large") : 0;
 }
 
 /* not: const, enum, pattern */
 static int add_not(struct text *t, uint32_t raw)
 {
-	const json_t *no = schema_get(t->s, raw, "not"), *pattern = json_object_get(no, "pattern"), *v;
+	const json_t *no = gr_schema_get(t->s, raw, "not"), *pattern = json_object_get(no, "pattern"), *v;
 	const json_t *one = json_object_get(no, "const"), *list = json_object_get(no, "enum");
 	size_t n = one ? 1 : json_array_size(list), k = 0, i;
 	const json_t **values;
@@ -187,16 +188,16 @@ static int add_not(struct text *t, uint32_t raw)
 
 static int add_text_atom(struct text *t, uint32_t raw)
 {
-	const json_t *pattern = schema_get(t->s, raw, "pattern"), *format = schema_get(t->s, raw, "format");
-	const char *regex = format ? schema_format(json_string_value(format)) : NULL;
+	const json_t *pattern = gr_schema_get(t->s, raw, "pattern"), *format = gr_schema_get(t->s, raw, "format");
+	const char *regex = format ? gr_schema_format(json_string_value(format)) : NULL;
 	int r = narrow(t, raw);
 
 	if (r == 0 && pattern && strlen(json_string_value(pattern)) != json_string_length(pattern))
-		return schema_fail(t->s, raw, "pattern", -EINVAL, "it holds a zero byte");
+		return gr_schema_fail(t->s, raw, "pattern", -EINVAL, "it holds a zero byte");
 	if (r == 0 && pattern)
 		r = add_text_pattern(t, raw, "pattern", json_string_value(pattern), true, false);
 	if (r == 0 && regex && !*regex)
-		return schema_fail(t->s, raw, "format", -EINVAL, "this format is not supported");
+		return gr_schema_fail(t->s, raw, "format", -EINVAL, "this format is not supported");
 	if (r == 0 && regex)
 		r = add_text_pattern(t, raw, "format", regex, false, false);
 	return r < 0 ? r : add_not(t, raw);
@@ -209,24 +210,24 @@ static int make_string(struct text *t, uint32_t *ret)
 	if (t->b.n > 0) {
 		t->b.min_chars = t->min;
 		/* Nothing but forbidden ones: all the same an automaton, over everything. */
-		r = schema_finish_lex(t->s, &t->b, true, ret);
+		r = gr_schema_finish_lex(t->s, &t->b, true, ret);
 		if (r == 0)
 			t->s->g->nodes[*ret].lex.max = t->max;
 		return r;
 	}
-	r = grammar_node(t->s->g, NODE_LEX, ret);
+	r = gr_grammar_node(t->s->g, NODE_LEX, ret);
 	if (r < 0)
 		return err_set(t->s->err, r, "schema: too large");
 	t->s->g->nodes[*ret].lex = (struct lex){ .is_string = true, .min = t->min, .max = t->max };
 	return 0;
 }
 
-int schema_string(struct schema *s, const uint32_t *atoms, uint32_t n, uint32_t *ret)
+int gr_schema_string(struct schema *s, const uint32_t *atoms, uint32_t n, uint32_t *ret)
 {
 	struct text t = { .s = s, .key = BASE_BUF_INIT(1 << 20), .max = UINT32_MAX };
 	int r = 0;
 
-	dfa_builder_init(&t.b);
+	gr_dfa_builder_init(&t.b);
 	(void)base_buf_puts(&t.key, "string\n");
 	for (uint32_t i = 0; i < n && r == 0; i++)
 		r = add_text_atom(&t, atoms[i]);
@@ -242,24 +243,24 @@ int schema_string(struct schema *s, const uint32_t *atoms, uint32_t n, uint32_t 
 				r = memo_add(s, &t.key, *ret);
 		}
 	}
-	dfa_builder_done(&t.b);
+	gr_dfa_builder_done(&t.b);
 	base_buf_done(&t.key);
 	return r;
 }
 
-int schema_strings(struct schema *s, const json_t *const *values, size_t n, uint32_t *ret)
+int gr_schema_strings(struct schema *s, const json_t *const *values, size_t n, uint32_t *ret)
 {
 	struct dfa_builder b;
 	int r;
 
-	dfa_builder_init(&b);
+	gr_dfa_builder_init(&b);
 	b.need = 1;
 	r = add_literals(s, values, n, &b);
 	if (r < 0) {
-		dfa_builder_done(&b);
+		gr_dfa_builder_done(&b);
 		return r;
 	}
-	return schema_finish_lex(s, &b, true, ret);
+	return gr_schema_finish_lex(s, &b, true, ret);
 }
 
 /* ---- Other listed values ---- */
@@ -268,7 +269,7 @@ int schema_strings(struct schema *s, const json_t *const *values, size_t n, uint
 static int print_number(const json_t *v, struct base_buf *out)
 {
 	char text[48], *plain = NULL;
-	int r = number_decimal(v, &plain);
+	int r = gr_number_decimal(v, &plain);
 
 	if (r < 0)
 		return r;
@@ -290,7 +291,7 @@ static int print_number(const json_t *v, struct base_buf *out)
 	return 0;
 }
 
-int schema_scalars(struct schema *s, const json_t *const *values, size_t n, uint32_t *ret)
+int gr_schema_scalars(struct schema *s, const json_t *const *values, size_t n, uint32_t *ret)
 {
 	CLEANUP(base_buf_done) struct base_buf regex = BASE_BUF_INIT(4 << 20);
 	struct dfa_builder b;
@@ -307,14 +308,14 @@ int schema_scalars(struct schema *s, const json_t *const *values, size_t n, uint
 	}
 	if (r < 0 || base_buf_error(&regex))
 		return err_set(s->err, r < 0 ? r : -E2BIG, "schema: a listed number is too large");
-	dfa_builder_init(&b);
+	gr_dfa_builder_init(&b);
 	b.need = 1;
-	r = schema_add_regex(s, 0, "enum", base_buf_text(&regex), false, &b);
+	r = gr_schema_add_regex(s, 0, "enum", base_buf_text(&regex), false, &b);
 	if (r < 0) {
-		dfa_builder_done(&b);
+		gr_dfa_builder_done(&b);
 		return r;
 	}
-	return schema_finish_lex(s, &b, false, ret);
+	return gr_schema_finish_lex(s, &b, false, ret);
 }
 
 /* ---- Numbers ---- */
@@ -327,7 +328,7 @@ struct range {
 
 static int add_range_regex(struct range *g, uint32_t raw, const char *key, const char *regex)
 {
-	int r = schema_add_regex(g->s, raw, key, regex, false, &g->b);
+	int r = gr_schema_add_regex(g->s, raw, key, regex, false, &g->b);
 
 	g->b.need |= 1u << (g->b.n - 1);
 	return r;
@@ -337,26 +338,27 @@ static int add_bound(struct range *g, uint32_t raw, const char *key, const json_
 {
 	CLEANUP(base_buf_done) struct base_buf regex = BASE_BUF_INIT(1 << 20);
 	CLEANUP(freep) char *decimal = NULL;
-	int r = number_decimal(bound, &decimal);
+	int r = gr_number_decimal(bound, &decimal);
 
 	/* Beyond what is written out: no bound in practice when it does not exclude everything. */
 	if (r == -ERANGE)
-		return schema_fail(g->s, raw, key, -E2BIG, "a number of so many digits is not supported");
+		return gr_schema_fail(g->s, raw, key, -E2BIG, "a number of so many digits is not supported");
 	if (r == 0)
-		r = number_bound(&regex, decimal, is_lower, is_strict);
+		r = gr_number_bound(&regex, decimal, is_lower, is_strict);
 	if (r < 0)
-		return schema_fail(g->s, raw, key, r, "a bound that is not supported");
+		return gr_schema_fail(g->s, raw, key, r, "a bound that is not supported");
 	(void)base_buf_printf(&g->key, "%s %s %d\n", key, decimal, is_strict);
 	if (g->b.n == DFA_MAX_PATTERNS)
-		return schema_fail(g->s, raw, key, -E2BIG, "too many bounds meet in one number");
+		return gr_schema_fail(g->s, raw, key, -E2BIG, "too many bounds meet in one number");
 	return add_range_regex(g, raw, key, base_buf_text(&regex));
 }
 
 /* minimum with draft 4's exclusiveMinimum: true, or exclusiveMinimum with its own number */
 static int add_side(struct range *g, uint32_t raw, bool is_lower)
 {
-	const char *plain = is_lower ? "minimum" : "maximum", *strict = is_lower ? "exclusiveMinimum" : "exclusiveMaximum";
-	const json_t *bound = schema_get(g->s, raw, plain), *other = schema_get(g->s, raw, strict);
+	const char *plain = is_lower ? "minimum" : "maximum",
+	           *strict = is_lower ? "exclusiveMinimum" : "exclusiveMaximum";
+	const json_t *bound = gr_schema_get(g->s, raw, plain), *other = gr_schema_get(g->s, raw, strict);
 	int r = 0;
 
 	if (bound)
@@ -369,17 +371,13 @@ static int add_side(struct range *g, uint32_t raw, bool is_lower)
 /* int32 and its like are OpenAPI's; they bound integers */
 static int add_number_format(struct range *g, uint32_t raw)
 {
-	const char *name = json_string_value(schema_get(g->s, raw, "format"));
+	const char *name = json_string_value(gr_schema_get(g->s, raw, "format"));
 	static const struct {
 		const char *name;
 		json_int_t lo, hi;
 	} table[] = {
-		{ "int32", INT32_MIN, INT32_MAX },
-		{ "int64", INT64_MIN, INT64_MAX },
-		{ "uint32", 0, UINT32_MAX },
-		{ "int8", INT8_MIN, INT8_MAX },
-		{ "uint8", 0, UINT8_MAX },
-		{ "int16", INT16_MIN, INT16_MAX },
+		{ "int32", INT32_MIN, INT32_MAX }, { "int64", INT64_MIN, INT64_MAX }, { "uint32", 0, UINT32_MAX },
+		{ "int8", INT8_MIN, INT8_MAX },    { "uint8", 0, UINT8_MAX },         { "int16", INT16_MIN, INT16_MAX },
 		{ "uint16", 0, UINT16_MAX },
 	};
 	int r = 0;
@@ -402,28 +400,28 @@ static int add_number_format(struct range *g, uint32_t raw)
 
 static int add_multiple(struct range *g, uint32_t raw)
 {
-	const json_t *step = schema_get(g->s, raw, "multipleOf");
+	const json_t *step = gr_schema_get(g->s, raw, "multipleOf");
 	CLEANUP(freep) char *decimal = NULL;
 	int r;
 
 	if (!step)
 		return 0;
-	r = number_decimal(step, &decimal);
+	r = gr_number_decimal(step, &decimal);
 	if (r == 0 && g->b.n < DFA_MAX_PATTERNS)
-		r = number_multiple(&g->b, decimal);
+		r = gr_number_multiple(&g->b, decimal);
 	if (r < 0)
-		return schema_fail(g->s, raw, "multipleOf", r, "a step of so many digits is not supported");
+		return gr_schema_fail(g->s, raw, "multipleOf", r, "a step of so many digits is not supported");
 	(void)base_buf_printf(&g->key, "multipleOf %s\n", decimal);
 	g->b.need |= 1u << (g->b.n - 1);
 	return 0;
 }
 
-int schema_number(struct schema *s, const uint32_t *atoms, uint32_t n, bool is_integer, uint32_t *ret)
+int gr_schema_number(struct schema *s, const uint32_t *atoms, uint32_t n, bool is_integer, uint32_t *ret)
 {
 	struct range g = { .s = s, .key = BASE_BUF_INIT(1 << 20) };
 	int r;
 
-	dfa_builder_init(&g.b);
+	gr_dfa_builder_init(&g.b);
 	(void)base_buf_printf(&g.key, "number %d\n", is_integer);
 	/* Within bounds there are no exponents. */
 	r = add_range_regex(&g, 0, NULL, is_integer ? INTEGER_REGEX : DECIMAL_REGEX);
@@ -435,13 +433,13 @@ int schema_number(struct schema *s, const uint32_t *atoms, uint32_t n, bool is_i
 	*ret = base_buf_error(&g.key) ? GR_NONE : memo_find(s, &g.key);
 	if (r == 0 && *ret == GR_NONE) {
 		if (g.b.n == 1)
-			r = schema_plain(s, is_integer ? INTEGER_REGEX : NUMBER_REGEX, ret);
+			r = gr_schema_plain(s, is_integer ? INTEGER_REGEX : NUMBER_REGEX, ret);
 		else
-			r = schema_finish_lex(s, &g.b, false, ret);
+			r = gr_schema_finish_lex(s, &g.b, false, ret);
 		if (r == 0 && !base_buf_error(&g.key))
 			r = memo_add(s, &g.key, *ret);
 	}
-	dfa_builder_done(&g.b);
+	gr_dfa_builder_done(&g.b);
 	base_buf_done(&g.key);
 	return r;
 }

@@ -8,7 +8,7 @@
 
 enum { MAX_DEPTH = 64 };
 
-bool schema_same(const json_t *a, const json_t *b)
+bool gr_schema_same(const json_t *a, const json_t *b)
 {
 	const json_t *v;
 	const char *key;
@@ -24,19 +24,19 @@ bool schema_same(const json_t *a, const json_t *b)
 		return false;
 	json_array_foreach((json_t *)a, i, v)
 	{
-		if (!schema_same(v, json_array_get(b, i)))
+		if (!gr_schema_same(v, json_array_get(b, i)))
 			return false;
 	}
 	json_object_foreach((json_t *)a, key, v)
 	{
-		if (!json_object_get(b, key) || !schema_same(v, json_object_get(b, key)))
+		if (!json_object_get(b, key) || !gr_schema_same(v, json_object_get(b, key)))
 			return false;
 	}
 	return json_is_array(a) || json_is_object(a) || json_equal(a, b);
 }
 
-int schema_pattern_matches(struct schema *s, uint32_t raw, const char *key, const char *pattern, bool is_search,
-                           const char *text, size_t len)
+int gr_schema_pattern_matches(struct schema *s, uint32_t raw, const char *key, const char *pattern, bool is_search,
+                              const char *text, size_t len)
 {
 	struct dfa_builder b;
 	struct dfa *d = NULL;
@@ -45,25 +45,25 @@ int schema_pattern_matches(struct schema *s, uint32_t raw, const char *key, cons
 	int r;
 
 	s->work += len + strlen(pattern);
-	dfa_builder_init(&b);
+	gr_dfa_builder_init(&b);
 	b.need = 1;
-	r = schema_add_regex(s, raw, key, pattern, is_search, &b);
+	r = gr_schema_add_regex(s, raw, key, pattern, is_search, &b);
 	if (r < 0) {
-		dfa_builder_done(&b);
+		gr_dfa_builder_done(&b);
 		return r;
 	}
-	r = dfa_finish(&b, &d, s->err);
+	r = gr_dfa_finish(&b, &d, s->err);
 	if (r < 0)
 		return r;
-	q = dfa_start(d);
+	q = gr_dfa_start(d);
 	for (size_t i = 0; i < len && q != DFA_DEAD; i += step) {
-		step = ast_utf8(text + i, len - i, &cp);
-		q = step ? dfa_next(d, q, cp) : DFA_DEAD;
+		step = gr_ast_utf8(text + i, len - i, &cp);
+		q = step ? gr_dfa_next(d, q, cp) : DFA_DEAD;
 		step = step ? step : 1;
 	}
-	r = dfa_error(d) ? dfa_error(d) : dfa_accepts(d, q);
-	dfa_free(d);
-	return r < 0 ? schema_fail(s, raw, key, r, "the pattern is too large") : r;
+	r = gr_dfa_error(d) ? gr_dfa_error(d) : gr_dfa_accepts(d, q);
+	gr_dfa_free(d);
+	return r < 0 ? gr_schema_fail(s, raw, key, r, "the pattern is too large") : r;
 }
 
 static size_t count_chars(const char *p, size_t len)
@@ -78,24 +78,24 @@ static size_t count_chars(const char *p, size_t len)
 /* Missing keywords give the default. */
 static double limit(const struct schema *s, uint32_t raw, const char *key, double def)
 {
-	const json_t *v = schema_get(s, raw, key);
+	const json_t *v = gr_schema_get(s, raw, key);
 
 	return json_is_number(v) ? json_number_value(v) : def;
 }
 
 static int valid_string(struct schema *s, uint32_t raw, const json_t *v)
 {
-	const json_t *pattern = schema_get(s, raw, "pattern"), *format = schema_get(s, raw, "format");
-	const char *text = json_string_value(v), *regex = format ? schema_format(json_string_value(format)) : NULL;
+	const json_t *pattern = gr_schema_get(s, raw, "pattern"), *format = gr_schema_get(s, raw, "format");
+	const char *text = json_string_value(v), *regex = format ? gr_schema_format(json_string_value(format)) : NULL;
 	size_t len = json_string_length(v), n = count_chars(text, len);
 	int r = 1;
 
 	if ((double)n < limit(s, raw, "minLength", 0) || (double)n > limit(s, raw, "maxLength", INFINITY))
 		return 0;
 	if (pattern)
-		r = schema_pattern_matches(s, raw, "pattern", json_string_value(pattern), true, text, len);
+		r = gr_schema_pattern_matches(s, raw, "pattern", json_string_value(pattern), true, text, len);
 	if (r == 1 && regex && *regex)
-		r = schema_pattern_matches(s, raw, "format", regex, false, text, len);
+		r = gr_schema_pattern_matches(s, raw, "format", regex, false, text, len);
 	return r;
 }
 
@@ -108,32 +108,33 @@ static bool is_multiple(double x, double step)
 
 static int valid_number(struct schema *s, uint32_t raw, const json_t *v)
 {
-	bool strict_min = json_is_true(schema_get(s, raw, "exclusiveMinimum"));
-	bool strict_max = json_is_true(schema_get(s, raw, "exclusiveMaximum"));
-	double x = json_number_value(v), min = limit(s, raw, "minimum", -INFINITY), max = limit(s, raw, "maximum", INFINITY);
+	bool strict_min = json_is_true(gr_schema_get(s, raw, "exclusiveMinimum"));
+	bool strict_max = json_is_true(gr_schema_get(s, raw, "exclusiveMaximum"));
+	double x = json_number_value(v), min = limit(s, raw, "minimum", -INFINITY),
+	       max = limit(s, raw, "maximum", INFINITY);
 
 	return (strict_min ? x > min : x >= min) && (strict_max ? x < max : x <= max) &&
 	       x > limit(s, raw, "exclusiveMinimum", -INFINITY) && x < limit(s, raw, "exclusiveMaximum", INFINITY) &&
-	       (!schema_get(s, raw, "multipleOf") || is_multiple(x, limit(s, raw, "multipleOf", 1)));
+	       (!gr_schema_get(s, raw, "multipleOf") || is_multiple(x, limit(s, raw, "multipleOf", 1)));
 }
 
 static int valid_by(struct schema *s, uint32_t raw, const json_t *sub, const char *key, const json_t *v, unsigned depth)
 {
 	uint32_t id = 0;
-	int r = schema_raw(s, sub, s->raws[raw].pointer, key, &id);
+	int r = gr_schema_raw(s, sub, s->raws[raw].pointer, key, &id);
 
-	return r < 0 ? r : schema_valid(s, id, v, false, depth + 1);
+	return r < 0 ? r : gr_schema_valid(s, id, v, false, depth + 1);
 }
 
 static int valid_array(struct schema *s, uint32_t raw, const json_t *v, unsigned depth)
 {
-	const json_t *items = schema_get(s, raw, "items"), *prefix = schema_get(s, raw, "prefixItems"), *e;
+	const json_t *items = gr_schema_get(s, raw, "items"), *prefix = gr_schema_get(s, raw, "prefixItems"), *e;
 	size_t n = json_array_size(v), i;
 	int r = 1;
 
 	if (json_is_array(items)) {
 		prefix = items;
-		items = schema_get(s, raw, "additionalItems");
+		items = gr_schema_get(s, raw, "additionalItems");
 	}
 	if ((double)n < limit(s, raw, "minItems", 0) || (double)n > limit(s, raw, "maxItems", INFINITY))
 		return 0;
@@ -143,16 +144,17 @@ static int valid_array(struct schema *s, uint32_t raw, const json_t *v, unsigned
 
 		if (sub && r == 1)
 			r = valid_by(s, raw, sub, "items", e, depth);
-		for (size_t k = 0; json_is_true(schema_get(s, raw, "uniqueItems")) && k < i && r == 1; k++)
-			r = !schema_same(e, json_array_get(v, k));
+		for (size_t k = 0; json_is_true(gr_schema_get(s, raw, "uniqueItems")) && k < i && r == 1; k++)
+			r = !gr_schema_same(e, json_array_get(v, k));
 	}
 	return r;
 }
 
 static int valid_property(struct schema *s, uint32_t raw, const char *name, const json_t *v, unsigned depth)
 {
-	const json_t *own = json_object_get(schema_get(s, raw, "properties"), name), *sub;
-	const json_t *others = schema_get(s, raw, "additionalProperties"), *names = schema_get(s, raw, "propertyNames");
+	const json_t *own = json_object_get(gr_schema_get(s, raw, "properties"), name), *sub;
+	const json_t *others = gr_schema_get(s, raw, "additionalProperties"),
+	             *names = gr_schema_get(s, raw, "propertyNames");
 	const char *pattern;
 	bool is_known = own != NULL;
 	json_t *text;
@@ -160,9 +162,11 @@ static int valid_property(struct schema *s, uint32_t raw, const char *name, cons
 
 	if (own)
 		r = valid_by(s, raw, own, "properties", v, depth);
-	json_object_foreach((json_t *)schema_get(s, raw, "patternProperties"), pattern, sub)
+	json_object_foreach((json_t *)gr_schema_get(s, raw, "patternProperties"), pattern, sub)
 	{
-		int hit = r == 1 ? schema_pattern_matches(s, raw, "patternProperties", pattern, true, name, strlen(name)) : 0;
+		int hit = r == 1 ? gr_schema_pattern_matches(s, raw, "patternProperties", pattern, true, name,
+		                                             strlen(name))
+		                 : 0;
 
 		if (hit < 0)
 			return hit;
@@ -190,13 +194,13 @@ static int valid_object(struct schema *s, uint32_t raw, const json_t *v, unsigne
 
 	if ((double)n < limit(s, raw, "minProperties", 0) || (double)n > limit(s, raw, "maxProperties", INFINITY))
 		return 0;
-	json_array_foreach((json_t *)schema_get(s, raw, "required"), i, name)
+	json_array_foreach((json_t *)gr_schema_get(s, raw, "required"), i, name)
 	{
 		if (!json_object_get(v, json_string_value(name)))
 			return 0;
 	}
 	for (int k = 0; k < 2; k++) {
-		json_object_foreach((json_t *)schema_get(s, raw, depends[k]), key, list)
+		json_object_foreach((json_t *)gr_schema_get(s, raw, depends[k]), key, list)
 		{
 			json_array_foreach((json_t *)list, i, name)
 			{
@@ -215,13 +219,12 @@ static int valid_object(struct schema *s, uint32_t raw, const json_t *v, unsigne
 
 static int valid_list(struct schema *s, uint32_t raw, const json_t *v)
 {
-	const json_t *list = schema_get(s, raw, "enum"), *one = schema_get(s, raw, "const"), *e;
+	const json_t *list = gr_schema_get(s, raw, "enum"), *one = gr_schema_get(s, raw, "const"), *e;
 	bool hit = !list;
 	size_t i;
 
-	json_array_foreach((json_t *)list, i, e)
-		hit = hit || schema_same(e, v);
-	return hit && (!one || schema_same(one, v));
+	json_array_foreach((json_t *)list, i, e) hit = hit || gr_schema_same(e, v);
+	return hit && (!one || gr_schema_same(one, v));
 }
 
 /* How many of a list of subschemas hold. */
@@ -231,7 +234,7 @@ static int count_valid(struct schema *s, uint32_t raw, const char *key, const js
 	int n = 0, r;
 	size_t i;
 
-	json_array_foreach((json_t *)schema_get(s, raw, key), i, sub)
+	json_array_foreach((json_t *)gr_schema_get(s, raw, key), i, sub)
 	{
 		r = valid_by(s, raw, sub, key, v, depth);
 		if (r < 0)
@@ -243,43 +246,43 @@ static int count_valid(struct schema *s, uint32_t raw, const char *key, const js
 
 static int valid_applied(struct schema *s, uint32_t raw, const json_t *v, unsigned depth)
 {
-	const json_t *ref = schema_get(s, raw, "$ref");
+	const json_t *ref = gr_schema_get(s, raw, "$ref");
 	uint32_t target = 0;
 	int n, r = 1;
 
 	if (ref) {
-		r = schema_resolve(s, raw, ref, &target);
+		r = gr_schema_resolve(s, raw, ref, &target);
 		if (r == 0)
-			r = schema_valid(s, target, v, false, depth + 1);
+			r = gr_schema_valid(s, target, v, false, depth + 1);
 	}
-	if (r == 1 && schema_get(s, raw, "allOf")) {
+	if (r == 1 && gr_schema_get(s, raw, "allOf")) {
 		n = count_valid(s, raw, "allOf", v, depth);
-		r = n < 0 ? n : (size_t)n == json_array_size(schema_get(s, raw, "allOf"));
+		r = n < 0 ? n : (size_t)n == json_array_size(gr_schema_get(s, raw, "allOf"));
 	}
-	if (r == 1 && schema_get(s, raw, "anyOf")) {
+	if (r == 1 && gr_schema_get(s, raw, "anyOf")) {
 		n = count_valid(s, raw, "anyOf", v, depth);
 		r = n < 0 ? n : n > 0;
 	}
-	if (r == 1 && schema_get(s, raw, "oneOf")) {
+	if (r == 1 && gr_schema_get(s, raw, "oneOf")) {
 		n = count_valid(s, raw, "oneOf", v, depth);
 		r = n < 0 ? n : n == 1;
 	}
 	return r;
 }
 
-int schema_valid(struct schema *s, uint32_t raw, const json_t *v, bool own_only, unsigned depth)
+int gr_schema_valid(struct schema *s, uint32_t raw, const json_t *v, bool own_only, unsigned depth)
 {
 	const json_t *schema = s->raws[raw].json, *type, *no;
 	int r = 1;
 
 	if (depth > MAX_DEPTH || ++s->work > SCHEMA_MAX_WORK)
-		return schema_fail(s, raw, NULL, -E2BIG, "too deep to check the values of enum and const");
+		return gr_schema_fail(s, raw, NULL, -E2BIG, "too deep to check the values of enum and const");
 	if (json_is_boolean(schema))
 		return json_is_true(schema);
-	type = schema_get(s, raw, "type");
-	no = schema_get(s, raw, "not");
-	if (type && !(schema_types(type) & schema_type_of(v)) &&
-	    !(json_is_null(v) && json_is_true(schema_get(s, raw, "nullable"))))
+	type = gr_schema_get(s, raw, "type");
+	no = gr_schema_get(s, raw, "not");
+	if (type && !(gr_schema_types(type) & gr_schema_type_of(v)) &&
+	    !(json_is_null(v) && json_is_true(gr_schema_get(s, raw, "nullable"))))
 		return 0;
 	if (!valid_list(s, raw, v))
 		return 0;

@@ -29,39 +29,60 @@ static uint32_t common(const struct trie_entry *x, const struct trie_entry *y)
 	return i;
 }
 
-/* Whether a string made of these bytes needs no escape and cuts no character; the number of its characters. */
-static bool plain(const uint8_t *p, uint32_t len, uint32_t *ret_chars)
+uint16_t gr_char_kind(uint32_t cp)
 {
-	uint32_t cp = 0, n = 0;
-	size_t step;
-
-	for (uint32_t i = 0; i < len; i += (uint32_t)step, n++) {
-		step = ast_utf8((const char *)p + i, len - i, &cp);
-		if (step == 0 || cp < 0x20 || cp == '"' || cp == '\\' || cp == 0x7f)
-			return false;
+	if (cp >= 0x80)
+		return CHAR_BEYOND;
+	if (cp < 0x20 || cp == '"' || cp == '\\' || cp == 0x7f)
+		return CHAR_SPECIAL;
+	if (cp >= 'a' && cp <= 'z')
+		return CHAR_LOWER;
+	if (cp >= 'A' && cp <= 'Z')
+		return CHAR_UPPER;
+	if (cp >= '0' && cp <= '9')
+		return CHAR_DIGIT;
+	switch (cp) {
+	case ' ':
+		return CHAR_SPACE;
+	case '_':
+		return CHAR_LINE;
+	case '-':
+		return CHAR_DASH;
+	case '.':
+		return CHAR_DOT;
+	case '/':
+		return CHAR_SLASH;
+	default:
+		return CHAR_OTHER;
 	}
-	*ret_chars = n;
-	return true;
 }
 
-/* is_plain and chars of every node: of each token, from each of its bytes on. Nodes are plain unless a token below says
- * no; path[d] is the node at depth d. */
+/* kinds and chars of every node that leads to the token; path[d] is the node at depth d. */
 static void mark_path(struct trie *t, const uint32_t *path, const struct trie_entry *e)
 {
-	for (uint32_t d = 0; d < e->len; d++) {
-		struct trie_node *node = &t->nodes[path[d]];
-		uint32_t chars = 0;
+	uint32_t end = 0, n_chars = 0, cp = 0;
+	size_t step;
 
-		if (!node->is_plain)
-			continue;
-		if (!plain(e->bytes + d, e->len - d, &chars))
-			node->is_plain = false;
-		else if (chars > node->chars)
-			node->chars = chars;
+	/* How far it is whole characters. */
+	for (; end < e->len; end += (uint32_t)step, n_chars++) {
+		step = gr_ast_utf8((const char *)e->bytes + end, e->len - end, &cp);
+		if (step == 0)
+			break;
 	}
+	for (uint32_t d = 0; d < end; d += (uint32_t)step, n_chars--) {
+		step = gr_ast_utf8((const char *)e->bytes + d, e->len - d, &cp);
+		for (uint32_t k = 0; k <= d; k++) /* below all the nodes before it, too */
+			t->nodes[path[k]].kinds |= gr_char_kind(cp);
+		for (uint32_t k = 1; k < step; k++)
+			t->nodes[path[d + k]].kinds |= CHAR_SPECIAL;
+		if (n_chars > t->nodes[path[d]].chars)
+			t->nodes[path[d]].chars = n_chars;
+	}
+	for (uint32_t k = 0; end < e->len && k < e->len; k++)
+		t->nodes[path[k]].kinds |= CHAR_SPECIAL;
 }
 
-int trie_build(struct trie *t, struct trie_entry *entries, size_t n)
+int gr_trie_build(struct trie *t, struct trie_entry *entries, size_t n)
 {
 	size_t n_nodes = 2, longest = 0, skip = 0;
 	uint32_t *path = NULL;
@@ -85,7 +106,6 @@ int trie_build(struct trie *t, struct trie_entry *entries, size_t n)
 	path = calloc(longest + 1, sizeof(*path));
 	if (!t->nodes || !t->tokens || !path)
 		goto out;
-	t->nodes[0].is_plain = true;
 	t->n_nodes = 1;
 	for (size_t i = 0; i < n; i++) {
 		const struct trie_entry *e = &entries[i];
@@ -96,7 +116,6 @@ int trie_build(struct trie *t, struct trie_entry *entries, size_t n)
 		for (uint32_t d = from; d < e->len; d++) {
 			path[d + 1] = t->n_nodes;
 			t->nodes[t->n_nodes++] = (struct trie_node){ .byte = e->bytes[d],
-				                                     .is_plain = true,
 				                                     .depth = (uint16_t)(d + 1),
 				                                     .token = t->n_tokens };
 		}
@@ -111,11 +130,11 @@ int trie_build(struct trie *t, struct trie_entry *entries, size_t n)
 out:
 	free(path);
 	if (r < 0)
-		trie_done(t);
+		gr_trie_done(t);
 	return r;
 }
 
-void trie_done(struct trie *t)
+void gr_trie_done(struct trie *t)
 {
 	free(t->nodes);
 	free(t->tokens);

@@ -12,20 +12,21 @@ enum { MAX_TOKEN_BYTES = 1 << 16, STRING_MASKS_BYTES = 32 << 20 };
 static void vocab_free(struct grammar_vocab *v)
 {
 	(void)pthread_mutex_destroy(&v->lock);
-	mask_cache_done(&v->strings);
-	trie_done(&v->trie);
+	gr_mask_cache_done(&v->strings);
+	gr_trie_done(&v->trie);
+	gr_trie_done(&v->closing);
 	free(v->offsets);
 	free(v->bytes);
 	free(v);
 }
 
-struct grammar_vocab *grammar_vocab_ref(struct grammar_vocab *v)
+struct grammar_vocab *gr_grammar_vocab_ref(struct grammar_vocab *v)
 {
 	(void)atomic_fetch_add(&v->refs, 1);
 	return v;
 }
 
-void grammar_vocab_unref(struct grammar_vocab *v)
+void gr_grammar_vocab_unref(struct grammar_vocab *v)
 {
 	if (v && atomic_fetch_sub(&v->refs, 1) == 1)
 		vocab_free(v);
@@ -50,10 +51,22 @@ static struct grammar_vocab *vocab_new(uint32_t n)
 	return v;
 }
 
+static bool can_close_string(const uint8_t *p, uint32_t len)
+{
+	enum decode_result r = DECODE_MORE;
+	struct decode_out out;
+	uint32_t partial = DECODE_NONE;
+
+	for (uint32_t i = 0; i < len && r != DECODE_DEAD && r != DECODE_QUOTE; i++)
+		r = gr_decode_step(&partial, p[i], true, &out);
+	return r == DECODE_QUOTE;
+}
+
 /* bytes and offsets are set. */
 static int vocab_finish(struct grammar_vocab *v)
 {
 	struct trie_entry *entries = calloc((size_t)v->n + 1, sizeof(*entries));
+	size_t n = 0;
 	int r;
 
 	if (!entries)
@@ -65,7 +78,13 @@ static int vocab_finish(struct grammar_vocab *v)
 		if (entries[i].len > v->most_chars)
 			v->most_chars = entries[i].len; /* a character has a byte at least */
 	}
-	r = trie_build(&v->trie, entries, v->n);
+	r = gr_trie_build(&v->trie, entries, v->n);
+	for (uint32_t i = 0; i < v->n; i++) {
+		if (can_close_string(entries[i].bytes, entries[i].len))
+			entries[n++] = entries[i];
+	}
+	if (r == 0)
+		r = gr_trie_build(&v->closing, entries, n);
 	free(entries);
 	return r;
 }
@@ -79,7 +98,7 @@ static int take_bytes(struct grammar_vocab *v, struct base_buf *all)
 	return v->bytes ? vocab_finish(v) : -ENOMEM;
 }
 
-int grammar_vocab_from(const uint8_t *const *tokens, const uint32_t *lens, uint32_t n, struct grammar_vocab **ret)
+int gr_grammar_vocab_from(const uint8_t *const *tokens, const uint32_t *lens, uint32_t n, struct grammar_vocab **ret)
 {
 	CLEANUP(base_buf_done) struct base_buf all = BASE_BUF_INIT(1u << 30);
 	struct grammar_vocab *v = vocab_new(n);
@@ -101,7 +120,7 @@ int grammar_vocab_from(const uint8_t *const *tokens, const uint32_t *lens, uint3
 	return 0;
 }
 
-int grammar_vocab_new(const struct eng_tokenizer *tok, struct grammar_vocab **ret, struct err *err)
+int gr_grammar_vocab_new(const struct eng_tokenizer *tok, struct grammar_vocab **ret, struct err *err)
 {
 	CLEANUP(base_buf_done) struct base_buf all = BASE_BUF_INIT(1u << 30);
 	struct grammar_vocab *v = vocab_new(eng_tokenizer_n_vocab(tok));

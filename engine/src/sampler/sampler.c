@@ -369,8 +369,10 @@ static struct choice narrow(struct eng_sampler *s, const float *logits)
 	size_t n = 0;
 
 	/* Nothing alters the logits: no copy. */
-	if (s->p.temperature <= 0.0f && s->p.n_logit_bias == 0 && !s->n_all)
-		return best_id(logits, s->n_vocab);
+	if (s->p.temperature <= 0.0f && s->p.n_logit_bias == 0 && !s->n_all) {
+		ch.best = best_id(logits, s->n_vocab);
+		return ch;
+	}
 	prepare_logits(s, logits);
 	ch.best = best_id(s->logits, s->n_vocab);
 	ch.max = s->logits[ch.best];

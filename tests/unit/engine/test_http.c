@@ -422,8 +422,9 @@ static void mistakes_are_refused_and_name_the_field(void **state)
 		{ "/v1/chat/completions", "{" CHAT ",\"response_format\":{\"type\":\"json_schema\"}}", 400,
 		  "response_format.json_schema" },
 		{ "/v1/chat/completions",
-		  "{" CHAT ",\"response_format\":{\"type\":\"json_schema\",\"json_schema\":{\"schema\":{\"contains\":{}}}}}", 400,
-		  "response_format.json_schema.schema" },
+		  "{" CHAT
+		  ",\"response_format\":{\"type\":\"json_schema\",\"json_schema\":{\"schema\":{\"contains\":{}}}}}",
+		  400, "response_format.json_schema.schema" },
 		{ "/v1/chat/completions", "{" CHAT ",\"response_format\":{\"type\":\"poem\"}}", 400,
 		  "response_format" },
 		{ "/v1/chat/completions", "{" CHAT ",\"tool_choice\":\"required\"}", 400, "tool_choice" },
