@@ -388,8 +388,8 @@ static int find_previous(struct exchange *x, const json_t *body, json_t **ret, s
 		return http_bad_field(e, "previous_response_id", "expected a string, got %s", base_json_type_name(v));
 	if (http_store_get(x->http->store, json_string_value(v), NULL, &text) < 0 || !text)
 		return not_found(json_string_value(v), "previous_response_id", e);
-	*ret = json_loads(text, 0, NULL);
-	return 0;
+	*ret = json_loads(text, JSON_ALLOW_NUL, NULL);
+	return *ret ? 0 : -ENOMEM;
 }
 
 static int parse(struct exchange *x, struct http_params *p, bool *ret_stores, struct http_error *e)

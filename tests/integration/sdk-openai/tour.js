@@ -9,6 +9,11 @@ const messages = [
   { role: "user", content: [{ type: "text", text: "uptime?" }] },
 ];
 
+const tools = [
+  { type: "function", function: { name: "get_weather", description: "Weather of some days",
+    parameters: { type: "object", properties: { days: { enum: [1, 2, 3] } }, required: ["days"], additionalProperties: false } } },
+];
+
 async function metric(name) {
   const text = await (await fetch(process.env.BASE_URL + "/metrics")).text();
   return Number(text.match(new RegExp(`^ocai_engine_${name} (.*)$`, "m"))[1]);
@@ -57,7 +62,8 @@ const checks = {
     assert.equal(text, whole.choices[0].message.content);
     assert.equal(roles, 1);
     assert.deepEqual(finish, [whole.choices[0].finish_reason]);
-    assert.deepEqual(usage, whole.usage);
+    assert.equal(usage.prompt_tokens, whole.usage.prompt_tokens);
+    assert.equal(usage.completion_tokens, whole.usage.completion_tokens);
   },
 
   async the_stream_helper_accumulates() {
@@ -86,9 +92,64 @@ const checks = {
   async errors() {
     await rejects(client.chat.completions.create({ model, messages, temperature: "hot" }), 400, "temperature");
     await rejects(client.chat.completions.create({ model, messages: [] }), 400, "messages");
-    await rejects(client.chat.completions.create({ model, messages, response_format: { type: "json_object" } }), 400,
+    await rejects(client.chat.completions.create({ model, messages, response_format: { type: "poem" } }), 400,
       "response_format");
     await rejects(client.completions.create({ model, prompt: Array(5000).fill(70), max_tokens: 1 }), 400, null);
+  },
+
+  async forced_tools_whole_and_streamed() {
+    const body = { model, messages, tools, tool_choice: "required", parallel_tool_calls: false, max_tokens: 1900 };
+    const r = await client.chat.completions.create(body);
+    assert.equal(r.choices[0].finish_reason, "tool_calls");
+    const call = r.choices[0].message.tool_calls[0];
+    assert.ok([1, 2, 3].includes(JSON.parse(call.function.arguments).days));
+
+    const runner = client.chat.completions.stream({ ...body, tool_choice: { type: "function", function: { name: "get_weather" } } });
+    const final = await runner.finalChatCompletion();
+    const streamed = final.choices[0].message.tool_calls[0];
+    assert.equal(streamed.function.name, "get_weather");
+    assert.ok([1, 2, 3].includes(JSON.parse(streamed.function.arguments).days));
+
+    const next = await client.chat.completions.create({
+      model, tools, max_tokens: 8,
+      messages: [...messages, r.choices[0].message, { role: "tool", tool_call_id: call.id, content: "rain" }],
+    });
+    assert.equal(next.choices[0].message.role, "assistant");
+  },
+
+  async structured_output() {
+    const schema = { type: "object", properties: { on: { type: "boolean" } }, required: ["on"], additionalProperties: false };
+    const r = await client.chat.completions.create({
+      model, messages, max_tokens: 600, response_format: { type: "json_schema", json_schema: { name: "state", schema, strict: true } },
+    });
+    assert.equal(typeof JSON.parse(r.choices[0].message.content).on, "boolean");
+    const v = await client.responses.create({
+      model, input: "is it on?", max_output_tokens: 600, text: { format: { type: "json_schema", name: "state", schema, strict: true } },
+    });
+    assert.equal(typeof JSON.parse(v.output_text).on, "boolean");
+  },
+
+  async responses_whole_streamed_and_continued() {
+    const body = { model, input: "uptime?", instructions: "be brief", max_output_tokens: 16, temperature: 0 };
+    const whole = await client.responses.create(body);
+    assert.ok(["completed", "incomplete"].includes(whole.status));
+    assert.deepEqual((await client.responses.retrieve(whole.id)).output, whole.output);
+    const stream = client.responses.stream(body);
+    let text = "";
+    stream.on("response.output_text.delta", (e) => (text += e.delta));
+    const final = await stream.finalResponse();
+    assert.equal(text, whole.output_text);
+    assert.equal(final.output_text, whole.output_text);
+    const next = await client.responses.create({ model, previous_response_id: whole.id, input: "and now?", max_output_tokens: 4 });
+    assert.equal(next.previous_response_id, whole.id);
+    assert.ok(next.usage.input_tokens > whole.usage.input_tokens);
+    const forced = await client.responses.create({
+      model, input: "weather?", max_output_tokens: 1900, tool_choice: { type: "function", name: "get_weather" },
+      tools: [{ type: "function", ...tools[0].function }],
+    });
+    const call = forced.output.find((i) => i.type === "function_call");
+    assert.ok([1, 2, 3].includes(JSON.parse(call.arguments).days));
+    await rejects(client.responses.create({ model, previous_response_id: "resp_x", input: "x" }), 404, "previous_response_id");
   },
 
   async embeddings_by_default_encoding() {

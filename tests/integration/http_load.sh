@@ -1,0 +1,40 @@
+#!/bin/bash
+# Random requests from 64 connections at a tiny model; afterwards nothing runs, no page is lost, and the server ends
+# without a leak. http_load.sh [COUNT [SEED]]; BUILD_DIR picks a sanitizer's build (24000 is the long run).
+set -eu
+top=$(cd "$(dirname "$0")/../.." && pwd)
+build=${BUILD_DIR:-$top/build/release}
+case $build in /*) ;; *) build=$top/$build ;; esac
+count=${1:-600} seed=${2:-1}
+work=$(mktemp -d)
+server=
+trap '[ -z "$server" ] || kill -9 "$server" 2>/dev/null || true; rm -rf "$work"' EXIT
+fail() { echo "FAIL: $*"; tail -n 40 "$work/log"; exit 1; }
+
+"$build/bin/ocai-engine" serve --model "$top/tests/fixtures/models/qwen3" --ctx 1024 --max-running 8 --kv-bytes 8M --port 0 \
+	--port-file "$work/port" 2>"$work/log" &
+server=$!
+for _ in $(seq 600); do
+	[ -s "$work/port" ] && break
+	kill -0 "$server" 2>/dev/null || fail "the server ended"
+	sleep 0.1
+done
+url=http://127.0.0.1:$(cat "$work/port")
+"$build/tests/tools/http_load" "$(cat "$work/port")" "$count" "$seed" || fail "an answer was wrong"
+
+metric() { curl -sS "$url/metrics" | awk -v m="ocai_engine_$1" '$1 == m { print $2 }'; }
+for _ in $(seq 600); do
+	[ "$(metric requests_running)$(metric requests_queued)" = 00 ] && break
+	sleep 0.1
+done
+[ "$(metric requests_running)$(metric requests_queued)" = 00 ] || fail "requests are left over"
+[ "$(metric kv_pages_used)" = 0 ] || fail "$(metric kv_pages_used) pages are lost"
+[ "$(metric requests_total)" = "$(metric requests_done_total)" ] || fail "requests without an end"
+curl -sSf "$url/flush_cache" >/dev/null || fail "flush"
+[ "$(metric kv_pages_cached)" = 0 ] || fail "pages stay cached"
+kill -TERM "$server"
+code=0
+wait "$server" || code=$?
+server=
+[ "$code" = 0 ] || fail "exit code $code"
+echo "ok nothing is left over"

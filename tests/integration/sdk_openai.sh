@@ -1,0 +1,6 @@
+#!/bin/bash
+# The official openai client for node drives a served model: chat, streams, tools, structured output, responses,
+# embeddings, errors, abort.
+set -eu
+. "$(dirname "$0")/sdk_run.sh"
+run_tour sdk-openai openai
