@@ -44,9 +44,9 @@ void attention_gqa(struct eng_runner *r, uint32_t il, const float *in, float *de
 	};
 
 	r->ops->matmul(r->be, in_jobs, 3, in, hp->n_embd, n);
-	lora_add(r, il, LORA_Q, in, hp->n_embd, q, n_q);
-	lora_add(r, il, LORA_K, in, hp->n_embd, k, n_kv);
-	lora_add(r, il, LORA_V, in, hp->n_embd, v, n_kv);
+	model_lora_add(r, il, LORA_Q, in, hp->n_embd, q, n_q);
+	model_lora_add(r, il, LORA_K, in, hp->n_embd, k, n_kv);
+	model_lora_add(r, il, LORA_V, in, hp->n_embd, v, n_kv);
 	if (!hp->arch->qk_norm_after_rope)
 		norm_qk(r, l);
 	r->ops->rope(r->be, q, n_q, n, hp->n_head, dim, rope, r->pos);
@@ -56,5 +56,5 @@ void attention_gqa(struct eng_runner *r, uint32_t il, const float *in, float *de
 	r->ops->kv_store(r->be, &r->kv[il], k, n_kv, v, n_kv, r->seqs, r->n_seqs);
 	r->ops->attention(r->be, att, n_q, q, n_q, &r->kv[il], r->seqs, r->n_seqs, &attn);
 	r->ops->matmul(r->be, &out_job, 1, att, n_q, n);
-	lora_add(r, il, LORA_O, att, n_q, dest, hp->n_embd);
+	model_lora_add(r, il, LORA_O, att, n_q, dest, hp->n_embd);
 }

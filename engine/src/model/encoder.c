@@ -40,7 +40,7 @@ static void feed_forward(struct eng_runner *r, const struct layer *l, uint32_t i
 	r->ops->matmul(r->be, &down, 1, h, n_ff, n);
 }
 
-void forward_encoder(struct eng_runner *r)
+void model_forward_encoder(struct eng_runner *r)
 {
 	const struct eng_model *m = r->model;
 	size_t dim = m->hp.n_embd, n = r->n_tokens;

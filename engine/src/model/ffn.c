@@ -15,11 +15,11 @@ static void gated(struct eng_runner *r, uint32_t il, uint32_t n_ff, const float 
 	};
 
 	r->ops->matmul(r->be, in_jobs, 2, in, hp->n_embd, r->n_tokens);
-	lora_add(r, il, LORA_GATE, in, hp->n_embd, gate, n_ff);
-	lora_add(r, il, LORA_UP, in, hp->n_embd, up, n_ff);
+	model_lora_add(r, il, LORA_GATE, in, hp->n_embd, gate, n_ff);
+	model_lora_add(r, il, LORA_UP, in, hp->n_embd, up, n_ff);
 	r->ops->act_mul(r->be, hp->act, gate, n_ff, gate, n_ff, up, n_ff, r->n_tokens, n_ff);
 	r->ops->matmul(r->be, &out_job, 1, gate, n_ff, r->n_tokens);
-	lora_add(r, il, LORA_DOWN, gate, n_ff, dest, hp->n_embd);
+	model_lora_add(r, il, LORA_DOWN, gate, n_ff, dest, hp->n_embd);
 }
 
 void ffn(struct eng_runner *r, uint32_t il, const float *in, float *dest, unsigned flags)

@@ -33,7 +33,7 @@ void forward(struct eng_runner *r)
 	block_fn attention = m->hp.arch->attn == ATTN_MLA ? attention_mla : attention_gqa;
 
 	if (m->hp.arch->encoder) {
-		forward_encoder(r);
+		model_forward_encoder(r);
 		return;
 	}
 	r->ops->embed(r->be, r->buf[B_X], m->hp.n_embd, &m->embed, r->ids, r->n_tokens, m->hp.embed_scale);

@@ -131,7 +131,7 @@ void forward(struct eng_runner *r);
 /* Adds the block of layer il to dest (flags KN_ACCUMULATE) or writes it there; in is [n_tokens, n_embd]. */
 void attention_gqa(struct eng_runner *r, uint32_t il, const float *in, float *dest, unsigned flags);
 /* encoder.c: up to the last norm, which is left to the rows that are asked for. */
-void forward_encoder(struct eng_runner *r);
+void model_forward_encoder(struct eng_runner *r);
 void attention_mla(struct eng_runner *r, uint32_t il, const float *in, float *dest, unsigned flags);
 void ffn(struct eng_runner *r, uint32_t il, const float *in, float *dest, unsigned flags);
 

@@ -220,8 +220,8 @@ int eng_model_add_lora(struct eng_model *m, const char *folder, struct err *err)
 
 /* ---- A step ---- */
 
-void lora_add(struct eng_runner *r, uint32_t il, enum lora_target target, const float *in, size_t ld_in, float *out,
-              size_t ld_out)
+void model_lora_add(struct eng_runner *r, uint32_t il, enum lora_target target, const float *in, size_t ld_in,
+                    float *out, size_t ld_out)
 {
 	const struct eng_model *m = r->model;
 

@@ -19,7 +19,7 @@ struct lora {
 
 /* Adds what the adapters of the step's sequences add: out [n_tokens, ld_out] += of in [n_tokens, ld_in]. Nothing to do
  * for rows without an adapter. */
-void lora_add(struct eng_runner *r, uint32_t il, enum lora_target target, const float *in, size_t ld_in, float *out,
-              size_t ld_out);
+void model_lora_add(struct eng_runner *r, uint32_t il, enum lora_target target, const float *in, size_t ld_in,
+                    float *out, size_t ld_out);
 
 #endif
