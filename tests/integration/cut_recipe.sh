@@ -101,6 +101,7 @@ skopeo inspect --raw "oci:$work/gz:a" | grep -q 'tar+gzip' || fail "--compressio
 # What was made runs, as its user, in its folders; the layers make the root that one cut makes.
 "$SLIMTRACE" cut --repo "$REPO" --no-gpg --recipe "$work/a/image.conf" -D VERSION=1.2 --out "$work/root" >"$work/log" 2>&1 ||
 	fail "root: $(tail -n 1 "$work/log")"
+slim_rpm "$work/root" -Va >"$work/verify" 2>&1 || fail "rpm -Va: $(<"$work/verify")"
 grep -qx 'web:x:4711:4711::/var/lib/web:/sbin/nologin' "$work/root/etc/passwd" || fail "passwd: $(cat "$work/root/etc/passwd")"
 grep -qx 'web:x:4711:' "$work/root/etc/group" || fail "group"
 [[ $(stat -c '%a %u %g' "$work/root/srv/data" "$work/root/var/lib/web" | xargs) == "750 4711 4711 755 4711 4711" ]] || fail "folders"

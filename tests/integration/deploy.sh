@@ -82,7 +82,7 @@ fi
 
 # ---- Metrics ------------------------------------------------------------------------------------------------------
 
-"$build/bin/ocai-engine" serve --model tests/fixtures/models/qwen3 --port 0 --port-file "$work/port" 2>"$work/log" &
+"$build/bin/ocai-engine" serve --port 0 --port-file "$work/port" 2>"$work/log" &
 server=$!
 for _ in {1..100}; do
 	[[ -s $work/port ]] && break
