@@ -89,7 +89,7 @@ for p in ocai-engine:ocai-engine ocai-agent:ocai oc-slimtrace:slimtrace oc-flip:
 		rpm2cpio "$f" | cpio -idm --quiet 2>/dev/null
 	done)
 	id() { readelf -n "$1" 2>/dev/null | sed -n 's/.*Build ID: //p'; }
-	debug=$(echo "$WORK/x/usr/lib/debug/usr/bin/${p#*:}"-*.debug)
+	debug=$(echo "$WORK/x/usr/lib/debug/usr/bin/${p#*:}"-[0-9]*.debug)
 	[[ -n $(id "$debug") && $(id "$debug") == "$(id "$WORK/x/usr/bin/${p#*:}")" ]] || fail "${p%:*}-debuginfo is of another program"
 	readelf -S "$debug" | grep -q '\.debug_info' || fail "${p%:*}-debuginfo holds no debug information"
 	readelf -S "$WORK/x/usr/bin/${p#*:}" | grep -q '\.debug_info' && fail "${p%:*} holds debug information"
