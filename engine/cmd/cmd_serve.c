@@ -315,6 +315,8 @@ static const struct serve defaults = { .m = { .backend = "auto", .log_level = "i
 	                               .max_queued = 256,
 	                               .max_connections = 512,
 	                               .max_body = 16 << 20,
+	                               .tool_format = "auto",
+	                               .reasoning_format = "auto",
 	                               .idle_exit = "auto",
 	                               .drain_s = 30,
 	                               .step_ms = 100,

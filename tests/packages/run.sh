@@ -22,8 +22,8 @@ mkdir -p "$WORK/srv"
 # ---- Building --------------------------------------------------------------------------------------------------------------
 rpm-specs/build-rpms.sh --top "$WORK/top" --keep >"$WORK/log" 2>&1 || { tail -n 30 "$WORK/log"; fail "make rpms"; }
 rpms=$WORK/top/RPMS
-# Elsewhere, out of the source package alone, on another day, with another mask.
-(umask 077 && SOURCE_DATE_EPOCH=$(rpm -qp --nosignature --qf '%{BUILDTIME}' "$WORK"/top/SRPMS/*.src.rpm) TZ=Asia/Shanghai LANG=C \
+# Elsewhere, out of the source package alone, with another mask, zone and language, compiled and not out of a cache.
+(umask 077 && export CCACHE_DISABLE=1 && SOURCE_DATE_EPOCH=$(rpm -qp --nosignature --qf '%{BUILDTIME}' "$WORK"/top/SRPMS/*.src.rpm) TZ=Asia/Shanghai LANG=C \
 	rpm-specs/build-rpms.sh --top "$WORK/an/other/folder" --srpm "$(echo "$WORK"/top/SRPMS/*.src.rpm)" >"$WORK/log" 2>&1) ||
 	{ tail -n 30 "$WORK/log"; fail "the source package does not rebuild"; }
 (umask 077 && rpm-specs/build-rpms.sh --top "$WORK/source" --source >"$WORK/log" 2>&1) || { cat "$WORK/log"; fail "make rpms --source"; }
@@ -89,7 +89,7 @@ for p in ocai-engine:ocai-engine ocai-agent:ocai oc-slimtrace:slimtrace oc-flip:
 		rpm2cpio "$f" | cpio -idm --quiet 2>/dev/null
 	done)
 	id() { readelf -n "$1" 2>/dev/null | sed -n 's/.*Build ID: //p'; }
-	debug=$(echo "$WORK/x/usr/lib/debug/usr/bin/${p#*:}"-*.debug)
+	debug=$(echo "$WORK/x/usr/lib/debug/usr/bin/${p#*:}"-[0-9]*.debug)
 	[[ -n $(id "$debug") && $(id "$debug") == "$(id "$WORK/x/usr/bin/${p#*:}")" ]] || fail "${p%:*}-debuginfo is of another program"
 	readelf -S "$debug" | grep -q '\.debug_info' || fail "${p%:*}-debuginfo holds no debug information"
 	readelf -S "$WORK/x/usr/bin/${p#*:}" | grep -q '\.debug_info' && fail "${p%:*} holds debug information"
