@@ -101,7 +101,7 @@ begin_phase() { # sets $reader or $doing, and $ms
 	prefetch)
 		kind=listed
 		empty
-		fault slow 8000000
+		fault slow 1000000 # a second, each connection
 		ask mount "$at:$kind" "$work/mnt" || fail "$where: mount: $(<"$work/out")"
 		has_begun prefetch
 		;;
@@ -110,7 +110,7 @@ begin_phase() { # sets $reader or $doing, and $ms
 		empty
 		redialled
 		view $kind
-		fault slow 8000000
+		fault slow 1000000 # a second, each connection
 		has_begun background
 		;;
 	pull | unpack)
@@ -199,9 +199,15 @@ where="the rest"
 phase=background
 begin_phase
 kill_flip
-fault none
+n_contents=$(find "$work/tree" "$work/kept" -type f -size +0 -exec sha256sum {} + | cut -d' ' -f1 | sort -u | wc -l)
 start_flip
-has_begun background
+(($(stat_of store objects) < n_contents)) || fail "$where: there is none"
+fault none
+for _ in {1..300}; do
+	(($(stat_of store objects) == n_contents)) && break
+	sleep 0.1
+done
+(($(stat_of store objects) == n_contents)) || fail "$where: $(stat_of store objects) of $n_contents contents came"
 mnt=$work/view
 read_all 16 >"$work/reads" || fail "$where: $(<"$work/reads")"
 lives

@@ -4,6 +4,7 @@
  * two requests; without, all of the layer is pulled and unpacked into the store. Either way the result is an index and
  * a metadata image in the store's folder of the layer. */
 #include <errno.h>
+#include <malloc.h>
 #include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -91,6 +92,7 @@ static int add(struct flip_node *node, struct node_layer *layer)
 		node->layers[at] = NULL;
 		return r;
 	}
+	flip_index_cool(layer->index);
 	atomic_fetch_add(&layer->n_refs, 1);
 	return 0;
 }
@@ -304,6 +306,8 @@ static void pull_job(void *arg)
 	struct node_layer *layer = NULL;
 	int r = make_ready(node, p->image, p->digest, &err);
 
+	(void)malloc_trim(
+	        0); /* a table of contents, as a document and as a tree, is most of what this process ever needs */
 	if (r == 0)
 		r = node_layer_known(node, p->digest, &layer, &err);
 	if (r == 0)

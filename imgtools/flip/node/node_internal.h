@@ -115,6 +115,7 @@ struct flip_node {
 	pthread_cond_t keeper_wake;
 	bool keeper_runs, keeper_stops;
 	_Atomic bool has_gone_layers; /* the store removed some by itself */
+	_Atomic bool keeper_dozes;    /* looks seldom: see node_keeper_wake() */
 
 	_Atomic int64_t last_foreground_ms;
 	_Atomic uint64_t n_reads, n_reads_waited, n_read_errors, read_wait_us;
@@ -239,6 +240,7 @@ int node_walk_index(void *node, const char *layer_dir, int (*each)(void *each_ar
 void node_layers_gone(void *node);
 int node_keeper_start(struct flip_node *node, struct err *err);
 void node_keeper_stop(struct flip_node *node);
+void node_keeper_wake(struct flip_node *node); /* there is something to watch; cheap */
 
 /* ---- mount_image.c ---------------------------------------------------------------------------------------------- */
 

@@ -180,6 +180,7 @@ static void on_start(struct flip_node *node, const struct chain *c)
 	if (!n)
 		return;
 	atomic_store(&node->last_foreground_ms, node_now_ms());
+	node_keeper_wake(node);
 	for (size_t i = 0; i < n; i++)
 		atomic_store(&layers[i]->is_wanted, true);
 	if (atomic_exchange(&layers[0]->is_list_played, true))

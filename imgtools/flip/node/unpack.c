@@ -21,10 +21,10 @@
 #include "tree/tar.h"
 
 enum {
-	PIPE_BYTES = 8 << 20,
-	SMALL = 1 << 20,        /* contents up to here are hashed and written by the work threads */
-	BLOCK = 1 << 20,        /* of larger ones */
-	MAX_WAITING = 32 << 20, /* bytes of small contents in memory */
+	PIPE_BYTES = 2 << 20,
+	SMALL = 1 << 20,       /* contents up to here are hashed and written by the work threads */
+	BLOCK = 1 << 20,       /* of larger ones */
+	MAX_WAITING = 6 << 20, /* bytes of small contents in memory */
 	MAX_ENTRIES = 4 << 20,
 };
 
