@@ -18,15 +18,6 @@ export FLIP_BACKGROUND_WAIT=1
 is_mounted() { awk -v d="$1" '$2 == d' /proc/self/mounts | grep -q .; }
 wait_ms() { sleep "$(printf '%d.%03d' $(($1 / 1000)) $(($1 % 1000)))"; }
 pull() { "$flip" pull -q --address "$work/containerd.sock" --namespace $namespace "$at:$1" >"$work/out" 2>&1; }
-# containerd dials a daemon that was away again after a pause of its own.
-redialled() {
-	for _ in {1..300}; do
-		ctr snapshots --snapshotter flip prepare probe >/dev/null 2>&1 && ctr snapshots --snapshotter flip rm probe 2>"$work/out" && return
-		ctr snapshots --snapshotter flip rm probe >/dev/null 2>&1
-		sleep 0.1
-	done
-	fail "$where: containerd does not find the daemon: $(ctr snapshots --snapshotter flip prepare probe 2>&1)"
-}
 
 # ---- A container that lives all the time -------------------------------------------------------------------------------
 

@@ -221,7 +221,7 @@ static bool can_be_lazy(const struct flip_toc *toc)
 	return true;
 }
 
-static char *annotations_json(const struct node_image_layer *d)
+static char *annotations_json(const struct img_descriptor *d)
 {
 	json_t *o = json_object();
 	char *text;
@@ -234,7 +234,7 @@ static char *annotations_json(const struct node_image_layer *d)
 }
 
 /* Index and metadata image into `dir`: from the table of contents, or by unpacking all of it. */
-static int fill_folder(struct flip_node *node, const struct node_image *image, const struct node_image_layer *d,
+static int fill_folder(struct flip_node *node, const struct node_image *image, const struct img_descriptor *d,
                        const char *dir, enum flip_layer_kind *ret_kind, struct err *err)
 {
 	struct flip_blob_desc desc = {
@@ -262,7 +262,7 @@ static int fill_folder(struct flip_node *node, const struct node_image *image, c
 
 static int make_ready(struct flip_node *node, const struct node_image *image, const char *digest, struct err *err)
 {
-	const struct node_image_layer *d = node_image_layer(image, digest);
+	const struct img_descriptor *d = node_image_layer(image, digest);
 	struct flip_layer_row row = { .kind = FLIP_LAYER_LAZY };
 	char dir[NODE_PATH];
 	int64_t start = node_now_ms();

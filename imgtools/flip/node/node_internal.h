@@ -217,7 +217,7 @@ bool node_record_is_running(struct flip_node *node);
 
 /* A layer without table of contents: pulled by parallel ranges, decoded and taken apart while it arrives; its contents
  * go into the store, index and metadata into dir. */
-int node_unpack(struct flip_node *node, const struct node_image *image, const struct node_image_layer *desc,
+int node_unpack(struct flip_node *node, const struct node_image *image, const struct img_descriptor *desc,
                 struct flip_blob *blob, const char *dir, struct err *err);
 /* Index and metadata image out of a table of contents (whose tree is changed to overlay's form). */
 int node_write_layer(struct flip_toc *toc, const char *blob_digest, uint64_t blob_size, const char *dir,

@@ -421,7 +421,7 @@ static int pull_through(struct unpack *u, struct err *err)
 	return r;
 }
 
-int node_unpack(struct flip_node *node, const struct node_image *image, const struct node_image_layer *desc,
+int node_unpack(struct flip_node *node, const struct node_image *image, const struct img_descriptor *desc,
                 struct flip_blob *blob, const char *dir, struct err *err)
 {
 	struct unpack u = { .node = node, .blob = blob };
