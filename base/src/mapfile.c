@@ -39,6 +39,13 @@ void base_mapfile_close(struct base_mapfile *map)
 	*map = (struct base_mapfile){ 0 };
 }
 
+void base_mapfile_cool(const struct base_mapfile *map)
+{
+	if (map->data)
+		(void)madvise((void *)map->data, map->size_bytes,
+		              MADV_DONTNEED); /* of a shared mapping: nothing is lost */
+}
+
 int base_read_file(const char *path, struct base_buf *buf, struct err *err)
 {
 	CLEANUP(close_fdp) int fd = -1;

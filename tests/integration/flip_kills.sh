@@ -18,15 +18,6 @@ export FLIP_BACKGROUND_WAIT=1
 is_mounted() { awk -v d="$1" '$2 == d' /proc/self/mounts | grep -q .; }
 wait_ms() { sleep "$(printf '%d.%03d' $(($1 / 1000)) $(($1 % 1000)))"; }
 pull() { "$flip" pull -q --address "$work/containerd.sock" --namespace $namespace "$at:$1" >"$work/out" 2>&1; }
-# containerd dials a daemon that was away again after a pause of its own.
-redialled() {
-	for _ in {1..300}; do
-		ctr snapshots --snapshotter flip prepare probe >/dev/null 2>&1 && ctr snapshots --snapshotter flip rm probe 2>"$work/out" && return
-		ctr snapshots --snapshotter flip rm probe >/dev/null 2>&1
-		sleep 0.1
-	done
-	fail "$where: containerd does not find the daemon: $(ctr snapshots --snapshotter flip prepare probe 2>&1)"
-}
 
 # ---- A container that lives all the time -------------------------------------------------------------------------------
 
@@ -101,7 +92,7 @@ begin_phase() { # sets $reader or $doing, and $ms
 	prefetch)
 		kind=listed
 		empty
-		fault slow 8000000
+		fault slow 1000000 # a second, each connection
 		ask mount "$at:$kind" "$work/mnt" || fail "$where: mount: $(<"$work/out")"
 		has_begun prefetch
 		;;
@@ -110,7 +101,7 @@ begin_phase() { # sets $reader or $doing, and $ms
 		empty
 		redialled
 		view $kind
-		fault slow 8000000
+		fault slow 1000000 # a second, each connection
 		has_begun background
 		;;
 	pull | unpack)
@@ -199,9 +190,15 @@ where="the rest"
 phase=background
 begin_phase
 kill_flip
-fault none
+n_contents=$(find "$work/tree" "$work/kept" -type f -size +0 -exec sha256sum {} + | cut -d' ' -f1 | sort -u | wc -l)
 start_flip
-has_begun background
+(($(stat_of store objects) < n_contents)) || fail "$where: there is none"
+fault none
+for _ in {1..300}; do
+	(($(stat_of store objects) == n_contents)) && break
+	sleep 0.1
+done
+(($(stat_of store objects) == n_contents)) || fail "$where: $(stat_of store objects) of $n_contents contents came"
 mnt=$work/view
 read_all 16 >"$work/reads" || fail "$where: $(<"$work/reads")"
 lives

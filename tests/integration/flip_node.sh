@@ -160,19 +160,12 @@ remove_images() { # and with them, by containerd's own collection, their snapsho
 		ctr images rm --sync "$image" >/dev/null || fail "$image is not removed"
 	done
 }
-collect() {
-	for _ in {1..50}; do
-		ctl gc --all >"$work/out" || fail "gc"
-		(($(stat_of store objects) == 0)) && return
-		# containerd's own collection fails while it has not dialled anew since we were restarted: once more. It
-		# looks at our snapshots only when one of them was removed since the last time.
-		sleep 0.3
-		ctr snapshots --snapshotter flip prepare again >/dev/null 2>&1 &&
-			ctr snapshots --snapshotter flip rm again >/dev/null 2>&1
-		ctr leases create --id again >/dev/null 2>&1
-		ctr leases delete --sync again >/dev/null 2>&1
-	done
-	fail "gc left $(stat_of store objects) contents: $(<"$work/out") $(ctr snapshots --snapshotter flip ls 2>&1) $(ctr leases ls)"
+collect() { # nothing is left when no image is
+	collect_garbage
+	idle
+	ctl gc --all >"$work/out" || fail "gc"
+	(($(stat_of store objects) == 0)) ||
+		fail "gc left $(stat_of store objects) contents: $(ctl stat --json) $(ctr snapshots --snapshotter flip ls 2>&1) $(ctr leases ls)"
 }
 pull() { "$flip" pull -q --address "$work/containerd.sock" --namespace $namespace "$1" >"$work/out" 2>&1 || fail "pull $1: $(<"$work/out")"; }
 run() { # IMAGE NAME COMMAND...; what it printed is in $work/said, by the shim itself: ctr may lose the end of a pipe
@@ -217,16 +210,9 @@ remove_images
 collect
 stop_flip
 start_flip
-# containerd dials again after a pause of its own.
-for _ in {1..100}; do
-	"$flip" pull -q --address "$work/containerd.sock" --namespace $namespace "$at:b" >"$work/out" 2>&1 && break
-	sleep 0.2
-done
-for _ in {1..100}; do
-	ctr run -d --log-uri "file://$work/lives" --snapshotter flip "$at:b" lives /bin/prog again /usr/share/many >"$work/out" 2>&1 && break
-	ctr containers rm lives >/dev/null 2>&1
-	sleep 0.2
-done
+redialled
+pull "$at:b"
+ctr run -d --log-uri "file://$work/lives" --snapshotter flip "$at:b" lives /bin/prog again /usr/share/many >"$work/out" 2>&1 || fail "run: $(<"$work/out")"
 ctr tasks ls | grep -q "lives.*RUNNING" || fail "no container"
 upper=$(ctr snapshots --snapshotter flip mounts / lives | grep -o 'upperdir=[^,]*' | cut -d= -f2)
 rounds() { stat -c %s "$upper/rounds" 2>/dev/null || echo 0; }
@@ -250,12 +236,8 @@ done
 ctr tasks rm lives >/dev/null 2>&1
 code=$?
 ((code == 0)) || fail "the container ended with $code: $(<"$work/lives")"
+redialled # or the container is removed and its snapshot is not
 ctr containers rm lives
-# containerd dials a daemon that was away again after a pause, and removes nothing before.
-for _ in {1..600}; do
-	ctr snapshots --snapshotter flip ls >/dev/null 2>&1 && break
-	sleep 0.1
-done
 
 # ---- The registry goes and comes -----------------------------------------------------------------------------------
 

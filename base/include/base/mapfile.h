@@ -16,6 +16,8 @@ struct base_mapfile {
 /* Maps a regular file. The mapping outlives the descriptor and is shared, read-only. */
 int base_mapfile_open(const char *path, struct base_mapfile *ret_map, struct err *err);
 void base_mapfile_close(struct base_mapfile *map);
+/* Read through once and seldom from now on: its pages no longer count as this process's; the page cache keeps them. */
+void base_mapfile_cool(const struct base_mapfile *map);
 
 /* Reads a whole file into buf (appending), within the buffer's ceiling: -EFBIG beyond it. */
 int base_read_file(const char *path, struct base_buf *buf, struct err *err);

@@ -98,8 +98,8 @@ static int layer_labels(const struct job *j, size_t i, const char *target, struc
 	struct base_buf others = BASE_BUF_INIT(256 << 10);
 	int r = 0;
 
-	for (size_t k = i; k < image->n_layers; k++)
-		(void)base_buf_printf(&others, "%s%s", k > i ? "," : "", image->layers[k].digest);
+	for (size_t k = i; k < image->doc.n_layers; k++)
+		(void)base_buf_printf(&others, "%s%s", k > i ? "," : "", image->doc.layers[k].digest);
 	r = base_buf_error(&others);
 	if (r == 0)
 		r = add_label(l, "containerd.io/snapshot.ref", target);
@@ -108,7 +108,7 @@ static int layer_labels(const struct job *j, size_t i, const char *target, struc
 	if (r == 0)
 		r = add_label(l, "containerd.io/snapshot/cri.manifest-digest", image->manifest);
 	if (r == 0)
-		r = add_label(l, "containerd.io/snapshot/cri.layer-digest", image->layers[i].digest);
+		r = add_label(l, "containerd.io/snapshot/cri.layer-digest", image->doc.layers[i].digest);
 	if (r == 0)
 		r = add_label(l, "containerd.io/snapshot/cri.image-layers", base_buf_text(&others));
 	base_buf_done(&others);
@@ -135,7 +135,7 @@ static int prepare_layer(struct job *j, size_t i, struct err *err)
 		if (r == 0) {
 			(void)flip_containerd_remove_snapshot(j->c, j->o->snapshotter, key, NULL);
 			r = err_set(err, -EIO, "layer %s could not be made ready; the daemon's log says why",
-			            j->image->layers[i].digest);
+			            j->image->doc.layers[i].digest);
 		}
 	} else {
 		r = err_set(err, r, "out of memory");
@@ -156,15 +156,15 @@ static int put_documents(struct job *j, struct err *err)
 	if (r == 0)
 		r = add_label(l, name, j->chain);
 	if (r == 0)
-		r = flip_containerd_put_content(j->c, image->config, image->config_data, image->config_size, l->items,
+		r = flip_containerd_put_content(j->c, image->doc.config.digest, image->config_data, image->doc.config.size, l->items,
 		                                l->n, err);
 	labels_free(l);
 	l = r == 0 ? calloc(1, sizeof(*l)) : NULL;
 	if (r == 0)
-		r = l ? add_label(l, "containerd.io/gc.ref.content.config", image->config) : -ENOMEM;
-	for (size_t i = 0; r == 0 && i < image->n_layers; i++) {
+		r = l ? add_label(l, "containerd.io/gc.ref.content.config", image->doc.config.digest) : -ENOMEM;
+	for (size_t i = 0; r == 0 && i < image->doc.n_layers; i++) {
 		(void)snprintf(name, sizeof(name), "containerd.io/gc.ref.content.l.%zu", i);
-		r = add_label(l, name, image->layers[i].digest);
+		r = add_label(l, name, image->doc.layers[i].digest);
 	}
 	if (r == 0)
 		r = flip_containerd_put_content(j->c, image->manifest, image->manifest_data, image->manifest_size,
@@ -181,14 +181,14 @@ static int put_documents(struct job *j, struct err *err)
 static int pull_into(struct job *j, struct err *err)
 {
 	const struct node_image *image = j->image;
-	int r = img_config_parse(image->config_data, image->config_size, image->ref, &j->config, err);
+	int r = img_config_parse(image->config_data, image->doc.config.size, image->ref, &j->config, err);
 
 	if (r < 0)
 		return r;
-	if (j->config->diff_ids.n != image->n_layers || !image->n_layers)
+	if (j->config->diff_ids.n != image->doc.n_layers || !image->doc.n_layers)
 		return err_set(err, -EBADMSG, "%s: the configuration tells of %zu layers, the manifest of %zu",
-		               image->ref, j->config->diff_ids.n, image->n_layers);
-	for (size_t i = 0; r == 0 && i < image->n_layers; i++)
+		               image->ref, j->config->diff_ids.n, image->doc.n_layers);
+	for (size_t i = 0; r == 0 && i < image->doc.n_layers; i++)
 		r = prepare_layer(j, i, err);
 	if (r == 0)
 		r = put_documents(j, err);

@@ -283,6 +283,11 @@ int flip_index_open(const char *path, struct flip_index **ret_index, struct err 
 	return 0;
 }
 
+void flip_index_cool(const struct flip_index *ix)
+{
+	base_mapfile_cool(&ix->map);
+}
+
 void flip_index_close(struct flip_index *ix)
 {
 	if (!ix)

@@ -31,6 +31,8 @@ int flip_index_write(const struct flip_toc *toc, const char *blob_digest, uint64
                      struct err *err);
 /* Checks header, sizes, order and every range (all in O(file)); -EBADMSG names the file and the field. */
 int flip_index_open(const char *path, struct flip_index **ret_index, struct err *err);
+void flip_index_cool(
+        const struct flip_index *ix); /* its pages, read when it was opened, are no longer this process's */
 void flip_index_close(struct flip_index *ix);
 
 enum flip_format flip_index_format(const struct flip_index *ix);

@@ -9,14 +9,7 @@
 
 #include "base/err.h"
 #include "fetch/fetch.h"
-
-struct node_image_layer {
-	char digest[72];
-	char *media_type; /* may be NULL */
-	uint64_t size;
-	char **names, **values; /* annotations */
-	size_t n_annotations;
-};
+#include "oci/places.h"
 
 struct node_image {
 	char *ref;         /* as it was asked for */
@@ -25,11 +18,8 @@ struct node_image {
 	char *manifest_data, *config_data,
 	        *index_data; /* as they came; config and index only when asked for, else NULL */
 	size_t manifest_size, index_size;
-	uint64_t config_size;
 	char manifest_type[128], index_type[128];
-	char config[72];                 /* digest */
-	struct node_image_layer *layers; /* lowest first */
-	size_t n_layers;
+	struct img_manifest doc; /* layers: lowest first */
 	struct node_image *next; /* of the list of those kept */
 	unsigned n_refs;
 };
@@ -50,10 +40,8 @@ int node_image_read(struct flip_fetch *fetch, const char *ref, const char *manif
                     struct node_image **ret_image, struct err *err);
 void node_image_free(struct node_image *image);
 
-/* From a manifest's bytes into layers (for the fuzz target too). */
-int node_manifest_parse(const char *where, const void *data, size_t size, struct node_image *image, struct err *err);
 /* Which manifest of an index is for this machine; the index's bytes. */
 int node_index_choose(const char *where, const void *data, size_t size, char ret_digest[72], struct err *err);
-const struct node_image_layer *node_image_layer(const struct node_image *image, const char *digest); /* NULL */
+const struct img_descriptor *node_image_layer(const struct node_image *image, const char *digest); /* NULL */
 
 #endif

@@ -4,6 +4,7 @@
  * two requests; without, all of the layer is pulled and unpacked into the store. Either way the result is an index and
  * a metadata image in the store's folder of the layer. */
 #include <errno.h>
+#include <malloc.h>
 #include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -91,6 +92,7 @@ static int add(struct flip_node *node, struct node_layer *layer)
 		node->layers[at] = NULL;
 		return r;
 	}
+	flip_index_cool(layer->index);
 	atomic_fetch_add(&layer->n_refs, 1);
 	return 0;
 }
@@ -219,7 +221,7 @@ static bool can_be_lazy(const struct flip_toc *toc)
 	return true;
 }
 
-static char *annotations_json(const struct node_image_layer *d)
+static char *annotations_json(const struct img_descriptor *d)
 {
 	json_t *o = json_object();
 	char *text;
@@ -232,7 +234,7 @@ static char *annotations_json(const struct node_image_layer *d)
 }
 
 /* Index and metadata image into `dir`: from the table of contents, or by unpacking all of it. */
-static int fill_folder(struct flip_node *node, const struct node_image *image, const struct node_image_layer *d,
+static int fill_folder(struct flip_node *node, const struct node_image *image, const struct img_descriptor *d,
                        const char *dir, enum flip_layer_kind *ret_kind, struct err *err)
 {
 	struct flip_blob_desc desc = {
@@ -260,7 +262,7 @@ static int fill_folder(struct flip_node *node, const struct node_image *image, c
 
 static int make_ready(struct flip_node *node, const struct node_image *image, const char *digest, struct err *err)
 {
-	const struct node_image_layer *d = node_image_layer(image, digest);
+	const struct img_descriptor *d = node_image_layer(image, digest);
 	struct flip_layer_row row = { .kind = FLIP_LAYER_LAZY };
 	char dir[NODE_PATH];
 	int64_t start = node_now_ms();
@@ -305,6 +307,8 @@ static void pull_job(void *arg)
 	struct node_layer *layer = NULL;
 	int r = make_ready(node, p->image, p->digest, &err);
 
+	(void)malloc_trim(
+	        0); /* a table of contents, as a document and as a tree, is most of what this process ever needs */
 	if (r == 0)
 		r = node_layer_known(node, p->digest, &layer, &err);
 	if (r == 0)

@@ -11,11 +11,11 @@
 static int lowers_of(struct flip_node *node, const struct node_image *image, struct node_lower *ret_lowers,
                      struct node_layer **ret_layers, struct err *err)
 {
-	for (size_t i = 0; i < image->n_layers; i++)
-		node_layer_start(node, image, image->layers[i].digest);
-	for (size_t i = 0; i < image->n_layers; i++) {
-		size_t at = image->n_layers - 1 - i;
-		int r = node_layer_get(node, image, image->layers[i].digest, &ret_lowers[at].layer, err);
+	for (size_t i = 0; i < image->doc.n_layers; i++)
+		node_layer_start(node, image, image->doc.layers[i].digest);
+	for (size_t i = 0; i < image->doc.n_layers; i++) {
+		size_t at = image->doc.n_layers - 1 - i;
+		int r = node_layer_get(node, image, image->doc.layers[i].digest, &ret_lowers[at].layer, err);
 
 		if (r < 0)
 			return r;
@@ -105,29 +105,29 @@ void node_forget_ended_mounts(struct flip_node *node)
 
 static int mount_image(struct flip_node *node, const struct node_image *image, const char *dir, struct err *err)
 {
-	struct node_lower *lowers = calloc(image->n_layers + 1, sizeof(*lowers));
-	struct node_layer **layers = calloc(image->n_layers + 1, sizeof(*layers));
+	struct node_lower *lowers = calloc(image->doc.n_layers + 1, sizeof(*lowers));
+	struct node_layer **layers = calloc(image->doc.n_layers + 1, sizeof(*layers));
 	struct flip_mounts mounts = { 0 };
 	int r = lowers && layers ? 0 : err_set(err, -ENOMEM, "out of memory");
 
-	if (r == 0 && (!image->n_layers || image->n_layers > NODE_MAX_MOUNTED))
-		r = err_set(err, -EINVAL, "%s: has %zu layers", image->ref, image->n_layers);
+	if (r == 0 && (!image->doc.n_layers || image->doc.n_layers > NODE_MAX_MOUNTED))
+		r = err_set(err, -EINVAL, "%s: has %zu layers", image->ref, image->doc.n_layers);
 	if (r == 0)
 		r = lowers_of(node, image, lowers, layers, err);
 	if (r == 0)
-		r = node_compose_mount(node, lowers, image->n_layers, NULL, NULL, &mounts, err);
+		r = node_compose_mount(node, lowers, image->doc.n_layers, NULL, NULL, &mounts, err);
 	if (r == 0)
-		r = hold_layers(node, lowers, image->n_layers, dir, err);
+		r = hold_layers(node, lowers, image->doc.n_layers, dir, err);
 	if (r == 0)
 		r = node_do_mount(&mounts, dir, err);
 	if (r < 0)
 		let_layers_go(node, dir);
-	for (size_t i = 0; r == 0 && i < image->n_layers; i++)
+	for (size_t i = 0; r == 0 && i < image->doc.n_layers; i++)
 		node_prefetch_layer(layers[i]);
-	if (r == 0 && !node_prefetch_image(node, image->ref, layers, image->n_layers))
-		node_record_start(node, image->ref, layers, image->n_layers);
+	if (r == 0 && !node_prefetch_image(node, image->ref, layers, image->doc.n_layers))
+		node_record_start(node, image->ref, layers, image->doc.n_layers);
 	flip_mounts_done(&mounts);
-	for (size_t i = 0; lowers && i < image->n_layers; i++)
+	for (size_t i = 0; lowers && i < image->doc.n_layers; i++)
 		node_layer_unref(lowers[i].layer);
 	free(lowers);
 	free(layers);

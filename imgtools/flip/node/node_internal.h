@@ -120,6 +120,7 @@ struct flip_node {
 	pthread_cond_t keeper_wake;
 	bool keeper_runs, keeper_stops;
 	_Atomic bool has_gone_layers; /* the store removed some by itself */
+	_Atomic bool keeper_dozes;    /* looks seldom: see node_keeper_wake() */
 
 	_Atomic int64_t last_foreground_ms;
 	_Atomic uint64_t n_reads, n_reads_waited, n_read_errors, read_wait_us;
@@ -221,7 +222,7 @@ bool node_record_is_running(struct flip_node *node);
 
 /* A layer without table of contents: pulled by parallel ranges, decoded and taken apart while it arrives; its contents
  * go into the store, index and metadata into dir. */
-int node_unpack(struct flip_node *node, const struct node_image *image, const struct node_image_layer *desc,
+int node_unpack(struct flip_node *node, const struct node_image *image, const struct img_descriptor *desc,
                 struct flip_blob *blob, const char *dir, struct err *err);
 /* Index and metadata image out of a table of contents (whose tree is changed to overlay's form). */
 int node_write_layer(struct flip_toc *toc, const char *blob_digest, uint64_t blob_size, const char *dir,
@@ -244,6 +245,7 @@ int node_walk_index(void *node, const char *layer_dir, int (*each)(void *each_ar
 void node_layers_gone(void *node);
 int node_keeper_start(struct flip_node *node, struct err *err);
 void node_keeper_stop(struct flip_node *node);
+void node_keeper_wake(struct flip_node *node); /* there is something to watch; cheap */
 
 /* ---- mount_image.c ---------------------------------------------------------------------------------------------- */
 

@@ -111,6 +111,7 @@ static void answer(struct waiting *w)
 		size_t size = w->offset >= end ? 0 : end - w->offset < w->size ? (size_t)(end - w->offset) : w->size;
 
 		flip_fs_reply_fd(w->read, flip_object_fd(w->store), w->offset, size);
+		flip_object_handed_on(w->store, w->offset, size);
 	}
 	atomic_fetch_add(&w->node->read_wait_us, (uint64_t)(now_us() - w->since_us));
 	flip_object_unref(w->store);
@@ -157,6 +158,7 @@ static void finish(struct node_load *load, int r)
 
 		atomic_fetch_add(of_node, c->blob_size);
 		atomic_store(&node->is_dirty, true);
+		node_keeper_wake(node);
 	}
 	if (r < 0 && r != -ECANCELED && load->is_queued) {
 		if (priority == FLIP_BACKGROUND)
@@ -184,10 +186,10 @@ static int take_in(struct node_load *load, const void *data, size_t size, struct
 	r = flip_chunk_decode(flip_index_format(layer->index), c, data, size, out, err);
 	if (r == -EBADMSG)
 		atomic_fetch_add(&layer->node->bad_chunks, 1);
-	/* What is complete is read by overlayfs from the store itself: its pages are wanted. What stays partial is
-	 * cached above us, once it was read. */
+	/* What becomes complete is read by overlayfs from the store itself: its pages are wanted, but for those that
+	 * nobody has asked for. What stays partial is cached above us, once it was read (flip_object_handed_on). */
 	if (r == 0)
-		r = flip_object_write(load->store, out, c->size, c->offset, true, err);
+		r = flip_object_write(load->store, out, c->size, c->offset, load->priority != FLIP_BACKGROUND, err);
 	free(out);
 	return r;
 }

@@ -180,6 +180,7 @@ static void on_start(struct flip_node *node, const struct chain *c)
 	if (!n)
 		return;
 	atomic_store(&node->last_foreground_ms, node_now_ms());
+	node_keeper_wake(node);
 	for (size_t i = 0; i < n; i++)
 		atomic_store(&layers[i]->is_wanted, true);
 	if (atomic_exchange(&layers[0]->is_list_played, true))
@@ -248,11 +249,11 @@ static void prefetch_whole(struct flip_node *node, const struct node_image *imag
 	struct node_layer *layers[MAX_CHAIN];
 	size_t n = 0;
 
-	for (size_t i = image->n_layers; i-- > 0 && n < MAX_CHAIN;) {
-		if (node_layer_known(node, image->layers[i].digest, &layers[n], NULL) == 0)
+	for (size_t i = image->doc.n_layers; i-- > 0 && n < MAX_CHAIN;) {
+		if (node_layer_known(node, image->doc.layers[i].digest, &layers[n], NULL) == 0)
 			n++;
 	}
-	if (n && n == image->n_layers && !atomic_load(&layers[0]->is_list_played) &&
+	if (n && n == image->doc.n_layers && !atomic_load(&layers[0]->is_list_played) &&
 	    node_prefetch_image(node, image->ref, layers, n))
 		atomic_store(&layers[0]->is_list_played, true);
 	while (n--)
@@ -278,7 +279,7 @@ static int prepare_remote(struct flip_node *node, const struct flip_remote_label
 		r = node_layer_mount(layer, err);
 	if (r == 0) {
 		node_prefetch_layer(layer);
-		if (strcmp(image->layers[image->n_layers - 1].digest, remote->layer) == 0)
+		if (strcmp(image->doc.layers[image->doc.n_layers - 1].digest, remote->layer) == 0)
 			prefetch_whole(node, image);
 		s.name = (char *)remote->target;
 		s.parent = (char *)parent;

@@ -72,14 +72,19 @@ static json_t *fuse_json(struct flip_node *node)
 
 static json_t *reads_json(struct flip_node *node)
 {
-	return json_pack("{s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I}", "reads", (json_int_t)atomic_load(&node->n_reads),
-	                 "waited", (json_int_t)atomic_load(&node->n_reads_waited), "errors",
-	                 (json_int_t)atomic_load(&node->n_read_errors), "wait_us",
-	                 (json_int_t)atomic_load(&node->read_wait_us), "foreground_bytes",
-	                 (json_int_t)atomic_load(&node->foreground_bytes), "prefetch_bytes",
-	                 (json_int_t)atomic_load(&node->prefetch_bytes), "background_bytes",
-	                 (json_int_t)atomic_load(&node->background_bytes), "bad_chunks",
-	                 (json_int_t)atomic_load(&node->bad_chunks));
+	size_t n_loads;
+
+	pthread_mutex_lock(&node->loads_lock);
+	n_loads = node->n_loads;
+	pthread_mutex_unlock(&node->loads_lock);
+	return json_pack(
+	        "{s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I}", "reads", (json_int_t)atomic_load(&node->n_reads),
+	        "waited", (json_int_t)atomic_load(&node->n_reads_waited), "errors",
+	        (json_int_t)atomic_load(&node->n_read_errors), "wait_us", (json_int_t)atomic_load(&node->read_wait_us),
+	        "foreground_bytes", (json_int_t)atomic_load(&node->foreground_bytes), "prefetch_bytes",
+	        (json_int_t)atomic_load(&node->prefetch_bytes), "background_bytes",
+	        (json_int_t)atomic_load(&node->background_bytes), "bad_chunks",
+	        (json_int_t)atomic_load(&node->bad_chunks), "loads", (json_int_t)n_loads);
 }
 
 static json_t *layer_json(const struct node_layer *l)
@@ -127,7 +132,7 @@ static bool is_counter(const char *group, const char *name)
 	if (strcmp(group, "store") == 0)
 		return false;
 	return strncmp(name, "queued", 6) != 0 && strcmp(name, "active") != 0 && strcmp(name, "rtt_us") != 0 &&
-	       strcmp(name, "rate") != 0;
+	       strcmp(name, "rate") != 0 && strcmp(name, "loads") != 0;
 }
 
 int flip_node_metrics(struct flip_node *node, struct base_buf *buf)

@@ -21,10 +21,10 @@
 #include "tree/tar.h"
 
 enum {
-	PIPE_BYTES = 8 << 20,
-	SMALL = 1 << 20,        /* contents up to here are hashed and written by the work threads */
-	BLOCK = 1 << 20,        /* of larger ones */
-	MAX_WAITING = 32 << 20, /* bytes of small contents in memory */
+	PIPE_BYTES = 2 << 20,
+	SMALL = 1 << 20,       /* contents up to here are hashed and written by the work threads */
+	BLOCK = 1 << 20,       /* of larger ones */
+	MAX_WAITING = 6 << 20, /* bytes of small contents in memory */
 	MAX_ENTRIES = 4 << 20,
 };
 
@@ -421,7 +421,7 @@ static int pull_through(struct unpack *u, struct err *err)
 	return r;
 }
 
-int node_unpack(struct flip_node *node, const struct node_image *image, const struct node_image_layer *desc,
+int node_unpack(struct flip_node *node, const struct node_image *image, const struct img_descriptor *desc,
                 struct flip_blob *blob, const char *dir, struct err *err)
 {
 	struct unpack u = { .node = node, .blob = blob };

@@ -133,12 +133,16 @@ static void *keep(void *arg)
 
 	pthread_mutex_lock(&node->keeper_lock);
 	while (!node->keeper_stops) {
-		bool busy = atomic_load(&node->is_dirty) || node_record_is_running(node) ||
-		            node_now_ms() - atomic_load(&node->last_foreground_ms) < 60000;
+		bool busy;
 		struct timespec until;
 		struct err err = { 0 };
 		int64_t now_ms;
 
+		/* Who makes us busy from here on wakes us. */
+		atomic_store(&node->keeper_dozes, true);
+		busy = atomic_load(&node->is_dirty) || node_record_is_running(node) ||
+		       node_now_ms() - atomic_load(&node->last_foreground_ms) < 60000;
+		atomic_store(&node->keeper_dozes, !busy);
 		(void)clock_gettime(CLOCK_REALTIME, &until);
 		until.tv_sec += busy ? TICK_S : IDLE_S;
 		(void)pthread_cond_timedwait(&node->keeper_wake, &node->keeper_lock, &until);
@@ -163,6 +167,15 @@ static void *keep(void *arg)
 	}
 	pthread_mutex_unlock(&node->keeper_lock);
 	return NULL;
+}
+
+void node_keeper_wake(struct flip_node *node)
+{
+	if (!atomic_exchange(&node->keeper_dozes, false))
+		return;
+	pthread_mutex_lock(&node->keeper_lock);
+	pthread_cond_signal(&node->keeper_wake);
+	pthread_mutex_unlock(&node->keeper_lock);
 }
 
 int node_keeper_start(struct flip_node *node, struct err *err)

@@ -1,9 +1,12 @@
-/* Pages that are not to stay in the page cache, because whoever reads the file caches them above us. A page can only be
- * dropped when it is clean, and writing it out takes time: a thread does both, for ranges that it collects. The writer
- * only notes a range; when notes pile up they are forgotten and the kernel reclaims the pages when it wants to. */
+/* Pages that are not to stay in the page cache: those that whoever reads the file caches above us, and those of what
+ * nobody has asked for. A page can only be dropped when it is clean, and writing it out takes time: for what is written
+ * a thread does both, for ranges that it collects. The writer only notes a range; when notes pile up they are forgotten
+ * and the kernel reclaims the pages when it wants to. What is read is dropped at once when it is clean, else after the
+ * next sync, which writes it out anyway. */
 #include <errno.h>
 #include <fcntl.h>
 #include <time.h>
+#include <unistd.h>
 
 #include "store/store_internal.h"
 
@@ -117,6 +120,39 @@ void flip_drop_add(struct flip_object *o, uint64_t begin, uint64_t end)
 	pthread_cond_signal(&s->drop_wake);
 out:
 	pthread_mutex_unlock(&s->drop_lock);
+}
+
+void flip_object_handed_on(struct flip_object *o, uint64_t offset, size_t size)
+{
+	int fd;
+
+	if (flip_object_is_complete(o))
+		return;
+	if (atomic_load(&o->is_dirty)) {
+		atomic_store(&o->is_handed_on, true);
+		return;
+	}
+	fd = flip_object_fd(o);
+	if (fd >= 0)
+		(void)posix_fadvise(fd, (off_t)offset, (off_t)size, POSIX_FADV_DONTNEED);
+}
+
+void flip_drop_synced(struct flip_store *s, const uint8_t digest[FLIP_DIGEST_SIZE])
+{
+	struct flip_object *o = flip_object_find(s, digest);
+	bool is_wanted = o && !atomic_exchange(&o->is_handed_on, false);
+	char name[STORE_NAME_SIZE];
+	int fd;
+
+	flip_object_unref(o);
+	if (is_wanted)
+		return;
+	flip_object_name(digest, name);
+	fd = openat(s->partial_fd, name, O_RDONLY | O_CLOEXEC | O_NOFOLLOW);
+	if (fd < 0) /* complete by now */
+		return;
+	(void)posix_fadvise(fd, 0, 0, POSIX_FADV_DONTNEED);
+	(void)close(fd);
 }
 
 void flip_drop_stop(struct flip_store *s)

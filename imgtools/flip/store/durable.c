@@ -213,6 +213,8 @@ int flip_store_sync_as(struct flip_store *s, bool clean, struct err *err)
 			dirty_append(s, digests[i]);
 		pthread_mutex_unlock(&s->dirty_lock);
 	}
+	for (i = 0; r == 0 && i < n; i++)
+		flip_drop_synced(s, digests[i]);
 	free(digests);
 	pthread_mutex_unlock(&s->sync_lock);
 	return r;

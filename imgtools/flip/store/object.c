@@ -356,6 +356,9 @@ int flip_object_fd(const struct flip_object *object)
 			            O_RDONLY | O_CLOEXEC | O_NOFOLLOW);
 			r = fd < 0 ? -errno : 0;
 		}
+		/* The holes of a sparse file would be read ahead as zeros, and who reads it reads ahead himself. */
+		if (r == 0 && !flip_object_is_complete(o))
+			(void)posix_fadvise(fd, 0, 0, POSIX_FADV_RANDOM);
 		if (r == 0)
 			atomic_store_explicit(&o->read_fd, fd, memory_order_release);
 	}

@@ -87,6 +87,10 @@ int flip_object_next_missing(const struct flip_object *o, uint64_t offset, uint6
  * forgotten with it. -ENOSPC: nothing is marked. Any thread; several at once for different ranges. */
 int flip_object_write(struct flip_object *o, const void *data, size_t size, uint64_t offset, bool keep_cached,
                       struct err *err);
+/* These bytes were given to somebody who caches them above us: the pages of what is still arriving are not kept twice.
+ * They go at once when they are on the disk, else with the next sync. What is complete stays: the next one reads it
+ * here. */
+void flip_object_handed_on(struct flip_object *o, uint64_t offset, size_t size);
 /* A whole content in one go, the way of small files and of unpacking: same rules. *ret_was_there: nothing written.
  * -ENOSPC also while less than min_free_bytes are free after gc: unpacking must not fill the disk. */
 int flip_store_put(struct flip_store *s, const uint8_t digest[FLIP_DIGEST_SIZE], const void *data, size_t size,

@@ -97,8 +97,9 @@ struct flip_object {
 	uint64_t n_missing;
 	struct edge *edges; /* sorted */
 	size_t n_edges, cap_edges;
-	bool is_refused;      /* all is there and it is not what the digest says */
-	atomic_bool is_dirty; /* in store->dirty since the last sync */
+	bool is_refused;          /* all is there and it is not what the digest says */
+	atomic_bool is_dirty;     /* in store->dirty since the last sync */
+	atomic_bool is_handed_on; /* and given away meanwhile: see flip_object_handed_on() */
 
 	_Atomic uint64_t *bits; /* NULL: nothing is there (or all) */
 
@@ -225,6 +226,8 @@ bool flip_store_use_reserve(struct flip_store *s);
 
 void flip_drop_add(struct flip_object *o, uint64_t begin, uint64_t end);
 void flip_drop_stop(struct flip_store *s);
+/* After a sync: the pages of a partial object that somebody was given, or that nobody has open. */
+void flip_drop_synced(struct flip_store *s, const uint8_t digest[FLIP_DIGEST_SIZE]);
 
 /* ---- durable.c ------------------------------------------------------------------------------------------------ */
 

@@ -312,7 +312,10 @@ int flip_object_write(struct flip_object *o, const void *data, size_t size, uint
 	r = write_once(o, data, size, offset, err);
 	if (r == -ENOSPC && flip_store_emergency_gc(o->store) == 0)
 		r = write_once(o, data, size, offset, err);
-	if (r == 0 && !keep_cached)
+	/* What became complete was read once more, all of it, to be hashed. */
+	if (r == 0 && !keep_cached && flip_object_is_complete(o))
+		flip_drop_add(o, 0, o->size);
+	else if (r == 0 && !keep_cached)
 		flip_drop_add(o, offset, offset + size);
 	return r;
 }

@@ -8,10 +8,16 @@
 #include "base/json.h"
 #include "oci_internal.h"
 
-enum { MAX_LIST = 4096 };
+enum { MAX_LIST = 4096, MAX_ANNOTATIONS = 256 };
 
 static void descriptor_done(struct img_descriptor *d)
 {
+	for (size_t i = 0; i < d->n_annotations; i++) {
+		free(d->names[i]);
+		free(d->values[i]);
+	}
+	free(d->names);
+	free(d->values);
 	free(d->media_type);
 	free(d->ref_name);
 	free(d->os);
@@ -44,6 +50,31 @@ static int get_size(const json_t *obj, const char *where, uint64_t *ret, struct 
 	return 0;
 }
 
+static int parse_annotations(json_t *map, const char *where, struct img_descriptor *d, struct err *err)
+{
+	size_t n = json_object_size(map);
+	const char *name;
+	json_t *value;
+
+	if (n > MAX_ANNOTATIONS)
+		return err_set(err, -EBADMSG, "%s: more than %d annotations", where, MAX_ANNOTATIONS);
+	d->names = calloc(n ? n : 1, sizeof(*d->names));
+	d->values = calloc(n ? n : 1, sizeof(*d->values));
+	if (!d->names || !d->values)
+		return err_set(err, -ENOMEM, "%s: out of memory", where);
+	json_object_foreach(map, name, value)
+	{
+		if (!json_is_string(value))
+			return err_set(err, -EBADMSG, "%s: annotation %.100s: expected a string", where, name);
+		d->names[d->n_annotations] = strdup(name);
+		d->values[d->n_annotations] = strdup(json_string_value(value));
+		d->n_annotations++;
+		if (!d->names[d->n_annotations - 1] || !d->values[d->n_annotations - 1])
+			return err_set(err, -ENOMEM, "%s: out of memory", where);
+	}
+	return 0;
+}
+
 /* Fills d, which descriptor_done() empties also after a failure. */
 static int parse_descriptor(const json_t *obj, const char *where, struct img_descriptor *d, struct err *err)
 {
@@ -64,7 +95,8 @@ static int parse_descriptor(const json_t *obj, const char *where, struct img_des
 	    (r = base_json_opt_object(obj, where, "annotations", &annotations, err)) < 0 ||
 	    (r = base_json_opt_object(obj, where, "platform", &platform, err)) < 0)
 		return r;
-	if (annotations && (r = opt_text(annotations, where, IMG_REF_NAME, &d->ref_name, err)) < 0)
+	if (annotations && ((r = parse_annotations(annotations, where, d, err)) < 0 ||
+	                    (r = opt_text(annotations, where, IMG_REF_NAME, &d->ref_name, err)) < 0))
 		return r;
 	if (platform && ((r = opt_text(platform, where, "os", &d->os, err)) < 0 ||
 	                 (r = opt_text(platform, where, "architecture", &d->arch, err)) < 0 ||

@@ -43,7 +43,9 @@ struct img_descriptor {
 	char *media_type; /* NULL: not given */
 	char digest[IMG_DIGEST_SIZE];
 	uint64_t size;
-	char *ref_name;            /* annotation; NULL */
+	char **names, **values; /* annotations, all of them */
+	size_t n_annotations;
+	char *ref_name;            /* one of them, a copy; NULL */
 	char *os, *arch, *variant; /* platform; NULL */
 };
 

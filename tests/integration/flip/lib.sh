@@ -10,6 +10,7 @@
 #   start_containerd            with that configuration; `ctr` asks it, in $namespace; $containerd is its process
 #   ctl VERB ARGUMENT...        asks the daemon by flip's own command; stat_of SECTION KEY prints one of its numbers
 #   keep PID                    ends with the test
+#   redialled, collect_garbage  containerd after the daemon was away; idle: nothing is being fetched
 #   layout_of DIR TAG FOLDER... an OCI layout of ordinary layers
 set -u
 cd "$(dirname "${BASH_SOURCE[0]}")/../../.."
@@ -176,6 +177,31 @@ start_containerd() { # with $work/config.toml when it is there
 		sleep 0.05
 	done
 	skip "containerd does not answer: $(tail -n 1 "$work/containerd.log")"
+}
+
+# After the daemon was away. containerd dials again after a pause of its own, up to 3 s, and what it asks meanwhile fails at
+# once; also its collection of garbage, which then takes our snapshots for done: it looks at them again when one of them
+# was removed since. This waits until it has dialled, by something made and removed.
+redialled() {
+	for _ in {1..300}; do
+		ctr snapshots --snapshotter flip prepare redialled >/dev/null 2>&1
+		ctr snapshots --snapshotter flip rm redialled >/dev/null 2>&1 && return
+		sleep 0.1
+	done
+	fail "containerd does not find the daemon: $(ctr snapshots --snapshotter flip prepare redialled 2>&1)"
+}
+# containerd's collection of garbage, to its end.
+collect_garbage() {
+	redialled
+	ctr leases create --id collect >/dev/null && ctr leases delete --sync collect >/dev/null || fail "no lease"
+}
+# Until nothing is under way any more: what comes after a collection would be found left.
+idle() {
+	for _ in {1..600}; do
+		(($(stat_of reads loads) == 0)) && return
+		sleep 0.05
+	done
+	fail "$(stat_of reads loads) chunks are under way all the time"
 }
 
 layout_of() { # DIR TAG FOLDER...

@@ -1,4 +1,8 @@
 /* Objects of the store: put, written in parts, shared, kept over closing. */
+#include <linux/magic.h>
+#include <sys/mman.h>
+#include <sys/vfs.h>
+
 #include "store_test.h"
 
 static void a_put_object_is_there_read_only_and_put_once(void **state)
@@ -202,6 +206,70 @@ static void a_file_is_taken_by_renaming(void **state)
 	free(data);
 }
 
+/* Pages of the file that are in memory. */
+static size_t resident(int fd, size_t size)
+{
+	size_t n_pages = (size + 4095) / 4096, n = 0;
+	unsigned char *in_core = malloc(n_pages);
+	void *p = mmap(NULL, size, PROT_READ, MAP_SHARED, fd, 0);
+
+	assert_ptr_not_equal(p, MAP_FAILED);
+	assert_int_equal(mincore(p, size, in_core), 0);
+	for (size_t i = 0; i < n_pages; i++)
+		n += in_core[i] & 1;
+	(void)munmap(p, size);
+	free(in_core);
+	return n;
+}
+
+static void what_was_handed_on_is_cached_there_alone(void **state)
+{
+	struct home *h = *state;
+	enum { SIZE = 512 << 10, HALF = SIZE / 2 };
+	uint8_t digest[32];
+	uint8_t *data = content(7, SIZE, digest), *back = malloc(SIZE);
+	struct flip_object *o;
+	struct statfs st;
+	int fd;
+
+	assert_int_equal(statfs(h->dir, &st), 0);
+	if (st.f_type == TMPFS_MAGIC) { /* its pages are the file */
+		(void)rmdir(h->dir);
+		(void)snprintf(h->dir, sizeof(h->dir), "/var/tmp/flip-store-XXXXXX");
+		assert_non_null(mkdtemp(h->dir));
+		(void)snprintf(h->path, sizeof(h->path), "%s/store", h->dir);
+		if (statfs(h->dir, &st) < 0 || st.f_type == TMPFS_MAGIC)
+			skip();
+	}
+	home_open(h, NULL);
+	assert_int_equal(flip_object_open(h->store, digest, SIZE, &o, NULL), 0);
+	assert_int_equal(flip_object_write(o, data, HALF, 0, true, NULL), 0);
+	fd = flip_object_fd(o);
+	assert_int_equal(resident(fd, SIZE), HALF / 4096);
+	/* Not on the disk yet: with the next sync, and only when it was asked for. */
+	assert_int_equal(flip_store_sync(h->store, NULL), 0);
+	assert_int_equal(resident(fd, SIZE), HALF / 4096);
+	assert_int_equal(flip_object_write(o, data + HALF, 4096, HALF, true, NULL), 0);
+	flip_object_handed_on(o, 0, 8192);
+	assert_int_equal(resident(fd, SIZE), HALF / 4096 + 1);
+	assert_int_equal(flip_store_sync(h->store, NULL), 0);
+	assert_int_equal(resident(fd, SIZE), 0);
+	/* On the disk: at once, and no more is read than asked for. */
+	assert_int_equal(pread(fd, back, HALF / 2, 0), HALF / 2);
+	assert_memory_equal(back, data, HALF / 2);
+	assert_int_equal(resident(fd, SIZE), HALF / 2 / 4096);
+	flip_object_handed_on(o, 0, 16384);
+	assert_int_equal(resident(fd, SIZE), HALF / 2 / 4096 - 4);
+	/* What is complete is read by the next one here. */
+	assert_int_equal(flip_object_write(o, data + HALF, HALF, HALF, true, NULL), 0);
+	assert_true(flip_object_is_complete(o));
+	flip_object_handed_on(o, 0, SIZE);
+	assert_int_equal(resident(fd, SIZE), SIZE / 4096);
+	flip_object_unref(o);
+	free(back);
+	free(data);
+}
+
 int main(void)
 {
 #define ON_STORE(test) cmocka_unit_test_setup_teardown(test, home_setup, home_teardown)
@@ -213,6 +281,7 @@ int main(void)
 		ON_STORE(all_who_open_one_digest_share_it),
 		ON_STORE(wrong_ranges_and_empty_contents),
 		ON_STORE(a_file_is_taken_by_renaming),
+		ON_STORE(what_was_handed_on_is_cached_there_alone),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -11,7 +11,7 @@
 static int parse(const char *json, struct node_image **ret_image, struct err *err)
 {
 	struct node_image *image = calloc(1, sizeof(*image));
-	int r = node_manifest_parse("m", json, strlen(json), image, err);
+	int r = img_manifest_parse(json, strlen(json), "m", &image->doc, err);
 
 	if (r < 0) {
 		node_image_free(image);
@@ -31,14 +31,14 @@ static void layers_come_with_their_annotations(void **state)
 	                       "\"annotations\":{\"a\":\"b\"}}]}",
 	                       &image, NULL),
 	                 0);
-	assert_string_equal(image->config, D1);
-	assert_int_equal(image->config_size, 7);
-	assert_int_equal(image->n_layers, 1);
-	assert_true(image->layers[0].size == 123456789012u);
-	assert_string_equal(image->layers[0].media_type, "t");
-	assert_string_equal(image->layers[0].names[0], "a");
-	assert_string_equal(image->layers[0].values[0], "b");
-	assert_ptr_equal(node_image_layer(image, D2), &image->layers[0]);
+	assert_string_equal(image->doc.config.digest, D1);
+	assert_int_equal(image->doc.config.size, 7);
+	assert_int_equal(image->doc.n_layers, 1);
+	assert_true(image->doc.layers[0].size == 123456789012u);
+	assert_string_equal(image->doc.layers[0].media_type, "t");
+	assert_string_equal(image->doc.layers[0].names[0], "a");
+	assert_string_equal(image->doc.layers[0].values[0], "b");
+	assert_ptr_equal(node_image_layer(image, D2), &image->doc.layers[0]);
 	assert_null(node_image_layer(image, D1));
 	node_image_free(image);
 }
@@ -50,12 +50,12 @@ static void what_is_wrong_is_named(void **state)
 	} cases[] = {
 		{ "[]", "m: expected an object" },
 		{ "{}", "m: config" },
-		{ "{\"config\":{\"digest\":\"md5:1\",\"size\":1},\"layers\":[]}", "m: config: digest" },
-		{ "{\"config\":{\"digest\":\"" D1 "\",\"size\":-1},\"layers\":[]}", "m: config: size" },
-		{ "{\"config\":{\"digest\":\"" D1 "\",\"size\":1},\"layers\":[1]}", "m: layers[0]" },
+		{ "{\"config\":{\"digest\":\"md5:1\",\"size\":1},\"layers\":[]}", "config: m: digest" },
+		{ "{\"config\":{\"digest\":\"" D1 "\",\"size\":-1},\"layers\":[]}", "config: m: size" },
+		{ "{\"config\":{\"digest\":\"" D1 "\",\"size\":1},\"layers\":[1]}", "layers 0: m" },
 		{ "{\"config\":{\"digest\":\"" D1 "\",\"size\":1},\"layers\":[{\"digest\":\"" D2
 		  "\",\"size\":1,\"annotations\":{\"x\":1}}]}",
-		  "m: layers[0]: annotation x" },
+		  "layers 0: m: annotation x" },
 	};
 
 	(void)state;
