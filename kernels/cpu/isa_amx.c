@@ -40,7 +40,7 @@ const struct cpu_isa cpu_isa_amxbf16 = {
 	                [CPU_PANEL_4] = cpu_many_panel_4_amx,
 	                [CPU_PANEL_4K] = cpu_many_panel_4k_amx,
 	                [CPU_PANEL_6K] = cpu_many_panel_6k_amx },
-	.many_tokens = 33,
+	.many_tokens = 25,
 	.attn_many = &attn_many,
 	AMX_COMMON,
 };

@@ -15,6 +15,7 @@ enum {
 	TOKENS = 16, /* rows of a tile of activations */
 	AHEAD = 4,   /* products under way while sums are scaled */
 	FEW = 7,     /* up to as many tokens the vector code is faster */
+	FAR = 4096,  /* bytes that weights are asked for ahead: with few tokens memory is waited for */
 };
 
 /* A panel in scratch: `steps` of `depth` columns each. */
@@ -57,10 +58,12 @@ static void unpack_8(const struct unpacked *u, const char *w)
 	for (size_t b = 0; b < u->steps; b++) {
 		_mm512_storeu_ps(u->d + b * 16, scales_f16(w + b * 32));
 		UNROLL
-		for (size_t g = 0; g < 8; g++)
+		for (size_t g = 0; g < 8; g++) {
+			_mm_prefetch(v + b * 512 + g * 64 + FAR, _MM_HINT_T1);
 			_mm512_store_si512(u->q + b * 512 + g * 64,
 			                   _mm512_xor_si512(_mm512_loadu_si512(v + b * 512 + g * 64),
 			                                    _mm512_set1_epi8(-128)));
+		}
 	}
 }
 
@@ -74,6 +77,7 @@ ALWAYS_INLINE void unpack_nibbles(int8_t *q, const char *v, int8_t offset)
 		__m512i two = _mm512_loadu_si512(v + g * 64);
 		__m512i low = _mm512_and_si512(two, mask), high = _mm512_and_si512(_mm512_srli_epi16(two, 4), mask);
 
+		_mm_prefetch(v + g * 64 + FAR, _MM_HINT_T1);
 		_mm512_store_si512(q + g * 64, _mm512_sub_epi8(low, less));
 		_mm512_store_si512(q + 256 + g * 64, _mm512_sub_epi8(high, less));
 	}

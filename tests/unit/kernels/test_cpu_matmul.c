@@ -232,7 +232,7 @@ static void results_do_not_depend_on_the_number_of_threads(void **state)
 
 static void a_row_does_not_depend_on_the_rows_beside_it(void **state)
 {
-	enum { ROWS = 70, N = 29 };
+	enum { ROWS = 70, N = 24 /* few enough for every level */ };
 	struct kn_mat mats[KN_N_DTYPES];
 	float *x = gauss(N * 512);
 
@@ -256,6 +256,38 @@ static void a_row_does_not_depend_on_the_rows_beside_it(void **state)
 	for (int d = 0; d < KN_N_DTYPES; d++)
 		free((void *)mats[d].data);
 	free(x);
+}
+
+/* The promise of kn_config.deterministic, at whatever level it takes: few tokens, many tokens, all types. */
+static void a_deterministic_backend_does_not_tell_few_tokens_from_many(void **state)
+{
+	enum { ROWS = 70, N = 80 };
+	struct kn_config config = { .n_threads = 2, .max_tokens = N, .deterministic = true };
+	struct kn_backend *cpu = NULL;
+	struct kn_mat mats[KN_N_DTYPES];
+	float *x = gauss(N * 512), *all = gauss(N * ROWS), *one = gauss(ROWS);
+
+	(void)state;
+	assert_int_equal(kn_cpu_open(&config, &cpu, NULL), 0);
+	every_type(mats, ROWS);
+	for (int d = 0; d < KN_N_DTYPES; d++) {
+		struct kn_mat m = mats[d];
+		struct kn_matmul job = { .w = &m, .out = all, .ld_out = ROWS };
+
+		assert_int_equal(cpu->ops->mat_init(cpu, &m), 0);
+		cpu->ops->matmul(cpu, &job, 1, x, 512, N);
+		job.out = one;
+		for (size_t i = 0; i < N; i++) {
+			cpu->ops->matmul(cpu, &job, 1, x + i * 512, 512, 1);
+			assert_same(kn_dtype_info((enum kn_dtype)d)->name, one, all + i * ROWS, ROWS);
+		}
+		cpu->ops->mat_done(cpu, &m);
+		free((void *)mats[d].data);
+	}
+	kn_backend_close(cpu);
+	free(x);
+	free(all);
+	free(one);
 }
 
 static void what_is_not_a_number_is_not_hidden(void **state)
@@ -355,6 +387,7 @@ int main(void)
 		cmocka_unit_test(more_tokens_than_promised_are_computed_in_slices),
 		cmocka_unit_test(results_do_not_depend_on_the_number_of_threads),
 		cmocka_unit_test(a_row_does_not_depend_on_the_rows_beside_it),
+		cmocka_unit_test(a_deterministic_backend_does_not_tell_few_tokens_from_many),
 		cmocka_unit_test(what_is_not_a_number_is_not_hidden),
 		cmocka_unit_test(tiny_and_zero_activations_give_tiny_and_zero_results),
 		cmocka_unit_test(a_block_that_cannot_be_filled_is_refused),
