@@ -17,7 +17,15 @@
 #include "grammar/trie.h"
 
 #define UNKNOWN UINT32_MAX
-#define LOOPS_UNKNOWN 0x8000
+
+enum { MAX_TAKEN = 16, KEPT_TAKEN = 128 };
+
+/* An answer of gr_dfa_takes(): up to `takes` characters yes, from `fails` on no. */
+struct taken {
+	uint32_t q;
+	uint16_t kinds;
+	uint32_t takes, fails;
+};
 
 struct state {
 	uint32_t *members; /* states of the NFA, sorted; NULL once the automaton is complete */
@@ -25,8 +33,8 @@ struct state {
 	uint32_t matches;
 	uint32_t distance; /* fewest characters to acceptance */
 	bool accepts;
-	uint16_t loops; /* LOOPS_UNKNOWN: not asked for yet */
-	uint32_t *next; /* [n_classes], UNKNOWN: not computed */
+	uint8_t settled; /* SETTLED_...: whether every character leads back */
+	uint32_t *next;  /* [n_classes], UNKNOWN: not computed */
 };
 
 struct dfa {
@@ -38,6 +46,8 @@ struct dfa {
 	uint32_t *class_lo; /* first code point of each class */
 	uint32_t n_classes;
 	uint16_t ascii[128];
+	uint16_t *class_kinds; /* [n_classes] */
+	struct taken taken[KEPT_TAKEN];
 	uint64_t *set_classes; /* [n_sets][class_words] */
 	uint32_t class_words;
 
@@ -135,6 +145,17 @@ static uint32_t class_of(const struct dfa *d, uint32_t cp)
 	return lo;
 }
 
+/* The kinds of the characters of a class. */
+static uint16_t kinds_of(const struct dfa *d, uint32_t c)
+{
+	uint32_t hi = c + 1 < d->n_classes ? d->class_lo[c + 1] - 1 : CS_MAX;
+	uint16_t kinds = hi >= 0x80 && d->class_lo[c] != 0xd800 ? CHAR_BEYOND : 0;
+
+	for (uint32_t cp = d->class_lo[c]; cp <= hi && cp < 0x80; cp++)
+		kinds |= gr_char_kind(cp);
+	return kinds;
+}
+
 static int make_classes(struct dfa *d)
 {
 	size_t n = 3, k = 0;
@@ -167,6 +188,11 @@ static int make_classes(struct dfa *d)
 			c++;
 		d->ascii[cp] = (uint16_t)c;
 	}
+	d->class_kinds = calloc(d->n_classes, sizeof(*d->class_kinds));
+	if (!d->class_kinds)
+		return -ENOMEM;
+	for (uint32_t c = 0; c < d->n_classes; c++)
+		d->class_kinds[c] = kinds_of(d, c);
 	return 0;
 }
 
@@ -293,7 +319,7 @@ static int new_state(struct dfa *d, const uint32_t *members, uint32_t n, uint32_
 		d->cap_states = cap;
 	}
 	s = &d->states[d->n_states];
-	*s = (struct state){ .n = n, .loops = LOOPS_UNKNOWN };
+	*s = (struct state){ .n = n };
 	s->members = malloc((n ? n : 1) * sizeof(*s->members));
 	s->next = malloc(d->n_classes * sizeof(*s->next));
 	if (!s->members || !s->next) {
@@ -589,7 +615,6 @@ static int adopt(struct product *p, uint32_t start)
 			states[s].next[c] = p->far[to] != UNKNOWN ? to : DFA_DEAD;
 		}
 		states[s].distance = p->far[s];
-		states[s].loops = LOOPS_UNKNOWN;
 		if (p->far[s] != UNKNOWN && p->far[s] > d->farthest)
 			d->farthest = p->far[s];
 	}
@@ -689,6 +714,7 @@ void gr_dfa_free(struct dfa *d)
 	free_states(d);
 	gr_nfa_done(&d->nfa);
 	free(d->class_lo);
+	free(d->class_kinds);
 	free(d->set_classes);
 	free(d->ends);
 	free(d->far);
@@ -742,26 +768,78 @@ uint32_t gr_dfa_matches(const struct dfa *d, uint32_t q)
 	return d->states[q].matches;
 }
 
-static uint16_t find_loops(struct dfa *d, uint32_t q)
+/* Adds where characters of these kinds lead from q to the set: false when one leads nowhere, or there are too many. */
+static bool add_nexts(struct dfa *d, uint32_t q, uint16_t kinds, uint32_t *set, uint32_t *n)
 {
-	uint16_t loops = 0xffff & ~(uint16_t)(CHAR_SPECIAL | LOOPS_UNKNOWN);
+	for (uint32_t c = 0; c < d->n_classes; c++) {
+		uint32_t to, i = 0;
 
-	for (uint32_t cp = 0x20; cp < 0x80; cp++) {
-		if ((loops & gr_char_kind(cp)) && next_of_class(d, q, class_of(d, cp)) != q)
-			loops &= (uint16_t)~gr_char_kind(cp);
+		if (!(d->class_kinds[c] & kinds))
+			continue;
+		to = next_of_class(d, q, c);
+		while (i < *n && set[i] != to)
+			i++;
+		if (to == DFA_DEAD || i == MAX_TAKEN)
+			return false;
+		if (i == *n)
+			set[(*n)++] = to;
 	}
-	for (uint32_t c = class_of(d, 0x80); c < d->n_classes && (loops & CHAR_BEYOND); c++) {
-		if (d->class_lo[c] != 0xd800 && next_of_class(d, q, c) != q)
-			loops &= (uint16_t)~CHAR_BEYOND;
-	}
-	return loops;
+	return true;
 }
 
-uint16_t gr_dfa_loops(struct dfa *d, uint32_t q)
+/* Breadth first over the states that can be reached, until no new ones come or n characters are read. *ret_far: how
+ * many characters are certainly taken. */
+static bool find_taken(struct dfa *d, uint32_t q, uint16_t kinds, uint32_t n, uint32_t *ret_far)
 {
-	if (d->states[q].loops & LOOPS_UNKNOWN)
-		d->states[q].loops = q != DFA_DEAD ? find_loops(d, q) : 0;
-	return d->states[q].loops;
+	uint32_t set[MAX_TAKEN] = { q }, n_set = 1, done = 0;
+
+	for (*ret_far = 0; *ret_far < n; (*ret_far)++) {
+		uint32_t end = n_set;
+
+		for (; done < end; done++) {
+			if (!add_nexts(d, set[done], kinds, set, &n_set))
+				return false;
+		}
+		if (n_set == end) {
+			*ret_far = UINT32_MAX;
+			return true;
+		}
+	}
+	return true;
+}
+
+bool gr_dfa_takes(struct dfa *d, uint32_t q, uint16_t kinds, uint32_t n)
+{
+	struct taken *t = &d->taken[(q * 31u + kinds * 7u) % KEPT_TAKEN];
+	uint32_t far = 0;
+	bool ok;
+
+	if (q == DFA_DEAD)
+		return n == 0;
+	if (t->q != q || t->kinds != kinds)
+		*t = (struct taken){ .q = q, .kinds = kinds, .fails = UINT32_MAX };
+	if (n <= t->takes)
+		return true;
+	if (n >= t->fails)
+		return false;
+	ok = find_taken(d, q, kinds, n, &far);
+	if (far > t->takes)
+		t->takes = far;
+	if (!ok)
+		t->fails = n;
+	return ok;
+}
+
+bool gr_dfa_is_settled(struct dfa *d, uint32_t q)
+{
+	bool is = q != DFA_DEAD;
+
+	if (d->states[q].settled)
+		return d->states[q].settled == 2;
+	for (uint32_t c = 0; c < d->n_classes && is; c++)
+		is = d->class_lo[c] == 0xd800 || next_of_class(d, q, c) == q;
+	d->states[q].settled = is ? 2 : 1;
+	return is;
 }
 
 int gr_dfa_error(const struct dfa *d)
