@@ -6,8 +6,8 @@
  *   bench_grammar                    over a made-up vocabulary of 150,000 tokens
  *   bench_grammar MODEL              over that of a model (folder or GGUF file)
  *
- * Times are of the processor, so that neighbours do not count. One mask per token, caches cold at the start of the program and shared as a server shares them. One JSON line per
- * figure. */
+ * Times are of the processor, so that neighbours do not count. One mask per token, caches cold at the start of the
+ * program and shared as a server shares them. One JSON line per figure. */
 #include <errno.h>
 #include <jansson.h>
 #include <stdio.h>
