@@ -167,59 +167,123 @@ static int make_set_classes(struct dfa *d)
 
 /* ---- What can end, what can get there ---- */
 
-/* Backwards to a fixed point; each pass follows the edges of states from the last to the first, the direction in which
- * the construction mostly points, so that few passes do. */
-static void find_ends(struct dfa *d, const struct dfa_builder *b)
+/* The automaton's edges turned round: those into state s are edges[begin[s] .. begin[s + 1]). */
+struct backwards {
+	uint32_t *begin, *edges, *from; /* from: per edge */
+	uint32_t *stack, *next;         /* [n_states + 1] scratch */
+};
+
+static void backwards_done(struct backwards *b)
 {
-	bool changed = true;
+	free(b->begin);
+	free(b->edges);
+	free(b->from);
+	free(b->stack);
+	free(b->next);
+}
 
-	for (uint32_t i = 0; i < b->n; i++)
-		d->ends[b->accepts[i]] |= 1u << i;
-	while (changed) {
-		changed = false;
-		for (uint32_t s = d->nfa.n_states; s-- > 0;) {
-			for (uint32_t e = d->nfa.heads[s]; e != NFA_NONE; e = d->nfa.edges[e].next) {
-				const struct nfa_edge *edge = &d->nfa.edges[e];
+static int backwards_init(struct backwards *b, const struct nfa *a)
+{
+	size_t n = a->n_states + 2u;
 
-				if ((edge->kind == NFA_EPS || edge->kind == NFA_END) &&
-				    (d->ends[edge->to] & ~d->ends[s])) {
-					d->ends[s] |= d->ends[edge->to];
-					changed = true;
-				}
+	b->begin = calloc(n, sizeof(*b->begin));
+	b->edges = calloc(a->n_edges + 1u, sizeof(*b->edges));
+	b->from = calloc(a->n_edges + 1u, sizeof(*b->from));
+	b->stack = calloc(n, sizeof(*b->stack));
+	b->next = calloc(n, sizeof(*b->next));
+	if (!b->begin || !b->edges || !b->from || !b->stack || !b->next)
+		return -ENOMEM;
+	for (uint32_t s = 0; s < a->n_states; s++) {
+		for (uint32_t e = a->heads[s]; e != NFA_NONE; e = a->edges[e].next) {
+			b->from[e] = s;
+			b->begin[a->edges[e].to + 2]++;
+		}
+	}
+	for (uint32_t s = 0; s < a->n_states; s++)
+		b->begin[s + 1] += b->begin[s];
+	for (uint32_t e = 0; e < a->n_edges; e++)
+		b->edges[b->begin[a->edges[e].to + 1]++] = e;
+	return 0;
+}
+
+static void find_ends(struct dfa *d, const struct dfa_builder *builder, struct backwards *b)
+{
+	for (uint32_t i = 0; i < builder->n; i++) {
+		uint32_t n = 0;
+
+		b->stack[n++] = builder->accepts[i];
+		d->ends[builder->accepts[i]] |= 1u << i;
+		while (n > 0) {
+			uint32_t s = b->stack[--n];
+
+			for (uint32_t k = b->begin[s]; k < b->begin[s + 1]; k++) {
+				const struct nfa_edge *edge = &d->nfa.edges[b->edges[k]];
+				uint32_t from = b->from[b->edges[k]];
+
+				if ((edge->kind != NFA_EPS && edge->kind != NFA_END) || (d->ends[from] >> i & 1))
+					continue;
+				d->ends[from] |= 1u << i;
+				b->stack[n++] = from;
 			}
 		}
 	}
 }
 
-/* Fewest characters to an end, relaxed to a fixed point in the same order. */
-static void find_distances(struct dfa *d)
+/* One level of distance: what costs nothing joins the level, what costs a character the next one. */
+static uint32_t find_level(struct dfa *d, struct backwards *b, uint32_t n, uint32_t distance)
 {
-	bool changed = true;
+	uint32_t n_next = 0;
 
-	for (uint32_t s = 0; s < d->nfa.n_states; s++)
-		d->far[s] = d->ends[s] ? 0 : DFA_UNKNOWN;
-	while (changed) {
-		changed = false;
-		for (uint32_t s = d->nfa.n_states; s-- > 0;) {
-			for (uint32_t e = d->nfa.heads[s]; e != NFA_NONE; e = d->nfa.edges[e].next) {
-				const struct nfa_edge *edge = &d->nfa.edges[e];
-				uint32_t far = d->far[edge->to];
+	while (n > 0) {
+		uint32_t s = b->stack[--n];
 
-				if (far == DFA_UNKNOWN || (edge->kind != NFA_EPS && edge->kind != NFA_SET) ||
-				    (edge->kind == NFA_SET && d->nfa.sets[edge->arg].n == 0))
-					continue;
-				far += edge->kind == NFA_SET;
-				if (far < d->far[s]) {
-					d->far[s] = far;
-					changed = true;
-				}
+		for (uint32_t k = b->begin[s]; d->far[s] == distance && k < b->begin[s + 1]; k++) {
+			const struct nfa_edge *edge = &d->nfa.edges[b->edges[k]];
+			uint32_t from = b->from[b->edges[k]];
+
+			if (edge->kind == NFA_EPS && d->far[from] > distance) {
+				d->far[from] = distance;
+				b->stack[n++] = from;
+			} else if (edge->kind == NFA_SET && d->nfa.sets[edge->arg].n > 0 &&
+			           d->far[from] > distance + 1) {
+				d->far[from] = distance + 1;
+				b->next[n_next++] = from;
 			}
 		}
 	}
+	return n_next;
+}
+
+static void find_distances(struct dfa *d, struct backwards *b)
+{
+	uint32_t n = 0;
+
 	for (uint32_t s = 0; s < d->nfa.n_states; s++) {
-		if (d->far[s] != DFA_UNKNOWN && d->far[s] > d->farthest)
-			d->farthest = d->far[s];
+		d->far[s] = d->ends[s] ? 0 : DFA_UNKNOWN;
+		if (d->ends[s])
+			b->stack[n++] = s;
 	}
+	for (uint32_t distance = 0; n > 0; distance++) {
+		uint32_t *level = b->next;
+
+		d->farthest = distance;
+		n = find_level(d, b, n, distance);
+		b->next = b->stack;
+		b->stack = level;
+	}
+}
+
+static int look_backwards(struct dfa *d, const struct dfa_builder *builder)
+{
+	struct backwards b = { 0 };
+	int r = backwards_init(&b, &d->nfa);
+
+	if (r == 0) {
+		find_ends(d, builder, &b);
+		find_distances(d, &b);
+	}
+	backwards_done(&b);
+	return r;
 }
 
 /* ---- States ---- */
@@ -429,8 +493,9 @@ static int prepare(struct dfa *d, const struct dfa_builder *b)
 		return -ENOMEM;
 	if ((r = make_classes(d)) < 0 || (r = make_set_classes(d)) < 0)
 		return r;
-	find_ends(d, b);
-	find_distances(d);
+	r = look_backwards(d, b);
+	if (r < 0)
+		return r;
 	r = new_state(d, NULL, 0, &dead);
 	for (uint32_t c = 0; c < d->n_classes && r == 0; c++)
 		d->states[dead].next[c] = DFA_DEAD;
