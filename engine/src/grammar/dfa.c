@@ -8,53 +8,13 @@
  * intersection of patterns, a forbidden one or a minimum of length are what needs the whole automaton at once: there,
  * states are (subset, length) pairs, computed to the end and pruned backwards. A maximum needs only the distance to
  * acceptance, which both kinds know. */
-#include "grammar/dfa.h"
+#include "grammar/dfa_internal.h"
 
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "grammar/trie.h"
-
-#define UNKNOWN UINT32_MAX
-#define LOOPS_UNKNOWN 0x8000
-
-struct state {
-	uint32_t *members; /* states of the NFA, sorted; NULL once the automaton is complete */
-	uint32_t n;
-	uint32_t matches;
-	uint32_t distance; /* fewest characters to acceptance */
-	bool accepts;
-	uint16_t loops; /* LOOPS_UNKNOWN: not asked for yet */
-	uint32_t *next; /* [n_classes], UNKNOWN: not computed */
-};
-
-struct dfa {
-	struct nfa nfa;
-	uint32_t need, forbid;
-	uint64_t allowed; /* see dfa_builder */
-	bool has_allowed;
-
-	uint32_t *class_lo; /* first code point of each class */
-	uint32_t n_classes;
-	uint16_t ascii[128];
-	uint64_t *set_classes; /* [n_sets][class_words] */
-	uint32_t class_words;
-
-	uint32_t *ends; /* per NFA state: the patterns that match when the text ends here */
-	uint32_t *far;  /* per NFA state: fewest characters to acceptance, UNKNOWN: no way */
-	uint32_t farthest;
-	uint32_t *marks; /* per NFA state: the last closure that visited it */
-	uint32_t mark;
-	uint32_t *stack, *members; /* [n_states] scratch */
-
-	struct state *states;
-	uint32_t n_states, cap_states;
-	uint32_t *table; /* hash -> state + 1 */
-	uint32_t table_size;
-	uint32_t start;
-	int error;
-};
 
 /* ---- Building ---- */
 
@@ -118,7 +78,7 @@ static int compare_u32(const void *a, const void *b)
 	return x < y ? -1 : x > y;
 }
 
-static uint32_t class_of(const struct dfa *d, uint32_t cp)
+uint32_t gr_dfa_class_of(const struct dfa *d, uint32_t cp)
 {
 	uint32_t lo = 0, hi = d->n_classes;
 
@@ -133,6 +93,17 @@ static uint32_t class_of(const struct dfa *d, uint32_t cp)
 			hi = mid;
 	}
 	return lo;
+}
+
+/* The kinds of the characters of a class. */
+static uint16_t kinds_of(const struct dfa *d, uint32_t c)
+{
+	uint32_t hi = c + 1 < d->n_classes ? d->class_lo[c + 1] - 1 : CS_MAX;
+	uint16_t kinds = hi >= 0x80 && d->class_lo[c] != 0xd800 ? CHAR_BEYOND : 0;
+
+	for (uint32_t cp = d->class_lo[c]; cp <= hi && cp < 0x80; cp++)
+		kinds |= gr_char_kind(cp);
+	return kinds;
 }
 
 static int make_classes(struct dfa *d)
@@ -167,6 +138,11 @@ static int make_classes(struct dfa *d)
 			c++;
 		d->ascii[cp] = (uint16_t)c;
 	}
+	d->class_kinds = calloc(d->n_classes, sizeof(*d->class_kinds));
+	if (!d->class_kinds)
+		return -ENOMEM;
+	for (uint32_t c = 0; c < d->n_classes; c++)
+		d->class_kinds[c] = kinds_of(d, c);
 	return 0;
 }
 
@@ -181,7 +157,7 @@ static int make_set_classes(struct dfa *d)
 		uint64_t *bits = d->set_classes + (size_t)i * d->class_words;
 
 		for (uint32_t j = 0; j < s->n; j++) {
-			for (uint32_t c = class_of(d, s->ranges[j].lo);
+			for (uint32_t c = gr_dfa_class_of(d, s->ranges[j].lo);
 			     c < d->n_classes && d->class_lo[c] <= s->ranges[j].hi; c++)
 				bits[c / 64] |= 1ull << (c % 64);
 		}
@@ -191,59 +167,123 @@ static int make_set_classes(struct dfa *d)
 
 /* ---- What can end, what can get there ---- */
 
-/* Backwards to a fixed point; each pass follows the edges of states from the last to the first, the direction in which
- * the construction mostly points, so that few passes do. */
-static void find_ends(struct dfa *d, const struct dfa_builder *b)
+/* The automaton's edges turned round: those into state s are edges[begin[s] .. begin[s + 1]). */
+struct backwards {
+	uint32_t *begin, *edges, *from; /* from: per edge */
+	uint32_t *stack, *next;         /* [n_states + 1] scratch */
+};
+
+static void backwards_done(struct backwards *b)
 {
-	bool changed = true;
+	free(b->begin);
+	free(b->edges);
+	free(b->from);
+	free(b->stack);
+	free(b->next);
+}
 
-	for (uint32_t i = 0; i < b->n; i++)
-		d->ends[b->accepts[i]] |= 1u << i;
-	while (changed) {
-		changed = false;
-		for (uint32_t s = d->nfa.n_states; s-- > 0;) {
-			for (uint32_t e = d->nfa.heads[s]; e != NFA_NONE; e = d->nfa.edges[e].next) {
-				const struct nfa_edge *edge = &d->nfa.edges[e];
+static int backwards_init(struct backwards *b, const struct nfa *a)
+{
+	size_t n = a->n_states + 2u;
 
-				if ((edge->kind == NFA_EPS || edge->kind == NFA_END) &&
-				    (d->ends[edge->to] & ~d->ends[s])) {
-					d->ends[s] |= d->ends[edge->to];
-					changed = true;
-				}
+	b->begin = calloc(n, sizeof(*b->begin));
+	b->edges = calloc(a->n_edges + 1u, sizeof(*b->edges));
+	b->from = calloc(a->n_edges + 1u, sizeof(*b->from));
+	b->stack = calloc(n, sizeof(*b->stack));
+	b->next = calloc(n, sizeof(*b->next));
+	if (!b->begin || !b->edges || !b->from || !b->stack || !b->next)
+		return -ENOMEM;
+	for (uint32_t s = 0; s < a->n_states; s++) {
+		for (uint32_t e = a->heads[s]; e != NFA_NONE; e = a->edges[e].next) {
+			b->from[e] = s;
+			b->begin[a->edges[e].to + 2]++;
+		}
+	}
+	for (uint32_t s = 0; s < a->n_states; s++)
+		b->begin[s + 1] += b->begin[s];
+	for (uint32_t e = 0; e < a->n_edges; e++)
+		b->edges[b->begin[a->edges[e].to + 1]++] = e;
+	return 0;
+}
+
+static void find_ends(struct dfa *d, const struct dfa_builder *builder, struct backwards *b)
+{
+	for (uint32_t i = 0; i < builder->n; i++) {
+		uint32_t n = 0;
+
+		b->stack[n++] = builder->accepts[i];
+		d->ends[builder->accepts[i]] |= 1u << i;
+		while (n > 0) {
+			uint32_t s = b->stack[--n];
+
+			for (uint32_t k = b->begin[s]; k < b->begin[s + 1]; k++) {
+				const struct nfa_edge *edge = &d->nfa.edges[b->edges[k]];
+				uint32_t from = b->from[b->edges[k]];
+
+				if ((edge->kind != NFA_EPS && edge->kind != NFA_END) || (d->ends[from] >> i & 1))
+					continue;
+				d->ends[from] |= 1u << i;
+				b->stack[n++] = from;
 			}
 		}
 	}
 }
 
-/* Fewest characters to an end, relaxed to a fixed point in the same order. */
-static void find_distances(struct dfa *d)
+/* One level of distance: what costs nothing joins the level, what costs a character the next one. */
+static uint32_t find_level(struct dfa *d, struct backwards *b, uint32_t n, uint32_t distance)
 {
-	bool changed = true;
+	uint32_t n_next = 0;
 
-	for (uint32_t s = 0; s < d->nfa.n_states; s++)
-		d->far[s] = d->ends[s] ? 0 : UNKNOWN;
-	while (changed) {
-		changed = false;
-		for (uint32_t s = d->nfa.n_states; s-- > 0;) {
-			for (uint32_t e = d->nfa.heads[s]; e != NFA_NONE; e = d->nfa.edges[e].next) {
-				const struct nfa_edge *edge = &d->nfa.edges[e];
-				uint32_t far = d->far[edge->to];
+	while (n > 0) {
+		uint32_t s = b->stack[--n];
 
-				if (far == UNKNOWN || (edge->kind != NFA_EPS && edge->kind != NFA_SET) ||
-				    (edge->kind == NFA_SET && d->nfa.sets[edge->arg].n == 0))
-					continue;
-				far += edge->kind == NFA_SET;
-				if (far < d->far[s]) {
-					d->far[s] = far;
-					changed = true;
-				}
+		for (uint32_t k = b->begin[s]; d->far[s] == distance && k < b->begin[s + 1]; k++) {
+			const struct nfa_edge *edge = &d->nfa.edges[b->edges[k]];
+			uint32_t from = b->from[b->edges[k]];
+
+			if (edge->kind == NFA_EPS && d->far[from] > distance) {
+				d->far[from] = distance;
+				b->stack[n++] = from;
+			} else if (edge->kind == NFA_SET && d->nfa.sets[edge->arg].n > 0 &&
+			           d->far[from] > distance + 1) {
+				d->far[from] = distance + 1;
+				b->next[n_next++] = from;
 			}
 		}
 	}
+	return n_next;
+}
+
+static void find_distances(struct dfa *d, struct backwards *b)
+{
+	uint32_t n = 0;
+
 	for (uint32_t s = 0; s < d->nfa.n_states; s++) {
-		if (d->far[s] != UNKNOWN && d->far[s] > d->farthest)
-			d->farthest = d->far[s];
+		d->far[s] = d->ends[s] ? 0 : DFA_UNKNOWN;
+		if (d->ends[s])
+			b->stack[n++] = s;
 	}
+	for (uint32_t distance = 0; n > 0; distance++) {
+		uint32_t *level = b->next;
+
+		d->farthest = distance;
+		n = find_level(d, b, n, distance);
+		b->next = b->stack;
+		b->stack = level;
+	}
+}
+
+static int look_backwards(struct dfa *d, const struct dfa_builder *builder)
+{
+	struct backwards b = { 0 };
+	int r = backwards_init(&b, &d->nfa);
+
+	if (r == 0) {
+		find_ends(d, builder, &b);
+		find_distances(d, &b);
+	}
+	backwards_done(&b);
+	return r;
 }
 
 /* ---- States ---- */
@@ -279,7 +319,7 @@ static int grow_table(struct dfa *d)
 
 static int new_state(struct dfa *d, const uint32_t *members, uint32_t n, uint32_t *ret)
 {
-	struct state *s;
+	struct dfa_state *s;
 
 	if (d->n_states >= DFA_MAX_STATES || (uint64_t)d->n_states * d->n_classes > DFA_MAX_CELLS)
 		return -E2BIG;
@@ -293,7 +333,7 @@ static int new_state(struct dfa *d, const uint32_t *members, uint32_t n, uint32_
 		d->cap_states = cap;
 	}
 	s = &d->states[d->n_states];
-	*s = (struct state){ .n = n, .loops = LOOPS_UNKNOWN };
+	*s = (struct dfa_state){ .n = n };
 	s->members = malloc((n ? n : 1) * sizeof(*s->members));
 	s->next = malloc(d->n_classes * sizeof(*s->next));
 	if (!s->members || !s->next) {
@@ -304,7 +344,7 @@ static int new_state(struct dfa *d, const uint32_t *members, uint32_t n, uint32_
 	if (n > 0)
 		memcpy(s->members, members, n * sizeof(*members));
 	for (uint32_t c = 0; c < d->n_classes; c++)
-		s->next[c] = UNKNOWN;
+		s->next[c] = DFA_UNKNOWN;
 	*ret = d->n_states++;
 	return 0;
 }
@@ -329,7 +369,7 @@ static int intern(struct dfa *d, const uint32_t *members, uint32_t n, uint32_t m
 	if ((d->n_states + 1) * 2 > d->table_size && grow_table(d) < 0)
 		return -ENOMEM;
 	for (h = hash_members(members, n) & (d->table_size - 1); d->table[h]; h = (h + 1) & (d->table_size - 1)) {
-		const struct state *s = &d->states[d->table[h] - 1];
+		const struct dfa_state *s = &d->states[d->table[h] - 1];
 
 		if (s->n == n && s->matches == matches && memcmp(s->members, members, n * sizeof(*members)) == 0) {
 			*ret = d->table[h] - 1;
@@ -340,7 +380,7 @@ static int intern(struct dfa *d, const uint32_t *members, uint32_t n, uint32_t m
 	if (r < 0)
 		return r;
 	d->states[*ret].matches = matches;
-	d->states[*ret].distance = UNKNOWN;
+	d->states[*ret].distance = DFA_UNKNOWN;
 	for (uint32_t i = 0; i < n; i++) {
 		if (d->far[members[i]] < d->states[*ret].distance)
 			d->states[*ret].distance = d->far[members[i]];
@@ -385,7 +425,7 @@ static int close_over(struct dfa *d, uint32_t n_stack, bool at_begin, uint32_t *
 		}
 		/* One that only ends (no edges, or $) counts too: the subset would be empty without it. */
 		counts |= d->ends[s] != 0;
-		if (counts && d->far[s] != UNKNOWN)
+		if (counts && d->far[s] != DFA_UNKNOWN)
 			d->members[n++] = s;
 	}
 	qsort(d->members, n, sizeof(*d->members), compare_u32);
@@ -409,12 +449,12 @@ static int compute_next(struct dfa *d, uint32_t q, uint32_t class, uint32_t *ret
 	return close_over(d, n_stack, false, ret);
 }
 
-static uint32_t next_of_class(struct dfa *d, uint32_t q, uint32_t class)
+uint32_t gr_dfa_next_of_class(struct dfa *d, uint32_t q, uint32_t class)
 {
 	uint32_t to = d->states[q].next[class];
 	int r;
 
-	if (to != UNKNOWN)
+	if (to != DFA_UNKNOWN)
 		return to;
 	r = compute_next(d, q, class, &to);
 	if (r < 0) {
@@ -425,139 +465,9 @@ static uint32_t next_of_class(struct dfa *d, uint32_t q, uint32_t class)
 	return to;
 }
 
-/* ---- Completion: all states with their lengths, pruned ---- */
+/* ---- Life ---- */
 
-struct pair {
-	uint32_t q, count;
-};
-
-struct product {
-	struct dfa *d;
-	uint32_t min; /* counts above it are not told apart */
-	struct pair *pairs;
-	uint32_t n, cap;
-	uint32_t *index; /* [q * (min + 1) + count] -> product state, 0: none yet; grows by q */
-	size_t n_index;
-	uint32_t *next; /* [n][n_classes] */
-	size_t cap_next;
-	uint32_t *far; /* UNKNOWN: no way to acceptance */
-};
-
-static int product_state(struct product *p, uint32_t q, uint32_t count, uint32_t *ret)
-{
-	size_t at = (size_t)q * (p->min + 1u) + count;
-
-	if (at >= p->n_index) {
-		size_t n = (at + 1) * 2;
-		uint32_t *index;
-
-		if (n > 4 * DFA_MAX_CELLS)
-			return -E2BIG;
-		index = realloc(p->index, n * sizeof(*index));
-		if (!index)
-			return -ENOMEM;
-		memset(index + p->n_index, 0, (n - p->n_index) * sizeof(*index));
-		p->index = index;
-		p->n_index = n;
-	}
-	if (p->index[at]) {
-		*ret = p->index[at];
-		return 0;
-	}
-	if ((uint64_t)p->n * p->d->n_classes > DFA_MAX_CELLS)
-		return -E2BIG;
-	if (p->n == p->cap) {
-		uint32_t cap = p->cap ? p->cap * 2 : 64;
-		struct pair *pairs = realloc(p->pairs, cap * sizeof(*pairs));
-
-		if (!pairs)
-			return -ENOMEM;
-		p->pairs = pairs;
-		p->cap = cap;
-	}
-	p->pairs[p->n] = (struct pair){ q, count };
-	p->index[at] = *ret = p->n++;
-	return 0;
-}
-
-static int expand(struct product *p, uint32_t s)
-{
-	struct dfa *d = p->d;
-	const struct pair at = p->pairs[s];
-	uint32_t count = at.count < p->min ? at.count + 1 : at.count;
-
-	if (((size_t)s + 1) * d->n_classes > p->cap_next) {
-		size_t cap = ((size_t)s + 64) * 2 * d->n_classes;
-		uint32_t *next = realloc(p->next, cap * sizeof(*next));
-
-		if (!next)
-			return -ENOMEM;
-		p->next = next;
-		p->cap_next = cap;
-	}
-	for (uint32_t c = 0; c < d->n_classes; c++) {
-		uint32_t q = DFA_DEAD, to = DFA_DEAD;
-		int r = 0;
-
-		if (s != DFA_DEAD)
-			q = next_of_class(d, at.q, c);
-		if (d->error)
-			return d->error;
-		if (q != DFA_DEAD)
-			r = product_state(p, q, count, &to);
-		if (r < 0)
-			return r;
-		p->next[(size_t)s * d->n_classes + c] = to;
-	}
-	return 0;
-}
-
-static bool product_accepts(const struct product *p, uint32_t s)
-{
-	return s != DFA_DEAD && p->d->states[p->pairs[s].q].accepts && p->pairs[s].count >= p->min;
-}
-
-/* Backwards from acceptance, over the edges turned round (counted, then filled: a bucket per target). */
-static int prune(struct product *p)
-{
-	size_t n_cells = (size_t)p->n * p->d->n_classes;
-	uint32_t *begin = calloc((size_t)p->n + 2, sizeof(*begin)), *from = calloc(n_cells + 1, sizeof(*from));
-	uint32_t *queue = calloc((size_t)p->n + 1, sizeof(*queue)), head = 0, tail = 0;
-	int r = -ENOMEM;
-
-	p->far = calloc((size_t)p->n + 1, sizeof(*p->far));
-	if (!begin || !from || !queue || !p->far)
-		goto out;
-	r = 0;
-	for (size_t i = 0; i < n_cells; i++)
-		begin[p->next[i] + 2]++;
-	for (uint32_t s = 0; s < p->n; s++)
-		begin[s + 1] += begin[s];
-	for (size_t i = 0; i < n_cells; i++)
-		from[begin[p->next[i] + 1]++] = (uint32_t)(i / p->d->n_classes);
-	for (uint32_t s = 0; s < p->n; s++) {
-		p->far[s] = product_accepts(p, s) ? 0 : UNKNOWN;
-		if (p->far[s] == 0)
-			queue[tail++] = s;
-	}
-	while (head < tail) {
-		uint32_t s = queue[head++];
-
-		for (uint32_t i = begin[s]; i < begin[s + 1]; i++) {
-			if (p->far[from[i]] == UNKNOWN) {
-				p->far[from[i]] = p->far[s] + 1;
-				queue[tail++] = from[i];
-			}
-		}
-	}
-out:
-	free(begin);
-	free(from);
-	free(queue);
-	return r;
-}
-
-static void free_states(struct dfa *d)
+void gr_dfa_free_states(struct dfa *d)
 {
 	for (uint32_t i = 0; i < d->n_states; i++) {
 		free(d->states[i].members);
@@ -567,65 +477,6 @@ static void free_states(struct dfa *d)
 	d->states = NULL;
 	d->n_states = d->cap_states = 0;
 }
-
-/* The pruned product takes the place of the lazy states. */
-static int adopt(struct product *p, uint32_t start)
-{
-	struct dfa *d = p->d;
-	struct state *states = calloc(p->n, sizeof(*states));
-	int r = 0;
-
-	if (!states)
-		return -ENOMEM;
-	for (uint32_t s = 0; s < p->n; s++) {
-		states[s].matches = s ? d->states[p->pairs[s].q].matches : 0;
-		states[s].accepts = product_accepts(p, s);
-		states[s].next = malloc(d->n_classes * sizeof(uint32_t));
-		if (!states[s].next)
-			r = -ENOMEM;
-		for (uint32_t c = 0; c < d->n_classes && r == 0; c++) {
-			uint32_t to = p->next[(size_t)s * d->n_classes + c];
-
-			states[s].next[c] = p->far[to] != UNKNOWN ? to : DFA_DEAD;
-		}
-		states[s].distance = p->far[s];
-		states[s].loops = LOOPS_UNKNOWN;
-		if (p->far[s] != UNKNOWN && p->far[s] > d->farthest)
-			d->farthest = p->far[s];
-	}
-	start = p->far[start] != UNKNOWN ? start : DFA_DEAD;
-	free_states(d);
-	d->states = states;
-	d->n_states = d->cap_states = p->n;
-	d->start = start;
-	return r;
-}
-
-static int complete(struct dfa *d, uint32_t min_chars)
-{
-	struct product p = { .d = d, .min = min_chars };
-	uint32_t start = 0;
-	int r;
-
-	if (min_chars > DFA_MAX_CELLS)
-		return -E2BIG;
-	r = product_state(&p, DFA_DEAD, 0, &start); /* state 0: never asked for again */
-	if (r == 0 && d->start != DFA_DEAD)
-		r = product_state(&p, d->start, 0, &start);
-	for (uint32_t s = 0; s < p.n && r == 0; s++)
-		r = expand(&p, s);
-	if (r == 0)
-		r = prune(&p);
-	if (r == 0)
-		r = adopt(&p, start);
-	free(p.pairs);
-	free(p.index);
-	free(p.next);
-	free(p.far);
-	return r;
-}
-
-/* ---- Life ---- */
 
 static int prepare(struct dfa *d, const struct dfa_builder *b)
 {
@@ -642,8 +493,9 @@ static int prepare(struct dfa *d, const struct dfa_builder *b)
 		return -ENOMEM;
 	if ((r = make_classes(d)) < 0 || (r = make_set_classes(d)) < 0)
 		return r;
-	find_ends(d, b);
-	find_distances(d);
+	r = look_backwards(d, b);
+	if (r < 0)
+		return r;
 	r = new_state(d, NULL, 0, &dead);
 	for (uint32_t c = 0; c < d->n_classes && r == 0; c++)
 		d->states[dead].next[c] = DFA_DEAD;
@@ -673,7 +525,7 @@ int gr_dfa_finish(struct dfa_builder *b, struct dfa **ret, struct err *err)
 	d->allowed = b->allowed;
 	r = prepare(d, b);
 	if (r == 0 && !is_plain)
-		r = complete(d, b->min_chars);
+		r = gr_dfa_complete(d, b->min_chars);
 	if (r < 0) {
 		gr_dfa_free(d);
 		return err_set(err, r, "%s", r == -ENOMEM ? "out of memory" : "the pattern is too large");
@@ -686,9 +538,10 @@ void gr_dfa_free(struct dfa *d)
 {
 	if (!d)
 		return;
-	free_states(d);
+	gr_dfa_free_states(d);
 	gr_nfa_done(&d->nfa);
 	free(d->class_lo);
+	free(d->class_kinds);
 	free(d->set_classes);
 	free(d->ends);
 	free(d->far);
@@ -697,74 +550,4 @@ void gr_dfa_free(struct dfa *d)
 	free(d->members);
 	free(d->table);
 	free(d);
-}
-
-/* ---- Walking ---- */
-
-uint32_t gr_dfa_start(const struct dfa *d)
-{
-	return d->start;
-}
-
-uint32_t gr_dfa_next(struct dfa *d, uint32_t q, uint32_t cp)
-{
-	return next_of_class(d, q, class_of(d, cp));
-}
-
-uint32_t gr_dfa_distance(const struct dfa *d, uint32_t q)
-{
-	return d->states[q].distance;
-}
-
-uint32_t gr_dfa_farthest(const struct dfa *d)
-{
-	return d->farthest;
-}
-
-bool gr_dfa_meets(struct dfa *d, uint32_t q, uint32_t lo, uint32_t hi, uint32_t within)
-{
-	for (uint32_t c = class_of(d, lo); c < d->n_classes && d->class_lo[c] <= hi; c++) {
-		uint32_t to = d->class_lo[c] != 0xd800 ? next_of_class(d, q, c) : DFA_DEAD;
-
-		if (to != DFA_DEAD && d->states[to].distance <= within)
-			return true;
-	}
-	return false;
-}
-
-bool gr_dfa_accepts(const struct dfa *d, uint32_t q)
-{
-	return d->states[q].accepts;
-}
-
-uint32_t gr_dfa_matches(const struct dfa *d, uint32_t q)
-{
-	return d->states[q].matches;
-}
-
-static uint16_t find_loops(struct dfa *d, uint32_t q)
-{
-	uint16_t loops = 0xffff & ~(uint16_t)(CHAR_SPECIAL | LOOPS_UNKNOWN);
-
-	for (uint32_t cp = 0x20; cp < 0x80; cp++) {
-		if ((loops & gr_char_kind(cp)) && next_of_class(d, q, class_of(d, cp)) != q)
-			loops &= (uint16_t)~gr_char_kind(cp);
-	}
-	for (uint32_t c = class_of(d, 0x80); c < d->n_classes && (loops & CHAR_BEYOND); c++) {
-		if (d->class_lo[c] != 0xd800 && next_of_class(d, q, c) != q)
-			loops &= (uint16_t)~CHAR_BEYOND;
-	}
-	return loops;
-}
-
-uint16_t gr_dfa_loops(struct dfa *d, uint32_t q)
-{
-	if (d->states[q].loops & LOOPS_UNKNOWN)
-		d->states[q].loops = q != DFA_DEAD ? find_loops(d, q) : 0;
-	return d->states[q].loops;
-}
-
-int gr_dfa_error(const struct dfa *d)
-{
-	return d->error;
 }

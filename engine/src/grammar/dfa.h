@@ -51,8 +51,11 @@ uint32_t gr_dfa_farthest(const struct dfa *d);
 bool gr_dfa_meets(struct dfa *d, uint32_t q, uint32_t lo, uint32_t hi, uint32_t within);
 bool gr_dfa_accepts(const struct dfa *d, uint32_t q);
 uint32_t gr_dfa_matches(const struct dfa *d, uint32_t q); /* mask of the patterns that match when the text ends here */
-/* The kinds of characters (trie.h) of which every one leads back to q. */
-uint16_t gr_dfa_loops(struct dfa *d, uint32_t q);
+/* Whether no text of up to n characters of these kinds (trie.h) leads to a dead end; false may also mean that it is too
+ * much to find out. */
+bool gr_dfa_takes(struct dfa *d, uint32_t q, uint16_t kinds, uint32_t n);
+/* Every character leads back to q: what matches is decided. */
+bool gr_dfa_is_settled(struct dfa *d, uint32_t q);
 /* Sticky: a limit was met or memory ran out while walking; what was answered since is not to be relied on. */
 int gr_dfa_error(const struct dfa *d);
 

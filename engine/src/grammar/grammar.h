@@ -1,11 +1,16 @@
 /* Structured output: a grammar, compiled once, tells after each token which tokens may come next.
  *
- *   schema.c  schema_*.c   JSON Schema -> nodes            regex.c   regular expression -> tree
- *   ebnf.c                 EBNF -> rules and nodes         ast.c nfa.c dfa.c charset.c: trees -> automata over
- * characters number.c format.c      ranges, formats -> patterns     lex.c     bytes -> characters -> an automaton: a
- * terminal machine.c object.c     sets of stacks, one byte at a time (a pushdown automaton, nondeterministic, followed
- * as a set) trie.c vocab.c         tokens by their bytes           mask.c    sets of stacks x trie -> tokens matcher.c
- * one output's way through it     grammar.c life, sharing
+ *   schema.c, schema_cases.c   JSON Schema: sets of subschemas that meet in a value -> cases -> nodes
+ *   schema_object.c _array.c _scalar.c number.c format.c    one case of one type -> a node
+ *   schema_check.c _valid.c _possible.c    which keywords; listed values; what has an instance at all
+ *   ebnf.c, ebnf_rules.c       EBNF -> rules -> nodes
+ *   regex.c, ast.c             regular expressions -> trees
+ *   charset.c, nfa.c, dfa*.c   trees -> automata over characters, made deterministic as they are walked
+ *   lex.c                      bytes -> characters -> an automaton: a terminal
+ *   machine.c, object.c        sets of stacks, one byte at a time: a pushdown automaton followed as a set
+ *   trie.c, vocab.c            tokens by their bytes
+ *   mask.c                     a set of stacks x the trie -> tokens
+ *   matcher.c, grammar.c       one output's way through a grammar; life and sharing
  *
  * A mask is the union over the set's stacks. What the innermost node of a stack allows by itself does not depend on the
  * stack, so it is computed once per state of the node and kept with the grammar (for free strings: with the

@@ -119,6 +119,8 @@ struct grammar_vocab {
 	uint8_t *bytes;
 	struct trie trie;
 	struct trie closing; /* of those that can close a string when they come within one */
+	uint8_t *chars; /* per token: characters that a string must have room for to take it without being closed; 255:
+	                   none */
 	uint32_t most_chars; /* of a token */
 	pthread_mutex_t lock;
 	struct mask_cache strings; /* inside of strings without a pattern, for all grammars; protected by lock */
@@ -212,6 +214,7 @@ bool gr_seen_has(const struct eng_grammar *g, uint32_t seen, uint32_t prop);
 
 /* object.c: one byte for a conf whose node is an object; appends to the set. */
 void gr_object_step(struct machine *m, const struct conf *c, uint8_t byte);
+bool gr_object_takes(struct machine *m, const struct conf *c, uint16_t kinds, uint32_t n);
 /* Within a name, between two characters of it. */
 bool gr_object_is_in_name(const struct machine *m, const struct conf *c);
 /* And any other name may come as well: the conf of a free string that is such a name, on a frame of its own. */

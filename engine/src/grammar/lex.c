@@ -300,10 +300,12 @@ unsigned gr_lex_step(struct lex *lex, struct lex_state *s, uint8_t byte)
 
 bool gr_lex_takes(struct lex *lex, const struct lex_state *s, uint16_t kinds, uint32_t n)
 {
-	uint32_t distance = lex->dfa ? gr_dfa_distance(lex->dfa, s->q) : 0;
+	uint32_t left = lex->max == UINT32_MAX ? UINT32_MAX : lex->max - s->count;
 
-	if (s->partial != DECODE_NONE || (kinds & CHAR_SPECIAL) ||
-	    (lex->dfa && (kinds & ~gr_dfa_loops(lex->dfa, s->q))))
+	if (s->partial != DECODE_NONE || (kinds & CHAR_SPECIAL) || n > left)
 		return false;
-	return lex->max == UINT32_MAX || n <= lex->max - s->count - distance;
+	/* With a maximum the way to acceptance must fit in as well, wherever those characters lead. */
+	if (lex->dfa && lex->max != UINT32_MAX && left - n < gr_dfa_farthest(lex->dfa))
+		return false;
+	return !lex->dfa || gr_dfa_takes(lex->dfa, s->q, kinds, n);
 }

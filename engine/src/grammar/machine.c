@@ -542,7 +542,11 @@ bool gr_machine_takes(struct machine *m, const struct conf *c, uint16_t kinds, u
 {
 	struct lex_state s = { .partial = c->d, .q = c->e, .count = c->c };
 
-	if (c->node == GR_NONE || m->g->nodes[c->node].kind != NODE_LEX)
+	if (c->node == GR_NONE)
+		return false;
+	if (m->g->nodes[c->node].kind == NODE_OBJECT)
+		return gr_object_takes(m, c, kinds, n);
+	if (m->g->nodes[c->node].kind != NODE_LEX)
 		return false;
 	/* Plain text may end anywhere, and what surrounds it goes on there: to be walked. A whole regular expression
 	 * has no surroundings. */

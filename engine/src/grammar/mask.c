@@ -257,10 +257,30 @@ static int keep_bits(struct local_mask *l, uint64_t *bits, uint32_t n_words)
 	return 0;
 }
 
+static bool is_free_string(const struct machine *m, const struct conf *c)
+{
+	const struct node *n = &m->g->nodes[c->node];
+
+	return n->kind == NODE_LEX && n->lex.is_string && !n->lex.dfa;
+}
+
+/* Within a string without a pattern tokens only need room; those that close it are what is left to walk. */
+static const struct trie *add_roomy(const struct machine *m, const struct conf *c, uint64_t *bits)
+{
+	const struct grammar_vocab *v = m->g->vocab;
+	const struct lex *lex = &m->g->nodes[c->node].lex;
+	uint32_t room = lex->max - c->c; /* huge without a maximum */
+
+	for (uint32_t i = 0; i < v->n; i++)
+		bits[i / 64] |= (uint64_t)(v->chars[i] <= room && v->chars[i] != 255) << (i % 64);
+	return &v->closing;
+}
+
 /* Walks the whole vocabulary from the conf alone. */
 static int local_new(struct machine *m, const struct conf *c, const uint64_t key[4], struct local_mask **ret)
 {
 	const struct grammar_vocab *v = m->g->vocab;
+	const struct trie *trie = &v->trie;
 	struct local_mask *l = calloc(1, sizeof(*l));
 	uint64_t *bits = calloc(v->n_words, sizeof(*bits));
 	struct rests rests = { 0 };
@@ -278,9 +298,10 @@ static int local_new(struct machine *m, const struct conf *c, const uint64_t key
 		gr_machine_emit(m, &alone);
 		r = m->error;
 	}
+	if (r == 0 && is_free_string(m, c) && c->d == DECODE_NONE)
+		trie = add_roomy(m, c, bits);
 	if (r == 0)
-		r = walk(m, &(struct walk){ &v->trie, bits, wants_rests ? &rests : NULL }, m->out, 1, 1,
-		         v->trie.n_nodes);
+		r = walk(m, &(struct walk){ trie, bits, wants_rests ? &rests : NULL }, m->out, 1, 1, trie->n_nodes);
 	if (r == 0 && rests.n > 0) {
 		r = gr_trie_build(&l->rest, rests.entries, rests.n);
 		l->bytes += l->rest.n_nodes * sizeof(*l->rest.nodes) + l->rest.n_tokens * sizeof(*l->rest.tokens);
@@ -421,7 +442,7 @@ int gr_mask_add(struct machine *m, const struct conf *c, uint64_t *bits)
 	if (m->g->nodes[c->node].kind == NODE_LEX && lex->dfa &&
 	    (lex->max == UINT32_MAX || lex->max - c->c > (uint64_t)v->most_chars + gr_dfa_farthest(lex->dfa)))
 		key[1] = (uint64_t)c->b << 32 | UINT32_MAX;
-	if (m->g->nodes[c->node].kind != NODE_LEX || !lex->is_string || lex->dfa)
+	if (!is_free_string(m, c))
 		return add_local(m, c, &m->g->masks, key, bits);
 	/* How many characters must and may still come decides, as far as one token reaches. */
 	key[0] = c->d;

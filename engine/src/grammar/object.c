@@ -198,20 +198,28 @@ static uint32_t counted(const struct object *o, uint32_t count)
 	return count < (o->max != UINT32_MAX ? o->max : o->min) ? count + 1 : count;
 }
 
-/* The name is none of the properties' and no pattern asks: the rest of it is a free string, with the object below it
- * waiting for the colon. So all such names share the masks of free strings. */
+/* The name is none of the properties' and what patterns say of it is decided: the rest of it is a free string, with the
+ * object below it waiting for the colon. So all such names share the masks of free strings. */
 static bool free_name(struct machine *m, const struct object *o, const struct conf *c, struct conf *ret)
 {
-	struct conf below = {
-		.stack = c->stack, .node = c->node, .a = COLON, .b = c->b, .c = counted(o, c->c), .e = o->other[0]
-	};
+	struct conf below = { .stack = c->stack,
+		              .node = c->node,
+		              .a = COLON,
+		              .b = c->b,
+		              .c = counted(o, c->c),
+		              .e = o->other[o->patterns ? gr_dfa_matches(o->patterns, c->f) : 0] };
 	uint32_t stack;
 
-	if (!others_fit(m->g, o, c))
+	if (!others_fit(m->g, o, c) || below.e == GR_NONE)
 		return false;
 	stack = gr_machine_push(m, &below);
 	*ret = (struct conf){ .stack = stack, .node = m->g->free_string };
 	return stack != GR_NONE;
+}
+
+static bool is_decided(const struct object *o, const struct conf *c)
+{
+	return !o->patterns || gr_dfa_is_settled(o->patterns, c->f);
 }
 
 bool gr_object_is_in_name(const struct machine *m, const struct conf *c)
@@ -226,7 +234,17 @@ bool gr_object_free_name(struct machine *m, const struct conf *c, struct conf *r
 	if (!gr_object_is_in_name(m, c) || c->d != DECODE_NONE)
 		return false;
 	o = &m->g->nodes[c->node].object;
-	return !o->patterns && free_name(m, o, c, ret);
+	return is_decided(o, c) && free_name(m, o, c, ret);
+}
+
+/* Names that patterns look at, where no property's name is left. */
+bool gr_object_takes(struct machine *m, const struct conf *c, uint16_t kinds, uint32_t n)
+{
+	const struct object *o = &m->g->nodes[c->node].object;
+
+	if (c->a != KEY || c->e != OFF_TRIE || c->d != DECODE_NONE || !o->patterns || (kinds & CHAR_SPECIAL))
+		return false;
+	return others_fit(m->g, o, c) && gr_dfa_takes(o->patterns, c->f, kinds, n);
 }
 
 static void name_char(struct machine *m, const struct object *o, struct conf *c, uint32_t cp)
@@ -236,7 +254,7 @@ static void name_char(struct machine *m, const struct object *o, struct conf *c,
 	if (o->patterns)
 		c->f = gr_dfa_next(o->patterns, c->f, cp);
 	c->e = c->e != OFF_TRIE ? child(o, c->e, cp) : OFF_TRIE;
-	if (c->e == OFF_TRIE && !o->patterns) {
+	if (c->e == OFF_TRIE && is_decided(o, c)) {
 		if (free_name(m, o, c, &rest))
 			gr_machine_emit(m, &rest);
 		return;

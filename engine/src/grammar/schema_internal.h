@@ -87,6 +87,12 @@ int gr_schema_grow(void *array, uint32_t n, uint32_t *cap, size_t size);
 /* A made up schema becomes the property of s. */
 int gr_schema_made(struct schema *s, json_t *json, uint32_t *ret_raw);
 
+int gr_schema_too_many(struct schema *s, const char *what); /* -E2BIG */
+
+/* schema_cases.c: the alternatives of the set's value. schema_possible.c: at the end. */
+int gr_schema_work_on(struct schema *s, uint32_t conj);
+int gr_schema_cut_impossible(struct schema *s, uint32_t root);
+
 /* schema_check.c: keywords known, of the right types, supported. */
 int gr_schema_check(struct schema *s, uint32_t raw);
 uint32_t gr_schema_types(const json_t *type); /* 0: not a type or list of types */

@@ -15,6 +15,7 @@ static void vocab_free(struct grammar_vocab *v)
 	gr_mask_cache_done(&v->strings);
 	gr_trie_done(&v->trie);
 	gr_trie_done(&v->closing);
+	free(v->chars);
 	free(v->offsets);
 	free(v->bytes);
 	free(v);
@@ -51,15 +52,21 @@ static struct grammar_vocab *vocab_new(uint32_t n)
 	return v;
 }
 
-static bool can_close_string(const uint8_t *p, uint32_t len)
+/* From within a string: how many characters the bytes are, a begun one counted, 255 when they do not stay within it.
+ * True in *ret_closes: they close it. */
+static uint8_t chars_in_string(const uint8_t *p, uint32_t len, bool *ret_closes)
 {
-	enum decode_result r = DECODE_MORE;
+	enum decode_result r = DECODE_CHAR;
 	struct decode_out out;
-	uint32_t partial = DECODE_NONE;
+	uint32_t partial = DECODE_NONE, n = 0;
 
-	for (uint32_t i = 0; i < len && r != DECODE_DEAD && r != DECODE_QUOTE; i++)
+	for (uint32_t i = 0; i < len && r != DECODE_DEAD && r != DECODE_QUOTE; i++) {
 		r = gr_decode_step(&partial, p[i], true, &out);
-	return r == DECODE_QUOTE;
+		n += r == DECODE_CHAR;
+	}
+	*ret_closes = r == DECODE_QUOTE;
+	n += partial != DECODE_NONE;
+	return len == 0 || r == DECODE_DEAD || r == DECODE_QUOTE || n > 254 ? 255 : (uint8_t)n;
 }
 
 /* bytes and offsets are set. */
@@ -69,8 +76,11 @@ static int vocab_finish(struct grammar_vocab *v)
 	size_t n = 0;
 	int r;
 
-	if (!entries)
+	v->chars = calloc((size_t)v->n + 1, sizeof(*v->chars));
+	if (!entries || !v->chars) {
+		free(entries);
 		return -ENOMEM;
+	}
 	for (uint32_t i = 0; i < v->n; i++) {
 		entries[i] = (struct trie_entry){ .bytes = v->bytes + v->offsets[i],
 			                          .len = v->offsets[i + 1] - v->offsets[i],
@@ -80,8 +90,13 @@ static int vocab_finish(struct grammar_vocab *v)
 	}
 	r = gr_trie_build(&v->trie, entries, v->n);
 	for (uint32_t i = 0; i < v->n; i++) {
-		if (can_close_string(entries[i].bytes, entries[i].len))
-			entries[n++] = entries[i];
+		bool closes = false;
+
+		v->chars[i] = chars_in_string(v->bytes + v->offsets[i], v->offsets[i + 1] - v->offsets[i], &closes);
+		if (closes)
+			entries[n++] = (struct trie_entry){ .bytes = v->bytes + v->offsets[i],
+				                            .len = v->offsets[i + 1] - v->offsets[i],
+				                            .token = (int32_t)i };
 	}
 	if (r == 0)
 		r = gr_trie_build(&v->closing, entries, n);

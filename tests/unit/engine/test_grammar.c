@@ -6,6 +6,7 @@
 #include <jansson.h>
 #include <pthread.h>
 
+#include "base/buf.h"
 #include "test.h"
 
 static const char *const words[] = {
@@ -314,40 +315,45 @@ static void refusals_say_what_and_where(void **state)
 static void bombs_are_refused(void **state)
 {
 	static const char *const regexes[] = { "((a{1000}){1000}){1000}", "(((){10000}){10000}){10000}", "a{99999}" };
-	char *text = malloc(1 << 20);
+	struct base_buf text = BASE_BUF_INIT(1 << 20);
 	struct eng_grammar *g = NULL;
 	struct err err = { 0 };
-	size_t n = 0;
 
 	(void)state;
 	for (size_t i = 0; i < 3; i++)
 		assert_int_equal(gr_grammar_compile(vocab, ENG_GRAMMAR_REGEX, regexes[i], strlen(regexes[i]), &g, &err),
 		                 -E2BIG);
-	memset(text, '(', 200000);
-	assert_int_equal(gr_grammar_compile(vocab, ENG_GRAMMAR_REGEX, text, 200000, &g, &err), -E2BIG);
+	for (int i = 0; i < 200000; i++)
+		assert_int_equal(base_buf_putc(&text, '('), 0);
+	assert_int_equal(gr_grammar_compile(vocab, ENG_GRAMMAR_REGEX, text.data, text.len, &g, &err), -E2BIG);
+
+	base_buf_reset(&text);
 	for (int i = 0; i < 400; i++)
-		n += (size_t)sprintf(text + n, "{\"items\":");
-	n += (size_t)sprintf(text + n, "{}");
+		(void)base_buf_puts(&text, "{\"items\":");
+	(void)base_buf_puts(&text, "{}");
 	for (int i = 0; i < 400; i++)
-		n += (size_t)sprintf(text + n, "}");
-	assert_int_equal(gr_grammar_compile(vocab, ENG_GRAMMAR_JSON_SCHEMA, text, n, &g, &err), 0);
+		(void)base_buf_puts(&text, "}");
+	assert_int_equal(gr_grammar_compile(vocab, ENG_GRAMMAR_JSON_SCHEMA, text.data, text.len, &g, &err), 0);
 	eng_grammar_unref(g);
 	g = NULL;
+
 	/* 3^20 cases */
-	n = (size_t)sprintf(text, "{\"allOf\":[");
+	base_buf_reset(&text);
 	for (int i = 0; i < 20; i++)
-		n += (size_t)sprintf(text + n, "%s{\"anyOf\":[{\"minimum\":%d},{\"maximum\":%d},{\"multipleOf\":%d}]}",
-		                     i ? "," : "", i, i, i + 2);
-	n += (size_t)sprintf(text + n, "]}");
-	assert_int_equal(gr_grammar_compile(vocab, ENG_GRAMMAR_JSON_SCHEMA, text, n, &g, &err), -E2BIG);
-	n = (size_t)sprintf(text, "root ::= a0\n");
-	for (int i = 0; i < 60; i++)
-		n += (size_t)sprintf(text + n, "a%d ::= a%d a%d\n", i, i + 1, i + 1);
-	n += (size_t)sprintf(text + n, "a60 ::= \"x\"\n");
+		(void)base_buf_printf(&text, "%s{\"anyOf\":[{\"minimum\":%d},{\"maximum\":%d},{\"multipleOf\":%d}]}",
+		                      i ? "," : "{\"allOf\":[", i, i, i + 2);
+	(void)base_buf_puts(&text, "]}");
+	assert_int_equal(gr_grammar_compile(vocab, ENG_GRAMMAR_JSON_SCHEMA, text.data, text.len, &g, &err), -E2BIG);
+
 	/* Doubling is no trouble: rules stay rules where they are too large to be put into one another. */
-	assert_int_equal(gr_grammar_compile(vocab, ENG_GRAMMAR_EBNF, text, n, &g, &err), 0);
+	base_buf_reset(&text);
+	(void)base_buf_puts(&text, "root ::= a0\n");
+	for (int i = 0; i < 60; i++)
+		(void)base_buf_printf(&text, "a%d ::= a%d a%d\n", i, i + 1, i + 1);
+	(void)base_buf_puts(&text, "a60 ::= \"x\"\n");
+	assert_int_equal(gr_grammar_compile(vocab, ENG_GRAMMAR_EBNF, text.data, text.len, &g, &err), 0);
 	eng_grammar_unref(g);
-	free(text);
+	base_buf_done(&text);
 }
 
 /* ---- Masks ---- */
