@@ -24,6 +24,7 @@ dnf_packages=(gcc glibc-devel make binutils pkgconf-pkg-config clang clang-tools
 	elfutils-libelf-devel libseccomp-devel expat-devel libnghttp2-devel protobuf-c-devel protobuf-c-compiler libdeflate-devel
 	isa-l-devel fuse3-devel curl scdoc python3)
 if [[ $tests ]]; then
+	apt_packages+=(chromium chromium-driver) # the page at /
 	apt_packages+=(tmux zsh xz-utils g++ python3-jsonschema python3-yaml strace attr libcap2-bin)
 	apt_packages+=(rpm createrepo-c dnf fakeroot gnupg rpmlint debugedit elfutils)
 	apt_packages+=(runc containerd docker-registry skopeo umoci erofs-utils openssl iproute2 procps)

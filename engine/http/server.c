@@ -293,8 +293,10 @@ void eng_http_quiesce(struct eng_http *http)
 	for (size_t i = 0; i < http->n_daemons; i++) {
 		MHD_socket fd = MHD_quiesce_daemon(http->daemons[i]);
 
-		if (fd != MHD_INVALID_SOCKET)
-			(void)close(fd);
+		/* The daemon's threads may still name the descriptor, so it is closed when they are gone. Who connects
+		 * meanwhile is refused, but for sockets that are not ours: whoever listens next takes those. */
+		if (fd != MHD_INVALID_SOCKET && http->config.n_listen_fds == 0)
+			(void)shutdown(fd, SHUT_RDWR);
 	}
 }
 
@@ -340,8 +342,10 @@ void eng_http_close(struct eng_http *http, uint32_t timeout_ms)
 		(void)usleep(5000);
 	for (until = http_now_ms() + 500; atomic_load(&http->n_waiting) > 0 && http_now_ms() < until;)
 		(void)usleep(5000);
-	for (size_t i = 0; i < http->n_daemons; i++)
+	for (size_t i = 0; i < http->n_daemons; i++) {
 		MHD_stop_daemon(http->daemons[i]);
+		(void)close(http->listen_fds[i]);
+	}
 	watch_stop(http);
 	(void)pthread_mutex_destroy(&http->lock);
 	http_keys_done(&http->keys);

@@ -286,6 +286,10 @@ static void one(unsigned *seed)
 	static const char tools[] = "\"tools\":[{\"type\":\"function\",\"function\":{\"name\":\"f\",\"parameters\":{"
 	                            "\"type\":\"object\",\"properties\":{"
 	                            "\"a\":{\"enum\":[1,2]}},\"required\":[\"a\"],\"additionalProperties\":false}}}]";
+	static const char claim[] =
+	        "POST /generate HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Length: 99999999\r\n\r\n{";
+	static const char half[] =
+	        "POST /v1/chat/completions HTTP/1.1\r\nHost: x\r\nContent-Length: 500\r\n\r\n{\"mess";
 	char text[4096], body[8192];
 	unsigned kind = (unsigned)rand_r(seed) % 16, max = 1 + (unsigned)rand_r(seed) % 40,
 	         n = 1 + (unsigned)rand_r(seed) % 3;
@@ -350,8 +354,7 @@ static void one(unsigned *seed)
 		int fd = dial(0);
 		struct base_buf raw = BASE_BUF_INIT(MAX_ANSWER);
 
-		put(fd, "POST /generate HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Length: 99999999\r\n\r\n{",
-		    86);
+		put(fd, claim, strlen(claim));
 		(void)shutdown(fd, SHUT_WR);
 		read_all(fd, 0, &raw);
 		(void)close(fd);
@@ -392,8 +395,7 @@ static void one(unsigned *seed)
 	case 11: { /* half a request */
 		int fd = dial(0);
 
-		put(fd, "POST /v1/chat/completions HTTP/1.1\r\nHost: x\r\nContent-Length: 500\r\n\r\n{\"mess",
-		    30 + (size_t)rand_r(seed) % 45);
+		put(fd, half, 1 + (size_t)rand_r(seed) % (strlen(half) - 1));
 		(void)close(fd);
 		atomic_fetch_add(&n_left, 1);
 		return;
