@@ -10,8 +10,8 @@
 #     --keep          the root stays, and its place is printed
 #     --cache DIR     downloaded packages are kept here [build/newcomer-debs]
 #
-# Needs root, debootstrap and a mirror; some 3 GB in $TMPDIR or /var/tmp. Four cores in use by others took 4 minutes for
-# quickstart (half of it packages, half the build). Exit 77 where it cannot be done. Not part of `make check`.
+# Needs root, debootstrap and a mirror; some 3 GB in $TMPDIR or /var/tmp. Four cores in use by others took 4 minutes (load
+# 10) to 10 minutes (load 40) for quickstart, half of it packages, half the build; the packages of --deps another 5. Exit 77 where it cannot be done. Not part of `make check`.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
