@@ -1,3 +1,4 @@
+# shellcheck shell=bash disable=SC2154
 # Sourced by build.sh: where the packages of the images come from. Each function leaves .rpm files in a folder.
 #
 #   base_repository DIR SOURCE OURS RECIPE...   the distribution; prints the folder of a repository
