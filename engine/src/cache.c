@@ -66,9 +66,10 @@ int eng_cache_open(const struct eng_engine *e, const struct eng_options *o, uint
 
 	if (r == 0)
 		r = eng_pc_open(&config, ret_pc, &why);
-	if (r != -EBUSY)
+	if (r != -EBUSY && r != -EACCES && r != -EPERM && r != -EROFS)
 		return r < 0 ? err_set(err, r, "%s", why.code ? err_text(&why) : strerror(-r)) : 0;
-	/* Two servers of one model: the second one does without. */
+	/* Two servers of one model, or a folder that the configuration gives to another user's: this one does without.
+	 */
 	(void)snprintf(text, sizeof(text), "no prompt cache: %s", err_text(&why));
 	if (o->on_note)
 		o->on_note(o->plan_arg, text);

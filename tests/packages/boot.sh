@@ -95,6 +95,8 @@ as_user systemctl --user start ocai-engine.socket || { m journalctl --no-pager -
 said=$(as_user ocai cmd "what is the meaning of tasty soup" --print) || fail "ocai cmd with the user's socket"
 [[ -n $said ]] || fail "ocai cmd says nothing"
 [[ $(as_user systemctl --user is-active ocai-engine.service) == active ]] || fail "ocai started an engine of its own beside the user's unit"
+# What /etc/ocai says holds for it too, but for a folder that is the other's.
+m journalctl --no-pager _UID=1234 | grep -q 'no prompt cache: /var/cache/ocai' || fail "nothing is said of the cache that it may not use"
 ok "ocai asks the user's engine, which its socket starts"
 
 # ---- flip ------------------------------------------------------------------------------------------------------------------
