@@ -156,8 +156,8 @@ static int put_documents(struct job *j, struct err *err)
 	if (r == 0)
 		r = add_label(l, name, j->chain);
 	if (r == 0)
-		r = flip_containerd_put_content(j->c, image->doc.config.digest, image->config_data, image->doc.config.size, l->items,
-		                                l->n, err);
+		r = flip_containerd_put_content(j->c, image->doc.config.digest, image->config_data,
+		                                image->doc.config.size, l->items, l->n, err);
 	labels_free(l);
 	l = r == 0 ? calloc(1, sizeof(*l)) : NULL;
 	if (r == 0)

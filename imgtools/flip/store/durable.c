@@ -274,7 +274,7 @@ static int recheck_object(void *arg, const char *file)
 	max = atomic_load(&f->re->max_epoch);
 	while (epoch > max && !atomic_compare_exchange_weak(&f->re->max_epoch, &max, epoch))
 		;
-	flip_store_count(s, 1, (int64_t)st.st_size);
+	flip_store_count(s, digest, 1, (int64_t)st.st_size);
 	return 0;
 }
 

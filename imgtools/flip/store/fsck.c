@@ -82,7 +82,7 @@ static int move_bad(struct fsck *f, const uint8_t digest[FLIP_DIGEST_SIZE], cons
 	if (renameat(s->objects_fd, name, s->dir_fd, to) < 0)
 		r = errno == ENOENT ? 0 : -errno;
 	else
-		flip_store_count(s, -1, -(int64_t)size);
+		flip_store_count(s, digest, -1, -(int64_t)size);
 	o = flip_shard_find(sh, digest);
 	if (r == 0 && o && flip_object_is_complete(o))
 		flip_shard_unlist(sh, o);

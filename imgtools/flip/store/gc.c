@@ -104,7 +104,7 @@ struct gc {
 
 	char folder[3];       /* being walked */
 	uint64_t total_bytes; /* left after the first pass */
-	uint64_t n, bytes, disk;
+	uint64_t bytes;
 	bool is_gathering; /* second pass */
 	struct candidate *candidates;
 	size_t n_candidates, cap_candidates;
@@ -223,7 +223,7 @@ static int remove_object(struct gc *g, const uint8_t digest[FLIP_DIGEST_SIZE], u
 	if (!g->dry_run) {
 		if (unlinkat(g->store->objects_fd, name, 0) < 0)
 			return errno == ENOENT ? 0 : -errno;
-		flip_store_count(g->store, -1, -(int64_t)size);
+		flip_store_count(g->store, digest, -1, -(int64_t)size);
 	}
 	g->result.n_objects++;
 	g->result.n_bytes += size;
@@ -281,9 +281,7 @@ static int visit_object(void *arg, const char *file)
 		if (!flip_shard_find(sh, digest))
 			r = judge_object(g, digest, &st);
 		if (r == 0) {
-			g->n++;
 			g->bytes += (uint64_t)st.st_size;
-			g->disk += ((uint64_t)st.st_size + 4095) / 4096 * 4096;
 		}
 	}
 	pthread_mutex_unlock(&sh->lock);
@@ -325,10 +323,9 @@ static int visit_partial(void *arg, const char *file)
 
 static int walk_all(struct gc *g)
 {
-	bool was_counted = atomic_load(&g->store->is_counted);
 	int r = 0;
 
-	g->n = g->bytes = g->disk = g->total_bytes = 0;
+	g->bytes = g->total_bytes = 0;
 	for (unsigned i = 0; r == 0 && i < STORE_N_SHARDS; i++) {
 		(void)snprintf(g->folder, sizeof(g->folder), "%02x", i);
 		r = flip_store_each(g->store->objects_fd, g->folder, visit_object, g);
@@ -336,13 +333,6 @@ static int walk_all(struct gc *g)
 			r = flip_store_each(g->store->partial_fd, g->folder, visit_partial, g);
 	}
 	g->total_bytes += g->bytes;
-	/* What came and went meanwhile is a little off: until the next time. */
-	if (r == 0 && !was_counted && !g->dry_run) {
-		atomic_store(&g->store->n_objects, (int64_t)g->n);
-		atomic_store(&g->store->object_bytes, (int64_t)g->bytes);
-		atomic_store(&g->store->object_disk, (int64_t)g->disk);
-		atomic_store(&g->store->is_counted, true);
-	}
 	return r;
 }
 
@@ -418,7 +408,9 @@ static int run(struct gc *g, uint64_t at_least)
 	if (g->begun_since_s < g->protect_since_s)
 		g->protect_since_s = g->begun_since_s;
 
-	r = flip_store_snapshots(s, note_used, g, g->err);
+	r = flip_store_recount(s, g->err);
+	if (r == 0)
+		r = flip_store_snapshots(s, note_used, g, g->err);
 	if (r == 0)
 		r = flip_store_layers(s, visit_layer, g, g->err);
 	if (r == 0)
@@ -481,12 +473,66 @@ int flip_store_emergency_gc(struct flip_store *s)
 
 /* ---- How much there is ---------------------------------------------------------------------------------------- */
 
+struct counting {
+	struct flip_store *store;
+	struct object_count sum;
+	char folder[3];
+};
+
+static int count_file(void *arg, const char *file)
+{
+	struct counting *c = arg;
+	uint8_t digest[FLIP_DIGEST_SIZE];
+	char name[STORE_NAME_SIZE];
+	struct stat st;
+
+	if (!flip_object_parse_name(c->folder, file, digest))
+		return 0;
+	flip_object_name(digest, name);
+	if (fstatat(c->store->objects_fd, name, &st, AT_SYMLINK_NOFOLLOW) == 0 && S_ISREG(st.st_mode)) {
+		c->sum.n++;
+		c->sum.bytes += (int64_t)st.st_size;
+		c->sum.disk += ((int64_t)st.st_size + 4095) / 4096 * 4096;
+	}
+	return 0;
+}
+
+static int count_folder(struct flip_store *s, unsigned i)
+{
+	struct counting c = { .store = s };
+	int r;
+
+	(void)snprintf(c.folder, sizeof(c.folder), "%02x", i);
+	pthread_mutex_lock(&s->shards[i].lock); /* nothing comes or goes there */
+	r = flip_store_each(s->objects_fd, c.folder, count_file, &c);
+	pthread_mutex_lock(&s->count_lock);
+	s->recount.n += c.sum.n;
+	s->recount.bytes += c.sum.bytes;
+	s->recount.disk += c.sum.disk;
+	s->n_recounted = i + 1;
+	pthread_mutex_unlock(&s->count_lock);
+	pthread_mutex_unlock(&s->shards[i].lock);
+	return r;
+}
+
 int flip_store_recount(struct flip_store *s, struct err *err)
 {
-	struct gc g = { .store = s, .err = err };
-	int r = walk_all(&g);
+	int r = 0;
 
-	gc_done(&g);
+	pthread_mutex_lock(&s->recount_lock);
+	for (unsigned i = 0; r == 0 && i < STORE_N_SHARDS && !atomic_load(&s->is_counted); i++)
+		r = count_folder(s, i);
+	pthread_mutex_lock(&s->count_lock);
+	if (s->n_recounted == STORE_N_SHARDS && r == 0) {
+		atomic_store(&s->n_objects, s->recount.n);
+		atomic_store(&s->object_bytes, s->recount.bytes);
+		atomic_store(&s->object_disk, s->recount.disk);
+		atomic_store(&s->is_counted, true);
+	}
+	s->recount = (struct object_count){ 0 };
+	s->n_recounted = 0;
+	pthread_mutex_unlock(&s->count_lock);
+	pthread_mutex_unlock(&s->recount_lock);
 	return r < 0 ? err_set(err, r, "%s: counting: %s", s->dir, strerror(-r)) : 0;
 }
 

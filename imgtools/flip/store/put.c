@@ -128,11 +128,20 @@ int flip_store_make_room(struct flip_store *s, uint64_t size, bool for_put, stru
 
 /* ---- Putting -------------------------------------------------------------------------------------------------- */
 
-void flip_store_count(struct flip_store *s, int64_t n, int64_t bytes)
+void flip_store_count(struct flip_store *s, const uint8_t digest[FLIP_DIGEST_SIZE], int64_t n, int64_t bytes)
 {
+	int64_t disk = (bytes + (n > 0 ? 4095 : -4095)) / 4096 * 4096;
+
+	pthread_mutex_lock(&s->count_lock);
 	atomic_fetch_add(&s->n_objects, n);
 	atomic_fetch_add(&s->object_bytes, bytes);
-	atomic_fetch_add(&s->object_disk, (bytes + (n > 0 ? 4095 : -4095)) / 4096 * 4096);
+	atomic_fetch_add(&s->object_disk, disk);
+	if (digest[0] < s->n_recounted) {
+		s->recount.n += n;
+		s->recount.bytes += bytes;
+		s->recount.disk += disk;
+	}
+	pthread_mutex_unlock(&s->count_lock);
 }
 
 /* The time of change is the epoch of the store (durable.c), the time of access that of the last use (gc.c): what is
@@ -164,7 +173,7 @@ static int name_object(struct flip_store *s, const uint8_t digest[FLIP_DIGEST_SI
 		was_there = true;
 		r = flip_store_look(s, digest, STORE_TOUCH_PUT_S, NULL) < 0 ? -EIO : 0;
 	} else if (r == 0) {
-		flip_store_count(s, 1, (int64_t)size);
+		flip_store_count(s, digest, 1, (int64_t)size);
 		if (!flip_shard_find(sh, digest)) /* who has it open tidies up when it is closed */
 			flip_partial_forget(s, digest);
 	}
@@ -214,7 +223,7 @@ static int find_for_put(struct flip_store *s, const uint8_t digest[FLIP_DIGEST_S
 	if (r == 1 && old_size != size) {
 		r = unlinkat(s->objects_fd, name, 0) < 0 ? -errno : 0;
 		if (r == 0)
-			flip_store_count(s, -1, -(int64_t)old_size);
+			flip_store_count(s, digest, -1, -(int64_t)old_size);
 	}
 	o = flip_shard_find(sh, digest);
 	if (r == 0 && o && o->size == size && !flip_object_is_complete(o)) {

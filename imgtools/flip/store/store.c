@@ -150,6 +150,8 @@ static void init_locks(struct flip_store *s)
 	(void)pthread_cond_init(&s->slot_freed, NULL);
 	(void)pthread_mutex_init(&s->sync_lock, NULL);
 	(void)pthread_mutex_init(&s->gc_lock, NULL);
+	(void)pthread_mutex_init(&s->recount_lock, NULL);
+	(void)pthread_mutex_init(&s->count_lock, NULL);
 	(void)pthread_mutex_init(&s->dirty_lock, NULL);
 	(void)pthread_mutex_init(&s->db_lock, NULL);
 	(void)pthread_mutex_init(&s->drop_lock, NULL);
@@ -170,6 +172,8 @@ static void store_free(struct flip_store *s)
 	(void)pthread_cond_destroy(&s->slot_freed);
 	(void)pthread_mutex_destroy(&s->sync_lock);
 	(void)pthread_mutex_destroy(&s->gc_lock);
+	(void)pthread_mutex_destroy(&s->recount_lock);
+	(void)pthread_mutex_destroy(&s->count_lock);
 	(void)pthread_mutex_destroy(&s->dirty_lock);
 	(void)pthread_mutex_destroy(&s->db_lock);
 	(void)pthread_mutex_destroy(&s->drop_lock);

@@ -6,7 +6,8 @@
  *   object->lock     files, edges and completion of one object that is arriving
  *   shard->lock      the table of open objects of one first byte, and every change of names in objects/ab, partial/ab
  *   db_lock          the SQLite connection; layers/ and snapshots/ change under it
- * drop_lock and dirty_lock are leaves: nothing else is taken while they are held. */
+ * recount_lock comes before the shards' locks. drop_lock, dirty_lock and count_lock are leaves: nothing else is taken
+ * while they are held. */
 #ifndef FLIP_STORE_INTERNAL_H
 #define FLIP_STORE_INTERNAL_H
 
@@ -125,9 +126,16 @@ struct flip_store {
 	atomic_uint_fast64_t epoch; /* what is completed now carries this number; see durable.c */
 
 	struct shard shards[STORE_N_SHARDS];
-	/* Complete objects, counted as they come and go. Unknown after a crash until somebody counts (stat, gc). */
+	/* Complete objects, counted as they come and go; changed under count_lock. About right only after a crash,
+	 * until somebody counts (stat, gc): folder by folder, and what comes and goes meanwhile in a folder that is
+	 * counted already goes into the new count, too. */
 	atomic_int_fast64_t n_objects, object_bytes, object_disk;
 	atomic_bool is_counted;
+	pthread_mutex_t recount_lock, count_lock;
+	unsigned n_recounted; /* folders; protected by count_lock, as the next one */
+	struct object_count {
+		int64_t n, bytes, disk;
+	} recount;
 	atomic_uint_fast64_t put_slots; /* a set bit: taken */
 	pthread_mutex_t slot_lock;
 	pthread_cond_t slot_freed;
@@ -206,9 +214,9 @@ int flip_object_finish(struct flip_object *o, bool has_shard, struct err *err);
 int flip_store_put_new(struct flip_store *s, const uint8_t digest[FLIP_DIGEST_SIZE], const void *data, size_t size,
                        bool *ret_was_there, struct err *err);
 void flip_slot_give(struct flip_store *s, unsigned slot); /* its bit in put_slots is cleared */
-void flip_store_count(struct flip_store *s, int64_t n,
-                      int64_t bytes); /* one object: 1 and its size, or both negative */
-/* Counts all of them anew. */
+/* One object that came or went: 1 and its size, or both negative; under its shard's lock. */
+void flip_store_count(struct flip_store *s, const uint8_t digest[FLIP_DIGEST_SIZE], int64_t n, int64_t bytes);
+/* Counts all of them anew, when the count is not known to be right; under no lock but gc_lock. */
 int flip_store_recount(struct flip_store *s, struct err *err);
 int flip_store_full(struct flip_store *s, int r, const char *doing, struct err *err); /* words for -ENOSPC and others */
 

@@ -109,7 +109,7 @@ int flip_object_finish(struct flip_object *o, bool has_shard, struct err *err)
 		if (r == 0 && renameat(s->partial_fd, name, s->objects_fd, name) < 0)
 			r = -errno;
 		if (r == 0)
-			flip_store_count(s, 1, (int64_t)o->size);
+			flip_store_count(s, o->digest, 1, (int64_t)o->size);
 	}
 	if (r == 0) {
 		(void)unlinkat(s->partial_fd, map_name, 0);

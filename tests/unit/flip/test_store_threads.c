@@ -169,12 +169,74 @@ static void a_hundred_putters(void **state)
 	}
 }
 
+enum { MANY = 6000 };
+
+/* Small contents, all different: [from, to). */
+static void put_numbers(size_t from, size_t to)
+{
+	for (size_t i = from; i < to; i++) {
+		uint8_t digest[32];
+		bool was_there;
+
+		(void)base_sha256_bytes(&i, sizeof(i), digest);
+		must_be(flip_store_put(store, digest, &i, sizeof(i), &was_there, NULL), 0);
+	}
+}
+
+static void *put_more(void *arg)
+{
+	size_t from = (size_t)(uintptr_t)arg;
+
+	put_numbers(from, from + MANY);
+	return NULL;
+}
+
+static void *ask_for_numbers(void *arg)
+{
+	struct flip_store_stat stat;
+
+	must_be(flip_store_stat(store, &stat, NULL), 0);
+	return NULL;
+}
+
+/* After a crash nobody knows how many there are: who asks first counts, while contents come. */
+static void counting_while_contents_come_is_exact(void **state)
+{
+	struct home *h = *state;
+	pthread_t putters[2], askers[2];
+	struct flip_store_stat stat;
+	pid_t pid = fork();
+	int status;
+
+	if (pid == 0) {
+		store = home_open(h, NULL);
+		put_numbers(0, MANY);
+		_exit(0); /* nothing is closed */
+	}
+	assert_true(pid > 0);
+	assert_int_equal(waitpid(pid, &status, 0), pid);
+	assert_int_equal(status, 0);
+	store = home_open(h, NULL);
+	for (uintptr_t i = 0; i < 2; i++)
+		assert_int_equal(pthread_create(&putters[i], NULL, put_more, (void *)((i + 1) * MANY)), 0);
+	for (uintptr_t i = 0; i < 2; i++)
+		assert_int_equal(pthread_create(&askers[i], NULL, ask_for_numbers, NULL), 0);
+	for (size_t i = 0; i < 2; i++) {
+		assert_int_equal(pthread_join(askers[i], NULL), 0);
+		assert_int_equal(pthread_join(putters[i], NULL), 0);
+	}
+	assert_int_equal(flip_store_stat(store, &stat, NULL), 0);
+	assert_int_equal(stat.n_objects, 3 * MANY);
+	assert_int_equal(stat.object_bytes, 3 * MANY * sizeof(size_t));
+}
+
 int main(void)
 {
 #define ON_STORE(test) cmocka_unit_test_setup_teardown(test, home_setup, home_teardown)
 	const struct CMUnitTest tests[] = {
 		ON_STORE(all_at_once),
 		ON_STORE(a_hundred_putters),
+		ON_STORE(counting_while_contents_come_is_exact),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
