@@ -1,9 +1,10 @@
 /* Attention over the paged cache, by online softmax (Milakov and Gimelshein, 2018) over steps of 64 keys.
  *
  * The rows of a query group (all query heads that read one K/V head, for consecutive tokens) form tiles of up
- * to 32, or 128 where there are kernels for many rows: K and V are read once for a tile. Steps begin at positions divisible by 64 and sums are closed and
- * merged part by part, at fixed positions, whether or not the parts are computed by different
- * threads: a query's result does not depend on the batch, on how its prompt was cut, or on the threads.
+ * to 32, or 128 where there are kernels for many rows: K and V are read once for a tile. Steps begin at positions
+ * divisible by 64 and sums are closed and merged part by part, at fixed positions, whether or not the parts are
+ * computed by different threads: a query's result does not depend on the batch, on how its prompt was cut, or on the
+ * threads.
  *
  * Single tokens of sequences that begin with the same pages (attn_share.c) meet the parts that they share
  * together, and those are read once for all of them. (The kernels for many rows round, and where they run the
@@ -15,12 +16,15 @@
 #include "cpu/cpu.h"
 
 enum {
-	TILE_ROWS = 32, MANY_ROWS = 128, /* of a tile */
-	FEW_ROWS = 24, /* up to as many take the ordinary kernels */
+	TILE_ROWS = 32,
+	MANY_ROWS = 128, /* of a tile */
+	FEW_ROWS = 24,   /* up to as many take the ordinary kernels */
 	STEP = CPU_ATTN_TOKENS,
-	SPLIT = 128, MANY_SPLIT = 512, /* keys per part */
+	SPLIT = 128,
+	MANY_SPLIT = 512, /* keys per part */
 	PARTS_BYTES = 64 << 20,
-	PIECE = 16, STREAM_ROWS = 8, /* with few rows, memory is what is waited for: see run_ahead() */
+	PIECE = 16,
+	STREAM_ROWS = 8,        /* with few rows, memory is what is waited for: see run_ahead() */
 	SERIAL_WORK = 48 << 10, /* multiplications not worth a parallel loop */
 };
 
@@ -78,9 +82,9 @@ static size_t tile_rows(const struct cpu_backend *cpu)
 
 /* A thread's scratch. */
 struct scratch {
-	float *q, *s;         /* queries, scores */
-	float *o_part, *o;    /* two states' values */
-	uint16_t *qh, *ph;    /* queries and probabilities for the kernels for many rows */
+	float *q, *s;            /* queries, scores */
+	float *o_part, *o;       /* two states' values */
+	uint16_t *qh, *ph;       /* queries and probabilities for the kernels for many rows */
 	uint16_t *keys, *values; /* a step's, for those */
 };
 
@@ -108,7 +112,8 @@ static struct scratch scratch_of(const struct cpu_backend *cpu, unsigned worker,
 
 int cpu_attention_reserve(struct cpu_backend *cpu)
 {
-	int r = cpu_area_reserve(&cpu->attn, cpu->n_threads * scratch_floats(tile_rows(cpu), KN_MAX_HEAD, KN_MAX_HEAD) * sizeof(float));
+	int r = cpu_area_reserve(&cpu->attn, cpu->n_threads * scratch_floats(tile_rows(cpu), KN_MAX_HEAD, KN_MAX_HEAD) *
+	                                             sizeof(float));
 
 	return r < 0 ? r : cpu_area_reserve(&cpu->attn_parts, PARTS_BYTES);
 }
@@ -242,13 +247,13 @@ static void scores(const struct call *c, const struct tile *t, const struct scra
 		const void *pk, *pv;
 
 		n = run_ahead(c, t, k, page_run(c, t, k, t1, &pk, &pv), false);
-		isa->qk[c->kv->dtype](s + (k - t0), STEP, w->q, c->q_pad, t->n_rows, pk, c->kv->k_dim, n,
-		                      c->kv->k_dim);
+		isa->qk[c->kv->dtype](s + (k - t0), STEP, w->q, c->q_pad, t->n_rows, pk, c->kv->k_dim, n, c->kv->k_dim);
 	}
 	if (t->members && !(c->attn->softcap > 0))
 		return;
 	for (size_t r = 0; r < t->n_rows; r++) {
-		uint32_t pos = t->members ? t->key_hi - 1 : row_pos(c, t->seq, t->first_row + r), lo = first_key(c, pos);
+		uint32_t pos = t->members ? t->key_hi - 1 : row_pos(c, t->seq, t->first_row + r),
+		         lo = first_key(c, pos);
 		float *row = s + r * STEP;
 
 		if (c->attn->softcap > 0)

@@ -60,8 +60,8 @@ ALWAYS_INLINE void pack_values(enum kn_dtype dtype, uint16_t *dst, const void *c
 {
 	for (size_t d = 0; d < dim; d += 16) {
 		for (size_t t = 0; t < KEYS; t += 2, dst += 32)
-			_mm512_store_si512(dst, tile_pairs_of(load16(dtype, rows[t], d, dim),
-			                                      load16(dtype, rows[t + 1], d, dim)));
+			_mm512_store_si512(
+			        dst, tile_pairs_of(load16(dtype, rows[t], d, dim), load16(dtype, rows[t + 1], d, dim)));
 	}
 }
 
@@ -127,14 +127,16 @@ ALWAYS_INLINE void products(bool two, float *out, size_t ld_out, bool add, const
 	}
 }
 
-void cpu_many_qk_amx(float *s, size_t ld_s, const uint16_t *q, size_t ld_q, size_t n_q, const uint16_t *keys, size_t dim)
+void cpu_many_qk_amx(float *s, size_t ld_s, const uint16_t *q, size_t ld_q, size_t n_q, const uint16_t *keys,
+                     size_t dim)
 {
 	size_t steps = (dim + 31) / 32, tile = steps * TILE_VALUES;
 
 	amx_configure(64);
 	for (size_t r = 0; r < n_q; r += 32) {
 		for (size_t g = 0; g < KEYS / 16; g += 2)
-			products(true, s + r * ld_s + g * 16, ld_s, false, q + r * ld_q, ld_q, keys + g * tile, tile, steps);
+			products(true, s + r * ld_s + g * 16, ld_s, false, q + r * ld_q, ld_q, keys + g * tile, tile,
+			         steps);
 	}
 	amx_release();
 }

@@ -90,7 +90,11 @@ struct cpu_block {
 	void *scratch; /* of the thread: CPU_SCRATCH_BYTES, and CPU_SCRATCH_COLS for each column padded to 32 */
 };
 
-enum { CPU_SCRATCH_COLS = 32, CPU_SCRATCH_BYTES = 128 << 10, CPU_ROW_PAD = 16 /* rows that may be read, not used, behind the last prepared one */ };
+enum {
+	CPU_SCRATCH_COLS = 32,
+	CPU_SCRATCH_BYTES = 128 << 10,
+	CPU_ROW_PAD = 16 /* rows that may be read, not used, behind the last prepared one */
+};
 
 typedef void (*cpu_block_fn)(const struct cpu_block *b);
 
@@ -132,7 +136,8 @@ struct cpu_attn_many {
 	/* q is padded with zeros to a multiple of 32 */
 	void (*qk)(float *s, size_t ld_s, const uint16_t *q, size_t ld_q, size_t n_q, const uint16_t *keys, size_t dim);
 	/* o is as wide as dim rounded up to 16 */
-	void (*pv)(float *o, size_t ld_o, const uint16_t *p, size_t ld_p, size_t n_q, const uint16_t *values, size_t dim);
+	void (*pv)(float *o, size_t ld_o, const uint16_t *p, size_t ld_p, size_t n_q, const uint16_t *values,
+	           size_t dim);
 };
 
 /* ---- The table of one instruction set ---------------------------------------------------------------- */

@@ -8,10 +8,9 @@
  *
  * The includer defines DENSE(name) to give names; D_STEP, values per step; D_KBLOCK, columns of a tile
  * that fit half the first-level cache; the types D_WV and D_XV of a
- * step's weights and activations; D_ELEM, bytes of a weight; D_LOAD_W(row, k), D_PART_W(row, k, n), D_LOAD_X(row, k) with row a
- * `const char *`; D_MAC(acc, w, x); and the tiles D_R x D_T for many tokens (D_T
- * at most 6) and D_R1 x 1 (at most 8 rows, a multiple of D_R) for one. D_R, D_T and D_R1 stay
- * defined, the others not. */
+ * step's weights and activations; D_ELEM, bytes of a weight; D_LOAD_W(row, k), D_PART_W(row, k, n), D_LOAD_X(row, k)
+ * with row a `const char *`; D_MAC(acc, w, x); and the tiles D_R x D_T for many tokens (D_T at most 6) and D_R1 x 1 (at
+ * most 8 rows, a multiple of D_R) for one. D_R, D_T and D_R1 stay defined, the others not. */
 
 ALWAYS_INLINE void DENSE(finish)(const struct cpu_block *b, size_t R, size_t T, const vf *acc, size_t row, size_t tok)
 {

@@ -141,7 +141,8 @@ const struct cpu_isa *cpu_isa_find(const char *name, bool exact)
 	for (size_t i = 0; i < levels.n; i++) {
 		const struct cpu_isa *isa = levels.isas[i];
 
-		if (name ? strcmp(isa->name, name) == 0 : !exact || (isa->dense_form[KN_BF16] == CPU_X_F32 && !isa->many_tokens))
+		if (name ? strcmp(isa->name, name) == 0
+		         : !exact || (isa->dense_form[KN_BF16] == CPU_X_F32 && !isa->many_tokens))
 			return isa;
 	}
 	return NULL;

@@ -16,12 +16,12 @@ static void prepare_bf16(void *dst, const float *x, size_t cols)
 	memset((uint16_t *)dst + cols, 0, (cpu_pad32(cols) - cols) * sizeof(uint16_t));
 }
 
-#define AMX_COMMON                                                                                                   \
-	.dense = { [KN_F32] = dense_f32_block, [KN_F16] = dense_f16_block, [KN_BF16] = dense_bf16_block },           \
-	.panel = { [CPU_PANEL_8] = cpu_panel_8_amx,                                                                  \
-	           [CPU_PANEL_4] = cpu_panel_4_amx,                                                                  \
-	           [CPU_PANEL_4K] = cpu_panel_4k_amx,                                                                \
-	           [CPU_PANEL_6K] = cpu_panel_6k_amx },                                                              \
+#define AMX_COMMON                                                                                         \
+	.dense = { [KN_F32] = dense_f32_block, [KN_F16] = dense_f16_block, [KN_BF16] = dense_bf16_block }, \
+	.panel = { [CPU_PANEL_8] = cpu_panel_8_amx,                                                        \
+		   [CPU_PANEL_4] = cpu_panel_4_amx,                                                        \
+		   [CPU_PANEL_4K] = cpu_panel_4k_amx,                                                      \
+		   [CPU_PANEL_6K] = cpu_panel_6k_amx },                                                    \
 	.dense_rows = D_R1, .prepare[CPU_X_BF16] = prepare_bf16, ISA_COMMON
 
 const struct cpu_isa cpu_isa_amx = { .name = "amx", AMX_COMMON };

@@ -21,7 +21,7 @@ enum {
 
 /* In the thread's scratch. */
 struct scratch {
-	uint16_t w[2][SIDE * SPAN];                        /* [row tile][step][pair][row][2] */
+	uint16_t w[2][SIDE * SPAN];                             /* [row tile][step][pair][row][2] */
 	float sums[CPU_MAX_ITEM_TOKENS / SIDE][2][SIDE * SIDE]; /* [token tile][row tile][token][row] */
 };
 
@@ -134,8 +134,8 @@ static void unpack_6k(uint16_t *dst, const struct cpu_block *b, size_t r, size_t
 
 			if (h)
 				low = _mm512_srli_epi16(low, 4);
-			put_bytes(dst + g * 64,
-			          _mm512_or_si512(_mm512_and_si512(low, m4), _mm512_and_si512(top, m2)), d, c);
+			put_bytes(dst + g * 64, _mm512_or_si512(_mm512_and_si512(low, m4), _mm512_and_si512(top, m2)),
+			          d, c);
 		}
 	}
 }

@@ -60,9 +60,9 @@ static void unpack_8(const struct unpacked *u, const char *w)
 		UNROLL
 		for (size_t g = 0; g < 8; g++) {
 			_mm_prefetch(v + b * 512 + g * 64 + FAR, _MM_HINT_T1);
-			_mm512_store_si512(u->q + b * 512 + g * 64,
-			                   _mm512_xor_si512(_mm512_loadu_si512(v + b * 512 + g * 64),
-			                                    _mm512_set1_epi8(-128)));
+			_mm512_store_si512(
+			        u->q + b * 512 + g * 64,
+			        _mm512_xor_si512(_mm512_loadu_si512(v + b * 512 + g * 64), _mm512_set1_epi8(-128)));
 		}
 	}
 }
@@ -124,10 +124,10 @@ static void unpack_6k(const struct unpacked *u, const char *w)
 
 			if (h)
 				low = _mm512_srli_epi16(low, 4);
-			_mm512_store_si512(u->q + i * 256 + g * 64,
-			                   _mm512_sub_epi8(_mm512_or_si512(_mm512_and_si512(low, m4),
-			                                                   _mm512_and_si512(top, m2)),
-			                                   less));
+			_mm512_store_si512(
+			        u->q + i * 256 + g * 64,
+			        _mm512_sub_epi8(_mm512_or_si512(_mm512_and_si512(low, m4), _mm512_and_si512(top, m2)),
+			                        less));
 		}
 	}
 }
@@ -135,13 +135,13 @@ static void unpack_6k(const struct unpacked *u, const char *w)
 /* ---- Products ---- */
 
 /* A product of a step into tile c, and its sums to memory. A macro, for tile numbers are part of the instruction. */
-#define PRODUCT(c, a, w, s)                                    \
-	do {                                                   \
-		_tile_zero(c);                                 \
-		_tile_loadd(a, x + (s) * depth, ld_x);         \
-		_tile_loadd(w, u->q + (s) * depth * 16, 64);   \
-		_tile_dpbssd(c, a, w);                         \
-		_tile_stored(c, sums + (c) * 16 * TOKENS, 64); \
+#define PRODUCT(c, a, w, s)                                  \
+	do {                                                 \
+		_tile_zero(c);                               \
+		_tile_loadd(a, x + (s)*depth, ld_x);         \
+		_tile_loadd(w, u->q + (s)*depth * 16, 64);   \
+		_tile_dpbssd(c, a, w);                       \
+		_tile_stored(c, sums + (c)*16 * TOKENS, 64); \
 	} while (0)
 
 /* Step s + i of the panel times 16 tokens; i < AHEAD, s a multiple of it. */
@@ -208,8 +208,8 @@ ALWAYS_INLINE void tile_run(const struct unpacked *u, size_t depth, bool minimum
 		for (size_t j = 0; j < AHEAD; j++) {
 			if (i + 1 < full)
 				product(u, depth, x, ld_x, (i + 1) * AHEAD, j, i % 2 ? even : odd);
-			join(u, i * AHEAD + j, minimums, sums + j * 16 * TOKENS,
-			     dx + (i * AHEAD + j) * depth / 32 * 4, ld_x, to_dsum, f);
+			join(u, i * AHEAD + j, minimums, sums + j * 16 * TOKENS, dx + (i * AHEAD + j) * depth / 32 * 4,
+			     ld_x, to_dsum, f);
 		}
 	}
 	for (size_t s = full * AHEAD; s < u->steps; s++) {

@@ -10,7 +10,8 @@
 enum {
 	MAX_P = 4,
 	MAX_T = 6,
-	FAR = 2048 /* bytes that weights are asked for ahead, to the second-level cache, when few tokens wait for them */
+	FAR = 2048 /* bytes that weights are asked for ahead, to the second-level cache, when few tokens wait for them
+	            */
 };
 
 struct tile {

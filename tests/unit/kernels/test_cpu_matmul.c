@@ -102,7 +102,8 @@ static void compare(const char *isa, struct kn_backend *ref, struct kn_backend *
 	for (size_t i = 0; i < n; i++) {
 		for (size_t r = 0; r < ld_out; r++) {
 			double off = fabs((double)got[i * ld_out + r] - want[i * ld_out + r]);
-			double may = r < rows ? tolerance(isa, dtype, exact, w.values + r * cols, x + i * ld_x, cols) : 0;
+			double may =
+			        r < rows ? tolerance(isa, dtype, exact, w.values + r * cols, x + i * ld_x, cols) : 0;
 
 			if (!(off <= may))
 				fail_msg("%s %s [%u, %u] x %zu: out[%zu][%zu] is %.9g, expected %.9g +- %.3g", isa,
@@ -133,7 +134,9 @@ static void all_shapes(bool exact)
 
 			for (size_t r = 0; r < sizeof(odd_rows) / sizeof(*odd_rows); r++) {
 				for (size_t i = 0; i < sizeof(odd_n) / sizeof(*odd_n); i++) {
-					uint32_t cols = block == 1 ? odd_cols[(r + i) % 6] : block * (1 + (r + i) % 3) * (i % 4 == 3 && block == 32 ? 5 : 1);
+					uint32_t cols = block == 1 ? odd_cols[(r + i) % 6]
+					                           : block * (1 + (r + i) % 3) *
+					                                     (i % 4 == 3 && block == 32 ? 5 : 1);
 
 					compare(*isa, ref, cpu, (enum kn_dtype)d, odd_rows[r], cols, odd_n[i], exact);
 				}
