@@ -43,6 +43,8 @@ void gr_dfa_free(struct dfa *d);
 
 uint32_t gr_dfa_start(const struct dfa *d); /* DFA_DEAD: accepts nothing */
 uint32_t gr_dfa_next(struct dfa *d, uint32_t q, uint32_t cp);
+/* What has been computed of it so far: states times classes of code points. */
+size_t gr_dfa_cells(const struct dfa *d);
 /* The fewest characters to acceptance. */
 uint32_t gr_dfa_distance(const struct dfa *d, uint32_t q);
 /* No state is farther from it. */

@@ -11,6 +11,11 @@ uint32_t gr_dfa_next(struct dfa *d, uint32_t q, uint32_t cp)
 	return gr_dfa_next_of_class(d, q, gr_dfa_class_of(d, cp));
 }
 
+size_t gr_dfa_cells(const struct dfa *d)
+{
+	return (size_t)d->n_states * d->n_classes;
+}
+
 uint32_t gr_dfa_distance(const struct dfa *d, uint32_t q)
 {
 	return d->states[q].distance;

@@ -144,6 +144,16 @@ static int compile(struct eng_grammar *g, const char *text, size_t len, struct e
 	return err_set(err, -EINVAL, "unknown kind of grammar");
 }
 
+/* What cannot even begin within the limits is refused now, not when an output begins. */
+static int try_beginning(struct eng_grammar *g, struct err *err)
+{
+	struct eng_matcher *m = NULL;
+	int r = eng_matcher_new(g, &m);
+
+	eng_matcher_free(m);
+	return r < 0 ? err_set(err, r, "the grammar is too ambiguous, or its rules too deep, where it begins") : 0;
+}
+
 int gr_grammar_compile(struct grammar_vocab *vocab, enum eng_grammar_kind kind, const char *text, size_t len,
                        struct eng_grammar **ret, struct err *err)
 {
@@ -172,6 +182,8 @@ int gr_grammar_compile(struct grammar_vocab *vocab, enum eng_grammar_kind kind, 
 		memcpy(g->text, text, len);
 	g->text[len] = '\0';
 	r = compile(g, g->text, len, err);
+	if (r == 0)
+		r = try_beginning(g, err);
 	if (r < 0) {
 		grammar_free(g);
 		return err && err->code == 0 ? err_set(err, r, "the grammar is too large") : r;

@@ -19,7 +19,7 @@ enum {
 	GR_MAX_NODES = 20000,    /* of one grammar */
 	GR_MAX_SETS = 65536,     /* different sets of seen properties */
 	GR_MAX_PATTERNS = 6,     /* patternProperties that meet in one object */
-	GR_MAX_STEPS = 60 << 20, /* of one mask */
+	GR_MAX_STEPS = 16 << 20, /* of one mask */
 };
 #define GR_NONE UINT32_MAX
 

@@ -358,8 +358,11 @@ static int compile(struct schema *s, uint32_t *ret_root)
 	}
 	if (r == 0)
 		r = gr_schema_cut_impossible(s, *ret_root);
-	for (uint32_t i = 0; i < s->n_pending && r == 0; i++)
+	for (uint32_t i = 0; i < s->n_pending && r == 0; i++) {
 		r = gr_schema_finish_names(s, &s->pending[i]);
+		if (r == 0 && s->work > SCHEMA_MAX_WORK)
+			r = gr_schema_too_many(s, "its patterns of names");
+	}
 	return r;
 }
 

@@ -61,6 +61,74 @@ static int member(struct schema *s, uint32_t raw, const char *key, size_t i, uin
 	return gr_schema_raw(s, json_array_get(gr_schema_get(s, raw, key), i), s->raws[raw].pointer, where, ret);
 }
 
+/* The strings that a property is one of, by const or enum; NULL: not so. */
+static const json_t *listed_strings(const json_t *property)
+{
+	const json_t *one = json_object_get(property, "const"), *list = json_object_get(property, "enum");
+
+	return json_is_string(one) ? one : list;
+}
+
+static bool lists_string(const json_t *list, const json_t *text)
+{
+	const json_t *v;
+	size_t i;
+
+	json_array_foreach((json_t *)list, i, v)
+	{
+		if (json_equal(v, text))
+			return true;
+	}
+	return json_is_string(list) && json_equal(list, text);
+}
+
+static bool exclude_each_other(const json_t *a, const json_t *b)
+{
+	const json_t *v;
+	size_t i;
+
+	if (json_is_string(a))
+		return !lists_string(b, a);
+	if (json_is_string(b))
+		return !lists_string(a, b);
+	json_array_foreach((json_t *)a, i, v)
+	{
+		if (!json_is_string(v) || lists_string(b, v))
+			return false;
+	}
+	return true;
+}
+
+/* The usual case, seen without merging: both require a property that tells them apart by a string. */
+static bool told_apart(struct schema *s, uint32_t a, uint32_t b)
+{
+	const json_t *name, *x, *y;
+	size_t i;
+
+	if (gr_schema_types(gr_schema_get(s, a, "type")) != TYPE_OBJECT ||
+	    gr_schema_types(gr_schema_get(s, b, "type")) != TYPE_OBJECT)
+		return false;
+	json_array_foreach((json_t *)gr_schema_get(s, a, "required"), i, name)
+	{
+		if (!lists_string(gr_schema_get(s, b, "required"), name))
+			continue;
+		x = listed_strings(json_object_get(gr_schema_get(s, a, "properties"), json_string_value(name)));
+		y = listed_strings(json_object_get(gr_schema_get(s, b, "properties"), json_string_value(name)));
+		if (x && y && exclude_each_other(x, y))
+			return true;
+	}
+	return false;
+}
+
+static int follow_ref(struct schema *s, uint32_t *raw)
+{
+	int r = 0;
+
+	for (int i = 0; i < 8 && r == 0 && gr_schema_get(s, *raw, "$ref"); i++)
+		r = gr_schema_resolve(s, *raw, gr_schema_get(s, *raw, "$ref"), raw);
+	return r;
+}
+
 static int add_overlap(struct schema *s, uint32_t raw, uint32_t i, uint32_t j)
 {
 	uint32_t parts[3] = { raw << 1 | 1, 0, 0 }, value = 0;
@@ -68,6 +136,13 @@ static int add_overlap(struct schema *s, uint32_t raw, uint32_t i, uint32_t j)
 
 	if (r == 0)
 		r = member(s, raw, "oneOf", j, &parts[2]);
+	if (r == 0) {
+		uint32_t a = parts[1], b = parts[2];
+
+		if ((r = follow_ref(s, &a)) == 0 && (r = follow_ref(s, &b)) == 0 && told_apart(s, a, b))
+			return 0;
+	}
+	s->work += 16;
 	parts[1] <<= 1;
 	parts[2] <<= 1;
 	if (r == 0)
@@ -248,9 +323,10 @@ static int add_alternative(struct schema *s, uint32_t value, uint32_t node)
 	return 0;
 }
 
-/* const and enum of one case: the values that satisfy all of it. */
-static int listed_values(struct schema *s, const struct state *st, const json_t *list, json_t *fits)
+/* const and enum of one case, listed by the atom `source`: the values that satisfy all of it. */
+static int listed_values(struct schema *s, const struct state *st, uint32_t source, const json_t *list, json_t *fits)
 {
+	bool both = gr_schema_get(s, st->atoms[source], "enum") && gr_schema_get(s, st->atoms[source], "const");
 	const json_t *v;
 	size_t i;
 
@@ -259,7 +335,8 @@ static int listed_values(struct schema *s, const struct state *st, const json_t 
 		int ok = 1;
 
 		for (uint32_t k = 0; k < st->n_atoms && ok == 1; k++)
-			ok = gr_schema_valid(s, st->atoms[k], v, true, 0);
+			ok = gr_schema_valid(s, st->atoms[k], v,
+			                     SCHEMA_OWN | (k == source && !both ? SCHEMA_UNLISTED : 0), 0);
 		if (ok < 0)
 			return ok;
 		if (ok && json_array_append(fits, (json_t *)v) < 0)
@@ -416,7 +493,7 @@ static int finish_case(struct cases *c, struct state *st)
 			continue;
 		fits = json_array();
 		own = list ? json_incref((json_t *)list) : json_pack("[O]", one);
-		r = fits && own ? listed_values(s, st, own, fits) : err_set(s->err, -ENOMEM, "out of memory");
+		r = fits && own ? listed_values(s, st, i, own, fits) : err_set(s->err, -ENOMEM, "out of memory");
 		if (r == 0)
 			r = add_listed(s, c->value, fits);
 		json_decref(own);

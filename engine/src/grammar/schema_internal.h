@@ -98,8 +98,10 @@ int gr_schema_check(struct schema *s, uint32_t raw);
 uint32_t gr_schema_types(const json_t *type); /* 0: not a type or list of types */
 uint32_t gr_schema_type_of(const json_t *value);
 
-/* schema_valid.c: 1 valid, 0 not, negative error. own_only: without $ref, allOf, anyOf, oneOf. */
-int gr_schema_valid(struct schema *s, uint32_t raw, const json_t *value, bool own_only, unsigned depth);
+/* schema_valid.c: 1 valid, 0 not, negative error. SCHEMA_OWN: without $ref, allOf, anyOf, oneOf; SCHEMA_UNLISTED:
+ * without enum and const. */
+enum { SCHEMA_OWN = 1u << 0, SCHEMA_UNLISTED = 1u << 1 };
+int gr_schema_valid(struct schema *s, uint32_t raw, const json_t *value, unsigned flags, unsigned depth);
 bool gr_schema_same(const json_t *a, const json_t *b);
 /* Whether a pattern matches somewhere in the text (is_search) or the whole of it. */
 int gr_schema_pattern_matches(struct schema *s, uint32_t raw, const char *key, const char *pattern, bool is_search,

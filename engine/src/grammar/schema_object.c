@@ -20,6 +20,7 @@ struct merge {
 	uint32_t n;
 	bool is_closed; /* unevaluatedProperties: false */
 	json_t *names;  /* every name that is mentioned: true */
+	json_t *required;
 	struct name_pattern patterns[GR_MAX_PATTERNS];
 	uint32_t n_patterns;
 	struct object o;
@@ -60,7 +61,7 @@ static int sub(struct merge *m, uint32_t raw, const char *keyword, const char *n
 
 /* ---- What is mentioned ---- */
 
-static int mention(struct merge *m, const json_t *list)
+static int mention(struct merge *m, json_t *set, const json_t *list)
 {
 	const json_t *v;
 	size_t i;
@@ -69,7 +70,8 @@ static int mention(struct merge *m, const json_t *list)
 	{
 		if (strlen(json_string_value(v)) != json_string_length(v))
 			return err_set(m->s->err, -EINVAL, "schema: a property name holds a zero byte");
-		if (json_object_set_new(m->names, json_string_value(v), json_true()) < 0)
+		if (json_object_set_new(m->names, json_string_value(v), json_true()) < 0 ||
+		    (set && json_object_set_new(set, json_string_value(v), json_true()) < 0))
 			return err_set(m->s->err, -ENOMEM, "out of memory");
 	}
 	return 0;
@@ -86,7 +88,7 @@ static int mention_keys(struct merge *m, const json_t *map, bool with_lists)
 		if (json_object_set_new(m->names, key, json_true()) < 0)
 			return err_set(m->s->err, -ENOMEM, "out of memory");
 		if (r == 0 && with_lists)
-			r = mention(m, v);
+			r = mention(m, NULL, v);
 	}
 	return r;
 }
@@ -173,8 +175,8 @@ static int gather(struct merge *m, uint32_t raw, uint32_t alone)
 		m->is_closed = true;
 	}
 	if ((r = mention_keys(m, gr_schema_get(m->s, raw, "properties"), false)) < 0 ||
-	    (r = mention(m, gr_schema_get(m->s, raw, "required"))) < 0 ||
-	    (r = mention(m, json_object_get(gr_schema_get(m->s, raw, "not"), "required"))) < 0 ||
+	    (r = mention(m, m->required, gr_schema_get(m->s, raw, "required"))) < 0 ||
+	    (r = mention(m, NULL, json_object_get(gr_schema_get(m->s, raw, "not"), "required"))) < 0 ||
 	    (r = mention_keys(m, gr_schema_get(m->s, raw, "dependentRequired"), true)) < 0 ||
 	    (r = mention_keys(m, gr_schema_get(m->s, raw, "dependencies"), true)) < 0 ||
 	    (r = mention_names_schema(m, names)) < 0)
@@ -255,26 +257,11 @@ static int name_mask(struct merge *m, const char *name, uint32_t *ret_mask, bool
 		text = json_string(name);
 		r = gr_schema_raw(m->s, names, m->s->raws[m->atoms[i]].pointer, "propertyNames", &id);
 		if (r == 0)
-			r = text ? gr_schema_valid(m->s, id, text, false, 0) : -ENOMEM;
+			r = text ? gr_schema_valid(m->s, id, text, 0, 0) : -ENOMEM;
 		json_decref(text);
 		*ret_ok = *ret_ok && r == 1;
 	}
 	return r < 0 ? r : 0;
-}
-
-static bool is_required(const struct merge *m, const char *name)
-{
-	const json_t *v;
-	size_t i;
-
-	for (uint32_t k = 0; k < m->n; k++) {
-		json_array_foreach((json_t *)gr_schema_get(m->s, m->atoms[k], "required"), i, v)
-		{
-			if (strcmp(json_string_value(v), name) == 0)
-				return true;
-		}
-	}
-	return false;
 }
 
 static int add_props(struct merge *m)
@@ -303,7 +290,7 @@ static int add_props(struct merge *m)
 			r = value_of(m, name, mask, &p->value);
 		if (r < 0)
 			return r;
-		p->is_required = is_required(m, name);
+		p->is_required = json_object_get(m->required, name) != NULL;
 	}
 	r = gr_object_finish(&m->o);
 	return r < 0 ? err_set(m->s->err, r, "schema: property names that are no UTF-8, or out of memory") : 0;
@@ -334,13 +321,20 @@ static int add_others(struct merge *m)
 
 /* ---- Dependencies and numbers of properties ---- */
 
+/* Every name that is asked for was mentioned. */
 static uint32_t prop_of(const struct object *o, const char *name)
 {
-	for (uint32_t i = 0; i < o->n_props; i++) {
-		if (strcmp(o->props[i].name, name) == 0)
-			return i;
+	uint32_t lo = 0, hi = o->n_props;
+
+	while (hi - lo > 1) {
+		uint32_t mid = (lo + hi) / 2;
+
+		if (strcmp(o->props[mid].name, name) <= 0)
+			lo = mid;
+		else
+			hi = mid;
 	}
-	return 0; /* every name that is asked for was mentioned */
+	return lo;
 }
 
 static int add_dependencies(struct merge *m, const json_t *map)
@@ -473,6 +467,7 @@ int gr_schema_object(struct schema *s, const uint32_t *atoms, uint32_t n, uint32
 	m->atoms = atoms;
 	m->n = n;
 	m->names = json_object();
+	m->required = json_object();
 	m->o.max = UINT32_MAX;
 	gr_dfa_builder_init(&m->builder);
 	r = build(m, alone);
@@ -483,6 +478,7 @@ int gr_schema_object(struct schema *s, const uint32_t *atoms, uint32_t n, uint32
 	gr_node_done(&rest);
 	gr_dfa_builder_done(&m->builder);
 	json_decref(m->names);
+	json_decref(m->required);
 	free(m);
 	return r;
 }
@@ -499,5 +495,7 @@ int gr_schema_finish_names(struct schema *s, struct names_pending *p)
 			p->builder.allowed |= 1ull << mask;
 	}
 	r = gr_dfa_finish(&p->builder, &o->patterns, s->err);
+	if (r == 0)
+		s->work += gr_dfa_cells(o->patterns) / 16;
 	return r < 0 ? err_prefix(s->err, r, "schema: patterns of property names: ") : 0;
 }

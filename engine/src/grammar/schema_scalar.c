@@ -8,6 +8,8 @@
 #include "base/cleanup.h"
 #include "grammar/schema_internal.h"
 
+enum { MAX_MEMOS = 512 }; /* looked through one by one */
+
 #define INTEGER_REGEX "-?(0|[1-9]\\d*)"
 #define DECIMAL_REGEX INTEGER_REGEX "(\\.\\d+)?"
 #define NUMBER_REGEX DECIMAL_REGEX "([eE][+-]?\\d+)?"
@@ -45,6 +47,7 @@ int gr_schema_finish_lex(struct schema *s, struct dfa_builder *b, bool is_string
 	r = gr_dfa_finish(b, &s->g->nodes[node].lex.dfa, s->err);
 	if (r < 0)
 		return err_prefix(s->err, r, "schema: ");
+	s->work += gr_dfa_cells(s->g->nodes[node].lex.dfa) / 16;
 	*ret = node;
 	return 0;
 }
@@ -63,6 +66,8 @@ static uint32_t memo_find(const struct schema *s, const struct base_buf *key)
 
 static int memo_add(struct schema *s, struct base_buf *key, uint32_t node)
 {
+	if (s->n_memos == MAX_MEMOS)
+		return 0;
 	if (gr_schema_grow(&s->memos, s->n_memos, &s->cap_memos, sizeof(*s->memos)) < 0)
 		return err_set(s->err, -ENOMEM, "out of memory");
 	s->memos[s->n_memos].key = strdup(base_buf_text(key));
@@ -245,6 +250,9 @@ int gr_schema_string(struct schema *s, const uint32_t *atoms, uint32_t n, uint32
 	}
 	gr_dfa_builder_done(&t.b);
 	base_buf_done(&t.key);
+	if (r == -E2BIG && n > 0)
+		return gr_schema_fail(s, atoms[0], NULL, r,
+		                      "patterns and lengths of this string are too large together");
 	return r;
 }
 

@@ -123,7 +123,7 @@ static int valid_by(struct schema *s, uint32_t raw, const json_t *sub, const cha
 	uint32_t id = 0;
 	int r = gr_schema_raw(s, sub, s->raws[raw].pointer, key, &id);
 
-	return r < 0 ? r : gr_schema_valid(s, id, v, false, depth + 1);
+	return r < 0 ? r : gr_schema_valid(s, id, v, 0, depth + 1);
 }
 
 static int valid_array(struct schema *s, uint32_t raw, const json_t *v, unsigned depth)
@@ -223,6 +223,7 @@ static int valid_list(struct schema *s, uint32_t raw, const json_t *v)
 	bool hit = !list;
 	size_t i;
 
+	s->work += json_array_size(list);
 	json_array_foreach((json_t *)list, i, e) hit = hit || gr_schema_same(e, v);
 	return hit && (!one || gr_schema_same(one, v));
 }
@@ -253,7 +254,7 @@ static int valid_applied(struct schema *s, uint32_t raw, const json_t *v, unsign
 	if (ref) {
 		r = gr_schema_resolve(s, raw, ref, &target);
 		if (r == 0)
-			r = gr_schema_valid(s, target, v, false, depth + 1);
+			r = gr_schema_valid(s, target, v, 0, depth + 1);
 	}
 	if (r == 1 && gr_schema_get(s, raw, "allOf")) {
 		n = count_valid(s, raw, "allOf", v, depth);
@@ -270,7 +271,7 @@ static int valid_applied(struct schema *s, uint32_t raw, const json_t *v, unsign
 	return r;
 }
 
-int gr_schema_valid(struct schema *s, uint32_t raw, const json_t *v, bool own_only, unsigned depth)
+int gr_schema_valid(struct schema *s, uint32_t raw, const json_t *v, unsigned flags, unsigned depth)
 {
 	const json_t *schema = s->raws[raw].json, *type, *no;
 	int r = 1;
@@ -284,7 +285,7 @@ int gr_schema_valid(struct schema *s, uint32_t raw, const json_t *v, bool own_on
 	if (type && !(gr_schema_types(type) & gr_schema_type_of(v)) &&
 	    !(json_is_null(v) && json_is_true(gr_schema_get(s, raw, "nullable"))))
 		return 0;
-	if (!valid_list(s, raw, v))
+	if (!(flags & SCHEMA_UNLISTED) && !valid_list(s, raw, v))
 		return 0;
 	if (json_is_string(v))
 		r = valid_string(s, raw, v);
@@ -298,5 +299,5 @@ int gr_schema_valid(struct schema *s, uint32_t raw, const json_t *v, bool own_on
 		r = valid_by(s, raw, no, "not", v, depth);
 		r = r < 0 ? r : !r;
 	}
-	return r == 1 && !own_only ? valid_applied(s, raw, v, depth) : r;
+	return r == 1 && !(flags & SCHEMA_OWN) ? valid_applied(s, raw, v, depth) : r;
 }

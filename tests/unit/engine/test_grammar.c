@@ -345,6 +345,20 @@ static void bombs_are_refused(void **state)
 	(void)base_buf_puts(&text, "]}");
 	assert_int_equal(gr_grammar_compile(vocab, ENG_GRAMMAR_JSON_SCHEMA, text.data, text.len, &g, &err), -E2BIG);
 
+	/* 60 alternatives that a string tells apart are no trouble. */
+	base_buf_reset(&text);
+	for (int i = 0; i < 60; i++)
+		(void)base_buf_printf(&text,
+		                      "%s{\"type\":\"object\",\"properties\":{\"k\":{\"const\":\"v%d\"},\"a\":{},"
+		                      "\"b\":{},\"c\":{}},\"required\":[\"k\"]}",
+		                      i ? "," : "{\"oneOf\":[", i);
+	(void)base_buf_puts(&text, "]}");
+	assert_int_equal(gr_grammar_compile(vocab, ENG_GRAMMAR_JSON_SCHEMA, text.data, text.len, &g, &err), 0);
+	assert_true(accepts(g, "{\"b\":1,\"k\":\"v17\"}"));
+	assert_false(accepts(g, "{\"k\":\"v60\"}"));
+	eng_grammar_unref(g);
+	g = NULL;
+
 	/* Doubling is no trouble: rules stay rules where they are too large to be put into one another. */
 	base_buf_reset(&text);
 	(void)base_buf_puts(&text, "root ::= a0\n");
