@@ -12,7 +12,8 @@ static const char keepalive[] = ": keep-alive\n\n";
 
 static int connection_fd(const struct exchange *x)
 {
-	const union MHD_ConnectionInfo *info = MHD_get_connection_info(x->conn, MHD_CONNECTION_INFO_CONNECTION_FD);
+	const union MHD_ConnectionInfo *info =
+	        x->conn ? MHD_get_connection_info(x->conn, MHD_CONNECTION_INFO_CONNECTION_FD) : NULL;
 
 	return info ? (int)info->connect_fd : -1;
 }
