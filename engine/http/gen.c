@@ -591,6 +591,7 @@ static void request_of(struct choice *c, const int32_t *ids, struct eng_request 
 		.n_stop_ids = p->n_stop_ids,
 		.grammar = c->gen->grammar,
 		.logprobs = p->logprobs,
+		.processed_logprobs = p->processed_logprobs,
 		.n_top = p->n_top,
 		/* The prompt is scored once, for its first choice. */
 		.logprob_start =

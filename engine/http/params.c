@@ -82,6 +82,20 @@ static int parse_seed(const json_t *obj, const char *key, struct http_params *p,
 	return r < 0 ? r : 0;
 }
 
+/* What log-probabilities of the answer are of; the words are vLLM's. */
+static int parse_logprobs_mode(const json_t *obj, struct http_params *p, struct http_error *e)
+{
+	const json_t *v = json_object_get(obj, "logprobs_mode");
+	const char *mode = json_string_value(v);
+
+	if (!v || json_is_null(v))
+		return 0;
+	p->processed_logprobs = mode && strcmp(mode, "processed_logprobs") == 0;
+	if (!p->processed_logprobs && !(mode && strcmp(mode, "raw_logprobs") == 0))
+		return http_bad_field(e, "logprobs_mode", "must be \"raw_logprobs\" or \"processed_logprobs\"");
+	return 0;
+}
+
 static int parse_top_k(const json_t *obj, struct http_params *p, struct http_error *e)
 {
 	int64_t k = 0;
@@ -230,9 +244,9 @@ static int parse_common(const json_t *obj, struct http_params *p, struct http_er
 	if (model && !json_is_string(model))
 		return http_bad_field(e, "model", "expected a string, got %s", base_json_type_name(model));
 	if ((r = parse_sampling(obj, 2, p, e)) < 0 || (r = parse_seed(obj, "seed", p, e)) < 0 ||
-	    (r = parse_stop(obj, p, e)) < 0 || (r = parse_stop_ids(obj, p, e)) < 0 ||
-	    (r = parse_min_new(obj, "min_tokens", p, e)) < 0 || (r = parse_special(obj, p, e)) < 0 ||
-	    (r = parse_n(obj, p, e)) < 0 || (r = parse_stream(obj, p, e)) < 0 ||
+	    (r = parse_logprobs_mode(obj, p, e)) < 0 || (r = parse_stop(obj, p, e)) < 0 ||
+	    (r = parse_stop_ids(obj, p, e)) < 0 || (r = parse_min_new(obj, "min_tokens", p, e)) < 0 ||
+	    (r = parse_special(obj, p, e)) < 0 || (r = parse_n(obj, p, e)) < 0 || (r = parse_stream(obj, p, e)) < 0 ||
 	    (r = http_parse_constrained(obj, p, e)) < 0)
 		return r;
 	return 0;
@@ -640,6 +654,7 @@ static int parse_generate_rest(const json_t *obj, struct http_params *p, struct 
 
 	if ((r = http_opt_bool(obj, "stream", &p->stream, e)) < 0 ||
 	    (r = http_opt_bool(obj, "return_logprob", &p->logprobs, e)) < 0 ||
+	    (r = parse_logprobs_mode(obj, p, e)) < 0 ||
 	    (r = http_opt_bool(obj, "return_text_in_logprobs", &p->logprob_text, e)) < 0 ||
 	    (r = http_opt_int(obj, "logprob_start_len", -1, INT32_MAX, &start, e)) < 0 ||
 	    (r = http_opt_int(obj, "top_logprobs_num", 0, HTTP_MAX_TOP, &n_top, e)) < 0)

@@ -48,7 +48,7 @@ struct http_params {
 	uint32_t max_new, min_new;
 	bool no_output; /* a maximum of 0 tokens was asked for: only the prompt is scored */
 	bool ignore_eos, keep_special, include_stop;
-	bool logprobs;
+	bool logprobs, processed_logprobs;
 	uint32_t n_top;
 	int64_t logprob_start;
 	const char *grammar_param; /* the field that asked for structured output; NULL: none did */

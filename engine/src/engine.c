@@ -17,6 +17,7 @@
 enum {
 	DEFAULT_CTX = 8192,
 	DEFAULT_RUNNING = 32,
+	DEFAULT_CONTEXTS = 8, /* whose K and V the pool holds */
 	DEFAULT_QUEUED = 256,
 	STEP_TOKENS = 512, /* one prefill chunk */
 	MIN_OUTPUTS = 32,  /* rows of logits per step: prompt log-probabilities come in chunks of this */
@@ -159,16 +160,16 @@ static uint64_t page_bytes(const struct eng_engine *e, struct eng_runner_config 
 	return two > one ? two - one : 1;
 }
 
-/* As many pages as max_running full contexts need, within the budget. */
-static int plan_pages(const struct eng_engine *e, const struct eng_options *o, uint32_t n_ctx, uint32_t max_running,
+/* A budget that was asked for is filled: what nobody uses caches prefixes. Else as many pages as the requests asked
+ * for need at full length, or as a few do: more run together because few are that long. */
+static int plan_pages(const struct eng_engine *e, const struct eng_options *o, uint32_t n_ctx,
                       struct eng_runner_config *config, struct err *err)
 {
 	uint64_t per_page = page_bytes(e, *config), per_seq = (n_ctx + PAGE_TOKENS - 1) / PAGE_TOKENS;
 	uint64_t budget = o->kv_bytes ? o->kv_bytes : default_kv_bytes;
-	uint64_t n = per_seq * max_running;
+	uint64_t n = per_seq * (o->max_running ? o->max_running : DEFAULT_CONTEXTS);
 
-	/* A budget that was asked for is also filled; the default one only as far as needed. */
-	if (n > budget / per_page)
+	if (o->kv_bytes || n > budget / per_page)
 		n = budget / per_page;
 	if (n < per_seq && !o->kv_bytes)
 		n = per_seq;
@@ -239,7 +240,7 @@ static int start(struct eng_engine *e, const struct eng_options *o, struct err *
 	config.max_outputs = max_running + DRAFT_ROWS > MIN_OUTPUTS ? max_running + DRAFT_ROWS : MIN_OUTPUTS;
 	if (config.max_outputs > STEP_TOKENS || m->pooling == ENG_POOL_MEAN || m->pooling == ENG_POOL_CLS)
 		config.max_outputs = STEP_TOKENS;
-	r = plan_pages(e, o, n_ctx, max_running, &config, err);
+	r = plan_pages(e, o, n_ctx, &config, err);
 	if (r < 0)
 		return r;
 	tell_plan(e, o, &config, max_running);

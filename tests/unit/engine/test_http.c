@@ -741,6 +741,31 @@ static void fifty_clients_at_once_get_what_each_would_get_alone(void **state)
 	}
 }
 
+static void logprobs_are_raw_or_processed_as_asked(void **state)
+{
+	struct served s;
+	struct answer a;
+
+	(void)state;
+	serve_model(&s, "models/deepseek_v3", "ref");
+	ask_ok(&s, "/generate",
+	       "{\"text\":\"a\",\"return_logprob\":true,\"sampling_params\":{\"max_new_tokens\":2,\"temperature\":0}}",
+	       &a);
+	assert_non_null(strstr(a.text, "\"output_token_logprobs\":[[-"));
+	answer_done(&a);
+	/* Greedy is certain of what it takes. */
+	ask_ok(&s, "/generate",
+	       "{\"text\":\"a\",\"return_logprob\":true,\"logprobs_mode\":\"processed_logprobs\","
+	       "\"sampling_params\":{\"max_new_tokens\":2,\"temperature\":0}}",
+	       &a);
+	assert_non_null(strstr(a.text, "\"output_token_logprobs\":[[0"));
+	answer_done(&a);
+	ask(&s, "/v1/completions", "{\"prompt\":\"a\",\"logprobs\":1,\"logprobs_mode\":\"both\"}", &a);
+	assert_int_equal(a.status, 400);
+	answer_done(&a);
+	serve_end(&s);
+}
+
 static void a_full_queue_is_429(void **state)
 {
 	const struct eng_options options = {
@@ -748,7 +773,9 @@ static void a_full_queue_is_429(void **state)
 	};
 	struct served s;
 	struct answer a;
-	int fd;
+	char head[4096];
+	int fd, refused, seconds = 0;
+	ssize_t n;
 
 	(void)state;
 	serve_with(&s, &options, (struct eng_http_config){ 0 });
@@ -760,6 +787,15 @@ static void a_full_queue_is_429(void **state)
 	assert_int_equal(a.status, 429);
 	assert_string_equal(str_at(a.json, "error.code"), "queue_full");
 	answer_done(&a);
+	refused = raw_connect(&s);
+	raw_post(refused, "/v1/completions", "{\"prompt\":\"a\",\"n\":4}");
+	n = recv(refused, head, sizeof(head) - 1, 0);
+	assert_true(n > 0);
+	head[n] = '\0';
+	assert_non_null(strstr(head, "Retry-After: "));
+	assert_int_equal(sscanf(strstr(head, "Retry-After: "), "Retry-After: %d", &seconds), 1);
+	assert_in_range(seconds, 1, 60);
+	(void)close(refused);
 	(void)close(fd);
 	assert_true(wait_stats(&s, none_is_running));
 	ask_ok(&s, "/v1/completions", "{\"prompt\":\"a\",\"max_tokens\":2}", &a);
@@ -841,6 +877,7 @@ int main(void)
 		cmocka_unit_test(a_reader_that_does_not_read_is_dropped_and_delays_nobody),
 		cmocka_unit_test(a_silent_stream_is_kept_alive_by_comments),
 		cmocka_unit_test(fifty_clients_at_once_get_what_each_would_get_alone),
+		cmocka_unit_test(logprobs_are_raw_or_processed_as_asked),
 		cmocka_unit_test(a_full_queue_is_429),
 		cmocka_unit_test(draining_finishes_a_stream_and_refuses_new_work),
 		cmocka_unit_test(an_idle_server_uses_no_cpu),
