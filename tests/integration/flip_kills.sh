@@ -4,11 +4,11 @@
 # daemon must go on: readers over the kill get right bytes, a container that was there before is there with what it wrote,
 # the whole tree reads right, fsck finds nothing.
 #
-#   FLIP_KILLS=N   kills [24]; FLIP_KILLS=200 is the long way, some 12 minutes. They are dealt out evenly over the phases.
+#   FLIP_KILLS=N   kills [16]; FLIP_KILLS=200 is the long way, some 12 minutes. They are dealt out evenly over the phases.
 #   FLIP_SEED=N    the same points again (as far as time repeats itself)
 #   FLIP_PHASES=   some of: read prefetch background pull unpack mount gc convert
 . "$(dirname "$0")/flip/lib.sh"
-n_kills=${FLIP_KILLS:-24}
+n_kills=${FLIP_KILLS:-16}
 seed=${FLIP_SEED:-$$}
 phases=(${FLIP_PHASES:-read prefetch background pull unpack mount gc convert})
 begin flip-kills containerd ctr docker-registry skopeo umoci
