@@ -28,9 +28,12 @@ struct client {
 	bool first_prompt_has_logprob;
 	struct eng_event done;
 	char error[ERR_MSG_SIZE], stop_text[64];
+	unsigned end_order;          /* among all clients */
 	struct eng_sched *cancel_in; /* cancels itself after cancel_after tokens */
 	size_t cancel_after;
 };
+
+static atomic_uint n_ended;
 
 static inline void record(void *arg, const struct eng_event *ev)
 {
@@ -63,6 +66,7 @@ static inline void record(void *arg, const struct eng_event *ev)
 		c->done = *ev;
 		(void)snprintf(c->error, sizeof(c->error), "%s", ev->error ? ev->error->msg : "");
 		(void)snprintf(c->stop_text, sizeof(c->stop_text), "%s", ev->stop_text ? ev->stop_text : "");
+		c->end_order = atomic_fetch_add(&n_ended, 1);
 		c->n_done++;
 		(void)pthread_cond_broadcast(&c->cond);
 	}
