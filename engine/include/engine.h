@@ -54,7 +54,8 @@ struct eng_options {
 	uint32_t n_threads;   /* 0: one per usable core */
 	uint32_t max_running; /* 0: 32 */
 	uint32_t max_queued;  /* 0: 256 */
-	uint64_t kv_bytes;    /* budget for the K/V pool; 0: enough for max_running * n_ctx (8 * n_ctx when that is 0 too), at most 1 GiB */
+	uint64_t kv_bytes; /* budget for the K/V pool; 0: enough for max_running * n_ctx (8 * n_ctx when that is 0 too),
+	                      at most 1 GiB */
 	/* Ids and log-probabilities of a request do not depend on batch, chunks, cache or neighbours, not even in the
 	 * last bit; sampling without a seed draws from a fixed one. */
 	bool deterministic;
