@@ -227,6 +227,16 @@ void eng_engine_stats(struct eng_engine *e, struct eng_stats *ret_stats)
 
 /* ---- Operation ---- */
 
+uint32_t eng_engine_adapter(const struct eng_engine *e, const char *name)
+{
+	return 0;
+}
+
+const char *eng_engine_adapter_name(const struct eng_engine *e, uint32_t adapter)
+{
+	return NULL;
+}
+
 uint32_t eng_retry_after_s(struct eng_engine *e)
 {
 	return 7;
