@@ -57,13 +57,14 @@ finish() {
 	trap - EXIT
 	[[ -d $work ]] || return
 	if [[ -n $containerd ]]; then
-		for task in $(ctr tasks ls -q 2>/dev/null); do
-			ctr tasks kill -s KILL "$task"
+		# Whoever stops a test stops containerd with it, and gives us ten seconds: `ctr` would wait as long.
+		for task in $(timeout 2 ctr --address "$work/containerd.sock" -n $namespace tasks ls -q 2>/dev/null); do
+			timeout 2 ctr --address "$work/containerd.sock" -n $namespace tasks kill -s KILL "$task"
 		done >/dev/null 2>&1
 	fi
 	{ kill -9 $daemon && wait $daemon; } 2>/dev/null
 	kill $containerd $registry ${kept[@]+"${kept[@]}"} 2>/dev/null
-	for _ in {1..100}; do
+	for _ in {1..40}; do
 		[[ -z $(jobs -pr) ]] && break
 		sleep 0.05
 	done
