@@ -171,8 +171,11 @@ static inline int32_t v_quantize16(int8_t *q, const float *x, float inv)
 {
 	__m512i i = _mm512_cvtps_epi32(_mm512_mul_ps(_mm512_loadu_ps(x), _mm512_set1_ps(inv)));
 
-	_mm_storeu_si128((__m128i *)q, _mm512_cvtepi32_epi8(i));
-	return _mm512_reduce_add_epi32(i);
+	__m128i bytes = _mm512_cvtepi32_epi8(i);
+
+	_mm_storeu_si128((__m128i *)q, bytes);
+	/* Of the bytes: what is not a number is any integer in i, and would overflow. */
+	return _mm512_reduce_add_epi32(_mm512_cvtepi8_epi32(bytes));
 }
 
 static inline void v_hsum4_store(float *dst, vf a, vf b, vf c, vf d)
