@@ -69,8 +69,10 @@ view() {
 }
 # Until the daemon has fetched something for this reason, so that the kill meets it.
 has_begun() {
+	local bytes
 	for _ in {1..200}; do
-		(($(stat_of reads "$1_bytes") > 0)) && return
+		bytes=$(stat_of reads "$1_bytes") # nothing while it is too busy to answer
+		((${bytes:-0} > 0)) && return
 		sleep 0.05
 	done
 	fail "$where: nothing was fetched"
