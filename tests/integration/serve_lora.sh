@@ -70,5 +70,11 @@ assert status == 404 and answer["error"]["code"] == "model_not_found", answer
 with urllib.request.urlopen(url + "/metrics") as reply:
     cached = [l for l in reply.read().decode().split("\n") if l.startswith("ocai_engine_cached_tokens_total ")]
 assert float(cached[0].split()[1]) > 0, cached
+# Other weights bring their adapters along.
+status, answer = ask("/update_weights_from_disk", {"model_path": folder})
+assert status == 200, answer
+for name, prompts in stored.items():
+    check(name, prompts[0])
+assert not wrong, wrong[0]
 PY
 echo "two models of one: all as stored"
