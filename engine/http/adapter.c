@@ -6,6 +6,14 @@
 #include "gen.h"
 #include "http_internal.h"
 
+int http_model_not_found(struct http_error *e, const char *field, const char *name)
+{
+	*e = (struct http_error){ .status = 404, .type = "invalid_request_error", .code = "model_not_found" };
+	(void)snprintf(e->param, sizeof(e->param), "%s", field);
+	(void)snprintf(e->message, sizeof(e->message), "the model \"%.128s\" is not served here", name);
+	return -ENOENT;
+}
+
 int http_pick_adapter(struct exchange *x, const json_t *body, struct http_error *e)
 {
 	const struct eng_engine *engine = x->http->engine;
@@ -18,10 +26,5 @@ int http_pick_adapter(struct exchange *x, const json_t *body, struct http_error 
 	if (x->adapter > 0 || !name || strcmp(name, eng_engine_info(engine)->served_name) == 0 ||
 	    (!eng_engine_adapter_name(engine, 1) && strcmp(field, "model") == 0))
 		return 0;
-	e->status = 404;
-	e->type = "invalid_request_error";
-	e->code = "model_not_found";
-	(void)snprintf(e->param, sizeof(e->param), "%s", field);
-	(void)snprintf(e->message, sizeof(e->message), "the model \"%.128s\" is not served here", name);
-	return -ENOENT;
+	return http_model_not_found(e, field, name);
 }

@@ -102,6 +102,8 @@ void gen_start(struct exchange *x, const struct gen_api *api, struct http_params
 /* speak.c */
 /* Into x->adapter; 404 when there are adapters and none is called so. */
 int http_pick_adapter(struct exchange *x, const json_t *body, struct http_error *e);
+/* The refusal of a name; `field` is where the request has it. -ENOENT. */
+int http_model_not_found(struct http_error *e, const char *field, const char *name);
 int gen_render_chat(struct exchange *x, const struct http_params *p, struct base_buf *out, struct http_error *e);
 int gen_constrain_calls(struct gen *g, struct http_error *e);
 int gen_open_parsers(struct gen *g, const char *prompt, size_t len, struct http_error *e);

@@ -80,12 +80,10 @@ void handle_model(struct exchange *x)
 	const char *models = strstr(x->url, "/models/"), *id = models ? models + strlen("/models/") : "";
 	uint32_t adapter = eng_engine_adapter(x->http->engine, id);
 	struct base_buf out = BASE_BUF_INIT(64 * 1024);
-	struct http_error e = {
-		.status = 404, .type = "invalid_request_error", .code = "model_not_found", .param = "model"
-	};
+	struct http_error e;
 
 	if (!adapter && strcmp(id, gen_model(x)) != 0) {
-		(void)snprintf(e.message, sizeof(e.message), "the model \"%.128s\" is not served here", id);
+		(void)http_model_not_found(&e, "model", id);
 		reply_error(x, &e);
 		return;
 	}

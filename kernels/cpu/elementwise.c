@@ -29,7 +29,7 @@ struct norm_call {
 	size_t ld_out;
 	const float *x;
 	size_t ld_x;
-	const float *w;
+	const float *w, *b; /* b: of layernorm */
 	size_t n_head, dim;
 	float eps;
 };
@@ -50,25 +50,14 @@ void cpu_rmsnorm(struct kn_backend *be, float *out, size_t ld_out, const float *
                  size_t n, size_t n_head, size_t dim, float eps)
 {
 	struct cpu_backend *cpu = (struct cpu_backend *)be;
-	struct norm_call call = { cpu->isa, out, ld_out, x, ld_x, w, n_head, dim, eps };
+	struct norm_call call = { cpu->isa, out, ld_out, x, ld_x, w, NULL, n_head, dim, eps };
 
 	cpu_rows(cpu, n, n_head * dim, norm_rows, &call);
 }
 
-struct layernorm_call {
-	const struct cpu_isa *isa;
-	float *out;
-	size_t ld_out;
-	const float *x;
-	size_t ld_x;
-	const float *w, *b;
-	size_t dim;
-	float eps;
-};
-
 static void layernorm_rows(void *arg, size_t begin, size_t end, unsigned worker)
 {
-	const struct layernorm_call *c = arg;
+	const struct norm_call *c = arg;
 
 	(void)worker;
 	for (size_t i = begin; i < end; i++)
@@ -79,7 +68,7 @@ void cpu_layernorm(struct kn_backend *be, float *out, size_t ld_out, const float
                    const float *b, size_t n, size_t dim, float eps)
 {
 	struct cpu_backend *cpu = (struct cpu_backend *)be;
-	struct layernorm_call call = { cpu->isa, out, ld_out, x, ld_x, w, b, dim, eps };
+	struct norm_call call = { cpu->isa, out, ld_out, x, ld_x, w, b, 1, dim, eps };
 
 	cpu_rows(cpu, n, dim, layernorm_rows, &call);
 }

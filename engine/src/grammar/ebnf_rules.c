@@ -7,24 +7,31 @@
 
 /* ---- What rules can do ---- */
 
-/* Over a tree: whether it matches nothing (nullable), or anything finite (productive). */
-static bool is_nullable(const struct ebnf *e, const struct ast *a)
+typedef bool (*property_fn)(const struct ebnf *e, const struct ast *a);
+
+/* Whether a has what its parts have: a sequence when all do, a choice when one does, a repetition also when it may be
+ * left out. */
+static bool by_parts(const struct ebnf *e, const struct ast *a, property_fn has)
 {
 	bool any = false, all = true;
 
 	for (const struct ast *c = a->first; c; c = c->next) {
-		bool is = is_nullable(e, c);
+		bool is = has(e, c);
 
 		any = any || is;
 		all = all && is;
 	}
+	return a->kind == AST_ALT ? any : all || (a->kind == AST_REPEAT && a->min == 0);
+}
+
+/* Over a tree: whether it matches nothing (nullable), or anything finite (productive). */
+static bool is_nullable(const struct ebnf *e, const struct ast *a)
+{
 	switch (a->kind) {
 	case AST_CAT:
-		return all;
 	case AST_ALT:
-		return any;
 	case AST_REPEAT:
-		return a->min == 0 || all;
+		return by_parts(e, a, is_nullable);
 	case AST_CALL:
 		return e->rules[a->rule].is_nullable;
 	default:
@@ -34,23 +41,13 @@ static bool is_nullable(const struct ebnf *e, const struct ast *a)
 
 static bool is_productive(const struct ebnf *e, const struct ast *a)
 {
-	bool any = false, all = true;
-
-	for (const struct ast *c = a->first; c; c = c->next) {
-		bool is = is_productive(e, c);
-
-		any = any || is;
-		all = all && is;
-	}
 	switch (a->kind) {
 	case AST_SET:
 		return a->set.n > 0;
 	case AST_CAT:
-		return all;
 	case AST_ALT:
-		return any;
 	case AST_REPEAT:
-		return a->min == 0 || all;
+		return by_parts(e, a, is_productive);
 	case AST_CALL:
 		return e->rules[a->rule].is_productive;
 	default:

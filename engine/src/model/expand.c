@@ -16,7 +16,8 @@
 
 enum { Q8_BLOCK = 32, Q8_BYTES = 34, MX_BLOCK = 32, MX_BYTES = 16 };
 
-enum kn_dtype model_expand_dtype(const struct loader *l, uint64_t cols)
+/* The type that a matrix of `cols` columns is expanded to. */
+static enum kn_dtype dtype_for(const struct loader *l, uint64_t cols)
 {
 	if (l->exact)
 		return KN_F32;
@@ -90,7 +91,7 @@ int model_expand_fp8(const struct loader *l, const struct eng_tensor *t, const s
 	if (!made || !line || !scales)
 		return model_load_no_memory(l, t->name);
 	*made = *t;
-	made->dtype = model_expand_dtype(l, cols);
+	made->dtype = dtype_for(l, cols);
 	made->dtype_name = kn_dtype_info(made->dtype)->name;
 	row_bytes = kn_row_bytes(made->dtype, cols);
 	made->size_bytes = rows * row_bytes; /* at most 4 times what is mapped */
@@ -217,7 +218,7 @@ int model_expand_mxfp4(struct loader *l, const char *name, const uint64_t shape[
 	if (r < 0)
 		return r;
 	n_blocks = cols / MX_BLOCK;
-	*ret = (struct kn_mat){ .dtype = model_expand_dtype(l, cols), .rows = rows, .cols = (uint32_t)cols };
+	*ret = (struct kn_mat){ .dtype = dtype_for(l, cols), .rows = rows, .cols = (uint32_t)cols };
 	/* A scale that float16 cannot hold belongs to weights that round to nothing beside others, or to a damaged
 	 * file. */
 	if (ret->dtype == KN_Q8_0 &&

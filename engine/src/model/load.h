@@ -51,9 +51,7 @@ int model_load_moe(struct loader *l, uint32_t il, struct layer *y);
 
 /* ---- expand.c ---- */
 
-/* The type that a matrix of `cols` columns is expanded to. */
-enum kn_dtype model_expand_dtype(const struct loader *l, uint64_t cols);
-/* A matrix of F8_E4M3 with a scale for each block (NAME_scale_inv) as a tensor of model_expand_dtype(), which
+/* A matrix of F8_E4M3 with a scale for each block (NAME_scale_inv) as one of a type that kernels take, which
  * lives as long as the model. The file is outside data: shapes are checked. */
 int model_expand_fp8(const struct loader *l, const struct eng_tensor *t, const struct eng_tensor **ret_tensor);
 /* Whether NAME is there as MXFP4: NAME_blocks and NAME_scales. */

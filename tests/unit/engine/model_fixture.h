@@ -4,6 +4,7 @@
 
 #include <math.h>
 #include <stdbool.h>
+#include <stdlib.h>
 
 #include "kernels.h"
 #include "kv/kv.h"
@@ -139,6 +140,26 @@ static inline struct difference compare(const float *a, const float *b, size_t n
 	}
 	d.rel_l2 = sqrt(diff / norm);
 	return d;
+}
+
+static inline int by_value(const void *a, const void *b)
+{
+	double x = *(const double *)a, y = *(const double *)b;
+
+	return (x > y) - (x < y);
+}
+
+/* The relative difference of the row that half of the rows are better than. */
+static inline double median_difference(const float *rows, const struct reference *ref)
+{
+	static double of_row[512];
+
+	for (uint32_t i = 0; i < ref->n_ids; i++)
+		of_row[i] =
+		        compare(rows + (size_t)i * ref->n_vocab, ref->logits + (size_t)i * ref->n_vocab, ref->n_vocab)
+		                .rel_l2;
+	qsort(of_row, ref->n_ids, sizeof(of_row[0]), by_value);
+	return of_row[ref->n_ids / 2];
 }
 
 static inline int32_t argmax(const float *x, uint32_t n)

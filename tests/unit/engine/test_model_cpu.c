@@ -15,26 +15,6 @@ static double tolerance(const char *isa)
 	return strstr(isa, "bf16") ? 2e-2 : 1e-4;
 }
 
-static int by_value(const void *a, const void *b)
-{
-	double x = *(const double *)a, y = *(const double *)b;
-
-	return (x > y) - (x < y);
-}
-
-/* The relative difference of the row that half of the rows are better than. */
-static double median_difference(const float *rows, const struct reference *ref)
-{
-	static double of_row[512];
-
-	for (uint32_t i = 0; i < ref->n_ids; i++)
-		of_row[i] =
-		        compare(rows + (size_t)i * ref->n_vocab, ref->logits + (size_t)i * ref->n_vocab, ref->n_vocab)
-		                .rel_l2;
-	qsort(of_row, ref->n_ids, sizeof(of_row[0]), by_value);
-	return of_row[ref->n_ids / 2];
-}
-
 static void stays_close_to_the_reference(void **state)
 {
 	const struct cpu_case *c = *state;

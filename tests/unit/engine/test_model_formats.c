@@ -17,24 +17,6 @@ struct format_case {
 	double tolerance; /* relative, of the row that half of the rows are better than */
 };
 
-static int by_value(const void *a, const void *b)
-{
-	double x = *(const double *)a, y = *(const double *)b;
-
-	return (x > y) - (x < y);
-}
-
-static double median_difference(const float *rows, const struct reference *ref)
-{
-	static double of_row[512];
-	size_t width = ref->n_vocab;
-
-	for (uint32_t i = 0; i < ref->n_ids; i++)
-		of_row[i] = compare(rows + i * width, ref->logits + i * width, width).rel_l2;
-	qsort(of_row, ref->n_ids, sizeof(of_row[0]), by_value);
-	return of_row[ref->n_ids / 2];
-}
-
 static struct eng_model *open_format(const char *model, bool exact, struct kn_backend *be)
 {
 	struct eng_model *m;
