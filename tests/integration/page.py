@@ -41,6 +41,9 @@ try:
     wait("return document.getElementById('kvtext').textContent.includes('/')", "the K/V cache")
     print("ok the page shows model and load")
 
+    # A slow link: on a fast machine the whole answer would arrive within a few frames and the page would draw it at once.
+    slow = {"offline": False, "latency": 5, "download_throughput": 16384, "upload_throughput": 16384}
+    call("POST", session + "/chromium/network_conditions", {"network_conditions": slow})
     run("window.grown = 0; new MutationObserver(() => window.grown++).observe(document.getElementById('log'),"
         " {subtree: true, childList: true, characterData: true});"
         "document.getElementById('text').value = 'uptime?'; document.getElementById('form').requestSubmit();")
@@ -48,6 +51,7 @@ try:
     answer = run("return (document.querySelector('#log .answer') || {}).textContent || ''")
     assert len(answer) > 0 and run("return window.grown") > 3, (answer, run("return window.grown"))
     assert run("return document.querySelectorAll('#log .error').length") == 0
+    call("DELETE", session + "/chromium/network_conditions")
     print("ok the chat streams")
 
     before = run("return document.getElementById('send').textContent")
