@@ -230,18 +230,16 @@ void exchange_reply(struct exchange *x, unsigned status, struct base_buf *body)
 
 void exchange_reply_error(struct exchange *x, const struct http_error *e)
 {
-	struct base_buf body = BASE_BUF_INIT(16 * 1024);
+	struct base_buf body = BASE_BUF_INIT(16 * 1024), event = BASE_BUF_INIT(16 * 1024);
 
 	/* A stream that has begun cannot change its status any more. */
 	if (x->is_stream && x->is_ready) {
-		if (x->route && (x->route->flags & ROUTE_ANTHROPIC))
-			(void)base_buf_puts(&body, "event: error\n");
-		(void)base_buf_puts(&body, "data: ");
 		error_body(x, e, &body);
-		(void)base_buf_puts(&body, "\n\n");
-		exchange_stream(x, base_buf_text(&body), body.len);
+		http_event(x->route && (x->route->flags & ROUTE_ANTHROPIC) ? "error" : NULL, &body, &event);
+		exchange_stream(x, base_buf_text(&event), event.len);
 		exchange_stream_end(x);
 		base_buf_done(&body);
+		base_buf_done(&event);
 		return;
 	}
 	x->is_stream = false;
@@ -280,6 +278,15 @@ void exchange_stream(struct exchange *x, const void *data, size_t len)
 	x->is_stream = x->is_ready = true;
 	x->last_write_ms = http_now_ms();
 	wake(x);
+}
+
+void http_event(const char *name, const struct base_buf *json, struct base_buf *out)
+{
+	if (name)
+		(void)base_buf_printf(out, "event: %s\n", name);
+	(void)base_buf_puts(out, "data: ");
+	(void)base_buf_append(out, base_buf_text(json), json->len);
+	(void)base_buf_puts(out, "\n\n");
 }
 
 void exchange_stream_end(struct exchange *x)

@@ -73,11 +73,7 @@ void gen_send_event(struct gen *g, const char *name, struct base_buf *out)
 {
 	CLEANUP(base_buf_done) struct base_buf line = BASE_BUF_INIT(HTTP_MAX_RESPONSE);
 
-	if (name)
-		(void)base_buf_printf(&line, "event: %s\n", name);
-	(void)base_buf_puts(&line, "data: ");
-	(void)base_buf_append(&line, base_buf_text(out), out->len);
-	(void)base_buf_puts(&line, "\n\n");
+	http_event(name, out, &line);
 	if (base_buf_error(out) || base_buf_error(&line))
 		exchange_fail(g->x, 500, "server_error", NULL, "out of memory");
 	else

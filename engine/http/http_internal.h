@@ -154,6 +154,8 @@ void exchange_fail(struct exchange *x, int status, const char *type, const char 
 /* Server-sent events: bytes as given. The first write sends the status line. */
 void exchange_stream(struct exchange *x, const void *data, size_t len);
 void exchange_stream_end(struct exchange *x);
+/* Appends one event; json has no end of line in it. name may be NULL. */
+void http_event(const char *name, const struct base_buf *json, struct base_buf *out);
 /* Cancels the work once. */
 void exchange_cancel(struct exchange *x);
 enum MHD_Result exchange_access(void *cls, struct MHD_Connection *conn, const char *url, const char *method,
