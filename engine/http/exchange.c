@@ -501,20 +501,38 @@ static void too_large(struct exchange *x)
 	              x->http->config.max_body_bytes);
 }
 
+/* The library has room for more, so that the refusal is ours and in the API's shape. */
+static bool is_head_too_large(const struct exchange *x)
+{
+	const union MHD_ConnectionInfo *info =
+	        MHD_get_connection_info(x->conn, MHD_CONNECTION_INFO_REQUEST_HEADER_SIZE);
+
+	return info && info->header_size > HTTP_MAX_HEAD;
+}
+
+static void head_too_large(struct exchange *x)
+{
+	exchange_fail(x, 431, "invalid_request_error", "header_too_large",
+	              "request line and headers are larger than %d bytes", HTTP_MAX_HEAD);
+}
+
 /* After the head: a body that says that it is too large is not waited for, nor one of somebody without a key. */
 static enum MHD_Result look_at_head(struct exchange *x, const char *method)
 {
 	const char *length = MHD_lookup_connection_value(x->conn, MHD_HEADER_KIND, "Content-Length"), *allow = NULL;
 	bool is_large = length && strtoull(length, NULL, 10) > x->http->config.max_body_bytes, is_preflight, may;
+	bool is_head_large = is_head_too_large(x);
 
 	x->route = route_find(x->url, strcmp(method, "HEAD") == 0 ? "GET" : method, &allow);
 	is_preflight = strcmp(method, "OPTIONS") == 0;
 	may = is_preflight || (x->route && (x->route->flags & ROUTE_PUBLIC)) || is_allowed(x);
 	x->is_refused = !may;
-	if (!is_large)
+	if (!is_large && !is_head_large)
 		return MHD_YES;
 	exchange_lock(x);
-	if (may)
+	if (is_head_large)
+		head_too_large(x);
+	else if (may)
 		too_large(x);
 	else
 		unauthorized(x);

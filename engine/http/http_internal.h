@@ -25,7 +25,14 @@
 #include "engine_http.h"
 #include "params.h"
 
-enum { HTTP_MAX_RESPONSE = 256 << 20, HTTP_MAX_DAEMONS = ENG_HTTP_MAX_SOCKETS };
+enum {
+	HTTP_MAX_RESPONSE = 256 << 20,
+	HTTP_MAX_DAEMONS = ENG_HTTP_MAX_SOCKETS,
+	HTTP_MAX_HEAD = 64 << 10, /* request line and headers */
+	/* The library's own ceiling for a connection, which it takes from the system as it is touched: what is beyond
+	 * it is answered by a page of its own instead of JSON. */
+	HTTP_CONNECTION_MEMORY = 256 << 10,
+};
 
 struct exchange;
 struct http_store;

@@ -134,7 +134,7 @@ static int start_daemon(struct eng_http *http, int fd, struct err *err)
 	                     NULL, exchange_access, http, MHD_OPTION_EXTERNAL_LOGGER, log_mhd, NULL,
 	                     MHD_OPTION_LISTEN_SOCKET, fd, MHD_OPTION_THREAD_POOL_SIZE, (unsigned)c->n_threads,
 	                     MHD_OPTION_CONNECTION_LIMIT, (unsigned)c->max_connections, MHD_OPTION_CONNECTION_TIMEOUT,
-	                     (unsigned)c->timeout_s, MHD_OPTION_CONNECTION_MEMORY_LIMIT, (size_t)64 * 1024,
+	                     (unsigned)c->timeout_s, MHD_OPTION_CONNECTION_MEMORY_LIMIT, (size_t)HTTP_CONNECTION_MEMORY,
 	                     MHD_OPTION_NOTIFY_COMPLETED, exchange_completed, NULL, MHD_OPTION_END);
 	if (!d) {
 		(void)close(fd);
