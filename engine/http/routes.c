@@ -63,7 +63,7 @@ static void append_model(const struct exchange *x, uint32_t adapter, struct base
 
 void handle_models(struct exchange *x)
 {
-	struct base_buf out = BASE_BUF_INIT(64 * 1024);
+	struct base_buf out = BASE_BUF_INIT(HTTP_MAX_RESPONSE);
 
 	(void)base_buf_puts(&out, "{\"object\":\"list\",\"data\":[");
 	append_model(x, 0, &out);

@@ -77,4 +77,24 @@ for name, prompts in stored.items():
     check(name, prompts[0])
 assert not wrong, wrong[0]
 PY
+kill $pid; wait $pid 2>/dev/null
+
+# As many as there may be are all listed.
+many=()
+for i in {1..255}; do many+=(--lora "adapter-with-a-rather-long-name-of-its-own-$i=$folder/adapter"); done
+rm -f "$work/port"
+"$engine" serve --model "$folder" "${many[@]}" --port 0 --port-file "$work/port" >"$work/log" 2>&1 &
+pid=$!
+for _ in {1..600}; do
+	[[ -s $work/port ]] && break
+	kill -0 $pid 2>/dev/null || fail "the server does not start with 255 adapters"
+	sleep 0.05
+done
+python3 - "http://127.0.0.1:$(<"$work/port")" <<'PY' || fail "255 adapters"
+import json, sys, urllib.request
+
+with urllib.request.urlopen(sys.argv[1] + "/v1/models") as reply:
+    models = json.load(reply)["data"]
+assert len(models) == 256 and models[-1]["id"].endswith("-255"), len(models)
+PY
 echo "two models of one: all as stored"
