@@ -589,6 +589,8 @@ static void request_of(struct choice *c, const int32_t *ids, struct eng_request 
 		.logprobs = p->logprobs,
 		.processed_logprobs = p->processed_logprobs,
 		.n_top = p->n_top,
+		.scored = p->messages ? NULL : p->prompts[c->prompt].scored,
+		.n_scored = p->messages ? 0 : p->prompts[c->prompt].n_scored,
 		/* The prompt is scored once, for its first choice. */
 		.logprob_start =
 		        p->logprobs && (c->index % p->n == 0 || p->echo || p->is_batch) ? p->logprob_start : -1,

@@ -7,7 +7,7 @@
 #include "engine_chat.h"
 #include "http_internal.h"
 
-enum { GEN_N_LP = 4, GEN_MAX_MARKS = 4096, GEN_TEXT_MAX = 64 << 20 };
+enum { GEN_N_LP = 6, GEN_MAX_MARKS = 4096, GEN_TEXT_MAX = 64 << 20 };
 
 struct gen;
 

@@ -8,7 +8,7 @@
 #include "base/json.h"
 #include "gen.h"
 
-enum { LP_INPUT, LP_OUTPUT, LP_INPUT_TOP, LP_OUTPUT_TOP };
+enum { LP_INPUT, LP_OUTPUT, LP_INPUT_TOP, LP_OUTPUT_TOP, LP_INPUT_IDS, LP_OUTPUT_IDS };
 
 static void triple(const struct gen *g, bool has_logprob, float logprob, int32_t id, struct base_buf *out)
 {
@@ -29,6 +29,24 @@ static void triple(const struct gen *g, bool has_logprob, float logprob, int32_t
 	(void)base_buf_putc(out, ']');
 }
 
+/* Those of the ids that were asked for. */
+static void add_scored(struct choice *c, const struct eng_event *ev, struct base_buf *out)
+{
+	const struct http_prompt *q = &c->gen->p.prompts[c->prompt];
+
+	if (q->n_scored == 0)
+		return;
+	if (!ev->has_logprob) {
+		(void)base_buf_puts(out, "null,");
+		return;
+	}
+	for (size_t i = 0; i < q->n_scored; i++) {
+		(void)base_buf_putc(out, i ? ',' : '[');
+		triple(c->gen, true, ev->scored[i], q->scored[i], out);
+	}
+	(void)base_buf_puts(out, "],");
+}
+
 static void logprob(struct choice *c, const struct eng_event *ev, struct base_buf *dst)
 {
 	bool is_input = ev->kind == ENG_EV_PROMPT;
@@ -37,6 +55,7 @@ static void logprob(struct choice *c, const struct eng_event *ev, struct base_bu
 
 	triple(c->gen, ev->has_logprob, ev->logprob, ev->id, one);
 	(void)base_buf_putc(one, ',');
+	add_scored(c, ev, &dst[is_input ? LP_INPUT_IDS : LP_OUTPUT_IDS]);
 	if (!ev->has_logprob) {
 		(void)base_buf_puts(top, "null,");
 		return;
@@ -97,6 +116,10 @@ static void meta_info(const struct choice *c, struct base_buf *out)
 	if (g->p.logprobs && g->p.n_top > 0) {
 		list_field("input_top_logprobs", &c->lp[LP_INPUT_TOP], out);
 		list_field("output_top_logprobs", &c->lp[LP_OUTPUT_TOP], out);
+	}
+	if (g->p.prompts[c->prompt].n_scored > 0) {
+		list_field("input_token_ids_logprobs", &c->lp[LP_INPUT_IDS], out);
+		list_field("output_token_ids_logprobs", &c->lp[LP_OUTPUT_IDS], out);
 	}
 	if (c->is_done)
 		(void)base_buf_printf(out, ",\"e2e_latency\":%.3f", (double)(http_now_ms() - g->start_ms) / 1000.0);

@@ -12,8 +12,10 @@
 
 void http_params_done(struct http_params *p)
 {
-	for (size_t i = 0; i < p->n_prompts; i++)
+	for (size_t i = 0; i < p->n_prompts; i++) {
 		free(p->prompts[i].ids);
+		free(p->prompts[i].scored);
+	}
 	free(p->prompts);
 	free(p->logit_bias);
 	free(p->stops);
@@ -647,6 +649,28 @@ static int parse_generate_prompts(const json_t *obj, struct http_params *p, stru
 	return text ? parse_prompts(text, "text", p, e) : parse_prompts(ids, "input_ids", p, e);
 }
 
+/* One list for all prompts, or one for each. */
+static int parse_scored(const json_t *obj, struct http_params *p, struct http_error *e)
+{
+	static const char name[] = "token_ids_logprob";
+	const json_t *v = field(obj, name);
+	bool is_nested = json_is_array(json_array_get(v, 0));
+	int r = 0;
+
+	if (!v || !p->logprobs)
+		return 0;
+	if (is_nested && json_array_size(v) != p->n_prompts)
+		return http_bad_field(e, name, "has %zu lists for %zu prompts", json_array_size(v), p->n_prompts);
+	for (size_t i = 0; i < p->n_prompts && r == 0; i++) {
+		struct http_prompt *q = &p->prompts[i];
+
+		r = http_ids(is_nested ? json_array_get(v, i) : v, name, &q->scored, &q->n_scored, e);
+		if (r == 0 && q->n_scored > HTTP_MAX_SCORED)
+			r = http_bad_field(e, name, "at most %d are taken", HTTP_MAX_SCORED);
+	}
+	return r;
+}
+
 static int parse_generate_rest(const json_t *obj, struct http_params *p, struct http_error *e)
 {
 	int64_t start = -1, n_top = 0;
@@ -663,7 +687,7 @@ static int parse_generate_rest(const json_t *obj, struct http_params *p, struct 
 		p->logprob_start = start;
 		p->n_top = (uint32_t)n_top;
 	}
-	return 0;
+	return parse_scored(obj, p, e);
 }
 
 int http_parse_generate(const char *data, size_t len, const struct eng_sampling *defaults, struct http_params *ret,

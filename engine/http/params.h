@@ -14,6 +14,7 @@ enum {
 	HTTP_MAX_CHOICES = 128, /* n times prompts */
 	HTTP_MAX_STOPS = 64,
 	HTTP_MAX_TOP = 20,
+	HTTP_MAX_SCORED = 1024,
 };
 
 /* What an error body says. status 0: no error. */
@@ -33,6 +34,8 @@ struct http_prompt {
 	size_t text_len;
 	int32_t *ids;
 	size_t n_ids;
+	int32_t *scored; /* generate: tokens whose log-probabilities are wanted */
+	size_t n_scored;
 };
 
 enum http_tool_choice { TOOLS_AUTO, TOOLS_NONE, TOOLS_REQUIRED, TOOLS_NAMED };

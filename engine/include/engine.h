@@ -172,9 +172,11 @@ struct eng_request {
 	bool include_stop;       /* the text ends after them instead */
 	const int32_t *stop_ids; /* beside the model's EOS ids */
 	size_t n_stop_ids;
-	bool logprobs;           /* of each output token */
-	uint32_t n_top;          /* alternatives per token, at most 20 */
-	int64_t logprob_start;   /* prompt logprobs from this position on; -1: none */
+	bool logprobs;         /* of each output token */
+	uint32_t n_top;        /* alternatives per token, at most 20 */
+	int64_t logprob_start; /* prompt logprobs from this position on; -1: none */
+	const int32_t *scored; /* tokens whose log-probabilities are told wherever logprobs are, at most 1,024 */
+	size_t n_scored;
 	bool processed_logprobs; /* of the outputs: of the distribution that was drawn from (after bias, penalties,
 	                          * temperature and filters) instead of the model's own */
 	/* Who asks, any number that is the same for one client: under load, places go round among clients. 0: nobody
@@ -209,6 +211,7 @@ struct eng_event {
 	float logprob;
 	const struct eng_top *top; /* n_top entries, best first */
 	uint32_t n_top;
+	const float *scored; /* of eng_request.scored, in that order; NULL: none asked for, or has_logprob is false */
 	/* TOKEN and DONE: text that became final; valid UTF-8, never part of a stop string */
 	const char *text;
 	size_t text_len;

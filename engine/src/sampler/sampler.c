@@ -422,11 +422,10 @@ static void insert_top(struct eng_top *top, uint32_t *n, uint32_t n_top, int32_t
 	top[i] = (struct eng_top){ id, logit };
 }
 
-float eng_logprobs(const float *logits, uint32_t n_vocab, int32_t id, uint32_t n_top, struct eng_top *ret_top)
+static float log_sum_of(const float *logits, uint32_t n_vocab)
 {
-	float max = -INFINITY, log_sum;
+	float max = -INFINITY;
 	double sum = 0;
-	uint32_t n = 0;
 
 	for (uint32_t i = 0; i < n_vocab; i++) {
 		if (sane(logits[i]) > max)
@@ -438,7 +437,14 @@ float eng_logprobs(const float *logits, uint32_t n_vocab, int32_t id, uint32_t n
 		if (x > -INFINITY)
 			sum += exp((double)x - max);
 	}
-	log_sum = max > -INFINITY ? (float)(max + log(sum)) : 0.0f;
+	return max > -INFINITY ? (float)(max + log(sum)) : 0.0f;
+}
+
+float eng_logprobs(const float *logits, uint32_t n_vocab, int32_t id, uint32_t n_top, struct eng_top *ret_top)
+{
+	float log_sum = log_sum_of(logits, n_vocab);
+	uint32_t n = 0;
+
 	for (uint32_t i = 0; i < n_vocab && n_top > 0; i++)
 		insert_top(ret_top, &n, n_top, (int32_t)i, sane(logits[i]));
 	for (uint32_t i = 0; i < n_top; i++) {
@@ -448,6 +454,14 @@ float eng_logprobs(const float *logits, uint32_t n_vocab, int32_t id, uint32_t n
 			ret_top[i] = (struct eng_top){ -1, -INFINITY };
 	}
 	return id >= 0 && (uint32_t)id < n_vocab ? sane(logits[id]) - log_sum : -INFINITY;
+}
+
+void eng_logprobs_of(const float *logits, uint32_t n_vocab, const int32_t *ids, size_t n, float *ret)
+{
+	float log_sum = log_sum_of(logits, n_vocab);
+
+	for (size_t i = 0; i < n; i++)
+		ret[i] = ids[i] >= 0 && (uint32_t)ids[i] < n_vocab ? sane(logits[ids[i]]) - log_sum : -INFINITY;
 }
 
 float eng_sampler_logprobs(struct eng_sampler *s, const float *logits, int32_t id, uint32_t n_top,
@@ -477,4 +491,24 @@ float eng_sampler_logprobs(struct eng_sampler *s, const float *logits, int32_t i
 		ret_top[i] = (struct eng_top){ s->cands[i].id,
 			                       (float)(((double)s->cands[i].logit - ch.max) * ch.inv_temp - log_mass) };
 	return result;
+}
+
+void eng_sampler_logprobs_of(struct eng_sampler *s, const float *logits, const int32_t *ids, size_t n, float *ret)
+{
+	struct choice ch = narrow(s, logits);
+	double log_mass;
+
+	if (ch.n == 0) {
+		for (size_t i = 0; i < n; i++)
+			ret[i] = ids[i] == ch.best ? 0.0f : -INFINITY;
+		return;
+	}
+	/* The candidates hold their logits: the scratch can say who is one. */
+	for (size_t i = 0; i < n; i++)
+		s->logits[ids[i]] = -INFINITY;
+	for (size_t i = 0; i < ch.n; i++)
+		s->logits[s->cands[i].id] = s->cands[i].logit;
+	log_mass = log(mass(s->cands, ch.n, ch.max, ch.inv_temp));
+	for (size_t i = 0; i < n; i++)
+		ret[i] = (float)(((double)s->logits[ids[i]] - ch.max) * ch.inv_temp - log_mass);
 }

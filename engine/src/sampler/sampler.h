@@ -25,8 +25,12 @@ int32_t eng_sampler_pick(struct eng_sampler *s, const float *logits);
 float eng_sampler_logprobs(struct eng_sampler *s, const float *logits, int32_t id, uint32_t n_top,
                            struct eng_top *ret_top);
 
+/* The same of n ids at once. */
+void eng_sampler_logprobs_of(struct eng_sampler *s, const float *logits, const int32_t *ids, size_t n, float *ret);
+
 /* log-softmax of one row: the log-probability of id, and the n_top best (ids and logprobs, best first,
  * ties to the lowest id). ret_top may be NULL when n_top is 0. */
 float eng_logprobs(const float *logits, uint32_t n_vocab, int32_t id, uint32_t n_top, struct eng_top *ret_top);
+void eng_logprobs_of(const float *logits, uint32_t n_vocab, const int32_t *ids, size_t n, float *ret);
 
 #endif

@@ -23,6 +23,8 @@ static int check_ids(const int32_t *ids, size_t n, uint32_t n_vocab, struct err 
 
 static int check_request(const struct eng_sched *s, const struct eng_request *req, struct err *err)
 {
+	int r;
+
 	if (!req->on_event)
 		return err_set(err, -EINVAL, "a request needs an event function");
 	if (req->n_ids == 0 || !req->ids)
@@ -32,6 +34,12 @@ static int check_request(const struct eng_sched *s, const struct eng_request *re
 	if (req->n_top > ENG_MAX_TOP)
 		return err_set(err, -EINVAL, "%u alternatives per token asked for, at most %d are given", req->n_top,
 		               ENG_MAX_TOP);
+	if (req->n_scored > ENG_MAX_SCORED)
+		return err_set(err, -EINVAL, "log-probabilities of %zu tokens asked for, at most %d are given",
+		               req->n_scored, ENG_MAX_SCORED);
+	r = check_ids(req->scored, req->n_scored, s->exec.n_vocab, err);
+	if (r < 0)
+		return r;
 	if (req->n_stops > MAX_STOPS || req->n_stop_ids > MAX_STOPS)
 		return err_set(err, -EINVAL, "more than %d stop strings or stop ids", MAX_STOPS);
 	return check_ids(req->ids, req->n_ids, s->exec.n_vocab, err);
@@ -71,9 +79,11 @@ static int copy_request(struct sreq *r, const struct eng_request *req)
 	if (req->grammar)
 		r->req.grammar = eng_grammar_ref(req->grammar);
 	r->req.stop_ids = copy_array(req->stop_ids, req->n_stop_ids, sizeof(*req->stop_ids));
+	r->req.scored = copy_array(req->scored, req->n_scored, sizeof(*req->scored));
+	r->scored = calloc(req->n_scored + 1, sizeof(*r->scored));
 	r->req.sampling.logit_bias =
 	        copy_array(req->sampling.logit_bias, req->sampling.n_logit_bias, sizeof(*req->sampling.logit_bias));
-	if (!r->req.stop_ids || !r->req.sampling.logit_bias)
+	if (!r->req.stop_ids || !r->req.sampling.logit_bias || !r->req.scored || !r->scored)
 		return -ENOMEM;
 	return copy_stops(r, req);
 }
@@ -152,6 +162,8 @@ void sreq_free(struct sreq *r)
 		free((char *)r->req.stops[i]);
 	free((void *)r->req.stops);
 	free((void *)r->req.stop_ids);
+	free((void *)r->req.scored);
+	free(r->scored);
 	free((void *)r->req.sampling.logit_bias);
 	free(r->prefix_hash);
 	free(r->pooled);
@@ -221,6 +233,10 @@ void sreq_emit_prompt(struct sreq *r, uint32_t position, const float *logits, ui
 		ev.logprob = eng_logprobs(logits, n_vocab, ev.id, r->req.n_top, top);
 		ev.top = top;
 		ev.n_top = r->req.n_top;
+		if (r->req.n_scored > 0) {
+			eng_logprobs_of(logits, n_vocab, r->req.scored, r->req.n_scored, r->scored);
+			ev.scored = r->scored;
+		}
 	}
 	r->req.on_event(r->req.arg, &ev);
 }
@@ -340,6 +356,24 @@ static const float *allowed(struct eng_sched *s, struct sreq *r, const float *lo
 	return e < 0 ? NULL : s->masked;
 }
 
+static void add_logprobs(struct eng_sched *s, struct sreq *r, const float *logits, const float *from,
+                         struct eng_top *top, struct eng_event *ev)
+{
+	uint32_t n_vocab = s->exec.n_vocab, n_top = r->req.n_top;
+
+	ev->top = top;
+	ev->n_top = n_top;
+	ev->logprob = r->req.processed_logprobs ? eng_sampler_logprobs(r->sampler, from, ev->id, n_top, top)
+	                                        : eng_logprobs(logits, n_vocab, ev->id, n_top, top);
+	if (r->req.n_scored == 0)
+		return;
+	if (r->req.processed_logprobs)
+		eng_sampler_logprobs_of(r->sampler, from, r->req.scored, r->req.n_scored, r->scored);
+	else
+		eng_logprobs_of(logits, n_vocab, r->req.scored, r->req.n_scored, r->scored);
+	ev->scored = r->scored;
+}
+
 void sreq_take_token(struct eng_sched *s, struct sreq *r, const float *logits)
 {
 	const float *from = allowed(s, r, logits);
@@ -350,19 +384,15 @@ void sreq_take_token(struct eng_sched *s, struct sreq *r, const float *logits)
 		                .id = id,
 		                .position = r->n_output,
 		                .has_logprob = r->req.logprobs,
-		                .top = top,
 		                .stop_id = -1 };
 	bool may_stop, is_stop;
 	int e = 0;
 
 	if (!from)
 		return;
-	if (r->req.logprobs) {
-		/* Before the token counts for penalties. */
-		ev.logprob = r->req.processed_logprobs ? eng_sampler_logprobs(r->sampler, from, id, r->req.n_top, top)
-		                                       : eng_logprobs(logits, s->exec.n_vocab, id, r->req.n_top, top);
-		ev.n_top = r->req.n_top;
-	}
+	/* Before the token counts for penalties. */
+	if (r->req.logprobs)
+		add_logprobs(s, r, logits, from, top, &ev);
 	r->tokens[r->n_tokens++] = id;
 	r->n_output++;
 	eng_sampler_accept(r->sampler, id, true);

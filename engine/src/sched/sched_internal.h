@@ -13,7 +13,7 @@
 #include "sched/sched.h"
 #include "sched/textout.h"
 
-enum { ENG_MAX_TOP = 20 };
+enum { ENG_MAX_TOP = 20, ENG_MAX_SCORED = 1024 };
 
 struct sreq {
 	struct sreq *next; /* in the queue */
@@ -39,6 +39,7 @@ struct sreq {
 	struct eng_matcher *matcher; /* NULL: free text */
 	struct eng_textout text;
 	struct base_buf piece; /* text of the current event */
+	float *scored;         /* [req.n_scored] of the current event */
 
 	float *pooled; /* [n_embd]: sum of the hidden states so far, when their mean is asked for; NULL: none yet */
 

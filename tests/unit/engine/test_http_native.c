@@ -216,6 +216,116 @@ static void a_forced_call_is_one(void **state)
 	}
 }
 
+/* ---- Log-probabilities of tokens by their ids ---- */
+
+/* [logprob, id, null] of one of the entries at a position. */
+static double logprob_of(json_t *position, int64_t id)
+{
+	json_t *entry;
+	size_t i;
+
+	json_array_foreach(position, i, entry)
+	{
+		if (json_integer_value(json_array_get(entry, 1)) == id)
+			return json_number_value(json_array_get(entry, 0));
+	}
+	return -9999;
+}
+
+/* Of the ids that are among the best anyway, at every position: the same values. */
+static void check_scored(json_t *answer, int64_t a, int64_t b)
+{
+	static const char *const names[][2] = { { "input_token_ids_logprobs", "input_top_logprobs" },
+		                                { "output_token_ids_logprobs", "output_top_logprobs" } };
+	size_t n_found = 0;
+
+	for (size_t k = 0; k < 2; k++) {
+		json_t *scored = json_object_get(at(answer, "meta_info"), names[k][0]), *position;
+		json_t *top = json_object_get(at(answer, "meta_info"), names[k][1]);
+		size_t i;
+
+		assert_int_equal(json_array_size(scored), json_array_size(top));
+		assert_true(json_array_size(scored) > 0);
+		json_array_foreach(scored, i, position)
+		{
+			json_t *best = json_array_get(top, i);
+
+			if (json_is_null(best)) {
+				assert_true(json_is_null(position));
+				continue;
+			}
+			assert_int_equal(json_array_size(position), 2);
+			assert_int_equal(json_integer_value(json_array_get(json_array_get(position, 0), 1)), a);
+			assert_int_equal(json_integer_value(json_array_get(json_array_get(position, 1), 1)), b);
+			for (int c = 0; c < 2; c++) {
+				double value = logprob_of(best, c ? b : a);
+
+				if (value > -9999) {
+					assert_float_equal(logprob_of(position, c ? b : a), value, 1e-5);
+					n_found++;
+				} else {
+					assert_true(logprob_of(position, c ? b : a) <=
+					            json_number_value(json_array_get(json_array_get(best, 19), 0)) +
+					                    1e-5);
+				}
+			}
+		}
+	}
+	assert_true(n_found > 0);
+}
+
+static void logprobs_of_wanted_ids_are_told(void **state)
+{
+	static const char format[] =
+	        "{\"input_ids\":%s,\"sampling_params\":{\"max_new_tokens\":5,\"temperature\":0,\"ignore_eos\":true},"
+	        "\"return_logprob\":true,\"logprob_start_len\":0,\"top_logprobs_num\":20%s%s}";
+	char body[1024], wanted[128];
+	struct answer a;
+	int64_t best;
+
+	(void)state;
+	(void)snprintf(body, sizeof(body), format, "[65,66,67,68]", "", "");
+	ask_ok(&server, "/generate", body, &a);
+	assert_null(at(a.json, "meta_info.output_token_ids_logprobs"));
+	best = int_at(a.json, "output_ids.0");
+	answer_done(&a);
+
+	(void)snprintf(wanted, sizeof(wanted), ",\"token_ids_logprob\":[%lld,7]", (long long)best);
+	(void)snprintf(body, sizeof(body), format, "[65,66,67,68]", wanted, "");
+	ask_ok(&server, "/generate", body, &a);
+	check_scored(a.json, best, 7);
+	answer_done(&a);
+	/* Of several prompts: one list for all, or one each. */
+	(void)snprintf(body, sizeof(body), format, "[[65,66,67,68],[70,71]]", wanted, "");
+	ask_ok(&server, "/generate", body, &a);
+	check_scored(json_array_get(a.json, 0), best, 7);
+	assert_int_equal(json_array_size(at(a.json, "1.meta_info.output_token_ids_logprobs.0")), 2);
+	answer_done(&a);
+	(void)snprintf(wanted, sizeof(wanted), ",\"token_ids_logprob\":[[%lld,7],[9]]", (long long)best);
+	(void)snprintf(body, sizeof(body), format, "[[65,66,67,68],[70,71]]", wanted, "");
+	ask_ok(&server, "/generate", body, &a);
+	check_scored(json_array_get(a.json, 0), best, 7);
+	assert_int_equal(int_at(a.json, "1.meta_info.output_token_ids_logprobs.4.0.1"), 9);
+	answer_done(&a);
+	/* Of the distribution that was drawn from: greedy is certain. */
+	(void)snprintf(wanted, sizeof(wanted), ",\"token_ids_logprob\":[%lld,7]", (long long)best);
+	(void)snprintf(body, sizeof(body), format, "[65,66,67,68]", wanted,
+	               ",\"logprobs_mode\":\"processed_logprobs\"");
+	ask_ok(&server, "/generate", body, &a);
+	assert_float_equal(logprob_of(at(a.json, "meta_info.output_token_ids_logprobs.0"), best), 0, 0);
+	assert_float_equal(logprob_of(at(a.json, "meta_info.output_token_ids_logprobs.0"), 7), -9999, 0);
+	answer_done(&a);
+	for (int i = 0; i < 3; i++) {
+		static const char *const wrong[] = { ",\"token_ids_logprob\":[99999]",
+			                             ",\"token_ids_logprob\":[[1],[2]]", ",\"token_ids_logprob\":7" };
+
+		(void)snprintf(body, sizeof(body), format, "[65]", wrong[i], "");
+		ask(&server, "/generate", body, &a);
+		assert_int_equal(a.status, 400);
+		answer_done(&a);
+	}
+}
+
 /* ---- Weights ---- */
 
 static int remove_one(const char *path, const struct stat *st, int kind, struct FTW *at)
@@ -398,13 +508,10 @@ static void an_update_waits_for_answers_that_run(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(it_tells_what_it_serves),
-		cmocka_unit_test(a_request_is_aborted_by_its_name),
-		cmocka_unit_test(a_forced_call_is_one),
-		cmocka_unit_test(a_pause_changes_no_answer),
-		cmocka_unit_test(weights_are_changed_while_it_serves),
-		cmocka_unit_test(weights_of_a_gguf_file_too),
-		cmocka_unit_test(an_update_waits_for_answers_that_run),
+		cmocka_unit_test(it_tells_what_it_serves),    cmocka_unit_test(a_request_is_aborted_by_its_name),
+		cmocka_unit_test(a_forced_call_is_one),       cmocka_unit_test(logprobs_of_wanted_ids_are_told),
+		cmocka_unit_test(a_pause_changes_no_answer),  cmocka_unit_test(weights_are_changed_while_it_serves),
+		cmocka_unit_test(weights_of_a_gguf_file_too), cmocka_unit_test(an_update_waits_for_answers_that_run),
 	};
 
 	return cmocka_run_group_tests(tests, start_server, stop_server);

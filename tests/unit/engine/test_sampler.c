@@ -260,6 +260,32 @@ static void logprobs_are_the_log_softmax_best_first(void **state)
 	}
 }
 
+static void logprobs_of_some_ids_are_those_of_each(void **state)
+{
+	const int32_t ids[] = { 5, 1, 1, 0, 7 };
+	const struct eng_sampling kinds[] = { plain(0), plain(0.7f), plain(1.3f) };
+	float raw[5], own[5];
+
+	(void)state;
+	eng_logprobs_of(logits8, N, ids, 5, raw);
+	for (int i = 0; i < 5; i++)
+		assert_float_equal(raw[i], eng_logprobs(logits8, N, ids[i], 0, NULL), 0);
+	for (int k = 0; k < 3; k++) {
+		struct eng_sampling p = kinds[k];
+		struct eng_sampler *s;
+
+		p.top_k = 3;
+		assert_int_equal(eng_sampler_new(&p, N, &s), 0);
+		eng_sampler_logprobs_of(s, logits8, ids, 5, own);
+		for (int i = 0; i < 5; i++) {
+			float one = eng_sampler_logprobs(s, logits8, ids[i], 0, NULL);
+
+			assert_true(own[i] == one || fabsf(own[i] - one) < 1e-6f);
+		}
+		eng_sampler_free(s);
+	}
+}
+
 static void logprobs_of_ties_go_to_the_lowest_id(void **state)
 {
 	const float l[5] = { 0, 1, 1, 1, 0 };
@@ -346,6 +372,7 @@ int main(void)
 		cmocka_unit_test(logit_bias_forces_and_forbids),
 		cmocka_unit_test(penalties_count_prompt_and_output_as_each_says),
 		cmocka_unit_test(logprobs_are_the_log_softmax_best_first),
+		cmocka_unit_test(logprobs_of_some_ids_are_those_of_each),
 		cmocka_unit_test(logprobs_of_ties_go_to_the_lowest_id),
 		cmocka_unit_test(logprobs_of_huge_logits_stay_finite),
 		cmocka_unit_test(processed_logprobs_are_those_of_the_draw),
