@@ -5,6 +5,7 @@
 #   make deps       install what is needed            make quickstart  install, build, ask the assistant a question
 #   make fuzz       libFuzzer binaries in build/fuzz  make bench       benchmarks, JSON lines on standard output
 #   make check-newcomer    quickstart (and, if told so, check) on a bare Debian 12 that it makes
+#   make soak       24,000 requests under the address and the thread sanitizer
 #   make bench-flip cold starts of containers beside overlayfs and stargz-snapshotter (tests/bench/flip_table.sh)
 #   make man        manual pages in build/man         make install     programs, pages, completions, shell keys, configuration, units, model
 #   make rpms       signed by nobody: build/rpms      make repo     the same as a signed repository: build/repo

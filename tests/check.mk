@@ -11,6 +11,11 @@ check: deps
 check-newcomer:
 	@tests/newcomer.sh $(OPTIONS)
 
+# 24,000 requests of random shape under both sanitizers; some 15 minutes. COUNT= and SEED= as http_load.sh has them.
+.PHONY: soak
+soak:
+	+@MAKE='$(MAKE)' PARALLEL='$(parallel)' tests/tools/soak.sh
+
 # libFuzzer binaries: build/fuzz/fuzz_NAME; to fuzz: build/fuzz/fuzz_NAME NEW_CORPUS tests/fuzz/corpus/NAME
 .PHONY: fuzz fuzz-binaries
 fuzz:

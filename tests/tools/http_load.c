@@ -1,6 +1,7 @@
 /* http_load PORT COUNT [SEED]: COUNT requests of random shape from 64 connections at a served model: streams, whole
  * answers, lists, cancels, bad and huge bodies, slow readers, half requests. Every answer is checked: a stream has its
- * one end, its parts are in order and its own, a refusal has words. Prints what came; exit 1 at the first wrong one. */
+ * one end, its parts are in order and its own, a refusal has words; no two have one id. Prints what came; exit 1 at the
+ * first wrong one. */
 #include <arpa/inet.h>
 #include <errno.h>
 #include <jansson.h>
@@ -151,6 +152,40 @@ static void exchange(int fd, const char *method, const char *path, const char *b
 	base_buf_done(&raw);
 }
 
+/* ---- Ids: no answer is given twice ---- */
+
+static pthread_mutex_t ids_lock = PTHREAD_MUTEX_INITIALIZER;
+static char (*ids)[64]; /* protected by ids_lock */
+static size_t n_ids, cap_ids;
+
+static void note_id(const char *id)
+{
+	(void)pthread_mutex_lock(&ids_lock);
+	if (n_ids == cap_ids) {
+		cap_ids = cap_ids ? cap_ids * 2 : 1024;
+		ids = realloc(ids, cap_ids * sizeof(*ids));
+		if (!ids)
+			wrong("out of memory");
+	}
+	(void)snprintf(ids[n_ids++], sizeof(*ids), "%s", id);
+	(void)pthread_mutex_unlock(&ids_lock);
+}
+
+static int compare_ids(const void *a, const void *b)
+{
+	return strcmp(a, b);
+}
+
+static void check_ids(void)
+{
+	qsort(ids, n_ids, sizeof(*ids), compare_ids);
+	for (size_t i = 1; i < n_ids; i++) {
+		if (strcmp(ids[i - 1], ids[i]) == 0)
+			wrong("two answers have the id %s", ids[i]);
+	}
+	free(ids);
+}
+
 /* ---- What an answer must be ---- */
 
 static void check_refusal(const struct answer *a, const char *what)
@@ -186,6 +221,8 @@ static void check_json(const struct answer *a, const char *what, const char *lis
 	v = json_loadb(base_buf_text(&a->body), a->body.len, JSON_ALLOW_NUL, NULL);
 	if (json_array_size(list ? json_object_get(v, list) : v) != n)
 		wrong("%s: not %zu answers: %.300s", what, n, base_buf_text(&a->body));
+	if (json_is_string(json_object_get(v, "id")))
+		note_id(json_string_value(json_object_get(v, "id")));
 	json_decref(v);
 	atomic_fetch_add(&n_ok, 1);
 }
@@ -198,12 +235,22 @@ struct seen {
 	char *before; /* cumulative text */
 };
 
+/* Each protocol has it in another place. */
+static const char *id_of(const json_t *v)
+{
+	static const char *const holders[] = { "message", "response", "meta_info" };
+	const json_t *id = json_object_get(v, "id");
+
+	for (size_t i = 0; i < 3 && !id; i++)
+		id = json_object_get(json_object_get(v, holders[i]), "id");
+	return json_string_value(id);
+}
+
 static void check_event(struct seen *s, const json_t *v, const char *what)
 {
 	const json_t *choice = json_array_get(json_object_get(v, "choices"), 0), *text = json_object_get(v, "text");
 	const json_t *number = json_object_get(v, "sequence_number");
-	const char *id = json_string_value(json_object_get(v, "id")),
-	           *type = json_string_value(json_object_get(v, "type"));
+	const char *type = json_string_value(json_object_get(v, "type")), *id = id_of(v);
 	size_t k = (size_t)json_integer_value(json_object_get(choice, "index"));
 
 	if (s->n_done > 0)
@@ -262,6 +309,9 @@ static void check_stream(const struct answer *a, const char *what, size_t n_choi
 	}
 	if (last ? strcmp(s.last, last) != 0 && strcmp(s.last, or_last) != 0 : s.n_done != 1)
 		wrong("%s: the stream ends with %s, %zu times done", what, s.last, s.n_done);
+	if (!s.id[0])
+		wrong("%s: a stream without an id", what);
+	note_id(s.id);
 	free(s.before);
 	free(copy);
 	atomic_fetch_add(&n_ok, 1);
@@ -464,6 +514,9 @@ int main(int argc, char **argv)
 	}
 	for (size_t i = 0; i < N_THREADS; i++)
 		(void)pthread_join(threads[i], NULL);
+	check_ids();
+	if (atomic_load(&n_ok) + atomic_load(&n_refused) + atomic_load(&n_left) != n_total)
+		wrong("of %ld requests some have no end", n_total);
 	(void)printf("%ld requests: %ld answered, %ld refused with a reason, %ld left by the client\n", n_total,
 	             atomic_load(&n_ok), atomic_load(&n_refused), atomic_load(&n_left));
 	return 0;
