@@ -202,6 +202,11 @@ static int exec_step(void *ctx, const struct eng_step_seq *seqs, size_t n_seqs, 
 	return eng_runner_step(ctx, seqs, n_seqs, ret_rows, err);
 }
 
+static void exec_row(void *ctx, uint32_t index, struct eng_row *ret_row)
+{
+	eng_runner_row(ctx, index, ret_row);
+}
+
 static void exec_page_read(void *ctx, uint32_t page, void *dst)
 {
 	eng_runner_page_read(ctx, page, dst);
@@ -257,6 +262,7 @@ static int start(struct eng_engine *e, const struct eng_options *o, struct err *
 	sched.whole_prompts = m->is_encoder;
 	exec = (struct eng_exec){ .ctx = e->runner,
 		                  .step = exec_step,
+		                  .row = exec_row,
 		                  .n_vocab = m->n_vocab,
 		                  .n_embd = m->n_embd,
 		                  .n_ctx = n_ctx,

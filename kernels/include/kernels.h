@@ -140,6 +140,32 @@ struct kn_moe {
 	const float *down_bias;                /* [n_expert, dim] or NULL */
 };
 
+/* ---- Choosing tokens ---------------------------------------------------------------------------- */
+
+enum { KN_MAX_BEST = 256 };
+
+struct kn_best {
+	float logit;
+	int32_t id;
+};
+
+/* What a sampler asks of one row of logits. */
+struct kn_pick {
+	float inv_temp; /* inverse temperature; 0: nothing is drawn and log_mass is not wanted */
+	double unit;    /* uniform in [0, 1) */
+};
+
+/* What it gets. max is the row's greatest logit; NaN counts as minus infinity, plus infinity as the largest float. In
+ * a row without any finite logit, max is minus infinity and the rest means nothing. */
+struct kn_picked {
+	float max;
+	float log_sum;  /* log of the sum of exp(logit) */
+	float log_mass; /* log of the sum of exp((logit - max) * inv_temp) */
+	int32_t drawn;  /* the first id at which the running sum of exp((logit - max) * inv_temp), in the order of ids,
+	                 * is above unit times the whole sum; -1: none was asked for */
+	float drawn_logit;
+};
+
 /* ---- Matrix products ---------------------------------------------------------------------------- */
 
 enum { KN_ACCUMULATE = 1u << 0 /* out += instead of out = */ };
@@ -219,6 +245,13 @@ struct kn_ops {
 	/* out [n, dim] += sum over k of weights[i, k] * expert_{ids[i, k]}(x[i]); x [n, dim]. */
 	void (*moe)(struct kn_backend *be, const struct kn_moe *moe, float *out, size_t ld_out, const float *x,
 	            size_t ld_x, size_t n, size_t dim, uint32_t top_k, const int32_t *ids, const float *weights);
+
+	/* What samplers need of n rows of logits, so that the rows stay where they are: the n_best <= KN_MAX_BEST best
+	 * of each, best first, equal ones by id (entries beyond the finite ones have id -1), and ret[i] for picks[i].
+	 * softcap: a logit x counts as softcap * tanh(x / softcap); 0: as it is. All but the logits is host memory;
+	 * results are there after sync(). NULL: the rows have to be downloaded. */
+	void (*pick)(struct kn_backend *be, const float *logits, size_t ld, size_t n, size_t n_vocab, float softcap,
+	             const struct kn_pick *picks, uint32_t n_best, struct kn_best *ret_best, struct kn_picked *ret);
 };
 
 struct kn_backend {

@@ -139,6 +139,7 @@ static const struct kn_ops ref_ops = {
 	.add = ref_add,
 	.route = ref_route,
 	.moe = moe,
+	.pick = ref_pick,
 };
 
 int kn_ref_open(const struct kn_config *config, struct kn_backend **ret_backend, struct err *err)

@@ -94,7 +94,8 @@ struct eng_runner {
 	int32_t *expert_ids; /* backend memory */
 	struct kn_kv *kv;    /* [n_layer] */
 	struct kn_rope rope[2];
-	float *host_out; /* NULL: outputs are read where the backend left them */
+	float *host_out;         /* NULL: outputs are read where the backend left them */
+	struct outputs *outputs; /* outputs.c; NULL: whole rows always */
 
 	/* The step at hand, host memory. */
 	int32_t *ids, *pos;       /* [max_tokens] */
@@ -124,6 +125,18 @@ float *model_upload(struct eng_model *m, const float *values, size_t n);
 int model_mat(struct eng_model *m, const char *name, struct kn_mat *mat, struct err *err);
 int model_finish(struct eng_model *m, struct err *err); /* rope tables and the numbers in info */
 void model_unload(struct eng_model *m);
+
+/* runner.c: the model's cap on logits, where it has one. */
+void runner_cap_logits(const struct eng_runner *r, float *x, size_t n);
+
+/* ---- outputs.c: rows of logits of which the backend picks what samplers need ---- */
+
+/* Makes r->outputs, where the backend picks. */
+int runner_outputs_new(struct eng_runner *r);
+void runner_outputs_free(struct outputs *o);
+uint64_t runner_outputs_bytes(const struct eng_runner_config *config);
+/* Puts the picking on its way if any sequence asks for it; false: whole rows are wanted. */
+bool runner_outputs_pick(struct eng_runner *r, const struct eng_step_seq *seqs, size_t n_seqs);
 
 /* ---- forward.c and its parts: one step over r->n_tokens rows ---- */
 

@@ -61,6 +61,7 @@ struct eng_runner_config {
 	uint32_t max_tokens;    /* most new tokens in one step */
 	uint32_t max_outputs;   /* most output rows in one step */
 	enum kn_dtype kv_dtype; /* KN_F32 (ref), KN_F16 or KN_BF16 */
+	bool always_pick;       /* also of rows that lie in host memory; for tests */
 	uint32_t n_ctx;         /* longest sequence planned; 0: the model's limit. Models with two sets of rotary
 	                         * factors (Phi-3's longrope) choose by it, once */
 };
@@ -87,13 +88,21 @@ struct eng_step_seq {
 	uint32_t n_out; /* outputs for the last n_out of the new tokens */
 	enum eng_output output;
 	uint32_t adapter; /* 0: none */
+	const struct kn_pick
+	        *picks;  /* [n_out]: what is wanted of its rows of logits, where the backend picks; NULL: all */
+	uint32_t n_best; /* of each row, where picks is set */
 };
 
 /* Computes all sequences' new tokens in one step and stores their K and V. Outputs of all sequences
  * follow each other in order; *ret_rows points at them (row stride: n_vocab for logits, n_embd for
- * hidden; one kind per step), host memory, valid until the next step. Ids out of range are -EINVAL. */
+ * hidden; one kind per step), host memory, valid until the next step. NULL: the backend picked, and
+ * eng_runner_row() gives them one by one. Ids out of range are -EINVAL. */
 int eng_runner_step(struct eng_runner *runner, const struct eng_step_seq *seqs, size_t n_seqs, const float **ret_rows,
                     struct err *err);
+
+struct eng_row;
+/* The index-th output row of the last step, valid until the next one. */
+void eng_runner_row(struct eng_runner *runner, uint32_t index, struct eng_row *ret_row);
 
 /* One page of all layers as bytes, for copies of pages elsewhere. Both wait for the backend. */
 uint64_t eng_runner_page_bytes(const struct eng_runner *runner);

@@ -74,6 +74,18 @@ static uint64_t host_bytes(const struct eng_runner_config *c)
 	return c->max_tokens * (uint64_t)(2 * sizeof(int32_t) + 2 * sizeof(struct kn_seq) + sizeof(struct adapter_run));
 }
 
+/* Its memory is ordinary memory: outputs are read where they are. */
+static bool is_on_host(const struct kn_backend *be)
+{
+	return strcmp(be->ops->name, "ref") == 0 || strcmp(be->ops->name, "cpu") == 0;
+}
+
+/* Floats of the longer kind of output row. */
+static uint64_t row_width(const uint64_t width[N_BUFS])
+{
+	return width[B_OUT] > width[B_OUT_H] ? width[B_OUT] : width[B_OUT_H];
+}
+
 uint64_t eng_runner_bytes(const struct eng_model *model, const struct eng_runner_config *config)
 {
 	uint64_t width[N_BUFS], total = host_bytes(config), layer;
@@ -84,6 +96,8 @@ uint64_t eng_runner_bytes(const struct eng_model *model, const struct eng_runner
 	for (int b = 0; b < N_BUFS; b++)
 		total += buf_rows(config, b) * width[b] * sizeof(float);
 	total += config->max_tokens * width[B_WEIGHTS] * sizeof(int32_t);
+	if (!is_on_host(model->backend))
+		total += config->max_outputs * row_width(width) * sizeof(float) + runner_outputs_bytes(config);
 	kv_shape(&model->hp, &n_heads, &k_dim, &v_dim, &has_v);
 	layer = pool_bytes(config, n_heads, k_dim + (has_v ? v_dim : 0));
 	if (layer > (UINT64_MAX - total) / model->hp.n_layer)
@@ -133,8 +147,7 @@ static bool alloc_kv(struct eng_runner *r)
 
 static bool alloc_buffers(struct eng_runner *r)
 {
-	uint64_t width[N_BUFS], out;
-	bool on_host = strcmp(r->ops->name, "ref") == 0 || strcmp(r->ops->name, "cpu") == 0;
+	uint64_t width[N_BUFS];
 
 	plan_widths(r->model, width);
 	for (int b = 0; b < N_BUFS; b++) {
@@ -149,9 +162,8 @@ static bool alloc_buffers(struct eng_runner *r)
 		if (!r->expert_ids)
 			return false;
 	}
-	out = width[B_OUT] > width[B_OUT_H] ? width[B_OUT] : width[B_OUT_H];
-	if (!on_host) {
-		r->host_out = calloc(r->config.max_outputs, out * sizeof(float));
+	if (!is_on_host(r->be)) {
+		r->host_out = calloc(r->config.max_outputs, row_width(width) * sizeof(float));
 		if (!r->host_out)
 			return false;
 	}
@@ -168,7 +180,7 @@ static bool alloc_buffers(struct eng_runner *r)
 		if (!r->row_seqs)
 			return false;
 	}
-	return r->ids && r->pos && r->seqs;
+	return r->ids && r->pos && r->seqs && runner_outputs_new(r) == 0;
 }
 
 static void set_ropes(struct eng_runner *r)
@@ -281,6 +293,7 @@ void eng_runner_free(struct eng_runner *r)
 	}
 	free(r->kv);
 	free(r->host_out);
+	runner_outputs_free(r->outputs);
 	free(r->ids);
 	free(r->pos);
 	free(r->seqs);
@@ -397,9 +410,11 @@ static void compute_outputs(struct eng_runner *r, const struct eng_step_seq *seq
 	}
 }
 
-static void cap_logits(float *x, size_t n, float cap)
+void runner_cap_logits(const struct eng_runner *r, float *x, size_t n)
 {
-	for (size_t i = 0; i < n; i++)
+	float cap = r->model->hp.final_softcap;
+
+	for (size_t i = 0; i < n && cap > 0; i++)
 		x[i] = cap * tanhf(x[i] / cap);
 }
 
@@ -409,6 +424,7 @@ int eng_runner_step(struct eng_runner *r, const struct eng_step_seq *seqs, size_
 	const struct hparams *hp = &r->model->hp;
 	bool logits = n_seqs && seqs[0].output == ENG_OUT_LOGITS;
 	float *out = r->buf[logits ? B_OUT : B_OUT_H];
+	bool is_picked;
 	size_t n;
 	int rc = check_step(r, seqs, n_seqs, err);
 
@@ -417,16 +433,20 @@ int eng_runner_step(struct eng_runner *r, const struct eng_step_seq *seqs, size_
 	lay_out(r, seqs, n_seqs);
 	forward(r);
 	compute_outputs(r, seqs, n_seqs);
+	is_picked = runner_outputs_pick(r, seqs, n_seqs);
 	rc = r->ops->sync(r->be);
 	if (rc < 0)
 		return err_set(err, rc, "backend %s failed: %s", r->ops->name, strerror(-rc));
+	*ret_rows = NULL;
+	if (is_picked)
+		return 0;
 	n = (size_t)r->n_out * (logits ? hp->n_vocab : hp->n_embd);
 	if (r->host_out) {
 		r->ops->download(r->be, r->host_out, out, n * sizeof(*out));
 		out = r->host_out;
 	}
-	if (logits && hp->final_softcap > 0)
-		cap_logits(out, n, hp->final_softcap);
+	if (logits)
+		runner_cap_logits(r, out, n);
 	*ret_rows = out;
 	return 0;
 }

@@ -6,7 +6,7 @@
  * that no comparison and no sum below meets them.
  *
  * Random numbers: xoshiro256** (Blackman and Vigna, 2018), seeded through splitmix64. */
-#include "sampler/sampler.h"
+#include "sampler/sampler_internal.h"
 
 #include <errno.h>
 #include <float.h>
@@ -14,21 +14,6 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/random.h>
-
-struct cand {
-	float logit;
-	int32_t id;
-};
-
-struct eng_sampler {
-	struct eng_sampling p; /* logit_bias points at our own copy */
-	struct eng_logit_bias *bias;
-	uint32_t n_vocab;
-	uint64_t rng[4];
-	uint32_t *n_out, *n_all; /* occurrences per id; NULL unless a penalty is on */
-	float *logits;           /* [n_vocab] scratch */
-	struct cand *cands;      /* [n_vocab] scratch; NULL when greedy */
-};
 
 /* ---- Random numbers ---- */
 
@@ -59,8 +44,7 @@ static uint64_t rng_next(uint64_t s[4])
 	return result;
 }
 
-/* Uniform in [0, 1). */
-static double rng_unit(uint64_t s[4])
+double sampler_unit(uint64_t s[4])
 {
 	return (double)(rng_next(s) >> 11) * 0x1p-53;
 }
@@ -297,7 +281,7 @@ static void sort_best(struct cand *c, size_t n, size_t k)
 	qsort(c, k, sizeof(*c), compare_cands);
 }
 
-static double mass(const struct cand *c, size_t n, float max, float inv_temp)
+double sampler_mass(const struct cand *c, size_t n, float max, float inv_temp)
 {
 	double sum = 0;
 
@@ -309,7 +293,7 @@ static double mass(const struct cand *c, size_t n, float max, float inv_temp)
 /* Sorts the smallest set of best candidates whose mass reaches top_p to the front; its size. */
 static size_t keep_top_p(struct cand *c, size_t n, float max, float inv_temp, float top_p)
 {
-	double want = mass(c, n, max, inv_temp) * top_p, sum = 0;
+	double want = sampler_mass(c, n, max, inv_temp) * top_p, sum = 0;
 
 	/* The set is nearly always small: try the best 256 first, then four times as many. */
 	for (size_t part = 256;; part *= 4) {
@@ -327,7 +311,7 @@ static size_t keep_top_p(struct cand *c, size_t n, float max, float inv_temp, fl
 	}
 }
 
-static size_t keep_min_p(struct cand *c, size_t n, float max, float inv_temp, float min_p)
+size_t sampler_keep_min_p(struct cand *c, size_t n, float max, float inv_temp, float min_p)
 {
 	size_t kept = 0;
 
@@ -338,9 +322,9 @@ static size_t keep_min_p(struct cand *c, size_t n, float max, float inv_temp, fl
 	return kept > 0 ? kept : 1;
 }
 
-static int32_t draw(struct eng_sampler *s, const struct cand *c, size_t n, float max, float inv_temp)
+int32_t sampler_draw(struct eng_sampler *s, const struct cand *c, size_t n, float max, float inv_temp)
 {
-	double u = rng_unit(s->rng) * mass(c, n, max, inv_temp), sum = 0;
+	double u = sampler_unit(s->rng) * sampler_mass(c, n, max, inv_temp), sum = 0;
 	size_t last = 0;
 
 	for (size_t i = 0; i < n; i++) {
@@ -393,7 +377,7 @@ static struct choice narrow(struct eng_sampler *s, const float *logits)
 	if (s->p.top_p < 1.0f)
 		n = keep_top_p(s->cands, n, ch.max, ch.inv_temp, s->p.top_p);
 	if (s->p.min_p > 0.0f)
-		n = keep_min_p(s->cands, n, ch.max, ch.inv_temp, s->p.min_p);
+		n = sampler_keep_min_p(s->cands, n, ch.max, ch.inv_temp, s->p.min_p);
 	ch.n = n;
 	return ch;
 }
@@ -402,7 +386,7 @@ int32_t eng_sampler_pick(struct eng_sampler *s, const float *logits)
 {
 	struct choice ch = narrow(s, logits);
 
-	return ch.n > 0 ? draw(s, s->cands, ch.n, ch.max, ch.inv_temp) : ch.best;
+	return ch.n > 0 ? sampler_draw(s, s->cands, ch.n, ch.max, ch.inv_temp) : ch.best;
 }
 
 /* ---- Log-probabilities ---- */
@@ -478,7 +462,7 @@ float eng_sampler_logprobs(struct eng_sampler *s, const float *logits, int32_t i
 			ret_top[0] = (struct eng_top){ ch.best, 0.0f };
 		return id == ch.best ? 0.0f : -INFINITY;
 	}
-	log_mass = log(mass(s->cands, ch.n, ch.max, ch.inv_temp));
+	log_mass = log(sampler_mass(s->cands, ch.n, ch.max, ch.inv_temp));
 	for (size_t i = 0; i < ch.n && result == -INFINITY; i++) {
 		if (s->cands[i].id == id)
 			result = (float)(((double)s->cands[i].logit - ch.max) * ch.inv_temp - log_mass);
@@ -508,7 +492,7 @@ void eng_sampler_logprobs_of(struct eng_sampler *s, const float *logits, const i
 		s->logits[ids[i]] = -INFINITY;
 	for (size_t i = 0; i < ch.n; i++)
 		s->logits[s->cands[i].id] = s->cands[i].logit;
-	log_mass = log(mass(s->cands, ch.n, ch.max, ch.inv_temp));
+	log_mass = log(sampler_mass(s->cands, ch.n, ch.max, ch.inv_temp));
 	for (size_t i = 0; i < n; i++)
 		ret[i] = (float)(((double)s->logits[ids[i]] - ch.max) * ch.inv_temp - log_mass);
 }

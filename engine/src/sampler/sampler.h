@@ -9,6 +9,7 @@
 
 #include "base/err.h"
 #include "engine.h"
+#include "kernels.h"
 
 struct eng_sampler; /* one per sequence: random state, counts for penalties, scratch */
 
@@ -32,5 +33,28 @@ void eng_sampler_logprobs_of(struct eng_sampler *s, const float *logits, const i
  * ties to the lowest id). ret_top may be NULL when n_top is 0. */
 float eng_logprobs(const float *logits, uint32_t n_vocab, int32_t id, uint32_t n_top, struct eng_top *ret_top);
 void eng_logprobs_of(const float *logits, uint32_t n_vocab, const int32_t *ids, size_t n, float *ret);
+
+/* ---- Rows that stay with the backend ---- */
+
+/* One row of logits: in host memory, or with the backend, which picked the best of it (see kn_ops.pick). */
+struct eng_row {
+	const float *logits;            /* [n_vocab]; NULL: not here yet */
+	const struct kn_picked *picked; /* NULL: nothing was picked */
+	const struct kn_best *best;     /* [n_best] */
+	uint32_t n_best;
+	const float *(*fetch)(void *ctx, uint32_t index); /* the whole row; needed where logits is NULL */
+	void *ctx;
+	uint32_t index;
+};
+
+/* What the next n tokens are picked by, and how many of the best are wanted (*io_n_best is raised to that). False:
+ * whole rows are needed. Draws no random numbers: the same are drawn when the tokens are taken. */
+bool eng_sampler_wants(const struct eng_sampler *s, uint32_t n, struct kn_pick *ret_picks, uint32_t *io_n_best);
+/* As eng_sampler_pick(), of what was picked where that suffices. */
+int32_t eng_sampler_pick_row(struct eng_sampler *s, struct eng_row *row);
+/* As eng_logprobs(), likewise. */
+float eng_row_logprobs(struct eng_row *row, uint32_t n_vocab, int32_t id, uint32_t n_top, struct eng_top *ret_top);
+/* The whole row, fetched where it has to be. */
+const float *eng_row_logits(struct eng_row *row);
 
 #endif

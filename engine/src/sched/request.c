@@ -335,14 +335,30 @@ static int apply_grammar(struct eng_sched *s, struct sreq *r, const float *logit
 	return 0;
 }
 
-/* The logits that the token is taken from: those of the model, or a copy without what must not come. NULL: the request
- * ended with an error. */
-static const float *allowed(struct eng_sched *s, struct sreq *r, const float *logits)
+static bool takes_all(const struct sreq *r)
 {
+	return r->n_output >= r->req.min_new && !r->matcher;
+}
+
+bool sreq_wants_picks(const struct sreq *r, uint32_t n_out, struct kn_pick *ret_picks, uint32_t *ret_n_best)
+{
+	*ret_n_best = r->req.logprobs ? r->req.n_top : 0;
+	if (r->req.kind != ENG_GENERATE || !takes_all(r) || r->next_prompt_lp < r->n_prompt || r->req.n_scored > 0 ||
+	    (r->req.logprobs && r->req.processed_logprobs))
+		return false;
+	return eng_sampler_wants(r->sampler, n_out, ret_picks, ret_n_best);
+}
+
+/* The row that the token is taken from: the model's, or *masked, a copy without what must not come. NULL: the request
+ * ended with an error. */
+static struct eng_row *allowed(struct eng_sched *s, struct sreq *r, struct eng_row *row, struct eng_row *masked)
+{
+	const float *logits;
 	int e = 0;
 
-	if (r->n_output >= r->req.min_new && !r->matcher)
-		return logits;
+	if (takes_all(r))
+		return row;
+	logits = eng_row_logits(row);
 	memcpy(s->masked, logits, s->exec.n_vocab * sizeof(*logits));
 	if (r->matcher)
 		e = apply_grammar(s, r, logits);
@@ -351,33 +367,37 @@ static const float *allowed(struct eng_sched *s, struct sreq *r, const float *lo
 		if (!r->req.ignore_eos)
 			forbid(s, s->eos_ids, s->config.n_eos_ids);
 	}
-	if (e < 0)
+	if (e < 0) {
 		end_with_error(r, e);
-	return e < 0 ? NULL : s->masked;
+		return NULL;
+	}
+	*masked = (struct eng_row){ .logits = s->masked };
+	return masked;
 }
 
-static void add_logprobs(struct eng_sched *s, struct sreq *r, const float *logits, const float *from,
+static void add_logprobs(struct eng_sched *s, struct sreq *r, struct eng_row *row, struct eng_row *from,
                          struct eng_top *top, struct eng_event *ev)
 {
 	uint32_t n_vocab = s->exec.n_vocab, n_top = r->req.n_top;
 
 	ev->top = top;
 	ev->n_top = n_top;
-	ev->logprob = r->req.processed_logprobs ? eng_sampler_logprobs(r->sampler, from, ev->id, n_top, top)
-	                                        : eng_logprobs(logits, n_vocab, ev->id, n_top, top);
+	ev->logprob = r->req.processed_logprobs
+	                      ? eng_sampler_logprobs(r->sampler, eng_row_logits(from), ev->id, n_top, top)
+	                      : eng_row_logprobs(row, n_vocab, ev->id, n_top, top);
 	if (r->req.n_scored == 0)
 		return;
 	if (r->req.processed_logprobs)
-		eng_sampler_logprobs_of(r->sampler, from, r->req.scored, r->req.n_scored, r->scored);
+		eng_sampler_logprobs_of(r->sampler, eng_row_logits(from), r->req.scored, r->req.n_scored, r->scored);
 	else
-		eng_logprobs_of(logits, n_vocab, r->req.scored, r->req.n_scored, r->scored);
+		eng_logprobs_of(eng_row_logits(row), n_vocab, r->req.scored, r->req.n_scored, r->scored);
 	ev->scored = r->scored;
 }
 
-void sreq_take_token(struct eng_sched *s, struct sreq *r, const float *logits)
+void sreq_take_token(struct eng_sched *s, struct sreq *r, struct eng_row *row)
 {
-	const float *from = allowed(s, r, logits);
-	int32_t id = from ? eng_sampler_pick(r->sampler, from) : -1;
+	struct eng_row masked, *from = allowed(s, r, row, &masked);
+	int32_t id = from ? eng_sampler_pick_row(r->sampler, from) : -1;
 	struct eng_top top[ENG_MAX_TOP];
 	struct eng_event ev = { .kind = ENG_EV_TOKEN,
 		                .request_id = r->id,
@@ -392,7 +412,7 @@ void sreq_take_token(struct eng_sched *s, struct sreq *r, const float *logits)
 		return;
 	/* Before the token counts for penalties. */
 	if (r->req.logprobs)
-		add_logprobs(s, r, logits, from, top, &ev);
+		add_logprobs(s, r, row, from, top, &ev);
 	r->tokens[r->n_tokens++] = id;
 	r->n_output++;
 	eng_sampler_accept(r->sampler, id, true);

@@ -237,10 +237,11 @@ static int alloc_all(struct eng_sched *s, const struct eng_sched_config *config)
 	s->running = calloc(n, sizeof(struct sreq *));
 	s->seqs = calloc(n, sizeof(*s->seqs));
 	s->parts = calloc(n, sizeof(*s->parts));
+	s->picks = calloc(s->exec.max_outputs, sizeof(*s->picks));
 	s->masked = calloc(s->exec.n_vocab, sizeof(*s->masked));
 	s->path = calloc(s->exec.n_pages, sizeof(*s->path));
 	s->eos_ids = calloc(config->n_eos_ids ? config->n_eos_ids : 1, sizeof(*s->eos_ids));
-	if (!s->running || !s->seqs || !s->parts || !s->masked || !s->eos_ids || !s->path)
+	if (!s->running || !s->seqs || !s->parts || !s->picks || !s->masked || !s->eos_ids || !s->path)
 		return -ENOMEM;
 	if (config->n_eos_ids)
 		memcpy(s->eos_ids, config->eos_ids, config->n_eos_ids * sizeof(*s->eos_ids));
@@ -350,6 +351,7 @@ void eng_sched_free(struct eng_sched *s)
 	free(s->running);
 	free(s->seqs);
 	free(s->parts);
+	free(s->picks);
 	free(s->masked);
 	free(s->eos_ids);
 	free(s->path);

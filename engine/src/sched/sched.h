@@ -13,6 +13,7 @@
 #include "model/model.h"
 #include "promptcache/promptcache.h"
 
+struct eng_row;
 struct eng_tokenizer;
 struct eng_sched;
 
@@ -20,6 +21,8 @@ struct eng_sched;
 struct eng_exec {
 	void *ctx;
 	int (*step)(void *ctx, const struct eng_step_seq *seqs, size_t n_seqs, const float **ret_rows, struct err *err);
+	void (*row)(void *ctx, uint32_t index,
+	            struct eng_row *ret_row); /* as eng_runner_row(); NULL where step never picks */
 	uint32_t n_vocab, n_embd;
 	uint32_t n_ctx;       /* most tokens of one sequence */
 	uint32_t max_tokens;  /* per step */

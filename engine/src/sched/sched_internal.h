@@ -88,6 +88,7 @@ struct eng_sched {
 	bool disk_off;             /* the weights were changed: what is on disk belongs to others */
 	struct eng_step_seq *seqs; /* [max_running] */
 	struct step_part *parts;   /* [max_running] */
+	struct kn_pick *picks;     /* [exec.max_outputs], of the parts in their order */
 	float *masked;             /* [n_vocab] */
 	bool last_was_embed;
 	uint32_t first_decode; /* rotates, so that nobody starves when a step cannot hold all */
@@ -120,8 +121,10 @@ void sreq_end(struct sreq *r, enum eng_finish finish);
 void sreq_emit_prompt(struct sreq *r, uint32_t position, const float *logits, uint32_t n_vocab);
 void sreq_emit_embedding(struct sreq *r, const float *hidden, uint32_t n_embd);
 void sreq_emit_done(struct sreq *r);
-/* Samples from logits, hands the token out and decides whether the request ends. */
-void sreq_take_token(struct eng_sched *s, struct sreq *r, const float *logits);
+/* The next n_out tokens can be taken from what a backend picks by ret_picks; false: whole rows are needed. */
+bool sreq_wants_picks(const struct sreq *r, uint32_t n_out, struct kn_pick *ret_picks, uint32_t *ret_n_best);
+/* Samples from a row, hands the token out and decides whether the request ends. */
+void sreq_take_token(struct eng_sched *s, struct sreq *r, struct eng_row *row);
 
 /* sched.c */
 uint64_t sched_now_ns(void);

@@ -174,7 +174,41 @@ static size_t form_step(struct eng_sched *s, enum eng_request_kind kind)
 	return n;
 }
 
+/* Rows of which the best entries are enough for the sampler need not leave the backend. */
+static void ask_for_picks(struct eng_sched *s, size_t n)
+{
+	struct kn_pick *picks = s->picks;
+
+	for (size_t i = 0; i < n && s->exec.row; i++) {
+		struct eng_step_seq *q = &s->seqs[i];
+
+		if (q->output == ENG_OUT_LOGITS && q->n_out > 0 &&
+		    sreq_wants_picks(s->parts[i].r, q->n_out, picks, &q->n_best))
+			q->picks = picks;
+		picks += q->n_out;
+	}
+}
+
 /* ---- Results ---- */
+
+/* A step's output rows: in host memory one after the other, or, where `all` is NULL, one by one from whoever has them.
+ */
+struct rows {
+	const float *all;
+	size_t stride;
+	uint32_t next; /* first row of the part at hand */
+};
+
+static struct eng_row row_at(struct eng_sched *s, const struct rows *rows, uint32_t i)
+{
+	struct eng_row row = { 0 };
+
+	if (rows->all)
+		row.logits = rows->all + (rows->next + i) * rows->stride;
+	else
+		s->exec.row(s->exec.ctx, rows->next + i, &row);
+	return row;
+}
 
 /* Hidden states of the tokens from `at` on, into what the model's embedding is made of. */
 static void take_hidden(struct eng_sched *s, struct sreq *r, const float *rows, uint32_t n_rows, uint32_t at)
@@ -196,14 +230,13 @@ static void take_hidden(struct eng_sched *s, struct sreq *r, const float *rows, 
 }
 
 /* Hands the rows of one prefilled chunk out: prompt logprobs, then the first token or the embedding. */
-static void finish_prefill(struct eng_sched *s, const struct eng_step_seq *q, struct sreq *r, const float *rows,
-                           size_t stride)
+static void finish_prefill(struct eng_sched *s, const struct eng_step_seq *q, struct sreq *r, const struct rows *rows)
 {
 	uint32_t end = q->pos + q->n_ids, n_known = r->n_tokens;
 
 	if (r->req.kind == ENG_EMBED) {
 		if (q->n_out > 0)
-			take_hidden(s, r, rows, q->n_out, end - q->n_out);
+			take_hidden(s, r, rows->all + rows->next * rows->stride, q->n_out, end - q->n_out);
 		return;
 	}
 	if (q->pos == 0 && r->next_prompt_lp == 0) {
@@ -211,21 +244,22 @@ static void finish_prefill(struct eng_sched *s, const struct eng_step_seq *q, st
 		r->next_prompt_lp = 1;
 	}
 	for (uint32_t i = 0; i < q->n_out && !r->is_done; i++) {
+		struct eng_row row = row_at(s, rows, i);
 		uint32_t at = end - q->n_out + i;
 
 		if (at + 1 < r->n_prompt && at + 1 >= r->next_prompt_lp) {
-			sreq_emit_prompt(r, at + 1, rows + i * stride, s->exec.n_vocab);
+			sreq_emit_prompt(r, at + 1, eng_row_logits(&row), s->exec.n_vocab);
 			r->next_prompt_lp = at + 2;
 		} else if (at + 1 == n_known) {
 			/* All of the prompt is out, whatever its last position was. */
 			r->next_prompt_lp = r->n_prompt;
-			sreq_take_token(s, r, rows + i * stride);
+			sreq_take_token(s, r, &row);
 		}
 	}
 }
 
 /* One token, and one more for every draft that is what the model says itself. */
-static void finish_decode(struct eng_sched *s, struct step_part *part, const float *rows, size_t stride)
+static void finish_decode(struct eng_sched *s, struct step_part *part, const struct rows *rows)
 {
 	struct sreq *r = part->r;
 	uint32_t n_right = 0;
@@ -233,8 +267,9 @@ static void finish_decode(struct eng_sched *s, struct step_part *part, const flo
 
 	for (uint32_t i = 0; i <= part->n_draft && goes_on; i++) {
 		int32_t guess = i < part->n_draft ? r->tokens[r->n_tokens] : -1;
+		struct eng_row row = row_at(s, rows, i);
 
-		sreq_take_token(s, r, rows + i * stride);
+		sreq_take_token(s, r, &row);
 		goes_on = !r->is_done && r->tokens[r->n_tokens - 1] == guess;
 		n_right += i < part->n_draft && r->tokens[r->n_tokens - 1] == guess;
 	}
@@ -249,8 +284,10 @@ static void finish_decode(struct eng_sched *s, struct step_part *part, const flo
 	(void)pthread_mutex_unlock(&s->lock);
 }
 
-static void hand_out(struct eng_sched *s, size_t n, const float *rows, size_t stride)
+static void hand_out(struct eng_sched *s, size_t n, const float *all, size_t stride)
 {
+	struct rows rows = { .all = all, .stride = stride };
+
 	for (size_t i = 0; i < n; i++) {
 		const struct eng_step_seq q = s->seqs[i];
 		struct sreq *r = s->parts[i].r;
@@ -258,13 +295,13 @@ static void hand_out(struct eng_sched *s, size_t n, const float *rows, size_t st
 
 		r->n_computed = q.pos + q.n_ids;
 		if (s->parts[i].is_prefill)
-			finish_prefill(s, &q, r, rows, stride);
+			finish_prefill(s, &q, r, &rows);
 		else
-			finish_decode(s, &s->parts[i], rows, stride);
+			finish_decode(s, &s->parts[i], &rows);
 		r->kv.n_tokens = r->n_computed;
 		if (!s->config.no_prefix_cache)
 			eng_kv_seq_publish(s->pool, &r->kv, r->tokens);
-		rows += q.n_out * stride;
+		rows.next += q.n_out;
 		(void)pthread_mutex_lock(&s->lock);
 		s->stats.output_tokens += r->n_output - n_output;
 		(void)pthread_mutex_unlock(&s->lock);
@@ -324,6 +361,7 @@ bool sched_step(struct eng_sched *s)
 	s->last_was_embed = kind == ENG_EMBED;
 	s->first_decode = s->first_decode + 1 < s->n_running ? s->first_decode + 1 : 0;
 
+	ask_for_picks(s, n);
 	begin = sched_now_ns();
 	e = s->exec.step(s->exec.ctx, s->seqs, n, &rows, &why);
 	if (e < 0) {

@@ -14,9 +14,13 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "sampler/sampler.h"
 #include "sched/sched.h"
 
 enum { FAKE_PAGE = 4, FAKE_EMBD = 8, FAKE_MAX_SCRIPTS = 8 };
+
+/* Fakes that are made from now on pick. */
+static bool fake_picks;
 
 struct fake_script {
 	int32_t tag; /* prompt: tag, its length, ... */
@@ -33,6 +37,14 @@ struct fake_exec {
 	atomic_uint delay_us;  /* per step */
 	atomic_int fail_on_id; /* a step that is given this id fails; -1: none */
 	atomic_uint n_steps, max_seqs, max_step_tokens;
+
+	/* As a GPU does it: what samplers need is picked, and rows are fetched one by one. */
+	struct kn_backend *picker; /* NULL: rows are handed out whole */
+	struct kn_picked *picked;  /* [max_outputs] */
+	struct kn_best *best;      /* [max_outputs, KN_MAX_BEST] */
+	uint32_t n_best;
+	bool *is_picked; /* [max_outputs] */
+	atomic_uint n_fetched, n_picked;
 };
 
 /* What follows the first n tokens of `ids`. */
@@ -68,6 +80,52 @@ static inline void fake_hidden(const int32_t *ids, uint32_t n, float *row)
 		row[i] = 0.25f;
 	for (uint32_t i = 0; i < n; i++)
 		row[(uint32_t)ids[i] % FAKE_EMBD] += 1.0f;
+}
+
+static inline const float *fake_fetch(void *ctx, uint32_t index)
+{
+	struct fake_exec *f = ctx;
+
+	atomic_fetch_add(&f->n_fetched, 1);
+	return f->rows + (size_t)index * f->exec.n_vocab;
+}
+
+static inline void fake_row(void *ctx, uint32_t index, struct eng_row *ret_row)
+{
+	struct fake_exec *f = ctx;
+
+	*ret_row = (struct eng_row){ .fetch = fake_fetch, .ctx = f, .index = index };
+	if (f->is_picked[index]) {
+		ret_row->picked = &f->picked[index];
+		ret_row->best = f->best + (size_t)index * f->n_best;
+		ret_row->n_best = f->n_best;
+	}
+}
+
+/* True: rows are to be asked for. */
+static inline bool fake_pick(struct fake_exec *f, const struct eng_step_seq *seqs, size_t n_seqs)
+{
+	uint32_t n = 0;
+	bool any = false;
+
+	f->n_best = 0;
+	for (size_t i = 0; i < n_seqs && f->picker; i++) {
+		any = any || seqs[i].picks;
+		f->n_best = seqs[i].picks && seqs[i].n_best > f->n_best ? seqs[i].n_best : f->n_best;
+	}
+	for (size_t i = 0; i < n_seqs && any; i++) {
+		for (uint32_t k = 0; k < seqs[i].n_out; k++, n++) {
+			const float *row = f->rows + (size_t)n * f->exec.n_vocab;
+
+			f->is_picked[n] = seqs[i].picks != NULL;
+			if (!seqs[i].picks)
+				continue;
+			atomic_fetch_add(&f->n_picked, 1);
+			f->picker->ops->pick(f->picker, row, f->exec.n_vocab, 1, f->exec.n_vocab, 0, &seqs[i].picks[k],
+			                     f->n_best, f->best + (size_t)n * f->n_best, &f->picked[n]);
+		}
+	}
+	return any;
 }
 
 static inline int fake_step(void *ctx, const struct eng_step_seq *seqs, size_t n_seqs, const float **ret_rows,
@@ -112,7 +170,7 @@ static inline int fake_step(void *ctx, const struct eng_step_seq *seqs, size_t n
 	}
 	if (n_tokens > atomic_load(&f->max_step_tokens))
 		atomic_store(&f->max_step_tokens, n_tokens);
-	*ret_rows = f->rows;
+	*ret_rows = fake_pick(f, seqs, n_seqs) ? NULL : f->rows;
 	return 0;
 }
 
@@ -147,12 +205,24 @@ static inline void fake_init(struct fake_exec *f, uint32_t n_vocab, uint32_t n_c
 	f->cells = calloc((size_t)n_pages * FAKE_PAGE, sizeof(*f->cells));
 	f->rows = calloc((size_t)f->exec.max_outputs * n_vocab + FAKE_EMBD * 8, sizeof(*f->rows));
 	atomic_store(&f->fail_on_id, -1);
+	if (!fake_picks)
+		return;
+	if (kn_ref_open(&(struct kn_config){ 0 }, &f->picker, NULL) < 0)
+		abort();
+	f->exec.row = fake_row;
+	f->picked = calloc(f->exec.max_outputs, sizeof(*f->picked));
+	f->best = calloc((size_t)f->exec.max_outputs * KN_MAX_BEST, sizeof(*f->best));
+	f->is_picked = calloc(f->exec.max_outputs, sizeof(*f->is_picked));
 }
 
 static inline void fake_done(struct fake_exec *f)
 {
 	free(f->cells);
 	free(f->rows);
+	kn_backend_close(f->picker);
+	free(f->picked);
+	free(f->best);
+	free(f->is_picked);
 }
 
 #endif

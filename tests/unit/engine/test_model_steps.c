@@ -2,6 +2,7 @@
 #include <errno.h>
 
 #include "model_fixture.h"
+#include "sampler/sampler.h"
 
 enum { PAGE = 8, N_PAGES = 64, MAX_TOKENS = 200 };
 
@@ -107,6 +108,61 @@ static void pieces_and_neighbours_do_not_change_a_bit(void **state)
 	eng_weights_close(refs);
 }
 
+static void what_is_picked_is_of_the_rows(void **state)
+{
+	const struct eng_runner_config config = { .n_pages = 32,
+		                                  .page_tokens = PAGE,
+		                                  .max_tokens = MAX_TOKENS,
+		                                  .max_outputs = MAX_TOKENS,
+		                                  .kv_dtype = KN_F32,
+		                                  .always_pick = true };
+	const char *name = *state;
+	struct eng_weights *refs = open_references(name);
+	struct eng_model *m = open_fixture_model(name, be);
+	const struct kn_pick picks[2] = { { 1, 0.5 }, { 0, 0 } };
+	struct eng_runner *r = NULL;
+	struct reference ref;
+	const float *rows;
+	float *all;
+	uint32_t pages[32];
+	struct eng_step_seq seq = { .pages = pages };
+
+	for (uint32_t i = 0; i < 32; i++)
+		pages[i] = i;
+	read_reference(refs, 0, &ref);
+	all = whole(m, &ref);
+	assert_int_equal(eng_runner_new(m, &config, &r, NULL), 0);
+	seq.ids = ref.ids;
+	seq.n_ids = ref.n_ids;
+	seq.n_out = 2;
+	seq.picks = picks;
+	seq.n_best = 3;
+	assert_int_equal(eng_runner_step(r, &seq, 1, &rows, NULL), 0);
+	assert_null(rows);
+	for (uint32_t i = 0; i < 2; i++) {
+		const float *want = all + (size_t)(ref.n_ids - 2 + i) * ref.n_vocab;
+		struct eng_row row;
+
+		eng_runner_row(r, i, &row);
+		assert_null(row.logits);
+		assert_int_equal(row.n_best, 3);
+		assert_true(fabsf(row.best[0].logit - want[row.best[0].id]) < 1e-5f);
+		assert_true((row.picked->drawn >= 0) == (i == 0));
+		assert_memory_equal(eng_row_logits(&row), want, ref.n_vocab * sizeof(float));
+		for (uint32_t v = 0; v < ref.n_vocab; v++)
+			assert_true(want[v] <= row.best[0].logit + 1e-5f);
+		eng_runner_row(r, i, &row);
+		assert_memory_equal(row.logits, want, ref.n_vocab * sizeof(float));
+	}
+	seq.picks = NULL; /* rows again, whole */
+	assert_memory_equal(step(r, &seq, 1), all + (size_t)(ref.n_ids - 2) * ref.n_vocab,
+	                    2 * ref.n_vocab * sizeof(float));
+	free(all);
+	eng_runner_free(r);
+	eng_model_close(m);
+	eng_weights_close(refs);
+}
+
 static void bad_steps_are_refused_with_words(void **state)
 {
 	static const uint32_t pages[] = { 0, 1, 2, 3 }, far_pages[] = { 99 };
@@ -203,14 +259,16 @@ static void half_precision_kv_stays_close(void **state)
 
 int main(void)
 {
-	struct CMUnitTest tests[N_FIXTURE_MODELS + 3] = {
+	struct CMUnitTest tests[N_FIXTURE_MODELS + 5] = {
 		cmocka_unit_test(bad_steps_are_refused_with_words),
 		cmocka_unit_test(a_runner_says_what_it_takes_and_refuses_the_absurd),
 		cmocka_unit_test(half_precision_kv_stays_close),
+		cmocka_unit_test_prestate(what_is_picked_is_of_the_rows, "qwen3"),
+		cmocka_unit_test_prestate(what_is_picked_is_of_the_rows, "gemma3_text"),
 	};
 
 	for (int i = 0; i < N_FIXTURE_MODELS; i++)
-		tests[3 + i] = (struct CMUnitTest){ .name = fixture_models[i],
+		tests[5 + i] = (struct CMUnitTest){ .name = fixture_models[i],
 			                            .test_func = pieces_and_neighbours_do_not_change_a_bit,
 			                            .initial_state = (void *)fixture_models[i] };
 	return cmocka_run_group_tests(tests, open_backend, close_backend);

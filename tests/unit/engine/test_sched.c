@@ -551,5 +551,8 @@ int main(void)
 		cmocka_unit_test(an_idle_scheduler_uses_no_cpu),
 	};
 
-	return cmocka_run_group_tests(tests, NULL, NULL);
+	int failed = cmocka_run_group_tests_name("rows", tests, NULL, NULL);
+
+	fake_picks = true;
+	return failed + cmocka_run_group_tests_name("picked", tests, NULL, NULL);
 }
