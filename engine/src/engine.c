@@ -202,6 +202,16 @@ static int exec_step(void *ctx, const struct eng_step_seq *seqs, size_t n_seqs, 
 	return eng_runner_step(ctx, seqs, n_seqs, ret_rows, err);
 }
 
+static int exec_begin(void *ctx, const struct eng_step_seq *seqs, size_t n_seqs, struct err *err)
+{
+	return eng_runner_begin(ctx, seqs, n_seqs, err);
+}
+
+static int exec_wait(void *ctx, const float **ret_rows, struct err *err)
+{
+	return eng_runner_wait(ctx, ret_rows, err);
+}
+
 static void exec_row(void *ctx, uint32_t index, struct eng_row *ret_row)
 {
 	eng_runner_row(ctx, index, ret_row);
@@ -262,6 +272,8 @@ static int start(struct eng_engine *e, const struct eng_options *o, struct err *
 	sched.whole_prompts = m->is_encoder;
 	exec = (struct eng_exec){ .ctx = e->runner,
 		                  .step = exec_step,
+		                  .begin = eng_runner_is_async(e->runner) ? exec_begin : NULL,
+		                  .wait = eng_runner_is_async(e->runner) ? exec_wait : NULL,
 		                  .row = exec_row,
 		                  .n_vocab = m->n_vocab,
 		                  .n_embd = m->n_embd,

@@ -188,6 +188,9 @@ struct kn_ops {
 
 	void (*close)(struct kn_backend *be);
 	int (*sync)(struct kn_backend *be);
+	/* Starts what was asked for so far and returns at once; sync() waits for it. NULL: every operation is done when
+	 * it returns. */
+	void (*submit)(struct kn_backend *be);
 	void *(*alloc)(struct kn_backend *be, size_t bytes); /* 64-byte aligned; NULL when there is none */
 	void (*free)(struct kn_backend *be, void *p);
 	void (*upload)(struct kn_backend *be, void *dst, const void *host, size_t bytes);

@@ -105,6 +105,8 @@ struct eng_runner {
 	size_t n_runs;
 	size_t n_seqs;
 	uint32_t n_tokens, n_out;
+	enum eng_output output;
+	bool is_picked;
 };
 
 /* ---- load.c ---- */

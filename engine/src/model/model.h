@@ -100,6 +100,12 @@ struct eng_step_seq {
 int eng_runner_step(struct eng_runner *runner, const struct eng_step_seq *seqs, size_t n_seqs, const float **ret_rows,
                     struct err *err);
 
+/* The same in two halves, for backends that compute by themselves: begin() returns as soon as all is on its way, wait()
+ * gives the rows. What seqs points at stays until then. */
+bool eng_runner_is_async(const struct eng_runner *runner);
+int eng_runner_begin(struct eng_runner *runner, const struct eng_step_seq *seqs, size_t n_seqs, struct err *err);
+int eng_runner_wait(struct eng_runner *runner, const float **ret_rows, struct err *err);
+
 struct eng_row;
 /* The index-th output row of the last step, valid until the next one. */
 void eng_runner_row(struct eng_runner *runner, uint32_t index, struct eng_row *ret_row);

@@ -418,29 +418,40 @@ void runner_cap_logits(const struct eng_runner *r, float *x, size_t n)
 		x[i] = cap * tanhf(x[i] / cap);
 }
 
-int eng_runner_step(struct eng_runner *r, const struct eng_step_seq *seqs, size_t n_seqs, const float **ret_rows,
-                    struct err *err)
+bool eng_runner_is_async(const struct eng_runner *r)
 {
-	const struct hparams *hp = &r->model->hp;
-	bool logits = n_seqs && seqs[0].output == ENG_OUT_LOGITS;
-	float *out = r->buf[logits ? B_OUT : B_OUT_H];
-	bool is_picked;
-	size_t n;
+	return r->ops->submit != NULL;
+}
+
+int eng_runner_begin(struct eng_runner *r, const struct eng_step_seq *seqs, size_t n_seqs, struct err *err)
+{
 	int rc = check_step(r, seqs, n_seqs, err);
 
 	if (rc < 0)
 		return rc;
 	lay_out(r, seqs, n_seqs);
+	r->output = seqs[0].output;
 	forward(r);
 	compute_outputs(r, seqs, n_seqs);
-	is_picked = runner_outputs_pick(r, seqs, n_seqs);
-	rc = r->ops->sync(r->be);
+	r->is_picked = runner_outputs_pick(r, seqs, n_seqs);
+	if (r->ops->submit)
+		r->ops->submit(r->be);
+	return 0;
+}
+
+int eng_runner_wait(struct eng_runner *r, const float **ret_rows, struct err *err)
+{
+	const struct hparams *hp = &r->model->hp;
+	bool logits = r->output == ENG_OUT_LOGITS;
+	float *out = r->buf[logits ? B_OUT : B_OUT_H];
+	size_t n = (size_t)r->n_out * (logits ? hp->n_vocab : hp->n_embd);
+	int rc = r->ops->sync(r->be);
+
 	if (rc < 0)
 		return err_set(err, rc, "backend %s failed: %s", r->ops->name, strerror(-rc));
 	*ret_rows = NULL;
-	if (is_picked)
+	if (r->is_picked)
 		return 0;
-	n = (size_t)r->n_out * (logits ? hp->n_vocab : hp->n_embd);
 	if (r->host_out) {
 		r->ops->download(r->be, r->host_out, out, n * sizeof(*out));
 		out = r->host_out;
@@ -449,4 +460,12 @@ int eng_runner_step(struct eng_runner *r, const struct eng_step_seq *seqs, size_
 		runner_cap_logits(r, out, n);
 	*ret_rows = out;
 	return 0;
+}
+
+int eng_runner_step(struct eng_runner *r, const struct eng_step_seq *seqs, size_t n_seqs, const float **ret_rows,
+                    struct err *err)
+{
+	int rc = eng_runner_begin(r, seqs, n_seqs, err);
+
+	return rc < 0 ? rc : eng_runner_wait(r, ret_rows, err);
 }

@@ -222,6 +222,11 @@ static uint32_t without_room(struct eng_sched *s)
 
 void sched_make_room(struct eng_sched *s)
 {
+	if (without_room(s) == s->n_running)
+		return;
+	/* What is still to be said may end requests, and they give their pages back. */
+	sched_say(s);
+	sched_retire_done(s);
 	while (without_room(s) < s->n_running) {
 		/* One alone has the whole pool, which holds a full context. */
 		assert(s->n_running > 1);

@@ -19,6 +19,8 @@ bool sched_is_controlled(const struct eng_sched *s)
 
 static void retract_all(struct eng_sched *s)
 {
+	sched_say(s);
+	sched_retire_done(s);
 	while (s->n_running > 0) {
 		sched_disk_forget(s->running[s->n_running - 1]);
 		sched_set_back(s, s->n_running - 1); /* the first one comes to stand in front */

@@ -397,47 +397,85 @@ static void add_logprobs(struct eng_sched *s, struct sreq *r, struct eng_row *ro
 void sreq_take_token(struct eng_sched *s, struct sreq *r, struct eng_row *row)
 {
 	struct eng_row masked, *from = allowed(s, r, row, &masked);
-	int32_t id = from ? eng_sampler_pick_row(r->sampler, from) : -1;
-	struct eng_top top[ENG_MAX_TOP];
-	struct eng_event ev = { .kind = ENG_EV_TOKEN,
-		                .request_id = r->id,
-		                .id = id,
-		                .position = r->n_output,
-		                .has_logprob = r->req.logprobs,
-		                .stop_id = -1 };
-	bool may_stop, is_stop;
+	struct sreq_token *t = &r->chosen[r->n_chosen];
+	struct eng_event ev = { 0 };
 	int e = 0;
 
 	if (!from)
 		return;
+	*t = (struct sreq_token){ .id = eng_sampler_pick_row(r->sampler, from), .position = r->n_output };
 	/* Before the token counts for penalties. */
+	ev.id = t->id;
 	if (r->req.logprobs)
-		add_logprobs(s, r, row, from, top, &ev);
-	r->tokens[r->n_tokens++] = id;
+		add_logprobs(s, r, row, from, t->top, &ev);
+	t->logprob = ev.logprob;
+	r->tokens[r->n_tokens++] = t->id;
 	r->n_output++;
-	eng_sampler_accept(r->sampler, id, true);
+	r->n_chosen++;
+	eng_sampler_accept(r->sampler, t->id, true);
 
-	may_stop = r->n_output >= r->req.min_new;
-	is_stop = is_stop_id(s, r, id);
-	if (r->matcher && !is_stop)
-		e = eng_matcher_accept(r->matcher, id);
-	base_buf_reset(&r->piece);
-	/* The token that ends the output is not part of the text, unless it was asked for. */
-	if (e == 0 && (!is_stop || (r->req.include_stop && r->req.keep_special)))
-		e = eng_textout_push(&r->text, id, may_stop, &r->piece, &r->stop_text);
+	t->may_stop = r->n_output >= r->req.min_new;
+	t->is_stop = is_stop_id(s, r, t->id);
+	if (r->matcher && !t->is_stop)
+		e = eng_matcher_accept(r->matcher, t->id);
 	if (e < 0) {
 		end_with_error(r, e);
-		return;
-	}
-	ev.text = base_buf_text(&r->piece);
-	ev.text_len = r->piece.len;
-	r->req.on_event(r->req.arg, &ev);
-	if (is_stop) {
-		r->stop_id = id;
+	} else if (t->is_stop) {
+		r->stop_id = t->id;
 		sreq_end(r, ENG_FINISH_STOP);
-	} else if (r->stop_text || (r->matcher && eng_matcher_must_end(r->matcher))) {
+	} else if (r->matcher && eng_matcher_must_end(r->matcher)) {
 		sreq_end(r, ENG_FINISH_STOP);
 	} else if (r->n_output >= r->max_new) {
 		sreq_end(r, ENG_FINISH_LENGTH);
 	}
+	/* There is room for one token's. */
+	if (r->req.n_scored > 0)
+		sched_say_one(s, r);
+}
+
+/* A stop string was completed by t: it is the last token, whatever was chosen after it. */
+static void end_with_text(struct sreq *r, const struct sreq_token *t)
+{
+	if (r->is_done && (r->finish == ENG_FINISH_ABORT || r->finish == ENG_FINISH_ERROR))
+		return;
+	r->is_done = true;
+	r->finish = ENG_FINISH_STOP;
+	r->stop_id = t->is_stop ? t->id : -1;
+	r->n_output = t->position + 1;
+}
+
+uint32_t sreq_say(struct sreq *r)
+{
+	uint32_t n = 0;
+
+	while (n < r->n_chosen && !r->stop_text) {
+		const struct sreq_token *t = &r->chosen[n++];
+		struct eng_event ev = { .kind = ENG_EV_TOKEN,
+			                .request_id = r->id,
+			                .id = t->id,
+			                .position = t->position,
+			                .has_logprob = r->req.logprobs,
+			                .logprob = t->logprob,
+			                .top = t->top,
+			                .n_top = r->req.logprobs ? r->req.n_top : 0,
+			                .scored = r->req.n_scored > 0 && r->req.logprobs ? r->scored : NULL,
+			                .stop_id = -1 };
+		int e = 0;
+
+		base_buf_reset(&r->piece);
+		/* The token that ends the output is not part of the text, unless it was asked for. */
+		if (!t->is_stop || (r->req.include_stop && r->req.keep_special))
+			e = eng_textout_push(&r->text, t->id, t->may_stop, &r->piece, &r->stop_text);
+		if (e < 0) {
+			end_with_error(r, e);
+			break;
+		}
+		ev.text = base_buf_text(&r->piece);
+		ev.text_len = r->piece.len;
+		r->req.on_event(r->req.arg, &ev);
+		if (r->stop_text)
+			end_with_text(r, t);
+	}
+	r->n_chosen = 0;
+	return n;
 }

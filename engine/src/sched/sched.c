@@ -60,8 +60,26 @@ void sched_count_pages(struct eng_sched *s)
 	(void)pthread_mutex_unlock(&s->lock);
 }
 
+void sched_say_one(struct eng_sched *s, struct sreq *r)
+{
+	uint32_t n = sreq_say(r);
+
+	if (n == 0)
+		return;
+	(void)pthread_mutex_lock(&s->lock);
+	s->stats.output_tokens += n;
+	(void)pthread_mutex_unlock(&s->lock);
+}
+
+void sched_say(struct eng_sched *s)
+{
+	for (uint32_t i = 0; i < s->n_running; i++)
+		sched_say_one(s, s->running[i]);
+}
+
 void sched_retire(struct eng_sched *s, struct sreq *r)
 {
+	sched_say_one(s, r);
 	eng_kv_seq_done(s->pool, &r->kv);
 	sched_count_pages(s);
 	(void)pthread_mutex_lock(&s->lock);
@@ -77,7 +95,7 @@ void sched_retire(struct eng_sched *s, struct sreq *r)
 	(void)pthread_mutex_unlock(&s->lock);
 }
 
-static void retire_running(struct eng_sched *s)
+void sched_retire_done(struct eng_sched *s)
 {
 	for (uint32_t i = 0; i < s->n_running;) {
 		struct sreq *r = s->running[i];
@@ -133,7 +151,7 @@ static void sweep_cancelled(struct eng_sched *s)
 		if (stopping || atomic_load(&s->running[i]->cancelled))
 			sreq_end(s->running[i], ENG_FINISH_ABORT);
 	}
-	retire_running(s);
+	sched_retire_done(s);
 }
 
 /* ---- The thread ---- */
@@ -210,18 +228,21 @@ static void *run(void *arg)
 	while (wait_for_work(s)) {
 		flush_if_asked(s);
 		sweep_cancelled(s);
-		if (!sched_control(s, &may_admit))
+		if (!sched_control(s, &may_admit)) {
+			sched_say(s);
+			sched_retire_done(s);
 			continue;
+		}
 		if (may_admit)
 			sched_admit(s);
 		sched_disk_take(s);
 		if (s->n_running > 0) {
 			sched_make_room(s);
-			if (!sched_step(s))
+			if (s->n_running > 0 && !sched_step(s))
 				wait_for_news(s);
 			(void)sched_disk_give(s, false);
 		}
-		retire_running(s);
+		sched_retire_done(s);
 	}
 	sched_disk_finish(s);
 	return NULL;

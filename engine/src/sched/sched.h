@@ -21,6 +21,10 @@ struct eng_sched;
 struct eng_exec {
 	void *ctx;
 	int (*step)(void *ctx, const struct eng_step_seq *seqs, size_t n_seqs, const float **ret_rows, struct err *err);
+	/* Where the backend computes by itself, both; else NULL. begin() returns while it computes what step() would,
+	 * and wait() when that is done; between them the scheduler makes the texts of the step before. */
+	int (*begin)(void *ctx, const struct eng_step_seq *seqs, size_t n_seqs, struct err *err);
+	int (*wait)(void *ctx, const float **ret_rows, struct err *err);
 	void (*row)(void *ctx, uint32_t index,
 	            struct eng_row *ret_row); /* as eng_runner_row(); NULL where step never picks */
 	uint32_t n_vocab, n_embd;

@@ -15,6 +15,16 @@
 
 enum { ENG_MAX_TOP = 20, ENG_MAX_SCORED = 1024 };
 
+/* A token that was chosen; its text is made and handed out later, while the next step is computed. */
+struct sreq_token {
+	int32_t id;
+	uint32_t position; /* in the output */
+	bool is_stop;      /* by its id: it ends the output */
+	bool may_stop;     /* stop strings count from here on */
+	float logprob;
+	struct eng_top top[ENG_MAX_TOP];
+};
+
 struct sreq {
 	struct sreq *next; /* in the queue */
 	uint64_t id;
@@ -35,8 +45,10 @@ struct sreq {
 	uint64_t load_tag;
 	uint32_t load_done, load_next, load_end;
 	struct eng_sampler *sampler;
-	struct eng_draft *draft;     /* NULL: no speculation */
-	struct eng_matcher *matcher; /* NULL: free text */
+	struct eng_draft *draft;                     /* NULL: no speculation */
+	struct eng_matcher *matcher;                 /* NULL: free text */
+	struct sreq_token chosen[1 + ENG_DRAFT_MAX]; /* not yet said */
+	uint32_t n_chosen;
 	struct eng_textout text;
 	struct base_buf piece; /* text of the current event */
 	float *scored;         /* [req.n_scored] of the current event */
@@ -123,11 +135,18 @@ void sreq_emit_embedding(struct sreq *r, const float *hidden, uint32_t n_embd);
 void sreq_emit_done(struct sreq *r);
 /* The next n_out tokens can be taken from what a backend picks by ret_picks; false: whole rows are needed. */
 bool sreq_wants_picks(const struct sreq *r, uint32_t n_out, struct kn_pick *ret_picks, uint32_t *ret_n_best);
-/* Samples from a row, hands the token out and decides whether the request ends. */
+/* Samples from a row and decides whether the request ends by the token's id or the number of tokens. */
 void sreq_take_token(struct eng_sched *s, struct sreq *r, struct eng_row *row);
+/* Hands the chosen tokens out, with their text, which may end the request too; how many. */
+uint32_t sreq_say(struct sreq *r);
 
 /* sched.c */
 uint64_t sched_now_ns(void);
+/* Hands out what was chosen, of one and of all running requests. */
+void sched_say_one(struct eng_sched *s, struct sreq *r);
+void sched_say(struct eng_sched *s);
+/* Takes those that ended out of the running ones. */
+void sched_retire_done(struct eng_sched *s);
 /* r is in no list any more. Its DONE comes after its pages are free and the counters tell so. */
 void sched_retire(struct eng_sched *s, struct sreq *r);
 /* Copies the pool's counts to the statistics. */

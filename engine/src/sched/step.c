@@ -291,8 +291,11 @@ static void hand_out(struct eng_sched *s, size_t n, const float *all, size_t str
 	for (size_t i = 0; i < n; i++) {
 		const struct eng_step_seq q = s->seqs[i];
 		struct sreq *r = s->parts[i].r;
-		uint32_t n_output = r->n_output;
 
+		rows.next += i > 0 ? s->seqs[i - 1].n_out : 0;
+		/* Its text ended it, or its client went, while this was computed. */
+		if (r->is_done || atomic_load(&r->cancelled))
+			continue;
 		r->n_computed = q.pos + q.n_ids;
 		if (s->parts[i].is_prefill)
 			finish_prefill(s, &q, r, &rows);
@@ -301,10 +304,6 @@ static void hand_out(struct eng_sched *s, size_t n, const float *all, size_t str
 		r->kv.n_tokens = r->n_computed;
 		if (!s->config.no_prefix_cache)
 			eng_kv_seq_publish(s->pool, &r->kv, r->tokens);
-		rows.next += q.n_out;
-		(void)pthread_mutex_lock(&s->lock);
-		s->stats.output_tokens += r->n_output - n_output;
-		(void)pthread_mutex_unlock(&s->lock);
 	}
 }
 
@@ -342,6 +341,17 @@ static void count_step(struct eng_sched *s, size_t n, uint64_t ns)
 	(void)pthread_mutex_unlock(&s->lock);
 }
 
+static int compute(struct eng_sched *s, size_t n, const float **ret_rows, struct err *err)
+{
+	int e;
+
+	if (!s->exec.begin)
+		return s->exec.step(s->exec.ctx, s->seqs, n, ret_rows, err);
+	e = s->exec.begin(s->exec.ctx, s->seqs, n, err);
+	sched_say(s);
+	return e < 0 ? e : s->exec.wait(s->exec.ctx, ret_rows, err);
+}
+
 bool sched_step(struct eng_sched *s)
 {
 	enum eng_request_kind kind = s->last_was_embed ? ENG_GENERATE : ENG_EMBED;
@@ -363,13 +373,15 @@ bool sched_step(struct eng_sched *s)
 
 	ask_for_picks(s, n);
 	begin = sched_now_ns();
-	e = s->exec.step(s->exec.ctx, s->seqs, n, &rows, &why);
+	e = compute(s, n, &rows, &why);
 	if (e < 0) {
 		fail_parts(s, n, e, &why);
 		return true;
 	}
 	count_step(s, n, sched_now_ns() - begin);
 	hand_out(s, n, rows, kind == ENG_EMBED ? s->exec.n_embd : s->exec.n_vocab);
+	if (!s->exec.begin)
+		sched_say(s);
 	sched_count_pages(s);
 	return true;
 }

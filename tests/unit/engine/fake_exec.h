@@ -45,6 +45,7 @@ struct fake_exec {
 	uint32_t n_best;
 	bool *is_picked; /* [max_outputs] */
 	atomic_uint n_fetched, n_picked;
+	const float *waiting; /* what wait() gives */
 };
 
 /* What follows the first n tokens of `ids`. */
@@ -174,6 +175,22 @@ static inline int fake_step(void *ctx, const struct eng_step_seq *seqs, size_t n
 	return 0;
 }
 
+static inline int fake_begin(void *ctx, const struct eng_step_seq *seqs, size_t n_seqs, struct err *err)
+{
+	struct fake_exec *f = ctx;
+
+	return fake_step(f, seqs, n_seqs, &f->waiting, err);
+}
+
+static inline int fake_wait(void *ctx, const float **ret_rows, struct err *err)
+{
+	struct fake_exec *f = ctx;
+
+	(void)err;
+	*ret_rows = f->waiting;
+	return 0;
+}
+
 static inline void fake_page_read(void *ctx, uint32_t page, void *dst)
 {
 	struct fake_exec *f = ctx;
@@ -210,6 +227,8 @@ static inline void fake_init(struct fake_exec *f, uint32_t n_vocab, uint32_t n_c
 	if (kn_ref_open(&(struct kn_config){ 0 }, &f->picker, NULL) < 0)
 		abort();
 	f->exec.row = fake_row;
+	f->exec.begin = fake_begin;
+	f->exec.wait = fake_wait;
 	f->picked = calloc(f->exec.max_outputs, sizeof(*f->picked));
 	f->best = calloc((size_t)f->exec.max_outputs * KN_MAX_BEST, sizeof(*f->best));
 	f->is_picked = calloc(f->exec.max_outputs, sizeof(*f->is_picked));

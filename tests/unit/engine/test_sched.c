@@ -550,7 +550,6 @@ int main(void)
 		cmocka_unit_test(the_same_seed_repeats_beside_different_neighbours),
 		cmocka_unit_test(an_idle_scheduler_uses_no_cpu),
 	};
-
 	int failed = cmocka_run_group_tests_name("rows", tests, NULL, NULL);
 
 	fake_picks = true;
