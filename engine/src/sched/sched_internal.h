@@ -82,10 +82,10 @@ struct eng_sched {
 	bool is_paused, wants_sweep, wants_retract;
 	struct sched_task *task; /* runs when nobody does; until then nobody is admitted */
 	struct eng_stats stats;
+	struct eng_pc_stats disk_before; /* of caches that were closed */
 
 	/* the scheduler's thread only */
 	struct eng_kv_pool *pool;
-	bool disk_off;             /* the weights were changed: what is on disk belongs to others */
 	struct eng_step_seq *seqs; /* [max_running] */
 	struct step_part *parts;   /* [max_running] */
 	float *masked;             /* [n_vocab] */
@@ -124,6 +124,8 @@ void sreq_emit_done(struct sreq *r);
 void sreq_take_token(struct eng_sched *s, struct sreq *r, const float *logits);
 
 /* sched.c */
+/* A cache read a page or has room for one; on its thread. */
+void sched_cache_is_ready(void *s);
 uint64_t sched_now_ns(void);
 /* r is in no list any more. Its DONE comes after its pages are free and the counters tell so. */
 void sched_retire(struct eng_sched *s, struct sreq *r);
