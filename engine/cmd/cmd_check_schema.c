@@ -14,7 +14,7 @@
 enum { MAX_FILE = 16 << 20 };
 
 struct check_schema {
-	const char *tokenizer, *schema, *regex, *ebnf, *instance;
+	const char *tokenizer, *schema, *regex, *ebnf, *tags, *instance;
 	bool json;
 };
 
@@ -25,22 +25,36 @@ const struct opt cmd_check_schema_opts[] = {
 	{ "regex", 0, OPT_STR, offsetof(struct check_schema, regex), "FILE", "regular expression, instead of a schema",
 	  NULL },
 	{ "ebnf", 0, OPT_STR, offsetof(struct check_schema, ebnf), "FILE", "grammar, instead of a schema", NULL },
+	{ "structural-tag", 0, OPT_STR, offsetof(struct check_schema, tags), "FILE",
+	  "structural tag (JSON), instead of a schema", NULL },
 	{ "instance", 'i', OPT_STR, offsetof(struct check_schema, instance), "FILE",
 	  "the text to be checked [standard input]", NULL },
 	{ "json", 'j', OPT_FLAG, offsetof(struct check_schema, json), NULL, "machine-readable output", NULL },
 	{ 0 }
 };
 
-/* One of the three files; usage errors are -EINVAL with nothing opened. */
+/* One of the files; usage errors are -EINVAL with nothing opened. */
 static int pick_grammar(const struct check_schema *o, const char **ret_file, enum eng_grammar_kind *ret_kind,
                         struct err *err)
 {
-	int n = (o->schema != NULL) + (o->regex != NULL) + (o->ebnf != NULL);
+	const struct {
+		const char *file;
+		enum eng_grammar_kind kind;
+	} given[] = { { o->schema, ENG_GRAMMAR_JSON_SCHEMA },
+		      { o->regex, ENG_GRAMMAR_REGEX },
+		      { o->ebnf, ENG_GRAMMAR_EBNF },
+		      { o->tags, ENG_GRAMMAR_STRUCTURAL_TAG } };
+	int n = 0;
 
+	for (size_t i = 0; i < sizeof(given) / sizeof(given[0]); i++) {
+		if (!given[i].file)
+			continue;
+		*ret_file = given[i].file;
+		*ret_kind = given[i].kind;
+		n++;
+	}
 	if (n != 1)
-		return err_set(err, -EINVAL, "one of --schema, --regex and --ebnf is needed");
-	*ret_file = o->schema ? o->schema : o->regex ? o->regex : o->ebnf;
-	*ret_kind = o->schema ? ENG_GRAMMAR_JSON_SCHEMA : o->regex ? ENG_GRAMMAR_REGEX : ENG_GRAMMAR_EBNF;
+		return err_set(err, -EINVAL, "one of --schema, --regex, --ebnf and --structural-tag is needed");
 	return 0;
 }
 

@@ -50,6 +50,21 @@ static int set_schema(struct http_params *p, const char *param, const json_t *sc
 	return set_grammar(p, param, ENG_GRAMMAR_JSON_SCHEMA, base_buf_text(&text), text.len, e);
 }
 
+/* Likewise. */
+static int set_tags(struct http_params *p, const char *param, const json_t *tags, struct http_error *e)
+{
+	CLEANUP(base_buf_done) struct base_buf text = BASE_BUF_INIT(MAX_GRAMMAR);
+
+	if (json_is_string(tags))
+		return set_grammar(p, param, ENG_GRAMMAR_STRUCTURAL_TAG, json_string_value(tags),
+		                   json_string_length(tags), e);
+	if (!json_is_object(tags))
+		return http_bad_field(e, param, "expected an object, got %s", base_json_type_name(tags));
+	if (base_json_append(&text, tags) < 0)
+		return http_bad_field(e, param, "larger than %d bytes", MAX_GRAMMAR);
+	return set_grammar(p, param, ENG_GRAMMAR_STRUCTURAL_TAG, base_buf_text(&text), text.len, e);
+}
+
 static int set_string(struct http_params *p, const char *param, enum eng_grammar_kind kind, const json_t *v,
                       struct http_error *e)
 {
@@ -99,6 +114,8 @@ static int parse_response_format(const json_t *v, struct http_params *p, struct 
 		return schema ? set_schema(p, "response_format.schema", schema, e)
 		              : set_grammar(p, "response_format", ENG_GRAMMAR_JSON_OBJECT, "", 0, e);
 	}
+	if (strcmp(type, "structural_tag") == 0)
+		return set_tags(p, "response_format", v, e);
 	if (strcmp(type, "json_schema") != 0)
 		return http_bad_field(e, "response_format", "unknown type \"%.32s\"", type);
 	if (!json_is_object(spec))
@@ -110,7 +127,7 @@ static int parse_response_format(const json_t *v, struct http_params *p, struct 
 
 int http_parse_constrained(const json_t *obj, struct http_params *p, struct http_error *e)
 {
-	static const char *const refused[] = { "structural_tag", "functions", "structured_outputs" };
+	static const char *const refused[] = { "functions", "structured_outputs" };
 	static const struct {
 		const char *key;
 		enum eng_grammar_kind kind;
@@ -130,6 +147,8 @@ int http_parse_constrained(const json_t *obj, struct http_params *p, struct http
 		r = set_schema(p, "json_schema", field(obj, "json_schema"), e);
 	if (r == 0 && field(obj, "guided_json"))
 		r = set_schema(p, "guided_json", field(obj, "guided_json"), e);
+	if (r == 0 && field(obj, "structural_tag"))
+		r = set_tags(p, "structural_tag", field(obj, "structural_tag"), e);
 	if (r == 0 && field(obj, "guided_choice"))
 		r = set_choice(p, "guided_choice", field(obj, "guided_choice"), e);
 	for (size_t i = 0; i < sizeof(strings) / sizeof(strings[0]) && r == 0; i++) {

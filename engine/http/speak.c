@@ -13,7 +13,8 @@ enum { MAX_CALLS = 1024 };
 
 static bool is_constrained(const struct http_params *p)
 {
-	return p->grammar_param || p->tool_choice >= TOOLS_REQUIRED;
+	/* Tags come after text, and after reasoning. */
+	return (p->grammar_param && p->grammar_kind != ENG_GRAMMAR_STRUCTURAL_TAG) || p->tool_choice >= TOOLS_REQUIRED;
 }
 
 static json_t *template_variables(const struct http_params *p)

@@ -100,10 +100,11 @@ const char *eng_engine_adapter_name(const struct eng_engine *e, uint32_t adapter
 /* ---- Grammars: what an output may look like ----------------------------------------------------- */
 
 enum eng_grammar_kind {
-	ENG_GRAMMAR_JSON_OBJECT, /* any JSON object; the text is not looked at */
-	ENG_GRAMMAR_JSON_SCHEMA, /* JSON Schema, draft 2020-12 (docs/structured-output.md says which part) */
-	ENG_GRAMMAR_REGEX,       /* the whole output matches */
-	ENG_GRAMMAR_EBNF,        /* `root ::= ...` */
+	ENG_GRAMMAR_JSON_OBJECT,    /* any JSON object; the text is not looked at */
+	ENG_GRAMMAR_JSON_SCHEMA,    /* JSON Schema, draft 2020-12 (docs/structured-output.md says which part) */
+	ENG_GRAMMAR_REGEX,          /* the whole output matches */
+	ENG_GRAMMAR_EBNF,           /* `root ::= ...` */
+	ENG_GRAMMAR_STRUCTURAL_TAG, /* JSON: free text in which tags hold values of schemas */
 };
 
 /* Compiled; immutable as far as callers see, counted, may be shared by requests and threads. Outlives no engine. */

@@ -263,7 +263,9 @@ static int start(struct eng_engine *e, const struct eng_options *o, struct err *
 	if (r < 0)
 		return r;
 	if (o->cache_dir && !o->no_prefix_cache) {
-		r = eng_cache_open(e, o, config.page_tokens, &sched.cache, err);
+		r = eng_cache_keep(e, o, config.page_tokens, err);
+		if (r == 0)
+			r = eng_cache_open(e, e->path, &sched.cache, err);
 		if (r < 0)
 			return r;
 	}
@@ -363,6 +365,7 @@ void eng_engine_close(struct eng_engine *e)
 	eng_runner_free(e->runner);
 	eng_meta_done(&e->meta);
 	eng_adapters_done(e);
+	eng_cache_done(e);
 	eng_model_close(e->model);
 	eng_weights_close(e->gguf);
 	kn_backend_close(e->backend);

@@ -48,9 +48,22 @@ int eng_default_model_path(char **ret_path, struct err *err);
 int eng_folder_weight_bytes(const char *path, uint64_t *ret_bytes);
 
 struct eng_pc;
-/* The cache of options->cache_dir, for an engine with a runner. NULL and a note when another process has it. */
-int eng_cache_open(const struct eng_engine *e, const struct eng_options *o, uint32_t page_tokens,
-                   struct eng_pc **ret_pc, struct err *err);
+/* What of the options the prompt cache needs, also when other weights come; strings are owned. */
+struct eng_cache {
+	char *dir; /* NULL: there is no cache */
+	char *isa, *random_shape, *random_dtype;
+	uint64_t bytes;
+	uint32_t page_tokens;
+	bool deterministic;
+	uint8_t identity[32]; /* of the pages in use */
+	void (*on_note)(void *arg, const char *text);
+	void *note_arg;
+};
+int eng_cache_keep(struct eng_engine *e, const struct eng_options *o, uint32_t page_tokens, struct err *err);
+void eng_cache_done(struct eng_engine *e);
+/* The cache of the runner's model, whose files are at `path`. NULL and a note when another process has it, or when it
+ * may not be used. 1; 0: it is the one that is open already. */
+int eng_cache_open(struct eng_engine *e, const char *path, struct eng_pc **ret_pc, struct err *err);
 
 enum { ENG_KEPT_GRAMMARS = 32 };
 
@@ -83,6 +96,7 @@ struct eng_engine {
 	struct eng_sched *sched;
 	struct eng_meta meta;
 	struct eng_grammars grammars;
+	struct eng_cache cache;
 	struct eng_adapter *adapters; /* [n_adapters] */
 	size_t n_adapters;
 	struct eng_info info;

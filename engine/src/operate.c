@@ -28,6 +28,19 @@ struct update {
 	const char *path, *version;
 };
 
+/* The pages of these weights may be there from before. */
+static void change_cache(struct eng_engine *e, const char *path)
+{
+	struct eng_pc *pc = NULL;
+	struct err err = { 0 };
+	int r = e->cache.dir ? eng_cache_open(e, path, &pc, &err) : 0;
+
+	if (r < 0 && e->cache.on_note)
+		e->cache.on_note(e->cache.note_arg, err_text(&err));
+	if (r != 0)
+		eng_sched_set_cache(e->sched, pc);
+}
+
 /* On the scheduler's thread, alone: the backend's threads are free to repack. */
 static int change_over(void *arg, struct err *err)
 {
@@ -52,6 +65,7 @@ static int change_over(void *arg, struct err *err)
 	}
 	eng_model_close(e->model);
 	e->model = model;
+	change_cache(e, u->path);
 	if (u->version) {
 		(void)pthread_mutex_lock(&e->lock);
 		(void)snprintf(e->weight_version, sizeof(e->weight_version), "%s", u->version);

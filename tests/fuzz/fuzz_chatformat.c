@@ -1,5 +1,5 @@
 /* Answers of models: the first byte picks the formats, the second how the rest is cut. Whatever a model writes, any
- * way of cutting it tells the same, calls are numbered, and text stays whole characters. */
+ * way of cutting it tells the same, calls are numbered, arguments are JSON, and text stays whole characters. */
 #include <stdlib.h>
 #include <string.h>
 
@@ -24,8 +24,11 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 		n_tools++;
 	while (eng_chat_reasoning_format(n_reasoning))
 		n_reasoning++;
-	c.tool_format = eng_chat_tool_format(data[0] % (n_tools + 1));
-	c.reasoning_format = eng_chat_reasoning_format(data[0] / 16 % (n_reasoning + 1));
+	/* Names that are beyond the last: none. */
+	if (data[0] % 32 < n_tools)
+		c.tool_format = eng_chat_tool_format(data[0] % 32);
+	if (data[0] / 32 < n_reasoning)
+		c.reasoning_format = eng_chat_reasoning_format(data[0] / 32);
 	c.max_calls = data[1] % 4;
 	tell_all(&c, (const char *)data + 2, size - 2, 0, &whole);
 	tell_all(&c, (const char *)data + 2, size - 2, 2u + data[1], &cut);

@@ -25,10 +25,10 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 		return 0;
 	}
 	check(hp.n_layer >= 1 && hp.n_layer <= HP_MAX_LAYERS && hp.n_embd >= 1 && hp.n_head >= 1);
-	check(hp.n_vocab >= 1 && hp.n_ctx >= 1 && hp.n_rope >= 1 && hp.n_rope <= 2);
+	check(hp.n_vocab >= 1 && hp.n_ctx >= 1 && hp.n_rope >= !hp.arch->encoder && hp.n_rope <= 2);
 	check(hp.arch->attn == ATTN_MLA || hp.n_head % hp.n_kv_head == 0);
 	for (uint32_t i = 0; i < hp.n_layer; i++) {
-		check(hp.layer[i].rope < hp.n_rope);
+		check(hp.layer[i].rope < hp.n_rope || hp.arch->encoder); /* which knows positions by heart */
 		check(hp.layer[i].top_k <= hp.n_expert);
 	}
 	for (uint32_t i = 0; i < hp.n_rope; i++)

@@ -95,6 +95,37 @@ ask
 stop TERM
 echo "ok damaged files are removed, computed and written again"
 
+# Other weights have pages of their own, and find them again; so do the first ones.
+model=$(echo "$OCAI_MODEL_DIR"/*.gguf)
+cp "$model" "$work/other.gguf"
+update() { curl -sSf -H 'Content-Type: application/json' -d "{\"model_path\":\"$1\"}" "$url/update_weights_from_disk" >/dev/null || fail "update to $1"; }
+start "$work/weights"
+ask
+[ "$(cached)" = 0 ] || fail "an empty folder had pages"
+written "$work/weights"
+first=$(find "$work/weights" -name '*.kv' | wc -l)
+update "$work/other.gguf"
+ask
+[ "$(cached)" = 0 ] && [ "$(text)" = "$want" ] || fail "pages of other weights were used: $(cached)"
+for _ in $(seq 100); do [ "$(find "$work/weights" -name '*.kv' | wc -l)" -ge $((first * 2)) ] && break; sleep 0.2; done
+[ "$(find "$work/weights" -name '*.kv' | wc -l)" -ge $((first * 2)) ] || fail "the cache is not written to behind an update"
+for path in "$model" "$work/other.gguf"; do
+	before=$(metric disk_tokens_total)
+	update "$path"
+	ask
+	[ "$(cached)" -gt $((n * 8 / 10)) ] && [ "$(text)" = "$want" ] || fail "after an update to $path: $(cached) tokens"
+	[ "$(metric disk_tokens_total)" = $((before + $(cached))) ] || fail "not from the disk: $before, $(metric disk_tokens_total)"
+done
+update "$work/other.gguf" # the same ones again: the cache stays as it is
+ask
+[ "$(cached)" -gt $((n * 8 / 10)) ] || fail "after an update to what there was: $(cached)"
+stop TERM
+start "$work/weights" --model "$work/other.gguf"
+ask
+[ "$(cached)" -gt $((n * 8 / 10)) ] || fail "after a restart with the other weights: $(cached)"
+stop TERM
+echo "ok each weights have pages of their own, before and after an update"
+
 "$engine" serve --port 0 --cache-dir "$work/cache" --cache-bytes 1 2>"$work/log" && fail "a budget without a page was taken"
 grep -q 'do not hold one page' "$work/log" || fail "no reason given for the budget"
 echo "ok a budget that holds nothing is refused"

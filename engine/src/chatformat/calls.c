@@ -283,11 +283,18 @@ static void leave(struct eng_chat_parser *p, enum chat_state state)
 	p->state = state;
 }
 
+/* "[]" in Python is an answer as good as any. */
+static bool is_empty_list(const struct eng_chat_parser *p)
+{
+	return p->tools->body == BODY_PYTHON && p->raw.len > 0 && memchr(p->raw.data, '[', p->raw.len);
+}
+
 /* A single byte that is no mark. */
 static bool section_byte(struct eng_chat_parser *p, char c)
 {
 	const struct tool_format *t = p->tools;
 	bool takes_objects = t->body == BODY_JSON || (t->body == BODY_NAMED && !t->call_open);
+	bool takes_list = takes_objects || t->body == BODY_PYTHON;
 
 	if (is_space(c)) {
 		eng_chat_consume(p, 1);
@@ -295,16 +302,19 @@ static bool section_byte(struct eng_chat_parser *p, char c)
 		eng_chat_reset_call(p);
 		eng_chat_consume(p, 1);
 		p->state = S_OBJECT;
-	} else if (takes_objects && c == '[' && !p->is_listed) {
+	} else if (takes_list && c == '[' && !p->is_listed) {
 		p->is_listed = true;
 		eng_chat_consume(p, 1);
-	} else if (takes_objects && c == ']' && p->is_listed) {
+	} else if (takes_list && c == ']' && p->is_listed && !is_empty_list(p)) {
 		p->is_listed = false;
 		eng_chat_consume(p, 1);
 		base_buf_reset(&p->raw);
-	} else if (takes_objects && (c == ',' || c == ';') && p->n_calls > 0) {
+	} else if (takes_list && (c == ',' || c == ';') && p->n_calls > 0) {
 		eng_chat_consume(p, 1);
 	} else if (t->body == BODY_NAMED && !t->call_open && !p->is_listed && is_name_char(c) && p->raw.len > 0) {
+		eng_chat_reset_call(p);
+		p->state = S_NAME;
+	} else if (t->body == BODY_PYTHON && p->is_listed && is_name_char(c)) {
 		eng_chat_reset_call(p);
 		p->state = S_NAME;
 	} else {
@@ -387,6 +397,9 @@ static bool name_ended(struct eng_chat_parser *p)
 	if (p->tools->body == BODY_PAIRS) {
 		(void)eng_chat_begin_call(p);
 		p->state = S_PAIR;
+	} else if (p->tools->body == BODY_PYTHON) {
+		(void)eng_chat_begin_call(p);
+		eng_chat_begin_python(p);
 	} else {
 		p->state = S_BEFORE_ARGS;
 	}

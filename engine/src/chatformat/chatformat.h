@@ -1,5 +1,5 @@
 /* Shared by the files of chatformat: formats.c (the tables), parser.c (text, reasoning, sections), calls.c (what is
- * inside a call), harmony.c (channels), jsonwalk.c.
+ * inside a call), pairs.c, python.c, harmony.c (channels), jsonwalk.c.
  *
  * The parser is a machine over single bytes, so that chunks cannot matter. Bytes wait in `hold` while they may be the
  * beginning of a mark, and in `raw` while they may be the beginning of a call. */
@@ -37,6 +37,7 @@ enum call_body {
 	BODY_JSON,    /* {"name": .., "arguments": {..}}, one or an array */
 	BODY_NAMED,   /* name, a mark, {..} */
 	BODY_PAIRS,   /* name, then keys and values in marks */
+	BODY_PYTHON,  /* [name(key=value, ..), ..] */
 	BODY_HARMONY, /* channels */
 };
 
@@ -52,9 +53,11 @@ struct tool_format {
 	const char *call_open, *call_close; /* around each */
 	const char *name_open;              /* in front of the name */
 	const char *name_end[3];            /* what may end it; [0] is the proper one */
-	const char *key_open, *key_close, *value_open, *value_close, *body_close;
-	bool trims_newlines;  /* one around each value */
-	const char *signs[3]; /* all of them in a template tell the format */
+	const char *key_open, *value_open, *value_close, *body_close;
+	const char
+	        *key_close[3]; /* when there are several, the second says that the value is text, the third that not */
+	bool trims_newlines;   /* one around each value */
+	const char *signs[3];  /* all of them in a template tell the format */
 };
 
 struct reasoning_format {
@@ -82,6 +85,7 @@ enum chat_state {
 	S_KEY,
 	S_BEFORE_VALUE,
 	S_VALUE,
+	S_PYTHON,
 	S_HEADER, /* harmony */
 	S_BODY,
 	S_DROP,
@@ -90,6 +94,16 @@ enum chat_state {
 /* Where in the object of BODY_JSON. */
 enum object_state { O_KEY, O_IN_KEY, O_COLON, O_VALUE_START, O_VALUE, O_COMMA };
 enum object_value { V_OTHER, V_NAME, V_ARGS };
+
+/* Within a call of BODY_PYTHON; see python.c. */
+struct python {
+	uint8_t phase, n_quotes, n_digits, base;
+	char quote;
+	bool is_triple, is_key, is_first; /* is_first: of its container */
+	uint16_t depth;
+	uint32_t code, half;
+	char closes[WALK_MAX_DEPTH]; /* what ends each container */
+};
 
 struct eng_chat_parser {
 	struct eng_chat_parser_config config;
@@ -114,6 +128,7 @@ struct eng_chat_parser {
 	enum object_value target;
 	bool is_escaped, streams_args, is_string, begins_value, says_function;
 	uint32_t n_pairs;
+	struct python py;
 	/* harmony */
 	struct base_buf channel;
 	int header_part;
@@ -150,6 +165,10 @@ bool eng_chat_step_pair(struct eng_chat_parser *p);
 bool eng_chat_step_key(struct eng_chat_parser *p);
 bool eng_chat_step_before_value(struct eng_chat_parser *p);
 bool eng_chat_step_value(struct eng_chat_parser *p);
+/* python.c */
+bool eng_chat_step_python(struct eng_chat_parser *p);
+/* Behind the bracket that opens the arguments. */
+void eng_chat_begin_python(struct eng_chat_parser *p);
 /* harmony.c */
 bool eng_chat_step_header(struct eng_chat_parser *p);
 bool eng_chat_step_body(struct eng_chat_parser *p);

@@ -7,6 +7,12 @@
 
 #include "chatformat/chatformat.h"
 
+#define DSML                                                                                                          \
+	.call_open = "<｜DSML｜invoke name=\"", .call_close = "</｜DSML｜invoke>", .name_end = { "\">" },             \
+	.key_open = "<｜DSML｜parameter name=\"",                                                                     \
+	.key_close = { "\">", "\" string=\"true\">", "\" string=\"false\">" }, .value_close = "</｜DSML｜parameter>", \
+	.is_special = true
+
 /* The first row whose signs a template shows is its format, so the more particular come first. */
 static const struct tool_format tool_formats[] = {
 	{ .name = "harmony", .body = BODY_HARMONY, .is_special = true, .signs = { "<|channel|>" } },
@@ -17,7 +23,7 @@ static const struct tool_format tool_formats[] = {
 	  .name_open = "<function=",
 	  .name_end = { ">" },
 	  .key_open = "<parameter=",
-	  .key_close = ">",
+	  .key_close = { ">" },
 	  .value_close = "</parameter>",
 	  .body_close = "</function>",
 	  .trims_newlines = true,
@@ -30,7 +36,7 @@ static const struct tool_format tool_formats[] = {
 	  .call_close = "</tool_call>",
 	  .name_end = { "<tool_sep>", "<arg_key>", "</tool_call>" },
 	  .key_open = "<arg_key>",
-	  .key_close = "</arg_key>",
+	  .key_close = { "</arg_key>" },
 	  .value_open = "<arg_value>",
 	  .value_close = "</arg_value>",
 	  .signs = { "<tool_sep>", "<arg_key>" } },
@@ -40,10 +46,23 @@ static const struct tool_format tool_formats[] = {
 	  .call_close = "</tool_call>",
 	  .name_end = { "\n", "<arg_key>", "</tool_call>" },
 	  .key_open = "<arg_key>",
-	  .key_close = "</arg_key>",
+	  .key_close = { "</arg_key>" },
 	  .value_open = "<arg_value>",
 	  .value_close = "</arg_value>",
 	  .signs = { "<arg_key>" } },
+	/* DeepSeek V3.2 and V4, which differ in the mark around all calls. */
+	{ .name = "deepseek-v4",
+	  .body = BODY_PAIRS,
+	  .open = "<｜DSML｜tool_calls>",
+	  .close = "</｜DSML｜tool_calls>",
+	  DSML,
+	  .signs = { "｜DSML｜", "tool_calls>" } },
+	{ .name = "deepseek-v3.2",
+	  .body = BODY_PAIRS,
+	  .open = "<｜DSML｜function_calls>",
+	  .close = "</｜DSML｜function_calls>",
+	  DSML,
+	  .signs = { "｜DSML｜" } },
 	/* V3 and R1 write "function", the mark, the name and a fenced block; V3.1 the name, the mark and the object. */
 	{ .name = "deepseek",
 	  .body = BODY_NAMED,
@@ -72,6 +91,21 @@ static const struct tool_format tool_formats[] = {
 	  .call_open = "<tool_call>",
 	  .call_close = "</tool_call>",
 	  .signs = { "<tool_call>" } },
+	{ .name = "pythonic",
+	  .body = BODY_PYTHON,
+	  .open = "<|python_start|>",
+	  .close = "<|python_end|>",
+	  .name_end = { "(" },
+	  .is_special = true,
+	  .is_bare = true,
+	  .signs = { "[func_name1(" } },
+	{ .name = "llama4",
+	  .body = BODY_JSON,
+	  .open = "<|python_start|>",
+	  .close = "<|python_end|>",
+	  .is_special = true,
+	  .is_bare = true,
+	  .signs = { "<|header_start|>", "\"parameters\"" } },
 	{ .name = "llama3",
 	  .body = BODY_JSON,
 	  .open = "<|python_tag|>",

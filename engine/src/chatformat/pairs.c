@@ -95,12 +95,13 @@ static void tell(struct eng_chat_parser *p, const char *text)
 	eng_chat_tell(p, ENG_PART_ARGS, text, strlen(text));
 }
 
-static void begin_value(struct eng_chat_parser *p)
+/* kind: 1 it is text, 2 it is not, 0 the schema knows. */
+static void begin_value(struct eng_chat_parser *p, int kind)
 {
 	tell(p, p->n_pairs++ ? ", \"" : "{\"");
 	tell_escaped(p, base_buf_text(&p->key), p->key.len);
 	tell(p, "\": ");
-	p->is_string = wants_string(schema_of(p));
+	p->is_string = kind == 0 ? wants_string(schema_of(p)) : kind == 1;
 	if (p->is_string)
 		tell(p, "\"");
 	base_buf_reset(&p->value);
@@ -190,8 +191,8 @@ static void trim(struct base_buf *b)
 
 bool eng_chat_step_key(struct eng_chat_parser *p)
 {
-	const char *const marks[] = { p->tools->key_close };
-	int m = eng_chat_match(p, marks, 1);
+	const char *const *marks = p->tools->key_close;
+	int m = eng_chat_match(p, marks, 3);
 
 	if (m == -1)
 		return false;
@@ -200,12 +201,12 @@ bool eng_chat_step_key(struct eng_chat_parser *p)
 		eng_chat_consume(p, 1);
 		return true;
 	}
-	eng_chat_consume(p, strlen(marks[0]));
+	eng_chat_consume(p, strlen(marks[m]));
 	trim(&p->key);
 	if (p->tools->value_open)
 		p->state = S_BEFORE_VALUE;
 	else
-		begin_value(p);
+		begin_value(p, m);
 	return true;
 }
 
@@ -218,7 +219,7 @@ bool eng_chat_step_before_value(struct eng_chat_parser *p)
 		return false;
 	if (m == 0) {
 		eng_chat_consume(p, strlen(marks[0]));
-		begin_value(p);
+		begin_value(p, 0);
 	} else if (is_space(p->hold.data[0])) {
 		eng_chat_consume(p, 1);
 	} else {

@@ -180,6 +180,8 @@ static bool begins_bare(const struct eng_chat_parser *p, char c)
 {
 	if (!p->tools || !p->tools->is_bare || !p->at_start)
 		return false;
+	if (p->tools->body == BODY_PYTHON)
+		return c == '[';
 	return c == '{' || (c == '[' && !p->tools->open);
 }
 
@@ -292,6 +294,8 @@ static bool step(struct eng_chat_parser *p)
 		return eng_chat_step_before_value(p);
 	case S_VALUE:
 		return eng_chat_step_value(p);
+	case S_PYTHON:
+		return eng_chat_step_python(p);
 	case S_HEADER:
 		return eng_chat_step_header(p);
 	case S_BODY:

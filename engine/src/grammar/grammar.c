@@ -140,6 +140,8 @@ static int compile(struct eng_grammar *g, const char *text, size_t len, struct e
 		return regex_compile(g, text, len, err);
 	case ENG_GRAMMAR_EBNF:
 		return gr_ebnf_compile(g, text, len, err);
+	case ENG_GRAMMAR_STRUCTURAL_TAG:
+		return gr_tags_compile(g, text, len, err);
 	}
 	return err_set(err, -EINVAL, "unknown kind of grammar");
 }

@@ -4,6 +4,7 @@
  *   schema_object.c _array.c _scalar.c number.c format.c    one case of one type -> a node
  *   schema_check.c _valid.c _possible.c    which keywords; listed values; what has an instance at all
  *   ebnf.c, ebnf_rules.c       EBNF -> rules -> nodes
+ *   tags.c                     free text with tags that hold values of schemas
  *   regex.c, ast.c             regular expressions -> trees
  *   charset.c, nfa.c, dfa*.c   trees -> automata over characters, made deterministic as they are walked
  *   lex.c                      bytes -> characters -> an automaton: a terminal

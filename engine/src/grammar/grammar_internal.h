@@ -155,6 +155,7 @@ struct eng_grammar {
 
 int gr_grammar_node(struct eng_grammar *g, enum node_kind kind, uint32_t *ret);
 int gr_schema_compile(struct eng_grammar *g, const char *text, size_t len, struct err *err);
+int gr_tags_compile(struct eng_grammar *g, const char *text, size_t len, struct err *err);
 int gr_ebnf_compile(struct eng_grammar *g, const char *text, size_t len, struct err *err);
 void gr_node_done(struct node *n);
 /* Sorts the properties and builds the trie of names. */

@@ -407,6 +407,8 @@ static void enter_rule(struct machine *m, uint32_t node, uint32_t state, uint32_
 			continue;
 		if (m->g->nodes[callee].kind == NODE_LEX)
 			enter_lex(m, callee, back);
+		else if (m->g->nodes[callee].kind == NODE_DOCUMENT)
+			gr_machine_emit(m, &(struct conf){ .stack = back, .node = callee });
 		else
 			enter_rule(m, callee, m->g->nodes[callee].rule.start, back);
 	}
@@ -465,7 +467,7 @@ static void document_step(struct machine *m, const struct conf *c, uint8_t byte)
 	if (gap > 0)
 		gr_machine_emit(m, &next);
 	else if (gap == 0)
-		gr_machine_value(m, m->g->nodes[c->node].document, 0, byte);
+		gr_machine_value(m, m->g->nodes[c->node].document, c->stack, byte);
 }
 
 static void begin_set(struct machine *m)

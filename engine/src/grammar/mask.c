@@ -284,9 +284,8 @@ static int local_new(struct machine *m, const struct conf *c, const uint64_t key
 	struct local_mask *l = calloc(1, sizeof(*l));
 	uint64_t *bits = calloc(v->n_words, sizeof(*bits));
 	struct rests rests = { 0 };
-	/* A regular expression ends with its text; of a terminal that has no end of its own (plain text) every token
-	 * could have a rest otherwise. */
-	bool wants_rests = m->g->kind != ENG_GRAMMAR_REGEX;
+	/* What nothing surrounds has no rests; of plain text, which may end anywhere, every token would have one. */
+	bool wants_rests = c->stack != 0;
 	struct conf alone = *c;
 	int r = l && bits ? 0 : -ENOMEM;
 
@@ -423,7 +422,7 @@ static uint64_t at_most(uint32_t x, uint32_t most)
 int gr_mask_add(struct machine *m, const struct conf *c, uint64_t *bits)
 {
 	uint64_t key[4] = { (uint64_t)c->node << 32 | c->a, (uint64_t)c->b << 32 | c->c, (uint64_t)c->d << 32 | c->e,
-		            c->f };
+		            (uint64_t)(c->stack == 0) << 32 | c->f };
 	struct grammar_vocab *v = m->g->vocab;
 	uint32_t n_frames = m->n_frames;
 	struct conf free_name;
@@ -448,7 +447,7 @@ int gr_mask_add(struct machine *m, const struct conf *c, uint64_t *bits)
 	key[0] = c->d;
 	key[1] = at_most(lex->min > c->c ? lex->min - c->c : 0, v->most_chars + 1);
 	key[2] = lex->max == UINT32_MAX ? v->most_chars + 1 : at_most(lex->max - c->c, v->most_chars + 1);
-	key[3] = 0;
+	key[3] = c->stack == 0;
 	(void)pthread_mutex_lock(&v->lock);
 	r = add_local(m, c, &v->strings, key, bits);
 	(void)pthread_mutex_unlock(&v->lock);

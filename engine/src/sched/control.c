@@ -1,5 +1,6 @@
 /* What an operator asks of the scheduler: pausing, going on, and work that nothing may run beside. */
 #include <errno.h>
+#include <stdlib.h>
 
 #include "sched/disk.h"
 #include "sched/sched_internal.h"
@@ -31,7 +32,6 @@ static void retract_all(struct eng_sched *s)
 static void finish_task(struct eng_sched *s, struct sched_task *t, int result)
 {
 	if (result == 0) {
-		s->disk_off = true; /* what is there was computed by what has been changed */
 		eng_kv_pool_flush(s->pool);
 		sched_count_pages(s);
 	}
@@ -54,6 +54,32 @@ static void run_task(struct eng_sched *s, struct sched_task *t, bool is_paused, 
 		            err_set(t->err, -EBUSY,
 		                    "%u requests are held by a pause; pause with abort or retract instead",
 		                    s->n_running));
+}
+
+void eng_sched_set_cache(struct eng_sched *s, struct eng_pc *cache)
+{
+	struct eng_pc *old = s->config.cache;
+	struct eng_pc_stats st = { 0 };
+
+	sched_disk_finish(s); /* what was computed so far, for when its weights come back */
+	if (old)
+		eng_pc_get_stats(old, &st);
+	if (cache)
+		eng_pc_set_ready(cache, sched_cache_is_ready, s);
+	(void)pthread_mutex_lock(&s->lock);
+	s->config.cache = cache;
+	s->disk_before.pages_read += st.pages_read;
+	s->disk_before.pages_written += st.pages_written;
+	s->disk_before.n_damaged += st.n_damaged;
+	s->disk_before.n_write_errors += st.n_write_errors;
+	/* Who was set back knows pages by the names of the other. */
+	for (struct sreq *r = s->queue; r; r = r->next) {
+		free(r->keys);
+		r->keys = NULL;
+	}
+	(void)pthread_mutex_unlock(&s->lock);
+	s->disk_patience = 1;
+	eng_pc_close(old); /* it calls sched_cache_is_ready() until then */
 }
 
 bool sched_control(struct eng_sched *s, bool *ret_may_admit)

@@ -58,7 +58,7 @@ void sched_disk_begin(struct eng_sched *s, struct sreq *r)
 {
 	uint32_t page = s->exec.kv.page_tokens, first = r->n_computed / page, last = first, most;
 
-	if (!s->config.cache || s->config.no_prefix_cache || s->disk_off || r->req.adapter)
+	if (!s->config.cache || s->config.no_prefix_cache || r->req.adapter)
 		return;
 	most = sreq_first_row(r) < r->n_prompt ? sreq_first_row(r) / page : r->n_prompt / page;
 	if (most <= first || !make_keys(s, r, r->n_prompt / page))
@@ -188,7 +188,7 @@ bool sched_disk_give(struct eng_sched *s, bool idle)
 {
 	bool is_full = false;
 
-	if (!s->config.cache || s->config.no_prefix_cache || s->disk_off)
+	if (!s->config.cache || s->config.no_prefix_cache)
 		return false;
 	while (give_one(s, idle ? 0 : 1, &is_full) && idle)
 		;

@@ -167,7 +167,7 @@ static void wait_for_news(struct eng_sched *s)
 }
 
 /* The cache read a page or has room for one; on its thread. */
-static void cache_is_ready(void *arg)
+void sched_cache_is_ready(void *arg)
 {
 	struct eng_sched *s = arg;
 
@@ -318,7 +318,7 @@ int eng_sched_new(const struct eng_exec *exec, const struct eng_sched_config *co
 	s->next_id = 1;
 	s->disk_patience = 1;
 	if (config->cache)
-		eng_pc_set_ready(config->cache, cache_is_ready, s);
+		eng_pc_set_ready(config->cache, sched_cache_is_ready, s);
 	init_locks(s);
 	r = alloc_all(s, config);
 	if (r == 0)
@@ -367,7 +367,7 @@ void eng_sched_free(struct eng_sched *s)
 	(void)pthread_mutex_unlock(&s->lock);
 	if (s->has_thread)
 		(void)pthread_join(s->thread, NULL);
-	eng_pc_close(s->config.cache); /* it calls cache_is_ready() until then */
+	eng_pc_close(s->config.cache); /* it calls sched_cache_is_ready() until then */
 	eng_kv_pool_free(s->pool);
 	free(s->running);
 	free(s->seqs);
@@ -501,19 +501,19 @@ int eng_sched_check(struct eng_sched *s, struct err *err)
 
 void eng_sched_stats(struct eng_sched *s, struct eng_stats *ret_stats)
 {
-	struct eng_pc_stats disk;
+	struct eng_pc_stats disk = { 0 }, *before = &s->disk_before;
 
 	(void)pthread_mutex_lock(&s->lock);
 	*ret_stats = s->stats;
 	ret_stats->n_running = s->n_running;
 	ret_stats->n_queued = s->n_queued;
-	(void)pthread_mutex_unlock(&s->lock);
-	if (!s->config.cache)
-		return;
-	eng_pc_get_stats(s->config.cache, &disk);
+	/* Within the lock: the cache may be changed for another. */
+	if (s->config.cache)
+		eng_pc_get_stats(s->config.cache, &disk);
 	ret_stats->disk_bytes = disk.bytes;
-	ret_stats->disk_pages_read = disk.pages_read;
-	ret_stats->disk_pages_written = disk.pages_written;
-	ret_stats->disk_pages_damaged = disk.n_damaged;
-	ret_stats->disk_write_errors = disk.n_write_errors;
+	ret_stats->disk_pages_read = before->pages_read + disk.pages_read;
+	ret_stats->disk_pages_written = before->pages_written + disk.pages_written;
+	ret_stats->disk_pages_damaged = before->n_damaged + disk.n_damaged;
+	ret_stats->disk_write_errors = before->n_write_errors + disk.n_write_errors;
+	(void)pthread_mutex_unlock(&s->lock);
 }

@@ -72,6 +72,9 @@ void eng_sched_continue(struct eng_sched *s);
 /* Runs fn on the scheduler's thread when no request runs; meanwhile none begins. Returns what it returned. Cached
  * prefixes are forgotten when that is 0. -EBUSY: one task at a time, or requests are held by a pause. */
 int eng_sched_run_alone(struct eng_sched *s, int (*fn)(void *arg, struct err *err), void *arg, struct err *err);
+/* From within such an fn: pages are kept in another cache from now on, or NULL, in none; the scheduler's. The one that
+ * it had is closed. Whoever changes what pages depend on has to call it. */
+void eng_sched_set_cache(struct eng_sched *s, struct eng_pc *cache);
 /* Pages and tree are sound, and none is lost; for tests, while nothing runs (-EBUSY). */
 int eng_sched_check(struct eng_sched *s, struct err *err);
 void eng_sched_stats(struct eng_sched *s, struct eng_stats *ret_stats);

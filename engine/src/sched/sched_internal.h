@@ -94,10 +94,10 @@ struct eng_sched {
 	bool is_paused, wants_sweep, wants_retract;
 	struct sched_task *task; /* runs when nobody does; until then nobody is admitted */
 	struct eng_stats stats;
+	struct eng_pc_stats disk_before; /* of caches that were closed */
 
 	/* the scheduler's thread only */
 	struct eng_kv_pool *pool;
-	bool disk_off;             /* the weights were changed: what is on disk belongs to others */
 	struct eng_step_seq *seqs; /* [max_running] */
 	struct step_part *parts;   /* [max_running] */
 	struct kn_pick *picks;     /* [exec.max_outputs], of the parts in their order */
@@ -141,6 +141,8 @@ void sreq_take_token(struct eng_sched *s, struct sreq *r, struct eng_row *row);
 uint32_t sreq_say(struct sreq *r);
 
 /* sched.c */
+/* A cache read a page or has room for one; on its thread. */
+void sched_cache_is_ready(void *s);
 uint64_t sched_now_ns(void);
 /* Hands out what was chosen, of one and of all running requests. */
 void sched_say_one(struct eng_sched *s, struct sreq *r);

@@ -4,12 +4,14 @@
 #define CHAT_PARTS_H
 
 #include <stdlib.h>
+#include <string.h>
 
 #include "engine_chat.h"
 
 struct told {
 	struct base_buf text, reasoning, calls, trace; /* trace: the order of kinds */
 	bool is_open, is_bad;
+	size_t args_at; /* where the arguments of the latest call begin */
 	uint32_t n_calls;
 };
 
@@ -47,6 +49,21 @@ static inline bool is_utf8(const char *s, size_t len)
 	return true;
 }
 
+/* Arguments that are whole are a JSON object. Numbers and escapes that no C type holds are the model's own business. */
+static inline bool is_object(const char *text, size_t len)
+{
+	static const char *const excused[] = { "too big integer", "real number overflow", "NUL byte", "\\u0000",
+		                               "invalid Unicode" };
+	json_error_t error;
+	json_t *v = json_loadb(text, len, JSON_ALLOW_NUL, &error);
+	bool is_good = json_is_object(v);
+
+	for (size_t i = 0; i < sizeof(excused) / sizeof(excused[0]) && !v; i++)
+		is_good = is_good || strstr(error.text, excused[i]);
+	json_decref(v);
+	return is_good;
+}
+
 static inline void told_trace(struct told *t, char kind)
 {
 	if (t->trace.len == 0 || t->trace.data[t->trace.len - 1] != kind)
@@ -76,6 +93,7 @@ static inline void told_part(void *arg, const struct eng_part *part)
 			t->is_bad = true;
 		(void)base_buf_append(&t->calls, part->text, part->len);
 		(void)base_buf_putc(&t->calls, '(');
+		t->args_at = t->calls.len;
 		t->is_open = true;
 		break;
 	case ENG_PART_ARGS:
@@ -84,7 +102,7 @@ static inline void told_part(void *arg, const struct eng_part *part)
 		(void)base_buf_append(&t->calls, part->text, part->len);
 		break;
 	case ENG_PART_CALL_END:
-		if (!t->is_open)
+		if (!t->is_open || !is_object(base_buf_text(&t->calls) + t->args_at, t->calls.len - t->args_at))
 			t->is_bad = true;
 		(void)base_buf_putc(&t->calls, ')');
 		t->is_open = false;

@@ -127,6 +127,59 @@ static const struct sample {
 	  "", "", "get_weather({\"city\": \"Tokyo\"})function({\"a\":1})", 0 },
 	{ "deepseek", "none", NULL, "<｜tool▁calls▁begin｜>nothing", "", "<｜tool▁calls▁begin｜>nothing", "", 0 },
 
+	/* DeepSeek V3.2 and V4 */
+	{ "deepseek-v3.2", "think", "<think>",
+	  "r</think>Let me see.\n\n<｜DSML｜function_calls>\n<｜DSML｜invoke name=\"get_weather\">\n"
+	  "<｜DSML｜parameter name=\"city\" string=\"true\">S\xc3\xa3o \"P\"\n<b></｜DSML｜parameter>\n"
+	  "<｜DSML｜parameter name=\"days\" string=\"false\">10</｜DSML｜parameter>\n"
+	  "<｜DSML｜parameter name=\"zip\" string=\"false\">[1, {\"a\": null}]</｜DSML｜parameter>\n"
+	  "</｜DSML｜invoke>\n<｜DSML｜invoke name=\"now\">\n</｜DSML｜invoke>\n</｜DSML｜function_calls>",
+	  "r", "Let me see.",
+	  "get_weather({\"city\": \"S\xc3\xa3o \\\"P\\\"\\n<b>\", \"days\": 10, \"zip\": [1,{\"a\":null}]})now({})",
+	  0 },
+	{ "deepseek-v4", "none", NULL,
+	  "<｜DSML｜tool_calls><｜DSML｜invoke name=\"get_weather\"><｜DSML｜parameter name=\"days\" "
+	  "string=\"true\">3</｜DSML｜parameter><｜DSML｜parameter "
+	  "name=\"ok\">true</｜DSML｜parameter></｜DSML｜invoke>"
+	  "</｜DSML｜tool_calls>done",
+	  "", "done", "get_weather({\"days\": \"3\", \"ok\": true})", 0 },
+	{ "deepseek-v3.2", "none", NULL, "a <｜DSML｜function_calls>nothing", "", "a <｜DSML｜function_calls>nothing",
+	  "", 0 },
+	{ "deepseek-v3.2", "none", NULL,
+	  "<｜DSML｜function_calls><｜DSML｜invoke name=\"now\"><｜DSML｜parameter name=\"a\" "
+	  "string=\"true\">x</｜DSML",
+	  "", "", "now({\"a\": \"x!", 0 },
+
+	/* Python */
+	{ "pythonic", "none", NULL, "[get_weather(city='Oslo', days=3), now()]", "", "",
+	  "get_weather({\"city\": \"Oslo\", \"days\": 3})now({})", 0 },
+	{ "pythonic", "none", NULL, "<|python_start|>[now(a=[1, (2,), {'k': None, \"l\": True,},], )]<|python_end|>ok",
+	  "", "ok", "now({\"a\": [1, [2], {\"k\": null, \"l\": true}]})", 0 },
+	{ "pythonic", "none", NULL,
+	  "[now(a=\"q\\\"\\n\\x41\\u00e9\\U0001F600\\ud83d\\ude00\\ud800\\101\\q\", b='', c='''x'y''\nz''', "
+	  "d=\"\"\"\"\"\")]",
+	  "", "",
+	  "now({\"a\": \"q\\\"\\u000aA\xc3\xa9\xf0\x9f\x98\x80\xf0\x9f\x98\x80\xef\xbf\xbd"
+	  "A\\\\q\", \"b\": \"\", \"c\": \"x'y''\\u000az\", \"d\": \"\"})",
+	  0 },
+	{ "pythonic", "none", NULL,
+	  "[now(a=-1_000, b=.5, c=2., d=1e-3, e=0x1F, f=+7, g=007.5, h=-0b11, i=word, j=false, k=1__0)]", "", "",
+	  "now({\"a\": -1000, \"b\": 0.5, \"c\": 2.0, \"d\": 1e-3, \"e\": 31, \"f\": 7, \"g\": 7.5, \"h\": -3, \"i\": "
+	  "\"word\", \"j\": false, \"k\": \"1__0\"})",
+	  0 },
+	{ "pythonic", "none", NULL, "[now(a={1: 2, True: 'x'})] then", "", "then",
+	  "now({\"a\": {\"1\": 2, \"True\": \"x\"}})", 0 },
+	{ "pythonic", "none", NULL, "[now(), now()]", "", "", "now({})", 1 },
+	{ "pythonic", "none", NULL, "[1, 2] and [see](x)", "", "[1, 2] and [see](x)", "", 0 },
+	{ "pythonic", "none", NULL, "[]", "", "[]", "", 0 },
+	{ "pythonic", "none", NULL, "[unknown(a=1)]", "", "[unknown(a=1)]", "", 0 },
+	{ "pythonic", "none", NULL, "Call [now()]", "", "Call [now()]", "", 0 },
+	{ "pythonic", "none", NULL, "[now(a=\"x", "", "", "now({\"a\": \"x!", 0 },
+	{ "pythonic", "none", NULL, "[now(\"x\")]", "", "\"x\")]", "now(!", 0 },
+	{ "llama4", "none", NULL,
+	  "<|python_start|>{\"name\": \"get_weather\", \"parameters\": {\"city\": \"Oslo\"}}<|python_end|>", "", "",
+	  "get_weather({\"city\": \"Oslo\"})", 0 },
+
 	/* Llama 3 */
 	{ "llama3", "none", NULL, "{\"name\": \"get_weather\", \"parameters\": {\"city\": \"Oslo\"}}", "", "",
 	  "get_weather({\"city\": \"Oslo\"})", 0 },
@@ -310,6 +363,11 @@ static void templates_tell_the_format(void **state)
 		{ "<tool_calls><tool_call>n<tool_sep><arg_key>", "hunyuan-v3", "none" },
 		{ "<tool_calls>[ </think> <answer>", "hunyuan", "hunyuan" },
 		{ "<｜tool▁calls▁begin｜><｜tool▁call▁begin｜></think>", "deepseek", "think" },
+		{ "{{ dsml }}<｜DSML｜function_calls></think>", "deepseek-v3.2", "think" },
+		{ "<｜DSML｜tool_calls></think>", "deepseek-v4", "think" },
+		{ "the format [func_name1(params_name1=params_value1...)] <|header_start|> {\"parameters\":",
+		  "pythonic", "none" },
+		{ "<|header_start|> {\"name\": f, \"parameters\": {", "llama4", "none" },
 		{ "[TOOL_CALLS][ [THINK]", "mistral", "mistral" },
 		{ "<|start_header_id|> {\"name\": f, \"parameters\": {", "llama3", "none" },
 		{ "<|start|>assistant<|channel|>final", "harmony", "harmony" },

@@ -249,6 +249,34 @@ static void ebnf_follows_rules(void **state)
 	check_texts(ENG_GRAMMAR_EBNF, cases, sizeof(cases) / sizeof(cases[0]));
 }
 
+static void tags_shape_what_is_between_them(void **state)
+{
+	static const char two[] =
+	        "{\"structures\":[{\"begin\":\"<f=a>\",\"schema\":{\"type\":\"object\",\"properties\":{\"k\":{"
+	        "\"enum\":[1,22]}},\"required\":[\"k\"],\"additionalProperties\":false},\"end\":\"</f>\"},{"
+	        "\"begin\":\"<f=\u00e9>\",\"schema\":{\"type\":\"string\"},\"end\":\";\"}],\"triggers\":["
+	        "\"<f=\"]}";
+	static const char first[] =
+	        "{\"format\":{\"type\":\"triggered_tags\",\"triggers\":[\"aab\",\"b!\"],\"at_least_one\":true,"
+	        "\"stop_after_first\":true,\"tags\":[{\"type\":\"tag\",\"begin\":\"aabc\",\"content\":{\"type\":"
+	        "\"json_schema\",\"json_schema\":{\"type\":\"integer\"}},\"end\":\"\"},{\"begin\":\"b!\",\"content\":{"
+	        "\"type\":\"json_schema\",\"json_schema\":true},\"end\":\".\"}]}}";
+	static const char within[] =
+	        "{\"structures\":[{\"begin\":\"aab\",\"schema\":{\"const\":1},\"end\":\"\"}],\"triggers\":[\"aab\"]}";
+	static const struct texts cases[] = {
+		{ two,
+		  { "", "just text <f <b <f:", "a<f=a>{\"k\":1}</f>b<f=\u00e9>\"x\";<f=a> {\"k\": 22}</f>",
+		    "<<f=\u00e9>\"<f=\";" },
+		  { "<f=", "<f=b>", "x<f=a>{}</f>", "<f=a>{\"k\":1}</g>", "<f=a>{\"k\":1}", "a<f=\u00e9>1;" } },
+		{ first, { "aabc-12", "b!{\"x\":[]}." }, { "", "x", "aabc1 ", "b!1.x", "aab", "b!" } },
+		/* Beginnings that overlap: the longest that was said counts. */
+		{ within, { "aaaab1", "aab1aab1 ab", "aaa", "abaa" }, { "aaab", "aab2", "abaab " } },
+	};
+
+	(void)state;
+	check_texts(ENG_GRAMMAR_STRUCTURAL_TAG, cases, sizeof(cases) / sizeof(cases[0]));
+}
+
 static void refusals_say_what_and_where(void **state)
 {
 	static const struct {
@@ -289,6 +317,19 @@ static void refusals_say_what_and_where(void **state)
 		{ ENG_GRAMMAR_REGEX, "*a", "repeat of nothing" },
 		{ ENG_GRAMMAR_REGEX, "a$b", "nothing matches" },
 		{ ENG_GRAMMAR_REGEX, "a\xff", "invalid UTF-8" },
+		{ ENG_GRAMMAR_STRUCTURAL_TAG, "{}", "no tags" },
+		{ ENG_GRAMMAR_STRUCTURAL_TAG, "{\"format\":{\"type\":\"sequence\"}}", "triggered_tags" },
+		{ ENG_GRAMMAR_STRUCTURAL_TAG,
+		  "{\"structures\":[{\"begin\":\"a\",\"schema\":{},\"end\":\"\"}],\"triggers\":[\"b\"]}",
+		  "trigger \"b\"" },
+		{ ENG_GRAMMAR_STRUCTURAL_TAG,
+		  "{\"structures\":[{\"begin\":\"a\",\"schema\":{},\"end\":\"\"},{\"begin\":\"b\",\"schema\":{},"
+		  "\"end\":"
+		  "\"\"}],\"triggers\":[\"a\"]}",
+		  "\"b\" begins with no trigger" },
+		{ ENG_GRAMMAR_STRUCTURAL_TAG,
+		  "{\"structures\":[{\"begin\":\"a\",\"schema\":{\"if\":{}},\"end\":\"\"}],\"triggers\":[\"a\"]}",
+		  "\"a\": schema: #/if" },
 		{ ENG_GRAMMAR_EBNF, "", "empty" },
 		{ ENG_GRAMMAR_EBNF, "x ::= \"a\"", "no rule \"root\"" },
 		{ ENG_GRAMMAR_EBNF, "root ::= a", "\"a\": grammar: line 1" },
@@ -600,6 +641,7 @@ int main(void)
 		cmocka_unit_test(keywords_accept_and_refuse),
 		cmocka_unit_test(expressions_match_whole_texts),
 		cmocka_unit_test(ebnf_follows_rules),
+		cmocka_unit_test(tags_shape_what_is_between_them),
 		cmocka_unit_test(refusals_say_what_and_where),
 		cmocka_unit_test(bombs_are_refused),
 		cmocka_unit_test(masks_hold_what_the_bytes_say),

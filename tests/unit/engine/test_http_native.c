@@ -216,6 +216,39 @@ static void a_forced_call_is_one(void **state)
 	}
 }
 
+/* The text begins with the tag, holds a value of its schema, and ends behind it. */
+static void a_structural_tag_holds_its_schema(void **state)
+{
+	static const char *const bodies[] = { "{\"messages\":[{\"role\":\"user\",\"content\":\"weather?\"}],\"max_"
+		                              "tokens\":200,\"response_format\":{\"type\":"
+		                              "\"structural_tag\",\"format\":{\"type\":\"triggered_tags\",\"triggers\":"
+		                              "[\"<f\"],\"at_least_one\":true,"
+		                              "\"stop_after_first\":true,\"tags\":[{\"begin\":\"<f=a>\",\"content\":{"
+		                              "\"type\":\"json_schema\",\"json_schema\":{"
+		                              "\"enum\":[17,42]}},\"end\":\"</f>\"}]}}}",
+		                              "{\"text\":\"weather?\",\"sampling_params\":{\"max_new_tokens\":200,"
+		                              "\"structural_tag\":\"{\\\"format\\\":{\\\"type\\\":"
+		                              "\\\"triggered_tags\\\",\\\"triggers\\\":[\\\"<f\\\"],\\\"at_least_"
+		                              "one\\\":true,\\\"stop_after_first\\\":true,"
+		                              "\\\"tags\\\":[{\\\"begin\\\":\\\"<f=a>\\\",\\\"content\\\":{"
+		                              "\\\"type\\\":\\\"json_schema\\\",\\\"json_schema\\\":{"
+		                              "\\\"enum\\\":[17,42]}},\\\"end\\\":\\\"</f>\\\"}]}}\"}}" };
+
+	(void)state;
+	for (int i = 0; i < 2; i++) {
+		struct answer a;
+		const char *text;
+		int value = 0, n = 0;
+
+		ask_ok(&server, i ? "/generate" : "/v1/chat/completions", bodies[i], &a);
+		text = str_at(a.json, i ? "text" : "choices.0.message.content");
+		assert_int_equal(sscanf(text, "<f=a> %d</f>%n", &value, &n), 1);
+		assert_true(value == 17 || value == 42);
+		assert_int_equal(n, strlen(text));
+		answer_done(&a);
+	}
+}
+
 /* ---- Log-probabilities of tokens by their ids ---- */
 
 /* [logprob, id, null] of one of the entries at a position. */
@@ -508,10 +541,15 @@ static void an_update_waits_for_answers_that_run(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(it_tells_what_it_serves),    cmocka_unit_test(a_request_is_aborted_by_its_name),
-		cmocka_unit_test(a_forced_call_is_one),       cmocka_unit_test(logprobs_of_wanted_ids_are_told),
-		cmocka_unit_test(a_pause_changes_no_answer),  cmocka_unit_test(weights_are_changed_while_it_serves),
-		cmocka_unit_test(weights_of_a_gguf_file_too), cmocka_unit_test(an_update_waits_for_answers_that_run),
+		cmocka_unit_test(it_tells_what_it_serves),
+		cmocka_unit_test(a_request_is_aborted_by_its_name),
+		cmocka_unit_test(a_forced_call_is_one),
+		cmocka_unit_test(a_structural_tag_holds_its_schema),
+		cmocka_unit_test(logprobs_of_wanted_ids_are_told),
+		cmocka_unit_test(a_pause_changes_no_answer),
+		cmocka_unit_test(weights_are_changed_while_it_serves),
+		cmocka_unit_test(weights_of_a_gguf_file_too),
+		cmocka_unit_test(an_update_waits_for_answers_that_run),
 	};
 
 	return cmocka_run_group_tests(tests, start_server, stop_server);
