@@ -166,6 +166,7 @@ int kn_cpu_open(const struct kn_config *config, struct kn_backend **ret_backend,
 		return r;
 	}
 	cpu->n_threads = base_threadpool_size(cpu->pool);
+	base_threadpool_yield(cpu->pool);
 	r = cpu_attention_reserve(cpu);
 	if (r == 0)
 		r = cpu_shares_reserve(cpu);
