@@ -33,7 +33,7 @@ static void add_config(struct base_sha256 *sha, const char *folder)
  * program, has pages of its own. */
 static int identify(const struct eng_engine *e, const struct eng_options *o, struct eng_pc_key *ret_identity)
 {
-	uint8_t flags[] = { e->is_exact, o->deterministic };
+	uint8_t flags[] = { e->is_exact, o->deterministic, e->backend->tells_prompts };
 	struct base_sha256 *sha;
 	int r = base_sha256_new(&sha);
 

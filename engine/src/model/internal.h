@@ -104,6 +104,7 @@ struct eng_runner {
 	size_t n_runs;
 	size_t n_seqs;
 	uint32_t n_tokens, n_out;
+	uint32_t n_answer_rows; /* the first ones; for a backend that tells prompts */
 };
 
 /* ---- load.c ---- */

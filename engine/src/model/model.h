@@ -87,11 +87,13 @@ struct eng_step_seq {
 	uint32_t n_out; /* outputs for the last n_out of the new tokens */
 	enum eng_output output;
 	uint32_t adapter; /* 0: none */
+	bool is_answer;   /* the new tokens were sampled, not given */
 };
 
 /* Computes all sequences' new tokens in one step and stores their K and V. Outputs of all sequences
  * follow each other in order; *ret_rows points at them (row stride: n_vocab for logits, n_embd for
- * hidden; one kind per step), host memory, valid until the next step. Ids out of range are -EINVAL. */
+ * hidden; one kind per step), host memory, valid until the next step. Ids out of range are -EINVAL. With a backend that
+ * tells prompts (kernels.h), sequences with answers come first. */
 int eng_runner_step(struct eng_runner *runner, const struct eng_step_seq *seqs, size_t n_seqs, const float **ret_rows,
                     struct err *err);
 
