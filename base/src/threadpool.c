@@ -10,7 +10,10 @@
  * Sleeping: a worker that saw no work for a while sleeps on the futex `epoch`, which changes with every loop. The
  * pairs (epoch, n_sleepers) and (unfinished, caller_sleeps) are each written and read crosswise by two sides, both
  * sequentially consistent, so at least one side sees the other: no wake-up is lost. A wake-up too many costs a look
- * around. */
+ * around.
+ *
+ * In a pool that yields (base_threadpool_yield), worker numbers from `n_active` on sleep on that word, whatever there
+ * is to do; threadpool_load.c says how many are active. */
 #include "base/threadpool.h"
 
 #include <errno.h>
@@ -22,9 +25,12 @@
 #include <stdbool.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/resource.h>
 #include <sys/syscall.h>
 #include <time.h>
 #include <unistd.h>
+
+#include "threadpool_load.h"
 
 enum {
 	CACHE_LINE = 64,
@@ -34,6 +40,8 @@ enum {
 	/* With more threads than cores, whoever spins keeps another one from working. */
 	SPIN_CROWDED_NS = 2000,
 	PAUSES_PER_CLOCK_LOOK = 32,
+	WINDOW_NS = 15000000, /* of what pool_load_add() is told */
+	IDLE_NS = 3000000,    /* longer between loops: other work has begun */
 };
 
 struct loop {
@@ -57,11 +65,22 @@ struct base_threadpool {
 	_Alignas(CACHE_LINE) _Atomic uint32_t epoch;     /* futex: changes when a loop begins and at the end */
 	_Atomic uint32_t n_sleepers;
 	_Atomic bool stop;
+	_Atomic uint32_t n_active;             /* futex: workers from this number on stay away */
 	_Alignas(CACHE_LINE) struct loop loop; /* valid for whoever holds a claimed chunk */
 	unsigned n_threads;                    /* with the caller; constant */
 	unsigned n_started;
 	int64_t spin_ns;
 	struct worker *workers; /* n_threads - 1 */
+
+	/* The caller's. */
+	bool yields;
+	struct pool_load load;
+	struct window {
+		int64_t begin_ns, end_ns; /* end: of the last loop */
+		int64_t cpu_ns;           /* the caller's processor time at its begin */
+		int64_t lost_ns, slept_ns;
+		long n_switches, n_sleeps; /* all that the caller gave its core up for; those in here */
+	} window;
 };
 
 static void futex_wait(_Atomic uint32_t *word, uint32_t value)
@@ -86,12 +105,17 @@ static inline void cpu_pause(void)
 #endif
 }
 
-static int64_t now_ns(void)
+static int64_t clock_ns(clockid_t clock)
 {
 	struct timespec ts;
 
-	(void)clock_gettime(CLOCK_MONOTONIC, &ts);
+	(void)clock_gettime(clock, &ts);
 	return (int64_t)ts.tv_sec * 1000000000 + ts.tv_nsec;
+}
+
+static int64_t now_ns(void)
+{
+	return clock_ns(CLOCK_MONOTONIC);
 }
 
 /* Spins a few pauses; false once `deadline` has passed. */
@@ -102,12 +126,17 @@ static bool spin_once(int64_t deadline)
 	return now_ns() < deadline;
 }
 
-/* Claims and runs chunks until none is left, then reports them all at once. */
-static void run_chunks(struct base_threadpool *pool, unsigned worker)
+static bool is_active(struct base_threadpool *pool, unsigned worker)
+{
+	return worker < atomic_load_explicit(&pool->n_active, memory_order_relaxed);
+}
+
+/* Claims and runs chunks until none is left, then reports them all at once. Returns how many. */
+static int64_t run_chunks(struct base_threadpool *pool, unsigned worker)
 {
 	int64_t n_done = 0;
 
-	while (atomic_load_explicit(&pool->unclaimed, memory_order_relaxed) > 0) {
+	while (atomic_load_explicit(&pool->unclaimed, memory_order_relaxed) > 0 && is_active(pool, worker)) {
 		int64_t left = atomic_fetch_sub_explicit(&pool->unclaimed, 1, memory_order_acquire);
 		const struct loop *loop = &pool->loop;
 		size_t begin, n;
@@ -120,10 +149,11 @@ static void run_chunks(struct base_threadpool *pool, unsigned worker)
 		n_done++;
 	}
 	if (n_done == 0)
-		return;
+		return 0;
 	/* After this subtraction the loop may be over: only the pool itself may be touched. */
 	if (atomic_fetch_sub(&pool->unfinished, n_done) == n_done && atomic_exchange(&pool->caller_sleeps, 0))
 		futex_wake(&pool->caller_sleeps, 1);
+	return n_done;
 }
 
 static bool has_work(struct base_threadpool *pool)
@@ -131,12 +161,17 @@ static bool has_work(struct base_threadpool *pool)
 	return atomic_load_explicit(&pool->unclaimed, memory_order_relaxed) > 0;
 }
 
-/* Returns when there may be work, or at the end. */
-static void wait_for_work(struct base_threadpool *pool)
+/* Returns when there may be work for this worker, or at the end. */
+static void wait_for_work(struct base_threadpool *pool, unsigned worker)
 {
 	int64_t deadline = now_ns() + pool->spin_ns;
-	uint32_t epoch;
+	uint32_t epoch, n_active = atomic_load(&pool->n_active);
 
+	if (worker >= n_active) {
+		if (!atomic_load(&pool->stop))
+			futex_wait(&pool->n_active, n_active);
+		return;
+	}
 	do {
 		if (has_work(pool) || atomic_load_explicit(&pool->stop, memory_order_relaxed))
 			return;
@@ -157,8 +192,8 @@ static void *worker_main(void *arg)
 	struct base_threadpool *pool = w->pool;
 
 	while (!atomic_load(&pool->stop)) {
-		run_chunks(pool, w->index);
-		wait_for_work(pool);
+		(void)run_chunks(pool, w->index);
+		wait_for_work(pool, w->index);
 	}
 	return NULL;
 }
@@ -203,6 +238,8 @@ int base_threadpool_new(unsigned n_threads, struct base_threadpool **ret_pool, s
 		return err_set(err, -ENOMEM, "thread pool: out of memory");
 	memset(pool, 0, sizeof(*pool));
 	pool->n_threads = n_threads;
+	atomic_init(&pool->n_active, n_threads);
+	pool_load_init(&pool->load, n_threads);
 	pool->spin_ns = n_threads <= cpus ? SPIN_NS : SPIN_CROWDED_NS;
 	pool->workers = calloc(n_threads, sizeof(*pool->workers));
 	r = pool->workers ? start_workers(pool, err) : err_set(err, -ENOMEM, "thread pool: out of memory");
@@ -214,6 +251,12 @@ int base_threadpool_new(unsigned n_threads, struct base_threadpool **ret_pool, s
 	return 0;
 }
 
+static void set_active(struct base_threadpool *pool, unsigned n)
+{
+	atomic_store(&pool->n_active, n);
+	futex_wake(&pool->n_active, INT_MAX);
+}
+
 void base_threadpool_free(struct base_threadpool *pool)
 {
 	if (!pool)
@@ -221,6 +264,7 @@ void base_threadpool_free(struct base_threadpool *pool)
 	atomic_store(&pool->stop, true);
 	atomic_fetch_add(&pool->epoch, 1);
 	futex_wake(&pool->epoch, INT_MAX);
+	set_active(pool, pool->n_threads + 1); /* another value than those who stay away wait for */
 	for (unsigned i = 0; i < pool->n_started; i++)
 		(void)pthread_join(pool->workers[i].thread, NULL);
 	free(pool->workers);
@@ -234,7 +278,7 @@ unsigned base_threadpool_size(const struct base_threadpool *pool)
 
 static void wait_until_finished(struct base_threadpool *pool)
 {
-	int64_t deadline;
+	int64_t deadline, asleep;
 
 	if (atomic_load_explicit(&pool->unfinished, memory_order_acquire) == 0)
 		return;
@@ -245,19 +289,73 @@ static void wait_until_finished(struct base_threadpool *pool)
 	}
 	/* Whoever finishes last takes the flag down and wakes us; so may a worker that finished the loop before this
 	 * one and was held up, hence the second look and the loop. */
-	for (;;) {
+	asleep = now_ns();
+	for (;; pool->window.n_sleeps++) {
 		atomic_store(&pool->caller_sleeps, 1);
 		if (atomic_load(&pool->unfinished) == 0)
 			break;
 		futex_wait(&pool->caller_sleeps, 1);
 	}
 	atomic_store(&pool->caller_sleeps, 0);
+	pool->window.slept_ns += now_ns() - asleep;
+}
+
+/* ---- Yielding cores ---- */
+
+void base_threadpool_yield(struct base_threadpool *pool)
+{
+	pool->yields = pool->n_threads > 2;
+}
+
+unsigned base_threadpool_active(const struct base_threadpool *pool)
+{
+	return atomic_load(&pool->n_active);
+}
+
+static void begin_window(struct base_threadpool *pool, int64_t now)
+{
+	struct rusage usage;
+
+	if (getrusage(RUSAGE_THREAD, &usage) < 0)
+		usage.ru_nvcsw = 0;
+	pool->window = (struct window){ .begin_ns = now,
+		                        .end_ns = now,
+		                        .cpu_ns = clock_ns(CLOCK_THREAD_CPUTIME_ID),
+		                        .n_switches = usage.ru_nvcsw };
+}
+
+/* What the caller's own core was taken from it: time that it neither ran nor slept. 0 when it also waited for something
+ * outside the pool. */
+static int64_t callers_loss(const struct window *w, int64_t now)
+{
+	int64_t lost = now - w->begin_ns - (clock_ns(CLOCK_THREAD_CPUTIME_ID) - w->cpu_ns) - w->slept_ns;
+	struct rusage usage;
+
+	if (getrusage(RUSAGE_THREAD, &usage) < 0 || usage.ru_nvcsw - w->n_switches > w->n_sleeps)
+		return 0;
+	return lost > 0 ? lost : 0;
+}
+
+/* A loop ended now, after the caller had waited wait_ns for the others; its own chunks took chunk_ns each. */
+static void learn(struct base_threadpool *pool, int64_t now, int64_t wait_ns, int64_t chunk_ns)
+{
+	struct window *w = &pool->window;
+
+	w->end_ns = now;
+	w->lost_ns += pool_load_lost(wait_ns, chunk_ns);
+	if (now - w->begin_ns < WINDOW_NS)
+		return;
+	pool_load_add(&pool->load, now - w->begin_ns, w->lost_ns + callers_loss(w, now));
+	begin_window(pool, now);
+	if (pool->load.n_active != base_threadpool_active(pool))
+		set_active(pool, pool->load.n_active);
 }
 
 void base_threadpool_for(struct base_threadpool *pool, size_t n_items, size_t grain, base_threadpool_fn fn, void *arg)
 {
 	size_t n_chunks;
 	uint32_t n_sleepers;
+	int64_t begin = 0, own_end, end, n_own;
 
 	if (n_items == 0)
 		return;
@@ -269,6 +367,11 @@ void base_threadpool_for(struct base_threadpool *pool, size_t n_items, size_t gr
 			fn(arg, begin, n_items - begin < grain ? n_items : begin + grain, 0);
 		return;
 	}
+	if (pool->yields) {
+		begin = now_ns();
+		if (begin - pool->window.end_ns > IDLE_NS)
+			begin_window(pool, begin);
+	}
 	pool->loop = (struct loop){ fn, arg, n_items, grain, (int64_t)n_chunks };
 	atomic_store_explicit(&pool->unfinished, (int64_t)n_chunks, memory_order_relaxed);
 	atomic_store_explicit(&pool->unclaimed, (int64_t)n_chunks, memory_order_release);
@@ -276,6 +379,13 @@ void base_threadpool_for(struct base_threadpool *pool, size_t n_items, size_t gr
 	n_sleepers = atomic_load(&pool->n_sleepers);
 	if (n_sleepers) /* no more than there are chunks beside the caller's own */
 		futex_wake(&pool->epoch, n_chunks - 1 < n_sleepers ? (int)(n_chunks - 1) : (int)n_sleepers);
-	run_chunks(pool, 0);
+	n_own = run_chunks(pool, 0);
+	if (!pool->yields) {
+		wait_until_finished(pool);
+		return;
+	}
+	own_end = now_ns();
 	wait_until_finished(pool);
+	end = now_ns();
+	learn(pool, end, end - own_end, n_own ? (own_end - begin) / n_own : 0);
 }

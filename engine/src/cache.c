@@ -65,7 +65,7 @@ void eng_cache_done(struct eng_engine *e)
 static int identify(const struct eng_engine *e, const char *path, struct eng_pc_key *ret_identity)
 {
 	const struct eng_cache *c = &e->cache;
-	uint8_t flags[] = { e->is_exact, c->deterministic };
+	uint8_t flags[] = { e->is_exact, c->deterministic, e->backend->tells_prompts };
 	struct base_sha256 *sha;
 	int r = base_sha256_new(&sha);
 

@@ -283,6 +283,7 @@ static int start(struct eng_engine *e, const struct eng_options *o, struct err *
 		                  .max_tokens = config.max_tokens,
 		                  .max_outputs = config.max_outputs,
 		                  .n_pages = config.n_pages,
+		                  .tells_prompts = e->backend->tells_prompts,
 		                  .kv = { .page_tokens = config.page_tokens,
 		                          .page_bytes = eng_runner_page_bytes(e->runner) },
 		                  .page_read = exec_page_read,

@@ -7,8 +7,10 @@
  * threads.
  *
  * Single tokens of sequences that begin with the same pages (attn_share.c) meet the parts that they share
- * together, and those are read once for all of them. (The kernels for many rows round, and where they run the
- * promise covers threads alone.) */
+ * together, and those are read once for all of them.
+ *
+ * The kernels for many rows round, so which kernels a row takes must not depend on its neighbours where that promise
+ * is to hold: in deterministic mode prompts take those for many, and answers the others. */
 #include <errno.h>
 #include <math.h>
 #include <string.h>
@@ -34,8 +36,11 @@ struct state {
 	float *o; /* [rows][ld] */
 };
 
+enum kernels { BY_ROWS, FOR_FEW, FOR_MANY };
+
 struct call {
 	struct cpu_backend *cpu;
+	enum kernels kernels;
 	float *out;
 	size_t ld_out;
 	const float *q;
@@ -128,6 +133,11 @@ static uint32_t first_key(const struct call *c, uint32_t pos)
 	return c->attn->window && pos + 1 > c->attn->window ? pos + 1 - c->attn->window : 0;
 }
 
+static bool takes_many(const struct call *c, size_t n_rows)
+{
+	return c->cpu->isa->attn_many && (c->kernels == FOR_MANY || (c->kernels == BY_ROWS && n_rows > FEW_ROWS));
+}
+
 static size_t n_tiles(const struct call *c, const struct kn_seq *seq)
 {
 	return ((size_t)seq->n_q * c->n_rep + c->tile_rows - 1) / c->tile_rows;
@@ -144,7 +154,7 @@ static void tile_init(const struct call *c, struct tile *t, const struct kn_seq 
 	t->pos_hi = row_pos(c, seq, t->first_row + t->n_rows - 1);
 	t->key_lo = first_key(c, t->pos_lo);
 	t->key_hi = t->pos_hi + 1;
-	t->many = c->cpu->isa->attn_many && t->n_rows > FEW_ROWS;
+	t->many = takes_many(c, t->n_rows);
 }
 
 static const float *q_row(const struct call *c, const struct tile *t, size_t r)
@@ -433,7 +443,7 @@ static void run_shared(const struct call *c, size_t index, unsigned worker)
 	t.seq = &c->seqs[t.members[0]];
 	t.n_rows = n * c->n_rep;
 	t.key_hi = share->n_keys;
-	t.many = c->cpu->isa->attn_many && t.n_rows > FEW_ROWS;
+	t.many = takes_many(c, t.n_rows);
 	load_queries(c, &t, &w);
 	run_part(c, &t, &w, &st, (uint32_t)part);
 	for (size_t i = 0; i < n; i++) {
@@ -516,11 +526,12 @@ static void find_shares(struct call *c)
 	}
 }
 
-void cpu_attention(struct kn_backend *be, float *out, size_t ld_out, const float *q, size_t ld_q,
-                   const struct kn_kv *kv, const struct kn_seq *seqs, size_t n_seqs, const struct kn_attn *attn)
+static void attend(struct cpu_backend *cpu, float *out, size_t ld_out, const float *q, size_t ld_q,
+                   const struct kn_kv *kv, const struct kn_seq *seqs, size_t n_seqs, const struct kn_attn *attn,
+                   enum kernels kernels)
 {
-	struct cpu_backend *cpu = (struct cpu_backend *)be;
 	struct call c = { .cpu = cpu,
+		          .kernels = kernels,
 		          .out = out,
 		          .ld_out = ld_out,
 		          .q = q,
@@ -535,23 +546,19 @@ void cpu_attention(struct kn_backend *be, float *out, size_t ld_out, const float
 		          .o_pad = pad16(kv->v_dim) };
 	size_t tiles = 0, work = 0, longest = 0, most_q = 0, parts;
 
-	if (kv->k_dim > KN_MAX_HEAD || kv->v_dim > KN_MAX_HEAD) {
-		cpu->error = -ENOTSUP;
-		return;
-	}
 	for (size_t i = 0; i < n_seqs; i++) {
 		tiles += n_tiles(&c, &seqs[i]) * kv->n_kv_head;
 		work += (size_t)seqs[i].n_q * seqs[i].kv_len * attn->n_head * (kv->k_dim + kv->v_dim);
 		longest = seqs[i].kv_len > longest ? seqs[i].kv_len : longest;
 		most_q = seqs[i].n_q > most_q ? seqs[i].n_q : most_q;
 	}
-	c.split = cpu->isa->attn_many && most_q * c.n_rep > FEW_ROWS ? MANY_SPLIT : SPLIT;
+	c.split = takes_many(&c, most_q * c.n_rep) ? MANY_SPLIT : SPLIT;
 	parts = (longest + c.split - 1) / c.split;
 	if (parts > 1 && n_seqs > 1 && !attn->window && c.n_rep <= c.tile_rows)
 		find_shares(&c);
 	c.n_parts = parts;
 	c.part_rows = min_size(c.tile_rows, most_q * c.n_rep);
-	if (cpu->isa->attn_many && c.part_rows > FEW_ROWS)
+	if (takes_many(&c, c.part_rows))
 		c.part_rows = c.tile_rows;
 	c.part_floats = c.part_rows * (2 + c.o_pad);
 	if (work < SERIAL_WORK) {
@@ -563,4 +570,26 @@ void cpu_attention(struct kn_backend *be, float *out, size_t ld_out, const float
 	} else {
 		base_threadpool_for(cpu->pool, tiles, 1, run_tiles, &c);
 	}
+}
+
+void cpu_attention(struct kn_backend *be, float *out, size_t ld_out, const float *q, size_t ld_q,
+                   const struct kn_kv *kv, const struct kn_seq *seqs, size_t n_seqs, const struct kn_attn *attn)
+{
+	struct cpu_backend *cpu = (struct cpu_backend *)be;
+	size_t n = 0;
+
+	if (kv->k_dim > KN_MAX_HEAD || kv->v_dim > KN_MAX_HEAD) {
+		cpu->error = -ENOTSUP;
+		return;
+	}
+	if (!be->tells_prompts) {
+		attend(cpu, out, ld_out, q, ld_q, kv, seqs, n_seqs, attn, BY_ROWS);
+		return;
+	}
+	while (n < n_seqs && seqs[n].row < be->n_answer_rows)
+		n++;
+	if (n > 0)
+		attend(cpu, out, ld_out, q, ld_q, kv, seqs, n, attn, FOR_FEW);
+	if (n < n_seqs)
+		attend(cpu, out, ld_out, q, ld_q, kv, seqs + n, n_seqs - n, attn, FOR_MANY);
 }

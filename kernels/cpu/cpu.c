@@ -144,20 +144,19 @@ static const struct kn_ops cpu_ops = {
 
 int kn_cpu_open(const struct kn_config *config, struct kn_backend **ret_backend, struct err *err)
 {
-	const struct cpu_isa *isa = cpu_isa_find(config->isa, config->exact || config->deterministic);
+	const struct cpu_isa *isa = cpu_isa_find(config->isa, config->exact, config->deterministic);
 	struct cpu_backend *cpu;
 	int r;
 
 	if (!isa)
 		return err_set(err, -ENOTSUP, "this processor cannot run the instruction set \"%s\"",
 		               config->isa ? config->isa : "");
-	if (config->deterministic && isa->many_tokens)
-		return err_set(err, -ENOTSUP,
-		               "\"%s\" takes another path when tokens are many: not in deterministic mode", isa->name);
 	cpu = calloc(1, sizeof(*cpu));
 	if (!cpu)
 		return err_set(err, -ENOMEM, "no memory for the cpu backend");
-	cpu->base.ops = &cpu_ops;
+	cpu->base = (struct kn_backend){ .ops = &cpu_ops,
+		                         .tells_prompts = config->deterministic && isa->many_tokens,
+		                         .n_answer_rows = UINT32_MAX };
 	cpu->isa = isa;
 	cpu->max_tokens = config->max_tokens ? config->max_tokens : DEFAULT_MAX_TOKENS;
 	r = base_threadpool_new(config->n_threads, &cpu->pool, err);
@@ -166,6 +165,7 @@ int kn_cpu_open(const struct kn_config *config, struct kn_backend **ret_backend,
 		return r;
 	}
 	cpu->n_threads = base_threadpool_size(cpu->pool);
+	base_threadpool_yield(cpu->pool);
 	r = cpu_attention_reserve(cpu);
 	if (r == 0)
 		r = cpu_shares_reserve(cpu);

@@ -206,9 +206,9 @@ void cpu_many_pv_amx(float *o, size_t ld_o, const uint16_t *p, size_t ld_p, size
                      size_t dim);
 #endif
 
-/* By name; or, when name is NULL, the best this machine can run, with float32 activations if exact. NULL when
- * it cannot run the one named. */
-const struct cpu_isa *cpu_isa_find(const char *name, bool exact);
+/* By name; or, when name is NULL, the best this machine can run, with float32 activations if exact, and not by a
+ * measurement if deterministic. NULL when it cannot run the one named. */
+const struct cpu_isa *cpu_isa_find(const char *name, bool exact, bool deterministic);
 
 /* ---- The backend -------------------------------------------------------------------------------------- */
 
@@ -303,11 +303,12 @@ struct cpu_task {
 	size_t ld_out;
 	const float *bias;
 	bool accumulate;
+	bool many; /* takes the kernel for many tokens where there is one: cpu_is_many() */
 	/* filled by cpu_tasks_run() */
 	cpu_block_fn fn;
 	enum cpu_xform form;
 	size_t item_rows, item_toks, n_row_items, first_item;
-	bool packed, in_place, many;
+	bool packed, in_place;
 };
 
 enum { CPU_MAX_TASKS = 64 };
@@ -316,8 +317,19 @@ enum { CPU_MAX_TASKS = 64 };
  * into `to`. */
 void cpu_prepare(struct cpu_backend *cpu, struct cpu_area *to, unsigned forms, const float *x, size_t ld_x,
                  const uint32_t *list, size_t n, size_t cols);
-/* The form of x that n rows of it are multiplied with m in. */
-enum cpu_xform cpu_form_of(const struct cpu_backend *cpu, const struct kn_mat *m, size_t n);
+/* Whether n rows, which are prompts' or answers', take the kernels for many: by their number, or, where backends tell
+ * prompts, by their kind. */
+static inline bool cpu_is_many(const struct cpu_backend *cpu, size_t n, bool prompts)
+{
+	return cpu->isa->many_tokens && (cpu->base.tells_prompts ? prompts : n >= cpu->isa->many_tokens);
+}
+/* How many of a call's n rows are answers'; all, unless the backend tells prompts. */
+static inline size_t cpu_answer_rows(const struct cpu_backend *cpu, size_t n)
+{
+	return cpu->base.tells_prompts && cpu->base.n_answer_rows < n ? cpu->base.n_answer_rows : n;
+}
+/* The form of x that rows of it, many or not, are multiplied with m in. */
+enum cpu_xform cpu_form_of(const struct cpu_backend *cpu, const struct kn_mat *m, bool many);
 /* Runs at most CPU_MAX_TASKS products over prepared rows as one parallel loop. */
 void cpu_tasks_run(struct cpu_backend *cpu, struct cpu_task *tasks, size_t n_tasks, const struct cpu_area *x);
 

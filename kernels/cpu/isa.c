@@ -135,14 +135,15 @@ const char *const *kn_cpu_isas(void)
 	return levels.names;
 }
 
-const struct cpu_isa *cpu_isa_find(const char *name, bool exact)
+const struct cpu_isa *cpu_isa_find(const char *name, bool exact, bool deterministic)
 {
 	detect_once();
 	for (size_t i = 0; i < levels.n; i++) {
 		const struct cpu_isa *isa = levels.isas[i];
+		bool floats = isa->dense_form[KN_BF16] == CPU_X_F32; /* the others' place in the list was measured */
 
 		if (name ? strcmp(isa->name, name) == 0
-		         : !exact || (isa->dense_form[KN_BF16] == CPU_X_F32 && !isa->many_tokens))
+		         : (floats || !(exact || deterministic)) && !(exact && isa->many_tokens))
 			return isa;
 	}
 	return NULL;

@@ -126,19 +126,19 @@ static bool reads_panels(const struct cpu_backend *cpu, const struct kn_mat *m)
 	return m->packed && cpu->isa->panel[cpu_panel_of(m->dtype)];
 }
 
-/* The kernel for many tokens, when n are many. */
-static cpu_block_fn many_fn(const struct cpu_backend *cpu, const struct kn_mat *m, size_t n)
+/* The kernel for many tokens, when they are many. */
+static cpu_block_fn many_fn(const struct cpu_backend *cpu, const struct kn_mat *m, bool many)
 {
 	const struct cpu_isa *isa = cpu->isa;
 
-	if (!isa->many_tokens || n < isa->many_tokens)
+	if (!many)
 		return NULL;
 	return reads_panels(cpu, m) ? isa->many_panel[cpu_panel_of(m->dtype)] : isa->many_dense[m->dtype];
 }
 
-enum cpu_xform cpu_form_of(const struct cpu_backend *cpu, const struct kn_mat *m, size_t n)
+enum cpu_xform cpu_form_of(const struct cpu_backend *cpu, const struct kn_mat *m, bool many)
 {
-	if (many_fn(cpu, m, n))
+	if (many_fn(cpu, m, many))
 		return CPU_X_BF16;
 	if (reads_panels(cpu, m))
 		return CPU_X_Q8;
@@ -155,10 +155,10 @@ static void plan(const struct cpu_backend *cpu, struct cpu_task *t, size_t first
 {
 	const struct kn_mat *m = t->w;
 	size_t unit, rows, row_bytes = kn_row_bytes(m->dtype, m->cols), tokens_bytes = TOKENS_BYTES, work = ITEM_WORK;
-	cpu_block_fn many = many_fn(cpu, m, t->n);
+	cpu_block_fn many = many_fn(cpu, m, t->many);
 
 	t->packed = reads_panels(cpu, m);
-	t->form = cpu_form_of(cpu, m, t->n);
+	t->form = cpu_form_of(cpu, m, t->many);
 	t->in_place = !t->packed && (many || cpu->isa->dense[m->dtype]);
 	if (many) {
 		t->fn = many;
@@ -280,13 +280,14 @@ void cpu_tasks_run(struct cpu_backend *cpu, struct cpu_task *tasks, size_t n_tas
 /* ---- The operation ---- */
 
 static void matmul_slice(struct cpu_backend *cpu, const struct kn_matmul *jobs, size_t n_jobs, const float *x,
-                         size_t ld_x, size_t first, size_t n)
+                         size_t ld_x, size_t first, size_t n, bool prompts)
 {
 	size_t cols = jobs[0].w->cols;
+	bool many = cpu_is_many(cpu, n, prompts);
 	unsigned forms = 0;
 
 	for (size_t j = 0; j < n_jobs; j++)
-		forms |= 1u << cpu_form_of(cpu, jobs[j].w, n);
+		forms |= 1u << cpu_form_of(cpu, jobs[j].w, many);
 	cpu_prepare(cpu, cpu->x, forms, x + first * ld_x, ld_x, NULL, n, cols);
 	for (size_t j = 0; j < n_jobs; j += CPU_MAX_TASKS) {
 		struct cpu_task tasks[CPU_MAX_TASKS];
@@ -302,6 +303,7 @@ static void matmul_slice(struct cpu_backend *cpu, const struct kn_matmul *jobs, 
 				.ld_out = job->ld_out,
 				.bias = job->bias,
 				.accumulate = job->flags & KN_ACCUMULATE,
+				.many = many,
 			};
 		}
 		cpu_tasks_run(cpu, tasks, n_tasks, cpu->x);
@@ -312,6 +314,7 @@ void cpu_matmul(struct kn_backend *be, const struct kn_matmul *jobs, size_t n_jo
                 size_t n)
 {
 	struct cpu_backend *cpu = (struct cpu_backend *)be;
+	size_t n_answers = cpu_answer_rows(cpu, n), most = cpu->max_tokens;
 
 	if (n_jobs == 0 || n == 0)
 		return;
@@ -320,6 +323,8 @@ void cpu_matmul(struct kn_backend *be, const struct kn_matmul *jobs, size_t n_jo
 		cpu->error = -ENOMEM;
 		return;
 	}
-	for (size_t first = 0; first < n; first += cpu->max_tokens)
-		matmul_slice(cpu, jobs, n_jobs, x, ld_x, first, min_size(cpu->max_tokens, n - first));
+	for (size_t first = 0; first < n_answers; first += most)
+		matmul_slice(cpu, jobs, n_jobs, x, ld_x, first, min_size(most, n_answers - first), false);
+	for (size_t first = n_answers; first < n; first += most)
+		matmul_slice(cpu, jobs, n_jobs, x, ld_x, first, min_size(most, n - first), true);
 }

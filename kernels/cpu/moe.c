@@ -145,6 +145,7 @@ struct moe_call {
 	const struct kn_moe *moe;
 	size_t dim;
 	uint32_t top_k;
+	bool prompts; /* whose rows they are */
 	/* rows sorted by expert */
 	uint32_t *tok;   /* [rows] token of a row */
 	uint32_t *slot;  /* [n, top_k] row of a choice */
@@ -187,6 +188,7 @@ static struct cpu_task expert_task(const struct moe_call *c, const struct kn_mat
 		.out = out + c->start[e] * (size_t)w[e].rows,
 		.ld_out = w[e].rows,
 		.bias = bias ? bias + e * (size_t)w[e].rows : NULL,
+		.many = cpu_is_many(c->cpu, c->start[e + 1] - c->start[e], c->prompts),
 	};
 }
 
@@ -233,8 +235,10 @@ static unsigned forms_of(const struct moe_call *c, const struct kn_mat *m)
 	unsigned forms = 0;
 
 	for (uint32_t e = 0; e < c->moe->n_expert; e++) {
-		if (c->start[e + 1] > c->start[e])
-			forms |= 1u << cpu_form_of(c->cpu, &m[e], c->start[e + 1] - c->start[e]);
+		size_t n = c->start[e + 1] - c->start[e];
+
+		if (n > 0)
+			forms |= 1u << cpu_form_of(c->cpu, &m[e], cpu_is_many(c->cpu, n, c->prompts));
 	}
 	return forms;
 }
@@ -258,7 +262,7 @@ void cpu_moe(struct kn_backend *be, const struct kn_moe *moe, float *out, size_t
 {
 	struct cpu_backend *cpu = (struct cpu_backend *)be;
 	struct moe_call c = { .cpu = cpu, .moe = moe, .dim = dim, .top_k = top_k, .ld_out = ld_out };
-	size_t slice, capacity = cpu_moe_rows(cpu);
+	size_t slice, end, capacity = cpu_moe_rows(cpu), n_answers = cpu_answer_rows(cpu, n);
 
 	if (n == 0 || top_k == 0)
 		return;
@@ -278,9 +282,12 @@ void cpu_moe(struct kn_backend *be, const struct kn_moe *moe, float *out, size_t
 	c.up = c.gate + capacity * moe->n_ff;
 	c.y = c.up + capacity * moe->n_ff;
 	slice = capacity / top_k < cpu->max_tokens ? capacity / top_k : cpu->max_tokens;
-	for (size_t i = 0; i < n; i += slice) {
+	for (size_t i = 0; i < n; i = end) {
+		c.prompts = i >= n_answers;
+		end = c.prompts ? n : n_answers;
+		end = end - i < slice ? end : i + slice;
 		c.out = out + i * ld_out;
 		c.weights = weights + i * top_k;
-		moe_slice(&c, x + i * ld_x, ld_x, n - i < slice ? n - i : slice, ids + i * top_k);
+		moe_slice(&c, x + i * ld_x, ld_x, end - i, ids + i * top_k);
 	}
 }

@@ -259,6 +259,13 @@ struct kn_ops {
 
 struct kn_backend {
 	const struct kn_ops *ops;
+	/* In deterministic mode a backend may compute rows of prompts, which come in hundreds, by other kernels than
+	 * rows of answers, which come one by one, if each kind always takes the same: then a row's bits depend on what
+	 * it is and not on how many there are. Such a backend sets tells_prompts, and who drives it says before each
+	 * call that rows [0, n_answer_rows) of it are answers' and those behind them prompts'; UINT32_MAX, as it is
+	 * opened with: all are. */
+	bool tells_prompts;
+	uint32_t n_answer_rows;
 };
 
 struct kn_config {
@@ -269,7 +276,8 @@ struct kn_config {
 	/* A row's result must be the same bits whatever else is in the call: the number of rows, sequences and new
 	 * tokens, where a row stands among them, which pages hold its keys, and the number of threads. Kernels that
 	 * choose a path by any of these (tiles, splits, shared prefixes), or by a measurement, take one fixed path
-	 * when this is set, and may do as is fastest otherwise. Tested by tests/unit/engine/test_deterministic.c. */
+	 * when this is set, or one for prompts and one for answers (kn_backend.tells_prompts), and may do as is
+	 * fastest otherwise. Tested by tests/unit/engine/test_deterministic.c. */
 	bool deterministic;
 	const char *isa; /* cpu: NULL for the best, or "scalar", "avx2", "avx512" (tests, comparison) */
 };

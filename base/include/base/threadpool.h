@@ -26,6 +26,13 @@ unsigned base_threadpool_size(const struct base_threadpool *pool);
  * One caller at a time; not reentrant. */
 void base_threadpool_for(struct base_threadpool *pool, size_t n_items, size_t grain, base_threadpool_fn fn, void *arg);
 
+/* For loops of many short and equal chunks, one after the other: threads whose core another process uses stay away,
+ * when waiting for them costs more than they are worth; they are tried again now and then. Call before the first loop.
+ */
+void base_threadpool_yield(struct base_threadpool *pool);
+/* How many of the pool's threads take part at present. */
+unsigned base_threadpool_active(const struct base_threadpool *pool);
+
 /* Cores this process may use (affinity and cgroup quota), at least 1. */
 unsigned base_cpu_count(void);
 

@@ -77,9 +77,9 @@ uint32_t eng_kv_pool_need(const struct eng_kv_pool *pool, uint32_t family, const
 /* Takes hold of that prefix for an empty sequence; its n_tokens says how much. -ENOMEM leaves it empty. */
 int eng_kv_seq_match(struct eng_kv_pool *pool, struct eng_kv_seq *seq, const int32_t *ids, uint32_t n_ids,
                      uint32_t align);
-/* Puts the sequence's full pages (of its n_tokens tokens, which are ids) into the tree, still held. A page whose
- * tokens the tree has already is freed, and the sequence goes on with the tree's. */
-void eng_kv_seq_publish(struct eng_kv_pool *pool, struct eng_kv_seq *seq, const int32_t *ids);
+/* Puts the sequence's full pages of its first n tokens, which are ids, into the tree, still held. A page whose tokens
+ * the tree has already is freed, and the sequence goes on with the tree's. */
+void eng_kv_seq_publish(struct eng_kv_pool *pool, struct eng_kv_seq *seq, const int32_t *ids, uint32_t n);
 
 /* ---- For whoever keeps copies of the tree's pages elsewhere ---- */
 

@@ -241,11 +241,11 @@ int eng_kv_seq_match(struct eng_kv_pool *pool, struct eng_kv_seq *seq, const int
 	return 0;
 }
 
-void eng_kv_seq_publish(struct eng_kv_pool *pool, struct eng_kv_seq *seq, const int32_t *ids)
+void eng_kv_seq_publish(struct eng_kv_pool *pool, struct eng_kv_seq *seq, const int32_t *ids, uint32_t n)
 {
-	uint32_t n_full = seq->n_tokens / pool->page_tokens;
+	uint32_t n_full = n / pool->page_tokens;
 
-	assert(n_full <= seq->n_pages);
+	assert(n <= seq->n_tokens && n_full <= seq->n_pages);
 	if (seq->n_shared < n_full)
 		pool->clock++;
 	for (; seq->n_shared < n_full; seq->n_shared++) {

@@ -21,7 +21,9 @@ static void attention(struct eng_runner *r, const struct layer *l, uint32_t il)
 
 	r->ops->matmul(r->be, in_jobs, 3, r->buf[B_X], dim, n);
 	r->ops->kv_store(r->be, &r->kv[il], k, dim, v, dim, r->seqs, r->n_seqs);
+	r->be->n_answer_rows = UINT32_MAX; /* each row by itself: as an answer's */
 	r->ops->attention(r->be, att, dim, q, dim, &r->kv[il], r->row_seqs, n, &attn);
+	r->be->n_answer_rows = r->n_answer_rows;
 	r->ops->matmul(r->be, &out_job, 1, att, dim, n);
 }
 

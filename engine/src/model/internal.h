@@ -107,6 +107,7 @@ struct eng_runner {
 	uint32_t n_tokens, n_out;
 	enum eng_output output;
 	bool is_picked;
+	uint32_t n_answer_rows; /* the first ones; for a backend that tells prompts */
 };
 
 /* ---- load.c ---- */

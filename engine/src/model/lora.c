@@ -225,6 +225,7 @@ void model_lora_add(struct eng_runner *r, uint32_t il, enum lora_target target, 
 {
 	const struct eng_model *m = r->model;
 
+	r->be->n_answer_rows = UINT32_MAX; /* rows of all kinds, counted anew for each run */
 	for (size_t i = 0; i < r->n_runs; i++) {
 		const struct adapter_run *run = &r->runs[i];
 		const struct lora_pair *pair;
@@ -242,4 +243,5 @@ void model_lora_add(struct eng_runner *r, uint32_t il, enum lora_target target, 
 		r->ops->matmul(r->be, &down, 1, in + run->row * ld_in, ld_in, run->n_rows);
 		r->ops->matmul(r->be, &up, 1, r->buf[B_LORA], pair->a.rows, run->n_rows);
 	}
+	r->be->n_answer_rows = r->n_answer_rows;
 }

@@ -91,12 +91,14 @@ struct eng_step_seq {
 	const struct kn_pick
 	        *picks;  /* [n_out]: what is wanted of its rows of logits, where the backend picks; NULL: all */
 	uint32_t n_best; /* of each row, where picks is set */
+	bool is_answer;  /* the new tokens were sampled, not given */
 };
 
 /* Computes all sequences' new tokens in one step and stores their K and V. Outputs of all sequences
  * follow each other in order; *ret_rows points at them (row stride: n_vocab for logits, n_embd for
  * hidden; one kind per step), host memory, valid until the next step. NULL: the backend picked, and
- * eng_runner_row() gives them one by one. Ids out of range are -EINVAL. */
+ * eng_runner_row() gives them one by one. Ids out of range are -EINVAL. With a backend that tells prompts
+ * (kernels.h), sequences with answers come first. */
 int eng_runner_step(struct eng_runner *runner, const struct eng_step_seq *seqs, size_t n_seqs, const float **ret_rows,
                     struct err *err);
 

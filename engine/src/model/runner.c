@@ -338,6 +338,8 @@ static int check_step(const struct eng_runner *r, const struct eng_step_seq *seq
 		rc = check_seq(r, &seqs[i], i, err);
 		if (rc == 0 && seqs[i].output != seqs[0].output)
 			rc = err_set(err, -EINVAL, "step: one kind of output at a time");
+		if (rc == 0 && i > 0 && r->be->tells_prompts && seqs[i].is_answer && !seqs[i - 1].is_answer)
+			rc = err_set(err, -EINVAL, "step: answers come before prompts");
 		n_tokens += seqs[i].n_ids;
 		n_out += seqs[i].n_out;
 	}
@@ -365,7 +367,7 @@ static void add_run(struct eng_runner *r, uint32_t adapter, uint32_t row, uint32
 
 static void lay_out(struct eng_runner *r, const struct eng_step_seq *seqs, size_t n_seqs)
 {
-	r->n_tokens = r->n_out = 0;
+	r->n_tokens = r->n_out = r->n_answer_rows = 0;
 	r->n_seqs = n_seqs;
 	r->n_runs = 0;
 	for (size_t i = 0; i < n_seqs; i++) {
@@ -376,6 +378,8 @@ static void lay_out(struct eng_runner *r, const struct eng_step_seq *seqs, size_
 		};
 		if (r->runs)
 			add_run(r, s->adapter, r->n_tokens, s->n_ids);
+		if (s->is_answer)
+			r->n_answer_rows += s->n_ids;
 		for (uint32_t t = 0; t < s->n_ids; t++) {
 			r->ids[r->n_tokens] = s->ids[t];
 			r->pos[r->n_tokens++] = (int32_t)(s->pos + t);
@@ -431,7 +435,9 @@ int eng_runner_begin(struct eng_runner *r, const struct eng_step_seq *seqs, size
 		return rc;
 	lay_out(r, seqs, n_seqs);
 	r->output = seqs[0].output;
+	r->be->n_answer_rows = r->n_answer_rows;
 	forward(r);
+	r->be->n_answer_rows = UINT32_MAX; /* one kind of row from here on: they are few */
 	compute_outputs(r, seqs, n_seqs);
 	r->is_picked = runner_outputs_pick(r, seqs, n_seqs);
 	if (r->ops->submit)

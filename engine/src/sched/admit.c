@@ -20,7 +20,11 @@
 /* Tokens of r that may come from the cache: all before the first row that is needed. */
 static uint32_t reusable(const struct eng_sched *s, const struct sreq *r)
 {
-	return s->config.no_prefix_cache ? 0 : sreq_first_row(r);
+	uint32_t most = sreq_first_row(r);
+
+	if (s->exec.tells_prompts && most > r->n_prompt)
+		most = r->n_prompt;
+	return s->config.no_prefix_cache ? 0 : most;
 }
 
 /* Pages that begin both prompts. */

@@ -102,7 +102,7 @@ static void take_one(struct eng_sched *s, struct sreq *r, const struct eng_pc_lo
 	}
 	s->exec.page_write(s->exec.ctx, r->kv.pages[i], loaded->page);
 	r->n_computed = r->kv.n_tokens = (i + 1) * page;
-	eng_kv_seq_publish(s->pool, &r->kv, r->tokens);
+	eng_kv_seq_publish(s->pool, &r->kv, r->tokens, r->kv.n_tokens);
 	eng_kv_page_set_saved(s->pool, r->kv.pages[i]);
 	if (!r->was_preempted) {
 		r->n_cached += page;

@@ -33,6 +33,9 @@ struct eng_exec {
 	uint32_t max_outputs; /* per step */
 	uint32_t n_pages;
 	struct eng_kv_traits kv;
+	/* The same token gives other bits in a prompt than in an answer (kn_backend.tells_prompts, in deterministic
+	 * mode). Steps are given answers first; what an answer was computed to is never taken for a prompt's. */
+	bool tells_prompts;
 	/* Copies a page of all layers, kv.page_bytes, out of and into the pool's memory; NULL when that is 0. */
 	void (*page_read)(void *ctx, uint32_t page, void *dst);
 	void (*page_write)(void *ctx, uint32_t page, const void *src);

@@ -1,7 +1,10 @@
 /* Forming a step. All decoding sequences first, one token each and drafts where they pay; then prompts, as many
  * tokens as the step has left, or, while answers stream, as fit its time. The oldest prompt gets half of them, the
  * others share the rest evenly: a short prompt is not stuck behind a long one, and the long one goes on.
- * A step gives logits or hidden states, never both: when requests of both kinds run, steps alternate. */
+ * A step gives logits or hidden states, never both: when requests of both kinds run, steps alternate.
+ *
+ * Where the backend tells prompts from answers, a chunk holds tokens of one of them, so that an answer that is
+ * computed again, after its request was set back, is computed as it was. */
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
@@ -21,6 +24,7 @@ static void add_part(struct eng_sched *s, size_t *n, struct sreq *r, uint32_t en
 		                             .pos = r->n_computed,
 		                             .n_out = n_out,
 		                             .adapter = r->req.adapter,
+		                             .is_answer = r->n_computed >= r->n_prompt,
 		                             .output = r->req.kind == ENG_EMBED ? ENG_OUT_HIDDEN : ENG_OUT_LOGITS };
 	(*n)++;
 }
@@ -144,6 +148,8 @@ static void add_prefill(struct eng_sched *s, size_t *n, struct sreq *r, struct b
 {
 	uint32_t from = r->n_computed, end = from + r->take, row = sreq_first_row(r), rows = 0;
 
+	if (s->exec.tells_prompts && from < r->n_prompt)
+		end = min_u32(end, r->n_prompt);
 	if (end > row) {
 		rows = end - (from > row ? from : row);
 		if (rows > b->rows) {
@@ -167,9 +173,14 @@ static size_t form_step(struct eng_sched *s, enum eng_request_kind kind)
 	if (n > 0)
 		tokens = min_u32(tokens, eng_pace_prompt_tokens(&s->pace, s->config.step_ms * (uint64_t)1000000));
 	share_out(s, kind, tokens);
-	for (uint32_t k = 0; k < s->n_running; k++) {
-		if (s->running[k]->take > 0)
-			add_prefill(s, &n, s->running[k], &b);
+	/* Answers that are computed again, then prompts. */
+	for (int prompts = 0; prompts < 2; prompts++) {
+		for (uint32_t k = 0; k < s->n_running; k++) {
+			struct sreq *r = s->running[k];
+
+			if (r->take > 0 && (r->n_computed < r->n_prompt) == prompts)
+				add_prefill(s, &n, r, &b);
+		}
 	}
 	return n;
 }
@@ -303,7 +314,8 @@ static void hand_out(struct eng_sched *s, size_t n, const float *all, size_t str
 			finish_decode(s, &s->parts[i], &rows);
 		r->kv.n_tokens = r->n_computed;
 		if (!s->config.no_prefix_cache)
-			eng_kv_seq_publish(s->pool, &r->kv, r->tokens);
+			eng_kv_seq_publish(s->pool, &r->kv, r->tokens,
+			                   s->exec.tells_prompts ? min_u32(r->n_computed, r->n_prompt) : r->n_computed);
 	}
 }
 

@@ -181,6 +181,34 @@ static void the_caller_sleeps_through_a_slow_chunk(void **state)
 	base_threadpool_free(pool);
 }
 
+/* Workers that are late, as those whose core was taken: they stay away, every item still runs, and they return. */
+static void late_workers_are_sent_away_and_return(void **state)
+{
+	struct base_threadpool *pool = NULL;
+	unsigned least = 4;
+
+	(void)state;
+	assert_int_equal(base_threadpool_new(4, &pool, NULL), 0);
+	base_threadpool_yield(pool);
+	for (int i = 0; i < 400 && least == 4; i++) {
+		struct slow_worker s = { false };
+
+		base_threadpool_for(pool, 4, 1, slow_for_workers, &s);
+		least = base_threadpool_active(pool);
+	}
+	assert_int_equal(least, 3);
+	for (int i = 0; i < 200000 && base_threadpool_active(pool) < 4; i++)
+		check_loop(pool, 64, 1);
+	assert_int_equal(base_threadpool_active(pool), 4);
+	/* Freed while one is away. */
+	for (int i = 0; i < 400 && base_threadpool_active(pool) == 4; i++) {
+		struct slow_worker s = { false };
+
+		base_threadpool_for(pool, 4, 1, slow_for_workers, &s);
+	}
+	base_threadpool_free(pool);
+}
+
 static double cpu_seconds(void)
 {
 	struct timespec ts;
@@ -308,6 +336,7 @@ int main(void)
 		cmocka_unit_test(loops_after_pauses_lose_no_wakeup),
 		cmocka_unit_test(a_held_chunk_delays_no_other),
 		cmocka_unit_test(the_caller_sleeps_through_a_slow_chunk),
+		cmocka_unit_test(late_workers_are_sent_away_and_return),
 		cmocka_unit_test(an_idle_pool_uses_no_cpu),
 		cmocka_unit_test(a_pool_is_freed_in_any_state),
 		cmocka_unit_test(too_many_threads_are_refused),

@@ -1,7 +1,8 @@
 /* A model for tests of everything above the runner: it stores the ids it is given in the pages it is
  * told to use, and predicts the next token from what it reads back, so that a wrong page table, position
- * or chunk changes the output. Knobs: delay, failure, and scripts (a prompt that begins with a script's
- * tag is answered by the script's ids). */
+ * or chunk changes the output; one that tells prompts, also a token of an answer taken for a prompt's or the other way
+ * round. Knobs: delay, failure, and scripts (a prompt that begins with a script's tag is answered by the script's ids).
+ */
 #ifndef FAKE_EXEC_H
 #define FAKE_EXEC_H
 
@@ -17,7 +18,7 @@
 #include "sampler/sampler.h"
 #include "sched/sched.h"
 
-enum { FAKE_PAGE = 4, FAKE_EMBD = 8, FAKE_MAX_SCRIPTS = 8 };
+enum { FAKE_PAGE = 4, FAKE_EMBD = 8, FAKE_MAX_SCRIPTS = 8, FAKE_ANSWER = 1 << 24 };
 
 /* Fakes that are made from now on pick. */
 static bool fake_picks;
@@ -48,7 +49,13 @@ struct fake_exec {
 	const float *waiting; /* what wait() gives */
 };
 
-/* What follows the first n tokens of `ids`. */
+/* What is stored for a token. */
+static inline int32_t fake_cell(const struct fake_exec *f, int32_t id, bool is_answer)
+{
+	return f->exec.tells_prompts && is_answer ? id | FAKE_ANSWER : id;
+}
+
+/* What follows the first n tokens, as they are stored. */
 static inline int32_t fake_next(const struct fake_exec *f, const int32_t *ids, uint32_t n)
 {
 	uint32_t h = 2166136261u;
@@ -61,7 +68,7 @@ static inline int32_t fake_next(const struct fake_exec *f, const int32_t *ids, u
 			return at < sc->n_ids ? sc->ids[at] : sc->ids[sc->n_ids - 1];
 	}
 	for (uint32_t i = 0; i < n; i++)
-		h = (h ^ (uint32_t)ids[i]) * 16777619u;
+		h = (h ^ (uint32_t)ids[i] ^ (uint32_t)ids[i] / (FAKE_ANSWER / 16)) * 16777619u;
 	return (int32_t)(h % f->exec.n_vocab);
 }
 
@@ -80,7 +87,7 @@ static inline void fake_hidden(const int32_t *ids, uint32_t n, float *row)
 	for (uint32_t i = 0; i < FAKE_EMBD; i++)
 		row[i] = 0.25f;
 	for (uint32_t i = 0; i < n; i++)
-		row[(uint32_t)ids[i] % FAKE_EMBD] += 1.0f;
+		row[(uint32_t)ids[i] % FAKE_ANSWER % FAKE_EMBD] += 1.0f;
 }
 
 static inline const float *fake_fetch(void *ctx, uint32_t index)
@@ -147,6 +154,10 @@ static inline int fake_step(void *ctx, const struct eng_step_seq *seqs, size_t n
 		int32_t *all = calloc(end, sizeof(*all));
 
 		n_tokens += q->n_ids;
+		if (f->exec.tells_prompts && i > 0 && q->is_answer && !q[-1].is_answer) {
+			free(all);
+			return err_set(err, -EINVAL, "an answer behind a prompt");
+		}
 		for (uint32_t k = 0; k < q->n_ids; k++) {
 			uint32_t t = q->pos + k;
 
@@ -154,7 +165,8 @@ static inline int fake_step(void *ctx, const struct eng_step_seq *seqs, size_t n
 				free(all);
 				return err_set(err, -EIO, "the fake failed as told");
 			}
-			f->cells[q->pages[t / FAKE_PAGE] * FAKE_PAGE + t % FAKE_PAGE] = q->ids[k];
+			f->cells[q->pages[t / FAKE_PAGE] * FAKE_PAGE + t % FAKE_PAGE] =
+			        fake_cell(f, q->ids[k], q->is_answer);
 		}
 		for (uint32_t t = 0; t < end; t++)
 			all[t] = f->cells[q->pages[t / FAKE_PAGE] * FAKE_PAGE + t % FAKE_PAGE];

@@ -125,6 +125,7 @@ static inline void world_init_as(struct world *w, struct eng_sched_config config
 		fake_init(&w->f, eng_tokenizer_n_vocab(w->tok), CTX, n_pages);
 	}
 	config.tokenizer = w->tok;
+	w->f.exec.tells_prompts = config.deterministic;
 	assert_int_equal(eng_sched_new(&w->f.exec, &config, &w->s, &err), 0);
 }
 
@@ -188,8 +189,10 @@ static inline void expect_continuation(const struct world *w, const int32_t *pro
 	memcpy(all, prompt, n * sizeof(*all));
 	assert_int_equal(c->n_ids, n_new);
 	for (size_t i = 0; i < n_new; i++) {
-		all[n + i] = fake_next(&w->f, all, (uint32_t)(n + i));
-		assert_int_equal(c->ids[i], all[n + i]);
+		int32_t next = fake_next(&w->f, all, (uint32_t)(n + i));
+
+		assert_int_equal(c->ids[i], next);
+		all[n + i] = fake_cell(&w->f, next, true);
 	}
 }
 

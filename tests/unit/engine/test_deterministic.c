@@ -254,19 +254,89 @@ static void every_instruction_set(void **state)
 
 	(void)state;
 	for (size_t i = 0; isas[i]; i++) {
-		const struct kn_config config = { .isa = isas[i], .deterministic = true };
-		struct kn_backend *be;
-		struct err err = { 0 };
-		int r = kn_cpu_open(&config, &be, &err);
+		print_message("%s\n", isas[i]);
+		folder("llama", "fast", isas[i], 12);
+	}
+}
 
-		if (r == 0) {
-			kn_backend_close(be);
-			folder("llama", "fast", isas[i], 6);
-		} else { /* it says that it cannot */
-			assert_int_equal(r, -ENOTSUP);
-			print_message("%s\n", err_text(&err));
+enum { N_TALKS = 5, TALK = 40, ANSWER = 90, AGAIN = 24 };
+
+/* A prompt, its answer, and the prompt of the next turn, which holds both. */
+struct talk {
+	int32_t ids[CTX];
+	struct client first, next;
+};
+
+static void begin_talk(struct eng_engine *e, struct talk *t, int i, struct client *c)
+{
+	struct eng_request req;
+
+	for (int k = 0; k < TALK; k++)
+		t->ids[k] = 7 + (k * 31 + i * 97) % 500;
+	req = probe(t->ids, GREEDY);
+	req.n_ids = TALK;
+	req.max_new = ANSWER;
+	submit(e, c, &req);
+}
+
+static void go_on(struct eng_engine *e, struct talk *t, const struct client *answer, struct client *c)
+{
+	struct eng_request req;
+
+	memcpy(t->ids + TALK, answer->ids, ANSWER * sizeof(*t->ids));
+	t->ids[TALK + ANSWER] = 11;
+	req = probe(t->ids, GREEDY);
+	req.n_ids = TALK + ANSWER + 1;
+	req.max_new = AGAIN;
+	submit(e, c, &req);
+}
+
+/* Answers that are computed again because their request was set back, and answers that come back as prompts. */
+static void answers_set_back_and_returned(void **state)
+{
+	static struct talk talks[N_TALKS];
+	static struct client c[N_TALKS];
+	struct eng_options o = { .precision = "fast", .n_threads = 1, .max_running = 1, .no_prefix_cache = true };
+	struct eng_engine *e;
+	struct eng_stats st;
+	char path[4096];
+
+	(void)state;
+	(void)snprintf(path, sizeof(path), "%s/fixtures/models/qwen3", test_dir());
+	o.model_path = path;
+	e = open_engine(o);
+	for (int i = 0; i < N_TALKS; i++) {
+		begin_talk(e, &talks[i], i, &talks[i].first);
+		wait_done(&talks[i].first);
+		go_on(e, &talks[i], &talks[i].first, &talks[i].next);
+		wait_done(&talks[i].next);
+	}
+	o.kv_bytes = 2 * CTX * eng_engine_info(e)->kv_bytes_per_token;
+	eng_engine_close(e);
+
+	o.no_prefix_cache = false;
+	o.n_threads = 3;
+	o.max_running = N_TALKS;
+	e = open_engine(o);
+	for (int round = 0; round < 4; round++) {
+		for (int i = 0; i < N_TALKS; i++)
+			begin_talk(e, &talks[i], i, &c[i]);
+		for (int i = 0; i < N_TALKS; i++) {
+			wait_done(&c[i]);
+			expect_same(&talks[i].first, &c[i], "an answer that was set back");
+		}
+		for (int i = 0; i < N_TALKS; i++)
+			go_on(e, &talks[i], &talks[i].first, &c[i]);
+		for (int i = 0; i < N_TALKS; i++) {
+			wait_done(&c[i]);
+			expect_same(&talks[i].next, &c[i], "an answer that came back");
 		}
 	}
+	eng_engine_stats(e, &st);
+	print_message("%llu tokens cached, %llu set back\n", (unsigned long long)st.cached_tokens,
+	              (unsigned long long)st.n_preempted);
+	assert_true(st.n_preempted > 0 && st.cached_tokens > 0);
+	eng_engine_close(e);
 }
 
 static void experts_windows_and_sinks(void **state)
@@ -329,6 +399,7 @@ int main(void)
 		cmocka_unit_test(float_activations),
 		cmocka_unit_test(sixteen_bit_activations),
 		cmocka_unit_test(every_instruction_set),
+		cmocka_unit_test(answers_set_back_and_returned),
 		cmocka_unit_test(experts_windows_and_sinks),
 		cmocka_unit_test(latent_attention_and_grouped_experts),
 		cmocka_unit_test(softcaps_and_norms_on_both_sides),

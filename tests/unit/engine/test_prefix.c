@@ -41,7 +41,7 @@ static void computed(struct eng_kv_pool *pool, struct eng_kv_seq *seq, const int
 	assert_int_equal(eng_kv_seq_match(pool, seq, ids, n - 1, 1), 0);
 	assert_int_equal(eng_kv_seq_reserve(pool, seq, n), 0);
 	seq->n_tokens = n;
-	eng_kv_seq_publish(pool, seq, ids);
+	eng_kv_seq_publish(pool, seq, ids, seq->n_tokens);
 }
 
 static const int32_t abc[] = { 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14 };
@@ -103,9 +103,9 @@ static void what_was_computed_twice_is_kept_once(void **state)
 	assert_int_equal(eng_kv_seq_reserve(pool, &a, 9), 0);
 	assert_int_equal(eng_kv_seq_reserve(pool, &b, 9), 0);
 	a.n_tokens = b.n_tokens = 9;
-	eng_kv_seq_publish(pool, &a, abc);
+	eng_kv_seq_publish(pool, &a, abc, a.n_tokens);
 	assert_int_equal(counts(pool).n_used, 6);
-	eng_kv_seq_publish(pool, &b, abc);
+	eng_kv_seq_publish(pool, &b, abc, b.n_tokens);
 	assert_int_equal(counts(pool).n_used, 4);
 	assert_int_equal(counts(pool).n_duplicates, 2);
 	assert_int_equal(a.pages[1], b.pages[1]);
@@ -216,7 +216,7 @@ static void compute(struct eng_kv_pool *pool, struct actor *a)
 	write_tokens(a, a->kv.n_tokens, to);
 	a->kv.n_tokens = to;
 	if (rand() % 3)
-		eng_kv_seq_publish(pool, &a->kv, a->ids);
+		eng_kv_seq_publish(pool, &a->kv, a->ids, a->kv.n_tokens);
 	reads_back(a);
 }
 

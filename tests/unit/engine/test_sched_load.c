@@ -28,7 +28,18 @@ static void random_prompt(struct job *j, unsigned *seed)
 	uint32_t from = rand_r(seed) % 5, same = rand_r(seed) % 3 ? 24 : 0;
 
 	j->n_ids = 1 + (uint32_t)rand_r(seed) % 48;
-	prompt_of(j->ids, j->n_ids, from);
+	if (rand_r(seed) % 5 == 0) { /* what others are answered comes back as a prompt */
+		prompt_of(j->ids, 9, from);
+		for (uint32_t i = 9; i < j->n_ids; i++) {
+			int32_t all[CTX];
+
+			for (uint32_t k = 0; k < i; k++)
+				all[k] = fake_cell(&w.f, j->ids[k], k >= 9);
+			j->ids[i] = fake_next(&w.f, all, i);
+		}
+		return;
+	}
+	prompt_of(j->ids, rand_r(seed) % 6 ? j->n_ids : (j->n_ids = 9), from);
 	for (uint32_t i = same; i < j->n_ids; i++)
 		j->ids[i] = rand_r(seed) % 250;
 }
@@ -115,9 +126,9 @@ static void *work(void *arg)
 	return NULL;
 }
 
-static void random_load(unsigned seed)
+static void random_load(unsigned seed, bool deterministic)
 {
-	struct eng_sched_config config = { .max_running = 8, .max_queued = 24 };
+	struct eng_sched_config config = { .max_running = 8, .max_queued = 24, .deterministic = deterministic };
 	/* A disk cache of 60 pages, with files removed by evictions all the time. */
 	struct eng_pc_config cache = { .dir = cache_dir,
 		                       .page_tokens = FAKE_PAGE,
@@ -127,7 +138,7 @@ static void random_load(unsigned seed)
 	struct eng_stats st;
 	struct err err = { 0 };
 
-	print_message("random load, seed %u\n", seed);
+	print_message("random load, seed %u%s\n", seed, deterministic ? ", deterministic" : "");
 	cache.budget_bytes = 60 * (eng_pc_header_bytes(FAKE_PAGE) + cache.page_bytes);
 	if (eng_pc_open(&cache, &config.cache, &err) < 0)
 		fail_msg("%s", err_text(&err));
@@ -152,6 +163,20 @@ static void random_load(unsigned seed)
 	world_done(&w); /* checks the pool */
 }
 
+/* With a backend that tells prompts from answers: prompts that answers were given to come back as longer prompts, and
+ * requests are set back in the middle of their answers. */
+static void answers_stay_answers_under_random_load(void **state)
+{
+	char cmd[128];
+
+	(void)state;
+	(void)snprintf(cache_dir, sizeof(cache_dir), "/tmp/ocai-sched-load-XXXXXX");
+	assert_non_null(mkdtemp(cache_dir));
+	random_load(3, true);
+	(void)snprintf(cmd, sizeof(cmd), "rm -rf '%s'", cache_dir);
+	assert_int_equal(system(cmd), 0);
+}
+
 static void nothing_is_lost_under_random_load(void **state)
 {
 	char cmd[128];
@@ -160,7 +185,7 @@ static void nothing_is_lost_under_random_load(void **state)
 	(void)snprintf(cache_dir, sizeof(cache_dir), "/tmp/ocai-sched-load-XXXXXX");
 	assert_non_null(mkdtemp(cache_dir));
 	for (unsigned seed = 1; seed <= 2; seed++)
-		random_load(seed);
+		random_load(seed, false);
 	(void)snprintf(cmd, sizeof(cmd), "rm -rf '%s'", cache_dir);
 	assert_int_equal(system(cmd), 0);
 }
@@ -169,6 +194,7 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(nothing_is_lost_under_random_load),
+		cmocka_unit_test(answers_stay_answers_under_random_load),
 	};
 	int failed = cmocka_run_group_tests_name("rows", tests, NULL, NULL);
 
