@@ -21,6 +21,7 @@ static void add_part(struct eng_sched *s, size_t *n, struct sreq *r, uint32_t en
 		                             .pos = r->n_computed,
 		                             .n_out = n_out,
 		                             .adapter = r->req.adapter,
+		                             .state = r->kv.state ? r->kv.state - 1 : 0,
 		                             .output = r->req.kind == ENG_EMBED ? ENG_OUT_HIDDEN : ENG_OUT_LOGITS };
 	(*n)++;
 }
@@ -124,7 +125,7 @@ static void share_out(struct eng_sched *s, enum eng_request_kind kind, uint32_t 
 		r->take = 0;
 		if (!takes_part(r, kind, false))
 			continue;
-		r->take = min_u32(seen++ == 0 ? first : each, r->n_tokens - r->n_computed);
+		r->take = min_u32(seen++ == 0 ? first : each, sreq_next_stop(s, r) - r->n_computed);
 		tokens -= r->take;
 	}
 	/* What short prompts left over, the oldest first. */
@@ -134,7 +135,7 @@ static void share_out(struct eng_sched *s, enum eng_request_kind kind, uint32_t 
 
 		if (!takes_part(r, kind, false))
 			continue;
-		more = min_u32(tokens, r->n_tokens - r->n_computed - r->take);
+		more = min_u32(tokens, sreq_next_stop(s, r) - r->n_computed - r->take);
 		r->take += more;
 		tokens -= more;
 	}
@@ -264,6 +265,7 @@ static void hand_out(struct eng_sched *s, size_t n, const float *rows, size_t st
 		r->kv.n_tokens = r->n_computed;
 		if (!s->config.no_prefix_cache)
 			eng_kv_seq_publish(s->pool, &r->kv, r->tokens);
+		sched_keep_state(s, r, s->parts[i].is_prefill);
 		rows += q.n_out * stride;
 		(void)pthread_mutex_lock(&s->lock);
 		s->stats.output_tokens += r->n_output - n_output;
