@@ -21,7 +21,7 @@ struct serve {
 	struct opt_list loras;
 	const char *host, *socket, *served_name, *port_file, *idle_exit, *cache_dir;
 	uint32_t port, max_running, max_queued, max_connections, drain_s, step_ms;
-	uint64_t kv_bytes, max_body, cache_bytes;
+	uint64_t kv_bytes, state_bytes, max_body, cache_bytes;
 	bool show_config, prefix_cache, speculation;
 	uint64_t idle_ms; /* what idle_exit means */
 };
@@ -47,6 +47,8 @@ const struct opt cmd_serve_opts[] = {
 	{ "max-body", 0, OPT_SIZE, offsetof(struct serve, max_body), "BYTES", "largest request body [16M]", NULL },
 	{ "kv-bytes", 0, OPT_SIZE, offsetof(struct serve, kv_bytes), "BYTES",
 	  "memory for the K/V cache [what is needed, at most 1G]", NULL },
+	{ "state-bytes", 0, OPT_SIZE, offsetof(struct serve, state_bytes), "BYTES",
+	  "memory for the states of recurrent layers [1G, or what is needed]", NULL },
 	{ "cache-dir", 0, OPT_STR, offsetof(struct serve, cache_dir), "FOLDER",
 	  "keep computed prompts there, for the next start", NULL },
 	{ "cache-bytes", 0, OPT_SIZE, offsetof(struct serve, cache_bytes), "BYTES", "most bytes in that folder [4G]",
@@ -92,6 +94,8 @@ static const struct base_config_key keys[] = {
 	  NULL },
 	{ "serve", "max-body", NULL, OPT_SIZE, offsetof(struct serve, max_body), "largest request body", NULL },
 	{ "serve", "kv-bytes", NULL, OPT_SIZE, offsetof(struct serve, kv_bytes), "memory for the K/V cache", NULL },
+	{ "serve", "state-bytes", NULL, OPT_SIZE, offsetof(struct serve, state_bytes),
+	  "memory for the states of recurrent layers", NULL },
 	{ "serve", "deterministic", "OCAI_ENGINE_DETERMINISTIC", OPT_FLAG, offsetof(struct serve, m.deterministic),
 	  "results do not depend on load", NULL },
 	{ "serve", "cache-dir", "OCAI_ENGINE_CACHE_DIR", OPT_STR, offsetof(struct serve, cache_dir),
@@ -223,6 +227,9 @@ static double mib(uint64_t bytes)
 static void log_plan(void *arg, const struct eng_memory_plan *p)
 {
 	(void)arg;
+	if (p->n_states)
+		base_log(BASE_LOG_INFO, "memory: recurrent states %.1f MiB (%u slots, %u of them for copies)",
+		         mib(p->state_bytes), p->n_states, p->n_states - p->max_running);
 	base_log(BASE_LOG_INFO,
 	         "memory: weights %.1f MiB mapped and %.1f MiB beside them, K/V %.1f MiB (%u pages of %u tokens), "
 	         "activations %.1f MiB; context %u, %u requests together",
@@ -278,6 +285,7 @@ static int open_and_serve(const struct serve *o, const struct inherited *sockets
 	options.max_running = o->max_running;
 	options.max_queued = o->max_queued;
 	options.kv_bytes = o->kv_bytes;
+	options.state_bytes = o->state_bytes;
 	options.cache_dir = o->cache_dir && *o->cache_dir ? o->cache_dir : NULL;
 	options.cache_bytes = o->cache_bytes;
 	options.no_prefix_cache = !o->prefix_cache;

@@ -287,6 +287,12 @@ void handle_metrics(struct exchange *x)
 	metric(&out, "draft_tokens_total", "counter", "Tokens guessed by speculation.", (double)s.drafted_tokens);
 	metric(&out, "draft_hits_total", "counter", "Guessed tokens that were right.", (double)s.draft_hits);
 	metric(&out, "kv_pages", "gauge", "Pages of the K/V cache.", s.kv_pages_total);
+	if (s.states_total) {
+		metric(&out, "states", "gauge", "Slots for recurrent states.", s.states_total);
+		metric(&out, "states_running", "gauge", "Recurrent states of running requests.", s.states_running);
+		metric(&out, "state_checkpoints", "gauge", "Copies of recurrent states that prompts can begin with.",
+		       s.state_checkpoints);
+	}
 	http_times_append(&x->http->times, &out);
 	x->content_type = "text/plain; version=0.0.4; charset=utf-8";
 	reply(x, 200, &out);

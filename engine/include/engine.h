@@ -26,6 +26,8 @@ struct eng_memory_plan {
 	uint64_t own_bytes;    /* weights repacked or converted beside them */
 	uint64_t kv_bytes;
 	uint32_t kv_pages, page_tokens;
+	uint64_t state_bytes; /* models with recurrent layers: states of running requests and copies for prefixes */
+	uint32_t n_states;
 	uint64_t activation_bytes; /* of the largest step */
 	uint32_t n_ctx, max_running;
 };
@@ -56,6 +58,9 @@ struct eng_options {
 	uint32_t max_queued;  /* 0: 256 */
 	uint64_t kv_bytes; /* budget for the K/V pool; 0: enough for max_running * n_ctx (8 * n_ctx when that is 0 too),
 	                      at most 1 GiB */
+	/* Models with recurrent layers: budget for their states, one for each running request, the rest for copies
+	 * where prompts can be taken over; 0: 1 GiB, or what max_running requests and a few copies take. */
+	uint64_t state_bytes;
 	/* Ids and log-probabilities of a request do not depend on batch, chunks, cache or neighbours, not even in the
 	 * last bit; sampling without a seed draws from a fixed one. */
 	bool deterministic;
@@ -283,6 +288,8 @@ struct eng_stats {
 	uint64_t disk_pages_damaged, disk_write_errors;
 	uint32_t n_running, n_queued;
 	uint32_t kv_pages_used, kv_pages_cached, kv_pages_total; /* used + cached + free = total */
+	/* Models with recurrent layers: slots for states. running + checkpoints + free = total */
+	uint32_t states_running, state_checkpoints, states_total;
 };
 void eng_engine_stats(struct eng_engine *e, struct eng_stats *ret_stats);
 

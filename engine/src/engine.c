@@ -23,9 +23,12 @@ enum {
 	MIN_OUTPUTS = 32,  /* rows of logits per step: prompt log-probabilities come in chunks of this */
 	DRAFT_ROWS = 16,   /* rows beside those of the sequences themselves */
 	PAGE_TOKENS = 32,
+	CHECKPOINT_PAGES = 16, /* of recurrent models: where a chunk of a long prompt ends anyhow */
+	MIN_CHECKPOINTS = 8,
 };
 
 static const uint64_t default_kv_bytes = 1ull << 30;
+static const uint64_t default_state_bytes = 1ull << 30;
 static const uint64_t exact_bytes = 256ull << 20; /* the largest folder that is computed exactly unasked */
 
 /* ---- Opening ---- */
@@ -180,6 +183,48 @@ static int plan_pages(const struct eng_engine *e, const struct eng_options *o, u
 	return 0;
 }
 
+/* Recurrent models: a slot for each running request, and what the budget has beyond them for checkpoints, at most one
+ * for each page. Fewer requests run together when their number was not asked for and their states take more than half
+ * of the budget. */
+static int plan_states(const struct eng_engine *e, const struct eng_options *o, struct eng_runner_config *config,
+                       uint32_t *max_running, struct err *err)
+{
+	uint64_t each = eng_model_info(e->model)->state_bytes, n;
+	uint64_t budget = o->state_bytes ? o->state_bytes : default_state_bytes;
+	uint64_t most = (uint64_t)config->n_pages + *max_running;
+
+	if (each == 0)
+		return 0;
+	n = budget / each;
+	if (o->state_bytes && n < 1 + (uint64_t)o->max_running)
+		return err_set(err, -EINVAL,
+		               "the budget of %llu bytes does not hold the recurrent states of %u requests and one "
+		               "copy, %llu bytes each",
+		               (unsigned long long)budget, o->max_running ? o->max_running : 1,
+		               (unsigned long long)each);
+	if (!o->max_running && *max_running > n / 2)
+		*max_running = n / 2 > 1 ? (uint32_t)(n / 2) : 1;
+	if (!o->state_bytes && n < (uint64_t)*max_running + MIN_CHECKPOINTS)
+		n = (uint64_t)*max_running + MIN_CHECKPOINTS;
+	n = n < most ? n : most;
+	config->n_states = n < UINT32_MAX ? (uint32_t)n : UINT32_MAX - 1;
+	return 0;
+}
+
+/* What recurrent layers rule out, for whoever asked for it. */
+static void tell_limits(const struct eng_engine *e, const struct eng_options *o)
+{
+	if (!eng_model_info(e->model)->state_bytes || !o->on_note)
+		return;
+	if (!o->no_speculation)
+		o->on_note(o->plan_arg,
+		           "no speculation: the state of the model's recurrent layers cannot be taken back "
+		           "when a guess was wrong");
+	if (o->cache_dir && !o->no_prefix_cache)
+		o->on_note(o->plan_arg, "no prompt cache on disk: the pages of a model with recurrent layers are of no "
+		                        "use without their states, which are too large to be kept there");
+}
+
 static void tell_plan(const struct eng_engine *e, const struct eng_options *o, const struct eng_runner_config *config,
                       uint32_t max_running)
 {
@@ -189,10 +234,12 @@ static void tell_plan(const struct eng_engine *e, const struct eng_options *o, c
 		                        .kv_bytes = page_bytes(e, *config) * config->n_pages,
 		                        .kv_pages = config->n_pages,
 		                        .page_tokens = config->page_tokens,
+		                        .state_bytes = m->state_bytes * config->n_states,
+		                        .n_states = config->n_states,
 		                        .n_ctx = config->n_ctx,
 		                        .max_running = max_running };
 
-	plan.activation_bytes = eng_runner_bytes(e->model, config) - plan.kv_bytes;
+	plan.activation_bytes = eng_runner_bytes(e->model, config) - plan.kv_bytes - plan.state_bytes;
 	if (o->on_plan)
 		o->on_plan(o->plan_arg, &plan);
 }
@@ -227,6 +274,11 @@ static void exec_page_write(void *ctx, uint32_t page, const void *src)
 	eng_runner_page_write(ctx, page, src);
 }
 
+static void exec_state_copy(void *ctx, uint32_t dst, uint32_t src)
+{
+	eng_runner_state_copy(ctx, dst, src);
+}
+
 static int start(struct eng_engine *e, const struct eng_options *o, struct err *err)
 {
 	const struct eng_model_info *m = eng_model_info(e->model);
@@ -256,13 +308,16 @@ static int start(struct eng_engine *e, const struct eng_options *o, struct err *
 	if (config.max_outputs > STEP_TOKENS || m->pooling == ENG_POOL_MEAN || m->pooling == ENG_POOL_CLS)
 		config.max_outputs = STEP_TOKENS;
 	r = plan_pages(e, o, n_ctx, &config, err);
+	if (r == 0)
+		r = plan_states(e, o, &config, &max_running, err);
 	if (r < 0)
 		return r;
+	tell_limits(e, o);
 	tell_plan(e, o, &config, max_running);
 	r = eng_runner_new(e->model, &config, &e->runner, err);
 	if (r < 0)
 		return r;
-	if (o->cache_dir && !o->no_prefix_cache) {
+	if (o->cache_dir && !o->no_prefix_cache && !m->state_bytes) {
 		r = eng_cache_keep(e, o, config.page_tokens, err);
 		if (r == 0)
 			r = eng_cache_open(e, e->path, &sched.cache, err);
@@ -285,9 +340,13 @@ static int start(struct eng_engine *e, const struct eng_options *o, struct err *
 		                  .n_pages = config.n_pages,
 		                  .tells_prompts = e->backend->tells_prompts,
 		                  .kv = { .page_tokens = config.page_tokens,
+		                          .n_states = config.n_states,
+		                          .checkpoint_pages = CHECKPOINT_PAGES,
+		                          .cannot_rewind = config.n_states > 0,
 		                          .page_bytes = eng_runner_page_bytes(e->runner) },
 		                  .page_read = exec_page_read,
-		                  .page_write = exec_page_write };
+		                  .page_write = exec_page_write,
+		                  .state_copy = exec_state_copy };
 	e->info.n_ctx = n_ctx;
 	e->info.max_running = max_running;
 	return eng_sched_new(&exec, &sched, &e->sched, err);

@@ -140,6 +140,22 @@ struct cpu_attn_many {
 	           size_t dim);
 };
 
+/* ---- The gated delta rule --------------------------------------------------------------------------
+ * Columns of a head's state do not know of each other: a block is some of them, for some tokens. */
+
+enum { CPU_DELTA_COLS = 32 };
+
+struct cpu_delta_block {
+	float *state; /* [k_dim] rows, ld_state floats apart, already at the first column */
+	size_t ld_state;
+	size_t k_dim, n_cols;      /* n_cols: CPU_DELTA_COLS or KN_DELTA_STEP */
+	const float *q, *k, *v;    /* [n] rows, ld floats apart; q and k of length 1, q divided by sqrt(k_dim) */
+	const float *beta, *decay; /* [n], ld_gates floats apart */
+	size_t n, ld, ld_gates;
+	float *out; /* [n] rows of n_cols, ld_out floats apart */
+	size_t ld_out;
+};
+
 /* ---- The table of one instruction set ---------------------------------------------------------------- */
 
 struct cpu_isa {
@@ -171,6 +187,10 @@ struct cpu_isa {
 	void (*add)(float *x, const float *y, size_t n, float scale);
 	/* Pairs (a[i], b[i]) rotated by the angles whose cosines and sines are given. */
 	void (*rotate)(float *a, float *b, const float *cos, const float *sin, size_t n);
+	/* Token t's channels [0, n) from its last inputs, x[0] the oldest, w `ld_w` floats from one to the next. */
+	void (*conv_silu)(float *out, const float *const *x, size_t kernel, const float *w, size_t ld_w, size_t n);
+	void (*delta)(const struct cpu_delta_block *b);
+	void (*gated_rmsnorm)(float *out, const float *x, const float *gate, const float *w, size_t n, float eps);
 	void (*store[3])(void *dst, const float *src, size_t n); /* by KN_F32, KN_F16, KN_BF16 */
 	void (*load[3])(float *dst, const void *src, size_t n);
 };
@@ -347,6 +367,13 @@ void cpu_attention(struct kn_backend *be, float *out, size_t ld_out, const float
                    const struct kn_kv *kv, const struct kn_seq *seqs, size_t n_seqs, const struct kn_attn *attn);
 void cpu_kv_store(struct kn_backend *be, const struct kn_kv *kv, const float *k, size_t ld_k, const float *v,
                   size_t ld_v, const struct kn_seq *seqs, size_t n_seqs);
+void cpu_conv_silu(struct kn_backend *be, float *out, size_t ld_out, const float *x, size_t ld_x,
+                   const struct kn_conv *conv, const struct kn_seq *seqs, size_t n_seqs);
+void cpu_delta_rule(struct kn_backend *be, float *out, size_t ld_out, float *qkv, size_t ld_qkv, float *ba,
+                    size_t ld_ba, const struct kn_delta *delta, const struct kn_seq *seqs, size_t n_seqs);
+void cpu_gated_rmsnorm(struct kn_backend *be, float *out, size_t ld_out, const float *x, size_t ld_x, const float *gate,
+                       size_t ld_gate, const float *w, size_t n, size_t n_head, size_t dim, float eps);
+void cpu_gate_rows(struct kn_backend *be, float *x, size_t ld_x, const float *gate, size_t n, size_t dim);
 void cpu_embed(struct kn_backend *be, float *out, size_t ld_out, const struct kn_mat *m, const int32_t *ids, size_t n,
                float scale);
 void cpu_layernorm(struct kn_backend *be, float *out, size_t ld_out, const float *x, size_t ld_x, const float *w,

@@ -188,6 +188,11 @@ static inline vf act_silu(vf g, vf u)
 	return v_mul(v_mul(g, v_sigmoid(g)), u);
 }
 
+static inline vf act_sigmoid(vf g, vf u)
+{
+	return v_mul(v_sigmoid(g), u);
+}
+
 static inline vf act_gelu_tanh(vf g, vf u)
 {
 	vf cube = v_mul(v_mul(g, g), g);
@@ -243,6 +248,9 @@ static void act_mul(enum kn_act act, float *out, const float *gate, const float 
 	case KN_ACT_GELU:
 		ACT_LOOP(act_gelu);
 		break;
+	case KN_ACT_SIGMOID:
+		ACT_LOOP(act_sigmoid);
+		break;
 	}
 }
 
@@ -287,6 +295,20 @@ static void rmsnorm(float *out, const float *x, const float *w, size_t n, float 
 
 		v_store_part(out + i, w ? v_mul(y, v_load_part(w + i, n - i)) : y, n - i);
 	}
+}
+
+static void gated_rmsnorm(float *out, const float *x, const float *gate, const float *w, size_t n, float eps)
+{
+	vf scale = v_set1(1.0f / sqrtf(sum_squares(x, n) / (float)n + eps));
+	size_t i = 0;
+
+	for (; i + VL <= n; i += VL)
+		v_store(out + i, act_silu(v_load(gate + i), v_mul(v_mul(v_load(x + i), scale), v_load(w + i))));
+	if (i < n)
+		v_store_part(out + i,
+		             act_silu(v_load_part(gate + i, n - i),
+		                      v_mul(v_mul(v_load_part(x + i, n - i), scale), v_load_part(w + i, n - i))),
+		             n - i);
 }
 
 /* Sum of (x - shift), or of its square. */
@@ -412,8 +434,11 @@ static float softmax_step(float *s, size_t n, float *m)
 #define A_PART v_load_bf16_part
 #include "cpu/attn.inc.h"
 
+#include "cpu/recurrent.inc.h"
+
 #define ISA_COMMON                                                                                               \
 	.prepare[CPU_X_F32] = prepare_f32, .prepare[CPU_X_Q8] = prepare_q8, .qk = { qk_f32, qk_f16, qk_bf16 },   \
 	.pv = { pv_f32, pv_f16, pv_bf16 }, .softmax_step = softmax_step, .scale = scale_row, .softcap = softcap, \
 	.rmsnorm = rmsnorm, .layernorm = layernorm, .act_mul = act_mul, .add = add_scaled, .rotate = rotate,     \
+	.conv_silu = conv_silu, .delta = delta_block, .gated_rmsnorm = gated_rmsnorm,                            \
 	.store = { store_f32, store_f16, store_bf16 }, .load = { load_f32, load_f16, load_bf16 }

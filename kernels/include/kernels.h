@@ -56,6 +56,9 @@ void kn_quantize(enum kn_dtype dtype, const float *src, void *dst, size_t n);
 enum {
 	KN_MAX_EXPERTS = 1024, /* that a router chooses among */
 	KN_MAX_HEAD = 2048,    /* values of one K or V head, a latent and its rotated part included */
+	KN_MAX_DELTA = 256,    /* k_dim and v_dim of a delta rule; v_dim is a multiple of KN_DELTA_STEP */
+	KN_DELTA_STEP = 16,
+	KN_MAX_CONV = 16, /* inputs that a causal convolution sees */
 };
 
 /* ---- Weights ---------------------------------------------------------------------------------- */
@@ -98,6 +101,8 @@ struct kn_seq {
 	uint32_t kv_len;       /* tokens in the cache once the new ones are stored */
 	uint32_t n_q;
 	uint32_t row;
+	uint32_t
+	        state; /* slot of its recurrent state, for the operations below; no two sequences of a call share one */
 };
 
 struct kn_attn {
@@ -108,6 +113,37 @@ struct kn_attn {
 	const float *sinks; /* [n_head] extra logits that take softmax mass and give no value; or NULL */
 };
 
+/* ---- Recurrent layers --------------------------------------------------------------------------
+ * Instead of K and V a sequence has a state of fixed size, in the slot that kn_seq.state names. Operations read it and
+ * leave in it what it is after the call's last token. A sequence whose new tokens begin at position 0 (n_q = kv_len)
+ * begins from zeros, whatever the slot holds. */
+
+/* Each channel is the weighed sum of its last `kernel` inputs, through x * sigmoid(x). State: the last kernel - 1
+ * inputs, [kernel - 1][n_channels], the oldest first. */
+struct kn_conv {
+	uint32_t n_channels, kernel; /* kernel from 2 to KN_MAX_CONV */
+	const float *w;              /* [kernel][n_channels], that of the oldest input first */
+	float *state;                /* of slot 0; the others ld_state floats apart */
+	size_t ld_state;
+};
+
+/* The gated delta rule (Yang, Kautz and Hatamizadeh, 2024). A head's state S [k_dim][v_dim], with k and q of length 1:
+ *
+ *   S = exp(decay * softplus(a + dt_bias)) * S
+ *   S = S + k (x) (sigmoid(b) * (v - k S))
+ *   out = q S / sqrt(k_dim)
+ *
+ * x of length 1 is x / sqrt(sum of squares + eps). State head h reads K head h / (n_v_head / n_k_head). */
+struct kn_delta {
+	uint32_t n_k_head, n_v_head; /* n_v_head is a multiple of n_k_head */
+	uint32_t k_dim, v_dim;
+	const float *decay;   /* [n_v_head], negative */
+	const float *dt_bias; /* [n_v_head] */
+	float eps;
+	float *state; /* of slot 0: [n_v_head][k_dim][v_dim]; the others ld_state floats apart */
+	size_t ld_state;
+};
+
 /* ---- Feed-forward ------------------------------------------------------------------------------ */
 
 enum kn_act {
@@ -115,6 +151,7 @@ enum kn_act {
 	KN_ACT_GELU_TANH,  /* gelu_tanh(g) * u */
 	KN_ACT_SWIGLU_OSS, /* gpt-oss: g <= 7, |u| <= 7; g * sigmoid(1.702 g) * (u + 1) */
 	KN_ACT_GELU,       /* g * (1 + erf(g / sqrt 2)) / 2, of one matrix: there is no u */
+	KN_ACT_SIGMOID,    /* sigmoid(g) * u; not of experts */
 };
 
 enum kn_route {
@@ -195,6 +232,8 @@ struct kn_ops {
 	void (*free)(struct kn_backend *be, void *p);
 	void (*upload)(struct kn_backend *be, void *dst, const void *host, size_t bytes);
 	void (*download)(struct kn_backend *be, void *host, const void *src, size_t bytes);
+	/* Both in backend memory, not overlapping; in order with the other operations. */
+	void (*copy)(struct kn_backend *be, void *dst, const void *src, size_t bytes);
 
 	/* Prepares m (dtype, rows, cols, data set by the caller) for use here; may pack a copy. */
 	int (*mat_init)(struct kn_backend *be, struct kn_mat *m);
@@ -231,6 +270,25 @@ struct kn_ops {
 	 * q [n, n_head * k_dim]. */
 	void (*attention)(struct kn_backend *be, float *out, size_t ld_out, const float *q, size_t ld_q,
 	                  const struct kn_kv *kv, const struct kn_seq *seqs, size_t n_seqs, const struct kn_attn *attn);
+
+	/* out [n, n_channels] from x [n, n_channels]. out is not x. */
+	void (*conv_silu)(struct kn_backend *be, float *out, size_t ld_out, const float *x, size_t ld_x,
+	                  const struct kn_conv *conv, const struct kn_seq *seqs, size_t n_seqs);
+
+	/* out [n, n_v_head * v_dim] from rows qkv [n] of q [n_k_head * k_dim], k [n_k_head * k_dim] and
+	 * v [n_v_head * v_dim], and rows ba [n] of b [n_v_head] and a [n_v_head]. qkv and ba may be written over. The
+	 * sequences' rows follow each other without gaps.
+	 * The new tokens in one call or in several, in any pieces: the same but for rounding. */
+	void (*delta_rule)(struct kn_backend *be, float *out, size_t ld_out, float *qkv, size_t ld_qkv, float *ba,
+	                   size_t ld_ba, const struct kn_delta *delta, const struct kn_seq *seqs, size_t n_seqs);
+
+	/* As rmsnorm with w, times gate * sigmoid(gate); gate [n, n_head * dim]. out may be x or gate. */
+	void (*gated_rmsnorm)(struct kn_backend *be, float *out, size_t ld_out, const float *x, size_t ld_x,
+	                      const float *gate, size_t ld_gate, const float *w, size_t n, size_t n_head, size_t dim,
+	                      float eps);
+
+	/* x[i] *= sigmoid(gate[i]) over n rows of `dim` values; gate [n]. */
+	void (*gate_rows)(struct kn_backend *be, float *x, size_t ld_x, const float *gate, size_t n, size_t dim);
 
 	/* out = act(gate) * up, all [n, dim]. out may be gate or up. up is NULL for an act without one. */
 	void (*act_mul)(struct kn_backend *be, enum kn_act act, float *out, size_t ld_out, const float *gate,

@@ -46,6 +46,12 @@ void ref_download(struct kn_backend *be, void *host, const void *src, size_t byt
 	memcpy(host, src, bytes);
 }
 
+void ref_copy(struct kn_backend *be, void *dst, const void *src, size_t bytes)
+{
+	(void)be;
+	memcpy(dst, src, bytes);
+}
+
 int ref_mat_init(struct kn_backend *be, struct kn_mat *m)
 {
 	(void)be;
@@ -126,6 +132,7 @@ static const struct kn_ops ref_ops = {
 	.free = ref_free,
 	.upload = ref_upload,
 	.download = ref_download,
+	.copy = ref_copy,
 	.mat_init = mat_init_growing,
 	.mat_done = ref_mat_done,
 	.embed = ref_embed,
@@ -135,6 +142,10 @@ static const struct kn_ops ref_ops = {
 	.rope = ref_rope,
 	.kv_store = ref_kv_store,
 	.attention = ref_attention,
+	.conv_silu = ref_conv_silu,
+	.delta_rule = ref_delta_rule,
+	.gated_rmsnorm = ref_gated_rmsnorm,
+	.gate_rows = ref_gate_rows,
 	.act_mul = ref_act_mul,
 	.add = ref_add,
 	.route = ref_route,

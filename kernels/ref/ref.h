@@ -39,6 +39,14 @@ void ref_act_mul(struct kn_backend *be, enum kn_act act, float *out, size_t ld_o
                  const float *up, size_t ld_up, size_t n, size_t dim);
 void ref_add(struct kn_backend *be, float *x, size_t ld_x, const float *y, size_t ld_y, size_t n, size_t dim,
              float scale);
+void ref_copy(struct kn_backend *be, void *dst, const void *src, size_t bytes);
+void ref_conv_silu(struct kn_backend *be, float *out, size_t ld_out, const float *x, size_t ld_x,
+                   const struct kn_conv *conv, const struct kn_seq *seqs, size_t n_seqs);
+void ref_delta_rule(struct kn_backend *be, float *out, size_t ld_out, float *qkv, size_t ld_qkv, float *ba,
+                    size_t ld_ba, const struct kn_delta *delta, const struct kn_seq *seqs, size_t n_seqs);
+void ref_gated_rmsnorm(struct kn_backend *be, float *out, size_t ld_out, const float *x, size_t ld_x, const float *gate,
+                       size_t ld_gate, const float *w, size_t n, size_t n_head, size_t dim, float eps);
+void ref_gate_rows(struct kn_backend *be, float *x, size_t ld_x, const float *gate, size_t n, size_t dim);
 void ref_route(struct kn_backend *be, const struct kn_router *router, const float *logits, size_t n, int32_t *ret_ids,
                float *ret_weights);
 /* scratch: 2 * moe->n_ff + dim floats. */

@@ -112,9 +112,41 @@ void ref_act_mul(struct kn_backend *be, enum kn_act act, float *out, size_t ld_o
 			case KN_ACT_GELU:
 				y = 0.5f * g * (1.0f + erff(g * (float)M_SQRT1_2));
 				break;
+			case KN_ACT_SIGMOID:
+				y = sigmoid(g) * u;
+				break;
 			}
 			out[i * ld_out + d] = y;
 		}
+	}
+}
+
+void ref_gated_rmsnorm(struct kn_backend *be, float *out, size_t ld_out, const float *x, size_t ld_x, const float *gate,
+                       size_t ld_gate, const float *w, size_t n, size_t n_head, size_t dim, float eps)
+{
+	for (size_t i = 0; i < n; i++) {
+		for (size_t h = 0; h < n_head; h++) {
+			const float *src = x + i * ld_x + h * dim, *g = gate + i * ld_gate + h * dim;
+			float *dst = out + i * ld_out + h * dim;
+			double sum = 0;
+			float scale;
+
+			for (size_t d = 0; d < dim; d++)
+				sum += (double)src[d] * src[d];
+			scale = (float)(1.0 / sqrt(sum / (double)dim + eps));
+			for (size_t d = 0; d < dim; d++)
+				dst[d] = src[d] * scale * w[d] * (g[d] * sigmoid(g[d]));
+		}
+	}
+	(void)be;
+}
+
+void ref_gate_rows(struct kn_backend *be, float *x, size_t ld_x, const float *gate, size_t n, size_t dim)
+{
+	(void)be;
+	for (size_t i = 0; i < n; i++) {
+		for (size_t d = 0; d < dim; d++)
+			x[i * ld_x + d] *= sigmoid(gate[i]);
 	}
 }
 

@@ -12,7 +12,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 static void one_token(const struct eng_model *m)
 {
 	const struct eng_runner_config config = {
-		.n_pages = 1, .page_tokens = 1, .max_tokens = 1, .max_outputs = 1, .kv_dtype = KN_F16
+		.n_pages = 1, .page_tokens = 1, .max_tokens = 1, .max_outputs = 1, .n_states = 1, .kv_dtype = KN_F16
 	};
 	const struct eng_step_seq seq = { .pages = &(uint32_t){ 0 }, .ids = &(int32_t){ 0 }, .n_ids = 1, .n_out = 1 };
 	struct eng_runner *r;

@@ -56,6 +56,8 @@ void eng_kv_pool_free(struct eng_kv_pool *pool)
 	free(pool->ids);
 	free(pool->buckets);
 	free(pool->heap);
+	free(pool->slots);
+	free(pool->free_states);
 	free(pool);
 }
 
@@ -66,12 +68,17 @@ uint32_t eng_kv_pool_page_tokens(const struct eng_kv_pool *pool)
 
 void eng_kv_pool_counts(const struct eng_kv_pool *pool, struct eng_kv_counts *ret_counts)
 {
-	*ret_counts = (struct eng_kv_counts){ .n_free = pool->n_free,
-		                              .n_cached = pool->n_cached,
-		                              .n_used = pool->n_pages - pool->n_free - pool->n_cached,
-		                              .n_pages = pool->n_pages,
-		                              .n_evicted = pool->n_evicted,
-		                              .n_duplicates = pool->n_duplicates };
+	*ret_counts =
+	        (struct eng_kv_counts){ .n_free = pool->n_free,
+		                        .n_cached = pool->n_cached,
+		                        .n_used = pool->n_pages - pool->n_free - pool->n_cached,
+		                        .n_pages = pool->n_pages,
+		                        .n_evicted = pool->n_evicted,
+		                        .n_duplicates = pool->n_duplicates,
+		                        .n_states = pool->n_states,
+		                        .n_running_states = pool->n_states - pool->n_free_states - pool->n_checkpoints,
+		                        .n_checkpoints = pool->n_checkpoints,
+		                        .n_checkpoints_lost = pool->n_checkpoints_lost };
 }
 
 uint32_t eng_kv_pool_n_available(const struct eng_kv_pool *pool)
@@ -82,6 +89,7 @@ uint32_t eng_kv_pool_n_available(const struct eng_kv_pool *pool)
 int eng_kv_pool_check(const struct eng_kv_pool *pool, struct err *err)
 {
 	uint32_t n_marked = 0;
+	int r;
 
 	for (uint32_t i = 0; i < pool->n_pages; i++)
 		n_marked += pool->pages[i].state == PAGE_FREE;
@@ -92,7 +100,8 @@ int eng_kv_pool_check(const struct eng_kv_pool *pool, struct err *err)
 		if (pool->free[i] >= pool->n_pages || pool->pages[pool->free[i]].state != PAGE_FREE)
 			return err_set(err, -EIO, "K/V pool: page %u is on the free list but in use", pool->free[i]);
 	}
-	return eng_kv_tree_check(pool, err);
+	r = eng_kv_tree_check(pool, err);
+	return r < 0 ? r : eng_kv_state_check(pool, err);
 }
 
 static uint32_t pages_for(const struct eng_kv_pool *pool, uint32_t n_tokens)
@@ -175,6 +184,7 @@ void eng_kv_seq_truncate(struct eng_kv_pool *pool, struct eng_kv_seq *seq, uint3
 void eng_kv_seq_done(struct eng_kv_pool *pool, struct eng_kv_seq *seq)
 {
 	eng_kv_seq_truncate(pool, seq, 0);
+	eng_kv_state_release(pool, seq);
 	free(seq->pages);
 	memset(seq, 0, sizeof(*seq));
 }

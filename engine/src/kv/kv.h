@@ -9,7 +9,16 @@
  * Invariant, checked by eng_kv_pool_check(): free + cached + used = total.
  *
  * The tree: a node is one full page, its edge the page's tokens, so a path from the root of its family spells a
- * prefix of whole pages. Pages in the tree are never written again. Whoever holds a page holds all pages before it. */
+ * prefix of whole pages. Pages in the tree are never written again. Whoever holds a page holds all pages before it.
+ *
+ * Models with recurrent layers keep a state per sequence beside the pages, which cannot be cut back to an earlier
+ * token. The pool hands out slots for states, too (their memory is the runner's as well). A slot is
+ *   free        on a list of its own
+ *   running     a sequence's
+ *   checkpoint  a copy of a sequence's state as it was at the end of a page of the tree; given up with its page, or
+ *               least recently used first when no slot is free
+ * and only prefixes that end at a checkpoint are known. Invariant, checked too: free + running + checkpoints = slots.
+ */
 #ifndef ENG_KV_H
 #define ENG_KV_H
 
@@ -19,12 +28,12 @@
 #include "base/err.h"
 
 /* What a model's memory of a sequence can do; the scheduler plans by it. Models with attention only: pages,
- * matched and rewound at will. A model with recurrent layers keeps a state per sequence beside the pages and
- * copies (checkpoints) of it at some page ends: only prefixes that end at one can be taken over, and what was
- * added to the state cannot be taken out again, so nothing is fed that may have to be forgotten. */
+ * matched and rewound at will. A model with recurrent layers: what was added to the state cannot be taken out again,
+ * so nothing is fed that may have to be forgotten. */
 struct eng_kv_traits {
 	uint32_t page_tokens;
-	uint32_t checkpoint_pages; /* prefixes are taken over in multiples of it; 0 and 1: any page's end */
+	uint32_t n_states;         /* slots for recurrent states; 0: the model has no recurrent layers */
+	uint32_t checkpoint_pages; /* with them: prompts leave a checkpoint every so many pages, beside their end */
 	bool cannot_rewind;        /* no speculation */
 	uint64_t page_bytes;       /* of one page in all layers, when pages can be copied out and in; 0: they cannot */
 };
@@ -36,18 +45,24 @@ struct eng_kv_pool;
 struct eng_kv_seq {
 	uint32_t *pages; /* page of token t is pages[t / page_tokens] */
 	uint32_t n_pages, cap_pages;
-	uint32_t n_tokens; /* tokens stored */
-	uint32_t n_shared; /* the first pages, which are the tree's; not to be written */
-	uint32_t family;   /* prefixes are shared within one family only: the same tokens under the same adapter */
+	uint32_t n_tokens;      /* tokens stored */
+	uint32_t n_shared;      /* the first pages, which are the tree's; not to be written */
+	uint32_t family;        /* prefixes are shared within one family only: the same tokens under the same adapter */
+	uint32_t state;         /* its slot, from 1 on; 0: none */
+	uint32_t n_provisional; /* pages before its last provisional checkpoint; 0: none */
 };
 
 struct eng_kv_counts {
 	uint32_t n_free, n_cached, n_used, n_pages;
 	uint64_t n_evicted, n_duplicates; /* so far; duplicates: computed twice and freed when that was seen */
+	uint32_t n_states, n_running_states, n_checkpoints;
+	uint64_t n_checkpoints_lost; /* so far: given up for another one, their pages still there */
 };
 
 int eng_kv_pool_new(uint32_t n_pages, uint32_t page_tokens, struct eng_kv_pool **ret_pool);
 void eng_kv_pool_free(struct eng_kv_pool *pool);
+/* For models with recurrent layers, before anything else: slots 1 to n_states. */
+int eng_kv_pool_add_states(struct eng_kv_pool *pool, uint32_t n_states);
 uint32_t eng_kv_pool_page_tokens(const struct eng_kv_pool *pool);
 void eng_kv_pool_counts(const struct eng_kv_pool *pool, struct eng_kv_counts *ret_counts);
 /* Pages that a reservation can get: free and cached ones. */
@@ -67,19 +82,30 @@ void eng_kv_seq_done(struct eng_kv_pool *pool, struct eng_kv_seq *seq);
 
 /* ---- The prefix tree ---- */
 
-/* Tokens of the longest known prefix of ids[0, n_ids), whole pages, in multiples of `align` pages. */
-uint32_t eng_kv_pool_peek(const struct eng_kv_pool *pool, uint32_t family, const int32_t *ids, uint32_t n_ids,
-                          uint32_t align);
+/* Tokens of the longest known prefix of ids[0, n_ids), whole pages. */
+uint32_t eng_kv_pool_peek(const struct eng_kv_pool *pool, uint32_t family, const int32_t *ids, uint32_t n_ids);
+/* The same as if there were a checkpoint at every page's end: where a prompt leaves what others have computed. */
+uint32_t eng_kv_pool_peek_pages(const struct eng_kv_pool *pool, uint32_t family, const int32_t *ids, uint32_t n_ids);
 /* Pages that a sequence of n_tokens tokens would take of those that are available, if it took over the known prefix
  * of ids[0, n_ids). */
 uint32_t eng_kv_pool_need(const struct eng_kv_pool *pool, uint32_t family, const int32_t *ids, uint32_t n_ids,
-                          uint32_t align, uint32_t n_tokens);
+                          uint32_t n_tokens);
 /* Takes hold of that prefix for an empty sequence; its n_tokens says how much. -ENOMEM leaves it empty. */
-int eng_kv_seq_match(struct eng_kv_pool *pool, struct eng_kv_seq *seq, const int32_t *ids, uint32_t n_ids,
-                     uint32_t align);
+int eng_kv_seq_match(struct eng_kv_pool *pool, struct eng_kv_seq *seq, const int32_t *ids, uint32_t n_ids);
 /* Puts the sequence's full pages of its first n tokens, which are ids, into the tree, still held. A page whose tokens
  * the tree has already is freed, and the sequence goes on with the tree's. */
 void eng_kv_seq_publish(struct eng_kv_pool *pool, struct eng_kv_seq *seq, const int32_t *ids, uint32_t n);
+
+/* ---- Recurrent states ---- */
+
+/* A slot for a sequence that has its prefix. *ret_from: the slot whose content has to be copied there before the
+ * sequence's next token and before anything else is asked of the pool; 0: nothing, the sequence begins. It may be the
+ * sequence's own. -ENOSPC: all slots are running. */
+int eng_kv_seq_take_state(struct eng_kv_pool *pool, struct eng_kv_seq *seq, uint32_t *ret_from);
+/* At the end of a full page, with all of the sequence's pages in the tree: the slot that its state has to be copied to
+ * now. 0: the tree has that checkpoint already, or no slot can be had. A provisional one is given up when the sequence
+ * asks for the next, unless another sequence has begun with it. */
+uint32_t eng_kv_seq_checkpoint(struct eng_kv_pool *pool, struct eng_kv_seq *seq, bool provisional);
 
 /* ---- For whoever keeps copies of the tree's pages elsewhere ---- */
 

@@ -1,4 +1,4 @@
-/* Shared by kv.c (pages and sequences) and prefix.c (the tree). */
+/* Shared by kv.c (pages and sequences), prefix.c (the tree) and state.c (slots for recurrent states). */
 #ifndef ENG_KV_INTERNAL_H
 #define ENG_KV_INTERNAL_H
 
@@ -16,8 +16,18 @@ struct page {
 	uint32_t parent, next; /* page numbers; next: in the hash chain */
 	uint32_t hash;
 	uint32_t n_children, n_holders;
-	uint32_t heap_at;  /* leaves that nobody holds are in the heap */
-	uint64_t last_use; /* never older than a child's */
+	uint32_t heap_at;    /* leaves that nobody holds are in the heap */
+	uint64_t last_use;   /* never older than a child's */
+	uint32_t checkpoint; /* slot; 0: none */
+};
+
+enum slot_use { SLOT_FREE, SLOT_RUNNING, SLOT_CHECKPOINT };
+
+struct slot {
+	uint8_t use;
+	bool is_used;      /* a checkpoint that a sequence has begun with */
+	uint32_t page;     /* of a checkpoint */
+	uint64_t last_use; /* of a checkpoint */
 };
 
 struct eng_kv_pool {
@@ -32,6 +42,11 @@ struct eng_kv_pool {
 	uint32_t n_heap;
 	uint64_t clock;
 	uint64_t n_evicted, n_duplicates;
+
+	uint32_t n_states, n_free_states, n_checkpoints;
+	struct slot *slots;    /* [n_states + 1], from 1 on */
+	uint32_t *free_states; /* [n_states], the first n_free_states are free */
+	uint64_t n_checkpoints_lost;
 };
 
 /* prefix.c */
@@ -40,6 +55,12 @@ void eng_kv_tree_release(struct eng_kv_pool *pool, uint32_t page);
 /* Takes the least recently used leaf out of the tree and returns it; there is one while n_cached > 0. */
 uint32_t eng_kv_tree_evict(struct eng_kv_pool *pool);
 int eng_kv_tree_check(const struct eng_kv_pool *pool, struct err *err);
+
+/* state.c */
+/* The page leaves the tree. */
+void eng_kv_state_forget(struct eng_kv_pool *pool, uint32_t page);
+void eng_kv_state_release(struct eng_kv_pool *pool, struct eng_kv_seq *seq);
+int eng_kv_state_check(const struct eng_kv_pool *pool, struct err *err);
 
 /* kv.c */
 void eng_kv_page_give_back(struct eng_kv_pool *pool, uint32_t page);

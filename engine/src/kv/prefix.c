@@ -162,6 +162,7 @@ uint32_t eng_kv_tree_evict(struct eng_kv_pool *pool)
 	while (*link != page)
 		link = &pool->pages[*link].next;
 	*link = p->next;
+	eng_kv_state_forget(pool, page);
 	if (!is_root(pool, p->parent)) {
 		struct page *up = &pool->pages[p->parent];
 
@@ -181,10 +182,12 @@ void eng_kv_pool_flush(struct eng_kv_pool *pool)
 
 /* ---- Prefixes ---- */
 
-/* Pages of the longest known prefix, at most `max`; into path unless NULL. */
-static uint32_t walk(const struct eng_kv_pool *pool, uint32_t family, const int32_t *ids, uint32_t max, uint32_t *path)
+/* Pages of the longest prefix in the tree, at most `max`; into path unless NULL. *ret_known: those up to the last one
+ * with a checkpoint, or all where there are no states. */
+static uint32_t walk(const struct eng_kv_pool *pool, uint32_t family, const int32_t *ids, uint32_t max, uint32_t *path,
+                     uint32_t *ret_known)
 {
-	uint32_t n = 0, parent = root_of(family);
+	uint32_t n = 0, known = 0, parent = root_of(family);
 
 	for (; n < max; n++) {
 		const int32_t *edge = ids + (size_t)n * pool->page_tokens;
@@ -194,22 +197,32 @@ static uint32_t walk(const struct eng_kv_pool *pool, uint32_t family, const int3
 			break;
 		if (path)
 			path[n] = parent;
+		if (pool->n_states == 0 || pool->pages[parent].checkpoint)
+			known = n + 1;
 	}
+	*ret_known = known;
 	return n;
 }
 
-uint32_t eng_kv_pool_peek(const struct eng_kv_pool *pool, uint32_t family, const int32_t *ids, uint32_t n_ids,
-                          uint32_t align)
+uint32_t eng_kv_pool_peek(const struct eng_kv_pool *pool, uint32_t family, const int32_t *ids, uint32_t n_ids)
 {
-	uint32_t n = walk(pool, family, ids, n_ids / pool->page_tokens, NULL);
+	uint32_t known;
 
-	return (align > 1 ? n / align * align : n) * pool->page_tokens;
+	(void)walk(pool, family, ids, n_ids / pool->page_tokens, NULL, &known);
+	return known * pool->page_tokens;
+}
+
+uint32_t eng_kv_pool_peek_pages(const struct eng_kv_pool *pool, uint32_t family, const int32_t *ids, uint32_t n_ids)
+{
+	uint32_t known;
+
+	return walk(pool, family, ids, n_ids / pool->page_tokens, NULL, &known) * pool->page_tokens;
 }
 
 uint32_t eng_kv_pool_need(const struct eng_kv_pool *pool, uint32_t family, const int32_t *ids, uint32_t n_ids,
-                          uint32_t align, uint32_t n_tokens)
+                          uint32_t n_tokens)
 {
-	uint32_t n = eng_kv_pool_peek(pool, family, ids, n_ids, align) / pool->page_tokens, parent = root_of(family);
+	uint32_t n = eng_kv_pool_peek(pool, family, ids, n_ids) / pool->page_tokens, parent = root_of(family);
 	uint32_t need = n_tokens / pool->page_tokens + (n_tokens % pool->page_tokens != 0);
 
 	for (uint32_t i = 0; i < n; i++) {
@@ -221,17 +234,16 @@ uint32_t eng_kv_pool_need(const struct eng_kv_pool *pool, uint32_t family, const
 	return need;
 }
 
-int eng_kv_seq_match(struct eng_kv_pool *pool, struct eng_kv_seq *seq, const int32_t *ids, uint32_t n_ids,
-                     uint32_t align)
+int eng_kv_seq_match(struct eng_kv_pool *pool, struct eng_kv_seq *seq, const int32_t *ids, uint32_t n_ids)
 {
-	uint32_t n = eng_kv_pool_peek(pool, seq->family, ids, n_ids, align) / pool->page_tokens;
+	uint32_t n = eng_kv_pool_peek(pool, seq->family, ids, n_ids) / pool->page_tokens, known;
 	int r;
 
 	assert(seq->n_pages == 0);
 	r = eng_kv_seq_grow(pool, seq, n);
 	if (r < 0)
 		return r;
-	(void)walk(pool, seq->family, ids, n, seq->pages);
+	(void)walk(pool, seq->family, ids, n, seq->pages, &known);
 	for (uint32_t i = 0; i < n; i++) {
 		eng_kv_tree_hold(pool, seq->pages[i]);
 		pool->pages[seq->pages[i]].hits++;

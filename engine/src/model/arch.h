@@ -30,6 +30,15 @@ enum slot {
 	S_Q_NORM,
 	S_K_NORM,
 	S_SINKS,
+	S_LIN_QKVZ, /* linear attention: per K head its rows of Q, K, V and the output gate */
+	S_LIN_QKV,  /* instead: rows of Q, then K, then V; and the output gate apart */
+	S_LIN_Z,
+	S_LIN_BA, /* per K head: rows of the change's weight, rows of the decay's step */
+	S_LIN_CONV,
+	S_LIN_A, /* log of the decay; GGUF: minus the decay */
+	S_LIN_DT_BIAS,
+	S_LIN_NORM,
+	S_LIN_O,
 	S_Q_A, /* multi-head latent attention */
 	S_Q_A_NORM,
 	S_Q_B,
@@ -51,6 +60,7 @@ enum slot {
 	S_SH_GATE, /* the expert that every token takes */
 	S_SH_UP,
 	S_SH_DOWN,
+	S_SH_ROUTER, /* one row: how much of it the token takes */
 	N_SLOTS
 };
 
@@ -96,6 +106,8 @@ struct arch {
 	bool qk_norm_after_rope;
 	bool norm_plus_one; /* Hugging Face files store w, the norm multiplies by 1 + w */
 	bool sinks;
+	bool hybrid;     /* most layers have linear attention (a gated delta net) instead */
+	bool gated_attn; /* per head, Q's rows are followed by those of a gate for what the head attended */
 	enum bias qkv_bias, o_bias, mlp_bias;
 	const char *attn_bias_key; /* NULL: attention_bias */
 	const char *mlp_bias_key;  /* NULL: mlp_bias */
@@ -125,6 +137,7 @@ struct arch {
 	uint32_t dense_default;  /* first_k_dense_replace when config.json has none */
 	bool shared_expert;
 	uint32_t shared_default;
+	const char *shared_ff_key; /* of the shared expert's own size; NULL: as many times an expert's as there are */
 	uint32_t n_expert_default, top_k_default, n_group_default, top_group_default;
 	double route_scale_default; /* 0 means 1 */
 

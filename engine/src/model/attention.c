@@ -31,6 +31,7 @@ void attention_gqa(struct eng_runner *r, uint32_t il, const float *in, float *de
 		{ .w = &l->q.w, .out = q, .ld_out = n_q, .bias = l->q.bias },
 		{ .w = &l->k.w, .out = k, .ld_out = n_kv, .bias = l->k.bias },
 		{ .w = &l->v.w, .out = v, .ld_out = n_kv, .bias = l->v.bias },
+		{ .w = &l->q_gate.w, .out = r->buf[B_Z], .ld_out = n_q, .bias = l->q_gate.bias },
 	};
 	const struct kn_matmul out_job = {
 		.w = &l->o.w, .out = dest, .ld_out = hp->n_embd, .bias = l->o.bias, .flags = flags
@@ -43,7 +44,7 @@ void attention_gqa(struct eng_runner *r, uint32_t il, const float *in, float *de
 		.sinks = l->sinks,
 	};
 
-	r->ops->matmul(r->be, in_jobs, 3, in, hp->n_embd, n);
+	r->ops->matmul(r->be, in_jobs, l->q_gate.w.rows ? 4 : 3, in, hp->n_embd, n);
 	model_lora_add(r, il, LORA_Q, in, hp->n_embd, q, n_q);
 	model_lora_add(r, il, LORA_K, in, hp->n_embd, k, n_kv);
 	model_lora_add(r, il, LORA_V, in, hp->n_embd, v, n_kv);
@@ -55,6 +56,8 @@ void attention_gqa(struct eng_runner *r, uint32_t il, const float *in, float *de
 		norm_qk(r, l);
 	r->ops->kv_store(r->be, &r->kv[il], k, n_kv, v, n_kv, r->seqs, r->n_seqs);
 	r->ops->attention(r->be, att, n_q, q, n_q, &r->kv[il], r->seqs, r->n_seqs, &attn);
+	if (l->q_gate.w.rows)
+		r->ops->act_mul(r->be, KN_ACT_SIGMOID, att, n_q, r->buf[B_Z], n_q, att, n_q, n, n_q);
 	r->ops->matmul(r->be, &out_job, 1, att, n_q, n);
 	model_lora_add(r, il, LORA_O, att, n_q, dest, hp->n_embd);
 }

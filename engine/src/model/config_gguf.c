@@ -315,6 +315,24 @@ static void read_windows(struct cfg *c)
 	}
 }
 
+/* Named as those of state-space models. */
+static void read_linear(struct cfg *c)
+{
+	struct hparams *hp = c->hp;
+	uint32_t every = get_u32(c, "full_attention_interval", 4, 1, HP_MAX_LAYERS), inner;
+
+	hp->linear.n_k_head = get_u32(c, "ssm.group_count", REQUIRED, 1, HP_MAX_HEADS);
+	hp->linear.n_v_head = get_u32(c, "ssm.time_step_rank", REQUIRED, 1, HP_MAX_HEADS);
+	hp->linear.k_dim = get_u32(c, "ssm.state_size", REQUIRED, 1, KN_MAX_DELTA);
+	inner = get_u32(c, "ssm.inner_size", REQUIRED, 1, HP_MAX_LINEAR);
+	hp->linear.v_dim = inner / hp->linear.n_v_head;
+	if (c->r == 0 && (inner % hp->linear.n_v_head || hp->linear.v_dim > KN_MAX_DELTA))
+		fail(c, -EINVAL, "ssm.inner_size", "not the values of ssm.time_step_rank heads");
+	hp->linear.conv = get_u32(c, "ssm.conv_kernel", REQUIRED, 2, KN_MAX_CONV);
+	for (uint32_t i = 0; i < hp->n_layer && c->r == 0; i++)
+		hp->layer[i].linear = (i + 1) % every != 0;
+}
+
 static void read_router(struct cfg *c)
 {
 	enum { GATING_SOFTMAX = 1, GATING_SIGMOID = 2 };
@@ -350,7 +368,7 @@ static void read_ff(struct cfg *c)
 		hp->n_ff_exp = get_u32(c, "expert_feed_forward_length", n_ff, 1, HP_MAX_FF);
 		n_dense = get_u32(c, "leading_dense_block_count", 0, 0, HP_MAX_LAYERS);
 		if (a->shared_expert)
-			n_shared = get_u32(c, "expert_shared_count", a->shared_default, 0, 64);
+			n_shared = get_u32(c, "expert_shared_count", a->shared_ff_key ? 1 : a->shared_default, 0, 64);
 		read_router(c);
 	}
 	n_ff_shared = get_u32(c, "expert_shared_feed_forward_length", n_shared * hp->n_ff_exp, 0, HP_MAX_FF);
@@ -376,6 +394,8 @@ int hparams_read_gguf(const char *where, const struct eng_weights *weights, stru
 	read_attention(&c);
 	read_rope(&c);
 	read_windows(&c);
+	if (c.arch->hybrid)
+		read_linear(&c);
 	read_ff(&c);
 	return c.r < 0 ? c.r : hparams_check(where, ret, err);
 }

@@ -442,6 +442,44 @@ static void read_windows(struct cfg *c)
 	}
 }
 
+/* ---- Layers with linear attention ---- */
+
+static void linear_from_types(struct cfg *c, const json_t *types)
+{
+	if (json_array_size(types) < c->hp->n_layer) {
+		fail(c, -EINVAL, "layer_types", "fewer entries than layers");
+		return;
+	}
+	for (uint32_t i = 0; i < c->hp->n_layer; i++) {
+		const char *type = json_string_value(json_array_get(types, i));
+
+		c->hp->layer[i].linear = type && strcmp(type, "linear_attention") == 0;
+		if (!c->hp->layer[i].linear && (!type || strcmp(type, "full_attention") != 0))
+			fail(c, -ENOTSUP, "layer_types", "only full_attention and linear_attention are supported");
+	}
+}
+
+static void read_linear(struct cfg *c)
+{
+	struct hparams *hp = c->hp;
+	uint32_t every = get_u32(c, "full_attention_interval", 4, 1, HP_MAX_LAYERS);
+	const json_t *types = get_array_of(c, c->obj, "layer_types");
+
+	hp->linear.n_k_head = get_u32(c, "linear_num_key_heads", 16, 1, HP_MAX_HEADS);
+	hp->linear.n_v_head = get_u32(c, "linear_num_value_heads", 32, 1, HP_MAX_HEADS);
+	hp->linear.k_dim = get_u32(c, "linear_key_head_dim", 128, 1, KN_MAX_DELTA);
+	hp->linear.v_dim = get_u32(c, "linear_value_head_dim", 128, 1, KN_MAX_DELTA);
+	hp->linear.conv = get_u32(c, "linear_conv_kernel_dim", 4, 2, KN_MAX_CONV);
+	if (c->r < 0)
+		return;
+	if (types) {
+		linear_from_types(c, types);
+		return;
+	}
+	for (uint32_t i = 0; i < hp->n_layer; i++)
+		hp->layer[i].linear = (i + 1) % every != 0;
+}
+
 /* ---- Feed-forward: dense or experts ---- */
 
 static bool is_dense_by_list(struct cfg *c, uint32_t layer)
@@ -509,6 +547,10 @@ static void read_ff(struct cfg *c)
 			continue;
 		l->top_k = get_u32_at(c, which(c, "num_experts_per_tok", "moe_topk", ""), i, a->top_k_default, 1,
 		                      HP_MAX_TOP_K);
+		if (a->shared_ff_key) {
+			l->n_ff = get_u32(c, a->shared_ff_key, a->shared_default, 0, HP_MAX_FF);
+			continue;
+		}
 		n_shared = a->shared_expert ? get_u32_at(c, which(c, "n_shared_experts", "num_shared_expert", ""), i,
 		                                         a->shared_default, 0, HP_MAX_EXPERTS)
 		                            : 0;
@@ -601,6 +643,8 @@ int hparams_parse_hf(const char *where, const void *data, size_t len, struct hpa
 	if (!c.arch->encoder)
 		read_rope(&c);
 	read_windows(&c);
+	if (c.arch->hybrid)
+		read_linear(&c);
 	read_ff(&c);
 	return c.r < 0 ? c.r : hparams_check(where, ret, err);
 }

@@ -18,6 +18,12 @@ static void gated(struct eng_runner *r, uint32_t il, uint32_t n_ff, const float 
 	model_lora_add(r, il, LORA_GATE, in, hp->n_embd, gate, n_ff);
 	model_lora_add(r, il, LORA_UP, in, hp->n_embd, up, n_ff);
 	r->ops->act_mul(r->be, hp->act, gate, n_ff, gate, n_ff, up, n_ff, r->n_tokens, n_ff);
+	if (l->shared_router.w.rows) {
+		const struct kn_matmul share_job = { .w = &l->shared_router.w, .out = r->buf[B_SHARE], .ld_out = 1 };
+
+		r->ops->matmul(r->be, &share_job, 1, in, hp->n_embd, r->n_tokens);
+		r->ops->gate_rows(r->be, gate, n_ff, r->buf[B_SHARE], r->n_tokens, n_ff);
+	}
 	r->ops->matmul(r->be, &out_job, 1, gate, n_ff, r->n_tokens);
 	model_lora_add(r, il, LORA_DOWN, gate, n_ff, dest, hp->n_embd);
 }

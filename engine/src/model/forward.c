@@ -30,7 +30,7 @@ static void run_block(struct eng_runner *r, uint32_t il, block_fn block, const f
 void forward(struct eng_runner *r)
 {
 	const struct eng_model *m = r->model;
-	block_fn attention = m->hp.arch->attn == ATTN_MLA ? attention_mla : attention_gqa;
+	block_fn full = m->hp.arch->attn == ATTN_MLA ? attention_mla : attention_gqa;
 
 	if (m->hp.arch->encoder) {
 		model_forward_encoder(r);
@@ -40,7 +40,7 @@ void forward(struct eng_runner *r)
 	for (uint32_t il = 0; il < m->hp.n_layer; il++) {
 		const struct layer *l = &m->layers[il];
 
-		run_block(r, il, attention, l->attn_in_norm, l->attn_out_norm);
+		run_block(r, il, m->hp.layer[il].linear ? attention_linear : full, l->attn_in_norm, l->attn_out_norm);
 		run_block(r, il, ffn, l->ffn_in_norm, l->ffn_out_norm);
 	}
 }

@@ -27,6 +27,54 @@ static int check_attention(const char *where, const struct hparams *hp, struct e
 	return 0;
 }
 
+uint32_t hparams_n_attention(const struct hparams *hp)
+{
+	uint32_t n = 0;
+
+	for (uint32_t i = 0; i < hp->n_layer; i++)
+		n += !hp->layer[i].linear;
+	return n;
+}
+
+uint32_t hparams_linear_channels(const struct hparams *hp)
+{
+	return 2 * hp->linear.n_k_head * hp->linear.k_dim + hp->linear.n_v_head * hp->linear.v_dim;
+}
+
+size_t hparams_conv_state(const struct hparams *hp)
+{
+	return (size_t)(hp->linear.conv - 1) * hparams_linear_channels(hp);
+}
+
+size_t hparams_delta_state(const struct hparams *hp)
+{
+	return (size_t)hp->linear.n_v_head * hp->linear.k_dim * hp->linear.v_dim;
+}
+
+size_t hparams_state(const struct hparams *hp)
+{
+	uint32_t n = hp->n_layer - hparams_n_attention(hp);
+
+	return n ? n * (hparams_conv_state(hp) + hparams_delta_state(hp)) : 0;
+}
+
+static int check_linear(const char *where, const struct hparams *hp, struct err *err)
+{
+	uint64_t values =
+	        2ull * hp->linear.n_k_head * hp->linear.k_dim + (uint64_t)hp->linear.n_v_head * hp->linear.v_dim;
+
+	if (hp->linear.n_v_head % hp->linear.n_k_head)
+		return err_set(err, -EINVAL, "%s: linear attention: %u value heads are not a multiple of %u key heads",
+		               where, hp->linear.n_v_head, hp->linear.n_k_head);
+	if (hp->linear.v_dim % KN_DELTA_STEP)
+		return err_set(err, -ENOTSUP, "%s: linear attention: value heads of %u are not a multiple of %u", where,
+		               hp->linear.v_dim, KN_DELTA_STEP);
+	if (values > HP_MAX_LINEAR)
+		return err_set(err, -EINVAL, "%s: linear attention: rows of %llu values are too large", where,
+		               (unsigned long long)values);
+	return 0;
+}
+
 static int check_experts(const char *where, const struct hparams *hp, struct err *err)
 {
 	uint32_t group_size;
@@ -59,6 +107,8 @@ int hparams_check(const char *where, struct hparams *hp, struct err *err)
 	if (!(hp->attn_softcap >= 0 && hp->attn_softcap < 1e6 && hp->final_softcap >= 0 && hp->final_softcap < 1e6))
 		return err_set(err, -EINVAL, "%s: a soft cap is out of range", where);
 	r = check_attention(where, hp, err);
+	if (r == 0 && hparams_n_attention(hp) < hp->n_layer)
+		r = check_linear(where, hp, err);
 	if (r == 0 && hp->n_expert)
 		r = check_experts(where, hp, err);
 	if (r < 0)

@@ -25,6 +25,7 @@ enum {
 	HP_MAX_TOP_K = 64,
 	HP_MAX_TYPES = 1024,
 	HP_MAX_CTX = 1 << 28,
+	HP_MAX_LINEAR = 1 << 20, /* values of a row of Q, K and V of linear attention */
 };
 
 struct hp_layer {
@@ -32,6 +33,7 @@ struct hp_layer {
 	uint32_t top_k;  /* experts per token; 0: a dense layer */
 	uint32_t n_ff;   /* of the dense feed-forward, or of the shared expert (0: none) */
 	uint32_t rope;   /* which of hparams.rope */
+	bool linear;     /* has linear attention: a recurrent state instead of K and V */
 };
 
 struct hparams {
@@ -52,6 +54,12 @@ struct hparams {
 	/* multi-head latent attention; q_lora 0: Q is projected at once */
 	uint32_t q_lora, kv_lora, qk_nope, qk_rope, v_head;
 
+	/* linear attention (a gated delta net) */
+	struct {
+		uint32_t n_k_head, n_v_head, k_dim, v_dim;
+		uint32_t conv; /* inputs that its convolution sees */
+	} linear;
+
 	/* experts; n_expert 0: none */
 	enum kn_route router;
 	uint32_t n_expert, n_ff_exp, n_group, top_group;
@@ -67,6 +75,14 @@ struct hparams {
 int hparams_parse_hf(const char *where, const void *data, size_t len, struct hparams *ret, struct err *err);
 /* From GGUF's keys (and its rope factor tensors). */
 int hparams_read_gguf(const char *where, const struct eng_weights *weights, struct hparams *ret, struct err *err);
+/* Layers with K and V. */
+uint32_t hparams_n_attention(const struct hparams *hp);
+/* Channels of a linear layer's convolution: values of a row of Q, K and V. */
+uint32_t hparams_linear_channels(const struct hparams *hp);
+/* Floats of a sequence's recurrent state: of one linear layer's two parts, and of all layers. 0: none. */
+size_t hparams_conv_state(const struct hparams *hp);
+size_t hparams_delta_state(const struct hparams *hp);
+size_t hparams_state(const struct hparams *hp);
 /* What both end with: relations between the numbers. */
 int hparams_check(const char *where, struct hparams *hp, struct err *err);
 

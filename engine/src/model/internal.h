@@ -21,14 +21,25 @@ struct mla {
 	struct kn_mat *v_b; /* [v_head, kv_lora]: takes the attended latent out of it */
 };
 
+/* A gated delta net. */
+struct delta_net {
+	struct linear qkv, z, ba, o; /* rows of Q, K, V one after the other; of b, then a */
+	float *conv;                 /* [conv][channels] */
+	float *decay, *dt_bias;      /* [n_v_head] */
+	float *norm;                 /* [v_dim] */
+};
+
 /* Norm weights, biases and sinks are float in backend memory; NULL: not there. */
 struct layer {
 	float *attn_in_norm, *attn_out_norm, *ffn_in_norm, *ffn_out_norm;
 	float *attn_out_bias, *ffn_out_bias; /* of those norms, encoders only */
 	float *q_norm, *k_norm, *sinks;
 	struct linear q, k, v, o;
+	struct linear q_gate; /* what a head attended is multiplied by its sigmoid */
 	struct mla mla;
+	struct delta_net delta;
 	struct linear gate, up, down; /* dense, or the shared expert */
+	struct linear shared_router;  /* one row, for the shared expert */
 	struct linear router;
 	float *router_bias;
 	struct kn_moe moe; /* n_expert 0: a dense layer */
@@ -66,13 +77,18 @@ enum runner_buf {
 	B_Q,
 	B_K,
 	B_V,
-	B_ATT, /* attended values */
-	B_QA,  /* MLA: low-rank q */
-	B_QN,  /* MLA: q without position */
-	B_MO,  /* MLA: attended values out of the latent */
+	B_ATT,  /* attended values */
+	B_QA,   /* MLA: low-rank q */
+	B_QN,   /* MLA: q without position */
+	B_MO,   /* MLA: attended values out of the latent */
+	B_MIX,  /* linear attention: q, k and v */
+	B_CONV, /* and after the convolution */
+	B_BA,   /* and the gates of the state */
+	B_Z,    /* the gate of what was attended */
 	B_GATE,
 	B_UP,
 	B_ROUTE,
+	B_SHARE, /* how much of the shared expert */
 	B_WEIGHTS,
 	B_LORA,  /* adapters: A x */
 	B_OUT_H, /* outputs: normed rows */
@@ -92,7 +108,9 @@ struct eng_runner {
 	const struct kn_ops *ops;
 	float *buf[N_BUFS];
 	int32_t *expert_ids; /* backend memory */
-	struct kn_kv *kv;    /* [n_layer] */
+	struct kn_kv *kv;    /* [n_layer]; without memory where the layer has none */
+	float *states;       /* backend memory: [n_states] recurrent states, layer after layer; NULL: none */
+	uint32_t *state_pos; /* [n_states] tokens that each has seen */
 	struct kn_rope rope[2];
 	float *host_out;         /* NULL: outputs are read where the backend left them */
 	struct outputs *outputs; /* outputs.c; NULL: whole rows always */
@@ -148,6 +166,7 @@ void forward(struct eng_runner *r);
 void attention_gqa(struct eng_runner *r, uint32_t il, const float *in, float *dest, unsigned flags);
 /* encoder.c: up to the last norm, which is left to the rows that are asked for. */
 void model_forward_encoder(struct eng_runner *r);
+void attention_linear(struct eng_runner *r, uint32_t il, const float *in, float *dest, unsigned flags);
 void attention_mla(struct eng_runner *r, uint32_t il, const float *in, float *dest, unsigned flags);
 void ffn(struct eng_runner *r, uint32_t il, const float *in, float *dest, unsigned flags);
 

@@ -119,8 +119,7 @@ int model_load_vector(struct loader *l, enum slot slot, uint32_t layer, uint64_t
 	return model_load_tensor_name(l, slot, layer, 0, name) ? model_load_floats(l, name, 1, &n, plus, ret) : 0;
 }
 
-/* A norm's weights; nothing to do for one that the architecture does not have. */
-static int load_norm(struct loader *l, enum slot slot, uint32_t layer, uint64_t n, float **ret)
+int model_load_norm(struct loader *l, enum slot slot, uint32_t layer, uint64_t n, float **ret)
 {
 	/* GGUF's converters have added the one already. */
 	return model_load_vector(l, slot, layer, n, l->hp->arch->norm_plus_one && !l->gguf ? 1 : 0, ret);
@@ -200,14 +199,15 @@ static int load_gqa(struct loader *l, uint32_t il, struct layer *y)
 	if (model_load_tensor_name(l, S_QKV, il, 0, name)) {
 		r = load_parts(l, name, parts, 3, hp->n_embd, hp->qkv_bias);
 	} else {
-		r = model_load_linear(l, S_Q, il, n_q, hp->n_embd, hp->qkv_bias, &y->q);
+		r = hp->arch->gated_attn ? model_load_gated_q(l, il, y)
+		                         : model_load_linear(l, S_Q, il, n_q, hp->n_embd, hp->qkv_bias, &y->q);
 		r = r < 0 ? r : model_load_linear(l, S_K, il, n_kv, hp->n_embd, hp->qkv_bias, &y->k);
 		r = r < 0 ? r : model_load_linear(l, S_V, il, n_kv, hp->n_embd, hp->qkv_bias, &y->v);
 	}
 	r = r < 0 ? r : model_load_linear(l, S_O, il, hp->n_embd, n_q, hp->o_bias, &y->o);
 	if (r == 0 && hp->qk_norm) {
-		r = load_norm(l, S_Q_NORM, il, all ? n_q : hp->head_dim, &y->q_norm);
-		r = r < 0 ? r : load_norm(l, S_K_NORM, il, all ? n_kv : hp->head_dim, &y->k_norm);
+		r = model_load_norm(l, S_Q_NORM, il, all ? n_q : hp->head_dim, &y->q_norm);
+		r = r < 0 ? r : model_load_norm(l, S_K_NORM, il, all ? n_kv : hp->head_dim, &y->k_norm);
 	}
 	if (r == 0 && hp->arch->sinks)
 		r = model_load_vector(l, S_SINKS, il, hp->n_head, 0, &y->sinks);
@@ -239,6 +239,29 @@ int model_load_turned(struct loader *l, const char *name, enum kn_dtype dtype, c
 	kn_quantize(ret->dtype, turned, copy, n);
 	ret->data = copy;
 	l->m->info.weight_bytes += kn_row_bytes(ret->dtype, n);
+	return model_mat(l->m, name, ret, l->err);
+}
+
+int model_load_groups(struct loader *l, const char *name, const struct eng_tensor *t, uint32_t n_groups, uint32_t of,
+                      const struct row_part *parts, size_t n_parts, uint32_t cols, struct kn_mat *ret)
+{
+	size_t row_bytes = kn_row_bytes(t->dtype, cols), n = 0;
+	char *copy, *to;
+
+	for (size_t p = 0; p < n_parts; p++)
+		n += (size_t)n_groups * parts[p].n;
+	copy = to = model_host_alloc(l->m, n * row_bytes);
+	if (!copy)
+		return model_load_no_memory(l, name);
+	for (size_t p = 0; p < n_parts; p++) {
+		for (size_t g = 0; g < n_groups; g++) {
+			memcpy(to, (const char *)t->data + (g * of + parts[p].first) * row_bytes,
+			       parts[p].n * row_bytes);
+			to += parts[p].n * row_bytes;
+		}
+	}
+	*ret = (struct kn_mat){ .dtype = t->dtype, .rows = (uint32_t)n, .cols = cols, .data = copy };
+	l->m->info.weight_bytes += n * row_bytes;
 	return model_mat(l->m, name, ret, l->err);
 }
 
@@ -305,10 +328,10 @@ static int load_mla(struct loader *l, uint32_t il, struct layer *y)
 		return model_load_no_memory(l, "attention");
 	if (hp->q_lora) {
 		r = model_load_linear(l, S_Q_A, il, hp->q_lora, hp->n_embd, hp->qkv_bias, &a->q_a);
-		r = r < 0 ? r : load_norm(l, S_Q_A_NORM, il, hp->q_lora, &a->q_a_norm);
+		r = r < 0 ? r : model_load_norm(l, S_Q_A_NORM, il, hp->q_lora, &a->q_a_norm);
 	}
 	r = r < 0 ? r : model_load_linear(l, S_KV_A, il, hp->kv_lora + hp->qk_rope, hp->n_embd, hp->qkv_bias, &a->kv_a);
-	r = r < 0 ? r : load_norm(l, S_KV_A_NORM, il, hp->kv_lora, &a->kv_a_norm);
+	r = r < 0 ? r : model_load_norm(l, S_KV_A_NORM, il, hp->kv_lora, &a->kv_a_norm);
 	r = r < 0 ? r : model_load_linear(l, S_O, il, hp->n_embd, hp->n_head * hp->v_head, hp->o_bias, &y->o);
 	if (r < 0)
 		return r;
@@ -350,11 +373,13 @@ static int load_layer(struct loader *l, uint32_t il)
 	struct layer *y = &l->m->layers[il];
 	int r;
 
-	r = load_norm(l, S_ATTN_IN_NORM, il, hp->n_embd, &y->attn_in_norm);
-	r = r < 0 ? r : load_norm(l, S_ATTN_OUT_NORM, il, hp->n_embd, &y->attn_out_norm);
-	r = r < 0 ? r : load_norm(l, S_FFN_IN_NORM, il, hp->n_embd, &y->ffn_in_norm);
-	r = r < 0 ? r : load_norm(l, S_FFN_OUT_NORM, il, hp->n_embd, &y->ffn_out_norm);
-	if (r == 0)
+	r = model_load_norm(l, S_ATTN_IN_NORM, il, hp->n_embd, &y->attn_in_norm);
+	r = r < 0 ? r : model_load_norm(l, S_ATTN_OUT_NORM, il, hp->n_embd, &y->attn_out_norm);
+	r = r < 0 ? r : model_load_norm(l, S_FFN_IN_NORM, il, hp->n_embd, &y->ffn_in_norm);
+	r = r < 0 ? r : model_load_norm(l, S_FFN_OUT_NORM, il, hp->n_embd, &y->ffn_out_norm);
+	if (r == 0 && hp->layer[il].linear)
+		r = model_load_delta(l, il, &y->delta);
+	else if (r == 0)
 		r = hp->arch->attn == ATTN_MLA ? load_mla(l, il, y) : load_gqa(l, il, y);
 	if (r == 0)
 		r = hp->layer[il].top_k ? model_load_moe(l, il, y) : load_dense(l, il, y);
@@ -375,7 +400,7 @@ static int load_tables(struct loader *l)
 	if (r < 0)
 		return r;
 	embed_bytes = m->info.weight_bytes;
-	r = load_norm(l, S_OUT_NORM, 0, l->hp->n_embd, &m->out_norm);
+	r = model_load_norm(l, S_OUT_NORM, 0, l->hp->n_embd, &m->out_norm);
 	if (r < 0)
 		return r;
 	(void)model_load_tensor_name(l, S_HEAD, 0, 0, name);

@@ -42,12 +42,27 @@ int model_load_linear(struct loader *l, enum slot slot, uint32_t layer, uint32_t
  * as float when it is quantized. `stride` values from one of its rows to the next. */
 int model_load_turned(struct loader *l, const char *name, enum kn_dtype dtype, const void *data, uint32_t rows,
                       uint32_t cols, size_t first, size_t step, size_t stride, struct kn_mat *ret);
+/* Rows out of each of n_groups groups of `of` rows: parts[0].n from parts[0].first on of every group, then those of
+ * parts[1], ... as one matrix in the file's own type, which lives as long as the model. */
+struct row_part {
+	uint32_t first, n;
+};
+int model_load_groups(struct loader *l, const char *name, const struct eng_tensor *t, uint32_t n_groups, uint32_t of,
+                      const struct row_part *parts, size_t n_parts, uint32_t cols, struct kn_mat *ret);
+/* A norm's weights; nothing to do for one that the architecture does not have. */
+int model_load_norm(struct loader *l, enum slot slot, uint32_t layer, uint64_t n, float **ret);
 /* n empty matrices that live as long as the model; NULL when there is no memory. */
 struct kn_mat *model_load_mats_new(struct loader *l, size_t n);
 
 /* ---- load_moe.c ---- */
 
 int model_load_moe(struct loader *l, uint32_t il, struct layer *y);
+
+/* ---- load_delta.c ---- */
+
+int model_load_delta(struct loader *l, uint32_t il, struct delta_net *y);
+/* Q's rows and the gate's, which alternate by heads. */
+int model_load_gated_q(struct loader *l, uint32_t il, struct layer *y);
 
 /* ---- expand.c ---- */
 

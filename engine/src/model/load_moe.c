@@ -7,30 +7,31 @@
 #include "base/cleanup.h"
 #include "model/load.h"
 
-/* The router, as float whatever the file has: it is small, and a rounded score changes which experts a
+/* A router, as float whatever the file has: it is small, and a rounded score changes which experts a
  * token takes. Float types stay exact. */
-static int load_router(struct loader *l, uint32_t il, struct linear *ret)
+static int load_router(struct loader *l, enum slot slot, uint32_t il, uint32_t rows, struct linear *ret)
 {
 	const struct hparams *hp = l->hp;
-	uint64_t shape[2] = { hp->n_expert, hp->n_embd };
-	size_t n = (size_t)hp->n_expert * hp->n_embd;
+	uint64_t shape[2] = { rows, hp->n_embd };
+	size_t n = (size_t)rows * hp->n_embd;
 	const struct eng_tensor *t;
 	char name[NAME_SIZE];
 	float *copy;
 	int r;
 
-	(void)model_load_tensor_name(l, S_ROUTER, il, 0, name);
-	r = model_load_need(l, name, 2, shape, &t);
+	(void)model_load_tensor_name(l, slot, il, 0, name);
+	/* GGUF has a matrix of one row as a vector. */
+	r = rows == 1 && l->gguf ? model_load_need(l, name, 1, &shape[1], &t) : model_load_need(l, name, 2, shape, &t);
 	if (r < 0)
 		return r;
 	copy = model_host_alloc(l->m, n * sizeof(*copy));
 	if (!copy)
 		return model_load_no_memory(l, name);
 	kn_dequantize(t->dtype, t->data, copy, n);
-	ret->w = (struct kn_mat){ .dtype = KN_F32, .rows = hp->n_expert, .cols = hp->n_embd, .data = copy };
+	ret->w = (struct kn_mat){ .dtype = KN_F32, .rows = rows, .cols = hp->n_embd, .data = copy };
 	l->m->info.weight_bytes += n * sizeof(*copy);
 	r = model_mat(l->m, name, &ret->w, l->err);
-	return r < 0 ? r : model_load_bias(l, name, hp->arch->router_linear_bias, hp->n_expert, 0, &ret->bias);
+	return r < 0 ? r : model_load_bias(l, name, hp->arch->router_linear_bias, rows, 0, &ret->bias);
 }
 
 static int load_shared(struct loader *l, uint32_t il, struct layer *y)
@@ -42,7 +43,10 @@ static int load_shared(struct loader *l, uint32_t il, struct layer *y)
 		return 0;
 	r = model_load_linear(l, S_SH_GATE, il, n_ff, dim, false, &y->gate);
 	r = r < 0 ? r : model_load_linear(l, S_SH_UP, il, n_ff, dim, false, &y->up);
-	return r < 0 ? r : model_load_linear(l, S_SH_DOWN, il, dim, n_ff, false, &y->down);
+	r = r < 0 ? r : model_load_linear(l, S_SH_DOWN, il, dim, n_ff, false, &y->down);
+	return r < 0 || !arch_tensor_name(l->hp->arch, S_SH_ROUTER, l->gguf)
+	               ? r
+	               : load_router(l, S_SH_ROUTER, il, 1, &y->shared_router);
 }
 
 /* [n_expert] matrices [rows, cols], one tensor each or all in one; with a bias [n_expert, rows] beside the
@@ -191,7 +195,7 @@ int model_load_moe(struct loader *l, uint32_t il, struct layer *y)
 	moe->n_expert = hp->n_expert;
 	moe->n_ff = hp->n_ff_exp;
 	moe->act = hp->act;
-	r = load_router(l, il, &y->router);
+	r = load_router(l, S_ROUTER, il, hp->n_expert, &y->router);
 	/* Newer converters leave a bias of zeros out. */
 	if (r == 0 && hp->router == KN_ROUTE_SIGMOID && model_load_tensor_name(l, S_ROUTER_BIAS, il, 0, name) &&
 	    (!l->gguf || eng_weights_find(l->m->weights, name)))

@@ -105,6 +105,7 @@ int model_finish(struct eng_model *m, struct err *err)
 	info->n_layer = hp->n_layer;
 	info->n_embd = hp->n_embd;
 	/* In the 16-bit types that serving uses. */
-	info->kv_bytes_per_token = kv_values * hp->n_layer * 2;
+	info->kv_bytes_per_token = kv_values * hparams_n_attention(hp) * 2;
+	info->state_bytes = hparams_state(hp) * sizeof(float);
 	return 0;
 }

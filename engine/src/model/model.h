@@ -33,7 +33,8 @@ struct eng_model_info {
 	uint64_t mapped_bytes; /* the files that stay mapped */
 	uint64_t own_bytes;    /* what loading took beside them: repacked, converted or made */
 	uint64_t kv_bytes_per_token;
-	bool is_encoder; /* a sequence is computed in one step, from its first token */
+	uint64_t state_bytes; /* of a sequence's recurrent state; 0: the model has no recurrent layers */
+	bool is_encoder;      /* a sequence is computed in one step, from its first token */
 	enum eng_pooling pooling;
 };
 
@@ -62,6 +63,7 @@ struct eng_runner_config {
 	uint32_t max_outputs;   /* most output rows in one step */
 	enum kn_dtype kv_dtype; /* KN_F32 (ref), KN_F16 or KN_BF16 */
 	bool always_pick;       /* also of rows that lie in host memory; for tests */
+	uint32_t n_states;      /* slots for recurrent states, at least one where the model has such */
 	uint32_t n_ctx;         /* longest sequence planned; 0: the model's limit. Models with two sets of rotary
 	                         * factors (Phi-3's longrope) choose by it, once */
 };
@@ -92,6 +94,7 @@ struct eng_step_seq {
 	        *picks;  /* [n_out]: what is wanted of its rows of logits, where the backend picks; NULL: all */
 	uint32_t n_best; /* of each row, where picks is set */
 	bool is_answer;  /* the new tokens were sampled, not given */
+	uint32_t state;  /* slot of its recurrent state, its own in this step; what is there counts when pos is not 0 */
 };
 
 /* Computes all sequences' new tokens in one step and stores their K and V. Outputs of all sequences
@@ -111,6 +114,8 @@ int eng_runner_wait(struct eng_runner *runner, const float **ret_rows, struct er
 struct eng_row;
 /* The index-th output row of the last step, valid until the next one. */
 void eng_runner_row(struct eng_runner *runner, uint32_t index, struct eng_row *ret_row);
+/* Slot dst becomes a copy of slot src. Asynchronous, in order with steps. */
+void eng_runner_state_copy(struct eng_runner *runner, uint32_t dst, uint32_t src);
 
 /* One page of all layers as bytes, for copies of pages elsewhere. Both wait for the backend. */
 uint64_t eng_runner_page_bytes(const struct eng_runner *runner);

@@ -16,6 +16,8 @@ uint64_t eng_runner_page_bytes(const struct eng_runner *r)
 	for (uint32_t i = 0; i < r->model->hp.n_layer; i++) {
 		const struct kn_kv *kv = &r->kv[i];
 
+		if (!kv->k)
+			continue;
 		total += part_bytes(kv, kv->k_dim) + (kv->v ? part_bytes(kv, kv->v_dim) : 0);
 	}
 	return total;
@@ -30,6 +32,8 @@ void eng_runner_page_read(struct eng_runner *r, uint32_t page, void *dst)
 		const struct kn_kv *kv = &r->kv[i];
 		size_t n = part_bytes(kv, kv->k_dim);
 
+		if (!kv->k)
+			continue;
 		r->ops->download(r->be, to, (const char *)kv->k + page * n, n);
 		to += n;
 		if (!kv->v)
@@ -49,6 +53,8 @@ void eng_runner_page_write(struct eng_runner *r, uint32_t page, const void *src)
 		struct kn_kv *kv = &r->kv[i];
 		size_t n = part_bytes(kv, kv->k_dim);
 
+		if (!kv->k)
+			continue;
 		r->ops->upload(r->be, (char *)kv->k + page * n, from, n);
 		from += n;
 		if (!kv->v)
@@ -57,6 +63,16 @@ void eng_runner_page_write(struct eng_runner *r, uint32_t page, const void *src)
 		r->ops->upload(r->be, (char *)kv->v + page * n, from, n);
 		from += n;
 	}
+}
+
+void eng_runner_state_copy(struct eng_runner *r, uint32_t dst, uint32_t src)
+{
+	size_t n = hparams_state(&r->model->hp);
+
+	if (dst == src)
+		return;
+	r->ops->copy(r->be, r->states + dst * n, r->states + src * n, n * sizeof(*r->states));
+	r->state_pos[dst] = r->state_pos[src];
 }
 
 void eng_runner_fingerprint(const struct eng_runner *r, struct base_sha256 *sha)

@@ -36,8 +36,19 @@ static void plan_widths(const struct eng_model *m, uint64_t width[N_BUFS])
 		width[B_Q] = width[B_ATT] = (uint64_t)hp->n_head * hp->head_dim;
 		width[B_K] = width[B_V] = (uint64_t)hp->n_kv_head * hp->head_dim;
 	}
+	if (hp->arch->gated_attn)
+		width[B_Z] = width[B_ATT];
+	if (hparams_state(hp)) {
+		uint64_t n_v = (uint64_t)hp->linear.n_v_head * hp->linear.v_dim;
+
+		width[B_MIX] = width[B_CONV] = hparams_linear_channels(hp);
+		width[B_BA] = 2ull * hp->linear.n_v_head;
+		width[B_Z] = width[B_Z] > n_v ? width[B_Z] : n_v;
+		width[B_ATT] = width[B_ATT] > n_v ? width[B_ATT] : n_v;
+	}
 	width[B_GATE] = width[B_UP] = n_ff;
 	width[B_ROUTE] = hp->n_expert;
+	width[B_SHARE] = arch_tensor_name(hp->arch, S_SH_ROUTER, false) != NULL;
 	width[B_WEIGHTS] = top_k; /* the chosen experts' numbers take as much again */
 	width[B_LORA] = m->lora_rank;
 	width[B_OUT] = m->head ? hp->n_vocab : 0;
@@ -100,9 +111,10 @@ uint64_t eng_runner_bytes(const struct eng_model *model, const struct eng_runner
 		total += config->max_outputs * row_width(width) * sizeof(float) + runner_outputs_bytes(config);
 	kv_shape(&model->hp, &n_heads, &k_dim, &v_dim, &has_v);
 	layer = pool_bytes(config, n_heads, k_dim + (has_v ? v_dim : 0));
+	total += config->n_states * hparams_state(&model->hp) * sizeof(float);
 	if (layer > (UINT64_MAX - total) / model->hp.n_layer)
 		return UINT64_MAX;
-	return total + layer * model->hp.n_layer;
+	return total + layer * hparams_n_attention(&model->hp);
 }
 
 static int check_config(const struct eng_model *m, const struct eng_runner_config *c, struct err *err)
@@ -114,6 +126,10 @@ static int check_config(const struct eng_model *m, const struct eng_runner_confi
 	    c->max_tokens > MAX_STEP_TOKENS || c->max_outputs == 0 || c->max_outputs > c->max_tokens)
 		return err_set(err, -EINVAL, "runner: %u pages of %u tokens, %u tokens and %u outputs per step",
 		               c->n_pages, c->page_tokens, c->max_tokens, c->max_outputs);
+	if (hparams_state(&m->hp) && c->n_states == 0)
+		return err_set(err, -EINVAL, "runner: the model has recurrent layers: no slots for their states");
+	if (c->n_states && hparams_state(&m->hp) * sizeof(float) > MAX_BYTES / c->n_states)
+		return err_set(err, -ENOMEM, "runner: more memory than can be addressed");
 	if (eng_runner_bytes(m, c) > MAX_BYTES)
 		return err_set(err, -ENOMEM, "runner: more memory than can be addressed");
 	return 0;
@@ -137,12 +153,25 @@ static bool alloc_kv(struct eng_runner *r)
 			              .k_dim = k_dim,
 			              .v_dim = v_dim,
 			              .page_tokens = r->config.page_tokens };
+		if (hp->layer[i].linear)
+			continue;
 		kv->k = r->ops->alloc(r->be, pool_bytes(&r->config, n_heads, k_dim));
 		kv->v = has_v ? r->ops->alloc(r->be, pool_bytes(&r->config, n_heads, v_dim)) : NULL;
 		if (!kv->k || (has_v && !kv->v))
 			return false;
 	}
 	return true;
+}
+
+static bool alloc_states(struct eng_runner *r)
+{
+	size_t n = hparams_state(&r->model->hp);
+
+	if (n == 0)
+		return true;
+	r->states = r->ops->alloc(r->be, r->config.n_states * n * sizeof(*r->states));
+	r->state_pos = calloc(r->config.n_states, sizeof(*r->state_pos));
+	return r->states && r->state_pos;
 }
 
 static bool alloc_buffers(struct eng_runner *r)
@@ -221,6 +250,11 @@ static const char *first_difference(const struct hparams *a, const struct hparam
 		{ "the size of experts", a->n_ff_exp, b->n_ff_exp },
 		{ "the number of rotations", a->n_rope, b->n_rope },
 		{ "the output matrix", a->headless, b->headless },
+		{ "the heads of linear attention", (uint64_t)a->linear.n_k_head << 32 | a->linear.n_v_head,
+		  (uint64_t)b->linear.n_k_head << 32 | b->linear.n_v_head },
+		{ "the size of linear attention's heads", (uint64_t)a->linear.k_dim << 32 | a->linear.v_dim,
+		  (uint64_t)b->linear.k_dim << 32 | b->linear.v_dim },
+		{ "the convolution", a->linear.conv, b->linear.conv },
 	};
 
 	if (a->arch != b->arch)
@@ -231,7 +265,8 @@ static const char *first_difference(const struct hparams *a, const struct hparam
 	}
 	for (uint32_t i = 0; i < a->n_layer; i++) {
 		if (a->layer[i].window != b->layer[i].window || a->layer[i].top_k != b->layer[i].top_k ||
-		    a->layer[i].n_ff != b->layer[i].n_ff || a->layer[i].rope != b->layer[i].rope)
+		    a->layer[i].n_ff != b->layer[i].n_ff || a->layer[i].rope != b->layer[i].rope ||
+		    a->layer[i].linear != b->layer[i].linear)
 			return "a layer's kind";
 	}
 	return NULL;
@@ -266,7 +301,7 @@ int eng_runner_new(const struct eng_model *model, const struct eng_runner_config
 	r->be = model->backend;
 	r->ops = model->backend->ops;
 	set_ropes(r);
-	if (!alloc_kv(r) || !alloc_buffers(r)) {
+	if (!alloc_kv(r) || !alloc_states(r) || !alloc_buffers(r)) {
 		eng_runner_free(r);
 		return err_set(err, -ENOMEM, "runner: no memory for %.1f MiB",
 		               (double)eng_runner_bytes(model, config) / (1 << 20));
@@ -291,6 +326,9 @@ void eng_runner_free(struct eng_runner *r)
 		if (r->kv[i].v)
 			r->ops->free(r->be, r->kv[i].v);
 	}
+	if (r->states)
+		r->ops->free(r->be, r->states);
+	free(r->state_pos);
 	free(r->kv);
 	free(r->host_out);
 	runner_outputs_free(r->outputs);
@@ -318,6 +356,12 @@ static int check_seq(const struct eng_runner *r, const struct eng_step_seq *s, s
 	if (end > hp->n_ctx)
 		return err_set(err, -EINVAL, "step: sequence %zu: %llu tokens are beyond the model's context of %u", i,
 		               (unsigned long long)end, hp->n_ctx);
+	if (r->states && s->state >= r->config.n_states)
+		return err_set(err, -EINVAL, "step: sequence %zu: state %u is not below %u", i, s->state,
+		               r->config.n_states);
+	if (r->states && s->pos != 0 && r->state_pos[s->state] != s->pos)
+		return err_set(err, -EINVAL, "step: sequence %zu: position %u, its state %u has seen %u tokens", i,
+		               s->pos, s->state, r->state_pos[s->state]);
 	for (uint32_t t = 0; t < s->n_ids; t++) {
 		if (s->ids[t] < 0 || (uint32_t)s->ids[t] >= hp->n_vocab)
 			return err_set(err, -EINVAL, "step: token id %d is not below %u", s->ids[t], hp->n_vocab);
@@ -374,8 +418,14 @@ static void lay_out(struct eng_runner *r, const struct eng_step_seq *seqs, size_
 		const struct eng_step_seq *s = &seqs[i];
 
 		r->seqs[i] = (struct kn_seq){
-			.pages = s->pages, .kv_len = s->pos + s->n_ids, .n_q = s->n_ids, .row = r->n_tokens
+			.pages = s->pages,
+			.kv_len = s->pos + s->n_ids,
+			.n_q = s->n_ids,
+			.row = r->n_tokens,
+			.state = s->state,
 		};
+		if (r->states)
+			r->state_pos[s->state] = s->pos + s->n_ids;
 		if (r->runs)
 			add_run(r, s->adapter, r->n_tokens, s->n_ids);
 		if (s->is_answer)

@@ -4,6 +4,7 @@
 #include "quantize/quantize_internal.h"
 
 #include <errno.h>
+#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -51,6 +52,22 @@ static const struct qz_arch archs[] = {
 	{ .model_type = "qwen2", .gguf = "qwen2" },
 	{ .model_type = "qwen3", .gguf = "qwen3" },
 	{ .model_type = "qwen3_moe", .gguf = "qwen3moe" },
+	{ .model_type = "qwen3_next",
+	  .gguf = "qwen3next",
+	  .norm_plus_one = true,
+	  .hybrid = true,
+	  .own = { { "post_attention_layernorm.weight", "post_attention_norm.weight", QZ_COPY },
+	           { "linear_attn.in_proj_qkvz.weight", "attn_qkv.weight|attn_gate.weight", QZ_SPLIT_QKVZ },
+	           { "linear_attn.in_proj_ba.weight", "ssm_ba.weight", QZ_COPY },
+	           { "linear_attn.conv1d.weight", "ssm_conv1d.weight", QZ_FLAT },
+	           { "linear_attn.A_log", "ssm_a", QZ_DECAY },
+	           { "linear_attn.dt_bias", "ssm_dt.bias", QZ_COPY },
+	           { "linear_attn.norm.weight", "ssm_norm.weight", QZ_ADD_NOTHING },
+	           { "linear_attn.out_proj.weight", "ssm_out.weight", QZ_COPY },
+	           { "mlp.shared_expert.gate_proj.weight", "ffn_gate_shexp.weight", QZ_COPY },
+	           { "mlp.shared_expert.up_proj.weight", "ffn_up_shexp.weight", QZ_COPY },
+	           { "mlp.shared_expert.down_proj.weight", "ffn_down_shexp.weight", QZ_COPY },
+	           { "mlp.shared_expert_gate.weight", "ffn_gate_inp_shexp.weight", QZ_FLAT } } },
 	{ .model_type = "ernie4_5", .gguf = "ernie4_5" },
 	{ .model_type = "olmo2",
 	  .gguf = "olmo2",
@@ -170,6 +187,7 @@ struct mapper {
 	struct qz_plan *plan;
 	const struct qz_arch *arch;
 	uint32_t n_head, n_kv_head, n_expert, nope, v_dim;
+	uint32_t lin_k_head, lin_v_head, lin_k_dim, lin_v_dim; /* linear attention */
 	bool tied;
 	bool noted_extra;
 	struct err *err;
@@ -209,9 +227,10 @@ static int add_copy(struct mapper *m, const struct qz_rule *rule, long layer, co
 
 	if (!t || qz_from_tensor(t, s) < 0)
 		return no_memory(m);
-	if (m->arch->norm_plus_one && s->n_dims == 1 && strstr(rule->gguf, "norm.weight"))
+	if (m->arch->norm_plus_one && rule->change != QZ_ADD_NOTHING && s->n_dims == 1 &&
+	    strstr(rule->gguf, "norm.weight"))
 		t->view.add = 1.0f;
-	if (rule->change == QZ_COPY || !m->arch->permute)
+	if (!m->arch->permute || (rule->change != QZ_ROPE_ROWS_Q && rule->change != QZ_ROPE_ROWS_K))
 		return 0;
 	if (heads == 0 || out % heads || out / heads % 2)
 		return bad_shape(m, s, "rows of whole heads");
@@ -326,6 +345,79 @@ static int add_kv_b(struct mapper *m, const struct qz_rule *rule, long layer, co
 	return r == 0 ? add_view(m, rule, 1, layer, s, 3, v_shape, &v) : r;
 }
 
+/* Rows `first` to `first` + n of each of n_groups groups of `of`, as rows [at, ...) of the target. */
+static uint32_t list_groups(uint32_t *rows, uint32_t at, uint32_t n_groups, uint32_t of, uint32_t first, uint32_t n)
+{
+	for (uint32_t g = 0; g < n_groups; g++) {
+		for (uint32_t i = 0; i < n; i++)
+			rows[at++] = g * of + first + i;
+	}
+	return at;
+}
+
+static int add_qkvz(struct mapper *m, const struct qz_rule *rule, long layer, const struct eng_tensor *s)
+{
+	uint32_t groups = m->lin_k_head, k = m->lin_k_dim, v = groups ? m->lin_v_head / groups * m->lin_v_dim : 0,
+	         of = 2 * k + 2 * v, n;
+
+	if (groups == 0 || s->n_dims != 2 || s->shape[0] != (uint64_t)groups * of || of == 0)
+		return bad_shape(m, s, "the rows of Q, K, V and a gate, by K heads");
+	for (int which = 0; which < 2; which++) {
+		uint64_t shape[2] = { (uint64_t)groups * (which ? v : 2 * k + v), s->shape[1] };
+		struct qz_tensor *t = add_target(m, rule->gguf, which, layer, 2, shape);
+
+		if (!t || qz_from_tensor(t, s) < 0)
+			return no_memory(m);
+		t->view.block_rows = s->shape[0];
+		t->source_row = calloc(shape[0] ? shape[0] : 1, sizeof(*t->source_row));
+		if (!t->source_row)
+			return no_memory(m);
+		if (which) {
+			(void)list_groups(t->source_row, 0, groups, of, 2 * k + v, v);
+			continue;
+		}
+		n = list_groups(t->source_row, 0, groups, of, 0, k);
+		n = list_groups(t->source_row, n, groups, of, k, k);
+		(void)list_groups(t->source_row, n, groups, of, 2 * k, v);
+	}
+	return 0;
+}
+
+static int add_decay(struct mapper *m, const struct qz_rule *rule, long layer, const struct eng_tensor *s)
+{
+	uint64_t n = s->n_dims == 1 ? s->shape[0] : 0;
+	struct qz_tensor *t;
+	float *values;
+
+	if (n == 0 || n > 65536 || !is_single(s))
+		return bad_shape(m, s, "one number per head");
+	values = calloc(n, sizeof(*values));
+	t = values ? add_target(m, rule->gguf, 0, layer, 1, &n) : NULL;
+	if (!t) {
+		free(values);
+		return no_memory(m);
+	}
+	kn_dequantize(s->dtype, s->data, values, n);
+	for (uint64_t i = 0; i < n; i++)
+		values[i] = -expf(values[i]);
+	t->values = values;
+	return 0;
+}
+
+static int add_flat(struct mapper *m, const struct qz_rule *rule, long layer, const struct eng_tensor *s)
+{
+	uint64_t shape[4];
+	uint32_t n_dims = 0;
+	struct qz_tensor *t;
+
+	for (uint32_t i = 0; i < s->n_dims; i++) {
+		if (s->shape[i] != 1)
+			shape[n_dims++] = s->shape[i];
+	}
+	t = add_target(m, rule->gguf, 0, layer, n_dims, shape);
+	return t && qz_from_tensor(t, s) == 0 ? 0 : no_memory(m);
+}
+
 static int add_by_rule(struct mapper *m, const struct qz_rule *rule, long layer, const struct eng_tensor *s)
 {
 	switch (rule->change) {
@@ -340,6 +432,12 @@ static int add_by_rule(struct mapper *m, const struct qz_rule *rule, long layer,
 		return add_even_odd(m, rule, layer, s);
 	case QZ_SPLIT_KV_B:
 		return add_kv_b(m, rule, layer, s);
+	case QZ_SPLIT_QKVZ:
+		return add_qkvz(m, rule, layer, s);
+	case QZ_DECAY:
+		return add_decay(m, rule, layer, s);
+	case QZ_FLAT:
+		return add_flat(m, rule, layer, s);
 	default:
 		return add_copy(m, rule, layer, s);
 	}
@@ -378,6 +476,29 @@ static int map_one(struct mapper *m, const struct eng_tensor *s)
 	return add_by_rule(m, rule, layer, s);
 }
 
+static int read_linear(struct mapper *m, const json_t *config, const char *where)
+{
+	const struct {
+		const char *key;
+		uint32_t *ret;
+	} keys[] = {
+		{ "linear_num_key_heads", &m->lin_k_head },
+		{ "linear_num_value_heads", &m->lin_v_head },
+		{ "linear_key_head_dim", &m->lin_k_dim },
+		{ "linear_value_head_dim", &m->lin_v_dim },
+	};
+
+	for (size_t i = 0; i < sizeof(keys) / sizeof(keys[0]); i++) {
+		int r = base_json_get_u32(config, where, keys[i].key, keys[i].ret, m->err);
+
+		if (r < 0)
+			return r;
+		if (*keys[i].ret == 0 || *keys[i].ret > 4096)
+			return err_set(m->err, -ERANGE, "%s: %s: out of range", where, keys[i].key);
+	}
+	return 0;
+}
+
 int qz_map_tensors(struct qz_plan *plan, const struct qz_arch *arch, const json_t *config, struct err *err)
 {
 	static const char *const expert_keys[] = { "num_local_experts", "num_experts", "n_routed_experts" };
@@ -396,6 +517,8 @@ int qz_map_tensors(struct qz_plan *plan, const struct qz_arch *arch, const json_
 		if (r >= 0)
 			r = base_json_get_u32(config, where, "v_head_dim", &m.v_dim, err);
 	}
+	if (r >= 0 && arch->hybrid)
+		r = read_linear(&m, config, where);
 	if (r >= 0)
 		r = base_json_opt_bool(config, where, "tie_word_embeddings", &m.tied, err);
 	if (m.n_expert > 65536 || m.n_head > 65536 || m.nope > 65536 || m.v_dim > 65536)

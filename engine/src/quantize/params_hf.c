@@ -410,6 +410,50 @@ static int write_local_layers(struct params *p)
 	return r;
 }
 
+/* Every how many layers there is one with full attention, which is all that GGUF can say. */
+static int full_attention_interval(struct params *p, uint32_t *ret)
+{
+	const json_t *types = json_object_get(p->config, "layer_types"), *type;
+	uint32_t every = 0;
+	size_t i;
+	int r = 0;
+
+	*ret = opt_u32(p, p->config, "full_attention_interval", 4, &r);
+	json_array_foreach((json_t *)types, i, type)
+	{
+		const char *name = json_string_value(type);
+		bool full = name && strcmp(name, "full_attention") == 0;
+
+		if (full && every == 0)
+			every = (uint32_t)i + 1;
+		if (every && full != ((i + 1) % every == 0))
+			return err_set(p->err, -ENOTSUP,
+			               "%s: layer_types: only every n-th layer can have full attention", where);
+	}
+	if (json_array_size(types) > 0)
+		*ret = every ? every : (uint32_t)json_array_size(types) + 1;
+	return r;
+}
+
+static int write_linear(struct params *p)
+{
+	uint32_t k_heads = 0, v_heads = 0, k_dim = 0, v_dim = 0, kernel = 0, every = 0;
+	int r;
+
+	r = need_u32(p, "linear_num_key_heads", &k_heads);
+	r = r == 0 ? need_u32(p, "linear_num_value_heads", &v_heads) : r;
+	r = r == 0 ? need_u32(p, "linear_key_head_dim", &k_dim) : r;
+	r = r == 0 ? need_u32(p, "linear_value_head_dim", &v_dim) : r;
+	r = r == 0 ? need_u32(p, "linear_conv_kernel_dim", &kernel) : r;
+	r = r == 0 ? full_attention_interval(p, &every) : r;
+	r = r == 0 ? key_u32(p, "ssm.group_count", k_heads) : r;
+	r = r == 0 ? key_u32(p, "ssm.time_step_rank", v_heads) : r;
+	r = r == 0 ? key_u32(p, "ssm.state_size", k_dim) : r;
+	r = r == 0 ? key_u32(p, "ssm.inner_size", v_heads * v_dim) : r;
+	r = r == 0 ? key_u32(p, "ssm.conv_kernel", kernel) : r;
+	return r == 0 ? key_u32(p, "full_attention_interval", every) : r;
+}
+
 int qz_write_params(struct qz_plan *plan, const struct qz_arch *arch, const json_t *config, struct err *err)
 {
 	struct params p = { .plan = plan, .arch = arch, .config = config, .err = err };
@@ -437,6 +481,7 @@ int qz_write_params(struct qz_plan *plan, const struct qz_arch *arch, const json
 	r = r == 0 ? write_experts(&p) : r;
 	r = r == 0 ? write_rope(&p) : r;
 	r = r == 0 ? write_window(&p) : r;
+	r = r == 0 && arch->hybrid ? write_linear(&p) : r;
 	r = r == 0 && strcmp(arch->gguf, "gemma3") == 0 ? write_local_layers(&p) : r;
 	if (r < 0 && err && !err->code)
 		return err_set(err, r, "writing the %s keys: %s", arch->gguf, strerror(-r));

@@ -116,6 +116,8 @@ static void read_row(const struct qz_tensor *t, uint64_t r, float *dst)
 		qz_random_row(t->random_seed, r, dst, t->cols);
 		return;
 	}
+	if (t->source_row)
+		i = t->source_row[r];
 	if (v->permute) { /* pairs (j, j + half) of a head become neighbours */
 		uint64_t head = i / v->permute, k = i % v->permute;
 

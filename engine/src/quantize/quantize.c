@@ -37,8 +37,10 @@ static bool ends_with(const char *text, const char *suffix)
 
 static bool stays_float(const struct qz_tensor *t)
 {
-	static const char *const suffixes[] = { "_norm.weight", ".bias", "ffn_gate_inp.weight", "attn_sinks.weight",
-		                                "rope_freqs.weight" };
+	static const char *const suffixes[] = { "_norm.weight",        ".bias",
+		                                "ffn_gate_inp.weight", "attn_sinks.weight",
+		                                "rope_freqs.weight",   "ssm_ba.weight",
+		                                "ssm_conv1d.weight" };
 
 	for (size_t i = 0; i < sizeof(suffixes) / sizeof(suffixes[0]); i++) {
 		if (ends_with(t->name, suffixes[i]))
@@ -222,6 +224,7 @@ static void plan_done(struct qz_plan *plan)
 	for (size_t i = 0; i < plan->n_tensors; i++) {
 		free(plan->tensors[i].parts);
 		free((void *)plan->tensors[i].values);
+		free((void *)plan->tensors[i].source_row);
 	}
 	free(plan->tensors);
 	free(plan->scratch);

@@ -32,6 +32,7 @@ struct qz_tensor {
 	const float *values;
 	uint64_t random_seed; /* not 0 */
 
+	uint32_t *source_row; /* [rows] the source's row for each, ours; NULL: the same */
 	struct qz_view view;
 	struct qz_plan *plan;
 };

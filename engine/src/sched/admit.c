@@ -43,22 +43,23 @@ static uint32_t common_pages(const struct sreq *a, const struct sreq *b, uint32_
 	return lo;
 }
 
-/* Somebody computes a part of r's prompt that r could take over. */
-static bool waits_for_prefix(const struct eng_sched *s, const struct sreq *r)
+/* Somebody computes a part of r's prompt that r could take over, and leaves a checkpoint there. */
+static bool waits_for_prefix(struct eng_sched *s, const struct sreq *r)
 {
 	uint32_t page = s->exec.kv.page_tokens, most = reusable(s, r) / page * page;
 
 	for (uint32_t i = 0; i < s->n_running && most > 0; i++) {
-		const struct sreq *q = s->running[i];
+		struct sreq *q = s->running[i];
 		uint32_t common;
 
 		if (q->is_done || q->n_computed >= q->n_prompt)
 			continue;
 		common = common_pages(r, q, page) * page;
 		common = common < most ? common : most;
-		if (common > q->n_computed &&
-		    eng_kv_pool_peek(s->pool, r->req.adapter, r->tokens, most, s->exec.kv.checkpoint_pages) < common)
+		if (common > q->n_computed && eng_kv_pool_peek(s->pool, r->req.adapter, r->tokens, most) < common) {
+			sreq_mark(q, common);
 			return true;
+		}
 	}
 	return false;
 }
@@ -99,23 +100,27 @@ static struct sreq *choose(struct eng_sched *s)
 /* Takes over what is cached and reserves the rest of the prompt; -ENOSPC when others have to end first. */
 static int take_pages(struct eng_sched *s, struct sreq *r)
 {
-	uint32_t most = reusable(s, r), align = s->exec.kv.checkpoint_pages;
+	uint32_t most = reusable(s, r);
 	/* Whoever was set back asks for more, or it would be set back again at once. */
 	uint32_t spare = s->n_running * (r->was_preempted ? 2 : 1);
 	int e;
 
-	if (s->n_running > 0 && eng_kv_pool_need(s->pool, r->req.adapter, r->tokens, most, align, r->n_tokens) + spare >
+	if (s->n_running > 0 && eng_kv_pool_need(s->pool, r->req.adapter, r->tokens, most, r->n_tokens) + spare >
 	                                eng_kv_pool_n_available(s->pool))
 		return -ENOSPC;
 	r->kv.family = r->req.adapter;
-	e = eng_kv_seq_match(s->pool, &r->kv, r->tokens, most, align);
+	e = eng_kv_seq_match(s->pool, &r->kv, r->tokens, most);
 	if (e == 0)
 		e = eng_kv_seq_reserve(s->pool, &r->kv, r->n_tokens);
+	if (e == 0)
+		e = sched_begin_state(s, r);
 	if (e < 0) {
 		eng_kv_seq_done(s->pool, &r->kv);
 		return e;
 	}
 	r->n_computed = r->kv.n_tokens;
+	/* Where its own way begins, others may turn off, too. */
+	r->mark = most ? eng_kv_pool_peek_pages(s->pool, r->req.adapter, r->tokens, most) : 0;
 	return 0;
 }
 

@@ -57,6 +57,8 @@ void sched_count_pages(struct eng_sched *s)
 	s->stats.kv_pages_used = c.n_used;
 	s->stats.kv_pages_cached = c.n_cached;
 	s->stats.kv_evictions = c.n_evicted;
+	s->stats.states_running = c.n_running_states;
+	s->stats.state_checkpoints = c.n_checkpoints;
 	(void)pthread_mutex_unlock(&s->lock);
 }
 
@@ -267,9 +269,12 @@ static int alloc_all(struct eng_sched *s, const struct eng_sched_config *config)
 	if (config->n_eos_ids)
 		memcpy(s->eos_ids, config->eos_ids, config->n_eos_ids * sizeof(*s->eos_ids));
 	r = eng_kv_pool_new(s->exec.n_pages, s->exec.kv.page_tokens, &s->pool);
+	if (r == 0 && s->exec.kv.n_states)
+		r = eng_kv_pool_add_states(s->pool, s->exec.kv.n_states);
 	if (r < 0)
 		return r;
 	s->stats.kv_pages_total = s->exec.n_pages;
+	s->stats.states_total = s->exec.kv.n_states;
 	return 0;
 }
 
@@ -313,6 +318,8 @@ int eng_sched_new(const struct eng_exec *exec, const struct eng_sched_config *co
 	/* A step must hold a token and a row of every decoding sequence and still have room for a prompt:
 	 * no more sequences than rows. */
 	s->config.max_running = min_u32(config->max_running, min_u32(exec->max_tokens, exec->max_outputs));
+	if (exec->kv.n_states) /* each has a state */
+		s->config.max_running = min_u32(s->config.max_running, exec->kv.n_states);
 	s->n_ctx = pool_tokens < exec->n_ctx ? (uint32_t)pool_tokens : exec->n_ctx;
 	s->config.step_ms = config->step_ms ? config->step_ms : DEFAULT_STEP_MS;
 	s->next_id = 1;
@@ -495,6 +502,8 @@ int eng_sched_check(struct eng_sched *s, struct err *err)
 	if (r == 0 && (c.n_used != 0 || c.n_free + c.n_cached != c.n_pages))
 		r = err_set(err, -EIO, "K/V pool: %u free + %u cached + %u used of %u pages", c.n_free, c.n_cached,
 		            c.n_used, c.n_pages);
+	if (r == 0 && c.n_running_states != 0)
+		r = err_set(err, -EIO, "recurrent states: %u of %u still running", c.n_running_states, c.n_states);
 	(void)pthread_mutex_unlock(&s->lock);
 	return r;
 }

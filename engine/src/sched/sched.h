@@ -39,6 +39,8 @@ struct eng_exec {
 	/* Copies a page of all layers, kv.page_bytes, out of and into the pool's memory; NULL when that is 0. */
 	void (*page_read)(void *ctx, uint32_t page, void *dst);
 	void (*page_write)(void *ctx, uint32_t page, const void *src);
+	/* Slot dst becomes a copy of slot src, in order with the steps; NULL when kv.n_states is 0. */
+	void (*state_copy)(void *ctx, uint32_t dst, uint32_t src);
 };
 
 struct eng_sched_config {

@@ -40,6 +40,7 @@ struct sreq {
 	uint32_t max_new, n_output;
 	uint32_t next_prompt_lp; /* first position whose prompt log-probability is still owed; n_prompt: none */
 	uint32_t take;           /* prompt tokens given to it in the step being formed */
+	uint32_t mark;           /* recurrent models: where a checkpoint is wanted beside the usual ones; 0: nowhere */
 	struct eng_kv_seq kv;
 	/* Pages [load_done, load_next) are being read from disk, those up to load_end shall be; tag 0: none. */
 	uint64_t load_tag;
@@ -139,6 +140,17 @@ bool sreq_wants_picks(const struct sreq *r, uint32_t n_out, struct kn_pick *ret_
 void sreq_take_token(struct eng_sched *s, struct sreq *r, struct eng_row *row);
 /* Hands the chosen tokens out, with their text, which may end the request too; how many. */
 uint32_t sreq_say(struct sreq *r);
+
+/* state.c: checkpoints of recurrent models. For others these are the prompt's end, and nothing. */
+
+/* Where the prompt's next step ends at the latest. */
+uint32_t sreq_next_stop(const struct eng_sched *s, const struct sreq *r);
+/* A checkpoint is wanted at `at` tokens, where r has not been yet. */
+void sreq_mark(struct sreq *r, uint32_t at);
+/* After admission: a slot, with the state that belongs to the prefix that was taken over. */
+int sched_begin_state(struct eng_sched *s, struct sreq *r);
+/* After a step, pages published: keeps a copy of the state if this is a place for one. */
+void sched_keep_state(struct eng_sched *s, struct sreq *r, bool is_prefill);
 
 /* sched.c */
 /* A cache read a page or has room for one; on its thread. */

@@ -1,8 +1,9 @@
 /* A model for tests of everything above the runner: it stores the ids it is given in the pages it is
  * told to use, and predicts the next token from what it reads back, so that a wrong page table, position
  * or chunk changes the output; one that tells prompts, also a token of an answer taken for a prompt's or the other way
- * round. Knobs: delay, failure, and scripts (a prompt that begins with a script's tag is answered by the script's ids).
- */
+ * round. With recurrent states it also keeps a hash of what each slot has seen, and a step from a slot that has seen
+ * anything else fails. Knobs: delay, failure, and scripts (a prompt that begins with a script's tag is answered by the
+ * script's ids). */
 #ifndef FAKE_EXEC_H
 #define FAKE_EXEC_H
 
@@ -29,10 +30,15 @@ struct fake_script {
 	size_t n_ids;
 };
 
+struct fake_state {
+	uint32_t n, hash;
+};
+
 struct fake_exec {
 	struct eng_exec exec;
 	int32_t *cells; /* [n_pages * FAKE_PAGE] */
 	float *rows;
+	struct fake_state *states; /* [kv.n_states] */
 	struct fake_script scripts[FAKE_MAX_SCRIPTS];
 	size_t n_scripts;
 	atomic_uint delay_us;  /* per step */
@@ -55,11 +61,18 @@ static inline int32_t fake_cell(const struct fake_exec *f, int32_t id, bool is_a
 	return f->exec.tells_prompts && is_answer ? id | FAKE_ANSWER : id;
 }
 
-/* What follows the first n tokens, as they are stored. */
-static inline int32_t fake_next(const struct fake_exec *f, const int32_t *ids, uint32_t n)
+static inline uint32_t fake_hash(const int32_t *ids, uint32_t n)
 {
 	uint32_t h = 2166136261u;
 
+	for (uint32_t i = 0; i < n; i++)
+		h = (h ^ (uint32_t)ids[i] ^ (uint32_t)ids[i] / (FAKE_ANSWER / 16)) * 16777619u;
+	return h;
+}
+
+/* What follows the first n tokens of `ids`. */
+static inline int32_t fake_next(const struct fake_exec *f, const int32_t *ids, uint32_t n)
+{
 	for (size_t i = 0; i < f->n_scripts && n > 1; i++) {
 		const struct fake_script *sc = &f->scripts[i];
 		uint32_t at = n - (uint32_t)ids[1];
@@ -67,9 +80,7 @@ static inline int32_t fake_next(const struct fake_exec *f, const int32_t *ids, u
 		if (ids[0] == sc->tag)
 			return at < sc->n_ids ? sc->ids[at] : sc->ids[sc->n_ids - 1];
 	}
-	for (uint32_t i = 0; i < n; i++)
-		h = (h ^ (uint32_t)ids[i] ^ (uint32_t)ids[i] / (FAKE_ANSWER / 16)) * 16777619u;
-	return (int32_t)(h % f->exec.n_vocab);
+	return (int32_t)(fake_hash(ids, n) % f->exec.n_vocab);
 }
 
 /* The best logit is the next token's; the others fall with the distance from it. */
@@ -170,6 +181,17 @@ static inline int fake_step(void *ctx, const struct eng_step_seq *seqs, size_t n
 		}
 		for (uint32_t t = 0; t < end; t++)
 			all[t] = f->cells[q->pages[t / FAKE_PAGE] * FAKE_PAGE + t % FAKE_PAGE];
+		if (f->states) {
+			struct fake_state *state = &f->states[q->state];
+			bool right = q->state < f->exec.kv.n_states &&
+			             (q->pos == 0 || (state->n == q->pos && state->hash == fake_hash(all, q->pos)));
+
+			if (!right) {
+				free(all);
+				return err_set(err, -EIO, "state %u has not seen these %u tokens", q->state, q->pos);
+			}
+			*state = (struct fake_state){ end, fake_hash(all, end) };
+		}
 		for (uint32_t k = 0; k < q->n_out; k++) {
 			uint32_t n = end - q->n_out + k + 1;
 
@@ -246,8 +268,26 @@ static inline void fake_init(struct fake_exec *f, uint32_t n_vocab, uint32_t n_c
 	f->is_picked = calloc(f->exec.max_outputs, sizeof(*f->is_picked));
 }
 
+static inline void fake_state_copy(void *ctx, uint32_t dst, uint32_t src)
+{
+	struct fake_exec *f = ctx;
+
+	f->states[dst] = f->states[src];
+}
+
+/* Makes it a model with recurrent layers; before its scheduler is made. */
+static inline void fake_add_states(struct fake_exec *f, uint32_t n_states, uint32_t checkpoint_pages)
+{
+	f->states = calloc(n_states, sizeof(*f->states));
+	f->exec.kv.n_states = n_states;
+	f->exec.kv.checkpoint_pages = checkpoint_pages;
+	f->exec.kv.cannot_rewind = true;
+	f->exec.state_copy = fake_state_copy;
+}
+
 static inline void fake_done(struct fake_exec *f)
 {
+	free(f->states);
 	free(f->cells);
 	free(f->rows);
 	kn_backend_close(f->picker);

@@ -13,9 +13,9 @@
 #include "weights/weights.h"
 
 static const char *const fixture_models[] = {
-	"llama",       "qwen2",       "qwen3",    "qwen3-yarn",     "qwen3_moe",
-	"mistral",     "deepseek_v3", "glm4_moe", "gpt_oss",        "hunyuan_v1_dense",
-	"gemma3_text", "phi3",        "ernie4_5", "hunyuan_v1_moe", "olmo2",
+	"llama",       "qwen2",          "qwen3",   "qwen3-yarn",         "qwen3_moe",   "mistral",
+	"deepseek_v3", "glm4_moe",       "gpt_oss", "hunyuan_v1_dense",   "gemma3_text", "phi3",
+	"ernie4_5",    "hunyuan_v1_moe", "olmo2",   "formats/qwen3_next",
 };
 enum { N_FIXTURE_MODELS = sizeof(fixture_models) / sizeof(fixture_models[0]), N_PROMPTS = 3 };
 
@@ -102,7 +102,8 @@ static inline struct eng_runner *new_runner(const struct eng_model *m, uint32_t 
 		                                  .page_tokens = page_tokens,
 		                                  .max_tokens = max_tokens,
 		                                  .max_outputs = max_tokens,
-		                                  .kv_dtype = KN_F32 };
+		                                  .kv_dtype = KN_F32,
+		                                  .n_states = 8 };
 	struct eng_runner *r;
 	struct err err = { 0 };
 

@@ -224,14 +224,15 @@ static void one_result_under_random_load(struct eng_options o, int repetitions)
 	              (unsigned long long)st.draft_hits, (unsigned long long)st.drafted_tokens);
 	assert_true(st.cached_tokens > 0);
 	eng_engine_close(e);
-	after_a_restart(o, expected);
+	if (st.states_total == 0) /* recurrent models keep nothing on disk */
+		after_a_restart(o, expected);
 }
 
 static void folder(const char *name, const char *precision, const char *isa, int repetitions)
 {
 	char path[4096];
 
-	(void)snprintf(path, sizeof(path), "%s/fixtures/models/%s", test_dir(), name);
+	(void)snprintf(path, sizeof(path), "%s/fixtures/%s%s", test_dir(), strchr(name, '/') ? "" : "models/", name);
 	one_result_under_random_load((struct eng_options){ .model_path = path, .precision = precision, .isa = isa },
 	                             repetitions);
 }
@@ -357,6 +358,13 @@ static void softcaps_and_norms_on_both_sides(void **state)
 	folder("gemma3_text", "fast", NULL, 9);
 }
 
+static void recurrent_states(void **state)
+{
+	(void)state;
+	folder("formats/qwen3_next", NULL, NULL, 20);
+	folder("formats/qwen3_next", "fast", NULL, 9);
+}
+
 static void quantized(enum kn_dtype dtype)
 {
 	char path[] = "/tmp/ocai-deterministic-XXXXXX";
@@ -398,6 +406,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(float_activations),
 		cmocka_unit_test(sixteen_bit_activations),
+		cmocka_unit_test(recurrent_states),
 		cmocka_unit_test(every_instruction_set),
 		cmocka_unit_test(answers_set_back_and_returned),
 		cmocka_unit_test(experts_windows_and_sinks),

@@ -315,16 +315,17 @@ int main(void)
 	 * grow with the position, the first one has none. Fast: activations of eight bits, as the integer kernels have
 	 * them. */
 	static const struct format_case cases[] = {
-		{ "formats/qwen3-fp8", true, 5e-3 },
-		{ "formats/gpt_oss-mxfp4", true, 5e-3 },
-		{ "formats/qwen3-fp8", false, 5e-2 },
-		{ "formats/gpt_oss-mxfp4", false, 5e-2 },
+		{ "formats/qwen3-fp8", true, 5e-3 },  { "formats/gpt_oss-mxfp4", true, 5e-3 },
+		{ "formats/qwen3-fp8", false, 5e-2 }, { "formats/gpt_oss-mxfp4", false, 5e-2 },
+		{ "formats/qwen3_next", true, 1e-5 }, { "formats/qwen3_next", false, 5e-2 },
 	};
 	const struct CMUnitTest tests[] = {
 		{ "qwen3-fp8, exact", logits_agree, NULL, NULL, (void *)&cases[0] },
 		{ "gpt_oss-mxfp4, exact", logits_agree, NULL, NULL, (void *)&cases[1] },
 		{ "qwen3-fp8, fast", logits_agree, NULL, NULL, (void *)&cases[2] },
 		{ "gpt_oss-mxfp4, fast", logits_agree, NULL, NULL, (void *)&cases[3] },
+		{ "qwen3_next, exact", logits_agree, NULL, NULL, (void *)&cases[4] },
+		{ "qwen3_next, fast", logits_agree, NULL, NULL, (void *)&cases[5] },
 		cmocka_unit_test(mxfp4_is_the_same_in_eight_bits),
 		cmocka_unit_test(what_is_wrong_is_named),
 		cmocka_unit_test(adapters_are_chosen_by_sequence),

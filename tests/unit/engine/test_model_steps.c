@@ -82,6 +82,7 @@ static void pieces_and_neighbours_do_not_change_a_bit(void **state)
 				                           .ids = s->ref.ids + s->pos,
 				                           .n_ids = take,
 				                           .pos = s->pos,
+				                           .state = (uint32_t)i,
 				                           .n_out = (uint32_t)rand() % (take + 1) };
 		}
 		if (n == 0)
@@ -158,6 +159,48 @@ static void what_is_picked_is_of_the_rows(void **state)
 	assert_memory_equal(step(r, &seq, 1), all + (size_t)(ref.n_ids - 2) * ref.n_vocab,
 	                    2 * ref.n_vocab * sizeof(float));
 	free(all);
+	eng_runner_free(r);
+	eng_model_close(m);
+	eng_weights_close(refs);
+}
+
+/* A copy of a state goes on as the original does, which goes on unharmed; a state at another position is refused. */
+static void states_are_copied_and_checked(void **state)
+{
+	struct eng_weights *refs = open_references("formats/qwen3_next");
+	struct eng_model *m = open_fixture_model("formats/qwen3_next", be);
+	struct eng_runner *r = new_runner(m, 16, PAGE, MAX_TOKENS);
+	struct reference ref;
+	uint32_t pages[16];
+	const float *rows;
+	struct err err;
+	float *expected;
+
+	(void)state;
+	for (uint32_t i = 0; i < 16; i++)
+		pages[i] = i;
+	read_reference(refs, 1, &ref);
+	expected = whole(m, &ref);
+	(void)step(r, &(struct eng_step_seq){ .pages = pages, .ids = ref.ids, .n_ids = 40, .state = 2 }, 1);
+	eng_runner_state_copy(r, 5, 2);
+	for (uint32_t slot = 2; slot <= 5; slot += 3) {
+		struct eng_step_seq rest = { .pages = pages,
+			                     .ids = ref.ids + 40,
+			                     .n_ids = ref.n_ids - 40,
+			                     .pos = 40,
+			                     .n_out = 1,
+			                     .state = slot };
+
+		rows = step(r, &rest, 1);
+		assert_memory_equal(rows, expected + (size_t)(ref.n_ids - 1) * ref.n_vocab,
+		                    ref.n_vocab * sizeof(float));
+		assert_int_equal(eng_runner_step(r, &rest, 1, &rows, &err), -EINVAL);
+		assert_non_null(strstr(err.msg, "position 40"));
+		rest.state = 8;
+		assert_int_equal(eng_runner_step(r, &rest, 1, &rows, &err), -EINVAL);
+		assert_non_null(strstr(err.msg, "state 8"));
+	}
+	free(expected);
 	eng_runner_free(r);
 	eng_model_close(m);
 	eng_weights_close(refs);
@@ -259,7 +302,8 @@ static void half_precision_kv_stays_close(void **state)
 
 int main(void)
 {
-	struct CMUnitTest tests[N_FIXTURE_MODELS + 5] = {
+	struct CMUnitTest tests[N_FIXTURE_MODELS + 6] = {
+		cmocka_unit_test(states_are_copied_and_checked),
 		cmocka_unit_test(bad_steps_are_refused_with_words),
 		cmocka_unit_test(a_runner_says_what_it_takes_and_refuses_the_absurd),
 		cmocka_unit_test(half_precision_kv_stays_close),
@@ -268,7 +312,7 @@ int main(void)
 	};
 
 	for (int i = 0; i < N_FIXTURE_MODELS; i++)
-		tests[5 + i] = (struct CMUnitTest){ .name = fixture_models[i],
+		tests[6 + i] = (struct CMUnitTest){ .name = fixture_models[i],
 			                            .test_func = pieces_and_neighbours_do_not_change_a_bit,
 			                            .initial_state = (void *)fixture_models[i] };
 	return cmocka_run_group_tests(tests, open_backend, close_backend);

@@ -42,7 +42,7 @@ static void convert(const char *name, const char *path, enum kn_dtype dtype)
 {
 	char fixture[256];
 
-	(void)snprintf(fixture, sizeof(fixture), "models/%s", name);
+	(void)snprintf(fixture, sizeof(fixture), "%s%s", fixture_folder(name), name);
 	convert_folder(test_fixture(fixture), path, dtype);
 }
 

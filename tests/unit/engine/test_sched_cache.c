@@ -416,46 +416,6 @@ static void flushing_forgets_prefixes_but_not_under_load(void **state)
 	world_done(&w);
 }
 
-/* A model with recurrent state: prefixes only where a checkpoint is, and nothing fed that may be taken back. */
-static void recurrent_models_share_checkpoints_and_are_not_guessed_for(void **state)
-{
-	struct eng_sched_config config = { .max_running = 2, .max_queued = 4 };
-	static int32_t script[48];
-	int32_t ids[40];
-	struct client a, b, c;
-	struct eng_request req;
-	struct world w = { 0 };
-
-	(void)state;
-	fake_init(&w.f, V, CTX, PAGES);
-	w.f.exec.kv.checkpoint_pages = 4;
-	w.f.exec.kv.cannot_rewind = true;
-	for (int i = 0; i < 48; i++)
-		script[i] = 20 + i % 5;
-	w.f.scripts[w.f.n_scripts++] = (struct fake_script){ 300, script, 48 };
-	assert_int_equal(eng_sched_new(&w.f.exec, &config, &w.s, NULL), 0);
-	prompt_of(ids, 40, 3);
-	client_init(&a);
-	req = greedy(&a, ids, 40, 2);
-	submit(&w, &a, &req);
-	client_wait(&a);
-	client_init(&b);
-	req.arg = &b;
-	submit(&w, &b, &req);
-	client_wait(&b);
-	assert_int_equal(b.done.n_cached, 32); /* nine pages are known, eight end at a checkpoint */
-	expect_continuation(&w, ids, 40, &b, 2);
-	ids[0] = 300;
-	ids[1] = 2;
-	client_init(&c);
-	req = greedy(&c, ids, 2, 48);
-	submit(&w, &c, &req);
-	client_wait(&c);
-	assert_memory_equal(c.ids, script, sizeof(script));
-	assert_int_equal(stats_of(&w).drafted_tokens, 0);
-	world_done(&w);
-}
-
 /* ---- The disk ---- */
 
 static char cache_dir[64];
@@ -701,7 +661,6 @@ int main(void)
 		cmocka_unit_test(a_quiet_client_is_not_starved_by_a_loud_one),
 		cmocka_unit_test(a_loud_client_leaves_a_quarter_of_the_queue),
 		cmocka_unit_test(flushing_forgets_prefixes_but_not_under_load),
-		cmocka_unit_test(recurrent_models_share_checkpoints_and_are_not_guessed_for),
 		cmocka_unit_test_setup_teardown(a_restart_finds_the_prompt_on_disk, make_cache_dir, remove_cache_dir),
 		cmocka_unit_test_setup_teardown(damaged_pages_are_computed_again, make_cache_dir, remove_cache_dir),
 		cmocka_unit_test_setup_teardown(cancelling_while_pages_are_read_frees_them, make_cache_dir,

@@ -93,7 +93,7 @@ static void check_act(const char *isa, struct kn_backend *ref, struct kn_backend
 
 	for (size_t i = 0; i < n * ld; i += 3)
 		g[i] *= 40; /* far out on both sides */
-	for (int act = KN_ACT_SILU; act <= KN_ACT_GELU; act++) {
+	for (int act = KN_ACT_SILU; act <= KN_ACT_SIGMOID; act++) {
 		const float *up = act == KN_ACT_GELU ? NULL : u;
 		bool cancels = act == KN_ACT_GELU || act == KN_ACT_GELU_TANH;
 
