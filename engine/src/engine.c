@@ -212,6 +212,11 @@ static void exec_page_write(void *ctx, uint32_t page, const void *src)
 	eng_runner_page_write(ctx, page, src);
 }
 
+static void exec_page_discard(void *ctx, uint32_t first, uint32_t n)
+{
+	eng_runner_page_discard(ctx, first, n);
+}
+
 static int start(struct eng_engine *e, const struct eng_options *o, struct err *err)
 {
 	const struct eng_model_info *m = eng_model_info(e->model);
@@ -267,7 +272,8 @@ static int start(struct eng_engine *e, const struct eng_options *o, struct err *
 		                  .kv = { .page_tokens = config.page_tokens,
 		                          .page_bytes = eng_runner_page_bytes(e->runner) },
 		                  .page_read = exec_page_read,
-		                  .page_write = exec_page_write };
+		                  .page_write = exec_page_write,
+		                  .page_discard = exec_page_discard };
 	e->info.n_ctx = n_ctx;
 	e->info.max_running = max_running;
 	return eng_sched_new(&exec, &sched, &e->sched, err);

@@ -59,6 +59,21 @@ void eng_runner_page_write(struct eng_runner *r, uint32_t page, const void *src)
 	}
 }
 
+void eng_runner_page_discard(struct eng_runner *r, uint32_t first, uint32_t n)
+{
+	if (!r->ops->discard)
+		return;
+	(void)r->ops->sync(r->be);
+	for (uint32_t i = 0; i < r->model->hp.n_layer; i++) {
+		const struct kn_kv *kv = &r->kv[i];
+		size_t k_bytes = part_bytes(kv, kv->k_dim), v_bytes = part_bytes(kv, kv->v_dim);
+
+		r->ops->discard(r->be, (char *)kv->k + first * k_bytes, n * k_bytes);
+		if (kv->v)
+			r->ops->discard(r->be, (char *)kv->v + first * v_bytes, n * v_bytes);
+	}
+}
+
 void eng_runner_fingerprint(const struct eng_runner *r, struct base_sha256 *sha)
 {
 	const struct eng_model *m = r->model;

@@ -89,6 +89,7 @@ struct eng_sched {
 	struct step_part *parts;   /* [max_running] */
 	float *masked;             /* [n_vocab] */
 	bool last_was_embed;
+	bool has_touched;      /* pages, since the memory of free ones was given back */
 	uint32_t first_decode; /* rotates, so that nobody starves when a step cannot hold all */
 	struct eng_pace pace;
 	uint64_t n_load_tags;
