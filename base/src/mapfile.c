@@ -7,6 +7,7 @@
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
+#include <unistd.h>
 
 #include "base/cleanup.h"
 
@@ -44,6 +45,17 @@ void base_mapfile_cool(const struct base_mapfile *map)
 	if (map->data)
 		(void)madvise((void *)map->data, map->size_bytes,
 		              MADV_DONTNEED); /* of a shared mapping: nothing is lost */
+}
+
+void base_mapfile_cool_part(const struct base_mapfile *map, const void *data, size_t size)
+{
+	size_t page = (size_t)sysconf(_SC_PAGESIZE), begin = (size_t)((const uint8_t *)data - map->data),
+	       end = begin + size;
+
+	begin = (begin + page - 1) / page * page;
+	end = end / page * page;
+	if (map->data && begin < end && end <= map->size_bytes)
+		(void)madvise((void *)(map->data + begin), end - begin, MADV_DONTNEED);
 }
 
 int base_read_file(const char *path, struct base_buf *buf, struct err *err)

@@ -279,6 +279,11 @@ static void exec_state_copy(void *ctx, uint32_t dst, uint32_t src)
 	eng_runner_state_copy(ctx, dst, src);
 }
 
+static void exec_page_discard(void *ctx, uint32_t first, uint32_t n)
+{
+	eng_runner_page_discard(ctx, first, n);
+}
+
 static int start(struct eng_engine *e, const struct eng_options *o, struct err *err)
 {
 	const struct eng_model_info *m = eng_model_info(e->model);
@@ -346,7 +351,8 @@ static int start(struct eng_engine *e, const struct eng_options *o, struct err *
 		                          .page_bytes = eng_runner_page_bytes(e->runner) },
 		                  .page_read = exec_page_read,
 		                  .page_write = exec_page_write,
-		                  .state_copy = exec_state_copy };
+		                  .state_copy = exec_state_copy,
+		                  .page_discard = exec_page_discard };
 	e->info.n_ctx = n_ctx;
 	e->info.max_running = max_running;
 	return eng_sched_new(&exec, &sched, &e->sched, err);

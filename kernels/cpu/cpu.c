@@ -9,6 +9,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <unistd.h>
 
 #include "ref/ref.h"
 
@@ -44,6 +45,17 @@ void cpu_area_release(struct cpu_area *area)
 		(void)munmap(area->p, area->bytes);
 	area->p = NULL;
 	area->bytes = 0;
+}
+
+/* Allocations of some size come from mmap(), a page at a time as they are written. */
+static void cpu_discard(struct kn_backend *be, void *p, size_t bytes)
+{
+	uintptr_t page = (uintptr_t)sysconf(_SC_PAGESIZE), begin = ((uintptr_t)p + page - 1) / page * page,
+	          end = ((uintptr_t)p + bytes) / page * page;
+
+	(void)be;
+	if (begin < end)
+		(void)madvise((void *)begin, end - begin, MADV_DONTNEED);
 }
 
 static size_t max_size(size_t a, size_t b)
@@ -125,6 +137,7 @@ static const struct kn_ops cpu_ops = {
 	.sync = cpu_sync,
 	.alloc = ref_alloc,
 	.free = ref_free,
+	.discard = cpu_discard,
 	.upload = ref_upload,
 	.download = ref_download,
 	.copy = ref_copy,

@@ -230,6 +230,9 @@ struct kn_ops {
 	void (*submit)(struct kn_backend *be);
 	void *(*alloc)(struct kn_backend *be, size_t bytes); /* 64-byte aligned; NULL when there is none */
 	void (*free)(struct kn_backend *be, void *p);
+	/* What is in these bytes of an allocation is of no use any more: the memory behind them may be given back until
+	 * they are written again; meanwhile they read as anything. NULL: there is no such thing here. */
+	void (*discard)(struct kn_backend *be, void *p, size_t bytes);
 	void (*upload)(struct kn_backend *be, void *dst, const void *host, size_t bytes);
 	void (*download)(struct kn_backend *be, void *host, const void *src, size_t bytes);
 	/* Both in backend memory, not overlapping; in order with the other operations. */

@@ -18,6 +18,8 @@ int base_mapfile_open(const char *path, struct base_mapfile *ret_map, struct err
 void base_mapfile_close(struct base_mapfile *map);
 /* Read through once and seldom from now on: its pages no longer count as this process's; the page cache keeps them. */
 void base_mapfile_cool(const struct base_mapfile *map);
+/* The same for the whole pages within [data, data + size) of it. */
+void base_mapfile_cool_part(const struct base_mapfile *map, const void *data, size_t size);
 
 /* Reads a whole file into buf (appending), within the buffer's ceiling: -EFBIG beyond it. */
 int base_read_file(const char *path, struct base_buf *buf, struct err *err);

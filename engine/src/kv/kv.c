@@ -86,6 +86,18 @@ uint32_t eng_kv_pool_n_available(const struct eng_kv_pool *pool)
 	return pool->n_free + pool->n_cached;
 }
 
+uint32_t eng_kv_pool_free_run(const struct eng_kv_pool *pool, uint32_t from, uint32_t *ret_first)
+{
+	uint32_t n = 0;
+
+	while (from < pool->n_pages && pool->pages[from].state != PAGE_FREE)
+		from++;
+	*ret_first = from;
+	while (from + n < pool->n_pages && pool->pages[from + n].state == PAGE_FREE)
+		n++;
+	return n;
+}
+
 int eng_kv_pool_check(const struct eng_kv_pool *pool, struct err *err)
 {
 	uint32_t n_marked = 0;

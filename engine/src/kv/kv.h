@@ -67,6 +67,8 @@ uint32_t eng_kv_pool_page_tokens(const struct eng_kv_pool *pool);
 void eng_kv_pool_counts(const struct eng_kv_pool *pool, struct eng_kv_counts *ret_counts);
 /* Pages that a reservation can get: free and cached ones. */
 uint32_t eng_kv_pool_n_available(const struct eng_kv_pool *pool);
+/* The first run of free pages at or behind `from`; its length, 0 when there is none. */
+uint32_t eng_kv_pool_free_run(const struct eng_kv_pool *pool, uint32_t from, uint32_t *ret_first);
 int eng_kv_pool_check(const struct eng_kv_pool *pool, struct err *err);
 /* Forgets every cached page. */
 void eng_kv_pool_flush(struct eng_kv_pool *pool);

@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "model/internal.h"
+#include "weights/weights.h"
 
 static int list_push(struct ptr_list *list, void *p)
 {
@@ -68,6 +69,8 @@ int model_mat(struct eng_model *m, const char *name, struct kn_mat *mat, struct 
 		return err_set(err, r, "%s: no memory", name);
 	}
 	m->info.own_bytes += mat->packed_bytes;
+	if (mat->packed && m->weights)
+		eng_weights_cool(m->weights, mat->data, mat->rows * kn_row_bytes(mat->dtype, mat->cols));
 	return 0;
 }
 

@@ -121,6 +121,8 @@ void eng_runner_state_copy(struct eng_runner *runner, uint32_t dst, uint32_t src
 uint64_t eng_runner_page_bytes(const struct eng_runner *runner);
 void eng_runner_page_read(struct eng_runner *runner, uint32_t page, void *dst);
 void eng_runner_page_write(struct eng_runner *runner, uint32_t page, const void *src);
+/* Pages [first, first + n) are free: their memory may be given back until they are used again. */
+void eng_runner_page_discard(struct eng_runner *runner, uint32_t first, uint32_t n);
 /* Adds what makes the bytes of a page what they are, beside the backend: the weights, the shape of a page and the
  * rotation. The weights are known by their files' sizes, times, beginnings and samples of their bytes. */
 void eng_runner_fingerprint(const struct eng_runner *runner, struct base_sha256 *sha);

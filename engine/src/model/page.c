@@ -75,6 +75,22 @@ void eng_runner_state_copy(struct eng_runner *r, uint32_t dst, uint32_t src)
 	r->state_pos[dst] = r->state_pos[src];
 }
 
+void eng_runner_page_discard(struct eng_runner *r, uint32_t first, uint32_t n)
+{
+	if (!r->ops->discard)
+		return;
+	(void)r->ops->sync(r->be);
+	for (uint32_t i = 0; i < r->model->hp.n_layer; i++) {
+		const struct kn_kv *kv = &r->kv[i];
+		size_t k_bytes = part_bytes(kv, kv->k_dim), v_bytes = part_bytes(kv, kv->v_dim);
+
+		if (kv->k)
+			r->ops->discard(r->be, (char *)kv->k + first * k_bytes, n * k_bytes);
+		if (kv->v)
+			r->ops->discard(r->be, (char *)kv->v + first * v_bytes, n * v_bytes);
+	}
+}
+
 void eng_runner_fingerprint(const struct eng_runner *r, struct base_sha256 *sha)
 {
 	const struct eng_model *m = r->model;

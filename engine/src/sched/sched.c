@@ -16,7 +16,7 @@
 #include "sched/disk.h"
 #include "sched/sched_internal.h"
 
-enum { DEFAULT_STEP_MS = 100, MAX_RETRY_S = 60 };
+enum { DEFAULT_STEP_MS = 100, DEFAULT_REST_MS = 20000, MAX_RETRY_S = 60 };
 
 /* ---- Ending requests ---- */
 
@@ -179,6 +179,48 @@ void sched_cache_is_ready(void *arg)
 	(void)pthread_mutex_unlock(&s->lock);
 }
 
+static struct timespec in_ms(uint32_t ms)
+{
+	struct timespec ts;
+
+	(void)clock_gettime(CLOCK_MONOTONIC, &ts);
+	ts.tv_sec += ms / 1000;
+	ts.tv_nsec += (long)(ms % 1000) * 1000000L;
+	if (ts.tv_nsec >= 1000000000L) {
+		ts.tv_sec++;
+		ts.tv_nsec -= 1000000000L;
+	}
+	return ts;
+}
+
+/* The memory of free pages, which the next sequences take again. */
+static void give_memory_back(struct eng_sched *s)
+{
+	uint32_t first, n;
+
+	for (uint32_t at = 0; s->exec.page_discard && (n = eng_kv_pool_free_run(s->pool, at, &first)) > 0;
+	     at = first + n)
+		s->exec.page_discard(s->exec.ctx, first, n);
+	s->has_touched = false;
+}
+
+/* Sleeps until something came; when nothing does for long, gives memory back and sleeps on. */
+static void rest(struct eng_sched *s)
+{
+	struct timespec until = in_ms(s->config.rest_ms);
+	bool has_news;
+	int r = 0;
+
+	(void)pthread_mutex_lock(&s->lock);
+	while (s->has_touched && !s->is_stopping && !s->has_news && r == 0)
+		r = pthread_cond_timedwait(&s->wake, &s->lock, &until);
+	has_news = s->is_stopping || s->has_news;
+	(void)pthread_mutex_unlock(&s->lock);
+	if (!has_news && s->has_touched && s->n_running == 0)
+		give_memory_back(s);
+	wait_for_news(s);
+}
+
 static bool is_idle(struct eng_sched *s)
 {
 	bool idle;
@@ -197,7 +239,7 @@ static bool wait_for_work(struct eng_sched *s)
 
 	while (is_idle(s)) {
 		(void)sched_disk_give(s, true);
-		wait_for_news(s);
+		rest(s);
 	}
 	(void)pthread_mutex_lock(&s->lock);
 	more = s->queue || s->n_running > 0 || !s->is_stopping;
@@ -215,6 +257,7 @@ static void flush_if_asked(struct eng_sched *s)
 	if (!wanted)
 		return;
 	eng_kv_pool_flush(s->pool);
+	give_memory_back(s);
 	sched_count_pages(s);
 	(void)pthread_mutex_lock(&s->lock);
 	s->wants_flush = false;
@@ -322,6 +365,7 @@ int eng_sched_new(const struct eng_exec *exec, const struct eng_sched_config *co
 		s->config.max_running = min_u32(s->config.max_running, exec->kv.n_states);
 	s->n_ctx = pool_tokens < exec->n_ctx ? (uint32_t)pool_tokens : exec->n_ctx;
 	s->config.step_ms = config->step_ms ? config->step_ms : DEFAULT_STEP_MS;
+	s->config.rest_ms = config->rest_ms ? config->rest_ms : DEFAULT_REST_MS;
 	s->next_id = 1;
 	s->disk_patience = 1;
 	if (config->cache)
@@ -342,16 +386,9 @@ int eng_sched_new(const struct eng_exec *exec, const struct eng_sched_config *co
 
 int eng_sched_drain(struct eng_sched *s, uint32_t timeout_ms)
 {
-	struct timespec until;
+	struct timespec until = in_ms(timeout_ms);
 	int r = 0;
 
-	(void)clock_gettime(CLOCK_MONOTONIC, &until);
-	until.tv_sec += timeout_ms / 1000;
-	until.tv_nsec += (long)(timeout_ms % 1000) * 1000000L;
-	if (until.tv_nsec >= 1000000000L) {
-		until.tv_sec++;
-		until.tv_nsec -= 1000000000L;
-	}
 	(void)pthread_mutex_lock(&s->lock);
 	s->is_draining = true;
 	s->is_paused = false; /* what was held goes on to its end */

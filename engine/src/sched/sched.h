@@ -41,6 +41,8 @@ struct eng_exec {
 	void (*page_write)(void *ctx, uint32_t page, const void *src);
 	/* Slot dst becomes a copy of slot src, in order with the steps; NULL when kv.n_states is 0. */
 	void (*state_copy)(void *ctx, uint32_t dst, uint32_t src);
+	/* Pages [first, first + n) are free and their memory may be given back until they are used; or NULL. */
+	void (*page_discard)(void *ctx, uint32_t first, uint32_t n);
 };
 
 struct eng_sched_config {
@@ -51,9 +53,10 @@ struct eng_sched_config {
 	size_t n_eos_ids;
 	bool deterministic, no_prefix_cache, no_speculation; /* see eng_options */
 	uint32_t step_ms;                                    /* see eng_options */
-	enum eng_pooling pooling;                            /* of embeddings */
-	bool whole_prompts;   /* an encoder's: a prompt is computed in one step or not at all */
-	struct eng_pc *cache; /* pages on disk, or NULL; the scheduler's from now on, also when it is not made */
+	uint32_t rest_ms;         /* idle for so long, the memory of free pages is given back; 0: 20 s */
+	enum eng_pooling pooling; /* of embeddings */
+	bool whole_prompts;       /* an encoder's: a prompt is computed in one step or not at all */
+	struct eng_pc *cache;     /* pages on disk, or NULL; the scheduler's from now on, also when it is not made */
 };
 
 int eng_sched_new(const struct eng_exec *exec, const struct eng_sched_config *config, struct eng_sched **ret_sched,

@@ -104,6 +104,7 @@ struct eng_sched {
 	struct kn_pick *picks;     /* [exec.max_outputs], of the parts in their order */
 	float *masked;             /* [n_vocab] */
 	bool last_was_embed;
+	bool has_touched;      /* pages, since the memory of free ones was given back */
 	uint32_t first_decode; /* rotates, so that nobody starves when a step cannot hold all */
 	struct eng_pace pace;
 	uint64_t n_load_tags;

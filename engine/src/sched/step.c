@@ -392,6 +392,7 @@ bool sched_step(struct eng_sched *s)
 		fail_parts(s, n, e, &why);
 		return true;
 	}
+	s->has_touched = true;
 	count_step(s, n, sched_now_ns() - begin);
 	hand_out(s, n, rows, kind == ENG_EMBED ? s->exec.n_embd : s->exec.n_vocab);
 	if (!s->exec.begin)

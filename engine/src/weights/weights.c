@@ -284,6 +284,18 @@ const struct eng_tensor *eng_weights_find(const struct eng_weights *weights, con
 	return eng_names_find(&weights->tensor_names, name, strlen(name), &i) ? &weights->tensors[i] : NULL;
 }
 
+void eng_weights_cool(const struct eng_weights *w, const void *data, size_t size)
+{
+	for (size_t i = 0; i < w->n_parts; i++) {
+		const struct base_mapfile *map = &w->parts[i].map;
+		uintptr_t at = (uintptr_t)data, begin = (uintptr_t)map->data;
+
+		if (w->parts[i].owned && at >= begin && at - begin < map->size_bytes &&
+		    size <= map->size_bytes - (at - begin))
+			base_mapfile_cool_part(map, data, size);
+	}
+}
+
 uint64_t eng_weights_bytes(const struct eng_weights *weights)
 {
 	return weights->bytes;

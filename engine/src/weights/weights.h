@@ -40,6 +40,9 @@ const struct eng_tensor *eng_weights_at(const struct eng_weights *weights, size_
 /* NULL when there is none of that name. */
 const struct eng_tensor *eng_weights_find(const struct eng_weights *weights, const char *name);
 uint64_t eng_weights_bytes(const struct eng_weights *weights);
+/* [data, data + size) of a tensor was copied and will hardly be read again: it no longer counts as this process's
+ * memory. What is not in a mapped file is left alone. */
+void eng_weights_cool(const struct eng_weights *weights, const void *data, size_t size);
 
 /* ---- GGUF metadata; all return -ENOENT when the file is not GGUF or lacks the key ---- */
 

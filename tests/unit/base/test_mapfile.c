@@ -52,6 +52,28 @@ static void what_is_written_can_be_mapped_and_read(void **state)
 	base_mapfile_close(&map);
 }
 
+/* Its pages are let go, never its bytes; any range inside the file will do. */
+static void a_cooled_mapping_reads_as_before(void **state)
+{
+	enum { BYTES = 50001 };
+	static char text[BYTES];
+	struct base_mapfile map;
+
+	(void)state;
+	for (size_t i = 0; i < BYTES; i++)
+		text[i] = (char)(i * 31 >> 3);
+	assert_int_equal(base_write_file_atomic(path, text, BYTES, 0640, NULL), 0);
+	assert_int_equal(base_mapfile_open(path, &map, NULL), 0);
+	for (size_t from = 0; from < BYTES; from += 3001) {
+		base_mapfile_cool_part(&map, map.data + from, (BYTES - from) / 2);
+		base_mapfile_cool_part(&map, map.data + from, BYTES - from);
+		assert_memory_equal(map.data, text, BYTES);
+	}
+	base_mapfile_cool(&map);
+	assert_memory_equal(map.data, text, BYTES);
+	base_mapfile_close(&map);
+}
+
 static void an_empty_file_is_no_error(void **state)
 {
 	struct base_buf b = BASE_BUF_INIT(100);
@@ -112,8 +134,11 @@ static void a_failed_write_leaves_nothing(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		IN_A_DIR(what_is_written_can_be_mapped_and_read), IN_A_DIR(an_empty_file_is_no_error),
-		IN_A_DIR(only_regular_files_are_mapped),          IN_A_DIR(a_file_over_the_limit_is_refused),
+		IN_A_DIR(what_is_written_can_be_mapped_and_read),
+		IN_A_DIR(a_cooled_mapping_reads_as_before),
+		IN_A_DIR(an_empty_file_is_no_error),
+		IN_A_DIR(only_regular_files_are_mapped),
+		IN_A_DIR(a_file_over_the_limit_is_refused),
 		IN_A_DIR(a_failed_write_leaves_nothing),
 	};
 

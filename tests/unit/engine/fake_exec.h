@@ -43,7 +43,7 @@ struct fake_exec {
 	size_t n_scripts;
 	atomic_uint delay_us;  /* per step */
 	atomic_int fail_on_id; /* a step that is given this id fails; -1: none */
-	atomic_uint n_steps, max_seqs, max_step_tokens;
+	atomic_uint n_steps, max_seqs, max_step_tokens, n_discarded;
 
 	/* As a GPU does it: what samplers need is picked, and rows are fetched one by one. */
 	struct kn_backend *picker; /* NULL: rows are handed out whole */
@@ -239,6 +239,16 @@ static inline void fake_page_write(void *ctx, uint32_t page, const void *src)
 	memcpy(f->cells + (size_t)page * FAKE_PAGE, src, FAKE_PAGE * sizeof(*f->cells));
 }
 
+/* What is in a page that was given back is of no use. */
+static inline void fake_page_discard(void *ctx, uint32_t first, uint32_t n)
+{
+	struct fake_exec *f = ctx;
+
+	for (size_t i = (size_t)first * FAKE_PAGE; i < (size_t)(first + n) * FAKE_PAGE; i++)
+		f->cells[i] = INT32_MAX;
+	atomic_fetch_add(&f->n_discarded, n);
+}
+
 static inline void fake_init(struct fake_exec *f, uint32_t n_vocab, uint32_t n_ctx, uint32_t n_pages)
 {
 	memset(f, 0, sizeof(*f));
@@ -252,7 +262,8 @@ static inline void fake_init(struct fake_exec *f, uint32_t n_vocab, uint32_t n_c
 		                     .n_pages = n_pages,
 		                     .kv = { .page_tokens = FAKE_PAGE, .page_bytes = FAKE_PAGE * sizeof(int32_t) },
 		                     .page_read = fake_page_read,
-		                     .page_write = fake_page_write };
+		                     .page_write = fake_page_write,
+		                     .page_discard = fake_page_discard };
 	f->cells = calloc((size_t)n_pages * FAKE_PAGE, sizeof(*f->cells));
 	f->rows = calloc((size_t)f->exec.max_outputs * n_vocab + FAKE_EMBD * 8, sizeof(*f->rows));
 	atomic_store(&f->fail_on_id, -1);

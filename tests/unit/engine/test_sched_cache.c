@@ -644,6 +644,40 @@ static void drafts_that_fail_become_rare(void **state)
 	free(tokens);
 }
 
+/* Pages that nobody needs give their memory back: all of them at once when the cache is flushed, the free ones when
+ * nothing comes for a while. Cached ones stay. */
+static void memory_of_free_pages_is_given_back(void **state)
+{
+	struct world w;
+	struct client c;
+	struct eng_request req;
+	struct eng_stats st;
+	int32_t ids[20];
+	unsigned before;
+
+	(void)state;
+	world_init_as(&w, (struct eng_sched_config){ .max_running = 2, .max_queued = 4, .rest_ms = 20 }, PAGES);
+	prompt_of(ids, 20, 3);
+	for (int round = 0; round < 3; round++) {
+		before = atomic_load(&w.f.n_discarded);
+		client_init(&c);
+		req = greedy(&c, ids, 20, 8);
+		submit(&w, &c, &req);
+		client_wait(&c);
+		expect_continuation(&w, ids, 20, &c, 8);
+		for (int ms = 0; ms < 10000 && atomic_load(&w.f.n_discarded) == before; ms++)
+			(void)usleep(1000);
+		eng_sched_stats(w.s, &st);
+		assert_int_equal(st.kv_pages_cached, 27 / FAKE_PAGE);
+		assert_int_equal(atomic_load(&w.f.n_discarded) - before, PAGES - 27 / FAKE_PAGE);
+	}
+	assert_int_equal(st.cached_tokens, 2 * 16);
+	before = atomic_load(&w.f.n_discarded);
+	assert_int_equal(eng_sched_flush(w.s), 0);
+	assert_int_equal(atomic_load(&w.f.n_discarded) - before, PAGES);
+	world_done(&w);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -668,6 +702,7 @@ int main(void)
 		cmocka_unit_test(drafts_save_steps_and_change_nothing),
 		cmocka_unit_test(a_sampled_answer_is_the_same_with_drafts),
 		cmocka_unit_test(drafts_that_fail_become_rare),
+		cmocka_unit_test(memory_of_free_pages_is_given_back),
 	};
 	int failed = cmocka_run_group_tests_name("rows", tests, NULL, NULL);
 

@@ -4,6 +4,8 @@
  * Tolerances: norms and activations do a handful of float roundings and an exponential good to 2 units in the
  * last place, 1e-5 relative; rotations and sums two or three roundings, 1e-6. Experts: as products of matrices,
  * twice, see mixtures_of_experts_agree. */
+#include <sys/mman.h>
+
 #include "cpu_test.h"
 
 static const size_t odd_n[] = { 1, 2, 3, 5, 7, 17, 33, 65 };
@@ -460,6 +462,32 @@ static void experts_do_not_depend_on_threads_or_on_the_rows_beside(void **state)
 	free(weights);
 }
 
+/* Memory that is discarded is not there any more until it is written; what lies beside it stays. */
+static void discarded_memory_is_given_back(void **state)
+{
+	enum { BYTES = 1 << 20, PAGE = 4096 };
+	struct kn_backend *cpu = open_cpu(NULL, 1, 8);
+	unsigned char *p = cpu->ops->alloc(cpu, BYTES), in_core[BYTES / PAGE + 1];
+	char *first = (char *)(((uintptr_t)p + PAGE - 1) / PAGE * PAGE);
+
+	(void)state;
+	assert_non_null(p);
+	memset(p, 7, BYTES);
+	cpu->ops->discard(cpu, p + 1, 2 * PAGE); /* one whole page at least, never more */
+	cpu->ops->discard(cpu, p + BYTES / 2, BYTES / 4);
+	assert_int_equal(p[0], 7);
+	assert_int_equal(p[2 * PAGE + 1], 7);
+	assert_int_equal(p[BYTES / 2 - 1], 7);
+	assert_int_equal(p[BYTES / 2 + BYTES / 4], 7);
+	assert_int_equal(mincore(first + BYTES / 2 + PAGE, BYTES / 4 - 2 * PAGE, in_core), 0);
+	for (size_t i = 0; i < BYTES / 4 / PAGE - 2; i++)
+		assert_false(in_core[i] & 1);
+	memset(p, 9, BYTES);
+	assert_int_equal(p[BYTES / 2 + PAGE], 9);
+	cpu->ops->free(cpu, p);
+	kn_backend_close(cpu);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -474,6 +502,7 @@ int main(void)
 		cmocka_unit_test(more_experts_than_there_is_room_for_are_an_error),
 		cmocka_unit_test(mixtures_of_experts_agree),
 		cmocka_unit_test(experts_do_not_depend_on_threads_or_on_the_rows_beside),
+		cmocka_unit_test(discarded_memory_is_given_back),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
