@@ -12,6 +12,7 @@
 #include <sys/stat.h>
 
 #include "engine_internal.h"
+#include "weights/flip.h"
 #include "weights/weights.h"
 
 enum {
@@ -57,14 +58,25 @@ static int set_names(struct eng_engine *e, const struct eng_options *o, struct e
 
 	if (o->random_shape)
 		e->path = strdup(o->random_shape);
-	else if (o->model_path)
+	else if (o->model_path && eng_path_is_flip(o->model_path)) {
+		r = eng_flip_path(o->model_path, &e->path, err);
+		if (r < 0)
+			return r;
+	} else if (o->model_path)
 		e->path = strdup(o->model_path);
 	else {
 		r = eng_default_model_path(&e->path, err);
 		if (r < 0)
 			return r;
 	}
-	e->served_name = e->path ? (o->served_name ? strdup(o->served_name) : name_of(e->path)) : NULL;
+	if (e->path && o->model_path && eng_path_is_flip(o->model_path))
+		e->served_name = name_of(o->model_path); /* what flip calls it, whatever its file is called */
+	else if (e->path)
+		e->served_name = name_of(e->path);
+	if (o->served_name) {
+		free(e->served_name);
+		e->served_name = e->path ? strdup(o->served_name) : NULL;
+	}
 	e->backend_name = strdup(backend);
 	return e->served_name && e->backend_name ? 0 : err_set(err, -ENOMEM, "out of memory");
 }

@@ -55,6 +55,8 @@ static int find_scales(const struct loader *l, const struct eng_tensor *t, const
 	s = eng_weights_find(l->m->weights, name);
 	if (!s)
 		return err_set(l->err, -ENOENT, "%s: tensor %s is missing", l->path, name);
+	if (eng_weights_await(l->m->weights, s, l->err) < 0)
+		return -EIO;
 	if (block[0] == 0)
 		return err_set(l->err, -ENOTSUP, "%s: %s: type %s, but the configuration has no quantization_config",
 		               l->path, t->name, t->dtype_name);
@@ -145,6 +147,8 @@ static int find_mx(const struct loader *l, const char *name, const uint64_t shap
 		found[i] = eng_weights_find(l->m->weights, names[i]);
 		if (!found[i])
 			return err_set(l->err, -ENOENT, "%s: tensor %s is missing", l->path, names[i]);
+		if (eng_weights_await(l->m->weights, found[i], l->err) < 0)
+			return -EIO;
 		if (strcmp(found[i]->dtype_name, "U8") != 0 || found[i]->n_dims != n_dims || shape[2] % MX_BLOCK != 0 ||
 		    memcmp(found[i]->shape, want, n_dims * sizeof(*want)) != 0)
 			return err_set(l->err, -EINVAL,

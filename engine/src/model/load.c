@@ -57,15 +57,15 @@ int model_load_need(const struct loader *l, const char *name, uint32_t n_dims, c
 {
 	const struct eng_tensor *t = eng_weights_find(l->m->weights, name);
 	char got[96], want[96];
+	int r;
 
 	if (!t)
 		return err_set(l->err, -ENOENT, "%s: tensor %s is missing", l->path, name);
-	if (t->dtype == KN_N_DTYPES && strcmp(t->dtype_name, "F8_E4M3") == 0) {
-		int r = model_expand_fp8(l, t, &t);
-
-		if (r < 0)
-			return r;
-	}
+	r = eng_weights_await(l->m->weights, t, l->err);
+	if (r == 0 && t->dtype == KN_N_DTYPES && strcmp(t->dtype_name, "F8_E4M3") == 0)
+		r = model_expand_fp8(l, t, &t);
+	if (r < 0)
+		return r;
 	if (t->dtype == KN_N_DTYPES)
 		return err_set(l->err, -ENOTSUP, "%s: %s: type %s is not supported", l->path, name, t->dtype_name);
 	if (t->n_dims != n_dims || memcmp(t->shape, shape, n_dims * sizeof(*shape)) != 0) {

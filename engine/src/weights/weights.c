@@ -15,10 +15,18 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <sys/stat.h>
+#include <unistd.h>
 
 #include "base/cleanup.h"
 #include "base/sha256.h"
+#include "weights/flip.h"
+
+#ifndef MADV_POPULATE_READ
+#define MADV_POPULATE_READ 22 /* Linux 5.14 */
+#endif
+enum { HEAD_BYTES = 16 << 20 };
 
 static void weights_closep(struct eng_weights **w)
 {
@@ -53,6 +61,45 @@ static int new_part(struct eng_weights *w, const char *path, struct eng_part **r
 	return 0;
 }
 
+/* Touches every page of [begin, begin + size) without being killed for those that cannot be read. Kernels before 5.14
+ * do not know how: there the first use waits, or kills. */
+static int populate(const struct eng_part *p, uint64_t begin, uint64_t size)
+{
+	const uint64_t page = (uint64_t)sysconf(_SC_PAGESIZE);
+	uint64_t first = begin / page * page;
+
+	while (madvise((void *)(p->data + first), begin + size - first, MADV_POPULATE_READ) < 0) {
+		if (errno == EFAULT)
+			return -EIO;
+		if (errno != EINTR && errno != EAGAIN)
+			break;
+	}
+	return 0;
+}
+
+int eng_weights_await(const struct eng_weights *w, const struct eng_tensor *t, struct err *err)
+{
+	for (size_t i = 0; i < w->n_parts; i++) {
+		const struct eng_part *p = &w->parts[i];
+		const uint8_t *data = t->data;
+
+		if (!p->may_arrive || t->size_bytes == 0 || data < p->data || data >= p->data + p->size)
+			continue;
+		if (populate(p, (uint64_t)(data - p->data), t->size_bytes) < 0)
+			return err_set(err, -EIO, "%s: tensor '%s': its bytes do not come (flip model list tells why)",
+			               p->path, t->name);
+	}
+	return 0;
+}
+
+/* Where the headers are. */
+static int await_head(const struct eng_part *p, struct err *err)
+{
+	if (!p->may_arrive || p->size == 0 || populate(p, 0, p->size < HEAD_BYTES ? p->size : HEAD_BYTES) == 0)
+		return 0;
+	return err_set(err, -EIO, "%s: its first bytes do not come (flip model list tells why)", p->path);
+}
+
 int eng_weights_add_part(struct eng_weights *w, const char *path, struct err *err)
 {
 	struct base_mapfile map;
@@ -71,7 +118,8 @@ int eng_weights_add_part(struct eng_weights *w, const char *path, struct err *er
 	p->data = map.data;
 	p->size = map.size_bytes;
 	p->owned = true;
-	return 0;
+	p->may_arrive = eng_flip_may_arrive(path);
+	return await_head(p, err);
 }
 
 int eng_weights_add_tensor(struct eng_weights *w, const struct eng_part *part, const struct eng_tensor *t,

@@ -39,6 +39,10 @@ size_t eng_weights_count(const struct eng_weights *weights);
 const struct eng_tensor *eng_weights_at(const struct eng_weights *weights, size_t i);
 /* NULL when there is none of that name. */
 const struct eng_tensor *eng_weights_find(const struct eng_weights *weights, const char *name);
+/* To be called before a tensor's bytes are used: of a model that is still arriving (weights/flip.h) they are waited
+ * for, in the order in which they are asked for. Elsewhere it costs nothing and always succeeds. -EIO: they do not
+ * come, where touching them would have ended the process. */
+int eng_weights_await(const struct eng_weights *weights, const struct eng_tensor *t, struct err *err);
 uint64_t eng_weights_bytes(const struct eng_weights *weights);
 /* [data, data + size) of a tensor was copied and will hardly be read again: it no longer counts as this process's
  * memory. What is not in a mapped file is left alone. */

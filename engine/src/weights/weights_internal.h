@@ -11,7 +11,8 @@ struct eng_part {
 	char *path; /* for messages */
 	const uint8_t *data;
 	size_t size;
-	bool owned; /* map is ours to unmap */
+	bool owned;      /* map is ours to unmap */
+	bool may_arrive; /* its bytes may have to be waited for */
 	struct base_mapfile map;
 };
 

@@ -33,6 +33,8 @@ int cmd_top(int argc, char **argv);
 extern const struct opt gc_opts[], fsck_opts[];
 int cmd_gc(int argc, char **argv);
 int cmd_fsck(int argc, char **argv);
+extern const struct opt model_opts[];
+int cmd_model(int argc, char **argv);
 extern const struct opt setup_opts[];
 int cmd_setup(int argc, char **argv);
 

@@ -12,6 +12,10 @@ static const struct opt_command commands[] = {
 	{ "pull", "[OPTION]... IMAGE", "make an image known to containerd, ready to start", pull_opts, cmd_pull },
 	{ "mount", "[OPTION]... IMAGE DIR", "an image's files at a folder, read-only", mount_opts, cmd_mount },
 	{ "unmount", "[OPTION]... DIR", "end what `mount` began", mount_opts, cmd_unmount },
+	{ "model",
+	  "[OPTION]... pull SOURCE [NAME] | list | mount NAME [DIR] | remove NAME | push DIR REF | "
+	  "seed DIR [NAME] | serve DIR | manifest DIR",
+	  "models: fetched, mounted, given to others", model_opts, cmd_model },
 	{ "prefetch", "[OPTION]... IMAGE", "what a start of an image read, as it was recorded", prefetch_opts,
 	  cmd_prefetch },
 	{ "stat", "[OPTION]...", "what the daemon holds and does", stat_opts, cmd_stat },

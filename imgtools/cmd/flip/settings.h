@@ -13,7 +13,7 @@ struct flip_settings {
 	uint64_t budget, min_free, passthrough_min, window, readahead, max_rate;
 	uint32_t threads, connections, retries, stall_s, record_quiet_s, background_wait_s;
 	bool prefetch, record, background, insecure, holder;
-	const char *auth_file, *ca_file;
+	const char *auth_file, *ca_file, *netrc_file, *models_dir;
 	struct opt_list mirrors; /* "HOST=ENDPOINT" */
 	struct base_config *config;
 	struct flip_mirror *mirror_list; /* out of `mirrors`, by flip_settings_node() */

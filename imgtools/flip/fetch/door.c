@@ -49,6 +49,8 @@ static void repo_free(struct fetch_repo *repo)
 		if (repo->doors[i].authorization)
 			explicit_bzero(repo->doors[i].authorization, strlen(repo->doors[i].authorization));
 		free(repo->doors[i].authorization);
+		free(repo->doors[i].url);
+		free(repo->doors[i].base);
 	}
 	free(repo->host);
 	free(repo->name);
@@ -108,6 +110,56 @@ static int make_repo(struct flip_fetch *f, const char *text, const struct img_re
 	return 0;
 }
 
+/* A place of one file: nothing to find out and no token to get. The last one is the one that counts, as the registry
+ * itself is; those before it are left as soon as mirrors are. */
+static int add_url(struct flip_fetch *f, struct fetch_repo *repo, const char *url, bool is_last, struct err *err)
+{
+	struct fetch_door *d = &repo->doors[repo->n_doors];
+	const char *host = strstr(url, "://");
+
+	if (!host || (strncmp(url, "http://", 7) != 0 && strncmp(url, "https://", 8) != 0))
+		return err_set(err, -EINVAL, "%.200s: neither http nor https", url);
+	repo->n_doors++;
+	d->url = strdup(url);
+	d->base = strndup(url, (size_t)(host + 3 - url) + strcspn(host + 3, "/?#"));
+	d->is_mirror = !is_last;
+	d->is_found = true;
+	d->origin = d->base ? get_origin(f, d->base) : NULL;
+	return d->url && d->origin ? 0 : err_set(err, -ENOMEM, "out of memory");
+}
+
+/* Its name is what messages call it: the file's path at the last place. */
+static int make_url_repo(struct flip_fetch *f, const char *const *urls, size_t n, const char *all,
+                         struct fetch_repo **ret_repo, struct err *err)
+{
+	struct fetch_repo *repo = calloc(1, sizeof(*repo));
+	const char *host = strstr(urls[n - 1], "://");
+	int r = 0;
+
+	if (!repo)
+		return err_set(err, -ENOMEM, "out of memory");
+	repo->host = strdup("");
+	repo->ns = strdup(all);
+	host = host ? host + 3 : urls[n - 1];
+	host += strcspn(host, "/?#");
+	repo->name = strndup(host, strcspn(host, "?#")); /* what follows may be a signature */
+	if (!repo->host || !repo->name || !repo->ns)
+		r = err_set(err, -ENOMEM, "out of memory");
+	for (size_t i = 0; r == 0 && i < n; i++)
+		r = add_url(f, repo, urls[i], i + 1 == n, err);
+	if (r < 0) {
+		repo_free(repo);
+		return r;
+	}
+	*ret_repo = repo;
+	return 0;
+}
+
+const char *flip_door_base(const struct fetch_door *d)
+{
+	return d->url ? d->base : img_registry_base(d->registry);
+}
+
 /* Tokens of repositories that nobody uses just now are worth keeping, but not all of them. f->lock is held. */
 static void drop_idle(struct flip_fetch *f)
 {
@@ -153,6 +205,41 @@ int flip_repo_get(struct flip_fetch *f, const char *text, struct fetch_repo **re
 	}
 	(void)pthread_mutex_unlock(&f->lock);
 	img_reference_done(&ref);
+	return r;
+}
+
+int flip_repo_get_urls(struct flip_fetch *f, const char *const *urls, size_t n, struct fetch_repo **ret_repo,
+                       struct err *err)
+{
+	struct base_buf all = BASE_BUF_INIT(1 << 20);
+	struct fetch_repo *repo = NULL;
+	int r;
+
+	n = n < FETCH_MAX_DOORS ? n : FETCH_MAX_DOORS;
+	for (size_t i = 0; i < n; i++)
+		(void)base_buf_printf(&all, "%s%s", i ? " " : "", urls[i]);
+	r = base_buf_error(&all);
+	if (r < 0) {
+		base_buf_done(&all);
+		return err_set(err, r, "%.200s: the addresses are too long", urls[0]);
+	}
+	(void)pthread_mutex_lock(&f->lock);
+	for (repo = f->repos; repo && (*repo->host || strcmp(repo->ns, base_buf_text(&all)) != 0); repo = repo->next)
+		;
+	if (!repo) {
+		r = make_url_repo(f, urls, n, base_buf_text(&all), &repo, err);
+		if (r == 0) {
+			repo->next = f->repos;
+			f->repos = repo;
+		}
+	}
+	if (r == 0) {
+		repo->refs++;
+		drop_idle(f);
+		*ret_repo = repo;
+	}
+	(void)pthread_mutex_unlock(&f->lock);
+	base_buf_done(&all);
 	return r;
 }
 

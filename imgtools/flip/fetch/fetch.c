@@ -26,6 +26,7 @@ static void fetch_unref(struct flip_fetch *f)
 	free(f->mirrors);
 	free(f->auth_file);
 	free(f->ca_file);
+	free(f->netrc_file);
 	(void)pthread_mutex_destroy(&f->lock);
 	(void)pthread_cond_destroy(&f->document_done);
 	free(f);
@@ -55,6 +56,7 @@ static bool copy_opts(struct flip_fetch *f, const struct flip_fetch_opts *o)
 		f->o.max_coalesce_gap = FETCH_MAX_GAP;
 	f->auth_file = copy_text(f->o.auth_file, &ok);
 	f->ca_file = copy_text(f->o.ca_file, &ok);
+	f->netrc_file = copy_text(f->o.netrc_file, &ok);
 	if (f->o.n_mirrors) {
 		f->mirrors = calloc(f->o.n_mirrors, sizeof(*f->mirrors));
 		ok = ok && f->mirrors;
@@ -167,22 +169,16 @@ static bool digest_is_valid(const char *digest)
 	       strspn(digest + 7, "0123456789abcdef") == 64;
 }
 
-int flip_blob_open(struct flip_fetch *f, const char *ref, const char *digest, uint64_t size,
-                   struct flip_blob **ret_blob, struct err *err)
+int flip_blob_new(struct flip_fetch *f, const char *digest, uint64_t size, const char *where,
+                  struct flip_blob **ret_blob, struct err *err)
 {
 	struct flip_blob *b;
-	int r;
 
 	if (!digest_is_valid(digest) || size > INT64_MAX)
-		return err_set(err, -EINVAL, "%s: %.80s: not a digest and size of a blob", ref, digest);
+		return err_set(err, -EINVAL, "%s: %.80s: not a digest and size of a blob", where, digest);
 	b = calloc(1, sizeof(*b));
 	if (!b)
 		return err_set(err, -ENOMEM, "out of memory");
-	r = flip_repo_get(f, ref, &b->repo, err);
-	if (r < 0) {
-		free(b);
-		return r;
-	}
 	b->refs = 1;
 	b->f = f;
 	b->size = size;
@@ -194,13 +190,35 @@ int flip_blob_open(struct flip_fetch *f, const char *ref, const char *digest, ui
 	return 0;
 }
 
+int flip_blob_open(struct flip_fetch *f, const char *ref, const char *digest, uint64_t size,
+                   struct flip_blob **ret_blob, struct err *err)
+{
+	struct flip_blob *b;
+	int r = flip_blob_new(f, digest, size, ref, &b, err);
+
+	if (r < 0)
+		return r;
+	r = flip_repo_get(f, ref, &b->repo, err);
+	if (r < 0) {
+		flip_blob_unref(b);
+		return r;
+	}
+	*ret_blob = b;
+	return 0;
+}
+
 void flip_blob_unref(struct flip_blob *b)
 {
 	struct flip_fetch *f = b->f;
 
 	if (atomic_fetch_sub(&b->refs, 1) > 1)
 		return;
-	flip_repo_put(f, b->repo);
+	if (b->repo)
+		flip_repo_put(f, b->repo);
+	for (size_t i = 0; i < b->n_parts; i++)
+		flip_blob_unref(b->parts[i]);
+	free(b->parts);
+	free(b->starts);
 	for (size_t i = 0; i < FETCH_MAX_DOORS; i++)
 		free(b->target[i]);
 	free(b->sorted);
@@ -255,6 +273,31 @@ static struct fetch_batch *make_batch(struct flip_blob *b, const struct flip_ran
 	return batch;
 }
 
+/* Of a joined blob: asked of the one part that all of them are of. */
+static int64_t read_part(struct flip_blob *b, const struct flip_range *ranges, size_t n, enum flip_priority priority,
+                         flip_range_done done, void *arg, struct err *err)
+{
+	struct flip_range *shifted = calloc(n ? n : 1, sizeof(*shifted));
+	struct flip_blob *part = NULL;
+	int64_t r = 0;
+
+	if (!shifted)
+		return err_set(err, -ENOMEM, "out of memory for %zu ranges", n);
+	for (size_t i = 0; r == 0 && i < n; i++) {
+		struct flip_blob *p;
+
+		shifted[i] = ranges[i];
+		p = flip_blob_part(b, &shifted[i].offset, ranges[i].size);
+		if (!p || (part && p != part))
+			r = err_set(err, -EINVAL, "%.19s: ranges of more than one part", b->digest);
+		part = p;
+	}
+	if (r == 0 && part)
+		r = flip_blob_read(part, shifted, n, priority, done, arg, err);
+	free(shifted);
+	return r;
+}
+
 int64_t flip_blob_read(struct flip_blob *b, const struct flip_range *ranges, size_t n, enum flip_priority priority,
                        flip_range_done done, void *arg, struct err *err)
 {
@@ -265,6 +308,8 @@ int64_t flip_blob_read(struct flip_blob *b, const struct flip_range *ranges, siz
 
 	if (r < 0)
 		return r;
+	if (b->n_parts)
+		return read_part(b, ranges, n, priority, done, arg, err);
 	note = calloc(1, sizeof(*note));
 	batch = make_batch(b, ranges, n, priority);
 	if (!note || !batch) {

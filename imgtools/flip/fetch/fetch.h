@@ -45,6 +45,7 @@ struct flip_fetch_opts {
 	uint64_t max_queued;    /* bytes held for callers at once, a ceiling for memory; 0: 32 MiB */
 	const char *auth_file;  /* docker's config.json; NULL: the usual places */
 	const char *ca_file;    /* NULL: the system's */
+	const char *netrc_file; /* for addresses that are no registry's; NULL: ~/.netrc */
 	bool insecure;          /* plain HTTP also beyond this host, certificates not verified */
 	const struct flip_mirror *mirrors; /* borrowed during the call */
 	size_t n_mirrors;
@@ -64,6 +65,15 @@ void flip_fetch_stop(struct flip_fetch *f);
 struct flip_blob;
 int flip_blob_open(struct flip_fetch *f, const char *ref, const char *digest, uint64_t size,
                    struct flip_blob **ret_blob, struct err *err);
+/* The same of a file that lies at addresses (http, https) instead of in a repository: asked in their order, the earlier
+ * ones left as soon as mirrors are. Credentials for them come from ~/.netrc of whoever runs this, or from netrc_file.
+ */
+int flip_blob_open_urls(struct flip_fetch *f, const char *const *urls, size_t n_urls, const char *digest, uint64_t size,
+                        struct flip_blob **ret_blob, struct err *err);
+/* Several blobs one behind the other as one, which takes them over on success. Ranges do not cross from one to the
+ * next: all of one flip_blob_read() are of one part. Not for flip_blob_stream(). */
+int flip_blob_join(struct flip_fetch *f, struct flip_blob **parts_take, size_t n, struct flip_blob **ret_blob,
+                   struct err *err);
 void flip_blob_close(struct flip_blob *b);
 uint64_t flip_blob_size(const struct flip_blob *b);
 

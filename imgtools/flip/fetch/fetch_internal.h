@@ -1,5 +1,6 @@
 /* What the files of this room share.
  *
+ *   parts.c  blobs at addresses, and several blobs as one
  *   fetch.c  the callers' side: blobs, ranges and numbers; everything they want goes to the loop as a note
  *   loop.c   the one thread: notes taken in, what may start is started, libcurl driven
  *   queue.c  ranges that wait: in order of arrival by priority, by offset for coalescing
@@ -60,6 +61,8 @@ struct fetch_origin {
 struct fetch_door {
 	struct fetch_origin *origin;
 	struct img_registry *registry;
+	char *url;  /* of the one blob that is asked for here; NULL: a registry's */
+	char *base; /* "https://host:port" of url */
 	bool is_mirror;
 	bool is_found;  /* its scheme is known */
 	bool is_proven; /* it let somebody in; until it does only one at a time knocks */
@@ -124,6 +127,10 @@ struct flip_blob {
 	struct fetch_repo *repo;
 	char digest[72];
 	uint64_t size;
+	/* A joined one has parts and no repository: it only passes on. Immutable. */
+	struct flip_blob **parts;
+	uint64_t *starts;
+	size_t n_parts;
 	/* The loop's: */
 	TAILQ_ENTRY(flip_blob) in_queued; /* while ranges wait */
 	bool is_queued;
@@ -226,7 +233,7 @@ struct fetch_counts {
 struct flip_fetch {
 	_Atomic unsigned refs; /* the owner's and each blob's */
 	struct flip_fetch_opts o;
-	char *auth_file, *ca_file;
+	char *auth_file, *ca_file, *netrc_file;
 	struct flip_mirror *mirrors; /* copies */
 	pthread_t thread;
 	atomic_bool is_stopping;
@@ -271,7 +278,12 @@ void flip_fetch_wake(struct flip_fetch *f);
 void flip_fetch_due(struct flip_fetch *f, int64_t due); /* come back then, at the latest */
 
 /* fetch.c */
+int flip_blob_new(struct flip_fetch *f, const char *digest, uint64_t size, const char *where,
+                  struct flip_blob **ret_blob, struct err *err); /* without a repository yet */
 void flip_blob_unref(struct flip_blob *b);
+
+/* parts.c: a range of a joined blob is its part's; NULL: of none. *offset becomes that of the part. */
+struct flip_blob *flip_blob_part(const struct flip_blob *b, uint64_t *offset, uint64_t size);
 
 /* queue.c */
 int flip_queue_add(struct flip_fetch *f, struct fetch_batch *batch);
@@ -292,6 +304,10 @@ void flip_range_end(struct flip_fetch *f, struct fetch_range *r, int res, const 
 
 /* door.c */
 int flip_repo_get(struct flip_fetch *f, const char *ref, struct fetch_repo **ret_repo, struct err *err);
+/* The one of these addresses. */
+int flip_repo_get_urls(struct flip_fetch *f, const char *const *urls, size_t n_urls, struct fetch_repo **ret_repo,
+                       struct err *err);
+const char *flip_door_base(const struct fetch_door *d); /* "https://host" */
 void flip_repo_put(struct flip_fetch *f, struct fetch_repo *repo);
 void flip_repos_free(struct flip_fetch *f);
 int flip_door_choose(struct flip_fetch *f, const struct fetch_repo *repo, const struct flip_blob *b, unsigned tried);

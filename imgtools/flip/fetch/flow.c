@@ -291,7 +291,7 @@ static void on_refused(struct fetch_job *j, const struct answer *a)
 	/* Somebody renewed it meanwhile: the new one has not been tried. */
 	if (j->generation != d->generation || d->task) {
 		rest_until(j, j->f->now);
-	} else if (!a->challenge || ++j->n_refused > MAX_REFUSED) {
+	} else if (!a->challenge || d->url || ++j->n_refused > MAX_REFUSED) {
 		explain_status(j, 401);
 		flip_door_fails(j->f, d, 401);
 		next_door(j);

@@ -296,7 +296,7 @@ static size_t on_body(char *data, size_t size, size_t n, void *arg)
 static int make_url(struct fetch_job *j)
 {
 	const struct fetch_door *d = &j->repo->doors[j->door];
-	const char *base = img_registry_base(d->registry), *target = j->blob ? j->blob->target[j->door] : NULL;
+	const char *base = flip_door_base(d), *target = j->blob ? j->blob->target[j->door] : NULL;
 	bool is_blob = !j->doc || j->doc->is_blob;
 	size_t len = strlen(base);
 	int n;
@@ -304,8 +304,8 @@ static int make_url(struct fetch_job *j)
 	j->is_sent = j->url || target;
 	if (j->url) /* just now */
 		n = 0;
-	else if (target)
-		n = asprintf(&j->url, "%s", target);
+	else if (target || d->url)
+		n = asprintf(&j->url, "%s", target ? target : d->url);
 	else
 		n = asprintf(&j->url, "%s/v2/%s/%s/%s%s%s", base, j->repo->name, is_blob ? "blobs" : "manifests",
 		             j->doc ? j->doc->which : j->blob->digest, d->is_mirror ? "?ns=" : "",
@@ -315,7 +315,7 @@ static int make_url(struct fetch_job *j)
 		return -ENOMEM;
 	}
 	/* Our token is for the registry alone. */
-	j->is_elsewhere = strncmp(j->url, base, len) != 0 || j->url[len] != '/';
+	j->is_elsewhere = strncmp(j->url, base, len) != 0 || !strchr("/?", j->url[len]);
 	return 0;
 }
 
@@ -361,7 +361,8 @@ static int set_up(struct fetch_job *j)
 {
 	static const long weights[FLIP_N_PRIORITIES] = { 256, 32, 1 };
 	const struct flip_fetch *f = j->f;
-	const char *base = img_registry_base(j->repo->doors[j->door].registry);
+	const struct fetch_door *d = &j->repo->doors[j->door];
+	const char *base = flip_door_base(d);
 	bool is_plain = strncmp(base, "http://", 7) == 0;
 	CURL *easy = j->easy;
 
@@ -389,6 +390,11 @@ static int set_up(struct fetch_job *j)
 	                                  : (long)CURL_SSLVERSION_TLSv1_2 | (long)CURL_SSLVERSION_MAX_TLSv1_3);
 	(void)curl_easy_setopt(easy, CURLOPT_WRITEFUNCTION, on_body);
 	(void)curl_easy_setopt(easy, CURLOPT_WRITEDATA, j);
+	if (d->url && !j->is_elsewhere) { /* a registry's tokens are the registry room's */
+		(void)curl_easy_setopt(easy, CURLOPT_NETRC, (long)CURL_NETRC_OPTIONAL);
+		if (f->netrc_file)
+			(void)curl_easy_setopt(easy, CURLOPT_NETRC_FILE, f->netrc_file);
+	}
 	if (f->o.insecure) {
 		(void)curl_easy_setopt(easy, CURLOPT_SSL_VERIFYPEER, 0L);
 		(void)curl_easy_setopt(easy, CURLOPT_SSL_VERIFYHOST, 0L);

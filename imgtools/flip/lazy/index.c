@@ -196,7 +196,7 @@ static int check_header(struct flip_index *ix, const char *path, struct err *err
 		return bad(path, err, "too short");
 	if (h->magic != magic || h->version != VERSION)
 		return bad(path, err, "magic or version");
-	if (h->format != FLIP_ESTARGZ && h->format != FLIP_ZSTD_CHUNKED && h->format != FLIP_PLAIN)
+	if (h->format > FLIP_RAW)
 		return bad(path, err, "format");
 	l = layout_of(h->n_objects, h->n_chunks, h->n_prefetch);
 	if (h->file_size != ix->map.size_bytes || l.end != ix->map.size_bytes)
@@ -235,8 +235,10 @@ static const char *fault_in_object(const struct flip_index *ix, size_t i)
 		if (c->blob_size == 0 || c->blob_offset > ix->head->blob_size ||
 		    c->blob_size > ix->head->blob_size - c->blob_offset)
 			return "place of a chunk in the blob";
-		if (c->inner_offset > UINT32_MAX)
+		if (c->inner_offset > UINT32_MAX || (ix->head->format == FLIP_RAW && c->inner_offset))
 			return "inner offset of a chunk";
+		if (ix->head->format == FLIP_RAW && c->blob_size != c->size)
+			return "size of a chunk in the blob";
 		done += c->size;
 	}
 	return done == o->size ? NULL : "size of an object";
@@ -363,24 +365,45 @@ size_t flip_index_prefetch(const struct flip_index *ix, const uint32_t **ret_chu
 /* ---- Chunks -------------------------------------------------------------------------------------------------------
  */
 
-int flip_chunk_decode(enum flip_format format, const struct flip_index_chunk *chunk, const void *data, size_t size,
-                      void *out, struct err *err)
+static bool has_digest(const struct flip_index_chunk *chunk)
 {
 	static const uint8_t unknown[32];
-	uint8_t digest[32];
-	int r = -EBADMSG;
 
-	if (size >= chunk->blob_size && format != FLIP_PLAIN)
-		r = flip_unpack_part(format, data, chunk->blob_size, chunk->inner_offset, out, chunk->size);
-	if (r < 0)
-		return err_set(err, r, "chunk at %llu of the blob: %s", (unsigned long long)chunk->blob_offset,
-		               r == -ENOMEM ? "out of memory" : "cannot be decompressed, or too short");
-	if (memcmp(chunk->digest, unknown, sizeof(unknown)) == 0)
+	return memcmp(chunk->digest, unknown, sizeof(unknown)) != 0;
+}
+
+bool flip_index_is_unverified(const struct flip_index *ix, const struct flip_index_object *object)
+{
+	return object->n_chunks > 1 && !has_digest(flip_index_chunk(ix, object->first_chunk));
+}
+
+int flip_chunk_verify(const struct flip_index_chunk *chunk, const void *data, struct err *err)
+{
+	uint8_t digest[32];
+
+	if (!has_digest(chunk))
 		return 0;
-	if (base_sha256_bytes(out, chunk->size, digest) < 0)
+	if (base_sha256_bytes(data, chunk->size, digest) < 0)
 		return err_set(err, -ENOMEM, "out of memory");
 	if (memcmp(digest, chunk->digest, sizeof(digest)) != 0)
 		return err_set(err, -EBADMSG, "chunk at %llu of the blob: not what its digest says",
 		               (unsigned long long)chunk->blob_offset);
 	return 0;
+}
+
+int flip_chunk_decode(enum flip_format format, const struct flip_index_chunk *chunk, const void *data, size_t size,
+                      void *out, struct err *err)
+{
+	int r = -EBADMSG;
+
+	if (size >= chunk->blob_size && format == FLIP_RAW) {
+		memcpy(out, data, chunk->size);
+		r = 0;
+	} else if (size >= chunk->blob_size && format != FLIP_PLAIN) {
+		r = flip_unpack_part(format, data, chunk->blob_size, chunk->inner_offset, out, chunk->size);
+	}
+	if (r < 0)
+		return err_set(err, r, "chunk at %llu of the blob: %s", (unsigned long long)chunk->blob_offset,
+		               r == -ENOMEM ? "out of memory" : "cannot be decompressed, or too short");
+	return flip_chunk_verify(chunk, out, err);
 }

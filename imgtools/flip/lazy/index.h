@@ -3,6 +3,7 @@
 #ifndef FLIP_INDEX_H
 #define FLIP_INDEX_H
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -49,6 +50,10 @@ const struct flip_index_object *flip_index_chunk_object(const struct flip_index 
 /* Chunks in the order of need, when the image brought a list; the landmark's whole range otherwise; 0: nothing. */
 size_t flip_index_prefetch(const struct flip_index *ix, const uint32_t **ret_chunks);
 
+/* Whether only the whole of a content can be verified: it has several chunks, and their digests are not known. */
+bool flip_index_is_unverified(const struct flip_index *ix, const struct flip_index_object *object);
+/* Whether the chunk's own bytes (chunk->size of them) have its digest, when it is known: 0 or -EBADMSG. */
+int flip_chunk_verify(const struct flip_index_chunk *chunk, const void *data, struct err *err);
 /* Decodes the member or frame of a chunk (`data`, blob_size bytes or more) and gives the chunk's own bytes: chunk->size
  * of them into `out`. Verified against the digest unless it is all zero. Any thread. -EBADMSG. */
 int flip_chunk_decode(enum flip_format format, const struct flip_index_chunk *chunk, const void *data, size_t size,

@@ -14,7 +14,12 @@
 #include "base/err.h"
 #include "tree/tree.h"
 
-enum flip_format { FLIP_ESTARGZ, FLIP_ZSTD_CHUNKED, FLIP_PLAIN /* no table of contents */ };
+enum flip_format {
+	FLIP_ESTARGZ,
+	FLIP_ZSTD_CHUNKED,
+	FLIP_PLAIN, /* no table of contents */
+	FLIP_RAW,   /* no tar either: contents one behind the other, as they are (model/model.h) */
+};
 
 struct flip_toc_chunk {
 	uint64_t offset;       /* in the content */

@@ -1,5 +1,6 @@
 /* What goes wrong with one chunk goes wrong with the next thousand: a registry that is down, a disk that is full. One
  * line for each layer and kind of error, the next after some seconds, with how many there were in between. */
+#include <errno.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -65,4 +66,37 @@ void node_complaints_end(struct flip_node *node, int64_t now_ms)
 			base_log(BASE_LOG_WARN, "layer number %u: %u more of: %s", over.layer, over.n,
 			         strerror(-over.r));
 	}
+}
+
+bool node_is_final(int r)
+{
+	return r == -EBADMSG || r == -EACCES || r == -ENOENT;
+}
+
+/* A file whose bytes are wrong stays wrong: it is not fetched again and again until somebody asks for the model anew.
+ */
+static void note_trouble(struct node_layer *layer, int r, const char *what)
+{
+	pthread_mutex_lock(&layer->node->complaints_lock);
+	layer->trouble->r = r;
+	layer->trouble->n++;
+	(void)snprintf(layer->trouble->text, sizeof(layer->trouble->text), "%s", what);
+	pthread_mutex_unlock(&layer->node->complaints_lock);
+	if (!node_is_final(r))
+		return;
+	atomic_store(&layer->is_wanted, false);
+	node_queue_drop(layer);
+}
+
+void node_complain_chunk(struct node_layer *layer, uint32_t chunk, int r, const char *what)
+{
+	char text[ERR_MSG_SIZE];
+
+	if (!layer->model) {
+		node_complain(layer, r, what);
+		return;
+	}
+	(void)snprintf(text, sizeof(text), "%.160s: %.330s", node_model_path(layer, chunk), what);
+	note_trouble(layer, r, text);
+	node_complain(layer, r, text);
 }

@@ -8,6 +8,10 @@
  *   POST /v1/unmount dir
  *   POST /v1/gc      [all=1] [dry_run=1]  what was removed
  *   POST /v1/fsck    [dry_run=1]       findings, one line each, then the counts
+ *   GET  /v1/models  [name]            models, how much of each is here
+ *   POST /v1/model/pull    name, source [keep=1]
+ *   POST /v1/model/mount   name [dir]  answers where
+ *   POST /v1/model/remove  name
  *
  * Arguments are of the query; failures are a JSON object with "error". */
 #include <errno.h>
@@ -22,7 +26,7 @@
 #include "base/json.h"
 #include "node/node_internal.h"
 
-enum { MAX_ANSWER = 64 << 20, N_THREADS = 2 };
+enum { MAX_ANSWER = 64 << 20, N_THREADS = 4 /* some requests are long */ };
 
 struct flip_control {
 	struct flip_node *node;
@@ -152,13 +156,73 @@ static void do_fsck(struct flip_node *node, struct MHD_Connection *c, struct ans
 	}
 }
 
+/* ---- Models ------------------------------------------------------------------------------------------------------ */
+
+static void answer_result(struct answer *a, int r, const struct err *err)
+{
+	if (r < 0)
+		answer_error(a, r, err);
+	else
+		answer_json(a, json_object());
+}
+
+static void do_models(struct flip_node *node, struct MHD_Connection *c, struct answer *a)
+{
+	struct err err = { 0 };
+	int r = flip_node_models(node, argument(c, "name"), &a->body, &err);
+
+	if (r < 0)
+		answer_error(a, r, &err);
+}
+
+static void do_model_pull(struct flip_node *node, struct MHD_Connection *c, struct answer *a)
+{
+	const char *name = argument(c, "name"), *source = argument(c, "source");
+	struct err err = { 0 };
+	int r = name && source ? flip_node_model_pull(node, name, source, argument(c, "keep") != NULL, &err)
+	                       : err_set(&err, -EINVAL, "name and source are needed");
+
+	answer_result(a, r, &err);
+}
+
+static void do_model_remove(struct flip_node *node, struct MHD_Connection *c, struct answer *a)
+{
+	const char *name = argument(c, "name");
+	struct err err = { 0 };
+
+	answer_result(a, name ? flip_node_model_remove(node, name, &err) : err_set(&err, -EINVAL, "name is needed"),
+	              &err);
+}
+
+static void do_model_mount(struct flip_node *node, struct MHD_Connection *c, struct answer *a)
+{
+	const char *name = argument(c, "name");
+	char dir[NODE_PATH];
+	struct err err = { 0 };
+	int r = name ? flip_node_model_mount(node, name, argument(c, "dir"), dir, sizeof(dir), &err)
+	             : err_set(&err, -EINVAL, "name is needed");
+
+	if (r < 0)
+		answer_error(a, r, &err);
+	else
+		answer_json(a, json_pack("{s:s}", "dir", dir));
+}
+
 static const struct route {
 	const char *method, *path;
 	void (*run)(struct flip_node *node, struct MHD_Connection *c, struct answer *a);
 } routes[] = {
-	{ "GET", "/v1/stat", do_stat },    { "GET", "/v1/prefetch", do_prefetch }, { "GET", "/metrics", do_metrics },
-	{ "POST", "/v1/mount", do_mount }, { "POST", "/v1/unmount", do_unmount },  { "POST", "/v1/gc", do_gc },
+	{ "GET", "/v1/stat", do_stat },
+	{ "GET", "/v1/prefetch", do_prefetch },
+	{ "GET", "/metrics", do_metrics },
+	{ "POST", "/v1/mount", do_mount },
+	{ "POST", "/v1/unmount", do_unmount },
+	{ "POST", "/v1/gc", do_gc },
 	{ "POST", "/v1/fsck", do_fsck },
+	{ "GET", "/v1/models", do_models },
+	{ "POST", "/v1/model/pull", do_model_pull },
+	{ "POST", "/v1/model/remove", do_model_remove },
+	{ "POST", "/v1/model/mount", do_model_mount },
 };
 
 static enum MHD_Result handle(void *arg, struct MHD_Connection *c, const char *url, const char *method,

@@ -35,8 +35,12 @@ void node_layer_unref(struct node_layer *layer)
 {
 	if (!layer || atomic_fetch_sub(&layer->n_refs, 1) != 1)
 		return;
-	if (layer->blob)
-		flip_blob_close(layer->blob);
+	flip_blob_close(layer->blob);
+	for (size_t i = 0; i < layer->n_old_blobs; i++)
+		flip_blob_close(layer->old_blobs[i]);
+	free(layer->old_blobs);
+	flip_model_free(layer->model);
+	free(layer->trouble);
 	flip_index_close(layer->index);
 	flip_erofs_close(layer->meta);
 	free(layer->ref);
@@ -125,6 +129,7 @@ static int layer_id(struct flip_node *node, const char *digest, uint32_t *ret_id
 static int open_files(struct flip_node *node, struct node_layer *layer, const struct flip_layer_row *row,
                       struct err *err)
 {
+	struct flip_blob *blob;
 	char path[NODE_PATH + 32];
 	int r;
 
@@ -139,11 +144,16 @@ static int open_files(struct flip_node *node, struct node_layer *layer, const st
 	if (strcmp(flip_index_blob(layer->index), row->digest) != 0)
 		return err_set(err, -EBADMSG, "%s: the index is of another layer, %s", layer->dir,
 		               flip_index_blob(layer->index));
+	if (row->media_type && strcmp(row->media_type, FLIP_MODEL_TYPE) == 0)
+		return node_model_open(layer, row, err);
 	if (row->kind != FLIP_LAYER_LAZY || flip_index_format(layer->index) == FLIP_PLAIN)
 		return 0;
 	if (!row->ref)
 		return err_set(err, -EINVAL, "%s: no reference to fetch it by", row->digest);
-	return flip_blob_open(node->fetch, row->ref, row->digest, row->blob_size, &layer->blob, err);
+	r = flip_blob_open(node->fetch, row->ref, row->digest, row->blob_size, &blob, err);
+	if (r == 0)
+		layer->blob = blob;
+	return r;
 }
 
 int node_layer_load(struct flip_node *node, const char *digest, struct node_layer **ret_layer, struct err *err)

@@ -66,6 +66,29 @@ static void let_layers_go(struct flip_node *node, const char *dir)
 	}
 }
 
+bool node_mount_shows(struct flip_node *node, const char *dir, const char *digest)
+{
+	struct flip_snapshot s = { 0 };
+	char name[NODE_PATH + 64];
+	bool is;
+
+	row_name(name, dir, 0);
+	if (flip_store_snapshot_get(node->store, name, &s, NULL) < 0)
+		return false;
+	is = s.layer && strcmp(s.layer, digest) == 0;
+	flip_snapshot_done(&s);
+	return is;
+}
+
+int node_mount_end(struct flip_node *node, const char *dir, struct err *err)
+{
+	int r = flip_unmount(dir, true, err);
+
+	if (r == 0)
+		let_layers_go(node, dir);
+	return r;
+}
+
 struct ended { /* folders that are mount points no more */
 	char **dirs;
 	size_t n;
@@ -103,11 +126,26 @@ void node_forget_ended_mounts(struct flip_node *node)
 	free(e.dirs);
 }
 
+int node_mount_layers(struct flip_node *node, const struct node_lower *lowers, size_t n, const char *dir,
+                      struct err *err)
+{
+	struct flip_mounts mounts = { 0 };
+	int r = node_compose_mount(node, lowers, n, NULL, NULL, &mounts, err);
+
+	if (r == 0)
+		r = hold_layers(node, lowers, n, dir, err);
+	if (r == 0)
+		r = node_do_mount(&mounts, dir, err);
+	if (r < 0)
+		let_layers_go(node, dir);
+	flip_mounts_done(&mounts);
+	return r;
+}
+
 static int mount_image(struct flip_node *node, const struct node_image *image, const char *dir, struct err *err)
 {
 	struct node_lower *lowers = calloc(image->doc.n_layers + 1, sizeof(*lowers));
 	struct node_layer **layers = calloc(image->doc.n_layers + 1, sizeof(*layers));
-	struct flip_mounts mounts = { 0 };
 	int r = lowers && layers ? 0 : err_set(err, -ENOMEM, "out of memory");
 
 	if (r == 0 && (!image->doc.n_layers || image->doc.n_layers > NODE_MAX_MOUNTED))
@@ -115,18 +153,11 @@ static int mount_image(struct flip_node *node, const struct node_image *image, c
 	if (r == 0)
 		r = lowers_of(node, image, lowers, layers, err);
 	if (r == 0)
-		r = node_compose_mount(node, lowers, image->doc.n_layers, NULL, NULL, &mounts, err);
-	if (r == 0)
-		r = hold_layers(node, lowers, image->doc.n_layers, dir, err);
-	if (r == 0)
-		r = node_do_mount(&mounts, dir, err);
-	if (r < 0)
-		let_layers_go(node, dir);
+		r = node_mount_layers(node, lowers, image->doc.n_layers, dir, err);
 	for (size_t i = 0; r == 0 && i < image->doc.n_layers; i++)
 		node_prefetch_layer(layers[i]);
 	if (r == 0 && !node_prefetch_image(node, image->ref, layers, image->doc.n_layers))
 		node_record_start(node, image->ref, layers, image->doc.n_layers);
-	flip_mounts_done(&mounts);
 	for (size_t i = 0; lowers && i < image->doc.n_layers; i++)
 		node_layer_unref(lowers[i].layer);
 	free(lowers);
@@ -134,11 +165,9 @@ static int mount_image(struct flip_node *node, const struct node_image *image, c
 	return r;
 }
 
-int flip_node_mount(struct flip_node *node, const char *ref, const char *dir, struct err *err)
+int node_mount_check(const char *dir, struct err *err)
 {
-	struct node_image *image;
 	struct stat st;
-	int r;
 
 	if (dir[0] != '/' || strlen(dir) > 400)
 		return err_set(err, -EINVAL, "%s: not an absolute path, or too long", dir);
@@ -148,6 +177,16 @@ int flip_node_mount(struct flip_node *node, const char *ref, const char *dir, st
 		return err_set(err, -errno, "%s: %s", dir, strerror(errno));
 	if (!S_ISDIR(st.st_mode))
 		return err_set(err, -ENOTDIR, "%s: not a folder", dir);
+	return 0;
+}
+
+int flip_node_mount(struct flip_node *node, const char *ref, const char *dir, struct err *err)
+{
+	struct node_image *image;
+	int r = node_mount_check(dir, err);
+
+	if (r < 0)
+		return r;
 	node_image_forget(node->images, ref); /* a tag may have moved since it was mounted last */
 	r = node_image_get(node->images, node->fetch, ref, NULL, &image, err);
 	if (r < 0)

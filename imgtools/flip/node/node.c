@@ -69,6 +69,7 @@ static void init_locks(struct flip_node *node)
 {
 	(void)pthread_rwlock_init(&node->layers_lock, NULL);
 	(void)pthread_mutex_init(&node->loads_lock, NULL);
+	(void)pthread_mutex_init(&node->models_lock, NULL);
 	(void)pthread_mutex_init(&node->pulls_lock, NULL);
 	(void)pthread_cond_init(&node->pulls_changed, NULL);
 	(void)pthread_mutex_init(&node->record_lock, NULL);
@@ -232,6 +233,8 @@ int flip_node_start(const struct flip_node_opts *o, struct flip_node **ret_node,
 		r = flip_store_snapshots(node->store, mount_used, node, err);
 	if (r == 0)
 		r = node_want_started(node, err);
+	if (r == 0)
+		r = node_models_start(node, err);
 	if (r == 0)
 		r = node_keeper_start(node, err);
 	if (r < 0) {

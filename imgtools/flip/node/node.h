@@ -42,6 +42,7 @@ struct flip_node_opts {
 	bool no_background;         /* what no list names is fetched only when read */
 	uint32_t record_quiet_s;    /* a recording ends when nothing was read for so long; 0: 10 */
 	uint32_t background_wait_s; /* after the last foreground read, before the rest is fetched; 0: 5 */
+	const char *models_dir;     /* where models are mounted by name; NULL: /run/flip/models */
 	const char *holder_socket;  /* keeps the FUSE session over our death; NULL: ROOT/holder.sock; "": none */
 };
 
@@ -57,6 +58,21 @@ extern const struct flip_snapshots_ops flip_node_snapshots_ops; /* arg: the node
 /* An image made ready below one mount point, read-only, for people and scripts (`flip mount`). */
 int flip_node_mount(struct flip_node *node, const char *ref, const char *dir, struct err *err);
 int flip_node_unmount(struct flip_node *node, const char *dir, struct err *err);
+
+/* ---- Models: folders of files, by name (model/model.h) ---------------------------------------------------------- */
+
+/* Makes a model known and begins to fetch it in the background; returns when its list of files is known. `source`: a
+ * registry's artifact, the address of a manifest, or the absolute path of one. A model of that name that is complete
+ * stays until the new one is. keep: never evicted, as nobody can be asked for it again. */
+int flip_node_model_pull(struct flip_node *node, const char *name, const char *source, bool keep, struct err *err);
+/* The model (NULL: all) as a JSON array. -ENOENT. */
+int flip_node_models(struct flip_node *node, const char *name, struct base_buf *buf, struct err *err);
+/* Its files stay until garbage is collected. -ENOENT. */
+int flip_node_model_remove(struct flip_node *node, const char *name, struct err *err);
+/* Read-only at `dir` (NULL: below opts.models_dir, made when missing; nothing is done when it is there already), and
+ * fetched ahead from now on. */
+int flip_node_model_mount(struct flip_node *node, const char *name, const char *dir, char *ret_dir, size_t dir_size,
+                          struct err *err);
 
 /* What `flip stat --json` prints: one JSON object. */
 int flip_node_stat(struct flip_node *node, struct base_buf *buf);

@@ -10,6 +10,7 @@
 #include "erofs/erofs.h"
 #include "lazy/index.h"
 #include "lazy/prefetch.h"
+#include "model/model.h"
 #include "node/image.h"
 #include "node/node.h"
 #include "node/work.h"
@@ -20,6 +21,12 @@ enum { NODE_MAX_LAYERS = 1u << 20, NODE_PATH = 512 };
 #define NODE_FIELDS(image, layer) \
 	((const struct base_log_field[]){ { "FLIP_IMAGE", (image) }, { "FLIP_LAYER", (layer) }, { 0 } })
 
+struct node_trouble {
+	int r; /* 0: nothing yet */
+	unsigned n;
+	char text[ERR_MSG_SIZE];
+};
+
 /* A layer that is known in this process. Lives as long as somebody holds a reference; the table holds one. */
 struct node_layer {
 	struct flip_node *node;
@@ -28,8 +35,14 @@ struct node_layer {
 	char dir[NODE_PATH];      /* the store's folder of it */
 	struct flip_index *index; /* immutable */
 	struct flip_erofs *meta;  /* immutable */
-	struct flip_blob *blob;   /* NULL for layers without table of contents */
-	char *ref;                /* protected by layers_lock, as `blob` until it is set */
+	/* NULL for layers without table of contents. A model's is replaced when it is pulled from somewhere else; those
+	 * of before are closed with the layer. */
+	struct flip_blob *_Atomic blob;
+	struct flip_blob **old_blobs; /* protected by layers_lock, as n_old_blobs and ref */
+	size_t n_old_blobs;
+	char *ref;
+	struct flip_model *model;     /* whose files these are, by name; NULL: an image's layer. Immutable */
+	struct node_trouble *trouble; /* of a model: what went wrong last; protected by complaints_lock */
 	_Atomic unsigned n_refs;
 	_Atomic bool is_mounted;
 	_Atomic bool is_prefetched;  /* its own list was queued */
@@ -68,6 +81,7 @@ struct node_queue {
 	_Atomic bool is_pump_queued; /* a job that will look is waiting to run */
 };
 
+struct node_lower;     /* mounts.c, below */
 struct node_recording; /* record.c */
 struct node_pull;      /* layers.c: a layer that is being made ready */
 
@@ -103,6 +117,7 @@ struct flip_node {
 
 	struct node_queue queue;
 
+	pthread_mutex_t models_lock; /* one change of a model's rows at a time; taken before all others */
 	pthread_mutex_t pulls_lock;
 	pthread_cond_t pulls_changed;
 	struct node_pull *pulls;
@@ -119,6 +134,7 @@ struct flip_node {
 	pthread_mutex_t keeper_lock;
 	pthread_cond_t keeper_wake;
 	bool keeper_runs, keeper_stops;
+	_Atomic bool has_next_models; /* versions that wait until they are complete */
 	_Atomic bool has_gone_layers; /* the store removed some by itself */
 	_Atomic bool keeper_dozes;    /* looks seldom: see node_keeper_wake() */
 
@@ -161,6 +177,9 @@ bool node_object_by_id(struct flip_node *node, uint64_t id, struct node_layer **
 uint64_t node_object_id(const uint8_t digest[FLIP_DIGEST_SIZE]);
 extern const struct flip_fs_ops node_fs_ops;
 
+/* The store's object of a content of the layer: where its chunks have no digests, what is not seen before it is whole. */
+int node_object_open(struct node_layer *layer, const struct flip_index_object *object, struct flip_object **ret,
+                     struct err *err);
 /* Whether layers disagree about the content's chunks. */
 bool node_object_is_contested(struct flip_node *node, const uint8_t digest[FLIP_DIGEST_SIZE]);
 
@@ -206,8 +225,10 @@ bool node_queue_is_idle(struct flip_node *node); /* nothing waits, and what will
 bool node_prefetch_image(struct flip_node *node, const char *ref, struct node_layer *const *layers, size_t n_layers);
 /* A layer's own list, at once. */
 void node_prefetch_layer(struct node_layer *layer);
-/* All chunks of a layer that are missing, in the background. */
-void node_background_layer(struct node_layer *layer);
+/* All chunks of a layer that are missing, as they lie in the blob. */
+void node_queue_rest(struct node_layer *layer, enum flip_priority priority);
+/* Nothing more of the layer is asked for ahead. */
+void node_queue_drop(struct node_layer *layer);
 
 /* ---- record.c --------------------------------------------------------------------------------------------------- */
 
@@ -251,12 +272,61 @@ void node_keeper_wake(struct flip_node *node); /* there is something to watch; c
 
 #define NODE_MOUNT_PREFIX "flip-mount/" /* of the rows that keep the layers of our own mounts */
 enum { NODE_MAX_MOUNTED = 500 };
+/* The folder can be mounted at. */
+int node_mount_check(const char *dir, struct err *err);
+/* The chain, uppermost first, read-only at `dir`, and rows that keep its layers. */
+int node_mount_layers(struct flip_node *node, const struct node_lower *lowers, size_t n, const char *dir,
+                      struct err *err);
+/* Whether what is mounted there is this layer, uppermost. */
+bool node_mount_shows(struct flip_node *node, const char *dir, const char *digest);
+/* A mount of ours ends, lazily: what is open stays. */
+int node_mount_end(struct flip_node *node, const char *dir, struct err *err);
 /* Rows of mounts that were ended by others. */
 void node_forget_ended_mounts(struct flip_node *node);
+
+/* ---- models.c --------------------------------------------------------------------------------------------------- */
+
+#define NODE_MODEL_PREFIX                                                                           \
+	"flip-model/" /* of the rows that keep the layers of models; NODE_NEXT_PREFIX: of a version \
+	                 that takes the place of the one that is there when it is complete */
+#define NODE_NEXT_PREFIX "flip-model-next/"
+/* Models that were not complete are fetched to their end. */
+int node_models_start(struct flip_node *node, struct err *err);
+/* New versions that have become complete take their places. */
+void node_models_settle(struct flip_node *node);
+
+/* ---- model_layer.c ---------------------------------------------------------------------------------------------- */
+
+/* The layer of a model that was read: made, or where it is known already told the places that it can be had from now.
+ * keep: what it holds cannot be fetched again, and is not evicted. */
+int node_model_layer(struct flip_node *node, struct flip_model *model, const char *source, bool keep,
+                     struct node_layer **ret_layer, struct err *err);
+/* For a layer that is being opened out of `dir`: its files' names, and the blob that is made of them. */
+int node_model_open(struct node_layer *layer, const struct flip_layer_row *row, struct err *err);
+/* Which file a chunk is of. */
+const char *node_model_path(const struct node_layer *layer, uint32_t chunk);
+
+/* ---- model_source.c ---------------------------------------------------------------------------------------------- */
+
+/* A model as its source says: "HOST/NAME[:TAG]" (an artifact of a registry), "http://..." or "https://..." (a manifest
+ * there), an absolute path (a manifest in a file). Archives of an artifact become layers of their own, unpacked. */
+struct node_model_source {
+	struct flip_model *model; /* NULL: all of it are archives */
+	struct node_image *image; /* a reference; NULL: no registry's */
+	size_t *archives;         /* layers of the image, lowest first */
+	size_t n_archives;
+};
+int node_model_source_read(struct flip_node *node, const char *source, struct node_model_source *ret, struct err *err);
+void node_model_source_done(struct flip_node *node, struct node_model_source *s);
+
 /* ---- complain.c ------------------------------------------------------------------------------------------------- */
 
 /* A warning about a layer, at most one in some seconds for each r (negative) of it. */
 void node_complain(struct node_layer *layer, int r, const char *what);
+/* The same of one chunk; of a model with the name of its file, and kept for who waits for the model. */
+void node_complain_chunk(struct node_layer *layer, uint32_t chunk, int r, const char *what);
+/* Whether trying again would not help: wrong bytes, not allowed, not there. */
+bool node_is_final(int r);
 /* What was not said, once it is over. */
 void node_complaints_end(struct flip_node *node, int64_t now_ms);
 

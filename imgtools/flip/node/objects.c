@@ -97,10 +97,17 @@ int node_objects_add(struct flip_node *node, uint32_t layer)
 		} else if (memcmp(object_of(node, s)->digest, o->digest, FLIP_DIGEST_SIZE) != 0) {
 			base_log(BASE_LOG_ERROR, "layer %s: a content whose digest begins like another's is not served",
 			         node->layers[layer]->digest);
+		} else if (flip_index_is_unverified(node->layers[s->layer]->index, object_of(node, s))) {
+			/* Who knows the chunks' digests serves them before all is there. */
+			s->layer = layer;
+			s->object = (uint32_t)i;
+		} else if (flip_index_is_unverified(ix, o)) {
+			; /* what it brings lies apart until it is whole */
 		} else if (!node_contents_agree(node->layers[s->layer]->index, object_of(node, s), ix, o)) {
 			s->is_contested = true;
-		} else if (!node->layers[s->layer]->blob && node->layers[layer]->blob) {
-			/* A layer that can be asked for chunks is better than one that cannot. */
+		} else if (node->layers[layer]->blob && (!node->layers[s->layer]->blob || node->layers[layer]->model)) {
+			/* A layer that can be asked for chunks is better than one that cannot, and where a model can be
+			 * had from was said just now. */
 			s->layer = layer;
 			s->object = (uint32_t)i;
 		}
@@ -138,6 +145,13 @@ bool node_object_by_id(struct flip_node *node, uint64_t id, struct node_layer **
 	}
 	pthread_rwlock_unlock(&node->layers_lock);
 	return found;
+}
+
+int node_object_open(struct node_layer *layer, const struct flip_index_object *object, struct flip_object **ret,
+                     struct err *err)
+{
+	return (flip_index_is_unverified(layer->index, object) ? flip_object_open_unverified : flip_object_open)(
+	        layer->node->store, object->digest, object->size, ret, err);
 }
 
 bool node_object_is_contested(struct flip_node *node, const uint8_t digest[FLIP_DIGEST_SIZE])
@@ -213,7 +227,7 @@ static int fs_object_open(void *arg, uint64_t id, void **ret_handle, int *ret_fd
 	else
 		r = 0;
 	if (r == 0)
-		r = flip_object_open(node->store, h->object->digest, h->object->size, &h->store, &err);
+		r = node_object_open(h->layer, h->object, &h->store, &err);
 	if (r < 0) {
 		node_complain(h->layer, r, err_text(&err));
 		handle_free(h);

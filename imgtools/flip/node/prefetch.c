@@ -173,6 +173,35 @@ void node_queue_watch(struct flip_node *node, bool is_short)
 		pump_soon(node);
 }
 
+void node_queue_drop(struct node_layer *layer)
+{
+	struct node_queue *q = &layer->node->queue;
+	struct node_queue_item *gone = NULL;
+
+	pthread_mutex_lock(&q->lock);
+	for (int p = 0; p < FLIP_N_PRIORITIES; p++) {
+		struct node_queue_item **at = &q->first[p], *i;
+
+		while ((i = *at)) {
+			if (i->layer != layer) {
+				at = &i->after;
+				continue;
+			}
+			*at = i->after;
+			i->after = gone;
+			gone = i;
+		}
+		q->last[p] = at;
+	}
+	pthread_mutex_unlock(&q->lock);
+	while (gone) {
+		struct node_queue_item *next = gone->after;
+
+		item_free(gone);
+		gone = next;
+	}
+}
+
 bool node_queue_is_idle(struct flip_node *node)
 {
 	bool is_idle;
@@ -311,7 +340,7 @@ static int by_blob_offset(const void *a, const void *b, void *arg)
 	return x < y ? -1 : x > y;
 }
 
-void node_background_layer(struct node_layer *layer)
+void node_queue_rest(struct node_layer *layer, enum flip_priority priority)
 {
 	const struct flip_index *ix = layer->index;
 	size_t n_objects = flip_index_n_objects(ix), n = 0;
@@ -329,5 +358,5 @@ void node_background_layer(struct node_layer *layer)
 	}
 	/* As they lie in the blob, so that they travel in long ranges. */
 	qsort_r(chunks, n, sizeof(*chunks), by_blob_offset, (void *)ix);
-	node_queue_add(layer, chunks, n, FLIP_BACKGROUND);
+	node_queue_add(layer, chunks, n, priority);
 }

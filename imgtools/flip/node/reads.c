@@ -25,6 +25,7 @@ struct waiting { /* a read that is not answered yet */
 	struct flip_object *store; /* a reference */
 	uint64_t offset;
 	size_t size;
+	bool needs_all; /* nothing of it is right before all of it is */
 	int64_t since_us;
 	struct flip_node *node;
 };
@@ -104,6 +105,9 @@ static void answer(struct waiting *w)
 	int r = atomic_load(&w->error);
 	uint64_t end = flip_object_size(w->store);
 
+	if (r == 0 && w->needs_all && !flip_object_is_complete(w->store))
+		r = -EIO; /* all of it came, and was not what it should be */
+
 	if (r < 0) {
 		atomic_fetch_add(&w->node->n_read_errors, 1);
 		flip_fs_reply_error(w->read, r);
@@ -161,7 +165,7 @@ static void finish(struct node_load *load, int r)
 		node_keeper_wake(node);
 	}
 	if (r < 0 && r != -ECANCELED && load->is_queued) {
-		if (priority == FLIP_BACKGROUND)
+		if (priority == FLIP_BACKGROUND || layer->model)
 			atomic_store(&layer->has_failed, true);
 		node_queue_failed(node);
 	}
@@ -178,18 +182,21 @@ static int take_in(struct node_load *load, const void *data, size_t size, struct
 {
 	struct node_layer *layer = load->layer;
 	const struct flip_index_chunk *c = flip_index_chunk(layer->index, load->chunk);
-	void *out = malloc(c->size ? c->size : 1);
+	bool is_raw = flip_index_format(layer->index) == FLIP_RAW; /* as it is: no copy */
+	void *out = is_raw ? NULL : malloc(c->size ? c->size : 1);
 	int r;
 
-	if (!out)
+	if (!out && !is_raw)
 		return err_set(err, -ENOMEM, "out of memory");
-	r = flip_chunk_decode(flip_index_format(layer->index), c, data, size, out, err);
+	r = is_raw ? flip_chunk_verify(c, data, err)
+	           : flip_chunk_decode(flip_index_format(layer->index), c, data, size, out, err);
 	if (r == -EBADMSG)
 		atomic_fetch_add(&layer->node->bad_chunks, 1);
 	/* What becomes complete is read by overlayfs from the store itself: its pages are wanted, but for those that
 	 * nobody has asked for. What stays partial is cached above us, once it was read (flip_object_handed_on). */
 	if (r == 0)
-		r = flip_object_write(load->store, out, c->size, c->offset, load->priority != FLIP_BACKGROUND, err);
+		r = flip_object_write(load->store, is_raw ? data : out, c->size, c->offset,
+		                      load->priority != FLIP_BACKGROUND, err);
 	free(out);
 	return r;
 }
@@ -201,7 +208,7 @@ static void arrived(void *arg)
 	int r = take_in(a->load, a->data, a->size, &err);
 
 	if (r < 0)
-		node_complain(a->load->layer, r, err_text(&err));
+		node_complain_chunk(a->load->layer, a->load->chunk, r, err_text(&err));
 	finish(a->load, r);
 	free(a);
 }
@@ -218,7 +225,7 @@ static void range_done(void *arg, size_t i, int r, const void *data, size_t size
 		free(b);
 	if (r < 0) {
 		if (r != -ECANCELED)
-			node_complain(load->layer, r, err_text(err));
+			node_complain_chunk(load->layer, load->chunk, r, err_text(err));
 		finish(load, r);
 		return;
 	}
@@ -293,7 +300,7 @@ static void submit(struct node_layer *layer, struct node_load *const *loads, siz
 		number = flip_blob_read(layer->blob, ranges, n, priority, range_done, b, &err);
 	}
 	if (number < 0) {
-		node_complain(layer, (int)number, err_text(&err));
+		node_complain_chunk(layer, loads[0]->chunk, (int)number, err_text(&err));
 		free(b);
 		for (size_t i = 0; i < n; i++)
 			finish(loads[i], (int)number);
@@ -364,9 +371,10 @@ void node_read(struct node_layer *layer, const struct flip_index_object *object,
 	size_t n_asked = 0, n_raised = 0;
 	uint32_t first, end;
 	struct waiting *w;
+	bool needs_all = flip_index_is_unverified(layer->index, object);
 
 	atomic_fetch_add(&node->n_reads, 1);
-	chunks_of(layer->index, object, offset, size, &first, &end);
+	chunks_of(layer->index, object, needs_all ? 0 : offset, needs_all ? (size_t)object->size : size, &first, &end);
 	for (uint32_t c = first; c < end; c++)
 		node_record_read(layer, c);
 	w = calloc(1, sizeof(*w));
@@ -378,10 +386,11 @@ void node_read(struct node_layer *layer, const struct flip_index_object *object,
 		               .store = flip_object_ref(store),
 		               .offset = offset,
 		               .size = size,
+		               .needs_all = needs_all,
 		               .since_us = now_us(),
 		               .node = node };
 	atomic_init(&w->n_left, 1); /* ours, until all are asked for */
-	if (flip_object_has(store, offset, size)) {
+	if (needs_all ? flip_object_is_complete(store) : flip_object_has(store, offset, size)) {
 		one_less(w, 0);
 		return;
 	}
@@ -402,7 +411,8 @@ void node_read(struct node_layer *layer, const struct flip_index_object *object,
 	for (uint32_t c = first; c < end; c++) {
 		struct node_load *l;
 
-		if (part_is_there(flip_index_chunk(layer->index, c), store, offset, size))
+		if (needs_all ? chunk_is_there(flip_index_chunk(layer->index, c), store)
+		              : part_is_there(flip_index_chunk(layer->index, c), store, offset, size))
 			continue;
 		l = find_load(node, layer, c);
 		if (l && l->priority != FLIP_FOREGROUND) {
@@ -424,6 +434,11 @@ void node_read(struct node_layer *layer, const struct flip_index_object *object,
 	if (n_asked)
 		submit(layer, asked, n_asked, FLIP_FOREGROUND);
 	free(asked);
+	if (needs_all) { /* who brought the last chunk may be hashing the whole: that is waited for */
+		uint64_t missing, n_missing;
+
+		(void)flip_object_next_missing(store, 0, &missing, &n_missing);
+	}
 	one_less(w, 0);
 }
 
@@ -479,7 +494,7 @@ uint64_t node_load_chunks(struct node_layer *layer, const uint32_t *chunks, size
 			store = NULL;
 			last = o;
 			if (!flip_store_has(layer->node->store, o->digest, NULL) &&
-			    flip_object_open(layer->node->store, o->digest, o->size, &store, NULL) < 0)
+			    node_object_open(layer, o, &store, NULL) < 0)
 				store = NULL;
 		}
 		l = store ? load_ahead(layer, chunks[i], store, priority) : NULL;

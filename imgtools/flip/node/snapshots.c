@@ -443,7 +443,9 @@ static int list_one(const struct flip_snapshot *s, void *arg)
 {
 	struct listing *l = arg;
 
-	if (strncmp(s->name, NODE_MOUNT_PREFIX, strlen(NODE_MOUNT_PREFIX)) == 0)
+	if (strncmp(s->name, NODE_MOUNT_PREFIX, strlen(NODE_MOUNT_PREFIX)) == 0 ||
+	    strncmp(s->name, NODE_MODEL_PREFIX, strlen(NODE_MODEL_PREFIX)) == 0 ||
+	    strncmp(s->name, NODE_NEXT_PREFIX, strlen(NODE_NEXT_PREFIX)) == 0)
 		return 0;
 	return l->each(l->arg, s);
 }

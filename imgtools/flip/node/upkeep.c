@@ -31,8 +31,14 @@ int node_walk_index(void *arg, const char *layer_dir, int (*each)(void *each_arg
 
 	(void)snprintf(path, sizeof(path), "%s/index", layer_dir);
 	r = flip_index_open(path, &ix, err);
-	for (size_t i = 0; r == 0 && i < flip_index_n_objects(ix); i++)
-		r = each(each_arg, flip_index_object(ix, i)->digest);
+	for (size_t i = 0; r == 0 && i < flip_index_n_objects(ix); i++) {
+		const struct flip_index_object *o = flip_index_object(ix, i);
+		uint8_t name[FLIP_DIGEST_SIZE];
+
+		r = each(each_arg, o->digest);
+		if (r == 0 && flip_index_is_unverified(ix, o) && (r = flip_store_unverified_name(o->digest, name)) == 0)
+			r = each(each_arg, name);
+	}
 	flip_index_close(ix);
 	return r;
 }
@@ -92,7 +98,7 @@ static void fetch_the_rest(struct flip_node *node, int64_t now_ms)
 	}
 	pthread_rwlock_unlock(&node->layers_lock);
 	if (layer)
-		node_background_layer(layer);
+		node_queue_rest(layer, FLIP_BACKGROUND);
 	node_layer_unref(layer);
 }
 
@@ -156,6 +162,7 @@ static void *keep(void *arg)
 		if (busy || !node_queue_is_idle(node))
 			watch_room(node, now_ms, &last_gc_ms);
 		node_complaints_end(node, now_ms);
+		node_models_settle(node);
 		fetch_the_rest(node, now_ms);
 		if (now_ms - last_sync_ms >= SYNC_S * INT64_C(1000) && atomic_exchange(&node->is_dirty, false)) {
 			last_sync_ms = now_ms;

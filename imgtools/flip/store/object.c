@@ -140,7 +140,8 @@ static void object_free(struct flip_object *o)
 	free(o);
 }
 
-static struct flip_object *object_new(struct flip_store *s, const uint8_t digest[FLIP_DIGEST_SIZE], uint64_t size)
+static struct flip_object *object_new(struct flip_store *s, const uint8_t digest[FLIP_DIGEST_SIZE],
+                                      const uint8_t content[FLIP_DIGEST_SIZE], uint64_t size)
 {
 	struct flip_object *o = calloc(1, sizeof(*o));
 
@@ -148,6 +149,7 @@ static struct flip_object *object_new(struct flip_store *s, const uint8_t digest
 		return NULL;
 	o->store = s;
 	memcpy(o->digest, digest, FLIP_DIGEST_SIZE);
+	memcpy(o->content, content, FLIP_DIGEST_SIZE);
 	o->size = size;
 	o->n_blocks = map_n_blocks(size);
 	o->n_missing = o->n_blocks;
@@ -194,7 +196,8 @@ static int load_partial(struct flip_object *o, struct err *err)
 	o->write_fd = data_fd;
 	o->map_fd = map_fd;
 	data_fd = map_fd = -1;
-	if (o->n_missing == 0 && !s->opts.read_only) /* killed between the last bit and the name */
+	/* Killed between the last bit and the name. What gets another name is finished when no lock is held. */
+	if (o->n_missing == 0 && !s->opts.read_only && !is_unverified(o))
 		return flip_object_finish(o, true, err);
 	return 0;
 }
@@ -203,10 +206,10 @@ static int load_partial(struct flip_object *o, struct err *err)
 static int load_object(struct flip_object *o, struct err *err)
 {
 	uint64_t size = 0;
-	int r = flip_store_look(o->store, o->digest, STORE_TOUCH_OPEN_S, &size);
+	int r = flip_store_look(o->store, o->content, STORE_TOUCH_OPEN_S, &size);
 	char name[STORE_NAME_SIZE];
 
-	flip_object_name(o->digest, name);
+	flip_object_name(o->content, name);
 	if (r < 0)
 		return err_set(err, r, "%s/objects/%s: %s", o->store->dir, name, strerror(-r));
 	if (r == 0)
@@ -241,8 +244,9 @@ static int make_empty(struct flip_store *s, const uint8_t digest[FLIP_DIGEST_SIZ
 	return flip_store_put(s, digest, "", 0, &was_there, err);
 }
 
-int flip_object_open(struct flip_store *s, const uint8_t digest[FLIP_DIGEST_SIZE], uint64_t size,
-                     struct flip_object **ret_object, struct err *err)
+static int open_object(struct flip_store *s, const uint8_t digest[FLIP_DIGEST_SIZE],
+                       const uint8_t content[FLIP_DIGEST_SIZE], uint64_t size, struct flip_object **ret_object,
+                       struct err *err)
 {
 	struct shard *sh = shard_of(s, digest);
 	struct flip_object *o;
@@ -251,7 +255,7 @@ int flip_object_open(struct flip_store *s, const uint8_t digest[FLIP_DIGEST_SIZE
 	if (size > STORE_MAX_OBJECT)
 		return err_set(err, -EFBIG, "an object of %llu bytes", (unsigned long long)size);
 	if (size == 0 && !s->opts.read_only) {
-		r = make_empty(s, digest, err);
+		r = make_empty(s, content, err);
 		if (r < 0)
 			return r;
 	}
@@ -260,7 +264,7 @@ int flip_object_open(struct flip_store *s, const uint8_t digest[FLIP_DIGEST_SIZE
 	if (o) {
 		r = open_listed(o, size, err);
 	} else {
-		o = object_new(s, digest, size);
+		o = object_new(s, digest, content, size);
 		r = o ? load_object(o, err) : err_set(err, -ENOMEM, "out of memory");
 		if (r == 0 && shard_list(sh, o) < 0)
 			r = err_set(err, -ENOMEM, "out of memory");
@@ -270,6 +274,50 @@ int flip_object_open(struct flip_store *s, const uint8_t digest[FLIP_DIGEST_SIZE
 	pthread_mutex_unlock(&sh->lock);
 	if (r < 0)
 		return r;
+	*ret_object = o;
+	return 0;
+}
+
+int flip_object_open(struct flip_store *s, const uint8_t digest[FLIP_DIGEST_SIZE], uint64_t size,
+                     struct flip_object **ret_object, struct err *err)
+{
+	return open_object(s, digest, digest, size, ret_object, err);
+}
+
+/* ---- What cannot be verified in parts --------------------------------------------------------------------------- */
+
+int flip_store_unverified_name(const uint8_t digest[FLIP_DIGEST_SIZE], uint8_t ret_name[FLIP_DIGEST_SIZE])
+{
+	static const char prefix[] = "flip: not verified in parts";
+	uint8_t text[sizeof(prefix) + FLIP_DIGEST_SIZE];
+
+	memcpy(text, prefix, sizeof(prefix));
+	memcpy(text + sizeof(prefix), digest, FLIP_DIGEST_SIZE);
+	return base_sha256_bytes(text, sizeof(text), ret_name);
+}
+
+int flip_object_open_unverified(struct flip_store *s, const uint8_t digest[FLIP_DIGEST_SIZE], uint64_t size,
+                                struct flip_object **ret_object, struct err *err)
+{
+	uint8_t name[FLIP_DIGEST_SIZE];
+	struct flip_object *o;
+	int r = flip_store_unverified_name(digest, name);
+
+	if (r < 0)
+		return err_set(err, r, "out of memory");
+	if (size == 0 || flip_store_has(s, digest, NULL))
+		return flip_object_open(s, digest, size, ret_object, err);
+	r = open_object(s, name, digest, size, &o, err);
+	if (r < 0)
+		return r;
+	pthread_mutex_lock(&o->lock);
+	if (o->n_missing == 0 && !flip_object_is_complete(o) && !s->opts.read_only)
+		r = flip_object_finish(o, false, err);
+	pthread_mutex_unlock(&o->lock);
+	if (r < 0) {
+		flip_object_unref(o);
+		return r;
+	}
 	*ret_object = o;
 	return 0;
 }
@@ -297,7 +345,7 @@ struct flip_object *flip_object_ref(struct flip_object *o)
 static void leave_partial(struct flip_object *o)
 {
 	if (!flip_object_is_complete(o) && o->write_fd >= 0 && !o->store->opts.read_only &&
-	    flip_store_look(o->store, o->digest, -1, NULL) == 1)
+	    flip_store_look(o->store, o->content, -1, NULL) == 1)
 		flip_partial_forget(o->store, o->digest);
 }
 
@@ -345,12 +393,12 @@ int flip_object_fd(const struct flip_object *object)
 
 	if (fd >= 0)
 		return fd;
-	flip_object_name(o->digest, name);
 	pthread_mutex_lock(&o->lock);
 	fd = atomic_load(&o->read_fd);
 	if (fd < 0) {
 		if (!flip_object_is_complete(o) && o->write_fd < 0)
 			r = flip_object_make_files(o, NULL);
+		flip_object_name(flip_object_is_complete(o) ? o->content : o->digest, name);
 		if (r == 0) {
 			fd = openat(flip_object_is_complete(o) ? o->store->objects_fd : o->store->partial_fd, name,
 			            O_RDONLY | O_CLOEXEC | O_NOFOLLOW);

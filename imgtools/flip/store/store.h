@@ -64,6 +64,14 @@ struct flip_object; /* one content, complete or arriving; shared by all who open
  * size. -EFBIG: more than 2^40 bytes. */
 int flip_object_open(struct flip_store *s, const uint8_t digest[FLIP_DIGEST_SIZE], uint64_t size,
                      struct flip_object **ret_object, struct err *err);
+/* The same for a content whose parts nobody can verify, only the whole. What is written of it lies apart, under another
+ * name, where nobody finds it who asks for the digest; it becomes the object when all of it is there and has the
+ * digest. Has it another one, the last write fails with -EBADMSG and nothing of it is kept. Whoever reads it waits
+ * until it is complete: flip_object_has() says only what has arrived. */
+int flip_object_open_unverified(struct flip_store *s, const uint8_t digest[FLIP_DIGEST_SIZE], uint64_t size,
+                                struct flip_object **ret_object, struct err *err);
+/* The name under which it lies: for flip_index_walk, so that gc leaves it alone while it arrives. */
+int flip_store_unverified_name(const uint8_t digest[FLIP_DIGEST_SIZE], uint8_t ret_name[FLIP_DIGEST_SIZE]);
 struct flip_object *flip_object_ref(struct flip_object *o);
 void flip_object_unref(struct flip_object *o);
 

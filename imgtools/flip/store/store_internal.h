@@ -14,6 +14,7 @@
 #include <pthread.h>
 #include <sqlite3.h>
 #include <stdatomic.h>
+#include <string.h>
 #include <sys/stat.h>
 
 #include "base/cleanup.h"
@@ -83,7 +84,8 @@ struct edge { /* bytes [begin, end) of one block that lie there without its othe
 
 struct flip_object {
 	struct flip_store *store;
-	uint8_t digest[FLIP_DIGEST_SIZE];
+	uint8_t digest[FLIP_DIGEST_SIZE];  /* it is found by, and its partial files are named by */
+	uint8_t content[FLIP_DIGEST_SIZE]; /* of the whole; another one where the parts are not verified */
 	uint64_t size, n_blocks;
 	struct flip_object *next; /* in its shard; protected by shard->lock */
 	bool is_listed;           /* in its shard; protected by shard->lock */
@@ -189,6 +191,10 @@ int64_t flip_store_now_s(void);
 
 /* ---- Objects, inside (object.c, write.c, put.c) --------------------------------------------------------------- */
 
+static inline bool is_unverified(const struct flip_object *o)
+{
+	return memcmp(o->digest, o->content, FLIP_DIGEST_SIZE) != 0;
+}
 static inline struct shard *shard_of(struct flip_store *s, const uint8_t digest[FLIP_DIGEST_SIZE])
 {
 	return &s->shards[digest[0]];

@@ -77,18 +77,52 @@ static bool is_what_it_says(struct flip_object *o)
 	uint64_t size;
 
 	return flip_store_hash_fd(o->write_fd, digest, &size) == 0 && size == o->size &&
-	       memcmp(digest, o->digest, sizeof(digest)) == 0;
+	       memcmp(digest, o->content, sizeof(digest)) == 0;
+}
+
+/* Nobody vouched for any part of it: it is begun anew by whoever opens it next. */
+static int refuse_unverified(struct flip_object *o, struct err *err)
+{
+	struct shard *sh = shard_of(o->store, o->digest);
+
+	pthread_mutex_lock(&sh->lock);
+	flip_partial_forget(o->store, o->digest);
+	flip_shard_unlist(sh, o);
+	pthread_mutex_unlock(&sh->lock);
+	o->is_refused = true;
+	return err_set(err, -EBADMSG, "the content is not what its digest says");
+}
+
+/* Of one that gets another name both folders change; the one that comes first is locked first. */
+static void lock_names(struct flip_object *o)
+{
+	struct shard *a = shard_of(o->store, o->digest), *b = shard_of(o->store, o->content);
+
+	pthread_mutex_lock(a < b ? &a->lock : &b->lock);
+	if (a != b)
+		pthread_mutex_lock(a < b ? &b->lock : &a->lock);
+}
+
+static void unlock_names(struct flip_object *o)
+{
+	struct shard *a = shard_of(o->store, o->digest), *b = shard_of(o->store, o->content);
+
+	pthread_mutex_unlock(&a->lock);
+	if (a != b)
+		pthread_mutex_unlock(&b->lock);
 }
 
 int flip_object_finish(struct flip_object *o, bool has_shard, struct err *err)
 {
-	char name[STORE_NAME_SIZE], map_name[STORE_NAME_SIZE + 4];
+	char name[STORE_NAME_SIZE], map_name[STORE_NAME_SIZE + 4], final[STORE_NAME_SIZE];
 	struct flip_store *s = o->store;
 	int r;
 
 	if (o->is_refused)
-		return 0;
-	if (!is_what_it_says(o)) {
+		return is_unverified(o) ? err_set(err, -EBADMSG, "the content is not what its digest says") : 0;
+	if (is_unverified(o) && !is_what_it_says(o))
+		return refuse_unverified(o, err);
+	if (!is_unverified(o) && !is_what_it_says(o)) {
 		/* Stays a partial one: readable, chunk by chunk, for those who trust the table; never shared. */
 		o->is_refused = true;
 		flip_object_name(o->digest, name);
@@ -97,26 +131,27 @@ int flip_object_finish(struct flip_object *o, bool has_shard, struct err *err)
 		return 0;
 	}
 	flip_object_name(o->digest, name);
+	flip_object_name(o->content, final);
 	(void)stpcpy(stpcpy(map_name, name), ".map");
 	if (!has_shard)
-		pthread_mutex_lock(&shard_of(s, o->digest)->lock);
-	r = flip_store_look(s, o->digest, STORE_TOUCH_PUT_S, NULL);
+		lock_names(o);
+	r = flip_store_look(s, o->content, STORE_TOUCH_PUT_S, NULL);
 	if (r == 1) { /* put by somebody else meanwhile; ours stays readable for those who hold it */
 		(void)unlinkat(s->partial_fd, name, 0);
 		r = 0;
 	} else if (r == 0) {
 		r = flip_store_stamp(s, o->write_fd, true);
-		if (r == 0 && renameat(s->partial_fd, name, s->objects_fd, name) < 0)
+		if (r == 0 && renameat(s->partial_fd, name, s->objects_fd, final) < 0)
 			r = -errno;
 		if (r == 0)
-			flip_store_count(s, o->digest, 1, (int64_t)o->size);
+			flip_store_count(s, o->content, 1, (int64_t)o->size);
 	}
 	if (r == 0) {
 		(void)unlinkat(s->partial_fd, map_name, 0);
 		atomic_store_explicit(&o->is_complete, true, memory_order_release);
 	}
 	if (!has_shard)
-		pthread_mutex_unlock(&shard_of(s, o->digest)->lock);
+		unlock_names(o);
 	if (r < 0)
 		return flip_store_full(s, r, "naming a complete object", err);
 	close_files(o);
@@ -245,10 +280,10 @@ static int write_whole(struct flip_object *o, const void *data, struct err *err)
 	bool was_there;
 	int r = base_sha256_bytes(data, (size_t)o->size, digest);
 
-	if (r == 0 && memcmp(digest, o->digest, sizeof(digest)) != 0)
+	if (r == 0 && memcmp(digest, o->content, sizeof(digest)) != 0)
 		return err_set(err, -EBADMSG, "the content is not what its digest says");
 	if (r == 0)
-		r = flip_store_put_new(o->store, o->digest, data, (size_t)o->size, &was_there, err);
+		r = flip_store_put_new(o->store, o->content, data, (size_t)o->size, &was_there, err);
 	if (r == 0) {
 		o->n_missing = 0;
 		atomic_store_explicit(&o->is_complete, true, memory_order_release);

@@ -10,6 +10,7 @@ MODE holds a word and perhaps a number, read anew for each request; bodies of bl
   cut N         the connection ends after N bytes of a body
   short N       the answer says that it is N bytes shorter, and is
   flip N        every Nth byte of a body has a bit changed
+  large N       the same of bodies of more than N bytes only
   shift         another range than the one asked for, which the header says
   lie           the same, and the header does not say so
   whole         200 and all of the blob whatever the range
@@ -121,7 +122,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
         self.end_headers()
         if self.command == "HEAD":
             return
-        if what == "flip" and n:
+        if what == "flip" and n or what == "large" and len(body) > n > 0:
             body = bytearray(body)
             for i in range(n // 2 if len(body) > n // 2 else len(body) - 1, len(body), n):
                 if i >= 0:

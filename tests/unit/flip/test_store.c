@@ -270,6 +270,71 @@ static void what_was_handed_on_is_cached_there_alone(void **state)
 	free(data);
 }
 
+/* Its parts are seen by nobody who asks for the digest, over a restart too; all of it is the object. */
+static void what_is_verified_as_a_whole_lies_apart(void **state)
+{
+	struct home *h = *state;
+	struct flip_store *s = home_open(h, NULL);
+	struct flip_object *o, *other;
+	uint8_t digest[FLIP_DIGEST_SIZE], *data = content(70, 20000, digest);
+	struct flip_fsck_result fsck;
+
+	assert_int_equal(flip_object_open_unverified(s, digest, 20000, &o, NULL), 0);
+	assert_int_equal(flip_object_write(o, data, 8192, 0, true, NULL), 0);
+	assert_true(flip_object_has(o, 0, 8192));
+	assert_int_equal(flip_object_open(s, digest, 20000, &other, NULL), 0);
+	assert_false(flip_object_has(other, 0, 1));
+	flip_object_unref(other);
+	flip_object_unref(o);
+	home_close(h);
+	s = home_open(h, NULL);
+	assert_int_equal(flip_object_open_unverified(s, digest, 20000, &o, NULL), 0);
+	assert_true(flip_object_has(o, 0, 8192));
+	assert_int_equal(flip_object_write(o, data + 8192, 20000 - 8192, 8192, true, NULL), 0);
+	assert_true(flip_object_is_complete(o));
+	assert_true(flip_store_has(s, digest, NULL));
+	flip_object_unref(o);
+	assert_int_equal(flip_object_open_unverified(s, digest, 20000, &o, NULL), 0);
+	assert_true(flip_object_is_complete(o));
+	free(data);
+	data = malloc(20000);
+	assert_int_equal(pread(flip_object_fd(o), data, 20000, 0), 20000);
+	flip_object_unref(o);
+	free(data);
+	assert_int_equal(flip_store_fsck(s, true, NULL, NULL, &fsck, NULL), 0);
+	assert_int_equal(fsck.n_checked, 1);
+	assert_int_equal(fsck.n_bad + fsck.n_leftover, 0);
+}
+
+static void what_is_wrong_as_a_whole_is_begun_anew(void **state)
+{
+	struct home *h = *state;
+	struct flip_store *s = home_open(h, NULL);
+	struct flip_object *o, *held;
+	uint8_t digest[FLIP_DIGEST_SIZE], *data = content(71, 20000, digest);
+	struct err err = { 0 };
+
+	assert_int_equal(flip_object_open_unverified(s, digest, 20000, &o, NULL), 0);
+	held = flip_object_ref(o); /* a reader */
+	data[3] ^= 1;
+	assert_int_equal(flip_object_write(o, data, 16384, 0, true, NULL), 0);
+	assert_int_equal(flip_object_write(o, data + 16384, 20000 - 16384, 16384, true, &err), -EBADMSG);
+	assert_non_null(strstr(err_text(&err), "not what its digest says"));
+	assert_false(flip_object_is_complete(held));
+	flip_object_unref(o);
+	data[3] ^= 1;
+	assert_int_equal(flip_object_open_unverified(s, digest, 20000, &o, NULL), 0);
+	assert_false(flip_object_has(o, 16384, 1));
+	assert_int_equal(flip_object_write(o, data, 16384, 0, true, NULL), 0);
+	assert_int_equal(flip_object_write(o, data + 16384, 20000 - 16384, 16384, true, &err), 0);
+	assert_true(flip_object_is_complete(o));
+	assert_false(flip_object_is_complete(held));
+	flip_object_unref(held);
+	flip_object_unref(o);
+	free(data);
+	assert_true(flip_store_has(s, digest, NULL));
+}
+
 int main(void)
 {
 #define ON_STORE(test) cmocka_unit_test_setup_teardown(test, home_setup, home_teardown)
@@ -282,6 +347,8 @@ int main(void)
 		ON_STORE(wrong_ranges_and_empty_contents),
 		ON_STORE(a_file_is_taken_by_renaming),
 		ON_STORE(what_was_handed_on_is_cached_there_alone),
+		ON_STORE(what_is_verified_as_a_whole_lies_apart),
+		ON_STORE(what_is_wrong_as_a_whole_is_begun_anew),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
