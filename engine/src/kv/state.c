@@ -87,7 +87,8 @@ static void drop_provisional(struct eng_kv_pool *pool, struct eng_kv_seq *seq)
 {
 	uint32_t page = seq->n_provisional ? seq->pages[seq->n_provisional - 1] : ENG_KV_NO_PAGE;
 
-	if (page != ENG_KV_NO_PAGE && pool->pages[page].checkpoint && !pool->slots[pool->pages[page].checkpoint].is_used)
+	if (page != ENG_KV_NO_PAGE && pool->pages[page].checkpoint &&
+	    !pool->slots[pool->pages[page].checkpoint].is_used)
 		eng_kv_state_forget(pool, page);
 	seq->n_provisional = 0;
 }
@@ -124,8 +125,8 @@ int eng_kv_state_check(const struct eng_kv_pool *pool, struct err *err)
 		n_use[s->use]++;
 		if (s->use == SLOT_CHECKPOINT &&
 		    (pool->pages[s->page].checkpoint != i || pool->pages[s->page].state != PAGE_TREE))
-			return err_set(err, -EIO, "recurrent states: slot %u is a checkpoint of page %u, which has %u", i,
-			               s->page, pool->pages[s->page].checkpoint);
+			return err_set(err, -EIO, "recurrent states: slot %u is a checkpoint of page %u, which has %u",
+			               i, s->page, pool->pages[s->page].checkpoint);
 	}
 	for (uint32_t i = 0; i < pool->n_pages; i++)
 		n_of_pages += pool->pages[i].checkpoint != 0;
