@@ -133,10 +133,11 @@ static void prepare_rows(void *arg, size_t begin, size_t end, unsigned worker)
 	}
 }
 
-/* Whether a sequence's tokens are taken in chunks: the most of them at once, and rounding may tell. */
+/* Whether a sequence's tokens are taken in chunks: there are many, and rounding may tell (where it may not, chunks
+ * would have to begin at the same tokens however a prompt was cut). */
 static bool in_chunks(const struct delta_call *c, const struct kn_seq *seq)
 {
-	return c->isa->delta_chunks && seq->n_q >= c->isa->many_tokens;
+	return c->isa->delta_chunks && !c->cpu->base.tells_prompts && seq->n_q >= c->isa->many_tokens;
 }
 
 /* Some columns of one head of one sequence; scratch: for chunks, which take all columns. */
