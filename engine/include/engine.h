@@ -58,8 +58,9 @@ struct eng_options {
 	uint32_t max_queued;  /* 0: 256 */
 	uint64_t kv_bytes; /* budget for the K/V pool; 0: enough for max_running * n_ctx (8 * n_ctx when that is 0 too),
 	                      at most 1 GiB */
-	/* Models with recurrent layers: budget for their states, one for each running request, the rest for copies
-	 * where prompts can be taken over; 0: 1 GiB, or what max_running requests and a few copies take. */
+	/* Models with recurrent layers: budget for their states, one for each running request and the rest for copies
+	 * where prompts can be taken over; no more requests run together than fit in half of it. 0: 1 GiB, or what
+	 * max_running requests and a few copies take. */
 	uint64_t state_bytes;
 	/* Ids and log-probabilities of a request do not depend on batch, chunks, cache or neighbours, not even in the
 	 * last bit; sampling without a seed draws from a fixed one. */

@@ -196,28 +196,24 @@ static int plan_pages(const struct eng_engine *e, const struct eng_options *o, u
 }
 
 /* Recurrent models: a slot for each running request, and what the budget has beyond them for checkpoints, at most one
- * for each page. Fewer requests run together when their number was not asked for and their states take more than half
- * of the budget. */
+ * for each page. Of a budget that was asked for, running requests get half at most. */
 static int plan_states(const struct eng_engine *e, const struct eng_options *o, struct eng_runner_config *config,
                        uint32_t *max_running, struct err *err)
 {
-	uint64_t each = eng_model_info(e->model)->state_bytes, n;
-	uint64_t budget = o->state_bytes ? o->state_bytes : default_state_bytes;
-	uint64_t most = (uint64_t)config->n_pages + *max_running;
+	uint64_t each = eng_model_info(e->model)->state_bytes, n, most;
 
 	if (each == 0)
 		return 0;
-	n = budget / each;
-	if (o->state_bytes && n < 1 + (uint64_t)o->max_running)
+	n = (o->state_bytes ? o->state_bytes : default_state_bytes) / each;
+	if (o->state_bytes && n < 2)
 		return err_set(err, -EINVAL,
-		               "the budget of %llu bytes does not hold the recurrent states of %u requests and one "
-		               "copy, %llu bytes each",
-		               (unsigned long long)budget, o->max_running ? o->max_running : 1,
-		               (unsigned long long)each);
-	if (!o->max_running && *max_running > n / 2)
-		*max_running = n / 2 > 1 ? (uint32_t)(n / 2) : 1;
+		               "the budget of %llu bytes does not hold a recurrent state and a copy, %llu bytes each",
+		               (unsigned long long)o->state_bytes, (unsigned long long)each);
+	if (o->state_bytes && *max_running > n / 2)
+		*max_running = (uint32_t)(n / 2);
 	if (!o->state_bytes && n < (uint64_t)*max_running + MIN_CHECKPOINTS)
 		n = (uint64_t)*max_running + MIN_CHECKPOINTS;
+	most = (uint64_t)config->n_pages + *max_running;
 	n = n < most ? n : most;
 	config->n_states = n < UINT32_MAX ? (uint32_t)n : UINT32_MAX - 1;
 	return 0;

@@ -121,6 +121,7 @@ static void cpu_close(struct kn_backend *be)
 		cpu_area_release(&cpu->hx[f]);
 	}
 	cpu_area_release(&cpu->rows);
+	cpu_area_release(&cpu->delta);
 	cpu_area_release(&cpu->moe);
 	cpu_area_release(&cpu->moe_index);
 	cpu_area_release(&cpu->attn);
@@ -191,6 +192,8 @@ int kn_cpu_open(const struct kn_config *config, struct kn_backend **ret_backend,
 		r = cpu_rope_reserve(cpu);
 	if (r == 0)
 		r = cpu_area_reserve(&cpu->moe_index, (2 * cpu_moe_rows(cpu) + 2 * CPU_MAX_EXPERTS) * sizeof(uint32_t));
+	if (r == 0 && isa->delta_chunks)
+		r = cpu_area_reserve(&cpu->delta, cpu->n_threads * CPU_DELTA_SCRATCH * sizeof(float));
 	if (r == 0)
 		r = cpu_reserve(cpu, 1024);
 	if (r < 0) {

@@ -143,17 +143,23 @@ struct cpu_attn_many {
 /* ---- The gated delta rule --------------------------------------------------------------------------
  * Columns of a head's state do not know of each other: a block is some of them, for some tokens. */
 
-enum { CPU_DELTA_COLS = 32 };
+enum { CPU_DELTA_COLS = 32, CPU_DELTA_CHUNK = 32 /* tokens */ };
 
 struct cpu_delta_block {
 	float *state; /* [k_dim] rows, ld_state floats apart, already at the first column */
 	size_t ld_state;
-	size_t k_dim, n_cols;      /* n_cols: CPU_DELTA_COLS or KN_DELTA_STEP */
+	size_t k_dim, n_cols; /* n_cols: CPU_DELTA_COLS or KN_DELTA_STEP; of delta_chunks any multiple of the latter */
 	const float *q, *k, *v;    /* [n] rows, ld floats apart; q and k of length 1, q divided by sqrt(k_dim) */
 	const float *beta, *decay; /* [n], ld_gates floats apart */
 	size_t n, ld, ld_gates;
 	float *out; /* [n] rows of n_cols, ld_out floats apart */
 	size_t ld_out;
+};
+
+/* Floats of scratch that chunks of any head need. */
+enum {
+	CPU_DELTA_SCRATCH = KN_MAX_DELTA * (KN_MAX_DELTA + 3 * CPU_DELTA_CHUNK) +
+	                    CPU_DELTA_CHUNK * (2 * CPU_DELTA_CHUNK + 3 * CPU_DELTA_COLS)
 };
 
 /* ---- The table of one instruction set ---------------------------------------------------------------- */
@@ -190,6 +196,8 @@ struct cpu_isa {
 	/* Token t's channels [0, n) from its last inputs, x[0] the oldest, w `ld_w` floats from one to the next. */
 	void (*conv_silu)(float *out, const float *const *x, size_t kernel, const float *w, size_t ld_w, size_t n);
 	void (*delta)(const struct cpu_delta_block *b);
+	/* For many_tokens and more, or NULL: the same with products of matrices, all columns at once. */
+	void (*delta_chunks)(const struct cpu_delta_block *b, float *scratch);
 	void (*gated_rmsnorm)(float *out, const float *x, const float *gate, const float *w, size_t n, float eps);
 	void (*store[3])(void *dst, const float *src, size_t n); /* by KN_F32, KN_F16, KN_BF16 */
 	void (*load[3])(float *dst, const void *src, size_t n);
@@ -282,6 +290,7 @@ struct cpu_backend {
 	struct cpu_area hx[CPU_N_XFORMS]; /* those of a mixture of experts, by expert */
 	struct cpu_area rows;             /* per thread: dequantized rows */
 	size_t rows_per_thread;
+	struct cpu_area delta;      /* per thread: CPU_DELTA_SCRATCH floats, where the level has delta_chunks */
 	struct cpu_area moe;        /* hidden rows and results of experts */
 	struct cpu_area moe_index;  /* which row is whose */
 	struct cpu_area attn;       /* per thread: queries, scores, sums */

@@ -9,6 +9,7 @@
 #define A_R 4
 #define A_D 4
 #include "cpu/isa_impl.inc.h"
+#include "cpu/delta_chunk.inc.h"
 
 static void prepare_bf16(void *dst, const float *x, size_t cols)
 {
@@ -42,5 +43,6 @@ const struct cpu_isa cpu_isa_amxbf16 = {
 	                [CPU_PANEL_6K] = cpu_many_panel_6k_amx },
 	.many_tokens = 25,
 	.attn_many = &attn_many,
+	.delta_chunks = delta_chunks,
 	AMX_COMMON,
 };

@@ -95,6 +95,7 @@ void cpu_conv_silu(struct kn_backend *be, float *out, size_t ld_out, const float
 /* ---- The gated delta rule ---- */
 
 struct delta_call {
+	const struct cpu_backend *cpu;
 	const struct cpu_isa *isa;
 	const struct kn_delta *delta;
 	float *out;
@@ -132,8 +133,16 @@ static void prepare_rows(void *arg, size_t begin, size_t end, unsigned worker)
 	}
 }
 
-/* Some columns of one head of one sequence. */
-static void delta_piece(const struct delta_call *c, const struct kn_seq *seq, size_t head, size_t first, size_t n_cols)
+/* Whether a sequence's tokens are taken in chunks: there are many, and rounding may tell (where it may not, chunks
+ * would have to begin at the same tokens however a prompt was cut). */
+static bool in_chunks(const struct delta_call *c, const struct kn_seq *seq)
+{
+	return c->isa->delta_chunks && !c->cpu->base.tells_prompts && seq->n_q >= c->isa->many_tokens;
+}
+
+/* Some columns of one head of one sequence; scratch: for chunks, which take all columns. */
+static void delta_piece(const struct delta_call *c, const struct kn_seq *seq, size_t head, size_t first, size_t n_cols,
+                        float *scratch)
 {
 	const struct kn_delta *d = c->delta;
 	size_t n_k = (size_t)d->n_k_head * d->k_dim, k_head = head / (d->n_v_head / d->n_k_head);
@@ -154,7 +163,8 @@ static void delta_piece(const struct delta_call *c, const struct kn_seq *seq, si
 		                     .ld_gates = c->ld_ba,
 		                     .out = c->out + seq->row * c->ld_out + head * d->v_dim + first,
 		                     .ld_out = c->ld_out };
-	bool copy = seq->n_q >= COPY_TOKENS; /* rows of the state lie a power of two apart: bad for the cache's sets */
+	bool copy = !scratch &&
+	            seq->n_q >= COPY_TOKENS; /* rows of the state lie a power of two apart: bad for the cache's sets */
 
 	for (size_t i = 0; is_new(seq) && i < d->k_dim; i++)
 		memset(state + i * d->v_dim, 0, n_cols * sizeof(*state));
@@ -164,7 +174,10 @@ static void delta_piece(const struct delta_call *c, const struct kn_seq *seq, si
 		b.state = together;
 		b.ld_state = n_cols;
 	}
-	c->isa->delta(&b);
+	if (scratch)
+		c->isa->delta_chunks(&b, scratch);
+	else
+		c->isa->delta(&b);
 	for (size_t i = 0; copy && i < d->k_dim; i++)
 		memcpy(state + i * d->v_dim, together + i * n_cols, n_cols * sizeof(*state));
 }
@@ -173,14 +186,17 @@ static void delta_pieces(void *arg, size_t begin, size_t end, unsigned worker)
 {
 	const struct delta_call *c = arg;
 	size_t per_seq = c->n_blocks * c->delta->n_v_head;
+	float *scratch = c->isa->delta_chunks ? (float *)c->cpu->delta.p + worker * CPU_DELTA_SCRATCH : NULL;
 
-	(void)worker;
 	for (size_t i = begin; i < end; i++) {
+		const struct kn_seq *seq = &c->seqs[i / per_seq];
 		size_t first = i % c->n_blocks * CPU_DELTA_COLS, rest = c->delta->v_dim - first;
+		size_t head = i % per_seq / c->n_blocks;
 
-		/* What is left of the columns: a half block. */
-		delta_piece(c, &c->seqs[i / per_seq], i % per_seq / c->n_blocks, first,
-		            rest < CPU_DELTA_COLS ? rest : CPU_DELTA_COLS);
+		if (!in_chunks(c, seq)) /* what is left of the columns: a half block */
+			delta_piece(c, seq, head, first, rest < CPU_DELTA_COLS ? rest : CPU_DELTA_COLS, NULL);
+		else if (first == 0)
+			delta_piece(c, seq, head, 0, c->delta->v_dim, scratch);
 	}
 }
 
@@ -188,7 +204,7 @@ void cpu_delta_rule(struct kn_backend *be, float *out, size_t ld_out, float *qkv
                     size_t ld_ba, const struct kn_delta *delta, const struct kn_seq *seqs, size_t n_seqs)
 {
 	struct cpu_backend *cpu = (struct cpu_backend *)be;
-	struct delta_call call = { cpu->isa, delta, out, ld_out, qkv, ld_qkv, ba, ld_ba, seqs, 0 };
+	struct delta_call call = { cpu, cpu->isa, delta, out, ld_out, qkv, ld_qkv, ba, ld_ba, seqs, 0 };
 	size_t n_tokens = count_tokens(seqs, n_seqs), n_pieces;
 
 	if (n_seqs == 0)

@@ -101,8 +101,7 @@ struct kn_seq {
 	uint32_t kv_len;       /* tokens in the cache once the new ones are stored */
 	uint32_t n_q;
 	uint32_t row;
-	uint32_t
-	        state; /* slot of its recurrent state, for the operations below; no two sequences of a call share one */
+	uint32_t state; /* slot of its recurrent state, which no other sequence of the call has */
 };
 
 struct kn_attn {

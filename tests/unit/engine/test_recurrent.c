@@ -209,20 +209,16 @@ static void budgets_and_limits_are_told(void **state)
 	eng_engine_close(e);
 	assert_int_equal(rmdir(dir), 0); /* nothing was written */
 
-	/* Ten slots: half of them run, unless said otherwise. */
-	o = (struct eng_options){ .on_plan = plan, .plan_arg = &told, .state_bytes = 10 * each };
+	/* Ten slots: half of them run. */
+	o = (struct eng_options){ .on_plan = plan, .plan_arg = &told, .state_bytes = 10 * each, .max_running = 9 };
 	e = open_engine(o);
 	assert_int_equal(told.plan.n_states, 10);
 	assert_int_equal(told.plan.max_running, 5);
 	eng_engine_close(e);
-	o.max_running = 9;
-	e = open_engine(o);
-	assert_int_equal(told.plan.max_running, 9);
-	eng_engine_close(e);
-	o.max_running = 10;
+	o.state_bytes = 2 * each - 1;
 	o.model_path = model;
 	assert_int_equal(eng_engine_open(&o, &e, &err), -EINVAL);
-	assert_non_null(strstr(err_text(&err), "recurrent states of 10 requests"));
+	assert_non_null(strstr(err_text(&err), "does not hold a recurrent state and a copy"));
 }
 
 int main(void)

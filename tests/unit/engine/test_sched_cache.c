@@ -181,6 +181,7 @@ static void answers_that_outgrow_the_pool_are_set_back_and_finish(void **state)
 
 	(void)state;
 	world_init(&w, 6, 10, 20); /* 80 tokens; six answers of 50 tokens begin together */
+	eng_sched_pause(w.s, ENG_SCHED_HOLD);
 	for (int i = 0; i < N; i++) {
 		struct eng_request req = greedy(&c[i], ids[i], 8, 50);
 
@@ -188,6 +189,7 @@ static void answers_that_outgrow_the_pool_are_set_back_and_finish(void **state)
 		client_init(&c[i]);
 		submit(&w, &c[i], &req);
 	}
+	eng_sched_continue(w.s);
 	for (int i = 0; i < N; i++) {
 		client_wait(&c[i]);
 		assert_int_equal(c[i].done.finish, ENG_FINISH_LENGTH);
@@ -208,6 +210,7 @@ static void a_sampled_answer_is_the_same_after_being_set_back(void **state)
 	(void)state;
 	for (int crowded = 0; crowded < 2; crowded++) {
 		world_init(&w, crowded ? N : 1, 10, crowded ? 20 : 64);
+		eng_sched_pause(w.s, ENG_SCHED_HOLD);
 		for (int i = 0; i < N; i++) {
 			struct client *c = crowded ? &crowd[i] : &alone[i];
 			struct eng_request req = greedy(c, ids, 8, 45);
@@ -221,6 +224,7 @@ static void a_sampled_answer_is_the_same_after_being_set_back(void **state)
 			client_init(c);
 			submit(&w, c, &req);
 		}
+		eng_sched_continue(w.s);
 		for (int i = 0; i < N; i++)
 			client_wait(crowded ? &crowd[i] : &alone[i]);
 		if (crowded)
@@ -242,6 +246,7 @@ static void prompt_logprobs_come_once_although_set_back(void **state)
 
 	(void)state;
 	world_init(&w, N, 10, 18);
+	eng_sched_pause(w.s, ENG_SCHED_HOLD); /* until all are there */
 	for (int i = 0; i < N; i++) {
 		struct eng_request req = greedy(&c[i], ids[i], i ? 6 : 30, 34);
 
@@ -250,6 +255,7 @@ static void prompt_logprobs_come_once_although_set_back(void **state)
 		client_init(&c[i]);
 		submit(&w, &c[i], &req);
 	}
+	eng_sched_continue(w.s);
 	for (int i = 0; i < N; i++) {
 		size_t n = i ? 6 : 30;
 

@@ -99,7 +99,7 @@ static void clients_with_one_prompt_have_it_computed_once(void **state)
 
 	(void)state;
 	begin(&w, 8, 200, 40);
-	atomic_store(&w.f.delay_us, 500);
+	eng_sched_pause(w.s, ENG_SCHED_HOLD); /* until all are there */
 	for (int i = 0; i < N; i++) {
 		struct eng_request req = greedy(&c[i], ids[i], 44, 12);
 
@@ -108,6 +108,7 @@ static void clients_with_one_prompt_have_it_computed_once(void **state)
 		client_init(&c[i]);
 		submit(&w, &c[i], &req);
 	}
+	eng_sched_continue(w.s);
 	for (int i = 0; i < N; i++) {
 		client_wait(&c[i]);
 		expect_continuation(&w, ids[i], 44, &c[i], 12);
@@ -128,6 +129,7 @@ static void answers_that_outgrow_the_pool_are_set_back_and_finish(void **state)
 		struct world w;
 
 		begin(&w, N, 20, n_states);
+		eng_sched_pause(w.s, ENG_SCHED_HOLD);
 		for (int i = 0; i < N; i++) {
 			struct eng_request req = greedy(&c[i], ids[i], 8, 50);
 
@@ -135,6 +137,7 @@ static void answers_that_outgrow_the_pool_are_set_back_and_finish(void **state)
 			client_init(&c[i]);
 			submit(&w, &c[i], &req);
 		}
+		eng_sched_continue(w.s);
 		for (int i = 0; i < N; i++) {
 			client_wait(&c[i]);
 			assert_int_equal(c[i].done.finish, ENG_FINISH_LENGTH);

