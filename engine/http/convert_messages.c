@@ -234,6 +234,28 @@ static int convert_choice(const json_t *body, json_t *chat, struct http_error *e
 	return 0;
 }
 
+/* output_config.format, or the older output_format. */
+static int convert_format(const json_t *body, json_t *chat, struct http_error *e)
+{
+	const json_t *config = json_object_get(body, "output_config"), *format = json_object_get(config, "format");
+	const char *where = "output_config.format";
+	json_t *schema;
+
+	if (!format || json_is_null(format)) {
+		format = json_object_get(body, "output_format");
+		where = "output_format";
+	}
+	if (!format || json_is_null(format))
+		return 0;
+	schema = json_object_get(format, "schema");
+	if (!is(format, "type", "json_schema") || !json_is_object(schema))
+		return http_bad_field(e, where, "expected an object of the type \"json_schema\" with a `schema`");
+	(void)json_object_set_new(chat, "response_format",
+	                          json_pack("{s:s, s:{s:s, s:O}}", "type", "json_schema", "json_schema", "name",
+	                                    "output", "schema", schema));
+	return 0;
+}
+
 int http_convert_messages(const json_t *body, const json_t *before, json_t *chat, struct http_error *e)
 {
 	static const char *const same[] = { "model",
@@ -248,6 +270,7 @@ int http_convert_messages(const json_t *body, const json_t *before, json_t *chat
 		                            "min_p",
 		                            "regex",
 		                            "ebnf",
+		                            "ignore_eos",
 		                            "response_format" };
 	const json_t *list = json_object_get(body, "messages"), *m, *thinking = json_object_get(body, "thinking");
 	json_t *messages = json_array();
@@ -266,6 +289,8 @@ int http_convert_messages(const json_t *body, const json_t *before, json_t *chat
 		r = convert_choice(body, chat, e);
 	for (i = 0; i < sizeof(same) / sizeof(same[0]); i++)
 		http_copy_field(chat, same[i], body, same[i]);
+	if (r == 0)
+		r = convert_format(body, chat, e);
 	http_copy_field(chat, "stop", body, "stop_sequences");
 	if (thinking && !json_object_get(chat, "chat_template_kwargs"))
 		(void)json_object_set_new(chat, "chat_template_kwargs",

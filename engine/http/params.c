@@ -634,10 +634,13 @@ static int parse_generate_sampling(const json_t *sp, struct http_params *p, stru
 
 static int parse_generate_prompts(const json_t *obj, struct http_params *p, struct http_error *e)
 {
+	static const char *const others[] = { "input_embeds", "image_data", "audio_data", "video_data" };
 	const json_t *text = field(obj, "text"), *ids = field(obj, "input_ids");
 
-	if (field(obj, "input_embeds"))
-		return http_bad_field(e, "input_embeds", "not supported by this server");
+	for (size_t i = 0; i < sizeof(others) / sizeof(others[0]); i++) {
+		if (field(obj, others[i]))
+			return http_bad_field(e, others[i], "not supported: this model takes text only");
+	}
 	if (text && ids)
 		return http_bad_field(e, "input_ids", "`text` is given too; only one can be the prompt");
 	if (text && !json_is_string(text) && !json_is_string(json_array_get(text, 0)))

@@ -103,7 +103,21 @@ in_root() {
 	[[ $(grep -c "^process" "$work/t") -ge 301 ]] || fail "$(grep -c "^process" "$work/t") processes"
 }
 
+# Root of a user namespace that has one user: groups are denied there, and need not be set; another user cannot be had.
+as_only_user() {
+	local real=$slimtrace
+	unshare -Ur true 2>/dev/null || return 0
+	slimtrace=$work/only-user
+	printf '#!/bin/sh\nexec unshare -Ur %s "$@"\n' "$real" >"$slimtrace"
+	chmod 755 "$slimtrace"
+	run 0 --root "$root" -- cat /data/file
+	run 1 --root "$root" --user web -- id
+	[[ $errors == *"setgroups"*"/proc/self/setgroups"*"not permitted"* ]] || fail "$errors"
+	slimtrace=$real
+}
+
 in_root
+as_only_user
 if ((EUID == 0)); then
 	run 0 --root "$root" --user web -- id
 	[[ $out == *"uid=33"*"gid=34"* ]] || fail "$out"

@@ -13,9 +13,7 @@
 enum {
 	GR_MAX_DEPTH = 200,      /* of frames: nesting of an output */
 	GR_MAX_CONFS = 512,      /* alternatives followed at once */
-	GR_MAX_BLANKS = 16,      /* white space between tokens of JSON: in a row on one line, */
-	GR_MAX_LINES = 2,        /* ends of lines, */
-	GR_MAX_INDENT = 64,      /* in a row behind them */
+	GR_MAX_INDENT = 24,      /* blanks behind an end of line between tokens of JSON */
 	GR_MAX_NODES = 20000,    /* of one grammar */
 	GR_MAX_SETS = 65536,     /* different sets of seen properties */
 	GR_MAX_PATTERNS = 6,     /* patternProperties that meet in one object */
@@ -221,7 +219,10 @@ bool gr_object_is_in_name(const struct machine *m, const struct conf *c);
 /* And any other name may come as well: the conf of a free string that is such a name, on a frame of its own. */
 bool gr_object_free_name(struct machine *m, const struct conf *c, struct conf *ret);
 /* White space at phase a: 1 read, 0 it is none, -1 refused. */
-int gr_machine_gap(uint32_t *a, uint8_t byte);
+enum gap_kind { GAP_BLANK, GAP_LEAD, GAP_LINE }; /* a blank; or a line end; or one and an indentation */
+int gr_machine_gap(uint32_t *a, uint8_t byte, enum gap_kind kind);
+/* A line ended in it. */
+bool gr_machine_gap_has_line(uint32_t a);
 void gr_machine_emit(struct machine *m, const struct conf *c);
 uint32_t gr_machine_push(struct machine *m, const struct conf *c); /* GR_NONE: too deep or an error */
 void gr_machine_leave(struct machine *m, uint32_t stack);

@@ -232,26 +232,35 @@ void gr_machine_value(struct machine *m, uint32_t value, uint32_t stack, uint8_t
 
 enum { ARRAY_FIRST = 1, ARRAY_NEXT, ARRAY_AFTER };
 
-/* White space between tokens of JSON, as people and programs write it and not without end: some blanks, or up to two
- * line ends and an indentation. In `a`, above the phase: blanks in a row, line ends, whether a line end is half done.
- */
-int gr_machine_gap(uint32_t *a, uint8_t byte)
-{
-	const uint32_t one_blank = 1u << 8, blanks = 0xff00, one_line = 1u << 16, lines = 3u << 16, half = 1u << 18;
+/* White space between tokens of JSON, as people and programs write it, and no more, for there are models that would say
+ * nothing else: a blank, or a line end and an indentation. Lines end behind brackets and commas and in front of closing
+ * brackets. In `a`, above the phase: blanks in a row, line ends, whether a line end is half done. */
+enum { ONE_BLANK = 1 << 8, BLANKS = 0xff00, ONE_LINE = 1 << 16, HALF_LINE = 1 << 17 };
 
-	if ((*a & half) && byte != '\n')
+bool gr_machine_gap_has_line(uint32_t a)
+{
+	return a & (ONE_LINE | HALF_LINE);
+}
+
+int gr_machine_gap(uint32_t *a, uint8_t byte, enum gap_kind kind)
+{
+	uint32_t most = 1;
+
+	if ((*a & HALF_LINE) && byte != '\n')
 		return -1;
 	if (byte == '\n' || byte == '\r') {
-		if ((*a & lines) / one_line == GR_MAX_LINES)
+		if (kind == GAP_BLANK || (*a & ONE_LINE))
 			return -1;
-		*a = byte == '\r' ? *a | half : (*a & ~(half | blanks)) + one_line;
+		*a = byte == '\r' ? *a | HALF_LINE : (*a & ~(uint32_t)(HALF_LINE | BLANKS)) | ONE_LINE;
 		return 1;
 	}
 	if (byte != ' ' && byte != '\t')
 		return 0;
-	if ((*a & blanks) / one_blank == ((*a & lines) ? GR_MAX_INDENT : GR_MAX_BLANKS))
+	if (*a & ONE_LINE)
+		most = kind == GAP_LINE ? GR_MAX_INDENT : 0;
+	if ((*a & BLANKS) / ONE_BLANK == most)
 		return -1;
-	*a += one_blank;
+	*a += ONE_BLANK;
 	return 1;
 }
 
@@ -283,17 +292,18 @@ static void array_step(struct machine *m, const struct conf *c, uint8_t byte)
 	const struct array *a = &m->g->nodes[c->node].array;
 	uint32_t phase = c->a & 0xff;
 	struct conf next = *c;
-	int gap = gr_machine_gap(&next.a, byte);
+	bool may_close = phase != ARRAY_NEXT && c->c >= a->min;
+	int gap = gr_machine_gap(&next.a, byte, phase != ARRAY_AFTER || may_close ? GAP_LINE : GAP_BLANK);
 
 	if (gap != 0) {
 		if (gap > 0)
 			gr_machine_emit(m, &next);
 	} else if (byte == ']' && phase != ARRAY_NEXT) {
-		if (c->c >= a->min)
+		if (may_close)
 			gr_machine_leave(m, c->stack);
 	} else if (phase != ARRAY_AFTER) {
 		array_item(m, c, byte);
-	} else if (byte == ',' && item_at(a, c->c) != GR_NONE) {
+	} else if (byte == ',' && item_at(a, c->c) != GR_NONE && !gr_machine_gap_has_line(c->a)) {
 		next.a = ARRAY_NEXT;
 		gr_machine_emit(m, &next);
 	}
@@ -462,7 +472,7 @@ void gr_machine_leave(struct machine *m, uint32_t stack)
 static void document_step(struct machine *m, const struct conf *c, uint8_t byte)
 {
 	struct conf next = *c;
-	int gap = gr_machine_gap(&next.a, byte);
+	int gap = gr_machine_gap(&next.a, byte, GAP_LEAD);
 
 	if (gap > 0)
 		gr_machine_emit(m, &next);

@@ -342,7 +342,9 @@ void gr_object_step(struct machine *m, const struct conf *c, uint8_t byte)
 	const struct object *o = &m->g->nodes[c->node].object;
 	uint32_t phase = c->a & 0xff;
 	struct conf next = *c;
-	int gap = phase == KEY || phase == START ? 0 : gr_machine_gap(&next.a, byte);
+	bool line_may_end = phase == FIRST || phase == NEXT || (phase == AFTER && can_close(m->g, o, c));
+	int gap =
+	        phase == KEY || phase == START ? 0 : gr_machine_gap(&next.a, byte, line_may_end ? GAP_LINE : GAP_BLANK);
 
 	if (phase == KEY) {
 		name_step(m, o, &next, byte);
@@ -361,7 +363,7 @@ void gr_object_step(struct machine *m, const struct conf *c, uint8_t byte)
 			gr_machine_leave(m, c->stack);
 	} else if (phase == AFTER && byte == ',') {
 		next.a = NEXT;
-		if (can_grow(m->g, o, c))
+		if (can_grow(m->g, o, c) && !gr_machine_gap_has_line(c->a))
 			gr_machine_emit(m, &next);
 	} else if (phase == COLON && byte == ':') {
 		next.a = VALUE;

@@ -376,16 +376,33 @@ static int drop_capabilities(void)
 	return syscall(SYS_capset, &header, data) < 0 ? -errno : 0;
 }
 
-static int become_user(const struct img_run_child *c)
+/* A user namespace that has one user denies setgroups() for good; who is the user already lacks nothing. */
+static bool is_user_already(const struct img_run_user *u)
+{
+	return getuid() == u->uid && geteuid() == u->uid && getgid() == u->gid && getegid() == u->gid;
+}
+
+static void become_user(const struct img_run_child *c)
 {
 	const struct img_run_user *u = &c->user;
+	char what[160];
 
 	if (!c->must_set_user)
-		return 0;
-	if (setgroups(u->n_groups, u->groups) < 0 || setresgid(u->gid, u->gid, u->gid) < 0 ||
-	    setresuid(u->uid, u->uid, u->uid) < 0)
-		return -errno;
-	return 0;
+		return;
+	if (setgroups(u->n_groups, u->groups) < 0) {
+		if (errno == EPERM && is_user_already(u))
+			return;
+		fail_errno(c, "the command's groups: setgroups (see /proc/self/setgroups)");
+	}
+	if (setresgid(u->gid, u->gid, u->gid) < 0) {
+		(void)snprintf(what, sizeof(what), "the command's group %u: setresgid (see /proc/self/gid_map)",
+		               u->gid);
+		fail_errno(c, what);
+	}
+	if (setresuid(u->uid, u->uid, u->uid) < 0) {
+		(void)snprintf(what, sizeof(what), "the command's user %u: setresuid (see /proc/self/uid_map)", u->uid);
+		fail_errno(c, what);
+	}
 }
 
 static void redirect(int fd, int to)
@@ -413,9 +430,7 @@ static void run_command(const struct img_run_child *c)
 	r = run->n_roots > 0 && !run->privileged ? drop_capabilities() : 0;
 	if (r < 0)
 		fail(c, r, "dropping capabilities");
-	r = become_user(c);
-	if (r < 0)
-		fail(c, r, run->user);
+	become_user(c);
 	(void)sigprocmask(SIG_SETMASK, &c->mask, NULL);
 	for (const char *const *path = c->exec_paths; *path; path++) {
 		(void)execve(*path, (char *const *)run->argv, (char *const *)c->env);

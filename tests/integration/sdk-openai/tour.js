@@ -94,6 +94,9 @@ const checks = {
     await rejects(client.chat.completions.create({ model, messages: [] }), 400, "messages");
     await rejects(client.chat.completions.create({ model, messages, response_format: { type: "poem" } }), 400,
       "response_format");
+    await rejects(client.chat.completions.create({ model, messages: [{ role: "user", content: [
+      { type: "text", text: "what is it?" }, { type: "image_url", image_url: { url: "data:image/png;base64," } }] }] }), 400,
+      "messages[0].content[1]");
     await rejects(client.completions.create({ model, prompt: Array(5000).fill(70), max_tokens: 1 }), 400, null);
   },
 

@@ -516,20 +516,48 @@ static void a_text_follows_its_grammar_to_the_end(void **state)
 	eng_grammar_unref(g);
 }
 
-static void white_space_is_free_and_bounded(void **state)
+/* How many bytes of the text are taken. */
+static size_t accepted_bytes(struct eng_grammar *g, const char *text)
 {
+	struct eng_matcher *m = NULL;
+	size_t n;
+
+	assert_int_equal(eng_matcher_new(g, &m), 0);
+	n = eng_matcher_accept_bytes(m, text, strlen(text));
+	eng_matcher_free(m);
+	return n;
+}
+
+static void white_space_is_bounded(void **state)
+{
+	static const char *const wrong[] = { "\n\n1",   "\n 1",    "  1",         "\r1",         "1 ",
+		                             "{\n\n}",  "{  }",    "{\"a\"\n:1}", "{\"a\":\n1}", "{\"a\":1\n,\"b\":2}",
+		                             "[1\n,2]", "[1,  2]", "[\r1]",       "{\"a\":  1}" };
+	static const char *const right[] = {
+		"\n{\r\n\t\"a\" : [ 1 , 2 ]\n}", " 1", "{}", "{ }", "[\n]", "{\"a\":1\r\n}"
+	};
 	struct eng_grammar *g = compile(ENG_GRAMMAR_JSON_SCHEMA, "{}");
 	char text[128];
 
 	(void)state;
-	assert_true(accepts(g, "\n\n{\r\n\t\"a\" : [ 1 ,\n    2 ]\n}"));
-	assert_false(accepts(g, "\n\n\n1"));
-	assert_false(accepts(g, "\r1"));
-	assert_false(accepts(g, "1 ")); /* nothing behind the value */
-	(void)snprintf(text, sizeof(text), "[%17s1]", "");
-	assert_false(accepts(g, text));
-	(void)snprintf(text, sizeof(text), "[\n%60s1]", "");
+	for (size_t i = 0; i < sizeof(right) / sizeof(right[0]); i++)
+		assert_true(accepts(g, right[i]));
+	for (size_t i = 0; i < sizeof(wrong) / sizeof(wrong[0]); i++) {
+		if (accepts(g, wrong[i]))
+			fail_msg("%s", wrong[i]);
+	}
+	(void)snprintf(text, sizeof(text), "[\n%24s1,\n%24s2\n%24s]", "", "", "");
 	assert_true(accepts(g, text));
+	(void)snprintf(text, sizeof(text), "[\n%25s1]", "");
+	assert_false(accepts(g, text));
+	eng_grammar_unref(g);
+	/* A line does not end where what has to follow may not stand on the next one. */
+	g = compile(ENG_GRAMMAR_JSON_SCHEMA,
+	            "{\"type\":\"object\",\"required\":[\"a\",\"b\"],\"properties\":{\"a\":{\"type\":"
+	            "\"array\",\"minItems\":2}}}");
+	assert_true(accepts(g, "{\n \"a\": [\n  1,\n  2\n ],\n \"b\": 1\n}"));
+	assert_int_equal(accepted_bytes(g, "{\"a\":[1,2]\n"), 10);
+	assert_int_equal(accepted_bytes(g, "{\"a\":[1\n"), 7);
 	eng_grammar_unref(g);
 }
 
@@ -646,7 +674,7 @@ int main(void)
 		cmocka_unit_test(bombs_are_refused),
 		cmocka_unit_test(masks_hold_what_the_bytes_say),
 		cmocka_unit_test(a_text_follows_its_grammar_to_the_end),
-		cmocka_unit_test(white_space_is_free_and_bounded),
+		cmocka_unit_test(white_space_is_bounded),
 		cmocka_unit_test(nesting_ends_at_a_limit),
 		cmocka_unit_test(long_outputs_stay_cheap),
 		cmocka_unit_test(what_the_vocabulary_cannot_spell_is_an_error),
