@@ -50,40 +50,31 @@ bool flip_object_parse_name(const char *folder, const char *file, uint8_t ret_di
 	return true;
 }
 
-int flip_store_read_at(int fd, void *data, size_t size, uint64_t offset)
+/* All of it, whatever pieces the kernel makes of it. */
+static int move_at(bool is_write, int fd, void *data, size_t size, uint64_t offset)
 {
-	char *p = data;
-
 	while (size > 0) {
-		ssize_t n = pread(fd, p, size, (off_t)offset);
+		ssize_t n = is_write ? pwrite(fd, data, size, (off_t)offset) : pread(fd, data, size, (off_t)offset);
 
 		if (n < 0 && errno == EINTR)
 			continue;
 		if (n <= 0)
 			return n < 0 ? -errno : -EIO;
-		p += n;
+		data = (char *)data + n;
 		size -= (size_t)n;
 		offset += (uint64_t)n;
 	}
 	return 0;
 }
 
+int flip_store_read_at(int fd, void *data, size_t size, uint64_t offset)
+{
+	return move_at(false, fd, data, size, offset);
+}
+
 int flip_store_write_at(int fd, const void *data, size_t size, uint64_t offset)
 {
-	const char *p = data;
-
-	while (size > 0) {
-		ssize_t n = pwrite(fd, p, size, (off_t)offset);
-
-		if (n < 0 && errno == EINTR)
-			continue;
-		if (n <= 0)
-			return n < 0 ? -errno : -EIO;
-		p += n;
-		size -= (size_t)n;
-		offset += (uint64_t)n;
-	}
-	return 0;
+	return move_at(true, fd, (void *)data, size, offset);
 }
 
 /* What is mounted somewhere in a folder belongs to somebody else: its files are not ours to remove. */

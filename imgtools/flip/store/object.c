@@ -137,6 +137,7 @@ static void object_free(struct flip_object *o)
 	free(o->edges);
 	free((void *)o->bits);
 	(void)pthread_mutex_destroy(&o->lock);
+	flip_sum_free(o);
 	free(o);
 }
 
@@ -157,6 +158,7 @@ static struct flip_object *object_new(struct flip_store *s, const uint8_t digest
 	atomic_init(&o->read_fd, -1);
 	atomic_init(&o->n_refs, 1);
 	(void)pthread_mutex_init(&o->lock, NULL);
+	(void)pthread_mutex_init(&o->sum_lock, NULL);
 	return o;
 }
 

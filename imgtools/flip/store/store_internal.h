@@ -106,6 +106,10 @@ struct flip_object {
 
 	_Atomic uint64_t *bits; /* NULL: nothing is there (or all) */
 
+	pthread_mutex_t sum_lock; /* sum.c; a leaf */
+	struct base_sha256 *sum;  /* protected by sum_lock: of the first n_summed bytes; NULL: of none */
+	uint64_t n_summed;
+
 	/* protected by store->drop_lock */
 	struct flip_object *drop_next;
 	bool is_dropping;
@@ -235,6 +239,17 @@ int flip_store_emergency_gc(struct flip_store *s);
  */
 void flip_store_reserve(struct flip_store *s);
 bool flip_store_use_reserve(struct flip_store *s);
+
+/* ---- sum.c ---------------------------------------------------------------------------------------------------- */
+
+/* After the bytes were written and their bits set, by who keeps `fd` open: hashes on when that costs little. */
+void flip_sum_advance(struct flip_object *o, int fd, const void *data, size_t size, uint64_t offset);
+/* Before the bits are set, under o->lock: somebody else had written there, maybe other bytes (of another table): what
+ * is hashed is what lies there in the end. */
+void flip_sum_overwritten(struct flip_object *o, uint64_t offset, size_t size);
+/* When all of it is there: the digest of the whole. A negative errno when it cannot be read; once. */
+int flip_sum_finish(struct flip_object *o, int fd, uint8_t ret_digest[FLIP_DIGEST_SIZE]);
+void flip_sum_free(struct flip_object *o);
 
 /* ---- drop.c --------------------------------------------------------------------------------------------------- */
 

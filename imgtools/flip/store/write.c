@@ -74,10 +74,10 @@ static void close_files(struct flip_object *o)
 static bool is_what_it_says(struct flip_object *o)
 {
 	uint8_t digest[FLIP_DIGEST_SIZE];
-	uint64_t size;
+	struct stat st;
 
-	return flip_store_hash_fd(o->write_fd, digest, &size) == 0 && size == o->size &&
-	       memcmp(digest, o->content, sizeof(digest)) == 0;
+	return fstat(o->write_fd, &st) == 0 && (uint64_t)st.st_size == o->size &&
+	       flip_sum_finish(o, o->write_fd, digest) == 0 && memcmp(digest, o->content, sizeof(digest)) == 0;
 }
 
 /* Nobody vouched for any part of it: it is begun anew by whoever opens it next. */
@@ -299,9 +299,16 @@ static int write_part(struct flip_object *o, const void *data, size_t size, uint
 	pthread_mutex_unlock(&o->lock);
 	r = flip_store_write_at(fd, data, size, offset);
 	pthread_mutex_lock(&o->lock);
-	o->n_writers--;
-	if (r == 0 && !flip_object_is_complete(o))
+	if (r == 0 && !flip_object_is_complete(o)) {
+		flip_sum_overwritten(o, offset, size);
 		r = mark(o, offset, offset + size);
+	}
+	if (r == 0 && !flip_object_is_complete(o) && o->n_missing > 0) { /* the last one hashes what is left */
+		pthread_mutex_unlock(&o->lock);
+		flip_sum_advance(o, fd, data, size, offset);
+		pthread_mutex_lock(&o->lock);
+	}
+	o->n_writers--;
 	if (r < 0)
 		(void)flip_store_full(o->store, r, "writing", err);
 	else if (!flip_object_is_complete(o) && o->n_missing == 0)

@@ -13,7 +13,7 @@
 
 static char test_root_dir[64];
 
-static int test_shell(const char *command)
+static inline int test_shell(const char *command)
 {
 	int status = system(command);
 
@@ -21,7 +21,7 @@ static int test_shell(const char *command)
 }
 
 /* Makes test_root_dir; 0, or -1 when this machine lacks what it takes. */
-static int test_root_make(void)
+static inline int test_root_make(void)
 {
 	char command[2048];
 
@@ -44,7 +44,7 @@ static int test_root_make(void)
 	return test_shell(command) == 0 ? 0 : -1;
 }
 
-static void test_root_remove(void)
+static inline void test_root_remove(void)
 {
 	char command[128];
 
@@ -53,7 +53,7 @@ static void test_root_remove(void)
 }
 
 /* Whether this process may make the namespaces that a run needs. */
-static bool test_has_namespaces(void)
+static inline bool test_has_namespaces(void)
 {
 	pid_t pid = fork();
 	int status;
