@@ -134,7 +134,6 @@ static bool alloc_kv(struct eng_runner *r)
 static bool alloc_buffers(struct eng_runner *r)
 {
 	uint64_t width[N_BUFS], out;
-	bool on_host = strcmp(r->ops->name, "ref") == 0 || strcmp(r->ops->name, "cpu") == 0;
 
 	plan_widths(r->model, width);
 	for (int b = 0; b < N_BUFS; b++) {
@@ -150,7 +149,7 @@ static bool alloc_buffers(struct eng_runner *r)
 			return false;
 	}
 	out = width[B_OUT] > width[B_OUT_H] ? width[B_OUT] : width[B_OUT_H];
-	if (!on_host) {
+	if (r->ops->free_bytes) {
 		r->host_out = calloc(r->config.max_outputs, out * sizeof(float));
 		if (!r->host_out)
 			return false;
