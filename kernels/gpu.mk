@@ -32,6 +32,14 @@ $(B)/lib/libgpu_shim$(1).a: $(patsubst %,$(B)/obj/shim$(1)/%.o,$(filter-out %/rt
 endef
 $(foreach w,32 64,$(eval $(call shim_rule,$(w))))
 
+# The host side alone, over launchers in plain loops: tests/unit/gpu_host.
+GPU_PLAIN := $(call obj,$(GPU_C) kernels/gpu/gemm_none.c kernels/gpu/rt_host.c tests/unit/gpu_host/launch_plain.c)
+$(B)/tests/unit/gpu_host/%: $(B)/obj/tests/unit/gpu_host/%.o $(GPU_PLAIN) $(TEST_ARCHIVES) $(B)/ldflags
+	$(call say,LINK,$@)
+	@mkdir -p $(@D)
+	$(Q)$(CC) $(LDFLAGS) -o $@ $(filter %.o,$^) -Wl,--start-group $(TEST_ARCHIVES) -Wl,--end-group -lcmocka $(LDLIBS)
+$(B)/obj/tests/unit/gpu_host/%.o: CPPFLAGS += -Ikernels -Itests/unit/engine
+
 # tests/unit/gpu/test_NAME.c twice: test_NAME with waves of 32 lanes, wave64/test_NAME with 64.
 GPU_TESTS := $(wildcard tests/unit/gpu/test_*.c)
 GPU_TESTS64 := $(patsubst tests/unit/gpu/%.c,$(B)/tests/unit/gpu/wave64/%,$(GPU_TESTS))
