@@ -20,11 +20,11 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#include "kernels.h"
-
 #ifdef __cplusplus
 extern "C" {
 #endif
+
+#include "kernels.h"
 
 enum {
 	GK_FEW_ROWS = 16,     /* up to here weights are streamed once and products are bound by memory */
@@ -88,7 +88,7 @@ struct gk_mat {
 	uint32_t type; /* enum kn_dtype, or GK_FP8_128 */
 	uint32_t rows, cols;
 	uint32_t ld;                        /* elements; a multiple of 8 for 16-bit types, of 4 for F32 */
-	const void *values, *scales, *mins; /* the last two by type */
+	const void *values, *scales, *high;   /* the last two by type: kernels/gpu/mat.h */
 };
 enum { GK_FP8_128 = 0x100 }; /* e4m3, a float32 scale for each 128 x 128 */
 
