@@ -182,7 +182,7 @@ tests/fixtures/.unpacked: tests/fixtures/weights.tar.xz
 	$(Q)xz -dc $< | tar -C $(@D) --no-same-owner -xf - && touch $@
 
 .PHONY: tests units-and-replays
-units-and-replays: $(UNIT_TESTS) $(GPU_TESTS64) $(FUZZ_REPLAYS) $(TEST_TOOLS) tests/fixtures/.unpacked
+units-and-replays: $(UNIT_TESTS) $(GPU_TESTS64) $(GPU_KERNEL_PROGRAMS) $(FUZZ_REPLAYS) $(TEST_TOOLS) tests/fixtures/.unpacked
 tests: all units-and-replays $(BENCHES)
 
 .PHONY: clean

@@ -23,7 +23,7 @@ define shim_rule
 $(B)/obj/shim$(1)/%.o: % $(B)/flags
 	$$(call say,CXX,$$< ($(1)))
 	@mkdir -p $$(@D)
-	$$(Q)$$(CXX_OF) $(CPPFLAGS) -Ikernels -DGPU_HOST_WARP=$(1) $$(GPU_SHIM_CXXFLAGS) -MMD -MP -x c++ -c -o $$@ $$<
+	$$(Q)$$(CXX_OF) $(CPPFLAGS) -Ikernels -Itests/unit/gpu -DGPU_HOST_WARP=$(1) $$(GPU_SHIM_CXXFLAGS) -MMD -MP -x c++ -c -o $$@ $$<
 $(B)/lib/libgpu_shim$(1).a: $(patsubst %,$(B)/obj/shim$(1)/%.o,$(filter-out %/rt.cu %_sm90.cu,$(GPU_CU)) kernels/gpu/gpu_host.cc) \
 		$(call obj,$(GPU_C) kernels/gpu/gemm_none.c kernels/gpu/rt_host.c)
 	$$(call say,AR,$$@)
@@ -53,6 +53,20 @@ $(B)/tests/unit/gpu/wave64/%: $(B)/obj/tests/unit/gpu/%.o $(B)/lib/libgpu_shim64
 	@mkdir -p $(@D)
 	$(Q)$(gpu_test_link)
 $(B)/obj/tests/unit/gpu/%.o: CPPFLAGS += -Ikernels -Itests/unit/engine -Itests/unit/kernels
+
+# Kernels by themselves, every launcher beside kernels/ref: tests/unit/gpu/*.cc, programs without a test library that also
+# run on a device ($(B)/tests/unit/gpu/kernels_device).
+GPU_KERNEL_TESTS := $(wildcard tests/unit/gpu/*.cc)
+gpu_kernel_test = $(B)/tests/unit/gpu/kernels$(1)
+define kernel_test_rule
+$(call gpu_kernel_test,$(1)): $(patsubst %,$(B)/obj/shim$(1)/%.o,$(GPU_KERNEL_TESTS)) $(B)/lib/libgpu_shim$(1).a \
+		$(B)/lib/libkernels.a $(B)/lib/libbase.a $(B)/ldflags
+	$$(call say,LINK,$$@)
+	@mkdir -p $$(@D)
+	$$(Q)$$(CXX_OF) $(LDFLAGS) -o $$@ $$(filter %.o,$$^) -Wl,--start-group $$(filter %.a,$$^) -Wl,--end-group $(LDLIBS)
+endef
+$(foreach w,32 64,$(eval $(call kernel_test_rule,$(w))))
+GPU_KERNEL_PROGRAMS := $(if $(GPU_KERNEL_TESTS),$(foreach w,32 64,$(call gpu_kernel_test,$(w))))
 
 # ---- Plugins -------------------------------------------------------------------------------------------------
 PLUGIN_CFLAGS = -std=gnu11 -O2 -g -fPIC -fvisibility=hidden -fno-strict-aliasing -Wall -Wextra -Wmissing-prototypes -Wvla \
@@ -95,6 +109,16 @@ $(B)/plugins/libocai-engine-cuda.so: $(call plugin_objects,cuda,gemm_cublaslt.c)
 	@mkdir -p $(@D)
 	$(Q)$(NVCC) -shared -cudart static -Xlinker -z,defs,--exclude-libs,ALL -o $@ $^ -lm -ldl -lpthread
 PLUGINS += $(B)/plugins/libocai-engine-cuda.so
+
+$(B)/obj/cuda/%.cc.o: %.cc $(B)/cuda.flags
+	$(call say,NVCC,$<)
+	@mkdir -p $(@D)
+	$(Q)$(NVCC) -x cu $(NVCC_ALL_FLAGS) $(NVCC_FLAGS) $(CPPFLAGS) -Ikernels -Itests/unit/gpu -MMD -MP -MF $(@:.o=.d) -c -o $@ $<
+$(B)/tests/unit/gpu/kernels_device: $(GPU_KERNEL_TESTS:%=$(B)/obj/cuda/%.o) $(GPU_CU:%.cu=$(B)/obj/cuda/%.cu.o) \
+		$(B)/lib/libkernels.a $(B)/lib/libbase.a
+	$(call say,LINK,$@)
+	@mkdir -p $(@D)
+	$(Q)$(NVCC) -cudart static -o $@ $(filter %.o,$^) -Xlinker --start-group $(filter %.a,$^) -Xlinker --end-group -lm -ldl -lpthread
 endif
 endif
 
