@@ -122,6 +122,37 @@ $(B)/tests/unit/gpu/kernels_device: $(GPU_KERNEL_TESTS:%=$(B)/obj/cuda/%.o) $(GP
 endif
 endif
 
+# ---- AMD: Debian's clang in a folder of its own (tools/deps-hip.sh) --------------------------------------------
+HIP_CXX ?= $(wildcard build/deps/hip/clang++)
+ifneq ($(HIP_CXX),)
+ifeq ($(SAN)$(FUZZ),)
+HIP_ARCHS ?= gfx90a gfx942 gfx950 gfx1100 gfx1201
+HIP_FLAGS = -std=c++17 -O3 -fPIC -fvisibility=hidden -fno-exceptions -Wno-unknown-pragmas -Wno-pass-failed $(HIP_ARCHS:%=--offload-arch=%)
+HIP_ONLY_CUDA := $(wildcard kernels/gpu/*_sm90.cu)
+
+$(B)/hip.flags: export STAMP = $(HIP_CXX) $(HIP_FLAGS) $(WERROR)
+$(B)/hip.flags: FORCE
+	$(keep_if_same)
+$(B)/obj/hip/%.cu.o: %.cu $(B)/hip.flags
+	$(call say,HIP,$<)
+	@mkdir -p $(@D)
+	$(Q)$(HIP_CXX) -x hip $(HIP_FLAGS) $(CPPFLAGS) -Ikernels -MMD -MP -c -o $@ $<
+$(B)/obj/hip/%.o: %.c $(B)/hip.flags
+	$(call say,CC,$< (hip))
+	@mkdir -p $(@D)
+	$(Q)$(CC) $(CPPFLAGS) -Ikernels -DGPU_KIND='"hip"' $(PLUGIN_CFLAGS) -MMD -MP -c -o $@ $<
+# The runtime's functions stay undefined: kernels/plugin loads whichever ROCm is here first.
+$(B)/plugins/libocai-engine-hip.so: $(call plugin_objects,hip,gemm_none.c,$(HIP_ONLY_CUDA))
+	$(call say,LINK,$@)
+	@mkdir -p $(@D)
+	$(Q)$(HIP_CXX) -shared -no-hip-rt -Wl,--exclude-libs,ALL -o $@ $^ -lm -ldl -lpthread
+PLUGINS += $(B)/plugins/libocai-engine-hip.so
+endif
+endif
+.PHONY: deps-hip
+deps-hip:
+	@tools/deps-hip.sh
+
 # For test_plugin.c: one of another version.
 TEST_PLUGIN := $(B)/tests/plugin-other/libocai-engine-cuda.so
 $(TEST_PLUGIN): tests/unit/kernels/plugin_other.c kernels/include/kernel_plugin.h kernels/include/kernels.h
@@ -129,6 +160,16 @@ $(TEST_PLUGIN): tests/unit/kernels/plugin_other.c kernels/include/kernel_plugin.
 	@mkdir -p $(@D)
 	$(Q)$(CC) $(CPPFLAGS) $(PLUGIN_CFLAGS) -fvisibility=default -shared -o $@ $<
 $(B)/tests/unit/kernels/test_plugin: | $(TEST_PLUGIN)
+
+# For test_gpu_engine.c: a plugin whose device is the host, its launchers plain loops.
+HOST_PLUGIN := $(B)/tests/plugin-host/libocai-engine-cuda.so
+$(HOST_PLUGIN): $(GPU_C) kernels/gpu/entry.c kernels/gpu/gemm_none.c kernels/gpu/rt_host.c tests/unit/gpu_host/launch_plain.c \
+		$(GPU_SHARED_C) $(wildcard kernels/gpu/*.h) kernels/include/kernel_plugin.h kernels/include/kernels.h
+	$(call say,CC,$@)
+	@mkdir -p $(@D)
+	$(Q)$(CC) $(CPPFLAGS) -Ikernels -DGPU_KIND='"cuda"' $(PLUGIN_CFLAGS) $(if $(SAN),-fsanitize=$(SAN)) -shared -o $@ \
+		$(filter %.c,$^) -lm
+$(B)/tests/unit/gpu_host/test_gpu_engine: | $(HOST_PLUGIN)
 
 .PHONY: plugins
 plugins: $(PLUGINS)

@@ -27,7 +27,7 @@ enum {
 };
 
 static const uint64_t default_kv_bytes = 1ull << 30;
-static const uint64_t gpu_reserve_bytes = 1ull << 30; /* of a device: its scratch, graphs, libraries */
+static const uint64_t gpu_reserve_bytes = 1ull << 30; /* of a device, for scratch, graphs, libraries; at most 1/8 */
 static const uint64_t exact_bytes = 256ull << 20; /* the largest folder that is computed exactly unasked */
 
 /* ---- Opening ---- */
@@ -202,10 +202,11 @@ static uint64_t page_bytes(const struct eng_engine *e, struct eng_runner_config 
 /* What a device has left when weights and activations are in it, less a reserve. */
 static uint64_t device_budget(const struct eng_engine *e, struct eng_runner_config config)
 {
-	uint64_t left = e->backend->ops->free_bytes(e->backend), taken = gpu_reserve_bytes;
+	uint64_t left = e->backend->ops->free_bytes(e->backend), taken;
 
 	config.n_pages = 0;
-	taken += eng_runner_bytes(e->model, &config);
+	taken = eng_runner_bytes(e->model, &config);
+	taken += left / 8 < gpu_reserve_bytes ? left / 8 : gpu_reserve_bytes;
 	return left > taken ? left - taken : 0;
 }
 
@@ -320,6 +321,7 @@ static int start(struct eng_engine *e, const struct eng_options *o, struct err *
 		                  .n_ctx = n_ctx,
 		                  .max_tokens = config.max_tokens,
 		                  .max_outputs = config.max_outputs,
+		                  .gives_best = e->backend->ops->free_bytes != NULL,
 		                  .n_pages = config.n_pages,
 		                  .kv = { .page_tokens = config.page_tokens,
 		                          .page_bytes = eng_runner_page_bytes(e->runner) },

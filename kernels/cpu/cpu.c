@@ -139,6 +139,7 @@ static const struct kn_ops cpu_ops = {
 	.act_mul = cpu_act_mul,
 	.add = cpu_add,
 	.route = cpu_route,
+	.argmax = ref_argmax,
 	.moe = cpu_moe,
 };
 

@@ -60,7 +60,7 @@ struct gpu_table {
 
 /* ---- Records ---- */
 
-enum gpu_op { OP_EMBED, OP_NORM, OP_MATMUL, OP_ROPE, OP_KV_STORE, OP_ATTENTION, OP_ACT, OP_ADD, OP_ROUTE, OP_MOE, N_OPS };
+enum gpu_op { OP_EMBED, OP_NORM, OP_MATMUL, OP_ROPE, OP_KV_STORE, OP_ATTENTION, OP_ACT, OP_ADD, OP_ROUTE, OP_MOE, OP_ARGMAX, N_OPS };
 
 /* An activation: `off` floats from the beginning of an allocation. */
 struct gpu_act {
@@ -169,6 +169,13 @@ struct rec_moe {
 	uint32_t type_gate, type_up, type_down;
 };
 
+struct rec_argmax {
+	struct rec_head h;
+	struct gpu_act x;
+	int32_t *ids;
+	uint64_t dim;
+};
+
 union gpu_rec {
 	struct rec_head h;
 	struct rec_embed embed;
@@ -181,6 +188,7 @@ union gpu_rec {
 	struct rec_add add;
 	struct rec_route route;
 	struct rec_moe moe;
+	struct rec_argmax argmax;
 };
 
 /* ---- A step's data: step.c ---- */

@@ -1,5 +1,6 @@
 /* The device: what it is, how its errors read. */
 #include <errno.h>
+#include <stdio.h>
 
 #include "gpu/view.h"
 
@@ -62,7 +63,11 @@ int gk_ctx_init(struct gk_ctx *ctx, int device)
 	(void)attribute(&smem, hipDeviceAttributeMaxSharedMemoryPerBlock, device);
 	ctx->sm = (uint32_t)(major << 8 | minor << 4);
 #endif
-	(void)attribute(&n_sm, ATTRIBUTE(MultiProcessorCount), device);
+#if defined(GPU_CUDA)
+	(void)attribute(&n_sm, cudaDevAttrMultiProcessorCount, device);
+#else
+	(void)attribute(&n_sm, hipDeviceAttributeMultiprocessorCount, device);
+#endif
 	(void)attribute(&warp, ATTRIBUTE(WarpSize), device);
 	ctx->n_sm = (uint32_t)n_sm;
 	ctx->warp = (uint32_t)warp;

@@ -6,7 +6,7 @@
 #include "gpu/gemm.h"
 
 static const char *const op_names[N_OPS] = { "embed", "norm", "matmul", "rope", "kv_store", "attention",
-	                                     "act_mul", "add", "route", "moe" };
+	                                     "act_mul", "add", "route", "moe", "argmax" };
 
 static struct gk_view view(const struct gpu_backend *be, const struct gpu_program *p, const struct gpu_act *a)
 {
@@ -289,6 +289,8 @@ static int issue_one(struct gpu_backend *be, const struct gpu_program *p, const 
 		return issue_route(be, p, &rec->route);
 	case OP_MOE:
 		return issue_moe(be, p, &rec->moe);
+	case OP_ARGMAX:
+		return gk_argmax(&be->ctx, view(be, p, &rec->argmax.x), rows, (uint32_t)rec->argmax.dim, rec->argmax.ids);
 	case N_OPS:
 		break;
 	}

@@ -536,6 +536,26 @@ static void rec_moe(struct kn_backend *base, const struct kn_moe *moe, float *ou
 	be->limits.top_k = max_u32(be->limits.top_k, top_k);
 }
 
+static void rec_argmax(struct kn_backend *base, const float *x, size_t ld_x, size_t n, size_t dim, int32_t *ret_ids)
+{
+	struct gpu_backend *be = gpu_of(base);
+	uint16_t rows;
+	struct rec_argmax *r;
+
+	finish_gather(be);
+	if (n == 0)
+		return;
+	rows = rows_slot(be, n);
+	r = push(be, OP_ARGMAX, sizeof(*r));
+	if (!r)
+		return;
+	r->h.rows = rows;
+	r->x = act(be, x, ld_x, dim, rows, "argmax");
+	(void)act(be, (const float *)ret_ids, 1, 1, rows, "argmax");
+	r->ids = ret_ids;
+	r->dim = dim;
+}
+
 void gpu_record_finish(struct gpu_backend *be)
 {
 	finish_gather(be);
@@ -554,4 +574,5 @@ void gpu_record_ops(struct kn_ops *ops)
 	ops->add = rec_add;
 	ops->route = rec_route;
 	ops->moe = rec_moe;
+	ops->argmax = rec_argmax;
 }

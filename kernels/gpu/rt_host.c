@@ -56,7 +56,7 @@ void gpu_rt_host_free(struct gpu_rt *rt, void *p)
 int gpu_rt_memory(struct gpu_rt *rt, uint64_t *ret_free, uint64_t *ret_total)
 {
 	(void)rt;
-	*ret_free = *ret_total = 1ull << 30;
+	*ret_free = *ret_total = 64ull << 20;
 	return 0;
 }
 

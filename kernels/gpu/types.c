@@ -63,6 +63,9 @@ uint32_t gpu_accesses(const union gpu_rec *rec, struct gpu_access *ret)
 		add(ret, &n, &rec->moe.x, rec->moe.dim, ACCESS_READ);
 		add(ret, &n, &rec->moe.out, rec->moe.dim, ACCESS_READ | ACCESS_WRITE | ACCESS_F32);
 		break;
+	case OP_ARGMAX:
+		add(ret, &n, &rec->argmax.x, (uint32_t)rec->argmax.dim, ACCESS_READ | ACCESS_F32);
+		break;
 	case N_OPS:
 		break;
 	}

@@ -220,6 +220,9 @@ struct kn_ops {
 	void (*route)(struct kn_backend *be, const struct kn_router *router, const float *logits, size_t n,
 	              int32_t *ret_ids, float *ret_weights);
 
+	/* ids[i] = the index of the largest of x[i] [dim], the lowest of equal ones; what is no number is the least. */
+	void (*argmax)(struct kn_backend *be, const float *x, size_t ld_x, size_t n, size_t dim, int32_t *ret_ids);
+
 	/* out [n, dim] += sum over k of weights[i, k] * expert_{ids[i, k]}(x[i]); x [n, dim]. */
 	void (*moe)(struct kn_backend *be, const struct kn_moe *moe, float *out, size_t ld_out, const float *x,
 	            size_t ld_x, size_t n, size_t dim, uint32_t top_k, const int32_t *ids, const float *weights);

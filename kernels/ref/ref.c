@@ -138,6 +138,7 @@ static const struct kn_ops ref_ops = {
 	.act_mul = ref_act_mul,
 	.add = ref_add,
 	.route = ref_route,
+	.argmax = ref_argmax,
 	.moe = moe,
 };
 

@@ -41,6 +41,7 @@ void ref_add(struct kn_backend *be, float *x, size_t ld_x, const float *y, size_
              float scale);
 void ref_route(struct kn_backend *be, const struct kn_router *router, const float *logits, size_t n, int32_t *ret_ids,
                float *ret_weights);
+void ref_argmax(struct kn_backend *be, const float *x, size_t ld_x, size_t n, size_t dim, int32_t *ret_ids);
 /* scratch: 2 * moe->n_ff + dim floats. */
 void ref_moe_scratch(struct kn_backend *be, const struct kn_moe *moe, float *out, size_t ld_out, const float *x,
                      size_t ld_x, size_t n, size_t dim, uint32_t top_k, const int32_t *ids, const float *weights,

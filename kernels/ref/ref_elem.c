@@ -127,3 +127,18 @@ void ref_add(struct kn_backend *be, float *x, size_t ld_x, const float *y, size_
 			x[i * ld_x + d] += scale * y[i * ld_y + d];
 	}
 }
+
+void ref_argmax(struct kn_backend *be, const float *x, size_t ld_x, size_t n, size_t dim, int32_t *ret_ids)
+{
+	(void)be;
+	for (size_t i = 0; i < n; i++) {
+		const float *row = x + i * ld_x;
+		size_t best = 0;
+
+		for (size_t k = 1; k < dim; k++) {
+			if (row[k] > row[best] || (isnan(row[best]) && !isnan(row[k])))
+				best = k;
+		}
+		ret_ids[i] = (int32_t)best;
+	}
+}

@@ -91,9 +91,10 @@ struct eng_runner {
 	struct kn_backend *be;
 	const struct kn_ops *ops;
 	float *buf[N_BUFS];
-	int32_t *expert_ids; /* backend memory */
+	int32_t *expert_ids, *best_ids; /* backend memory */
 	struct kn_kv *kv;    /* [n_layer] */
 	struct kn_rope rope[2];
+	int32_t *host_ids;
 	float *host_out; /* NULL: outputs are read where the backend left them */
 
 	/* The step at hand, host memory. */

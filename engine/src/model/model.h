@@ -77,6 +77,7 @@ int eng_runner_set_model(struct eng_runner *runner, const struct eng_model *mode
 enum eng_output {
 	ENG_OUT_LOGITS, /* rows of n_vocab */
 	ENG_OUT_HIDDEN, /* rows of n_embd: the last layer's output after the final norm */
+	ENG_OUT_BEST,   /* rows of one value: the id of the largest logit (ids are below 2^24) */
 };
 
 struct eng_step_seq {
@@ -91,7 +92,7 @@ struct eng_step_seq {
 
 /* Computes all sequences' new tokens in one step and stores their K and V. Outputs of all sequences
  * follow each other in order; *ret_rows points at them (row stride: n_vocab for logits, n_embd for
- * hidden; one kind per step), host memory, valid until the next step. Ids out of range are -EINVAL. */
+ * hidden, 1 for the best; one kind per step), host memory, valid until the next step. Ids out of range are -EINVAL. */
 int eng_runner_step(struct eng_runner *runner, const struct eng_step_seq *seqs, size_t n_seqs, const float **ret_rows,
                     struct err *err);
 

@@ -148,10 +148,14 @@ static bool alloc_buffers(struct eng_runner *r)
 		if (!r->expert_ids)
 			return false;
 	}
+	r->best_ids = r->ops->alloc(r->be, r->config.max_outputs * sizeof(int32_t));
+	if (!r->best_ids)
+		return false;
 	out = width[B_OUT] > width[B_OUT_H] ? width[B_OUT] : width[B_OUT_H];
 	if (r->ops->free_bytes) {
 		r->host_out = calloc(r->config.max_outputs, out * sizeof(float));
-		if (!r->host_out)
+		r->host_ids = calloc(r->config.max_outputs, sizeof(*r->host_ids));
+		if (!r->host_out || !r->host_ids)
 			return false;
 	}
 	r->ids = calloc(r->config.max_tokens, sizeof(*r->ids));
@@ -272,6 +276,8 @@ void eng_runner_free(struct eng_runner *r)
 	}
 	if (r->expert_ids)
 		r->ops->free(r->be, r->expert_ids);
+	if (r->best_ids)
+		r->ops->free(r->be, r->best_ids);
 	for (uint32_t i = 0; r->kv && i < r->model->hp.n_layer; i++) {
 		if (r->kv[i].k)
 			r->ops->free(r->be, r->kv[i].k);
@@ -280,6 +286,7 @@ void eng_runner_free(struct eng_runner *r)
 	}
 	free(r->kv);
 	free(r->host_out);
+	free(r->host_ids);
 	free(r->ids);
 	free(r->pos);
 	free(r->seqs);
@@ -333,7 +340,7 @@ static int check_step(const struct eng_runner *r, const struct eng_step_seq *seq
 		return err_set(err, -EINVAL, "step: %llu tokens and %llu outputs, at most %u and %u",
 		               (unsigned long long)n_tokens, (unsigned long long)n_out, r->config.max_tokens,
 		               r->config.max_outputs);
-	if (n_out && seqs[0].output == ENG_OUT_LOGITS && !r->model->head)
+	if (n_out && seqs[0].output != ENG_OUT_HIDDEN && !r->model->head)
 		return err_set(err, -ENOTSUP, "the model has no output matrix: it computes embeddings only");
 	return 0;
 }
@@ -389,17 +396,34 @@ static void compute_outputs(struct eng_runner *r, const struct eng_step_seq *seq
 			                m->out_norm, seqs[i].n_out, 1, dim, m->hp.eps);
 		r->n_out += seqs[i].n_out;
 	}
-	if (r->n_out && seqs[0].output == ENG_OUT_LOGITS) {
+	if (r->n_out && seqs[0].output != ENG_OUT_HIDDEN) {
 		const struct kn_matmul head = { .w = m->head, .out = r->buf[B_OUT], .ld_out = m->hp.n_vocab };
 
 		r->ops->matmul(r->be, &head, 1, r->buf[B_OUT_H], dim, r->n_out);
 	}
+	if (r->n_out && seqs[0].output == ENG_OUT_BEST)
+		r->ops->argmax(r->be, r->buf[B_OUT], m->hp.n_vocab, r->n_out, m->hp.n_vocab, r->best_ids);
 }
 
 static void cap_logits(float *x, size_t n, float cap)
 {
 	for (size_t i = 0; i < n; i++)
 		x[i] = cap * tanhf(x[i] / cap);
+}
+
+/* Ids as values, a row each. */
+static const float *best_rows(struct eng_runner *r)
+{
+	const int32_t *ids = r->best_ids;
+	float *rows = r->host_out ? r->host_out : r->buf[B_OUT];
+
+	if (r->host_out) {
+		r->ops->download(r->be, r->host_ids, r->best_ids, r->n_out * sizeof(*ids));
+		ids = r->host_ids;
+	}
+	for (uint32_t i = 0; i < r->n_out; i++)
+		rows[i] = (float)ids[i];
+	return rows;
 }
 
 int eng_runner_step(struct eng_runner *r, const struct eng_step_seq *seqs, size_t n_seqs, const float **ret_rows,
@@ -419,6 +443,10 @@ int eng_runner_step(struct eng_runner *r, const struct eng_step_seq *seqs, size_
 	rc = r->ops->sync(r->be);
 	if (rc < 0)
 		return err_set(err, rc, "backend %s failed: %s", r->ops->name, strerror(-rc));
+	if (seqs[0].output == ENG_OUT_BEST) {
+		*ret_rows = best_rows(r);
+		return 0;
+	}
 	n = (size_t)r->n_out * (logits ? hp->n_vocab : hp->n_embd);
 	if (r->host_out) {
 		r->ops->download(r->be, r->host_out, out, n * sizeof(*out));

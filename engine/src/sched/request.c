@@ -340,10 +340,10 @@ static const float *allowed(struct eng_sched *s, struct sreq *r, const float *lo
 	return e < 0 ? NULL : s->masked;
 }
 
-void sreq_take_token(struct eng_sched *s, struct sreq *r, const float *logits)
+void sreq_take_token(struct eng_sched *s, struct sreq *r, enum eng_output output, const float *row)
 {
-	const float *from = allowed(s, r, logits);
-	int32_t id = from ? eng_sampler_pick(r->sampler, from) : -1;
+	const float *logits = row, *from = output == ENG_OUT_BEST ? row : allowed(s, r, logits);
+	int32_t id = !from ? -1 : output == ENG_OUT_BEST ? (int32_t)*row : eng_sampler_pick(r->sampler, from);
 	struct eng_top top[ENG_MAX_TOP];
 	struct eng_event ev = { .kind = ENG_EV_TOKEN,
 		                .request_id = r->id,

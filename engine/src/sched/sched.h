@@ -24,6 +24,7 @@ struct eng_exec {
 	uint32_t n_ctx;       /* most tokens of one sequence */
 	uint32_t max_tokens;  /* per step */
 	uint32_t max_outputs; /* per step */
+	bool gives_best;      /* ENG_OUT_BEST is less work than logits are to fetch and to look through */
 	uint32_t n_pages;
 	struct eng_kv_traits kv;
 	/* Copies a page of all layers, kv.page_bytes, out of and into the pool's memory; NULL when that is 0. */

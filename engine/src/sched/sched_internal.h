@@ -119,8 +119,8 @@ void sreq_end(struct sreq *r, enum eng_finish finish);
 void sreq_emit_prompt(struct sreq *r, uint32_t position, const float *logits, uint32_t n_vocab);
 void sreq_emit_embedding(struct sreq *r, const float *hidden, uint32_t n_embd);
 void sreq_emit_done(struct sreq *r);
-/* Samples from logits, hands the token out and decides whether the request ends. */
-void sreq_take_token(struct eng_sched *s, struct sreq *r, const float *logits);
+/* From logits, or from the best of them, a token: hands it out and decides whether the request ends. */
+void sreq_take_token(struct eng_sched *s, struct sreq *r, enum eng_output output, const float *row);
 
 /* sched.c */
 uint64_t sched_now_ns(void);

@@ -1,7 +1,7 @@
 /* Forming a step. All decoding sequences first, one token each and drafts where they pay; then prompts, as many
  * tokens as the step has left, or, while answers stream, as fit its time. The oldest prompt gets half of them, the
  * others share the rest evenly: a short prompt is not stuck behind a long one, and the long one goes on.
- * A step gives logits or hidden states, never both: when requests of both kinds run, steps alternate. */
+ * A step gives logits, the best of them, or hidden states, never two: when requests of both kinds run, steps alternate. */
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
@@ -158,6 +158,27 @@ static void add_prefill(struct eng_sched *s, size_t *n, struct sreq *r, struct b
 	b->rows -= rows;
 }
 
+/* Greedy, and nothing else is asked of the logits. */
+static bool takes_best(const struct sreq *r)
+{
+	const struct eng_sampling *p = &r->req.sampling;
+
+	return p->temperature <= 0 && p->n_logit_bias == 0 && p->presence_penalty == 0 && p->frequency_penalty == 0 &&
+	       (p->repetition_penalty == 1 || !(p->repetition_penalty > 0)) && !r->req.logprobs &&
+	       r->req.logprob_start < 0 && !r->matcher && r->n_output >= r->req.min_new;
+}
+
+/* When all outputs of the step are like that, ids come back instead of logits. */
+static void choose_output(struct eng_sched *s, size_t n)
+{
+	for (size_t i = 0; i < n; i++) {
+		if (s->seqs[i].n_out > 0 && !takes_best(s->parts[i].r))
+			return;
+	}
+	for (size_t i = 0; i < n; i++)
+		s->seqs[i].output = ENG_OUT_BEST;
+}
+
 static size_t form_step(struct eng_sched *s, enum eng_request_kind kind)
 {
 	struct budget b = { s->exec.max_tokens, s->exec.max_outputs };
@@ -171,6 +192,8 @@ static size_t form_step(struct eng_sched *s, enum eng_request_kind kind)
 		if (s->running[k]->take > 0)
 			add_prefill(s, &n, s->running[k], &b);
 	}
+	if (kind == ENG_GENERATE && s->exec.gives_best)
+		choose_output(s, n);
 	return n;
 }
 
@@ -219,13 +242,14 @@ static void finish_prefill(struct eng_sched *s, const struct eng_step_seq *q, st
 		} else if (at + 1 == n_known) {
 			/* All of the prompt is out, whatever its last position was. */
 			r->next_prompt_lp = r->n_prompt;
-			sreq_take_token(s, r, rows + i * stride);
+			sreq_take_token(s, r, q->output, rows + i * stride);
 		}
 	}
 }
 
 /* One token, and one more for every draft that is what the model says itself. */
-static void finish_decode(struct eng_sched *s, struct step_part *part, const float *rows, size_t stride)
+static void finish_decode(struct eng_sched *s, struct step_part *part, enum eng_output output, const float *rows,
+                          size_t stride)
 {
 	struct sreq *r = part->r;
 	uint32_t n_right = 0;
@@ -234,7 +258,7 @@ static void finish_decode(struct eng_sched *s, struct step_part *part, const flo
 	for (uint32_t i = 0; i <= part->n_draft && goes_on; i++) {
 		int32_t guess = i < part->n_draft ? r->tokens[r->n_tokens] : -1;
 
-		sreq_take_token(s, r, rows + i * stride);
+		sreq_take_token(s, r, output, rows + i * stride);
 		goes_on = !r->is_done && r->tokens[r->n_tokens - 1] == guess;
 		n_right += i < part->n_draft && r->tokens[r->n_tokens - 1] == guess;
 	}
@@ -260,7 +284,7 @@ static void hand_out(struct eng_sched *s, size_t n, const float *rows, size_t st
 		if (s->parts[i].is_prefill)
 			finish_prefill(s, &q, r, rows, stride);
 		else
-			finish_decode(s, &s->parts[i], rows, stride);
+			finish_decode(s, &s->parts[i], q.output, rows, stride);
 		r->kv.n_tokens = r->n_computed;
 		if (!s->config.no_prefix_cache)
 			eng_kv_seq_publish(s->pool, &r->kv, r->tokens);
@@ -305,6 +329,11 @@ static void count_step(struct eng_sched *s, size_t n, uint64_t ns)
 	(void)pthread_mutex_unlock(&s->lock);
 }
 
+static size_t row_width(const struct eng_sched *s, enum eng_output output)
+{
+	return output == ENG_OUT_BEST ? 1 : output == ENG_OUT_HIDDEN ? s->exec.n_embd : s->exec.n_vocab;
+}
+
 bool sched_step(struct eng_sched *s)
 {
 	enum eng_request_kind kind = s->last_was_embed ? ENG_GENERATE : ENG_EMBED;
@@ -331,7 +360,7 @@ bool sched_step(struct eng_sched *s)
 		return true;
 	}
 	count_step(s, n, sched_now_ns() - begin);
-	hand_out(s, n, rows, kind == ENG_EMBED ? s->exec.n_embd : s->exec.n_vocab);
+	hand_out(s, n, rows, row_width(s, s->seqs[0].output));
 	sched_count_pages(s);
 	return true;
 }

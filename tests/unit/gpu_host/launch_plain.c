@@ -637,3 +637,17 @@ int gk_moe(const struct gk_ctx *ctx, const struct gk_moe *m)
 	free(h);
 	return 0;
 }
+
+int gk_argmax(const struct gk_ctx *ctx, struct gk_view logits, struct gk_rows rows, uint32_t n_vocab, int32_t *ids)
+{
+	(void)ctx;
+	n_launched++;
+	for (uint32_t i = 0; i < actual(rows); i++) {
+		ids[i] = 0;
+		for (uint32_t k = 1; k < n_vocab; k++) {
+			if (get(&logits, i, k) > get(&logits, i, (size_t)ids[i]))
+				ids[i] = (int32_t)k;
+		}
+	}
+	return 0;
+}
