@@ -1,6 +1,7 @@
 /* The device: what it is, how its errors read. */
 #include <errno.h>
 #include <stdio.h>
+#include <string.h>
 
 #include "gpu/view.h"
 

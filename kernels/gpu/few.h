@@ -54,8 +54,7 @@ struct few_args {
 	const uint32_t *n_groups;
 	const gk_mat *mats[2];          /* [expert] */
 	const float *mat_bias[2];       /* [expert][rows] or NULL */
-	const uint32_t *row_of;         /* [place] row of x; the output's row is the place itself unless .. */
-	const uint32_t *out_row_of;     /* .. this is given */
+	const uint32_t *row_of;         /* [place] row of x, NULL: the place; the output's row is the place */
 };
 
 GPU_FN uint32_t few_col_stride(uint32_t n_chunks)
@@ -455,8 +454,7 @@ static __global__ void __launch_bounds__(FEW_THREADS, RT *NT <= 2 ? 2 : 1) few_k
 			}
 
 			const float result = a.gated ? gk_act(a.act, y[0], y[1]) : y[0];
-			const uint32_t place = first + pass + m;
-			const uint32_t out_row = GROUPED ? (a.out_row_of ? a.out_row_of[place] : place) : m;
+			const uint32_t out_row = first + pass + m;
 
 			gk_put(job.out, out_row, row, job.accumulate ? gk_get(job.out, out_row, row) + result : result);
 		}

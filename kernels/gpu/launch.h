@@ -57,6 +57,7 @@ struct gk_limits {
 	uint32_t max_rows, max_seqs;
 	uint32_t n_head, k_dim, v_dim; /* largest of attention; 0: no attention */
 	uint32_t n_kv_head;
+	uint32_t max_keys;                   /* of one sequence; ctx->fixed only */
 	uint32_t dim, n_ff, n_expert, top_k; /* largest of a mixture; 0: none */
 	uint32_t max_cols, max_out;          /* of matrices */
 };
@@ -182,8 +183,8 @@ struct gk_seq {
 };
 
 /* One item of attention, for each K/V head: new tokens [q, q + n_q) of a sequence (counted from its first new one)
- * against keys [kv_begin, kv_end), of which each token sees those up to its own place. part: index of the partial
- * result in the scratch, or GK_WHOLE: these are all keys and the output is written at once. */
+ * against keys [kv_begin, kv_end), of which each token sees those up to its own place. part: first of its n_q places for
+ * partial results in the scratch, or GK_WHOLE: these are all keys and the output is written at once. */
 struct gk_work {
 	uint32_t seq, q, n_q;
 	uint32_t kv_begin, kv_end;
@@ -191,7 +192,7 @@ struct gk_work {
 };
 #define GK_WHOLE UINT32_MAX
 
-/* Items of the same tokens: their parts [part, part + n_parts) become rows. */
+/* Items of the same tokens: their n_parts results, n_q places each from `part` on, become rows. */
 struct gk_merge {
 	uint32_t seq, q, n_q;
 	uint32_t part, n_parts;

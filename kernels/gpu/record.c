@@ -400,7 +400,6 @@ static void rec_attention(struct kn_backend *base, float *out, size_t ld_out, co
 	be->limits.n_kv_head = max_u32(be->limits.n_kv_head, kv->n_kv_head);
 	be->limits.k_dim = max_u32(be->limits.k_dim, kv->k_dim);
 	be->limits.v_dim = max_u32(be->limits.v_dim, kv->v_dim);
-	be->limits.max_seqs = max_u32(be->limits.max_seqs, (uint32_t)n_seqs);
 }
 
 static void rec_act_mul(struct kn_backend *base, enum kn_act kind, float *out, size_t ld_out, const float *gate,

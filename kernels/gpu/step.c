@@ -28,6 +28,11 @@ static uint32_t power_of_two(uint32_t n)
 	return n ? p : 0;
 }
 
+static uint32_t max_u32(uint32_t a, uint32_t b)
+{
+	return a > b ? a : b;
+}
+
 /* ---- While recording ---- */
 
 static int grow(void **p, size_t *cap, size_t need, size_t size)
@@ -178,6 +183,10 @@ static int plan_all(struct gpu_backend *be)
 		most = s->batch[i].n_seqs > most ? s->batch[i].n_seqs : most;
 	for (size_t i = 0; i < s->n_seqs; i++)
 		longest = s->seqs[i].kv_len > longest ? s->seqs[i].kv_len : longest;
+	/* Scratch grows with these, and whenever it does programs are made anew: seldom, then. */
+	be->limits.max_seqs = max_u32(be->limits.max_seqs, power_of_two(most));
+	if (be->deterministic)
+		be->limits.max_keys = max_u32(be->limits.max_keys, power_of_two(longest));
 	room = power_of_two(gk_plan_room(&be->ctx, be->max_tokens, most, longest));
 	if (room > s->plan_room) {
 		free(s->work);
