@@ -117,7 +117,7 @@ $(B)/obj/%.o: %.c $(B)/flags
 	$(Q)$(CC) $(CPPFLAGS) $(PKG_CFLAGS) $(CFLAGS) $(FILE_CFLAGS) -MMD -MP -c -o $@ $<
 
 .PHONY: all
-all: $(PROGRAMS:%=$(B)/bin/%)
+all: $(PROGRAMS:%=$(B)/bin/%) plugins
 
 # ---- Manual pages, installation, packages ---------------------------------------------------------------------
 include rpm-specs/install.mk rpm-specs/packages.mk
@@ -183,13 +183,14 @@ tests/fixtures/.unpacked: tests/fixtures/weights.tar.xz
 	$(Q)xz -dc $< | tar -C $(@D) --no-same-owner -xf - && touch $@
 
 .PHONY: tests units-and-replays
-units-and-replays: $(UNIT_TESTS) $(FUZZ_REPLAYS) $(TEST_TOOLS) tests/fixtures/.unpacked
+units-and-replays: $(UNIT_TESTS) $(GPU_TESTS64) $(GPU_KERNEL_PROGRAMS) $(FUZZ_REPLAYS) $(TEST_TOOLS) tests/fixtures/.unpacked
 tests: all units-and-replays $(BENCHES)
 
 .PHONY: clean
 clean:
 	rm -rf build
 
+include kernels/gpu.mk
 -include tests/check.mk
 -include $(shell find $(B)/obj -name '*.d' 2>/dev/null)
 .SECONDARY:

@@ -2,7 +2,7 @@
 # get the portable level alone.
 LIBS += kernels
 kernels_X86 := $(wildcard kernels/cpu/*_avx2.c kernels/cpu/*_avx512.c kernels/cpu/*_avx512bf16.c kernels/cpu/*_amx.c)
-kernels_SRCS := $(wildcard kernels/ref/*.c) $(filter-out $(kernels_X86),$(wildcard kernels/cpu/*.c))
+kernels_SRCS := $(wildcard kernels/ref/*.c kernels/plugin/*.c) $(filter-out $(kernels_X86),$(wildcard kernels/cpu/*.c))
 ifneq ($(filter x86_64%,$(shell $(CC) -dumpmachine 2>/dev/null)),)
 kernels_SRCS += $(kernels_X86)
 endif

@@ -20,7 +20,8 @@ enum {
 	DEFAULT_RUNNING = 32,
 	DEFAULT_CONTEXTS = 8, /* whose K and V the pool holds */
 	DEFAULT_QUEUED = 256,
-	STEP_TOKENS = 512, /* one prefill chunk */
+	STEP_TOKENS = 512,      /* one prefill chunk */
+	GPU_STEP_TOKENS = 2048, /* the same where a device has to be filled */
 	MIN_OUTPUTS = 32,  /* rows of logits per step: prompt log-probabilities come in chunks of this */
 	DRAFT_ROWS = 16,   /* rows beside those of the sequences themselves */
 	PAGE_TOKENS = 32,
@@ -30,6 +31,7 @@ enum {
 
 static const uint64_t default_kv_bytes = 1ull << 30;
 static const uint64_t default_state_bytes = 1ull << 30;
+static const uint64_t gpu_reserve_bytes = 1ull << 30; /* of a device, for scratch, graphs, libraries; at most 1/8 */
 static const uint64_t exact_bytes = 256ull << 20; /* the largest folder that is computed exactly unasked */
 
 /* ---- Opening ---- */
@@ -53,7 +55,6 @@ static char *name_of(const char *path)
 
 static int set_names(struct eng_engine *e, const struct eng_options *o, struct err *err)
 {
-	const char *backend = o->backend && strcmp(o->backend, "auto") != 0 ? o->backend : "cpu";
 	int r;
 
 	if (o->random_shape)
@@ -77,7 +78,7 @@ static int set_names(struct eng_engine *e, const struct eng_options *o, struct e
 		free(e->served_name);
 		e->served_name = e->path ? strdup(o->served_name) : NULL;
 	}
-	e->backend_name = strdup(backend);
+	e->backend_name = strdup(o->backend ? o->backend : "auto");
 	return e->served_name && e->backend_name ? 0 : err_set(err, -ENOMEM, "out of memory");
 }
 
@@ -121,17 +122,55 @@ static int set_precision(struct eng_engine *e, const struct eng_options *o, stru
 	return 0;
 }
 
+static int open_one(struct eng_engine *e, const struct eng_options *o, const char *kind, struct err *err)
+{
+	bool on_gpu = strcmp(kind, "cuda") == 0 || strcmp(kind, "hip") == 0;
+	const struct kn_config config = { .n_threads = o->n_threads,
+		                          .max_tokens = on_gpu ? GPU_STEP_TOKENS : STEP_TOKENS,
+		                          .isa = o->isa,
+		                          .exact = e->is_exact,
+		                          .deterministic = o->deterministic };
+	char *name;
+	int r = kn_backend_open(kind, &config, &e->backend, err);
+
+	if (r < 0)
+		return r;
+	e->step_tokens = config.max_tokens;
+	name = strdup(kind);
+	if (!name)
+		return err_set(err, -ENOMEM, "out of memory");
+	free(e->backend_name);
+	e->backend_name = name;
+	return 0;
+}
+
+/* "auto" is a GPU where its plugin is installed and works. One that is installed and does not is worth a word. */
+static int open_backend(struct eng_engine *e, const struct eng_options *o, struct err *err)
+{
+	static const char *const gpus[] = { "cuda", "hip" };
+
+	if (strcmp(e->backend_name, "auto") != 0)
+		return open_one(e, o, e->backend_name, err);
+	for (size_t i = 0; i < sizeof(gpus) / sizeof(gpus[0]); i++) {
+		struct err why = { 0 };
+		int r = open_one(e, o, gpus[i], &why);
+
+		if (r == 0)
+			return 0;
+		if (r != -ENOENT && o->on_note)
+			o->on_note(o->plan_arg, err_text(&why));
+	}
+	return open_one(e, o, "cpu", err);
+}
+
 static int load(struct eng_engine *e, const struct eng_options *o, struct err *err)
 {
-	struct kn_config config = { .n_threads = o->n_threads, .max_tokens = STEP_TOKENS, .isa = o->isa };
 	int r;
 
 	r = set_precision(e, o, err);
 	if (r < 0)
 		return r;
-	config.exact = e->is_exact;
-	config.deterministic = o->deterministic;
-	r = kn_backend_open(e->backend_name, &config, &e->backend, err);
+	r = open_backend(e, o, err);
 	if (r < 0)
 		return r;
 	if (o->random_shape)
@@ -155,8 +194,8 @@ static int plan_context(const struct eng_engine *e, const struct eng_options *o,
 	uint32_t model_ctx = eng_model_info(e->model)->n_ctx;
 
 	/* A prompt of an encoder is one step. */
-	if (eng_model_info(e->model)->is_encoder && model_ctx > STEP_TOKENS)
-		model_ctx = STEP_TOKENS;
+	if (eng_model_info(e->model)->is_encoder && model_ctx > e->step_tokens)
+		model_ctx = e->step_tokens;
 	if (o->n_ctx > model_ctx)
 		return err_set(err, -EINVAL, "a context of %u tokens was asked for, the model is made for %u", o->n_ctx,
 		               model_ctx);
@@ -175,18 +214,30 @@ static uint64_t page_bytes(const struct eng_engine *e, struct eng_runner_config 
 	return two > one ? two - one : 1;
 }
 
-/* A budget that was asked for is filled: what nobody uses caches prefixes. Else as many pages as the requests asked
- * for need at full length, or as a few do: more run together because few are that long. */
+/* What a device has left when weights and activations are in it, less a reserve. */
+static uint64_t device_budget(const struct eng_engine *e, struct eng_runner_config config)
+{
+	uint64_t left = e->backend->ops->free_bytes(e->backend), taken;
+
+	config.n_pages = 0;
+	taken = eng_runner_bytes(e->model, &config);
+	taken += left / 8 < gpu_reserve_bytes ? left / 8 : gpu_reserve_bytes;
+	return left > taken ? left - taken : 0;
+}
+
+/* A budget that was asked for is filled, as is a device: what nobody uses caches prefixes. Else as many pages as the
+ * requests asked for need at full length, or as a few do: more run together because few are that long. */
 static int plan_pages(const struct eng_engine *e, const struct eng_options *o, uint32_t n_ctx,
                       struct eng_runner_config *config, struct err *err)
 {
 	uint64_t per_page = page_bytes(e, *config), per_seq = (n_ctx + PAGE_TOKENS - 1) / PAGE_TOKENS;
-	uint64_t budget = o->kv_bytes ? o->kv_bytes : default_kv_bytes;
+	bool on_device = e->backend->ops->free_bytes != NULL;
+	uint64_t budget = o->kv_bytes ? o->kv_bytes : on_device ? device_budget(e, *config) : default_kv_bytes;
 	uint64_t n = per_seq * (o->max_running ? o->max_running : DEFAULT_CONTEXTS);
 
-	if (o->kv_bytes || n > budget / per_page)
+	if (o->kv_bytes || on_device || n > budget / per_page)
 		n = budget / per_page;
-	if (n < per_seq && !o->kv_bytes)
+	if (n < per_seq && !o->kv_bytes && !on_device)
 		n = per_seq;
 	if (n == 0)
 		return err_set(err, -EINVAL, "the K/V budget of %llu bytes does not hold one page of %llu bytes",
@@ -292,13 +343,21 @@ static void exec_page_discard(void *ctx, uint32_t first, uint32_t n)
 	eng_runner_page_discard(ctx, first, n);
 }
 
+/* Processors convert float16 in one instruction, matrix units of GPUs take bfloat16 as it is. */
+static enum kn_dtype kv_dtype(const struct eng_engine *e)
+{
+	if (e->is_exact)
+		return KN_F32;
+	return e->backend->ops->free_bytes ? KN_BF16 : KN_F16;
+}
+
 static int start(struct eng_engine *e, const struct eng_options *o, struct err *err)
 {
 	const struct eng_model_info *m = eng_model_info(e->model);
 	uint32_t max_running = or_default(o->max_running, DEFAULT_RUNNING), n_ctx = 0;
 	struct eng_runner_config config = { .page_tokens = PAGE_TOKENS,
-		                            .max_tokens = STEP_TOKENS,
-		                            .kv_dtype = e->is_exact ? KN_F32 : KN_F16 };
+		                            .max_tokens = e->step_tokens,
+		                            .kv_dtype = kv_dtype(e) };
 	struct eng_sched_config sched = { .max_queued = or_default(o->max_queued, DEFAULT_QUEUED),
 		                          .tokenizer = e->meta.tokenizer,
 		                          .eos_ids = e->meta.eos_ids,
@@ -310,16 +369,16 @@ static int start(struct eng_engine *e, const struct eng_options *o, struct err *
 	struct eng_exec exec;
 	int r;
 
-	if (max_running > STEP_TOKENS)
-		return err_set(err, -EINVAL, "at most %d requests can run together, %u asked for", STEP_TOKENS,
+	if (max_running > e->step_tokens)
+		return err_set(err, -EINVAL, "at most %u requests can run together, %u asked for", e->step_tokens,
 		               max_running);
 	r = plan_context(e, o, &n_ctx, err);
 	if (r < 0)
 		return r;
 	config.n_ctx = n_ctx;
 	config.max_outputs = max_running + DRAFT_ROWS > MIN_OUTPUTS ? max_running + DRAFT_ROWS : MIN_OUTPUTS;
-	if (config.max_outputs > STEP_TOKENS || m->pooling == ENG_POOL_MEAN || m->pooling == ENG_POOL_CLS)
-		config.max_outputs = STEP_TOKENS;
+	if (config.max_outputs > e->step_tokens || m->pooling == ENG_POOL_MEAN || m->pooling == ENG_POOL_CLS)
+		config.max_outputs = e->step_tokens;
 	r = plan_pages(e, o, n_ctx, &config, err);
 	if (r == 0)
 		r = plan_states(e, o, &config, &max_running, err);

@@ -4,7 +4,8 @@
  * Activations are float32, row-major, one row per token; weights are matrices in any kn_dtype; K and V
  * live in a paged pool. Pointers named out, x, q, ... are backend memory from kn_alloc(); on the host
  * backends that is ordinary memory. Operations may be asynchronous: the first failure of any of them
- * shows at kn_sync(). One thread drives a backend at a time; matrices may be shared by backends of the
+ * shows at kn_sync(), and until then page tables and matrices that they were given stay as they are (other arrays in
+ * host memory are copied). One thread drives a backend at a time; matrices may be shared by backends of the
  * same kind. Nothing here allocates after set-up except kn_alloc and kn_mat_init. */
 #ifndef KERNELS_H
 #define KERNELS_H
@@ -236,6 +237,9 @@ struct kn_ops {
 	void (*download)(struct kn_backend *be, void *host, const void *src, size_t bytes);
 	/* Both in backend memory, not overlapping; in order with the other operations. */
 	void (*copy)(struct kn_backend *be, void *dst, const void *src, size_t bytes);
+	/* Bytes left of the memory that alloc and mat_init take from. NULL: that is the host's own memory, whose pointers
+	 * the caller may follow. */
+	uint64_t (*free_bytes)(struct kn_backend *be);
 
 	/* Prepares m (dtype, rows, cols, data set by the caller) for use here; may pack a copy. */
 	int (*mat_init)(struct kn_backend *be, struct kn_mat *m);
@@ -342,7 +346,8 @@ struct kn_config {
 	const char *isa; /* cpu: NULL for the best, or "scalar", "avx2", "avx512" (tests, comparison) */
 };
 
-/* kind: "ref", "cpu", "cuda", "hip". -ENOTSUP with the reason when this machine cannot. */
+/* kind: "ref", "cpu", "cuda", "hip". With the reason: -ENOTSUP, -ENODEV when this machine cannot, -ENOENT when the plugin
+ * that it takes is not installed, -ELIBACC when that cannot be loaded. */
 int kn_backend_open(const char *kind, const struct kn_config *config, struct kn_backend **ret_backend, struct err *err);
 
 /* Names of the ISA levels of the cpu backend that this machine can run, best first, NULL-ended. */

@@ -128,6 +128,15 @@ static int open_file(struct eng_model *m, const char *path, struct err *err)
 	return hparams_read_gguf(path, m->weights, &m->hp, err);
 }
 
+/* Not every backend has the operations of recurrent layers. */
+static int check_backend(const struct eng_model *m, const char *path, struct err *err)
+{
+	if (hparams_state(&m->hp) && !m->backend->ops->delta_rule)
+		return err_set(err, -ENOTSUP, "%s: %s has recurrent layers, which the backend %s does not compute; use cpu", path,
+		               m->hp.arch->name, m->backend->ops->name);
+	return 0;
+}
+
 int eng_model_open(const char *path, bool exact, struct kn_backend *backend, struct eng_model **ret_model,
                    struct err *err)
 {
@@ -142,6 +151,7 @@ int eng_model_open(const char *path, bool exact, struct kn_backend *backend, str
 		return err_set(err, -ENOMEM, "%s: no memory", path);
 	m->backend = backend;
 	r = S_ISDIR(st.st_mode) ? open_folder(m, path, err) : open_file(m, path, err);
+	r = r < 0 ? r : check_backend(m, path, err);
 	r = r < 0 ? r : model_load(m, path, exact, err);
 	r = r < 0 ? r : model_finish(m, err);
 	if (r < 0)

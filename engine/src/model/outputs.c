@@ -81,7 +81,8 @@ bool runner_outputs_pick(struct eng_runner *r, const struct eng_step_seq *seqs, 
 	if (!any || n == 0 || seqs[0].output != ENG_OUT_LOGITS)
 		return false;
 	o->is_picked = true;
-	o->n_best = n_best < KN_MAX_BEST ? n_best : KN_MAX_BEST;
+	/* Few different numbers: a backend may prepare itself for each. */
+	o->n_best = n_best <= 1 ? 1 : n_best <= 32 ? 32 : KN_MAX_BEST;
 	r->ops->pick(r->be, r->buf[B_OUT], r->model->hp.n_vocab, n, r->model->hp.n_vocab, r->model->hp.final_softcap,
 	             o->picks, o->n_best, o->best, o->picked);
 	return true;

@@ -88,7 +88,7 @@ static uint64_t host_bytes(const struct eng_runner_config *c)
 /* Its memory is ordinary memory: outputs are read where they are. */
 static bool is_on_host(const struct kn_backend *be)
 {
-	return strcmp(be->ops->name, "ref") == 0 || strcmp(be->ops->name, "cpu") == 0;
+	return !be->ops->free_bytes;
 }
 
 /* Floats of the longer kind of output row. */

@@ -18,7 +18,7 @@ enum flip_format {
 	FLIP_ESTARGZ,
 	FLIP_ZSTD_CHUNKED,
 	FLIP_PLAIN, /* no table of contents */
-	FLIP_RAW,   /* no tar either: contents one behind the other, as they are (model/model.h) */
+	FLIP_RAW,   /* no tar either: contents one behind the other, as they are (model/flip_model.h) */
 };
 
 struct flip_toc_chunk {

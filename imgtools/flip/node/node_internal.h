@@ -10,7 +10,7 @@
 #include "erofs/erofs.h"
 #include "lazy/index.h"
 #include "lazy/prefetch.h"
-#include "model/model.h"
+#include "model/flip_model.h"
 #include "node/image.h"
 #include "node/node.h"
 #include "node/work.h"

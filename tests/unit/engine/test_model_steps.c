@@ -146,7 +146,7 @@ static void what_is_picked_is_of_the_rows(void **state)
 
 		eng_runner_row(r, i, &row);
 		assert_null(row.logits);
-		assert_int_equal(row.n_best, 3);
+		assert_in_range(row.n_best, 3, 32);
 		assert_true(fabsf(row.best[0].logit - want[row.best[0].id]) < 1e-5f);
 		assert_true((row.picked->drawn >= 0) == (i == 0));
 		assert_memory_equal(eng_row_logits(&row), want, ref.n_vocab * sizeof(float));

@@ -1,0 +1,175 @@
+# The GPU backend three times from one source: a plugin by nvcc where it is, one for AMD where its toolchain was installed
+# (make deps-hip), and on the host for tests, with waves of 32 and of 64 lanes.
+#
+#   GPU_ARCHS=sm_90a   what the CUDA plugin is made for; all of them take minutes
+#   NVCC=, HIP_TOOLCHAIN= (empty): without that plugin
+
+GPU_CU := $(wildcard kernels/gpu/*.cu)
+GPU_C := $(filter-out %/gemm_none.c %/gemm_cublaslt.c %/gemm_hipblaslt.c %/rt_host.c %/entry.c,$(wildcard kernels/gpu/*.c))
+# What a plugin takes along of the rest: it shares nothing with the program but the table.
+GPU_SHARED_C := base/src/err.c $(wildcard kernels/ref/dtype.c kernels/ref/quant*.c)
+
+$(B)/obj/kernels/gpu/%.o: FILE_CFLAGS += -Ikernels
+
+# ---- On the host ---------------------------------------------------------------------------------------------
+# Fibers change stacks by longjmp, which _FORTIFY_SOURCE forbids. Warnings are for what has a compiler of its own.
+CXX_OF = $(if $(filter clang%,$(notdir $(lastword $(CC)))),$(patsubst %clang,%clang++,$(CC)),$(patsubst %gcc,%g++,$(CC)))
+GPU_SHIM_CXXFLAGS = -std=gnu++17 -O2 -g -pthread -fno-exceptions -fno-rtti -fno-strict-aliasing -U_FORTIFY_SOURCE \
+	-Wall -Wextra -Wno-unused-parameter -Wno-unused-function -Wno-unknown-pragmas $(if $(WERROR),-Werror) \
+	$(if $(SAN),-fsanitize=$(SAN) -fno-omit-frame-pointer -fno-sanitize-recover=all)
+
+# shim_rule WAVE: libgpu_shimWAVE.a
+define shim_rule
+$(B)/obj/shim$(1)/%.o: % $(B)/flags
+	$$(call say,CXX,$$< ($(1)))
+	@mkdir -p $$(@D)
+	$$(Q)$$(CXX_OF) $(CPPFLAGS) -Ikernels -Itests/unit/gpu -DGPU_HOST_WARP=$(1) $$(GPU_SHIM_CXXFLAGS) -MMD -MP -x c++ -c -o $$@ $$<
+$(B)/lib/libgpu_shim$(1).a: $(patsubst %,$(B)/obj/shim$(1)/%.o,$(filter-out %/rt.cu %_sm90.cu,$(GPU_CU)) kernels/gpu/gpu_host.cc) \
+		$(call obj,$(GPU_C) kernels/gpu/gemm_none.c kernels/gpu/rt_host.c)
+	$$(call say,AR,$$@)
+	@mkdir -p $$(@D); rm -f $$@
+	$$(Q)ar rcs $$@ $$^
+endef
+$(foreach w,32 64,$(eval $(call shim_rule,$(w))))
+
+# The host side alone, over launchers in plain loops: tests/unit/gpu_host.
+GPU_PLAIN := $(call obj,$(GPU_C) kernels/gpu/gemm_none.c kernels/gpu/rt_host.c tests/unit/gpu_host/launch_plain.c)
+$(B)/tests/unit/gpu_host/%: $(B)/obj/tests/unit/gpu_host/%.o $(GPU_PLAIN) $(TEST_ARCHIVES) $(B)/ldflags
+	$(call say,LINK,$@)
+	@mkdir -p $(@D)
+	$(Q)$(CC) $(LDFLAGS) -o $@ $(filter %.o,$^) -Wl,--start-group $(TEST_ARCHIVES) -Wl,--end-group -lcmocka $(LDLIBS)
+$(B)/obj/tests/unit/gpu_host/%.o: CPPFLAGS += -Ikernels -Itests/unit/engine
+
+# tests/unit/gpu/test_NAME.c twice: test_NAME with waves of 32 lanes, wave64/test_NAME with 64.
+GPU_TESTS := $(wildcard tests/unit/gpu/test_*.c)
+GPU_TESTS64 := $(patsubst tests/unit/gpu/%.c,$(B)/tests/unit/gpu/wave64/%,$(GPU_TESTS))
+gpu_test_link = $(CXX_OF) $(LDFLAGS) -o $@ $< -Wl,--start-group $(filter %.a,$^) -Wl,--end-group -lcmocka $(LDLIBS)
+$(B)/tests/unit/gpu/%: $(B)/obj/tests/unit/gpu/%.o $(B)/lib/libgpu_shim32.a $(TEST_ARCHIVES) $(B)/ldflags
+	$(call say,LINK,$@)
+	@mkdir -p $(@D)
+	$(Q)$(gpu_test_link)
+$(B)/tests/unit/gpu/wave64/%: $(B)/obj/tests/unit/gpu/%.o $(B)/lib/libgpu_shim64.a $(TEST_ARCHIVES) $(B)/ldflags
+	$(call say,LINK,$@)
+	@mkdir -p $(@D)
+	$(Q)$(gpu_test_link)
+$(B)/obj/tests/unit/gpu/%.o: CPPFLAGS += -Ikernels -Itests/unit/engine -Itests/unit/kernels
+
+# Kernels by themselves, every launcher beside kernels/ref: tests/unit/gpu/*.cc, programs without a test library that also
+# run on a device ($(B)/tests/unit/gpu/kernels_device).
+GPU_KERNEL_TESTS := $(wildcard tests/unit/gpu/*.cc)
+gpu_kernel_test = $(B)/tests/unit/gpu/kernels$(1)
+define kernel_test_rule
+$(call gpu_kernel_test,$(1)): $(patsubst %,$(B)/obj/shim$(1)/%.o,$(GPU_KERNEL_TESTS)) $(B)/lib/libgpu_shim$(1).a \
+		$(B)/lib/libkernels.a $(B)/lib/libbase.a $(B)/ldflags
+	$$(call say,LINK,$$@)
+	@mkdir -p $$(@D)
+	$$(Q)$$(CXX_OF) $(LDFLAGS) -o $$@ $$(filter %.o,$$^) -Wl,--start-group $$(filter %.a,$$^) -Wl,--end-group $(LDLIBS)
+endef
+$(foreach w,32 64,$(eval $(call kernel_test_rule,$(w))))
+GPU_KERNEL_PROGRAMS := $(if $(GPU_KERNEL_TESTS),$(foreach w,32 64,$(call gpu_kernel_test,$(w))))
+
+# ---- Plugins -------------------------------------------------------------------------------------------------
+PLUGIN_CFLAGS = -std=gnu11 -O2 -g -fPIC -fvisibility=hidden -fno-strict-aliasing -Wall -Wextra -Wmissing-prototypes -Wvla \
+	-Wno-unused-parameter $(if $(WERROR),-Werror)
+
+# plugin_objects KIND,GEMM: objects of the C side
+plugin_c = $(GPU_C) kernels/gpu/entry.c kernels/gpu/$(1) $(GPU_SHARED_C)
+plugin_objects = $(patsubst %.c,$(B)/obj/$(1)/%.o,$(call plugin_c,$(2))) $(patsubst %.cu,$(B)/obj/$(1)/%.cu.o,$(filter-out $(3),$(GPU_CU)))
+
+NVCC ?= $(firstword $(wildcard /usr/local/cuda/bin/nvcc) $(shell command -v nvcc 2>/dev/null))
+ifneq ($(NVCC),)
+ifeq ($(SAN)$(FUZZ),)
+GPU_ARCHS ?= sm_80 sm_89 sm_90a sm_100 sm_120
+CUDA_HOME := $(abspath $(dir $(NVCC))/..)
+comma_gencode = -gencode arch=$(patsubst sm_%,compute_%,$(1)),code=$(1)
+NVCC_ARCH_FLAGS = $(foreach a,$(filter-out %a,$(GPU_ARCHS)),$(call comma_gencode,$(a))) \
+	$(if $(filter sm_80,$(GPU_ARCHS)),-gencode arch=compute_80$(comma)code=compute_80)
+NVCC_ALL_FLAGS = $(NVCC_ARCH_FLAGS) $(foreach a,$(filter %a,$(GPU_ARCHS)),$(call comma_gencode,$(a)))
+NVCC_FLAGS = -std=c++17 -O3 -lineinfo -Xcompiler -fPIC,-fvisibility=hidden,-fno-exceptions,-O2 $(if $(WERROR),-Werror all-warnings)
+
+$(B)/cuda.flags: export STAMP = $(NVCC) $(GPU_ARCHS) $(NVCC_FLAGS) $(WERROR)
+$(B)/cuda.flags: FORCE
+	$(keep_if_same)
+$(B)/obj/cuda/%.cu.o: %.cu $(B)/cuda.flags
+	$(call say,NVCC,$<)
+	@mkdir -p $(@D)
+	$(Q)$(NVCC) $(NVCC_ALL_FLAGS) $(NVCC_FLAGS) $(CPPFLAGS) -Ikernels -MMD -MP -MF $(@:.o=.d) -c -o $@ $<
+# Hopper's own instructions exist for sm_90a alone.
+$(B)/obj/cuda/%_sm90.cu.o: %_sm90.cu $(B)/cuda.flags
+	$(call say,NVCC,$<)
+	@mkdir -p $(@D)
+	$(Q)$(NVCC) $(call comma_gencode,sm_90a) $(NVCC_FLAGS) $(CPPFLAGS) -Ikernels -MMD -MP -MF $(@:.o=.d) -c -o $@ $<
+$(B)/obj/cuda/%.o: %.c $(B)/cuda.flags
+	$(call say,CC,$< (cuda))
+	@mkdir -p $(@D)
+	$(Q)$(CC) $(CPPFLAGS) -Ikernels -isystem $(CUDA_HOME)/include -DGPU_KIND='"cuda"' $(PLUGIN_CFLAGS) -MMD -MP -c -o $@ $<
+# The runtime is linked in, the driver is found when the plugin runs: nothing of CUDA is needed to load it.
+$(B)/plugins/libocai-engine-cuda.so: $(call plugin_objects,cuda,gemm_cublaslt.c)
+	$(call say,LINK,$@)
+	@mkdir -p $(@D)
+	$(Q)$(NVCC) -shared -cudart static -Xlinker -z,defs,--exclude-libs,ALL -o $@ $^ -lm -ldl -lpthread
+PLUGINS += $(B)/plugins/libocai-engine-cuda.so
+
+$(B)/obj/cuda/%.cc.o: %.cc $(B)/cuda.flags
+	$(call say,NVCC,$<)
+	@mkdir -p $(@D)
+	$(Q)$(NVCC) -x cu $(NVCC_ALL_FLAGS) $(NVCC_FLAGS) $(CPPFLAGS) -Ikernels -Itests/unit/gpu -MMD -MP -MF $(@:.o=.d) -c -o $@ $<
+$(B)/tests/unit/gpu/kernels_device: $(GPU_KERNEL_TESTS:%=$(B)/obj/cuda/%.o) $(GPU_CU:%.cu=$(B)/obj/cuda/%.cu.o) \
+		$(B)/lib/libkernels.a $(B)/lib/libbase.a
+	$(call say,LINK,$@)
+	@mkdir -p $(@D)
+	$(Q)$(NVCC) -cudart static -o $@ $(filter %.o,$^) -Xlinker --start-group $(filter %.a,$^) -Xlinker --end-group -lm -ldl -lpthread
+endif
+endif
+
+# ---- AMD: Debian's clang in a folder of its own (tools/deps-hip.sh) --------------------------------------------
+HIP_CXX ?= $(wildcard build/deps/hip/clang++)
+ifneq ($(HIP_CXX),)
+ifeq ($(SAN)$(FUZZ),)
+HIP_ARCHS ?= gfx90a gfx942 gfx950 gfx1100 gfx1201
+HIP_FLAGS = -std=c++17 -O3 -fPIC -fvisibility=hidden -fno-exceptions -Wno-unknown-pragmas -Wno-pass-failed $(HIP_ARCHS:%=--offload-arch=%)
+HIP_ONLY_CUDA := $(wildcard kernels/gpu/*_sm90.cu)
+
+$(B)/hip.flags: export STAMP = $(HIP_CXX) $(HIP_FLAGS) $(WERROR)
+$(B)/hip.flags: FORCE
+	$(keep_if_same)
+$(B)/obj/hip/%.cu.o: %.cu $(B)/hip.flags
+	$(call say,HIP,$<)
+	@mkdir -p $(@D)
+	$(Q)$(HIP_CXX) -x hip $(HIP_FLAGS) $(CPPFLAGS) -Ikernels -MMD -MP -c -o $@ $<
+$(B)/obj/hip/%.o: %.c $(B)/hip.flags
+	$(call say,CC,$< (hip))
+	@mkdir -p $(@D)
+	$(Q)$(CC) $(CPPFLAGS) -Ikernels -DGPU_KIND='"hip"' $(PLUGIN_CFLAGS) -MMD -MP -c -o $@ $<
+# The runtime's functions stay undefined: kernels/plugin loads whichever ROCm is here first.
+$(B)/plugins/libocai-engine-hip.so: $(call plugin_objects,hip,gemm_none.c,$(HIP_ONLY_CUDA))
+	$(call say,LINK,$@)
+	@mkdir -p $(@D)
+	$(Q)$(HIP_CXX) -shared -no-hip-rt -Wl,--exclude-libs,ALL -o $@ $^ -lm -ldl -lpthread
+PLUGINS += $(B)/plugins/libocai-engine-hip.so
+endif
+endif
+.PHONY: deps-hip
+deps-hip:
+	@tools/deps-hip.sh
+
+# For test_plugin.c: one of another version.
+TEST_PLUGIN := $(B)/tests/plugin-other/libocai-engine-cuda.so
+$(TEST_PLUGIN): tests/unit/kernels/plugin_other.c kernels/include/kernel_plugin.h kernels/include/kernels.h
+	$(call say,CC,$<)
+	@mkdir -p $(@D)
+	$(Q)$(CC) $(CPPFLAGS) $(PLUGIN_CFLAGS) -fvisibility=default -shared -o $@ $<
+$(B)/tests/unit/kernels/test_plugin: | $(TEST_PLUGIN)
+
+# For test_gpu_engine.c: a plugin whose device is the host, its launchers plain loops.
+HOST_PLUGIN := $(B)/tests/plugin-host/libocai-engine-cuda.so
+$(HOST_PLUGIN): $(GPU_C) kernels/gpu/entry.c kernels/gpu/gemm_none.c kernels/gpu/rt_host.c tests/unit/gpu_host/launch_plain.c \
+		$(GPU_SHARED_C) $(wildcard kernels/gpu/*.h) kernels/include/kernel_plugin.h kernels/include/kernels.h
+	$(call say,CC,$@)
+	@mkdir -p $(@D)
+	$(Q)$(CC) $(CPPFLAGS) -Ikernels -DGPU_KIND='"cuda"' $(PLUGIN_CFLAGS) $(if $(SAN),-fsanitize=$(SAN)) -shared -o $@ \
+		$(filter %.c,$^) -lm
+$(B)/tests/unit/gpu_host/test_gpu_engine: | $(HOST_PLUGIN)
+
+.PHONY: plugins
+plugins: $(PLUGINS)

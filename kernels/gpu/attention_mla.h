@@ -1,0 +1,258 @@
+/* Attention over latents (multi-head latent attention, absorbed form): one K/V head, the value of a token is the
+ * beginning of its key, up to 576 and 512 values. A block takes 16 or 32 rows; its four waves share the keys of a tile
+ * for the scores and the columns of the values for the sums, weights going through shared memory. */
+#ifndef GPU_ATTENTION_MLA_H
+#define GPU_ATTENTION_MLA_H
+
+#include "gpu/attention.h"
+
+enum { MLA_KEY = 576, MLA_VALUE = 512, MLA_TILE = 64, MLA_WAVES = 4 };
+
+template <int RT> static inline size_t attn_mla_shared_bytes()
+{
+	return (size_t)RT * 16 * MLA_KEY * 2 + 2 * (size_t)MLA_TILE * MLA_KEY * 2 + RT * 16 * MLA_TILE * 2 +
+	       (size_t)MLA_WAVES * RT * 16 * 2 * sizeof(float);
+}
+
+template <int RT> static __global__ void __launch_bounds__(MLA_WAVES *GPU_WAVE) attn_mla_kernel(GPU_PARAM attn_args a)
+{
+	enum { KC = MLA_KEY / 8, ROWS = RT * 16, PC = MLA_TILE / 8, SLICE = MLA_VALUE / MLA_WAVES };
+	GPU_DYN_SHARED(uint4, shared);
+	uint4 *const tile_q = shared, *const stages = tile_q + ROWS * KC, *const tile_p = stages + 2 * MLA_TILE * KC;
+	float *const tops = (float *)(tile_p + ROWS * PC), *const masses = tops + MLA_WAVES * ROWS;
+	const uint32_t wave = threadIdx.x / GPU_WAVE;
+	const float log2e = gpu_float(LOG2E_BITS);
+
+	gpu_dependents_may_start();
+	gpu_dependency_wait();
+
+	const uint32_t n_items = *a.n_work * a.kv.n_kv_head * a.row_blocks;
+
+	for (uint32_t item = blockIdx.x; item < n_items; item += gridDim.x) {
+		const uint32_t kv_head = item / a.row_blocks % a.kv.n_kv_head, row0 = item % a.row_blocks * ROWS;
+		const gk_work work = a.work[item / a.row_blocks / a.kv.n_kv_head];
+		const gk_seq seq = a.batch.seqs[work.seq];
+		const uint32_t *pages = a.batch.pages + seq.first_page, n_rows = work.n_q * a.group;
+
+		if (row0 >= n_rows)
+			continue;
+
+		const uint32_t last_row = row0 + ROWS < n_rows ? row0 + ROWS - 1 : n_rows - 1;
+		const uint32_t first_pos = attn_row_at(a, seq, work, kv_head, row0).pos;
+		const uint32_t last_pos = attn_row_at(a, seq, work, kv_head, last_row).pos;
+		uint32_t begin = work.kv_begin, end = work.kv_end < last_pos + 1 ? work.kv_end : last_pos + 1;
+
+		if (a.window && first_pos + 1 > a.window + begin)
+			begin = first_pos + 1 - a.window;
+		begin -= begin % MLA_TILE;
+		end = end > begin ? end : begin;
+
+		__syncthreads(); /* the last item's shared memory is free */
+		for (uint32_t i = threadIdx.x; i < ROWS * KC; i += blockDim.x) {
+			const attn_row row = attn_row_at(a, seq, work, kv_head, row0 + i / KC);
+			const uint32_t c = i % KC;
+			uint32_t w[4] = { 0, 0, 0, 0 };
+
+#pragma unroll
+			for (uint32_t k = 0; k < 4; k++) {
+				const uint32_t d = c * 8 + 2 * k, q_row = seq.row + work.q + row.token;
+				const size_t at = (size_t)row.head * a.kv.k_dim + d;
+
+				if (row.there && d < a.kv.k_dim)
+					w[k] = gpu_pack_bf16(gk_get(a.q, q_row, at),
+					                     d + 1 < a.kv.k_dim ? gk_get(a.q, q_row, at + 1) : 0.0f);
+			}
+			tile_q[gpu_tile_at(i / KC, c, KC)] = make_uint4(w[0], w[1], w[2], w[3]);
+		}
+
+		auto fetch = [&](uint32_t token, uint32_t stage) {
+			if (token < end)
+				attn_copy_tile<MLA_KEY>(stages + stage * MLA_TILE * KC, a.kv, a.kv.k, a.kv.k_dim, pages,
+				                        kv_head, token, MLA_TILE, end, a.direct);
+			gpu_copy_commit();
+		};
+
+		gpu_acc acc[RT][SLICE / 16];
+		float top[RT][GPU_ACC_ROWS], mass[RT][GPU_ACC_ROWS];
+		uint32_t pos[RT][GPU_ACC_ROWS];
+
+#pragma unroll
+		for (int t = 0; t < RT; t++) {
+#pragma unroll
+			for (int d = 0; d < SLICE / 16; d++)
+				acc[t][d] = gpu_acc_zero();
+#pragma unroll
+			for (int s = 0; s < GPU_ACC_ROWS; s++) {
+				top[t][s] = -INFINITY;
+				mass[t][s] = 0.0f;
+				pos[t][s] = attn_row_at(a, seq, work, kv_head, row0 + 16 * t + gpu_slot_row(s)).pos;
+			}
+		}
+		fetch(begin, 0);
+		for (uint32_t token = begin, stage = 0; token < end; token += MLA_TILE, stage ^= 1) {
+			const uint4 *tile = stages + stage * MLA_TILE * KC;
+			const uint32_t first = wave * 16;
+			gpu_acc s[RT];
+
+			fetch(token + MLA_TILE, stage ^ 1);
+			gpu_copy_wait<1>();
+			__syncthreads();
+#pragma unroll
+			for (int t = 0; t < RT; t++)
+				s[t] = gpu_acc_zero();
+#pragma unroll 6
+			for (int c = 0; c < MLA_KEY / 32; c++) {
+				const gpu_frag k = gpu_tile_frag(tile, first, 4 * c, KC);
+
+#pragma unroll
+				for (int t = 0; t < RT; t++)
+					gpu_mma<false>(s[t], gpu_tile_frag(tile_q, 16 * t, 4 * c, KC), k);
+			}
+#pragma unroll
+			for (int t = 0; t < RT; t++) {
+				float best[GPU_ACC_ROWS];
+
+#pragma unroll
+				for (int r = 0; r < GPU_ACC_ROWS; r++)
+					best[r] = -INFINITY;
+#pragma unroll
+				for (int i = 0; i < GPU_ACC; i++) {
+					const uint32_t key = token + first + gpu_acc_col(i), p = pos[t][gpu_acc_slot(i)];
+					float v = s[t].v[i] * a.scale;
+
+					if (a.softcap > 0.0f)
+						v = a.softcap * tanhf(v / a.softcap);
+					v = key > p || key >= end || (a.window && key + a.window <= p) ? -INFINITY : v * log2e;
+					s[t].v[i] = v;
+					best[gpu_acc_slot(i)] = fmaxf(best[gpu_acc_slot(i)], v);
+				}
+#pragma unroll
+				for (int r = 0; r < GPU_ACC_ROWS; r++)
+					tops[wave * ROWS + 16 * t + gpu_slot_row(r)] = gpu_row_max(best[r]);
+			}
+			__syncthreads();
+#pragma unroll
+			for (int t = 0; t < RT; t++) {
+				float shrink[GPU_ACC_ROWS], zero[GPU_ACC_ROWS];
+
+#pragma unroll
+				for (int r = 0; r < GPU_ACC_ROWS; r++) {
+					float best = top[t][r];
+
+#pragma unroll
+					for (int w = 0; w < MLA_WAVES; w++)
+						best = fmaxf(best, tops[w * ROWS + 16 * t + gpu_slot_row(r)]);
+					shrink[r] = best == -INFINITY ? 1.0f : attn_exp2(top[t][r] - best);
+					zero[r] = best == -INFINITY ? 0.0f : best;
+					top[t][r] = best;
+					mass[t][r] *= shrink[r];
+				}
+#pragma unroll
+				for (int i = 0; i < GPU_ACC; i++) {
+					const float p = attn_exp2(s[t].v[i] - zero[gpu_acc_slot(i)]);
+					const uint32_t row = 16 * t + gpu_acc_row(i), col = first + gpu_acc_col(i);
+
+					mass[t][gpu_acc_slot(i)] += p;
+					((gpu_bf16 *)(tile_p + gpu_tile_at(row, col >> 3, PC)))[col & 7] = gpu_to_bf16(p);
+				}
+#pragma unroll
+				for (int d = 0; d < SLICE / 16; d++) {
+#pragma unroll
+					for (int i = 0; i < GPU_ACC; i++)
+						acc[t][d].v[i] *= shrink[gpu_acc_slot(i)];
+				}
+			}
+			__syncthreads();
+#pragma unroll
+			for (int n = 0; n < MLA_TILE / 32; n++) {
+				gpu_frag p[RT];
+
+#pragma unroll
+				for (int t = 0; t < RT; t++)
+					p[t] = gpu_tile_frag(tile_p, 16 * t, 4 * n, PC);
+#pragma unroll
+				for (int d = 0; d < SLICE / 16; d++) {
+					const gpu_frag v = gpu_tile_frag_t(tile, 32 * n, wave * SLICE + 16 * d, KC);
+
+#pragma unroll
+					for (int t = 0; t < RT; t++)
+						gpu_mma<false>(acc[t][d], p[t], v);
+				}
+			}
+			__syncthreads(); /* stage and weights may be filled again */
+		}
+		gpu_copy_wait<0>();
+
+		/* The mass of a row is in four waves. */
+#pragma unroll
+		for (int t = 0; t < RT; t++) {
+#pragma unroll
+			for (int r = 0; r < GPU_ACC_ROWS; r++)
+				masses[wave * ROWS + 16 * t + gpu_slot_row(r)] = gpu_row_sum(mass[t][r]);
+		}
+		__syncthreads();
+#pragma unroll
+		for (int t = 0; t < RT; t++) {
+#pragma unroll
+			for (int i = 0; i < GPU_ACC; i++) {
+				const uint32_t r = 16 * t + gpu_acc_row(i);
+				const attn_row row = attn_row_at(a, seq, work, kv_head, row0 + r);
+				const float best = top[t][gpu_acc_slot(i)];
+				float total = 0.0f;
+
+				if (!row.there)
+					continue;
+#pragma unroll
+				for (int w = 0; w < MLA_WAVES; w++)
+					total += masses[w * ROWS + r];
+
+				const bool whole = work.part == GK_WHOLE;
+				const float scale = whole ? attn_final_scale(a, row.head, best, total) : 1.0f;
+				float *part = a.parts + ((size_t)(whole ? 0 : work.part + row.token) * a.n_head + row.head) *
+				                                (a.kv.v_dim + 2);
+
+#pragma unroll
+				for (int d = 0; d < SLICE / 16; d++) {
+					const uint32_t col = wave * SLICE + d * 16 + gpu_acc_col(i);
+
+					if (col >= a.kv.v_dim)
+						continue;
+					if (whole)
+						gk_put(a.out, seq.row + work.q + row.token,
+						       (size_t)row.head * a.kv.v_dim + col, acc[t][d].v[i] * scale);
+					else
+						part[col] = acc[t][d].v[i];
+				}
+				if (!whole && wave == 0) {
+					part[a.kv.v_dim] = best;
+					part[a.kv.v_dim + 1] = total;
+				}
+			}
+		}
+	}
+}
+
+static inline bool attn_mla_takes(const attn_args &a)
+{
+	return a.kv.k_dim <= MLA_KEY && a.kv.v_dim <= MLA_VALUE && a.kv.v_dim <= a.kv.k_dim;
+}
+
+static inline void attn_mla_launch(const struct gk_ctx *ctx, attn_args a, uint32_t max_work, uint32_t tokens)
+{
+	const bool two = a.group > 16 || tokens > 16;
+	const uint32_t rows = two ? 32 : 16;
+	uint32_t n_blocks;
+
+	a.row_blocks = (tokens * a.group + rows - 1) / rows;
+	n_blocks = max_work * a.kv.n_kv_head * a.row_blocks;
+	if (n_blocks > ctx->n_sm * 2)
+		n_blocks = ctx->n_sm * 2;
+	if (two)
+		gpu_launch(attn_mla_kernel<2>, dim3(n_blocks), dim3(MLA_WAVES * ctx->warp), attn_mla_shared_bytes<2>(),
+		           ctx->stream, ctx->overlap, a);
+	else
+		gpu_launch(attn_mla_kernel<1>, dim3(n_blocks), dim3(MLA_WAVES * ctx->warp), attn_mla_shared_bytes<1>(),
+		           ctx->stream, ctx->overlap, a);
+}
+
+#endif

@@ -1,0 +1,318 @@
+/* Opening a device, its memory, and copies to and from it. */
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "gpu/backend.h"
+#include "gpu/gemm.h"
+#include "gpu/open.h"
+
+enum { DEFAULT_MAX_TOKENS = 512, ROW_SLACK = 128 };
+
+void gpu_fail(struct gpu_backend *be, int error, const char *op)
+{
+	if (be->error)
+		return;
+	be->error = error;
+	(void)snprintf(be->error_op, sizeof(be->error_op), "%s", op);
+}
+
+/* ---- Copies ---- */
+
+/* Through the two pinned buffers in turn: one arrives while the other is emptied. */
+static int receive(struct gpu_backend *be, char *dst, const char *src, size_t bytes)
+{
+	size_t sent = 0, taken = 0;
+	unsigned turn = 0;
+	int r = 0;
+
+	while (taken < bytes && r == 0) {
+		while (sent < bytes && sent < taken + 2 * (size_t)STAGING_BYTES && r == 0) {
+			size_t n = bytes - sent < STAGING_BYTES ? bytes - sent : STAGING_BYTES;
+			unsigned b = (unsigned)(sent / STAGING_BYTES) % 2;
+
+			r = gpu_rt_to_host(&be->rt, be->staging[b], src + sent, n);
+			r = r < 0 ? r : gpu_rt_event_record(&be->rt, be->staged[b]);
+			sent += n;
+		}
+		if (r == 0)
+			r = gpu_rt_event_wait(&be->rt, be->staged[turn]);
+		if (r == 0) {
+			size_t n = bytes - taken < STAGING_BYTES ? bytes - taken : STAGING_BYTES;
+
+			memcpy(dst + taken, be->staging[turn], n);
+			taken += n;
+			turn ^= 1;
+		}
+	}
+	return r;
+}
+
+int gpu_send(struct gpu_backend *be, char *dst, const char *src, size_t bytes)
+{
+	int r = 0;
+
+	for (unsigned turn = 0; bytes > 0 && r == 0; turn ^= 1) {
+		size_t n = bytes < STAGING_BYTES ? bytes : STAGING_BYTES;
+
+		r = gpu_rt_event_wait(&be->rt, be->staged[turn]);
+		if (r == 0) {
+			memcpy(be->staging[turn], src, n);
+			r = gpu_rt_to_device(&be->rt, dst, be->staging[turn], n);
+		}
+		if (r == 0)
+			r = gpu_rt_event_record(&be->rt, be->staged[turn]);
+		dst += n;
+		src += n;
+		bytes -= n;
+	}
+	return r;
+}
+
+static void widen(float *dst, const uint16_t *src, size_t n)
+{
+	for (size_t i = 0; i < n; i++) {
+		uint32_t bits = (uint32_t)src[i] << 16;
+
+		memcpy(&dst[i], &bits, sizeof(bits));
+	}
+}
+
+/* n values of a bfloat16 allocation from element `off` on. */
+static int receive_bf16(struct gpu_backend *be, float *dst, const struct gpu_alloc *a, size_t off, size_t n)
+{
+	uint16_t *narrow = malloc(n * sizeof(*narrow));
+	int r = narrow ? receive(be, (char *)narrow, a->base + off * 2, n * 2) : -ENOMEM;
+
+	if (r == 0)
+		widen(dst, narrow, n);
+	free(narrow);
+	return r;
+}
+
+int gpu_expand(struct gpu_backend *be, uint32_t i)
+{
+	struct gpu_alloc *a = &be->heap.allocs[i];
+	size_t n = a->bytes / sizeof(float);
+	float *wide = malloc(n * sizeof(*wide));
+	int r = wide ? receive_bf16(be, wide, a, 0, n) : -ENOMEM;
+
+	r = r < 0 ? r : gpu_send(be, a->base, (const char *)wide, n * sizeof(*wide));
+	free(wide);
+	a->is_bf16 = false;
+	a->stays_f32 = true;
+	return r;
+}
+
+static void upload(struct kn_backend *base, void *dst, const void *host, size_t bytes)
+{
+	struct gpu_backend *be = gpu_of(base);
+	uint32_t i = gpu_heap_find(&be->heap, dst);
+	struct gpu_alloc *a;
+	int r = 0;
+
+	gpu_flush(be);
+	if (i == UINT32_MAX) {
+		gpu_fail(be, -EFAULT, "upload");
+		return;
+	}
+	a = &be->heap.allocs[i];
+	if (a->is_bf16)
+		r = gpu_expand(be, i);
+	if (!a->stays_f32) {
+		a->stays_f32 = true;
+		be->is_stale |= be->n_programs > 0;
+	}
+	r = r < 0 ? r : gpu_send(be, dst, host, bytes);
+	if (r < 0)
+		gpu_fail(be, r, "upload");
+}
+
+static void download(struct kn_backend *base, void *host, const void *src, size_t bytes)
+{
+	struct gpu_backend *be = gpu_of(base);
+	uint32_t i = gpu_heap_find(&be->heap, src);
+	const struct gpu_alloc *a;
+	int r;
+
+	gpu_flush(be);
+	if (i == UINT32_MAX) {
+		gpu_fail(be, -EFAULT, "download");
+		return;
+	}
+	a = &be->heap.allocs[i];
+	if (a->is_bf16)
+		r = receive_bf16(be, host, a, (size_t)((const char *)src - a->base) / sizeof(float),
+		                 bytes / sizeof(float));
+	else
+		r = receive(be, host, src, bytes);
+	if (r < 0)
+		gpu_fail(be, r, "download");
+}
+
+static void submit(struct kn_backend *base)
+{
+	gpu_flush(gpu_of(base));
+}
+
+static int sync_device(struct kn_backend *base)
+{
+	struct gpu_backend *be = gpu_of(base);
+	int r;
+
+	gpu_flush(be);
+	r = gpu_rt_sync(&be->rt);
+	be->step.copy_pending = false;
+	gpu_picks_deliver(be);
+	if (r < 0)
+		gpu_fail(be, r, gpu_rt_error());
+	r = be->error;
+	if (r < 0)
+		be->on_failure(be->ops.name, be->error_op, r == -EIO ? gk_error_text() : "");
+	be->error = 0;
+	return r;
+}
+
+/* ---- Memory ---- */
+
+static void *alloc(struct kn_backend *base, size_t bytes)
+{
+	struct gpu_backend *be = gpu_of(base);
+	void *p;
+
+	gpu_flush(be);
+	bytes = bytes ? (bytes + 255) & ~(size_t)255 : 256;
+	p = gpu_rt_alloc(&be->rt, bytes);
+	if (!p)
+		return NULL;
+	gpu_programs_forget(be); /* they name allocations by number */
+	if (gpu_heap_add(&be->heap, p, bytes) < 0) {
+		gpu_rt_free(&be->rt, p);
+		return NULL;
+	}
+	return p;
+}
+
+static void free_memory(struct kn_backend *base, void *p)
+{
+	struct gpu_backend *be = gpu_of(base);
+	uint32_t i = gpu_heap_find(&be->heap, p);
+
+	if (!p || i == UINT32_MAX)
+		return;
+	gpu_flush(be);
+	(void)gpu_rt_sync(&be->rt);
+	gpu_programs_forget(be);
+	gpu_heap_remove(&be->heap, i);
+	gpu_rt_free(&be->rt, p);
+}
+
+static uint64_t free_bytes(struct kn_backend *base)
+{
+	uint64_t f = 0, total = 0;
+
+	(void)gpu_rt_memory(&gpu_of(base)->rt, &f, &total);
+	return f;
+}
+
+/* ---- Open and close ---- */
+
+static void close_device(struct kn_backend *base)
+{
+	struct gpu_backend *be = gpu_of(base);
+
+	if (be->rt.stream || be->step.host)
+		(void)gpu_rt_sync(&be->rt);
+	gpu_programs_forget(be);
+	gpu_gemm_close(be->gemm);
+	gpu_step_close(be);
+	gpu_picks_close(be);
+	gpu_mats_close(be);
+	for (uint32_t i = 0; i < be->heap.n; i++)
+		gpu_rt_free(&be->rt, be->heap.allocs[i].base);
+	free(be->heap.allocs);
+	for (int i = 0; i < 2; i++) {
+		gpu_rt_host_free(&be->rt, be->staging[i]);
+		gpu_rt_event_free(&be->rt, be->staged[i]);
+	}
+	gpu_rt_free(&be->rt, be->xbuf);
+	gpu_rt_free(&be->rt, be->ctx.scratch);
+	gpu_rt_close(&be->rt);
+	free(be->words);
+	free(be);
+}
+
+static void silent(const char *backend, const char *op, const char *text)
+{
+	(void)backend;
+	(void)op;
+	(void)text;
+}
+
+static int open_memory(struct gpu_backend *be)
+{
+	int r = 0;
+
+	for (int i = 0; i < 2 && r == 0; i++) {
+		be->staging[i] = gpu_rt_host_alloc(&be->rt, STAGING_BYTES);
+		r = be->staging[i] ? gpu_rt_event_new(&be->rt, &be->staged[i]) : -ENOMEM;
+		r = r < 0 ? r : gpu_rt_event_record(&be->rt, be->staged[i]);
+	}
+	return r;
+}
+
+int gpu_backend_open(const char *kind, const struct kn_config *config, const struct gpu_open *o,
+                     struct kn_backend **ret_backend, struct err *err)
+{
+	struct gpu_backend *be = calloc(1, sizeof(*be));
+	char reason[256] = "";
+	int r;
+
+	if (!be)
+		return err_set(err, -ENOMEM, "backend %s: no memory", kind);
+	be->ops = (struct kn_ops){ .name = kind,
+		                   .close = close_device,
+		                   .sync = sync_device,
+		                   .submit = submit,
+		                   .alloc = alloc,
+		                   .free = free_memory,
+		                   .upload = upload,
+		                   .download = download,
+		                   .mat_init = gpu_mat_init,
+		                   .mat_done = gpu_mat_done,
+		                   .free_bytes = free_bytes };
+	gpu_record_ops(&be->ops);
+	be->base.ops = &be->ops;
+	be->exact = config->exact;
+	be->deterministic = config->deterministic;
+	be->no_fusion = o && o->no_fusion;
+	be->on_failure = o && o->on_failure ? o->on_failure : silent;
+	be->max_tokens = config->max_tokens ? config->max_tokens : DEFAULT_MAX_TOKENS;
+	be->limits.max_rows = be->max_tokens + ROW_SLACK;
+	be->last_rec = UINT32_MAX;
+	r = gpu_rt_open(&be->rt, reason, sizeof(reason));
+	if (r < 0) {
+		close_device(&be->base);
+		return err_set(err, r, "backend %s: %s", kind, reason);
+	}
+	r = gk_ctx_init(&be->ctx, be->rt.device);
+	if (r < 0) {
+		close_device(&be->base);
+		return err_set(err, r, "backend %s: the device cannot run its kernels: %s", kind, gk_error_text());
+	}
+	be->ctx.stream = be->rt.stream;
+	be->ctx.fixed = be->deterministic;
+	r = open_memory(be);
+	if (r < 0) {
+		close_device(&be->base);
+		return err_set(err, r, "backend %s: no pinned memory: %s", kind, gpu_rt_error());
+	}
+	if (!be->exact && !be->deterministic) {
+		be->gemm = gpu_gemm_open(be, reason, sizeof(reason));
+		if (!be->gemm && o && o->on_note)
+			o->on_note(kind, reason);
+	}
+	*ret_backend = &be->base;
+	return 0;
+}

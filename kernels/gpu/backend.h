@@ -1,0 +1,428 @@
+/* The host side of a GPU backend from the inside.
+ *
+ * Operations are recorded (record.c), and at kn_sync() or a copy the program of the step is compiled (types.c, fuse.c),
+ * launched (issue.c) or, when a program of the same form was seen before, replayed as a graph (program.c). What differs
+ * from step to step within one form is data (step.c). */
+#ifndef GPU_BACKEND_H
+#define GPU_BACKEND_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "gpu/launch.h"
+#include "gpu/rt.h"
+#include "kernels.h"
+
+/* ---- Memory: alloc.c ---- */
+
+/* Pointers that callers hold are addresses in floats; whether the bytes there are float32 or bfloat16 is the
+ * allocation's matter. */
+struct gpu_alloc {
+	char *base;
+	size_t bytes;
+	bool is_bf16;    /* what its bytes are now */
+	bool stays_f32;  /* uploaded to, or read by a program that did not write it before */
+};
+
+struct gpu_heap {
+	struct gpu_alloc *allocs; /* by base */
+	uint32_t n, cap;
+};
+
+/* Index of the allocation that holds p; UINT32_MAX: none. */
+uint32_t gpu_heap_find(const struct gpu_heap *heap, const void *p);
+int gpu_heap_add(struct gpu_heap *heap, void *base, size_t bytes);
+void gpu_heap_remove(struct gpu_heap *heap, uint32_t i);
+
+/* ---- Weights: mat.c ---- */
+
+/* kn_mat.packed */
+struct gpu_mat {
+	uint64_t id; /* never used twice */
+	struct gk_mat m;
+	uint32_t chunk;
+};
+
+/* Device memory that matrices share. */
+struct gpu_chunk {
+	char *base;
+	size_t bytes, used;
+	uint32_t n_mats;
+};
+
+/* Descriptions of matrices that kernels read from device memory: experts, heads. */
+struct gpu_table {
+	uint64_t hash;
+	uint32_t n;
+	struct gk_mat *host, *device;
+};
+
+/* ---- Records ---- */
+
+enum gpu_op { OP_EMBED, OP_NORM, OP_MATMUL, OP_ROPE, OP_KV_STORE, OP_ATTENTION, OP_ACT, OP_ADD, OP_ROUTE, OP_MOE, OP_PICK, N_OPS };
+
+/* An activation: `off` floats from the beginning of an allocation. */
+struct gpu_act {
+	uint32_t alloc, ld;
+	uint64_t off;
+};
+#define NO_ACT UINT32_MAX
+#define NO_SLOT UINT16_MAX
+
+struct rec_head {
+	uint8_t op;
+	uint8_t n_jobs;
+	uint16_t rows;  /* slot of the number of rows */
+	uint16_t ints;  /* slot of ids, positions or source rows, or NO_SLOT */
+	uint16_t batch; /* slot of sequences, or NO_SLOT */
+	uint32_t words; /* of 8 bytes, head included */
+	uint32_t reserved;
+};
+
+struct rec_embed {
+	struct rec_head h;
+	struct gpu_act out;
+	const struct gpu_mat *m;
+	uint64_t m_id;
+	float scale;
+	uint32_t reserved;
+};
+
+struct rec_norm {
+	struct rec_head h; /* ints: source rows */
+	struct gpu_act out, x;
+	const float *w, *b;
+	uint32_t n_head, dim;
+	float eps;
+	uint32_t is_layernorm;
+};
+
+struct rec_job {
+	const struct gpu_mat *m;
+	uint64_t m_id;
+	struct gpu_act out;
+	const float *bias;
+	uint64_t accumulate;
+};
+
+struct rec_matmul {
+	struct rec_head h;
+	struct gpu_act x;
+	struct rec_job job[]; /* [h.n_jobs] */
+};
+
+struct rec_rope {
+	struct rec_head h; /* ints: positions */
+	struct gpu_act x;
+	uint32_t n_head, head_dim;
+	struct gk_rope rope;
+};
+
+struct rec_kv_store {
+	struct rec_head h;
+	struct gpu_act k, v; /* v.alloc may be NO_ACT */
+	struct gk_kv kv;
+};
+
+struct rec_attention {
+	struct rec_head h;
+	struct gpu_act out, q;
+	struct gk_kv kv;
+	const float *sinks;
+	uint32_t n_head, window;
+	float scale, softcap;
+};
+
+struct rec_act {
+	struct rec_head h;
+	struct gpu_act out, gate, up;
+	uint32_t act, dim;
+};
+
+struct rec_add {
+	struct rec_head h;
+	struct gpu_act x, y;
+	uint32_t dim;
+	float scale;
+};
+
+struct rec_route {
+	struct rec_head h;
+	struct gpu_act logits;
+	int32_t *ids;
+	float *weights;
+	const float *bias;
+	uint32_t kind, n_expert, top_k, n_group, top_group, normalize;
+	float scale;
+	uint32_t reserved;
+};
+
+struct rec_moe {
+	struct rec_head h;
+	struct gpu_act x, out;
+	const struct gk_mat *gate, *up, *down; /* device tables */
+	const float *gate_bias, *up_bias, *down_bias;
+	const int32_t *ids;
+	const float *weights;
+	uint32_t n_expert, n_ff, dim, top_k, act;
+	uint32_t type_gate, type_up, type_down;
+};
+
+struct rec_pick {
+	struct rec_head h;
+	struct gpu_act logits;
+	const struct kn_pick *picks; /* device, as the next two */
+	struct kn_best *best;
+	struct kn_picked *picked;
+	uint32_t n_vocab, n_best;
+	float softcap;
+	uint32_t reserved;
+};
+
+union gpu_rec {
+	struct rec_head h;
+	struct rec_embed embed;
+	struct rec_norm norm;
+	struct rec_matmul matmul;
+	struct rec_rope rope;
+	struct rec_kv_store kv_store;
+	struct rec_attention attention;
+	struct rec_act act;
+	struct rec_add add;
+	struct rec_route route;
+	struct rec_moe moe;
+	struct rec_pick pick;
+};
+
+/* ---- A step's data: step.c ---- */
+
+enum { MAX_ROW_SLOTS = 16, MAX_INT_SLOTS = 16, MAX_BATCH_SLOTS = 4 };
+
+struct gpu_rows_slot {
+	uint32_t n, bound;
+	uint32_t least_room; /* rows that every activation of this many rows has memory for */
+	uint32_t reserved;
+};
+
+struct gpu_ints_slot {
+	const int32_t *from; /* the caller's array, to know it again; NULL: made here */
+	size_t at;           /* in step.ints */
+	uint32_t n;
+	uint16_t rows;
+	uint32_t offset; /* in the blob */
+};
+
+struct gpu_batch_slot {
+	const struct kn_seq *from;
+	size_t at; /* in step.seqs */
+	uint32_t n_seqs, n_rows, n_pages, page_tokens;
+	uint32_t n_kv_head, group; /* 0: no attention yet */
+	/* bounds and places in the blob */
+	uint32_t max_rows, max_seqs, max_few, max_many, max_merge, max_pages;
+	uint32_t o_counts, o_seqs, o_row_seq, o_few, o_many, o_merge, o_pages;
+	struct gk_plan plan; /* lists in step.plan_* */
+};
+
+struct gpu_step {
+	struct gpu_rows_slot rows[MAX_ROW_SLOTS];
+	struct gpu_ints_slot ints[MAX_INT_SLOTS];
+	struct gpu_batch_slot batch[MAX_BATCH_SLOTS];
+	uint32_t n_rows, n_ints, n_batches;
+	int32_t *int_data;
+	size_t n_int_data, cap_int_data;
+	struct kn_seq *seqs;
+	size_t n_seqs, cap_seqs;
+	/* Lists of attention's work, room each per batch. */
+	struct gk_work *work;
+	struct gk_merge *merge;
+	uint32_t plan_room;
+	/* The blob: on the host pinned, on the device at one place for all programs. */
+	char *host, *device;
+	size_t bytes, cap;
+	bool copy_pending; /* the host's blob may still be read */
+};
+
+/* ---- Picks of logits: picks.c ---- */
+
+struct gpu_picks {
+	char *device, *host; /* what is asked and what is got, [cap] rows; host: pinned */
+	uint32_t cap;
+	enum { PICKS_NONE, PICKS_RECORDED, PICKS_COMING } state;
+	/* of the call under way */
+	uint32_t n, n_best;
+	struct kn_best *ret_best;
+	struct kn_picked *ret;
+};
+
+/* ---- Programs: program.c ---- */
+
+enum gpu_fused { F_ONE, F_QKV, F_BATCH };
+
+/* Records [first, first + n) as one launch, or n_mats products of one shape. */
+struct gpu_launch {
+	uint8_t kind;
+	bool gated;     /* F_ONE of a product: the activation behind it too */
+	uint32_t norm;  /* F_ONE of a product: the record of the norm before it; UINT32_MAX: none */
+	uint32_t first, n;
+	uint32_t batch; /* F_BATCH */
+};
+
+struct gpu_mat_batch {
+	struct gpu_act x, out;
+	uint64_t x_step, out_step;
+	const struct gk_mat *mats; /* device */
+	uint32_t n_mats;
+	struct gk_mat shape;
+};
+
+struct gpu_program {
+	uint64_t hash;
+	uint64_t *key; /* bounds of the step's slots, then the records */
+	size_t key_words;
+	const union gpu_rec **recs; /* into key */
+	uint32_t n_recs;
+	/* By allocation, [n_allocs]. */
+	bool *is_bf16, *reads_first, *writes;
+	uint32_t n_allocs;
+	struct gpu_launch *launches; /* [n_recs] */
+	uint32_t n_launches;
+	struct gpu_mat_batch *batches; /* [n_recs] */
+	uint32_t n_batches;
+	void *graph;
+	bool no_graph; /* a capture failed once */
+	uint64_t n_runs, last_used;
+};
+
+enum { MAX_PROGRAMS = 96 };
+
+struct gpu_gemm; /* gemm.h */
+
+struct gpu_backend {
+	struct kn_backend base;
+	struct kn_ops ops; /* the table, its name that of the kind */
+	struct gpu_rt rt;
+	struct gk_ctx ctx;
+	struct gpu_gemm *gemm; /* NULL: none */
+	bool exact, deterministic;
+	bool no_fusion; /* tests: every record its own launch */
+	uint32_t max_tokens;
+	struct gk_limits limits, scratch_for;
+	struct gpu_heap heap;
+	struct gpu_chunk *chunks;
+	uint32_t n_chunks;
+	uint64_t last_mat_id;
+	struct gpu_table *tables;
+	uint32_t n_tables;
+
+	/* The program being recorded. */
+	uint64_t *words;
+	size_t n_words, cap_words;
+	uint32_t last_rec; /* in words, of the last record; UINT32_MAX: none */
+	struct gpu_step step;
+	struct gpu_picks picks;
+	int error; /* the first one; shows at sync */
+	char error_op[64];
+	void (*on_failure)(const char *backend, const char *op, const char *text);
+
+	struct gpu_program *programs[MAX_PROGRAMS];
+	uint32_t n_programs;
+	uint64_t clock;
+	char *staging[2]; /* pinned */
+	void *staged[2];  /* events behind the copies out of them */
+	char *xbuf; /* device: an input in another element type */
+	size_t xbuf_bytes;
+	bool capturing, is_stale; /* programs know places that are no more: forget them when this one is done */
+	char *raw;        /* device: matrices as they are in files, before they are packed; NULL: none yet */
+	size_t raw_bytes;
+};
+
+enum { STAGING_BYTES = 16 << 20 };
+
+static inline struct gpu_backend *gpu_of(struct kn_backend *be)
+{
+	return (struct gpu_backend *)be;
+}
+
+/* The first failure stays. op: borrowed. */
+void gpu_fail(struct gpu_backend *be, int error, const char *op);
+
+/* backend.c: copies through pinned memory; the host waits for no more than a free buffer. */
+int gpu_send(struct gpu_backend *be, char *dst, const char *src, size_t bytes);
+/* An allocation in bfloat16 becomes float32 for good. */
+int gpu_expand(struct gpu_backend *be, uint32_t alloc);
+
+/* mat.c */
+int gpu_mat_init(struct kn_backend *be, struct kn_mat *m);
+void gpu_mat_done(struct kn_backend *be, struct kn_mat *m);
+void gpu_mats_close(struct gpu_backend *be);
+/* The same descriptions in device memory, made at the first call. NULL: no memory. */
+const struct gk_mat *gpu_mat_table(struct gpu_backend *be, const struct gk_mat *mats, uint32_t n);
+
+/* record.c: the table's operations */
+void gpu_record_ops(struct kn_ops *ops);
+/* What waits for the next operation is put down. */
+void gpu_record_finish(struct gpu_backend *be);
+
+/* step.c */
+uint16_t gpu_step_rows(struct gpu_backend *be, size_t n);
+uint16_t gpu_step_ints(struct gpu_backend *be, const int32_t *values, size_t n, uint16_t rows);
+/* n_kv_head 0: a store, which any plan serves. */
+uint16_t gpu_step_batch(struct gpu_backend *be, const struct kn_seq *seqs, size_t n_seqs, uint32_t page_tokens,
+                        uint32_t n_kv_head, uint32_t group);
+/* Adds one value to the slot's array, which is the last one made. */
+void gpu_step_ints_append(struct gpu_backend *be, uint16_t slot, int32_t value);
+/* Bounds, plans and places of everything recorded, and the blob itself. */
+int gpu_step_layout(struct gpu_backend *be);
+int gpu_step_send(struct gpu_backend *be);
+void gpu_step_reset(struct gpu_backend *be);
+void gpu_step_close(struct gpu_backend *be);
+struct gk_rows gpu_rows_of(const struct gpu_backend *be, uint16_t slot);
+const int32_t *gpu_ints_of(const struct gpu_backend *be, uint16_t slot);
+void gpu_batch_of(const struct gpu_backend *be, uint16_t slot, struct gk_batch *ret);
+
+/* picks.c. Places of the call's rows on the device, into *ret_pick. */
+int gpu_picks_begin(struct gpu_backend *be, const struct kn_pick *picks, size_t n, uint32_t n_best,
+                    struct kn_best *ret_best, struct kn_picked *ret, struct gk_pick *ret_pick);
+/* Around the program that holds it; nothing without one. */
+int gpu_picks_send(struct gpu_backend *be);
+int gpu_picks_fetch(struct gpu_backend *be);
+/* After a sync: to the caller's arrays. */
+void gpu_picks_deliver(struct gpu_backend *be);
+void gpu_picks_close(struct gpu_backend *be);
+
+/* types.c: who reads and writes what */
+enum { ACCESS_READ = 1, ACCESS_WRITE = 2, ACCESS_F32 = 4 /* no kernel takes bfloat16 there */ };
+struct gpu_access {
+	const struct gpu_act *act;
+	uint32_t width; /* elements of a row */
+	unsigned flags;
+};
+enum { MAX_ACCESSES = 1 + GK_MAX_JOBS };
+/* Reads first. */
+uint32_t gpu_accesses(const union gpu_rec *rec, struct gpu_access *ret);
+void gpu_choose_types(struct gpu_backend *be, struct gpu_program *p);
+
+/* fuse.c */
+int gpu_fuse(struct gpu_backend *be, struct gpu_program *p);
+/* A product of few rows, weights streamed once. */
+bool gpu_is_few(const struct gpu_backend *be, const union gpu_rec *rec);
+
+struct gpu_qkv_parts {
+	const struct rec_norm *q_norm, *k_norm;
+	const struct rec_rope *rope_q, *rope_k;
+	const struct rec_kv_store *store;
+	bool norm_after_rope;
+};
+/* The records from i on that are one gk_qkv_store(): 0, or how many. */
+uint32_t gpu_qkv_parts(const union gpu_rec *const *recs, uint32_t i, uint32_t n, struct gpu_qkv_parts *ret);
+
+/* issue.c: all launches of the program, onto the stream */
+int gpu_issue(struct gpu_backend *be, const struct gpu_program *p);
+
+/* program.c: runs what was recorded; afterwards nothing is */
+void gpu_flush(struct gpu_backend *be);
+void gpu_programs_close(struct gpu_backend *be);
+void gpu_programs_forget(struct gpu_backend *be);
+
+#endif

@@ -1,0 +1,531 @@
+/* Products of few rows with large matrices: every weight is read once, straight into the registers from which matrix
+ * units take it; the rows, rounded to bfloat16 (in two parts where that costs nothing), stay near.
+ *
+ * A block makes RT tiles of 16 rows of W times all columns (rows of x); its waves take the units of the sum in turn,
+ * each with several loads under way, and their results are added in shared memory in order of wave, so that the bits
+ * do not depend on how many rows there are. Gated: the two tiles are the same rows of two matrices, and the
+ * activation is applied at once. Loads of weights begin before the kernel waits for its predecessor.
+ *
+ * Grouped (mixtures): blockIdx.y is a group of rows that share an expert. */
+#ifndef GPU_FEW_H
+#define GPU_FEW_H
+
+#include "gpu/mat.h"
+#include "gpu/view.h"
+
+enum {
+	FEW_THREADS = 256,
+	FEW_TILE = 16,
+	FEW_GROUP_COLS = 8, /* columns of a pass of a group */
+};
+
+struct few_job {
+	gk_mat w;
+	gk_view out;
+	const float *bias;
+	uint32_t first_tile; /* of the blocks in x */
+	bool accumulate;
+};
+
+/* The rows of one expert: places [first, first + n) of the lists. */
+struct few_group {
+	uint32_t expert, first, n;
+};
+
+/* Rows of x as columns of operands: column `row * parts + part`, col_stride apart (in 16 bytes), 4 of 16 bytes for
+ * each chunk of 32; sums: of each chunk, for types with minimums. */
+struct few_columns {
+	uint4 *data;
+	float *sums;
+	float *scale; /* [rows] of the norm */
+	uint32_t n_chunks, col_stride, parts;
+};
+
+struct few_args {
+	few_job job[GK_MAX_JOBS];
+	uint32_t n_jobs, act;
+	bool gated, norm, whole; /* whole: x and norm_w may be read 16 bytes at a time */
+	gk_view x, norm_w;
+	float eps;
+	uint32_t n_rows;
+	few_columns cols; /* data NULL: made here, in shared memory */
+	/* grouped */
+	const few_group *groups;
+	const uint32_t *n_groups;
+	const gk_mat *mats[2];          /* [expert] */
+	const float *mat_bias[2];       /* [expert][rows] or NULL */
+	const uint32_t *row_of;         /* [place] row of x, NULL: the place; the output's row is the place */
+};
+
+GPU_FN uint32_t few_col_stride(uint32_t n_chunks)
+{
+	return (n_chunks | 1) * 4; /* odd multiples of 64 bytes: two columns side by side meet all banks */
+}
+
+/* Makes the columns of one row; all threads of the block. Returns this thread's part of the sum of squares. */
+GPU_FN float few_make_columns(const few_columns &cols, uint32_t order, uint32_t index, const gk_view &x, uint32_t row,
+                              uint32_t n_cols, const gk_view &norm_w, bool whole)
+{
+	const uint32_t n_pieces = cols.n_chunks * 4;
+	float square = 0.0f;
+
+	for (uint32_t base = 0; base < n_pieces; base += blockDim.x) {
+		const uint32_t i = base + threadIdx.x, chunk = i >> 2, t = i & 3;
+		const uint32_t k0 = gk_column(order, chunk, t, 0), k1 = gk_column(order, chunk, t, 4);
+		float v[8] = { 0, 0, 0, 0, 0, 0, 0, 0 }, w[8], sum_high = 0.0f, sum_low = 0.0f;
+		uint32_t high[4], low[4];
+
+		if (i < n_pieces) {
+			gk_get4(x, row, k0, n_cols, whole, v);
+			gk_get4(x, row, k1, n_cols, whole, v + 4);
+			if (norm_w.p) {
+				gk_get4(norm_w, 0, k0, n_cols, whole, w);
+				gk_get4(norm_w, 0, k1, n_cols, whole, w + 4);
+			}
+		}
+#pragma unroll
+		for (int e = 0; e < 8; e++) {
+			square += v[e] * v[e];
+			if (norm_w.p)
+				v[e] *= w[e];
+		}
+		if (order == 2) {
+			float s = v[1];
+
+			v[1] = v[2], v[2] = s;
+			s = v[5], v[5] = v[6], v[6] = s;
+		}
+#pragma unroll
+		for (int j = 0; j < 4; j++) {
+			high[j] = gpu_pack_bf16(v[2 * j], v[2 * j + 1]);
+			low[j] = gpu_pack_bf16(v[2 * j] - gpu_bf16_low(high[j]), v[2 * j + 1] - gpu_bf16_high(high[j]));
+			sum_high += gpu_bf16_low(high[j]) + gpu_bf16_high(high[j]);
+			sum_low += gpu_bf16_low(low[j]) + gpu_bf16_high(low[j]);
+		}
+		if (i < n_pieces) {
+			const size_t at = (size_t)index * cols.parts * cols.col_stride + i;
+
+			cols.data[at] = make_uint4(high[0], high[1], high[2], high[3]);
+			if (cols.parts == 2)
+				cols.data[at + cols.col_stride] = make_uint4(low[0], low[1], low[2], low[3]);
+		}
+		if (cols.sums) {
+			sum_high += gpu_shfl_xor(sum_high, 1);
+			sum_high += gpu_shfl_xor(sum_high, 2);
+			sum_low += gpu_shfl_xor(sum_low, 1);
+			sum_low += gpu_shfl_xor(sum_low, 2);
+			if (i < n_pieces && t == 0) {
+				float *to = cols.sums + (size_t)index * cols.parts * cols.n_chunks + chunk;
+
+				to[0] = sum_high;
+				if (cols.parts == 2)
+					to[cols.n_chunks] = sum_low;
+			}
+		}
+	}
+	return square;
+}
+
+/* ---- One unit -------------------------------------------------------------------------------------------------- */
+
+template <class F, int NB> struct few_lane {
+	/* Operands of x: where this lane's pieces begin, and whether that column exists. */
+	const uint4 *col[NB][GPU_PIECES];
+	uint32_t exists; /* bit nb * GPU_PIECES + p */
+};
+
+template <class F, int NB>
+GPU_FN void few_operands(const few_lane<F, NB> &lane, uint32_t chunk, gpu_frag *ret)
+{
+#pragma unroll
+	for (int nb = 0; nb < NB; nb++) {
+#pragma unroll
+		for (int p = 0; p < GPU_PIECES; p++)
+			ret[nb].p[p] = lane.exists >> (nb * GPU_PIECES + p) & 1 ? lane.col[nb][p][chunk * 4]
+			                                                       : make_uint4(0, 0, 0, 0);
+	}
+}
+
+/* What a lane has under way of one unit of one tile. */
+template <class F> struct few_raw {
+	typename F::raw v[GPU_PIECES];
+	typename F::scale s[(int)F::SCALED != 0 ? GPU_ACC_ROWS : 1];
+};
+
+template <class F>
+GPU_FN void few_load(few_raw<F> &r, const gk_mat &w, uint32_t row0, uint32_t unit, uint32_t n_units)
+{
+	const uint32_t last = w.rows - 1;
+
+#pragma unroll
+	for (int p = 0; p < GPU_PIECES; p++) {
+		const uint32_t row = row0 + gpu_piece_row(p);
+
+		F::load(r.v[p], w, row < last ? row : last, (uint32_t)gpu_piece_col(p) >> 3, unit, n_units);
+	}
+	if ((int)F::SCALED != 0) {
+#pragma unroll
+		for (int s = 0; s < GPU_ACC_ROWS; s++) {
+			const uint32_t row = row0 + gpu_slot_row(s);
+
+			F::load_scale(r.s[s], w, row < last ? row : last, unit, n_units);
+		}
+	}
+}
+
+/* acc += scale * part - min * sums. */
+template <class F, int NB>
+GPU_FN void few_scale(gpu_acc *acc, const gpu_acc *part, const few_raw<F> &r, uint32_t unit, int c, int half,
+                      const float (*sums)[GPU_ACC])
+{
+	float d[GPU_ACC_ROWS], m[GPU_ACC_ROWS];
+
+#pragma unroll
+	for (int s = 0; s < GPU_ACC_ROWS; s++)
+		F::get_scale(r.s[s], unit, c, half, &d[s], &m[s]);
+#pragma unroll
+	for (int nb = 0; nb < NB; nb++) {
+#pragma unroll
+		for (int i = 0; i < GPU_ACC; i++) {
+			acc[nb].v[i] += d[gpu_acc_slot(i)] * part[nb].v[i];
+			if (F::MINS)
+				acc[nb].v[i] -= m[gpu_acc_slot(i)] * sums[nb][i];
+		}
+	}
+}
+
+template <uint32_t TYPE, class F> struct few_rest {
+	static __device__ __forceinline__ uint4 piece(const typename F::raw &, int)
+	{
+		return make_uint4(0, 0, 0, 0);
+	}
+};
+template <class F> struct few_rest<KN_F16, F> {
+	static __device__ __forceinline__ uint4 piece(const typename F::raw &r, int c)
+	{
+		return F::piece_rest(r, c);
+	}
+};
+
+template <uint32_t TYPE, class F, int NB, bool NARROW, int RT>
+GPU_FN void few_unit(gpu_acc (*acc)[NB], const few_raw<F> *raw, const few_lane<F, NB> &lane, uint32_t unit,
+                     const few_columns &cols, uint32_t first_col, uint32_t n_cols)
+{
+	gpu_acc part[RT][NB];
+
+#pragma unroll
+	for (int c = 0; c < F::CHUNKS; c++) {
+		const uint32_t chunk = unit * F::CHUNKS + c;
+		gpu_frag x[NB];
+		float sums[NB][GPU_ACC];
+
+		few_operands(lane, chunk, x);
+		if (F::MINS) {
+#pragma unroll
+			for (int nb = 0; nb < NB; nb++) {
+#pragma unroll
+				for (int i = 0; i < GPU_ACC; i++) {
+					const uint32_t col = nb * 16 + gpu_acc_col(i);
+
+					sums[nb][i] = col < n_cols && (!NARROW || col < 8)
+					                      ? cols.sums[(size_t)(first_col + col) * cols.n_chunks + chunk]
+					                      : 0.0f;
+				}
+			}
+		}
+#pragma unroll
+		for (int r = 0; r < RT; r++) {
+			gpu_frag w;
+
+#pragma unroll
+			for (int p = 0; p < GPU_PIECES; p++)
+				w.p[p] = F::piece(raw[r].v[p], c);
+			if (F::SCALED == 0) {
+#pragma unroll
+				for (int nb = 0; nb < NB; nb++)
+					gpu_mma<NARROW>(acc[r][nb], w, x[nb]);
+				if (TYPE == KN_F16) {
+					gpu_frag rest;
+
+#pragma unroll
+					for (int p = 0; p < GPU_PIECES; p++)
+						rest.p[p] = few_rest<TYPE, F>::piece(raw[r].v[p], c);
+#pragma unroll
+					for (int nb = 0; nb < NB; nb++)
+						gpu_mma<NARROW>(acc[r][nb], rest, x[nb]);
+				}
+				continue;
+			}
+			if (F::SCALED != 3 || c == 0) {
+#pragma unroll
+				for (int nb = 0; nb < NB; nb++)
+					part[r][nb] = gpu_acc_zero();
+			}
+			if (F::SCALED == 2) {
+#pragma unroll
+				for (int nb = 0; nb < NB; nb++)
+					gpu_mma_half<0, NARROW>(part[r][nb], w, x[nb]);
+				few_scale<F, NB>(acc[r], part[r], raw[r], unit, c, 0, sums);
+#pragma unroll
+				for (int nb = 0; nb < NB; nb++) {
+					part[r][nb] = gpu_acc_zero();
+					gpu_mma_half<1, NARROW>(part[r][nb], w, x[nb]);
+				}
+				few_scale<F, NB>(acc[r], part[r], raw[r], unit, c, 1, sums);
+			} else {
+#pragma unroll
+				for (int nb = 0; nb < NB; nb++)
+					gpu_mma<NARROW>(part[r][nb], w, x[nb]);
+				if (F::SCALED == 1 || c == F::CHUNKS - 1)
+					few_scale<F, NB>(acc[r], part[r], raw[r], unit, c, 0, sums);
+			}
+		}
+	}
+}
+
+/* ---- The block ----------------------------------------------------------------------------------------------------- */
+
+/* Units under way of each tile: some 128 bytes of values a lane. */
+template <class F, int RT> struct few_depth {
+	enum { U = RT == 1 ? (F::UNIT * (F::CHUNKS == 4 ? 1 : 2) > 128 ? 2 : 4) : 2 };
+};
+
+template <uint32_t TYPE, int NT, int RT, bool GROUPED>
+static __global__ void __launch_bounds__(FEW_THREADS, RT *NT <= 2 ? 2 : 1) few_kernel(GPU_PARAM few_args a)
+{
+	typedef gk_format<TYPE> F;
+	enum { NB = (NT + 1) / 2, NARROW = NT == 1, U = few_depth<F, RT>::U };
+	__shared__ float scratch[32], row_scale[GK_FEW_ROWS];
+	GPU_DYN_SHARED(uint4, shared);
+	const uint32_t wave = threadIdx.x / GPU_WAVE, n_waves = FEW_THREADS / GPU_WAVE;
+	uint32_t j = 0, expert = 0, first = 0, n_rows = a.n_rows;
+	gk_mat w[RT];
+
+	if (GROUPED) {
+		gpu_dependents_may_start();
+		gpu_dependency_wait();
+		if (blockIdx.y >= *a.n_groups)
+			return;
+		expert = a.groups[blockIdx.y].expert;
+		first = a.groups[blockIdx.y].first;
+		n_rows = a.groups[blockIdx.y].n;
+		w[0] = a.mats[0][expert];
+		if (a.gated)
+			w[RT - 1] = a.mats[1][expert];
+	} else {
+		while (j + 1 < a.n_jobs && !a.gated && blockIdx.x >= a.job[j + 1].first_tile)
+			j++;
+		w[0] = a.job[j].w;
+		if (a.gated)
+			w[RT - 1] = a.job[1].w;
+	}
+	if (RT == 2 && !a.gated)
+		w[RT - 1] = w[0];
+
+	const uint32_t tile = blockIdx.x - (GROUPED ? 0 : a.job[j].first_tile), n_units = gk_n_units(w[0]);
+	const uint32_t row0 = tile * FEW_TILE * (a.gated ? 1 : RT);
+	uint32_t tile_row[RT];
+	few_raw<F> raw[U][RT];
+
+#pragma unroll
+	for (int r = 0; r < RT; r++)
+		tile_row[r] = a.gated ? row0 : row0 + r * FEW_TILE;
+	if (GROUPED && row0 >= w[0].rows)
+		return;
+#pragma unroll
+	for (int u = 0; u < U; u++) {
+		const uint32_t unit = wave + u * n_waves;
+
+		if (unit < n_units) {
+#pragma unroll
+			for (int r = 0; r < RT; r++)
+				few_load<F>(raw[u][r], w[r], tile_row[r], unit, n_units);
+		}
+	}
+	if (!GROUPED) {
+		gpu_dependents_may_start();
+		gpu_dependency_wait();
+	}
+
+	for (uint32_t pass = 0; pass < n_rows; pass += GROUPED ? FEW_GROUP_COLS / a.cols.parts : n_rows) {
+		few_columns cols = a.cols;
+		uint32_t n = n_rows - pass, n_cols;
+
+		if (GROUPED && n > FEW_GROUP_COLS / cols.parts)
+			n = FEW_GROUP_COLS / cols.parts;
+		n_cols = n * cols.parts;
+		if (!cols.data) {
+			cols.data = shared;
+			cols.sums = F::MINS ? (float *)(shared + (size_t)n_cols * cols.col_stride) : nullptr;
+			for (uint32_t i = 0; i < n; i++) {
+				const uint32_t row = GROUPED ? (a.row_of ? a.row_of[first + pass + i] : first + pass + i) : i;
+				float square = few_make_columns(cols, F::ORDER, i, a.x, row, w[0].cols, a.norm_w, a.whole);
+
+				if (a.norm) {
+					square = gpu_block_sum(square, scratch);
+					row_scale[i] = 1.0f / sqrtf(square / (float)w[0].cols + a.eps);
+				}
+			}
+			__syncthreads();
+		} else if (a.norm) {
+			if (threadIdx.x < n)
+				row_scale[threadIdx.x] = cols.scale[threadIdx.x];
+			__syncthreads();
+		}
+
+		few_lane<F, NB> lane;
+		gpu_acc acc[RT][NB];
+
+		lane.exists = 0;
+#pragma unroll
+		for (int nb = 0; nb < NB; nb++) {
+#pragma unroll
+			for (int p = 0; p < GPU_PIECES; p++) {
+				const uint32_t col = nb * 16 + gpu_piece_row(p);
+				const bool exists = col < n_cols;
+
+				lane.col[nb][p] = cols.data + (size_t)(exists ? col : 0) * cols.col_stride + (gpu_piece_col(p) >> 3);
+				lane.exists |= (uint32_t)exists << (nb * GPU_PIECES + p);
+			}
+#pragma unroll
+			for (int r = 0; r < RT; r++)
+				acc[r][nb] = gpu_acc_zero();
+		}
+		for (uint32_t base = wave; base < n_units; base += U * n_waves) {
+#pragma unroll
+			for (int u = 0; u < U; u++) {
+				const uint32_t unit = base + u * n_waves, next = unit + U * n_waves;
+
+				if (unit < n_units) {
+					few_unit<TYPE, F, NB, NARROW, RT>(acc, raw[u], lane, unit, cols, 0, n_cols);
+					if (next < n_units) {
+#pragma unroll
+						for (int r = 0; r < RT; r++)
+							few_load<F>(raw[u][r], w[r], tile_row[r], next, n_units);
+					}
+				}
+			}
+		}
+
+		/* Sums of the waves, in their order. */
+		enum { NC = NARROW ? 8 : NB * 16, LINE = NC + 1 };
+		float *sums = (float *)shared;
+
+		__syncthreads();
+#pragma unroll
+		for (int r = 0; r < RT; r++) {
+#pragma unroll
+			for (int nb = 0; nb < NB; nb++) {
+#pragma unroll
+				for (int i = 0; i < GPU_ACC; i++) {
+					const int col = nb * 16 + gpu_acc_col(i);
+
+					if (col < NC)
+						sums[((wave * RT + r) * FEW_TILE + gpu_acc_row(i)) * LINE + col] =
+						        acc[r][nb].v[i];
+				}
+			}
+		}
+		__syncthreads();
+
+		const uint32_t n_out = a.gated ? FEW_TILE : RT * FEW_TILE;
+		const few_job &job = a.job[j];
+
+		for (uint32_t i = threadIdx.x; i < n_out * n; i += FEW_THREADS) {
+			const uint32_t r = i % n_out, m = i / n_out, row = row0 + r;
+			float y[2] = { 0.0f, 0.0f };
+
+			if (row >= w[0].rows)
+				continue;
+			for (int g = 0; g < (RT == 2 && a.gated ? 2 : 1); g++) {
+				const float *bias = GROUPED ? (a.mat_bias[g] ? a.mat_bias[g] + (size_t)expert * w[0].rows : nullptr)
+				                            : (g ? a.job[1].bias : job.bias);
+
+				for (uint32_t v = 0; v < n_waves; v++) {
+					const float *s =
+					        sums + ((size_t)(v * RT + g) * FEW_TILE + r) * LINE + m * cols.parts;
+
+					y[g] += cols.parts == 2 ? s[0] + s[1] : s[0];
+				}
+				if (a.norm)
+					y[g] *= row_scale[m];
+				if (bias)
+					y[g] += bias[row];
+			}
+
+			const float result = a.gated ? gk_act(a.act, y[0], y[1]) : y[0];
+			const uint32_t out_row = first + pass + m;
+
+			gk_put(job.out, out_row, row, job.accumulate ? gk_get(job.out, out_row, row) + result : result);
+		}
+		if (GROUPED && pass + FEW_GROUP_COLS / cols.parts < n_rows) { /* once more from the start */
+			__syncthreads();
+#pragma unroll
+			for (int u = 0; u < U; u++) {
+				const uint32_t unit = wave + u * n_waves;
+
+				if (unit < n_units) {
+#pragma unroll
+					for (int r = 0; r < RT; r++)
+						few_load<F>(raw[u][r], w[r], tile_row[r], unit, n_units);
+				}
+			}
+		}
+	}
+}
+
+/* Shared memory of a block: columns and their sums, or the waves' sums. */
+static inline size_t few_shared_bytes(uint32_t n_cols, const few_columns &cols, bool made_here, bool mins, int nt, int rt)
+{
+	const size_t line = (nt == 1 ? 8 : (nt + 1) / 2 * 16) + 1;
+	size_t x = 0, sums = (size_t)(FEW_THREADS / 32) * (size_t)rt * FEW_TILE * line * sizeof(float);
+
+	if (made_here)
+		x = (size_t)n_cols * cols.col_stride * 16 + (mins ? (size_t)n_cols * cols.n_chunks * sizeof(float) : 0);
+	return x > sums ? x : sums;
+}
+
+/* One file for a few types each defines these; false: not its type. */
+struct few_launch {
+	const gk_ctx *ctx;
+	const few_args *args;
+	uint32_t n_tiles, n_groups; /* grid; n_groups 0: not grouped */
+	int nt, rt;
+	size_t shared;
+};
+bool few_launch_16bit(uint32_t type, const few_launch &l);
+bool few_launch_blocks(uint32_t type, const few_launch &l);
+bool few_launch_k(uint32_t type, const few_launch &l);
+
+template <uint32_t TYPE, int NT, int RT, bool GROUPED> static inline void few_launch_one(const few_launch &l)
+{
+	gpu_launch(few_kernel<TYPE, NT, RT, GROUPED>, dim3(l.n_tiles, l.n_groups ? l.n_groups : 1), dim3(FEW_THREADS),
+	           l.shared, l.ctx->stream, l.ctx->overlap, *l.args);
+}
+
+template <uint32_t TYPE> static inline bool few_launch_type(const few_launch &l)
+{
+	if (l.n_groups) {
+		if (l.rt == 2)
+			few_launch_one<TYPE, 1, 2, true>(l);
+		else
+			few_launch_one<TYPE, 1, 1, true>(l);
+	} else if (l.rt == 2) {
+		if (l.nt == 1)
+			few_launch_one<TYPE, 1, 2, false>(l);
+		else if (l.nt == 2)
+			few_launch_one<TYPE, 2, 2, false>(l);
+		else
+			few_launch_one<TYPE, 4, 2, false>(l);
+	} else {
+		if (l.nt == 1)
+			few_launch_one<TYPE, 1, 1, false>(l);
+		else if (l.nt == 2)
+			few_launch_one<TYPE, 2, 1, false>(l);
+		else
+			few_launch_one<TYPE, 4, 1, false>(l);
+	}
+	return true;
+}
+
+#endif

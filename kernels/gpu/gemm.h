@@ -1,0 +1,27 @@
+/* Products of many rows by the vendor's library, which is opened when the backend is. Without it, or for what it does not
+ * take, there are kernels of our own. */
+#ifndef GPU_GEMM_H
+#define GPU_GEMM_H
+
+#include "gpu/backend.h"
+
+/* out [rows, n] (+)= x [rows, k] w [n, k]^T; x and w bfloat16, out bfloat16 or float32, row strides in elements. */
+struct gpu_gemm_desc {
+	uint32_t rows, n, k;
+	const void *x, *w;
+	void *out;
+	uint32_t ld_x, ld_w, ld_out;
+	bool out_is_f32, accumulate;
+};
+
+/* NULL with the reason: the library is not here. */
+struct gpu_gemm *gpu_gemm_open(struct gpu_backend *be, char *reason, size_t reason_bytes);
+void gpu_gemm_close(struct gpu_gemm *g);
+/* Onto the backend's stream, safe under capture. -ENOTSUP: this shape is not taken. */
+int gpu_gemm_run(struct gpu_gemm *g, const struct gpu_gemm_desc *d);
+
+/* Whether issue.c gives a job of a product of many rows to the library. */
+bool gpu_gemm_takes(const struct gpu_backend *be, const struct gpu_program *p, const union gpu_rec *rec,
+                    const struct rec_job *job);
+
+#endif

@@ -1,0 +1,24 @@
+/* The host shim has no library of products. */
+#include <errno.h>
+#include <stdio.h>
+
+#include "gpu/gemm.h"
+
+struct gpu_gemm *gpu_gemm_open(struct gpu_backend *be, char *reason, size_t reason_bytes)
+{
+	(void)be;
+	(void)snprintf(reason, reason_bytes, "none on the host");
+	return NULL;
+}
+
+void gpu_gemm_close(struct gpu_gemm *g)
+{
+	(void)g;
+}
+
+int gpu_gemm_run(struct gpu_gemm *g, const struct gpu_gemm_desc *d)
+{
+	(void)g;
+	(void)d;
+	return -ENOTSUP;
+}

@@ -1,0 +1,233 @@
+/* Fibers for gpu_host.h. A switch saves the callee-saved registers and changes stacks: a dozen instructions, where
+ * swapcontext() would make two system calls for each shuffle of each thread; other machines than x86-64 take that. */
+#include "gpu/gpu_host.h"
+
+#include <sys/mman.h>
+#ifndef __x86_64__
+#include <ucontext.h>
+#endif
+
+#if defined(__SANITIZE_ADDRESS__)
+#define FIBERS_ASAN 1
+#elif defined(__has_feature)
+#if __has_feature(address_sanitizer)
+#define FIBERS_ASAN 1
+#endif
+#endif
+#ifdef FIBERS_ASAN
+#include <sanitizer/common_interface_defs.h>
+#endif
+
+dim3 threadIdx, blockIdx, blockDim, gridDim;
+
+namespace gpu_host
+{
+int current;
+void *dynamic_shared;
+uint8_t slots[2][MAX_THREADS][SLOT];
+uint8_t parity[MAX_THREADS];
+
+namespace
+{
+/* Large enough for instrumented kernels whose register arrays live on the stack. */
+enum { STACK = 256 << 10 };
+enum state { READY, AT_BARRIER, IN_GROUP, ENDED };
+
+struct fiber {
+#ifdef __x86_64__
+	void *sp;
+#else
+	ucontext_t context;
+#endif
+	char *stack;
+	dim3 thread;
+	state at;
+	int width; /* IN_GROUP */
+	void *fake;
+};
+
+fiber fibers[MAX_THREADS], scheduler;
+const std::function<void()> *kernel;
+#ifdef FIBERS_ASAN
+const void *scheduler_stack;
+size_t scheduler_size;
+#endif
+
+#ifdef __x86_64__
+extern "C" void gpu_host_switch(void **save_sp, void *sp);
+__asm__(".text\n"
+        ".type gpu_host_switch, @function\n"
+        "gpu_host_switch:\n"
+        "	pushq %rbp\n	pushq %rbx\n	pushq %r12\n	pushq %r13\n	pushq %r14\n	pushq %r15\n"
+        "	movq %rsp, (%rdi)\n"
+        "	movq %rsi, %rsp\n"
+        "	popq %r15\n	popq %r14\n	popq %r13\n	popq %r12\n	popq %rbx\n	popq %rbp\n"
+        "	ret\n"
+        ".size gpu_host_switch, . - gpu_host_switch\n");
+#endif
+
+void change(fiber *from, fiber *to, bool ends)
+{
+#ifdef FIBERS_ASAN
+	__sanitizer_start_switch_fiber(ends ? nullptr : &from->fake, to == &scheduler ? scheduler_stack : to->stack,
+	                               to == &scheduler ? scheduler_size : (size_t)STACK);
+#else
+	(void)ends;
+#endif
+#ifdef __x86_64__
+	gpu_host_switch(&from->sp, to->sp);
+#else
+	swapcontext(&from->context, &to->context);
+#endif
+#ifdef FIBERS_ASAN
+	__sanitizer_finish_switch_fiber(from->fake, nullptr, nullptr);
+#endif
+}
+
+void first_step()
+{
+#ifdef FIBERS_ASAN
+	__sanitizer_finish_switch_fiber(nullptr, &scheduler_stack, &scheduler_size);
+#endif
+	(*kernel)();
+	fibers[current].at = ENDED;
+	change(&fibers[current], &scheduler, true);
+	abort(); /* an ended fiber is never resumed */
+}
+
+void prepare(fiber *f)
+{
+	if (!f->stack) {
+		f->stack = (char *)mmap(nullptr, STACK, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+		if (f->stack == MAP_FAILED)
+			abort();
+	}
+	f->at = READY;
+	f->fake = nullptr;
+#ifdef __x86_64__
+	/* What gpu_host_switch() pops: six registers and the address; then the stack is as after a call. */
+	void **sp = (void **)(f->stack + STACK) - 8;
+
+	memset(sp, 0, 8 * sizeof(*sp));
+	sp[6] = (void *)first_step;
+	f->sp = sp;
+#else
+	getcontext(&f->context);
+	f->context.uc_stack.ss_sp = f->stack;
+	f->context.uc_stack.ss_size = STACK;
+	f->context.uc_link = nullptr;
+	makecontext(&f->context, first_step, 0);
+#endif
+}
+
+/* Lets go the aligned groups all of whose threads wait with the same width. */
+bool release_groups(int n)
+{
+	bool any = false;
+
+	for (int i = 0; i < n; i++) {
+		int width = fibers[i].width, begin = i & ~(width - 1), end = begin + width < n ? begin + width : n;
+		bool all = true;
+
+		if (fibers[i].at != IN_GROUP)
+			continue;
+		for (int k = begin; k < end && all; k++)
+			all = fibers[k].at == ENDED || (fibers[k].at == IN_GROUP && fibers[k].width == width);
+		for (int k = begin; k < end && all; k++) {
+			if (fibers[k].at == IN_GROUP)
+				fibers[k].at = READY;
+		}
+		any |= all;
+	}
+	return any;
+}
+
+bool release_barrier(int n)
+{
+	bool any = false;
+
+	for (int i = 0; i < n; i++) {
+		if (fibers[i].at != AT_BARRIER && fibers[i].at != ENDED)
+			return false;
+	}
+	for (int i = 0; i < n; i++) {
+		any |= fibers[i].at == AT_BARRIER;
+		if (fibers[i].at == AT_BARRIER)
+			fibers[i].at = READY;
+	}
+	return any;
+}
+
+void run_block(int n)
+{
+	int n_ended = 0;
+
+	memset(parity, 0, sizeof(parity));
+	for (int i = 0; i < n; i++)
+		prepare(&fibers[i]);
+	while (n_ended < n) {
+		bool ran = false;
+
+		for (int i = 0; i < n; i++) {
+			if (fibers[i].at != READY)
+				continue;
+			current = i;
+			threadIdx = fibers[i].thread;
+			change(&scheduler, &fibers[i], false);
+			n_ended += fibers[i].at == ENDED;
+			ran = true;
+		}
+		if (n_ended == n)
+			break;
+		if (!release_groups(n) && !release_barrier(n) && !ran) {
+			fprintf(stderr, "block (%u, %u, %u): no thread can go on\n", blockIdx.x, blockIdx.y, blockIdx.z);
+			abort();
+		}
+	}
+}
+
+void suspend(state at, int width)
+{
+	int me = current;
+
+	fibers[me].at = at;
+	fibers[me].width = width;
+	change(&fibers[me], &scheduler, false);
+}
+} // namespace
+
+void wait_block()
+{
+	suspend(AT_BARRIER, 1);
+}
+
+void wait_group(int width)
+{
+	suspend(IN_GROUP, width);
+}
+
+void launch(dim3 grid, dim3 block, size_t shared, const std::function<void()> &body)
+{
+	int n = (int)(block.x * block.y * block.z);
+
+	if (n < 1 || n > MAX_THREADS) {
+		fprintf(stderr, "a block of %d threads\n", n);
+		abort();
+	}
+	for (int i = 0; i < n; i++)
+		fibers[i].thread = dim3((unsigned)i % block.x, (unsigned)i / block.x % block.y,
+		                        (unsigned)i / (block.x * block.y));
+	kernel = &body;
+	gridDim = grid;
+	blockDim = block;
+	for (unsigned i = 0; i < grid.x * grid.y * grid.z; i++) {
+		blockIdx = dim3(i % grid.x, i / grid.x % grid.y, i / (grid.x * grid.y));
+		dynamic_shared = shared ? malloc(shared) : nullptr;
+		if (shared)
+			memset(dynamic_shared, 0xa5, shared);
+		run_block(n);
+		free(dynamic_shared);
+	}
+	dynamic_shared = nullptr;
+}
+} // namespace gpu_host

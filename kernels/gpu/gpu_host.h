@@ -1,0 +1,135 @@
+/* Runs kernels on the host, for tests: every thread of a block is a fiber, blocks run one after another, shared
+ * memory is static. Barriers and shuffles behave as on the device, and a block in which no thread can go on is
+ * reported instead of hanging. GPU_HOST_WARP is the wave: 32 or 64.
+ *
+ * Only for one thread of the process at a time. Built with address sanitizer, switches are announced to it; dynamic
+ * shared memory is exactly as large as asked for and filled with garbage, so that it sees what leaves it. */
+#ifndef GPU_HOST_H
+#define GPU_HOST_H
+
+#include <math.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <functional>
+
+#ifndef GPU_HOST_WARP
+#define GPU_HOST_WARP 32
+#endif
+
+#define __global__
+#define __device__
+#define __host__
+#define __forceinline__ inline __attribute__((unused))
+#define __shared__ static
+#define __launch_bounds__(...)
+#define __restrict__
+#define __align__(n) __attribute__((aligned(n)))
+#define __grid_constant__
+
+struct dim3 {
+	unsigned x, y, z;
+	dim3(unsigned a = 1, unsigned b = 1, unsigned c = 1) : x(a), y(b), z(c)
+	{
+	}
+};
+struct __attribute__((aligned(8))) uint2 {
+	uint32_t x, y;
+};
+struct __attribute__((aligned(16))) uint4 {
+	uint32_t x, y, z, w;
+};
+struct __attribute__((aligned(8))) float2 {
+	float x, y;
+};
+struct __attribute__((aligned(16))) float4 {
+	float x, y, z, w;
+};
+
+static inline uint4 make_uint4(uint32_t x, uint32_t y, uint32_t z, uint32_t w)
+{
+	return uint4{ x, y, z, w };
+}
+static inline uint2 make_uint2(uint32_t x, uint32_t y)
+{
+	return uint2{ x, y };
+}
+static inline float4 make_float4(float x, float y, float z, float w)
+{
+	return float4{ x, y, z, w };
+}
+static inline float2 make_float2(float x, float y)
+{
+	return float2{ x, y };
+}
+
+extern dim3 threadIdx, blockIdx, blockDim, gridDim;
+
+namespace gpu_host
+{
+enum { MAX_THREADS = 1024, SLOT = 128 };
+
+extern int current; /* the running fiber: linear index of its thread */
+extern void *dynamic_shared;
+extern uint8_t slots[2][MAX_THREADS][SLOT]; /* values under way, by parity of the exchange */
+extern uint8_t parity[MAX_THREADS];
+
+void launch(dim3 grid, dim3 block, size_t shared, const std::function<void()> &body);
+void wait_block();
+/* Until all threads of the aligned group of `width` have come here (or ended). */
+void wait_group(int width);
+
+/* What thread `lane` of this thread's group of 32 brought. */
+template <class T> static inline T exchange(T v, int lane)
+{
+	int me = current, p = parity[me] ^= 1;
+	T r;
+
+	static_assert(sizeof(T) <= SLOT, "values fit a slot");
+	memcpy(slots[p][me], &v, sizeof(v));
+	wait_group(32);
+	memcpy(&r, slots[p][(me & ~31) + lane], sizeof(r));
+	return r;
+}
+} // namespace gpu_host
+
+static inline void __syncthreads()
+{
+	gpu_host::wait_block();
+}
+static inline void __threadfence()
+{
+}
+template <class T, class V> static inline T atomicAdd(T *p, V v)
+{
+	T old = *p;
+
+	*p = (T)(old + v);
+	return old;
+}
+/* The runtime, as far as tests use it. */
+typedef int gpu_error;
+#define GPU_OK 0
+static inline const char *gpu_error_string(gpu_error)
+{
+	return "none";
+}
+static inline gpu_error gpu_last_error()
+{
+	return 0;
+}
+#define gpu_malloc(p, n) (*(void **)(p) = malloc(n), *(p) ? 0 : 1)
+static inline gpu_error gpu_free(void *p)
+{
+	free(p);
+	return 0;
+}
+#define gpu_copy_in(dst, src, n) (memcpy((dst), (src), (n)), 0)
+#define gpu_copy_out(dst, src, n) (memcpy((dst), (src), (n)), 0)
+#define gpu_fill(p, v, n) (memset((p), (v), (n)), 0)
+#define gpu_sync() 0
+#define gpu_memset_async(p, v, n, stream) (memset((p), (v), (n)), 0)
+
+#endif

@@ -1,0 +1,383 @@
+/* Matrix units behind one shape: acc [16 x 16, float32] += A [16 x 32] B [16 x 32]^T, bfloat16, one wave.
+ *
+ * An operand of 16 rows and 32 columns (k) is cut into pieces of 8 columns, 16 bytes; each lane holds GPU_PIECES of
+ * them, and gpu_piece_row(p), gpu_piece_col(p) say which. A sum does not mind the order of its terms, so both operands
+ * may name their columns as they like as long as it is the same for both: that is why a lane can fetch a piece with
+ * one 16-byte load from a row in memory. gpu_mma_half() takes the first or the last four columns of every piece, for
+ * formats whose scale changes after 16 columns (see "order of columns" in mat.h).
+ *
+ * Result: element i of a lane is row gpu_acc_row(i), column gpu_acc_col(i); i runs over GPU_ACC elements that lie in
+ * GPU_ACC_ROWS distinct rows, gpu_acc_slot(i) counting them; gpu_row_sum() and gpu_row_max() reduce over the lanes that
+ * share a row.
+ *
+ *   NVIDIA           mma.sync m16n8k16, twice across          wave 32
+ *   gfx90a, gfx942   mfma 16x16x16 bf16                       wave 64
+ *   gfx950           mfma 16x16x32 bf16, halves as gfx942     wave 64
+ *   gfx11, gfx12     wmma 16x16x16 bf16                       wave 32
+ *   host             a model: of mma.sync for waves of 32, of mfma for 64
+ *
+ * Layouts: the vendors' instruction set manuals; those of AMD were checked in an emulator of the instructions. */
+#ifndef GPU_MMA_H
+#define GPU_MMA_H
+
+#include "gpu/gpu.h"
+
+#if defined(GPU_HOST)
+#define GPU_MMA_MFMA (GPU_WAVE == 64)
+#elif defined(GPU_HIP) && defined(__GFX9__)
+#define GPU_MMA_MFMA 1
+#else
+#define GPU_MMA_MFMA 0
+#endif
+#if defined(GPU_HIP) && defined(__GFX11__)
+#define GPU_MMA_WMMA 11
+#elif defined(GPU_HIP) && defined(__GFX12__)
+#define GPU_MMA_WMMA 12
+#else
+#define GPU_MMA_WMMA 0
+#endif
+
+#if GPU_MMA_MFMA
+enum { GPU_PIECES = 1, GPU_ACC = 4, GPU_ACC_ROWS = 4, GPU_ROW_LANES = 16 };
+#elif GPU_MMA_WMMA == 11
+enum { GPU_PIECES = 4, GPU_ACC = 8, GPU_ACC_ROWS = 8, GPU_ROW_LANES = 16 };
+#elif GPU_MMA_WMMA == 12
+enum { GPU_PIECES = 2, GPU_ACC = 8, GPU_ACC_ROWS = 8, GPU_ROW_LANES = 16 };
+#else
+enum { GPU_PIECES = 2, GPU_ACC = 8, GPU_ACC_ROWS = 2, GPU_ROW_LANES = 4 };
+#endif
+
+struct gpu_frag {
+	uint4 p[GPU_PIECES];
+};
+struct gpu_acc {
+	float v[GPU_ACC];
+};
+
+GPU_FN int gpu_lane()
+{
+	return (int)(threadIdx.x & (GPU_WAVE - 1));
+}
+
+GPU_FN int gpu_piece_row(int p)
+{
+#if GPU_MMA_MFMA || GPU_MMA_WMMA
+	(void)p;
+	return gpu_lane() & 15;
+#else
+	return (gpu_lane() >> 2) + 8 * p;
+#endif
+}
+
+/* First column of piece p: 0, 8, 16 or 24. */
+GPU_FN int gpu_piece_col(int p)
+{
+#if GPU_MMA_MFMA
+	(void)p;
+	return gpu_lane() >> 4 << 3;
+#elif GPU_MMA_WMMA == 11
+	return 8 * p;
+#elif GPU_MMA_WMMA == 12
+	return (gpu_lane() >> 4 << 4) + 8 * p;
+#else
+	(void)p;
+	return (gpu_lane() & 3) << 3;
+#endif
+}
+
+GPU_FN int gpu_acc_row(int i)
+{
+#if GPU_MMA_MFMA
+	return (gpu_lane() >> 4 << 2) + i;
+#elif GPU_MMA_WMMA == 11
+	return 2 * i + (gpu_lane() >> 4);
+#elif GPU_MMA_WMMA == 12
+	return (gpu_lane() >> 4 << 3) + i;
+#else
+	return (gpu_lane() >> 2) + (i >> 1 & 1) * 8;
+#endif
+}
+
+GPU_FN int gpu_acc_col(int i)
+{
+#if GPU_MMA_MFMA || GPU_MMA_WMMA
+	(void)i;
+	return gpu_lane() & 15;
+#else
+	return (gpu_lane() & 3) * 2 + (i & 1) + (i >> 2) * 8;
+#endif
+}
+
+GPU_FN constexpr int gpu_acc_slot(int i)
+{
+#if GPU_MMA_MFMA || GPU_MMA_WMMA
+	return i;
+#else
+	return i >> 1 & 1;
+#endif
+}
+
+/* The row that slot s stands for. */
+GPU_FN int gpu_slot_row(int s)
+{
+#if GPU_MMA_MFMA || GPU_MMA_WMMA
+	return gpu_acc_row(s);
+#else
+	return gpu_acc_row(2 * s);
+#endif
+}
+
+GPU_FN float gpu_row_sum(float v)
+{
+	for (int m = 1; m < GPU_ROW_LANES; m <<= 1)
+		v += gpu_shfl_xor(v, m);
+	return v;
+}
+
+GPU_FN float gpu_row_max(float v)
+{
+	for (int m = 1; m < GPU_ROW_LANES; m <<= 1)
+		v = fmaxf(v, gpu_shfl_xor(v, m));
+	return v;
+}
+
+GPU_FN gpu_acc gpu_acc_zero()
+{
+	gpu_acc z;
+
+#pragma unroll
+	for (int i = 0; i < GPU_ACC; i++)
+		z.v[i] = 0.0f;
+	return z;
+}
+
+/* ---- The product -------------------------------------------------------------------------------------------- */
+
+#if GPU_PTX
+GPU_FN void gpu_mma8(float *d, uint32_t a0, uint32_t a1, uint32_t a2, uint32_t a3, uint32_t b0, uint32_t b1)
+{
+	asm volatile("mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, "
+	             "{%0,%1,%2,%3};"
+	             : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3])
+	             : "r"(a0), "r"(a1), "r"(a2), "r"(a3), "r"(b0), "r"(b1));
+}
+
+/* half 0 or 1; columns 0..7 of B only when `narrow` (rows 8..15 of its operand are not looked at). */
+template <int HALF, bool NARROW> GPU_FN void gpu_mma_half(gpu_acc &c, const gpu_frag &a, const gpu_frag &b)
+{
+	if (HALF == 0) {
+		gpu_mma8(c.v, a.p[0].x, a.p[1].x, a.p[0].y, a.p[1].y, b.p[0].x, b.p[0].y);
+		if (!NARROW)
+			gpu_mma8(c.v + 4, a.p[0].x, a.p[1].x, a.p[0].y, a.p[1].y, b.p[1].x, b.p[1].y);
+	} else {
+		gpu_mma8(c.v, a.p[0].z, a.p[1].z, a.p[0].w, a.p[1].w, b.p[0].z, b.p[0].w);
+		if (!NARROW)
+			gpu_mma8(c.v + 4, a.p[0].z, a.p[1].z, a.p[0].w, a.p[1].w, b.p[1].z, b.p[1].w);
+	}
+}
+#elif defined(GPU_HIP) && (GPU_MMA_MFMA || GPU_MMA_WMMA)
+#if GPU_MMA_MFMA
+typedef short gpu_s4 __attribute__((ext_vector_type(4)));
+typedef float gpu_f4 __attribute__((ext_vector_type(4)));
+
+template <int HALF, bool NARROW> GPU_FN void gpu_mma_half(gpu_acc &c, const gpu_frag &a, const gpu_frag &b)
+{
+	const uint2 ua = HALF ? make_uint2(a.p[0].z, a.p[0].w) : make_uint2(a.p[0].x, a.p[0].y);
+	const uint2 ub = HALF ? make_uint2(b.p[0].z, b.p[0].w) : make_uint2(b.p[0].x, b.p[0].y);
+	gpu_f4 acc = { c.v[0], c.v[1], c.v[2], c.v[3] };
+
+	acc = __builtin_amdgcn_mfma_f32_16x16x16bf16_1k(__builtin_bit_cast(gpu_s4, ua), __builtin_bit_cast(gpu_s4, ub),
+	                                                acc, 0, 0, 0);
+	for (int i = 0; i < 4; i++)
+		c.v[i] = acc[i];
+}
+#else
+typedef float gpu_f8 __attribute__((ext_vector_type(8)));
+#if GPU_MMA_WMMA == 11
+typedef short gpu_s16 __attribute__((ext_vector_type(16)));
+#else
+typedef short gpu_s8 __attribute__((ext_vector_type(8)));
+#endif
+
+template <int HALF, bool NARROW> GPU_FN void gpu_mma_half(gpu_acc &c, const gpu_frag &a, const gpu_frag &b)
+{
+	struct half {
+		uint2 v[GPU_PIECES];
+	} ha, hb;
+	gpu_f8 acc;
+
+	for (int p = 0; p < GPU_PIECES; p++) {
+		ha.v[p] = HALF ? make_uint2(a.p[p].z, a.p[p].w) : make_uint2(a.p[p].x, a.p[p].y);
+		hb.v[p] = HALF ? make_uint2(b.p[p].z, b.p[p].w) : make_uint2(b.p[p].x, b.p[p].y);
+	}
+	for (int i = 0; i < 8; i++)
+		acc[i] = c.v[i];
+#if GPU_MMA_WMMA == 11
+	acc = __builtin_amdgcn_wmma_f32_16x16x16_bf16_w32(__builtin_bit_cast(gpu_s16, ha),
+	                                                  __builtin_bit_cast(gpu_s16, hb), acc);
+#else
+	acc = __builtin_amdgcn_wmma_f32_16x16x16_bf16_w32_gfx12(__builtin_bit_cast(gpu_s8, ha),
+	                                                        __builtin_bit_cast(gpu_s8, hb), acc);
+#endif
+	for (int i = 0; i < 8; i++)
+		c.v[i] = acc[i];
+}
+#endif
+#elif defined(GPU_HOST)
+/* The model: every lane shows its pieces, then sums its own elements. Only its own accessors say who holds what, as on
+ * the device. */
+template <int HALF, bool NARROW> GPU_FN void gpu_mma_half(gpu_acc &c, const gpu_frag &a, const gpu_frag &b)
+{
+	using namespace gpu_host;
+	int me = current, first = me & ~(GPU_WAVE - 1), parity_now = parity[me] ^= 1;
+	const int n_cols = NARROW && GPU_WAVE == 32 ? 8 : 16;
+
+	static_assert(2 * sizeof(gpu_frag) <= SLOT, "both operands fit a slot");
+	memcpy(slots[parity_now][me], &a, sizeof(a));
+	memcpy(slots[parity_now][me] + sizeof(a), &b, sizeof(b));
+	wait_group(GPU_WAVE);
+	for (int i = 0; i < GPU_ACC; i++) {
+		int row = gpu_acc_row(i), col = gpu_acc_col(i);
+
+		if (col >= n_cols)
+			continue;
+		for (int group = 0; group < 4; group++) { /* pieces of a row */
+			const int lane_a = GPU_WAVE == 64 ? group * 16 + row : (row & 7) * 4 + group;
+			const int lane_b = GPU_WAVE == 64 ? group * 16 + col : (col & 7) * 4 + group;
+			const int piece_a = GPU_WAVE == 64 ? 0 : row >> 3, piece_b = GPU_WAVE == 64 ? 0 : col >> 3;
+			gpu_bf16 va[4], vb[4];
+
+			memcpy(va, slots[parity_now][first + lane_a] + 16 * piece_a + 8 * HALF, 8);
+			memcpy(vb, slots[parity_now][first + lane_b] + sizeof(a) + 16 * piece_b + 8 * HALF, 8);
+			for (int k = 0; k < 4; k++)
+				c.v[i] += gpu_from_bf16(va[k]) * gpu_from_bf16(vb[k]);
+		}
+	}
+}
+#else /* the host's pass over device code: never runs */
+template <int HALF, bool NARROW> GPU_FN void gpu_mma_half(gpu_acc &c, const gpu_frag &a, const gpu_frag &b)
+{
+	(void)c, (void)a, (void)b;
+}
+#endif
+
+template <bool NARROW> GPU_FN void gpu_mma(gpu_acc &c, const gpu_frag &a, const gpu_frag &b)
+{
+#if defined(GPU_HIP) && defined(__gfx950__)
+	typedef __bf16 b8 __attribute__((ext_vector_type(8)));
+	gpu_f4 acc = { c.v[0], c.v[1], c.v[2], c.v[3] };
+
+	acc = __builtin_amdgcn_mfma_f32_16x16x32_bf16(__builtin_bit_cast(b8, a.p[0]), __builtin_bit_cast(b8, b.p[0]),
+	                                              acc, 0, 0, 0);
+	for (int i = 0; i < 4; i++)
+		c.v[i] = acc[i];
+#else
+	gpu_mma_half<0, NARROW>(c, a, b);
+	gpu_mma_half<1, NARROW>(c, a, b);
+#endif
+}
+
+/* ---- Operands from shared memory ---------------------------------------------------------------------------------
+ *
+ * A tile in shared memory is rows of 16-byte chunks (8 bfloat16); chunk c of row r lies at place c ^ (r & 7) of its
+ * row, so that reading eight rows' chunks, or eight chunks of a row, meets every bank once. The number of chunks of a
+ * row is a multiple of 8. */
+
+GPU_FN uint32_t gpu_tile_at(uint32_t row, uint32_t chunk, uint32_t row_chunks)
+{
+	return row * row_chunks + (chunk ^ (row & 7));
+}
+
+/* Operand of rows [row, row + 16) and chunks [chunk, chunk + 4). All operands of a product must come from here: the
+ * order of columns is not that of pieces loaded by the lane. */
+GPU_FN gpu_frag gpu_tile_frag(const uint4 *tile, uint32_t row, uint32_t chunk, uint32_t row_chunks)
+{
+	gpu_frag f;
+#if GPU_PTX
+	const uint32_t lane = threadIdx.x & 31;
+
+#pragma unroll
+	for (int p = 0; p < 2; p++) {
+		const uint32_t at = (uint32_t)__cvta_generic_to_shared(
+		        tile + gpu_tile_at(row + 8 * p + (lane & 7), chunk + (lane >> 3), row_chunks));
+
+		asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0,%1,%2,%3}, [%4];"
+		             : "=r"(f.p[p].x), "=r"(f.p[p].y), "=r"(f.p[p].z), "=r"(f.p[p].w)
+		             : "r"(at)
+		             : "memory");
+	}
+#else
+#pragma unroll
+	for (int p = 0; p < GPU_PIECES; p++)
+		f.p[p] = tile[gpu_tile_at(row + gpu_piece_row(p), chunk + (gpu_piece_col(p) >> 3), row_chunks)];
+#endif
+	return f;
+}
+
+/* Operand of a transposed tile: its 16 rows are columns [col, col + 16) of the tile, its 32 columns the tile's rows
+ * [row, row + 32). Goes with gpu_acc_frag(). */
+GPU_FN gpu_frag gpu_tile_frag_t(const uint4 *tile, uint32_t row, uint32_t col, uint32_t row_chunks)
+{
+	gpu_frag f;
+#if GPU_PTX
+	const uint32_t lane = threadIdx.x & 31;
+
+#pragma unroll
+	for (int p = 0; p < 2; p++) {
+		const uint32_t at = (uint32_t)__cvta_generic_to_shared(
+		        tile + gpu_tile_at(row + lane, (col >> 3) + p, row_chunks));
+
+		asm volatile("ldmatrix.sync.aligned.m8n8.x4.trans.shared.b16 {%0,%1,%2,%3}, [%4];"
+		             : "=r"(f.p[p].x), "=r"(f.p[p].y), "=r"(f.p[p].z), "=r"(f.p[p].w)
+		             : "r"(at)
+		             : "memory");
+	}
+#else
+#pragma unroll
+	for (int p = 0; p < GPU_PIECES; p++) {
+		const uint32_t c = col + gpu_piece_row(p), r = row + gpu_piece_col(p);
+		uint32_t w[4];
+
+#pragma unroll
+		for (int i = 0; i < 4; i++) {
+			const gpu_bf16 *low = (const gpu_bf16 *)(tile + gpu_tile_at(r + 2 * i, c >> 3, row_chunks));
+			const gpu_bf16 *high =
+			        (const gpu_bf16 *)(tile + gpu_tile_at(r + 2 * i + 1, c >> 3, row_chunks));
+
+			w[i] = low[c & 7] | (uint32_t)high[c & 7] << 16;
+		}
+		f.p[p] = make_uint4(w[0], w[1], w[2], w[3]);
+	}
+#endif
+	return f;
+}
+
+/* Two results side by side (columns 0..15 and 16..31) rounded to an operand. scratch: 1 KiB of shared memory of this
+ * wave's own, used where lanes must exchange values. */
+GPU_FN gpu_frag gpu_acc_frag(const gpu_acc &left, const gpu_acc &right, gpu_bf16 *scratch)
+{
+	gpu_frag f;
+#if GPU_PTX
+	(void)scratch;
+#pragma unroll
+	for (int p = 0; p < 2; p++)
+		f.p[p] = make_uint4(
+		        gpu_pack_bf16(left.v[2 * p], left.v[2 * p + 1]), gpu_pack_bf16(left.v[4 + 2 * p], left.v[5 + 2 * p]),
+		        gpu_pack_bf16(right.v[2 * p], right.v[2 * p + 1]),
+		        gpu_pack_bf16(right.v[4 + 2 * p], right.v[5 + 2 * p]));
+#else
+	gpu_sync_wave();
+#pragma unroll
+	for (int i = 0; i < GPU_ACC; i++) {
+		scratch[gpu_acc_row(i) * 32 + gpu_acc_col(i)] = gpu_to_bf16(left.v[i]);
+		scratch[gpu_acc_row(i) * 32 + 16 + gpu_acc_col(i)] = gpu_to_bf16(right.v[i]);
+	}
+	gpu_sync_wave();
+#pragma unroll
+	for (int p = 0; p < GPU_PIECES; p++)
+		f.p[p] = *(const uint4 *)(scratch + gpu_piece_row(p) * 32 + gpu_piece_col(p));
+#endif
+	return f;
+}
+
+#endif

@@ -1,0 +1,366 @@
+/* Launches of a compiled program: records become the structs of launch.h, with real addresses and element types. */
+#include <errno.h>
+#include <stdio.h>
+
+#include "gpu/backend.h"
+#include "gpu/gemm.h"
+
+static const char *const op_names[N_OPS] = { "embed", "norm", "matmul", "rope", "kv_store", "attention",
+	                                     "act_mul", "add", "route", "moe", "pick" };
+
+static struct gk_view view(const struct gpu_backend *be, const struct gpu_program *p, const struct gpu_act *a)
+{
+	struct gk_view v = { .ld = a->ld };
+
+	if (a->alloc == NO_ACT)
+		return v;
+	v.elem = p->is_bf16[a->alloc] ? GK_BF16 : GK_F32;
+	v.p = be->heap.allocs[a->alloc].base + a->off * (v.elem == GK_BF16 ? 2 : 4);
+	return v;
+}
+
+/* ---- Products ---- */
+
+bool gpu_gemm_takes(const struct gpu_backend *be, const struct gpu_program *p, const union gpu_rec *rec,
+                    const struct rec_job *job)
+{
+	(void)p;
+	(void)rec;
+	return be->gemm && !be->exact && !be->deterministic && job->m->m.type == KN_BF16 && !job->bias;
+}
+
+/* x in another element type, in memory of the backend's own. */
+static int convert_x(struct gpu_backend *be, struct gk_view *x, struct gk_rows rows, uint32_t width, uint32_t elem)
+{
+	uint32_t ld = (width + 7) & ~7u;
+	struct gk_view to = { .elem = elem, .ld = ld };
+	size_t bytes = (size_t)rows.bound * ld * 4;
+	int r;
+
+	if (bytes > be->xbuf_bytes) {
+		if (be->capturing)
+			return -ENOTSUP;
+		r = gpu_rt_sync(&be->rt);
+		if (r < 0)
+			return r;
+		gpu_rt_free(&be->rt, be->xbuf);
+		be->xbuf_bytes = 0;
+		be->is_stale = true;
+		be->xbuf = gpu_rt_alloc(&be->rt, bytes);
+		if (!be->xbuf)
+			return -ENOMEM;
+		be->xbuf_bytes = bytes;
+	}
+	to.p = be->xbuf;
+	r = gk_convert(&be->ctx, to, *x, rows, width);
+	*x = to;
+	return r;
+}
+
+static void set_job(const struct gpu_backend *be, const struct gpu_program *p, const struct rec_job *from, struct gk_job *to)
+{
+	to->w = from->m->m;
+	to->out = view(be, p, &from->out);
+	to->bias = from->bias;
+	to->accumulate = from->accumulate;
+}
+
+static int issue_norm(struct gpu_backend *be, const struct gpu_program *p, const struct rec_norm *n)
+{
+	struct gk_norm k = { .out = view(be, p, &n->out),
+		             .x = view(be, p, &n->x),
+		             .src = gpu_ints_of(be, n->h.ints),
+		             .w = n->w,
+		             .b = n->b,
+		             .rows = gpu_rows_of(be, n->h.rows),
+		             .n_head = n->n_head,
+		             .dim = n->dim,
+		             .eps = n->eps };
+
+	return n->is_layernorm ? gk_layernorm(&be->ctx, &k) : gk_rmsnorm(&be->ctx, &k);
+}
+
+static int issue_gemm(struct gpu_backend *be, const struct rec_job *j, const struct gk_view *x, struct gk_view out,
+                      uint32_t rows)
+{
+	struct gpu_gemm_desc d = { .rows = rows,
+		                   .n = j->m->m.rows,
+		                   .k = j->m->m.cols,
+		                   .x = x->p,
+		                   .w = j->m->m.values,
+		                   .out = out.p,
+		                   .ld_x = x->ld,
+		                   .ld_w = j->m->m.ld,
+		                   .ld_out = out.ld,
+		                   .out_is_f32 = out.elem == GK_F32,
+		                   .accumulate = j->accumulate };
+
+	return gpu_gemm_run(be->gemm, &d);
+}
+
+/* Rows beyond GK_FEW_ROWS: the library's, job by job, and the rest in one launch of our own. */
+static int issue_many(struct gpu_backend *be, const struct gpu_program *p, const struct rec_matmul *m, struct gk_linear *l)
+{
+	struct gk_job jobs[GK_MAX_JOBS];
+	uint32_t cols = m->job[0].m->m.cols, n = 0;
+	bool exact = be->exact;
+	int r = 0;
+
+	/* Weights in float32 are few and matter (routers): they are not rounded. */
+	for (uint32_t i = 0; i < m->h.n_jobs; i++)
+		exact |= m->job[i].m->m.type == KN_F32;
+	if (exact && l->x.elem != GK_F32)
+		r = convert_x(be, &l->x, l->rows, cols, GK_F32);
+	else if (!exact && l->x.elem == GK_F32)
+		r = convert_x(be, &l->x, l->rows, cols, GK_BF16);
+	for (uint32_t i = 0; i < m->h.n_jobs && r == 0; i++) {
+		int done = -ENOTSUP;
+
+		if (!exact && !l->gated && gpu_gemm_takes(be, p, (const union gpu_rec *)m, &m->job[i]))
+			done = issue_gemm(be, &m->job[i], &l->x, l->jobs[i].out, l->rows.bound);
+		if (done == -ENOTSUP)
+			jobs[n++] = l->jobs[i];
+		else
+			r = done;
+	}
+	l->jobs = jobs;
+	l->n_jobs = n;
+	return r < 0 || n == 0 ? r : gk_linear_many(&be->ctx, l, exact);
+}
+
+static int issue_matmul(struct gpu_backend *be, const struct gpu_program *p, const struct gpu_launch *launch)
+{
+	const struct rec_matmul *m = &p->recs[launch->first]->matmul;
+	struct gk_job jobs[GK_MAX_JOBS] = { 0 };
+	struct gk_linear l = { .x = view(be, p, &m->x),
+		               .rows = gpu_rows_of(be, m->h.rows),
+		               .gated = launch->gated,
+		               .n_jobs = m->h.n_jobs,
+		               .jobs = jobs };
+	int r = -ENOTSUP;
+
+	for (uint32_t i = 0; i < m->h.n_jobs; i++)
+		set_job(be, p, &m->job[i], &jobs[i]);
+	if (launch->gated)
+		l.act = p->recs[launch->first + 1]->act.act;
+	if (!gpu_is_few(be, (const union gpu_rec *)m))
+		return issue_many(be, p, m, &l);
+	if (launch->norm != UINT32_MAX) {
+		const struct rec_norm *norm = &p->recs[launch->norm]->norm;
+		struct gk_linear normed = l;
+
+		normed.x = view(be, p, &norm->x);
+		normed.norm = true;
+		normed.norm_w = norm->w;
+		normed.eps = norm->eps;
+		r = gk_linear_few(&be->ctx, &normed);
+		if (r != -ENOTSUP)
+			return r;
+		r = issue_norm(be, p, norm); /* again by each that begins with it */
+		if (r < 0)
+			return r;
+	}
+	r = gk_linear_few(&be->ctx, &l);
+	return r == -ENOTSUP ? issue_many(be, p, m, &l) : r;
+}
+
+static int issue_batch(struct gpu_backend *be, const struct gpu_program *p, const struct gpu_launch *launch)
+{
+	const struct gpu_mat_batch *b = &p->batches[launch->batch];
+	struct gk_linear_batch l = { .x = view(be, p, &b->x),
+		                     .out = view(be, p, &b->out),
+		                     .x_step = b->x_step,
+		                     .out_step = b->out_step,
+		                     .rows = gpu_rows_of(be, p->recs[launch->first]->h.rows),
+		                     .n_mats = b->n_mats,
+		                     .type = b->shape.type,
+		                     .mat_rows = b->shape.rows,
+		                     .mat_cols = b->shape.cols,
+		                     .mats = b->mats };
+
+	return gk_linear_batch(&be->ctx, &l, be->exact || b->shape.type == KN_F32);
+}
+
+/* ---- The others ---- */
+
+static int issue_embed(struct gpu_backend *be, const struct gpu_program *p, const struct rec_embed *e)
+{
+	return gk_embed(&be->ctx, view(be, p, &e->out), &e->m->m, gpu_ints_of(be, e->h.ints), gpu_rows_of(be, e->h.rows),
+	                e->scale);
+}
+
+static int issue_rope(struct gpu_backend *be, const struct gpu_program *p, const struct rec_rope *r)
+{
+	return gk_rope(&be->ctx, view(be, p, &r->x), gpu_rows_of(be, r->h.rows), r->n_head, r->head_dim, &r->rope,
+	               gpu_ints_of(be, r->h.ints));
+}
+
+static int issue_kv_store(struct gpu_backend *be, const struct gpu_program *p, const struct rec_kv_store *s)
+{
+	struct gk_batch batch;
+
+	gpu_batch_of(be, s->h.batch, &batch);
+	return gk_kv_store(&be->ctx, &s->kv, view(be, p, &s->k), view(be, p, &s->v), &batch);
+}
+
+static int issue_attention(struct gpu_backend *be, const struct gpu_program *p, const struct rec_attention *a)
+{
+	struct gk_batch batch;
+	struct gk_attention k = { .out = view(be, p, &a->out),
+		                  .q = view(be, p, &a->q),
+		                  .kv = a->kv,
+		                  .batch = &batch,
+		                  .n_head = a->n_head,
+		                  .window = a->window,
+		                  .scale = a->scale,
+		                  .softcap = a->softcap,
+		                  .sinks = a->sinks,
+		                  .exact = be->exact };
+
+	gpu_batch_of(be, a->h.batch, &batch);
+	return gk_attention(&be->ctx, &k);
+}
+
+static int issue_route(struct gpu_backend *be, const struct gpu_program *p, const struct rec_route *r)
+{
+	const struct kn_router router = { .kind = r->kind,
+		                          .n_expert = r->n_expert,
+		                          .top_k = r->top_k,
+		                          .n_group = r->n_group,
+		                          .top_group = r->top_group,
+		                          .normalize = r->normalize,
+		                          .scale = r->scale,
+		                          .bias = r->bias };
+
+	return gk_route(&be->ctx, &router, view(be, p, &r->logits).p, gpu_rows_of(be, r->h.rows), r->ids, r->weights);
+}
+
+static int issue_moe(struct gpu_backend *be, const struct gpu_program *p, const struct rec_moe *m)
+{
+	struct gk_moe k = { .x = view(be, p, &m->x),
+		            .out = view(be, p, &m->out),
+		            .rows = gpu_rows_of(be, m->h.rows),
+		            .n_expert = m->n_expert,
+		            .n_ff = m->n_ff,
+		            .dim = m->dim,
+		            .top_k = m->top_k,
+		            .act = m->act,
+		            .type_gate = m->type_gate,
+		            .type_up = m->type_up,
+		            .type_down = m->type_down,
+		            .gate = m->gate,
+		            .up = m->up,
+		            .down = m->down,
+		            .gate_bias = m->gate_bias,
+		            .up_bias = m->up_bias,
+		            .down_bias = m->down_bias,
+		            .ids = m->ids,
+		            .weights = m->weights,
+		            .exact = be->exact };
+
+	return gk_moe(&be->ctx, &k);
+}
+
+static int issue_pick(struct gpu_backend *be, const struct gpu_program *p, const struct rec_pick *r)
+{
+	const struct gk_pick k = { .logits = view(be, p, &r->logits),
+		                   .rows = gpu_rows_of(be, r->h.rows),
+		                   .n_vocab = r->n_vocab,
+		                   .n_best = r->n_best,
+		                   .softcap = r->softcap,
+		                   .picks = r->picks,
+		                   .best = r->best,
+		                   .picked = r->picked };
+
+	return gk_pick_rows(&be->ctx, &k);
+}
+
+static int issue_one(struct gpu_backend *be, const struct gpu_program *p, const struct gpu_launch *launch)
+{
+	const union gpu_rec *rec = p->recs[launch->first];
+	struct gk_rows rows = gpu_rows_of(be, rec->h.rows);
+
+	switch ((enum gpu_op)rec->h.op) {
+	case OP_EMBED:
+		return issue_embed(be, p, &rec->embed);
+	case OP_NORM:
+		return issue_norm(be, p, &rec->norm);
+	case OP_MATMUL:
+		return issue_matmul(be, p, launch);
+	case OP_ROPE:
+		return issue_rope(be, p, &rec->rope);
+	case OP_KV_STORE:
+		return issue_kv_store(be, p, &rec->kv_store);
+	case OP_ATTENTION:
+		return issue_attention(be, p, &rec->attention);
+	case OP_ACT:
+		return gk_act_mul(&be->ctx, rec->act.act, view(be, p, &rec->act.out), view(be, p, &rec->act.gate),
+		                  view(be, p, &rec->act.up), rows, rec->act.dim);
+	case OP_ADD:
+		return gk_add(&be->ctx, view(be, p, &rec->add.x), view(be, p, &rec->add.y), rows, rec->add.dim,
+		              rec->add.scale);
+	case OP_ROUTE:
+		return issue_route(be, p, &rec->route);
+	case OP_MOE:
+		return issue_moe(be, p, &rec->moe);
+	case OP_PICK:
+		return issue_pick(be, p, &rec->pick);
+	case N_OPS:
+		break;
+	}
+	return -EINVAL;
+}
+
+static int issue_qkv(struct gpu_backend *be, const struct gpu_program *p, const struct gpu_launch *launch)
+{
+	struct gpu_qkv_parts q;
+	struct gk_batch batch;
+	struct gk_qkv k;
+	int r;
+
+	(void)gpu_qkv_parts(p->recs, launch->first, p->n_recs, &q);
+	gpu_batch_of(be, q.store->h.batch, &batch);
+	k = (struct gk_qkv){ .q = view(be, p, &q.rope_q->x),
+		             .k = view(be, p, &q.store->k),
+		             .v = view(be, p, &q.store->v),
+		             .n_head = q.rope_q->n_head,
+		             .head_dim = q.rope_q->head_dim,
+		             .q_norm = q.q_norm ? q.q_norm->w : NULL,
+		             .k_norm = q.k_norm ? q.k_norm->w : NULL,
+		             .norm_after_rope = q.norm_after_rope,
+		             .eps = q.q_norm ? q.q_norm->eps : 0,
+		             .rope = q.rope_q->rope,
+		             .pos = gpu_ints_of(be, q.rope_q->h.ints),
+		             .kv = q.store->kv,
+		             .batch = &batch,
+		             .rows = gpu_rows_of(be, q.rope_q->h.rows) };
+	r = gk_qkv_store(&be->ctx, &k);
+	if (r != -ENOTSUP)
+		return r;
+	r = 0;
+	for (uint32_t i = 0; i < launch->n && r == 0; i++) {
+		const struct gpu_launch one = { .first = launch->first + i, .norm = UINT32_MAX };
+
+		r = issue_one(be, p, &one);
+	}
+	return r;
+}
+
+int gpu_issue(struct gpu_backend *be, const struct gpu_program *p)
+{
+	int r = 0;
+
+	for (uint32_t i = 0; i < p->n_launches && r == 0; i++) {
+		const struct gpu_launch *l = &p->launches[i];
+
+		if (l->kind == F_QKV)
+			r = issue_qkv(be, p, l);
+		else if (l->kind == F_BATCH)
+			r = issue_batch(be, p, l);
+		else
+			r = issue_one(be, p, l);
+		if (r < 0)
+			gpu_fail(be, r, op_names[p->recs[l->first]->h.op]);
+	}
+	return r;
+}

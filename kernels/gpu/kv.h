@@ -1,0 +1,59 @@
+/* Where keys and values of paged sequences lie. */
+#ifndef GPU_KV_H
+#define GPU_KV_H
+
+#include "gpu/view.h"
+
+/* Bytes of an element of the pool. */
+static __host__ __device__ inline uint32_t gk_kv_elem_bytes(uint32_t dtype)
+{
+	return dtype == KN_F32 ? 4 : 2;
+}
+
+/* Element offset of token t's vector of `dim` values for a head. */
+GPU_FN size_t gk_kv_at(const gk_kv &kv, const uint32_t *pages, uint32_t t, uint32_t head, uint32_t dim)
+{
+	const uint32_t page = t / kv.page_tokens, slot = t - page * kv.page_tokens;
+
+	return (((size_t)pages[page] * kv.n_kv_head + head) * kv.page_tokens + slot) * dim;
+}
+
+GPU_FN void gk_kv_put(uint32_t dtype, void *pool, size_t at, float f)
+{
+	if (dtype == KN_F32)
+		((float *)pool)[at] = f;
+	else if (dtype == KN_BF16)
+		((gpu_bf16 *)pool)[at] = gpu_to_bf16(f);
+	else
+		((gpu_f16 *)pool)[at] = gpu_to_f16(f);
+}
+
+GPU_FN float gk_kv_get(uint32_t dtype, const void *pool, size_t at)
+{
+	if (dtype == KN_F32)
+		return ((const float *)pool)[at];
+	return dtype == KN_BF16 ? gpu_from_bf16(((const gpu_bf16 *)pool)[at])
+	                        : gpu_from_f16(((const gpu_f16 *)pool)[at]);
+}
+
+/* A row's sequence, place and page table; false: the row belongs to none. */
+struct gk_place {
+	const uint32_t *pages;
+	uint32_t token;
+};
+
+GPU_FN bool gk_place_of_row(const gk_batch &b, uint32_t row, gk_place *place)
+{
+	const uint32_t s = b.row_seq[row];
+
+	if (s == GK_WHOLE)
+		return false;
+
+	const gk_seq seq = b.seqs[s];
+
+	place->pages = b.pages + seq.first_page;
+	place->token = seq.kv_len - seq.n_q + (row - seq.row);
+	return true;
+}
+
+#endif

@@ -1,0 +1,319 @@
+/* Launchers: what the host side of a GPU backend may ask of the device. Plain structs of plain numbers.
+ *
+ * Every launcher puts its kernels on ctx->stream and returns: it allocates nothing, never waits, asks the driver
+ * nothing and is safe while the stream is captured into a graph. Structs and host arrays are borrowed for the call.
+ * Pointers are device memory unless a comment says host. 0, or -ENOTSUP: nothing was put on the stream and the caller
+ * takes another way, -EINVAL: arguments that no kernel takes, -EIO: the launch failed (gk_error_text() says how).
+ *
+ * A captured graph is replayed for other steps of the same bucket. So what differs from step to step is read from
+ * device memory (struct gk_batch, gk_rows.n, token ids, positions), and what a launcher decides by on the host (grid
+ * sizes, which kernel) are bounds that all steps of a bucket share. Blocks beyond the actual numbers return at once,
+ * and rows beyond them may be computed from garbage but touch nothing but rows of the same numbers: callers provide
+ * memory for `bound` rows everywhere.
+ *
+ * ctx->fixed: a row's result is the same bits whatever else is in the call (kn_config.deterministic): one order of sums
+ * for every number of rows, splits at fixed places. */
+#ifndef GPU_LAUNCH_H
+#define GPU_LAUNCH_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+#include "kernels.h"
+
+enum {
+	GK_FEW_ROWS = 16,     /* up to here weights are streamed once and products are bound by memory */
+	GK_MAX_JOBS = 4,      /* matrices of one gk_linear */
+	GK_WORK_TOKENS = 16,  /* most new tokens of one item of gk_work in the list `few` */
+	GK_TILE_TOKENS = 64,  /* new tokens of one item of the list `many` */
+	GK_FIXED_PART = 1024, /* ctx->fixed: keys of one part of a sequence in the list `few` */
+};
+
+/* ---- Where ---------------------------------------------------------------------------------------- */
+
+/* Filled by gk_ctx_init() but for the stream and the scratch. */
+struct gk_ctx {
+	void *stream; /* cudaStream_t, hipStream_t; NULL on the host shim */
+	uint32_t sm;  /* CUDA: 90 for compute capability 9.0; AMD: the number of gfx942 as hexadecimal 0x942; shim: 0 */
+	uint32_t n_sm, warp;
+	uint32_t smem_bytes; /* that a block may have when asked for */
+	bool fixed;
+	bool overlap;         /* kernels may start before the one before them has ended (programmatic launch) */
+	void *scratch;        /* for one launcher's call at a time, 256-byte aligned */
+	size_t scratch_bytes; /* at least gk_scratch_bytes() */
+};
+
+/* Once per device, before any capture: fills what the device says, raises limits of shared memory per kernel. */
+int gk_ctx_init(struct gk_ctx *ctx, int device);
+const char *gk_error_text(void); /* of the last -EIO of this thread */
+
+/* What sizes the scratch. */
+struct gk_limits {
+	uint32_t max_rows, max_seqs;
+	uint32_t n_head, k_dim, v_dim; /* largest of attention; 0: no attention */
+	uint32_t n_kv_head;
+	uint32_t max_keys;                   /* of one sequence; ctx->fixed only */
+	uint32_t dim, n_ff, n_expert, top_k; /* largest of a mixture; 0: none */
+	uint32_t max_cols, max_out;          /* of matrices */
+	uint32_t pick_rows, pick_vocab, pick_best; /* largest of gk_pick_rows() */
+};
+size_t gk_scratch_bytes(const struct gk_ctx *ctx, const struct gk_limits *limits);
+
+/* ---- Activations ------------------------------------------------------------------------------------ */
+
+enum gk_elem { GK_F32, GK_BF16, GK_F16 };
+
+/* A row-major matrix: row i begins ld elements after row i - 1. Only element alignment is promised; kernels look at
+ * p and ld (the same for all steps of a bucket) before they read 16 bytes at a time. */
+struct gk_view {
+	void *p;       /* NULL: not there */
+	uint32_t elem; /* enum gk_elem */
+	uint32_t ld;
+};
+
+/* Rows of a call. */
+struct gk_rows {
+	uint32_t bound;    /* grid size; memory is there for so many */
+	const uint32_t *n; /* the actual number, <= bound; NULL: bound */
+};
+
+/* ---- Weights ------------------------------------------------------------------------------------------ */
+
+/* A matrix [rows, cols] as it lies on the device. `values` and `scales` apart, laid out by gk_mat_pack() as the kernels
+ * like it; F32, F16 and BF16: values row-major, row stride ld, nothing else (so that cuBLASLt can read it). */
+struct gk_mat {
+	uint32_t type; /* enum kn_dtype, or GK_FP8_128 */
+	uint32_t rows, cols;
+	uint32_t ld;                        /* elements; a multiple of 8 for 16-bit types, of 4 for F32 */
+	const void *values, *scales, *high;   /* the last two by type: kernels/gpu/mat.h */
+};
+enum { GK_FP8_128 = 0x100 }; /* e4m3, a float32 scale for each 128 x 128 */
+
+/* Device bytes of the packed form, 256-byte aligned; 0: not taken (rows that are no whole blocks). */
+size_t gk_mat_bytes(uint32_t type, uint32_t rows, uint32_t cols);
+/* Fills *mat for the packed form at `packed` (device memory of gk_mat_bytes(), which it borrows). Launches nothing. */
+int gk_mat_describe(struct gk_mat *mat, uint32_t type, uint32_t rows, uint32_t cols, void *packed);
+/* Repacks rows [row, row + n) from `raw`: n * kn_row_bytes() bytes of the file as they were, device memory, 16-byte
+ * aligned. row is a multiple of GK_PACK_ROWS, n too unless it reaches the last row. The caller's copy of a large matrix
+ * arrives in pieces. */
+enum { GK_PACK_ROWS = 128 };
+int gk_mat_pack(const struct gk_ctx *ctx, const struct gk_mat *mat, const void *raw, uint32_t row, uint32_t n);
+
+/* ---- Products ------------------------------------------------------------------------------------------- */
+
+struct gk_job {
+	struct gk_mat w;
+	struct gk_view out;
+	const float *bias; /* [w.rows] or NULL */
+	bool accumulate;   /* out += */
+};
+
+/* out_j[i] = x'[i] W_j^T + bias_j, x' = x or RMSNorm(x) * norm_w. All W_j have the same cols (and types as they come).
+ */
+struct gk_linear {
+	struct gk_view x;
+	struct gk_rows rows;
+	bool norm;           /* over all of w.cols */
+	const float *norm_w; /* NULL: ones */
+	float eps;
+	bool gated;   /* two jobs of the same rows: only jobs[0].out is written, act(y_0) * y_1 */
+	uint32_t act; /* enum kn_act */
+	uint32_t n_jobs;
+	const struct gk_job *jobs; /* host, <= GK_MAX_JOBS */
+};
+/* rows.bound <= GK_FEW_ROWS; x of any element type is multiplied as float32. Bound by memory: one pass over the
+ * weights; with ctx->overlap, the first of them are asked for before the kernel waits for its predecessor. */
+int gk_linear_few(const struct gk_ctx *ctx, const struct gk_linear *l);
+/* Any number of rows, by tiles on matrix units; x bf16 unless `exact`: then float32 arithmetic on float32 x.
+ * With norm: -ENOTSUP, the caller norms before. */
+int gk_linear_many(const struct gk_ctx *ctx, const struct gk_linear *l, bool exact);
+
+/* n_mats products of one shape: out + i * out_step = (x + i * x_step) W_i^T; steps in elements, 0 allowed for x. Any
+ * rows. */
+struct gk_linear_batch {
+	struct gk_view x, out;
+	size_t x_step, out_step;
+	struct gk_rows rows;
+	uint32_t n_mats;
+	uint32_t type, mat_rows, mat_cols; /* of all of them */
+	const struct gk_mat *mats;         /* device, [n_mats] */
+	bool accumulate;
+};
+int gk_linear_batch(const struct gk_ctx *ctx, const struct gk_linear_batch *l, bool exact);
+
+/* ---- Row by row --------------------------------------------------------------------------------------------- */
+
+/* out[i] = scale * row ids[i] of m; ids device memory. */
+int gk_embed(const struct gk_ctx *ctx, struct gk_view out, const struct gk_mat *m, const int32_t *ids,
+             struct gk_rows rows, float scale);
+
+/* As kn_ops.rmsnorm. src: [rows] row of x that output row i is made from, or NULL: i. out may be x (then src is NULL).
+ */
+struct gk_norm {
+	struct gk_view out, x;
+	const int32_t *src;
+	const float *w, *b; /* b: layernorm only */
+	struct gk_rows rows;
+	uint32_t n_head, dim;
+	float eps;
+	struct gk_view add; /* p not NULL (src NULL, n_head 1): x += scale * add is written back first, then normed */
+	float add_scale;
+};
+int gk_rmsnorm(const struct gk_ctx *ctx, const struct gk_norm *n);
+int gk_layernorm(const struct gk_ctx *ctx, const struct gk_norm *n); /* src as above; no add */
+
+/* x += scale * y. */
+int gk_add(const struct gk_ctx *ctx, struct gk_view x, struct gk_view y, struct gk_rows rows, uint32_t dim,
+           float scale);
+/* As kn_ops.act_mul; up.p NULL for an act without one; out may be gate or up. */
+int gk_act_mul(const struct gk_ctx *ctx, uint32_t act, struct gk_view out, struct gk_view gate, struct gk_view up,
+               struct gk_rows rows, uint32_t dim);
+/* Copies between element types; dst and src do not overlap. */
+int gk_convert(const struct gk_ctx *ctx, struct gk_view dst, struct gk_view src, struct gk_rows rows, uint32_t dim);
+
+/* ---- The step's sequences --------------------------------------------------------------------------------------- */
+
+struct gk_seq {
+	uint32_t kv_len, n_q, row; /* as struct kn_seq */
+	uint32_t first_page;       /* in gk_batch.pages */
+};
+
+/* One item of attention, for each K/V head: new tokens [q, q + n_q) of a sequence (counted from its first new one)
+ * against keys [kv_begin, kv_end), of which each token sees those up to its own place. part: first of its n_q places for
+ * partial results in the scratch, or GK_WHOLE: these are all keys and the output is written at once. */
+struct gk_work {
+	uint32_t seq, q, n_q;
+	uint32_t kv_begin, kv_end;
+	uint32_t part;
+};
+#define GK_WHOLE UINT32_MAX
+
+/* Items of the same tokens: their n_parts results, n_q places each from `part` on, become rows. */
+struct gk_merge {
+	uint32_t seq, q, n_q;
+	uint32_t part, n_parts;
+};
+
+/* All device memory, refilled by one copy per step. Numbers stand in counts, bounds are the bucket's. */
+enum { GK_N_ROWS, GK_N_SEQS, GK_N_FEW, GK_N_MANY, GK_N_MERGE, GK_N_COUNTS = 8 };
+struct gk_batch {
+	const uint32_t *counts; /* [GK_N_COUNTS] */
+	const struct gk_seq *seqs;
+	const uint32_t *pages;   /* page tables one after the other */
+	const uint32_t *row_seq; /* [rows] index of the sequence that a row belongs to; GK_WHOLE: none */
+	const struct gk_work *few, *many;
+	const struct gk_merge *merge;
+	uint32_t max_rows, max_seqs, max_few, max_many, max_merge; /* host: bounds for grids; 0: none of that */
+};
+
+/* Host only, launches nothing: how attention over these sequences is cut. few: items of at most GK_WORK_TOKENS new
+ * tokens (decode, drafts), split over keys so that the device is filled (fixed: every GK_FIXED_PART keys, whatever else
+ * there is); many: tiles of GK_TILE_TOKENS. All layers of a step use one plan: kernels skip keys outside of a window.
+ * Returns -E2BIG when a list is too short: room for gk_plan_room() entries in each always suffices. */
+struct gk_plan {
+	struct gk_work *few, *many; /* host, room each */
+	struct gk_merge *merge;
+	uint32_t room;
+	uint32_t n_few, n_many, n_merge, n_parts; /* out */
+};
+uint32_t gk_plan_room(const struct gk_ctx *ctx, uint32_t max_rows, uint32_t max_seqs, uint32_t n_ctx);
+int gk_plan_attention(const struct gk_ctx *ctx, uint32_t n_kv_head, uint32_t group, const struct gk_seq *seqs,
+                      uint32_t n_seqs, struct gk_plan *plan);
+
+/* ---- Attention ------------------------------------------------------------------------------------------------------
+ */
+
+struct gk_kv {
+	uint32_t dtype; /* enum kn_dtype: KN_F32, KN_F16, KN_BF16 */
+	uint32_t n_kv_head, k_dim, v_dim, page_tokens;
+	void *k, *v; /* as struct kn_kv; v NULL: the first v_dim of K */
+};
+
+struct gk_attention {
+	struct gk_view out, q; /* [rows, n_head * v_dim], [rows, n_head * k_dim] */
+	struct gk_kv kv;
+	const struct gk_batch *batch; /* host struct */
+	uint32_t n_head, window;
+	float scale, softcap;
+	const float *sinks;
+	bool exact; /* float32 arithmetic */
+};
+/* Runs few, many and the merge, whichever has a bound. */
+int gk_attention(const struct gk_ctx *ctx, const struct gk_attention *a);
+
+struct gk_rope {
+	const float *inv_freq;
+	uint32_t n_rot, offset;
+	float scale;
+	bool interleaved;
+};
+/* In place, x [rows, n_head * head_dim]; pos device memory [rows]. */
+int gk_rope(const struct gk_ctx *ctx, struct gk_view x, struct gk_rows rows, uint32_t n_head, uint32_t head_dim,
+            const struct gk_rope *rope, const int32_t *pos);
+/* As kn_ops.kv_store. */
+int gk_kv_store(const struct gk_ctx *ctx, const struct gk_kv *kv, struct gk_view k, struct gk_view v,
+                const struct gk_batch *batch);
+
+/* Head norms, rotation and the store in one pass. q in place; k as it was or in place, as it comes: nobody reads it
+ * afterwards. Norms with a weight of NULL are left out. */
+struct gk_qkv {
+	struct gk_view q, k, v;    /* v.p NULL: kv.v is */
+	uint32_t n_head, head_dim; /* kv.n_kv_head heads of k; kv.k_dim == head_dim */
+	const float *q_norm, *k_norm;
+	bool norm_after_rope;
+	float eps;
+	struct gk_rope rope;
+	const int32_t *pos;
+	struct gk_kv kv;
+	const struct gk_batch *batch;
+	struct gk_rows rows;
+};
+int gk_qkv_store(const struct gk_ctx *ctx, const struct gk_qkv *a);
+
+/* ---- Mixture of experts
+ * ------------------------------------------------------------------------------------------------ */
+
+/* As kn_ops.route: ids [rows, top_k], weights [rows, top_k] dense; logits float32 dense. bias device memory. */
+int gk_route(const struct gk_ctx *ctx, const struct kn_router *router, const float *logits, struct gk_rows rows,
+             int32_t *ret_ids, float *ret_weights);
+
+struct gk_moe {
+	struct gk_view x, out; /* out float32: += */
+	struct gk_rows rows;
+	uint32_t n_expert, n_ff, dim, top_k, act;
+	uint32_t type_gate, type_up, type_down;       /* of all experts */
+	const struct gk_mat *gate, *up, *down;        /* device, [n_expert] each */
+	const float *gate_bias, *up_bias, *down_bias; /* as struct kn_moe, or NULL */
+	const int32_t *ids;                           /* [rows, top_k] */
+	const float *weights;
+	bool exact;
+};
+/* Rows by expert (count, scan, scatter), gate and up with the activation, down, sum by weight in order of k. */
+int gk_moe(const struct gk_ctx *ctx, const struct gk_moe *m);
+
+/* ---- Choosing tokens
+ * ---------------------------------------------------------------------------------------------------- */
+
+/* As kn_ops.pick; all device memory. */
+struct gk_pick {
+	struct gk_view logits;
+	struct gk_rows rows;
+	uint32_t n_vocab, n_best;
+	float softcap;
+	const struct kn_pick *picks; /* [rows] */
+	struct kn_best *best;        /* [rows, n_best] */
+	struct kn_picked *picked;    /* [rows] */
+};
+int gk_pick_rows(const struct gk_ctx *ctx, const struct gk_pick *pick);
+size_t gk_pick_scratch(uint32_t rows, uint32_t n_vocab, uint32_t n_best);
+
+#ifdef __cplusplus
+}
+#endif
+
+#endif

@@ -1,0 +1,20 @@
+/* many.h for the types of 32 values a block. */
+#include "gpu/many.h"
+
+bool many_launch_blocks(uint32_t type, const many_launch &l)
+{
+	switch (type) {
+	case KN_Q8_0:
+		return many_launch_type<KN_Q8_0>(l);
+	case KN_Q4_0:
+		return many_launch_type<KN_Q4_0>(l);
+	case KN_Q4_1:
+		return many_launch_type<KN_Q4_1>(l);
+	case KN_Q5_0:
+		return many_launch_type<KN_Q5_0>(l);
+	case KN_Q5_1:
+		return many_launch_type<KN_Q5_1>(l);
+	default:
+		return false;
+	}
+}

@@ -1,0 +1,230 @@
+/* Weights on the device: bytes as they are in files go through pinned memory to a buffer on the device, where a kernel
+ * lays them out. Matrices share large pieces of memory, since a mixture of experts has tens of thousands of them. */
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "gpu/backend.h"
+
+enum { CHUNK_BYTES = 256 << 20, RAW_BYTES = 64 << 20, ALIGN = 256 };
+
+static size_t align_up(size_t n)
+{
+	return (n + ALIGN - 1) & ~(size_t)(ALIGN - 1);
+}
+
+/* ---- Pieces of device memory ---- */
+
+static int chunk_with_room(struct gpu_backend *be, size_t bytes, uint32_t *ret_chunk)
+{
+	struct gpu_chunk *grown;
+	uint32_t free_slot = be->n_chunks;
+	size_t size = bytes > CHUNK_BYTES / 4 ? bytes : CHUNK_BYTES;
+	char *base;
+
+	for (uint32_t i = 0; i < be->n_chunks; i++) {
+		if (be->chunks[i].base && be->chunks[i].bytes - be->chunks[i].used >= bytes) {
+			*ret_chunk = i;
+			return 0;
+		}
+		if (!be->chunks[i].base)
+			free_slot = i;
+	}
+	base = gpu_rt_alloc(&be->rt, size);
+	if (!base && size > bytes) {
+		size = bytes; /* the last corner of the device */
+		base = gpu_rt_alloc(&be->rt, size);
+	}
+	if (!base)
+		return -ENOMEM;
+	if (free_slot == be->n_chunks) {
+		grown = realloc(be->chunks, (be->n_chunks + 1) * sizeof(*grown));
+		if (!grown) {
+			gpu_rt_free(&be->rt, base);
+			return -ENOMEM;
+		}
+		be->chunks = grown;
+		be->n_chunks++;
+	}
+	be->chunks[free_slot] = (struct gpu_chunk){ .base = base, .bytes = size };
+	*ret_chunk = free_slot;
+	return 0;
+}
+
+static void chunk_unref(struct gpu_backend *be, uint32_t i)
+{
+	if (--be->chunks[i].n_mats > 0)
+		return;
+	gpu_rt_free(&be->rt, be->chunks[i].base);
+	be->chunks[i] = (struct gpu_chunk){ 0 };
+}
+
+/* ---- Filling ---- */
+
+static int raw_room(struct gpu_backend *be, size_t bytes)
+{
+	int r;
+
+	if (bytes <= be->raw_bytes)
+		return 0;
+	r = gpu_rt_sync(&be->rt); /* the one there is may be being read */
+	if (r < 0)
+		return r;
+	gpu_rt_free(&be->rt, be->raw);
+	be->raw_bytes = 0;
+	be->raw = gpu_rt_alloc(&be->rt, bytes);
+	if (!be->raw)
+		return -ENOMEM;
+	be->raw_bytes = bytes;
+	return 0;
+}
+
+static int fill(struct gpu_backend *be, const struct kn_mat *m, const struct gk_mat *g)
+{
+	size_t row_bytes = kn_row_bytes(m->dtype, m->cols);
+	bool as_is = (m->dtype == KN_F32 || m->dtype == KN_F16 || m->dtype == KN_BF16) && g->ld == g->cols;
+	uint32_t step;
+	int r;
+
+	if (as_is)
+		return gpu_send(be, (char *)g->values, m->data, m->rows * row_bytes);
+	step = (uint32_t)(RAW_BYTES / row_bytes / GK_PACK_ROWS * GK_PACK_ROWS);
+	step = step ? step : GK_PACK_ROWS;
+	r = raw_room(be, (m->rows < step ? m->rows : step) * row_bytes);
+	for (uint32_t row = 0; row < m->rows && r == 0; row += step) {
+		uint32_t n = m->rows - row < step ? m->rows - row : step;
+
+		r = gpu_send(be, be->raw, (const char *)m->data + row * row_bytes, n * row_bytes);
+		r = r < 0 ? r : gk_mat_pack(&be->ctx, g, be->raw, row, n);
+	}
+	return r;
+}
+
+/* ---- Matrices ---- */
+
+static uint32_t max_u32(uint32_t a, uint32_t b)
+{
+	return a > b ? a : b;
+}
+
+int gpu_mat_init(struct kn_backend *base, struct kn_mat *m)
+{
+	struct gpu_backend *be = gpu_of(base);
+	size_t bytes;
+	struct gpu_mat *g;
+	struct gpu_chunk *chunk;
+	int r;
+
+	if (kn_row_bytes(m->dtype, m->cols) == 0)
+		return -EINVAL;
+	bytes = align_up(gk_mat_bytes(m->dtype, m->rows, m->cols));
+	if (bytes == 0)
+		return -EINVAL;
+	g = calloc(1, sizeof(*g));
+	if (!g)
+		return -ENOMEM;
+	r = chunk_with_room(be, bytes, &g->chunk);
+	if (r < 0) {
+		free(g);
+		return r;
+	}
+	chunk = &be->chunks[g->chunk];
+	chunk->n_mats++;
+	r = gk_mat_describe(&g->m, m->dtype, m->rows, m->cols, chunk->base + chunk->used);
+	chunk->used += bytes;
+	r = r < 0 ? r : fill(be, m, &g->m);
+	if (r < 0) {
+		chunk_unref(be, g->chunk);
+		free(g);
+		return r;
+	}
+	g->id = ++be->last_mat_id;
+	m->packed = g;
+	m->packed_bytes = bytes;
+	be->limits.max_cols = max_u32(be->limits.max_cols, m->cols);
+	be->limits.max_out = max_u32(be->limits.max_out, m->rows);
+	return 0;
+}
+
+static void tables_free(struct gpu_backend *be)
+{
+	for (uint32_t i = 0; i < be->n_tables; i++) {
+		free(be->tables[i].host);
+		gpu_rt_free(&be->rt, be->tables[i].device);
+	}
+	be->n_tables = 0;
+}
+
+void gpu_mat_done(struct kn_backend *base, struct kn_mat *m)
+{
+	struct gpu_backend *be = gpu_of(base);
+	struct gpu_mat *g = m->packed;
+
+	if (!g)
+		return;
+	if (be->n_tables || be->n_words) {
+		gpu_flush(be);
+		(void)gpu_rt_sync(&be->rt);
+		gpu_programs_forget(be);
+		tables_free(be);
+	}
+	chunk_unref(be, g->chunk);
+	free(g);
+	m->packed = NULL;
+	m->packed_bytes = 0;
+}
+
+void gpu_mats_close(struct gpu_backend *be)
+{
+	tables_free(be);
+	free(be->tables);
+	for (uint32_t i = 0; i < be->n_chunks; i++)
+		gpu_rt_free(&be->rt, be->chunks[i].base);
+	free(be->chunks);
+	gpu_rt_free(&be->rt, be->raw);
+}
+
+/* ---- Tables ---- */
+
+static uint64_t hash_mats(const struct gk_mat *mats, uint32_t n)
+{
+	uint64_t h = n;
+
+	for (uint32_t i = 0; i < n; i++)
+		h = (h ^ (uint64_t)(uintptr_t)mats[i].values) * 0x9e3779b97f4a7c15ull + (h >> 29);
+	return h;
+}
+
+const struct gk_mat *gpu_mat_table(struct gpu_backend *be, const struct gk_mat *mats, uint32_t n)
+{
+	uint64_t hash = hash_mats(mats, n);
+	struct gpu_table *t;
+
+	for (uint32_t i = 0; i < be->n_tables; i++) {
+		t = &be->tables[i];
+		if (t->hash == hash && t->n == n && memcmp(t->host, mats, n * sizeof(*mats)) == 0)
+			return t->device;
+	}
+	t = realloc(be->tables, (be->n_tables + 1) * sizeof(*t));
+	if (!t)
+		return NULL;
+	be->tables = t;
+	t += be->n_tables;
+	*t = (struct gpu_table){ .hash = hash, .n = n };
+	t->host = malloc(n * sizeof(*mats));
+	t->device = gpu_rt_alloc(&be->rt, n * sizeof(*mats));
+	if (!t->host || !t->device) {
+		free(t->host);
+		gpu_rt_free(&be->rt, t->device);
+		return NULL;
+	}
+	memcpy(t->host, mats, n * sizeof(*mats));
+	/* Host memory that stays; not pinned, so the copy is over when the call returns. */
+	if (gpu_rt_to_device(&be->rt, t->device, t->host, n * sizeof(*mats)) < 0 || gpu_rt_sync(&be->rt) < 0) {
+		free(t->host);
+		gpu_rt_free(&be->rt, t->device);
+		return NULL;
+	}
+	be->n_tables++;
+	return t->device;
+}

@@ -1,0 +1,419 @@
+/* Weight matrices on the device: how each type lies in memory, and how a lane turns what it loads into bfloat16.
+ *
+ * F32, F16, BF16   row-major, ld a multiple of 64 with zeros beyond the columns.
+ * FP8              the same, a byte each; scales: float32 [rows / 128][cols / 128], rounded up.
+ * Block types      rows in blocks of 8, columns in units (64 for Q8_0, else 128), so that a wave's loads are
+ *                  consecutive:
+ *   values  [row block][unit][8 rows][4 lanes] of 16 bytes
+ *   high    Q5: [row block][unit][8][4] of 4 bytes; Q6_K: of 8
+ *   scales  [row block][unit][8] of gk_scale_bytes() each; Q4_K and Q5_K: [row block][unit / 2][8] of 16, the first
+ *           16 bytes of the file's block as they are
+ *
+ * Order of columns. Lane group t (0..3) of a chunk of 32 columns holds 8 of them, elements e = 0..7:
+ *   order 0 (16 bits)  column 8 t + e
+ *   order 1 (blocks)   column 4 t + e for e < 4, 16 + 4 t + e - 4 beyond: each half belongs to 16 columns (Q6_K's scale)
+ *   order 2 (FP8)      chunks come in pairs: column 16 t + 8 c + e of 64, e being 0 2 1 3 4 6 5 7
+ * Values of a product's other side are put into the same order (gk_column()).
+ *
+ * 4-bit elements of a chunk lie in one word: element 2 j in nibble j, 2 j + 1 in nibble j + 4. Fifth bits of chunk c:
+ * element 2 j in bit 4 c + j, 2 j + 1 in bit 16 + 4 c + j. Q6_K's high pairs: the same with two bits each, chunks 0 and
+ * 1 in the first word. 8-bit elements of a chunk: two words, elements 0..3 in bytes 0 2 1 3 of the first. */
+#ifndef GPU_MAT_H
+#define GPU_MAT_H
+
+#include "gpu/gpu.h"
+#include "gpu/gpu_mma.h"
+#include "gpu/launch.h"
+
+#define GK_HD static __host__ __device__ inline __attribute__((unused))
+
+GK_HD bool gk_is_blocks(uint32_t type)
+{
+	return type >= KN_Q8_0 && type < KN_N_DTYPES;
+}
+
+/* Columns that a wave takes at a time. */
+GK_HD uint32_t gk_unit(uint32_t type)
+{
+	if (type == KN_F32)
+		return 32;
+	return gk_is_blocks(type) && type != KN_Q8_0 ? 128 : 64;
+}
+
+GK_HD uint32_t gk_order(uint32_t type)
+{
+	return type == GK_FP8_128 ? 2 : gk_is_blocks(type) ? 1 : 0;
+}
+
+GK_HD uint32_t gk_n_units(const gk_mat &m)
+{
+	return (m.cols + gk_unit(m.type) - 1) / gk_unit(m.type);
+}
+
+/* Of one row and unit (Q4_K, Q5_K: of two units). */
+GK_HD uint32_t gk_scale_bytes(uint32_t type)
+{
+	switch (type) {
+	case KN_Q8_0:
+		return 4;
+	case KN_Q4_0:
+	case KN_Q5_0:
+		return 8;
+	case KN_Q6_K:
+		return 12;
+	default:
+		return 16;
+	}
+}
+
+/* Of one row, unit and lane. */
+GK_HD uint32_t gk_high_bytes(uint32_t type)
+{
+	return type == KN_Q6_K ? 8 : type == KN_Q5_0 || type == KN_Q5_1 || type == KN_Q5_K ? 4 : 0;
+}
+
+/* Column, within its unit, of element e of lane group t in chunk c. */
+GK_HD uint32_t gk_column(uint32_t order, uint32_t c, uint32_t t, uint32_t e)
+{
+	if (order == 0)
+		return 32 * c + 8 * t + e;
+	if (order == 1)
+		return 32 * c + (e & 4) * 4 + 4 * t + (e & 3);
+	return 64 * (c >> 1) + 16 * t + 8 * (c & 1) + (e & 4) + ((e & 1) << 1 | (e >> 1 & 1));
+}
+
+/* ---- One lane's elements ------------------------------------------------------------------------------------- */
+
+/* a - b of two pairs of bfloat16, exact here. */
+GPU_FN uint32_t gk_sub_bf16(uint32_t a, uint32_t b)
+{
+#if GPU_PTX
+	uint32_t r;
+
+	/* -1 times b, plus a: one rounding, and sm_80 has it */
+	asm("fma.rn.bf16x2 %0, %1, %2, %3;" : "=r"(r) : "r"(b), "r"(0xbf80bf80u), "r"(a));
+	return r;
+#else
+	return gpu_pack_bf16(gpu_bf16_low(a) - gpu_bf16_low(b), gpu_bf16_high(a) - gpu_bf16_high(b));
+#endif
+}
+
+/* 128 + q of small integers is 0x4300 | q in bfloat16. */
+template <int ZERO> GPU_FN uint32_t gk_small_to_bf16(uint32_t pair)
+{
+	const uint32_t zero = 0x4300u + ZERO;
+
+	return gk_sub_bf16(pair | 0x43004300u, zero | zero << 16);
+}
+
+/* Signed bytes in the low halves of a word's two parts. */
+GPU_FN uint32_t gk_bytes_to_bf16(uint32_t pair)
+{
+	return gk_sub_bf16((pair & 0x007f007fu) | 0x43004300u, (pair & 0x00800080u) | 0x43004300u);
+}
+
+/* e4m3 in the same places: its bits, moved, are a bfloat16 2^120 times too small. */
+GPU_FN uint32_t gk_e4m3_to_bf16(uint32_t pair)
+{
+	const uint32_t bits = (pair << 4 & 0x07f007f0u) | (pair << 8 & 0x80008000u);
+#if GPU_PTX
+	uint32_t r;
+
+	asm("fma.rn.bf16x2 %0, %1, %2, %3;" : "=r"(r) : "r"(bits), "r"(0x7b807b80u), "r"(0x80008000u));
+	return r;
+#else
+	return gpu_pack_bf16(gpu_bf16_low(bits) * 1.329227995784916e36f, gpu_bf16_high(bits) * 1.329227995784916e36f);
+#endif
+}
+
+/* Sub-scale s of a Q4_K or Q5_K block: x = *d q - *m. */
+GPU_FN void gk_k_scale(const uint4 &head, uint32_t s, float *d, float *m)
+{
+	const uint32_t low = s & 3, shift = 8 * low;
+	uint32_t sc, mn;
+
+	if (s < 4) {
+		sc = head.y >> shift & 63u;
+		mn = head.z >> shift & 63u;
+	} else {
+		sc = (head.w >> shift & 15u) | (head.y >> shift >> 6 & 3u) << 4;
+		mn = (head.w >> shift >> 4 & 15u) | (head.z >> shift >> 6 & 3u) << 4;
+	}
+	*d = gpu_from_f16((gpu_f16)head.x) * (float)sc;
+	*m = gpu_from_f16((gpu_f16)(head.x >> 16)) * (float)mn;
+}
+
+/* Per type:
+ *   load(raw, mat, row, t, unit)   what lane group t holds of a row's unit
+ *   piece(raw, c)                  its 8 values of chunk c, before scales
+ *   load_scale(scale, mat, row, unit); get_scale(scale, c, half, &d, &m): value = d * piece - m
+ * SCALED: 0 no scales, 1 one for each chunk, 2 for each half of it, 3 one for each unit. MINS: m is not 0. */
+template <uint32_t TYPE> struct gk_format;
+
+GPU_FN const uint8_t *gk_lane_values(const gk_mat &m, uint32_t row, uint32_t unit, uint32_t n_units)
+{
+	return (const uint8_t *)m.values + (((size_t)(row >> 3) * n_units + unit) * 8 + (row & 7)) * 64;
+}
+
+struct gk_no_scale {
+};
+
+template <> struct gk_format<KN_BF16> {
+	enum { UNIT = 64, CHUNKS = 2, ORDER = 0, SCALED = 0, MINS = 0 };
+	struct raw {
+		uint4 v[2];
+	};
+	typedef gk_no_scale scale;
+	static __device__ __forceinline__ void load(raw &r, const gk_mat &m, uint32_t row, uint32_t t, uint32_t unit,
+	                                            uint32_t)
+	{
+		const gpu_bf16 *p = (const gpu_bf16 *)m.values + (size_t)row * m.ld + unit * 64 + t * 8;
+
+		r.v[0] = gpu_load_stream(p);
+		r.v[1] = gpu_load_stream(p + 32);
+	}
+	static __device__ __forceinline__ uint4 piece(const raw &r, int c)
+	{
+		return r.v[c];
+	}
+	static __device__ __forceinline__ void load_scale(scale &, const gk_mat &, uint32_t, uint32_t, uint32_t)
+	{
+	}
+	static __device__ __forceinline__ void get_scale(const scale &, uint32_t, int, int, float *d, float *m)
+	{
+		*d = 1.0f, *m = 0.0f;
+	}
+};
+
+/* Rounded to bfloat16 here; piece_rest() gives what that loses. */
+template <> struct gk_format<KN_F16> : gk_format<KN_BF16> {
+	static __device__ __forceinline__ uint4 piece(const raw &r, int c)
+	{
+		const uint32_t w[4] = { r.v[c].x, r.v[c].y, r.v[c].z, r.v[c].w };
+		uint32_t o[4];
+
+#pragma unroll
+		for (int i = 0; i < 4; i++)
+			o[i] = gpu_pack_bf16(gpu_from_f16((gpu_f16)w[i]), gpu_from_f16((gpu_f16)(w[i] >> 16)));
+		return make_uint4(o[0], o[1], o[2], o[3]);
+	}
+	static __device__ __forceinline__ uint4 piece_rest(const raw &r, int c)
+	{
+		const uint4 head = piece(r, c);
+		const uint32_t w[4] = { r.v[c].x, r.v[c].y, r.v[c].z, r.v[c].w };
+		const uint32_t h[4] = { head.x, head.y, head.z, head.w };
+		uint32_t o[4];
+
+#pragma unroll
+		for (int i = 0; i < 4; i++)
+			o[i] = gpu_pack_bf16(gpu_from_f16((gpu_f16)w[i]) - gpu_bf16_low(h[i]),
+			                     gpu_from_f16((gpu_f16)(w[i] >> 16)) - gpu_bf16_high(h[i]));
+		return make_uint4(o[0], o[1], o[2], o[3]);
+	}
+};
+
+template <> struct gk_format<GK_FP8_128> {
+	enum { UNIT = 64, CHUNKS = 2, ORDER = 2, SCALED = 3, MINS = 0 };
+	struct raw {
+		uint4 v;
+	};
+	typedef float scale;
+	static __device__ __forceinline__ void load(raw &r, const gk_mat &m, uint32_t row, uint32_t t, uint32_t unit,
+	                                            uint32_t)
+	{
+		r.v = gpu_load_stream((const uint8_t *)m.values + (size_t)row * m.ld + unit * 64 + t * 16);
+	}
+	static __device__ __forceinline__ uint4 piece(const raw &r, int c)
+	{
+		const uint32_t a = c ? r.v.z : r.v.x, b = c ? r.v.w : r.v.y;
+
+		return make_uint4(gk_e4m3_to_bf16(a), gk_e4m3_to_bf16(a >> 8), gk_e4m3_to_bf16(b),
+		                  gk_e4m3_to_bf16(b >> 8));
+	}
+	static __device__ __forceinline__ void load_scale(scale &s, const gk_mat &m, uint32_t row, uint32_t unit,
+	                                                  uint32_t)
+	{
+		s = ((const float *)m.scales)[(size_t)(row >> 7) * ((m.cols + 127) / 128) + (unit >> 1)];
+	}
+	static __device__ __forceinline__ void get_scale(const scale &s, uint32_t, int, int, float *d, float *m)
+	{
+		*d = s, *m = 0.0f;
+	}
+};
+
+template <> struct gk_format<KN_Q8_0> {
+	enum { UNIT = 64, CHUNKS = 2, ORDER = 1, SCALED = 1, MINS = 0 };
+	struct raw {
+		uint4 v;
+	};
+	typedef uint32_t scale;
+	static __device__ __forceinline__ void load(raw &r, const gk_mat &m, uint32_t row, uint32_t t, uint32_t unit,
+	                                            uint32_t n_units)
+	{
+		r.v = gpu_load_stream(gk_lane_values(m, row, unit, n_units) + 16 * t);
+	}
+	static __device__ __forceinline__ uint4 piece(const raw &r, int c)
+	{
+		const uint32_t a = c ? r.v.z : r.v.x, b = c ? r.v.w : r.v.y;
+
+		return make_uint4(gk_bytes_to_bf16(a), gk_bytes_to_bf16(a >> 8), gk_bytes_to_bf16(b),
+		                  gk_bytes_to_bf16(b >> 8));
+	}
+	static __device__ __forceinline__ void load_scale(scale &s, const gk_mat &m, uint32_t row, uint32_t unit,
+	                                                  uint32_t n_units)
+	{
+		s = gpu_load_stream4((const uint32_t *)m.scales + ((size_t)(row >> 3) * n_units + unit) * 8 + (row & 7));
+	}
+	static __device__ __forceinline__ void get_scale(const scale &s, uint32_t, int c, int, float *d, float *m)
+	{
+		*d = gpu_from_f16((gpu_f16)(c ? s >> 16 : s)), *m = 0.0f;
+	}
+};
+
+/* What the 4-, 5- and 6-bit types share. BITS beyond four come from `high`; ZERO is what a stored 0 stands for,
+ * negated. */
+template <int BITS, int ZERO> struct gk_nibbles {
+	enum { UNIT = 128, CHUNKS = 4, ORDER = 1 };
+	struct raw {
+		uint4 v;
+		uint32_t h[BITS == 6 ? 2 : 1];
+	};
+	static __device__ __forceinline__ void load(raw &r, const gk_mat &m, uint32_t row, uint32_t t, uint32_t unit,
+	                                            uint32_t n_units)
+	{
+		const size_t at = (((size_t)(row >> 3) * n_units + unit) * 8 + (row & 7)) * 4 + t;
+
+		r.v = gpu_load_stream((const uint4 *)m.values + at);
+		if (BITS == 5) {
+			r.h[0] = gpu_load_stream4((const uint32_t *)m.high + at);
+		} else if (BITS == 6) {
+			const uint2 h = gpu_load_stream8((const uint2 *)m.high + at);
+
+			r.h[0] = h.x, r.h[BITS == 6] = h.y;
+		}
+	}
+	static __device__ __forceinline__ uint4 piece(const raw &r, int c)
+	{
+		const uint32_t v = c == 0 ? r.v.x : c == 1 ? r.v.y : c == 2 ? r.v.z : r.v.w;
+		uint32_t o[4];
+
+#pragma unroll
+		for (int j = 0; j < 4; j++) {
+			uint32_t q = v >> (4 * j) & 0x000f000fu;
+
+			if (BITS == 5)
+				q |= (r.h[0] >> (4 * c + j) & 0x00010001u) << 4;
+			if (BITS == 6)
+				q |= (r.h[BITS == 6 ? c >> 1 : 0] >> (8 * (c & 1) + 2 * j) & 0x00030003u) << 4;
+			o[j] = gk_small_to_bf16<ZERO>(q);
+		}
+		return make_uint4(o[0], o[1], o[2], o[3]);
+	}
+};
+
+template <int BITS, int ZERO> struct gk_symmetric : gk_nibbles<BITS, ZERO> {
+	enum { SCALED = 1, MINS = 0 };
+	typedef uint2 scale;
+	static __device__ __forceinline__ void load_scale(scale &s, const gk_mat &m, uint32_t row, uint32_t unit,
+	                                                  uint32_t n_units)
+	{
+		s = gpu_load_stream8((const uint2 *)m.scales + ((size_t)(row >> 3) * n_units + unit) * 8 + (row & 7));
+	}
+	static __device__ __forceinline__ void get_scale(const scale &s, uint32_t, int c, int, float *d, float *m)
+	{
+		const uint32_t w = c & 2 ? s.y : s.x;
+
+		*d = gpu_from_f16((gpu_f16)(c & 1 ? w >> 16 : w)), *m = 0.0f;
+	}
+};
+
+template <int BITS> struct gk_affine : gk_nibbles<BITS, 0> {
+	enum { SCALED = 1, MINS = 1 };
+	typedef uint4 scale;
+	static __device__ __forceinline__ void load_scale(scale &s, const gk_mat &m, uint32_t row, uint32_t unit,
+	                                                  uint32_t n_units)
+	{
+		s = gpu_load_stream((const uint4 *)m.scales + ((size_t)(row >> 3) * n_units + unit) * 8 + (row & 7));
+	}
+	static __device__ __forceinline__ void get_scale(const scale &s, uint32_t, int c, int, float *d, float *m)
+	{
+		const uint32_t w = c == 0 ? s.x : c == 1 ? s.y : c == 2 ? s.z : s.w;
+
+		*d = gpu_from_f16((gpu_f16)w), *m = -gpu_from_f16((gpu_f16)(w >> 16));
+	}
+};
+
+template <int BITS> struct gk_k_affine : gk_nibbles<BITS, 0> {
+	enum { SCALED = 1, MINS = 1 };
+	typedef uint4 scale;
+	static __device__ __forceinline__ void load_scale(scale &s, const gk_mat &m, uint32_t row, uint32_t unit,
+	                                                  uint32_t n_units)
+	{
+		s = *((const uint4 *)m.scales + ((size_t)(row >> 3) * (n_units / 2) + unit / 2) * 8 + (row & 7));
+	}
+	static __device__ __forceinline__ void get_scale(const scale &s, uint32_t unit, int c, int, float *d, float *m)
+	{
+		gk_k_scale(s, (unit & 1) * 4 + (uint32_t)c, d, m);
+	}
+};
+
+template <> struct gk_format<KN_Q4_0> : gk_symmetric<4, 8> {
+};
+template <> struct gk_format<KN_Q5_0> : gk_symmetric<5, 16> {
+};
+template <> struct gk_format<KN_Q4_1> : gk_affine<4> {
+};
+template <> struct gk_format<KN_Q5_1> : gk_affine<5> {
+};
+template <> struct gk_format<KN_Q4_K> : gk_k_affine<4> {
+};
+template <> struct gk_format<KN_Q5_K> : gk_k_affine<5> {
+};
+
+template <> struct gk_format<KN_Q6_K> : gk_nibbles<6, 32> {
+	enum { SCALED = 2, MINS = 0 };
+	struct scale {
+		uint32_t sc[2], d; /* int8 for each 16 columns; binary16 */
+	};
+	static __device__ __forceinline__ void load_scale(scale &s, const gk_mat &m, uint32_t row, uint32_t unit,
+	                                                  uint32_t n_units)
+	{
+		const uint32_t *p = (const uint32_t *)m.scales +
+		                    (((size_t)(row >> 3) * n_units + unit) * 8 + (row & 7)) * 3;
+
+		s.sc[0] = p[0], s.sc[1] = p[1], s.d = p[2];
+	}
+	static __device__ __forceinline__ void get_scale(const scale &s, uint32_t, int c, int half, float *d, float *m)
+	{
+		const int sc = (int8_t)(s.sc[c >> 1] >> (16 * (c & 1) + 8 * half));
+
+		*d = gpu_from_f16((gpu_f16)s.d) * (float)sc, *m = 0.0f;
+	}
+};
+
+/* Chooses the format at run time: f.template run<TYPE>(); false: no such type (F32 has no pieces). */
+template <class F> static inline bool gk_by_type(uint32_t type, F &f)
+{
+	switch (type) {
+#define GK_CASE(T)                                                                                                     \
+	case T:                                                                                                        \
+		f.template run<T>();                                                                                   \
+		return true;
+		GK_CASE(KN_F16)
+		GK_CASE(KN_BF16)
+		GK_CASE(GK_FP8_128)
+		GK_CASE(KN_Q8_0)
+		GK_CASE(KN_Q4_0)
+		GK_CASE(KN_Q4_1)
+		GK_CASE(KN_Q5_0)
+		GK_CASE(KN_Q5_1)
+		GK_CASE(KN_Q4_K)
+		GK_CASE(KN_Q5_K)
+		GK_CASE(KN_Q6_K)
+#undef GK_CASE
+	default:
+		return false;
+	}
+}
+
+#endif

@@ -1,0 +1,300 @@
+/* What samplers need of rows of logits, so that the rows stay here: the best, sums of exponentials, and one draw.
+ *
+ * A row is cut into chunks that fit shared memory. The first kernel reads the logits once: each chunk's greatest, its sums
+ * beside that, and its best, sorted. The second joins a row's chunks; a draw looks again only at the chunk it falls into.
+ * Chunks are the same whatever else is in the call, so are the results. */
+#include <errno.h>
+#include <float.h>
+
+#include "gpu/view.h"
+
+enum { CHUNK = 4096, THREADS = 256, SLICE = CHUNK / THREADS, FEW_BEST = 4 };
+
+/* Sums of exp(x - max) and of exp((x - max) * inv_temp) over a chunk. */
+struct part {
+	float max, sum, mass;
+	uint32_t reserved;
+};
+
+/* Lowest first: the highest logit, of equal ones the lowest id. */
+typedef unsigned long long order_key;
+#define NO_KEY (~0ull)
+
+GPU_FN float logit_at(const gk_pick &a, uint32_t row, uint32_t v)
+{
+	float x = gk_get(a.logits, row, v);
+
+	if (x != x)
+		return -INFINITY;
+	if (a.softcap > 0)
+		x = a.softcap * tanhf(x / a.softcap);
+	return x > FLT_MAX ? FLT_MAX : x;
+}
+
+GPU_FN order_key key_of(float x, uint32_t id)
+{
+	const uint32_t bits = gpu_bits(x), ascending = bits & 0x80000000u ? ~bits : bits | 0x80000000u;
+
+	return (order_key)~ascending << 32 | id;
+}
+
+GPU_FN float logit_of(order_key key)
+{
+	const uint32_t ascending = ~(uint32_t)(key >> 32);
+
+	return gpu_float(ascending & 0x80000000u ? ascending & 0x7fffffffu : ~ascending);
+}
+
+GPU_FN order_key lower(order_key a, order_key b)
+{
+	return a < b ? a : b;
+}
+
+/* To every thread. scratch: 32 keys. */
+GPU_FN order_key lowest_of_block(order_key k, order_key *scratch)
+{
+	const uint32_t lane = threadIdx.x & 31, group = threadIdx.x >> 5, n_groups = blockDim.x >> 5;
+
+	for (int m = 16; m > 0; m >>= 1)
+		k = lower(k, gpu_shfl_xor(k, m));
+	if (lane == 0)
+		scratch[group] = k;
+	__syncthreads();
+	k = scratch[0];
+	for (uint32_t g = 1; g < n_groups; g++)
+		k = lower(k, scratch[g]);
+	__syncthreads();
+	return k;
+}
+
+/* Batcher's bitonic sort, n a power of two. */
+GPU_FN void sort_keys(order_key *keys, uint32_t n)
+{
+	for (uint32_t size = 2; size <= n; size *= 2) {
+		for (uint32_t step = size / 2; step > 0; step /= 2) {
+			__syncthreads();
+			for (uint32_t t = threadIdx.x; t < n / 2; t += blockDim.x) {
+				const uint32_t i = 2 * t - (t & (step - 1)), j = i + step;
+				const bool ascending = (i & size) == 0;
+				const order_key a = keys[i], b = keys[j];
+
+				if ((a > b) == ascending) {
+					keys[i] = b;
+					keys[j] = a;
+				}
+			}
+		}
+	}
+	__syncthreads();
+}
+
+static __global__ void pick_parts(gk_pick a, part *parts, order_key *best)
+{
+	GPU_DYN_SHARED(order_key, keys);
+	__shared__ order_key lowest[32];
+	__shared__ float sums[32];
+	const uint32_t row = blockIdx.x, p = blockIdx.y, begin = p * CHUNK;
+	const uint32_t n = a.n_vocab - begin < CHUNK ? a.n_vocab - begin : (uint32_t)CHUNK;
+	order_key first = NO_KEY;
+	float sum = 0, mass = 0, max, inv_temp;
+
+	gpu_dependents_may_start();
+	gpu_dependency_wait();
+	if (row >= gk_n_rows(a.rows))
+		return;
+	parts += (size_t)row * gridDim.y + p;
+	best += ((size_t)row * gridDim.y + p) * a.n_best;
+	for (uint32_t i = threadIdx.x; i < n; i += blockDim.x) {
+		keys[i] = key_of(logit_at(a, row, begin + i), begin + i);
+		first = lower(first, keys[i]);
+	}
+	first = lowest_of_block(first, lowest);
+	max = logit_of(first);
+	inv_temp = a.picks[row].inv_temp;
+	for (uint32_t i = threadIdx.x; i < n && max > -INFINITY; i += blockDim.x) {
+		const float below = logit_of(keys[i]) - max;
+
+		sum += expf(below);
+		mass += inv_temp > 0 ? expf(below * inv_temp) : 0.0f;
+	}
+	sum = gpu_block_sum(sum, sums);
+	mass = gpu_block_sum(mass, sums);
+	if (threadIdx.x == 0)
+		*parts = { max, sum, mass, 0 };
+	if (a.n_best <= FEW_BEST) {
+		for (uint32_t k = 0; k < a.n_best; k++) {
+			if (threadIdx.x == 0)
+				best[k] = first;
+			/* Ids are distinct: what is after this one is the next. */
+			order_key next = NO_KEY;
+
+			for (uint32_t i = threadIdx.x; i < n && k + 1 < a.n_best; i += blockDim.x)
+				next = keys[i] > first ? lower(next, keys[i]) : next;
+			first = lowest_of_block(next, lowest);
+		}
+		return;
+	}
+
+	uint32_t size = 2;
+
+	while (size < n)
+		size *= 2;
+	for (uint32_t i = n + threadIdx.x; i < size; i += blockDim.x)
+		keys[i] = NO_KEY;
+	sort_keys(keys, size);
+	for (uint32_t k = threadIdx.x; k < a.n_best; k += blockDim.x)
+		best[k] = k < size ? keys[k] : NO_KEY;
+}
+
+/* The best of the lists of all chunks, into run[0, size), size a power of two that holds n_best. */
+GPU_FN void join_best(order_key *run, uint32_t size, const order_key *best, uint32_t n_best, uint32_t n_parts)
+{
+	const uint32_t i = threadIdx.x;
+
+	if (i < size)
+		run[i] = i < n_best ? best[i] : NO_KEY;
+	for (uint32_t p = 1; p < n_parts; p++) {
+		const order_key *other = best + (size_t)p * n_best;
+
+		__syncthreads();
+		/* Of two sorted lists, one turned round: the lower of each pair are the lowest of all, first falling
+		 * and then rising. */
+		if (i < size)
+			run[i] = lower(run[i], size - 1 - i < n_best ? other[size - 1 - i] : NO_KEY);
+		for (uint32_t step = size / 2; step > 0; step /= 2) {
+			__syncthreads();
+			if (i < size && (i & step) == 0 && run[i] > run[i + step]) {
+				const order_key t = run[i];
+
+				run[i] = run[i + step];
+				run[i + step] = t;
+			}
+		}
+	}
+	__syncthreads();
+}
+
+/* Where the running sum of exp((x - max) * inv_temp) over the chunk passes `want`; by all threads. */
+GPU_FN uint32_t draw_in_chunk(const gk_pick &a, uint32_t row, uint32_t begin, float max, float inv_temp, double want,
+                              double *slices)
+{
+	__shared__ uint32_t id;
+	const uint32_t end = begin + CHUNK < a.n_vocab ? begin + CHUNK : a.n_vocab;
+	const uint32_t from = begin + threadIdx.x * SLICE;
+	double sum = 0;
+
+	for (uint32_t v = from; v < from + SLICE && v < end; v++)
+		sum += expf((logit_at(a, row, v) - max) * inv_temp);
+	slices[threadIdx.x] = sum;
+	__syncthreads();
+	if (threadIdx.x == 0) {
+		uint32_t slice = 0, last = 0;
+		double before = 0;
+
+		for (uint32_t s = 0; s < THREADS; s++) {
+			if (slices[s] > 0)
+				last = s;
+		}
+		while (slice < last && before + slices[slice] <= want)
+			before += slices[slice++];
+		/* Rounding may leave `want` at the very end: then it is the last that has any mass. */
+		for (uint32_t v = begin + slice * SLICE; v < begin + (slice + 1) * SLICE && v < end; v++) {
+			const float m = expf((logit_at(a, row, v) - max) * inv_temp);
+
+			if (m > 0)
+				id = v;
+			before += m;
+			if (before > want)
+				break;
+		}
+	}
+	__syncthreads();
+	return id;
+}
+
+static __global__ void pick_join(gk_pick a, const part *parts, const order_key *best, uint32_t n_parts)
+{
+	__shared__ order_key run[KN_MAX_BEST];
+	__shared__ double slices[THREADS];
+	const uint32_t row = blockIdx.x;
+	kn_picked got = { -INFINITY, 0, 0, -1, 0 };
+	double sum = 0, mass = 0;
+
+	gpu_dependents_may_start();
+	gpu_dependency_wait();
+	if (row >= gk_n_rows(a.rows))
+		return;
+
+	const kn_pick pick = a.picks[row];
+	uint32_t size = 1;
+
+	parts += (size_t)row * n_parts;
+	while (size < a.n_best)
+		size *= 2;
+	if (a.n_best > 0) {
+		join_best(run, size, best + (size_t)row * n_parts * a.n_best, a.n_best, n_parts);
+		for (uint32_t k = threadIdx.x; k < a.n_best; k += blockDim.x) {
+			const float x = run[k] == NO_KEY ? -INFINITY : logit_of(run[k]);
+			const int32_t id = x > -INFINITY ? (int32_t)(uint32_t)run[k] : -1;
+
+			a.best[(size_t)row * a.n_best + k] = { x, id };
+		}
+	}
+	/* Every thread sums all chunks, in their order. */
+	for (uint32_t p = 0; p < n_parts; p++)
+		got.max = fmaxf(got.max, parts[p].max);
+	for (uint32_t p = 0; p < n_parts && got.max > -INFINITY; p++) {
+		if (parts[p].max == -INFINITY)
+			continue;
+		sum += (double)parts[p].sum * expf(parts[p].max - got.max);
+		mass += (double)parts[p].mass * expf((parts[p].max - got.max) * pick.inv_temp);
+	}
+	if (got.max > -INFINITY)
+		got.log_sum = got.max + (float)log(sum);
+	if (got.max > -INFINITY && pick.inv_temp > 0) {
+		double want = pick.unit * mass, before = 0;
+		uint32_t chosen = 0;
+
+		got.log_mass = (float)log(mass);
+		for (uint32_t p = 0; p < n_parts; p++) {
+			const double m = parts[p].max > -INFINITY
+			                         ? (double)parts[p].mass * expf((parts[p].max - got.max) * pick.inv_temp)
+			                         : 0;
+
+			if (m <= 0)
+				continue;
+			chosen = p;
+			if (before + m > want)
+				break;
+			before += m;
+		}
+		got.drawn = (int32_t)draw_in_chunk(a, row, chosen * CHUNK, got.max, pick.inv_temp,
+		                                   want > before ? want - before : 0, slices);
+		got.drawn_logit = logit_at(a, row, (uint32_t)got.drawn);
+	}
+	if (threadIdx.x == 0)
+		a.picked[row] = got;
+}
+
+size_t gk_pick_scratch(uint32_t rows, uint32_t n_vocab, uint32_t n_best)
+{
+	const size_t n_parts = (n_vocab + CHUNK - 1) / CHUNK;
+
+	return rows * n_parts * (sizeof(part) + (size_t)n_best * sizeof(order_key));
+}
+
+int gk_pick_rows(const struct gk_ctx *ctx, const struct gk_pick *a)
+{
+	const unsigned n_parts = (a->n_vocab + CHUNK - 1) / CHUNK;
+	part *parts = (part *)ctx->scratch;
+	order_key *best = (order_key *)(parts + (size_t)a->rows.bound * n_parts);
+
+	if (a->n_vocab == 0 || a->n_best > KN_MAX_BEST ||
+	    gk_pick_scratch(a->rows.bound, a->n_vocab, a->n_best) > ctx->scratch_bytes)
+		return -EINVAL;
+	gpu_launch(pick_parts, dim3(a->rows.bound, n_parts), dim3(THREADS), CHUNK * sizeof(order_key), ctx->stream,
+	           ctx->overlap, *a, parts, best);
+	gpu_launch(pick_join, dim3(a->rows.bound), dim3(THREADS), 0, ctx->stream, ctx->overlap, *a, (const part *)parts,
+	           (const order_key *)best, n_parts);
+	return gk_launched();
+}

@@ -1,0 +1,283 @@
+/* What was recorded is run: compiled at its first sight, launched, and from its second sight on replayed as a graph. A
+ * program is known by its form, the records and the bounds of the step's numbers; it is compared in full. */
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "gpu/backend.h"
+
+enum { HEADER_WORDS = 4 };
+
+/* ---- The form ---- */
+
+static size_t form_words(const struct gpu_step *s)
+{
+	return HEADER_WORDS + s->n_rows + s->n_ints + (size_t)s->n_batches * 3;
+}
+
+static void write_form(const struct gpu_step *s, uint64_t *to)
+{
+	*to++ = s->n_rows;
+	*to++ = s->n_ints;
+	*to++ = s->n_batches;
+	*to++ = 0;
+	for (uint32_t i = 0; i < s->n_rows; i++)
+		*to++ = s->rows[i].bound;
+	for (uint32_t i = 0; i < s->n_ints; i++)
+		*to++ = s->ints[i].rows;
+	for (uint32_t i = 0; i < s->n_batches; i++) {
+		const struct gpu_batch_slot *b = &s->batch[i];
+
+		*to++ = (uint64_t)b->max_rows << 32 | b->max_seqs;
+		*to++ = (uint64_t)b->max_few << 32 | b->max_many;
+		*to++ = (uint64_t)b->max_merge << 32 | b->max_pages;
+	}
+}
+
+static uint64_t hash_words(const uint64_t *w, size_t n)
+{
+	uint64_t a = n, b = 0x9e3779b97f4a7c15ull;
+
+	for (size_t i = 0; i < n; i++) {
+		a = (a ^ w[i]) * 0xbf58476d1ce4e5b9ull;
+		a ^= a >> 31;
+		b += a;
+	}
+	return b ^ a;
+}
+
+/* ---- The programs that are kept ---- */
+
+static void program_free(struct gpu_backend *be, struct gpu_program *p)
+{
+	if (!p)
+		return;
+	gpu_rt_graph_free(&be->rt, p->graph);
+	free(p->key);
+	free(p->recs);
+	free(p->is_bf16);
+	free(p->reads_first);
+	free(p->writes);
+	free(p->launches);
+	free(p->batches);
+	free(p);
+}
+
+void gpu_programs_forget(struct gpu_backend *be)
+{
+	for (uint32_t i = 0; i < be->n_programs; i++)
+		program_free(be, be->programs[i]);
+	be->n_programs = 0;
+}
+
+static struct gpu_program *find(struct gpu_backend *be, uint64_t hash, const uint64_t *key, size_t words)
+{
+	for (uint32_t i = 0; i < be->n_programs; i++) {
+		struct gpu_program *p = be->programs[i];
+
+		if (p->hash == hash && p->key_words == words && memcmp(p->key, key, words * sizeof(*key)) == 0)
+			return p;
+	}
+	return NULL;
+}
+
+/* The place of the one that was not used for longest, when all are taken. */
+static uint32_t free_place(struct gpu_backend *be)
+{
+	uint32_t oldest = 0;
+
+	if (be->n_programs < MAX_PROGRAMS)
+		return be->n_programs++;
+	for (uint32_t i = 1; i < MAX_PROGRAMS; i++) {
+		if (be->programs[i]->last_used < be->programs[oldest]->last_used)
+			oldest = i;
+	}
+	(void)gpu_rt_sync(&be->rt); /* its graph may be running */
+	program_free(be, be->programs[oldest]);
+	be->programs[oldest] = NULL;
+	return oldest;
+}
+
+static int index_records(struct gpu_program *p, size_t from)
+{
+	uint32_t n = 0;
+
+	for (size_t at = from; at < p->key_words; at += ((struct rec_head *)(p->key + at))->words)
+		n++;
+	p->recs = calloc(n ? n : 1, sizeof(*p->recs));
+	p->launches = calloc(n ? n : 1, sizeof(*p->launches));
+	p->batches = calloc(n ? n : 1, sizeof(*p->batches));
+	if (!p->recs || !p->launches || !p->batches)
+		return -ENOMEM;
+	for (size_t at = from; at < p->key_words; at += ((struct rec_head *)(p->key + at))->words)
+		p->recs[p->n_recs++] = (const union gpu_rec *)(p->key + at);
+	return 0;
+}
+
+/* Takes key. */
+static int compile(struct gpu_backend *be, uint64_t hash, uint64_t *key, size_t words, struct gpu_program **ret)
+{
+	struct gpu_program *p = calloc(1, sizeof(*p));
+	uint32_t n = be->heap.n ? be->heap.n : 1;
+	int r = -ENOMEM;
+
+	if (!p) {
+		free(key);
+		return -ENOMEM;
+	}
+	p->hash = hash;
+	p->key = key;
+	p->key_words = words;
+	p->n_allocs = be->heap.n;
+	p->is_bf16 = calloc(n, sizeof(*p->is_bf16));
+	p->reads_first = calloc(n, sizeof(*p->reads_first));
+	p->writes = calloc(n, sizeof(*p->writes));
+	if (p->is_bf16 && p->reads_first && p->writes)
+		r = index_records(p, form_words(&be->step));
+	if (r == 0) {
+		gpu_choose_types(be, p);
+		r = gpu_fuse(be, p);
+	}
+	if (r < 0) {
+		program_free(be, p);
+		return r;
+	}
+	*ret = p;
+	return 0;
+}
+
+static int get(struct gpu_backend *be, struct gpu_program **ret)
+{
+	size_t form = form_words(&be->step), words = form + be->n_words;
+	uint64_t *key = malloc(words * sizeof(*key)), hash;
+	uint32_t place;
+	int r;
+
+	if (!key)
+		return -ENOMEM;
+	write_form(&be->step, key);
+	memcpy(key + form, be->words, be->n_words * sizeof(*key));
+	hash = hash_words(key, words);
+	*ret = find(be, hash, key, words);
+	if (*ret) {
+		free(key);
+		return 0;
+	}
+	r = compile(be, hash, key, words, ret);
+	if (r < 0)
+		return r;
+	place = free_place(be);
+	be->programs[place] = *ret;
+	return 0;
+}
+
+/* ---- Running ---- */
+
+static int scratch_room(struct gpu_backend *be)
+{
+	size_t bytes;
+	int r;
+
+	if (memcmp(&be->limits, &be->scratch_for, sizeof(be->limits)) == 0)
+		return 0;
+	be->scratch_for = be->limits;
+	bytes = gk_scratch_bytes(&be->ctx, &be->limits);
+	if (bytes <= be->ctx.scratch_bytes)
+		return 0;
+	r = gpu_rt_sync(&be->rt);
+	if (r < 0)
+		return r;
+	gpu_programs_forget(be);
+	gpu_rt_free(&be->rt, be->ctx.scratch);
+	be->ctx.scratch_bytes = 0;
+	be->ctx.scratch = gpu_rt_alloc(&be->rt, bytes);
+	if (!be->ctx.scratch)
+		return -ENOMEM;
+	be->ctx.scratch_bytes = bytes;
+	return 0;
+}
+
+/* What this program reads and another one left in bfloat16 becomes float32, and stays so. */
+static int expand_inputs(struct gpu_backend *be, const struct gpu_program *p, bool *ret_changed)
+{
+	int r = 0;
+
+	*ret_changed = false;
+	for (uint32_t a = 0; a < p->n_allocs && r == 0; a++) {
+		if (!p->reads_first[a] || !be->heap.allocs[a].is_bf16)
+			continue;
+		r = gpu_expand(be, a);
+		*ret_changed = true;
+	}
+	return r;
+}
+
+static int run(struct gpu_backend *be, struct gpu_program *p)
+{
+	int r, end;
+
+	if (p->graph)
+		return gpu_rt_graph_launch(&be->rt, p->graph);
+	if (p->n_runs == 0 || p->no_graph || !be->rt.has_graphs)
+		return gpu_issue(be, p);
+	r = gpu_rt_capture_begin(&be->rt);
+	if (r == 0) {
+		be->capturing = true;
+		r = gpu_issue(be, p);
+		be->capturing = false;
+		end = gpu_rt_capture_end(&be->rt, &p->graph);
+		r = r < 0 ? r : end;
+	}
+	if (r == 0)
+		return gpu_rt_graph_launch(&be->rt, p->graph);
+	p->no_graph = true;
+	be->error = 0; /* of the attempt */
+	return gpu_issue(be, p);
+}
+
+static int prepare(struct gpu_backend *be, struct gpu_program **ret)
+{
+	bool changed;
+	int r = gpu_step_layout(be);
+
+	r = r < 0 ? r : scratch_room(be);
+	r = r < 0 ? r : get(be, ret);
+	r = r < 0 ? r : expand_inputs(be, *ret, &changed);
+	if (r == 0 && changed) {
+		gpu_programs_forget(be);
+		r = get(be, ret);
+	}
+	return r < 0 ? r : gpu_step_send(be);
+}
+
+void gpu_flush(struct gpu_backend *be)
+{
+	struct gpu_program *p;
+	int r;
+
+	gpu_record_finish(be);
+	if (be->n_words && !be->error) {
+		r = prepare(be, &p);
+		r = r < 0 ? r : gpu_picks_send(be);
+		r = r < 0 ? r : run(be, p);
+		r = r < 0 ? r : gpu_picks_fetch(be);
+		if (r < 0) {
+			gpu_fail(be, r, "the step");
+		} else {
+			for (uint32_t a = 0; a < p->n_allocs; a++) {
+				if (p->writes[a])
+					be->heap.allocs[a].is_bf16 = p->is_bf16[a];
+			}
+			p->n_runs++;
+			p->last_used = ++be->clock;
+		}
+		if (be->is_stale) {
+			(void)gpu_rt_sync(&be->rt);
+			gpu_programs_forget(be);
+			be->is_stale = false;
+		}
+	}
+	be->n_words = 0;
+	be->last_rec = UINT32_MAX;
+	gpu_step_reset(be);
+}

@@ -1,0 +1,190 @@
+/* gpu_rt over CUDA's or HIP's runtime: the names differ in their first letters only. */
+#include "gpu/rt.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+
+#if defined(__HIPCC__) || defined(__HIP__)
+#include <hip/hip_runtime.h>
+#define RT(name) hip##name
+#define RT_HOST_ALLOC(p, n) hipHostMalloc((p), (n), hipHostMallocDefault)
+#define RT_HOST_FREE(p) hipHostFree(p)
+#else
+#include <cuda_runtime.h>
+#define RT(name) cuda##name
+#define RT_HOST_ALLOC(p, n) cudaHostAlloc((p), (n), cudaHostAllocDefault)
+#define RT_HOST_FREE(p) cudaFreeHost(p)
+#endif
+
+typedef RT(Stream_t) stream_t;
+
+static thread_local RT(Error_t) last = RT(Success);
+
+static int done(RT(Error_t) e)
+{
+	if (e == RT(Success))
+		return 0;
+	last = e;
+	(void)RT(GetLastError)(); /* a sticky error shows again by itself */
+	return -EIO;
+}
+
+extern "C" const char *gpu_rt_error(void)
+{
+	return RT(GetErrorString)(last);
+}
+
+extern "C" int gpu_rt_open(struct gpu_rt *rt, char *reason, size_t reason_bytes)
+{
+	int n = 0;
+	stream_t stream;
+	RT(Error_t) e = RT(GetDeviceCount)(&n);
+
+	if (e == RT(Success) && n == 0) {
+		(void)snprintf(reason, reason_bytes, "the driver shows no device");
+		return -ENODEV;
+	}
+	rt->device = 0;
+	if (e == RT(Success))
+		e = RT(SetDevice)(rt->device);
+	if (e == RT(Success))
+		e = RT(StreamCreateWithFlags)(&stream, RT(StreamNonBlocking));
+	if (e != RT(Success)) {
+		(void)done(e);
+		(void)snprintf(reason, reason_bytes, "%s", gpu_rt_error());
+		return -ENODEV;
+	}
+	rt->stream = stream;
+	rt->has_graphs = true;
+	return 0;
+}
+
+extern "C" void gpu_rt_close(struct gpu_rt *rt)
+{
+	if (rt->stream)
+		(void)RT(StreamDestroy)((stream_t)rt->stream);
+	rt->stream = NULL;
+}
+
+extern "C" void *gpu_rt_alloc(struct gpu_rt *rt, size_t bytes)
+{
+	void *p = NULL;
+
+	(void)rt;
+	return done(RT(Malloc)(&p, bytes)) == 0 ? p : NULL;
+}
+
+extern "C" void gpu_rt_free(struct gpu_rt *rt, void *p)
+{
+	(void)rt;
+	if (p)
+		(void)done(RT(Free)(p));
+}
+
+extern "C" void *gpu_rt_host_alloc(struct gpu_rt *rt, size_t bytes)
+{
+	void *p = NULL;
+
+	(void)rt;
+	return done(RT_HOST_ALLOC(&p, bytes)) == 0 ? p : NULL;
+}
+
+extern "C" void gpu_rt_host_free(struct gpu_rt *rt, void *p)
+{
+	(void)rt;
+	if (p)
+		(void)done(RT_HOST_FREE(p));
+}
+
+extern "C" int gpu_rt_memory(struct gpu_rt *rt, uint64_t *ret_free, uint64_t *ret_total)
+{
+	size_t f = 0, t = 0;
+	int r = done(RT(MemGetInfo)(&f, &t));
+
+	(void)rt;
+	*ret_free = f;
+	*ret_total = t;
+	return r;
+}
+
+extern "C" int gpu_rt_to_device(struct gpu_rt *rt, void *dst, const void *host, size_t bytes)
+{
+	return done(RT(MemcpyAsync)(dst, host, bytes, RT(MemcpyHostToDevice), (stream_t)rt->stream));
+}
+
+extern "C" int gpu_rt_to_host(struct gpu_rt *rt, void *host, const void *src, size_t bytes)
+{
+	return done(RT(MemcpyAsync)(host, src, bytes, RT(MemcpyDeviceToHost), (stream_t)rt->stream));
+}
+
+extern "C" int gpu_rt_clear(struct gpu_rt *rt, void *dst, size_t bytes)
+{
+	return done(RT(MemsetAsync)(dst, 0, bytes, (stream_t)rt->stream));
+}
+
+extern "C" int gpu_rt_sync(struct gpu_rt *rt)
+{
+	return done(RT(StreamSynchronize)((stream_t)rt->stream));
+}
+
+extern "C" int gpu_rt_event_new(struct gpu_rt *rt, void **ret_event)
+{
+	RT(Event_t) e;
+	int r = done(RT(EventCreateWithFlags)(&e, RT(EventDisableTiming)));
+
+	(void)rt;
+	if (r == 0)
+		*ret_event = e;
+	return r;
+}
+
+extern "C" void gpu_rt_event_free(struct gpu_rt *rt, void *event)
+{
+	(void)rt;
+	if (event)
+		(void)done(RT(EventDestroy)((RT(Event_t))event));
+}
+
+extern "C" int gpu_rt_event_record(struct gpu_rt *rt, void *event)
+{
+	return done(RT(EventRecord)((RT(Event_t))event, (stream_t)rt->stream));
+}
+
+extern "C" int gpu_rt_event_wait(struct gpu_rt *rt, void *event)
+{
+	(void)rt;
+	return done(RT(EventSynchronize)((RT(Event_t))event));
+}
+
+extern "C" int gpu_rt_capture_begin(struct gpu_rt *rt)
+{
+	return done(RT(StreamBeginCapture)((stream_t)rt->stream, RT(StreamCaptureModeThreadLocal)));
+}
+
+extern "C" int gpu_rt_capture_end(struct gpu_rt *rt, void **ret_graph)
+{
+	RT(Graph_t) graph = NULL;
+	RT(GraphExec_t) exec = NULL;
+	int r = done(RT(StreamEndCapture)((stream_t)rt->stream, &graph));
+
+	if (r == 0)
+		r = done(RT(GraphInstantiateWithFlags)(&exec, graph, 0));
+	if (graph)
+		(void)RT(GraphDestroy)(graph);
+	if (r == 0)
+		*ret_graph = exec;
+	return r;
+}
+
+extern "C" int gpu_rt_graph_launch(struct gpu_rt *rt, void *graph)
+{
+	return done(RT(GraphLaunch)((RT(GraphExec_t))graph, (stream_t)rt->stream));
+}
+
+extern "C" void gpu_rt_graph_free(struct gpu_rt *rt, void *graph)
+{
+	(void)rt;
+	if (graph)
+		(void)done(RT(GraphExecDestroy)((RT(GraphExec_t))graph));
+}

@@ -1,0 +1,55 @@
+/* What the host side needs of a device's runtime: rt.cu over CUDA or HIP, rt_host.c over ordinary memory for tests. One
+ * device and one stream per object; one thread drives it. Functions return 0 or -EIO (-ENOMEM for memory), and
+ * gpu_rt_error() says what the runtime called it. */
+#ifndef GPU_RT_H
+#define GPU_RT_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+struct gpu_rt {
+	int device;
+	void *stream;
+	bool has_graphs;
+	char name[128];
+};
+
+/* -ENODEV with the reason: no driver, no device. */
+int gpu_rt_open(struct gpu_rt *rt, char *reason, size_t reason_bytes);
+void gpu_rt_close(struct gpu_rt *rt);
+const char *gpu_rt_error(void); /* of the last failure of this thread */
+
+void *gpu_rt_alloc(struct gpu_rt *rt, size_t bytes); /* NULL: none left */
+void gpu_rt_free(struct gpu_rt *rt, void *p);
+/* Host memory that the device copies from and to without help. */
+void *gpu_rt_host_alloc(struct gpu_rt *rt, size_t bytes);
+void gpu_rt_host_free(struct gpu_rt *rt, void *p);
+int gpu_rt_memory(struct gpu_rt *rt, uint64_t *ret_free, uint64_t *ret_total);
+
+/* In the stream's order. Host memory is in use until gpu_rt_sync() or an event behind it. */
+int gpu_rt_to_device(struct gpu_rt *rt, void *dst, const void *host, size_t bytes);
+int gpu_rt_to_host(struct gpu_rt *rt, void *host, const void *src, size_t bytes);
+int gpu_rt_clear(struct gpu_rt *rt, void *dst, size_t bytes);
+int gpu_rt_sync(struct gpu_rt *rt);
+
+int gpu_rt_event_new(struct gpu_rt *rt, void **ret_event);
+void gpu_rt_event_free(struct gpu_rt *rt, void *event);
+int gpu_rt_event_record(struct gpu_rt *rt, void *event);
+int gpu_rt_event_wait(struct gpu_rt *rt, void *event); /* the host waits */
+
+/* What is put on the stream between begin and end becomes a graph instead of running. */
+int gpu_rt_capture_begin(struct gpu_rt *rt);
+int gpu_rt_capture_end(struct gpu_rt *rt, void **ret_graph); /* also on failure: ends the capture */
+int gpu_rt_graph_launch(struct gpu_rt *rt, void *graph);
+void gpu_rt_graph_free(struct gpu_rt *rt, void *graph);
+
+#ifdef __cplusplus
+}
+#endif
+
+#endif

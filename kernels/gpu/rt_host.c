@@ -1,0 +1,141 @@
+/* gpu_rt over ordinary memory, for the host shim: everything happens at once and there are no graphs. */
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "gpu/rt.h"
+
+int gpu_rt_open(struct gpu_rt *rt, char *reason, size_t reason_bytes)
+{
+	(void)reason;
+	(void)reason_bytes;
+	*rt = (struct gpu_rt){ .name = "host shim" };
+	return 0;
+}
+
+void gpu_rt_close(struct gpu_rt *rt)
+{
+	(void)rt;
+}
+
+const char *gpu_rt_error(void)
+{
+	return "none";
+}
+
+void *gpu_rt_alloc(struct gpu_rt *rt, size_t bytes)
+{
+	void *p = NULL;
+
+	(void)rt;
+	if (posix_memalign(&p, 256, bytes ? bytes : 1) != 0)
+		return NULL;
+	memset(p, 0xff, bytes); /* as little to be relied on as a device's */
+	return p;
+}
+
+void gpu_rt_free(struct gpu_rt *rt, void *p)
+{
+	(void)rt;
+	free(p);
+}
+
+void *gpu_rt_host_alloc(struct gpu_rt *rt, size_t bytes)
+{
+	(void)rt;
+	return malloc(bytes ? bytes : 1);
+}
+
+void gpu_rt_host_free(struct gpu_rt *rt, void *p)
+{
+	(void)rt;
+	free(p);
+}
+
+int gpu_rt_memory(struct gpu_rt *rt, uint64_t *ret_free, uint64_t *ret_total)
+{
+	(void)rt;
+	*ret_free = *ret_total = 64ull << 20;
+	return 0;
+}
+
+int gpu_rt_to_device(struct gpu_rt *rt, void *dst, const void *host, size_t bytes)
+{
+	(void)rt;
+	memcpy(dst, host, bytes);
+	return 0;
+}
+
+int gpu_rt_to_host(struct gpu_rt *rt, void *host, const void *src, size_t bytes)
+{
+	(void)rt;
+	memcpy(host, src, bytes);
+	return 0;
+}
+
+int gpu_rt_clear(struct gpu_rt *rt, void *dst, size_t bytes)
+{
+	(void)rt;
+	memset(dst, 0, bytes);
+	return 0;
+}
+
+int gpu_rt_sync(struct gpu_rt *rt)
+{
+	(void)rt;
+	return 0;
+}
+
+int gpu_rt_event_new(struct gpu_rt *rt, void **ret_event)
+{
+	(void)rt;
+	*ret_event = NULL;
+	return 0;
+}
+
+void gpu_rt_event_free(struct gpu_rt *rt, void *event)
+{
+	(void)rt;
+	(void)event;
+}
+
+int gpu_rt_event_record(struct gpu_rt *rt, void *event)
+{
+	(void)rt;
+	(void)event;
+	return 0;
+}
+
+int gpu_rt_event_wait(struct gpu_rt *rt, void *event)
+{
+	(void)rt;
+	(void)event;
+	return 0;
+}
+
+int gpu_rt_capture_begin(struct gpu_rt *rt)
+{
+	(void)rt;
+	return -ENOTSUP;
+}
+
+int gpu_rt_capture_end(struct gpu_rt *rt, void **ret_graph)
+{
+	(void)rt;
+	(void)ret_graph;
+	return -ENOTSUP;
+}
+
+int gpu_rt_graph_launch(struct gpu_rt *rt, void *graph)
+{
+	(void)rt;
+	(void)graph;
+	return -ENOTSUP;
+}
+
+void gpu_rt_graph_free(struct gpu_rt *rt, void *graph)
+{
+	(void)rt;
+	(void)graph;
+}

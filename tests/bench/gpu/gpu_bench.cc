@@ -1,0 +1,539 @@
+/* How near each GPU kernel comes to what the device can do, at the shapes of Qwen3-8B: JSON lines.
+ *
+ *   gpu_bench [GBYTES_PER_S [TFLOPS]] [--only=TEXT]     limits to compare with: default 2970 and 736 (H100, measured)
+ *
+ * Each case is captured into a graph of several launches over different weights, more than the second-level cache
+ * holds, and replayed; the median of the replays counts. The case "step" is a whole decode step of 36 layers. */
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+#include "gpu/gpu.h"
+#include "gpu/launch.h"
+
+#if defined(GPU_CUDA)
+#define gpuGraph_t cudaGraph_t
+#define gpuGraphExec_t cudaGraphExec_t
+#define gpuStreamCreate cudaStreamCreate
+#define gpuStreamSynchronize cudaStreamSynchronize
+#define gpuBegin(s) cudaStreamBeginCapture((s), cudaStreamCaptureModeThreadLocal)
+#define gpuEnd cudaStreamEndCapture
+#define gpuInstantiate(e, g) cudaGraphInstantiate((e), (g), 0)
+#define gpuGraphLaunch cudaGraphLaunch
+#else
+#define gpuGraph_t hipGraph_t
+#define gpuGraphExec_t hipGraphExec_t
+#define gpuStreamCreate hipStreamCreate
+#define gpuStreamSynchronize hipStreamSynchronize
+#define gpuBegin(s) hipStreamBeginCapture((s), hipStreamCaptureModeThreadLocal)
+#define gpuEnd hipStreamEndCapture
+#define gpuInstantiate(e, g) hipGraphInstantiate((e), (g), nullptr, nullptr, 0)
+#define gpuGraphLaunch hipGraphLaunch
+#endif
+
+static double limit_gbytes = 2970.0, limit_tflops = 736.0;
+static const char *only = "";
+static struct gk_ctx ctx;
+static gpu_stream stream;
+static int n_failed;
+
+static double now()
+{
+	struct timespec t;
+
+	(void)clock_gettime(CLOCK_MONOTONIC, &t);
+	return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
+}
+
+/* Device memory with a repeated pattern of sane numbers: bf16 (or, as bytes, small scales). */
+static void *filled(size_t bytes)
+{
+	enum { PATTERN = 1 << 20 };
+	static uint16_t *pattern;
+	uint8_t *p;
+
+	if (!pattern) {
+		pattern = (uint16_t *)malloc(PATTERN * 2);
+		for (size_t i = 0; i < PATTERN; i++) /* +-2^-6 .. 2^-4 */
+			pattern[i] = (uint16_t)(((unsigned)rand() & 0x81ff) + 0x3c80);
+	}
+	if (gpu_malloc(&p, bytes) != GPU_OK) {
+		fprintf(stderr, "no memory for %zu bytes\n", bytes);
+		exit(1);
+	}
+	for (size_t at = 0; at < bytes; at += PATTERN * 2)
+		(void)gpu_copy_in(p + at, pattern, bytes - at < PATTERN * 2 ? bytes - at : PATTERN * 2);
+	return p;
+}
+
+static int by_value(const void *a, const void *b)
+{
+	const double x = *(const double *)a, y = *(const double *)b;
+
+	return (x > y) - (x < y);
+}
+
+/* Microseconds of one `launch(i)` of n. */
+template <class F> static double measure(int n, F launch)
+{
+	enum { REPLAYS = 15 };
+	gpuGraph_t graph;
+	gpuGraphExec_t exec;
+	double t[REPLAYS];
+
+	(void)gpuBegin(stream);
+	for (int i = 0; i < n; i++) {
+		if (launch(i) < 0) {
+			n_failed++;
+			fprintf(stderr, "refused: %s\n", gk_error_text());
+		}
+	}
+	if (gpuEnd(stream, &graph) != GPU_OK || gpuInstantiate(&exec, graph) != GPU_OK) {
+		fprintf(stderr, "no graph: %s\n", gpu_error_string(gpu_last_error()));
+		n_failed++;
+		return 1e9;
+	}
+	for (int r = -3; r < REPLAYS; r++) {
+		const double begin = now();
+
+		(void)gpuGraphLaunch(exec, stream);
+		if (gpuStreamSynchronize(stream) != GPU_OK) {
+			fprintf(stderr, "failed: %s\n", gpu_error_string(gpu_last_error()));
+			exit(1);
+		}
+		if (r >= 0)
+			t[r] = now() - begin;
+	}
+	qsort(t, REPLAYS, sizeof(*t), by_value);
+	return t[REPLAYS / 2] / n * 1e6;
+}
+
+static void report(const char *name, double us, double bytes, double flops)
+{
+	const double gb = bytes / us * 1e-3, tf = flops / us * 1e-6;
+	const bool memory = bytes / (limit_gbytes * 1e9) > flops / (limit_tflops * 1e12);
+
+	printf("{\"bench\":\"gpu\",\"case\":\"%s\",\"value\":%.1f,\"unit\":\"%s\",\"limit\":%.0f,\"share\":%.3f,\"us\":%.2f}\n",
+	       name, memory ? gb : tf, memory ? "GB/s" : "TFLOP/s", memory ? limit_gbytes : limit_tflops,
+	       memory ? gb / limit_gbytes : tf / limit_tflops, us);
+	(void)fflush(stdout);
+}
+
+static struct gk_view view(void *p, uint32_t elem, uint32_t ld)
+{
+	struct gk_view v = { p, elem, ld };
+
+	return v;
+}
+
+static struct gk_rows rows_of(uint32_t n)
+{
+	struct gk_rows r = { n, nullptr };
+
+	return r;
+}
+
+/* ---- Products ---------------------------------------------------------------------------------------------------- */
+
+struct shape {
+	const char *name;
+	uint32_t rows, cols;
+	bool gated, norm;
+};
+
+static const struct shape shapes[] = {
+	{ "o 4096x4096", 4096, 4096, false, false },
+	{ "qkv 6144x4096", 6144, 4096, false, true },
+	{ "gate+up 24576x4096", 12288, 4096, true, true },
+	{ "down 4096x12288", 4096, 12288, false, false },
+	{ "head 151936x4096", 151936, 4096, false, true },
+};
+
+static const struct {
+	const char *name;
+	uint32_t type;
+	double bits;
+} types[] = { { "BF16", KN_BF16, 16 },    { "FP8", GK_FP8_128, 8 },  { "Q8_0", KN_Q8_0, 8.5 },   { "Q4_0", KN_Q4_0, 4.5 },
+	      { "Q4_K", KN_Q4_K, 4.5 }, { "Q5_K", KN_Q5_K, 5.5 }, { "Q6_K", KN_Q6_K, 6.5625 }, { "F16", KN_F16, 16 } };
+
+static void linear(const struct shape *s, int t, uint32_t n, bool many)
+{
+	const size_t bytes = gk_mat_bytes(types[t].type, s->rows, s->cols), each = bytes * (s->gated ? 2 : 1);
+	const int copies = each > 400u << 20 ? 2 : (int)((300u << 20) / each) + 2;
+	void *x = filled((size_t)n * s->cols * 4), *out = filled((size_t)n * s->rows * 4), *norm = filled(s->cols * 4);
+	uint8_t *weights = (uint8_t *)filled(each * copies);
+	char name[128];
+	double us;
+
+	us = measure(copies * (each < 100u << 20 ? 4 : 1), [&](int i) {
+		struct gk_job jobs[2] = {};
+		struct gk_linear l = {};
+
+		for (int j = 0; j < (s->gated ? 2 : 1); j++) {
+			(void)gk_mat_describe(&jobs[j].w, types[t].type, s->rows, s->cols, weights + (i % copies) * each + j * bytes);
+			jobs[j].out = view(out, many ? GK_BF16 : GK_F32, s->rows);
+		}
+		l.x = view(x, many ? GK_BF16 : GK_F32, s->cols);
+		l.rows = rows_of(n);
+		l.norm = s->norm && !many;
+		l.norm_w = (const float *)norm;
+		l.eps = 1e-6f;
+		l.gated = s->gated;
+		l.n_jobs = s->gated ? 2 : 1;
+		l.jobs = jobs;
+		return many ? gk_linear_many(&ctx, &l, false) : gk_linear_few(&ctx, &l);
+	});
+	(void)snprintf(name, sizeof(name), "%s %s %s M=%u", many ? "many" : "few", types[t].name, s->name, n);
+	report(name, us, (double)s->rows * s->cols * (s->gated ? 2 : 1) * types[t].bits / 8,
+	       2.0 * s->rows * s->cols * (s->gated ? 2 : 1) * n);
+	(void)gpu_free(x);
+	(void)gpu_free(out);
+	(void)gpu_free(norm);
+	(void)gpu_free(weights);
+}
+
+/* ---- Attention: 32 heads of 128, 8 for keys and values, pages of 16 ---------------------------------------------- */
+
+struct batch {
+	struct gk_batch b;
+	struct gk_plan plan;
+	void *k, *v;
+	uint32_t n_rows, n_pages;
+};
+
+template <class T> static T *put(const T *host, size_t n)
+{
+	T *p;
+
+	if (gpu_malloc(&p, (n ? n : 1) * sizeof(T)) != GPU_OK)
+		exit(1);
+	(void)gpu_copy_in(p, host, n * sizeof(T));
+	return p;
+}
+
+enum { HEADS = 32, KV_HEADS = 8, DIM = 128, PAGE = 16, LAYERS = 36 };
+
+static void make_batch(struct batch *b, uint32_t n_seqs, uint32_t kv_len, uint32_t n_q, uint32_t copies)
+{
+	const uint32_t per = (kv_len + PAGE - 1) / PAGE, room = gk_plan_room(&ctx, n_seqs * n_q, n_seqs, kv_len);
+	struct gk_seq *seqs = (struct gk_seq *)calloc(n_seqs, sizeof(*seqs));
+	uint32_t *pages = (uint32_t *)calloc((size_t)n_seqs * per, 4), counts[GK_N_COUNTS] = { 0 };
+	uint32_t *row_seq = (uint32_t *)calloc((size_t)n_seqs * n_q, 4);
+	size_t pool;
+
+	memset(b, 0, sizeof(*b));
+	b->n_rows = n_seqs * n_q;
+	b->n_pages = n_seqs * per;
+	for (uint32_t i = 0; i < n_seqs; i++) {
+		seqs[i].kv_len = kv_len;
+		seqs[i].n_q = n_q;
+		seqs[i].row = i * n_q;
+		seqs[i].first_page = i * per;
+		for (uint32_t r = 0; r < n_q; r++)
+			row_seq[i * n_q + r] = i;
+	}
+	for (uint32_t i = 0; i < b->n_pages; i++) /* scattered */
+		pages[i] = (uint32_t)((uint64_t)i * 7919 % b->n_pages);
+	b->plan.room = room;
+	b->plan.few = (struct gk_work *)calloc(room, sizeof(struct gk_work));
+	b->plan.many = (struct gk_work *)calloc(room, sizeof(struct gk_work));
+	b->plan.merge = (struct gk_merge *)calloc(room, sizeof(struct gk_merge));
+	if (gk_plan_attention(&ctx, KV_HEADS, HEADS / KV_HEADS, seqs, n_seqs, &b->plan) < 0)
+		exit(1);
+	counts[GK_N_ROWS] = b->n_rows;
+	counts[GK_N_SEQS] = n_seqs;
+	counts[GK_N_FEW] = b->plan.n_few;
+	counts[GK_N_MANY] = b->plan.n_many;
+	counts[GK_N_MERGE] = b->plan.n_merge;
+	b->b.counts = put(counts, GK_N_COUNTS);
+	b->b.seqs = put(seqs, n_seqs);
+	b->b.pages = put(pages, b->n_pages);
+	b->b.row_seq = put(row_seq, b->n_rows);
+	b->b.few = put(b->plan.few, b->plan.n_few);
+	b->b.many = put(b->plan.many, b->plan.n_many);
+	b->b.merge = put(b->plan.merge, b->plan.n_merge);
+	b->b.max_rows = b->n_rows;
+	b->b.max_seqs = n_seqs;
+	b->b.max_few = b->plan.n_few;
+	b->b.max_many = b->plan.n_many;
+	b->b.max_merge = b->plan.n_merge;
+	pool = (size_t)b->n_pages * KV_HEADS * PAGE * DIM * 2 * copies;
+	b->k = filled(pool);
+	b->v = filled(pool);
+	free(seqs);
+	free(pages);
+	free(row_seq);
+}
+
+static void drop_batch(struct batch *b)
+{
+	void *const all[] = { (void *)b->b.counts, (void *)b->b.seqs,  (void *)b->b.pages, (void *)b->b.row_seq,
+		              (void *)b->b.few,    (void *)b->b.many, (void *)b->b.merge, b->k,
+		              b->v };
+
+	for (void *p : all)
+		(void)gpu_free(p);
+	free(b->plan.few);
+	free(b->plan.many);
+	free(b->plan.merge);
+}
+
+static struct gk_kv kv_of(const struct batch *b, uint32_t copy)
+{
+	const size_t step = (size_t)b->n_pages * KV_HEADS * PAGE * DIM * 2 * copy;
+	struct gk_kv kv = { KN_BF16, KV_HEADS, DIM, DIM, PAGE, (uint8_t *)b->k + step, (uint8_t *)b->v + step };
+
+	return kv;
+}
+
+static void attention(uint32_t n_seqs, uint32_t kv_len, uint32_t n_q)
+{
+	const double bytes = 2.0 * n_seqs * kv_len * KV_HEADS * DIM * 2;
+	const uint32_t copies = (uint32_t)(200e6 / bytes) + 1;
+	struct batch b;
+	void *q, *out;
+	char name[128];
+	double us, pairs = 0;
+
+	make_batch(&b, n_seqs, kv_len, n_q, copies);
+	q = filled((size_t)b.n_rows * HEADS * DIM * 2);
+	out = filled((size_t)b.n_rows * HEADS * DIM * 2);
+	us = measure((int)copies * 2, [&](int i) {
+		struct gk_attention a = {};
+
+		a.out = view(out, GK_BF16, HEADS * DIM);
+		a.q = view(q, GK_BF16, HEADS * DIM);
+		a.kv = kv_of(&b, (uint32_t)i % copies);
+		a.batch = &b.b;
+		a.n_head = HEADS;
+		a.scale = 0.088f;
+		return gk_attention(&ctx, &a);
+	});
+	for (uint32_t i = 0; i < n_q; i++)
+		pairs += kv_len - n_q + i + 1;
+	(void)snprintf(name, sizeof(name), "attention %u x %u new of %u keys", n_seqs, n_q, kv_len);
+	report(name, us, bytes, 4.0 * pairs * n_seqs * HEADS * DIM);
+	(void)gpu_free(q);
+	(void)gpu_free(out);
+	drop_batch(&b);
+}
+
+/* ---- A decode step ----------------------------------------------------------------------------------------------------- */
+
+static void step(int t, uint32_t n_seqs, uint32_t kv_len)
+{
+	enum { D = 4096, FF = 12288, VOCAB = 151936, QKV = (HEADS + 2 * KV_HEADS) * DIM };
+	const uint32_t type = types[t].type;
+	const uint32_t mat_rows[] = { QKV, D, FF, FF, D }, mat_cols[] = { D, D, D, D, FF };
+	size_t layer = 0;
+	uint8_t *weights, *head;
+	struct batch b;
+	void *x = filled((size_t)n_seqs * D * 4), *qkv = filled((size_t)n_seqs * QKV * 4);
+	void *att = filled((size_t)n_seqs * D * 4), *h = filled((size_t)n_seqs * FF * 4);
+	void *logits = filled((size_t)n_seqs * VOCAB * 4);
+	int32_t *pos = (int32_t *)filled(n_seqs * 4), *ids = (int32_t *)filled(n_seqs * 4);
+	float *norm = (float *)filled(D * 4), *freq = (float *)filled(DIM * 4);
+	char name[128];
+	double us, bytes = 0;
+
+	for (int m = 0; m < 5; m++) {
+		layer += gk_mat_bytes(type, mat_rows[m], mat_cols[m]);
+		bytes += (double)mat_rows[m] * mat_cols[m] * types[t].bits / 8 * LAYERS;
+	}
+	bytes += (double)VOCAB * D * types[t].bits / 8 + 2.0 * n_seqs * kv_len * KV_HEADS * DIM * 2 * LAYERS;
+	weights = (uint8_t *)filled(layer * LAYERS);
+	head = (uint8_t *)filled(gk_mat_bytes(type, VOCAB, D));
+	make_batch(&b, n_seqs, kv_len, 1, LAYERS);
+	(void)gpu_fill(pos, 0, n_seqs * 4);
+	us = measure(1, [&](int) {
+		int r = 0;
+
+		for (uint32_t l = 0; l <= LAYERS; l++) {
+			uint8_t *at = weights + layer * l;
+			struct gk_job jobs[3] = {};
+			struct gk_linear lin = {};
+			struct gk_qkv s = {};
+			struct gk_attention a = {};
+
+			lin.rows = rows_of(n_seqs);
+			lin.norm_w = norm;
+			lin.eps = 1e-6f;
+			lin.jobs = jobs;
+			lin.n_jobs = 1;
+			lin.x = view(x, GK_F32, D);
+			lin.norm = true;
+			if (l == LAYERS) {
+				(void)gk_mat_describe(&jobs[0].w, type, VOCAB, D, head);
+				jobs[0].out = view(logits, GK_F32, VOCAB);
+				r |= gk_linear_few(&ctx, &lin);
+				r |= gk_argmax(&ctx, view(logits, GK_F32, VOCAB), rows_of(n_seqs), VOCAB, ids);
+				break;
+			}
+			(void)gk_mat_describe(&jobs[0].w, type, QKV, D, at);
+			at += gk_mat_bytes(type, QKV, D);
+			jobs[0].out = view(qkv, GK_F32, QKV);
+			r |= gk_linear_few(&ctx, &lin);
+			s.q = view(qkv, GK_F32, QKV);
+			s.k = view((float *)qkv + HEADS * DIM, GK_F32, QKV);
+			s.v = view((float *)qkv + (HEADS + KV_HEADS) * DIM, GK_F32, QKV);
+			s.n_head = HEADS;
+			s.head_dim = DIM;
+			s.q_norm = s.k_norm = norm;
+			s.eps = 1e-6f;
+			s.rope.inv_freq = freq;
+			s.rope.n_rot = DIM;
+			s.rope.scale = 1.0f;
+			s.pos = pos;
+			s.kv = kv_of(&b, l);
+			s.batch = &b.b;
+			s.rows = rows_of(n_seqs);
+			r |= gk_qkv_store(&ctx, &s);
+			a.out = view(att, GK_F32, D);
+			a.q = view(qkv, GK_F32, QKV);
+			a.kv = s.kv;
+			a.batch = &b.b;
+			a.n_head = HEADS;
+			a.scale = 0.088f;
+			r |= gk_attention(&ctx, &a);
+			(void)gk_mat_describe(&jobs[0].w, type, D, D, at);
+			at += gk_mat_bytes(type, D, D);
+			jobs[0].out = view(x, GK_F32, D);
+			jobs[0].accumulate = true;
+			lin.x = view(att, GK_F32, D);
+			lin.norm = false;
+			r |= gk_linear_few(&ctx, &lin);
+			for (int j = 0; j < 2; j++) {
+				(void)gk_mat_describe(&jobs[j].w, type, FF, D, at);
+				at += gk_mat_bytes(type, FF, D);
+				jobs[j].out = view(h, GK_F32, FF);
+				jobs[j].accumulate = false;
+			}
+			lin.x = view(x, GK_F32, D);
+			lin.norm = true;
+			lin.gated = true;
+			lin.n_jobs = 2;
+			r |= gk_linear_few(&ctx, &lin);
+			(void)gk_mat_describe(&jobs[0].w, type, D, FF, at);
+			jobs[0].out = view(x, GK_F32, D);
+			jobs[0].accumulate = true;
+			lin.x = view(h, GK_F32, FF);
+			lin.norm = false;
+			lin.gated = false;
+			lin.n_jobs = 1;
+			r |= gk_linear_few(&ctx, &lin);
+		}
+		return r;
+	});
+	(void)snprintf(name, sizeof(name), "step %s, %u x %u keys: %.1f tok/s", types[t].name, n_seqs, kv_len,
+	               1e6 / us * n_seqs);
+	report(name, us, bytes, 0);
+	for (void *p : { x, qkv, att, h, logits, (void *)pos, (void *)ids, (void *)norm, (void *)freq, (void *)weights,
+	                 (void *)head })
+		(void)gpu_free(p);
+	drop_batch(&b);
+}
+
+/* ---- The small ones ------------------------------------------------------------------------------------------------------ */
+
+static void small(uint32_t n)
+{
+	enum { D = 4096, VOCAB = 151936 };
+	void *x = filled((size_t)n * D * 4), *out = filled((size_t)n * D * 4), *w = filled(D * 4);
+	void *logits = filled((size_t)n * VOCAB * 4);
+	int32_t *ids = (int32_t *)filled(n * 4);
+	char name[64];
+	double us;
+
+	us = measure(40, [&](int) {
+		struct gk_norm a = {};
+
+		a.out = view(out, GK_F32, D);
+		a.x = view(x, GK_F32, D);
+		a.w = (const float *)w;
+		a.rows = rows_of(n);
+		a.n_head = 1;
+		a.dim = D;
+		a.eps = 1e-6f;
+		return gk_rmsnorm(&ctx, &a);
+	});
+	(void)snprintf(name, sizeof(name), "rmsnorm %u x 4096", n);
+	report(name, us, 8.0 * n * D, 0);
+	us = measure(40, [&](int) { return gk_add(&ctx, view(x, GK_F32, D), view(out, GK_F32, D), rows_of(n), D, 1.0f); });
+	(void)snprintf(name, sizeof(name), "add %u x 4096", n);
+	report(name, us, 12.0 * n * D, 0);
+	us = measure(10, [&](int) { return gk_argmax(&ctx, view(logits, GK_F32, VOCAB), rows_of(n), VOCAB, ids); });
+	(void)snprintf(name, sizeof(name), "argmax %u x 151936", n);
+	report(name, us, 4.0 * n * VOCAB, 0);
+	for (void *p : { x, out, w, logits, (void *)ids })
+		(void)gpu_free(p);
+}
+
+static bool wanted(const char *what)
+{
+	return !*only || strstr(only, what);
+}
+
+int main(int argc, char **argv)
+{
+	static const uint32_t few[] = { 1, 4, 8, 16 }, many[] = { 32, 64, 128, 512, 2048 };
+	int n_limits = 0;
+
+	for (int i = 1; i < argc; i++) {
+		if (!strncmp(argv[i], "--only=", 7))
+			only = argv[i] + 7;
+		else
+			*(n_limits++ ? &limit_tflops : &limit_gbytes) = strtod(argv[i], nullptr);
+	}
+	if (gk_ctx_init(&ctx, 0) < 0 || gpuStreamCreate(&stream) != GPU_OK) {
+		fprintf(stderr, "no device: %s\n", gk_error_text());
+		return 77;
+	}
+	ctx.stream = (void *)stream;
+	ctx.scratch_bytes = 512u << 20;
+	if (gpu_malloc(&ctx.scratch, ctx.scratch_bytes) != GPU_OK)
+		return 1;
+	if (wanted("few")) {
+		for (int t = 0; t < 8; t++) {
+			for (int s = 0; s < 5; s++) {
+				for (int m = 0; m < (t < 2 || t == 4 ? 4 : 1); m++)
+					linear(&shapes[s], t, few[m], false);
+			}
+		}
+	}
+	if (wanted("attention")) {
+		attention(1, 512, 1);
+		attention(1, 4096, 1);
+		attention(1, 16384, 1);
+		attention(16, 2048, 1);
+		attention(128, 640, 1);
+		attention(1, 2048, 2048);
+		attention(8, 1024, 1024);
+		attention(1, 8192, 8192);
+		attention(4, 8192, 512);
+	}
+	if (wanted("step")) {
+		step(0, 1, 512);
+		step(0, 1, 16384);
+		step(0, 8, 512);
+		step(1, 1, 512);
+		step(2, 1, 512);
+		step(4, 1, 512);
+		step(3, 1, 512);
+		step(4, 16, 512);
+	}
+	if (wanted("many")) {
+		for (int t = 0; t < 5; t += 2) {
+			for (int s = 0; s < 4; s += t ? 2 : 1) {
+				for (int m = 0; m < 5; m++)
+					linear(&shapes[s], t, many[m], true);
+			}
+		}
+	}
+	if (wanted("small")) {
+		small(1);
+		small(64);
+		small(2048);
+	}
+	return n_failed != 0;
+}

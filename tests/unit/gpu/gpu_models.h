@@ -1,0 +1,116 @@
+/* Whole models on a GPU backend, compared with the stored references: several sequences at a time, cut in pieces, so that
+ * steps of all forms come by: prompts, single tokens, both together. */
+#ifndef GPU_MODELS_H
+#define GPU_MODELS_H
+
+#include "gpu/open.h"
+#include "model_fixture.h"
+
+enum { GPU_PAGE = 8, GPU_PAGES = 96, GPU_TOKENS = 160 };
+
+struct gpu_case {
+	const char *model;
+	bool exact, no_fusion;
+	uint32_t max_piece; /* new tokens of a sequence in one step */
+	uint32_t n_seqs;
+	uint32_t max_tokens; /* of each prompt that are computed; 0: all */
+	double tolerance;    /* relative difference of the middle row */
+};
+
+static inline void tell_failure(const char *backend, const char *op, const char *text)
+{
+	print_message("%s: %s: %s\n", backend, op, text);
+}
+
+static inline struct kn_backend *open_gpu(const struct gpu_case *c)
+{
+	const struct kn_config config = { .max_tokens = GPU_TOKENS, .exact = c->exact };
+	const struct gpu_open how = { .no_fusion = c->no_fusion, .on_failure = tell_failure };
+	struct kn_backend *be = NULL;
+	struct err err = { 0 };
+
+	if (gpu_backend_open("gpu-test", &config, &how, &be, &err) < 0)
+		fail_msg("%s", err_text(&err));
+	return be;
+}
+
+struct gpu_stream {
+	struct reference ref;
+	struct eng_kv_seq kv;
+	uint32_t pos, n; /* computed, to compute */
+};
+
+static inline void check_model(const struct gpu_case *c)
+{
+	enum { MAX_STREAMS = 24, MAX_ROWS = 4096 };
+	static struct gpu_stream streams[MAX_STREAMS];
+	static double rel[MAX_ROWS];
+	struct kn_backend *be = open_gpu(c);
+	struct eng_weights *refs = open_references(c->model);
+	struct eng_model *m = open_fixture_model(c->model, be);
+	struct eng_runner *r = new_runner(m, GPU_PAGES, GPU_PAGE, GPU_TOKENS);
+	struct eng_kv_pool *pool;
+	uint32_t n_open = c->n_seqs, n_rows = 0;
+
+	srand(7);
+	memset(streams, 0, sizeof(streams));
+	assert_int_equal(eng_kv_pool_new(GPU_PAGES, GPU_PAGE, &pool), 0);
+	for (uint32_t i = 0; i < c->n_seqs; i++) {
+		read_reference(refs, (int)i % N_PROMPTS, &streams[i].ref);
+		streams[i].n = streams[i].ref.n_ids;
+		if (c->max_tokens && streams[i].n > c->max_tokens)
+			streams[i].n = c->max_tokens;
+	}
+	while (n_open > 0) {
+		struct eng_step_seq seqs[MAX_STREAMS];
+		struct gpu_stream *who[MAX_STREAMS];
+		const float *rows;
+		uint32_t n = 0, room = GPU_TOKENS;
+
+		for (uint32_t i = 0; i < c->n_seqs; i++) {
+			struct gpu_stream *s = &streams[i];
+			uint32_t left = s->n - s->pos, take;
+
+			if (left == 0 || (c->n_seqs > 1 && rand() % 4 == 0))
+				continue;
+			take = 1 + (rand() % 2 ? (uint32_t)rand() % (left < c->max_piece ? left : c->max_piece) : 0);
+			take = take < room ? take : room;
+			if (take == 0 || eng_kv_seq_reserve(pool, &s->kv, s->pos + take) < 0)
+				continue;
+			room -= take;
+			who[n] = s;
+			seqs[n++] = (struct eng_step_seq){ .pages = s->kv.pages,
+				                           .ids = s->ref.ids + s->pos,
+				                           .n_ids = take,
+				                           .pos = s->pos,
+				                           .n_out = 1 + (uint32_t)rand() % take };
+		}
+		if (n == 0)
+			continue;
+		rows = step(r, seqs, n);
+		for (uint32_t i = 0; i < n; i++) {
+			uint32_t n_vocab = who[i]->ref.n_vocab;
+
+			who[i]->pos += seqs[i].n_ids;
+			for (uint32_t k = who[i]->pos - seqs[i].n_out; k < who[i]->pos; k++, rows += n_vocab) {
+				assert_true(n_rows < MAX_ROWS);
+				rel[n_rows++] = compare(rows, who[i]->ref.logits + (size_t)k * n_vocab, n_vocab).rel_l2;
+			}
+			if (who[i]->pos == who[i]->n) {
+				eng_kv_seq_done(pool, &who[i]->kv);
+				n_open--;
+			}
+		}
+	}
+	qsort(rel, n_rows, sizeof(rel[0]), by_value);
+	print_message("%s%s%s: %u rows, relative: middle %.2e, worst %.2e\n", c->model, c->exact ? " exact" : "",
+	              c->no_fusion ? " unfused" : "", n_rows, rel[n_rows / 2], rel[n_rows - 1]);
+	assert_true(rel[n_rows / 2] < c->tolerance);
+	eng_kv_pool_free(pool);
+	eng_runner_free(r);
+	eng_model_close(m);
+	kn_backend_close(be);
+	eng_weights_close(refs);
+}
+
+#endif

@@ -1,0 +1,282 @@
+/* Packing, and products of few and of many rows, against kernels/ref on the same (dequantized) weights. */
+#include "gpu_test.h"
+
+static uint32_t cols_for(uint32_t type, uint32_t about)
+{
+	const uint32_t block = type == GK_FP8_128 ? 1 : kn_dtype_info((enum kn_dtype)type)->block_elems;
+
+	return (about + block - 1) / block * block;
+}
+
+GPU_TEST(an_embedding_gives_the_values_of_the_file)
+{
+	for (int t = 0; t < test_n_types; t++) {
+		const uint32_t cols = cols_for(test_types[t], 72), n = 5;
+		test_mat m(test_types[t], 139, cols, 0.5f);
+		both<int32_t> ids(n);
+		test_rows out(GK_F32, n, cols, cols + 3);
+		double worst = 0.0;
+
+		for (uint32_t i = 0; i < n; i++)
+			ids.host[i] = (int32_t)(i == 0 ? 138 : test_random() % 139);
+		ids.up();
+		CHECK(gk_embed(&test_ctx, out.view(), &m.mat, ids.device, test_all(n), 2.0f) == 0, "embed");
+		test_sync("embed");
+		out.down();
+		for (uint32_t i = 0; i < n; i++) {
+			for (uint32_t c = 0; c < cols; c++) {
+				const double want = 2.0 * m.values[(size_t)ids.host[i] * cols + c];
+				const double e = fabs(out.host[i * out.ld + c] - want) / (fabs(want) + 1e-3);
+
+				worst = e <= worst ? worst : e;
+			}
+		}
+		CHECK(worst < 1e-5, "%s: %g", test_type_name(test_types[t]), worst);
+	}
+}
+
+struct shape {
+	uint32_t type, n, rows, cols, n_jobs;
+	uint32_t elem;
+	bool gated, norm, bias, accumulate, fixed;
+};
+
+static void reference(const shape *s, const test_rows &x, const float *norm_w, test_mat **w, const float *const *bias,
+                      float **out)
+{
+	const struct kn_ops *ops = test_ref->ops;
+	float *normed = (float *)malloc(sizeof(float) * s->n * s->cols);
+
+	for (uint32_t i = 0; i < s->n; i++)
+		memcpy(normed + i * s->cols, x.host + i * x.ld, s->cols * sizeof(float));
+	if (s->norm)
+		ops->rmsnorm(test_ref, normed, s->cols, normed, s->cols, norm_w, s->n, 1, s->cols, 1e-5f);
+	for (uint32_t j = 0; j < s->n_jobs; j++) {
+		const struct kn_matmul job = { &w[j]->ref, out[j], s->rows, bias[j],
+			                       s->accumulate && !s->gated ? (unsigned)KN_ACCUMULATE : 0u };
+
+		ops->matmul(test_ref, &job, 1, normed, s->cols, s->n);
+	}
+	if (s->gated)
+		ops->act_mul(test_ref, KN_ACT_SILU, out[0], s->rows, out[0], s->rows, out[1], s->rows, s->n, s->rows);
+	free(normed);
+}
+
+/* Runs one product both ways. way: 0 few, 1 many, 2 many exact. */
+static void compare(const shape *s, int way, double tolerance)
+{
+	test_rows x(s->elem, s->n, s->cols, s->cols + (s->cols % 8 ? 3 : 8));
+	both<float> norm_w(s->cols);
+	test_mat *w[GK_MAX_JOBS];
+	both<float> *bias[GK_MAX_JOBS];
+	const float *host_bias[GK_MAX_JOBS];
+	test_rows *out[GK_MAX_JOBS];
+	float *want[GK_MAX_JOBS];
+	struct gk_job jobs[GK_MAX_JOBS];
+	struct gk_linear l = {};
+	int r;
+
+	x.random(1.0f);
+	test_normals(norm_w.host, s->cols, 0.3f);
+	norm_w.up();
+	for (uint32_t j = 0; j < s->n_jobs; j++) {
+		w[j] = new test_mat(s->type, s->rows, s->cols, 0.5f);
+		bias[j] = new both<float>(s->rows);
+		test_normals(bias[j]->host, s->rows, 1.0f);
+		bias[j]->up();
+		host_bias[j] = s->bias ? bias[j]->host : nullptr;
+		out[j] = new test_rows(GK_F32, s->n, s->rows, s->rows + 5);
+		out[j]->random(1.0f);
+		want[j] = (float *)malloc(sizeof(float) * s->n * s->rows);
+		for (uint32_t i = 0; i < s->n; i++)
+			memcpy(want[j] + i * s->rows, out[j]->host + i * out[j]->ld, s->rows * sizeof(float));
+		jobs[j].w = w[j]->mat;
+		jobs[j].out = out[j]->view();
+		jobs[j].bias = s->bias ? bias[j]->device : nullptr;
+		jobs[j].accumulate = s->accumulate && !s->gated;
+	}
+	reference(s, x, norm_w.host, w, host_bias, want);
+	l.x = x.view();
+	l.rows = test_all(s->n);
+	l.norm = s->norm;
+	l.norm_w = norm_w.device;
+	l.eps = 1e-5f;
+	l.gated = s->gated;
+	l.act = KN_ACT_SILU;
+	l.n_jobs = s->n_jobs;
+	l.jobs = jobs;
+	test_ctx.fixed = s->fixed;
+	r = way == 0 ? gk_linear_few(&test_ctx, &l) : gk_linear_many(&test_ctx, &l, way == 2);
+	test_ctx.fixed = false;
+	CHECK(r == 0, "%s: %d", test_type_name(s->type), r);
+	test_sync("linear");
+	for (uint32_t j = 0; j < (s->gated ? 1 : s->n_jobs); j++) {
+		double d;
+
+		out[j]->down();
+		d = test_distance(out[j]->host, out[j]->ld, want[j], s->rows, s->n, s->rows);
+		CHECK(d < tolerance, "%s, way %d, %u rows of %u x %u, job %u: %g", test_type_name(s->type), way, s->n,
+		      s->rows, s->cols, j, d);
+	}
+	for (uint32_t j = 0; j < s->n_jobs; j++) {
+		delete w[j];
+		delete bias[j];
+		delete out[j];
+		free(want[j]);
+	}
+}
+
+/* x in two bfloat16 parts keeps 16 bits: 2^-17 at most. */
+static const double TOL_TWO_PARTS = 1e-5;
+
+GPU_TEST(one_row_meets_matrices_of_every_type)
+{
+	for (int t = 0; t < test_n_types; t++) {
+		const shape plain = { test_types[t], 1,     40,    cols_for(test_types[t], 520), 1, GK_F32,
+			              false,         false, false, false,                        false };
+		const shape all = { test_types[t], 1,    37,   cols_for(test_types[t], 300), 2, GK_F32,
+			            false,         true, true, true,                         false };
+
+		compare(&plain, 0, TOL_TWO_PARTS);
+		compare(&all, 0, TOL_TWO_PARTS);
+	}
+}
+
+GPU_TEST(the_activation_is_applied_to_gate_and_up)
+{
+	for (int t = 0; t < test_n_types; t++) {
+		const shape s = { test_types[t], 2,    21,   cols_for(test_types[t], 200), 2, GK_F32,
+			          true,          true, true, false,                        false };
+
+		compare(&s, 0, 2 * TOL_TWO_PARTS);
+	}
+}
+
+GPU_TEST(a_few_rows_share_the_weights)
+{
+	static const uint32_t counts[] = { 3, 8, 16 };
+
+	for (int t = 0; t < test_n_types; t++) {
+		for (int c = 0; c < 3; c++) {
+			const shape s = { test_types[t], counts[c], 23,   cols_for(test_types[t], 136), 1,
+				          GK_F32,        c == 2,    true, true,                         true,
+				          false };
+			shape g = s;
+
+			g.gated = c == 1;
+			g.n_jobs = g.gated ? 2 : 1;
+			compare(&g, 0, counts[c] > 4 ? TOL_BF16 : TOL_TWO_PARTS);
+		}
+	}
+}
+
+GPU_TEST(fixed_products_keep_two_parts)
+{
+	static const uint32_t types[] = { KN_BF16, KN_Q4_K, KN_Q6_K, GK_FP8_128 };
+
+	for (int t = 0; t < 4; t++) {
+		const shape s = { types[t], 13,   19,   cols_for(types[t], 264), 1, GK_F32,
+			          false,    true, true, false,                   true };
+
+		compare(&s, 0, TOL_TWO_PARTS);
+	}
+}
+
+GPU_TEST(rows_of_16_bits_are_multiplied_as_they_are)
+{
+	const shape bf16 = { KN_BF16, 6, 30, 328, 3, GK_BF16, false, false, true, false, false };
+	const shape f16 = { KN_Q8_0, 2, 30, 320, 1, GK_F16, false, false, true, false, false };
+
+	compare(&bf16, 0, TOL_TWO_PARTS);
+	compare(&f16, 0, TOL_TWO_PARTS);
+}
+
+GPU_TEST(a_row_is_the_same_bits_among_others_when_fixed)
+{
+	const uint32_t rows = 48, cols = 512;
+
+	for (int t = 0; t < test_n_types; t++) {
+		test_mat w(test_types[t], rows, cols, 0.5f);
+		test_rows x(GK_F32, 16, cols, cols), one(GK_F32, 16, rows, rows), all(GK_F32, 16, rows, rows);
+		struct gk_job job = { w.mat, all.view(), nullptr, false };
+		struct gk_linear l = {};
+
+		x.random(1.0f);
+		l.x = x.view();
+		l.rows = test_all(16);
+		l.n_jobs = 1;
+		l.jobs = &job;
+		test_ctx.fixed = true;
+		CHECK(gk_linear_few(&test_ctx, &l) == 0, "few");
+		job.out = one.view();
+		l.rows = test_all(3);
+		CHECK(gk_linear_few(&test_ctx, &l) == 0, "few");
+		test_ctx.fixed = false;
+		test_sync("fixed");
+		one.down();
+		all.down();
+		CHECK(memcmp(one.host, all.host, 3 * rows * sizeof(float)) == 0, "%s", test_type_name(test_types[t]));
+	}
+}
+
+GPU_TEST(many_rows_exactly)
+{
+	for (int t = 0; t < test_n_types; t++) {
+		const shape s = { test_types[t], 21,    11,   cols_for(test_types[t], 80), 1, GK_F32,
+			          false,         false, true, true,                        false };
+		const shape g = { test_types[t], 5,     11,   cols_for(test_types[t], 80), 2, GK_F32,
+			          true,          false, true, false,                       false };
+
+		compare(&s, 2, TOL_F32);
+		compare(&g, 2, 2 * TOL_F32);
+	}
+}
+
+GPU_TEST(many_rows_by_tiles)
+{
+	for (int t = 0; t < test_n_types; t++) {
+		const shape s = { test_types[t], 70,    137,  cols_for(test_types[t], 136), 1, GK_BF16,
+			          false,         false, true, true,                         false };
+		const shape g = { test_types[t], 19,    33,   cols_for(test_types[t], 96), 2, GK_BF16,
+			          true,          false, true, false,                       false };
+
+		/* Weights of scaled types are rounded to bfloat16. */
+		compare(&s, 1, TOL_BF16);
+		compare(&g, 1, 2 * TOL_BF16);
+	}
+}
+
+GPU_TEST(a_batch_of_matrices)
+{
+	const uint32_t n = 3, n_mats = 3, rows = 10, cols = 32;
+	test_mat a(KN_BF16, rows, cols, 1.0f), b(KN_BF16, rows, cols, 1.0f), c(KN_BF16, rows, cols, 1.0f);
+	test_mat *w[] = { &a, &b, &c };
+	both<struct gk_mat> mats(n_mats);
+	test_rows x(GK_F32, n, n_mats * cols, n_mats * cols), out(GK_F32, n, n_mats * rows, n_mats * rows);
+	struct gk_linear_batch l = {};
+	float want[n * rows];
+
+	x.random(1.0f);
+	for (uint32_t i = 0; i < n_mats; i++)
+		mats.host[i] = w[i]->mat;
+	mats.up();
+	l.x = x.view();
+	l.out = out.view();
+	l.x_step = cols;
+	l.out_step = rows;
+	l.rows = test_all(n);
+	l.n_mats = n_mats;
+	l.type = KN_BF16;
+	l.mat_rows = rows;
+	l.mat_cols = cols;
+	l.mats = mats.device;
+	CHECK(gk_linear_batch(&test_ctx, &l, true) == 0, "batch");
+	test_sync("batch");
+	out.down();
+	for (uint32_t i = 0; i < n_mats; i++) {
+		const struct kn_matmul job = { &w[i]->ref, want, rows, nullptr, 0 };
+
+		test_ref->ops->matmul(test_ref, &job, 1, x.host + i * cols, x.ld, n);
+		CHECK(test_distance(out.host + i * rows, out.ld, want, rows, n, rows) < TOL_F32, "matrix %u", i);
+	}
+}

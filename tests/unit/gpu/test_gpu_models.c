@@ -1,0 +1,27 @@
+/* Whole models on the GPU backend as it is, kernels included, on the host shim: few tokens, since every thread of a block
+ * is a fiber. tests/unit/gpu_host has all architectures over plain loops. */
+#include "gpu_models.h"
+
+static void stays_close_to_the_reference(void **state)
+{
+	check_model(*state);
+}
+
+int main(void)
+{
+	static const struct gpu_case cases[] = {
+		{ .model = "qwen3", .exact = true, .max_piece = 20, .n_seqs = 2, .max_tokens = 24, .tolerance = 1e-4 },
+		{ .model = "qwen3", .max_piece = 20, .n_seqs = 2, .max_tokens = 24, .tolerance = 2e-2 },
+		{ .model = "gemma3_text", .max_piece = 20, .n_seqs = 2, .max_tokens = 20, .tolerance = 2e-2 },
+		{ .model = "gpt_oss", .max_piece = 20, .n_seqs = 2, .max_tokens = 20, .tolerance = 5e-2 },
+		{ .model = "deepseek_v3", .max_piece = 20, .n_seqs = 2, .max_tokens = 20, .tolerance = 2e-2 },
+	};
+	static struct CMUnitTest tests[sizeof(cases) / sizeof(cases[0])];
+	size_t n = 0;
+
+	for (; n < sizeof(cases) / sizeof(cases[0]); n++)
+		tests[n] = (struct CMUnitTest){ .name = cases[n].model,
+			                        .test_func = stays_close_to_the_reference,
+			                        .initial_state = (void *)&cases[n] };
+	return _cmocka_run_group_tests("models on the host shim", tests, n, NULL, NULL);
+}

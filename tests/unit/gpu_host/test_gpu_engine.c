@@ -1,0 +1,126 @@
+/* The whole engine on a GPU plugin whose launchers are plain loops: loaded, planned by what the device says is free,
+ * scheduled; greedy requests come back as ids, others as logits. Compared with the reference backend. */
+#include <libgen.h>
+#include <pthread.h>
+#include <stdlib.h>
+#include <unistd.h>
+
+#include "engine.h"
+#include "test.h"
+
+enum { N_REQUESTS = 6, MAX_IDS = 24 };
+
+struct answer {
+	pthread_mutex_t lock;
+	pthread_cond_t cond;
+	int n_open;
+	int32_t ids[N_REQUESTS][MAX_IDS];
+	float logprobs[N_REQUESTS][MAX_IDS];
+	uint32_t n[N_REQUESTS];
+};
+
+struct call {
+	struct answer *a;
+	int i;
+};
+
+static void on_event(void *arg, const struct eng_event *ev)
+{
+	struct call *c = arg;
+
+	(void)pthread_mutex_lock(&c->a->lock);
+	if (ev->kind == ENG_EV_TOKEN && c->a->n[c->i] < MAX_IDS) {
+		c->a->logprobs[c->i][c->a->n[c->i]] = ev->logprob;
+		c->a->ids[c->i][c->a->n[c->i]++] = ev->id;
+	}
+	if (ev->kind == ENG_EV_DONE) {
+		if (ev->error)
+			print_message("%s\n", err_text(ev->error));
+		c->a->n_open--;
+		(void)pthread_cond_signal(&c->a->cond);
+	}
+	(void)pthread_mutex_unlock(&c->a->lock);
+}
+
+static void submit(struct eng_engine *e, struct call *call)
+{
+	static const int32_t prompt[] = { 5, 80, 13, 200, 41, 7, 99, 300, 12, 6 };
+	struct eng_request req = { .ids = prompt + call->i % 3,
+		                   .n_ids = 7,
+		                   .max_new = MAX_IDS - (uint32_t)call->i,
+		                   .ignore_eos = true,
+		                   .logprob_start = -1,
+		                   .on_event = on_event,
+		                   .arg = call,
+		                   .sampling = { .top_p = 1, .repetition_penalty = 1 } };
+	struct err err = { 0 };
+	uint64_t id;
+
+	req.logprobs = call->i == 4;
+	if (call->i == 5) {
+		req.sampling.temperature = 0.8f;
+		req.sampling.has_seed = true;
+		req.sampling.seed = 3;
+	}
+	(void)pthread_mutex_lock(&call->a->lock);
+	call->a->n_open++;
+	(void)pthread_mutex_unlock(&call->a->lock);
+	assert_int_equal(eng_submit(e, &req, &id, &err), 0);
+}
+
+/* Three greedy ones, then one more beside one with log-probabilities and one that draws. */
+static void ask(const char *backend, struct answer *a)
+{
+	const struct eng_options o = { .model_path = test_fixture("models/qwen3"), .backend = backend };
+	struct eng_engine *e = NULL;
+	struct call calls[N_REQUESTS];
+	struct err err = { 0 };
+
+	*a = (struct answer){ .lock = PTHREAD_MUTEX_INITIALIZER, .cond = PTHREAD_COND_INITIALIZER };
+	if (eng_engine_open(&o, &e, &err) < 0)
+		fail_msg("%s", err_text(&err));
+	assert_string_equal(eng_engine_info(e)->backend, backend);
+	for (int first = 0; first < N_REQUESTS; first += 3) {
+		for (int i = first; i < first + 3; i++) {
+			calls[i] = (struct call){ a, i };
+			submit(e, &calls[i]);
+		}
+		(void)pthread_mutex_lock(&a->lock);
+		while (a->n_open > 0)
+			(void)pthread_cond_wait(&a->cond, &a->lock);
+		(void)pthread_mutex_unlock(&a->lock);
+	}
+	eng_engine_close(e);
+}
+
+static void answers_are_those_of_the_reference(void **state)
+{
+	static struct answer want, got;
+	char exe[4096], path[4200];
+	ssize_t n = readlink("/proc/self/exe", exe, sizeof(exe) - 1);
+
+	(void)state;
+	assert_true(n > 0);
+	exe[n] = '\0';
+	(void)snprintf(path, sizeof(path), "%s/../../plugin-host", dirname(exe));
+	assert_int_equal(setenv("OCAI_PLUGIN_DIR", path, 1), 0);
+	ask("ref", &want);
+	ask("cuda", &got);
+	for (int i = 0; i < N_REQUESTS; i++) {
+		assert_int_equal(got.n[i], MAX_IDS - i);
+		assert_int_equal(want.n[i], got.n[i]);
+		assert_memory_equal(want.ids[i], got.ids[i], got.n[i] * sizeof(got.ids[i][0]));
+	}
+	for (uint32_t k = 0; k < got.n[4]; k++) {
+		float d = want.logprobs[4][k] - got.logprobs[4][k];
+
+		assert_true(d < 1e-3f && d > -1e-3f && got.logprobs[4][k] < 0);
+	}
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = { cmocka_unit_test(answers_are_those_of_the_reference) };
+
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}
