@@ -4,7 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "model/model.h"
+#include "model/flip_model.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 

@@ -13,7 +13,7 @@
 #include "base/json.h"
 #include "image_progress.h"
 #include "model.h"
-#include "model/model.h"
+#include "model/flip_model.h"
 
 enum {
 	POLL_MS = 250,

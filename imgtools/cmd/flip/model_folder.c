@@ -12,7 +12,7 @@
 #include "commands.h"
 #include "image_progress.h"
 #include "model.h"
-#include "model/model.h"
+#include "model/flip_model.h"
 
 static img_progress_fn show_progress;
 

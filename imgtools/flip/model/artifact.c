@@ -11,7 +11,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "model/model.h"
+#include "model/flip_model.h"
 #include "model/model_internal.h"
 
 void flip_artifact_done(struct flip_artifact *a)

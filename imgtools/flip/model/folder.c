@@ -14,7 +14,7 @@
 #include "base/cleanup.h"
 #include "base/sha256.h"
 #include "base/threadpool.h"
-#include "model/model.h"
+#include "model/flip_model.h"
 
 enum { MAX_DEPTH = 16, MAX_THREADS = 64 };
 

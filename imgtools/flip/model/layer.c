@@ -5,7 +5,7 @@
 #include <string.h>
 
 #include "base/cleanup.h"
-#include "model/model.h"
+#include "model/flip_model.h"
 
 /* Chunks that nothing verifies by themselves: their size is ours to choose. */
 enum { PLAIN_CHUNK = 4 << 20 };

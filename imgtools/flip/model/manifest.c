@@ -8,7 +8,7 @@
 
 #include "base/json.h"
 #include "base/sha256.h"
-#include "model/model.h"
+#include "model/flip_model.h"
 #include "model/model_internal.h"
 #include "tree/tree.h"
 

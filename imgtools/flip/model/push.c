@@ -14,7 +14,7 @@
 #include "base/cleanup.h"
 #include "base/json.h"
 #include "base/sha256.h"
-#include "model/model.h"
+#include "model/flip_model.h"
 #include "registry/registry.h"
 
 enum { N_THREADS = 4 };

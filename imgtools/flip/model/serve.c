@@ -15,7 +15,7 @@
 #include <unistd.h>
 
 #include "base/cleanup.h"
-#include "model/model.h"
+#include "model/flip_model.h"
 
 enum { N_THREADS = 4, MAX_CONNECTIONS = 512, IDLE_S = 60 };
 
