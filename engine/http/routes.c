@@ -270,6 +270,10 @@ void handle_metrics(struct exchange *x)
 	metric(&out, "output_tokens_total", "counter", "Tokens generated.", (double)s.output_tokens);
 	metric(&out, "prefill_seconds_total", "counter", "Time spent on prompts.", (double)s.prefill_ns / 1e9);
 	metric(&out, "decode_seconds_total", "counter", "Time spent on generation.", (double)s.decode_ns / 1e9);
+	metric(&out, "mask_seconds_total", "counter", "Time spent on masks of structured output beside the model.",
+	       (double)s.mask_ns / 1e9);
+	metric(&out, "mask_wait_seconds_total", "counter", "Time that the model waited for masks.",
+	       (double)s.mask_wait_ns / 1e9);
 	metric(&out, "requests_running", "gauge", "Requests being computed.", s.n_running);
 	metric(&out, "requests_queued", "gauge", "Requests waiting.", s.n_queued);
 	metric(&out, "kv_pages_used", "gauge", "Pages of the K/V cache in use.", s.kv_pages_used);

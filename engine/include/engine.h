@@ -281,8 +281,10 @@ struct eng_stats {
 	uint64_t n_requests, n_done, n_aborted, n_failed, n_rejected;
 	uint64_t prompt_tokens, cached_tokens, output_tokens;
 	uint64_t prefill_ns, decode_ns;
-	uint64_t n_preempted;                /* set back because pages ran out, and computed again */
-	uint64_t kv_evictions;               /* cached pages given up */
+	uint64_t mask_ns,
+	        mask_wait_ns;  /* masks of structured output: computed beside steps, and waited for behind them */
+	uint64_t n_preempted;  /* set back because pages ran out, and computed again */
+	uint64_t kv_evictions; /* cached pages given up */
 	uint64_t drafted_tokens, draft_hits; /* speculation: guessed, and guessed right */
 	uint64_t disk_tokens;                /* of cached_tokens: read from the cache folder */
 	uint64_t disk_bytes, disk_pages_read, disk_pages_written;

@@ -32,7 +32,7 @@ struct vocabulary {
 
 struct times {
 	double *us;
-	size_t n;
+	size_t n, n_forced; /* n_forced: masks with one token, which no model need be asked for */
 };
 
 static double now_us(void)
@@ -245,6 +245,7 @@ static void run(const struct vocabulary *v, struct eng_grammar *g, const char *n
 		uint32_t n = 0;
 		const uint64_t *mask = eng_matcher_mask(m, &n);
 
+		masks->n_forced += mask && n == 1 && !eng_matcher_can_end(m);
 		if (masks->n < MAX_TIMES)
 			masks->us[masks->n++] = now_us() - begin;
 		if (getenv("VERBOSE") && masks->us[masks->n - 1] > 500)
@@ -347,7 +348,8 @@ int main(int argc, char **argv)
 {
 	const char *dir = getenv("TESTS_DIR");
 	struct base_buf text = BASE_BUF_INIT(16 << 20);
-	struct times compiles = { calloc(1000, sizeof(double)), 0 }, masks = { calloc(MAX_TIMES, sizeof(double)), 0 };
+	struct times compiles = { calloc(1000, sizeof(double)), 0, 0 },
+	             masks = { calloc(MAX_TIMES, sizeof(double)), 0, 0 };
 	struct vocabulary v;
 	struct err err = { 0 };
 	char path[4096];
@@ -370,6 +372,7 @@ int main(int argc, char **argv)
 		measure_line(&v, p, (size_t)(end - p), &compiles, &masks);
 	print_value("schemas", "", (double)compiles.n, 0);
 	print_value("tokens", "", (double)masks.n, 0);
+	print_value("tokens without a choice", "share", (double)masks.n_forced / (double)masks.n, 0);
 	print_times("compile", &compiles, 0);
 	print_times("mask", &masks, 200);
 	for (uint32_t i = 0; i < v.n; i++)

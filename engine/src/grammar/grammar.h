@@ -58,6 +58,7 @@ void eng_matcher_free(struct eng_matcher *m);
 /* Bit i: token i may come next. *ret_n: how many. Borrowed until the next call. NULL: a limit was met (-E2BIG) or
  * memory ran out: eng_matcher_error(). */
 const uint64_t *eng_matcher_mask(struct eng_matcher *m, uint32_t *ret_n);
+bool eng_matcher_has_mask(const struct eng_matcher *m); /* of where the output is now */
 /* 0; -EINVAL: it is not in the mask, and nothing changed. */
 int eng_matcher_accept(struct eng_matcher *m, int32_t token);
 /* Bytes instead of a token. The number of bytes taken: fewer than len when the next one is refused; those stay taken.

@@ -102,6 +102,11 @@ const uint64_t *eng_matcher_mask(struct eng_matcher *x, uint32_t *ret_n)
 	return x->bits;
 }
 
+bool eng_matcher_has_mask(const struct eng_matcher *x)
+{
+	return x->has_mask;
+}
+
 static void apply(const uint64_t *mask, uint32_t n_mask, float *logits, uint32_t n_vocab)
 {
 	uint32_t n = n_mask < n_vocab ? n_mask : n_vocab;

@@ -12,6 +12,7 @@
 #include <string.h>
 
 #include "base/cleanup.h"
+#include "base/threadpool.h"
 #include "model/load.h"
 
 enum { Q8_BLOCK = 32, Q8_BYTES = 34, MX_BLOCK = 32, MX_BYTES = 16 };
@@ -22,6 +23,38 @@ static enum kn_dtype dtype_for(const struct loader *l, uint64_t cols)
 	if (l->exact)
 		return KN_F32;
 	return cols % Q8_BLOCK == 0 ? KN_Q8_0 : KN_BF16;
+}
+
+/* ---- Rows, by all cores ---- */
+
+/* A matrix being made; each thread has a line of cols values. */
+struct rows {
+	enum kn_dtype dtype;
+	size_t cols, row_bytes;
+	char *out;
+	float *lines;
+	const void *data, *scales; /* of the file: FP8 one scale for each block, MXFP4 [rows of the file, cols / 32] */
+	/* FP8 */
+	const uint32_t *block;
+	const float *table;
+	/* MXFP4: which rows of the file */
+	uint64_t first, step;
+};
+
+static int for_rows(const struct loader *l, const char *name, struct rows *rows, uint64_t n, base_threadpool_fn fn)
+{
+	enum { GRAIN_VALUES = 64 << 10 };
+	size_t grain = GRAIN_VALUES / rows->cols + 1;
+	int r = *l->pool ? 0 : base_threadpool_new(0, l->pool, l->err);
+
+	if (r < 0)
+		return r;
+	rows->lines = calloc(rows->cols, base_threadpool_size(*l->pool) * sizeof(*rows->lines));
+	if (!rows->lines)
+		return model_load_no_memory(l, name);
+	base_threadpool_for(*l->pool, n, grain, fn, rows);
+	free(rows->lines);
+	return 0;
 }
 
 /* ---- FP8 ---- */
@@ -70,50 +103,59 @@ static int find_scales(const struct loader *l, const struct eng_tensor *t, const
 	return 0;
 }
 
+static void fp8_rows(void *arg, size_t begin, size_t end, unsigned worker)
+{
+	const struct rows *m = arg;
+	float *line = m->lines + worker * m->cols;
+	uint64_t n_scales = blocks_of(m->cols, m->block[1]);
+
+	for (size_t i = begin; i < end; i++) {
+		const uint8_t *in = (const uint8_t *)m->data + i * m->cols;
+		const char *scales = (const char *)m->scales + i / m->block[0] * n_scales * sizeof(float);
+
+		for (size_t c = 0; c < m->cols; c++) {
+			float scale;
+
+			/* Mapped data may lie anywhere. */
+			memcpy(&scale, scales + c / m->block[1] * sizeof(scale), sizeof(scale));
+			line[c] = m->table[in[c]] * scale;
+		}
+		kn_quantize(m->dtype, line, m->out + i * m->row_bytes, m->cols);
+	}
+}
+
 int model_expand_fp8(const struct loader *l, const struct eng_tensor *t, const struct eng_tensor **ret_tensor)
 {
-	CLEANUP(freep) float *line = NULL;
-	CLEANUP(freep) float *scales = NULL;
 	const struct eng_tensor *s = NULL;
 	struct eng_tensor *made;
-	uint64_t rows, cols, n_cols;
 	float table[256];
-	size_t row_bytes;
-	char *out;
+	struct rows rows;
 	int r = find_scales(l, t, &s);
 
 	if (r < 0)
 		return r;
-	rows = t->shape[0];
-	cols = t->shape[1];
-	n_cols = s->shape[1];
 	made = model_host_alloc(l->m, sizeof(*made));
-	line = malloc(cols * sizeof(*line));
-	scales = malloc(n_cols * sizeof(*scales));
-	if (!made || !line || !scales)
+	if (!made)
 		return model_load_no_memory(l, t->name);
 	*made = *t;
-	made->dtype = dtype_for(l, cols);
+	made->dtype = dtype_for(l, t->shape[1]);
 	made->dtype_name = kn_dtype_info(made->dtype)->name;
-	row_bytes = kn_row_bytes(made->dtype, cols);
-	made->size_bytes = rows * row_bytes; /* at most 4 times what is mapped */
-	out = model_host_alloc(l->m, made->size_bytes);
-	if (!out)
-		return model_load_no_memory(l, t->name);
-	made->data = out;
 	e4m3_table(table);
-	for (uint64_t i = 0; i < rows; i++) {
-		const uint8_t *in = (const uint8_t *)t->data + i * cols;
-
-		/* Mapped data may lie anywhere. */
-		memcpy(scales, (const char *)s->data + i / l->hp->fp8_block[0] * n_cols * sizeof(*scales),
-		       n_cols * sizeof(*scales));
-		for (uint64_t c = 0; c < cols; c++)
-			line[c] = table[in[c]] * scales[c / l->hp->fp8_block[1]];
-		kn_quantize(made->dtype, line, out + i * row_bytes, cols);
-	}
-	*ret_tensor = made;
-	return 0;
+	rows = (struct rows){ .dtype = made->dtype,
+		              .cols = t->shape[1],
+		              .row_bytes = kn_row_bytes(made->dtype, t->shape[1]),
+		              .data = t->data,
+		              .scales = s->data,
+		              .block = l->hp->fp8_block,
+		              .table = table };
+	made->size_bytes = t->shape[0] * rows.row_bytes; /* at most 4 times what is mapped */
+	made->data = rows.out = model_host_alloc(l->m, made->size_bytes);
+	if (!rows.out)
+		return model_load_no_memory(l, t->name);
+	r = for_rows(l, t->name, &rows, t->shape[0], fp8_rows);
+	if (r == 0)
+		*ret_tensor = made;
+	return r;
 }
 
 /* ---- MXFP4 ---- */
@@ -210,13 +252,32 @@ static void mx_row_q8(const uint8_t *blocks, const uint8_t *scales, size_t n_blo
 	}
 }
 
+static void mx_rows(void *arg, size_t begin, size_t end, unsigned worker)
+{
+	const struct rows *m = arg;
+	float *line = m->lines + worker * m->cols;
+	size_t n_blocks = m->cols / MX_BLOCK;
+
+	for (size_t i = begin; i < end; i++) {
+		uint64_t row = m->first + i * m->step;
+		const uint8_t *blocks = (const uint8_t *)m->data + row * n_blocks * MX_BYTES;
+		const uint8_t *scales = (const uint8_t *)m->scales + row * n_blocks;
+
+		if (m->dtype == KN_Q8_0) {
+			mx_row_q8(blocks, scales, n_blocks, m->out + i * m->row_bytes);
+		} else {
+			mx_row_f32(blocks, scales, n_blocks, line);
+			kn_quantize(m->dtype, line, m->out + i * m->row_bytes, m->cols);
+		}
+	}
+}
+
 int model_expand_mxfp4(struct loader *l, const char *name, const uint64_t shape[3], uint64_t e, uint64_t first,
                        uint64_t step, uint32_t rows, struct kn_mat *ret)
 {
-	CLEANUP(freep) float *line = NULL;
-	const struct eng_tensor *blocks, *scales;
+	const struct eng_tensor *blocks = NULL, *scales = NULL;
 	size_t n_blocks, row_bytes, cols = shape[2];
-	char *out;
+	struct rows m;
 	int r = find_mx(l, name, shape, &blocks, &scales);
 
 	if (r < 0)
@@ -229,23 +290,20 @@ int model_expand_mxfp4(struct loader *l, const char *name, const uint64_t shape[
 	    !scales_fit_f16((const uint8_t *)scales->data + e * shape[1] * n_blocks, shape[1] * n_blocks))
 		ret->dtype = KN_BF16;
 	row_bytes = kn_row_bytes(ret->dtype, cols);
-	line = malloc(cols * sizeof(*line));
-	out = model_host_alloc(l->m, rows * row_bytes);
-	if (!line || !out)
+	m = (struct rows){ .dtype = ret->dtype,
+		           .cols = cols,
+		           .row_bytes = row_bytes,
+		           .out = model_host_alloc(l->m, rows * row_bytes),
+		           .data = blocks->data,
+		           .scales = scales->data,
+		           .first = e * shape[1] + first,
+		           .step = step };
+	if (!m.out)
 		return model_load_no_memory(l, name);
-	for (uint64_t i = 0; i < rows; i++) {
-		uint64_t row = e * shape[1] + first + i * step;
-		const uint8_t *row_blocks = (const uint8_t *)blocks->data + row * n_blocks * MX_BYTES;
-		const uint8_t *row_scales = (const uint8_t *)scales->data + row * n_blocks;
-
-		if (ret->dtype == KN_Q8_0) {
-			mx_row_q8(row_blocks, row_scales, n_blocks, out + i * row_bytes);
-		} else {
-			mx_row_f32(row_blocks, row_scales, n_blocks, line);
-			kn_quantize(ret->dtype, line, out + i * row_bytes, cols);
-		}
-	}
-	ret->data = out;
+	r = for_rows(l, name, &m, rows, mx_rows);
+	if (r < 0)
+		return r;
+	ret->data = m.out;
 	l->m->info.n_params += rows * cols;
 	l->m->info.weight_bytes += rows * row_bytes;
 	return model_mat(l->m, name, ret, l->err);

@@ -6,6 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/threadpool.h"
 #include "base/cleanup.h"
 #include "model/load.h"
 
@@ -417,25 +418,34 @@ static int load_tables(struct loader *l)
 	return r;
 }
 
-int model_load(struct eng_model *m, const char *path, bool exact, struct err *err)
+static int load_all(struct eng_model *m, struct loader *l)
 {
 	const struct arch *arch = m->hp.arch;
-	struct loader l = { .m = m, .hp = &m->hp, .path = path, .exact = exact, .err = err };
 	int r;
 
-	l.gguf = eng_weights_is_gguf(m->weights);
-	l.layers = l.gguf ? "blk." : arch->hf_layer ? arch->hf_layer : "layers.";
+	l->gguf = eng_weights_is_gguf(m->weights);
+	l->layers = l->gguf ? "blk." : arch->hf_layer ? arch->hf_layer : "layers.";
 	/* Embedding models are saved without the outer module. */
-	l.prefix = eng_weights_find(m->weights, arch_tensor_name(arch, S_EMBED, false)) ? ""
-	           : arch->hf_prefix                                                    ? arch->hf_prefix
-	                                                                                : "model.";
+	l->prefix = eng_weights_find(m->weights, arch_tensor_name(arch, S_EMBED, false)) ? ""
+	            : arch->hf_prefix                                                    ? arch->hf_prefix
+	                                                                                 : "model.";
 	m->layers = calloc(m->hp.n_layer, sizeof(*m->layers));
 	if (!m->layers)
-		return model_load_no_memory(&l, "layers");
+		return model_load_no_memory(l, "layers");
 	if (arch->encoder)
-		return model_load_encoder(&l);
-	r = load_tables(&l);
+		return model_load_encoder(l);
+	r = load_tables(l);
 	for (uint32_t i = 0; i < m->hp.n_layer && r == 0; i++)
-		r = load_layer(&l, i);
+		r = load_layer(l, i);
+	return r;
+}
+
+int model_load(struct eng_model *m, const char *path, bool exact, struct err *err)
+{
+	struct base_threadpool *pool = NULL;
+	struct loader l = { .m = m, .hp = &m->hp, .path = path, .exact = exact, .pool = &pool, .err = err };
+	int r = load_all(m, &l);
+
+	base_threadpool_free(pool);
 	return r;
 }

@@ -7,6 +7,8 @@
 
 enum { NAME_SIZE = 192 };
 
+struct base_threadpool;
+
 struct loader {
 	struct eng_model *m;
 	const struct hparams *hp;
@@ -14,7 +16,8 @@ struct loader {
 	const char *prefix; /* "model." or "" */
 	const char *layers; /* "layers.": before a layer's number */
 	bool gguf;
-	bool exact; /* what kernels do not know becomes float32 rather than Q8_0 */
+	bool exact;                    /* what kernels do not know becomes float32 rather than Q8_0 */
+	struct base_threadpool **pool; /* for expanding; made when something is, the caller's to free */
 	struct err *err;
 };
 

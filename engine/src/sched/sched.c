@@ -306,8 +306,9 @@ static int alloc_all(struct eng_sched *s, const struct eng_sched_config *config)
 	s->picks = calloc(s->exec.max_outputs, sizeof(*s->picks));
 	s->masked = calloc(s->exec.n_vocab, sizeof(*s->masked));
 	s->path = calloc(s->exec.n_pages, sizeof(*s->path));
+	r = sched_masks_init(&s->masks, n);
 	s->eos_ids = calloc(config->n_eos_ids ? config->n_eos_ids : 1, sizeof(*s->eos_ids));
-	if (!s->running || !s->seqs || !s->parts || !s->picks || !s->masked || !s->eos_ids || !s->path)
+	if (!s->running || !s->seqs || !s->parts || !s->picks || !s->masked || !s->eos_ids || !s->path || r < 0)
 		return -ENOMEM;
 	if (config->n_eos_ids)
 		memcpy(s->eos_ids, config->eos_ids, config->n_eos_ids * sizeof(*s->eos_ids));
@@ -412,6 +413,7 @@ void eng_sched_free(struct eng_sched *s)
 	if (s->has_thread)
 		(void)pthread_join(s->thread, NULL);
 	eng_pc_close(s->config.cache); /* it calls sched_cache_is_ready() until then */
+	sched_masks_done(&s->masks);
 	eng_kv_pool_free(s->pool);
 	free(s->running);
 	free(s->seqs);
@@ -551,6 +553,9 @@ void eng_sched_stats(struct eng_sched *s, struct eng_stats *ret_stats)
 
 	(void)pthread_mutex_lock(&s->lock);
 	*ret_stats = s->stats;
+	(void)pthread_mutex_lock(&s->masks.lock);
+	ret_stats->mask_ns = s->masks.work_ns;
+	(void)pthread_mutex_unlock(&s->masks.lock);
 	ret_stats->n_running = s->n_running;
 	ret_stats->n_queued = s->n_queued;
 	/* Within the lock: the cache may be changed for another. */

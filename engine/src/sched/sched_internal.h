@@ -9,6 +9,7 @@
 #include "kv/kv.h"
 #include "sampler/sampler.h"
 #include "sched/draft.h"
+#include "sched/masks.h"
 #include "sched/pace.h"
 #include "sched/sched.h"
 #include "sched/textout.h"
@@ -103,6 +104,7 @@ struct eng_sched {
 	struct step_part *parts;   /* [max_running] */
 	struct kn_pick *picks;     /* [exec.max_outputs], of the parts in their order */
 	float *masked;             /* [n_vocab] */
+	struct sched_masks masks;
 	bool last_was_embed;
 	bool has_touched;      /* pages, since the memory of free ones was given back */
 	uint32_t first_decode; /* rotates, so that nobody starves when a step cannot hold all */

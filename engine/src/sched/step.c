@@ -352,6 +352,7 @@ static void count_step(struct eng_sched *s, size_t n, uint64_t ns)
 	s->stats.prompt_tokens += n_prefill;
 	s->stats.prefill_ns += prefill_ns;
 	s->stats.decode_ns += ns - prefill_ns;
+	s->stats.mask_wait_ns = s->masks.wait_ns;
 	(void)pthread_mutex_unlock(&s->lock);
 }
 
@@ -366,12 +367,22 @@ static int compute(struct eng_sched *s, size_t n, const float **ret_rows, struct
 	return e < 0 ? e : s->exec.wait(s->exec.ctx, ret_rows, err);
 }
 
+/* Of those that get a token in this step. */
+static void begin_masks(struct eng_sched *s, size_t n)
+{
+	for (size_t i = 0; i < n; i++) {
+		if (s->parts[i].r->matcher && s->seqs[i].n_out > 0)
+			sched_masks_add(&s->masks, s->parts[i].r->matcher);
+	}
+	sched_masks_begin(&s->masks);
+}
+
 bool sched_step(struct eng_sched *s)
 {
 	enum eng_request_kind kind = s->last_was_embed ? ENG_GENERATE : ENG_EMBED;
 	const float *rows = NULL;
 	struct err why = { 0 };
-	uint64_t begin;
+	uint64_t begin, ns;
 	size_t n;
 	int e;
 
@@ -387,13 +398,16 @@ bool sched_step(struct eng_sched *s)
 
 	ask_for_picks(s, n);
 	begin = sched_now_ns();
+	begin_masks(s, n);
 	e = compute(s, n, &rows, &why);
+	ns = sched_now_ns() - begin;
+	sched_masks_end(&s->masks);
 	if (e < 0) {
 		fail_parts(s, n, e, &why);
 		return true;
 	}
 	s->has_touched = true;
-	count_step(s, n, sched_now_ns() - begin);
+	count_step(s, n, ns);
 	hand_out(s, n, rows, kind == ENG_EMBED ? s->exec.n_embd : s->exec.n_vocab);
 	if (!s->exec.begin)
 		sched_say(s);

@@ -177,7 +177,8 @@ bool node_object_by_id(struct flip_node *node, uint64_t id, struct node_layer **
 uint64_t node_object_id(const uint8_t digest[FLIP_DIGEST_SIZE]);
 extern const struct flip_fs_ops node_fs_ops;
 
-/* The store's object of a content of the layer: where its chunks have no digests, what is not seen before it is whole. */
+/* The store's object of a content of the layer: where its chunks have no digests, what is not seen before it is whole.
+ */
 int node_object_open(struct node_layer *layer, const struct flip_index_object *object, struct flip_object **ret,
                      struct err *err);
 /* Whether layers disagree about the content's chunks. */

@@ -234,6 +234,8 @@ static void a_structural_tag_holds_its_schema(void **state)
 		                              "\\\"type\\\":\\\"json_schema\\\",\\\"json_schema\\\":{"
 		                              "\\\"enum\\\":[17,42]}},\\\"end\\\":\\\"</f>\\\"}]}}\"}}" };
 
+	struct eng_stats stats;
+
 	(void)state;
 	for (int i = 0; i < 2; i++) {
 		struct answer a;
@@ -247,6 +249,9 @@ static void a_structural_tag_holds_its_schema(void **state)
 		assert_int_equal(n, strlen(text));
 		answer_done(&a);
 	}
+	/* Their masks were computed beside the model's steps. */
+	eng_engine_stats(server.engine, &stats);
+	assert_true(stats.mask_ns > 0);
 }
 
 /* ---- Log-probabilities of tokens by their ids ---- */
