@@ -85,7 +85,7 @@ comma_gencode = -gencode arch=$(patsubst sm_%,compute_%,$(1)),code=$(1)
 NVCC_ARCH_FLAGS = $(foreach a,$(filter-out %a,$(GPU_ARCHS)),$(call comma_gencode,$(a))) \
 	$(if $(filter sm_80,$(GPU_ARCHS)),-gencode arch=compute_80$(comma)code=compute_80)
 NVCC_ALL_FLAGS = $(NVCC_ARCH_FLAGS) $(foreach a,$(filter %a,$(GPU_ARCHS)),$(call comma_gencode,$(a)))
-NVCC_FLAGS = -std=c++17 -O3 -lineinfo -Xcompiler -fPIC,-fvisibility=hidden,-fno-exceptions,-O2 $(if $(WERROR),-Werror all-warnings)
+NVCC_FLAGS = -std=c++17 -O3 $(if $(GPU_LINEINFO),-lineinfo) -Xcompiler -fPIC,-fvisibility=hidden,-fno-exceptions,-O2 $(if $(WERROR),-Werror all-warnings)
 
 $(B)/cuda.flags: export STAMP = $(NVCC) $(GPU_ARCHS) $(NVCC_FLAGS) $(WERROR)
 $(B)/cuda.flags: FORCE

@@ -14,7 +14,12 @@
 #include "gpu/backend.h"
 #include "gpu/gemm.h"
 
-enum { NONE = UINT32_MAX, MIN_BATCH = 4, MAX_CLASSES = 8 };
+enum {
+	NONE = UINT32_MAX,
+	MIN_BATCH = 4,
+	MAX_CLASSES = 8,
+	EXACT_FEW_ROWS = 4, /* up to here gk_linear_few() keeps inputs in two parts, beyond it rounds them */
+};
 
 struct fuser {
 	struct gpu_backend *be;
@@ -53,7 +58,9 @@ static bool is_overwritten(const struct gpu_program *p, uint32_t i, const struct
 
 bool gpu_is_few(const struct gpu_backend *be, const union gpu_rec *rec)
 {
-	return be->step.rows[rec->h.rows].bound <= GK_FEW_ROWS && !be->deterministic;
+	uint32_t most = be->exact ? EXACT_FEW_ROWS : GK_FEW_ROWS;
+
+	return be->step.rows[rec->h.rows].bound <= most && !be->deterministic;
 }
 
 /* ---- Norm and product ---- */

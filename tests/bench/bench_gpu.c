@@ -3,7 +3,8 @@
  * in the same run: memory by a sum over two arrays far larger than its caches, arithmetic by a product of 8192 x 8192
  * matrices through the same operations.
  *
- *   bench_gpu [BACKEND [SHAPE [TYPE]]]      cuda, qwen3-8b, bf16
+ *   bench_gpu [BACKEND [SHAPE [TYPE [CASE]]]]      cuda, qwen3-8b, bf16, all cases; CASE: only those with this in their
+ *                                                  names, without limits, for a profiler
  *
  * One JSON object per line. Without the plugin or a device: says so and succeeds. */
 #include <errno.h>
@@ -142,6 +143,7 @@ struct bench {
 	uint32_t pages[N_PAGES];
 	int32_t ids[STEP];
 	double bytes_per_s, flops;
+	const char *only;
 };
 
 static double step_s(struct bench *b, const struct eng_step_seq *seqs, size_t n)
@@ -176,13 +178,16 @@ static void decode(struct bench *b, uint32_t n, uint32_t depth)
 	char what[64];
 	double t, bytes;
 
+	(void)snprintf(what, sizeof(what), "decode %u depth %u", n, depth);
+	if (b->only && !strstr(what, b->only))
+		return;
 	for (uint32_t i = 0; i < n; i++)
 		seqs[i] = (struct eng_step_seq){
-			.pages = b->pages + i * per_seq, .ids = b->ids + i, .n_ids = 1, .pos = depth, .n_out = 1
+			.pages = b->pages + i * per_seq, .ids = b->ids + i, .n_ids = 1, .pos = depth, .n_out = 1,
+			.output = ENG_OUT_BEST
 		};
 	t = steps_median(b, seqs, n, REPS);
 	bytes = (double)b->info->weight_bytes + (double)b->info->kv_bytes_per_token * depth * n;
-	(void)snprintf(what, sizeof(what), "decode %u depth %u", n, depth);
 	report(what, n / t, "tok/s", b->bytes_per_s / bytes * n);
 }
 
@@ -197,12 +202,16 @@ static void prefill(struct bench *b, uint32_t n_seqs, uint32_t n_tokens)
 	char what[64];
 	double t;
 
-	for (uint32_t i = 0; i < n_seqs; i++)
-		seqs[i] = (struct eng_step_seq){
-			.pages = b->pages + i * per_seq, .ids = b->ids, .n_ids = n_tokens, .n_out = 1
-		};
-	t = steps_median(b, seqs, n_seqs, 7);
 	(void)snprintf(what, sizeof(what), "prefill %u x %u", n_seqs, n_tokens);
+	if (b->only && !strstr(what, b->only))
+		return;
+	for (uint32_t i = 0; i < n_seqs; i++)
+		seqs[i] = (struct eng_step_seq){ .pages = b->pages + i * per_seq,
+			                         .ids = b->ids,
+			                         .n_ids = n_tokens,
+			                         .n_out = 1,
+			                         .output = ENG_OUT_BEST };
+	t = steps_median(b, seqs, n_seqs, 7);
 	report(what, (double)n_seqs * n_tokens / t, "tok/s", b->flops / flops * n_seqs * n_tokens);
 }
 
@@ -218,7 +227,8 @@ static void fill_pages(struct bench *b)
 
 static void run(struct bench *b)
 {
-	fill_pages(b);
+	if (!b->only)
+		fill_pages(b);
 	prefill(b, 1, 512);
 	prefill(b, 1, 2048);
 	prefill(b, 4, 512);
@@ -252,8 +262,9 @@ int main(int argc, char **argv)
 		}
 	}
 	if (r == 0) {
-		b.bytes_per_s = measure_memory(be);
-		b.flops = measure_product(be);
+		b.only = argc > 4 ? argv[4] : NULL;
+		b.bytes_per_s = b.only ? 0 : measure_memory(be);
+		b.flops = b.only ? 0 : measure_product(be);
 		report("memory", b.bytes_per_s / 1e9, "GB/s", 0);
 		report("product 2048 x 8192 x 8192", b.flops / 1e12, "TFLOP/s", 0);
 		begin = now_s();

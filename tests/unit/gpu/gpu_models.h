@@ -10,6 +10,7 @@ enum { GPU_PAGE = 8, GPU_PAGES = 96, GPU_TOKENS = 160 };
 
 struct gpu_case {
 	const char *model;
+	const char *kind; /* a plugin's; NULL: the backend that the test is linked with */
 	bool exact, no_fusion;
 	uint32_t max_piece; /* new tokens of a sequence in one step */
 	uint32_t n_seqs;
@@ -29,7 +30,9 @@ static inline struct kn_backend *open_gpu(const struct gpu_case *c)
 	struct kn_backend *be = NULL;
 	struct err err = { 0 };
 
-	if (gpu_backend_open("gpu-test", &config, &how, &be, &err) < 0)
+	if (c->kind && kn_backend_open(c->kind, &config, &be, &err) < 0)
+		fail_msg("%s", err_text(&err));
+	if (!c->kind && gpu_backend_open("gpu-test", &config, &how, &be, &err) < 0)
 		fail_msg("%s", err_text(&err));
 	return be;
 }

@@ -1,0 +1,67 @@
+/* Whole models on a GPU, where there are a plugin and a device: every architecture,
+ * compared with the stored references. Tolerances as on the host (test_gpu_models.c); matrix units sum in another order. */
+#include "../gpu/gpu_models.h"
+
+#include <errno.h>
+
+static const char *const kinds[] = { "cuda", "hip" };
+static const char *kind;
+
+static int find_device(void **state)
+{
+	const struct kn_config config = { .max_tokens = GPU_TOKENS };
+	struct kn_backend *be = NULL;
+
+	(void)state;
+	for (size_t i = 0; i < sizeof(kinds) / sizeof(kinds[0]) && !kind; i++) {
+		struct err err = { 0 };
+
+		if (kn_backend_open(kinds[i], &config, &be, &err) == 0) {
+			kind = kinds[i];
+			kn_backend_close(be);
+		} else {
+			print_message("%s\n", err_text(&err));
+		}
+	}
+	return 0;
+}
+
+static void stays_close_to_the_reference(void **state)
+{
+	struct gpu_case c = { .model = *state, .max_piece = 40, .n_seqs = 5 };
+
+	if (!kind)
+		skip();
+	c.kind = kind;
+	c.tolerance = strcmp(c.model, "gpt_oss") == 0 ? 5e-2 : 2e-2;
+	check_model(&c);
+	c.exact = true;
+	c.tolerance = 1e-4;
+	check_model(&c);
+}
+
+/* As in decoding: graphs of several sizes, replayed. */
+static void many_sequences_share_a_step(void **state)
+{
+	struct gpu_case c = { .model = *state, .max_piece = 1, .n_seqs = 24, .max_tokens = 30, .tolerance = 3e-2 };
+
+	if (!kind)
+		skip();
+	c.kind = kind;
+	check_model(&c);
+}
+
+int main(void)
+{
+	static struct CMUnitTest tests[2 * N_FIXTURE_MODELS];
+
+	for (int m = 0; m < N_FIXTURE_MODELS; m++) {
+		tests[m] = (struct CMUnitTest){ .name = fixture_models[m],
+			                        .test_func = stays_close_to_the_reference,
+			                        .initial_state = (void *)fixture_models[m] };
+		tests[N_FIXTURE_MODELS + m] = (struct CMUnitTest){ .name = fixture_models[m],
+			                                           .test_func = many_sequences_share_a_step,
+			                                           .initial_state = (void *)fixture_models[m] };
+	}
+	return _cmocka_run_group_tests("models on a GPU", tests, 2 * N_FIXTURE_MODELS, find_device, NULL);
+}
