@@ -5,12 +5,10 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/socket.h>
 #include <sys/stat.h>
-#include <sys/un.h>
 #include <unistd.h>
 
-#include "base/cleanup.h"
+#include "datagram_internal.h"
 #include "log_internal.h"
 
 enum { MAX_ENTRY = 8192 }; /* far below what makes the journal want a file instead of a datagram */
@@ -61,14 +59,9 @@ static bool is_field_name(const char *name)
 int base_log_journal_send(const char *socket_path, enum base_log_level level, const char *line,
                           const struct base_log_field *fields)
 {
-	CLEANUP(close_fdp) int fd = -1;
-	struct sockaddr_un sun = { .sun_family = AF_UNIX };
 	struct entry e = { .len = 0 };
 	char number[16];
 
-	if (strlen(socket_path) >= sizeof(sun.sun_path))
-		return -ENAMETOOLONG;
-	memcpy(sun.sun_path, socket_path, strlen(socket_path));
 	add(&e, "MESSAGE", line);
 	(void)snprintf(number, sizeof(number), "%d", base_log_priority(level));
 	add(&e, "PRIORITY", number);
@@ -79,9 +72,5 @@ int base_log_journal_send(const char *socket_path, enum base_log_level level, co
 		if (f->value && is_field_name(f->name))
 			add(&e, f->name, f->value);
 	}
-	/* A new socket for each entry: lines are few, and the journal's side may be another one after its restart. */
-	fd = socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0);
-	if (fd < 0 || sendto(fd, e.text, e.len, MSG_NOSIGNAL, (struct sockaddr *)&sun, sizeof(sun)) < 0)
-		return -errno;
-	return 0;
+	return base_datagram_send(socket_path, e.text, e.len);
 }

@@ -5,10 +5,9 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
-#include <sys/un.h>
 #include <unistd.h>
 
-#include "base/cleanup.h"
+#include "datagram_internal.h"
 
 enum { FIRST_FD = 3 };
 
@@ -58,18 +57,8 @@ int base_service_sockets(int *ret_fds, size_t max, struct err *err)
 
 void base_service_notify(const char *text)
 {
-	CLEANUP(close_fdp) int fd = -1;
-	struct sockaddr_un sun = { .sun_family = AF_UNIX };
 	const char *path = getenv("NOTIFY_SOCKET");
 
-	/* Either a path or, with '@' for the zero byte, an abstract name. */
-	if (!path || strlen(path) >= sizeof(sun.sun_path) || (path[0] != '/' && path[0] != '@'))
-		return;
-	memcpy(sun.sun_path, path, strlen(path));
-	if (path[0] == '@')
-		sun.sun_path[0] = '\0';
-	fd = socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0);
-	if (fd >= 0)
-		(void)sendto(fd, text, strlen(text), MSG_NOSIGNAL, (struct sockaddr *)&sun,
-		             (socklen_t)(offsetof(struct sockaddr_un, sun_path) + strlen(path)));
+	if (path)
+		(void)base_datagram_send(path, text, strlen(text));
 }

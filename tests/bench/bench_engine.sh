@@ -1,15 +1,16 @@
 #!/bin/bash
-# Prefill and decode of the Qwen3-0.6B shape (random weights, one GGUF file per type), with llama.cpp beside it when
+# Prefill and decode of a shape (random weights, one GGUF file per type), with llama.cpp beside it when
 # LLAMA_BENCH names its llama-bench: both read the same file, in turns, so that a busy moment of the machine falls on
 # both. One JSON object a line, medians over the rounds; peer and ratio are null without LLAMA_BENCH.
 #
-#   LLAMA_BENCH=PROGRAM  BENCH_THREADS=N [all cores]  BENCH_TYPES="bf16 q8_0 q4_0"  BENCH_ROUNDS=N [3]
-#   BENCH_REPS=N [3, within a round]  BENCH_PROMPT=N [512]  BENCH_GEN=N [128]
+#   BENCH_SHAPE=0.6b|1.7b  LLAMA_BENCH=PROGRAM  BENCH_THREADS=N [all cores]  BENCH_TYPES="bf16 q8_0 q4_0"  BENCH_ROUNDS=N [3]
+#   BENCH_MODELS=FOLDER of qwen3-SHAPE-TYPE.gguf [made]  BENCH_REPS=N [3, within a round]  BENCH_PROMPT=N [512]  BENCH_GEN=N [128]
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 engine=$(realpath "${BUILD_DIR:-build/release}")/bin/ocai-engine
 threads=${BENCH_THREADS:-$(nproc)}
 rounds=${BENCH_ROUNDS:-3}
+shape=qwen3-${BENCH_SHAPE:-0.6b}
 reps=${BENCH_REPS:-3}
 prompt=${BENCH_PROMPT:-512}
 gen=${BENCH_GEN:-128}
@@ -61,13 +62,13 @@ report() { # TYPE TEST
 	local value limit theirs
 	value=$(median "$work/$2.value") limit=$(median "$work/$2.limit") theirs=$(median "$work/$2.peer")
 	[ "$value" != null ] || { echo "bench_engine: no figure for $1 $2" >&2; return 1; }
-	printf '{"bench":"engine","case":"qwen3-0.6b %s %s t%s","value":%s,"unit":"tok/s","limit":%s,"share":%s,"peer":%s,"ratio":%s}\n' \
-		"$1" "$2" "$threads" "$value" "$limit" "$(quotient "$value" "$limit")" "$theirs" "$(quotient "$value" "$theirs")"
+	printf '{"bench":"engine","case":"%s %s %s t%s","value":%s,"unit":"tok/s","limit":%s,"share":%s,"peer":%s,"ratio":%s}\n' \
+		"$shape" "$1" "$2" "$threads" "$value" "$limit" "$(quotient "$value" "$limit")" "$theirs" "$(quotient "$value" "$theirs")"
 }
 
 for type in ${BENCH_TYPES:-bf16 q8_0 q4_0}; do
-	file=$work/qwen3-0.6b-$type.gguf
-	"$engine" quantize --random qwen3-0.6b --type "$type" --output "$file" >&2
+	file=${BENCH_MODELS:-$work}/$shape-$type.gguf
+	[ -n "${BENCH_MODELS:-}" ] || "$engine" quantize --random "$shape" --type "$type" --output "$file" >&2
 	rm -f "$work"/*.value "$work"/*.limit "$work"/*.peer
 	touch "$work/pp$prompt".{value,limit,peer} "$work/tg$gen".{value,limit,peer}
 	for _ in $(seq "$rounds"); do
@@ -76,5 +77,5 @@ for type in ${BENCH_TYPES:-bf16 q8_0 q4_0}; do
 	done
 	report "$type" "pp$prompt"
 	report "$type" "tg$gen"
-	rm -f "$file"
+	rm -f "$work/$shape-$type.gguf"
 done

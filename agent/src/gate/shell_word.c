@@ -6,6 +6,7 @@
 #include <errno.h>
 #include <string.h>
 
+#include "base/chars.h"
 #include "shell_internal.h"
 
 struct builder {
@@ -168,23 +169,12 @@ static void put_backticks(struct builder *b, bool quoted, bool in_double)
 	p->pos = end + 1;
 }
 
-static int hex_value(int c)
-{
-	if (c >= '0' && c <= '9')
-		return c - '0';
-	if (c >= 'a' && c <= 'f')
-		return c - 'a' + 10;
-	if (c >= 'A' && c <= 'F')
-		return c - 'A' + 10;
-	return -1;
-}
-
 static unsigned read_digits(struct gate_parser *p, unsigned base, unsigned max_digits)
 {
 	unsigned value = 0;
 
 	for (unsigned n = 0; n < max_digits; n++) {
-		int d = hex_value(gate_peek(p, 0));
+		int d = base_hex_value(gate_peek(p, 0));
 
 		if (d < 0 || (unsigned)d >= base)
 			break;
@@ -196,18 +186,11 @@ static unsigned read_digits(struct gate_parser *p, unsigned base, unsigned max_d
 
 static void put_utf8(struct builder *b, unsigned c)
 {
-	if (c < 0x80) {
-		put(b, (int)c, true);
-	} else if (c < 0x800) {
-		put(b, (int)(0xc0 | c >> 6), true);
-		put(b, (int)(0x80 | (c & 0x3f)), true);
-	} else {
-		if (c >= 0x10000)
-			put(b, (int)(0xf0 | (c >> 18 & 7)), true);
-		put(b, c >= 0x10000 ? (int)(0x80 | (c >> 12 & 0x3f)) : (int)(0xe0 | c >> 12), true);
-		put(b, (int)(0x80 | (c >> 6 & 0x3f)), true);
-		put(b, (int)(0x80 | (c & 0x3f)), true);
-	}
+	char bytes[4];
+	size_t n = base_utf8_put(c, bytes);
+
+	for (size_t i = 0; i < n; i++)
+		put(b, (unsigned char)bytes[i], true);
 }
 
 /* The escape after a backslash in $'...'. */

@@ -3,6 +3,8 @@
 
 #include <stdlib.h>
 
+#include "base/chars.h"
+
 void gr_ast_pool_done(struct ast_pool *pool)
 {
 	struct ast *next;
@@ -66,38 +68,11 @@ struct ast *gr_ast_literal(struct ast_pool *pool, const char *text, size_t len)
 	size_t n;
 
 	for (size_t i = 0; i < len && cat; i += n) {
-		n = gr_ast_utf8(text + i, len - i, &cp);
+		n = base_utf8_get(text + i, len - i, &cp);
 		c = n ? gr_ast_char(pool, cp) : NULL;
 		if (!c)
 			return NULL;
 		gr_ast_append(cat, c);
 	}
 	return cat;
-}
-
-size_t gr_ast_utf8(const char *text, size_t len, uint32_t *ret_cp)
-{
-	const unsigned char *p = (const unsigned char *)text;
-	uint32_t cp;
-	size_t n;
-
-	if (p[0] < 0x80) {
-		*ret_cp = p[0];
-		return 1;
-	}
-	if (p[0] < 0xc2 || p[0] > 0xf4)
-		return 0;
-	n = p[0] >= 0xf0 ? 4 : p[0] >= 0xe0 ? 3 : 2;
-	if (n > len)
-		return 0;
-	cp = p[0] & (0x7fu >> n);
-	for (size_t i = 1; i < n; i++) {
-		if ((p[i] & 0xc0) != 0x80)
-			return 0;
-		cp = cp << 6 | (p[i] & 0x3fu);
-	}
-	if (cp < (n == 2 ? 0x80u : n == 3 ? 0x800u : 0x10000u) || cp > CS_MAX || (cp >= 0xd800 && cp <= 0xdfff))
-		return 0;
-	*ret_cp = cp;
-	return n;
 }

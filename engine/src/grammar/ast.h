@@ -53,8 +53,6 @@ struct ast *gr_ast_literal(struct ast_pool *pool, const char *text, size_t len);
  * -EINVAL, -E2BIG, -ENOMEM. */
 int gr_ast_parse_regex(struct ast_pool *pool, const char *text, size_t len, struct ast **ret, struct err *err);
 
-/* One character of UTF-8 from text (at least one byte); its length, 0 when it is none. */
-size_t gr_ast_utf8(const char *text, size_t len, uint32_t *ret_cp);
 /* What stands between the brackets of a character class, "[" consumed, up to and including "]"; shared with EBNF. */
 int gr_ast_parse_class(const char *text, size_t len, size_t *pos, struct charset *ret, struct err *err);
 

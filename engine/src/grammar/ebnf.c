@@ -13,6 +13,7 @@
 #include <string.h>
 
 #include "base/buf.h"
+#include "base/chars.h"
 #include "base/cleanup.h"
 #include "grammar/ebnf_internal.h"
 
@@ -180,7 +181,7 @@ static int parse_literal(struct ebnf *e, struct ast **ret)
 			}
 			e->pos = end;
 		} else {
-			n = gr_ast_utf8(e->text + e->pos, e->len - e->pos, &cp);
+			n = base_utf8_get(e->text + e->pos, e->len - e->pos, &cp);
 			if (n == 0)
 				return gr_ebnf_fail(e, -EINVAL, "invalid UTF-8");
 			if (gr_charset_add(&c->set, cp, cp) < 0)

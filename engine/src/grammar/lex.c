@@ -6,6 +6,8 @@
 
 #include <string.h>
 
+#include "base/chars.h"
+
 enum { UTF8 = 1, BACKSLASH = 2, HEX = 3, HIGH = 4, HIGH_BACKSLASH = 5, HEX_LOW = 6 };
 
 static uint32_t pack(uint32_t kind, uint32_t n, uint32_t value)
@@ -65,15 +67,6 @@ static enum decode_result utf8_next(uint32_t *partial, uint8_t b, struct decode_
 	return DECODE_CHAR;
 }
 
-static int hex_of(uint8_t b)
-{
-	if (b >= '0' && b <= '9')
-		return b - '0';
-	if ((b | 0x20) >= 'a' && (b | 0x20) <= 'f')
-		return (b | 0x20) - 'a' + 10;
-	return -1;
-}
-
 static uint32_t clip(uint32_t x, uint32_t lo, uint32_t hi)
 {
 	return x < lo ? lo : x > hi ? hi : x;
@@ -96,7 +89,7 @@ static void hex_ranges(uint32_t n, uint32_t value, struct decode_out *out)
 static enum decode_result hex_next(uint32_t *partial, uint8_t b, struct decode_out *out)
 {
 	uint32_t n = *partial >> 26 & 3, value = *partial & 0xffff;
-	int h = hex_of(b);
+	int h = base_hex_value(b);
 
 	if (h < 0)
 		return DECODE_DEAD;
@@ -122,7 +115,7 @@ static enum decode_result hex_next(uint32_t *partial, uint8_t b, struct decode_o
 static enum decode_result low_next(uint32_t *partial, uint8_t b, struct decode_out *out)
 {
 	uint32_t n = *partial >> 26 & 3, high = *partial >> 12 & 0x3ff, digits = *partial & 0xfff;
-	int h = hex_of(b);
+	int h = base_hex_value(b);
 	uint32_t shift, lo, hi;
 
 	if (h < 0)

@@ -7,6 +7,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/chars.h"
 #include "grammar/grammar_internal.h"
 
 enum { START, FIRST, NEXT, KEY, COLON, VALUE, AFTER };
@@ -407,7 +408,7 @@ static int build_names(struct object *o, struct name_cursor *queue, size_t max)
 		while (p < at->hi) {
 			const struct prop *prop = &o->props[p];
 			uint32_t cp = 0, begin = p;
-			size_t step = gr_ast_utf8(prop->name + pos, prop->len - pos, &cp);
+			size_t step = base_utf8_get(prop->name + pos, prop->len - pos, &cp);
 
 			if (step == 0 || n >= max)
 				return -EINVAL;

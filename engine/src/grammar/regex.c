@@ -4,6 +4,7 @@
 #include <errno.h>
 #include <string.h>
 
+#include "base/chars.h"
 #include "grammar/ast.h"
 
 struct parser {
@@ -38,17 +39,6 @@ static bool next_is(const struct parser *p, const char *word)
 
 /* ---- Escapes ---- */
 
-static int hex_value(char c)
-{
-	if (c >= '0' && c <= '9')
-		return c - '0';
-	if (c >= 'a' && c <= 'f')
-		return c - 'a' + 10;
-	if (c >= 'A' && c <= 'F')
-		return c - 'A' + 10;
-	return -1;
-}
-
 static int hex_digits(const char *text, size_t len, size_t *pos, size_t n, uint32_t *ret)
 {
 	uint32_t v = 0;
@@ -56,7 +46,7 @@ static int hex_digits(const char *text, size_t len, size_t *pos, size_t n, uint3
 	if (len - *pos < n)
 		return -EINVAL;
 	for (size_t i = 0; i < n; i++) {
-		int h = hex_value(text[*pos + i]);
+		int h = base_hex_value(text[*pos + i]);
 
 		if (h < 0)
 			return -EINVAL;
@@ -73,8 +63,8 @@ static int braced_hex(const char *text, size_t len, size_t *pos, uint32_t *ret)
 	uint32_t v = 0;
 	size_t i = *pos + 1, begin = i;
 
-	for (; i < len && hex_value(text[i]) >= 0 && i - begin < 6; i++)
-		v = v * 16 + (uint32_t)hex_value(text[i]);
+	for (; i < len && base_hex_value(text[i]) >= 0 && i - begin < 6; i++)
+		v = v * 16 + (uint32_t)base_hex_value(text[i]);
 	if (i == begin || i >= len || text[i] != '}')
 		return -EINVAL;
 	*pos = i + 1;
@@ -167,7 +157,7 @@ static int escape(const char *text, size_t len, size_t *pos, struct charset *set
 		                                : "an unknown escape";
 		return -EINVAL;
 	}
-	n = gr_ast_utf8(text + *pos, len - *pos, ret_cp);
+	n = base_utf8_get(text + *pos, len - *pos, ret_cp);
 	*pos += n;
 	return n ? 0 : -EINVAL;
 }
@@ -190,7 +180,7 @@ static int class_member(const char *text, size_t len, size_t *pos, struct charse
 		return escape(text, len, pos, set, ret_cp, ret_why);
 	}
 	*ret_why = "invalid UTF-8";
-	n = gr_ast_utf8(text + *pos, len - *pos, ret_cp);
+	n = base_utf8_get(text + *pos, len - *pos, ret_cp);
 	*pos += n;
 	return n ? 0 : -EINVAL;
 }
@@ -429,7 +419,7 @@ static int parse_set(struct parser *p, struct ast **ret)
 			r = gr_charset_add(&a->set, cp, cp);
 		return r < 0 ? err_set(p->err, r, "out of memory") : 0;
 	default:
-		n = gr_ast_utf8(p->text + p->pos, p->len - p->pos, &cp);
+		n = base_utf8_get(p->text + p->pos, p->len - p->pos, &cp);
 		if (n == 0)
 			return fail(p, "invalid UTF-8");
 		p->pos += n;

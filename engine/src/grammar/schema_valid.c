@@ -4,6 +4,7 @@
 #include <math.h>
 #include <string.h>
 
+#include "base/chars.h"
 #include "grammar/schema_internal.h"
 
 enum { MAX_DEPTH = 64 };
@@ -57,7 +58,7 @@ int gr_schema_pattern_matches(struct schema *s, uint32_t raw, const char *key, c
 		return r;
 	q = gr_dfa_start(d);
 	for (size_t i = 0; i < len && q != DFA_DEAD; i += step) {
-		step = gr_ast_utf8(text + i, len - i, &cp);
+		step = base_utf8_get(text + i, len - i, &cp);
 		q = step ? gr_dfa_next(d, q, cp) : DFA_DEAD;
 		step = step ? step : 1;
 	}

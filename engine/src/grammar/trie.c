@@ -5,6 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/chars.h"
 #include "grammar/lex.h"
 
 static int compare(const void *a, const void *b)
@@ -65,12 +66,12 @@ static void mark_path(struct trie *t, const uint32_t *path, const struct trie_en
 
 	/* How far it is whole characters. */
 	for (; end < e->len; end += (uint32_t)step, n_chars++) {
-		step = gr_ast_utf8((const char *)e->bytes + end, e->len - end, &cp);
+		step = base_utf8_get((const char *)e->bytes + end, e->len - end, &cp);
 		if (step == 0)
 			break;
 	}
 	for (uint32_t d = 0; d < end; d += (uint32_t)step, n_chars--) {
-		step = gr_ast_utf8((const char *)e->bytes + d, e->len - d, &cp);
+		step = base_utf8_get((const char *)e->bytes + d, e->len - d, &cp);
 		for (uint32_t k = 0; k <= d; k++) /* below all the nodes before it, too */
 			t->nodes[path[k]].kinds |= gr_char_kind(cp);
 		for (uint32_t k = 1; k < step; k++)

@@ -6,28 +6,16 @@
 
 #include <string.h>
 
+#include "base/chars.h"
+
 size_t eng_tpl_utf8_next(const char *s, size_t len, uint32_t *ret_cp)
 {
-	const unsigned char *p = (const unsigned char *)s;
-	uint32_t cp;
-	size_t n;
+	size_t n = base_utf8_get(s, len, ret_cp);
 
-	if (p[0] < 0x80) {
-		*ret_cp = p[0];
-		return 1;
-	}
-	n = p[0] >= 0xf0 ? 4 : p[0] >= 0xe0 ? 3 : 2;
+	if (n > 0)
+		return n;
 	*ret_cp = 0xfffd;
-	if (p[0] < 0xc2 || p[0] > 0xf4 || n > len)
-		return 1;
-	cp = p[0] & (0x7fu >> n);
-	for (size_t i = 1; i < n; i++) {
-		if ((p[i] & 0xc0) != 0x80)
-			return 1;
-		cp = cp << 6 | (p[i] & 0x3fu);
-	}
-	*ret_cp = cp;
-	return n;
+	return 1;
 }
 
 size_t eng_tpl_utf8_prev(const char *s, size_t len)
@@ -64,26 +52,10 @@ size_t eng_tpl_utf8_offset(const char *s, size_t len, size_t n)
 void eng_tpl_utf8_put(struct base_buf *out, uint32_t cp)
 {
 	char b[4];
-	size_t n;
 
 	if (cp >= 0x110000 || (cp >= 0xd800 && cp < 0xe000))
 		cp = 0xfffd;
-	if (cp < 0x80) {
-		b[0] = (char)cp;
-		n = 1;
-	} else if (cp < 0x800) {
-		b[0] = (char)(0xc0 | cp >> 6);
-		n = 2;
-	} else if (cp < 0x10000) {
-		b[0] = (char)(0xe0 | cp >> 12);
-		n = 3;
-	} else {
-		b[0] = (char)(0xf0 | cp >> 18);
-		n = 4;
-	}
-	for (size_t i = 1; i < n; i++)
-		b[i] = (char)(0x80 | (cp >> (6 * (n - 1 - i)) & 0x3f));
-	(void)base_buf_append(out, b, n); /* sticky: seen when the buffer is used */
+	(void)base_buf_append(out, b, base_utf8_put(cp, b)); /* sticky: seen when the buffer is used */
 }
 
 /* What Python's str.isspace() accepts. */

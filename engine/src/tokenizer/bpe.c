@@ -14,6 +14,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/chars.h"
 #include "base/cleanup.h"
 #include "tokenizer/tok_internal.h"
 
@@ -410,7 +411,7 @@ void tok_model_index(struct eng_tokenizer *tok)
 		m->byte_ids[i] = tok_vocab_find(&tok->vocab, text, 6);
 	}
 	for (uint32_t cp = 0; cp < 512; cp++)
-		m->char_ids[cp] = tok_vocab_find(&tok->vocab, text, tok_utf8_put(cp, text));
+		m->char_ids[cp] = tok_vocab_find(&tok->vocab, text, base_utf8_put(cp, text));
 }
 
 struct scored {

@@ -9,6 +9,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/chars.h"
 #include "base/cleanup.h"
 #include "tokenizer/tok_internal.h"
 
@@ -296,7 +297,7 @@ static int replace_fragment(struct eng_detok *d, size_t k, const char *p, size_t
 static int put_held(struct eng_detok *d, size_t k, uint32_t n)
 {
 	char c[4];
-	size_t len = tok_utf8_put(d->stages[k].dec->cp, c);
+	size_t len = base_utf8_put(d->stages[k].dec->cp, c);
 	int r = 0;
 
 	for (uint32_t i = 0; r == 0 && i < n; i++)

@@ -5,6 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/chars.h"
 #include "tokenizer/tok_internal.h"
 
 const char tok_gpt2_pattern[] = "'s|'t|'re|'ve|'m|'ll|'d| ?\\p{L}+| ?\\p{N}+| ?[^\\s\\p{L}\\p{N}]+|\\s+(?!\\S)|\\s+";
@@ -272,7 +273,7 @@ static int metaspace(const struct tok_pretok *pre, struct work *w, const struct 
 	char mark[4];
 	uint32_t c;
 
-	mark_len = tok_utf8_put(pre->cp, mark);
+	mark_len = base_utf8_put(pre->cp, mark);
 	c = tok_utf8_get(p, n, &len);
 	if (c != pre->cp && c != ' ' &&
 	    (pre->prepend == TOK_PREPEND_ALWAYS || (pre->prepend == TOK_PREPEND_FIRST && piece->first)))

@@ -9,6 +9,7 @@
 
 #include <utf8proc.h>
 
+#include "base/chars.h"
 #include "tokenizer/tok_internal.h"
 
 int tok_utf8_next(const unsigned char *p, size_t n, size_t *ret_len)
@@ -95,35 +96,11 @@ size_t tok_utf8_back(const char *text, size_t at)
 	return at;
 }
 
-size_t tok_utf8_put(uint32_t cp, char out[4])
-{
-	if (cp < 0x80) {
-		out[0] = (char)cp;
-		return 1;
-	}
-	if (cp < 0x800) {
-		out[0] = (char)(0xc0 | cp >> 6);
-		out[1] = (char)(0x80 | (cp & 0x3f));
-		return 2;
-	}
-	if (cp < 0x10000) {
-		out[0] = (char)(0xe0 | cp >> 12);
-		out[1] = (char)(0x80 | (cp >> 6 & 0x3f));
-		out[2] = (char)(0x80 | (cp & 0x3f));
-		return 3;
-	}
-	out[0] = (char)(0xf0 | cp >> 18);
-	out[1] = (char)(0x80 | (cp >> 12 & 0x3f));
-	out[2] = (char)(0x80 | (cp >> 6 & 0x3f));
-	out[3] = (char)(0x80 | (cp & 0x3f));
-	return 4;
-}
-
 int tok_utf8_append(struct base_buf *buf, uint32_t cp)
 {
 	char c[4];
 
-	return base_buf_append(buf, c, tok_utf8_put(cp, c));
+	return base_buf_append(buf, c, base_utf8_put(cp, c));
 }
 
 int tok_utf8_append_lossy(struct base_buf *buf, const char *bytes, size_t n)
@@ -272,7 +249,7 @@ int tok_append_byte_level(struct base_buf *buf, const char *text, size_t n)
 		return 0;
 	out = buf->data + buf->len;
 	for (size_t i = 0; i < n; i++)
-		out += tok_utf8_put(tok_byte_char((uint8_t)text[i]), out);
+		out += base_utf8_put(tok_byte_char((uint8_t)text[i]), out);
 	*out = '\0';
 	buf->len = (size_t)(out - buf->data);
 	return 0;

@@ -30,7 +30,6 @@ bool tok_utf8_is_valid(const char *text, size_t n);
 uint32_t tok_utf8_get(const char *p, size_t n, size_t *ret_len);
 /* The start of the character that ends before `at`, at > 0. */
 size_t tok_utf8_back(const char *text, size_t at);
-size_t tok_utf8_put(uint32_t cp, char out[4]);
 int tok_utf8_append(struct base_buf *buf, uint32_t cp);
 /* Appends bytes as UTF-8 with U+FFFD for each part that is not. */
 int tok_utf8_append_lossy(struct base_buf *buf, const char *bytes, size_t n);

@@ -3,6 +3,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/chars.h"
 #include "base/cleanup.h"
 #include "tokenizer/tok_internal.h"
 
@@ -83,7 +84,7 @@ static int token_bytes_step(const struct tok_dec *dec, struct base_buf *t, bool 
 		}
 		break;
 	case TOK_DEC_METASPACE:
-		return tok_replace_all(t, mark, tok_utf8_put(dec->cp, mark), " ", 1);
+		return tok_replace_all(t, mark, base_utf8_put(dec->cp, mark), " ", 1);
 	case TOK_DEC_REPLACE:
 		if (!dec->pattern.regex && !joined)
 			return tok_replace_all(t, dec->pattern.text, dec->pattern.n, dec->text, dec->n);

@@ -4,6 +4,8 @@
 #include <errno.h>
 #include <string.h>
 
+#include "base/chars.h"
+
 enum { MAX_DEPTH = 32 };
 
 static int fail(struct eng_scan *s, const char *what)
@@ -57,43 +59,16 @@ int eng_scan_end(struct eng_scan *s)
 
 static int hex4(struct eng_scan *s, uint32_t *ret)
 {
-	uint32_t v = 0;
+	int32_t v;
 
 	if (s->end - s->p < 4)
 		return fail(s, "unfinished \\u escape");
-	for (int i = 0; i < 4; i++, s->p++) {
-		char c = *s->p;
-
-		if (c >= '0' && c <= '9')
-			v = v << 4 | (uint32_t)(c - '0');
-		else if ((c | 32) >= 'a' && (c | 32) <= 'f')
-			v = v << 4 | (uint32_t)((c | 32) - 'a' + 10);
-		else
-			return fail(s, "bad \\u escape");
-	}
-	*ret = v;
+	v = base_hex4(s->p);
+	if (v < 0)
+		return fail(s, "bad \\u escape");
+	s->p += 4;
+	*ret = (uint32_t)v;
 	return 0;
-}
-
-static char *put_utf8(char *out, uint32_t c)
-{
-	if (c < 0x80) {
-		*out++ = (char)c;
-		return out;
-	}
-	if (c < 0x800) {
-		*out++ = (char)(0xc0 | c >> 6);
-	} else {
-		if (c < 0x10000) {
-			*out++ = (char)(0xe0 | c >> 12);
-		} else {
-			*out++ = (char)(0xf0 | c >> 18);
-			*out++ = (char)(0x80 | (c >> 12 & 63));
-		}
-		*out++ = (char)(0x80 | (c >> 6 & 63));
-	}
-	*out++ = (char)(0x80 | (c & 63));
-	return out;
 }
 
 /* After "\u": one code point, of two escapes when it is a surrogate pair. */
@@ -117,7 +92,7 @@ static int unicode_escape(struct eng_scan *s, char **out)
 	} else if (c >= 0xdc00 && c < 0xe000) {
 		return fail(s, "half a surrogate pair");
 	}
-	*out = put_utf8(*out, c);
+	*out += base_utf8_put(c, *out);
 	return 0;
 }
 

@@ -8,6 +8,7 @@
 #include <string.h>
 
 #include "base/buf.h"
+#include "base/chars.h"
 #include "base/cleanup.h"
 #include "grpc/filter.h"
 
@@ -84,21 +85,11 @@ static int digit_value(char c)
 
 static int put_utf8(struct base_buf *out, uint32_t c)
 {
+	char bytes[4];
+
 	if (c > 0x10ffff || (c >= 0xd800 && c < 0xe000))
 		return -EINVAL;
-	if (c < 0x80)
-		return base_buf_putc(out, (char)c);
-	if (c >= 0x10000) {
-		(void)base_buf_putc(out, (char)(0xf0 | c >> 18));
-		(void)base_buf_putc(out, (char)(0x80 | (c >> 12 & 0x3f)));
-	} else if (c >= 0x800) {
-		(void)base_buf_putc(out, (char)(0xe0 | c >> 12));
-	}
-	if (c < 0x800)
-		(void)base_buf_putc(out, (char)(0xc0 | c >> 6));
-	else
-		(void)base_buf_putc(out, (char)(0x80 | (c >> 6 & 0x3f)));
-	return base_buf_putc(out, (char)(0x80 | (c & 0x3f)));
+	return base_buf_append(out, bytes, base_utf8_put(c, bytes));
 }
 
 /* What stands behind a backslash. */

@@ -6,6 +6,7 @@
 #include <sys/un.h>
 #include <time.h>
 
+#include "base/chars.h"
 #include "grpc_internal.h"
 
 /* The first row of a status is what it becomes on our side. */
@@ -82,24 +83,14 @@ void flip_grpc_percent_encode(const char *text, char *ret_text, size_t size)
 	ret_text[n] = '\0';
 }
 
-static int hex_value(char c)
-{
-	if (c >= '0' && c <= '9')
-		return c - '0';
-	if (c >= 'a' && c <= 'f')
-		return c - 'a' + 10;
-	if (c >= 'A' && c <= 'F')
-		return c - 'A' + 10;
-	return -1;
-}
-
 void flip_grpc_percent_decode(const char *text, size_t len, char *ret_text, size_t size)
 {
 	size_t n = 0;
 
 	for (size_t i = 0; i < len && n + 1 < size; i++) {
-		if (text[i] == '%' && i + 2 < len && hex_value(text[i + 1]) >= 0 && hex_value(text[i + 2]) >= 0) {
-			ret_text[n++] = (char)(hex_value(text[i + 1]) << 4 | hex_value(text[i + 2]));
+		if (text[i] == '%' && i + 2 < len && base_hex_value(text[i + 1]) >= 0 &&
+		    base_hex_value(text[i + 2]) >= 0) {
+			ret_text[n++] = (char)(base_hex_value(text[i + 1]) << 4 | base_hex_value(text[i + 2]));
 			i += 2;
 		} else {
 			ret_text[n++] = text[i];

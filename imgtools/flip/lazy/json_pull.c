@@ -5,6 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/chars.h"
 #include "lazy_internal.h"
 
 void flip_json_init(struct flip_json *j, const void *text, size_t size)
@@ -71,46 +72,13 @@ int flip_json_item(struct flip_json *j, bool *first)
 
 static int hex4(struct flip_json *j, uint32_t *ret)
 {
-	uint32_t v = 0;
+	int32_t v = j->end - j->p < 4 ? -1 : base_hex4(j->p);
 
-	if (j->end - j->p < 4)
+	if (v < 0)
 		return -EBADMSG;
-	for (int i = 0; i < 4; i++) {
-		char c = *j->p++;
-
-		if (c >= '0' && c <= '9')
-			v = v << 4 | (uint32_t)(c - '0');
-		else if ((c | 32) >= 'a' && (c | 32) <= 'f')
-			v = v << 4 | (uint32_t)((c | 32) - 'a' + 10);
-		else
-			return -EBADMSG;
-	}
-	*ret = v;
+	j->p += 4;
+	*ret = (uint32_t)v;
 	return 0;
-}
-
-static size_t put_utf8(char *out, uint32_t c)
-{
-	if (c < 0x80) {
-		out[0] = (char)c;
-		return 1;
-	}
-	if (c < 0x800) {
-		out[0] = (char)(0xc0 | c >> 6);
-		out[1] = (char)(0x80 | (c & 63));
-		return 2;
-	}
-	if (c < 0x10000) {
-		out[0] = (char)(0xe0 | c >> 12);
-		out[1] = (char)(0x80 | (c >> 6 & 63));
-		out[2] = (char)(0x80 | (c & 63));
-		return 3;
-	}
-	out[0] = (char)(0xf0 | c >> 18);
-	out[1] = (char)(0x80 | (c >> 12 & 63));
-	out[2] = (char)(0x80 | (c >> 6 & 63));
-	out[3] = (char)(0x80 | (c & 63));
-	return 4;
 }
 
 /* What follows a backslash. */
@@ -143,7 +111,7 @@ static int escape(struct flip_json *j, char *out, size_t *n)
 	} else if (c >= 0xdc00 && c < 0xe000) {
 		return -EBADMSG;
 	}
-	*n += put_utf8(out + *n, c);
+	*n += base_utf8_put(c, out + *n);
 	return 0;
 }
 

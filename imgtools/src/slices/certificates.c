@@ -11,6 +11,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/chars.h"
+
 enum { MAX_CERTS = 10000, MAX_FIELD = 4096 };
 
 enum trust { UNKNOWN, TRUSTED, DISTRUSTED };
@@ -110,14 +112,6 @@ struct object {      /* fields of the object at hand */
 	bool is_server;
 };
 
-static int hex(char c)
-{
-	return c >= '0' && c <= '9'   ? c - '0'
-	       : c >= 'a' && c <= 'f' ? c - 'a' + 10
-	       : c >= 'A' && c <= 'F' ? c - 'A' + 10
-	                              : -1;
-}
-
 /* Is one of the purposes in this percent-encoded DER? The object identifiers are looked for as bytes: nothing else of
  * an extended key usage looks like them. */
 static bool value_names_server(const char *text, size_t size)
@@ -128,8 +122,9 @@ static bool value_names_server(const char *text, size_t size)
 	size_t n = 0;
 
 	for (size_t i = 0; i < size && n < sizeof(bytes); i++) {
-		if (text[i] == '%' && i + 2 < size && hex(text[i + 1]) >= 0 && hex(text[i + 2]) >= 0) {
-			bytes[n++] = (unsigned char)(hex(text[i + 1]) << 4 | hex(text[i + 2]));
+		if (text[i] == '%' && i + 2 < size && base_hex_value(text[i + 1]) >= 0 &&
+		    base_hex_value(text[i + 2]) >= 0) {
+			bytes[n++] = (unsigned char)(base_hex_value(text[i + 1]) << 4 | base_hex_value(text[i + 2]));
 			i += 2;
 		} else if (text[i] != '"') {
 			bytes[n++] = (unsigned char)text[i];
