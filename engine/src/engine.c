@@ -22,8 +22,8 @@ enum {
 	DEFAULT_QUEUED = 256,
 	STEP_TOKENS = 512,      /* one prefill chunk */
 	GPU_STEP_TOKENS = 2048, /* the same where a device has to be filled */
-	MIN_OUTPUTS = 32,  /* rows of logits per step: prompt log-probabilities come in chunks of this */
-	DRAFT_ROWS = 16,   /* rows beside those of the sequences themselves */
+	MIN_OUTPUTS = 32,       /* rows of logits per step: prompt log-probabilities come in chunks of this */
+	DRAFT_ROWS = 16,        /* rows beside those of the sequences themselves */
 	PAGE_TOKENS = 32,
 	CHECKPOINT_PAGES = 16, /* of recurrent models: where a chunk of a long prompt ends anyhow */
 	MIN_CHECKPOINTS = 8,
@@ -32,7 +32,7 @@ enum {
 static const uint64_t default_kv_bytes = 1ull << 30;
 static const uint64_t default_state_bytes = 1ull << 30;
 static const uint64_t gpu_reserve_bytes = 1ull << 30; /* of a device, for scratch, graphs, libraries; at most 1/8 */
-static const uint64_t exact_bytes = 256ull << 20; /* the largest folder that is computed exactly unasked */
+static const uint64_t exact_bytes = 256ull << 20;     /* the largest folder that is computed exactly unasked */
 
 /* ---- Opening ---- */
 

@@ -90,7 +90,7 @@ struct eng_engine {
 	char *path, *served_name, *backend_name;
 	bool is_exact; /* see eng_options.precision */
 	struct kn_backend *backend;
-	uint32_t step_tokens; /* most rows of one step */
+	uint32_t step_tokens;     /* most rows of one step */
 	struct eng_model *model;  /* NULL, and no runner nor scheduler: text only */
 	struct eng_weights *gguf; /* text only: the file whose keys have the vocabulary */
 	struct eng_runner *runner;

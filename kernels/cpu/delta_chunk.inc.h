@@ -69,12 +69,13 @@ static void product(float *c, size_t ld_c, const float *a, size_t ld_a, const fl
 
 /* Where a chunk's parts are in the scratch. */
 struct chunk {
-	float *state;  /* [v_dim / COLS][k_dim][COLS]: the head's columns by blocks, which the first level of cache holds */
-	float *x;      /* [2][CHUNK][k_dim]: k, then q */
-	float *k_turn; /* [k_dim][CHUNK]: k turned round, zeros behind the last */
-	float *weight; /* [2][CHUNK][CHUNK]: what changes give to later changes, and to outputs */
-	float *xs;     /* [2][CHUNK][COLS]: k S, then q S */
-	float *u;      /* [CHUNK][COLS] */
+	float *state; /* [v_dim / COLS][k_dim][COLS]: the head's columns by blocks, which the first level of cache holds
+	               */
+	float *x;     /* [2][CHUNK][k_dim]: k, then q */
+	float *k_turn;                  /* [k_dim][CHUNK]: k turned round, zeros behind the last */
+	float *weight;                  /* [2][CHUNK][CHUNK]: what changes give to later changes, and to outputs */
+	float *xs;                      /* [2][CHUNK][COLS]: k S, then q S */
+	float *u;                       /* [CHUNK][COLS] */
 	float left[CHUNK], beta[CHUNK]; /* e(t, 0) */
 	float sums[CHUNK];
 };
@@ -95,7 +96,8 @@ static void chunk_load(const struct cpu_delta_block *b, struct chunk *c, size_t 
 		for (size_t i = 0; i < b->k_dim; i++)
 			c->k_turn[i * CHUNK + t] = k[i];
 		/* Nothing is left of e^-80; its logarithm must stay a number. */
-		sum += b->decay[(first + t) * b->ld_gates] > 1e-35f ? logf(b->decay[(first + t) * b->ld_gates]) : -80.0f;
+		sum += b->decay[(first + t) * b->ld_gates] > 1e-35f ? logf(b->decay[(first + t) * b->ld_gates])
+		                                                    : -80.0f;
 		c->sums[t] = sum;
 		c->left[t] = expf(sum);
 		c->beta[t] = b->beta[(first + t) * b->ld_gates];

@@ -2,11 +2,10 @@
  * Dao, 2023).
  *
  * Rows of a block are pairs (new token, query head) that share a K/V head, token by token. Two ways to share the work:
- *   SPLIT  16 rows a block; each wave takes 32 keys of a tile, and the waves' results are merged at the end. For decode,
- *          where reading keys and values is all that counts.
- *   else   16 rows a wave; all waves walk the same tile of 64 keys.
- * Tiles begin at multiples of their size, so that a row meets its keys in the same order wherever its neighbours are.
- * Keys and values that are no bfloat16 are rounded to it on the way into shared memory. */
+ *   SPLIT  16 rows a block; each wave takes 32 keys of a tile, and the waves' results are merged at the end. For
+ * decode, where reading keys and values is all that counts. else   16 rows a wave; all waves walk the same tile of 64
+ * keys. Tiles begin at multiples of their size, so that a row meets its keys in the same order wherever its neighbours
+ * are. Keys and values that are no bfloat16 are rounded to it on the way into shared memory. */
 #ifndef GPU_ATTENTION_H
 #define GPU_ATTENTION_H
 
@@ -23,7 +22,7 @@ struct attn_args {
 	uint32_t window;
 	float scale, softcap;
 	const float *sinks;
-	bool direct; /* keys and values are bfloat16, in 16-byte steps */
+	bool direct;  /* keys and values are bfloat16, in 16-byte steps */
 	float *parts; /* [slot][head][v_dim + 2]: sums, their maximum (of log2), their mass */
 };
 
@@ -61,7 +60,8 @@ GPU_FN void attn_copy_tile(uint4 *tile, const gk_kv &kv, const void *pool, uint3
 
 #pragma unroll
 			for (uint32_t k = 0; k < 4; k++) {
-				const bool first = there && c * 8 + 2 * k < dim, second = there && c * 8 + 2 * k + 1 < dim;
+				const bool first = there && c * 8 + 2 * k < dim,
+				           second = there && c * 8 + 2 * k + 1 < dim;
 
 				w[k] = gpu_pack_bf16(first ? gk_kv_get(kv.dtype, pool, at + 2 * k) : 0.0f,
 				                     second ? gk_kv_get(kv.dtype, pool, at + 2 * k + 1) : 0.0f);
@@ -174,8 +174,10 @@ static __global__ void __launch_bounds__(WAVES *GPU_WAVE) attn_kernel(GPU_PARAM 
 			if (token < end) {
 				uint4 *k = stages + stage * STAGE, *v = k + TILE * KC;
 
-				attn_copy_tile<KD>(k, a.kv, a.kv.k, a.kv.k_dim, pages, kv_head, token, TILE, end, a.direct);
-				attn_copy_tile<VD>(v, a.kv, a.kv.v, a.kv.v_dim, pages, kv_head, token, TILE, end, a.direct);
+				attn_copy_tile<KD>(k, a.kv, a.kv.k, a.kv.k_dim, pages, kv_head, token, TILE, end,
+				                   a.direct);
+				attn_copy_tile<VD>(v, a.kv, a.kv.v, a.kv.v_dim, pages, kv_head, token, TILE, end,
+				                   a.direct);
 			}
 			gpu_copy_commit();
 		};
@@ -218,7 +220,8 @@ static __global__ void __launch_bounds__(WAVES *GPU_WAVE) attn_kernel(GPU_PARAM 
 				s[n] = gpu_acc_zero();
 #pragma unroll
 			for (int c = 0; c < KD / 32; c++) {
-				const gpu_frag f = Q_STAYS ? q[Q_STAYS ? c : 0] : gpu_tile_frag(tile_q, tile_row0, 4 * c, KC);
+				const gpu_frag f =
+				        Q_STAYS ? q[Q_STAYS ? c : 0] : gpu_tile_frag(tile_q, tile_row0, 4 * c, KC);
 
 #pragma unroll
 				for (int n = 0; n < SLICE / 16; n++)
@@ -307,11 +310,13 @@ static __global__ void __launch_bounds__(WAVES *GPU_WAVE) attn_kernel(GPU_PARAM 
 
 						if (col < a.kv.v_dim)
 							gk_put(a.out, seq.row + work.q + row.token,
-							       (size_t)row.head * a.kv.v_dim + col, acc[d].v[i] * scale);
+							       (size_t)row.head * a.kv.v_dim + col,
+							       acc[d].v[i] * scale);
 					}
 				} else {
-					float *part = a.parts + ((size_t)(work.part + row.token) * a.n_head + row.head) *
-					                                (a.kv.v_dim + 2);
+					float *part =
+					        a.parts + ((size_t)(work.part + row.token) * a.n_head + row.head) *
+					                          (a.kv.v_dim + 2);
 
 #pragma unroll
 					for (int d = 0; d < VD / 16; d++) {
@@ -329,7 +334,8 @@ static __global__ void __launch_bounds__(WAVES *GPU_WAVE) attn_kernel(GPU_PARAM 
 
 		/* The waves' results, merged in their order. */
 		enum { LINE = VD + 1 };
-		float *const sums = (float *)stages, *const tops = sums + WAVES * 16 * LINE, *const masses = tops + WAVES * 16;
+		float *const sums = (float *)stages, *const tops = sums + WAVES * 16 * LINE,
+		             *const masses = tops + WAVES * 16;
 
 		__syncthreads();
 #pragma unroll
@@ -355,7 +361,8 @@ static __global__ void __launch_bounds__(WAVES *GPU_WAVE) attn_kernel(GPU_PARAM 
 				best = fmaxf(best, tops[w * 16 + r]);
 #pragma unroll
 			for (int w = 0; w < WAVES; w++) {
-				const float f = tops[w * 16 + r] == -INFINITY ? 0.0f : attn_exp2(tops[w * 16 + r] - best);
+				const float f =
+				        tops[w * 16 + r] == -INFINITY ? 0.0f : attn_exp2(tops[w * 16 + r] - best);
 
 				sum += sums[(w * 16 + r) * LINE + col] * f;
 				total += masses[w * 16 + r] * f;
@@ -364,8 +371,8 @@ static __global__ void __launch_bounds__(WAVES *GPU_WAVE) attn_kernel(GPU_PARAM 
 				gk_put(a.out, seq.row + work.q + row.token, (size_t)row.head * a.kv.v_dim + col,
 				       sum * attn_final_scale(a, row.head, best, total));
 			} else {
-				float *part = a.parts +
-				              ((size_t)(work.part + row.token) * a.n_head + row.head) * (a.kv.v_dim + 2);
+				float *part = a.parts + ((size_t)(work.part + row.token) * a.n_head + row.head) *
+				                                (a.kv.v_dim + 2);
 
 				part[col] = sum;
 				if (col == 0) {

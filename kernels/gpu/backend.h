@@ -21,8 +21,8 @@
 struct gpu_alloc {
 	char *base;
 	size_t bytes;
-	bool is_bf16;    /* what its bytes are now */
-	bool stays_f32;  /* uploaded to, or read by a program that did not write it before */
+	bool is_bf16;   /* what its bytes are now */
+	bool stays_f32; /* uploaded to, or read by a program that did not write it before */
 };
 
 struct gpu_heap {
@@ -60,7 +60,20 @@ struct gpu_table {
 
 /* ---- Records ---- */
 
-enum gpu_op { OP_EMBED, OP_NORM, OP_MATMUL, OP_ROPE, OP_KV_STORE, OP_ATTENTION, OP_ACT, OP_ADD, OP_ROUTE, OP_MOE, OP_PICK, N_OPS };
+enum gpu_op {
+	OP_EMBED,
+	OP_NORM,
+	OP_MATMUL,
+	OP_ROPE,
+	OP_KV_STORE,
+	OP_ATTENTION,
+	OP_ACT,
+	OP_ADD,
+	OP_ROUTE,
+	OP_MOE,
+	OP_PICK,
+	N_OPS
+};
 
 /* An activation: `off` floats from the beginning of an allocation. */
 struct gpu_act {
@@ -262,8 +275,8 @@ enum gpu_fused { F_ONE, F_QKV, F_BATCH };
 /* Records [first, first + n) as one launch, or n_mats products of one shape. */
 struct gpu_launch {
 	uint8_t kind;
-	bool gated;     /* F_ONE of a product: the activation behind it too */
-	uint32_t norm;  /* F_ONE of a product: the record of the norm before it; UINT32_MAX: none */
+	bool gated;    /* F_ONE of a product: the activation behind it too */
+	uint32_t norm; /* F_ONE of a product: the record of the norm before it; UINT32_MAX: none */
 	uint32_t first, n;
 	uint32_t batch; /* F_BATCH */
 };
@@ -330,10 +343,10 @@ struct gpu_backend {
 	uint64_t clock;
 	char *staging[2]; /* pinned */
 	void *staged[2];  /* events behind the copies out of them */
-	char *xbuf; /* device: an input in another element type */
+	char *xbuf;       /* device: an input in another element type */
 	size_t xbuf_bytes;
 	bool capturing, is_stale; /* programs know places that are no more: forget them when this one is done */
-	char *raw;        /* device: matrices as they are in files, before they are packed; NULL: none yet */
+	char *raw;                /* device: matrices as they are in files, before they are packed; NULL: none yet */
 	size_t raw_bytes;
 };
 

@@ -52,9 +52,9 @@ struct few_args {
 	/* grouped */
 	const few_group *groups;
 	const uint32_t *n_groups;
-	const gk_mat *mats[2];          /* [expert] */
-	const float *mat_bias[2];       /* [expert][rows] or NULL */
-	const uint32_t *row_of;         /* [place] row of x, NULL: the place; the output's row is the place */
+	const gk_mat *mats[2];    /* [expert] */
+	const float *mat_bias[2]; /* [expert][rows] or NULL */
+	const uint32_t *row_of;   /* [place] row of x, NULL: the place; the output's row is the place */
 };
 
 GPU_FN uint32_t few_col_stride(uint32_t n_chunks)
@@ -134,15 +134,14 @@ template <class F, int NB> struct few_lane {
 	uint32_t exists; /* bit nb * GPU_PIECES + p */
 };
 
-template <class F, int NB>
-GPU_FN void few_operands(const few_lane<F, NB> &lane, uint32_t chunk, gpu_frag *ret)
+template <class F, int NB> GPU_FN void few_operands(const few_lane<F, NB> &lane, uint32_t chunk, gpu_frag *ret)
 {
 #pragma unroll
 	for (int nb = 0; nb < NB; nb++) {
 #pragma unroll
 		for (int p = 0; p < GPU_PIECES; p++)
 			ret[nb].p[p] = lane.exists >> (nb * GPU_PIECES + p) & 1 ? lane.col[nb][p][chunk * 4]
-			                                                       : make_uint4(0, 0, 0, 0);
+			                                                        : make_uint4(0, 0, 0, 0);
 	}
 }
 
@@ -152,8 +151,7 @@ template <class F> struct few_raw {
 	typename F::scale s[(int)F::SCALED != 0 ? GPU_ACC_ROWS : 1];
 };
 
-template <class F>
-GPU_FN void few_load(few_raw<F> &r, const gk_mat &w, uint32_t row0, uint32_t unit, uint32_t n_units)
+template <class F> GPU_FN void few_load(few_raw<F> &r, const gk_mat &w, uint32_t row0, uint32_t unit, uint32_t n_units)
 {
 	const uint32_t last = w.rows - 1;
 
@@ -227,9 +225,10 @@ GPU_FN void few_unit(gpu_acc (*acc)[NB], const few_raw<F> *raw, const few_lane<F
 				for (int i = 0; i < GPU_ACC; i++) {
 					const uint32_t col = nb * 16 + gpu_acc_col(i);
 
-					sums[nb][i] = col < n_cols && (!NARROW || col < 8)
-					                      ? cols.sums[(size_t)(first_col + col) * cols.n_chunks + chunk]
-					                      : 0.0f;
+					sums[nb][i] =
+					        col < n_cols && (!NARROW || col < 8)
+					                ? cols.sums[(size_t)(first_col + col) * cols.n_chunks + chunk]
+					                : 0.0f;
 				}
 			}
 		}
@@ -283,7 +282,8 @@ GPU_FN void few_unit(gpu_acc (*acc)[NB], const few_raw<F> *raw, const few_lane<F
 	}
 }
 
-/* ---- The block ----------------------------------------------------------------------------------------------------- */
+/* ---- The block -----------------------------------------------------------------------------------------------------
+ */
 
 /* Units under way of each tile: some 128 bytes of values a lane. */
 template <class F, int RT> struct few_depth {
@@ -358,8 +358,10 @@ static __global__ void __launch_bounds__(FEW_THREADS, RT *NT <= 2 ? 2 : 1) few_k
 			cols.data = shared;
 			cols.sums = F::MINS ? (float *)(shared + (size_t)n_cols * cols.col_stride) : nullptr;
 			for (uint32_t i = 0; i < n; i++) {
-				const uint32_t row = GROUPED ? (a.row_of ? a.row_of[first + pass + i] : first + pass + i) : i;
-				float square = few_make_columns(cols, F::ORDER, i, a.x, row, w[0].cols, a.norm_w, a.whole);
+				const uint32_t row =
+				        GROUPED ? (a.row_of ? a.row_of[first + pass + i] : first + pass + i) : i;
+				float square =
+				        few_make_columns(cols, F::ORDER, i, a.x, row, w[0].cols, a.norm_w, a.whole);
 
 				if (a.norm) {
 					square = gpu_block_sum(square, scratch);
@@ -384,7 +386,8 @@ static __global__ void __launch_bounds__(FEW_THREADS, RT *NT <= 2 ? 2 : 1) few_k
 				const uint32_t col = nb * 16 + gpu_piece_row(p);
 				const bool exists = col < n_cols;
 
-				lane.col[nb][p] = cols.data + (size_t)(exists ? col : 0) * cols.col_stride + (gpu_piece_col(p) >> 3);
+				lane.col[nb][p] = cols.data + (size_t)(exists ? col : 0) * cols.col_stride +
+				                  (gpu_piece_col(p) >> 3);
 				lane.exists |= (uint32_t)exists << (nb * GPU_PIECES + p);
 			}
 #pragma unroll
@@ -438,8 +441,9 @@ static __global__ void __launch_bounds__(FEW_THREADS, RT *NT <= 2 ? 2 : 1) few_k
 			if (row >= w[0].rows)
 				continue;
 			for (int g = 0; g < (RT == 2 && a.gated ? 2 : 1); g++) {
-				const float *bias = GROUPED ? (a.mat_bias[g] ? a.mat_bias[g] + (size_t)expert * w[0].rows : nullptr)
-				                            : (g ? a.job[1].bias : job.bias);
+				const float *bias =
+				        GROUPED ? (a.mat_bias[g] ? a.mat_bias[g] + (size_t)expert * w[0].rows : nullptr)
+				                : (g ? a.job[1].bias : job.bias);
 
 				for (uint32_t v = 0; v < n_waves; v++) {
 					const float *s =
@@ -475,7 +479,8 @@ static __global__ void __launch_bounds__(FEW_THREADS, RT *NT <= 2 ? 2 : 1) few_k
 }
 
 /* Shared memory of a block: columns and their sums, or the waves' sums. */
-static inline size_t few_shared_bytes(uint32_t n_cols, const few_columns &cols, bool made_here, bool mins, int nt, int rt)
+static inline size_t few_shared_bytes(uint32_t n_cols, const few_columns &cols, bool made_here, bool mins, int nt,
+                                      int rt)
 {
 	const size_t line = (nt == 1 ? 8 : (nt + 1) / 2 * 16) + 1;
 	size_t x = 0, sums = (size_t)(FEW_THREADS / 32) * (size_t)rt * FEW_TILE * line * sizeof(float);

@@ -74,8 +74,8 @@ static bool writes(const struct gpu_access *list, uint32_t n, uint32_t alloc)
 	return false;
 }
 
-/* Every reader of the normed values is a product of all of them, nobody changes x before the last (nor does it: blocks of
- * one launch would read x while others add to it), and then they are written anew. Collects the readers. */
+/* Every reader of the normed values is a product of all of them, nobody changes x before the last (nor does it: blocks
+ * of one launch would read x while others add to it), and then they are written anew. Collects the readers. */
 static uint32_t norm_readers(const struct fuser *f, uint32_t i, uint32_t *readers, uint32_t max)
 {
 	const struct rec_norm *norm = &f->p->recs[i]->norm;
@@ -178,11 +178,10 @@ uint32_t gpu_qkv_parts(const union gpu_rec *const *recs, uint32_t i, uint32_t n,
 	    rope_q->head_dim != rope_k->head_dim || rope_k->head_dim != q.store->kv.k_dim ||
 	    rope_k->n_head != q.store->kv.n_kv_head || !same(&rope_k->x, &q.store->k))
 		return 0;
-	if (q.q_norm &&
-	    (!is_head_norm((const union gpu_rec *)q.q_norm, &rope_q->x, rope_q->n_head, rope_q->head_dim) ||
-	     !is_head_norm((const union gpu_rec *)q.k_norm, &rope_k->x, rope_k->n_head, rope_k->head_dim) ||
-	     q.q_norm->eps != q.k_norm->eps || q.q_norm->h.rows != rope_q->h.rows ||
-	     q.k_norm->h.rows != rope_q->h.rows))
+	if (q.q_norm && (!is_head_norm((const union gpu_rec *)q.q_norm, &rope_q->x, rope_q->n_head, rope_q->head_dim) ||
+	                 !is_head_norm((const union gpu_rec *)q.k_norm, &rope_k->x, rope_k->n_head, rope_k->head_dim) ||
+	                 q.q_norm->eps != q.k_norm->eps || q.q_norm->h.rows != rope_q->h.rows ||
+	                 q.k_norm->h.rows != rope_q->h.rows))
 		return 0;
 	*ret = q;
 	return at - i;
@@ -193,8 +192,8 @@ static uint32_t fuse_qkv(struct fuser *f, uint32_t i)
 	struct gpu_qkv_parts q;
 	uint32_t n = gpu_qkv_parts(f->p->recs, i, f->p->n_recs, &q);
 
-	if (n == 0 || !is_overwritten(f->p, i + n - 1, &q.store->k, q.store->kv.n_kv_head * q.store->kv.k_dim,
-	                              q.store->h.rows))
+	if (n == 0 ||
+	    !is_overwritten(f->p, i + n - 1, &q.store->k, q.store->kv.n_kv_head * q.store->kv.k_dim, q.store->h.rows))
 		return 0;
 	for (uint32_t k = 1; k < n; k++)
 		f->gone[i + k] = true;
@@ -204,7 +203,8 @@ static uint32_t fuse_qkv(struct fuser *f, uint32_t i)
 /* ---- One product per head ---- */
 
 /* Products of one shape whose inputs and outputs lie at steady distances. */
-struct class {
+struct class
+{
 	const struct rec_matmul *first;
 	const struct rec_job *job; /* of the first */
 	uint64_t x_off, out_off;   /* of the latest */
@@ -267,8 +267,9 @@ static uint32_t sort_classes(const struct fuser *f, uint32_t i, uint32_t n, stru
 			if (c == n_classes) {
 				if (n_classes == MAX_CLASSES)
 					return 0;
-				classes[n_classes++] =
-				        (struct class){ .first = m, .job = j, .x_off = m->x.off, .out_off = j->out.off, .n = 1 };
+				classes[n_classes++] = (struct class){
+					.first = m, .job = j, .x_off = m->x.off, .out_off = j->out.off, .n = 1
+				};
 			}
 			ret_of[at] = c;
 		}
@@ -309,8 +310,8 @@ static int add_batch(struct fuser *f, uint32_t i, const uint32_t *of, uint32_t c
 		return -ENOMEM;
 	p->batches[p->n_batches] = (struct gpu_mat_batch){ .x = class->first->x,
 		                                           .out = class->job->out,
-		                                           .x_step = (uint64_t)class->x_step,
-		                                           .out_step = (uint64_t)class->out_step,
+		                                           .x_step = (uint64_t) class->x_step,
+		                                           .out_step = (uint64_t) class->out_step,
 		                                           .mats = table,
 		                                           .n_mats = class->n,
 		                                           .shape = class->job->m->m };
@@ -383,7 +384,8 @@ static void mark_batches(struct fuser *f)
 static void plain(struct fuser *f)
 {
 	for (uint32_t i = 0; i < f->p->n_recs; i++)
-		f->p->launches[f->p->n_launches++] = (struct gpu_launch){ .kind = F_ONE, .first = i, .n = 1, .norm = NONE };
+		f->p->launches[f->p->n_launches++] =
+		        (struct gpu_launch){ .kind = F_ONE, .first = i, .n = 1, .norm = NONE };
 }
 
 static int emit(struct fuser *f)

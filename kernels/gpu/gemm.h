@@ -1,5 +1,5 @@
-/* Products of many rows by the vendor's library, which is opened when the backend is. Without it, or for what it does not
- * take, there are kernels of our own. */
+/* Products of many rows by the vendor's library, which is opened when the backend is. Without it, or for what it does
+ * not take, there are kernels of our own. */
 #ifndef GPU_GEMM_H
 #define GPU_GEMM_H
 

@@ -1,9 +1,9 @@
-/* Products of many rows by cuBLASLt, which is half a gigabyte and therefore neither linked nor required: it is looked for
- * in $OCAI_GPU_LIBS (folders separated by ':', such as the one of the Python package nvidia-cublas), then as the dynamic
- * linker looks.
+/* Products of many rows by cuBLASLt, which is half a gigabyte and therefore neither linked nor required: it is looked
+ * for in $OCAI_GPU_LIBS (folders separated by ':', such as the one of the Python package nvidia-cublas), then as the
+ * dynamic linker looks.
  *
- * cuBLASLt counts columns first. Our out [rows, n] = x [rows, k] w [n, k]^T is its D [n, rows] = W^T X, with W as k x n and
- * X as k x rows, both as they lie. */
+ * cuBLASLt counts columns first. Our out [rows, n] = x [rows, k] w [n, k]^T is its D [n, rows] = W^T X, with W as k x n
+ * and X as k x rows, both as they lie. */
 #include <cublasLt.h>
 #include <dlfcn.h>
 #include <errno.h>
@@ -231,7 +231,7 @@ int gpu_gemm_run(struct gpu_gemm *g, const struct gpu_gemm_desc *d)
 
 	if (!p->taken)
 		return -ENOTSUP;
-	s = g->f.matmul(g->handle, g->desc, &one, d->w, p->w, d->x, p->x, &beta, d->out, p->out, d->out, p->out, &p->algo,
-	                g->workspace, p->workspace, (cudaStream_t)g->be->rt.stream);
+	s = g->f.matmul(g->handle, g->desc, &one, d->w, p->w, d->x, p->x, &beta, d->out, p->out, d->out, p->out,
+	                &p->algo, g->workspace, p->workspace, (cudaStream_t)g->be->rt.stream);
 	return s == CUBLAS_STATUS_SUCCESS ? 0 : -EIO;
 }

@@ -5,8 +5,8 @@
 #include "gpu/backend.h"
 #include "gpu/gemm.h"
 
-static const char *const op_names[N_OPS] = { "embed", "norm", "matmul", "rope", "kv_store", "attention",
-	                                     "act_mul", "add", "route", "moe", "pick" };
+static const char *const op_names[N_OPS] = { "embed",   "norm", "matmul", "rope", "kv_store", "attention",
+	                                     "act_mul", "add",  "route",  "moe",  "pick" };
 
 static struct gk_view view(const struct gpu_backend *be, const struct gpu_program *p, const struct gpu_act *a)
 {
@@ -57,7 +57,8 @@ static int convert_x(struct gpu_backend *be, struct gk_view *x, struct gk_rows r
 	return r;
 }
 
-static void set_job(const struct gpu_backend *be, const struct gpu_program *p, const struct rec_job *from, struct gk_job *to)
+static void set_job(const struct gpu_backend *be, const struct gpu_program *p, const struct rec_job *from,
+                    struct gk_job *to)
 {
 	to->w = from->m->m;
 	to->out = view(be, p, &from->out);
@@ -99,7 +100,8 @@ static int issue_gemm(struct gpu_backend *be, const struct rec_job *j, const str
 }
 
 /* Rows beyond GK_FEW_ROWS: the library's, job by job, and the rest in one launch of our own. */
-static int issue_many(struct gpu_backend *be, const struct gpu_program *p, const struct rec_matmul *m, struct gk_linear *l)
+static int issue_many(struct gpu_backend *be, const struct gpu_program *p, const struct rec_matmul *m,
+                      struct gk_linear *l)
 {
 	struct gk_job jobs[GK_MAX_JOBS];
 	uint32_t cols = m->job[0].m->m.cols, n = 0;
@@ -185,8 +187,8 @@ static int issue_batch(struct gpu_backend *be, const struct gpu_program *p, cons
 
 static int issue_embed(struct gpu_backend *be, const struct gpu_program *p, const struct rec_embed *e)
 {
-	return gk_embed(&be->ctx, view(be, p, &e->out), &e->m->m, gpu_ints_of(be, e->h.ints), gpu_rows_of(be, e->h.rows),
-	                e->scale);
+	return gk_embed(&be->ctx, view(be, p, &e->out), &e->m->m, gpu_ints_of(be, e->h.ints),
+	                gpu_rows_of(be, e->h.rows), e->scale);
 }
 
 static int issue_rope(struct gpu_backend *be, const struct gpu_program *p, const struct rec_rope *r)

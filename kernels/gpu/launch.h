@@ -57,9 +57,9 @@ struct gk_limits {
 	uint32_t max_rows, max_seqs;
 	uint32_t n_head, k_dim, v_dim; /* largest of attention; 0: no attention */
 	uint32_t n_kv_head;
-	uint32_t max_keys;                   /* of one sequence; ctx->fixed only */
-	uint32_t dim, n_ff, n_expert, top_k; /* largest of a mixture; 0: none */
-	uint32_t max_cols, max_out;          /* of matrices */
+	uint32_t max_keys;                         /* of one sequence; ctx->fixed only */
+	uint32_t dim, n_ff, n_expert, top_k;       /* largest of a mixture; 0: none */
+	uint32_t max_cols, max_out;                /* of matrices */
 	uint32_t pick_rows, pick_vocab, pick_best; /* largest of gk_pick_rows() */
 };
 size_t gk_scratch_bytes(const struct gk_ctx *ctx, const struct gk_limits *limits);
@@ -90,7 +90,7 @@ struct gk_mat {
 	uint32_t type; /* enum kn_dtype, or GK_FP8_128 */
 	uint32_t rows, cols;
 	uint32_t ld;                        /* elements; a multiple of 8 for 16-bit types, of 4 for F32 */
-	const void *values, *scales, *high;   /* the last two by type: kernels/gpu/mat.h */
+	const void *values, *scales, *high; /* the last two by type: kernels/gpu/mat.h */
 };
 enum { GK_FP8_128 = 0x100 }; /* e4m3, a float32 scale for each 128 x 128 */
 
@@ -184,8 +184,8 @@ struct gk_seq {
 };
 
 /* One item of attention, for each K/V head: new tokens [q, q + n_q) of a sequence (counted from its first new one)
- * against keys [kv_begin, kv_end), of which each token sees those up to its own place. part: first of its n_q places for
- * partial results in the scratch, or GK_WHOLE: these are all keys and the output is written at once. */
+ * against keys [kv_begin, kv_end), of which each token sees those up to its own place. part: first of its n_q places
+ * for partial results in the scratch, or GK_WHOLE: these are all keys and the output is written at once. */
 struct gk_work {
 	uint32_t seq, q, n_q;
 	uint32_t kv_begin, kv_end;

@@ -80,7 +80,8 @@ static __global__ void __launch_bounds__(MANY_THREADS, 1) many_kernel(GPU_PARAM 
 	};
 	GPU_DYN_SHARED(uint4, shared);
 	uint4 *const tiles_w = shared, *const tiles_x = shared + MANY_STAGES * MANY_ROWS * MANY_CHUNKS;
-	const uint32_t wave = threadIdx.x / GPU_WAVE, wave_f = wave % MANY_FEATURE_WAVES, wave_t = wave / MANY_FEATURE_WAVES;
+	const uint32_t wave = threadIdx.x / GPU_WAVE, wave_f = wave % MANY_FEATURE_WAVES,
+	               wave_t = wave / MANY_FEATURE_WAVES;
 	uint32_t expert = 0, first = blockIdx.y * BN, n_rows;
 	gk_mat w[GATED ? 2 : 1];
 
@@ -146,10 +147,11 @@ static __global__ void __launch_bounds__(MANY_THREADS, 1) many_kernel(GPU_PARAM 
 #pragma unroll
 			for (int c = 0; c < 2; c++) {
 				if (PER_UNIT == 1 || step % PER_UNIT == 0)
-					many_put_piece<F>(tile, item >> 2, item & 3, c, c, raw[i], scale[i], step / PER_UNIT);
+					many_put_piece<F>(tile, item >> 2, item & 3, c, c, raw[i], scale[i],
+					                  step / PER_UNIT);
 				else
-					many_put_piece<F>(tile, item >> 2, item & 3, PER_UNIT == 1 ? 0 : c + 2, c, raw[i],
-					                  scale[i], step / PER_UNIT);
+					many_put_piece<F>(tile, item >> 2, item & 3, PER_UNIT == 1 ? 0 : c + 2, c,
+					                  raw[i], scale[i], step / PER_UNIT);
 			}
 		}
 	};

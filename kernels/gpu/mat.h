@@ -11,9 +11,9 @@
  *
  * Order of columns. Lane group t (0..3) of a chunk of 32 columns holds 8 of them, elements e = 0..7:
  *   order 0 (16 bits)  column 8 t + e
- *   order 1 (blocks)   column 4 t + e for e < 4, 16 + 4 t + e - 4 beyond: each half belongs to 16 columns (Q6_K's scale)
- *   order 2 (FP8)      chunks come in pairs: column 16 t + 8 c + e of 64, e being 0 2 1 3 4 6 5 7
- * Values of a product's other side are put into the same order (gk_column()).
+ *   order 1 (blocks)   column 4 t + e for e < 4, 16 + 4 t + e - 4 beyond: each half belongs to 16 columns (Q6_K's
+ * scale) order 2 (FP8)      chunks come in pairs: column 16 t + 8 c + e of 64, e being 0 2 1 3 4 6 5 7 Values of a
+ * product's other side are put into the same order (gk_column()).
  *
  * 4-bit elements of a chunk lie in one word: element 2 j in nibble j, 2 j + 1 in nibble j + 4. Fifth bits of chunk c:
  * element 2 j in bit 4 c + j, 2 j + 1 in bit 16 + 4 c + j. Q6_K's high pairs: the same with two bits each, chunks 0 and
@@ -262,7 +262,8 @@ template <> struct gk_format<KN_Q8_0> {
 	static __device__ __forceinline__ void load_scale(scale &s, const gk_mat &m, uint32_t row, uint32_t unit,
 	                                                  uint32_t n_units)
 	{
-		s = gpu_load_stream4((const uint32_t *)m.scales + ((size_t)(row >> 3) * n_units + unit) * 8 + (row & 7));
+		s = gpu_load_stream4((const uint32_t *)m.scales + ((size_t)(row >> 3) * n_units + unit) * 8 +
+		                     (row & 7));
 	}
 	static __device__ __forceinline__ void get_scale(const scale &s, uint32_t, int c, int, float *d, float *m)
 	{
@@ -378,8 +379,8 @@ template <> struct gk_format<KN_Q6_K> : gk_nibbles<6, 32> {
 	static __device__ __forceinline__ void load_scale(scale &s, const gk_mat &m, uint32_t row, uint32_t unit,
 	                                                  uint32_t n_units)
 	{
-		const uint32_t *p = (const uint32_t *)m.scales +
-		                    (((size_t)(row >> 3) * n_units + unit) * 8 + (row & 7)) * 3;
+		const uint32_t *p =
+		        (const uint32_t *)m.scales + (((size_t)(row >> 3) * n_units + unit) * 8 + (row & 7)) * 3;
 
 		s.sc[0] = p[0], s.sc[1] = p[1], s.d = p[2];
 	}
@@ -395,9 +396,9 @@ template <> struct gk_format<KN_Q6_K> : gk_nibbles<6, 32> {
 template <class F> static inline bool gk_by_type(uint32_t type, F &f)
 {
 	switch (type) {
-#define GK_CASE(T)                                                                                                     \
-	case T:                                                                                                        \
-		f.template run<T>();                                                                                   \
+#define GK_CASE(T)                   \
+	case T:                      \
+		f.template run<T>(); \
 		return true;
 		GK_CASE(KN_F16)
 		GK_CASE(KN_BF16)

@@ -1,5 +1,5 @@
-/* Picks of logits: what samplers ask goes over before the program runs, what they get comes back behind it, and is with the
- * caller after the next sync. One call of it is under way at a time. */
+/* Picks of logits: what samplers ask goes over before the program runs, what they get comes back behind it, and is with
+ * the caller after the next sync. One call of it is under way at a time. */
 #include <errno.h>
 #include <string.h>
 

@@ -1,5 +1,5 @@
-/* The table's operations: each puts down what it was asked for and returns. Pointers are resolved to allocations, numbers
- * of rows and host arrays to slots of the step, so that two steps of one form give the same bytes here. */
+/* The table's operations: each puts down what it was asked for and returns. Pointers are resolved to allocations,
+ * numbers of rows and host arrays to slots of the step, so that two steps of one form give the same bytes here. */
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
@@ -52,7 +52,8 @@ static uint16_t rows_slot(struct gpu_backend *be, size_t n)
 }
 
 /* Both slots of an operation over n rows with an array. */
-static void rows_and_ints(struct gpu_backend *be, const int32_t *values, size_t n, uint16_t *ret_rows, uint16_t *ret_ints)
+static void rows_and_ints(struct gpu_backend *be, const int32_t *values, size_t n, uint16_t *ret_rows,
+                          uint16_t *ret_ints)
 {
 	*ret_rows = rows_slot(be, n);
 	*ret_ints = gpu_step_ints(be, values, n, *ret_rows);
@@ -80,7 +81,8 @@ static void batch_and_rows(struct gpu_backend *be, const struct kn_seq *seqs, si
 }
 
 /* The rows' bound may not be beyond what the allocation holds. */
-static struct gpu_act act(struct gpu_backend *be, const float *p, size_t ld, size_t width, uint16_t rows, const char *op)
+static struct gpu_act act(struct gpu_backend *be, const float *p, size_t ld, size_t width, uint16_t rows,
+                          const char *op)
 {
 	struct gpu_act a = { .alloc = gpu_heap_find(&be->heap, p), .ld = (uint32_t)ld };
 	const struct gpu_alloc *alloc;
@@ -146,9 +148,9 @@ static void rec_embed(struct kn_backend *base, float *out, size_t ld_out, const 
 	r->scale = scale;
 }
 
-/* Norms of rows here and there, one after the other, into rows that follow each other (the outputs of a step) become one
- * with a list of the rows that they come from. The number of rows is known when something else comes: until then the
- * record has a list but no number. */
+/* Norms of rows here and there, one after the other, into rows that follow each other (the outputs of a step) become
+ * one with a list of the rows that they come from. The number of rows is known when something else comes: until then
+ * the record has a list but no number. */
 static struct rec_norm *last_norm(struct gpu_backend *be)
 {
 	union gpu_rec *last = be->last_rec == UINT32_MAX ? NULL : (union gpu_rec *)(be->words + be->last_rec);
@@ -202,7 +204,8 @@ static bool extends(const struct gpu_backend *be, const struct rec_norm *last, c
 	return last->out.alloc == next->out.alloc && last->out.ld == next->out.ld && last->x.alloc == next->x.alloc &&
 	       last->x.ld == next->x.ld && last->w == next->w && last->b == next->b && last->n_head == 1 &&
 	       last->dim == next->dim && last->eps == next->eps && last->is_layernorm == next->is_layernorm &&
-	       (is_open(last) || last->h.ints == NO_SLOT) && last->out.off + (uint64_t)n * last->out.ld == next->out.off;
+	       (is_open(last) || last->h.ints == NO_SLOT) &&
+	       last->out.off + (uint64_t)n * last->out.ld == next->out.off;
 }
 
 static bool extend(struct gpu_backend *be, const struct rec_norm *next, size_t n)
@@ -295,8 +298,8 @@ static void rec_layernorm(struct kn_backend *base, float *out, size_t ld_out, co
 	record_norm(gpu_of(base), &r, out, x, n);
 }
 
-static void rec_matmul(struct kn_backend *base, const struct kn_matmul *jobs, size_t n_jobs, const float *x, size_t ld_x,
-                       size_t n)
+static void rec_matmul(struct kn_backend *base, const struct kn_matmul *jobs, size_t n_jobs, const float *x,
+                       size_t ld_x, size_t n)
 {
 	struct gpu_backend *be = gpu_of(base);
 

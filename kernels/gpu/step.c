@@ -1,6 +1,6 @@
-/* What differs from step to step, as one block of memory: numbers of rows, token ids, positions, sequences, their pages,
- * and how attention is cut. Its places depend only on bounds, which are rounded up, so that a program made for them
- * serves all steps within them; one copy brings it to the device. */
+/* What differs from step to step, as one block of memory: numbers of rows, token ids, positions, sequences, their
+ * pages, and how attention is cut. Its places depend only on bounds, which are rounded up, so that a program made for
+ * them serves all steps within them; one copy brings it to the device. */
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>

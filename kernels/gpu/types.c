@@ -1,8 +1,8 @@
 /* Who reads and writes what, and which allocations a program may keep in bfloat16.
  *
- * An allocation is kept so when every operation on it in this program takes it, the program writes it before it reads it,
- * and reads it at all: what is only written may be meant for whoever downloads it. The residual stream, which is added
- * to, stays float32, as do logits of routers. */
+ * An allocation is kept so when every operation on it in this program takes it, the program writes it before it reads
+ * it, and reads it at all: what is only written may be meant for whoever downloads it. The residual stream, which is
+ * added to, stays float32, as do logits of routers. */
 #include <stdlib.h>
 #include <string.h>
 

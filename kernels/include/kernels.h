@@ -237,8 +237,8 @@ struct kn_ops {
 	void (*download)(struct kn_backend *be, void *host, const void *src, size_t bytes);
 	/* Both in backend memory, not overlapping; in order with the other operations. */
 	void (*copy)(struct kn_backend *be, void *dst, const void *src, size_t bytes);
-	/* Bytes left of the memory that alloc and mat_init take from. NULL: that is the host's own memory, whose pointers
-	 * the caller may follow. */
+	/* Bytes left of the memory that alloc and mat_init take from. NULL: that is the host's own memory, whose
+	 * pointers the caller may follow. */
 	uint64_t (*free_bytes)(struct kn_backend *be);
 
 	/* Prepares m (dtype, rows, cols, data set by the caller) for use here; may pack a copy. */
@@ -346,8 +346,8 @@ struct kn_config {
 	const char *isa; /* cpu: NULL for the best, or "scalar", "avx2", "avx512" (tests, comparison) */
 };
 
-/* kind: "ref", "cpu", "cuda", "hip". With the reason: -ENOTSUP, -ENODEV when this machine cannot, -ENOENT when the plugin
- * that it takes is not installed, -ELIBACC when that cannot be loaded. */
+/* kind: "ref", "cpu", "cuda", "hip". With the reason: -ENOTSUP, -ENODEV when this machine cannot, -ENOENT when the
+ * plugin that it takes is not installed, -ELIBACC when that cannot be loaded. */
 int kn_backend_open(const char *kind, const struct kn_config *config, struct kn_backend **ret_backend, struct err *err);
 
 /* Names of the ISA levels of the cpu backend that this machine can run, best first, NULL-ended. */

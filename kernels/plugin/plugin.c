@@ -1,5 +1,5 @@
-/* Finding and loading a GPU plugin. The program needs none: where it is not installed, or there is no driver, the reason
- * is said and the caller takes the CPU. A plugin that was opened once stays loaded. */
+/* Finding and loading a GPU plugin. The program needs none: where it is not installed, or there is no driver, the
+ * reason is said and the caller takes the CPU. A plugin that was opened once stays loaded. */
 #include <dlfcn.h>
 #include <errno.h>
 #include <stdio.h>
@@ -86,8 +86,9 @@ static int load(const char *kind, const char *path, const struct kn_plugin **ret
 	p = symbol ? entry() : NULL;
 	if (!p || p->abi != KN_PLUGIN_ABI || p->ops_bytes != sizeof(struct kn_ops) || strcmp(p->name, kind) != 0) {
 		int r = !p ? err_set(err, -ELIBACC, "backend %s: %s is not one of its plugins", kind, path)
-		           : err_set(err, -ELIBACC, "backend %s: %s is of another version (abi %u, this program's is %d)", kind,
-		                     path, p->abi, KN_PLUGIN_ABI);
+		           : err_set(err, -ELIBACC,
+		                     "backend %s: %s is of another version (abi %u, this program's is %d)", kind, path,
+		                     p->abi, KN_PLUGIN_ABI);
 
 		(void)dlclose(library);
 		return r;

@@ -1,7 +1,7 @@
-/* Decode and prefill of a model of a known shape with random weights on a GPU, step by step, without the scheduler: what
- * the device does at each number of sequences and depth, and which share of its limits that is. The limits are measured
- * in the same run: memory by a sum over two arrays far larger than its caches, arithmetic by a product of 8192 x 8192
- * matrices through the same operations.
+/* Decode and prefill of a model of a known shape with random weights on a GPU, step by step, without the scheduler:
+ * what the device does at each number of sequences and depth, and which share of its limits that is. The limits are
+ * measured in the same run: memory by a sum over two arrays far larger than its caches, arithmetic by a product of 8192
+ * x 8192 matrices through the same operations.
  *
  *   bench_gpu [BACKEND [SHAPE [TYPE [CASE]]]]      cuda, qwen3-8b, bf16, all cases; CASE: only those with this in their
  *                                                  names, without limits, for a profiler
@@ -182,10 +182,12 @@ static void decode(struct bench *b, uint32_t n, uint32_t depth)
 	if (b->only && !strstr(what, b->only))
 		return;
 	for (uint32_t i = 0; i < n; i++)
-		seqs[i] = (struct eng_step_seq){
-			.pages = b->pages + i * per_seq, .ids = b->ids + i, .n_ids = 1, .pos = depth, .n_out = 1,
-			.output = ENG_OUT_BEST
-		};
+		seqs[i] = (struct eng_step_seq){ .pages = b->pages + i * per_seq,
+			                         .ids = b->ids + i,
+			                         .n_ids = 1,
+			                         .pos = depth,
+			                         .n_out = 1,
+			                         .output = ENG_OUT_BEST };
 	t = steps_median(b, seqs, n, REPS);
 	bytes = (double)b->info->weight_bytes + (double)b->info->kv_bytes_per_token * depth * n;
 	report(what, n / t, "tok/s", b->bytes_per_s / bytes * n);
@@ -196,9 +198,10 @@ static void prefill(struct bench *b, uint32_t n_seqs, uint32_t n_tokens)
 {
 	struct eng_step_seq seqs[MAX_SEQS];
 	uint32_t per_seq = (n_tokens + PAGE - 1) / PAGE;
-	/* Two operations a weight and token; attention sees half of the prompt on average. The output matrix is used for
-	 * one token a prompt. */
-	double flops = 2.0 * (double)(b->info->n_params - 2ull * b->info->n_vocab * b->info->n_embd) * n_tokens * n_seqs;
+	/* Two operations a weight and token; attention sees half of the prompt on average. The output matrix is used
+	 * for one token a prompt. */
+	double flops =
+	        2.0 * (double)(b->info->n_params - 2ull * b->info->n_vocab * b->info->n_embd) * n_tokens * n_seqs;
 	char what[64];
 	double t;
 
@@ -244,9 +247,11 @@ int main(int argc, char **argv)
 {
 	const char *kind = argc > 1 ? argv[1] : "cuda", *shape = argc > 2 ? argv[2] : "qwen3-8b";
 	const struct kn_config config = { .max_tokens = STEP };
-	const struct eng_runner_config rc = {
-		.n_pages = N_PAGES, .page_tokens = PAGE, .max_tokens = STEP, .max_outputs = MAX_SEQS, .kv_dtype = KN_BF16
-	};
+	const struct eng_runner_config rc = { .n_pages = N_PAGES,
+		                              .page_tokens = PAGE,
+		                              .max_tokens = STEP,
+		                              .max_outputs = MAX_SEQS,
+		                              .kv_dtype = KN_BF16 };
 	static struct bench b;
 	struct kn_backend *be;
 	enum kn_dtype dtype = KN_BF16;

@@ -132,7 +132,8 @@ static int open_file(struct eng_model *m, const char *path, struct err *err)
 static int check_backend(const struct eng_model *m, const char *path, struct err *err)
 {
 	if (hparams_state(&m->hp) && !m->backend->ops->delta_rule)
-		return err_set(err, -ENOTSUP, "%s: %s has recurrent layers, which the backend %s does not compute; use cpu", path,
+		return err_set(err, -ENOTSUP,
+		               "%s: %s has recurrent layers, which the backend %s does not compute; use cpu", path,
 		               m->hp.arch->name, m->backend->ops->name);
 	return 0;
 }

@@ -1,5 +1,5 @@
-/* Whole models on a GPU backend, compared with the stored references: several sequences at a time, cut in pieces, so that
- * steps of all forms come by: prompts, single tokens, both together. */
+/* Whole models on a GPU backend, compared with the stored references: several sequences at a time, cut in pieces, so
+ * that steps of all forms come by: prompts, single tokens, both together. */
 #ifndef GPU_MODELS_H
 #define GPU_MODELS_H
 

@@ -1,5 +1,5 @@
-/* Whole models on the GPU backend as it is, kernels included, on the host shim: few tokens, since every thread of a block
- * is a fiber. tests/unit/gpu_host has all architectures over plain loops. */
+/* Whole models on the GPU backend as it is, kernels included, on the host shim: few tokens, since every thread of a
+ * block is a fiber. tests/unit/gpu_host has all architectures over plain loops. */
 #include "gpu_models.h"
 
 static void stays_close_to_the_reference(void **state)

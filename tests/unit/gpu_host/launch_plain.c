@@ -159,7 +159,8 @@ static float *inputs(const struct gk_linear *l, uint32_t n, uint32_t cols)
 			sum += (double)x[(size_t)i * cols + k] * x[(size_t)i * cols + k];
 		}
 		for (uint32_t k = 0; k < cols && l->norm; k++)
-			x[(size_t)i * cols + k] *= (float)(1 / sqrt(sum / cols + l->eps)) * (l->norm_w ? l->norm_w[k] : 1);
+			x[(size_t)i * cols + k] *=
+			        (float)(1 / sqrt(sum / cols + l->eps)) * (l->norm_w ? l->norm_w[k] : 1);
 	}
 	return x;
 }
@@ -232,8 +233,8 @@ int gk_linear_batch(const struct gk_ctx *ctx, const struct gk_linear_batch *l, b
 
 /* ---- Row by row ---- */
 
-int gk_embed(const struct gk_ctx *ctx, struct gk_view out, const struct gk_mat *m, const int32_t *ids, struct gk_rows rows,
-             float scale)
+int gk_embed(const struct gk_ctx *ctx, struct gk_view out, const struct gk_mat *m, const int32_t *ids,
+             struct gk_rows rows, float scale)
 {
 	(void)ctx;
 	n_launched++;
@@ -333,8 +334,8 @@ uint32_t gk_plan_room(const struct gk_ctx *ctx, uint32_t max_rows, uint32_t max_
 	return (max_rows / GK_TILE_TOKENS + max_seqs + 1) * (n_ctx / PART + 2);
 }
 
-int gk_plan_attention(const struct gk_ctx *ctx, uint32_t n_kv_head, uint32_t group, const struct gk_seq *seqs, uint32_t n_seqs,
-                      struct gk_plan *plan)
+int gk_plan_attention(const struct gk_ctx *ctx, uint32_t n_kv_head, uint32_t group, const struct gk_seq *seqs,
+                      uint32_t n_seqs, struct gk_plan *plan)
 {
 	(void)ctx;
 	(void)n_kv_head;
@@ -357,14 +358,13 @@ int gk_plan_attention(const struct gk_ctx *ctx, uint32_t n_kv_head, uint32_t gro
 		if (plan->n_few + n_parts > plan->room)
 			return -E2BIG;
 		if (n_parts > 1)
-			plan->merge[plan->n_merge++] =
-			        (struct gk_merge){ s, 0, seqs[s].n_q, plan->n_parts, n_parts };
+			plan->merge[plan->n_merge++] = (struct gk_merge){ s, 0, seqs[s].n_q, plan->n_parts, n_parts };
 		for (uint32_t p = 0; p < n_parts; p++) {
 			uint32_t end = p + 1 < n_parts ? (p + 1) * PART : seqs[s].kv_len;
 
 			plan->few[plan->n_few++] =
-			        (struct gk_work){ s, 0, seqs[s].n_q, p * PART, end,
-				                  n_parts > 1 ? plan->n_parts++ : GK_WHOLE };
+			        (struct gk_work){ s,        0,   seqs[s].n_q,
+				                  p * PART, end, n_parts > 1 ? plan->n_parts++ : GK_WHOLE };
 		}
 	}
 	return 0;
@@ -374,11 +374,13 @@ static float kv_get(const struct gk_kv *kv, const void *pool, size_t i)
 {
 	float f;
 
-	kn_dequantize((enum kn_dtype)kv->dtype, (const char *)pool + i * kn_row_bytes((enum kn_dtype)kv->dtype, 1), &f, 1);
+	kn_dequantize((enum kn_dtype)kv->dtype, (const char *)pool + i * kn_row_bytes((enum kn_dtype)kv->dtype, 1), &f,
+	              1);
 	return f;
 }
 
-static size_t kv_at(const struct gk_kv *kv, const struct gk_batch *b, uint32_t seq, uint32_t t, uint32_t head, uint32_t dim)
+static size_t kv_at(const struct gk_kv *kv, const struct gk_batch *b, uint32_t seq, uint32_t t, uint32_t head,
+                    uint32_t dim)
 {
 	size_t page = b->pages[b->seqs[seq].first_page + t / kv->page_tokens];
 
@@ -556,8 +558,8 @@ static void close_groups(const struct kn_router *r, float *c)
 	}
 }
 
-int gk_route(const struct gk_ctx *ctx, const struct kn_router *r, const float *logits, struct gk_rows rows, int32_t *ids,
-             float *weights)
+int gk_route(const struct gk_ctx *ctx, const struct kn_router *r, const float *logits, struct gk_rows rows,
+             int32_t *ids, float *weights)
 {
 	(void)ctx;
 	n_launched++;
@@ -628,9 +630,8 @@ int gk_moe(const struct gk_ctx *ctx, const struct gk_moe *m)
 				float *w = row_of(&m->down[e], o);
 
 				put(&m->out, i, o,
-				    get(&m->out, i, o) +
-				            weight * (dot(h, w, m->n_ff) +
-				                      (m->down_bias ? m->down_bias[e * m->dim + o] : 0)));
+				    get(&m->out, i, o) + weight * (dot(h, w, m->n_ff) +
+				                                   (m->down_bias ? m->down_bias[e * m->dim + o] : 0)));
 				free(w);
 			}
 		}

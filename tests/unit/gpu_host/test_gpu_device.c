@@ -1,5 +1,6 @@
 /* Whole models on a GPU, where there are a plugin and a device: every architecture,
- * compared with the stored references. Tolerances as on the host (test_gpu_models.c); matrix units sum in another order. */
+ * compared with the stored references. Tolerances as on the host (test_gpu_models.c); matrix units sum in another
+ * order. */
 #include "../gpu/gpu_models.h"
 
 #include <errno.h>

@@ -1,7 +1,7 @@
 /* The host side of the GPU backend over launchers in plain loops: recording, types, fusion and steps of all forms, for
- * every architecture. In float32 the results are the reference's; with activations in bfloat16 (8 bits of mantissa) each
- * product is off by some 2^-9, and now and then a token takes another expert: hence the middle row, and for gpt_oss, whose
- * tiny router decides between near ones most often, a wider limit. */
+ * every architecture. In float32 the results are the reference's; with activations in bfloat16 (8 bits of mantissa)
+ * each product is off by some 2^-9, and now and then a token takes another expert: hence the middle row, and for
+ * gpt_oss, whose tiny router decides between near ones most often, a wider limit. */
 #include "../gpu/gpu_models.h"
 
 uint32_t plain_launches(void);
