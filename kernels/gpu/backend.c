@@ -151,6 +151,23 @@ static void download(struct kn_backend *base, void *host, const void *src, size_
 		gpu_fail(be, r, "download");
 }
 
+/* Of float32 allocations: recurrent states, which no program keeps otherwise. */
+static void copy(struct kn_backend *base, void *dst, const void *src, size_t bytes)
+{
+	struct gpu_backend *be = gpu_of(base);
+	uint32_t to = gpu_heap_find(&be->heap, dst), from = gpu_heap_find(&be->heap, src);
+	int r = 0;
+
+	gpu_flush(be);
+	if (to == UINT32_MAX || from == UINT32_MAX)
+		r = -EFAULT;
+	else if (be->heap.allocs[to].is_bf16 != be->heap.allocs[from].is_bf16 || be->heap.allocs[to].is_bf16)
+		r = -ENOTSUP;
+	r = r < 0 ? r : gpu_rt_copy(&be->rt, dst, src, bytes);
+	if (r < 0)
+		gpu_fail(be, r, "copy");
+}
+
 static void submit(struct kn_backend *base)
 {
 	gpu_flush(gpu_of(base));
@@ -279,6 +296,7 @@ int gpu_backend_open(const char *kind, const struct kn_config *config, const str
 		                   .free = free_memory,
 		                   .upload = upload,
 		                   .download = download,
+		                   .copy = copy,
 		                   .mat_init = gpu_mat_init,
 		                   .mat_done = gpu_mat_done,
 		                   .free_bytes = free_bytes };

@@ -72,6 +72,10 @@ enum gpu_op {
 	OP_ROUTE,
 	OP_MOE,
 	OP_PICK,
+	OP_CONV,
+	OP_DELTA,
+	OP_GATED_NORM,
+	OP_GATE_ROWS,
 	N_OPS
 };
 
@@ -193,6 +197,41 @@ struct rec_pick {
 	uint32_t reserved;
 };
 
+struct rec_conv {
+	struct rec_head h;
+	struct gpu_act out, x;
+	uint32_t n_channels, kernel;
+	const float *w;
+	float *state;
+	uint64_t ld_state;
+};
+
+struct rec_delta {
+	struct rec_head h;
+	struct gpu_act out, qkv, ba;
+	uint32_t n_k_head, n_v_head, k_dim, v_dim;
+	const float *decay, *dt_bias;
+	float *state;
+	uint64_t ld_state;
+	float eps;
+	uint32_t reserved;
+};
+
+struct rec_gated_norm {
+	struct rec_head h;
+	struct gpu_act out, x, gate;
+	const float *w;
+	uint32_t n_head, dim;
+	float eps;
+	uint32_t reserved;
+};
+
+struct rec_gate_rows {
+	struct rec_head h;
+	struct gpu_act x, gate;
+	uint64_t dim;
+};
+
 union gpu_rec {
 	struct rec_head h;
 	struct rec_embed embed;
@@ -206,6 +245,10 @@ union gpu_rec {
 	struct rec_route route;
 	struct rec_moe moe;
 	struct rec_pick pick;
+	struct rec_conv conv;
+	struct rec_delta delta;
+	struct rec_gated_norm gated_norm;
+	struct rec_gate_rows gate_rows;
 };
 
 /* ---- A step's data: step.c ---- */
@@ -372,8 +415,15 @@ void gpu_mats_close(struct gpu_backend *be);
 /* The same descriptions in device memory, made at the first call. NULL: no memory. */
 const struct gk_mat *gpu_mat_table(struct gpu_backend *be, const struct gk_mat *mats, uint32_t n);
 
-/* record.c: the table's operations */
+/* record.c: the table's operations, and record_recurrent.c's */
 void gpu_record_ops(struct kn_ops *ops);
+void gpu_record_recurrent_ops(struct kn_ops *ops);
+/* A zeroed record of n rows, or of the rows of these sequences, behind the others; its place may move with the next.
+ * NULL: nothing to do, or no memory. */
+void *gpu_record_rows(struct gpu_backend *be, enum gpu_op op, size_t bytes, size_t n);
+void *gpu_record_batch(struct gpu_backend *be, enum gpu_op op, size_t bytes, const struct kn_seq *seqs, size_t n_seqs);
+struct gpu_act gpu_record_act(struct gpu_backend *be, const float *p, size_t ld, size_t width, uint16_t rows,
+                              const char *op);
 /* What waits for the next operation is put down. */
 void gpu_record_finish(struct gpu_backend *be);
 

@@ -5,8 +5,9 @@
 #include "gpu/backend.h"
 #include "gpu/gemm.h"
 
-static const char *const op_names[N_OPS] = { "embed",   "norm", "matmul", "rope", "kv_store", "attention",
-	                                     "act_mul", "add",  "route",  "moe",  "pick" };
+static const char *const op_names[N_OPS] = { "embed",     "norm",      "matmul",     "rope",          "kv_store",
+	                                     "attention", "act_mul",   "add",        "route",         "moe",
+	                                     "pick",      "conv_silu", "delta_rule", "gated_rmsnorm", "gate_rows" };
 
 static struct gk_view view(const struct gpu_backend *be, const struct gpu_program *p, const struct gpu_act *a)
 {
@@ -277,6 +278,57 @@ static int issue_pick(struct gpu_backend *be, const struct gpu_program *p, const
 	return gk_pick_rows(&be->ctx, &k);
 }
 
+static int issue_conv(struct gpu_backend *be, const struct gpu_program *p, const struct rec_conv *r)
+{
+	struct gk_batch batch;
+	const struct gk_conv k = { .out = view(be, p, &r->out),
+		                   .x = view(be, p, &r->x),
+		                   .batch = &batch,
+		                   .n_channels = r->n_channels,
+		                   .kernel = r->kernel,
+		                   .w = r->w,
+		                   .state = r->state,
+		                   .ld_state = r->ld_state };
+
+	gpu_batch_of(be, r->h.batch, &batch);
+	return gk_conv_silu(&be->ctx, &k);
+}
+
+static int issue_delta(struct gpu_backend *be, const struct gpu_program *p, const struct rec_delta *r)
+{
+	struct gk_batch batch;
+	const struct gk_delta k = { .out = view(be, p, &r->out),
+		                    .qkv = view(be, p, &r->qkv),
+		                    .ba = view(be, p, &r->ba),
+		                    .batch = &batch,
+		                    .n_k_head = r->n_k_head,
+		                    .n_v_head = r->n_v_head,
+		                    .k_dim = r->k_dim,
+		                    .v_dim = r->v_dim,
+		                    .decay = r->decay,
+		                    .dt_bias = r->dt_bias,
+		                    .eps = r->eps,
+		                    .state = r->state,
+		                    .ld_state = r->ld_state };
+
+	gpu_batch_of(be, r->h.batch, &batch);
+	return gk_delta_rule(&be->ctx, &k);
+}
+
+static int issue_gated_norm(struct gpu_backend *be, const struct gpu_program *p, const struct rec_gated_norm *r)
+{
+	const struct gk_gated_norm k = { .out = view(be, p, &r->out),
+		                         .x = view(be, p, &r->x),
+		                         .gate = view(be, p, &r->gate),
+		                         .w = r->w,
+		                         .rows = gpu_rows_of(be, r->h.rows),
+		                         .n_head = r->n_head,
+		                         .dim = r->dim,
+		                         .eps = r->eps };
+
+	return gk_gated_rmsnorm(&be->ctx, &k);
+}
+
 static int issue_one(struct gpu_backend *be, const struct gpu_program *p, const struct gpu_launch *launch)
 {
 	const union gpu_rec *rec = p->recs[launch->first];
@@ -307,6 +359,15 @@ static int issue_one(struct gpu_backend *be, const struct gpu_program *p, const 
 		return issue_moe(be, p, &rec->moe);
 	case OP_PICK:
 		return issue_pick(be, p, &rec->pick);
+	case OP_CONV:
+		return issue_conv(be, p, &rec->conv);
+	case OP_DELTA:
+		return issue_delta(be, p, &rec->delta);
+	case OP_GATED_NORM:
+		return issue_gated_norm(be, p, &rec->gated_norm);
+	case OP_GATE_ROWS:
+		return gk_gate_rows(&be->ctx, view(be, p, &rec->gate_rows.x), view(be, p, &rec->gate_rows.gate), rows,
+		                    (uint32_t)rec->gate_rows.dim);
 	case N_OPS:
 		break;
 	}

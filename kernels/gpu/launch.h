@@ -181,6 +181,7 @@ int gk_convert(const struct gk_ctx *ctx, struct gk_view dst, struct gk_view src,
 struct gk_seq {
 	uint32_t kv_len, n_q, row; /* as struct kn_seq */
 	uint32_t first_page;       /* in gk_batch.pages */
+	uint32_t state;            /* slot of its recurrent state, as in struct kn_seq */
 };
 
 /* One item of attention, for each K/V head: new tokens [q, q + n_q) of a sequence (counted from its first new one)
@@ -298,6 +299,40 @@ int gk_moe(const struct gk_ctx *ctx, const struct gk_moe *m);
 
 /* ---- Choosing tokens
  * ---------------------------------------------------------------------------------------------------- */
+
+/* As kn_ops.conv_silu, .delta_rule; batch: host struct. States are device memory, float32. */
+struct gk_conv {
+	struct gk_view out, x;
+	const struct gk_batch *batch;
+	uint32_t n_channels, kernel;
+	const float *w;
+	float *state;
+	size_t ld_state;
+};
+int gk_conv_silu(const struct gk_ctx *ctx, const struct gk_conv *conv);
+
+struct gk_delta {
+	struct gk_view out, qkv, ba;
+	const struct gk_batch *batch;
+	uint32_t n_k_head, n_v_head, k_dim, v_dim; /* k_dim up to 256 */
+	const float *decay, *dt_bias;
+	float eps;
+	float *state;
+	size_t ld_state;
+};
+int gk_delta_rule(const struct gk_ctx *ctx, const struct gk_delta *delta);
+
+/* As kn_ops.gated_rmsnorm. */
+struct gk_gated_norm {
+	struct gk_view out, x, gate;
+	const float *w;
+	struct gk_rows rows;
+	uint32_t n_head, dim;
+	float eps;
+};
+int gk_gated_rmsnorm(const struct gk_ctx *ctx, const struct gk_gated_norm *norm);
+/* As kn_ops.gate_rows; gate has one column. */
+int gk_gate_rows(const struct gk_ctx *ctx, struct gk_view x, struct gk_view gate, struct gk_rows rows, uint32_t dim);
 
 /* As kn_ops.pick; all device memory. */
 struct gk_pick {

@@ -64,19 +64,21 @@ static void rows_and_ints(struct gpu_backend *be, const int32_t *values, size_t 
 	}
 }
 
+/* kv NULL: its pages are not asked for. */
 static void batch_and_rows(struct gpu_backend *be, const struct kn_seq *seqs, size_t n_seqs, const struct kn_kv *kv,
                            uint32_t group, uint16_t *ret_batch, uint16_t *ret_rows)
 {
+	uint32_t page_tokens = kv ? kv->page_tokens : 0, n_kv_head = group ? kv->n_kv_head : 0;
 	size_t n = 0;
 
 	for (size_t i = 0; i < n_seqs; i++)
 		n = seqs[i].row + seqs[i].n_q > n ? seqs[i].row + seqs[i].n_q : n;
 	*ret_rows = rows_slot(be, n);
-	*ret_batch = gpu_step_batch(be, seqs, n_seqs, kv->page_tokens, group ? kv->n_kv_head : 0, group);
+	*ret_batch = gpu_step_batch(be, seqs, n_seqs, page_tokens, n_kv_head, group);
 	if (*ret_batch == NO_SLOT) {
 		gpu_flush(be);
 		*ret_rows = rows_slot(be, n);
-		*ret_batch = gpu_step_batch(be, seqs, n_seqs, kv->page_tokens, group ? kv->n_kv_head : 0, group);
+		*ret_batch = gpu_step_batch(be, seqs, n_seqs, page_tokens, n_kv_head, group);
 	}
 }
 
@@ -581,6 +583,46 @@ static void rec_pick(struct kn_backend *base, const float *logits, size_t ld, si
 	be->limits.pick_best = max_u32(be->limits.pick_best, n_best);
 }
 
+/* ---- For record_recurrent.c ---- */
+
+void *gpu_record_rows(struct gpu_backend *be, enum gpu_op op, size_t bytes, size_t n)
+{
+	struct rec_head *h;
+	uint16_t rows;
+
+	finish_gather(be);
+	if (n == 0)
+		return NULL;
+	rows = rows_slot(be, n);
+	h = push(be, op, bytes);
+	if (h)
+		h->rows = rows;
+	return h;
+}
+
+void *gpu_record_batch(struct gpu_backend *be, enum gpu_op op, size_t bytes, const struct kn_seq *seqs, size_t n_seqs)
+{
+	uint16_t rows, batch;
+	struct rec_head *h;
+
+	finish_gather(be);
+	if (n_seqs == 0)
+		return NULL;
+	batch_and_rows(be, seqs, n_seqs, NULL, 0, &batch, &rows);
+	h = push(be, op, bytes);
+	if (h) {
+		h->rows = rows;
+		h->batch = batch;
+	}
+	return h;
+}
+
+struct gpu_act gpu_record_act(struct gpu_backend *be, const float *p, size_t ld, size_t width, uint16_t rows,
+                              const char *op)
+{
+	return act(be, p, ld, width, rows, op);
+}
+
 void gpu_record_finish(struct gpu_backend *be)
 {
 	finish_gather(be);
@@ -600,4 +642,5 @@ void gpu_record_ops(struct kn_ops *ops)
 	ops->route = rec_route;
 	ops->moe = rec_moe;
 	ops->pick = rec_pick;
+	gpu_record_recurrent_ops(ops);
 }

@@ -118,6 +118,11 @@ extern "C" int gpu_rt_to_host(struct gpu_rt *rt, void *host, const void *src, si
 	return done(RT(MemcpyAsync)(host, src, bytes, RT(MemcpyDeviceToHost), (stream_t)rt->stream));
 }
 
+extern "C" int gpu_rt_copy(struct gpu_rt *rt, void *dst, const void *src, size_t bytes)
+{
+	return done(RT(MemcpyAsync)(dst, src, bytes, RT(MemcpyDeviceToDevice), (stream_t)rt->stream));
+}
+
 extern "C" int gpu_rt_clear(struct gpu_rt *rt, void *dst, size_t bytes)
 {
 	return done(RT(MemsetAsync)(dst, 0, bytes, (stream_t)rt->stream));

@@ -34,6 +34,7 @@ int gpu_rt_memory(struct gpu_rt *rt, uint64_t *ret_free, uint64_t *ret_total);
 /* In the stream's order. Host memory is in use until gpu_rt_sync() or an event behind it. */
 int gpu_rt_to_device(struct gpu_rt *rt, void *dst, const void *host, size_t bytes);
 int gpu_rt_to_host(struct gpu_rt *rt, void *host, const void *src, size_t bytes);
+int gpu_rt_copy(struct gpu_rt *rt, void *dst, const void *src, size_t bytes); /* on the device */
 int gpu_rt_clear(struct gpu_rt *rt, void *dst, size_t bytes);
 int gpu_rt_sync(struct gpu_rt *rt);
 

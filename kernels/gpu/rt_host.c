@@ -67,6 +67,13 @@ int gpu_rt_to_device(struct gpu_rt *rt, void *dst, const void *host, size_t byte
 	return 0;
 }
 
+int gpu_rt_copy(struct gpu_rt *rt, void *dst, const void *src, size_t bytes)
+{
+	(void)rt;
+	memcpy(dst, src, bytes);
+	return 0;
+}
+
 int gpu_rt_to_host(struct gpu_rt *rt, void *host, const void *src, size_t bytes)
 {
 	(void)rt;

@@ -116,7 +116,7 @@ uint16_t gpu_step_batch(struct gpu_backend *be, const struct kn_seq *seqs, size_
 
 	for (uint32_t i = 0; i < s->n_batches; i++) {
 		b = &s->batch[i];
-		if (b->from != seqs || b->n_seqs != n_seqs || b->page_tokens != page_tokens ||
+		if (b->from != seqs || b->n_seqs != n_seqs || (page_tokens && b->page_tokens != page_tokens) ||
 		    memcmp(s->seqs + b->at, seqs, n_seqs * sizeof(*seqs)) != 0)
 			continue;
 		if (n_kv_head && !b->group) {
@@ -141,7 +141,7 @@ uint16_t gpu_step_batch(struct gpu_backend *be, const struct kn_seq *seqs, size_
 		uint32_t end = seqs[i].row + seqs[i].n_q;
 
 		b->n_rows = end > b->n_rows ? end : b->n_rows;
-		b->n_pages += (seqs[i].kv_len + page_tokens - 1) / page_tokens;
+		b->n_pages += page_tokens ? (seqs[i].kv_len + page_tokens - 1) / page_tokens : 0;
 	}
 	s->n_seqs += n_seqs;
 	return (uint16_t)s->n_batches++;
@@ -282,10 +282,13 @@ static void fill_batch(struct gpu_step *s, const struct gpu_batch_slot *b)
 		row_seq[i] = GK_WHOLE;
 	for (uint32_t i = 0; i < b->n_seqs; i++) {
 		const struct kn_seq *q = &s->seqs[b->at + i];
-		uint32_t n = (q->kv_len + b->page_tokens - 1) / b->page_tokens;
+		uint32_t n = b->page_tokens ? (q->kv_len + b->page_tokens - 1) / b->page_tokens : 0;
 
-		seqs[i] = (struct gk_seq){ .kv_len = q->kv_len, .n_q = q->n_q, .row = q->row, .first_page = n_pages };
-		memcpy(pages + n_pages, q->pages, n * sizeof(*pages));
+		seqs[i] = (struct gk_seq){
+			.kv_len = q->kv_len, .n_q = q->n_q, .row = q->row, .first_page = n_pages, .state = q->state
+		};
+		if (n)
+			memcpy(pages + n_pages, q->pages, n * sizeof(*pages));
 		n_pages += n;
 		for (uint32_t t = 0; t < q->n_q; t++)
 			row_seq[q->row + t] = i;

@@ -66,6 +66,26 @@ uint32_t gpu_accesses(const union gpu_rec *rec, struct gpu_access *ret)
 	case OP_PICK:
 		add(ret, &n, &rec->pick.logits, rec->pick.n_vocab, ACCESS_READ | ACCESS_F32);
 		break;
+	case OP_CONV:
+		add(ret, &n, &rec->conv.x, rec->conv.n_channels, ACCESS_READ);
+		add(ret, &n, &rec->conv.out, rec->conv.n_channels, ACCESS_WRITE);
+		break;
+	case OP_DELTA:
+		width = rec->delta.n_v_head * rec->delta.v_dim;
+		add(ret, &n, &rec->delta.qkv, 2 * rec->delta.n_k_head * rec->delta.k_dim + width, ACCESS_READ);
+		add(ret, &n, &rec->delta.ba, 2 * rec->delta.n_v_head, ACCESS_READ);
+		add(ret, &n, &rec->delta.out, width, ACCESS_WRITE);
+		break;
+	case OP_GATED_NORM:
+		width = rec->gated_norm.n_head * rec->gated_norm.dim;
+		add(ret, &n, &rec->gated_norm.x, width, ACCESS_READ);
+		add(ret, &n, &rec->gated_norm.gate, width, ACCESS_READ);
+		add(ret, &n, &rec->gated_norm.out, width, ACCESS_WRITE);
+		break;
+	case OP_GATE_ROWS:
+		add(ret, &n, &rec->gate_rows.gate, 1, ACCESS_READ);
+		add(ret, &n, &rec->gate_rows.x, (uint32_t)rec->gate_rows.dim, ACCESS_READ | ACCESS_WRITE);
+		break;
 	case N_OPS:
 		break;
 	}

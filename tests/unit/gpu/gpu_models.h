@@ -86,6 +86,7 @@ static inline void check_model(const struct gpu_case *c)
 				                           .ids = s->ref.ids + s->pos,
 				                           .n_ids = take,
 				                           .pos = s->pos,
+				                           .state = i,
 				                           .n_out = 1 + (uint32_t)rand() % take };
 		}
 		if (n == 0)

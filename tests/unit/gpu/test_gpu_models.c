@@ -14,6 +14,12 @@ int main(void)
 		{ .model = "qwen3", .max_piece = 20, .n_seqs = 2, .max_tokens = 24, .tolerance = 2e-2 },
 		{ .model = "gemma3_text", .max_piece = 20, .n_seqs = 2, .max_tokens = 20, .tolerance = 2e-2 },
 		{ .model = "gpt_oss", .max_piece = 20, .n_seqs = 2, .max_tokens = 20, .tolerance = 5e-2 },
+		{ .model = "formats/qwen3_next",
+		  .exact = true,
+		  .max_piece = 20,
+		  .n_seqs = 2,
+		  .max_tokens = 20,
+		  .tolerance = 1e-4 },
 		{ .model = "deepseek_v3", .max_piece = 20, .n_seqs = 2, .max_tokens = 20, .tolerance = 2e-2 },
 	};
 	static struct CMUnitTest tests[sizeof(cases) / sizeof(cases[0])];

@@ -18,7 +18,8 @@ static void in_bfloat16_it_stays_close(void **state)
 	struct gpu_case c = { .model = *state, .max_piece = 30, .n_seqs = 4, .tolerance = 2e-2 };
 	uint32_t fused, plain;
 
-	if (strcmp(c.model, "gpt_oss") == 0)
+	/* Rounding sends tokens to other experts now and then. */
+	if (strcmp(c.model, "gpt_oss") == 0 || strcmp(c.model, "formats/qwen3_next") == 0)
 		c.tolerance = 5e-2;
 	(void)plain_launches();
 	check_model(&c);
@@ -47,9 +48,6 @@ int main(void)
 	size_t n = 0;
 
 	for (int m = 0; m < N_FIXTURE_MODELS; m++) {
-		/* Recurrent layers: the loader refuses them here. */
-		if (strcmp(fixture_models[m], "formats/qwen3_next") == 0)
-			continue;
 		(void)snprintf(names[n], sizeof(names[n]), "%s in float32", fixture_models[m]);
 		tests[n] = (struct CMUnitTest){ .name = names[n],
 			                        .test_func = in_float32_it_is_the_reference,
