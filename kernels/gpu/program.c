@@ -58,6 +58,7 @@ static void program_free(struct gpu_backend *be, struct gpu_program *p)
 	free(p->is_bf16);
 	free(p->reads_first);
 	free(p->writes);
+	free(p->place);
 	free(p->launches);
 	free(p->batches);
 	free(p);
@@ -132,10 +133,12 @@ static int compile(struct gpu_backend *be, uint64_t hash, uint64_t *key, size_t 
 	p->is_bf16 = calloc(n, sizeof(*p->is_bf16));
 	p->reads_first = calloc(n, sizeof(*p->reads_first));
 	p->writes = calloc(n, sizeof(*p->writes));
-	if (p->is_bf16 && p->reads_first && p->writes)
+	p->place = calloc(n, sizeof(*p->place));
+	if (p->is_bf16 && p->reads_first && p->writes && p->place)
 		r = index_records(p, form_words(&be->step));
 	if (r == 0) {
 		gpu_choose_types(be, p);
+		gpu_join_outputs(be, p);
 		r = gpu_fuse(be, p);
 	}
 	if (r < 0) {
@@ -197,14 +200,18 @@ static int scratch_room(struct gpu_backend *be)
 	return 0;
 }
 
-/* What this program reads and another one left in bfloat16 becomes float32, and stays so. */
+/* What this program reads and another one left in bfloat16 becomes float32, and stays so; so does what lies in memory
+ * that it writes. */
 static int expand_inputs(struct gpu_backend *be, const struct gpu_program *p, bool *ret_changed)
 {
 	int r = 0;
 
 	*ret_changed = false;
 	for (uint32_t a = 0; a < p->n_allocs && r == 0; a++) {
-		if (!p->reads_first[a] || !be->heap.allocs[a].is_bf16)
+		const struct gpu_alloc *at = &be->heap.allocs[a];
+		bool lost = at->home_ld && at->home != a && p->writes[at->home] && !p->writes[a];
+
+		if (!lost && (!p->reads_first[a] || !at->is_bf16))
 			continue;
 		r = gpu_expand(be, a);
 		*ret_changed = true;
@@ -263,8 +270,15 @@ void gpu_flush(struct gpu_backend *be)
 			gpu_fail(be, r, "the step");
 		} else {
 			for (uint32_t a = 0; a < p->n_allocs; a++) {
-				if (p->writes[a])
-					be->heap.allocs[a].is_bf16 = p->is_bf16[a];
+				struct gpu_alloc *to = &be->heap.allocs[a];
+
+				if (!p->writes[a])
+					continue;
+				to->is_bf16 = p->is_bf16[a];
+				to->home = p->place[a].home;
+				to->column = p->place[a].column;
+				to->home_ld = p->place[a].ld;
+				to->width = p->place[a].width;
 			}
 			p->n_runs++;
 			p->last_used = ++be->clock;
