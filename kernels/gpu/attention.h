@@ -23,7 +23,9 @@ struct attn_args {
 	uint32_t window;
 	float scale, softcap;
 	const float *sinks;
-	bool direct; /* keys and values are bfloat16, in 16-byte steps */
+	bool direct;      /* keys and values are bfloat16, in 16-byte steps */
+	bool whole;       /* queries may be read 16 bytes at a time */
+	int page_shift;   /* log2 of page_tokens, or -1 */
 	float *parts; /* [slot][head][v_dim + 2]: sums, their maximum (of log2), their mass */
 };
 
@@ -41,32 +43,47 @@ GPU_FN float attn_exp2(float x)
 
 enum { LOG2E_BITS = 0x3fb8aa3b };
 
-/* Tile of tokens [token, token + n) of one head, DIM values each (zeros beyond `dim`, and beyond token `end`). */
-template <int DIM>
-GPU_FN void attn_copy_tile(uint4 *tile, const gk_kv &kv, const void *pool, uint32_t dim, const uint32_t *pages,
-                           uint32_t head, uint32_t token, uint32_t n, uint32_t end, bool direct)
+/* Tile of TOKENS tokens from `token` on of one head, DIM values each (zeros beyond `dim`, and beyond token `end`), by
+ * THREADS threads. Page numbers are read for several copies at once: each is a trip to memory. */
+template <int DIM, int TOKENS, int THREADS>
+GPU_FN void attn_copy_tile(uint4 *tile, const attn_args &a, const void *pool, uint32_t dim, const uint32_t *pages,
+                           uint32_t head, uint32_t token, uint32_t end)
 {
-	enum { CHUNKS = DIM / 8 };
+	enum { CHUNKS = DIM / 8, N = TOKENS * CHUNKS / THREADS, AT_ONCE = N % 8 == 0 ? 8 : N % 6 == 0 ? 6 : N % 4 == 0 ? 4 : 1 };
+	static_assert(TOKENS * CHUNKS % THREADS == 0, "every thread copies as much");
 
-	for (uint32_t i = threadIdx.x; i < n * CHUNKS; i += blockDim.x) {
-		const uint32_t r = i / CHUNKS, c = i % CHUNKS, t = token + r;
-		uint4 *to = tile + gpu_tile_at(r, c, CHUNKS);
-		const bool there = t < end && c * 8 < dim;
-		const size_t at = there ? gk_kv_at(kv, pages, t, head, dim) + c * 8 : 0;
-
-		if (direct) {
-			gpu_copy16(to, (const gpu_bf16 *)pool + at, there ? 16 : 0);
-		} else {
-			uint32_t w[4];
+	for (int n0 = 0; n0 < N; n0 += AT_ONCE) {
+		uint32_t page[AT_ONCE];
 
 #pragma unroll
-			for (uint32_t k = 0; k < 4; k++) {
-				const bool first = there && c * 8 + 2 * k < dim, second = there && c * 8 + 2 * k + 1 < dim;
+		for (int b = 0; b < AT_ONCE; b++) {
+			const uint32_t t = token + (threadIdx.x + (n0 + b) * THREADS) / CHUNKS;
 
-				w[k] = gpu_pack_bf16(first ? gk_kv_get(kv.dtype, pool, at + 2 * k) : 0.0f,
-				                     second ? gk_kv_get(kv.dtype, pool, at + 2 * k + 1) : 0.0f);
+			page[b] = t < end ? pages[a.page_shift >= 0 ? t >> a.page_shift : t / a.kv.page_tokens] : 0;
+		}
+#pragma unroll
+		for (int b = 0; b < AT_ONCE; b++) {
+			const uint32_t i = threadIdx.x + (n0 + b) * THREADS, r = i / CHUNKS, c = i % CHUNKS, t = token + r;
+			const uint32_t slot = a.page_shift >= 0 ? t & ((1u << a.page_shift) - 1) : t % a.kv.page_tokens;
+			const bool there = t < end && c * 8 < dim;
+			const size_t at =
+			        there ? (size_t)((page[b] * a.kv.n_kv_head + head) * a.kv.page_tokens + slot) * dim + c * 8 : 0;
+			uint4 *to = tile + gpu_tile_at(r, c, CHUNKS);
+
+			if (a.direct) {
+				gpu_copy16(to, (const gpu_bf16 *)pool + at, there ? 16 : 0);
+			} else {
+				uint32_t w[4];
+
+#pragma unroll
+				for (uint32_t k = 0; k < 4; k++) {
+					const bool first = there && c * 8 + 2 * k < dim, second = there && c * 8 + 2 * k + 1 < dim;
+
+					w[k] = gpu_pack_bf16(first ? gk_kv_get(a.kv.dtype, pool, at + 2 * k) : 0.0f,
+					                     second ? gk_kv_get(a.kv.dtype, pool, at + 2 * k + 1) : 0.0f);
+				}
+				*to = make_uint4(w[0], w[1], w[2], w[3]);
 			}
-			*to = make_uint4(w[0], w[1], w[2], w[3]);
 		}
 	}
 }
@@ -87,6 +104,19 @@ GPU_FN attn_row attn_row_at(const attn_args &a, const gk_seq &seq, const gk_work
 	row.there = row.token < work.n_q;
 	row.pos = seq.kv_len - seq.n_q + work.q + row.token;
 	return row;
+}
+
+/* Eight values of a row's query from column 8 c on, as bfloat16. */
+GPU_FN uint4 attn_query(const attn_args &a, const gk_seq &seq, const gk_work &work, const attn_row &row, uint32_t c)
+{
+	const uint32_t first = row.head * a.kv.k_dim, col = first + c * 8, end = first + a.kv.k_dim;
+	float v[8];
+
+	if (!row.there || c * 8 >= a.kv.k_dim)
+		return make_uint4(0, 0, 0, 0);
+	gk_get8(a.q, seq.row + work.q + row.token, col, end, a.whole, v);
+	return make_uint4(gpu_pack_bf16(v[0], v[1]), gpu_pack_bf16(v[2], v[3]), gpu_pack_bf16(v[4], v[5]),
+	                  gpu_pack_bf16(v[6], v[7]));
 }
 
 /* What a row's sums are multiplied by at the end. m: maximum in log2. */
@@ -117,12 +147,13 @@ static __global__ void __launch_bounds__(WAVES *GPU_WAVE) attn_kernel(GPU_PARAM 
 		VC = VD / 8,
 		STAGE = TILE * (KC + VC),
 		Q_STAYS = KD <= 128, /* in registers */
+		THREADS = WAVES * GPU_WAVE,
 	};
 	GPU_DYN_SHARED(uint4, shared);
 	uint4 *const tile_q = shared, *const stages = tile_q + ROWS * KC;
 	gpu_bf16 *const exchange = (gpu_bf16 *)(stages + 2 * STAGE) + threadIdx.x / GPU_WAVE * 512;
 	const uint32_t wave = threadIdx.x / GPU_WAVE;
-	const float log2e = gpu_float(LOG2E_BITS);
+	const float to_log2 = gpu_float(LOG2E_BITS) * (a.softcap > 0.0f ? 1.0f : a.scale);
 
 	gpu_dependents_may_start();
 	gpu_dependency_wait();
@@ -151,31 +182,16 @@ static __global__ void __launch_bounds__(WAVES *GPU_WAVE) attn_kernel(GPU_PARAM 
 		end = end > begin ? end : begin;
 
 		__syncthreads(); /* the last item's shared memory is free */
-		for (uint32_t i = threadIdx.x; i < ROWS * KC; i += blockDim.x) {
-			const uint32_t r = i / KC, c = i % KC;
-			const attn_row row = attn_row_at(a, seq, work, kv_head, row0 + r);
-			uint32_t w[4] = { 0, 0, 0, 0 };
-
-			if (row.there) {
-#pragma unroll
-				for (uint32_t k = 0; k < 4; k++) {
-					const uint32_t d = c * 8 + 2 * k;
-					const size_t at = (size_t)row.head * a.kv.k_dim + d;
-					const uint32_t q_row = seq.row + work.q + row.token;
-
-					w[k] = gpu_pack_bf16(d < a.kv.k_dim ? gk_get(a.q, q_row, at) : 0.0f,
-					                     d + 1 < a.kv.k_dim ? gk_get(a.q, q_row, at + 1) : 0.0f);
-				}
-			}
-			tile_q[gpu_tile_at(r, c, KC)] = make_uint4(w[0], w[1], w[2], w[3]);
-		}
+		for (uint32_t i = threadIdx.x; i < ROWS * KC; i += THREADS)
+			tile_q[gpu_tile_at(i / KC, i % KC, KC)] =
+			        attn_query(a, seq, work, attn_row_at(a, seq, work, kv_head, row0 + i / KC), i % KC);
 
 		auto fetch = [&](uint32_t token, uint32_t stage) {
 			if (token < end) {
 				uint4 *k = stages + stage * STAGE, *v = k + TILE * KC;
 
-				attn_copy_tile<KD>(k, a.kv, a.kv.k, a.kv.k_dim, pages, kv_head, token, TILE, end, a.direct);
-				attn_copy_tile<VD>(v, a.kv, a.kv.v, a.kv.v_dim, pages, kv_head, token, TILE, end, a.direct);
+				attn_copy_tile<KD, TILE, THREADS>(k, a, a.kv.k, a.kv.k_dim, pages, kv_head, token, end);
+				attn_copy_tile<VD, TILE, THREADS>(v, a, a.kv.v, a.kv.v_dim, pages, kv_head, token, end);
 			}
 			gpu_copy_commit();
 		};
@@ -225,33 +241,44 @@ static __global__ void __launch_bounds__(WAVES *GPU_WAVE) attn_kernel(GPU_PARAM 
 					gpu_mma<false>(s[n], f, gpu_tile_frag(tile_k, first + 16 * n, 4 * c, KC));
 			}
 
+			if (a.softcap > 0.0f) {
+#pragma unroll
+				for (int n = 0; n < SLICE / 16; n++) {
+#pragma unroll
+					for (int i = 0; i < GPU_ACC; i++)
+						s[n].v[i] = a.softcap * tanhf(s[n].v[i] * a.scale / a.softcap);
+				}
+			}
+			if (!all) {
+#pragma unroll
+				for (int n = 0; n < SLICE / 16; n++) {
+#pragma unroll
+					for (int i = 0; i < GPU_ACC; i++) {
+						const uint32_t key = key0 + 16 * n + gpu_acc_col(i), p = pos[gpu_acc_slot(i)];
+
+						if (key > p || key >= end || (a.window && key + a.window <= p))
+							s[n].v[i] = -INFINITY;
+					}
+				}
+			}
+
 			float fresh[GPU_ACC_ROWS];
 
 #pragma unroll
 			for (int r = 0; r < GPU_ACC_ROWS; r++)
-				fresh[r] = top[r];
+				fresh[r] = -INFINITY;
 #pragma unroll
 			for (int n = 0; n < SLICE / 16; n++) {
 #pragma unroll
-				for (int i = 0; i < GPU_ACC; i++) {
-					const uint32_t key = key0 + 16 * n + gpu_acc_col(i), p = pos[gpu_acc_slot(i)];
-					float v = s[n].v[i] * a.scale;
-
-					if (a.softcap > 0.0f)
-						v = a.softcap * tanhf(v / a.softcap);
-					v *= log2e;
-					if (!all && (key > p || key >= end || (a.window && key + a.window <= p)))
-						v = -INFINITY;
-					s[n].v[i] = v;
-					fresh[gpu_acc_slot(i)] = fmaxf(fresh[gpu_acc_slot(i)], v);
-				}
+				for (int i = 0; i < GPU_ACC; i++)
+					fresh[gpu_acc_slot(i)] = fmaxf(fresh[gpu_acc_slot(i)], s[n].v[i]);
 			}
 
 			float shrink[GPU_ACC_ROWS];
 
 #pragma unroll
 			for (int r = 0; r < GPU_ACC_ROWS; r++) {
-				fresh[r] = gpu_row_max(fresh[r]);
+				fresh[r] = fmaxf(top[r], gpu_row_max(fresh[r]) * to_log2);
 				shrink[r] = fresh[r] == -INFINITY ? 1.0f : attn_exp2(top[r] - fresh[r]);
 				top[r] = fresh[r];
 				mass[r] *= shrink[r];
@@ -262,7 +289,7 @@ static __global__ void __launch_bounds__(WAVES *GPU_WAVE) attn_kernel(GPU_PARAM 
 			for (int n = 0; n < SLICE / 16; n++) {
 #pragma unroll
 				for (int i = 0; i < GPU_ACC; i++) {
-					const float p = attn_exp2(s[n].v[i] - fresh[gpu_acc_slot(i)]);
+					const float p = attn_exp2(s[n].v[i] * to_log2 - fresh[gpu_acc_slot(i)]);
 
 					s[n].v[i] = p;
 					mass[gpu_acc_slot(i)] += p;

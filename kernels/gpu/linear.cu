@@ -37,7 +37,7 @@ static bool has_mins(uint32_t type)
 /* The jobs [begin, end), all of one type; gated: both. */
 static int few_of_type(const struct gk_ctx *ctx, const struct gk_linear *l, uint32_t begin, uint32_t end)
 {
-	enum { MADE_HERE_ROWS = 4, MADE_HERE_BYTES = 72 << 10 };
+	enum { MADE_HERE_ROWS = 2, MADE_HERE_BYTES = 72 << 10, TWO_PARTS_ROWS = 4 };
 	const uint32_t type = l->jobs[begin].w.type, n_units = gk_n_units(l->jobs[begin].w);
 	const bool exact16 = l->x.elem == GK_BF16 && !l->norm; /* nothing is lost in one part */
 	few_args a = {};
@@ -55,7 +55,7 @@ static int few_of_type(const struct gk_ctx *ctx, const struct gk_linear *l, uint
 	a.whole = gk_view_aligned(l->x) && gk_view_aligned(a.norm_w);
 	a.cols.n_chunks = n_units * gk_unit(type) / 32;
 	a.cols.col_stride = (a.cols.n_chunks | 1) * 4;
-	a.cols.parts = exact16 ? 1 : ctx->fixed || a.n_rows <= MADE_HERE_ROWS ? 2 : 1;
+	a.cols.parts = exact16 ? 1 : ctx->fixed || a.n_rows <= TWO_PARTS_ROWS ? 2 : 1;
 	n_cols = a.n_rows * a.cols.parts;
 	f.nt = n_cols <= 8 ? 1 : n_cols <= 16 ? 2 : 4;
 	/* Two tiles a block where operands of x are many and there are blocks enough. */
@@ -67,9 +67,9 @@ static int few_of_type(const struct gk_ctx *ctx, const struct gk_linear *l, uint
 		job->out = l->jobs[i].out;
 		job->bias = l->jobs[i].bias;
 		job->accumulate = l->jobs[i].accumulate;
-		job->first_tile = f.n_tiles;
+		job->first_tile = a.n_tiles;
 		if (!l->gated || i == begin)
-			f.n_tiles += (job->w.rows + FEW_TILE * (l->gated ? 1 : (uint32_t)f.rt) - 1) /
+			a.n_tiles += (job->w.rows + FEW_TILE * (l->gated ? 1 : (uint32_t)f.rt) - 1) /
 			             (FEW_TILE * (l->gated ? 1 : (uint32_t)f.rt));
 	}
 	made_here = a.n_rows <= MADE_HERE_ROWS &&
