@@ -319,6 +319,7 @@ struct gpu_backend {
 
 	struct gpu_program *programs[MAX_PROGRAMS];
 	uint32_t n_programs;
+	struct gpu_program *last_program; /* one of them, or NULL */
 	uint64_t clock;
 	char *staging[2]; /* pinned */
 	void *staged[2];  /* events behind the copies out of them */

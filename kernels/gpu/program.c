@@ -69,6 +69,7 @@ void gpu_programs_forget(struct gpu_backend *be)
 	for (uint32_t i = 0; i < be->n_programs; i++)
 		program_free(be, be->programs[i]);
 	be->n_programs = 0;
+	be->last_program = NULL;
 }
 
 static struct gpu_program *find(struct gpu_backend *be, uint64_t hash, const uint64_t *key, size_t words)
@@ -94,6 +95,7 @@ static uint32_t free_place(struct gpu_backend *be)
 			oldest = i;
 	}
 	(void)gpu_rt_sync(&be->rt); /* its graph may be running */
+	be->last_program = NULL;
 	program_free(be, be->programs[oldest]);
 	be->programs[oldest] = NULL;
 	return oldest;
@@ -149,13 +151,33 @@ static int compile(struct gpu_backend *be, uint64_t hash, uint64_t *key, size_t 
 	return 0;
 }
 
+/* The program of the step before, as nearly always when tokens are generated: compared without a key being made. */
+static struct gpu_program *same_as_last(const struct gpu_backend *be)
+{
+	uint64_t form[HEADER_WORDS + MAX_ROW_SLOTS + MAX_INT_SLOTS + 3 * MAX_BATCH_SLOTS];
+	size_t n = form_words(&be->step);
+	struct gpu_program *p = be->last_program;
+
+	if (!p || p->key_words != n + be->n_words)
+		return NULL;
+	write_form(&be->step, form);
+	return memcmp(p->key, form, n * sizeof(*form)) == 0 &&
+	                       memcmp(p->key + n, be->words, be->n_words * sizeof(*form)) == 0
+	               ? p
+	               : NULL;
+}
+
 static int get(struct gpu_backend *be, struct gpu_program **ret)
 {
 	size_t form = form_words(&be->step), words = form + be->n_words;
-	uint64_t *key = malloc(words * sizeof(*key)), hash;
+	uint64_t *key, hash;
 	uint32_t place;
 	int r;
 
+	*ret = same_as_last(be);
+	if (*ret)
+		return 0;
+	key = malloc(words * sizeof(*key));
 	if (!key)
 		return -ENOMEM;
 	write_form(&be->step, key);
@@ -164,13 +186,14 @@ static int get(struct gpu_backend *be, struct gpu_program **ret)
 	*ret = find(be, hash, key, words);
 	if (*ret) {
 		free(key);
+		be->last_program = *ret;
 		return 0;
 	}
 	r = compile(be, hash, key, words, ret);
 	if (r < 0)
 		return r;
 	place = free_place(be);
-	be->programs[place] = *ret;
+	be->programs[place] = be->last_program = *ret;
 	return 0;
 }
 
