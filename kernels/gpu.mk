@@ -176,3 +176,15 @@ $(B)/tests/unit/gpu_host/test_gpu_engine: | $(HOST_PLUGIN)
 
 .PHONY: plugins
 plugins: $(PLUGINS)
+
+# Installed as far as they were built (install.mk has the rest): PLUGINDIR is where the engine looks beside its own folder.
+PLUGINDIR ?= $(PREFIX)/lib64/ocai
+define plugin_rule
+.PHONY: install-ocai-engine-$(1)
+install-ocai-engine-$(1): all
+	install -D -m 755 $(B)/plugins/libocai-engine-$(2).so $(DESTDIR)$(PLUGINDIR)/libocai-engine-$(2).so
+	install -D -m 644 engine/cmd/system/$(1).conf $(DESTDIR)$(PREFIX)/lib/systemd/system/ocai-engine.service.d/$(1).conf
+install: $$(if $$(filter %-$(2).so,$$(PLUGINS)),install-ocai-engine-$(1))
+endef
+$(eval $(call plugin_rule,cuda,cuda))
+$(eval $(call plugin_rule,rocm,hip))
