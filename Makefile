@@ -116,7 +116,7 @@ $(B)/obj/%.o: %.c $(B)/flags
 	@mkdir -p $(@D)
 	$(Q)$(CC) $(CPPFLAGS) $(PKG_CFLAGS) $(CFLAGS) $(FILE_CFLAGS) -MMD -MP -c -o $@ $<
 
-.PHONY: all
+.PHONY: all plugins
 all: $(PROGRAMS:%=$(B)/bin/%) plugins
 
 # ---- Manual pages, installation, packages ---------------------------------------------------------------------

@@ -24,7 +24,7 @@ $(B)/obj/shim$(1)/%.o: % $(B)/flags
 	$$(call say,CXX,$$< ($(1)))
 	@mkdir -p $$(@D)
 	$$(Q)$$(CXX_OF) $(CPPFLAGS) -Ikernels -Itests/unit/gpu -DGPU_HOST_WARP=$(1) $$(GPU_SHIM_CXXFLAGS) -MMD -MP -x c++ -c -o $$@ $$<
-$(B)/lib/libgpu_shim$(1).a: $(patsubst %,$(B)/obj/shim$(1)/%.o,$(filter-out %/rt.cu %_sm90.cu,$(GPU_CU)) kernels/gpu/gpu_host.cc) \
+$(B)/shim/libgpu_shim$(1).a: $(patsubst %,$(B)/obj/shim$(1)/%.o,$(filter-out %/rt.cu %_sm90.cu,$(GPU_CU)) kernels/gpu/gpu_host.cc) \
 		$(call obj,$(GPU_C) kernels/gpu/gemm_none.c kernels/gpu/rt_host.c)
 	$$(call say,AR,$$@)
 	@mkdir -p $$(@D); rm -f $$@
@@ -33,22 +33,25 @@ endef
 $(foreach w,32 64,$(eval $(call shim_rule,$(w))))
 
 # The host side alone, over launchers in plain loops: tests/unit/gpu_host.
-GPU_PLAIN := $(call obj,$(GPU_C) kernels/gpu/gemm_none.c kernels/gpu/rt_host.c tests/unit/gpu_host/launch_plain.c)
-$(B)/tests/unit/gpu_host/%: $(B)/obj/tests/unit/gpu_host/%.o $(GPU_PLAIN) $(TEST_ARCHIVES) $(B)/ldflags
+$(B)/shim/gpu_plain.a: $(call obj,$(GPU_C) kernels/gpu/rt_host.c $(wildcard tests/unit/gpu_host/*_plain.c))
+	$(call say,AR,$@)
+	@mkdir -p $(@D); rm -f $@
+	$(Q)ar rcs $@ $^
+$(B)/tests/unit/gpu_host/%: $(B)/obj/tests/unit/gpu_host/%.o $(B)/shim/gpu_plain.a $(TEST_ARCHIVES) $(B)/ldflags
 	$(call say,LINK,$@)
 	@mkdir -p $(@D)
-	$(Q)$(CC) $(LDFLAGS) -o $@ $(filter %.o,$^) -Wl,--start-group $(TEST_ARCHIVES) -Wl,--end-group -lcmocka $(LDLIBS)
+	$(Q)$(CC) $(LDFLAGS) -o $@ $< -Wl,--start-group $(filter %.a,$^) -Wl,--end-group -lcmocka $(LDLIBS)
 $(B)/obj/tests/unit/gpu_host/%.o: CPPFLAGS += -Ikernels -Itests/unit/engine
 
 # tests/unit/gpu/test_NAME.c twice: test_NAME with waves of 32 lanes, wave64/test_NAME with 64.
 GPU_TESTS := $(wildcard tests/unit/gpu/test_*.c)
 GPU_TESTS64 := $(patsubst tests/unit/gpu/%.c,$(B)/tests/unit/gpu/wave64/%,$(GPU_TESTS))
 gpu_test_link = $(CXX_OF) $(LDFLAGS) -o $@ $< -Wl,--start-group $(filter %.a,$^) -Wl,--end-group -lcmocka $(LDLIBS)
-$(B)/tests/unit/gpu/%: $(B)/obj/tests/unit/gpu/%.o $(B)/lib/libgpu_shim32.a $(TEST_ARCHIVES) $(B)/ldflags
+$(B)/tests/unit/gpu/%: $(B)/obj/tests/unit/gpu/%.o $(B)/shim/libgpu_shim32.a $(TEST_ARCHIVES) $(B)/ldflags
 	$(call say,LINK,$@)
 	@mkdir -p $(@D)
 	$(Q)$(gpu_test_link)
-$(B)/tests/unit/gpu/wave64/%: $(B)/obj/tests/unit/gpu/%.o $(B)/lib/libgpu_shim64.a $(TEST_ARCHIVES) $(B)/ldflags
+$(B)/tests/unit/gpu/wave64/%: $(B)/obj/tests/unit/gpu/%.o $(B)/shim/libgpu_shim64.a $(TEST_ARCHIVES) $(B)/ldflags
 	$(call say,LINK,$@)
 	@mkdir -p $(@D)
 	$(Q)$(gpu_test_link)
@@ -59,7 +62,7 @@ $(B)/obj/tests/unit/gpu/%.o: CPPFLAGS += -Ikernels -Itests/unit/engine -Itests/u
 GPU_KERNEL_TESTS := $(wildcard tests/unit/gpu/*.cc)
 gpu_kernel_test = $(B)/tests/unit/gpu/kernels$(1)
 define kernel_test_rule
-$(call gpu_kernel_test,$(1)): $(patsubst %,$(B)/obj/shim$(1)/%.o,$(GPU_KERNEL_TESTS)) $(B)/lib/libgpu_shim$(1).a \
+$(call gpu_kernel_test,$(1)): $(patsubst %,$(B)/obj/shim$(1)/%.o,$(GPU_KERNEL_TESTS)) $(B)/shim/libgpu_shim$(1).a \
 		$(B)/lib/libkernels.a $(B)/lib/libbase.a $(B)/ldflags
 	$$(call say,LINK,$$@)
 	@mkdir -p $$(@D)
@@ -163,7 +166,7 @@ $(B)/tests/unit/kernels/test_plugin: | $(TEST_PLUGIN)
 
 # For test_gpu_engine.c: a plugin whose device is the host, its launchers plain loops.
 HOST_PLUGIN := $(B)/tests/plugin-host/libocai-engine-cuda.so
-$(HOST_PLUGIN): $(GPU_C) kernels/gpu/entry.c kernels/gpu/gemm_none.c kernels/gpu/rt_host.c tests/unit/gpu_host/launch_plain.c \
+$(HOST_PLUGIN): $(GPU_C) kernels/gpu/entry.c kernels/gpu/rt_host.c $(wildcard tests/unit/gpu_host/*_plain.c) \
 		$(GPU_SHARED_C) $(wildcard kernels/gpu/*.h) kernels/include/kernel_plugin.h kernels/include/kernels.h
 	$(call say,CC,$@)
 	@mkdir -p $(@D)
@@ -173,3 +176,15 @@ $(B)/tests/unit/gpu_host/test_gpu_engine: | $(HOST_PLUGIN)
 
 .PHONY: plugins
 plugins: $(PLUGINS)
+
+# Installed as far as they were built (install.mk has the rest): PLUGINDIR is where the engine looks beside its own folder.
+PLUGINDIR ?= $(PREFIX)/lib64/ocai
+define plugin_rule
+.PHONY: install-ocai-engine-$(1)
+install-ocai-engine-$(1): all
+	install -D -m 755 $(B)/plugins/libocai-engine-$(2).so $(DESTDIR)$(PLUGINDIR)/libocai-engine-$(2).so
+	install -D -m 644 engine/cmd/system/$(1).conf $(DESTDIR)$(PREFIX)/lib/systemd/system/ocai-engine.service.d/$(1).conf
+install: $$(if $$(filter %-$(2).so,$$(PLUGINS)),install-ocai-engine-$(1))
+endef
+$(eval $(call plugin_rule,cuda,cuda))
+$(eval $(call plugin_rule,rocm,hip))

@@ -246,13 +246,14 @@ static void report_bandwidth(const struct bench *o, double bytes_per_s)
 }
 
 /* Tokens per second that reading weights and K/V allows: a step reads the weights once for the batch, and
- * each sequence's own cache, here half of it on average. */
+ * each sequence's own cache, here half of it on average. 0: a GPU's memory is not measured here. */
 static double decode_limit(const struct bench *o, const struct eng_info *info, double bytes_per_s)
 {
+	bool on_host = strcmp(info->backend, "cuda") != 0 && strcmp(info->backend, "hip") != 0;
 	double kv = (double)info->kv_bytes_per_token * (o->depth + (double)o->n_gen / 2) * o->batch;
 	double step = (double)info->weight_bytes + kv;
 
-	return step > 0 ? bytes_per_s / step * o->batch : 0;
+	return step > 0 && on_host ? bytes_per_s / step * o->batch : 0;
 }
 
 static int bench(const struct bench *o, struct eng_engine *e, struct err *err)

@@ -46,6 +46,8 @@ int gpu_heap_add(struct gpu_heap *heap, void *base, size_t bytes)
 	memmove(&heap->allocs[i + 1], &heap->allocs[i], (heap->n - i) * sizeof(*heap->allocs));
 	heap->allocs[i] = (struct gpu_alloc){ .base = base, .bytes = bytes };
 	heap->n++;
+	for (uint32_t k = 0; k < heap->n; k++)
+		heap->allocs[k].home += k != i && heap->allocs[k].home_ld && heap->allocs[k].home >= i;
 	return 0;
 }
 
@@ -53,4 +55,6 @@ void gpu_heap_remove(struct gpu_heap *heap, uint32_t i)
 {
 	heap->n--;
 	memmove(&heap->allocs[i], &heap->allocs[i + 1], (heap->n - i) * sizeof(*heap->allocs));
+	for (uint32_t k = 0; k < heap->n; k++)
+		heap->allocs[k].home -= heap->allocs[k].home_ld && heap->allocs[k].home > i;
 }

@@ -6,9 +6,13 @@
 
 /* ---- Merge --------------------------------------------------------------------------------------------------------- */
 
-/* One block for each merge entry and head, one token after the other. */
+enum { MERGE_THREADS = 128, MERGE_PARTS = 1024 /* whose weights are kept; more are unlikely */ };
+
+/* One block for each merge entry, head and token: weights of the parts first, then their sum, several parts read at a
+ * time, added in their order. */
 static __global__ void merge_kernel(GPU_PARAM attn_args a)
 {
+	__shared__ float weights[MERGE_PARTS], scratch[32];
 	const uint32_t head = blockIdx.y;
 
 	gpu_dependents_may_start();
@@ -18,33 +22,44 @@ static __global__ void merge_kernel(GPU_PARAM attn_args a)
 
 	const gk_merge m = a.batch.merge[blockIdx.x];
 	const gk_seq seq = a.batch.seqs[m.seq];
-	const size_t line = a.kv.v_dim + 2;
+	const uint32_t n_parts = m.n_parts < MERGE_PARTS ? m.n_parts : (uint32_t)MERGE_PARTS;
+	const size_t line = a.kv.v_dim + 2, step = (size_t)m.n_q * a.n_head * line;
 
-	for (uint32_t token = 0; token < m.n_q; token++) {
+	for (uint32_t token = blockIdx.z; token < m.n_q; token += gridDim.z) {
 		const float *first = a.parts + ((size_t)(m.part + token) * a.n_head + head) * line;
-		const size_t step = (size_t)m.n_q * a.n_head * line;
 		float best = -INFINITY, total = 0.0f, scale;
 
-		for (uint32_t p = 0; p < m.n_parts; p++)
+		for (uint32_t p = threadIdx.x; p < n_parts; p += MERGE_THREADS)
 			best = fmaxf(best, first[p * step + a.kv.v_dim]);
-		for (uint32_t p = 0; p < m.n_parts; p++) {
-			const float *part = first + p * step;
+		best = gpu_group_max(best);
+		if ((threadIdx.x & 31) == 0)
+			scratch[threadIdx.x >> 5] = best;
+		__syncthreads();
+		for (uint32_t g = 0; g < MERGE_THREADS / 32; g++)
+			best = fmaxf(best, scratch[g]);
+		for (uint32_t p = threadIdx.x; p < n_parts; p += MERGE_THREADS) {
+			const float top = first[p * step + a.kv.v_dim];
 
-			total += part[a.kv.v_dim] == -INFINITY ? 0.0f
-			                                       : part[a.kv.v_dim + 1] * attn_exp2(part[a.kv.v_dim] - best);
+			weights[p] = top == -INFINITY ? 0.0f : attn_exp2(top - best);
 		}
+		__syncthreads();
+		/* The same order for any number of parts: those that see nothing add zeros. */
+#pragma unroll 8
+		for (uint32_t p = 0; p < n_parts; p++)
+			total += weights[p] != 0.0f ? first[p * step + a.kv.v_dim + 1] * weights[p] : 0.0f;
 		scale = attn_final_scale(a, head, best, total);
-		for (uint32_t d = threadIdx.x; d < a.kv.v_dim; d += blockDim.x) {
+		for (uint32_t d = threadIdx.x; d < a.kv.v_dim; d += MERGE_THREADS) {
 			float sum = 0.0f;
 
-			for (uint32_t p = 0; p < m.n_parts; p++) {
-				const float *part = first + p * step;
+#pragma unroll 8
+			for (uint32_t p = 0; p < n_parts; p++) {
+				const float v = first[p * step + d];
 
-				sum += part[a.kv.v_dim] == -INFINITY ? 0.0f
-				                                     : part[d] * attn_exp2(part[a.kv.v_dim] - best);
+				sum += weights[p] != 0.0f ? v * weights[p] : 0.0f;
 			}
 			gk_put(a.out, seq.row + m.q + token, (size_t)head * a.kv.v_dim + d, sum * scale);
 		}
+		__syncthreads();
 	}
 }
 
@@ -173,6 +188,12 @@ int gk_attention(const struct gk_ctx *ctx, const struct gk_attention *in)
 	a.sinks = in->sinks;
 	a.direct = in->kv.dtype == KN_BF16 && in->kv.k_dim % 8 == 0 && in->kv.v_dim % 8 == 0 &&
 	           ((uintptr_t)in->kv.k & 15) == 0 && ((uintptr_t)in->kv.v & 15) == 0;
+	a.whole = gk_view_aligned(in->q) && in->kv.k_dim % 8 == 0;
+	a.page_shift = -1;
+	for (int bit = 0; bit < 16; bit++) {
+		if (in->kv.page_tokens == 1u << bit)
+			a.page_shift = bit;
+	}
 	a.parts = (float *)ctx->scratch;
 	if (in->exact || (latent ? !attn_mla_takes(a) : !sizes)) {
 		const size_t items = (size_t)b->max_rows * in->n_head;
@@ -199,6 +220,6 @@ int gk_attention(const struct gk_ctx *ctx, const struct gk_attention *in)
 			(void)launch_by_size(ctx, a, b->max_many, false);
 	}
 	if (b->max_merge)
-		gpu_launch(merge_kernel, dim3(b->max_merge, in->n_head), dim3(128), 0, ctx->stream, ctx->overlap, a);
+		gpu_launch(merge_kernel, dim3(b->max_merge, in->n_head), dim3(MERGE_THREADS), 0, ctx->stream, ctx->overlap, a);
 	return gk_launched();
 }

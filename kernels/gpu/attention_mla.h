@@ -16,7 +16,7 @@ template <int RT> static inline size_t attn_mla_shared_bytes()
 
 template <int RT> static __global__ void __launch_bounds__(MLA_WAVES *GPU_WAVE) attn_mla_kernel(GPU_PARAM attn_args a)
 {
-	enum { KC = MLA_KEY / 8, ROWS = RT * 16, PC = MLA_TILE / 8, SLICE = MLA_VALUE / MLA_WAVES };
+	enum { KC = MLA_KEY / 8, ROWS = RT * 16, PC = MLA_TILE / 8, SLICE = MLA_VALUE / MLA_WAVES, THREADS = MLA_WAVES * GPU_WAVE };
 	GPU_DYN_SHARED(uint4, shared);
 	uint4 *const tile_q = shared, *const stages = tile_q + ROWS * KC, *const tile_p = stages + 2 * MLA_TILE * KC;
 	float *const tops = (float *)(tile_p + ROWS * PC), *const masses = tops + MLA_WAVES * ROWS;
@@ -48,27 +48,14 @@ template <int RT> static __global__ void __launch_bounds__(MLA_WAVES *GPU_WAVE) 
 		end = end > begin ? end : begin;
 
 		__syncthreads(); /* the last item's shared memory is free */
-		for (uint32_t i = threadIdx.x; i < ROWS * KC; i += blockDim.x) {
-			const attn_row row = attn_row_at(a, seq, work, kv_head, row0 + i / KC);
-			const uint32_t c = i % KC;
-			uint32_t w[4] = { 0, 0, 0, 0 };
-
-#pragma unroll
-			for (uint32_t k = 0; k < 4; k++) {
-				const uint32_t d = c * 8 + 2 * k, q_row = seq.row + work.q + row.token;
-				const size_t at = (size_t)row.head * a.kv.k_dim + d;
-
-				if (row.there && d < a.kv.k_dim)
-					w[k] = gpu_pack_bf16(gk_get(a.q, q_row, at),
-					                     d + 1 < a.kv.k_dim ? gk_get(a.q, q_row, at + 1) : 0.0f);
-			}
-			tile_q[gpu_tile_at(i / KC, c, KC)] = make_uint4(w[0], w[1], w[2], w[3]);
-		}
+		for (uint32_t i = threadIdx.x; i < ROWS * KC; i += THREADS)
+			tile_q[gpu_tile_at(i / KC, i % KC, KC)] =
+			        attn_query(a, seq, work, attn_row_at(a, seq, work, kv_head, row0 + i / KC), i % KC);
 
 		auto fetch = [&](uint32_t token, uint32_t stage) {
 			if (token < end)
-				attn_copy_tile<MLA_KEY>(stages + stage * MLA_TILE * KC, a.kv, a.kv.k, a.kv.k_dim, pages,
-				                        kv_head, token, MLA_TILE, end, a.direct);
+				attn_copy_tile<MLA_KEY, MLA_TILE, THREADS>(stages + stage * MLA_TILE * KC, a, a.kv.k,
+				                                           a.kv.k_dim, pages, kv_head, token, end);
 			gpu_copy_commit();
 		};
 

@@ -91,16 +91,62 @@ static int receive_bf16(struct gpu_backend *be, float *dst, const struct gpu_all
 	return r;
 }
 
+/* The same where its rows are in another allocation's: all of the rows that hold them. */
+static int receive_placed(struct gpu_backend *be, float *dst, const struct gpu_alloc *a, size_t off, size_t n)
+{
+	const struct gpu_alloc *home = &be->heap.allocs[a->home];
+	size_t first = off / a->width, n_rows = (off + n + a->width - 1) / a->width - first;
+	size_t room = home->bytes / 2 / a->home_ld;
+	float *rows;
+	int r;
+
+	/* What lies beyond the home's rows was never written. */
+	n_rows = first + n_rows <= room ? n_rows : first < room ? room - first : 0;
+	rows = malloc((n_rows ? n_rows : 1) * a->home_ld * sizeof(*rows));
+	r = rows ? receive_bf16(be, rows, home, first * a->home_ld, n_rows * a->home_ld) : -ENOMEM;
+	for (size_t i = 0; i < n && r == 0; i++) {
+		size_t row = (off + i) / a->width - first;
+
+		dst[i] = row < n_rows ? rows[row * a->home_ld + a->column + (off + i) % a->width] : 0;
+	}
+	free(rows);
+	return r;
+}
+
+static int receive_narrow(struct gpu_backend *be, float *dst, const struct gpu_alloc *a, size_t off, size_t n)
+{
+	return a->home_ld ? receive_placed(be, dst, a, off, n) : receive_bf16(be, dst, a, off, n);
+}
+
+int gpu_settle(struct gpu_backend *be, uint32_t home)
+{
+	int r = 0;
+
+	for (uint32_t i = 0; i < be->heap.n && r == 0; i++) {
+		const struct gpu_alloc *a = &be->heap.allocs[i];
+
+		if (i != home && a->home_ld && a->home == home)
+			r = gpu_expand(be, i);
+	}
+	return r;
+}
+
 int gpu_expand(struct gpu_backend *be, uint32_t i)
 {
 	struct gpu_alloc *a = &be->heap.allocs[i];
 	size_t n = a->bytes / sizeof(float);
-	float *wide = malloc(n * sizeof(*wide));
-	int r = wide ? receive_bf16(be, wide, a, 0, n) : -ENOMEM;
+	float *wide;
+	int r = gpu_settle(be, i);
+
+	if (r < 0)
+		return r;
+	wide = malloc(n * sizeof(*wide));
+	r = wide ? receive_narrow(be, wide, a, 0, n) : -ENOMEM;
 
 	r = r < 0 ? r : gpu_send(be, a->base, (const char *)wide, n * sizeof(*wide));
 	free(wide);
 	a->is_bf16 = false;
+	a->home_ld = 0;
 	a->stays_f32 = true;
 	return r;
 }
@@ -118,7 +164,8 @@ static void upload(struct kn_backend *base, void *dst, const void *host, size_t 
 		return;
 	}
 	a = &be->heap.allocs[i];
-	if (a->is_bf16)
+	r = gpu_settle(be, i);
+	if (r == 0 && a->is_bf16)
 		r = gpu_expand(be, i);
 	if (!a->stays_f32) {
 		a->stays_f32 = true;
@@ -143,7 +190,7 @@ static void download(struct kn_backend *base, void *host, const void *src, size_
 	}
 	a = &be->heap.allocs[i];
 	if (a->is_bf16)
-		r = receive_bf16(be, host, a, (size_t)((const char *)src - a->base) / sizeof(float),
+		r = receive_narrow(be, host, a, (size_t)((const char *)src - a->base) / sizeof(float),
 		                 bytes / sizeof(float));
 	else
 		r = receive(be, host, src, bytes);
@@ -219,6 +266,8 @@ static void free_memory(struct kn_backend *base, void *p)
 	if (!p || i == UINT32_MAX)
 		return;
 	gpu_flush(be);
+	if (gpu_settle(be, i) < 0)
+		gpu_fail(be, -ENOMEM, "free");
 	(void)gpu_rt_sync(&be->rt);
 	gpu_programs_forget(be);
 	gpu_heap_remove(&be->heap, i);

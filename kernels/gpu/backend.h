@@ -21,8 +21,11 @@
 struct gpu_alloc {
 	char *base;
 	size_t bytes;
-	bool is_bf16;   /* what its bytes are now */
-	bool stays_f32; /* uploaded to, or read by a program that did not write it before */
+	bool is_bf16;    /* what its bytes are now */
+	/* Where its rows are now, when not in its own memory: `width` values each at column `column` of rows of ld in the
+	 * memory of allocation `home`. 0: in its own. */
+	uint32_t home, column, home_ld, width;
+	bool stays_f32;  /* uploaded to, or read by a program that did not write it before */
 };
 
 struct gpu_heap {
@@ -313,7 +316,7 @@ struct gpu_picks {
 
 /* ---- Programs: program.c ---- */
 
-enum gpu_fused { F_ONE, F_QKV, F_BATCH };
+enum gpu_fused { F_ONE, F_QKV, F_BATCH, F_ADD_NORM };
 
 /* Records [first, first + n) as one launch, or n_mats products of one shape. */
 struct gpu_launch {
@@ -332,6 +335,11 @@ struct gpu_mat_batch {
 	struct gk_mat shape;
 };
 
+/* Where an allocation's rows are in a program: see join.c. */
+struct gpu_place {
+	uint32_t home, column, ld, width;
+};
+
 struct gpu_program {
 	uint64_t hash;
 	uint64_t *key; /* bounds of the step's slots, then the records */
@@ -340,6 +348,7 @@ struct gpu_program {
 	uint32_t n_recs;
 	/* By allocation, [n_allocs]. */
 	bool *is_bf16, *reads_first, *writes;
+	struct gpu_place *place; /* ld 0: as the caller has it */
 	uint32_t n_allocs;
 	struct gpu_launch *launches; /* [n_recs] */
 	uint32_t n_launches;
@@ -366,7 +375,7 @@ struct gpu_backend {
 	struct gk_limits limits, scratch_for;
 	struct gpu_heap heap;
 	struct gpu_chunk *chunks;
-	uint32_t n_chunks;
+	uint32_t n_chunks, last_chunk;
 	uint64_t last_mat_id;
 	struct gpu_table *tables;
 	uint32_t n_tables;
@@ -383,6 +392,7 @@ struct gpu_backend {
 
 	struct gpu_program *programs[MAX_PROGRAMS];
 	uint32_t n_programs;
+	struct gpu_program *last_program; /* one of them, or NULL */
 	uint64_t clock;
 	char *staging[2]; /* pinned */
 	void *staged[2];  /* events behind the copies out of them */
@@ -407,6 +417,8 @@ void gpu_fail(struct gpu_backend *be, int error, const char *op);
 int gpu_send(struct gpu_backend *be, char *dst, const char *src, size_t bytes);
 /* An allocation in bfloat16 becomes float32 for good. */
 int gpu_expand(struct gpu_backend *be, uint32_t alloc);
+/* The same for those whose rows are in this one's memory, which is about to be written. */
+int gpu_settle(struct gpu_backend *be, uint32_t home);
 
 /* mat.c */
 int gpu_mat_init(struct kn_backend *be, struct kn_mat *m);
@@ -465,6 +477,9 @@ enum { MAX_ACCESSES = 1 + GK_MAX_JOBS };
 /* Reads first. */
 uint32_t gpu_accesses(const union gpu_rec *rec, struct gpu_access *ret);
 void gpu_choose_types(struct gpu_backend *be, struct gpu_program *p);
+
+/* join.c: outputs of several matrices on one input, side by side */
+void gpu_join_outputs(struct gpu_backend *be, struct gpu_program *p);
 
 /* fuse.c */
 int gpu_fuse(struct gpu_backend *be, struct gpu_program *p);

@@ -1,10 +1,12 @@
 /* Products of few rows with large matrices: every weight is read once, straight into the registers from which matrix
  * units take it; the rows, rounded to bfloat16 (in two parts where that costs nothing), stay near.
  *
- * A block makes RT tiles of 16 rows of W times all columns (rows of x); its waves take the units of the sum in turn,
- * each with several loads under way, and their results are added in shared memory in order of wave, so that the bits
- * do not depend on how many rows there are. Gated: the two tiles are the same rows of two matrices, and the
- * activation is applied at once. Loads of weights begin before the kernel waits for its predecessor.
+ * A block makes RT tiles of 16 rows of W times all columns (rows of x), then the next ones, its first loads for those
+ * being under way before the last sums are made; its waves take the units of the sum in turn, and their results are
+ * added in shared memory in order of wave, so that the bits do not depend on how many rows there are. Gated: the two
+ * tiles are the same rows of two matrices, and the activation is applied at once. The first loads of weights go out
+ * before the kernel waits for its predecessor; registers and shared memory leave room for the next kernel's blocks to
+ * do the same.
  *
  * Grouped (mixtures): blockIdx.y is a group of rows that share an expert. */
 #ifndef GPU_FEW_H
@@ -45,16 +47,17 @@ struct few_args {
 	few_job job[GK_MAX_JOBS];
 	uint32_t n_jobs, act;
 	bool gated, norm, whole; /* whole: x and norm_w may be read 16 bytes at a time */
+	bool copied;             /* rows come by few_copy_row() */
 	gk_view x, norm_w;
 	float eps;
-	uint32_t n_rows;
+	uint32_t n_rows, n_tiles;
 	few_columns cols; /* data NULL: made here, in shared memory */
 	/* grouped */
 	const few_group *groups;
 	const uint32_t *n_groups;
-	const gk_mat *mats[2];    /* [expert] */
-	const float *mat_bias[2]; /* [expert][rows] or NULL */
-	const uint32_t *row_of;   /* [place] row of x, NULL: the place; the output's row is the place */
+	const gk_mat *mats[2];          /* [expert] */
+	const float *mat_bias[2];       /* [expert][rows] or NULL */
+	const uint32_t *row_of;         /* [place] row of x, NULL: the place; the output's row is the place */
 };
 
 GPU_FN uint32_t few_col_stride(uint32_t n_chunks)
@@ -126,47 +129,148 @@ GPU_FN float few_make_columns(const few_columns &cols, uint32_t order, uint32_t 
 	return square;
 }
 
+/* The same for rows of float32 that can be copied 16 bytes at a time, in two parts: the copy of a piece's two halves goes
+ * where its two parts will be, so that all of a row is under way at once and takes no registers. A thread copies and
+ * turns the same pieces. norm: room for the weights of the norm, copied before the predecessor is waited for. */
+GPU_FN void few_copy_norm(float4 *norm, const few_columns &cols, uint32_t order, const gk_view &norm_w)
+{
+	const float *w = (const float *)norm_w.p;
+
+	for (uint32_t i = threadIdx.x; i < cols.n_chunks * 4; i += FEW_THREADS) {
+		gpu_copy16(norm + 2 * i, w + gk_column(order, i >> 2, i & 3, 0), 16);
+		gpu_copy16(norm + 2 * i + 1, w + gk_column(order, i >> 2, i & 3, 4), 16);
+	}
+	gpu_copy_commit();
+}
+
+GPU_FN void few_copy_row(const few_columns &cols, uint32_t order, uint32_t index, const gk_view &x, uint32_t row)
+{
+	const float *from = (const float *)x.p + (size_t)row * x.ld;
+	uint4 *to = cols.data + (size_t)index * 2 * cols.col_stride;
+
+	for (uint32_t i = threadIdx.x; i < cols.n_chunks * 4; i += FEW_THREADS) {
+		gpu_copy16(to + i, from + gk_column(order, i >> 2, i & 3, 0), 16);
+		gpu_copy16(to + cols.col_stride + i, from + gk_column(order, i >> 2, i & 3, 4), 16);
+	}
+	gpu_copy_commit();
+}
+
+GPU_FN float few_turn_row(const few_columns &cols, uint32_t order, uint32_t index, const float4 *norm)
+{
+	const uint32_t n_pieces = cols.n_chunks * 4;
+	uint4 *at = cols.data + (size_t)index * 2 * cols.col_stride;
+	float square = 0.0f;
+
+	for (uint32_t base = 0; base < n_pieces; base += FEW_THREADS) {
+		const uint32_t i = base + threadIdx.x;
+		const bool there = i < n_pieces;
+		float4 a = make_float4(0, 0, 0, 0), b = a;
+		float sum_high = 0.0f, sum_low = 0.0f;
+		uint32_t high[4], low[4];
+
+		if (there) {
+			a = *(const float4 *)(at + i);
+			b = *(const float4 *)(at + cols.col_stride + i);
+		}
+		square += a.x * a.x + a.y * a.y + a.z * a.z + a.w * a.w + b.x * b.x + b.y * b.y + b.z * b.z + b.w * b.w;
+		if (norm && there) {
+			const float4 v = norm[2 * i], w = norm[2 * i + 1];
+
+			a.x *= v.x, a.y *= v.y, a.z *= v.z, a.w *= v.w;
+			b.x *= w.x, b.y *= w.y, b.z *= w.z, b.w *= w.w;
+		}
+
+		const float v[8] = { a.x, order == 2 ? a.z : a.y, order == 2 ? a.y : a.z, a.w,
+			             b.x, order == 2 ? b.z : b.y, order == 2 ? b.y : b.z, b.w };
+
+#pragma unroll
+		for (int j = 0; j < 4; j++) {
+			high[j] = gpu_pack_bf16(v[2 * j], v[2 * j + 1]);
+			low[j] = gpu_pack_bf16(v[2 * j] - gpu_bf16_low(high[j]), v[2 * j + 1] - gpu_bf16_high(high[j]));
+			sum_high += gpu_bf16_low(high[j]) + gpu_bf16_high(high[j]);
+			sum_low += gpu_bf16_low(low[j]) + gpu_bf16_high(low[j]);
+		}
+		if (there) {
+			at[i] = make_uint4(high[0], high[1], high[2], high[3]);
+			at[cols.col_stride + i] = make_uint4(low[0], low[1], low[2], low[3]);
+		}
+		if (cols.sums) {
+			sum_high += gpu_shfl_xor(sum_high, 1);
+			sum_high += gpu_shfl_xor(sum_high, 2);
+			sum_low += gpu_shfl_xor(sum_low, 1);
+			sum_low += gpu_shfl_xor(sum_low, 2);
+			if (there && (i & 3) == 0) {
+				cols.sums[(size_t)index * 2 * cols.n_chunks + (i >> 2)] = sum_high;
+				cols.sums[((size_t)index * 2 + 1) * cols.n_chunks + (i >> 2)] = sum_low;
+			}
+		}
+	}
+	return square;
+}
+
 /* ---- One unit -------------------------------------------------------------------------------------------------- */
 
 template <class F, int NB> struct few_lane {
 	/* Operands of x: where this lane's pieces begin, and whether that column exists. */
 	const uint4 *col[NB][GPU_PIECES];
 	uint32_t exists; /* bit nb * GPU_PIECES + p */
+	/* For types with minimums: the sums of the columns of this lane's results. */
+	const float *sums[NB][GPU_ACC];
 };
 
-template <class F, int NB> GPU_FN void few_operands(const few_lane<F, NB> &lane, uint32_t chunk, gpu_frag *ret)
+template <class F, int NB>
+GPU_FN void few_operands(const few_lane<F, NB> &lane, uint32_t chunk, gpu_frag *ret)
 {
 #pragma unroll
 	for (int nb = 0; nb < NB; nb++) {
 #pragma unroll
 		for (int p = 0; p < GPU_PIECES; p++)
 			ret[nb].p[p] = lane.exists >> (nb * GPU_PIECES + p) & 1 ? lane.col[nb][p][chunk * 4]
-			                                                        : make_uint4(0, 0, 0, 0);
+			                                                       : make_uint4(0, 0, 0, 0);
 	}
 }
 
 /* What a lane has under way of one unit of one tile. */
 template <class F> struct few_raw {
 	typename F::raw v[GPU_PIECES];
-	typename F::scale s[(int)F::SCALED != 0 ? GPU_ACC_ROWS : 1];
+	typename F::scale s[(int)F::SCALED == 0 || (int)F::SCALE_ROW == 0 ? 1 : GPU_ACC_ROWS];
 };
 
-template <class F> GPU_FN void few_load(few_raw<F> &r, const gk_mat &w, uint32_t row0, uint32_t unit, uint32_t n_units)
-{
-	const uint32_t last = w.rows - 1;
+/* Where a lane's part of a tile begins. */
+template <class F> struct few_at {
+	gk_at at;
+	const uint8_t *scale;
+	uint32_t step8_values, step8_high, step8_scale;
+};
 
+template <class F> GPU_FN few_at<F> few_point(const gk_mat &w, uint32_t row0, uint32_t n_units)
+{
+	few_at<F> a;
+
+	a.at = F::where(w, row0 + gpu_piece_row(0), (uint32_t)gpu_piece_col(0) >> 3, n_units);
+	a.scale = F::scale_where(w, row0 + ((int)F::SCALE_ROW ? gpu_slot_row(0) : 0), n_units);
+	a.step8_values = F::step8_values(w, n_units);
+	a.step8_high = F::step8_high(n_units);
+	a.step8_scale = F::step8_scale(n_units);
+	return a;
+}
+
+template <class F> GPU_FN void few_load(few_raw<F> &r, const few_at<F> &a, uint32_t unit)
+{
 #pragma unroll
 	for (int p = 0; p < GPU_PIECES; p++) {
-		const uint32_t row = row0 + gpu_piece_row(p);
+		gk_at at = a.at;
 
-		F::load(r.v[p], w, row < last ? row : last, (uint32_t)gpu_piece_col(p) >> 3, unit, n_units);
+		at.values += GPU_PIECES_BY_ROW ? p * a.step8_values : p * 16;
+		at.high += GPU_PIECES_BY_ROW ? p * a.step8_high : p * (int)F::HIGH_LANE;
+		F::fetch(r.v[p], at, unit);
 	}
 	if ((int)F::SCALED != 0) {
 #pragma unroll
-		for (int s = 0; s < GPU_ACC_ROWS; s++) {
-			const uint32_t row = row0 + gpu_slot_row(s);
+		for (int s = 0; s < ((int)F::SCALE_ROW ? GPU_ACC_ROWS : 1); s++) {
+			const uint32_t down = (uint32_t)(gpu_slot_step(s) >> 3), along = (uint32_t)(gpu_slot_step(s) & 7);
 
-			F::load_scale(r.s[s], w, row < last ? row : last, unit, n_units);
+			F::fetch_scale(r.s[s], a.scale + down * a.step8_scale + along * F::SCALE_ROW, unit);
 		}
 	}
 }
@@ -180,7 +284,7 @@ GPU_FN void few_scale(gpu_acc *acc, const gpu_acc *part, const few_raw<F> &r, ui
 
 #pragma unroll
 	for (int s = 0; s < GPU_ACC_ROWS; s++)
-		F::get_scale(r.s[s], unit, c, half, &d[s], &m[s]);
+		F::get_scale(r.s[(int)F::SCALE_ROW ? s : 0], unit, c, half, &d[s], &m[s]);
 #pragma unroll
 	for (int nb = 0; nb < NB; nb++) {
 #pragma unroll
@@ -206,8 +310,7 @@ template <class F> struct few_rest<KN_F16, F> {
 };
 
 template <uint32_t TYPE, class F, int NB, bool NARROW, int RT>
-GPU_FN void few_unit(gpu_acc (*acc)[NB], const few_raw<F> *raw, const few_lane<F, NB> &lane, uint32_t unit,
-                     const few_columns &cols, uint32_t first_col, uint32_t n_cols)
+GPU_FN void few_unit(gpu_acc (*acc)[NB], const few_raw<F> *raw, const few_lane<F, NB> &lane, uint32_t unit)
 {
 	gpu_acc part[RT][NB];
 
@@ -222,14 +325,9 @@ GPU_FN void few_unit(gpu_acc (*acc)[NB], const few_raw<F> *raw, const few_lane<F
 #pragma unroll
 			for (int nb = 0; nb < NB; nb++) {
 #pragma unroll
-				for (int i = 0; i < GPU_ACC; i++) {
-					const uint32_t col = nb * 16 + gpu_acc_col(i);
-
-					sums[nb][i] =
-					        col < n_cols && (!NARROW || col < 8)
-					                ? cols.sums[(size_t)(first_col + col) * cols.n_chunks + chunk]
-					                : 0.0f;
-				}
+				for (int i = 0; i < GPU_ACC; i++)
+					sums[nb][i] = !NARROW || GPU_ROW_LANES == 16 || i < GPU_ACC / 2 ? lane.sums[nb][i][chunk]
+					                                                               : 0.0f;
 			}
 		}
 #pragma unroll
@@ -282,24 +380,35 @@ GPU_FN void few_unit(gpu_acc (*acc)[NB], const few_raw<F> *raw, const few_lane<F
 	}
 }
 
-/* ---- The block -----------------------------------------------------------------------------------------------------
- */
+/* ---- The block ----------------------------------------------------------------------------------------------------- */
 
-/* Units under way of each tile: some 128 bytes of values a lane. */
-template <class F, int RT> struct few_depth {
-	enum { U = RT == 1 ? (F::UNIT * (F::CHUNKS == 4 ? 1 : 2) > 128 ? 2 : 4) : 2 };
+/* Units under way, and blocks that a multiprocessor shall hold: 64 to 128 bytes of values a lane, registers allowing. */
+template <class F, int NT, int RT> struct few_depth {
+	enum {
+		U = (int)F::SCALED == 0 || (int)F::UNIT == 128 ? 2 / RT : 4 / RT,
+		BLOCKS = NT == 1 ? (RT == 2 && (int)F::SCALED != 0 ? 2 : 3) : NT == 2 ? 2 : 1,
+	};
 };
 
 template <uint32_t TYPE, int NT, int RT, bool GROUPED>
-static __global__ void __launch_bounds__(FEW_THREADS, RT *NT <= 2 ? 2 : 1) few_kernel(GPU_PARAM few_args a)
+static __global__ void __launch_bounds__(FEW_THREADS, (few_depth<gk_format<TYPE>, NT, RT>::BLOCKS)) few_kernel(GPU_PARAM few_args a)
 {
 	typedef gk_format<TYPE> F;
-	enum { NB = (NT + 1) / 2, NARROW = NT == 1, U = few_depth<F, RT>::U };
+	enum {
+		NB = (NT + 1) / 2,
+		NARROW = NT == 1,
+		U = few_depth<F, NT, RT>::U,
+		NC = NARROW ? 8 : NB * 16,
+		LINE = NC + 1,
+		WAVES = FEW_THREADS / GPU_WAVE,
+		OUT_ROWS = RT * FEW_TILE, /* gated: twice the rows that are written */
+	};
 	__shared__ float scratch[32], row_scale[GK_FEW_ROWS];
-	GPU_DYN_SHARED(uint4, shared);
-	const uint32_t wave = threadIdx.x / GPU_WAVE, n_waves = FEW_THREADS / GPU_WAVE;
-	uint32_t j = 0, expert = 0, first = 0, n_rows = a.n_rows;
-	gk_mat w[RT];
+	GPU_DYN_SHARED(float, shared);
+	float *const sums = shared;
+	const uint32_t wave = threadIdx.x / GPU_WAVE;
+	const bool gated = RT == 2 && a.gated;
+	uint32_t expert = 0, first = 0, n_rows = a.n_rows;
 
 	if (GROUPED) {
 		gpu_dependents_may_start();
@@ -309,63 +418,83 @@ static __global__ void __launch_bounds__(FEW_THREADS, RT *NT <= 2 ? 2 : 1) few_k
 		expert = a.groups[blockIdx.y].expert;
 		first = a.groups[blockIdx.y].first;
 		n_rows = a.groups[blockIdx.y].n;
-		w[0] = a.mats[0][expert];
-		if (a.gated)
-			w[RT - 1] = a.mats[1][expert];
-	} else {
-		while (j + 1 < a.n_jobs && !a.gated && blockIdx.x >= a.job[j + 1].first_tile)
-			j++;
-		w[0] = a.job[j].w;
-		if (a.gated)
-			w[RT - 1] = a.job[1].w;
 	}
-	if (RT == 2 && !a.gated)
-		w[RT - 1] = w[0];
 
-	const uint32_t tile = blockIdx.x - (GROUPED ? 0 : a.job[j].first_tile), n_units = gk_n_units(w[0]);
-	const uint32_t row0 = tile * FEW_TILE * (a.gated ? 1 : RT);
-	uint32_t tile_row[RT];
+	/* Tile -> job; rows [row0, ..) of its matrix. Gated: of both. */
+	auto job_of = [&](uint32_t tile) {
+		uint32_t j = 0;
+
+		while (!GROUPED && !gated && j + 1 < a.n_jobs && tile >= a.job[j + 1].first_tile)
+			j++;
+		return j;
+	};
+	auto row_of = [&](uint32_t tile, uint32_t j) {
+		return (tile - (GROUPED ? 0 : a.job[j].first_tile)) * FEW_TILE * (gated ? 1 : RT);
+	};
+	const gk_mat &shape = GROUPED ? a.mats[0][expert] : a.job[0].w;
+	const uint32_t n_units = gk_n_units(shape), n_cols_w = shape.cols, n_steps = (n_units + U * WAVES - 1) / (U * WAVES);
 	few_raw<F> raw[U][RT];
+	few_at<F> at[RT];
 
-#pragma unroll
-	for (int r = 0; r < RT; r++)
-		tile_row[r] = a.gated ? row0 : row0 + r * FEW_TILE;
-	if (GROUPED && row0 >= w[0].rows)
-		return;
-#pragma unroll
-	for (int u = 0; u < U; u++) {
-		const uint32_t unit = wave + u * n_waves;
+	auto point = [&](uint32_t tile) {
+		const uint32_t j = job_of(tile), row0 = row_of(tile, j);
+		const gk_mat &w = GROUPED ? a.mats[0][expert] : a.job[j].w;
 
+		at[0] = few_point<F>(w, row0, n_units);
+		if (RT == 2) {
+			if (gated)
+				at[RT - 1] = few_point<F>(GROUPED ? a.mats[1][expert] : a.job[1].w, row0, n_units);
+			else
+				at[RT - 1] = few_point<F>(w, row0 + FEW_TILE, n_units);
+		}
+	};
+	auto load = [&](int u, uint32_t unit) {
 		if (unit < n_units) {
 #pragma unroll
 			for (int r = 0; r < RT; r++)
-				few_load<F>(raw[u][r], w[r], tile_row[r], unit, n_units);
+				few_load<F>(raw[u][r], at[r], unit);
 		}
-	}
-	if (!GROUPED) {
-		gpu_dependents_may_start();
-		gpu_dependency_wait();
-	}
+	};
 
 	for (uint32_t pass = 0; pass < n_rows; pass += GROUPED ? FEW_GROUP_COLS / a.cols.parts : n_rows) {
 		few_columns cols = a.cols;
-		uint32_t n = n_rows - pass, n_cols;
+		uint32_t tile = blockIdx.x, n = n_rows - pass, n_cols;
+		float4 *norm = nullptr; /* beyond the columns that are made here */
 
+		point(tile);
+#pragma unroll
+		for (int u = 0; u < U; u++)
+			load(u, wave + u * WAVES);
+		if (!cols.data) {
+			const uint32_t all = (GROUPED ? FEW_GROUP_COLS / cols.parts : n_rows) * cols.parts;
+
+			cols.data = (uint4 *)(shared + WAVES * OUT_ROWS * LINE);
+			cols.sums = F::MINS ? (float *)(cols.data + (size_t)all * cols.col_stride) : nullptr;
+			norm = (float4 *)(cols.data + (size_t)all * cols.col_stride) + (F::MINS ? all * cols.n_chunks / 4 : 0);
+		}
+		if (norm && a.copied && a.norm_w.p)
+			few_copy_norm(norm, cols, F::ORDER, a.norm_w);
+		if (!GROUPED) {
+			gpu_dependents_may_start();
+			gpu_dependency_wait();
+		}
 		if (GROUPED && n > FEW_GROUP_COLS / cols.parts)
 			n = FEW_GROUP_COLS / cols.parts;
 		n_cols = n * cols.parts;
-		if (!cols.data) {
-			cols.data = shared;
-			cols.sums = F::MINS ? (float *)(shared + (size_t)n_cols * cols.col_stride) : nullptr;
+		if (norm) {
+			for (uint32_t i = 0; a.copied && i < n; i++)
+				few_copy_row(cols, F::ORDER, i, a.x,
+				             GROUPED ? (a.row_of ? a.row_of[first + pass + i] : first + pass + i) : i);
+			gpu_copy_wait<0>();
 			for (uint32_t i = 0; i < n; i++) {
-				const uint32_t row =
-				        GROUPED ? (a.row_of ? a.row_of[first + pass + i] : first + pass + i) : i;
-				float square =
-				        few_make_columns(cols, F::ORDER, i, a.x, row, w[0].cols, a.norm_w, a.whole);
+				const uint32_t row = GROUPED ? (a.row_of ? a.row_of[first + pass + i] : first + pass + i) : i;
+				float square = a.copied
+				                       ? few_turn_row(cols, F::ORDER, i, a.norm_w.p ? norm : nullptr)
+				                       : few_make_columns(cols, F::ORDER, i, a.x, row, n_cols_w, a.norm_w, a.whole);
 
 				if (a.norm) {
 					square = gpu_block_sum(square, scratch);
-					row_scale[i] = 1.0f / sqrtf(square / (float)w[0].cols + a.eps);
+					row_scale[i] = 1.0f / sqrtf(square / (float)n_cols_w + a.eps);
 				}
 			}
 			__syncthreads();
@@ -376,7 +505,6 @@ static __global__ void __launch_bounds__(FEW_THREADS, RT *NT <= 2 ? 2 : 1) few_k
 		}
 
 		few_lane<F, NB> lane;
-		gpu_acc acc[RT][NB];
 
 		lane.exists = 0;
 #pragma unroll
@@ -386,115 +514,119 @@ static __global__ void __launch_bounds__(FEW_THREADS, RT *NT <= 2 ? 2 : 1) few_k
 				const uint32_t col = nb * 16 + gpu_piece_row(p);
 				const bool exists = col < n_cols;
 
-				lane.col[nb][p] = cols.data + (size_t)(exists ? col : 0) * cols.col_stride +
-				                  (gpu_piece_col(p) >> 3);
+				lane.col[nb][p] = cols.data + (size_t)(exists ? col : 0) * cols.col_stride + (gpu_piece_col(p) >> 3);
 				lane.exists |= (uint32_t)exists << (nb * GPU_PIECES + p);
 			}
 #pragma unroll
-			for (int r = 0; r < RT; r++)
-				acc[r][nb] = gpu_acc_zero();
-		}
-		for (uint32_t base = wave; base < n_units; base += U * n_waves) {
-#pragma unroll
-			for (int u = 0; u < U; u++) {
-				const uint32_t unit = base + u * n_waves, next = unit + U * n_waves;
+			for (int i = 0; F::MINS && i < GPU_ACC; i++) { /* results of columns that are not there go nowhere */
+				const uint32_t col = nb * 16 + gpu_acc_col(i);
 
-				if (unit < n_units) {
-					few_unit<TYPE, F, NB, NARROW, RT>(acc, raw[u], lane, unit, cols, 0, n_cols);
-					if (next < n_units) {
+				lane.sums[nb][i] = cols.sums + (size_t)(col < n_cols ? col : 0) * cols.n_chunks;
+			}
+		}
+		for (;;) {
+			const uint32_t now = tile;
+			gpu_acc acc[RT][NB];
+			bool more;
+
+			tile += gridDim.x;
+			more = tile < a.n_tiles;
 #pragma unroll
-						for (int r = 0; r < RT; r++)
-							few_load<F>(raw[u][r], w[r], tile_row[r], next, n_units);
+			for (int r = 0; r < RT; r++) {
+#pragma unroll
+				for (int nb = 0; nb < NB; nb++)
+					acc[r][nb] = gpu_acc_zero();
+			}
+			for (uint32_t step = 0; step < n_steps; step++) {
+				const uint32_t base = step * U * WAVES + wave;
+				const bool last = step + 1 == n_steps;
+
+				if (last && more)
+					point(tile);
+#pragma unroll
+				for (int u = 0; u < U; u++) {
+					if (base + u * WAVES < n_units)
+						few_unit<TYPE, F, NB, NARROW, RT>(acc, raw[u], lane, base + u * WAVES);
+					if (!last)
+						load(u, base + (u + U) * WAVES);
+					else if (more)
+						load(u, wave + u * WAVES);
+				}
+			}
+
+			/* Sums of the waves, in their order. */
+#pragma unroll
+			for (int r = 0; r < RT; r++) {
+#pragma unroll
+				for (int nb = 0; nb < NB; nb++) {
+#pragma unroll
+					for (int i = 0; i < GPU_ACC; i++) {
+						const int col = nb * 16 + gpu_acc_col(i);
+
+						if (col < NC)
+							sums[((wave * RT + r) * FEW_TILE + gpu_acc_row(i)) * LINE + col] =
+							        acc[r][nb].v[i];
 					}
 				}
 			}
-		}
-
-		/* Sums of the waves, in their order. */
-		enum { NC = NARROW ? 8 : NB * 16, LINE = NC + 1 };
-		float *sums = (float *)shared;
-
-		__syncthreads();
-#pragma unroll
-		for (int r = 0; r < RT; r++) {
-#pragma unroll
-			for (int nb = 0; nb < NB; nb++) {
-#pragma unroll
-				for (int i = 0; i < GPU_ACC; i++) {
-					const int col = nb * 16 + gpu_acc_col(i);
-
-					if (col < NC)
-						sums[((wave * RT + r) * FEW_TILE + gpu_acc_row(i)) * LINE + col] =
-						        acc[r][nb].v[i];
-				}
-			}
-		}
-		__syncthreads();
-
-		const uint32_t n_out = a.gated ? FEW_TILE : RT * FEW_TILE;
-		const few_job &job = a.job[j];
-
-		for (uint32_t i = threadIdx.x; i < n_out * n; i += FEW_THREADS) {
-			const uint32_t r = i % n_out, m = i / n_out, row = row0 + r;
-			float y[2] = { 0.0f, 0.0f };
-
-			if (row >= w[0].rows)
-				continue;
-			for (int g = 0; g < (RT == 2 && a.gated ? 2 : 1); g++) {
-				const float *bias =
-				        GROUPED ? (a.mat_bias[g] ? a.mat_bias[g] + (size_t)expert * w[0].rows : nullptr)
-				                : (g ? a.job[1].bias : job.bias);
-
-				for (uint32_t v = 0; v < n_waves; v++) {
-					const float *s =
-					        sums + ((size_t)(v * RT + g) * FEW_TILE + r) * LINE + m * cols.parts;
-
-					y[g] += cols.parts == 2 ? s[0] + s[1] : s[0];
-				}
-				if (a.norm)
-					y[g] *= row_scale[m];
-				if (bias)
-					y[g] += bias[row];
-			}
-
-			const float result = a.gated ? gk_act(a.act, y[0], y[1]) : y[0];
-			const uint32_t out_row = first + pass + m;
-
-			gk_put(job.out, out_row, row, job.accumulate ? gk_get(job.out, out_row, row) + result : result);
-		}
-		if (GROUPED && pass + FEW_GROUP_COLS / cols.parts < n_rows) { /* once more from the start */
 			__syncthreads();
-#pragma unroll
-			for (int u = 0; u < U; u++) {
-				const uint32_t unit = wave + u * n_waves;
 
-				if (unit < n_units) {
+			const uint32_t n_out = gated ? (uint32_t)FEW_TILE : (uint32_t)OUT_ROWS, j = job_of(now), row0 = row_of(now, j);
+			const few_job &job = a.job[j];
+			const uint32_t rows_w = GROUPED ? shape.rows : job.w.rows;
+
+			for (uint32_t i = threadIdx.x; i < n_out * n; i += FEW_THREADS) {
+				const uint32_t r = i % n_out, m = i / n_out, row = row0 + r, out_row = GROUPED ? first + pass + m : m;
+				float y[2] = { 0.0f, 0.0f };
+
+				if (row >= rows_w)
+					continue;
 #pragma unroll
-					for (int r = 0; r < RT; r++)
-						few_load<F>(raw[u][r], w[r], tile_row[r], unit, n_units);
+				for (int g = 0; g < RT; g++) {
+					const float *bias = GROUPED ? a.mat_bias[g] : a.job[gated ? g : j].bias;
+
+					if (g == 1 && !gated)
+						break;
+					for (uint32_t v = 0; v < WAVES; v++) {
+						const float *s = sums + ((size_t)(v * RT + g) * FEW_TILE + r) * LINE + m * cols.parts;
+
+						y[g] += cols.parts == 2 ? s[0] + s[1] : s[0];
+					}
+					if (a.norm)
+						y[g] *= row_scale[m];
+					if (bias)
+						y[g] += bias[(GROUPED ? (size_t)expert * rows_w : 0) + row];
 				}
+
+				const float result = gated ? gk_act(a.act, y[0], y[1]) : y[0];
+
+				gk_put(job.out, out_row, row, job.accumulate ? gk_get(job.out, out_row, row) + result : result);
 			}
+			__syncthreads();
+			if (!more)
+				break;
 		}
 	}
 }
 
-/* Shared memory of a block: columns and their sums, or the waves' sums. */
-static inline size_t few_shared_bytes(uint32_t n_cols, const few_columns &cols, bool made_here, bool mins, int nt,
+/* Shared memory of a block: the waves' sums, then columns, their sums and the norm's weights if they are made here. */
+static inline size_t few_shared_bytes(uint32_t n_cols, const few_columns &cols, bool made_here, bool mins, bool norm, int nt,
                                       int rt)
 {
 	const size_t line = (nt == 1 ? 8 : (nt + 1) / 2 * 16) + 1;
-	size_t x = 0, sums = (size_t)(FEW_THREADS / 32) * (size_t)rt * FEW_TILE * line * sizeof(float);
+	size_t bytes = (size_t)(FEW_THREADS / 32) * (size_t)rt * FEW_TILE * line * sizeof(float);
 
 	if (made_here)
-		x = (size_t)n_cols * cols.col_stride * 16 + (mins ? (size_t)n_cols * cols.n_chunks * sizeof(float) : 0);
-	return x > sums ? x : sums;
+		bytes += (size_t)n_cols * cols.col_stride * 16 + (mins ? (size_t)n_cols * cols.n_chunks * sizeof(float) : 0) +
+		         (norm ? (size_t)cols.n_chunks * 32 * sizeof(float) : 0);
+	return bytes;
 }
 
 /* One file for a few types each defines these; false: not its type. */
 struct few_launch {
 	const gk_ctx *ctx;
 	const few_args *args;
-	uint32_t n_tiles, n_groups; /* grid; n_groups 0: not grouped */
+	uint32_t n_groups; /* bound; 0: not grouped */
 	int nt, rt;
 	size_t shared;
 };
@@ -504,8 +636,12 @@ bool few_launch_k(uint32_t type, const few_launch &l);
 
 template <uint32_t TYPE, int NT, int RT, bool GROUPED> static inline void few_launch_one(const few_launch &l)
 {
-	gpu_launch(few_kernel<TYPE, NT, RT, GROUPED>, dim3(l.n_tiles, l.n_groups ? l.n_groups : 1), dim3(FEW_THREADS),
-	           l.shared, l.ctx->stream, l.ctx->overlap, *l.args);
+	/* As many blocks as the device holds at once, or fewer that all have the same number of tiles. */
+	const uint32_t most = l.ctx->n_sm * few_depth<gk_format<TYPE>, NT, RT>::BLOCKS, n_tiles = l.args->n_tiles;
+	const uint32_t rounds = GROUPED ? 1 : (n_tiles + most - 1) / most;
+
+	gpu_launch(few_kernel<TYPE, NT, RT, GROUPED>, dim3((n_tiles + rounds - 1) / rounds, l.n_groups ? l.n_groups : 1),
+	           dim3(FEW_THREADS), l.shared, l.ctx->stream, l.ctx->overlap, *l.args);
 }
 
 template <uint32_t TYPE> static inline bool few_launch_type(const few_launch &l)

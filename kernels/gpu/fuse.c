@@ -3,6 +3,7 @@
  *   norm, product            few rows: each block norms its input again, which costs less than a launch
  *   gate and up, activation  one product writes the activated values only
  *   q and k norms, rotation, store of K and V
+ *   a sum, its norm
  *   a product per head       (latent attention) one launch for all heads
  *
  * What a fused launch leaves out must be written again before anybody reads it, within the same program: the last layer
@@ -198,6 +199,18 @@ static uint32_t fuse_qkv(struct fuser *f, uint32_t i)
 	for (uint32_t k = 1; k < n; k++)
 		f->gone[i + k] = true;
 	return n;
+}
+
+/* ---- A sum that is normed next ---- */
+
+static bool adds_and_norms(const struct fuser *f, uint32_t i)
+{
+	const union gpu_rec *a = f->p->recs[i], *n = i + 1 < f->p->n_recs ? f->p->recs[i + 1] : NULL;
+
+	return a->h.op == OP_ADD && n && n->h.op == OP_NORM && !f->gone[i + 1] && !n->norm.is_layernorm &&
+	       n->norm.n_head == 1 && n->h.ints == NO_SLOT && n->h.rows == a->h.rows && same(&n->norm.x, &a->add.x) &&
+	       n->norm.out.alloc != a->add.x.alloc && n->norm.out.alloc != a->add.y.alloc &&
+	       n->norm.dim == a->add.dim;
 }
 
 /* ---- One product per head ---- */
@@ -410,6 +423,10 @@ static int emit(struct fuser *f)
 			l.norm = f->norm_of[i];
 			l.gated = f->gated[i];
 			l.n = l.gated ? 2 : 1;
+		} else if (adds_and_norms(f, i)) {
+			l.kind = F_ADD_NORM;
+			l.n = 2;
+			f->gone[i + 1] = true;
 		} else if (rec->h.op == OP_NORM || rec->h.op == OP_ROPE) {
 			uint32_t n = fuse_qkv(f, i);
 

@@ -47,6 +47,13 @@ enum { GPU_PIECES = 2, GPU_ACC = 8, GPU_ACC_ROWS = 8, GPU_ROW_LANES = 16 };
 enum { GPU_PIECES = 2, GPU_ACC = 8, GPU_ACC_ROWS = 2, GPU_ROW_LANES = 4 };
 #endif
 
+/* Pieces of a lane lie in rows 8 apart; else in columns 8 apart. */
+#if GPU_MMA_MFMA || GPU_MMA_WMMA
+enum { GPU_PIECES_BY_ROW = 0 };
+#else
+enum { GPU_PIECES_BY_ROW = 1 };
+#endif
+
 struct gpu_frag {
 	uint4 p[GPU_PIECES];
 };
@@ -124,6 +131,18 @@ GPU_FN int gpu_slot_row(int s)
 	return gpu_acc_row(s);
 #else
 	return gpu_acc_row(2 * s);
+#endif
+}
+
+/* Its distance from the row of slot 0, the same in all lanes. */
+GPU_FN constexpr int gpu_slot_step(int s)
+{
+#if GPU_MMA_WMMA == 11
+	return 2 * s;
+#elif GPU_MMA_MFMA || GPU_MMA_WMMA
+	return s;
+#else
+	return 8 * s;
 #endif
 }
 

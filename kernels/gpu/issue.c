@@ -15,6 +15,14 @@ static struct gk_view view(const struct gpu_backend *be, const struct gpu_progra
 
 	if (a->alloc == NO_ACT)
 		return v;
+	if (p->place[a->alloc].ld) {
+		const struct gpu_place *at = &p->place[a->alloc];
+
+		v.elem = GK_BF16;
+		v.p = be->heap.allocs[at->home].base + (size_t)at->column * 2;
+		v.ld = at->ld;
+		return v;
+	}
 	v.elem = p->is_bf16[a->alloc] ? GK_BF16 : GK_F32;
 	v.p = be->heap.allocs[a->alloc].base + a->off * (v.elem == GK_BF16 ? 2 : 4);
 	return v;
@@ -82,11 +90,32 @@ static int issue_norm(struct gpu_backend *be, const struct gpu_program *p, const
 	return n->is_layernorm ? gk_layernorm(&be->ctx, &k) : gk_rmsnorm(&be->ctx, &k);
 }
 
+/* How many jobs from `first` on are one product: weights behind one another, outputs side by side. Their rows of weights
+ * into ret_n. */
+static uint32_t joined(const struct rec_matmul *m, const struct gk_job *jobs, uint32_t first, uint32_t *ret_n)
+{
+	uint32_t i = first;
+
+	*ret_n = jobs[first].w.rows;
+	for (; i + 1 < m->h.n_jobs; i++) {
+		const struct gk_job *a = &jobs[i], *b = &jobs[i + 1];
+
+		if ((const char *)b->w.values != (const char *)a->w.values + (size_t)a->w.rows * a->w.ld * 2 ||
+		    b->w.type != KN_BF16 || b->w.ld != a->w.ld || b->bias || b->accumulate || a->accumulate ||
+		    a->out.elem != GK_BF16 || b->out.elem != GK_BF16 || b->out.ld != a->out.ld ||
+		    (char *)b->out.p != (char *)a->out.p + (size_t)a->w.rows * 2 ||
+		    *ret_n + b->w.rows > a->out.ld)
+			break;
+		*ret_n += b->w.rows;
+	}
+	return i + 1 - first;
+}
+
 static int issue_gemm(struct gpu_backend *be, const struct rec_job *j, const struct gk_view *x, struct gk_view out,
-                      uint32_t rows)
+                      uint32_t rows, uint32_t n)
 {
 	struct gpu_gemm_desc d = { .rows = rows,
-		                   .n = j->m->m.rows,
+		                   .n = n,
 		                   .k = j->m->m.cols,
 		                   .x = x->p,
 		                   .w = j->m->m.values,
@@ -116,15 +145,18 @@ static int issue_many(struct gpu_backend *be, const struct gpu_program *p, const
 		r = convert_x(be, &l->x, l->rows, cols, GK_F32);
 	else if (!exact && l->x.elem == GK_F32)
 		r = convert_x(be, &l->x, l->rows, cols, GK_BF16);
-	for (uint32_t i = 0; i < m->h.n_jobs && r == 0; i++) {
+	for (uint32_t i = 0, step; i < m->h.n_jobs && r == 0; i += step) {
 		int done = -ENOTSUP;
+		uint32_t n_out;
 
-		if (!exact && !l->gated && gpu_gemm_takes(be, p, (const union gpu_rec *)m, &m->job[i]))
-			done = issue_gemm(be, &m->job[i], &l->x, l->jobs[i].out, l->rows.bound);
-		if (done == -ENOTSUP)
-			jobs[n++] = l->jobs[i];
-		else
-			r = done;
+		step = 1;
+		if (!exact && !l->gated && gpu_gemm_takes(be, p, (const union gpu_rec *)m, &m->job[i])) {
+			step = joined(m, l->jobs, i, &n_out);
+			done = issue_gemm(be, &m->job[i], &l->x, l->jobs[i].out, l->rows.bound, n_out);
+		}
+		for (uint32_t k = 0; k < step && done == -ENOTSUP; k++)
+			jobs[n++] = l->jobs[i + k];
+		r = done == -ENOTSUP ? 0 : done;
 	}
 	l->jobs = jobs;
 	l->n_jobs = n;
@@ -329,6 +361,23 @@ static int issue_gated_norm(struct gpu_backend *be, const struct gpu_program *p,
 	return gk_gated_rmsnorm(&be->ctx, &k);
 }
 
+static int issue_add_norm(struct gpu_backend *be, const struct gpu_program *p, const struct gpu_launch *launch)
+{
+	const struct rec_add *a = &p->recs[launch->first]->add;
+	const struct rec_norm *n = &p->recs[launch->first + 1]->norm;
+	const struct gk_norm k = { .out = view(be, p, &n->out),
+		                   .x = view(be, p, &n->x),
+		                   .w = n->w,
+		                   .rows = gpu_rows_of(be, n->h.rows),
+		                   .n_head = 1,
+		                   .dim = n->dim,
+		                   .eps = n->eps,
+		                   .add = view(be, p, &a->y),
+		                   .add_scale = a->scale };
+
+	return gk_rmsnorm(&be->ctx, &k);
+}
+
 static int issue_one(struct gpu_backend *be, const struct gpu_program *p, const struct gpu_launch *launch)
 {
 	const union gpu_rec *rec = p->recs[launch->first];
@@ -418,6 +467,8 @@ int gpu_issue(struct gpu_backend *be, const struct gpu_program *p)
 
 		if (l->kind == F_QKV)
 			r = issue_qkv(be, p, l);
+		else if (l->kind == F_ADD_NORM)
+			r = issue_add_norm(be, p, l);
 		else if (l->kind == F_BATCH)
 			r = issue_batch(be, p, l);
 		else

@@ -104,6 +104,10 @@ int gk_mat_describe(struct gk_mat *mat, uint32_t type, uint32_t rows, uint32_t c
 enum { GK_PACK_ROWS = 128 };
 int gk_mat_pack(const struct gk_ctx *ctx, const struct gk_mat *mat, const void *raw, uint32_t row, uint32_t n);
 
+/* dst [rows, ld] bfloat16 = the matrix, rounded; for a library's product of many rows. ld is at least cols and a
+ * multiple of 8 (FP8: of 64), dst 16-byte aligned; what lies between cols and ld is zeros or not written. Not F32. */
+int gk_mat_widen(const struct gk_ctx *ctx, const struct gk_mat *mat, void *dst, uint32_t ld);
+
 /* ---- Products ------------------------------------------------------------------------------------------- */
 
 struct gk_job {
@@ -126,8 +130,9 @@ struct gk_linear {
 	uint32_t n_jobs;
 	const struct gk_job *jobs; /* host, <= GK_MAX_JOBS */
 };
-/* rows.bound <= GK_FEW_ROWS; x of any element type is multiplied as float32. Bound by memory: one pass over the
- * weights; with ctx->overlap, the first of them are asked for before the kernel waits for its predecessor. */
+/* rows.bound <= GK_FEW_ROWS. x is multiplied in two bfloat16 parts (16 bits of it) up to 4 rows or when ctx->fixed, else
+ * rounded to bfloat16; with F32 matrices as it is. Bound by memory: one pass over the weights; with ctx->overlap, the
+ * first of them are asked for before the kernel waits for its predecessor. */
 int gk_linear_few(const struct gk_ctx *ctx, const struct gk_linear *l);
 /* Any number of rows, by tiles on matrix units; x bf16 unless `exact`: then float32 arithmetic on float32 x.
  * With norm: -ENOTSUP, the caller norms before. */

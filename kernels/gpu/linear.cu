@@ -37,7 +37,7 @@ static bool has_mins(uint32_t type)
 /* The jobs [begin, end), all of one type; gated: both. */
 static int few_of_type(const struct gk_ctx *ctx, const struct gk_linear *l, uint32_t begin, uint32_t end)
 {
-	enum { MADE_HERE_ROWS = 4, MADE_HERE_BYTES = 72 << 10 };
+	enum { MADE_HERE_ROWS = 2, MADE_HERE_BYTES = 72 << 10, TWO_PARTS_ROWS = 4 };
 	const uint32_t type = l->jobs[begin].w.type, n_units = gk_n_units(l->jobs[begin].w);
 	const bool exact16 = l->x.elem == GK_BF16 && !l->norm; /* nothing is lost in one part */
 	few_args a = {};
@@ -55,7 +55,7 @@ static int few_of_type(const struct gk_ctx *ctx, const struct gk_linear *l, uint
 	a.whole = gk_view_aligned(l->x) && gk_view_aligned(a.norm_w);
 	a.cols.n_chunks = n_units * gk_unit(type) / 32;
 	a.cols.col_stride = (a.cols.n_chunks | 1) * 4;
-	a.cols.parts = exact16 ? 1 : ctx->fixed || a.n_rows <= MADE_HERE_ROWS ? 2 : 1;
+	a.cols.parts = exact16 ? 1 : ctx->fixed || a.n_rows <= TWO_PARTS_ROWS ? 2 : 1;
 	n_cols = a.n_rows * a.cols.parts;
 	f.nt = n_cols <= 8 ? 1 : n_cols <= 16 ? 2 : 4;
 	/* Two tiles a block where operands of x are many and there are blocks enough. */
@@ -67,13 +67,13 @@ static int few_of_type(const struct gk_ctx *ctx, const struct gk_linear *l, uint
 		job->out = l->jobs[i].out;
 		job->bias = l->jobs[i].bias;
 		job->accumulate = l->jobs[i].accumulate;
-		job->first_tile = f.n_tiles;
+		job->first_tile = a.n_tiles;
 		if (!l->gated || i == begin)
-			f.n_tiles += (job->w.rows + FEW_TILE * (l->gated ? 1 : (uint32_t)f.rt) - 1) /
+			a.n_tiles += (job->w.rows + FEW_TILE * (l->gated ? 1 : (uint32_t)f.rt) - 1) /
 			             (FEW_TILE * (l->gated ? 1 : (uint32_t)f.rt));
 	}
 	made_here = a.n_rows <= MADE_HERE_ROWS &&
-	            few_shared_bytes(n_cols, a.cols, true, has_mins(type), f.nt, f.rt) <= MADE_HERE_BYTES;
+	            few_shared_bytes(n_cols, a.cols, true, has_mins(type), l->norm && l->norm_w, f.nt, f.rt) <= MADE_HERE_BYTES;
 	if (!made_here) {
 		const size_t data = (size_t)n_cols * a.cols.col_stride * 16,
 		             sums = ((size_t)n_cols * a.cols.n_chunks + 15) / 16 * 64;
@@ -83,12 +83,14 @@ static int few_of_type(const struct gk_ctx *ctx, const struct gk_linear *l, uint
 		a.cols.data = (uint4 *)ctx->scratch;
 		a.cols.sums = (float *)((uint8_t *)ctx->scratch + data);
 		a.cols.scale = (float *)((uint8_t *)ctx->scratch + data + sums);
-		gpu_launch(columns_kernel, dim3(a.n_rows), dim3(256), 0, ctx->stream, ctx->overlap, a.cols, gk_order(type),
+		gpu_launch(columns_kernel, dim3(a.n_rows), dim3(512), 0, ctx->stream, ctx->overlap, a.cols, gk_order(type),
 		           l->x, l->jobs[begin].w.cols, l->norm, a.norm_w, l->eps, a.whole);
 	}
+	a.copied = made_here && a.whole && l->x.elem == GK_F32 && a.cols.parts == 2 &&
+	           l->jobs[begin].w.cols == a.cols.n_chunks * 32;
 	f.ctx = ctx;
 	f.args = &a;
-	f.shared = few_shared_bytes(n_cols, a.cols, made_here, has_mins(type), f.nt, f.rt);
+	f.shared = few_shared_bytes(n_cols, a.cols, made_here, has_mins(type), l->norm && l->norm_w, f.nt, f.rt);
 	if (!few_launch_any(type, f))
 		return -EINVAL;
 	return gk_launched();

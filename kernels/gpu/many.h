@@ -130,9 +130,9 @@ static __global__ void __launch_bounds__(MANY_THREADS, 1) many_kernel(GPU_PARAM 
 		for (int i = 0; i < ITEMS; i++) {
 			const uint32_t item = threadIdx.x + i * MANY_THREADS, r = item >> 2;
 
-			F::load(raw[i], matrix_of(r), matrix_row(r), item & 3, step / PER_UNIT, n_units);
+			F::fetch(raw[i], F::where(matrix_of(r), matrix_row(r), item & 3, n_units), step / PER_UNIT);
 			if ((int)F::SCALED != 0)
-				F::load_scale(scale[i], matrix_of(r), matrix_row(r), step / PER_UNIT, n_units);
+				F::fetch_scale(scale[i], F::scale_where(matrix_of(r), matrix_row(r), n_units), step / PER_UNIT);
 		}
 	};
 	auto put_raw = [&](uint32_t step) {
@@ -155,35 +155,50 @@ static __global__ void __launch_bounds__(MANY_THREADS, 1) many_kernel(GPU_PARAM 
 			}
 		}
 	};
+	/* What this thread copies: chunk c of every 32nd row, from pointers that move on by a step's columns. */
+	enum { ROW_STEP = MANY_THREADS / MANY_CHUNKS, N_W = MANY_ROWS / ROW_STEP, N_X = BN / ROW_STEP };
+	const uint32_t c = threadIdx.x % MANY_CHUNKS, r0 = threadIdx.x / MANY_CHUNKS, at0 = gpu_tile_at(r0, c, MANY_CHUNKS);
+	const uint8_t *from_w[DIRECT ? N_W : 1];
+	const gpu_bf16 *from_x[N_X];
+	uint32_t row_x[N_X];
+
+#pragma unroll
+	for (int n = 0; DIRECT && n < N_W; n++) {
+		const uint32_t r = r0 + n * ROW_STEP;
+
+		from_w[DIRECT ? n : 0] =
+		        (const uint8_t *)matrix_of(r).values + ((size_t)matrix_row(r) * w[0].ld + c * 8) * 2;
+	}
+#pragma unroll
+	for (int n = 0; n < N_X; n++) {
+		const uint32_t r = r0 + n * ROW_STEP, place = first + (r < n_rows ? r : n_rows - 1);
+
+		row_x[n] = GROUPED && a.row_of ? a.row_of[place] : place;
+		from_x[n] = (const gpu_bf16 *)a.x.p + (size_t)row_x[n] * a.x.ld;
+	}
+
 	auto copy_w = [&](uint32_t step) {
-		uint4 *tile = tiles_w + step % MANY_STAGES * MANY_ROWS * MANY_CHUNKS;
+		uint4 *tile = tiles_w + step % MANY_STAGES * MANY_ROWS * MANY_CHUNKS + at0;
 
-		for (uint32_t i = threadIdx.x; i < MANY_ROWS * MANY_CHUNKS; i += MANY_THREADS) {
-			const uint32_t r = i / MANY_CHUNKS, c = i % MANY_CHUNKS;
-
-			gpu_copy16(tile + gpu_tile_at(r, c, MANY_CHUNKS),
-			           (const gpu_bf16 *)matrix_of(r).values + (size_t)matrix_row(r) * w[0].ld +
-			                   step * MANY_COLS + c * 8,
-			           16);
-		}
+#pragma unroll
+		for (int n = 0; n < N_W; n++)
+			gpu_copy16(tile + n * ROW_STEP * MANY_CHUNKS, from_w[DIRECT ? n : 0] + (size_t)step * MANY_COLS * 2, 16);
 	};
 	auto copy_x = [&](uint32_t step) {
-		uint4 *tile = tiles_x + step % MANY_STAGES * BN * MANY_CHUNKS;
+		uint4 *tile = tiles_x + step % MANY_STAGES * BN * MANY_CHUNKS + at0;
+		const uint32_t k = step * MANY_COLS + c * 8;
+		const int bytes = k + 8 <= n_cols ? 16 : k < n_cols ? (int)(n_cols - k) * 2 : 0;
 
-		for (uint32_t i = threadIdx.x; i < BN * MANY_CHUNKS; i += MANY_THREADS) {
-			const uint32_t r = i / MANY_CHUNKS, c = i % MANY_CHUNKS, k = step * MANY_COLS + c * 8;
-			const uint32_t place = first + (r < n_rows ? r : n_rows - 1);
-			const uint32_t row = GROUPED && a.row_of ? a.row_of[place] : place;
-			uint4 *to = tile + gpu_tile_at(r, c, MANY_CHUNKS);
+#pragma unroll
+		for (int n = 0; n < N_X; n++) {
+			uint4 *to = tile + n * ROW_STEP * MANY_CHUNKS;
 
 			if (a.x_async) {
-				const int n = k + 8 <= n_cols ? 16 : k < n_cols ? (int)(n_cols - k) * 2 : 0;
-
-				gpu_copy16(to, (const gpu_bf16 *)a.x.p + (size_t)row * a.x.ld + (n ? k : 0), n);
+				gpu_copy16(to, from_x[n] + (bytes ? k : 0), bytes);
 			} else {
 				float v[8];
 
-				gk_get8(a.x, row, k, n_cols, false, v);
+				gk_get8(a.x, row_x[n], k, n_cols, false, v);
 				*to = make_uint4(gpu_pack_bf16(v[0], v[1]), gpu_pack_bf16(v[2], v[3]),
 				                 gpu_pack_bf16(v[4], v[5]), gpu_pack_bf16(v[6], v[7]));
 			}
@@ -231,19 +246,20 @@ static __global__ void __launch_bounds__(MANY_THREADS, 1) many_kernel(GPU_PARAM 
 			load_raw(ahead + 1);
 		}
 #pragma unroll
-		for (int c = 0; c < 2; c++) {
-			gpu_frag x[TN];
+		for (int half = 0; half < 2; half++) {
+			gpu_frag x[TN], f[TM];
 
 #pragma unroll
 			for (int n = 0; n < TN; n++)
-				x[n] = gpu_tile_frag(tile_x, (wave_t * TN + n) * 16, 4 * c, MANY_CHUNKS);
+				x[n] = gpu_tile_frag(tile_x, (wave_t * TN + n) * 16, 4 * half, MANY_CHUNKS);
+#pragma unroll
+			for (int m = 0; m < TM; m++)
+				f[m] = gpu_tile_frag(tile_w, (wave_f * TM + m) * 16, 4 * half, MANY_CHUNKS);
 #pragma unroll
 			for (int m = 0; m < TM; m++) {
-				const gpu_frag f = gpu_tile_frag(tile_w, (wave_f * TM + m) * 16, 4 * c, MANY_CHUNKS);
-
 #pragma unroll
 				for (int n = 0; n < TN; n++)
-					gpu_mma<false>(acc[m][n], f, x[n]);
+					gpu_mma<false>(acc[m][n], f[m], x[n]);
 			}
 		}
 	}

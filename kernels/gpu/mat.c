@@ -6,7 +6,7 @@
 
 #include "gpu/backend.h"
 
-enum { CHUNK_BYTES = 256 << 20, RAW_BYTES = 64 << 20, ALIGN = 256 };
+enum { LEAST_CHUNK = 64 << 20, MOST_CHUNK = 1 << 30, RAW_BYTES = 64 << 20, ALIGN = 256 };
 
 static size_t align_up(size_t n)
 {
@@ -15,21 +15,43 @@ static size_t align_up(size_t n)
 
 /* ---- Pieces of device memory ---- */
 
+static bool has_room(const struct gpu_chunk *c, size_t bytes)
+{
+	return c->base && c->bytes - c->used >= bytes;
+}
+
+/* As much as there is already, within limits: a small model takes little, a large one few pieces. */
+static size_t chunk_bytes(const struct gpu_backend *be, size_t bytes)
+{
+	size_t total = LEAST_CHUNK;
+
+	for (uint32_t i = 0; i < be->n_chunks; i++)
+		total += be->chunks[i].bytes;
+	total = total < MOST_CHUNK ? total : MOST_CHUNK;
+	return total > bytes ? total : bytes;
+}
+
+/* Behind the matrix before where that is possible: those that are used together then lie together (gpu_join_outputs). */
 static int chunk_with_room(struct gpu_backend *be, size_t bytes, uint32_t *ret_chunk)
 {
 	struct gpu_chunk *grown;
 	uint32_t free_slot = be->n_chunks;
-	size_t size = bytes > CHUNK_BYTES / 4 ? bytes : CHUNK_BYTES;
+	size_t size;
 	char *base;
 
+	if (be->last_chunk < be->n_chunks && has_room(&be->chunks[be->last_chunk], bytes)) {
+		*ret_chunk = be->last_chunk;
+		return 0;
+	}
 	for (uint32_t i = 0; i < be->n_chunks; i++) {
-		if (be->chunks[i].base && be->chunks[i].bytes - be->chunks[i].used >= bytes) {
+		if (has_room(&be->chunks[i], bytes)) {
 			*ret_chunk = i;
 			return 0;
 		}
 		if (!be->chunks[i].base)
 			free_slot = i;
 	}
+	size = chunk_bytes(be, bytes);
 	base = gpu_rt_alloc(&be->rt, size);
 	if (!base && size > bytes) {
 		size = bytes; /* the last corner of the device */
@@ -47,7 +69,7 @@ static int chunk_with_room(struct gpu_backend *be, size_t bytes, uint32_t *ret_c
 		be->n_chunks++;
 	}
 	be->chunks[free_slot] = (struct gpu_chunk){ .base = base, .bytes = size };
-	*ret_chunk = free_slot;
+	be->last_chunk = *ret_chunk = free_slot;
 	return 0;
 }
 

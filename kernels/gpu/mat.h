@@ -11,9 +11,9 @@
  *
  * Order of columns. Lane group t (0..3) of a chunk of 32 columns holds 8 of them, elements e = 0..7:
  *   order 0 (16 bits)  column 8 t + e
- *   order 1 (blocks)   column 4 t + e for e < 4, 16 + 4 t + e - 4 beyond: each half belongs to 16 columns (Q6_K's
- * scale) order 2 (FP8)      chunks come in pairs: column 16 t + 8 c + e of 64, e being 0 2 1 3 4 6 5 7 Values of a
- * product's other side are put into the same order (gk_column()).
+ *   order 1 (blocks)   column 4 t + e for e < 4, 16 + 4 t + e - 4 beyond: each half belongs to 16 columns (Q6_K's scale)
+ *   order 2 (FP8)      chunks come in pairs: column 16 t + 8 c + e of 64, e being 0 2 1 3 4 6 5 7
+ * Values of a product's other side are put into the same order (gk_column()).
  *
  * 4-bit elements of a chunk lie in one word: element 2 j in nibble j, 2 j + 1 in nibble j + 4. Fifth bits of chunk c:
  * element 2 j in bit 4 c + j, 2 j + 1 in bit 16 + 4 c + j. Q6_K's high pairs: the same with two bits each, chunks 0 and
@@ -143,43 +143,72 @@ GPU_FN void gk_k_scale(const uint4 &head, uint32_t s, float *d, float *m)
 	*m = gpu_from_f16((gpu_f16)(head.x >> 16)) * (float)mn;
 }
 
-/* Per type:
- *   load(raw, mat, row, t, unit)   what lane group t holds of a row's unit
- *   piece(raw, c)                  its 8 values of chunk c, before scales
- *   load_scale(scale, mat, row, unit); get_scale(scale, c, half, &d, &m): value = d * piece - m
- * SCALED: 0 no scales, 1 one for each chunk, 2 for each half of it, 3 one for each unit. MINS: m is not 0. */
-template <uint32_t TYPE> struct gk_format;
-
-GPU_FN const uint8_t *gk_lane_values(const gk_mat &m, uint32_t row, uint32_t unit, uint32_t n_units)
-{
-	return (const uint8_t *)m.values + (((size_t)(row >> 3) * n_units + unit) * 8 + (row & 7)) * 64;
-}
+/* Where a lane finds its part of a row: unit u lies u * VALUE_STEP (HIGH_STEP) bytes further, and the row 8 below
+ * step8_values() (step8_high()) further, which for block types is the next row block. */
+struct gk_at {
+	const uint8_t *values, *high;
+};
 
 struct gk_no_scale {
 };
 
-template <> struct gk_format<KN_BF16> {
-	enum { UNIT = 64, CHUNKS = 2, ORDER = 0, SCALED = 0, MINS = 0 };
+/* Per type:
+ *   where(mat, row, t, n_units), fetch(raw, at, unit)   what lane group t holds of a row's unit
+ *   piece(raw, c)                  its 8 values of chunk c, before scales
+ *   scale_where(mat, row, n_units), fetch_scale(scale, p, unit): SCALE_ROW bytes from a row to the next of its 8,
+ *                                  step8_scale() to the row 8 below
+ *   get_scale(scale, unit, c, half, &d, &m)             value = d * piece - m
+ * SCALED: 0 no scales, 1 one for each chunk, 2 for each half of it, 3 one for each unit. MINS: m is not 0. */
+template <uint32_t TYPE> struct gk_format;
+
+#define GK_METHOD static __device__ __forceinline__
+
+/* Types that lie row-major, BYTES each. */
+template <int BYTES> struct gk_row_major {
+	enum { UNIT = 64, CHUNKS = 2, VALUE_STEP = 64 * BYTES, HIGH_LANE = 0 };
+	GK_METHOD gk_at where(const gk_mat &m, uint32_t row, uint32_t t, uint32_t)
+	{
+		gk_at at = { (const uint8_t *)m.values + (size_t)row * m.ld * BYTES + t * 16, nullptr };
+
+		return at;
+	}
+	GK_METHOD uint32_t step8_values(const gk_mat &m, uint32_t)
+	{
+		return m.ld * 8 * BYTES;
+	}
+	GK_METHOD uint32_t step8_high(uint32_t)
+	{
+		return 0;
+	}
+};
+
+template <> struct gk_format<KN_BF16> : gk_row_major<2> {
+	enum { ORDER = 0, SCALED = 0, MINS = 0, SCALE_ROW = 0 };
 	struct raw {
 		uint4 v[2];
 	};
 	typedef gk_no_scale scale;
-	static __device__ __forceinline__ void load(raw &r, const gk_mat &m, uint32_t row, uint32_t t, uint32_t unit,
-	                                            uint32_t)
+	GK_METHOD void fetch(raw &r, const gk_at &at, uint32_t unit)
 	{
-		const gpu_bf16 *p = (const gpu_bf16 *)m.values + (size_t)row * m.ld + unit * 64 + t * 8;
-
-		r.v[0] = gpu_load_stream(p);
-		r.v[1] = gpu_load_stream(p + 32);
+		r.v[0] = gpu_load_stream(at.values + (size_t)unit * VALUE_STEP);
+		r.v[1] = gpu_load_stream(at.values + (size_t)unit * VALUE_STEP + 64);
 	}
-	static __device__ __forceinline__ uint4 piece(const raw &r, int c)
+	GK_METHOD uint4 piece(const raw &r, int c)
 	{
 		return r.v[c];
 	}
-	static __device__ __forceinline__ void load_scale(scale &, const gk_mat &, uint32_t, uint32_t, uint32_t)
+	GK_METHOD const uint8_t *scale_where(const gk_mat &, uint32_t, uint32_t)
+	{
+		return nullptr;
+	}
+	GK_METHOD uint32_t step8_scale(uint32_t)
+	{
+		return 0;
+	}
+	GK_METHOD void fetch_scale(scale &, const uint8_t *, uint32_t)
 	{
 	}
-	static __device__ __forceinline__ void get_scale(const scale &, uint32_t, int, int, float *d, float *m)
+	GK_METHOD void get_scale(const scale &, uint32_t, int, int, float *d, float *m)
 	{
 		*d = 1.0f, *m = 0.0f;
 	}
@@ -187,7 +216,7 @@ template <> struct gk_format<KN_BF16> {
 
 /* Rounded to bfloat16 here; piece_rest() gives what that loses. */
 template <> struct gk_format<KN_F16> : gk_format<KN_BF16> {
-	static __device__ __forceinline__ uint4 piece(const raw &r, int c)
+	GK_METHOD uint4 piece(const raw &r, int c)
 	{
 		const uint32_t w[4] = { r.v[c].x, r.v[c].y, r.v[c].z, r.v[c].w };
 		uint32_t o[4];
@@ -197,7 +226,7 @@ template <> struct gk_format<KN_F16> : gk_format<KN_BF16> {
 			o[i] = gpu_pack_bf16(gpu_from_f16((gpu_f16)w[i]), gpu_from_f16((gpu_f16)(w[i] >> 16)));
 		return make_uint4(o[0], o[1], o[2], o[3]);
 	}
-	static __device__ __forceinline__ uint4 piece_rest(const raw &r, int c)
+	GK_METHOD uint4 piece_rest(const raw &r, int c)
 	{
 		const uint4 head = piece(r, c);
 		const uint32_t w[4] = { r.v[c].x, r.v[c].y, r.v[c].z, r.v[c].w };
@@ -212,60 +241,105 @@ template <> struct gk_format<KN_F16> : gk_format<KN_BF16> {
 	}
 };
 
-template <> struct gk_format<GK_FP8_128> {
-	enum { UNIT = 64, CHUNKS = 2, ORDER = 2, SCALED = 3, MINS = 0 };
+template <> struct gk_format<GK_FP8_128> : gk_row_major<1> {
+	enum { ORDER = 2, SCALED = 3, MINS = 0, SCALE_ROW = 0 };
 	struct raw {
 		uint4 v;
 	};
 	typedef float scale;
-	static __device__ __forceinline__ void load(raw &r, const gk_mat &m, uint32_t row, uint32_t t, uint32_t unit,
-	                                            uint32_t)
+	GK_METHOD void fetch(raw &r, const gk_at &at, uint32_t unit)
 	{
-		r.v = gpu_load_stream((const uint8_t *)m.values + (size_t)row * m.ld + unit * 64 + t * 16);
+		r.v = gpu_load_stream(at.values + (size_t)unit * VALUE_STEP);
 	}
-	static __device__ __forceinline__ uint4 piece(const raw &r, int c)
+	GK_METHOD uint4 piece(const raw &r, int c)
 	{
 		const uint32_t a = c ? r.v.z : r.v.x, b = c ? r.v.w : r.v.y;
 
 		return make_uint4(gk_e4m3_to_bf16(a), gk_e4m3_to_bf16(a >> 8), gk_e4m3_to_bf16(b),
 		                  gk_e4m3_to_bf16(b >> 8));
 	}
-	static __device__ __forceinline__ void load_scale(scale &s, const gk_mat &m, uint32_t row, uint32_t unit,
-	                                                  uint32_t)
+	/* The 16 rows of a tile lie in one block of 128. */
+	GK_METHOD const uint8_t *scale_where(const gk_mat &m, uint32_t row, uint32_t)
 	{
-		s = ((const float *)m.scales)[(size_t)(row >> 7) * ((m.cols + 127) / 128) + (unit >> 1)];
+		return (const uint8_t *)((const float *)m.scales + (size_t)(row >> 7) * ((m.cols + 127) / 128));
 	}
-	static __device__ __forceinline__ void get_scale(const scale &s, uint32_t, int, int, float *d, float *m)
+	GK_METHOD uint32_t step8_scale(uint32_t)
+	{
+		return 0;
+	}
+	GK_METHOD void fetch_scale(scale &s, const uint8_t *p, uint32_t unit)
+	{
+		s = ((const float *)p)[unit >> 1];
+	}
+	GK_METHOD void get_scale(const scale &s, uint32_t, int, int, float *d, float *m)
 	{
 		*d = s, *m = 0.0f;
 	}
 };
 
-template <> struct gk_format<KN_Q8_0> {
-	enum { UNIT = 64, CHUNKS = 2, ORDER = 1, SCALED = 1, MINS = 0 };
+/* Types of blocks, HIGH bytes of each lane's unit apart, SCALE bytes of each row's (K: of two units'). */
+template <int COLUMNS, int HIGH, int SCALE, bool K> struct gk_row_blocks {
+	enum {
+		UNIT = COLUMNS,
+		CHUNKS = COLUMNS / 32,
+		ORDER = 1,
+		VALUE_STEP = 512,
+		HIGH_STEP = 32 * HIGH,
+		HIGH_LANE = HIGH,
+		SCALE_STEP = 8 * SCALE,
+		SCALE_ROW = SCALE,
+	};
+	GK_METHOD gk_at where(const gk_mat &m, uint32_t row, uint32_t t, uint32_t n_units)
+	{
+		const size_t lane = ((size_t)(row >> 3) * n_units * 8 + (row & 7)) * 4 + t;
+		gk_at at = { (const uint8_t *)m.values + lane * 16, HIGH ? (const uint8_t *)m.high + lane * HIGH : nullptr };
+
+		return at;
+	}
+	GK_METHOD uint32_t step8_values(const gk_mat &, uint32_t n_units)
+	{
+		return n_units * VALUE_STEP;
+	}
+	GK_METHOD uint32_t step8_high(uint32_t n_units)
+	{
+		return n_units * HIGH_STEP;
+	}
+	GK_METHOD const uint8_t *scale_where(const gk_mat &m, uint32_t row, uint32_t n_units)
+	{
+		return (const uint8_t *)m.scales + ((size_t)(row >> 3) * (K ? n_units / 2 : n_units) * 8 + (row & 7)) * SCALE;
+	}
+	GK_METHOD uint32_t step8_scale(uint32_t n_units)
+	{
+		return (K ? n_units / 2 : n_units) * SCALE_STEP;
+	}
+	GK_METHOD const uint8_t *scale_at(const uint8_t *p, uint32_t unit)
+	{
+		return p + (size_t)(K ? unit / 2 : unit) * SCALE_STEP;
+	}
+};
+
+template <> struct gk_format<KN_Q8_0> : gk_row_blocks<64, 0, 4, false> {
+	enum { SCALED = 1, MINS = 0 };
 	struct raw {
 		uint4 v;
 	};
 	typedef uint32_t scale;
-	static __device__ __forceinline__ void load(raw &r, const gk_mat &m, uint32_t row, uint32_t t, uint32_t unit,
-	                                            uint32_t n_units)
+	GK_METHOD void fetch(raw &r, const gk_at &at, uint32_t unit)
 	{
-		r.v = gpu_load_stream(gk_lane_values(m, row, unit, n_units) + 16 * t);
+		r.v = gpu_load_stream(at.values + (size_t)unit * VALUE_STEP);
 	}
-	static __device__ __forceinline__ uint4 piece(const raw &r, int c)
+	GK_METHOD uint4 piece(const raw &r, int c)
 	{
 		const uint32_t a = c ? r.v.z : r.v.x, b = c ? r.v.w : r.v.y;
 
 		return make_uint4(gk_bytes_to_bf16(a), gk_bytes_to_bf16(a >> 8), gk_bytes_to_bf16(b),
 		                  gk_bytes_to_bf16(b >> 8));
 	}
-	static __device__ __forceinline__ void load_scale(scale &s, const gk_mat &m, uint32_t row, uint32_t unit,
-	                                                  uint32_t n_units)
+	GK_METHOD void fetch_scale(scale &s, const uint8_t *p, uint32_t unit)
 	{
-		s = gpu_load_stream4((const uint32_t *)m.scales + ((size_t)(row >> 3) * n_units + unit) * 8 +
-		                     (row & 7));
+		s = gpu_load_stream4(scale_at(p, unit));
 	}
-	static __device__ __forceinline__ void get_scale(const scale &s, uint32_t, int c, int, float *d, float *m)
+	GK_METHOD void get_scale(const scale &s, uint32_t, int c, int, float *d, float *m)
 	{
 		*d = gpu_from_f16((gpu_f16)(c ? s >> 16 : s)), *m = 0.0f;
 	}
@@ -273,27 +347,25 @@ template <> struct gk_format<KN_Q8_0> {
 
 /* What the 4-, 5- and 6-bit types share. BITS beyond four come from `high`; ZERO is what a stored 0 stands for,
  * negated. */
-template <int BITS, int ZERO> struct gk_nibbles {
-	enum { UNIT = 128, CHUNKS = 4, ORDER = 1 };
+template <int BITS, int ZERO, int SCALE, bool K>
+struct gk_nibbles : gk_row_blocks<128, BITS == 6 ? 8 : BITS == 5 ? 4 : 0, SCALE, K> {
+	typedef gk_row_blocks<128, BITS == 6 ? 8 : BITS == 5 ? 4 : 0, SCALE, K> base;
 	struct raw {
 		uint4 v;
 		uint32_t h[BITS == 6 ? 2 : 1];
 	};
-	static __device__ __forceinline__ void load(raw &r, const gk_mat &m, uint32_t row, uint32_t t, uint32_t unit,
-	                                            uint32_t n_units)
+	GK_METHOD void fetch(raw &r, const gk_at &at, uint32_t unit)
 	{
-		const size_t at = (((size_t)(row >> 3) * n_units + unit) * 8 + (row & 7)) * 4 + t;
-
-		r.v = gpu_load_stream((const uint4 *)m.values + at);
+		r.v = gpu_load_stream(at.values + (size_t)unit * base::VALUE_STEP);
 		if (BITS == 5) {
-			r.h[0] = gpu_load_stream4((const uint32_t *)m.high + at);
+			r.h[0] = gpu_load_stream4(at.high + (size_t)unit * base::HIGH_STEP);
 		} else if (BITS == 6) {
-			const uint2 h = gpu_load_stream8((const uint2 *)m.high + at);
+			const uint2 h = gpu_load_stream8(at.high + (size_t)unit * base::HIGH_STEP);
 
 			r.h[0] = h.x, r.h[BITS == 6] = h.y;
 		}
 	}
-	static __device__ __forceinline__ uint4 piece(const raw &r, int c)
+	GK_METHOD uint4 piece(const raw &r, int c)
 	{
 		const uint32_t v = c == 0 ? r.v.x : c == 1 ? r.v.y : c == 2 ? r.v.z : r.v.w;
 		uint32_t o[4];
@@ -312,15 +384,14 @@ template <int BITS, int ZERO> struct gk_nibbles {
 	}
 };
 
-template <int BITS, int ZERO> struct gk_symmetric : gk_nibbles<BITS, ZERO> {
+template <int BITS, int ZERO> struct gk_symmetric : gk_nibbles<BITS, ZERO, 8, false> {
 	enum { SCALED = 1, MINS = 0 };
 	typedef uint2 scale;
-	static __device__ __forceinline__ void load_scale(scale &s, const gk_mat &m, uint32_t row, uint32_t unit,
-	                                                  uint32_t n_units)
+	GK_METHOD void fetch_scale(scale &s, const uint8_t *p, uint32_t unit)
 	{
-		s = gpu_load_stream8((const uint2 *)m.scales + ((size_t)(row >> 3) * n_units + unit) * 8 + (row & 7));
+		s = gpu_load_stream8(gk_symmetric::scale_at(p, unit));
 	}
-	static __device__ __forceinline__ void get_scale(const scale &s, uint32_t, int c, int, float *d, float *m)
+	GK_METHOD void get_scale(const scale &s, uint32_t, int c, int, float *d, float *m)
 	{
 		const uint32_t w = c & 2 ? s.y : s.x;
 
@@ -328,15 +399,14 @@ template <int BITS, int ZERO> struct gk_symmetric : gk_nibbles<BITS, ZERO> {
 	}
 };
 
-template <int BITS> struct gk_affine : gk_nibbles<BITS, 0> {
+template <int BITS> struct gk_affine : gk_nibbles<BITS, 0, 16, false> {
 	enum { SCALED = 1, MINS = 1 };
 	typedef uint4 scale;
-	static __device__ __forceinline__ void load_scale(scale &s, const gk_mat &m, uint32_t row, uint32_t unit,
-	                                                  uint32_t n_units)
+	GK_METHOD void fetch_scale(scale &s, const uint8_t *p, uint32_t unit)
 	{
-		s = gpu_load_stream((const uint4 *)m.scales + ((size_t)(row >> 3) * n_units + unit) * 8 + (row & 7));
+		s = gpu_load_stream(gk_affine::scale_at(p, unit));
 	}
-	static __device__ __forceinline__ void get_scale(const scale &s, uint32_t, int c, int, float *d, float *m)
+	GK_METHOD void get_scale(const scale &s, uint32_t, int c, int, float *d, float *m)
 	{
 		const uint32_t w = c == 0 ? s.x : c == 1 ? s.y : c == 2 ? s.z : s.w;
 
@@ -344,17 +414,22 @@ template <int BITS> struct gk_affine : gk_nibbles<BITS, 0> {
 	}
 };
 
-template <int BITS> struct gk_k_affine : gk_nibbles<BITS, 0> {
+/* A unit is half a block: the first four sub-scales or the last, four in a word. */
+template <int BITS> struct gk_k_affine : gk_nibbles<BITS, 0, 16, true> {
 	enum { SCALED = 1, MINS = 1 };
 	typedef uint4 scale;
-	static __device__ __forceinline__ void load_scale(scale &s, const gk_mat &m, uint32_t row, uint32_t unit,
-	                                                  uint32_t n_units)
+	GK_METHOD void fetch_scale(scale &s, const uint8_t *p, uint32_t unit)
 	{
-		s = *((const uint4 *)m.scales + ((size_t)(row >> 3) * (n_units / 2) + unit / 2) * 8 + (row & 7));
+		s = *(const uint4 *)gk_k_affine::scale_at(p, unit);
 	}
-	static __device__ __forceinline__ void get_scale(const scale &s, uint32_t unit, int c, int, float *d, float *m)
+	GK_METHOD void get_scale(const scale &s, uint32_t unit, int c, int, float *d, float *m)
 	{
-		gk_k_scale(s, (unit & 1) * 4 + (uint32_t)c, d, m);
+		const bool second = unit & 1;
+		const uint32_t sc = second ? (s.w & 0x0f0f0f0fu) | (s.y >> 2 & 0x30303030u) : s.y & 0x3f3f3f3fu;
+		const uint32_t mn = second ? (s.w >> 4 & 0x0f0f0f0fu) | (s.z >> 2 & 0x30303030u) : s.z & 0x3f3f3f3fu;
+
+		*d = gpu_from_f16((gpu_f16)s.x) * (float)(sc >> (8 * c) & 0xffu);
+		*m = gpu_from_f16((gpu_f16)(s.x >> 16)) * (float)(mn >> (8 * c) & 0xffu);
 	}
 };
 
@@ -371,50 +446,23 @@ template <> struct gk_format<KN_Q4_K> : gk_k_affine<4> {
 template <> struct gk_format<KN_Q5_K> : gk_k_affine<5> {
 };
 
-template <> struct gk_format<KN_Q6_K> : gk_nibbles<6, 32> {
+template <> struct gk_format<KN_Q6_K> : gk_nibbles<6, 32, 12, false> {
 	enum { SCALED = 2, MINS = 0 };
 	struct scale {
 		uint32_t sc[2], d; /* int8 for each 16 columns; binary16 */
 	};
-	static __device__ __forceinline__ void load_scale(scale &s, const gk_mat &m, uint32_t row, uint32_t unit,
-	                                                  uint32_t n_units)
+	GK_METHOD void fetch_scale(scale &s, const uint8_t *at, uint32_t unit)
 	{
-		const uint32_t *p =
-		        (const uint32_t *)m.scales + (((size_t)(row >> 3) * n_units + unit) * 8 + (row & 7)) * 3;
+		const uint32_t *p = (const uint32_t *)scale_at(at, unit);
 
 		s.sc[0] = p[0], s.sc[1] = p[1], s.d = p[2];
 	}
-	static __device__ __forceinline__ void get_scale(const scale &s, uint32_t, int c, int half, float *d, float *m)
+	GK_METHOD void get_scale(const scale &s, uint32_t, int c, int half, float *d, float *m)
 	{
 		const int sc = (int8_t)(s.sc[c >> 1] >> (16 * (c & 1) + 8 * half));
 
 		*d = gpu_from_f16((gpu_f16)s.d) * (float)sc, *m = 0.0f;
 	}
 };
-
-/* Chooses the format at run time: f.template run<TYPE>(); false: no such type (F32 has no pieces). */
-template <class F> static inline bool gk_by_type(uint32_t type, F &f)
-{
-	switch (type) {
-#define GK_CASE(T)                   \
-	case T:                      \
-		f.template run<T>(); \
-		return true;
-		GK_CASE(KN_F16)
-		GK_CASE(KN_BF16)
-		GK_CASE(GK_FP8_128)
-		GK_CASE(KN_Q8_0)
-		GK_CASE(KN_Q4_0)
-		GK_CASE(KN_Q4_1)
-		GK_CASE(KN_Q5_0)
-		GK_CASE(KN_Q5_1)
-		GK_CASE(KN_Q4_K)
-		GK_CASE(KN_Q5_K)
-		GK_CASE(KN_Q6_K)
-#undef GK_CASE
-	default:
-		return false;
-	}
-}
 
 #endif

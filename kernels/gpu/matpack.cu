@@ -4,6 +4,8 @@
 #include "gpu/mat.h"
 #include "gpu/view.h"
 
+enum { ROWS_THERE = 32 };
+
 static size_t align_up(size_t n, size_t to)
 {
 	return (n + to - 1) / to * to;
@@ -32,13 +34,14 @@ static bool measure(uint32_t type, uint32_t rows, uint32_t cols, parts *p)
 	m.cols = cols;
 	p->high = 0;
 	p->ld = (uint32_t)align_up(cols, 64);
+	rows = (uint32_t)align_up(rows, ROWS_THERE); /* tiles may read beyond the last row, never write */
 	if (!gk_is_blocks(type)) {
 		const size_t bytes = type == KN_F32 ? 4 : type == GK_FP8_128 ? 1 : 2;
 
 		p->values = align_up((size_t)rows * p->ld * bytes, 256);
 		p->scales = type == GK_FP8_128 ? ((size_t)rows + 127) / 128 * ((cols + 127) / 128) * sizeof(float) : 0;
 	} else {
-		lines = align_up(rows, 8) * gk_n_units(m);
+		lines = (size_t)rows * gk_n_units(m);
 		scales = type == KN_Q4_K || type == KN_Q5_K ? lines / 2 : lines;
 		p->values = lines * 64;
 		p->scales = align_up(scales * gk_scale_bytes(type), 256);

@@ -5,7 +5,7 @@
 #include "gpu/moe.h"
 
 enum {
-	MIN_PART = 256,  /* fewer keys are not worth a merge */
+	MIN_PART = 128,  /* one tile of every kernel */
 	PART_STEP = 128, /* parts begin at multiples of every tile */
 };
 

@@ -58,6 +58,7 @@ static void program_free(struct gpu_backend *be, struct gpu_program *p)
 	free(p->is_bf16);
 	free(p->reads_first);
 	free(p->writes);
+	free(p->place);
 	free(p->launches);
 	free(p->batches);
 	free(p);
@@ -68,6 +69,7 @@ void gpu_programs_forget(struct gpu_backend *be)
 	for (uint32_t i = 0; i < be->n_programs; i++)
 		program_free(be, be->programs[i]);
 	be->n_programs = 0;
+	be->last_program = NULL;
 }
 
 static struct gpu_program *find(struct gpu_backend *be, uint64_t hash, const uint64_t *key, size_t words)
@@ -93,6 +95,7 @@ static uint32_t free_place(struct gpu_backend *be)
 			oldest = i;
 	}
 	(void)gpu_rt_sync(&be->rt); /* its graph may be running */
+	be->last_program = NULL;
 	program_free(be, be->programs[oldest]);
 	be->programs[oldest] = NULL;
 	return oldest;
@@ -132,10 +135,12 @@ static int compile(struct gpu_backend *be, uint64_t hash, uint64_t *key, size_t 
 	p->is_bf16 = calloc(n, sizeof(*p->is_bf16));
 	p->reads_first = calloc(n, sizeof(*p->reads_first));
 	p->writes = calloc(n, sizeof(*p->writes));
-	if (p->is_bf16 && p->reads_first && p->writes)
+	p->place = calloc(n, sizeof(*p->place));
+	if (p->is_bf16 && p->reads_first && p->writes && p->place)
 		r = index_records(p, form_words(&be->step));
 	if (r == 0) {
 		gpu_choose_types(be, p);
+		gpu_join_outputs(be, p);
 		r = gpu_fuse(be, p);
 	}
 	if (r < 0) {
@@ -146,13 +151,33 @@ static int compile(struct gpu_backend *be, uint64_t hash, uint64_t *key, size_t 
 	return 0;
 }
 
+/* The program of the step before, as nearly always when tokens are generated: compared without a key being made. */
+static struct gpu_program *same_as_last(const struct gpu_backend *be)
+{
+	uint64_t form[HEADER_WORDS + MAX_ROW_SLOTS + MAX_INT_SLOTS + 3 * MAX_BATCH_SLOTS];
+	size_t n = form_words(&be->step);
+	struct gpu_program *p = be->last_program;
+
+	if (!p || p->key_words != n + be->n_words)
+		return NULL;
+	write_form(&be->step, form);
+	return memcmp(p->key, form, n * sizeof(*form)) == 0 &&
+	                       memcmp(p->key + n, be->words, be->n_words * sizeof(*form)) == 0
+	               ? p
+	               : NULL;
+}
+
 static int get(struct gpu_backend *be, struct gpu_program **ret)
 {
 	size_t form = form_words(&be->step), words = form + be->n_words;
-	uint64_t *key = malloc(words * sizeof(*key)), hash;
+	uint64_t *key, hash;
 	uint32_t place;
 	int r;
 
+	*ret = same_as_last(be);
+	if (*ret)
+		return 0;
+	key = malloc(words * sizeof(*key));
 	if (!key)
 		return -ENOMEM;
 	write_form(&be->step, key);
@@ -161,13 +186,14 @@ static int get(struct gpu_backend *be, struct gpu_program **ret)
 	*ret = find(be, hash, key, words);
 	if (*ret) {
 		free(key);
+		be->last_program = *ret;
 		return 0;
 	}
 	r = compile(be, hash, key, words, ret);
 	if (r < 0)
 		return r;
 	place = free_place(be);
-	be->programs[place] = *ret;
+	be->programs[place] = be->last_program = *ret;
 	return 0;
 }
 
@@ -197,14 +223,18 @@ static int scratch_room(struct gpu_backend *be)
 	return 0;
 }
 
-/* What this program reads and another one left in bfloat16 becomes float32, and stays so. */
+/* What this program reads and another one left in bfloat16 becomes float32, and stays so; so does what lies in memory
+ * that it writes. */
 static int expand_inputs(struct gpu_backend *be, const struct gpu_program *p, bool *ret_changed)
 {
 	int r = 0;
 
 	*ret_changed = false;
 	for (uint32_t a = 0; a < p->n_allocs && r == 0; a++) {
-		if (!p->reads_first[a] || !be->heap.allocs[a].is_bf16)
+		const struct gpu_alloc *at = &be->heap.allocs[a];
+		bool lost = at->home_ld && at->home != a && p->writes[at->home] && !p->writes[a];
+
+		if (!lost && (!p->reads_first[a] || !at->is_bf16))
 			continue;
 		r = gpu_expand(be, a);
 		*ret_changed = true;
@@ -265,8 +295,15 @@ void gpu_flush(struct gpu_backend *be)
 			gpu_fail(be, r, "the step");
 		} else {
 			for (uint32_t a = 0; a < p->n_allocs; a++) {
-				if (p->writes[a])
-					be->heap.allocs[a].is_bf16 = p->is_bf16[a];
+				struct gpu_alloc *to = &be->heap.allocs[a];
+
+				if (!p->writes[a])
+					continue;
+				to->is_bf16 = p->is_bf16[a];
+				to->home = p->place[a].home;
+				to->column = p->place[a].column;
+				to->home_ld = p->place[a].ld;
+				to->width = p->place[a].width;
 			}
 			p->n_runs++;
 			p->last_used = ++be->clock;

@@ -35,6 +35,23 @@ GPU_TEST(an_embedding_gives_the_values_of_the_file)
 	}
 }
 
+GPU_TEST(a_matrix_is_widened_to_bfloat16)
+{
+	for (int t = 1; t < test_n_types; t++) {
+		const uint32_t cols = cols_for(test_types[t], 72), rows = 37, ld = (cols + 63) / 64 * 64;
+		test_mat m(test_types[t], rows, cols, 0.5f);
+		test_rows out(GK_BF16, rows, cols, ld);
+
+		CHECK(gk_mat_widen(&test_ctx, &m.mat, out.raw.device, ld) == 0, "widen");
+		test_sync("widen");
+		out.down();
+
+		const double d = test_distance(out.host, ld, m.values, cols, rows, cols);
+
+		CHECK(d < TOL_BF16, "%s: %g", test_type_name(test_types[t]), d);
+	}
+}
+
 struct shape {
 	uint32_t type, n, rows, cols, n_jobs;
 	uint32_t elem;
