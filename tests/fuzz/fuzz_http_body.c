@@ -45,7 +45,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 
 	if (size == 0)
 		return 0;
-	if (parsers[data[0] % (sizeof(parsers) / sizeof(parsers[0]))]((const char *)data + 1, size - 1, &defaults, &p, &e) == 0) {
+	if (parsers[data[0] % (sizeof(parsers) / sizeof(parsers[0]))]((const char *)data + 1, size - 1, &defaults, &p,
+	                                                              &e) == 0) {
 		sink = touch(&p);
 		(void)sink;
 		/* What the handlers rely on. */
