@@ -5,7 +5,7 @@
  *   table.c     the table of routes; routes.c the small ones
  *   gen.c       requests that generate: submit, collect, finish; the API's shape through struct gen_api
  *   speak.c     chat: prompt, and the parts of an answer
- *   chat.c, completions.c, generate.c, embed.c   the shapes
+ *   chat.c, completions.c, generate.c, embed.c, rerank.c   the shapes
  *
  * An exchange has two sides that may be alive at different times: the connection (libmicrohttpd's
  * threads) and the work (the engine's thread, through events). Each holds a reference; exchange->lock
@@ -184,6 +184,7 @@ void handle_chat(struct exchange *x);
 void handle_completion(struct exchange *x);
 void handle_generate(struct exchange *x);
 void handle_embeddings(struct exchange *x);
+void handle_rerank(struct exchange *x);
 void handle_messages(struct exchange *x);
 void handle_count_tokens(struct exchange *x);
 void handle_responses(struct exchange *x);

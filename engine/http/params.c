@@ -733,3 +733,56 @@ int http_parse_embedding(const char *data, size_t len, const struct eng_sampling
 	ret->dimensions = (uint32_t)dimensions;
 	return finish(ret, parse_prompts(field(ret->body, "input"), "input", ret, e));
 }
+
+/* ---- Reranking ---- */
+
+/* Texts, or objects with one. */
+static int parse_documents(const json_t *list, struct http_params *p, struct http_error *e)
+{
+	size_t n = json_array_size(list);
+
+	if (!json_is_array(list) || n == 0)
+		return http_bad_field(e, "documents", "expected an array with at least one document");
+	if (n > 2048)
+		return http_bad_field(e, "documents", "has %zu elements, at most 2048 are taken", n);
+	p->prompts = calloc(n, sizeof(*p->prompts));
+	if (!p->prompts)
+		return out_of_memory(e);
+	for (size_t i = 0; i < n; i++) {
+		const json_t *v = json_array_get(list, i);
+
+		if (json_is_object(v))
+			v = json_object_get(v, "text");
+		if (!json_is_string(v))
+			return http_bad_field(e, "documents", "element %zu is neither a text nor an object with one",
+			                      i);
+		p->prompts[p->n_prompts].text = json_string_value(v);
+		p->prompts[p->n_prompts++].text_len = json_string_length(v);
+	}
+	return 0;
+}
+
+int http_parse_rerank(const char *data, size_t len, const struct eng_sampling *defaults, struct http_params *ret,
+                      struct http_error *e)
+{
+	const json_t *query, *instruction;
+	int64_t top_n = 0;
+	int r = begin(data, len, defaults, ret, e);
+
+	if (r < 0)
+		return r;
+	query = field(ret->body, "query");
+	instruction = field(ret->body, "instruction");
+	if (!json_is_string(query) || json_string_length(query) == 0)
+		return finish(ret, http_bad_field(e, "query", "expected a text"));
+	if (instruction && !json_is_string(instruction))
+		return finish(ret, http_bad_field(e, "instruction", "expected a text"));
+	ret->query = json_string_value(query);
+	ret->query_len = json_string_length(query);
+	ret->instruction = json_string_value(instruction);
+	r = http_opt_int(ret->body, "top_n", 1, INT32_MAX, &top_n, e);
+	ret->top_n = (uint32_t)top_n;
+	if (r >= 0)
+		r = http_opt_bool(ret->body, "return_documents", &ret->return_documents, e);
+	return finish(ret, r < 0 ? r : parse_documents(field(ret->body, "documents"), ret, e));
+}

@@ -78,6 +78,11 @@ struct http_params {
 
 	const char *rid; /* generate: the client's name for the request */
 
+	const char *query, *instruction; /* rerank: borrowed; instruction may be NULL. The documents are the prompts */
+	size_t query_len;
+	uint32_t top_n; /* 0: all */
+	bool return_documents;
+
 	bool base64; /* embeddings */
 	uint32_t dimensions;
 };
@@ -93,6 +98,8 @@ int http_parse_generate(const char *data, size_t len, const struct eng_sampling 
                         struct http_error *e);
 int http_parse_embedding(const char *data, size_t len, const struct eng_sampling *defaults, struct http_params *ret,
                          struct http_error *e);
+int http_parse_rerank(const char *data, size_t len, const struct eng_sampling *defaults, struct http_params *ret,
+                      struct http_error *e);
 /* Anthropic's messages and OpenAI's responses: turned into the body of a chat completion, and read as that. */
 int http_parse_messages(const char *data, size_t len, const struct eng_sampling *defaults, struct http_params *ret,
                         struct http_error *e);

@@ -9,7 +9,8 @@
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
 static const http_parse_fn parsers[] = { http_parse_chat,      http_parse_completion, http_parse_generate,
-	                                 http_parse_embedding, http_parse_messages,   http_parse_responses };
+	                                 http_parse_embedding, http_parse_messages,   http_parse_responses,
+	                                 http_parse_rerank };
 
 /* Reads everything that a handler would read, so that a sanitizer sees a bad pointer. */
 static size_t touch(const struct http_params *p)
@@ -22,6 +23,8 @@ static size_t touch(const struct http_params *p)
 		for (size_t k = 0; k < p->prompts[i].n_ids; k++)
 			sum += (size_t)p->prompts[i].ids[k];
 	}
+	for (size_t i = 0; i < p->query_len; i++)
+		sum += (unsigned char)p->query[i];
 	for (size_t i = 0; i < p->n_stops; i++)
 		sum += strlen(p->stops[i]);
 	for (size_t i = 0; i < p->n_stop_ids; i++)
@@ -42,7 +45,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 
 	if (size == 0)
 		return 0;
-	if (parsers[data[0] % 6]((const char *)data + 1, size - 1, &defaults, &p, &e) == 0) {
+	if (parsers[data[0] % (sizeof(parsers) / sizeof(parsers[0]))]((const char *)data + 1, size - 1, &defaults, &p,
+	                                                              &e) == 0) {
 		sink = touch(&p);
 		(void)sink;
 		/* What the handlers rely on. */

@@ -147,7 +147,15 @@ struct ast *gr_ebnf_new_ast(struct ebnf *e, enum ast_kind kind)
 
 static int parse_alternatives(struct ebnf *e, struct ast **ret);
 
-/* An escape within quotes, "\" consumed; the regular expressions' parser knows them all. */
+/* An escape that stands for characters; the ends of texts have no place within a literal. */
+static int characters_of(struct ast **tree)
+{
+	while (((*tree)->kind == AST_CAT || (*tree)->kind == AST_ALT) && (*tree)->first && !(*tree)->first->next)
+		*tree = (*tree)->first;
+	return (*tree)->kind == AST_SET ? 0 : -EINVAL;
+}
+
+/* Within quotes; the regular expressions' parser knows all escapes. */
 static int parse_literal(struct ebnf *e, struct ast **ret)
 {
 	char quote = e->text[e->pos++];
@@ -175,6 +183,8 @@ static int parse_literal(struct ebnf *e, struct ast **ret)
 			} else {
 				int r = gr_ast_parse_regex(&e->pool, e->text + e->pos, end - e->pos, &tree, e->err);
 
+				if (r == 0)
+					r = characters_of(&tree);
 				if (r < 0)
 					return gr_ebnf_fail(e, r, "a wrong escape in a literal");
 				c = tree;

@@ -336,6 +336,7 @@ static void refusals_say_what_and_where(void **state)
 		{ ENG_GRAMMAR_EBNF, "root ::= a\na ::= b \"x\"\nb ::= a | \"y\"", "left-recursive" },
 		{ ENG_GRAMMAR_EBNF, "root ::= \"a\" root", "never ends" },
 		{ ENG_GRAMMAR_EBNF, "root ::= [a-z] - [c]", "exclusion" },
+		{ ENG_GRAMMAR_EBNF, "root ::= \"a\\zb\"", "a wrong escape" },
 		{ ENG_GRAMMAR_EBNF, "root ::= \"a\n", "closing quote" },
 		{ ENG_GRAMMAR_EBNF, "root ::= \"a\"\nroot ::= \"b\"", "was there before" },
 	};

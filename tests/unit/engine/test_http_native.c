@@ -1,5 +1,6 @@
 /* What SGLang's and llama-server's users ask of a running server, over real small models: abort, flush, pause, other
  * weights, and what is told about them. */
+#include <math.h>
 #include <ftw.h>
 #include <pthread.h>
 #include <sys/stat.h>
@@ -364,6 +365,114 @@ static void logprobs_of_wanted_ids_are_told(void **state)
 	}
 }
 
+/* ---- Reranking ---- */
+
+static json_t *ids_of(const char *text)
+{
+	json_t *body = json_pack("{s:s, s:b, s:b}", "content", text, "add_special", 0, "parse_special", 1), *ids;
+	char *dumped = json_dumps(body, 0);
+	struct answer a;
+
+	ask_ok(&server, "/tokenize", dumped, &a);
+	ids = json_incref(at(a.json, "tokens"));
+	answer_done(&a);
+	free(dumped);
+	json_decref(body);
+	return ids;
+}
+
+/* The definition, by other routes: the probability of yes beside no behind the question. */
+static double score_of(const char *query, const char *document, json_t *yes_no)
+{
+	static const char judge[] =
+	        "Judge whether the Document meets the requirements based on the Query and the Instruct "
+	        "provided. Note that the answer can only be \"yes\" or \"no\".";
+	char user[1024];
+	json_t *body, *ids;
+	struct answer a;
+	char *dumped;
+	double yes, no;
+
+	(void)snprintf(
+	        user, sizeof(user),
+	        "<Instruct>: Given a web search query, retrieve relevant passages that answer the query\n<Query>: "
+	        "%s\n<Document>: %s",
+	        query, document);
+	body = json_pack("{s:[{s:s, s:s}, {s:s, s:s}], s:{s:b}}", "messages", "role", "system", "content", judge,
+	                 "role", "user", "content", user, "chat_template_kwargs", "enable_thinking", 0);
+	dumped = json_dumps(body, 0);
+	ask_ok(&server, "/apply-template", dumped, &a);
+	ids = ids_of(str_at(a.json, "prompt"));
+	answer_done(&a);
+	free(dumped);
+	json_decref(body);
+	body = json_pack("{s:o, s:b, s:O, s:{s:i, s:f}}", "input_ids", ids, "return_logprob", 1, "token_ids_logprob",
+	                 yes_no, "sampling_params", "max_new_tokens", 1, "temperature", 0.0);
+	dumped = json_dumps(body, 0);
+	ask_ok(&server, "/generate", dumped, &a);
+	yes = json_number_value(at(a.json, "meta_info.output_token_ids_logprobs.0.0.0"));
+	no = json_number_value(at(a.json, "meta_info.output_token_ids_logprobs.0.1.0"));
+	answer_done(&a);
+	free(dumped);
+	json_decref(body);
+	return exp(yes) / (exp(yes) + exp(no));
+}
+
+static void documents_are_ranked_by_what_the_model_would_say(void **state)
+{
+	static const char *const documents[] = { "restart nginx", "a", "\xe9\x87\x8d\xe5\x90\xaf", "restart nginx",
+		                                 "disk" };
+	static const char *const wrong[] = { "{\"documents\":[\"a\"]}", "{\"query\":\"a\",\"documents\":[]}",
+		                             "{\"query\":\"a\",\"documents\":[1]}",
+		                             "{\"query\":\"a\",\"documents\":[\"b\"],\"top_n\":0}" };
+	json_t *yes = ids_of("yes"), *no = ids_of("no"), *yes_no, *body, *result;
+	double before = 2, scores[5];
+	struct answer a;
+	char *dumped;
+	size_t i;
+
+	(void)state;
+	yes_no = json_pack("[O,O]", json_array_get(yes, 0), json_array_get(no, 0));
+	for (i = 0; i < 5; i++)
+		scores[i] = score_of("how?", documents[i], yes_no);
+	body = json_pack("{s:s, s:[s,{s:s},s,s,s], s:b}", "query", "how?", "documents", documents[0], "text",
+	                 documents[1], documents[2], documents[3], documents[4], "return_documents", 1);
+	dumped = json_dumps(body, 0);
+	ask_ok(&server, "/v1/rerank", dumped, &a);
+	assert_int_equal(json_array_size(at(a.json, "results")), 5);
+	json_array_foreach(at(a.json, "results"), i, result)
+	{
+		long long index = int_at(result, "index");
+		double score = json_number_value(at(result, "relevance_score"));
+
+		assert_in_range(index, 0, 4);
+		assert_float_equal(score, scores[index], 1e-5);
+		assert_true(score <= before);
+		assert_string_equal(str_at(result, "document.text"), documents[index]);
+		before = score;
+	}
+	assert_true(int_at(a.json, "usage.total_tokens") > 0);
+	answer_done(&a);
+	free(dumped);
+	(void)json_object_set_new(body, "top_n", json_integer(2));
+	(void)json_object_set_new(body, "return_documents", json_false());
+	dumped = json_dumps(body, 0);
+	ask_ok(&server, "/rerank", dumped, &a);
+	assert_int_equal(json_array_size(at(a.json, "results")), 2);
+	assert_null(at(a.json, "results.0.document"));
+	answer_done(&a);
+	free(dumped);
+	for (i = 0; i < sizeof(wrong) / sizeof(wrong[0]); i++) {
+		ask(&server, "/v1/rerank", wrong[i], &a);
+		assert_int_equal(a.status, 400);
+		answer_done(&a);
+	}
+	json_decref(body);
+	json_decref(yes_no);
+	json_decref(yes);
+	json_decref(no);
+}
+
 /* ---- Weights ---- */
 
 static int remove_one(const char *path, const struct stat *st, int kind, struct FTW *at)
@@ -550,6 +659,7 @@ int main(void)
 		cmocka_unit_test(a_request_is_aborted_by_its_name),
 		cmocka_unit_test(a_forced_call_is_one),
 		cmocka_unit_test(a_structural_tag_holds_its_schema),
+		cmocka_unit_test(documents_are_ranked_by_what_the_model_would_say),
 		cmocka_unit_test(logprobs_of_wanted_ids_are_told),
 		cmocka_unit_test(a_pause_changes_no_answer),
 		cmocka_unit_test(weights_are_changed_while_it_serves),
