@@ -432,9 +432,6 @@ static int load_all(struct eng_model *m, struct loader *l)
 	m->layers = calloc(m->hp.n_layer, sizeof(*m->layers));
 	if (!m->layers)
 		return model_load_no_memory(l, "layers");
-	if (hparams_state(&m->hp) && !m->backend->ops->delta_rule)
-		return err_set(l->err, -ENOTSUP, "%s: backend %s cannot compute recurrent layers", l->path,
-		               m->backend->ops->name);
 	if (arch->encoder)
 		return model_load_encoder(l);
 	r = load_tables(l);
