@@ -52,6 +52,9 @@ static void conv_piece(const struct conv_call *c, const struct kn_seq *seq, size
 		c->isa->conv_silu(c->out + ((size_t)seq->row + (size_t)t) * c->ld_out + first, x, conv->kernel,
 		                  conv->w + first, conv->n_channels, n);
 	}
+	for (ptrdiff_t j = 0; seq->keep_after && j < before; j++)
+		memcpy(conv->state + seq->keep * conv->ld_state + (size_t)j * conv->n_channels + first,
+		       input(c, seq, state, (ptrdiff_t)seq->keep_after - before + j) + first, n * sizeof(*state));
 	/* The oldest first: what is read lies behind what was written. */
 	for (ptrdiff_t j = 0; j < before; j++)
 		memcpy(state + (size_t)j * conv->n_channels + first, input(c, seq, state, n_q - before + j) + first,
@@ -140,13 +143,38 @@ static bool in_chunks(const struct delta_call *c, const struct kn_seq *seq)
 	return c->isa->delta_chunks && !c->cpu->base.tells_prompts && seq->n_q >= c->isa->many_tokens;
 }
 
+/* n tokens of the block, which then begins behind them. */
+static void delta_tokens(const struct delta_call *c, struct cpu_delta_block *b, size_t n, float *scratch)
+{
+	b->n = n;
+	if (n == 0)
+		return;
+	if (scratch)
+		c->isa->delta_chunks(b, scratch);
+	else
+		c->isa->delta(b);
+	b->q += n * b->ld;
+	b->k += n * b->ld;
+	b->v += n * b->ld;
+	b->beta += n * b->ld_gates;
+	b->decay += n * b->ld_gates;
+	b->out += n * b->ld_out;
+}
+
+static void copy_columns(float *to, size_t ld_to, const float *from, size_t ld_from, size_t rows, size_t cols)
+{
+	for (size_t i = 0; i < rows; i++)
+		memcpy(to + i * ld_to, from + i * ld_from, cols * sizeof(*to));
+}
+
 /* Some columns of one head of one sequence; scratch: for chunks, which take all columns. */
 static void delta_piece(const struct delta_call *c, const struct kn_seq *seq, size_t head, size_t first, size_t n_cols,
                         float *scratch)
 {
 	const struct kn_delta *d = c->delta;
 	size_t n_k = (size_t)d->n_k_head * d->k_dim, k_head = head / (d->n_v_head / d->n_k_head);
-	float *state = d->state + seq->state * d->ld_state + head * d->k_dim * d->v_dim + first;
+	size_t at = head * d->k_dim * d->v_dim + first;
+	float *state = d->state + seq->state * d->ld_state + at;
 	const float *q = c->qkv + seq->row * c->ld_qkv + k_head * d->k_dim;
 	float together[KN_MAX_DELTA * CPU_DELTA_COLS] __attribute__((aligned(64)));
 	struct cpu_delta_block b = { .state = state,
@@ -158,7 +186,6 @@ static void delta_piece(const struct delta_call *c, const struct kn_seq *seq, si
 		                     .v = c->qkv + seq->row * c->ld_qkv + 2 * n_k + head * d->v_dim + first,
 		                     .beta = c->ba + seq->row * c->ld_ba + head,
 		                     .decay = c->ba + seq->row * c->ld_ba + d->n_v_head + head,
-		                     .n = seq->n_q,
 		                     .ld = c->ld_qkv,
 		                     .ld_gates = c->ld_ba,
 		                     .out = c->out + seq->row * c->ld_out + head * d->v_dim + first,
@@ -169,17 +196,16 @@ static void delta_piece(const struct delta_call *c, const struct kn_seq *seq, si
 	for (size_t i = 0; is_new(seq) && i < d->k_dim; i++)
 		memset(state + i * d->v_dim, 0, n_cols * sizeof(*state));
 	if (copy) {
-		for (size_t i = 0; i < d->k_dim; i++)
-			memcpy(together + i * n_cols, state + i * d->v_dim, n_cols * sizeof(*state));
+		copy_columns(together, n_cols, state, d->v_dim, d->k_dim, n_cols);
 		b.state = together;
 		b.ld_state = n_cols;
 	}
-	if (scratch)
-		c->isa->delta_chunks(&b, scratch);
-	else
-		c->isa->delta(&b);
-	for (size_t i = 0; copy && i < d->k_dim; i++)
-		memcpy(state + i * d->v_dim, together + i * n_cols, n_cols * sizeof(*state));
+	delta_tokens(c, &b, seq->keep_after, scratch);
+	if (seq->keep_after)
+		copy_columns(d->state + seq->keep * d->ld_state + at, d->v_dim, b.state, b.ld_state, d->k_dim, n_cols);
+	delta_tokens(c, &b, seq->n_q - seq->keep_after, scratch);
+	if (copy)
+		copy_columns(state, d->v_dim, together, n_cols, d->k_dim, n_cols);
 }
 
 static void delta_pieces(void *arg, size_t begin, size_t end, unsigned worker)

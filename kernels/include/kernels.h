@@ -103,6 +103,8 @@ struct kn_seq {
 	uint32_t n_q;
 	uint32_t row;
 	uint32_t state; /* slot of its recurrent state, which no other sequence of the call has */
+	/* What the state is after the first keep_after new tokens is left in slot `keep`, too; 0: nothing is kept. */
+	uint32_t keep, keep_after;
 };
 
 struct kn_attn {
@@ -114,6 +116,7 @@ struct kn_attn {
 };
 
 /* ---- Recurrent layers --------------------------------------------------------------------------
+ * A backend without them leaves delta_rule NULL, and models that have such layers are refused.
  * Instead of K and V a sequence has a state of fixed size, in the slot that kn_seq.state names. Operations read it and
  * leave in it what it is after the call's last token. A sequence whose new tokens begin at position 0 (n_q = kv_len)
  * begins from zeros, whatever the slot holds. */

@@ -17,7 +17,7 @@ static float input(const struct kn_conv *conv, const float *state, const float *
 }
 
 static void conv_sequence(float *out, size_t ld_out, const float *x, size_t ld_x, const struct kn_conv *conv,
-                          float *state, ptrdiff_t n_q)
+                          const float *state, ptrdiff_t n_q)
 {
 	ptrdiff_t before = (ptrdiff_t)conv->kernel - 1;
 
@@ -31,10 +31,18 @@ static void conv_sequence(float *out, size_t ld_out, const float *x, size_t ld_x
 			out[(size_t)t * ld_out + c] = silu((float)sum);
 		}
 	}
-	/* The oldest first: what is read lies behind what was written. */
+}
+
+/* The last inputs of the first n tokens, into the sequence's own state or another; of its own the oldest first: what is
+ * read lies behind what was written. */
+static void conv_state_after(float *to, const float *x, size_t ld_x, const struct kn_conv *conv, const float *state,
+                             ptrdiff_t n)
+{
+	ptrdiff_t before = (ptrdiff_t)conv->kernel - 1;
+
 	for (ptrdiff_t j = 0; j < before; j++) {
 		for (size_t c = 0; c < conv->n_channels; c++)
-			state[(size_t)j * conv->n_channels + c] = input(conv, state, x, ld_x, n_q - before + j, c);
+			to[(size_t)j * conv->n_channels + c] = input(conv, state, x, ld_x, n - before + j, c);
 	}
 }
 
@@ -44,11 +52,15 @@ void ref_conv_silu(struct kn_backend *be, float *out, size_t ld_out, const float
 	(void)be;
 	for (size_t s = 0; s < n_seqs; s++) {
 		float *state = conv->state + seqs[s].state * conv->ld_state;
+		const float *in = x + seqs[s].row * ld_x;
 
 		if (seqs[s].n_q == seqs[s].kv_len)
 			memset(state, 0, (conv->kernel - 1) * (size_t)conv->n_channels * sizeof(*state));
-		conv_sequence(out + seqs[s].row * ld_out, ld_out, x + seqs[s].row * ld_x, ld_x, conv, state,
-		              seqs[s].n_q);
+		conv_sequence(out + seqs[s].row * ld_out, ld_out, in, ld_x, conv, state, seqs[s].n_q);
+		if (seqs[s].keep_after)
+			conv_state_after(conv->state + seqs[s].keep * conv->ld_state, in, ld_x, conv, state,
+			                 seqs[s].keep_after);
+		conv_state_after(state, in, ld_x, conv, state, seqs[s].n_q);
 	}
 }
 
@@ -112,6 +124,9 @@ void ref_delta_rule(struct kn_backend *be, float *out, size_t ld_out, float *qkv
 				            q + (size_t)(h / share) * delta->k_dim,
 				            k + (size_t)(h / share) * delta->k_dim, v + (size_t)h * delta->v_dim, b[h],
 				            b[delta->n_v_head + h], delta, h, state + h * per_head);
+			if (seqs[s].keep_after && i + 1 == (size_t)seqs[s].row + seqs[s].keep_after)
+				memcpy(delta->state + seqs[s].keep * delta->ld_state, state,
+				       delta->n_v_head * per_head * sizeof(*state));
 		}
 	}
 }

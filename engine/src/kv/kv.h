@@ -14,7 +14,7 @@
  * Models with recurrent layers keep a state per sequence beside the pages, which cannot be cut back to an earlier
  * token. The pool hands out slots for states, too (their memory is the runner's as well). A slot is
  *   free        on a list of its own
- *   running     a sequence's
+ *   running     a sequence's, also for a copy in the making
  *   checkpoint  a copy of a sequence's state as it was at the end of a page of the tree; given up with its page, or
  *               least recently used first when no slot is free
  * and only prefixes that end at a checkpoint are known. Invariant, checked too: free + running + checkpoints = slots.
@@ -49,6 +49,7 @@ struct eng_kv_seq {
 	uint32_t n_shared;      /* the first pages, which are the tree's; not to be written */
 	uint32_t family;        /* prefixes are shared within one family only: the same tokens under the same adapter */
 	uint32_t state;         /* its slot, from 1 on; 0: none */
+	uint32_t keep;          /* slot for a checkpoint in the making; 0: none */
 	uint32_t n_provisional; /* pages before its last provisional checkpoint; 0: none */
 };
 
@@ -104,10 +105,13 @@ void eng_kv_seq_publish(struct eng_kv_pool *pool, struct eng_kv_seq *seq, const 
  * sequence's next token and before anything else is asked of the pool; 0: nothing, the sequence begins. It may be the
  * sequence's own. -ENOSPC: all slots are running. */
 int eng_kv_seq_take_state(struct eng_kv_pool *pool, struct eng_kv_seq *seq, uint32_t *ret_from);
-/* At the end of a full page, with all of the sequence's pages in the tree: the slot that its state has to be copied to
- * now. 0: the tree has that checkpoint already, or no slot can be had. A provisional one is given up when the sequence
- * asks for the next, unless another sequence has begun with it. */
-uint32_t eng_kv_seq_checkpoint(struct eng_kv_pool *pool, struct eng_kv_seq *seq, bool provisional);
+/* A slot to which a copy of the sequence's state will be written, as it is at the end of a page to come; 0: none can be
+ * had. It is the sequence's until _checkpoint(). A provisional checkpoint that the sequence made before is given up,
+ * unless another sequence has begun with it. */
+uint32_t eng_kv_seq_keep(struct eng_kv_pool *pool, struct eng_kv_seq *seq);
+/* The slot has it: the state after the sequence's first n pages, which are in the tree by now. The slot is given back
+ * if the tree has that checkpoint already. */
+void eng_kv_seq_checkpoint(struct eng_kv_pool *pool, struct eng_kv_seq *seq, uint32_t n, bool provisional);
 
 /* ---- For whoever keeps copies of the tree's pages elsewhere ---- */
 

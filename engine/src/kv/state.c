@@ -43,7 +43,9 @@ void eng_kv_state_release(struct eng_kv_pool *pool, struct eng_kv_seq *seq)
 {
 	if (seq->state)
 		give_back(pool, seq->state);
-	seq->state = 0;
+	if (seq->keep)
+		give_back(pool, seq->keep);
+	seq->state = seq->keep = 0;
 }
 
 /* A free slot, or that of the least recently used checkpoint; 0: all are running. Its use is still to be said. */
@@ -82,7 +84,7 @@ int eng_kv_seq_take_state(struct eng_kv_pool *pool, struct eng_kv_seq *seq, uint
 	return 0;
 }
 
-/* The provisional checkpoint before the one that is made now. */
+/* The provisional checkpoint before the one that is to be made. */
 static void drop_provisional(struct eng_kv_pool *pool, struct eng_kv_seq *seq)
 {
 	uint32_t page = seq->n_provisional ? seq->pages[seq->n_provisional - 1] : ENG_KV_NO_PAGE;
@@ -93,26 +95,33 @@ static void drop_provisional(struct eng_kv_pool *pool, struct eng_kv_seq *seq)
 	seq->n_provisional = 0;
 }
 
-uint32_t eng_kv_seq_checkpoint(struct eng_kv_pool *pool, struct eng_kv_seq *seq, bool provisional)
+uint32_t eng_kv_seq_keep(struct eng_kv_pool *pool, struct eng_kv_seq *seq)
 {
-	uint32_t n = seq->n_tokens / pool->page_tokens, page, slot;
-
-	assert(n > 0 && seq->n_tokens % pool->page_tokens == 0 && seq->n_shared == n);
 	drop_provisional(pool, seq);
+	if (!seq->keep)
+		seq->keep = take_slot(pool);
+	if (seq->keep)
+		pool->slots[seq->keep] = (struct slot){ .use = SLOT_RUNNING };
+	return seq->keep;
+}
+
+void eng_kv_seq_checkpoint(struct eng_kv_pool *pool, struct eng_kv_seq *seq, uint32_t n, bool provisional)
+{
+	uint32_t page, slot = seq->keep;
+
+	assert(slot && n > 0 && n <= seq->n_shared);
+	seq->keep = 0;
 	page = seq->pages[n - 1];
 	if (pool->pages[page].checkpoint) {
 		pool->slots[pool->pages[page].checkpoint].last_use = ++pool->clock;
-		return 0;
+		give_back(pool, slot);
+		return;
 	}
-	slot = take_slot(pool);
-	if (!slot)
-		return 0;
 	pool->slots[slot] = (struct slot){ .use = SLOT_CHECKPOINT, .page = page, .last_use = ++pool->clock };
 	pool->pages[page].checkpoint = slot;
 	pool->n_checkpoints++;
 	if (provisional)
 		seq->n_provisional = n;
-	return slot;
 }
 
 int eng_kv_state_check(const struct eng_kv_pool *pool, struct err *err)

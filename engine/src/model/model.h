@@ -95,6 +95,7 @@ struct eng_step_seq {
 	uint32_t n_best; /* of each row, where picks is set */
 	bool is_answer;  /* the new tokens were sampled, not given */
 	uint32_t state;  /* slot of its recurrent state, its own in this step; what is there counts when pos is not 0 */
+	uint32_t keep, keep_after; /* slot for a copy of the state after so many of the new tokens; 0 tokens: none */
 };
 
 /* Computes all sequences' new tokens in one step and stores their K and V. Outputs of all sequences

@@ -359,6 +359,10 @@ static int check_seq(const struct eng_runner *r, const struct eng_step_seq *s, s
 	if (r->states && s->state >= r->config.n_states)
 		return err_set(err, -EINVAL, "step: sequence %zu: state %u is not below %u", i, s->state,
 		               r->config.n_states);
+	if (r->states && s->keep_after &&
+	    (s->keep >= r->config.n_states || s->keep == s->state || s->keep_after > s->n_ids))
+		return err_set(err, -EINVAL, "step: sequence %zu: state %u after %u of %u tokens cannot be kept in %u",
+		               i, s->state, s->keep_after, s->n_ids, s->keep);
 	if (r->states && s->pos != 0 && r->state_pos[s->state] != s->pos)
 		return err_set(err, -EINVAL, "step: sequence %zu: position %u, its state %u has seen %u tokens", i,
 		               s->pos, s->state, r->state_pos[s->state]);
@@ -423,9 +427,13 @@ static void lay_out(struct eng_runner *r, const struct eng_step_seq *seqs, size_
 			.n_q = s->n_ids,
 			.row = r->n_tokens,
 			.state = s->state,
+			.keep = s->keep,
+			.keep_after = s->keep_after,
 		};
 		if (r->states)
 			r->state_pos[s->state] = s->pos + s->n_ids;
+		if (r->states && s->keep_after)
+			r->state_pos[s->keep] = s->pos + s->keep_after;
 		if (r->runs)
 			add_run(r, s->adapter, r->n_tokens, s->n_ids);
 		if (s->is_answer)

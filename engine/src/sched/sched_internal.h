@@ -144,16 +144,18 @@ void sreq_take_token(struct eng_sched *s, struct sreq *r, struct eng_row *row);
 /* Hands the chosen tokens out, with their text, which may end the request too; how many. */
 uint32_t sreq_say(struct sreq *r);
 
-/* state.c: checkpoints of recurrent models. For others these are the prompt's end, and nothing. */
+/* state.c: checkpoints of recurrent models; for others all of it is nothing. */
 
-/* Where the prompt's next step ends at the latest. */
-uint32_t sreq_next_stop(const struct eng_sched *s, const struct sreq *r);
+/* Where a step of r that could go to `end` ends: not behind a second place for a checkpoint. */
+uint32_t sched_step_end(const struct eng_sched *s, const struct sreq *r, uint32_t end);
+/* The step q of r passes a place for a checkpoint: it shall leave a copy of the state. */
+void sched_plan_keep(struct eng_sched *s, struct sreq *r, struct eng_step_seq *q);
+/* After the step, pages published: what it left is a checkpoint. */
+void sched_keep(struct eng_sched *s, struct sreq *r, const struct eng_step_seq *q, bool is_prefill);
 /* A checkpoint is wanted at `at` tokens, where r has not been yet. */
 void sreq_mark(struct sreq *r, uint32_t at);
 /* After admission: a slot, with the state that belongs to the prefix that was taken over. */
 int sched_begin_state(struct eng_sched *s, struct sreq *r);
-/* After a step, pages published: keeps a copy of the state if this is a place for one. */
-void sched_keep_state(struct eng_sched *s, struct sreq *r, bool is_prefill);
 
 /* sched.c */
 /* A cache read a page or has room for one; on its thread. */

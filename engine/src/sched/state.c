@@ -1,9 +1,10 @@
 /* Recurrent states: a sequence's own, and checkpoints beside the prefix tree.
  *
  * A state cannot be cut back, so a prefix can be taken over only where somebody kept a copy as it passed: every
- * checkpoint_pages pages of a prompt, at its last full page, where a prompt that waits or came before takes another
- * way, and at the newest full page of an answer (which the next turn of a conversation begins with). Steps of a prompt
- * end at those places. What the tree has of pages behind its last checkpoint is computed again. */
+ * checkpoint_pages pages of a prompt, at its last page's end that leaves a token to be computed, where a prompt that
+ * waits or came before takes another way, and at the newest full page of an answer (which the next turn of a
+ * conversation begins with). The step that passes the place leaves the copy, one for each sequence: it ends before a
+ * second one. What the tree has of pages behind its last checkpoint is computed again. */
 #include "sched/sched_internal.h"
 
 static bool has_states(const struct eng_sched *s)
@@ -18,26 +19,61 @@ static uint32_t interval(const struct eng_sched *s)
 	return (pages ? pages : 1) * s->exec.kv.page_tokens;
 }
 
-/* The last page's end that leaves a token to be computed. */
-static uint32_t prompt_end(const struct eng_sched *s, const struct sreq *r)
+static uint32_t earlier(uint32_t after, uint32_t first, uint32_t at)
 {
-	return (r->n_tokens - 1) / s->exec.kv.page_tokens * s->exec.kv.page_tokens;
+	return at > after && at < first ? at : first;
 }
 
-static uint32_t earlier(const struct sreq *r, uint32_t stop, uint32_t at)
+/* The first place behind `after` tokens where a checkpoint is wanted; UINT32_MAX: none. */
+static uint32_t next_place(const struct eng_sched *s, const struct sreq *r, uint32_t after)
 {
-	return at > r->n_computed && at < stop ? at : stop;
+	uint32_t page = s->exec.kv.page_tokens, last = r->n_tokens - 1, at;
+
+	at = (after / interval(s) + 1) * interval(s);
+	at = earlier(after, at, last / page * page);
+	at = earlier(after, at, r->mark);
+	if (sreq_is_decoding(r)) { /* an answer: with its newest token it may fill a page */
+		last = r->n_tokens;
+		at = (after / page + 1) * page;
+	}
+	/* Where answers are told from prompts, the tree holds no pages of answers. */
+	if (s->exec.tells_prompts && last > r->n_prompt)
+		last = r->n_prompt;
+	return at <= last ? at : UINT32_MAX;
 }
 
-uint32_t sreq_next_stop(const struct eng_sched *s, const struct sreq *r)
+uint32_t sched_step_end(const struct eng_sched *s, const struct sreq *r, uint32_t end)
 {
-	uint32_t stop = r->n_tokens;
+	uint32_t first, second;
 
 	if (!has_states(s))
-		return stop;
-	stop = earlier(r, stop, (r->n_computed / interval(s) + 1) * interval(s));
-	stop = earlier(r, stop, prompt_end(s, r));
-	return earlier(r, stop, r->mark);
+		return end;
+	first = next_place(s, r, r->n_computed);
+	second = first < end ? next_place(s, r, first) : UINT32_MAX;
+	return second <= end ? first : end;
+}
+
+void sched_plan_keep(struct eng_sched *s, struct sreq *r, struct eng_step_seq *q)
+{
+	uint32_t at, slot;
+
+	if (!has_states(s))
+		return;
+	at = next_place(s, r, q->pos);
+	slot = at <= q->pos + q->n_ids ? eng_kv_seq_keep(s->pool, &r->kv) : 0;
+	if (slot) {
+		q->keep = slot - 1;
+		q->keep_after = at - q->pos;
+	}
+}
+
+void sched_keep(struct eng_sched *s, struct sreq *r, const struct eng_step_seq *q, bool is_prefill)
+{
+	uint32_t at = q->pos + q->keep_after;
+
+	if (q->keep_after)
+		eng_kv_seq_checkpoint(s->pool, &r->kv, at / s->exec.kv.page_tokens,
+		                      !is_prefill && at % interval(s) != 0);
 }
 
 void sreq_mark(struct sreq *r, uint32_t at)
@@ -59,22 +95,4 @@ int sched_begin_state(struct eng_sched *s, struct sreq *r)
 	if (from)
 		s->exec.state_copy(s->exec.ctx, r->kv.state - 1, from - 1);
 	return 0;
-}
-
-void sched_keep_state(struct eng_sched *s, struct sreq *r, bool is_prefill)
-{
-	uint32_t slot;
-	bool usual = r->n_computed % interval(s) == 0;
-
-	/* Where answers are told from prompts, the tree holds no pages of answers. */
-	if (s->exec.tells_prompts && r->n_computed > r->n_prompt)
-		return;
-	if (!has_states(s) || r->n_computed == 0 || r->n_computed % s->exec.kv.page_tokens != 0)
-		return;
-	/* A step that was cut short by chance leaves none. */
-	if (is_prefill && !usual && r->n_computed != r->mark && r->n_computed != prompt_end(s, r))
-		return;
-	slot = eng_kv_seq_checkpoint(s->pool, &r->kv, !is_prefill && !usual);
-	if (slot)
-		s->exec.state_copy(s->exec.ctx, slot - 1, r->kv.state - 1);
 }

@@ -27,6 +27,7 @@ static void add_part(struct eng_sched *s, size_t *n, struct sreq *r, uint32_t en
 		                             .is_answer = r->n_computed >= r->n_prompt,
 		                             .state = r->kv.state ? r->kv.state - 1 : 0,
 		                             .output = r->req.kind == ENG_EMBED ? ENG_OUT_HIDDEN : ENG_OUT_LOGITS };
+	sched_plan_keep(s, r, &s->seqs[*n]);
 	(*n)++;
 }
 
@@ -129,7 +130,7 @@ static void share_out(struct eng_sched *s, enum eng_request_kind kind, uint32_t 
 		r->take = 0;
 		if (!takes_part(r, kind, false))
 			continue;
-		r->take = min_u32(seen++ == 0 ? first : each, sreq_next_stop(s, r) - r->n_computed);
+		r->take = min_u32(seen++ == 0 ? first : each, r->n_tokens - r->n_computed);
 		tokens -= r->take;
 	}
 	/* What short prompts left over, the oldest first. */
@@ -139,7 +140,7 @@ static void share_out(struct eng_sched *s, enum eng_request_kind kind, uint32_t 
 
 		if (!takes_part(r, kind, false))
 			continue;
-		more = min_u32(tokens, sreq_next_stop(s, r) - r->n_computed - r->take);
+		more = min_u32(tokens, r->n_tokens - r->n_computed - r->take);
 		r->take += more;
 		tokens -= more;
 	}
@@ -151,6 +152,7 @@ static void add_prefill(struct eng_sched *s, size_t *n, struct sreq *r, struct b
 
 	if (s->exec.tells_prompts && from < r->n_prompt)
 		end = min_u32(end, r->n_prompt);
+	end = sched_step_end(s, r, end);
 	if (end > row) {
 		rows = end - (from > row ? from : row);
 		if (rows > b->rows) {
@@ -317,7 +319,7 @@ static void hand_out(struct eng_sched *s, size_t n, const float *all, size_t str
 		if (!s->config.no_prefix_cache)
 			eng_kv_seq_publish(s->pool, &r->kv, r->tokens,
 			                   s->exec.tells_prompts ? min_u32(r->n_computed, r->n_prompt) : r->n_computed);
-		sched_keep_state(s, r, s->parts[i].is_prefill);
+		sched_keep(s, r, &q, s->parts[i].is_prefill);
 	}
 }
 

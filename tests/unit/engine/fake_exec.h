@@ -191,6 +191,9 @@ static inline int fake_step(void *ctx, const struct eng_step_seq *seqs, size_t n
 				return err_set(err, -EIO, "state %u has not seen these %u tokens", q->state, q->pos);
 			}
 			*state = (struct fake_state){ end, fake_hash(all, end) };
+			if (q->keep_after)
+				f->states[q->keep] = (struct fake_state){ q->pos + q->keep_after,
+					                                  fake_hash(all, q->pos + q->keep_after) };
 		}
 		for (uint32_t k = 0; k < q->n_out; k++) {
 			uint32_t n = end - q->n_out + k + 1;

@@ -201,6 +201,28 @@ static void what_is_wrong_is_named(void **state)
 	}
 }
 
+/* A backend that does not have the operations yet. */
+static void recurrent_layers_need_a_backend_that_has_them(void **state)
+{
+	const struct kn_config config = { .max_tokens = 16 };
+	struct kn_backend *be;
+	struct eng_model *m = NULL;
+	struct err err = { 0 };
+	struct kn_ops without;
+	const struct kn_ops *ops;
+
+	(void)state;
+	assert_int_equal(kn_ref_open(&config, &be, NULL), 0);
+	ops = be->ops;
+	without = *ops;
+	without.delta_rule = NULL;
+	be->ops = &without;
+	assert_int_equal(eng_model_open(test_fixture("formats/qwen3_next"), true, be, &m, &err), -ENOTSUP);
+	assert_non_null(strstr(err_text(&err), "has recurrent layers, which the backend ref does not compute"));
+	be->ops = ops;
+	kn_backend_close(be);
+}
+
 /* ---- Adapters ---- */
 
 static struct eng_model *open_with_adapter(struct kn_backend *be)
@@ -328,6 +350,7 @@ int main(void)
 		{ "qwen3_next, fast", logits_agree, NULL, NULL, (void *)&cases[5] },
 		cmocka_unit_test(mxfp4_is_the_same_in_eight_bits),
 		cmocka_unit_test(what_is_wrong_is_named),
+		cmocka_unit_test(recurrent_layers_need_a_backend_that_has_them),
 		cmocka_unit_test(adapters_are_chosen_by_sequence),
 		cmocka_unit_test(wrong_adapters_are_named),
 	};

@@ -181,7 +181,11 @@ static void states_are_copied_and_checked(void **state)
 		pages[i] = i;
 	read_reference(refs, 1, &ref);
 	expected = whole(m, &ref);
-	(void)step(r, &(struct eng_step_seq){ .pages = pages, .ids = ref.ids, .n_ids = 40, .state = 2 }, 1);
+	/* One copy is left by a step that goes further, one is made of another one. */
+	(void)step(r,
+	           &(struct eng_step_seq){
+	                   .pages = pages, .ids = ref.ids, .n_ids = 47, .state = 0, .keep = 2, .keep_after = 40 },
+	           1);
 	eng_runner_state_copy(r, 5, 2);
 	for (uint32_t slot = 2; slot <= 5; slot += 3) {
 		struct eng_step_seq rest = { .pages = pages,
@@ -196,6 +200,10 @@ static void states_are_copied_and_checked(void **state)
 		                    ref.n_vocab * sizeof(float));
 		assert_int_equal(eng_runner_step(r, &rest, 1, &rows, &err), -EINVAL);
 		assert_non_null(strstr(err.msg, "position 40"));
+		rest.keep_after = 1;
+		rest.keep = slot;
+		assert_int_equal(eng_runner_step(r, &rest, 1, &rows, &err), -EINVAL);
+		assert_non_null(strstr(err.msg, "cannot be kept"));
 		rest.state = 8;
 		assert_int_equal(eng_runner_step(r, &rest, 1, &rows, &err), -EINVAL);
 		assert_non_null(strstr(err.msg, "state 8"));

@@ -224,27 +224,35 @@ static void begin(struct eng_kv_pool *pool, struct actor *a)
 static void compute(struct eng_kv_pool *pool, struct actor *a)
 {
 	uint32_t left = a->n_ids - a->kv.n_tokens, to = a->kv.n_tokens + (left ? 1 + (uint32_t)rand() % left : 0);
+	uint32_t keep_at = (a->kv.n_tokens / PAGE + 1) * PAGE, keep = 0;
+	bool publish = rand() % 3;
 	int r = eng_kv_seq_reserve(pool, &a->kv, to);
 
 	if (r < 0) {
 		assert_int_equal(r, -ENOSPC);
 		return;
 	}
+	if (a->kv.state && keep_at <= to)
+		keep = eng_kv_seq_keep(pool, &a->kv);
+	assert_true(!keep || keep != a->kv.state);
 	write_tokens(a, a->kv.n_tokens, to);
 	a->kv.n_tokens = to;
 	if (a->kv.state) {
 		memcpy(states[a->kv.state].ids, a->ids, to * sizeof(*a->ids));
 		states[a->kv.state].n = to;
 	}
-	if (rand() % 3) {
+	if (keep) {
+		states[keep] = states[a->kv.state];
+		states[keep].n = keep_at;
+	}
+	if (publish)
 		eng_kv_seq_publish(pool, &a->kv, a->ids, a->kv.n_tokens);
-		if (a->kv.state && to > 0 && to % PAGE == 0) {
-			uint32_t slot = eng_kv_seq_checkpoint(pool, &a->kv, rand() % 2);
-
-			assert_true(slot != a->kv.state);
-			if (slot)
-				states[slot] = states[a->kv.state];
-		}
+	if (keep && publish) {
+		eng_kv_seq_checkpoint(pool, &a->kv, keep_at / PAGE, rand() % 2);
+	} else if (keep) { /* the step failed, or its request went */
+		eng_kv_seq_done(pool, &a->kv);
+		a->n_ids = 0;
+		return;
 	}
 	reads_back(a);
 }

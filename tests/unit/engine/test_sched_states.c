@@ -51,6 +51,35 @@ static void a_prompt_is_taken_over_up_to_its_last_checkpoint(void **state)
 	world_done(&w);
 }
 
+/* A checkpoint costs no step: the one that passes leaves it. A step that would pass two ends at the first. */
+static void checkpoints_cost_no_steps(void **state)
+{
+	static const struct {
+		uint32_t n_ids, n_steps, n_cached;
+	} cases[] = {
+		{ 14, 1, 12 }, /* the whole prompt */
+		{ 16, 1, 12 }, /* an ordinary place, but at its very end */
+		{ 18, 2, 16 }, /* sixteen tokens a step */
+		{ 30, 2, 28 }, /* both steps leave one */
+	};
+	int32_t ids[30];
+
+	(void)state;
+	for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
+		struct world w;
+
+		begin(&w, 2, PAGES, STATES);
+		prompt_of(ids, 30, 7);
+		ask(&w, ids, cases[i].n_ids, 1, 0);
+		assert_int_equal(atomic_load(&w.f.n_steps), cases[i].n_steps);
+		ask(&w, ids, cases[i].n_ids, 1, cases[i].n_cached);
+		assert_int_equal(atomic_load(&w.f.n_steps), cases[i].n_steps + 1);
+		ids[13] = 300;
+		ask(&w, ids, cases[i].n_ids, 1, cases[i].n_cached == 12 ? 12 : 0);
+		world_done(&w);
+	}
+}
+
 static void where_prompts_part_the_second_leaves_a_checkpoint(void **state)
 {
 	int32_t ids[50];
@@ -241,6 +270,7 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(a_prompt_is_taken_over_up_to_its_last_checkpoint),
+		cmocka_unit_test(checkpoints_cost_no_steps),
 		cmocka_unit_test(where_prompts_part_the_second_leaves_a_checkpoint),
 		cmocka_unit_test(an_answer_is_taken_over_by_the_next_turn),
 		cmocka_unit_test(clients_with_one_prompt_have_it_computed_once),

@@ -5,9 +5,10 @@
  * back; what it forgets limits how far a rounding travels: 1e-5 of the largest value, over some tens of tokens. */
 #include "cpu_test.h"
 
-enum { SLOTS = 5, SEQS = 3 };
+enum { SLOTS = 6, SEQS = 3 };
 
-/* Three sequences, in slots 4, 0 and 2: the first is new, the others go on. */
+/* Three sequences, in slots 4, 0 and 2: the first is new, the others go on; two leave copies in slots 1 and 5, of which
+ * the second is that of all tokens. */
 static size_t lay_out(struct kn_seq *seqs, uint32_t n)
 {
 	const uint32_t slots[SEQS] = { 4, 0, 2 };
@@ -17,6 +18,10 @@ static size_t lay_out(struct kn_seq *seqs, uint32_t n)
 		seqs[i] = (struct kn_seq){ .kv_len = n + i * 8, .n_q = n + i, .row = row, .state = slots[i] };
 		if (i == 0)
 			seqs[i].kv_len = seqs[i].n_q;
+		if (i != 1) {
+			seqs[i].keep = i == 0 ? 1 : 5;
+			seqs[i].keep_after = i == 0 ? (n + 1) / 2 : seqs[i].n_q;
+		}
 		row += seqs[i].n_q;
 	}
 	return row;
@@ -39,6 +44,7 @@ static void check_conv(const char *isa, struct kn_backend *ref, struct kn_backen
 	cpu->ops->conv_silu(cpu, got, ld, x, ld, &conv, seqs, SEQS);
 	assert_close(isa, got, want, n * ld, 1e-6f, 1e-5f);
 	assert_same(isa, cpu_state, state, SLOTS * ld_state); /* slots that are nobody's stay */
+	assert_same(isa, state + 5 * ld_state, state + 2 * ld_state, (kernel - 1) * (size_t)channels);
 	free(x);
 	free(w);
 	free(want);
@@ -85,6 +91,7 @@ static void check_delta(const char *isa, struct kn_backend *ref, struct kn_backe
 	cpu->ops->delta_rule(cpu, got, ld_out, cpu_qkv, ld, cpu_ba, ld_ba, &delta, seqs, SEQS);
 	assert_close(isa, got, want, n * ld_out, 1e-5f * largest(want, n * ld_out), 1e-5f);
 	assert_close(isa, cpu_state, state, SLOTS * ld_state, 1e-5f * largest(state, SLOTS * ld_state), 1e-5f);
+	assert_same(isa, state + 5 * ld_state, state + 2 * ld_state, n_v * c->k_dim);
 	free(qkv);
 	free(cpu_qkv);
 	free(ba);
@@ -129,14 +136,14 @@ static void pieces_do_not_change_a_bit(void **state)
 	enum { N = 50, KH = 2, VH = 4, K = 32, V = 48, QKV = 2 * KH * K + VH * V, BA = 2 * VH };
 	static const uint32_t pieces[] = { 1, 2, 17, 3, 27 };
 	float *qkv = gauss(N * QKV), *ba = gauss(N * BA), decay[VH] = { -1, -0.5f, -0.01f, -3 }, dt_bias[VH] = { 0 };
-	float *states = gauss(2 * VH * K * V), *w = gauss(4 * QKV), *conv_states = gauss(2 * 3 * QKV);
+	float *states = gauss(4 * VH * K * V), *w = gauss(4 * QKV), *conv_states = gauss(4 * 3 * QKV);
 
 	(void)state;
 	for (const char *const *isa = kn_cpu_isas(); *isa; isa++) {
 		struct kn_backend *cpu = open_cpu(*isa, 3, 128);
 		struct kn_delta delta = { KH, VH, K, V, decay, dt_bias, 1e-6f, states, VH * K * V };
 		struct kn_conv conv = { QKV, 4, w, conv_states, 3 * QKV };
-		struct kn_seq seq = { .kv_len = N, .n_q = N };
+		struct kn_seq seq = { .kv_len = N, .n_q = N, .keep = 2, .keep_after = 20 };
 		float *whole = gauss(N * VH * V), *got = gauss(N * VH * V), *x = copy_of(qkv, N * QKV),
 		      *y = gauss(N * QKV);
 		float *b = copy_of(ba, N * BA);
@@ -149,6 +156,8 @@ static void pieces_do_not_change_a_bit(void **state)
 			size_t at = seq.kv_len;
 
 			seq.n_q = pieces[i];
+			seq.keep = 3;
+			seq.keep_after = at + pieces[i] == 20 ? pieces[i] : 0; /* at the end of a piece, for once */
 			seq.kv_len += pieces[i];
 			cpu->ops->conv_silu(cpu, y + at * QKV, QKV, x + at * QKV, QKV, &conv, &seq, 1);
 			cpu->ops->delta_rule(cpu, got + at * VH * V, VH * V, y + at * QKV, QKV, b + at * BA, BA, &delta,
@@ -159,6 +168,8 @@ static void pieces_do_not_change_a_bit(void **state)
 		if (strcmp(*isa, "amxbf16") != 0) {
 			assert_same(*isa, got, whole, N * VH * V);
 			assert_same(*isa, states + VH * K * V, states, VH * K * V);
+			assert_same(*isa, states + 3 * VH * K * V, states + 2 * VH * K * V, VH * K * V);
+			assert_same(*isa, conv_states + 9 * QKV, conv_states + 6 * QKV, 3 * QKV);
 		}
 		assert_same(*isa, conv_states + 3 * QKV, conv_states, 3 * QKV);
 		kn_backend_close(cpu);
