@@ -150,7 +150,8 @@ int node_settle_contested(struct node_layer *layer, struct err *err)
 	for (size_t i = 0; r == 0 && i < n; i++) {
 		const struct flip_index_object *o = flip_index_object(layer->index, i);
 
-		if (o->n_chunks < 2 || flip_index_is_unverified(layer->index, o) || flip_store_has(layer->node->store, o->digest, NULL) ||
+		if (o->n_chunks < 2 || flip_index_is_unverified(layer->index, o) ||
+		    flip_store_has(layer->node->store, o->digest, NULL) ||
 		    !node_object_is_contested(layer->node, o->digest))
 			continue;
 		r = node_fetch_whole(layer, o, err);
