@@ -59,7 +59,8 @@ extern const struct flip_snapshots_ops flip_node_snapshots_ops; /* arg: the node
 int flip_node_mount(struct flip_node *node, const char *ref, const char *dir, struct err *err);
 int flip_node_unmount(struct flip_node *node, const char *dir, struct err *err);
 
-/* ---- Models: folders of files, by name (model/flip_model.h) ---------------------------------------------------------- */
+/* ---- Models: folders of files, by name (model/flip_model.h)
+ * ---------------------------------------------------------- */
 
 /* Makes a model known and begins to fetch it in the background; returns when its list of files is known. `source`: a
  * registry's artifact, the address of a manifest, or the absolute path of one. A model of that name that is complete
