@@ -17,7 +17,7 @@ done
 
 # Pages whose commands are run, those that take longest first.
 pages=(docs/cold-starts.md README.md docs/slim.md docs/cluster.md docs/serve.md docs/structured-output.md docs/weights.md docs/admin.md
-	docs/kernels.md
+	docs/kernels.md docs/flip-models.md
 	docs/slimming.md)
 # Their commands take minutes, and tests of their own do what they tell.
 # shellcheck disable=SC2034 # read by tests/tools/check-docs.sh

@@ -181,8 +181,10 @@ PY
 artifact() { python3 "$work/artifact.py" $port "$@" || fail "no artifact"; }
 title=org.opencontainers.image.title path=org.cncf.model.filepath
 big=$tree/model-00001-of-00002.safetensors
+huge=$work/huge # more chunks than connections
+head -c 100000000 /dev/urandom >"$huge"
 artifact m/oras application/vnd.unknown application/vnd.oci.empty.v1+json \
-	application/octet-stream="$big"=$title=./weights.bin text/plain="$tree/config.json"=$title=a/config.json
+	application/octet-stream="$huge"=$title=./weights.bin text/plain="$tree/config.json"=$title=a/config.json
 artifact m/pack application/vnd.cncf.model.manifest.v1+json application/vnd.cncf.model.config.v1+json \
 	application/vnd.cncf.model.weight.v1.raw="$big"=$path=model.safetensors \
 	application/vnd.cncf.model.weight.config.v1.tar="$tree/config.json"=$path=config.json \
@@ -192,7 +194,7 @@ artifact m/docker "" application/vnd.docker.ai.model.config.v0.1+json \
 artifact m/image "" application/vnd.oci.image.config.v1+json application/vnd.oci.image.layer.v1="$tree/config.json"
 fresh_node
 must model pull 127.0.0.1:$port/m/oras:1
-dir=$(model mount oras) && cmp "$big" "$dir/weights.bin" && cmp "$tree/config.json" "$dir/a/config.json" || fail "not the files of ORAS's artifact"
+dir=$(model mount oras) && cmp "$huge" "$dir/weights.bin" && cmp "$tree/config.json" "$dir/a/config.json" || fail "not the files of ORAS's artifact"
 must model pull 127.0.0.1:$port/m/pack:1
 dir=$(model mount pack) && cmp "$big" "$dir/model.safetensors" && cmp "$tree/config.json" "$dir/config.json" &&
 	cmp "$tree/tokenizer.json" "$dir/doc/README.md" || fail "not the files of the ModelPack"
@@ -204,28 +206,33 @@ cmp "$big" "$dir/model.gguf" || fail "collected"
 must ctl fsck
 # Without digests of chunks nothing is seen before all of it is right; killed in between, what has arrived is kept.
 fresh_node
-fault slow 4000000
+fault slow 2000000
 must model pull -d 127.0.0.1:$proxy_port/m/oras:1
 dir=$(model mount oras)
 head -c 10 "$dir/weights.bin" >"$work/head" &
 reader=$!
-sleep 1
-[[ ! -s $work/head ]] || fail "served before it was verified"
+for _ in {1..200}; do
+	here_before=$(of oras here)
+	((here_before > 4000000)) && break
+	sleep 0.05
+done
+((here_before < 100000000)) && [[ -s $work/head ]] && fail "served before it was verified"
 must ctl gc --all
-here_before=$(of oras here)
 kill_flip
+fault none
 start_flip
 ((here_before > 1000000 && $(of oras here) >= here_before)) || fail "what had arrived is gone: $here_before, $(of oras here)"
-wait $reader && cmp -n 10 "$work/head" "$big" || fail "the reader got something else"
-cmp "$big" "$dir/weights.bin" || fail "wrong bytes"
+wait $reader && cmp -n 10 "$work/head" "$huge" || fail "the reader got something else"
+cmp "$huge" "$dir/weights.bin" || fail "wrong bytes"
 fresh_node
 fault large 500000
 must_fail "oras: weights.bin: the content is not what its digest says" model pull 127.0.0.1:$proxy_port/m/oras:1
 cat "$(model mount oras)/weights.bin" >"$work/out2" 2>&1 && fail "wrong bytes were served"
 fault none
 must model pull 127.0.0.1:$proxy_port/m/oras:1
-cmp "$big" "$(model mount oras)/weights.bin" || fail "wrong bytes"
+cmp "$huge" "$(model mount oras)/weights.bin" || fail "wrong bytes"
 must ctl fsck
+rm "$huge"
 
 # ---- While it arrives --------------------------------------------------------------------------------------------------
 
@@ -258,7 +265,7 @@ sleep 0.5
 kill_flip
 fault none
 start_flip
-for _ in {1..300}; do
+for _ in {1..600}; do
 	[[ $(of again complete) == True ]] && break
 	sleep 0.1
 done

@@ -25,16 +25,23 @@ bool eng_path_is_flip(const char *path)
 	return strncmp(path, SCHEME, strlen(SCHEME)) == 0;
 }
 
-static const char *place(const char *variable, const char *usual)
+static const char *models_dir(void)
 {
-	const char *value = getenv(variable);
+	const char *dir = getenv("FLIP_MODELS");
 
-	return value && *value ? value : usual;
+	return dir && *dir ? dir : MODELS;
+}
+
+static const char *control_socket(void)
+{
+	const char *path = getenv("FLIP_CONTROL");
+
+	return path && *path ? path : SOCKET;
 }
 
 bool eng_flip_may_arrive(const char *path)
 {
-	const char *dir = place("FLIP_MODELS", MODELS);
+	const char *dir = models_dir();
 	size_t n = strlen(dir);
 
 	while (n > 1 && dir[n - 1] == '/')
@@ -102,7 +109,7 @@ static int look(const char *name, char **ret_dir)
 {
 	char *dir;
 
-	if (asprintf(&dir, "%s/%s", place("FLIP_MODELS", MODELS), name) < 0)
+	if (asprintf(&dir, "%s/%s", models_dir(), name) < 0)
 		return -ENOMEM;
 	if (!has_files(dir)) {
 		free(dir);
@@ -114,7 +121,7 @@ static int look(const char *name, char **ret_dir)
 
 static int find(const char *name, char **ret_dir, struct err *err)
 {
-	const char *socket = place("FLIP_CONTROL", SOCKET);
+	const char *socket = control_socket();
 	bool may = access(socket, R_OK | W_OK) == 0;
 	int why = may ? 0 : errno, r = -ECONNREFUSED;
 

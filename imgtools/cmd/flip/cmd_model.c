@@ -169,9 +169,11 @@ static int look(struct watch *w, const json_t *model, struct err *err)
 int model_pull(const struct model_args *o, const struct flip_settings *s, const char *source, const char *name,
                struct err *err)
 {
-	const struct query q[] = { { "name", name }, { "source", source }, { "keep", o->keep ? "1" : NULL } };
-	struct watch w = { .name = name, .is_seed = o->is_seed, .moved_ms = now_ms() };
-	int r = ask(s, "POST", "/v1/model/pull", q, 3, NULL, err), done = o->detach;
+	const struct query q[] = {
+		{ "name", name }, { "source", source }, { "shown", o->seeded }, { "keep", o->keep ? "1" : NULL }
+	};
+	struct watch w = { .name = name, .is_seed = o->seeded != NULL, .moved_ms = now_ms() };
+	int r = ask(s, "POST", "/v1/model/pull", q, 4, NULL, err), done = o->detach;
 
 	w.show = image_progress(); /* from here on an interruption is noticed, and told what it means */
 	while (r == 0 && !done) {

@@ -10,7 +10,7 @@ struct model_args {
 	struct opt_list urls;
 	uint64_t chunk_size;
 	bool keep, json, detach;
-	bool is_seed; /* the source is ours, and ends with us */
+	const char *seeded; /* the folder: the source is ours then, and ends with us */
 };
 
 /* Has the daemon pull a model, and waits until all of it is there, with progress; o->detach: not. -EINTR: somebody

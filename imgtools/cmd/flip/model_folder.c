@@ -135,7 +135,8 @@ int model_seed(const struct model_args *o, const struct flip_settings *s, const 
 		(void)signal(SIGPIPE, SIG_IGN);
 		(void)snprintf(url, sizeof(url), "http://127.0.0.1:%u/%s/model.json", flip_model_serve_port(server),
 		               secret);
-		kept.keep = kept.is_seed = true;
+		kept.keep = true;
+		kept.seeded = real;
 		kept.detach = false;
 		r = model_pull(&kept, s, url, name, err);
 	}

@@ -9,7 +9,7 @@
  *   POST /v1/gc      [all=1] [dry_run=1]  what was removed
  *   POST /v1/fsck    [dry_run=1]       findings, one line each, then the counts
  *   GET  /v1/models  [name]            models, how much of each is here
- *   POST /v1/model/pull    name, source [keep=1]
+ *   POST /v1/model/pull    name, source [shown] [keep=1]
  *   POST /v1/model/mount   name [dir]  answers where
  *   POST /v1/model/remove  name
  *
@@ -179,7 +179,8 @@ static void do_model_pull(struct flip_node *node, struct MHD_Connection *c, stru
 {
 	const char *name = argument(c, "name"), *source = argument(c, "source");
 	struct err err = { 0 };
-	int r = name && source ? flip_node_model_pull(node, name, source, argument(c, "keep") != NULL, &err)
+	int r = name && source ? flip_node_model_pull(node, name, source, argument(c, "shown"),
+	                                              argument(c, "keep") != NULL, &err)
 	                       : err_set(&err, -EINVAL, "name and source are needed");
 
 	answer_result(a, r, &err);

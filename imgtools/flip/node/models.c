@@ -230,6 +230,7 @@ static bool is_same(const struct version *a, const struct version *b)
 
 static void fetch_rest(struct flip_node *node, const struct version *v, enum flip_priority priority)
 {
+	node_queue_resume(node);
 	/* Where archives were unpacked over it the model itself lies lowest, and is what is fetched lazily. */
 	for (size_t i = v->n; i-- > 0;) {
 		struct node_layer *l = v->layers[i];
@@ -365,7 +366,8 @@ int node_models_start(struct flip_node *node, struct err *err)
  */
 
 /* Archives are unpacked before this returns: what is in them is not known before. */
-static int version_make(struct flip_node *node, const char *source, bool keep, struct version *ret, struct err *err)
+static int version_make(struct flip_node *node, const char *source, const char *shown, bool keep, struct version *ret,
+                        struct err *err)
 {
 	struct node_model_source s;
 	struct version v = { 0 };
@@ -373,7 +375,7 @@ static int version_make(struct flip_node *node, const char *source, bool keep, s
 
 	if (r < 0)
 		return r;
-	v.source = strdup(source);
+	v.source = strdup(shown);
 	if (!v.source)
 		r = err_set(err, -ENOMEM, "out of memory");
 	if (r == 0 && s.n_archives + 1 > MAX_LAYERS)
@@ -399,7 +401,8 @@ static int version_make(struct flip_node *node, const char *source, bool keep, s
 	return 0;
 }
 
-int flip_node_model_pull(struct flip_node *node, const char *name, const char *source, bool keep, struct err *err)
+int flip_node_model_pull(struct flip_node *node, const char *name, const char *source, const char *shown, bool keep,
+                         struct err *err)
 {
 	struct version v, now;
 	bool waits = false;
@@ -408,7 +411,7 @@ int flip_node_model_pull(struct flip_node *node, const char *name, const char *s
 	if (!flip_model_name_is_valid(name))
 		return err_set(err, -EINVAL, "\"%.150s\": not a name for a model (letters, digits, '.', '_', '-')",
 		               name);
-	r = version_make(node, source, keep, &v, err);
+	r = version_make(node, source, shown ? shown : source, keep, &v, err);
 	if (r < 0)
 		return r;
 	pthread_mutex_lock(&node->models_lock);

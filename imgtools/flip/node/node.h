@@ -64,8 +64,10 @@ int flip_node_unmount(struct flip_node *node, const char *dir, struct err *err);
 
 /* Makes a model known and begins to fetch it in the background; returns when its list of files is known. `source`: a
  * registry's artifact, the address of a manifest, or the absolute path of one. A model of that name that is complete
- * stays until the new one is. keep: never evicted, as nobody can be asked for it again. */
-int flip_node_model_pull(struct flip_node *node, const char *name, const char *source, bool keep, struct err *err);
+ * stays until the new one is. keep: never evicted, as nobody can be asked for it again. `shown` is what is told as its
+ * source; NULL: the source. */
+int flip_node_model_pull(struct flip_node *node, const char *name, const char *source, const char *shown, bool keep,
+                         struct err *err);
 /* The model (NULL: all) as a JSON array. -ENOENT. */
 int flip_node_models(struct flip_node *node, const char *name, struct base_buf *buf, struct err *err);
 /* Its files stay until garbage is collected. -ENOENT. */

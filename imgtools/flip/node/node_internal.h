@@ -218,6 +218,8 @@ void node_queue_asked(struct flip_node *node, uint64_t n_bytes);
 void node_queue_arrived(struct flip_node *node, uint64_t n_bytes);
 /* One that failed: nothing is asked ahead for some seconds. */
 void node_queue_failed(struct flip_node *node);
+/* Somebody wants something now, whatever failed before. */
+void node_queue_resume(struct flip_node *node);
 /* Now and then: not while room is short; else on with what waits. */
 void node_queue_watch(struct flip_node *node, bool is_short);
 bool node_queue_is_idle(struct flip_node *node); /* nothing waits, and what will come is asked for at once */

@@ -160,6 +160,13 @@ void node_queue_failed(struct flip_node *node)
 	pthread_mutex_unlock(&node->queue.lock);
 }
 
+void node_queue_resume(struct flip_node *node)
+{
+	pthread_mutex_lock(&node->queue.lock);
+	node->queue.rests_until_ms = 0;
+	pthread_mutex_unlock(&node->queue.lock);
+}
+
 void node_queue_watch(struct flip_node *node, bool is_short)
 {
 	struct node_queue *q = &node->queue;
