@@ -201,9 +201,15 @@ static int measure_median(const struct bench *o, struct eng_engine *e, uint32_t 
 	double prefill[MAX_REPS], decode[MAX_REPS], a, b;
 	int r;
 
+	(void)eng_flush_cache(e);
 	r = measure(e, o->batch, n_prompt, n_gen, &a, &b, err); /* warms up */
-	for (uint32_t i = 0; i < o->reps && r == 0; i++)
+	for (uint32_t i = 0; i < o->reps && r == 0; i++) {
+		/* Repetitions have the same prompts. What is to be computed is computed again; what only is to be
+		 * there is taken from the cache, or the sequences would begin one by one and never be a batch. */
+		if (n_gen == 1)
+			(void)eng_flush_cache(e);
 		r = measure(e, o->batch, n_prompt, n_gen, &prefill[i], &decode[i], err);
+	}
 	if (r < 0)
 		return r;
 	*ret_prefill_s = median(prefill, o->reps);
@@ -276,7 +282,8 @@ static int bench(const struct bench *o, struct eng_engine *e, struct err *err)
 		return 0;
 	/* Before and after: on a shared machine the bound must not be taken in a bad moment. */
 	bandwidth = measure_bandwidth(o->m.n_threads);
-	r = measure_median(o, e, o->depth, o->n_gen + 1, &prefill_s, &decode_s, err);
+	/* One more than are cached, for the last token of a prompt is computed always. */
+	r = measure_median(o, e, o->depth + 1, o->n_gen + 1, &prefill_s, &decode_s, err);
 	if (r < 0)
 		return r;
 	again = measure_bandwidth(o->m.n_threads);
@@ -319,13 +326,11 @@ int cmd_bench(int argc, char **argv)
 		return exit_code;
 	if (check(&o, &err) < 0)
 		return command_usage("bench", &err);
-	longest = (o.n_prompt > o.n_gen + o.depth ? o.n_prompt : o.n_gen + o.depth) + 2;
+	longest = (o.n_prompt > o.n_gen + o.depth ? o.n_prompt : o.n_gen + o.depth) + 3;
 	model_options_apply(&o.m, &options);
 	options.random_shape = o.random;
 	options.random_dtype = o.type;
 	options.max_running = o.batch;
-	/* Repetitions have the same prompts, and all of each is to be computed. */
-	options.no_prefix_cache = true;
 	options.no_speculation = !o.speculation;
 	if (options.n_ctx == 0)
 		options.n_ctx = longest;

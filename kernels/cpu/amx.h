@@ -30,6 +30,18 @@ static inline void amx_configure(unsigned depth)
 	__asm__ volatile("ldtilecfg %0" : : "m"(c));
 }
 
+/* For integers: tiles 0 and 1 hold sums of 16 tokens, 2 and 3 of 8; 4 and 5 are left operands of as many. */
+static inline void amx_configure_ints(unsigned depth)
+{
+	struct amx_config c = { .palette = 1 };
+
+	for (int i = 0; i < 8; i++) {
+		c.rows[i] = i < 2 || i == 4 ? 16 : i < 6 ? 8 : (uint8_t)(depth / 4);
+		c.colsb[i] = i == 4 || i == 5 ? (uint16_t)depth : 64;
+	}
+	__asm__ volatile("ldtilecfg %0" : : "m"(c));
+}
+
 static inline void amx_release(void)
 {
 	_tile_release();

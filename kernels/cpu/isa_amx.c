@@ -41,7 +41,7 @@ const struct cpu_isa cpu_isa_amxbf16 = {
 	                [CPU_PANEL_4] = cpu_many_panel_4_amx,
 	                [CPU_PANEL_4K] = cpu_many_panel_4k_amx,
 	                [CPU_PANEL_6K] = cpu_many_panel_6k_amx },
-	.many_tokens = 25,
+	.many_tokens = 12,
 	.attn_many = &attn_many,
 	.delta_chunks = delta_chunks,
 	AMX_COMMON,

@@ -1,11 +1,13 @@
-/* Products with many tokens by tile registers of bfloat16: weights of any type become bfloat16 a piece at a time, in
- * the order that a tile wants, and meet all tokens of the block, whose sums stay in the tiles along the columns.
+/* Products with many tokens by tile registers of bfloat16: weights of any type become bfloat16 in the order that a tile
+ * wants, and meet all tokens of the block, whose sums stay in the tiles along the columns. Weights and activations are
+ * rounded to bfloat16.
  *
- * Unpacking costs as much as some eighty tokens, and saves scaling integer sums at every 32 columns, which costs
- * three times the product itself (qpanel_amx.c). Weights and activations are rounded to bfloat16.
+ * Unpacking a block costs as much as some five tiles of tokens, and saves storing and scaling integer sums at every 32
+ * columns, which costs three times the product itself (qpanel_amx.c). So this is faster from 12 tokens on.
  *
- * A piece is 32 rows (two tiles) by SPAN columns and stays in the first-level cache; the tokens stream from the
- * second, and wait there for the next span with what they have so far. */
+ * Up to 32 tokens it is the weights that take the time: they stream through a small ring, unpacked while the products
+ * of earlier columns are under way. More tokens meet pieces of 32 rows (two tiles) by SPAN columns, which stay in the
+ * first-level cache; the tokens stream from the second, and wait there for the next span with what they have so far. */
 #include <string.h>
 
 #include "cpu/amx.h"
@@ -16,7 +18,10 @@ enum {
 	SIDE = 16,  /* rows or tokens of a tile */
 	STEP = 32,  /* columns of a tile */
 	SPAN = 256, /* columns of a piece */
-	TILE = TILE_VALUES
+	TILE = TILE_VALUES,
+	LEAD = 4,           /* steps that weights are unpacked ahead, where tokens are few */
+	FAR = 12,           /* and asked for ahead of that */
+	STREAM_TOKENS = 128 /* many results: see streams() */
 };
 
 /* In the thread's scratch. */
@@ -27,8 +32,9 @@ struct scratch {
 
 _Static_assert(sizeof(struct scratch) <= CPU_SCRATCH_BYTES, "a thread's scratch");
 
-/* Rows [16 r, 16 r + 16) of the block, columns [k, k + n), n a multiple of 32 but at the end of the rows. */
-typedef void (*unpack_fn)(uint16_t *dst, const struct cpu_block *b, size_t r, size_t k, size_t n);
+/* Rows [16 r, 16 r + 16) of the block, columns [32 i, 32 i + 32), fewer at the end of the rows. Panels ask for the
+ * block at `next` meanwhile. */
+typedef void (*unpack_fn)(uint16_t *dst, const struct cpu_block *b, size_t r, size_t i, const char *next);
 
 /* ---- Unpacking ---- */
 
@@ -47,85 +53,121 @@ static inline __m512 int8_to_float(const char *p)
 	return _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_loadu_si128((const __m128i *)p)));
 }
 
-/* Byte i of each lane, times d, plus c. */
-ALWAYS_INLINE __m512 byte_of(__m512i v, unsigned i, __m512 d, __m512 c)
-{
-	__m512i b = i ? _mm512_srli_epi32(v, 8 * i) : v;
+/* Small integers become floats without a conversion, of which beside tile instructions there is one a cycle only: as
+ * bits of the fraction of a number between 1 and 2, 1 + q / 2^n, which a product-and-sum takes to q d + c. */
+struct line {
+	__m512 d, c; /* 2^n d, c - 2^n d */
+};
 
-	return _mm512_fmadd_ps(_mm512_cvtepi32_ps(_mm512_and_si512(b, _mm512_set1_epi32(255))), d, c);
+ALWAYS_INLINE struct line line_of(__m512 d, __m512 c, float scale)
+{
+	struct line l;
+
+	l.d = _mm512_mul_ps(d, _mm512_set1_ps(scale));
+	l.c = _mm512_sub_ps(c, l.d);
+	return l;
 }
 
-/* Four columns of 16 rows: two pairs. */
-ALWAYS_INLINE void put_bytes(uint16_t *dst, __m512i v, __m512 d, __m512 c)
+ALWAYS_INLINE __m512 value_of(__m512i v, int mask, struct line l)
 {
-	_mm512_store_si512(dst, tile_pairs_of(byte_of(v, 0, d, c), byte_of(v, 1, d, c)));
-	_mm512_store_si512(dst + 32, tile_pairs_of(byte_of(v, 2, d, c), byte_of(v, 3, d, c)));
+	const __m512i one = _mm512_set1_epi32(0x3f800000);
+
+	/* v & mask | one */
+	return _mm512_fmadd_ps(_mm512_castsi512_ps(_mm512_ternarylogic_epi32(v, _mm512_set1_epi32(mask), one, 0xea)),
+	                       l.d, l.c);
 }
 
-static void unpack_8(uint16_t *dst, const struct cpu_block *b, size_t r, size_t k, size_t n)
+/* Byte i of each lane, as the second one. */
+ALWAYS_INLINE __m512i second_byte(__m512i v, unsigned i)
 {
-	const char *w = b->w + r * b->ld_w, *v = w + (b->cols + 63) / 64 * 64;
+	int at = (int)i << 8;
 
-	for (size_t i = k / 32; i < (k + n) / 32; i++, dst += TILE) {
-		__m512 d = scales_f16(w + i * 32), c = _mm512_mul_ps(d, _mm512_set1_ps(-128));
+	return i == 1 ? v : _mm512_shuffle_epi8(v, _mm512_set4_epi32(at + (12 << 8), at + (8 << 8), at + (4 << 8), at));
+}
 
-		UNROLL
-		for (size_t g = 0; g < 8; g++)
-			put_bytes(dst + g * 64, _mm512_loadu_si512(v + i * 512 + g * 64), d, c);
+enum { BYTE_SCALE = 1 << 15, LOW_SCALE = 1 << 15, HIGH_SCALE = 1 << 11 };
+
+/* Four columns of 16 rows, a byte each: two pairs. */
+ALWAYS_INLINE void put_bytes(uint16_t *dst, __m512i v, struct line l)
+{
+	__m512 f[4];
+
+	UNROLL
+	for (unsigned i = 0; i < 4; i++)
+		f[i] = value_of(second_byte(v, i), 0xff00, l);
+	_mm512_store_si512(dst, tile_pairs_of(f[0], f[1]));
+	_mm512_store_si512(dst + 32, tile_pairs_of(f[2], f[3]));
+}
+
+ALWAYS_INLINE void unpack_8(uint16_t *dst, const struct cpu_block *b, size_t r, size_t i, const char *next)
+{
+	const char *w = b->w + r * b->ld_w, *v = w + (b->cols + 63) / 64 * 64 + i * 512;
+	__m512 d = scales_f16(w + i * 32);
+	struct line l = line_of(d, _mm512_mul_ps(d, _mm512_set1_ps(-128)), BYTE_SCALE);
+
+	UNROLL
+	for (size_t g = 0; g < 8; g++) {
+		_mm_prefetch(next + g * 64, _MM_HINT_T1);
+		put_bytes(dst + g * 64, _mm512_loadu_si512(v + g * 64), l);
 	}
 }
 
 /* A block of nibbles: q d + c. */
-ALWAYS_INLINE void put_nibbles(uint16_t *dst, const char *v, __m512 d, __m512 c)
+ALWAYS_INLINE void put_nibbles(uint16_t *dst, const char *v, __m512 d, __m512 c, const char *next)
 {
-	const __m512i mask = _mm512_set1_epi8(15);
+	struct line low = line_of(d, c, LOW_SCALE), high = line_of(d, c, HIGH_SCALE);
 
 	UNROLL
 	for (size_t g = 0; g < 4; g++) {
 		__m512i two = _mm512_loadu_si512(v + g * 64);
+		__m512 f[4], h[4];
 
-		put_bytes(dst + g * 64, _mm512_and_si512(two, mask), d, c);
-		put_bytes(dst + (g + 4) * 64, _mm512_and_si512(_mm512_srli_epi32(two, 4), mask), d, c);
+		_mm_prefetch(next + g * 64, _MM_HINT_T1);
+		UNROLL
+		for (unsigned i = 0; i < 4; i++) {
+			__m512i at = second_byte(two, i);
+
+			f[i] = value_of(at, 0x0f00, low);
+			h[i] = value_of(at, 0xf000, high);
+		}
+		_mm512_store_si512(dst + g * 64, tile_pairs_of(f[0], f[1]));
+		_mm512_store_si512(dst + g * 64 + 32, tile_pairs_of(f[2], f[3]));
+		_mm512_store_si512(dst + (g + 4) * 64, tile_pairs_of(h[0], h[1]));
+		_mm512_store_si512(dst + (g + 4) * 64 + 32, tile_pairs_of(h[2], h[3]));
 	}
 }
 
-static void unpack_4(uint16_t *dst, const struct cpu_block *b, size_t r, size_t k, size_t n)
-{
-	const char *w = b->w + r * b->ld_w, *v = w + (b->cols + 63) / 64 * 64;
-
-	for (size_t i = k / 32; i < (k + n) / 32; i++, dst += TILE) {
-		__m512 d = scales_f16(w + i * 32);
-
-		put_nibbles(dst, v + i * 256, d, _mm512_mul_ps(d, _mm512_set1_ps(-8)));
-	}
-}
-
-static void unpack_4k(uint16_t *dst, const struct cpu_block *b, size_t r, size_t k, size_t n)
+ALWAYS_INLINE void unpack_4(uint16_t *dst, const struct cpu_block *b, size_t r, size_t i, const char *next)
 {
 	const char *w = b->w + r * b->ld_w;
+	__m512 d = scales_f16(w + i * 32);
 
-	for (size_t i = k / 32; i < (k + n) / 32; i++, dst += TILE) {
-		const char *s = w + i / 8 * (320 + 8 * 256);
-		size_t j8 = i % 8;
-		__m512 d = _mm512_mul_ps(scales_f16(s), bytes_to_float(s + 64 + j8 * 16));
-		__m512 m = _mm512_mul_ps(scales_f16(s + 32), bytes_to_float(s + 192 + j8 * 16));
-
-		put_nibbles(dst, s + 320 + j8 * 256, d, _mm512_sub_ps(_mm512_setzero_ps(), m));
-	}
+	put_nibbles(dst, w + (b->cols + 63) / 64 * 64 + i * 256, d, _mm512_mul_ps(d, _mm512_set1_ps(-8)), next);
 }
 
-static void unpack_6k(uint16_t *dst, const struct cpu_block *b, size_t r, size_t k, size_t n)
+ALWAYS_INLINE void unpack_4k(uint16_t *dst, const struct cpu_block *b, size_t r, size_t i, const char *next)
+{
+	const char *s = b->w + r * b->ld_w + i / 8 * (320 + 8 * 256);
+	__m512 d = _mm512_mul_ps(scales_f16(s), bytes_to_float(s + 64 + i % 8 * 16));
+	__m512 m = _mm512_mul_ps(scales_f16(s + 32), bytes_to_float(s + 192 + i % 8 * 16));
+
+	put_nibbles(dst, s + 320 + i % 8 * 256, d, _mm512_sub_ps(_mm512_setzero_ps(), m), next);
+}
+
+ALWAYS_INLINE void unpack_6k(uint16_t *dst, const struct cpu_block *b, size_t r, size_t i, const char *next)
 {
 	const __m512i m4 = _mm512_set1_epi8(15), m2 = _mm512_set1_epi8(0x30);
-	const char *w = b->w + r * b->ld_w;
+	const char *s = b->w + r * b->ld_w + i / 8 * (320 + 8 * 384), *v = s + 320 + i % 8 * 384;
 
-	for (size_t i = k / 16; i < (k + n) / 16; i++, dst += TILE / 2) {
-		size_t j8 = i / 2 % 8, h = i % 2;
-		const char *s = w + i / 16 * (320 + 8 * 384), *v = s + 320 + j8 * 384;
-		__m512 d = _mm512_mul_ps(scales_f16(s), int8_to_float(s + 64 + (j8 * 2 + h) * 16));
-		__m512 c = _mm512_mul_ps(d, _mm512_set1_ps(-32));
+	UNROLL
+	for (size_t h = 0; h < 2; h++) {
+		__m512 d = _mm512_mul_ps(scales_f16(s), int8_to_float(s + 64 + (i % 8 * 2 + h) * 16));
+		struct line l = line_of(d, _mm512_mul_ps(d, _mm512_set1_ps(-32)), BYTE_SCALE);
 		__m512i high = _mm512_loadu_si512(v + 256 + h * 64);
 
+		UNROLL
+		for (size_t g = 0; g < 3; g++)
+			_mm_prefetch(next + h * 192 + g * 64, _MM_HINT_T1);
 		UNROLL
 		for (size_t g = 0; g < 4; g++) {
 			__m512i low = _mm512_loadu_si512(v + g * 64);
@@ -134,62 +176,54 @@ static void unpack_6k(uint16_t *dst, const struct cpu_block *b, size_t r, size_t
 
 			if (h)
 				low = _mm512_srli_epi16(low, 4);
-			put_bytes(dst + g * 64, _mm512_or_si512(_mm512_and_si512(low, m4), _mm512_and_si512(top, m2)),
-			          d, c);
+			put_bytes(dst + h * (TILE / 2) + g * 64,
+			          _mm512_or_si512(_mm512_and_si512(low, m4), _mm512_and_si512(top, m2)), l);
 		}
 	}
 }
 
-static void unpack_bf16(uint16_t *dst, const struct cpu_block *b, size_t r, size_t k, size_t n)
+/* Columns [32 i, 32 i + 32) of those that there are. */
+ALWAYS_INLINE __mmask32 columns(const struct cpu_block *b, size_t i)
 {
-	size_t rows = b->rows - r * SIDE < SIDE ? b->rows - r * SIDE : SIDE;
-	const char *w = b->w + r * SIDE * b->ld_w;
-
-	for (size_t i = k; i < k + n; i += STEP, dst += TILE) {
-		__mmask32 m = b->cols - i < STEP ? (__mmask32)((1ull << (b->cols - i)) - 1) : (__mmask32)-1;
-		__m512i v[SIDE];
-
-		UNROLL
-		for (size_t j = 0; j < SIDE; j++) {
-			const uint16_t *p = (const uint16_t *)(w + j * b->ld_w) + i;
-
-			v[j] = j < rows ? _mm512_maskz_loadu_epi16(m, p) : _mm512_setzero_si512();
-		}
-		tile_transpose(dst, v);
-	}
+	return b->cols - i * STEP < STEP ? (__mmask32)((1ull << (b->cols - i * STEP)) - 1) : (__mmask32)-1;
 }
 
-static void unpack_f16(uint16_t *dst, const struct cpu_block *b, size_t r, size_t k, size_t n)
+ALWAYS_INLINE void unpack_bf16(uint16_t *dst, const struct cpu_block *b, size_t r, size_t i, const char *next)
 {
 	size_t rows = b->rows - r * SIDE < SIDE ? b->rows - r * SIDE : SIDE;
-	const char *w = b->w + r * SIDE * b->ld_w;
+	const char *w = b->w + r * SIDE * b->ld_w + i * STEP * 2;
+	__mmask32 m = columns(b, i);
+	__m512i v[SIDE];
 
-	for (size_t i = k; i < k + n; i += STEP, dst += TILE) {
-		__mmask32 m = b->cols - i < STEP ? (__mmask32)((1ull << (b->cols - i)) - 1) : (__mmask32)-1;
-		__m512i v[SIDE];
+	(void)next;
+	UNROLL
+	for (size_t j = 0; j < SIDE; j++)
+		v[j] = j < rows ? _mm512_maskz_loadu_epi16(m, w + j * b->ld_w) : _mm512_setzero_si512();
+	tile_transpose(dst, v);
+}
 
-		UNROLL
-		for (size_t j = 0; j < SIDE; j++) {
-			const uint16_t *p = (const uint16_t *)(w + j * b->ld_w) + i;
-			__m512i h = j < rows ? _mm512_maskz_loadu_epi16(m, p) : _mm512_setzero_si512();
+ALWAYS_INLINE void unpack_f16(uint16_t *dst, const struct cpu_block *b, size_t r, size_t i, const char *next)
+{
+	size_t rows = b->rows - r * SIDE < SIDE ? b->rows - r * SIDE : SIDE;
+	const char *w = b->w + r * SIDE * b->ld_w + i * STEP * 2;
+	__mmask32 m = columns(b, i);
+	__m512i v[SIDE];
 
-			v[j] = tile_bf16_of_f16(h);
-		}
-		tile_transpose(dst, v);
+	(void)next;
+	UNROLL
+	for (size_t j = 0; j < SIDE; j++) {
+		__m512i h = j < rows ? _mm512_maskz_loadu_epi16(m, w + j * b->ld_w) : _mm512_setzero_si512();
+
+		v[j] = tile_bf16_of_f16(h);
 	}
+	tile_transpose(dst, v);
 }
 
 /* ---- Products ---- */
 
-/* Where the sums of a tile come from and go to. */
-struct place {
-	float *p;
-	size_t ld;
-};
-
 /* All columns of a piece: T token tiles by R row tiles. Tile numbers are part of the instruction: four shapes. */
 ALWAYS_INLINE void piece_run(size_t T, size_t R, const struct scratch *s, const char *x, size_t ld_x, size_t steps,
-                             bool begin, const struct place *from, const struct place *to)
+                             bool begin, float (*sums)[2][SIDE * SIDE])
 {
 	const char *x1 = x + SIDE * ld_x;
 	const uint16_t *w0 = s->w[0], *w1 = s->w[1];
@@ -200,13 +234,13 @@ ALWAYS_INLINE void piece_run(size_t T, size_t R, const struct scratch *s, const 
 		_tile_zero(2);
 		_tile_zero(3);
 	} else {
-		_tile_loadd(0, from[0].p, from[0].ld * 4);
+		_tile_loadd(0, sums[0][0], 64);
 		if (R > 1)
-			_tile_loadd(1, from[1].p, from[1].ld * 4);
+			_tile_loadd(1, sums[0][1], 64);
 		if (T > 1)
-			_tile_loadd(2, from[2].p, from[2].ld * 4);
+			_tile_loadd(2, sums[1][0], 64);
 		if (T > 1 && R > 1)
-			_tile_loadd(3, from[3].p, from[3].ld * 4);
+			_tile_loadd(3, sums[1][1], 64);
 	}
 	for (size_t i = 0; i < steps; i++, x += 2 * STEP, x1 += 2 * STEP, w0 += TILE, w1 += TILE) {
 		_tile_loadd(6, w0, 64);
@@ -223,13 +257,20 @@ ALWAYS_INLINE void piece_run(size_t T, size_t R, const struct scratch *s, const 
 		if (T > 1 && R > 1)
 			_tile_dpbf16ps(3, 5, 7);
 	}
-	_tile_stored(0, to[0].p, to[0].ld * 4);
+	_tile_stored(0, sums[0][0], 64);
 	if (R > 1)
-		_tile_stored(1, to[1].p, to[1].ld * 4);
+		_tile_stored(1, sums[0][1], 64);
 	if (T > 1)
-		_tile_stored(2, to[2].p, to[2].ld * 4);
+		_tile_stored(2, sums[1][0], 64);
 	if (T > 1 && R > 1)
-		_tile_stored(3, to[3].p, to[3].ld * 4);
+		_tile_stored(3, sums[1][1], 64);
+}
+
+/* Many results are written past the caches: to write them there, what they replace would be read first, and by the time
+ * somebody asks for them they would have left again. */
+static bool streams(const struct cpu_block *b)
+{
+	return !b->accumulate && b->n >= STREAM_TOKENS && (uintptr_t)b->out % 64 == 0 && b->ld_out % SIDE == 0;
 }
 
 /* Sums of a tile, where they were kept, to the results. */
@@ -239,6 +280,12 @@ static void finish(const struct cpu_block *b, const float *sums, size_t row, siz
 	__mmask16 m = (__mmask16)((1u << n_rows) - 1);
 	__m512 bias = b->bias ? _mm512_maskz_loadu_ps(m, b->bias + row) : _mm512_setzero_ps();
 
+	if (streams(b) && n_rows == SIDE) {
+		for (size_t i = 0; i < n; i++)
+			_mm512_stream_ps(b->out + (tok + i) * b->ld_out + row,
+			                 _mm512_add_ps(_mm512_load_ps(sums + i * SIDE), bias));
+		return;
+	}
 	for (size_t i = 0; i < n; i++) {
 		float *out = b->out + (tok + i) * b->ld_out + row;
 		__m512 y = _mm512_add_ps(_mm512_load_ps(sums + i * SIDE), bias);
@@ -253,54 +300,129 @@ static void finish(const struct cpu_block *b, const float *sums, size_t row, siz
 ALWAYS_INLINE void span_run(size_t R, const struct cpu_block *b, struct scratch *s, size_t r, size_t k, size_t n)
 {
 	size_t n_tiles = (b->n + SIDE - 1) / SIDE, steps = (n + STEP - 1) / STEP;
-	bool last = k + n == b->cols, whole = (r + R) * SIDE <= b->rows && !b->bias && !b->accumulate;
+	bool last = k + n == b->cols;
 
 	for (size_t t = 0; t < n_tiles; t += 2) {
 		const char *x = cpu_block_x(b, t * SIDE) + k * 2;
-		bool two = t + 1 < n_tiles, direct = last && whole && (t + (two ? 2 : 1)) * SIDE <= b->n;
-		struct place kept[4], to[4];
+		bool two = t + 1 < n_tiles;
 
-		for (size_t i = 0; i < 4; i++) {
-			size_t ti = t + i / 2, ri = i % 2;
-
-			kept[i] = (struct place){ s->sums[two ? ti : t][ri], SIDE };
-			to[i] = kept[i];
-			if (direct)
-				to[i] = (struct place){ b->out + ti * SIDE * b->ld_out + (r + ri) * SIDE, b->ld_out };
-		}
 		if (two)
-			piece_run(2, R, s, x, b->ld_x, steps, k == 0, kept, to);
+			piece_run(2, R, s, x, b->ld_x, steps, k == 0, &s->sums[t]);
 		else
-			piece_run(1, R, s, x, b->ld_x, steps, k == 0, kept, to);
-		if (last && !direct) {
-			for (size_t i = 0; i < (two ? 4 : 2); i++) {
-				if (i % 2 < R)
-					finish(b, to[i].p, (r + i % 2) * SIDE, (t + i / 2) * SIDE);
+			piece_run(1, R, s, x, b->ld_x, steps, k == 0, &s->sums[t]);
+		for (size_t i = 0; last && i < (two ? 4 : 2); i++) {
+			if (i % 2 < R)
+				finish(b, s->sums[t + i / 2][i % 2], (r + i % 2) * SIDE, (t + i / 2) * SIDE);
+		}
+	}
+}
+
+/* Where the panel's block i comes to lie in memory, about; behind the last one, the panel after next. */
+ALWAYS_INLINE const char *block_at(const struct cpu_block *b, size_t r, size_t i, size_t steps)
+{
+	const char *w = b->w + r * b->ld_w;
+
+	return i < steps ? w + b->ld_w / steps * i : w + 2 * b->ld_w + b->ld_w / steps * (i - steps);
+}
+
+/* More than two tiles of tokens: a piece at a time. */
+ALWAYS_INLINE void pieces_run(const struct cpu_block *b, unpack_fn unpack)
+{
+	struct scratch *s = b->scratch;
+	size_t n_rows = ((size_t)b->rows + SIDE - 1) / SIDE, steps = ((size_t)b->cols + STEP - 1) / STEP;
+
+	for (size_t r = 0; r < n_rows; r += 2) {
+		for (size_t k = 0; k < b->cols; k += SPAN) {
+			size_t n = b->cols - k < SPAN ? b->cols - k : SPAN, first = k / STEP;
+
+			for (size_t j = 0; j < 2 && r + j < n_rows; j++) {
+				for (size_t i = first; i * STEP < k + n; i++)
+					unpack(s->w[j] + (i - first) * TILE, b, r + j, i,
+					       block_at(b, r + j, i + SPAN / STEP, steps));
 			}
+			if (r + 1 < n_rows)
+				span_run(2, b, s, r, k, n);
+			else
+				span_run(1, b, s, r, k, n);
+		}
+	}
+}
+
+/* Weights being unpacked ahead of the products: block i of row tiles r and r + 1, to `put` of the ring that w is. */
+struct ahead {
+	size_t r, i, put;
+};
+
+ALWAYS_INLINE void unpack_ahead(struct ahead *a, const struct cpu_block *b, unpack_fn unpack, size_t n_rows,
+                                size_t steps)
+{
+	struct scratch *s = b->scratch;
+
+	if (a->r >= n_rows)
+		return;
+	unpack(s->w[0] + a->put, b, a->r, a->i, block_at(b, a->r, a->i + FAR, steps));
+	if (a->r + 1 < n_rows)
+		unpack(s->w[1] + a->put, b, a->r + 1, a->i, block_at(b, a->r + 1, a->i + FAR, steps));
+	a->put = (a->put + TILE) % (SIDE * SPAN);
+	if (++a->i == steps) {
+		a->i = 0;
+		a->r += 2;
+	}
+}
+
+/* T, at most two, tiles of tokens: their sums stay in tiles all along the rows, and while products are under way the
+ * weights are unpacked some steps ahead, for it is that what takes the time. */
+ALWAYS_INLINE void stream_run(size_t T, const struct cpu_block *b, unpack_fn unpack)
+{
+	struct scratch *s = b->scratch;
+	size_t n_rows = ((size_t)b->rows + SIDE - 1) / SIDE, steps = ((size_t)b->cols + STEP - 1) / STEP, take = 0;
+	const char *x0 = cpu_block_x(b, 0), *x1 = x0 + SIDE * b->ld_x;
+	struct ahead a = { 0 };
+
+	for (size_t i = 0; i < LEAD; i++)
+		unpack_ahead(&a, b, unpack, n_rows, steps);
+	for (size_t r = 0; r < n_rows; r += 2) {
+		_tile_zero(0);
+		_tile_zero(1);
+		_tile_zero(2);
+		_tile_zero(3);
+		for (size_t i = 0; i < steps; i++, take = (take + TILE) % (SIDE * SPAN)) {
+			_tile_loadd(6, s->w[0] + take, 64);
+			_tile_loadd(4, x0 + i * 2 * STEP, b->ld_x);
+			_tile_dpbf16ps(0, 4, 6);
+			if (T > 1) {
+				_tile_loadd(5, x1 + i * 2 * STEP, b->ld_x);
+				_tile_dpbf16ps(2, 5, 6);
+			}
+			/* Of rows that there are not: of what was there before. Nobody looks at the sums. */
+			_tile_loadd(7, s->w[1] + take, 64);
+			_tile_dpbf16ps(1, 4, 7);
+			if (T > 1)
+				_tile_dpbf16ps(3, 5, 7);
+			unpack_ahead(&a, b, unpack, n_rows, steps);
+		}
+		_tile_stored(0, s->sums[0][0], 64);
+		_tile_stored(1, s->sums[0][1], 64);
+		_tile_stored(2, s->sums[1][0], 64);
+		_tile_stored(3, s->sums[1][1], 64);
+		for (size_t i = 0; i < 2 * T; i++) {
+			if (r + i % 2 < n_rows)
+				finish(b, s->sums[i / 2][i % 2], (r + i % 2) * SIDE, i / 2 * SIDE);
 		}
 	}
 }
 
 ALWAYS_INLINE void block_run(const struct cpu_block *b, unpack_fn unpack)
 {
-	struct scratch *s = b->scratch;
-	size_t n_rows = ((size_t)b->rows + SIDE - 1) / SIDE;
-
 	amx_configure(64);
-	for (size_t r = 0; r < n_rows; r += 2) {
-		for (size_t k = 0; k < b->cols; k += SPAN) {
-			size_t n = b->cols - k < SPAN ? b->cols - k : SPAN;
-
-			unpack(s->w[0], b, r, k, n);
-			if (r + 1 < n_rows) {
-				unpack(s->w[1], b, r + 1, k, n);
-				span_run(2, b, s, r, k, n);
-			} else {
-				span_run(1, b, s, r, k, n);
-			}
-		}
-	}
+	if (b->n > 2 * SIDE)
+		pieces_run(b, unpack);
+	else if (b->n > SIDE)
+		stream_run(2, b, unpack);
+	else
+		stream_run(1, b, unpack);
 	amx_release();
+	_mm_sfence();
 }
 
 void cpu_many_panel_8_amx(const struct cpu_block *b)
