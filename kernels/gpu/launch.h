@@ -186,7 +186,7 @@ int gk_convert(const struct gk_ctx *ctx, struct gk_view dst, struct gk_view src,
 struct gk_seq {
 	uint32_t kv_len, n_q, row; /* as struct kn_seq */
 	uint32_t first_page;       /* in gk_batch.pages */
-	uint32_t state;            /* slot of its recurrent state, as in struct kn_seq */
+	uint32_t state, keep, keep_after; /* of recurrent layers, as in struct kn_seq */
 };
 
 /* One item of attention, for each K/V head: new tokens [q, q + n_q) of a sequence (counted from its first new one)

@@ -54,8 +54,11 @@ static __global__ void conv_states(gk_conv a, gk_batch batch)
 
 	const gk_seq seq = batch.seqs[s];
 	float *state = a.state + seq.state * a.ld_state;
+	float *keep = a.state + seq.keep * a.ld_state;
 	const int before = (int)a.kernel - 1;
 
+	for (int j = 0; j < before && seq.keep_after > 0; j++)
+		keep[(size_t)j * a.n_channels + c] = conv_input(a, seq, state, (int)seq.keep_after - before + j, c);
 	for (int j = 0; j < before; j++)
 		state[(size_t)j * a.n_channels + c] = conv_input(a, seq, state, (int)seq.n_q - before + j, c);
 }
@@ -119,6 +122,20 @@ GPU_FN float softplus(float x)
 	return x > 20.0f ? x : log1pf(expf(x));
 }
 
+template <int ROWS>
+GPU_FN void store_state(const gk_delta &a, const float *S, uint32_t slot, uint32_t head, uint32_t column)
+{
+	float *state = a.state + slot * a.ld_state + (size_t)head * a.k_dim * a.v_dim;
+
+#pragma unroll
+	for (int i = 0; i < ROWS; i++) {
+		const uint32_t r = (uint32_t)i * GROUPS + (threadIdx.x >> 5);
+
+		if (r < a.k_dim && column < a.v_dim)
+			state[(size_t)r * a.v_dim + column] = S[i];
+	}
+}
+
 template <int ROWS> static __global__ void delta_kernel(gk_delta a, gk_batch batch)
 {
 	__shared__ delta_shared sh;
@@ -134,7 +151,7 @@ template <int ROWS> static __global__ void delta_kernel(gk_delta a, gk_batch bat
 		return;
 
 	const gk_seq seq = batch.seqs[s];
-	float *state = a.state + seq.state * a.ld_state + (size_t)head * a.k_dim * a.v_dim;
+	const float *state = a.state + seq.state * a.ld_state + (size_t)head * a.k_dim * a.v_dim;
 
 #pragma unroll
 	for (int i = 0; i < ROWS; i++) {
@@ -175,14 +192,10 @@ template <int ROWS> static __global__ void delta_kernel(gk_delta a, gk_batch bat
 		got = over_groups(&sh, got);
 		if (group == 0 && column < a.v_dim)
 			gk_put(a.out, row, head * a.v_dim + column, got);
+		if (t + 1 == seq.keep_after)
+			store_state<ROWS>(a, S, seq.keep, head, column);
 	}
-#pragma unroll
-	for (int i = 0; i < ROWS; i++) {
-		const uint32_t r = (uint32_t)i * GROUPS + group;
-
-		if (r < a.k_dim && column < a.v_dim)
-			state[(size_t)r * a.v_dim + column] = S[i];
-	}
+	store_state<ROWS>(a, S, seq.state, head, column);
 }
 
 template <int ROWS> static void delta_launch(const struct gk_ctx *ctx, const struct gk_delta *a)

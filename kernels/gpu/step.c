@@ -284,9 +284,13 @@ static void fill_batch(struct gpu_step *s, const struct gpu_batch_slot *b)
 		const struct kn_seq *q = &s->seqs[b->at + i];
 		uint32_t n = b->page_tokens ? (q->kv_len + b->page_tokens - 1) / b->page_tokens : 0;
 
-		seqs[i] = (struct gk_seq){
-			.kv_len = q->kv_len, .n_q = q->n_q, .row = q->row, .first_page = n_pages, .state = q->state
-		};
+		seqs[i] = (struct gk_seq){ .kv_len = q->kv_len,
+			                   .n_q = q->n_q,
+			                   .row = q->row,
+			                   .first_page = n_pages,
+			                   .state = q->state,
+			                   .keep = q->keep,
+			                   .keep_after = q->keep_after };
 		if (n)
 			memcpy(pages + n_pages, q->pages, n * sizeof(*pages));
 		n_pages += n;

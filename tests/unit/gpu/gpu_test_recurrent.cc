@@ -23,7 +23,10 @@ struct step {
 			ref[s].n_q = n_q[s];
 			ref[s].row = n_rows;
 			ref[s].state = slot[s];
-			seqs.host[s] = { ref[s].kv_len, n_q[s], n_rows, 0, slot[s] };
+			/* The second one's state after four of its tokens is kept. */
+			ref[s].keep = s == 1 ? 1 : 0;
+			ref[s].keep_after = s == 1 ? 4 : 0;
+			seqs.host[s] = { ref[s].kv_len, n_q[s], n_rows, 0, slot[s], ref[s].keep, ref[s].keep_after };
 			for (uint32_t t = 0; t < n_q[s]; t++)
 				row_seq.host[n_rows++] = s;
 		}

@@ -673,6 +673,9 @@ int gk_conv_silu(const struct gk_ctx *ctx, const struct gk_conv *a)
 					       conv_input(a, q, state, t - before + j, c);
 				put(&a->out, q->row + (uint32_t)t, c, silu_of(sum));
 			}
+			for (int j = 0; j < before && q->keep_after; j++)
+				a->state[q->keep * a->ld_state + (size_t)j * a->n_channels + c] =
+				        conv_input(a, q, state, (int)q->keep_after - before + j, c);
 			for (int j = 0; j < before; j++)
 				state[(size_t)j * a->n_channels + c] =
 				        conv_input(a, q, state, (int)q->n_q - before + j, c);
@@ -732,6 +735,8 @@ int gk_delta_rule(const struct gk_ctx *ctx, const struct gk_delta *a)
 		for (uint32_t t = 0; t < q->n_q; t++) {
 			for (uint32_t h = 0; h < a->n_v_head; h++)
 				delta_token(a, q->row + t, h, state + h * per_head);
+			if (t + 1 == q->keep_after)
+				memcpy(a->state + q->keep * a->ld_state, state, a->n_v_head * per_head * sizeof(*state));
 		}
 	}
 	return 0;
