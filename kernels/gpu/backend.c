@@ -303,6 +303,7 @@ static void close_device(struct kn_backend *base)
 		gpu_rt_event_free(&be->rt, be->staged[i]);
 	}
 	gpu_rt_free(&be->rt, be->xbuf);
+	gpu_rt_free(&be->rt, be->wbuf);
 	gpu_rt_free(&be->rt, be->ctx.scratch);
 	gpu_rt_close(&be->rt);
 	free(be->words);

@@ -398,6 +398,8 @@ struct gpu_backend {
 	void *staged[2];  /* events behind the copies out of them */
 	char *xbuf;       /* device: an input in another element type */
 	size_t xbuf_bytes;
+	char *wbuf; /* device: a matrix in bfloat16, for the library */
+	size_t wbuf_bytes;
 	bool capturing, is_stale; /* programs know places that are no more: forget them when this one is done */
 	char *raw;                /* device: matrices as they are in files, before they are packed; NULL: none yet */
 	size_t raw_bytes;
