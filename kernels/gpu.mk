@@ -188,7 +188,7 @@ define plugin_rule
 .PHONY: install-ocai-engine-$(1)
 install-ocai-engine-$(1): all
 	install -D -m 755 $(B)/plugins/libocai-engine-$(2).so $(DESTDIR)$(PLUGINDIR)/libocai-engine-$(2).so
-	install -D -m 644 engine/cmd/system/$(1).conf $(DESTDIR)$(PREFIX)/lib/systemd/system/ocai-engine.service.d/$(1).conf
+	install -D -m 644 engine/cmd/system/$(1).drop-in $(DESTDIR)$(PREFIX)/lib/systemd/system/ocai-engine.service.d/$(1).conf
 install: $$(if $$(filter %-$(2).so,$$(PLUGINS)),install-ocai-engine-$(1))
 endef
 $(eval $(call plugin_rule,cuda,cuda))

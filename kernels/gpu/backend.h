@@ -21,11 +21,11 @@
 struct gpu_alloc {
 	char *base;
 	size_t bytes;
-	bool is_bf16;    /* what its bytes are now */
-	/* Where its rows are now, when not in its own memory: `width` values each at column `column` of rows of ld in the
-	 * memory of allocation `home`. 0: in its own. */
+	bool is_bf16; /* what its bytes are now */
+	/* Where its rows are now, when not in its own memory: `width` values each at column `column` of rows of ld in
+	 * the memory of allocation `home`. 0: in its own. */
 	uint32_t home, column, home_ld, width;
-	bool stays_f32;  /* uploaded to, or read by a program that did not write it before */
+	bool stays_f32; /* uploaded to, or read by a program that did not write it before */
 };
 
 struct gpu_heap {

@@ -209,8 +209,7 @@ static bool adds_and_norms(const struct fuser *f, uint32_t i)
 
 	return a->h.op == OP_ADD && n && n->h.op == OP_NORM && !f->gone[i + 1] && !n->norm.is_layernorm &&
 	       n->norm.n_head == 1 && n->h.ints == NO_SLOT && n->h.rows == a->h.rows && same(&n->norm.x, &a->add.x) &&
-	       n->norm.out.alloc != a->add.x.alloc && n->norm.out.alloc != a->add.y.alloc &&
-	       n->norm.dim == a->add.dim;
+	       n->norm.out.alloc != a->add.x.alloc && n->norm.out.alloc != a->add.y.alloc && n->norm.dim == a->add.dim;
 }
 
 /* ---- One product per head ---- */

@@ -38,7 +38,8 @@ bool gpu_gemm_takes(const struct gpu_backend *be, const struct gpu_program *p, c
 	return be->gemm && !be->exact && !be->deterministic && job->m->m.type == KN_BF16 && !job->bias;
 }
 
-/* Memory of the backend's own that a launch needs. Not while a graph is captured: the launches before it would be lost. */
+/* Memory of the backend's own that a launch needs. Not while a graph is captured: the launches before it would be lost.
+ */
 static int room(struct gpu_backend *be, char **p, size_t *have, size_t bytes)
 {
 	int r;
@@ -99,8 +100,8 @@ static int issue_norm(struct gpu_backend *be, const struct gpu_program *p, const
 	return n->is_layernorm ? gk_layernorm(&be->ctx, &k) : gk_rmsnorm(&be->ctx, &k);
 }
 
-/* How many jobs from `first` on are one product: weights behind one another, outputs side by side. Their rows of weights
- * into ret_n. */
+/* How many jobs from `first` on are one product: weights behind one another, outputs side by side. Their rows of
+ * weights into ret_n. */
 static uint32_t joined(const struct rec_matmul *m, const struct gk_job *jobs, uint32_t first, uint32_t *ret_n)
 {
 	uint32_t i = first;
@@ -112,8 +113,7 @@ static uint32_t joined(const struct rec_matmul *m, const struct gk_job *jobs, ui
 		if ((const char *)b->w.values != (const char *)a->w.values + (size_t)a->w.rows * a->w.ld * 2 ||
 		    b->w.type != KN_BF16 || b->w.ld != a->w.ld || b->bias || b->accumulate || a->accumulate ||
 		    a->out.elem != GK_BF16 || b->out.elem != GK_BF16 || b->out.ld != a->out.ld ||
-		    (char *)b->out.p != (char *)a->out.p + (size_t)a->w.rows * 2 ||
-		    *ret_n + b->w.rows > a->out.ld)
+		    (char *)b->out.p != (char *)a->out.p + (size_t)a->w.rows * 2 || *ret_n + b->w.rows > a->out.ld)
 			break;
 		*ret_n += b->w.rows;
 	}
