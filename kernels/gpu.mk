@@ -1,7 +1,7 @@
 # The GPU backend three times from one source: a plugin by nvcc where it is, one for AMD where its toolchain was installed
 # (make deps-hip), and on the host for tests, with waves of 32 and of 64 lanes.
 #
-#   GPU_ARCHS=sm_90a   what the CUDA plugin is made for; all of them take minutes
+#   GPU_ARCHS='sm_80 sm_90a'  what the CUDA plugin is made for [sm_90a]; GPU_ARCHS=all: what packages are made for
 #   NVCC=, HIP_TOOLCHAIN= (empty): without that plugin
 
 GPU_CU := $(wildcard kernels/gpu/*.cu)
@@ -82,7 +82,12 @@ plugin_objects = $(patsubst %.c,$(B)/obj/$(1)/%.o,$(call plugin_c,$(2))) $(patsu
 NVCC ?= $(firstword $(wildcard /usr/local/cuda/bin/nvcc) $(shell command -v nvcc 2>/dev/null))
 ifneq ($(NVCC),)
 ifeq ($(SAN)$(FUZZ),)
-GPU_ARCHS ?= sm_80 sm_89 sm_90a sm_100 sm_120
+# Packages are made for all of GPU_ALL_ARCHS (rpm-specs/ocai.spec), which takes four cores ten minutes.
+GPU_ALL_ARCHS := sm_80 sm_89 sm_90a sm_100 sm_120
+GPU_ARCHS ?= sm_90a
+ifeq ($(GPU_ARCHS),all)
+override GPU_ARCHS := $(GPU_ALL_ARCHS)
+endif
 CUDA_HOME := $(abspath $(dir $(NVCC))/..)
 comma_gencode = -gencode arch=$(patsubst sm_%,compute_%,$(1)),code=$(1)
 NVCC_ARCH_FLAGS = $(foreach a,$(filter-out %a,$(GPU_ARCHS)),$(call comma_gencode,$(a))) \
@@ -183,7 +188,7 @@ define plugin_rule
 .PHONY: install-ocai-engine-$(1)
 install-ocai-engine-$(1): all
 	install -D -m 755 $(B)/plugins/libocai-engine-$(2).so $(DESTDIR)$(PLUGINDIR)/libocai-engine-$(2).so
-	install -D -m 644 engine/cmd/system/$(1).conf $(DESTDIR)$(PREFIX)/lib/systemd/system/ocai-engine.service.d/$(1).conf
+	install -D -m 644 engine/cmd/system/$(1).drop-in $(DESTDIR)$(PREFIX)/lib/systemd/system/ocai-engine.service.d/$(1).conf
 install: $$(if $$(filter %-$(2).so,$$(PLUGINS)),install-ocai-engine-$(1))
 endef
 $(eval $(call plugin_rule,cuda,cuda))

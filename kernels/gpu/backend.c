@@ -191,7 +191,7 @@ static void download(struct kn_backend *base, void *host, const void *src, size_
 	a = &be->heap.allocs[i];
 	if (a->is_bf16)
 		r = receive_narrow(be, host, a, (size_t)((const char *)src - a->base) / sizeof(float),
-		                 bytes / sizeof(float));
+		                   bytes / sizeof(float));
 	else
 		r = receive(be, host, src, bytes);
 	if (r < 0)
@@ -303,6 +303,7 @@ static void close_device(struct kn_backend *base)
 		gpu_rt_event_free(&be->rt, be->staged[i]);
 	}
 	gpu_rt_free(&be->rt, be->xbuf);
+	gpu_rt_free(&be->rt, be->wbuf);
 	gpu_rt_free(&be->rt, be->ctx.scratch);
 	gpu_rt_close(&be->rt);
 	free(be->words);

@@ -21,11 +21,11 @@
 struct gpu_alloc {
 	char *base;
 	size_t bytes;
-	bool is_bf16;    /* what its bytes are now */
-	/* Where its rows are now, when not in its own memory: `width` values each at column `column` of rows of ld in the
-	 * memory of allocation `home`. 0: in its own. */
+	bool is_bf16; /* what its bytes are now */
+	/* Where its rows are now, when not in its own memory: `width` values each at column `column` of rows of ld in
+	 * the memory of allocation `home`. 0: in its own. */
 	uint32_t home, column, home_ld, width;
-	bool stays_f32;  /* uploaded to, or read by a program that did not write it before */
+	bool stays_f32; /* uploaded to, or read by a program that did not write it before */
 };
 
 struct gpu_heap {
@@ -398,6 +398,8 @@ struct gpu_backend {
 	void *staged[2];  /* events behind the copies out of them */
 	char *xbuf;       /* device: an input in another element type */
 	size_t xbuf_bytes;
+	char *wbuf; /* device: a matrix in bfloat16, for the library */
+	size_t wbuf_bytes;
 	bool capturing, is_stale; /* programs know places that are no more: forget them when this one is done */
 	char *raw;                /* device: matrices as they are in files, before they are packed; NULL: none yet */
 	size_t raw_bytes;

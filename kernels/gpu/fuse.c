@@ -134,7 +134,7 @@ static void fuse_gated(struct fuser *f, uint32_t i)
 		return;
 	if (!is_overwritten(f->p, i + 1, &up->out, next->act.dim, m->h.rows))
 		return;
-	if (!gpu_is_few(f->be, m) && gpu_gemm_takes(f->be, f->p, m, gate))
+	if (!gpu_is_few(f->be, m) && (gpu_gemm_takes(f->be, f->p, m, gate) || gpu_widens(f->be, m, gate)))
 		return;
 	f->gated[i] = true;
 	f->gone[i + 1] = true;
@@ -209,8 +209,7 @@ static bool adds_and_norms(const struct fuser *f, uint32_t i)
 
 	return a->h.op == OP_ADD && n && n->h.op == OP_NORM && !f->gone[i + 1] && !n->norm.is_layernorm &&
 	       n->norm.n_head == 1 && n->h.ints == NO_SLOT && n->h.rows == a->h.rows && same(&n->norm.x, &a->add.x) &&
-	       n->norm.out.alloc != a->add.x.alloc && n->norm.out.alloc != a->add.y.alloc &&
-	       n->norm.dim == a->add.dim;
+	       n->norm.out.alloc != a->add.x.alloc && n->norm.out.alloc != a->add.y.alloc && n->norm.dim == a->add.dim;
 }
 
 /* ---- One product per head ---- */

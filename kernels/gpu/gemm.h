@@ -23,5 +23,7 @@ int gpu_gemm_run(struct gpu_gemm *g, const struct gpu_gemm_desc *d);
 /* Whether issue.c gives a job of a product of many rows to the library. */
 bool gpu_gemm_takes(const struct gpu_backend *be, const struct gpu_program *p, const union gpu_rec *rec,
                     const struct rec_job *job);
+/* Whether it writes the job's matrix out in bfloat16 first, so that the library can read it. */
+bool gpu_widens(const struct gpu_backend *be, const union gpu_rec *rec, const struct rec_job *job);
 
 #endif

@@ -38,28 +38,38 @@ bool gpu_gemm_takes(const struct gpu_backend *be, const struct gpu_program *p, c
 	return be->gemm && !be->exact && !be->deterministic && job->m->m.type == KN_BF16 && !job->bias;
 }
 
-/* x in another element type, in memory of the backend's own. */
+/* Memory of the backend's own that a launch needs. Not while a graph is captured: the launches before it would be lost.
+ */
+static int room(struct gpu_backend *be, char **p, size_t *have, size_t bytes)
+{
+	int r;
+
+	if (bytes <= *have)
+		return 0;
+	if (be->capturing)
+		return -ENOTSUP;
+	r = gpu_rt_sync(&be->rt);
+	if (r < 0)
+		return r;
+	gpu_rt_free(&be->rt, *p);
+	*have = 0;
+	be->is_stale = true;
+	*p = gpu_rt_alloc(&be->rt, bytes);
+	if (!*p)
+		return -ENOMEM;
+	*have = bytes;
+	return 0;
+}
+
+/* x in another element type. */
 static int convert_x(struct gpu_backend *be, struct gk_view *x, struct gk_rows rows, uint32_t width, uint32_t elem)
 {
 	uint32_t ld = (width + 7) & ~7u;
 	struct gk_view to = { .elem = elem, .ld = ld };
-	size_t bytes = (size_t)rows.bound * ld * 4;
-	int r;
+	int r = room(be, &be->xbuf, &be->xbuf_bytes, (size_t)rows.bound * ld * 4);
 
-	if (bytes > be->xbuf_bytes) {
-		if (be->capturing)
-			return -ENOTSUP;
-		r = gpu_rt_sync(&be->rt);
-		if (r < 0)
-			return r;
-		gpu_rt_free(&be->rt, be->xbuf);
-		be->xbuf_bytes = 0;
-		be->is_stale = true;
-		be->xbuf = gpu_rt_alloc(&be->rt, bytes);
-		if (!be->xbuf)
-			return -ENOMEM;
-		be->xbuf_bytes = bytes;
-	}
+	if (r < 0)
+		return r;
 	to.p = be->xbuf;
 	r = gk_convert(&be->ctx, to, *x, rows, width);
 	*x = to;
@@ -90,8 +100,8 @@ static int issue_norm(struct gpu_backend *be, const struct gpu_program *p, const
 	return n->is_layernorm ? gk_layernorm(&be->ctx, &k) : gk_rmsnorm(&be->ctx, &k);
 }
 
-/* How many jobs from `first` on are one product: weights behind one another, outputs side by side. Their rows of weights
- * into ret_n. */
+/* How many jobs from `first` on are one product: weights behind one another, outputs side by side. Their rows of
+ * weights into ret_n. */
 static uint32_t joined(const struct rec_matmul *m, const struct gk_job *jobs, uint32_t first, uint32_t *ret_n)
 {
 	uint32_t i = first;
@@ -103,8 +113,7 @@ static uint32_t joined(const struct rec_matmul *m, const struct gk_job *jobs, ui
 		if ((const char *)b->w.values != (const char *)a->w.values + (size_t)a->w.rows * a->w.ld * 2 ||
 		    b->w.type != KN_BF16 || b->w.ld != a->w.ld || b->bias || b->accumulate || a->accumulate ||
 		    a->out.elem != GK_BF16 || b->out.elem != GK_BF16 || b->out.ld != a->out.ld ||
-		    (char *)b->out.p != (char *)a->out.p + (size_t)a->w.rows * 2 ||
-		    *ret_n + b->w.rows > a->out.ld)
+		    (char *)b->out.p != (char *)a->out.p + (size_t)a->w.rows * 2 || *ret_n + b->w.rows > a->out.ld)
 			break;
 		*ret_n += b->w.rows;
 	}
@@ -127,6 +136,42 @@ static int issue_gemm(struct gpu_backend *be, const struct rec_job *j, const str
 		                   .accumulate = j->accumulate };
 
 	return gpu_gemm_run(be->gemm, &d);
+}
+
+/* So many rows that writing a matrix out in bfloat16, for the library to read, costs less than it saves. */
+enum { WIDEN_ROWS = 256 };
+static const size_t widest_bytes = 512u << 20;
+
+bool gpu_widens(const struct gpu_backend *be, const union gpu_rec *rec, const struct rec_job *job)
+{
+	const struct gk_mat *w = &job->m->m;
+
+	return be->gemm && !be->exact && !be->deterministic && !job->bias && w->type != KN_F32 && w->type != KN_BF16 &&
+	       be->step.rows[rec->h.rows].bound >= WIDEN_ROWS && (size_t)w->rows * w->cols * 2 <= widest_bytes;
+}
+
+static int issue_widened(struct gpu_backend *be, const struct rec_job *j, const struct gk_view *x, struct gk_view out,
+                         uint32_t rows)
+{
+	const struct gk_mat *w = &j->m->m;
+	uint32_t ld = (w->cols + 63) & ~63u;
+	size_t bytes = (size_t)w->rows * ld * 2;
+	struct gpu_gemm_desc d = { .rows = rows,
+		                   .n = w->rows,
+		                   .k = w->cols,
+		                   .x = x->p,
+		                   .out = out.p,
+		                   .ld_x = x->ld,
+		                   .ld_w = ld,
+		                   .ld_out = out.ld,
+		                   .out_is_f32 = out.elem == GK_F32,
+		                   .accumulate = j->accumulate };
+	int r;
+
+	r = room(be, &be->wbuf, &be->wbuf_bytes, bytes);
+	r = r < 0 ? r : gk_mat_widen(&be->ctx, w, be->wbuf, ld);
+	d.w = be->wbuf;
+	return r < 0 ? r : gpu_gemm_run(be->gemm, &d);
 }
 
 /* Rows beyond GK_FEW_ROWS: the library's, job by job, and the rest in one launch of our own. */
@@ -154,6 +199,8 @@ static int issue_many(struct gpu_backend *be, const struct gpu_program *p, const
 			step = joined(m, l->jobs, i, &n_out);
 			done = issue_gemm(be, &m->job[i], &l->x, l->jobs[i].out, l->rows.bound, n_out);
 		}
+		if (done == -ENOTSUP && !exact && !l->gated && gpu_widens(be, (const union gpu_rec *)m, &m->job[i]))
+			done = issue_widened(be, &m->job[i], &l->x, l->jobs[i].out, l->rows.bound);
 		for (uint32_t k = 0; k < step && done == -ENOTSUP; k++)
 			jobs[n++] = l->jobs[i + k];
 		r = done == -ENOTSUP ? 0 : done;

@@ -1,7 +1,7 @@
-/* Several matrices on one input are one product where they lie behind one another in memory, if only their outputs stood
- * side by side: q, k and v, gate and up. Callers have a buffer for each. Kept in bfloat16 each buffer is half empty, so
- * all of a row's outputs fit into the first one's memory: there they are put, and everybody else of the program looks for
- * them there. */
+/* Several matrices on one input are one product where they lie behind one another in memory, if only their outputs
+ * stood side by side: q, k and v, gate and up. Callers have a buffer for each. Kept in bfloat16 each buffer is half
+ * empty, so all of a row's outputs fit into the first one's memory: there they are put, and everybody else of the
+ * program looks for them there. */
 #include <stdlib.h>
 #include <string.h>
 

@@ -31,7 +31,8 @@ static size_t chunk_bytes(const struct gpu_backend *be, size_t bytes)
 	return total > bytes ? total : bytes;
 }
 
-/* Behind the matrix before where that is possible: those that are used together then lie together (gpu_join_outputs). */
+/* Behind the matrix before where that is possible: those that are used together then lie together (gpu_join_outputs).
+ */
 static int chunk_with_room(struct gpu_backend *be, size_t bytes, uint32_t *ret_chunk)
 {
 	struct gpu_chunk *grown;

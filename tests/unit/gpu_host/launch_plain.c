@@ -116,6 +116,21 @@ static float *row_of(const struct gk_mat *m, size_t row)
 	return w;
 }
 
+int gk_mat_widen(const struct gk_ctx *ctx, const struct gk_mat *mat, void *dst, uint32_t ld)
+{
+	const struct gk_view to = { .p = dst, .elem = GK_BF16, .ld = ld };
+
+	(void)ctx;
+	for (uint32_t r = 0; r < mat->rows; r++) {
+		float *w = row_of(mat, r);
+
+		for (uint32_t k = 0; k < mat->cols; k++)
+			put(&to, r, k, w[k]);
+		free(w);
+	}
+	return 0;
+}
+
 /* ---- Products ---- */
 
 static float act_of(uint32_t act, float g, float u)
