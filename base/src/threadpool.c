@@ -40,7 +40,7 @@ enum {
 	/* With more threads than cores, whoever spins keeps another one from working. */
 	SPIN_CROWDED_NS = 2000,
 	PAUSES_PER_CLOCK_LOOK = 32,
-	WINDOW_NS = 15000000, /* of what pool_load_add() is told */
+	WINDOW_NS = 15000000, /* of what base_load_add() is told */
 	IDLE_NS = 3000000,    /* longer between loops: other work has begun */
 };
 
@@ -239,7 +239,7 @@ int base_threadpool_new(unsigned n_threads, struct base_threadpool **ret_pool, s
 	memset(pool, 0, sizeof(*pool));
 	pool->n_threads = n_threads;
 	atomic_init(&pool->n_active, n_threads);
-	pool_load_init(&pool->load, n_threads);
+	base_load_init(&pool->load, n_threads);
 	pool->spin_ns = n_threads <= cpus ? SPIN_NS : SPIN_CROWDED_NS;
 	pool->workers = calloc(n_threads, sizeof(*pool->workers));
 	r = pool->workers ? start_workers(pool, err) : err_set(err, -ENOMEM, "thread pool: out of memory");
@@ -342,10 +342,10 @@ static void learn(struct base_threadpool *pool, int64_t now, int64_t wait_ns, in
 	struct window *w = &pool->window;
 
 	w->end_ns = now;
-	w->lost_ns += pool_load_lost(wait_ns, chunk_ns);
+	w->lost_ns += base_load_lost(wait_ns, chunk_ns);
 	if (now - w->begin_ns < WINDOW_NS)
 		return;
-	pool_load_add(&pool->load, now - w->begin_ns, w->lost_ns + callers_loss(w, now));
+	base_load_add(&pool->load, now - w->begin_ns, w->lost_ns + callers_loss(w, now));
 	begin_window(pool, now);
 	if (pool->load.n_active != base_threadpool_active(pool))
 		set_active(pool, pool->load.n_active);

@@ -17,12 +17,12 @@ enum {
 	LEAST_LOSS_PERCENT = 6,
 };
 
-void pool_load_init(struct pool_load *l, unsigned n_threads)
+void base_load_init(struct pool_load *l, unsigned n_threads)
 {
 	*l = (struct pool_load){ .n_threads = n_threads, .n_active = n_threads, .rest_ns = LEAST_REST_NS };
 }
 
-int64_t pool_load_lost(int64_t wait_ns, int64_t chunk_ns)
+int64_t base_load_lost(int64_t wait_ns, int64_t chunk_ns)
 {
 	int64_t usual = chunk_ns * SLOW_CHUNKS;
 
@@ -38,7 +38,7 @@ static int64_t worth(const struct pool_load *l)
 	return percent > LEAST_LOSS_PERCENT ? percent : LEAST_LOSS_PERCENT;
 }
 
-void pool_load_add(struct pool_load *l, int64_t busy_ns, int64_t lost_ns)
+void base_load_add(struct pool_load *l, int64_t busy_ns, int64_t lost_ns)
 {
 	/* Fewer than half would be slower than the worst neighbour. */
 	unsigned least = l->n_threads / 2 + 1;

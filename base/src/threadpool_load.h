@@ -12,11 +12,11 @@ struct pool_load {
 	int64_t rest_ns;   /* calm time until one is asked back */
 };
 
-void pool_load_init(struct pool_load *l, unsigned n_threads);
+void base_load_init(struct pool_load *l, unsigned n_threads);
 /* Some milliseconds of loops took busy_ns, of which lost_ns were spent waiting for threads that had lost their core. */
-void pool_load_add(struct pool_load *l, int64_t busy_ns, int64_t lost_ns);
+void base_load_add(struct pool_load *l, int64_t busy_ns, int64_t lost_ns);
 /* What a loop lost: its caller, whose own chunks took chunk_ns on average (0: it had none), then waited wait_ns for
  * the others. */
-int64_t pool_load_lost(int64_t wait_ns, int64_t chunk_ns);
+int64_t base_load_lost(int64_t wait_ns, int64_t chunk_ns);
 
 #endif

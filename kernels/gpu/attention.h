@@ -2,11 +2,10 @@
  * Dao, 2023).
  *
  * Rows of a block are pairs (new token, query head) that share a K/V head, token by token. Two ways to share the work:
- *   SPLIT  16 rows a block; each wave takes 32 keys of a tile, and the waves' results are merged at the end. For decode,
- *          where reading keys and values is all that counts.
- *   else   16 rows a wave; all waves walk the same tile of 64 keys.
- * Tiles begin at multiples of their size, so that a row meets its keys in the same order wherever its neighbours are.
- * Keys and values that are no bfloat16 are rounded to it on the way into shared memory. */
+ *   SPLIT  16 rows a block; each wave takes 32 keys of a tile, and the waves' results are merged at the end. For
+ * decode, where reading keys and values is all that counts. else   16 rows a wave; all waves walk the same tile of 64
+ * keys. Tiles begin at multiples of their size, so that a row meets its keys in the same order wherever its neighbours
+ * are. Keys and values that are no bfloat16 are rounded to it on the way into shared memory. */
 #ifndef GPU_ATTENTION_H
 #define GPU_ATTENTION_H
 
@@ -23,10 +22,10 @@ struct attn_args {
 	uint32_t window;
 	float scale, softcap;
 	const float *sinks;
-	bool direct;      /* keys and values are bfloat16, in 16-byte steps */
-	bool whole;       /* queries may be read 16 bytes at a time */
-	int page_shift;   /* log2 of page_tokens, or -1 */
-	float *parts; /* [slot][head][v_dim + 2]: sums, their maximum (of log2), their mass */
+	bool direct;    /* keys and values are bfloat16, in 16-byte steps */
+	bool whole;     /* queries may be read 16 bytes at a time */
+	int page_shift; /* log2 of page_tokens, or -1 */
+	float *parts;   /* [slot][head][v_dim + 2]: sums, their maximum (of log2), their mass */
 };
 
 GPU_FN float attn_exp2(float x)
@@ -49,7 +48,14 @@ template <int DIM, int TOKENS, int THREADS>
 GPU_FN void attn_copy_tile(uint4 *tile, const attn_args &a, const void *pool, uint32_t dim, const uint32_t *pages,
                            uint32_t head, uint32_t token, uint32_t end)
 {
-	enum { CHUNKS = DIM / 8, N = TOKENS * CHUNKS / THREADS, AT_ONCE = N % 8 == 0 ? 8 : N % 6 == 0 ? 6 : N % 4 == 0 ? 4 : 1 };
+	enum {
+		CHUNKS = DIM / 8,
+		N = TOKENS * CHUNKS / THREADS,
+		AT_ONCE = N % 8 == 0   ? 8
+		          : N % 6 == 0 ? 6
+		          : N % 4 == 0 ? 4
+		                       : 1
+	};
 	static_assert(TOKENS * CHUNKS % THREADS == 0, "every thread copies as much");
 
 	for (int n0 = 0; n0 < N; n0 += AT_ONCE) {
@@ -63,11 +69,14 @@ GPU_FN void attn_copy_tile(uint4 *tile, const attn_args &a, const void *pool, ui
 		}
 #pragma unroll
 		for (int b = 0; b < AT_ONCE; b++) {
-			const uint32_t i = threadIdx.x + (n0 + b) * THREADS, r = i / CHUNKS, c = i % CHUNKS, t = token + r;
+			const uint32_t i = threadIdx.x + (n0 + b) * THREADS, r = i / CHUNKS, c = i % CHUNKS,
+			               t = token + r;
 			const uint32_t slot = a.page_shift >= 0 ? t & ((1u << a.page_shift) - 1) : t % a.kv.page_tokens;
 			const bool there = t < end && c * 8 < dim;
 			const size_t at =
-			        there ? (size_t)((page[b] * a.kv.n_kv_head + head) * a.kv.page_tokens + slot) * dim + c * 8 : 0;
+			        there ? (size_t)((page[b] * a.kv.n_kv_head + head) * a.kv.page_tokens + slot) * dim +
+			                        c * 8
+			              : 0;
 			uint4 *to = tile + gpu_tile_at(r, c, CHUNKS);
 
 			if (a.direct) {
@@ -77,10 +86,12 @@ GPU_FN void attn_copy_tile(uint4 *tile, const attn_args &a, const void *pool, ui
 
 #pragma unroll
 				for (uint32_t k = 0; k < 4; k++) {
-					const bool first = there && c * 8 + 2 * k < dim, second = there && c * 8 + 2 * k + 1 < dim;
+					const bool first = there && c * 8 + 2 * k < dim,
+					           second = there && c * 8 + 2 * k + 1 < dim;
 
 					w[k] = gpu_pack_bf16(first ? gk_kv_get(a.kv.dtype, pool, at + 2 * k) : 0.0f,
-					                     second ? gk_kv_get(a.kv.dtype, pool, at + 2 * k + 1) : 0.0f);
+					                     second ? gk_kv_get(a.kv.dtype, pool, at + 2 * k + 1)
+					                            : 0.0f);
 				}
 				*to = make_uint4(w[0], w[1], w[2], w[3]);
 			}
@@ -147,7 +158,7 @@ static __global__ void __launch_bounds__(WAVES *GPU_WAVE) attn_kernel(GPU_PARAM 
 		VC = VD / 8,
 		STAGE = TILE * (KC + VC),
 		STAGES = SPLIT ? 1 : 2, /* several blocks share a multiprocessor and wait in turn, or one looks ahead */
-		Q_STAYS = KD <= 128, /* in registers */
+		Q_STAYS = KD <= 128,    /* in registers */
 		THREADS = WAVES * GPU_WAVE,
 	};
 	GPU_DYN_SHARED(uint4, shared);
@@ -238,7 +249,8 @@ static __global__ void __launch_bounds__(WAVES *GPU_WAVE) attn_kernel(GPU_PARAM 
 				s[n] = gpu_acc_zero();
 #pragma unroll
 			for (int c = 0; c < KD / 32; c++) {
-				const gpu_frag f = Q_STAYS ? q[Q_STAYS ? c : 0] : gpu_tile_frag(tile_q, tile_row0, 4 * c, KC);
+				const gpu_frag f =
+				        Q_STAYS ? q[Q_STAYS ? c : 0] : gpu_tile_frag(tile_q, tile_row0, 4 * c, KC);
 
 #pragma unroll
 				for (int n = 0; n < SLICE / 16; n++)
@@ -258,7 +270,8 @@ static __global__ void __launch_bounds__(WAVES *GPU_WAVE) attn_kernel(GPU_PARAM 
 				for (int n = 0; n < SLICE / 16; n++) {
 #pragma unroll
 					for (int i = 0; i < GPU_ACC; i++) {
-						const uint32_t key = key0 + 16 * n + gpu_acc_col(i), p = pos[gpu_acc_slot(i)];
+						const uint32_t key = key0 + 16 * n + gpu_acc_col(i),
+						               p = pos[gpu_acc_slot(i)];
 
 						if (key > p || key >= end || (a.window && key + a.window <= p))
 							s[n].v[i] = -INFINITY;
@@ -344,11 +357,13 @@ static __global__ void __launch_bounds__(WAVES *GPU_WAVE) attn_kernel(GPU_PARAM 
 
 						if (col < a.kv.v_dim)
 							gk_put(a.out, seq.row + work.q + row.token,
-							       (size_t)row.head * a.kv.v_dim + col, acc[d].v[i] * scale);
+							       (size_t)row.head * a.kv.v_dim + col,
+							       acc[d].v[i] * scale);
 					}
 				} else {
-					float *part = a.parts + ((size_t)(work.part + row.token) * a.n_head + row.head) *
-					                                (a.kv.v_dim + 2);
+					float *part =
+					        a.parts + ((size_t)(work.part + row.token) * a.n_head + row.head) *
+					                          (a.kv.v_dim + 2);
 
 #pragma unroll
 					for (int d = 0; d < VD / 16; d++) {
@@ -366,7 +381,8 @@ static __global__ void __launch_bounds__(WAVES *GPU_WAVE) attn_kernel(GPU_PARAM 
 
 		/* The waves' results, merged in their order. */
 		enum { LINE = VD + 1 };
-		float *const sums = (float *)stages, *const tops = sums + WAVES * 16 * LINE, *const masses = tops + WAVES * 16;
+		float *const sums = (float *)stages, *const tops = sums + WAVES * 16 * LINE,
+		             *const masses = tops + WAVES * 16;
 
 		__syncthreads();
 #pragma unroll
@@ -392,7 +408,8 @@ static __global__ void __launch_bounds__(WAVES *GPU_WAVE) attn_kernel(GPU_PARAM 
 				best = fmaxf(best, tops[w * 16 + r]);
 #pragma unroll
 			for (int w = 0; w < WAVES; w++) {
-				const float f = tops[w * 16 + r] == -INFINITY ? 0.0f : attn_exp2(tops[w * 16 + r] - best);
+				const float f =
+				        tops[w * 16 + r] == -INFINITY ? 0.0f : attn_exp2(tops[w * 16 + r] - best);
 
 				sum += sums[(w * 16 + r) * LINE + col] * f;
 				total += masses[w * 16 + r] * f;
@@ -401,8 +418,8 @@ static __global__ void __launch_bounds__(WAVES *GPU_WAVE) attn_kernel(GPU_PARAM 
 				gk_put(a.out, seq.row + work.q + row.token, (size_t)row.head * a.kv.v_dim + col,
 				       sum * attn_final_scale(a, row.head, best, total));
 			} else {
-				float *part = a.parts +
-				              ((size_t)(work.part + row.token) * a.n_head + row.head) * (a.kv.v_dim + 2);
+				float *part = a.parts + ((size_t)(work.part + row.token) * a.n_head + row.head) *
+				                                (a.kv.v_dim + 2);
 
 				part[col] = sum;
 				if (col == 0) {

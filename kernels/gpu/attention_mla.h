@@ -16,7 +16,13 @@ template <int RT> static inline size_t attn_mla_shared_bytes()
 
 template <int RT> static __global__ void __launch_bounds__(MLA_WAVES *GPU_WAVE) attn_mla_kernel(GPU_PARAM attn_args a)
 {
-	enum { KC = MLA_KEY / 8, ROWS = RT * 16, PC = MLA_TILE / 8, SLICE = MLA_VALUE / MLA_WAVES, THREADS = MLA_WAVES * GPU_WAVE };
+	enum {
+		KC = MLA_KEY / 8,
+		ROWS = RT * 16,
+		PC = MLA_TILE / 8,
+		SLICE = MLA_VALUE / MLA_WAVES,
+		THREADS = MLA_WAVES * GPU_WAVE
+	};
 	GPU_DYN_SHARED(uint4, shared);
 	uint4 *const tile_q = shared, *const stages = tile_q + ROWS * KC, *const tile_p = stages + 2 * MLA_TILE * KC;
 	float *const tops = (float *)(tile_p + ROWS * PC), *const masses = tops + MLA_WAVES * ROWS;

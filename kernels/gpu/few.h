@@ -55,9 +55,9 @@ struct few_args {
 	/* grouped */
 	const few_group *groups;
 	const uint32_t *n_groups;
-	const gk_mat *mats[2];          /* [expert] */
-	const float *mat_bias[2];       /* [expert][rows] or NULL */
-	const uint32_t *row_of;         /* [place] row of x, NULL: the place; the output's row is the place */
+	const gk_mat *mats[2];    /* [expert] */
+	const float *mat_bias[2]; /* [expert][rows] or NULL */
+	const uint32_t *row_of;   /* [place] row of x, NULL: the place; the output's row is the place */
 };
 
 GPU_FN uint32_t few_col_stride(uint32_t n_chunks)
@@ -129,9 +129,9 @@ GPU_FN float few_make_columns(const few_columns &cols, uint32_t order, uint32_t 
 	return square;
 }
 
-/* The same for rows of float32 that can be copied 16 bytes at a time, in two parts: the copy of a piece's two halves goes
- * where its two parts will be, so that all of a row is under way at once and takes no registers. A thread copies and
- * turns the same pieces. norm: room for the weights of the norm, copied before the predecessor is waited for. */
+/* The same for rows of float32 that can be copied 16 bytes at a time, in two parts: the copy of a piece's two halves
+ * goes where its two parts will be, so that all of a row is under way at once and takes no registers. A thread copies
+ * and turns the same pieces. norm: room for the weights of the norm, copied before the predecessor is waited for. */
 GPU_FN void few_copy_norm(float4 *norm, const few_columns &cols, uint32_t order, const gk_view &norm_w)
 {
 	const float *w = (const float *)norm_w.p;
@@ -218,15 +218,14 @@ template <class F, int NB> struct few_lane {
 	const float *sums[NB][GPU_ACC];
 };
 
-template <class F, int NB>
-GPU_FN void few_operands(const few_lane<F, NB> &lane, uint32_t chunk, gpu_frag *ret)
+template <class F, int NB> GPU_FN void few_operands(const few_lane<F, NB> &lane, uint32_t chunk, gpu_frag *ret)
 {
 #pragma unroll
 	for (int nb = 0; nb < NB; nb++) {
 #pragma unroll
 		for (int p = 0; p < GPU_PIECES; p++)
 			ret[nb].p[p] = lane.exists >> (nb * GPU_PIECES + p) & 1 ? lane.col[nb][p][chunk * 4]
-			                                                       : make_uint4(0, 0, 0, 0);
+			                                                        : make_uint4(0, 0, 0, 0);
 	}
 }
 
@@ -268,7 +267,8 @@ template <class F> GPU_FN void few_load(few_raw<F> &r, const few_at<F> &a, uint3
 	if ((int)F::SCALED != 0) {
 #pragma unroll
 		for (int s = 0; s < ((int)F::SCALE_ROW ? GPU_ACC_ROWS : 1); s++) {
-			const uint32_t down = (uint32_t)(gpu_slot_step(s) >> 3), along = (uint32_t)(gpu_slot_step(s) & 7);
+			const uint32_t down = (uint32_t)(gpu_slot_step(s) >> 3),
+			               along = (uint32_t)(gpu_slot_step(s) & 7);
 
 			F::fetch_scale(r.s[s], a.scale + down * a.step8_scale + along * F::SCALE_ROW, unit);
 		}
@@ -326,8 +326,9 @@ GPU_FN void few_unit(gpu_acc (*acc)[NB], const few_raw<F> *raw, const few_lane<F
 			for (int nb = 0; nb < NB; nb++) {
 #pragma unroll
 				for (int i = 0; i < GPU_ACC; i++)
-					sums[nb][i] = !NARROW || GPU_ROW_LANES == 16 || i < GPU_ACC / 2 ? lane.sums[nb][i][chunk]
-					                                                               : 0.0f;
+					sums[nb][i] = !NARROW || GPU_ROW_LANES == 16 || i < GPU_ACC / 2
+					                      ? lane.sums[nb][i][chunk]
+					                      : 0.0f;
 			}
 		}
 #pragma unroll
@@ -380,18 +381,23 @@ GPU_FN void few_unit(gpu_acc (*acc)[NB], const few_raw<F> *raw, const few_lane<F
 	}
 }
 
-/* ---- The block ----------------------------------------------------------------------------------------------------- */
+/* ---- The block -----------------------------------------------------------------------------------------------------
+ */
 
-/* Units under way, and blocks that a multiprocessor shall hold: 64 to 128 bytes of values a lane, registers allowing. */
+/* Units under way, and blocks that a multiprocessor shall hold: 64 to 128 bytes of values a lane, registers allowing.
+ */
 template <class F, int NT, int RT> struct few_depth {
 	enum {
 		U = (int)F::SCALED == 0 || (int)F::UNIT == 128 ? 2 / RT : 4 / RT,
-		BLOCKS = NT == 1 ? (RT == 2 && (int)F::SCALED != 0 ? 2 : 3) : NT == 2 ? 2 : 1,
+		BLOCKS = NT == 1   ? (RT == 2 && (int)F::SCALED != 0 ? 2 : 3)
+		         : NT == 2 ? 2
+		                   : 1,
 	};
 };
 
 template <uint32_t TYPE, int NT, int RT, bool GROUPED>
-static __global__ void __launch_bounds__(FEW_THREADS, (few_depth<gk_format<TYPE>, NT, RT>::BLOCKS)) few_kernel(GPU_PARAM few_args a)
+static __global__ void __launch_bounds__(FEW_THREADS, (few_depth<gk_format<TYPE>, NT, RT>::BLOCKS))
+        few_kernel(GPU_PARAM few_args a)
 {
 	typedef gk_format<TYPE> F;
 	enum {
@@ -432,7 +438,8 @@ static __global__ void __launch_bounds__(FEW_THREADS, (few_depth<gk_format<TYPE>
 		return (tile - (GROUPED ? 0 : a.job[j].first_tile)) * FEW_TILE * (gated ? 1 : RT);
 	};
 	const gk_mat &shape = GROUPED ? a.mats[0][expert] : a.job[0].w;
-	const uint32_t n_units = gk_n_units(shape), n_cols_w = shape.cols, n_steps = (n_units + U * WAVES - 1) / (U * WAVES);
+	const uint32_t n_units = gk_n_units(shape), n_cols_w = shape.cols,
+	               n_steps = (n_units + U * WAVES - 1) / (U * WAVES);
 	few_raw<F> raw[U][RT];
 	few_at<F> at[RT];
 
@@ -470,7 +477,8 @@ static __global__ void __launch_bounds__(FEW_THREADS, (few_depth<gk_format<TYPE>
 
 			cols.data = (uint4 *)(shared + WAVES * OUT_ROWS * LINE);
 			cols.sums = F::MINS ? (float *)(cols.data + (size_t)all * cols.col_stride) : nullptr;
-			norm = (float4 *)(cols.data + (size_t)all * cols.col_stride) + (F::MINS ? all * cols.n_chunks / 4 : 0);
+			norm = (float4 *)(cols.data + (size_t)all * cols.col_stride) +
+			       (F::MINS ? all * cols.n_chunks / 4 : 0);
 		}
 		if (norm && a.copied && a.norm_w.p)
 			few_copy_norm(norm, cols, F::ORDER, a.norm_w);
@@ -487,10 +495,11 @@ static __global__ void __launch_bounds__(FEW_THREADS, (few_depth<gk_format<TYPE>
 				             GROUPED ? (a.row_of ? a.row_of[first + pass + i] : first + pass + i) : i);
 			gpu_copy_wait<0>();
 			for (uint32_t i = 0; i < n; i++) {
-				const uint32_t row = GROUPED ? (a.row_of ? a.row_of[first + pass + i] : first + pass + i) : i;
-				float square = a.copied
-				                       ? few_turn_row(cols, F::ORDER, i, a.norm_w.p ? norm : nullptr)
-				                       : few_make_columns(cols, F::ORDER, i, a.x, row, n_cols_w, a.norm_w, a.whole);
+				const uint32_t row =
+				        GROUPED ? (a.row_of ? a.row_of[first + pass + i] : first + pass + i) : i;
+				float square = a.copied ? few_turn_row(cols, F::ORDER, i, a.norm_w.p ? norm : nullptr)
+				                        : few_make_columns(cols, F::ORDER, i, a.x, row, n_cols_w,
+				                                           a.norm_w, a.whole);
 
 				if (a.norm) {
 					square = gpu_block_sum(square, scratch);
@@ -514,11 +523,13 @@ static __global__ void __launch_bounds__(FEW_THREADS, (few_depth<gk_format<TYPE>
 				const uint32_t col = nb * 16 + gpu_piece_row(p);
 				const bool exists = col < n_cols;
 
-				lane.col[nb][p] = cols.data + (size_t)(exists ? col : 0) * cols.col_stride + (gpu_piece_col(p) >> 3);
+				lane.col[nb][p] = cols.data + (size_t)(exists ? col : 0) * cols.col_stride +
+				                  (gpu_piece_col(p) >> 3);
 				lane.exists |= (uint32_t)exists << (nb * GPU_PIECES + p);
 			}
 #pragma unroll
-			for (int i = 0; F::MINS && i < GPU_ACC; i++) { /* results of columns that are not there go nowhere */
+			for (int i = 0; F::MINS && i < GPU_ACC;
+			     i++) { /* results of columns that are not there go nowhere */
 				const uint32_t col = nb * 16 + gpu_acc_col(i);
 
 				lane.sums[nb][i] = cols.sums + (size_t)(col < n_cols ? col : 0) * cols.n_chunks;
@@ -564,19 +575,21 @@ static __global__ void __launch_bounds__(FEW_THREADS, (few_depth<gk_format<TYPE>
 						const int col = nb * 16 + gpu_acc_col(i);
 
 						if (col < NC)
-							sums[((wave * RT + r) * FEW_TILE + gpu_acc_row(i)) * LINE + col] =
-							        acc[r][nb].v[i];
+							sums[((wave * RT + r) * FEW_TILE + gpu_acc_row(i)) * LINE +
+							     col] = acc[r][nb].v[i];
 					}
 				}
 			}
 			__syncthreads();
 
-			const uint32_t n_out = gated ? (uint32_t)FEW_TILE : (uint32_t)OUT_ROWS, j = job_of(now), row0 = row_of(now, j);
+			const uint32_t n_out = gated ? (uint32_t)FEW_TILE : (uint32_t)OUT_ROWS, j = job_of(now),
+			               row0 = row_of(now, j);
 			const few_job &job = a.job[j];
 			const uint32_t rows_w = GROUPED ? shape.rows : job.w.rows;
 
 			for (uint32_t i = threadIdx.x; i < n_out * n; i += FEW_THREADS) {
-				const uint32_t r = i % n_out, m = i / n_out, row = row0 + r, out_row = GROUPED ? first + pass + m : m;
+				const uint32_t r = i % n_out, m = i / n_out, row = row0 + r,
+				               out_row = GROUPED ? first + pass + m : m;
 				float y[2] = { 0.0f, 0.0f };
 
 				if (row >= rows_w)
@@ -588,7 +601,8 @@ static __global__ void __launch_bounds__(FEW_THREADS, (few_depth<gk_format<TYPE>
 					if (g == 1 && !gated)
 						break;
 					for (uint32_t v = 0; v < WAVES; v++) {
-						const float *s = sums + ((size_t)(v * RT + g) * FEW_TILE + r) * LINE + m * cols.parts;
+						const float *s = sums + ((size_t)(v * RT + g) * FEW_TILE + r) * LINE +
+						                 m * cols.parts;
 
 						y[g] += cols.parts == 2 ? s[0] + s[1] : s[0];
 					}
@@ -600,7 +614,8 @@ static __global__ void __launch_bounds__(FEW_THREADS, (few_depth<gk_format<TYPE>
 
 				const float result = gated ? gk_act(a.act, y[0], y[1]) : y[0];
 
-				gk_put(job.out, out_row, row, job.accumulate ? gk_get(job.out, out_row, row) + result : result);
+				gk_put(job.out, out_row, row,
+				       job.accumulate ? gk_get(job.out, out_row, row) + result : result);
 			}
 			__syncthreads();
 			if (!more)
@@ -610,14 +625,15 @@ static __global__ void __launch_bounds__(FEW_THREADS, (few_depth<gk_format<TYPE>
 }
 
 /* Shared memory of a block: the waves' sums, then columns, their sums and the norm's weights if they are made here. */
-static inline size_t few_shared_bytes(uint32_t n_cols, const few_columns &cols, bool made_here, bool mins, bool norm, int nt,
-                                      int rt)
+static inline size_t few_shared_bytes(uint32_t n_cols, const few_columns &cols, bool made_here, bool mins, bool norm,
+                                      int nt, int rt)
 {
 	const size_t line = (nt == 1 ? 8 : (nt + 1) / 2 * 16) + 1;
 	size_t bytes = (size_t)(FEW_THREADS / 32) * (size_t)rt * FEW_TILE * line * sizeof(float);
 
 	if (made_here)
-		bytes += (size_t)n_cols * cols.col_stride * 16 + (mins ? (size_t)n_cols * cols.n_chunks * sizeof(float) : 0) +
+		bytes += (size_t)n_cols * cols.col_stride * 16 +
+		         (mins ? (size_t)n_cols * cols.n_chunks * sizeof(float) : 0) +
 		         (norm ? (size_t)cols.n_chunks * 32 * sizeof(float) : 0);
 	return bytes;
 }
@@ -640,8 +656,9 @@ template <uint32_t TYPE, int NT, int RT, bool GROUPED> static inline void few_la
 	const uint32_t most = l.ctx->n_sm * few_depth<gk_format<TYPE>, NT, RT>::BLOCKS, n_tiles = l.args->n_tiles;
 	const uint32_t rounds = GROUPED ? 1 : (n_tiles + most - 1) / most;
 
-	gpu_launch(few_kernel<TYPE, NT, RT, GROUPED>, dim3((n_tiles + rounds - 1) / rounds, l.n_groups ? l.n_groups : 1),
-	           dim3(FEW_THREADS), l.shared, l.ctx->stream, l.ctx->overlap, *l.args);
+	gpu_launch(few_kernel<TYPE, NT, RT, GROUPED>,
+	           dim3((n_tiles + rounds - 1) / rounds, l.n_groups ? l.n_groups : 1), dim3(FEW_THREADS), l.shared,
+	           l.ctx->stream, l.ctx->overlap, *l.args);
 }
 
 template <uint32_t TYPE> static inline bool few_launch_type(const few_launch &l)

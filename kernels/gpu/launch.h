@@ -130,9 +130,9 @@ struct gk_linear {
 	uint32_t n_jobs;
 	const struct gk_job *jobs; /* host, <= GK_MAX_JOBS */
 };
-/* rows.bound <= GK_FEW_ROWS. x is multiplied in two bfloat16 parts (16 bits of it) up to 4 rows or when ctx->fixed, else
- * rounded to bfloat16; with F32 matrices as it is. Bound by memory: one pass over the weights; with ctx->overlap, the
- * first of them are asked for before the kernel waits for its predecessor. */
+/* rows.bound <= GK_FEW_ROWS. x is multiplied in two bfloat16 parts (16 bits of it) up to 4 rows or when ctx->fixed,
+ * else rounded to bfloat16; with F32 matrices as it is. Bound by memory: one pass over the weights; with ctx->overlap,
+ * the first of them are asked for before the kernel waits for its predecessor. */
 int gk_linear_few(const struct gk_ctx *ctx, const struct gk_linear *l);
 /* Any number of rows, by tiles on matrix units; x bf16 unless `exact`: then float32 arithmetic on float32 x.
  * With norm: -ENOTSUP, the caller norms before. */
@@ -184,8 +184,8 @@ int gk_convert(const struct gk_ctx *ctx, struct gk_view dst, struct gk_view src,
 /* ---- The step's sequences --------------------------------------------------------------------------------------- */
 
 struct gk_seq {
-	uint32_t kv_len, n_q, row; /* as struct kn_seq */
-	uint32_t first_page;       /* in gk_batch.pages */
+	uint32_t kv_len, n_q, row;        /* as struct kn_seq */
+	uint32_t first_page;              /* in gk_batch.pages */
 	uint32_t state, keep, keep_after; /* of recurrent layers, as in struct kn_seq */
 };
 

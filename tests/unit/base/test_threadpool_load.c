@@ -9,7 +9,7 @@ enum { MS = 1000000, WINDOW = 15 * MS };
 static unsigned run(struct pool_load *l, int windows, int percent, unsigned spoilt)
 {
 	for (int i = 0; i < windows; i++)
-		pool_load_add(l, WINDOW, l->n_active >= spoilt ? (int64_t)WINDOW * percent / 100 : 0);
+		base_load_add(l, WINDOW, l->n_active >= spoilt ? (int64_t)WINDOW * percent / 100 : 0);
 	return l->n_active;
 }
 
@@ -18,7 +18,7 @@ static void a_quiet_pool_keeps_all(void **state)
 	struct pool_load l;
 
 	(void)state;
-	pool_load_init(&l, 4);
+	base_load_init(&l, 4);
 	assert_int_equal(run(&l, 1000, 3, 0), 4);
 }
 
@@ -28,7 +28,7 @@ static void one_stolen_core_sends_one_away(void **state)
 	int n_full = 0;
 
 	(void)state;
-	pool_load_init(&l, 4);
+	base_load_init(&l, 4);
 	assert_int_equal(run(&l, 1, 35, 4), 3);
 	/* Asked back less and less: in a minute the full pool is tried for a small part of the time. */
 	for (int i = 0; i < 4000; i++)
@@ -42,7 +42,7 @@ static void it_comes_back_when_the_core_is_free(void **state)
 	struct pool_load l;
 
 	(void)state;
-	pool_load_init(&l, 4);
+	base_load_init(&l, 4);
 	assert_int_equal(run(&l, 2000, 35, 4) | 1, 3 | 1);
 	assert_int_equal(run(&l, 2100 / 15, 0, 4), 4); /* within the longest rest */
 	/* And forgets: the next time it rests shortly. */
@@ -57,7 +57,7 @@ static void more_than_half_stay_whatever_comes(void **state)
 
 	(void)state;
 	for (unsigned n = 3; n < 20; n++) {
-		pool_load_init(&l, n);
+		base_load_init(&l, n);
 		for (int i = 0; i < 300; i++)
 			assert_true(run(&l, 1, 90, 0) > n / 2);
 		assert_true(l.n_active < n);
@@ -67,11 +67,11 @@ static void more_than_half_stay_whatever_comes(void **state)
 static void a_chunk_of_usual_length_is_no_loss(void **state)
 {
 	(void)state;
-	assert_int_equal(pool_load_lost(0, 0), 0);
-	assert_int_equal(pool_load_lost(300000, 10000), 0);  /* short in any case */
-	assert_int_equal(pool_load_lost(3 * MS, MS), 0);     /* chunks are long here */
-	assert_int_equal(pool_load_lost(3 * MS, 0), 3 * MS); /* no chunk of its own to compare with */
-	assert_int_equal(pool_load_lost(3 * MS, 10000), 3 * MS - 10000);
+	assert_int_equal(base_load_lost(0, 0), 0);
+	assert_int_equal(base_load_lost(300000, 10000), 0);  /* short in any case */
+	assert_int_equal(base_load_lost(3 * MS, MS), 0);     /* chunks are long here */
+	assert_int_equal(base_load_lost(3 * MS, 0), 3 * MS); /* no chunk of its own to compare with */
+	assert_int_equal(base_load_lost(3 * MS, 10000), 3 * MS - 10000);
 }
 
 int main(void)

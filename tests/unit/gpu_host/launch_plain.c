@@ -751,7 +751,8 @@ int gk_delta_rule(const struct gk_ctx *ctx, const struct gk_delta *a)
 			for (uint32_t h = 0; h < a->n_v_head; h++)
 				delta_token(a, q->row + t, h, state + h * per_head);
 			if (t + 1 == q->keep_after)
-				memcpy(a->state + q->keep * a->ld_state, state, a->n_v_head * per_head * sizeof(*state));
+				memcpy(a->state + q->keep * a->ld_state, state,
+				       a->n_v_head * per_head * sizeof(*state));
 		}
 	}
 	return 0;
