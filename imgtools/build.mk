@@ -28,7 +28,7 @@ $(B)/fuse3-flags: FORCE
 	$(keep_if_same)
 $(patsubst %.c,$(B)/obj/%.o,$(wildcard imgtools/flip/fusefs/*.c) tests/bench/flip_fuse.c): $(B)/fuse3-flags
 
-PKGS += expat libnghttp2 libprotobuf-c libdeflate libisal
+PKGS += gnutls expat libnghttp2 libprotobuf-c libdeflate libisal
 
 PROGRAMS += $(if $(wildcard imgtools/cmd/slimtrace/*.c),slimtrace)
 slimtrace_SRCS := $(wildcard imgtools/cmd/slimtrace/*.c imgtools/cmd/common/*.c)

@@ -22,7 +22,7 @@ for folder in $(find deploy -name kustomization.yaml -printf '%h\n' | sort); do
 	[[ $folder == deploy/ocai-engine/* ]] && restricted=restricted
 	python3 $tools/cross.py "$work/$name.json" $restricted || fail "$folder"
 done
-(($(ls "$work"/*.json | wc -l) == 5)) || fail "kustomizations were not found"
+(($(ls "$work"/*.json | wc -l) == 6)) || fail "kustomizations were not found"
 for file in $(find deploy -name '*.yaml' ! -name kustomization.yaml ! -name patch.yaml ! -name custom-metrics.yaml); do
 	grep -rqE "^ +- (\.\./)*${file##*/}" "$(dirname "$file")/kustomization.yaml" || fail "$file is in no kustomization"
 done

@@ -21,7 +21,7 @@ pages=(docs/cold-starts.md README.md docs/slim.md docs/cluster.md docs/serve.md 
 	docs/slimming.md)
 # Their commands take minutes, and tests of their own do what they tell.
 # shellcheck disable=SC2034 # read by tests/tools/check-docs.sh
-elsewhere=(docs/packaging.md docs/images.md)
+elsewhere=(docs/packaging.md docs/images.md docs/p2p.md)
 [[ ${1:-} ]] && pages=("$@")
 
 # As an ordinary user: one with the right to mount, in a user namespace; blocks that need root are left out.

@@ -4,7 +4,7 @@
 set -u
 declare -A prefix=([base]='base_|opt_|err_' [kernels]='kn_|ref_|cpu_'
 	[engine]='eng_|arch_|attention_|ffn$|forward$|hparams_|model_|rope_|qz_|runner_|sampler_|sched_|sreq_|tok_|gr_'
-	[engine_http]='eng_|exchange_|gen_|handle_|http_|route_|watch_' [imgtools]='img_' [lazyimages]='flip_|node_|fs_|slots_|tree_|objects?_|reads_|layers?_|request_'
+	[engine_http]='eng_|exchange_|gen_|handle_|http_|route_|watch_' [imgtools]='img_' [lazyimages]='flip_|node_|fs_|slots_|tree_|objects?_|reads_|layers?_|request_|peer_|kept_|etcd_'
 	[gpu_shim32]='gk_|gpu_|_Z|(block|grid)Dim|(block|thread)Idx' [gpu_shim64]='gk_|gpu_|_Z|(block|grid)Dim|(block|thread)Idx'
 	[agent]='ag_|gate_|know_|md_|term_|flow_|history_|sys_|kb_|mcp_|tool_')
 status=0

@@ -18,6 +18,8 @@ install)
 	command -v flip >/dev/null 2>&1 || dnf -y install "$package"
 	systemctl daemon-reload
 	systemctl enable --now flip-snapshotter.service
+	# Its mounts outlive it.
+	[ "${FLIP_RESTART:-no}" = no ] || systemctl restart flip-snapshotter.service
 	n=0
 	until flip stat >/dev/null 2>&1; do
 		n=$((n + 1))

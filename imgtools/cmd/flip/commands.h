@@ -30,6 +30,8 @@ int cmd_prefetch(int argc, char **argv);
 extern const struct opt stat_opts[], top_opts[];
 int cmd_stat(int argc, char **argv);
 int cmd_top(int argc, char **argv);
+extern const struct opt peers_opts[];
+int cmd_peers(int argc, char **argv);
 extern const struct opt gc_opts[], fsck_opts[];
 int cmd_gc(int argc, char **argv);
 int cmd_fsck(int argc, char **argv);

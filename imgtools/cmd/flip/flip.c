@@ -20,6 +20,7 @@ static const struct opt_command commands[] = {
 	  cmd_prefetch },
 	{ "stat", "[OPTION]...", "what the daemon holds and does", stat_opts, cmd_stat },
 	{ "top", "[OPTION]...", "the same, live", top_opts, cmd_top },
+	{ "peers", "[OPTION]...", "who else is there, and who has what", peers_opts, cmd_peers },
 	{ "gc", "[OPTION]...", "remove what nothing uses", gc_opts, cmd_gc },
 	{ "fsck", "[OPTION]...", "check every content against its digest", fsck_opts, cmd_fsck },
 	{ "setup", "[OPTION]... containerd", "tell containerd of this snapshotter, or take it back", setup_opts,

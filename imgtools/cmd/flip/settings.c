@@ -21,7 +21,7 @@ static const struct base_config_key keys[] = {
 	KEY("node", "log-level", "FLIP_LOG_LEVEL", OPT_CHOICE, log_level, "what is logged", "error,warn,info,debug"),
 	KEY("store", "budget", NULL, OPT_SIZE, budget, "most that contents may take; 0: no limit", NULL),
 	KEY("store", "min-free", "FLIP_MIN_FREE", OPT_SIZE, min_free, "room that stays free on the file system", NULL),
-	KEY("registry", "mirrors", NULL, OPT_LIST, mirrors, "HOST=URL, asked before HOST itself", NULL),
+	KEY("registry", "mirrors", "FLIP_MIRRORS", OPT_LIST, mirrors, "HOST=URL, asked before HOST itself", NULL),
 	KEY("registry", "connections", NULL, OPT_UINT, connections, "at once to one registry", NULL),
 	KEY("registry", "retries", "FLIP_RETRIES", OPT_UINT, retries, "of one request", NULL),
 	KEY("registry", "stall", "FLIP_STALL", OPT_UINT, stall_s, "seconds without a byte that end an attempt", NULL),
@@ -41,6 +41,41 @@ static const struct base_config_key keys[] = {
 	KEY("prefetch", "background", NULL, OPT_FLAG, background, "fetch the rest when nobody reads", NULL),
 	KEY("prefetch", "background-wait", "FLIP_BACKGROUND_WAIT", OPT_UINT, background_wait_s,
 	    "seconds of quiet before that", NULL),
+	KEY("peers", "listen", "FLIP_PEERS_LISTEN", OPT_STR, peers_listen,
+	    "where peers ask, HOST:PORT; empty: no peers", NULL),
+	KEY("peers", "advertise", "FLIP_PEERS_ADVERTISE", OPT_STR, peers_advertise,
+	    "our name among members, HOST:PORT; empty: an address of ours", NULL),
+	KEY("peers", "zone", "FLIP_PEERS_ZONE", OPT_STR, peers_zone, "where we are; members of our zone come first",
+	    NULL),
+	KEY("peers", "members", "FLIP_PEERS_MEMBERS", OPT_STR, peers_members,
+	    "static:LIST, dns:NAME:PORT, file:PATH or etcd:URL", NULL),
+	KEY("peers", "token-file", "FLIP_PEERS_TOKEN_FILE", OPT_STR, peers_token_file,
+	    "the secret that members share; a file of mode 0600", NULL),
+	KEY("peers", "cert-file", NULL, OPT_STR, peers_cert_file, "mutual TLS: our certificate", NULL),
+	KEY("peers", "key-file", NULL, OPT_STR, peers_key_file, "its key, mode 0600", NULL),
+	KEY("peers", "ca-file", NULL, OPT_STR, peers_ca_file, "who signs the certificates of members", NULL),
+	KEY("peers", "etcd-ca-file", NULL, OPT_STR, peers_etcd_ca_file,
+	    "certificates to trust of etcd; empty: the system's", NULL),
+	KEY("peers", "grants", NULL, OPT_CHOICE, peers_grants,
+	    "who may have what: as the registry says, or every member all", "registry,cluster"),
+	KEY("peers", "grant-time", NULL, OPT_UINT, peers_grant_s, "seconds for which its word counts", NULL),
+	KEY("peers", "tags", NULL, OPT_FLAG, peers_tags, "believe peers what a tag means, while the registry is away",
+	    NULL),
+	KEY("peers", "max-up", "FLIP_PEERS_MAX_UP", OPT_SIZE, peers_max_up, "bytes a second for peers; 0: no limit",
+	    NULL),
+	KEY("peers", "max-down", NULL, OPT_SIZE, peers_max_down, "bytes a second of peers; 0: no limit", NULL),
+	KEY("peers", "link", "FLIP_PEERS_LINK", OPT_SIZE, peers_link,
+	    "bytes a second of the link (125M: 1 Gbit/s); 0: not known", NULL),
+	KEY("peers", "link-share", NULL, OPT_UINT, peers_link_share, "per cent of it that peers may use, each way",
+	    NULL),
+	KEY("peers", "uploads", NULL, OPT_UINT, peers_uploads, "questions of peers answered at once", NULL),
+	KEY("peers", "downloads", NULL, OPT_UINT, peers_downloads, "questions of ours asked at once", NULL),
+	KEY("peers", "disk-queue", NULL, OPT_UINT, peers_disk_queue, "reads of the disk at once for peers", NULL),
+	KEY("peers", "pressure", "FLIP_PEERS_PRESSURE", OPT_UINT, peers_pressure,
+	    "per cent of PSI beyond which uploads slow down; 100: never", NULL),
+	KEY("peers", "cache", NULL, OPT_SIZE, peers_cache, "pieces kept in memory for peers, as small as they came",
+	    NULL),
+	KEY("peers", "stall", NULL, OPT_UINT, peers_stall_ms, "milliseconds without a byte that end a question", NULL),
 	KEY("files", "lower", NULL, OPT_CHOICE, lower, "how layers are shown", "auto,erofs,fuse"),
 	KEY("files", "passthrough-min", NULL, OPT_SIZE, passthrough_min, "smallest content opened by passthrough",
 	    NULL),
@@ -75,6 +110,16 @@ int flip_settings_load(struct flip_settings *s, struct err *err)
 		.record = true,
 		.background = true,
 		.holder = true,
+		.peers_grants = "registry",
+		.peers_grant_s = 60,
+		.peers_tags = true,
+		.peers_link_share = 100,
+		.peers_uploads = 32,
+		.peers_downloads = 32,
+		.peers_disk_queue = 4,
+		.peers_pressure = 20,
+		.peers_cache = 64 << 20,
+		.peers_stall_ms = 2500,
 	};
 	return base_config_load(&paths, keys, s, &s->config, err);
 }
@@ -109,6 +154,32 @@ static int make_mirrors(struct flip_settings *s, struct err *err)
 static const char *or_null(const char *text)
 {
 	return text && *text ? text : NULL;
+}
+
+static struct flip_peers_opts peers_of(const struct flip_settings *s)
+{
+	return (struct flip_peers_opts){
+		.listen = or_null(s->peers_listen),
+		.advertise = or_null(s->peers_advertise),
+		.zone = or_null(s->peers_zone),
+		.members = or_null(s->peers_members),
+		.token_file = or_null(s->peers_token_file),
+		.cert_file = or_null(s->peers_cert_file),
+		.key_file = or_null(s->peers_key_file),
+		.ca_file = or_null(s->peers_ca_file),
+		.etcd_ca_file = or_null(s->peers_etcd_ca_file),
+		.max_up = s->peers_max_up,
+		.max_down = s->peers_max_down,
+		.link = s->peers_link,
+		.link_share = s->peers_link_share,
+		.max_uploads = s->peers_uploads,
+		.max_asked = s->peers_downloads,
+		.disk_queue = s->peers_disk_queue,
+		.psi_percent = s->peers_pressure,
+		.cache_bytes = s->peers_cache,
+		.stall_ms = s->peers_stall_ms,
+		.grant_s = s->peers_grant_s,
+	};
 }
 
 int flip_settings_node(struct flip_settings *s, struct flip_node_opts *ret_opts, struct err *err)
@@ -149,6 +220,9 @@ int flip_settings_node(struct flip_settings *s, struct flip_node_opts *ret_opts,
 		.record_quiet_s = s->record_quiet_s,
 		.background_wait_s = s->background_wait_s,
 		.holder_socket = s->holder ? NULL : "",
+		.peers = peers_of(s),
+		.trust_peers = strcmp(s->peers_grants, "cluster") == 0,
+		.peers_tags = s->peers_tags,
 	};
 	return 0;
 }

@@ -14,6 +14,12 @@ struct flip_settings {
 	uint32_t threads, connections, retries, stall_s, record_quiet_s, background_wait_s;
 	bool prefetch, record, background, insecure, holder;
 	const char *auth_file, *ca_file, *netrc_file, *models_dir;
+	const char *peers_listen, *peers_advertise, *peers_zone, *peers_members, *peers_token_file, *peers_cert_file,
+	        *peers_key_file, *peers_ca_file, *peers_etcd_ca_file, *peers_grants;
+	uint64_t peers_max_up, peers_max_down, peers_link, peers_cache;
+	uint32_t peers_grant_s, peers_link_share, peers_uploads, peers_downloads, peers_disk_queue, peers_pressure,
+	        peers_stall_ms;
+	bool peers_tags;
 	struct opt_list mirrors; /* "HOST=ENDPOINT" */
 	struct base_config *config;
 	struct flip_mirror *mirror_list; /* out of `mirrors`, by flip_settings_node() */

@@ -109,6 +109,14 @@ int flip_blob_stream(struct flip_blob *b, enum flip_priority priority, flip_sink
 int flip_fetch_manifest(struct flip_fetch *f, const char *ref, const char *tag_or_digest, char **ret_data,
                         size_t *ret_size, char ret_digest[72], char ret_media_type[128], struct err *err);
 
+/* Whether the registry itself (no mirror) gives a blob or manifest of this repository to whoever comes with
+ * `authorization` ("Bearer ..."; NULL: to anybody). 0; -EACCES, -ENOENT: no; others: it could not be asked. Waits. */
+int flip_fetch_may_pull(struct flip_fetch *f, const char *ref, const char *digest, bool is_manifest,
+                        const char *authorization, struct err *err);
+/* What we would come with ("Bearer ...", "Basic ..."), the caller's; NULL: the registry has not asked for any so far.
+ */
+char *flip_fetch_authorization(struct flip_fetch *f, const char *ref);
+
 struct flip_fetch_stat {
 	uint64_t n_requests, n_retries, n_ranges;
 	uint64_t wire_bytes; /* of bodies, gaps included */

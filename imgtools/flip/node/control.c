@@ -4,6 +4,7 @@
  *   GET  /v1/stat                      one JSON object
  *   GET  /metrics                      the same for Prometheus
  *   GET  /v1/prefetch ref              the list that was recorded for an image (docs/formats/prefetch.md)
+ *   GET  /v1/peers                     who has what, one JSON object
  *   POST /v1/mount   ref, dir          an image mounted read-only
  *   POST /v1/unmount dir
  *   POST /v1/gc      [all=1] [dry_run=1]  what was removed
@@ -71,6 +72,11 @@ static void do_metrics(struct flip_node *node, struct MHD_Connection *c, struct 
 {
 	a->type = "text/plain; version=0.0.4";
 	(void)flip_node_metrics(node, &a->body);
+}
+
+static void do_peers(struct flip_node *node, struct MHD_Connection *c, struct answer *a)
+{
+	(void)flip_node_peers(node, &a->body);
 }
 
 static void do_mount(struct flip_node *node, struct MHD_Connection *c, struct answer *a)
@@ -224,6 +230,7 @@ static const struct route {
 	{ "POST", "/v1/model/pull", do_model_pull },
 	{ "POST", "/v1/model/remove", do_model_remove },
 	{ "POST", "/v1/model/mount", do_model_mount },
+	{ "GET", "/v1/peers", do_peers },
 };
 
 static enum MHD_Result handle(void *arg, struct MHD_Connection *c, const char *url, const char *method,

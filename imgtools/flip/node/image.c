@@ -15,6 +15,8 @@ enum { MAX_KEPT = 64, MAX_CONFIG = 8 << 20 };
 
 struct node_images {
 	pthread_mutex_t lock;
+	const struct node_elsewhere *elsewhere; /* or NULL */
+	void *elsewhere_arg;
 	struct node_image *first; /* most recent first; protected by lock, as the counts */
 	unsigned n;
 };
@@ -86,8 +88,23 @@ static int read_config(struct flip_fetch *fetch, struct node_image *image, struc
 	return 0;
 }
 
-int node_image_read(struct flip_fetch *fetch, const char *ref, const char *manifest_digest, bool with_config,
-                    struct node_image **ret_image, struct err *err)
+/* By the registry; while it is away, from elsewhere. */
+static int read_document(struct flip_fetch *fetch, const struct node_images *images, const char *ref, const char *which,
+                         char **ret_data, size_t *ret_size, char ret_digest[72], char ret_type[128], struct err *err)
+{
+	int r = flip_fetch_manifest(fetch, ref, which, ret_data, ret_size, ret_digest, ret_type, err);
+
+	if (r == 0 || r == -EACCES || r == -ENOENT || r == -EBADMSG || r == -EINVAL || r == -ECANCELED || !images ||
+	    !images->elsewhere)
+		return r;
+	return images->elsewhere->get(images->elsewhere_arg, ref, which, ret_data, ret_size, ret_digest, ret_type,
+	                              NULL) == 0
+	               ? 0
+	               : r;
+}
+
+static int read_image(struct flip_fetch *fetch, const struct node_images *images, const char *ref,
+                      const char *manifest_digest, bool with_config, struct node_image **ret_image, struct err *err)
 {
 	CLEANUP(image_freep) struct node_image *image = calloc(1, sizeof(*image));
 	enum img_document kind;
@@ -95,8 +112,8 @@ int node_image_read(struct flip_fetch *fetch, const char *ref, const char *manif
 
 	if (!image || !(image->ref = strdup(ref)))
 		return err_set(err, -ENOMEM, "out of memory");
-	r = flip_fetch_manifest(fetch, ref, manifest_digest, &image->manifest_data, &image->manifest_size,
-	                        image->manifest, image->manifest_type, err);
+	r = read_document(fetch, images, ref, manifest_digest, &image->manifest_data, &image->manifest_size,
+	                  image->manifest, image->manifest_type, err);
 	if (r < 0)
 		return r;
 	memcpy(image->top, image->manifest, sizeof(image->top));
@@ -112,8 +129,8 @@ int node_image_read(struct flip_fetch *fetch, const char *ref, const char *manif
 		image->manifest_data = NULL;
 		r = node_index_choose(ref, image->index_data, image->index_size, digest, err);
 		if (r == 0)
-			r = flip_fetch_manifest(fetch, ref, digest, &image->manifest_data, &image->manifest_size,
-			                        image->manifest, image->manifest_type, err);
+			r = read_document(fetch, images, ref, digest, &image->manifest_data, &image->manifest_size,
+			                  image->manifest, image->manifest_type, err);
 		if (r < 0)
 			return r;
 	}
@@ -125,6 +142,12 @@ int node_image_read(struct flip_fetch *fetch, const char *ref, const char *manif
 	*ret_image = image;
 	image = NULL;
 	return 0;
+}
+
+int node_image_read(struct flip_fetch *fetch, const char *ref, const char *manifest_digest, bool with_config,
+                    struct node_image **ret_image, struct err *err)
+{
+	return read_image(fetch, NULL, ref, manifest_digest, with_config, ret_image, err);
 }
 
 const struct img_descriptor *node_image_layer(const struct node_image *image, const char *digest)
@@ -145,6 +168,12 @@ struct node_images *node_images_new(void)
 	if (images)
 		(void)pthread_mutex_init(&images->lock, NULL);
 	return images;
+}
+
+void node_images_elsewhere(struct node_images *images, const struct node_elsewhere *ops, void *arg)
+{
+	images->elsewhere = ops;
+	images->elsewhere_arg = arg;
 }
 
 void node_images_free(struct node_images *images)
@@ -213,9 +242,11 @@ int node_image_get(struct node_images *images, struct flip_fetch *fetch, const c
 		*ret_image = image;
 		return 0;
 	}
-	r = node_image_read(fetch, ref, by, false, &image, err);
+	r = read_image(fetch, images, ref, by, false, &image, err);
 	if (r < 0)
 		return r;
+	if (images->elsewhere)
+		images->elsewhere->keep(images->elsewhere_arg, image);
 	pthread_mutex_lock(&images->lock);
 	image->n_refs = 1;
 	keep(images, image);

@@ -28,6 +28,14 @@ struct node_image {
 struct node_images;
 struct node_images *node_images_new(void);
 void node_images_free(struct node_images *images);
+/* Where documents are looked for while the registry is away, and told of what was read. `which` is a digest, or NULL
+ * for the reference's own tag. Set before the first image is read. */
+struct node_elsewhere {
+	int (*get)(void *arg, const char *ref, const char *which, char **ret_data, size_t *ret_size,
+	           char ret_digest[72], char ret_media_type[128], struct err *err);
+	void (*keep)(void *arg, const struct node_image *image);
+};
+void node_images_elsewhere(struct node_images *images, const struct node_elsewhere *ops, void *arg);
 /* Reads it when it is not kept; a reference, ended by node_image_unref(). */
 int node_image_get(struct node_images *images, struct flip_fetch *fetch, const char *ref, const char *manifest_digest,
                    struct node_image **ret_image, struct err *err);

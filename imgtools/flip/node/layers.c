@@ -10,6 +10,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "base/json.h"
@@ -43,6 +44,9 @@ void node_layer_unref(struct node_layer *layer)
 	free(layer->trouble);
 	flip_index_close(layer->index);
 	flip_erofs_close(layer->meta);
+	free(atomic_load(&layer->by_blob));
+	free(layer->image);
+	free(layer->image_ref);
 	free(layer->ref);
 	free(layer);
 }
@@ -156,6 +160,26 @@ static int open_files(struct flip_node *node, struct node_layer *layer, const st
 	return r;
 }
 
+/* By which peers find it: the image that it came of. Layers of before there were peers have none. */
+static void load_image_name(struct flip_node *node, struct node_layer *layer)
+{
+	char *text, *space;
+	size_t size;
+
+	if (flip_store_note_get(node->store, "layer-image", layer->digest, (void **)&text, &size, NULL) < 0)
+		return;
+	layer->image = strndup(text, size);
+	layer->image_ref = layer->image ? strdup(layer->image) : NULL;
+	space = layer->image_ref ? strchr(layer->image_ref, ' ') : NULL;
+	if (space)
+		*space = '\0';
+	if (!space) { /* not ours */
+		free(layer->image);
+		layer->image = NULL;
+	}
+	free(text);
+}
+
 int node_layer_load(struct flip_node *node, const char *digest, struct node_layer **ret_layer, struct err *err)
 {
 	struct flip_layer_row row = { 0 };
@@ -175,6 +199,8 @@ int node_layer_load(struct flip_node *node, const char *digest, struct node_laye
 		goto out;
 	layer->ref = row.ref;
 	row.ref = NULL;
+	if (node->peers)
+		load_image_name(node, layer);
 	pthread_rwlock_wrlock(&node->layers_lock);
 	other = in_table(node, digest);
 	if (!other)
@@ -204,11 +230,6 @@ int node_layer_known(struct flip_node *node, const char *digest, struct node_lay
 }
 
 /* ---- Making ready ----------------------------------------------------------------------------------------------- */
-
-static int read_at(void *arg, uint64_t offset, size_t size, void *data, struct err *err)
-{
-	return flip_blob_read_wait(arg, offset, size, data, FLIP_FOREGROUND, err);
-}
 
 /* A content of several chunks without digests of their own could be verified only as a whole; one too large for a range
  * could not be asked for. */
@@ -243,31 +264,112 @@ static char *annotations_json(const struct img_descriptor *d)
 	return text;
 }
 
-/* Index and metadata image into `dir`: from the table of contents, or by unpacking all of it. */
-static int fill_folder(struct flip_node *node, const struct node_image *image, const struct img_descriptor *d,
-                       const char *dir, enum flip_layer_kind *ret_kind, struct err *err)
+/* Whether the table that a peer gives could be told from another one. */
+static bool table_is_named(const struct img_descriptor *d)
+{
+	for (size_t i = 0; i < d->n_annotations; i++) {
+		if (strcmp(d->names[i], "containerd.io/snapshot/stargz/toc.digest") == 0 ||
+		    strcmp(d->names[i], "io.github.containers.zstd-chunked.manifest-checksum") == 0)
+			return true;
+	}
+	return false;
+}
+
+/* The table from a peer: 0, or what the registry is to be asked instead for. */
+static int read_table_of_peers(struct flip_node *node, const struct node_image *image,
+                               const struct flip_blob_desc *desc, bool anyone, struct node_tail **ret_tail,
+                               struct flip_toc **ret_toc)
+{
+	struct base_buf text = BASE_BUF_INIT(256 << 20);
+	struct node_tail *tail = NULL;
+	struct err err = { 0 };
+	unsigned from = 0;
+	int r = node_peers_document(node, "layer", desc->digest, image->ref, image->manifest, "tail", anyone, &text,
+	                            &from, &err);
+
+	if (r < 0)
+		return r;
+	tail = node_tail_new(NULL, desc->size);
+	r = tail ? node_tail_parse(tail, text.data, text.len, &err) : -ENOMEM;
+	if (r == 0)
+		r = flip_toc_read(desc, node_tail_read_at, tail, ret_toc, &err);
+	if (r == 0 && (*ret_toc)->format == FLIP_PLAIN) { /* nobody is believed that there is none */
+		flip_toc_free(*ret_toc);
+		*ret_toc = NULL;
+		r = err_set(&err, -EBADMSG, "a table of contents that is none");
+	}
+	if (r == -EBADMSG)
+		flip_peers_blame(node->peers, from, err_text(&err));
+	base_buf_done(&text);
+	if (r == 0)
+		*ret_tail = tail;
+	else
+		node_tail_free(tail);
+	return r;
+}
+
+static int read_table(struct flip_node *node, const struct node_image *image, const struct img_descriptor *d,
+                      struct flip_blob *blob, struct node_tail **ret_tail, struct flip_toc **ret_toc, struct err *err)
 {
 	struct flip_blob_desc desc = {
 		d->digest,       d->media_type, d->size, (const char *const *)d->names, (const char *const *)d->values,
 		d->n_annotations
 	};
+	bool is_named = node->peers && table_is_named(d);
+	struct node_tail *tail;
+	int r;
+
+	if (is_named && read_table_of_peers(node, image, &desc, false, ret_tail, ret_toc) == 0)
+		return 0;
+	tail = node_tail_new(blob, d->size);
+	if (!tail)
+		return err_set(err, -ENOMEM, "out of memory");
+	r = flip_toc_read(&desc, node_tail_read_at, tail, ret_toc, err);
+	if (r == 0) {
+		*ret_tail = tail;
+		return 0;
+	}
+	node_tail_free(tail);
+	if (!is_named || r == -EBADMSG || r == -ECANCELED)
+		return r;
+	return read_table_of_peers(node, image, &desc, true, ret_tail, ret_toc) == 0 ? 0 : r;
+}
+
+/* Index and metadata image into `dir`: from the table of contents, or by unpacking all of it. */
+static int fill_folder(struct flip_node *node, const struct node_image *image, const struct img_descriptor *d,
+                       const char *dir, enum flip_layer_kind *ret_kind, struct err *err)
+{
+	struct node_tail *tail = NULL;
 	struct flip_toc *toc = NULL;
 	struct flip_blob *blob;
 	int r = flip_blob_open(node->fetch, image->ref, d->digest, d->size, &blob, err);
 
 	if (r < 0)
 		return r;
-	r = flip_toc_read(&desc, read_at, blob, &toc, err);
+	r = read_table(node, image, d, blob, &tail, &toc, err);
 	if (r == 0 && can_be_lazy(toc)) {
 		*ret_kind = FLIP_LAYER_LAZY;
 		r = node_write_layer(toc, d->digest, d->size, dir, err);
+		if (r == 0 && node->peers)
+			r = node_tail_write(tail, dir, err);
 	} else if (r == 0) {
 		*ret_kind = FLIP_LAYER_UNPACKED;
 		r = node_unpack(node, image, d, blob, dir, err);
 	}
 	flip_toc_free(toc);
+	node_tail_free(tail);
 	flip_blob_close(blob);
 	return r;
+}
+
+static void note_image_name(struct flip_node *node, const struct node_image *image, const char *digest)
+{
+	char *text;
+
+	if (asprintf(&text, "%s %s", image->ref, image->manifest) < 0)
+		return;
+	(void)flip_store_note_set(node->store, "layer-image", digest, text, strlen(text), NULL);
+	free(text);
 }
 
 static int make_ready(struct flip_node *node, const struct node_image *image, const char *digest, struct err *err)
@@ -293,6 +395,8 @@ static int make_ready(struct flip_node *node, const struct node_image *image, co
 	row.ref = image->ref;
 	row.media_type = d->media_type;
 	row.annotations = annotations_json(d);
+	if (node->peers)
+		note_image_name(node, image, d->digest);
 	r = flip_store_layer_commit(node->store, dir, &row, err);
 	free(row.annotations);
 	if (r == 0)
@@ -315,6 +419,8 @@ static void pull_job(void *arg)
 	struct flip_node *node = p->node;
 	struct err err = { 0 };
 	struct node_layer *layer = NULL;
+	struct node_image *image;
+	char *digest;
 	int r = make_ready(node, p->image, p->digest, &err);
 
 	(void)malloc_trim(
@@ -324,7 +430,6 @@ static void pull_job(void *arg)
 	if (r == 0)
 		r = node_settle_contested(layer, &err);
 	node_layer_unref(layer);
-	node_image_unref(node->images, p->image);
 	pthread_mutex_lock(&node->pulls_lock);
 	for (struct node_pull **q = &node->pulls; *q; q = &(*q)->next) {
 		if (*q == p) {
@@ -335,9 +440,15 @@ static void pull_job(void *arg)
 	p->is_over = true;
 	p->result = r;
 	p->err = err;
+	image = p->image;
+	digest = strdup(p->digest);
 	pthread_cond_broadcast(&node->pulls_changed);
 	pull_unref(p);
 	pthread_mutex_unlock(&node->pulls_lock);
+	if (r == 0 && digest) /* for peers who ask later; nobody waits for it */
+		node_note_public(node, image->ref, digest, false);
+	free(digest);
+	node_image_unref(node->images, image);
 }
 
 /* With pulls_lock held: the work on this layer, begun when nobody has; a reference. */
@@ -413,6 +524,35 @@ int node_layer_get(struct flip_node *node, const struct node_image *image, const
 	}
 	pthread_mutex_unlock(&node->pulls_lock);
 	return r < 0 ? r : node_layer_known(node, digest, ret_layer, err);
+}
+
+int node_layer_wait(struct flip_node *node, const char *digest, unsigned max_ms, struct node_layer **ret_layer,
+                    struct err *err)
+{
+	struct timespec until;
+	bool is_waiting = true, is_late = false;
+
+	(void)clock_gettime(CLOCK_REALTIME, &until);
+	until.tv_sec += max_ms / 1000;
+	until.tv_nsec += (long)(max_ms % 1000) * 1000000;
+	until.tv_sec += until.tv_nsec / 1000000000;
+	until.tv_nsec %= 1000000000;
+	pthread_mutex_lock(&node->pulls_lock);
+	while (is_waiting && !is_late) {
+		struct node_pull *p = node->pulls;
+
+		while (p && strcmp(p->digest, digest) != 0)
+			p = p->next;
+		is_waiting = p != NULL;
+		if (is_waiting)
+			is_late = pthread_cond_timedwait(&node->pulls_changed, &node->pulls_lock, &until) == ETIMEDOUT;
+	}
+	pthread_mutex_unlock(&node->pulls_lock);
+	if (is_waiting)
+		return err_set(err, -EBUSY, "%.19s: is being made ready", digest);
+	return node_layer_known(node, digest, ret_layer, NULL) == 0
+	               ? 0
+	               : err_set(err, -ENOENT, "%.19s: cannot be made ready here", digest);
 }
 
 void node_layer_start(struct flip_node *node, const struct node_image *image, const char *digest)

@@ -226,6 +226,13 @@ int flip_node_start(const struct flip_node_opts *o, struct flip_node **ret_node,
 	if (r == 0)
 		r = flip_fetch_new(&o->fetch, &node->fetch, err);
 	if (r == 0)
+		r = flip_peers_new(&o->peers, &node->peers, err);
+	if (r == 0 && node->peers) {
+		node_documents_use(node);
+		node->verdicts = node_verdicts_new();
+		r = node->verdicts ? 0 : err_set(err, -ENOMEM, "out of memory");
+	}
+	if (r == 0)
 		r = flip_store_layers(node->store, load_layer, node, err);
 	if (r == 0)
 		r = start_fs(node, err);
@@ -237,6 +244,8 @@ int flip_node_start(const struct flip_node_opts *o, struct flip_node **ret_node,
 		r = node_models_start(node, err);
 	if (r == 0)
 		r = node_keeper_start(node, err);
+	if (r == 0)
+		r = node_peers_start(node, err);
 	if (r < 0) {
 		flip_node_stop(node, false);
 		return r;
@@ -271,6 +280,7 @@ void flip_node_stop(struct flip_node *node, bool unmount)
 	/* What is under way ends with an error, and with it the reads that wait; where the mount lives on they are kept
 	 * back and asked of the next process. */
 	flip_fetch_stop(node->fetch);
+	flip_peers_stop(node->peers);
 	flip_work_free(node->pullers);
 	flip_work_free(node->work);
 	if (node->fs)
@@ -284,6 +294,8 @@ void flip_node_stop(struct flip_node *node, bool unmount)
 	node_queue_done(node);
 	node_layers_free(node);
 	flip_fetch_free(node->fetch);
+	flip_peers_free(node->peers);
+	node_verdicts_free(node->verdicts);
 	node_reads_done(node);
 	node_images_free(node->images);
 	flip_store_close(node->store);

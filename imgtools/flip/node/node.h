@@ -17,6 +17,7 @@
 #include "fetch/fetch.h"
 #include "fusefs/fusefs.h"
 #include "grpc/snapshots.h"
+#include "peer/peer.h"
 #include "store/store.h"
 
 struct flip_node;
@@ -43,7 +44,10 @@ struct flip_node_opts {
 	uint32_t record_quiet_s;    /* a recording ends when nothing was read for so long; 0: 10 */
 	uint32_t background_wait_s; /* after the last foreground read, before the rest is fetched; 0: 5 */
 	const char *models_dir;     /* where models are mounted by name; NULL: /run/flip/models */
-	const char *holder_socket;  /* keeps the FUSE session over our death; NULL: ROOT/holder.sock; "": none */
+	struct flip_peers_opts peers;
+	bool trust_peers; /* every member may have what any member has: the registry is not asked whether it may */
+	bool peers_tags;  /* what a tag means is believed of peers while the registry is away */
+	const char *holder_socket; /* keeps the FUSE session over our death; NULL: ROOT/holder.sock; "": none */
 };
 
 /* Opens the store, goes on with the FUSE session of a process before us or mounts a new one, and mounts the layers that
@@ -81,6 +85,9 @@ int flip_node_model_mount(struct flip_node *node, const char *name, const char *
 int flip_node_stat(struct flip_node *node, struct base_buf *buf);
 /* The same as Prometheus text. */
 int flip_node_metrics(struct flip_node *node, struct base_buf *buf);
+
+/* What `flip peers --json` prints: one JSON object. */
+int flip_node_peers(struct flip_node *node, struct base_buf *buf);
 
 /* The control socket: HTTP on a unix socket (docs/formats/flip-control.md). */
 struct flip_control;

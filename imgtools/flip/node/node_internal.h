@@ -13,7 +13,9 @@
 #include "model/flip_model.h"
 #include "node/image.h"
 #include "node/node.h"
+#include "node/tail.h"
 #include "node/work.h"
+#include "peer/peer.h"
 
 enum { NODE_MAX_LAYERS = 1u << 20, NODE_PATH = 512 };
 
@@ -43,6 +45,8 @@ struct node_layer {
 	char *ref;
 	struct flip_model *model;     /* whose files these are, by name; NULL: an image's layer. Immutable */
 	struct node_trouble *trouble; /* of a model: what went wrong last; protected by complaints_lock */
+	char *image, *image_ref; /* "REF sha256:MANIFEST", by which peers find it, and REF; immutable, may be NULL */
+	_Atomic(uint32_t *) by_blob; /* chunks by their places in the blob, once a peer has asked: peers.c */
 	_Atomic unsigned n_refs;
 	_Atomic bool is_mounted;
 	_Atomic bool is_prefetched;  /* its own list was queued */
@@ -130,6 +134,10 @@ struct flip_node {
 	pthread_mutex_t complaints_lock;
 	struct node_complaint complaints[NODE_COMPLAINTS];
 
+	struct flip_peers *peers;       /* NULL: none */
+	struct node_verdicts *verdicts; /* who may have what: verdicts.c */
+	_Atomic uint64_t peer_bytes;
+
 	pthread_t keeper; /* sync, recordings, background, low space */
 	pthread_mutex_t keeper_lock;
 	pthread_cond_t keeper_wake;
@@ -152,6 +160,9 @@ int64_t node_now_ms(void); /* monotonic */
  * digest wait for the same work. `image` names the descriptor and where to fetch from. A reference. */
 int node_layer_get(struct flip_node *node, const struct node_image *image, const char *digest,
                    struct node_layer **ret_layer, struct err *err);
+/* Waits until a layer that is being made ready is: -EBUSY: not yet, -ENOENT: it was not to be. */
+int node_layer_wait(struct flip_node *node, const char *digest, unsigned max_ms, struct node_layer **ret_layer,
+                    struct err *err);
 /* Starts the same without waiting, for the layers that will be asked for next. */
 void node_layer_start(struct flip_node *node, const struct node_image *image, const char *digest);
 /* One that was made ready before, by this process or another. -ENOENT. */
@@ -206,6 +217,42 @@ void node_read(struct node_layer *layer, const struct flip_index_object *object,
 void node_read_ahead(struct node_layer *layer, const struct flip_index_object *object, uint64_t offset, size_t size);
 /* Fetches chunks of a layer that are not there and not under way. Returns how many bytes of the blob were asked for. */
 uint64_t node_load_chunks(struct node_layer *layer, const uint32_t *chunks, size_t n, enum flip_priority priority);
+
+/* Somebody else waits for a chunk: told once, on any thread, perhaps before this returns; then it is in the store, or
+ * r < 0. `most`: who may be asked for it, a role of peers or NODE_ORIGIN (the registry alone). A negative errno: not
+ * told. */
+enum { NODE_ORIGIN = -1 };
+typedef void (*node_load_fn)(void *arg, int r);
+int node_load_for_peer(struct node_layer *layer, uint32_t chunk, struct flip_object *store, enum flip_priority priority,
+                       int most, node_load_fn fn, void *arg);
+
+/* ---- peers.c, verdicts.c, tail.c --------------------------------------------------------------------------------- */
+
+int node_peers_start(struct flip_node *node, struct err *err);
+/* Asks peers for pieces of a layer's blob; as flip_peers_read(). */
+int node_peers_read(struct node_layer *layer, const struct flip_peer_piece *pieces, size_t n,
+                    enum flip_priority priority, int most, flip_peer_done done, void *arg);
+/* A document of a blob from a peer, appended to ret: -ENOENT, or -EXDEV when it is ours to ask the registry for (not
+ * with `anyone`). The caller verifies it, and blames *ret_from. */
+int node_peers_document(struct flip_node *node, const char *kind, const char *digest, const char *ref,
+                        const char *manifest, const char *document, bool anyone, struct base_buf *ret,
+                        unsigned *ret_from, struct err *err);
+/* documents.c: manifests, and what references meant, kept for peers and asked of them while the registry is away. */
+void node_documents_use(struct flip_node *node);
+int node_document_find(struct flip_node *node, const char *digest, const char *document, struct base_buf *ret,
+                       struct err *err);
+/* What we come with for an image of this reference: flip_peer_blob.grant; the caller's, NULL: no memory. */
+char *node_grant_of(struct flip_node *node, const char *ref);
+
+struct node_verdicts;
+struct node_verdicts *node_verdicts_new(void);
+void node_verdicts_free(struct node_verdicts *v);
+/* Whether whoever sent the grant may have a blob (or manifest) of the reference's repository: 0 or -EACCES. Asks the
+ * registry, and remembers what it said. */
+int node_may_have(struct flip_node *node, const char *ref, const char *digest, bool is_manifest, const char *grant,
+                  struct err *err);
+/* Finds out whether anybody may have it, while the registry is there. */
+void node_note_public(struct flip_node *node, const char *ref, const char *digest, bool is_manifest);
 
 /* ---- prefetch.c ------------------------------------------------------------------------------------------------- */
 

@@ -7,6 +7,10 @@
  *               -> its waiters have one chunk less to wait for; with none left the read is answered from the store
  *   a failure   -> EIO for the reads that wait now; the next read tries again
  *
+ * A load comes by one of three ways: from the peer who owns it, else from the registry, else from whichever peer has it
+ * (peers.c asks). Peers who asked us wait for the same loads as reads do; one that must not wait for a peer of ours
+ * gives the load a second way, and the first that brings it counts.
+ *
  * A chunk is under way from the moment it is in the table until its waiters were told: so there is never a second fetch
  * of it, and never a read that waits for nothing. */
 #include <errno.h>
@@ -14,6 +18,7 @@
 #include <string.h>
 #include <time.h>
 
+#include "base/sha256.h"
 #include "node/node_internal.h"
 
 enum { BUCKETS = 4096 /* of the table of loads; a power of two */ };
@@ -32,14 +37,20 @@ struct waiting { /* a read that is not answered yet */
 
 struct waiter {
 	struct waiter *next;
-	struct waiting *waiting;
+	struct waiting *waiting; /* NULL: a peer of ours waits */
+	node_load_fn fn;
+	void *arg;
 };
 
 struct node_load {              /* a chunk under way */
 	struct node_load *next; /* in its bucket; protected by loads_lock, as the next two */
 	enum flip_priority priority;
 	struct waiter *waiters;
-	int64_t number;           /* of fetch; 0 until it is known; protected by loads_lock */
+	int64_t number;               /* of fetch; 0 until it is known; protected by loads_lock, as the next five */
+	int most;                     /* who may be asked for it: enum flip_peer_role, or NODE_ORIGIN */
+	unsigned n_ways;              /* under way */
+	bool has_origin, has_holders; /* a way to the registry, to whoever has it, was tried */
+	bool is_over;
 	bool is_queued;           /* counted by the queue */
 	struct node_layer *layer; /* a reference */
 	uint32_t chunk;
@@ -53,6 +64,9 @@ struct batch { /* one call of flip_blob_read(); freed with its last range */
 
 struct arrival {
 	struct node_load *load;
+	enum flip_peer_form form;
+	bool is_from_peer;
+	unsigned from;
 	size_t size;
 	uint8_t data[];
 };
@@ -130,28 +144,20 @@ static void one_less(struct waiting *w, int r)
 		answer(w);
 }
 
-/* The load is over, well or not. */
-static void finish(struct node_load *load, int r)
+/* What came of a load that is no longer in the table. */
+static void told(struct node_load *load, struct waiter *w, enum flip_priority priority, int r)
 {
 	struct node_layer *layer = load->layer;
 	struct flip_node *node = layer->node;
 	const struct flip_index_chunk *c = flip_index_chunk(layer->index, load->chunk);
-	struct node_load **p;
-	struct waiter *w;
-	enum flip_priority priority;
 
-	pthread_mutex_lock(&node->loads_lock);
-	for (p = bucket_of(node, layer, load->chunk); *p != load; p = &(*p)->next)
-		;
-	*p = load->next;
-	node->n_loads--;
-	w = load->waiters;
-	priority = load->priority;
-	pthread_mutex_unlock(&node->loads_lock);
 	while (w) {
 		struct waiter *next = w->next;
 
-		one_less(w->waiting, r == -ENOSPC ? -ENOSPC : r < 0 ? -EIO : 0);
+		if (w->waiting)
+			one_less(w->waiting, r == -ENOSPC ? -ENOSPC : r < 0 ? -EIO : 0);
+		else
+			w->fn(w->arg, r);
 		free(w);
 		w = next;
 	}
@@ -171,6 +177,42 @@ static void finish(struct node_load *load, int r)
 	}
 	if (load->is_queued)
 		node_queue_arrived(node, c->blob_size);
+}
+
+/* One of the load's ways has ended. The first that brings it ends the load, else the last. */
+static void finish(struct node_load *load, int r)
+{
+	struct node_layer *layer = load->layer;
+	struct flip_node *node = layer->node;
+	struct waiter *w = NULL;
+	enum flip_priority priority;
+	bool ends, is_last;
+
+	pthread_mutex_lock(&node->loads_lock);
+	is_last = --load->n_ways == 0;
+	ends = !load->is_over && (r == 0 || is_last);
+	priority = load->priority;
+	if (ends) {
+		struct node_load **p;
+
+		for (p = bucket_of(node, layer, load->chunk); *p != load; p = &(*p)->next)
+			;
+		*p = load->next;
+		node->n_loads--;
+		load->is_over = true;
+		w = load->waiters;
+		load->waiters = NULL;
+		load->n_ways++; /* ours, while we tell */
+	}
+	pthread_mutex_unlock(&node->loads_lock);
+	if (ends) {
+		told(load, w, priority, r);
+		pthread_mutex_lock(&node->loads_lock);
+		is_last = --load->n_ways == 0;
+		pthread_mutex_unlock(&node->loads_lock);
+	}
+	if (!is_last)
+		return;
 	flip_object_unref(load->store);
 	free(load);
 	node_layer_unref(layer);
@@ -178,67 +220,129 @@ static void finish(struct node_load *load, int r)
 
 /* ---- Arrivals -------------------------------------------------------------------------------------------------- */
 
-static int take_in(struct node_load *load, const void *data, size_t size, struct err *err)
+/* A chunk's bytes from a peer's store: as they are, if they are. */
+static int check_plain(const struct flip_index_object *o, const struct flip_index_chunk *c, const void *data,
+                       size_t size, struct err *err)
 {
+	static const uint8_t none[FLIP_DIGEST_SIZE];
+	const uint8_t *digest = memcmp(c->digest, none, sizeof(none)) != 0 ? c->digest : o->digest;
+	uint8_t sum[BASE_SHA256_SIZE];
+	int r;
+
+	if (size != c->size || (digest == o->digest && c->size != o->size))
+		return err_set(err, -EBADMSG, "a chunk has %zu bytes, not %u", size, c->size);
+	r = base_sha256_bytes(data, size, sum);
+	if (r == 0 && memcmp(sum, digest, sizeof(sum)) != 0)
+		r = err_set(err, -EBADMSG, "a chunk has another digest");
+	return r;
+}
+
+static int take_in(const struct arrival *a, struct err *err)
+{
+	struct node_load *load = a->load;
 	struct node_layer *layer = load->layer;
 	const struct flip_index_chunk *c = flip_index_chunk(layer->index, load->chunk);
 	bool is_raw = flip_index_format(layer->index) == FLIP_RAW; /* as it is: no copy */
-	void *out = is_raw ? NULL : malloc(c->size ? c->size : 1);
+	const void *plain = a->data;
+	void *out = NULL;
 	int r;
 
-	if (!out && !is_raw)
-		return err_set(err, -ENOMEM, "out of memory");
-	r = is_raw ? flip_chunk_verify(c, data, err)
-	           : flip_chunk_decode(flip_index_format(layer->index), c, data, size, out, err);
+	if (is_raw && a->form == FLIP_PEER_PACKED) {
+		r = flip_chunk_verify(c, a->data, err);
+	} else if (a->form == FLIP_PEER_PLAIN) {
+		r = check_plain(flip_index_chunk_object(layer->index, load->chunk), c, a->data, a->size, err);
+	} else {
+		out = malloc(c->size ? c->size : 1);
+		if (!out)
+			return err_set(err, -ENOMEM, "out of memory");
+		plain = out;
+		r = flip_chunk_decode(flip_index_format(layer->index), c, a->data, a->size, out, err);
+	}
 	if (r == -EBADMSG)
 		atomic_fetch_add(&layer->node->bad_chunks, 1);
 	/* What becomes complete is read by overlayfs from the store itself: its pages are wanted, but for those that
 	 * nobody has asked for. What stays partial is cached above us, once it was read (flip_object_handed_on). */
 	if (r == 0)
-		r = flip_object_write(load->store, is_raw ? data : out, c->size, c->offset,
-		                      load->priority != FLIP_BACKGROUND, err);
+		r = flip_object_write(load->store, plain, c->size, c->offset, load->priority != FLIP_BACKGROUND, err);
+	if (r == 0 && a->form == FLIP_PEER_PACKED && !is_raw)
+		flip_peers_remember(layer->node->peers, layer->digest, c->blob_offset, a->data, a->size);
 	free(out);
 	return r;
 }
 
+static bool try_elsewhere(struct node_load *load);
+
 static void arrived(void *arg)
 {
 	struct arrival *a = arg;
+	struct node_load *load = a->load;
+	struct flip_node *node = load->layer->node;
 	struct err err = { 0 };
-	int r = take_in(a->load, a->data, a->size, &err);
+	int r = take_in(a, &err);
 
+	if (r == -EBADMSG && a->is_from_peer) {
+		flip_peers_blame(node->peers, a->from, err_text(&err));
+		if (try_elsewhere(load)) {
+			free(a);
+			return;
+		}
+	}
+	if (r == 0 && a->is_from_peer)
+		atomic_fetch_add(&node->peer_bytes, a->size);
 	if (r < 0)
-		node_complain_chunk(a->load->layer, a->load->chunk, r, err_text(&err));
-	finish(a->load, r);
+		node_complain_chunk(load->layer, load->chunk, r, err_text(&err));
+	finish(load, r);
 	free(a);
 }
 
-/* On the fetching thread. */
-static void range_done(void *arg, size_t i, int r, const void *data, size_t size, const struct err *err)
+static void arrives(struct node_load *load, const struct flip_peer_bytes *bytes, bool is_from_peer)
 {
-	struct batch *b = arg;
-	struct node_load *load = b->loads[i];
-	struct flip_node *node = load->layer->node;
-	struct arrival *a;
+	struct arrival *a = malloc(sizeof(*a) + bytes->size);
 
-	if (atomic_fetch_sub(&b->n_left, 1) == 1)
-		free(b);
-	if (r < 0) {
-		if (r != -ECANCELED)
-			node_complain_chunk(load->layer, load->chunk, r, err_text(err));
-		finish(load, r);
-		return;
-	}
-	a = malloc(sizeof(*a) + size);
 	if (!a) {
 		finish(load, -ENOMEM);
 		return;
 	}
 	a->load = load;
-	a->size = size;
-	memcpy(a->data, data, size);
-	if (flip_work_add(node->work, arrived, a, load->priority == FLIP_FOREGROUND) < 0)
+	a->form = bytes->form;
+	a->is_from_peer = is_from_peer;
+	a->from = bytes->from;
+	a->size = bytes->size;
+	memcpy(a->data, bytes->data, bytes->size);
+	if (flip_work_add(load->layer->node->work, arrived, a, load->priority == FLIP_FOREGROUND) < 0)
 		arrived(a);
+}
+
+/* On the fetching thread. */
+static void range_done(void *arg, size_t i, int r, const void *data, size_t size, const struct err *err)
+{
+	struct flip_peer_bytes bytes = { .form = FLIP_PEER_PACKED, .data = data, .size = size };
+	struct batch *b = arg;
+	struct node_load *load = b->loads[i];
+
+	if (atomic_fetch_sub(&b->n_left, 1) == 1)
+		free(b);
+	if (r == 0) {
+		arrives(load, &bytes, false);
+	} else if (r == -ECANCELED || !try_elsewhere(load)) {
+		if (r != -ECANCELED)
+			node_complain_chunk(load->layer, load->chunk, r, err_text(err));
+		finish(load, r);
+	}
+}
+
+/* On the peers' thread. */
+static void peer_done(void *arg, size_t i, int r, const struct flip_peer_bytes *bytes)
+{
+	struct batch *b = arg;
+	struct node_load *load = b->loads[i];
+
+	if (atomic_fetch_sub(&b->n_left, 1) == 1)
+		free(b);
+	if (r == 0)
+		arrives(load, bytes, true);
+	else if (!try_elsewhere(load))
+		finish(load, r == -ECANCELED ? r : -EIO);
 }
 
 /* ---- Asking ---------------------------------------------------------------------------------------------------- */
@@ -258,6 +362,9 @@ static struct node_load *new_load(struct node_layer *layer, uint32_t chunk, stru
 	l->chunk = chunk;
 	l->priority = priority;
 	l->store = flip_object_ref(store);
+	l->n_ways = 1;
+	l->most = FLIP_PEER_RELAY;
+	l->has_origin = !layer->image || !flip_peers_are_there(node->peers);
 	l->next = *bucket;
 	*bucket = l;
 	node->n_loads++;
@@ -279,21 +386,31 @@ static void note_number(struct node_layer *layer, struct node_load *const *loads
 	pthread_mutex_unlock(&node->loads_lock);
 }
 
-/* Asks for loads that are in the table already; all of one layer. From the call on a load may be over and gone. */
-static void submit(struct node_layer *layer, struct node_load *const *loads, size_t n, enum flip_priority priority)
+static struct batch *batch_of(struct node_load *const *loads, size_t n)
 {
 	struct batch *b = malloc(sizeof(*b) + n * sizeof(*b->loads));
+
+	if (!b)
+		return NULL;
+	atomic_init(&b->n_left, n);
+	memcpy(b->loads, loads, n * sizeof(*b->loads));
+	return b;
+}
+
+/* From the call on a load may be over and gone. */
+static void ask_registry(struct node_layer *layer, struct node_load *const *loads, size_t n,
+                         enum flip_priority priority)
+{
+	struct batch *b = batch_of(loads, n);
 	struct flip_range *ranges = malloc(n * sizeof(*ranges));
 	uint32_t *chunks = malloc(n * sizeof(*chunks));
 	struct err err = { 0 };
 	int64_t number = -ENOMEM;
 
 	if (b && ranges && chunks) {
-		atomic_init(&b->n_left, n);
 		for (size_t i = 0; i < n; i++) {
 			const struct flip_index_chunk *c = flip_index_chunk(layer->index, loads[i]->chunk);
 
-			b->loads[i] = loads[i];
 			chunks[i] = loads[i]->chunk;
 			ranges[i] = (struct flip_range){ c->blob_offset, c->blob_size };
 		}
@@ -309,6 +426,92 @@ static void submit(struct node_layer *layer, struct node_load *const *loads, siz
 	}
 	free(ranges);
 	free(chunks);
+}
+
+/* False: nobody was asked. */
+static bool ask_peers(struct node_layer *layer, struct node_load *const *loads, size_t n, enum flip_priority priority,
+                      int most)
+{
+	struct flip_peer_piece *pieces = malloc(n * sizeof(*pieces));
+	struct batch *b = batch_of(loads, n);
+	bool asked = false;
+
+	if (b && pieces) {
+		for (size_t i = 0; i < n; i++) {
+			const struct flip_index_chunk *c = flip_index_chunk(layer->index, loads[i]->chunk);
+
+			pieces[i] = (struct flip_peer_piece){ c->blob_offset, c->blob_size, c->inner_offset };
+		}
+		asked = node_peers_read(layer, pieces, n, priority, most, peer_done, b) == 0;
+	}
+	if (!asked)
+		free(b);
+	free(pieces);
+	return asked;
+}
+
+/* Asks for loads that are in the table already, with one way each; all of one layer and with the same `most`. */
+static void submit(struct node_layer *layer, struct node_load *const *loads, size_t n, enum flip_priority priority,
+                   int most)
+{
+	struct flip_node *node = layer->node;
+	struct node_load **ours, **theirs;
+	size_t n_ours = 0, n_theirs = 0;
+
+	if (most == NODE_ORIGIN || !layer->image || !flip_peers_are_there(node->peers)) {
+		ask_registry(layer, loads, n, priority);
+		return;
+	}
+	ours = malloc(2 * n * sizeof(struct node_load *));
+	if (!ours) {
+		ask_registry(layer, loads, n, priority);
+		return;
+	}
+	theirs = ours + n;
+	pthread_mutex_lock(&node->loads_lock);
+	for (size_t i = 0; i < n; i++) {
+		uint64_t at = flip_index_chunk(layer->index, loads[i]->chunk)->blob_offset;
+		int role = flip_peers_role(node->peers, layer->digest, at, (enum flip_peer_role)most);
+
+		loads[i]->most = role < 0 ? NODE_ORIGIN : role;
+		loads[i]->has_origin = role < 0;
+		if (role < 0)
+			ours[n_ours++] = loads[i];
+		else
+			theirs[n_theirs++] = loads[i];
+	}
+	pthread_mutex_unlock(&node->loads_lock);
+	if (n_theirs && !ask_peers(layer, theirs, n_theirs, priority, most)) {
+		for (size_t i = 0; i < n_theirs; i++) {
+			if (!try_elsewhere(theirs[i]))
+				finish(theirs[i], -EIO);
+		}
+	}
+	if (n_ours)
+		ask_registry(layer, ours, n_ours, priority);
+	free(ours);
+}
+
+/* A way of the load has failed: the next one takes its place. False: there is none (or another one is under way that
+ * will do). */
+static bool try_elsewhere(struct node_load *load)
+{
+	struct node_layer *layer = load->layer;
+	struct flip_node *node = layer->node;
+	enum flip_priority priority;
+	bool origin = false, holders = false;
+
+	pthread_mutex_lock(&node->loads_lock);
+	priority = load->priority;
+	if (!load->is_over && !load->has_origin)
+		origin = load->has_origin = true;
+	else if (!load->is_over && !load->has_holders && load->n_ways == 1 && layer->image &&
+	         flip_peers_are_there(node->peers))
+		holders = load->has_holders = true;
+	pthread_mutex_unlock(&node->loads_lock);
+	if (origin)
+		ask_registry(layer, &load, 1, priority);
+	return origin || (holders && ask_peers(layer, &load, 1, priority, FLIP_PEER_HOLDER));
 }
 
 static bool chunk_is_there(const struct flip_index_chunk *c, const struct flip_object *store)
@@ -334,7 +537,7 @@ static int join(struct node_load *l, struct waiting *w)
 
 	if (!x)
 		return -ENOMEM;
-	x->waiting = w;
+	*x = (struct waiter){ .waiting = w };
 	x->next = l->waiters;
 	l->waiters = x;
 	atomic_fetch_add(&w->n_left, 1);
@@ -419,6 +622,9 @@ void node_read(struct node_layer *layer, const struct flip_index_object *object,
 			l->priority = FLIP_FOREGROUND;
 			if (n_raised < sizeof(raised) / sizeof(*raised) && l->number > 0)
 				raised[n_raised++] = l->number;
+			else if (l->number <= 0)
+				flip_peers_raise(node->peers, layer->digest,
+				                 flip_index_chunk(layer->index, c)->blob_offset, FLIP_FOREGROUND);
 		}
 		if (!l) {
 			l = new_load(layer, c, store, FLIP_FOREGROUND);
@@ -432,7 +638,7 @@ void node_read(struct node_layer *layer, const struct flip_index_object *object,
 	for (size_t i = 0; i < n_raised; i++)
 		flip_fetch_raise(node->fetch, raised[i], FLIP_FOREGROUND);
 	if (n_asked)
-		submit(layer, asked, n_asked, FLIP_FOREGROUND);
+		submit(layer, asked, n_asked, FLIP_FOREGROUND, FLIP_PEER_RELAY);
 	free(asked);
 	if (needs_all) { /* who brought the last chunk may be hashing the whole: that is waited for */
 		uint64_t missing, n_missing;
@@ -504,8 +710,63 @@ uint64_t node_load_chunks(struct node_layer *layer, const uint32_t *chunks, size
 		node_queue_asked(layer->node, flip_index_chunk(layer->index, chunks[i])->blob_size);
 		/* Each by itself, so that a reader raises just the one that he waits for; fetch puts those that lie
 		 * together into one request. */
-		submit(layer, &l, 1, priority);
+		submit(layer, &l, 1, priority, FLIP_PEER_RELAY);
 	}
 	flip_object_unref(store);
 	return n_bytes;
+}
+
+/* ---- For peers of ours ----------------------------------------------------------------------------------------- */
+
+int node_load_for_peer(struct node_layer *layer, uint32_t chunk, struct flip_object *store, enum flip_priority priority,
+                       int most, node_load_fn fn, void *arg)
+{
+	struct flip_node *node = layer->node;
+	struct waiter *w = calloc(1, sizeof(*w));
+	bool is_new = false, needs_origin = false;
+	int64_t raised = 0;
+	struct node_load *l;
+
+	if (!w || !layer->blob) {
+		free(w);
+		return layer->blob ? -ENOMEM : -ENOENT;
+	}
+	*w = (struct waiter){ .fn = fn, .arg = arg };
+	pthread_mutex_lock(&node->loads_lock);
+	l = find_load(node, layer, chunk);
+	if (!l) {
+		l = new_load(layer, chunk, store, priority);
+		is_new = l != NULL;
+		if (l)
+			l->has_origin = most == NODE_ORIGIN;
+	} else {
+		/* It must not wait for somebody who may be waiting for us. */
+		needs_origin = l->most > most && !l->has_origin;
+		if (needs_origin) {
+			l->has_origin = true;
+			l->n_ways++;
+		}
+		if (l->priority > priority) {
+			l->priority = priority;
+			raised = l->number;
+		}
+	}
+	if (l) {
+		w->next = l->waiters;
+		l->waiters = w;
+		if (l->most > most)
+			l->most = most;
+	}
+	pthread_mutex_unlock(&node->loads_lock);
+	if (!l) {
+		free(w);
+		return -ENOMEM;
+	}
+	if (raised > 0)
+		flip_fetch_raise(node->fetch, raised, priority);
+	if (is_new)
+		submit(layer, &l, 1, priority, most);
+	else if (needs_origin)
+		ask_registry(layer, &l, 1, priority);
+	return 0;
 }

@@ -78,13 +78,14 @@ static json_t *reads_json(struct flip_node *node)
 	n_loads = node->n_loads;
 	pthread_mutex_unlock(&node->loads_lock);
 	return json_pack(
-	        "{s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I}", "reads", (json_int_t)atomic_load(&node->n_reads),
+	        "{s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I}", "reads", (json_int_t)atomic_load(&node->n_reads),
 	        "waited", (json_int_t)atomic_load(&node->n_reads_waited), "errors",
 	        (json_int_t)atomic_load(&node->n_read_errors), "wait_us", (json_int_t)atomic_load(&node->read_wait_us),
 	        "foreground_bytes", (json_int_t)atomic_load(&node->foreground_bytes), "prefetch_bytes",
 	        (json_int_t)atomic_load(&node->prefetch_bytes), "background_bytes",
 	        (json_int_t)atomic_load(&node->background_bytes), "bad_chunks",
-	        (json_int_t)atomic_load(&node->bad_chunks), "loads", (json_int_t)n_loads);
+	        (json_int_t)atomic_load(&node->bad_chunks), "loads", (json_int_t)n_loads, "peer_bytes",
+	        (json_int_t)atomic_load(&node->peer_bytes));
 }
 
 static json_t *layer_json(const struct node_layer *l)
@@ -160,5 +161,5 @@ int flip_node_metrics(struct flip_node *node, struct base_buf *buf)
 	(void)base_buf_printf(buf, "# TYPE flip_cpu_seconds_total counter\nflip_cpu_seconds_total %.3f\n",
 	                      json_real_value(json_object_get(o, "cpu_s")));
 	json_decref(o);
-	return base_buf_error(buf);
+	return node->peers ? flip_peers_metrics(node->peers, buf) : base_buf_error(buf);
 }

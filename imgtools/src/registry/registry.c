@@ -530,6 +530,39 @@ int img_registry_has_blob(struct img_registry *r, const char *digest, struct err
 	return res == 0 ? 1 : res == -ENOENT ? 0 : res;
 }
 
+int img_registry_present(struct img_registry *r, const char *authorization, struct err *err)
+{
+	char *copy = strdup(authorization);
+
+	if (!copy)
+		return err_set(err, -ENOMEM, "out of memory");
+	(void)pthread_mutex_lock(&r->lock);
+	free(r->authorization);
+	r->authorization = copy;
+	r->generation++;
+	(void)pthread_mutex_unlock(&r->lock);
+	return 0;
+}
+
+int img_registry_may_pull(struct img_registry *r, const char *digest, bool is_manifest, struct err *err)
+{
+	char url[IMG_REG_MAX_URL];
+	struct img_exchange x = { .method = "HEAD", .url = url };
+	int res;
+
+	(void)snprintf(url, sizeof(url), "%s/v2/%s/%s/%s", r->base, r->ref.name, is_manifest ? "manifests" : "blobs",
+	               digest);
+	x.headers[0] = is_manifest ? "Accept: application/vnd.oci.image.manifest.v1+json, "
+	                             "application/vnd.oci.image.index.v1+json, "
+	                             "application/vnd.docker.distribution.manifest.v2+json, "
+	                             "application/vnd.docker.distribution.manifest.list.v2+json"
+	                           : NULL;
+	res = img_registry_request(r, &x, digest, NULL, NULL, err);
+	if (res == 0)
+		img_exchange_done(&x);
+	return res;
+}
+
 /* "Location" may be relative to the registry. */
 static int upload_url(const struct img_registry *r, const char *location, const char *digest, char *url, size_t size,
                       struct err *err)

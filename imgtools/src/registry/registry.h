@@ -79,6 +79,10 @@ char *img_registry_authorization(struct img_registry *r, unsigned *ret_generatio
 /* Answers a challenge (WWW-Authenticate): a new value, of a new generation. `seen` is the generation that was refused:
  * when another thread was faster nothing is asked. Blocks; may run a credential helper. */
 int img_registry_authorize(struct img_registry *r, const char *challenge, unsigned seen, struct err *err);
+/* Comes with this value of an Authorization header from now on, somebody else's. */
+int img_registry_present(struct img_registry *r, const char *authorization, struct err *err);
+/* Whether a blob or manifest would be given: 0, -EACCES, -ENOENT. Nothing is fetched. */
+int img_registry_may_pull(struct img_registry *r, const char *digest, bool is_manifest, struct err *err);
 bool img_is_loopback(const char *host); /* with or without a port */
 /* The first message in the body of a refusal, as ": words"; "" when there is none. */
 void img_registry_message(const void *body, size_t body_size, char *out, size_t size);

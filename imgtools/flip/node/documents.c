@@ -1,0 +1,150 @@
+/* Manifests, and what references meant: noted in the store when they were read, given to peers, and asked of peers
+ * while the registry is away, so that what one node has started others can start too.
+ *
+ *   note "manifest", "sha256:..."            the bytes, which are verified by their name
+ *   note "tag", digest of the reference      the digest that the registry gave it last
+ *
+ * What a tag means cannot be verified: it is believed of peers only while the registry cannot be reached, and only when
+ * peers.tags says so. */
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/json.h"
+#include "base/log.h"
+#include "base/sha256.h"
+#include "node/node_internal.h"
+
+enum { MAX_DOCUMENT = 8 << 20, DIGEST_TEXT = 71 };
+
+static int digest_of(const void *data, size_t size, char ret[72])
+{
+	uint8_t sum[BASE_SHA256_SIZE];
+	int r = base_sha256_bytes(data, size, sum);
+
+	if (r < 0)
+		return r;
+	memcpy(ret, "sha256:", 7);
+	base_sha256_hex(sum, ret + 7);
+	return 0;
+}
+
+static void keep(void *arg, const struct node_image *image)
+{
+	struct flip_node *node = arg;
+	char name[72];
+
+	(void)flip_store_note_set(node->store, "manifest", image->manifest, image->manifest_data, image->manifest_size,
+	                          NULL);
+	if (image->index_data)
+		(void)flip_store_note_set(node->store, "manifest", image->top, image->index_data, image->index_size,
+		                          NULL);
+	if (digest_of(image->ref, strlen(image->ref), name) == 0)
+		(void)flip_store_note_set(node->store, "tag", name, image->top, DIGEST_TEXT, NULL);
+}
+
+int node_document_find(struct flip_node *node, const char *digest, const char *document, struct base_buf *ret,
+                       struct err *err)
+{
+	void *data;
+	size_t size;
+	int r = strcmp(document, "manifest") != 0 && strcmp(document, "tag") != 0
+	                ? -ENOENT
+	                : flip_store_note_get(node->store, document, digest, &data, &size, NULL);
+
+	if (r < 0)
+		return err_set(err, -ENOENT, "%.19s: no such document here", digest);
+	r = base_buf_append(ret, data, size);
+	free(data);
+	return r;
+}
+
+/* Some are asked one after the other: one that has it is enough, for its bytes say whether they are right. */
+static int get_by_digest(struct flip_node *node, const char *ref, const char *digest, struct base_buf *ret,
+                         struct err *err)
+{
+	char own[72];
+	unsigned from;
+	int r = node_document_find(node, digest, "manifest", ret, err);
+
+	if (r < 0)
+		r = node_peers_document(node, "image", digest, ref, digest, "manifest", true, ret, &from, err);
+	else
+		from = UINT32_MAX;
+	if (r == 0)
+		r = digest_of(base_buf_text(ret), ret->len, own);
+	if (r == 0 && strcmp(own, digest) != 0) {
+		if (from != UINT32_MAX)
+			flip_peers_blame(node->peers, from, "sent another manifest");
+		r = err_set(err, -EBADMSG, "%.19s: a manifest with another digest", digest);
+	}
+	return r;
+}
+
+static int get_tag(struct flip_node *node, const char *ref, char ret_digest[72], struct err *err)
+{
+	struct base_buf text = BASE_BUF_INIT(DIGEST_TEXT);
+	char name[72];
+	unsigned from;
+	int r = digest_of(ref, strlen(ref), name);
+
+	if (r == 0)
+		r = node_document_find(node, name, "tag", &text, err);
+	if (r == -ENOENT && node->opts.peers_tags)
+		r = node_peers_document(node, "image", name, ref, NULL, "tag", true, &text, &from, err);
+	if (r == 0 && (text.len != DIGEST_TEXT || strncmp(text.data, "sha256:", 7) != 0 ||
+	               strspn(text.data + 7, "0123456789abcdef") != 64))
+		r = err_set(err, -EBADMSG, "%s: not a digest", ref);
+	if (r == 0)
+		memcpy(ret_digest, text.data, DIGEST_TEXT + 1);
+	base_buf_done(&text);
+	return r;
+}
+
+static void media_type_of(const struct base_buf *doc, char ret[128])
+{
+	json_t *o = NULL;
+	const char *text = NULL;
+
+	if (base_json_parse("manifest", doc->data, doc->len, &o, NULL) == 0)
+		text = json_string_value(json_object_get(o, "mediaType"));
+	(void)snprintf(ret, 128, "%s", text ? text : "application/vnd.oci.image.manifest.v1+json");
+	json_decref(o);
+}
+
+static int get(void *arg, const char *ref, const char *which, char **ret_data, size_t *ret_size, char ret_digest[72],
+               char ret_media_type[128], struct err *err)
+{
+	struct flip_node *node = arg;
+	struct base_buf doc = BASE_BUF_INIT(MAX_DOCUMENT);
+	char digest[72];
+	int r = 0;
+
+	if (which)
+		(void)snprintf(digest, sizeof(digest), "%s", which);
+	else if (strstr(ref, "@sha256:"))
+		(void)snprintf(digest, sizeof(digest), "%s", strstr(ref, "@sha256:") + 1);
+	else
+		r = get_tag(node, ref, digest, err);
+	if (r == 0)
+		r = get_by_digest(node, ref, digest, &doc, err);
+	if (r == 0) {
+		base_log(BASE_LOG_WARN, "%s: the registry is away; going on with %.19s as it was known lately", ref,
+		         digest);
+		media_type_of(&doc, ret_media_type);
+		memcpy(ret_digest, digest, sizeof(digest));
+		*ret_size = doc.len;
+		*ret_data = base_buf_take(&doc);
+		r = *ret_data ? 0 : -ENOMEM;
+	}
+	base_buf_done(&doc);
+	return r;
+}
+
+void node_documents_use(struct flip_node *node)
+{
+	static const struct node_elsewhere ops = { get, keep };
+
+	node_images_elsewhere(node->images, &ops, node);
+}

@@ -1,0 +1,215 @@
+/* Who may have what. A peer comes with a grant, and the registry says whether it is good for the blob it asks for:
+ *
+ *   public          anybody may: the registry gives it to whoever comes without a name
+ *   bearer TOKEN    the registry gives it to whoever comes with this token, which it has made for this repository
+ *   same HMAC       the asker has the very credentials that we pull with (passwords are never sent): the HMAC, by the
+ *                   cluster's secret, of what either would come with
+ *
+ * What it said counts for grant_s; a yes for an hour longer while the registry is away. What it said of everybody is
+ * also noted in the store, so that a node that starts again without a registry still gives public images. */
+#include <errno.h>
+#include <pthread.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/sha256.h"
+#include "node/node_internal.h"
+
+enum { N_KEPT = 1024, N_DOORS = 16, AWAY_S = 3600, DEFAULT_S = 60 };
+
+struct verdict {
+	uint8_t key[BASE_SHA256_SIZE];
+	int64_t at_ms;
+	bool is_yes;
+};
+
+struct node_verdicts {
+	pthread_mutex_t lock;
+	pthread_mutex_t doors[N_DOORS]; /* by keys: one question of many askers goes to the registry once */
+	struct verdict kept[N_KEPT];    /* by the first bytes of the key; a later one takes an older one's place */
+};
+
+struct node_verdicts *node_verdicts_new(void)
+{
+	struct node_verdicts *v = calloc(1, sizeof(*v));
+
+	if (v)
+		(void)pthread_mutex_init(&v->lock, NULL);
+	for (size_t i = 0; v && i < N_DOORS; i++)
+		(void)pthread_mutex_init(&v->doors[i], NULL);
+	return v;
+}
+
+void node_verdicts_free(struct node_verdicts *v)
+{
+	if (!v)
+		return;
+	(void)pthread_mutex_destroy(&v->lock);
+	for (size_t i = 0; i < N_DOORS; i++)
+		(void)pthread_mutex_destroy(&v->doors[i]);
+	free(v);
+}
+
+/* A layer belongs to many tags of a repository; the tag says nothing of who may have it. */
+static void repository_of(const char *ref, char *ret, size_t size)
+{
+	const char *slash = strrchr(ref, '/'), *end = strchr(slash ? slash : ref, '@');
+	const char *colon = strchr(slash ? slash : ref, ':');
+
+	end = colon && (!end || colon < end) ? colon : end;
+	(void)snprintf(ret, size, "%.*s", (int)(end ? end - ref : (ptrdiff_t)strlen(ref)), ref);
+}
+
+static int key_of(const char *repository, const char *digest, const char *grant, uint8_t key[BASE_SHA256_SIZE])
+{
+	struct base_buf b = BASE_BUF_INIT(64 << 10);
+	int r = base_buf_printf(&b, "%s %s %s", repository, digest, grant);
+
+	if (r == 0)
+		r = base_sha256_bytes(b.data, b.len, key);
+	base_buf_done(&b);
+	return r;
+}
+
+/* 1 yes, 0 no, -ENOENT not known (any more). */
+static int look_up(struct flip_node *node, const uint8_t key[BASE_SHA256_SIZE], int64_t max_age_ms)
+{
+	struct node_verdicts *v = node->verdicts;
+	size_t at = ((size_t)key[0] << 8 | key[1]) % N_KEPT;
+	int r = -ENOENT;
+
+	pthread_mutex_lock(&v->lock);
+	if (v->kept[at].at_ms && node_now_ms() - v->kept[at].at_ms <= max_age_ms &&
+	    memcmp(v->kept[at].key, key, BASE_SHA256_SIZE) == 0)
+		r = v->kept[at].is_yes;
+	pthread_mutex_unlock(&v->lock);
+	return r;
+}
+
+static void keep(struct flip_node *node, const uint8_t key[BASE_SHA256_SIZE], bool is_yes)
+{
+	struct node_verdicts *v = node->verdicts;
+	size_t at = ((size_t)key[0] << 8 | key[1]) % N_KEPT;
+
+	pthread_mutex_lock(&v->lock);
+	memcpy(v->kept[at].key, key, BASE_SHA256_SIZE);
+	v->kept[at].at_ms = node_now_ms();
+	v->kept[at].is_yes = is_yes;
+	pthread_mutex_unlock(&v->lock);
+}
+
+static bool was_public(struct flip_node *node, const char *repository)
+{
+	size_t size;
+	void *data;
+
+	bool is_yes;
+
+	if (flip_store_note_get(node->store, "public", repository, &data, &size, NULL) < 0)
+		return false;
+	is_yes = size == 1 && *(const char *)data == '1';
+	free(data);
+	return is_yes;
+}
+
+/* The registry's word; when it is away what it said last. */
+static int ask_alone(struct flip_node *node, const char *ref, const char *repository, const char *digest,
+                     bool is_manifest, const char *authorization, const uint8_t key[BASE_SHA256_SIZE], struct err *err)
+{
+	int64_t fresh_ms = (node->opts.peers.grant_s ? node->opts.peers.grant_s : DEFAULT_S) * INT64_C(1000);
+	int r = look_up(node, key, fresh_ms);
+
+	if (r >= 0)
+		return r ? 0 : err_set(err, -EACCES, "%s: the registry does not give it to the asker", repository);
+	r = flip_fetch_may_pull(node->fetch, ref, digest, is_manifest, authorization, err);
+	if (r == 0 || r == -EACCES || r == -ENOENT) {
+		keep(node, key, r == 0);
+		if (!authorization && was_public(node, repository) != (r == 0))
+			(void)flip_store_note_set(node->store, "public", repository, r == 0 ? "1" : "0", 1, NULL);
+		return r == -ENOENT ? -EACCES : r;
+	}
+	if (look_up(node, key, AWAY_S * INT64_C(1000)) == 1 || (!authorization && was_public(node, repository)))
+		return 0;
+	return err_set(err, -EACCES, "%s: the registry cannot be asked whether the asker may have it", repository);
+}
+
+static int ask(struct flip_node *node, const char *ref, const char *repository, const char *digest, bool is_manifest,
+               const char *authorization, const uint8_t key[BASE_SHA256_SIZE], struct err *err)
+{
+	pthread_mutex_t *door = &node->verdicts->doors[key[2] % N_DOORS];
+	int r;
+
+	pthread_mutex_lock(door);
+	r = ask_alone(node, ref, repository, digest, is_manifest, authorization, key, err);
+	pthread_mutex_unlock(door);
+	return r;
+}
+
+static bool is_same(struct flip_node *node, const char *ref, const char *hmac)
+{
+	char *own = flip_fetch_authorization(node->fetch, ref), hex[BASE_SHA256_HEX_SIZE];
+	bool same = own && flip_peers_proof(node->peers, own, hex) == 0 && flip_peers_proof_is(hex, hmac);
+
+	if (own)
+		explicit_bzero(own, strlen(own));
+	free(own);
+	return same;
+}
+
+int node_may_have(struct flip_node *node, const char *ref, const char *digest, bool is_manifest, const char *grant,
+                  struct err *err)
+{
+	uint8_t key[BASE_SHA256_SIZE];
+	char repository[512], value[24 << 10];
+	int r;
+
+	if (node->opts.trust_peers)
+		return 0;
+	repository_of(ref, repository, sizeof(repository));
+	r = key_of(repository, digest, "public", key);
+	if (r == 0)
+		r = ask(node, ref, repository, digest, is_manifest, NULL, key, err);
+	if (r != -EACCES)
+		return r;
+	if (strncmp(grant, "same ", 5) == 0)
+		return is_same(node, ref, grant + 5)
+		               ? 0
+		               : err_set(err, -EACCES, "%s: the asker has other credentials than we", repository);
+	if (strncmp(grant, "bearer ", 7) != 0 || strlen(grant) > sizeof(value) - 16)
+		return -EACCES;
+	(void)snprintf(value, sizeof(value), "Bearer %s", grant + 7);
+	r = key_of(repository, digest, grant, key);
+	return r < 0 ? r : ask(node, ref, repository, digest, is_manifest, value, key, err);
+}
+
+void node_note_public(struct flip_node *node, const char *ref, const char *digest, bool is_manifest)
+{
+	uint8_t key[BASE_SHA256_SIZE];
+	char repository[512];
+
+	if (!node->peers || node->opts.trust_peers)
+		return;
+	repository_of(ref, repository, sizeof(repository));
+	if (key_of(repository, digest, "public", key) == 0)
+		(void)ask(node, ref, repository, digest, is_manifest, NULL, key, NULL);
+}
+
+char *node_grant_of(struct flip_node *node, const char *ref)
+{
+	char *own = flip_fetch_authorization(node->fetch, ref), hex[BASE_SHA256_HEX_SIZE], *grant = NULL;
+
+	if (own && strncasecmp(own, "Bearer ", 7) == 0) {
+		if (asprintf(&grant, "bearer %s", own + 7) < 0)
+			grant = NULL;
+	} else if (own && flip_peers_proof(node->peers, own, hex) == 0) {
+		if (asprintf(&grant, "same %s", hex) < 0)
+			grant = NULL;
+	} else {
+		grant = strdup("public");
+	}
+	if (own)
+		explicit_bzero(own, strlen(own));
+	free(own);
+	return grant;
+}

@@ -1,0 +1,44 @@
+/* How much: token buckets, and what the machine says of its own pressure (PSI). */
+#ifndef FLIP_PEER_LIMIT_H
+#define FLIP_PEER_LIMIT_H
+
+#include <pthread.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "fetch/fetch.h"
+
+int64_t peer_now_us(void); /* monotonic */
+
+/* A bucket fills at `rate` and holds a fifth of a second of it. Whoever is urgent may drive it below zero: those who
+ * are not pay that back. Thread-safe. */
+struct peer_bucket {
+	pthread_mutex_t lock;
+	uint64_t rate; /* bytes a second; 0: no limit; protected by lock, as the rest */
+	double factor; /* of the rate, 0..1: the throttle */
+	double level;
+	int64_t at_us;
+};
+void peer_bucket_init(struct peer_bucket *b, uint64_t rate);
+void peer_bucket_done(struct peer_bucket *b);
+void peer_bucket_throttle(struct peer_bucket *b, double factor);
+/* Takes them; how long to wait before sending them, in microseconds (0: go). */
+int64_t peer_bucket_take(struct peer_bucket *b, size_t n, bool is_urgent);
+bool peer_bucket_is_empty(struct peer_bucket *b);
+
+/* "some avg10=1.23 avg60=..." of a file of /proc/pressure: per cent, 0..100; -EBADMSG. */
+int peer_psi_parse(const char *text, size_t size, double *ret_avg10);
+
+/* Additive increase, multiplicative decrease of what we may take from the machine. `max_percent` 100 or more: always 1.
+ */
+struct peer_pressure {
+	double factor; /* 0.05..1 */
+	double cpu, io, memory;
+	int64_t at_us;
+};
+void peer_pressure_init(struct peer_pressure *p);
+/* Looks at dir ("/proc/pressure") when a second has passed; true when it did. */
+bool peer_pressure_look(struct peer_pressure *p, const char *dir, double max_percent, int64_t now_us);
+
+#endif

@@ -1,0 +1,237 @@
+/* What the files of this room share.
+ *
+ *   peers.c      opening, closing, what is known of it all
+ *   asking.c     our questions: which piece is asked of whom, what becomes of it
+ *   call.c       one question on its way: its headers, its frames
+ *   document.c   the questions that wait: tables of contents, manifests
+ *   server.c     questions of others: who asks, how many at once
+ *   answer.c     one answer of ours: pieces as they come, paced
+ *   kept.c       pieces as they came, in memory; who was given what
+ *   member.c     who is there, how they were, who owns what
+ *   membership.c, member_etcd.c, etcd_json.c   where the list of members comes from
+ *   transport_http.c, wire.c, auth.c, limit.c  ways, bytes, secrets, amounts
+ *
+ * Locks: p->lock is the asking side's (members, blobs, pieces, calls) and is never held while somebody is told;
+ * server.c, answer.c and kept.c have locks of their own, which are taken after it, if at all. */
+#ifndef FLIP_PEER_INTERNAL_H
+#define FLIP_PEER_INTERNAL_H
+
+#include <microhttpd.h>
+#include <pthread.h>
+#include <stdatomic.h>
+#include <sys/queue.h>
+
+#include "peer/auth.h"
+#include "peer/limit.h"
+#include "peer/member.h"
+#include "peer/membership.h"
+#include "peer/transport.h"
+#include "peer/wire.h"
+
+enum {
+	PEER_MAX_TRIES = 3,     /* members that were asked for a piece in vain, before the origin is */
+	PEER_MAX_HOPS = 100,    /* answers of any kind without the piece */
+	PEER_PER_MEMBER = 4,    /* questions to one member at once; one more for the foreground */
+	PEER_HOLDERS = 8,       /* remembered of a blob, and named to others */
+	PEER_MAX_IMAGE = 1024,  /* bytes of an image's name with its digest */
+	PEER_MAX_GRANT = 16384, /* of a proof */
+	PEER_MAX_DOCUMENT = 256 << 20,
+	PEER_MAX_TEXT = 48 << 10, /* of one question's headers */
+	PEER_PIECE_US = 20000000, /* a question takes no longer */
+};
+
+/* ---- Asking ---- */
+
+struct asked_blob { /* what pieces are of; kept while any is, and a while longer for what is known of it */
+	struct asked_blob *next;
+	const char *kind;
+	char digest[72];
+	char *image, *grant; /* never NULL */
+	unsigned n_refs;
+	uint32_t holders[PEER_HOLDERS]; /* who gave us something of it */
+	unsigned n_holders;
+	struct {
+		uint32_t member;
+		int64_t until_us;
+	} lacks[16]; /* who said that it has none of it */
+	unsigned next_lack;
+};
+
+/* What is to be told once the lock is let go. */
+struct told {
+	struct told *next;
+	struct piece *piece;
+	int r;
+};
+
+struct piece {
+	struct told told;
+	TAILQ_ENTRY(piece) in_list; /* of the member that is to be asked, or of those that wait */
+	struct batch *batch;
+	struct flip_peer_piece what;
+	enum flip_priority priority;
+	enum flip_peer_role role, most; /* as which it is to be asked for now */
+	bool is_queued, is_resting, is_over;
+	bool is_hedged;
+	uint8_t n_calls, n_tried, n_hops;
+	uint32_t member; /* of whose queue */
+	uint32_t tried[PEER_MAX_TRIES * 3];
+	int64_t due_us; /* while it rests */
+};
+TAILQ_HEAD(piece_list, piece);
+
+struct batch {
+	struct asked_blob *blob; /* counted */
+	flip_peer_done done;
+	void *arg;
+	char trace[FLIP_PEER_TRACE];
+	size_t n, n_refs; /* each piece that is not over or not told, each question that has one */
+	struct piece pieces[];
+};
+
+struct call { /* call.c */
+	LIST_ENTRY(call) in_calls;
+	struct flip_peers *p;
+	uint32_t member;
+	struct asked_blob *blob; /* counted */
+	enum flip_peer_role role;
+	enum flip_priority priority;
+	struct piece **pieces; /* by offset and inner; NULL where it was told */
+	uint64_t *offsets;     /* of theirs */
+	size_t n, n_left;
+	uint64_t id; /* of the transport */
+	struct peer_stream stream;
+	struct peer_head head;
+	bool has_head, is_hedge, is_garbage, is_canceled;
+	char why[96]; /* it is garbage */
+	int64_t started_us, first_us, last_us;
+	uint64_t bytes;
+	char trace[FLIP_PEER_TRACE];
+};
+
+struct queue {
+	struct piece_list list[FLIP_N_PRIORITIES]; /* of one member */
+};
+
+/* ---- Serving ---- */
+
+struct kept_piece { /* bytes that are shared by answers under way and the memory */
+	_Atomic unsigned n_refs;
+	size_t size;
+	uint8_t data[];
+};
+void kept_piece_unref(struct kept_piece *k);
+
+struct kept;
+struct kept *kept_new(uint64_t max_bytes);
+void kept_free(struct kept *k);
+void kept_put(struct kept *k, const char *digest, uint64_t offset, const void *data, size_t size);
+struct kept_piece *kept_get(struct kept *k, const char *digest, uint64_t offset); /* a reference, or NULL */
+uint64_t kept_bytes(struct kept *k);
+/* Who was given all that it asked for of a group: named to those who come when we are busy. */
+void kept_note_holder(struct kept *k, uint64_t group, const char *name);
+/* Up to max of them, "a:1,b:2"; not `asker`. */
+void kept_holders(struct kept *k, uint64_t group, const char *asker, struct base_buf *ret);
+
+struct provider {
+	const char *kind;
+	struct flip_peer_provider ops;
+	void *arg;
+};
+
+struct counts {
+	_Atomic uint64_t pieces_asked, pieces_got, pieces_gone_to_origin, pieces_ours, received, hedges, hedge_wins;
+	_Atomic uint64_t served, served_bytes, served_packed, served_plain, served_zstd, busy, refused, forbidden,
+	        missing;
+	_Atomic uint64_t documents_asked, documents_got, documents_served, contents_served;
+	_Atomic uint64_t garbage;
+};
+
+struct flip_peers {
+	struct flip_peers_opts o; /* with strings of our own */
+	char *strings[12];
+	unsigned n_strings;
+	char name[FLIP_PEER_NAME];
+	struct peer_token *token; /* NULL: certificates only */
+	const struct peer_transport_ops *transport;
+	void *way; /* the transport's */
+	const struct peer_membership_ops *membership;
+	const char *where;
+	void *list; /* the membership's */
+	bool has_list, has_stopped;
+	struct provider providers[4];
+	unsigned n_providers;
+	struct counts counts;
+	struct peer_bucket up, down;
+
+	pthread_mutex_t lock; /* of all below, up to the server's */
+	pthread_cond_t changed;
+	bool is_stopping;
+	struct peer_members members;
+	struct queue **queues; /* one for each member */
+	size_t n_queues, n_queued;
+	struct asked_blob *blobs;
+	size_t n_blobs;
+	LIST_HEAD(, call) calls;
+	unsigned n_calls;
+	struct piece_list resting;
+	struct told *told, **last_told;
+	_Atomic unsigned n_live; /* others that are named; read without the lock */
+
+	struct MHD_Daemon *server;
+	struct kept *kept;
+	_Atomic unsigned n_serving;
+	_Atomic bool server_stops;
+	pthread_mutex_t disk_lock;
+	pthread_cond_t disk_free;
+	unsigned n_disk;
+	_Atomic unsigned pace_percent; /* what the machine's pressure leaves us */
+	pthread_mutex_t pressure_lock;
+	struct peer_pressure pressure;
+	char pressure_dir[128];
+};
+
+/* asking.c; with the lock where it says so */
+void peer_pump(struct flip_peers *p);                                         /* locked: starts what may start */
+void peer_unlock_and_tell(struct flip_peers *p);                              /* lets the lock go, then tells */
+void peer_piece_over(struct flip_peers *p, struct piece *x, int r);           /* locked */
+void peer_piece_next(struct flip_peers *p, struct piece *x, uint32_t failed); /* locked: whom to ask now */
+void peer_piece_rest(struct flip_peers *p, struct piece *x, int64_t due_us);  /* locked */
+void peer_piece_ask(struct flip_peers *p, struct piece *x, uint32_t member, enum flip_peer_role role); /* locked */
+void peer_blob_has(struct asked_blob *b, uint32_t member);
+void peer_blob_lacks(struct asked_blob *b, uint32_t member, int64_t now_us);
+bool peer_blob_is_lacked(const struct asked_blob *b, uint32_t member, int64_t now_us);
+void peer_blob_unref(struct flip_peers *p, struct asked_blob *b); /* locked */
+void peer_piece_drop(struct flip_peers *p, struct piece *x);      /* locked: out of its queue, we are stopping */
+bool peer_tick(void *p);
+void peer_batch_unref(struct flip_peers *p, struct batch *b); /* locked */
+void peer_trace_new(char ret[FLIP_PEER_TRACE]);
+
+/* call.c */
+/* locked; when it fails the pieces are over */
+int peer_call_start(struct flip_peers *p, uint32_t member, struct piece **pieces, size_t n);
+void peer_calls_watch(struct flip_peers *p, int64_t now_us); /* locked: stalled ones, hedges */
+/* The headers of a question, each to be freed, NULL at the end; NULL: no memory. */
+struct peer_question {
+	const char *path, *image, *grant, *range, *role, *trace;
+	enum flip_priority priority;
+};
+char **peer_question_headers(const struct flip_peers *p, const struct peer_question *q);
+void peer_headers_free(char **headers);
+
+/* server.c */
+int peer_server_start(struct flip_peers *p, struct err *err);
+void peer_server_stop(struct flip_peers *p);
+
+/* answer.c */
+struct flip_peer_answer *peer_answer_new(struct flip_peers *p, const struct flip_peer_ask *ask, const char *asker,
+                                         bool zstd);
+void peer_answer_served(struct flip_peer_answer *a); /* all was promised that will be */
+struct MHD_Response *peer_answer_response(struct flip_peer_answer *a);
+void peer_answer_unref(struct flip_peer_answer *a);
+
+const struct provider *peer_provider_of(const struct flip_peers *p, const char *kind);
+/* Sleeps until n bytes may be sent. */
+void peer_pace(struct flip_peers *p, size_t n, enum flip_priority priority);
+
+#endif

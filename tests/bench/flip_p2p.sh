@@ -1,0 +1,75 @@
+#!/bin/bash
+# One image, N nodes that start it at the same moment, each behind a link of RATE in a network namespace of its own, the
+# registry behind another link of the same rate: with peers and without. One JSON line for each N and side; --svg FILE draws
+# them. Needs root, docker-registry, skopeo, iproute2; some minutes. `make bench-p2p`.
+#
+#   NODES="1 2 4 8 16 32" RATE=100mbit MB=48 ROUNDS=1 tests/bench/flip_p2p.sh [--svg FILE]
+cd "$(dirname "$0")/../.."
+. tests/integration/flip/lib.sh
+. tests/integration/flip/peers.sh
+svg=
+[[ ${1:-} == --svg ]] && svg=$(realpath -m "$2")
+NODES=${NODES:-1 2 4 8 16 32} RATE=${RATE:-100mbit} MB=${MB:-48} ROUNDS=${ROUNDS:-1} SIDES=${SIDES:-peers alone}
+exec 3>&1 1>&2
+begin flip-p2p docker-registry skopeo
+most=$(tr ' ' '\n' <<<"$NODES" | sort -n | tail -n 1)
+net_up "$most" "$RATE"
+python3 $here/herd-tree.py "$work/tree" "$MB"
+layout_of "$work/plain" t "$work/tree"
+{ echo "flip-prefetch 1"; (cd "$work/tree" && find d* -type f | sort | sed 's,.*,/& 0 -,'); } >"$work/list"
+"$flip" convert -f zstd-chunked -p "$work/list" "oci:$work/plain:t" "oci:$work/lazy:t" >/dev/null || fail "convert"
+start_cluster_registry
+push_to_cluster "$work/lazy" t
+packed=$(du -sb "$work/lazy/blobs" | cut -f1)
+
+herd() { # N SIDE ROUND
+	local n=$1 side=$2 i pids=() before cpu=0 peers=0
+	[[ $side == peers ]] && members=$(members_list "$n") || members="static:$(member 9999)"
+	for i in $(seq "$n"); do
+		start_node "$i" FLIP_BACKGROUND_WAIT=3600
+	done
+	before=$(out_of_registry)
+	: >"$work/times"
+	date +%s.%N >"$work/start"
+	for i in $(seq "$n"); do
+		{
+			node_ctl "$i" mount "$at_registry/img:t" "$work/mnt$i" && (cd "$work/mnt$i" && cat d*/*) | cmp -s - "$work/all" &&
+				date +%s.%N >>"$work/times"
+		} &
+		pids+=($!)
+	done
+	for i in "${pids[@]}"; do
+		wait "$i"
+	done
+	(($(wc -l <"$work/times") == n)) || fail "$n nodes, $side: $(wc -l <"$work/times") have what they should"
+	bytes=$(($(out_of_registry) - before))
+	for i in $(seq "$n"); do
+		cpu="$cpu + $(node_ctl "$i" stat --json | python3 -c 'import json,sys; d=json.load(sys.stdin); print(d["cpu_s"])')"
+	done
+	python3 - "$work" "$n" "$side" "$bytes" "$packed" "$RATE" "$cpu" >&3 <<'PY'
+import json, re, sys
+work, n, side, bytes_out, packed, rate, cpu = sys.argv[1:]
+start = float(open(work + "/start").read())
+times = sorted(float(t) - start for t in open(work + "/times"))
+per_s = float(re.match(r"\d+", rate)[0]) * {"mbit": 1e6, "gbit": 1e9}[re.sub(r"\d+", "", rate)] / 8
+limit = int(packed) / per_s
+case = f"{n} nodes, {side}, {rate}"
+print(json.dumps({"bench": "flip_p2p", "case": case + ": last node", "value": round(times[-1], 3), "unit": "s", "limit": round(limit, 3),
+                  "share": round(limit / times[-1], 3), "peer": None, "ratio": None, "nodes": int(n), "side": side,
+                  "first_s": round(times[0], 3), "cpu_s": round(sum(map(float, cpu.split("+"))), 2)}))
+print(json.dumps({"bench": "flip_p2p", "case": case + ": out of the registry", "value": int(bytes_out), "unit": "bytes", "limit": int(packed),
+                  "share": round(int(packed) / int(bytes_out), 3), "peer": None, "ratio": None, "nodes": int(n), "side": side}), flush=True)
+PY
+	end_nodes
+}
+(cd "$work/tree" && cat d*/*) >"$work/all"
+for round in $(seq "$ROUNDS"); do
+	for n in $NODES; do
+		for side in $SIDES; do
+			herd "$n" "$side" "$round"
+		done
+	done
+done 3> >(tee "$work/lines" >&3)
+sleep 0.2
+[[ -n $svg ]] && python3 tests/bench/flip_p2p_svg.py "$svg" <"$work/lines"
+exit 0

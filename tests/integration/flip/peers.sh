@@ -1,0 +1,138 @@
+# Sourced after lib.sh by what needs several nodes: each in a network namespace of its own, one link each to one router, a
+# registry behind a link of the same rate. Nodes share this machine's mounts, so that what they show can be compared here.
+#
+#   net_up N [RATE]         namespaces 1..N, the registry's and a router's; RATE as tc has it ("200mbit"), "" for none
+#   in_ns NAME COMMAND...   there;   spawn_in NAME COMMAND... there, in the background: $spawned
+#   start_cluster_registry  docker-registry at $at_registry; out_of_registry prints the bytes that its link has carried
+#   member I                the name of node I among members; members_list N all of them
+#   start_node I [VAR=VALUE...]  its daemon, with the environment's configuration; waits for its answer; node_pid[I]
+#   node_ctl I VERB ARGUMENT...   asks its daemon;   node_stat I GROUP NAME; node_peers I NAME: a count of `flip peers`
+net=f$$
+node_pid=()
+at_registry=10.86.0.250:5000
+token=
+
+net_up() {
+	local i n=$1 rate=${2:-}
+	for tool in ip tc nsenter; do
+		command -v $tool >/dev/null || skip "$tool is missing"
+	done
+	ip netns add "$net-hub" 2>/dev/null || skip "no network namespaces here"
+	trap 'net_down; finish' EXIT
+	in_ns hub sysctl -qw net.ipv4.ip_forward=1 2>/dev/null || in_ns hub bash -c 'echo 1 >/proc/sys/net/ipv4/ip_forward'
+	for i in $(seq 1 "$n") r; do
+		ip netns add "$net-$i" || fail "no namespace"
+		# Routed, not bridged: not every kernel has bridges.
+		ip link add name "p$i" netns "$net-hub" type veth peer name eth0 netns "$net-$i" 2>/dev/null || skip "no veth here"
+		ip -n "$net-hub" addr add 10.86.255.254/32 dev "p$i"
+		ip -n "$net-hub" link set "p$i" up
+		ip -n "$net-hub" route add "$(address "$i")/32" dev "p$i"
+		ip -n "$net-$i" link set lo up
+		ip -n "$net-$i" addr add "$(address "$i")/32" dev eth0
+		ip -n "$net-$i" link set eth0 up
+		ip -n "$net-$i" route add 10.86.255.254 dev eth0
+		ip -n "$net-$i" route add default via 10.86.255.254
+		[[ -z $rate ]] && continue
+		# Both ways: what it sends, and what is sent to it.
+		ip netns exec "$net-$i" tc qdisc add dev eth0 root tbf rate "$rate" burst 128kb latency 100ms &&
+			ip netns exec "$net-hub" tc qdisc add dev "p$i" root tbf rate "$rate" burst 128kb latency 100ms ||
+			skip "links cannot be shaped here"
+	done
+	token=$work/token
+	(umask 077; head -c 32 /dev/urandom | base64 >"$token")
+}
+net_down() {
+	local ns
+	for ns in $(ip netns list 2>/dev/null | awk -v p="$net-" 'index($1, p) == 1 { print $1 }'); do
+		ip netns del "$ns"
+	done
+}
+in_ns() { # the network's alone: mounts stay this machine's
+	local ns=$1
+	shift
+	nsenter --net="/run/netns/$net-$ns" "$@"
+}
+spawn_in() { # NAME COMMAND...: in the background; its process, not a shell around it, in $spawned, to end with the test
+	local ns=$1
+	shift
+	nsenter --net="/run/netns/$net-$ns" "$@" &
+	spawned=$!
+	keep $spawned
+}
+address() { [[ $1 == r ]] && echo 10.86.0.250 || echo "10.86.$(($1 / 200)).$(($1 % 200 + 1))"; }
+member() { echo "$(address "$1"):8422${2:+@$2}"; }
+members_list() { # N
+	local i list=
+	for i in $(seq 1 "$1"); do
+		list+=${list:+,}$(member "$i")
+	done
+	echo "static:$list"
+}
+
+start_cluster_registry() {
+	cat >"$work/registry.yml" <<Y
+version: 0.1
+log: {level: error, accesslog: {disabled: true}}
+storage: {filesystem: {rootdirectory: $work/registry}}
+http: {addr: '0.0.0.0:5000'}
+${1:-}
+Y
+	spawn_in r docker-registry serve "$work/registry.yml" >"$work/registry.log" 2>&1
+	registry=$spawned
+	for _ in {1..200}; do
+		in_ns r bash -c 'exec 3<>/dev/tcp/127.0.0.1/5000' 2>/dev/null && return
+		sleep 0.05
+	done
+	skip "the registry does not start: $(<"$work/registry.log")"
+}
+out_of_registry() { in_ns r cat /proc/net/dev | awk '$1 == "eth0:" { print $10 }'; }
+push_to_cluster() { # LAYOUT TAG: past the shaped link
+	in_ns r skopeo copy -q --dest-tls-verify=false "oci:$1:$2" "docker://127.0.0.1:5000/img:$2" || fail "push $2"
+}
+
+start_node() { # I VAR=VALUE...
+	local i=$1
+	shift
+	nodes+=("$work/n$i")
+	env FLIP_PEERS_PRESSURE=100 FLIP_INSECURE=true FLIP_RETRIES=1 FLIP_STALL=10 FLIP_PEERS_LISTEN=0.0.0.0:8422 FLIP_PEERS_ADVERTISE="$(member "$i")" \
+		FLIP_PEERS_TOKEN_FILE="$token" FLIP_PEERS_MEMBERS="${members:-}" "$@" \
+		nsenter --net="/run/netns/$net-$i" "$flip" snapshotter --root "$work/n$i" --socket "$work/n$i.sock" \
+		--control "$work/n$i.control" --log-level "${log_level:-info}" >>"$work/n$i.log" 2>&1 &
+	node_pid[i]=$!
+	keep $!
+	mkdir -p "$work/mnt$i"
+	for _ in {1..400}; do
+		kill -0 "${node_pid[i]}" 2>/dev/null || fail "node $i does not start: $(tail -n 3 "$work/n$i.log")"
+		node_ctl "$i" stat >/dev/null 2>&1 && return
+		sleep 0.05
+	done
+	fail "node $i does not answer"
+}
+kill_node() { # I: as a crash does
+	{ kill -9 "${node_pid[$1]}"; wait "${node_pid[$1]}"; } 2>/dev/null
+}
+node_ctl() {
+	local i=$1 verb=$2
+	shift 2
+	"$flip" "$verb" --control "$work/n$i.control" "$@"
+}
+node_stat() { node_ctl "$1" stat --json | python3 -c "import json,sys; print(json.load(sys.stdin)['$2']['$3'])"; }
+node_peers() { node_ctl "$1" peers --json | python3 -c "import json,sys; print(json.load(sys.stdin)['counts']['$2'])"; }
+# Whether node I has left out the member of this name, and why; it may be tried again by now.
+was_left_out() { # I NAME
+	node_ctl "$1" peers --json | python3 -c "import json,sys; sys.exit(not any(m['name'] == '$2' and m['failures'] and m.get('why') for m in json.load(sys.stdin)['members']))"
+}
+end_nodes() { # their mounts and stores too, for the next round
+	local i
+	grep -h -E "ERROR: |runtime error:|WARNING: ThreadSanitizer" "$work"/n*.log && fail "a sanitizer has spoken"
+	for i in "${!node_pid[@]}"; do
+		umount -l "$work/mnt$i" 2>/dev/null
+		kill "${node_pid[i]}" 2>/dev/null
+		wait "${node_pid[i]}" 2>/dev/null
+		end_holder "$work/n$i"
+		unmount_below "$work/n$i"
+		rm -f "$(session_of "$work/n$i")"
+		rm -rf --one-file-system "$work/n$i" "$work/n$i.log"
+	done
+	node_pid=()
+}
