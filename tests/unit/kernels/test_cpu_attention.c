@@ -322,7 +322,7 @@ static void tokens_that_share_pages_get_what_they_would_get_alone(void **state)
 		struct kn_attn attn = { .n_head = HEADS, .scale = 0.2f, .sinks = sinks };
 		float *together = gauss((size_t)N * HEADS * DIM), *alone = gauss((size_t)N * HEADS * DIM);
 		uint32_t all[TOTAL];
-		struct kn_seq seqs[N], whole = { all, TOTAL * PAGE, TOTAL * PAGE, 0, 0 };
+		struct kn_seq seqs[N], whole = { .pages = all, .kv_len = TOTAL * PAGE, .n_q = TOTAL * PAGE };
 
 		for (uint32_t p = 0; p < TOTAL; p++)
 			all[p] = p;
@@ -330,7 +330,7 @@ static void tokens_that_share_pages_get_what_they_would_get_alone(void **state)
 		kv.v = cpu->ops->alloc(cpu, (size_t)TOTAL * PAGE * KV_HEADS * DIM * 2);
 		cpu->ops->kv_store(cpu, &kv, k, KV_HEADS * DIM, v, KV_HEADS * DIM, &whole, 1);
 		for (uint32_t i = 0; i < N; i++) {
-			seqs[i] = (struct kn_seq){ pages[i], lens[i], 1, i, 0 };
+			seqs[i] = (struct kn_seq){ .pages = pages[i], .kv_len = lens[i], .n_q = 1, .row = i };
 			cpu->ops->attention(cpu, alone, HEADS * DIM, q, HEADS * DIM, &kv, &seqs[i], 1, &attn);
 		}
 		cpu->ops->attention(cpu, together, HEADS * DIM, q, HEADS * DIM, &kv, seqs, N, &attn);
