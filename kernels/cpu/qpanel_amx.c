@@ -22,7 +22,6 @@ enum {
 	FOUR = 4,    /* products under way while sums are scaled */
 	FEW = 4,     /* up to as many tokens the vector code is faster */
 	GROUP = 4,   /* tiles of tokens that meet a span while it is unpacked */
-	QUAD = 1,    /* panels that go through the columns together: tokens stay in the cache for them */
 	FAR = 4096,  /* bytes that weights are asked for ahead */
 };
 
@@ -233,28 +232,27 @@ ALWAYS_INLINE void put(size_t R, const struct cpu_block *b, const struct run *r,
 struct work {
 	_Alignas(64) int32_t even[FOUR * 256], gap[512], odd[FOUR * 256];
 	struct span spans[2];
-	float f[QUAD][GROUP][16 * 16];
+	float f[GROUP][16 * 16];
 	const struct cpu_block *b;
 	size_t tok, n, n_tiles, steps, n_spans; /* whole ones, of a panel */
-	size_t panel, n_panels;                 /* at most QUAD */
-	size_t blocks;                          /* cols / 32 */
+	size_t n_panels, blocks;                /* cols / 32 */
 	float *dx, *dsum;                       /* [GROUP][blocks][16 tokens] */
 };
 
-/* Tile t and span i of panel p of the four. */
-ALWAYS_INLINE void run_at(struct run *r, struct work *k, size_t depth, const struct span *span, size_t p, size_t i,
+/* Tile t and span i of a panel. */
+ALWAYS_INLINE void run_at(struct run *r, struct work *k, size_t depth, const struct span *span, size_t panel, size_t i,
                           size_t t)
 {
 	size_t at = (t * k->blocks + i * SPAN * depth / 32) * 16;
 
 	r->span = span;
-	r->panel = k->panel + p;
+	r->panel = panel;
 	r->tok = k->tok + t * TOKENS;
 	r->n = k->n - t * TOKENS < TOKENS ? k->n - t * TOKENS : TOKENS;
 	r->x = cpu_block_x(k->b, r->tok) + i * SPAN * depth;
 	r->dx = k->dx + at;
 	r->dsum = k->dsum + at;
-	r->f = k->f[p][t];
+	r->f = k->f[t];
 }
 
 /* What is to be unpacked during a run: steps [at, to) of span `s`, whose first one is number `first` of the panel w. */
@@ -319,21 +317,21 @@ ALWAYS_INLINE void rest_run(size_t R, struct work *k, size_t depth, bool minimum
 	put(R, k->b, r, f);
 }
 
-ALWAYS_INLINE void rest_of_panel(struct work *k, size_t depth, bool minimums, unpack_fn unpack, size_t p)
+ALWAYS_INLINE void rest_of_panel(struct work *k, size_t depth, bool minimums, unpack_fn unpack, size_t panel)
 {
 	size_t first = k->n_spans * SPAN;
 	struct span s;
 
 	for (size_t i = 0; first + i < k->steps; i++)
-		unpack(s.q + i * depth * 16, s.d + i * 16, s.m + i * 16, k->b->w + (k->panel + p) * k->b->ld_w,
-		       first + i, k->steps);
+		unpack(s.q + i * depth * 16, s.d + i * 16, s.m + i * 16, k->b->w + panel * k->b->ld_w, first + i,
+		       k->steps);
 	for (size_t t = 0; t < k->n_tiles; t++) {
 		size_t at = (t * k->blocks + first * depth / 32) * 16;
 		struct run r = { .x = cpu_block_x(k->b, k->tok + t * TOKENS) + first * depth,
 			         .dx = k->dx + at,
 			         .dsum = k->dsum + at,
-			         .f = k->f[p][t],
-			         .panel = k->panel + p,
+			         .f = k->f[t],
+			         .panel = panel,
 			         .tok = k->tok + t * TOKENS,
 			         .n = k->n - t * TOKENS < TOKENS ? k->n - t * TOKENS : TOKENS };
 
@@ -344,18 +342,17 @@ ALWAYS_INLINE void rest_of_panel(struct work *k, size_t depth, bool minimums, un
 	}
 }
 
-/* Up to QUAD panels, span by span. */
-ALWAYS_INLINE void quad_run(struct work *k, size_t depth, bool minimums, unpack_fn unpack)
+/* Panel by panel, span by span, tile by tile. */
+ALWAYS_INLINE void panels_run(struct work *k, size_t depth, bool minimums, unpack_fn unpack)
 {
-	const char *w = k->b->w + k->panel * k->b->ld_w;
 	size_t n_tiles = k->n_tiles, turn = 0, number = 0, unpacked_at[GROUP + 1];
 	bool rest = k->steps % SPAN;
 	struct run at[2];
 
 	if (k->n_spans) {
 		for (size_t j = 0; j < SPAN; j++)
-			unpack(k->spans[0].q + j * depth * 16, k->spans[0].d + j * 16, k->spans[0].m + j * 16, w, j,
-			       k->steps);
+			unpack(k->spans[0].q + j * depth * 16, k->spans[0].d + j * 16, k->spans[0].m + j * 16, k->b->w,
+			       j, k->steps);
 		run_at(&at[0], k, depth, &k->spans[0], 0, 0, 0);
 		UNROLL
 		for (size_t j = 0; j < FOUR; j++)
@@ -364,12 +361,12 @@ ALWAYS_INLINE void quad_run(struct work *k, size_t depth, bool minimums, unpack_
 	/* Each tile's share in unpacking the next span. */
 	for (size_t t = 0; t <= n_tiles; t++)
 		unpacked_at[t] = SPAN * t / n_tiles;
-	for (size_t i = 0; i < k->n_spans; i++) {
-		for (size_t p = 0; p < k->n_panels; p++, turn = !turn) {
-			bool around = p + 1 == k->n_panels, last = i + 1 == k->n_spans, end = last && around;
-			size_t next = around ? 0 : p + 1, next_i = i + around;
+	for (size_t panel = 0; panel < k->n_panels; panel++) {
+		for (size_t i = 0; i < k->n_spans; i++, turn = !turn) {
+			bool last = i + 1 == k->n_spans, end = last && panel + 1 == k->n_panels;
+			size_t next_i = last ? 0 : i + 1, next = panel + last;
 			struct unpacking u = { .s = &k->spans[!turn],
-				               .w = w + next * k->b->ld_w,
+				               .w = k->b->w + next * k->b->ld_w,
 				               .first = next_i * SPAN };
 
 			for (size_t t = 0; t < n_tiles; t++, number = !number) {
@@ -378,7 +375,7 @@ ALWAYS_INLINE void quad_run(struct work *k, size_t depth, bool minimums, unpack_
 				u.at = end ? 0 : unpacked_at[t];
 				u.to = end ? 0 : unpacked_at[t + 1];
 				if (t + 1 < n_tiles)
-					run_at(then, k, depth, &k->spans[turn], p, i, t + 1);
+					run_at(then, k, depth, &k->spans[turn], panel, i, t + 1);
 				else if (!end)
 					run_at(then, k, depth, &k->spans[!turn], next, next_i, 0);
 				else
@@ -389,9 +386,9 @@ ALWAYS_INLINE void quad_run(struct work *k, size_t depth, bool minimums, unpack_
 					span_run(8, k, depth, minimums, unpack, r, then, i == 0, last && !rest, u);
 			}
 		}
+		if (rest)
+			rest_of_panel(k, depth, minimums, unpack, panel);
 	}
-	for (size_t p = 0; rest && p < k->n_panels; p++)
-		rest_of_panel(k, depth, minimums, unpack, p);
 }
 
 ALWAYS_INLINE void block_run(const struct cpu_block *b, size_t depth, bool minimums, unpack_fn unpack,
@@ -407,6 +404,7 @@ ALWAYS_INLINE void block_run(const struct cpu_block *b, size_t depth, bool minim
 	for (size_t i = 0; i < FAR && i < n_panels * b->ld_w; i += 64)
 		_mm_prefetch(b->w + i, _MM_HINT_T1);
 	k.b = b;
+	k.n_panels = n_panels;
 	k.steps = b->cols / depth;
 	k.n_spans = k.steps / SPAN;
 	k.blocks = blocks;
@@ -423,10 +421,7 @@ ALWAYS_INLINE void block_run(const struct cpu_block *b, size_t depth, bool minim
 			if (minimums)
 				gather(k.dsum + t * blocks * 16, x + blocks * 4, b->ld_x, blocks);
 		}
-		for (k.panel = 0; k.panel < n_panels; k.panel += QUAD) {
-			k.n_panels = n_panels - k.panel < QUAD ? n_panels - k.panel : QUAD;
-			quad_run(&k, depth, minimums, unpack);
-		}
+		panels_run(&k, depth, minimums, unpack);
 	}
 	amx_release();
 }
