@@ -414,6 +414,7 @@ static int start(struct eng_engine *e, const struct eng_options *o, struct err *
 		                  .kv = { .page_tokens = config.page_tokens,
 		                          .n_states = config.n_states,
 		                          .checkpoint_pages = CHECKPOINT_PAGES,
+		                          .keeps_in_step = e->backend->keeps_states,
 		                          .cannot_rewind = config.n_states > 0,
 		                          .page_bytes = eng_runner_page_bytes(e->runner) },
 		                  .page_read = exec_page_read,

@@ -175,6 +175,7 @@ int kn_cpu_open(const struct kn_config *config, struct kn_backend **ret_backend,
 		return err_set(err, -ENOMEM, "no memory for the cpu backend");
 	cpu->base = (struct kn_backend){ .ops = &cpu_ops,
 		                         .tells_prompts = config->deterministic && isa->many_tokens,
+		                         .keeps_states = true,
 		                         .n_answer_rows = UINT32_MAX };
 	cpu->isa = isa;
 	cpu->max_tokens = config->max_tokens ? config->max_tokens : DEFAULT_MAX_TOKENS;

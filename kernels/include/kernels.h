@@ -103,7 +103,8 @@ struct kn_seq {
 	uint32_t n_q;
 	uint32_t row;
 	uint32_t state; /* slot of its recurrent state, which no other sequence of the call has */
-	/* What the state is after the first keep_after new tokens is left in slot `keep`, too; 0: nothing is kept. */
+	/* What the state is after the first keep_after new tokens is left in slot `keep`, too; 0: nothing is kept. Only
+	 * of backends with keeps_states. */
 	uint32_t keep, keep_after;
 };
 
@@ -333,6 +334,7 @@ struct kn_backend {
 	 * opened with: all are. */
 	bool tells_prompts;
 	uint32_t n_answer_rows;
+	bool keeps_states; /* its operations on recurrent states heed kn_seq.keep_after */
 };
 
 struct kn_config {

@@ -161,6 +161,7 @@ int kn_ref_open(const struct kn_config *config, struct kn_backend **ret_backend,
 	if (!ref)
 		return err_set(err, -ENOMEM, "no memory for the reference backend");
 	ref->base.ops = &ref_ops;
+	ref->base.keeps_states = true;
 	*ret_backend = &ref->base;
 	return 0;
 }

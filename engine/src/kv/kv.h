@@ -34,6 +34,7 @@ struct eng_kv_traits {
 	uint32_t page_tokens;
 	uint32_t n_states;         /* slots for recurrent states; 0: the model has no recurrent layers */
 	uint32_t checkpoint_pages; /* with them: prompts leave a checkpoint every so many pages, beside their end */
+	bool keeps_in_step;        /* a step can leave a copy of the state as it was in its middle */
 	bool cannot_rewind;        /* no speculation */
 	uint64_t page_bytes;       /* of one page in all layers, when pages can be copied out and in; 0: they cannot */
 };

@@ -359,6 +359,9 @@ static int check_seq(const struct eng_runner *r, const struct eng_step_seq *s, s
 	if (r->states && s->state >= r->config.n_states)
 		return err_set(err, -EINVAL, "step: sequence %zu: state %u is not below %u", i, s->state,
 		               r->config.n_states);
+	if (r->states && s->keep_after && !r->be->keeps_states)
+		return err_set(err, -EINVAL, "step: sequence %zu: backend %s keeps no states in a step", i,
+		               r->ops->name);
 	if (r->states && s->keep_after &&
 	    (s->keep >= r->config.n_states || s->keep == s->state || s->keep_after > s->n_ids))
 		return err_set(err, -EINVAL, "step: sequence %zu: state %u after %u of %u tokens cannot be kept in %u",

@@ -49,6 +49,8 @@ uint32_t sched_step_end(const struct eng_sched *s, const struct sreq *r, uint32_
 	if (!has_states(s))
 		return end;
 	first = next_place(s, r, r->n_computed);
+	if (!s->exec.kv.keeps_in_step)
+		return first < end ? first : end;
 	second = first < end ? next_place(s, r, first) : UINT32_MAX;
 	return second <= end ? first : end;
 }
@@ -61,7 +63,7 @@ void sched_plan_keep(struct eng_sched *s, struct sreq *r, struct eng_step_seq *q
 		return;
 	at = next_place(s, r, q->pos);
 	slot = at <= q->pos + q->n_ids ? eng_kv_seq_keep(s->pool, &r->kv) : 0;
-	if (slot) {
+	if (slot && s->exec.kv.keeps_in_step) {
 		q->keep = slot - 1;
 		q->keep_after = at - q->pos;
 	}
@@ -69,11 +71,13 @@ void sched_plan_keep(struct eng_sched *s, struct sreq *r, struct eng_step_seq *q
 
 void sched_keep(struct eng_sched *s, struct sreq *r, const struct eng_step_seq *q, bool is_prefill)
 {
-	uint32_t at = q->pos + q->keep_after;
+	uint32_t at = q->pos + (q->keep_after ? q->keep_after : q->n_ids);
 
-	if (q->keep_after)
-		eng_kv_seq_checkpoint(s->pool, &r->kv, at / s->exec.kv.page_tokens,
-		                      !is_prefill && at % interval(s) != 0);
+	if (!r->kv.keep)
+		return;
+	if (!q->keep_after)
+		s->exec.state_copy(s->exec.ctx, r->kv.keep - 1, r->kv.state - 1);
+	eng_kv_seq_checkpoint(s->pool, &r->kv, at / s->exec.kv.page_tokens, !is_prefill && at % interval(s) != 0);
 }
 
 void sreq_mark(struct sreq *r, uint32_t at)

@@ -290,11 +290,12 @@ static inline void fake_state_copy(void *ctx, uint32_t dst, uint32_t src)
 }
 
 /* Makes it a model with recurrent layers; before its scheduler is made. */
-static inline void fake_add_states(struct fake_exec *f, uint32_t n_states, uint32_t checkpoint_pages)
+static inline void fake_add_states(struct fake_exec *f, uint32_t n_states, uint32_t checkpoint_pages, bool keeps)
 {
 	f->states = calloc(n_states, sizeof(*f->states));
 	f->exec.kv.n_states = n_states;
 	f->exec.kv.checkpoint_pages = checkpoint_pages;
+	f->exec.kv.keeps_in_step = keeps;
 	f->exec.kv.cannot_rewind = true;
 	f->exec.state_copy = fake_state_copy;
 }

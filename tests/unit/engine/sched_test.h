@@ -111,7 +111,7 @@ static const int32_t eos[] = { 500, 501 };
 
 /* n_states 0: a model with attention only. */
 static inline void world_init_states(struct world *w, struct eng_sched_config config, uint32_t n_pages,
-                                     uint32_t n_states, uint32_t checkpoint_pages)
+                                     uint32_t n_states, uint32_t checkpoint_pages, bool keeps)
 {
 	struct err err = { 0 };
 
@@ -127,7 +127,7 @@ static inline void world_init_states(struct world *w, struct eng_sched_config co
 		fake_init(&w->f, eng_tokenizer_n_vocab(w->tok), CTX, n_pages);
 	}
 	if (n_states)
-		fake_add_states(&w->f, n_states, checkpoint_pages);
+		fake_add_states(&w->f, n_states, checkpoint_pages, keeps);
 	config.tokenizer = w->tok;
 	w->f.exec.tells_prompts = config.deterministic;
 	assert_int_equal(eng_sched_new(&w->f.exec, &config, &w->s, &err), 0);
@@ -135,7 +135,7 @@ static inline void world_init_states(struct world *w, struct eng_sched_config co
 
 static inline void world_init_as(struct world *w, struct eng_sched_config config, uint32_t n_pages)
 {
-	world_init_states(w, config, n_pages, 0, 0);
+	world_init_states(w, config, n_pages, 0, 0, false);
 }
 
 static inline void world_init(struct world *w, uint32_t max_running, uint32_t max_queued, uint32_t n_pages)

@@ -143,7 +143,7 @@ static void random_load(unsigned seed, bool deterministic, uint32_t n_states)
 	cache.budget_bytes = 60 * (eng_pc_header_bytes(FAKE_PAGE) + cache.page_bytes);
 	if (n_states == 0 && eng_pc_open(&cache, &config.cache, &err) < 0)
 		fail_msg("%s", err_text(&err));
-	world_init_states(&w, config, POOL, n_states, 3);
+	world_init_states(&w, config, POOL, n_states, 3, seed % 2);
 	atomic_store(&w.f.delay_us, 100);
 	for (unsigned i = 0; i < N_THREADS; i++) {
 		workers[i] = (struct worker){ .seed = seed * 100 + i };
