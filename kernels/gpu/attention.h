@@ -2,11 +2,10 @@
  * Dao, 2023).
  *
  * Rows of a block are pairs (new token, query head) that share a K/V head, token by token. Two ways to share the work:
- *   SPLIT  16 rows a block; each wave takes 32 keys of a tile, and the waves' results are merged at the end. For decode,
- *          where reading keys and values is all that counts.
- *   else   16 rows a wave; all waves walk the same tile of 64 keys.
- * Tiles begin at multiples of their size, so that a row meets its keys in the same order wherever its neighbours are.
- * Keys and values that are no bfloat16 are rounded to it on the way into shared memory. */
+ *   SPLIT  16 rows a block; each wave takes 32 keys of a tile, and the waves' results are merged at the end. For
+ * decode, where reading keys and values is all that counts. else   16 rows a wave; all waves walk the same tile of 64
+ * keys. Tiles begin at multiples of their size, so that a row meets its keys in the same order wherever its neighbours
+ * are. Keys and values that are no bfloat16 are rounded to it on the way into shared memory. */
 #ifndef GPU_ATTENTION_H
 #define GPU_ATTENTION_H
 
@@ -23,10 +22,10 @@ struct attn_args {
 	uint32_t window;
 	float scale, softcap;
 	const float *sinks;
-	bool direct;      /* keys and values are bfloat16, in 16-byte steps */
-	bool whole;       /* queries may be read 16 bytes at a time */
-	int page_shift;   /* log2 of page_tokens, or -1 */
-	float *parts; /* [slot][head][v_dim + 2]: sums, their maximum (of log2), their mass */
+	bool direct;    /* keys and values are bfloat16, in 16-byte steps */
+	bool whole;     /* queries may be read 16 bytes at a time */
+	int page_shift; /* log2 of page_tokens, or -1 */
+	float *parts;   /* [slot][head][v_dim + 2]: sums, their maximum (of log2), their mass */
 };
 
 GPU_FN float attn_exp2(float x)
@@ -49,7 +48,14 @@ template <int DIM, int TOKENS, int THREADS>
 GPU_FN void attn_copy_tile(uint4 *tile, const attn_args &a, const void *pool, uint32_t dim, const uint32_t *pages,
                            uint32_t head, uint32_t token, uint32_t end)
 {
-	enum { CHUNKS = DIM / 8, N = TOKENS * CHUNKS / THREADS, AT_ONCE = N % 8 == 0 ? 8 : N % 6 == 0 ? 6 : N % 4 == 0 ? 4 : 1 };
+	enum {
+		CHUNKS = DIM / 8,
+		N = TOKENS * CHUNKS / THREADS,
+		AT_ONCE = N % 8 == 0   ? 8
+		          : N % 6 == 0 ? 6
+		          : N % 4 == 0 ? 4
+		                       : 1
+	};
 	static_assert(TOKENS * CHUNKS % THREADS == 0, "every thread copies as much");
 
 	for (int n0 = 0; n0 < N; n0 += AT_ONCE) {
@@ -63,11 +69,14 @@ GPU_FN void attn_copy_tile(uint4 *tile, const attn_args &a, const void *pool, ui
 		}
 #pragma unroll
 		for (int b = 0; b < AT_ONCE; b++) {
-			const uint32_t i = threadIdx.x + (n0 + b) * THREADS, r = i / CHUNKS, c = i % CHUNKS, t = token + r;
+			const uint32_t i = threadIdx.x + (n0 + b) * THREADS, r = i / CHUNKS, c = i % CHUNKS,
+			               t = token + r;
 			const uint32_t slot = a.page_shift >= 0 ? t & ((1u << a.page_shift) - 1) : t % a.kv.page_tokens;
 			const bool there = t < end && c * 8 < dim;
 			const size_t at =
-			        there ? (size_t)((page[b] * a.kv.n_kv_head + head) * a.kv.page_tokens + slot) * dim + c * 8 : 0;
+			        there ? (size_t)((page[b] * a.kv.n_kv_head + head) * a.kv.page_tokens + slot) * dim +
+			                        c * 8
+			              : 0;
 			uint4 *to = tile + gpu_tile_at(r, c, CHUNKS);
 
 			if (a.direct) {
@@ -77,10 +86,12 @@ GPU_FN void attn_copy_tile(uint4 *tile, const attn_args &a, const void *pool, ui
 
 #pragma unroll
 				for (uint32_t k = 0; k < 4; k++) {
-					const bool first = there && c * 8 + 2 * k < dim, second = there && c * 8 + 2 * k + 1 < dim;
+					const bool first = there && c * 8 + 2 * k < dim,
+					           second = there && c * 8 + 2 * k + 1 < dim;
 
 					w[k] = gpu_pack_bf16(first ? gk_kv_get(a.kv.dtype, pool, at + 2 * k) : 0.0f,
-					                     second ? gk_kv_get(a.kv.dtype, pool, at + 2 * k + 1) : 0.0f);
+					                     second ? gk_kv_get(a.kv.dtype, pool, at + 2 * k + 1)
+					                            : 0.0f);
 				}
 				*to = make_uint4(w[0], w[1], w[2], w[3]);
 			}
@@ -146,13 +157,12 @@ static __global__ void __launch_bounds__(WAVES *GPU_WAVE) attn_kernel(GPU_PARAM 
 		KC = KD / 8,
 		VC = VD / 8,
 		STAGE = TILE * (KC + VC),
-		STAGES = SPLIT ? 1 : 2, /* several blocks share a multiprocessor and wait in turn, or one looks ahead */
 		Q_STAYS = KD <= 128, /* in registers */
 		THREADS = WAVES * GPU_WAVE,
 	};
 	GPU_DYN_SHARED(uint4, shared);
 	uint4 *const tile_q = shared, *const stages = tile_q + ROWS * KC;
-	gpu_bf16 *const exchange = (gpu_bf16 *)(stages + STAGES * STAGE) + threadIdx.x / GPU_WAVE * 512;
+	gpu_bf16 *const exchange = (gpu_bf16 *)(stages + 2 * STAGE) + threadIdx.x / GPU_WAVE * 512;
 	const uint32_t wave = threadIdx.x / GPU_WAVE;
 	const float to_log2 = gpu_float(LOG2E_BITS) * (a.softcap > 0.0f ? 1.0f : a.scale);
 
@@ -187,15 +197,13 @@ static __global__ void __launch_bounds__(WAVES *GPU_WAVE) attn_kernel(GPU_PARAM 
 			tile_q[gpu_tile_at(i / KC, i % KC, KC)] =
 			        attn_query(a, seq, work, attn_row_at(a, seq, work, kv_head, row0 + i / KC), i % KC);
 
-		/* Keys and values are a group of copies each. */
 		auto fetch = [&](uint32_t token, uint32_t stage) {
-			uint4 *k = stages + stage * STAGE, *v = k + TILE * KC;
+			if (token < end) {
+				uint4 *k = stages + stage * STAGE, *v = k + TILE * KC;
 
-			if (token < end)
 				attn_copy_tile<KD, TILE, THREADS>(k, a, a.kv.k, a.kv.k_dim, pages, kv_head, token, end);
-			gpu_copy_commit();
-			if (token < end)
 				attn_copy_tile<VD, TILE, THREADS>(v, a, a.kv.v, a.kv.v_dim, pages, kv_head, token, end);
+			}
 			gpu_copy_commit();
 		};
 
@@ -221,7 +229,7 @@ static __global__ void __launch_bounds__(WAVES *GPU_WAVE) attn_kernel(GPU_PARAM 
 			for (int c = 0; c < (Q_STAYS ? KD / 32 : 1); c++)
 				q[c] = gpu_tile_frag(tile_q, tile_row0, 4 * c, KC);
 		}
-		for (uint32_t token = begin, stage = 0; token < end; token += TILE, stage ^= STAGES - 1) {
+		for (uint32_t token = begin, stage = 0; token < end; token += TILE, stage ^= 1) {
 			const uint4 *tile_k = stages + stage * STAGE, *tile_v = tile_k + TILE * KC;
 			const uint32_t first = SPLIT ? wave * SLICE : 0, key0 = token + first;
 			/* Whether every row of the block sees all keys of the tile. */
@@ -229,16 +237,16 @@ static __global__ void __launch_bounds__(WAVES *GPU_WAVE) attn_kernel(GPU_PARAM 
 			                 (a.window == 0 || token + a.window > last_pos);
 			gpu_acc s[SLICE / 16];
 
-			if (STAGES == 2)
-				fetch(token + TILE, stage ^ 1);
-			gpu_copy_wait<STAGES == 2 ? 2 : 1>();
+			fetch(token + TILE, stage ^ 1);
+			gpu_copy_wait<1>();
 			__syncthreads();
 #pragma unroll
 			for (int n = 0; n < SLICE / 16; n++)
 				s[n] = gpu_acc_zero();
 #pragma unroll
 			for (int c = 0; c < KD / 32; c++) {
-				const gpu_frag f = Q_STAYS ? q[Q_STAYS ? c : 0] : gpu_tile_frag(tile_q, tile_row0, 4 * c, KC);
+				const gpu_frag f =
+				        Q_STAYS ? q[Q_STAYS ? c : 0] : gpu_tile_frag(tile_q, tile_row0, 4 * c, KC);
 
 #pragma unroll
 				for (int n = 0; n < SLICE / 16; n++)
@@ -258,7 +266,8 @@ static __global__ void __launch_bounds__(WAVES *GPU_WAVE) attn_kernel(GPU_PARAM 
 				for (int n = 0; n < SLICE / 16; n++) {
 #pragma unroll
 					for (int i = 0; i < GPU_ACC; i++) {
-						const uint32_t key = key0 + 16 * n + gpu_acc_col(i), p = pos[gpu_acc_slot(i)];
+						const uint32_t key = key0 + 16 * n + gpu_acc_col(i),
+						               p = pos[gpu_acc_slot(i)];
 
 						if (key > p || key >= end || (a.window && key + a.window <= p))
 							s[n].v[i] = -INFINITY;
@@ -305,10 +314,6 @@ static __global__ void __launch_bounds__(WAVES *GPU_WAVE) attn_kernel(GPU_PARAM 
 				for (int i = 0; i < GPU_ACC; i++)
 					acc[d].v[i] *= shrink[gpu_acc_slot(i)];
 			}
-			if (STAGES == 1) { /* values may still be on their way */
-				gpu_copy_wait<0>();
-				__syncthreads();
-			}
 #pragma unroll
 			for (int n = 0; n < SLICE / 32; n++) {
 				const gpu_frag p = gpu_acc_frag(s[2 * n], s[2 * n + 1], exchange);
@@ -318,8 +323,6 @@ static __global__ void __launch_bounds__(WAVES *GPU_WAVE) attn_kernel(GPU_PARAM 
 					gpu_mma<false>(acc[d], p, gpu_tile_frag_t(tile_v, first + 32 * n, d * 16, VC));
 			}
 			__syncthreads(); /* the stage may be filled again */
-			if (STAGES == 1)
-				fetch(token + TILE, 0);
 		}
 		gpu_copy_wait<0>();
 #pragma unroll
@@ -344,11 +347,13 @@ static __global__ void __launch_bounds__(WAVES *GPU_WAVE) attn_kernel(GPU_PARAM 
 
 						if (col < a.kv.v_dim)
 							gk_put(a.out, seq.row + work.q + row.token,
-							       (size_t)row.head * a.kv.v_dim + col, acc[d].v[i] * scale);
+							       (size_t)row.head * a.kv.v_dim + col,
+							       acc[d].v[i] * scale);
 					}
 				} else {
-					float *part = a.parts + ((size_t)(work.part + row.token) * a.n_head + row.head) *
-					                                (a.kv.v_dim + 2);
+					float *part =
+					        a.parts + ((size_t)(work.part + row.token) * a.n_head + row.head) *
+					                          (a.kv.v_dim + 2);
 
 #pragma unroll
 					for (int d = 0; d < VD / 16; d++) {
@@ -366,7 +371,8 @@ static __global__ void __launch_bounds__(WAVES *GPU_WAVE) attn_kernel(GPU_PARAM 
 
 		/* The waves' results, merged in their order. */
 		enum { LINE = VD + 1 };
-		float *const sums = (float *)stages, *const tops = sums + WAVES * 16 * LINE, *const masses = tops + WAVES * 16;
+		float *const sums = (float *)stages, *const tops = sums + WAVES * 16 * LINE,
+		             *const masses = tops + WAVES * 16;
 
 		__syncthreads();
 #pragma unroll
@@ -392,7 +398,8 @@ static __global__ void __launch_bounds__(WAVES *GPU_WAVE) attn_kernel(GPU_PARAM 
 				best = fmaxf(best, tops[w * 16 + r]);
 #pragma unroll
 			for (int w = 0; w < WAVES; w++) {
-				const float f = tops[w * 16 + r] == -INFINITY ? 0.0f : attn_exp2(tops[w * 16 + r] - best);
+				const float f =
+				        tops[w * 16 + r] == -INFINITY ? 0.0f : attn_exp2(tops[w * 16 + r] - best);
 
 				sum += sums[(w * 16 + r) * LINE + col] * f;
 				total += masses[w * 16 + r] * f;
@@ -401,8 +408,8 @@ static __global__ void __launch_bounds__(WAVES *GPU_WAVE) attn_kernel(GPU_PARAM 
 				gk_put(a.out, seq.row + work.q + row.token, (size_t)row.head * a.kv.v_dim + col,
 				       sum * attn_final_scale(a, row.head, best, total));
 			} else {
-				float *part = a.parts +
-				              ((size_t)(work.part + row.token) * a.n_head + row.head) * (a.kv.v_dim + 2);
+				float *part = a.parts + ((size_t)(work.part + row.token) * a.n_head + row.head) *
+				                                (a.kv.v_dim + 2);
 
 				part[col] = sum;
 				if (col == 0) {
@@ -414,11 +421,11 @@ static __global__ void __launch_bounds__(WAVES *GPU_WAVE) attn_kernel(GPU_PARAM 
 	}
 }
 
-/* Stages of keys and values, the rows' queries, and room for exchanges; the merge reuses the stages. */
+/* Two stages of keys and values, the rows' queries, and room for exchanges; the merge reuses the stages. */
 template <int KD, int VD, int WAVES, bool SPLIT> static inline size_t attn_shared_bytes()
 {
 	const size_t tile = SPLIT ? 32 * WAVES : 64, rows = SPLIT ? 16 : 16 * WAVES;
-	const size_t stages = (SPLIT ? 1 : 2) * tile * (KD + VD) * 2, merge = (size_t)WAVES * 16 * (VD + 3) * 4;
+	const size_t stages = 2 * tile * (KD + VD) * 2, merge = (size_t)WAVES * 16 * (VD + 3) * 4;
 
 	return rows * KD * 2 + (stages > merge ? stages : merge) + WAVES * 1024;
 }

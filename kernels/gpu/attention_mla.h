@@ -16,7 +16,13 @@ template <int RT> static inline size_t attn_mla_shared_bytes()
 
 template <int RT> static __global__ void __launch_bounds__(MLA_WAVES *GPU_WAVE) attn_mla_kernel(GPU_PARAM attn_args a)
 {
-	enum { KC = MLA_KEY / 8, ROWS = RT * 16, PC = MLA_TILE / 8, SLICE = MLA_VALUE / MLA_WAVES, THREADS = MLA_WAVES * GPU_WAVE };
+	enum {
+		KC = MLA_KEY / 8,
+		ROWS = RT * 16,
+		PC = MLA_TILE / 8,
+		SLICE = MLA_VALUE / MLA_WAVES,
+		THREADS = MLA_WAVES * GPU_WAVE
+	};
 	GPU_DYN_SHARED(uint4, shared);
 	uint4 *const tile_q = shared, *const stages = tile_q + ROWS * KC, *const tile_p = stages + 2 * MLA_TILE * KC;
 	float *const tops = (float *)(tile_p + ROWS * PC), *const masses = tops + MLA_WAVES * ROWS;
@@ -104,12 +110,14 @@ template <int RT> static __global__ void __launch_bounds__(MLA_WAVES *GPU_WAVE) 
 					best[r] = -INFINITY;
 #pragma unroll
 				for (int i = 0; i < GPU_ACC; i++) {
-					const uint32_t key = token + first + gpu_acc_col(i), p = pos[t][gpu_acc_slot(i)];
+					const uint32_t key = token + first + gpu_acc_col(i),
+					               p = pos[t][gpu_acc_slot(i)];
 					float v = s[t].v[i] * a.scale;
 
 					if (a.softcap > 0.0f)
 						v = a.softcap * tanhf(v / a.softcap);
-					v = key > p || key >= end || (a.window && key + a.window <= p) ? -INFINITY : v * log2e;
+					v = key > p || key >= end || (a.window && key + a.window <= p) ? -INFINITY
+					                                                               : v * log2e;
 					s[t].v[i] = v;
 					best[gpu_acc_slot(i)] = fmaxf(best[gpu_acc_slot(i)], v);
 				}
@@ -140,7 +148,8 @@ template <int RT> static __global__ void __launch_bounds__(MLA_WAVES *GPU_WAVE) 
 					const uint32_t row = 16 * t + gpu_acc_row(i), col = first + gpu_acc_col(i);
 
 					mass[t][gpu_acc_slot(i)] += p;
-					((gpu_bf16 *)(tile_p + gpu_tile_at(row, col >> 3, PC)))[col & 7] = gpu_to_bf16(p);
+					((gpu_bf16 *)(tile_p + gpu_tile_at(row, col >> 3, PC)))[col & 7] =
+					        gpu_to_bf16(p);
 				}
 #pragma unroll
 				for (int d = 0; d < SLICE / 16; d++) {
@@ -195,8 +204,9 @@ template <int RT> static __global__ void __launch_bounds__(MLA_WAVES *GPU_WAVE) 
 
 				const bool whole = work.part == GK_WHOLE;
 				const float scale = whole ? attn_final_scale(a, row.head, best, total) : 1.0f;
-				float *part = a.parts + ((size_t)(whole ? 0 : work.part + row.token) * a.n_head + row.head) *
-				                                (a.kv.v_dim + 2);
+				float *part =
+				        a.parts + ((size_t)(whole ? 0 : work.part + row.token) * a.n_head + row.head) *
+				                          (a.kv.v_dim + 2);
 
 #pragma unroll
 				for (int d = 0; d < SLICE / 16; d++) {

@@ -125,8 +125,8 @@ static inline void gpu_launch(void (*kernel)(P...), dim3 grid, dim3 block, size_
 #if defined(GPU_HOST)
 #define GPU_DYN_SHARED(T, name) T *name = (T *)gpu_host::dynamic_shared
 #else
-#define GPU_DYN_SHARED(T, name)                                                                                        \
-	extern __shared__ uint4 gpu_dynamic_shared[];                                                                  \
+#define GPU_DYN_SHARED(T, name)                       \
+	extern __shared__ uint4 gpu_dynamic_shared[]; \
 	T *name = (T *)gpu_dynamic_shared
 #endif
 
@@ -430,8 +430,7 @@ GPU_FN uint32_t gpu_load_stream4(const void *p)
 GPU_FN void gpu_copy16(void *shared, const void *global, int n)
 {
 #if GPU_PTX
-	asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(
-	                     (uint32_t)__cvta_generic_to_shared(shared)),
+	asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"((uint32_t)__cvta_generic_to_shared(shared)),
 	             "l"(global), "r"(n)
 	             : "memory");
 #else

@@ -343,8 +343,8 @@ GPU_FN gpu_frag gpu_tile_frag_t(const uint4 *tile, uint32_t row, uint32_t col, u
 
 #pragma unroll
 	for (int p = 0; p < 2; p++) {
-		const uint32_t at = (uint32_t)__cvta_generic_to_shared(
-		        tile + gpu_tile_at(row + lane, (col >> 3) + p, row_chunks));
+		const uint32_t at =
+		        (uint32_t)__cvta_generic_to_shared(tile + gpu_tile_at(row + lane, (col >> 3) + p, row_chunks));
 
 		asm volatile("ldmatrix.sync.aligned.m8n8.x4.trans.shared.b16 {%0,%1,%2,%3}, [%4];"
 		             : "=r"(f.p[p].x), "=r"(f.p[p].y), "=r"(f.p[p].z), "=r"(f.p[p].w)
@@ -380,10 +380,10 @@ GPU_FN gpu_frag gpu_acc_frag(const gpu_acc &left, const gpu_acc &right, gpu_bf16
 	(void)scratch;
 #pragma unroll
 	for (int p = 0; p < 2; p++)
-		f.p[p] = make_uint4(
-		        gpu_pack_bf16(left.v[2 * p], left.v[2 * p + 1]), gpu_pack_bf16(left.v[4 + 2 * p], left.v[5 + 2 * p]),
-		        gpu_pack_bf16(right.v[2 * p], right.v[2 * p + 1]),
-		        gpu_pack_bf16(right.v[4 + 2 * p], right.v[5 + 2 * p]));
+		f.p[p] = make_uint4(gpu_pack_bf16(left.v[2 * p], left.v[2 * p + 1]),
+		                    gpu_pack_bf16(left.v[4 + 2 * p], left.v[5 + 2 * p]),
+		                    gpu_pack_bf16(right.v[2 * p], right.v[2 * p + 1]),
+		                    gpu_pack_bf16(right.v[4 + 2 * p], right.v[5 + 2 * p]));
 #else
 	gpu_sync_wave();
 #pragma unroll

@@ -89,7 +89,7 @@ struct gk_mat {
 	uint32_t type; /* enum kn_dtype, or GK_FP8_128 */
 	uint32_t rows, cols;
 	uint32_t ld;                        /* elements; a multiple of 8 for 16-bit types, of 4 for F32 */
-	const void *values, *scales, *high;   /* the last two by type: kernels/gpu/mat.h */
+	const void *values, *scales, *high; /* the last two by type: kernels/gpu/mat.h */
 };
 enum { GK_FP8_128 = 0x100 }; /* e4m3, a float32 scale for each 128 x 128 */
 
@@ -129,9 +129,9 @@ struct gk_linear {
 	uint32_t n_jobs;
 	const struct gk_job *jobs; /* host, <= GK_MAX_JOBS */
 };
-/* rows.bound <= GK_FEW_ROWS. x is multiplied in two bfloat16 parts (16 bits of it) up to 4 rows or when ctx->fixed, else
- * rounded to bfloat16; with F32 matrices as it is. Bound by memory: one pass over the weights; with ctx->overlap, the
- * first of them are asked for before the kernel waits for its predecessor. */
+/* rows.bound <= GK_FEW_ROWS. x is multiplied in two bfloat16 parts (16 bits of it) up to 4 rows or when ctx->fixed,
+ * else rounded to bfloat16; with F32 matrices as it is. Bound by memory: one pass over the weights; with ctx->overlap,
+ * the first of them are asked for before the kernel waits for its predecessor. */
 int gk_linear_few(const struct gk_ctx *ctx, const struct gk_linear *l);
 /* Any number of rows, by tiles on matrix units; x bf16 unless `exact`: then float32 arithmetic on float32 x.
  * With norm: -ENOTSUP, the caller norms before. */
@@ -188,8 +188,8 @@ struct gk_seq {
 };
 
 /* One item of attention, for each K/V head: new tokens [q, q + n_q) of a sequence (counted from its first new one)
- * against keys [kv_begin, kv_end), of which each token sees those up to its own place. part: first of its n_q places for
- * partial results in the scratch, or GK_WHOLE: these are all keys and the output is written at once. */
+ * against keys [kv_begin, kv_end), of which each token sees those up to its own place. part: first of its n_q places
+ * for partial results in the scratch, or GK_WHOLE: these are all keys and the output is written at once. */
 struct gk_work {
 	uint32_t seq, q, n_q;
 	uint32_t kv_begin, kv_end;

@@ -80,7 +80,8 @@ static __global__ void __launch_bounds__(MANY_THREADS, 1) many_kernel(GPU_PARAM 
 	};
 	GPU_DYN_SHARED(uint4, shared);
 	uint4 *const tiles_w = shared, *const tiles_x = shared + MANY_STAGES * MANY_ROWS * MANY_CHUNKS;
-	const uint32_t wave = threadIdx.x / GPU_WAVE, wave_f = wave % MANY_FEATURE_WAVES, wave_t = wave / MANY_FEATURE_WAVES;
+	const uint32_t wave = threadIdx.x / GPU_WAVE, wave_f = wave % MANY_FEATURE_WAVES,
+	               wave_t = wave / MANY_FEATURE_WAVES;
 	uint32_t expert = 0, first = blockIdx.y * BN, n_rows;
 	gk_mat w[GATED ? 2 : 1];
 
@@ -131,7 +132,8 @@ static __global__ void __launch_bounds__(MANY_THREADS, 1) many_kernel(GPU_PARAM 
 
 			F::fetch(raw[i], F::where(matrix_of(r), matrix_row(r), item & 3, n_units), step / PER_UNIT);
 			if ((int)F::SCALED != 0)
-				F::fetch_scale(scale[i], F::scale_where(matrix_of(r), matrix_row(r), n_units), step / PER_UNIT);
+				F::fetch_scale(scale[i], F::scale_where(matrix_of(r), matrix_row(r), n_units),
+				               step / PER_UNIT);
 		}
 	};
 	auto put_raw = [&](uint32_t step) {
@@ -146,16 +148,18 @@ static __global__ void __launch_bounds__(MANY_THREADS, 1) many_kernel(GPU_PARAM 
 #pragma unroll
 			for (int c = 0; c < 2; c++) {
 				if (PER_UNIT == 1 || step % PER_UNIT == 0)
-					many_put_piece<F>(tile, item >> 2, item & 3, c, c, raw[i], scale[i], step / PER_UNIT);
+					many_put_piece<F>(tile, item >> 2, item & 3, c, c, raw[i], scale[i],
+					                  step / PER_UNIT);
 				else
-					many_put_piece<F>(tile, item >> 2, item & 3, PER_UNIT == 1 ? 0 : c + 2, c, raw[i],
-					                  scale[i], step / PER_UNIT);
+					many_put_piece<F>(tile, item >> 2, item & 3, PER_UNIT == 1 ? 0 : c + 2, c,
+					                  raw[i], scale[i], step / PER_UNIT);
 			}
 		}
 	};
 	/* What this thread copies: chunk c of every 32nd row, from pointers that move on by a step's columns. */
 	enum { ROW_STEP = MANY_THREADS / MANY_CHUNKS, N_W = MANY_ROWS / ROW_STEP, N_X = BN / ROW_STEP };
-	const uint32_t c = threadIdx.x % MANY_CHUNKS, r0 = threadIdx.x / MANY_CHUNKS, at0 = gpu_tile_at(r0, c, MANY_CHUNKS);
+	const uint32_t c = threadIdx.x % MANY_CHUNKS, r0 = threadIdx.x / MANY_CHUNKS,
+	               at0 = gpu_tile_at(r0, c, MANY_CHUNKS);
 	const uint8_t *from_w[DIRECT ? N_W : 1];
 	const gpu_bf16 *from_x[N_X];
 	uint32_t row_x[N_X];
@@ -180,7 +184,8 @@ static __global__ void __launch_bounds__(MANY_THREADS, 1) many_kernel(GPU_PARAM 
 
 #pragma unroll
 		for (int n = 0; n < N_W; n++)
-			gpu_copy16(tile + n * ROW_STEP * MANY_CHUNKS, from_w[DIRECT ? n : 0] + (size_t)step * MANY_COLS * 2, 16);
+			gpu_copy16(tile + n * ROW_STEP * MANY_CHUNKS,
+			           from_w[DIRECT ? n : 0] + (size_t)step * MANY_COLS * 2, 16);
 	};
 	auto copy_x = [&](uint32_t step) {
 		uint4 *tile = tiles_x + step % MANY_STAGES * BN * MANY_CHUNKS + at0;

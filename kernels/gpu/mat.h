@@ -11,9 +11,9 @@
  *
  * Order of columns. Lane group t (0..3) of a chunk of 32 columns holds 8 of them, elements e = 0..7:
  *   order 0 (16 bits)  column 8 t + e
- *   order 1 (blocks)   column 4 t + e for e < 4, 16 + 4 t + e - 4 beyond: each half belongs to 16 columns (Q6_K's scale)
- *   order 2 (FP8)      chunks come in pairs: column 16 t + 8 c + e of 64, e being 0 2 1 3 4 6 5 7
- * Values of a product's other side are put into the same order (gk_column()).
+ *   order 1 (blocks)   column 4 t + e for e < 4, 16 + 4 t + e - 4 beyond: each half belongs to 16 columns (Q6_K's
+ * scale) order 2 (FP8)      chunks come in pairs: column 16 t + 8 c + e of 64, e being 0 2 1 3 4 6 5 7 Values of a
+ * product's other side are put into the same order (gk_column()).
  *
  * 4-bit elements of a chunk lie in one word: element 2 j in nibble j, 2 j + 1 in nibble j + 4. Fifth bits of chunk c:
  * element 2 j in bit 4 c + j, 2 j + 1 in bit 16 + 4 c + j. Q6_K's high pairs: the same with two bits each, chunks 0 and
@@ -292,7 +292,8 @@ template <int COLUMNS, int HIGH, int SCALE, bool K> struct gk_row_blocks {
 	GK_METHOD gk_at where(const gk_mat &m, uint32_t row, uint32_t t, uint32_t n_units)
 	{
 		const size_t lane = ((size_t)(row >> 3) * n_units * 8 + (row & 7)) * 4 + t;
-		gk_at at = { (const uint8_t *)m.values + lane * 16, HIGH ? (const uint8_t *)m.high + lane * HIGH : nullptr };
+		gk_at at = { (const uint8_t *)m.values + lane * 16,
+			     HIGH ? (const uint8_t *)m.high + lane * HIGH : nullptr };
 
 		return at;
 	}
@@ -306,7 +307,8 @@ template <int COLUMNS, int HIGH, int SCALE, bool K> struct gk_row_blocks {
 	}
 	GK_METHOD const uint8_t *scale_where(const gk_mat &m, uint32_t row, uint32_t n_units)
 	{
-		return (const uint8_t *)m.scales + ((size_t)(row >> 3) * (K ? n_units / 2 : n_units) * 8 + (row & 7)) * SCALE;
+		return (const uint8_t *)m.scales +
+		       ((size_t)(row >> 3) * (K ? n_units / 2 : n_units) * 8 + (row & 7)) * SCALE;
 	}
 	GK_METHOD uint32_t step8_scale(uint32_t n_units)
 	{
@@ -348,7 +350,11 @@ template <> struct gk_format<KN_Q8_0> : gk_row_blocks<64, 0, 4, false> {
 /* What the 4-, 5- and 6-bit types share. BITS beyond four come from `high`; ZERO is what a stored 0 stands for,
  * negated. */
 template <int BITS, int ZERO, int SCALE, bool K>
-struct gk_nibbles : gk_row_blocks<128, BITS == 6 ? 8 : BITS == 5 ? 4 : 0, SCALE, K> {
+struct gk_nibbles : gk_row_blocks<128,
+                                  BITS == 6   ? 8
+                                  : BITS == 5 ? 4
+                                              : 0,
+                                  SCALE, K> {
 	typedef gk_row_blocks<128, BITS == 6 ? 8 : BITS == 5 ? 4 : 0, SCALE, K> base;
 	struct raw {
 		uint4 v;

@@ -41,9 +41,10 @@ GPU_FN float gk_value(const gk_mat &m, uint32_t row, uint32_t k)
 		q |= (((const uint32_t *)m.high)[lane] >> (4 * c + bit) & 1u) << 4;
 		break;
 	case KN_Q6_K:
-		q |= (((const uint32_t *)m.high)[2 * lane + c / 2] >> (8 * (c & 1) + 2 * (e / 2) + 16 * (e & 1)) & 3u) << 4;
-		return gpu_from_f16((gpu_f16)((const uint32_t *)s)[2]) *
-		       (float)(int8_t)s[2 * c + kk / 16] * (float)((int)q - 32);
+		q |= (((const uint32_t *)m.high)[2 * lane + c / 2] >> (8 * (c & 1) + 2 * (e / 2) + 16 * (e & 1)) & 3u)
+		     << 4;
+		return gpu_from_f16((gpu_f16)((const uint32_t *)s)[2]) * (float)(int8_t)s[2 * c + kk / 16] *
+		       (float)((int)q - 32);
 	default:
 		break;
 	}
@@ -54,7 +55,8 @@ GPU_FN float gk_value(const gk_mat &m, uint32_t row, uint32_t k)
 		return gpu_from_f16(((const gpu_f16 *)s)[c]) * (float)((int)q - 16);
 	case KN_Q4_1:
 	case KN_Q5_1:
-		return gpu_from_f16(((const gpu_f16 *)s)[2 * c]) * (float)q + gpu_from_f16(((const gpu_f16 *)s)[2 * c + 1]);
+		return gpu_from_f16(((const gpu_f16 *)s)[2 * c]) * (float)q +
+		       gpu_from_f16(((const gpu_f16 *)s)[2 * c + 1]);
 	default: {
 		const size_t super = ((size_t)(row >> 3) * (n_units / 2) + unit / 2) * 8 + (row & 7);
 		float d, min;

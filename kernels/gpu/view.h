@@ -11,7 +11,8 @@ GPU_FN float gk_get(const gk_view &v, size_t row, size_t col)
 
 	if (v.elem == GK_F32)
 		return ((const float *)v.p)[at];
-	return v.elem == GK_BF16 ? gpu_from_bf16(((const gpu_bf16 *)v.p)[at]) : gpu_from_f16(((const gpu_f16 *)v.p)[at]);
+	return v.elem == GK_BF16 ? gpu_from_bf16(((const gpu_bf16 *)v.p)[at])
+	                         : gpu_from_f16(((const gpu_f16 *)v.p)[at]);
 }
 
 GPU_FN void gk_put(const gk_view &v, size_t row, size_t col, float f)

@@ -21,9 +21,9 @@ struct test_case {
 };
 
 /* GPU_TEST(name_as_a_sentence) { ... } */
-#define GPU_TEST(name)                                                                                                 \
-	static void name();                                                                                            \
-	static test_case case_##name(#name, name);                                                                     \
+#define GPU_TEST(name)                             \
+	static void name();                        \
+	static test_case case_##name(#name, name); \
 	static void name()
 
 extern int test_failures; /* of the running test */
@@ -31,14 +31,14 @@ extern struct gk_ctx test_ctx;
 extern struct kn_backend *test_ref;
 
 /* A failure is counted and the test goes on. */
-#define CHECK(cond, ...)                                                                                               \
-	do {                                                                                                           \
-		if (!(cond)) {                                                                                         \
-			printf("    %s:%d: " #cond ": ", __FILE__, __LINE__);                                          \
-			printf(__VA_ARGS__);                                                                           \
-			printf("\n");                                                                                  \
-			test_failures++;                                                                               \
-		}                                                                                                      \
+#define CHECK(cond, ...)                                                      \
+	do {                                                                  \
+		if (!(cond)) {                                                \
+			printf("    %s:%d: " #cond ": ", __FILE__, __LINE__); \
+			printf(__VA_ARGS__);                                  \
+			printf("\n");                                         \
+			test_failures++;                                      \
+		}                                                             \
 	} while (0)
 
 /* Waits, and fails the test when the device is unhappy. */
@@ -95,7 +95,7 @@ struct test_rows {
 /* A matrix with random values, in the file's form and packed on the device. */
 struct test_mat {
 	both<uint8_t> raw, packed;
-	struct kn_mat ref;   /* float32 values of it, for the reference */
+	struct kn_mat ref; /* float32 values of it, for the reference */
 	float *values;
 	struct gk_mat mat;
 
@@ -112,8 +112,8 @@ double test_distance(const float *a, size_t ld_a, const float *b, size_t ld_b, s
 /* Largest |a - b| over the root of the mean square of b. */
 double test_worst(const float *a, size_t ld_a, const float *b, size_t ld_b, size_t n, size_t dim);
 
-/* Tolerances of ||a - b|| / ||b||: float32 arithmetic in another order; operands or results rounded to bfloat16 (8 bits:
- * 2^-9 at most each, a third of it on average); results rounded to binary16. */
+/* Tolerances of ||a - b|| / ||b||: float32 arithmetic in another order; operands or results rounded to bfloat16 (8
+ * bits: 2^-9 at most each, a third of it on average); results rounded to binary16. */
 static const double TOL_F32 = 2e-6, TOL_BF16 = 4e-3, TOL_F16 = 5e-4;
 
 static inline double test_tolerance(uint32_t elem)
