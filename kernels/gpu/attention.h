@@ -157,13 +157,12 @@ static __global__ void __launch_bounds__(WAVES *GPU_WAVE) attn_kernel(GPU_PARAM 
 		KC = KD / 8,
 		VC = VD / 8,
 		STAGE = TILE * (KC + VC),
-		STAGES = SPLIT ? 1 : 2, /* several blocks share a multiprocessor and wait in turn, or one looks ahead */
-		Q_STAYS = KD <= 128,    /* in registers */
+		Q_STAYS = KD <= 128, /* in registers */
 		THREADS = WAVES * GPU_WAVE,
 	};
 	GPU_DYN_SHARED(uint4, shared);
 	uint4 *const tile_q = shared, *const stages = tile_q + ROWS * KC;
-	gpu_bf16 *const exchange = (gpu_bf16 *)(stages + STAGES * STAGE) + threadIdx.x / GPU_WAVE * 512;
+	gpu_bf16 *const exchange = (gpu_bf16 *)(stages + 2 * STAGE) + threadIdx.x / GPU_WAVE * 512;
 	const uint32_t wave = threadIdx.x / GPU_WAVE;
 	const float to_log2 = gpu_float(LOG2E_BITS) * (a.softcap > 0.0f ? 1.0f : a.scale);
 
@@ -198,15 +197,13 @@ static __global__ void __launch_bounds__(WAVES *GPU_WAVE) attn_kernel(GPU_PARAM 
 			tile_q[gpu_tile_at(i / KC, i % KC, KC)] =
 			        attn_query(a, seq, work, attn_row_at(a, seq, work, kv_head, row0 + i / KC), i % KC);
 
-		/* Keys and values are a group of copies each. */
 		auto fetch = [&](uint32_t token, uint32_t stage) {
-			uint4 *k = stages + stage * STAGE, *v = k + TILE * KC;
+			if (token < end) {
+				uint4 *k = stages + stage * STAGE, *v = k + TILE * KC;
 
-			if (token < end)
 				attn_copy_tile<KD, TILE, THREADS>(k, a, a.kv.k, a.kv.k_dim, pages, kv_head, token, end);
-			gpu_copy_commit();
-			if (token < end)
 				attn_copy_tile<VD, TILE, THREADS>(v, a, a.kv.v, a.kv.v_dim, pages, kv_head, token, end);
+			}
 			gpu_copy_commit();
 		};
 
@@ -232,7 +229,7 @@ static __global__ void __launch_bounds__(WAVES *GPU_WAVE) attn_kernel(GPU_PARAM 
 			for (int c = 0; c < (Q_STAYS ? KD / 32 : 1); c++)
 				q[c] = gpu_tile_frag(tile_q, tile_row0, 4 * c, KC);
 		}
-		for (uint32_t token = begin, stage = 0; token < end; token += TILE, stage ^= STAGES - 1) {
+		for (uint32_t token = begin, stage = 0; token < end; token += TILE, stage ^= 1) {
 			const uint4 *tile_k = stages + stage * STAGE, *tile_v = tile_k + TILE * KC;
 			const uint32_t first = SPLIT ? wave * SLICE : 0, key0 = token + first;
 			/* Whether every row of the block sees all keys of the tile. */
@@ -240,9 +237,8 @@ static __global__ void __launch_bounds__(WAVES *GPU_WAVE) attn_kernel(GPU_PARAM 
 			                 (a.window == 0 || token + a.window > last_pos);
 			gpu_acc s[SLICE / 16];
 
-			if (STAGES == 2)
-				fetch(token + TILE, stage ^ 1);
-			gpu_copy_wait<STAGES == 2 ? 2 : 1>();
+			fetch(token + TILE, stage ^ 1);
+			gpu_copy_wait<1>();
 			__syncthreads();
 #pragma unroll
 			for (int n = 0; n < SLICE / 16; n++)
@@ -318,10 +314,6 @@ static __global__ void __launch_bounds__(WAVES *GPU_WAVE) attn_kernel(GPU_PARAM 
 				for (int i = 0; i < GPU_ACC; i++)
 					acc[d].v[i] *= shrink[gpu_acc_slot(i)];
 			}
-			if (STAGES == 1) { /* values may still be on their way */
-				gpu_copy_wait<0>();
-				__syncthreads();
-			}
 #pragma unroll
 			for (int n = 0; n < SLICE / 32; n++) {
 				const gpu_frag p = gpu_acc_frag(s[2 * n], s[2 * n + 1], exchange);
@@ -331,8 +323,6 @@ static __global__ void __launch_bounds__(WAVES *GPU_WAVE) attn_kernel(GPU_PARAM 
 					gpu_mma<false>(acc[d], p, gpu_tile_frag_t(tile_v, first + 32 * n, d * 16, VC));
 			}
 			__syncthreads(); /* the stage may be filled again */
-			if (STAGES == 1)
-				fetch(token + TILE, 0);
 		}
 		gpu_copy_wait<0>();
 #pragma unroll
@@ -431,11 +421,11 @@ static __global__ void __launch_bounds__(WAVES *GPU_WAVE) attn_kernel(GPU_PARAM 
 	}
 }
 
-/* Stages of keys and values, the rows' queries, and room for exchanges; the merge reuses the stages. */
+/* Two stages of keys and values, the rows' queries, and room for exchanges; the merge reuses the stages. */
 template <int KD, int VD, int WAVES, bool SPLIT> static inline size_t attn_shared_bytes()
 {
 	const size_t tile = SPLIT ? 32 * WAVES : 64, rows = SPLIT ? 16 : 16 * WAVES;
-	const size_t stages = (SPLIT ? 1 : 2) * tile * (KD + VD) * 2, merge = (size_t)WAVES * 16 * (VD + 3) * 4;
+	const size_t stages = 2 * tile * (KD + VD) * 2, merge = (size_t)WAVES * 16 * (VD + 3) * 4;
 
 	return rows * KD * 2 + (stages > merge ? stages : merge) + WAVES * 1024;
 }

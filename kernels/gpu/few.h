@@ -47,7 +47,6 @@ struct few_args {
 	few_job job[GK_MAX_JOBS];
 	uint32_t n_jobs, act;
 	bool gated, norm, whole; /* whole: x and norm_w may be read 16 bytes at a time */
-	bool copied;             /* rows come by few_copy_row() */
 	gk_view x, norm_w;
 	float eps;
 	uint32_t n_rows, n_tiles;
@@ -123,85 +122,6 @@ GPU_FN float few_make_columns(const few_columns &cols, uint32_t order, uint32_t 
 				to[0] = sum_high;
 				if (cols.parts == 2)
 					to[cols.n_chunks] = sum_low;
-			}
-		}
-	}
-	return square;
-}
-
-/* The same for rows of float32 that can be copied 16 bytes at a time, in two parts: the copy of a piece's two halves
- * goes where its two parts will be, so that all of a row is under way at once and takes no registers. A thread copies
- * and turns the same pieces. norm: room for the weights of the norm, copied before the predecessor is waited for. */
-GPU_FN void few_copy_norm(float4 *norm, const few_columns &cols, uint32_t order, const gk_view &norm_w)
-{
-	const float *w = (const float *)norm_w.p;
-
-	for (uint32_t i = threadIdx.x; i < cols.n_chunks * 4; i += FEW_THREADS) {
-		gpu_copy16(norm + 2 * i, w + gk_column(order, i >> 2, i & 3, 0), 16);
-		gpu_copy16(norm + 2 * i + 1, w + gk_column(order, i >> 2, i & 3, 4), 16);
-	}
-	gpu_copy_commit();
-}
-
-GPU_FN void few_copy_row(const few_columns &cols, uint32_t order, uint32_t index, const gk_view &x, uint32_t row)
-{
-	const float *from = (const float *)x.p + (size_t)row * x.ld;
-	uint4 *to = cols.data + (size_t)index * 2 * cols.col_stride;
-
-	for (uint32_t i = threadIdx.x; i < cols.n_chunks * 4; i += FEW_THREADS) {
-		gpu_copy16(to + i, from + gk_column(order, i >> 2, i & 3, 0), 16);
-		gpu_copy16(to + cols.col_stride + i, from + gk_column(order, i >> 2, i & 3, 4), 16);
-	}
-	gpu_copy_commit();
-}
-
-GPU_FN float few_turn_row(const few_columns &cols, uint32_t order, uint32_t index, const float4 *norm)
-{
-	const uint32_t n_pieces = cols.n_chunks * 4;
-	uint4 *at = cols.data + (size_t)index * 2 * cols.col_stride;
-	float square = 0.0f;
-
-	for (uint32_t base = 0; base < n_pieces; base += FEW_THREADS) {
-		const uint32_t i = base + threadIdx.x;
-		const bool there = i < n_pieces;
-		float4 a = make_float4(0, 0, 0, 0), b = a;
-		float sum_high = 0.0f, sum_low = 0.0f;
-		uint32_t high[4], low[4];
-
-		if (there) {
-			a = *(const float4 *)(at + i);
-			b = *(const float4 *)(at + cols.col_stride + i);
-		}
-		square += a.x * a.x + a.y * a.y + a.z * a.z + a.w * a.w + b.x * b.x + b.y * b.y + b.z * b.z + b.w * b.w;
-		if (norm && there) {
-			const float4 v = norm[2 * i], w = norm[2 * i + 1];
-
-			a.x *= v.x, a.y *= v.y, a.z *= v.z, a.w *= v.w;
-			b.x *= w.x, b.y *= w.y, b.z *= w.z, b.w *= w.w;
-		}
-
-		const float v[8] = { a.x, order == 2 ? a.z : a.y, order == 2 ? a.y : a.z, a.w,
-			             b.x, order == 2 ? b.z : b.y, order == 2 ? b.y : b.z, b.w };
-
-#pragma unroll
-		for (int j = 0; j < 4; j++) {
-			high[j] = gpu_pack_bf16(v[2 * j], v[2 * j + 1]);
-			low[j] = gpu_pack_bf16(v[2 * j] - gpu_bf16_low(high[j]), v[2 * j + 1] - gpu_bf16_high(high[j]));
-			sum_high += gpu_bf16_low(high[j]) + gpu_bf16_high(high[j]);
-			sum_low += gpu_bf16_low(low[j]) + gpu_bf16_high(low[j]);
-		}
-		if (there) {
-			at[i] = make_uint4(high[0], high[1], high[2], high[3]);
-			at[cols.col_stride + i] = make_uint4(low[0], low[1], low[2], low[3]);
-		}
-		if (cols.sums) {
-			sum_high += gpu_shfl_xor(sum_high, 1);
-			sum_high += gpu_shfl_xor(sum_high, 2);
-			sum_low += gpu_shfl_xor(sum_low, 1);
-			sum_low += gpu_shfl_xor(sum_low, 2);
-			if (there && (i & 3) == 0) {
-				cols.sums[(size_t)index * 2 * cols.n_chunks + (i >> 2)] = sum_high;
-				cols.sums[((size_t)index * 2 + 1) * cols.n_chunks + (i >> 2)] = sum_low;
 			}
 		}
 	}
@@ -384,12 +304,16 @@ GPU_FN void few_unit(gpu_acc (*acc)[NB], const few_raw<F> *raw, const few_lane<F
 /* ---- The block -----------------------------------------------------------------------------------------------------
  */
 
-/* Units under way, and blocks that a multiprocessor shall hold: 64 to 128 bytes of values a lane, registers allowing.
- */
+/* Units under way, and blocks that a multiprocessor shall hold. 16 bits: 256 bytes of values a lane, which was faster
+ * on an H100 than half of that with room for a third block; types that must be unpacked have no registers for it.
+ * Asking for still more of the weights ahead (into the second-level cache) made it slower: the rows, which all blocks
+ * wait for, come behind what was asked for before. */
 template <class F, int NT, int RT> struct few_depth {
 	enum {
-		U = (int)F::SCALED == 0 || (int)F::UNIT == 128 ? 2 / RT : 4 / RT,
-		BLOCKS = NT == 1   ? (RT == 2 && (int)F::SCALED != 0 ? 2 : 3)
+		U = (int)F::SCALED == 0   ? 4 / RT
+		    : (int)F::UNIT == 128 ? 2 / RT
+		                          : 4 / RT,
+		BLOCKS = NT == 1   ? (RT == 2 || (int)F::SCALED == 0 ? 2 : 3)
 		         : NT == 2 ? 2
 		                   : 1,
 	};
@@ -466,22 +390,11 @@ static __global__ void __launch_bounds__(FEW_THREADS, (few_depth<gk_format<TYPE>
 	for (uint32_t pass = 0; pass < n_rows; pass += GROUPED ? FEW_GROUP_COLS / a.cols.parts : n_rows) {
 		few_columns cols = a.cols;
 		uint32_t tile = blockIdx.x, n = n_rows - pass, n_cols;
-		float4 *norm = nullptr; /* beyond the columns that are made here */
 
 		point(tile);
 #pragma unroll
 		for (int u = 0; u < U; u++)
 			load(u, wave + u * WAVES);
-		if (!cols.data) {
-			const uint32_t all = (GROUPED ? FEW_GROUP_COLS / cols.parts : n_rows) * cols.parts;
-
-			cols.data = (uint4 *)(shared + WAVES * OUT_ROWS * LINE);
-			cols.sums = F::MINS ? (float *)(cols.data + (size_t)all * cols.col_stride) : nullptr;
-			norm = (float4 *)(cols.data + (size_t)all * cols.col_stride) +
-			       (F::MINS ? all * cols.n_chunks / 4 : 0);
-		}
-		if (norm && a.copied && a.norm_w.p)
-			few_copy_norm(norm, cols, F::ORDER, a.norm_w);
 		if (!GROUPED) {
 			gpu_dependents_may_start();
 			gpu_dependency_wait();
@@ -489,17 +402,14 @@ static __global__ void __launch_bounds__(FEW_THREADS, (few_depth<gk_format<TYPE>
 		if (GROUPED && n > FEW_GROUP_COLS / cols.parts)
 			n = FEW_GROUP_COLS / cols.parts;
 		n_cols = n * cols.parts;
-		if (norm) {
-			for (uint32_t i = 0; a.copied && i < n; i++)
-				few_copy_row(cols, F::ORDER, i, a.x,
-				             GROUPED ? (a.row_of ? a.row_of[first + pass + i] : first + pass + i) : i);
-			gpu_copy_wait<0>();
+		if (!cols.data) {
+			cols.data = (uint4 *)(shared + WAVES * OUT_ROWS * LINE);
+			cols.sums = F::MINS ? (float *)(cols.data + (size_t)n_cols * cols.col_stride) : nullptr;
 			for (uint32_t i = 0; i < n; i++) {
 				const uint32_t row =
 				        GROUPED ? (a.row_of ? a.row_of[first + pass + i] : first + pass + i) : i;
-				float square = a.copied ? few_turn_row(cols, F::ORDER, i, a.norm_w.p ? norm : nullptr)
-				                        : few_make_columns(cols, F::ORDER, i, a.x, row, n_cols_w,
-				                                           a.norm_w, a.whole);
+				float square =
+				        few_make_columns(cols, F::ORDER, i, a.x, row, n_cols_w, a.norm_w, a.whole);
 
 				if (a.norm) {
 					square = gpu_block_sum(square, scratch);
@@ -624,17 +534,16 @@ static __global__ void __launch_bounds__(FEW_THREADS, (few_depth<gk_format<TYPE>
 	}
 }
 
-/* Shared memory of a block: the waves' sums, then columns, their sums and the norm's weights if they are made here. */
-static inline size_t few_shared_bytes(uint32_t n_cols, const few_columns &cols, bool made_here, bool mins, bool norm,
-                                      int nt, int rt)
+/* Shared memory of a block: the waves' sums, then columns and their sums if they are made here. */
+static inline size_t few_shared_bytes(uint32_t n_cols, const few_columns &cols, bool made_here, bool mins, int nt,
+                                      int rt)
 {
 	const size_t line = (nt == 1 ? 8 : (nt + 1) / 2 * 16) + 1;
 	size_t bytes = (size_t)(FEW_THREADS / 32) * (size_t)rt * FEW_TILE * line * sizeof(float);
 
 	if (made_here)
 		bytes += (size_t)n_cols * cols.col_stride * 16 +
-		         (mins ? (size_t)n_cols * cols.n_chunks * sizeof(float) : 0) +
-		         (norm ? (size_t)cols.n_chunks * 32 * sizeof(float) : 0);
+		         (mins ? (size_t)n_cols * cols.n_chunks * sizeof(float) : 0);
 	return bytes;
 }
 
@@ -652,9 +561,12 @@ bool few_launch_k(uint32_t type, const few_launch &l);
 
 template <uint32_t TYPE, int NT, int RT, bool GROUPED> static inline void few_launch_one(const few_launch &l)
 {
-	/* As many blocks as the device holds at once, or fewer that all have the same number of tiles. */
-	const uint32_t most = l.ctx->n_sm * few_depth<gk_format<TYPE>, NT, RT>::BLOCKS, n_tiles = l.args->n_tiles;
-	const uint32_t rounds = GROUPED ? 1 : (n_tiles + most - 1) / most;
+	/* As many blocks as the device holds at once, or fewer that all have the same number of tiles. A block of
+	 * 16-bit weights has enough to do with one tile, and is better placed when another one ends. */
+	typedef gk_format<TYPE> F;
+	const uint32_t most = l.ctx->n_sm * few_depth<F, NT, RT>::BLOCKS, n_tiles = l.args->n_tiles;
+	const bool alone = GROUPED || ((int)F::SCALED == 0 && n_tiles <= 4 * most);
+	const uint32_t rounds = alone ? 1 : (n_tiles + most - 1) / most;
 
 	gpu_launch(few_kernel<TYPE, NT, RT, GROUPED>,
 	           dim3((n_tiles + rounds - 1) / rounds, l.n_groups ? l.n_groups : 1), dim3(FEW_THREADS), l.shared,

@@ -73,7 +73,7 @@ static int few_of_type(const struct gk_ctx *ctx, const struct gk_linear *l, uint
 			             (FEW_TILE * (l->gated ? 1 : (uint32_t)f.rt));
 	}
 	made_here = a.n_rows <= MADE_HERE_ROWS &&
-	            few_shared_bytes(n_cols, a.cols, true, has_mins(type), l->norm && l->norm_w, f.nt, f.rt) <= MADE_HERE_BYTES;
+	            few_shared_bytes(n_cols, a.cols, true, has_mins(type), f.nt, f.rt) <= MADE_HERE_BYTES;
 	if (!made_here) {
 		const size_t data = (size_t)n_cols * a.cols.col_stride * 16,
 		             sums = ((size_t)n_cols * a.cols.n_chunks + 15) / 16 * 64;
@@ -86,11 +86,9 @@ static int few_of_type(const struct gk_ctx *ctx, const struct gk_linear *l, uint
 		gpu_launch(columns_kernel, dim3(a.n_rows), dim3(512), 0, ctx->stream, ctx->overlap, a.cols, gk_order(type),
 		           l->x, l->jobs[begin].w.cols, l->norm, a.norm_w, l->eps, a.whole);
 	}
-	a.copied = made_here && a.whole && l->x.elem == GK_F32 && a.cols.parts == 2 &&
-	           l->jobs[begin].w.cols == a.cols.n_chunks * 32;
 	f.ctx = ctx;
 	f.args = &a;
-	f.shared = few_shared_bytes(n_cols, a.cols, made_here, has_mins(type), l->norm && l->norm_w, f.nt, f.rt);
+	f.shared = few_shared_bytes(n_cols, a.cols, made_here, has_mins(type), f.nt, f.rt);
 	if (!few_launch_any(type, f))
 		return -EINVAL;
 	return gk_launched();

@@ -351,8 +351,8 @@ static int few_experts(const moe_call &c, bool gated, gk_view x, gk_view out, co
 	f.rt = gated ? 2 : 1;
 	a.n_tiles = (rows + FEW_TILE - 1) / FEW_TILE;
 	f.n_groups = m->n_expert < c.n_pairs ? m->n_expert : c.n_pairs;
-	a.copied = a.whole && x.elem == GK_F32 && a.cols.parts == 2 && shape.cols == a.cols.n_chunks * 32;
-	f.shared = few_shared_bytes(FEW_GROUP_COLS, a.cols, true, true, false, f.nt, f.rt);
+	f.shared = few_shared_bytes(m->rows.bound == 1 ? a.cols.parts : (uint32_t)FEW_GROUP_COLS, a.cols, true, true, f.nt,
+	                            f.rt);
 	if (c.ctx->smem_bytes && f.shared + 1024 > c.ctx->smem_bytes)
 		return -ENOTSUP;
 	return few_launch_any(type, f) ? gk_launched() : -EINVAL;
