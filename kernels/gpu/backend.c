@@ -352,6 +352,7 @@ int gpu_backend_open(const char *kind, const struct kn_config *config, const str
 		                   .free_bytes = free_bytes };
 	gpu_record_ops(&be->ops);
 	be->base.ops = &be->ops;
+	be->base.keeps_states = true;
 	be->exact = config->exact;
 	be->deterministic = config->deterministic;
 	be->no_fusion = o && o->no_fusion;
