@@ -6,8 +6,8 @@ rendezvous owners for groups, owners that fetch from the registry and relay what
 those who come when it is busy sent on to one who was given the group before, or back a moment later. Links are
 store-and-forward for a group and shared in turn; owners and holders serve first come, first served.
 
-The constants are measured (docs/p2p.md, tests/bench/flip_p2p.sh): what a node needs for a group beside the bytes, and for its
-start. Times are for all of the listed bytes of the image at every node; DADI and FaaSNet say theirs for containers that run,
+The constants are assumptions: what a node needs for a group beside the bytes, and for its start (docs/p2p.md has what
+tests/bench/flip_p2p.sh measured beside them). Times are for all of the listed bytes of the image at every node; DADI and FaaSNet say theirs for containers that run,
 so --need is what a start reads of it.
 
 Prints one JSON line: seconds until half, 95 % and all nodes have it; bytes out of the registry, in images."""
