@@ -6,6 +6,7 @@
 #include <errno.h>
 #include <string.h>
 
+#include "base/numa.h"
 #include "cpu/cpu.h"
 
 enum {
@@ -61,6 +62,7 @@ int cpu_mat_init(struct kn_backend *be, struct kn_mat *m)
 	r = cpu_area_reserve(&area, n_panels * call.panel_bytes);
 	if (r < 0)
 		return r;
+	base_numa_spread(area.p, area.bytes);
 	call.dst = area.p;
 	base_threadpool_for(cpu->pool, n_panels, 4, pack_items, &call);
 	m->packed = area.p;

@@ -12,5 +12,8 @@ mkdir -p build
 work=$(mktemp -d build/bench-XXXXXX)
 trap 'rm -rf "$work"' EXIT
 file=${BENCH_MODELS:-$work}/$shape-${BENCH_SERVING_TYPE:-q8_0}.gguf
-[ -n "${BENCH_MODELS:-}" ] || "$engine" quantize --random "$shape" --type "${BENCH_SERVING_TYPE:-q8_0}" --output "$file" >&2
+if [ -z "${BENCH_MODELS:-}" ]; then
+	"$engine" quantize --random "$shape" --type "${BENCH_SERVING_TYPE:-q8_0}" --output "$work/plain.gguf" >&2
+	python3 tests/bench/gguf_vocab.py "$work/plain.gguf" "$file" 151936
+fi
 python3 tests/bench/bench_serving.py "$engine" "$file" engine/models/mini/ocai-mini.gguf "$threads" "$shape"

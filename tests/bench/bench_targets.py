@@ -66,18 +66,18 @@ def batch():
 
 def stolen():
     """The same decoding alone and beside a process that never sleeps, on one of the cores that are used."""
-    def both():
+    def both(n_peer):
         line = sides.ours(engine, file_of("q8_0"), threads, "-p", "0", "-n", "64", "--reps", "3")["tg64"]
-        return line["value"], sides.theirs(file_of("q8_0"), threads, "-p", "0", "-n", "32")
+        return line["value"], sides.theirs(file_of("q8_0"), threads, "-p", "0", "-n", str(n_peer), "--no-warmup")
 
     quiet, busy = [], []
     for _ in range(rounds):
-        quiet.append(both())
+        quiet.append(both(32))
         core = max(os.sched_getaffinity(0))
         with subprocess.Popen([sys.executable, "-c", "while True: pass"],
                               preexec_fn=lambda core=core: os.sched_setaffinity(0, {core})) as thief:
             try:
-                busy.append(both())
+                busy.append(both(8))  # seconds for a token
             finally:
                 thief.kill()
     mine, peer = middle(b for b, _ in busy), middle(b for _, b in busy)
