@@ -27,6 +27,12 @@ static int find_device(void **state)
 	return 0;
 }
 
+/* Tiny routers decide between near ones more often. */
+static bool is_wide(const char *model)
+{
+	return strcmp(model, "gpt_oss") == 0 || strcmp(model, "formats/qwen3_next") == 0;
+}
+
 static void stays_close_to_the_reference(void **state)
 {
 	struct gpu_case c = { .model = *state, .max_piece = 40, .n_seqs = 5 };
@@ -34,7 +40,7 @@ static void stays_close_to_the_reference(void **state)
 	if (!kind)
 		skip();
 	c.kind = kind;
-	c.tolerance = strcmp(c.model, "gpt_oss") == 0 ? 5e-2 : 2e-2;
+	c.tolerance = is_wide(c.model) ? 5e-2 : 2e-2;
 	check_model(&c);
 	c.exact = true;
 	c.tolerance = 1e-4;
@@ -48,6 +54,10 @@ static void many_sequences_share_a_step(void **state)
 
 	if (!kind)
 		skip();
+	if (is_wide(c.model))
+		c.tolerance = 5e-2;
+	if (strcmp(c.model, "formats/qwen3_next") == 0)
+		c.n_seqs = 8; /* as many states as a fixture's runner has */
 	c.kind = kind;
 	check_model(&c);
 }
