@@ -95,7 +95,7 @@ our_packages() {
 		return
 	fi
 	rm -rf "$work/stage"
-	"${MAKE:-make}" --no-print-directory -s -C "$top" -o all install DESTDIR="$work/stage" PREFIX=/usr SYSCONFDIR=/etc >&2 || die "make install"
+	"${MAKE:-make}" --no-print-directory -s -C "$top" -o all NVCC= HIP_CXX= install DESTDIR="$work/stage" PREFIX=/usr SYSCONFDIR=/etc >&2 || die "make install"
 	strip "$work"/stage/usr/bin/*
 	rpm_of "$dir" "$(staged_spec)" "$work/stage" ocai 3
 }

@@ -56,7 +56,7 @@ void ref_pick(struct kn_backend *be, const float *logits, size_t ld, size_t n, s
 	(void)be;
 	for (size_t i = 0; i < n; i++) {
 		const float *row = logits + i * ld;
-		struct kn_best *best = ret_best + i * n_best;
+		struct kn_best *best = n_best > 0 ? ret_best + i * n_best : NULL;
 		double sum = 0;
 
 		ret[i] = (struct kn_picked){ .max = -INFINITY, .drawn = -1 };

@@ -94,7 +94,7 @@ fi
 cd "$here/folder"
 exec env -i PATH="$DOCS_PATH:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin" HOME="$here/home" USER="$(id -un)" SHELL=/bin/bash \
 	TERM=dumb LANG=C.UTF-8 TMPDIR="$here" DOCS_TOP="$DOCS_TOP" DOCS_RPMS="$DOCS_RPMS" DOCS_IMAGE="$DOCS_IMAGE" DOCS_NO_RPMS="$DOCS_NO_RPMS" DOCS_LOGS="$here/logs" ${DOCS_SHOW:+DOCS_SHOW=1} \
-	OCAI_MODEL_DIR="$DOCS_TOP/engine/models/mini" OCAI_KNOWLEDGE_DIR="$DOCS_TOP/agent/knowledge" "$@"
+	OCAI_PLUGIN_DIR="$DOCS_TOP/no-plugins" OCAI_MODEL_DIR="$DOCS_TOP/engine/models/mini" OCAI_KNOWLEDGE_DIR="$DOCS_TOP/agent/knowledge" "$@"
 PLACE
 export DOCS_PATH=$bin DOCS_ROOT=$as_root
 run_page() { # PAGE

@@ -41,6 +41,12 @@ expected=$(
 	for f in agent/knowledge/*.tasks; do echo "644 usr/share/ocai/knowledge/${f##*/}"; done
 	echo "644 usr/share/ocai/shell/ocai.bash"
 	echo "644 usr/share/ocai/shell/ocai.zsh"
+	# Plugins as far as they were built.
+	for kind in cuda:cuda rocm:hip; do
+		[[ -e $build/plugins/libocai-engine-${kind#*:}.so ]] || continue
+		echo "755 usr/lib64/ocai/libocai-engine-${kind#*:}.so"
+		echo "644 usr/lib/systemd/system/ocai-engine.service.d/${kind%:*}.conf"
+	done
 )
 diff <(sort <<<"$expected") <(find "$root" -type f -printf '%m %P\n' | sort) || fail "not what should be there (<), or more (>)"
 [[ -z $(find "$root" ! -type f ! -type d) ]] || fail "$(find "$root" ! -type f ! -type d)"
@@ -63,6 +69,9 @@ done
 # Each file comes with one package and no other.
 sed -n 's/^PACKAGES := //p' rpm-specs/install.mk | tr ' ' '\n' >"$root/packages"
 [[ $(wc -l <"$root/packages") -ge 5 ]] || fail "rpm-specs/install.mk names no packages"
+for kind in cuda:cuda rocm:hip; do
+	[[ -e $build/plugins/libocai-engine-${kind#*:}.so ]] && echo "ocai-engine-${kind%:*}" >>"$root/packages"
+done
 while read -r package; do
 	install_to "$root/one/$package" "install-$package"
 	[[ -n $(find "$root/one/$package" -type f) ]] || fail "$package is empty"

@@ -212,6 +212,22 @@ def mutate(text):
     return "".join(text)
 
 
+TOKEN = re.compile(r'"(?:[^"\\]|\\.)*"|[\[\]{},:]|[^\s\[\]{},:"]+')
+
+
+def is_laid_out(text):
+    """White space between tokens is what is accepted (docs/structured-output.md): a blank, or, where lines end, a line's end
+    and an indentation. A mutation may have put more there."""
+    at, before = 0, None
+    for m in TOKEN.finditer(text):
+        gap, at = text[at:m.start()], m.end()
+        lines_end = before in (None, "[", "{", ",") or m.group() in "]}"
+        if not (gap in ("", " ", "\t") or (lines_end and re.fullmatch(r"\r?\n[ \t]{0,24}", gap))):
+            return False
+        before = m.group()
+    return at == len(text)
+
+
 def canonical(v):
     """What the mask promises to accept: integers without fraction, numbers without exponent where there are bounds."""
     if isinstance(v, float):
@@ -276,7 +292,7 @@ def main():
             if accepted and not valid:
                 bad += 1
                 print("WRONGLY ACCEPTED", t, "BY", json.dumps(s, ensure_ascii=False))
-            elif valid and not accepted and canonical(v) and is_plain(t, s):
+            elif valid and not accepted and canonical(v) and is_plain(t, s) and is_laid_out(t):
                 bad += 1
                 print("WRONGLY REFUSED", t, "BY", json.dumps(s, ensure_ascii=False))
     tool.stdin.close()

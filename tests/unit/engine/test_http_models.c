@@ -179,11 +179,11 @@ static void check_model(const char *name, const struct variant *v)
 	char path[256];
 
 	d.n = 0;
-	(void)snprintf(path, sizeof(path), "models/%s", name);
+	(void)snprintf(path, sizeof(path), "%s%s", fixture_folder(name), name);
 	serve_model_as(&s, path, v->backend, v->isa, v->precision);
-	(void)snprintf(path, sizeof(path), "models/%s/expected.safetensors", name);
+	(void)snprintf(path, sizeof(path), "%s%s/expected.safetensors", fixture_folder(name), name);
 	assert_int_equal(eng_weights_open(test_fixture(path), &stored, &err), 0);
-	(void)snprintf(path, sizeof(path), "models/%s/expected.json", name);
+	(void)snprintf(path, sizeof(path), "%s%s/expected.json", fixture_folder(name), name);
 	assert_int_equal(base_json_read_file(test_fixture(path), 1 << 24, &expected, &err), 0);
 	for (int k = 0; k < N_PROMPTS; k++) {
 		const char *text = json_string_value(

@@ -176,11 +176,14 @@ struct refusals {
 static inline void refuse(struct fake *s, const struct fake_request *q, struct fake_answer *a, unsigned n)
 {
 	struct refusals *r = s->arg;
+	int times = __atomic_load_n(&r->times, __ATOMIC_RELAXED);
 
 	(void)n;
-	if (!is_blob(q) || r->times == 0)
-		return;
-	r->times--;
+	/* Connections have threads of their own. */
+	do {
+		if (!is_blob(q) || times == 0)
+			return;
+	} while (!__atomic_compare_exchange_n(&r->times, &times, times - 1, false, __ATOMIC_RELAXED, __ATOMIC_RELAXED));
 	a->status = r->status;
 	(void)snprintf(a->headers, sizeof(a->headers), "%s", r->headers ? r->headers : "");
 	a->body = r->body ? r->body : "";
