@@ -8,6 +8,7 @@
 struct pool_load {
 	unsigned n_threads;
 	unsigned n_active; /* what the next loop should have: n_threads when nobody disturbs */
+	double loss;       /* smoothed share of the time */
 	int64_t calm_ns;   /* since the last thread was sent away or asked back */
 	int64_t rest_ns;   /* calm time until one is asked back */
 };

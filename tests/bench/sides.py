@@ -3,7 +3,7 @@ LLAMA_BENCH or LLAMA_SERVER name them), and the lines that are printed."""
 import http.client
 import json
 import os
-import random
+import socket
 import subprocess
 import sys
 import tempfile
@@ -54,6 +54,12 @@ def theirs_batched(model, threads, n_prompt, n_gen, sizes):
     return {line["pl"]: line["speed_tg"] for line in lines}
 
 
+def free_port():
+    with socket.socket() as s:
+        s.bind(("127.0.0.1", 0))
+        return s.getsockname()[1]
+
+
 class Server:
     """A running ocai-engine, or llama-server with `slots` slots of `ctx` tokens."""
 
@@ -62,7 +68,7 @@ class Server:
         self.dir = tempfile.TemporaryDirectory()
         port_file = os.path.join(self.dir.name, "port")
         if is_peer:
-            self.port = random.randint(20000, 50000)
+            self.port = free_port()
             command = [LLAMA_SERVER, "-m", model, "-t", str(threads), "--port", str(self.port), "-c", str(slots * ctx), "-np",
                        str(slots), "--no-ui"]
         else:

@@ -22,6 +22,17 @@ static void a_quiet_pool_keeps_all(void **state)
 	assert_int_equal(run(&l, 1000, 3, 0), 4);
 }
 
+/* Others run for a moment now and then, as on every machine: that costs less than a thread that stays away. */
+static void single_interruptions_send_nobody_away(void **state)
+{
+	struct pool_load l;
+
+	(void)state;
+	base_load_init(&l, 4);
+	for (int i = 0; i < 1000; i++)
+		assert_int_equal(run(&l, 1, i % 7 == 0 ? 60 : 0, 0), 4);
+}
+
 static void one_stolen_core_sends_one_away(void **state)
 {
 	struct pool_load l;
@@ -29,11 +40,11 @@ static void one_stolen_core_sends_one_away(void **state)
 
 	(void)state;
 	base_load_init(&l, 4);
-	assert_int_equal(run(&l, 1, 35, 4), 3);
+	assert_int_equal(run(&l, 8, 35, 4), 3);
 	/* Asked back less and less: in a minute the full pool is tried for a small part of the time. */
 	for (int i = 0; i < 4000; i++)
 		n_full += run(&l, 1, 35, 4) == 4;
-	assert_in_range(n_full, 10, 80);
+	assert_in_range(n_full, 50, 400); /* a tenth at most */
 	assert_true(l.n_active >= 3);
 }
 
@@ -47,8 +58,9 @@ static void it_comes_back_when_the_core_is_free(void **state)
 	assert_int_equal(run(&l, 2100 / 15, 0, 4), 4); /* within the longest rest */
 	/* And forgets: the next time it rests shortly. */
 	(void)run(&l, 10, 0, 4);
-	assert_int_equal(run(&l, 1, 35, 4), 3);
-	assert_int_equal(run(&l, 10, 0, 4), 4);
+	(void)run(&l, 20, 0, 4);
+	assert_int_equal(run(&l, 8, 35, 4), 3);
+	assert_int_equal(run(&l, 20, 0, 4), 4);
 }
 
 static void more_than_half_stay_whatever_comes(void **state)
@@ -78,6 +90,7 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(a_quiet_pool_keeps_all),
+		cmocka_unit_test(single_interruptions_send_nobody_away),
 		cmocka_unit_test(one_stolen_core_sends_one_away),
 		cmocka_unit_test(it_comes_back_when_the_core_is_free),
 		cmocka_unit_test(more_than_half_stay_whatever_comes),
