@@ -207,4 +207,24 @@ static inline bool wait_stats(struct served *s, bool (*ok)(const struct eng_stat
 	return false;
 }
 
+/* A prompt of n token ids as a JSON array, in a static buffer. */
+static inline const char *long_ids(size_t n)
+{
+	static char text[64 * 1024];
+	size_t len = 0;
+
+	for (size_t i = 0; i < n; i++)
+		len += (size_t)snprintf(text + len, sizeof(text) - len, "%s%zu", i ? "," : "[", 5 + i * 7 % 500);
+	(void)snprintf(text + len, sizeof(text) - len, "]");
+	return text;
+}
+
+static inline void append(char *text, size_t size, const char *more)
+{
+	size_t len = strlen(text);
+
+	assert_true(strlen(more) < size - len);
+	(void)snprintf(text + len, size - len, "%s", more);
+}
+
 #endif
