@@ -70,7 +70,7 @@ twice=$(for p in "${packages[@]}"; do
 done | sort | uniq -d)
 [[ -z $twice ]] || fail "in two packages: $twice"
 # Everything that make install puts anywhere, compressed or not.
-make --no-print-directory -s -C "$WORK"/top/BUILD/ocai-* -o all -o man install DESTDIR="$WORK/installed" >"$WORK/log" 2>&1 || { tail -n 5 "$WORK/log"; fail "make install"; }
+make --no-print-directory -s -C "$WORK"/top/BUILD/ocai-* -o all -o man NVCC= HIP_CXX= install DESTDIR="$WORK/installed" >"$WORK/log" 2>&1 || { tail -n 5 "$WORK/log"; fail "make install"; }
 missing=$(comm -23 <(find "$WORK/installed" -type f -printf '/%P\n' | sort) \
 	<(for p in "${packages[@]}"; do query "$p" -l; done | sed 's,\(/man/.*\)\.gz$,\1,' | sort -u))
 [[ -z $missing ]] || fail "in no package: $missing"
