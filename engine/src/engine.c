@@ -55,11 +55,12 @@ static char *name_of(const char *path)
 
 static int set_names(struct eng_engine *e, const struct eng_options *o, struct err *err)
 {
+	bool is_flip = !o->random_shape && o->model_path && eng_path_is_flip(o->model_path);
 	int r;
 
 	if (o->random_shape)
 		e->path = strdup(o->random_shape);
-	else if (o->model_path && eng_path_is_flip(o->model_path)) {
+	else if (is_flip) {
 		r = eng_flip_path(o->model_path, &e->path, err);
 		if (r < 0)
 			return r;
@@ -70,14 +71,10 @@ static int set_names(struct eng_engine *e, const struct eng_options *o, struct e
 		if (r < 0)
 			return r;
 	}
-	if (e->path && o->model_path && eng_path_is_flip(o->model_path))
-		e->served_name = name_of(o->model_path); /* what flip calls it, whatever its file is called */
-	else if (e->path)
-		e->served_name = name_of(e->path);
-	if (o->served_name) {
-		free(e->served_name);
-		e->served_name = e->path ? strdup(o->served_name) : NULL;
-	}
+	if (e->path && o->served_name)
+		e->served_name = strdup(o->served_name);
+	else if (e->path) /* what flip calls it, whatever its file is called */
+		e->served_name = name_of(is_flip ? o->model_path : e->path);
 	e->backend_name = strdup(o->backend ? o->backend : "auto");
 	return e->served_name && e->backend_name ? 0 : err_set(err, -ENOMEM, "out of memory");
 }
@@ -231,7 +228,7 @@ static int plan_pages(const struct eng_engine *e, const struct eng_options *o, u
                       struct eng_runner_config *config, struct err *err)
 {
 	uint64_t per_page = page_bytes(e, *config), per_seq = (n_ctx + PAGE_TOKENS - 1) / PAGE_TOKENS;
-	bool on_device = e->backend->ops->free_bytes != NULL;
+	bool on_device = !kn_is_on_host(e->backend);
 	uint64_t budget = o->kv_bytes ? o->kv_bytes : on_device ? device_budget(e, *config) : default_kv_bytes;
 	uint64_t n = per_seq * (o->max_running ? o->max_running : DEFAULT_CONTEXTS);
 
@@ -348,7 +345,7 @@ static enum kn_dtype kv_dtype(const struct eng_engine *e)
 {
 	if (e->is_exact)
 		return KN_F32;
-	return e->backend->ops->free_bytes ? KN_BF16 : KN_F16;
+	return kn_is_on_host(e->backend) ? KN_F16 : KN_BF16;
 }
 
 static int start(struct eng_engine *e, const struct eng_options *o, struct err *err)
@@ -403,7 +400,7 @@ static int start(struct eng_engine *e, const struct eng_options *o, struct err *
 		                  .step = exec_step,
 		                  .begin = eng_runner_is_async(e->runner) ? exec_begin : NULL,
 		                  .wait = eng_runner_is_async(e->runner) ? exec_wait : NULL,
-		                  .row = exec_row,
+		                  .row = eng_runner_picks(e->runner) ? exec_row : NULL,
 		                  .n_vocab = m->n_vocab,
 		                  .n_embd = m->n_embd,
 		                  .n_ctx = n_ctx,

@@ -362,6 +362,12 @@ const char *const *kn_cpu_isas(void);
 int kn_ref_open(const struct kn_config *config, struct kn_backend **ret_backend, struct err *err);
 int kn_cpu_open(const struct kn_config *config, struct kn_backend **ret_backend, struct err *err);
 
+/* Its memory is ordinary memory: what it computed is read where it is. */
+static inline bool kn_is_on_host(const struct kn_backend *be)
+{
+	return !be->ops->free_bytes;
+}
+
 static inline void kn_backend_close(struct kn_backend *be)
 {
 	if (be)

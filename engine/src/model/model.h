@@ -112,6 +112,8 @@ bool eng_runner_is_async(const struct eng_runner *runner);
 int eng_runner_begin(struct eng_runner *runner, const struct eng_step_seq *seqs, size_t n_seqs, struct err *err);
 int eng_runner_wait(struct eng_runner *runner, const float **ret_rows, struct err *err);
 
+/* Steps heed eng_step_seq.picks. */
+bool eng_runner_picks(const struct eng_runner *runner);
 struct eng_row;
 /* The index-th output row of the last step, valid until the next one. */
 void eng_runner_row(struct eng_runner *runner, uint32_t index, struct eng_row *ret_row);

@@ -85,12 +85,6 @@ static uint64_t host_bytes(const struct eng_runner_config *c)
 	return c->max_tokens * (uint64_t)(2 * sizeof(int32_t) + 2 * sizeof(struct kn_seq) + sizeof(struct adapter_run));
 }
 
-/* Its memory is ordinary memory: outputs are read where they are. */
-static bool is_on_host(const struct kn_backend *be)
-{
-	return !be->ops->free_bytes;
-}
-
 /* Floats of the longer kind of output row. */
 static uint64_t row_width(const uint64_t width[N_BUFS])
 {
@@ -107,7 +101,7 @@ uint64_t eng_runner_bytes(const struct eng_model *model, const struct eng_runner
 	for (int b = 0; b < N_BUFS; b++)
 		total += buf_rows(config, b) * width[b] * sizeof(float);
 	total += config->max_tokens * width[B_WEIGHTS] * sizeof(int32_t);
-	if (!is_on_host(model->backend))
+	if (!kn_is_on_host(model->backend))
 		total += config->max_outputs * row_width(width) * sizeof(float) + runner_outputs_bytes(config);
 	kv_shape(&model->hp, &n_heads, &k_dim, &v_dim, &has_v);
 	layer = pool_bytes(config, n_heads, k_dim + (has_v ? v_dim : 0));
@@ -191,7 +185,7 @@ static bool alloc_buffers(struct eng_runner *r)
 		if (!r->expert_ids)
 			return false;
 	}
-	if (!is_on_host(r->be)) {
+	if (!kn_is_on_host(r->be)) {
 		r->host_out = calloc(r->config.max_outputs, row_width(width) * sizeof(float));
 		if (!r->host_out)
 			return false;
@@ -481,6 +475,11 @@ void runner_cap_logits(const struct eng_runner *r, float *x, size_t n)
 
 	for (size_t i = 0; i < n && cap > 0; i++)
 		x[i] = cap * tanhf(x[i] / cap);
+}
+
+bool eng_runner_picks(const struct eng_runner *r)
+{
+	return r->outputs != NULL;
 }
 
 bool eng_runner_is_async(const struct eng_runner *r)
