@@ -44,6 +44,9 @@ try:
     # A slow link: on a fast machine the whole answer would arrive within a few frames and the page would draw it at once.
     slow = {"offline": False, "latency": 5, "download_throughput": 16384, "upload_throughput": 16384}
     call("POST", session + "/chromium/network_conditions", {"network_conditions": slow})
+    # The tiny model may end its answer after one token: the request asks for 24, whatever comes.
+    run("const plain = window.fetch; window.fetch = (url, o) => plain(url, !o || !o.body ? o :"
+        " {...o, body: JSON.stringify({...JSON.parse(o.body), ignore_eos: true, max_tokens: 24, temperature: 0})});")
     run("window.grown = 0; new MutationObserver(() => window.grown++).observe(document.getElementById('log'),"
         " {subtree: true, childList: true, characterData: true});"
         "document.getElementById('text').value = 'uptime?'; document.getElementById('form').requestSubmit();")
