@@ -127,6 +127,7 @@ static void cpu_close(struct kn_backend *be)
 	cpu_area_release(&cpu->attn);
 	cpu_area_release(&cpu->attn_parts);
 	cpu_area_release(&cpu->shares.area);
+	cpu_area_release(&cpu->picks);
 	for (int i = 0; i < CPU_ROPE_CACHES; i++)
 		cpu_area_release(&cpu->rope[i].area);
 	free(cpu);
@@ -159,6 +160,7 @@ static const struct kn_ops cpu_ops = {
 	.add = cpu_add,
 	.route = cpu_route,
 	.moe = cpu_moe,
+	.pick = cpu_pick,
 };
 
 int kn_cpu_open(const struct kn_config *config, struct kn_backend **ret_backend, struct err *err)

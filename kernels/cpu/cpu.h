@@ -186,6 +186,11 @@ struct cpu_isa {
 	float (*softmax_step)(float *s, size_t n, float *m);
 	void (*scale)(float *x, size_t n, float a);
 	void (*softcap)(float *x, size_t n, float cap);
+	/* The greatest of each of n_blocks blocks of CPU_PICK_BLOCK values; NaN counts as minus infinity. */
+	void (*maxima)(float *ret, const float *x, size_t n_blocks);
+	/* p[i] = exp((x[i] - max) * a), unless p is NULL; their sum. n: a multiple of 16, up to some thousands. NaN
+	 * counts as minus infinity, plus infinity as the largest float. */
+	double (*exp_sum)(float *p, const float *x, size_t n, float max, float a);
 
 	void (*rmsnorm)(float *out, const float *x, const float *w, size_t n, float eps);
 	void (*layernorm)(float *out, const float *x, const float *w, const float *b, size_t n, float eps);
@@ -298,6 +303,13 @@ struct cpu_backend {
 	struct cpu_shares shares;   /* of one call */
 	struct cpu_rope_cache rope[CPU_ROPE_CACHES];
 	unsigned rope_next;
+	struct cpu_area picks; /* pick.c */
+};
+
+/* pick.c: a thread's candidates for the best: those above a threshold, those equal to it, and a heap. */
+enum {
+	CPU_PICK_BLOCK = 64,
+	CPU_PICK_SCRATCH = KN_MAX_BEST * ((CPU_PICK_BLOCK + 1) * sizeof(struct kn_best) + sizeof(float))
 };
 
 /* Calls fn for rows [0, n), in parallel when n * work (values touched per row) is worth it. */
@@ -370,6 +382,8 @@ void cpu_matmul(struct kn_backend *be, const struct kn_matmul *jobs, size_t n_jo
                 size_t n);
 void cpu_moe(struct kn_backend *be, const struct kn_moe *moe, float *out, size_t ld_out, const float *x, size_t ld_x,
              size_t n, size_t dim, uint32_t top_k, const int32_t *ids, const float *weights);
+void cpu_pick(struct kn_backend *be, const float *logits, size_t ld, size_t n, size_t n_vocab, float softcap,
+              const struct kn_pick *picks, uint32_t n_best, struct kn_best *ret_best, struct kn_picked *ret);
 void cpu_route(struct kn_backend *be, const struct kn_router *router, const float *logits, size_t n, int32_t *ret_ids,
                float *ret_weights);
 void cpu_attention(struct kn_backend *be, float *out, size_t ld_out, const float *q, size_t ld_q,

@@ -2,6 +2,7 @@
  * F32, F16 and BF16, attention, and the operations row by row. Included once by each isa_*.c after its
  * vocabulary, with ISA(name) naming things. */
 
+#include <float.h>
 #include <math.h>
 #include <string.h>
 
@@ -394,6 +395,38 @@ static void softcap(float *x, size_t n, float cap)
 		v_store_part(x + i, v_mul(c, v_tanh(v_mul(v_load_part(x + i, n - i), inv))), n - i);
 }
 
+static void maxima(float *ret, const float *x, size_t n_blocks)
+{
+	for (size_t b = 0; b < n_blocks; b++, x += CPU_PICK_BLOCK) {
+		vf m = v_set1(-INFINITY);
+
+		/* Of what is not a number and another, v_max() gives the other when it comes second. */
+		for (size_t i = 0; i < CPU_PICK_BLOCK; i += VL)
+			m = v_max(v_load(x + i), m);
+		ret[b] = v_hmax(m);
+	}
+}
+
+static double exp_sum(float *p, const float *x, size_t n, float max, float a)
+{
+	vf m = v_set1(max), factor = v_set1(a), sum = v_set1(0);
+	float lanes[VL];
+	double total = 0;
+
+	for (size_t i = 0; i < n; i += VL) {
+		vf v = v_min(v_max(v_load(x + i), v_set1(-INFINITY)), v_set1(FLT_MAX));
+		vf e = v_exp(v_mul(v_sub(v, m), factor));
+
+		if (p)
+			v_store(p + i, e);
+		sum = v_add(sum, e);
+	}
+	v_store(lanes, sum);
+	for (size_t i = 0; i < VL; i++)
+		total += lanes[i];
+	return total;
+}
+
 /* n is a multiple of 16: rows of scores are padded with -infinity. */
 static float softmax_step(float *s, size_t n, float *m)
 {
@@ -439,6 +472,7 @@ static float softmax_step(float *s, size_t n, float *m)
 #define ISA_COMMON                                                                                               \
 	.prepare[CPU_X_F32] = prepare_f32, .prepare[CPU_X_Q8] = prepare_q8, .qk = { qk_f32, qk_f16, qk_bf16 },   \
 	.pv = { pv_f32, pv_f16, pv_bf16 }, .softmax_step = softmax_step, .scale = scale_row, .softcap = softcap, \
-	.rmsnorm = rmsnorm, .layernorm = layernorm, .act_mul = act_mul, .add = add_scaled, .rotate = rotate,     \
-	.conv_silu = conv_silu, .delta = delta_block, .gated_rmsnorm = gated_rmsnorm,                            \
-	.store = { store_f32, store_f16, store_bf16 }, .load = { load_f32, load_f16, load_bf16 }
+	.maxima = maxima, .exp_sum = exp_sum, .rmsnorm = rmsnorm, .layernorm = layernorm, .act_mul = act_mul,    \
+	.add = add_scaled, .rotate = rotate, .conv_silu = conv_silu, .delta = delta_block,                       \
+	.gated_rmsnorm = gated_rmsnorm, .store = { store_f32, store_f16, store_bf16 },                           \
+	.load = { load_f32, load_f16, load_bf16 }

@@ -31,7 +31,7 @@ int runner_outputs_new(struct eng_runner *r)
 	size_t n = r->config.max_outputs;
 	struct outputs *o;
 
-	if (!r->ops->pick || !r->model->head || (!r->host_out && !r->config.always_pick))
+	if (!r->ops->pick || !r->model->head)
 		return 0;
 	o = calloc(1, sizeof(*o));
 	if (!o)

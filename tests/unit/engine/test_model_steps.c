@@ -115,8 +115,7 @@ static void what_is_picked_is_of_the_rows(void **state)
 		                                  .page_tokens = PAGE,
 		                                  .max_tokens = MAX_TOKENS,
 		                                  .max_outputs = MAX_TOKENS,
-		                                  .kv_dtype = KN_F32,
-		                                  .always_pick = true };
+		                                  .kv_dtype = KN_F32 };
 	const char *name = *state;
 	struct eng_weights *refs = open_references(name);
 	struct eng_model *m = open_fixture_model(name, be);

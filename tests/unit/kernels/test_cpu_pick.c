@@ -1,0 +1,138 @@
+/* What the cpu backend picks of rows of logits, at every instruction set that this machine has, beside the reference.
+ */
+#include <float.h>
+
+#include "cpu_test.h"
+
+enum { ROWS = 5 };
+
+static const uint32_t vocabularies[] = { 1, 63, 64, 1000, 1024, 1025, 40000 }, n_bests[] = { 0, 1, 32, KN_MAX_BEST };
+
+/* The mass of ids below `id` and of those up to it, in double precision. */
+static void bounds(const float *row, float softcap, const struct kn_pick *pick, const struct kn_picked *got, uint32_t n,
+                   double *ret_below, double *ret_up_to)
+{
+	double whole = 0;
+
+	*ret_below = *ret_up_to = 0;
+	for (uint32_t v = 0; v < n; v++) {
+		double x = isnan(row[v]) ? -INFINITY : softcap > 0 ? softcap * tanh((double)row[v] / softcap) : row[v];
+		double p = exp(((x > FLT_MAX ? FLT_MAX : x) - got->max) * pick->inv_temp);
+
+		whole += p;
+		*ret_below += (int32_t)v < got->drawn ? p : 0;
+		*ret_up_to += (int32_t)v <= got->drawn ? p : 0;
+	}
+	*ret_below /= whole;
+	*ret_up_to /= whole;
+}
+
+static void compare(const float *logits, uint32_t n_vocab, uint32_t n_best, float softcap, const struct kn_pick *picks,
+                    struct kn_backend *be, struct kn_backend *ref)
+{
+	static struct kn_best best[ROWS][KN_MAX_BEST], want_best[ROWS][KN_MAX_BEST];
+	struct kn_picked got[ROWS], want[ROWS];
+	float tolerance = softcap > 0 ? 1e-4f : 0;
+
+	be->ops->pick(be, logits, n_vocab, ROWS, n_vocab, softcap, picks, n_best, best[0], got);
+	assert_int_equal(be->ops->sync(be), 0);
+	ref->ops->pick(ref, logits, n_vocab, ROWS, n_vocab, softcap, picks, n_best, want_best[0], want);
+	for (uint32_t i = 0; i < ROWS; i++) {
+		const float *row = logits + (size_t)i * n_vocab;
+		double below, up_to;
+
+		if (want[i].max > -INFINITY)
+			assert_close("maximum", &got[i].max, &want[i].max, 1, tolerance, 0);
+		else
+			assert_true(got[i].max == -INFINITY);
+		for (uint32_t k = 0; k < n_best; k++) {
+			const struct kn_best *b = best[0] + (size_t)i * n_best + k,
+			                     *w = want_best[0] + (size_t)i * n_best + k;
+
+			/* The cap may round two logits to one. */
+			if (softcap > 0 && w->id >= 0)
+				assert_close("logit", &b->logit, &w->logit, 1, tolerance, 0);
+			else
+				assert_true(b->id == w->id && b->logit == w->logit);
+		}
+		if (want[i].max == -INFINITY)
+			continue;
+		assert_close("log of the sum", &got[i].log_sum, &want[i].log_sum, 1, 1e-5f + tolerance, 1e-6f);
+		assert_int_equal(got[i].drawn >= 0, picks[i].inv_temp > 0);
+		if (!(picks[i].inv_temp > 0))
+			continue;
+		assert_close("log of the mass", &got[i].log_mass, &want[i].log_mass, 1, 1e-5f + tolerance, 1e-6f);
+		bounds(row, softcap, &picks[i], &got[i], n_vocab, &below, &up_to);
+		if (!(up_to > below && below <= picks[i].unit + 1e-6 && up_to >= picks[i].unit - 1e-6))
+			fail_msg("%u of %u: %d drawn for %.9f, from %.9f to %.9f", i, n_vocab, got[i].drawn,
+			         picks[i].unit, below, up_to);
+	}
+}
+
+static void rows_are_picked_as_by_the_reference(void **state)
+{
+	struct kn_backend *ref = open_ref(), *be = open_cpu(*state, 3, 16);
+
+	for (size_t v = 0; v < sizeof(vocabularies) / sizeof(vocabularies[0]); v++) {
+		for (size_t b = 0; b < sizeof(n_bests) / sizeof(n_bests[0]); b++) {
+			uint32_t n = vocabularies[v];
+			float *x = gauss((size_t)ROWS * n);
+			struct kn_pick picks[ROWS];
+
+			for (uint32_t i = 0; i < ROWS; i++)
+				picks[i] = (struct kn_pick){ i == 0   ? 0
+					                     : i == 1 ? 1
+					                              : rng_u32() / 4e9f + 0.5f,
+					                     i == 2   ? 0
+					                     : i == 3 ? 0.99999999999
+					                              : rng_u32() / 4294967296.0 };
+			for (size_t i = 0; i < (size_t)ROWS * n; i++) {
+				x[i] *= i % 3 ? 4 : 1;
+				if (rng_u32() % 50 == 0)
+					x[i] = rng_u32() % 2 ? NAN : -INFINITY;
+			}
+			/* A row of few different values. */
+			for (size_t i = 0; i < n; i++)
+				x[(size_t)4 * n + i] = (float)(rng_u32() % 5);
+			compare(x, n, n_bests[b], 0, picks, be, ref);
+			compare(x, n, n_bests[b], 3, picks, be, ref);
+			free(x);
+		}
+	}
+	kn_backend_close(be);
+	kn_backend_close(ref);
+}
+
+static void broken_rows_are_as_by_the_reference(void **state)
+{
+	enum { N = 2000 };
+	struct kn_backend *ref = open_ref(), *be = open_cpu(*state, 2, 16);
+	const struct kn_pick picks[ROWS] = { { 1, 0.5 }, { 1, 0.5 }, { 1, 0 }, { 2, 0.9 }, { 0, 0 } };
+	float *x = gauss((size_t)ROWS * N);
+
+	for (size_t i = 0; i < N; i++) {
+		x[i] = i % 2 ? NAN : -INFINITY; /* nothing finite */
+		x[N + i] = 7;                   /* all the same */
+		x[2 * N + i] = -1e30f * (float)i;
+	}
+	x[3 * (size_t)N + 1234] = INFINITY;
+	compare(x, N, 32, 0, picks, be, ref);
+	compare(x, N, KN_MAX_BEST, 0, picks, be, ref);
+	free(x);
+	kn_backend_close(be);
+	kn_backend_close(ref);
+}
+
+int main(void)
+{
+	struct CMUnitTest tests[32];
+	size_t n = 0;
+
+	for (const char *const *isa = kn_cpu_isas(); *isa && n + 2 <= sizeof(tests) / sizeof(tests[0]); isa++) {
+		tests[n++] =
+		        (struct CMUnitTest)cmocka_unit_test_prestate(rows_are_picked_as_by_the_reference, (void *)*isa);
+		tests[n++] =
+		        (struct CMUnitTest)cmocka_unit_test_prestate(broken_rows_are_as_by_the_reference, (void *)*isa);
+	}
+	return _cmocka_run_group_tests("cpu_pick", tests, n, NULL, NULL);
+}
