@@ -19,9 +19,9 @@
 #include <sys/stat.h>
 #include <sys/un.h>
 #include <sys/wait.h>
-#include <time.h>
 
 #include "base/cleanup.h"
+#include "base/clock.h"
 
 enum {
 	PATH_SIZE = 4096,
@@ -37,14 +37,6 @@ struct paths {
 	char dir[PATH_SIZE - 64];
 	char socket[PATH_SIZE], lock[PATH_SIZE], log[PATH_SIZE];
 };
-
-static int64_t now_ms(void)
-{
-	struct timespec ts;
-
-	(void)clock_gettime(CLOCK_MONOTONIC, &ts);
-	return (int64_t)ts.tv_sec * 1000 + ts.tv_nsec / 1000000;
-}
 
 /* ---- The folder ------------------------------------------------------------------------------------- */
 
@@ -267,7 +259,7 @@ static int wait_ready(const struct ag_engine_options *o, struct ag_backend *b, p
 				               WEXITSTATUS(status));
 			return failed(p, -ECHILD, what, err);
 		}
-		if (now_ms() >= deadline)
+		if (base_now_ms() >= deadline)
 			return failed(p, -ETIMEDOUT, "the engine was not ready in time", err);
 		(void)poll(NULL, 0, pause_ms);
 		pause_ms = pause_ms * 2 > POLL_MAX_MS ? POLL_MAX_MS : pause_ms * 2;
@@ -293,7 +285,7 @@ static int take_lock(const struct ag_engine_options *o, const struct paths *p, i
 			(void)close(fd);
 			return err_set(err, -ECANCELED, "stopped");
 		}
-		if (now_ms() >= deadline) {
+		if (base_now_ms() >= deadline) {
 			(void)close(fd);
 			return err_set(err, -ETIMEDOUT, "%s: another process has been starting the engine for too long",
 			               p->lock);
@@ -328,7 +320,7 @@ static int start_locked(const struct ag_engine_options *o, const struct paths *p
 
 int ag_engine_ensure(const struct ag_engine_options *options, struct base_buf *ret_url, struct err *err)
 {
-	int64_t deadline = now_ms() + (options->start_timeout_ms ? options->start_timeout_ms : DEFAULT_START_MS);
+	int64_t deadline = base_now_ms() + (options->start_timeout_ms ? options->start_timeout_ms : DEFAULT_START_MS);
 	CLEANUP(close_fdp) int fd_lock = -1;
 	struct ag_backend *b = NULL;
 	struct base_buf url = BASE_BUF_INIT(PATH_SIZE + 8);

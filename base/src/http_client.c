@@ -5,6 +5,7 @@
  * The multi handle is there for time: libcurl's own low-speed limit counts whole seconds, while callers ask for an
  * idle limit in milliseconds, so the loop here polls with the time that is left. It also keeps the connections
  * between requests. Redirects are not followed: whom the program talks to is for its configuration to say. */
+#include "base/clock.h"
 #include "base/http_client.h"
 
 #include <arpa/inet.h>
@@ -15,7 +16,6 @@
 #include <stdlib.h>
 #include <string.h>
 #include <strings.h>
-#include <time.h>
 
 #include "base/cleanup.h"
 #include "base/library.h"
@@ -220,14 +220,6 @@ static int set_up(struct transfer *t, const struct curl_slist *headers, struct e
 	return 0;
 }
 
-static int64_t now_ms(void)
-{
-	struct timespec ts;
-
-	(void)clock_gettime(CLOCK_MONOTONIC, &ts);
-	return (int64_t)ts.tv_sec * 1000 + ts.tv_nsec / 1000000;
-}
-
 static uint64_t bytes_moved(const struct transfer *t)
 {
 	curl_off_t sent = 0;
@@ -239,7 +231,7 @@ static uint64_t bytes_moved(const struct transfer *t)
 /* Drives the transfer to its end. Returns 1 with libcurl's verdict, or a negative errno. */
 static int drive(struct base_http *http, struct transfer *t, CURLcode *ret_result)
 {
-	int64_t quiet_since = now_ms();
+	int64_t quiet_since = base_now_ms();
 	uint64_t seen = 0;
 
 	for (;;) {
@@ -259,7 +251,7 @@ static int drive(struct base_http *http, struct transfer *t, CURLcode *ret_resul
 			return -ECANCELED;
 		}
 		if (t->req->idle_timeout_ms) {
-			int64_t now = now_ms(), left;
+			int64_t now = base_now_ms(), left;
 
 			if (bytes_moved(t) != seen) {
 				seen = bytes_moved(t);

@@ -14,6 +14,7 @@
  *
  * In a pool that yields (base_threadpool_yield), worker numbers from `n_active` on sleep on that word, whatever there
  * is to do; threadpool_load.c says how many are active. */
+#include "base/clock.h"
 #include "base/threadpool.h"
 
 #include <errno.h>
@@ -105,25 +106,12 @@ static inline void cpu_pause(void)
 #endif
 }
 
-static int64_t clock_ns(clockid_t clock)
-{
-	struct timespec ts;
-
-	(void)clock_gettime(clock, &ts);
-	return (int64_t)ts.tv_sec * 1000000000 + ts.tv_nsec;
-}
-
-static int64_t now_ns(void)
-{
-	return clock_ns(CLOCK_MONOTONIC);
-}
-
 /* Spins a few pauses; false once `deadline` has passed. */
 static bool spin_once(int64_t deadline)
 {
 	for (int i = 0; i < PAUSES_PER_CLOCK_LOOK; i++)
 		cpu_pause();
-	return now_ns() < deadline;
+	return base_now_ns() < deadline;
 }
 
 static bool is_active(struct base_threadpool *pool, unsigned worker)
@@ -164,7 +152,7 @@ static bool has_work(struct base_threadpool *pool)
 /* Returns when there may be work for this worker, or at the end. */
 static void wait_for_work(struct base_threadpool *pool, unsigned worker)
 {
-	int64_t deadline = now_ns() + pool->spin_ns;
+	int64_t deadline = base_now_ns() + pool->spin_ns;
 	uint32_t epoch, n_active = atomic_load(&pool->n_active);
 
 	if (worker >= n_active) {
@@ -282,14 +270,14 @@ static void wait_until_finished(struct base_threadpool *pool)
 
 	if (atomic_load_explicit(&pool->unfinished, memory_order_acquire) == 0)
 		return;
-	deadline = now_ns() + pool->spin_ns;
+	deadline = base_now_ns() + pool->spin_ns;
 	while (spin_once(deadline)) {
 		if (atomic_load_explicit(&pool->unfinished, memory_order_acquire) == 0)
 			return;
 	}
 	/* Whoever finishes last takes the flag down and wakes us; so may a worker that finished the loop before this
 	 * one and was held up, hence the second look and the loop. */
-	asleep = now_ns();
+	asleep = base_now_ns();
 	for (;; pool->window.n_sleeps++) {
 		atomic_store(&pool->caller_sleeps, 1);
 		if (atomic_load(&pool->unfinished) == 0)
@@ -297,7 +285,7 @@ static void wait_until_finished(struct base_threadpool *pool)
 		futex_wait(&pool->caller_sleeps, 1);
 	}
 	atomic_store(&pool->caller_sleeps, 0);
-	pool->window.slept_ns += now_ns() - asleep;
+	pool->window.slept_ns += base_now_ns() - asleep;
 }
 
 /* ---- Yielding cores ---- */
@@ -320,7 +308,7 @@ static void begin_window(struct base_threadpool *pool, int64_t now)
 		usage.ru_nvcsw = 0;
 	pool->window = (struct window){ .begin_ns = now,
 		                        .end_ns = now,
-		                        .cpu_ns = clock_ns(CLOCK_THREAD_CPUTIME_ID),
+		                        .cpu_ns = base_clock_ns(CLOCK_THREAD_CPUTIME_ID),
 		                        .n_switches = usage.ru_nvcsw };
 }
 
@@ -328,7 +316,7 @@ static void begin_window(struct base_threadpool *pool, int64_t now)
  * outside the pool. */
 static int64_t callers_loss(const struct window *w, int64_t now)
 {
-	int64_t lost = now - w->begin_ns - (clock_ns(CLOCK_THREAD_CPUTIME_ID) - w->cpu_ns) - w->slept_ns;
+	int64_t lost = now - w->begin_ns - (base_clock_ns(CLOCK_THREAD_CPUTIME_ID) - w->cpu_ns) - w->slept_ns;
 	struct rusage usage;
 
 	if (getrusage(RUSAGE_THREAD, &usage) < 0 || usage.ru_nvcsw - w->n_switches > w->n_sleeps)
@@ -368,7 +356,7 @@ void base_threadpool_for(struct base_threadpool *pool, size_t n_items, size_t gr
 		return;
 	}
 	if (pool->yields) {
-		begin = now_ns();
+		begin = base_now_ns();
 		if (begin - pool->window.end_ns > IDLE_NS)
 			begin_window(pool, begin);
 	}
@@ -384,8 +372,8 @@ void base_threadpool_for(struct base_threadpool *pool, size_t n_items, size_t gr
 		wait_until_finished(pool);
 		return;
 	}
-	own_end = now_ns();
+	own_end = base_now_ns();
 	wait_until_finished(pool);
-	end = now_ns();
+	end = base_now_ns();
 	learn(pool, end, end - own_end, n_own ? (own_end - begin) / n_own : 0);
 }

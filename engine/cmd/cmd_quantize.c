@@ -2,8 +2,8 @@
 #include <errno.h>
 #include <stdio.h>
 #include <string.h>
-#include <time.h>
 
+#include "base/clock.h"
 #include "base/log.h"
 #include "commands.h"
 #include "engine_quantize.h"
@@ -65,14 +65,6 @@ static int read_options(const struct quantize *q, int n_args, char **argv, struc
 	return r;
 }
 
-static double now(void)
-{
-	struct timespec ts;
-
-	(void)clock_gettime(CLOCK_MONOTONIC, &ts);
-	return (double)ts.tv_sec + (double)ts.tv_nsec * 1e-9;
-}
-
 static void report(const struct quantize *q, const struct eng_quantize_result *result, double seconds)
 {
 	double bits = result->n_params ? 8.0 * (double)result->size_bytes / (double)result->n_params : 0.0;
@@ -95,7 +87,7 @@ int cmd_quantize(int argc, char **argv)
 	struct eng_quantize_options options;
 	struct eng_quantize_result result;
 	struct err err = { 0 };
-	double start = now();
+	double start = base_now_s();
 	int n_args = 0, r;
 
 	r = opt_parse(&engine_program, cmd, argc, argv, &q, &n_args, &err);
@@ -110,6 +102,6 @@ int cmd_quantize(int argc, char **argv)
 		base_log(BASE_LOG_ERROR, "%s", err_text(&err));
 		return 1;
 	}
-	report(&q, &result, now() - start);
+	report(&q, &result, base_now_s() - start);
 	return 0;
 }

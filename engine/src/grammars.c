@@ -3,9 +3,9 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 
 #include "base/cleanup.h"
+#include "base/clock.h"
 #include "engine_internal.h"
 #include "grammar/grammar.h"
 #include "tokenizer/tokenizer.h"
@@ -104,19 +104,11 @@ static void describe(struct eng_matcher *m, char *out, size_t size)
 		add_expected(out, size, "nothing");
 }
 
-static uint64_t now_ns(void)
-{
-	struct timespec ts;
-
-	(void)clock_gettime(CLOCK_MONOTONIC, &ts);
-	return (uint64_t)ts.tv_sec * 1000000000u + (uint64_t)ts.tv_nsec;
-}
-
 /* 1: allowed and taken, 0: refused. */
 static int check_token(struct eng_matcher *m, int32_t id, uint32_t n_vocab, struct eng_grammar_verdict *v,
                        struct err *err)
 {
-	uint64_t begin = now_ns(), ns;
+	uint64_t begin = (uint64_t)base_now_ns(), ns;
 	const uint64_t *mask = eng_matcher_mask(m, &v->n_allowed);
 	bool is_allowed;
 	int r;
@@ -124,7 +116,7 @@ static int check_token(struct eng_matcher *m, int32_t id, uint32_t n_vocab, stru
 	if (!mask)
 		return err_set(err, eng_matcher_error(m), "the grammar met a limit: %s",
 		               strerror(-eng_matcher_error(m)));
-	ns = now_ns() - begin;
+	ns = (uint64_t)base_now_ns() - begin;
 	v->mask_ns += ns;
 	v->max_mask_ns = ns > v->max_mask_ns ? ns : v->max_mask_ns;
 	is_allowed = id >= 0 && (uint32_t)id < n_vocab && (mask[id / 64] >> (id % 64) & 1);

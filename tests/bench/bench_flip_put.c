@@ -10,9 +10,9 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
-#include <time.h>
 #include <unistd.h>
 
+#include "base/clock.h"
 #include "base/sha256.h"
 #include "store/store.h"
 
@@ -24,14 +24,6 @@ static char dir[200];
 static struct flip_store *store;
 
 enum side { STORE_PUT, PLAIN_PUT, STORE_OPEN, STORE_OPEN_FD, N_SIDES };
-
-static double now_s(void)
-{
-	struct timespec t;
-
-	(void)clock_gettime(CLOCK_MONOTONIC, &t);
-	return (double)t.tv_sec + (double)t.tv_nsec * 1e-9;
-}
 
 static void fail(const char *what)
 {
@@ -91,7 +83,7 @@ static double run(enum side side)
 {
 	struct work works[N_THREADS];
 	pthread_t threads[N_THREADS];
-	double begin = now_s();
+	double begin = base_now_s();
 
 	for (size_t i = 0; i < N_THREADS; i++) {
 		works[i] = (struct work){ side, i };
@@ -100,7 +92,7 @@ static double run(enum side side)
 	}
 	for (size_t i = 0; i < N_THREADS; i++)
 		(void)pthread_join(threads[i], NULL);
-	return now_s() - begin;
+	return base_now_s() - begin;
 }
 
 static void shell(const char *format)

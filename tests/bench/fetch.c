@@ -12,9 +12,9 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/resource.h>
-#include <time.h>
 #include <unistd.h>
 
+#include "base/clock.h"
 #include "fetch/fetch.h"
 
 struct told {
@@ -22,14 +22,6 @@ struct told {
 	pthread_cond_t cond;
 	size_t n, n_failed;
 };
-
-static double now_s(void)
-{
-	struct timespec t;
-
-	(void)clock_gettime(CLOCK_MONOTONIC, &t);
-	return (double)t.tv_sec + (double)t.tv_nsec / 1e9;
-}
 
 static double cpu_s(void)
 {
@@ -196,7 +188,7 @@ int main(int argc, char **argv)
 	r = flip_fetch_new(&o, &f, &err);
 	if (r == 0)
 		r = flip_blob_open(f, argv[2], argv[3], size, &b, &err);
-	begin = now_s();
+	begin = base_now_s();
 	if (r == 0 && strcmp(argv[1], "blob") == 0)
 		r = flip_blob_stream(b, FLIP_FOREGROUND, pass, &bytes, &err);
 	else if (r == 0 && strcmp(argv[1], "mix") == 0)
@@ -208,7 +200,7 @@ int main(int argc, char **argv)
 		return 1;
 	}
 	flip_fetch_stat(f, &stat);
-	report(name ? name : argv[1], bytes, now_s() - begin, &stat);
+	report(name ? name : argv[1], bytes, base_now_s() - begin, &stat);
 	flip_blob_close(b);
 	flip_fetch_free(f);
 	free(ranges);

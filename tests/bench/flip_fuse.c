@@ -20,9 +20,9 @@
 #include <sys/mount.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
-#include <time.h>
 #include <unistd.h>
 
+#include "base/clock.h"
 #include "fusefs/fuse_wire.h"
 #include "fusefs/fusefs.h"
 
@@ -277,14 +277,6 @@ static void stop_side(struct side *s)
 
 /* ---- Readers ---------------------------------------------------------------------------------------------- */
 
-static double now_s(void)
-{
-	struct timespec t;
-
-	(void)clock_gettime(CLOCK_MONOTONIC, &t);
-	return (double)t.tv_sec + (double)t.tv_nsec * 1e-9;
-}
-
 static int order[N_SMALL];
 
 struct reader {
@@ -320,7 +312,7 @@ static void *read_small(void *arg)
 static double small_files(const char *root, int n_threads)
 {
 	struct reader r[8];
-	double begin = now_s();
+	double begin = base_now_s();
 
 	for (int i = 0; i < n_threads; i++) {
 		r[i] = (struct reader){ .root = root, .first = i, .step = n_threads };
@@ -333,7 +325,7 @@ static double small_files(const char *root, int n_threads)
 			exit(1);
 		}
 	}
-	return N_SMALL / (now_s() - begin);
+	return N_SMALL / (base_now_s() - begin);
 }
 
 static int open_large(const char *root)
@@ -350,20 +342,20 @@ static double sequential(const char *root)
 {
 	int fd = open_large(root);
 	char *data = malloc(BLOCK);
-	double begin = now_s();
+	double begin = base_now_s();
 	ssize_t n, sum = 0;
 
 	while ((n = read(fd, data, BLOCK)) > 0)
 		sum += n;
 	(void)close(fd);
 	free(data);
-	return sum == LARGE_SIZE ? sum / 1e6 / (now_s() - begin) : 0;
+	return sum == LARGE_SIZE ? sum / 1e6 / (base_now_s() - begin) : 0;
 }
 
 static double mapped(const char *root)
 {
 	int fd = open_large(root);
-	double begin = now_s();
+	double begin = base_now_s();
 	volatile uint8_t sum = 0;
 	uint8_t *data = mmap(NULL, LARGE_SIZE, PROT_READ, MAP_SHARED, fd, 0);
 
@@ -373,7 +365,7 @@ static double mapped(const char *root)
 		sum += data[i];
 	(void)munmap(data, LARGE_SIZE);
 	(void)close(fd);
-	return LARGE_SIZE / 1e6 / (now_s() - begin);
+	return LARGE_SIZE / 1e6 / (base_now_s() - begin);
 }
 
 static void measure(struct side *s, int i)

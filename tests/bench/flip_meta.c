@@ -25,6 +25,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "base/clock.h"
 #include "base/sha256.h"
 #include "erofs/erofs.h"
 #include "tree/tree.h"
@@ -45,14 +46,6 @@ static void die(const char *what)
 {
 	(void)fprintf(stderr, "bench flip_meta: %s: %s\n", what, strerror(errno));
 	exit(1);
-}
-
-static double now(void)
-{
-	struct timespec t;
-
-	(void)clock_gettime(CLOCK_MONOTONIC, &t);
-	return (double)t.tv_sec + (double)t.tv_nsec * 1e-9;
 }
 
 /* "<work>/<rest>", in one of eight buffers that take turns. */
@@ -162,12 +155,12 @@ static void make_trees(void)
 		forget(at("unpacked/%s", names[i]));
 		forget(at("links/%s", names[i]));
 	}
-	begin = now();
+	begin = base_now_s();
 	if (flip_erofs_write(t, digest_of, NULL, at("image"), &err) < 0 || stat(at("image"), &st) < 0)
 		die(err_text(&err));
 	(void)printf("{\"bench\": \"flip_meta\", \"case\": \"image written\", \"value\": %.1f, \"unit\": \"ms\", "
 	             "\"files\": %zu, \"bytes\": %zu, \"bytes_per_file\": %.1f}\n",
-	             (now() - begin) * 1e3, n_files, (size_t)st.st_size, (double)st.st_size / (double)n_files);
+	             (base_now_s() - begin) * 1e3, n_files, (size_t)st.st_size, (double)st.st_size / (double)n_files);
 	img_tree_free(t);
 	free(digests);
 }
@@ -283,12 +276,12 @@ static struct cost run(enum side side, enum job job)
 		die(side_names[side]);
 	if (job == WALK_COLD)
 		drop_inodes();
-	begin = (struct cost){ now(), cpu_time() };
+	begin = (struct cost){ base_now_s(), cpu_time() };
 	if (job == READ_1 || job == READ_4)
 		read_all(fd, job == READ_1 ? 1 : MAX_THREADS);
 	else
 		(void)walk(dup(fd));
-	begin = (struct cost){ now() - begin.wall, cpu_time() - begin.cpu };
+	begin = (struct cost){ base_now_s() - begin.wall, cpu_time() - begin.cpu };
 	(void)close(fd);
 	return begin;
 }

@@ -11,20 +11,12 @@
 #include <signal.h>
 #include <string.h>
 #include <sys/wait.h>
-#include <time.h>
 #include <unistd.h>
 
 #include "base/cleanup.h"
+#include "base/clock.h"
 
 enum { POLL_MS = 20, NOTE_BYTES = 64, LAST_READS = 1024 };
-
-static int64_t now_ms(void)
-{
-	struct timespec t;
-
-	(void)clock_gettime(CLOCK_MONOTONIC, &t);
-	return (int64_t)t.tv_sec * 1000 + t.tv_nsec / 1000000;
-}
 
 static void child(int (*fn)(void *arg), void *arg, int output)
 {
@@ -80,7 +72,7 @@ static int wait_for(pid_t pid, int fd, int64_t deadline, struct output *o, int *
 			break;
 		if (r == 0 && ag_term_interrupt_asked())
 			r = -ECANCELED;
-		else if (r == 0 && now_ms() > deadline)
+		else if (r == 0 && base_now_ms() > deadline)
 			r = -ETIMEDOUT;
 		if (r < 0)
 			(void)kill(pid, SIGKILL);
@@ -114,7 +106,7 @@ int ag_capture(int (*fn)(void *arg), void *arg, uint32_t timeout_ms, struct base
 	if (pid < 0)
 		r = err_set(err, -EAGAIN, "cannot start a process");
 	else
-		r = wait_for(pid, fds[0], now_ms() + timeout_ms, &o, ret_status);
+		r = wait_for(pid, fds[0], base_now_ms() + timeout_ms, &o, ret_status);
 	(void)close(fds[0]);
 	if (o.n_lost)
 		(void)base_buf_printf(out, "\n[cut: %zu more bytes]\n", o.n_lost);

@@ -12,9 +12,9 @@
 
 #include <errno.h>
 #include <string.h>
-#include <time.h>
 
 #include "base/cleanup.h"
+#include "base/clock.h"
 #include "base/json.h"
 
 enum { MAX_REPEATS = 2, SHOWN_COLUMNS = 72, RESULT_MAX = 4 * AG_MAX_RESULT };
@@ -34,14 +34,6 @@ struct loop {
 static const char *tr(const struct loop *l, const char *en, const char *zh)
 {
 	return l->io->chinese ? zh : en;
-}
-
-static int64_t now_ms(void)
-{
-	struct timespec t;
-
-	(void)clock_gettime(CLOCK_MONOTONIC, &t);
-	return (int64_t)t.tv_sec * 1000 + t.tv_nsec / 1000000;
 }
 
 /* ---- What the person sees
@@ -109,7 +101,7 @@ static const char *limit_words(const struct loop *l)
 {
 	if (l->n_steps >= l->link->settings->max_steps)
 		return "not run: the limit of calls is reached. Answer now with what you have.";
-	if (now_ms() >= l->deadline_ms)
+	if (base_now_ms() >= l->deadline_ms)
 		return "not run: the time for tools is over. Answer now with what you have.";
 	if (l->n_repeats >= MAX_REPEATS)
 		return "not run: you repeat yourself. Answer now with what you have.";
@@ -156,7 +148,7 @@ static uint32_t repeated(struct loop *l, const char *name, const json_t *args)
 static int permit_and_run(struct loop *l, const char *name, const json_t *args, const char *shown, struct base_buf *out,
                           struct err *err)
 {
-	int64_t begin = now_ms(), left;
+	int64_t begin = base_now_ms(), left;
 	uint32_t before = repeated(l, name, args);
 	int r;
 
@@ -166,14 +158,14 @@ static int permit_and_run(struct loop *l, const char *name, const json_t *args, 
 		            (unsigned)before);
 	} else {
 		r = ag_toolbox_permit(l->box, name, args, err);
-		l->deadline_ms += now_ms() - begin; /* a person's time does not count */
+		l->deadline_ms += base_now_ms() - begin; /* a person's time does not count */
 	}
 	show_begin(l, name, shown);
-	begin = now_ms();
+	begin = base_now_ms();
 	left = l->deadline_ms - begin;
 	if (r == 0)
 		r = ag_toolbox_run(l->box, name, args, left > 0 ? (uint32_t)left : 1, out, err);
-	show_end(l, now_ms() - begin, out->len, r, err);
+	show_end(l, base_now_ms() - begin, out->len, r, err);
 	return r;
 }
 
@@ -278,7 +270,7 @@ int ag_loop(struct ag_link *link, struct ag_toolbox *box, json_t *messages, uint
 	int r = 1;
 
 	room = room > schemas ? room - schemas : 0;
-	l.deadline_ms = now_ms() + (int64_t)link->settings->tool_time_s * 1000;
+	l.deadline_ms = base_now_ms() + (int64_t)link->settings->tool_time_s * 1000;
 	l.seen = json_object();
 	l.must_answer = link->settings->max_steps == 0;
 	while (r > 0) {

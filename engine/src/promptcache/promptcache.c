@@ -9,6 +9,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "base/clock.h"
 #include "base/log.h"
 #include "promptcache/folder.h"
 
@@ -60,14 +61,6 @@ struct eng_pc {
 	bool is_scanned, is_stopping;
 	time_t quiet_until; /* no writing before */
 };
-
-static uint64_t now_ns(void)
-{
-	struct timespec ts;
-
-	(void)clock_gettime(CLOCK_MONOTONIC, &ts);
-	return (uint64_t)ts.tv_sec * 1000000000u + (uint64_t)ts.tv_nsec;
-}
 
 static struct eng_pc_name name_of(const struct eng_pc_key *key)
 {
@@ -204,10 +197,10 @@ static int read_page(struct eng_pc *pc, struct slot *s)
 
 static void read_slot(struct eng_pc *pc, struct slot *s)
 {
-	uint64_t begin = now_ns();
+	uint64_t begin = (uint64_t)base_now_ns();
 	struct eng_pc_name name = name_of(&s->key);
 	int r = read_page(pc, s);
-	double ns = (double)(now_ns() - begin);
+	double ns = (double)((uint64_t)base_now_ns() - begin);
 
 	s->is_good = r == 0;
 	(void)pthread_mutex_lock(&pc->lock);

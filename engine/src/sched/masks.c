@@ -1,19 +1,11 @@
 /* See masks.h. A matcher that meets a limit keeps the error; whoever applies its mask finds it. */
+#include "base/clock.h"
 #include "sched/masks.h"
 
 #include <errno.h>
 #include <stdlib.h>
-#include <time.h>
 
 #include "grammar/grammar.h"
-
-static uint64_t now_ns(void)
-{
-	struct timespec ts;
-
-	(void)clock_gettime(CLOCK_MONOTONIC, &ts);
-	return (uint64_t)ts.tv_sec * 1000000000u + (uint64_t)ts.tv_nsec;
-}
 
 static void *run(void *arg)
 {
@@ -29,11 +21,11 @@ static void *run(void *arg)
 			continue;
 		}
 		(void)pthread_mutex_unlock(&m->lock);
-		begin = now_ns();
+		begin = (uint64_t)base_now_ns();
 		for (uint32_t i = 0; i < n; i++)
 			(void)eng_matcher_mask(m->list[i], &n_allowed);
 		(void)pthread_mutex_lock(&m->lock);
-		m->work_ns += now_ns() - begin;
+		m->work_ns += (uint64_t)base_now_ns() - begin;
 		m->n = 0;
 		(void)pthread_cond_signal(&m->done);
 	}
@@ -93,10 +85,10 @@ void sched_masks_end(struct sched_masks *m)
 	if (m->n_begun == 0)
 		return;
 	m->n_begun = 0;
-	begin = now_ns();
+	begin = (uint64_t)base_now_ns();
 	(void)pthread_mutex_lock(&m->lock);
 	while (m->n > 0)
 		(void)pthread_cond_wait(&m->done, &m->lock);
 	(void)pthread_mutex_unlock(&m->lock);
-	m->wait_ns += now_ns() - begin;
+	m->wait_ns += (uint64_t)base_now_ns() - begin;
 }

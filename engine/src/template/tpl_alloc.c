@@ -2,6 +2,7 @@
  *
  * Chunks grow with what is asked; the newest text can be extended where it stands, which makes the usual
  * `x = x ~ y` in a loop cost what it appends. */
+#include "base/clock.h"
 #include "tpl_interp.h"
 
 #include <errno.h>
@@ -9,7 +10,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 
 /* ---- Arena -------------------------------------------------------------------------------------- */
 
@@ -103,14 +103,6 @@ int eng_tpl_fail_undefined(struct tpl_rt *rt, const struct tpl_value *v)
 	return eng_tpl_fail(rt, -EINVAL, "%.*s", (int)v->len, v->u.s);
 }
 
-static int64_t now_ns(void)
-{
-	struct timespec ts;
-
-	(void)clock_gettime(CLOCK_MONOTONIC, &ts);
-	return (int64_t)ts.tv_sec * 1000000000 + ts.tv_nsec;
-}
-
 int eng_tpl_step(struct tpl_rt *rt, size_t n)
 {
 	uint64_t before = rt->steps;
@@ -120,8 +112,8 @@ int eng_tpl_step(struct tpl_rt *rt, size_t n)
 		return eng_tpl_fail(rt, -E2BIG, "the template takes more than %d steps", TPL_MAX_STEPS);
 	if (before >> 14 != rt->steps >> 14) {
 		if (rt->deadline_ns == 0)
-			rt->deadline_ns = now_ns() + (int64_t)TPL_MAX_MS * 1000000;
-		else if (now_ns() > rt->deadline_ns)
+			rt->deadline_ns = base_now_ns() + (int64_t)TPL_MAX_MS * 1000000;
+		else if (base_now_ns() > rt->deadline_ns)
 			return eng_tpl_fail(rt, -E2BIG, "the template takes more than %d seconds", TPL_MAX_MS / 1000);
 	}
 	return 0;

@@ -1,5 +1,6 @@
 /* One line that is written over, at most ten times a second. Signals set a flag that the next call reports as a wish to
  * stop: the library then takes back what it has begun. */
+#include "base/clock.h"
 #include "image_progress.h"
 
 #include <errno.h>
@@ -7,7 +8,6 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
-#include <time.h>
 #include <unistd.h>
 
 static volatile sig_atomic_t is_interrupted;
@@ -18,14 +18,6 @@ static void on_signal(int signal)
 {
 	(void)signal;
 	is_interrupted = 1;
-}
-
-static double now(void)
-{
-	struct timespec ts;
-
-	(void)clock_gettime(CLOCK_MONOTONIC, &ts);
-	return (double)ts.tv_sec + (double)ts.tv_nsec / 1e9;
 }
 
 const char *image_size_text(uint64_t bytes, char buf[16])
@@ -45,7 +37,7 @@ const char *image_size_text(uint64_t bytes, char buf[16])
 static int show(const struct img_progress *p, void *arg)
 {
 	char done[16], total[16], rate[16];
-	double t = now();
+	double t = base_now_s();
 
 	(void)arg;
 	if (is_interrupted)

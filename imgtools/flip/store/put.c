@@ -9,6 +9,7 @@
 #include <sys/statvfs.h>
 #include <time.h>
 
+#include "base/clock.h"
 #include "store/store_internal.h"
 
 enum {
@@ -80,14 +81,6 @@ int flip_store_full(struct flip_store *s, int r, const char *doing, struct err *
 	return err_set(err, r, "%s: %s: %s", s->dir, doing, strerror(-r));
 }
 
-static int64_t now_ms(void)
-{
-	struct timespec t;
-
-	(void)clock_gettime(CLOCK_MONOTONIC, &t);
-	return (int64_t)t.tv_sec * 1000 + t.tv_nsec / 1000000;
-}
-
 static bool look_low(struct flip_store *s)
 {
 	struct statvfs v;
@@ -117,7 +110,7 @@ int flip_store_make_room(struct flip_store *s, uint64_t size, bool for_put, stru
 	if (!look_low(s) && !is_over)
 		return 0;
 	last = atomic_load(&s->last_gc_ms);
-	now = now_ms();
+	now = base_now_ms();
 	if ((last == 0 || now - last >= GC_PAUSE_MS) && atomic_compare_exchange_strong(&s->last_gc_ms, &last, now))
 		(void)flip_store_emergency_gc(s);
 	if (for_put && look_low(s))

@@ -6,8 +6,8 @@
 #include <limits.h>
 #include <stdio.h>
 #include <string.h>
-#include <time.h>
 
+#include "base/clock.h"
 #include "base/json.h"
 #include "store/store_internal.h"
 
@@ -29,14 +29,6 @@ void flip_snapshot_done(struct flip_snapshot *s)
 	free(s->parent);
 	free(s->layer);
 	*s = (struct flip_snapshot){ 0 };
-}
-
-static int64_t now_ns(void)
-{
-	struct timespec t;
-
-	(void)clock_gettime(CLOCK_REALTIME, &t);
-	return (int64_t)t.tv_sec * 1000000000 + t.tv_nsec;
 }
 
 /* ---- Reading (under db_lock) ---------------------------------------------------------------------------------- */
@@ -303,7 +295,7 @@ int flip_store_snapshot_add(struct flip_store *s, struct flip_snapshot *snapshot
 	int r;
 
 	row.id = 0;
-	row.created_ns = row.created_ns ? row.created_ns : now_ns();
+	row.created_ns = row.created_ns ? row.created_ns : base_wall_ns();
 	row.updated_ns = row.updated_ns ? row.updated_ns : row.created_ns;
 	pthread_mutex_lock(&s->db_lock);
 	r = flip_db_begin(s, true, err);
@@ -352,7 +344,7 @@ static int update_committed(struct flip_store *s, uint64_t id, const char *name,
 		return r;
 	flip_db_bind_text(stmt, 1, name);
 	(void)sqlite3_bind_int(stmt, 2, FLIP_SNAPSHOT_COMMITTED);
-	(void)sqlite3_bind_int64(stmt, 3, now_ns());
+	(void)sqlite3_bind_int64(stmt, 3, base_wall_ns());
 	(void)sqlite3_bind_int64(stmt, 4, (int64_t)size);
 	(void)sqlite3_bind_int64(stmt, 5, (int64_t)inodes);
 	(void)sqlite3_bind_int64(stmt, 6, (int64_t)id);
@@ -402,7 +394,7 @@ int flip_store_snapshot_update(struct flip_store *s, const char *name, const str
 	if (r == 0)
 		r = flip_db_prepare(s, "UPDATE snapshot SET updated = ? WHERE id = ?", &stmt, err);
 	if (r == 0) {
-		(void)sqlite3_bind_int64(stmt, 1, now_ns());
+		(void)sqlite3_bind_int64(stmt, 1, base_wall_ns());
 		(void)sqlite3_bind_int64(stmt, 2, (int64_t)row.id);
 		r = flip_db_step(s, stmt, err);
 	}
@@ -539,7 +531,7 @@ int flip_snapshots_rebuild(struct flip_store *s, struct err *err)
 	 * folders is a new one. */
 	if (re.max_id == 0)
 		return 0;
-	re.max_id = (uint64_t)now_ns() / 1000000 > re.max_id ? (uint64_t)now_ns() / 1000000 : re.max_id;
+	re.max_id = (uint64_t)base_wall_ns() / 1000000 > re.max_id ? (uint64_t)base_wall_ns() / 1000000 : re.max_id;
 	r = flip_db_prepare(s,
 	                    "INSERT OR REPLACE INTO sqlite_sequence(rowid, name, seq) VALUES"
 	                    " ((SELECT rowid FROM sqlite_sequence WHERE name = 'snapshot'), 'snapshot', ?)",

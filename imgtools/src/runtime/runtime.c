@@ -15,10 +15,10 @@
 #include <sys/stat.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
-#include <time.h>
 #include <unistd.h>
 
 #include "base/cleanup.h"
+#include "base/clock.h"
 
 #include "runtime_internal.h"
 
@@ -48,14 +48,6 @@ const char *img_change_kind_name(enum img_change_kind kind)
 	static const char *const names[] = { "added", "modified", "deleted" };
 
 	return (unsigned)kind < 3 ? names[kind] : "unknown";
-}
-
-static uint64_t now_ns(void)
-{
-	struct timespec ts;
-
-	(void)clock_gettime(CLOCK_MONOTONIC, &ts);
-	return (uint64_t)ts.tv_sec * 1000000000u + (uint64_t)ts.tv_nsec;
 }
 
 static void add_note(struct img_run_result *result, const char *note)
@@ -98,7 +90,7 @@ static int prepare_scratch(struct job *j)
 		if (!places[i] || places[i][0] != '/' || access(places[i], W_OK | X_OK) < 0)
 			continue;
 		if (asprintf(&j->scratch, "%s/slimtrace-run-%d-%u-%llx", places[i], (int)getpid(),
-		             atomic_fetch_add(&n_runs, 1), (unsigned long long)now_ns()) < 0) {
+		             atomic_fetch_add(&n_runs, 1), (unsigned long long)(uint64_t)base_now_ns()) < 0) {
 			j->scratch = NULL;
 			return err_set(j->err, -ENOMEM, "out of memory");
 		}
@@ -427,7 +419,7 @@ static void *mind(void *arg)
 {
 	struct job *j = arg;
 	struct img_run_result *res = j->result;
-	uint64_t deadline = j->run.timeout_ms ? now_ns() + j->run.timeout_ms * 1000000u : 0;
+	uint64_t deadline = j->run.timeout_ms ? (uint64_t)base_now_ns() + j->run.timeout_ms * 1000000u : 0;
 	struct pollfd p[3] = { { .fd = j->wake[0], .events = POLLIN },
 		               { .fd = j->out[0], .events = POLLIN },
 		               { .fd = j->errors[0], .events = POLLIN } };
@@ -436,7 +428,7 @@ static void *mind(void *arg)
 		int wait_ms = -1;
 
 		if (deadline && !j->timed_out) {
-			uint64_t now = now_ns();
+			uint64_t now = (uint64_t)base_now_ns();
 
 			if (now >= deadline) {
 				kill_all(j);
@@ -532,10 +524,10 @@ static int run_job(struct job *j)
 			(void)close(*fd);
 		*fd = -1;
 	}
-	begin = now_ns();
+	begin = (uint64_t)base_now_ns();
 	(void)say_go(j);
 	r = await_child(j, &status);
-	j->result->wall_ns = now_ns() - begin;
+	j->result->wall_ns = (uint64_t)base_now_ns() - begin;
 	if (r < 0)
 		kill_child(j);
 	if (j->has_minder) {
