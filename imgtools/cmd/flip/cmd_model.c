@@ -90,8 +90,12 @@ static const char *text_of(const json_t *o, const char *key)
 
 int model_default_name(const char *source, char *ret_name, size_t size, struct err *err)
 {
-	size_t len = strcspn(source, "?#@"), begin;
-	const char *end = source + len, *last;
+	size_t len, begin;
+	const char *end, *last;
+
+	if (strncmp(source, "peers:", 6) == 0)
+		source += 6;
+	len = strcspn(source, "?#@");
 
 	while (len && source[len - 1] == '/')
 		len--;

@@ -45,8 +45,7 @@ void node_layer_unref(struct node_layer *layer)
 	flip_index_close(layer->index);
 	flip_erofs_close(layer->meta);
 	free(atomic_load(&layer->by_blob));
-	free(layer->image);
-	free(layer->image_ref);
+	node_claims_free(layer);
 	free(layer->ref);
 	free(layer);
 }
@@ -160,26 +159,6 @@ static int open_files(struct flip_node *node, struct node_layer *layer, const st
 	return r;
 }
 
-/* By which peers find it: the image that it came of. Layers of before there were peers have none. */
-static void load_image_name(struct flip_node *node, struct node_layer *layer)
-{
-	char *text, *space;
-	size_t size;
-
-	if (flip_store_note_get(node->store, "layer-image", layer->digest, (void **)&text, &size, NULL) < 0)
-		return;
-	layer->image = strndup(text, size);
-	layer->image_ref = layer->image ? strdup(layer->image) : NULL;
-	space = layer->image_ref ? strchr(layer->image_ref, ' ') : NULL;
-	if (space)
-		*space = '\0';
-	if (!space) { /* not ours */
-		free(layer->image);
-		layer->image = NULL;
-	}
-	free(text);
-}
-
 int node_layer_load(struct flip_node *node, const char *digest, struct node_layer **ret_layer, struct err *err)
 {
 	struct flip_layer_row row = { 0 };
@@ -200,7 +179,7 @@ int node_layer_load(struct flip_node *node, const char *digest, struct node_laye
 	layer->ref = row.ref;
 	row.ref = NULL;
 	if (node->peers)
-		load_image_name(node, layer);
+		node_claims_load(layer);
 	pthread_rwlock_wrlock(&node->layers_lock);
 	other = in_table(node, digest);
 	if (!other)
@@ -362,13 +341,13 @@ static int fill_folder(struct flip_node *node, const struct node_image *image, c
 	return r;
 }
 
-static void note_image_name(struct flip_node *node, const struct node_image *image, const char *digest)
+static void note_image(struct flip_node *node, const struct node_image *image, const char *digest)
 {
 	char *text;
 
 	if (asprintf(&text, "%s %s", image->ref, image->manifest) < 0)
 		return;
-	(void)flip_store_note_set(node->store, "layer-image", digest, text, strlen(text), NULL);
+	node_claim_note(node, digest, text, "");
 	free(text);
 }
 
@@ -396,7 +375,7 @@ static int make_ready(struct flip_node *node, const struct node_image *image, co
 	row.media_type = d->media_type;
 	row.annotations = annotations_json(d);
 	if (node->peers)
-		note_image_name(node, image, d->digest);
+		note_image(node, image, d->digest);
 	r = flip_store_layer_commit(node->store, dir, &row, err);
 	free(row.annotations);
 	if (r == 0)
@@ -421,14 +400,18 @@ static void pull_job(void *arg)
 	struct node_layer *layer = NULL;
 	struct node_image *image;
 	char *digest;
-	int r = make_ready(node, p->image, p->digest, &err);
+	bool is_model = node_model_is_of(p->image, p->digest);
+	int r = is_model ? node_model_adopt(node, p->image, p->digest, &err)
+	                 : make_ready(node, p->image, p->digest, &err);
 
 	(void)malloc_trim(
 	        0); /* a table of contents, as a document and as a tree, is most of what this process ever needs */
 	if (r == 0)
 		r = node_layer_known(node, p->digest, &layer, &err);
-	if (r == 0)
+	if (r == 0 && !is_model) {
+		node_claim_add(layer, p->image->ref, p->image->manifest);
 		r = node_settle_contested(layer, &err);
+	}
 	node_layer_unref(layer);
 	pthread_mutex_lock(&node->pulls_lock);
 	for (struct node_pull **q = &node->pulls; *q; q = &(*q)->next) {
@@ -446,7 +429,7 @@ static void pull_job(void *arg)
 	pull_unref(p);
 	pthread_mutex_unlock(&node->pulls_lock);
 	if (r == 0 && digest) /* for peers who ask later; nobody waits for it */
-		node_note_public(node, image->ref, digest, false);
+		node_note_public(node, image->ref, is_model ? image->manifest : digest, is_model);
 	free(digest);
 	node_image_unref(node->images, image);
 }
@@ -510,6 +493,7 @@ int node_layer_get(struct flip_node *node, const struct node_image *image, const
 
 	if (!is_being_pulled(node, digest) && node_layer_known(node, digest, ret_layer, NULL) == 0) {
 		(void)flip_store_layer_touch(node->store, digest, image->ref, NULL); /* only gc asks when */
+		node_claim_add(*ret_layer, image->ref, image->manifest);
 		return 0;
 	}
 	pthread_mutex_lock(&node->pulls_lock);
@@ -559,7 +543,7 @@ void node_layer_start(struct flip_node *node, const struct node_image *image, co
 {
 	struct node_pull *p;
 
-	if (!node_image_layer(image, digest) || is_known(node, digest))
+	if ((!node_image_layer(image, digest) && !node_model_is_of(image, digest)) || is_known(node, digest))
 		return;
 	pthread_mutex_lock(&node->pulls_lock);
 	if (pull_of(node, image, digest, &p) == 0)

@@ -1,4 +1,5 @@
-/* Where a model comes from: an artifact of a registry, a manifest at an address, a manifest in a file. */
+/* Where a model comes from: an artifact of a registry, a manifest at an address, a manifest in a file, another member
+ * of the cluster (model_peers.c). */
 #include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -17,6 +18,7 @@ void node_model_source_done(struct flip_node *node, struct node_model_source *s)
 	flip_model_free(s->model);
 	node_image_unref(node->images, s->image);
 	free(s->archives);
+	free(s->seeds);
 	*s = (struct node_model_source){ 0 };
 }
 
@@ -136,17 +138,52 @@ static int to_buffer(void *arg, const void *data, size_t size, struct err *err)
 	return r < 0 ? err_set(err, r, "a manifest of a model that is too large") : 0;
 }
 
+/* As another member has it: the configuration is the model's own document, and its digest the model's. `anyone`: not
+ * only who owns it. */
+static int config_of_peers(struct flip_node *node, const struct node_image *image, bool anyone, struct base_buf *text)
+{
+	const char *digest = image->doc.config.digest;
+	char own[IMG_DIGEST_SIZE];
+	unsigned from = 0;
+	int r = node->peers ? node_peers_document(node, "model", digest, image->ref, image->manifest, "manifest",
+	                                          anyone, text, &from, NULL)
+	                    : -ENOENT;
+
+	if (r < 0)
+		return r;
+	img_digest_of(text->data, text->len, own);
+	if (strcmp(own, digest) == 0)
+		return 0;
+	flip_peers_blame(node->peers, from, "sent another model's list of files");
+	base_buf_reset(text);
+	return -EBADMSG;
+}
+
+static int config_of_registry(struct flip_node *node, const struct node_image *image, struct base_buf *text,
+                              struct err *err)
+{
+	struct flip_blob *blob = NULL;
+	int r = flip_blob_open(node->fetch, image->ref, image->doc.config.digest, image->doc.config.size, &blob, err);
+
+	if (r == 0)
+		r = flip_blob_stream(blob, FLIP_FOREGROUND, to_buffer, text, err);
+	flip_blob_close(blob);
+	return r;
+}
+
 /* The configuration of an artifact of ours: a manifest, with the chunks' digests. */
 static int read_ours(struct flip_node *node, const struct node_image *image, struct flip_artifact *a, struct err *err)
 {
 	CLEANUP(base_buf_done) struct base_buf text = BASE_BUF_INIT(FLIP_MODEL_MAX_DOCUMENT);
 	struct flip_model *model = NULL;
-	struct flip_blob *blob = NULL;
-	int r = flip_blob_open(node->fetch, image->ref, image->doc.config.digest, image->doc.config.size, &blob, err);
+	int r = config_of_peers(node, image, false, &text);
 
-	if (r == 0)
-		r = flip_blob_stream(blob, FLIP_FOREGROUND, to_buffer, &text, err);
-	flip_blob_close(blob);
+	if (r < 0)
+		r = config_of_registry(node, image, &text, err);
+	if (r < 0 && r != -EBADMSG && r != -ECANCELED) {
+		base_buf_reset(&text);
+		r = config_of_peers(node, image, true, &text) == 0 ? 0 : r;
+	}
 	if (r == 0)
 		r = flip_model_parse(text.data, text.len, image->ref, NULL, &model, err);
 	for (size_t i = 0; r == 0 && i < model->n_files; i++) {
@@ -159,17 +196,15 @@ static int read_ours(struct flip_node *node, const struct node_image *image, str
 	return r < 0 ? r : flip_artifact_set_manifest(a, model, image->ref, err);
 }
 
-static int read_artifact(struct flip_node *node, const char *source, struct node_model_source *s, struct err *err)
+/* Of a manifest that was read: the model that it is, and its archives. */
+static int artifact_of(struct flip_node *node, const struct node_image *image, struct node_model_source *s,
+                       struct err *err)
 {
 	struct flip_artifact a = { 0 };
-	int r;
+	int r = flip_artifact_read(&image->doc, image->ref, &a, err);
 
-	node_image_forget(node->images, source); /* its tag may have moved */
-	r = node_image_get(node->images, node->fetch, source, NULL, &s->image, err);
-	if (r == 0)
-		r = flip_artifact_read(&s->image->doc, source, &a, err);
 	if (r == 0 && a.is_ours)
-		r = read_ours(node, s->image, &a, err);
+		r = read_ours(node, image, &a, err);
 	if (r == 0 && a.model->n_files) {
 		s->model = a.model;
 		a.model = NULL;
@@ -183,17 +218,62 @@ static int read_artifact(struct flip_node *node, const char *source, struct node
 	return r;
 }
 
+static int read_artifact(struct flip_node *node, const char *source, struct node_model_source *s, struct err *err)
+{
+	int r;
+
+	node_image_forget(node->images, source); /* its tag may have moved */
+	r = node_image_get(node->images, node->fetch, source, NULL, &s->image, err);
+	return r < 0 ? r : artifact_of(node, s->image, s, err);
+}
+
+bool node_model_is_of(const struct node_image *image, const char *digest)
+{
+	const struct img_descriptor *config = &image->doc.config;
+
+	return config->media_type && strcmp(config->media_type, FLIP_MODEL_TYPE) == 0 &&
+	       strcmp(config->digest, digest) == 0;
+}
+
+int node_model_adopt(struct flip_node *node, const struct node_image *image, const char *digest, struct err *err)
+{
+	struct node_model_source s = { 0 };
+	struct node_layer *layer = NULL;
+	int r = node_image_ref(node->images, image, &s.image);
+
+	if (r == 0)
+		r = artifact_of(node, s.image, &s, err);
+	if (r == 0 && !s.model)
+		r = err_set(err, -EBADMSG, "%s: has no files", image->ref);
+	if (r == 0) {
+		pthread_mutex_lock(&node->models_lock);
+		if (node_layer_known(node, digest, &layer, NULL) < 0) /* else somebody here was faster */
+			r = node_model_layer(node, &s, image->ref, false, &layer, err);
+		pthread_mutex_unlock(&node->models_lock);
+	}
+	if (r == 0 && strcmp(layer->digest, digest) != 0)
+		r = err_set(err, -EBADMSG, "%s: the configuration is not written as flip writes it", image->ref);
+	node_layer_unref(layer);
+	node_model_source_done(node, &s);
+	return r;
+}
+
 int node_model_source_read(struct flip_node *node, const char *source, struct node_model_source *ret, struct err *err)
 {
 	struct node_model_source s = { 0 };
 	int r;
 
-	if (strncmp(source, "http://", 7) == 0 || strncmp(source, "https://", 8) == 0)
+	if (strncmp(source, NODE_PEERS_SOURCE, strlen(NODE_PEERS_SOURCE)) == 0) {
+		r = node_model_of_peers(node, source, &s, err);
+	} else if (strncmp(source, "http://", 7) == 0 || strncmp(source, "https://", 8) == 0) {
 		r = read_address(node, source, &s.model, err);
-	else if (source[0] == '/')
+		s.open = NODE_OPEN_BY_ID;
+	} else if (source[0] == '/') {
 		r = read_in_file(source, &s.model, err);
-	else
+		s.open = NODE_OPEN_BY_ID;
+	} else {
 		r = read_artifact(node, source, &s, err);
+	}
 	if (r < 0) {
 		node_model_source_done(node, &s);
 		return r;

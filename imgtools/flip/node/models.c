@@ -169,22 +169,15 @@ static uint64_t bytes_here(struct node_layer *layer, const struct flip_index_obj
 	return here;
 }
 
-static uint64_t layer_here(struct node_layer *layer)
+void node_layer_here(struct node_layer *layer, uint64_t *ret_here, uint64_t *ret_size)
 {
-	uint64_t n = 0;
+	*ret_here = *ret_size = 0;
+	for (size_t i = 0; i < flip_index_n_objects(layer->index); i++) {
+		const struct flip_index_object *o = flip_index_object(layer->index, i);
 
-	for (size_t i = 0; i < flip_index_n_objects(layer->index); i++)
-		n += bytes_here(layer, flip_index_object(layer->index, i));
-	return n;
-}
-
-static uint64_t layer_size(const struct node_layer *layer)
-{
-	uint64_t n = 0;
-
-	for (size_t i = 0; i < flip_index_n_objects(layer->index); i++)
-		n += flip_index_object(layer->index, i)->size;
-	return n;
+		*ret_here += bytes_here(layer, o);
+		*ret_size += o->size;
+	}
 }
 
 static bool is_complete(const struct version *v)
@@ -235,7 +228,7 @@ static void fetch_rest(struct flip_node *node, const struct version *v, enum fli
 	for (size_t i = v->n; i-- > 0;) {
 		struct node_layer *l = v->layers[i];
 
-		if (!atomic_load(&l->blob))
+		if (!node_layer_can_fetch(l))
 			continue;
 		atomic_store(&l->is_wanted, true);
 		atomic_store(&l->is_rest_queued, true);
@@ -264,7 +257,7 @@ static void fetch_no_more(struct flip_node *node, const struct version *gone)
 			if (version_get(node, prefixes[p], names.items[k], &v, NULL) < 0)
 				continue;
 			for (size_t i = 0; i < v.n; i++) {
-				if (atomic_load(&v.layers[i]->blob))
+				if (node_layer_can_fetch(v.layers[i]))
 					atomic_store(&v.layers[i]->is_wanted, true);
 			}
 			version_done(&v);
@@ -328,6 +321,29 @@ void node_models_settle(struct flip_node *node)
 	pthread_mutex_unlock(&node->models_lock);
 }
 
+int node_model_by_name(struct flip_node *node, const char *name_digest, char ret_id[72])
+{
+	struct names names;
+	int r = names_get(node, NODE_MODEL_PREFIX, &names, NULL) < 0 ? -EIO : -ENOENT;
+
+	for (size_t i = 0; r == -ENOENT && i < names.n; i++) {
+		char digest[IMG_DIGEST_SIZE];
+		struct version v;
+
+		img_digest_of(names.items[i], strlen(names.items[i]), digest);
+		if (strcmp(digest, name_digest) != 0 ||
+		    version_get(node, NODE_MODEL_PREFIX, names.items[i], &v, NULL) < 0)
+			continue;
+		if (v.n == 1 && v.layers[0]->model && atomic_load(&v.layers[0]->open) == NODE_OPEN_BY_NAME) {
+			memcpy(ret_id, v.layers[0]->digest, 72);
+			r = 0;
+		}
+		version_done(&v);
+	}
+	free(names.items);
+	return r;
+}
+
 int node_models_start(struct flip_node *node, struct err *err)
 {
 	struct names names;
@@ -371,11 +387,12 @@ static int version_make(struct flip_node *node, const char *source, const char *
 {
 	struct node_model_source s;
 	struct version v = { 0 };
+	bool is_seed = shown != NULL; /* its server is of `flip model seed`, and will be gone */
 	int r = node_model_source_read(node, source, &s, err);
 
 	if (r < 0)
 		return r;
-	v.source = strdup(shown);
+	v.source = strdup(shown ? shown : source);
 	if (!v.source)
 		r = err_set(err, -ENOMEM, "out of memory");
 	if (r == 0 && s.n_archives + 1 > MAX_LAYERS)
@@ -387,11 +404,15 @@ static int version_make(struct flip_node *node, const char *source, const char *
 		v.n += r == 0;
 	}
 	if (r == 0 && s.model) {
+		if (is_seed)
+			s.open = NODE_OPEN_BY_NAME;
 		pthread_mutex_lock(&node->models_lock);
-		r = node_model_layer(node, s.model, source, keep, &v.layers[v.n], err);
+		r = node_model_layer(node, &s, source, keep, &v.layers[v.n], err);
 		pthread_mutex_unlock(&node->models_lock);
 		v.n += r == 0;
 	}
+	if (r == 0 && s.image)
+		node_note_public_later(node, s.image->ref, s.image->manifest, true);
 	node_model_source_done(node, &s);
 	if (r < 0) {
 		version_done(&v);
@@ -411,7 +432,7 @@ int flip_node_model_pull(struct flip_node *node, const char *name, const char *s
 	if (!flip_model_name_is_valid(name))
 		return err_set(err, -EINVAL, "\"%.150s\": not a name for a model (letters, digits, '.', '_', '-')",
 		               name);
-	r = version_make(node, source, shown ? shown : source, keep, &v, err);
+	r = version_make(node, source, shown, keep, &v, err);
 	if (r < 0)
 		return r;
 	pthread_mutex_lock(&node->models_lock);
@@ -529,10 +550,12 @@ static json_t *version_json(struct flip_node *node, const char *name, const stru
 
 	for (size_t i = 0; i < v->n; i++) {
 		struct node_layer *l = v->layers[i];
+		uint64_t of_layer, all;
 
 		n_files += l->model ? l->model->n_files : flip_index_n_objects(l->index);
-		size += layer_size(l);
-		here += layer_here(l);
+		node_layer_here(l, &of_layer, &all);
+		size += all;
+		here += of_layer;
 		pthread_mutex_lock(&node->complaints_lock);
 		if (l->trouble && l->trouble->r)
 			trouble = *l->trouble;

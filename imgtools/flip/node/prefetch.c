@@ -115,7 +115,7 @@ static void pump_soon(struct flip_node *node)
 void node_queue_add(struct node_layer *layer, uint32_t *chunks, size_t n, enum flip_priority priority)
 {
 	struct node_queue *q = &layer->node->queue;
-	struct node_queue_item *i = n && layer->blob ? calloc(1, sizeof(*i)) : NULL;
+	struct node_queue_item *i = n && node_layer_can_fetch(layer) ? calloc(1, sizeof(*i)) : NULL;
 
 	if (!i) {
 		free(chunks);

@@ -166,7 +166,7 @@ static size_t lazy_layers(const struct chain *c, struct node_layer *ret_layers[M
 	size_t n = 0;
 
 	for (size_t i = 0; i < c->n; i++) {
-		if (c->items[i].layer && c->items[i].layer->blob)
+		if (c->items[i].layer && node_layer_can_fetch(c->items[i].layer))
 			ret_layers[n++] = c->items[i].layer;
 	}
 	return n;

@@ -91,7 +91,7 @@ static json_t *reads_json(struct flip_node *node)
 static json_t *layer_json(const struct node_layer *l)
 {
 	return json_pack("{s:s, s:i, s:s, s:b, s:I, s:I, s:I}", "digest", l->digest, "id", (int)l->id, "ref",
-	                 l->ref ? l->ref : "", "lazy", atomic_load(&l->blob) != NULL, "files",
+	                 l->ref ? l->ref : "", "lazy", node_layer_can_fetch(l), "files",
 	                 (json_int_t)flip_erofs_n_inodes(l->meta), "contents",
 	                 (json_int_t)flip_index_n_objects(l->index), "blob_bytes",
 	                 (json_int_t)flip_index_blob_size(l->index));

@@ -91,7 +91,8 @@ static void fetch_the_rest(struct flip_node *node, int64_t now_ms)
 		/* What did not come, because the registry was not there or the disk was full. */
 		if (l && try_again && atomic_exchange(&l->has_failed, false))
 			atomic_store(&l->is_rest_queued, false);
-		if (l && l->blob && atomic_load(&l->is_wanted) && !atomic_exchange(&l->is_rest_queued, true)) {
+		if (l && node_layer_can_fetch(l) && atomic_load(&l->is_wanted) &&
+		    !atomic_exchange(&l->is_rest_queued, true)) {
 			layer = l;
 			atomic_fetch_add(&l->n_refs, 1);
 		}

@@ -110,6 +110,8 @@ static int parse_question(struct MHD_Connection *c, const char *url, struct ques
 		                         .image = header(c, "Flip-Image"),
 		                         .grant = header(c, "Flip-Grant"),
 		                         .trace = header(c, "Flip-Trace"),
+		                         .document = q->document,
+		                         .content = q->content,
 		                         .ranges = q->ranges };
 	q->ask.role = strcmp(role, "owner") == 0   ? FLIP_PEER_OWNER
 	              : strcmp(role, "relay") == 0 ? FLIP_PEER_RELAY
@@ -188,7 +190,7 @@ static enum MHD_Result answer_pieces(struct flip_peers *p, struct MHD_Connection
 		return answer_status(c, 404, "no pieces of this kind", NULL);
 	if (!enter(p, q->ask.priority))
 		return answer_busy(p, c, q);
-	a = peer_answer_new(p, &q->ask, q->asker, q->takes_zstd);
+	a = peer_answer_new(p, &q->ask, q->asker, q->takes_zstd && !provider->ops.is_dense);
 	if (!a) {
 		atomic_fetch_sub(&p->n_serving, 1);
 		return MHD_NO;
