@@ -26,7 +26,8 @@ struct node_pull {              /* a layer that is being made ready; freed by th
 	bool is_over;
 	int result;
 	struct err err;
-	struct node_image *image; /* a reference, for a job of the work threads */
+	struct node_image *image; /* a reference, for a job of the work threads; NULL: a model of `member` */
+	char member[FLIP_PEER_NAME];
 	struct flip_node *node;
 };
 
@@ -400,9 +401,10 @@ static void pull_job(void *arg)
 	struct node_layer *layer = NULL;
 	struct node_image *image;
 	char *digest;
-	bool is_model = node_model_is_of(p->image, p->digest);
-	int r = is_model ? node_model_adopt(node, p->image, p->digest, &err)
-	                 : make_ready(node, p->image, p->digest, &err);
+	bool is_model = !p->image || node_model_is_of(p->image, p->digest);
+	int r = !p->image  ? node_model_adopt_held(node, p->member, p->digest, &err)
+	        : is_model ? node_model_adopt(node, p->image, p->digest, &err)
+	                   : make_ready(node, p->image, p->digest, &err);
 
 	(void)malloc_trim(
 	        0); /* a table of contents, as a document and as a tree, is most of what this process ever needs */
@@ -428,14 +430,14 @@ static void pull_job(void *arg)
 	pthread_cond_broadcast(&node->pulls_changed);
 	pull_unref(p);
 	pthread_mutex_unlock(&node->pulls_lock);
-	if (r == 0 && digest) /* for peers who ask later; nobody waits for it */
+	if (r == 0 && digest && image) /* for peers who ask later; nobody waits for it */
 		node_note_public(node, image->ref, is_model ? image->manifest : digest, is_model);
 	free(digest);
 	node_image_unref(node->images, image);
 }
 
 /* With pulls_lock held: the work on this layer, begun when nobody has; a reference. */
-static int pull_of(struct flip_node *node, const struct node_image *image, const char *digest,
+static int pull_of(struct flip_node *node, const struct node_image *image, const char *member, const char *digest,
                    struct node_pull **ret_pull)
 {
 	struct node_pull *p = node->pulls;
@@ -447,8 +449,9 @@ static int pull_of(struct flip_node *node, const struct node_image *image, const
 		if (!p)
 			return -ENOMEM;
 		(void)snprintf(p->digest, sizeof(p->digest), "%s", digest);
+		(void)snprintf(p->member, sizeof(p->member), "%s", member ? member : "");
 		p->node = node;
-		if (node_image_ref(node->images, image, &p->image) < 0 ||
+		if ((image && node_image_ref(node->images, image, &p->image) < 0) ||
 		    flip_work_add(node->pullers, pull_job, p, false) < 0) {
 			node_image_unref(node->images, p->image);
 			free(p);
@@ -497,7 +500,7 @@ int node_layer_get(struct flip_node *node, const struct node_image *image, const
 		return 0;
 	}
 	pthread_mutex_lock(&node->pulls_lock);
-	r = pull_of(node, image, digest, &p);
+	r = pull_of(node, image, NULL, digest, &p);
 	if (r == 0) {
 		while (!p->is_over)
 			pthread_cond_wait(&node->pulls_changed, &node->pulls_lock);
@@ -539,14 +542,14 @@ int node_layer_wait(struct flip_node *node, const char *digest, unsigned max_ms,
 	               : err_set(err, -ENOENT, "%.19s: cannot be made ready here", digest);
 }
 
-void node_layer_start(struct flip_node *node, const struct node_image *image, const char *digest)
+void node_layer_start(struct flip_node *node, const struct node_image *image, const char *member, const char *digest)
 {
 	struct node_pull *p;
 
-	if ((!node_image_layer(image, digest) && !node_model_is_of(image, digest)) || is_known(node, digest))
+	if ((image && !node_image_layer(image, digest) && !node_model_is_of(image, digest)) || is_known(node, digest))
 		return;
 	pthread_mutex_lock(&node->pulls_lock);
-	if (pull_of(node, image, digest, &p) == 0)
+	if (pull_of(node, image, member, digest, &p) == 0)
 		pull_unref(p);
 	pthread_mutex_unlock(&node->pulls_lock);
 }

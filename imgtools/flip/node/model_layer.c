@@ -223,13 +223,13 @@ int node_model_layer(struct flip_node *node, const struct node_model_source *s, 
 	return 0;
 }
 
-int node_model_document(const struct node_layer *layer, struct base_buf *ret, struct err *err)
+int node_model_document(const struct node_layer *layer, bool with_urls, struct base_buf *ret, struct err *err)
 {
 	struct flip_model *model = NULL;
 	int r = layer->model ? read_model(layer->dir, &model, err)
 	                     : err_set(err, -ENOENT, "%.19s: no model", layer->digest);
 
-	if (r == 0 && (r = flip_model_append(model, false, ret)) < 0)
+	if (r == 0 && (r = flip_model_append(model, with_urls, ret)) < 0)
 		(void)err_set(err, r, "%s: the list of files is too long", layer->dir);
 	flip_model_free(model);
 	return r;

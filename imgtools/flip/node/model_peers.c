@@ -1,8 +1,8 @@
 /* Models and peers: what members are given of a model, and a model that only members have.
  *
  *   kind "model"   pieces of the joined files of the model with this id, as chunks of the store; documents "manifest"
- *                  (its list of files, without places), "have" ("HERE ALL", bytes) and, by the digest of a name,
- *                  "name": the id of the model that is called so; contents by their own digests
+ *                  (its list of files), "list" (the same with addresses), "have" ("HERE ALL", bytes) and, by the digest
+ *                  of a name, "name": the id of the model that is called so; contents by their own digests
  *
  * Who may have what: of a model that came from an address or from somebody's folder the cluster is let have all, by its
  * id, which is the digest of its list; and a folder's by its name too. A registry's artifact: what the registry gives
@@ -89,7 +89,8 @@ static int allow(void *arg, const struct flip_peer_ask *ask, struct err *err)
 	if (node->opts.trust_peers || (ask->document && strcmp(ask->document, "name") == 0))
 		return 0;
 	(void)node_layer_known(node, ask->digest, &layer, NULL);
-	if (!layer || !is_open(node, layer))
+	/* Of one that is not known here the asker tells us all, if it shall be relayed. */
+	if (layer ? !is_open(node, layer) : *ask->image || ask->role == FLIP_PEER_HOLDER || ask->document || ask->content)
 		r = artifact_is_given(node, layer, ask, err);
 	node_layer_unref(layer);
 	return r;
@@ -146,7 +147,7 @@ static int give_document(void *arg, const struct flip_peer_ask *ask, const char 
 
 	if (strcmp(document, "name") == 0)
 		return give_name(arg, ask, ret, err);
-	if (strcmp(document, "manifest") != 0 && strcmp(document, "have") != 0)
+	if (strcmp(document, "manifest") != 0 && strcmp(document, "have") != 0 && strcmp(document, "list") != 0)
 		return err_set(err, -ENOENT, "%s: no document of a model", document);
 	r = get_layer(arg, ask, strcmp(document, "manifest") == 0, &layer, err);
 	if (r < 0)
@@ -157,7 +158,10 @@ static int give_document(void *arg, const struct flip_peer_ask *ask, const char 
 		node_layer_here(layer, &here, &all);
 		r = base_buf_printf(ret, "%llu %llu\n", (unsigned long long)here, (unsigned long long)all);
 	} else if (r == 0) {
-		r = node_model_document(layer, ret, err);
+		/* A folder's addresses were of the command that put it into the store. */
+		r = node_model_document(layer,
+		                        strcmp(document, "list") == 0 && atomic_load(&layer->open) == NODE_OPEN_BY_ID,
+		                        ret, err);
 	}
 	node_layer_unref(layer);
 	return r;
@@ -276,11 +280,12 @@ static int find_seeds(struct flip_node *node, const char *id, char **ret_seeds, 
 	return r < 0 ? r : 0;
 }
 
-/* The list of files: whose digest is not the id was sent by somebody who is left out from then on. */
-static int get_list(struct flip_node *node, const char *source, const char *id, const char *seeds,
+/* The list of files, from `members` before others: whose digest is not the id was sent by somebody who is left out from
+ * then on. */
+static int get_list(struct flip_node *node, const char *id, const char *members, const char *document,
                     struct flip_model **ret_model, struct err *err)
 {
-	struct flip_peer_blob blob = { .kind = "model", .digest = id, .grant = "held", .seeds = seeds };
+	struct flip_peer_blob blob = { .kind = "model", .digest = id, .grant = "held", .seeds = members };
 	CLEANUP(base_buf_done) struct base_buf text = BASE_BUF_INIT(FLIP_MODEL_MAX_DOCUMENT);
 	int r = -EBADMSG;
 
@@ -290,14 +295,14 @@ static int get_list(struct flip_node *node, const char *source, const char *id, 
 		unsigned from = 0;
 
 		base_buf_reset(&text);
-		r = flip_peers_document(node->peers, &blob, "manifest", FLIP_PEER_HOLDER, &text, &from, err);
+		r = flip_peers_document(node->peers, &blob, document, FLIP_PEER_HOLDER, &text, &from, err);
 		if (r < 0)
 			break;
-		r = flip_model_parse(text.data, text.len, source, NULL, &model, err);
+		r = flip_model_parse(text.data, text.len, id, NULL, &model, err);
 		if (r == 0)
 			r = flip_model_digest(model, digest, err);
 		if (r == 0 && strcmp(digest, id) != 0)
-			r = err_set(err, -EBADMSG, "%s: a list of files with another digest", source);
+			r = err_set(err, -EBADMSG, "%.19s: a list of files with another digest", id);
 		if (r == 0)
 			*ret_model = model;
 		else
@@ -308,10 +313,48 @@ static int get_list(struct flip_node *node, const char *source, const char *id, 
 	return r;
 }
 
+/* Of the files that have any bytes. */
+static void count_addresses(const struct flip_model *m, size_t *ret_with, size_t *ret_without)
+{
+	*ret_with = *ret_without = 0;
+	for (size_t i = 0; i < m->n_files; i++) {
+		*ret_with += m->files[i].n_urls > 0;
+		*ret_without += m->files[i].size && !m->files[i].n_urls;
+	}
+}
+
+int node_model_adopt_held(struct flip_node *node, const char *member, const char *digest, struct err *err)
+{
+	CLEANUP(freep) char *source = NULL;
+	struct node_model_source s = { .open = NODE_OPEN_BY_ID };
+	struct node_layer *layer = NULL;
+	size_t n_with, n_without = 0;
+	int r = get_list(node, digest, member, "list", &s.model, err);
+
+	if (r == 0)
+		count_addresses(s.model, &n_with, &n_without);
+	if (n_without)
+		r = find_seeds(node, digest, &s.seeds, err);
+	if (r == 0 && asprintf(&source, "%s%s", s.seeds ? NODE_PEERS_SOURCE : "", s.seeds ? digest : "") < 0) {
+		source = NULL;
+		r = err_set(err, -ENOMEM, "out of memory");
+	}
+	if (r == 0) {
+		pthread_mutex_lock(&node->models_lock);
+		if (node_layer_known(node, digest, &layer, NULL) < 0) /* else somebody here was faster */
+			r = node_model_layer(node, &s, source, false, &layer, err);
+		pthread_mutex_unlock(&node->models_lock);
+	}
+	node_layer_unref(layer);
+	node_model_source_done(node, &s);
+	return r;
+}
+
 int node_model_of_peers(struct flip_node *node, const char *source, struct node_model_source *ret, struct err *err)
 {
 	const char *name = source + strlen(NODE_PEERS_SOURCE), *at = strchr(name, '@');
 	CLEANUP(freep) char *called = strndup(name, at ? (size_t)(at - name) : strlen(name));
+	size_t n_with, n_without;
 	char id[72] = "";
 	int r = 0;
 
@@ -329,11 +372,10 @@ int node_model_of_peers(struct flip_node *node, const char *source, struct node_
 	if (r == 0)
 		r = find_seeds(node, id, &ret->seeds, err);
 	if (r == 0)
-		r = get_list(node, source, id, ret->seeds, &ret->model, err);
-	/* Places that a list may name are not this model's: it has those who gave it. */
-	for (size_t i = 0; r == 0 && i < ret->model->n_files; i++) {
-		if (ret->model->files[i].n_urls)
-			r = err_set(err, -EBADMSG, "%s: a list of files with addresses", source);
+		r = get_list(node, id, ret->seeds, "manifest", &ret->model, err);
+	if (r == 0) { /* those who gave it are its origin */
+		count_addresses(ret->model, &n_with, &n_without);
+		r = n_with ? err_set(err, -EBADMSG, "%s: a list of files with addresses", source) : 0;
 	}
 	ret->open = NODE_OPEN_BY_NAME;
 	return r;

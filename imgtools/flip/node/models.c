@@ -398,7 +398,7 @@ static int version_make(struct flip_node *node, const char *source, const char *
 	if (r == 0 && s.n_archives + 1 > MAX_LAYERS)
 		r = err_set(err, -EFBIG, "%s: more than %d archives", source, MAX_LAYERS - 1);
 	for (size_t i = 0; r == 0 && i < s.n_archives; i++)
-		node_layer_start(node, s.image, s.image->doc.layers[s.archives[i]].digest);
+		node_layer_start(node, s.image, NULL, s.image->doc.layers[s.archives[i]].digest);
 	for (size_t i = s.n_archives; r == 0 && i-- > 0;) {
 		r = node_layer_get(node, s.image, s.image->doc.layers[s.archives[i]].digest, &v.layers[v.n], err);
 		v.n += r == 0;

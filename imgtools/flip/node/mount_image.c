@@ -12,7 +12,7 @@ static int lowers_of(struct flip_node *node, const struct node_image *image, str
                      struct node_layer **ret_layers, struct err *err)
 {
 	for (size_t i = 0; i < image->doc.n_layers; i++)
-		node_layer_start(node, image, image->doc.layers[i].digest);
+		node_layer_start(node, image, NULL, image->doc.layers[i].digest);
 	for (size_t i = 0; i < image->doc.n_layers; i++) {
 		size_t at = image->doc.n_layers - 1 - i;
 		int r = node_layer_get(node, image, image->doc.layers[i].digest, &ret_lowers[at].layer, err);

@@ -176,8 +176,9 @@ int node_layer_get(struct flip_node *node, const struct node_image *image, const
 /* Waits until a layer that is being made ready is: -EBUSY: not yet, -ENOENT: it was not to be. */
 int node_layer_wait(struct flip_node *node, const char *digest, unsigned max_ms, struct node_layer **ret_layer,
                     struct err *err);
-/* Starts the same without waiting, for the layers that will be asked for next. */
-void node_layer_start(struct flip_node *node, const struct node_image *image, const char *digest);
+/* Starts the same without waiting, for the layers that will be asked for next. image NULL: a model that `member` of the
+ * cluster has, as it asks us for it. */
+void node_layer_start(struct flip_node *node, const struct node_image *image, const char *member, const char *digest);
 /* One that was made ready before, by this process or another. -ENOENT. */
 int node_layer_known(struct flip_node *node, const char *digest, struct node_layer **ret_layer, struct err *err);
 void node_layer_unref(struct node_layer *layer);
@@ -405,7 +406,7 @@ struct node_model_source;
 int node_model_layer(struct flip_node *node, const struct node_model_source *s, const char *source, bool keep,
                      struct node_layer **ret_layer, struct err *err);
 /* The model's list of files as it lies beside the layer's index, with its chunks; for peers. */
-int node_model_document(const struct node_layer *layer, struct base_buf *ret, struct err *err);
+int node_model_document(const struct node_layer *layer, bool with_urls, struct base_buf *ret, struct err *err);
 /* For a layer that is being opened out of `dir`: its files' names, and the blob that is made of them. */
 int node_model_open(struct node_layer *layer, const struct flip_layer_row *row, struct err *err);
 /* Which file a chunk is of. */
@@ -436,6 +437,8 @@ int node_model_adopt(struct flip_node *node, const struct node_image *image, con
 
 /* "peers:...": who has it, and its list of files. */
 int node_model_of_peers(struct flip_node *node, const char *source, struct node_model_source *ret, struct err *err);
+/* The layer of a model that a member asks us for, by what it says of it; with its addresses, if it has any. */
+int node_model_adopt_held(struct flip_node *node, const char *member, const char *digest, struct err *err);
 
 /* ---- complain.c ------------------------------------------------------------------------------------------------- */
 

@@ -55,6 +55,10 @@ static int adopt(struct flip_node *node, const struct flip_peer_ask *ask, unsign
 	struct node_image *image;
 	int r;
 
+	if (!*ask->image && *ask->asker && strcmp(ask->kind, "model") == 0) {
+		node_layer_start(node, NULL, ask->asker, ask->digest);
+		return node_layer_wait(node, ask->digest, wait_ms, ret_layer, err);
+	}
 	if (node_image_split(ask->image, ref, sizeof(ref), manifest) < 0 || !manifest[0])
 		return err_set(err, -ENOENT, "%.19s: not known here", ask->digest);
 	r = node_image_get(node->images, node->fetch, ref, manifest, &image, err);
@@ -64,7 +68,7 @@ static int adopt(struct flip_node *node, const struct flip_peer_ask *ask, unsign
 	            ? 0
 	            : err_set(err, -ENOENT, "%s: has no layer %.19s", ref, ask->digest);
 	if (r == 0) {
-		node_layer_start(node, image, ask->digest);
+		node_layer_start(node, image, NULL, ask->digest);
 		r = node_layer_wait(node, ask->digest, wait_ms, ret_layer, err);
 	}
 	node_image_unref(node->images, image);

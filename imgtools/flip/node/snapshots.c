@@ -273,7 +273,7 @@ static int prepare_remote(struct flip_node *node, const struct flip_remote_label
 		return r;
 	/* Those that will be asked for next are begun now. */
 	for (size_t i = 0; i < remote->n_layers; i++)
-		node_layer_start(node, image, remote->layers[i]);
+		node_layer_start(node, image, NULL, remote->layers[i]);
 	r = node_layer_get(node, image, remote->layer, &layer, err);
 	if (r == 0)
 		r = node_layer_mount(layer, err);

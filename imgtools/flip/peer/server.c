@@ -110,6 +110,7 @@ static int parse_question(struct MHD_Connection *c, const char *url, struct ques
 		                         .image = header(c, "Flip-Image"),
 		                         .grant = header(c, "Flip-Grant"),
 		                         .trace = header(c, "Flip-Trace"),
+		                         .asker = q->asker,
 		                         .document = q->document,
 		                         .content = q->content,
 		                         .ranges = q->ranges };
