@@ -28,6 +28,7 @@ enum flip_priority {
 	FLIP_FOREGROUND, /* somebody's read waits for it */
 	FLIP_PREFETCH,   /* will be read soon */
 	FLIP_BACKGROUND, /* the rest; not started while anything above is under way */
+	FLIP_PREHEAT,    /* what nobody has started yet; not while anything at all is */
 	FLIP_N_PRIORITIES
 };
 

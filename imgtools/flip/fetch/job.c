@@ -359,7 +359,7 @@ static void set_range(struct fetch_job *j)
 
 static int set_up(struct fetch_job *j)
 {
-	static const long weights[FLIP_N_PRIORITIES] = { 256, 32, 1 };
+	static const long weights[FLIP_N_PRIORITIES] = { 256, 32, 1, 1 };
 	const struct flip_fetch *f = j->f;
 	const struct fetch_door *d = &j->repo->doors[j->door];
 	const char *base = flip_door_base(d);

@@ -23,6 +23,7 @@ struct version {
 	struct node_layer *layers[MAX_LAYERS];
 	size_t n;
 	char *source;
+	bool preheat; /* nobody waits for it */
 };
 
 static void version_done(struct version *v)
@@ -59,6 +60,8 @@ static int version_get(struct flip_node *node, const char *prefix, const char *n
 		for (size_t i = 0; v.n == 0 && i < s.n_labels; i++) {
 			if (strcmp(s.labels[i].name, "source") == 0)
 				v.source = strdup(s.labels[i].value);
+			else if (strcmp(s.labels[i].name, "preheat") == 0)
+				v.preheat = true;
 		}
 		r = node_layer_known(node, s.layer ? s.layer : "", &v.layers[v.n], err);
 		if (r == 0)
@@ -97,13 +100,13 @@ static int rows_set(struct flip_node *node, const char *prefix, const char *name
 
 	rows_remove(node, prefix, name);
 	for (size_t i = v->n; r == 0 && i-- > 0;) { /* the first one last: without it there is no model */
-		struct flip_label label = { (char *)"source", v->source };
+		struct flip_label labels[] = { { (char *)"source", v->source }, { (char *)"preheat", (char *)"1" } };
 		char row[256];
 		struct flip_snapshot s = { .kind = FLIP_SNAPSHOT_COMMITTED,
 			                   .name = row,
 			                   .layer = v->layers[i]->digest,
-			                   .labels = &label,
-			                   .n_labels = 1 };
+			                   .labels = labels,
+			                   .n_labels = v->preheat ? 2 : 1 };
 
 		row_name(row, prefix, name, i);
 		r = flip_store_snapshot_add(node->store, &s, err);
@@ -231,6 +234,7 @@ static void fetch_rest(struct flip_node *node, const struct version *v, enum fli
 		if (!node_layer_can_fetch(l))
 			continue;
 		atomic_store(&l->is_wanted, true);
+		atomic_store(&l->is_preheated, priority == FLIP_PREHEAT);
 		atomic_store(&l->is_rest_queued, true);
 		atomic_store(&l->has_failed, false);
 		node_queue_rest(l, priority);
@@ -358,7 +362,7 @@ int node_models_start(struct flip_node *node, struct err *err)
 			continue;
 		}
 		if (!is_complete(&v))
-			fetch_rest(node, &v, FLIP_BACKGROUND);
+			fetch_rest(node, &v, v.preheat ? FLIP_PREHEAT : FLIP_BACKGROUND);
 		version_done(&v);
 	}
 	free(names.items);
@@ -370,7 +374,7 @@ int node_models_start(struct flip_node *node, struct err *err)
 
 		if (version_get(node, NODE_NEXT_PREFIX, names.items[i], &v, NULL) < 0)
 			continue;
-		fetch_rest(node, &v, FLIP_BACKGROUND);
+		fetch_rest(node, &v, v.preheat ? FLIP_PREHEAT : FLIP_BACKGROUND);
 		version_done(&v);
 	}
 	atomic_store(&node->has_next_models, names.n > 0);
@@ -422,9 +426,9 @@ static int version_make(struct flip_node *node, const char *source, const char *
 	return 0;
 }
 
-int flip_node_model_pull(struct flip_node *node, const char *name, const char *source, const char *shown, bool keep,
-                         struct err *err)
+int flip_node_model_pull(struct flip_node *node, const struct flip_model_pull *p, struct err *err)
 {
+	const char *name = p->name;
 	struct version v, now;
 	bool waits = false;
 	int r;
@@ -432,9 +436,10 @@ int flip_node_model_pull(struct flip_node *node, const char *name, const char *s
 	if (!flip_model_name_is_valid(name))
 		return err_set(err, -EINVAL, "\"%.150s\": not a name for a model (letters, digits, '.', '_', '-')",
 		               name);
-	r = version_make(node, source, shown, keep, &v, err);
+	r = version_make(node, p->source, p->shown, p->keep, &v, err);
 	if (r < 0)
 		return r;
+	v.preheat = p->preheat;
 	pthread_mutex_lock(&node->models_lock);
 	for (size_t i = 0; i < v.n; i++) { /* what went wrong before is over */
 		pthread_mutex_lock(&node->complaints_lock);
@@ -451,7 +456,7 @@ int flip_node_model_pull(struct flip_node *node, const char *name, const char *s
 	if (r == 0 && !waits)
 		r = promote(node, name, &v, err);
 	if (r == 0)
-		fetch_rest(node, &v, FLIP_BACKGROUND);
+		fetch_rest(node, &v, p->preheat ? FLIP_PREHEAT : FLIP_BACKGROUND);
 	pthread_mutex_unlock(&node->models_lock);
 	version_done(&v);
 	return r;
@@ -562,10 +567,10 @@ static json_t *version_json(struct flip_node *node, const char *name, const stru
 		pthread_mutex_unlock(&node->complaints_lock);
 	}
 	id_of(v, id);
-	return json_pack("{s:s, s:s, s:s, s:I, s:I, s:I, s:b, s:I, s:s*, s:b, s:b}", "name", name, "id", id, "source",
-	                 v->source ? v->source : "", "files", (json_int_t)n_files, "bytes", (json_int_t)size, "here",
-	                 (json_int_t)here, "complete", here == size, "errors", (json_int_t)trouble.n, "error",
-	                 trouble.r ? trouble.text : NULL, "failed",
+	return json_pack("{s:s, s:s, s:s, s:I, s:I, s:I, s:b, s:b, s:I, s:s*, s:b, s:b}", "name", name, "id", id,
+	                 "source", v->source ? v->source : "", "files", (json_int_t)n_files, "bytes", (json_int_t)size,
+	                 "here", (json_int_t)here, "complete", here == size, "preheat", v->preheat, "errors",
+	                 (json_int_t)trouble.n, "error", trouble.r ? trouble.text : NULL, "failed",
 	                 here < size && (trouble.r == -ENOSPC || node_is_final(trouble.r)), "no_room",
 	                 here < size && node->queue.is_stopped);
 }

@@ -15,6 +15,7 @@
 #include "node/node.h"
 #include "node/tail.h"
 #include "node/work.h"
+#include "peer/limit.h"
 #include "peer/peer.h"
 
 enum { NODE_MAX_LAYERS = 1u << 20, NODE_PATH = 512 };
@@ -65,6 +66,7 @@ struct node_layer {
 	_Atomic bool is_prefetched;  /* its own list was queued */
 	_Atomic bool is_list_played; /* the list of the image that it is the uppermost layer of */
 	_Atomic bool is_wanted;      /* a container stands on it: the rest may be fetched too */
+	_Atomic bool is_preheated;   /* nobody yet: that rest is fetched below all else */
 	_Atomic bool is_rest_queued;
 	_Atomic bool has_failed; /* a chunk of the rest did not come: to be tried again */
 	_Atomic uint64_t n_foreground, n_prefetched, n_background; /* bytes of chunks that arrived for it */
@@ -94,7 +96,10 @@ struct node_queue {
 	struct node_queue_item *first[FLIP_N_PRIORITIES], **last[FLIP_N_PRIORITIES];
 	uint64_t in_flight; /* bytes asked for and not arrived */
 	bool is_stopped;
-	int64_t rests_until_ms;      /* after a failure; protected by lock */
+	int64_t rests_until_ms; /* after a failure; protected by lock */
+	/* What is preheated waits while the machine's own work does (PSI); protected by lock */
+	struct peer_pressure pressure;
+	int64_t preheated_us;        /* a chunk was asked for last */
 	_Atomic bool is_pump_queued; /* a job that will look is waiting to run */
 };
 
@@ -161,7 +166,7 @@ struct flip_node {
 
 	_Atomic int64_t last_foreground_ms;
 	_Atomic uint64_t n_reads, n_reads_waited, n_read_errors, read_wait_us;
-	_Atomic uint64_t foreground_bytes, prefetch_bytes, background_bytes, bad_chunks;
+	_Atomic uint64_t foreground_bytes, prefetch_bytes, background_bytes, preheat_bytes, bad_chunks;
 	_Atomic bool is_dirty; /* something was written since the last sync */
 };
 
@@ -319,6 +324,9 @@ void node_queue_resume(struct flip_node *node);
 /* Now and then: not while room is short; else on with what waits. */
 void node_queue_watch(struct flip_node *node, bool is_short);
 bool node_queue_is_idle(struct flip_node *node); /* nothing waits, and what will come is asked for at once */
+bool node_queue_preheats(struct flip_node *node);
+/* Chunks that wait to be preheated, and what the machine's pressure leaves of the pace, per cent. */
+void node_queue_preheat_stat(struct flip_node *node, uint64_t *ret_chunks, unsigned *ret_percent);
 /* The lists for a chain of layers, uppermost first: the node's own recording for this image, else those in the layers;
  * plays back what it finds. True when there was one. */
 bool node_prefetch_image(struct flip_node *node, const char *ref, struct node_layer *const *layers, size_t n_layers);

@@ -162,16 +162,17 @@ static void told(struct node_load *load, struct waiter *w, enum flip_priority pr
 		w = next;
 	}
 	if (r == 0) {
-		_Atomic uint64_t *of_node = priority == FLIP_FOREGROUND ? &node->foreground_bytes
-		                            : priority == FLIP_PREFETCH ? &node->prefetch_bytes
-		                                                        : &node->background_bytes;
+		_Atomic uint64_t *of_node = priority == FLIP_FOREGROUND   ? &node->foreground_bytes
+		                            : priority == FLIP_PREFETCH   ? &node->prefetch_bytes
+		                            : priority == FLIP_BACKGROUND ? &node->background_bytes
+		                                                          : &node->preheat_bytes;
 
 		atomic_fetch_add(of_node, c->blob_size);
 		atomic_store(&node->is_dirty, true);
 		node_keeper_wake(node);
 	}
 	if (r < 0 && r != -ECANCELED && load->is_queued) {
-		if (priority == FLIP_BACKGROUND || layer->model)
+		if (priority >= FLIP_BACKGROUND || layer->model)
 			atomic_store(&layer->has_failed, true);
 		node_queue_failed(node);
 	}
@@ -263,7 +264,7 @@ static int take_in(const struct arrival *a, struct err *err)
 	/* What becomes complete is read by overlayfs from the store itself: its pages are wanted, but for those that
 	 * nobody has asked for. What stays partial is cached above us, once it was read (flip_object_handed_on). */
 	if (r == 0)
-		r = flip_object_write(load->store, plain, c->size, c->offset, load->priority != FLIP_BACKGROUND, err);
+		r = flip_object_write(load->store, plain, c->size, c->offset, load->priority < FLIP_BACKGROUND, err);
 	if (r == 0 && a->form == FLIP_PEER_PACKED && !is_raw)
 		flip_peers_remember(layer->node->peers, layer->digest, c->blob_offset, a->data, a->size);
 	free(out);

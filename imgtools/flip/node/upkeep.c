@@ -99,7 +99,7 @@ static void fetch_the_rest(struct flip_node *node, int64_t now_ms)
 	}
 	pthread_rwlock_unlock(&node->layers_lock);
 	if (layer)
-		node_queue_rest(layer, FLIP_BACKGROUND);
+		node_queue_rest(layer, atomic_load(&layer->is_preheated) ? FLIP_PREHEAT : FLIP_BACKGROUND);
 	node_layer_unref(layer);
 }
 
@@ -148,7 +148,7 @@ static void *keep(void *arg)
 		/* Who makes us busy from here on wakes us. */
 		atomic_store(&node->keeper_dozes, true);
 		busy = atomic_load(&node->is_dirty) || node_record_is_running(node) ||
-		       node_now_ms() - atomic_load(&node->last_foreground_ms) < 60000;
+		       node_now_ms() - atomic_load(&node->last_foreground_ms) < 60000 || node_queue_preheats(node);
 		atomic_store(&node->keeper_dozes, !busy);
 		(void)clock_gettime(CLOCK_REALTIME, &until);
 		until.tv_sec += busy ? TICK_S : IDLE_S;

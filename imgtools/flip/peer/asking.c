@@ -342,7 +342,7 @@ static bool may_start(struct flip_peers *p, uint32_t member, enum flip_priority 
 	unsigned max = p->o.max_asked, of_member = PEER_PER_MEMBER;
 	bool is_foreground = priority == FLIP_FOREGROUND;
 
-	if (!is_foreground && peer_bucket_is_empty(&p->down))
+	if (!is_foreground && peer_bucket_is_empty(&p->down, priority))
 		return false;
 	return p->n_calls < (is_foreground ? max + max / 4 + 1 : max) &&
 	       p->members.items[member]->n_active < of_member + is_foreground;

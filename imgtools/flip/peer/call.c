@@ -236,7 +236,7 @@ static int on_data(void *arg, const void *data, size_t size)
 	struct flip_peers *p = c->p;
 	int r;
 
-	(void)peer_bucket_take(&p->down, size, true);
+	(void)peer_bucket_take(&p->down, size, FLIP_FOREGROUND);
 	atomic_fetch_add(&p->counts.received, size);
 	pthread_mutex_lock(&p->lock);
 	c->last_us = peer_now_us();

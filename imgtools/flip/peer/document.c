@@ -44,7 +44,7 @@ static int on_data(void *arg, const void *data, size_t size)
 {
 	struct waiting *w = arg;
 
-	(void)peer_bucket_take(&w->p->down, size, true);
+	(void)peer_bucket_take(&w->p->down, size, FLIP_FOREGROUND);
 	atomic_fetch_add(&w->p->counts.received, size);
 	return base_buf_append(w->body, data, size);
 }

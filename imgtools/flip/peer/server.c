@@ -119,7 +119,7 @@ static int parse_question(struct MHD_Connection *c, const char *url, struct ques
 	                                           : FLIP_PEER_HOLDER;
 	q->ask.priority = priority[0] >= '0' && priority[0] < '0' + FLIP_N_PRIORITIES && !priority[1]
 	                          ? (enum flip_priority)(priority[0] - '0')
-	                          : FLIP_BACKGROUND;
+	                          : FLIP_PREHEAT;
 	if (strlen(q->ask.image) >= PEER_MAX_IMAGE || strlen(q->ask.grant) >= PEER_MAX_GRANT ||
 	    strlen(q->ask.trace) >= FLIP_PEER_TRACE || (*q->asker && !peer_name_is_valid(q->asker)))
 		return -EBADMSG;
@@ -158,7 +158,10 @@ static bool enter(struct flip_peers *p, enum flip_priority priority)
 {
 	unsigned max = p->o.max_uploads;
 
-	max = priority == FLIP_FOREGROUND ? max : priority == FLIP_PREFETCH ? max - max / 5 : max - max / 3;
+	max -= priority == FLIP_FOREGROUND   ? 0
+	       : priority == FLIP_PREFETCH   ? max / 5
+	       : priority == FLIP_BACKGROUND ? max / 3
+	                                     : max / 2;
 	if (atomic_fetch_add(&p->n_serving, 1) < max)
 		return true;
 	atomic_fetch_sub(&p->n_serving, 1);
