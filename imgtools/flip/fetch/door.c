@@ -116,11 +116,21 @@ static int add_url(struct flip_fetch *f, struct fetch_repo *repo, const char *ur
 {
 	struct fetch_door *d = &repo->doors[repo->n_doors];
 	const char *host = strstr(url, "://");
+	int r;
 
-	if (!host || (strncmp(url, "http://", 7) != 0 && strncmp(url, "https://", 8) != 0))
-		return err_set(err, -EINVAL, "%.200s: neither http nor https", url);
+	if (!host || (!flip_s3_is_url(url) && strncmp(url, "http://", 7) != 0 && strncmp(url, "https://", 8) != 0))
+		return err_set(err, -EINVAL, "%.200s: neither http, https nor s3", url);
 	repo->n_doors++;
-	d->url = strdup(url);
+	d->is_s3 = flip_s3_is_url(url);
+	if (d->is_s3) {
+		r = flip_fetch_s3_address(f, url, &d->url, err);
+		if (r < 0)
+			return r;
+		url = d->url;
+		host = strstr(url, "://");
+	} else {
+		d->url = strdup(url);
+	}
 	d->base = strndup(url, (size_t)(host + 3 - url) + strcspn(host + 3, "/?#"));
 	d->is_mirror = !is_last;
 	d->is_found = true;

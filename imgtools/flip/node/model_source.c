@@ -50,7 +50,8 @@ static int is_stopping(void *arg)
 }
 
 /* `url` becomes the address that answered, which files without a place of their own are relative to. */
-static int get_document(struct flip_node *node, struct base_buf *url, struct base_buf *ret_body, struct err *err)
+static int get_document(struct flip_node *node, struct base_buf *url, char *const *headers, struct base_buf *ret_body,
+                        struct err *err)
 {
 	CLEANUP(base_buf_done) struct base_buf place = BASE_BUF_INIT(8192);
 	struct base_http *http = NULL;
@@ -60,6 +61,7 @@ static int get_document(struct flip_node *node, struct base_buf *url, struct bas
 		struct base_http_response resp = { 0 };
 		struct base_http_request req = { .method = "GET",
 			                         .url = base_buf_text(url),
+			                         .headers = hops ? NULL : (const char *const *)headers,
 			                         .idle_timeout_ms = IDLE_MS,
 			                         .max_response_bytes = FLIP_MODEL_MAX_DOCUMENT,
 			                         .on_header = note_location,
@@ -97,12 +99,20 @@ static int get_document(struct flip_node *node, struct base_buf *url, struct bas
 static int read_address(struct flip_node *node, const char *source, struct flip_model **ret_model, struct err *err)
 {
 	CLEANUP(base_buf_done) struct base_buf url = BASE_BUF_INIT(8192);
+	char *lines[FLIP_S3_MAX_HEADERS + 1] = { NULL };
+	CLEANUP(freep) char *address = NULL;
 	struct base_buf body = { 0 };
-	int r = base_buf_puts(&url, source);
+	int r = flip_s3_is_url(source) ? flip_fetch_s3(node->fetch, source, &address, lines, err) : 0;
 
-	r = r < 0 ? err_set(err, r, "%.200s: too long", source) : get_document(node, &url, &body, err);
+	if (r == 0 && (r = base_buf_puts(&url, address ? address : source)) < 0)
+		(void)err_set(err, r, "%.200s: too long", source);
 	if (r == 0)
-		r = flip_model_parse(body.data, body.len, source, base_buf_text(&url), ret_model, err);
+		r = get_document(node, &url, lines, &body, err);
+	flip_s3_headers_free(lines);
+	/* Files of an object store are asked for by its own addresses. */
+	if (r == 0)
+		r = flip_model_parse(body.data, body.len, source, address ? source : base_buf_text(&url), ret_model,
+		                     err);
 	base_buf_done(&body);
 	return r;
 }
@@ -265,7 +275,8 @@ int node_model_source_read(struct flip_node *node, const char *source, struct no
 
 	if (strncmp(source, NODE_PEERS_SOURCE, strlen(NODE_PEERS_SOURCE)) == 0) {
 		r = node_model_of_peers(node, source, &s, err);
-	} else if (strncmp(source, "http://", 7) == 0 || strncmp(source, "https://", 8) == 0) {
+	} else if (strncmp(source, "http://", 7) == 0 || strncmp(source, "https://", 8) == 0 ||
+	           flip_s3_is_url(source)) {
 		r = read_address(node, source, &s.model, err);
 		s.open = NODE_OPEN_BY_ID;
 	} else if (source[0] == '/') {

@@ -423,8 +423,8 @@ const char *node_model_path(const struct node_layer *layer, uint32_t chunk);
 /* ---- model_source.c ---------------------------------------------------------------------------------------------- */
 
 /* A model as its source says: "HOST/NAME[:TAG]" (an artifact of a registry), "http://..." or "https://..." (a manifest
- * there), an absolute path (a manifest in a file), "peers:NAME[@sha256:ID]" (what another member has). Archives of an
- * artifact become layers of their own, unpacked. */
+ * there; "s3://..." too), an absolute path (a manifest in a file), "peers:NAME[@sha256:ID]" (what another member has).
+ * Archives of an artifact become layers of their own, unpacked. */
 #define NODE_PEERS_SOURCE "peers:"
 struct node_model_source {
 	struct flip_model *model; /* NULL: all of it are archives */
