@@ -21,10 +21,8 @@ struct flip_s3 {
 	time_t looked_at;
 };
 
-static const char *environment(const char *name)
+static const char *said(const char *text)
 {
-	const char *text = getenv(name);
-
 	return text && *text ? text : NULL;
 }
 
@@ -115,7 +113,7 @@ static int read_credentials(struct flip_s3 *s, bool must_be_there, struct err *e
 
 static char *below_home(const char *name)
 {
-	const char *home = environment("HOME");
+	const char *home = said(getenv("HOME"));
 	char *path = NULL;
 
 	return home && asprintf(&path, "%s/.aws/%s", home, name) >= 0 ? path : NULL;
@@ -130,23 +128,23 @@ static char *first_of(const char *a, const char *b, const char *c)
 
 int flip_s3_new(const struct flip_s3_opts *o, struct flip_s3 **ret_s3, struct err *err)
 {
-	const char *id = environment("AWS_ACCESS_KEY_ID"), *secret = environment("AWS_SECRET_ACCESS_KEY");
-	const char *token = environment("AWS_SESSION_TOKEN");
-	bool is_named = o->credentials_file || environment("AWS_SHARED_CREDENTIALS_FILE");
+	const char *id = said(getenv("AWS_ACCESS_KEY_ID")), *secret = said(getenv("AWS_SECRET_ACCESS_KEY"));
+	const char *token = said(getenv("AWS_SESSION_TOKEN"));
+	bool is_named = o->credentials_file || said(getenv("AWS_SHARED_CREDENTIALS_FILE"));
 	struct flip_s3 *s = calloc(1, sizeof(*s));
 	int r = 0;
 
 	if (!s)
 		return err_set(err, -ENOMEM, "out of memory");
-	s->profile = first_of(environment("AWS_PROFILE"), "default", NULL);
-	s->credentials_file = first_of(o->credentials_file, environment("AWS_SHARED_CREDENTIALS_FILE"), NULL);
+	s->profile = first_of(said(getenv("AWS_PROFILE")), "default", NULL);
+	s->credentials_file = first_of(o->credentials_file, said(getenv("AWS_SHARED_CREDENTIALS_FILE")), NULL);
 	if (!s->credentials_file)
 		s->credentials_file = below_home("credentials");
-	s->config_file = first_of(environment("AWS_CONFIG_FILE"), NULL, NULL);
+	s->config_file = first_of(said(getenv("AWS_CONFIG_FILE")), NULL, NULL);
 	if (!s->config_file)
 		s->config_file = below_home("config");
-	s->region = first_of(o->region, environment("AWS_REGION"), environment("AWS_DEFAULT_REGION"));
-	s->endpoint = first_of(o->endpoint, environment("AWS_ENDPOINT_URL_S3"), environment("AWS_ENDPOINT_URL"));
+	s->region = first_of(o->region, said(getenv("AWS_REGION")), said(getenv("AWS_DEFAULT_REGION")));
+	s->endpoint = first_of(o->endpoint, said(getenv("AWS_ENDPOINT_URL_S3")), said(getenv("AWS_ENDPOINT_URL")));
 	if (!s->profile)
 		r = err_set(err, -ENOMEM, "out of memory");
 	if (r == 0 && s->config_file)

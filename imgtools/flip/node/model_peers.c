@@ -90,7 +90,8 @@ static int allow(void *arg, const struct flip_peer_ask *ask, struct err *err)
 		return 0;
 	(void)node_layer_known(node, ask->digest, &layer, NULL);
 	/* Of one that is not known here the asker tells us all, if it shall be relayed. */
-	if (layer ? !is_open(node, layer) : *ask->image || ask->role == FLIP_PEER_HOLDER || ask->document || ask->content)
+	if (layer ? !is_open(node, layer)
+	          : *ask->image || ask->role == FLIP_PEER_HOLDER || ask->document || ask->content)
 		r = artifact_is_given(node, layer, ask, err);
 	node_layer_unref(layer);
 	return r;
@@ -159,9 +160,8 @@ static int give_document(void *arg, const struct flip_peer_ask *ask, const char 
 		r = base_buf_printf(ret, "%llu %llu\n", (unsigned long long)here, (unsigned long long)all);
 	} else if (r == 0) {
 		/* A folder's addresses were of the command that put it into the store. */
-		r = node_model_document(layer,
-		                        strcmp(document, "list") == 0 && atomic_load(&layer->open) == NODE_OPEN_BY_ID,
-		                        ret, err);
+		r = node_model_document(
+		        layer, strcmp(document, "list") == 0 && atomic_load(&layer->open) == NODE_OPEN_BY_ID, ret, err);
 	}
 	node_layer_unref(layer);
 	return r;

@@ -152,8 +152,8 @@ struct flip_peer_answer; /* to one request; lives until all that was promised ha
 
 struct flip_peer_ask {
 	const char *kind, *digest, *image, *grant, *trace; /* image, grant: "" when none; all valid during the call */
-	const char *asker;              /* its name among members, as it says; "": none */
-	const char *document, *content; /* NULL: another question */
+	const char *asker;                                 /* its name among members, as it says; "": none */
+	const char *document, *content;                    /* NULL: another question */
 	enum flip_priority priority;
 	enum flip_peer_role role;
 	const struct flip_range *ranges; /* whole pieces of the blob, in order */
