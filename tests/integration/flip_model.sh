@@ -30,12 +30,7 @@ cp -aL "$tree" "$expected" && rm -r "$expected/.cache"
 bytes=$(find "$expected" -type f -printf '%s\n' | awk '{ s += $1 } END { print s }')
 
 start_registry
-proxy_port=$(free_port)
-fault() { echo "$*" >"$work/mode.new" && mv "$work/mode.new" "$work/mode"; }
-fault none
-python3 $here/faulty_proxy.py $proxy_port $port "$work/mode" >>"$work/proxy.log" 2>&1 &
-keep $!
-answers $proxy_port || fail "the proxy does not start"
+start_proxy
 start_flip
 
 model() { ctl model "$@"; }

@@ -52,12 +52,7 @@ PY
 bytes=$(du -sb "$folder" | cut -f1)
 
 start_registry
-proxy_port=$(free_port)
-fault() { echo "$*" >"$work/mode.new" && mv "$work/mode.new" "$work/mode"; }
-fault none
-python3 $here/faulty_proxy.py $proxy_port $port "$work/mode" >>"$work/proxy.log" 2>&1 &
-keep $!
-answers $proxy_port || fail "the proxy does not start"
+start_proxy
 start_flip
 mkdir "$work/mini" && cp $mini "$work/mini/"
 "$flip" model push "$folder" 127.0.0.1:$port/m/shapes:1 >/dev/null 2>"$work/out" || fail "push"

@@ -181,6 +181,25 @@ node_ctl 3 mount "$at_registry/img:t" "$work/mnt3" 2>/dev/null && fail "a privat
 [[ $(ask "$path" range=bytes=0-99999 "$image" "grant=bearer made-up") == "403 "* ]] || fail "a private layer for a token that is none"
 [[ $(ask "$path" range=bytes=0-99999 "$image" "same=Basic $(printf one:guess | base64)") == "403 "* ]] || fail "a private layer for another password"
 [[ $(ask "$path" range=bytes=0-99999 "$image" "same=Basic $(printf one:secret | base64)") == "200 "* ]] || fail "a private layer is not given to who has the password"
+# Nor by the word of a registry that we do not have it from, nor for a place that it does not lie at.
+spawn_in 2 python3 -c 'import http.server
+class Yes(http.server.BaseHTTPRequestHandler):
+    def do_HEAD(self):
+        self.send_response(200)
+        self.end_headers()
+    do_GET = do_HEAD
+    def log_message(self, *args): pass
+http.server.HTTPServer(("0.0.0.0", 9000), Yes).serve_forever()'
+for _ in {1..100}; do
+	in_ns 1 bash -c "exec 3<>/dev/tcp/$(address 2)/9000" 2>/dev/null && break
+	sleep 0.05
+done
+elsewhere="image=$(address 2):9000/img:t"
+[[ $(ask "$path" range=bytes=0-99999 "$elsewhere") == "403 "* ]] || fail "a private layer by the word of the asker's own registry"
+manifest=$(python3 -c "import json; print(json.load(open('$work/zstd/index.json'))['manifests'][0]['digest'])")
+[[ $(ask "/flip/1/image/$manifest/manifest" "$elsewhere $manifest") == "403 "* ]] || fail "a private manifest by the word of the asker's own registry"
+[[ $(ask "$path" range=bytes=0-99999 "image=$at_registry/other:t" "same=Basic $(printf one:secret | base64)") == "403 "* ]] ||
+	fail "a private layer for who names a repository that it is not of"
 echo "a private image: between those who may have it, to nobody else"
 unset REGISTRY_AUTH_FILE
 end_nodes

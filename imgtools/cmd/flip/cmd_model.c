@@ -26,6 +26,8 @@ const struct opt model_opts[] = {
 	  "pull: never evict it, as nobody can be asked again", NULL },
 	{ "detach", 'd', OPT_FLAG, offsetof(struct model_args, detach), NULL,
 	  "pull: do not wait until all of it is there", NULL },
+	{ "preheat", 0, OPT_FLAG, offsetof(struct model_args, preheat), NULL,
+	  "pull: below all else, and slower while the machine is busy", NULL },
 	{ "chunk-size", 0, OPT_SIZE, offsetof(struct model_args, chunk_size), "BYTES",
 	  "push, seed, serve, manifest: what is verified at once [1M]", NULL },
 	{ "url", 'u', OPT_LIST, offsetof(struct model_args, urls), "URL", "manifest: where the files will lie; several",
@@ -90,8 +92,12 @@ static const char *text_of(const json_t *o, const char *key)
 
 int model_default_name(const char *source, char *ret_name, size_t size, struct err *err)
 {
-	size_t len = strcspn(source, "?#@"), begin;
-	const char *end = source + len, *last;
+	size_t len, begin;
+	const char *end, *last;
+
+	if (strncmp(source, "peers:", 6) == 0)
+		source += 6;
+	len = strcspn(source, "?#@");
 
 	while (len && source[len - 1] == '/')
 		len--;
@@ -170,10 +176,14 @@ int model_pull(const struct model_args *o, const struct flip_settings *s, const 
                struct err *err)
 {
 	const struct query q[] = {
-		{ "name", name }, { "source", source }, { "shown", o->seeded }, { "keep", o->keep ? "1" : NULL }
+		{ "name", name },
+		{ "source", source },
+		{ "shown", o->seeded },
+		{ "keep", o->keep ? "1" : NULL },
+		{ "preheat", o->preheat ? "1" : NULL },
 	};
 	struct watch w = { .name = name, .is_seed = o->seeded != NULL, .moved_ms = now_ms() };
-	int r = ask(s, "POST", "/v1/model/pull", q, 4, NULL, err), done = o->detach;
+	int r = ask(s, "POST", "/v1/model/pull", q, 5, NULL, err), done = o->detach;
 
 	w.show = image_progress(); /* from here on an interruption is noticed, and told what it means */
 	while (r == 0 && !done) {

@@ -16,8 +16,8 @@
 #include "settings.h"
 
 struct pull {
-	const char *address, *ns, *snapshotter;
-	bool insecure, quiet;
+	const char *address, *ns, *snapshotter, *control;
+	bool insecure, quiet, preheat;
 };
 
 const struct opt pull_opts[] = {
@@ -28,6 +28,10 @@ const struct opt pull_opts[] = {
 	  "what containerd's configuration calls us [flip]", NULL },
 	{ "insecure", 0, OPT_FLAG, offsetof(struct pull, insecure), NULL,
 	  "plain HTTP beyond this host, TLS without verification, for the manifest", NULL },
+	{ "preheat", 0, OPT_FLAG, offsetof(struct pull, preheat), NULL,
+	  "then have the daemon fetch all of it, below all else, slower while the machine is busy", NULL },
+	{ "control", 0, OPT_STR, offsetof(struct pull, control), "PATH", "the daemon's control socket, for --preheat",
+	  NULL },
 	{ "quiet", 'q', OPT_FLAG, offsetof(struct pull, quiet), NULL, "print nothing", NULL },
 	{ 0 },
 };
@@ -199,6 +203,21 @@ static int pull_into(struct job *j, struct err *err)
 	return r;
 }
 
+static int preheat(struct flip_settings *s, const struct pull *o, const char *ref, struct err *err)
+{
+	struct base_buf query = BASE_BUF_INIT(32 << 10), body = BASE_BUF_INIT(1 << 20);
+	int r;
+
+	s->control = o->control ? o->control : s->control;
+	(void)base_buf_puts(&query, "/v1/preheat?ref=");
+	flip_append_escaped(&query, ref);
+	r = base_buf_error(&query) < 0 ? err_set(err, -E2BIG, "the name is too long")
+	                               : flip_ask(s, "POST", base_buf_text(&query), &body, err);
+	base_buf_done(&query);
+	base_buf_done(&body);
+	return r;
+}
+
 static int pull(const struct pull *o, const char *ref, struct err *err)
 {
 	struct job j = { .o = o };
@@ -223,6 +242,8 @@ static int pull(const struct pull *o, const char *ref, struct err *err)
 		r = pull_into(&j, err);
 		(void)flip_containerd_end_lease(j.c, NULL);
 	}
+	if (r == 0 && o->preheat)
+		r = preheat(&s, o, ref, err);
 	if (r == 0 && !o->quiet)
 		(void)printf("%s %s\n", ref, j.image->top);
 	img_config_free(j.config);

@@ -3,7 +3,6 @@
 
 #include <errno.h>
 #include <malloc.h>
-#include <pthread.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -103,13 +102,7 @@ int cmd_snapshotter(int argc, char **argv)
 	}
 	if (base_log_level_parse(s.log_level, &level, NULL) == 0)
 		base_log_set_level(level);
-	/* Before there are threads, so that only the one that waits gets them. */
-	(void)sigemptyset(&signals);
-	(void)sigaddset(&signals, SIGTERM);
-	(void)sigaddset(&signals, SIGINT);
-	(void)sigaddset(&signals, SIGHUP);
-	(void)pthread_sigmask(SIG_BLOCK, &signals, NULL);
-	(void)signal(SIGPIPE, SIG_IGN);
+	flip_block_signals(&signals);
 	/* Threads that decode come and go through few arenas: less memory held for nothing. Fixed limits, as those that
 	 * glibc learns from large buffers let an arena keep 64 MiB at its top, which malloc_trim() does not touch. */
 	(void)mallopt(M_ARENA_MAX, 2);

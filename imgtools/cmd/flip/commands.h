@@ -2,6 +2,8 @@
 #ifndef FLIP_COMMANDS_H
 #define FLIP_COMMANDS_H
 
+#include <signal.h>
+
 #include "base/err.h"
 #include "base/options.h"
 
@@ -15,6 +17,10 @@ int flip_options(int argc, char **argv, void *dest, int *ret_n_args);
 /* Tell what was wrong with the usage of a subcommand (returns 2), or what failed (returns 1). */
 int flip_usage(const char *command, const struct err *err);
 int flip_fail(const struct err *err);
+
+/* SIGTERM, SIGINT and SIGHUP wait for sigwait(); SIGPIPE is ignored. Before there are threads, so that only the one
+ * that waits gets them. */
+void flip_block_signals(sigset_t *ret_signals);
 
 extern const struct opt convert_opts[];
 int cmd_convert(int argc, char **argv);

@@ -2,6 +2,7 @@
 #include "commands.h"
 
 #include <locale.h>
+#include <pthread.h>
 
 #include "fusefs/fusefs.h"
 
@@ -47,6 +48,16 @@ int flip_fail(const struct err *err)
 int flip_options(int argc, char **argv, void *dest, int *ret_n_args)
 {
 	return opt_begin(&flip_program, argc, argv, dest, ret_n_args);
+}
+
+void flip_block_signals(sigset_t *ret_signals)
+{
+	(void)sigemptyset(ret_signals);
+	(void)sigaddset(ret_signals, SIGTERM);
+	(void)sigaddset(ret_signals, SIGINT);
+	(void)sigaddset(ret_signals, SIGHUP);
+	(void)pthread_sigmask(SIG_BLOCK, ret_signals, NULL);
+	(void)signal(SIGPIPE, SIG_IGN);
 }
 
 int main(int argc, char **argv)

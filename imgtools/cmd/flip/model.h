@@ -9,7 +9,7 @@ struct model_args {
 	const char *control, *listen;
 	struct opt_list urls;
 	uint64_t chunk_size;
-	bool keep, json, detach;
+	bool keep, json, detach, preheat;
 	const char *seeded; /* the folder: the source is ours then, and ends with us */
 };
 

@@ -88,12 +88,7 @@ int model_serve(const struct model_args *o, const char *dir, struct err *err)
 
 	if (r < 0)
 		return r;
-	(void)sigemptyset(&signals);
-	(void)sigaddset(&signals, SIGTERM);
-	(void)sigaddset(&signals, SIGINT);
-	(void)sigaddset(&signals, SIGHUP);
-	(void)pthread_sigmask(SIG_BLOCK, &signals, NULL);
-	(void)signal(SIGPIPE, SIG_IGN);
+	flip_block_signals(&signals);
 	r = flip_model_serve_start(dir, m, o->listen ? o->listen : "0.0.0.0:8424", NULL, &server, err);
 	if (r == 0) {
 		(void)fprintf(stderr,

@@ -11,9 +11,9 @@
 struct flip_settings {
 	const char *root, *socket, *control, *log_level, *lower, *io_uring;
 	uint64_t budget, min_free, passthrough_min, window, readahead, max_rate;
-	uint32_t threads, connections, retries, stall_s, record_quiet_s, background_wait_s;
+	uint32_t threads, connections, retries, stall_s, record_quiet_s, background_wait_s, preheat_pressure;
 	bool prefetch, record, background, insecure, holder;
-	const char *auth_file, *ca_file, *netrc_file, *models_dir;
+	const char *auth_file, *ca_file, *netrc_file, *models_dir, *s3_endpoint, *s3_region, *s3_credentials_file;
 	const char *peers_listen, *peers_advertise, *peers_zone, *peers_members, *peers_token_file, *peers_cert_file,
 	        *peers_key_file, *peers_ca_file, *peers_etcd_ca_file, *peers_grants;
 	uint64_t peers_max_up, peers_max_down, peers_link, peers_cache;

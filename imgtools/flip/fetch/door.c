@@ -116,11 +116,21 @@ static int add_url(struct flip_fetch *f, struct fetch_repo *repo, const char *ur
 {
 	struct fetch_door *d = &repo->doors[repo->n_doors];
 	const char *host = strstr(url, "://");
+	int r;
 
-	if (!host || (strncmp(url, "http://", 7) != 0 && strncmp(url, "https://", 8) != 0))
-		return err_set(err, -EINVAL, "%.200s: neither http nor https", url);
+	if (!host || (!flip_s3_is_url(url) && strncmp(url, "http://", 7) != 0 && strncmp(url, "https://", 8) != 0))
+		return err_set(err, -EINVAL, "%.200s: neither http, https nor s3", url);
 	repo->n_doors++;
-	d->url = strdup(url);
+	d->is_s3 = flip_s3_is_url(url);
+	if (d->is_s3) {
+		r = flip_fetch_s3_address(f, url, &d->url, err);
+		if (r < 0)
+			return r;
+		url = d->url;
+		host = strstr(url, "://");
+	} else {
+		d->url = strdup(url);
+	}
 	d->base = strndup(url, (size_t)(host + 3 - url) + strcspn(host + 3, "/?#"));
 	d->is_mirror = !is_last;
 	d->is_found = true;
@@ -178,10 +188,23 @@ static void drop_idle(struct flip_fetch *f)
 	}
 }
 
+/* f->lock is held. */
+static struct fetch_repo *use_repo(struct flip_fetch *f, struct fetch_repo *repo, bool is_new)
+{
+	if (is_new) {
+		repo->next = f->repos;
+		f->repos = repo;
+	}
+	repo->refs++;
+	drop_idle(f);
+	return repo;
+}
+
 int flip_repo_get(struct flip_fetch *f, const char *text, struct fetch_repo **ret_repo, struct err *err)
 {
 	struct img_reference ref;
 	struct fetch_repo *repo;
+	bool is_new;
 	int r = img_reference_parse(text, &ref, err);
 
 	if (r < 0)
@@ -191,18 +214,11 @@ int flip_repo_get(struct flip_fetch *f, const char *text, struct fetch_repo **re
 		if (strcmp(repo->host, ref.host) == 0 && strcmp(repo->name, ref.name) == 0)
 			break;
 	}
-	if (!repo) {
+	is_new = !repo;
+	if (is_new)
 		r = make_repo(f, text, &ref, &repo, err);
-		if (r == 0) {
-			repo->next = f->repos;
-			f->repos = repo;
-		}
-	}
-	if (r == 0) {
-		repo->refs++;
-		drop_idle(f);
-		*ret_repo = repo;
-	}
+	if (r == 0)
+		*ret_repo = use_repo(f, repo, is_new);
 	(void)pthread_mutex_unlock(&f->lock);
 	img_reference_done(&ref);
 	return r;
@@ -213,6 +229,7 @@ int flip_repo_get_urls(struct flip_fetch *f, const char *const *urls, size_t n, 
 {
 	struct base_buf all = BASE_BUF_INIT(1 << 20);
 	struct fetch_repo *repo = NULL;
+	bool is_new;
 	int r;
 
 	n = n < FETCH_MAX_DOORS ? n : FETCH_MAX_DOORS;
@@ -226,18 +243,11 @@ int flip_repo_get_urls(struct flip_fetch *f, const char *const *urls, size_t n, 
 	(void)pthread_mutex_lock(&f->lock);
 	for (repo = f->repos; repo && (*repo->host || strcmp(repo->ns, base_buf_text(&all)) != 0); repo = repo->next)
 		;
-	if (!repo) {
+	is_new = !repo;
+	if (is_new)
 		r = make_url_repo(f, urls, n, base_buf_text(&all), &repo, err);
-		if (r == 0) {
-			repo->next = f->repos;
-			f->repos = repo;
-		}
-	}
-	if (r == 0) {
-		repo->refs++;
-		drop_idle(f);
-		*ret_repo = repo;
-	}
+	if (r == 0)
+		*ret_repo = use_repo(f, repo, is_new);
 	(void)pthread_mutex_unlock(&f->lock);
 	base_buf_done(&all);
 	return r;

@@ -27,6 +27,11 @@ static void fetch_unref(struct flip_fetch *f)
 	free(f->auth_file);
 	free(f->ca_file);
 	free(f->netrc_file);
+	free(f->s3_endpoint);
+	free(f->s3_region);
+	free(f->s3_credentials_file);
+	flip_s3_free(f->s3);
+	(void)pthread_mutex_destroy(&f->s3_lock);
 	(void)pthread_mutex_destroy(&f->lock);
 	(void)pthread_cond_destroy(&f->document_done);
 	free(f);
@@ -57,6 +62,9 @@ static bool copy_opts(struct flip_fetch *f, const struct flip_fetch_opts *o)
 	f->auth_file = copy_text(f->o.auth_file, &ok);
 	f->ca_file = copy_text(f->o.ca_file, &ok);
 	f->netrc_file = copy_text(f->o.netrc_file, &ok);
+	f->s3_endpoint = copy_text(f->o.s3_endpoint, &ok);
+	f->s3_region = copy_text(f->o.s3_region, &ok);
+	f->s3_credentials_file = copy_text(f->o.s3_credentials_file, &ok);
 	if (f->o.n_mirrors) {
 		f->mirrors = calloc(f->o.n_mirrors, sizeof(*f->mirrors));
 		ok = ok && f->mirrors;
@@ -109,6 +117,7 @@ int flip_fetch_new(const struct flip_fetch_opts *o, struct flip_fetch **ret_fetc
 		return err_set(err, -ENOMEM, "out of memory");
 	f->refs = 1;
 	(void)pthread_mutex_init(&f->lock, NULL);
+	(void)pthread_mutex_init(&f->s3_lock, NULL);
 	(void)pthread_cond_init(&f->document_done, NULL);
 	STAILQ_INIT(&f->notes);
 	TAILQ_INIT(&f->documents);

@@ -23,11 +23,13 @@
 #include <stdint.h>
 
 #include "base/err.h"
+#include "fetch/s3.h"
 
 enum flip_priority {
 	FLIP_FOREGROUND, /* somebody's read waits for it */
 	FLIP_PREFETCH,   /* will be read soon */
 	FLIP_BACKGROUND, /* the rest; not started while anything above is under way */
+	FLIP_PREHEAT,    /* what nobody has started yet; not while anything at all is */
 	FLIP_N_PRIORITIES
 };
 
@@ -46,7 +48,8 @@ struct flip_fetch_opts {
 	const char *auth_file;  /* docker's config.json; NULL: the usual places */
 	const char *ca_file;    /* NULL: the system's */
 	const char *netrc_file; /* for addresses that are no registry's; NULL: ~/.netrc */
-	bool insecure;          /* plain HTTP also beyond this host, certificates not verified */
+	const char *s3_endpoint, *s3_region, *s3_credentials_file; /* for "s3://...": fetch/s3.h; NULL: as there */
+	bool insecure;                     /* plain HTTP also beyond this host, certificates not verified */
 	const struct flip_mirror *mirrors; /* borrowed during the call */
 	size_t n_mirrors;
 	uint32_t max_coalesce_gap; /* 0: decided by what was measured of the host, 1 MiB at most */
@@ -65,9 +68,9 @@ void flip_fetch_stop(struct flip_fetch *f);
 struct flip_blob;
 int flip_blob_open(struct flip_fetch *f, const char *ref, const char *digest, uint64_t size,
                    struct flip_blob **ret_blob, struct err *err);
-/* The same of a file that lies at addresses (http, https) instead of in a repository: asked in their order, the earlier
- * ones left as soon as mirrors are. Credentials for them come from ~/.netrc of whoever runs this, or from netrc_file.
- */
+/* The same of a file that lies at addresses (http, https, s3) instead of in a repository: asked in their order, the
+ * earlier ones left as soon as mirrors are. Credentials for them come from ~/.netrc of whoever runs this, or from
+ * netrc_file; those of object stores from where fetch/s3.h says. */
 int flip_blob_open_urls(struct flip_fetch *f, const char *const *urls, size_t n_urls, const char *digest, uint64_t size,
                         struct flip_blob **ret_blob, struct err *err);
 /* Several blobs one behind the other as one, which takes them over on success. Ranges do not cross from one to the
@@ -116,6 +119,10 @@ int flip_fetch_may_pull(struct flip_fetch *f, const char *ref, const char *diges
 /* What we would come with ("Bearer ...", "Basic ..."), the caller's; NULL: the registry has not asked for any so far.
  */
 char *flip_fetch_authorization(struct flip_fetch *f, const char *ref);
+
+/* For a client that asks for a document at "s3://..." itself: the address, and what it comes with (fetch/s3.h). */
+int flip_fetch_s3(struct flip_fetch *f, const char *url, char **ret_address, char *ret_lines[FLIP_S3_MAX_HEADERS + 1],
+                  struct err *err);
 
 struct flip_fetch_stat {
 	uint64_t n_requests, n_retries, n_ranges;

@@ -1,6 +1,7 @@
 /* What the files of this room share.
  *
  *   parts.c  blobs at addresses, and several blobs as one
+ *   s3.c, s3_sign.c  addresses of object stores, requests signed for them
  *   fetch.c  the callers' side: blobs, ranges and numbers; everything they want goes to the loop as a note
  *   loop.c   the one thread: notes taken in, what may start is started, libcurl driven
  *   queue.c  ranges that wait: in order of arrival by priority, by offset for coalescing
@@ -19,6 +20,7 @@
 
 #include "base/buf.h"
 #include "fetch/fetch.h"
+#include "fetch/s3.h"
 #include "registry/registry.h"
 
 enum {
@@ -64,6 +66,7 @@ struct fetch_door {
 	char *url;  /* of the one blob that is asked for here; NULL: a registry's */
 	char *base; /* "https://host:port" of url */
 	bool is_mirror;
+	bool is_s3;     /* url is signed */
 	bool is_found;  /* its scheme is known */
 	bool is_proven; /* it let somebody in; until it does only one at a time knocks */
 	bool redirects; /* its blobs lie elsewhere */
@@ -233,7 +236,9 @@ struct fetch_counts {
 struct flip_fetch {
 	_Atomic unsigned refs; /* the owner's and each blob's */
 	struct flip_fetch_opts o;
-	char *auth_file, *ca_file, *netrc_file;
+	char *auth_file, *ca_file, *netrc_file, *s3_endpoint, *s3_region, *s3_credentials_file;
+	pthread_mutex_t s3_lock;     /* taken after lock */
+	struct flip_s3 *s3;          /* NULL: not asked for yet; protected by s3_lock */
 	struct flip_mirror *mirrors; /* copies */
 	pthread_t thread;
 	atomic_bool is_stopping;
@@ -281,6 +286,11 @@ void flip_fetch_due(struct flip_fetch *f, int64_t due); /* come back then, at th
 int flip_blob_new(struct flip_fetch *f, const char *digest, uint64_t size, const char *where,
                   struct flip_blob **ret_blob, struct err *err); /* without a repository yet */
 void flip_blob_unref(struct flip_blob *b);
+
+/* parts.c: the address of "s3://...", and what a request of it comes with */
+int flip_fetch_s3_address(struct flip_fetch *f, const char *url, char **ret_address, struct err *err);
+int flip_fetch_s3_headers(struct flip_fetch *f, const char *address, const char *range,
+                          char *ret_lines[FLIP_S3_MAX_HEADERS + 1], struct err *err);
 
 /* parts.c: a range of a joined blob is its part's; NULL: of none. *offset becomes that of the part. */
 struct flip_blob *flip_blob_part(const struct flip_blob *b, uint64_t *offset, uint64_t size);

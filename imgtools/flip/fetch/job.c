@@ -329,6 +329,30 @@ static int add_header(struct fetch_job *j, const char *line)
 	return 0;
 }
 
+/* "A-B" of the blob; false: all of it. */
+static bool range_of(const struct fetch_job *j, char ret[64])
+{
+	if (j->doc || (j->start + j->got == 0 && j->end == j->blob->size))
+		return false;
+	(void)snprintf(ret, 64, "%llu-%llu", (unsigned long long)(j->start + j->got), (unsigned long long)(j->end - 1));
+	return true;
+}
+
+/* For an object store. */
+static int sign(struct fetch_job *j)
+{
+	char *lines[FLIP_S3_MAX_HEADERS + 1], part[64], range[80];
+	bool has_range = range_of(j, part);
+	int r;
+
+	(void)snprintf(range, sizeof(range), "bytes=%s", has_range ? part : "");
+	r = flip_fetch_s3_headers(j->f, j->url, has_range ? range : NULL, lines, NULL);
+	for (size_t i = 0; r == 0 && lines[i]; i++)
+		r = add_header(j, lines[i]);
+	flip_s3_headers_free(lines);
+	return r;
+}
+
 static int make_headers(struct fetch_job *j)
 {
 	const struct fetch_door *d = &j->repo->doors[j->door];
@@ -336,6 +360,8 @@ static int make_headers(struct fetch_job *j)
 	int r = j->doc && !j->doc->is_blob ? add_header(j, accept_documents) : 0;
 
 	j->generation = d->generation;
+	if (r == 0 && d->is_s3 && !j->is_elsewhere)
+		return sign(j);
 	if (r < 0 || j->is_elsewhere || !d->authorization)
 		return r;
 	if (asprintf(&line, "Authorization: %s", d->authorization) < 0)
@@ -350,16 +376,13 @@ static void set_range(struct fetch_job *j)
 {
 	char text[64];
 
-	if (j->doc || (j->start + j->got == 0 && j->end == j->blob->size))
-		return;
-	(void)snprintf(text, sizeof(text), "%llu-%llu", (unsigned long long)(j->start + j->got),
-	               (unsigned long long)(j->end - 1));
-	(void)curl_easy_setopt(j->easy, CURLOPT_RANGE, text);
+	if (range_of(j, text))
+		(void)curl_easy_setopt(j->easy, CURLOPT_RANGE, text);
 }
 
 static int set_up(struct fetch_job *j)
 {
-	static const long weights[FLIP_N_PRIORITIES] = { 256, 32, 1 };
+	static const long weights[FLIP_N_PRIORITIES] = { 256, 32, 1, 1 };
 	const struct flip_fetch *f = j->f;
 	const struct fetch_door *d = &j->repo->doors[j->door];
 	const char *base = flip_door_base(d);
@@ -390,7 +413,9 @@ static int set_up(struct fetch_job *j)
 	                                  : (long)CURL_SSLVERSION_TLSv1_2 | (long)CURL_SSLVERSION_MAX_TLSv1_3);
 	(void)curl_easy_setopt(easy, CURLOPT_WRITEFUNCTION, on_body);
 	(void)curl_easy_setopt(easy, CURLOPT_WRITEDATA, j);
-	if (d->url && !j->is_elsewhere) { /* a registry's tokens are the registry room's */
+	if (d->is_s3) /* as it was signed */
+		(void)curl_easy_setopt(easy, CURLOPT_PATH_AS_IS, 1L);
+	if (d->url && !d->is_s3 && !j->is_elsewhere) { /* a registry's tokens are the registry room's */
 		(void)curl_easy_setopt(easy, CURLOPT_NETRC, (long)CURL_NETRC_OPTIONAL);
 		if (f->netrc_file)
 			(void)curl_easy_setopt(easy, CURLOPT_NETRC_FILE, f->netrc_file);

@@ -4,7 +4,8 @@
  * What may start: the foreground always, as far as connections and memory go; prefetch only while the foreground does
  * not wait, or as far as it fills what the way to the host holds anyway (half of rate times round trip), so that far
  * hosts do not idle while somebody waits for a first byte; the background only when nothing else was under way for a
- * while, and where connections are not shared (HTTP/1) its bytes stop while the foreground's come. */
+ * while, what is preheated when that is not either; and where connections are not shared (HTTP/1) its bytes stop while
+ * the foreground's come. */
 #include <errno.h>
 #include <signal.h>
 #include <stdlib.h>
@@ -293,10 +294,14 @@ static void start_what_may(struct flip_fetch *f)
 	/* Who reads one piece after the other has just ended when the next one comes. */
 	if (foreground_waits || f->counts.n_queued[FLIP_PREFETCH] || count_running(f, FLIP_PREFETCH))
 		f->busy_until = f->now + REST_US;
-	if (f->counts.n_queued[FLIP_BACKGROUND] && f->busy_until > f->now)
-		flip_fetch_due(f, f->busy_until);
-	else
-		start_all(f, FLIP_BACKGROUND, false);
+	if (f->busy_until > f->now) {
+		if (f->counts.n_queued[FLIP_BACKGROUND] || f->counts.n_queued[FLIP_PREHEAT])
+			flip_fetch_due(f, f->busy_until);
+		return;
+	}
+	start_all(f, FLIP_BACKGROUND, false);
+	if (!f->counts.n_queued[FLIP_BACKGROUND] && !count_running(f, FLIP_BACKGROUND))
+		start_all(f, FLIP_PREHEAT, false);
 }
 
 /* libcurl's own limit is on the mean speed of the last seconds and sees a stall late. */
@@ -326,7 +331,7 @@ static void pause_background(struct flip_fetch *f)
 
 	TAILQ_FOREACH(j, &f->jobs, in_jobs)
 	{
-		bool want = stop && j->priority == FLIP_BACKGROUND && !j->repo->doors[j->door].origin->is_h2;
+		bool want = stop && j->priority >= FLIP_BACKGROUND && !j->repo->doors[j->door].origin->is_h2;
 
 		if (j->state != JOB_RUNS || !j->status || j->is_paused == want)
 			continue;

@@ -68,3 +68,60 @@ struct flip_blob *flip_blob_part(const struct flip_blob *b, uint64_t *offset, ui
 	*offset -= b->starts[low];
 	return *offset < b->parts[low]->size && size <= b->parts[low]->size - *offset ? b->parts[low] : NULL;
 }
+
+/* ---- Object stores ------------------------------------------------------------------------------------------------
+ */
+
+/* With s3_lock. The first who asks reads the files; what is wrong with them is told again. */
+static int get_s3(struct flip_fetch *f, struct err *err)
+{
+	const struct flip_s3_opts o = { .endpoint = f->s3_endpoint,
+		                        .region = f->s3_region,
+		                        .credentials_file = f->s3_credentials_file };
+
+	return f->s3 ? 0 : flip_s3_new(&o, &f->s3, err);
+}
+
+int flip_fetch_s3_address(struct flip_fetch *f, const char *url, char **ret_address, struct err *err)
+{
+	struct base_buf address = BASE_BUF_INIT(16 << 10);
+	int r;
+
+	(void)pthread_mutex_lock(&f->s3_lock);
+	r = get_s3(f, err);
+	if (r == 0)
+		r = flip_s3_address(f->s3, url, &address, err);
+	(void)pthread_mutex_unlock(&f->s3_lock);
+	if (r == 0 && !(*ret_address = base_buf_take(&address)))
+		r = err_set(err, -ENOMEM, "out of memory");
+	base_buf_done(&address);
+	return r;
+}
+
+int flip_fetch_s3_headers(struct flip_fetch *f, const char *address, const char *range,
+                          char *ret_lines[FLIP_S3_MAX_HEADERS + 1], struct err *err)
+{
+	int r;
+
+	(void)pthread_mutex_lock(&f->s3_lock);
+	r = get_s3(f, err);
+	if (r == 0)
+		r = flip_s3_headers(f->s3, address, range, time(NULL), ret_lines, err);
+	(void)pthread_mutex_unlock(&f->s3_lock);
+	return r;
+}
+
+int flip_fetch_s3(struct flip_fetch *f, const char *url, char **ret_address, char *ret_lines[FLIP_S3_MAX_HEADERS + 1],
+                  struct err *err)
+{
+	int r = flip_fetch_s3_address(f, url, ret_address, err);
+
+	if (r < 0)
+		return r;
+	r = flip_fetch_s3_headers(f, *ret_address, NULL, ret_lines, err);
+	if (r < 0) {
+		free(*ret_address);
+		*ret_address = NULL;
+	}
+	return r;
+}

@@ -16,7 +16,7 @@
 #include "base/threadpool.h"
 #include "model/flip_model.h"
 
-enum { MAX_DEPTH = 16, MAX_THREADS = 64 };
+enum { MAX_DEPTH = 16 };
 
 /* ---- Names --------------------------------------------------------------------------------------------------------
  */
@@ -87,7 +87,6 @@ struct hashing {
 	uint32_t chunk_size;
 	struct flip_model_file **files; /* the largest first */
 	size_t n_files;
-	_Atomic size_t next;
 	_Atomic bool is_over;
 	_Atomic uint64_t n_bytes;
 	uint64_t n_total;
@@ -149,21 +148,16 @@ static int hash_file(struct hashing *h, struct flip_model_file *f, uint8_t *buf,
 	                   : 0;
 }
 
-static void *hash_files(void *arg)
+static void hash_files(void *arg, size_t begin, size_t end, unsigned worker)
 {
 	struct hashing *h = arg;
-	uint8_t *buf = malloc(h->chunk_size);
+	CLEANUP(freep) uint8_t *buf = malloc(h->chunk_size);
 	struct err err = { 0 };
 	int r = buf ? 0 : err_set(&err, -ENOMEM, "out of memory");
 
-	while (r == 0) {
-		size_t i = atomic_fetch_add(&h->next, 1);
-
-		if (i >= h->n_files)
-			break;
+	(void)worker;
+	for (size_t i = begin; r == 0 && i < end && !atomic_load(&h->is_over); i++)
 		r = hash_file(h, h->files[i], buf, &err);
-	}
-	free(buf);
 	if (r < 0) {
 		(void)pthread_mutex_lock(&h->lock);
 		if (h->r == 0) {
@@ -173,7 +167,6 @@ static void *hash_files(void *arg)
 		(void)pthread_mutex_unlock(&h->lock);
 		atomic_store(&h->is_over, true);
 	}
-	return NULL;
 }
 
 static int by_size(const void *a, const void *b)
@@ -183,19 +176,18 @@ static int by_size(const void *a, const void *b)
 	return x > y ? -1 : x < y;
 }
 
-static int hash_all(struct hashing *h, unsigned n_threads)
+static int hash_all(struct hashing *h, unsigned n_threads, struct err *err)
 {
-	pthread_t threads[MAX_THREADS];
-	unsigned n = 0;
+	struct base_threadpool *pool = NULL;
+	int r = base_threadpool_new(n_threads, &pool, err);
 
-	n_threads = n_threads ? n_threads : base_cpu_count();
-	n_threads = n_threads < MAX_THREADS ? n_threads : MAX_THREADS;
+	if (r < 0)
+		return r;
 	qsort(h->files, h->n_files, sizeof(*h->files), by_size);
-	while (n + 1 < n_threads && n + 1 < h->n_files && pthread_create(&threads[n], NULL, hash_files, h) == 0)
-		n++;
-	(void)hash_files(h);
-	while (n > 0)
-		(void)pthread_join(threads[--n], NULL);
+	base_threadpool_for(pool, h->n_files, 1, hash_files, h);
+	base_threadpool_free(pool);
+	if (h->r < 0 && err)
+		*err = h->err;
 	return h->r;
 }
 
@@ -230,9 +222,7 @@ int flip_model_of_folder(const char *dir, uint32_t chunk_size, unsigned n_thread
 		h.files[h.n_files++] = &m->files[i];
 	if (r == 0) {
 		h.n_total = flip_model_size(m);
-		r = hash_all(&h, n_threads);
-		if (r < 0 && err)
-			*err = h.err;
+		r = hash_all(&h, n_threads, err);
 	}
 	if (r == 0)
 		r = flip_model_settle(m, dir, err);

@@ -100,6 +100,7 @@ static bool url_is_valid(const char *url)
 {
 	const char *host = strncmp(url, "https://", 8) == 0  ? url + 8
 	                   : strncmp(url, "http://", 7) == 0 ? url + 7
+	                   : strncmp(url, "s3://", 5) == 0   ? url + 5
 	                                                     : NULL;
 	size_t len = strlen(url), n_host;
 
@@ -120,8 +121,9 @@ static int add_url(struct flip_model_file *f, const char *url, struct err *err)
 	char **p;
 
 	if (!url_is_valid(url))
-		return err_set(err, -EBADMSG, "%s: \"%.200s\": not an http or https address (or one with a password)",
-		               f->path, url);
+		return err_set(err, -EBADMSG,
+		               "%s: \"%.200s\": not an http, https or s3 address (or one with a password)", f->path,
+		               url);
 	if (f->n_urls == FLIP_MODEL_MAX_URLS)
 		return err_set(err, -EBADMSG, "%s: more than %d places", f->path, FLIP_MODEL_MAX_URLS);
 	p = reallocarray(f->urls, f->n_urls + 1, sizeof(*p));

@@ -10,7 +10,8 @@
  *   POST /v1/gc      [all=1] [dry_run=1]  what was removed
  *   POST /v1/fsck    [dry_run=1]       findings, one line each, then the counts
  *   GET  /v1/models  [name]            models, how much of each is here
- *   POST /v1/model/pull    name, source [shown] [keep=1]
+ *   POST /v1/preheat ref               an image that is known: all of it, below all else
+ *   POST /v1/model/pull    name, source [shown] [keep=1] [preheat=1]
  *   POST /v1/model/mount   name [dir]  answers where
  *   POST /v1/model/remove  name
  *
@@ -172,6 +173,14 @@ static void answer_result(struct answer *a, int r, const struct err *err)
 		answer_json(a, json_object());
 }
 
+static void do_preheat(struct flip_node *node, struct MHD_Connection *c, struct answer *a)
+{
+	const char *ref = argument(c, "ref");
+	struct err err = { 0 };
+
+	answer_result(a, ref ? flip_node_preheat(node, ref, &err) : err_set(&err, -EINVAL, "ref is needed"), &err);
+}
+
 static void do_models(struct flip_node *node, struct MHD_Connection *c, struct answer *a)
 {
 	struct err err = { 0 };
@@ -183,11 +192,14 @@ static void do_models(struct flip_node *node, struct MHD_Connection *c, struct a
 
 static void do_model_pull(struct flip_node *node, struct MHD_Connection *c, struct answer *a)
 {
-	const char *name = argument(c, "name"), *source = argument(c, "source");
+	const struct flip_model_pull p = { .name = argument(c, "name"),
+		                           .source = argument(c, "source"),
+		                           .shown = argument(c, "shown"),
+		                           .keep = argument(c, "keep") != NULL,
+		                           .preheat = argument(c, "preheat") != NULL };
 	struct err err = { 0 };
-	int r = name && source ? flip_node_model_pull(node, name, source, argument(c, "shown"),
-	                                              argument(c, "keep") != NULL, &err)
-	                       : err_set(&err, -EINVAL, "name and source are needed");
+	int r = p.name && p.source ? flip_node_model_pull(node, &p, &err)
+	                           : err_set(&err, -EINVAL, "name and source are needed");
 
 	answer_result(a, r, &err);
 }
@@ -226,6 +238,7 @@ static const struct route {
 	{ "POST", "/v1/unmount", do_unmount },
 	{ "POST", "/v1/gc", do_gc },
 	{ "POST", "/v1/fsck", do_fsck },
+	{ "POST", "/v1/preheat", do_preheat },
 	{ "GET", "/v1/models", do_models },
 	{ "POST", "/v1/model/pull", do_model_pull },
 	{ "POST", "/v1/model/remove", do_model_remove },

@@ -2,6 +2,7 @@
  * while the registry is away, so that what one node has started others can start too.
  *
  *   note "manifest", "sha256:..."            the bytes, which are verified by their name
+ *   note "manifest-of", "sha256:..."         the reference that it was had by
  *   note "tag", digest of the reference      the digest that the registry gave it last
  *
  * What a tag means cannot be verified: it is believed of peers only while the registry cannot be reached, and only when
@@ -37,9 +38,12 @@ static void keep(void *arg, const struct node_image *image)
 
 	(void)flip_store_note_set(node->store, "manifest", image->manifest, image->manifest_data, image->manifest_size,
 	                          NULL);
-	if (image->index_data)
+	(void)flip_store_note_set(node->store, "manifest-of", image->manifest, image->ref, strlen(image->ref), NULL);
+	if (image->index_data) {
 		(void)flip_store_note_set(node->store, "manifest", image->top, image->index_data, image->index_size,
 		                          NULL);
+		(void)flip_store_note_set(node->store, "manifest-of", image->top, image->ref, strlen(image->ref), NULL);
+	}
 	if (digest_of(image->ref, strlen(image->ref), name) == 0)
 		(void)flip_store_note_set(node->store, "tag", name, image->top, DIGEST_TEXT, NULL);
 }

@@ -26,7 +26,8 @@ struct node_pull {              /* a layer that is being made ready; freed by th
 	bool is_over;
 	int result;
 	struct err err;
-	struct node_image *image; /* a reference, for a job of the work threads */
+	struct node_image *image; /* a reference, for a job of the work threads; NULL: a model of `member` */
+	char member[FLIP_PEER_NAME];
 	struct flip_node *node;
 };
 
@@ -45,8 +46,7 @@ void node_layer_unref(struct node_layer *layer)
 	flip_index_close(layer->index);
 	flip_erofs_close(layer->meta);
 	free(atomic_load(&layer->by_blob));
-	free(layer->image);
-	free(layer->image_ref);
+	node_claims_free(layer);
 	free(layer->ref);
 	free(layer);
 }
@@ -160,26 +160,6 @@ static int open_files(struct flip_node *node, struct node_layer *layer, const st
 	return r;
 }
 
-/* By which peers find it: the image that it came of. Layers of before there were peers have none. */
-static void load_image_name(struct flip_node *node, struct node_layer *layer)
-{
-	char *text, *space;
-	size_t size;
-
-	if (flip_store_note_get(node->store, "layer-image", layer->digest, (void **)&text, &size, NULL) < 0)
-		return;
-	layer->image = strndup(text, size);
-	layer->image_ref = layer->image ? strdup(layer->image) : NULL;
-	space = layer->image_ref ? strchr(layer->image_ref, ' ') : NULL;
-	if (space)
-		*space = '\0';
-	if (!space) { /* not ours */
-		free(layer->image);
-		layer->image = NULL;
-	}
-	free(text);
-}
-
 int node_layer_load(struct flip_node *node, const char *digest, struct node_layer **ret_layer, struct err *err)
 {
 	struct flip_layer_row row = { 0 };
@@ -200,7 +180,7 @@ int node_layer_load(struct flip_node *node, const char *digest, struct node_laye
 	layer->ref = row.ref;
 	row.ref = NULL;
 	if (node->peers)
-		load_image_name(node, layer);
+		node_claims_load(layer);
 	pthread_rwlock_wrlock(&node->layers_lock);
 	other = in_table(node, digest);
 	if (!other)
@@ -362,13 +342,13 @@ static int fill_folder(struct flip_node *node, const struct node_image *image, c
 	return r;
 }
 
-static void note_image_name(struct flip_node *node, const struct node_image *image, const char *digest)
+static void note_image(struct flip_node *node, const struct node_image *image, const char *digest)
 {
 	char *text;
 
 	if (asprintf(&text, "%s %s", image->ref, image->manifest) < 0)
 		return;
-	(void)flip_store_note_set(node->store, "layer-image", digest, text, strlen(text), NULL);
+	node_claim_note(node, digest, text, "");
 	free(text);
 }
 
@@ -396,7 +376,7 @@ static int make_ready(struct flip_node *node, const struct node_image *image, co
 	row.media_type = d->media_type;
 	row.annotations = annotations_json(d);
 	if (node->peers)
-		note_image_name(node, image, d->digest);
+		note_image(node, image, d->digest);
 	r = flip_store_layer_commit(node->store, dir, &row, err);
 	free(row.annotations);
 	if (r == 0)
@@ -421,14 +401,19 @@ static void pull_job(void *arg)
 	struct node_layer *layer = NULL;
 	struct node_image *image;
 	char *digest;
-	int r = make_ready(node, p->image, p->digest, &err);
+	bool is_model = !p->image || node_model_is_of(p->image, p->digest);
+	int r = !p->image  ? node_model_adopt_held(node, p->member, p->digest, &err)
+	        : is_model ? node_model_adopt(node, p->image, p->digest, &err)
+	                   : make_ready(node, p->image, p->digest, &err);
 
 	(void)malloc_trim(
 	        0); /* a table of contents, as a document and as a tree, is most of what this process ever needs */
 	if (r == 0)
 		r = node_layer_known(node, p->digest, &layer, &err);
-	if (r == 0)
+	if (r == 0 && !is_model) {
+		node_claim_add(layer, p->image->ref, p->image->manifest);
 		r = node_settle_contested(layer, &err);
+	}
 	node_layer_unref(layer);
 	pthread_mutex_lock(&node->pulls_lock);
 	for (struct node_pull **q = &node->pulls; *q; q = &(*q)->next) {
@@ -445,14 +430,14 @@ static void pull_job(void *arg)
 	pthread_cond_broadcast(&node->pulls_changed);
 	pull_unref(p);
 	pthread_mutex_unlock(&node->pulls_lock);
-	if (r == 0 && digest) /* for peers who ask later; nobody waits for it */
-		node_note_public(node, image->ref, digest, false);
+	if (r == 0 && digest && image) /* for peers who ask later; nobody waits for it */
+		node_note_public(node, image->ref, is_model ? image->manifest : digest, is_model);
 	free(digest);
 	node_image_unref(node->images, image);
 }
 
 /* With pulls_lock held: the work on this layer, begun when nobody has; a reference. */
-static int pull_of(struct flip_node *node, const struct node_image *image, const char *digest,
+static int pull_of(struct flip_node *node, const struct node_image *image, const char *member, const char *digest,
                    struct node_pull **ret_pull)
 {
 	struct node_pull *p = node->pulls;
@@ -464,8 +449,9 @@ static int pull_of(struct flip_node *node, const struct node_image *image, const
 		if (!p)
 			return -ENOMEM;
 		(void)snprintf(p->digest, sizeof(p->digest), "%s", digest);
+		(void)snprintf(p->member, sizeof(p->member), "%s", member ? member : "");
 		p->node = node;
-		if (node_image_ref(node->images, image, &p->image) < 0 ||
+		if ((image && node_image_ref(node->images, image, &p->image) < 0) ||
 		    flip_work_add(node->pullers, pull_job, p, false) < 0) {
 			node_image_unref(node->images, p->image);
 			free(p);
@@ -510,10 +496,11 @@ int node_layer_get(struct flip_node *node, const struct node_image *image, const
 
 	if (!is_being_pulled(node, digest) && node_layer_known(node, digest, ret_layer, NULL) == 0) {
 		(void)flip_store_layer_touch(node->store, digest, image->ref, NULL); /* only gc asks when */
+		node_claim_add(*ret_layer, image->ref, image->manifest);
 		return 0;
 	}
 	pthread_mutex_lock(&node->pulls_lock);
-	r = pull_of(node, image, digest, &p);
+	r = pull_of(node, image, NULL, digest, &p);
 	if (r == 0) {
 		while (!p->is_over)
 			pthread_cond_wait(&node->pulls_changed, &node->pulls_lock);
@@ -555,14 +542,14 @@ int node_layer_wait(struct flip_node *node, const char *digest, unsigned max_ms,
 	               : err_set(err, -ENOENT, "%.19s: cannot be made ready here", digest);
 }
 
-void node_layer_start(struct flip_node *node, const struct node_image *image, const char *digest)
+void node_layer_start(struct flip_node *node, const struct node_image *image, const char *member, const char *digest)
 {
 	struct node_pull *p;
 
-	if (!node_image_layer(image, digest) || is_known(node, digest))
+	if ((image && !node_image_layer(image, digest) && !node_model_is_of(image, digest)) || is_known(node, digest))
 		return;
 	pthread_mutex_lock(&node->pulls_lock);
-	if (pull_of(node, image, digest, &p) == 0)
+	if (pull_of(node, image, member, digest, &p) == 0)
 		pull_unref(p);
 	pthread_mutex_unlock(&node->pulls_lock);
 }

@@ -1,6 +1,7 @@
 /* A model's layer: made of its list of files, in the store like an image's, with the list (and the places of its files)
  * beside the index in "model.json". Where the files can be had from may change without the files changing: the document
- * is then written anew, and the blob that the node asks is replaced. */
+ * is then written anew, and the blob that the node asks is replaced. What came from another member of the cluster has
+ * no blob: peers are its origin. */
 #include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -39,14 +40,15 @@ static int write_model(const char *dir, const struct flip_model *model, struct e
 }
 
 /* One blob of each file: at its own addresses, else in the repository that the model is of. *ret_blob NULL: there is no
- * place (of a model without one, all of which is in the store). */
+ * place but peers. */
 static int open_blob(struct flip_node *node, const struct flip_model *model, const char *ref,
                      struct flip_blob **ret_blob, struct err *err)
 {
 	CLEANUP(freep) const struct flip_model_file **files = NULL;
 	struct flip_blob **parts = NULL;
 	size_t n = 0, n_open = 0;
-	int r = flip_model_contents(model, &files, &n) < 0 || !(parts = calloc(n + 1, sizeof(*parts)))
+	int r = strncmp(ref, NODE_PEERS_SOURCE, strlen(NODE_PEERS_SOURCE)) == 0 ? 0
+	        : flip_model_contents(model, &files, &n) < 0 || !(parts = calloc(n + 1, sizeof(*parts)))
 	                ? err_set(err, -ENOMEM, "out of memory")
 	                : 0;
 
@@ -159,11 +161,13 @@ static int replace_blob(struct node_layer *layer, const struct flip_model *model
 	pthread_rwlock_wrlock(&node->layers_lock);
 	list = reallocarray(layer->old_blobs, layer->n_old_blobs + 1, sizeof(struct flip_blob *));
 	if (list) {
-		old = atomic_exchange(&layer->blob, blob);
 		layer->old_blobs = list;
-		if (old)
-			list[layer->n_old_blobs++] = old;
-		blob = NULL;
+		if (blob) { /* who reads relies on it that there is one still */
+			old = atomic_exchange(&layer->blob, blob);
+			if (old)
+				list[layer->n_old_blobs++] = old;
+			blob = NULL;
+		}
 		free(layer->ref);
 		layer->ref = ref;
 		ref = NULL;
@@ -174,24 +178,59 @@ static int replace_blob(struct node_layer *layer, const struct flip_model *model
 	return list ? 0 : err_set(err, -ENOMEM, "out of memory");
 }
 
-int node_model_layer(struct flip_node *node, struct flip_model *model, const char *source, bool keep,
+/* What peers are asked with, and what they may have. */
+static int claim(struct node_layer *layer, const struct node_model_source *s, const char *image, struct err *err)
+{
+	int r = layer->node->peers ? node_claim_use(layer, image, s->seeds ? s->seeds : "", err) : 0;
+
+	if (r == 0 && s->open)
+		node_layer_open_up(layer, s->open);
+	return r;
+}
+
+int node_model_layer(struct flip_node *node, const struct node_model_source *s, const char *source, bool keep,
                      struct node_layer **ret_layer, struct err *err)
 {
+	CLEANUP(freep) char *image = NULL;
 	char digest[IMG_DIGEST_SIZE];
 	struct node_layer *layer;
-	int r = flip_model_digest(model, digest, err);
+	int r = flip_model_digest(s->model, digest, err);
 
+	if (r == 0 && asprintf(&image, "%s%s%s", s->image ? s->image->ref : "", s->image ? " " : "",
+	                       s->image ? s->image->manifest : "") < 0) {
+		image = NULL;
+		r = err_set(err, -ENOMEM, "out of memory");
+	}
 	if (r < 0)
 		return r;
-	if (node_layer_known(node, digest, &layer, NULL) < 0) {
-		r = make_layer(node, model, digest, source, keep, err);
-		return r < 0 ? r : node_layer_known(node, digest, ret_layer, err);
+	if (node_layer_known(node, digest, &layer, NULL) == 0) {
+		r = replace_blob(layer, s->model, source, err);
+	} else {
+		layer = NULL;
+		if (node->peers)
+			node_claim_note(node, digest, image, s->seeds ? s->seeds : "");
+		r = make_layer(node, s->model, digest, source, keep, err);
+		if (r == 0)
+			r = node_layer_known(node, digest, &layer, err);
 	}
-	r = replace_blob(layer, model, source, err);
+	if (r == 0)
+		r = claim(layer, s, image, err);
 	if (r < 0) {
 		node_layer_unref(layer);
 		return r;
 	}
 	*ret_layer = layer;
 	return 0;
+}
+
+int node_model_document(const struct node_layer *layer, bool with_urls, struct base_buf *ret, struct err *err)
+{
+	struct flip_model *model = NULL;
+	int r = layer->model ? read_model(layer->dir, &model, err)
+	                     : err_set(err, -ENOENT, "%.19s: no model", layer->digest);
+
+	if (r == 0 && (r = flip_model_append(model, with_urls, ret)) < 0)
+		(void)err_set(err, r, "%s: the list of files is too long", layer->dir);
+	flip_model_free(model);
+	return r;
 }

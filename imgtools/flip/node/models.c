@@ -23,6 +23,7 @@ struct version {
 	struct node_layer *layers[MAX_LAYERS];
 	size_t n;
 	char *source;
+	bool preheat; /* nobody waits for it */
 };
 
 static void version_done(struct version *v)
@@ -59,6 +60,8 @@ static int version_get(struct flip_node *node, const char *prefix, const char *n
 		for (size_t i = 0; v.n == 0 && i < s.n_labels; i++) {
 			if (strcmp(s.labels[i].name, "source") == 0)
 				v.source = strdup(s.labels[i].value);
+			else if (strcmp(s.labels[i].name, "preheat") == 0)
+				v.preheat = true;
 		}
 		r = node_layer_known(node, s.layer ? s.layer : "", &v.layers[v.n], err);
 		if (r == 0)
@@ -97,13 +100,13 @@ static int rows_set(struct flip_node *node, const char *prefix, const char *name
 
 	rows_remove(node, prefix, name);
 	for (size_t i = v->n; r == 0 && i-- > 0;) { /* the first one last: without it there is no model */
-		struct flip_label label = { (char *)"source", v->source };
+		struct flip_label labels[] = { { (char *)"source", v->source }, { (char *)"preheat", (char *)"1" } };
 		char row[256];
 		struct flip_snapshot s = { .kind = FLIP_SNAPSHOT_COMMITTED,
 			                   .name = row,
 			                   .layer = v->layers[i]->digest,
-			                   .labels = &label,
-			                   .n_labels = 1 };
+			                   .labels = labels,
+			                   .n_labels = v->preheat ? 2 : 1 };
 
 		row_name(row, prefix, name, i);
 		r = flip_store_snapshot_add(node->store, &s, err);
@@ -169,22 +172,15 @@ static uint64_t bytes_here(struct node_layer *layer, const struct flip_index_obj
 	return here;
 }
 
-static uint64_t layer_here(struct node_layer *layer)
+void node_layer_here(struct node_layer *layer, uint64_t *ret_here, uint64_t *ret_size)
 {
-	uint64_t n = 0;
+	*ret_here = *ret_size = 0;
+	for (size_t i = 0; i < flip_index_n_objects(layer->index); i++) {
+		const struct flip_index_object *o = flip_index_object(layer->index, i);
 
-	for (size_t i = 0; i < flip_index_n_objects(layer->index); i++)
-		n += bytes_here(layer, flip_index_object(layer->index, i));
-	return n;
-}
-
-static uint64_t layer_size(const struct node_layer *layer)
-{
-	uint64_t n = 0;
-
-	for (size_t i = 0; i < flip_index_n_objects(layer->index); i++)
-		n += flip_index_object(layer->index, i)->size;
-	return n;
+		*ret_here += bytes_here(layer, o);
+		*ret_size += o->size;
+	}
 }
 
 static bool is_complete(const struct version *v)
@@ -235,9 +231,10 @@ static void fetch_rest(struct flip_node *node, const struct version *v, enum fli
 	for (size_t i = v->n; i-- > 0;) {
 		struct node_layer *l = v->layers[i];
 
-		if (!atomic_load(&l->blob))
+		if (!node_layer_can_fetch(l))
 			continue;
 		atomic_store(&l->is_wanted, true);
+		atomic_store(&l->is_preheated, priority == FLIP_PREHEAT);
 		atomic_store(&l->is_rest_queued, true);
 		atomic_store(&l->has_failed, false);
 		node_queue_rest(l, priority);
@@ -264,7 +261,7 @@ static void fetch_no_more(struct flip_node *node, const struct version *gone)
 			if (version_get(node, prefixes[p], names.items[k], &v, NULL) < 0)
 				continue;
 			for (size_t i = 0; i < v.n; i++) {
-				if (atomic_load(&v.layers[i]->blob))
+				if (node_layer_can_fetch(v.layers[i]))
 					atomic_store(&v.layers[i]->is_wanted, true);
 			}
 			version_done(&v);
@@ -328,6 +325,29 @@ void node_models_settle(struct flip_node *node)
 	pthread_mutex_unlock(&node->models_lock);
 }
 
+int node_model_by_name(struct flip_node *node, const char *name_digest, char ret_id[72])
+{
+	struct names names;
+	int r = names_get(node, NODE_MODEL_PREFIX, &names, NULL) < 0 ? -EIO : -ENOENT;
+
+	for (size_t i = 0; r == -ENOENT && i < names.n; i++) {
+		char digest[IMG_DIGEST_SIZE];
+		struct version v;
+
+		img_digest_of(names.items[i], strlen(names.items[i]), digest);
+		if (strcmp(digest, name_digest) != 0 ||
+		    version_get(node, NODE_MODEL_PREFIX, names.items[i], &v, NULL) < 0)
+			continue;
+		if (v.n == 1 && v.layers[0]->model && atomic_load(&v.layers[0]->open) == NODE_OPEN_BY_NAME) {
+			memcpy(ret_id, v.layers[0]->digest, 72);
+			r = 0;
+		}
+		version_done(&v);
+	}
+	free(names.items);
+	return r;
+}
+
 int node_models_start(struct flip_node *node, struct err *err)
 {
 	struct names names;
@@ -342,7 +362,7 @@ int node_models_start(struct flip_node *node, struct err *err)
 			continue;
 		}
 		if (!is_complete(&v))
-			fetch_rest(node, &v, FLIP_BACKGROUND);
+			fetch_rest(node, &v, v.preheat ? FLIP_PREHEAT : FLIP_BACKGROUND);
 		version_done(&v);
 	}
 	free(names.items);
@@ -354,7 +374,7 @@ int node_models_start(struct flip_node *node, struct err *err)
 
 		if (version_get(node, NODE_NEXT_PREFIX, names.items[i], &v, NULL) < 0)
 			continue;
-		fetch_rest(node, &v, FLIP_BACKGROUND);
+		fetch_rest(node, &v, v.preheat ? FLIP_PREHEAT : FLIP_BACKGROUND);
 		version_done(&v);
 	}
 	atomic_store(&node->has_next_models, names.n > 0);
@@ -371,27 +391,32 @@ static int version_make(struct flip_node *node, const char *source, const char *
 {
 	struct node_model_source s;
 	struct version v = { 0 };
+	bool is_seed = shown != NULL; /* its server is of `flip model seed`, and will be gone */
 	int r = node_model_source_read(node, source, &s, err);
 
 	if (r < 0)
 		return r;
-	v.source = strdup(shown);
+	v.source = strdup(shown ? shown : source);
 	if (!v.source)
 		r = err_set(err, -ENOMEM, "out of memory");
 	if (r == 0 && s.n_archives + 1 > MAX_LAYERS)
 		r = err_set(err, -EFBIG, "%s: more than %d archives", source, MAX_LAYERS - 1);
 	for (size_t i = 0; r == 0 && i < s.n_archives; i++)
-		node_layer_start(node, s.image, s.image->doc.layers[s.archives[i]].digest);
+		node_layer_start(node, s.image, NULL, s.image->doc.layers[s.archives[i]].digest);
 	for (size_t i = s.n_archives; r == 0 && i-- > 0;) {
 		r = node_layer_get(node, s.image, s.image->doc.layers[s.archives[i]].digest, &v.layers[v.n], err);
 		v.n += r == 0;
 	}
 	if (r == 0 && s.model) {
+		if (is_seed)
+			s.open = NODE_OPEN_BY_NAME;
 		pthread_mutex_lock(&node->models_lock);
-		r = node_model_layer(node, s.model, source, keep, &v.layers[v.n], err);
+		r = node_model_layer(node, &s, source, keep, &v.layers[v.n], err);
 		pthread_mutex_unlock(&node->models_lock);
 		v.n += r == 0;
 	}
+	if (r == 0 && s.image)
+		node_note_public_later(node, s.image->ref, s.image->manifest, true);
 	node_model_source_done(node, &s);
 	if (r < 0) {
 		version_done(&v);
@@ -401,9 +426,9 @@ static int version_make(struct flip_node *node, const char *source, const char *
 	return 0;
 }
 
-int flip_node_model_pull(struct flip_node *node, const char *name, const char *source, const char *shown, bool keep,
-                         struct err *err)
+int flip_node_model_pull(struct flip_node *node, const struct flip_model_pull *p, struct err *err)
 {
+	const char *name = p->name;
 	struct version v, now;
 	bool waits = false;
 	int r;
@@ -411,9 +436,10 @@ int flip_node_model_pull(struct flip_node *node, const char *name, const char *s
 	if (!flip_model_name_is_valid(name))
 		return err_set(err, -EINVAL, "\"%.150s\": not a name for a model (letters, digits, '.', '_', '-')",
 		               name);
-	r = version_make(node, source, shown ? shown : source, keep, &v, err);
+	r = version_make(node, p->source, p->shown, p->keep, &v, err);
 	if (r < 0)
 		return r;
+	v.preheat = p->preheat;
 	pthread_mutex_lock(&node->models_lock);
 	for (size_t i = 0; i < v.n; i++) { /* what went wrong before is over */
 		pthread_mutex_lock(&node->complaints_lock);
@@ -430,7 +456,7 @@ int flip_node_model_pull(struct flip_node *node, const char *name, const char *s
 	if (r == 0 && !waits)
 		r = promote(node, name, &v, err);
 	if (r == 0)
-		fetch_rest(node, &v, FLIP_BACKGROUND);
+		fetch_rest(node, &v, p->preheat ? FLIP_PREHEAT : FLIP_BACKGROUND);
 	pthread_mutex_unlock(&node->models_lock);
 	version_done(&v);
 	return r;
@@ -529,20 +555,22 @@ static json_t *version_json(struct flip_node *node, const char *name, const stru
 
 	for (size_t i = 0; i < v->n; i++) {
 		struct node_layer *l = v->layers[i];
+		uint64_t of_layer, all;
 
 		n_files += l->model ? l->model->n_files : flip_index_n_objects(l->index);
-		size += layer_size(l);
-		here += layer_here(l);
+		node_layer_here(l, &of_layer, &all);
+		size += all;
+		here += of_layer;
 		pthread_mutex_lock(&node->complaints_lock);
 		if (l->trouble && l->trouble->r)
 			trouble = *l->trouble;
 		pthread_mutex_unlock(&node->complaints_lock);
 	}
 	id_of(v, id);
-	return json_pack("{s:s, s:s, s:s, s:I, s:I, s:I, s:b, s:I, s:s*, s:b, s:b}", "name", name, "id", id, "source",
-	                 v->source ? v->source : "", "files", (json_int_t)n_files, "bytes", (json_int_t)size, "here",
-	                 (json_int_t)here, "complete", here == size, "errors", (json_int_t)trouble.n, "error",
-	                 trouble.r ? trouble.text : NULL, "failed",
+	return json_pack("{s:s, s:s, s:s, s:I, s:I, s:I, s:b, s:b, s:I, s:s*, s:b, s:b}", "name", name, "id", id,
+	                 "source", v->source ? v->source : "", "files", (json_int_t)n_files, "bytes", (json_int_t)size,
+	                 "here", (json_int_t)here, "complete", here == size, "preheat", v->preheat, "errors",
+	                 (json_int_t)trouble.n, "error", trouble.r ? trouble.text : NULL, "failed",
 	                 here < size && (trouble.r == -ENOSPC || node_is_final(trouble.r)), "no_room",
 	                 here < size && node->queue.is_stopped);
 }

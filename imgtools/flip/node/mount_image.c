@@ -12,7 +12,7 @@ static int lowers_of(struct flip_node *node, const struct node_image *image, str
                      struct node_layer **ret_layers, struct err *err)
 {
 	for (size_t i = 0; i < image->doc.n_layers; i++)
-		node_layer_start(node, image, image->doc.layers[i].digest);
+		node_layer_start(node, image, NULL, image->doc.layers[i].digest);
 	for (size_t i = 0; i < image->doc.n_layers; i++) {
 		size_t at = image->doc.n_layers - 1 - i;
 		int r = node_layer_get(node, image, image->doc.layers[i].digest, &ret_lowers[at].layer, err);
@@ -206,4 +206,35 @@ int flip_node_unmount(struct flip_node *node, const char *dir, struct err *err)
 	if (r == 0 && !flip_is_mountpoint(dir))
 		let_layers_go(node, dir);
 	return r;
+}
+
+/* ---- Before anybody starts it --------------------------------------------------------------------------------------
+ */
+
+int flip_node_preheat(struct flip_node *node, const char *ref, struct err *err)
+{
+	struct node_image *image;
+	size_t n = 0;
+	int r = node_image_get(node->images, node->fetch, ref, NULL, &image, err);
+
+	if (r < 0)
+		return r;
+	node_queue_resume(node);
+	for (size_t i = 0; i < image->doc.n_layers; i++) {
+		struct node_layer *layer;
+
+		if (node_layer_known(node, image->doc.layers[i].digest, &layer, NULL) < 0)
+			continue;
+		n++;
+		if (node_layer_can_fetch(layer) && !atomic_load(&layer->is_rest_queued)) {
+			atomic_store(&layer->is_wanted, true);
+			atomic_store(&layer->is_preheated, true);
+			atomic_store(&layer->is_rest_queued, true);
+			node_queue_rest(layer, FLIP_PREHEAT);
+		}
+		node_layer_unref(layer);
+	}
+	node_image_unref(node->images, image);
+	node_keeper_wake(node);
+	return n ? 0 : err_set(err, -ENOENT, "%s: is not known here (flip pull)", ref);
 }

@@ -43,6 +43,7 @@ struct flip_node_opts {
 	bool no_background;         /* what no list names is fetched only when read */
 	uint32_t record_quiet_s;    /* a recording ends when nothing was read for so long; 0: 10 */
 	uint32_t background_wait_s; /* after the last foreground read, before the rest is fetched; 0: 5 */
+	uint32_t preheat_pressure;  /* per cent of PSI beyond which preheating slows down; 0: 20; 100: never */
 	const char *models_dir;     /* where models are mounted by name; NULL: /run/flip/models */
 	struct flip_peers_opts peers;
 	bool trust_peers; /* every member may have what any member has: the registry is not asked whether it may */
@@ -63,15 +64,23 @@ extern const struct flip_snapshots_ops flip_node_snapshots_ops; /* arg: the node
 int flip_node_mount(struct flip_node *node, const char *ref, const char *dir, struct err *err);
 int flip_node_unmount(struct flip_node *node, const char *dir, struct err *err);
 
+/* All of an image whose layers are known, fetched below all else: before anybody starts it. -ENOENT: none of them is.
+ */
+int flip_node_preheat(struct flip_node *node, const char *ref, struct err *err);
+
 /* ---- Models: folders of files, by name (model/flip_model.h)
  * ---------------------------------------------------------- */
 
 /* Makes a model known and begins to fetch it in the background; returns when its list of files is known. `source`: a
  * registry's artifact, the address of a manifest, or the absolute path of one. A model of that name that is complete
- * stays until the new one is. keep: never evicted, as nobody can be asked for it again. `shown` is what is told as its
- * source; NULL: the source. */
-int flip_node_model_pull(struct flip_node *node, const char *name, const char *source, const char *shown, bool keep,
-                         struct err *err);
+ * stays until the new one is. */
+struct flip_model_pull {
+	const char *name, *source;
+	const char *shown; /* what is told as its source: a folder that is put into this store; NULL: the source */
+	bool keep;         /* never evicted, as nobody can be asked for it again */
+	bool preheat;      /* fetched below all else, and while the machine has nothing better to do */
+};
+int flip_node_model_pull(struct flip_node *node, const struct flip_model_pull *p, struct err *err);
 /* The model (NULL: all) as a JSON array. -ENOENT. */
 int flip_node_models(struct flip_node *node, const char *name, struct base_buf *buf, struct err *err);
 /* Its files stay until garbage is collected. -ENOENT. */

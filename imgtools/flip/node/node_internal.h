@@ -15,6 +15,7 @@
 #include "node/node.h"
 #include "node/tail.h"
 #include "node/work.h"
+#include "peer/limit.h"
 #include "peer/peer.h"
 
 enum { NODE_MAX_LAYERS = 1u << 20, NODE_PATH = 512 };
@@ -27,6 +28,18 @@ struct node_trouble {
 	int r; /* 0: nothing yet */
 	unsigned n;
 	char text[ERR_MSG_SIZE];
+};
+
+/* What we come to peers with: claims.c. Its members never change; they live as long as their layer. */
+struct node_claim {
+	char *image; /* "REF sha256:MANIFEST", by which they find the layer and ask a registry; "": they need none */
+	char *ref;   /* REF; NULL: none */
+	char *seeds; /* members that are its origin: flip_peer_blob.seeds; "": it has another one */
+	struct node_claim *_Atomic next;
+};
+enum {                      /* what members of the cluster may have without a registry's word */
+       NODE_OPEN_BY_ID = 1, /* whoever knows the layer's digest: a list of addresses */
+       NODE_OPEN_BY_NAME,   /* and whoever asks for the model's name: a folder that somebody put into the cluster */
 };
 
 /* A layer that is known in this process. Lives as long as somebody holds a reference; the table holds one. */
@@ -43,15 +56,17 @@ struct node_layer {
 	struct flip_blob **old_blobs; /* protected by layers_lock, as n_old_blobs and ref */
 	size_t n_old_blobs;
 	char *ref;
-	struct flip_model *model;     /* whose files these are, by name; NULL: an image's layer. Immutable */
-	struct node_trouble *trouble; /* of a model: what went wrong last; protected by complaints_lock */
-	char *image, *image_ref; /* "REF sha256:MANIFEST", by which peers find it, and REF; immutable, may be NULL */
-	_Atomic(uint32_t *) by_blob; /* chunks by their places in the blob, once a peer has asked: peers.c */
+	struct flip_model *model;          /* whose files these are, by name; NULL: an image's layer. Immutable */
+	struct node_trouble *trouble;      /* of a model: what went wrong last; protected by complaints_lock */
+	struct node_claim *_Atomic claims; /* the one that peers are asked with, and those of before; NULL: none are */
+	_Atomic unsigned open;             /* 0, or NODE_OPEN_... */
+	_Atomic(uint32_t *) by_blob;       /* chunks by their places in the blob, once a peer has asked: peers.c */
 	_Atomic unsigned n_refs;
 	_Atomic bool is_mounted;
 	_Atomic bool is_prefetched;  /* its own list was queued */
 	_Atomic bool is_list_played; /* the list of the image that it is the uppermost layer of */
 	_Atomic bool is_wanted;      /* a container stands on it: the rest may be fetched too */
+	_Atomic bool is_preheated;   /* nobody yet: that rest is fetched below all else */
 	_Atomic bool is_rest_queued;
 	_Atomic bool has_failed; /* a chunk of the rest did not come: to be tried again */
 	_Atomic uint64_t n_foreground, n_prefetched, n_background; /* bytes of chunks that arrived for it */
@@ -81,7 +96,10 @@ struct node_queue {
 	struct node_queue_item *first[FLIP_N_PRIORITIES], **last[FLIP_N_PRIORITIES];
 	uint64_t in_flight; /* bytes asked for and not arrived */
 	bool is_stopped;
-	int64_t rests_until_ms;      /* after a failure; protected by lock */
+	int64_t rests_until_ms; /* after a failure; protected by lock */
+	/* What is preheated waits while the machine's own work does (PSI); protected by lock */
+	struct peer_pressure pressure;
+	int64_t preheated_us;        /* a chunk was asked for last */
 	_Atomic bool is_pump_queued; /* a job that will look is waiting to run */
 };
 
@@ -148,7 +166,7 @@ struct flip_node {
 
 	_Atomic int64_t last_foreground_ms;
 	_Atomic uint64_t n_reads, n_reads_waited, n_read_errors, read_wait_us;
-	_Atomic uint64_t foreground_bytes, prefetch_bytes, background_bytes, bad_chunks;
+	_Atomic uint64_t foreground_bytes, prefetch_bytes, background_bytes, preheat_bytes, bad_chunks;
 	_Atomic bool is_dirty; /* something was written since the last sync */
 };
 
@@ -163,8 +181,9 @@ int node_layer_get(struct flip_node *node, const struct node_image *image, const
 /* Waits until a layer that is being made ready is: -EBUSY: not yet, -ENOENT: it was not to be. */
 int node_layer_wait(struct flip_node *node, const char *digest, unsigned max_ms, struct node_layer **ret_layer,
                     struct err *err);
-/* Starts the same without waiting, for the layers that will be asked for next. */
-void node_layer_start(struct flip_node *node, const struct node_image *image, const char *digest);
+/* Starts the same without waiting, for the layers that will be asked for next. image NULL: a model that `member` of the
+ * cluster has, as it asks us for it. */
+void node_layer_start(struct flip_node *node, const struct node_image *image, const char *member, const char *digest);
 /* One that was made ready before, by this process or another. -ENOENT. */
 int node_layer_known(struct flip_node *node, const char *digest, struct node_layer **ret_layer, struct err *err);
 void node_layer_unref(struct node_layer *layer);
@@ -226,9 +245,38 @@ typedef void (*node_load_fn)(void *arg, int r);
 int node_load_for_peer(struct node_layer *layer, uint32_t chunk, struct flip_object *store, enum flip_priority priority,
                        int most, node_load_fn fn, void *arg);
 
-/* ---- peers.c, verdicts.c, tail.c --------------------------------------------------------------------------------- */
+/* ---- claims.c ---------------------------------------------------------------------------------------------------- */
+
+void node_claims_load(struct node_layer *layer);
+void node_claims_free(struct node_layer *layer);
+/* For a layer that is not made yet. */
+void node_claim_note(struct flip_node *node, const char *digest, const char *image, const char *seeds);
+/* From now on peers are asked with this. */
+int node_claim_use(struct node_layer *layer, const char *image, const char *seeds, struct err *err);
+/* It is of this image too. */
+void node_claim_add(struct node_layer *layer, const char *ref, const char *manifest);
+void node_layer_open_up(struct node_layer *layer, unsigned how);
+/* It has an origin: a registry or address, or members that have all of it. */
+bool node_layer_can_fetch(const struct node_layer *layer);
+/* Whether we have the layer from this reference's repository, or at least registry. */
+bool node_claims_name(const struct node_layer *layer, const char *ref, bool repository);
+bool node_ref_is_of(const char *a, const char *b, bool repository);
+
+/* ---- peers.c, model_peers.c, verdicts.c, tail.c -------------------------------------------------------------------
+ */
 
 int node_peers_start(struct flip_node *node, struct err *err);
+/* "REF sha256:..." -> both; the digest may be missing. -EBADMSG. */
+int node_image_split(const char *image, char *ref, size_t ref_size, char digest[72]);
+/* The layer that the asker wants, made ready when that takes no longer than wait_ms (0: only one that is known).
+ * -EBUSY: that takes longer; it is to come again. */
+int node_peers_layer(struct flip_node *node, const struct flip_peer_ask *ask, unsigned wait_ms,
+                     struct node_layer **ret_layer, struct err *err);
+int node_peers_serve(struct node_layer *layer, const struct flip_peer_ask *ask, struct flip_peer_answer *answer);
+int node_peers_content(struct node_layer *layer, const char *content, uint64_t offset, uint64_t size, int *ret_fd,
+                       uint64_t *ret_size, struct err *err);
+enum { NODE_PEER_WAIT_MS = 1500 /* the patience of an asker is longer */ };
+extern const struct flip_peer_provider node_model_provider;
 /* Asks peers for pieces of a layer's blob; as flip_peers_read(). */
 int node_peers_read(struct node_layer *layer, const struct flip_peer_piece *pieces, size_t n,
                     enum flip_priority priority, int most, flip_peer_done done, void *arg);
@@ -247,12 +295,18 @@ char *node_grant_of(struct flip_node *node, const char *ref);
 struct node_verdicts;
 struct node_verdicts *node_verdicts_new(void);
 void node_verdicts_free(struct node_verdicts *v);
-/* Whether whoever sent the grant may have a blob (or manifest) of the reference's repository: 0 or -EACCES. Asks the
- * registry, and remembers what it said. */
-int node_may_have(struct flip_node *node, const char *ref, const char *digest, bool is_manifest, const char *grant,
-                  struct err *err);
+/* A blob or manifest of the reference's repository. `had`: this node has it from there itself, which counts while the
+ * registry is away. */
+struct node_wanted {
+	const char *ref, *digest;
+	bool is_manifest, had;
+};
+/* Whether whoever sent the grant may have it: 0 or -EACCES. Asks the registry, and remembers what it said. */
+int node_may_have(struct flip_node *node, const struct node_wanted *w, const char *grant, struct err *err);
 /* Finds out whether anybody may have it, while the registry is there. */
 void node_note_public(struct flip_node *node, const char *ref, const char *digest, bool is_manifest);
+/* The same, on another thread. */
+void node_note_public_later(struct flip_node *node, const char *ref, const char *digest, bool is_manifest);
 
 /* ---- prefetch.c ------------------------------------------------------------------------------------------------- */
 
@@ -270,6 +324,9 @@ void node_queue_resume(struct flip_node *node);
 /* Now and then: not while room is short; else on with what waits. */
 void node_queue_watch(struct flip_node *node, bool is_short);
 bool node_queue_is_idle(struct flip_node *node); /* nothing waits, and what will come is asked for at once */
+bool node_queue_preheats(struct flip_node *node);
+/* Chunks that wait to be preheated, and what the machine's pressure leaves of the pace, per cent. */
+void node_queue_preheat_stat(struct flip_node *node, uint64_t *ret_chunks, unsigned *ret_percent);
 /* The lists for a chain of layers, uppermost first: the node's own recording for this image, else those in the layers;
  * plays back what it finds. True when there was one. */
 bool node_prefetch_image(struct flip_node *node, const char *ref, struct node_layer *const *layers, size_t n_layers);
@@ -344,13 +401,20 @@ void node_forget_ended_mounts(struct flip_node *node);
 int node_models_start(struct flip_node *node, struct err *err);
 /* New versions that have become complete take their places. */
 void node_models_settle(struct flip_node *node);
+/* How much of a layer's files is here. */
+void node_layer_here(struct node_layer *layer, uint64_t *ret_here, uint64_t *ret_size);
+/* The id of the model whose name has this digest, as far as it is open by its name. -ENOENT. */
+int node_model_by_name(struct flip_node *node, const char *name_digest, char ret_id[72]);
 
 /* ---- model_layer.c ---------------------------------------------------------------------------------------------- */
 
 /* The layer of a model that was read: made, or where it is known already told the places that it can be had from now.
- * keep: what it holds cannot be fetched again, and is not evicted. */
-int node_model_layer(struct flip_node *node, struct flip_model *model, const char *source, bool keep,
+ * keep: what it holds cannot be fetched again, and is not evicted. With models_lock. */
+struct node_model_source;
+int node_model_layer(struct flip_node *node, const struct node_model_source *s, const char *source, bool keep,
                      struct node_layer **ret_layer, struct err *err);
+/* The model's list of files as it lies beside the layer's index, with its chunks; for peers. */
+int node_model_document(const struct node_layer *layer, bool with_urls, struct base_buf *ret, struct err *err);
 /* For a layer that is being opened out of `dir`: its files' names, and the blob that is made of them. */
 int node_model_open(struct node_layer *layer, const struct flip_layer_row *row, struct err *err);
 /* Which file a chunk is of. */
@@ -359,15 +423,30 @@ const char *node_model_path(const struct node_layer *layer, uint32_t chunk);
 /* ---- model_source.c ---------------------------------------------------------------------------------------------- */
 
 /* A model as its source says: "HOST/NAME[:TAG]" (an artifact of a registry), "http://..." or "https://..." (a manifest
- * there), an absolute path (a manifest in a file). Archives of an artifact become layers of their own, unpacked. */
+ * there; "s3://..." too), an absolute path (a manifest in a file), "peers:NAME[@sha256:ID]" (what another member has).
+ * Archives of an artifact become layers of their own, unpacked. */
+#define NODE_PEERS_SOURCE "peers:"
 struct node_model_source {
 	struct flip_model *model; /* NULL: all of it are archives */
 	struct node_image *image; /* a reference; NULL: no registry's */
 	size_t *archives;         /* layers of the image, lowest first */
 	size_t n_archives;
+	char *seeds;   /* members that have all of it; NULL: it has another origin */
+	unsigned open; /* 0 or NODE_OPEN_... */
 };
 int node_model_source_read(struct flip_node *node, const char *source, struct node_model_source *ret, struct err *err);
 void node_model_source_done(struct flip_node *node, struct node_model_source *s);
+/* Whether the artifact is the model of this digest, without asking anybody. */
+bool node_model_is_of(const struct node_image *image, const char *digest);
+/* Its layer made, for peers who ask for it: nobody here has named it. */
+int node_model_adopt(struct flip_node *node, const struct node_image *image, const char *digest, struct err *err);
+
+/* ---- model_peers.c ----------------------------------------------------------------------------------------------- */
+
+/* "peers:...": who has it, and its list of files. */
+int node_model_of_peers(struct flip_node *node, const char *source, struct node_model_source *ret, struct err *err);
+/* The layer of a model that a member asks us for, by what it says of it; with its addresses, if it has any. */
+int node_model_adopt_held(struct flip_node *node, const char *member, const char *digest, struct err *err);
 
 /* ---- complain.c ------------------------------------------------------------------------------------------------- */
 

@@ -105,7 +105,8 @@ int node_objects_add(struct flip_node *node, uint32_t layer)
 			; /* what it brings lies apart until it is whole */
 		} else if (!node_contents_agree(node->layers[s->layer]->index, object_of(node, s), ix, o)) {
 			s->is_contested = true;
-		} else if (node->layers[layer]->blob && (!node->layers[s->layer]->blob || node->layers[layer]->model)) {
+		} else if (node_layer_can_fetch(node->layers[layer]) &&
+		           (!node_layer_can_fetch(node->layers[s->layer]) || node->layers[layer]->model)) {
 			/* A layer that can be asked for chunks is better than one that cannot, and where a model can be
 			 * had from was said just now. */
 			s->layer = layer;

@@ -4,6 +4,7 @@
  *                  table of contents was made from; contents by their own digests
  *   kind "image"   document "manifest": the manifest of that digest; document "tag": what a reference named lately, by
  *                  the digest of the reference's text
+ *   kind "model"   model_peers.c
  *
  * An owner that does not know a layer makes it ready as if somebody here had asked for it, from the image that the
  * asker names: so what it relays is verified as all else, and is in its store for the next. Nobody's snapshot needs it,
@@ -22,12 +23,11 @@
 #include "node/node_internal.h"
 #include "oci/places.h"
 
-enum { MAX_TAIL = 256 << 20, WAIT_MS = 1500 /* the patience of an asker is longer */ };
+enum { MAX_TAIL = 256 << 20 };
 
 /* ---- Which layer ------------------------------------------------------------------------------------------------- */
 
-/* "REF sha256:..." -> both; the digest may be missing. */
-static int split_image(const char *image, char *ref, size_t ref_size, char digest[72])
+int node_image_split(const char *image, char *ref, size_t ref_size, char digest[72])
 {
 	const char *space = strchr(image, ' ');
 	size_t n = space ? (size_t)(space - image) : strlen(image);
@@ -55,24 +55,28 @@ static int adopt(struct flip_node *node, const struct flip_peer_ask *ask, unsign
 	struct node_image *image;
 	int r;
 
-	if (split_image(ask->image, ref, sizeof(ref), manifest) < 0 || !manifest[0])
+	if (!*ask->image && *ask->asker && strcmp(ask->kind, "model") == 0) {
+		node_layer_start(node, NULL, ask->asker, ask->digest);
+		return node_layer_wait(node, ask->digest, wait_ms, ret_layer, err);
+	}
+	if (node_image_split(ask->image, ref, sizeof(ref), manifest) < 0 || !manifest[0])
 		return err_set(err, -ENOENT, "%.19s: not known here", ask->digest);
 	r = node_image_get(node->images, node->fetch, ref, manifest, &image, err);
 	if (r < 0)
 		return err_set(err, -ENOENT, "%.19s: its image cannot be read here", ask->digest);
-	r = node_image_layer(image, ask->digest) ? 0
-	                                         : err_set(err, -ENOENT, "%s: has no layer %.19s", ref, ask->digest);
+	r = node_image_layer(image, ask->digest) || node_model_is_of(image, ask->digest)
+	            ? 0
+	            : err_set(err, -ENOENT, "%s: has no layer %.19s", ref, ask->digest);
 	if (r == 0) {
-		node_layer_start(node, image, ask->digest);
+		node_layer_start(node, image, NULL, ask->digest);
 		r = node_layer_wait(node, ask->digest, wait_ms, ret_layer, err);
 	}
 	node_image_unref(node->images, image);
 	return r;
 }
 
-/* wait_ms 0: only what is known already. */
-static int layer_of(struct flip_node *node, const struct flip_peer_ask *ask, unsigned wait_ms,
-                    struct node_layer **ret_layer, struct err *err)
+int node_peers_layer(struct flip_node *node, const struct flip_peer_ask *ask, unsigned wait_ms,
+                     struct node_layer **ret_layer, struct err *err)
 {
 	if (node_layer_known(node, ask->digest, ret_layer, NULL) == 0)
 		return 0;
@@ -82,6 +86,39 @@ static int layer_of(struct flip_node *node, const struct flip_peer_ask *ask, uns
 
 /* ---- May they ---------------------------------------------------------------------------------------------------- */
 
+/* A registry's word counts for what we have of that registry; else whoever runs one could vouch for anything. */
+static int vouched_layer(struct flip_node *node, const struct flip_peer_ask *ask, const char *ref, struct err *err)
+{
+	struct node_wanted w = { .ref = ref, .digest = ask->digest };
+	struct node_layer *layer;
+	bool vouches;
+
+	if (node_layer_known(node, ask->digest, &layer, NULL) == 0) {
+		vouches = node_claims_name(layer, ref, false);
+		w.had = vouches && node_claims_name(layer, ref, true);
+		node_layer_unref(layer);
+		if (!vouches)
+			return err_set(err, -EACCES, "%.19s: we have it from another registry than %s", ask->digest,
+			               ref);
+	}
+	return node_may_have(node, &w, ask->grant, err);
+}
+
+static int vouched_manifest(struct flip_node *node, const char *ref, const char *manifest, const char *grant,
+                            struct err *err)
+{
+	struct node_wanted w = { .ref = ref, .digest = manifest, .is_manifest = true };
+	CLEANUP(freep) char *of = NULL;
+	size_t size;
+
+	if (flip_store_note_get(node->store, "manifest-of", manifest, (void **)&of, &size, NULL) == 0) {
+		if (!node_ref_is_of(of, ref, false))
+			return err_set(err, -EACCES, "%.19s: we have it from another registry than %s", manifest, ref);
+		w.had = node_ref_is_of(of, ref, true);
+	}
+	return node_may_have(node, &w, grant, err);
+}
+
 static int allow(void *arg, const struct flip_peer_ask *ask, struct err *err)
 {
 	struct flip_node *node = arg;
@@ -89,14 +126,14 @@ static int allow(void *arg, const struct flip_peer_ask *ask, struct err *err)
 
 	if (node->opts.trust_peers)
 		return 0;
-	if (split_image(ask->image, ref, sizeof(ref), manifest) < 0)
+	if (node_image_split(ask->image, ref, sizeof(ref), manifest) < 0)
 		return err_set(err, -EACCES, "the asker names no image");
 	if (strcmp(ask->kind, "layer") == 0)
-		return node_may_have(node, ref, ask->digest, false, ask->grant, err);
+		return vouched_layer(node, ask, ref, err);
 	if (!manifest[0]) /* what a tag means is no secret to those who know its name */
 		return 0;
 	return strcmp(manifest, ask->digest) == 0
-	               ? node_may_have(node, ref, manifest, true, ask->grant, err)
+	               ? vouched_manifest(node, ref, manifest, ask->grant, err)
 	               : err_set(err, -EACCES, "%.19s: not what the asker names", ask->digest);
 }
 
@@ -196,7 +233,7 @@ static void owe(struct node_layer *layer, uint32_t chunk, struct flip_object *st
                 struct flip_peer_answer *answer)
 {
 	const struct flip_index_chunk *c = flip_index_chunk(layer->index, chunk);
-	struct owed *o = ask->role == FLIP_PEER_HOLDER || !layer->blob ? NULL : malloc(sizeof(*o));
+	struct owed *o = ask->role == FLIP_PEER_HOLDER || !node_layer_can_fetch(layer) ? NULL : malloc(sizeof(*o));
 
 	if (!o || flip_peer_promise(answer, 1) < 0) {
 		free(o);
@@ -232,8 +269,10 @@ static int serve_range(struct node_layer *layer, const struct flip_peer_ask *ask
 			flip_peer_refuse(answer, c->blob_offset, c->inner_offset);
 			continue;
 		}
-		/* What another layer's table says of it may have been written. */
-		if (!flip_object_is_complete(store) && node_object_is_contested(layer->node, o->digest)) {
+		/* What another layer's table says of it may have been written; without digests of chunks it lies apart
+		 * until it is whole. */
+		if (!flip_object_is_complete(store) &&
+		    (node_object_is_contested(layer->node, o->digest) || flip_index_is_unverified(layer->index, o))) {
 			flip_peer_refuse(answer, c->blob_offset, c->inner_offset);
 			flip_object_unref(store);
 			continue;
@@ -249,15 +288,23 @@ static int serve_range(struct node_layer *layer, const struct flip_peer_ask *ask
 	return 0;
 }
 
+int node_peers_serve(struct node_layer *layer, const struct flip_peer_ask *ask, struct flip_peer_answer *answer)
+{
+	int r = 0;
+
+	for (size_t i = 0; r == 0 && i < ask->n_ranges; i++)
+		r = serve_range(layer, ask, &ask->ranges[i], answer);
+	return r;
+}
+
 static int serve(void *arg, const struct flip_peer_ask *ask, struct flip_peer_answer *answer, struct err *err)
 {
 	struct node_layer *layer;
-	int r = layer_of(arg, ask, ask->role != FLIP_PEER_HOLDER ? WAIT_MS : 0, &layer, err);
+	int r = node_peers_layer(arg, ask, ask->role != FLIP_PEER_HOLDER ? NODE_PEER_WAIT_MS : 0, &layer, err);
 
 	if (r < 0)
 		return r;
-	for (size_t i = 0; r == 0 && i < ask->n_ranges; i++)
-		r = serve_range(layer, ask, &ask->ranges[i], answer);
+	r = node_peers_serve(layer, ask, answer);
 	node_layer_unref(layer);
 	return r;
 }
@@ -292,7 +339,7 @@ static int give_document(void *arg, const struct flip_peer_ask *ask, const char 
 
 	if (strcmp(document, "tail") != 0)
 		return err_set(err, -ENOENT, "%s: no document of a layer", document);
-	r = layer_of(arg, ask, ask->role != FLIP_PEER_HOLDER ? WAIT_MS : 0, &layer, err);
+	r = node_peers_layer(arg, ask, ask->role != FLIP_PEER_HOLDER ? NODE_PEER_WAIT_MS : 0, &layer, err);
 	if (r < 0)
 		return r;
 	(void)snprintf(path, sizeof(path), "%s/tail", layer->dir);
@@ -313,22 +360,18 @@ static int digest_bytes(const char *text, uint8_t ret[FLIP_DIGEST_SIZE])
 	return 0;
 }
 
-static int give_content(void *arg, const struct flip_peer_ask *ask, const char *content, uint64_t offset, uint64_t size,
-                        int *ret_fd, uint64_t *ret_size, struct err *err)
+int node_peers_content(struct node_layer *layer, const char *content, uint64_t offset, uint64_t size, int *ret_fd,
+                       uint64_t *ret_size, struct err *err)
 {
-	struct flip_node *node = arg;
 	const struct flip_index_object *o = NULL;
 	uint8_t digest[FLIP_DIGEST_SIZE];
 	struct flip_object *store = NULL;
-	struct node_layer *layer;
-	int r = layer_of(node, ask, 0, &layer, err), fd;
+	int r, fd;
 
-	if (r < 0)
-		return r;
 	/* Only what the layer has: that is what the asker may have. */
 	if (digest_bytes(content, digest) == 0)
 		o = flip_index_find(layer->index, digest);
-	r = o ? flip_object_open(node->store, o->digest, o->size, &store, err) : -ENOENT;
+	r = o ? flip_object_open(layer->node->store, o->digest, o->size, &store, err) : -ENOENT;
 	if (r == 0 && (offset > o->size || size > o->size - offset ||
 	               !flip_object_has(store, offset, size ? size : o->size - offset)))
 		r = -ENOENT;
@@ -340,8 +383,20 @@ static int give_content(void *arg, const struct flip_peer_ask *ask, const char *
 		*ret_size = o->size;
 	}
 	flip_object_unref(store);
-	node_layer_unref(layer);
 	return r < 0 ? err_set(err, r, "%.19s: not all of it is here", content) : 0;
+}
+
+static int give_content(void *arg, const struct flip_peer_ask *ask, const char *content, uint64_t offset, uint64_t size,
+                        int *ret_fd, uint64_t *ret_size, struct err *err)
+{
+	struct node_layer *layer;
+	int r = node_peers_layer(arg, ask, 0, &layer, err);
+
+	if (r < 0)
+		return r;
+	r = node_peers_content(layer, content, offset, size, ret_fd, ret_size, err);
+	node_layer_unref(layer);
+	return r;
 }
 
 static int give_image(void *arg, const struct flip_peer_ask *ask, const char *document, struct base_buf *ret,
@@ -357,14 +412,17 @@ int node_peers_read(struct node_layer *layer, const struct flip_peer_piece *piec
                     enum flip_priority priority, int most, flip_peer_done done, void *arg)
 {
 	struct flip_node *node = layer->node;
+	const struct node_claim *claim = atomic_load(&layer->claims);
 	CLEANUP(freep) char *grant = NULL;
-	struct flip_peer_blob blob = { .kind = "layer", .digest = layer->digest, .image = layer->image };
+	struct flip_peer_blob blob = { .kind = layer->model ? "model" : "layer", .digest = layer->digest };
 
-	if (!layer->image)
+	if (!claim || !node->peers)
 		return -ENOENT;
-	grant = node_grant_of(node, layer->image_ref);
+	grant = claim->ref ? node_grant_of(node, claim->ref) : strdup("held");
 	if (!grant)
 		return -ENOMEM;
+	blob.image = claim->image;
+	blob.seeds = claim->seeds;
 	blob.grant = grant;
 	return flip_peers_read(node->peers, &blob, pieces, n, priority, (enum flip_peer_role)most, NULL, done, arg);
 }
@@ -394,8 +452,10 @@ int node_peers_document(struct flip_node *node, const char *kind, const char *di
 
 int node_peers_start(struct flip_node *node, struct err *err)
 {
-	static const struct flip_peer_provider layers = { allow, serve, give_document, give_content };
-	static const struct flip_peer_provider images = { allow, NULL, give_image, NULL };
+	static const struct flip_peer_provider layers = {
+		.allow = allow, .serve = serve, .document = give_document, .content = give_content
+	};
+	static const struct flip_peer_provider images = { .allow = allow, .document = give_image };
 	int r;
 
 	if (!node->peers)
@@ -403,6 +463,8 @@ int node_peers_start(struct flip_node *node, struct err *err)
 	r = flip_peers_provide(node->peers, "layer", &layers, node);
 	if (r == 0)
 		r = flip_peers_provide(node->peers, "image", &images, node);
+	if (r == 0)
+		r = flip_peers_provide(node->peers, "model", &node_model_provider, node);
 	return r < 0 ? r : flip_peers_start(node->peers, err);
 }
 

@@ -10,13 +10,21 @@
 #include "base/log.h"
 #include "node/node_internal.h"
 
-enum { DEFAULT_WINDOW = 32 << 20, SLICE = 64 /* chunks that are looked at in one go */, REST_MS = 5000 };
+enum {
+	DEFAULT_WINDOW = 32 << 20,
+	SLICE = 64, /* chunks that are looked at in one go */
+	REST_MS = 5000,
+	DEFAULT_PRESSURE = 20,
+	PREHEAT_SHARE = 4,       /* of the window: what is preheated takes no more than a quarter */
+	PREHEAT_PAUSE_US = 50000 /* between chunks when half of the pace is left; longer with less */
+};
 
 void node_queue_init(struct flip_node *node)
 {
 	(void)pthread_mutex_init(&node->queue.lock, NULL);
 	for (int p = 0; p < FLIP_N_PRIORITIES; p++)
 		node->queue.last[p] = &node->queue.first[p];
+	peer_pressure_init(&node->queue.pressure);
 }
 
 static void item_free(struct node_queue_item *item)
@@ -51,6 +59,7 @@ static size_t next_slice(struct node_queue *q, struct node_layer **ret_layer, ui
 		if (!i)
 			continue;
 		n = i->n - i->next < SLICE ? i->n - i->next : SLICE;
+		n = p == FLIP_PREHEAT && n > 1 ? 1 : n;
 		memcpy(ret_chunks, i->chunks + i->next, n * sizeof(*ret_chunks));
 		i->next += n;
 		*ret_layer = i->layer;
@@ -73,11 +82,50 @@ static bool rests(const struct node_queue *q)
 	return q->is_stopped || (q->rests_until_ms && q->rests_until_ms > node_now_ms());
 }
 
+/* With the lock held: something waits; FLIP_PREHEAT: nothing else does. -1: nothing. */
+static int next_priority(const struct node_queue *q)
+{
+	for (int p = 0; p < FLIP_N_PRIORITIES; p++) {
+		if (q->first[p])
+			return p;
+	}
+	return -1;
+}
+
+/* With the lock held: whether a chunk may be preheated. While the machine's own work waits it is one at a time, with
+ * pauses: 50 ms when half of the pace is left, a second at the least. The keeper comes back for it. */
+static bool may_preheat(struct flip_node *node, uint64_t window)
+{
+	struct node_queue *q = &node->queue;
+	int64_t now = peer_now_us();
+	double factor;
+
+	(void)peer_pressure_look(&q->pressure, "/proc/pressure",
+	                         node->opts.preheat_pressure ? node->opts.preheat_pressure : DEFAULT_PRESSURE, now);
+	factor = q->pressure.factor;
+	if (factor < 1 &&
+	    (q->in_flight || (double)(now - q->preheated_us) < (1 / factor - 1) * (double)PREHEAT_PAUSE_US))
+		return false;
+	if (q->in_flight >= window / PREHEAT_SHARE)
+		return false;
+	q->preheated_us = now;
+	return true;
+}
+
+/* With the lock held. */
+static bool may_ask(struct flip_node *node)
+{
+	const struct node_queue *q = &node->queue;
+	uint64_t window = node->opts.prefetch_window ? node->opts.prefetch_window : DEFAULT_WINDOW;
+	int p = next_priority(q);
+
+	return p >= 0 && !rests(q) && (p == FLIP_PREHEAT ? may_preheat(node, window) : q->in_flight < window);
+}
+
 /* Asks for chunks until the window is full. Any thread; several at once only share the work. */
 static void pump(struct flip_node *node)
 {
 	struct node_queue *q = &node->queue;
-	uint64_t window = node->opts.prefetch_window ? node->opts.prefetch_window : DEFAULT_WINDOW;
 
 	for (;;) {
 		struct node_queue_item *ended = NULL;
@@ -87,7 +135,7 @@ static void pump(struct flip_node *node)
 		size_t n;
 
 		pthread_mutex_lock(&q->lock);
-		n = q->in_flight < window && !rests(q) ? next_slice(q, &layer, chunks, &priority, &ended) : 0;
+		n = may_ask(node) ? next_slice(q, &layer, chunks, &priority, &ended) : 0;
 		pthread_mutex_unlock(&q->lock);
 		if (ended)
 			item_free(ended);
@@ -115,7 +163,7 @@ static void pump_soon(struct flip_node *node)
 void node_queue_add(struct node_layer *layer, uint32_t *chunks, size_t n, enum flip_priority priority)
 {
 	struct node_queue *q = &layer->node->queue;
-	struct node_queue_item *i = n && layer->blob ? calloc(1, sizeof(*i)) : NULL;
+	struct node_queue_item *i = n && node_layer_can_fetch(layer) ? calloc(1, sizeof(*i)) : NULL;
 
 	if (!i) {
 		free(chunks);
@@ -146,8 +194,7 @@ void node_queue_arrived(struct flip_node *node, uint64_t n_bytes)
 	pthread_mutex_lock(&q->lock);
 	q->in_flight -= n_bytes;
 	/* Not for each chunk: a job when half of the window is free. */
-	go_on = q->in_flight <= window / 2 && !rests(q) &&
-	        (q->first[FLIP_FOREGROUND] || q->first[FLIP_PREFETCH] || q->first[FLIP_BACKGROUND]);
+	go_on = q->in_flight <= window / 2 && !rests(q) && next_priority(q) >= 0;
 	pthread_mutex_unlock(&q->lock);
 	if (go_on)
 		pump_soon(node);
@@ -174,7 +221,7 @@ void node_queue_watch(struct flip_node *node, bool is_short)
 
 	pthread_mutex_lock(&q->lock);
 	q->is_stopped = is_short;
-	go_on = !rests(q) && (q->first[FLIP_FOREGROUND] || q->first[FLIP_PREFETCH] || q->first[FLIP_BACKGROUND]);
+	go_on = !rests(q) && next_priority(q) >= 0;
 	pthread_mutex_unlock(&q->lock);
 	if (go_on)
 		pump_soon(node);
@@ -217,6 +264,28 @@ bool node_queue_is_idle(struct flip_node *node)
 	is_idle = !node->queue.first[FLIP_PREFETCH] && !node->queue.first[FLIP_BACKGROUND] && !rests(&node->queue);
 	pthread_mutex_unlock(&node->queue.lock);
 	return is_idle;
+}
+
+bool node_queue_preheats(struct flip_node *node)
+{
+	bool does;
+
+	pthread_mutex_lock(&node->queue.lock);
+	does = node->queue.first[FLIP_PREHEAT] != NULL;
+	pthread_mutex_unlock(&node->queue.lock);
+	return does;
+}
+
+void node_queue_preheat_stat(struct flip_node *node, uint64_t *ret_chunks, unsigned *ret_percent)
+{
+	struct node_queue *q = &node->queue;
+
+	*ret_chunks = 0;
+	pthread_mutex_lock(&q->lock);
+	for (const struct node_queue_item *i = q->first[FLIP_PREHEAT]; i; i = i->after)
+		*ret_chunks += i->n - i->next;
+	*ret_percent = (unsigned)(q->pressure.factor * 100);
+	pthread_mutex_unlock(&q->lock);
 }
 
 /* ---- Lists ------------------------------------------------------------------------------------------------------ */

@@ -7,7 +7,7 @@
  *               -> its waiters have one chunk less to wait for; with none left the read is answered from the store
  *   a failure   -> EIO for the reads that wait now; the next read tries again
  *
- * A load comes by one of three ways: from the peer who owns it, else from the registry, else from whichever peer has it
+ * A load comes by one of three ways: from the peer who owns it, else from its origin, else from whichever peer has it
  * (peers.c asks). Peers who asked us wait for the same loads as reads do; one that must not wait for a peer of ours
  * gives the load a second way, and the first that brings it counts.
  *
@@ -162,16 +162,17 @@ static void told(struct node_load *load, struct waiter *w, enum flip_priority pr
 		w = next;
 	}
 	if (r == 0) {
-		_Atomic uint64_t *of_node = priority == FLIP_FOREGROUND ? &node->foreground_bytes
-		                            : priority == FLIP_PREFETCH ? &node->prefetch_bytes
-		                                                        : &node->background_bytes;
+		_Atomic uint64_t *of_node = priority == FLIP_FOREGROUND   ? &node->foreground_bytes
+		                            : priority == FLIP_PREFETCH   ? &node->prefetch_bytes
+		                            : priority == FLIP_BACKGROUND ? &node->background_bytes
+		                                                          : &node->preheat_bytes;
 
 		atomic_fetch_add(of_node, c->blob_size);
 		atomic_store(&node->is_dirty, true);
 		node_keeper_wake(node);
 	}
 	if (r < 0 && r != -ECANCELED && load->is_queued) {
-		if (priority == FLIP_BACKGROUND || layer->model)
+		if (priority >= FLIP_BACKGROUND || layer->model)
 			atomic_store(&layer->has_failed, true);
 		node_queue_failed(node);
 	}
@@ -263,7 +264,7 @@ static int take_in(const struct arrival *a, struct err *err)
 	/* What becomes complete is read by overlayfs from the store itself: its pages are wanted, but for those that
 	 * nobody has asked for. What stays partial is cached above us, once it was read (flip_object_handed_on). */
 	if (r == 0)
-		r = flip_object_write(load->store, plain, c->size, c->offset, load->priority != FLIP_BACKGROUND, err);
+		r = flip_object_write(load->store, plain, c->size, c->offset, load->priority < FLIP_BACKGROUND, err);
 	if (r == 0 && a->form == FLIP_PEER_PACKED && !is_raw)
 		flip_peers_remember(layer->node->peers, layer->digest, c->blob_offset, a->data, a->size);
 	free(out);
@@ -339,13 +340,30 @@ static void peer_done(void *arg, size_t i, int r, const struct flip_peer_bytes *
 
 	if (atomic_fetch_sub(&b->n_left, 1) == 1)
 		free(b);
-	if (r == 0)
+	if (r == 0) {
 		arrives(load, bytes, true);
-	else if (!try_elsewhere(load))
+	} else if (!try_elsewhere(load)) {
+		if (r != -ECANCELED && !load->layer->blob)
+			node_complain_chunk(load->layer, load->chunk, -EHOSTUNREACH,
+			                    "no member of the cluster gives it");
 		finish(load, r == -ECANCELED ? r : -EIO);
+	}
 }
 
 /* ---- Asking ---------------------------------------------------------------------------------------------------- */
+
+static bool asks_peers(const struct node_layer *layer)
+{
+	return atomic_load(&layer->claims) && flip_peers_are_there(layer->node->peers);
+}
+
+/* Whether a peer could be told by its bytes: they have a digest of their own. */
+static bool is_provable(const struct node_load *load)
+{
+	const struct flip_index *ix = load->layer->index;
+
+	return !flip_index_is_unverified(ix, flip_index_chunk_object(ix, load->chunk));
+}
 
 /* With loads_lock held: a new load, without waiters. */
 static struct node_load *new_load(struct node_layer *layer, uint32_t chunk, struct flip_object *store,
@@ -364,7 +382,7 @@ static struct node_load *new_load(struct node_layer *layer, uint32_t chunk, stru
 	l->store = flip_object_ref(store);
 	l->n_ways = 1;
 	l->most = FLIP_PEER_RELAY;
-	l->has_origin = !layer->image || !flip_peers_are_there(node->peers);
+	l->has_origin = !asks_peers(layer);
 	l->next = *bucket;
 	*bucket = l;
 	node->n_loads++;
@@ -397,9 +415,11 @@ static struct batch *batch_of(struct node_load *const *loads, size_t n)
 	return b;
 }
 
-/* From the call on a load may be over and gone. */
-static void ask_registry(struct node_layer *layer, struct node_load *const *loads, size_t n,
-                         enum flip_priority priority)
+static bool ask_peers(struct node_layer *layer, struct node_load *const *loads, size_t n, enum flip_priority priority,
+                      int most);
+
+/* The registry, the addresses, or members who have it for everybody. From the call on a load may be over and gone. */
+static void ask_origin(struct node_layer *layer, struct node_load *const *loads, size_t n, enum flip_priority priority)
 {
 	struct batch *b = batch_of(loads, n);
 	struct flip_range *ranges = malloc(n * sizeof(*ranges));
@@ -407,6 +427,16 @@ static void ask_registry(struct node_layer *layer, struct node_load *const *load
 	struct err err = { 0 };
 	int64_t number = -ENOMEM;
 
+	if (!layer->blob) {
+		free(b);
+		free(ranges);
+		free(chunks);
+		if (ask_peers(layer, loads, n, priority, FLIP_PEER_HOLDER))
+			return;
+		for (size_t i = 0; i < n; i++)
+			finish(loads[i], -EHOSTUNREACH);
+		return;
+	}
 	if (b && ranges && chunks) {
 		for (size_t i = 0; i < n; i++) {
 			const struct flip_index_chunk *c = flip_index_chunk(layer->index, loads[i]->chunk);
@@ -455,23 +485,26 @@ static void submit(struct node_layer *layer, struct node_load *const *loads, siz
                    int most)
 {
 	struct flip_node *node = layer->node;
+	struct flip_peer_blob blob = { .digest = layer->digest };
 	struct node_load **ours, **theirs;
 	size_t n_ours = 0, n_theirs = 0;
 
-	if (most == NODE_ORIGIN || !layer->image || !flip_peers_are_there(node->peers)) {
-		ask_registry(layer, loads, n, priority);
+	if (most == NODE_ORIGIN || !asks_peers(layer)) {
+		ask_origin(layer, loads, n, priority);
 		return;
 	}
 	ours = malloc(2 * n * sizeof(struct node_load *));
 	if (!ours) {
-		ask_registry(layer, loads, n, priority);
+		ask_origin(layer, loads, n, priority);
 		return;
 	}
 	theirs = ours + n;
+	blob.seeds = atomic_load(&layer->claims)->seeds;
 	pthread_mutex_lock(&node->loads_lock);
 	for (size_t i = 0; i < n; i++) {
 		uint64_t at = flip_index_chunk(layer->index, loads[i]->chunk)->blob_offset;
-		int role = flip_peers_role(node->peers, layer->digest, at, (enum flip_peer_role)most);
+		int role = !is_provable(loads[i]) ? -EXDEV
+		                                  : flip_peers_role(node->peers, &blob, at, (enum flip_peer_role)most);
 
 		loads[i]->most = role < 0 ? NODE_ORIGIN : role;
 		loads[i]->has_origin = role < 0;
@@ -488,7 +521,7 @@ static void submit(struct node_layer *layer, struct node_load *const *loads, siz
 		}
 	}
 	if (n_ours)
-		ask_registry(layer, ours, n_ours, priority);
+		ask_origin(layer, ours, n_ours, priority);
 	free(ours);
 }
 
@@ -505,12 +538,11 @@ static bool try_elsewhere(struct node_load *load)
 	priority = load->priority;
 	if (!load->is_over && !load->has_origin)
 		origin = load->has_origin = true;
-	else if (!load->is_over && !load->has_holders && load->n_ways == 1 && layer->image &&
-	         flip_peers_are_there(node->peers))
+	else if (!load->is_over && !load->has_holders && load->n_ways == 1 && asks_peers(layer) && is_provable(load))
 		holders = load->has_holders = true;
 	pthread_mutex_unlock(&node->loads_lock);
 	if (origin)
-		ask_registry(layer, &load, 1, priority);
+		ask_origin(layer, &load, 1, priority);
 	return origin || (holders && ask_peers(layer, &load, 1, priority, FLIP_PEER_HOLDER));
 }
 
@@ -599,7 +631,7 @@ void node_read(struct node_layer *layer, const struct flip_index_object *object,
 	}
 	atomic_store(&node->last_foreground_ms, node_now_ms());
 	atomic_fetch_add(&node->n_reads_waited, 1);
-	if (!layer->blob || first == end) { /* was unpacked once, and its object is gone */
+	if (!node_layer_can_fetch(layer) || first == end) { /* was unpacked once, and its object is gone */
 		node_complain(layer, -ENOENT, "a content is missing that cannot be fetched again by itself");
 		one_less(w, -EIO);
 		return;
@@ -652,7 +684,7 @@ void node_read_ahead(struct node_layer *layer, const struct flip_index_object *o
 {
 	uint32_t first, end, *chunks;
 
-	if (!layer->blob || offset >= object->size)
+	if (!node_layer_can_fetch(layer) || offset >= object->size)
 		return;
 	chunks_of(layer->index, object, offset, size, &first, &end);
 	chunks = first < end ? malloc((end - first) * sizeof(*chunks)) : NULL;
@@ -689,7 +721,7 @@ uint64_t node_load_chunks(struct node_layer *layer, const uint32_t *chunks, size
 	struct flip_object *store = NULL;
 	uint64_t n_bytes = 0;
 
-	if (!layer->blob)
+	if (!node_layer_can_fetch(layer))
 		return 0;
 	for (size_t i = 0; i < n; i++) {
 		const struct flip_index_object *o = flip_index_chunk_object(layer->index, chunks[i]);
@@ -727,9 +759,9 @@ int node_load_for_peer(struct node_layer *layer, uint32_t chunk, struct flip_obj
 	int64_t raised = 0;
 	struct node_load *l;
 
-	if (!w || !layer->blob) {
+	if (!w || !node_layer_can_fetch(layer)) {
 		free(w);
-		return layer->blob ? -ENOMEM : -ENOENT;
+		return w ? -ENOENT : -ENOMEM;
 	}
 	*w = (struct waiter){ .fn = fn, .arg = arg };
 	pthread_mutex_lock(&node->loads_lock);
@@ -767,6 +799,6 @@ int node_load_for_peer(struct node_layer *layer, uint32_t chunk, struct flip_obj
 	if (is_new)
 		submit(layer, &l, 1, priority, most);
 	else if (needs_origin)
-		ask_registry(layer, &l, 1, priority);
+		ask_origin(layer, &l, 1, priority);
 	return 0;
 }

@@ -166,7 +166,7 @@ static size_t lazy_layers(const struct chain *c, struct node_layer *ret_layers[M
 	size_t n = 0;
 
 	for (size_t i = 0; i < c->n; i++) {
-		if (c->items[i].layer && c->items[i].layer->blob)
+		if (c->items[i].layer && node_layer_can_fetch(c->items[i].layer))
 			ret_layers[n++] = c->items[i].layer;
 	}
 	return n;
@@ -273,7 +273,7 @@ static int prepare_remote(struct flip_node *node, const struct flip_remote_label
 		return r;
 	/* Those that will be asked for next are begun now. */
 	for (size_t i = 0; i < remote->n_layers; i++)
-		node_layer_start(node, image, remote->layers[i]);
+		node_layer_start(node, image, NULL, remote->layers[i]);
 	r = node_layer_get(node, image, remote->layer, &layer, err);
 	if (r == 0)
 		r = node_layer_mount(layer, err);

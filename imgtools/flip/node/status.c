@@ -48,14 +48,15 @@ static json_t *fetch_json(struct flip_node *node)
 	struct flip_fetch_stat s = { 0 };
 
 	flip_fetch_stat(node->fetch, &s);
-	return json_pack("{s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:i, s:I}", "requests",
+	return json_pack("{s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:i, s:I}", "requests",
 	                 (json_int_t)s.n_requests, "retries", (json_int_t)s.n_retries, "ranges", (json_int_t)s.n_ranges,
 	                 "wire_bytes", (json_int_t)s.wire_bytes, "gap_bytes", (json_int_t)s.gap_bytes,
 	                 "queued_foreground", (json_int_t)s.n_queued[FLIP_FOREGROUND], "queued_prefetch",
 	                 (json_int_t)s.n_queued[FLIP_PREFETCH], "queued_background",
-	                 (json_int_t)s.n_queued[FLIP_BACKGROUND], "active",
-	                 (json_int_t)(s.n_active[0] + s.n_active[1] + s.n_active[2]), "rtt_us", (int)s.rtt_us, "rate",
-	                 (json_int_t)s.rate);
+	                 (json_int_t)s.n_queued[FLIP_BACKGROUND], "queued_preheat",
+	                 (json_int_t)s.n_queued[FLIP_PREHEAT], "active",
+	                 (json_int_t)(s.n_active[0] + s.n_active[1] + s.n_active[2] + s.n_active[3]), "rtt_us",
+	                 (int)s.rtt_us, "rate", (json_int_t)s.rate);
 }
 
 static json_t *fuse_json(struct flip_node *node)
@@ -73,25 +74,31 @@ static json_t *fuse_json(struct flip_node *node)
 static json_t *reads_json(struct flip_node *node)
 {
 	size_t n_loads;
+	uint64_t n_preheat;
+	unsigned percent;
+
+	node_queue_preheat_stat(node, &n_preheat, &percent);
 
 	pthread_mutex_lock(&node->loads_lock);
 	n_loads = node->n_loads;
 	pthread_mutex_unlock(&node->loads_lock);
 	return json_pack(
-	        "{s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I}", "reads", (json_int_t)atomic_load(&node->n_reads),
-	        "waited", (json_int_t)atomic_load(&node->n_reads_waited), "errors",
-	        (json_int_t)atomic_load(&node->n_read_errors), "wait_us", (json_int_t)atomic_load(&node->read_wait_us),
-	        "foreground_bytes", (json_int_t)atomic_load(&node->foreground_bytes), "prefetch_bytes",
+	        "{s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I}", "reads",
+	        (json_int_t)atomic_load(&node->n_reads), "waited", (json_int_t)atomic_load(&node->n_reads_waited),
+	        "errors", (json_int_t)atomic_load(&node->n_read_errors), "wait_us",
+	        (json_int_t)atomic_load(&node->read_wait_us), "foreground_bytes",
+	        (json_int_t)atomic_load(&node->foreground_bytes), "prefetch_bytes",
 	        (json_int_t)atomic_load(&node->prefetch_bytes), "background_bytes",
-	        (json_int_t)atomic_load(&node->background_bytes), "bad_chunks",
-	        (json_int_t)atomic_load(&node->bad_chunks), "loads", (json_int_t)n_loads, "peer_bytes",
-	        (json_int_t)atomic_load(&node->peer_bytes));
+	        (json_int_t)atomic_load(&node->background_bytes), "preheat_bytes",
+	        (json_int_t)atomic_load(&node->preheat_bytes), "preheat_chunks", (json_int_t)n_preheat,
+	        "preheat_percent", (json_int_t)percent, "bad_chunks", (json_int_t)atomic_load(&node->bad_chunks),
+	        "loads", (json_int_t)n_loads, "peer_bytes", (json_int_t)atomic_load(&node->peer_bytes));
 }
 
 static json_t *layer_json(const struct node_layer *l)
 {
 	return json_pack("{s:s, s:i, s:s, s:b, s:I, s:I, s:I}", "digest", l->digest, "id", (int)l->id, "ref",
-	                 l->ref ? l->ref : "", "lazy", atomic_load(&l->blob) != NULL, "files",
+	                 l->ref ? l->ref : "", "lazy", node_layer_can_fetch(l), "files",
 	                 (json_int_t)flip_erofs_n_inodes(l->meta), "contents",
 	                 (json_int_t)flip_index_n_objects(l->index), "blob_bytes",
 	                 (json_int_t)flip_index_blob_size(l->index));
@@ -133,7 +140,8 @@ static bool is_counter(const char *group, const char *name)
 	if (strcmp(group, "store") == 0)
 		return false;
 	return strncmp(name, "queued", 6) != 0 && strcmp(name, "active") != 0 && strcmp(name, "rtt_us") != 0 &&
-	       strcmp(name, "rate") != 0 && strcmp(name, "loads") != 0;
+	       strcmp(name, "rate") != 0 && strcmp(name, "loads") != 0 && strcmp(name, "preheat_chunks") != 0 &&
+	       strcmp(name, "preheat_percent") != 0;
 }
 
 int flip_node_metrics(struct flip_node *node, struct base_buf *buf)

@@ -91,14 +91,15 @@ static void fetch_the_rest(struct flip_node *node, int64_t now_ms)
 		/* What did not come, because the registry was not there or the disk was full. */
 		if (l && try_again && atomic_exchange(&l->has_failed, false))
 			atomic_store(&l->is_rest_queued, false);
-		if (l && l->blob && atomic_load(&l->is_wanted) && !atomic_exchange(&l->is_rest_queued, true)) {
+		if (l && node_layer_can_fetch(l) && atomic_load(&l->is_wanted) &&
+		    !atomic_exchange(&l->is_rest_queued, true)) {
 			layer = l;
 			atomic_fetch_add(&l->n_refs, 1);
 		}
 	}
 	pthread_rwlock_unlock(&node->layers_lock);
 	if (layer)
-		node_queue_rest(layer, FLIP_BACKGROUND);
+		node_queue_rest(layer, atomic_load(&layer->is_preheated) ? FLIP_PREHEAT : FLIP_BACKGROUND);
 	node_layer_unref(layer);
 }
 
@@ -147,7 +148,7 @@ static void *keep(void *arg)
 		/* Who makes us busy from here on wakes us. */
 		atomic_store(&node->keeper_dozes, true);
 		busy = atomic_load(&node->is_dirty) || node_record_is_running(node) ||
-		       node_now_ms() - atomic_load(&node->last_foreground_ms) < 60000;
+		       node_now_ms() - atomic_load(&node->last_foreground_ms) < 60000 || node_queue_preheats(node);
 		atomic_store(&node->keeper_dozes, !busy);
 		(void)clock_gettime(CLOCK_REALTIME, &until);
 		until.tv_sec += busy ? TICK_S : IDLE_S;

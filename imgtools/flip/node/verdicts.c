@@ -3,10 +3,12 @@
  *   public          anybody may: the registry gives it to whoever comes without a name
  *   bearer TOKEN    the registry gives it to whoever comes with this token, which it has made for this repository
  *   same HMAC       the asker has the very credentials that we pull with (passwords are never sent): the HMAC, by the
- *                   cluster's secret, of what either would come with
+ *                   cluster's secret, of what either would come with; so what the registry gives us it gives the asker
  *
- * What it said counts for grant_s; a yes for an hour longer while the registry is away. What it said of everybody is
- * also noted in the store, so that a node that starts again without a registry still gives public images. */
+ * It is asked for the very blob, in the repository that the asker names: that blob lies there, and who comes so gets
+ * it. What it said counts for grant_s; a yes for an hour longer while the registry is away. Then also counts what this
+ * node has itself from that repository, for those with its own credentials, and for all when the repository was public
+ * lately, which is noted in the store. */
 #include <errno.h>
 #include <pthread.h>
 #include <stdio.h>
@@ -113,86 +115,124 @@ static bool was_public(struct flip_node *node, const char *repository)
 	return is_yes;
 }
 
+/* Whose question it is: nobody's by name, a token's, our own. */
+struct asker {
+	const char *authorization; /* NULL: nobody's */
+	bool is_us;
+};
+
 /* The registry's word; when it is away what it said last. */
-static int ask_alone(struct flip_node *node, const char *ref, const char *repository, const char *digest,
-                     bool is_manifest, const char *authorization, const uint8_t key[BASE_SHA256_SIZE], struct err *err)
+static int ask_alone(struct flip_node *node, const struct node_wanted *w, const char *repository,
+                     const struct asker *asker, const uint8_t key[BASE_SHA256_SIZE], struct err *err)
 {
 	int64_t fresh_ms = (node->opts.peers.grant_s ? node->opts.peers.grant_s : DEFAULT_S) * INT64_C(1000);
+	bool is_anybody = !asker->authorization;
 	int r = look_up(node, key, fresh_ms);
 
 	if (r >= 0)
 		return r ? 0 : err_set(err, -EACCES, "%s: the registry does not give it to the asker", repository);
-	r = flip_fetch_may_pull(node->fetch, ref, digest, is_manifest, authorization, err);
+	r = flip_fetch_may_pull(node->fetch, w->ref, w->digest, w->is_manifest, asker->authorization, err);
 	if (r == 0 || r == -EACCES || r == -ENOENT) {
 		keep(node, key, r == 0);
-		if (!authorization && was_public(node, repository) != (r == 0))
+		if (is_anybody && r != -ENOENT && was_public(node, repository) != (r == 0))
 			(void)flip_store_note_set(node->store, "public", repository, r == 0 ? "1" : "0", 1, NULL);
 		return r == -ENOENT ? -EACCES : r;
 	}
-	if (look_up(node, key, AWAY_S * INT64_C(1000)) == 1 || (!authorization && was_public(node, repository)))
+	if (look_up(node, key, AWAY_S * INT64_C(1000)) == 1)
+		return 0;
+	if (w->had && (asker->is_us || (is_anybody && was_public(node, repository))))
 		return 0;
 	return err_set(err, -EACCES, "%s: the registry cannot be asked whether the asker may have it", repository);
 }
 
-static int ask(struct flip_node *node, const char *ref, const char *repository, const char *digest, bool is_manifest,
-               const char *authorization, const uint8_t key[BASE_SHA256_SIZE], struct err *err)
+static int ask(struct flip_node *node, const struct node_wanted *w, const char *repository, const struct asker *asker,
+               const char *grant, struct err *err)
 {
-	pthread_mutex_t *door = &node->verdicts->doors[key[2] % N_DOORS];
-	int r;
+	uint8_t key[BASE_SHA256_SIZE];
+	pthread_mutex_t *door;
+	int r = key_of(repository, w->digest, grant, key);
 
+	if (r < 0)
+		return r;
+	door = &node->verdicts->doors[key[2] % N_DOORS];
 	pthread_mutex_lock(door);
-	r = ask_alone(node, ref, repository, digest, is_manifest, authorization, key, err);
+	r = ask_alone(node, w, repository, asker, key, err);
 	pthread_mutex_unlock(door);
 	return r;
 }
 
-static bool is_same(struct flip_node *node, const char *ref, const char *hmac)
+/* With the credentials of ours that the asker has, too. */
+static int ask_as_us(struct flip_node *node, const struct node_wanted *w, const char *repository, const char *grant,
+                     struct err *err)
 {
-	char *own = flip_fetch_authorization(node->fetch, ref), hex[BASE_SHA256_HEX_SIZE];
-	bool same = own && flip_peers_proof(node->peers, own, hex) == 0 && flip_peers_proof_is(hex, hmac);
+	char *own = flip_fetch_authorization(node->fetch, w->ref), hex[BASE_SHA256_HEX_SIZE];
+	struct asker us = { own, true };
+	int r = own && flip_peers_proof(node->peers, own, hex) == 0 && flip_peers_proof_is(hex, grant + strlen("same "))
+	                ? ask(node, w, repository, &us, grant, err)
+	                : err_set(err, -EACCES, "%s: the asker has other credentials than we", repository);
 
 	if (own)
 		explicit_bzero(own, strlen(own));
 	free(own);
-	return same;
+	return r;
 }
 
-int node_may_have(struct flip_node *node, const char *ref, const char *digest, bool is_manifest, const char *grant,
-                  struct err *err)
+int node_may_have(struct flip_node *node, const struct node_wanted *w, const char *grant, struct err *err)
 {
-	uint8_t key[BASE_SHA256_SIZE];
+	static const struct asker anybody = { NULL, false };
 	char repository[512], value[24 << 10];
+	struct asker token = { value, false };
 	int r;
 
 	if (node->opts.trust_peers)
 		return 0;
-	repository_of(ref, repository, sizeof(repository));
-	r = key_of(repository, digest, "public", key);
-	if (r == 0)
-		r = ask(node, ref, repository, digest, is_manifest, NULL, key, err);
+	repository_of(w->ref, repository, sizeof(repository));
+	r = ask(node, w, repository, &anybody, "public", err);
 	if (r != -EACCES)
 		return r;
 	if (strncmp(grant, "same ", 5) == 0)
-		return is_same(node, ref, grant + 5)
-		               ? 0
-		               : err_set(err, -EACCES, "%s: the asker has other credentials than we", repository);
+		return ask_as_us(node, w, repository, grant, err);
 	if (strncmp(grant, "bearer ", 7) != 0 || strlen(grant) > sizeof(value) - 16)
 		return -EACCES;
 	(void)snprintf(value, sizeof(value), "Bearer %s", grant + 7);
-	r = key_of(repository, digest, grant, key);
-	return r < 0 ? r : ask(node, ref, repository, digest, is_manifest, value, key, err);
+	return ask(node, w, repository, &token, grant, err);
 }
 
 void node_note_public(struct flip_node *node, const char *ref, const char *digest, bool is_manifest)
 {
-	uint8_t key[BASE_SHA256_SIZE];
-	char repository[512];
+	struct node_wanted w = { .ref = ref, .digest = digest, .is_manifest = is_manifest };
 
-	if (!node->peers || node->opts.trust_peers)
+	if (node->peers && !node->opts.trust_peers)
+		(void)node_may_have(node, &w, "public", NULL);
+}
+
+struct later {
+	struct flip_node *node;
+	char *ref, digest[72];
+	bool is_manifest;
+};
+
+static void note_later(void *arg)
+{
+	struct later *l = arg;
+
+	node_note_public(l->node, l->ref, l->digest, l->is_manifest);
+	free(l->ref);
+	free(l);
+}
+
+void node_note_public_later(struct flip_node *node, const char *ref, const char *digest, bool is_manifest)
+{
+	struct later *l = node->peers ? malloc(sizeof(*l)) : NULL;
+
+	if (!l)
 		return;
-	repository_of(ref, repository, sizeof(repository));
-	if (key_of(repository, digest, "public", key) == 0)
-		(void)ask(node, ref, repository, digest, is_manifest, NULL, key, NULL);
+	*l = (struct later){ .node = node, .ref = strdup(ref), .is_manifest = is_manifest };
+	(void)snprintf(l->digest, sizeof(l->digest), "%s", digest);
+	if (!l->ref || flip_work_add(node->pullers, note_later, l, false) < 0) {
+		free(l->ref);
+		free(l);
+	}
 }
 
 char *node_grant_of(struct flip_node *node, const char *ref)

@@ -343,7 +343,7 @@ void peer_pace(struct flip_peers *p, size_t n, enum flip_priority priority)
 		atomic_store(&p->pace_percent, (unsigned)(p->pressure.factor * 100));
 	}
 	pthread_mutex_unlock(&p->pressure_lock);
-	wait = peer_bucket_take(&p->up, n, priority == FLIP_FOREGROUND);
+	wait = peer_bucket_take(&p->up, n, priority);
 	/* No longer than an asker is patient; what is owed is paid by the next. */
 	wait = wait > 1000000 ? 1000000 : wait;
 	if (wait > 0)

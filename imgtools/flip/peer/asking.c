@@ -35,23 +35,31 @@ void peer_trace_new(char ret[FLIP_PEER_TRACE])
 
 /* ---- Blobs ----------------------------------------------------------------------------------------------------- */
 
+void peer_blob_free(struct asked_blob *b)
+{
+	free(b->image);
+	free(b->grant);
+	free(b->seeds);
+	free(b);
+}
+
 static struct asked_blob *blob_get(struct flip_peers *p, const struct flip_peer_blob *blob)
 {
 	const char *image = blob->image ? blob->image : "", *grant = blob->grant ? blob->grant : "public";
+	const char *seeds = blob->seeds ? blob->seeds : "";
 	struct asked_blob *b = p->blobs;
 
 	while (b && (strcmp(b->digest, blob->digest) != 0 || strcmp(b->kind, blob->kind) != 0 ||
-	             strcmp(b->image, image) != 0 || strcmp(b->grant, grant) != 0))
+	             strcmp(b->image, image) != 0 || strcmp(b->grant, grant) != 0 || strcmp(b->seeds, seeds) != 0))
 		b = b->next;
 	if (b) {
 		b->n_refs++;
 		return b;
 	}
 	b = calloc(1, sizeof(*b));
-	if (!b || !(b->image = strdup(image)) || !(b->grant = strdup(grant))) {
+	if (!b || !(b->image = strdup(image)) || !(b->grant = strdup(grant)) || !(b->seeds = strdup(seeds))) {
 		if (b)
-			free(b->image);
-		free(b);
+			peer_blob_free(b);
 		return NULL;
 	}
 	b->kind = blob->kind;
@@ -74,9 +82,7 @@ void peer_blob_unref(struct flip_peers *p, struct asked_blob *b)
 		}
 	}
 	p->n_blobs--;
-	free(b->image);
-	free(b->grant);
-	free(b);
+	peer_blob_free(b);
 }
 
 void peer_blob_has(struct asked_blob *b, uint32_t member)
@@ -120,20 +126,45 @@ struct choice {
 	enum flip_peer_role role;
 };
 
-static struct choice choose_holder(const struct flip_peers *p, const struct asked_blob *b, uint64_t group,
-                                   const uint32_t *tried, size_t n_tried, int64_t now_us)
+unsigned peer_seeds(const struct flip_peers *p, const char *seeds, uint32_t ret[FLIP_PEER_MAX_SEEDS])
+{
+	char name[FLIP_PEER_NAME];
+	unsigned n = 0;
+
+	while (n < FLIP_PEER_MAX_SEEDS && peer_name_next(&seeds, name) > 0) {
+		uint32_t m = peer_members_find(&p->members, name);
+
+		if (m != PEER_NOBODY && m != p->members.self)
+			ret[n++] = m;
+	}
+	return n;
+}
+
+static bool may_hold(const struct flip_peers *p, uint32_t member, const uint32_t *tried, size_t n_tried, int64_t now_us)
+{
+	for (size_t k = 0; k < n_tried; k++) {
+		if (tried[k] == member)
+			return false;
+	}
+	return member != p->members.self && peer_member_is_live(p->members.items[member], now_us);
+}
+
+static struct choice choose_holder(const struct flip_peers *p, const struct asked_blob *b, const uint32_t *seeds,
+                                   unsigned n_seeds, uint64_t group, const uint32_t *tried, size_t n_tried,
+                                   int64_t now_us)
 {
 	uint32_t ranked[16];
 	size_t n;
 
-	for (unsigned i = 0; b && i < b->n_holders; i++) {
-		uint32_t m = b->holders[i];
-		bool was_tried = m == p->members.self || !peer_member_is_live(p->members.items[m], now_us);
+	for (unsigned i = 0; i < n_seeds; i++) {
+		uint32_t m = seeds[(group + i) % n_seeds];
 
-		for (size_t k = 0; k < n_tried; k++)
-			was_tried = was_tried || tried[k] == m;
-		if (!was_tried)
+		if (may_hold(p, m, tried, n_tried, now_us))
 			return (struct choice){ m, FLIP_PEER_HOLDER };
+	}
+	for (unsigned i = 0; b && i < b->n_holders; i++) {
+		if (may_hold(p, b->holders[i], tried, n_tried, now_us))
+			return (struct choice){ b->holders[i], FLIP_PEER_HOLDER };
 	}
 	n = peer_rank(&p->members, group, NULL, now_us, tried, n_tried, ranked, 16);
 	for (size_t i = 0; i < n; i++) {
@@ -143,25 +174,29 @@ static struct choice choose_holder(const struct flip_peers *p, const struct aske
 	return (struct choice){ PEER_NOBODY, FLIP_PEER_HOLDER };
 }
 
-static struct choice choose(const struct flip_peers *p, const struct asked_blob *b, const char *digest, uint64_t offset,
-                            enum flip_peer_role most, const uint32_t *tried, size_t n_tried)
+static struct choice choose(const struct flip_peers *p, const struct asked_blob *b, const char *digest,
+                            const char *seed_names, uint64_t offset, enum flip_peer_role most, const uint32_t *tried,
+                            size_t n_tried)
 {
 	const struct peer_members *m = &p->members;
 	uint64_t group = peer_group_hash(digest, offset);
 	int64_t now = peer_now_us();
-	uint32_t owner, of_zone;
+	uint32_t owner, of_zone, seeds[FLIP_PEER_MAX_SEEDS];
+	unsigned n_seeds = peer_seeds(p, seed_names, seeds);
 
-	uint32_t out[PEER_MAX_TRIES * 3 + 16];
+	uint32_t out[PEER_MAX_TRIES * 3 + 16 + FLIP_PEER_MAX_SEEDS];
 
 	if (most == FLIP_PEER_HOLDER)
-		return choose_holder(p, b, group, tried, n_tried, now);
-	/* Who said that it can have nothing of the blob is no owner of it. */
+		return choose_holder(p, b, seeds, n_seeds, group, tried, n_tried, now);
+	/* Who said that it can have nothing of the blob is no owner of it, nor who has it for everybody. */
 	if (n_tried)
 		memcpy(out, tried, n_tried * sizeof(*out));
 	for (unsigned i = 0; b && i < 16; i++) {
 		if (b->lacks[i].until_us > now)
 			out[n_tried++] = b->lacks[i].member;
 	}
+	for (unsigned i = 0; i < n_seeds; i++)
+		out[n_tried++] = seeds[i];
 	tried = out;
 	/* We are never left out, nor counted as tried: where we are the first, it is ours. */
 	if (!peer_rank(m, group, NULL, now, tried, n_tried, &owner, 1) || owner == m->self)
@@ -172,14 +207,14 @@ static struct choice choose(const struct flip_peers *p, const struct asked_blob 
 	return (struct choice){ owner, FLIP_PEER_OWNER };
 }
 
-int flip_peers_role(struct flip_peers *p, const char *digest, uint64_t offset, enum flip_peer_role most)
+int flip_peers_role(struct flip_peers *p, const struct flip_peer_blob *blob, uint64_t offset, enum flip_peer_role most)
 {
 	struct choice c;
 
 	if (!p || !atomic_load(&p->n_live))
 		return -EXDEV;
 	pthread_mutex_lock(&p->lock);
-	c = choose(p, NULL, digest, offset, most, NULL, 0);
+	c = choose(p, NULL, blob->digest, blob->seeds ? blob->seeds : "", offset, most, NULL, 0);
 	pthread_mutex_unlock(&p->lock);
 	return c.member == PEER_NOBODY ? -EXDEV : (int)c.role;
 }
@@ -272,7 +307,8 @@ void peer_piece_next(struct flip_peers *p, struct piece *x, uint32_t failed)
 		peer_piece_over(p, x, -EHOSTUNREACH);
 		return;
 	}
-	c = choose(p, x->batch->blob, x->batch->blob->digest, x->what.offset, x->most, x->tried, x->n_tried);
+	c = choose(p, x->batch->blob, x->batch->blob->digest, x->batch->blob->seeds, x->what.offset, x->most, x->tried,
+	           x->n_tried);
 	if (c.member == PEER_NOBODY)
 		peer_piece_over(p, x, -EHOSTUNREACH);
 	else
@@ -306,7 +342,7 @@ static bool may_start(struct flip_peers *p, uint32_t member, enum flip_priority 
 	unsigned max = p->o.max_asked, of_member = PEER_PER_MEMBER;
 	bool is_foreground = priority == FLIP_FOREGROUND;
 
-	if (!is_foreground && peer_bucket_is_empty(&p->down))
+	if (!is_foreground && peer_bucket_is_empty(&p->down, priority))
 		return false;
 	return p->n_calls < (is_foreground ? max + max / 4 + 1 : max) &&
 	       p->members.items[member]->n_active < of_member + is_foreground;

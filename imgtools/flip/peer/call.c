@@ -236,7 +236,7 @@ static int on_data(void *arg, const void *data, size_t size)
 	struct flip_peers *p = c->p;
 	int r;
 
-	(void)peer_bucket_take(&p->down, size, true);
+	(void)peer_bucket_take(&p->down, size, FLIP_FOREGROUND);
 	atomic_fetch_add(&p->counts.received, size);
 	pthread_mutex_lock(&p->lock);
 	c->last_us = peer_now_us();
@@ -250,49 +250,9 @@ static int on_data(void *arg, const void *data, size_t size)
 	return r;
 }
 
-/* What is left of it, after an answer that was no list of pieces. */
-static void send_on(struct call *c, int64_t now)
+/* What did not come leaves the question: `next` says where to, unless somebody else is asked for it already. */
+static void leave_all(struct call *c, void (*next)(struct call *c, struct piece *x, void *arg), void *arg)
 {
-	struct flip_peers *p = c->p;
-	const char *next = c->head.holders;
-	uint32_t holders[PEER_HOLDERS];
-	unsigned n_holders = 0, turn = 0;
-	char name[FLIP_PEER_NAME];
-
-	while (n_holders < PEER_HOLDERS && peer_name_next(&next, name) > 0) {
-		uint32_t m = peer_members_find(&p->members, name);
-
-		if (m != PEER_NOBODY && m != p->members.self && peer_member_is_live(p->members.items[m], now) &&
-		    !peer_blob_is_lacked(c->blob, m, now))
-			holders[n_holders++] = m;
-	}
-	turn = (unsigned)(now / 1000);
-	for (size_t i = 0; i < c->n; i++) {
-		struct piece *x = c->pieces[i];
-
-		if (!x)
-			continue;
-		c->pieces[i] = NULL;
-		x->n_calls--;
-		if (!x->is_over && !x->n_calls && !x->is_queued && !x->is_resting) {
-			unsigned round = x->n_hops++ / 3;
-
-			/* In a herd holders are busy too: two of them are tried, then it waits, longer each time. */
-			if (n_holders && x->n_hops % 3 != 0)
-				peer_piece_ask(p, x, holders[turn % n_holders], FLIP_PEER_HOLDER);
-			else
-				peer_piece_rest(p, x,
-				                now + (BUSY_US << (round < 4 ? round : 4)) +
-				                        (int64_t)(turn % 100) * 1000);
-		}
-		peer_batch_unref(p, x->batch);
-	}
-}
-
-static void go_on(struct call *c)
-{
-	struct flip_peers *p = c->p;
-
 	for (size_t i = 0; i < c->n; i++) {
 		struct piece *x = c->pieces[i];
 
@@ -301,9 +261,52 @@ static void go_on(struct call *c)
 		c->pieces[i] = NULL;
 		x->n_calls--;
 		if (!x->is_over && !x->n_calls && !x->is_queued && !x->is_resting)
-			peer_piece_next(p, x, tried_by(c, x));
-		peer_batch_unref(p, x->batch);
+			next(c, x, arg);
+		peer_batch_unref(c->p, x->batch);
 	}
+}
+
+struct holders { /* that somebody who is busy has named */
+	uint32_t members[PEER_HOLDERS];
+	unsigned n, turn;
+	int64_t now;
+};
+
+/* In a herd holders are busy too: two of them are tried, then it waits, longer each time. */
+static void to_holder(struct call *c, struct piece *x, void *arg)
+{
+	const struct holders *h = arg;
+	unsigned round = x->n_hops++ / 3;
+
+	if (h->n && x->n_hops % 3 != 0)
+		peer_piece_ask(c->p, x, h->members[h->turn % h->n], FLIP_PEER_HOLDER);
+	else
+		peer_piece_rest(c->p, x,
+		                h->now + (BUSY_US << (round < 4 ? round : 4)) + (int64_t)(h->turn % 100) * 1000);
+}
+
+/* What is left of it, after an answer that was no list of pieces. */
+static void send_on(struct call *c, int64_t now)
+{
+	struct flip_peers *p = c->p;
+	struct holders h = { .turn = (unsigned)(now / 1000), .now = now };
+	const char *next = c->head.holders;
+	char name[FLIP_PEER_NAME];
+
+	while (h.n < PEER_HOLDERS && peer_name_next(&next, name) > 0) {
+		uint32_t m = peer_members_find(&p->members, name);
+
+		if (m != PEER_NOBODY && m != p->members.self && peer_member_is_live(p->members.items[m], now) &&
+		    !peer_blob_is_lacked(c->blob, m, now))
+			h.members[h.n++] = m;
+	}
+	leave_all(c, to_holder, &h);
+}
+
+static void to_next(struct call *c, struct piece *x, void *arg)
+{
+	(void)arg;
+	peer_piece_next(c->p, x, tried_by(c, x));
 }
 
 static void judge(struct call *c, int r, int64_t now)
@@ -361,7 +364,7 @@ static void on_end(void *arg, int r)
 	if (r == 0 && c->head.status == 503)
 		send_on(c, now);
 	else
-		go_on(c);
+		leave_all(c, to_next, NULL);
 	peer_blob_unref(p, c->blob);
 	call_free(c);
 	peer_pump(p);

@@ -1,14 +1,23 @@
 /* Questions that wait for one whole thing: a table of contents, a manifest. The owner is asked, then those next in
- * rank; with FLIP_PEER_HOLDER whoever is there, most likely first. */
+ * rank; with FLIP_PEER_HOLDER whoever is there, most likely first; or everyone, for who has what. */
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
+#include "base/cleanup.h"
 #include "base/log.h"
 #include "peer_internal.h"
 
-enum { N_TRIES = 4, N_HOLDER_TRIES = 8, ANSWER_S = 4, MORE_S = 60, PATIENCE_US = 10000000, PAUSE_US = 200000 };
+enum {
+	N_TRIES = 4,
+	N_HOLDER_TRIES = 8,
+	N_AT_ONCE = 16, /* of everyone */
+	ANSWER_S = 4,
+	MORE_S = 60,
+	PATIENCE_US = 10000000,
+	PAUSE_US = 200000
+};
 
 struct waiting {
 	pthread_mutex_t lock;
@@ -17,6 +26,8 @@ struct waiting {
 	struct flip_peers *p;
 	int status, r; /* protected by lock, with is_done */
 	bool is_done;
+	uint64_t id; /* of the transport */
+	struct timespec until;
 };
 
 static int on_head(void *arg, const struct peer_head *head)
@@ -33,7 +44,7 @@ static int on_data(void *arg, const void *data, size_t size)
 {
 	struct waiting *w = arg;
 
-	(void)peer_bucket_take(&w->p->down, size, true);
+	(void)peer_bucket_take(&w->p->down, size, FLIP_FOREGROUND);
 	atomic_fetch_add(&w->p->counts.received, size);
 	return base_buf_append(w->body, data, size);
 }
@@ -49,56 +60,99 @@ static void on_end(void *arg, int r)
 	pthread_mutex_unlock(&w->lock);
 }
 
-/* 0: it is in `body`. -ENOENT: not there; -EBUSY: not yet; others: the member is not well. */
-static int ask_one(struct flip_peers *p, const char *to, const struct peer_question *q, struct base_buf *body)
+/* What was begun must be waited for. */
+static int begin(struct flip_peers *p, const char *to, const struct peer_question *q, struct base_buf *body,
+                 struct waiting *w)
 {
-	struct waiting w = {
-		.lock = PTHREAD_MUTEX_INITIALIZER, .cond = PTHREAD_COND_INITIALIZER, .body = body, .p = p
-	};
 	struct peer_call call = {
-		.to = to, .path = q->path, .on_head = on_head, .on_data = on_data, .on_end = on_end, .arg = &w
+		.to = to, .path = q->path, .on_head = on_head, .on_data = on_data, .on_end = on_end, .arg = w
 	};
 	char **headers = peer_question_headers(p, q);
-	bool was_patient = false;
-	struct timespec until;
-	uint64_t id;
 	int r;
 
 	if (!headers)
 		return -ENOMEM;
+	*w = (struct waiting){
+		.lock = PTHREAD_MUTEX_INITIALIZER, .cond = PTHREAD_COND_INITIALIZER, .body = body, .p = p
+	};
+	(void)clock_gettime(CLOCK_REALTIME, &w->until);
+	w->until.tv_sec += ANSWER_S;
 	call.headers = (const char *const *)headers;
-	r = p->transport->ask(p->way, &call, &id);
+	r = p->transport->ask(p->way, &call, &w->id);
 	peer_headers_free(headers);
-	if (r < 0)
-		return r;
-	(void)clock_gettime(CLOCK_REALTIME, &until);
-	until.tv_sec += ANSWER_S;
-	pthread_mutex_lock(&w.lock);
-	while (!w.is_done) {
-		if (pthread_cond_timedwait(&w.cond, &w.lock, &until) != ETIMEDOUT || w.is_done)
-			continue;
-		if (w.status && !was_patient) { /* it comes, slowly */
-			was_patient = true;
-			until.tv_sec += MORE_S;
-		} else {
-			p->transport->cancel(p->way, id);
-			until.tv_sec += 3600;
-		}
-	}
-	pthread_mutex_unlock(&w.lock);
-	(void)pthread_mutex_destroy(&w.lock);
-	(void)pthread_cond_destroy(&w.cond);
-	if (w.r < 0)
-		return w.r == -ENOENT ? -EIO : w.r;
-	return w.status == 200 ? 0 : w.status == 404 || w.status == 403 ? -ENOENT : w.status == 503 ? -EBUSY : -EPROTO;
+	return r;
 }
 
-static uint32_t whom(struct flip_peers *p, uint64_t group, enum flip_peer_role most, const uint32_t *tried,
-                     size_t n_tried)
+/* 0: it is in the body. -ENOENT: not there; -EBUSY: not yet; others: the member is not well. */
+static int await(struct waiting *w)
 {
-	uint32_t ranked[16];
+	struct flip_peers *p = w->p;
+	bool was_patient = false;
+
+	pthread_mutex_lock(&w->lock);
+	while (!w->is_done) {
+		if (pthread_cond_timedwait(&w->cond, &w->lock, &w->until) != ETIMEDOUT || w->is_done)
+			continue;
+		if (w->status && !was_patient) { /* it comes, slowly */
+			was_patient = true;
+			w->until.tv_sec += MORE_S;
+		} else {
+			p->transport->cancel(p->way, w->id);
+			w->until.tv_sec += 3600;
+		}
+	}
+	pthread_mutex_unlock(&w->lock);
+	(void)pthread_mutex_destroy(&w->lock);
+	(void)pthread_cond_destroy(&w->cond);
+	if (w->r < 0)
+		return w->r == -ENOENT ? -EIO : w->r;
+	return w->status == 200                       ? 0
+	       : w->status == 404 || w->status == 403 ? -ENOENT
+	       : w->status == 503                     ? -EBUSY
+	                                              : -EPROTO;
+}
+
+static int ask_one(struct flip_peers *p, const char *to, const struct peer_question *q, struct base_buf *body)
+{
+	struct waiting w;
+	int r = begin(p, to, q, body, &w);
+
+	return r < 0 ? r : await(&w);
+}
+
+/* What was wrong was the member. */
+static void failed(struct flip_peers *p, const char *name, int r)
+{
+	uint32_t m;
+
+	if (r == -ENOENT || r == -ECANCELED || r == -EBUSY)
+		return;
+	pthread_mutex_lock(&p->lock);
+	m = peer_members_find(&p->members, name);
+	if (m != PEER_NOBODY)
+		peer_member_failed(p->members.items[m], false, peer_now_us(), strerror(-r));
+	pthread_mutex_unlock(&p->lock);
+}
+
+static bool is_among(uint32_t member, const uint32_t *list, size_t n)
+{
+	while (n > 0 && list[n - 1] != member)
+		n--;
+	return n > 0;
+}
+
+static uint32_t whom(struct flip_peers *p, const char *seed_names, uint64_t group, enum flip_peer_role most,
+                     const uint32_t *tried, size_t n_tried)
+{
+	uint32_t ranked[16], seeds[FLIP_PEER_MAX_SEEDS];
+	unsigned n_seeds = most == FLIP_PEER_HOLDER ? peer_seeds(p, seed_names, seeds) : 0;
 	size_t n = peer_rank(&p->members, group, NULL, peer_now_us(), tried, n_tried, ranked, 16);
 
+	for (unsigned i = 0; i < n_seeds; i++) {
+		if (!is_among(seeds[i], tried, n_tried) &&
+		    peer_member_is_live(p->members.items[seeds[i]], peer_now_us()))
+			return seeds[i];
+	}
 	for (size_t i = 0; i < n; i++) {
 		if (ranked[i] != p->members.self)
 			return ranked[i];
@@ -134,7 +188,8 @@ int flip_peers_document(struct flip_peers *p, const struct flip_peer_blob *blob,
 
 		pthread_mutex_lock(&p->lock);
 		m = p->is_stopping ? PEER_NOBODY
-		                   : whom(p, peer_group_hash(blob->digest, UINT64_MAX / 2), most, tried, n);
+		                   : whom(p, blob->seeds ? blob->seeds : "",
+		                          peer_group_hash(blob->digest, UINT64_MAX / 2), most, tried, n);
 		if (m != PEER_NOBODY)
 			memcpy(name, p->members.items[m]->name, sizeof(name));
 		pthread_mutex_unlock(&p->lock);
@@ -157,13 +212,76 @@ int flip_peers_document(struct flip_peers *p, const struct flip_peer_blob *blob,
 		ret->len = before; /* of an answer that was cut */
 		if (base_buf_error(ret))
 			break;
-		if (r != -ENOENT && r != -ECANCELED && r != -EBUSY) {
-			pthread_mutex_lock(&p->lock);
-			peer_member_failed(p->members.items[m], false, peer_now_us(), strerror(-r));
-			pthread_mutex_unlock(&p->lock);
-		}
+		failed(p, name, r);
 		r = -ENOENT;
 	}
 	base_buf_done(&path);
 	return r < 0 ? err_set(err, r, "no peer has the %s of %.19s", document, blob->digest) : 0;
+}
+
+/* ---- Everyone --------------------------------------------------------------------------------------------------- */
+
+/* The names of all others that are live, the caller's. */
+static size_t live_names(struct flip_peers *p, char (**ret_names)[FLIP_PEER_NAME])
+{
+	char(*names)[FLIP_PEER_NAME] = NULL;
+	int64_t now = peer_now_us();
+	size_t n = 0;
+
+	pthread_mutex_lock(&p->lock);
+	names = calloc(p->members.n + 1, sizeof(*names));
+	for (size_t i = 0; names && i < p->members.n && !p->is_stopping; i++) {
+		if (i != p->members.self && peer_member_is_live(p->members.items[i], now))
+			memcpy(names[n++], p->members.items[i]->name, sizeof(*names));
+	}
+	pthread_mutex_unlock(&p->lock);
+	*ret_names = names;
+	return n;
+}
+
+int flip_peers_everyone(struct flip_peers *p, const struct flip_peer_blob *blob, const char *document,
+                        flip_peer_found each, void *arg, struct err *err)
+{
+	CLEANUP(base_buf_done) struct base_buf path = BASE_BUF_INIT(512);
+	char(*names)[FLIP_PEER_NAME] = NULL;
+	char trace[FLIP_PEER_TRACE];
+	struct peer_question q = {
+		.image = blob->image, .grant = blob->grant ? blob->grant : "public", .role = "holder", .trace = trace
+	};
+	size_t n, n_found = 0;
+
+	if (!p || !atomic_load(&p->n_live))
+		return 0;
+	peer_trace_new(trace);
+	n = live_names(p, &names);
+	if (!names || base_buf_printf(&path, "/flip/1/%s/%s/%s", blob->kind, blob->digest, document) < 0) {
+		free(names);
+		return err_set(err, -ENOMEM, "out of memory");
+	}
+	q.path = base_buf_text(&path);
+	atomic_fetch_add(&p->counts.documents_asked, 1);
+	for (size_t first = 0; first < n; first += N_AT_ONCE) {
+		size_t n_now = n - first < N_AT_ONCE ? n - first : N_AT_ONCE;
+		struct base_buf bodies[N_AT_ONCE];
+		struct waiting waiting[N_AT_ONCE];
+		int r[N_AT_ONCE];
+
+		for (size_t i = 0; i < n_now; i++) {
+			base_buf_init(&bodies[i], FLIP_PEER_MAX_SHORT);
+			r[i] = begin(p, names[first + i], &q, &bodies[i], &waiting[i]);
+		}
+		for (size_t i = 0; i < n_now; i++) {
+			if (r[i] == 0)
+				r[i] = await(&waiting[i]);
+			if (r[i] == 0 && base_buf_error(&bodies[i]) == 0) {
+				n_found++;
+				each(arg, names[first + i], base_buf_text(&bodies[i]), bodies[i].len);
+			} else if (r[i] < 0) {
+				failed(p, names[first + i], r[i]);
+			}
+			base_buf_done(&bodies[i]);
+		}
+	}
+	free(names);
+	return (int)n_found;
 }

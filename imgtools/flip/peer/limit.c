@@ -54,30 +54,38 @@ static double fill(struct peer_bucket *b)
 	return rate;
 }
 
-int64_t peer_bucket_take(struct peer_bucket *b, size_t n, bool is_urgent)
+/* What is left to those above: a quarter of what the bucket holds, half of it. */
+static double reserve(enum flip_priority priority, double rate)
 {
+	return priority == FLIP_BACKGROUND ? rate / 20 : priority == FLIP_PREHEAT ? rate / 10 : 0;
+}
+
+int64_t peer_bucket_take(struct peer_bucket *b, size_t n, enum flip_priority priority)
+{
+	double rate, missing;
 	int64_t wait = 0;
-	double rate;
 
 	pthread_mutex_lock(&b->lock);
 	rate = fill(b);
 	b->level -= (double)n;
+	missing = reserve(priority, rate) - b->level;
 	/* Not more than five seconds of debt: after that even the urgent wait, whatever the rest does. */
-	if (b->level < 0 && (!is_urgent || b->level < -5 * rate))
-		wait = (int64_t)(-b->level / rate * 1e6) + 1;
+	if (missing > 0 && (priority != FLIP_FOREGROUND || b->level < -5 * rate))
+		wait = (int64_t)(missing / rate * 1e6) + 1;
 	if ((!b->rate && b->factor >= 1))
 		wait = 0;
 	pthread_mutex_unlock(&b->lock);
 	return wait;
 }
 
-bool peer_bucket_is_empty(struct peer_bucket *b)
+bool peer_bucket_is_empty(struct peer_bucket *b, enum flip_priority priority)
 {
 	bool is_empty;
+	double rate;
 
 	pthread_mutex_lock(&b->lock);
-	(void)fill(b);
-	is_empty = b->rate && b->level < 0;
+	rate = fill(b);
+	is_empty = b->rate && b->level < reserve(priority, rate);
 	pthread_mutex_unlock(&b->lock);
 	return is_empty;
 }

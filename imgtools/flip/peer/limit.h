@@ -11,8 +11,9 @@
 
 int64_t peer_now_us(void); /* monotonic */
 
-/* A bucket fills at `rate` and holds a fifth of a second of it. Whoever is urgent may drive it below zero: those who
- * are not pay that back. Thread-safe. */
+/* A bucket fills at `rate` and holds a fifth of a second of it. Somebody's read may drive it below zero: the others pay
+ * that back. What is fetched ahead may empty it, the rest leaves a quarter of it, what is preheated half. Thread-safe.
+ */
 struct peer_bucket {
 	pthread_mutex_t lock;
 	uint64_t rate; /* bytes a second; 0: no limit; protected by lock, as the rest */
@@ -24,8 +25,8 @@ void peer_bucket_init(struct peer_bucket *b, uint64_t rate);
 void peer_bucket_done(struct peer_bucket *b);
 void peer_bucket_throttle(struct peer_bucket *b, double factor);
 /* Takes them; how long to wait before sending them, in microseconds (0: go). */
-int64_t peer_bucket_take(struct peer_bucket *b, size_t n, bool is_urgent);
-bool peer_bucket_is_empty(struct peer_bucket *b);
+int64_t peer_bucket_take(struct peer_bucket *b, size_t n, enum flip_priority priority);
+bool peer_bucket_is_empty(struct peer_bucket *b, enum flip_priority priority);
 
 /* "some avg10=1.23 avg60=..." of a file of /proc/pressure: per cent, 0..100; -EBADMSG. */
 int peer_psi_parse(const char *text, size_t size, double *ret_avg10);

@@ -7,7 +7,7 @@
  * carries a digest and ranges, nothing else. What a piece looks like on the way is the sender's choice: as the origin
  * has it (packed), or the bytes of the store (plain). docs/formats/peer-protocol.md is the protocol.
  *
- * How to use it, for a kind of blob (layers: node/peers.c; models would be the second):
+ * How to use it, for a kind of blob (node/peers.c: layers; node/model_peers.c: models):
  *
  *   serving   flip_peers_provide(): a table of functions by which requests of others are answered; each piece is given
  *             back by flip_peer_give_*() at once or later, from any thread, as it comes: that is how an owner relays
@@ -37,6 +37,8 @@ enum {
 	FLIP_PEER_MAX_PIECES = 512, /* of one request; flip_peers_read() cuts what is more into several */
 	FLIP_PEER_NAME = 128,       /* of a member, with the 0: "host:port", as it advertises itself */
 	FLIP_PEER_TRACE = 33,       /* of a trace id, with the 0 */
+	FLIP_PEER_MAX_SHORT = 4096, /* of a document that everyone is asked for */
+	FLIP_PEER_MAX_SEEDS = 8,
 };
 
 struct flip_peers;
@@ -81,6 +83,9 @@ struct flip_peer_blob {
 	 * by which an owner that does not know the blob finds it; NULL: it need not. */
 	const char *image;
 	const char *grant; /* NULL: "public" */
+	/* Members that have all of it, "HOST:PORT,HOST:PORT": where it has no origin but them they are asked in its
+	 * place, and own nothing of it, so that what each of them sends is sent once. NULL: none. */
+	const char *seeds;
 };
 
 struct flip_peer_piece {
@@ -113,8 +118,8 @@ enum flip_peer_role {
 };
 
 /* Whom we would ask for the piece at this place, asking nobody above `most`: a role, or -EXDEV: it is ours, ask the
- * origin; also when nobody else is there. */
-int flip_peers_role(struct flip_peers *p, const char *digest, uint64_t offset, enum flip_peer_role most);
+ * origin; also when nobody else is there. Of the blob digest and seeds are looked at. */
+int flip_peers_role(struct flip_peers *p, const struct flip_peer_blob *blob, uint64_t offset, enum flip_peer_role most);
 /* Pieces and strings are copied; done() is called on another thread, perhaps before this returns; not at all after a
  * negative errno. `arg` must live until the last piece was told. `most`: FLIP_PEER_RELAY for reads of our own,
  * FLIP_PEER_OWNER for what we were asked for as a relay, FLIP_PEER_HOLDER when the origin has failed: whoever has it.
@@ -135,6 +140,11 @@ bool flip_peers_are_there(const struct flip_peers *p);
  * *ret_from. -ENOENT: nobody has it. -EXDEV: ours to ask the origin for; not with FLIP_PEER_HOLDER. */
 int flip_peers_document(struct flip_peers *p, const struct flip_peer_blob *blob, const char *document,
                         enum flip_peer_role most, struct base_buf *ret, unsigned *ret_from, struct err *err);
+/* The same of every member that is live, a few at a time, as holders: `each` is told whoever has the document, on this
+ * thread. Documents of FLIP_PEER_MAX_SHORT bytes at most. Returns how many have it. */
+typedef void (*flip_peer_found)(void *arg, const char *member, const char *text, size_t size);
+int flip_peers_everyone(struct flip_peers *p, const struct flip_peer_blob *blob, const char *document,
+                        flip_peer_found each, void *arg, struct err *err);
 
 /* ---- Serving -------------------------------------------------------------------------------------------------- */
 
@@ -142,6 +152,8 @@ struct flip_peer_answer; /* to one request; lives until all that was promised ha
 
 struct flip_peer_ask {
 	const char *kind, *digest, *image, *grant, *trace; /* image, grant: "" when none; all valid during the call */
+	const char *asker;                                 /* its name among members, as it says; "": none */
+	const char *document, *content;                    /* NULL: another question */
 	enum flip_priority priority;
 	enum flip_peer_role role;
 	const struct flip_range *ranges; /* whole pieces of the blob, in order */
@@ -150,6 +162,7 @@ struct flip_peer_ask {
 
 /* Called on threads of the server, several at once. */
 struct flip_peer_provider {
+	bool is_dense; /* its bytes are not worth compressing */
 	/* Whether the asker may have the blob: 0, -EACCES, -ENOENT (not known here, and role or image do not let us get
 	 * it). May wait for a registry; verdicts are to be kept. */
 	int (*allow)(void *arg, const struct flip_peer_ask *ask, struct err *err);

@@ -46,7 +46,7 @@ struct asked_blob { /* what pieces are of; kept while any is, and a while longer
 	struct asked_blob *next;
 	const char *kind;
 	char digest[72];
-	char *image, *grant; /* never NULL */
+	char *image, *grant, *seeds; /* never NULL */
 	unsigned n_refs;
 	uint32_t holders[PEER_HOLDERS]; /* who gave us something of it */
 	unsigned n_holders;
@@ -202,7 +202,10 @@ void peer_blob_has(struct asked_blob *b, uint32_t member);
 void peer_blob_lacks(struct asked_blob *b, uint32_t member, int64_t now_us);
 bool peer_blob_is_lacked(const struct asked_blob *b, uint32_t member, int64_t now_us);
 void peer_blob_unref(struct flip_peers *p, struct asked_blob *b); /* locked */
-void peer_piece_drop(struct flip_peers *p, struct piece *x);      /* locked: out of its queue, we are stopping */
+void peer_blob_free(struct asked_blob *b);
+/* The members of this list that are known, ourselves left out. locked */
+unsigned peer_seeds(const struct flip_peers *p, const char *seeds, uint32_t ret[FLIP_PEER_MAX_SEEDS]);
+void peer_piece_drop(struct flip_peers *p, struct piece *x); /* locked: out of its queue, we are stopping */
 bool peer_tick(void *p);
 void peer_batch_unref(struct flip_peers *p, struct batch *b); /* locked */
 void peer_trace_new(char ret[FLIP_PEER_TRACE]);

@@ -274,9 +274,7 @@ void flip_peers_free(struct flip_peers *p)
 		struct asked_blob *b = p->blobs;
 
 		p->blobs = b->next;
-		free(b->image);
-		free(b->grant);
-		free(b);
+		peer_blob_free(b);
 	}
 	for (size_t i = 0; i < p->n_queues; i++)
 		free(p->queues[i]);

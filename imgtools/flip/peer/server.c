@@ -110,13 +110,16 @@ static int parse_question(struct MHD_Connection *c, const char *url, struct ques
 		                         .image = header(c, "Flip-Image"),
 		                         .grant = header(c, "Flip-Grant"),
 		                         .trace = header(c, "Flip-Trace"),
+		                         .asker = q->asker,
+		                         .document = q->document,
+		                         .content = q->content,
 		                         .ranges = q->ranges };
 	q->ask.role = strcmp(role, "owner") == 0   ? FLIP_PEER_OWNER
 	              : strcmp(role, "relay") == 0 ? FLIP_PEER_RELAY
 	                                           : FLIP_PEER_HOLDER;
 	q->ask.priority = priority[0] >= '0' && priority[0] < '0' + FLIP_N_PRIORITIES && !priority[1]
 	                          ? (enum flip_priority)(priority[0] - '0')
-	                          : FLIP_BACKGROUND;
+	                          : FLIP_PREHEAT;
 	if (strlen(q->ask.image) >= PEER_MAX_IMAGE || strlen(q->ask.grant) >= PEER_MAX_GRANT ||
 	    strlen(q->ask.trace) >= FLIP_PEER_TRACE || (*q->asker && !peer_name_is_valid(q->asker)))
 		return -EBADMSG;
@@ -155,7 +158,10 @@ static bool enter(struct flip_peers *p, enum flip_priority priority)
 {
 	unsigned max = p->o.max_uploads;
 
-	max = priority == FLIP_FOREGROUND ? max : priority == FLIP_PREFETCH ? max - max / 5 : max - max / 3;
+	max -= priority == FLIP_FOREGROUND   ? 0
+	       : priority == FLIP_PREFETCH   ? max / 5
+	       : priority == FLIP_BACKGROUND ? max / 3
+	                                     : max / 2;
 	if (atomic_fetch_add(&p->n_serving, 1) < max)
 		return true;
 	atomic_fetch_sub(&p->n_serving, 1);
@@ -188,7 +194,7 @@ static enum MHD_Result answer_pieces(struct flip_peers *p, struct MHD_Connection
 		return answer_status(c, 404, "no pieces of this kind", NULL);
 	if (!enter(p, q->ask.priority))
 		return answer_busy(p, c, q);
-	a = peer_answer_new(p, &q->ask, q->asker, q->takes_zstd);
+	a = peer_answer_new(p, &q->ask, q->asker, q->takes_zstd && !provider->ops.is_dense);
 	if (!a) {
 		atomic_fetch_sub(&p->n_serving, 1);
 		return MHD_NO;

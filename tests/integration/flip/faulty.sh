@@ -23,16 +23,6 @@ PY
 layout_of "$work/image" a "$work/tree"
 
 start_registry
-proxy_port=$(free_port)
-proxy=
-start_proxy() {
-	python3 $here/faulty_proxy.py $proxy_port $port "$work/mode" >>"$work/proxy.log" 2>&1 &
-	proxy=$!
-	keep $proxy
-	answers $proxy_port || fail "the proxy does not start"
-}
-fault() { echo "$*" >"$work/mode.new" && mv "$work/mode.new" "$work/mode"; }
-fault none
 start_proxy
 skopeo copy -q --dest-tls-verify=false "oci:$work/image:a" "docker://127.0.0.1:$port/img:plain" || fail "push"
 "$flip" convert --no-prefetch -f zstd-chunked "oci:$work/image:a" "docker://127.0.0.1:$port/img:zstd" >/dev/null || fail "convert to zstd:chunked"

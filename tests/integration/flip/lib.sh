@@ -3,6 +3,7 @@
 #
 #   begin NAME [TOOL...]        root, /dev/fuse and the tools, or the test is skipped; makes $work, and $TMPDIR in it
 #   start_registry              docker-registry at 127.0.0.1:$port with its data below $work; $registry is its process
+#   start_proxy                 a proxy in front of it at $proxy_port; `fault HOW` tells it what to do; $proxy is its process
 #   start_flip [ARGUMENT...]    a daemon with its store at $node, at $work/flip.sock and $work/control.sock; waits for
 #                               its answer; $daemon is its process
 #   kill_flip                   hard, as a crash does
@@ -128,6 +129,18 @@ stop_registry() {
 	kill $registry
 	wait $registry 2>/dev/null
 	registry=
+}
+
+# A way to it that can be slow, lie or be gone; `fault` says what it does from now on, faulty_proxy.py what there is.
+proxy= proxy_port=
+fault() { echo "$*" >"$work/mode.new" && mv "$work/mode.new" "$work/mode"; }
+start_proxy() {
+	proxy_port=${proxy_port:-$(free_port)}
+	[[ -e $work/mode ]] || fault none
+	python3 $here/faulty_proxy.py "$proxy_port" "$port" "$work/mode" >>"$work/proxy.log" 2>&1 &
+	proxy=$!
+	keep $proxy
+	answers "$proxy_port" || fail "the proxy does not start"
 }
 
 start_flip() {

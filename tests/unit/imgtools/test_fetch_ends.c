@@ -163,7 +163,7 @@ static void an_end_tells_all_that_waits(void **state)
 	struct setting *x = begin(hold_first, NULL, NULL);
 	struct flip_range many[200];
 	static const struct flip_range first = { 0, 1000 };
-	struct told t[4] = { TOLD_INIT, TOLD_INIT, TOLD_INIT, TOLD_INIT };
+	struct told t[1 + FLIP_N_PRIORITIES] = { TOLD_INIT, TOLD_INIT, TOLD_INIT, TOLD_INIT, TOLD_INIT };
 
 	(void)state;
 	for (size_t i = 0; i < 200; i++)
@@ -174,7 +174,7 @@ static void an_end_tells_all_that_waits(void **state)
 		(void)ask(x->b, many, 200, (enum flip_priority)i, &t[1 + i]);
 	flip_fetch_free(x->f);
 	assert_all_told_once(&t[0], 1, -ECANCELED);
-	for (int i = 1; i < 4; i++) {
+	for (int i = 1; i <= FLIP_N_PRIORITIES; i++) {
 		assert_int_equal(t[i].n_told, 200);
 		assert_false(t[i].is_wrong);
 		for (size_t k = 0; k < 200; k++)
@@ -309,7 +309,7 @@ static void a_rough_day_ends_well(void **state)
 	/* The requests that brought them may still be cut off. */
 	do
 		flip_fetch_stat(x->f, &stat);
-	while (stat.n_active[0] + stat.n_active[1] + stat.n_active[2] > 0);
+	while (stat.n_active[0] + stat.n_active[1] + stat.n_active[2] + stat.n_active[3] > 0);
 	for (size_t i = 0; i < FLIP_N_PRIORITIES; i++)
 		assert_int_equal(stat.n_queued[i], 0);
 	end(x);

@@ -368,15 +368,31 @@ static void a_bucket_holds_back_what_is_not_urgent(void **state)
 	struct peer_bucket b;
 
 	peer_bucket_init(&b, 1000000);
-	assert_int_equal(peer_bucket_take(&b, 1000, false), 0);
-	assert_true(peer_bucket_take(&b, 900000, false) > 500000);
-	assert_true(peer_bucket_is_empty(&b));
-	assert_int_equal(peer_bucket_take(&b, 1000, true), 0); /* the urgent overdraw it */
-	assert_true(peer_bucket_take(&b, 9000000, true) > 0);  /* not without end */
+	assert_int_equal(peer_bucket_take(&b, 1000, FLIP_PREFETCH), 0);
+	assert_true(peer_bucket_take(&b, 900000, FLIP_PREFETCH) > 500000);
+	assert_true(peer_bucket_is_empty(&b, FLIP_PREFETCH));
+	assert_int_equal(peer_bucket_take(&b, 1000, FLIP_FOREGROUND), 0); /* the urgent overdraw it */
+	assert_true(peer_bucket_take(&b, 9000000, FLIP_FOREGROUND) > 0);  /* not without end */
 	peer_bucket_done(&b);
 	peer_bucket_init(&b, 0);
-	assert_int_equal(peer_bucket_take(&b, SIZE_MAX / 2, false), 0);
-	assert_false(peer_bucket_is_empty(&b));
+	assert_int_equal(peer_bucket_take(&b, SIZE_MAX / 2, FLIP_PREHEAT), 0);
+	assert_false(peer_bucket_is_empty(&b, FLIP_PREHEAT));
+	peer_bucket_done(&b);
+}
+
+static void a_bucket_leaves_something_to_those_above(void **state)
+{
+	struct peer_bucket b;
+
+	peer_bucket_init(&b, 1000); /* slow, so that nothing of it comes back during the test */
+	assert_int_equal(peer_bucket_take(&b, 120, FLIP_PREFETCH), 0); /* of 200 */
+	assert_true(peer_bucket_is_empty(&b, FLIP_PREHEAT));
+	assert_false(peer_bucket_is_empty(&b, FLIP_BACKGROUND));
+	assert_int_equal(peer_bucket_take(&b, 60, FLIP_PREFETCH), 0);
+	assert_true(peer_bucket_is_empty(&b, FLIP_BACKGROUND));
+	assert_false(peer_bucket_is_empty(&b, FLIP_PREFETCH));
+	assert_true(peer_bucket_take(&b, 1, FLIP_PREHEAT) > peer_bucket_take(&b, 1, FLIP_BACKGROUND));
+	assert_int_equal(peer_bucket_take(&b, 1, FLIP_FOREGROUND), 0);
 	peer_bucket_done(&b);
 }
 
@@ -444,6 +460,7 @@ int main(void)
 		cmocka_unit_test(etcd_tells_members_and_leases),
 		cmocka_unit_test(base64_is_the_standard_one),
 		cmocka_unit_test(a_bucket_holds_back_what_is_not_urgent),
+		cmocka_unit_test(a_bucket_leaves_something_to_those_above),
 		cmocka_unit_test(pressure_slows_down_at_once_and_lets_go_slowly),
 	};
 

@@ -113,7 +113,7 @@ static void write_token(struct node *n, const char *secret)
 
 static void start(struct node *n, const char *name, const char *members, const char *secret)
 {
-	static const struct flip_peer_provider provider = { allow, serve, document, NULL };
+	static const struct flip_peer_provider provider = { .allow = allow, .serve = serve, .document = document };
 	uint8_t *bytes = malloc(N_PIECES * PIECE);
 	struct flip_peers_opts o = { .listen = name, .members = members, .psi_percent = 100, .stall_ms = 1000 };
 
@@ -169,11 +169,11 @@ static void done(void *arg, size_t i, int r, const struct flip_peer_bytes *bytes
 	pthread_mutex_unlock(&x->lock);
 }
 
+static const char *seeds; /* of the blob; NULL: it has another origin */
+
 static void ask_all(struct node *n, enum flip_peer_role most, struct result *ret)
 {
-	static const struct flip_peer_blob blob = {
-		.kind = "layer", .digest = DIGEST, .image = "h/n:t", .grant = NULL
-	};
+	const struct flip_peer_blob blob = { .kind = "layer", .digest = DIGEST, .image = "h/n:t", .seeds = seeds };
 	struct flip_peer_piece pieces[N_PIECES];
 
 	*ret = (struct result){ PTHREAD_MUTEX_INITIALIZER, PTHREAD_COND_INITIALIZER, .n_left = N_PIECES };
@@ -190,10 +190,11 @@ static void ask_all(struct node *n, enum flip_peer_role most, struct result *ret
 
 static unsigned owned_by(struct node *n)
 {
+	const struct flip_peer_blob blob = { .digest = DIGEST, .seeds = seeds };
 	unsigned k = 0;
 
 	for (unsigned i = 0; i < N_PIECES; i++)
-		k += flip_peers_role(n->peers, DIGEST, (uint64_t)i * PIECE, FLIP_PEER_RELAY) == -EXDEV;
+		k += flip_peers_role(n->peers, &blob, (uint64_t)i * PIECE, FLIP_PEER_RELAY) == -EXDEV;
 	return k;
 }
 
@@ -342,6 +343,53 @@ static void documents_come_from_whoever_has_them(void **state)
 	end(&nodes[1]);
 }
 
+static void seeds_own_nothing_and_are_asked_in_the_origins_place(void **state)
+{
+	struct node nodes[N];
+	struct result r;
+	unsigned n_owned = 0;
+
+	for (unsigned i = 0; i < N; i++)
+		start(&nodes[i], names[i], members, secret);
+	for (unsigned i = 0; i < N_PIECES; i++)
+		atomic_store(&nodes[N - 1].has[i], true);
+	seeds = names[N - 1];
+	for (unsigned i = 0; i + 1 < N; i++)
+		n_owned += owned_by(&nodes[i]);
+	assert_int_equal(n_owned, N_PIECES); /* by those that are to get it */
+	ask_all(&nodes[0], FLIP_PEER_HOLDER, &r);
+	assert_int_equal(r.n_right, N_PIECES);
+	assert_int_equal(atomic_load(&nodes[1].n_asked) + atomic_load(&nodes[2].n_asked), 0);
+	seeds = NULL;
+	for (unsigned i = 0; i < N; i++)
+		end(&nodes[i]);
+}
+
+static void count_found(void *arg, const char *member, const char *text, size_t size)
+{
+	unsigned *n = arg;
+
+	assert_true(strcmp(member, names[1]) == 0 || strcmp(member, names[2]) == 0);
+	assert_int_equal(size, strlen("the tail"));
+	assert_memory_equal(text, "the tail", size);
+	(*n)++;
+}
+
+static void everyone_is_asked_and_who_is_gone_is_left_out(void **state)
+{
+	static const struct flip_peer_blob blob = { .kind = "layer", .digest = DIGEST };
+	struct node nodes[3];
+	unsigned n = 0;
+
+	for (unsigned i = 0; i < 3; i++) /* the fourth of them is not there */
+		start(&nodes[i], names[i], members, secret);
+	assert_int_equal(flip_peers_everyone(nodes[0].peers, &blob, "tail", count_found, &n, NULL), 2);
+	assert_int_equal(n, 2);
+	assert_int_equal(flip_peers_everyone(nodes[0].peers, &blob, "nothing", count_found, &n, NULL), 0);
+	for (unsigned i = 0; i < 3; i++)
+		end(&nodes[i]);
+}
+
 static void stopping_ends_what_is_under_way(void **state)
 {
 	static const struct flip_peer_blob blob = { .kind = "layer", .digest = DIGEST };
@@ -389,6 +437,8 @@ int main(void)
 		cmocka_unit_test(holders_give_what_they_have_and_fetch_nothing),
 		cmocka_unit_test(blame_leaves_a_member_out_at_once),
 		cmocka_unit_test(documents_come_from_whoever_has_them),
+		cmocka_unit_test(seeds_own_nothing_and_are_asked_in_the_origins_place),
+		cmocka_unit_test(everyone_is_asked_and_who_is_gone_is_left_out),
 		cmocka_unit_test(stopping_ends_what_is_under_way),
 		cmocka_unit_test(neither_secret_nor_certificates_is_refused),
 	};
