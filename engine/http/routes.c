@@ -271,8 +271,8 @@ void handle_metrics(struct exchange *x)
 	metric(&out, "prefill_seconds_total", "counter", "Time spent on prompts.", (double)s.prefill_ns / 1e9);
 	metric(&out, "decode_seconds_total", "counter", "Time spent on generation.", (double)s.decode_ns / 1e9);
 	metric(&out, "steps_total", "counter", "Steps computed.", (double)s.n_steps);
-	metric(&out, "steps_ahead_total", "counter",
-	       "Steps begun before the tokens of the one before them were known.", (double)s.n_steps_ahead);
+	metric(&out, "steps_ahead_total", "counter", "Steps begun before the tokens of the one before them were known.",
+	       (double)s.n_steps_ahead);
 	metric(&out, "active_seconds_total", "counter", "Time in which there was something to compute.",
 	       (double)s.active_ns / 1e9);
 	metric(&out, "device_busy_seconds_total", "counter", "Time in which a device computed; 0: there is none.",

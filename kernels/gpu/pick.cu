@@ -507,7 +507,7 @@ static __global__ void pick_join(gk_pick a, const part *parts, const order_key *
 		uint32_t chosen = 0;
 
 		got.log_mass = (float)log(mass);
-		if (kn_pick_filters(&pick)) {
+		if (pick.top_k > 0 || pick.top_p < 1 || pick.min_p > 0) {
 			chosen = draw_in_list(d, run, slices);
 			if (chosen == NO_ID)
 				chosen = draw_in_row(a, d, slices);

@@ -1,6 +1,6 @@
 /* Picks of logits: what samplers ask goes over before the program runs, what they get comes back behind it, and is with
- * the caller after the next wait for it. What was drawn also stays on the device until the next call runs, so that a step
- * can begin with tokens that the host does not know yet. */
+ * the caller after the next wait for it. What was drawn also stays on the device until the next call runs, so that a
+ * step can begin with tokens that the host does not know yet. */
 #include <errno.h>
 #include <string.h>
 

@@ -5,8 +5,8 @@
  * live in a paged pool. Pointers named out, x, q, ... are backend memory from kn_alloc(); on the host
  * backends that is ordinary memory. Operations may be asynchronous: the first failure of any of them
  * shows at kn_sync() or kn_wait(), and until the next sync(), wait() or submit() page tables that they were given stay
- * as they are (other arrays in host memory are copied). One thread drives a backend at a time; matrices may be shared by
- * backends of the same kind. Nothing here allocates after set-up except kn_alloc and kn_mat_init. */
+ * as they are (other arrays in host memory are copied). One thread drives a backend at a time; matrices may be shared
+ * by backends of the same kind. Nothing here allocates after set-up except kn_alloc and kn_mat_init. */
 #ifndef KERNELS_H
 #define KERNELS_H
 

@@ -86,8 +86,8 @@ struct eng_step_seq {
 	const int32_t *ids;    /* new tokens; not looked at with from_row */
 	uint32_t n_ids;
 	uint32_t from_row; /* its one new token is what row from_row - 1 of the step begun before it drew; 0: see ids */
-	uint32_t pos;   /* tokens already in the cache */
-	uint32_t n_out; /* outputs for the last n_out of the new tokens */
+	uint32_t pos;      /* tokens already in the cache */
+	uint32_t n_out;    /* outputs for the last n_out of the new tokens */
 	enum eng_output output;
 	uint32_t adapter; /* 0: none */
 	const struct kn_pick
@@ -109,8 +109,8 @@ int eng_runner_step(struct eng_runner *runner, const struct eng_step_seq *seqs, 
 /* The same in two halves, each as long as the whole thing may be: begin() returns as soon as all is on its way, with a
  * backend that computes by itself (is_async) long before it is done, and what seqs points at is the caller's again;
  * wait() gives the rows. A backend that picks takes a second step (runs_ahead) before the first was waited for, if
- * every row of that one is picked (or there is none): from_row names them. wait() is for the older one; its rows can then
- * not be fetched whole. At most two; -EINVAL else. */
+ * every row of that one is picked (or there is none): from_row names them. wait() is for the older one; its rows can
+ * then not be fetched whole. At most two; -EINVAL else. */
 bool eng_runner_is_async(const struct eng_runner *runner);
 bool eng_runner_runs_ahead(const struct eng_runner *runner);
 int eng_runner_begin(struct eng_runner *runner, const struct eng_step_seq *seqs, size_t n_seqs, struct err *err);

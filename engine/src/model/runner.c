@@ -402,7 +402,8 @@ static int check_step(const struct eng_runner *r, const struct eng_step_seq *seq
 	uint64_t n_tokens = 0, n_out = 0;
 	int rc = 0;
 
-	if (r->n_begun - r->n_waited == KN_MAX_AHEAD || (before && !before->has_all_picks))
+	if (r->n_begun - r->n_waited == KN_MAX_AHEAD ||
+	    (before && (!before->has_all_picks || !eng_runner_runs_ahead(r))))
 		return err_set(err, -EINVAL, "step: the one before it has to be waited for");
 	for (size_t i = 0; i < n_seqs && rc == 0; i++) {
 		rc = check_seq(r, &seqs[i], i, err);

@@ -344,8 +344,8 @@ static bool takes_all(const struct sreq *r, uint32_t n_output)
 bool sreq_wants_picks(const struct sreq *r, uint32_t n_out, struct kn_pick *ret_picks, uint32_t *ret_n_best)
 {
 	*ret_n_best = r->req.logprobs ? r->req.n_top : 0;
-	if (r->req.kind != ENG_GENERATE || !takes_all(r, r->n_output + r->n_pending) || r->next_prompt_lp < r->n_prompt || r->req.n_scored > 0 ||
-	    (r->req.logprobs && r->req.processed_logprobs))
+	if (r->req.kind != ENG_GENERATE || !takes_all(r, r->n_output + r->n_pending) ||
+	    r->next_prompt_lp < r->n_prompt || r->req.n_scored > 0 || (r->req.logprobs && r->req.processed_logprobs))
 		return false;
 	return eng_sampler_wants(r->sampler, r->n_pending, n_out, ret_picks);
 }

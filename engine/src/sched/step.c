@@ -7,10 +7,10 @@
  * computed again, after its request was set back, is computed as it was.
  *
  * Where the backend takes it, a step stays in the air while the next one is formed and begun behind it: the sequences
- * are taken as they will be when it has landed, and a token that it draws is named by its row. So the backend always has
- * something to do. It is landed first when that cannot be: where it gives rows, when a draft is likely to pay, which
- * needs the tokens, when pages run out, and for whatever an operator asks. Whoever turns out to have ended in it is
- * computed one token too far, which nobody looks at. */
+ * are taken as they will be when it has landed, and a token that it draws is named by its row. So the backend always
+ * has something to do. It is landed first when that cannot be: where it gives rows, when a draft is likely to pay,
+ * which needs the tokens, when pages run out, and for whatever an operator asks. Whoever turns out to have ended in it
+ * is computed one token too far, which nobody looks at. */
 #include "sched/sched_internal.h"
 
 struct budget {
@@ -32,8 +32,7 @@ static void add_part(struct eng_sched *s, size_t *n, struct sreq *r, uint32_t en
 		                                .adapter = r->req.adapter,
 		                                .is_answer = at >= r->n_prompt,
 		                                .state = r->kv.state ? r->kv.state - 1 : 0,
-		                                .output = r->req.kind == ENG_EMBED ? ENG_OUT_HIDDEN
-		                                                                   : ENG_OUT_LOGITS };
+		                                .output = r->req.kind == ENG_EMBED ? ENG_OUT_HIDDEN : ENG_OUT_LOGITS };
 	sched_plan_keep(s, r, &next->seqs[*n]);
 	(*n)++;
 }

@@ -52,7 +52,7 @@ struct fake_flight {
 
 struct fake_exec {
 	struct eng_exec exec;
-	int32_t *cells; /* [n_pages * FAKE_PAGE] */
+	int32_t *cells;            /* [n_pages * FAKE_PAGE] */
 	struct fake_state *states; /* [kv.n_states] */
 	struct fake_script scripts[FAKE_MAX_SCRIPTS];
 	size_t n_scripts;
@@ -208,8 +208,8 @@ static inline int fake_compute_seq(struct fake_exec *f, struct fake_flight *step
 			rc = err_set(&step->err, -EIO, "state %u has not seen these %u tokens", q->state, q->pos);
 		*state = (struct fake_state){ end, fake_hash(all, end) };
 		if (q->keep_after)
-			f->states[q->keep] = (struct fake_state){ q->pos + q->keep_after,
-				                                  fake_hash(all, q->pos + q->keep_after) };
+			f->states[q->keep] =
+			        (struct fake_state){ q->pos + q->keep_after, fake_hash(all, q->pos + q->keep_after) };
 	}
 	for (uint32_t k = 0; k < q->n_out && rc == 0; k++) {
 		uint32_t n = end - q->n_out + k + 1;

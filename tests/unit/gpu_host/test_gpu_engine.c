@@ -74,7 +74,8 @@ static void submit(struct eng_engine *e, struct call *call)
 	assert_int_equal(eng_submit(e, &req, &id, &err), 0);
 }
 
-/* Three greedy ones, then one more beside one with log-probabilities and one that draws, then three that draw from some.
+/* Three greedy ones, then one more beside one with log-probabilities and one that draws, then three that draw from
+ * some.
  */
 static void ask(const char *backend, bool no_ahead, struct answer *a, struct eng_stats *ret_stats)
 {
