@@ -74,22 +74,11 @@ static size_t filter(struct kn_best *c, size_t n, float max, const struct kn_pic
 	return n;
 }
 
-/* c: room for the row. */
-static void draw(const float *row, size_t n_vocab, float softcap, const struct kn_pick *pick, struct kn_best *c,
-                 struct kn_picked *ret)
+/* Among the n candidates that are left, in their order. */
+static void draw(const struct kn_best *c, size_t n, const struct kn_pick *pick, struct kn_picked *ret)
 {
-	double sum = 0, want;
-	size_t n = 0;
+	double want = pick->unit * mass_of(c, n, ret->max, pick->inv_temp), sum = 0;
 
-	for (size_t v = 0; v < n_vocab; v++) {
-		float x = logit_at(row, v, softcap);
-
-		if (x > -INFINITY)
-			c[n++] = (struct kn_best){ x, (int32_t)v };
-	}
-	ret->log_mass = (float)log(mass_of(c, n, ret->max, pick->inv_temp));
-	n = filter(c, n, ret->max, pick);
-	want = pick->unit * mass_of(c, n, ret->max, pick->inv_temp);
 	for (size_t i = 0; i < n && sum <= want; i++) {
 		double p = exp(((double)c[i].logit - ret->max) * pick->inv_temp);
 
@@ -100,6 +89,62 @@ static void draw(const float *row, size_t n_vocab, float softcap, const struct k
 		}
 		sum += p;
 	}
+}
+
+void ref_draw(const float *row, size_t n_vocab, float softcap, const struct kn_pick *pick, struct kn_best *scratch,
+              struct kn_picked *ret)
+{
+	size_t n = 0;
+
+	for (size_t v = 0; v < n_vocab; v++) {
+		float x = logit_at(row, v, softcap);
+
+		if (x > -INFINITY)
+			scratch[n++] = (struct kn_best){ x, (int32_t)v };
+	}
+	ret->log_mass = (float)log(mass_of(scratch, n, ret->max, pick->inv_temp));
+	n = filter(scratch, n, ret->max, pick);
+	draw(scratch, n, pick, ret);
+}
+
+static int by_id(const void *a, const void *b)
+{
+	const struct kn_best *x = a, *y = b;
+
+	return x->id < y->id ? -1 : x->id > y->id;
+}
+
+bool ref_draw_listed(struct kn_best *best, size_t n_best, double mass, const struct kn_pick *pick,
+                     struct kn_picked *ret)
+{
+	bool has_all; /* of what the row has, or of what a filter leaves */
+	size_t n = 0, kept = 0;
+
+	while (n < n_best && best[n].id >= 0 && !(pick->top_k > 0 && n == pick->top_k))
+		n++;
+	has_all = n < n_best || (pick->top_k > 0 && n == pick->top_k);
+	if (pick->top_p < 1) {
+		double want = (has_all ? mass_of(best, n, ret->max, pick->inv_temp) : mass) * pick->top_p, sum = 0;
+
+		for (kept = 0; kept < n && (kept == 0 || sum < want); kept++)
+			sum += exp(((double)best[kept].logit - ret->max) * pick->inv_temp);
+		has_all = has_all || sum >= want;
+		n = kept;
+	}
+	if (pick->min_p > 0) {
+		for (kept = 0; kept < n; kept++) {
+			if (exp(((double)best[kept].logit - ret->max) * pick->inv_temp) < pick->min_p)
+				break;
+		}
+		has_all = has_all || kept < n;
+		n = kept > 0 ? kept : 1;
+	}
+	if (!has_all)
+		return false;
+	if (pick->top_k == 0 && pick->top_p >= 1)
+		qsort(best, n, sizeof(*best), by_id);
+	draw(best, n, pick, ret);
+	return true;
 }
 
 void ref_pick_scratch(const float *logits, size_t ld, size_t n, size_t n_vocab, float softcap,
@@ -132,6 +177,6 @@ void ref_pick_scratch(const float *logits, size_t ld, size_t n, size_t n_vocab, 
 			sum += exp((double)logit_at(row, v, softcap) - ret[i].max);
 		ret[i].log_sum = (float)(ret[i].max + log(sum));
 		if (picks[i].inv_temp > 0)
-			draw(row, n_vocab, softcap, &picks[i], scratch, &ret[i]);
+			ref_draw(row, n_vocab, softcap, &picks[i], scratch, &ret[i]);
 	}
 }

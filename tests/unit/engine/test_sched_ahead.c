@@ -120,10 +120,9 @@ static void *operate(void *arg)
 static unsigned run_all(const struct plan *plans, struct client *clients, bool no_ahead, bool operated,
                         bool no_speculation)
 {
-	struct eng_sched_config config = { .max_running = 8,
-		                           .max_queued = N,
-		                           .no_ahead = no_ahead,
-		                           .no_speculation = no_speculation };
+	struct eng_sched_config config = {
+		.max_running = 8, .max_queued = N, .no_ahead = no_ahead, .no_speculation = no_speculation
+	};
 	struct operator_at_work o = { .seed = 5 };
 	pthread_t operator_thread;
 	unsigned n_ahead;
@@ -203,7 +202,8 @@ static void a_single_sequence_runs_ahead_to_its_end(void **state)
 	struct world w;
 
 	(void)state;
-	world_init_as(&w, (struct eng_sched_config){ .max_running = 4, .max_queued = 4, .no_speculation = true }, PAGES);
+	world_init_as(&w, (struct eng_sched_config){ .max_running = 4, .max_queued = 4, .no_speculation = true },
+	              PAGES);
 	prompt_of(ids, 6, 3);
 	client_init(&c);
 	req = greedy(&c, ids, 6, 30);
@@ -260,7 +260,8 @@ static void a_failure_in_the_air_ends_who_was_in_it(void **state)
 	struct world w;
 
 	(void)state;
-	world_init_as(&w, (struct eng_sched_config){ .max_running = 3, .max_queued = 9, .no_speculation = true }, PAGES);
+	world_init_as(&w, (struct eng_sched_config){ .max_running = 3, .max_queued = 9, .no_speculation = true },
+	              PAGES);
 	w.f.scripts[w.f.n_scripts++] = (struct fake_script){ 300, script, 8 };
 	atomic_store(&w.f.fail_on_id, 400);
 	client_init(&a);
