@@ -22,7 +22,7 @@ struct bench {
 	struct model_options m;
 	const char *random, *type;
 	uint32_t n_prompt, n_gen, depth, batch, reps;
-	bool json, speculation;
+	bool json, speculation, no_ahead;
 };
 
 const struct opt cmd_bench_opts[] = {
@@ -40,6 +40,8 @@ const struct opt cmd_bench_opts[] = {
 	{ "reps", 0, OPT_UINT, offsetof(struct bench, reps), "N", "repetitions [5]", NULL },
 	{ "speculation", 0, OPT_FLAG, offsetof(struct bench, speculation), NULL,
 	  "guess tokens as serve does; random weights repeat themselves [no]", NULL },
+	{ "no-ahead", 0, OPT_FLAG, offsetof(struct bench, no_ahead), NULL,
+	  "on a GPU, begin no step before the tokens of the one before it are known [no]", NULL },
 	{ "json", 0, OPT_FLAG, offsetof(struct bench, json), NULL, "one JSON object per line", NULL },
 	{ 0 }
 };
@@ -195,10 +197,12 @@ static int measure(struct eng_engine *e, uint32_t batch, uint32_t n_prompt, uint
 	return 0;
 }
 
+/* ret_busy: the share of the time that a device computed; 0: not known. */
 static int measure_median(const struct bench *o, struct eng_engine *e, uint32_t n_prompt, uint32_t n_gen,
-                          double *ret_prefill_s, double *ret_decode_s, struct err *err)
+                          double *ret_prefill_s, double *ret_decode_s, double *ret_busy, struct err *err)
 {
-	double prefill[MAX_REPS], decode[MAX_REPS], a, b;
+	double prefill[MAX_REPS], decode[MAX_REPS], busy[MAX_REPS] = { 0 }, a, b;
+	struct eng_stats before, after;
 	int r;
 
 	(void)eng_flush_cache(e);
@@ -208,12 +212,18 @@ static int measure_median(const struct bench *o, struct eng_engine *e, uint32_t 
 		 * there is taken from the cache, or the sequences would begin one by one and never be a batch. */
 		if (n_gen == 1)
 			(void)eng_flush_cache(e);
+		eng_engine_stats(e, &before);
 		r = measure(e, o->batch, n_prompt, n_gen, &prefill[i], &decode[i], err);
+		eng_engine_stats(e, &after);
+		if (after.active_ns > before.active_ns)
+			busy[i] = (double)(after.device_busy_ns - before.device_busy_ns) /
+			          (double)(after.active_ns - before.active_ns);
 	}
 	if (r < 0)
 		return r;
 	*ret_prefill_s = median(prefill, o->reps);
 	*ret_decode_s = median(decode, o->reps);
+	*ret_busy = median(busy, o->reps);
 	return 0;
 }
 
@@ -236,6 +246,24 @@ static void report(const struct bench *o, const char *what, const char *name, do
 		if (limit > 0)
 			(void)printf("   %5.1f %% of the %.1f tok/s that memory allows", 100 * value / limit, limit);
 		(void)putchar('\n');
+	}
+	(void)fflush(stdout);
+}
+
+/* How much of the time between the first step and the last token a device was computing. */
+static void report_busy(const struct bench *o, const char *what, const char *name, double share)
+{
+	if (share <= 0)
+		return;
+	if (o->json) {
+		(void)printf("{\"bench\":\"engine\",\"case\":\"%s %s", name, what);
+		if (o->batch > 1)
+			(void)printf(" batch %u", o->batch);
+		(void)printf(" device busy\",\"value\":%.4f,\"unit\":\"share of time\",\"limit\":1,\"share\":%.4f,"
+		             "\"peer\":null,\"ratio\":null}\n",
+		             share, share);
+	} else {
+		(void)printf("%-24s %-10s %10.1f %% of the time the device was busy\n", name, what, 100 * share);
 	}
 	(void)fflush(stdout);
 }
@@ -266,24 +294,25 @@ static int bench(const struct bench *o, struct eng_engine *e, struct err *err)
 {
 	const struct eng_info *info = eng_engine_info(e);
 	char what[32], name[160];
-	double prefill_s, decode_s, bandwidth, again;
+	double prefill_s, decode_s, bandwidth, again, busy;
 	int r;
 
 	(void)snprintf(name, sizeof(name), "%s%s%s", info->served_name, o->random ? " " : "",
 	               o->random ? (o->type ? o->type : "bf16") : "");
 	if (o->n_prompt > 0) {
-		r = measure_median(o, e, o->n_prompt, 1, &prefill_s, &decode_s, err);
+		r = measure_median(o, e, o->n_prompt, 1, &prefill_s, &decode_s, &busy, err);
 		if (r < 0)
 			return r;
 		(void)snprintf(what, sizeof(what), "pp%u", o->n_prompt);
 		report(o, what, name, (double)o->n_prompt * o->batch / prefill_s, 0);
+		report_busy(o, what, name, busy);
 	}
 	if (o->n_gen == 0)
 		return 0;
 	/* Before and after: on a shared machine the bound must not be taken in a bad moment. */
 	bandwidth = measure_bandwidth(o->m.n_threads);
 	/* One more than are cached, for the last token of a prompt is computed always. */
-	r = measure_median(o, e, o->depth + 1, o->n_gen + 1, &prefill_s, &decode_s, err);
+	r = measure_median(o, e, o->depth + 1, o->n_gen + 1, &prefill_s, &decode_s, &busy, err);
 	if (r < 0)
 		return r;
 	again = measure_bandwidth(o->m.n_threads);
@@ -295,6 +324,7 @@ static int bench(const struct bench *o, struct eng_engine *e, struct err *err)
 	else
 		(void)snprintf(what, sizeof(what), "tg%u", o->n_gen);
 	report(o, what, name, (double)o->n_gen * o->batch / decode_s, decode_limit(o, info, bandwidth));
+	report_busy(o, what, name, busy);
 	return 0;
 }
 
@@ -332,6 +362,7 @@ int cmd_bench(int argc, char **argv)
 	options.random_dtype = o.type;
 	options.max_running = o.batch;
 	options.no_speculation = !o.speculation;
+	options.no_ahead = o.no_ahead;
 	if (options.n_ctx == 0)
 		options.n_ctx = longest;
 	r = eng_engine_open(&options, &engine, &err);

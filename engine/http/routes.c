@@ -270,6 +270,13 @@ void handle_metrics(struct exchange *x)
 	metric(&out, "output_tokens_total", "counter", "Tokens generated.", (double)s.output_tokens);
 	metric(&out, "prefill_seconds_total", "counter", "Time spent on prompts.", (double)s.prefill_ns / 1e9);
 	metric(&out, "decode_seconds_total", "counter", "Time spent on generation.", (double)s.decode_ns / 1e9);
+	metric(&out, "steps_total", "counter", "Steps computed.", (double)s.n_steps);
+	metric(&out, "steps_ahead_total", "counter", "Steps begun before the tokens of the one before them were known.",
+	       (double)s.n_steps_ahead);
+	metric(&out, "active_seconds_total", "counter", "Time in which there was something to compute.",
+	       (double)s.active_ns / 1e9);
+	metric(&out, "device_busy_seconds_total", "counter", "Time in which a device computed; 0: there is none.",
+	       (double)s.device_busy_ns / 1e9);
 	metric(&out, "mask_seconds_total", "counter", "Time spent on masks of structured output beside the model.",
 	       (double)s.mask_ns / 1e9);
 	metric(&out, "mask_wait_seconds_total", "counter", "Time that the model waited for masks.",

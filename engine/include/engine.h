@@ -67,6 +67,7 @@ struct eng_options {
 	bool deterministic;
 	bool no_prefix_cache; /* every prompt is computed from its first token */
 	bool no_speculation;  /* no tokens guessed from what the sequence has said before */
+	bool no_ahead;        /* GPU: no step is begun before the tokens of the one before it are known */
 	uint32_t step_ms; /* while answers stream, a step computes no more of prompts than takes this long; 0: 100 */
 	/* Pages of K and V are also kept in this folder, at most so many bytes, and found again by the next process
 	 * that opens the same model in the same way. NULL: not. 0 bytes: 4 GiB. */
@@ -281,6 +282,9 @@ struct eng_stats {
 	uint64_t n_requests, n_done, n_aborted, n_failed, n_rejected;
 	uint64_t prompt_tokens, cached_tokens, output_tokens;
 	uint64_t prefill_ns, decode_ns;
+	uint64_t n_steps, n_steps_ahead; /* computed; of them begun before the tokens of the one before were known */
+	/* While there was something to compute: time, and of it, where the backend knows, what a device was busy. */
+	uint64_t active_ns, device_busy_ns;
 	uint64_t mask_ns,
 	        mask_wait_ns;  /* masks of structured output: computed beside steps, and waited for behind them */
 	uint64_t n_preempted;  /* set back because pages ran out, and computed again */

@@ -300,11 +300,6 @@ static void tell_plan(const struct eng_engine *e, const struct eng_options *o, c
 		o->on_plan(o->plan_arg, &plan);
 }
 
-static int exec_step(void *ctx, const struct eng_step_seq *seqs, size_t n_seqs, const float **ret_rows, struct err *err)
-{
-	return eng_runner_step(ctx, seqs, n_seqs, ret_rows, err);
-}
-
 static int exec_begin(void *ctx, const struct eng_step_seq *seqs, size_t n_seqs, struct err *err)
 {
 	return eng_runner_begin(ctx, seqs, n_seqs, err);
@@ -313,6 +308,11 @@ static int exec_begin(void *ctx, const struct eng_step_seq *seqs, size_t n_seqs,
 static int exec_wait(void *ctx, const float **ret_rows, struct err *err)
 {
 	return eng_runner_wait(ctx, ret_rows, err);
+}
+
+static uint64_t exec_busy_ns(void *ctx)
+{
+	return eng_runner_busy_ns(ctx);
 }
 
 static void exec_row(void *ctx, uint32_t index, struct eng_row *ret_row)
@@ -362,6 +362,7 @@ static int start(struct eng_engine *e, const struct eng_options *o, struct err *
 		                          .deterministic = o->deterministic,
 		                          .no_prefix_cache = o->no_prefix_cache,
 		                          .no_speculation = o->no_speculation,
+		                          .no_ahead = o->no_ahead,
 		                          .step_ms = o->step_ms };
 	struct eng_exec exec;
 	int r;
@@ -397,9 +398,11 @@ static int start(struct eng_engine *e, const struct eng_options *o, struct err *
 	sched.pooling = m->pooling;
 	sched.whole_prompts = m->is_encoder;
 	exec = (struct eng_exec){ .ctx = e->runner,
-		                  .step = exec_step,
-		                  .begin = eng_runner_is_async(e->runner) ? exec_begin : NULL,
-		                  .wait = eng_runner_is_async(e->runner) ? exec_wait : NULL,
+		                  .begin = exec_begin,
+		                  .wait = exec_wait,
+		                  .is_async = eng_runner_is_async(e->runner),
+		                  .runs_ahead = eng_runner_runs_ahead(e->runner),
+		                  .busy_ns = eng_runner_is_async(e->runner) ? exec_busy_ns : NULL,
 		                  .row = eng_runner_picks(e->runner) ? exec_row : NULL,
 		                  .n_vocab = m->n_vocab,
 		                  .n_embd = m->n_embd,
@@ -418,6 +421,8 @@ static int start(struct eng_engine *e, const struct eng_options *o, struct err *
 		                  .page_write = exec_page_write,
 		                  .state_copy = exec_state_copy,
 		                  .page_discard = exec_page_discard };
+	if (exec.runs_ahead && config.n_states > 0 && o->on_note)
+		o->on_note(o->plan_arg, "recurrent layers: steps are computed one at a time");
 	e->info.n_ctx = n_ctx;
 	e->info.max_running = max_running;
 	return eng_sched_new(&exec, &sched, &e->sched, err);

@@ -11,12 +11,14 @@
 #include <string.h>
 
 #include "cpu/cpu.h"
+#include "ref/ref.h"
 
 enum {
 	BLOCK = CPU_PICK_BLOCK,
 	CHUNK = 1024, /* values whose mass is kept */
 	BLOCKS = CHUNK / BLOCK,
-	SEGMENT = 16 /* chunks of an item of the parallel loops */
+	SEGMENT = 16, /* chunks of an item of the parallel loops */
+	PICK_LISTS = KN_MAX_BEST * sizeof(struct kn_best) + CPU_PICK_SCRATCH
 };
 
 struct call {
@@ -28,10 +30,10 @@ struct call {
 	uint32_t n_best;
 	struct kn_best *ret_best;
 	struct kn_picked *ret;
-	size_t n_chunks, n_segments;
+	size_t n_chunks, n_segments, scratch_bytes;
 	double (*masses)[2]; /* [n][n_chunks]: of exp(x - max), of exp((x - max) * inv_temp) */
 	float *maxima;       /* [n][n_chunks][BLOCKS] */
-	char *scratch;       /* of each thread: scratch_bytes() */
+	char *scratch; /* of each thread: a list of the best, room for find_best(), with filters for a whole row */
 };
 
 /* A chunk of a row: in place, or a copy with the cap put on and padded with minus infinity. */
@@ -140,12 +142,11 @@ static int compare_best(const void *a, const void *b)
 
 /* Above the threshold are at most BLOCK values of each of the fewer than n_best blocks whose maximum is; equal to it
  * may be any number, of which the first are taken. */
-static void find_best(const struct call *c, size_t row, char *scratch)
+static void find_best(const struct call *c, size_t row, uint32_t n_best, struct kn_best *best, char *scratch)
 {
-	struct kn_best *best = c->ret_best + row * c->n_best, *above = (struct kn_best *)scratch,
-	               *equal = above + (size_t)c->n_best * BLOCK;
+	struct kn_best *above = (struct kn_best *)scratch, *equal = above + (size_t)n_best * BLOCK;
 	const float *maxima = c->maxima + row * c->n_chunks * BLOCKS;
-	float threshold = nth_greatest((float *)(equal + c->n_best), c->n_best, maxima, c->n_chunks * BLOCKS);
+	float threshold = nth_greatest((float *)(equal + n_best), n_best, maxima, c->n_chunks * BLOCKS);
 	size_t n_above = 0, n_equal = 0;
 	float buf[CHUNK];
 
@@ -162,13 +163,13 @@ static void find_best(const struct call *c, size_t row, char *scratch)
 
 				if (x[i] > threshold)
 					above[n_above++] = one;
-				else if (x[i] == threshold && threshold > -INFINITY && n_equal < c->n_best)
+				else if (x[i] == threshold && threshold > -INFINITY && n_equal < n_best)
 					equal[n_equal++] = one;
 			}
 		}
 	}
 	qsort(above, n_above, sizeof(*above), compare_best);
-	for (uint32_t i = 0; i < c->n_best; i++) {
+	for (uint32_t i = 0; i < n_best; i++) {
 		if (i < n_above)
 			best[i] = above[i];
 		else if (i - n_above < n_equal)
@@ -179,6 +180,36 @@ static void find_best(const struct call *c, size_t row, char *scratch)
 }
 
 /* ---- The draw ---- */
+
+/* The first of the greatest. */
+static void take_greatest(const struct call *c, size_t row, struct kn_picked *ret)
+{
+	const float *maxima = c->maxima + row * c->n_chunks * BLOCKS, *x;
+	size_t b = 0, i = 0;
+	float buf[CHUNK];
+
+	while (maxima[b] < ret->max)
+		b++;
+	x = chunk_at(c, row, b / BLOCKS, buf) + b % BLOCKS * BLOCK;
+	while (!(x[i] >= ret->max))
+		i++;
+	ret->drawn = (int32_t)(b * BLOCK + i);
+	ret->drawn_logit = ret->max;
+}
+
+/* Filters leave few nearly always, which are among the best. */
+static void draw_filtered(const struct call *c, size_t row, double mass, char *scratch, struct kn_picked *ret)
+{
+	const struct kn_pick *pick = &c->picks[row];
+	struct kn_best *list = (struct kn_best *)scratch, *all = (struct kn_best *)(scratch + PICK_LISTS);
+	uint32_t n = pick->top_k > 0 && pick->top_k < KN_MAX_BEST ? pick->top_k : KN_MAX_BEST;
+	float log_mass = ret->log_mass;
+
+	find_best(c, row, n, list, scratch + KN_MAX_BEST * sizeof(*list));
+	if (!ref_draw_listed(list, n, mass, pick, ret))
+		ref_draw(c->logits + row * c->ld, c->n_vocab, c->softcap, pick, all, ret);
+	ret->log_mass = log_mass;
+}
 
 static void draw(const struct call *c, size_t row, double mass, struct kn_picked *ret)
 {
@@ -217,12 +248,14 @@ static void finish_rows(void *arg, size_t begin, size_t end, unsigned worker)
 	for (size_t row = begin; row < end; row++) {
 		const double(*masses)[2] = (const double(*)[2])c->masses + row * c->n_chunks;
 		struct kn_picked *ret = &c->ret[row];
+		char *scratch = c->scratch + worker * c->scratch_bytes;
 		double sum = 0, mass = 0;
 
 		if (c->n_best > 0)
-			find_best(c, row, c->scratch + worker * CPU_PICK_SCRATCH);
+			find_best(c, row, c->n_best, c->ret_best + row * c->n_best, scratch);
 		if (ret->max == -INFINITY)
 			continue;
+		take_greatest(c, row, ret);
 		for (size_t k = 0; k < c->n_chunks; k++) {
 			sum += masses[k][0];
 			mass += masses[k][1];
@@ -230,7 +263,10 @@ static void finish_rows(void *arg, size_t begin, size_t end, unsigned worker)
 		ret->log_sum = (float)(ret->max + log(sum));
 		if (c->picks[row].inv_temp > 0) {
 			ret->log_mass = (float)log(mass);
-			draw(c, row, mass, ret);
+			if (kn_pick_filters(&c->picks[row]))
+				draw_filtered(c, row, mass, scratch, ret);
+			else
+				draw(c, row, mass, ret);
 		}
 	}
 }
@@ -252,11 +288,15 @@ void cpu_pick(struct kn_backend *be, const float *logits, size_t ld, size_t n, s
 		.ret = ret,
 	};
 	size_t per_row;
+	bool filters = false;
 
+	for (size_t i = 0; i < n; i++)
+		filters = filters || kn_pick_filters(&picks[i]);
+	c.scratch_bytes = PICK_LISTS + (filters ? n_vocab * sizeof(struct kn_best) : 0);
 	c.n_chunks = (n_vocab + CHUNK - 1) / CHUNK;
 	c.n_segments = (c.n_chunks + SEGMENT - 1) / SEGMENT;
 	per_row = c.n_chunks * (sizeof(*c.masses) + BLOCKS * sizeof(*c.maxima));
-	if (cpu_area_reserve(&cpu->picks, n * per_row + cpu->n_threads * CPU_PICK_SCRATCH) < 0) {
+	if (cpu_area_reserve(&cpu->picks, n * per_row + cpu->n_threads * c.scratch_bytes) < 0) {
 		cpu->error = -ENOMEM;
 		return;
 	}
@@ -270,7 +310,7 @@ void cpu_pick(struct kn_backend *be, const float *logits, size_t ld, size_t n, s
 
 		for (size_t b = 0; b < c.n_chunks * BLOCKS; b++)
 			max = maxima[b] > max ? maxima[b] : max;
-		ret[i] = (struct kn_picked){ .max = max > FLT_MAX ? FLT_MAX : max, .drawn = -1 };
+		ret[i] = (struct kn_picked){ .max = max > FLT_MAX ? FLT_MAX : max };
 	}
 	base_threadpool_for(cpu->pool, n * c.n_segments, 1, find_masses, &c);
 	base_threadpool_for(cpu->pool, n, 1, finish_rows, &c);

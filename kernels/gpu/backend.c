@@ -215,20 +215,43 @@ static void copy(struct kn_backend *base, void *dst, const void *src, size_t byt
 		gpu_fail(be, r, "copy");
 }
 
-static void submit(struct kn_backend *base)
+/* ---- What is under way ---- */
+
+int gpu_flight_begin(struct gpu_backend *be)
 {
-	gpu_flush(gpu_of(base));
+	struct gpu_flight *f = &be->flights[be->n_submitted % KN_MAX_AHEAD];
+
+	if (f->has_begin || be->n_submitted - be->n_waited == KN_MAX_AHEAD)
+		return 0;
+	f->has_begin = true;
+	return gpu_rt_event_record(&be->rt, f->begin);
 }
 
-static int sync_device(struct kn_backend *base)
+/* The oldest has landed. */
+static void count_flight(struct gpu_backend *be)
 {
-	struct gpu_backend *be = gpu_of(base);
-	int r;
+	struct gpu_flight *f = &be->flights[be->n_waited++ % KN_MAX_AHEAD];
+	uint64_t ns;
 
-	gpu_flush(be);
-	r = gpu_rt_sync(&be->rt);
-	be->step.copy_pending = false;
-	gpu_picks_deliver(be);
+	if (f->has_begin && gpu_rt_elapsed(&be->rt, f->begin, f->end, &ns) == 0)
+		be->busy_ns += ns;
+	f->has_begin = false;
+}
+
+int gpu_flights_end(struct gpu_backend *be)
+{
+	int r = gpu_rt_sync(&be->rt);
+
+	while (be->n_waited < be->n_submitted)
+		count_flight(be);
+	be->flights[be->n_submitted % KN_MAX_AHEAD].has_begin = false;
+	gpu_picks_deliver(be, UINT64_MAX);
+	return r;
+}
+
+/* r: of the waiting itself. */
+static int report(struct gpu_backend *be, int r)
+{
 	if (r < 0)
 		gpu_fail(be, r, gpu_rt_error());
 	r = be->error;
@@ -236,6 +259,47 @@ static int sync_device(struct kn_backend *base)
 		be->on_failure(be->ops.name, be->error_op, r == -EIO ? gk_error_text() : "");
 	be->error = 0;
 	return r;
+}
+
+static void submit(struct kn_backend *base)
+{
+	struct gpu_backend *be = gpu_of(base);
+	int r = 0;
+
+	gpu_flush(be);
+	if (be->n_submitted - be->n_waited == KN_MAX_AHEAD)
+		r = gpu_flights_end(be);
+	if (r == 0)
+		r = gpu_rt_event_record(&be->rt, be->flights[be->n_submitted % KN_MAX_AHEAD].end);
+	if (r < 0)
+		gpu_fail(be, r, "submit");
+	be->n_submitted++;
+}
+
+static int wait_oldest(struct kn_backend *base)
+{
+	struct gpu_backend *be = gpu_of(base);
+	int r = 0;
+
+	if (be->n_waited < be->n_submitted) {
+		r = gpu_rt_event_wait(&be->rt, be->flights[be->n_waited % KN_MAX_AHEAD].end);
+		count_flight(be);
+		gpu_picks_deliver(be, be->n_waited);
+	}
+	return report(be, r);
+}
+
+static uint64_t busy_ns(struct kn_backend *base)
+{
+	return gpu_of(base)->busy_ns;
+}
+
+static int sync_device(struct kn_backend *base)
+{
+	struct gpu_backend *be = gpu_of(base);
+
+	gpu_flush(be);
+	return report(be, gpu_flights_end(be));
 }
 
 /* ---- Memory ---- */
@@ -288,7 +352,7 @@ static void close_device(struct kn_backend *base)
 {
 	struct gpu_backend *be = gpu_of(base);
 
-	if (be->rt.stream || be->step.host)
+	if (be->rt.stream || be->step.device)
 		(void)gpu_rt_sync(&be->rt);
 	gpu_programs_forget(be);
 	gpu_gemm_close(be->gemm);
@@ -301,6 +365,11 @@ static void close_device(struct kn_backend *base)
 	for (int i = 0; i < 2; i++) {
 		gpu_rt_host_free(&be->rt, be->staging[i]);
 		gpu_rt_event_free(&be->rt, be->staged[i]);
+		gpu_rt_event_free(&be->rt, be->step.copied[i]);
+	}
+	for (int i = 0; i < KN_MAX_AHEAD; i++) {
+		gpu_rt_event_free(&be->rt, be->flights[i].begin);
+		gpu_rt_event_free(&be->rt, be->flights[i].end);
 	}
 	gpu_rt_free(&be->rt, be->xbuf);
 	gpu_rt_free(&be->rt, be->wbuf);
@@ -321,6 +390,14 @@ static int open_memory(struct gpu_backend *be)
 {
 	int r = 0;
 
+	for (int i = 0; i < KN_MAX_AHEAD && r == 0; i++) {
+		r = gpu_rt_timer_new(&be->rt, &be->flights[i].begin);
+		r = r < 0 ? r : gpu_rt_timer_new(&be->rt, &be->flights[i].end);
+	}
+	for (int i = 0; i < 2 && r == 0; i++) {
+		r = gpu_rt_event_new(&be->rt, &be->step.copied[i]);
+		r = r < 0 ? r : gpu_rt_event_record(&be->rt, be->step.copied[i]);
+	}
 	for (int i = 0; i < 2 && r == 0; i++) {
 		be->staging[i] = gpu_rt_host_alloc(&be->rt, STAGING_BYTES);
 		r = be->staging[i] ? gpu_rt_event_new(&be->rt, &be->staged[i]) : -ENOMEM;
@@ -342,6 +419,8 @@ int gpu_backend_open(const char *kind, const struct kn_config *config, const str
 		                   .close = close_device,
 		                   .sync = sync_device,
 		                   .submit = submit,
+		                   .wait = wait_oldest,
+		                   .busy_ns = busy_ns,
 		                   .alloc = alloc,
 		                   .free = free_memory,
 		                   .upload = upload,

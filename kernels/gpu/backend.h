@@ -105,6 +105,7 @@ struct rec_embed {
 	struct gpu_act out;
 	const struct gpu_mat *m;
 	uint64_t m_id;
+	const struct kn_picked *picked; /* device; for ids that are KN_DRAWN() */
 	float scale;
 	uint32_t reserved;
 };
@@ -197,7 +198,7 @@ struct rec_pick {
 	struct kn_picked *picked;
 	uint32_t n_vocab, n_best;
 	float softcap;
-	uint32_t reserved;
+	uint32_t filters;
 };
 
 struct rec_conv {
@@ -296,22 +297,38 @@ struct gpu_step {
 	struct gk_work *work;
 	struct gk_merge *merge;
 	uint32_t plan_room;
-	/* The blob: on the host pinned, on the device at one place for all programs. */
-	char *host, *device;
+	/* The blob: on the device at one place for all programs, on the host pinned, two in turn: one is filled while
+	 * the other may still be read. */
+	char *host, *device; /* host: hosts[turn] */
+	char *hosts[2];
+	void *copied[2]; /* events behind the copies out of them */
+	unsigned turn;
 	size_t bytes, cap;
-	bool copy_pending; /* the host's blob may still be read */
 };
 
 /* ---- Picks of logits: picks.c ---- */
 
-struct gpu_picks {
-	char *device, *host; /* what is asked and what is got, [cap] rows; host: pinned */
-	uint32_t cap;
+/* One call whose results are not with the caller yet. */
+struct gpu_pick_call {
 	enum { PICKS_NONE, PICKS_RECORDED, PICKS_COMING } state;
-	/* of the call under way */
+	char *host; /* pinned, as gpu_picks.device */
+	uint64_t flight;
 	uint32_t n, n_best;
 	struct kn_best *ret_best;
 	struct kn_picked *ret;
+};
+
+struct gpu_picks {
+	char *device; /* what is asked and what is got, [cap] rows; of the last call, until the next one runs */
+	uint32_t cap;
+	struct gpu_pick_call call[KN_MAX_AHEAD];
+};
+
+/* ---- What was submitted: backend.c ---- */
+
+struct gpu_flight {
+	void *begin, *end; /* events that know their time */
+	bool has_begin;
 };
 
 /* ---- Programs: program.c ---- */
@@ -386,6 +403,9 @@ struct gpu_backend {
 	uint32_t last_rec; /* in words, of the last record; UINT32_MAX: none */
 	struct gpu_step step;
 	struct gpu_picks picks;
+	struct gpu_flight flights[KN_MAX_AHEAD]; /* of the n-th submit(): [n % KN_MAX_AHEAD] */
+	uint64_t n_submitted, n_waited;
+	uint64_t busy_ns;
 	int error; /* the first one; shows at sync */
 	char error_op[64];
 	void (*on_failure)(const char *backend, const char *op, const char *text);
@@ -415,7 +435,11 @@ static inline struct gpu_backend *gpu_of(struct kn_backend *be)
 /* The first failure stays. op: borrowed. */
 void gpu_fail(struct gpu_backend *be, int error, const char *op);
 
-/* backend.c: copies through pinned memory; the host waits for no more than a free buffer. */
+/* backend.c: before the first launch of what will be submitted. */
+int gpu_flight_begin(struct gpu_backend *be);
+/* Waits for all that is under way, and hands out what came with it. */
+int gpu_flights_end(struct gpu_backend *be);
+/* Copies through pinned memory; the host waits for no more than a free buffer. */
 int gpu_send(struct gpu_backend *be, char *dst, const char *src, size_t bytes);
 /* An allocation in bfloat16 becomes float32 for good. */
 int gpu_expand(struct gpu_backend *be, uint32_t alloc);
@@ -458,14 +482,20 @@ struct gk_rows gpu_rows_of(const struct gpu_backend *be, uint16_t slot);
 const int32_t *gpu_ints_of(const struct gpu_backend *be, uint16_t slot);
 void gpu_batch_of(const struct gpu_backend *be, uint16_t slot, struct gk_batch *ret);
 
-/* picks.c. Places of the call's rows on the device, into *ret_pick. */
+/* picks.c. What the last call drew, on the device; NULL before the first one. */
+const struct kn_picked *gpu_picks_drawn(const struct gpu_backend *be);
+/* What was recorded has to run before a call of n rows is. */
+bool gpu_picks_collide(const struct gpu_backend *be, size_t n);
+/* Places of the call's rows on the device, into *ret_pick. */
 int gpu_picks_begin(struct gpu_backend *be, const struct kn_pick *picks, size_t n, uint32_t n_best,
                     struct kn_best *ret_best, struct kn_picked *ret, struct gk_pick *ret_pick);
 /* Around the program that holds it; nothing without one. */
 int gpu_picks_send(struct gpu_backend *be);
 int gpu_picks_fetch(struct gpu_backend *be);
-/* After a sync: to the caller's arrays. */
-void gpu_picks_deliver(struct gpu_backend *be);
+/* The program that holds it does not run. */
+void gpu_picks_drop(struct gpu_backend *be);
+/* To the callers' arrays, what came with flights before this one; they were waited for. */
+void gpu_picks_deliver(struct gpu_backend *be, uint64_t flight);
 void gpu_picks_close(struct gpu_backend *be);
 
 /* types.c: who reads and writes what */

@@ -13,7 +13,8 @@ static unsigned blocks_for(size_t n, size_t each)
 
 /* ---- Embedding ---------------------------------------------------------------------------------------------- */
 
-static __global__ void embed_kernel(gk_view out, gk_mat m, const int32_t *ids, gk_rows rows, float scale)
+static __global__ void embed_kernel(gk_view out, gk_mat m, const int32_t *ids, const kn_picked *picked, gk_rows rows,
+                                    float scale)
 {
 	const uint32_t row = blockIdx.x;
 
@@ -22,19 +23,19 @@ static __global__ void embed_kernel(gk_view out, gk_mat m, const int32_t *ids, g
 	if (row >= gk_n_rows(rows))
 		return;
 
-	const int32_t id = ids[row];
+	const int32_t given = ids[row], id = given < 0 && picked ? picked[-1 - given].drawn : given;
 
 	for (uint32_t c = blockIdx.y * blockDim.x + threadIdx.x; c < m.cols; c += gridDim.y * blockDim.x)
 		gk_put(out, row, c, scale * (id >= 0 && (uint32_t)id < m.rows ? gk_value(m, (uint32_t)id, c) : 0.0f));
 }
 
 int gk_embed(const struct gk_ctx *ctx, struct gk_view out, const struct gk_mat *m, const int32_t *ids,
-             struct gk_rows rows, float scale)
+             const struct kn_picked *picked, struct gk_rows rows, float scale)
 {
 	const unsigned parts = rows.bound < 64 ? blocks_for(m->cols, THREADS * 2) : 1;
 
-	gpu_launch(embed_kernel, dim3(rows.bound, parts), dim3(THREADS), 0, ctx->stream, ctx->overlap, out, *m, ids, rows,
-	           scale);
+	gpu_launch(embed_kernel, dim3(rows.bound, parts), dim3(THREADS), 0, ctx->stream, ctx->overlap, out, *m, ids,
+	           picked, rows, scale);
 	return gk_launched();
 }
 

@@ -267,7 +267,7 @@ static int issue_batch(struct gpu_backend *be, const struct gpu_program *p, cons
 
 static int issue_embed(struct gpu_backend *be, const struct gpu_program *p, const struct rec_embed *e)
 {
-	return gk_embed(&be->ctx, view(be, p, &e->out), &e->m->m, gpu_ints_of(be, e->h.ints),
+	return gk_embed(&be->ctx, view(be, p, &e->out), &e->m->m, gpu_ints_of(be, e->h.ints), e->picked,
 	                gpu_rows_of(be, e->h.rows), e->scale);
 }
 
@@ -350,6 +350,7 @@ static int issue_pick(struct gpu_backend *be, const struct gpu_program *p, const
 		                   .n_vocab = r->n_vocab,
 		                   .n_best = r->n_best,
 		                   .softcap = r->softcap,
+		                   .filters = r->filters,
 		                   .picks = r->picks,
 		                   .best = r->best,
 		                   .picked = r->picked };

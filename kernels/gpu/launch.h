@@ -153,9 +153,9 @@ int gk_linear_batch(const struct gk_ctx *ctx, const struct gk_linear_batch *l, b
 
 /* ---- Row by row --------------------------------------------------------------------------------------------- */
 
-/* out[i] = scale * row ids[i] of m; ids device memory. */
+/* out[i] = scale * row ids[i] of m; ids device memory. KN_DRAWN(k): of row picked[k].drawn, device memory. */
 int gk_embed(const struct gk_ctx *ctx, struct gk_view out, const struct gk_mat *m, const int32_t *ids,
-             struct gk_rows rows, float scale);
+             const struct kn_picked *picked, struct gk_rows rows, float scale);
 
 /* As kn_ops.rmsnorm. src: [rows] row of x that output row i is made from, or NULL: i. out may be x (then src is NULL).
  */
@@ -345,11 +345,13 @@ struct gk_pick {
 	struct gk_rows rows;
 	uint32_t n_vocab, n_best;
 	float softcap;
+	bool filters;                /* of any pick: kn_pick_filters() */
 	const struct kn_pick *picks; /* [rows] */
 	struct kn_best *best;        /* [rows, n_best] */
 	struct kn_picked *picked;    /* [rows] */
 };
 int gk_pick_rows(const struct gk_ctx *ctx, const struct gk_pick *pick);
+/* n_best: KN_MAX_BEST with filters. */
 size_t gk_pick_scratch(uint32_t rows, uint32_t n_vocab, uint32_t n_best);
 
 #ifdef __cplusplus

@@ -289,6 +289,7 @@ void gpu_flush(struct gpu_backend *be)
 	if (be->n_words && !be->error) {
 		r = prepare(be, &p);
 		r = r < 0 ? r : gpu_picks_send(be);
+		r = r < 0 ? r : gpu_flight_begin(be);
 		r = r < 0 ? r : run(be, p);
 		r = r < 0 ? r : gpu_picks_fetch(be);
 		if (r < 0) {
@@ -314,6 +315,7 @@ void gpu_flush(struct gpu_backend *be)
 			be->is_stale = false;
 		}
 	}
+	gpu_picks_drop(be);
 	be->n_words = 0;
 	be->last_rec = UINT32_MAX;
 	gpu_step_reset(be);

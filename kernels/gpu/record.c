@@ -147,6 +147,7 @@ static void rec_embed(struct kn_backend *base, float *out, size_t ld_out, const 
 	r->out = act(be, out, ld_out, m->cols, rows, "embed");
 	r->m = mat_of(m);
 	r->m_id = r->m->id;
+	r->picked = gpu_picks_drawn(be);
 	r->scale = scale;
 }
 
@@ -554,19 +555,14 @@ static void rec_pick(struct kn_backend *base, const float *logits, size_t ld, si
 	finish_gather(be);
 	if (n == 0)
 		return;
-	if (be->picks.state != PICKS_NONE) {
+	if (gpu_picks_collide(be, n))
 		gpu_flush(be);
-		e = gpu_rt_sync(&be->rt);
-		if (e < 0)
-			gpu_fail(be, e, "pick");
-		gpu_picks_deliver(be);
-	}
+	rows = rows_slot(be, n);
 	e = gpu_picks_begin(be, picks, n, n_best, ret_best, ret, &at);
 	if (e < 0) {
 		gpu_fail(be, e, "pick");
 		return;
 	}
-	rows = rows_slot(be, n);
 	r = push(be, OP_PICK, sizeof(*r));
 	if (!r)
 		return;
@@ -578,9 +574,11 @@ static void rec_pick(struct kn_backend *base, const float *logits, size_t ld, si
 	r->n_vocab = (uint32_t)n_vocab;
 	r->n_best = n_best;
 	r->softcap = softcap;
+	for (size_t i = 0; i < n; i++)
+		r->filters |= kn_pick_filters(&picks[i]);
 	be->limits.pick_rows = max_u32(be->limits.pick_rows, ((uint32_t)n + PICK_ROOM - 1) / PICK_ROOM * PICK_ROOM);
 	be->limits.pick_vocab = max_u32(be->limits.pick_vocab, (uint32_t)n_vocab);
-	be->limits.pick_best = max_u32(be->limits.pick_best, n_best);
+	be->limits.pick_best = max_u32(be->limits.pick_best, r->filters ? KN_MAX_BEST : n_best);
 }
 
 /* ---- For record_recurrent.c ---- */

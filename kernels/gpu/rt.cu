@@ -144,6 +144,27 @@ extern "C" int gpu_rt_event_new(struct gpu_rt *rt, void **ret_event)
 	return r;
 }
 
+extern "C" int gpu_rt_timer_new(struct gpu_rt *rt, void **ret_event)
+{
+	RT(Event_t) e;
+	int r = done(RT(EventCreate)(&e));
+
+	(void)rt;
+	if (r == 0)
+		*ret_event = e;
+	return r;
+}
+
+extern "C" int gpu_rt_elapsed(struct gpu_rt *rt, void *from, void *to, uint64_t *ret_ns)
+{
+	float ms = 0;
+	int r = done(RT(EventElapsedTime)(&ms, (RT(Event_t))from, (RT(Event_t))to));
+
+	(void)rt;
+	*ret_ns = r == 0 ? (uint64_t)((double)ms * 1e6) : 0;
+	return r;
+}
+
 extern "C" void gpu_rt_event_free(struct gpu_rt *rt, void *event)
 {
 	(void)rt;

@@ -42,6 +42,9 @@ int gpu_rt_event_new(struct gpu_rt *rt, void **ret_event);
 void gpu_rt_event_free(struct gpu_rt *rt, void *event);
 int gpu_rt_event_record(struct gpu_rt *rt, void *event);
 int gpu_rt_event_wait(struct gpu_rt *rt, void *event); /* the host waits */
+/* An event that knows when it was. Between two that were waited for: */
+int gpu_rt_timer_new(struct gpu_rt *rt, void **ret_event);
+int gpu_rt_elapsed(struct gpu_rt *rt, void *from, void *to, uint64_t *ret_ns);
 
 /* What is put on the stream between begin and end becomes a graph instead of running. */
 int gpu_rt_capture_begin(struct gpu_rt *rt);

@@ -3,6 +3,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 
 #include "gpu/rt.h"
 
@@ -104,13 +105,30 @@ int gpu_rt_event_new(struct gpu_rt *rt, void **ret_event)
 void gpu_rt_event_free(struct gpu_rt *rt, void *event)
 {
 	(void)rt;
-	(void)event;
+	free(event);
+}
+
+int gpu_rt_timer_new(struct gpu_rt *rt, void **ret_event)
+{
+	(void)rt;
+	*ret_event = calloc(1, sizeof(struct timespec));
+	return *ret_event ? 0 : -ENOMEM;
+}
+
+int gpu_rt_elapsed(struct gpu_rt *rt, void *from, void *to, uint64_t *ret_ns)
+{
+	const struct timespec *a = from, *b = to;
+
+	(void)rt;
+	*ret_ns = (uint64_t)((b->tv_sec - a->tv_sec) * 1000000000ll + b->tv_nsec - a->tv_nsec);
+	return 0;
 }
 
 int gpu_rt_event_record(struct gpu_rt *rt, void *event)
 {
 	(void)rt;
-	(void)event;
+	if (event)
+		(void)clock_gettime(CLOCK_MONOTONIC, event);
 	return 0;
 }
 

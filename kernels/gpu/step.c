@@ -241,6 +241,18 @@ static void bound_batch(struct gpu_step *s, struct gpu_batch_slot *b)
 	b->max_merge = power_of_two(b->plan.n_merge);
 }
 
+static void free_blob(struct gpu_backend *be)
+{
+	struct gpu_step *s = &be->step;
+
+	for (int i = 0; i < 2; i++) {
+		gpu_rt_host_free(&be->rt, s->hosts[i]);
+		s->hosts[i] = NULL;
+	}
+	gpu_rt_free(&be->rt, s->device);
+	s->host = s->device = NULL;
+}
+
 static int blob_room(struct gpu_backend *be, size_t bytes)
 {
 	struct gpu_step *s = &be->step;
@@ -255,12 +267,12 @@ static int blob_room(struct gpu_backend *be, size_t bytes)
 	if (r < 0)
 		return r;
 	gpu_programs_forget(be); /* they know the old place */
-	gpu_rt_host_free(&be->rt, s->host);
-	gpu_rt_free(&be->rt, s->device);
+	free_blob(be);
 	s->cap = 0;
-	s->host = gpu_rt_host_alloc(&be->rt, cap);
+	for (int i = 0; i < 2; i++)
+		s->hosts[i] = gpu_rt_host_alloc(&be->rt, cap);
 	s->device = gpu_rt_alloc(&be->rt, cap);
-	if (!s->host || !s->device)
+	if (!s->hosts[0] || !s->hosts[1] || !s->device)
 		return -ENOMEM;
 	s->cap = cap;
 	return 0;
@@ -337,8 +349,11 @@ int gpu_step_send(struct gpu_backend *be)
 {
 	struct gpu_step *s = &be->step;
 	uint32_t *counts;
-	int r = s->copy_pending ? gpu_rt_sync(&be->rt) : 0;
+	int r;
 
+	s->turn ^= 1;
+	s->host = s->hosts[s->turn];
+	r = gpu_rt_event_wait(&be->rt, s->copied[s->turn]);
 	if (r < 0)
 		return r;
 	counts = (uint32_t *)s->host;
@@ -353,8 +368,8 @@ int gpu_step_send(struct gpu_backend *be)
 	}
 	for (uint32_t i = 0; i < s->n_batches; i++)
 		fill_batch(s, &s->batch[i]);
-	s->copy_pending = true;
-	return gpu_rt_to_device(&be->rt, s->device, s->host, s->bytes);
+	r = gpu_rt_to_device(&be->rt, s->device, s->host, s->bytes);
+	return r < 0 ? r : gpu_rt_event_record(&be->rt, s->copied[s->turn]);
 }
 
 void gpu_step_reset(struct gpu_backend *be)
@@ -373,8 +388,7 @@ void gpu_step_close(struct gpu_backend *be)
 	free(s->seqs);
 	free(s->work);
 	free(s->merge);
-	gpu_rt_host_free(&be->rt, s->host);
-	gpu_rt_free(&be->rt, s->device);
+	free_blob(be);
 }
 
 /* ---- For launches ---- */

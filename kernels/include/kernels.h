@@ -4,9 +4,9 @@
  * Activations are float32, row-major, one row per token; weights are matrices in any kn_dtype; K and V
  * live in a paged pool. Pointers named out, x, q, ... are backend memory from kn_alloc(); on the host
  * backends that is ordinary memory. Operations may be asynchronous: the first failure of any of them
- * shows at kn_sync(), and until then page tables and matrices that they were given stay as they are (other arrays in
- * host memory are copied). One thread drives a backend at a time; matrices may be shared by backends of the
- * same kind. Nothing here allocates after set-up except kn_alloc and kn_mat_init. */
+ * shows at kn_sync() or kn_wait(), and until the next sync(), wait() or submit() page tables that they were given stay
+ * as they are (other arrays in host memory are copied). One thread drives a backend at a time; matrices may be shared
+ * by backends of the same kind. Nothing here allocates after set-up except kn_alloc and kn_mat_init. */
 #ifndef KERNELS_H
 #define KERNELS_H
 
@@ -190,22 +190,37 @@ struct kn_best {
 	int32_t id;
 };
 
-/* What a sampler asks of one row of logits. */
+/* How a token is chosen from one row of logits. Zeros: it is the greatest. */
 struct kn_pick {
 	float inv_temp; /* inverse temperature; 0: nothing is drawn and log_mass is not wanted */
+	uint32_t top_k; /* only so many of the best, at most KN_MAX_BEST; 0: all */
+	float top_p;    /* of those, the fewest of the best that have this share of their mass; 1: all */
+	float min_p;    /* of those, what is at least so many times as likely as the best; 0: all */
 	double unit;    /* uniform in [0, 1) */
 };
 
-/* What it gets. max is the row's greatest logit; NaN counts as minus infinity, plus infinity as the largest float. In
- * a row without any finite logit, max is minus infinity and the rest means nothing. */
+/* What a sampler gets. max is the row's greatest logit; NaN counts as minus infinity, plus infinity as the largest
+ * float. In a row without any finite logit, max is minus infinity, drawn 0, and the rest means nothing.
+ *
+ * An id's mass is exp((logit - max) * inv_temp). What is drawn is the first id at which the running sum of the mass of
+ * those that are left is above unit times the whole of it: in the order of ids, or, with top_k or top_p, the best first
+ * (equal ones by id). */
 struct kn_picked {
 	float max;
-	float log_sum;  /* log of the sum of exp(logit) */
-	float log_mass; /* log of the sum of exp((logit - max) * inv_temp) */
-	int32_t drawn;  /* the first id at which the running sum of exp((logit - max) * inv_temp), in the order of ids,
-	                 * is above unit times the whole sum; -1: none was asked for */
+	float log_sum;  /* log of the sum of exp(logit) over the row */
+	float log_mass; /* log of the row's whole mass */
+	int32_t drawn;  /* the token; without inv_temp the first of the greatest */
 	float drawn_logit;
 };
+
+static inline bool kn_pick_filters(const struct kn_pick *p)
+{
+	return p->inv_temp > 0 && (p->top_k > 0 || p->top_p < 1 || p->min_p > 0);
+}
+
+/* Among the ids of embed(): the token that was drawn for row i of the last pick() before it, in the order of the calls,
+ * though nobody may know it yet. Only of backends that have submit(). */
+#define KN_DRAWN(i) (-1 - (int32_t)(i))
 
 /* ---- Matrix products ---------------------------------------------------------------------------- */
 
@@ -224,14 +239,20 @@ struct kn_matmul {
 
 struct kn_backend;
 
+enum { KN_MAX_AHEAD = 2 };
+
 struct kn_ops {
 	const char *name; /* "ref", "cpu", "cuda", "hip" */
 
 	void (*close)(struct kn_backend *be);
 	int (*sync)(struct kn_backend *be);
-	/* Starts what was asked for so far and returns at once; sync() waits for it. NULL: every operation is done when
-	 * it returns. */
+	/* Backends that compute by themselves have all of these, others none: there every operation is done when it
+	 * returns. submit() starts what was asked for so far and returns at once. wait() waits for the oldest submit()
+	 * that was not waited for, sync() for all; at most KN_MAX_AHEAD of them are under way, one more is a sync()
+	 * first. busy_ns(): how long the device has computed for what was waited for so far. */
 	void (*submit)(struct kn_backend *be);
+	int (*wait)(struct kn_backend *be);
+	uint64_t (*busy_ns)(struct kn_backend *be);
 	void *(*alloc)(struct kn_backend *be, size_t bytes); /* 64-byte aligned; NULL when there is none */
 	void (*free)(struct kn_backend *be, void *p);
 	/* What is in these bytes of an allocation is of no use any more: the memory behind them may be given back until
@@ -249,7 +270,7 @@ struct kn_ops {
 	int (*mat_init)(struct kn_backend *be, struct kn_mat *m);
 	void (*mat_done)(struct kn_backend *be, struct kn_mat *m);
 
-	/* out[i] = scale * row ids[i] of m, as float. ids in host memory, each < m->rows. */
+	/* out[i] = scale * row ids[i] of m, as float. ids in host memory, each < m->rows, or KN_DRAWN(). */
 	void (*embed)(struct kn_backend *be, float *out, size_t ld_out, const struct kn_mat *m, const int32_t *ids,
 	              size_t n, float scale);
 
@@ -320,7 +341,7 @@ struct kn_ops {
 	/* What samplers need of n rows of logits, so that the rows stay where they are: the n_best <= KN_MAX_BEST best
 	 * of each, best first, equal ones by id (entries beyond the finite ones have id -1), and ret[i] for picks[i].
 	 * softcap: a logit x counts as softcap * tanh(x / softcap); 0: as it is. All but the logits is host memory;
-	 * results are there after sync(). NULL: the rows have to be downloaded. */
+	 * results are there after the sync() or wait() for them. NULL: the rows have to be downloaded. */
 	void (*pick)(struct kn_backend *be, const float *logits, size_t ld, size_t n, size_t n_vocab, float softcap,
 	             const struct kn_pick *picks, uint32_t n_best, struct kn_best *ret_best, struct kn_picked *ret);
 };

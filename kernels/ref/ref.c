@@ -9,8 +9,8 @@
 
 struct ref_backend {
 	struct kn_backend base;
-	float *moe_scratch; /* grown while matrices are prepared */
-	size_t n_moe_scratch;
+	float *scratch; /* grown while matrices are prepared */
+	size_t n_scratch;
 	int error;
 };
 
@@ -74,13 +74,13 @@ static int grow_scratch(struct ref_backend *ref, size_t n)
 {
 	float *p;
 
-	if (n <= ref->n_moe_scratch)
+	if (n <= ref->n_scratch)
 		return 0;
-	p = realloc(ref->moe_scratch, n * sizeof(*p));
+	p = realloc(ref->scratch, n * sizeof(*p));
 	if (!p)
 		return -ENOMEM;
-	ref->moe_scratch = p;
-	ref->n_moe_scratch = n;
+	ref->scratch = p;
+	ref->n_scratch = n;
 	return 0;
 }
 
@@ -104,7 +104,20 @@ static void moe(struct kn_backend *be, const struct kn_moe *moe, float *out, siz
 		ref->error = -ENOMEM;
 		return;
 	}
-	ref_moe_scratch(be, moe, out, ld_out, x, ld_x, n, dim, top_k, ids, weights, ref->moe_scratch);
+	ref_moe_scratch(be, moe, out, ld_out, x, ld_x, n, dim, top_k, ids, weights, ref->scratch);
+}
+
+static void pick(struct kn_backend *be, const float *logits, size_t ld, size_t n, size_t n_vocab, float softcap,
+                 const struct kn_pick *picks, uint32_t n_best, struct kn_best *ret_best, struct kn_picked *ret)
+{
+	struct ref_backend *ref = (struct ref_backend *)be;
+
+	/* Allocates at the first call only. */
+	if (grow_scratch(ref, n_vocab * sizeof(struct kn_best) / sizeof(float)) < 0) {
+		ref->error = -ENOMEM;
+		return;
+	}
+	ref_pick_scratch(logits, ld, n, n_vocab, softcap, picks, n_best, ret_best, ret, (struct kn_best *)ref->scratch);
 }
 
 static int sync_error(struct kn_backend *be)
@@ -120,7 +133,7 @@ static void ref_close(struct kn_backend *be)
 {
 	struct ref_backend *ref = (struct ref_backend *)be;
 
-	free(ref->moe_scratch);
+	free(ref->scratch);
 	free(ref);
 }
 
@@ -150,7 +163,7 @@ static const struct kn_ops ref_ops = {
 	.add = ref_add,
 	.route = ref_route,
 	.moe = moe,
-	.pick = ref_pick,
+	.pick = pick,
 };
 
 int kn_ref_open(const struct kn_config *config, struct kn_backend **ret_backend, struct err *err)

@@ -1,6 +1,6 @@
 /* The reference operations, for other host backends to fall back on: the cpu backend copies ref's table
  * and replaces what it has faster code for. Every function here keeps no state in the backend and
- * allocates nothing; ref_moe_scratch() takes its scratch from the caller. */
+ * allocates nothing; ref_moe_scratch() and ref_pick_scratch() take their scratch from the caller. */
 #ifndef KERNELS_REF_H
 #define KERNELS_REF_H
 
@@ -54,8 +54,16 @@ void ref_moe_scratch(struct kn_backend *be, const struct kn_moe *moe, float *out
                      size_t ld_x, size_t n, size_t dim, uint32_t top_k, const int32_t *ids, const float *weights,
                      float *scratch);
 
-void ref_pick(struct kn_backend *be, const float *logits, size_t ld, size_t n, size_t n_vocab, float softcap,
-              const struct kn_pick *picks, uint32_t n_best, struct kn_best *ret_best, struct kn_picked *ret);
+/* Draws of a row whose max *ret has. scratch: room for n_vocab of them. */
+void ref_draw(const float *row, size_t n_vocab, float softcap, const struct kn_pick *pick, struct kn_best *scratch,
+              struct kn_picked *ret);
+/* The same among the row's best, which may be put in another order; the row's whole mass is `mass`. False: they are too
+ * few to tell. */
+bool ref_draw_listed(struct kn_best *best, size_t n_best, double mass, const struct kn_pick *pick,
+                     struct kn_picked *ret);
+void ref_pick_scratch(const float *logits, size_t ld, size_t n, size_t n_vocab, float softcap,
+                      const struct kn_pick *picks, uint32_t n_best, struct kn_best *ret_best, struct kn_picked *ret,
+                      struct kn_best *scratch);
 
 /* Where head `head` of token `t` of a sequence lives in a K (dim = k_dim) or V (dim = v_dim) pool. */
 void *ref_kv_at(const struct kn_kv *kv, void *pool, uint32_t dim, const uint32_t *pages, uint32_t t, uint32_t head);

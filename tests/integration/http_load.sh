@@ -1,6 +1,7 @@
 #!/bin/bash
 # Random requests from 64 connections at a tiny model; afterwards nothing runs, no page is lost, and the server ends
-# without a leak. http_load.sh [COUNT [SEED]]; BUILD_DIR picks a sanitizer's build (24000 is the long run).
+# without a leak. http_load.sh [COUNT [SEED]]; BUILD_DIR picks a sanitizer's build (24000 is the long run), BACKEND another
+# one than the CPU's (with OCAI_PLUGIN_DIR=$BUILD_DIR/tests/plugin-host, cuda: a device that is the host).
 set -eu
 top=$(cd "$(dirname "$0")/../.." && pwd)
 build=${BUILD_DIR:-$top/build/release}
@@ -11,7 +12,7 @@ server=
 trap '[ -z "$server" ] || kill -9 "$server" 2>/dev/null || true; rm -rf "$work"' EXIT
 fail() { echo "FAIL: $*"; tail -n 40 "$work/log"; exit 1; }
 
-"$build/bin/ocai-engine" serve --model "$top/tests/fixtures/models/qwen3" --ctx 1024 --max-running 8 --kv-bytes 8M --port 0 \
+"$build/bin/ocai-engine" serve --backend "${BACKEND:-auto}" --model "$top/tests/fixtures/models/qwen3" --ctx 1024 --max-running 8 --kv-bytes 8M --port 0 \
 	--port-file "$work/port" 2>"$work/log" &
 server=$!
 for _ in $(seq 600); do
@@ -28,6 +29,10 @@ for _ in $(seq 600); do
 	sleep 0.1
 done
 [ "$(metric requests_running)$(metric requests_queued)" = 00 ] || fail "requests are left over"
+for _ in $(seq 100); do # those of the last step come back when it has landed
+	[ "$(metric kv_pages_used)" = 0 ] && break
+	sleep 0.1
+done
 [ "$(metric kv_pages_used)" = 0 ] || fail "$(metric kv_pages_used) pages are lost"
 [ "$(metric requests_total)" = "$(metric requests_done_total)" ] || fail "requests without an end"
 curl -sSf "$url/flush_cache" >/dev/null || fail "flush"

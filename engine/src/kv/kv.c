@@ -29,11 +29,12 @@ int eng_kv_pool_new(uint32_t n_pages, uint32_t page_tokens, struct eng_kv_pool *
 		return -ENOMEM;
 	pool->n_buckets = bucket_count(n_pages);
 	pool->free = calloc(n_pages, sizeof(*pool->free));
+	pool->held = calloc(n_pages, sizeof(*pool->held));
 	pool->pages = calloc(n_pages, sizeof(*pool->pages));
 	pool->ids = calloc(n_pages, page_tokens * sizeof(*pool->ids));
 	pool->buckets = calloc(pool->n_buckets, sizeof(*pool->buckets));
 	pool->heap = calloc(n_pages, sizeof(*pool->heap));
-	if (!pool->free || !pool->pages || !pool->ids || !pool->buckets || !pool->heap) {
+	if (!pool->free || !pool->held || !pool->pages || !pool->ids || !pool->buckets || !pool->heap) {
 		eng_kv_pool_free(pool);
 		return -ENOMEM;
 	}
@@ -52,6 +53,7 @@ void eng_kv_pool_free(struct eng_kv_pool *pool)
 	if (!pool)
 		return;
 	free(pool->free);
+	free(pool->held);
 	free(pool->pages);
 	free(pool->ids);
 	free(pool->buckets);
@@ -149,11 +151,33 @@ static uint32_t take_page(struct eng_kv_pool *pool)
 	return page;
 }
 
-void eng_kv_page_give_back(struct eng_kv_pool *pool, uint32_t page)
+static void set_free(struct eng_kv_pool *pool, uint32_t page)
 {
-	assert(page < pool->n_pages && pool->pages[page].state != PAGE_FREE && pool->n_free < pool->n_pages);
 	pool->pages[page].state = PAGE_FREE;
 	pool->free[pool->n_free++] = page;
+}
+
+void eng_kv_page_give_back(struct eng_kv_pool *pool, uint32_t page)
+{
+	assert(page < pool->n_pages && pool->n_free < pool->n_pages);
+	assert(pool->pages[page].state != PAGE_FREE && pool->pages[page].state != PAGE_HELD);
+	if (pool->is_holding) {
+		pool->pages[page].state = PAGE_HELD;
+		pool->held[pool->n_held++] = page;
+	} else {
+		set_free(pool, page);
+	}
+}
+
+void eng_kv_pool_hold(struct eng_kv_pool *pool, bool hold)
+{
+	pool->is_holding = hold;
+}
+
+void eng_kv_pool_let_go(struct eng_kv_pool *pool)
+{
+	while (pool->n_held > 0)
+		set_free(pool, pool->held[--pool->n_held]);
 }
 
 int eng_kv_seq_reserve(struct eng_kv_pool *pool, struct eng_kv_seq *seq, uint32_t n_tokens)

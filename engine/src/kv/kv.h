@@ -4,7 +4,7 @@
  *
  * A page is
  *   free    on the free list
- *   used    held by a sequence: its own, or one of the tree's that it shares
+ *   used    held by a sequence: its own, or one of the tree's that it shares; or by a step (eng_kv_pool_hold())
  *   cached  in the tree and held by nobody; given up, least recently used leaves first, when free pages run out
  * Invariant, checked by eng_kv_pool_check(): free + cached + used = total.
  *
@@ -74,6 +74,10 @@ uint32_t eng_kv_pool_free_run(const struct eng_kv_pool *pool, uint32_t from, uin
 int eng_kv_pool_check(const struct eng_kv_pool *pool, struct err *err);
 /* Forgets every cached page. */
 void eng_kv_pool_flush(struct eng_kv_pool *pool);
+/* While a step is computed that may read or write them, pages that are given back count as used and nobody gets them.
+ * let_go() frees those that were held so far. */
+void eng_kv_pool_hold(struct eng_kv_pool *pool, bool hold);
+void eng_kv_pool_let_go(struct eng_kv_pool *pool);
 
 /* Room for n_tokens tokens in all; takes cached pages when no free ones are left. -ENOSPC leaves the sequence as
  * it was. */

@@ -4,7 +4,7 @@
 
 #include "kv/kv.h"
 
-enum page_state { PAGE_FREE, PAGE_OWN, PAGE_TREE };
+enum page_state { PAGE_FREE, PAGE_OWN, PAGE_TREE, PAGE_HELD };
 
 enum { NOT_IN_HEAP = UINT32_MAX };
 
@@ -34,6 +34,9 @@ struct eng_kv_pool {
 	uint32_t n_pages, page_tokens;
 	uint32_t n_free, n_cached;
 	uint32_t *free; /* [n_pages], the first n_free are free */
+	uint32_t *held; /* [n_pages], the first n_held were given back while a step may still use them */
+	uint32_t n_held;
+	bool is_holding;
 	struct page *pages;
 	int32_t *ids;      /* [n_pages][page_tokens], the tree's edges */
 	uint32_t *buckets; /* [n_buckets], a power of two; first page of a chain */

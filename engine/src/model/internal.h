@@ -96,6 +96,13 @@ enum runner_buf {
 	N_BUFS
 };
 
+/* A step that was begun. */
+struct runner_flight {
+	enum eng_output output;
+	uint32_t n_out;
+	bool is_picked, has_all_picks; /* any of its rows is picked; all of them are */
+};
+
 /* Rows of the step that follow each other and take the same adapter; 0: none. */
 struct adapter_run {
 	uint32_t adapter, row, n_rows;
@@ -123,9 +130,10 @@ struct eng_runner {
 	size_t n_runs;
 	size_t n_seqs;
 	uint32_t n_tokens, n_out;
-	enum eng_output output;
-	bool is_picked;
 	uint32_t n_answer_rows; /* the first ones; for a backend that tells prompts */
+
+	struct runner_flight flights[KN_MAX_AHEAD]; /* step n is [n % KN_MAX_AHEAD] */
+	uint64_t n_begun, n_waited;
 };
 
 /* ---- load.c ---- */
@@ -156,7 +164,7 @@ void runner_cap_logits(const struct eng_runner *r, float *x, size_t n);
 int runner_outputs_new(struct eng_runner *r);
 void runner_outputs_free(struct outputs *o);
 uint64_t runner_outputs_bytes(const struct eng_runner_config *config);
-/* Puts the picking on its way if any sequence asks for it; false: whole rows are wanted. */
+/* Puts the picking of the step being begun on its way if any sequence asks for it; false: whole rows are wanted. */
 bool runner_outputs_pick(struct eng_runner *r, const struct eng_step_seq *seqs, size_t n_seqs);
 
 /* ---- forward.c and its parts: one step over r->n_tokens rows ---- */

@@ -83,10 +83,11 @@ enum eng_output {
 
 struct eng_step_seq {
 	const uint32_t *pages; /* the sequence's page table, long enough for pos + n_ids tokens */
-	const int32_t *ids;    /* new tokens */
+	const int32_t *ids;    /* new tokens; not looked at with from_row */
 	uint32_t n_ids;
-	uint32_t pos;   /* tokens already in the cache */
-	uint32_t n_out; /* outputs for the last n_out of the new tokens */
+	uint32_t from_row; /* its one new token is what row from_row - 1 of the step begun before it drew; 0: see ids */
+	uint32_t pos;      /* tokens already in the cache */
+	uint32_t n_out;    /* outputs for the last n_out of the new tokens */
 	enum eng_output output;
 	uint32_t adapter; /* 0: none */
 	const struct kn_pick
@@ -105,16 +106,22 @@ struct eng_step_seq {
 int eng_runner_step(struct eng_runner *runner, const struct eng_step_seq *seqs, size_t n_seqs, const float **ret_rows,
                     struct err *err);
 
-/* The same in two halves, for backends that compute by themselves: begin() returns as soon as all is on its way, wait()
- * gives the rows. What seqs points at stays until then. */
+/* The same in two halves, each as long as the whole thing may be: begin() returns as soon as all is on its way, with a
+ * backend that computes by itself (is_async) long before it is done, and what seqs points at is the caller's again;
+ * wait() gives the rows. A backend that picks takes a second step (runs_ahead) before the first was waited for, if
+ * every row of that one is picked (or there is none): from_row names them. wait() is for the older one; its rows can
+ * then not be fetched whole. At most two; -EINVAL else. */
 bool eng_runner_is_async(const struct eng_runner *runner);
+bool eng_runner_runs_ahead(const struct eng_runner *runner);
 int eng_runner_begin(struct eng_runner *runner, const struct eng_step_seq *seqs, size_t n_seqs, struct err *err);
 int eng_runner_wait(struct eng_runner *runner, const float **ret_rows, struct err *err);
+/* How long the device of an asynchronous backend has computed in steps that were waited for; else 0. */
+uint64_t eng_runner_busy_ns(const struct eng_runner *runner);
 
 /* Steps heed eng_step_seq.picks. */
 bool eng_runner_picks(const struct eng_runner *runner);
 struct eng_row;
-/* The index-th output row of the last step, valid until the next one. */
+/* The index-th output row of the step that was waited for last, valid until the next wait. */
 void eng_runner_row(struct eng_runner *runner, uint32_t index, struct eng_row *ret_row);
 /* Slot dst becomes a copy of slot src. Asynchronous, in order with steps. */
 void eng_runner_state_copy(struct eng_runner *runner, uint32_t dst, uint32_t src);

@@ -1,6 +1,7 @@
 /* Rows of logits that stay with the backend: it picks what samplers need, and a whole row is fetched when somebody
  * asks for it. A vocabulary has 150,000 entries; a GPU is done with the next step before so many rows have come over.
  */
+#include <assert.h>
 #include <errno.h>
 #include <math.h>
 #include <stdlib.h>
@@ -9,26 +10,41 @@
 #include "model/internal.h"
 #include "sampler/sampler.h"
 
-struct outputs {
-	bool is_picked;            /* the last step was; else nothing below counts */
-	uint32_t n_best;           /* of each row of the last step */
-	struct kn_pick *picks;     /* [max_outputs] */
+/* Of one step. */
+struct step_outputs {
+	uint32_t n_best;           /* of each row */
 	struct kn_picked *picked;  /* [max_outputs] */
 	struct kn_best *best;      /* [max_outputs, n_best] */
 	bool *has_picks, *is_here; /* [max_outputs]: the row was asked to be picked; it was fetched */
 };
 
+struct outputs {
+	struct kn_pick *picks;                   /* [max_outputs], of the step being begun */
+	struct step_outputs steps[KN_MAX_AHEAD]; /* as eng_runner.flights */
+};
+
 static const uint64_t bytes_per_row =
-        sizeof(struct kn_pick) + sizeof(struct kn_picked) + KN_MAX_BEST * sizeof(struct kn_best) + 2 * sizeof(bool);
+        sizeof(struct kn_pick) +
+        KN_MAX_AHEAD * (sizeof(struct kn_picked) + KN_MAX_BEST * sizeof(struct kn_best) + 2 * sizeof(bool));
 
 uint64_t runner_outputs_bytes(const struct eng_runner_config *config)
 {
 	return config->max_outputs * bytes_per_row;
 }
 
+static bool alloc_step(struct step_outputs *o, size_t n)
+{
+	o->picked = calloc(n, sizeof(*o->picked));
+	o->best = calloc(n * KN_MAX_BEST, sizeof(*o->best));
+	o->has_picks = calloc(n, sizeof(*o->has_picks));
+	o->is_here = calloc(n, sizeof(*o->is_here));
+	return o->picked && o->best && o->has_picks && o->is_here;
+}
+
 int runner_outputs_new(struct eng_runner *r)
 {
 	size_t n = r->config.max_outputs;
+	bool has_all = true;
 	struct outputs *o;
 
 	if (!r->ops->pick || !r->model->head)
@@ -38,11 +54,9 @@ int runner_outputs_new(struct eng_runner *r)
 		return -ENOMEM;
 	r->outputs = o;
 	o->picks = calloc(n, sizeof(*o->picks));
-	o->picked = calloc(n, sizeof(*o->picked));
-	o->best = calloc(n * KN_MAX_BEST, sizeof(*o->best));
-	o->has_picks = calloc(n, sizeof(*o->has_picks));
-	o->is_here = calloc(n, sizeof(*o->is_here));
-	return o->picks && o->picked && o->best && o->has_picks && o->is_here ? 0 : -ENOMEM;
+	for (int i = 0; i < KN_MAX_AHEAD; i++)
+		has_all = alloc_step(&o->steps[i], n) && has_all;
+	return o->picks && has_all ? 0 : -ENOMEM;
 }
 
 void runner_outputs_free(struct outputs *o)
@@ -50,29 +64,31 @@ void runner_outputs_free(struct outputs *o)
 	if (!o)
 		return;
 	free(o->picks);
-	free(o->picked);
-	free(o->best);
-	free(o->has_picks);
-	free(o->is_here);
+	for (int i = 0; i < KN_MAX_AHEAD; i++) {
+		free(o->steps[i].picked);
+		free(o->steps[i].best);
+		free(o->steps[i].has_picks);
+		free(o->steps[i].is_here);
+	}
 	free(o);
 }
 
 bool runner_outputs_pick(struct eng_runner *r, const struct eng_step_seq *seqs, size_t n_seqs)
 {
-	struct outputs *o = r->outputs;
+	struct step_outputs *o;
 	uint32_t n = 0, n_best = 0;
 	bool any = false;
 
-	if (!o)
+	if (!r->outputs)
 		return false;
-	o->is_picked = false;
+	o = &r->outputs->steps[r->n_begun % KN_MAX_AHEAD];
 	for (size_t i = 0; i < n_seqs; i++) {
 		const struct eng_step_seq *s = &seqs[i];
 
 		for (uint32_t k = 0; k < s->n_out; k++, n++) {
 			o->has_picks[n] = s->picks != NULL;
 			o->is_here[n] = false;
-			o->picks[n] = s->picks ? s->picks[k] : (struct kn_pick){ 0 };
+			r->outputs->picks[n] = s->picks ? s->picks[k] : (struct kn_pick){ 0 };
 			any = any || s->picks;
 		}
 		if (s->picks && s->n_best > n_best)
@@ -80,12 +96,17 @@ bool runner_outputs_pick(struct eng_runner *r, const struct eng_step_seq *seqs, 
 	}
 	if (!any || n == 0 || seqs[0].output != ENG_OUT_LOGITS)
 		return false;
-	o->is_picked = true;
 	/* Few different numbers: a backend may prepare itself for each. */
-	o->n_best = n_best <= 1 ? 1 : n_best <= 32 ? 32 : KN_MAX_BEST;
+	o->n_best = n_best == 0 ? 0 : n_best <= 32 ? 32 : KN_MAX_BEST;
 	r->ops->pick(r->be, r->buf[B_OUT], r->model->hp.n_vocab, n, r->model->hp.n_vocab, r->model->hp.final_softcap,
-	             o->picks, o->n_best, o->best, o->picked);
+	             r->outputs->picks, o->n_best, o->best, o->picked);
 	return true;
+}
+
+/* Of the step that was waited for last. */
+static struct step_outputs *landed(const struct eng_runner *r)
+{
+	return &r->outputs->steps[(r->n_waited - 1) % KN_MAX_AHEAD];
 }
 
 /* From where the backend left it, or, where that is host memory, in place: the cap is put on once. */
@@ -95,18 +116,19 @@ static const float *fetch(void *ctx, uint32_t index)
 	size_t n = r->model->hp.n_vocab;
 	float *src = r->buf[B_OUT] + index * n, *row = r->host_out ? r->host_out + index * n : src;
 
-	if (r->outputs->is_here[index])
+	assert(r->n_begun == r->n_waited); /* or the next step's rows are there */
+	if (landed(r)->is_here[index])
 		return row;
 	if (r->host_out)
 		r->ops->download(r->be, row, src, n * sizeof(*row));
 	runner_cap_logits(r, row, n);
-	r->outputs->is_here[index] = true;
+	landed(r)->is_here[index] = true;
 	return row;
 }
 
 void eng_runner_row(struct eng_runner *r, uint32_t index, struct eng_row *ret_row)
 {
-	const struct outputs *o = r->outputs;
+	const struct step_outputs *o = landed(r);
 
 	*ret_row = (struct eng_row){ .fetch = fetch, .ctx = r, .index = index };
 	if (o->is_here[index])

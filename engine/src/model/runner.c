@@ -336,6 +336,30 @@ void eng_runner_free(struct eng_runner *r)
 
 /* ---- One step ---- */
 
+/* The step begun last, when it was not waited for; else NULL. */
+static const struct runner_flight *flight_before(const struct eng_runner *r)
+{
+	return r->n_begun > r->n_waited ? &r->flights[(r->n_begun - 1) % KN_MAX_AHEAD] : NULL;
+}
+
+static int check_ids(const struct eng_runner *r, const struct eng_step_seq *s, size_t i, struct err *err)
+{
+	const struct runner_flight *before = flight_before(r);
+
+	if (s->from_row) {
+		if (!before || s->n_ids != 1 || s->from_row > before->n_out)
+			return err_set(err, -EINVAL, "step: sequence %zu: %u new tokens from row %u of %u", i, s->n_ids,
+			               s->from_row - 1, before ? before->n_out : 0);
+		return 0;
+	}
+	for (uint32_t t = 0; t < s->n_ids; t++) {
+		if (s->ids[t] < 0 || (uint32_t)s->ids[t] >= r->model->hp.n_vocab)
+			return err_set(err, -EINVAL, "step: token id %d is not below %u", s->ids[t],
+			               r->model->hp.n_vocab);
+	}
+	return 0;
+}
+
 static int check_seq(const struct eng_runner *r, const struct eng_step_seq *s, size_t i, struct err *err)
 {
 	const struct hparams *hp = &r->model->hp;
@@ -363,10 +387,8 @@ static int check_seq(const struct eng_runner *r, const struct eng_step_seq *s, s
 	if (r->states && s->pos != 0 && r->state_pos[s->state] != s->pos)
 		return err_set(err, -EINVAL, "step: sequence %zu: position %u, its state %u has seen %u tokens", i,
 		               s->pos, s->state, r->state_pos[s->state]);
-	for (uint32_t t = 0; t < s->n_ids; t++) {
-		if (s->ids[t] < 0 || (uint32_t)s->ids[t] >= hp->n_vocab)
-			return err_set(err, -EINVAL, "step: token id %d is not below %u", s->ids[t], hp->n_vocab);
-	}
+	if (check_ids(r, s, i, err) < 0)
+		return -EINVAL;
 	for (uint64_t p = 0; p * r->config.page_tokens < end; p++) {
 		if (s->pages[p] >= r->config.n_pages)
 			return err_set(err, -EINVAL, "step: page %u is not below %u", s->pages[p], r->config.n_pages);
@@ -376,9 +398,13 @@ static int check_seq(const struct eng_runner *r, const struct eng_step_seq *s, s
 
 static int check_step(const struct eng_runner *r, const struct eng_step_seq *seqs, size_t n_seqs, struct err *err)
 {
+	const struct runner_flight *before = flight_before(r);
 	uint64_t n_tokens = 0, n_out = 0;
 	int rc = 0;
 
+	if (r->n_begun - r->n_waited == KN_MAX_AHEAD ||
+	    (before && (!before->has_all_picks || !eng_runner_runs_ahead(r))))
+		return err_set(err, -EINVAL, "step: the one before it has to be waited for");
 	for (size_t i = 0; i < n_seqs && rc == 0; i++) {
 		rc = check_seq(r, &seqs[i], i, err);
 		if (rc == 0 && seqs[i].output != seqs[0].output)
@@ -436,7 +462,7 @@ static void lay_out(struct eng_runner *r, const struct eng_step_seq *seqs, size_
 		if (s->is_answer)
 			r->n_answer_rows += s->n_ids;
 		for (uint32_t t = 0; t < s->n_ids; t++) {
-			r->ids[r->n_tokens] = s->ids[t];
+			r->ids[r->n_tokens] = s->from_row ? KN_DRAWN(s->from_row - 1) : s->ids[t];
 			r->pos[r->n_tokens++] = (int32_t)(s->pos + t);
 		}
 	}
@@ -487,36 +513,64 @@ bool eng_runner_is_async(const struct eng_runner *r)
 	return r->ops->submit != NULL;
 }
 
+bool eng_runner_runs_ahead(const struct eng_runner *r)
+{
+	return r->ops->submit && r->outputs;
+}
+
+uint64_t eng_runner_busy_ns(const struct eng_runner *r)
+{
+	return r->ops->busy_ns ? r->ops->busy_ns(r->be) : 0;
+}
+
+static bool has_all_picks(const struct eng_step_seq *seqs, size_t n_seqs)
+{
+	for (size_t i = 0; i < n_seqs; i++) {
+		if (seqs[i].n_out > 0 && !seqs[i].picks)
+			return false;
+	}
+	return true;
+}
+
 int eng_runner_begin(struct eng_runner *r, const struct eng_step_seq *seqs, size_t n_seqs, struct err *err)
 {
 	int rc = check_step(r, seqs, n_seqs, err);
+	struct runner_flight *f = &r->flights[r->n_begun % KN_MAX_AHEAD];
 
 	if (rc < 0)
 		return rc;
 	lay_out(r, seqs, n_seqs);
-	r->output = seqs[0].output;
 	r->be->n_answer_rows = r->n_answer_rows;
 	forward(r);
 	r->be->n_answer_rows = UINT32_MAX; /* one kind of row from here on: they are few */
 	compute_outputs(r, seqs, n_seqs);
-	r->is_picked = runner_outputs_pick(r, seqs, n_seqs);
+	*f = (struct runner_flight){ .output = seqs[0].output,
+		                     .n_out = r->n_out,
+		                     .is_picked = runner_outputs_pick(r, seqs, n_seqs),
+		                     .has_all_picks = r->outputs && has_all_picks(seqs, n_seqs) };
 	if (r->ops->submit)
 		r->ops->submit(r->be);
+	r->n_begun++;
 	return 0;
 }
 
 int eng_runner_wait(struct eng_runner *r, const float **ret_rows, struct err *err)
 {
 	const struct hparams *hp = &r->model->hp;
-	bool logits = r->output == ENG_OUT_LOGITS;
+	const struct runner_flight *f = &r->flights[r->n_waited % KN_MAX_AHEAD];
+	bool logits = f->output == ENG_OUT_LOGITS;
 	float *out = r->buf[logits ? B_OUT : B_OUT_H];
-	size_t n = (size_t)r->n_out * (logits ? hp->n_vocab : hp->n_embd);
-	int rc = r->ops->sync(r->be);
+	size_t n = (size_t)f->n_out * (logits ? hp->n_vocab : hp->n_embd);
+	int rc;
 
+	if (r->n_waited == r->n_begun)
+		return err_set(err, -EINVAL, "no step was begun");
+	rc = r->ops->wait ? r->ops->wait(r->be) : r->ops->sync(r->be);
+	r->n_waited++;
 	if (rc < 0)
 		return err_set(err, rc, "backend %s failed: %s", r->ops->name, strerror(-rc));
 	*ret_rows = NULL;
-	if (r->is_picked)
+	if (f->is_picked || n == 0)
 		return 0;
 	if (r->host_out) {
 		r->ops->download(r->be, r->host_out, out, n * sizeof(*out));

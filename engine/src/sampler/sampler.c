@@ -281,7 +281,7 @@ static void sort_best(struct cand *c, size_t n, size_t k)
 	qsort(c, k, sizeof(*c), compare_cands);
 }
 
-double sampler_mass(const struct cand *c, size_t n, float max, float inv_temp)
+static double mass_of(const struct cand *c, size_t n, float max, float inv_temp)
 {
 	double sum = 0;
 
@@ -293,7 +293,7 @@ double sampler_mass(const struct cand *c, size_t n, float max, float inv_temp)
 /* Sorts the smallest set of best candidates whose mass reaches top_p to the front; its size. */
 static size_t keep_top_p(struct cand *c, size_t n, float max, float inv_temp, float top_p)
 {
-	double want = sampler_mass(c, n, max, inv_temp) * top_p, sum = 0;
+	double want = mass_of(c, n, max, inv_temp) * top_p, sum = 0;
 
 	/* The set is nearly always small: try the best 256 first, then four times as many. */
 	for (size_t part = 256;; part *= 4) {
@@ -311,7 +311,7 @@ static size_t keep_top_p(struct cand *c, size_t n, float max, float inv_temp, fl
 	}
 }
 
-size_t sampler_keep_min_p(struct cand *c, size_t n, float max, float inv_temp, float min_p)
+static size_t keep_min_p(struct cand *c, size_t n, float max, float inv_temp, float min_p)
 {
 	size_t kept = 0;
 
@@ -322,9 +322,9 @@ size_t sampler_keep_min_p(struct cand *c, size_t n, float max, float inv_temp, f
 	return kept > 0 ? kept : 1;
 }
 
-int32_t sampler_draw(struct eng_sampler *s, const struct cand *c, size_t n, float max, float inv_temp)
+static int32_t draw(struct eng_sampler *s, const struct cand *c, size_t n, float max, float inv_temp)
 {
-	double u = sampler_unit(s->rng) * sampler_mass(c, n, max, inv_temp), sum = 0;
+	double u = sampler_unit(s->rng) * mass_of(c, n, max, inv_temp), sum = 0;
 	size_t last = 0;
 
 	for (size_t i = 0; i < n; i++) {
@@ -370,14 +370,17 @@ static struct choice narrow(struct eng_sampler *s, const float *logits)
 		if (s->logits[i] > -INFINITY)
 			s->cands[n++] = (struct cand){ s->logits[i], (int32_t)i };
 	}
-	if (s->p.top_k > 0 && s->p.top_k < n) {
-		sort_best(s->cands, n, s->p.top_k);
-		n = s->p.top_k;
+	/* Sorted also when it leaves all of a few: backends that pick draw in that order, too. */
+	if (s->p.top_k > 0 && (s->p.top_k < n || n <= KN_MAX_BEST)) {
+		size_t kept = s->p.top_k < n ? s->p.top_k : n;
+
+		sort_best(s->cands, n, kept);
+		n = kept;
 	}
 	if (s->p.top_p < 1.0f)
 		n = keep_top_p(s->cands, n, ch.max, ch.inv_temp, s->p.top_p);
 	if (s->p.min_p > 0.0f)
-		n = sampler_keep_min_p(s->cands, n, ch.max, ch.inv_temp, s->p.min_p);
+		n = keep_min_p(s->cands, n, ch.max, ch.inv_temp, s->p.min_p);
 	ch.n = n;
 	return ch;
 }
@@ -386,7 +389,7 @@ int32_t eng_sampler_pick(struct eng_sampler *s, const float *logits)
 {
 	struct choice ch = narrow(s, logits);
 
-	return ch.n > 0 ? sampler_draw(s, s->cands, ch.n, ch.max, ch.inv_temp) : ch.best;
+	return ch.n > 0 ? draw(s, s->cands, ch.n, ch.max, ch.inv_temp) : ch.best;
 }
 
 /* ---- Log-probabilities ---- */
@@ -462,7 +465,7 @@ float eng_sampler_logprobs(struct eng_sampler *s, const float *logits, int32_t i
 			ret_top[0] = (struct eng_top){ ch.best, 0.0f };
 		return id == ch.best ? 0.0f : -INFINITY;
 	}
-	log_mass = log(sampler_mass(s->cands, ch.n, ch.max, ch.inv_temp));
+	log_mass = log(mass_of(s->cands, ch.n, ch.max, ch.inv_temp));
 	for (size_t i = 0; i < ch.n && result == -INFINITY; i++) {
 		if (s->cands[i].id == id)
 			result = (float)(((double)s->cands[i].logit - ch.max) * ch.inv_temp - log_mass);
@@ -492,7 +495,7 @@ void eng_sampler_logprobs_of(struct eng_sampler *s, const float *logits, const i
 		s->logits[ids[i]] = -INFINITY;
 	for (size_t i = 0; i < ch.n; i++)
 		s->logits[s->cands[i].id] = s->cands[i].logit;
-	log_mass = log(sampler_mass(s->cands, ch.n, ch.max, ch.inv_temp));
+	log_mass = log(mass_of(s->cands, ch.n, ch.max, ch.inv_temp));
 	for (size_t i = 0; i < n; i++)
 		ret[i] = (float)(((double)s->logits[ids[i]] - ch.max) * ch.inv_temp - log_mass);
 }

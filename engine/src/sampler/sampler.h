@@ -47,9 +47,9 @@ struct eng_row {
 	uint32_t index;
 };
 
-/* What the next n tokens are picked by, and how many of the best are wanted (*io_n_best is raised to that). False:
- * whole rows are needed. Draws no random numbers: the same are drawn when the tokens are taken. */
-bool eng_sampler_wants(const struct eng_sampler *s, uint32_t n, struct kn_pick *ret_picks, uint32_t *io_n_best);
+/* What n tokens are picked by, after `skip` that were picked before but not taken yet. False: whole rows are needed.
+ * Draws no random numbers: the same are drawn when the tokens are taken. */
+bool eng_sampler_wants(const struct eng_sampler *s, uint32_t skip, uint32_t n, struct kn_pick *ret_picks);
 /* As eng_sampler_pick(), of what was picked where that suffices. */
 int32_t eng_sampler_pick_row(struct eng_sampler *s, struct eng_row *row);
 /* As eng_logprobs(), likewise. */

@@ -22,10 +22,5 @@ struct eng_sampler {
 
 /* Uniform in [0, 1). */
 double sampler_unit(uint64_t rng[4]);
-/* The sum of exp((logit - max) * inv_temp). */
-double sampler_mass(const struct cand *c, size_t n, float max, float inv_temp);
-/* Keeps those that are at least min_p times as likely as the best, in their order; how many. */
-size_t sampler_keep_min_p(struct cand *c, size_t n, float max, float inv_temp, float min_p);
-int32_t sampler_draw(struct eng_sampler *s, const struct cand *c, size_t n, float max, float inv_temp);
 
 #endif

@@ -217,8 +217,8 @@ static uint32_t without_room(struct eng_sched *s)
 		struct sreq *r = s->running[i];
 		int e = 0;
 
-		if (!r->is_done && sreq_is_decoding(r))
-			e = eng_kv_seq_reserve(s->pool, &r->kv, r->n_tokens);
+		if (!r->is_done && sreq_is_decoding(r) && !sreq_will_end(r))
+			e = eng_kv_seq_reserve(s->pool, &r->kv, sreq_len(r));
 		if (e == -ENOSPC)
 			break;
 		if (e < 0) {
@@ -233,7 +233,8 @@ void sched_make_room(struct eng_sched *s)
 {
 	if (without_room(s) == s->n_running)
 		return;
-	/* What is still to be said may end requests, and they give their pages back. */
+	/* What is in the air and what is still to be said may end requests, and they give their pages back. */
+	sched_come_down(s);
 	sched_say(s);
 	sched_retire_done(s);
 	while (without_room(s) < s->n_running) {

@@ -95,6 +95,8 @@ bool sched_control(struct eng_sched *s, bool *ret_may_admit)
 	paused = s->is_paused && !stopping;
 	(void)pthread_mutex_unlock(&s->lock);
 	*ret_may_admit = task == NULL;
+	if (task || retract || paused || stopping)
+		sched_come_down(s);
 	if (retract)
 		retract_all(s);
 	if (task)

@@ -95,6 +95,11 @@ uint32_t eng_draft_make(struct eng_draft *d, const int32_t *tokens, uint32_t n_t
 	return n;
 }
 
+bool eng_draft_is_likely(struct eng_draft *d, const int32_t *tokens, uint32_t n_tokens, double row_cost)
+{
+	return n_tokens >= d->rest && row_cost < 1 && look_up(d, tokens, n_tokens) > 0;
+}
+
 void eng_draft_learn(struct eng_draft *d, uint32_t n_drafted, uint32_t n_right)
 {
 	/* Tokens behind the first wrong one tell nothing. */

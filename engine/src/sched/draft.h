@@ -8,6 +8,7 @@
 #ifndef ENG_DRAFT_H
 #define ENG_DRAFT_H
 
+#include <stdbool.h>
 #include <stdint.h>
 
 struct eng_draft; /* of one sequence */
@@ -22,6 +23,8 @@ void eng_draft_free(struct eng_draft *d);
  * ret_ids. row_cost: what computing one drafted token costs, relative to what a token gained is worth. */
 uint32_t eng_draft_make(struct eng_draft *d, const int32_t *tokens, uint32_t n_tokens, uint32_t max, double row_cost,
                         int32_t *ret_ids);
+/* A draft would be made behind these tokens, which may lack the newest ones. */
+bool eng_draft_is_likely(struct eng_draft *d, const int32_t *tokens, uint32_t n_tokens, double row_cost);
 /* How the last draft went. */
 void eng_draft_learn(struct eng_draft *d, uint32_t n_drafted, uint32_t n_right);
 

@@ -335,18 +335,19 @@ static int apply_grammar(struct eng_sched *s, struct sreq *r, const float *logit
 	return 0;
 }
 
-static bool takes_all(const struct sreq *r)
+/* Its next token may be any. n_output: of tokens before that one. */
+static bool takes_all(const struct sreq *r, uint32_t n_output)
 {
-	return r->n_output >= r->req.min_new && !r->matcher;
+	return n_output >= r->req.min_new && !r->matcher;
 }
 
 bool sreq_wants_picks(const struct sreq *r, uint32_t n_out, struct kn_pick *ret_picks, uint32_t *ret_n_best)
 {
 	*ret_n_best = r->req.logprobs ? r->req.n_top : 0;
-	if (r->req.kind != ENG_GENERATE || !takes_all(r) || r->next_prompt_lp < r->n_prompt || r->req.n_scored > 0 ||
-	    (r->req.logprobs && r->req.processed_logprobs))
+	if (r->req.kind != ENG_GENERATE || !takes_all(r, r->n_output + r->n_pending) ||
+	    r->next_prompt_lp < r->n_prompt || r->req.n_scored > 0 || (r->req.logprobs && r->req.processed_logprobs))
 		return false;
-	return eng_sampler_wants(r->sampler, n_out, ret_picks, ret_n_best);
+	return eng_sampler_wants(r->sampler, r->n_pending, n_out, ret_picks);
 }
 
 /* The row that the token is taken from: the model's, or *masked, a copy without what must not come. NULL: the request
@@ -356,7 +357,7 @@ static struct eng_row *allowed(struct eng_sched *s, struct sreq *r, struct eng_r
 	const float *logits;
 	int e = 0;
 
-	if (takes_all(r))
+	if (takes_all(r, r->n_output))
 		return row;
 	logits = eng_row_logits(row);
 	memcpy(s->masked, logits, s->exec.n_vocab * sizeof(*logits));

@@ -82,6 +82,7 @@ void sched_say(struct eng_sched *s)
 void sched_retire(struct eng_sched *s, struct sreq *r)
 {
 	sched_say_one(s, r);
+	sched_forget_flying(s, r);
 	eng_kv_seq_done(s->pool, &r->kv);
 	sched_count_pages(s);
 	(void)pthread_mutex_lock(&s->lock);
@@ -226,7 +227,7 @@ static bool is_idle(struct eng_sched *s)
 	bool idle;
 
 	(void)pthread_mutex_lock(&s->lock);
-	idle = !s->is_stopping && !s->wants_flush && !sched_is_controlled(s) &&
+	idle = !s->is_stopping && !s->wants_flush && !sched_is_controlled(s) && !s->flight &&
 	       (s->is_paused || (!s->queue && s->n_running == 0));
 	(void)pthread_mutex_unlock(&s->lock);
 	return idle;
@@ -238,11 +239,12 @@ static bool wait_for_work(struct eng_sched *s)
 	bool more;
 
 	while (is_idle(s)) {
+		s->active_since_ns = 0;
 		(void)sched_disk_give(s, true);
 		rest(s);
 	}
 	(void)pthread_mutex_lock(&s->lock);
-	more = s->queue || s->n_running > 0 || !s->is_stopping;
+	more = s->queue || s->n_running > 0 || s->flight || !s->is_stopping;
 	(void)pthread_mutex_unlock(&s->lock);
 	return more;
 }
@@ -256,6 +258,7 @@ static void flush_if_asked(struct eng_sched *s)
 	(void)pthread_mutex_unlock(&s->lock);
 	if (!wanted)
 		return;
+	sched_come_down(s);
 	eng_kv_pool_flush(s->pool);
 	give_memory_back(s);
 	sched_count_pages(s);
@@ -278,6 +281,8 @@ static void *run(void *arg)
 			sched_retire_done(s);
 			continue;
 		}
+		if (s->n_running == 0) /* all of them ended: what is in the air has pages that the next ones need */
+			sched_come_down(s);
 		if (may_admit)
 			sched_admit(s);
 		sched_disk_take(s);
@@ -298,17 +303,22 @@ static void *run(void *arg)
 static int alloc_all(struct eng_sched *s, const struct eng_sched_config *config)
 {
 	uint32_t n = s->config.max_running;
+	bool has_steps = true;
 	int r;
 
 	s->running = calloc(n, sizeof(struct sreq *));
-	s->seqs = calloc(n, sizeof(*s->seqs));
-	s->parts = calloc(n, sizeof(*s->parts));
+	for (int i = 0; i < 2; i++) {
+		s->steps[i].seqs = calloc(n, sizeof(*s->steps[i].seqs));
+		s->steps[i].parts = calloc(n, sizeof(*s->steps[i].parts));
+		has_steps = has_steps && s->steps[i].seqs && s->steps[i].parts;
+	}
+	s->next = &s->steps[0];
 	s->picks = calloc(s->exec.max_outputs, sizeof(*s->picks));
 	s->masked = calloc(s->exec.n_vocab, sizeof(*s->masked));
 	s->path = calloc(s->exec.n_pages, sizeof(*s->path));
 	r = sched_masks_init(&s->masks, n);
 	s->eos_ids = calloc(config->n_eos_ids ? config->n_eos_ids : 1, sizeof(*s->eos_ids));
-	if (!s->running || !s->seqs || !s->parts || !s->picks || !s->masked || !s->eos_ids || !s->path || r < 0)
+	if (!s->running || !has_steps || !s->picks || !s->masked || !s->eos_ids || !s->path || r < 0)
 		return -ENOMEM;
 	if (config->n_eos_ids)
 		memcpy(s->eos_ids, config->eos_ids, config->n_eos_ids * sizeof(*s->eos_ids));
@@ -358,6 +368,8 @@ int eng_sched_new(const struct eng_exec *exec, const struct eng_sched_config *co
 	}
 	s->exec = *exec;
 	s->config = *config;
+	/* A state cannot be taken back: a sequence that ended may not have been a token further. */
+	s->exec.runs_ahead = exec->runs_ahead && !config->no_ahead && exec->kv.n_states == 0;
 	s->config.no_prefix_cache |= config->whole_prompts;
 	/* A step must hold a token and a row of every decoding sequence and still have room for a prompt:
 	 * no more sequences than rows. */
@@ -416,8 +428,10 @@ void eng_sched_free(struct eng_sched *s)
 	sched_masks_done(&s->masks);
 	eng_kv_pool_free(s->pool);
 	free(s->running);
-	free(s->seqs);
-	free(s->parts);
+	for (int i = 0; i < 2; i++) {
+		free(s->steps[i].seqs);
+		free(s->steps[i].parts);
+	}
 	free(s->picks);
 	free(s->masked);
 	free(s->eos_ids);

@@ -17,16 +17,15 @@ struct eng_row;
 struct eng_tokenizer;
 struct eng_sched;
 
-/* How a step is computed; same contract as eng_runner_step(). */
+/* How a step is computed; the contract is that of the functions eng_runner_*(). */
 struct eng_exec {
 	void *ctx;
-	int (*step)(void *ctx, const struct eng_step_seq *seqs, size_t n_seqs, const float **ret_rows, struct err *err);
-	/* Where the backend computes by itself, both; else NULL. begin() returns while it computes what step() would,
-	 * and wait() when that is done; between them the scheduler makes the texts of the step before. */
 	int (*begin)(void *ctx, const struct eng_step_seq *seqs, size_t n_seqs, struct err *err);
 	int (*wait)(void *ctx, const float **ret_rows, struct err *err);
-	void (*row)(void *ctx, uint32_t index,
-	            struct eng_row *ret_row); /* as eng_runner_row(); NULL where step never picks */
+	void (*row)(void *ctx, uint32_t index, struct eng_row *ret_row); /* NULL where steps never pick */
+	bool is_async;                  /* begin() returns while the step is computed: meanwhile texts are made */
+	bool runs_ahead;                /* a step may be begun behind one that was not waited for */
+	uint64_t (*busy_ns)(void *ctx); /* NULL: not known */
 	uint32_t n_vocab, n_embd;
 	uint32_t n_ctx;       /* most tokens of one sequence */
 	uint32_t max_tokens;  /* per step */
@@ -51,8 +50,8 @@ struct eng_sched_config {
 	const struct eng_tokenizer *tokenizer; /* for text events; NULL: ids only */
 	const int32_t *eos_ids;                /* end a request unless it says ignore_eos; copied */
 	size_t n_eos_ids;
-	bool deterministic, no_prefix_cache, no_speculation; /* see eng_options */
-	uint32_t step_ms;                                    /* see eng_options */
+	bool deterministic, no_prefix_cache, no_speculation, no_ahead; /* see eng_options */
+	uint32_t step_ms;                                              /* see eng_options */
 	uint32_t rest_ms;         /* idle for so long, the memory of free pages is given back; 0: 20 s */
 	enum eng_pooling pooling; /* of embeddings */
 	bool whole_prompts;       /* an encoder's: a prompt is computed in one step or not at all */

@@ -1,5 +1,5 @@
 /* Shared by the scheduler's files: sched.c (queue, thread, life), admit.c (who runs and who is set back),
- * request.c (one request's copies and events), step.c (forming a step and handing its results out). */
+ * request.c (one request's copies and events), step.c (forming a step), land.c (handing its results out). */
 #ifndef ENG_SCHED_INTERNAL_H
 #define ENG_SCHED_INTERNAL_H
 
@@ -38,6 +38,9 @@ struct sreq {
 	bool was_preempted;
 	int32_t *tokens; /* prompt, then output, then drafts */
 	uint32_t n_prompt, n_tokens, n_computed, n_cached;
+	/* In the step that is in the air: so many of its tokens, and whether that draws its next one (0 or 1), in which
+	 * row. Who forms a step behind it goes by sreq_at() and sreq_len(). */
+	uint32_t n_flying, n_pending, flying_row;
 	uint32_t max_new, n_output;
 	uint32_t next_prompt_lp; /* first position whose prompt log-probability is still owed; n_prompt: none */
 	uint32_t take;           /* prompt tokens given to it in the step being formed */
@@ -64,11 +67,21 @@ struct sreq {
 	struct err error;
 };
 
-/* One sequence's part of the step being formed; step_seq [i] and parts [i] belong together. */
+/* One sequence's part of a step. */
 struct step_part {
-	struct sreq *r;
+	struct sreq *r; /* NULL: it ended, and nobody waits for this any more */
 	bool is_prefill;
 	uint32_t n_draft; /* of its tokens */
+};
+
+/* A step that is formed or in the air; seqs[i] and parts[i] belong together. */
+struct sched_step {
+	struct eng_step_seq *seqs; /* [max_running] */
+	struct step_part *parts;   /* [max_running] */
+	size_t n;
+	bool is_embed, has_masks;
+	bool is_ahead; /* was begun behind one that was in the air */
+	uint64_t begin_ns;
 };
 
 struct eng_sched {
@@ -100,8 +113,11 @@ struct eng_sched {
 
 	/* the scheduler's thread only */
 	struct eng_kv_pool *pool;
-	struct eng_step_seq *seqs; /* [max_running] */
-	struct step_part *parts;   /* [max_running] */
+	struct sched_step steps[2];
+	struct sched_step *next;   /* the one of them to be formed */
+	struct sched_step *flight; /* the one that is in the air while the next is formed; NULL: none */
+	uint64_t landed_ns;        /* when the last one landed */
+	uint64_t active_since_ns;  /* time is counted as active from here on; 0: nothing to do */
 	struct kn_pick *picks;     /* [exec.max_outputs], of the parts in their order */
 	float *masked;             /* [n_vocab] */
 	struct sched_masks masks;
@@ -114,9 +130,26 @@ struct eng_sched {
 	uint32_t *path;       /* [n_pages] */
 };
 
+/* Tokens computed, and tokens, as they are when what is in the air has landed. */
+static inline uint32_t sreq_at(const struct sreq *r)
+{
+	return r->n_computed + r->n_flying;
+}
+
+static inline uint32_t sreq_len(const struct sreq *r)
+{
+	return r->n_tokens + r->n_pending;
+}
+
 static inline bool sreq_is_decoding(const struct sreq *r)
 {
-	return r->n_output > 0 && r->n_computed + 1 == r->n_tokens && !r->load_tag;
+	return r->n_output + r->n_pending > 0 && sreq_at(r) + 1 == sreq_len(r) && !r->load_tag;
+}
+
+/* Its last token is in the air. */
+static inline bool sreq_will_end(const struct sreq *r)
+{
+	return r->n_pending > 0 && r->n_output + r->n_pending >= r->max_new;
 }
 
 /* Position of the first token whose output row is needed. */
@@ -185,8 +218,20 @@ bool sched_is_controlled(const struct eng_sched *s);
 /* Does what was asked. False: nothing is to be computed now. */
 bool sched_control(struct eng_sched *s, bool *ret_may_admit);
 
-/* step.c: computes one step over the running requests; those that ended have is_done set. False: nobody could take
- * part, all wait for the disk. */
+/* step.c: begins a step over the running requests, and lands it, or the one before it and leaves this one in the air;
+ * those that ended have is_done set. False: nobody could take part, all wait for the disk. */
 bool sched_step(struct eng_sched *s);
+
+/* land.c */
+/* Waits for a step that was begun and hands its results out. has_follower: another one was begun behind it. */
+void sched_land(struct eng_sched *s, struct sched_step *step, bool has_follower);
+/* The requests of a step end with the reason, the others go on. */
+void sched_fail(struct sched_step *step, int code, const struct err *why);
+/* The step that was just begun stays in the air. */
+void sched_take_off(struct eng_sched *s, struct sched_step *step);
+/* Nothing is in the air afterwards. */
+void sched_come_down(struct eng_sched *s);
+/* r is about to be freed. */
+void sched_forget_flying(struct eng_sched *s, const struct sreq *r);
 
 #endif

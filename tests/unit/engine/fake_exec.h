@@ -3,7 +3,8 @@
  * or chunk changes the output; one that tells prompts, also a token of an answer taken for a prompt's or the other way
  * round. With recurrent states it also keeps a hash of what each slot has seen, and a step from a slot that has seen
  * anything else fails. Knobs: delay, failure, and scripts (a prompt that begins with a script's tag is answered by the
- * script's ids). */
+ * script's ids). One that runs ahead computes on a thread of its own, up to two steps behind what it was given, and
+ * aborts when a step writes where one that is not waited for does. */
 #ifndef FAKE_EXEC_H
 #define FAKE_EXEC_H
 
@@ -21,8 +22,8 @@
 
 enum { FAKE_PAGE = 4, FAKE_EMBD = 8, FAKE_MAX_SCRIPTS = 8, FAKE_ANSWER = 1 << 24 };
 
-/* Fakes that are made from now on pick. */
-static bool fake_picks;
+/* Fakes that are made from now on pick; and compute by themselves, also a step ahead. */
+static bool fake_picks, fake_ahead;
 
 struct fake_script {
 	int32_t tag; /* prompt: tag, its length, ... */
@@ -34,10 +35,24 @@ struct fake_state {
 	uint32_t n, hash;
 };
 
+/* A step: copies of what it was given, and what came out. */
+struct fake_flight {
+	struct eng_step_seq *seqs;
+	size_t n_seqs;
+	bool has_all_picks;
+	uint32_t n_out, n_best;
+	float *rows;
+	struct kn_picked *picked; /* [max_outputs] */
+	struct kn_best *best;     /* [max_outputs, KN_MAX_BEST] */
+	bool *is_picked;          /* [max_outputs] */
+	const float *ret_rows;
+	int rc;
+	struct err err;
+};
+
 struct fake_exec {
 	struct eng_exec exec;
-	int32_t *cells; /* [n_pages * FAKE_PAGE] */
-	float *rows;
+	int32_t *cells;            /* [n_pages * FAKE_PAGE] */
 	struct fake_state *states; /* [kv.n_states] */
 	struct fake_script scripts[FAKE_MAX_SCRIPTS];
 	size_t n_scripts;
@@ -47,12 +62,15 @@ struct fake_exec {
 
 	/* As a GPU does it: what samplers need is picked, and rows are fetched one by one. */
 	struct kn_backend *picker; /* NULL: rows are handed out whole */
-	struct kn_picked *picked;  /* [max_outputs] */
-	struct kn_best *best;      /* [max_outputs, KN_MAX_BEST] */
-	uint32_t n_best;
-	bool *is_picked; /* [max_outputs] */
-	atomic_uint n_fetched, n_picked;
-	const float *waiting; /* what wait() gives */
+	atomic_uint n_fetched, n_picked, n_ahead;
+
+	/* Steps by number: [n % KN_MAX_AHEAD]. */
+	struct fake_flight flights[KN_MAX_AHEAD];
+	uint64_t n_begun, n_computed, n_waited;
+	pthread_t thread;
+	bool has_thread, is_stopping;
+	pthread_mutex_t lock; /* n_begun, n_computed, is_stopping, and the cells where there is a thread */
+	pthread_cond_t cond;
 };
 
 /* What is stored for a token. */
@@ -101,145 +119,312 @@ static inline void fake_hidden(const int32_t *ids, uint32_t n, float *row)
 		row[(uint32_t)ids[i] % FAKE_ANSWER % FAKE_EMBD] += 1.0f;
 }
 
+/* ---- Rows of the step that was waited for last ---- */
+
+static inline struct fake_flight *fake_landed(struct fake_exec *f)
+{
+	return &f->flights[(f->n_waited - 1) % KN_MAX_AHEAD];
+}
+
 static inline const float *fake_fetch(void *ctx, uint32_t index)
 {
 	struct fake_exec *f = ctx;
 
+	if (f->n_begun != f->n_waited)
+		abort(); /* the next step may have written over it */
 	atomic_fetch_add(&f->n_fetched, 1);
-	return f->rows + (size_t)index * f->exec.n_vocab;
+	return fake_landed(f)->rows + (size_t)index * f->exec.n_vocab;
 }
 
 static inline void fake_row(void *ctx, uint32_t index, struct eng_row *ret_row)
 {
 	struct fake_exec *f = ctx;
+	struct fake_flight *step = fake_landed(f);
 
 	*ret_row = (struct eng_row){ .fetch = fake_fetch, .ctx = f, .index = index };
-	if (f->is_picked[index]) {
-		ret_row->picked = &f->picked[index];
-		ret_row->best = f->best + (size_t)index * f->n_best;
-		ret_row->n_best = f->n_best;
+	if (step->is_picked[index]) {
+		ret_row->picked = &step->picked[index];
+		ret_row->best = step->best + (size_t)index * step->n_best;
+		ret_row->n_best = step->n_best;
 	}
 }
 
+/* ---- Computing ---- */
+
 /* True: rows are to be asked for. */
-static inline bool fake_pick(struct fake_exec *f, const struct eng_step_seq *seqs, size_t n_seqs)
+static inline bool fake_pick(struct fake_exec *f, struct fake_flight *step)
 {
 	uint32_t n = 0;
 	bool any = false;
 
-	f->n_best = 0;
-	for (size_t i = 0; i < n_seqs && f->picker; i++) {
-		any = any || seqs[i].picks;
-		f->n_best = seqs[i].picks && seqs[i].n_best > f->n_best ? seqs[i].n_best : f->n_best;
-	}
-	for (size_t i = 0; i < n_seqs && any; i++) {
-		for (uint32_t k = 0; k < seqs[i].n_out; k++, n++) {
-			const float *row = f->rows + (size_t)n * f->exec.n_vocab;
+	step->n_best = 0;
+	for (size_t i = 0; i < step->n_seqs && f->picker; i++) {
+		const struct eng_step_seq *q = &step->seqs[i];
 
-			f->is_picked[n] = seqs[i].picks != NULL;
-			if (!seqs[i].picks)
+		any = any || q->picks;
+		step->n_best = q->picks && q->n_best > step->n_best ? q->n_best : step->n_best;
+	}
+	for (size_t i = 0; i < step->n_seqs && any; i++) {
+		const struct eng_step_seq *q = &step->seqs[i];
+
+		for (uint32_t k = 0; k < q->n_out; k++, n++) {
+			const float *row = step->rows + (size_t)n * f->exec.n_vocab;
+
+			step->is_picked[n] = q->picks != NULL;
+			if (!q->picks)
 				continue;
 			atomic_fetch_add(&f->n_picked, 1);
-			f->picker->ops->pick(f->picker, row, f->exec.n_vocab, 1, f->exec.n_vocab, 0, &seqs[i].picks[k],
-			                     f->n_best, f->best + (size_t)n * f->n_best, &f->picked[n]);
+			f->picker->ops->pick(f->picker, row, f->exec.n_vocab, 1, f->exec.n_vocab, 0, &q->picks[k],
+			                     step->n_best, step->best + (size_t)n * step->n_best, &step->picked[n]);
 		}
 	}
 	return any;
 }
 
-static inline int fake_step(void *ctx, const struct eng_step_seq *seqs, size_t n_seqs, const float **ret_rows,
-                            struct err *err)
+/* One sequence's part; *io_row is where its rows go. */
+static inline int fake_compute_seq(struct fake_exec *f, struct fake_flight *step, const struct eng_step_seq *q,
+                                   const struct fake_flight *before, float **io_row)
 {
-	struct fake_exec *f = ctx;
-	float *row = f->rows;
-	unsigned n_tokens = 0, delay = atomic_load(&f->delay_us);
+	uint32_t end = q->pos + q->n_ids;
+	int32_t *all = calloc(end, sizeof(*all));
+	int rc = 0;
 
-	atomic_fetch_add(&f->n_steps, 1);
-	if (n_seqs > atomic_load(&f->max_seqs))
-		atomic_store(&f->max_seqs, (unsigned)n_seqs);
+	for (uint32_t k = 0; k < q->n_ids && rc == 0; k++) {
+		uint32_t t = q->pos + k;
+		int32_t id = q->from_row ? before->picked[q->from_row - 1].drawn : q->ids[k];
+
+		if (id == atomic_load(&f->fail_on_id))
+			rc = err_set(&step->err, -EIO, "the fake failed as told");
+		f->cells[q->pages[t / FAKE_PAGE] * FAKE_PAGE + t % FAKE_PAGE] = fake_cell(f, id, q->is_answer);
+	}
+	for (uint32_t t = 0; t < end; t++)
+		all[t] = f->cells[q->pages[t / FAKE_PAGE] * FAKE_PAGE + t % FAKE_PAGE];
+	if (f->states && rc == 0) {
+		struct fake_state *state = &f->states[q->state];
+		bool right = q->state < f->exec.kv.n_states &&
+		             (q->pos == 0 || (state->n == q->pos && state->hash == fake_hash(all, q->pos)));
+
+		if (!right)
+			rc = err_set(&step->err, -EIO, "state %u has not seen these %u tokens", q->state, q->pos);
+		*state = (struct fake_state){ end, fake_hash(all, end) };
+		if (q->keep_after)
+			f->states[q->keep] =
+			        (struct fake_state){ q->pos + q->keep_after, fake_hash(all, q->pos + q->keep_after) };
+	}
+	for (uint32_t k = 0; k < q->n_out && rc == 0; k++) {
+		uint32_t n = end - q->n_out + k + 1;
+
+		if (q->output == ENG_OUT_HIDDEN)
+			fake_hidden(all, n, *io_row);
+		else
+			fake_logits(f, all, n, *io_row);
+		*io_row += q->output == ENG_OUT_HIDDEN ? FAKE_EMBD : f->exec.n_vocab;
+	}
+	free(all);
+	return rc;
+}
+
+static inline void fake_compute(struct fake_exec *f, struct fake_flight *step, const struct fake_flight *before)
+{
+	float *row = step->rows;
+	unsigned delay = atomic_load(&f->delay_us);
+
 	if (delay)
 		(void)usleep(delay);
-	for (size_t i = 0; i < n_seqs; i++) {
-		const struct eng_step_seq *q = &seqs[i];
-		uint32_t end = q->pos + q->n_ids;
-		int32_t *all = calloc(end, sizeof(*all));
+	if (f->has_thread)
+		(void)pthread_mutex_lock(&f->lock);
+	for (size_t i = 0; i < step->n_seqs && step->rc == 0; i++)
+		step->rc = fake_compute_seq(f, step, &step->seqs[i], before, &row);
+	if (step->rc == 0)
+		step->ret_rows = fake_pick(f, step) ? NULL : step->rows;
+	if (f->has_thread)
+		(void)pthread_mutex_unlock(&f->lock);
+}
 
-		n_tokens += q->n_ids;
-		if (f->exec.tells_prompts && i > 0 && q->is_answer && !q[-1].is_answer) {
-			free(all);
-			return err_set(err, -EINVAL, "an answer behind a prompt");
-		}
-		for (uint32_t k = 0; k < q->n_ids; k++) {
-			uint32_t t = q->pos + k;
+static inline void *fake_run(void *arg)
+{
+	struct fake_exec *f = arg;
 
-			if (q->ids[k] == atomic_load(&f->fail_on_id)) {
-				free(all);
-				return err_set(err, -EIO, "the fake failed as told");
-			}
-			f->cells[q->pages[t / FAKE_PAGE] * FAKE_PAGE + t % FAKE_PAGE] =
-			        fake_cell(f, q->ids[k], q->is_answer);
-		}
-		for (uint32_t t = 0; t < end; t++)
-			all[t] = f->cells[q->pages[t / FAKE_PAGE] * FAKE_PAGE + t % FAKE_PAGE];
-		if (f->states) {
-			struct fake_state *state = &f->states[q->state];
-			bool right = q->state < f->exec.kv.n_states &&
-			             (q->pos == 0 || (state->n == q->pos && state->hash == fake_hash(all, q->pos)));
+	(void)pthread_mutex_lock(&f->lock);
+	while (!f->is_stopping || f->n_computed < f->n_begun) {
+		uint64_t n = f->n_computed;
 
-			if (!right) {
-				free(all);
-				return err_set(err, -EIO, "state %u has not seen these %u tokens", q->state, q->pos);
-			}
-			*state = (struct fake_state){ end, fake_hash(all, end) };
-			if (q->keep_after)
-				f->states[q->keep] = (struct fake_state){ q->pos + q->keep_after,
-					                                  fake_hash(all, q->pos + q->keep_after) };
+		if (n == f->n_begun) {
+			(void)pthread_cond_wait(&f->cond, &f->lock);
+			continue;
 		}
-		for (uint32_t k = 0; k < q->n_out; k++) {
-			uint32_t n = end - q->n_out + k + 1;
-
-			if (q->output == ENG_OUT_HIDDEN)
-				fake_hidden(all, n, row);
-			else
-				fake_logits(f, all, n, row);
-			row += q->output == ENG_OUT_HIDDEN ? FAKE_EMBD : f->exec.n_vocab;
-		}
-		free(all);
+		(void)pthread_mutex_unlock(&f->lock);
+		fake_compute(f, &f->flights[n % KN_MAX_AHEAD], &f->flights[(n + 1) % KN_MAX_AHEAD]);
+		(void)pthread_mutex_lock(&f->lock);
+		f->n_computed = n + 1;
+		(void)pthread_cond_broadcast(&f->cond);
 	}
-	if (n_tokens > atomic_load(&f->max_step_tokens))
-		atomic_store(&f->max_step_tokens, n_tokens);
-	*ret_rows = fake_pick(f, seqs, n_seqs) ? NULL : f->rows;
+	(void)pthread_mutex_unlock(&f->lock);
+	return NULL;
+}
+
+/* ---- Steps ---- */
+
+static inline void *fake_copy(const void *src, size_t n, size_t size)
+{
+	void *p = calloc(n ? n : 1, size);
+
+	if (n)
+		memcpy(p, src, n * size);
+	return p;
+}
+
+static inline void fake_forget(struct fake_flight *step)
+{
+	for (size_t i = 0; i < step->n_seqs; i++) {
+		free((void *)step->seqs[i].pages);
+		free((void *)step->seqs[i].ids);
+		free((void *)step->seqs[i].picks);
+	}
+	free(step->seqs);
+	step->seqs = NULL;
+	step->n_seqs = 0;
+}
+
+/* What the caller may change as soon as the step is begun. */
+static inline void fake_take(struct fake_flight *step, const struct eng_step_seq *seqs, size_t n_seqs)
+{
+	fake_forget(step);
+	step->seqs = fake_copy(seqs, n_seqs, sizeof(*seqs));
+	step->n_seqs = n_seqs;
+	step->has_all_picks = true;
+	step->n_out = 0;
+	step->rc = 0;
+	step->err = (struct err){ 0 };
+	for (size_t i = 0; i < n_seqs; i++) {
+		struct eng_step_seq *q = &step->seqs[i];
+		uint32_t n_pages = (q->pos + q->n_ids + FAKE_PAGE - 1) / FAKE_PAGE;
+
+		q->pages = fake_copy(q->pages, n_pages, sizeof(*q->pages));
+		q->ids = fake_copy(q->ids, q->from_row ? 0 : q->n_ids, sizeof(*q->ids));
+		q->picks = q->picks ? fake_copy(q->picks, q->n_out, sizeof(*q->picks)) : NULL;
+		step->n_out += q->n_out;
+		step->has_all_picks = step->has_all_picks && (q->n_out == 0 || q->picks);
+	}
+}
+
+/* Where the k-th new token goes. */
+static inline size_t fake_target(const struct eng_step_seq *q, uint32_t k)
+{
+	uint32_t t = q->pos + k;
+
+	return (size_t)q->pages[t / FAKE_PAGE] * FAKE_PAGE + t % FAKE_PAGE;
+}
+
+static inline void fake_check_targets(const struct fake_flight *a, const struct eng_step_seq *seqs, size_t n_seqs)
+{
+	for (size_t i = 0; i < a->n_seqs; i++) {
+		for (uint32_t k = 0; k < a->seqs[i].n_ids; k++) {
+			for (size_t j = 0; j < n_seqs; j++) {
+				for (uint32_t m = 0; m < seqs[j].n_ids; m++) {
+					if (fake_target(&a->seqs[i], k) == fake_target(&seqs[j], m)) {
+						(void)fprintf(stderr, "a page was handed out twice\n");
+						abort();
+					}
+				}
+			}
+		}
+	}
+}
+
+static inline int fake_check(const struct fake_exec *f, const struct eng_step_seq *seqs, size_t n_seqs, struct err *err)
+{
+	uint64_t n_before = f->n_begun - f->n_waited;
+	const struct fake_flight *before = n_before ? &f->flights[(f->n_begun - 1) % KN_MAX_AHEAD] : NULL;
+
+	if (n_before > (f->exec.runs_ahead ? 1 : 0) || (before && !before->has_all_picks))
+		return err_set(err, -EINVAL, "the step before was not waited for");
+	for (size_t i = 0; i < n_seqs; i++) {
+		if (f->exec.tells_prompts && i > 0 && seqs[i].is_answer && !seqs[i - 1].is_answer)
+			return err_set(err, -EINVAL, "an answer behind a prompt");
+		if (seqs[i].from_row && (!before || seqs[i].from_row > before->n_out || seqs[i].n_ids != 1))
+			return err_set(err, -EINVAL, "no such row");
+	}
+	if (before)
+		fake_check_targets(before, seqs, n_seqs);
 	return 0;
 }
 
 static inline int fake_begin(void *ctx, const struct eng_step_seq *seqs, size_t n_seqs, struct err *err)
 {
 	struct fake_exec *f = ctx;
+	unsigned n_tokens = 0;
+	int rc = fake_check(f, seqs, n_seqs, err);
 
-	return fake_step(f, seqs, n_seqs, &f->waiting, err);
+	if (rc < 0)
+		return rc;
+	atomic_fetch_add(&f->n_steps, 1);
+	atomic_fetch_add(&f->n_ahead, f->n_begun > f->n_waited);
+	if (n_seqs > atomic_load(&f->max_seqs))
+		atomic_store(&f->max_seqs, (unsigned)n_seqs);
+	for (size_t i = 0; i < n_seqs; i++)
+		n_tokens += seqs[i].n_ids;
+	if (n_tokens > atomic_load(&f->max_step_tokens))
+		atomic_store(&f->max_step_tokens, n_tokens);
+	fake_take(&f->flights[f->n_begun % KN_MAX_AHEAD], seqs, n_seqs);
+	if (!f->has_thread) {
+		fake_compute(f, &f->flights[f->n_begun % KN_MAX_AHEAD], NULL);
+		f->n_begun++;
+		f->n_computed++;
+		return 0;
+	}
+	(void)pthread_mutex_lock(&f->lock);
+	f->n_begun++;
+	(void)pthread_cond_broadcast(&f->cond);
+	(void)pthread_mutex_unlock(&f->lock);
+	return 0;
 }
 
 static inline int fake_wait(void *ctx, const float **ret_rows, struct err *err)
 {
 	struct fake_exec *f = ctx;
+	const struct fake_flight *step = &f->flights[f->n_waited % KN_MAX_AHEAD];
 
-	(void)err;
-	*ret_rows = f->waiting;
+	if (f->n_waited == f->n_begun)
+		abort();
+	(void)pthread_mutex_lock(&f->lock);
+	while (f->n_computed == f->n_waited)
+		(void)pthread_cond_wait(&f->cond, &f->lock);
+	(void)pthread_mutex_unlock(&f->lock);
+	f->n_waited++;
+	if (step->rc < 0) {
+		if (err)
+			*err = step->err;
+		return step->rc;
+	}
+	*ret_rows = step->ret_rows;
 	return 0;
+}
+
+/* In order with the steps: what was begun is computed first. The lock is taken. */
+static inline void fake_quiesce(struct fake_exec *f)
+{
+	(void)pthread_mutex_lock(&f->lock);
+	while (f->has_thread && f->n_computed < f->n_begun)
+		(void)pthread_cond_wait(&f->cond, &f->lock);
 }
 
 static inline void fake_page_read(void *ctx, uint32_t page, void *dst)
 {
 	struct fake_exec *f = ctx;
 
+	fake_quiesce(f);
 	memcpy(dst, f->cells + (size_t)page * FAKE_PAGE, FAKE_PAGE * sizeof(*f->cells));
+	(void)pthread_mutex_unlock(&f->lock);
 }
 
 static inline void fake_page_write(void *ctx, uint32_t page, const void *src)
 {
 	struct fake_exec *f = ctx;
 
+	fake_quiesce(f);
 	memcpy(f->cells + (size_t)page * FAKE_PAGE, src, FAKE_PAGE * sizeof(*f->cells));
+	(void)pthread_mutex_unlock(&f->lock);
 }
 
 /* What is in a page that was given back is of no use. */
@@ -247,8 +432,10 @@ static inline void fake_page_discard(void *ctx, uint32_t first, uint32_t n)
 {
 	struct fake_exec *f = ctx;
 
+	fake_quiesce(f);
 	for (size_t i = (size_t)first * FAKE_PAGE; i < (size_t)(first + n) * FAKE_PAGE; i++)
 		f->cells[i] = INT32_MAX;
+	(void)pthread_mutex_unlock(&f->lock);
 	atomic_fetch_add(&f->n_discarded, n);
 }
 
@@ -256,7 +443,8 @@ static inline void fake_init(struct fake_exec *f, uint32_t n_vocab, uint32_t n_c
 {
 	memset(f, 0, sizeof(*f));
 	f->exec = (struct eng_exec){ .ctx = f,
-		                     .step = fake_step,
+		                     .begin = fake_begin,
+		                     .wait = fake_wait,
 		                     .n_vocab = n_vocab,
 		                     .n_embd = FAKE_EMBD,
 		                     .n_ctx = n_ctx,
@@ -268,25 +456,38 @@ static inline void fake_init(struct fake_exec *f, uint32_t n_vocab, uint32_t n_c
 		                     .page_write = fake_page_write,
 		                     .page_discard = fake_page_discard };
 	f->cells = calloc((size_t)n_pages * FAKE_PAGE, sizeof(*f->cells));
-	f->rows = calloc((size_t)f->exec.max_outputs * n_vocab + FAKE_EMBD * 8, sizeof(*f->rows));
 	atomic_store(&f->fail_on_id, -1);
+	(void)pthread_mutex_init(&f->lock, NULL);
+	(void)pthread_cond_init(&f->cond, NULL);
+	for (int i = 0; i < KN_MAX_AHEAD; i++) {
+		struct fake_flight *step = &f->flights[i];
+
+		step->rows = calloc((size_t)f->exec.max_outputs * n_vocab + FAKE_EMBD * 8, sizeof(*step->rows));
+		step->picked = calloc(f->exec.max_outputs, sizeof(*step->picked));
+		step->best = calloc((size_t)f->exec.max_outputs * KN_MAX_BEST, sizeof(*step->best));
+		step->is_picked = calloc(f->exec.max_outputs, sizeof(*step->is_picked));
+	}
 	if (!fake_picks)
 		return;
 	if (kn_ref_open(&(struct kn_config){ 0 }, &f->picker, NULL) < 0)
 		abort();
 	f->exec.row = fake_row;
-	f->exec.begin = fake_begin;
-	f->exec.wait = fake_wait;
-	f->picked = calloc(f->exec.max_outputs, sizeof(*f->picked));
-	f->best = calloc((size_t)f->exec.max_outputs * KN_MAX_BEST, sizeof(*f->best));
-	f->is_picked = calloc(f->exec.max_outputs, sizeof(*f->is_picked));
+	f->exec.is_async = true;
+	if (!fake_ahead)
+		return;
+	f->exec.runs_ahead = true;
+	f->has_thread = pthread_create(&f->thread, NULL, fake_run, f) == 0;
+	if (!f->has_thread)
+		abort();
 }
 
 static inline void fake_state_copy(void *ctx, uint32_t dst, uint32_t src)
 {
 	struct fake_exec *f = ctx;
 
+	fake_quiesce(f);
 	f->states[dst] = f->states[src];
+	(void)pthread_mutex_unlock(&f->lock);
 }
 
 /* Makes it a model with recurrent layers; before its scheduler is made. */
@@ -302,13 +503,25 @@ static inline void fake_add_states(struct fake_exec *f, uint32_t n_states, uint3
 
 static inline void fake_done(struct fake_exec *f)
 {
+	if (f->has_thread) {
+		(void)pthread_mutex_lock(&f->lock);
+		f->is_stopping = true;
+		(void)pthread_cond_broadcast(&f->cond);
+		(void)pthread_mutex_unlock(&f->lock);
+		(void)pthread_join(f->thread, NULL);
+	}
 	free(f->states);
 	free(f->cells);
-	free(f->rows);
 	kn_backend_close(f->picker);
-	free(f->picked);
-	free(f->best);
-	free(f->is_picked);
+	for (int i = 0; i < KN_MAX_AHEAD; i++) {
+		fake_forget(&f->flights[i]);
+		free(f->flights[i].rows);
+		free(f->flights[i].picked);
+		free(f->flights[i].best);
+		free(f->flights[i].is_picked);
+	}
+	(void)pthread_cond_destroy(&f->cond);
+	(void)pthread_mutex_destroy(&f->lock);
 }
 
 #endif

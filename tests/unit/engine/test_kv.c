@@ -99,6 +99,36 @@ static void random_use_never_shares_or_loses_a_page(void **state)
 	eng_kv_pool_free(pool);
 }
 
+static void pages_given_back_in_a_step_are_nobodys_until_it_has_landed(void **state)
+{
+	struct eng_kv_seq a = { 0 }, b = { 0 };
+	struct eng_kv_counts c;
+	struct eng_kv_pool *pool;
+
+	(void)state;
+	assert_int_equal(eng_kv_pool_new(4, 8, &pool), 0);
+	assert_int_equal(eng_kv_seq_reserve(pool, &a, 24), 0);
+	eng_kv_pool_hold(pool, true);
+	eng_kv_seq_done(pool, &a);
+	eng_kv_pool_counts(pool, &c);
+	assert_int_equal(c.n_used, 3);
+	assert_int_equal(eng_kv_seq_reserve(pool, &b, 9), -ENOSPC);
+	assert_int_equal(eng_kv_seq_reserve(pool, &b, 8), 0);
+	assert_int_equal(eng_kv_pool_check(pool, NULL), 0);
+	/* The next step is in the air: what comes back now is held for that one. */
+	eng_kv_pool_let_go(pool);
+	eng_kv_seq_done(pool, &b);
+	eng_kv_pool_counts(pool, &c);
+	assert_int_equal(c.n_free, 3);
+	assert_int_equal(c.n_used, 1);
+	eng_kv_pool_hold(pool, false);
+	eng_kv_pool_let_go(pool);
+	eng_kv_pool_counts(pool, &c);
+	assert_int_equal(c.n_free, 4);
+	assert_int_equal(eng_kv_pool_check(pool, NULL), 0);
+	eng_kv_pool_free(pool);
+}
+
 static void a_pool_of_nothing_is_refused(void **state)
 {
 	struct eng_kv_pool *pool = NULL;
@@ -116,6 +146,7 @@ int main(void)
 		cmocka_unit_test(a_full_pool_refuses_and_changes_nothing),
 		cmocka_unit_test(truncating_frees_only_pages_without_kept_tokens),
 		cmocka_unit_test(random_use_never_shares_or_loses_a_page),
+		cmocka_unit_test(pages_given_back_in_a_step_are_nobodys_until_it_has_landed),
 		cmocka_unit_test(a_pool_of_nothing_is_refused),
 	};
 

@@ -119,7 +119,7 @@ static void what_is_picked_is_of_the_rows(void **state)
 	const char *name = *state;
 	struct eng_weights *refs = open_references(name);
 	struct eng_model *m = open_fixture_model(name, be);
-	const struct kn_pick picks[2] = { { 1, 0.5 }, { 0, 0 } };
+	const struct kn_pick picks[2] = { { 1, 0, 1, 0, 0.5 }, { 0, 0, 0, 0, 0 } };
 	struct eng_runner *r = NULL;
 	struct reference ref;
 	const float *rows;
@@ -147,7 +147,7 @@ static void what_is_picked_is_of_the_rows(void **state)
 		assert_null(row.logits);
 		assert_in_range(row.n_best, 3, 32);
 		assert_true(fabsf(row.best[0].logit - want[row.best[0].id]) < 1e-5f);
-		assert_true((row.picked->drawn >= 0) == (i == 0));
+		assert_true(i == 0 || row.picked->drawn == row.best[0].id);
 		assert_memory_equal(eng_row_logits(&row), want, ref.n_vocab * sizeof(float));
 		for (uint32_t v = 0; v < ref.n_vocab; v++)
 			assert_true(want[v] <= row.best[0].logit + 1e-5f);

@@ -51,7 +51,7 @@ static struct eng_row pick(const struct eng_sampler *s, struct kn_best *best, st
 	struct eng_row row = { .fetch = fetch, .n_best = n_top };
 	struct kn_pick p;
 
-	if (!eng_sampler_wants(s, 1, &p, &row.n_best))
+	if (!eng_sampler_wants(s, 0, 1, &p))
 		return row;
 	be->ops->pick(be, logits, V, 1, V, 0, &p, row.n_best, best, picked);
 	row.best = best;
@@ -118,13 +118,18 @@ static void picked_rows_suffice_where_they_can(void **state)
 		assert_int_equal(compare(&cases[i], 8, 0), 0);
 }
 
-static void a_flat_row_is_fetched_and_gives_the_same(void **state)
+static void a_flat_row_is_drawn_from_where_it_is(void **state)
 {
-	const struct eng_sampling top_p = sampling(2, 0.95f, 0, 0), min_p = sampling(2, 1, 0, 0.05f);
+	const struct eng_sampling cases[] = {
+		sampling(2, 0.95f, 0, 0),
+		sampling(2, 1, 0, 0.05f),
+		sampling(2, 0.9f, 0, 0.02f),
+		sampling(9, 0.5f, 0, 0),
+	};
 
 	(void)state;
-	assert_int_equal(compare(&top_p, 0.5f, 0), STEPS);
-	assert_int_equal(compare(&min_p, 0.5f, 0), STEPS);
+	for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++)
+		assert_int_equal(compare(&cases[i], 0.5f, 0), 0);
 }
 
 static void what_alters_logits_asks_for_rows(void **state)
@@ -158,16 +163,19 @@ static void wanting_draws_no_random_numbers(void **state)
 	const struct eng_sampling p = sampling(1, 1, 0, 0);
 	struct eng_sampler *s = NULL;
 	struct kn_pick a[4], b[4];
-	uint32_t n_best = 0;
 
 	(void)state;
 	assert_int_equal(eng_sampler_new(&p, V, &s), 0);
-	assert_true(eng_sampler_wants(s, 4, a, &n_best) && eng_sampler_wants(s, 4, b, &n_best));
+	assert_true(eng_sampler_wants(s, 0, 4, a) && eng_sampler_wants(s, 0, 4, b));
 	for (int i = 0; i < 4; i++)
 		assert_true(a[i].unit == b[i].unit && a[i].unit >= 0 && a[i].unit < 1);
+	/* Of tokens that are picked but not taken yet. */
+	assert_true(eng_sampler_wants(s, 1, 3, b));
+	for (int i = 0; i < 3; i++)
+		assert_true(a[i + 1].unit == b[i].unit);
 	fill(1, 8);
 	(void)eng_sampler_pick(s, logits);
-	assert_true(eng_sampler_wants(s, 3, b, &n_best));
+	assert_true(eng_sampler_wants(s, 0, 3, b));
 	for (int i = 0; i < 3; i++)
 		assert_true(a[i + 1].unit == b[i].unit);
 	eng_sampler_free(s);
@@ -177,7 +185,7 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(picked_rows_suffice_where_they_can),
-		cmocka_unit_test(a_flat_row_is_fetched_and_gives_the_same),
+		cmocka_unit_test(a_flat_row_is_drawn_from_where_it_is),
 		cmocka_unit_test(what_alters_logits_asks_for_rows),
 		cmocka_unit_test(logprobs_come_with_the_picked),
 		cmocka_unit_test(wanting_draws_no_random_numbers),

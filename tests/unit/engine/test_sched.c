@@ -553,5 +553,7 @@ int main(void)
 	int failed = cmocka_run_group_tests_name("rows", tests, NULL, NULL);
 
 	fake_picks = true;
-	return failed + cmocka_run_group_tests_name("picked", tests, NULL, NULL);
+	failed += cmocka_run_group_tests_name("picked", tests, NULL, NULL);
+	fake_ahead = true;
+	return failed + cmocka_run_group_tests_name("ahead", tests, NULL, NULL);
 }

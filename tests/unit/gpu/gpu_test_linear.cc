@@ -20,7 +20,7 @@ GPU_TEST(an_embedding_gives_the_values_of_the_file)
 		for (uint32_t i = 0; i < n; i++)
 			ids.host[i] = (int32_t)(i == 0 ? 138 : test_random() % 139);
 		ids.up();
-		CHECK(gk_embed(&test_ctx, out.view(), &m.mat, ids.device, test_all(n), 2.0f) == 0, "embed");
+		CHECK(gk_embed(&test_ctx, out.view(), &m.mat, ids.device, nullptr, test_all(n), 2.0f) == 0, "embed");
 		test_sync("embed");
 		out.down();
 		for (uint32_t i = 0; i < n; i++) {
@@ -33,6 +33,30 @@ GPU_TEST(an_embedding_gives_the_values_of_the_file)
 		}
 		CHECK(worst < 1e-5, "%s: %g", test_type_name(test_types[t]), worst);
 	}
+}
+
+GPU_TEST(an_embedding_takes_ids_that_were_drawn)
+{
+	const uint32_t n = 4, cols = 64;
+	test_mat m(KN_F32, 50, cols, 0.5f);
+	both<int32_t> ids(n);
+	both<kn_picked> picked(3);
+	test_rows out(GK_F32, n, cols, cols);
+	static const int32_t want[n] = { 7, 49, 12, 49 };
+
+	picked.host[0].drawn = 12;
+	picked.host[2].drawn = 49;
+	picked.up();
+	ids.host[0] = 7;
+	ids.host[1] = ids.host[3] = KN_DRAWN(2);
+	ids.host[2] = KN_DRAWN(0);
+	ids.up();
+	CHECK(gk_embed(&test_ctx, out.view(), &m.mat, ids.device, picked.device, test_all(n), 1.0f) == 0, "embed");
+	test_sync("embed");
+	out.down();
+	for (uint32_t i = 0; i < n; i++)
+		CHECK(memcmp(out.host + (size_t)i * cols, m.values + (size_t)want[i] * cols, cols * sizeof(float)) == 0,
+		      "row %u", i);
 }
 
 GPU_TEST(a_matrix_is_widened_to_bfloat16)

@@ -8,7 +8,7 @@
 #include "engine.h"
 #include "test.h"
 
-enum { N_REQUESTS = 6, MAX_IDS = 24 };
+enum { N_REQUESTS = 9, MAX_IDS = 24 };
 
 struct answer {
 	pthread_mutex_t lock;
@@ -57,10 +57,16 @@ static void submit(struct eng_engine *e, struct call *call)
 	uint64_t id;
 
 	req.logprobs = call->i == 4;
-	if (call->i == 5) {
+	if (call->i >= 5) {
 		req.sampling.temperature = 0.8f;
 		req.sampling.has_seed = true;
 		req.sampling.seed = 3;
+	}
+	if (call->i >= 6) {
+		req.sampling.temperature = 1.5f;
+		req.sampling.top_p = 0.9f;
+		req.sampling.top_k = call->i == 7 ? 40 : 0;
+		req.sampling.min_p = call->i == 8 ? 0.05f : 0;
 	}
 	(void)pthread_mutex_lock(&call->a->lock);
 	call->a->n_open++;
@@ -68,10 +74,14 @@ static void submit(struct eng_engine *e, struct call *call)
 	assert_int_equal(eng_submit(e, &req, &id, &err), 0);
 }
 
-/* Three greedy ones, then one more beside one with log-probabilities and one that draws. */
-static void ask(const char *backend, struct answer *a)
+/* Three greedy ones, then one more beside one with log-probabilities and one that draws, then three that draw from
+ * some.
+ */
+static void ask(const char *backend, bool no_ahead, struct answer *a, struct eng_stats *ret_stats)
 {
-	const struct eng_options o = { .model_path = test_fixture("models/qwen3"), .backend = backend };
+	const struct eng_options o = { .model_path = test_fixture("models/qwen3"),
+		                       .backend = backend,
+		                       .no_ahead = no_ahead };
 	struct eng_engine *e = NULL;
 	struct call calls[N_REQUESTS];
 	struct err err = { 0 };
@@ -90,12 +100,14 @@ static void ask(const char *backend, struct answer *a)
 			(void)pthread_cond_wait(&a->cond, &a->lock);
 		(void)pthread_mutex_unlock(&a->lock);
 	}
+	eng_engine_stats(e, ret_stats);
 	eng_engine_close(e);
 }
 
 static void answers_are_those_of_the_reference(void **state)
 {
-	static struct answer want, got;
+	static struct answer want, got, behind;
+	struct eng_stats none, ahead, one_by_one;
 	char exe[4096], path[4200];
 	ssize_t n = readlink("/proc/self/exe", exe, sizeof(exe) - 1);
 
@@ -104,12 +116,18 @@ static void answers_are_those_of_the_reference(void **state)
 	exe[n] = '\0';
 	(void)snprintf(path, sizeof(path), "%s/../../plugin-host", dirname(exe));
 	assert_int_equal(setenv("OCAI_PLUGIN_DIR", path, 1), 0);
-	ask("ref", &want);
-	ask("cuda", &got);
+	ask("ref", false, &want, &none);
+	ask("cuda", false, &got, &ahead);
+	ask("cuda", true, &behind, &one_by_one);
+	assert_int_equal(none.n_steps_ahead, 0);
+	assert_true(ahead.n_steps_ahead > ahead.n_steps / 2);
+	assert_int_equal(one_by_one.n_steps_ahead, 0);
+	assert_true(ahead.device_busy_ns > 0 && ahead.device_busy_ns <= ahead.active_ns);
 	for (int i = 0; i < N_REQUESTS; i++) {
 		assert_int_equal(got.n[i], MAX_IDS - i);
 		assert_int_equal(want.n[i], got.n[i]);
 		assert_memory_equal(want.ids[i], got.ids[i], got.n[i] * sizeof(got.ids[i][0]));
+		assert_memory_equal(behind.ids[i], got.ids[i], got.n[i] * sizeof(got.ids[i][0]));
 	}
 	for (uint32_t k = 0; k < got.n[4]; k++) {
 		float d = want.logprobs[4][k] - got.logprobs[4][k];

@@ -44,7 +44,8 @@ static void the_best_come_in_order_and_ties_by_id(void **state)
 			if (want[i][k] >= 0)
 				assert_true(best[i][k].logit == rows[i][want[i][k]]);
 		}
-		assert_int_equal(got[i].drawn, -1);
+		assert_int_equal(got[i].drawn, want[i][0]);
+		assert_true(got[i].drawn_logit == rows[i][want[i][0]]);
 	}
 	assert_true(got[0].max == 3 && got[1].max == -1);
 	assert_close(got[0].log_sum, log(exp(1) + 2 * exp(3) + 2 * exp(2) + 1));
@@ -65,7 +66,7 @@ static void a_draw_is_where_the_running_sum_passes_the_unit(void **state)
 
 	(void)state;
 	for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
-		const struct kn_pick pick = { cases[i].inv_temp, cases[i].unit };
+		const struct kn_pick pick = { cases[i].inv_temp, 0, 1, 0, cases[i].unit };
 
 		be->ops->pick(be, row, 3, 1, 3, 0, &pick, 0, NULL, &got);
 		assert_int_equal(got.drawn, cases[i].id);
@@ -74,16 +75,54 @@ static void a_draw_is_where_the_running_sum_passes_the_unit(void **state)
 	}
 }
 
+static void filters_leave_some_and_say_the_order(void **state)
+{
+	/* Masses 1, 4, 2, 4, 1 of 12. */
+	const float l2 = (float)M_LN2, row[5] = { 0, 2 * l2, l2, 2 * l2, 0 };
+	const struct {
+		struct kn_pick pick;
+		int32_t id;
+	} cases[] = {
+		/* The three best, in their order: 1, 3, 2. */
+		{ { 1, 3, 1, 0, 0.39 }, 1 },
+		{ { 1, 3, 1, 0, 0.41 }, 3 },
+		{ { 1, 3, 1, 0, 0.81 }, 2 },
+		{ { 1, 3, 1, 0, 0.999 }, 2 },
+		{ { 1, 1, 1, 0, 0.999 }, 1 },
+		/* Two of them have 8/12, with the third 10/12. */
+		{ { 1, 0, 0.66f, 0, 0.999 }, 3 },
+		{ { 1, 0, 0.67f, 0, 0.999 }, 2 },
+		{ { 1, 0, 0.84f, 0, 0.999 }, 0 },
+		{ { 1, 0, 0, 0, 0.999 }, 1 },
+		/* At least half of the best, in the order of ids: 1, 2, 3. */
+		{ { 1, 0, 1, 0.49f, 0.39 }, 1 },
+		{ { 1, 0, 1, 0.49f, 0.41 }, 2 },
+		{ { 1, 0, 1, 0.49f, 0.61 }, 3 },
+		{ { 1, 0, 1, 0.51f, 0.51 }, 3 },
+		/* One after the other: of the four best 11, three have 9/11 of that, two are at least half. */
+		{ { 1, 4, 0.9f, 0.6f, 0.51 }, 3 },
+	};
+	struct kn_picked got;
+
+	(void)state;
+	for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
+		be->ops->pick(be, row, 5, 1, 5, 0, &cases[i].pick, 0, NULL, &got);
+		assert_int_equal(got.drawn, cases[i].id);
+		assert_true(got.drawn_logit == row[got.drawn]);
+		assert_close(got.log_mass, log(12.0 / 4));
+	}
+}
+
 static void broken_rows_give_nothing_and_infinities_count_as_the_largest(void **state)
 {
 	const float none[3] = { NAN, -INFINITY, NAN }, huge[3] = { 1, INFINITY, 2 };
-	const struct kn_pick pick = { 1, 0.5 };
+	const struct kn_pick pick = { 1, 0, 1, 0, 0.5 };
 	struct kn_best best[2];
 	struct kn_picked got;
 
 	(void)state;
 	be->ops->pick(be, none, 3, 1, 3, 0, &pick, 2, best, &got);
-	assert_true(got.max == -INFINITY && best[0].id == -1 && got.drawn == -1);
+	assert_true(got.max == -INFINITY && best[0].id == -1 && got.drawn == 0);
 	be->ops->pick(be, huge, 3, 1, 3, 0, &pick, 2, best, &got);
 	assert_true(got.max == FLT_MAX && best[0].id == 1 && best[1].id == 2 && got.drawn == 1);
 }
@@ -107,6 +146,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(the_best_come_in_order_and_ties_by_id),
 		cmocka_unit_test(a_draw_is_where_the_running_sum_passes_the_unit),
+		cmocka_unit_test(filters_leave_some_and_say_the_order),
 		cmocka_unit_test(broken_rows_give_nothing_and_infinities_count_as_the_largest),
 		cmocka_unit_test(logits_are_capped_first),
 	};
