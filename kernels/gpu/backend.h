@@ -400,6 +400,8 @@ struct gpu_backend {
 	size_t xbuf_bytes;
 	char *wbuf; /* device: a matrix in bfloat16, for the library */
 	size_t wbuf_bytes;
+	char *qbuf; /* device: an input in eight bits, for the library */
+	size_t qbuf_bytes;
 	bool capturing, is_stale; /* programs know places that are no more: forget them when this one is done */
 	char *raw;                /* device: matrices as they are in files, before they are packed; NULL: none yet */
 	size_t raw_bytes;

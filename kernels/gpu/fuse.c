@@ -134,7 +134,8 @@ static void fuse_gated(struct fuser *f, uint32_t i)
 		return;
 	if (!is_overwritten(f->p, i + 1, &up->out, next->act.dim, m->h.rows))
 		return;
-	if (!gpu_is_few(f->be, m) && (gpu_gemm_takes(f->be, f->p, m, gate) || gpu_widens(f->be, m, gate)))
+	if (!gpu_is_few(f->be, m) &&
+	    (gpu_gemm_takes(f->be, f->p, m, gate) || gpu_gemm8_takes(f->be, m, gate) || gpu_widens(f->be, m, gate)))
 		return;
 	f->gated[i] = true;
 	f->gone[i + 1] = true;

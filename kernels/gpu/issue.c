@@ -38,6 +38,18 @@ bool gpu_gemm_takes(const struct gpu_backend *be, const struct gpu_program *p, c
 	return be->gemm && !be->exact && !be->deterministic && job->m->m.type == KN_BF16 && !job->bias;
 }
 
+/* Rows from which on the library is quicker than kernels of our own, which widen weights. */
+enum { FP8_ROWS = 17 };
+
+bool gpu_gemm8_takes(const struct gpu_backend *be, const union gpu_rec *rec, const struct rec_job *job)
+{
+	const struct gk_mat *w = &job->m->m;
+	uint32_t rows = be->step.rows[rec->h.rows].bound;
+
+	return be->gemm && !be->exact && !be->deterministic && w->type == KN_FP8_128 && w->first_row == 0 &&
+	       !job->bias && w->rows % 16 == 0 && rows >= FP8_ROWS && rows % 4 == 0;
+}
+
 /* Memory of the backend's own that a launch needs. Not while a graph is captured: the launches before it would be lost.
  */
 static int room(struct gpu_backend *be, char **p, size_t *have, size_t bytes)
@@ -138,6 +150,60 @@ static int issue_gemm(struct gpu_backend *be, const struct rec_job *j, const str
 	return gpu_gemm_run(be->gemm, &d);
 }
 
+/* x in eight bits, its scales behind it; once for all jobs of a product. */
+struct rows8 {
+	const void *q;
+	const float *scale;
+	uint32_t ld; /* 0: not made yet */
+};
+
+static int quantize_x(struct gpu_backend *be, const struct gk_view *x, struct gk_rows rows, uint32_t cols,
+                      struct rows8 *ret)
+{
+	uint32_t ld = (cols + 63) & ~63u;
+	size_t bytes = ((size_t)rows.bound * ld + 255) & ~(size_t)255;
+	int r = room(be, &be->qbuf, &be->qbuf_bytes, bytes + (size_t)((cols + 127) / 128) * rows.bound * sizeof(float));
+
+	if (r < 0)
+		return r;
+	*ret = (struct rows8){ .q = be->qbuf, .scale = (const float *)(be->qbuf + bytes), .ld = ld };
+	return gk_quantize_rows(&be->ctx, be->qbuf, ld, (float *)(be->qbuf + bytes), rows.bound, *x, rows, cols);
+}
+
+static int issue_gemm8(struct gpu_backend *be, const struct rec_job *j, const struct rows8 *x, struct gk_view out,
+                       struct gk_rows rows)
+{
+	const struct gpu_gemm8_desc d = { .rows = rows.bound,
+		                          .k = x->ld,
+		                          .w = &j->m->m,
+		                          .x = x->q,
+		                          .x_scale = x->scale,
+		                          .out = out.p,
+		                          .ld_x = x->ld,
+		                          .ld_out = out.ld,
+		                          .out_is_f32 = out.elem == GK_F32,
+		                          .accumulate = j->accumulate };
+
+	struct gk_view narrow = { .elem = GK_BF16, .ld = (d.w->rows + 7) & ~7u };
+	struct gpu_gemm8_desc n = d;
+	int r = gpu_gemm8_run(be->gemm, &d);
+
+	if (r != -ENOTSUP || !d.out_is_f32)
+		return r;
+	/* No kernel that gives float32: it is made of bfloat16. */
+	r = room(be, &be->wbuf, &be->wbuf_bytes, (size_t)rows.bound * narrow.ld * 2);
+	if (r < 0)
+		return r;
+	narrow.p = n.out = be->wbuf;
+	n.ld_out = narrow.ld;
+	n.out_is_f32 = n.accumulate = false;
+	r = gpu_gemm8_run(be->gemm, &n);
+	if (r < 0)
+		return r;
+	return j->accumulate ? gk_add(&be->ctx, out, narrow, rows, d.w->rows, 1)
+	                     : gk_convert(&be->ctx, out, narrow, rows, d.w->rows);
+}
+
 /* So many rows that writing a matrix out in bfloat16, for the library to read, costs less than it saves. */
 enum { WIDEN_ROWS = 256 };
 static const size_t widest_bytes = 512u << 20;
@@ -180,6 +246,7 @@ static int issue_many(struct gpu_backend *be, const struct gpu_program *p, const
 {
 	struct gk_job jobs[GK_MAX_JOBS];
 	uint32_t cols = m->job[0].m->m.cols, n = 0;
+	struct rows8 x8 = { 0 };
 	bool exact = be->exact;
 	int r = 0;
 
@@ -198,6 +265,12 @@ static int issue_many(struct gpu_backend *be, const struct gpu_program *p, const
 		if (!exact && !l->gated && gpu_gemm_takes(be, p, (const union gpu_rec *)m, &m->job[i])) {
 			step = joined(m, l->jobs, i, &n_out);
 			done = issue_gemm(be, &m->job[i], &l->x, l->jobs[i].out, l->rows.bound, n_out);
+		}
+		if (!exact && !l->gated && gpu_gemm8_takes(be, (const union gpu_rec *)m, &m->job[i])) {
+			r = x8.ld ? 0 : quantize_x(be, &l->x, l->rows, cols, &x8);
+			if (r < 0)
+				return r;
+			done = issue_gemm8(be, &m->job[i], &x8, l->jobs[i].out, l->rows);
 		}
 		if (done == -ENOTSUP && !exact && !l->gated && gpu_widens(be, (const union gpu_rec *)m, &m->job[i]))
 			done = issue_widened(be, &m->job[i], &l->x, l->jobs[i].out, l->rows.bound);

@@ -1,13 +1,11 @@
 /* Weight matrices on the device: how each type lies in memory, and how a lane turns what it loads into bfloat16.
  *
  * F32, F16, BF16   row-major, ld a multiple of 64 with zeros beyond the columns.
- * FP8              the same, a byte each; scales: float32 [rows / 128][cols / 128], rounded up.
- * Block types      rows in blocks of 8, columns in units (64 for Q8_0, else 128), so that a wave's loads are
- *                  consecutive:
- *   values  [row block][unit][8 rows][4 lanes] of 16 bytes
- *   high    Q5: [row block][unit][8][4] of 4 bytes; Q6_K: of 8
- *   scales  [row block][unit][8] of gk_scale_bytes() each; Q4_K and Q5_K: [row block][unit / 2][8] of 16, the first
- *           16 bytes of the file's block as they are
+ * FP8              the same, a byte each; scales: float32 [(first_row + rows) / 128][cols / 128], rounded up, the
+ * latter to four. Block types      rows in blocks of 8, columns in units (64 for Q8_0, else 128), so that a wave's
+ * loads are consecutive: values  [row block][unit][8 rows][4 lanes] of 16 bytes high    Q5: [row block][unit][8][4] of
+ * 4 bytes; Q6_K: of 8 scales  [row block][unit][8] of gk_scale_bytes() each; Q4_K and Q5_K: [row block][unit / 2][8] of
+ * 16, the first 16 bytes of the file's block as they are
  *
  * Order of columns. Lane group t (0..3) of a chunk of 32 columns holds 8 of them, elements e = 0..7:
  *   order 0 (16 bits)  column 8 t + e
@@ -80,6 +78,12 @@ GK_HD uint32_t gk_column(uint32_t order, uint32_t c, uint32_t t, uint32_t e)
 	if (order == 1)
 		return 32 * c + (e & 4) * 4 + 4 * t + (e & 3);
 	return 64 * (c >> 1) + 16 * t + 8 * (c & 1) + (e & 4) + ((e & 1) << 1 | (e >> 1 & 1));
+}
+
+/* FP8: floats of a line of scales, as the library that multiplies by them wants it. */
+GK_HD uint32_t gk_fp8_across(uint32_t cols)
+{
+	return ((cols + 127) / 128 + 3) & ~3u;
 }
 
 /* ---- One lane's elements ------------------------------------------------------------------------------------- */
@@ -261,7 +265,8 @@ template <> struct gk_format<GK_FP8_128> : gk_row_major<1> {
 	/* The 16 rows of a tile lie in one block of 128. */
 	GK_METHOD const uint8_t *scale_where(const gk_mat &m, uint32_t row, uint32_t)
 	{
-		return (const uint8_t *)((const float *)m.scales + (size_t)(row >> 7) * ((m.cols + 127) / 128));
+		return (const uint8_t *)((const float *)m.scales +
+		                         (size_t)((m.first_row + row) >> 7) * gk_fp8_across(m.cols));
 	}
 	GK_METHOD uint32_t step8_scale(uint32_t)
 	{

@@ -39,7 +39,9 @@ static bool measure(uint32_t type, uint32_t rows, uint32_t cols, parts *p)
 		const size_t bytes = type == KN_F32 ? 4 : type == GK_FP8_128 ? 1 : 2;
 
 		p->values = align_up((size_t)rows * p->ld * bytes, 256);
-		p->scales = type == GK_FP8_128 ? ((size_t)rows + 127) / 128 * ((cols + 127) / 128) * sizeof(float) : 0;
+		/* One line more: rows may begin within a block. */
+		p->scales = type == GK_FP8_128 ? (((size_t)rows + 127) / 128 + 1) * gk_fp8_across(cols) * sizeof(float)
+		                               : 0;
 	} else {
 		lines = (size_t)rows * gk_n_units(m);
 		scales = type == KN_Q4_K || type == KN_Q5_K ? lines / 2 : lines;
@@ -71,7 +73,18 @@ int gk_mat_describe(struct gk_mat *mat, uint32_t type, uint32_t rows, uint32_t c
 	mat->values = packed;
 	mat->scales = p.scales ? (const uint8_t *)packed + p.values : nullptr;
 	mat->high = p.high ? (const uint8_t *)packed + p.values + p.scales : nullptr;
+	mat->first_row = 0;
 	return 0;
+}
+
+uint32_t gk_mat_scale_lines(const struct gk_mat *mat)
+{
+	return (mat->first_row + mat->rows + 127) / 128;
+}
+
+uint32_t gk_mat_scale_stride(const struct gk_mat *mat)
+{
+	return gk_fp8_across(mat->cols);
 }
 
 /* ---- Row-major types: bytes move, the end of each row becomes zeros ---------------------------------------------- */

@@ -263,6 +263,42 @@ GPU_TEST(many_rows_by_tiles)
 	}
 }
 
+GPU_TEST(rows_become_eight_bits)
+{
+	static const struct {
+		uint32_t elem, n, dim, ld_x;
+	} cases[] = { { GK_BF16, 5, 512, 512 }, { GK_F32, 3, 200, 203 }, { GK_BF16, 9, 72, 80 } };
+
+	for (int c = 0; c < 3; c++) {
+		const uint32_t n = cases[c].n, dim = cases[c].dim, ld = (dim + 63) / 64 * 64, across = (dim + 127) / 128;
+		test_rows x(cases[c].elem, n, dim, cases[c].ld_x);
+		both<uint8_t> q((size_t)n * ld);
+		both<float> scale((size_t)across * (n + 3));
+		float *line = (float *)malloc(sizeof(float) * ld);
+
+		x.random(3.0f);
+		for (uint32_t k = 0; k < dim && k < 128; k++) /* a block of zeros, one with tiny values beside a great one */
+			x.host[k] = 0.0f, x.host[x.ld + k] = k == 5 ? 900.0f : 1e-3f * (float)k;
+		x.up();
+		CHECK(gk_quantize_rows(&test_ctx, q.device, ld, scale.device, n + 3, x.view(), test_all(n), dim) == 0, "launch");
+		test_sync("quantize");
+		q.down();
+		scale.down();
+		for (uint32_t i = 0; i < n; i++) {
+			kn_dequantize(KN_FP8_128, q.host + (size_t)i * ld, line, ld);
+			for (uint32_t k = 0; k < ld; k++) {
+				const float s = k < dim ? scale.host[(size_t)(k / 128) * (n + 3) + i] : 0.0f;
+				const float want = k < dim ? x.host[i * x.ld + k] : 0.0f;
+
+				/* 3 bits of fraction; below 2^-6 steps of 2^-9 */
+				CHECK(fabsf(line[k] * s - want) <= fabsf(want) / 16.0f * 1.0001f + s * 0.001f,
+				      "row %u, column %u: %g for %g", i, k, line[k] * s, want);
+			}
+		}
+		free(line);
+	}
+}
+
 GPU_TEST(a_batch_of_matrices)
 {
 	const uint32_t n = 3, n_mats = 3, rows = 10, cols = 32;

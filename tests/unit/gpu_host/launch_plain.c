@@ -89,13 +89,29 @@ size_t gk_scratch_bytes(const struct gk_ctx *ctx, const struct gk_limits *limits
 
 size_t gk_mat_bytes(uint32_t type, uint32_t rows, uint32_t cols)
 {
-	return rows * kn_row_bytes((enum kn_dtype)type, cols);
+	size_t bytes = rows * kn_row_bytes((enum kn_dtype)type, cols);
+
+	return type == KN_FP8_128 ? (bytes + 255) / 256 * 256 + (size_t)(rows / 128 + 2) * (cols / 128 + 1) * 4 : bytes;
 }
 
 int gk_mat_describe(struct gk_mat *mat, uint32_t type, uint32_t rows, uint32_t cols, void *packed)
 {
+	size_t bytes = rows * kn_row_bytes((enum kn_dtype)type, cols);
+
 	*mat = (struct gk_mat){ .type = type, .rows = rows, .cols = cols, .ld = cols, .values = packed };
+	if (type == KN_FP8_128)
+		mat->scales = (char *)packed + (bytes + 255) / 256 * 256;
 	return 0;
+}
+
+uint32_t gk_mat_scale_lines(const struct gk_mat *mat)
+{
+	return (mat->first_row + mat->rows + 127) / 128;
+}
+
+uint32_t gk_mat_scale_stride(const struct gk_mat *mat)
+{
+	return mat->cols / 128 + 1;
 }
 
 int gk_mat_pack(const struct gk_ctx *ctx, const struct gk_mat *mat, const void *raw, uint32_t row, uint32_t n)
@@ -113,7 +129,32 @@ static float *row_of(const struct gk_mat *m, size_t row)
 	size_t bytes = kn_row_bytes((enum kn_dtype)m->type, m->cols);
 
 	kn_dequantize((enum kn_dtype)m->type, (const char *)m->values + row * bytes, w, m->cols);
+	for (uint32_t k = 0; m->type == KN_FP8_128 && k < m->cols; k++)
+		w[k] *= ((const float *)m->scales)[(m->first_row + row) / 128 * gk_mat_scale_stride(m) + k / 128];
 	return w;
+}
+
+int gk_quantize_rows(const struct gk_ctx *ctx, void *q, uint32_t ld, float *scale, uint32_t ld_scale, struct gk_view x,
+                     struct gk_rows rows, uint32_t dim)
+{
+	(void)ctx;
+	n_launched++;
+	for (uint32_t i = 0; i < actual(rows); i++) {
+		for (uint32_t from = 0; from < dim; from += 128) {
+			float line[128] = { 0 }, most = 1e-20f;
+
+			for (uint32_t k = 0; k < 128 && from + k < dim; k++) {
+				line[k] = get(&x, i, from + k);
+				most = fmaxf(most, fabsf(line[k]));
+			}
+			for (uint32_t k = 0; k < 128; k++)
+				line[k] *= 448 / most;
+			kn_quantize(KN_FP8_128, line, (char *)q + (size_t)i * ld + from,
+			            ld - from < 128 ? ld - from : 128);
+			scale[(size_t)(from / 128) * ld_scale + i] = most / 448;
+		}
+	}
+	return 0;
 }
 
 int gk_mat_widen(const struct gk_ctx *ctx, const struct gk_mat *mat, void *dst, uint32_t ld)
