@@ -1,11 +1,13 @@
 /* Weight matrices on the device: how each type lies in memory, and how a lane turns what it loads into bfloat16.
  *
  * F32, F16, BF16   row-major, ld a multiple of 64 with zeros beyond the columns.
- * FP8              the same, a byte each; scales: float32 [(first_row + rows) / 128][cols / 128], rounded up, the
- * latter to four. Block types      rows in blocks of 8, columns in units (64 for Q8_0, else 128), so that a wave's
- * loads are consecutive: values  [row block][unit][8 rows][4 lanes] of 16 bytes high    Q5: [row block][unit][8][4] of
- * 4 bytes; Q6_K: of 8 scales  [row block][unit][8] of gk_scale_bytes() each; Q4_K and Q5_K: [row block][unit / 2][8] of
- * 16, the first 16 bytes of the file's block as they are
+ * FP8              the same, a byte each; scales: a line of gk_fp8_across() floats for each 128 rows, first_row first.
+ * Block types      rows in blocks of 8, columns in units (64 for Q8_0, else 128), so that a wave's loads are
+ *                  consecutive:
+ *   values  [row block][unit][8 rows][4 lanes] of 16 bytes
+ *   high    Q5: [row block][unit][8][4] of 4 bytes; Q6_K: of 8
+ *   scales  [row block][unit][8] of gk_scale_bytes() each; Q4_K and Q5_K: [row block][unit / 2][8] of 16, the first
+ *           16 bytes of the file's block as they are
  *
  * Order of columns. Lane group t (0..3) of a chunk of 32 columns holds 8 of them, elements e = 0..7:
  *   order 0 (16 bits)  column 8 t + e
