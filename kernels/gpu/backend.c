@@ -285,7 +285,7 @@ static uint64_t free_bytes(struct kn_backend *base)
 static bool takes(const struct kn_backend *base, enum kn_dtype dtype)
 {
 	(void)base;
-	return dtype == KN_FP8_128;
+	return dtype == KN_FP8_128 || dtype == KN_MXFP4;
 }
 
 /* ---- Open and close ---- */

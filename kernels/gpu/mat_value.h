@@ -49,6 +49,8 @@ GPU_FN float gk_value(const gk_mat &m, uint32_t row, uint32_t k)
 		break;
 	}
 	switch (m.type) {
+	case KN_MXFP4:
+		return gk_e8m0(s[c]) * gpu_bf16_low(gk_e2m1_to_bf16(q));
 	case KN_Q4_0:
 		return gpu_from_f16(((const gpu_f16 *)s)[c]) * (float)((int)q - 8);
 	case KN_Q5_0:

@@ -34,6 +34,7 @@ enum kn_dtype {
 
 	/* Beyond those above, which every backend takes: only matrices, and only where kn_takes() says so. */
 	KN_FP8_128 = 0x100, /* a byte each, e4m3; times a float32 for each 128 x 128 of them (kn_mat.scales) */
+	KN_MXFP4,           /* 32 values: the exponent of a power of two plus 127, 4 bits each, e2m1 (17 bytes) */
 };
 
 struct kn_dtype_info {

@@ -1,5 +1,5 @@
 /* Element types: sizes, names, and values to and from float. One row per type in the table below; the
- * block formats themselves are in quant_block.c (32 values) and quant_k.c (256 values). */
+ * block formats themselves are in quant_block.c and quant_mx.c (32 values) and quant_k.c (256 values). */
 #include "kernels.h"
 
 #include <errno.h>
@@ -69,11 +69,15 @@ static const struct codec codecs[KN_N_DTYPES] = {
 	[KN_Q6_K] = { { "Q6_K", 256, 210 }, kn_q6_k_decode, kn_q6_k_encode },
 };
 
-static const struct codec fp8_128 = { { "FP8", 1, 1 }, f8_decode, f8_encode };
+/* From KN_FP8_128 on. */
+static const struct codec beyond[] = {
+	{ { "FP8", 1, 1 }, f8_decode, f8_encode },
+	{ { "MXFP4", 32, 17 }, kn_mxfp4_decode, kn_mxfp4_encode },
+};
 
 static const struct codec *codec_of(enum kn_dtype dtype)
 {
-	return dtype == KN_FP8_128 ? &fp8_128 : &codecs[dtype];
+	return dtype >= KN_FP8_128 ? &beyond[dtype - KN_FP8_128] : &codecs[dtype];
 }
 
 const struct kn_dtype_info *kn_dtype_info(enum kn_dtype dtype)
@@ -89,13 +93,15 @@ int kn_dtype_parse(const char *name, enum kn_dtype *ret_dtype, struct err *err)
 			return 0;
 		}
 	}
-	if (strcasecmp(name, fp8_128.info.name) == 0) {
-		*ret_dtype = KN_FP8_128;
-		return 0;
+	for (size_t i = 0; i < sizeof(beyond) / sizeof(beyond[0]); i++) {
+		if (strcasecmp(name, beyond[i].info.name) == 0) {
+			*ret_dtype = (enum kn_dtype)(KN_FP8_128 + i);
+			return 0;
+		}
 	}
 	return err_set(err, -EINVAL,
 	               "element type '%s': expected F32, F16, BF16, Q8_0, Q4_0, Q4_1, Q5_0, Q5_1, "
-	               "Q4_K, Q5_K, Q6_K or FP8",
+	               "Q4_K, Q5_K, Q6_K, FP8 or MXFP4",
 	               name);
 }
 

@@ -258,6 +258,20 @@ static void mx_row_q8(const uint8_t *blocks, const uint8_t *scales, size_t n_blo
 	}
 }
 
+/* As they are, in KN_MXFP4's order. */
+static void mx_row_mx(const uint8_t *blocks, const uint8_t *scales, size_t n_blocks, char *out)
+{
+	for (size_t b = 0; b < n_blocks; b++, blocks += MX_BYTES) {
+		uint8_t values[MX_BLOCK];
+
+		for (int i = 0; i < MX_BLOCK; i++)
+			values[i] = (uint8_t)(blocks[i / 2] >> i % 2 * 4 & 15);
+		*out++ = (char)scales[b];
+		for (int i = 0; i < MX_BYTES; i++)
+			*out++ = (char)(values[i] | values[i + MX_BYTES] << 4);
+	}
+}
+
 static void mx_rows(void *arg, size_t begin, size_t end, unsigned worker)
 {
 	const struct rows *m = arg;
@@ -269,7 +283,9 @@ static void mx_rows(void *arg, size_t begin, size_t end, unsigned worker)
 		const uint8_t *blocks = (const uint8_t *)m->data + row * n_blocks * MX_BYTES;
 		const uint8_t *scales = (const uint8_t *)m->scales + row * n_blocks;
 
-		if (m->dtype == KN_Q8_0) {
+		if (m->dtype == KN_MXFP4) {
+			mx_row_mx(blocks, scales, n_blocks, m->out + i * m->row_bytes);
+		} else if (m->dtype == KN_Q8_0) {
 			mx_row_q8(blocks, scales, n_blocks, m->out + i * m->row_bytes);
 		} else {
 			mx_row_f32(blocks, scales, n_blocks, line);
@@ -290,6 +306,8 @@ int model_expand_mxfp4(struct loader *l, const char *name, const uint64_t shape[
 		return r;
 	n_blocks = cols / MX_BLOCK;
 	*ret = (struct kn_mat){ .dtype = dtype_for(l, cols), .rows = rows, .cols = (uint32_t)cols };
+	if (!l->exact && kn_takes(l->m->backend, KN_MXFP4))
+		ret->dtype = KN_MXFP4;
 	/* A scale that float16 cannot hold belongs to weights that round to nothing beside others, or to a damaged
 	 * file. */
 	if (ret->dtype == KN_Q8_0 &&

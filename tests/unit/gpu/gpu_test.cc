@@ -87,7 +87,8 @@ struct gk_view test_rows::view()
 }
 
 const uint32_t test_types[] = { KN_F32,  KN_F16,  KN_BF16, GK_FP8_128, KN_Q8_0, KN_Q4_0,
-	                        KN_Q4_1, KN_Q5_0, KN_Q5_1, KN_Q4_K,    KN_Q5_K, KN_Q6_K };
+	                        KN_Q4_1, KN_Q5_0, KN_Q5_1, KN_Q4_K,    KN_Q5_K, KN_Q6_K,
+	                        KN_MXFP4 };
 const int test_n_types = sizeof(test_types) / sizeof(test_types[0]);
 
 const char *test_type_name(uint32_t type)
