@@ -323,6 +323,9 @@ struct gpu_launch {
 	uint8_t kind;
 	bool gated;    /* F_ONE of a product: the activation behind it too */
 	uint32_t norm; /* F_ONE of a product: the record of the norm before it; UINT32_MAX: none */
+	/* F_ONE of a product by eight bits: one more than the record before it (a norm, an activation) that makes its
+	 * input, which is written nowhere else; 0: none. */
+	uint32_t maker;
 	uint32_t first, n;
 	uint32_t batch; /* F_BATCH */
 };

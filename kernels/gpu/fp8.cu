@@ -1,5 +1,6 @@
 /* Rows of activations in eight bits, for products with FP8 weights: each 128 columns of a row are divided by a scale of
- * their own, so that the greatest of them becomes the greatest value of the type. */
+ * their own, so that the greatest of them becomes the greatest value of the type. What makes the rows (a norm, an
+ * activation) can be done on the way. */
 #include <errno.h>
 
 #include "gpu/mat.h"
@@ -24,50 +25,88 @@ GPU_FN uint32_t pack_e4m3(float a, float b)
 #endif
 }
 
-static __global__ void quantize_kernel(uint8_t *q, uint32_t ld, float *scale, uint32_t ld_scale, gk_view x, gk_rows rows,
-                                       uint32_t dim, uint32_t n_blocks, bool whole)
+/* A row for each block; PLAIN as it is, ACT activated, NORM normed. */
+enum { PLAIN, ACT, NORM };
+
+template <int KIND> static __global__ void __launch_bounds__(QUANT_THREADS) quantize_kernel(GPU_PARAM gk_quantize a, bool whole)
 {
-	const size_t i = ((size_t)blockIdx.x * QUANT_THREADS + threadIdx.x) / QUANT_LANES;
-	const uint32_t row = (uint32_t)(i / n_blocks), block = (uint32_t)(i % n_blocks);
-	const uint32_t lane = threadIdx.x % QUANT_LANES, k = block * QUANT_BLOCK + lane * 8;
-	float v[8] = { 0, 0, 0, 0, 0, 0, 0, 0 }, most = 0.0f;
-	bool there;
+	__shared__ float scratch[32];
+	const uint32_t row = blockIdx.x, lane = threadIdx.x % QUANT_LANES;
+	const uint32_t n_blocks = (a.dim + QUANT_BLOCK - 1) / QUANT_BLOCK;
+	float factor = 1.0f;
 
 	gpu_dependents_may_start();
 	gpu_dependency_wait();
-	there = row < gk_n_rows(rows);
-	if (there && k < dim)
-		gk_get8(x, row, k, dim, whole && k + 8 <= dim, v);
-#pragma unroll
-	for (int e = 0; e < 8; e++)
-		most = fmaxf(most, fabsf(v[e]));
-#pragma unroll
-	for (int m = 1; m < QUANT_LANES; m <<= 1)
-		most = fmaxf(most, gpu_shfl_xor(most, m));
-	if (!there)
+	if (row >= gk_n_rows(a.rows))
 		return;
-	most = fmaxf(most, 1e-20f); /* of zeros alone: anything whose inverse is a number */
+	if (KIND == NORM) {
+		float square = 0.0f;
 
-	const float by = 448.0f / most;
+		for (uint32_t k = threadIdx.x * 8; k < a.dim; k += QUANT_THREADS * 8) {
+			float v[8];
 
-	if (k < ld)
-		*(uint2 *)(q + (size_t)row * ld + k) =
-		        make_uint2(pack_e4m3(v[0] * by, v[1] * by) | pack_e4m3(v[2] * by, v[3] * by) << 16,
-		                   pack_e4m3(v[4] * by, v[5] * by) | pack_e4m3(v[6] * by, v[7] * by) << 16);
-	if (lane == 0)
-		scale[(size_t)block * ld_scale + row] = most * (1.0f / 448.0f);
+			gk_get8(a.x, row, k, a.dim, whole && k + 8 <= a.dim, v);
+#pragma unroll
+			for (int e = 0; e < 8; e++)
+				square += v[e] * v[e];
+		}
+		square = gpu_block_sum(square, scratch);
+		factor = 1.0f / sqrtf(square / (float)a.dim + a.eps);
+	}
+	for (uint32_t block = threadIdx.x / QUANT_LANES; block < n_blocks; block += QUANT_THREADS / QUANT_LANES) {
+		const uint32_t k = block * QUANT_BLOCK + lane * 8;
+		float v[8] = { 0, 0, 0, 0, 0, 0, 0, 0 }, most = 0.0f;
+
+		if (k < a.dim) {
+			const bool eight = whole && k + 8 <= a.dim;
+
+			gk_get8(a.x, row, k, a.dim, eight, v);
+			if (KIND == ACT) {
+				float u[8] = { 0, 0, 0, 0, 0, 0, 0, 0 };
+
+				if (a.up.p)
+					gk_get8(a.up, row, k, a.dim, eight, u);
+#pragma unroll
+				for (int e = 0; e < 8; e++)
+					v[e] = k + e < a.dim ? gk_act(a.act, v[e], u[e]) : 0.0f;
+			}
+			if (KIND == NORM) {
+#pragma unroll
+				for (int e = 0; e < 8; e++)
+					v[e] *= factor * (a.norm_w && k + e < a.dim ? a.norm_w[k + e] : 1.0f);
+			}
+		}
+#pragma unroll
+		for (int e = 0; e < 8; e++)
+			most = fmaxf(most, fabsf(v[e]));
+#pragma unroll
+		for (int m = 1; m < QUANT_LANES; m <<= 1)
+			most = fmaxf(most, gpu_shfl_xor(most, m));
+		most = fmaxf(most, 1e-20f); /* of zeros alone: anything whose inverse is a number */
+
+		const float by = 448.0f / most;
+
+		if (k < a.ld)
+			*(uint2 *)((uint8_t *)a.q + (size_t)row * a.ld + k) =
+			        make_uint2(pack_e4m3(v[0] * by, v[1] * by) | pack_e4m3(v[2] * by, v[3] * by) << 16,
+			                   pack_e4m3(v[4] * by, v[5] * by) | pack_e4m3(v[6] * by, v[7] * by) << 16);
+		if (lane == 0)
+			a.scale[(size_t)block * a.ld_scale + row] = most * (1.0f / 448.0f);
+	}
 }
 
-int gk_quantize_rows(const struct gk_ctx *ctx, void *q, uint32_t ld, float *scale, uint32_t ld_scale, struct gk_view x,
-                     struct gk_rows rows, uint32_t dim)
+int gk_quantize_rows(const struct gk_ctx *ctx, const struct gk_quantize *a)
 {
-	const uint32_t n_blocks = (dim + QUANT_BLOCK - 1) / QUANT_BLOCK;
-	const size_t n = (size_t)rows.bound * n_blocks * QUANT_LANES;
+	const dim3 grid(a->rows.bound), threads(QUANT_THREADS);
+	const bool whole = gk_view_aligned(a->x) && (!a->is_act || gk_view_aligned(a->up));
 
-	if (dim == 0 || ld < dim || ld % 64 || ld_scale < rows.bound)
+	if (a->dim == 0 || a->ld < a->dim || a->ld % 64 || a->ld_scale < a->rows.bound || (a->is_act && a->norm))
 		return -EINVAL;
-	gpu_launch(quantize_kernel, dim3((unsigned)((n + QUANT_THREADS - 1) / QUANT_THREADS)), dim3(QUANT_THREADS), 0,
-	           ctx->stream, ctx->overlap, (uint8_t *)q, ld, scale, ld_scale, x, rows, dim, n_blocks,
-	           gk_view_aligned(x));
+	if (a->is_act)
+		gpu_launch(quantize_kernel<ACT>, grid, threads, 0, ctx->stream, ctx->overlap, *a, whole);
+	else if (a->norm)
+		gpu_launch(quantize_kernel<NORM>, grid, threads, 0, ctx->stream, ctx->overlap, *a, whole);
+	else
+		gpu_launch(quantize_kernel<PLAIN>, grid, threads, 0, ctx->stream, ctx->overlap, *a, whole);
 	return gk_launched();
 }

@@ -157,17 +157,32 @@ struct rows8 {
 	uint32_t ld; /* 0: not made yet */
 };
 
-static int quantize_x(struct gpu_backend *be, const struct gk_view *x, struct gk_rows rows, uint32_t cols,
-                      struct rows8 *ret)
+/* maker: the record that makes x on the way, or NULL. */
+static int quantize_x(struct gpu_backend *be, const struct gpu_program *p, const struct gk_linear *l, uint32_t cols,
+                      const union gpu_rec *maker, struct rows8 *ret)
 {
-	uint32_t ld = (cols + 63) & ~63u;
-	size_t bytes = ((size_t)rows.bound * ld + 255) & ~(size_t)255;
-	int r = room(be, &be->qbuf, &be->qbuf_bytes, bytes + (size_t)((cols + 127) / 128) * rows.bound * sizeof(float));
+	uint32_t ld = (cols + 63) & ~63u, bound = l->rows.bound;
+	size_t bytes = ((size_t)bound * ld + 255) & ~(size_t)255;
+	struct gk_quantize k = { .ld = ld, .ld_scale = bound, .x = l->x, .rows = l->rows, .dim = cols };
+	int r = room(be, &be->qbuf, &be->qbuf_bytes, bytes + (size_t)((cols + 127) / 128) * bound * sizeof(float));
 
 	if (r < 0)
 		return r;
-	*ret = (struct rows8){ .q = be->qbuf, .scale = (const float *)(be->qbuf + bytes), .ld = ld };
-	return gk_quantize_rows(&be->ctx, be->qbuf, ld, (float *)(be->qbuf + bytes), rows.bound, *x, rows, cols);
+	k.q = be->qbuf;
+	k.scale = (float *)(be->qbuf + bytes);
+	if (maker && maker->h.op == OP_ACT) {
+		k.x = view(be, p, &maker->act.gate);
+		k.up = view(be, p, &maker->act.up);
+		k.is_act = true;
+		k.act = maker->act.act;
+	} else if (maker) {
+		k.x = view(be, p, &maker->norm.x);
+		k.norm = true;
+		k.norm_w = maker->norm.w;
+		k.eps = maker->norm.eps;
+	}
+	*ret = (struct rows8){ .q = k.q, .scale = k.scale, .ld = ld };
+	return gk_quantize_rows(&be->ctx, &k);
 }
 
 static int issue_gemm8(struct gpu_backend *be, const struct rec_job *j, const struct rows8 *x, struct gk_view out,
@@ -240,37 +255,67 @@ static int issue_widened(struct gpu_backend *be, const struct rec_job *j, const 
 	return r < 0 ? r : gpu_gemm_run(be->gemm, &d);
 }
 
+static int issue_maker(struct gpu_backend *be, const struct gpu_program *p, const union gpu_rec *rec)
+{
+	if (rec->h.op == OP_NORM)
+		return issue_norm(be, p, &rec->norm);
+	return gk_act_mul(&be->ctx, rec->act.act, view(be, p, &rec->act.out), view(be, p, &rec->act.gate),
+	                  view(be, p, &rec->act.up), gpu_rows_of(be, rec->h.rows), rec->act.dim);
+}
+
+/* FP8 weights: the library's, as far as it has kernels. *jobs are those that are left. */
+static int issue_eight_bits(struct gpu_backend *be, const struct gpu_program *p, const struct rec_matmul *m,
+                            const struct gk_linear *l, const union gpu_rec *maker, bool *ret_done)
+{
+	struct rows8 x = { 0 };
+	int r = 0;
+
+	for (uint32_t i = 0; i < m->h.n_jobs && r == 0; i++) {
+		if (l->gated || !gpu_gemm8_takes(be, (const union gpu_rec *)m, &m->job[i]))
+			continue;
+		if (!x.ld)
+			r = quantize_x(be, p, l, m->job[0].m->m.cols, maker, &x);
+		if (r < 0)
+			return r;
+		r = issue_gemm8(be, &m->job[i], &x, l->jobs[i].out, l->rows);
+		ret_done[i] = r == 0;
+		r = r == -ENOTSUP ? 0 : r;
+	}
+	return r;
+}
+
 /* Rows beyond GK_FEW_ROWS: the library's, job by job, and the rest in one launch of our own. */
 static int issue_many(struct gpu_backend *be, const struct gpu_program *p, const struct rec_matmul *m,
-                      struct gk_linear *l)
+                      struct gk_linear *l, const union gpu_rec *maker)
 {
 	struct gk_job jobs[GK_MAX_JOBS];
 	uint32_t cols = m->job[0].m->m.cols, n = 0;
-	struct rows8 x8 = { 0 };
-	bool exact = be->exact;
+	bool exact = be->exact, done8[GK_MAX_JOBS] = { 0 }, all = true;
 	int r = 0;
 
 	/* Weights in float32 are few and matter (routers): they are not rounded. */
 	for (uint32_t i = 0; i < m->h.n_jobs; i++)
 		exact |= m->job[i].m->m.type == KN_F32;
-	if (exact && l->x.elem != GK_F32)
+	if (!exact)
+		r = issue_eight_bits(be, p, m, l, maker, done8);
+	for (uint32_t i = 0; i < m->h.n_jobs; i++)
+		all &= done8[i];
+	if (all || r < 0)
+		return r;
+	if (maker)
+		r = issue_maker(be, p, maker);
+	if (r == 0 && exact && l->x.elem != GK_F32)
 		r = convert_x(be, &l->x, l->rows, cols, GK_F32);
-	else if (!exact && l->x.elem == GK_F32)
+	else if (r == 0 && !exact && l->x.elem == GK_F32)
 		r = convert_x(be, &l->x, l->rows, cols, GK_BF16);
 	for (uint32_t i = 0, step; i < m->h.n_jobs && r == 0; i += step) {
-		int done = -ENOTSUP;
+		int done = done8[i] ? 0 : -ENOTSUP;
 		uint32_t n_out;
 
 		step = 1;
 		if (!exact && !l->gated && gpu_gemm_takes(be, p, (const union gpu_rec *)m, &m->job[i])) {
 			step = joined(m, l->jobs, i, &n_out);
 			done = issue_gemm(be, &m->job[i], &l->x, l->jobs[i].out, l->rows.bound, n_out);
-		}
-		if (!exact && !l->gated && gpu_gemm8_takes(be, (const union gpu_rec *)m, &m->job[i])) {
-			r = x8.ld ? 0 : quantize_x(be, &l->x, l->rows, cols, &x8);
-			if (r < 0)
-				return r;
-			done = issue_gemm8(be, &m->job[i], &x8, l->jobs[i].out, l->rows);
 		}
 		if (done == -ENOTSUP && !exact && !l->gated && gpu_widens(be, (const union gpu_rec *)m, &m->job[i]))
 			done = issue_widened(be, &m->job[i], &l->x, l->jobs[i].out, l->rows.bound);
@@ -299,7 +344,7 @@ static int issue_matmul(struct gpu_backend *be, const struct gpu_program *p, con
 	if (launch->gated)
 		l.act = p->recs[launch->first + 1]->act.act;
 	if (!gpu_is_few(be, (const union gpu_rec *)m))
-		return issue_many(be, p, m, &l);
+		return issue_many(be, p, m, &l, launch->maker ? p->recs[launch->maker - 1] : NULL);
 	if (launch->norm != UINT32_MAX) {
 		const struct rec_norm *norm = &p->recs[launch->norm]->norm;
 		struct gk_linear normed = l;
@@ -316,7 +361,7 @@ static int issue_matmul(struct gpu_backend *be, const struct gpu_program *p, con
 			return r;
 	}
 	r = gk_linear_few(&be->ctx, &l);
-	return r == -ENOTSUP ? issue_many(be, p, m, &l) : r;
+	return r == -ENOTSUP ? issue_many(be, p, m, &l, NULL) : r;
 }
 
 static int issue_batch(struct gpu_backend *be, const struct gpu_program *p, const struct gpu_launch *launch)

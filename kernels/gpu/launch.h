@@ -157,10 +157,23 @@ struct gk_linear_batch {
 };
 int gk_linear_batch(const struct gk_ctx *ctx, const struct gk_linear_batch *l, bool exact);
 
-/* FP8: q [rows, ld] e4m3, zeros from column dim on; scale[(k / 128) * ld_scale + row] is the greatest magnitude of 128
- * columns of x over 448. ld is a multiple of 64 and at least dim, q 16-byte aligned. */
-int gk_quantize_rows(const struct gk_ctx *ctx, void *q, uint32_t ld, float *scale, uint32_t ld_scale, struct gk_view x,
-                     struct gk_rows rows, uint32_t dim);
+/* FP8: q [rows, ld] e4m3 = x', zeros from column dim on; scale[(k / 128) * ld_scale + row] is the greatest magnitude of
+ * 128 columns of x' over 448. x' = x, act(x) * up or RMSNorm(x) * norm_w. */
+struct gk_quantize {
+	void *q;     /* 16-byte aligned */
+	uint32_t ld; /* a multiple of 64, at least dim */
+	uint32_t ld_scale;
+	float *scale;
+	struct gk_view x;
+	struct gk_rows rows;
+	uint32_t dim;
+	bool is_act, norm; /* at most one */
+	uint32_t act;      /* enum kn_act */
+	struct gk_view up; /* p NULL for an act without one */
+	const float *norm_w;
+	float eps;
+};
+int gk_quantize_rows(const struct gk_ctx *ctx, const struct gk_quantize *a);
 
 /* ---- Row by row --------------------------------------------------------------------------------------------- */
 

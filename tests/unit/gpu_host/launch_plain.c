@@ -134,29 +134,6 @@ static float *row_of(const struct gk_mat *m, size_t row)
 	return w;
 }
 
-int gk_quantize_rows(const struct gk_ctx *ctx, void *q, uint32_t ld, float *scale, uint32_t ld_scale, struct gk_view x,
-                     struct gk_rows rows, uint32_t dim)
-{
-	(void)ctx;
-	n_launched++;
-	for (uint32_t i = 0; i < actual(rows); i++) {
-		for (uint32_t from = 0; from < dim; from += 128) {
-			float line[128] = { 0 }, most = 1e-20f;
-
-			for (uint32_t k = 0; k < 128 && from + k < dim; k++) {
-				line[k] = get(&x, i, from + k);
-				most = fmaxf(most, fabsf(line[k]));
-			}
-			for (uint32_t k = 0; k < 128; k++)
-				line[k] *= 448 / most;
-			kn_quantize(KN_FP8_128, line, (char *)q + (size_t)i * ld + from,
-			            ld - from < 128 ? ld - from : 128);
-			scale[(size_t)(from / 128) * ld_scale + i] = most / 448;
-		}
-	}
-	return 0;
-}
-
 int gk_mat_widen(const struct gk_ctx *ctx, const struct gk_mat *mat, void *dst, uint32_t ld)
 {
 	const struct gk_view to = { .p = dst, .elem = GK_BF16, .ld = ld };
@@ -200,6 +177,41 @@ static float dot(const float *a, const float *b, size_t n)
 	for (size_t i = 0; i < n; i++)
 		s += (double)a[i] * b[i];
 	return (float)s;
+}
+
+int gk_quantize_rows(const struct gk_ctx *ctx, const struct gk_quantize *a)
+{
+	const struct gk_view *x = &a->x;
+	float *line = malloc((a->dim + 127) / 128 * 128 * sizeof(*line));
+
+	(void)ctx;
+	n_launched++;
+	for (uint32_t i = 0; i < actual(a->rows); i++) {
+		double sum = 0;
+
+		memset(line, 0, (a->dim + 127) / 128 * 128 * sizeof(*line));
+		for (uint32_t k = 0; k < a->dim; k++) {
+			line[k] = get(x, i, k);
+			sum += (double)line[k] * line[k];
+			if (a->is_act)
+				line[k] = act_of(a->act, line[k], a->up.p ? get(&a->up, i, k) : 0);
+		}
+		for (uint32_t k = 0; k < a->dim && a->norm; k++)
+			line[k] *= (float)(1 / sqrt(sum / a->dim + a->eps)) * (a->norm_w ? a->norm_w[k] : 1);
+		for (uint32_t from = 0; from < a->dim; from += 128) {
+			float most = 1e-20f;
+
+			for (uint32_t k = from; k < from + 128; k++)
+				most = fmaxf(most, fabsf(line[k]));
+			for (uint32_t k = from; k < from + 128; k++)
+				line[k] *= 448 / most;
+			kn_quantize(KN_FP8_128, line + from, (char *)a->q + (size_t)i * a->ld + from,
+			            a->ld - from < 128 ? a->ld - from : 128);
+			a->scale[(size_t)(from / 128) * a->ld_scale + i] = most / 448;
+		}
+	}
+	free(line);
+	return 0;
 }
 
 /* x as floats, normed where asked for. */

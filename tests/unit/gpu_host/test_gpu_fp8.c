@@ -149,11 +149,12 @@ static void remove_folder(const char *folder)
 struct fp8_case {
 	const char *model;
 	double eight, sixteen; /* relative, of the middle row: rows in eight bits, in bfloat16 */
+	const char *adapter;   /* LoRA beside it; NULL: none */
 };
 
 /* A prompt, then single tokens; rows [N_TOKENS][n_vocab], the caller's. */
-static float *logits_of(const char *folder, struct kn_backend *be, bool exact, uint32_t *ret_n_vocab,
-                        void (*look)(const struct eng_model *m))
+static float *logits_of(const char *folder, const char *adapter, struct kn_backend *be, bool exact,
+                        uint32_t *ret_n_vocab, void (*look)(const struct eng_model *m))
 {
 	struct eng_model *m;
 	struct eng_runner *r;
@@ -165,6 +166,9 @@ static float *logits_of(const char *folder, struct kn_backend *be, bool exact, u
 
 	if (eng_model_open(folder, exact, be, &m, &err) < 0)
 		fail_msg("%s", err_text(&err));
+	if (adapter && eng_model_add_lora(m, test_fixture(adapter), &err) != 1)
+		fail_msg("%s", err_text(&err));
+	seq.adapter = adapter ? 1 : 0;
 	if (look)
 		look(m);
 	r = new_runner(m, N_PAGES, PAGE, N_TOKENS);
@@ -199,15 +203,16 @@ static double middle(const float *a, const float *b, uint32_t n_rows, uint32_t n
 }
 
 /* Matrices that stayed, and those of them that begin within a block. */
-static uint32_t n_fp8, n_within;
+static uint32_t n_fp8, n_within, n_mxfp4;
 
 static void count(const struct eng_model *m)
 {
-	n_fp8 = n_within = 0;
+	n_fp8 = n_within = n_mxfp4 = 0;
 	for (size_t i = 0; i < m->mats.n; i++) {
 		const struct kn_mat *mat = m->mats.p[i];
 
 		n_fp8 += mat->dtype == KN_FP8_128;
+		n_mxfp4 += mat->dtype == KN_MXFP4;
 		n_within += mat->first_row != 0;
 	}
 }
@@ -230,11 +235,11 @@ static void check_folder(const struct fp8_case *c, const char *path)
 	float *want;
 
 	assert_int_equal(kn_ref_open(&config, &ref, NULL), 0);
-	want = logits_of(path, ref, true, &n_vocab, count);
+	want = logits_of(path, c->adapter, ref, true, &n_vocab, count);
 	assert_int_equal(n_fp8, 0);
 	for (int deterministic = 0; deterministic < 2; deterministic++) {
 		struct kn_backend *be = open_backend(deterministic);
-		float *got = logits_of(path, be, false, &n_vocab, count);
+		float *got = logits_of(path, c->adapter, be, false, &n_vocab, count);
 		double d = middle(got, want, N_TOKENS, n_vocab);
 
 		print_message("%s: %u matrices stay, %u from within a block; rows in %s: relative %.2e\n", c->model,
@@ -264,6 +269,31 @@ static void stays_fp8_and_close(void **state)
 		assert_true(n_within > 0);
 }
 
+/* MXFP4 stays four bits; everything beside it is as in bfloat16. */
+static void experts_stay_mxfp4(void **state)
+{
+	const char *path = test_fixture("formats/gpt_oss-mxfp4");
+	const struct kn_config config = { .max_tokens = N_TOKENS, .exact = true };
+	struct kn_backend *ref, *be = open_backend(false);
+	uint32_t n_vocab;
+	float *want, *got;
+	double d;
+
+	(void)state;
+	assert_int_equal(kn_ref_open(&config, &ref, NULL), 0);
+	want = logits_of(path, NULL, ref, true, &n_vocab, count);
+	assert_int_equal(n_mxfp4, 0);
+	got = logits_of(path, NULL, be, false, &n_vocab, count);
+	d = middle(got, want, N_TOKENS, n_vocab);
+	print_message("gpt_oss-mxfp4: %u matrices stay; relative %.2e\n", n_mxfp4, d);
+	assert_true(n_mxfp4 > 0);
+	assert_true(d < 5e-2);
+	free(want);
+	free(got);
+	kn_backend_close(ref);
+	kn_backend_close(be);
+}
+
 /* "exact" is float32: nothing may stay. */
 static void exact_models_are_expanded(void **state)
 {
@@ -277,8 +307,8 @@ static void exact_models_are_expanded(void **state)
 	(void)state;
 	(void)snprintf(path, sizeof(path), "%s", test_fixture("formats/qwen3-fp8"));
 	assert_int_equal(kn_ref_open(&config, &ref, NULL), 0);
-	want = logits_of(path, ref, true, &n_vocab, NULL);
-	got = logits_of(path, be, true, &n_vocab, count);
+	want = logits_of(path, NULL, ref, true, &n_vocab, NULL);
+	got = logits_of(path, NULL, be, true, &n_vocab, count);
 	assert_int_equal(n_fp8, 0);
 	assert_true(middle(got, want, N_TOKENS, n_vocab) < 1e-5);
 	free(want);
@@ -290,21 +320,23 @@ static void exact_models_are_expanded(void **state)
 int main(void)
 {
 	static const struct fp8_case cases[] = {
-		{ "formats/qwen3-fp8", 0.15, 2e-2 },
-		{ "qwen3", 0.15, 2e-2 },
-		{ "phi3", 0.15, 2e-2 },
-		{ "qwen2", 0.15, 2e-2 },
-		{ "qwen3_moe", 0.15, 2e-2 },
-		{ "deepseek_v3", 0.15, 2e-2 },
-		{ "formats/qwen3_next", 0.25, 0.1 },
+		{ "formats/qwen3-fp8", 0.15, 2e-2, NULL },
+		{ "qwen3", 0.15, 2e-2, NULL },
+		{ "phi3", 0.15, 2e-2, NULL },
+		{ "qwen2", 0.15, 2e-2, NULL },
+		{ "qwen3_moe", 0.15, 2e-2, NULL },
+		{ "deepseek_v3", 0.15, 2e-2, NULL },
+		{ "formats/qwen3_next", 0.25, 0.1, NULL },
+		{ "formats/qwen3-lora", 0.15, 2e-2, "formats/qwen3-lora/adapter" },
 	};
 	enum { N_CASES = sizeof(cases) / sizeof(cases[0]) };
-	struct CMUnitTest tests[N_CASES + 1];
+	struct CMUnitTest tests[N_CASES + 2];
 
 	for (size_t i = 0; i < N_CASES; i++)
 		tests[i] = (struct CMUnitTest){ .name = cases[i].model,
 			                        .test_func = stays_fp8_and_close,
 			                        .initial_state = (void *)&cases[i] };
 	tests[N_CASES] = (struct CMUnitTest)cmocka_unit_test(exact_models_are_expanded);
-	return _cmocka_run_group_tests("FP8 weights on the GPU", tests, N_CASES + 1, NULL, NULL);
+	tests[N_CASES + 1] = (struct CMUnitTest)cmocka_unit_test(experts_stay_mxfp4);
+	return _cmocka_run_group_tests("FP8 weights on the GPU", tests, N_CASES + 2, NULL, NULL);
 }
