@@ -30,7 +30,7 @@ const struct opt cmd_bench_opts[] = {
 	{ "random", 0, OPT_STR, offsetof(struct bench, random), "SHAPE",
 	  "random weights of a known shape: qwen3-0.6b, qwen3-1.7b, qwen3-8b", NULL },
 	{ "type", 0, OPT_STR, offsetof(struct bench, type), "TYPE",
-	  "type of the random weights: bf16, q8_0, q4_k ... [bf16]", NULL },
+	  "type of the random weights: bf16, q8_0, q4_k, fp8 (on a GPU) ... [bf16]", NULL },
 	{ "prompt", 'p', OPT_UINT, offsetof(struct bench, n_prompt), "N",
 	  "prompt tokens of the prefill test; 0: none [512]", NULL },
 	{ "gen", 'n', OPT_UINT, offsetof(struct bench, n_gen), "N", "tokens of the decode test; 0: none [128]", NULL },

@@ -346,6 +346,12 @@ static uint64_t free_bytes(struct kn_backend *base)
 	return f;
 }
 
+static bool takes(const struct kn_backend *base, enum kn_dtype dtype)
+{
+	(void)base;
+	return dtype == KN_FP8_128 || dtype == KN_MXFP4;
+}
+
 /* ---- Open and close ---- */
 
 static void close_device(struct kn_backend *base)
@@ -373,6 +379,7 @@ static void close_device(struct kn_backend *base)
 	}
 	gpu_rt_free(&be->rt, be->xbuf);
 	gpu_rt_free(&be->rt, be->wbuf);
+	gpu_rt_free(&be->rt, be->qbuf);
 	gpu_rt_free(&be->rt, be->ctx.scratch);
 	gpu_rt_close(&be->rt);
 	free(be->words);
@@ -428,7 +435,8 @@ int gpu_backend_open(const char *kind, const struct kn_config *config, const str
 		                   .copy = copy,
 		                   .mat_init = gpu_mat_init,
 		                   .mat_done = gpu_mat_done,
-		                   .free_bytes = free_bytes };
+		                   .free_bytes = free_bytes,
+		                   .takes = takes };
 	gpu_record_ops(&be->ops);
 	be->base.ops = &be->ops;
 	be->base.keeps_states = true;

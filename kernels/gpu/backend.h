@@ -340,6 +340,9 @@ struct gpu_launch {
 	uint8_t kind;
 	bool gated;    /* F_ONE of a product: the activation behind it too */
 	uint32_t norm; /* F_ONE of a product: the record of the norm before it; UINT32_MAX: none */
+	/* F_ONE of a product by eight bits: one more than the record before it (a norm, an activation) that makes its
+	 * input, which is written nowhere else; 0: none. */
+	uint32_t maker;
 	uint32_t first, n;
 	uint32_t batch; /* F_BATCH */
 };
@@ -420,6 +423,8 @@ struct gpu_backend {
 	size_t xbuf_bytes;
 	char *wbuf; /* device: a matrix in bfloat16, for the library */
 	size_t wbuf_bytes;
+	char *qbuf; /* device: an input in eight bits, for the library */
+	size_t qbuf_bytes;
 	bool capturing, is_stale; /* programs know places that are no more: forget them when this one is done */
 	char *raw;                /* device: matrices as they are in files, before they are packed; NULL: none yet */
 	size_t raw_bytes;

@@ -14,6 +14,8 @@ bool few_launch_blocks(uint32_t type, const few_launch &l)
 		return few_launch_type<KN_Q5_0>(l);
 	case KN_Q5_1:
 		return few_launch_type<KN_Q5_1>(l);
+	case KN_MXFP4:
+		return few_launch_type<KN_MXFP4>(l);
 	default:
 		return false;
 	}

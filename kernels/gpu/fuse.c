@@ -2,6 +2,7 @@
  *
  *   norm, product            few rows: each block norms its input again, which costs less than a launch
  *   gate and up, activation  one product writes the activated values only
+ *   norm or activation, product by eight bits  what is normed or activated is written in eight bits only
  *   q and k norms, rotation, store of K and V
  *   a sum, its norm
  *   a product per head       (latent attention) one launch for all heads
@@ -28,6 +29,7 @@ struct fuser {
 	uint32_t *norm_of; /* [n_recs] norm that a product begins with, or NONE */
 	bool *gone;        /* done by another record's launch */
 	bool *gated;
+	bool *made; /* the record before it makes its input in eight bits */
 	bool *batched;
 };
 
@@ -134,10 +136,43 @@ static void fuse_gated(struct fuser *f, uint32_t i)
 		return;
 	if (!is_overwritten(f->p, i + 1, &up->out, next->act.dim, m->h.rows))
 		return;
-	if (!gpu_is_few(f->be, m) && (gpu_gemm_takes(f->be, f->p, m, gate) || gpu_widens(f->be, m, gate)))
+	if (!gpu_is_few(f->be, m) &&
+	    (gpu_gemm_takes(f->be, f->p, m, gate) || gpu_gemm8_takes(f->be, m, gate) || gpu_widens(f->be, m, gate)))
 		return;
 	f->gated[i] = true;
 	f->gone[i + 1] = true;
+}
+
+/* ---- Norm or activation, product by eight bits ---- */
+
+/* The record makes all of the product's input, and nothing else. */
+static bool makes_input(const union gpu_rec *rec, const union gpu_rec *m)
+{
+	uint32_t cols = m->matmul.job[0].m->m.cols;
+
+	if (rec->h.rows != m->h.rows)
+		return false;
+	if (rec->h.op == OP_ACT)
+		return same(&rec->act.out, &m->matmul.x) && rec->act.dim == cols;
+	return rec->h.op == OP_NORM && !rec->norm.is_layernorm && rec->norm.n_head == 1 && rec->h.ints == NO_SLOT &&
+	       rec->norm.out.alloc != rec->norm.x.alloc && same(&rec->norm.out, &m->matmul.x) && rec->norm.dim == cols;
+}
+
+static void fuse_maker(struct fuser *f, uint32_t i)
+{
+	const union gpu_rec *m = f->p->recs[i];
+
+	if (i == 0 || f->gone[i - 1] || f->batched[i] || f->gated[i] || f->norm_of[i] != NONE || gpu_is_few(f->be, m) ||
+	    !makes_input(f->p->recs[i - 1], m))
+		return;
+	for (uint32_t k = 0; k < m->h.n_jobs; k++) {
+		if (!gpu_gemm8_takes(f->be, m, &m->matmul.job[k]) || m->matmul.job[k].out.alloc == m->matmul.x.alloc)
+			return;
+	}
+	if (!is_overwritten(f->p, i, &m->matmul.x, m->matmul.job[0].m->m.cols, m->h.rows))
+		return;
+	f->made[i] = true;
+	f->gone[i - 1] = true;
 }
 
 /* ---- Head norms, rotation, store ---- */
@@ -421,6 +456,7 @@ static int emit(struct fuser *f)
 		if (rec->h.op == OP_MATMUL) {
 			l.norm = f->norm_of[i];
 			l.gated = f->gated[i];
+			l.maker = f->made[i] ? i : 0;
 			l.n = l.gated ? 2 : 1;
 		} else if (adds_and_norms(f, i)) {
 			l.kind = F_ADD_NORM;
@@ -453,8 +489,9 @@ int gpu_fuse(struct gpu_backend *be, struct gpu_program *p)
 	f.norm_of = malloc(n * sizeof(*f.norm_of));
 	f.gone = calloc(n, sizeof(*f.gone));
 	f.gated = calloc(n, sizeof(*f.gated));
+	f.made = calloc(n, sizeof(*f.made));
 	f.batched = calloc(n, sizeof(*f.batched));
-	if (f.norm_of && f.gone && f.gated && f.batched) {
+	if (f.norm_of && f.gone && f.gated && f.made && f.batched) {
 		memset(f.norm_of, 0xff, n * sizeof(*f.norm_of));
 		mark_batches(&f);
 		for (uint32_t i = 0; i < p->n_recs; i++) {
@@ -463,11 +500,16 @@ int gpu_fuse(struct gpu_backend *be, struct gpu_program *p)
 			else if (p->recs[i]->h.op == OP_MATMUL)
 				fuse_gated(&f, i);
 		}
+		for (uint32_t i = 0; i < p->n_recs; i++) {
+			if (p->recs[i]->h.op == OP_MATMUL)
+				fuse_maker(&f, i);
+		}
 		r = emit(&f);
 	}
 	free(f.norm_of);
 	free(f.gone);
 	free(f.gated);
+	free(f.made);
 	free(f.batched);
 	return r;
 }

@@ -14,15 +14,31 @@ struct gpu_gemm_desc {
 	bool out_is_f32, accumulate;
 };
 
+/* The same of e4m3: w a KN_FP8_128 matrix whose first_row is 0, x as gk_quantize_rows() makes it with ld_scale == rows.
+ * k and both strides are multiples of 16, rows of 4. */
+struct gpu_gemm8_desc {
+	uint32_t rows, k;
+	const struct gk_mat *w;
+	const void *x;
+	const float *x_scale;
+	void *out;
+	uint32_t ld_x, ld_out;
+	bool out_is_f32, accumulate;
+};
+
 /* NULL with the reason: the library is not here. */
 struct gpu_gemm *gpu_gemm_open(struct gpu_backend *be, char *reason, size_t reason_bytes);
 void gpu_gemm_close(struct gpu_gemm *g);
 /* Onto the backend's stream, safe under capture. -ENOTSUP: this shape is not taken. */
 int gpu_gemm_run(struct gpu_gemm *g, const struct gpu_gemm_desc *d);
 
+int gpu_gemm8_run(struct gpu_gemm *g, const struct gpu_gemm8_desc *d);
+
 /* Whether issue.c gives a job of a product of many rows to the library. */
 bool gpu_gemm_takes(const struct gpu_backend *be, const struct gpu_program *p, const union gpu_rec *rec,
                     const struct rec_job *job);
+/* Whether it does so with FP8 weights, and rows in eight bits. */
+bool gpu_gemm8_takes(const struct gpu_backend *be, const union gpu_rec *rec, const struct rec_job *job);
 /* Whether it writes the job's matrix out in bfloat16 first, so that the library can read it. */
 bool gpu_widens(const struct gpu_backend *be, const union gpu_rec *rec, const struct rec_job *job);
 

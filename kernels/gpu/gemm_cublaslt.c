@@ -2,6 +2,10 @@
  * for in $OCAI_GPU_LIBS (folders separated by ':', such as the one of the Python package nvidia-cublas), then as the
  * dynamic linker looks.
  *
+ * FP8: each of W's blocks of 128 x 128 has a scale, and each 128 columns of a row of x. The library has kernels for
+ * that on Hopper alone and from 12.9 on; elsewhere its heuristics find none. W's scales lie in lines of K, which are
+ * multiples of four floats; those of x have the rows side by side.
+ *
  * cuBLASLt counts columns first. Our out [rows, n] = x [rows, k] w [n, k]^T is its D [n, rows] = W^T X, with W as k x n
  * and X as k x rows, both as they lie. */
 #include <cublasLt.h>
@@ -33,7 +37,7 @@ struct functions {
 /* What the library chose for a shape. */
 struct plan {
 	uint32_t rows, n, k, ld_x, ld_w, ld_out;
-	bool out_is_f32, accumulate, taken;
+	bool out_is_f32, accumulate, is_fp8, taken;
 	cublasLtMatmulAlgo_t algo;
 	size_t workspace;
 	cublasLtMatrixLayout_t w, x, out;
@@ -43,7 +47,7 @@ struct gpu_gemm {
 	struct gpu_backend *be;
 	struct functions f;
 	cublasLtHandle_t handle;
-	cublasLtMatmulDesc_t desc;
+	cublasLtMatmulDesc_t desc, desc8; /* desc8 NULL: no FP8 */
 	cublasLtMatmulPreference_t pref;
 	void *workspace;
 	struct plan *plans; /* [MAX_PLANS] */
@@ -111,6 +115,30 @@ static bool resolve(void *library, struct functions *f)
 	return true;
 }
 
+/* An older library does not know the scales' modes. */
+static void set_up_fp8(struct gpu_gemm *g)
+{
+#if CUBLAS_VERSION >= 120900
+	const cublasOperation_t transposed = CUBLAS_OP_T;
+	const int32_t by_block = CUBLASLT_MATMUL_MATRIX_SCALE_BLK128x128_32F,
+	              by_row = CUBLASLT_MATMUL_MATRIX_SCALE_VEC128_32F;
+
+	if (g->f.desc_create(&g->desc8, CUBLAS_COMPUTE_32F, CUDA_R_32F) != CUBLAS_STATUS_SUCCESS) {
+		g->desc8 = NULL;
+		return;
+	}
+	if (g->f.desc_set(g->desc8, CUBLASLT_MATMUL_DESC_TRANSA, &transposed, sizeof(transposed)) ==
+	            CUBLAS_STATUS_SUCCESS &&
+	    g->f.desc_set(g->desc8, CUBLASLT_MATMUL_DESC_A_SCALE_MODE, &by_block, sizeof(by_block)) ==
+	            CUBLAS_STATUS_SUCCESS &&
+	    g->f.desc_set(g->desc8, CUBLASLT_MATMUL_DESC_B_SCALE_MODE, &by_row, sizeof(by_row)) ==
+	            CUBLAS_STATUS_SUCCESS)
+		return;
+	(void)g->f.desc_destroy(g->desc8);
+#endif
+	g->desc8 = NULL;
+}
+
 static bool set_up(struct gpu_gemm *g)
 {
 	cublasOperation_t transposed = CUBLAS_OP_T;
@@ -147,6 +175,7 @@ struct gpu_gemm *gpu_gemm_open(struct gpu_backend *be, char *reason, size_t reas
 		gpu_gemm_close(g);
 		return NULL;
 	}
+	set_up_fp8(g);
 	return g;
 }
 
@@ -168,6 +197,8 @@ void gpu_gemm_close(struct gpu_gemm *g)
 		plan_done(g, &g->plans[i]);
 	if (g->pref)
 		(void)g->f.pref_destroy(g->pref);
+	if (g->desc8)
+		(void)g->f.desc_destroy(g->desc8);
 	if (g->desc)
 		(void)g->f.desc_destroy(g->desc);
 	if (g->handle)
@@ -179,25 +210,19 @@ void gpu_gemm_close(struct gpu_gemm *g)
 
 /* ---- Running ---- */
 
-static void make_plan(struct gpu_gemm *g, const struct gpu_gemm_desc *d, struct plan *p)
+static void make_plan(struct gpu_gemm *g, const struct plan *wanted, struct plan *p)
 {
-	cudaDataType_t out = d->out_is_f32 ? CUDA_R_32F : CUDA_R_16BF;
+	cudaDataType_t in = wanted->is_fp8 ? CUDA_R_8F_E4M3 : CUDA_R_16BF;
+	cudaDataType_t out = wanted->out_is_f32 ? CUDA_R_32F : CUDA_R_16BF;
 	cublasLtMatmulHeuristicResult_t result;
 	int n = 0;
 
-	*p = (struct plan){ .rows = d->rows,
-		            .n = d->n,
-		            .k = d->k,
-		            .ld_x = d->ld_x,
-		            .ld_w = d->ld_w,
-		            .ld_out = d->ld_out,
-		            .out_is_f32 = d->out_is_f32,
-		            .accumulate = d->accumulate };
-	if (g->f.layout_create(&p->w, CUDA_R_16BF, d->k, d->n, d->ld_w) != CUBLAS_STATUS_SUCCESS ||
-	    g->f.layout_create(&p->x, CUDA_R_16BF, d->k, d->rows, d->ld_x) != CUBLAS_STATUS_SUCCESS ||
-	    g->f.layout_create(&p->out, out, d->n, d->rows, d->ld_out) != CUBLAS_STATUS_SUCCESS ||
-	    g->f.heuristic(g->handle, g->desc, p->w, p->x, p->out, p->out, g->pref, 1, &result, &n) !=
-	            CUBLAS_STATUS_SUCCESS ||
+	*p = *wanted;
+	if (g->f.layout_create(&p->w, in, p->k, p->n, p->ld_w) != CUBLAS_STATUS_SUCCESS ||
+	    g->f.layout_create(&p->x, in, p->k, p->rows, p->ld_x) != CUBLAS_STATUS_SUCCESS ||
+	    g->f.layout_create(&p->out, out, p->n, p->rows, p->ld_out) != CUBLAS_STATUS_SUCCESS ||
+	    g->f.heuristic(g->handle, p->is_fp8 ? g->desc8 : g->desc, p->w, p->x, p->out, p->out, g->pref, 1, &result,
+	                   &n) != CUBLAS_STATUS_SUCCESS ||
 	    n == 0 || result.state != CUBLAS_STATUS_SUCCESS)
 		return;
 	p->algo = result.algo;
@@ -205,13 +230,14 @@ static void make_plan(struct gpu_gemm *g, const struct gpu_gemm_desc *d, struct 
 	p->taken = true;
 }
 
-static struct plan *plan_of(struct gpu_gemm *g, const struct gpu_gemm_desc *d)
+static struct plan *plan_of(struct gpu_gemm *g, const struct plan *wanted)
 {
 	for (uint32_t i = 0; i < g->n_plans; i++) {
 		struct plan *p = &g->plans[i];
 
-		if (p->rows == d->rows && p->n == d->n && p->k == d->k && p->ld_x == d->ld_x && p->ld_w == d->ld_w &&
-		    p->ld_out == d->ld_out && p->out_is_f32 == d->out_is_f32 && p->accumulate == d->accumulate)
+		if (p->rows == wanted->rows && p->n == wanted->n && p->k == wanted->k && p->ld_x == wanted->ld_x &&
+		    p->ld_w == wanted->ld_w && p->ld_out == wanted->ld_out && p->out_is_f32 == wanted->out_is_f32 &&
+		    p->accumulate == wanted->accumulate && p->is_fp8 == wanted->is_fp8)
 			return p;
 	}
 	if (g->n_plans == MAX_PLANS) {
@@ -219,19 +245,56 @@ static struct plan *plan_of(struct gpu_gemm *g, const struct gpu_gemm_desc *d)
 			plan_done(g, &g->plans[i]);
 		g->n_plans = 0;
 	}
-	make_plan(g, d, &g->plans[g->n_plans]);
+	make_plan(g, wanted, &g->plans[g->n_plans]);
 	return &g->plans[g->n_plans++];
+}
+
+static int run(struct gpu_gemm *g, cublasLtMatmulDesc_t desc, const struct plan *p, const void *w, const void *x,
+               void *out)
+{
+	const float one = 1, beta = p->accumulate ? 1 : 0;
+
+	return g->f.matmul(g->handle, desc, &one, w, p->w, x, p->x, &beta, out, p->out, out, p->out, &p->algo,
+	                   g->workspace, p->workspace, (cudaStream_t)g->be->rt.stream) == CUBLAS_STATUS_SUCCESS
+	               ? 0
+	               : -EIO;
 }
 
 int gpu_gemm_run(struct gpu_gemm *g, const struct gpu_gemm_desc *d)
 {
-	const struct plan *p = plan_of(g, d);
-	const float one = 1, beta = d->accumulate ? 1 : 0;
-	cublasStatus_t s;
+	const struct plan wanted = { .rows = d->rows,
+		                     .n = d->n,
+		                     .k = d->k,
+		                     .ld_x = d->ld_x,
+		                     .ld_w = d->ld_w,
+		                     .ld_out = d->ld_out,
+		                     .out_is_f32 = d->out_is_f32,
+		                     .accumulate = d->accumulate };
+	const struct plan *p = plan_of(g, &wanted);
 
-	if (!p->taken)
+	return p->taken ? run(g, g->desc, p, d->w, d->x, d->out) : -ENOTSUP;
+}
+
+int gpu_gemm8_run(struct gpu_gemm *g, const struct gpu_gemm8_desc *d)
+{
+	const struct plan wanted = { .rows = d->rows,
+		                     .n = d->w->rows,
+		                     .k = d->k,
+		                     .ld_x = d->ld_x,
+		                     .ld_w = d->w->ld,
+		                     .ld_out = d->ld_out,
+		                     .out_is_f32 = d->out_is_f32,
+		                     .accumulate = d->accumulate,
+		                     .is_fp8 = true };
+	const struct plan *p;
+
+	/* The scales are no part of a plan, but its choice asks whether they are there. */
+	if (!g->desc8 ||
+	    g->f.desc_set(g->desc8, CUBLASLT_MATMUL_DESC_A_SCALE_POINTER, &d->w->scales, sizeof(d->w->scales)) !=
+	            CUBLAS_STATUS_SUCCESS ||
+	    g->f.desc_set(g->desc8, CUBLASLT_MATMUL_DESC_B_SCALE_POINTER, &d->x_scale, sizeof(d->x_scale)) !=
+	            CUBLAS_STATUS_SUCCESS)
 		return -ENOTSUP;
-	s = g->f.matmul(g->handle, g->desc, &one, d->w, p->w, d->x, p->x, &beta, d->out, p->out, d->out, p->out,
-	                &p->algo, g->workspace, p->workspace, (cudaStream_t)g->be->rt.stream);
-	return s == CUBLAS_STATUS_SUCCESS ? 0 : -EIO;
+	p = plan_of(g, &wanted);
+	return p->taken ? run(g, g->desc8, p, d->w->values, d->x, d->out) : -ENOTSUP;
 }

@@ -16,6 +16,13 @@ void gpu_gemm_close(struct gpu_gemm *g)
 	(void)g;
 }
 
+int gpu_gemm8_run(struct gpu_gemm *g, const struct gpu_gemm8_desc *d)
+{
+	(void)g;
+	(void)d;
+	return -ENOTSUP;
+}
+
 int gpu_gemm_run(struct gpu_gemm *g, const struct gpu_gemm_desc *d)
 {
 	(void)g;

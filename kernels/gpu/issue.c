@@ -38,6 +38,18 @@ bool gpu_gemm_takes(const struct gpu_backend *be, const struct gpu_program *p, c
 	return be->gemm && !be->exact && !be->deterministic && job->m->m.type == KN_BF16 && !job->bias;
 }
 
+/* Rows from which on the library is quicker than kernels of our own, which widen weights. */
+enum { FP8_ROWS = 17 };
+
+bool gpu_gemm8_takes(const struct gpu_backend *be, const union gpu_rec *rec, const struct rec_job *job)
+{
+	const struct gk_mat *w = &job->m->m;
+	uint32_t rows = be->step.rows[rec->h.rows].bound;
+
+	return be->gemm && !be->exact && !be->deterministic && w->type == KN_FP8_128 && w->first_row == 0 &&
+	       !job->bias && w->rows % 16 == 0 && rows >= FP8_ROWS && rows % 4 == 0;
+}
+
 /* Memory of the backend's own that a launch needs. Not while a graph is captured: the launches before it would be lost.
  */
 static int room(struct gpu_backend *be, char **p, size_t *have, size_t bytes)
@@ -138,6 +150,75 @@ static int issue_gemm(struct gpu_backend *be, const struct rec_job *j, const str
 	return gpu_gemm_run(be->gemm, &d);
 }
 
+/* x in eight bits, its scales behind it; once for all jobs of a product. */
+struct rows8 {
+	const void *q;
+	const float *scale;
+	uint32_t ld; /* 0: not made yet */
+};
+
+/* maker: the record that makes x on the way, or NULL. */
+static int quantize_x(struct gpu_backend *be, const struct gpu_program *p, const struct gk_linear *l, uint32_t cols,
+                      const union gpu_rec *maker, struct rows8 *ret)
+{
+	uint32_t ld = (cols + 63) & ~63u, bound = l->rows.bound;
+	size_t bytes = ((size_t)bound * ld + 255) & ~(size_t)255;
+	struct gk_quantize k = { .ld = ld, .ld_scale = bound, .x = l->x, .rows = l->rows, .dim = cols };
+	int r = room(be, &be->qbuf, &be->qbuf_bytes, bytes + (size_t)((cols + 127) / 128) * bound * sizeof(float));
+
+	if (r < 0)
+		return r;
+	k.q = be->qbuf;
+	k.scale = (float *)(be->qbuf + bytes);
+	if (maker && maker->h.op == OP_ACT) {
+		k.x = view(be, p, &maker->act.gate);
+		k.up = view(be, p, &maker->act.up);
+		k.is_act = true;
+		k.act = maker->act.act;
+	} else if (maker) {
+		k.x = view(be, p, &maker->norm.x);
+		k.norm = true;
+		k.norm_w = maker->norm.w;
+		k.eps = maker->norm.eps;
+	}
+	*ret = (struct rows8){ .q = k.q, .scale = k.scale, .ld = ld };
+	return gk_quantize_rows(&be->ctx, &k);
+}
+
+static int issue_gemm8(struct gpu_backend *be, const struct rec_job *j, const struct rows8 *x, struct gk_view out,
+                       struct gk_rows rows)
+{
+	const struct gpu_gemm8_desc d = { .rows = rows.bound,
+		                          .k = x->ld,
+		                          .w = &j->m->m,
+		                          .x = x->q,
+		                          .x_scale = x->scale,
+		                          .out = out.p,
+		                          .ld_x = x->ld,
+		                          .ld_out = out.ld,
+		                          .out_is_f32 = out.elem == GK_F32,
+		                          .accumulate = j->accumulate };
+
+	struct gk_view narrow = { .elem = GK_BF16, .ld = (d.w->rows + 7) & ~7u };
+	struct gpu_gemm8_desc n = d;
+	int r = gpu_gemm8_run(be->gemm, &d);
+
+	if (r != -ENOTSUP || !d.out_is_f32)
+		return r;
+	/* No kernel that gives float32: it is made of bfloat16. */
+	r = room(be, &be->wbuf, &be->wbuf_bytes, (size_t)rows.bound * narrow.ld * 2);
+	if (r < 0)
+		return r;
+	narrow.p = n.out = be->wbuf;
+	n.ld_out = narrow.ld;
+	n.out_is_f32 = n.accumulate = false;
+	r = gpu_gemm8_run(be->gemm, &n);
+	if (r < 0)
+		return r;
+	return j->accumulate ? gk_add(&be->ctx, out, narrow, rows, d.w->rows, 1)
+	                     : gk_convert(&be->ctx, out, narrow, rows, d.w->rows);
+}
+
 /* So many rows that writing a matrix out in bfloat16, for the library to read, costs less than it saves. */
 enum { WIDEN_ROWS = 256 };
 static const size_t widest_bytes = 512u << 20;
@@ -174,24 +255,61 @@ static int issue_widened(struct gpu_backend *be, const struct rec_job *j, const 
 	return r < 0 ? r : gpu_gemm_run(be->gemm, &d);
 }
 
+static int issue_maker(struct gpu_backend *be, const struct gpu_program *p, const union gpu_rec *rec)
+{
+	if (rec->h.op == OP_NORM)
+		return issue_norm(be, p, &rec->norm);
+	return gk_act_mul(&be->ctx, rec->act.act, view(be, p, &rec->act.out), view(be, p, &rec->act.gate),
+	                  view(be, p, &rec->act.up), gpu_rows_of(be, rec->h.rows), rec->act.dim);
+}
+
+/* FP8 weights: the library's, as far as it has kernels. *jobs are those that are left. */
+static int issue_eight_bits(struct gpu_backend *be, const struct gpu_program *p, const struct rec_matmul *m,
+                            const struct gk_linear *l, const union gpu_rec *maker, bool *ret_done)
+{
+	struct rows8 x = { 0 };
+	int r = 0;
+
+	for (uint32_t i = 0; i < m->h.n_jobs && r == 0; i++) {
+		if (l->gated || !gpu_gemm8_takes(be, (const union gpu_rec *)m, &m->job[i]))
+			continue;
+		if (!x.ld)
+			r = quantize_x(be, p, l, m->job[0].m->m.cols, maker, &x);
+		if (r < 0)
+			return r;
+		r = issue_gemm8(be, &m->job[i], &x, l->jobs[i].out, l->rows);
+		ret_done[i] = r == 0;
+		r = r == -ENOTSUP ? 0 : r;
+	}
+	return r;
+}
+
 /* Rows beyond GK_FEW_ROWS: the library's, job by job, and the rest in one launch of our own. */
 static int issue_many(struct gpu_backend *be, const struct gpu_program *p, const struct rec_matmul *m,
-                      struct gk_linear *l)
+                      struct gk_linear *l, const union gpu_rec *maker)
 {
 	struct gk_job jobs[GK_MAX_JOBS];
 	uint32_t cols = m->job[0].m->m.cols, n = 0;
-	bool exact = be->exact;
+	bool exact = be->exact, done8[GK_MAX_JOBS] = { 0 }, all = true;
 	int r = 0;
 
 	/* Weights in float32 are few and matter (routers): they are not rounded. */
 	for (uint32_t i = 0; i < m->h.n_jobs; i++)
 		exact |= m->job[i].m->m.type == KN_F32;
-	if (exact && l->x.elem != GK_F32)
+	if (!exact)
+		r = issue_eight_bits(be, p, m, l, maker, done8);
+	for (uint32_t i = 0; i < m->h.n_jobs; i++)
+		all &= done8[i];
+	if (all || r < 0)
+		return r;
+	if (maker)
+		r = issue_maker(be, p, maker);
+	if (r == 0 && exact && l->x.elem != GK_F32)
 		r = convert_x(be, &l->x, l->rows, cols, GK_F32);
-	else if (!exact && l->x.elem == GK_F32)
+	else if (r == 0 && !exact && l->x.elem == GK_F32)
 		r = convert_x(be, &l->x, l->rows, cols, GK_BF16);
 	for (uint32_t i = 0, step; i < m->h.n_jobs && r == 0; i += step) {
-		int done = -ENOTSUP;
+		int done = done8[i] ? 0 : -ENOTSUP;
 		uint32_t n_out;
 
 		step = 1;
@@ -226,7 +344,7 @@ static int issue_matmul(struct gpu_backend *be, const struct gpu_program *p, con
 	if (launch->gated)
 		l.act = p->recs[launch->first + 1]->act.act;
 	if (!gpu_is_few(be, (const union gpu_rec *)m))
-		return issue_many(be, p, m, &l);
+		return issue_many(be, p, m, &l, launch->maker ? p->recs[launch->maker - 1] : NULL);
 	if (launch->norm != UINT32_MAX) {
 		const struct rec_norm *norm = &p->recs[launch->norm]->norm;
 		struct gk_linear normed = l;
@@ -243,7 +361,7 @@ static int issue_matmul(struct gpu_backend *be, const struct gpu_program *p, con
 			return r;
 	}
 	r = gk_linear_few(&be->ctx, &l);
-	return r == -ENOTSUP ? issue_many(be, p, m, &l) : r;
+	return r == -ENOTSUP ? issue_many(be, p, m, &l, NULL) : r;
 }
 
 static int issue_batch(struct gpu_backend *be, const struct gpu_program *p, const struct gpu_launch *launch)

@@ -87,22 +87,28 @@ struct gk_rows {
 /* A matrix [rows, cols] as it lies on the device. `values` and `scales` apart, laid out by gk_mat_pack() as the kernels
  * like it; F32, F16 and BF16: values row-major, row stride ld, nothing else (so that cuBLASLt can read it). */
 struct gk_mat {
-	uint32_t type; /* enum kn_dtype, or GK_FP8_128 */
+	uint32_t type; /* enum kn_dtype */
 	uint32_t rows, cols;
 	uint32_t ld;                        /* elements; a multiple of 8 for 16-bit types, of 4 for F32 */
 	const void *values, *scales, *high; /* the last two by type: kernels/gpu/mat.h */
+	uint32_t first_row, reserved;       /* FP8: as kn_mat.first_row */
 };
-enum { GK_FP8_128 = 0x100 }; /* e4m3, a float32 scale for each 128 x 128 */
+enum { GK_FP8_128 = KN_FP8_128 };
 
 /* Device bytes of the packed form, 256-byte aligned; 0: not taken (rows that are no whole blocks). */
 size_t gk_mat_bytes(uint32_t type, uint32_t rows, uint32_t cols);
 /* Fills *mat for the packed form at `packed` (device memory of gk_mat_bytes(), which it borrows). Launches nothing. */
+/* first_row is left 0 for the caller to set. */
 int gk_mat_describe(struct gk_mat *mat, uint32_t type, uint32_t rows, uint32_t cols, void *packed);
 /* Repacks rows [row, row + n) from `raw`: n * kn_row_bytes() bytes of the file as they were, device memory, 16-byte
  * aligned. row is a multiple of GK_PACK_ROWS, n too unless it reaches the last row. The caller's copy of a large matrix
  * arrives in pieces. */
 enum { GK_PACK_ROWS = 128 };
 int gk_mat_pack(const struct gk_ctx *ctx, const struct gk_mat *mat, const void *raw, uint32_t row, uint32_t n);
+
+/* FP8: lines of scales that fit at mat->scales, and floats from one to the next. */
+uint32_t gk_mat_scale_lines(const struct gk_mat *mat);
+uint32_t gk_mat_scale_stride(const struct gk_mat *mat);
 
 /* dst [rows, ld] bfloat16 = the matrix, rounded; for a library's product of many rows. ld is at least cols and a
  * multiple of 8 (FP8: of 64), dst 16-byte aligned; what lies between cols and ld is zeros or not written. Not F32. */
@@ -150,6 +156,24 @@ struct gk_linear_batch {
 	bool accumulate;
 };
 int gk_linear_batch(const struct gk_ctx *ctx, const struct gk_linear_batch *l, bool exact);
+
+/* FP8: q [rows, ld] e4m3 = x', zeros from column dim on; scale[(k / 128) * ld_scale + row] is the greatest magnitude of
+ * 128 columns of x' over 448. x' = x, act(x) * up or RMSNorm(x) * norm_w. */
+struct gk_quantize {
+	void *q;     /* 16-byte aligned */
+	uint32_t ld; /* a multiple of 64, at least dim */
+	uint32_t ld_scale;
+	float *scale;
+	struct gk_view x;
+	struct gk_rows rows;
+	uint32_t dim;
+	bool is_act, norm; /* at most one */
+	uint32_t act;      /* enum kn_act */
+	struct gk_view up; /* p NULL for an act without one */
+	const float *norm_w;
+	float eps;
+};
+int gk_quantize_rows(const struct gk_ctx *ctx, const struct gk_quantize *a);
 
 /* ---- Row by row --------------------------------------------------------------------------------------------- */
 

@@ -14,6 +14,8 @@ bool many_launch_blocks(uint32_t type, const many_launch &l)
 		return many_launch_type<KN_Q5_0>(l);
 	case KN_Q5_1:
 		return many_launch_type<KN_Q5_1>(l);
+	case KN_MXFP4:
+		return many_launch_type<KN_MXFP4>(l);
 	default:
 		return false;
 	}

@@ -105,7 +105,7 @@ static int raw_room(struct gpu_backend *be, size_t bytes)
 static int fill(struct gpu_backend *be, const struct kn_mat *m, const struct gk_mat *g)
 {
 	size_t row_bytes = kn_row_bytes(m->dtype, m->cols);
-	bool as_is = (m->dtype == KN_F32 || m->dtype == KN_F16 || m->dtype == KN_BF16) && g->ld == g->cols;
+	bool as_is = kn_dtype_info(m->dtype)->block_elems == 1 && g->ld == g->cols;
 	uint32_t step;
 	int r;
 
@@ -120,6 +120,22 @@ static int fill(struct gpu_backend *be, const struct kn_mat *m, const struct gk_
 		r = gpu_send(be, be->raw, (const char *)m->data + row * row_bytes, n * row_bytes);
 		r = r < 0 ? r : gk_mat_pack(&be->ctx, g, be->raw, row, n);
 	}
+	return r;
+}
+
+/* Lines of the caller's, each wider on the device. */
+static int fill_scales(struct gpu_backend *be, const struct kn_mat *m, const struct gk_mat *g)
+{
+	size_t lines = gk_mat_scale_lines(g), stride = gk_mat_scale_stride(g), across = (m->cols + 127) / 128;
+	float *wide = calloc(lines * stride, sizeof(*wide));
+	int r;
+
+	if (!wide)
+		return -ENOMEM;
+	for (size_t i = 0; i < lines; i++)
+		memcpy(wide + i * stride, (const char *)m->scales + i * across * sizeof(*wide), across * sizeof(*wide));
+	r = gpu_send(be, (char *)g->scales, (const char *)wide, lines * stride * sizeof(*wide));
+	free(wide);
 	return r;
 }
 
@@ -141,7 +157,7 @@ int gpu_mat_init(struct kn_backend *base, struct kn_mat *m)
 	if (kn_row_bytes(m->dtype, m->cols) == 0)
 		return -EINVAL;
 	bytes = align_up(gk_mat_bytes(m->dtype, m->rows, m->cols));
-	if (bytes == 0)
+	if (bytes == 0 || (m->dtype == KN_FP8_128 && (!m->scales || m->first_row >= 128 || m->first_row % 16)))
 		return -EINVAL;
 	g = calloc(1, sizeof(*g));
 	if (!g)
@@ -155,7 +171,10 @@ int gpu_mat_init(struct kn_backend *base, struct kn_mat *m)
 	chunk->n_mats++;
 	r = gk_mat_describe(&g->m, m->dtype, m->rows, m->cols, chunk->base + chunk->used);
 	chunk->used += bytes;
+	g->m.first_row = m->first_row;
 	r = r < 0 ? r : fill(be, m, &g->m);
+	if (r == 0 && m->dtype == KN_FP8_128)
+		r = fill_scales(be, m, &g->m);
 	if (r < 0) {
 		chunk_unref(be, g->chunk);
 		free(g);

@@ -1,7 +1,7 @@
 /* Weight matrices on the device: how each type lies in memory, and how a lane turns what it loads into bfloat16.
  *
  * F32, F16, BF16   row-major, ld a multiple of 64 with zeros beyond the columns.
- * FP8              the same, a byte each; scales: float32 [rows / 128][cols / 128], rounded up.
+ * FP8              the same, a byte each; scales: a line of gk_fp8_across() floats for each 128 rows, first_row first.
  * Block types      rows in blocks of 8, columns in units (64 for Q8_0, else 128), so that a wave's loads are
  *                  consecutive:
  *   values  [row block][unit][8 rows][4 lanes] of 16 bytes
@@ -29,7 +29,7 @@
 
 GK_HD bool gk_is_blocks(uint32_t type)
 {
-	return type >= KN_Q8_0 && type < KN_N_DTYPES;
+	return (type >= KN_Q8_0 && type < KN_N_DTYPES) || type == KN_MXFP4;
 }
 
 /* Columns that a wave takes at a time. */
@@ -55,6 +55,7 @@ GK_HD uint32_t gk_scale_bytes(uint32_t type)
 {
 	switch (type) {
 	case KN_Q8_0:
+	case KN_MXFP4:
 		return 4;
 	case KN_Q4_0:
 	case KN_Q5_0:
@@ -80,6 +81,12 @@ GK_HD uint32_t gk_column(uint32_t order, uint32_t c, uint32_t t, uint32_t e)
 	if (order == 1)
 		return 32 * c + (e & 4) * 4 + 4 * t + (e & 3);
 	return 64 * (c >> 1) + 16 * t + 8 * (c & 1) + (e & 4) + ((e & 1) << 1 | (e >> 1 & 1));
+}
+
+/* FP8: floats of a line of scales, as the library that multiplies by them wants it. */
+GK_HD uint32_t gk_fp8_across(uint32_t cols)
+{
+	return ((cols + 127) / 128 + 3) & ~3u;
 }
 
 /* ---- One lane's elements ------------------------------------------------------------------------------------- */
@@ -124,6 +131,26 @@ GPU_FN uint32_t gk_e4m3_to_bf16(uint32_t pair)
 #else
 	return gpu_pack_bf16(gpu_bf16_low(bits) * 1.329227995784916e36f, gpu_bf16_high(bits) * 1.329227995784916e36f);
 #endif
+}
+
+/* e2m1 in the lowest bits of a word's two parts: their bits, moved, are a bfloat16 2^126 times too small. */
+GPU_FN uint32_t gk_e2m1_to_bf16(uint32_t pair)
+{
+	const uint32_t bits = (pair << 6 & 0x01c001c0u) | (pair << 12 & 0x80008000u);
+#if GPU_PTX
+	uint32_t r;
+
+	asm("fma.rn.bf16x2 %0, %1, %2, %3;" : "=r"(r) : "r"(bits), "r"(0x7e807e80u), "r"(0x80008000u));
+	return r;
+#else
+	return gpu_pack_bf16(gpu_bf16_low(bits) * 8.507059173023462e37f, gpu_bf16_high(bits) * 8.507059173023462e37f);
+#endif
+}
+
+/* 2 to the power of an e8m0, where 2^-127 counts as nothing. */
+GPU_FN float gk_e8m0(uint32_t b)
+{
+	return gpu_float(b << 23);
 }
 
 /* Sub-scale s of a Q4_K or Q5_K block: x = *d q - *m. */
@@ -261,7 +288,8 @@ template <> struct gk_format<GK_FP8_128> : gk_row_major<1> {
 	/* The 16 rows of a tile lie in one block of 128. */
 	GK_METHOD const uint8_t *scale_where(const gk_mat &m, uint32_t row, uint32_t)
 	{
-		return (const uint8_t *)((const float *)m.scales + (size_t)(row >> 7) * ((m.cols + 127) / 128));
+		return (const uint8_t *)((const float *)m.scales +
+		                         (size_t)((m.first_row + row) >> 7) * gk_fp8_across(m.cols));
 	}
 	GK_METHOD uint32_t step8_scale(uint32_t)
 	{
@@ -468,6 +496,26 @@ template <> struct gk_format<KN_Q6_K> : gk_nibbles<6, 32, 12, false> {
 		const int sc = (int8_t)(s.sc[c >> 1] >> (16 * (c & 1) + 8 * half));
 
 		*d = gpu_from_f16((gpu_f16)s.d) * (float)sc, *m = 0.0f;
+	}
+};
+
+template <> struct gk_format<KN_MXFP4> : gk_nibbles<4, 0, 4, false> {
+	enum { SCALED = 1, MINS = 0 };
+	typedef uint32_t scale;
+	GK_METHOD uint4 piece(const raw &r, int c)
+	{
+		const uint32_t v = c == 0 ? r.v.x : c == 1 ? r.v.y : c == 2 ? r.v.z : r.v.w;
+
+		return make_uint4(gk_e2m1_to_bf16(v), gk_e2m1_to_bf16(v >> 4), gk_e2m1_to_bf16(v >> 8),
+		                  gk_e2m1_to_bf16(v >> 12));
+	}
+	GK_METHOD void fetch_scale(scale &s, const uint8_t *p, uint32_t unit)
+	{
+		s = gpu_load_stream4(scale_at(p, unit));
+	}
+	GK_METHOD void get_scale(const scale &s, uint32_t, int c, int, float *d, float *m)
+	{
+		*d = gk_e8m0(s >> (8 * c) & 0xffu), *m = 0.0f;
 	}
 };
 

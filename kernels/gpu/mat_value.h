@@ -17,7 +17,7 @@ GPU_FN float gk_value(const gk_mat &m, uint32_t row, uint32_t k)
 		return gpu_from_f16(((const gpu_f16 *)m.values)[at]);
 	if (m.type == GK_FP8_128)
 		return gpu_from_e4m3(((const uint8_t *)m.values)[at]) *
-		       ((const float *)m.scales)[(size_t)(row >> 7) * ((m.cols + 127) / 128) + (k >> 7)];
+		       ((const float *)m.scales)[(size_t)((m.first_row + row) >> 7) * gk_fp8_across(m.cols) + (k >> 7)];
 
 	const uint32_t unit_cols = gk_unit(m.type), unit = k / unit_cols, c = k % unit_cols / 32, kk = k % 32;
 	const uint32_t t = kk % 16 / 4, e = kk / 16 * 4 + kk % 4, n_units = gk_n_units(m);
@@ -49,6 +49,8 @@ GPU_FN float gk_value(const gk_mat &m, uint32_t row, uint32_t k)
 		break;
 	}
 	switch (m.type) {
+	case KN_MXFP4:
+		return gk_e8m0(s[c]) * gpu_bf16_low(gk_e2m1_to_bf16(q));
 	case KN_Q4_0:
 		return gpu_from_f16(((const gpu_f16 *)s)[c]) * (float)((int)q - 8);
 	case KN_Q5_0:

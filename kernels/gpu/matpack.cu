@@ -18,9 +18,7 @@ struct parts {
 
 static uint32_t block_cols(uint32_t type)
 {
-	if (type == GK_FP8_128)
-		return 1;
-	return type < KN_N_DTYPES ? kn_dtype_info((enum kn_dtype)type)->block_elems : 0;
+	return type < KN_N_DTYPES || type == KN_FP8_128 || type == KN_MXFP4 ? kn_dtype_info((enum kn_dtype)type)->block_elems : 0;
 }
 
 static bool measure(uint32_t type, uint32_t rows, uint32_t cols, parts *p)
@@ -39,7 +37,9 @@ static bool measure(uint32_t type, uint32_t rows, uint32_t cols, parts *p)
 		const size_t bytes = type == KN_F32 ? 4 : type == GK_FP8_128 ? 1 : 2;
 
 		p->values = align_up((size_t)rows * p->ld * bytes, 256);
-		p->scales = type == GK_FP8_128 ? ((size_t)rows + 127) / 128 * ((cols + 127) / 128) * sizeof(float) : 0;
+		/* One line more: rows may begin within a block. */
+		p->scales = type == GK_FP8_128 ? (((size_t)rows + 127) / 128 + 1) * gk_fp8_across(cols) * sizeof(float)
+		                               : 0;
 	} else {
 		lines = (size_t)rows * gk_n_units(m);
 		scales = type == KN_Q4_K || type == KN_Q5_K ? lines / 2 : lines;
@@ -71,7 +71,18 @@ int gk_mat_describe(struct gk_mat *mat, uint32_t type, uint32_t rows, uint32_t c
 	mat->values = packed;
 	mat->scales = p.scales ? (const uint8_t *)packed + p.values : nullptr;
 	mat->high = p.high ? (const uint8_t *)packed + p.values + p.scales : nullptr;
+	mat->first_row = 0;
 	return 0;
+}
+
+uint32_t gk_mat_scale_lines(const struct gk_mat *mat)
+{
+	return (mat->first_row + mat->rows + 127) / 128;
+}
+
+uint32_t gk_mat_scale_stride(const struct gk_mat *mat)
+{
+	return gk_fp8_across(mat->cols);
 }
 
 /* ---- Row-major types: bytes move, the end of each row becomes zeros ---------------------------------------------- */
@@ -119,6 +130,8 @@ GPU_FN uint32_t stored(uint32_t type, const uint8_t *row, uint32_t k)
 	case KN_Q5_1:
 		b = row + k / 32 * 24;
 		return (b[8 + i % 16] >> (i / 16 * 4) & 15u) | (b[4 + i / 8] >> (i % 8) & 1u) << 4;
+	case KN_MXFP4:
+		return row[k / 32 * 17 + 1 + i % 16] >> (i / 16 * 4) & 15u;
 	case KN_Q4_K:
 		b = row + k / 256 * 144;
 		return b[16 + i256 / 64 * 32 + i] >> (i256 / 32 % 2 * 4) & 15u;
@@ -146,6 +159,10 @@ GPU_FN void pack_scale(const gk_mat &m, const uint8_t *row, uint32_t unit, uint3
 	case KN_Q8_0:
 		for (uint32_t c = 0; c < 2; c++)
 			half[c] = (uint16_t)(2 * unit + c < n_blocks ? load16(row + (2 * unit + c) * 34) : 0);
+		break;
+	case KN_MXFP4:
+		for (uint32_t c = 0; c < 4; c++)
+			((uint8_t *)out)[c] = (uint8_t)(4 * unit + c < n_blocks ? row[(4 * unit + c) * 17] : 0);
 		break;
 	case KN_Q4_0:
 	case KN_Q5_0:

@@ -79,6 +79,8 @@ int gk_mat_widen(const struct gk_ctx *ctx, const struct gk_mat *mat, void *dst, 
 		return widen<GK_FP8_128>(ctx, mat, dst, ld);
 	case KN_Q8_0:
 		return widen<KN_Q8_0>(ctx, mat, dst, ld);
+	case KN_MXFP4:
+		return widen<KN_MXFP4>(ctx, mat, dst, ld);
 	case KN_Q4_0:
 		return widen<KN_Q4_0>(ctx, mat, dst, ld);
 	case KN_Q4_1:

@@ -30,7 +30,11 @@ enum kn_dtype {
 	KN_Q4_K, /* 256 values: f16 scale and minimum, 8 x 6-bit sub-scales, 4-bit   (144 bytes) */
 	KN_Q5_K, /* 256 values: as Q4_K with a fifth bit                             (176 bytes) */
 	KN_Q6_K, /* 256 values: 6-bit, 16 int8 sub-scales, f16 scale                 (210 bytes) */
-	KN_N_DTYPES
+	KN_N_DTYPES,
+
+	/* Beyond those above, which every backend takes: only matrices, and only where kn_takes() says so. */
+	KN_FP8_128 = 0x100, /* a byte each, e4m3; times a float32 for each 128 x 128 of them (kn_mat.scales) */
+	KN_MXFP4,           /* 32 values: the exponent of a power of two plus 127, 4 bits each, e2m1 (17 bytes) */
 };
 
 struct kn_dtype_info {
@@ -46,7 +50,8 @@ int kn_dtype_parse(const char *name, enum kn_dtype *ret_dtype, struct err *err);
 /* Bytes of one row of n values; 0 when n is not a multiple of the block or the product overflows. */
 size_t kn_row_bytes(enum kn_dtype dtype, size_t n);
 
-/* n is a multiple of the block. src may be unaligned. */
+/* n is a multiple of the block. src may be unaligned. KN_FP8_128, here and below: the values without their scales, of
+ * which none is beyond 448. */
 void kn_dequantize(enum kn_dtype dtype, const void *src, float *dst, size_t n);
 /* Round-to-nearest quantization; the K types search scales. */
 void kn_quantize(enum kn_dtype dtype, const float *src, void *dst, size_t n);
@@ -69,7 +74,12 @@ struct kn_mat {
 	enum kn_dtype dtype;
 	uint32_t rows, cols;
 	const void *data; /* rows * kn_row_bytes(dtype, cols), host memory, borrowed (usually mapped), any alignment */
-	void *packed;     /* the backend's own copy, or NULL; owned through kn_mat_done() */
+	/* KN_FP8_128 only, borrowed until kn_mat_init() returns, any alignment: float32 [][(cols + 127) / 128]. That of
+	 * row r is in line (first_row + r) / 128; first_row is below 128 and a multiple of 16: matrices may be cut out
+	 * of others. */
+	const void *scales;
+	uint32_t first_row;
+	void *packed; /* the backend's own copy, or NULL; owned through kn_mat_done() */
 	size_t packed_bytes;
 };
 
@@ -344,6 +354,9 @@ struct kn_ops {
 	 * results are there after the sync() or wait() for them. NULL: the rows have to be downloaded. */
 	void (*pick)(struct kn_backend *be, const float *logits, size_t ld, size_t n, size_t n_vocab, float softcap,
 	             const struct kn_pick *picks, uint32_t n_best, struct kn_best *ret_best, struct kn_picked *ret);
+
+	/* Whether mat_init takes matrices of a type beyond KN_N_DTYPES. NULL: of none. */
+	bool (*takes)(const struct kn_backend *be, enum kn_dtype dtype);
 };
 
 struct kn_backend {
@@ -387,6 +400,12 @@ int kn_cpu_open(const struct kn_config *config, struct kn_backend **ret_backend,
 static inline bool kn_is_on_host(const struct kn_backend *be)
 {
 	return !be->ops->free_bytes;
+}
+
+/* Whether matrices of this type may be given to it. */
+static inline bool kn_takes(const struct kn_backend *be, enum kn_dtype dtype)
+{
+	return dtype < KN_N_DTYPES || (dtype > KN_N_DTYPES && be->ops->takes && be->ops->takes(be, dtype));
 }
 
 static inline void kn_backend_close(struct kn_backend *be)

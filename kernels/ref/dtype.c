@@ -1,5 +1,5 @@
 /* Element types: sizes, names, and values to and from float. One row per type in the table below; the
- * block formats themselves are in quant_block.c (32 values) and quant_k.c (256 values). */
+ * block formats themselves are in quant_block.c and quant_mx.c (32 values) and quant_k.c (256 values). */
 #include "kernels.h"
 
 #include <errno.h>
@@ -45,6 +45,16 @@ static void bf16_encode(const float *src, uint8_t *dst)
 	kn_store_u16(dst, kn_f32_to_bf16(*src));
 }
 
+static void f8_decode(const uint8_t *src, float *dst)
+{
+	*dst = kn_e4m3_to_f32(*src);
+}
+
+static void f8_encode(const float *src, uint8_t *dst)
+{
+	*dst = kn_f32_to_e4m3(*src);
+}
+
 static const struct codec codecs[KN_N_DTYPES] = {
 	[KN_F32] = { { "F32", 1, 4 }, f32_decode, f32_encode },
 	[KN_F16] = { { "F16", 1, 2 }, f16_decode, f16_encode },
@@ -59,9 +69,20 @@ static const struct codec codecs[KN_N_DTYPES] = {
 	[KN_Q6_K] = { { "Q6_K", 256, 210 }, kn_q6_k_decode, kn_q6_k_encode },
 };
 
+/* From KN_FP8_128 on. */
+static const struct codec beyond[] = {
+	{ { "FP8", 1, 1 }, f8_decode, f8_encode },
+	{ { "MXFP4", 32, 17 }, kn_mxfp4_decode, kn_mxfp4_encode },
+};
+
+static const struct codec *codec_of(enum kn_dtype dtype)
+{
+	return dtype >= KN_FP8_128 ? &beyond[dtype - KN_FP8_128] : &codecs[dtype];
+}
+
 const struct kn_dtype_info *kn_dtype_info(enum kn_dtype dtype)
 {
-	return &codecs[dtype].info;
+	return &codec_of(dtype)->info;
 }
 
 int kn_dtype_parse(const char *name, enum kn_dtype *ret_dtype, struct err *err)
@@ -72,15 +93,21 @@ int kn_dtype_parse(const char *name, enum kn_dtype *ret_dtype, struct err *err)
 			return 0;
 		}
 	}
+	for (size_t i = 0; i < sizeof(beyond) / sizeof(beyond[0]); i++) {
+		if (strcasecmp(name, beyond[i].info.name) == 0) {
+			*ret_dtype = (enum kn_dtype)(KN_FP8_128 + i);
+			return 0;
+		}
+	}
 	return err_set(err, -EINVAL,
 	               "element type '%s': expected F32, F16, BF16, Q8_0, Q4_0, Q4_1, Q5_0, Q5_1, "
-	               "Q4_K, Q5_K or Q6_K",
+	               "Q4_K, Q5_K, Q6_K, FP8 or MXFP4",
 	               name);
 }
 
 size_t kn_row_bytes(enum kn_dtype dtype, size_t n)
 {
-	const struct kn_dtype_info *t = &codecs[dtype].info;
+	const struct kn_dtype_info *t = kn_dtype_info(dtype);
 	size_t bytes;
 
 	if (n % t->block_elems != 0 || __builtin_mul_overflow(n / t->block_elems, (size_t)t->block_bytes, &bytes))
@@ -90,7 +117,7 @@ size_t kn_row_bytes(enum kn_dtype dtype, size_t n)
 
 void kn_dequantize(enum kn_dtype dtype, const void *src, float *dst, size_t n)
 {
-	const struct codec *c = &codecs[dtype];
+	const struct codec *c = codec_of(dtype);
 	const uint8_t *p = src;
 
 	if (dtype == KN_F32) {
@@ -116,7 +143,7 @@ static void finite_copy(const float *src, float *dst, size_t n)
 
 void kn_quantize(enum kn_dtype dtype, const float *src, void *dst, size_t n)
 {
-	const struct codec *c = &codecs[dtype];
+	const struct codec *c = codec_of(dtype);
 	float block[KN_SUPER];
 	uint8_t *p = dst;
 

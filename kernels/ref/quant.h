@@ -15,6 +15,7 @@ void kn_q5_1_decode(const uint8_t *src, float *dst);
 void kn_q4_k_decode(const uint8_t *src, float *dst);
 void kn_q5_k_decode(const uint8_t *src, float *dst);
 void kn_q6_k_decode(const uint8_t *src, float *dst);
+void kn_mxfp4_decode(const uint8_t *src, float *dst);
 
 /* src is finite (dtype.c sees to it) and at most 6e4 in magnitude, so that scales fit binary16. */
 void kn_q8_0_encode(const float *src, uint8_t *dst);
@@ -25,5 +26,6 @@ void kn_q5_1_encode(const float *src, uint8_t *dst);
 void kn_q4_k_encode(const float *src, uint8_t *dst);
 void kn_q5_k_encode(const float *src, uint8_t *dst);
 void kn_q6_k_encode(const float *src, uint8_t *dst);
+void kn_mxfp4_encode(const float *src, uint8_t *dst);
 
 #endif

@@ -319,6 +319,8 @@ static int run(int argc, char **argv)
 		r = kn_dtype_parse(o.types.n ? o.types.items[i] : defaults[i], &dtype, &err);
 		if (r < 0)
 			(void)fprintf(stderr, "bench_kernels: %s\n", err_text(&err));
+		else if (!kn_takes(be, dtype))
+			(void)fprintf(stderr, "bench_kernels: no kernels for %s here\n", o.types.items[i]);
 		else
 			r = bench_type(be, &o, dtype, &l);
 	}

@@ -1,5 +1,5 @@
-/* Weights in quantizations that no kernel takes, made into ones that all take: FP8 with a scale for each block of
- * 128 x 128 (DeepSeek, Qwen), and MXFP4 (gpt-oss: 32 values of 4 bits share a power of two).
+/* Weights in quantizations that not every backend's kernels take, made into ones that all take: FP8 with a scale for
+ * each block of 128 x 128 (DeepSeek, Qwen), and MXFP4 (gpt-oss: 32 values of 4 bits share a power of two).
  *
  * A model that is computed exactly gets float32, which holds both without rounding. Others get Q8_0: MXFP4 fits it
  * exactly, since twice a 4-bit value is a whole number up to 12 and its scale a power of two; an FP8 value has three
@@ -34,11 +34,8 @@ struct rows {
 	char *out;
 	float *lines;
 	const void *data, *scales; /* of the file: FP8 one scale for each block, MXFP4 [rows of the file, cols / 32] */
-	/* FP8 */
-	const uint32_t *block;
-	const float *table;
-	/* MXFP4: which rows of the file */
-	uint64_t first, step;
+	const uint32_t *block;     /* FP8 */
+	uint64_t first, step;      /* which rows of the file; step: MXFP4 only */
 };
 
 static int for_rows(const struct loader *l, const char *name, struct rows *rows, uint64_t n, base_threadpool_fn fn)
@@ -58,19 +55,6 @@ static int for_rows(const struct loader *l, const char *name, struct rows *rows,
 }
 
 /* ---- FP8 ---- */
-
-/* 1 sign, 4 exponent, 3 mantissa bits; bias 7; no infinity; all ones is not a number. */
-static void e4m3_table(float table[256])
-{
-	for (int i = 0; i < 256; i++) {
-		int exponent = i >> 3 & 15, mantissa = i & 7;
-		float v = exponent ? ldexpf((float)(8 + mantissa), exponent - 10) : ldexpf((float)mantissa, -9);
-
-		if (exponent == 15 && mantissa == 7)
-			v = NAN;
-		table[i] = i & 128 ? -v : v;
-	}
-}
 
 static uint64_t blocks_of(uint64_t n, uint32_t block)
 {
@@ -110,49 +94,71 @@ static void fp8_rows(void *arg, size_t begin, size_t end, unsigned worker)
 	uint64_t n_scales = blocks_of(m->cols, m->block[1]);
 
 	for (size_t i = begin; i < end; i++) {
-		const uint8_t *in = (const uint8_t *)m->data + i * m->cols;
-		const char *scales = (const char *)m->scales + i / m->block[0] * n_scales * sizeof(float);
+		uint64_t row = m->first + i;
+		const char *scales = (const char *)m->scales + row / m->block[0] * n_scales * sizeof(float);
 
+		kn_dequantize(KN_FP8_128, (const uint8_t *)m->data + row * m->cols, line, m->cols);
 		for (size_t c = 0; c < m->cols; c++) {
 			float scale;
 
 			/* Mapped data may lie anywhere. */
 			memcpy(&scale, scales + c / m->block[1] * sizeof(scale), sizeof(scale));
-			line[c] = m->table[in[c]] * scale;
+			line[c] *= scale;
 		}
 		kn_quantize(m->dtype, line, m->out + i * m->row_bytes, m->cols);
 	}
 }
 
-int model_expand_fp8(const struct loader *l, const struct eng_tensor *t, const struct eng_tensor **ret_tensor)
+int model_find_fp8(const struct loader *l, const struct eng_tensor *t, struct eng_tensor **ret)
 {
 	const struct eng_tensor *s = NULL;
-	struct eng_tensor *made;
-	float table[256];
-	struct rows rows;
+	struct eng_tensor *found;
 	int r = find_scales(l, t, &s);
 
 	if (r < 0)
 		return r;
-	made = model_host_alloc(l->m, sizeof(*made));
+	found = model_host_alloc(l->m, sizeof(*found));
+	if (!found)
+		return model_load_no_memory(l, t->name);
+	*found = *t;
+	found->dtype = KN_FP8_128;
+	found->scales = s->data;
+	*ret = found;
+	return 0;
+}
+
+bool model_keeps_fp8(const struct loader *l)
+{
+	return !l->exact && l->hp->fp8_block[0] == 128 && l->hp->fp8_block[1] == 128 &&
+	       kn_takes(l->m->backend, KN_FP8_128);
+}
+
+int model_expand_fp8(const struct loader *l, const struct eng_tensor *t, uint64_t from, uint64_t n,
+                     const struct eng_tensor **ret_tensor)
+{
+	struct eng_tensor *made = model_host_alloc(l->m, sizeof(*made));
+	struct rows rows;
+	int r;
+
 	if (!made)
 		return model_load_no_memory(l, t->name);
 	*made = *t;
 	made->dtype = dtype_for(l, t->shape[1]);
 	made->dtype_name = kn_dtype_info(made->dtype)->name;
-	e4m3_table(table);
+	made->shape[0] = n;
+	made->scales = NULL;
 	rows = (struct rows){ .dtype = made->dtype,
 		              .cols = t->shape[1],
 		              .row_bytes = kn_row_bytes(made->dtype, t->shape[1]),
 		              .data = t->data,
-		              .scales = s->data,
+		              .scales = t->scales,
 		              .block = l->hp->fp8_block,
-		              .table = table };
-	made->size_bytes = t->shape[0] * rows.row_bytes; /* at most 4 times what is mapped */
+		              .first = from };
+	made->size_bytes = n * rows.row_bytes; /* at most 4 times what is mapped */
 	made->data = rows.out = model_host_alloc(l->m, made->size_bytes);
 	if (!rows.out)
 		return model_load_no_memory(l, t->name);
-	r = for_rows(l, t->name, &rows, t->shape[0], fp8_rows);
+	r = for_rows(l, t->name, &rows, n, fp8_rows);
 	if (r == 0)
 		*ret_tensor = made;
 	return r;
@@ -252,6 +258,20 @@ static void mx_row_q8(const uint8_t *blocks, const uint8_t *scales, size_t n_blo
 	}
 }
 
+/* As they are, in KN_MXFP4's order. */
+static void mx_row_mx(const uint8_t *blocks, const uint8_t *scales, size_t n_blocks, char *out)
+{
+	for (size_t b = 0; b < n_blocks; b++, blocks += MX_BYTES) {
+		uint8_t values[MX_BLOCK];
+
+		for (int i = 0; i < MX_BLOCK; i++)
+			values[i] = (uint8_t)(blocks[i / 2] >> i % 2 * 4 & 15);
+		*out++ = (char)scales[b];
+		for (int i = 0; i < MX_BYTES; i++)
+			*out++ = (char)(values[i] | values[i + MX_BYTES] << 4);
+	}
+}
+
 static void mx_rows(void *arg, size_t begin, size_t end, unsigned worker)
 {
 	const struct rows *m = arg;
@@ -263,7 +283,9 @@ static void mx_rows(void *arg, size_t begin, size_t end, unsigned worker)
 		const uint8_t *blocks = (const uint8_t *)m->data + row * n_blocks * MX_BYTES;
 		const uint8_t *scales = (const uint8_t *)m->scales + row * n_blocks;
 
-		if (m->dtype == KN_Q8_0) {
+		if (m->dtype == KN_MXFP4) {
+			mx_row_mx(blocks, scales, n_blocks, m->out + i * m->row_bytes);
+		} else if (m->dtype == KN_Q8_0) {
 			mx_row_q8(blocks, scales, n_blocks, m->out + i * m->row_bytes);
 		} else {
 			mx_row_f32(blocks, scales, n_blocks, line);
@@ -284,6 +306,8 @@ int model_expand_mxfp4(struct loader *l, const char *name, const uint64_t shape[
 		return r;
 	n_blocks = cols / MX_BLOCK;
 	*ret = (struct kn_mat){ .dtype = dtype_for(l, cols), .rows = rows, .cols = (uint32_t)cols };
+	if (!l->exact && kn_takes(l->m->backend, KN_MXFP4))
+		ret->dtype = KN_MXFP4;
 	/* A scale that float16 cannot hold belongs to weights that round to nothing beside others, or to a damaged
 	 * file. */
 	if (ret->dtype == KN_Q8_0 &&

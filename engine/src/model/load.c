@@ -52,9 +52,21 @@ static void shape_text(const uint64_t *shape, uint32_t n_dims, char *text, size_
 		len += (size_t)snprintf(text + len, size - len, i ? ", %llu" : "%llu", (unsigned long long)shape[i]);
 }
 
+/* FP8 with its scales, expanded unless it may and can stay. */
+static int take_fp8(const struct loader *l, bool may_stay, const struct eng_tensor **t)
+{
+	struct eng_tensor *found = NULL;
+	int r = model_find_fp8(l, *t, &found);
+
+	if (r < 0)
+		return r;
+	*t = found;
+	return may_stay && model_keeps_fp8(l) ? 0 : model_expand_fp8(l, found, 0, found->shape[0], t);
+}
+
 /* The tensor, of a type that kernels know and of exactly this shape. */
-int model_load_need(const struct loader *l, const char *name, uint32_t n_dims, const uint64_t *shape,
-                    const struct eng_tensor **ret_tensor)
+static int need(const struct loader *l, const char *name, uint32_t n_dims, const uint64_t *shape, bool fp8_may_stay,
+                const struct eng_tensor **ret_tensor)
 {
 	const struct eng_tensor *t = eng_weights_find(l->m->weights, name);
 	char got[96], want[96];
@@ -64,7 +76,7 @@ int model_load_need(const struct loader *l, const char *name, uint32_t n_dims, c
 		return err_set(l->err, -ENOENT, "%s: tensor %s is missing", l->path, name);
 	r = eng_weights_await(l->m->weights, t, l->err);
 	if (r == 0 && t->dtype == KN_N_DTYPES && strcmp(t->dtype_name, "F8_E4M3") == 0)
-		r = model_expand_fp8(l, t, &t);
+		r = take_fp8(l, fp8_may_stay, &t);
 	if (r < 0)
 		return r;
 	if (t->dtype == KN_N_DTYPES)
@@ -82,6 +94,18 @@ int model_load_need(const struct loader *l, const char *name, uint32_t n_dims, c
 	        t->size_bytes / kn_dtype_info(t->dtype)->block_bytes * kn_dtype_info(t->dtype)->block_elems;
 	*ret_tensor = t;
 	return 0;
+}
+
+int model_load_need(const struct loader *l, const char *name, uint32_t n_dims, const uint64_t *shape,
+                    const struct eng_tensor **ret_tensor)
+{
+	return need(l, name, n_dims, shape, false, ret_tensor);
+}
+
+int model_load_need_mat(const struct loader *l, const char *name, uint32_t n_dims, const uint64_t *shape,
+                        const struct eng_tensor **ret_tensor)
+{
+	return need(l, name, n_dims, shape, true, ret_tensor);
 }
 
 int model_load_no_memory(const struct loader *l, const char *name)
@@ -126,11 +150,38 @@ int model_load_norm(struct loader *l, enum slot slot, uint32_t layer, uint64_t n
 	return model_load_vector(l, slot, layer, n, l->hp->arch->norm_plus_one && !l->gguf ? 1 : 0, ret);
 }
 
+enum { FP8_BLOCK = 128, FP8_ROWS = 16 };
+
+static size_t fp8_scale_bytes(uint64_t rows, uint32_t cols)
+{
+	return (rows + FP8_BLOCK - 1) / FP8_BLOCK * ((cols + FP8_BLOCK - 1) / FP8_BLOCK) * sizeof(float);
+}
+
+/* Those of the block that row `from` is in, and of the next ones. */
+static const void *fp8_scales(const struct eng_tensor *t, uint64_t from, uint32_t cols)
+{
+	return (const char *)t->scales + fp8_scale_bytes(from / FP8_BLOCK * FP8_BLOCK, cols);
+}
+
 /* Rows [from, from + rows) of a matrix that is [total, cols]. */
 int model_load_rows(struct loader *l, const char *name, const struct eng_tensor *t, uint64_t from, uint32_t rows,
                     uint32_t cols, struct kn_mat *ret)
 {
+	int r = 0;
+
+	/* Kernels take 16 rows at a time, which share their scales. */
+	if (t->dtype == KN_FP8_128 && from % FP8_ROWS != 0) {
+		r = model_expand_fp8(l, t, from, rows, &t);
+		from = 0;
+	}
+	if (r < 0)
+		return r;
 	*ret = (struct kn_mat){ .dtype = t->dtype, .rows = rows, .cols = cols };
+	if (t->dtype == KN_FP8_128) {
+		ret->first_row = (uint32_t)(from % FP8_BLOCK);
+		ret->scales = fp8_scales(t, from, cols);
+		l->m->info.weight_bytes += fp8_scale_bytes(ret->first_row + rows, cols);
+	}
 	ret->data = (const char *)t->data + from * kn_row_bytes(t->dtype, cols);
 	l->m->info.weight_bytes += rows * kn_row_bytes(t->dtype, cols);
 	return model_mat(l->m, name, ret, l->err);
@@ -167,7 +218,7 @@ static int load_parts(struct loader *l, const char *name, const struct part *par
 
 	for (size_t i = 0; i < n_parts; i++)
 		shape[0] += parts[i].rows;
-	r = model_load_need(l, name, 2, shape, &t);
+	r = model_load_need_mat(l, name, 2, shape, &t);
 	for (size_t i = 0; i < n_parts && r == 0; i++) {
 		r = model_load_rows(l, name, t, from, parts[i].rows, cols, &parts[i].linear->w);
 		if (r == 0)
@@ -243,25 +294,53 @@ int model_load_turned(struct loader *l, const char *name, enum kn_dtype dtype, c
 	return model_mat(l->m, name, ret, l->err);
 }
 
+/* Whether all groups' parts are whole blocks of FP8. */
+static bool are_blocks(uint32_t of, const struct row_part *parts, size_t n_parts)
+{
+	for (size_t p = 0; p < n_parts; p++) {
+		if (parts[p].first % FP8_BLOCK || parts[p].n % FP8_BLOCK)
+			return false;
+	}
+	return of % FP8_BLOCK == 0;
+}
+
+/* line_bytes for each `unit` rows, which the groups and parts are multiples of. */
+static void *gather(struct loader *l, const void *data, size_t line_bytes, uint32_t unit, uint32_t n_groups,
+                    uint32_t of, const struct row_part *parts, size_t n_parts, size_t n_rows)
+{
+	char *copy = model_host_alloc(l->m, n_rows / unit * line_bytes), *to = copy;
+
+	for (size_t p = 0; copy && p < n_parts; p++) {
+		size_t bytes = parts[p].n / unit * line_bytes;
+
+		for (size_t g = 0; g < n_groups; g++) {
+			memcpy(to, (const char *)data + (g * of + parts[p].first) / unit * line_bytes, bytes);
+			to += bytes;
+		}
+	}
+	return copy;
+}
+
 int model_load_groups(struct loader *l, const char *name, const struct eng_tensor *t, uint32_t n_groups, uint32_t of,
                       const struct row_part *parts, size_t n_parts, uint32_t cols, struct kn_mat *ret)
 {
-	size_t row_bytes = kn_row_bytes(t->dtype, cols), n = 0;
-	char *copy, *to;
+	size_t row_bytes, n = 0;
+	int r = 0;
 
+	if (t->dtype == KN_FP8_128 && !are_blocks(of, parts, n_parts))
+		r = model_expand_fp8(l, t, 0, (uint64_t)n_groups * of, &t);
+	if (r < 0)
+		return r;
+	row_bytes = kn_row_bytes(t->dtype, cols);
 	for (size_t p = 0; p < n_parts; p++)
 		n += (size_t)n_groups * parts[p].n;
-	copy = to = model_host_alloc(l->m, n * row_bytes);
-	if (!copy)
+	*ret = (struct kn_mat){ .dtype = t->dtype, .rows = (uint32_t)n, .cols = cols };
+	ret->data = gather(l, t->data, row_bytes, 1, n_groups, of, parts, n_parts, n);
+	if (t->dtype == KN_FP8_128)
+		ret->scales = gather(l, t->scales, fp8_scale_bytes(FP8_BLOCK, cols), FP8_BLOCK, n_groups, of, parts,
+		                     n_parts, n);
+	if (!ret->data || (t->dtype == KN_FP8_128 && !ret->scales))
 		return model_load_no_memory(l, name);
-	for (size_t p = 0; p < n_parts; p++) {
-		for (size_t g = 0; g < n_groups; g++) {
-			memcpy(to, (const char *)t->data + (g * of + parts[p].first) * row_bytes,
-			       parts[p].n * row_bytes);
-			to += parts[p].n * row_bytes;
-		}
-	}
-	*ret = (struct kn_mat){ .dtype = t->dtype, .rows = (uint32_t)n, .cols = cols, .data = copy };
 	l->m->info.weight_bytes += n * row_bytes;
 	return model_mat(l->m, name, ret, l->err);
 }
@@ -338,7 +417,7 @@ static int load_mla(struct loader *l, uint32_t il, struct layer *y)
 		return r;
 
 	(void)model_load_tensor_name(l, hp->q_lora ? S_Q_B : S_Q, il, 0, name);
-	r = model_load_need(l, name, 2, q_shape, &t);
+	r = model_load_need_mat(l, name, 2, q_shape, &t);
 	for (uint64_t h = 0; h < hp->n_head && r == 0; h++) {
 		r = model_load_rows(l, name, t, h * per_head, hp->qk_nope, q_cols, &a->q_nope[h]);
 		if (r == 0)
@@ -396,7 +475,7 @@ static int load_tables(struct loader *l)
 	int r;
 
 	(void)model_load_tensor_name(l, S_EMBED, 0, 0, name);
-	r = model_load_need(l, name, 2, shape, &t);
+	r = model_load_need_mat(l, name, 2, shape, &t);
 	r = r < 0 ? r : model_load_rows(l, name, t, 0, l->hp->n_vocab, l->hp->n_embd, &m->embed);
 	if (r < 0)
 		return r;
@@ -412,7 +491,7 @@ static int load_tables(struct loader *l)
 	m->info.weight_bytes -= embed_bytes;
 	if (l->hp->headless && !eng_weights_find(m->weights, name))
 		return 0;
-	r = model_load_need(l, name, 2, shape, &t);
+	r = model_load_need_mat(l, name, 2, shape, &t);
 	r = r < 0 ? r : model_load_rows(l, name, t, 0, l->hp->n_vocab, l->hp->n_embd, &m->head_own);
 	m->head = &m->head_own;
 	return r;

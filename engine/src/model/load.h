@@ -28,6 +28,10 @@ void model_load_bias_name(const char *weight, char *name);
 /* The tensor, of exactly this shape and of a type that kernels know: what has another is expanded. */
 int model_load_need(const struct loader *l, const char *name, uint32_t n_dims, const uint64_t *shape,
                     const struct eng_tensor **ret_tensor);
+/* The same for callers that pass it to model_load_rows() or model_load_groups(): FP8 stays so where the backend takes
+ * it. */
+int model_load_need_mat(const struct loader *l, const char *name, uint32_t n_dims, const uint64_t *shape,
+                        const struct eng_tensor **ret_tensor);
 int model_load_no_memory(const struct loader *l, const char *name);
 /* n values as float in backend memory, `plus` added to each. */
 int model_load_floats(struct loader *l, const char *name, uint32_t n_dims, const uint64_t *shape, float plus,
@@ -69,9 +73,14 @@ int model_load_gated_q(struct loader *l, uint32_t il, struct layer *y);
 
 /* ---- expand.c ---- */
 
-/* A matrix of F8_E4M3 with a scale for each block (NAME_scale_inv) as one of a type that kernels take, which
- * lives as long as the model. The file is outside data: shapes are checked. */
-int model_expand_fp8(const struct loader *l, const struct eng_tensor *t, const struct eng_tensor **ret_tensor);
+/* A matrix of F8_E4M3 with its scales, one for each block (NAME_scale_inv), as KN_FP8_128 although the blocks may have
+ * another size. *ret lives as long as the model. The file is outside data: shapes are checked. */
+int model_find_fp8(const struct loader *l, const struct eng_tensor *t, struct eng_tensor **ret);
+/* Whether the backend computes with it as it is. */
+bool model_keeps_fp8(const struct loader *l);
+/* Rows [from, from + rows) of what model_find_fp8() gave, in a type that all kernels take. */
+int model_expand_fp8(const struct loader *l, const struct eng_tensor *t, uint64_t from, uint64_t rows,
+                     const struct eng_tensor **ret_tensor);
 /* Whether NAME is there as MXFP4: NAME_blocks and NAME_scales. */
 bool model_expand_has_mxfp4(const struct loader *l, const char *name);
 /* Rows first, first + step, ... of expert e out of MXFP4 [n_expert, total_rows, cols]; `rows` of them. */

@@ -20,7 +20,7 @@ int model_load_gated_q(struct loader *l, uint32_t il, struct layer *y)
 		return err_set(l->err, -ENOTSUP, "%s: attention_bias is not supported beside a gate of the attention",
 		               l->path);
 	(void)model_load_tensor_name(l, S_Q, il, 0, name);
-	r = model_load_need(l, name, 2, shape, &t);
+	r = model_load_need_mat(l, name, 2, shape, &t);
 	r = r < 0 ? r : model_load_groups(l, name, t, hp->n_head, 2 * hp->head_dim, &q, 1, hp->n_embd, &y->q.w);
 	return r < 0 ? r
 	             : model_load_groups(l, name, t, hp->n_head, 2 * hp->head_dim, &gate, 1, hp->n_embd, &y->q_gate.w);
@@ -43,7 +43,7 @@ static int load_in(struct loader *l, uint32_t il, struct delta_net *y)
 		return r < 0 ? r : model_load_linear(l, S_LIN_Z, il, n_z, hp->n_embd, false, &y->z);
 	}
 	(void)model_load_tensor_name(l, S_LIN_QKVZ, il, 0, name);
-	r = model_load_need(l, name, 2, shape, &t);
+	r = model_load_need_mat(l, name, 2, shape, &t);
 	r = r < 0 ? r
 	          : model_load_groups(l, name, t, hp->linear.n_k_head, 2 * k + 2 * v, qkv, 3, hp->n_embd, &y->qkv.w);
 	return r < 0 ? r

@@ -68,7 +68,7 @@ static int load_expert_set(struct loader *l, enum slot slot, uint32_t il, uint32
 	if (strstr(arch_tensor_name(l->hp->arch, slot, l->gguf), "{}")) {
 		for (uint32_t e = 0; e < n && r == 0; e++) {
 			(void)model_load_tensor_name(l, slot, il, e, name);
-			r = model_load_need(l, name, 2, each, &t);
+			r = model_load_need_mat(l, name, 2, each, &t);
 			r = r < 0 ? r : model_load_rows(l, name, t, 0, rows, cols, &mats[e]);
 		}
 		return r;

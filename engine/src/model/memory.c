@@ -57,7 +57,7 @@ float *model_upload(struct eng_model *m, const float *values, size_t n)
 
 int model_mat(struct eng_model *m, const char *name, struct kn_mat *mat, struct err *err)
 {
-	int r = m->backend->ops->mat_init(m->backend, mat);
+	int r = kn_takes(m->backend, mat->dtype) ? m->backend->ops->mat_init(m->backend, mat) : -ENOTSUP;
 
 	if (r < 0)
 		return err_set(err, r, "%s: %s [%u, %u]: backend %s cannot take it: %s", name,

@@ -38,8 +38,8 @@ struct eng_model_info {
 	enum eng_pooling pooling;
 };
 
-/* From a Hugging Face folder or a GGUF file. exact: weights in a quantization that no kernel takes (FP8 in blocks,
- * MXFP4) become float32; else Q8_0, which is a quarter of that and rounds FP8. */
+/* From a Hugging Face folder or a GGUF file. exact: weights in FP8 with blocks or MXFP4 become float32; else they stay
+ * as they are where the backend takes them, and become Q8_0 elsewhere, which is a quarter of float32 and rounds FP8. */
 int eng_model_open(const char *path, bool exact, struct kn_backend *backend, struct eng_model **ret_model,
                    struct err *err);
 void eng_model_close(struct eng_model *model);

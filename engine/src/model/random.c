@@ -61,8 +61,13 @@ struct pool {
 	enum kn_dtype dtype;
 };
 
+static const float sigma = 0.02f;
+/* FP8: five sigma become the greatest value of the type. */
+static const float fp8_scale = 5 * 0.02f / 448;
+
 static int pool_init(struct pool *pool, enum kn_dtype dtype)
 {
+	const float by = dtype == KN_FP8_128 ? sigma / fp8_scale : sigma;
 	uint64_t state = 1;
 	float values[BLOCK];
 
@@ -73,7 +78,7 @@ static int pool_init(struct pool *pool, enum kn_dtype dtype)
 		return -ENOMEM;
 	for (size_t b = 0; b < POOL_BLOCKS; b++) {
 		for (int i = 0; i < BLOCK; i++)
-			values[i] = 0.02f * normal(&state);
+			values[i] = by * normal(&state);
 		kn_quantize(dtype, values, pool->blocks + b * pool->block_bytes, BLOCK);
 	}
 	return 0;
@@ -120,6 +125,22 @@ static void fill_parallel(const struct pool *pool, char *data, size_t n_blocks, 
 	}
 }
 
+/* Those of FP8. */
+static int random_scales(struct eng_model *m, struct kn_mat *mat)
+{
+	size_t n = ((size_t)mat->rows + 127) / 128 * ((mat->cols + 127) / 128);
+	float *scales;
+
+	if (mat->dtype != KN_FP8_128)
+		return 0;
+	scales = model_host_alloc(m, n * sizeof(*scales));
+	for (size_t i = 0; scales && i < n; i++)
+		scales[i] = fp8_scale;
+	mat->scales = scales;
+	m->info.weight_bytes += n * sizeof(*scales);
+	return scales ? 0 : -ENOMEM;
+}
+
 static int random_mat(struct eng_model *m, const struct pool *pool, uint32_t rows, uint32_t cols, struct kn_mat *ret,
                       struct err *err)
 {
@@ -133,6 +154,8 @@ static int random_mat(struct eng_model *m, const struct pool *pool, uint32_t row
 	*ret = (struct kn_mat){ .dtype = pool->dtype, .rows = rows, .cols = cols, .data = data };
 	m->info.n_params += (uint64_t)rows * cols;
 	m->info.weight_bytes += bytes;
+	if (random_scales(m, ret) < 0)
+		return err_set(err, -ENOMEM, "random model: no memory");
 	return model_mat(m, "random model", ret, err);
 }
 
@@ -251,6 +274,9 @@ int eng_model_random(const char *shape, enum kn_dtype dtype, struct kn_backend *
 
 	if (!s)
 		return -EINVAL;
+	if (!kn_takes(backend, dtype))
+		return err_set(err, -ENOTSUP, "random model: the backend %s does not take %s", backend->ops->name,
+		               kn_dtype_info(dtype)->name);
 	r = pool_init(&pool, dtype);
 	blocks = pool.blocks;
 	m = calloc(1, sizeof(*m));

@@ -245,11 +245,26 @@ static void sum_up(const struct qz_plan *plan, struct eng_quantize_result *resul
 	}
 }
 
+/* GGUF has no type for it. */
+static int check_types(const struct eng_quantize_options *o, struct err *err)
+{
+	const enum kn_dtype types[] = { o->dtype, o->embed_dtype, o->output_dtype };
+
+	for (size_t i = 0; i < sizeof(types) / sizeof(types[0]); i++) {
+		if (types[i] > KN_N_DTYPES)
+			return err_set(err, -ENOTSUP, "GGUF files have no element type %s",
+			               kn_dtype_info(types[i])->name);
+	}
+	return 0;
+}
+
 int eng_quantize(const struct eng_quantize_options *options, struct eng_quantize_result *ret_result, struct err *err)
 {
 	CLEANUP(plan_done) struct qz_plan plan = { .options = options };
-	int r;
+	int r = check_types(options, err);
 
+	if (r < 0)
+		return r;
 	if (eng_gguf_writer_new(&plan.writer) < 0)
 		return err_set(err, -ENOMEM, "out of memory");
 	r = base_threadpool_new(options->n_threads, &plan.pool, err);

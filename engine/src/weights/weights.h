@@ -20,6 +20,7 @@ struct eng_tensor {
 	uint32_t n_dims;
 	uint64_t shape[ENG_TENSOR_MAX_DIMS]; /* row-major, slowest first (GGUF's order is reversed here) */
 	const void *data;                    /* may be unaligned */
+	const void *scales;                  /* NULL but for what a model's loader has made KN_FP8_128 */
 	uint64_t size_bytes;
 };
 

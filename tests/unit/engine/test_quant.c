@@ -62,7 +62,7 @@ static void gaussian_values_survive_every_type_within_its_bound(void **state)
 	} cases[] = {
 		{ KN_F32, 0.0 },     { KN_F16, 0.00025 }, { KN_BF16, 0.0018 }, { KN_Q8_0, 0.0050 },
 		{ KN_Q4_0, 0.0825 }, { KN_Q4_1, 0.0705 }, { KN_Q5_0, 0.0407 }, { KN_Q5_1, 0.0345 },
-		{ KN_Q4_K, 0.0710 }, { KN_Q5_K, 0.0355 }, { KN_Q6_K, 0.0168 },
+		{ KN_Q4_K, 0.0710 }, { KN_Q5_K, 0.0355 }, { KN_Q6_K, 0.0168 }, { KN_MXFP4, 0.1200 },
 	};
 	float *x = malloc(N * sizeof(*x));
 
@@ -287,6 +287,66 @@ static void q6_k_block_decodes(void **state)
 	assert_float_equal(y[255], 63.0f - 32, 0);
 }
 
+/* All values of the type, at a scale of 2^3, and what lies between rounds to those whose last bit is 0. */
+static void mxfp4_block_decodes(void **state)
+{
+	static const float values[8] = { 0, 4, 8, 12, 16, 24, 32, 48 };
+	uint8_t block[17] = { 130 }, again[17];
+	float x[32], y[32] = { 0.2f, 0.25f, 0.75f, -1.25f, 1.75f, 2.5f, 3.5f, 5, -5.1f, 6 };
+
+	(void)state;
+	for (int j = 0; j < 16; j++)
+		block[1 + j] = (uint8_t)(j | (15 - j) << 4);
+	kn_dequantize(KN_MXFP4, block, x, 32);
+	for (int j = 0; j < 16; j++) {
+		float v = values[j & 7], w = values[(15 - j) & 7];
+
+		assert_true(x[j] == (j & 8 ? -v : v));
+		assert_true(x[j + 16] == ((15 - j) & 8 ? -w : w));
+	}
+	kn_quantize(KN_MXFP4, x, again, 32);
+	assert_int_equal(again[0], 130);
+	assert_memory_equal(again + 2, block + 2, 6); /* but for minus zero */
+	kn_quantize(KN_MXFP4, y, again, 32);
+	kn_dequantize(KN_MXFP4, again, x, 32);
+	for (int j = 0; j < 10; j++) {
+		static const float want[] = { 0, 0, 1, -1, 2, 2, 4, 4, -6, 6 };
+
+		assert_true(x[j] == want[j]);
+	}
+	block[0] = 255;
+	kn_dequantize(KN_MXFP4, block, x, 32);
+	assert_true(isnan(x[3]));
+}
+
+/* Each of the 256 bytes is what it says and comes back as itself; halves go to the even neighbour. */
+static void every_fp8_survives_a_round_trip(void **state)
+{
+	static const struct {
+		float x;
+		uint8_t b;
+	} cases[] = { { 0x1p-9f, 1 },         { 0x1.8p-10f, 1 }, { 0x1p-10f, 0 },     { 0.0625f * 17, 0x38 },
+		      { 0.0625f * 19, 0x3a }, { 0x1.8p-9f, 2 },  { 448, 0x7e },       { 1e30f, 0x7e },
+		      { -500, 0xfe },         { -0.0f, 0x80 },   { 0x1.fp-7f, 0x08 }, { 240, 0x77 } };
+
+	(void)state;
+	for (int i = 0; i < 256; i++) {
+		uint8_t b = (uint8_t)i, again;
+		float x;
+
+		kn_dequantize(KN_FP8_128, &b, &x, 1);
+		assert_true(isnan(x) == ((i & 127) == 127));
+		kn_quantize(KN_FP8_128, &x, &again, 1);
+		assert_int_equal(again, b);
+	}
+	for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
+		uint8_t b;
+
+		kn_quantize(KN_FP8_128, &cases[i].x, &b, 1);
+		assert_int_equal(b, cases[i].b);
+	}
+}
+
 static void halves_round_to_nearest_even(void **state)
 {
 	static const struct {
@@ -355,6 +415,10 @@ static void names_parse_in_any_case(void **state)
 		assert_int_equal(kn_dtype_parse(kn_dtype_info(all_types[i])->name, &t, NULL), 0);
 		assert_int_equal(t, all_types[i]);
 	}
+	assert_int_equal(kn_dtype_parse("fp8", &t, NULL), 0);
+	assert_int_equal(t, KN_FP8_128);
+	assert_int_equal(kn_dtype_parse("MXFP4", &t, NULL), 0);
+	assert_int_equal(t, KN_MXFP4);
 	assert_int_equal(kn_dtype_parse("q4_k", &t, NULL), 0);
 	assert_int_equal(t, KN_Q4_K);
 	assert_int_equal(kn_dtype_parse("q3_k", &t, &err), -EINVAL);
@@ -376,6 +440,8 @@ int main(void)
 		cmocka_unit_test(q4_k_block_decodes),
 		cmocka_unit_test(q5_k_block_decodes),
 		cmocka_unit_test(q6_k_block_decodes),
+		cmocka_unit_test(mxfp4_block_decodes),
+		cmocka_unit_test(every_fp8_survives_a_round_trip),
 		cmocka_unit_test(halves_round_to_nearest_even),
 		cmocka_unit_test(every_half_survives_a_round_trip),
 		cmocka_unit_test(row_bytes_refuse_partial_blocks_and_overflow),

@@ -87,7 +87,8 @@ struct gk_view test_rows::view()
 }
 
 const uint32_t test_types[] = { KN_F32,  KN_F16,  KN_BF16, GK_FP8_128, KN_Q8_0, KN_Q4_0,
-	                        KN_Q4_1, KN_Q5_0, KN_Q5_1, KN_Q4_K,    KN_Q5_K, KN_Q6_K };
+	                        KN_Q4_1, KN_Q5_0, KN_Q5_1, KN_Q4_K,    KN_Q5_K, KN_Q6_K,
+	                        KN_MXFP4 };
 const int test_n_types = sizeof(test_types) / sizeof(test_types[0]);
 
 const char *test_type_name(uint32_t type)
@@ -111,7 +112,10 @@ test_mat::test_mat(uint32_t type, uint32_t rows, uint32_t cols, float scale)
 	test_normals(values, (size_t)rows * cols, scale);
 	CHECK(gk_mat_describe(&mat, type, rows, cols, packed.device) == 0, "%s", test_type_name(type));
 	if (type == GK_FP8_128) {
-		const uint32_t across = (cols + 127) / 128, n_scales = (rows + 127) / 128 * across;
+		/* As if it were cut out of a larger one, at any place where that may be. */
+		mat.first_row = test_random() % 8 * 16;
+
+		const uint32_t across = gk_mat_scale_stride(&mat), n_scales = gk_mat_scale_lines(&mat) * across;
 		both<float> scales(n_scales);
 
 		for (uint32_t i = 0; i < n_scales; i++)
@@ -120,7 +124,7 @@ test_mat::test_mat(uint32_t type, uint32_t rows, uint32_t cols, float scale)
 			raw.host[i] = (uint8_t)test_random();
 			if ((raw.host[i] & 0x7f) == 0x7f)
 				raw.host[i] = 0;
-			values[i] = e4m3(raw.host[i]) * scales.host[i / cols / 128 * across + i % cols / 128];
+			values[i] = e4m3(raw.host[i]) * scales.host[(mat.first_row + i / cols) / 128 * across + i % cols / 128];
 		}
 		(void)gpu_copy_in((void *)mat.scales, scales.host, n_scales * sizeof(float));
 	} else {

@@ -287,6 +287,81 @@ GPU_TEST(many_rows_by_tiles)
 	}
 }
 
+/* Row i of e4m3 times its scales. */
+static void unquantized(const both<uint8_t> &q, uint32_t ld, const both<float> &scale, uint32_t ld_scale, uint32_t i,
+                        float *line)
+{
+	kn_dequantize(KN_FP8_128, q.host + (size_t)i * ld, line, ld);
+	for (uint32_t k = 0; k < ld; k++)
+		line[k] *= scale.host[(size_t)(k / 128) * ld_scale + i];
+}
+
+enum { AS_IT_IS, NORMED, ACTIVATED };
+
+static void quantize(int how, uint32_t elem, uint32_t n, uint32_t dim, uint32_t ld_x)
+{
+	const uint32_t ld = (dim + 63) / 64 * 64, across = (dim + 127) / 128, ld_scale = n + 3;
+	test_rows x(elem, n, dim, ld_x), up(elem, n, dim, ld_x);
+	both<uint8_t> q((size_t)n * ld);
+	both<float> scale((size_t)across * ld_scale), norm_w(dim);
+	float *line = (float *)malloc(sizeof(float) * ld), *want = (float *)malloc(sizeof(float) * n * dim);
+	struct gk_quantize a = {};
+
+	x.random(3.0f);
+	up.random(1.0f);
+	for (uint32_t k = 0; k < dim && k < 128; k++) /* a block of zeros, one with tiny values beside a great one */
+		x.host[k] = 0.0f, x.host[x.ld + k] = k == 5 ? 900.0f : 1e-3f * (float)k;
+	x.up();
+	test_normals(norm_w.host, dim, 1.0f);
+	norm_w.up();
+	for (uint32_t i = 0; i < n; i++)
+		memcpy(want + (size_t)i * dim, x.host + (size_t)i * x.ld, dim * sizeof(float));
+	if (how == NORMED)
+		test_ref->ops->rmsnorm(test_ref, want, dim, want, dim, norm_w.host, n, 1, dim, 1e-5f);
+	if (how == ACTIVATED)
+		test_ref->ops->act_mul(test_ref, KN_ACT_SILU, want, dim, want, dim, up.host, up.ld, n, dim);
+	a.q = q.device;
+	a.ld = ld;
+	a.scale = scale.device;
+	a.ld_scale = ld_scale;
+	a.x = x.view();
+	a.rows = test_all(n);
+	a.dim = dim;
+	a.is_act = how == ACTIVATED;
+	a.act = KN_ACT_SILU;
+	a.up = up.view();
+	a.norm = how == NORMED;
+	a.norm_w = norm_w.device;
+	a.eps = 1e-5f;
+	CHECK(gk_quantize_rows(&test_ctx, &a) == 0, "launch");
+	test_sync("quantize");
+	q.down();
+	scale.down();
+	for (uint32_t i = 0; i < n; i++) {
+		unquantized(q, ld, scale, ld_scale, i, line);
+		for (uint32_t k = 0; k < ld; k++) {
+			const float w = k < dim ? want[(size_t)i * dim + k] : 0.0f;
+			const float s = scale.host[(size_t)(k / 128) * ld_scale + i];
+
+			/* 3 bits of fraction; below 2^-6 steps of 2^-9 */
+			CHECK(fabsf(line[k] - w) <= fabsf(w) / 16.0f * 1.001f + s * 0.001f,
+			      "way %d, row %u, column %u: %g for %g", how, i, k, line[k], w);
+		}
+	}
+	free(line);
+	free(want);
+}
+
+GPU_TEST(rows_become_eight_bits)
+{
+	for (int how = AS_IT_IS; how <= ACTIVATED; how++) {
+		quantize(how, GK_BF16, 5, 512, 512);
+		quantize(how, GK_F32, 3, 200, 203);
+		quantize(how, GK_F32, 2, 2176, 2176);
+		quantize(how, GK_BF16, 9, 72, 80);
+	}
+}
+
 GPU_TEST(a_batch_of_matrices)
 {
 	const uint32_t n = 3, n_mats = 3, rows = 10, cols = 32;

@@ -89,13 +89,29 @@ size_t gk_scratch_bytes(const struct gk_ctx *ctx, const struct gk_limits *limits
 
 size_t gk_mat_bytes(uint32_t type, uint32_t rows, uint32_t cols)
 {
-	return rows * kn_row_bytes((enum kn_dtype)type, cols);
+	size_t bytes = rows * kn_row_bytes((enum kn_dtype)type, cols);
+
+	return type == KN_FP8_128 ? (bytes + 255) / 256 * 256 + (size_t)(rows / 128 + 2) * (cols / 128 + 1) * 4 : bytes;
 }
 
 int gk_mat_describe(struct gk_mat *mat, uint32_t type, uint32_t rows, uint32_t cols, void *packed)
 {
+	size_t bytes = rows * kn_row_bytes((enum kn_dtype)type, cols);
+
 	*mat = (struct gk_mat){ .type = type, .rows = rows, .cols = cols, .ld = cols, .values = packed };
+	if (type == KN_FP8_128)
+		mat->scales = (char *)packed + (bytes + 255) / 256 * 256;
 	return 0;
+}
+
+uint32_t gk_mat_scale_lines(const struct gk_mat *mat)
+{
+	return (mat->first_row + mat->rows + 127) / 128;
+}
+
+uint32_t gk_mat_scale_stride(const struct gk_mat *mat)
+{
+	return mat->cols / 128 + 1;
 }
 
 int gk_mat_pack(const struct gk_ctx *ctx, const struct gk_mat *mat, const void *raw, uint32_t row, uint32_t n)
@@ -113,6 +129,8 @@ static float *row_of(const struct gk_mat *m, size_t row)
 	size_t bytes = kn_row_bytes((enum kn_dtype)m->type, m->cols);
 
 	kn_dequantize((enum kn_dtype)m->type, (const char *)m->values + row * bytes, w, m->cols);
+	for (uint32_t k = 0; m->type == KN_FP8_128 && k < m->cols; k++)
+		w[k] *= ((const float *)m->scales)[(m->first_row + row) / 128 * gk_mat_scale_stride(m) + k / 128];
 	return w;
 }
 
@@ -159,6 +177,41 @@ static float dot(const float *a, const float *b, size_t n)
 	for (size_t i = 0; i < n; i++)
 		s += (double)a[i] * b[i];
 	return (float)s;
+}
+
+int gk_quantize_rows(const struct gk_ctx *ctx, const struct gk_quantize *a)
+{
+	const struct gk_view *x = &a->x;
+	float *line = malloc((a->dim + 127) / 128 * 128 * sizeof(*line));
+
+	(void)ctx;
+	n_launched++;
+	for (uint32_t i = 0; i < actual(a->rows); i++) {
+		double sum = 0;
+
+		memset(line, 0, (a->dim + 127) / 128 * 128 * sizeof(*line));
+		for (uint32_t k = 0; k < a->dim; k++) {
+			line[k] = get(x, i, k);
+			sum += (double)line[k] * line[k];
+			if (a->is_act)
+				line[k] = act_of(a->act, line[k], a->up.p ? get(&a->up, i, k) : 0);
+		}
+		for (uint32_t k = 0; k < a->dim && a->norm; k++)
+			line[k] *= (float)(1 / sqrt(sum / a->dim + a->eps)) * (a->norm_w ? a->norm_w[k] : 1);
+		for (uint32_t from = 0; from < a->dim; from += 128) {
+			float most = 1e-20f;
+
+			for (uint32_t k = from; k < from + 128; k++)
+				most = fmaxf(most, fabsf(line[k]));
+			for (uint32_t k = from; k < from + 128; k++)
+				line[k] *= 448 / most;
+			kn_quantize(KN_FP8_128, line + from, (char *)a->q + (size_t)i * a->ld + from,
+			            a->ld - from < 128 ? a->ld - from : 128);
+			a->scale[(size_t)(from / 128) * a->ld_scale + i] = most / 448;
+		}
+	}
+	free(line);
+	return 0;
 }
 
 /* x as floats, normed where asked for. */

@@ -1,0 +1,112 @@
+/* Rows of activations in eight bits, for products with FP8 weights: each 128 columns of a row are divided by a scale of
+ * their own, so that the greatest of them becomes the greatest value of the type. What makes the rows (a norm, an
+ * activation) can be done on the way. */
+#include <errno.h>
+
+#include "gpu/mat.h"
+#include "gpu/view.h"
+
+enum {
+	QUANT_THREADS = 256,
+	QUANT_BLOCK = 128,             /* columns that share a scale */
+	QUANT_LANES = QUANT_BLOCK / 8, /* that share a block */
+};
+
+/* Two values in the low half, the first in the lowest byte. */
+GPU_FN uint32_t pack_e4m3(float a, float b)
+{
+#if GPU_PTX && __CUDA_ARCH__ >= 890
+	uint16_t r;
+
+	asm("cvt.rn.satfinite.e4m3x2.f32 %0, %1, %2;" : "=h"(r) : "f"(b), "f"(a));
+	return r;
+#else
+	return gpu_to_e4m3(a) | (uint32_t)gpu_to_e4m3(b) << 8;
+#endif
+}
+
+/* A row for each block; PLAIN as it is, ACT activated, NORM normed. */
+enum { PLAIN, ACT, NORM };
+
+template <int KIND> static __global__ void __launch_bounds__(QUANT_THREADS) quantize_kernel(GPU_PARAM gk_quantize a, bool whole)
+{
+	__shared__ float scratch[32];
+	const uint32_t row = blockIdx.x, lane = threadIdx.x % QUANT_LANES;
+	const uint32_t n_blocks = (a.dim + QUANT_BLOCK - 1) / QUANT_BLOCK;
+	float factor = 1.0f;
+
+	gpu_dependents_may_start();
+	gpu_dependency_wait();
+	if (row >= gk_n_rows(a.rows))
+		return;
+	if (KIND == NORM) {
+		float square = 0.0f;
+
+		for (uint32_t k = threadIdx.x * 8; k < a.dim; k += QUANT_THREADS * 8) {
+			float v[8];
+
+			gk_get8(a.x, row, k, a.dim, whole && k + 8 <= a.dim, v);
+#pragma unroll
+			for (int e = 0; e < 8; e++)
+				square += v[e] * v[e];
+		}
+		square = gpu_block_sum(square, scratch);
+		factor = 1.0f / sqrtf(square / (float)a.dim + a.eps);
+	}
+	for (uint32_t block = threadIdx.x / QUANT_LANES; block < n_blocks; block += QUANT_THREADS / QUANT_LANES) {
+		const uint32_t k = block * QUANT_BLOCK + lane * 8;
+		float v[8] = { 0, 0, 0, 0, 0, 0, 0, 0 }, most = 0.0f;
+
+		if (k < a.dim) {
+			const bool eight = whole && k + 8 <= a.dim;
+
+			gk_get8(a.x, row, k, a.dim, eight, v);
+			if (KIND == ACT) {
+				float u[8] = { 0, 0, 0, 0, 0, 0, 0, 0 };
+
+				if (a.up.p)
+					gk_get8(a.up, row, k, a.dim, eight, u);
+#pragma unroll
+				for (int e = 0; e < 8; e++)
+					v[e] = k + e < a.dim ? gk_act(a.act, v[e], u[e]) : 0.0f;
+			}
+			if (KIND == NORM) {
+#pragma unroll
+				for (int e = 0; e < 8; e++)
+					v[e] *= factor * (a.norm_w && k + e < a.dim ? a.norm_w[k + e] : 1.0f);
+			}
+		}
+#pragma unroll
+		for (int e = 0; e < 8; e++)
+			most = fmaxf(most, fabsf(v[e]));
+#pragma unroll
+		for (int m = 1; m < QUANT_LANES; m <<= 1)
+			most = fmaxf(most, gpu_shfl_xor(most, m));
+		most = fmaxf(most, 1e-20f); /* of zeros alone: anything whose inverse is a number */
+
+		const float by = 448.0f / most;
+
+		if (k < a.ld)
+			*(uint2 *)((uint8_t *)a.q + (size_t)row * a.ld + k) =
+			        make_uint2(pack_e4m3(v[0] * by, v[1] * by) | pack_e4m3(v[2] * by, v[3] * by) << 16,
+			                   pack_e4m3(v[4] * by, v[5] * by) | pack_e4m3(v[6] * by, v[7] * by) << 16);
+		if (lane == 0)
+			a.scale[(size_t)block * a.ld_scale + row] = most * (1.0f / 448.0f);
+	}
+}
+
+int gk_quantize_rows(const struct gk_ctx *ctx, const struct gk_quantize *a)
+{
+	const dim3 grid(a->rows.bound), threads(QUANT_THREADS);
+	const bool whole = gk_view_aligned(a->x) && (!a->is_act || gk_view_aligned(a->up));
+
+	if (a->dim == 0 || a->ld < a->dim || a->ld % 64 || a->ld_scale < a->rows.bound || (a->is_act && a->norm))
+		return -EINVAL;
+	if (a->is_act)
+		gpu_launch(quantize_kernel<ACT>, grid, threads, 0, ctx->stream, ctx->overlap, *a, whole);
+	else if (a->norm)
+		gpu_launch(quantize_kernel<NORM>, grid, threads, 0, ctx->stream, ctx->overlap, *a, whole);
+	else
+		gpu_launch(quantize_kernel<PLAIN>, grid, threads, 0, ctx->stream, ctx->overlap, *a, whole);
+	return gk_launched();
+}
