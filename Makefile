@@ -7,6 +7,7 @@
 #   make check-newcomer    quickstart (and, if told so, check) on a bare Debian 12 that it makes
 #   make soak       24,000 requests under the address and the thread sanitizer
 #   make bench-flip cold starts of containers beside overlayfs and stargz-snapshotter (tests/bench/flip_table.sh)
+#   make bench-gpu  what the engine reaches on a GPU, beside its limits (tests/bench/gpu/table.py)
 #   make bench-p2p  1 to 32 nodes that start one image at once (tests/bench/flip_p2p.sh)
 #   make man        manual pages in build/man         make install     programs, pages, completions, shell keys, configuration, units, model
 #   make rpms       signed by nobody: build/rpms      make repo     the same as a signed repository: build/repo

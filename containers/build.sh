@@ -10,7 +10,7 @@
 #                      fetches what is needed
 #   STAGED_PACKAGES=1  our packages out of BUILD_DIR, not by make rpms
 #   BUILD_DIR=DIR      our programs [build/release]
-#   CUDA_HOME=DIR      CUDA's libraries [/usr/local/cuda]; without them its images are left out, which is said
+#   CUDA_HOME=DIR      CUDA's libraries and nvcc [/usr/local/cuda]; without them its images are left out, which is said
 #   GPU_ARCH=LIST      also IMAGE-LIST for each CUDA image, with code for these GPUs only (sm_90,sm_100)
 #   LEVEL=N            of compression [9]
 #   VERSION, REVISION, SOURCE, BASE      for the labels
@@ -59,9 +59,21 @@ cuda_names() {
 	recipe_files "$1" | xargs -d '\n' grep -hoE '\bcuda-(lib[A-Za-z_-]+|toolkit)' | sort -u
 }
 
-images=() names=()
+# Whether a recipe asks for the plugin.
+wants_plugin() {
+	recipe_files "$1" | xargs -d '\n' grep -qE '^[a-z-]+ *= .*\bocai-engine-cuda\b'
+}
+
+images=() names=() plugin=
 for image in "$@"; do
 	folder=$(folder_of "$image")
+	if wants_plugin "$folder/image.conf"; then
+		if [[ ! -e $cuda/bin/nvcc && ! -e $(plugin_package) ]]; then
+			echo "build.sh: $(basename "$folder") is left out: no package ocai-engine-cuda, and CUDA_HOME=$cuda has no nvcc" >&2
+			continue
+		fi
+		plugin=1
+	fi
 	wanted=$(cuda_names "$folder/image.conf" || true)
 	if [[ $wanted && ! -e $cuda/lib64 ]]; then
 		echo "build.sh: $(basename "$folder") is left out: CUDA_HOME=$cuda has no lib64" >&2
@@ -72,14 +84,14 @@ for image in "$@"; do
 done
 
 mkdir -p "$out" "$work/ours" "$work/cuda"
-our_packages "$work/ours"
+our_packages "$work/ours" $plugin
 repo=$(base_repository "$work/base" "$BASE_REPO" "$work/ours" "${images[@]/%//image.conf}")
 libdir=$(library_folder "$repo") || die "$repo: no package has libc.so.6"
 ((!${#names[@]})) || cuda_packages "$work/cuda" "$cuda" $(printf '%s\n' "${names[@]}" | sort -u)
 
 defines=(-D "VERSION=$version" -D "LIBDIR=$libdir" -D "REVISION=${REVISION:-$(git -C "$top" rev-parse HEAD 2>/dev/null || echo unknown)}"
 	-D "SOURCE=${SOURCE:-https://opencloudos.org}" -D "BASE=${BASE:-opencloudos}" -D "LICENSES=Apache-2.0")
-if ((${#names[@]})); then
+if [[ ${#names[@]} != 0 || $plugin ]]; then
 	release=$(cuda_release "$cuda")
 	defines+=(-D "CUDA_VERSION=$release" -D "CUDA_MAJOR=${release%%.*}" -D "COMPILER=$(compiler_slices "$repo")")
 fi

@@ -2,7 +2,7 @@
 # Sourced by build.sh: where the packages of the images come from. Each function leaves .rpm files in a folder.
 #
 #   base_repository DIR SOURCE OURS RECIPE...   the distribution; prints the folder of a repository
-#   our_packages DIR                            ocai-engine, ocai-model-mini, ocai-agent, oc-slimtrace, oc-flip
+#   our_packages DIR [CUDA]                     ocai-engine, ocai-model-mini, ocai-agent, oc-slimtrace, oc-flip, ocai-engine-cuda
 #   cuda_packages DIR HOME NAME...              of CUDA's folder: cuda-libcublas, cuda-toolkit, ... and cuda-config
 
 die() {
@@ -10,7 +10,7 @@ die() {
 	exit 1
 }
 
-# rpm_of DIR SPEC ROOT NAME LEVEL: binary packages of a spec whose files lie in ROOT. Same files, same bytes.
+# rpm_of DIR SPEC ROOT NAME LEVEL [OPTION...]: binary packages of a spec whose files lie in ROOT. Same files, same bytes.
 rpm_of() {
 	local top macros=
 	# What systems that the spec is written for know of themselves.
@@ -23,7 +23,7 @@ rpm_of() {
 		--define "root $3" --define "_build_id_links none" --define "debug_package %{nil}" \
 		--define "_buildhost localhost" --define "use_source_date_epoch_as_buildtime 1" \
 		--define "clamp_mtime_to_source_date_epoch 1" --define "_binary_payload w$5.zstdio" \
-		--define "__os_install_post %{nil}" \
+		--define "__os_install_post %{nil}" "${@:6}" \
 		"$top/$4.spec" >"$top/log" 2>&1 || { tail -n 5 "$top/log" >&2; die "rpmbuild cannot make $4"; }
 	find "$top/rpms" -name '*.rpm' -exec mv -t "$1" {} +
 	rm -rf "$top"
@@ -88,16 +88,23 @@ compiler_slices() {
 # The packages of rpm-specs/ (make rpms). With STAGED_PACKAGES=1 the same packages, by the same spec, of the programs in
 # BUILD_DIR instead of a build of their own: quicker, for tests.
 our_packages() {
-	local dir=$1 made=$top/build/rpms/RPMS
+	local dir=$1 made=$top/build/rpms/RPMS with=() without=(NVCC=)
+	[[ -z ${2:-} ]] || { with=(--with cuda) without=(); }
 	if [[ -z ${STAGED_PACKAGES:-} ]]; then
-		compgen -G "$made/*/ocai-engine-[0-9]*.rpm" >/dev/null || "${MAKE:-make}" --no-print-directory -C "$top" rpms >&2 || die "make rpms"
+		[[ -e $(compgen -G "$made/*/ocai-engine-[0-9]*.rpm") && (-z ${2:-} || -e $(plugin_package)) ]] ||
+			"${MAKE:-make}" --no-print-directory -C "$top" rpms ${2:+WITH=cuda} >&2 || die "make rpms"
 		find "$made" -name '*.rpm' ! -name '*-debuginfo-*' ! -name '*-debugsource-*' -exec cp -t "$dir" {} +
 		return
 	fi
 	rm -rf "$work/stage"
-	"${MAKE:-make}" --no-print-directory -s -C "$top" -o all NVCC= HIP_CXX= install DESTDIR="$work/stage" PREFIX=/usr SYSCONFDIR=/etc >&2 || die "make install"
+	"${MAKE:-make}" --no-print-directory -s -C "$top" -o all "${without[@]}" HIP_CXX= install DESTDIR="$work/stage" PREFIX=/usr SYSCONFDIR=/etc >&2 || die "make install"
 	strip "$work"/stage/usr/bin/*
-	rpm_of "$dir" "$(staged_spec)" "$work/stage" ocai 3
+	rpm_of "$dir" "$(staged_spec)" "$work/stage" ocai 3 "${with[@]}"
+}
+
+# The package of the plugin that make rpms has made; "" when it has not.
+plugin_package() {
+	compgen -G "$top/build/rpms/RPMS/*/ocai-engine-cuda-[0-9]*.rpm" | head -n 1
 }
 
 # The spec with nothing to compile: files come from the stage; scriptlets, which slimtrace does not run, are left out.

@@ -2,6 +2,7 @@
 # (make deps-hip), and on the host for tests, with waves of 32 and of 64 lanes.
 #
 #   GPU_ARCHS='sm_80 sm_90a'  what the CUDA plugin is made for [sm_90a]; GPU_ARCHS=all: what packages are made for
+#   HIP_ARCHS=gfx942          the one for AMD [one of each family]; HIP_ARCHS=all: what packages are made for
 #   NVCC=, HIP_TOOLCHAIN= (empty): without that plugin
 
 GPU_CU := $(wildcard kernels/gpu/*.cu)
@@ -33,15 +34,24 @@ endef
 $(foreach w,32 64,$(eval $(call shim_rule,$(w))))
 
 # The host side alone, over launchers in plain loops: tests/unit/gpu_host.
-$(B)/shim/gpu_plain.a: $(call obj,$(GPU_C) kernels/gpu/rt_host.c $(wildcard tests/unit/gpu_host/*_plain.c))
+GPU_PLAIN_C := $(filter-out %/hipblaslt_plain.c,$(wildcard tests/unit/gpu_host/*_plain.c))
+$(B)/shim/gpu_plain.a: $(call obj,$(GPU_C) kernels/gpu/rt_host.c $(GPU_PLAIN_C))
 	$(call say,AR,$@)
 	@mkdir -p $(@D); rm -f $@
 	$(Q)ar rcs $@ $^
 $(B)/tests/unit/gpu_host/%: $(B)/obj/tests/unit/gpu_host/%.o $(B)/shim/gpu_plain.a $(TEST_ARCHIVES) $(B)/ldflags
 	$(call say,LINK,$@)
 	@mkdir -p $(@D)
-	$(Q)$(CC) $(LDFLAGS) -o $@ $< -Wl,--start-group $(filter %.a,$^) -Wl,--end-group -lcmocka $(LDLIBS)
+	$(Q)$(CC) $(LDFLAGS) -o $@ $(filter %.o,$^) -Wl,--start-group $(filter %.a,$^) -Wl,--end-group -lcmocka $(LDLIBS)
 $(B)/obj/tests/unit/gpu_host/%.o: CPPFLAGS += -Ikernels -Itests/unit/engine
+
+# For test_gpu_hipblaslt.c: hipBLASLt as documented, in plain loops.
+HIPBLASLT_PLAIN := $(B)/tests/hipblaslt-plain/libhipblaslt.so.1
+$(HIPBLASLT_PLAIN): tests/unit/gpu_host/hipblaslt_plain.c
+	$(call say,CC,$<)
+	@mkdir -p $(@D)
+	$(Q)$(CC) $(CPPFLAGS) $(PLUGIN_CFLAGS) -fvisibility=default $(if $(SAN),-fsanitize=$(SAN)) -shared -o $@ $<
+$(B)/tests/unit/gpu_host/test_gpu_hipblaslt: $(B)/obj/kernels/gpu/gemm_hipblaslt.o | $(HIPBLASLT_PLAIN)
 
 # tests/unit/gpu/test_NAME.c twice: test_NAME with waves of 32 lanes, wave64/test_NAME with 64.
 GPU_TESTS := $(wildcard tests/unit/gpu/test_*.c)
@@ -93,7 +103,7 @@ comma_gencode = -gencode arch=$(patsubst sm_%,compute_%,$(1)),code=$(1)
 NVCC_ARCH_FLAGS = $(foreach a,$(filter-out %a,$(GPU_ARCHS)),$(call comma_gencode,$(a))) \
 	$(if $(filter sm_80,$(GPU_ARCHS)),-gencode arch=compute_80$(comma)code=compute_80)
 NVCC_ALL_FLAGS = $(NVCC_ARCH_FLAGS) $(foreach a,$(filter %a,$(GPU_ARCHS)),$(call comma_gencode,$(a)))
-NVCC_FLAGS = -std=c++17 -O3 $(if $(GPU_LINEINFO),-lineinfo) -Xcompiler -fPIC,-fvisibility=hidden,-fno-exceptions,-O2 $(if $(WERROR),-Werror all-warnings)
+NVCC_FLAGS = -std=c++17 -O3 --compress-mode=size $(if $(GPU_LINEINFO),-lineinfo) -Xcompiler -fPIC,-fvisibility=hidden,-fno-exceptions,-O2 $(if $(WERROR),-Werror all-warnings)
 
 $(B)/cuda.flags: export STAMP = $(NVCC) $(GPU_ARCHS) $(NVCC_FLAGS) $(WERROR)
 $(B)/cuda.flags: FORCE
@@ -127,14 +137,30 @@ $(B)/tests/unit/gpu/kernels_device: $(GPU_KERNEL_TESTS:%=$(B)/obj/cuda/%.o) $(GP
 	$(call say,LINK,$@)
 	@mkdir -p $(@D)
 	$(Q)$(NVCC) -cudart static -o $@ $(filter %.o,$^) -Xlinker --start-group $(filter %.a,$^) -Xlinker --end-group -lm -ldl -lpthread
+# How near each kernel comes to what the device can do.
+GPU_BENCHES := $(B)/tests/bench/gpu/gpu_bench
+$(GPU_BENCHES): $(B)/obj/cuda/tests/bench/gpu/gpu_bench.cc.o $(GPU_CU:%.cu=$(B)/obj/cuda/%.cu.o) $(B)/lib/libkernels.a $(B)/lib/libbase.a
+	$(call say,LINK,$@)
+	@mkdir -p $(@D)
+	$(Q)$(NVCC) -cudart static -o $@ $(filter %.o,$^) -Xlinker --start-group $(filter %.a,$^) -Xlinker --end-group -lm -ldl -lpthread
 endif
 endif
+
+# The table of docs/gpu.md: JSON lines. OPTIONS='--start DIR --quick --only TEXT --backend hip': see table.py.
+.PHONY: bench-gpu
+bench-gpu: all $(B)/tests/bench/bench_gpu $(GPU_BENCHES)
+	@tests/bench/gpu/table.py --build $(B) $(OPTIONS)
 
 # ---- AMD: Debian's clang in a folder of its own (tools/deps-hip.sh) --------------------------------------------
 HIP_CXX ?= $(wildcard build/deps/hip/clang++)
 ifneq ($(HIP_CXX),)
 ifeq ($(SAN)$(FUZZ),)
-HIP_ARCHS ?= gfx90a gfx942 gfx950 gfx1100 gfx1201
+# One of each kind of matrix unit by default: CDNA 3 and 4, RDNA 3 and 4. gfx90a compiles as gfx942 does, without FP8.
+HIP_ALL_ARCHS := gfx90a gfx942 gfx950 gfx1100 gfx1201
+HIP_ARCHS ?= gfx942 gfx950 gfx1100 gfx1201
+ifeq ($(HIP_ARCHS),all)
+override HIP_ARCHS := $(HIP_ALL_ARCHS)
+endif
 HIP_FLAGS = -std=c++17 -O3 -fPIC -fvisibility=hidden -fno-exceptions -Wno-unknown-pragmas -Wno-pass-failed $(HIP_ARCHS:%=--offload-arch=%)
 HIP_ONLY_CUDA := $(wildcard kernels/gpu/*_sm90.cu)
 
@@ -150,7 +176,7 @@ $(B)/obj/hip/%.o: %.c $(B)/hip.flags
 	@mkdir -p $(@D)
 	$(Q)$(CC) $(CPPFLAGS) -Ikernels -DGPU_KIND='"hip"' $(PLUGIN_CFLAGS) -MMD -MP -c -o $@ $<
 # The runtime's functions stay undefined: kernels/plugin loads whichever ROCm is here first.
-$(B)/plugins/libocai-engine-hip.so: $(call plugin_objects,hip,gemm_none.c,$(HIP_ONLY_CUDA))
+$(B)/plugins/libocai-engine-hip.so: $(call plugin_objects,hip,gemm_hipblaslt.c,$(HIP_ONLY_CUDA))
 	$(call say,LINK,$@)
 	@mkdir -p $(@D)
 	$(Q)$(HIP_CXX) -shared -no-hip-rt -Wl,--exclude-libs,ALL -o $@ $^ -lm -ldl -lpthread
@@ -171,7 +197,7 @@ $(B)/tests/unit/kernels/test_plugin: | $(TEST_PLUGIN)
 
 # For test_gpu_engine.c: a plugin whose device is the host, its launchers plain loops.
 HOST_PLUGIN := $(B)/tests/plugin-host/libocai-engine-cuda.so
-$(HOST_PLUGIN): $(GPU_C) kernels/gpu/entry.c kernels/gpu/rt_host.c $(wildcard tests/unit/gpu_host/*_plain.c) \
+$(HOST_PLUGIN): $(GPU_C) kernels/gpu/entry.c kernels/gpu/rt_host.c $(GPU_PLAIN_C) \
 		$(GPU_SHARED_C) $(wildcard kernels/gpu/*.h) kernels/include/kernel_plugin.h kernels/include/kernels.h
 	$(call say,CC,$@)
 	@mkdir -p $(@D)
@@ -181,6 +207,10 @@ $(B)/tests/unit/gpu_host/test_gpu_engine: | $(HOST_PLUGIN)
 
 .PHONY: plugins
 plugins: $(PLUGINS)
+# What tests/tools/check-hip.sh looks at: $(HIP_ARCHS) as they are; empty where there is no compiler for them.
+.PHONY: print-hip-archs
+print-hip-archs:
+	@echo $(if $(HIP_CXX),$(HIP_ARCHS))
 
 # Installed as far as they were built (install.mk has the rest): PLUGINDIR is where the engine looks beside its own folder.
 PLUGINDIR ?= $(PREFIX)/lib64/ocai

@@ -50,6 +50,9 @@ export SOURCE_DATE_EPOCH LC_ALL=C.UTF-8 TZ=UTC
 # A compiler cache may not hand out objects of another folder: the debug information in them names it.
 export CCACHE_HASHDIR=1 CCACHE_BASEDIR=
 
+# The tree that is compiled is another one, without what make deps-hip has unpacked into this one.
+[[ ${HIP_CXX:-} || ! -x build/deps/hip/clang++ ]] || export HIP_CXX=$PWD/build/deps/hip/clang++
+
 macros=(-D "ocai_release $release"
 	-D "_buildhost localhost" -D "use_source_date_epoch_as_buildtime 1" -D "clamp_mtime_to_source_date_epoch 1"
 	-D "source_date_epoch_from_changelog 0")

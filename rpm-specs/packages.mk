@@ -1,10 +1,10 @@
-# make rpms, make repo, make check-packages. RELEASE=N; GPG_KEY=ID signs by a key of yours, REPO_URL=URL is written into
+# make rpms, make repo, make check-packages. RELEASE=N; WITH='cuda rocm' makes the packages of GPU plugins too; GPG_KEY=ID signs by a key of yours, REPO_URL=URL is written into
 # ocai.repo.
 RELEASE ?= 1
 
 .PHONY: rpms repo check-packages
 rpms:
-	@rpm-specs/build-rpms.sh --release '$(RELEASE)'
+	@rpm-specs/build-rpms.sh --release '$(RELEASE)' $(WITH:%=--with %)
 repo:
 	@test -d build/rpms/RPMS || $(MAKE) --no-print-directory rpms
 	@rpm-specs/build-repo.sh $(if $(GPG_KEY),--key '$(GPG_KEY)') $(if $(REPO_URL),--url '$(REPO_URL)')

@@ -7,7 +7,7 @@ cd "$(dirname "$0")/.."
 
 version=21
 prefix=$PWD/build/deps/hip
-[[ -x $prefix/clang++ ]] && exit 0
+[[ -x $prefix/clang++ && -e $prefix/rocm/include/hipblaslt ]] && exit 0
 for tool in apt-get dpkg patchelf; do
 	command -v $tool >/dev/null || {
 		echo "make deps-hip: $tool is missing" >&2
@@ -35,6 +35,8 @@ export APT_CONFIG=$apt/apt.conf
 apt-get -qq update
 apt-get -qq -y -d -o Debug::NoLocking=1 install clang-$version lld-$version clang-tools-$version llvm-$version \
 	rocm-device-libs-$version libamdhip64-dev >/dev/null
+# Headers only, to compare what we declare of the library with; the library itself is for machines with a device.
+(cd "$apt/cache/archives" && apt-get -qq -o Debug::NoLocking=1 download libhipblaslt-dev libhipblas-common-dev)
 for deb in "$apt"/cache/archives/*.deb; do
 	dpkg -x "$deb" "$prefix/root"
 done
@@ -49,7 +51,9 @@ for program in clang lld clang-offload-bundler clang-linker-wrapper llvm-objdump
 done
 find "$lib" \( -name 'libLLVM*.so*' -o -name 'libclang-cpp*.so*' -o -name 'liblld*.so*' \) -type f \
 	-exec patchelf --force-rpath --set-rpath "$arch:$llvm/lib" {} \;
-ln -sfn ../../root/usr/include/hip "$prefix/rocm/include/hip"
+for headers in hip hipblaslt hipblas-common; do
+	ln -sfn ../../root/usr/include/$headers "$prefix/rocm/include/$headers"
+done
 ln -sfn ../../root/usr/share/hip "$prefix/rocm/share/hip"
 rm -rf "$apt"
 

@@ -23,13 +23,15 @@ int base_mapfile_open(const char *path, struct base_mapfile *ret_map, struct err
 	if (!S_ISREG(st.st_mode))
 		return err_set(err, S_ISDIR(st.st_mode) ? -EISDIR : -EINVAL, "%s: not a regular file", path);
 	if (st.st_size == 0) {
-		*ret_map = (struct base_mapfile){ 0 };
+		*ret_map = (struct base_mapfile){ .dev = st.st_dev, .ino = st.st_ino };
 		return 0;
 	}
 	p = mmap(NULL, (size_t)st.st_size, PROT_READ, MAP_SHARED, fd, 0);
 	if (p == MAP_FAILED)
 		return err_set(err, -errno, "%s: cannot map: %s", path, strerror(errno));
-	*ret_map = (struct base_mapfile){ .data = p, .size_bytes = (size_t)st.st_size };
+	*ret_map = (struct base_mapfile){
+		.data = p, .size_bytes = (size_t)st.st_size, .dev = st.st_dev, .ino = st.st_ino
+	};
 	return 0;
 }
 

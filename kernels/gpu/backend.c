@@ -360,6 +360,7 @@ static void close_device(struct kn_backend *base)
 
 	if (be->rt.stream || be->step.device)
 		(void)gpu_rt_sync(&be->rt);
+	(void)gpu_source(base, NULL);
 	gpu_programs_forget(be);
 	gpu_gemm_close(be->gemm);
 	gpu_step_close(be);
@@ -435,6 +436,7 @@ int gpu_backend_open(const char *kind, const struct kn_config *config, const str
 		                   .copy = copy,
 		                   .mat_init = gpu_mat_init,
 		                   .mat_done = gpu_mat_done,
+		                   .source = gpu_source,
 		                   .free_bytes = free_bytes,
 		                   .takes = takes };
 	gpu_record_ops(&be->ops);

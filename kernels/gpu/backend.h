@@ -382,6 +382,7 @@ struct gpu_program {
 enum { MAX_PROGRAMS = 96 };
 
 struct gpu_gemm; /* gemm.h */
+struct gpu_sources;
 
 struct gpu_backend {
 	struct kn_backend base;
@@ -394,6 +395,7 @@ struct gpu_backend {
 	uint32_t max_tokens;
 	struct gk_limits limits, scratch_for;
 	struct gpu_heap heap;
+	struct gpu_sources *sources; /* NULL: none */
 	struct gpu_chunk *chunks;
 	uint32_t n_chunks, last_chunk;
 	uint64_t last_mat_id;
@@ -455,8 +457,19 @@ int gpu_settle(struct gpu_backend *be, uint32_t home);
 int gpu_mat_init(struct kn_backend *be, struct kn_mat *m);
 void gpu_mat_done(struct kn_backend *be, struct kn_mat *m);
 void gpu_mats_close(struct gpu_backend *be);
+/* be->raw has at least so many bytes; it may move, behind what uses it. */
+int gpu_raw_room(struct gpu_backend *be, size_t bytes);
 /* The same descriptions in device memory, made at the first call. NULL: no memory. */
 const struct gk_mat *gpu_mat_table(struct gpu_backend *be, const struct gk_mat *mats, uint32_t n);
+
+/* source.c: kn_ops.source. */
+int gpu_source(struct kn_backend *be, const struct kn_source *source);
+/* bytes at src, to dst, or packed as all rows of mat: on their way when it returns, in order with what is launched
+ * after gpu_sources_finish(). -ENOENT: src is in no file that is known. A failure may be that of an earlier piece. */
+int gpu_source_copy(struct gpu_backend *be, char *dst, const void *src, size_t bytes);
+int gpu_source_pack(struct gpu_backend *be, const struct gk_mat *mat, const void *src, size_t row_bytes);
+/* Everything is launched that was on its way. */
+int gpu_sources_finish(struct gpu_backend *be);
 
 /* record.c: the table's operations, and record_recurrent.c's */
 void gpu_record_ops(struct kn_ops *ops);

@@ -1,5 +1,6 @@
-/* Weights on the device: bytes as they are in files go through pinned memory to a buffer on the device, where a kernel
- * lays them out. Matrices share large pieces of memory, since a mixture of experts has tens of thousands of them. */
+/* Weights on the device: bytes as they are in files (source.c) or memory go through pinned memory to a buffer on the
+ * device, where a kernel lays them out. Matrices share large pieces of memory, since a mixture of experts has tens of
+ * thousands of them. */
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
@@ -84,7 +85,7 @@ static void chunk_unref(struct gpu_backend *be, uint32_t i)
 
 /* ---- Filling ---- */
 
-static int raw_room(struct gpu_backend *be, size_t bytes)
+int gpu_raw_room(struct gpu_backend *be, size_t bytes)
 {
 	int r;
 
@@ -109,11 +110,15 @@ static int fill(struct gpu_backend *be, const struct kn_mat *m, const struct gk_
 	uint32_t step;
 	int r;
 
+	r = as_is ? gpu_source_copy(be, (char *)g->values, m->data, m->rows * row_bytes)
+	          : gpu_source_pack(be, g, m->data, row_bytes);
+	if (r != -ENOENT)
+		return r;
 	if (as_is)
 		return gpu_send(be, (char *)g->values, m->data, m->rows * row_bytes);
 	step = (uint32_t)(RAW_BYTES / row_bytes / GK_PACK_ROWS * GK_PACK_ROWS);
 	step = step ? step : GK_PACK_ROWS;
-	r = raw_room(be, (m->rows < step ? m->rows : step) * row_bytes);
+	r = gpu_raw_room(be, (m->rows < step ? m->rows : step) * row_bytes);
 	for (uint32_t row = 0; row < m->rows && r == 0; row += step) {
 		uint32_t n = m->rows - row < step ? m->rows - row : step;
 
@@ -204,6 +209,7 @@ void gpu_mat_done(struct kn_backend *base, struct kn_mat *m)
 
 	if (!g)
 		return;
+	(void)gpu_sources_finish(be); /* nothing is on its way there any more */
 	if (be->n_tables || be->n_words) {
 		gpu_flush(be);
 		(void)gpu_rt_sync(&be->rt);

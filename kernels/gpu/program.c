@@ -287,7 +287,8 @@ void gpu_flush(struct gpu_backend *be)
 
 	gpu_record_finish(be);
 	if (be->n_words && !be->error) {
-		r = prepare(be, &p);
+		r = gpu_sources_finish(be);
+		r = r < 0 ? r : prepare(be, &p);
 		r = r < 0 ? r : gpu_picks_send(be);
 		r = r < 0 ? r : gpu_flight_begin(be);
 		r = r < 0 ? r : run(be, p);

@@ -44,8 +44,11 @@ void gpu_rt_free(struct gpu_rt *rt, void *p)
 
 void *gpu_rt_host_alloc(struct gpu_rt *rt, size_t bytes)
 {
+	void *p = NULL;
+
 	(void)rt;
-	return malloc(bytes ? bytes : 1);
+	/* Pinned memory is whole pages, which direct reads rely on. */
+	return posix_memalign(&p, 4096, bytes ? bytes : 1) == 0 ? p : NULL;
 }
 
 void gpu_rt_host_free(struct gpu_rt *rt, void *p)

@@ -83,6 +83,14 @@ struct kn_mat {
 	size_t packed_bytes;
 };
 
+/* Host memory [data, data + bytes) that is a file's first bytes, mapped. */
+struct kn_source {
+	const void *data;
+	size_t bytes;
+	const char *path;
+	uint64_t dev, ino; /* of the file that is mapped: another may have taken its name */
+};
+
 /* ---- Positions -------------------------------------------------------------------------------- */
 
 struct kn_rope {
@@ -279,6 +287,10 @@ struct kn_ops {
 	/* Prepares m (dtype, rows, cols, data set by the caller) for use here; may pack a copy. */
 	int (*mat_init)(struct kn_backend *be, struct kn_mat *m);
 	void (*mat_done)(struct kn_backend *be, struct kn_mat *m);
+	/* What mat_init() is given that lies there may be read from the file, while and after it returns, until all
+	 * files are withdrawn by NULL: then everything has been read. -EIO and others: something could not be, or the
+	 * file cannot be used, and its bytes come from memory. NULL: memory is as good. */
+	int (*source)(struct kn_backend *be, const struct kn_source *source);
 
 	/* out[i] = scale * row ids[i] of m, as float. ids in host memory, each < m->rows, or KN_DRAWN(). */
 	void (*embed)(struct kn_backend *be, float *out, size_t ld_out, const struct kn_mat *m, const int32_t *ids,

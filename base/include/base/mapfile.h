@@ -11,6 +11,7 @@
 struct base_mapfile {
 	const uint8_t *data; /* NULL when the file is empty */
 	size_t size_bytes;
+	uint64_t dev, ino; /* of the file */
 };
 
 /* Maps a regular file. The mapping outlives the descriptor and is shared, read-only. */

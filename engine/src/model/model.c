@@ -138,6 +138,16 @@ static int check_backend(const struct eng_model *m, const char *path, struct err
 	return 0;
 }
 
+static int load_weights(struct eng_model *m, const char *path, bool exact, struct err *err)
+{
+	struct err late = { 0 };
+	int r = eng_weights_tell_sources(m->weights, m->backend, err), read;
+
+	r = r < 0 ? r : model_load(m, path, exact, err);
+	read = eng_weights_tell_sources(NULL, m->backend, &late);
+	return r < 0 || read == 0 ? r : err_set(err, read, "%s: %s", path, err_text(&late));
+}
+
 int eng_model_open(const char *path, bool exact, struct kn_backend *backend, struct eng_model **ret_model,
                    struct err *err)
 {
@@ -153,7 +163,7 @@ int eng_model_open(const char *path, bool exact, struct kn_backend *backend, str
 	m->backend = backend;
 	r = S_ISDIR(st.st_mode) ? open_folder(m, path, err) : open_file(m, path, err);
 	r = r < 0 ? r : check_backend(m, path, err);
-	r = r < 0 ? r : model_load(m, path, exact, err);
+	r = r < 0 ? r : load_weights(m, path, exact, err);
 	r = r < 0 ? r : model_finish(m, err);
 	if (r < 0)
 		return r;

@@ -344,6 +344,26 @@ void eng_weights_cool(const struct eng_weights *w, const void *data, size_t size
 	}
 }
 
+int eng_weights_tell_sources(const struct eng_weights *w, struct kn_backend *be, struct err *err)
+{
+	int r;
+
+	if (!be->ops->source)
+		return 0;
+	for (size_t i = 0; w && i < w->n_parts; i++) {
+		const struct eng_part *p = &w->parts[i];
+		const struct kn_source source = {
+			.data = p->data, .bytes = p->size, .path = p->path, .dev = p->map.dev, .ino = p->map.ino
+		};
+
+		/* What cannot be opened again is read where it is mapped. */
+		if (p->owned && !p->may_arrive && p->size)
+			(void)be->ops->source(be, &source);
+	}
+	r = w ? 0 : be->ops->source(be, NULL);
+	return r < 0 ? err_set(err, r, "weights could not be read: %s", strerror(-r)) : 0;
+}
+
 uint64_t eng_weights_bytes(const struct eng_weights *weights)
 {
 	return weights->bytes;

@@ -44,6 +44,9 @@ const struct eng_tensor *eng_weights_find(const struct eng_weights *weights, con
  * for, in the order in which they are asked for. Elsewhere it costs nothing and always succeeds. -EIO: they do not
  * come, where touching them would have ended the process. */
 int eng_weights_await(const struct eng_weights *weights, const struct eng_tensor *t, struct err *err);
+/* Tells a backend that reads files by itself which ones are mapped here; NULL weights: it is to have read all that it
+ * was given. Those of a model that is still arriving are left out. */
+int eng_weights_tell_sources(const struct eng_weights *weights, struct kn_backend *be, struct err *err);
 uint64_t eng_weights_bytes(const struct eng_weights *weights);
 /* [data, data + size) of a tensor was copied and will hardly be read again: it no longer counts as this process's
  * memory. What is not in a mapped file is left alone. */

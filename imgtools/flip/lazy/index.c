@@ -174,7 +174,7 @@ int flip_index_write(const struct flip_toc *toc, const char *blob_digest, uint64
 	fill(toc, file, &l);
 	if (n_prefetch)
 		memcpy(file + l.prefetch, prefetch, n_prefetch * sizeof(*prefetch));
-	ix.map = (struct base_mapfile){ file, l.end };
+	ix.map = (struct base_mapfile){ .data = file, .size_bytes = l.end };
 	r = check(&ix, path, err);
 	return r < 0 ? r : base_write_file_atomic(path, file, l.end, 0644, err);
 }

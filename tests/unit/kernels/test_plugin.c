@@ -133,6 +133,25 @@ static void the_plugin_loads_anywhere(void **state)
 	assert_int_equal(setenv("OCAI_PLUGIN_DIR", folder, 1), 0);
 }
 
+/* The one for AMD wants ROCm's runtime before it can be loaded at all. */
+static void the_plugin_for_amd_says_what_is_missing(void **state)
+{
+	struct err err = { 0 };
+	char path[4200];
+	int r;
+
+	(void)state;
+	built("plugins/libocai-engine-hip.so", path, sizeof(path));
+	if (access(path, R_OK) < 0)
+		skip();
+	*strrchr(path, '/') = '\0';
+	assert_int_equal(setenv("OCAI_PLUGIN_DIR", path, 1), 0);
+	r = open_kind("hip", &err);
+	print_message("%s\n", r < 0 ? err_text(&err) : "there is a device");
+	assert_true(r == 0 || r == -ENODEV || (r == -ELIBACC && strstr(err_text(&err), "no ROCm here")));
+	assert_int_equal(setenv("OCAI_PLUGIN_DIR", folder, 1), 0);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -141,6 +160,7 @@ int main(void)
 		cmocka_unit_test(another_version_is_refused),
 		cmocka_unit_test(auto_is_the_processor_and_says_why),
 		cmocka_unit_test(the_plugin_loads_anywhere),
+		cmocka_unit_test(the_plugin_for_amd_says_what_is_missing),
 	};
 
 	return cmocka_run_group_tests(tests, make_folder, remove_folder);
