@@ -76,4 +76,31 @@ static inline float kn_load_f16(const uint8_t *p)
 	return kn_f16_to_f32(kn_load_u16(p));
 }
 
+/* e4m3 as OCP defines it: bias 7, no infinity, all ones is no number. */
+static inline float kn_e4m3_to_f32(uint8_t b)
+{
+	uint32_t sign = (uint32_t)(b & 0x80u) << 24, a = b & 0x7fu;
+
+	if (a == 0x7fu)
+		return kn_bits_f32(sign | 0x7fc00000u);
+	if (a < 8u) /* zero and subnormals */
+		return kn_bits_f32(sign | kn_f32_bits((float)a * 0x1p-9f));
+	return kn_bits_f32(sign | ((a << 20) + (120u << 23)));
+}
+
+/* To nearest even; what is beyond the largest, 448, becomes it. */
+static inline uint8_t kn_f32_to_e4m3(float f)
+{
+	uint32_t u = kn_f32_bits(f), sign = u >> 24 & 0x80u, a = u & 0x7fffffffu;
+
+	if (a > 0x7f800000u)
+		return (uint8_t)(sign | 0x7fu);
+	if (a >= 0x43e00000u)
+		return (uint8_t)(sign | 0x7eu);
+	if (a < 0x3c800000u) /* below 2^-6: adding 2^14 leaves multiples of 2^-9 in the low bits, rounded */
+		return (uint8_t)(sign | (kn_f32_bits(kn_bits_f32(a) + 0x1p14f) - 0x46800000u));
+	a += 0x7ffffu + (a >> 20 & 1u);
+	return (uint8_t)(sign | (a - (120u << 23)) >> 20);
+}
+
 #endif
