@@ -1,8 +1,10 @@
 /* The whole engine on a GPU plugin whose launchers are plain loops: loaded, planned by what the device says is free,
  * scheduled; greedy requests come back as ids, others as logits. Compared with the reference backend. */
+#include <errno.h>
 #include <libgen.h>
 #include <pthread.h>
 #include <stdlib.h>
+#include <string.h>
 #include <unistd.h>
 
 #include "engine.h"
@@ -69,9 +71,11 @@ static void submit(struct eng_engine *e, struct call *call)
 }
 
 /* Three greedy ones, then one more beside one with log-probabilities and one that draws. */
-static void ask(const char *backend, struct answer *a)
+static void ask(const char *backend, const char *kv_dtype, struct answer *a)
 {
-	const struct eng_options o = { .model_path = test_fixture("models/qwen3"), .backend = backend };
+	const struct eng_options o = { .model_path = test_fixture("models/qwen3"),
+		                       .backend = backend,
+		                       .kv_dtype = kv_dtype };
 	struct eng_engine *e = NULL;
 	struct call calls[N_REQUESTS];
 	struct err err = { 0 };
@@ -93,19 +97,19 @@ static void ask(const char *backend, struct answer *a)
 	eng_engine_close(e);
 }
 
+/* state: what K and V are kept in. */
 static void answers_are_those_of_the_reference(void **state)
 {
 	static struct answer want, got;
 	char exe[4096], path[4200];
 	ssize_t n = readlink("/proc/self/exe", exe, sizeof(exe) - 1);
 
-	(void)state;
 	assert_true(n > 0);
 	exe[n] = '\0';
 	(void)snprintf(path, sizeof(path), "%s/../../plugin-host", dirname(exe));
 	assert_int_equal(setenv("OCAI_PLUGIN_DIR", path, 1), 0);
-	ask("ref", &want);
-	ask("cuda", &got);
+	ask("ref", *state, &want);
+	ask("cuda", *state, &got);
 	for (int i = 0; i < N_REQUESTS; i++) {
 		assert_int_equal(got.n[i], MAX_IDS - i);
 		assert_int_equal(want.n[i], got.n[i]);
@@ -118,9 +122,27 @@ static void answers_are_those_of_the_reference(void **state)
 	}
 }
 
+static void a_type_of_keys_that_a_backend_has_not_is_refused(void **state)
+{
+	struct eng_options o = { .model_path = test_fixture("models/qwen3"), .backend = "cpu", .kv_dtype = "f8" };
+	struct eng_engine *e = NULL;
+	struct err err = { 0 };
+
+	(void)state;
+	assert_int_equal(eng_engine_open(&o, &e, &err), -ENOTSUP);
+	assert_non_null(strstr(err_text(&err), "F8_E4M3"));
+	o.kv_dtype = "f7";
+	assert_int_equal(eng_engine_open(&o, &e, &err), -EINVAL);
+	assert_null(e);
+}
+
 int main(void)
 {
-	const struct CMUnitTest tests[] = { cmocka_unit_test(answers_are_those_of_the_reference) };
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test_prestate(answers_are_those_of_the_reference, NULL),
+		cmocka_unit_test_prestate(answers_are_those_of_the_reference, "f8"),
+		cmocka_unit_test(a_type_of_keys_that_a_backend_has_not_is_refused),
+	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }
