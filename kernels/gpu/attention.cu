@@ -5,6 +5,28 @@
 #include "gpu/attention_few.h"
 #include "gpu/attention_mla.h"
 
+/* ---- Merge, where nobody counts parts --------------------------------------------------------------------------- */
+
+enum { MERGE_THREADS = 128, MERGE_ROOM = 8192 /* floats */ };
+
+/* A block for each entry, K/V head and 16 rows. */
+static __global__ void attn_merge_kernel(GPU_PARAM attn_args a)
+{
+	GPU_DYN_SHARED(float, shared);
+	const uint32_t row0 = blockIdx.x % a.row_blocks * FEW_ROWS, kv_head = blockIdx.x / a.row_blocks % a.kv.n_kv_head;
+	const uint32_t entry = blockIdx.x / a.row_blocks / a.kv.n_kv_head;
+
+	gpu_dependents_may_start();
+	gpu_dependency_wait();
+	if (entry >= a.batch.counts[GK_N_MERGE])
+		return;
+
+	const gk_merge m = a.batch.merge[entry];
+
+	if (row0 < m.n_q * a.group)
+		attn_merge(a, m, kv_head, row0, shared, MERGE_ROOM);
+}
+
 /* ---- float32 arithmetic: 32 lanes for each row and head --------------------------------------------------------- */
 
 enum { EXACT_THREADS = 128 };
@@ -74,28 +96,34 @@ static __global__ void exact_attention(GPU_PARAM attn_args a)
 
 /* ---- Launches --------------------------------------------------------------------------------------------------------- */
 
-template <int KD, int VD, int WAVES> static void launch_many(const struct gk_ctx *ctx, attn_args a, uint32_t max_work)
+template <int KD, int VD, int WAVES, int BYTES>
+static void launch_many(const struct gk_ctx *ctx, attn_args a, uint32_t max_work)
 {
 	const uint32_t rows = 16 * WAVES;
 
 	a.row_blocks = (GK_TILE_TOKENS * a.group + rows - 1) / rows;
-	gpu_launch(attn_kernel<KD, VD, WAVES>, dim3(max_work * a.kv.n_kv_head * a.row_blocks), dim3(WAVES * ctx->warp),
-	           attn_shared_bytes<KD, VD, WAVES>(), ctx->stream, ctx->overlap, a);
+	gpu_launch(attn_kernel<KD, VD, WAVES, BYTES>, dim3(max_work * a.kv.n_kv_head * a.row_blocks), dim3(WAVES * ctx->warp),
+	           attn_shared_bytes<KD, VD, WAVES, BYTES>(), ctx->stream, ctx->overlap, a);
 }
 
 /* A wave of 64 lanes has no more registers a lane than one of 32, and half the rows of results in each. */
 static void launch_many_by_size(const struct gk_ctx *ctx, const attn_args &a, uint32_t max_work)
 {
 	const uint32_t k = a.kv.k_dim, v = a.kv.v_dim;
+	const bool e4m3 = a.direct && a.kv.dtype == KN_F8_E4M3;
 
-	if (k <= 64 && v <= 64)
-		launch_many<64, 64, 4>(ctx, a, max_work);
+	if (e4m3 && k <= 128 && v <= 128)
+		launch_many<128, 128, 4, 1>(ctx, a, max_work);
+	else if (e4m3)
+		launch_many<256, 256, 4, 1>(ctx, a, max_work);
+	else if (k <= 64 && v <= 64)
+		launch_many<64, 64, 4, 2>(ctx, a, max_work);
 	else if (k <= 128 && v <= 128)
-		launch_many<128, 128, 4>(ctx, a, max_work);
+		launch_many<128, 128, 4, 2>(ctx, a, max_work);
 	else if (k <= 192 && v <= 128)
-		launch_many<192, 128, 4>(ctx, a, max_work);
+		launch_many<192, 128, 4, 2>(ctx, a, max_work);
 	else
-		launch_many<256, 256, 4>(ctx, a, max_work);
+		launch_many<256, 256, 4, 2>(ctx, a, max_work);
 }
 
 static bool in_chunks(const struct gk_kv *kv, uint32_t values)

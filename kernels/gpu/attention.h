@@ -18,7 +18,7 @@ struct attn_args {
 	const gk_work *work;
 	const uint32_t *n_work;
 	uint32_t n_head, group, row_blocks; /* blocks of rows of one item */
-	uint32_t *counters;                 /* the last of a row's parts to be written merges them; NULL: a kernel does */
+	uint32_t *counters; /* the last of a row's parts to be written merges them; NULL: a kernel does */
 	uint32_t window;
 	float scale, softcap;
 	const float *sinks;
@@ -48,6 +48,17 @@ GPU_FN uint4 attn_to_bf16(const attn_args &a, const void *pool, size_t at, uint3
 {
 	uint32_t w[4];
 
+	if (a.direct && a.kv.dtype == KN_F8_E4M3) { /* eight at a time */
+		const uint2 u = left ? *(const uint2 *)((const uint8_t *)pool + at) : make_uint2(0, 0);
+
+#pragma unroll
+		for (int k = 0; k < 4; k++) {
+			const uint32_t two = (k < 2 ? u.x : u.y) >> 16 * (k & 1);
+
+			w[k] = gpu_pack_bf16(gpu_from_e4m3((uint8_t)two), gpu_from_e4m3((uint8_t)(two >> 8)));
+		}
+		return make_uint4(w[0], w[1], w[2], w[3]);
+	}
 #pragma unroll
 	for (uint32_t k = 0; k < 4; k++)
 		w[k] = gpu_pack_bf16(2 * k < left ? gk_kv_get(a.kv.dtype, pool, at + 2 * k) : 0.0f,
@@ -57,12 +68,13 @@ GPU_FN uint4 attn_to_bf16(const attn_args &a, const void *pool, size_t at, uint3
 
 /* Tile of TOKENS tokens from `token` on of one head, DIM values each (zeros beyond `dim`, and beyond token `end`), by
  * THREADS threads. Page numbers are read for several copies at once: each is a trip to memory. */
-template <int DIM, int TOKENS, int THREADS>
+template <int DIM, int TOKENS, int THREADS, int BYTES = 2>
 GPU_FN void attn_copy_tile(uint4 *tile, const attn_args &a, const void *pool, uint32_t dim, const uint32_t *pages,
                            uint32_t head, uint32_t token, uint32_t end)
 {
 	enum {
-		CHUNKS = DIM / 8,
+		PER = 16 / BYTES,
+		CHUNKS = DIM / PER,
 		N = TOKENS * CHUNKS / THREADS,
 		AT_ONCE = N % 8 == 0   ? 8
 		          : N % 6 == 0 ? 6
@@ -85,17 +97,17 @@ GPU_FN void attn_copy_tile(uint4 *tile, const attn_args &a, const void *pool, ui
 			const uint32_t i = threadIdx.x + (n0 + b) * THREADS, r = i / CHUNKS, c = i % CHUNKS,
 			               t = token + r;
 			const uint32_t slot = a.page_shift >= 0 ? t & ((1u << a.page_shift) - 1) : t % a.kv.page_tokens;
-			const bool there = t < end && c * 8 < dim;
+			const bool there = t < end && c * PER < dim;
 			const size_t at =
 			        there ? (size_t)((page[b] * a.kv.n_kv_head + head) * a.kv.page_tokens + slot) * dim +
-			                        c * 8
+			                        c * PER
 			              : 0;
 			uint4 *to = tile + gpu_tile_at(r, c, CHUNKS);
 
-			if (a.direct && a.kv.dtype == KN_BF16)
-				gpu_copy16(to, (const gpu_bf16 *)pool + at, there ? 16 : 0);
+			if (BYTES == 1 || (a.direct && a.kv.dtype == KN_BF16))
+				gpu_copy16(to, (const uint8_t *)pool + at * BYTES, there ? 16 : 0);
 			else
-				*to = attn_to_bf16(a, pool, at, there ? dim - c * 8 : 0);
+				*to = attn_to_bf16(a, pool, at, there ? dim - c * PER : 0);
 		}
 	}
 }
@@ -205,20 +217,23 @@ GPU_FN float attn_final_scale(const attn_args &a, uint32_t head, float m, float 
 	return w / mass;
 }
 
-template <int KD, int VD, int WAVES>
+/* BYTES of a key's value in shared memory: 2, bfloat16, or 1, e4m3. */
+template <int KD, int VD, int WAVES, int BYTES>
 static __global__ void __launch_bounds__(WAVES *GPU_WAVE) attn_kernel(GPU_PARAM attn_args a)
 {
 	enum {
 		TILE = 64,
 		ROWS = 16 * WAVES,
-		KC = KD / 8,
-		VC = VD / 8,
+		QC = KD / 8,
+		KC = KD * BYTES / 16,
+		VC = VD * BYTES / 16,
 		STAGE = TILE * (KC + VC),
 		Q_STAYS = KD <= 128, /* in registers */
 		THREADS = WAVES * GPU_WAVE,
 	};
+	constexpr bool WIDENED = BYTES == 1;
 	GPU_DYN_SHARED(uint4, shared);
-	uint4 *const tile_q = shared, *const stages = tile_q + ROWS * KC;
+	uint4 *const tile_q = shared, *const stages = tile_q + ROWS * QC;
 	gpu_bf16 *const exchange = (gpu_bf16 *)(stages + 2 * STAGE) + threadIdx.x / GPU_WAVE * 512;
 	const uint32_t tile_row0 = threadIdx.x / GPU_WAVE * 16;
 
@@ -240,20 +255,26 @@ static __global__ void __launch_bounds__(WAVES *GPU_WAVE) attn_kernel(GPU_PARAM 
 		const float to_log2 = gpu_float(LOG2E_BITS) * (a.softcap > 0.0f ? 1.0f : scale);
 
 		__syncthreads(); /* the last item's shared memory is free */
-		for (uint32_t i = threadIdx.x; i < ROWS * KC; i += THREADS)
-			tile_q[gpu_tile_at(i / KC, i % KC, KC)] =
-			        attn_query(a, seq, work, attn_row_at(a, seq, work, kv_head, row0 + i / KC), i % KC);
+		for (uint32_t i = threadIdx.x; i < ROWS * QC; i += THREADS)
+			tile_q[gpu_tile_at(i / QC, i % QC, QC)] = attn_query<WIDENED>(
+			        a, seq, work, attn_row_at(a, seq, work, kv_head, row0 + i / QC), i % QC);
 
 		auto fetch = [&](uint32_t token, uint32_t stage) {
 			if (token < end) {
 				uint4 *k = stages + stage * STAGE, *v = k + TILE * KC;
 
-				attn_copy_tile<KD, TILE, THREADS>(k, a, a.kv.k, a.kv.k_dim, it.pages, kv_head, token, end);
-				attn_copy_tile<VD, TILE, THREADS>(v, a, a.kv.v, a.kv.v_dim, it.pages, kv_head, token, end);
+				attn_copy_tile<KD, TILE, THREADS, BYTES>(k, a, a.kv.k, a.kv.k_dim, it.pages, kv_head,
+				                                         token, end);
+				attn_copy_tile<VD, TILE, THREADS, BYTES>(v, a, a.kv.v, a.kv.v_dim, it.pages, kv_head,
+				                                         token, end);
 			}
 			gpu_copy_commit();
 		};
 
+		const auto query = [&](int c) {
+			return WIDENED ? gpu_tile_frag_wide(tile_q, tile_row0, 32 * c, QC)
+			               : gpu_tile_frag(tile_q, tile_row0, 4 * c, QC);
+		};
 		gpu_acc acc[VD / 16];
 		gpu_frag q[Q_STAYS ? KD / 32 : 1];
 		float top[GPU_ACC_ROWS], mass[GPU_ACC_ROWS];
@@ -273,7 +294,7 @@ static __global__ void __launch_bounds__(WAVES *GPU_WAVE) attn_kernel(GPU_PARAM 
 		if (Q_STAYS) {
 #pragma unroll
 			for (int c = 0; c < (Q_STAYS ? KD / 32 : 1); c++)
-				q[c] = gpu_tile_frag(tile_q, tile_row0, 4 * c, KC);
+				q[c] = query(c);
 		}
 		for (uint32_t token = begin, stage = 0; token < end; token += TILE, stage ^= 1) {
 			const uint4 *tile_k = stages + stage * STAGE, *tile_v = tile_k + TILE * KC;
@@ -290,12 +311,13 @@ static __global__ void __launch_bounds__(WAVES *GPU_WAVE) attn_kernel(GPU_PARAM 
 				s[n] = gpu_acc_zero();
 #pragma unroll
 			for (int c = 0; c < KD / 32; c++) {
-				const gpu_frag f =
-				        Q_STAYS ? q[Q_STAYS ? c : 0] : gpu_tile_frag(tile_q, tile_row0, 4 * c, KC);
+				const gpu_frag f = Q_STAYS ? q[Q_STAYS ? c : 0] : query(c);
 
 #pragma unroll
 				for (int n = 0; n < TILE / 16; n++)
-					gpu_mma<false>(s[n], f, gpu_tile_frag(tile_k, 16 * n, 4 * c, KC));
+					gpu_mma<false, WIDENED>(s[n], f,
+					                        WIDENED ? gpu_tile8_frag(tile_k, 16 * n, 32 * c, KC)
+					                                : gpu_tile_frag(tile_k, 16 * n, 4 * c, KC));
 			}
 
 			if (a.softcap > 0.0f) {
@@ -361,11 +383,13 @@ static __global__ void __launch_bounds__(WAVES *GPU_WAVE) attn_kernel(GPU_PARAM 
 			}
 #pragma unroll
 			for (int n = 0; n < TILE / 32; n++) {
-				const gpu_frag p = gpu_acc_frag(s[2 * n], s[2 * n + 1], exchange);
+				const gpu_frag p = gpu_acc_frag<WIDENED>(s[2 * n], s[2 * n + 1], exchange);
 
 #pragma unroll
 				for (int d = 0; d < VD / 16; d++)
-					gpu_mma<false>(acc[d], p, gpu_tile_frag_t(tile_v, 32 * n, d * 16, VC));
+					gpu_mma<false, WIDENED>(acc[d], p,
+					                        WIDENED ? gpu_tile8_frag_t(tile_v, 32 * n, 16 * d, VC)
+					                                : gpu_tile_frag_t(tile_v, 32 * n, 16 * d, VC));
 			}
 			__syncthreads(); /* the stage may be filled again */
 		}
@@ -386,20 +410,21 @@ static __global__ void __launch_bounds__(WAVES *GPU_WAVE) attn_kernel(GPU_PARAM 
 
 #pragma unroll
 			for (int d = 0; d < VD / 16; d++) {
-				const uint32_t col = d * 16 + gpu_acc_col(i);
+				const uint32_t turned = gpu_acc_col(i),
+				               col = d * 16 + (WIDENED ? gpu_turned_col(turned) : turned);
 
 				if (col < a.kv.v_dim)
-					gk_put(a.out, seq.row + work.q + row.token,
-					       (size_t)row.head * a.kv.v_dim + col, acc[d].v[i] * last);
+					gk_put(a.out, seq.row + work.q + row.token, (size_t)row.head * a.kv.v_dim + col,
+					       acc[d].v[i] * last);
 			}
 		}
 	}
 }
 
 /* Two stages of keys and values, the rows' queries, and room for exchanges. */
-template <int KD, int VD, int WAVES> static inline size_t attn_shared_bytes()
+template <int KD, int VD, int WAVES, int BYTES> static inline size_t attn_shared_bytes()
 {
-	return (size_t)16 * WAVES * KD * 2 + 2 * (size_t)64 * (KD + VD) * 2 + WAVES * 1024;
+	return (size_t)16 * WAVES * KD * 2 + 2 * (size_t)64 * (KD + VD) * BYTES + WAVES * 1024;
 }
 
 #endif

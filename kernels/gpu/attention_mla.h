@@ -195,7 +195,8 @@ template <int RT> static __global__ void __launch_bounds__(MLA_WAVES *GPU_WAVE) 
 					total += masses[w * ROWS + r];
 
 				const bool whole = work.part == GK_WHOLE;
-				const float scale = v_scale * (whole ? attn_final_scale(a, row.head, best, total) : 1.0f);
+				const float scale =
+				        v_scale * (whole ? attn_final_scale(a, row.head, best, total) : 1.0f);
 				float *part =
 				        a.parts + ((size_t)(whole ? 0 : work.part + row.token) * a.n_head + row.head) *
 				                          (a.kv.v_dim + 2);

@@ -293,8 +293,7 @@ GPU_FN void gpu_mma_half(gpu_acc &c, const gpu_frag &a, const gpu_frag &b)
 }
 #endif
 
-template <bool NARROW, bool WIDENED = false>
-GPU_FN void gpu_mma(gpu_acc &c, const gpu_frag &a, const gpu_frag &b)
+template <bool NARROW, bool WIDENED = false> GPU_FN void gpu_mma(gpu_acc &c, const gpu_frag &a, const gpu_frag &b)
 {
 #if defined(GPU_HIP) && defined(__gfx950__)
 	typedef __bf16 b8 __attribute__((ext_vector_type(8)));
@@ -427,7 +426,8 @@ GPU_FN gpu_frag gpu_tile_frag_t(const uint4 *tile, uint32_t row, uint32_t col, u
 
 /* Two results side by side (columns 0..15 and 16..31) rounded to an operand. scratch: 1 KiB of shared memory of this
  * wave's own, used where lanes must exchange values. */
-template <bool WIDENED = false> GPU_FN gpu_frag gpu_acc_frag(const gpu_acc &left, const gpu_acc &right, gpu_bf16 *scratch)
+template <bool WIDENED = false>
+GPU_FN gpu_frag gpu_acc_frag(const gpu_acc &left, const gpu_acc &right, gpu_bf16 *scratch)
 {
 	gpu_frag f;
 #if GPU_PTX

@@ -13,7 +13,8 @@ static __host__ __device__ inline uint32_t gk_kv_elem_bytes(uint32_t dtype)
 /* Whether kernels know such a pool. */
 static inline bool gk_kv_takes(const struct gk_kv *kv)
 {
-	return (kv->dtype <= KN_BF16 || kv->dtype == KN_F8_E4M3) && kv->k_dim <= KN_MAX_HEAD && kv->v_dim <= KN_MAX_HEAD;
+	return (kv->dtype <= KN_BF16 || kv->dtype == KN_F8_E4M3) && kv->k_dim <= KN_MAX_HEAD &&
+	       kv->v_dim <= KN_MAX_HEAD;
 }
 
 /* Element offset of token t's vector of `dim` values for a head. */

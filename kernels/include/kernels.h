@@ -30,7 +30,8 @@ enum kn_dtype {
 	KN_Q4_K, /* 256 values: f16 scale and minimum, 8 x 6-bit sub-scales, 4-bit   (144 bytes) */
 	KN_Q5_K, /* 256 values: as Q4_K with a fifth bit                             (176 bytes) */
 	KN_Q6_K, /* 256 values: 6-bit, 16 int8 sub-scales, f16 scale                 (210 bytes) */
-	KN_F8_E4M3, /* 4 bits of exponent (bias 7), 3 of fraction, no infinity; of K and V, not of weights */
+	/* 4 bits of exponent (bias 7), 3 of fraction, no infinity; of K and V, not of weights. */
+	KN_F8_E4M3,
 	KN_N_DTYPES
 };
 

@@ -52,7 +52,8 @@ void ref_kv_store(struct kn_backend *be, const struct kn_kv *kv, const float *k,
 				    k + row * ld_k + (size_t)h * kv->k_dim, kv->k_dim, scale_of(kv->k_scale, h));
 				if (kv->v)
 					put(kv, ref_kv_at(kv, kv->v, kv->v_dim, seqs[s].pages, t, h),
-					    v + row * ld_v + (size_t)h * kv->v_dim, kv->v_dim, scale_of(kv->v_scale, h));
+					    v + row * ld_v + (size_t)h * kv->v_dim, kv->v_dim,
+					    scale_of(kv->v_scale, h));
 			}
 		}
 	}
