@@ -80,6 +80,8 @@ static const struct base_config_key keys[] = {
 	{ "serve", "threads", "OCAI_ENGINE_THREADS", OPT_UINT, offsetof(struct serve, m.n_threads), "threads", NULL },
 	{ "serve", "backend", "OCAI_ENGINE_BACKEND", OPT_CHOICE, offsetof(struct serve, m.backend), "what computes",
 	  "auto,cpu,ref,cuda,hip" },
+	{ "serve", "kv-dtype", "OCAI_ENGINE_KV_DTYPE", OPT_CHOICE, offsetof(struct serve, m.kv_dtype),
+	  "what K and V are kept in", "auto,f32,f16,bf16,f8" },
 	{ "serve", "log-level", "OCAI_ENGINE_LOG_LEVEL", OPT_CHOICE, offsetof(struct serve, m.log_level),
 	  "what is logged", "error,warn,info,debug" },
 	{ "serve", "host", "OCAI_ENGINE_HOST", OPT_STR, offsetof(struct serve, host), "address to listen on", NULL },

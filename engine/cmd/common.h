@@ -16,7 +16,7 @@ int command_usage(const char *command, const struct err *err);
 
 /* Where a model comes from and how it is computed; part of several commands' options. */
 struct model_options {
-	const char *model, *backend, *precision, *isa, *log_level;
+	const char *model, *backend, *precision, *kv_dtype, *isa, *log_level;
 	uint32_t n_ctx, n_threads;
 	bool deterministic;
 };
@@ -31,6 +31,8 @@ struct model_options {
 	{ "backend", 0, OPT_CHOICE, offsetof(type, m.backend), "NAME", "what computes [auto]", "auto,cpu,ref,cuda,hip" }, \
 	{ "precision", 0, OPT_CHOICE, offsetof(type, m.precision), "KIND", \
 	  "float32 throughout, or what is fastest [auto: exact for small folders]", "auto,exact,fast" }, \
+	{ "kv-dtype", 0, OPT_CHOICE, offsetof(type, m.kv_dtype), "TYPE", \
+	  "what K and V are kept in [auto: 16 bits, f32 where precision is exact]", "auto,f32,f16,bf16,f8" }, \
 	{ "deterministic", 0, OPT_FLAG, offsetof(type, m.deterministic), NULL, \
 	  "the same bits whatever else is computed", NULL }, \
 	{ "isa", 0, OPT_STR, offsetof(type, m.isa), "NAME", \

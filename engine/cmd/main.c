@@ -67,6 +67,7 @@ void model_options_apply(const struct model_options *m, struct eng_options *ret_
 	*ret_options = (struct eng_options){ .model_path = m->model,
 		                             .backend = m->backend,
 		                             .precision = m->precision,
+		                             .kv_dtype = m->kv_dtype,
 		                             .isa = m->isa,
 		                             .n_ctx = m->n_ctx,
 		                             .n_threads = m->n_threads,

@@ -51,6 +51,9 @@ struct eng_options {
 	 * fastest; NULL or "auto": exact for a folder of at most 256 MiB of weights, where rounding shows and speed
 	 * does not. */
 	const char *precision;
+	/* What K and V are kept in: "f32", "f16", "bf16", "f8" (e4m3, half the memory of 16 bits; not of the cpu
+	 * backend); NULL or "auto": float32 where precision is exact, else 16 bits. */
+	const char *kv_dtype;
 	const char *isa;      /* cpu backend: see kn_config */
 	uint32_t n_ctx;       /* 0: min(the model's, 8192) */
 	uint32_t n_threads;   /* 0: one per usable core */

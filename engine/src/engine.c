@@ -341,11 +341,23 @@ static void exec_page_discard(void *ctx, uint32_t first, uint32_t n)
 }
 
 /* Processors convert float16 in one instruction, matrix units of GPUs take bfloat16 as it is. */
-static enum kn_dtype kv_dtype(const struct eng_engine *e)
+static int set_kv_dtype(struct eng_engine *e, const struct eng_options *o, struct err *err)
 {
-	if (e->is_exact)
-		return KN_F32;
-	return kn_is_on_host(e->backend) ? KN_F16 : KN_BF16;
+	static const struct {
+		const char *name;
+		enum kn_dtype dtype;
+	} types[] = { { "f32", KN_F32 }, { "f16", KN_F16 }, { "bf16", KN_BF16 }, { "f8", KN_F8_E4M3 } };
+
+	e->kv_dtype = e->is_exact ? KN_F32 : kn_is_on_host(e->backend) ? KN_F16 : KN_BF16;
+	if (!o->kv_dtype || strcmp(o->kv_dtype, "auto") == 0)
+		return 0;
+	for (size_t i = 0; i < sizeof(types) / sizeof(types[0]); i++) {
+		if (strcmp(o->kv_dtype, types[i].name) == 0) {
+			e->kv_dtype = types[i].dtype;
+			return 0;
+		}
+	}
+	return err_set(err, -EINVAL, "K/V type \"%s\": expected auto, f32, f16, bf16 or f8", o->kv_dtype);
 }
 
 static int start(struct eng_engine *e, const struct eng_options *o, struct err *err)
@@ -354,7 +366,7 @@ static int start(struct eng_engine *e, const struct eng_options *o, struct err *
 	uint32_t max_running = or_default(o->max_running, DEFAULT_RUNNING), n_ctx = 0;
 	struct eng_runner_config config = { .page_tokens = PAGE_TOKENS,
 		                            .max_tokens = e->step_tokens,
-		                            .kv_dtype = kv_dtype(e) };
+		                            .kv_dtype = e->kv_dtype };
 	struct eng_sched_config sched = { .max_queued = or_default(o->max_queued, DEFAULT_QUEUED),
 		                          .tokenizer = e->meta.tokenizer,
 		                          .eos_ids = e->meta.eos_ids,
@@ -446,7 +458,7 @@ static void fill_info(struct eng_engine *e)
 		                     .n_embd = m->n_embd,
 		                     .n_params = m->n_params,
 		                     .weight_bytes = m->weight_bytes,
-		                     .kv_bytes_per_token = m->kv_bytes_per_token,
+		                     .kv_bytes_per_token = m->kv_bytes_per_token / (e->kv_dtype == KN_F8_E4M3 ? 2 : 1),
 		                     .is_embedding = m->pooling != ENG_POOL_NONE,
 		                     .has_chat_template = e->meta.chat != NULL,
 		                     .chat_template = e->meta.chat_text,
@@ -474,6 +486,8 @@ int eng_engine_open(const struct eng_options *options, struct eng_engine **ret_e
 		r = load_text(e, err);
 	if (r == 0 && !options->text_only)
 		r = load(e, options, err);
+	if (r == 0 && !options->text_only)
+		r = set_kv_dtype(e, options, err);
 	if (r == 0 && !options->text_only)
 		r = start(e, options, err);
 	if (r < 0) {

@@ -89,6 +89,7 @@ void eng_adapters_done(struct eng_engine *e);
 struct eng_engine {
 	char *path, *served_name, *backend_name;
 	bool is_exact; /* see eng_options.precision */
+	enum kn_dtype kv_dtype;
 	struct kn_backend *backend;
 	uint32_t step_tokens;     /* most rows of one step */
 	struct eng_model *model;  /* NULL, and no runner nor scheduler: text only */

@@ -2,65 +2,29 @@
 #include <errno.h>
 
 #include "gpu/attention.h"
+#include "gpu/attention_few.h"
 #include "gpu/attention_mla.h"
 
-/* ---- Merge --------------------------------------------------------------------------------------------------------- */
+/* ---- Merge, where nobody counts parts --------------------------------------------------------------------------- */
 
-enum { MERGE_THREADS = 128, MERGE_PARTS = 1024 /* whose weights are kept; more are unlikely */ };
+enum { MERGE_THREADS = 128, MERGE_ROOM = 8192 /* floats */ };
 
-/* One block for each merge entry, head and token: weights of the parts first, then their sum, several parts read at a
- * time, added in their order. */
-static __global__ void merge_kernel(GPU_PARAM attn_args a)
+/* A block for each entry, K/V head and 16 rows. */
+static __global__ void attn_merge_kernel(GPU_PARAM attn_args a)
 {
-	__shared__ float weights[MERGE_PARTS], scratch[32];
-	const uint32_t head = blockIdx.y;
+	GPU_DYN_SHARED(float, shared);
+	const uint32_t row0 = blockIdx.x % a.row_blocks * FEW_ROWS, kv_head = blockIdx.x / a.row_blocks % a.kv.n_kv_head;
+	const uint32_t entry = blockIdx.x / a.row_blocks / a.kv.n_kv_head;
 
 	gpu_dependents_may_start();
 	gpu_dependency_wait();
-	if (blockIdx.x >= a.batch.counts[GK_N_MERGE])
+	if (entry >= a.batch.counts[GK_N_MERGE])
 		return;
 
-	const gk_merge m = a.batch.merge[blockIdx.x];
-	const gk_seq seq = a.batch.seqs[m.seq];
-	const uint32_t n_parts = m.n_parts < MERGE_PARTS ? m.n_parts : (uint32_t)MERGE_PARTS;
-	const size_t line = a.kv.v_dim + 2, step = (size_t)m.n_q * a.n_head * line;
+	const gk_merge m = a.batch.merge[entry];
 
-	for (uint32_t token = blockIdx.z; token < m.n_q; token += gridDim.z) {
-		const float *first = a.parts + ((size_t)(m.part + token) * a.n_head + head) * line;
-		float best = -INFINITY, total = 0.0f, scale;
-
-		for (uint32_t p = threadIdx.x; p < n_parts; p += MERGE_THREADS)
-			best = fmaxf(best, first[p * step + a.kv.v_dim]);
-		best = gpu_group_max(best);
-		if ((threadIdx.x & 31) == 0)
-			scratch[threadIdx.x >> 5] = best;
-		__syncthreads();
-		for (uint32_t g = 0; g < MERGE_THREADS / 32; g++)
-			best = fmaxf(best, scratch[g]);
-		for (uint32_t p = threadIdx.x; p < n_parts; p += MERGE_THREADS) {
-			const float top = first[p * step + a.kv.v_dim];
-
-			weights[p] = top == -INFINITY ? 0.0f : attn_exp2(top - best);
-		}
-		__syncthreads();
-		/* The same order for any number of parts: those that see nothing add zeros. */
-#pragma unroll 8
-		for (uint32_t p = 0; p < n_parts; p++)
-			total += weights[p] != 0.0f ? first[p * step + a.kv.v_dim + 1] * weights[p] : 0.0f;
-		scale = attn_final_scale(a, head, best, total);
-		for (uint32_t d = threadIdx.x; d < a.kv.v_dim; d += MERGE_THREADS) {
-			float sum = 0.0f;
-
-#pragma unroll 8
-			for (uint32_t p = 0; p < n_parts; p++) {
-				const float v = first[p * step + d];
-
-				sum += weights[p] != 0.0f ? v * weights[p] : 0.0f;
-			}
-			gk_put(a.out, seq.row + m.q + token, (size_t)head * a.kv.v_dim + d, sum * scale);
-		}
-		__syncthreads();
-	}
+	if (row0 < m.n_q * a.group)
+		attn_merge(a, m, kv_head, row0, shared, MERGE_ROOM);
 }
 
 /* ---- float32 arithmetic: 32 lanes for each row and head --------------------------------------------------------- */
@@ -76,6 +40,7 @@ static __global__ void exact_attention(GPU_PARAM attn_args a)
 	float *const q = shared + (size_t)group * (k_dim + v_dim), *const acc = q + k_dim;
 	const void *values = a.kv.v ? a.kv.v : a.kv.k;
 	const uint32_t value_stride = a.kv.v ? v_dim : k_dim;
+	const float scale = a.scale * attn_k_scale(a, kv_head), v_scale = attn_v_scale(a, kv_head);
 	float top = a.sinks ? a.sinks[head] : -INFINITY, mass = a.sinks ? 1.0f : 0.0f;
 	gk_place place;
 
@@ -101,7 +66,7 @@ static __global__ void exact_attention(GPU_PARAM attn_args a)
 			s = 0.0f;
 			for (uint32_t d = 0; d < k_dim; d++)
 				s += q[d] * gk_kv_get(a.kv.dtype, a.kv.k, at + d);
-			s *= a.scale;
+			s *= scale;
 			if (a.softcap > 0.0f)
 				s = a.softcap * tanhf(s / a.softcap);
 		}
@@ -126,76 +91,83 @@ static __global__ void exact_attention(GPU_PARAM attn_args a)
 		}
 	}
 	for (uint32_t d = lane; d < v_dim; d += 32)
-		gk_put(a.out, row, (size_t)head * v_dim + d, acc[d] / mass);
+		gk_put(a.out, row, (size_t)head * v_dim + d, acc[d] * v_scale / mass);
 }
 
 /* ---- Launches --------------------------------------------------------------------------------------------------------- */
 
-template <int KD, int VD, int WAVES, bool SPLIT>
-static void launch_tiles(const struct gk_ctx *ctx, attn_args a, uint32_t max_work)
+template <int KD, int VD, int WAVES, int BYTES>
+static void launch_many(const struct gk_ctx *ctx, attn_args a, uint32_t max_work)
 {
-	const uint32_t rows = SPLIT ? 16 : 16 * WAVES, tokens = SPLIT ? GK_WORK_TOKENS : GK_TILE_TOKENS;
-	uint32_t n_blocks;
+	const uint32_t rows = 16 * WAVES;
 
-	a.row_blocks = (tokens * a.group + rows - 1) / rows;
-	n_blocks = max_work * a.kv.n_kv_head * a.row_blocks;
-	/* Enough to fill the device; each takes items until none is left. */
-	if (SPLIT && n_blocks > ctx->n_sm * 4)
-		n_blocks = ctx->n_sm * 4;
-	gpu_launch(attn_kernel<KD, VD, WAVES, SPLIT>, dim3(n_blocks), dim3(WAVES * ctx->warp),
-	           attn_shared_bytes<KD, VD, WAVES, SPLIT>(), ctx->stream, ctx->overlap, a);
+	a.row_blocks = (GK_TILE_TOKENS * a.group + rows - 1) / rows;
+	gpu_launch(attn_kernel<KD, VD, WAVES, BYTES>, dim3(max_work * a.kv.n_kv_head * a.row_blocks), dim3(WAVES * ctx->warp),
+	           attn_shared_bytes<KD, VD, WAVES, BYTES>(), ctx->stream, ctx->overlap, a);
 }
 
 /* A wave of 64 lanes has no more registers a lane than one of 32, and half the rows of results in each. */
-static bool launch_by_size(const struct gk_ctx *ctx, const attn_args &a, uint32_t max_work, bool split)
+static void launch_many_by_size(const struct gk_ctx *ctx, const attn_args &a, uint32_t max_work)
 {
 	const uint32_t k = a.kv.k_dim, v = a.kv.v_dim;
+	const bool e4m3 = a.direct && a.kv.dtype == KN_F8_E4M3;
 
-#define SIZES(KD, VD, SPLIT_WAVES, WAVES)                                                                              \
-	if (k <= KD && v <= VD) {                                                                                      \
-		if (split)                                                                                             \
-			launch_tiles<KD, VD, SPLIT_WAVES, true>(ctx, a, max_work);                                     \
-		else                                                                                                   \
-			launch_tiles<KD, VD, WAVES, false>(ctx, a, max_work);                                          \
-		return true;                                                                                           \
+	if (e4m3 && k <= 128 && v <= 128)
+		launch_many<128, 128, 4, 1>(ctx, a, max_work);
+	else if (e4m3)
+		launch_many<256, 256, 4, 1>(ctx, a, max_work);
+	else if (k <= 64 && v <= 64)
+		launch_many<64, 64, 4, 2>(ctx, a, max_work);
+	else if (k <= 128 && v <= 128)
+		launch_many<128, 128, 4, 2>(ctx, a, max_work);
+	else if (k <= 192 && v <= 128)
+		launch_many<192, 128, 4, 2>(ctx, a, max_work);
+	else
+		launch_many<256, 256, 4, 2>(ctx, a, max_work);
+}
+
+static bool in_chunks(const struct gk_kv *kv, uint32_t values)
+{
+	return kv->k_dim % values == 0 && kv->v_dim % values == 0 && ((uintptr_t)kv->k & 15) == 0 &&
+	       ((uintptr_t)kv->v & 15) == 0;
+}
+
+static int args_of(const struct gk_ctx *ctx, const struct gk_attention *in, attn_args *a)
+{
+	if (in->n_head == 0 || in->kv.n_kv_head == 0 || in->n_head % in->kv.n_kv_head || !gk_kv_takes(&in->kv))
+		return -EINVAL;
+	a->out = in->out;
+	a->q = in->q;
+	a->kv = in->kv;
+	a->batch = *in->batch;
+	a->n_head = in->n_head;
+	a->group = in->n_head / in->kv.n_kv_head;
+	a->window = in->window;
+	a->scale = in->scale;
+	a->softcap = in->softcap;
+	a->sinks = in->sinks;
+	a->direct = (in->kv.dtype == KN_BF16 && in_chunks(&in->kv, 8)) || (in->kv.dtype == KN_F8_E4M3 && in_chunks(&in->kv, 16));
+	a->whole = gk_view_aligned(in->q) && in->kv.k_dim % 8 == 0;
+	a->early = ctx->overlap && in->keys_are_older;
+	a->page_shift = -1;
+	for (int bit = 0; bit < 16; bit++) {
+		if (in->kv.page_tokens == 1u << bit)
+			a->page_shift = bit;
 	}
-	SIZES(64, 64, 4, 4)
-	SIZES(128, 128, 4, 4)
-	SIZES(192, 128, 4, 4)
-	SIZES(256, 256, 2, 4)
-#undef SIZES
-	return false;
+	a->parts = (float *)ctx->scratch;
+	return 0;
 }
 
 int gk_attention(const struct gk_ctx *ctx, const struct gk_attention *in)
 {
 	const struct gk_batch *b = in->batch;
-	const bool latent = !in->kv.v, sizes = in->kv.k_dim <= 256 && in->kv.v_dim <= 256;
+	const bool latent = !in->kv.v;
 	attn_args a = {};
+	const int r = args_of(ctx, in, &a);
 
-	if (in->n_head == 0 || in->kv.n_kv_head == 0 || in->n_head % in->kv.n_kv_head || in->kv.dtype > KN_BF16 ||
-	    in->kv.k_dim > KN_MAX_HEAD || in->kv.v_dim > KN_MAX_HEAD)
-		return -EINVAL;
-	a.out = in->out;
-	a.q = in->q;
-	a.kv = in->kv;
-	a.batch = *b;
-	a.n_head = in->n_head;
-	a.group = in->n_head / in->kv.n_kv_head;
-	a.window = in->window;
-	a.scale = in->scale;
-	a.softcap = in->softcap;
-	a.sinks = in->sinks;
-	a.direct = in->kv.dtype == KN_BF16 && in->kv.k_dim % 8 == 0 && in->kv.v_dim % 8 == 0 &&
-	           ((uintptr_t)in->kv.k & 15) == 0 && ((uintptr_t)in->kv.v & 15) == 0;
-	a.whole = gk_view_aligned(in->q) && in->kv.k_dim % 8 == 0;
-	a.page_shift = -1;
-	for (int bit = 0; bit < 16; bit++) {
-		if (in->kv.page_tokens == 1u << bit)
-			a.page_shift = bit;
-	}
-	a.parts = (float *)ctx->scratch;
-	if (in->exact || (latent ? !attn_mla_takes(a) : !sizes)) {
+	if (r < 0)
+		return r;
+	if (in->exact || (latent ? !attn_mla_takes(a) : !attn_few_takes(a))) {
 		const size_t items = (size_t)b->max_rows * in->n_head;
 
 		gpu_launch(exact_attention, dim3((unsigned)((items + EXACT_THREADS / 32 - 1) / (EXACT_THREADS / 32))),
@@ -203,23 +175,34 @@ int gk_attention(const struct gk_ctx *ctx, const struct gk_attention *in)
 		           ctx->stream, ctx->overlap, a);
 		return gk_launched();
 	}
+
+	/* The blocks of 16 rows of an item in the list `few`: several where they are one token's. */
+	const uint32_t row_blocks = (a.group + FEW_ROWS - 1) / FEW_ROWS;
+	const uint64_t n_merges = (uint64_t)b->max_merge * a.kv.n_kv_head * row_blocks;
+	const bool counts = !latent && ctx->counters && n_merges <= GK_COUNTERS;
+
 	if (b->max_few) {
 		a.work = b->few;
 		a.n_work = b->counts + GK_N_FEW;
+		a.row_blocks = row_blocks;
+		a.counters = counts ? ctx->counters : nullptr;
 		if (latent)
-			attn_mla_launch(ctx, a, b->max_few, GK_WORK_TOKENS);
+			attn_mla_launch(ctx, a, b->max_few, false);
 		else
-			(void)launch_by_size(ctx, a, b->max_few, true);
+			attn_few_launch(ctx, a, b->max_few);
 	}
 	if (b->max_many) {
 		a.work = b->many;
 		a.n_work = b->counts + GK_N_MANY;
 		if (latent)
-			attn_mla_launch(ctx, a, b->max_many, GK_TILE_TOKENS);
+			attn_mla_launch(ctx, a, b->max_many, true);
 		else
-			(void)launch_by_size(ctx, a, b->max_many, false);
+			launch_many_by_size(ctx, a, b->max_many);
 	}
-	if (b->max_merge)
-		gpu_launch(merge_kernel, dim3(b->max_merge, in->n_head), dim3(MERGE_THREADS), 0, ctx->stream, ctx->overlap, a);
+	if (b->max_merge && !counts) {
+		a.row_blocks = row_blocks;
+		gpu_launch(attn_merge_kernel, dim3((unsigned)n_merges), dim3(MERGE_THREADS), MERGE_ROOM * sizeof(float),
+		           ctx->stream, ctx->overlap, a);
+	}
 	return gk_launched();
 }

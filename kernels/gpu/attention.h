@@ -1,11 +1,10 @@
 /* Causal attention over paged keys and values on matrix units (online softmax: Milakov and Gimelshein, 2018; tiles:
- * Dao, 2023).
+ * Dao, 2023): what all kernels share, and the one for prompts.
  *
- * Rows of a block are pairs (new token, query head) that share a K/V head, token by token. Two ways to share the work:
- *   SPLIT  16 rows a block; each wave takes 32 keys of a tile, and the waves' results are merged at the end. For
- * decode, where reading keys and values is all that counts. else   16 rows a wave; all waves walk the same tile of 64
- * keys. Tiles begin at multiples of their size, so that a row meets its keys in the same order wherever its neighbours
- * are. Keys and values that are no bfloat16 are rounded to it on the way into shared memory. */
+ * Rows of a block are pairs (new token, query head) that share a K/V head, token by token. For prompts each wave has 16
+ * rows, and all waves walk the same tiles of 64 keys (few rows: attention_few.h, latents: attention_mla.h). Tiles begin
+ * at multiples of their size, so that a row meets its keys in the same order wherever its neighbours are. Keys and
+ * values that are no bfloat16 are rounded to it on the way into shared memory. */
 #ifndef GPU_ATTENTION_H
 #define GPU_ATTENTION_H
 
@@ -19,13 +18,15 @@ struct attn_args {
 	const gk_work *work;
 	const uint32_t *n_work;
 	uint32_t n_head, group, row_blocks; /* blocks of rows of one item */
+	uint32_t *counters; /* the last of a row's parts to be written merges them; NULL: a kernel does */
 	uint32_t window;
 	float scale, softcap;
 	const float *sinks;
-	bool direct;    /* keys and values are bfloat16, in 16-byte steps */
+	bool direct;    /* keys and values are bfloat16, or e4m3 for those who take it, in 16-byte steps */
 	bool whole;     /* queries may be read 16 bytes at a time */
+	bool early;     /* keys before a sequence's new ones are older than the kernel before this one */
 	int page_shift; /* log2 of page_tokens, or -1 */
-	float *parts;   /* [slot][head][v_dim + 2]: sums, their maximum (of log2), their mass */
+	float *parts;   /* [place][head][v_dim + 2]: sums, their maximum (of log2), their mass */
 };
 
 GPU_FN float attn_exp2(float x)
@@ -42,14 +43,38 @@ GPU_FN float attn_exp2(float x)
 
 enum { LOG2E_BITS = 0x3fb8aa3b };
 
+/* Eight values of the pool as bfloat16; those from `left` on are zero. */
+GPU_FN uint4 attn_to_bf16(const attn_args &a, const void *pool, size_t at, uint32_t left)
+{
+	uint32_t w[4];
+
+	if (a.direct && a.kv.dtype == KN_F8_E4M3) { /* eight at a time */
+		const uint2 u = left ? *(const uint2 *)((const uint8_t *)pool + at) : make_uint2(0, 0);
+
+#pragma unroll
+		for (int k = 0; k < 4; k++) {
+			const uint32_t two = (k < 2 ? u.x : u.y) >> 16 * (k & 1);
+
+			w[k] = gpu_pack_bf16(gpu_from_e4m3((uint8_t)two), gpu_from_e4m3((uint8_t)(two >> 8)));
+		}
+		return make_uint4(w[0], w[1], w[2], w[3]);
+	}
+#pragma unroll
+	for (uint32_t k = 0; k < 4; k++)
+		w[k] = gpu_pack_bf16(2 * k < left ? gk_kv_get(a.kv.dtype, pool, at + 2 * k) : 0.0f,
+		                     2 * k + 1 < left ? gk_kv_get(a.kv.dtype, pool, at + 2 * k + 1) : 0.0f);
+	return make_uint4(w[0], w[1], w[2], w[3]);
+}
+
 /* Tile of TOKENS tokens from `token` on of one head, DIM values each (zeros beyond `dim`, and beyond token `end`), by
  * THREADS threads. Page numbers are read for several copies at once: each is a trip to memory. */
-template <int DIM, int TOKENS, int THREADS>
+template <int DIM, int TOKENS, int THREADS, int BYTES = 2>
 GPU_FN void attn_copy_tile(uint4 *tile, const attn_args &a, const void *pool, uint32_t dim, const uint32_t *pages,
                            uint32_t head, uint32_t token, uint32_t end)
 {
 	enum {
-		CHUNKS = DIM / 8,
+		PER = 16 / BYTES,
+		CHUNKS = DIM / PER,
 		N = TOKENS * CHUNKS / THREADS,
 		AT_ONCE = N % 8 == 0   ? 8
 		          : N % 6 == 0 ? 6
@@ -72,31 +97,32 @@ GPU_FN void attn_copy_tile(uint4 *tile, const attn_args &a, const void *pool, ui
 			const uint32_t i = threadIdx.x + (n0 + b) * THREADS, r = i / CHUNKS, c = i % CHUNKS,
 			               t = token + r;
 			const uint32_t slot = a.page_shift >= 0 ? t & ((1u << a.page_shift) - 1) : t % a.kv.page_tokens;
-			const bool there = t < end && c * 8 < dim;
+			const bool there = t < end && c * PER < dim;
 			const size_t at =
 			        there ? (size_t)((page[b] * a.kv.n_kv_head + head) * a.kv.page_tokens + slot) * dim +
-			                        c * 8
+			                        c * PER
 			              : 0;
 			uint4 *to = tile + gpu_tile_at(r, c, CHUNKS);
 
-			if (a.direct) {
-				gpu_copy16(to, (const gpu_bf16 *)pool + at, there ? 16 : 0);
-			} else {
-				uint32_t w[4];
-
-#pragma unroll
-				for (uint32_t k = 0; k < 4; k++) {
-					const bool first = there && c * 8 + 2 * k < dim,
-					           second = there && c * 8 + 2 * k + 1 < dim;
-
-					w[k] = gpu_pack_bf16(first ? gk_kv_get(a.kv.dtype, pool, at + 2 * k) : 0.0f,
-					                     second ? gk_kv_get(a.kv.dtype, pool, at + 2 * k + 1)
-					                            : 0.0f);
-				}
-				*to = make_uint4(w[0], w[1], w[2], w[3]);
-			}
+			if (BYTES == 1 || (a.direct && a.kv.dtype == KN_BF16))
+				gpu_copy16(to, (const uint8_t *)pool + at * BYTES, there ? 16 : 0);
+			else
+				*to = attn_to_bf16(a, pool, at, there ? dim - c * PER : 0);
 		}
 	}
+}
+
+/* What e4m3 of a head stand for, times. */
+GPU_FN float attn_k_scale(const attn_args &a, uint32_t kv_head)
+{
+	return a.kv.k_scale ? a.kv.k_scale[kv_head] : 1.0f;
+}
+
+GPU_FN float attn_v_scale(const attn_args &a, uint32_t kv_head)
+{
+	const float *scales = a.kv.v ? a.kv.v_scale : a.kv.k_scale;
+
+	return scales ? scales[kv_head] : 1.0f;
 }
 
 /* One row's result: out = sums / mass with the sink's share, or a part of it. */
@@ -117,7 +143,8 @@ GPU_FN attn_row attn_row_at(const attn_args &a, const gk_seq &seq, const gk_work
 	return row;
 }
 
-/* Eight values of a row's query from column 8 c on, as bfloat16. */
+/* Eight values of a row's query from column 8 c on, as bfloat16 or what goes with widened e4m3. */
+template <bool WIDENED = false>
 GPU_FN uint4 attn_query(const attn_args &a, const gk_seq &seq, const gk_work &work, const attn_row &row, uint32_t c)
 {
 	const uint32_t first = row.head * a.kv.k_dim, col = first + c * 8, end = first + a.kv.k_dim;
@@ -126,8 +153,51 @@ GPU_FN uint4 attn_query(const attn_args &a, const gk_seq &seq, const gk_work &wo
 	if (!row.there || c * 8 >= a.kv.k_dim)
 		return make_uint4(0, 0, 0, 0);
 	gk_get8(a.q, seq.row + work.q + row.token, col, end, a.whole, v);
-	return make_uint4(gpu_pack_bf16(v[0], v[1]), gpu_pack_bf16(v[2], v[3]), gpu_pack_bf16(v[4], v[5]),
-	                  gpu_pack_bf16(v[6], v[7]));
+	return make_uint4(gpu_pack<WIDENED>(v[0], v[1]), gpu_pack<WIDENED>(v[2], v[3]), gpu_pack<WIDENED>(v[4], v[5]),
+	                  gpu_pack<WIDENED>(v[6], v[7]));
+}
+
+/* Rows [row0, row0 + rows) of an item for one K/V head, and the keys that any of them sees. */
+struct attn_span {
+	gk_work work;
+	gk_seq seq;
+	const uint32_t *pages;
+	uint32_t kv_head, row0, n_rows; /* n_rows: of the whole item */
+	uint32_t first_pos, last_pos;
+	uint32_t begin, end; /* begin at a multiple of `tile` */
+};
+
+/* False: the item has no such rows. */
+GPU_FN bool attn_span_of(const attn_args &a, const gk_work &work, uint32_t kv_head, uint32_t row0, uint32_t rows,
+                         uint32_t tile, attn_span *s)
+{
+	s->work = work;
+	s->kv_head = kv_head;
+	s->row0 = row0;
+	s->n_rows = work.n_q * a.group;
+	if (row0 >= s->n_rows)
+		return false;
+	s->seq = a.batch.seqs[work.seq];
+	s->pages = a.batch.pages + s->seq.first_page;
+
+	const uint32_t last_row = row0 + rows < s->n_rows ? row0 + rows - 1 : s->n_rows - 1;
+
+	s->first_pos = attn_row_at(a, s->seq, work, kv_head, row0).pos;
+	s->last_pos = attn_row_at(a, s->seq, work, kv_head, last_row).pos;
+	s->begin = work.kv_begin;
+	s->end = work.kv_end < s->last_pos + 1 ? work.kv_end : s->last_pos + 1;
+	if (a.window && s->first_pos + 1 > a.window + s->begin)
+		s->begin = s->first_pos + 1 - a.window;
+	s->begin -= s->begin % tile;
+	s->end = s->end > s->begin ? s->end : s->begin;
+	return true;
+}
+
+/* Number `item` of all items' K/V heads and blocks of rows. */
+GPU_FN bool attn_take(const attn_args &a, uint32_t item, uint32_t rows, uint32_t tile, attn_span *s)
+{
+	return attn_span_of(a, a.work[item / a.row_blocks / a.kv.n_kv_head], item / a.row_blocks % a.kv.n_kv_head,
+	                    item % a.row_blocks * rows, rows, tile, s);
 }
 
 /* What a row's sums are multiplied by at the end. m: maximum in log2. */
@@ -147,24 +217,25 @@ GPU_FN float attn_final_scale(const attn_args &a, uint32_t head, float m, float 
 	return w / mass;
 }
 
-template <int KD, int VD, int WAVES, bool SPLIT>
+/* BYTES of a key's value in shared memory: 2, bfloat16, or 1, e4m3. */
+template <int KD, int VD, int WAVES, int BYTES>
 static __global__ void __launch_bounds__(WAVES *GPU_WAVE) attn_kernel(GPU_PARAM attn_args a)
 {
 	enum {
-		TILE = SPLIT ? 32 * WAVES : 64,
-		SLICE = SPLIT ? 32 : 64, /* keys that a wave takes at once */
-		ROWS = SPLIT ? 16 : 16 * WAVES,
-		KC = KD / 8,
-		VC = VD / 8,
+		TILE = 64,
+		ROWS = 16 * WAVES,
+		QC = KD / 8,
+		KC = KD * BYTES / 16,
+		VC = VD * BYTES / 16,
 		STAGE = TILE * (KC + VC),
 		Q_STAYS = KD <= 128, /* in registers */
 		THREADS = WAVES * GPU_WAVE,
 	};
+	constexpr bool WIDENED = BYTES == 1;
 	GPU_DYN_SHARED(uint4, shared);
-	uint4 *const tile_q = shared, *const stages = tile_q + ROWS * KC;
+	uint4 *const tile_q = shared, *const stages = tile_q + ROWS * QC;
 	gpu_bf16 *const exchange = (gpu_bf16 *)(stages + 2 * STAGE) + threadIdx.x / GPU_WAVE * 512;
-	const uint32_t wave = threadIdx.x / GPU_WAVE;
-	const float to_log2 = gpu_float(LOG2E_BITS) * (a.softcap > 0.0f ? 1.0f : a.scale);
+	const uint32_t tile_row0 = threadIdx.x / GPU_WAVE * 16;
 
 	gpu_dependents_may_start();
 	gpu_dependency_wait();
@@ -172,42 +243,38 @@ static __global__ void __launch_bounds__(WAVES *GPU_WAVE) attn_kernel(GPU_PARAM 
 	const uint32_t n_items = *a.n_work * a.kv.n_kv_head * a.row_blocks;
 
 	for (uint32_t item = blockIdx.x; item < n_items; item += gridDim.x) {
-		const uint32_t kv_head = item / a.row_blocks % a.kv.n_kv_head, row0 = item % a.row_blocks * ROWS;
-		const gk_work work = a.work[item / a.row_blocks / a.kv.n_kv_head];
-		const gk_seq seq = a.batch.seqs[work.seq];
-		const uint32_t *pages = a.batch.pages + seq.first_page;
-		const uint32_t n_rows = work.n_q * a.group;
+		attn_span it;
 
-		if (row0 >= n_rows)
+		if (!attn_take(a, item, ROWS, TILE, &it))
 			continue;
 
-		/* Keys that any row of the block sees. */
-		const uint32_t last_row = row0 + ROWS < n_rows ? row0 + ROWS - 1 : n_rows - 1;
-		const uint32_t first_pos = attn_row_at(a, seq, work, kv_head, row0).pos;
-		const uint32_t last_pos = attn_row_at(a, seq, work, kv_head, last_row).pos;
-		uint32_t begin = work.kv_begin, end = work.kv_end < last_pos + 1 ? work.kv_end : last_pos + 1;
-
-		if (a.window && first_pos + 1 > a.window + begin)
-			begin = first_pos + 1 - a.window;
-		begin -= begin % TILE;
-		end = end > begin ? end : begin;
+		const gk_work &work = it.work;
+		const gk_seq &seq = it.seq;
+		const uint32_t kv_head = it.kv_head, row0 = it.row0, begin = it.begin, end = it.end;
+		const float scale = a.scale * attn_k_scale(a, kv_head), v_scale = attn_v_scale(a, kv_head);
+		const float to_log2 = gpu_float(LOG2E_BITS) * (a.softcap > 0.0f ? 1.0f : scale);
 
 		__syncthreads(); /* the last item's shared memory is free */
-		for (uint32_t i = threadIdx.x; i < ROWS * KC; i += THREADS)
-			tile_q[gpu_tile_at(i / KC, i % KC, KC)] =
-			        attn_query(a, seq, work, attn_row_at(a, seq, work, kv_head, row0 + i / KC), i % KC);
+		for (uint32_t i = threadIdx.x; i < ROWS * QC; i += THREADS)
+			tile_q[gpu_tile_at(i / QC, i % QC, QC)] = attn_query<WIDENED>(
+			        a, seq, work, attn_row_at(a, seq, work, kv_head, row0 + i / QC), i % QC);
 
 		auto fetch = [&](uint32_t token, uint32_t stage) {
 			if (token < end) {
 				uint4 *k = stages + stage * STAGE, *v = k + TILE * KC;
 
-				attn_copy_tile<KD, TILE, THREADS>(k, a, a.kv.k, a.kv.k_dim, pages, kv_head, token, end);
-				attn_copy_tile<VD, TILE, THREADS>(v, a, a.kv.v, a.kv.v_dim, pages, kv_head, token, end);
+				attn_copy_tile<KD, TILE, THREADS, BYTES>(k, a, a.kv.k, a.kv.k_dim, it.pages, kv_head,
+				                                         token, end);
+				attn_copy_tile<VD, TILE, THREADS, BYTES>(v, a, a.kv.v, a.kv.v_dim, it.pages, kv_head,
+				                                         token, end);
 			}
 			gpu_copy_commit();
 		};
 
-		const uint32_t tile_row0 = SPLIT ? 0 : wave * 16;
+		const auto query = [&](int c) {
+			return WIDENED ? gpu_tile_frag_wide(tile_q, tile_row0, 32 * c, QC)
+			               : gpu_tile_frag(tile_q, tile_row0, 4 * c, QC);
+		};
 		gpu_acc acc[VD / 16];
 		gpu_frag q[Q_STAYS ? KD / 32 : 1];
 		float top[GPU_ACC_ROWS], mass[GPU_ACC_ROWS];
@@ -227,46 +294,46 @@ static __global__ void __launch_bounds__(WAVES *GPU_WAVE) attn_kernel(GPU_PARAM 
 		if (Q_STAYS) {
 #pragma unroll
 			for (int c = 0; c < (Q_STAYS ? KD / 32 : 1); c++)
-				q[c] = gpu_tile_frag(tile_q, tile_row0, 4 * c, KC);
+				q[c] = query(c);
 		}
 		for (uint32_t token = begin, stage = 0; token < end; token += TILE, stage ^= 1) {
 			const uint4 *tile_k = stages + stage * STAGE, *tile_v = tile_k + TILE * KC;
-			const uint32_t first = SPLIT ? wave * SLICE : 0, key0 = token + first;
 			/* Whether every row of the block sees all keys of the tile. */
-			const bool all = token + TILE <= first_pos + 1 && token + TILE <= end &&
-			                 (a.window == 0 || token + a.window > last_pos);
-			gpu_acc s[SLICE / 16];
+			const bool all = token + TILE <= it.first_pos + 1 && token + TILE <= end &&
+			                 (a.window == 0 || token + a.window > it.last_pos);
+			gpu_acc s[TILE / 16];
 
 			fetch(token + TILE, stage ^ 1);
 			gpu_copy_wait<1>();
 			__syncthreads();
 #pragma unroll
-			for (int n = 0; n < SLICE / 16; n++)
+			for (int n = 0; n < TILE / 16; n++)
 				s[n] = gpu_acc_zero();
 #pragma unroll
 			for (int c = 0; c < KD / 32; c++) {
-				const gpu_frag f =
-				        Q_STAYS ? q[Q_STAYS ? c : 0] : gpu_tile_frag(tile_q, tile_row0, 4 * c, KC);
+				const gpu_frag f = Q_STAYS ? q[Q_STAYS ? c : 0] : query(c);
 
 #pragma unroll
-				for (int n = 0; n < SLICE / 16; n++)
-					gpu_mma<false>(s[n], f, gpu_tile_frag(tile_k, first + 16 * n, 4 * c, KC));
+				for (int n = 0; n < TILE / 16; n++)
+					gpu_mma<false, WIDENED>(s[n], f,
+					                        WIDENED ? gpu_tile8_frag(tile_k, 16 * n, 32 * c, KC)
+					                                : gpu_tile_frag(tile_k, 16 * n, 4 * c, KC));
 			}
 
 			if (a.softcap > 0.0f) {
 #pragma unroll
-				for (int n = 0; n < SLICE / 16; n++) {
+				for (int n = 0; n < TILE / 16; n++) {
 #pragma unroll
 					for (int i = 0; i < GPU_ACC; i++)
-						s[n].v[i] = a.softcap * tanhf(s[n].v[i] * a.scale / a.softcap);
+						s[n].v[i] = a.softcap * tanhf(s[n].v[i] * scale / a.softcap);
 				}
 			}
 			if (!all) {
 #pragma unroll
-				for (int n = 0; n < SLICE / 16; n++) {
+				for (int n = 0; n < TILE / 16; n++) {
 #pragma unroll
 					for (int i = 0; i < GPU_ACC; i++) {
-						const uint32_t key = key0 + 16 * n + gpu_acc_col(i),
+						const uint32_t key = token + 16 * n + gpu_acc_col(i),
 						               p = pos[gpu_acc_slot(i)];
 
 						if (key > p || key >= end || (a.window && key + a.window <= p))
@@ -281,7 +348,7 @@ static __global__ void __launch_bounds__(WAVES *GPU_WAVE) attn_kernel(GPU_PARAM 
 			for (int r = 0; r < GPU_ACC_ROWS; r++)
 				fresh[r] = -INFINITY;
 #pragma unroll
-			for (int n = 0; n < SLICE / 16; n++) {
+			for (int n = 0; n < TILE / 16; n++) {
 #pragma unroll
 				for (int i = 0; i < GPU_ACC; i++)
 					fresh[gpu_acc_slot(i)] = fmaxf(fresh[gpu_acc_slot(i)], s[n].v[i]);
@@ -299,7 +366,7 @@ static __global__ void __launch_bounds__(WAVES *GPU_WAVE) attn_kernel(GPU_PARAM 
 					fresh[r] = 0.0f; /* nothing seen yet: every weight becomes 0 */
 			}
 #pragma unroll
-			for (int n = 0; n < SLICE / 16; n++) {
+			for (int n = 0; n < TILE / 16; n++) {
 #pragma unroll
 				for (int i = 0; i < GPU_ACC; i++) {
 					const float p = attn_exp2(s[n].v[i] * to_log2 - fresh[gpu_acc_slot(i)]);
@@ -315,12 +382,14 @@ static __global__ void __launch_bounds__(WAVES *GPU_WAVE) attn_kernel(GPU_PARAM 
 					acc[d].v[i] *= shrink[gpu_acc_slot(i)];
 			}
 #pragma unroll
-			for (int n = 0; n < SLICE / 32; n++) {
-				const gpu_frag p = gpu_acc_frag(s[2 * n], s[2 * n + 1], exchange);
+			for (int n = 0; n < TILE / 32; n++) {
+				const gpu_frag p = gpu_acc_frag<WIDENED>(s[2 * n], s[2 * n + 1], exchange);
 
 #pragma unroll
 				for (int d = 0; d < VD / 16; d++)
-					gpu_mma<false>(acc[d], p, gpu_tile_frag_t(tile_v, first + 32 * n, d * 16, VC));
+					gpu_mma<false, WIDENED>(acc[d], p,
+					                        WIDENED ? gpu_tile8_frag_t(tile_v, 32 * n, 16 * d, VC)
+					                                : gpu_tile_frag_t(tile_v, 32 * n, 16 * d, VC));
 			}
 			__syncthreads(); /* the stage may be filled again */
 		}
@@ -329,105 +398,33 @@ static __global__ void __launch_bounds__(WAVES *GPU_WAVE) attn_kernel(GPU_PARAM 
 		for (int r = 0; r < GPU_ACC_ROWS; r++)
 			mass[r] = gpu_row_sum(mass[r]);
 
-		if (!SPLIT) {
-#pragma unroll
-			for (int i = 0; i < GPU_ACC; i++) {
-				const int slot = gpu_acc_slot(i);
-				const attn_row row =
-				        attn_row_at(a, seq, work, kv_head, row0 + tile_row0 + gpu_acc_row(i));
-
-				if (!row.there)
-					continue;
-				if (work.part == GK_WHOLE) {
-					const float scale = attn_final_scale(a, row.head, top[slot], mass[slot]);
-
-#pragma unroll
-					for (int d = 0; d < VD / 16; d++) {
-						const uint32_t col = d * 16 + gpu_acc_col(i);
-
-						if (col < a.kv.v_dim)
-							gk_put(a.out, seq.row + work.q + row.token,
-							       (size_t)row.head * a.kv.v_dim + col,
-							       acc[d].v[i] * scale);
-					}
-				} else {
-					float *part =
-					        a.parts + ((size_t)(work.part + row.token) * a.n_head + row.head) *
-					                          (a.kv.v_dim + 2);
-
-#pragma unroll
-					for (int d = 0; d < VD / 16; d++) {
-						const uint32_t col = d * 16 + gpu_acc_col(i);
-
-						if (col < a.kv.v_dim)
-							part[col] = acc[d].v[i];
-					}
-					part[a.kv.v_dim] = top[slot];
-					part[a.kv.v_dim + 1] = mass[slot];
-				}
-			}
-			continue;
-		}
-
-		/* The waves' results, merged in their order. */
-		enum { LINE = VD + 1 };
-		float *const sums = (float *)stages, *const tops = sums + WAVES * 16 * LINE,
-		             *const masses = tops + WAVES * 16;
-
-		__syncthreads();
 #pragma unroll
 		for (int i = 0; i < GPU_ACC; i++) {
-			const int r = wave * 16 + gpu_acc_row(i);
+			const int slot = gpu_acc_slot(i);
+			const attn_row row = attn_row_at(a, seq, work, kv_head, row0 + tile_row0 + gpu_acc_row(i));
 
-#pragma unroll
-			for (int d = 0; d < VD / 16; d++)
-				sums[r * LINE + d * 16 + gpu_acc_col(i)] = acc[d].v[i];
-			tops[r] = top[gpu_acc_slot(i)];
-			masses[r] = mass[gpu_acc_slot(i)];
-		}
-		__syncthreads();
-		for (uint32_t i = threadIdx.x; i < 16 * VD; i += blockDim.x) {
-			const uint32_t r = i / VD, col = i % VD;
-			const attn_row row = attn_row_at(a, seq, work, kv_head, row0 + r);
-			float best = -INFINITY, sum = 0.0f, total = 0.0f;
-
-			if (!row.there || col >= a.kv.v_dim)
+			if (!row.there)
 				continue;
-#pragma unroll
-			for (int w = 0; w < WAVES; w++)
-				best = fmaxf(best, tops[w * 16 + r]);
-#pragma unroll
-			for (int w = 0; w < WAVES; w++) {
-				const float f =
-				        tops[w * 16 + r] == -INFINITY ? 0.0f : attn_exp2(tops[w * 16 + r] - best);
 
-				sum += sums[(w * 16 + r) * LINE + col] * f;
-				total += masses[w * 16 + r] * f;
-			}
-			if (work.part == GK_WHOLE) {
-				gk_put(a.out, seq.row + work.q + row.token, (size_t)row.head * a.kv.v_dim + col,
-				       sum * attn_final_scale(a, row.head, best, total));
-			} else {
-				float *part = a.parts + ((size_t)(work.part + row.token) * a.n_head + row.head) *
-				                                (a.kv.v_dim + 2);
+			const float last = attn_final_scale(a, row.head, top[slot], mass[slot]) * v_scale;
 
-				part[col] = sum;
-				if (col == 0) {
-					part[a.kv.v_dim] = best;
-					part[a.kv.v_dim + 1] = total;
-				}
+#pragma unroll
+			for (int d = 0; d < VD / 16; d++) {
+				const uint32_t turned = gpu_acc_col(i),
+				               col = d * 16 + (WIDENED ? gpu_turned_col(turned) : turned);
+
+				if (col < a.kv.v_dim)
+					gk_put(a.out, seq.row + work.q + row.token, (size_t)row.head * a.kv.v_dim + col,
+					       acc[d].v[i] * last);
 			}
 		}
 	}
 }
 
-/* Two stages of keys and values, the rows' queries, and room for exchanges; the merge reuses the stages. */
-template <int KD, int VD, int WAVES, bool SPLIT> static inline size_t attn_shared_bytes()
+/* Two stages of keys and values, the rows' queries, and room for exchanges. */
+template <int KD, int VD, int WAVES, int BYTES> static inline size_t attn_shared_bytes()
 {
-	const size_t tile = SPLIT ? 32 * WAVES : 64, rows = SPLIT ? 16 : 16 * WAVES;
-	const size_t stages = 2 * tile * (KD + VD) * 2, merge = (size_t)WAVES * 16 * (VD + 3) * 4;
-
-	return rows * KD * 2 + (stages > merge ? stages : merge) + WAVES * 1024;
+	return (size_t)16 * WAVES * KD * 2 + 2 * (size_t)64 * (KD + VD) * BYTES + WAVES * 1024;
 }
 
 #endif

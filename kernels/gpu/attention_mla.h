@@ -35,23 +35,15 @@ template <int RT> static __global__ void __launch_bounds__(MLA_WAVES *GPU_WAVE) 
 	const uint32_t n_items = *a.n_work * a.kv.n_kv_head * a.row_blocks;
 
 	for (uint32_t item = blockIdx.x; item < n_items; item += gridDim.x) {
-		const uint32_t kv_head = item / a.row_blocks % a.kv.n_kv_head, row0 = item % a.row_blocks * ROWS;
-		const gk_work work = a.work[item / a.row_blocks / a.kv.n_kv_head];
-		const gk_seq seq = a.batch.seqs[work.seq];
-		const uint32_t *pages = a.batch.pages + seq.first_page, n_rows = work.n_q * a.group;
+		attn_span it;
 
-		if (row0 >= n_rows)
+		if (!attn_take(a, item, ROWS, MLA_TILE, &it))
 			continue;
 
-		const uint32_t last_row = row0 + ROWS < n_rows ? row0 + ROWS - 1 : n_rows - 1;
-		const uint32_t first_pos = attn_row_at(a, seq, work, kv_head, row0).pos;
-		const uint32_t last_pos = attn_row_at(a, seq, work, kv_head, last_row).pos;
-		uint32_t begin = work.kv_begin, end = work.kv_end < last_pos + 1 ? work.kv_end : last_pos + 1;
-
-		if (a.window && first_pos + 1 > a.window + begin)
-			begin = first_pos + 1 - a.window;
-		begin -= begin % MLA_TILE;
-		end = end > begin ? end : begin;
+		const gk_work &work = it.work;
+		const gk_seq &seq = it.seq;
+		const uint32_t kv_head = it.kv_head, row0 = it.row0, begin = it.begin, end = it.end;
+		const float k_scale = attn_k_scale(a, kv_head), v_scale = attn_v_scale(a, kv_head);
 
 		__syncthreads(); /* the last item's shared memory is free */
 		for (uint32_t i = threadIdx.x; i < ROWS * KC; i += THREADS)
@@ -61,7 +53,7 @@ template <int RT> static __global__ void __launch_bounds__(MLA_WAVES *GPU_WAVE) 
 		auto fetch = [&](uint32_t token, uint32_t stage) {
 			if (token < end)
 				attn_copy_tile<MLA_KEY, MLA_TILE, THREADS>(stages + stage * MLA_TILE * KC, a, a.kv.k,
-				                                           a.kv.k_dim, pages, kv_head, token, end);
+				                                           a.kv.k_dim, it.pages, kv_head, token, end);
 			gpu_copy_commit();
 		};
 
@@ -112,7 +104,7 @@ template <int RT> static __global__ void __launch_bounds__(MLA_WAVES *GPU_WAVE) 
 				for (int i = 0; i < GPU_ACC; i++) {
 					const uint32_t key = token + first + gpu_acc_col(i),
 					               p = pos[t][gpu_acc_slot(i)];
-					float v = s[t].v[i] * a.scale;
+					float v = s[t].v[i] * a.scale * k_scale;
 
 					if (a.softcap > 0.0f)
 						v = a.softcap * tanhf(v / a.softcap);
@@ -203,7 +195,8 @@ template <int RT> static __global__ void __launch_bounds__(MLA_WAVES *GPU_WAVE) 
 					total += masses[w * ROWS + r];
 
 				const bool whole = work.part == GK_WHOLE;
-				const float scale = whole ? attn_final_scale(a, row.head, best, total) : 1.0f;
+				const float scale =
+				        v_scale * (whole ? attn_final_scale(a, row.head, best, total) : 1.0f);
 				float *part =
 				        a.parts + ((size_t)(whole ? 0 : work.part + row.token) * a.n_head + row.head) *
 				                          (a.kv.v_dim + 2);
@@ -218,7 +211,7 @@ template <int RT> static __global__ void __launch_bounds__(MLA_WAVES *GPU_WAVE) 
 						gk_put(a.out, seq.row + work.q + row.token,
 						       (size_t)row.head * a.kv.v_dim + col, acc[t][d].v[i] * scale);
 					else
-						part[col] = acc[t][d].v[i];
+						part[col] = acc[t][d].v[i] * scale;
 				}
 				if (!whole && wave == 0) {
 					part[a.kv.v_dim] = best;
@@ -234,13 +227,14 @@ static inline bool attn_mla_takes(const attn_args &a)
 	return a.kv.k_dim <= MLA_KEY && a.kv.v_dim <= MLA_VALUE && a.kv.v_dim <= a.kv.k_dim;
 }
 
-static inline void attn_mla_launch(const struct gk_ctx *ctx, attn_args a, uint32_t max_work, uint32_t tokens)
+/* many: of the list `many`; else an item has 16 rows at most, or one token. */
+static inline void attn_mla_launch(const struct gk_ctx *ctx, attn_args a, uint32_t max_work, bool many)
 {
-	const bool two = a.group > 16 || tokens > 16;
-	const uint32_t rows = two ? 32 : 16;
+	const bool two = a.group > 16 || many;
+	const uint32_t rows = two ? 32 : 16, tokens = many ? GK_TILE_TOKENS : 1;
 	uint32_t n_blocks;
 
-	a.row_blocks = (tokens * a.group + rows - 1) / rows;
+	a.row_blocks = many || two ? (tokens * a.group + rows - 1) / rows : 1;
 	n_blocks = max_work * a.kv.n_kv_head * a.row_blocks;
 	if (n_blocks > ctx->n_sm * 2)
 		n_blocks = ctx->n_sm * 2;

@@ -382,6 +382,7 @@ static void close_device(struct kn_backend *base)
 	gpu_rt_free(&be->rt, be->wbuf);
 	gpu_rt_free(&be->rt, be->qbuf);
 	gpu_rt_free(&be->rt, be->ctx.scratch);
+	gpu_rt_free(&be->rt, be->ctx.counters);
 	gpu_rt_close(&be->rt);
 	free(be->words);
 	free(be);
@@ -396,8 +397,11 @@ static void silent(const char *backend, const char *op, const char *text)
 
 static int open_memory(struct gpu_backend *be)
 {
+	const size_t counters = GK_COUNTERS * sizeof(*be->ctx.counters);
 	int r = 0;
 
+	be->ctx.counters = gpu_rt_alloc(&be->rt, counters);
+	r = be->ctx.counters ? gpu_rt_clear(&be->rt, be->ctx.counters, counters) : -ENOMEM;
 	for (int i = 0; i < KN_MAX_AHEAD && r == 0; i++) {
 		r = gpu_rt_timer_new(&be->rt, &be->flights[i].begin);
 		r = r < 0 ? r : gpu_rt_timer_new(&be->rt, &be->flights[i].end);

@@ -173,25 +173,34 @@ GPU_FN gpu_acc gpu_acc_zero()
 /* ---- The product -------------------------------------------------------------------------------------------- */
 
 #if GPU_PTX
+template <bool WIDENED>
 GPU_FN void gpu_mma8(float *d, uint32_t a0, uint32_t a1, uint32_t a2, uint32_t a3, uint32_t b0, uint32_t b1)
 {
-	asm volatile("mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, "
-	             "{%0,%1,%2,%3};"
-	             : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3])
-	             : "r"(a0), "r"(a1), "r"(a2), "r"(a3), "r"(b0), "r"(b1));
+	if (WIDENED)
+		asm volatile("mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, "
+		             "{%0,%1,%2,%3};"
+		             : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3])
+		             : "r"(a0), "r"(a1), "r"(a2), "r"(a3), "r"(b0), "r"(b1));
+	else
+		asm volatile("mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, "
+		             "{%8,%9}, {%0,%1,%2,%3};"
+		             : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3])
+		             : "r"(a0), "r"(a1), "r"(a2), "r"(a3), "r"(b0), "r"(b1));
 }
 
-/* half 0 or 1; columns 0..7 of B only when `narrow` (rows 8..15 of its operand are not looked at). */
-template <int HALF, bool NARROW> GPU_FN void gpu_mma_half(gpu_acc &c, const gpu_frag &a, const gpu_frag &b)
+/* half 0 or 1; columns 0..7 of B only when `narrow` (rows 8..15 of its operand are not looked at). WIDENED: operands of
+ * the type that e4m3 is widened to (below). */
+template <int HALF, bool NARROW, bool WIDENED = false>
+GPU_FN void gpu_mma_half(gpu_acc &c, const gpu_frag &a, const gpu_frag &b)
 {
 	if (HALF == 0) {
-		gpu_mma8(c.v, a.p[0].x, a.p[1].x, a.p[0].y, a.p[1].y, b.p[0].x, b.p[0].y);
+		gpu_mma8<WIDENED>(c.v, a.p[0].x, a.p[1].x, a.p[0].y, a.p[1].y, b.p[0].x, b.p[0].y);
 		if (!NARROW)
-			gpu_mma8(c.v + 4, a.p[0].x, a.p[1].x, a.p[0].y, a.p[1].y, b.p[1].x, b.p[1].y);
+			gpu_mma8<WIDENED>(c.v + 4, a.p[0].x, a.p[1].x, a.p[0].y, a.p[1].y, b.p[1].x, b.p[1].y);
 	} else {
-		gpu_mma8(c.v, a.p[0].z, a.p[1].z, a.p[0].w, a.p[1].w, b.p[0].z, b.p[0].w);
+		gpu_mma8<WIDENED>(c.v, a.p[0].z, a.p[1].z, a.p[0].w, a.p[1].w, b.p[0].z, b.p[0].w);
 		if (!NARROW)
-			gpu_mma8(c.v + 4, a.p[0].z, a.p[1].z, a.p[0].w, a.p[1].w, b.p[1].z, b.p[1].w);
+			gpu_mma8<WIDENED>(c.v + 4, a.p[0].z, a.p[1].z, a.p[0].w, a.p[1].w, b.p[1].z, b.p[1].w);
 	}
 }
 #elif defined(GPU_HIP) && (GPU_MMA_MFMA || GPU_MMA_WMMA)
@@ -199,7 +208,8 @@ template <int HALF, bool NARROW> GPU_FN void gpu_mma_half(gpu_acc &c, const gpu_
 typedef short gpu_s4 __attribute__((ext_vector_type(4)));
 typedef float gpu_f4 __attribute__((ext_vector_type(4)));
 
-template <int HALF, bool NARROW> GPU_FN void gpu_mma_half(gpu_acc &c, const gpu_frag &a, const gpu_frag &b)
+template <int HALF, bool NARROW, bool WIDENED = false>
+GPU_FN void gpu_mma_half(gpu_acc &c, const gpu_frag &a, const gpu_frag &b)
 {
 	const uint2 ua = HALF ? make_uint2(a.p[0].z, a.p[0].w) : make_uint2(a.p[0].x, a.p[0].y);
 	const uint2 ub = HALF ? make_uint2(b.p[0].z, b.p[0].w) : make_uint2(b.p[0].x, b.p[0].y);
@@ -218,7 +228,8 @@ typedef short gpu_s16 __attribute__((ext_vector_type(16)));
 typedef short gpu_s8 __attribute__((ext_vector_type(8)));
 #endif
 
-template <int HALF, bool NARROW> GPU_FN void gpu_mma_half(gpu_acc &c, const gpu_frag &a, const gpu_frag &b)
+template <int HALF, bool NARROW, bool WIDENED = false>
+GPU_FN void gpu_mma_half(gpu_acc &c, const gpu_frag &a, const gpu_frag &b)
 {
 	struct half {
 		uint2 v[GPU_PIECES];
@@ -245,7 +256,8 @@ template <int HALF, bool NARROW> GPU_FN void gpu_mma_half(gpu_acc &c, const gpu_
 #elif defined(GPU_HOST)
 /* The model: every lane shows its pieces, then sums its own elements. Only its own accessors say who holds what, as on
  * the device. */
-template <int HALF, bool NARROW> GPU_FN void gpu_mma_half(gpu_acc &c, const gpu_frag &a, const gpu_frag &b)
+template <int HALF, bool NARROW, bool WIDENED = false>
+GPU_FN void gpu_mma_half(gpu_acc &c, const gpu_frag &a, const gpu_frag &b)
 {
 	using namespace gpu_host;
 	int me = current, first = me & ~(GPU_WAVE - 1), parity_now = parity[me] ^= 1;
@@ -274,13 +286,14 @@ template <int HALF, bool NARROW> GPU_FN void gpu_mma_half(gpu_acc &c, const gpu_
 	}
 }
 #else /* the host's pass over device code: never runs */
-template <int HALF, bool NARROW> GPU_FN void gpu_mma_half(gpu_acc &c, const gpu_frag &a, const gpu_frag &b)
+template <int HALF, bool NARROW, bool WIDENED = false>
+GPU_FN void gpu_mma_half(gpu_acc &c, const gpu_frag &a, const gpu_frag &b)
 {
 	(void)c, (void)a, (void)b;
 }
 #endif
 
-template <bool NARROW> GPU_FN void gpu_mma(gpu_acc &c, const gpu_frag &a, const gpu_frag &b)
+template <bool NARROW, bool WIDENED = false> GPU_FN void gpu_mma(gpu_acc &c, const gpu_frag &a, const gpu_frag &b)
 {
 #if defined(GPU_HIP) && defined(__gfx950__)
 	typedef __bf16 b8 __attribute__((ext_vector_type(8)));
@@ -291,10 +304,50 @@ template <bool NARROW> GPU_FN void gpu_mma(gpu_acc &c, const gpu_frag &a, const 
 	for (int i = 0; i < 4; i++)
 		c.v[i] = acc[i];
 #else
-	gpu_mma_half<0, NARROW>(c, a, b);
-	gpu_mma_half<1, NARROW>(c, a, b);
+	gpu_mma_half<0, NARROW, WIDENED>(c, a, b);
+	gpu_mma_half<1, NARROW, WIDENED>(c, a, b);
 #endif
 }
+
+/* ---- Operands of e4m3 --------------------------------------------------------------------------------------------
+ *
+ * They are widened on the way from shared memory, exactly: to binary16 where one instruction does it (NVIDIA), to
+ * bfloat16 elsewhere. The other operand of such a product comes from gpu_pack<true>() and gpu_tile_frag_wide() or
+ * gpu_acc_frag<true>(). */
+
+/* Two floats as an operand holds them; those beyond binary16 end at its largest where it is the type. */
+template <bool WIDENED> GPU_FN uint32_t gpu_pack(float low, float high)
+{
+#if GPU_PTX
+	if (WIDENED) {
+		const float most = 65504.0f;
+		uint32_t r;
+
+		low = fminf(fmaxf(low, -most), most);
+		high = fminf(fmaxf(high, -most), most);
+		asm("cvt.rn.f16x2.f32 %0, %1, %2;" : "=r"(r) : "f"(high), "f"(low));
+		return r;
+	}
+#endif
+	return gpu_pack_bf16(low, high);
+}
+
+#if GPU_PTX
+/* The two e4m3 in the low half, or in the high half, of `four`. */
+template <int HALF> GPU_FN uint32_t gpu_widen2(uint32_t four)
+{
+	uint32_t r;
+#if __CUDA_ARCH__ >= 890
+	asm("cvt.rn.f16x2.e4m3x2 %0, %1;" : "=r"(r) : "h"((uint16_t)(HALF ? four >> 16 : four)));
+#else
+	/* Their bits read as binary16 are 2^-8 times the value. */
+	const uint32_t u = __byte_perm(four, 0, HALF ? 0x3424 : 0x1404), v = (u & 0x80008000u) | (u >> 1 & 0x3f803f80u);
+
+	asm("mul.rn.f16x2 %0, %1, %2;" : "=r"(r) : "r"(v), "r"(0x5c005c00u));
+#endif
+	return r;
+}
+#endif
 
 /* ---- Operands from shared memory ---------------------------------------------------------------------------------
  *
@@ -373,6 +426,7 @@ GPU_FN gpu_frag gpu_tile_frag_t(const uint4 *tile, uint32_t row, uint32_t col, u
 
 /* Two results side by side (columns 0..15 and 16..31) rounded to an operand. scratch: 1 KiB of shared memory of this
  * wave's own, used where lanes must exchange values. */
+template <bool WIDENED = false>
 GPU_FN gpu_frag gpu_acc_frag(const gpu_acc &left, const gpu_acc &right, gpu_bf16 *scratch)
 {
 	gpu_frag f;
@@ -380,10 +434,10 @@ GPU_FN gpu_frag gpu_acc_frag(const gpu_acc &left, const gpu_acc &right, gpu_bf16
 	(void)scratch;
 #pragma unroll
 	for (int p = 0; p < 2; p++)
-		f.p[p] = make_uint4(gpu_pack_bf16(left.v[2 * p], left.v[2 * p + 1]),
-		                    gpu_pack_bf16(left.v[4 + 2 * p], left.v[5 + 2 * p]),
-		                    gpu_pack_bf16(right.v[2 * p], right.v[2 * p + 1]),
-		                    gpu_pack_bf16(right.v[4 + 2 * p], right.v[5 + 2 * p]));
+		f.p[p] = make_uint4(gpu_pack<WIDENED>(left.v[2 * p], left.v[2 * p + 1]),
+		                    gpu_pack<WIDENED>(left.v[4 + 2 * p], left.v[5 + 2 * p]),
+		                    gpu_pack<WIDENED>(right.v[2 * p], right.v[2 * p + 1]),
+		                    gpu_pack<WIDENED>(right.v[4 + 2 * p], right.v[5 + 2 * p]));
 #else
 	gpu_sync_wave();
 #pragma unroll
@@ -397,6 +451,113 @@ GPU_FN gpu_frag gpu_acc_frag(const gpu_acc &left, const gpu_acc &right, gpu_bf16
 		f.p[p] = *(const uint4 *)(scratch + gpu_piece_row(p) * 32 + gpu_piece_col(p));
 #endif
 	return f;
+}
+
+/* A tile of e4m3 is rows of 16-byte chunks as above, 16 values each. */
+
+/* Operand of rows [row, row + 16) and columns [col, col + 32) of a tile of e4m3. */
+GPU_FN gpu_frag gpu_tile8_frag(const uint4 *tile, uint32_t row, uint32_t col, uint32_t row_chunks)
+{
+	gpu_frag f;
+#if GPU_PTX
+	const uint32_t lane = threadIdx.x & 31, chunk = (col >> 4) + (lane >> 3 & 1);
+	const uint32_t at = (uint32_t)__cvta_generic_to_shared(
+	        tile + gpu_tile_at(row + (lane & 7) + (lane >> 4 << 3), chunk, row_chunks));
+	uint32_t m[4];
+
+	asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0,%1,%2,%3}, [%4];"
+	             : "=r"(m[0]), "=r"(m[1]), "=r"(m[2]), "=r"(m[3])
+	             : "r"(at)
+	             : "memory");
+#pragma unroll
+	for (int p = 0; p < 2; p++)
+		f.p[p] = make_uint4(gpu_widen2<0>(m[2 * p]), gpu_widen2<1>(m[2 * p]), gpu_widen2<0>(m[2 * p + 1]),
+		                    gpu_widen2<1>(m[2 * p + 1]));
+#else
+#pragma unroll
+	for (int p = 0; p < GPU_PIECES; p++) {
+		const uint32_t c = col + gpu_piece_col(p);
+		const uint8_t *from =
+		        (const uint8_t *)(tile + gpu_tile_at(row + gpu_piece_row(p), c >> 4, row_chunks)) + (c & 8);
+		uint32_t w[4];
+
+#pragma unroll
+		for (int i = 0; i < 4; i++)
+			w[i] = gpu_pack_bf16(gpu_from_e4m3(from[2 * i]), gpu_from_e4m3(from[2 * i + 1]));
+		f.p[p] = make_uint4(w[0], w[1], w[2], w[3]);
+	}
+#endif
+	return f;
+}
+
+/* Its partner: rows [row, row + 16) and columns [col, col + 32) of a tile of gpu_pack<true>() pairs. */
+GPU_FN gpu_frag gpu_tile_frag_wide(const uint4 *tile, uint32_t row, uint32_t col, uint32_t row_chunks)
+{
+#if GPU_PTX
+	const uint32_t lane = threadIdx.x & 31;
+	gpu_frag f;
+
+#pragma unroll
+	for (int p = 0; p < 2; p++) {
+		const uint32_t r = row + 8 * p + (lane >> 2), c = (col >> 3) + (lane >> 1 & 1);
+		const uint2 a = ((const uint2 *)(tile + gpu_tile_at(r, c, row_chunks)))[lane & 1];
+		const uint2 b = ((const uint2 *)(tile + gpu_tile_at(r, c + 2, row_chunks)))[lane & 1];
+
+		f.p[p] = make_uint4(a.x, a.y, b.x, b.y);
+	}
+	return f;
+#else
+	return gpu_tile_frag(tile, row, col >> 3, row_chunks);
+#endif
+}
+
+/* As gpu_tile_frag_t() for a tile of e4m3, but that its row i is column col + gpu_turned_col(i) of the tile. Goes with
+ * gpu_acc_frag<true>(). */
+GPU_FN gpu_frag gpu_tile8_frag_t(const uint4 *tile, uint32_t row, uint32_t col, uint32_t row_chunks)
+{
+	gpu_frag f;
+#if GPU_PTX
+	const uint32_t lane = threadIdx.x & 31;
+	const uint32_t at = (uint32_t)__cvta_generic_to_shared(tile + gpu_tile_at(row + lane, col >> 4, row_chunks));
+	uint32_t m[4];
+
+	asm volatile("ldmatrix.sync.aligned.m8n8.x4.trans.shared.b16 {%0,%1,%2,%3}, [%4];"
+	             : "=r"(m[0]), "=r"(m[1]), "=r"(m[2]), "=r"(m[3])
+	             : "r"(at)
+	             : "memory");
+	/* A register has two neighbouring columns of two tokens. */
+#pragma unroll
+	for (int i = 0; i < 4; i++)
+		m[i] = __byte_perm(m[i], 0, 0x3120);
+	f.p[0] = make_uint4(gpu_widen2<0>(m[0]), gpu_widen2<0>(m[1]), gpu_widen2<0>(m[2]), gpu_widen2<0>(m[3]));
+	f.p[1] = make_uint4(gpu_widen2<1>(m[0]), gpu_widen2<1>(m[1]), gpu_widen2<1>(m[2]), gpu_widen2<1>(m[3]));
+#else
+#pragma unroll
+	for (int p = 0; p < GPU_PIECES; p++) {
+		const uint32_t c = col + gpu_piece_row(p), r = row + gpu_piece_col(p);
+		uint32_t w[4];
+
+#pragma unroll
+		for (int i = 0; i < 4; i++) {
+			const uint8_t *low = (const uint8_t *)(tile + gpu_tile_at(r + 2 * i, c >> 4, row_chunks));
+			const uint8_t *high = (const uint8_t *)(tile + gpu_tile_at(r + 2 * i + 1, c >> 4, row_chunks));
+
+			w[i] = gpu_pack_bf16(gpu_from_e4m3(low[c & 15]), gpu_from_e4m3(high[c & 15]));
+		}
+		f.p[p] = make_uint4(w[0], w[1], w[2], w[3]);
+	}
+#endif
+	return f;
+}
+
+/* Column of a product with gpu_tile8_frag_t() that column i of its result is. */
+GPU_FN uint32_t gpu_turned_col(uint32_t i)
+{
+#if GPU_PTX
+	return i < 8 ? 2 * i : 2 * (i - 8) + 1;
+#else
+	return i;
+#endif
 }
 
 #endif

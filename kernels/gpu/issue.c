@@ -403,8 +403,24 @@ static int issue_kv_store(struct gpu_backend *be, const struct gpu_program *p, c
 	return gk_kv_store(&be->ctx, &s->kv, view(be, p, &s->k), view(be, p, &s->v), &batch);
 }
 
-static int issue_attention(struct gpu_backend *be, const struct gpu_program *p, const struct rec_attention *a)
+/* Whether what attention number `index` reads, but for its sequences' new tokens, was stored before this program: it
+ * asks for the sequences that were stored (an encoder's rows are sequences of their own). */
+static bool keys_are_older(const struct gpu_program *p, uint32_t index)
 {
+	const struct rec_attention *a = &p->recs[index]->attention;
+
+	while (index-- > 0) {
+		const union gpu_rec *rec = p->recs[index];
+
+		if (rec->h.op == OP_KV_STORE && rec->kv_store.kv.k == a->kv.k)
+			return rec->h.batch == a->h.batch;
+	}
+	return false;
+}
+
+static int issue_attention(struct gpu_backend *be, const struct gpu_program *p, uint32_t index)
+{
+	const struct rec_attention *a = &p->recs[index]->attention;
 	struct gk_batch batch;
 	struct gk_attention k = { .out = view(be, p, &a->out),
 		                  .q = view(be, p, &a->q),
@@ -415,7 +431,8 @@ static int issue_attention(struct gpu_backend *be, const struct gpu_program *p, 
 		                  .scale = a->scale,
 		                  .softcap = a->softcap,
 		                  .sinks = a->sinks,
-		                  .exact = be->exact };
+		                  .exact = be->exact,
+		                  .keys_are_older = keys_are_older(p, index) };
 
 	gpu_batch_of(be, a->h.batch, &batch);
 	return gk_attention(&be->ctx, &k);
@@ -561,7 +578,7 @@ static int issue_one(struct gpu_backend *be, const struct gpu_program *p, const 
 	case OP_KV_STORE:
 		return issue_kv_store(be, p, &rec->kv_store);
 	case OP_ATTENTION:
-		return issue_attention(be, p, &rec->attention);
+		return issue_attention(be, p, launch->first);
 	case OP_ACT:
 		return gk_act_mul(&be->ctx, rec->act.act, view(be, p, &rec->act.out), view(be, p, &rec->act.gate),
 		                  view(be, p, &rec->act.up), rows, rec->act.dim);

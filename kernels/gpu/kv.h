@@ -7,7 +7,14 @@
 /* Bytes of an element of the pool. */
 static __host__ __device__ inline uint32_t gk_kv_elem_bytes(uint32_t dtype)
 {
-	return dtype == KN_F32 ? 4 : 2;
+	return dtype == KN_F32 ? 4 : dtype == KN_F8_E4M3 ? 1 : 2;
+}
+
+/* Whether kernels know such a pool. */
+static inline bool gk_kv_takes(const struct gk_kv *kv)
+{
+	return (kv->dtype <= KN_BF16 || kv->dtype == KN_F8_E4M3) && kv->k_dim <= KN_MAX_HEAD &&
+	       kv->v_dim <= KN_MAX_HEAD;
 }
 
 /* Element offset of token t's vector of `dim` values for a head. */
@@ -18,9 +25,18 @@ GPU_FN size_t gk_kv_at(const gk_kv &kv, const uint32_t *pages, uint32_t t, uint3
 	return (((size_t)pages[page] * kv.n_kv_head + head) * kv.page_tokens + slot) * dim;
 }
 
+/* What values of a head are divided by before they are stored. */
+GPU_FN float gk_kv_scale(const float *scales, uint32_t head)
+{
+	return scales ? scales[head] : 1.0f;
+}
+
+/* Without scales. */
 GPU_FN void gk_kv_put(uint32_t dtype, void *pool, size_t at, float f)
 {
-	if (dtype == KN_F32)
+	if (dtype == KN_F8_E4M3)
+		((uint8_t *)pool)[at] = gpu_to_e4m3(f);
+	else if (dtype == KN_F32)
 		((float *)pool)[at] = f;
 	else if (dtype == KN_BF16)
 		((gpu_bf16 *)pool)[at] = gpu_to_bf16(f);
@@ -32,6 +48,8 @@ GPU_FN float gk_kv_get(uint32_t dtype, const void *pool, size_t at)
 {
 	if (dtype == KN_F32)
 		return ((const float *)pool)[at];
+	if (dtype == KN_F8_E4M3)
+		return gpu_from_e4m3(((const uint8_t *)pool)[at]);
 	return dtype == KN_BF16 ? gpu_from_bf16(((const gpu_bf16 *)pool)[at])
 	                        : gpu_from_f16(((const gpu_f16 *)pool)[at]);
 }

@@ -32,6 +32,7 @@ enum {
 	GK_WORK_TOKENS = 16,  /* most new tokens of one item of gk_work in the list `few` */
 	GK_TILE_TOKENS = 64,  /* new tokens of one item of the list `many` */
 	GK_FIXED_PART = 1024, /* ctx->fixed: keys of one part of a sequence in the list `few` */
+	GK_COUNTERS = 16384,
 };
 
 /* ---- Where ---------------------------------------------------------------------------------------- */
@@ -44,6 +45,7 @@ struct gk_ctx {
 	uint32_t smem_bytes; /* that a block may have when asked for */
 	bool fixed;
 	bool overlap;         /* kernels may start before the one before them has ended (programmatic launch) */
+	uint32_t *counters;   /* [GK_COUNTERS], zeros; a kernel that counts leaves zeros. NULL: none */
 	void *scratch;        /* for one launcher's call at a time, 256-byte aligned */
 	size_t scratch_bytes; /* at least gk_scratch_bytes() */
 };
@@ -215,11 +217,13 @@ struct gk_seq {
 
 /* One item of attention, for each K/V head: new tokens [q, q + n_q) of a sequence (counted from its first new one)
  * against keys [kv_begin, kv_end), of which each token sees those up to its own place. part: first of its n_q places
- * for partial results in the scratch, or GK_WHOLE: these are all keys and the output is written at once. */
+ * for partial results in the scratch, which entry `merge` of the list of merges makes rows of, or GK_WHOLE: these are
+ * all keys and the output is written at once. */
 struct gk_work {
 	uint32_t seq, q, n_q;
 	uint32_t kv_begin, kv_end;
-	uint32_t part;
+	uint32_t part, merge;
+	uint32_t first; /* entry i < n_shares of the list `few`: the item that share i begins with */
 };
 #define GK_WHOLE UINT32_MAX
 
@@ -230,7 +234,7 @@ struct gk_merge {
 };
 
 /* All device memory, refilled by one copy per step. Numbers stand in counts, bounds are the bucket's. */
-enum { GK_N_ROWS, GK_N_SEQS, GK_N_FEW, GK_N_MANY, GK_N_MERGE, GK_N_COUNTS = 8 };
+enum { GK_N_ROWS, GK_N_SEQS, GK_N_FEW, GK_N_MANY, GK_N_MERGE, GK_N_SHARES, GK_N_COUNTS = 8 };
 struct gk_batch {
 	const uint32_t *counts; /* [GK_N_COUNTS] */
 	const struct gk_seq *seqs;
@@ -241,27 +245,32 @@ struct gk_batch {
 	uint32_t max_rows, max_seqs, max_few, max_many, max_merge; /* host: bounds for grids; 0: none of that */
 };
 
-/* Host only, launches nothing: how attention over these sequences is cut. few: items of at most GK_WORK_TOKENS new
- * tokens (decode, drafts), split over keys so that the device is filled (fixed: every GK_FIXED_PART keys, whatever else
- * there is); many: tiles of GK_TILE_TOKENS. All layers of a step use one plan: kernels skip keys outside of a window.
- * Returns -E2BIG when a list is too short: room for gk_plan_room() entries in each always suffices. */
+/* Host only, launches nothing: how attention over these sequences is cut. many: tiles of GK_TILE_TOKENS. few: the rest
+ * (decode, drafts), items of at most 16 rows (new tokens times query heads of a K/V head) or one token. Its items,
+ * one after the other, are cut into shares of equal numbers of keys, as many as fill the device, and sequences are cut
+ * where a share ends (fixed: every GK_FIXED_PART keys, whatever else there is). All layers of a step use one plan:
+ * kernels skip keys outside of a window. Returns -E2BIG when a list is too short: room for gk_plan_room() entries in
+ * each always suffices. */
 struct gk_plan {
 	struct gk_work *few, *many; /* host, room each */
 	struct gk_merge *merge;
 	uint32_t room;
-	uint32_t n_few, n_many, n_merge, n_parts; /* out */
+	uint32_t n_few, n_many, n_merge, n_shares, n_parts; /* out */
 };
 uint32_t gk_plan_room(const struct gk_ctx *ctx, uint32_t max_rows, uint32_t max_seqs, uint32_t n_ctx);
 int gk_plan_attention(const struct gk_ctx *ctx, uint32_t n_kv_head, uint32_t group, const struct gk_seq *seqs,
                       uint32_t n_seqs, struct gk_plan *plan);
+/* Most shares that a plan makes. */
+uint32_t gk_plan_shares(const struct gk_ctx *ctx, uint32_t n_kv_head, uint32_t group);
 
 /* ---- Attention ------------------------------------------------------------------------------------------------------
  */
 
 struct gk_kv {
-	uint32_t dtype; /* enum kn_dtype: KN_F32, KN_F16, KN_BF16 */
+	uint32_t dtype; /* enum kn_dtype: KN_F32, KN_F16, KN_BF16, KN_F8_E4M3 */
 	uint32_t n_kv_head, k_dim, v_dim, page_tokens;
-	void *k, *v; /* as struct kn_kv; v NULL: the first v_dim of K */
+	void *k, *v;                    /* as struct kn_kv; v NULL: the first v_dim of K */
+	const float *k_scale, *v_scale; /* likewise */
 };
 
 struct gk_attention {
@@ -272,6 +281,9 @@ struct gk_attention {
 	float scale, softcap;
 	const float *sinks;
 	bool exact; /* float32 arithmetic */
+	/* Keys before a sequence's new ones were there before the step's kernels began (not an encoder's, whose rows
+	 * are sequences of one new token each): with ctx->overlap they are read before the kernel before has ended. */
+	bool keys_are_older;
 };
 /* Runs few, many and the merge, whichever has a bound. */
 int gk_attention(const struct gk_ctx *ctx, const struct gk_attention *a);

@@ -5,62 +5,120 @@
 #include "gpu/moe.h"
 
 enum {
-	MIN_PART = 128,  /* one tile of every kernel */
-	PART_STEP = 128, /* parts begin at multiples of every tile */
+	UNIT = 64,          /* keys; parts begin at multiples of it, so that tiles of no kernel are cut */
+	BLOCKS_PER_SM = 2,  /* that work on the list `few` together */
+	MAX_ROUNDS = 4,     /* of blocks, one after the other */
+	SLACK = 16,         /* a share takes this fraction more rather than cut it off */
+	ROWS = 16,          /* of a block */
 };
 
-static uint32_t round_up(uint32_t n, uint32_t to)
+static uint32_t rounded_up(uint32_t n, uint32_t to)
 {
-	return (n + to - 1) / to * to;
+	return (n + to - 1) / to;
 }
 
-/* Keys of one part, the same for all sequences: the device filled twice. */
-static uint32_t part_keys(const struct gk_ctx *ctx, uint32_t n_kv_head, const struct gk_seq *seqs, uint32_t n_seqs)
+/* New tokens of one item. */
+static uint32_t tokens_of_item(uint32_t group)
 {
-	const uint64_t blocks = 2u * ctx->n_sm;
-	uint64_t keys = 0, each;
+	return group < ROWS ? ROWS / group : 1;
+}
 
-	if (ctx->fixed)
-		return GK_FIXED_PART;
-	for (uint32_t s = 0; s < n_seqs; s++)
-		keys += seqs[s].n_q && seqs[s].n_q <= GK_WORK_TOKENS ? seqs[s].kv_len : 0;
-	each = (keys * n_kv_head + blocks - 1) / blocks;
-	return each < MIN_PART ? (uint32_t)MIN_PART : round_up((uint32_t)each, PART_STEP);
+/* Each is taken by a block for each K/V head and 16 rows: as many rounds of those as leave little of the device idle. */
+uint32_t gk_plan_shares(const struct gk_ctx *ctx, uint32_t n_kv_head, uint32_t group)
+{
+	const uint32_t slots = ctx->n_sm * BLOCKS_PER_SM, blocks = n_kv_head * rounded_up(group, ROWS);
+	uint32_t best = 1;
+	float most = 0.0f;
+
+	for (uint32_t rounds = 1; rounds <= MAX_ROUNDS && most < 0.96f; rounds++) {
+		const uint32_t n = rounds * slots / blocks;
+		const float used = (float)(n * blocks) / (float)(rounds * slots);
+
+		if (used > most) {
+			most = used;
+			best = n;
+		}
+	}
+	return best;
 }
 
 uint32_t gk_plan_room(const struct gk_ctx *ctx, uint32_t max_rows, uint32_t max_seqs, uint32_t n_ctx)
 {
-	const uint32_t parts = ctx->fixed ? max_seqs * (n_ctx / GK_FIXED_PART + 1) : 2 * ctx->n_sm + max_seqs;
+	const uint64_t short_rows = (uint64_t)max_seqs * GK_WORK_TOKENS;
+	const uint32_t items = max_rows < short_rows ? max_rows : (uint32_t)short_rows;
+	const uint32_t parts = ctx->fixed ? items * (n_ctx / GK_FIXED_PART + 1)
+	                                  : MAX_ROUNDS * BLOCKS_PER_SM * ctx->n_sm + items;
 	const uint32_t tiles = max_rows / GK_TILE_TOKENS + max_seqs;
 
 	return (parts > tiles ? parts : tiles) + 1;
 }
 
-static int add_few(struct gk_plan *plan, uint32_t index, const struct gk_seq *seq, uint32_t keys)
+/* The list `few` while it grows. */
+struct cutter {
+	struct gk_plan *plan;
+	uint32_t share;  /* units of a share */
+	uint32_t filled; /* of the last one */
+	bool fixed;
+};
+
+/* The last key that the tokens [q, q + n) see, and one more. */
+static uint32_t keys_of(const struct gk_seq *seq, uint32_t q, uint32_t n)
 {
-	const uint32_t n_parts = (seq->kv_len + keys - 1) / keys;
+	return seq->kv_len - seq->n_q + q + n;
+}
 
-	if (plan->n_few + n_parts > plan->room || plan->n_merge + 1 > plan->room)
-		return -E2BIG;
-	for (uint32_t p = 0; p < n_parts; p++) {
-		struct gk_work *w = &plan->few[plan->n_few++];
+static uint32_t keys_to_take(const struct cutter *c, uint32_t left)
+{
+	const uint32_t room = c->share > c->filled ? c->share - c->filled : 0;
 
+	if (c->fixed)
+		return left < GK_FIXED_PART ? left : (uint32_t)GK_FIXED_PART;
+	return rounded_up(left, UNIT) <= room + c->share / SLACK ? left : room * UNIT;
+}
+
+static int add_few(struct cutter *c, uint32_t index, const struct gk_seq *seq, uint32_t q, uint32_t n_q)
+{
+	struct gk_plan *plan = c->plan;
+	const uint32_t first = plan->n_few, end = keys_of(seq, q, n_q);
+	uint32_t n_parts;
+
+	for (uint32_t at = 0, take; at < end; at += take) {
+		struct gk_work *w = &plan->few[plan->n_few];
+
+		if (plan->n_few + 1 > plan->room)
+			return -E2BIG;
+		if (c->filled >= c->share) {
+			plan->few[plan->n_shares++].first = plan->n_few;
+			c->filled = 0;
+		}
+		plan->n_few++;
+		take = keys_to_take(c, end - at);
 		w->seq = index;
-		w->q = 0;
-		w->n_q = seq->n_q;
-		w->kv_begin = p * keys;
-		w->kv_end = p + 1 < n_parts ? (p + 1) * keys : seq->kv_len;
-		w->part = n_parts == 1 ? GK_WHOLE : plan->n_parts + p * seq->n_q;
+		w->q = q;
+		w->n_q = n_q;
+		w->kv_begin = at;
+		w->kv_end = at + take;
+		w->part = GK_WHOLE;
+		w->merge = 0;
+		c->filled += rounded_up(take, UNIT);
 	}
+	n_parts = plan->n_few - first;
 	if (n_parts > 1) {
-		struct gk_merge *m = &plan->merge[plan->n_merge++];
+		struct gk_merge *m = &plan->merge[plan->n_merge];
 
+		if (plan->n_merge + 1 > plan->room)
+			return -E2BIG;
 		m->seq = index;
-		m->q = 0;
-		m->n_q = seq->n_q;
+		m->q = q;
+		m->n_q = n_q;
 		m->part = plan->n_parts;
 		m->n_parts = n_parts;
-		plan->n_parts += n_parts * seq->n_q;
+		for (uint32_t p = 0; p < n_parts; p++) {
+			plan->few[first + p].part = plan->n_parts + p * n_q;
+			plan->few[first + p].merge = plan->n_merge;
+		}
+		plan->n_merge++;
+		plan->n_parts += n_parts * n_q;
 	}
 	return 0;
 }
@@ -68,24 +126,30 @@ static int add_few(struct gk_plan *plan, uint32_t index, const struct gk_seq *se
 int gk_plan_attention(const struct gk_ctx *ctx, uint32_t n_kv_head, uint32_t group, const struct gk_seq *seqs,
                       uint32_t n_seqs, struct gk_plan *plan)
 {
-	const uint32_t keys = part_keys(ctx, n_kv_head, seqs, n_seqs);
+	const uint32_t tokens = tokens_of_item(group), shares = gk_plan_shares(ctx, n_kv_head, group);
+	struct cutter c = { plan, 0, 0, ctx->fixed };
+	uint64_t units = 0;
 
-	(void)group;
-	plan->n_few = plan->n_many = plan->n_merge = plan->n_parts = 0;
+	plan->n_few = plan->n_many = plan->n_merge = plan->n_shares = plan->n_parts = 0;
+	for (uint32_t s = 0; s < n_seqs; s++) {
+		for (uint32_t q = 0; seqs[s].n_q <= GK_WORK_TOKENS && q < seqs[s].n_q; q += tokens) {
+			const uint32_t n = seqs[s].n_q - q < tokens ? seqs[s].n_q - q : tokens;
+
+			units += rounded_up(keys_of(&seqs[s], q, n), UNIT);
+		}
+	}
+	c.share = c.filled = (uint32_t)((units + shares - 1) / shares);
 	for (uint32_t s = 0; s < n_seqs; s++) {
 		const struct gk_seq *seq = &seqs[s];
 
-		if (seq->n_q == 0)
-			continue;
-		if (seq->n_q <= GK_WORK_TOKENS) {
-			const int r = add_few(plan, s, seq, keys);
+		for (uint32_t q = 0; seq->n_q <= GK_WORK_TOKENS && q < seq->n_q; q += tokens) {
+			const int r = add_few(&c, s, seq, q, seq->n_q - q < tokens ? seq->n_q - q : tokens);
 
 			if (r < 0)
 				return r;
-			continue;
 		}
 		/* The last tokens see the most keys: longest first. */
-		for (uint32_t tile = (seq->n_q - 1) / GK_TILE_TOKENS + 1; tile-- > 0;) {
+		for (uint32_t tile = seq->n_q <= GK_WORK_TOKENS ? 0 : (seq->n_q - 1) / GK_TILE_TOKENS + 1; tile-- > 0;) {
 			struct gk_work *w = &plan->many[plan->n_many];
 
 			if (plan->n_many + 1 > plan->room)
@@ -95,8 +159,9 @@ int gk_plan_attention(const struct gk_ctx *ctx, uint32_t n_kv_head, uint32_t gro
 			w->q = tile * GK_TILE_TOKENS;
 			w->n_q = seq->n_q - w->q < GK_TILE_TOKENS ? seq->n_q - w->q : (uint32_t)GK_TILE_TOKENS;
 			w->kv_begin = 0;
-			w->kv_end = seq->kv_len - seq->n_q + w->q + w->n_q;
+			w->kv_end = keys_of(seq, w->q, w->n_q);
 			w->part = GK_WHOLE;
+			w->merge = w->first = 0;
 		}
 	}
 	return 0;
@@ -117,12 +182,12 @@ size_t gk_scratch_bytes(const struct gk_ctx *ctx, const struct gk_limits *l)
 	bytes = larger(bytes, (size_t)l->max_rows * sizeof(float)); /* norms */
 	bytes = larger(bytes, gk_pick_scratch(l->pick_rows, l->pick_vocab, l->pick_best));
 	if (l->n_head) {
-		/* Slots of parts: one for every row of a short item, and shares of the device that are cut off. */
-		const size_t shares = 2 * (size_t)ctx->n_sm / (l->n_kv_head ? l->n_kv_head : 1) + 2;
+		/* Places of parts: one for every row of a short item, and for those of an item that a share cuts off. */
+		const uint32_t n_kv_head = l->n_kv_head ? l->n_kv_head : 1, group = rounded_up(l->n_head, n_kv_head);
 		const size_t tokens = l->max_rows < GK_WORK_TOKENS ? l->max_rows : (size_t)GK_WORK_TOKENS;
 		const size_t short_rows = l->max_rows < l->max_seqs * tokens ? l->max_rows : l->max_seqs * tokens;
 		const size_t slots = ctx->fixed ? short_rows * (l->max_keys / GK_FIXED_PART + 1)
-		                                : short_rows + shares * tokens;
+		                                : short_rows + gk_plan_shares(ctx, n_kv_head, group) * tokens;
 
 		bytes = larger(bytes, slots * l->n_head * (l->v_dim + 2) * sizeof(float));
 	}

@@ -75,16 +75,18 @@ static __global__ void kv_store_kernel(gk_kv kv, gk_view k, gk_view v, gk_batch 
 	const size_t k_at = gk_kv_at(kv, place.pages, place.token, head, kv.k_dim);
 	const size_t v_at = gk_kv_at(kv, place.pages, place.token, head, kv.v_dim);
 
+	const float k_scale = gk_kv_scale(kv.k_scale, head), v_scale = gk_kv_scale(kv.v_scale, head);
+
 	for (uint32_t d = lane; d < kv.k_dim; d += GPU_GROUP)
-		gk_kv_put(kv.dtype, kv.k, k_at + d, gk_get(k, row, head * kv.k_dim + d));
+		gk_kv_put(kv.dtype, kv.k, k_at + d, gk_get(k, row, head * kv.k_dim + d) / k_scale);
 	for (uint32_t d = lane; kv.v && d < kv.v_dim; d += GPU_GROUP)
-		gk_kv_put(kv.dtype, kv.v, v_at + d, gk_get(v, row, head * kv.v_dim + d));
+		gk_kv_put(kv.dtype, kv.v, v_at + d, gk_get(v, row, head * kv.v_dim + d) / v_scale);
 }
 
 int gk_kv_store(const struct gk_ctx *ctx, const struct gk_kv *kv, struct gk_view k, struct gk_view v,
                 const struct gk_batch *batch)
 {
-	if (kv->dtype > KN_BF16 || (kv->v && !v.p))
+	if (!gk_kv_takes(kv) || (kv->v && !v.p))
 		return -EINVAL;
 	gpu_launch(kv_store_kernel, dim3((batch->max_rows * kv->n_kv_head + GROUPS - 1) / GROUPS), dim3(THREADS), 0,
 	           ctx->stream, ctx->overlap, *kv, k, v, *batch);
@@ -136,8 +138,10 @@ static __global__ void qkv_kernel(gk_qkv a, gk_batch batch)
 	if (is_v) {
 		const size_t at = gk_kv_at(a.kv, place.pages, place.token, head, a.kv.v_dim);
 
+		const float scale = gk_kv_scale(a.kv.v_scale, head);
+
 		for (uint32_t d = lane; d < a.kv.v_dim; d += GPU_GROUP)
-			gk_kv_put(a.kv.dtype, a.kv.v, at + d, gk_get(a.v, row, head * a.kv.v_dim + d));
+			gk_kv_put(a.kv.dtype, a.kv.v, at + d, gk_get(a.v, row, head * a.kv.v_dim + d) / scale);
 		return;
 	}
 
@@ -147,6 +151,7 @@ static __global__ void qkv_kernel(gk_qkv a, gk_batch batch)
 	const uint32_t half = a.rope.n_rot / 2, rot_end = a.rope.offset + a.rope.n_rot;
 	const int32_t pos = a.pos[row];
 	const size_t at = is_q ? 0 : gk_kv_at(a.kv, place.pages, place.token, head, a.kv.k_dim);
+	const float k_scale = is_q ? 1.0f : gk_kv_scale(a.kv.k_scale, head);
 	float sum = 0.0f, xa, xb;
 	pair p;
 
@@ -175,8 +180,8 @@ static __global__ void qkv_kernel(gk_qkv a, gk_batch batch)
 			gk_put(a.q, row, h.first + p.a, xa);
 			gk_put(a.q, row, h.first + p.b, xb);
 		} else {
-			gk_kv_put(a.kv.dtype, a.kv.k, at + p.a, xa);
-			gk_kv_put(a.kv.dtype, a.kv.k, at + p.b, xb);
+			gk_kv_put(a.kv.dtype, a.kv.k, at + p.a, xa / k_scale);
+			gk_kv_put(a.kv.dtype, a.kv.k, at + p.b, xb / k_scale);
 		}
 	}
 	for (uint32_t d = lane; d < a.head_dim; d += GPU_GROUP) {
@@ -188,7 +193,7 @@ static __global__ void qkv_kernel(gk_qkv a, gk_batch batch)
 		if (is_q)
 			gk_put(a.q, row, h.first + d, x);
 		else
-			gk_kv_put(a.kv.dtype, a.kv.k, at + d, x);
+			gk_kv_put(a.kv.dtype, a.kv.k, at + d, x / k_scale);
 	}
 }
 
@@ -197,7 +202,7 @@ int gk_qkv_store(const struct gk_ctx *ctx, const struct gk_qkv *a)
 	const uint32_t n_heads = a->n_head + a->kv.n_kv_head * (a->v.p ? 2 : 1);
 	const size_t n_items = (size_t)a->rows.bound * n_heads;
 
-	if (a->kv.dtype > KN_BF16 || a->kv.k_dim != a->head_dim || a->rope.offset + a->rope.n_rot > a->head_dim ||
+	if (!gk_kv_takes(&a->kv) || a->kv.k_dim != a->head_dim || a->rope.offset + a->rope.n_rot > a->head_dim ||
 	    (a->kv.v && !a->v.p))
 		return -EINVAL;
 	gpu_launch(qkv_kernel, dim3((unsigned)((n_items + GROUPS - 1) / GROUPS)), dim3(THREADS), 0, ctx->stream,

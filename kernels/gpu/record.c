@@ -119,6 +119,8 @@ static void set_kv(struct gk_kv *to, const struct kn_kv *kv)
 	to->page_tokens = kv->page_tokens;
 	to->k = kv->k;
 	to->v = kv->v;
+	to->k_scale = kv->k_scale;
+	to->v_scale = kv->v_scale;
 }
 
 static uint32_t max_u32(uint32_t a, uint32_t b)

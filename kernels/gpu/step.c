@@ -175,19 +175,21 @@ static int plan_batch(struct gpu_backend *be, struct gpu_batch_slot *b, struct g
 static int plan_all(struct gpu_backend *be)
 {
 	struct gpu_step *s = &be->step;
-	uint32_t most = 0, longest = 0, room;
+	uint32_t most = 0, longest = 0, rows = 0, room;
 	struct gk_seq *seqs;
 	int r = 0;
 
-	for (uint32_t i = 0; i < s->n_batches; i++)
-		most = s->batch[i].n_seqs > most ? s->batch[i].n_seqs : most;
+	for (uint32_t i = 0; i < s->n_batches; i++) {
+		most = max_u32(most, s->batch[i].n_seqs);
+		rows = max_u32(rows, s->batch[i].n_rows);
+	}
 	for (size_t i = 0; i < s->n_seqs; i++)
 		longest = s->seqs[i].kv_len > longest ? s->seqs[i].kv_len : longest;
 	/* Scratch grows with these, and whenever it does programs are made anew: seldom, then. */
 	be->limits.max_seqs = max_u32(be->limits.max_seqs, power_of_two(most));
 	if (be->deterministic)
 		be->limits.max_keys = max_u32(be->limits.max_keys, power_of_two(longest));
-	room = power_of_two(gk_plan_room(&be->ctx, be->max_tokens, most, longest));
+	room = power_of_two(gk_plan_room(&be->ctx, rows, most, longest));
 	if (room > s->plan_room) {
 		free(s->work);
 		free(s->merge);
@@ -290,6 +292,7 @@ static void fill_batch(struct gpu_step *s, const struct gpu_batch_slot *b)
 	counts[GK_N_FEW] = b->plan.n_few;
 	counts[GK_N_MANY] = b->plan.n_many;
 	counts[GK_N_MERGE] = b->plan.n_merge;
+	counts[GK_N_SHARES] = b->plan.n_shares;
 	for (uint32_t i = 0; i < b->max_rows; i++)
 		row_seq[i] = GK_WHOLE;
 	for (uint32_t i = 0; i < b->n_seqs; i++) {

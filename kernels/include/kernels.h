@@ -30,6 +30,8 @@ enum kn_dtype {
 	KN_Q4_K, /* 256 values: f16 scale and minimum, 8 x 6-bit sub-scales, 4-bit   (144 bytes) */
 	KN_Q5_K, /* 256 values: as Q4_K with a fifth bit                             (176 bytes) */
 	KN_Q6_K, /* 256 values: 6-bit, 16 int8 sub-scales, f16 scale                 (210 bytes) */
+	/* 4 bits of exponent (bias 7), 3 of fraction, no infinity; of K and V, not of weights. */
+	KN_F8_E4M3,
 	KN_N_DTYPES,
 
 	/* Beyond those above, which every backend takes: only matrices, and only where kn_takes() says so. */
@@ -104,13 +106,15 @@ struct kn_rope {
 /* ---- Paged K and V of one layer ---------------------------------------------------------------- */
 
 struct kn_kv {
-	enum kn_dtype dtype; /* KN_F32, KN_F16 or KN_BF16 */
+	enum kn_dtype dtype; /* KN_F32, KN_F16, KN_BF16 or, but for cpu, KN_F8_E4M3 */
 	uint32_t n_kv_head;
 	uint32_t k_dim, v_dim; /* elements per head */
 	uint32_t page_tokens;  /* tokens per page */
 	void *k;               /* [n_pages][n_kv_head][page_tokens][k_dim] */
 	void *v;               /* [n_pages][n_kv_head][page_tokens][v_dim]; NULL: V is the first v_dim
 	                        * elements of K (multi-head latent attention) */
+	/* [n_kv_head] in backend memory: K and V of a head are stored divided by them. NULL: 1. KN_F8_E4M3 only. */
+	const float *k_scale, *v_scale;
 };
 
 /* One sequence's part of a batch: its n_q new tokens are rows [row, row + n_q) of q, at positions

@@ -67,6 +67,7 @@ static const struct codec codecs[KN_N_DTYPES] = {
 	[KN_Q4_K] = { { "Q4_K", 256, 144 }, kn_q4_k_decode, kn_q4_k_encode },
 	[KN_Q5_K] = { { "Q5_K", 256, 176 }, kn_q5_k_decode, kn_q5_k_encode },
 	[KN_Q6_K] = { { "Q6_K", 256, 210 }, kn_q6_k_decode, kn_q6_k_encode },
+	[KN_F8_E4M3] = { { "F8_E4M3", 1, 1 }, f8_decode, f8_encode },
 };
 
 /* From KN_FP8_128 on. */
@@ -87,7 +88,7 @@ const struct kn_dtype_info *kn_dtype_info(enum kn_dtype dtype)
 
 int kn_dtype_parse(const char *name, enum kn_dtype *ret_dtype, struct err *err)
 {
-	for (int i = 0; i < KN_N_DTYPES; i++) {
+	for (int i = 0; i < KN_F8_E4M3; i++) {
 		if (strcasecmp(name, codecs[i].info.name) == 0) {
 			*ret_dtype = (enum kn_dtype)i;
 			return 0;

@@ -16,6 +16,28 @@ void *ref_kv_at(const struct kn_kv *kv, void *pool, uint32_t dim, const uint32_t
 	return (char *)pool + slot * dim * elem_bytes;
 }
 
+/* A vector of a head with its scale. */
+static void put(const struct kn_kv *kv, void *to, const float *x, uint32_t dim, const float *scale)
+{
+	float scaled[KN_MAX_HEAD];
+
+	for (uint32_t d = 0; scale && d < dim; d++)
+		scaled[d] = x[d] / *scale;
+	kn_quantize(kv->dtype, scale ? scaled : x, to, dim);
+}
+
+static void get(const struct kn_kv *kv, const void *from, float *x, uint32_t dim, const float *scale)
+{
+	kn_dequantize(kv->dtype, from, x, dim);
+	for (uint32_t d = 0; scale && d < dim; d++)
+		x[d] *= *scale;
+}
+
+static const float *scale_of(const float *scales, uint32_t head)
+{
+	return scales ? &scales[head] : NULL;
+}
+
 void ref_kv_store(struct kn_backend *be, const struct kn_kv *kv, const float *k, size_t ld_k, const float *v,
                   size_t ld_v, const struct kn_seq *seqs, size_t n_seqs)
 {
@@ -26,11 +48,12 @@ void ref_kv_store(struct kn_backend *be, const struct kn_kv *kv, const float *k,
 			size_t row = seqs[s].row + i;
 
 			for (uint32_t h = 0; h < kv->n_kv_head; h++) {
-				kn_quantize(kv->dtype, k + row * ld_k + (size_t)h * kv->k_dim,
-				            ref_kv_at(kv, kv->k, kv->k_dim, seqs[s].pages, t, h), kv->k_dim);
+				put(kv, ref_kv_at(kv, kv->k, kv->k_dim, seqs[s].pages, t, h),
+				    k + row * ld_k + (size_t)h * kv->k_dim, kv->k_dim, scale_of(kv->k_scale, h));
 				if (kv->v)
-					kn_quantize(kv->dtype, v + row * ld_v + (size_t)h * kv->v_dim,
-					            ref_kv_at(kv, kv->v, kv->v_dim, seqs[s].pages, t, h), kv->v_dim);
+					put(kv, ref_kv_at(kv, kv->v, kv->v_dim, seqs[s].pages, t, h),
+					    v + row * ld_v + (size_t)h * kv->v_dim, kv->v_dim,
+					    scale_of(kv->v_scale, h));
 			}
 		}
 	}
@@ -43,7 +66,7 @@ static double logit(const struct kn_kv *kv, const struct kn_attn *attn, const fl
 	float key[KN_MAX_HEAD];
 	double s = 0;
 
-	kn_dequantize(kv->dtype, ref_kv_at(kv, kv->k, kv->k_dim, pages, t, kv_head), key, kv->k_dim);
+	get(kv, ref_kv_at(kv, kv->k, kv->k_dim, pages, t, kv_head), key, kv->k_dim, scale_of(kv->k_scale, kv_head));
 	for (uint32_t d = 0; d < kv->k_dim; d++)
 		s += (double)q[d] * key[d];
 	s *= attn->scale;
@@ -70,7 +93,7 @@ static void attend(const struct kn_kv *kv, const struct kn_attn *attn, const flo
 		                        : ref_kv_at(kv, kv->k, kv->k_dim, pages, t, kv_head);
 
 		sum += w;
-		kn_dequantize(kv->dtype, src, value, kv->v_dim);
+		get(kv, src, value, kv->v_dim, scale_of(kv->v ? kv->v_scale : kv->k_scale, kv_head));
 		for (uint32_t d = 0; d < kv->v_dim; d++)
 			acc[d] += w * value[d];
 	}

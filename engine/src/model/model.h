@@ -61,7 +61,7 @@ struct eng_runner_config {
 	uint32_t page_tokens;
 	uint32_t max_tokens;    /* most new tokens in one step */
 	uint32_t max_outputs;   /* most output rows in one step */
-	enum kn_dtype kv_dtype; /* KN_F32 (ref), KN_F16 or KN_BF16 */
+	enum kn_dtype kv_dtype; /* KN_F32, KN_F16, KN_BF16 or, not of backend cpu, KN_F8_E4M3 */
 	uint32_t n_states;      /* slots for recurrent states, at least one where the model has such */
 	uint32_t n_ctx;         /* longest sequence planned; 0: the model's limit. Models with two sets of rotary
 	                         * factors (Phi-3's longrope) choose by it, once */

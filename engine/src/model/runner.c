@@ -113,9 +113,12 @@ uint64_t eng_runner_bytes(const struct eng_model *model, const struct eng_runner
 
 static int check_config(const struct eng_model *m, const struct eng_runner_config *c, struct err *err)
 {
-	if (c->kv_dtype != KN_F32 && c->kv_dtype != KN_F16 && c->kv_dtype != KN_BF16)
+	if (c->kv_dtype != KN_F32 && c->kv_dtype != KN_F16 && c->kv_dtype != KN_BF16 && c->kv_dtype != KN_F8_E4M3)
 		return err_set(err, -EINVAL, "K/V cannot be kept in %s",
 		               c->kv_dtype < KN_N_DTYPES ? kn_dtype_info(c->kv_dtype)->name : "that type");
+	if (c->kv_dtype == KN_F8_E4M3 && strcmp(m->backend->ops->name, "cpu") == 0)
+		return err_set(err, -ENOTSUP, "K/V cannot be kept in %s by backend cpu: cuda, hip and ref can",
+		               kn_dtype_info(c->kv_dtype)->name);
 	if (c->n_pages == 0 || c->page_tokens == 0 || c->page_tokens > MAX_PAGE_TOKENS || c->max_tokens == 0 ||
 	    c->max_tokens > MAX_STEP_TOKENS || c->max_outputs == 0 || c->max_outputs > c->max_tokens)
 		return err_set(err, -EINVAL, "runner: %u pages of %u tokens, %u tokens and %u outputs per step",

@@ -246,6 +246,7 @@ static void make_batch(struct batch *b, uint32_t n_seqs, uint32_t kv_len, uint32
 	counts[GK_N_FEW] = b->plan.n_few;
 	counts[GK_N_MANY] = b->plan.n_many;
 	counts[GK_N_MERGE] = b->plan.n_merge;
+	counts[GK_N_SHARES] = b->plan.n_shares;
 	b->b.counts = put(counts, GK_N_COUNTS);
 	b->b.seqs = put(seqs, n_seqs);
 	b->b.pages = put(pages, b->n_pages);

@@ -16,6 +16,7 @@ struct gpu_case {
 	uint32_t n_seqs;
 	uint32_t max_tokens; /* of each prompt that are computed; 0: all */
 	double tolerance;    /* relative difference of the middle row */
+	enum kn_dtype kv_dtype;
 };
 
 static inline void tell_failure(const char *backend, const char *op, const char *text)
@@ -51,10 +52,17 @@ static inline void check_model(const struct gpu_case *c)
 	struct kn_backend *be = open_gpu(c);
 	struct eng_weights *refs = open_references(c->model);
 	struct eng_model *m = open_fixture_model(c->model, be);
-	struct eng_runner *r = new_runner(m, GPU_PAGES, GPU_PAGE, GPU_TOKENS);
+	const struct eng_runner_config config = { .n_pages = GPU_PAGES,
+		                                  .page_tokens = GPU_PAGE,
+		                                  .max_tokens = GPU_TOKENS,
+		                                  .max_outputs = GPU_TOKENS,
+		                                  .kv_dtype = c->kv_dtype,
+		                                  .n_states = 8 };
+	struct eng_runner *r;
 	struct eng_kv_pool *pool;
 	uint32_t n_open = c->n_seqs, n_rows = 0;
 
+	assert_int_equal(eng_runner_new(m, &config, &r, NULL), 0);
 	srand(7);
 	memset(streams, 0, sizeof(streams));
 	assert_int_equal(eng_kv_pool_new(GPU_PAGES, GPU_PAGE, &pool), 0);

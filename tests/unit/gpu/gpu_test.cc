@@ -206,6 +206,9 @@ int main(int argc, char **argv)
 		return 77;
 	}
 	test_ctx.scratch_bytes = scratch_bytes;
+	if (gpu_malloc(&test_ctx.counters, GK_COUNTERS * sizeof(uint32_t)) != GPU_OK)
+		return 1;
+	(void)gpu_fill(test_ctx.counters, 0, GK_COUNTERS * sizeof(uint32_t));
 	if (kn_ref_open(&config, &test_ref, nullptr) < 0)
 		return 1;
 	while (first_case) { /* as they were written */
@@ -230,5 +233,6 @@ int main(int argc, char **argv)
 	printf("%d passed, %d failed (wave %u)\n", n_run - n_failed, n_failed, test_ctx.warp);
 	kn_backend_close(test_ref);
 	(void)gpu_free(test_ctx.scratch);
+	(void)gpu_free(test_ctx.counters);
 	return n_failed != 0 || n_run == 0;
 }

@@ -5,6 +5,11 @@ struct length {
 	uint32_t kv_len, n_q;
 };
 
+static uint32_t elem_bytes(enum kn_dtype dtype)
+{
+	return kn_dtype_info(dtype)->block_bytes;
+}
+
 /* A batch of sequences over a pool of pages in random order, in both forms. */
 struct test_batch {
 	struct kn_kv ref_kv;
@@ -16,6 +21,7 @@ struct test_batch {
 	both<uint32_t> pages, counts, row_seq;
 	both<struct gk_work> few, many;
 	both<struct gk_merge> merge;
+	both<float> k_scale, v_scale;
 	struct gk_batch batch;
 	bool fits;
 
@@ -30,10 +36,10 @@ struct test_batch {
 
 	test_batch(enum kn_dtype dtype, const length *l, uint32_t n, uint32_t n_kv, uint32_t k_dim, uint32_t v_dim,
 	           bool latent, uint32_t page_tokens, uint32_t group)
-	        : k((size_t)total(l, n, page_tokens) * n_kv * page_tokens * k_dim * (dtype == KN_F32 ? 4 : 2)),
-	          v(latent ? 0 : (size_t)total(l, n, page_tokens) * n_kv * page_tokens * v_dim * (dtype == KN_F32 ? 4 : 2)),
+	        : k((size_t)total(l, n, page_tokens) * n_kv * page_tokens * k_dim * elem_bytes(dtype)),
+	          v(latent ? 0 : (size_t)total(l, n, page_tokens) * n_kv * page_tokens * v_dim * elem_bytes(dtype)),
 	          n_seqs(n), dev_seqs(n), pages(total(l, n, page_tokens)), counts(GK_N_COUNTS), row_seq(total(l, n, 0) + 2),
-	          few(500), many(500), merge(500)
+	          few(500), many(500), merge(500), k_scale(n_kv), v_scale(n_kv)
 	{
 		struct gk_plan plan = {};
 		uint32_t page = 0;
@@ -72,6 +78,7 @@ struct test_batch {
 		counts.host[GK_N_FEW] = plan.n_few;
 		counts.host[GK_N_MANY] = plan.n_many;
 		counts.host[GK_N_MERGE] = plan.n_merge;
+		counts.host[GK_N_SHARES] = plan.n_shares;
 		dev_seqs.up();
 		pages.up();
 		counts.up();
@@ -98,6 +105,8 @@ struct test_batch {
 		ref_kv.page_tokens = page_tokens;
 		ref_kv.k = k.host;
 		ref_kv.v = latent ? nullptr : v.host;
+		ref_kv.k_scale = ref_kv.v_scale = nullptr;
+		kv.k_scale = kv.v_scale = nullptr;
 		kv.dtype = dtype;
 		kv.n_kv_head = n_kv;
 		kv.k_dim = k_dim;
@@ -111,10 +120,25 @@ struct test_batch {
 		free(seqs);
 	}
 
+	/* A scale of its own for each head. */
+	void with_scales()
+	{
+		for (size_t h = 0; h < k_scale.n; h++) {
+			k_scale.host[h] = 0.3f + 0.11f * (float)h;
+			v_scale.host[h] = 0.02f + 0.005f * (float)h;
+		}
+		k_scale.up();
+		v_scale.up();
+		ref_kv.k_scale = k_scale.host;
+		ref_kv.v_scale = v_scale.host;
+		kv.k_scale = k_scale.device;
+		kv.v_scale = v_scale.device;
+	}
+
 	/* Everything that is cached already, then the pool on the device as it is on the host. */
 	void fill()
 	{
-		const uint32_t bytes = ref_kv.dtype == KN_F32 ? 4 : 2;
+		const uint32_t bytes = elem_bytes(ref_kv.dtype);
 
 		for (int which = 0; which < 2; which++) {
 			both<uint8_t> *pool = which ? &v : &k;
@@ -178,7 +202,7 @@ GPU_TEST(heads_are_rotated)
 /* What the reference stored against what the device stored, as floats. */
 static void compare_pools(test_batch &b, double tolerance)
 {
-	const uint32_t bytes = b.ref_kv.dtype == KN_F32 ? 4 : 2;
+	const uint32_t bytes = elem_bytes(b.ref_kv.dtype);
 
 	for (int which = 0; which < 2; which++) {
 		both<uint8_t> *pool = which ? &b.v : &b.k;
@@ -216,12 +240,38 @@ GPU_TEST(keys_and_values_go_to_their_pages)
 	}
 }
 
+/* The largest, beyond it, steps of subnormals, ties: all to the reference's byte. */
+GPU_TEST(keys_and_values_become_e4m3)
+{
+	static const length one[] = { { 6, 6 } };
+	static const float edges[] = { 0.0f,    -0.0f,  448.0f, 464.0f,  1e30f,   -1e30f,   0.0009f, 0.001f,
+		                       0.0029f, 0.015f, 0.016f, 0.0156f, 1.0625f, 1.1875f, -17.0f,  240.0f };
+
+	for (int latent = 0; latent < 2; latent++) {
+		test_batch b(KN_F8_E4M3, one, 1, 2, 32, latent ? 16 : 48, latent, 4, 1);
+		test_rows k(GK_F32, b.n_rows, 64, 64), v(GK_F32, b.n_rows, 96, 96);
+
+		for (size_t i = 0; i < 6 * 64; i++)
+			k.host[i] = i < 16 ? edges[i] : test_normal() * 40.0f;
+		k.up();
+		v.random(0.05f);
+		b.fill();
+		if (!latent)
+			b.with_scales();
+		test_ref->ops->kv_store(test_ref, &b.ref_kv, k.host, k.ld, v.host, v.ld, b.seqs, 1);
+		CHECK(gk_kv_store(&test_ctx, &b.kv, k.view(), v.view(), &b.batch) == 0, "store");
+		test_sync("store");
+		compare_pools(b, 0.0);
+	}
+}
+
 GPU_TEST(norm_rotation_and_store_in_one_pass)
 {
-	for (int c = 0; c < 4; c++) {
+	for (int c = 0; c < 5; c++) {
 		const uint32_t heads = 6, n_kv = 2, dim = 32, n_rot = c == 1 ? 16 : 32, offset = c == 1 ? 8 : 0;
 		const bool after = c == 2, norms = c != 3;
-		test_batch b(c == 1 ? KN_F32 : KN_BF16, lengths, 4, n_kv, dim, dim, false, 8, heads / n_kv);
+		const enum kn_dtype dtype = c == 1 ? KN_F32 : c == 4 ? KN_F8_E4M3 : KN_BF16;
+		test_batch b(dtype, lengths, 4, n_kv, dim, dim, false, 8, heads / n_kv);
 		const uint32_t n = b.n_rows, ld = (heads + 2 * n_kv) * dim;
 		test_rows x(c == 0 ? GK_BF16 : GK_F32, n, ld, ld);
 		both<float> freq(n_rot / 2), qw(dim), kw(dim);
@@ -241,6 +291,8 @@ GPU_TEST(norm_rotation_and_store_in_one_pass)
 		pos.up();
 		x.random(1.0f);
 		b.fill();
+		if (c == 4)
+			b.with_scales();
 		want = (float *)malloc(sizeof(float) * n * ld);
 		memcpy(want, x.host, sizeof(float) * n * ld);
 		for (int step = 0; step < 2; step++) {
@@ -280,7 +332,7 @@ GPU_TEST(norm_rotation_and_store_in_one_pass)
 		x.down();
 		CHECK(test_distance(x.host, ld, want, ld, n, heads * dim) < test_tolerance(x.elem), "case %d: queries", c);
 		/* A rounding that falls the other way is a whole step of the stored type. */
-		compare_pools(b, c == 1 ? TOL_F32 : 1e-3);
+		compare_pools(b, c == 1 ? TOL_F32 : c == 4 ? 5e-3 : 1e-3);
 		free(want);
 	}
 }
@@ -311,6 +363,8 @@ static void attention(const attention_case *c, double tolerance, const char *nam
 	CHECK(b.fits, "plan");
 	q.random(1.0f);
 	b.fill();
+	if (c->dtype == KN_F8_E4M3)
+		b.with_scales();
 	test_normals(sinks.host, c->heads, 1.0f);
 	sinks.up();
 	ref.n_head = a.n_head = c->heads;
@@ -333,28 +387,74 @@ static void attention(const attention_case *c, double tolerance, const char *nam
 	free(want);
 }
 
+/* Cut into parts that are merged, and several items to a share. */
+static const length deep[] = { { 700, 1 }, { 90, 1 }, { 1300, 4 }, { 33, 16 } };
 static const length decode[] = { { 40, 1 }, { 300, 1 }, { 1, 1 }, { 129, 3 } };
 static const length prompt[] = { { 70, 70 }, { 150, 30 }, { 20, 1 }, { 65, 17 } };
 
 /* Queries, keys, weights and values are rounded to bfloat16: each at most 2^-9, and they add up. */
 static const double TOL_TILES = 8e-3;
 
+static void all_cases(const attention_case *cases, int n, double tolerance, const char *what)
+{
+	for (int i = 0; i < n; i++) {
+		char name[64];
+
+		(void)snprintf(name, sizeof(name), "%s, case %d", what, i);
+		attention(&cases[i], tolerance, name);
+	}
+}
+
+static const attention_case few_cases[] = {
+	{ KN_BF16, decode, 4, 8, 2, 128, 128, 16, false, false, false, 0, 0.0f, GK_F32 },
+	{ KN_BF16, decode, 4, 6, 2, 64, 64, 7, false, true, false, 50, 0.0f, GK_BF16 },
+	{ KN_F32, decode, 4, 2, 2, 40, 24, 8, false, false, false, 0, 20.0f, GK_F32 },
+	{ KN_F16, decode, 4, 20, 1, 192, 128, 16, false, false, false, 0, 0.0f, GK_F32 },
+	{ KN_BF16, decode, 3, 3, 1, 256, 256, 32, false, true, false, 0, 0.0f, GK_F32 },
+	{ KN_BF16, deep, 4, 8, 2, 128, 128, 32, false, true, false, 0, 0.0f, GK_BF16 },
+	{ KN_BF16, deep, 4, 36, 1, 64, 64, 16, false, false, false, 400, 0.0f, GK_F32 },
+};
+static const int n_few_cases = sizeof(few_cases) / sizeof(few_cases[0]);
+
 GPU_TEST(single_tokens_attend)
 {
-	const attention_case cases[] = {
-		{ KN_BF16, decode, 4, 8, 2, 128, 128, 16, false, false, false, 0, 0.0f, GK_F32 },
-		{ KN_BF16, decode, 4, 6, 2, 64, 64, 7, false, true, false, 50, 0.0f, GK_BF16 },
-		{ KN_F32, decode, 4, 2, 2, 40, 24, 8, false, false, false, 0, 20.0f, GK_F32 },
-		{ KN_F16, decode, 4, 20, 1, 192, 128, 16, false, false, false, 0, 0.0f, GK_F32 },
-		{ KN_BF16, decode, 3, 3, 1, 256, 256, 32, false, true, false, 0, 0.0f, GK_F32 },
-	};
+	all_cases(few_cases, n_few_cases, TOL_TILES, "few");
+}
 
-	for (int i = 0; i < 5; i++) {
-		char name[32];
+GPU_TEST(single_tokens_attend_with_little_shared_memory)
+{
+	const uint32_t bytes = test_ctx.smem_bytes;
 
-		(void)snprintf(name, sizeof(name), "case %d", i);
-		attention(&cases[i], TOL_TILES, name);
-	}
+	test_ctx.smem_bytes = 64 << 10;
+	all_cases(few_cases, n_few_cases, TOL_TILES, "small");
+	test_ctx.smem_bytes = bytes;
+}
+
+GPU_TEST(parts_are_merged_by_a_kernel_where_nothing_counts)
+{
+	uint32_t *const counters = test_ctx.counters;
+
+	test_ctx.counters = nullptr;
+	all_cases(few_cases, n_few_cases, TOL_TILES, "no counters");
+	test_ctx.counters = counters;
+}
+
+/* Keys and values are what the reference reads; queries and weights are rounded to binary16 or bfloat16. */
+static const attention_case e4m3_cases[] = {
+	{ KN_F8_E4M3, decode, 4, 8, 2, 128, 128, 16, false, false, false, 0, 0.0f, GK_F32 },
+	{ KN_F8_E4M3, deep, 4, 6, 2, 64, 64, 7, false, true, false, 50, 0.0f, GK_BF16 },
+	{ KN_F8_E4M3, decode, 4, 2, 2, 40, 24, 8, false, false, false, 0, 20.0f, GK_F32 },
+	{ KN_F8_E4M3, deep, 4, 20, 1, 192, 128, 16, false, false, false, 0, 0.0f, GK_F32 },
+	{ KN_F8_E4M3, decode, 3, 3, 1, 256, 256, 32, false, true, false, 0, 0.0f, GK_F32 },
+	{ KN_F8_E4M3, prompt, 4, 4, 2, 128, 128, 16, false, true, false, 40, 0.0f, GK_F32 },
+	{ KN_F8_E4M3, prompt, 4, 4, 2, 40, 24, 8, false, false, false, 0, 0.0f, GK_BF16 },
+	{ KN_F8_E4M3, decode, 3, 16, 1, 576, 512, 16, true, false, false, 0, 0.0f, GK_F32 },
+};
+static const int n_e4m3_cases = sizeof(e4m3_cases) / sizeof(e4m3_cases[0]);
+
+GPU_TEST(tokens_attend_to_e4m3)
+{
+	all_cases(e4m3_cases, n_e4m3_cases, TOL_TILES, "e4m3");
 }
 
 GPU_TEST(prompts_attend)
@@ -398,9 +498,10 @@ GPU_TEST(attention_exactly)
 		{ KN_BF16, decode, 4, 6, 3, 64, 64, 16, false, false, true, 0, 30.0f, GK_F32 },
 		{ KN_F16, decode, 4, 4, 1, 48, 32, 8, true, false, true, 0, 0.0f, GK_F32 },
 		{ KN_F32, decode, 3, 2, 1, 300, 264, 8, false, false, false, 0, 0.0f, GK_F32 },
+		{ KN_F8_E4M3, decode, 4, 6, 3, 64, 64, 16, false, false, true, 0, 0.0f, GK_F32 },
 	};
 
-	for (int i = 0; i < 4; i++) {
+	for (int i = 0; i < 5; i++) {
 		char name[32];
 
 		(void)snprintf(name, sizeof(name), "case %d", i);
@@ -438,6 +539,7 @@ GPU_TEST(a_row_attends_the_same_bits_among_others_when_fixed)
 		CHECK(plan.n_few == 2 && plan.n_merge == 1, "parts of %d keys", GK_FIXED_PART);
 		both_seqs.counts.host[GK_N_FEW] = plan.n_few;
 		both_seqs.counts.host[GK_N_MERGE] = plan.n_merge;
+		both_seqs.counts.host[GK_N_SHARES] = plan.n_shares;
 		both_seqs.few.up();
 		both_seqs.merge.up();
 		both_seqs.counts.up();
@@ -449,4 +551,108 @@ GPU_TEST(a_row_attends_the_same_bits_among_others_when_fixed)
 	out.down();
 	alone.down();
 	CHECK(memcmp(out.host, alone.host, 256 * sizeof(float)) == 0, "the row differs");
+}
+
+/* Every key of every token is in one item, shares hold about as much each, and lists are as long as was said. */
+GPU_TEST(plans_cover_all_keys_once)
+{
+	enum { SEQS = 40, CTX = 5000 };
+
+	for (int round = 0; round < 12; round++) {
+		static const uint32_t heads[] = { 8, 1, 3 }, groups[] = { 4, 1, 40 };
+		const uint32_t n_kv = heads[round % 3], group = groups[round / 3 % 3], n = 1 + test_random() % SEQS;
+		struct gk_ctx ctx = test_ctx;
+		struct gk_seq seqs[SEQS] = {};
+		struct gk_plan plan = {};
+		uint64_t keys = 0, covered = 0;
+		uint32_t rows = 0, places = 0;
+
+		ctx.fixed = round % 2;
+		ctx.n_sm = 132;
+		for (uint32_t i = 0; i < n; i++) {
+			seqs[i].n_q = 1 + test_random() % (round % 4 ? 1 : GK_WORK_TOKENS);
+			seqs[i].kv_len = seqs[i].n_q + test_random() % (CTX - GK_WORK_TOKENS);
+			seqs[i].row = rows;
+			rows += seqs[i].n_q;
+		}
+		plan.room = gk_plan_room(&ctx, rows, n, CTX);
+		plan.few = (struct gk_work *)calloc(plan.room, sizeof(*plan.few));
+		plan.many = (struct gk_work *)calloc(plan.room, sizeof(*plan.many));
+		plan.merge = (struct gk_merge *)calloc(plan.room, sizeof(*plan.merge));
+		CHECK(gk_plan_attention(&ctx, n_kv, group, seqs, n, &plan) == 0, "round %d", round);
+		CHECK(plan.n_shares <= gk_plan_shares(&ctx, n_kv, group), "round %d: %u shares", round, plan.n_shares);
+		CHECK(plan.n_many == 0, "no prompts");
+		for (uint32_t i = 0; i < plan.n_few; i++) {
+			const struct gk_work *w = &plan.few[i], *before = i ? &plan.few[i - 1] : nullptr;
+			const uint32_t end = seqs[w->seq].kv_len - seqs[w->seq].n_q + w->q + w->n_q;
+
+			CHECK(w->n_q * group <= 16 || w->n_q == 1, "rows of an item");
+			CHECK(w->kv_begin == (before && before->seq == w->seq && before->q == w->q ? before->kv_end : 0),
+			      "item %u", i);
+			CHECK(w->kv_end <= end && w->kv_begin < w->kv_end, "item %u", i);
+			CHECK(w->part != GK_WHOLE || (w->kv_begin == 0 && w->kv_end == end), "item %u", i);
+			CHECK(!ctx.fixed || (w->kv_begin & (GK_FIXED_PART - 1)) == 0, "item %u", i);
+			covered += (uint64_t)(w->kv_end - w->kv_begin) * w->n_q;
+			if (w->part != GK_WHOLE) {
+				const struct gk_merge *m = &plan.merge[w->merge];
+
+				CHECK(m->seq == w->seq && m->q == w->q && m->n_q == w->n_q, "item %u", i);
+				CHECK(w->part >= m->part && w->part < m->part + m->n_parts * m->n_q, "item %u", i);
+				places += w->n_q;
+			}
+		}
+		for (uint32_t i = 0; i < n; i++) {
+			const uint32_t tokens = group < 16 ? 16 / group : 1;
+
+			for (uint32_t q = 0; q < seqs[i].n_q; q += tokens) {
+				const uint32_t n_q = seqs[i].n_q - q < tokens ? seqs[i].n_q - q : tokens;
+
+				keys += (uint64_t)(seqs[i].kv_len - seqs[i].n_q + q + n_q) * n_q;
+			}
+		}
+		CHECK(covered == keys, "round %d", round);
+		CHECK(places == plan.n_parts, "round %d", round);
+		for (uint32_t i = 0; i < plan.n_shares; i++)
+			CHECK(plan.few[i].first < plan.n_few && (i == 0 ? plan.few[i].first == 0
+			                                                : plan.few[i].first > plan.few[i - 1].first),
+			      "share %u", i);
+		free(plan.few);
+		free(plan.many);
+		free(plan.merge);
+	}
+}
+
+/* A token's row is the same bits with drafts behind it, in one part or more. */
+GPU_TEST(a_row_attends_the_same_bits_with_drafts_when_fixed)
+{
+	static const length alone[] = { { 1023, 1 } }, drafts[] = { { 1026, 4 } };
+	test_ctx.fixed = true;
+	test_batch one(KN_BF16, alone, 1, 2, 128, 128, false, 16, 4), four(KN_BF16, drafts, 1, 2, 128, 128, false, 16, 4);
+	test_rows q(GK_F32, 4, 1024, 1024), out_one(GK_F32, 1, 1024, 1024), out_four(GK_F32, 4, 1024, 1024);
+	struct gk_attention a = {};
+
+	q.random(1.0f);
+	four.fill();
+	one.kv.k = four.kv.k;
+	one.kv.v = four.kv.v;
+	one.batch.pages = four.batch.pages;
+	a.q = q.view();
+	a.n_head = 8;
+	a.scale = 0.09f;
+	for (uint32_t window = 0; window < 200; window += 100) {
+		a.window = window;
+		a.out = out_one.view();
+		a.kv = one.kv;
+		a.batch = &one.batch;
+		CHECK(gk_attention(&test_ctx, &a) == 0, "one");
+		a.out = out_four.view();
+		a.kv = four.kv;
+		a.batch = &four.batch;
+		CHECK(gk_attention(&test_ctx, &a) == 0, "four");
+		test_sync("four");
+		out_one.down();
+		out_four.down();
+		CHECK(memcmp(out_one.host, out_four.host, 1024 * sizeof(float)) == 0, "window %u", window);
+	}
+	test_ctx.fixed = false;
 }

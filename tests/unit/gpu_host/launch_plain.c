@@ -419,7 +419,8 @@ int gk_plan_attention(const struct gk_ctx *ctx, uint32_t n_kv_head, uint32_t gro
 
 				if (plan->n_many == plan->room)
 					return -E2BIG;
-				plan->many[plan->n_many++] = (struct gk_work){ s, q, n, 0, end, GK_WHOLE };
+				plan->many[plan->n_many++] =
+				        (struct gk_work){ .seq = s, .q = q, .n_q = n, .kv_end = end, .part = GK_WHOLE };
 			}
 			continue;
 		}
@@ -430,9 +431,11 @@ int gk_plan_attention(const struct gk_ctx *ctx, uint32_t n_kv_head, uint32_t gro
 		for (uint32_t p = 0; p < n_parts; p++) {
 			uint32_t end = p + 1 < n_parts ? (p + 1) * PART : seqs[s].kv_len;
 
-			plan->few[plan->n_few++] =
-			        (struct gk_work){ s,        0,   seqs[s].n_q,
-				                  p * PART, end, n_parts > 1 ? plan->n_parts++ : GK_WHOLE };
+			plan->few[plan->n_few++] = (struct gk_work){ .seq = s,
+				                                     .n_q = seqs[s].n_q,
+				                                     .kv_begin = p * PART,
+				                                     .kv_end = end,
+				                                     .part = n_parts > 1 ? plan->n_parts++ : GK_WHOLE };
 		}
 	}
 	return 0;

@@ -1,8 +1,10 @@
 /* The whole engine on a GPU plugin whose launchers are plain loops: loaded, planned by what the device says is free,
  * scheduled; greedy requests come back as ids, others as logits. Compared with the reference backend. */
+#include <errno.h>
 #include <libgen.h>
 #include <pthread.h>
 #include <stdlib.h>
+#include <string.h>
 #include <unistd.h>
 
 #include "engine.h"
@@ -77,10 +79,11 @@ static void submit(struct eng_engine *e, struct call *call)
 /* Three greedy ones, then one more beside one with log-probabilities and one that draws, then three that draw from
  * some.
  */
-static void ask(const char *backend, bool no_ahead, struct answer *a, struct eng_stats *ret_stats)
+static void ask(const char *backend, const char *kv_dtype, bool no_ahead, struct answer *a, struct eng_stats *ret_stats)
 {
 	const struct eng_options o = { .model_path = test_fixture("models/qwen3"),
 		                       .backend = backend,
+		                       .kv_dtype = kv_dtype,
 		                       .no_ahead = no_ahead };
 	struct eng_engine *e = NULL;
 	struct call calls[N_REQUESTS];
@@ -104,6 +107,7 @@ static void ask(const char *backend, bool no_ahead, struct answer *a, struct eng
 	eng_engine_close(e);
 }
 
+/* state: what K and V are kept in. */
 static void answers_are_those_of_the_reference(void **state)
 {
 	static struct answer want, got, behind;
@@ -111,14 +115,13 @@ static void answers_are_those_of_the_reference(void **state)
 	char exe[4096], path[4200];
 	ssize_t n = readlink("/proc/self/exe", exe, sizeof(exe) - 1);
 
-	(void)state;
 	assert_true(n > 0);
 	exe[n] = '\0';
 	(void)snprintf(path, sizeof(path), "%s/../../plugin-host", dirname(exe));
 	assert_int_equal(setenv("OCAI_PLUGIN_DIR", path, 1), 0);
-	ask("ref", false, &want, &none);
-	ask("cuda", false, &got, &ahead);
-	ask("cuda", true, &behind, &one_by_one);
+	ask("ref", *state, false, &want, &none);
+	ask("cuda", *state, false, &got, &ahead);
+	ask("cuda", *state, true, &behind, &one_by_one);
 	assert_int_equal(none.n_steps_ahead, 0);
 	assert_true(ahead.n_steps_ahead > ahead.n_steps / 2);
 	assert_int_equal(one_by_one.n_steps_ahead, 0);
@@ -136,9 +139,27 @@ static void answers_are_those_of_the_reference(void **state)
 	}
 }
 
+static void a_type_of_keys_that_a_backend_has_not_is_refused(void **state)
+{
+	struct eng_options o = { .model_path = test_fixture("models/qwen3"), .backend = "cpu", .kv_dtype = "f8" };
+	struct eng_engine *e = NULL;
+	struct err err = { 0 };
+
+	(void)state;
+	assert_int_equal(eng_engine_open(&o, &e, &err), -ENOTSUP);
+	assert_non_null(strstr(err_text(&err), "F8_E4M3"));
+	o.kv_dtype = "f7";
+	assert_int_equal(eng_engine_open(&o, &e, &err), -EINVAL);
+	assert_null(e);
+}
+
 int main(void)
 {
-	const struct CMUnitTest tests[] = { cmocka_unit_test(answers_are_those_of_the_reference) };
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test_prestate(answers_are_those_of_the_reference, NULL),
+		cmocka_unit_test_prestate(answers_are_those_of_the_reference, "f8"),
+		cmocka_unit_test(a_type_of_keys_that_a_backend_has_not_is_refused),
+	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -1,0 +1,400 @@
+/* Attention of few rows (decode, drafts): at most 16 rows of a K/V head, where reading keys and values is all that
+ * counts. A block takes one share of the plan for one K/V head; each of its waves takes every WAVES-th tile of 32 keys
+ * and walks alone, with a ring of RING tiles of its own that are under way (keys and values in turn, so that 32 keys
+ * need half the room): no barrier but at the ends of items, where the waves' results are merged. A tile belongs to
+ * the same wave wherever an item begins, so a row's sums have one order.
+ *
+ * Of a row whose keys are cut into parts, the block that writes the last part merges them, in their order. */
+#include "gpu/attention_few.h"
+
+enum { FEW_TILE = 32, NO_LINE = UINT32_MAX };
+
+/* ---- Copies ---------------------------------------------------------------------------------------------------- */
+
+/* Keys or values of 32 tokens, BYTES each, as chunks of 16 bytes. line: of token threadIdx.x % 32, its place in the
+ * pool in vectors, or NO_LINE: zeros. By one wave. */
+template <int CHUNKS, int BYTES>
+GPU_FN void attn_copy_lines(uint4 *tile, const attn_args &a, const void *pool, uint32_t dim, uint32_t line)
+{
+	enum { PER = 16 / BYTES, N = FEW_TILE * CHUNKS / GPU_WAVE };
+
+#pragma unroll
+	for (int n = 0; n < N; n++) {
+		const uint32_t i = (uint32_t)gpu_lane() + n * GPU_WAVE, r = i / CHUNKS, c = i % CHUNKS;
+		const uint32_t from = gpu_shfl(line, (int)r);
+		const bool there = from != NO_LINE && c * PER < dim;
+		const size_t at = there ? (size_t)from * dim + c * PER : 0;
+		uint4 *to = tile + gpu_tile_at(r, c, CHUNKS);
+
+		if (a.direct)
+			gpu_copy16(to, (const uint8_t *)pool + at * BYTES, there ? 16 : 0);
+		else
+			*to = attn_to_bf16(a, pool, at, there ? dim - c * PER : 0);
+	}
+}
+
+/* ---- The kernel -------------------------------------------------------------------------------------------------- */
+
+/* Bytes of shared memory: queries, the waves' rings, room for exchanges where lanes need it. At the end of an item a
+ * wave's ring takes its sums. */
+template <int KD, int VD, int WAVES, int RING, int BYTES> struct few_sizes {
+	enum {
+		PER = 16 / BYTES,
+		KC = KD / PER,
+		VC = VD / PER,
+		QC = KD / 8,
+		ENTRY = FEW_TILE * (KC > VC ? KC : VC),
+		LINE = VD + 1,
+		SUMS = (FEW_ROWS * (LINE + 2) + 3) / 4, /* in 16 bytes */
+		RING_CHUNKS = RING * ENTRY > SUMS ? RING * ENTRY : SUMS,
+#if defined(GPU_CUDA)
+		EXCHANGE = 0,
+#else
+		EXCHANGE = 64,
+#endif
+		TOTAL = FEW_ROWS * QC + WAVES * (RING_CHUNKS + EXCHANGE),
+	};
+	static_assert(KC % 8 == 0 && VC % 8 == 0, "rows of whole swizzles");
+};
+
+/* BYTES of a key's value in shared memory: 2, bfloat16, or 1, e4m3. BLOCKS on a multiprocessor. */
+template <int KD, int VD, int WAVES, int RING, int BYTES, int BLOCKS>
+static __global__ void __launch_bounds__(WAVES *GPU_WAVE, BLOCKS) attn_few_kernel(GPU_PARAM attn_args a)
+{
+	typedef few_sizes<KD, VD, WAVES, RING, BYTES> size;
+	enum {
+		KC = size::KC,
+		VC = size::VC,
+		QC = size::QC,
+		LINE = size::LINE,
+		Q_STAYS = KD <= 128, /* in registers */
+		THREADS = WAVES * GPU_WAVE,
+	};
+	constexpr bool WIDENED = BYTES == 1;
+	GPU_DYN_SHARED(uint4, shared);
+	__shared__ uint32_t n_before;
+	const uint32_t wave = threadIdx.x / GPU_WAVE;
+	uint4 *const tile_q = shared, *const rings = tile_q + FEW_ROWS * QC, *const ring = rings + wave * size::RING_CHUNKS;
+	gpu_bf16 *const exchange = (gpu_bf16 *)(rings + WAVES * size::RING_CHUNKS + wave * size::EXCHANGE);
+	const uint32_t row0 = blockIdx.x % a.row_blocks * FEW_ROWS, kv_head = blockIdx.x / a.row_blocks % a.kv.n_kv_head;
+	const uint32_t share = blockIdx.x / a.row_blocks / a.kv.n_kv_head, n_shares = a.batch.counts[GK_N_SHARES];
+
+	gpu_dependents_may_start();
+	if (share >= n_shares) {
+		gpu_dependency_wait();
+		return;
+	}
+
+	/* Tables of the step and keys of steps before are there already: the ring fills while the kernel before ends. */
+	const uint32_t last = share + 1 < n_shares ? a.work[share + 1].first : a.batch.counts[GK_N_FEW];
+	const float scale = a.scale * attn_k_scale(a, kv_head), v_scale = attn_v_scale(a, kv_head);
+	const float to_log2 = gpu_float(LOG2E_BITS) * (a.softcap > 0.0f ? 1.0f : scale);
+	bool waited = !a.early;
+
+	if (waited)
+		gpu_dependency_wait();
+	for (uint32_t index = a.work[share].first; index < last; index++) {
+		attn_span it;
+
+		if (!attn_span_of(a, a.work[index], kv_head, row0, FEW_ROWS, FEW_TILE, &it))
+			continue;
+
+		const gk_work &work = it.work;
+		const gk_seq &seq = it.seq;
+		const uint32_t end = it.end, old = seq.kv_len - seq.n_q;
+		const uint32_t n_rows = it.n_rows - row0 < FEW_ROWS ? it.n_rows - row0 : (uint32_t)FEW_ROWS;
+		/* This wave's tiles. */
+		const uint32_t begin_tile = it.begin / FEW_TILE, end_tile = (end + FEW_TILE - 1) / FEW_TILE;
+		const uint32_t tile0 = begin_tile + (wave + WAVES - begin_tile % WAVES) % WAVES;
+		const uint32_t n_tiles = tile0 < end_tile ? (end_tile - tile0 + WAVES - 1) / WAVES : 0;
+
+		/* A page number is asked for one tile ahead. */
+		const auto page_of = [&](uint32_t tile) {
+			const uint32_t t = tile * FEW_TILE + (threadIdx.x & 31);
+
+			return t < end ? it.pages[a.page_shift >= 0 ? t >> a.page_shift : t / a.kv.page_tokens]
+			               : (uint32_t)NO_LINE;
+		};
+		uint32_t issued = 0, into = 0, page = page_of(tile0), line = NO_LINE;
+		const auto issue = [&]() {
+			const uint32_t tile = tile0 + issued / 2 * WAVES;
+
+			if (issued < 2 * n_tiles) {
+				uint4 *const to = ring + into * size::ENTRY;
+
+				if ((issued & 1) == 0) {
+					const uint32_t t = tile * FEW_TILE + (threadIdx.x & 31);
+					const uint32_t slot = a.page_shift >= 0 ? t & ((1u << a.page_shift) - 1)
+					                                        : t % a.kv.page_tokens;
+
+					line = page == NO_LINE
+					               ? (uint32_t)NO_LINE
+					               : (page * a.kv.n_kv_head + kv_head) * a.kv.page_tokens + slot;
+					page = page_of(tile + WAVES);
+					if (!waited && (tile + 1) * FEW_TILE > old) {
+						gpu_dependency_wait();
+						waited = true;
+					}
+					attn_copy_lines<KC, BYTES>(to, a, a.kv.k, a.kv.k_dim, line);
+				} else {
+					attn_copy_lines<VC, BYTES>(to, a, a.kv.v, a.kv.v_dim, line);
+				}
+			}
+			gpu_copy_commit();
+			issued++;
+			into = into + 1 < RING ? into + 1 : 0;
+		};
+
+#pragma unroll 1
+		for (int n = 0; n < RING - 1; n++)
+			issue();
+		if (!waited) {
+			gpu_dependency_wait();
+			waited = true;
+		}
+		for (uint32_t i = threadIdx.x; i < FEW_ROWS * QC; i += THREADS)
+			tile_q[gpu_tile_at(i / QC, i % QC, QC)] = attn_query<WIDENED>(
+			        a, seq, work, attn_row_at(a, seq, work, kv_head, row0 + i / QC), i % QC);
+		__syncthreads();
+
+		const auto query = [&](int c) {
+			return WIDENED ? gpu_tile_frag_wide(tile_q, 0, 32 * c, QC) : gpu_tile_frag(tile_q, 0, 4 * c, QC);
+		};
+		gpu_acc acc[VD / 16];
+		gpu_frag q[Q_STAYS ? KD / 32 : 1];
+		float top[GPU_ACC_ROWS], mass[GPU_ACC_ROWS];
+		uint32_t pos[GPU_ACC_ROWS], from = 0;
+
+		if (Q_STAYS) {
+#pragma unroll
+			for (int c = 0; c < (Q_STAYS ? KD / 32 : 1); c++)
+				q[c] = query(c);
+		}
+#pragma unroll
+		for (int d = 0; d < VD / 16; d++)
+			acc[d] = gpu_acc_zero();
+#pragma unroll
+		for (int s = 0; s < GPU_ACC_ROWS; s++) {
+			top[s] = -INFINITY;
+			mass[s] = 0.0f;
+			pos[s] = attn_row_at(a, seq, work, kv_head, row0 + gpu_slot_row(s)).pos;
+		}
+		/* The oldest entry of the ring, once it is there; the one used before is free and filled again. */
+		const auto next_entry = [&]() {
+			const uint4 *entry = ring + from * size::ENTRY;
+
+			gpu_copy_wait<RING - 2>();
+			gpu_sync_wave();
+			issue();
+			from = from + 1 < RING ? from + 1 : 0;
+			return entry;
+		};
+
+#pragma unroll 1
+		for (uint32_t i = 0; i < n_tiles; i++) {
+			const uint32_t token = (tile0 + i * WAVES) * FEW_TILE;
+			/* Whether every row sees all keys of the tile. */
+			const bool all = token + FEW_TILE <= it.first_pos + 1 && token + FEW_TILE <= end &&
+			                 (a.window == 0 || token + a.window > it.last_pos);
+			gpu_acc s[2];
+			const uint4 *tile = next_entry();
+
+			s[0] = s[1] = gpu_acc_zero();
+#pragma unroll
+			for (int c = 0; c < KD / 32; c++) {
+				const gpu_frag f = Q_STAYS ? q[Q_STAYS ? c : 0] : query(c);
+
+#pragma unroll
+				for (int n = 0; n < 2; n++)
+					gpu_mma<false, WIDENED>(s[n], f,
+					                        WIDENED ? gpu_tile8_frag(tile, 16 * n, 32 * c, KC)
+					                                : gpu_tile_frag(tile, 16 * n, 4 * c, KC));
+			}
+			if (a.softcap > 0.0f) {
+#pragma unroll
+				for (int n = 0; n < 2; n++) {
+#pragma unroll
+					for (int k = 0; k < GPU_ACC; k++)
+						s[n].v[k] = a.softcap * tanhf(s[n].v[k] * scale / a.softcap);
+				}
+			}
+			if (!all) {
+#pragma unroll
+				for (int n = 0; n < 2; n++) {
+#pragma unroll
+					for (int k = 0; k < GPU_ACC; k++) {
+						const uint32_t key = token + 16 * n + gpu_acc_col(k),
+						               p = pos[gpu_acc_slot(k)];
+
+						if (key > p || key >= end || (a.window && key + a.window <= p))
+							s[n].v[k] = -INFINITY;
+					}
+				}
+			}
+
+			float fresh[GPU_ACC_ROWS], shrink[GPU_ACC_ROWS];
+
+#pragma unroll
+			for (int r = 0; r < GPU_ACC_ROWS; r++)
+				fresh[r] = -INFINITY;
+#pragma unroll
+			for (int n = 0; n < 2; n++) {
+#pragma unroll
+				for (int k = 0; k < GPU_ACC; k++)
+					fresh[gpu_acc_slot(k)] = fmaxf(fresh[gpu_acc_slot(k)], s[n].v[k]);
+			}
+#pragma unroll
+			for (int r = 0; r < GPU_ACC_ROWS; r++) {
+				fresh[r] = fmaxf(top[r], gpu_row_max(fresh[r]) * to_log2);
+				shrink[r] = fresh[r] == -INFINITY ? 1.0f : attn_exp2(top[r] - fresh[r]);
+				top[r] = fresh[r];
+				mass[r] *= shrink[r];
+				if (fresh[r] == -INFINITY)
+					fresh[r] = 0.0f; /* nothing seen yet: every weight becomes 0 */
+			}
+#pragma unroll
+			for (int n = 0; n < 2; n++) {
+#pragma unroll
+				for (int k = 0; k < GPU_ACC; k++) {
+					const float p = attn_exp2(s[n].v[k] * to_log2 - fresh[gpu_acc_slot(k)]);
+
+					s[n].v[k] = p;
+					mass[gpu_acc_slot(k)] += p;
+				}
+			}
+#pragma unroll
+			for (int d = 0; d < VD / 16; d++) {
+#pragma unroll
+				for (int k = 0; k < GPU_ACC; k++)
+					acc[d].v[k] *= shrink[gpu_acc_slot(k)];
+			}
+
+			const gpu_frag p = gpu_acc_frag<WIDENED>(s[0], s[1], exchange);
+
+			tile = next_entry();
+#pragma unroll
+			for (int d = 0; d < VD / 16; d++)
+				gpu_mma<false, WIDENED>(acc[d], p,
+				                        WIDENED ? gpu_tile8_frag_t(tile, 0, 16 * d, VC)
+				                                : gpu_tile_frag_t(tile, 0, 16 * d, VC));
+		}
+		gpu_copy_wait<0>();
+		gpu_sync_wave();
+
+		/* The waves' results, merged in their order. */
+		float *const sums = (float *)ring, *const tops = sums + FEW_ROWS * LINE, *const masses = tops + FEW_ROWS;
+
+#pragma unroll
+		for (int r = 0; r < GPU_ACC_ROWS; r++)
+			mass[r] = gpu_row_sum(mass[r]);
+#pragma unroll
+		for (int k = 0; k < GPU_ACC; k++) {
+			const uint32_t r = gpu_acc_row(k);
+
+			if (r >= n_rows)
+				continue;
+#pragma unroll
+			for (int d = 0; d < VD / 16; d++) {
+				const uint32_t col = gpu_acc_col(k);
+
+				sums[r * LINE + d * 16 + (WIDENED ? gpu_turned_col(col) : col)] = acc[d].v[k];
+			}
+			tops[r] = top[gpu_acc_slot(k)];
+			masses[r] = mass[gpu_acc_slot(k)];
+		}
+		__syncthreads();
+		for (uint32_t i = threadIdx.x; i < n_rows * VD; i += THREADS) {
+			const uint32_t r = i / VD, col = i % VD;
+			const attn_row row = attn_row_at(a, seq, work, kv_head, row0 + r);
+			const float *const all_sums = (const float *)rings;
+			enum { STEP = size::RING_CHUNKS * 4, TOPS = FEW_ROWS * LINE, MASSES = TOPS + FEW_ROWS };
+			float best = -INFINITY, sum = 0.0f, total = 0.0f;
+
+			if (col >= a.kv.v_dim)
+				continue;
+#pragma unroll
+			for (int w = 0; w < WAVES; w++)
+				best = fmaxf(best, all_sums[w * STEP + TOPS + r]);
+#pragma unroll
+			for (int w = 0; w < WAVES; w++) {
+				const float t = all_sums[w * STEP + TOPS + r], f = t == -INFINITY ? 0.0f : attn_exp2(t - best);
+
+				sum += all_sums[w * STEP + r * LINE + col] * f;
+				total += all_sums[w * STEP + MASSES + r] * f;
+			}
+			sum *= v_scale;
+			if (work.part == GK_WHOLE) {
+				gk_put(a.out, seq.row + work.q + row.token, (size_t)row.head * a.kv.v_dim + col,
+				       sum * attn_final_scale(a, row.head, best, total));
+			} else {
+				float *part = a.parts + ((size_t)(work.part + row.token) * a.n_head + row.head) *
+				                                (a.kv.v_dim + 2);
+
+				part[col] = sum;
+				if (col == 0) {
+					part[a.kv.v_dim] = best;
+					part[a.kv.v_dim + 1] = total;
+				}
+			}
+		}
+		__syncthreads(); /* the rings are free */
+		if (work.part == GK_WHOLE || !a.counters)
+			continue;
+
+		const gk_merge m = a.batch.merge[work.merge];
+		uint32_t *const counter = a.counters + (work.merge * a.kv.n_kv_head + kv_head) * a.row_blocks +
+		                          blockIdx.x % a.row_blocks;
+
+		if (threadIdx.x == 0) {
+			__threadfence();
+			n_before = atomicAdd(counter, 1u);
+			__threadfence();
+		}
+		__syncthreads();
+		if (n_before + 1 == m.n_parts) {
+			if (threadIdx.x == 0)
+				*counter = 0;
+			attn_merge(a, m, kv_head, row0, (float *)shared, size::TOTAL * 4);
+		}
+		__syncthreads();
+	}
+	if (!waited)
+		gpu_dependency_wait();
+}
+
+/* ---- Launches ----------------------------------------------------------------------------------------------------- */
+
+template <int KD, int VD, int WAVES, int RING, int BYTES, int BLOCKS>
+static void few_launch(const struct gk_ctx *ctx, attn_args a, uint32_t max_work)
+{
+	const uint32_t shares = gk_plan_shares(ctx, a.kv.n_kv_head, a.group), most = shares < max_work ? shares : max_work;
+
+	gpu_launch(attn_few_kernel<KD, VD, WAVES, RING, BYTES, BLOCKS>, dim3(most * a.kv.n_kv_head * a.row_blocks),
+	           dim3(WAVES * ctx->warp), few_sizes<KD, VD, WAVES, RING, BYTES>::TOTAL * sizeof(uint4), ctx->stream,
+	           ctx->overlap, a);
+}
+
+/* Two blocks on a multiprocessor with much shared memory; the smaller ones fit 64 KiB. */
+void attn_few_launch(const struct gk_ctx *ctx, const attn_args &a, uint32_t max_work)
+{
+	const uint32_t k = a.kv.k_dim, v = a.kv.v_dim;
+	const bool large = ctx->smem_bytes >= 128u << 10, e4m3 = a.direct && a.kv.dtype == KN_F8_E4M3;
+
+#define SIZES(KD, VD, BYTES, WAVES, RING, SMALL_WAVES, SMALL_RING)                                        \
+	if (k <= KD && v <= VD) {                                                                         \
+		if (large)                                                                                \
+			few_launch<KD, VD, WAVES, RING, BYTES, 2>(ctx, a, max_work);                      \
+		else                                                                                      \
+			few_launch<KD, VD, SMALL_WAVES, SMALL_RING, BYTES, 1>(ctx, a, max_work);          \
+		return;                                                                                   \
+	}
+	if (e4m3) {
+		SIZES(128, 128, 1, 4, 6, 4, 2)
+		SIZES(256, 256, 1, 4, 3, 2, 2)
+	}
+	SIZES(64, 64, 2, 4, 6, 4, 2)
+	SIZES(128, 128, 2, 4, 3, 2, 2)
+	SIZES(192, 128, 2, 4, 2, 2, 2)
+	SIZES(256, 256, 2, 2, 3, 1, 2)
+#undef SIZES
+}
