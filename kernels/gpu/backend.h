@@ -59,6 +59,9 @@ struct gpu_table {
 	uint64_t hash;
 	uint32_t n;
 	struct gk_mat *host, *device;
+	/* gpu_mat_table_of(): whose, and the id of their first. */
+	const struct kn_mat *of;
+	uint64_t of_id;
 };
 
 /* ---- Records ---- */
@@ -316,7 +319,7 @@ struct gpu_picks {
 
 /* ---- Programs: program.c ---- */
 
-enum gpu_fused { F_ONE, F_QKV, F_BATCH, F_ADD_NORM };
+enum gpu_fused { F_ONE, F_QKV, F_BATCH, F_ADD_NORM, F_ROUTER };
 
 /* Records [first, first + n) as one launch, or n_mats products of one shape. */
 struct gpu_launch {
@@ -378,7 +381,7 @@ struct gpu_backend {
 	uint32_t n_chunks, last_chunk;
 	uint64_t last_mat_id;
 	struct gpu_table *tables;
-	uint32_t n_tables;
+	uint32_t n_tables, next_table; /* the one that is probably asked for next */
 
 	/* The program being recorded. */
 	uint64_t *words;
@@ -401,6 +404,7 @@ struct gpu_backend {
 	char *wbuf; /* device: a matrix in bfloat16, for the library */
 	size_t wbuf_bytes;
 	bool capturing, is_stale; /* programs know places that are no more: forget them when this one is done */
+	uint32_t *tickets;        /* device: see struct gk_router */
 	char *raw;                /* device: matrices as they are in files, before they are packed; NULL: none yet */
 	size_t raw_bytes;
 };
@@ -428,6 +432,8 @@ void gpu_mat_done(struct kn_backend *be, struct kn_mat *m);
 void gpu_mats_close(struct gpu_backend *be);
 /* The same descriptions in device memory, made at the first call. NULL: no memory. */
 const struct gk_mat *gpu_mat_table(struct gpu_backend *be, const struct gk_mat *mats, uint32_t n);
+/* Of an array of matrices that stay as they are, up to KN_MAX_EXPERTS: it is known again by its place. */
+const struct gk_mat *gpu_mat_table_of(struct gpu_backend *be, const struct kn_mat *mats, uint32_t n);
 
 /* record.c: the table's operations, and record_recurrent.c's */
 void gpu_record_ops(struct kn_ops *ops);
