@@ -59,6 +59,9 @@ struct gpu_table {
 	uint64_t hash;
 	uint32_t n;
 	struct gk_mat *host, *device;
+	/* gpu_mat_table_of(): whose, and the id of their first. */
+	const struct kn_mat *of;
+	uint64_t of_id;
 };
 
 /* ---- Records ---- */
@@ -333,7 +336,7 @@ struct gpu_flight {
 
 /* ---- Programs: program.c ---- */
 
-enum gpu_fused { F_ONE, F_QKV, F_BATCH, F_ADD_NORM };
+enum gpu_fused { F_ONE, F_QKV, F_BATCH, F_ADD_NORM, F_ROUTER };
 
 /* Records [first, first + n) as one launch, or n_mats products of one shape. */
 struct gpu_launch {
@@ -400,7 +403,7 @@ struct gpu_backend {
 	uint32_t n_chunks, last_chunk;
 	uint64_t last_mat_id;
 	struct gpu_table *tables;
-	uint32_t n_tables;
+	uint32_t n_tables, next_table; /* the one that is probably asked for next */
 
 	/* The program being recorded. */
 	uint64_t *words;
@@ -428,6 +431,7 @@ struct gpu_backend {
 	char *qbuf; /* device: an input in eight bits, for the library */
 	size_t qbuf_bytes;
 	bool capturing, is_stale; /* programs know places that are no more: forget them when this one is done */
+	uint32_t *tickets;        /* device: see struct gk_router */
 	char *raw;                /* device: matrices as they are in files, before they are packed; NULL: none yet */
 	size_t raw_bytes;
 };
@@ -461,6 +465,8 @@ void gpu_mats_close(struct gpu_backend *be);
 int gpu_raw_room(struct gpu_backend *be, size_t bytes);
 /* The same descriptions in device memory, made at the first call. NULL: no memory. */
 const struct gk_mat *gpu_mat_table(struct gpu_backend *be, const struct gk_mat *mats, uint32_t n);
+/* Of an array of matrices that stay as they are, up to KN_MAX_EXPERTS: it is known again by its place. */
+const struct gk_mat *gpu_mat_table_of(struct gpu_backend *be, const struct kn_mat *mats, uint32_t n);
 
 /* source.c: kn_ops.source. */
 int gpu_source(struct kn_backend *be, const struct kn_source *source);

@@ -5,6 +5,7 @@
  *   norm or activation, product by eight bits  what is normed or activated is written in eight bits only
  *   q and k norms, rotation, store of K and V
  *   a sum, its norm
+ *   (few rows) norm, the router's product, its choice
  *   a product per head       (latent attention) one launch for all heads
  *
  * What a fused launch leaves out must be written again before anybody reads it, within the same program: the last layer
@@ -247,6 +248,30 @@ static bool adds_and_norms(const struct fuser *f, uint32_t i)
 	       n->norm.out.alloc != a->add.x.alloc && n->norm.out.alloc != a->add.y.alloc && n->norm.dim == a->add.dim;
 }
 
+/* ---- The router ---- */
+
+/* Records from i on that are one gk_route_few(): a norm or none, the product, the choice. 0: none. Nothing is left out. */
+static uint32_t router_parts(const struct fuser *f, uint32_t i)
+{
+	const union gpu_rec *const *recs = f->p->recs;
+	const struct rec_norm *norm = recs[i]->h.op == OP_NORM ? &recs[i]->norm : NULL;
+	uint32_t at = norm ? i + 1 : i;
+	const struct rec_job *job;
+
+	if (at + 1 >= f->p->n_recs || recs[at]->h.op != OP_MATMUL || recs[at]->h.n_jobs != 1 ||
+	    recs[at + 1]->h.op != OP_ROUTE || f->batched[at] || f->norm_of[at] != NONE || !gpu_is_few(f->be, recs[at]))
+		return 0;
+	job = &recs[at]->matmul.job[0];
+	if (job->m->m.type != KN_F32 || job->accumulate || job->m->m.rows != recs[at + 1]->route.n_expert ||
+	    !same(&job->out, &recs[at + 1]->route.logits) || recs[at + 1]->h.rows != recs[at]->h.rows)
+		return 0;
+	if (norm && (norm->is_layernorm || norm->n_head != 1 || norm->h.ints != NO_SLOT || norm->h.rows != recs[at]->h.rows ||
+	             norm->out.alloc == norm->x.alloc || norm->dim != job->m->m.cols ||
+	             !same(&norm->out, &recs[at]->matmul.x)))
+		return 0;
+	return at + 2 - i;
+}
+
 /* ---- One product per head ---- */
 
 /* Products of one shape whose inputs and outputs lie at steady distances. */
@@ -453,6 +478,15 @@ static int emit(struct fuser *f)
 			i += n ? n - 1 : 0;
 			continue;
 		}
+		l.n = rec->h.op == OP_NORM || rec->h.op == OP_MATMUL ? router_parts(f, i) : 0;
+		if (l.n) {
+			l.kind = F_ROUTER;
+			for (uint32_t k = 1; k < l.n; k++)
+				f->gone[i + k] = true;
+			p->launches[p->n_launches++] = l;
+			continue;
+		}
+		l.n = 1;
 		if (rec->h.op == OP_MATMUL) {
 			l.norm = f->norm_of[i];
 			l.gated = f->gated[i];

@@ -438,16 +438,21 @@ static int issue_attention(struct gpu_backend *be, const struct gpu_program *p, 
 	return gk_attention(&be->ctx, &k);
 }
 
+static struct kn_router router_of(const struct rec_route *r)
+{
+	return (struct kn_router){ .kind = r->kind,
+		                   .n_expert = r->n_expert,
+		                   .top_k = r->top_k,
+		                   .n_group = r->n_group,
+		                   .top_group = r->top_group,
+		                   .normalize = r->normalize,
+		                   .scale = r->scale,
+		                   .bias = r->bias };
+}
+
 static int issue_route(struct gpu_backend *be, const struct gpu_program *p, const struct rec_route *r)
 {
-	const struct kn_router router = { .kind = r->kind,
-		                          .n_expert = r->n_expert,
-		                          .top_k = r->top_k,
-		                          .n_group = r->n_group,
-		                          .top_group = r->top_group,
-		                          .normalize = r->normalize,
-		                          .scale = r->scale,
-		                          .bias = r->bias };
+	const struct kn_router router = router_of(r);
 
 	return gk_route(&be->ctx, &router, view(be, p, &r->logits).p, gpu_rows_of(be, r->h.rows), r->ids, r->weights);
 }
@@ -606,6 +611,18 @@ static int issue_one(struct gpu_backend *be, const struct gpu_program *p, const 
 	return -EINVAL;
 }
 
+static int issue_parts(struct gpu_backend *be, const struct gpu_program *p, const struct gpu_launch *launch)
+{
+	int r = 0;
+
+	for (uint32_t i = 0; i < launch->n && r == 0; i++) {
+		const struct gpu_launch one = { .first = launch->first + i, .norm = UINT32_MAX };
+
+		r = issue_one(be, p, &one);
+	}
+	return r;
+}
+
 static int issue_qkv(struct gpu_backend *be, const struct gpu_program *p, const struct gpu_launch *launch)
 {
 	struct gpu_qkv_parts q;
@@ -630,15 +647,34 @@ static int issue_qkv(struct gpu_backend *be, const struct gpu_program *p, const 
 		             .batch = &batch,
 		             .rows = gpu_rows_of(be, q.rope_q->h.rows) };
 	r = gk_qkv_store(&be->ctx, &k);
-	if (r != -ENOTSUP)
-		return r;
-	r = 0;
-	for (uint32_t i = 0; i < launch->n && r == 0; i++) {
-		const struct gpu_launch one = { .first = launch->first + i, .norm = UINT32_MAX };
+	return r == -ENOTSUP ? issue_parts(be, p, launch) : r;
+}
 
-		r = issue_one(be, p, &one);
+static int issue_router(struct gpu_backend *be, const struct gpu_program *p, const struct gpu_launch *launch)
+{
+	const union gpu_rec *const *recs = p->recs + launch->first;
+	const struct rec_norm *norm = launch->n == 3 ? &recs[0]->norm : NULL;
+	const struct rec_matmul *m = &recs[launch->n - 2]->matmul;
+	const struct rec_route *choice = &recs[launch->n - 1]->route;
+	struct gk_router k = { .x = view(be, p, norm ? &norm->x : &m->x),
+		               .rows = gpu_rows_of(be, m->h.rows),
+		               .w = m->job[0].m->m,
+		               .bias = m->job[0].bias,
+		               .logits = view(be, p, &choice->logits).p,
+		               .router = router_of(choice),
+		               .ids = choice->ids,
+		               .weights = choice->weights,
+		               .tickets = be->tickets };
+	int r;
+
+	if (norm) {
+		k.norm = true;
+		k.norm_w = norm->w;
+		k.eps = norm->eps;
+		k.normed = view(be, p, &norm->out);
 	}
-	return r;
+	r = gk_route_few(&be->ctx, &k);
+	return r == -ENOTSUP ? issue_parts(be, p, launch) : r;
 }
 
 int gpu_issue(struct gpu_backend *be, const struct gpu_program *p)
@@ -652,6 +688,8 @@ int gpu_issue(struct gpu_backend *be, const struct gpu_program *p)
 			r = issue_qkv(be, p, l);
 		else if (l->kind == F_ADD_NORM)
 			r = issue_add_norm(be, p, l);
+		else if (l->kind == F_ROUTER)
+			r = issue_router(be, p, l);
 		else if (l->kind == F_BATCH)
 			r = issue_batch(be, p, l);
 		else

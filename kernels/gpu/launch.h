@@ -324,6 +324,24 @@ int gk_qkv_store(const struct gk_ctx *ctx, const struct gk_qkv *a);
 int gk_route(const struct gk_ctx *ctx, const struct kn_router *router, const float *logits, struct gk_rows rows,
              int32_t *ret_ids, float *ret_weights);
 
+/* The router of few rows, up to GK_FEW_ROWS, in one launch: x' = x or RMSNorm(x) * norm_w, logits = x' W^T + bias, and
+ * gk_route() of them. -ENOTSUP: ctx->fixed, or W is not float32. */
+struct gk_router {
+	struct gk_view x, normed; /* normed: x' is written there, too; with norm only */
+	struct gk_rows rows;
+	bool norm;           /* over all of w.cols */
+	const float *norm_w; /* NULL: ones; 16-byte aligned */
+	float eps;
+	struct gk_mat w;     /* [n_expert, cols] */
+	const float *bias;   /* or NULL */
+	float *logits;       /* [rows, n_expert] */
+	struct kn_router router;
+	int32_t *ids; /* [rows, top_k] */
+	float *weights;
+	uint32_t *tickets; /* [GK_FEW_ROWS] zeros, and zeros again afterwards; of one stream */
+};
+int gk_route_few(const struct gk_ctx *ctx, const struct gk_router *router);
+
 struct gk_moe {
 	struct gk_view x, out; /* out float32: += */
 	struct gk_rows rows;

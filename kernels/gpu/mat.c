@@ -276,3 +276,32 @@ const struct gk_mat *gpu_mat_table(struct gpu_backend *be, const struct gk_mat *
 	be->n_tables++;
 	return t->device;
 }
+
+/* Each step asks for the same tables in the same order, a few for each layer: they are found without being made. */
+const struct gk_mat *gpu_mat_table_of(struct gpu_backend *be, const struct kn_mat *mats, uint32_t n)
+{
+	uint64_t id = ((const struct gpu_mat *)mats[0].packed)->id;
+	struct gk_mat host[KN_MAX_EXPERTS];
+	const struct gk_mat *table;
+
+	for (uint32_t i = 0; i < be->n_tables; i++) {
+		uint32_t at = (be->next_table + i) % be->n_tables;
+		const struct gpu_table *t = &be->tables[at];
+
+		if (t->of == mats && t->of_id == id && t->n == n) {
+			be->next_table = at + 1;
+			return t->device;
+		}
+	}
+	memset(host, 0, n * sizeof(*host));
+	for (uint32_t i = 0; i < n; i++)
+		memcpy(&host[i], &((const struct gpu_mat *)mats[i].packed)->m, sizeof(host[i]));
+	table = gpu_mat_table(be, host, n);
+	for (uint32_t i = 0; i < be->n_tables; i++) {
+		if (be->tables[i].device == table) {
+			be->tables[i].of = mats;
+			be->tables[i].of_id = id;
+		}
+	}
+	return table;
+}

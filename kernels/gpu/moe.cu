@@ -1,140 +1,30 @@
-/* Mixtures of experts: the router, rows sorted by expert, grouped products, and the sum.
+/* Mixtures of experts: rows sorted by expert, grouped products, and the sum.
  *
  * A pair is a row and one of its experts; its place is where it stands once pairs are sorted by expert. Places within
  * an expert are handed out by atomics, so they differ from run to run; no result depends on them, since each row is
  * multiplied by itself and the sum goes by pairs, in order of k. */
 #include <errno.h>
 
+#include "gpu/experts.h"
 #include "gpu/linear.h"
 #include "gpu/many.h"
 #include "gpu/mat_value.h"
 #include "gpu/moe.h"
 
-/* ---- The router: 32 lanes for each row -------------------------------------------------------------------------- */
-
-enum { ROUTE_THREADS = 64, ROUTE_ROWS = ROUTE_THREADS / 32, MAX_K = 32 };
-
-GPU_FN float route_sigmoid(float x)
-{
-	return 1.0f / (1.0f + expf(-x));
-}
-
-/* The sum of the two best choices of a group. */
-GPU_FN float group_score(const float *choices, uint32_t size)
-{
-	float best = -INFINITY, second = -INFINITY;
-
-	for (uint32_t e = 0; e < size; e++) {
-		if (choices[e] > best) {
-			second = best;
-			best = choices[e];
-		} else if (choices[e] > second) {
-			second = choices[e];
-		}
-	}
-	return size > 1 ? best + second : best;
-}
-
-static __global__ void route_kernel(struct kn_router r, const float *logits, gk_rows rows, int32_t *ids, float *weights)
-{
-	GPU_DYN_SHARED(float, shared);
-	const uint32_t lane = threadIdx.x & 31, row = blockIdx.x * ROUTE_ROWS + threadIdx.x / 32, n = r.n_expert;
-	float *const choices = shared + (size_t)(threadIdx.x / 32) * 2 * n, *const scores = choices + n;
-	float sum = 0.0f, total = 0.0f, top = -INFINITY;
-
-	gpu_dependents_may_start();
-	gpu_dependency_wait();
-	if (row >= gk_n_rows(rows))
-		return;
-	logits += (size_t)row * n;
-	ids += (size_t)row * r.top_k;
-	weights += (size_t)row * r.top_k;
-	for (uint32_t e = lane; e < n; e += 32) {
-		choices[e] = r.kind == KN_ROUTE_SIGMOID ? route_sigmoid(logits[e]) + (r.bias ? r.bias[e] : 0.0f) : logits[e];
-		top = fmaxf(top, logits[e]);
-	}
-	top = gpu_group_max(top);
-	gpu_sync_wave();
-	if (r.n_group > 1 && r.top_group < r.n_group) {
-		const uint32_t size = n / r.n_group;
-
-		for (uint32_t g = lane; g < r.n_group; g += 32)
-			scores[g] = group_score(choices + g * size, size);
-		gpu_sync_wave();
-		for (uint32_t g = lane; g < r.n_group; g += 32) {
-			uint32_t n_better = 0;
-
-			for (uint32_t o = 0; o < r.n_group; o++)
-				n_better += scores[o] > scores[g] || (scores[o] == scores[g] && o < g);
-			for (uint32_t e = 0; e < size && n_better >= r.top_group; e++)
-				choices[g * size + e] = -INFINITY;
-		}
-		gpu_sync_wave();
-	}
-	for (uint32_t e = lane; r.kind == KN_ROUTE_SOFTMAX && e < n; e += 32)
-		sum += expf(logits[e] - top);
-	if (r.kind == KN_ROUTE_SOFTMAX)
-		sum = gpu_group_sum(sum);
-	for (uint32_t k = 0; k < r.top_k; k++) {
-		float best = -INFINITY;
-		uint32_t best_id = 0;
-
-		for (uint32_t e = lane; e < n; e += 32) {
-			if (choices[e] > best) {
-				best = choices[e];
-				best_id = e;
-			}
-		}
-		for (int m = 16; m > 0; m >>= 1) {
-			const float other = gpu_shfl_xor(best, m);
-			const uint32_t id = gpu_shfl_xor(best_id, m);
-
-			if (other > best || (other == best && id < best_id)) {
-				best = other;
-				best_id = id;
-			}
-		}
-		/* Nothing left to choose, or the first is no number: the first. */
-		if (best == -INFINITY || choices[0] != choices[0])
-			best_id = 0;
-		gpu_sync_wave();
-		if (lane == 0) {
-			choices[best_id] = -INFINITY;
-			ids[k] = (int32_t)best_id;
-			scores[k] = r.kind == KN_ROUTE_SIGMOID ? route_sigmoid(logits[best_id]) : expf(logits[best_id] - top);
-		}
-		gpu_sync_wave();
-	}
-	if (lane != 0)
-		return;
-	for (uint32_t k = 0; r.kind == KN_ROUTE_TOPK_SOFTMAX && k < r.top_k; k++)
-		sum += scores[k];
-	if (r.kind == KN_ROUTE_SIGMOID)
-		sum = 1.0f;
-	for (uint32_t k = 0; k < r.top_k; k++)
-		total += scores[k] / sum;
-	for (uint32_t k = 0; k < r.top_k; k++)
-		weights[k] = scores[k] / sum / (r.normalize ? total + 1e-20f : 1.0f) * r.scale;
-}
-
-int gk_route(const struct gk_ctx *ctx, const struct kn_router *router, const float *logits, struct gk_rows rows,
-             int32_t *ret_ids, float *ret_weights)
-{
-	if (router->n_expert == 0 || router->n_expert > KN_MAX_EXPERTS || router->top_k > router->n_expert)
-		return -EINVAL;
-	gpu_launch(route_kernel, dim3((rows.bound + ROUTE_ROWS - 1) / ROUTE_ROWS), dim3(ROUTE_THREADS),
-	           (size_t)ROUTE_ROWS * 2 * router->n_expert * sizeof(float), ctx->stream, ctx->overlap, *router, logits, rows,
-	           ret_ids, ret_weights);
-	return gk_launched();
-}
-
 /* ---- Pairs by expert --------------------------------------------------------------------------------------------- */
 
-enum { SORT_THREADS = 1024, TILE_ROWS = 64 };
+enum {
+	SORT_THREADS = 1024,
+	TILE_ROWS = 64, /* of many.h */
+	PAIR_ROWS = 4, /* up to here pairs are not sorted */
+};
+#ifndef MOE_FEW_PAIRS
+#define MOE_FEW_PAIRS 16u /* up to so many for each expert on average, reading weights is what takes the time */
+#endif
 
 struct sorted {
 	few_group *groups; /* experts that have rows */
-	few_group *tiles;  /* the same cut to TILE_ROWS */
+	few_group *tiles;  /* the same in pieces */
 	uint32_t *n_groups, *n_tiles;
 	uint32_t *row_of;   /* [place] */
 	uint32_t *place_of; /* [pair] */
@@ -160,7 +50,7 @@ GPU_FN uint32_t sum_before(uint32_t v, uint32_t *scratch)
 }
 
 static __global__ void __launch_bounds__(SORT_THREADS) sort_kernel(sorted s, const int32_t *ids, gk_rows rows,
-                                                                   uint32_t top_k, uint32_t n_expert)
+                                                                   uint32_t top_k, uint32_t n_expert, uint32_t tile_rows)
 {
 	__shared__ uint32_t count[KN_MAX_EXPERTS], cursor[KN_MAX_EXPERTS], scratch[SORT_THREADS];
 	const uint32_t e = threadIdx.x;
@@ -178,7 +68,7 @@ static __global__ void __launch_bounds__(SORT_THREADS) sort_kernel(sorted s, con
 	}
 	__syncthreads();
 
-	const uint32_t mine = count[e], n_mine = (mine + TILE_ROWS - 1) / TILE_ROWS;
+	const uint32_t mine = count[e], n_mine = (mine + tile_rows - 1) / tile_rows;
 	const uint32_t first = sum_before(mine, scratch);
 	const uint32_t group = sum_before(mine != 0, scratch), tile = sum_before(n_mine, scratch);
 
@@ -186,9 +76,8 @@ static __global__ void __launch_bounds__(SORT_THREADS) sort_kernel(sorted s, con
 	if (mine)
 		s.groups[group] = few_group{ e, first, mine };
 	for (uint32_t t = 0; t < n_mine; t++)
-		s.tiles[tile + t] = few_group{ e, first + t * TILE_ROWS,
-			                       mine - t * TILE_ROWS < TILE_ROWS ? mine - t * TILE_ROWS
-			                                                        : (uint32_t)TILE_ROWS };
+		s.tiles[tile + t] =
+			few_group{ e, first + t * tile_rows, mine - t * tile_rows < tile_rows ? mine - t * tile_rows : tile_rows };
 	if (e == SORT_THREADS - 1) {
 		*s.n_groups = group + (mine != 0);
 		*s.n_tiles = tile + n_mine;
@@ -209,24 +98,33 @@ static __global__ void __launch_bounds__(SORT_THREADS) sort_kernel(sorted s, con
 
 /* ---- The sum -------------------------------------------------------------------------------------------------------- */
 
-static __global__ void combine_kernel(gk_view out, gk_view y, const uint32_t *place_of, const float *weights,
-                                      gk_rows rows, uint32_t top_k, uint32_t dim)
+enum { COMBINE_THREADS = 256 };
+
+static __global__ void __launch_bounds__(COMBINE_THREADS) combine_kernel(gk_view out, gk_view y, const uint32_t *place_of,
+                                                                         const float *weights, gk_rows rows,
+                                                                         uint32_t top_k, uint32_t dim, bool whole)
 {
-	const uint32_t row = blockIdx.x, d = blockIdx.y * blockDim.x + threadIdx.x;
-	float sum;
+	const uint32_t row = blockIdx.x, d = (blockIdx.y * COMBINE_THREADS + threadIdx.x) * 8;
+	float sum[8];
 
 	gpu_dependents_may_start();
 	gpu_dependency_wait();
 	if (row >= gk_n_rows(rows) || d >= dim)
 		return;
-	sum = gk_get(out, row, d);
+	gk_get8(out, row, d, dim, whole, sum);
 	for (uint32_t k = 0; k < top_k; k++) {
 		const uint32_t place = place_of[row * top_k + k];
+		const float weight = weights[row * top_k + k];
+		float v[8];
 
-		if (place != UINT32_MAX)
-			sum += weights[row * top_k + k] * gk_get(y, place, d);
+		if (place == UINT32_MAX)
+			continue;
+		gk_get8(y, place, d, dim, whole, v);
+#pragma unroll
+		for (int i = 0; i < 8; i++)
+			sum[i] += weight * v[i];
 	}
-	gk_put(out, row, d, sum);
+	gk_put8(out, row, d, dim, whole, sum);
 }
 
 /* ---- float32 arithmetic: 32 lanes for each output of each pair ------------------------------------------------------ */
@@ -316,46 +214,113 @@ struct moe_call {
 	const struct gk_moe *m;
 	sorted s;
 	uint32_t n_pairs;
+	bool pairs; /* not sorted */
 };
 
-/* One grouped product of few rows: gate and up (both with act), or down. */
-static int few_experts(const moe_call &c, bool gated, gk_view x, gk_view out, const uint32_t *row_of)
+/* Columns of a row that has been cut into `parts`. */
+static few_columns columns_of(uint32_t type, uint32_t cols, uint32_t parts)
 {
-	const struct gk_moe *m = c.m;
-	const uint32_t type = gated ? m->type_gate : m->type_down, rows = gated ? m->n_ff : m->dim;
-	few_args a = {};
-	few_launch f = {};
+	few_columns c = {};
 	gk_mat shape = {};
 
 	shape.type = type;
-	shape.cols = gated ? m->dim : m->n_ff;
-	a.n_jobs = 1;
-	a.job[0].out = out;
-	a.act = m->act;
-	a.gated = gated;
+	shape.cols = cols;
+	c.n_chunks = gk_n_units(shape) * gk_unit(type) / 32;
+	c.col_stride = (c.n_chunks | 1) * 4;
+	c.parts = parts;
+	return c;
+}
+
+static bool fits(const gk_ctx *ctx, size_t shared)
+{
+	return !ctx->smem_bytes || shared + 2048 <= ctx->smem_bytes; /* some is not dynamic */
+}
+
+/* Columns at a time: twice what an expert has on average, so that few need a second pass over its weights. */
+static int tiles_across(const moe_call &c, const few_columns &cols, int rt, size_t *ret_shared)
+{
+	const uint32_t per_expert = c.n_pairs / c.m->n_expert * cols.parts;
+	int nt = c.pairs || per_expert <= 3 ? 1 : per_expert <= 8 ? 2 : 4;
+
+	for (;; nt /= 2) {
+		*ret_shared = few_shared_bytes(c.pairs ? cols.parts : nt == 1 ? 8 : nt * 8, cols, true, true, nt, rt);
+		if (nt == 1 || fits(c.ctx, *ret_shared))
+			return nt;
+	}
+}
+
+/* One grouped product of few rows: gate and up (both with act), or down. */
+static int few_experts(const moe_call &c, bool gated, gk_view x, gk_view out)
+{
+	const struct gk_moe *m = c.m;
+	const uint32_t type = gated ? m->type_gate : m->type_down;
+	experts_args a = {};
+	experts_launch l = {};
+
 	a.x = x;
+	a.out = out;
+	a.rows = m->rows;
+	a.act = m->act;
+	a.n_expert = m->n_expert;
+	a.n_rows_w = gated ? m->n_ff : m->dim;
+	a.n_tiles = (a.n_rows_w + FEW_TILE - 1) / FEW_TILE;
+	a.top_k = m->top_k;
+	a.gated = gated;
 	a.whole = gk_view_aligned(x);
-	a.cols.n_chunks = gk_n_units(shape) * gk_unit(type) / 32;
-	a.cols.col_stride = (a.cols.n_chunks | 1) * 4;
-	a.cols.parts = c.ctx->fixed || m->rows.bound <= 4 ? 2 : 1;
-	a.groups = c.s.groups;
-	a.n_groups = c.s.n_groups;
+	a.cols = columns_of(type, gated ? m->dim : m->n_ff, x.elem != GK_BF16 && m->rows.bound <= PAIR_ROWS ? 2 : 1);
 	a.mats[0] = gated ? m->gate : m->down;
 	a.mats[1] = gated ? m->up : nullptr;
-	a.mat_bias[0] = gated ? m->gate_bias : m->down_bias;
-	a.mat_bias[1] = gated ? m->up_bias : nullptr;
-	a.row_of = row_of;
-	f.ctx = c.ctx;
-	f.args = &a;
-	f.nt = 1;
-	f.rt = gated ? 2 : 1;
-	a.n_tiles = (rows + FEW_TILE - 1) / FEW_TILE;
-	f.n_groups = m->n_expert < c.n_pairs ? m->n_expert : c.n_pairs;
-	f.shared = few_shared_bytes(m->rows.bound == 1 ? a.cols.parts : (uint32_t)FEW_GROUP_COLS, a.cols, true, true, f.nt,
-	                            f.rt);
-	if (c.ctx->smem_bytes && f.shared + 1024 > c.ctx->smem_bytes)
+	a.bias[0] = gated ? m->gate_bias : m->down_bias;
+	a.bias[1] = gated ? m->up_bias : nullptr;
+	if (c.pairs) {
+		a.ids = m->ids;
+		a.x_by_row = gated;
+	} else {
+		a.groups = c.s.groups;
+		a.n_groups = c.s.n_groups;
+		a.row_of = gated ? c.s.row_of : nullptr;
+	}
+	l.ctx = c.ctx;
+	l.args = &a;
+	l.n_groups = c.pairs || c.n_pairs < m->n_expert ? c.n_pairs : m->n_expert;
+	l.nt = tiles_across(c, a.cols, gated ? 2 : 1, &l.shared);
+	if (!fits(c.ctx, l.shared))
 		return -ENOTSUP;
-	return few_launch_any(type, f) ? gk_launched() : -EINVAL;
+	return experts_launch_16bit(type, l) || experts_launch_blocks(type, l) || experts_launch_k(type, l) ? gk_launched()
+	                                                                                                    : -EINVAL;
+}
+
+/* Down and the sum of rows that were not sorted. */
+static chosen_args chosen_of(const struct gk_moe *m, gk_view h)
+{
+	chosen_args a = {};
+
+	a.h = h;
+	a.out = m->out;
+	a.rows = m->rows;
+	a.n_expert = m->n_expert;
+	a.n_rows_w = m->dim;
+	a.n_ff = m->n_ff;
+	a.top_k = m->top_k;
+	a.whole = gk_view_aligned(h);
+	a.cols = columns_of(m->type_down, m->n_ff, 2);
+	a.cols.n_chunks *= m->top_k;
+	a.cols.col_stride = (a.cols.n_chunks | 1) * 4;
+	a.mats = m->down;
+	a.bias = m->down_bias;
+	a.ids = m->ids;
+	a.weights = m->weights;
+	return a;
+}
+
+static int chosen_experts(const moe_call &c, gk_view h)
+{
+	const uint32_t type = c.m->type_down;
+	const chosen_args a = chosen_of(c.m, h);
+
+	return chosen_launch_16bit(type, c.ctx, a) || chosen_launch_blocks(type, c.ctx, a) || chosen_launch_k(type, c.ctx, a)
+	               ? gk_launched()
+	               : -EINVAL;
 }
 
 static int many_experts(const moe_call &c, bool gated, gk_view x, gk_view out, const uint32_t *row_of)
@@ -384,6 +349,47 @@ static int many_experts(const moe_call &c, bool gated, gk_view x, gk_view out, c
 	return many_launch_any(gated ? m->type_gate : m->type_down, l) ? gk_launched() : -EINVAL;
 }
 
+/* Hopper has a kernel of its own. */
+static bool is_wide(const gk_ctx *ctx)
+{
+#if defined(GPU_CUDA)
+	return ctx->sm == 90;
+#else
+	(void)ctx;
+	return false;
+#endif
+}
+
+static int wide_experts(const moe_call &c, bool gated, gk_view x, gk_view out, const uint32_t *row_of)
+{
+#if defined(GPU_CUDA)
+	const struct gk_moe *m = c.m;
+	wide_args a = {};
+	wide_launch l = {};
+
+	a.x = x;
+	a.out = out;
+	a.tiles = c.s.tiles;
+	a.n_tiles = c.s.n_tiles;
+	a.mats[0] = gated ? m->gate : m->down;
+	a.mats[1] = gated ? m->up : nullptr;
+	a.bias[0] = gated ? m->gate_bias : m->down_bias;
+	a.bias[1] = gated ? m->up_bias : nullptr;
+	a.row_of = row_of;
+	a.act = m->act;
+	a.fixed = c.ctx->fixed;
+	l.ctx = c.ctx;
+	l.args = &a;
+	l.n_rows_w = gated ? m->n_ff : m->dim;
+	l.n_tiles = c.n_pairs / WIDE_TILE + (m->n_expert < c.n_pairs ? m->n_expert : c.n_pairs);
+	l.gated = gated;
+	return wide_launch_any(gated ? m->type_gate : m->type_down, l) ? gk_launched() : -EINVAL;
+#else
+	(void)c, (void)gated, (void)x, (void)out, (void)row_of;
+	return -ENOTSUP;
+#endif
+}
+
 static int exact_experts_launch(const moe_call &c, bool gated, gk_view x, gk_view out, const uint32_t *row_of)
 {
 	const struct gk_moe *m = c.m;
@@ -404,22 +410,75 @@ static int exact_experts_launch(const moe_call &c, bool gated, gk_view x, gk_vie
 	return gk_launched();
 }
 
+/* How the call is done. Few: bound by reading weights, of which each is read once. */
+enum moe_way { MOE_EXACT, MOE_PAIRS, MOE_FEW, MOE_MANY };
+
+static moe_way way_of(const gk_ctx *ctx, const struct gk_moe *m)
+{
+	const uint32_t n_pairs = m->rows.bound * m->top_k;
+	const gk_view h = {};
+
+	if (m->exact || m->type_gate == KN_F32 || m->type_down == KN_F32 || m->type_up == KN_F32)
+		return MOE_EXACT;
+	if (ctx->fixed)
+		return MOE_MANY;
+	if (m->rows.bound <= PAIR_ROWS && m->top_k <= MAX_CHOSEN && fits(ctx, chosen_shared_bytes(chosen_of(m, h).cols)))
+		return MOE_PAIRS;
+	return n_pairs <= MOE_FEW_PAIRS * m->n_expert || m->rows.bound <= GK_FEW_ROWS ? MOE_FEW : MOE_MANY;
+}
+
+static int sort_pairs(const moe_call &c)
+{
+	gpu_launch(sort_kernel, dim3(1), dim3(SORT_THREADS), 0, c.ctx->stream, c.ctx->overlap, c.s, c.m->ids, c.m->rows,
+	           c.m->top_k, c.m->n_expert, is_wide(c.ctx) ? (uint32_t)WIDE_TILE : (uint32_t)TILE_ROWS);
+	return gk_launched();
+}
+
+static int combine(const moe_call &c, gk_view y)
+{
+	const struct gk_moe *m = c.m;
+	const bool whole = m->dim % 8 == 0 && gk_view_aligned(m->out) && gk_view_aligned(y);
+
+	gpu_launch(combine_kernel, dim3(m->rows.bound, (m->dim + COMBINE_THREADS * 8 - 1) / (COMBINE_THREADS * 8)),
+	           dim3(COMBINE_THREADS), 0, c.ctx->stream, c.ctx->overlap, m->out, y, (const uint32_t *)c.s.place_of, m->weights,
+	           m->rows, m->top_k, m->dim, whole);
+	return gk_launched();
+}
+
+static int many(const moe_call &c, gk_view h, gk_view y, const moe_layout &l)
+{
+	gk_view x = c.m->x;
+	int r = 0;
+
+	if (x.elem != GK_BF16 || !gk_view_aligned(x)) {
+		const gk_view narrow = { (uint8_t *)c.ctx->scratch + l.x, GK_BF16, (c.m->dim + 7) / 8 * 8 };
+
+		r = gk_convert(c.ctx, narrow, x, c.m->rows, c.m->dim);
+		x = narrow;
+	}
+	if (r < 0)
+		return r;
+	if (is_wide(c.ctx)) {
+		r = wide_experts(c, true, x, h, c.s.row_of);
+		return r < 0 ? r : wide_experts(c, false, h, y, nullptr);
+	}
+	r = many_experts(c, true, x, h, c.s.row_of);
+	return r < 0 ? r : many_experts(c, false, h, y, nullptr);
+}
+
 int gk_moe(const struct gk_ctx *ctx, const struct gk_moe *m)
 {
 	const uint32_t n_pairs = m->rows.bound * m->top_k;
 	const moe_layout l = layout_of(n_pairs, m->n_expert, m->n_ff, m->dim);
 	uint8_t *const scratch = (uint8_t *)ctx->scratch;
-	const bool exact = m->exact || m->type_gate == KN_F32 || m->type_down == KN_F32 || m->type_up == KN_F32;
-	const bool few = !exact && (ctx->fixed || n_pairs <= 8 * m->n_expert || m->rows.bound <= GK_FEW_ROWS);
-	const bool bf16 = !exact && !few;
-	moe_call c = { ctx, m, {}, n_pairs };
-	gk_view x = m->x, h = { scratch + l.h, bf16 ? (uint32_t)GK_BF16 : (uint32_t)GK_F32, (m->n_ff + 7) / 8 * 8 };
-	const gk_view y = { scratch + l.y, GK_F32, m->dim };
+	moe_way way = way_of(ctx, m);
+	moe_call c = { ctx, m, {}, n_pairs, way == MOE_PAIRS };
+	gk_view h = { scratch + l.h, GK_F32, (m->n_ff + 7) / 8 * 8 }, y = { scratch + l.y, GK_F32, m->dim };
 	int r;
 
 	if (n_pairs == 0 || m->n_expert > KN_MAX_EXPERTS || l.total > ctx->scratch_bytes)
 		return -EINVAL;
-	if (!exact && m->type_gate != m->type_up)
+	if (way != MOE_EXACT && m->type_gate != m->type_up)
 		return -ENOTSUP;
 	c.s.groups = (few_group *)(scratch + l.groups);
 	c.s.tiles = (few_group *)(scratch + l.tiles);
@@ -427,30 +486,30 @@ int gk_moe(const struct gk_ctx *ctx, const struct gk_moe *m)
 	c.s.n_tiles = c.s.n_groups + 1;
 	c.s.row_of = (uint32_t *)(scratch + l.row_of);
 	c.s.place_of = (uint32_t *)(scratch + l.place_of);
-	gpu_launch(sort_kernel, dim3(1), dim3(SORT_THREADS), 0, ctx->stream, ctx->overlap, c.s, m->ids, m->rows, m->top_k,
-	           m->n_expert);
-	if (bf16 && (x.elem != GK_BF16 || !gk_view_aligned(x))) {
-		const gk_view narrow = { scratch + l.x, GK_BF16, (m->dim + 7) / 8 * 8 };
-
-		r = gk_convert(ctx, narrow, x, m->rows, m->dim);
-		if (r < 0)
+	if (way == MOE_PAIRS) {
+		r = few_experts(c, true, m->x, h);
+		r = r < 0 ? r : chosen_experts(c, h);
+		if (r != -ENOTSUP)
 			return r;
-		x = narrow;
+		way = MOE_MANY; /* rows too long for a block's memory */
+		c.pairs = false;
 	}
-	r = -ENOTSUP;
-	if (exact) {
-		r = exact_experts_launch(c, true, x, h, c.s.row_of);
+	if (way == MOE_MANY || (way == MOE_FEW && m->rows.bound > PAIR_ROWS))
+		h.elem = GK_BF16; /* as which it is multiplied */
+	r = sort_pairs(c);
+	if (r == 0 && way == MOE_EXACT) {
+		r = exact_experts_launch(c, true, m->x, h, c.s.row_of);
 		r = r < 0 ? r : exact_experts_launch(c, false, h, y, nullptr);
-	} else if (few) {
-		r = few_experts(c, true, x, h, c.s.row_of);
-		r = r < 0 ? r : few_experts(c, false, h, y, nullptr);
-	} else {
-		r = many_experts(c, true, x, h, c.s.row_of);
-		r = r < 0 ? r : many_experts(c, false, h, y, nullptr);
+	} else if (r == 0 && way == MOE_FEW) {
+		r = few_experts(c, true, m->x, h);
+		r = r < 0 ? r : few_experts(c, false, h, y);
+		if (r == -ENOTSUP)
+			way = MOE_MANY;
 	}
-	if (r < 0)
-		return r;
-	gpu_launch(combine_kernel, dim3(m->rows.bound, (m->dim + 255) / 256), dim3(256), 0, ctx->stream, ctx->overlap, m->out,
-	           y, (const uint32_t *)c.s.place_of, m->weights, m->rows, m->top_k, m->dim);
-	return gk_launched();
+	if (way == MOE_MANY) {
+		h.elem = y.elem = GK_BF16;
+		y.ld = (m->dim + 7) / 8 * 8;
+		r = many(c, h, y, l);
+	}
+	return r < 0 ? r : combine(c, y);
 }

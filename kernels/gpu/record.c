@@ -488,16 +488,6 @@ static void rec_route(struct kn_backend *base, const struct kn_router *router, c
 	r->scale = router->scale;
 }
 
-static const struct gk_mat *expert_table(struct gpu_backend *be, const struct kn_mat *mats, uint32_t n)
-{
-	struct gk_mat host[KN_MAX_EXPERTS];
-
-	memset(host, 0, n * sizeof(*host));
-	for (uint32_t i = 0; i < n; i++)
-		memcpy(&host[i], &mat_of(&mats[i])->m, sizeof(host[i]));
-	return gpu_mat_table(be, host, n);
-}
-
 static void rec_moe(struct kn_backend *base, const struct kn_moe *moe, float *out, size_t ld_out, const float *x,
                     size_t ld_x, size_t n, size_t dim, uint32_t top_k, const int32_t *ids, const float *weights)
 {
@@ -509,9 +499,9 @@ static void rec_moe(struct kn_backend *base, const struct kn_moe *moe, float *ou
 	finish_gather(be);
 	if (n == 0)
 		return;
-	gate = expert_table(be, moe->gate, moe->n_expert);
-	up = expert_table(be, moe->up, moe->n_expert);
-	down = expert_table(be, moe->down, moe->n_expert);
+	gate = gpu_mat_table_of(be, moe->gate, moe->n_expert);
+	up = gpu_mat_table_of(be, moe->up, moe->n_expert);
+	down = gpu_mat_table_of(be, moe->down, moe->n_expert);
 	if (!gate || !up || !down) {
 		gpu_fail(be, -ENOMEM, "moe");
 		return;

@@ -8,6 +8,7 @@
  *
  * One JSON object per line. Without the plugin or a device: says so and succeeds. */
 #include <errno.h>
+#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -171,6 +172,28 @@ static double steps_median(struct bench *b, const struct eng_step_seq *seqs, siz
 	return median(times, (size_t)reps);
 }
 
+/* Bytes of weights that a step of n tokens reads: of experts those that some token takes, if tokens choose evenly. */
+static double weight_bytes(const struct eng_model_info *i, uint32_t n)
+{
+	double each, taken;
+
+	if (i->n_expert == 0)
+		return (double)i->weight_bytes;
+	each = (double)i->expert_bytes / i->n_expert_used;
+	taken = i->n_expert * (1 - pow(1 - (double)i->n_expert_used / i->n_expert, n));
+	return (double)(i->weight_bytes - i->expert_bytes) + each * taken;
+}
+
+/* Weights that a token is multiplied with. The output matrix is used for one token a prompt. */
+static double active_params(const struct eng_model_info *i)
+{
+	double experts = (double)i->n_expert_params;
+
+	if (i->n_expert)
+		experts *= 1 - (double)i->n_expert_used / i->n_expert;
+	return (double)(i->n_params - 2ull * i->n_vocab * i->n_embd) - experts;
+}
+
 /* n sequences with `depth` tokens each in the cache take one more. Sequences have pages of their own. */
 static void decode(struct bench *b, uint32_t n, uint32_t depth)
 {
@@ -192,7 +215,7 @@ static void decode(struct bench *b, uint32_t n, uint32_t depth)
 			                         .picks = b->picks,
 			                         .n_best = 1 };
 	t = steps_median(b, seqs, n, REPS);
-	bytes = (double)b->info->weight_bytes + (double)b->info->kv_bytes_per_token * depth * n;
+	bytes = weight_bytes(b->info, n) + (double)b->info->kv_bytes_per_token * depth * n;
 	report(what, n / t, "tok/s", b->bytes_per_s / bytes * n);
 }
 
@@ -201,10 +224,9 @@ static void prefill(struct bench *b, uint32_t n_seqs, uint32_t n_tokens)
 {
 	struct eng_step_seq seqs[MAX_SEQS];
 	uint32_t per_seq = (n_tokens + PAGE - 1) / PAGE;
-	/* Two operations a weight and token; attention sees half of the prompt on average. The output matrix is used
-	 * for one token a prompt. */
-	double flops =
-	        2.0 * (double)(b->info->n_params - 2ull * b->info->n_vocab * b->info->n_embd) * n_tokens * n_seqs;
+	/* Two operations a weight and token, or reading the weights where that takes longer. */
+	double flops = 2.0 * active_params(b->info) * n_tokens * n_seqs;
+	double bytes = weight_bytes(b->info, n_tokens * n_seqs), least = 0;
 	char what[64];
 	double t;
 
@@ -219,7 +241,9 @@ static void prefill(struct bench *b, uint32_t n_seqs, uint32_t n_tokens)
 			                         .picks = b->picks,
 			                         .n_best = 1 };
 	t = steps_median(b, seqs, n_seqs, 7);
-	report(what, (double)n_seqs * n_tokens / t, "tok/s", b->flops / flops * n_seqs * n_tokens);
+	if (b->flops > 0)
+		least = flops / b->flops > bytes / b->bytes_per_s ? flops / b->flops : bytes / b->bytes_per_s;
+	report(what, (double)n_seqs * n_tokens / t, "tok/s", least > 0 ? n_seqs * n_tokens / least : 0);
 }
 
 static void fill_pages(struct bench *b)

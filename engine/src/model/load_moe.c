@@ -184,10 +184,22 @@ static int load_alternating_experts(struct loader *l, uint32_t il, struct kn_moe
 	return load_alternating_biases(l, gu_name, d_name, moe);
 }
 
+uint64_t model_count_experts(struct eng_model_info *info, const struct hparams *hp, uint32_t il, uint64_t all_bytes)
+{
+	uint64_t used = all_bytes / hp->n_expert * hp->layer[il].top_k;
+
+	info->n_expert = hp->n_expert;
+	info->n_expert_used = hp->layer[il].top_k;
+	info->n_expert_params += (uint64_t)3 * hp->n_expert * hp->n_ff_exp * hp->n_embd;
+	info->expert_bytes += used;
+	return used;
+}
+
 int model_load_moe(struct loader *l, uint32_t il, struct layer *y)
 {
 	const struct hparams *hp = l->hp;
 	struct kn_moe *moe = &y->moe;
+	struct eng_model_info *info = &l->m->info;
 	uint64_t before, n_expert = hp->n_expert;
 	char name[NAME_SIZE];
 	int r;
@@ -204,7 +216,7 @@ int model_load_moe(struct loader *l, uint32_t il, struct layer *y)
 	if (r < 0)
 		return r;
 
-	before = l->m->info.weight_bytes;
+	before = info->weight_bytes;
 	if (model_load_tensor_name(l, S_EXP_GATE_UP, il, 0, name)) {
 		r = load_alternating_experts(l, il, moe);
 	} else {
@@ -213,6 +225,7 @@ int model_load_moe(struct loader *l, uint32_t il, struct layer *y)
 		r = r < 0 ? r : load_expert_set(l, S_EXP_DOWN, il, hp->n_embd, moe->n_ff, &moe->down, &moe->down_bias);
 	}
 	/* A token reads only the experts that it takes. */
-	l->m->info.weight_bytes = before + (l->m->info.weight_bytes - before) / hp->n_expert * hp->layer[il].top_k;
+	before += model_count_experts(info, hp, il, info->weight_bytes - before);
+	info->weight_bytes = before;
 	return r;
 }

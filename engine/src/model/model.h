@@ -29,7 +29,11 @@ struct eng_model_info {
 	uint32_t n_layer, n_embd;
 	uint64_t n_params;     /* weights stored */
 	uint64_t weight_bytes; /* bytes read per decoded token: all weights but the embedding table when it is
-	                        * not also the output matrix */
+	                        * not also the output matrix; of experts those that a token takes */
+	/* Mixtures: in the layers that have experts, how many there are, how many a token takes, their weights, and
+	 * the bytes that a token reads of them. */
+	uint32_t n_expert, n_expert_used;
+	uint64_t n_expert_params, expert_bytes;
 	uint64_t mapped_bytes; /* the files that stay mapped */
 	uint64_t own_bytes;    /* what loading took beside them: repacked, converted or made */
 	uint64_t kv_bytes_per_token;
@@ -51,8 +55,9 @@ const struct eng_weights *eng_model_weights(const struct eng_model *model);
  * from 1 on, for eng_step_seq.adapter. On failure close the model. */
 int eng_model_add_lora(struct eng_model *model, const char *folder, struct err *err);
 
-/* A model of a known shape with random weights, for benchmarks: "qwen3-0.6b", "qwen3-1.7b", "qwen3-8b".
- * dtype is the type of the matrices. -EINVAL lists the names. */
+/* A model of a known shape with random weights, for benchmarks: "qwen3-0.6b", "qwen3-1.7b", "qwen3-8b",
+ * "qwen3-30b-a3b"; with ":N" behind it, only its first N layers. dtype is the type of the matrices. -EINVAL lists the
+ * names. */
 int eng_model_random(const char *shape, enum kn_dtype dtype, struct kn_backend *backend, struct eng_model **ret_model,
                      struct err *err);
 

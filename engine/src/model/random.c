@@ -2,7 +2,10 @@
  *
  * Values are normal with sigma 0.02. Drawing and quantizing each of billions would take minutes, so one
  * pool of blocks is drawn and quantized per model, and each row of a matrix is a sequence of blocks picked
- * at random: every value has the right distribution, and nothing that is measured can tell. */
+ * at random: every value has the right distribution, and nothing that is measured can tell.
+ *
+ * A backend that copies matrices to memory of its own gets all experts from one place in host memory: 60 GB of them
+ * would have to be written there first. */
 #include <errno.h>
 #include <math.h>
 #include <pthread.h>
@@ -24,12 +27,14 @@ struct shape {
 	const char *name;
 	uint32_t n_layer, n_embd, n_ff, n_head, n_kv_head;
 	bool tied;
+	uint32_t n_expert, top_k, n_ff_exp; /* n_expert 0: dense */
 };
 
 static const struct shape shapes[] = {
-	{ "qwen3-0.6b", 28, 1024, 3072, 16, 8, true },
-	{ "qwen3-1.7b", 28, 2048, 6144, 16, 8, true },
-	{ "qwen3-8b", 36, 4096, 12288, 32, 8, false },
+	{ "qwen3-0.6b", 28, 1024, 3072, 16, 8, true, 0, 0, 0 },
+	{ "qwen3-1.7b", 28, 2048, 6144, 16, 8, true, 0, 0, 0 },
+	{ "qwen3-8b", 36, 4096, 12288, 32, 8, false, 0, 0, 0 },
+	{ "qwen3-30b-a3b", 48, 2048, 0, 32, 4, false, 128, 8, 768 },
 };
 
 enum { N_SHAPES = sizeof(shapes) / sizeof(shapes[0]), N_VOCAB = 151936, HEAD_DIM = 128, N_CTX = 40960 };
@@ -56,7 +61,8 @@ static float normal(uint64_t *state)
 }
 
 struct pool {
-	char *blocks; /* [POOL_BLOCKS] quantized */
+	char *blocks;  /* [POOL_BLOCKS] quantized */
+	char *experts; /* what experts are made of where they are copied; NULL: nothing yet */
 	size_t block_bytes;
 	enum kn_dtype dtype;
 };
@@ -141,22 +147,35 @@ static int random_scales(struct eng_model *m, struct kn_mat *mat)
 	return scales ? 0 : -ENOMEM;
 }
 
-static int random_mat(struct eng_model *m, const struct pool *pool, uint32_t rows, uint32_t cols, struct kn_mat *ret,
-                      struct err *err)
+/* Values of a matrix in host memory. The number of matrices so far is the seed: the same model every time. */
+static char *random_values(struct eng_model *m, const struct pool *pool, uint32_t rows, uint32_t cols)
+{
+	char *data = model_host_alloc(m, rows * kn_row_bytes(pool->dtype, cols));
+
+	if (data)
+		fill_parallel(pool, data, (size_t)rows * cols / BLOCK, m->mats.n + 1);
+	return data;
+}
+
+static int take_mat(struct eng_model *m, const struct pool *pool, uint32_t rows, uint32_t cols, char *data,
+                    struct kn_mat *ret, struct err *err)
 {
 	size_t bytes = rows * kn_row_bytes(pool->dtype, cols);
-	char *data = model_host_alloc(m, bytes);
 
 	if (!data)
 		return err_set(err, -ENOMEM, "random model: no memory for a matrix of %zu bytes", bytes);
-	/* The number of matrices so far is the seed: the same model every time. */
-	fill_parallel(pool, data, (size_t)rows * cols / BLOCK, m->mats.n + 1);
 	*ret = (struct kn_mat){ .dtype = pool->dtype, .rows = rows, .cols = cols, .data = data };
 	m->info.n_params += (uint64_t)rows * cols;
 	m->info.weight_bytes += bytes;
 	if (random_scales(m, ret) < 0)
 		return err_set(err, -ENOMEM, "random model: no memory");
 	return model_mat(m, "random model", ret, err);
+}
+
+static int random_mat(struct eng_model *m, const struct pool *pool, uint32_t rows, uint32_t cols, struct kn_mat *ret,
+                      struct err *err)
+{
+	return take_mat(m, pool, rows, cols, random_values(m, pool, rows, cols), ret, err);
 }
 
 static float *ones(struct eng_model *m, uint32_t n)
@@ -170,9 +189,64 @@ static float *ones(struct eng_model *m, uint32_t n)
 	return model_upload(m, values, n);
 }
 
-static int random_layer(struct eng_model *m, const struct pool *pool, const struct shape *s, struct layer *l,
-                        struct err *err)
+/* [n_expert] matrices. Shared values begin at another block for each, so that no two are the same. */
+static int random_experts(struct eng_model *m, struct pool *pool, const struct shape *s, uint32_t rows, uint32_t cols,
+                          const struct kn_mat **ret, struct err *err)
 {
+	struct kn_mat *mats = model_host_alloc(m, s->n_expert * sizeof(*mats));
+	size_t n_blocks = (size_t)rows * cols / BLOCK;
+	bool shares = !kn_is_on_host(m->backend);
+	int r = 0;
+
+	if (!mats)
+		return err_set(err, -ENOMEM, "random model: no memory");
+	memset(mats, 0, s->n_expert * sizeof(*mats));
+	*ret = mats;
+	if (shares && !pool->experts) {
+		pool->experts = model_host_alloc(m, (n_blocks + POOL_BLOCKS) * pool->block_bytes);
+		if (!pool->experts)
+			return err_set(err, -ENOMEM, "random model: no memory");
+		fill_parallel(pool, pool->experts, n_blocks + POOL_BLOCKS, m->mats.n + 1);
+	}
+	for (uint32_t e = 0; e < s->n_expert && r == 0; e++) {
+		size_t first = (m->mats.n * 2654435761u >> 8) % POOL_BLOCKS;
+		char *data = shares ? pool->experts + first * pool->block_bytes : random_values(m, pool, rows, cols);
+
+		r = take_mat(m, pool, rows, cols, data, &mats[e], err);
+	}
+	return r;
+}
+
+static int random_moe(struct eng_model *m, struct pool *pool, const struct shape *s, uint32_t il, struct err *err)
+{
+	struct layer *l = &m->layers[il];
+	size_t n = (size_t)s->n_expert * s->n_embd;
+	float *router = model_host_alloc(m, n * sizeof(*router));
+	uint64_t state = m->mats.n + 1, before;
+	int r;
+
+	if (!router)
+		return err_set(err, -ENOMEM, "random model: no memory");
+	for (size_t i = 0; i < n; i++) /* as in files: bfloat16, kept as float */
+		router[i] = 0.02f * normal(&state);
+	l->router.w = (struct kn_mat){ .dtype = KN_F32, .rows = s->n_expert, .cols = s->n_embd, .data = router };
+	m->info.n_params += n;
+	m->info.weight_bytes += n * sizeof(*router);
+	r = model_mat(m, "random model", &l->router.w, err);
+	l->moe.n_expert = s->n_expert;
+	l->moe.n_ff = s->n_ff_exp;
+	l->moe.act = m->hp.act;
+	before = m->info.weight_bytes;
+	r = r < 0 ? r : random_experts(m, pool, s, s->n_ff_exp, s->n_embd, &l->moe.gate, err);
+	r = r < 0 ? r : random_experts(m, pool, s, s->n_ff_exp, s->n_embd, &l->moe.up, err);
+	r = r < 0 ? r : random_experts(m, pool, s, s->n_embd, s->n_ff_exp, &l->moe.down, err);
+	m->info.weight_bytes = before + model_count_experts(&m->info, &m->hp, il, m->info.weight_bytes - before);
+	return r;
+}
+
+static int random_layer(struct eng_model *m, struct pool *pool, const struct shape *s, uint32_t il, struct err *err)
+{
+	struct layer *l = &m->layers[il];
 	const struct {
 		uint32_t rows, cols;
 		struct linear *linear;
@@ -187,8 +261,12 @@ static int random_layer(struct eng_model *m, const struct pool *pool, const stru
 	};
 	int r = 0;
 
-	for (size_t i = 0; i < sizeof(mats) / sizeof(mats[0]) && r == 0; i++)
-		r = random_mat(m, pool, mats[i].rows, mats[i].cols, &mats[i].linear->w, err);
+	for (size_t i = 0; i < sizeof(mats) / sizeof(mats[0]) && r == 0; i++) {
+		if (mats[i].rows && mats[i].cols)
+			r = random_mat(m, pool, mats[i].rows, mats[i].cols, &mats[i].linear->w, err);
+	}
+	if (r == 0 && s->n_expert)
+		r = random_moe(m, pool, s, il, err);
 	if (r < 0)
 		return r;
 	l->attn_in_norm = ones(m, s->n_embd);
@@ -205,7 +283,7 @@ static int random_hparams(const struct shape *s, struct hparams *hp, struct err 
 	struct rope_params rope;
 	int r;
 
-	hp->arch = arch_find_hf("qwen3");
+	hp->arch = arch_find_hf(s->n_expert ? "qwen3_moe" : "qwen3");
 	hp->n_vocab = N_VOCAB;
 	hp->n_ctx = N_CTX;
 	hp->n_layer = s->n_layer;
@@ -218,8 +296,15 @@ static int random_hparams(const struct shape *s, struct hparams *hp, struct err 
 	hp->attn_scale = 1 / sqrtf(HEAD_DIM);
 	hp->tied = s->tied;
 	hp->qk_norm = true;
-	for (uint32_t i = 0; i < s->n_layer; i++)
+	hp->router = hp->arch->router;
+	hp->n_expert = s->n_expert;
+	hp->n_ff_exp = s->n_ff_exp;
+	hp->normalize = true;
+	hp->route_scale = 1;
+	for (uint32_t i = 0; i < s->n_layer; i++) {
 		hp->layer[i].n_ff = s->n_ff;
+		hp->layer[i].top_k = s->top_k;
+	}
 	rope_params_init(&rope);
 	rope.n_rot = HEAD_DIM;
 	rope.theta = 1000000;
@@ -228,7 +313,7 @@ static int random_hparams(const struct shape *s, struct hparams *hp, struct err 
 	return r < 0 ? r : hparams_check("random model", hp, err);
 }
 
-static int random_weights(struct eng_model *m, const struct pool *pool, const struct shape *s, struct err *err)
+static int random_weights(struct eng_model *m, struct pool *pool, const struct shape *s, struct err *err)
 {
 	int r = random_mat(m, pool, N_VOCAB, s->n_embd, &m->embed, err);
 
@@ -245,35 +330,46 @@ static int random_weights(struct eng_model *m, const struct pool *pool, const st
 	if (!m->layers || !m->out_norm)
 		return err_set(err, -ENOMEM, "random model: no memory");
 	for (uint32_t i = 0; i < s->n_layer && r == 0; i++)
-		r = random_layer(m, pool, s, &m->layers[i], err);
+		r = random_layer(m, pool, s, i, err);
 	return r;
 }
 
-static const struct shape *find_shape(const char *name, struct err *err)
+/* "NAME" or "NAME:LAYERS" */
+static int find_shape(const char *name, struct shape *ret, struct err *err)
 {
+	size_t len = strcspn(name, ":");
 	char names[256] = "";
+	uint32_t n_layer;
 
 	for (size_t i = 0; i < N_SHAPES; i++) {
-		if (strcmp(shapes[i].name, name) == 0)
-			return &shapes[i];
+		if (strlen(shapes[i].name) == len && strncmp(shapes[i].name, name, len) == 0) {
+			*ret = shapes[i];
+			if (name[len] == '\0')
+				return 0;
+			n_layer = (uint32_t)strtoul(name + len + 1, NULL, 10);
+			if (n_layer == 0 || n_layer > ret->n_layer)
+				return err_set(err, -EINVAL, "random model %s: it has 1 to %u layers", shapes[i].name,
+				               ret->n_layer);
+			ret->n_layer = n_layer;
+			return 0;
+		}
 		(void)snprintf(names + strlen(names), sizeof(names) - strlen(names), "%s%s", i ? ", " : "",
 		               shapes[i].name);
 	}
-	(void)err_set(err, -EINVAL, "no random model is called \"%.64s\" (%s)", name, names);
-	return NULL;
+	return err_set(err, -EINVAL, "no random model is called \"%.64s\" (%s)", name, names);
 }
 
 int eng_model_random(const char *shape, enum kn_dtype dtype, struct kn_backend *backend, struct eng_model **ret_model,
                      struct err *err)
 {
-	const struct shape *s = find_shape(shape, err);
 	CLEANUP(freep) char *blocks = NULL;
 	struct pool pool = { 0 };
+	struct shape s;
 	struct eng_model *m;
-	int r;
+	int r = find_shape(shape, &s, err);
 
-	if (!s)
-		return -EINVAL;
+	if (r < 0)
+		return r;
 	if (!kn_takes(backend, dtype))
 		return err_set(err, -ENOTSUP, "random model: the backend %s does not take %s", backend->ops->name,
 		               kn_dtype_info(dtype)->name);
@@ -285,8 +381,8 @@ int eng_model_random(const char *shape, enum kn_dtype dtype, struct kn_backend *
 		return err_set(err, -ENOMEM, "random model: no memory");
 	}
 	m->backend = backend;
-	r = random_hparams(s, &m->hp, err);
-	r = r < 0 ? r : random_weights(m, &pool, s, err);
+	r = random_hparams(&s, &m->hp, err);
+	r = r < 0 ? r : random_weights(m, &pool, &s, err);
 	r = r < 0 ? r : model_finish(m, err);
 	if (r < 0) {
 		eng_model_close(m);

@@ -44,9 +44,82 @@ GPU_TEST(the_router_chooses_as_the_reference)
 	}
 }
 
+/* Norm, product and choice in one launch. Twice, since the second finds the tickets that the first left. */
+static void router(uint32_t elem, bool norm, bool biases, enum kn_route kind, uint32_t n_expert, uint32_t dim)
+{
+	const uint32_t n = 3, k = 4;
+	const struct kn_router choice = { kind, n_expert, k, 0, 0, true, 1.5f, nullptr };
+	test_rows x(elem, n, dim, dim + 4), normed(GK_F32, n, dim, dim);
+	test_mat w(KN_F32, n_expert, dim, 0.1f);
+	both<float> norm_w(dim), bias(n_expert), logits((size_t)n * n_expert), weights((size_t)n * k);
+	both<int32_t> ids((size_t)n * k);
+	both<uint32_t> tickets(GK_FEW_ROWS);
+	float *want_x = (float *)malloc(sizeof(float) * n * dim), *want = (float *)malloc(sizeof(float) * n * n_expert);
+	int32_t want_ids[3 * 4];
+	float want_weights[3 * 4];
+	struct gk_router a = {};
+	bool same = true;
+
+	x.random(1.0f);
+	test_normals(norm_w.host, dim, 1.0f);
+	test_normals(bias.host, n_expert, 1.0f);
+	norm_w.up();
+	bias.up();
+	memset(tickets.host, 0, sizeof(uint32_t) * GK_FEW_ROWS);
+	tickets.up();
+	for (uint32_t i = 0; i < n; i++)
+		memcpy(want_x + (size_t)i * dim, x.host + (size_t)i * x.ld, dim * sizeof(float));
+	if (norm)
+		test_ref->ops->rmsnorm(test_ref, want_x, dim, x.host, x.ld, norm_w.host, n, 1, dim, 1e-5f);
+	const struct kn_matmul job = { &w.ref, want, n_expert, biases ? bias.host : nullptr, 0 };
+	test_ref->ops->matmul(test_ref, &job, 1, want_x, dim, n);
+	a.x = x.view();
+	a.normed = normed.view();
+	a.rows = test_all(n);
+	a.norm = norm;
+	a.norm_w = norm_w.device;
+	a.eps = 1e-5f;
+	if (!norm)
+		a.norm_w = nullptr;
+	a.w = w.mat;
+	a.bias = biases ? bias.device : nullptr;
+	a.logits = logits.device;
+	a.router = choice;
+	a.ids = ids.device;
+	a.weights = weights.device;
+	a.tickets = tickets.device;
+	for (int again = 0; again < 2; again++) {
+		CHECK(gk_route_few(&test_ctx, &a) == 0, "route_few");
+		test_sync("route_few");
+	}
+	logits.down();
+	ids.down();
+	weights.down();
+	CHECK(test_distance(logits.host, n_expert, want, n_expert, n, n_expert) < 5 * TOL_F32, "other logits");
+	if (norm) {
+		normed.down();
+		CHECK(test_distance(normed.host, dim, want_x, dim, n, dim) < 5 * TOL_F32, "not normed");
+	}
+	/* From the device's own logits: near ones may change places. */
+	test_ref->ops->route(test_ref, &choice, logits.host, n, want_ids, want_weights);
+	for (uint32_t i = 0; i < n * k; i++)
+		same &= ids.host[i] == want_ids[i];
+	CHECK(same, "kind %d: other experts", (int)kind);
+	CHECK(test_distance(weights.host, k, want_weights, k, n, k) < 1e-5, "kind %d: other weights", (int)kind);
+	free(want_x);
+	free(want);
+}
+
+GPU_TEST(norm_product_and_choice_are_one)
+{
+	router(GK_F32, true, false, KN_ROUTE_SOFTMAX, 128, 2048);
+	router(GK_BF16, false, true, KN_ROUTE_TOPK_SOFTMAX, 30, 260);
+	router(GK_F32, true, true, KN_ROUTE_SIGMOID, 5, 2180); /* more than a lane asks for ahead */
+}
+
 static void mixture(uint32_t type, uint32_t n, bool exact, bool biases, enum kn_act act, double tolerance, uint32_t n_expert)
 {
-	const uint32_t dim = 256, n_ff = type == KN_Q4_K || type == KN_Q6_K ? 256 : 96, top_k = 2;
+	const uint32_t dim = 256, n_ff = type == KN_Q4_K || type == KN_Q5_K || type == KN_Q6_K ? 256 : 96, top_k = 2;
 	test_mat **m = (test_mat **)malloc(sizeof(*m) * 3 * n_expert);
 	both<struct gk_mat> mats(3 * n_expert);
 	struct kn_mat *refs = (struct kn_mat *)malloc(sizeof(*refs) * 3 * n_expert);
@@ -148,6 +221,84 @@ GPU_TEST(many_rows_meet_their_experts)
 {
 	mixture(KN_BF16, 70, false, true, KN_ACT_SILU, 3 * TOL_BF16, 4);
 	mixture(KN_Q4_K, 33, false, false, KN_ACT_SILU, 3 * TOL_BF16, 3);
+}
+
+GPU_TEST(experts_of_any_type)
+{
+	for (int t = 0; t < test_n_types; t++) {
+		if (test_types[t] == KN_F32)
+			continue;
+		mixture(test_types[t], 2, false, true, KN_ACT_SILU, 2e-5, 3);
+		mixture(test_types[t], 11, false, false, KN_ACT_SILU, 2 * TOL_BF16, 3);
+		mixture(test_types[t], 30, false, true, KN_ACT_SILU, 3 * TOL_BF16, 2);
+	}
+}
+
+GPU_TEST(experts_with_rows_for_several_tiles)
+{
+	mixture(KN_BF16, 140, false, true, KN_ACT_SILU, 3 * TOL_BF16, 4);
+	mixture(KN_Q8_0, 135, false, false, KN_ACT_SWIGLU_OSS, 3 * TOL_BF16, 6);
+}
+
+/* The rows [0, n) of one mixture, with ctx.fixed. */
+static void fixed_rows(uint32_t n, const struct gk_moe *all, float *ret, test_rows *out)
+{
+	struct gk_moe a = *all;
+
+	memset(out->host, 0, sizeof(float) * out->n * out->ld);
+	out->up();
+	a.rows = test_all(n);
+	test_ctx.fixed = true;
+	CHECK(gk_moe(&test_ctx, &a) == 0, "moe");
+	test_ctx.fixed = false;
+	test_sync("moe");
+	out->down();
+	memcpy(ret, out->host, sizeof(float) * n * out->ld);
+}
+
+GPU_TEST(a_fixed_row_does_not_mind_its_company)
+{
+	enum { N = 40, DIM = 128, FF = 96, E = 3 };
+	test_mat *m[3 * E];
+	both<struct gk_mat> mats(3 * E);
+	both<float> weights(2 * N);
+	both<int32_t> ids(2 * N);
+	test_rows x(GK_BF16, N, DIM, DIM), out(GK_F32, N, DIM, DIM);
+	static float alone[N * DIM], together[N * DIM];
+	struct gk_moe a = {};
+
+	for (uint32_t e = 0; e < 3 * E; e++) {
+		m[e] = new test_mat(KN_BF16, e < 2 * E ? FF : DIM, e < 2 * E ? DIM : FF, 0.1f);
+		mats.host[e] = m[e]->mat;
+	}
+	for (uint32_t i = 0; i < 2 * N; i++) {
+		ids.host[i] = (int32_t)(i % 2 ? 2 : test_random() % 2);
+		weights.host[i] = 0.3f + 0.1f * (float)(i % 3);
+	}
+	mats.up();
+	ids.up();
+	weights.up();
+	x.random(1.0f);
+	a.x = x.view();
+	a.out = out.view();
+	a.n_expert = E;
+	a.n_ff = FF;
+	a.dim = DIM;
+	a.top_k = 2;
+	a.act = KN_ACT_SILU;
+	a.type_gate = a.type_up = a.type_down = KN_BF16;
+	a.gate = mats.device;
+	a.up = mats.device + E;
+	a.down = mats.device + 2 * E;
+	a.ids = ids.device;
+	a.weights = weights.device;
+	fixed_rows(N, &a, together, &out);
+	fixed_rows(1, &a, alone, &out);
+	CHECK(memcmp(alone, together, sizeof(float) * DIM) == 0, "alone and with 39 others");
+	fixed_rows(7, &a, alone, &out);
+	CHECK(memcmp(alone, together, sizeof(float) * 7 * DIM) == 0, "7 and 40");
+	for (test_mat *each : m)
+		delete each;
 }
 
 GPU_TEST(rows_meet_their_experts_exactly)

@@ -675,6 +675,33 @@ int gk_route(const struct gk_ctx *ctx, const struct kn_router *r, const float *l
 	return 0;
 }
 
+int gk_route_few(const struct gk_ctx *ctx, const struct gk_router *r)
+{
+	uint32_t cols = r->w.cols, n = r->router.n_expert;
+	float *x = malloc(cols * sizeof(*x));
+
+	for (uint32_t i = 0; i < actual(r->rows); i++) {
+		double square = 0;
+
+		for (uint32_t k = 0; k < cols; k++) {
+			x[k] = get(&r->x, i, k);
+			square += (double)x[k] * x[k];
+		}
+		for (uint32_t k = 0; k < cols && r->norm; k++) {
+			x[k] *= (float)(1 / sqrt(square / cols + r->eps)) * (r->norm_w ? r->norm_w[k] : 1);
+			put(&r->normed, i, k, x[k]);
+		}
+		for (uint32_t e = 0; e < n; e++) {
+			float *w = row_of(&r->w, e);
+
+			r->logits[(size_t)i * n + e] = dot(x, w, cols) + (r->bias ? r->bias[e] : 0);
+			free(w);
+		}
+	}
+	free(x);
+	return gk_route(ctx, &r->router, r->logits, r->rows, r->ids, r->weights);
+}
+
 int gk_moe(const struct gk_ctx *ctx, const struct gk_moe *m)
 {
 	float *x = malloc(m->dim * sizeof(*x)), *h = malloc(m->n_ff * sizeof(*h));
