@@ -2,23 +2,7 @@
 #include <openssl/evp.h>
 #include <math.h>
 
-#include "http_test.h"
-
-static struct served server; /* shared by the tests that leave no trace in it */
-
-static int start_server(void **state)
-{
-	(void)state;
-	serve_model(&server, "models/qwen3", "ref");
-	return 0;
-}
-
-static int stop_server(void **state)
-{
-	(void)state;
-	serve_end(&server);
-	return 0;
-}
+#include "http_shared.h"
 
 /* ---- Whole answers ---- */
 

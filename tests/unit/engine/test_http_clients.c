@@ -1,23 +1,7 @@
 /* The HTTP front over a small real model: clients that misbehave, many at once, and the end of the server. */
 #include <pthread.h>
 
-#include "http_test.h"
-
-static struct served server; /* shared by the tests that leave no trace in it */
-
-static int start_server(void **state)
-{
-	(void)state;
-	serve_model(&server, "models/qwen3", "ref");
-	return 0;
-}
-
-static int stop_server(void **state)
-{
-	(void)state;
-	serve_end(&server);
-	return 0;
-}
+#include "http_shared.h"
 
 /* ---- Clients that misbehave ---- */
 

@@ -6,23 +6,7 @@
 #include <sys/stat.h>
 
 #include "engine_quantize.h"
-#include "http_test.h"
-
-static struct served server;
-
-static int start_server(void **state)
-{
-	(void)state;
-	serve_model(&server, "models/qwen3", "ref");
-	return 0;
-}
-
-static int stop_server(void **state)
-{
-	(void)state;
-	serve_end(&server);
-	return 0;
-}
+#include "http_shared.h"
 
 /* ---- A request in another thread ---- */
 
