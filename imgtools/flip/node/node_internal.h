@@ -432,6 +432,7 @@ struct node_model_source {
 	size_t *archives;         /* layers of the image, lowest first */
 	size_t n_archives;
 	char *seeds;   /* members that have all of it; NULL: it has another origin */
+	bool is_local; /* a folder of this machine: nobody else is asked for it */
 	unsigned open; /* 0 or NODE_OPEN_... */
 };
 int node_model_source_read(struct flip_node *node, const char *source, struct node_model_source *ret, struct err *err);
