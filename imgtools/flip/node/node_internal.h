@@ -272,6 +272,8 @@ int node_image_split(const char *image, char *ref, size_t ref_size, char digest[
  * -EBUSY: that takes longer; it is to come again. */
 int node_peers_layer(struct flip_node *node, const struct flip_peer_ask *ask, unsigned wait_ms,
                      struct node_layer **ret_layer, struct err *err);
+/* "sha256:...", which is one. */
+int node_digest_bytes(const char *text, uint8_t ret[FLIP_DIGEST_SIZE]);
 int node_peers_serve(struct node_layer *layer, const struct flip_peer_ask *ask, struct flip_peer_answer *answer);
 int node_peers_content(struct node_layer *layer, const char *content, uint64_t offset, uint64_t size, int *ret_fd,
                        uint64_t *ret_size, struct err *err);
