@@ -34,12 +34,14 @@ bench-binaries: all $(BENCHES)
 bench:
 	+@$(MAKE) --no-print-directory $(parallel) bench-binaries >&2
 	@for b in $(BENCHES); do TESTS_DIR=$(CURDIR)/tests $$b || exit; done
-	@for b in $(filter-out %/flip_table.sh %/flip_p2p.sh,$(wildcard tests/bench/*.sh)); do BUILD_DIR=$(B) $$b || exit; done
+	@for b in $(filter-out %/flip_table.sh %/flip_p2p.sh %/flip_p2p_model.sh,$(wildcard tests/bench/*.sh)); do BUILD_DIR=$(B) $$b || exit; done
 # By itself: it fetches packages, needs root and some 15 GB, and takes many minutes.
 .PHONY: bench-flip
 bench-flip: all
 	@FLIP=$(B)/bin/flip tests/bench/flip_table.sh
-# Likewise: 1 to 32 nodes in network namespaces, with peers and without; draws docs/pictures/p2p.svg when SVG=... says so.
+# Likewise: 1 to 32 nodes in network namespaces, with peers and without; draws docs/pictures/p2p.svg when SVG=... says so. Then a
+# model of 4 GiB to 8 nodes, which needs 40 GiB in /var/tmp.
 .PHONY: bench-p2p
 bench-p2p: all
 	@BUILD_DIR=$(B) tests/bench/flip_p2p.sh $(if $(SVG),--svg $(SVG))
+	@BUILD_DIR=$(B) tests/bench/flip_p2p_model.sh

@@ -143,6 +143,15 @@ same="same=Basic $(printf one:secret | base64)"
 [[ $(ask "$path" range=bytes=0-1048575 "image=$at_registry/m/other:1 $(<"$work/id")" "$same") == "403 "* ]] ||
 	fail "a private model for who names a repository that it is not of"
 [[ $(ask "/flip/1/model/$(name_digest one)/name" grant=held) == "404 "* ]] || fail "a private model is given by its name"
+# Nor by a list of addresses that names its files: those come from the addresses.
+spawn_in r "$flip" model serve --listen 0.0.0.0:8425 "$work/one" 2>"$work/serve.log"
+for _ in {1..200}; do
+	grep -q "at port" "$work/serve.log" && break
+	sleep 0.05
+done
+REGISTRY_AUTH_FILE=/nonexistent start_nodes 4
+herd http://10.86.0.250:8425/model.json guessed one 4
+(($(node_stat 4 reads peer_bytes) == 0)) || fail "files of a private model were given to who knows their digests"
 unset REGISTRY_AUTH_FILE
 end_nodes
 echo ok

@@ -181,7 +181,7 @@ static int replace_blob(struct node_layer *layer, const struct flip_model *model
 /* What peers are asked with, and what they may have. */
 static int claim(struct node_layer *layer, const struct node_model_source *s, const char *image, struct err *err)
 {
-	int r = layer->node->peers ? node_claim_use(layer, image, s->seeds ? s->seeds : "", err) : 0;
+	int r = layer->node->peers && !s->is_local ? node_claim_use(layer, image, s->seeds ? s->seeds : "", err) : 0;
 
 	if (r == 0 && s->open)
 		node_layer_open_up(layer, s->open);
@@ -207,7 +207,7 @@ int node_model_layer(struct flip_node *node, const struct node_model_source *s, 
 		r = replace_blob(layer, s->model, source, err);
 	} else {
 		layer = NULL;
-		if (node->peers)
+		if (node->peers && !s->is_local)
 			node_claim_note(node, digest, image, s->seeds ? s->seeds : "");
 		r = make_layer(node, s->model, digest, source, keep, err);
 		if (r == 0)

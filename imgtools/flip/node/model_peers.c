@@ -54,27 +54,43 @@ static int blob_is_given(struct node_layer *layer, const struct flip_peer_ask *a
 	return node_may_have(layer->node, &w, ask->grant, err);
 }
 
+/* A list says of a file what it likes, and whoever makes one opens it: so what the store has of a registry's layer is
+ * not given by a list that names the same file. */
+static int file_is_given(struct node_layer *layer, const struct flip_peer_ask *ask, const uint8_t *file,
+                         struct err *err)
+{
+	struct flip_node *node = layer->node;
+	char digest[IMG_DIGEST_SIZE] = "sha256:";
+	bool is_closed = false;
+
+	base_sha256_hex(file, digest + strlen(digest));
+	if (node->opts.trust_peers || atomic_load(&layer->open) != NODE_OPEN_BY_ID)
+		return blob_is_given(layer, ask, digest, err);
+	pthread_rwlock_rdlock(&node->layers_lock);
+	for (size_t i = 0; i < node->n_layers && !is_closed; i++) {
+		const struct node_layer *l = node->layers[i];
+
+		is_closed = l && l != layer && !atomic_load(&l->open) && flip_index_find(l->index, file);
+	}
+	pthread_rwlock_unlock(&node->layers_lock);
+	return is_closed ? err_set(err, -EACCES, "%.19s: is of a registry's layer here", digest) : 0;
+}
+
 /* Contents lie in the joined files in the order of the index's first chunks: all that the ranges touch. */
 static int files_are_given(struct node_layer *layer, const struct flip_peer_ask *ask, struct err *err)
 {
 	const struct flip_index *ix = layer->index;
 	int r = 0;
 
-	if (is_open(layer->node, layer))
-		return 0;
 	for (size_t i = 0; r == 0 && i < flip_index_n_objects(ix); i++) {
 		const struct flip_index_object *o = flip_index_object(ix, i);
 		uint64_t start = flip_index_chunk(ix, o->first_chunk)->blob_offset;
 		bool is_asked_for = false;
-		char digest[IMG_DIGEST_SIZE] = "sha256:";
 
 		for (size_t k = 0; k < ask->n_ranges && !is_asked_for; k++)
 			is_asked_for = ask->ranges[k].offset < start + o->size &&
 			               ask->ranges[k].offset + ask->ranges[k].size > start;
-		if (!is_asked_for)
-			continue;
-		base_sha256_hex(o->digest, digest + strlen(digest));
-		r = blob_is_given(layer, ask, digest, err);
+		r = is_asked_for ? file_is_given(layer, ask, o->digest, err) : 0;
 	}
 	return r;
 }
@@ -170,12 +186,14 @@ static int give_document(void *arg, const struct flip_peer_ask *ask, const char 
 static int give_content(void *arg, const struct flip_peer_ask *ask, const char *content, uint64_t offset, uint64_t size,
                         int *ret_fd, uint64_t *ret_size, struct err *err)
 {
+	uint8_t file[FLIP_DIGEST_SIZE];
 	struct node_layer *layer;
 	int r = get_layer(arg, ask, false, &layer, err);
 
 	if (r < 0)
 		return r;
-	r = blob_is_given(layer, ask, content, err);
+	r = node_digest_bytes(content, file) == 0 ? file_is_given(layer, ask, file, err)
+	                                          : err_set(err, -ENOENT, "%.19s: no digest", content);
 	if (r == 0)
 		r = node_peers_content(layer, content, offset, size, ret_fd, ret_size, err);
 	node_layer_unref(layer);

@@ -408,8 +408,10 @@ static int version_make(struct flip_node *node, const char *source, const char *
 		v.n += r == 0;
 	}
 	if (r == 0 && s.model) {
-		if (is_seed)
+		if (is_seed) {
 			s.open = NODE_OPEN_BY_NAME;
+			s.is_local = true;
+		}
 		pthread_mutex_lock(&node->models_lock);
 		r = node_model_layer(node, &s, source, keep, &v.layers[v.n], err);
 		pthread_mutex_unlock(&node->models_lock);

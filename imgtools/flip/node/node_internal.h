@@ -272,6 +272,8 @@ int node_image_split(const char *image, char *ref, size_t ref_size, char digest[
  * -EBUSY: that takes longer; it is to come again. */
 int node_peers_layer(struct flip_node *node, const struct flip_peer_ask *ask, unsigned wait_ms,
                      struct node_layer **ret_layer, struct err *err);
+/* "sha256:...", which is one. */
+int node_digest_bytes(const char *text, uint8_t ret[FLIP_DIGEST_SIZE]);
 int node_peers_serve(struct node_layer *layer, const struct flip_peer_ask *ask, struct flip_peer_answer *answer);
 int node_peers_content(struct node_layer *layer, const char *content, uint64_t offset, uint64_t size, int *ret_fd,
                        uint64_t *ret_size, struct err *err);
@@ -432,6 +434,7 @@ struct node_model_source {
 	size_t *archives;         /* layers of the image, lowest first */
 	size_t n_archives;
 	char *seeds;   /* members that have all of it; NULL: it has another origin */
+	bool is_local; /* a folder of this machine: nobody else is asked for it */
 	unsigned open; /* 0 or NODE_OPEN_... */
 };
 int node_model_source_read(struct flip_node *node, const char *source, struct node_model_source *ret, struct err *err);

@@ -348,7 +348,7 @@ static int give_document(void *arg, const struct flip_peer_ask *ask, const char 
 	return r;
 }
 
-static int digest_bytes(const char *text, uint8_t ret[FLIP_DIGEST_SIZE])
+int node_digest_bytes(const char *text, uint8_t ret[FLIP_DIGEST_SIZE])
 {
 	for (size_t i = 0; i < FLIP_DIGEST_SIZE; i++) {
 		unsigned v;
@@ -369,7 +369,7 @@ int node_peers_content(struct node_layer *layer, const char *content, uint64_t o
 	int r, fd;
 
 	/* Only what the layer has: that is what the asker may have. */
-	if (digest_bytes(content, digest) == 0)
+	if (node_digest_bytes(content, digest) == 0)
 		o = flip_index_find(layer->index, digest);
 	r = o ? flip_object_open(layer->node->store, o->digest, o->size, &store, err) : -ENOENT;
 	if (r == 0 && (offset > o->size || size > o->size - offset ||

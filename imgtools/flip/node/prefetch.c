@@ -13,6 +13,7 @@
 enum {
 	DEFAULT_WINDOW = 32 << 20,
 	SLICE = 64, /* chunks that are looked at in one go */
+	SLICE_BYTES = 4 << 20,
 	REST_MS = 5000,
 	DEFAULT_PRESSURE = 20,
 	PREHEAT_SHARE = 4,       /* of the window: what is preheated takes no more than a quarter */
@@ -54,12 +55,13 @@ static size_t next_slice(struct node_queue *q, struct node_layer **ret_layer, ui
 	*ret_ended = NULL;
 	for (int p = 0; p < FLIP_N_PRIORITIES; p++) {
 		struct node_queue_item *i = q->first[p];
-		size_t n;
+		uint64_t bytes = 0;
+		size_t n = 0;
 
 		if (!i)
 			continue;
-		n = i->n - i->next < SLICE ? i->n - i->next : SLICE;
-		n = p == FLIP_PREHEAT && n > 1 ? 1 : n;
+		for (; n < SLICE && n < i->n - i->next && bytes < SLICE_BYTES && (n == 0 || p != FLIP_PREHEAT); n++)
+			bytes += flip_index_chunk(i->layer->index, i->chunks[i->next + n])->blob_size;
 		memcpy(ret_chunks, i->chunks + i->next, n * sizeof(*ret_chunks));
 		i->next += n;
 		*ret_layer = i->layer;

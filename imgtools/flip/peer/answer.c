@@ -319,7 +319,7 @@ static int next_frame(struct flip_peer_answer *a)
 	pthread_mutex_unlock(&a->lock);
 	if (i)
 		return load(a, i) < 0 ? -ENOMEM : 1;
-	if (stops || (!is_over && peer_now_us() - a->started_us > 2 * PEER_PIECE_US))
+	if (stops || (!is_over && peer_now_us() - a->started_us > 2 * PEER_PATIENCE * (int64_t)PEER_PIECE_US))
 		return -ETIMEDOUT;
 	if (is_over) {
 		f.form = PEER_FRAME_END;

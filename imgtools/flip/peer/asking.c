@@ -433,6 +433,7 @@ void flip_peers_raise(struct flip_peers *p, const char *digest, uint64_t offset,
 	if (!p)
 		return;
 	pthread_mutex_lock(&p->lock);
+	peer_calls_raise(p, digest, offset, priority);
 	for (size_t m = 0; m < p->n_queues; m++) {
 		for (int k = priority + 1; k < FLIP_N_PRIORITIES; k++) {
 			struct piece *x, *next;

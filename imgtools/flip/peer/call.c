@@ -520,6 +520,27 @@ static void hedge(struct flip_peers *p, struct call *c, int64_t now)
 	}
 }
 
+/* What nobody waits for may take longer: who is only slow is not to be taken for dead, for what it was asked for would
+ * then leave the origin once more, and make the others slower. */
+static int64_t patience(enum flip_priority priority)
+{
+	return priority >= FLIP_BACKGROUND ? PEER_PATIENCE : 1;
+}
+
+void peer_calls_raise(struct flip_peers *p, const char *digest, uint64_t offset, enum flip_priority priority)
+{
+	struct call *c;
+
+	LIST_FOREACH(c, &p->calls, in_calls)
+	{
+		size_t at = place_of(c, offset);
+
+		if (c->priority > priority && at < c->n && c->offsets[at] == offset && c->pieces[at] &&
+		    strcmp(c->blob->digest, digest) == 0)
+			c->priority = priority;
+	}
+}
+
 void peer_calls_watch(struct flip_peers *p, int64_t now)
 {
 	int64_t slow = peer_members_slow_us(&p->members) * INT64_C(3) / 2;
@@ -535,10 +556,12 @@ void peer_calls_watch(struct flip_peers *p, int64_t now)
 	                             : slow;
 	LIST_FOREACH(c, &p->calls, in_calls)
 	{
+		int64_t times = patience(c->priority);
+
 		if (c->is_canceled)
 			continue;
-		if (now - c->last_us > (c->has_head ? (int64_t)p->o.stall_ms * 1000 : head) ||
-		    now - c->started_us > PEER_PIECE_US) {
+		if (now - c->last_us > times * (c->has_head ? (int64_t)p->o.stall_ms * 1000 : head) ||
+		    now - c->started_us > times * PEER_PIECE_US) {
 			c->is_canceled = true;
 			p->transport->cancel(p->way, c->id);
 		} else if (!c->bytes && c->priority == FLIP_FOREGROUND && now - c->started_us > slow) {

@@ -38,6 +38,7 @@ enum {
 	PEER_MAX_DOCUMENT = 256 << 20,
 	PEER_MAX_TEXT = 48 << 10, /* of one question's headers */
 	PEER_PIECE_US = 20000000, /* a question takes no longer */
+	PEER_PATIENCE = 3,        /* times as long, when nobody waits for it */
 };
 
 /* ---- Asking ---- */
@@ -214,6 +215,8 @@ void peer_trace_new(char ret[FLIP_PEER_TRACE]);
 /* locked; when it fails the pieces are over */
 int peer_call_start(struct flip_peers *p, uint32_t member, struct piece **pieces, size_t n);
 void peer_calls_watch(struct flip_peers *p, int64_t now_us); /* locked: stalled ones, hedges */
+/* locked: somebody waits for a piece that was asked for already */
+void peer_calls_raise(struct flip_peers *p, const char *digest, uint64_t offset, enum flip_priority priority);
 /* The headers of a question, each to be freed, NULL at the end; NULL: no memory. */
 struct peer_question {
 	const char *path, *image, *grant, *range, *role, *trace;
