@@ -21,7 +21,8 @@ enum { MAX_REPS = 100, MAX_BATCH = 256 };
 struct bench {
 	struct model_options m;
 	const char *random, *type;
-	uint32_t n_prompt, n_gen, depth, batch, reps;
+	uint32_t n_prompt, n_gen, depth, batch, reps, top_k;
+	double temperature, top_p;
 	bool json, speculation, no_ahead;
 };
 
@@ -38,6 +39,10 @@ const struct opt cmd_bench_opts[] = {
 	  NULL },
 	{ "batch", 'b', OPT_UINT, offsetof(struct bench, batch), "N", "sequences at a time [1]", NULL },
 	{ "reps", 0, OPT_UINT, offsetof(struct bench, reps), "N", "repetitions [5]", NULL },
+	{ "temperature", 'T', OPT_DOUBLE, offsetof(struct bench, temperature), "X",
+	  "sample; 0: the likeliest token always [0]", NULL },
+	{ "top-p", 0, OPT_DOUBLE, offsetof(struct bench, top_p), "X", "of sampling [1]", NULL },
+	{ "top-k", 0, OPT_UINT, offsetof(struct bench, top_k), "N", "of sampling; 0: all [0]", NULL },
 	{ "speculation", 0, OPT_FLAG, offsetof(struct bench, speculation), NULL,
 	  "guess tokens as serve does; random weights repeat themselves [no]", NULL },
 	{ "no-ahead", 0, OPT_FLAG, offsetof(struct bench, no_ahead), NULL,
@@ -150,8 +155,8 @@ static void on_event(void *arg, const struct eng_event *ev)
 }
 
 /* Runs `batch` sequences of n_prompt random tokens and n_gen outputs. */
-static int measure(struct eng_engine *e, uint32_t batch, uint32_t n_prompt, uint32_t n_gen, double *ret_prefill_s,
-                   double *ret_decode_s, struct err *err)
+static int measure(const struct bench *o, struct eng_engine *e, uint32_t n_prompt, uint32_t n_gen,
+                   double *ret_prefill_s, double *ret_decode_s, struct err *err)
 {
 	struct timing t = { .lock = PTHREAD_MUTEX_INITIALIZER, .cond = PTHREAD_COND_INITIALIZER };
 	CLEANUP(freep) int32_t *ids = calloc(n_prompt, sizeof(*ids));
@@ -162,7 +167,10 @@ static int measure(struct eng_engine *e, uint32_t batch, uint32_t n_prompt, uint
 		                   .logprob_start = -1,
 		                   .on_event = on_event,
 		                   .arg = &t,
-		                   .sampling = { .top_p = 1, .repetition_penalty = 1 } };
+		                   .sampling = { .temperature = (float)o->temperature,
+		                                 .top_p = (float)o->top_p,
+		                                 .top_k = o->top_k,
+		                                 .repetition_penalty = 1 } };
 	uint32_t n_vocab = eng_engine_info(e)->n_vocab, seed = 12345;
 	double start;
 	int r = 0;
@@ -170,7 +178,7 @@ static int measure(struct eng_engine *e, uint32_t batch, uint32_t n_prompt, uint
 	if (!ids)
 		return err_set(err, -ENOMEM, "out of memory");
 	start = now_s();
-	for (uint32_t k = 0; k < batch && r == 0; k++) {
+	for (uint32_t k = 0; k < o->batch && r == 0; k++) {
 		uint64_t id;
 
 		for (uint32_t i = 0; i < n_prompt; i++) {
@@ -206,14 +214,14 @@ static int measure_median(const struct bench *o, struct eng_engine *e, uint32_t 
 	int r;
 
 	(void)eng_flush_cache(e);
-	r = measure(e, o->batch, n_prompt, n_gen, &a, &b, err); /* warms up */
+	r = measure(o, e, n_prompt, n_gen, &a, &b, err); /* warms up */
 	for (uint32_t i = 0; i < o->reps && r == 0; i++) {
 		/* Repetitions have the same prompts. What is to be computed is computed again; what only is to be
 		 * there is taken from the cache, or the sequences would begin one by one and never be a batch. */
 		if (n_gen == 1)
 			(void)eng_flush_cache(e);
 		eng_engine_stats(e, &before);
-		r = measure(e, o->batch, n_prompt, n_gen, &prefill[i], &decode[i], err);
+		r = measure(o, e, n_prompt, n_gen, &prefill[i], &decode[i], err);
 		eng_engine_stats(e, &after);
 		if (after.active_ns > before.active_ns)
 			busy[i] = (double)(after.device_busy_ns - before.device_busy_ns) /
@@ -334,6 +342,8 @@ static int check(const struct bench *o, struct err *err)
 		return err_set(err, -EINVAL, "--reps must be from 1 to %d", MAX_REPS);
 	if (o->batch == 0 || o->batch > MAX_BATCH)
 		return err_set(err, -EINVAL, "--batch must be from 1 to %d", MAX_BATCH);
+	if (o->temperature < 0 || o->top_p <= 0 || o->top_p > 1)
+		return err_set(err, -EINVAL, "--temperature is at least 0, --top-p above 0 and at most 1");
 	if (o->depth == 0)
 		return err_set(err, -EINVAL, "--depth must be at least 1");
 	if (o->n_prompt > 1 << 20 || o->n_gen > 1 << 20 || o->depth > 1 << 20)
@@ -345,7 +355,9 @@ static int check(const struct bench *o, struct err *err)
 
 int cmd_bench(int argc, char **argv)
 {
-	struct bench o = { .n_prompt = 512, .n_gen = 128, .depth = 1, .batch = 1, .reps = 5, .m.log_level = "warn" };
+	struct bench o = {
+		.n_prompt = 512, .n_gen = 128, .depth = 1, .batch = 1, .reps = 5, .top_p = 1, .m.log_level = "warn"
+	};
 	struct eng_engine *engine = NULL;
 	struct eng_options options;
 	struct err err = { 0 };
