@@ -26,7 +26,7 @@ struct attn_args {
 	bool whole;     /* queries may be read 16 bytes at a time */
 	bool early;     /* keys before a sequence's new ones are older than the kernel before this one */
 	int page_shift; /* log2 of page_tokens, or -1 */
-	float *parts;   /* [place][head][v_dim + 2]: sums, their maximum (of log2), their mass */
+	float *parts;   /* [place][head][attn_part_floats()]: sums, their maximum (of log2), their mass */
 };
 
 GPU_FN float attn_exp2(float x)
@@ -117,6 +117,12 @@ GPU_FN void attn_copy_tile(uint4 *tile, const attn_args &a, const void *pool, ui
 				*to = attn_to_bf16(a, pool, at, there ? dim - c * PER : 0);
 		}
 	}
+}
+
+/* From one part to the next: whole steps of 16 bytes. */
+GPU_FN uint32_t attn_part_floats(const attn_args &a)
+{
+	return (a.kv.v_dim + 5) & ~3u;
 }
 
 /* What e4m3 of a head stand for, times. */

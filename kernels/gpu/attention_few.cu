@@ -11,25 +11,37 @@ enum { FEW_TILE = 32, NO_LINE = UINT32_MAX };
 
 /* ---- Copies ---------------------------------------------------------------------------------------------------- */
 
-/* Keys or values of 32 tokens, BYTES each, as chunks of 16 bytes. line: of token threadIdx.x % 32, its place in the
- * pool in vectors, or NO_LINE: zeros. By one wave. */
-template <int CHUNKS, int BYTES, bool DIRECT>
-GPU_FN void attn_copy_lines(uint4 *tile, const attn_args &a, const void *pool, uint32_t dim, uint32_t line)
+/* How keys and values come to shared memory: converted; as they are, each token from where it lies; as they are, all
+ * tokens of a tile from one place (a page holds whole tiles, and vectors are as long as the kernel's). */
+enum few_way { CONVERTED, BY_TOKEN, BY_TILE };
+
+/* Keys or values of 32 tokens as chunks of 16 bytes, by one wave. line: place in the pool, in vectors, of token
+ * threadIdx.x % 32, NO_LINE: zeros; or of the first of them (BY_TILE), of which n_there are there. */
+template <int CHUNKS, int BYTES, few_way WAY>
+GPU_FN void attn_copy_lines(uint4 *tile, const attn_args &a, const void *pool, uint32_t dim, uint32_t line,
+                            uint32_t n_there)
 {
 	enum { PER = 16 / BYTES, N = FEW_TILE * CHUNKS / GPU_WAVE };
+	const uint32_t lane = (uint32_t)gpu_lane();
+	const uint8_t *const first = (const uint8_t *)pool + (WAY == BY_TILE ? ((size_t)line * CHUNKS + lane) * 16 : 0);
 
 #pragma unroll
 	for (int n = 0; n < N; n++) {
-		const uint32_t i = (uint32_t)gpu_lane() + n * GPU_WAVE, r = i / CHUNKS, c = i % CHUNKS;
-		const uint32_t from = gpu_shfl(line, (int)r);
-		const bool there = from != NO_LINE && c * PER < dim;
-		const size_t at = there ? (size_t)from * dim + c * PER : 0;
-		uint4 *to = tile + gpu_tile_at(r, c, CHUNKS);
+		const uint32_t i = lane + n * GPU_WAVE, r = i / CHUNKS, c = i % CHUNKS;
+		uint4 *const to = tile + gpu_tile_at(r, c, CHUNKS);
 
-		if (DIRECT)
-			gpu_copy16(to, (const uint8_t *)pool + at * BYTES, there ? 16 : 0);
-		else
-			*to = attn_to_bf16(a, pool, at, there ? dim - c * PER : 0);
+		if (WAY == BY_TILE) {
+			gpu_copy16(to, first + n * GPU_WAVE * 16, r < n_there ? 16 : 0);
+		} else {
+			const uint32_t from = gpu_shfl(line, (int)r);
+			const bool there = from != NO_LINE && c * PER < dim;
+			const size_t at = there ? (size_t)from * dim + c * PER : 0;
+
+			if (WAY == BY_TOKEN)
+				gpu_copy16(to, (const uint8_t *)pool + at * BYTES, there ? 16 : 0);
+			else
+				*to = attn_to_bf16(a, pool, at, there ? dim - c * PER : 0);
+		}
 	}
 }
 
@@ -57,9 +69,9 @@ template <int KD, int VD, int WAVES, int RING, int BYTES> struct few_sizes {
 	static_assert(KC % 8 == 0 && VC % 8 == 0, "rows of whole swizzles");
 };
 
-/* BYTES of a key's value in shared memory: 2, bfloat16, or 1, e4m3. DIRECT: as it is in the pool. BLOCKS on a
+/* BYTES of a key's value in shared memory: 2, bfloat16, or 1, e4m3. BLOCKS on a
  * multiprocessor. The loop over tiles must stay small: its code comes from a cache that holds little more. */
-template <int KD, int VD, int WAVES, int RING, int BYTES, bool DIRECT, int BLOCKS>
+template <int KD, int VD, int WAVES, int RING, int BYTES, few_way WAY, int BLOCKS>
 static __global__ void __launch_bounds__(WAVES *GPU_WAVE, BLOCKS) attn_few_kernel(GPU_PARAM attn_args a)
 {
 	typedef few_sizes<KD, VD, WAVES, RING, BYTES> size;
@@ -109,38 +121,42 @@ static __global__ void __launch_bounds__(WAVES *GPU_WAVE, BLOCKS) attn_few_kerne
 		const uint32_t tile0 = begin_tile + (wave + WAVES - begin_tile % WAVES) % WAVES;
 		const uint32_t n_tiles = tile0 < end_tile ? (end_tile - tile0 + WAVES - 1) / WAVES : 0;
 
-		/* A page number is asked for one tile ahead. */
+		/* Of this lane, or of all (BY_TILE). A page number is asked for one tile ahead. */
+		const auto token_of = [&](uint32_t tile) {
+			return tile * FEW_TILE + (WAY == BY_TILE ? 0 : threadIdx.x & 31);
+		};
 		const auto page_of = [&](uint32_t tile) {
-			const uint32_t t = tile * FEW_TILE + (threadIdx.x & 31);
+			const uint32_t t = token_of(tile);
 
 			return t < end ? it.pages[a.page_shift >= 0 ? t >> a.page_shift : t / a.kv.page_tokens]
 			               : (uint32_t)NO_LINE;
 		};
 		uint32_t n_keys = 0, n_values = 0; /* tiles asked for */
-		uint32_t into = 0, page = page_of(tile0), line = NO_LINE;
+		uint32_t into = 0, page = page_of(tile0), line = NO_LINE, n_there = 0;
 		const auto asked = [&]() {
 			gpu_copy_commit();
 			into = into + 1 < RING ? into + 1 : 0;
 		};
 		const auto ask_keys = [&]() {
-			const uint32_t tile = tile0 + n_keys * WAVES, t = tile * FEW_TILE + (threadIdx.x & 31);
+			const uint32_t tile = tile0 + n_keys * WAVES, t = token_of(tile);
 
 			if (n_keys++ < n_tiles) {
 				line = a.page_shift >= 0 ? t & ((1u << a.page_shift) - 1) : t % a.kv.page_tokens;
 				line = page == NO_LINE ? (uint32_t)NO_LINE
 				                       : (page * a.kv.n_kv_head + kv_head) * a.kv.page_tokens + line;
+				n_there = end - tile * FEW_TILE;
 				page = page_of(tile + WAVES);
 				if (!waited && (tile + 1) * FEW_TILE > old) {
 					gpu_dependency_wait();
 					waited = true;
 				}
-				attn_copy_lines<KC, BYTES, DIRECT>(ring + into * size::ENTRY, a, a.kv.k, a.kv.k_dim, line);
+				attn_copy_lines<KC, BYTES, WAY>(ring + into * size::ENTRY, a, a.kv.k, a.kv.k_dim, line, n_there);
 			}
 			asked();
 		};
 		const auto ask_values = [&]() { /* of the tile whose keys were asked for last */
 			if (n_values++ < n_tiles)
-				attn_copy_lines<VC, BYTES, DIRECT>(ring + into * size::ENTRY, a, a.kv.v, a.kv.v_dim, line);
+				attn_copy_lines<VC, BYTES, WAY>(ring + into * size::ENTRY, a, a.kv.v, a.kv.v_dim, line, n_there);
 			asked();
 		};
 
@@ -337,7 +353,7 @@ static __global__ void __launch_bounds__(WAVES *GPU_WAVE, BLOCKS) attn_few_kerne
 				       sum * attn_final_scale(a, row.head, best, total));
 			} else {
 				float *part = a.parts + ((size_t)(work.part + row.token) * a.n_head + row.head) *
-				                                (a.kv.v_dim + 2);
+				                                attn_part_floats(a);
 
 				part[col] = sum;
 				if (col == 0) {
@@ -373,24 +389,27 @@ static __global__ void __launch_bounds__(WAVES *GPU_WAVE, BLOCKS) attn_few_kerne
 
 /* ---- Launches ----------------------------------------------------------------------------------------------------- */
 
-template <int KD, int VD, int WAVES, int RING, int BYTES, bool DIRECT, int BLOCKS>
+template <int KD, int VD, int WAVES, int RING, int BYTES, few_way WAY, int BLOCKS>
 static void launch(const struct gk_ctx *ctx, const attn_args &a, uint32_t max_work)
 {
 	const uint32_t shares = gk_plan_shares(ctx, a.kv.n_kv_head, a.group), most = shares < max_work ? shares : max_work;
 
-	gpu_launch(attn_few_kernel<KD, VD, WAVES, RING, BYTES, DIRECT, BLOCKS>, dim3(most * a.kv.n_kv_head * a.row_blocks),
+	gpu_launch(attn_few_kernel<KD, VD, WAVES, RING, BYTES, WAY, BLOCKS>, dim3(most * a.kv.n_kv_head * a.row_blocks),
 	           dim3(WAVES * ctx->warp), few_sizes<KD, VD, WAVES, RING, BYTES>::TOTAL * sizeof(uint4), ctx->stream,
 	           ctx->overlap, a);
 }
 
-/* Two blocks on a multiprocessor with much shared memory; the smaller ones fit 64 KiB. */
+/* Two blocks on a multiprocessor where there is much shared memory and pages are as the engine makes them; else
+ * smaller ones, that fit 64 KiB. */
 template <int KD, int VD, int WAVES, int RING, int SMALL_WAVES, int BYTES>
 static void launch_direct(const struct gk_ctx *ctx, const attn_args &a, uint32_t max_work)
 {
-	if (ctx->smem_bytes >= 128u << 10)
-		launch<KD, VD, WAVES, RING, BYTES, true, 2>(ctx, a, max_work);
+	const bool by_tile = a.page_shift >= 0 && a.kv.page_tokens % FEW_TILE == 0 && a.kv.k_dim == KD && a.kv.v_dim == VD;
+
+	if (ctx->smem_bytes >= 128u << 10 && by_tile)
+		launch<KD, VD, WAVES, RING, BYTES, BY_TILE, 2>(ctx, a, max_work);
 	else
-		launch<KD, VD, SMALL_WAVES, 2, BYTES, true, 1>(ctx, a, max_work);
+		launch<KD, VD, SMALL_WAVES, 2, BYTES, BY_TOKEN, 1>(ctx, a, max_work);
 }
 
 void attn_few_launch(const struct gk_ctx *ctx, const attn_args &a, uint32_t max_work)
@@ -399,7 +418,7 @@ void attn_few_launch(const struct gk_ctx *ctx, const attn_args &a, uint32_t max_
 	const bool small = k <= 128 && v <= 128;
 
 	if (!a.direct)
-		(small ? launch<128, 128, 2, 2, 2, false, 1> : launch<256, 256, 1, 2, 2, false, 1>)(ctx, a, max_work);
+		(small ? launch<128, 128, 2, 2, 2, CONVERTED, 1> : launch<256, 256, 1, 2, 2, CONVERTED, 1>)(ctx, a, max_work);
 	else if (a.kv.dtype == KN_F8_E4M3)
 		(small ? launch_direct<128, 128, 4, 5, 4, 1> : launch_direct<256, 256, 4, 3, 2, 1>)(ctx, a, max_work);
 	else if (k <= 64 && v <= 64)

@@ -201,7 +201,7 @@ static __global__ void __launch_bounds__(MLA_WAVES *GPU_WAVE) attn_mla_kernel(GP
 				        v_scale * (whole ? attn_final_scale(a, row.head, best, total) : 1.0f);
 				float *part =
 				        a.parts + ((size_t)(whole ? 0 : work.part + row.token) * a.n_head + row.head) *
-				                          (a.kv.v_dim + 2);
+				                          attn_part_floats(a);
 
 #pragma unroll
 				for (int d = 0; d < SLICE / 16; d++) {
