@@ -132,6 +132,12 @@ $(B)/obj/cuda/%.cc.o: %.cc $(B)/cuda.flags
 	$(call say,NVCC,$<)
 	@mkdir -p $(@D)
 	$(Q)$(NVCC) -x cu $(NVCC_ALL_FLAGS) $(NVCC_FLAGS) $(CPPFLAGS) -Ikernels -Itests/unit/gpu -MMD -MP -MF $(@:.o=.d) -c -o $@ $<
+# Attention beside the device's bandwidth.
+$(B)/tests/bench/gpu/attention_bench: $(B)/obj/cuda/tests/bench/gpu/attention_bench.cc.o $(GPU_CU:%.cu=$(B)/obj/cuda/%.cu.o) \
+		$(B)/lib/libkernels.a $(B)/lib/libbase.a
+	$(call say,LINK,$@)
+	@mkdir -p $(@D)
+	$(Q)$(NVCC) -cudart static -o $@ $(filter %.o,$^) -Xlinker --start-group $(filter %.a,$^) -Xlinker --end-group -lm -ldl -lpthread
 $(B)/tests/unit/gpu/kernels_device: $(GPU_KERNEL_TESTS:%=$(B)/obj/cuda/%.o) $(GPU_CU:%.cu=$(B)/obj/cuda/%.cu.o) \
 		$(B)/lib/libkernels.a $(B)/lib/libbase.a
 	$(call say,LINK,$@)

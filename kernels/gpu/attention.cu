@@ -96,34 +96,34 @@ static __global__ void exact_attention(GPU_PARAM attn_args a)
 
 /* ---- Launches --------------------------------------------------------------------------------------------------------- */
 
-template <int KD, int VD, int WAVES, int BYTES>
+template <int KD, int VD, int BYTES, bool DIRECT>
 static void launch_many(const struct gk_ctx *ctx, attn_args a, uint32_t max_work)
 {
-	const uint32_t rows = 16 * WAVES;
+	enum { WAVES = 4, ROWS = 16 * WAVES };
 
-	a.row_blocks = (GK_TILE_TOKENS * a.group + rows - 1) / rows;
-	gpu_launch(attn_kernel<KD, VD, WAVES, BYTES>, dim3(max_work * a.kv.n_kv_head * a.row_blocks), dim3(WAVES * ctx->warp),
-	           attn_shared_bytes<KD, VD, WAVES, BYTES>(), ctx->stream, ctx->overlap, a);
+	a.row_blocks = (GK_TILE_TOKENS * a.group + ROWS - 1) / ROWS;
+	gpu_launch(attn_kernel<KD, VD, WAVES, BYTES, DIRECT>, dim3(max_work * a.kv.n_kv_head * a.row_blocks),
+	           dim3(WAVES * ctx->warp), attn_shared_bytes<KD, VD, WAVES, BYTES>(), ctx->stream, ctx->overlap, a);
 }
 
 /* A wave of 64 lanes has no more registers a lane than one of 32, and half the rows of results in each. */
 static void launch_many_by_size(const struct gk_ctx *ctx, const attn_args &a, uint32_t max_work)
 {
 	const uint32_t k = a.kv.k_dim, v = a.kv.v_dim;
-	const bool e4m3 = a.direct && a.kv.dtype == KN_F8_E4M3;
+	const bool small = k <= 128 && v <= 128;
 
-	if (e4m3 && k <= 128 && v <= 128)
-		launch_many<128, 128, 4, 1>(ctx, a, max_work);
-	else if (e4m3)
-		launch_many<256, 256, 4, 1>(ctx, a, max_work);
+	if (!a.direct)
+		(small ? launch_many<128, 128, 2, false> : launch_many<256, 256, 2, false>)(ctx, a, max_work);
+	else if (a.kv.dtype == KN_F8_E4M3)
+		(small ? launch_many<128, 128, 1, true> : launch_many<256, 256, 1, true>)(ctx, a, max_work);
 	else if (k <= 64 && v <= 64)
-		launch_many<64, 64, 4, 2>(ctx, a, max_work);
-	else if (k <= 128 && v <= 128)
-		launch_many<128, 128, 4, 2>(ctx, a, max_work);
+		launch_many<64, 64, 2, true>(ctx, a, max_work);
+	else if (small)
+		launch_many<128, 128, 2, true>(ctx, a, max_work);
 	else if (k <= 192 && v <= 128)
-		launch_many<192, 128, 4, 2>(ctx, a, max_work);
+		launch_many<192, 128, 2, true>(ctx, a, max_work);
 	else
-		launch_many<256, 256, 4, 2>(ctx, a, max_work);
+		launch_many<256, 256, 2, true>(ctx, a, max_work);
 }
 
 static bool in_chunks(const struct gk_kv *kv, uint32_t values)

@@ -22,11 +22,11 @@ struct attn_args {
 	uint32_t window;
 	float scale, softcap;
 	const float *sinks;
-	bool direct;    /* keys and values are bfloat16, or e4m3 for those who take it, in 16-byte steps */
+	bool direct;    /* keys and values are bfloat16 or e4m3 in 16-byte steps */
 	bool whole;     /* queries may be read 16 bytes at a time */
 	bool early;     /* keys before a sequence's new ones are older than the kernel before this one */
 	int page_shift; /* log2 of page_tokens, or -1 */
-	float *parts;   /* [place][head][v_dim + 2]: sums, their maximum (of log2), their mass */
+	float *parts;   /* [place][head][attn_part_floats()]: sums, their maximum (of log2), their mass */
 };
 
 GPU_FN float attn_exp2(float x)
@@ -42,6 +42,13 @@ GPU_FN float attn_exp2(float x)
 }
 
 enum { LOG2E_BITS = 0x3fb8aa3b };
+
+/* What is capped to (-cap, cap). Not tanhf(): a dozen of those are more code than a multiprocessor's cache of it holds.
+ */
+GPU_FN float attn_softcap(float cap, float x)
+{
+	return cap * (1.0f - 2.0f / (1.0f + gpu_exp(2.0f * x / cap)));
+}
 
 /* Eight values of the pool as bfloat16; those from `left` on are zero. */
 GPU_FN uint4 attn_to_bf16(const attn_args &a, const void *pool, size_t at, uint32_t left)
@@ -68,7 +75,7 @@ GPU_FN uint4 attn_to_bf16(const attn_args &a, const void *pool, size_t at, uint3
 
 /* Tile of TOKENS tokens from `token` on of one head, DIM values each (zeros beyond `dim`, and beyond token `end`), by
  * THREADS threads. Page numbers are read for several copies at once: each is a trip to memory. */
-template <int DIM, int TOKENS, int THREADS, int BYTES = 2>
+template <int DIM, int TOKENS, int THREADS, int BYTES, bool DIRECT>
 GPU_FN void attn_copy_tile(uint4 *tile, const attn_args &a, const void *pool, uint32_t dim, const uint32_t *pages,
                            uint32_t head, uint32_t token, uint32_t end)
 {
@@ -104,12 +111,18 @@ GPU_FN void attn_copy_tile(uint4 *tile, const attn_args &a, const void *pool, ui
 			              : 0;
 			uint4 *to = tile + gpu_tile_at(r, c, CHUNKS);
 
-			if (BYTES == 1 || (a.direct && a.kv.dtype == KN_BF16))
+			if (DIRECT)
 				gpu_copy16(to, (const uint8_t *)pool + at * BYTES, there ? 16 : 0);
 			else
 				*to = attn_to_bf16(a, pool, at, there ? dim - c * PER : 0);
 		}
 	}
+}
+
+/* From one part to the next: whole steps of 16 bytes. */
+GPU_FN uint32_t attn_part_floats(const attn_args &a)
+{
+	return (a.kv.v_dim + 5) & ~3u;
 }
 
 /* What e4m3 of a head stand for, times. */
@@ -217,8 +230,8 @@ GPU_FN float attn_final_scale(const attn_args &a, uint32_t head, float m, float 
 	return w / mass;
 }
 
-/* BYTES of a key's value in shared memory: 2, bfloat16, or 1, e4m3. */
-template <int KD, int VD, int WAVES, int BYTES>
+/* BYTES of a key's value in shared memory: 2, bfloat16, or 1, e4m3. DIRECT: as it is in the pool. */
+template <int KD, int VD, int WAVES, int BYTES, bool DIRECT>
 static __global__ void __launch_bounds__(WAVES *GPU_WAVE) attn_kernel(GPU_PARAM attn_args a)
 {
 	enum {
@@ -263,10 +276,10 @@ static __global__ void __launch_bounds__(WAVES *GPU_WAVE) attn_kernel(GPU_PARAM 
 			if (token < end) {
 				uint4 *k = stages + stage * STAGE, *v = k + TILE * KC;
 
-				attn_copy_tile<KD, TILE, THREADS, BYTES>(k, a, a.kv.k, a.kv.k_dim, it.pages, kv_head,
-				                                         token, end);
-				attn_copy_tile<VD, TILE, THREADS, BYTES>(v, a, a.kv.v, a.kv.v_dim, it.pages, kv_head,
-				                                         token, end);
+				attn_copy_tile<KD, TILE, THREADS, BYTES, DIRECT>(k, a, a.kv.k, a.kv.k_dim, it.pages,
+				                                                 kv_head, token, end);
+				attn_copy_tile<VD, TILE, THREADS, BYTES, DIRECT>(v, a, a.kv.v, a.kv.v_dim, it.pages,
+				                                                 kv_head, token, end);
 			}
 			gpu_copy_commit();
 		};
@@ -325,7 +338,7 @@ static __global__ void __launch_bounds__(WAVES *GPU_WAVE) attn_kernel(GPU_PARAM 
 				for (int n = 0; n < TILE / 16; n++) {
 #pragma unroll
 					for (int i = 0; i < GPU_ACC; i++)
-						s[n].v[i] = a.softcap * tanhf(s[n].v[i] * scale / a.softcap);
+						s[n].v[i] = attn_softcap(a.softcap, s[n].v[i] * scale);
 				}
 			}
 			if (!all) {

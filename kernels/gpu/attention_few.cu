@@ -11,25 +11,37 @@ enum { FEW_TILE = 32, NO_LINE = UINT32_MAX };
 
 /* ---- Copies ---------------------------------------------------------------------------------------------------- */
 
-/* Keys or values of 32 tokens, BYTES each, as chunks of 16 bytes. line: of token threadIdx.x % 32, its place in the
- * pool in vectors, or NO_LINE: zeros. By one wave. */
-template <int CHUNKS, int BYTES>
-GPU_FN void attn_copy_lines(uint4 *tile, const attn_args &a, const void *pool, uint32_t dim, uint32_t line)
+/* How keys and values come to shared memory: converted; as they are, each token from where it lies; as they are, all
+ * tokens of a tile from one place (a page holds whole tiles, and vectors are as long as the kernel's). */
+enum few_way { CONVERTED, BY_TOKEN, BY_TILE };
+
+/* Keys or values of 32 tokens as chunks of 16 bytes, by one wave. line: place in the pool, in vectors, of token
+ * threadIdx.x % 32, NO_LINE: zeros; or of the first of them (BY_TILE), of which n_there are there. */
+template <int CHUNKS, int BYTES, few_way WAY>
+GPU_FN void attn_copy_lines(uint4 *tile, const attn_args &a, const void *pool, uint32_t dim, uint32_t line,
+                            uint32_t n_there)
 {
 	enum { PER = 16 / BYTES, N = FEW_TILE * CHUNKS / GPU_WAVE };
+	const uint32_t lane = (uint32_t)gpu_lane();
+	const uint8_t *const first = (const uint8_t *)pool + (WAY == BY_TILE ? ((size_t)line * CHUNKS + lane) * 16 : 0);
 
 #pragma unroll
 	for (int n = 0; n < N; n++) {
-		const uint32_t i = (uint32_t)gpu_lane() + n * GPU_WAVE, r = i / CHUNKS, c = i % CHUNKS;
-		const uint32_t from = gpu_shfl(line, (int)r);
-		const bool there = from != NO_LINE && c * PER < dim;
-		const size_t at = there ? (size_t)from * dim + c * PER : 0;
-		uint4 *to = tile + gpu_tile_at(r, c, CHUNKS);
+		const uint32_t i = lane + n * GPU_WAVE, r = i / CHUNKS, c = i % CHUNKS;
+		uint4 *const to = tile + gpu_tile_at(r, c, CHUNKS);
 
-		if (a.direct)
-			gpu_copy16(to, (const uint8_t *)pool + at * BYTES, there ? 16 : 0);
-		else
-			*to = attn_to_bf16(a, pool, at, there ? dim - c * PER : 0);
+		if (WAY == BY_TILE) {
+			gpu_copy16(to, first + n * GPU_WAVE * 16, r < n_there ? 16 : 0);
+		} else {
+			const uint32_t from = gpu_shfl(line, (int)r);
+			const bool there = from != NO_LINE && c * PER < dim;
+			const size_t at = there ? (size_t)from * dim + c * PER : 0;
+
+			if (WAY == BY_TOKEN)
+				gpu_copy16(to, (const uint8_t *)pool + at * BYTES, there ? 16 : 0);
+			else
+				*to = attn_to_bf16(a, pool, at, there ? dim - c * PER : 0);
+		}
 	}
 }
 
@@ -57,8 +69,9 @@ template <int KD, int VD, int WAVES, int RING, int BYTES> struct few_sizes {
 	static_assert(KC % 8 == 0 && VC % 8 == 0, "rows of whole swizzles");
 };
 
-/* BYTES of a key's value in shared memory: 2, bfloat16, or 1, e4m3. BLOCKS on a multiprocessor. */
-template <int KD, int VD, int WAVES, int RING, int BYTES, int BLOCKS>
+/* BYTES of a key's value in shared memory: 2, bfloat16, or 1, e4m3. BLOCKS on a
+ * multiprocessor. The loop over tiles must stay small: its code comes from a cache that holds little more. */
+template <int KD, int VD, int WAVES, int RING, int BYTES, few_way WAY, int BLOCKS>
 static __global__ void __launch_bounds__(WAVES *GPU_WAVE, BLOCKS) attn_few_kernel(GPU_PARAM attn_args a)
 {
 	typedef few_sizes<KD, VD, WAVES, RING, BYTES> size;
@@ -108,46 +121,51 @@ static __global__ void __launch_bounds__(WAVES *GPU_WAVE, BLOCKS) attn_few_kerne
 		const uint32_t tile0 = begin_tile + (wave + WAVES - begin_tile % WAVES) % WAVES;
 		const uint32_t n_tiles = tile0 < end_tile ? (end_tile - tile0 + WAVES - 1) / WAVES : 0;
 
-		/* A page number is asked for one tile ahead. */
+		/* Of this lane, or of all (BY_TILE). A page number is asked for one tile ahead. */
+		const auto token_of = [&](uint32_t tile) {
+			return tile * FEW_TILE + (WAY == BY_TILE ? 0 : threadIdx.x & 31);
+		};
 		const auto page_of = [&](uint32_t tile) {
-			const uint32_t t = tile * FEW_TILE + (threadIdx.x & 31);
+			const uint32_t t = token_of(tile);
 
 			return t < end ? it.pages[a.page_shift >= 0 ? t >> a.page_shift : t / a.kv.page_tokens]
 			               : (uint32_t)NO_LINE;
 		};
-		uint32_t issued = 0, into = 0, page = page_of(tile0), line = NO_LINE;
-		const auto issue = [&]() {
-			const uint32_t tile = tile0 + issued / 2 * WAVES;
-
-			if (issued < 2 * n_tiles) {
-				uint4 *const to = ring + into * size::ENTRY;
-
-				if ((issued & 1) == 0) {
-					const uint32_t t = tile * FEW_TILE + (threadIdx.x & 31);
-					const uint32_t slot = a.page_shift >= 0 ? t & ((1u << a.page_shift) - 1)
-					                                        : t % a.kv.page_tokens;
-
-					line = page == NO_LINE
-					               ? (uint32_t)NO_LINE
-					               : (page * a.kv.n_kv_head + kv_head) * a.kv.page_tokens + slot;
-					page = page_of(tile + WAVES);
-					if (!waited && (tile + 1) * FEW_TILE > old) {
-						gpu_dependency_wait();
-						waited = true;
-					}
-					attn_copy_lines<KC, BYTES>(to, a, a.kv.k, a.kv.k_dim, line);
-				} else {
-					attn_copy_lines<VC, BYTES>(to, a, a.kv.v, a.kv.v_dim, line);
-				}
-			}
+		uint32_t n_keys = 0, n_values = 0; /* tiles asked for */
+		uint32_t into = 0, page = page_of(tile0), line = NO_LINE, n_there = 0;
+		const auto asked = [&]() {
 			gpu_copy_commit();
-			issued++;
 			into = into + 1 < RING ? into + 1 : 0;
+		};
+		const auto ask_keys = [&]() {
+			const uint32_t tile = tile0 + n_keys * WAVES, t = token_of(tile);
+
+			if (n_keys++ < n_tiles) {
+				line = a.page_shift >= 0 ? t & ((1u << a.page_shift) - 1) : t % a.kv.page_tokens;
+				line = page == NO_LINE ? (uint32_t)NO_LINE
+				                       : (page * a.kv.n_kv_head + kv_head) * a.kv.page_tokens + line;
+				n_there = end - tile * FEW_TILE;
+				page = page_of(tile + WAVES);
+				if (!waited && (tile + 1) * FEW_TILE > old) {
+					gpu_dependency_wait();
+					waited = true;
+				}
+				attn_copy_lines<KC, BYTES, WAY>(ring + into * size::ENTRY, a, a.kv.k, a.kv.k_dim, line, n_there);
+			}
+			asked();
+		};
+		const auto ask_values = [&]() { /* of the tile whose keys were asked for last */
+			if (n_values++ < n_tiles)
+				attn_copy_lines<VC, BYTES, WAY>(ring + into * size::ENTRY, a, a.kv.v, a.kv.v_dim, line, n_there);
+			asked();
 		};
 
 #pragma unroll 1
-		for (int n = 0; n < RING - 1; n++)
-			issue();
+		for (int n = 0; n < RING - 1; n += 2) {
+			ask_keys();
+			if (n + 1 < RING - 1)
+				ask_values();
+		}
 		if (!waited) {
 			gpu_dependency_wait();
 			waited = true;
@@ -179,13 +197,12 @@ static __global__ void __launch_bounds__(WAVES *GPU_WAVE, BLOCKS) attn_few_kerne
 			mass[s] = 0.0f;
 			pos[s] = attn_row_at(a, seq, work, kv_head, row0 + gpu_slot_row(s)).pos;
 		}
-		/* The oldest entry of the ring, once it is there; the one used before is free and filled again. */
+		/* The oldest entry of the ring, once it is there; the one used before is free then. */
 		const auto next_entry = [&]() {
 			const uint4 *entry = ring + from * size::ENTRY;
 
 			gpu_copy_wait<RING - 2>();
 			gpu_sync_wave();
-			issue();
 			from = from + 1 < RING ? from + 1 : 0;
 			return entry;
 		};
@@ -199,6 +216,10 @@ static __global__ void __launch_bounds__(WAVES *GPU_WAVE, BLOCKS) attn_few_kerne
 			gpu_acc s[2];
 			const uint4 *tile = next_entry();
 
+			if (RING % 2)
+				ask_keys();
+			else
+				ask_values();
 			s[0] = s[1] = gpu_acc_zero();
 #pragma unroll
 			for (int c = 0; c < KD / 32; c++) {
@@ -215,7 +236,7 @@ static __global__ void __launch_bounds__(WAVES *GPU_WAVE, BLOCKS) attn_few_kerne
 				for (int n = 0; n < 2; n++) {
 #pragma unroll
 					for (int k = 0; k < GPU_ACC; k++)
-						s[n].v[k] = a.softcap * tanhf(s[n].v[k] * scale / a.softcap);
+						s[n].v[k] = attn_softcap(a.softcap, s[n].v[k] * scale);
 				}
 			}
 			if (!all) {
@@ -272,6 +293,10 @@ static __global__ void __launch_bounds__(WAVES *GPU_WAVE, BLOCKS) attn_few_kerne
 			const gpu_frag p = gpu_acc_frag<WIDENED>(s[0], s[1], exchange);
 
 			tile = next_entry();
+			if (RING % 2)
+				ask_values();
+			else
+				ask_keys();
 #pragma unroll
 			for (int d = 0; d < VD / 16; d++)
 				gpu_mma<false, WIDENED>(acc[d], p,
@@ -328,7 +353,7 @@ static __global__ void __launch_bounds__(WAVES *GPU_WAVE, BLOCKS) attn_few_kerne
 				       sum * attn_final_scale(a, row.head, best, total));
 			} else {
 				float *part = a.parts + ((size_t)(work.part + row.token) * a.n_head + row.head) *
-				                                (a.kv.v_dim + 2);
+				                                attn_part_floats(a);
 
 				part[col] = sum;
 				if (col == 0) {
@@ -364,37 +389,44 @@ static __global__ void __launch_bounds__(WAVES *GPU_WAVE, BLOCKS) attn_few_kerne
 
 /* ---- Launches ----------------------------------------------------------------------------------------------------- */
 
-template <int KD, int VD, int WAVES, int RING, int BYTES, int BLOCKS>
-static void few_launch(const struct gk_ctx *ctx, attn_args a, uint32_t max_work)
+template <int KD, int VD, int WAVES, int RING, int BYTES, few_way WAY, int BLOCKS>
+static void launch(const struct gk_ctx *ctx, const attn_args &a, uint32_t max_work)
 {
 	const uint32_t shares = gk_plan_shares(ctx, a.kv.n_kv_head, a.group), most = shares < max_work ? shares : max_work;
 
-	gpu_launch(attn_few_kernel<KD, VD, WAVES, RING, BYTES, BLOCKS>, dim3(most * a.kv.n_kv_head * a.row_blocks),
+	gpu_launch(attn_few_kernel<KD, VD, WAVES, RING, BYTES, WAY, BLOCKS>, dim3(most * a.kv.n_kv_head * a.row_blocks),
 	           dim3(WAVES * ctx->warp), few_sizes<KD, VD, WAVES, RING, BYTES>::TOTAL * sizeof(uint4), ctx->stream,
 	           ctx->overlap, a);
 }
 
-/* Two blocks on a multiprocessor with much shared memory; the smaller ones fit 64 KiB. */
+/* Two blocks on a multiprocessor where there is much shared memory and pages are as the engine makes them; else
+ * smaller ones, that fit 64 KiB. */
+template <int KD, int VD, int WAVES, int RING, int SMALL_WAVES, int BYTES>
+static void launch_direct(const struct gk_ctx *ctx, const attn_args &a, uint32_t max_work)
+{
+	const bool by_tile = a.page_shift >= 0 && a.kv.page_tokens % FEW_TILE == 0 && a.kv.k_dim == KD && a.kv.v_dim == VD;
+
+	if (ctx->smem_bytes >= 128u << 10 && by_tile)
+		launch<KD, VD, WAVES, RING, BYTES, BY_TILE, 2>(ctx, a, max_work);
+	else
+		launch<KD, VD, SMALL_WAVES, 2, BYTES, BY_TOKEN, 1>(ctx, a, max_work);
+}
+
 void attn_few_launch(const struct gk_ctx *ctx, const attn_args &a, uint32_t max_work)
 {
 	const uint32_t k = a.kv.k_dim, v = a.kv.v_dim;
-	const bool large = ctx->smem_bytes >= 128u << 10, e4m3 = a.direct && a.kv.dtype == KN_F8_E4M3;
+	const bool small = k <= 128 && v <= 128;
 
-#define SIZES(KD, VD, BYTES, WAVES, RING, SMALL_WAVES, SMALL_RING)                                        \
-	if (k <= KD && v <= VD) {                                                                         \
-		if (large)                                                                                \
-			few_launch<KD, VD, WAVES, RING, BYTES, 2>(ctx, a, max_work);                      \
-		else                                                                                      \
-			few_launch<KD, VD, SMALL_WAVES, SMALL_RING, BYTES, 1>(ctx, a, max_work);          \
-		return;                                                                                   \
-	}
-	if (e4m3) {
-		SIZES(128, 128, 1, 4, 6, 4, 2)
-		SIZES(256, 256, 1, 4, 3, 2, 2)
-	}
-	SIZES(64, 64, 2, 4, 6, 4, 2)
-	SIZES(128, 128, 2, 4, 3, 2, 2)
-	SIZES(192, 128, 2, 4, 2, 2, 2)
-	SIZES(256, 256, 2, 2, 3, 1, 2)
-#undef SIZES
+	if (!a.direct)
+		(small ? launch<128, 128, 2, 2, 2, CONVERTED, 1> : launch<256, 256, 1, 2, 2, CONVERTED, 1>)(ctx, a, max_work);
+	else if (a.kv.dtype == KN_F8_E4M3)
+		(small ? launch_direct<128, 128, 4, 5, 4, 1> : launch_direct<256, 256, 4, 3, 2, 1>)(ctx, a, max_work);
+	else if (k <= 64 && v <= 64)
+		launch_direct<64, 64, 4, 5, 4, 2>(ctx, a, max_work);
+	else if (small)
+		launch_direct<128, 128, 4, 3, 2, 2>(ctx, a, max_work);
+	else if (k <= 192 && v <= 128)
+		launch_direct<192, 128, 4, 2, 2, 2>(ctx, a, max_work);
+	else
+		launch_direct<256, 256, 2, 3, 1, 2>(ctx, a, max_work);
 }

@@ -16,79 +16,90 @@ void attn_few_launch(const struct gk_ctx *ctx, const attn_args &a, uint32_t max_
 
 /* ---- Merge of parts ---------------------------------------------------------------------------------------------- */
 
-/* Rows [row0, row0 + 16) of a K/V head of one entry, by all threads of a block: weights of the parts first, then
- * their sums, added in the order of the parts. Parts that see nothing add zeros, so that their number does not matter.
- * shared: `room` floats. */
+/* Weights of the parts of n rows from row0 on, [row][part], and what the rows are multiplied by at the end. A group of
+ * 32 lanes takes a row. */
+GPU_FN void attn_merge_weights(const attn_args &a, const gk_merge &m, uint32_t kv_head, uint32_t row0, uint32_t n,
+                               float *weights, float *scales)
+{
+	const uint32_t lane = threadIdx.x & 31, line = attn_part_floats(a);
+	const size_t step = (size_t)m.n_q * a.n_head * line;
+
+	for (uint32_t r = threadIdx.x / 32; r < n; r += blockDim.x / 32) {
+		const uint32_t token = (row0 + r) / a.group, head = kv_head * a.group + (row0 + r) % a.group;
+		const float *const top = a.parts + ((size_t)(m.part + token) * a.n_head + head) * line + a.kv.v_dim;
+		float best = -INFINITY, total = 0.0f;
+
+		for (uint32_t p = lane; p < m.n_parts; p += 32)
+			best = fmaxf(best, top[p * step]);
+		best = gpu_group_max(best);
+		for (uint32_t p = lane; p < m.n_parts; p += 32) {
+			const float t = top[p * step], w = t == -INFINITY ? 0.0f : attn_exp2(t - best);
+
+			weights[r * m.n_parts + p] = w;
+			total += top[p * step + 1] * w;
+		}
+		total = gpu_group_sum(total);
+		if (lane == 0)
+			scales[r] = attn_final_scale(a, head, best, total);
+	}
+}
+
+/* Rows [row0, row0 + 16) of a K/V head of one entry, by all threads of a block. A group of 32 lanes sums every
+ * MERGE_GROUPS-th part, several loads under way, and the groups' sums are added in their order: the same order for any
+ * number of parts, since those that see nothing add zeros. shared: `room` floats. */
+enum { MERGE_GROUPS = 4 };
+
 GPU_FN void attn_merge(const attn_args &a, const gk_merge &m, uint32_t kv_head, uint32_t row0, float *shared,
                        uint32_t room)
 {
-	enum { AT_ONCE = 4 };
 	const gk_seq seq = a.batch.seqs[m.seq];
 	const uint32_t left = m.n_q * a.group - row0, n_rows = left < FEW_ROWS ? left : (uint32_t)FEW_ROWS;
-	const uint32_t lane = threadIdx.x & 31, n_parts = m.n_parts, v_dim = a.kv.v_dim;
-	const size_t line = v_dim + 2, step = (size_t)m.n_q * a.n_head * line;
-	const uint32_t fit = (room - FEW_ROWS) / n_parts, at_once = fit < n_rows ? fit : n_rows;
-	float *const scales = shared, *const weights = shared + FEW_ROWS;
+	const uint32_t v_dim = a.kv.v_dim, line = attn_part_floats(a), each = (v_dim + 3) & ~3u;
+	const uint32_t fit = (room - FEW_ROWS) / (m.n_parts + MERGE_GROUPS * each + 3),
+	               at_once = fit < n_rows ? fit : n_rows;
+	const size_t step = (size_t)m.n_q * a.n_head * line;
+	float *const scales = shared, *const sums = scales + FEW_ROWS;
 
-	for (uint32_t r0 = 0; at_once && r0 < n_rows; r0 += at_once) {
-		const uint32_t n = n_rows - r0 < at_once ? n_rows - r0 : at_once;
-		const auto first_of = [&](uint32_t r, uint32_t *token, uint32_t *head) {
-			*token = (row0 + r0 + r) / a.group;
-			*head = kv_head * a.group + (row0 + r0 + r) % a.group;
-			return a.parts + ((size_t)(m.part + *token) * a.n_head + *head) * line;
-		};
-		uint32_t token, head;
+	for (uint32_t r0 = row0; at_once && r0 < row0 + n_rows; r0 += at_once) {
+		const uint32_t n = row0 + n_rows - r0 < at_once ? row0 + n_rows - r0 : at_once;
+		float *const weights = sums + MERGE_GROUPS * n * each;
 
-		for (uint32_t r = threadIdx.x / 32; r < n; r += blockDim.x / 32) {
-			const float *first = first_of(r, &token, &head);
-			float best = -INFINITY, total = 0.0f;
+		attn_merge_weights(a, m, kv_head, r0, n, weights, scales);
+		__syncthreads();
+		for (uint32_t i = threadIdx.x; i < MERGE_GROUPS * 32 * ((n * each / 4 + 31) / 32); i += blockDim.x) {
+			const uint32_t group = i / 32 % MERGE_GROUPS;
+			const uint32_t col4 = i / (32 * MERGE_GROUPS) * 32 + i % 32, r = col4 / (each / 4);
+			const uint32_t token = (r0 + r) / a.group, head = kv_head * a.group + (r0 + r) % a.group;
+			const float *from =
+			        a.parts + ((size_t)(m.part + token) * a.n_head + head) * line + col4 % (each / 4) * 4;
+			float4 sum = make_float4(0.0f, 0.0f, 0.0f, 0.0f);
 
-			for (uint32_t p = lane; p < n_parts; p += 32)
-				best = fmaxf(best, first[p * step + v_dim]);
-			best = gpu_group_max(best);
-			for (uint32_t p = lane; p < n_parts; p += 32) {
-				const float top = first[p * step + v_dim],
-				            w = top == -INFINITY ? 0.0f : attn_exp2(top - best);
+			if (r >= n)
+				continue;
+#pragma unroll 8
+			for (uint32_t p = group; p < m.n_parts; p += MERGE_GROUPS) {
+				const float4 v = *(const float4 *)(from + p * step);
+				const float w = weights[r * m.n_parts + p];
 
-				weights[r * n_parts + p] = w;
-				total += w != 0.0f ? first[p * step + v_dim + 1] * w : 0.0f;
+				sum.x += v.x * w;
+				sum.y += v.y * w;
+				sum.z += v.z * w;
+				sum.w += v.w * w;
 			}
-			total = gpu_group_sum(total);
-			if (lane == 0)
-				scales[r] = attn_final_scale(a, head, best, total);
+			((float4 *)sums)[group * n * each / 4 + col4] = sum;
 		}
 		__syncthreads();
-		for (uint32_t base = threadIdx.x; base < n * v_dim; base += AT_ONCE * blockDim.x) {
-			const float *first[AT_ONCE], *w[AT_ONCE];
-			float sum[AT_ONCE];
+		for (uint32_t i = threadIdx.x; i < n * each; i += blockDim.x) {
+			const uint32_t r = i / each, col = i % each;
+			const uint32_t token = (r0 + r) / a.group, head = kv_head * a.group + (r0 + r) % a.group;
+			float sum = 0.0f;
 
+			if (col >= v_dim)
+				continue;
 #pragma unroll
-			for (int k = 0; k < AT_ONCE; k++) {
-				const uint32_t i = base + k * blockDim.x < n * v_dim ? base + k * blockDim.x : base;
-
-				first[k] = first_of(i / v_dim, &token, &head) + i % v_dim;
-				w[k] = weights + i / v_dim * n_parts;
-				sum[k] = 0.0f;
-			}
-#pragma unroll 4
-			for (uint32_t p = 0; p < n_parts; p++) {
-#pragma unroll
-				for (int k = 0; k < AT_ONCE; k++) {
-					const float v = first[k][p * step];
-
-					sum[k] += w[k][p] != 0.0f ? v * w[k][p] : 0.0f;
-				}
-			}
-#pragma unroll
-			for (int k = 0; k < AT_ONCE; k++) {
-				const uint32_t i = base + k * blockDim.x;
-
-				if (i >= n * v_dim)
-					break;
-				(void)first_of(i / v_dim, &token, &head);
-				gk_put(a.out, seq.row + m.q + token, (size_t)head * v_dim + i % v_dim,
-				       sum[k] * scales[i / v_dim]);
-			}
+			for (uint32_t g = 0; g < MERGE_GROUPS; g++)
+				sum += sums[g * n * each + i];
+			gk_put(a.out, seq.row + m.q + token, (size_t)head * v_dim + col, sum * scales[r]);
 		}
 		__syncthreads();
 	}

@@ -14,7 +14,8 @@ template <int RT> static inline size_t attn_mla_shared_bytes()
 	       (size_t)MLA_WAVES * RT * 16 * 2 * sizeof(float);
 }
 
-template <int RT> static __global__ void __launch_bounds__(MLA_WAVES *GPU_WAVE) attn_mla_kernel(GPU_PARAM attn_args a)
+template <int RT, bool DIRECT>
+static __global__ void __launch_bounds__(MLA_WAVES *GPU_WAVE) attn_mla_kernel(GPU_PARAM attn_args a)
 {
 	enum {
 		KC = MLA_KEY / 8,
@@ -52,8 +53,9 @@ template <int RT> static __global__ void __launch_bounds__(MLA_WAVES *GPU_WAVE) 
 
 		auto fetch = [&](uint32_t token, uint32_t stage) {
 			if (token < end)
-				attn_copy_tile<MLA_KEY, MLA_TILE, THREADS>(stages + stage * MLA_TILE * KC, a, a.kv.k,
-				                                           a.kv.k_dim, it.pages, kv_head, token, end);
+				attn_copy_tile<MLA_KEY, MLA_TILE, THREADS, 2, DIRECT>(stages + stage * MLA_TILE * KC, a,
+				                                                      a.kv.k, a.kv.k_dim, it.pages,
+				                                                      kv_head, token, end);
 			gpu_copy_commit();
 		};
 
@@ -107,7 +109,7 @@ template <int RT> static __global__ void __launch_bounds__(MLA_WAVES *GPU_WAVE) 
 					float v = s[t].v[i] * a.scale * k_scale;
 
 					if (a.softcap > 0.0f)
-						v = a.softcap * tanhf(v / a.softcap);
+						v = attn_softcap(a.softcap, v);
 					v = key > p || key >= end || (a.window && key + a.window <= p) ? -INFINITY
 					                                                               : v * log2e;
 					s[t].v[i] = v;
@@ -199,7 +201,7 @@ template <int RT> static __global__ void __launch_bounds__(MLA_WAVES *GPU_WAVE) 
 				        v_scale * (whole ? attn_final_scale(a, row.head, best, total) : 1.0f);
 				float *part =
 				        a.parts + ((size_t)(whole ? 0 : work.part + row.token) * a.n_head + row.head) *
-				                          (a.kv.v_dim + 2);
+				                          attn_part_floats(a);
 
 #pragma unroll
 				for (int d = 0; d < SLICE / 16; d++) {
@@ -238,12 +240,15 @@ static inline void attn_mla_launch(const struct gk_ctx *ctx, attn_args a, uint32
 	n_blocks = max_work * a.kv.n_kv_head * a.row_blocks;
 	if (n_blocks > ctx->n_sm * 2)
 		n_blocks = ctx->n_sm * 2;
+	const auto go = [&](void (*kernel)(attn_args), size_t shared) {
+		gpu_launch(kernel, dim3(n_blocks), dim3(MLA_WAVES * ctx->warp), shared, ctx->stream, ctx->overlap, a);
+	};
+	const bool direct = a.direct && a.kv.dtype == KN_BF16;
+
 	if (two)
-		gpu_launch(attn_mla_kernel<2>, dim3(n_blocks), dim3(MLA_WAVES * ctx->warp), attn_mla_shared_bytes<2>(),
-		           ctx->stream, ctx->overlap, a);
+		go(direct ? attn_mla_kernel<2, true> : attn_mla_kernel<2, false>, attn_mla_shared_bytes<2>());
 	else
-		gpu_launch(attn_mla_kernel<1>, dim3(n_blocks), dim3(MLA_WAVES * ctx->warp), attn_mla_shared_bytes<1>(),
-		           ctx->stream, ctx->overlap, a);
+		go(direct ? attn_mla_kernel<1, true> : attn_mla_kernel<1, false>, attn_mla_shared_bytes<1>());
 }
 
 #endif

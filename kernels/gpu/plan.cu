@@ -189,7 +189,7 @@ size_t gk_scratch_bytes(const struct gk_ctx *ctx, const struct gk_limits *l)
 		const size_t slots = ctx->fixed ? short_rows * (l->max_keys / GK_FIXED_PART + 1)
 		                                : short_rows + gk_plan_shares(ctx, n_kv_head, group) * tokens;
 
-		bytes = larger(bytes, slots * l->n_head * (l->v_dim + 2) * sizeof(float));
+		bytes = larger(bytes, slots * l->n_head * (l->v_dim + 5) * sizeof(float));
 	}
 	if (l->n_expert) {
 		const size_t pairs = (size_t)l->max_rows * l->top_k;

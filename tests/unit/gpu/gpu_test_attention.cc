@@ -412,7 +412,7 @@ static const attention_case few_cases[] = {
 	{ KN_F16, decode, 4, 20, 1, 192, 128, 16, false, false, false, 0, 0.0f, GK_F32 },
 	{ KN_BF16, decode, 3, 3, 1, 256, 256, 32, false, true, false, 0, 0.0f, GK_F32 },
 	{ KN_BF16, deep, 4, 8, 2, 128, 128, 32, false, true, false, 0, 0.0f, GK_BF16 },
-	{ KN_BF16, deep, 4, 36, 1, 64, 64, 16, false, false, false, 400, 0.0f, GK_F32 },
+	{ KN_BF16, deep, 4, 36, 1, 64, 64, 64, false, false, false, 400, 0.0f, GK_F32 },
 };
 static const int n_few_cases = sizeof(few_cases) / sizeof(few_cases[0]);
 
@@ -442,6 +442,7 @@ GPU_TEST(parts_are_merged_by_a_kernel_where_nothing_counts)
 /* Keys and values are what the reference reads; queries and weights are rounded to binary16 or bfloat16. */
 static const attention_case e4m3_cases[] = {
 	{ KN_F8_E4M3, decode, 4, 8, 2, 128, 128, 16, false, false, false, 0, 0.0f, GK_F32 },
+	{ KN_F8_E4M3, deep, 4, 8, 2, 128, 128, 32, false, true, false, 300, 0.0f, GK_F32 },
 	{ KN_F8_E4M3, deep, 4, 6, 2, 64, 64, 7, false, true, false, 50, 0.0f, GK_BF16 },
 	{ KN_F8_E4M3, decode, 4, 2, 2, 40, 24, 8, false, false, false, 0, 20.0f, GK_F32 },
 	{ KN_F8_E4M3, deep, 4, 20, 1, 192, 128, 16, false, false, false, 0, 0.0f, GK_F32 },
