@@ -11,7 +11,7 @@
 #   make bench-p2p  1 to 32 nodes that start one image at once (tests/bench/flip_p2p.sh)
 #   make man        manual pages in build/man         make install     programs, pages, completions, shell keys, configuration, units, model
 #   make rpms       signed by nobody: build/rpms      make repo     the same as a signed repository: build/repo
-#   make check-packages  builds, installs, updates and removes them in a root of their own
+#   make check-packages  builds, installs, updates and removes them in a root of their own; check-packages-gpu: the GPU plugins'
 #   SAN=address,undefined | SAN=thread                sanitizer variant of any target
 #   make images     container images in build/images, one JSON line each (containers/README.md)
 #   V=1 shows commands; DESTDIR, PREFIX do what people expect; WERROR=1 makes warnings errors

@@ -2,7 +2,7 @@
 # ocai.repo.
 RELEASE ?= 1
 
-.PHONY: rpms repo check-packages
+.PHONY: rpms repo check-packages check-packages-gpu
 rpms:
 	@rpm-specs/build-rpms.sh --release '$(RELEASE)' $(WITH:%=--with %)
 repo:
@@ -12,3 +12,7 @@ repo:
 # The packages as somebody would use them; beside make check, because it compiles the tree once more.
 check-packages: deps
 	+@tests/packages/run.sh || [[ $$? == 77 ]]
+
+# Those of the GPU plugins, all targets: a quarter of an hour of four cores. KEEP=1 leaves and takes build/packages-gpu.
+check-packages-gpu: deps-build all
+	+@tests/packages/gpu.sh $(if $(KEEP),--keep) || [[ $$? == 77 ]]

@@ -33,6 +33,8 @@ void gpu_gemm_close(struct gpu_gemm *g);
 int gpu_gemm_run(struct gpu_gemm *g, const struct gpu_gemm_desc *d);
 
 int gpu_gemm8_run(struct gpu_gemm *g, const struct gpu_gemm8_desc *d);
+/* Whether the library has such products at all on this device. */
+bool gpu_gemm8_known(const struct gpu_gemm *g);
 
 /* Whether issue.c gives a job of a product of many rows to the library. */
 bool gpu_gemm_takes(const struct gpu_backend *be, const struct gpu_program *p, const union gpu_rec *rec,

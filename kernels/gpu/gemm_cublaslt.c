@@ -275,6 +275,11 @@ int gpu_gemm_run(struct gpu_gemm *g, const struct gpu_gemm_desc *d)
 	return p->taken ? run(g, g->desc, p, d->w, d->x, d->out) : -ENOTSUP;
 }
 
+bool gpu_gemm8_known(const struct gpu_gemm *g)
+{
+	return g->desc8 != NULL;
+}
+
 int gpu_gemm8_run(struct gpu_gemm *g, const struct gpu_gemm8_desc *d)
 {
 	const struct plan wanted = { .rows = d->rows,

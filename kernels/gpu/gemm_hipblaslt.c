@@ -226,3 +226,17 @@ int gpu_gemm_run(struct gpu_gemm *g, const struct gpu_gemm_desc *d)
 	               ? 0
 	               : -EIO;
 }
+
+/* It has no scales for 128 x 128 values (7.1: "not supported yet"). */
+bool gpu_gemm8_known(const struct gpu_gemm *g)
+{
+	(void)g;
+	return false;
+}
+
+int gpu_gemm8_run(struct gpu_gemm *g, const struct gpu_gemm8_desc *d)
+{
+	(void)g;
+	(void)d;
+	return -ENOTSUP;
+}

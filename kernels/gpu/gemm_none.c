@@ -16,6 +16,12 @@ void gpu_gemm_close(struct gpu_gemm *g)
 	(void)g;
 }
 
+bool gpu_gemm8_known(const struct gpu_gemm *g)
+{
+	(void)g;
+	return false;
+}
+
 int gpu_gemm8_run(struct gpu_gemm *g, const struct gpu_gemm8_desc *d)
 {
 	(void)g;

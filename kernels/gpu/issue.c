@@ -46,8 +46,8 @@ bool gpu_gemm8_takes(const struct gpu_backend *be, const union gpu_rec *rec, con
 	const struct gk_mat *w = &job->m->m;
 	uint32_t rows = be->step.rows[rec->h.rows].bound;
 
-	return be->gemm && !be->exact && !be->deterministic && w->type == KN_FP8_128 && w->first_row == 0 &&
-	       !job->bias && w->rows % 16 == 0 && rows >= FP8_ROWS && rows % 4 == 0;
+	return be->gemm && gpu_gemm8_known(be->gemm) && !be->exact && !be->deterministic && w->type == KN_FP8_128 &&
+	       w->first_row == 0 && !job->bias && w->rows % 16 == 0 && rows >= FP8_ROWS && rows % 4 == 0;
 }
 
 /* Memory of the backend's own that a launch needs. Not while a graph is captured: the launches before it would be lost.

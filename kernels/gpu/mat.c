@@ -181,6 +181,7 @@ int gpu_mat_init(struct kn_backend *base, struct kn_mat *m)
 	if (r == 0 && m->dtype == KN_FP8_128)
 		r = fill_scales(be, m, &g->m);
 	if (r < 0) {
+		(void)gpu_sources_finish(be); /* nothing is on its way there any more */
 		chunk_unref(be, g->chunk);
 		free(g);
 		return r;

@@ -1,7 +1,7 @@
 #!/bin/bash
 # The images of the engine for NVIDIA's GPUs: the plugin is all they have more, in a layer of its own on top of the layers
 # that all engines share; labels, health check, bill of materials. On a machine without a GPU the engine says why it takes
-# the processor, and answers from it. With cuBLASLt, cut to one architecture, that library is a fraction.
+# the processor, and answers from it. With cuBLASLt, cut to one architecture, it is little more than half of it.
 set -u
 cd "$(dirname "$0")/../.."
 build=$(realpath "${BUILD_DIR:-build/release}")
@@ -75,7 +75,7 @@ print(f"ocai-engine-cuda: {gpu['packed_bytes'] / 1e6:.1f} MB as it travels, {gpu
 if blas:
     full, cut = lines["ocai-engine-cuda-blas"], lines["ocai-engine-cuda-blas-sm_90"]
     assert layers(full)[:3] == layers(gpu)[:3] and "cuda-blas" in dict(layers(full)), layers(full)
-    assert cut["packed_bytes"] < full["packed_bytes"] / 2, (cut["packed_bytes"], full["packed_bytes"])
+    assert cut["packed_bytes"] < 0.6 * full["packed_bytes"], (cut["packed_bytes"], full["packed_bytes"])
     print(f"with cuBLASLt {full['packed_bytes'] / 1e6:.1f} MB, for sm_90 {cut['packed_bytes'] / 1e6:.1f} MB")
 PY
 

@@ -79,11 +79,12 @@ for w in "${with[@]}"; do
 	needed=$(readelf -d "$so" | sed -n 's/.*NEEDED.*\[\(.*\)\]/\1/p' | grep -vE '^(libc|libm|libstdc\+\+|libgcc_s|libdl|libpthread|ld-linux-x86-64)\.so')
 	[[ -z $needed ]] || fail "$name is linked with $needed"
 	[[ $(nm -D --defined-only "$so" | awk '{ print $NF }' | grep -v '^__hip_') == kn_plugin_entry ]] || fail "$name exports more than its entry"
-	have=$(build/release/bin/slimtrace gpu --json "$so" 2>/dev/null)
+	have=$(build/release/bin/slimtrace gpu "$so" 2>/dev/null | awk '/cubin|PTX|ptx/ { print $1, tolower($2) }')
 	for target in ${targets[$w]}; do
-		[[ $w != cuda || -z $have ]] || grep -qE "\"$target(a|f)?\"" <<<"$have" || fail "$name has no code for $target: $have"
+		[[ $w != cuda ]] || grep -q "^$target cubin" <<<"$have" || fail "$name has no code for $target: $have"
 		[[ $w != rocm ]] || grep -qa -- "--$target\b" "$so" || fail "$name has no code for $target"
 	done
+	[[ $w != cuda ]] || grep -q ' ptx' <<<"$have" || fail "$name has no PTX for what comes: $have"
 	ok "$name: $(stat -c %s "$file") bytes, the plugin $(stat -c %s "$so"), for ${targets[$w]}; nothing of a vendor's is required"
 done
 

@@ -94,15 +94,19 @@ class Table:
             return
         lines, why = self.run("bin/ocai-engine", "bench", "--backend", self.args.backend, "--random", "qwen3-8b", "--type",
                               kind, "-p", str(depth), "-d", str(depth), "-n", str(n_gen), "-b", str(n), "--reps", "3", "--json")
-        got = False
+        got = prefill = None
         for l in lines:
             if f" tg{n_gen} " in l["case"] + " ":
                 w, kv = self.facts.get(kind, (0, 0))
                 seconds = w + kv * n * (depth + n_gen / 2)
                 self.emit(case, l["value"], l["unit"], round(n / seconds, 1) if seconds else None)
-                got = True
+                got = l["value"]
             elif f" pp{depth}" in l["case"]:
-                self.emit(f"{kind} scheduler prefill {n} x {depth}", l["value"], l["unit"], None)
+                prefill = l["value"]
+                self.emit(f"{kind} scheduler prefill {n} x {depth}", prefill, l["unit"], None)
+        if got and prefill:  # answers' tokens over the time of prompts and answers
+            seconds = n * depth / prefill + n * n_gen / got
+            self.emit(f"{kind} scheduler {n} x {depth} in, {n_gen} out", round(n * n_gen / seconds, 1), "tok/s", None)
         if why or not got:
             self.skip(case, why or "no figure")
 

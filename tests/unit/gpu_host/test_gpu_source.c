@@ -1,6 +1,6 @@
 /* Weights that the backend reads from their files by itself: what arrives is what is in the file, in any order of
  * matrices, more pieces than there is room for, cached or not; a file that was replaced is not read, one that became
- * shorter is an error and not the end of the process. */
+ * shorter is an error and not the end of the process. The backend reads by pthreads of its own. */
 #include <errno.h>
 #include <fcntl.h>
 #include <libgen.h>
