@@ -603,7 +603,8 @@ void node_read(struct node_layer *layer, const struct flip_index_object *object,
 	struct flip_node *node = layer->node;
 	struct node_load **asked = NULL;
 	int64_t raised[16];
-	size_t n_asked = 0, n_raised = 0;
+	uint64_t raised_at[16]; /* places of what peers are asked for */
+	size_t n_asked = 0, n_raised = 0, n_raised_at = 0;
 	uint32_t first, end;
 	struct waiting *w;
 	bool needs_all = flip_index_is_unverified(layer->index, object);
@@ -654,9 +655,8 @@ void node_read(struct node_layer *layer, const struct flip_index_object *object,
 			l->priority = FLIP_FOREGROUND;
 			if (n_raised < sizeof(raised) / sizeof(*raised) && l->number > 0)
 				raised[n_raised++] = l->number;
-			else if (l->number <= 0)
-				flip_peers_raise(node->peers, layer->digest,
-				                 flip_index_chunk(layer->index, c)->blob_offset, FLIP_FOREGROUND);
+			else if (n_raised_at < sizeof(raised_at) / sizeof(*raised_at) && l->number <= 0)
+				raised_at[n_raised_at++] = flip_index_chunk(layer->index, c)->blob_offset;
 		}
 		if (!l) {
 			l = new_load(layer, c, store, FLIP_FOREGROUND);
@@ -669,6 +669,8 @@ void node_read(struct node_layer *layer, const struct flip_index_object *object,
 	pthread_mutex_unlock(&node->loads_lock);
 	for (size_t i = 0; i < n_raised; i++)
 		flip_fetch_raise(node->fetch, raised[i], FLIP_FOREGROUND);
+	for (size_t i = 0; i < n_raised_at; i++) /* not with the lock: it may tell of what failed */
+		flip_peers_raise(node->peers, layer->digest, raised_at[i], FLIP_FOREGROUND);
 	if (n_asked)
 		submit(layer, asked, n_asked, FLIP_FOREGROUND, FLIP_PEER_RELAY);
 	free(asked);
