@@ -1,9 +1,10 @@
 /* What samplers need of rows of logits, so that the rows stay here: the best, sums of exponentials, and one draw.
  *
- * A row is cut into chunks that fit shared memory. The first kernel reads the logits once: each chunk's greatest, its sums
- * beside that, and its best, sorted. The second joins a row's chunks; a draw looks again only at the chunk it falls into.
- * Filters are applied to the KN_MAX_BEST best, which nearly always are enough; where they are not, thresholds of the logit
- * are tried out on the whole row (seek()). Chunks are the same whatever else is in the call, so are the results.
+ * A row is cut into chunks that fit shared memory. The first kernel reads the logits once: each chunk's greatest, its
+ * sums beside that, and its best, sorted. The second joins a row's chunks; a draw looks again only at the chunk it
+ * falls into. Filters are applied to the KN_MAX_BEST best, which nearly always are enough; where they are not,
+ * thresholds of the logit are tried out on the whole row (seek()). Chunks are the same whatever else is in the call, so
+ * are the results.
  *
  * A draw is that of kernels/ref for the same number, unless that lies so near to the border of two tokens that rounding
  * decides: sums are in double, but their terms are float's exponentials, some 1e-6 of the whole off. */
@@ -24,15 +25,18 @@ struct part {
 typedef unsigned long long order_key;
 #define NO_KEY (~0ull)
 
-GPU_FN float logit_at(const gk_pick &a, uint32_t row, uint32_t v)
+GPU_FN float sane_logit(const gk_pick &a, float x)
 {
-	float x = gk_get(a.logits, row, v);
-
 	if (x != x)
 		return -INFINITY;
 	if (a.softcap > 0)
 		x = a.softcap * tanhf(x / a.softcap);
 	return x > FLT_MAX ? FLT_MAX : x;
+}
+
+GPU_FN float logit_at(const gk_pick &a, uint32_t row, uint32_t v)
+{
+	return sane_logit(a, gk_get(a.logits, row, v));
 }
 
 GPU_FN order_key key_of(float x, uint32_t id)
@@ -254,7 +258,19 @@ GPU_FN uint32_t rank_of(float x)
 	return (uint32_t)(key_of(x, 0) >> 32);
 }
 
-enum { SEEK_BITS = 3, SEEKS = 1 << SEEK_BITS };
+enum { SEEK_BITS = 3, SEEKS = 1 << SEEK_BITS, AT_ONCE = 16 };
+
+/* v and every THREADS-th behind it; minus infinity beyond the row. Loaded together: each alone would wait for memory.
+ */
+GPU_FN void load_logits(const gk_pick &a, uint32_t row, uint32_t v, float x[AT_ONCE])
+{
+	const float *from = (const float *)a.logits.p + (size_t)row * a.logits.ld;
+
+	for (uint32_t k = 0; k < AT_ONCE; k++)
+		x[k] = v + k * THREADS < a.n_vocab ? from[v + k * THREADS] : -INFINITY;
+	for (uint32_t k = 0; k < AT_ONCE; k++)
+		x[k] = sane_logit(a, x[k]);
+}
 
 /* The mass of all ids up to a rank, for SEEKS ranks from `first` on, `step` apart. */
 GPU_FN void masses_up_to(const gk_pick &a, const draw_row &d, uint32_t first, uint32_t step, double *scratch,
@@ -262,12 +278,17 @@ GPU_FN void masses_up_to(const gk_pick &a, const draw_row &d, uint32_t first, ui
 {
 	for (int j = 0; j < SEEKS; j++)
 		ret[j] = 0;
-	for (uint32_t v = threadIdx.x; v < a.n_vocab; v += THREADS) {
-		const float x = logit_at(a, d.row, v), m = expf((x - d.max) * d.pick.inv_temp);
-		const uint32_t rank = rank_of(x);
+	for (uint32_t v = threadIdx.x; v < a.n_vocab; v += AT_ONCE * THREADS) {
+		float x[AT_ONCE];
 
-		for (int j = 0; j < SEEKS; j++)
-			ret[j] += rank <= first + (uint32_t)j * step ? m : 0.0f;
+		load_logits(a, d.row, v, x);
+		for (int k = 0; k < AT_ONCE; k++) {
+			const float m = expf((x[k] - d.max) * d.pick.inv_temp);
+			const uint32_t rank = rank_of(x[k]);
+
+			for (int j = 0; j < SEEKS; j++)
+				ret[j] += rank <= first + (uint32_t)j * step ? m : 0.0f;
+		}
 	}
 	for (int j = 0; j < SEEKS; j++)
 		ret[j] = sum_of_block(ret[j], scratch);
@@ -303,6 +324,7 @@ GPU_FN order_key seek(const gk_pick &a, const draw_row &d, double want, bool bey
 	/* Equal ones by id. */
 	uint32_t n_equal = 0;
 
+#pragma unroll 8
 	for (uint32_t v = from; v < end; v++)
 		n_equal += rank_of(logit_at(a, d.row, v)) == rank;
 	counts[threadIdx.x] = n_equal;
@@ -348,6 +370,7 @@ GPU_FN uint32_t draw_in_row(const gk_pick &a, const draw_row &d, double *slices)
 	const uint32_t from = threadIdx.x * slice, end = from + slice < a.n_vocab ? from + slice : a.n_vocab;
 	double kept = 0;
 
+#pragma unroll 8
 	for (uint32_t v = from; v < end; v++) {
 		const float x = logit_at(a, d.row, v);
 
@@ -387,7 +410,8 @@ GPU_FN uint32_t draw_in_row(const gk_pick &a, const draw_row &d, double *slices)
 	return id;
 }
 
-/* Among the best, which are all that there are or that count; NO_ID: they are too few. By all threads; run is used up. */
+/* Among the best, which are all that there are or that count; NO_ID: they are too few. By all threads; run is used up.
+ */
 #define NO_ID UINT32_MAX
 GPU_FN uint32_t draw_in_list(const draw_row &d, order_key *run, double *masses)
 {
@@ -514,10 +538,10 @@ static __global__ void pick_join(gk_pick a, const part *parts, const order_key *
 			got.drawn = (int32_t)chosen;
 		} else {
 			for (uint32_t p = 0; p < n_parts; p++) {
-				const double m = parts[p].max > -INFINITY
-				                         ? (double)parts[p].mass *
-				                                   expf((parts[p].max - got.max) * pick.inv_temp)
-				                         : 0;
+				const double m =
+				        parts[p].max > -INFINITY
+				                ? (double)parts[p].mass * expf((parts[p].max - got.max) * pick.inv_temp)
+				                : 0;
 
 				if (m <= 0)
 					continue;
@@ -548,7 +572,7 @@ int gk_pick_rows(const struct gk_ctx *ctx, const struct gk_pick *a)
 	part *parts = (part *)ctx->scratch;
 	order_key *best = (order_key *)(parts + (size_t)a->rows.bound * n_parts);
 
-	if (a->n_vocab == 0 || a->n_best > KN_MAX_BEST ||
+	if (a->n_vocab == 0 || a->n_best > KN_MAX_BEST || (a->filters && a->logits.elem != GK_F32) ||
 	    gk_pick_scratch(a->rows.bound, a->n_vocab, n_listed(*a)) > ctx->scratch_bytes)
 		return -EINVAL;
 	gpu_launch(pick_parts, dim3(a->rows.bound, n_parts), dim3(THREADS), CHUNK * sizeof(order_key), ctx->stream,
