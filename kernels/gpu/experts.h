@@ -14,7 +14,7 @@
 
 #include "gpu/few.h"
 
-enum { CHOSEN_THREADS = 512, MAX_CHOSEN = 32 /* experts of a row */ };
+enum { PAIR_THREADS = 512, CHOSEN_THREADS = 512, MAX_CHOSEN = 32 /* experts of a row */ };
 
 struct experts_args {
 	gk_view x, out; /* out: row of the place or pair */
@@ -24,17 +24,27 @@ struct experts_args {
 	few_columns cols;  /* data NULL */
 	const gk_mat *mats[2];
 	const float *bias[2]; /* [expert][rows] or NULL */
-	/* by pairs: */
-	const int32_t *ids; /* [row, top_k]; NULL: by groups */
-	bool x_by_row;      /* the pair's row of x, else the pair */
+	const gk_mat *next;   /* the matrices that the next kernel takes, next_bytes each from `values` on; or NULL */
+	size_t next_bytes;
+	const int32_t *ids; /* by pairs, gated: [row, top_k]; NULL: by groups */
 	/* by groups: */
 	const few_group *groups;
 	const uint32_t *n_groups;
 	const uint32_t *row_of; /* [place] row of x; NULL: the place */
 };
 
-template <uint32_t TYPE, int NT, int RT>
-static __global__ void __launch_bounds__(FEW_THREADS, (few_depth<gk_format<TYPE>, NT, RT>::BLOCKS))
+/* Into the second-level cache. */
+GPU_FN void experts_prefetch(const void *p)
+{
+#if GPU_PTX
+	asm volatile("prefetch.global.L2 [%0];" ::"l"(p));
+#else
+	(void)p;
+#endif
+}
+
+template <uint32_t TYPE, int NT, int RT, int THREADS>
+static __global__ void __launch_bounds__(THREADS, (THREADS > FEW_THREADS ? 1 : (int)few_depth<gk_format<TYPE>, NT, RT>::BLOCKS))
         experts_kernel(GPU_PARAM experts_args a)
 {
 	typedef gk_format<TYPE> F;
@@ -44,7 +54,7 @@ static __global__ void __launch_bounds__(FEW_THREADS, (few_depth<gk_format<TYPE>
 		U = few_depth<F, NT, RT>::U,
 		NC = NARROW ? 8 : NB * 16,
 		LINE = NC + 1,
-		WAVES = FEW_THREADS / GPU_WAVE,
+		WAVES = THREADS / GPU_WAVE,
 		GATED = RT == 2,
 	};
 	GPU_DYN_SHARED(float, shared);
@@ -105,7 +115,7 @@ static __global__ void __launch_bounds__(FEW_THREADS, (few_depth<gk_format<TYPE>
 		cols.sums = F::MINS ? (float *)(cols.data + (size_t)n_cols * cols.col_stride) : nullptr;
 		for (uint32_t i = 0; i < n; i++) {
 			const uint32_t place = group.first + pass + i;
-			const uint32_t row = a.ids      ? (a.x_by_row ? place / a.top_k : place)
+			const uint32_t row = a.ids      ? place / a.top_k
 			                     : a.row_of ? a.row_of[place]
 			                                : place;
 
@@ -147,6 +157,18 @@ static __global__ void __launch_bounds__(FEW_THREADS, (few_depth<gk_format<TYPE>
 				for (int nb = 0; nb < NB; nb++)
 					acc[r][nb] = gpu_acc_zero();
 			}
+			/* All of this block's own is asked for: now a part of what the next kernel multiplies by. */
+			if (a.next && !more) {
+				const uint32_t n_lines = (uint32_t)(a.next_bytes / 128), lines = (n_lines + gridDim.x - 1) / gridDim.x;
+				const uint8_t *from = (const uint8_t *)a.next[group.expert].values;
+
+				for (uint32_t i = threadIdx.x; i < lines; i += THREADS) {
+					const uint32_t line = blockIdx.x * lines + i;
+
+					if (line < n_lines)
+						experts_prefetch(from + (size_t)line * 128);
+				}
+			}
 			for (uint32_t step = 0; step < n_steps; step++) {
 				const uint32_t base = step * U * WAVES + wave;
 				const bool last = step + 1 == n_steps;
@@ -178,7 +200,7 @@ static __global__ void __launch_bounds__(FEW_THREADS, (few_depth<gk_format<TYPE>
 				}
 			}
 			__syncthreads();
-			for (uint32_t i = threadIdx.x; i < FEW_TILE * n; i += FEW_THREADS) {
+			for (uint32_t i = threadIdx.x; i < FEW_TILE * n; i += THREADS) {
 				const uint32_t r = i % FEW_TILE, m = i / FEW_TILE, row = row0 + r;
 				float y[2] = { 0.0f, 0.0f };
 
@@ -390,34 +412,33 @@ bool chosen_launch_16bit(uint32_t type, const gk_ctx *ctx, const chosen_args &a)
 bool chosen_launch_blocks(uint32_t type, const gk_ctx *ctx, const chosen_args &a);
 bool chosen_launch_k(uint32_t type, const gk_ctx *ctx, const chosen_args &a);
 
-template <uint32_t TYPE, int NT, int RT> static inline void experts_launch_one(const experts_launch &l)
+template <uint32_t TYPE, int NT, int RT, int THREADS> static inline void experts_launch_one(const experts_launch &l)
 {
-	/* Blocks that go on to other tiles of their expert make its columns once; where there are few blocks, more of them
-	 * have more bytes under way. */
-	const uint32_t most = 4 * l.ctx->n_sm * few_depth<gk_format<TYPE>, NT, RT>::BLOCKS, n_tiles = l.args->n_tiles;
-	const uint32_t all = n_tiles * l.n_groups, rounds = all <= most ? 1 : (all + most - 1) / most;
+	/* Pairs: as many blocks as the device holds, which then have no pause between their tiles. Groups have different
+	 * numbers of rows: many blocks are better placed. */
+	const uint32_t most = THREADS > FEW_THREADS ? l.ctx->n_sm : 16 * l.ctx->n_sm * few_depth<gk_format<TYPE>, NT, RT>::BLOCKS;
+	const uint32_t n_tiles = l.args->n_tiles, all = n_tiles * l.n_groups, rounds = (all + most - 1) / most;
 
-	gpu_launch(experts_kernel<TYPE, NT, RT>, dim3((n_tiles + rounds - 1) / rounds, l.n_groups), dim3(FEW_THREADS), l.shared,
-	           l.ctx->stream, l.ctx->overlap, *l.args);
+	gpu_launch(experts_kernel<TYPE, NT, RT, THREADS>, dim3((n_tiles + rounds - 1) / rounds, l.n_groups), dim3(THREADS),
+	           l.shared, l.ctx->stream, l.ctx->overlap, *l.args);
 }
 
 template <uint32_t TYPE> static inline bool experts_launch_type(const experts_launch &l)
 {
-	if (l.args->gated) {
-		if (l.nt == 1)
-			experts_launch_one<TYPE, 1, 2>(l);
-		else if (l.nt == 2)
-			experts_launch_one<TYPE, 2, 2>(l);
-		else
-			experts_launch_one<TYPE, 4, 2>(l);
-	} else {
-		if (l.nt == 1)
-			experts_launch_one<TYPE, 1, 1>(l);
-		else if (l.nt == 2)
-			experts_launch_one<TYPE, 2, 1>(l);
-		else
-			experts_launch_one<TYPE, 4, 1>(l);
-	}
+	if (l.args->ids)
+		experts_launch_one<TYPE, 1, 2, PAIR_THREADS>(l);
+	else if (l.args->gated && l.nt == 1)
+		experts_launch_one<TYPE, 1, 2, FEW_THREADS>(l);
+	else if (l.args->gated && l.nt == 2)
+		experts_launch_one<TYPE, 2, 2, FEW_THREADS>(l);
+	else if (l.args->gated)
+		experts_launch_one<TYPE, 4, 2, FEW_THREADS>(l);
+	else if (l.nt == 1)
+		experts_launch_one<TYPE, 1, 1, FEW_THREADS>(l);
+	else if (l.nt == 2)
+		experts_launch_one<TYPE, 2, 1, FEW_THREADS>(l);
+	else
+		experts_launch_one<TYPE, 4, 1, FEW_THREADS>(l);
 	return true;
 }
 
