@@ -24,24 +24,12 @@ struct experts_args {
 	few_columns cols;  /* data NULL */
 	const gk_mat *mats[2];
 	const float *bias[2]; /* [expert][rows] or NULL */
-	const gk_mat *next;   /* the matrices that the next kernel takes, next_bytes each from `values` on; or NULL */
-	size_t next_bytes;
 	const int32_t *ids; /* by pairs, gated: [row, top_k]; NULL: by groups */
 	/* by groups: */
 	const few_group *groups;
 	const uint32_t *n_groups;
 	const uint32_t *row_of; /* [place] row of x; NULL: the place */
 };
-
-/* Into the second-level cache. */
-GPU_FN void experts_prefetch(const void *p)
-{
-#if GPU_PTX
-	asm volatile("prefetch.global.L2 [%0];" ::"l"(p));
-#else
-	(void)p;
-#endif
-}
 
 template <uint32_t TYPE, int NT, int RT, int THREADS>
 static __global__ void __launch_bounds__(THREADS, (THREADS > FEW_THREADS ? 1 : (int)few_depth<gk_format<TYPE>, NT, RT>::BLOCKS))
@@ -157,18 +145,6 @@ static __global__ void __launch_bounds__(THREADS, (THREADS > FEW_THREADS ? 1 : (
 				for (int nb = 0; nb < NB; nb++)
 					acc[r][nb] = gpu_acc_zero();
 			}
-			/* All of this block's own is asked for: now a part of what the next kernel multiplies by. */
-			if (a.next && !more) {
-				const uint32_t n_lines = (uint32_t)(a.next_bytes / 128), lines = (n_lines + gridDim.x - 1) / gridDim.x;
-				const uint8_t *from = (const uint8_t *)a.next[group.expert].values;
-
-				for (uint32_t i = threadIdx.x; i < lines; i += THREADS) {
-					const uint32_t line = blockIdx.x * lines + i;
-
-					if (line < n_lines)
-						experts_prefetch(from + (size_t)line * 128);
-				}
-			}
 			for (uint32_t step = 0; step < n_steps; step++) {
 				const uint32_t base = step * U * WAVES + wave;
 				const bool last = step + 1 == n_steps;
@@ -240,13 +216,27 @@ struct chosen_args {
 	const float *weights;
 };
 
-/* Rows of one expert after the other as columns, `parts` of them, each times its weight. */
+/* A row's experts, by threads [0, top_k). */
+GPU_FN void chosen_experts_of(const chosen_args &a, uint32_t first, gk_mat *mats, float *weights, int32_t *experts)
+{
+	if (threadIdx.x < a.top_k) {
+		const int32_t e = *(const volatile int32_t *)(a.ids + first + threadIdx.x);
+		const bool valid = (uint32_t)e < a.n_expert;
+
+		experts[threadIdx.x] = valid ? e : 0;
+		weights[threadIdx.x] = valid ? *(const volatile float *)(a.weights + first + threadIdx.x) : 0.0f;
+		mats[threadIdx.x] = a.mats[valid ? e : 0];
+	}
+}
+
+/* Rows of one expert after the other as two columns, each times its weight. */
+template <int THREADS>
 GPU_FN void chosen_columns(const few_columns &cols, uint32_t order, uint32_t n_chunks, uint32_t first, const chosen_args &a,
                            const float *weights)
 {
 	const uint32_t n_pieces = cols.n_chunks * 4, per_row = n_chunks * 4;
 
-	for (uint32_t base = 0; base < n_pieces; base += CHOSEN_THREADS) {
+	for (uint32_t base = 0; base < n_pieces; base += THREADS) {
 		const uint32_t i = base + threadIdx.x, k = i / per_row, chunk = i % per_row >> 2, t = i & 3;
 		const uint32_t k0 = gk_column(order, chunk, t, 0), k1 = gk_column(order, chunk, t, 4);
 		float v[8] = { 0, 0, 0, 0, 0, 0, 0, 0 }, sum_high = 0.0f, sum_low = 0.0f;
@@ -291,6 +281,34 @@ GPU_FN void chosen_columns(const few_columns &cols, uint32_t order, uint32_t n_c
 	}
 }
 
+/* The waves' sums, in their order, onto the output. sums: WAVES x 16 x 3. */
+template <int WAVES>
+GPU_FN void chosen_sum(const chosen_args &a, const gpu_acc &acc, float *sums, const float *weights, const int32_t *experts)
+{
+	enum { LINE = 3 };
+	const uint32_t wave = threadIdx.x / GPU_WAVE, row = blockIdx.y, at = blockIdx.x * FEW_TILE + threadIdx.x;
+	float y = 0.0f;
+
+#pragma unroll
+	for (int i = 0; i < GPU_ACC; i++) {
+		const int col = gpu_acc_col(i);
+
+		if (col < 2)
+			sums[(wave * FEW_TILE + gpu_acc_row(i)) * LINE + col] = acc.v[i];
+	}
+	__syncthreads();
+	if (threadIdx.x >= FEW_TILE || at >= a.n_rows_w)
+		return;
+	for (uint32_t v = 0; v < WAVES; v++) {
+		const float *s = sums + (v * FEW_TILE + threadIdx.x) * LINE;
+
+		y += s[0] + s[1];
+	}
+	for (uint32_t k = 0; a.bias && k < a.top_k; k++)
+		y += weights[k] * a.bias[(size_t)experts[k] * a.n_rows_w + at];
+	gk_put(a.out, row, at, gk_get(a.out, row, at) + y);
+}
+
 template <uint32_t TYPE> static __global__ void __launch_bounds__(CHOSEN_THREADS, 1) chosen_kernel(GPU_PARAM chosen_args a)
 {
 	typedef gk_format<TYPE> F;
@@ -313,14 +331,7 @@ template <uint32_t TYPE> static __global__ void __launch_bounds__(CHOSEN_THREADS
 		return;
 	}
 	/* Weights are asked for before what is to be multiplied by them is there. */
-	if (threadIdx.x < a.top_k) {
-		const int32_t e = *(const volatile int32_t *)(a.ids + first + threadIdx.x);
-		const bool valid = (uint32_t)e < a.n_expert;
-
-		experts[threadIdx.x] = valid ? e : 0;
-		weights[threadIdx.x] = valid ? *(const volatile float *)(a.weights + first + threadIdx.x) : 0.0f;
-		mats[threadIdx.x] = a.mats[valid ? e : 0];
-	}
+	chosen_experts_of(a, first, mats, weights, experts);
 	__syncthreads();
 
 	const uint32_t n_units = gk_n_units(mats[0]), n_all = n_units * a.top_k;
@@ -343,7 +354,7 @@ template <uint32_t TYPE> static __global__ void __launch_bounds__(CHOSEN_THREADS
 
 	cols.data = (uint4 *)(shared + ((WAVES * FEW_TILE * LINE + 3) & ~3));
 	cols.sums = F::MINS ? (float *)(cols.data + (size_t)2 * cols.col_stride) : nullptr;
-	chosen_columns(cols, F::ORDER, n_units * F::CHUNKS, first, a, weights);
+	chosen_columns<CHOSEN_THREADS>(cols, F::ORDER, n_units * F::CHUNKS, first, a, weights);
 	__syncthreads();
 	lane.exists = 0;
 #pragma unroll
@@ -365,27 +376,7 @@ template <uint32_t TYPE> static __global__ void __launch_bounds__(CHOSEN_THREADS
 			load(u, base + (u + U) * WAVES);
 		}
 	}
-#pragma unroll
-	for (int i = 0; i < GPU_ACC; i++) {
-		const int col = gpu_acc_col(i);
-
-		if (col < 2)
-			sums[(wave * FEW_TILE + gpu_acc_row(i)) * LINE + col] = acc[0][0].v[i];
-	}
-	__syncthreads();
-	if (threadIdx.x < FEW_TILE && row0 + threadIdx.x < a.n_rows_w) {
-		const uint32_t r = threadIdx.x;
-		float y = 0.0f;
-
-		for (uint32_t v = 0; v < WAVES; v++) {
-			const float *s = sums + (v * FEW_TILE + r) * LINE;
-
-			y += s[0] + s[1];
-		}
-		for (uint32_t k = 0; a.bias && k < a.top_k; k++)
-			y += weights[k] * a.bias[(size_t)experts[k] * a.n_rows_w + row0 + r];
-		gk_put(a.out, row, row0 + r, gk_get(a.out, row, row0 + r) + y);
-	}
+	chosen_sum<WAVES>(a, acc[0][0], sums, weights, experts);
 }
 
 static inline size_t chosen_shared_bytes(const few_columns &cols)

@@ -294,8 +294,6 @@ static int few_experts(const moe_call &c, bool gated, gk_view x, gk_view out)
 	a.bias[1] = gated ? m->up_bias : nullptr;
 	if (c.pairs) {
 		a.ids = m->ids;
-		a.next = m->down;
-		a.next_bytes = gk_mat_bytes(m->type_down, m->dim, m->n_ff);
 	} else {
 		a.groups = c.s.groups;
 		a.n_groups = c.s.n_groups;

@@ -227,7 +227,7 @@ static int random_moe(struct eng_model *m, struct pool *pool, const struct shape
 
 	if (!router)
 		return err_set(err, -ENOMEM, "random model: no memory");
-	for (size_t i = 0; i < n; i++) /* as in files: bfloat16, kept as float */
+	for (size_t i = 0; i < n; i++)
 		router[i] = 0.02f * normal(&state);
 	l->router.w = (struct kn_mat){ .dtype = KN_F32, .rows = s->n_expert, .cols = s->n_embd, .data = router };
 	m->info.n_params += n;
