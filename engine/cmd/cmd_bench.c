@@ -29,7 +29,7 @@ struct bench {
 const struct opt cmd_bench_opts[] = {
 	MODEL_OPTS(struct bench, m),
 	{ "random", 0, OPT_STR, offsetof(struct bench, random), "SHAPE",
-	  "random weights of a known shape: qwen3-0.6b, qwen3-1.7b, qwen3-8b", NULL },
+	  "random weights of a known shape: qwen3-0.6b, qwen3-1.7b, qwen3-8b, qwen3-30b-a3b", NULL },
 	{ "type", 0, OPT_STR, offsetof(struct bench, type), "TYPE",
 	  "type of the random weights: bf16, q8_0, q4_k, fp8 (on a GPU) ... [bf16]", NULL },
 	{ "prompt", 'p', OPT_UINT, offsetof(struct bench, n_prompt), "N",

@@ -14,7 +14,7 @@
 
 #include "gpu/few.h"
 
-enum { CHOSEN_THREADS = 512, MAX_CHOSEN = 32 /* experts of a row */ };
+enum { PAIR_THREADS = 512, CHOSEN_THREADS = 512, MAX_CHOSEN = 32 /* experts of a row */ };
 
 struct experts_args {
 	gk_view x, out; /* out: row of the place or pair */
@@ -24,17 +24,15 @@ struct experts_args {
 	few_columns cols;  /* data NULL */
 	const gk_mat *mats[2];
 	const float *bias[2]; /* [expert][rows] or NULL */
-	/* by pairs: */
-	const int32_t *ids; /* [row, top_k]; NULL: by groups */
-	bool x_by_row;      /* the pair's row of x, else the pair */
+	const int32_t *ids; /* by pairs, gated: [row, top_k]; NULL: by groups */
 	/* by groups: */
 	const few_group *groups;
 	const uint32_t *n_groups;
 	const uint32_t *row_of; /* [place] row of x; NULL: the place */
 };
 
-template <uint32_t TYPE, int NT, int RT>
-static __global__ void __launch_bounds__(FEW_THREADS, (few_depth<gk_format<TYPE>, NT, RT>::BLOCKS))
+template <uint32_t TYPE, int NT, int RT, int THREADS>
+static __global__ void __launch_bounds__(THREADS, (THREADS > FEW_THREADS ? 1 : (int)few_depth<gk_format<TYPE>, NT, RT>::BLOCKS))
         experts_kernel(GPU_PARAM experts_args a)
 {
 	typedef gk_format<TYPE> F;
@@ -44,7 +42,7 @@ static __global__ void __launch_bounds__(FEW_THREADS, (few_depth<gk_format<TYPE>
 		U = few_depth<F, NT, RT>::U,
 		NC = NARROW ? 8 : NB * 16,
 		LINE = NC + 1,
-		WAVES = FEW_THREADS / GPU_WAVE,
+		WAVES = THREADS / GPU_WAVE,
 		GATED = RT == 2,
 	};
 	GPU_DYN_SHARED(float, shared);
@@ -105,7 +103,7 @@ static __global__ void __launch_bounds__(FEW_THREADS, (few_depth<gk_format<TYPE>
 		cols.sums = F::MINS ? (float *)(cols.data + (size_t)n_cols * cols.col_stride) : nullptr;
 		for (uint32_t i = 0; i < n; i++) {
 			const uint32_t place = group.first + pass + i;
-			const uint32_t row = a.ids      ? (a.x_by_row ? place / a.top_k : place)
+			const uint32_t row = a.ids      ? place / a.top_k
 			                     : a.row_of ? a.row_of[place]
 			                                : place;
 
@@ -178,7 +176,7 @@ static __global__ void __launch_bounds__(FEW_THREADS, (few_depth<gk_format<TYPE>
 				}
 			}
 			__syncthreads();
-			for (uint32_t i = threadIdx.x; i < FEW_TILE * n; i += FEW_THREADS) {
+			for (uint32_t i = threadIdx.x; i < FEW_TILE * n; i += THREADS) {
 				const uint32_t r = i % FEW_TILE, m = i / FEW_TILE, row = row0 + r;
 				float y[2] = { 0.0f, 0.0f };
 
@@ -218,13 +216,27 @@ struct chosen_args {
 	const float *weights;
 };
 
-/* Rows of one expert after the other as columns, `parts` of them, each times its weight. */
+/* A row's experts, by threads [0, top_k). */
+GPU_FN void chosen_experts_of(const chosen_args &a, uint32_t first, gk_mat *mats, float *weights, int32_t *experts)
+{
+	if (threadIdx.x < a.top_k) {
+		const int32_t e = *(const volatile int32_t *)(a.ids + first + threadIdx.x);
+		const bool valid = (uint32_t)e < a.n_expert;
+
+		experts[threadIdx.x] = valid ? e : 0;
+		weights[threadIdx.x] = valid ? *(const volatile float *)(a.weights + first + threadIdx.x) : 0.0f;
+		mats[threadIdx.x] = a.mats[valid ? e : 0];
+	}
+}
+
+/* Rows of one expert after the other as two columns, each times its weight. */
+template <int THREADS>
 GPU_FN void chosen_columns(const few_columns &cols, uint32_t order, uint32_t n_chunks, uint32_t first, const chosen_args &a,
                            const float *weights)
 {
 	const uint32_t n_pieces = cols.n_chunks * 4, per_row = n_chunks * 4;
 
-	for (uint32_t base = 0; base < n_pieces; base += CHOSEN_THREADS) {
+	for (uint32_t base = 0; base < n_pieces; base += THREADS) {
 		const uint32_t i = base + threadIdx.x, k = i / per_row, chunk = i % per_row >> 2, t = i & 3;
 		const uint32_t k0 = gk_column(order, chunk, t, 0), k1 = gk_column(order, chunk, t, 4);
 		float v[8] = { 0, 0, 0, 0, 0, 0, 0, 0 }, sum_high = 0.0f, sum_low = 0.0f;
@@ -269,6 +281,34 @@ GPU_FN void chosen_columns(const few_columns &cols, uint32_t order, uint32_t n_c
 	}
 }
 
+/* The waves' sums, in their order, onto the output. sums: WAVES x 16 x 3. */
+template <int WAVES>
+GPU_FN void chosen_sum(const chosen_args &a, const gpu_acc &acc, float *sums, const float *weights, const int32_t *experts)
+{
+	enum { LINE = 3 };
+	const uint32_t wave = threadIdx.x / GPU_WAVE, row = blockIdx.y, at = blockIdx.x * FEW_TILE + threadIdx.x;
+	float y = 0.0f;
+
+#pragma unroll
+	for (int i = 0; i < GPU_ACC; i++) {
+		const int col = gpu_acc_col(i);
+
+		if (col < 2)
+			sums[(wave * FEW_TILE + gpu_acc_row(i)) * LINE + col] = acc.v[i];
+	}
+	__syncthreads();
+	if (threadIdx.x >= FEW_TILE || at >= a.n_rows_w)
+		return;
+	for (uint32_t v = 0; v < WAVES; v++) {
+		const float *s = sums + (v * FEW_TILE + threadIdx.x) * LINE;
+
+		y += s[0] + s[1];
+	}
+	for (uint32_t k = 0; a.bias && k < a.top_k; k++)
+		y += weights[k] * a.bias[(size_t)experts[k] * a.n_rows_w + at];
+	gk_put(a.out, row, at, gk_get(a.out, row, at) + y);
+}
+
 template <uint32_t TYPE> static __global__ void __launch_bounds__(CHOSEN_THREADS, 1) chosen_kernel(GPU_PARAM chosen_args a)
 {
 	typedef gk_format<TYPE> F;
@@ -291,14 +331,7 @@ template <uint32_t TYPE> static __global__ void __launch_bounds__(CHOSEN_THREADS
 		return;
 	}
 	/* Weights are asked for before what is to be multiplied by them is there. */
-	if (threadIdx.x < a.top_k) {
-		const int32_t e = *(const volatile int32_t *)(a.ids + first + threadIdx.x);
-		const bool valid = (uint32_t)e < a.n_expert;
-
-		experts[threadIdx.x] = valid ? e : 0;
-		weights[threadIdx.x] = valid ? *(const volatile float *)(a.weights + first + threadIdx.x) : 0.0f;
-		mats[threadIdx.x] = a.mats[valid ? e : 0];
-	}
+	chosen_experts_of(a, first, mats, weights, experts);
 	__syncthreads();
 
 	const uint32_t n_units = gk_n_units(mats[0]), n_all = n_units * a.top_k;
@@ -321,7 +354,7 @@ template <uint32_t TYPE> static __global__ void __launch_bounds__(CHOSEN_THREADS
 
 	cols.data = (uint4 *)(shared + ((WAVES * FEW_TILE * LINE + 3) & ~3));
 	cols.sums = F::MINS ? (float *)(cols.data + (size_t)2 * cols.col_stride) : nullptr;
-	chosen_columns(cols, F::ORDER, n_units * F::CHUNKS, first, a, weights);
+	chosen_columns<CHOSEN_THREADS>(cols, F::ORDER, n_units * F::CHUNKS, first, a, weights);
 	__syncthreads();
 	lane.exists = 0;
 #pragma unroll
@@ -343,27 +376,7 @@ template <uint32_t TYPE> static __global__ void __launch_bounds__(CHOSEN_THREADS
 			load(u, base + (u + U) * WAVES);
 		}
 	}
-#pragma unroll
-	for (int i = 0; i < GPU_ACC; i++) {
-		const int col = gpu_acc_col(i);
-
-		if (col < 2)
-			sums[(wave * FEW_TILE + gpu_acc_row(i)) * LINE + col] = acc[0][0].v[i];
-	}
-	__syncthreads();
-	if (threadIdx.x < FEW_TILE && row0 + threadIdx.x < a.n_rows_w) {
-		const uint32_t r = threadIdx.x;
-		float y = 0.0f;
-
-		for (uint32_t v = 0; v < WAVES; v++) {
-			const float *s = sums + (v * FEW_TILE + r) * LINE;
-
-			y += s[0] + s[1];
-		}
-		for (uint32_t k = 0; a.bias && k < a.top_k; k++)
-			y += weights[k] * a.bias[(size_t)experts[k] * a.n_rows_w + row0 + r];
-		gk_put(a.out, row, row0 + r, gk_get(a.out, row, row0 + r) + y);
-	}
+	chosen_sum<WAVES>(a, acc[0][0], sums, weights, experts);
 }
 
 static inline size_t chosen_shared_bytes(const few_columns &cols)
@@ -390,34 +403,33 @@ bool chosen_launch_16bit(uint32_t type, const gk_ctx *ctx, const chosen_args &a)
 bool chosen_launch_blocks(uint32_t type, const gk_ctx *ctx, const chosen_args &a);
 bool chosen_launch_k(uint32_t type, const gk_ctx *ctx, const chosen_args &a);
 
-template <uint32_t TYPE, int NT, int RT> static inline void experts_launch_one(const experts_launch &l)
+template <uint32_t TYPE, int NT, int RT, int THREADS> static inline void experts_launch_one(const experts_launch &l)
 {
-	/* Blocks that go on to other tiles of their expert make its columns once; where there are few blocks, more of them
-	 * have more bytes under way. */
-	const uint32_t most = 4 * l.ctx->n_sm * few_depth<gk_format<TYPE>, NT, RT>::BLOCKS, n_tiles = l.args->n_tiles;
-	const uint32_t all = n_tiles * l.n_groups, rounds = all <= most ? 1 : (all + most - 1) / most;
+	/* Pairs: as many blocks as the device holds, which then have no pause between their tiles. Groups have different
+	 * numbers of rows: many blocks are better placed. */
+	const uint32_t most = THREADS > FEW_THREADS ? l.ctx->n_sm : 16 * l.ctx->n_sm * few_depth<gk_format<TYPE>, NT, RT>::BLOCKS;
+	const uint32_t n_tiles = l.args->n_tiles, all = n_tiles * l.n_groups, rounds = (all + most - 1) / most;
 
-	gpu_launch(experts_kernel<TYPE, NT, RT>, dim3((n_tiles + rounds - 1) / rounds, l.n_groups), dim3(FEW_THREADS), l.shared,
-	           l.ctx->stream, l.ctx->overlap, *l.args);
+	gpu_launch(experts_kernel<TYPE, NT, RT, THREADS>, dim3((n_tiles + rounds - 1) / rounds, l.n_groups), dim3(THREADS),
+	           l.shared, l.ctx->stream, l.ctx->overlap, *l.args);
 }
 
 template <uint32_t TYPE> static inline bool experts_launch_type(const experts_launch &l)
 {
-	if (l.args->gated) {
-		if (l.nt == 1)
-			experts_launch_one<TYPE, 1, 2>(l);
-		else if (l.nt == 2)
-			experts_launch_one<TYPE, 2, 2>(l);
-		else
-			experts_launch_one<TYPE, 4, 2>(l);
-	} else {
-		if (l.nt == 1)
-			experts_launch_one<TYPE, 1, 1>(l);
-		else if (l.nt == 2)
-			experts_launch_one<TYPE, 2, 1>(l);
-		else
-			experts_launch_one<TYPE, 4, 1>(l);
-	}
+	if (l.args->ids)
+		experts_launch_one<TYPE, 1, 2, PAIR_THREADS>(l);
+	else if (l.args->gated && l.nt == 1)
+		experts_launch_one<TYPE, 1, 2, FEW_THREADS>(l);
+	else if (l.args->gated && l.nt == 2)
+		experts_launch_one<TYPE, 2, 2, FEW_THREADS>(l);
+	else if (l.args->gated)
+		experts_launch_one<TYPE, 4, 2, FEW_THREADS>(l);
+	else if (l.nt == 1)
+		experts_launch_one<TYPE, 1, 1, FEW_THREADS>(l);
+	else if (l.nt == 2)
+		experts_launch_one<TYPE, 2, 1, FEW_THREADS>(l);
+	else
+		experts_launch_one<TYPE, 4, 1, FEW_THREADS>(l);
 	return true;
 }
 

@@ -673,7 +673,7 @@ static int issue_router(struct gpu_backend *be, const struct gpu_program *p, con
 		k.eps = norm->eps;
 		k.normed = view(be, p, &norm->out);
 	}
-	r = gk_route_few(&be->ctx, &k);
+	r = gk_route_product(&be->ctx, &k);
 	return r == -ENOTSUP ? issue_parts(be, p, launch) : r;
 }
 

@@ -324,8 +324,9 @@ int gk_qkv_store(const struct gk_ctx *ctx, const struct gk_qkv *a);
 int gk_route(const struct gk_ctx *ctx, const struct kn_router *router, const float *logits, struct gk_rows rows,
              int32_t *ret_ids, float *ret_weights);
 
-/* The router of few rows, up to GK_FEW_ROWS, in one launch: x' = x or RMSNorm(x) * norm_w, logits = x' W^T + bias, and
- * gk_route() of them. -ENOTSUP: ctx->fixed, or W is not float32. */
+/* A router with its product: x' = x or RMSNorm(x) * norm_w, logits = x' W^T + bias in float32, and gk_route() of them.
+ * Up to GK_FEW_ROWS one launch; beyond, or when ctx->fixed, two, and -ENOTSUP with norm or unless x is bfloat16 in 16-byte
+ * steps. W is float32, else -ENOTSUP. */
 struct gk_router {
 	struct gk_view x, normed; /* normed: x' is written there, too; with norm only */
 	struct gk_rows rows;
@@ -340,7 +341,7 @@ struct gk_router {
 	float *weights;
 	uint32_t *tickets; /* [GK_FEW_ROWS] zeros, and zeros again afterwards; of one stream */
 };
-int gk_route_few(const struct gk_ctx *ctx, const struct gk_router *router);
+int gk_route_product(const struct gk_ctx *ctx, const struct gk_router *router);
 
 struct gk_moe {
 	struct gk_view x, out; /* out float32: += */

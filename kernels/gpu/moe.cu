@@ -15,6 +15,7 @@
 
 enum {
 	SORT_THREADS = 1024,
+	SORT_AHEAD = 8,
 	TILE_ROWS = 64, /* of many.h */
 	PAIR_ROWS = 4, /* up to here pairs are not sorted */
 };
@@ -49,6 +50,14 @@ GPU_FN uint32_t sum_before(uint32_t v, uint32_t *scratch)
 	return sum - v;
 }
 
+/* Of several pairs at once, so that waiting for one is waiting for all; none: no expert. */
+GPU_FN void load_ids(uint32_t *ret, const int32_t *ids, uint32_t base, uint32_t n)
+{
+#pragma unroll
+	for (uint32_t a = 0; a < SORT_AHEAD; a++)
+		ret[a] = base + a * SORT_THREADS < n ? (uint32_t)ids[base + a * SORT_THREADS] : UINT32_MAX;
+}
+
 static __global__ void __launch_bounds__(SORT_THREADS) sort_kernel(sorted s, const int32_t *ids, gk_rows rows,
                                                                    uint32_t top_k, uint32_t n_expert, uint32_t tile_rows)
 {
@@ -62,9 +71,15 @@ static __global__ void __launch_bounds__(SORT_THREADS) sort_kernel(sorted s, con
 
 	count[e] = 0;
 	__syncthreads();
-	for (uint32_t i = e; i < n_pairs; i += SORT_THREADS) {
-		if ((uint32_t)ids[i] < n_expert)
-			(void)atomicAdd(&count[ids[i]], 1u);
+	for (uint32_t base = e; base < n_pairs; base += SORT_AHEAD * SORT_THREADS) {
+		uint32_t id[SORT_AHEAD];
+
+		load_ids(id, ids, base, n_pairs);
+#pragma unroll
+		for (int a = 0; a < SORT_AHEAD; a++) {
+			if (id[a] < n_expert)
+				(void)atomicAdd(&count[id[a]], 1u);
+		}
 	}
 	__syncthreads();
 
@@ -83,16 +98,19 @@ static __global__ void __launch_bounds__(SORT_THREADS) sort_kernel(sorted s, con
 		*s.n_tiles = tile + n_mine;
 	}
 	__syncthreads();
-	for (uint32_t i = e; i < n_pairs; i += SORT_THREADS) {
-		if ((uint32_t)ids[i] >= n_expert) {
-			s.place_of[i] = UINT32_MAX;
-			continue;
+	for (uint32_t base = e; base < n_pairs; base += SORT_AHEAD * SORT_THREADS) {
+		uint32_t id[SORT_AHEAD];
+
+		load_ids(id, ids, base, n_pairs);
+#pragma unroll
+		for (uint32_t a = 0; a < SORT_AHEAD; a++) {
+			const uint32_t i = base + a * SORT_THREADS, place = id[a] < n_expert ? atomicAdd(&cursor[id[a]], 1u) : UINT32_MAX;
+
+			if (i < n_pairs)
+				s.place_of[i] = place;
+			if (place != UINT32_MAX)
+				s.row_of[place] = i / top_k;
 		}
-
-		const uint32_t place = atomicAdd(&cursor[ids[i]], 1u);
-
-		s.row_of[place] = i / top_k;
-		s.place_of[i] = place;
 	}
 }
 
@@ -244,6 +262,8 @@ static int tiles_across(const moe_call &c, const few_columns &cols, int rt, size
 
 	for (;; nt /= 2) {
 		*ret_shared = few_shared_bytes(c.pairs ? cols.parts : nt == 1 ? 8 : nt * 8, cols, true, true, nt, rt);
+		if (c.pairs) /* twice the waves' sums */
+			*ret_shared += few_shared_bytes(0, cols, false, false, nt, rt);
 		if (nt == 1 || fits(c.ctx, *ret_shared))
 			return nt;
 	}
@@ -274,7 +294,6 @@ static int few_experts(const moe_call &c, bool gated, gk_view x, gk_view out)
 	a.bias[1] = gated ? m->up_bias : nullptr;
 	if (c.pairs) {
 		a.ids = m->ids;
-		a.x_by_row = gated;
 	} else {
 		a.groups = c.s.groups;
 		a.n_groups = c.s.n_groups;

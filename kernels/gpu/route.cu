@@ -4,6 +4,7 @@
  * that order. Equal ones go by number, so no two have the same rank. */
 #include <errno.h>
 
+#include "gpu/gpu_mma.h"
 #include "gpu/view.h"
 
 enum { ROUTE_THREADS = 256, ROUTE_WAVES = ROUTE_THREADS / 32 };
@@ -51,7 +52,7 @@ GPU_FN void close_groups(const kn_router &r, float *choices, float *scores)
 /* What a block needs for one row: choices in whole float4. */
 static size_t choose_shared_bytes(uint32_t n_expert)
 {
-	return (size_t)2 * ((n_expert + 3) & ~3u) * sizeof(float);
+	return (size_t)3 * ((n_expert + 3) & ~3u) * sizeof(float);
 }
 
 /* One row, by all threads of a block. */
@@ -59,7 +60,7 @@ GPU_FN void choose(const kn_router &r, const float *logits, int32_t *ids, float 
 {
 	__shared__ float scratch[32];
 	const uint32_t n = r.n_expert, n4 = (n + 3) / 4, lane = threadIdx.x & 31, wave = threadIdx.x / 32;
-	float *const choices = shared, *const scores = shared + 4 * n4;
+	float *const choices = shared, *const scores = shared + 4 * n4, *const known = scores + 4 * n4;
 	float top = -INFINITY, sum = 0.0f, total = 0.0f;
 
 	for (uint32_t e = threadIdx.x; e < 4 * n4; e += ROUTE_THREADS) {
@@ -69,6 +70,7 @@ GPU_FN void choose(const kn_router &r, const float *logits, int32_t *ids, float 
 			/* past the first-level cache: other blocks may have written it */
 			const float l = *(const volatile float *)(logits + e);
 
+			known[e] = l;
 			c = r.kind == KN_ROUTE_SIGMOID ? route_sigmoid(l) + (r.bias ? r.bias[e] : 0.0f) : l;
 			if (c != c) /* no number: never taken, but as the first one of all always */
 				c = e == 0 ? INFINITY : -INFINITY;
@@ -98,14 +100,14 @@ GPU_FN void choose(const kn_router &r, const float *logits, int32_t *ids, float 
 		}
 		if (rank < r.top_k) {
 			const uint32_t id = mine == -INFINITY ? 0 : e; /* nothing left to choose: the first */
-			const float l = *(const volatile float *)(logits + id);
+			const float l = known[id];
 
 			ids[rank] = (int32_t)id;
 			scores[rank] = r.kind == KN_ROUTE_SIGMOID ? route_sigmoid(l) : expf(l - top);
 		}
 	}
 	for (uint32_t e = threadIdx.x; r.kind == KN_ROUTE_SOFTMAX && e < n; e += ROUTE_THREADS)
-		sum += expf(*(const volatile float *)(logits + e) - top);
+		sum += expf(known[e] - top);
 	__syncthreads();
 	if (r.kind == KN_ROUTE_SOFTMAX)
 		sum = gpu_block_sum(sum, scratch);
@@ -241,15 +243,130 @@ static __global__ void __launch_bounds__(ROUTE_THREADS) router_kernel(GPU_PARAM 
 	       a.weights + (size_t)row * a.router.top_k, shared);
 }
 
-int gk_route_few(const struct gk_ctx *ctx, const struct gk_router *r)
+/* ---- The product of many rows -------------------------------------------------------------------------------------------- */
+
+enum { PRODUCT_THREADS = 256, PRODUCT_ROWS = 64, PRODUCT_LINE = PRODUCT_ROWS + 1 };
+
+/* Eight float32 values as three operands: their sum has all 24 bits. */
+GPU_FN void split_three(float *v, uint4 *ret)
+{
+#pragma unroll
+	for (int part = 0; part < 3; part++) {
+		uint32_t w[4];
+
+#pragma unroll
+		for (int i = 0; i < 4; i++) {
+			w[i] = gpu_pack_bf16(v[2 * i], v[2 * i + 1]);
+			v[2 * i] -= gpu_bf16_low(w[i]);
+			v[2 * i + 1] -= gpu_bf16_high(w[i]);
+		}
+		ret[part] = make_uint4(w[0], w[1], w[2], w[3]);
+	}
+}
+
+/* 16 experts, 64 rows: operands come straight from memory (what the blocks share is in its caches), waves take chunks of
+ * 32 columns in turn, and their sums are added in order of wave. */
+static __global__ void __launch_bounds__(PRODUCT_THREADS, 2) product_kernel(GPU_PARAM gk_router a)
+{
+	enum { WAVES = PRODUCT_THREADS / GPU_WAVE, NB = PRODUCT_ROWS / 16 };
+	GPU_DYN_SHARED(float, sums);
+	const uint32_t wave = threadIdx.x / GPU_WAVE, e0 = blockIdx.x * 16, first = blockIdx.y * PRODUCT_ROWS;
+	const uint32_t cols = a.w.cols, n = a.router.n_expert, n_chunks = (cols + 31) / 32;
+	gpu_acc acc[NB];
+
+	gpu_dependents_may_start();
+	gpu_dependency_wait();
+
+	const uint32_t n_rows = gk_n_rows(a.rows);
+
+	if (first >= n_rows)
+		return;
+#pragma unroll
+	for (int nb = 0; nb < NB; nb++)
+		acc[nb] = gpu_acc_zero();
+	for (uint32_t chunk = wave; chunk < n_chunks; chunk += WAVES) {
+		gpu_frag w[3], x[NB];
+
+#pragma unroll
+		for (int p = 0; p < GPU_PIECES; p++) {
+			const uint32_t row = e0 + gpu_piece_row(p), col = chunk * 32 + gpu_piece_col(p);
+			const float *from = (const float *)a.w.values + (size_t)(row < n ? row : 0) * a.w.ld + col;
+			float v[8] = { 0, 0, 0, 0, 0, 0, 0, 0 };
+			uint4 parts[3];
+
+			if (col < cols) { /* rows of W are padded with zeros */
+				const float4 lo = *(const float4 *)from, hi = *(const float4 *)(from + 4);
+
+				v[0] = lo.x, v[1] = lo.y, v[2] = lo.z, v[3] = lo.w;
+				v[4] = hi.x, v[5] = hi.y, v[6] = hi.z, v[7] = hi.w;
+			}
+			split_three(v, parts);
+#pragma unroll
+			for (int part = 0; part < 3; part++)
+				w[part].p[p] = parts[part];
+#pragma unroll
+			for (int nb = 0; nb < NB; nb++) {
+				const uint32_t at = first + nb * 16 + gpu_piece_row(p);
+
+				x[nb].p[p] = make_uint4(0, 0, 0, 0);
+				if (at < n_rows && col + 8 <= cols) {
+					x[nb].p[p] = *(const uint4 *)((const gpu_bf16 *)a.x.p + (size_t)at * a.x.ld + col);
+				} else if (at < n_rows && col < cols) {
+					gk_get8(a.x, at, col, cols, false, v);
+					x[nb].p[p] = make_uint4(gpu_pack_bf16(v[0], v[1]), gpu_pack_bf16(v[2], v[3]),
+					                        gpu_pack_bf16(v[4], v[5]), gpu_pack_bf16(v[6], v[7]));
+				}
+			}
+		}
+#pragma unroll
+		for (int part = 2; part >= 0; part--) {
+#pragma unroll
+			for (int nb = 0; nb < NB; nb++)
+				gpu_mma<false>(acc[nb], w[part], x[nb]);
+		}
+	}
+#pragma unroll
+	for (int nb = 0; nb < NB; nb++) {
+#pragma unroll
+		for (int i = 0; i < GPU_ACC; i++)
+			sums[(wave * 16 + gpu_acc_row(i)) * PRODUCT_LINE + nb * 16 + gpu_acc_col(i)] = acc[nb].v[i];
+	}
+	__syncthreads();
+	for (uint32_t i = threadIdx.x; i < 16 * PRODUCT_ROWS; i += PRODUCT_THREADS) {
+		const uint32_t e = e0 + i % 16, row = first + i / 16;
+		float y = 0.0f;
+
+		if (e >= n || row >= n_rows)
+			continue;
+		for (uint32_t v = 0; v < WAVES; v++)
+			y += sums[(v * 16 + i % 16) * PRODUCT_LINE + i / 16];
+		a.logits[(size_t)row * n + e] = y + (a.bias ? a.bias[e] : 0.0f);
+	}
+}
+
+static int route_many(const struct gk_ctx *ctx, const struct gk_router *r)
+{
+	const uint32_t n = r->router.n_expert;
+
+	if (r->norm || r->x.elem != GK_BF16 || !gk_view_aligned(r->x))
+		return -ENOTSUP;
+	gpu_launch(product_kernel, dim3((n + 15) / 16, (r->rows.bound + PRODUCT_ROWS - 1) / PRODUCT_ROWS), dim3(PRODUCT_THREADS),
+	           (size_t)(PRODUCT_THREADS / 32) * 16 * PRODUCT_LINE * sizeof(float), ctx->stream, ctx->overlap, *r);
+	return gk_route(ctx, &r->router, r->logits, r->rows, r->ids, r->weights);
+}
+
+int gk_route_product(const struct gk_ctx *ctx, const struct gk_router *r)
 {
 	const uint32_t n = r->router.n_expert;
 	const router_args a = { *r, gk_view_aligned(r->x) };
 
-	if (!is_router(&r->router) || r->rows.bound > GK_FEW_ROWS || r->w.rows != n)
+	if (!is_router(&r->router) || r->w.rows != n)
 		return -EINVAL;
-	if (r->w.type != KN_F32 || !r->tickets || ctx->fixed ||
-	    (r->norm_w && (r->w.cols % 4 != 0 || ((uintptr_t)r->norm_w & 15) != 0)))
+	if (r->w.type != KN_F32)
+		return -ENOTSUP;
+	if (ctx->fixed || r->rows.bound > GK_FEW_ROWS)
+		return route_many(ctx, r);
+	if (r->norm_w && (r->w.cols % 4 != 0 || ((uintptr_t)r->norm_w & 15) != 0))
 		return -ENOTSUP;
 	gpu_launch(router_kernel, dim3((n + ROUTE_WAVES - 1) / ROUTE_WAVES + (r->norm ? 1 : 0), r->rows.bound),
 	           dim3(ROUTE_THREADS), choose_shared_bytes(n), ctx->stream, ctx->overlap, a);

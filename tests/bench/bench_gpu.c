@@ -258,8 +258,7 @@ static void fill_pages(struct bench *b)
 
 static void run(struct bench *b)
 {
-	if (!b->only)
-		fill_pages(b);
+	fill_pages(b);
 	prefill(b, 1, 512);
 	prefill(b, 1, 2048);
 	prefill(b, 4, 512);

@@ -227,7 +227,7 @@ static int random_moe(struct eng_model *m, struct pool *pool, const struct shape
 
 	if (!router)
 		return err_set(err, -ENOMEM, "random model: no memory");
-	for (size_t i = 0; i < n; i++) /* as in files: bfloat16, kept as float */
+	for (size_t i = 0; i < n; i++)
 		router[i] = 0.02f * normal(&state);
 	l->router.w = (struct kn_mat){ .dtype = KN_F32, .rows = s->n_expert, .cols = s->n_embd, .data = router };
 	m->info.n_params += n;
@@ -292,7 +292,9 @@ static int random_hparams(const struct shape *s, struct hparams *hp, struct err 
 	hp->n_kv_head = s->n_kv_head;
 	hp->head_dim = HEAD_DIM;
 	hp->eps = 1e-6f;
-	hp->embed_scale = 1;
+	/* Tokens that choose experts stay different from each other: what layers add, much of it the same for all, is
+	 * little beside it. */
+	hp->embed_scale = s->n_expert ? 500 : 1;
 	hp->attn_scale = 1 / sqrtf(HEAD_DIM);
 	hp->tied = s->tied;
 	hp->qk_norm = true;

@@ -106,6 +106,22 @@ static void a_random_model_has_its_shape_and_computes(void **state)
 	eng_model_close(m);
 }
 
+static void a_random_model_may_be_cut_to_its_first_layers(void **state)
+{
+	struct eng_model *m = NULL;
+	struct err err;
+
+	(void)state;
+	assert_int_equal(eng_model_random("qwen3-0.6b:1", KN_Q4_0, be, &m, NULL), 0);
+	assert_int_equal(eng_model_info(m)->n_layer, 1);
+	eng_model_close(m);
+	m = NULL;
+	assert_int_equal(eng_model_random("qwen3-0.6b:29", KN_Q4_0, be, &m, &err), -EINVAL);
+	assert_non_null(strstr(err.msg, "1 to 28 layers"));
+	assert_int_equal(eng_model_random("qwen3-0.6b:", KN_Q4_0, be, &m, &err), -EINVAL);
+	assert_null(m);
+}
+
 static void an_unknown_random_shape_lists_the_known(void **state)
 {
 	struct eng_model *m = NULL;
@@ -113,7 +129,7 @@ static void an_unknown_random_shape_lists_the_known(void **state)
 
 	(void)state;
 	assert_int_equal(eng_model_random("qwen9", KN_BF16, be, &m, &err), -EINVAL);
-	assert_non_null(strstr(err.msg, "qwen3-0.6b, qwen3-1.7b, qwen3-8b"));
+	assert_non_null(strstr(err.msg, "qwen3-0.6b, qwen3-1.7b, qwen3-8b, qwen3-30b-a3b"));
 	assert_null(m);
 }
 
@@ -123,6 +139,7 @@ int main(void)
 		cmocka_unit_test(last_token_embeddings_agree),
 		cmocka_unit_test(an_embedding_model_has_no_logits),
 		cmocka_unit_test(a_random_model_has_its_shape_and_computes),
+		cmocka_unit_test(a_random_model_may_be_cut_to_its_first_layers),
 		cmocka_unit_test(an_unknown_random_shape_lists_the_known),
 	};
 

@@ -45,18 +45,19 @@ GPU_TEST(the_router_chooses_as_the_reference)
 }
 
 /* Norm, product and choice in one launch. Twice, since the second finds the tickets that the first left. */
-static void router(uint32_t elem, bool norm, bool biases, enum kn_route kind, uint32_t n_expert, uint32_t dim)
+static void router(uint32_t n, uint32_t elem, bool norm, bool biases, enum kn_route kind, uint32_t n_expert, uint32_t dim)
 {
-	const uint32_t n = 3, k = 4;
+	enum { MOST = 80 };
+	const uint32_t k = 4;
 	const struct kn_router choice = { kind, n_expert, k, 0, 0, true, 1.5f, nullptr };
-	test_rows x(elem, n, dim, dim + 4), normed(GK_F32, n, dim, dim);
+	test_rows x(elem, n, dim, (dim + 15) / 8 * 8), normed(GK_F32, n, dim, dim);
 	test_mat w(KN_F32, n_expert, dim, 0.1f);
 	both<float> norm_w(dim), bias(n_expert), logits((size_t)n * n_expert), weights((size_t)n * k);
 	both<int32_t> ids((size_t)n * k);
 	both<uint32_t> tickets(GK_FEW_ROWS);
 	float *want_x = (float *)malloc(sizeof(float) * n * dim), *want = (float *)malloc(sizeof(float) * n * n_expert);
-	int32_t want_ids[3 * 4];
-	float want_weights[3 * 4];
+	int32_t want_ids[MOST * 4];
+	float want_weights[MOST * 4];
 	struct gk_router a = {};
 	bool same = true;
 
@@ -89,7 +90,7 @@ static void router(uint32_t elem, bool norm, bool biases, enum kn_route kind, ui
 	a.weights = weights.device;
 	a.tickets = tickets.device;
 	for (int again = 0; again < 2; again++) {
-		CHECK(gk_route_few(&test_ctx, &a) == 0, "route_few");
+		CHECK(gk_route_product(&test_ctx, &a) == 0, "route_few");
 		test_sync("route_few");
 	}
 	logits.down();
@@ -112,9 +113,15 @@ static void router(uint32_t elem, bool norm, bool biases, enum kn_route kind, ui
 
 GPU_TEST(norm_product_and_choice_are_one)
 {
-	router(GK_F32, true, false, KN_ROUTE_SOFTMAX, 128, 2048);
-	router(GK_BF16, false, true, KN_ROUTE_TOPK_SOFTMAX, 30, 260);
-	router(GK_F32, true, true, KN_ROUTE_SIGMOID, 5, 2180); /* more than a lane asks for ahead */
+	router(3, GK_F32, true, false, KN_ROUTE_SOFTMAX, 128, 2048);
+	router(2, GK_BF16, false, true, KN_ROUTE_TOPK_SOFTMAX, 30, 260);
+	router(3, GK_F32, true, true, KN_ROUTE_SIGMOID, 5, 2180); /* more than a lane asks for ahead */
+}
+
+GPU_TEST(a_router_of_many_rows)
+{
+	router(80, GK_BF16, false, true, KN_ROUTE_SOFTMAX, 30, 260);
+	router(17, GK_BF16, false, false, KN_ROUTE_SIGMOID, 128, 512);
 }
 
 static void mixture(uint32_t type, uint32_t n, bool exact, bool biases, enum kn_act act, double tolerance, uint32_t n_expert)

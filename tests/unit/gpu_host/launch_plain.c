@@ -675,7 +675,7 @@ int gk_route(const struct gk_ctx *ctx, const struct kn_router *r, const float *l
 	return 0;
 }
 
-int gk_route_few(const struct gk_ctx *ctx, const struct gk_router *r)
+int gk_route_product(const struct gk_ctx *ctx, const struct gk_router *r)
 {
 	uint32_t cols = r->w.cols, n = r->router.n_expert;
 	float *x = malloc(cols * sizeof(*x));
