@@ -425,9 +425,15 @@ static void drop_picks(struct picks *p)
 
 static int pick(void *logits, uint32_t n, uint32_t n_vocab, const struct picks *p)
 {
-	const struct gk_pick k = {
-		view(logits, GK_F32, n_vocab), rows_of(n), n_vocab, 1, 0.0f, p->picks, p->best, p->picked
-	};
+	struct gk_pick k = {};
+
+	k.logits = view(logits, GK_F32, n_vocab);
+	k.rows = rows_of(n);
+	k.n_vocab = n_vocab;
+	k.n_best = 1;
+	k.picks = p->picks;
+	k.best = p->best;
+	k.picked = p->picked;
 
 	return gk_pick_rows(&ctx, &k);
 }
