@@ -149,6 +149,11 @@ $(GPU_BENCHES): $(B)/obj/cuda/tests/bench/gpu/gpu_bench.cc.o $(GPU_CU:%.cu=$(B)/
 	$(call say,LINK,$@)
 	@mkdir -p $(@D)
 	$(Q)$(NVCC) -cudart static -o $@ $(filter %.o,$^) -Xlinker --start-group $(filter %.a,$^) -Xlinker --end-group -lm -ldl -lpthread
+# The times of all launches of a program: a library that CUDA loads into it.
+$(B)/tests/bench/gpu/libgpu_timeline.so: tests/bench/gpu/gpu_timeline.c $(B)/cuda.flags
+	$(call say,CC,$< (cuda))
+	@mkdir -p $(@D)
+	$(Q)$(CC) -I$(CUDA_HOME)/include $(PLUGIN_CFLAGS) -shared -o $@ $< -L$(CUDA_HOME)/lib64 -L$(CUDA_HOME)/lib -lcupti
 endif
 endif
 

@@ -6,9 +6,7 @@
  * added in shared memory in order of wave, so that the bits do not depend on how many rows there are. Gated: the two
  * tiles are the same rows of two matrices, and the activation is applied at once. The first loads of weights go out
  * before the kernel waits for its predecessor; registers and shared memory leave room for the next kernel's blocks to
- * do the same.
- *
- * Grouped (mixtures): blockIdx.y is a group of rows that share an expert. */
+ * do the same. */
 #ifndef GPU_FEW_H
 #define GPU_FEW_H
 
@@ -18,7 +16,6 @@
 enum {
 	FEW_THREADS = 256,
 	FEW_TILE = 16,
-	FEW_GROUP_COLS = 8, /* columns of a pass of a group */
 };
 
 struct few_job {
@@ -47,16 +44,11 @@ struct few_args {
 	few_job job[GK_MAX_JOBS];
 	uint32_t n_jobs, act;
 	bool gated, norm, whole; /* whole: x and norm_w may be read 16 bytes at a time */
+	bool move;               /* x is bfloat16, whole, one part, not normed; columns a multiple of 4 */
 	gk_view x, norm_w;
 	float eps;
 	uint32_t n_rows, n_tiles;
 	few_columns cols; /* data NULL: made here, in shared memory */
-	/* grouped */
-	const few_group *groups;
-	const uint32_t *n_groups;
-	const gk_mat *mats[2];    /* [expert] */
-	const float *mat_bias[2]; /* [expert][rows] or NULL */
-	const uint32_t *row_of;   /* [place] row of x, NULL: the place; the output's row is the place */
 };
 
 GPU_FN uint32_t few_col_stride(uint32_t n_chunks)
@@ -126,6 +118,88 @@ GPU_FN float few_make_columns(const few_columns &cols, uint32_t order, uint32_t 
 		}
 	}
 	return square;
+}
+
+/* ---- Columns of x in shared memory ------------------------------------------------------------------------------
+ *
+ * All blocks wait for this, so a thread asks for several pieces before it uses the first. */
+
+/* The norm's weights into the second-level cache, while the kernel before still runs. */
+GPU_FN void few_prefetch_norm(const few_args &a)
+{
+#if GPU_PTX
+	const float *w = (const float *)a.norm_w.p;
+
+	for (uint32_t k = threadIdx.x * 32; k < a.job[0].w.cols; k += FEW_THREADS * 32)
+		asm volatile("prefetch.global.L2 [%0];" ::"l"(w + k));
+#else
+	(void)a;
+#endif
+}
+
+/* Sums of the columns of a piece, over its chunk's four threads. */
+GPU_FN void few_put_sums(const few_columns &cols, uint32_t row, uint32_t i, float high, float low)
+{
+	high += gpu_shfl_xor(high, 1);
+	high += gpu_shfl_xor(high, 2);
+	low += gpu_shfl_xor(low, 1);
+	low += gpu_shfl_xor(low, 2);
+	if (i < cols.n_chunks * 4 && (i & 3) == 0) {
+		float *to = cols.sums + (size_t)row * cols.parts * cols.n_chunks + (i >> 2);
+
+		to[0] = high;
+		if (cols.parts == 2)
+			to[cols.n_chunks] = low;
+	}
+}
+
+/* x is bfloat16 and stays it: pieces move. */
+template <class F> GPU_FN void few_move_columns(const few_args &a, const few_columns &cols, uint32_t row)
+{
+	enum { AT_ONCE = 3 };
+	const uint32_t n_pieces = cols.n_chunks * 4, n_cols = a.job[0].w.cols;
+	const uint16_t *p = (const uint16_t *)a.x.p + (size_t)row * a.x.ld;
+
+	for (uint32_t base = threadIdx.x; base < (n_pieces + 31) / 32 * 32; base += AT_ONCE * FEW_THREADS) {
+		uint2 v[AT_ONCE][2];
+
+#pragma unroll
+		for (uint32_t b = 0; b < AT_ONCE; b++) {
+			const uint32_t i = base + b * FEW_THREADS;
+
+#pragma unroll
+			for (int h = 0; h < 2; h++) {
+				const uint32_t k = gk_column(F::ORDER, i >> 2, i & 3, 4 * h);
+
+				v[b][h] = i < n_pieces && k + 4 <= n_cols ? *(const uint2 *)(p + k) : make_uint2(0, 0);
+			}
+		}
+#pragma unroll
+		for (uint32_t b = 0; b < AT_ONCE; b++) {
+			const uint32_t i = base + b * FEW_THREADS;
+			uint32_t w[4] = { v[b][0].x, v[b][0].y, v[b][1].x, v[b][1].y };
+
+			if (F::ORDER == 2) {
+#pragma unroll
+				for (int h = 0; h < 4; h += 2) {
+					const uint32_t even = (w[h] & 0xffffu) | w[h + 1] << 16;
+
+					w[h + 1] = w[h] >> 16 | (w[h + 1] & 0xffff0000u);
+					w[h] = even;
+				}
+			}
+			if (i < n_pieces)
+				cols.data[(size_t)row * cols.col_stride + i] = make_uint4(w[0], w[1], w[2], w[3]);
+			if (F::MINS && i < (n_pieces + 31) / 32 * 32) {
+				float sum = 0.0f;
+
+#pragma unroll
+				for (int h = 0; h < 4; h++)
+					sum += gpu_bf16_low(w[h]) + gpu_bf16_high(w[h]);
+				few_put_sums(cols, row, i, sum, 0.0f);
+			}
+		}
+	}
 }
 
 /* ---- One unit -------------------------------------------------------------------------------------------------- */
@@ -216,6 +290,19 @@ GPU_FN void few_scale(gpu_acc *acc, const gpu_acc *part, const few_raw<F> &r, ui
 	}
 }
 
+template <bool RAISED, class F> struct few_unpack {
+	static __device__ __forceinline__ uint4 piece(const typename F::raw &r, int c)
+	{
+		return F::piece(r, c);
+	}
+};
+template <class F> struct few_unpack<true, F> {
+	static __device__ __forceinline__ uint4 piece(const typename F::raw &r, int c)
+	{
+		return F::raised(r, c);
+	}
+};
+
 template <uint32_t TYPE, class F> struct few_rest {
 	static __device__ __forceinline__ uint4 piece(const typename F::raw &, int)
 	{
@@ -232,6 +319,8 @@ template <class F> struct few_rest<KN_F16, F> {
 template <uint32_t TYPE, class F, int NB, bool NARROW, int RT>
 GPU_FN void few_unit(gpu_acc (*acc)[NB], const few_raw<F> *raw, const few_lane<F, NB> &lane, uint32_t unit)
 {
+	/* Unpacked the short way where sums are there to make up for it. */
+	enum { RAISED = (int)F::MINS != 0 };
 	gpu_acc part[RT][NB];
 
 #pragma unroll
@@ -257,7 +346,7 @@ GPU_FN void few_unit(gpu_acc (*acc)[NB], const few_raw<F> *raw, const few_lane<F
 
 #pragma unroll
 			for (int p = 0; p < GPU_PIECES; p++)
-				w.p[p] = F::piece(raw[r].v[p], c);
+				w.p[p] = few_unpack<RAISED, F>::piece(raw[r].v[p], c);
 			if (F::SCALED == 0) {
 #pragma unroll
 				for (int nb = 0; nb < NB; nb++)
@@ -276,8 +365,11 @@ GPU_FN void few_unit(gpu_acc (*acc)[NB], const few_raw<F> *raw, const few_lane<F
 			}
 			if (F::SCALED != 3 || c == 0) {
 #pragma unroll
-				for (int nb = 0; nb < NB; nb++)
-					part[r][nb] = gpu_acc_zero();
+				for (int nb = 0; nb < NB; nb++) {
+#pragma unroll
+					for (int i = 0; i < GPU_ACC; i++)
+						part[r][nb].v[i] = RAISED ? -(float)GK_RAISED * sums[nb][i] : 0.0f;
+				}
 			}
 			if (F::SCALED == 2) {
 #pragma unroll
@@ -319,7 +411,7 @@ template <class F, int NT, int RT> struct few_depth {
 	};
 };
 
-template <uint32_t TYPE, int NT, int RT, bool GROUPED>
+template <uint32_t TYPE, int NT, int RT>
 static __global__ void __launch_bounds__(FEW_THREADS, (few_depth<gk_format<TYPE>, NT, RT>::BLOCKS))
         few_kernel(GPU_PARAM few_args a)
 {
@@ -333,48 +425,37 @@ static __global__ void __launch_bounds__(FEW_THREADS, (few_depth<gk_format<TYPE>
 		WAVES = FEW_THREADS / GPU_WAVE,
 		OUT_ROWS = RT * FEW_TILE, /* gated: twice the rows that are written */
 	};
-	__shared__ float scratch[32], row_scale[GK_FEW_ROWS];
+	__shared__ float row_scale[GK_FEW_ROWS], squares[GK_FEW_ROWS][FEW_THREADS / 32];
 	GPU_DYN_SHARED(float, shared);
 	float *const sums = shared;
 	const uint32_t wave = threadIdx.x / GPU_WAVE;
 	const bool gated = RT == 2 && a.gated;
-	uint32_t expert = 0, first = 0, n_rows = a.n_rows;
-
-	if (GROUPED) {
-		gpu_dependents_may_start();
-		gpu_dependency_wait();
-		if (blockIdx.y >= *a.n_groups)
-			return;
-		expert = a.groups[blockIdx.y].expert;
-		first = a.groups[blockIdx.y].first;
-		n_rows = a.groups[blockIdx.y].n;
-	}
+	const uint32_t n = a.n_rows, n_cols = n * a.cols.parts;
 
 	/* Tile -> job; rows [row0, ..) of its matrix. Gated: of both. */
 	auto job_of = [&](uint32_t tile) {
 		uint32_t j = 0;
 
-		while (!GROUPED && !gated && j + 1 < a.n_jobs && tile >= a.job[j + 1].first_tile)
+		while (!gated && j + 1 < a.n_jobs && tile >= a.job[j + 1].first_tile)
 			j++;
 		return j;
 	};
 	auto row_of = [&](uint32_t tile, uint32_t j) {
-		return (tile - (GROUPED ? 0 : a.job[j].first_tile)) * FEW_TILE * (gated ? 1 : RT);
+		return (tile - a.job[j].first_tile) * FEW_TILE * (gated ? 1 : RT);
 	};
-	const gk_mat &shape = GROUPED ? a.mats[0][expert] : a.job[0].w;
-	const uint32_t n_units = gk_n_units(shape), n_cols_w = shape.cols,
-	               n_steps = (n_units + U * WAVES - 1) / (U * WAVES);
+	const gk_mat &shape = a.job[0].w;
+	const uint32_t n_units = gk_n_units(shape), n_steps = (n_units + U * WAVES - 1) / (U * WAVES);
 	few_raw<F> raw[U][RT];
 	few_at<F> at[RT];
 
 	auto point = [&](uint32_t tile) {
 		const uint32_t j = job_of(tile), row0 = row_of(tile, j);
-		const gk_mat &w = GROUPED ? a.mats[0][expert] : a.job[j].w;
+		const gk_mat &w = a.job[j].w;
 
 		at[0] = few_point<F>(w, row0, n_units);
 		if (RT == 2) {
 			if (gated)
-				at[RT - 1] = few_point<F>(GROUPED ? a.mats[1][expert] : a.job[1].w, row0, n_units);
+				at[RT - 1] = few_point<F>(a.job[1].w, row0, n_units);
 			else
 				at[RT - 1] = few_point<F>(w, row0 + FEW_TILE, n_units);
 		}
@@ -387,150 +468,152 @@ static __global__ void __launch_bounds__(FEW_THREADS, (few_depth<gk_format<TYPE>
 		}
 	};
 
-	for (uint32_t pass = 0; pass < n_rows; pass += GROUPED ? FEW_GROUP_COLS / a.cols.parts : n_rows) {
-		few_columns cols = a.cols;
-		uint32_t tile = blockIdx.x, n = n_rows - pass, n_cols;
+	few_columns cols = a.cols;
+	uint32_t tile = blockIdx.x;
 
-		point(tile);
+	point(tile);
 #pragma unroll
-		for (int u = 0; u < U; u++)
-			load(u, wave + u * WAVES);
-		if (!GROUPED) {
-			gpu_dependents_may_start();
-			gpu_dependency_wait();
-		}
-		if (GROUPED && n > FEW_GROUP_COLS / cols.parts)
-			n = FEW_GROUP_COLS / cols.parts;
-		n_cols = n * cols.parts;
-		if (!cols.data) {
-			cols.data = (uint4 *)(shared + WAVES * OUT_ROWS * LINE);
-			cols.sums = F::MINS ? (float *)(cols.data + (size_t)n_cols * cols.col_stride) : nullptr;
-			for (uint32_t i = 0; i < n; i++) {
-				const uint32_t row =
-				        GROUPED ? (a.row_of ? a.row_of[first + pass + i] : first + pass + i) : i;
-				float square =
-				        few_make_columns(cols, F::ORDER, i, a.x, row, n_cols_w, a.norm_w, a.whole);
+	for (int u = 0; u < U; u++)
+		load(u, wave + u * WAVES);
+	if (!cols.data && a.norm_w.p)
+		few_prefetch_norm(a);
+	gpu_dependents_may_start();
+	gpu_dependency_wait();
+	if (!cols.data) {
+		cols.data = (uint4 *)(shared + WAVES * OUT_ROWS * LINE);
+		cols.sums = F::MINS ? (float *)(cols.data + (size_t)n_cols * cols.col_stride) : nullptr;
+		for (uint32_t i = 0; i < n; i++) {
+			float square;
 
-				if (a.norm) {
-					square = gpu_block_sum(square, scratch);
-					row_scale[i] = 1.0f / sqrtf(square / (float)n_cols_w + a.eps);
-				}
+			if (a.move) {
+				few_move_columns<F>(a, cols, i);
+				continue;
 			}
-			__syncthreads();
-		} else if (a.norm) {
-			if (threadIdx.x < n)
-				row_scale[threadIdx.x] = cols.scale[threadIdx.x];
-			__syncthreads();
-		}
-
-		few_lane<F, NB> lane;
-
-		lane.exists = 0;
-#pragma unroll
-		for (int nb = 0; nb < NB; nb++) {
-#pragma unroll
-			for (int p = 0; p < GPU_PIECES; p++) {
-				const uint32_t col = nb * 16 + gpu_piece_row(p);
-				const bool exists = col < n_cols;
-
-				lane.col[nb][p] = cols.data + (size_t)(exists ? col : 0) * cols.col_stride +
-				                  (gpu_piece_col(p) >> 3);
-				lane.exists |= (uint32_t)exists << (nb * GPU_PIECES + p);
-			}
-#pragma unroll
-			for (int i = 0; F::MINS && i < GPU_ACC;
-			     i++) { /* results of columns that are not there go nowhere */
-				const uint32_t col = nb * 16 + gpu_acc_col(i);
-
-				lane.sums[nb][i] = cols.sums + (size_t)(col < n_cols ? col : 0) * cols.n_chunks;
+			square = few_make_columns(cols, F::ORDER, i, a.x, i, shape.cols, a.norm_w, a.whole);
+			if (a.norm) {
+				square = gpu_group_sum(square);
+				if ((threadIdx.x & 31) == 0)
+					squares[i][threadIdx.x >> 5] = square;
 			}
 		}
-		for (;;) {
-			const uint32_t now = tile;
-			gpu_acc acc[RT][NB];
-			bool more;
+		__syncthreads();
+		if (a.norm && threadIdx.x < n) { /* seen behind the next barrier */
+			float square = 0.0f;
 
-			tile += gridDim.x;
-			more = tile < a.n_tiles;
 #pragma unroll
-			for (int r = 0; r < RT; r++) {
-#pragma unroll
-				for (int nb = 0; nb < NB; nb++)
-					acc[r][nb] = gpu_acc_zero();
-			}
-			for (uint32_t step = 0; step < n_steps; step++) {
-				const uint32_t base = step * U * WAVES + wave;
-				const bool last = step + 1 == n_steps;
-
-				if (last && more)
-					point(tile);
-#pragma unroll
-				for (int u = 0; u < U; u++) {
-					if (base + u * WAVES < n_units)
-						few_unit<TYPE, F, NB, NARROW, RT>(acc, raw[u], lane, base + u * WAVES);
-					if (!last)
-						load(u, base + (u + U) * WAVES);
-					else if (more)
-						load(u, wave + u * WAVES);
-				}
-			}
-
-			/* Sums of the waves, in their order. */
-#pragma unroll
-			for (int r = 0; r < RT; r++) {
-#pragma unroll
-				for (int nb = 0; nb < NB; nb++) {
-#pragma unroll
-					for (int i = 0; i < GPU_ACC; i++) {
-						const int col = nb * 16 + gpu_acc_col(i);
-
-						if (col < NC)
-							sums[((wave * RT + r) * FEW_TILE + gpu_acc_row(i)) * LINE +
-							     col] = acc[r][nb].v[i];
-					}
-				}
-			}
-			__syncthreads();
-
-			const uint32_t n_out = gated ? (uint32_t)FEW_TILE : (uint32_t)OUT_ROWS, j = job_of(now),
-			               row0 = row_of(now, j);
-			const few_job &job = a.job[j];
-			const uint32_t rows_w = GROUPED ? shape.rows : job.w.rows;
-
-			for (uint32_t i = threadIdx.x; i < n_out * n; i += FEW_THREADS) {
-				const uint32_t r = i % n_out, m = i / n_out, row = row0 + r,
-				               out_row = GROUPED ? first + pass + m : m;
-				float y[2] = { 0.0f, 0.0f };
-
-				if (row >= rows_w)
-					continue;
-#pragma unroll
-				for (int g = 0; g < RT; g++) {
-					const float *bias = GROUPED ? a.mat_bias[g] : a.job[gated ? g : j].bias;
-
-					if (g == 1 && !gated)
-						break;
-					for (uint32_t v = 0; v < WAVES; v++) {
-						const float *s = sums + ((size_t)(v * RT + g) * FEW_TILE + r) * LINE +
-						                 m * cols.parts;
-
-						y[g] += cols.parts == 2 ? s[0] + s[1] : s[0];
-					}
-					if (a.norm)
-						y[g] *= row_scale[m];
-					if (bias)
-						y[g] += bias[(GROUPED ? (size_t)expert * rows_w : 0) + row];
-				}
-
-				const float result = gated ? gk_act(a.act, y[0], y[1]) : y[0];
-
-				gk_put(job.out, out_row, row,
-				       job.accumulate ? gk_get(job.out, out_row, row) + result : result);
-			}
-			__syncthreads();
-			if (!more)
-				break;
+			for (int g = 0; g < FEW_THREADS / 32; g++)
+				square += squares[threadIdx.x][g];
+			row_scale[threadIdx.x] = 1.0f / sqrtf(square / (float)shape.cols + a.eps);
 		}
+	} else if (a.norm && threadIdx.x < n) {
+		row_scale[threadIdx.x] = cols.scale[threadIdx.x];
+	}
+
+	few_lane<F, NB> lane;
+
+	lane.exists = 0;
+#pragma unroll
+	for (int nb = 0; nb < NB; nb++) {
+#pragma unroll
+		for (int p = 0; p < GPU_PIECES; p++) {
+			const uint32_t col = nb * 16 + gpu_piece_row(p);
+			const bool exists = col < n_cols;
+
+			lane.col[nb][p] =
+			        cols.data + (size_t)(exists ? col : 0) * cols.col_stride + (gpu_piece_col(p) >> 3);
+			lane.exists |= (uint32_t)exists << (nb * GPU_PIECES + p);
+		}
+#pragma unroll
+		for (int i = 0; F::MINS && i < GPU_ACC; i++) { /* results of columns that are not there go nowhere */
+			const uint32_t col = nb * 16 + gpu_acc_col(i);
+
+			lane.sums[nb][i] = cols.sums + (size_t)(col < n_cols ? col : 0) * cols.n_chunks;
+		}
+	}
+	for (;;) {
+		const uint32_t j = job_of(tile), row0 = row_of(tile, j),
+		               n_out = gated ? (uint32_t)FEW_TILE : (uint32_t)OUT_ROWS;
+		const few_job &job = a.job[j];
+		float old = 0.0f;
+		gpu_acc acc[RT][NB];
+		bool more;
+
+		/* What this thread adds its first result to has come until then. */
+		if (job.accumulate && threadIdx.x < n_out * n && row0 + threadIdx.x % n_out < job.w.rows)
+			old = gk_get(job.out, threadIdx.x / n_out, row0 + threadIdx.x % n_out);
+		tile += gridDim.x;
+		more = tile < a.n_tiles;
+#pragma unroll
+		for (int r = 0; r < RT; r++) {
+#pragma unroll
+			for (int nb = 0; nb < NB; nb++)
+				acc[r][nb] = gpu_acc_zero();
+		}
+		for (uint32_t step = 0; step < n_steps; step++) {
+			const uint32_t base = step * U * WAVES + wave;
+			const bool last = step + 1 == n_steps;
+
+			if (last && more)
+				point(tile);
+#pragma unroll
+			for (int u = 0; u < U; u++) {
+				if (base + u * WAVES < n_units)
+					few_unit<TYPE, F, NB, NARROW, RT>(acc, raw[u], lane, base + u * WAVES);
+				if (!last)
+					load(u, base + (u + U) * WAVES);
+				else if (more)
+					load(u, wave + u * WAVES);
+			}
+		}
+
+		/* Sums of the waves, in their order. */
+#pragma unroll
+		for (int r = 0; r < RT; r++) {
+#pragma unroll
+			for (int nb = 0; nb < NB; nb++) {
+#pragma unroll
+				for (int i = 0; i < GPU_ACC; i++) {
+					const int col = nb * 16 + gpu_acc_col(i);
+
+					if (col < NC)
+						sums[((wave * RT + r) * FEW_TILE + gpu_acc_row(i)) * LINE + col] =
+						        acc[r][nb].v[i];
+				}
+			}
+		}
+		__syncthreads();
+
+		for (uint32_t i = threadIdx.x; i < n_out * n; i += FEW_THREADS) {
+			const uint32_t r = i % n_out, m = i / n_out, row = row0 + r;
+			float y[2] = { 0.0f, 0.0f };
+
+			if (row >= job.w.rows)
+				continue;
+			if (job.accumulate && i != threadIdx.x)
+				old = gk_get(job.out, m, row);
+#pragma unroll
+			for (int g = 0; g < RT; g++) {
+				const float *bias = a.job[gated ? g : j].bias;
+
+				if (g == 1 && !gated)
+					break;
+#pragma unroll
+				for (uint32_t v = 0; v < WAVES; v++) {
+					const float *s =
+					        sums + ((size_t)(v * RT + g) * FEW_TILE + r) * LINE + m * cols.parts;
+
+					y[g] += cols.parts == 2 ? s[0] + s[1] : s[0];
+				}
+				if (a.norm)
+					y[g] *= row_scale[m];
+				if (bias)
+					y[g] += bias[row];
+			}
+			gk_put(job.out, m, row, old + (gated ? gk_act(a.act, y[0], y[1]) : y[0]));
+		}
+		__syncthreads();
+		if (!more)
+			break;
 	}
 }
 
@@ -551,7 +634,6 @@ static inline size_t few_shared_bytes(uint32_t n_cols, const few_columns &cols, 
 struct few_launch {
 	const gk_ctx *ctx;
 	const few_args *args;
-	uint32_t n_groups; /* bound; 0: not grouped */
 	int nt, rt;
 	size_t shared;
 };
@@ -559,41 +641,35 @@ bool few_launch_16bit(uint32_t type, const few_launch &l);
 bool few_launch_blocks(uint32_t type, const few_launch &l);
 bool few_launch_k(uint32_t type, const few_launch &l);
 
-template <uint32_t TYPE, int NT, int RT, bool GROUPED> static inline void few_launch_one(const few_launch &l)
+template <uint32_t TYPE, int NT, int RT> static inline void few_launch_one(const few_launch &l)
 {
 	/* As many blocks as the device holds at once, or fewer that all have the same number of tiles. A block of
 	 * 16-bit weights has enough to do with one tile, and is better placed when another one ends. */
 	typedef gk_format<TYPE> F;
 	const uint32_t most = l.ctx->n_sm * few_depth<F, NT, RT>::BLOCKS, n_tiles = l.args->n_tiles;
-	const bool alone = GROUPED || ((int)F::SCALED == 0 && n_tiles <= 4 * most);
+	const bool alone = (int)F::SCALED == 0 && n_tiles <= 4 * most;
 	const uint32_t rounds = alone ? 1 : (n_tiles + most - 1) / most;
 
-	gpu_launch(few_kernel<TYPE, NT, RT, GROUPED>,
-	           dim3((n_tiles + rounds - 1) / rounds, l.n_groups ? l.n_groups : 1), dim3(FEW_THREADS), l.shared,
+	gpu_launch(few_kernel<TYPE, NT, RT>, dim3((n_tiles + rounds - 1) / rounds), dim3(FEW_THREADS), l.shared,
 	           l.ctx->stream, l.ctx->overlap, *l.args);
 }
 
 template <uint32_t TYPE> static inline bool few_launch_type(const few_launch &l)
 {
-	if (l.n_groups) {
-		if (l.rt == 2)
-			few_launch_one<TYPE, 1, 2, true>(l);
-		else
-			few_launch_one<TYPE, 1, 1, true>(l);
-	} else if (l.rt == 2) {
+	if (l.rt == 2) {
 		if (l.nt == 1)
-			few_launch_one<TYPE, 1, 2, false>(l);
+			few_launch_one<TYPE, 1, 2>(l);
 		else if (l.nt == 2)
-			few_launch_one<TYPE, 2, 2, false>(l);
+			few_launch_one<TYPE, 2, 2>(l);
 		else
-			few_launch_one<TYPE, 4, 2, false>(l);
+			few_launch_one<TYPE, 4, 2>(l);
 	} else {
 		if (l.nt == 1)
-			few_launch_one<TYPE, 1, 1, false>(l);
+			few_launch_one<TYPE, 1, 1>(l);
 		else if (l.nt == 2)
-			few_launch_one<TYPE, 2, 1, false>(l);
+			few_launch_one<TYPE, 2, 1>(l);
 		else
-			few_launch_one<TYPE, 4, 1, false>(l);
+			few_launch_one<TYPE, 4, 1>(l);
 	}
 	return true;
 }

@@ -220,7 +220,7 @@ static int issue_gemm8(struct gpu_backend *be, const struct rec_job *j, const st
 }
 
 /* So many rows that writing a matrix out in bfloat16, for the library to read, costs less than it saves. */
-enum { WIDEN_ROWS = 256 };
+enum { WIDEN_ROWS = 65 };
 static const size_t widest_bytes = 512u << 20;
 
 bool gpu_widens(const struct gpu_backend *be, const union gpu_rec *rec, const struct rec_job *job)

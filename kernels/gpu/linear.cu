@@ -56,6 +56,7 @@ static int few_of_type(const struct gk_ctx *ctx, const struct gk_linear *l, uint
 	a.cols.n_chunks = n_units * gk_unit(type) / 32;
 	a.cols.col_stride = (a.cols.n_chunks | 1) * 4;
 	a.cols.parts = exact16 ? 1 : ctx->fixed || a.n_rows <= TWO_PARTS_ROWS ? 2 : 1;
+	a.move = exact16 && a.whole && a.cols.parts == 1 && l->jobs[begin].w.cols % 4 == 0;
 	n_cols = a.n_rows * a.cols.parts;
 	f.nt = n_cols <= 8 ? 1 : n_cols <= 16 ? 2 : 4;
 	/* Two tiles a block where operands of x are many and there are blocks enough. */

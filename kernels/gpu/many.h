@@ -1,6 +1,9 @@
 /* Products of many rows by tiles on matrix units: 128 rows of W times 64 or 128 rows of x, 64 columns at a time, copies
  * running two steps ahead. Weights of any type become bfloat16 on their way into shared memory.
  *
+ * Split: where tiles are fewer than the device holds at once, blockIdx.z is a share of the columns; the shares' results
+ * are added by a kernel of their own (many.cu), in their order.
+ *
  * Gated: the tile is 64 rows of each of two matrices, in turn 16 of one and 16 of the other, so that a wave holds what
  * belongs together. Grouped (mixtures): blockIdx.y is a piece of the rows of one expert. */
 #ifndef GPU_MANY_H
@@ -29,6 +32,13 @@ struct many_args {
 	const gk_mat *mats[2];
 	const float *mat_bias[2];
 	const uint32_t *row_of; /* [place] row of x; NULL: the place */
+	/* split: results of share z, matrix g, row i of x at ((z * (gated ? 2 : 1) + g) * rows.bound + i) * w.rows */
+	float *parts; /* NULL: not split */
+};
+
+/* Blocks that a multiprocessor shall hold: with few rows of x a block waits more than it computes. */
+template <int BN> struct many_blocks {
+	enum { PER_SM = BN == 64 ? 2 : 1 };
 };
 
 /* The 8 values of lane group t in chunk c of a row's unit, with scales, in their natural places of a tile. */
@@ -67,7 +77,7 @@ GPU_FN void many_put_piece(uint4 *tile, uint32_t tile_row, uint32_t t, int c, in
 }
 
 template <uint32_t TYPE, int BN, bool GATED, bool GROUPED>
-static __global__ void __launch_bounds__(MANY_THREADS, 1) many_kernel(GPU_PARAM many_args a)
+static __global__ void __launch_bounds__(MANY_THREADS, (many_blocks<BN>::PER_SM)) many_kernel(GPU_PARAM many_args a)
 {
 	typedef gk_format<TYPE> F;
 	enum {
@@ -107,7 +117,10 @@ static __global__ void __launch_bounds__(MANY_THREADS, 1) many_kernel(GPU_PARAM 
 	}
 
 	const uint32_t row0 = blockIdx.x * (GATED ? MANY_ROWS / 2 : MANY_ROWS), n_units = gk_n_units(w[0]);
-	const uint32_t n_steps = n_units * PER_UNIT, last_row = w[0].rows - 1, n_cols = w[0].cols;
+	const uint32_t last_row = w[0].rows - 1, n_cols = w[0].cols;
+	/* This block's share of the columns. */
+	const uint32_t share = (n_units + gridDim.z - 1) / gridDim.z, unit0 = blockIdx.z * share;
+	const uint32_t n_steps = (unit0 >= n_units ? 0 : n_units - unit0 < share ? n_units - unit0 : share) * PER_UNIT;
 
 	if (row0 > last_row)
 		return;
@@ -130,10 +143,11 @@ static __global__ void __launch_bounds__(MANY_THREADS, 1) many_kernel(GPU_PARAM 
 		for (int i = 0; i < ITEMS; i++) {
 			const uint32_t item = threadIdx.x + i * MANY_THREADS, r = item >> 2;
 
-			F::fetch(raw[i], F::where(matrix_of(r), matrix_row(r), item & 3, n_units), step / PER_UNIT);
+			F::fetch(raw[i], F::where(matrix_of(r), matrix_row(r), item & 3, n_units),
+			         unit0 + step / PER_UNIT);
 			if ((int)F::SCALED != 0)
 				F::fetch_scale(scale[i], F::scale_where(matrix_of(r), matrix_row(r), n_units),
-				               step / PER_UNIT);
+				               unit0 + step / PER_UNIT);
 		}
 	};
 	auto put_raw = [&](uint32_t step) {
@@ -149,10 +163,10 @@ static __global__ void __launch_bounds__(MANY_THREADS, 1) many_kernel(GPU_PARAM 
 			for (int c = 0; c < 2; c++) {
 				if (PER_UNIT == 1 || step % PER_UNIT == 0)
 					many_put_piece<F>(tile, item >> 2, item & 3, c, c, raw[i], scale[i],
-					                  step / PER_UNIT);
+					                  unit0 + step / PER_UNIT);
 				else
 					many_put_piece<F>(tile, item >> 2, item & 3, PER_UNIT == 1 ? 0 : c + 2, c,
-					                  raw[i], scale[i], step / PER_UNIT);
+					                  raw[i], scale[i], unit0 + step / PER_UNIT);
 			}
 		}
 	};
@@ -168,8 +182,8 @@ static __global__ void __launch_bounds__(MANY_THREADS, 1) many_kernel(GPU_PARAM 
 	for (int n = 0; DIRECT && n < N_W; n++) {
 		const uint32_t r = r0 + n * ROW_STEP;
 
-		from_w[DIRECT ? n : 0] =
-		        (const uint8_t *)matrix_of(r).values + ((size_t)matrix_row(r) * w[0].ld + c * 8) * 2;
+		from_w[DIRECT ? n : 0] = (const uint8_t *)matrix_of(r).values +
+		                         ((size_t)matrix_row(r) * w[0].ld + unit0 * F::UNIT + c * 8) * 2;
 	}
 #pragma unroll
 	for (int n = 0; n < N_X; n++) {
@@ -189,7 +203,7 @@ static __global__ void __launch_bounds__(MANY_THREADS, 1) many_kernel(GPU_PARAM 
 	};
 	auto copy_x = [&](uint32_t step) {
 		uint4 *tile = tiles_x + step % MANY_STAGES * BN * MANY_CHUNKS + at0;
-		const uint32_t k = step * MANY_COLS + c * 8;
+		const uint32_t k = unit0 * F::UNIT + step * MANY_COLS + c * 8;
 		const int bytes = k + 8 <= n_cols ? 16 : k < n_cols ? (int)(n_cols - k) * 2 : 0;
 
 #pragma unroll
@@ -289,6 +303,17 @@ static __global__ void __launch_bounds__(MANY_THREADS, 1) many_kernel(GPU_PARAM 
 
 				if (row > last_row || col >= n_rows)
 					continue;
+				if (!GROUPED && a.parts) {
+					const size_t at = ((size_t)blockIdx.z * (GATED ? 2 : 1) * a.rows.bound + first +
+					                   col) * w[0].rows +
+					                  row;
+
+					a.parts[at] = y;
+					if (GATED)
+						a.parts[at + (size_t)a.rows.bound * w[0].rows] =
+						        acc[GATED ? m + 1 : m][n].v[i];
+					continue;
+				}
 				if (bias[0])
 					y += bias[0][row];
 				if (GATED) {
@@ -310,6 +335,7 @@ struct many_launch {
 	const many_args *args;
 	uint32_t rows, n_tiles; /* of W; of rows of x, or groups */
 	bool wide, grouped;     /* tiles of 128 rows of x instead of 64 */
+	uint32_t n_shares;      /* of the columns; 0: one */
 };
 bool many_launch_16bit(uint32_t type, const many_launch &l);
 bool many_launch_blocks(uint32_t type, const many_launch &l);
@@ -320,9 +346,9 @@ template <uint32_t TYPE, int BN, bool GATED, bool GROUPED> static inline void ma
 {
 	const uint32_t per_tile = GATED ? MANY_ROWS / 2 : MANY_ROWS;
 
-	gpu_launch(many_kernel<TYPE, BN, GATED, GROUPED>, dim3((l.rows + per_tile - 1) / per_tile, l.n_tiles),
-	           dim3(MANY_THREADS), (size_t)MANY_STAGES * (MANY_ROWS + BN) * MANY_CHUNKS * 16, l.ctx->stream,
-	           l.ctx->overlap, *l.args);
+	gpu_launch(many_kernel<TYPE, BN, GATED, GROUPED>,
+	           dim3((l.rows + per_tile - 1) / per_tile, l.n_tiles, l.n_shares ? l.n_shares : 1), dim3(MANY_THREADS),
+	           (size_t)MANY_STAGES * (MANY_ROWS + BN) * MANY_CHUNKS * 16, l.ctx->stream, l.ctx->overlap, *l.args);
 }
 
 template <uint32_t TYPE> static inline bool many_launch_type(const many_launch &l)

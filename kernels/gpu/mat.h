@@ -105,7 +105,8 @@ GPU_FN uint32_t gk_sub_bf16(uint32_t a, uint32_t b)
 #endif
 }
 
-/* 128 + q of small integers is 0x4300 | q in bfloat16. */
+enum { GK_RAISED = 128 };
+/* GK_RAISED + q of small integers is 0x4300 | q in bfloat16. */
 template <int ZERO> GPU_FN uint32_t gk_small_to_bf16(uint32_t pair)
 {
 	const uint32_t zero = 0x4300u + ZERO;
@@ -185,6 +186,7 @@ struct gk_no_scale {
  *   scale_where(mat, row, n_units), fetch_scale(scale, p, unit): SCALE_ROW bytes from a row to the next of its 8,
  *                                  step8_scale() to the row 8 below
  *   get_scale(scale, unit, c, half, &d, &m)             value = d * piece - m
+ *   raised(raw, c)                 types with MINS: GK_RAISED more than piece(), for fewer instructions
  * SCALED: 0 no scales, 1 one for each chunk, 2 for each half of it, 3 one for each unit. MINS: m is not 0. */
 template <uint32_t TYPE> struct gk_format;
 
@@ -399,22 +401,27 @@ struct gk_nibbles : gk_row_blocks<128,
 			r.h[0] = h.x, r.h[BITS == 6] = h.y;
 		}
 	}
-	GK_METHOD uint4 piece(const raw &r, int c)
+	/* Pair j of chunk c, an integer in each half. */
+	GK_METHOD uint32_t pair(const raw &r, int c, int j)
 	{
 		const uint32_t v = c == 0 ? r.v.x : c == 1 ? r.v.y : c == 2 ? r.v.z : r.v.w;
-		uint32_t o[4];
+		uint32_t q = v >> (4 * j) & 0x000f000fu;
 
-#pragma unroll
-		for (int j = 0; j < 4; j++) {
-			uint32_t q = v >> (4 * j) & 0x000f000fu;
-
-			if (BITS == 5)
-				q |= (r.h[0] >> (4 * c + j) & 0x00010001u) << 4;
-			if (BITS == 6)
-				q |= (r.h[BITS == 6 ? c >> 1 : 0] >> (8 * (c & 1) + 2 * j) & 0x00030003u) << 4;
-			o[j] = gk_small_to_bf16<ZERO>(q);
-		}
-		return make_uint4(o[0], o[1], o[2], o[3]);
+		if (BITS == 5)
+			q |= (r.h[0] >> (4 * c + j) & 0x00010001u) << 4;
+		if (BITS == 6)
+			q |= (r.h[BITS == 6 ? c >> 1 : 0] >> (8 * (c & 1) + 2 * j) & 0x00030003u) << 4;
+		return q;
+	}
+	GK_METHOD uint4 piece(const raw &r, int c)
+	{
+		return make_uint4(gk_small_to_bf16<ZERO>(pair(r, c, 0)), gk_small_to_bf16<ZERO>(pair(r, c, 1)),
+		                  gk_small_to_bf16<ZERO>(pair(r, c, 2)), gk_small_to_bf16<ZERO>(pair(r, c, 3)));
+	}
+	GK_METHOD uint4 raised(const raw &r, int c)
+	{
+		return make_uint4(pair(r, c, 0) | 0x43004300u, pair(r, c, 1) | 0x43004300u, pair(r, c, 2) | 0x43004300u,
+		                  pair(r, c, 3) | 0x43004300u);
 	}
 };
 

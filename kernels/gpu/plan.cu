@@ -180,6 +180,8 @@ size_t gk_scratch_bytes(const struct gk_ctx *ctx, const struct gk_limits *l)
 	size_t bytes = few_rows * 2 * (cols + 512) * 2 + few_rows * 2 * (cols / 32 + 64) * 4;
 
 	bytes = larger(bytes, (size_t)l->max_rows * sizeof(float)); /* norms */
+	if (l->max_rows > few_rows && !ctx->fixed) /* shares of products: many.cu; fewer where this is too little */
+		bytes = larger(bytes, (size_t)64 * 4 * l->max_cols * sizeof(float));
 	bytes = larger(bytes, gk_pick_scratch(l->pick_rows, l->pick_vocab, l->pick_best));
 	if (l->n_head) {
 		/* Places of parts: one for every row of a short item, and for those of an item that a share cuts off. */

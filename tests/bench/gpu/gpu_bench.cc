@@ -1,9 +1,11 @@
 /* How near each GPU kernel comes to what the device can do, at the shapes of Qwen3-8B: JSON lines.
  *
- *   gpu_bench [GBYTES_PER_S [TFLOPS]] [--only=TEXT]     limits to compare with: default 2970 and 736 (H100, measured)
+ *   gpu_bench [--only=WHAT[,WHAT]] [--type=NAME] [--tflops=N]
  *
- * Each case is captured into a graph of several launches over different weights, more than the second-level cache
- * holds, and replayed; the median of the replays counts. The case "step" is a whole decode step of 36 layers. */
+ * WHAT: few, many, attention, step, small. The limit of memory is measured first, by reading two gigabytes; that of
+ * arithmetic is told (default 736, an H100's). Each case is captured into a graph of several launches over different
+ * weights, more than the second-level cache holds, and replayed; the median of the replays counts. The case "step" is a
+ * whole decode step of 36 layers, with the element types that the backend gives it. */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -21,6 +23,7 @@
 #define gpuEnd cudaStreamEndCapture
 #define gpuInstantiate(e, g) cudaGraphInstantiate((e), (g), 0)
 #define gpuGraphLaunch cudaGraphLaunch
+#define gpuCopy(dst, src, n) cudaMemcpy((dst), (src), (n), cudaMemcpyDeviceToDevice)
 #else
 #define gpuGraph_t hipGraph_t
 #define gpuGraphExec_t hipGraphExec_t
@@ -30,10 +33,11 @@
 #define gpuEnd hipStreamEndCapture
 #define gpuInstantiate(e, g) hipGraphInstantiate((e), (g), nullptr, nullptr, 0)
 #define gpuGraphLaunch hipGraphLaunch
+#define gpuCopy(dst, src, n) hipMemcpy((dst), (src), (n), hipMemcpyDeviceToDevice)
 #endif
 
 static double limit_gbytes = 2970.0, limit_tflops = 736.0;
-static const char *only = "";
+static const char *only = "", *only_type = "";
 static struct gk_ctx ctx;
 static gpu_stream stream;
 static int n_failed;
@@ -62,8 +66,9 @@ static void *filled(size_t bytes)
 		fprintf(stderr, "no memory for %zu bytes\n", bytes);
 		exit(1);
 	}
-	for (size_t at = 0; at < bytes; at += PATTERN * 2)
-		(void)gpu_copy_in(p + at, pattern, bytes - at < PATTERN * 2 ? bytes - at : PATTERN * 2);
+	(void)gpu_copy_in(p, pattern, bytes < PATTERN * 2 ? bytes : PATTERN * 2);
+	for (size_t at = PATTERN * 2; at < bytes; at *= 2)
+		(void)gpuCopy(p + at, p, bytes - at < at ? bytes - at : at);
 	return p;
 }
 
@@ -114,10 +119,52 @@ static void report(const char *name, double us, double bytes, double flops)
 	const double gb = bytes / us * 1e-3, tf = flops / us * 1e-6;
 	const bool memory = bytes / (limit_gbytes * 1e9) > flops / (limit_tflops * 1e12);
 
-	printf("{\"bench\":\"gpu\",\"case\":\"%s\",\"value\":%.1f,\"unit\":\"%s\",\"limit\":%.0f,\"share\":%.3f,\"us\":%.2f}\n",
+	printf("{\"bench\":\"gpu\",\"case\":\"%s\",\"value\":%.1f,\"unit\":\"%s\",\"limit\":%.0f,\"share\":%.3f,\"us\":"
+	       "%.2f}\n",
 	       name, memory ? gb : tf, memory ? "GB/s" : "TFLOP/s", memory ? limit_gbytes : limit_tflops,
 	       memory ? gb / limit_gbytes : tf / limit_tflops, us);
 	(void)fflush(stdout);
+}
+
+/* Reads n pieces of 16 bytes; the sum is written where it is never right, so that nothing is left out. */
+static __global__ void read_kernel(const uint4 *p, size_t n, uint32_t *out)
+{
+	const size_t step = (size_t)gridDim.x * blockDim.x;
+	size_t i = (size_t)blockIdx.x * blockDim.x + threadIdx.x;
+	uint32_t sum = 0;
+
+	for (; i + 7 * step < n; i += 8 * step) {
+		uint4 v[8];
+
+#pragma unroll
+		for (int k = 0; k < 8; k++)
+			v[k] = gpu_load_stream(p + i + k * step);
+#pragma unroll
+		for (int k = 0; k < 8; k++)
+			sum += v[k].x ^ v[k].y ^ v[k].z ^ v[k].w;
+	}
+	if (sum == 0x12345678u)
+		*out = sum;
+}
+
+static void measure_limit()
+{
+	const size_t bytes = (size_t)2 << 30;
+	void *p = filled(bytes);
+	uint32_t *out;
+	double us;
+
+	if (gpu_malloc(&out, 4) != GPU_OK)
+		exit(1);
+	us = measure(4, [&](int) {
+		gpu_launch(read_kernel, dim3(ctx.n_sm * 4), dim3(512), 0, ctx.stream, false, (const uint4 *)p,
+		           bytes / 16, out);
+		return gpu_last_error() == GPU_OK ? 0 : -1;
+	});
+	limit_gbytes = (double)bytes / us * 1e-3;
+	report("read", us, (double)bytes, 0);
+	(void)gpu_free(p);
+	(void)gpu_free(out);
 }
 
 static struct gk_view view(void *p, uint32_t elem, uint32_t ld)
@@ -143,10 +190,8 @@ struct shape {
 };
 
 static const struct shape shapes[] = {
-	{ "o 4096x4096", 4096, 4096, false, false },
-	{ "qkv 6144x4096", 6144, 4096, false, true },
-	{ "gate+up 24576x4096", 12288, 4096, true, true },
-	{ "down 4096x12288", 4096, 12288, false, false },
+	{ "o 4096x4096", 4096, 4096, false, false },       { "qkv 6144x4096", 6144, 4096, false, true },
+	{ "gate+up 24576x4096", 12288, 4096, true, true }, { "down 4096x12288", 4096, 12288, false, false },
 	{ "head 151936x4096", 151936, 4096, false, true },
 };
 
@@ -154,8 +199,9 @@ static const struct {
 	const char *name;
 	uint32_t type;
 	double bits;
-} types[] = { { "BF16", KN_BF16, 16 },    { "FP8", GK_FP8_128, 8 },  { "Q8_0", KN_Q8_0, 8.5 },   { "Q4_0", KN_Q4_0, 4.5 },
+} types[] = { { "BF16", KN_BF16, 16 },  { "FP8", GK_FP8_128, 8 }, { "Q8_0", KN_Q8_0, 8.5 },    { "Q4_0", KN_Q4_0, 4.5 },
 	      { "Q4_K", KN_Q4_K, 4.5 }, { "Q5_K", KN_Q5_K, 5.5 }, { "Q6_K", KN_Q6_K, 6.5625 }, { "F16", KN_F16, 16 } };
+enum { N_TYPES = 8 };
 
 static void linear(const struct shape *s, int t, uint32_t n, bool many)
 {
@@ -163,6 +209,7 @@ static void linear(const struct shape *s, int t, uint32_t n, bool many)
 	const int copies = each > 400u << 20 ? 2 : (int)((300u << 20) / each) + 2;
 	void *x = filled((size_t)n * s->cols * 4), *out = filled((size_t)n * s->rows * 4), *norm = filled(s->cols * 4);
 	uint8_t *weights = (uint8_t *)filled(each * copies);
+	const uint32_t elem = many || !s->norm ? GK_BF16 : GK_F32, out_elem = many || s->gated ? GK_BF16 : GK_F32;
 	char name[128];
 	double us;
 
@@ -171,10 +218,12 @@ static void linear(const struct shape *s, int t, uint32_t n, bool many)
 		struct gk_linear l = {};
 
 		for (int j = 0; j < (s->gated ? 2 : 1); j++) {
-			(void)gk_mat_describe(&jobs[j].w, types[t].type, s->rows, s->cols, weights + (i % copies) * each + j * bytes);
-			jobs[j].out = view(out, many ? GK_BF16 : GK_F32, s->rows);
+			(void)gk_mat_describe(&jobs[j].w, types[t].type, s->rows, s->cols,
+			                      weights + (i % copies) * each + j * bytes);
+			jobs[j].out = view(out, out_elem, s->rows);
+			jobs[j].accumulate = !many && !s->norm;
 		}
-		l.x = view(x, many ? GK_BF16 : GK_F32, s->cols);
+		l.x = view(x, elem, s->cols);
 		l.rows = rows_of(n);
 		l.norm = s->norm && !many;
 		l.norm_w = (const float *)norm;
@@ -191,6 +240,28 @@ static void linear(const struct shape *s, int t, uint32_t n, bool many)
 	(void)gpu_free(out);
 	(void)gpu_free(norm);
 	(void)gpu_free(weights);
+}
+
+/* What a library's product of a matrix costs beforehand: it in bfloat16. */
+static void widen(const struct shape *s, int t)
+{
+	const size_t bytes = gk_mat_bytes(types[t].type, s->rows, s->cols);
+	const int copies = (int)((300u << 20) / bytes) + 2;
+	uint8_t *weights = (uint8_t *)filled(bytes * copies);
+	void *out = filled((size_t)s->rows * s->cols * 2);
+	char name[128];
+	double us;
+
+	us = measure(copies, [&](int i) {
+		struct gk_mat m;
+
+		(void)gk_mat_describe(&m, types[t].type, s->rows, s->cols, weights + i * bytes);
+		return gk_mat_widen(&ctx, &m, out, s->cols);
+	});
+	(void)snprintf(name, sizeof(name), "widen %s %s", types[t].name, s->name);
+	report(name, us, (double)s->rows * s->cols * (types[t].bits / 8 + 2), 0);
+	(void)gpu_free(weights);
+	(void)gpu_free(out);
 }
 
 /* ---- Attention: 32 heads of 128, 8 for keys and values, pages of 16 ---------------------------------------------- */
@@ -269,8 +340,14 @@ static void make_batch(struct batch *b, uint32_t n_seqs, uint32_t kv_len, uint32
 
 static void drop_batch(struct batch *b)
 {
-	void *const all[] = { (void *)b->b.counts, (void *)b->b.seqs,  (void *)b->b.pages, (void *)b->b.row_seq,
-		              (void *)b->b.few,    (void *)b->b.many, (void *)b->b.merge, b->k,
+	void *const all[] = { (void *)b->b.counts,
+		              (void *)b->b.seqs,
+		              (void *)b->b.pages,
+		              (void *)b->b.row_seq,
+		              (void *)b->b.few,
+		              (void *)b->b.many,
+		              (void *)b->b.merge,
+		              b->k,
 		              b->v };
 
 	for (void *p : all)
@@ -320,7 +397,46 @@ static void attention(uint32_t n_seqs, uint32_t kv_len, uint32_t n_q)
 	drop_batch(&b);
 }
 
-/* ---- A decode step ----------------------------------------------------------------------------------------------------- */
+/* ---- A decode step
+ * ----------------------------------------------------------------------------------------------------- */
+
+/* The best token of each row, as a greedy request wants. */
+struct picks {
+	struct kn_pick *picks;
+	struct kn_best *best;
+	struct kn_picked *picked;
+};
+
+static void make_picks(struct picks *p, uint32_t n)
+{
+	if (gpu_malloc(&p->picks, n * sizeof(*p->picks)) != GPU_OK ||
+	    gpu_malloc(&p->best, n * sizeof(*p->best)) != GPU_OK ||
+	    gpu_malloc(&p->picked, n * sizeof(*p->picked)) != GPU_OK)
+		exit(1);
+	(void)gpu_fill(p->picks, 0, n * sizeof(*p->picks));
+}
+
+static void drop_picks(struct picks *p)
+{
+	(void)gpu_free(p->picks);
+	(void)gpu_free(p->best);
+	(void)gpu_free(p->picked);
+}
+
+static int pick(void *logits, uint32_t n, uint32_t n_vocab, const struct picks *p)
+{
+	struct gk_pick k = {};
+
+	k.logits = view(logits, GK_F32, n_vocab);
+	k.rows = rows_of(n);
+	k.n_vocab = n_vocab;
+	k.n_best = 1;
+	k.picks = p->picks;
+	k.best = p->best;
+	k.picked = p->picked;
+
+	return gk_pick_rows(&ctx, &k);
+}
 
 static void step(int t, uint32_t n_seqs, uint32_t kv_len)
 {
@@ -333,7 +449,8 @@ static void step(int t, uint32_t n_seqs, uint32_t kv_len)
 	void *x = filled((size_t)n_seqs * D * 4), *qkv = filled((size_t)n_seqs * QKV * 4);
 	void *att = filled((size_t)n_seqs * D * 4), *h = filled((size_t)n_seqs * FF * 4);
 	void *logits = filled((size_t)n_seqs * VOCAB * 4);
-	int32_t *pos = (int32_t *)filled(n_seqs * 4), *ids = (int32_t *)filled(n_seqs * 4);
+	int32_t *pos = (int32_t *)filled(n_seqs * 4);
+	struct picks p;
 	float *norm = (float *)filled(D * 4), *freq = (float *)filled(DIM * 4);
 	char name[128];
 	double us, bytes = 0;
@@ -347,6 +464,7 @@ static void step(int t, uint32_t n_seqs, uint32_t kv_len)
 	head = (uint8_t *)filled(gk_mat_bytes(type, VOCAB, D));
 	make_batch(&b, n_seqs, kv_len, 1, LAYERS);
 	(void)gpu_fill(pos, 0, n_seqs * 4);
+	make_picks(&p, n_seqs);
 	us = measure(1, [&](int) {
 		int r = 0;
 
@@ -368,16 +486,16 @@ static void step(int t, uint32_t n_seqs, uint32_t kv_len)
 				(void)gk_mat_describe(&jobs[0].w, type, VOCAB, D, head);
 				jobs[0].out = view(logits, GK_F32, VOCAB);
 				r |= gk_linear_few(&ctx, &lin);
-				r |= gk_argmax(&ctx, view(logits, GK_F32, VOCAB), rows_of(n_seqs), VOCAB, ids);
+				r |= pick(logits, n_seqs, VOCAB, &p);
 				break;
 			}
 			(void)gk_mat_describe(&jobs[0].w, type, QKV, D, at);
 			at += gk_mat_bytes(type, QKV, D);
-			jobs[0].out = view(qkv, GK_F32, QKV);
+			jobs[0].out = view(qkv, GK_BF16, QKV);
 			r |= gk_linear_few(&ctx, &lin);
-			s.q = view(qkv, GK_F32, QKV);
-			s.k = view((float *)qkv + HEADS * DIM, GK_F32, QKV);
-			s.v = view((float *)qkv + (HEADS + KV_HEADS) * DIM, GK_F32, QKV);
+			s.q = view(qkv, GK_BF16, QKV);
+			s.k = view((uint16_t *)qkv + HEADS * DIM, GK_BF16, QKV);
+			s.v = view((uint16_t *)qkv + (HEADS + KV_HEADS) * DIM, GK_BF16, QKV);
 			s.n_head = HEADS;
 			s.head_dim = DIM;
 			s.q_norm = s.k_norm = norm;
@@ -390,8 +508,8 @@ static void step(int t, uint32_t n_seqs, uint32_t kv_len)
 			s.batch = &b.b;
 			s.rows = rows_of(n_seqs);
 			r |= gk_qkv_store(&ctx, &s);
-			a.out = view(att, GK_F32, D);
-			a.q = view(qkv, GK_F32, QKV);
+			a.out = view(att, GK_BF16, D);
+			a.q = view(qkv, GK_BF16, QKV);
 			a.kv = s.kv;
 			a.batch = &b.b;
 			a.n_head = HEADS;
@@ -401,13 +519,13 @@ static void step(int t, uint32_t n_seqs, uint32_t kv_len)
 			at += gk_mat_bytes(type, D, D);
 			jobs[0].out = view(x, GK_F32, D);
 			jobs[0].accumulate = true;
-			lin.x = view(att, GK_F32, D);
+			lin.x = view(att, GK_BF16, D);
 			lin.norm = false;
 			r |= gk_linear_few(&ctx, &lin);
 			for (int j = 0; j < 2; j++) {
 				(void)gk_mat_describe(&jobs[j].w, type, FF, D, at);
 				at += gk_mat_bytes(type, FF, D);
-				jobs[j].out = view(h, GK_F32, FF);
+				jobs[j].out = view(h, GK_BF16, FF);
 				jobs[j].accumulate = false;
 			}
 			lin.x = view(x, GK_F32, D);
@@ -418,7 +536,7 @@ static void step(int t, uint32_t n_seqs, uint32_t kv_len)
 			(void)gk_mat_describe(&jobs[0].w, type, D, FF, at);
 			jobs[0].out = view(x, GK_F32, D);
 			jobs[0].accumulate = true;
-			lin.x = view(h, GK_F32, FF);
+			lin.x = view(h, GK_BF16, FF);
 			lin.norm = false;
 			lin.gated = false;
 			lin.n_jobs = 1;
@@ -429,20 +547,22 @@ static void step(int t, uint32_t n_seqs, uint32_t kv_len)
 	(void)snprintf(name, sizeof(name), "step %s, %u x %u keys: %.1f tok/s", types[t].name, n_seqs, kv_len,
 	               1e6 / us * n_seqs);
 	report(name, us, bytes, 0);
-	for (void *p : { x, qkv, att, h, logits, (void *)pos, (void *)ids, (void *)norm, (void *)freq, (void *)weights,
-	                 (void *)head })
-		(void)gpu_free(p);
+	for (void *m :
+	     { x, qkv, att, h, logits, (void *)pos, (void *)norm, (void *)freq, (void *)weights, (void *)head })
+		(void)gpu_free(m);
+	drop_picks(&p);
 	drop_batch(&b);
 }
 
-/* ---- The small ones ------------------------------------------------------------------------------------------------------ */
+/* ---- The small ones
+ * ------------------------------------------------------------------------------------------------------ */
 
 static void small(uint32_t n)
 {
 	enum { D = 4096, VOCAB = 151936 };
 	void *x = filled((size_t)n * D * 4), *out = filled((size_t)n * D * 4), *w = filled(D * 4);
 	void *logits = filled((size_t)n * VOCAB * 4);
-	int32_t *ids = (int32_t *)filled(n * 4);
+	struct picks best;
 	char name[64];
 	double us;
 
@@ -460,13 +580,16 @@ static void small(uint32_t n)
 	});
 	(void)snprintf(name, sizeof(name), "rmsnorm %u x 4096", n);
 	report(name, us, 8.0 * n * D, 0);
-	us = measure(40, [&](int) { return gk_add(&ctx, view(x, GK_F32, D), view(out, GK_F32, D), rows_of(n), D, 1.0f); });
+	us = measure(40,
+	             [&](int) { return gk_add(&ctx, view(x, GK_F32, D), view(out, GK_F32, D), rows_of(n), D, 1.0f); });
 	(void)snprintf(name, sizeof(name), "add %u x 4096", n);
 	report(name, us, 12.0 * n * D, 0);
-	us = measure(10, [&](int) { return gk_argmax(&ctx, view(logits, GK_F32, VOCAB), rows_of(n), VOCAB, ids); });
-	(void)snprintf(name, sizeof(name), "argmax %u x 151936", n);
+	make_picks(&best, n);
+	us = measure(10, [&](int) { return pick(logits, n, VOCAB, &best); });
+	drop_picks(&best);
+	(void)snprintf(name, sizeof(name), "pick %u x 151936", n);
 	report(name, us, 4.0 * n * VOCAB, 0);
-	for (void *p : { x, out, w, logits, (void *)ids })
+	for (void *p : { x, out, w, logits })
 		(void)gpu_free(p);
 }
 
@@ -475,31 +598,36 @@ static bool wanted(const char *what)
 	return !*only || strstr(only, what);
 }
 
+static bool wanted_type(int t)
+{
+	return !*only_type || !strcmp(only_type, types[t].name);
+}
+
 int main(int argc, char **argv)
 {
-	static const uint32_t few[] = { 1, 4, 8, 16 }, many[] = { 32, 64, 128, 512, 2048 };
-	int n_limits = 0;
+	static const uint32_t few[] = { 1, 4, 8, 16 }, many[] = { 32, 64, 128, 256, 2048 };
 
 	for (int i = 1; i < argc; i++) {
 		if (!strncmp(argv[i], "--only=", 7))
 			only = argv[i] + 7;
-		else
-			*(n_limits++ ? &limit_tflops : &limit_gbytes) = strtod(argv[i], nullptr);
+		else if (!strncmp(argv[i], "--type=", 7))
+			only_type = argv[i] + 7;
+		else if (!strncmp(argv[i], "--tflops=", 9))
+			limit_tflops = strtod(argv[i] + 9, nullptr);
 	}
 	if (gk_ctx_init(&ctx, 0) < 0 || gpuStreamCreate(&stream) != GPU_OK) {
-		fprintf(stderr, "no device: %s\n", gk_error_text());
-		return 77;
+		fprintf(stderr, "gpu_bench: skipped: no device: %s\n", gk_error_text());
+		return 0;
 	}
 	ctx.stream = (void *)stream;
 	ctx.scratch_bytes = 512u << 20;
 	if (gpu_malloc(&ctx.scratch, ctx.scratch_bytes) != GPU_OK)
 		return 1;
-	if (wanted("few")) {
-		for (int t = 0; t < 8; t++) {
-			for (int s = 0; s < 5; s++) {
-				for (int m = 0; m < (t < 2 || t == 4 ? 4 : 1); m++)
-					linear(&shapes[s], t, few[m], false);
-			}
+	measure_limit();
+	for (int t = 0; wanted("few") && t < N_TYPES; t++) {
+		for (int s = 0; wanted_type(t) && s < 5; s++) {
+			for (int m = 0; m < (t < 2 || t == 4 ? 4 : 1); m++)
+				linear(&shapes[s], t, few[m], false);
 		}
 	}
 	if (wanted("attention")) {
@@ -513,22 +641,21 @@ int main(int argc, char **argv)
 		attention(1, 8192, 8192);
 		attention(4, 8192, 512);
 	}
-	if (wanted("step")) {
-		step(0, 1, 512);
-		step(0, 1, 16384);
-		step(0, 8, 512);
-		step(1, 1, 512);
-		step(2, 1, 512);
-		step(4, 1, 512);
-		step(3, 1, 512);
-		step(4, 16, 512);
+	for (int t = 0; wanted("step") && t < N_TYPES; t++) {
+		if (!wanted_type(t))
+			continue;
+		step(t, 1, 512);
+		if (t == 0) {
+			step(t, 1, 16384);
+			step(t, 8, 512);
+		}
 	}
-	if (wanted("many")) {
-		for (int t = 0; t < 5; t += 2) {
-			for (int s = 0; s < 4; s += t ? 2 : 1) {
-				for (int m = 0; m < 5; m++)
-					linear(&shapes[s], t, many[m], true);
-			}
+	for (int t = 0; wanted("many") && t < 5; t++) {
+		for (int s = 0; wanted_type(t) && s < 4; s += t ? 2 : 1) {
+			for (int m = 0; m < 5; m++)
+				linear(&shapes[s], t, many[m], true);
+			if (t)
+				widen(&shapes[s], t);
 		}
 	}
 	if (wanted("small")) {

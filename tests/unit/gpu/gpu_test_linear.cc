@@ -173,21 +173,40 @@ static const double TOL_TWO_PARTS = 1e-5;
 GPU_TEST(one_row_meets_matrices_of_every_type)
 {
 	for (int t = 0; t < test_n_types; t++) {
-		const shape plain = { test_types[t], 1,     40,    cols_for(test_types[t], 520), 1, GK_F32,
-			              false,         false, false, false,                        false };
-		const shape all = { test_types[t], 1,    37,   cols_for(test_types[t], 300), 2, GK_F32,
-			            false,         true, true, true,                         false };
+		const shape plain = { test_types[t], 1,     40,   cols_for(test_types[t], 520), 1, GK_F32, false, false,
+			              false,         false, false };
+		const shape all = { test_types[t], 1,    37,   cols_for(test_types[t], 300), 2, GK_F32, false, true,
+			            true,          true, false };
 
 		compare(&plain, 0, TOL_TWO_PARTS);
 		compare(&all, 0, TOL_TWO_PARTS);
 	}
 }
 
+/* More tiles than blocks, more units than are under way at once. */
+GPU_TEST(a_row_meets_large_matrices)
+{
+	for (int t = 1; t < test_n_types; t++) {
+		const shape plain = {
+			test_types[t], 1,    150,  cols_for(test_types[t], 5200), 1, GK_BF16, false, false,
+			false,         true, false
+		};
+		const shape two = { test_types[t], 2,     80,   cols_for(test_types[t], 2300), 2, GK_F32, false, true,
+			            true,          false, false };
+		const shape gated = { test_types[t], 1,     90,   cols_for(test_types[t], 4200), 2, GK_F32, true, true,
+			              false,         false, false };
+
+		compare(&plain, 0, TOL_TWO_PARTS);
+		compare(&two, 0, TOL_TWO_PARTS);
+		compare(&gated, 0, 2 * TOL_TWO_PARTS);
+	}
+}
+
 GPU_TEST(the_activation_is_applied_to_gate_and_up)
 {
 	for (int t = 0; t < test_n_types; t++) {
-		const shape s = { test_types[t], 2,    21,   cols_for(test_types[t], 200), 2, GK_F32,
-			          true,          true, true, false,                        false };
+		const shape s = { test_types[t], 2,     21,   cols_for(test_types[t], 200), 2, GK_F32, true, true,
+			          true,          false, false };
 
 		compare(&s, 0, 2 * TOL_TWO_PARTS);
 	}
@@ -199,9 +218,10 @@ GPU_TEST(a_few_rows_share_the_weights)
 
 	for (int t = 0; t < test_n_types; t++) {
 		for (int c = 0; c < 3; c++) {
-			const shape s = { test_types[t], counts[c], 23,   cols_for(test_types[t], 136), 1,
-				          GK_F32,        c == 2,    true, true,                         true,
-				          false };
+			const shape s = {
+				test_types[t], counts[c], 23,   cols_for(test_types[t], 136), 1, GK_F32, c == 2, true,
+				true,          true,      false
+			};
 			shape g = s;
 
 			g.gated = c == 1;
@@ -216,8 +236,9 @@ GPU_TEST(fixed_products_keep_two_parts)
 	static const uint32_t types[] = { KN_BF16, KN_Q4_K, KN_Q6_K, GK_FP8_128 };
 
 	for (int t = 0; t < 4; t++) {
-		const shape s = { types[t], 13,   19,   cols_for(types[t], 264), 1, GK_F32,
-			          false,    true, true, false,                   true };
+		const shape s = {
+			types[t], 13, 19, cols_for(types[t], 264), 1, GK_F32, false, true, true, false, true
+		};
 
 		compare(&s, 0, TOL_TWO_PARTS);
 	}
@@ -263,10 +284,10 @@ GPU_TEST(a_row_is_the_same_bits_among_others_when_fixed)
 GPU_TEST(many_rows_exactly)
 {
 	for (int t = 0; t < test_n_types; t++) {
-		const shape s = { test_types[t], 21,    11,   cols_for(test_types[t], 80), 1, GK_F32,
-			          false,         false, true, true,                        false };
-		const shape g = { test_types[t], 5,     11,   cols_for(test_types[t], 80), 2, GK_F32,
-			          true,          false, true, false,                       false };
+		const shape s = { test_types[t], 21,   11,   cols_for(test_types[t], 80), 1, GK_F32, false, false,
+			          true,          true, false };
+		const shape g = { test_types[t], 5,     11,   cols_for(test_types[t], 80), 2, GK_F32, true, false,
+			          true,          false, false };
 
 		compare(&s, 2, TOL_F32);
 		compare(&g, 2, 2 * TOL_F32);
@@ -276,12 +297,26 @@ GPU_TEST(many_rows_exactly)
 GPU_TEST(many_rows_by_tiles)
 {
 	for (int t = 0; t < test_n_types; t++) {
-		const shape s = { test_types[t], 70,    137,  cols_for(test_types[t], 136), 1, GK_BF16,
-			          false,         false, true, true,                         false };
-		const shape g = { test_types[t], 19,    33,   cols_for(test_types[t], 96), 2, GK_BF16,
-			          true,          false, true, false,                       false };
+		const shape s = { test_types[t], 70,   137,  cols_for(test_types[t], 136), 1, GK_BF16, false, false,
+			          true,          true, false };
+		const shape g = { test_types[t], 19,    33,   cols_for(test_types[t], 96), 2, GK_BF16, true, false,
+			          true,          false, false };
 
 		/* Weights of scaled types are rounded to bfloat16. */
+		compare(&s, 1, TOL_BF16);
+		compare(&g, 1, 2 * TOL_BF16);
+	}
+}
+
+/* Few tiles, many columns: shares of them go to different blocks. */
+GPU_TEST(many_columns_are_shared_out)
+{
+	for (int t = 0; t < test_n_types; t++) {
+		const shape s = { test_types[t], 30,   70,   cols_for(test_types[t], 2700), 1, GK_BF16, false, false,
+			          true,          true, false };
+		const shape g = { test_types[t], 67,    50,   cols_for(test_types[t], 2100), 2, GK_BF16, true, false,
+			          true,          false, false };
+
 		compare(&s, 1, TOL_BF16);
 		compare(&g, 1, 2 * TOL_BF16);
 	}
