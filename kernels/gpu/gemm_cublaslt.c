@@ -283,7 +283,7 @@ bool gpu_gemm8_known(const struct gpu_gemm *g)
 int gpu_gemm8_run(struct gpu_gemm *g, const struct gpu_gemm8_desc *d)
 {
 	const struct plan wanted = { .rows = d->rows,
-		                     .n = d->w->rows,
+		                     .n = d->n,
 		                     .k = d->k,
 		                     .ld_x = d->ld_x,
 		                     .ld_w = d->w->ld,
