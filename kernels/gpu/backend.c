@@ -458,6 +458,7 @@ int gpu_backend_open(const char *kind, const struct kn_config *config, const str
 	be->max_tokens = config->max_tokens ? config->max_tokens : DEFAULT_MAX_TOKENS;
 	be->limits.max_rows = be->max_tokens + ROW_SLACK;
 	be->last_rec = UINT32_MAX;
+	be->scale_chunk = UINT32_MAX;
 	r = gpu_rt_open(&be->rt, reason, sizeof(reason));
 	if (r < 0) {
 		close_device(&be->base);

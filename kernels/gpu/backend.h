@@ -44,7 +44,7 @@ void gpu_heap_remove(struct gpu_heap *heap, uint32_t i);
 struct gpu_mat {
 	uint64_t id; /* never used twice */
 	struct gk_mat m;
-	uint32_t chunk;
+	uint32_t chunk, scale_chunk; /* the latter for FP8 */
 };
 
 /* Device memory that matrices share. */
@@ -401,6 +401,7 @@ struct gpu_backend {
 	struct gpu_sources *sources; /* NULL: none */
 	struct gpu_chunk *chunks;
 	uint32_t n_chunks, last_chunk;
+	uint32_t scale_chunk; /* where scales of FP8 go; UINT32_MAX: none yet */
 	uint64_t last_mat_id;
 	struct gpu_table *tables;
 	uint32_t n_tables, next_table; /* the one that is probably asked for next */

@@ -266,9 +266,9 @@ static uint32_t router_parts(const struct fuser *f, uint32_t i)
 	if (job->m->m.type != KN_F32 || job->accumulate || job->m->m.rows != recs[at + 1]->route.n_expert ||
 	    !same(&job->out, &recs[at + 1]->route.logits) || recs[at + 1]->h.rows != recs[at]->h.rows)
 		return 0;
-	if (norm && (norm->is_layernorm || norm->n_head != 1 || norm->h.ints != NO_SLOT || norm->h.rows != recs[at]->h.rows ||
-	             norm->out.alloc == norm->x.alloc || norm->dim != job->m->m.cols ||
-	             !same(&norm->out, &recs[at]->matmul.x)))
+	if (norm &&
+	    (norm->is_layernorm || norm->n_head != 1 || norm->h.ints != NO_SLOT || norm->h.rows != recs[at]->h.rows ||
+	     norm->out.alloc == norm->x.alloc || norm->dim != job->m->m.cols || !same(&norm->out, &recs[at]->matmul.x)))
 		return 0;
 	return at + 2 - i;
 }

@@ -14,10 +14,11 @@ struct gpu_gemm_desc {
 	bool out_is_f32, accumulate;
 };
 
-/* The same of e4m3: w a KN_FP8_128 matrix whose first_row is 0, x as gk_quantize_rows() makes it with ld_scale == rows.
- * k and both strides are multiples of 16, rows of 4. */
+/* The same of e4m3: w a KN_FP8_128 matrix whose first_row is 0, of which n rows are taken (more than it has where
+ * others lie behind it), x as gk_quantize_rows() makes it with ld_scale == rows. k and both strides are multiples of
+ * 16, rows of 4. */
 struct gpu_gemm8_desc {
-	uint32_t rows, k;
+	uint32_t rows, n, k;
 	const struct gk_mat *w;
 	const void *x;
 	const float *x_scale;

@@ -1,6 +1,7 @@
 /* Launches of a compiled program: records become the structs of launch.h, with real addresses and element types. */
 #include <errno.h>
 #include <stdio.h>
+#include <string.h>
 
 #include "gpu/backend.h"
 #include "gpu/gemm.h"
@@ -112,6 +113,20 @@ static int issue_norm(struct gpu_backend *be, const struct gpu_program *p, const
 	return n->is_layernorm ? gk_layernorm(&be->ctx, &k) : gk_rmsnorm(&be->ctx, &k);
 }
 
+/* b's rows follow a's, in memory as well. */
+static bool follows(const struct gk_mat *a, const struct gk_mat *b)
+{
+	size_t elem = a->type == KN_FP8_128 ? 1 : 2;
+
+	if (b->type != a->type || b->ld != a->ld ||
+	    (const char *)b->values != (const char *)a->values + (size_t)a->rows * a->ld * elem)
+		return false;
+	return a->type == KN_BF16 ||
+	       (a->type == KN_FP8_128 && a->rows % 128 == 0 && a->first_row == 0 && b->first_row == 0 &&
+	        (const float *)b->scales ==
+	                (const float *)a->scales + (size_t)gk_mat_scale_lines(a) * gk_mat_scale_stride(a));
+}
+
 /* How many jobs from `first` on are one product: weights behind one another, outputs side by side. Their rows of
  * weights into ret_n. */
 static uint32_t joined(const struct rec_matmul *m, const struct gk_job *jobs, uint32_t first, uint32_t *ret_n)
@@ -122,9 +137,8 @@ static uint32_t joined(const struct rec_matmul *m, const struct gk_job *jobs, ui
 	for (; i + 1 < m->h.n_jobs; i++) {
 		const struct gk_job *a = &jobs[i], *b = &jobs[i + 1];
 
-		if ((const char *)b->w.values != (const char *)a->w.values + (size_t)a->w.rows * a->w.ld * 2 ||
-		    b->w.type != KN_BF16 || b->w.ld != a->w.ld || b->bias || b->accumulate || a->accumulate ||
-		    a->out.elem != GK_BF16 || b->out.elem != GK_BF16 || b->out.ld != a->out.ld ||
+		if (!follows(&a->w, &b->w) || b->bias || b->accumulate || a->accumulate || a->out.elem != GK_BF16 ||
+		    b->out.elem != GK_BF16 || b->out.ld != a->out.ld ||
 		    (char *)b->out.p != (char *)a->out.p + (size_t)a->w.rows * 2 || *ret_n + b->w.rows > a->out.ld)
 			break;
 		*ret_n += b->w.rows;
@@ -186,9 +200,10 @@ static int quantize_x(struct gpu_backend *be, const struct gpu_program *p, const
 }
 
 static int issue_gemm8(struct gpu_backend *be, const struct rec_job *j, const struct rows8 *x, struct gk_view out,
-                       struct gk_rows rows)
+                       struct gk_rows rows, uint32_t n_out)
 {
 	const struct gpu_gemm8_desc d = { .rows = rows.bound,
+		                          .n = n_out,
 		                          .k = x->ld,
 		                          .w = &j->m->m,
 		                          .x = x->q,
@@ -270,15 +285,19 @@ static int issue_eight_bits(struct gpu_backend *be, const struct gpu_program *p,
 	struct rows8 x = { 0 };
 	int r = 0;
 
-	for (uint32_t i = 0; i < m->h.n_jobs && r == 0; i++) {
+	for (uint32_t i = 0, step; i < m->h.n_jobs && r == 0; i += step) {
+		uint32_t n_out;
+
+		step = 1;
 		if (l->gated || !gpu_gemm8_takes(be, (const union gpu_rec *)m, &m->job[i]))
 			continue;
 		if (!x.ld)
 			r = quantize_x(be, p, l, m->job[0].m->m.cols, maker, &x);
 		if (r < 0)
 			return r;
-		r = issue_gemm8(be, &m->job[i], &x, l->jobs[i].out, l->rows);
-		ret_done[i] = r == 0;
+		step = joined(m, l->jobs, i, &n_out);
+		r = issue_gemm8(be, &m->job[i], &x, l->jobs[i].out, l->rows, n_out);
+		memset(ret_done + i, r == 0, step);
 		r = r == -ENOTSUP ? 0 : r;
 	}
 	return r;

@@ -18,8 +18,8 @@ static bool can_join(const struct gpu_backend *be, const struct gpu_program *p, 
 	for (uint32_t i = 0; i < rec->h.n_jobs; i++) {
 		const struct rec_job *j = &rec->matmul.job[i];
 
-		if (!gpu_gemm_takes(be, p, rec, j) || j->accumulate || !p->is_bf16[j->out.alloc] || j->out.off != 0 ||
-		    j->out.ld != j->m->m.rows || j->m->m.rows % 8 != 0)
+		if (!(gpu_gemm_takes(be, p, rec, j) || gpu_gemm8_takes(be, rec, j)) || j->accumulate ||
+		    !p->is_bf16[j->out.alloc] || j->out.off != 0 || j->out.ld != j->m->m.rows || j->m->m.rows % 8 != 0)
 			return false;
 		for (uint32_t k = 0; k < i; k++) {
 			if (rec->matmul.job[k].out.alloc == j->out.alloc)

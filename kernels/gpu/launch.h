@@ -108,9 +108,12 @@ int gk_mat_describe(struct gk_mat *mat, uint32_t type, uint32_t rows, uint32_t c
 enum { GK_PACK_ROWS = 128 };
 int gk_mat_pack(const struct gk_ctx *ctx, const struct gk_mat *mat, const void *raw, uint32_t row, uint32_t n);
 
-/* FP8: lines of scales that fit at mat->scales, and floats from one to the next. */
+/* FP8: lines of scales, one for each 128 rows, and floats from one to the next. They may be moved (mat->scales), so
+ * that both the values and the scales of matrices that follow each other are those of one; the rest is
+ * gk_mat_value_bytes(). A line beyond the last may be read. */
 uint32_t gk_mat_scale_lines(const struct gk_mat *mat);
 uint32_t gk_mat_scale_stride(const struct gk_mat *mat);
+size_t gk_mat_value_bytes(uint32_t type, uint32_t rows, uint32_t cols);
 
 /* dst [rows, ld] bfloat16 = the matrix, rounded; for a library's product of many rows. ld is at least cols and a
  * multiple of 8 (FP8: of 64), dst 16-byte aligned; what lies between cols and ld is zeros or not written. Not F32. */
@@ -333,9 +336,9 @@ struct gk_router {
 	bool norm;           /* over all of w.cols */
 	const float *norm_w; /* NULL: ones; 16-byte aligned */
 	float eps;
-	struct gk_mat w;     /* [n_expert, cols] */
-	const float *bias;   /* or NULL */
-	float *logits;       /* [rows, n_expert] */
+	struct gk_mat w;   /* [n_expert, cols] */
+	const float *bias; /* or NULL */
+	float *logits;     /* [rows, n_expert] */
 	struct kn_router router;
 	int32_t *ids; /* [rows, top_k] */
 	float *weights;

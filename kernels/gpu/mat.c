@@ -7,7 +7,7 @@
 
 #include "gpu/backend.h"
 
-enum { LEAST_CHUNK = 64 << 20, MOST_CHUNK = 1 << 30, RAW_BYTES = 64 << 20, ALIGN = 256 };
+enum { LEAST_CHUNK = 64 << 20, MOST_CHUNK = 1 << 30, SCALE_CHUNK = 1 << 20, RAW_BYTES = 64 << 20, ALIGN = 256 };
 
 static size_t align_up(size_t n)
 {
@@ -32,36 +32,17 @@ static size_t chunk_bytes(const struct gpu_backend *be, size_t bytes)
 	return total > bytes ? total : bytes;
 }
 
-/* Behind the matrix before where that is possible: those that are used together then lie together (gpu_join_outputs).
- */
-static int chunk_with_room(struct gpu_backend *be, size_t bytes, uint32_t *ret_chunk)
+static int chunk_new(struct gpu_backend *be, size_t bytes, uint32_t *ret_chunk)
 {
 	struct gpu_chunk *grown;
-	uint32_t free_slot = be->n_chunks;
-	size_t size;
-	char *base;
+	uint32_t i = 0;
+	char *base = gpu_rt_alloc(&be->rt, bytes);
 
-	if (be->last_chunk < be->n_chunks && has_room(&be->chunks[be->last_chunk], bytes)) {
-		*ret_chunk = be->last_chunk;
-		return 0;
-	}
-	for (uint32_t i = 0; i < be->n_chunks; i++) {
-		if (has_room(&be->chunks[i], bytes)) {
-			*ret_chunk = i;
-			return 0;
-		}
-		if (!be->chunks[i].base)
-			free_slot = i;
-	}
-	size = chunk_bytes(be, bytes);
-	base = gpu_rt_alloc(&be->rt, size);
-	if (!base && size > bytes) {
-		size = bytes; /* the last corner of the device */
-		base = gpu_rt_alloc(&be->rt, size);
-	}
 	if (!base)
 		return -ENOMEM;
-	if (free_slot == be->n_chunks) {
+	while (i < be->n_chunks && be->chunks[i].base)
+		i++;
+	if (i == be->n_chunks) {
 		grown = realloc(be->chunks, (be->n_chunks + 1) * sizeof(*grown));
 		if (!grown) {
 			gpu_rt_free(&be->rt, base);
@@ -70,17 +51,68 @@ static int chunk_with_room(struct gpu_backend *be, size_t bytes, uint32_t *ret_c
 		be->chunks = grown;
 		be->n_chunks++;
 	}
-	be->chunks[free_slot] = (struct gpu_chunk){ .base = base, .bytes = size };
-	be->last_chunk = *ret_chunk = free_slot;
+	be->chunks[i] = (struct gpu_chunk){ .base = base, .bytes = bytes };
+	*ret_chunk = i;
 	return 0;
 }
 
+/* Behind the matrix before where that is possible: those that are used together then lie together (gpu_join_outputs).
+ */
+static int chunk_with_room(struct gpu_backend *be, size_t bytes, uint32_t *ret_chunk)
+{
+	size_t size;
+	int r;
+
+	if (be->last_chunk < be->n_chunks && has_room(&be->chunks[be->last_chunk], bytes)) {
+		*ret_chunk = be->last_chunk;
+		return 0;
+	}
+	for (uint32_t i = 0; i < be->n_chunks; i++) {
+		if (i != be->scale_chunk && has_room(&be->chunks[i], bytes)) {
+			*ret_chunk = i;
+			return 0;
+		}
+	}
+	size = chunk_bytes(be, bytes);
+	r = chunk_new(be, size, ret_chunk);
+	if (r == -ENOMEM && size > bytes)
+		r = chunk_new(be, bytes, ret_chunk); /* the last corner of the device */
+	if (r == 0)
+		be->last_chunk = *ret_chunk;
+	return r;
+}
 static void chunk_unref(struct gpu_backend *be, uint32_t i)
 {
 	if (--be->chunks[i].n_mats > 0)
 		return;
 	gpu_rt_free(&be->rt, be->chunks[i].base);
 	be->chunks[i] = (struct gpu_chunk){ 0 };
+}
+
+static void chunks_unref(struct gpu_backend *be, const struct gpu_mat *g)
+{
+	chunk_unref(be, g->chunk);
+	if (g->scale_chunk != UINT32_MAX)
+		chunk_unref(be, g->scale_chunk);
+}
+
+/* Scales of FP8, in memory of their own: behind those of the matrix before. */
+static int place_scales(struct gpu_backend *be, struct gpu_mat *g)
+{
+	size_t line = gk_mat_scale_stride(&g->m) * sizeof(float), bytes = gk_mat_scale_lines(&g->m) * line;
+	struct gpu_chunk *chunk;
+	int r = 0;
+
+	if (be->scale_chunk == UINT32_MAX || !has_room(&be->chunks[be->scale_chunk], bytes + line))
+		r = chunk_new(be, bytes + line > SCALE_CHUNK ? bytes + line : SCALE_CHUNK, &be->scale_chunk);
+	if (r < 0)
+		return r;
+	chunk = &be->chunks[be->scale_chunk];
+	g->m.scales = chunk->base + chunk->used;
+	g->scale_chunk = be->scale_chunk;
+	chunk->used += bytes;
+	chunk->n_mats++;
+	return 0;
 }
 
 /* ---- Filling ---- */
@@ -161,7 +193,8 @@ int gpu_mat_init(struct kn_backend *base, struct kn_mat *m)
 
 	if (kn_row_bytes(m->dtype, m->cols) == 0)
 		return -EINVAL;
-	bytes = align_up(gk_mat_bytes(m->dtype, m->rows, m->cols));
+	bytes = align_up(m->dtype == KN_FP8_128 ? gk_mat_value_bytes(m->dtype, m->rows, m->cols)
+	                                        : gk_mat_bytes(m->dtype, m->rows, m->cols));
 	if (bytes == 0 || (m->dtype == KN_FP8_128 && (!m->scales || m->first_row >= 128 || m->first_row % 16)))
 		return -EINVAL;
 	g = calloc(1, sizeof(*g));
@@ -177,12 +210,15 @@ int gpu_mat_init(struct kn_backend *base, struct kn_mat *m)
 	r = gk_mat_describe(&g->m, m->dtype, m->rows, m->cols, chunk->base + chunk->used);
 	chunk->used += bytes;
 	g->m.first_row = m->first_row;
+	g->scale_chunk = UINT32_MAX;
 	r = r < 0 ? r : fill(be, m, &g->m);
+	if (r == 0 && m->dtype == KN_FP8_128)
+		r = place_scales(be, g);
 	if (r == 0 && m->dtype == KN_FP8_128)
 		r = fill_scales(be, m, &g->m);
 	if (r < 0) {
 		(void)gpu_sources_finish(be); /* nothing is on its way there any more */
-		chunk_unref(be, g->chunk);
+		chunks_unref(be, g);
 		free(g);
 		return r;
 	}
@@ -217,7 +253,7 @@ void gpu_mat_done(struct kn_backend *base, struct kn_mat *m)
 		gpu_programs_forget(be);
 		tables_free(be);
 	}
-	chunk_unref(be, g->chunk);
+	chunks_unref(be, g);
 	free(g);
 	m->packed = NULL;
 	m->packed_bytes = 0;

@@ -58,6 +58,13 @@ size_t gk_mat_bytes(uint32_t type, uint32_t rows, uint32_t cols)
 	return measure(type, rows, cols, &p) ? p.total : 0;
 }
 
+size_t gk_mat_value_bytes(uint32_t type, uint32_t rows, uint32_t cols)
+{
+	parts p;
+
+	return measure(type, rows, cols, &p) ? p.values : 0;
+}
+
 int gk_mat_describe(struct gk_mat *mat, uint32_t type, uint32_t rows, uint32_t cols, void *packed)
 {
 	parts p;

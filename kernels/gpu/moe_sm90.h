@@ -133,6 +133,7 @@ static __global__ void __launch_bounds__(WIDE_THREADS, 2) wide_kernel(GPU_PARAM 
 	if (GATED && (threadIdx.x >> 5 & 1)) {
 		turned.values = second.values;
 		turned.scales = second.scales;
+		turned.first_row = second.first_row;
 		turned.high = second.high;
 	}
 	if (GATED && (threadIdx.x >> 6 & 1))

@@ -12,6 +12,8 @@ bool wide_launch_any(uint32_t type, const wide_launch &l)
 		return wide_launch_type<GK_FP8_128>(l);
 	case KN_Q8_0:
 		return wide_launch_type<KN_Q8_0>(l);
+	case KN_MXFP4:
+		return wide_launch_type<KN_MXFP4>(l);
 	case KN_Q4_0:
 		return wide_launch_type<KN_Q4_0>(l);
 	case KN_Q4_1:

@@ -3,8 +3,8 @@
  * measured in the same run: memory by a sum over two arrays far larger than its caches, arithmetic by a product of 8192
  * x 8192 matrices through the same operations.
  *
- *   bench_gpu [BACKEND [SHAPE [TYPE [CASE]]]]      cuda, qwen3-8b, bf16 (fp8, q4_k, ...), all cases; CASE: only those with
- *                                                  this in their names, without limits, for a profiler
+ *   bench_gpu [BACKEND [SHAPE [TYPE [CASE]]]]      cuda, qwen3-8b, bf16 (fp8, q4_k, ...), all cases; CASE: only those
+ * with this in their names, without limits, for a profiler
  *
  * One JSON object per line. Without the plugin or a device: says so and succeeds. */
 #include <errno.h>

@@ -122,6 +122,17 @@ static void a_random_model_may_be_cut_to_its_first_layers(void **state)
 	assert_null(m);
 }
 
+static void a_type_that_a_backend_lacks_is_refused(void **state)
+{
+	struct eng_model *m = NULL;
+	struct err err = { 0 };
+
+	(void)state;
+	assert_int_equal(eng_model_random("qwen3-0.6b", KN_FP8_128, be, &m, &err), -ENOTSUP);
+	assert_non_null(strstr(err_text(&err), "does not take FP8"));
+	assert_null(m);
+}
+
 static void an_unknown_random_shape_lists_the_known(void **state)
 {
 	struct eng_model *m = NULL;
@@ -140,6 +151,7 @@ int main(void)
 		cmocka_unit_test(an_embedding_model_has_no_logits),
 		cmocka_unit_test(a_random_model_has_its_shape_and_computes),
 		cmocka_unit_test(a_random_model_may_be_cut_to_its_first_layers),
+		cmocka_unit_test(a_type_that_a_backend_lacks_is_refused),
 		cmocka_unit_test(an_unknown_random_shape_lists_the_known),
 	};
 

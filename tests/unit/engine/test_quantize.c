@@ -468,6 +468,21 @@ static void what_cannot_be_written_is_named(void **state)
 	}
 }
 
+static void types_that_gguf_lacks_are_refused(void **state)
+{
+	struct eng_quantize_options o = options_for(NULL, KN_FP8_128);
+	struct eng_quantize_result result;
+	struct err err = { 0 };
+
+	(void)state;
+	o.random_shape = "qwen3-0.6b";
+	assert_int_equal(eng_quantize(&o, &result, &err), -ENOTSUP);
+	assert_string_equal(err_text(&err), "GGUF files have no element type FP8");
+	o.dtype = KN_Q8_0;
+	o.output_dtype = KN_MXFP4;
+	assert_int_equal(eng_quantize(&o, &result, &err), -ENOTSUP);
+}
+
 static void an_unknown_shape_lists_the_known(void **state)
 {
 	struct eng_quantize_options o = options_for(NULL, KN_Q4_0);
@@ -517,6 +532,7 @@ int main(void)
 		T(a_gguf_can_be_quantized_again),
 		T(types_follow_the_options_and_fall_back_with_a_note),
 		T(what_cannot_be_written_is_named),
+		T(types_that_gguf_lacks_are_refused),
 		T(an_unknown_shape_lists_the_known),
 		T(random_rows_are_gaussian_and_repeat),
 	};

@@ -394,6 +394,7 @@ GPU_TEST(rows_become_eight_bits)
 		quantize(how, GK_F32, 3, 200, 203);
 		quantize(how, GK_F32, 2, 2176, 2176);
 		quantize(how, GK_BF16, 9, 72, 80);
+		quantize(how, GK_BF16, 2, 8968, 8968);
 	}
 }
 

@@ -46,6 +46,8 @@ int main(void)
 		  .max_tokens = 20,
 		  .tolerance = 1e-4 },
 		{ .model = "deepseek_v3", .max_piece = 20, .n_seqs = 2, .max_tokens = 20, .tolerance = 2e-2 },
+		{ .model = "formats/qwen3-fp8", .max_piece = 20, .n_seqs = 1, .max_tokens = 20, .tolerance = 2e-2 },
+		{ .model = "formats/gpt_oss-mxfp4", .max_piece = 20, .n_seqs = 1, .max_tokens = 20, .tolerance = 5e-2 },
 	};
 	static struct CMUnitTest tests[sizeof(cases) / sizeof(cases[0])];
 	size_t n = 0;

@@ -92,12 +92,12 @@ int gpu_gemm8_run(struct gpu_gemm *g, const struct gpu_gemm8_desc *d)
 {
 	(void)g;
 	/* As if there were no kernel for some outputs: the way around is taken as well. */
-	if (d->out_is_f32 && d->w->rows % 128 == 0)
+	if (d->out_is_f32 && d->n % 128 == 0)
 		return -ENOTSUP;
 	for (size_t i = 0; i < d->rows; i++) {
 		float *x = unscaled(d->x, i, d->ld_x, d->k);
 
-		for (size_t o = 0; o < d->w->rows; o++) {
+		for (size_t o = 0; o < d->n; o++) {
 			float *w = unscaled(d->w->values, o, d->w->ld, d->w->cols), y = dot8(d, i, o, x, w);
 			size_t at = i * d->ld_out + o;
 

@@ -94,6 +94,11 @@ size_t gk_mat_bytes(uint32_t type, uint32_t rows, uint32_t cols)
 	return type == KN_FP8_128 ? (bytes + 255) / 256 * 256 + (size_t)(rows / 128 + 2) * (cols / 128 + 1) * 4 : bytes;
 }
 
+size_t gk_mat_value_bytes(uint32_t type, uint32_t rows, uint32_t cols)
+{
+	return rows * kn_row_bytes((enum kn_dtype)type, cols);
+}
+
 int gk_mat_describe(struct gk_mat *mat, uint32_t type, uint32_t rows, uint32_t cols, void *packed)
 {
 	size_t bytes = rows * kn_row_bytes((enum kn_dtype)type, cols);

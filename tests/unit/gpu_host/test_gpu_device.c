@@ -62,10 +62,31 @@ static void many_sequences_share_a_step(void **state)
 	check_model(&c);
 }
 
-int main(void)
+/* Weights that stay in the types of their files. Rows in eight bits have 3 bits of fraction (test_gpu_fp8.c). */
+static void stays_close_in_its_own_type(void **state)
 {
-	static struct CMUnitTest tests[2 * N_FIXTURE_MODELS];
+	struct gpu_case c = { .model = *state, .max_piece = 40, .n_seqs = 5, .tolerance = 0.15 };
 
+	if (!kind)
+		skip();
+	if (strcmp(c.model, "formats/gpt_oss-mxfp4") == 0)
+		c.tolerance = 5e-2;
+	c.kind = kind;
+	check_model(&c);
+	c.max_piece = 1;
+	c.max_tokens = 30;
+	c.tolerance = 5e-2;
+	check_model(&c);
+}
+
+int main(int argc, char **argv)
+{
+	static const char *const formats[] = { "formats/qwen3-fp8", "formats/gpt_oss-mxfp4" };
+	enum { N_FORMATS = sizeof(formats) / sizeof(formats[0]) };
+	static struct CMUnitTest tests[2 * N_FIXTURE_MODELS + N_FORMATS];
+
+	if (argc > 1)
+		cmocka_set_test_filter(argv[1]); /* one by name, with * and ? */
 	for (int m = 0; m < N_FIXTURE_MODELS; m++) {
 		tests[m] = (struct CMUnitTest){ .name = fixture_models[m],
 			                        .test_func = stays_close_to_the_reference,
@@ -74,5 +95,9 @@ int main(void)
 			                                           .test_func = many_sequences_share_a_step,
 			                                           .initial_state = (void *)fixture_models[m] };
 	}
-	return _cmocka_run_group_tests("models on a GPU", tests, 2 * N_FIXTURE_MODELS, find_device, NULL);
+	for (int m = 0; m < N_FORMATS; m++)
+		tests[2 * N_FIXTURE_MODELS + m] = (struct CMUnitTest){ .name = formats[m],
+			                                               .test_func = stays_close_in_its_own_type,
+			                                               .initial_state = (void *)formats[m] };
+	return _cmocka_run_group_tests("models on a GPU", tests, 2 * N_FIXTURE_MODELS + N_FORMATS, find_device, NULL);
 }
