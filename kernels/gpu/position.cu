@@ -3,7 +3,7 @@
 
 #include "gpu/kv.h"
 
-enum { THREADS = 128, GROUPS = THREADS / GPU_GROUP, BLOCKS_PER_SM = 16 };
+enum { THREADS = 128, GROUPS = THREADS / GPU_GROUP };
 
 struct pair {
 	uint32_t a, b;
@@ -93,10 +93,7 @@ int gk_kv_store(const struct gk_ctx *ctx, const struct gk_kv *kv, struct gk_view
 	return gk_launched();
 }
 
-/* ---- All in one: 32 lanes for a few heads of one row's q, k and v --------------------------------------------------- */
-
-/* Pairs whose angles a lane keeps: a row's heads all have the same. Heads with more are rare. */
-enum { KEPT = 4 };
+/* ---- All in one: 32 lanes for each row and head of q, k and v ------------------------------------------------------- */
 
 struct head_source {
 	gk_view x;
@@ -104,136 +101,111 @@ struct head_source {
 	size_t first;
 };
 
-/* A pair, after its norm (norm_after_rope: before). */
-GPU_FN void rotate(const head_source &h, const pair &p, const float *w, float scale, float *ret_a, float *ret_b)
+/* Pair j, after its norm (norm_after_rope: before). */
+GPU_FN void rotate(const gk_qkv &a, const head_source &h, uint32_t j, int32_t pos, const float *w, float scale,
+                   pair *p, float *ret_a, float *ret_b)
 {
-	float xa = gk_get(h.x, h.row, h.first + p.a) * scale, xb = gk_get(h.x, h.row, h.first + p.b) * scale;
+	*p = pair_of(a.rope, j, pos);
+
+	float xa = gk_get(h.x, h.row, h.first + p->a) * scale, xb = gk_get(h.x, h.row, h.first + p->b) * scale;
 
 	if (w) {
-		xa *= w[p.a];
-		xb *= w[p.b];
+		xa *= w[p->a];
+		xb *= w[p->b];
 	}
-	*ret_a = xa * p.c - xb * p.s;
-	*ret_b = xb * p.c + xa * p.s;
-}
-
-/* each(pair) for all that the lane has. */
-template <class Each> GPU_FN void for_pairs(const gk_qkv &a, const pair *kept, int32_t pos, Each each)
-{
-	const uint32_t half = a.rope.n_rot / 2, lane = threadIdx.x & 31;
-
-#pragma unroll
-	for (int n = 0; n < KEPT; n++) {
-		if (lane + n * GPU_GROUP < half)
-			each(kept[n]);
-	}
-	for (uint32_t j = lane + KEPT * GPU_GROUP; j < half; j += GPU_GROUP)
-		each(pair_of(a.rope, j, pos));
+	*ret_a = xa * p->c - xb * p->s;
+	*ret_b = xb * p->c + xa * p->s;
 }
 
 static __global__ void qkv_kernel(gk_qkv a, gk_batch batch)
 {
 	const uint32_t n_kv = a.kv.n_kv_head, n_heads = a.n_head + n_kv + (a.v.p ? n_kv : 0);
-	const uint32_t row = blockIdx.x, lane = threadIdx.x & 31;
-	const uint32_t half = a.rope.n_rot / 2, rot_end = a.rope.offset + a.rope.n_rot;
+	const uint32_t item = blockIdx.x * GROUPS + threadIdx.x / GPU_GROUP, lane = threadIdx.x & 31;
+	const uint32_t row = item / n_heads, which = item % n_heads;
 	gk_place place = { nullptr, 0 };
-	pair kept[KEPT];
 
 	gpu_dependents_may_start();
 	gpu_dependency_wait();
 	if (row >= gk_n_rows(a.rows))
 		return;
 
+	const bool is_q = which < a.n_head, is_v = which >= a.n_head + n_kv;
+	const uint32_t head = is_q ? which : is_v ? which - a.n_head - n_kv : which - a.n_head;
 	const bool placed = gk_place_of_row(batch, row, &place);
-	const int32_t pos = a.pos[row];
 
-#pragma unroll
-	for (int n = 0; n < KEPT; n++) {
-		if (lane + n * GPU_GROUP < half)
-			kept[n] = pair_of(a.rope, lane + n * GPU_GROUP, pos);
+	if (!is_q && !placed)
+		return;
+	if (is_v) {
+		const size_t at = gk_kv_at(a.kv, place.pages, place.token, head, a.kv.v_dim);
+
+		const float scale = gk_kv_scale(a.kv.v_scale, head);
+
+		for (uint32_t d = lane; d < a.kv.v_dim; d += GPU_GROUP)
+			gk_kv_put(a.kv.dtype, a.kv.v, at + d, gk_get(a.v, row, head * a.kv.v_dim + d) / scale);
+		return;
 	}
-	for (uint32_t which = blockIdx.y * GROUPS + threadIdx.x / GPU_GROUP; which < n_heads; which += gridDim.y * GROUPS) {
-		const bool is_q = which < a.n_head, is_v = which >= a.n_head + n_kv;
-		const uint32_t head = is_q ? which : is_v ? which - a.n_head - n_kv : which - a.n_head;
 
-		if (!is_q && !placed)
-			continue;
-		if (is_v) {
-			const size_t at = gk_kv_at(a.kv, place.pages, place.token, head, a.kv.v_dim);
-			const float scale = gk_kv_scale(a.kv.v_scale, head);
+	const head_source h = { is_q ? a.q : a.k, row, (size_t)head * a.head_dim };
+	const float *w = is_q ? a.q_norm : a.k_norm, *before = a.norm_after_rope ? nullptr : w;
+	const float *after = a.norm_after_rope ? w : nullptr;
+	const uint32_t half = a.rope.n_rot / 2, rot_end = a.rope.offset + a.rope.n_rot;
+	const int32_t pos = a.pos[row];
+	const size_t at = is_q ? 0 : gk_kv_at(a.kv, place.pages, place.token, head, a.kv.k_dim);
+	const float k_scale = is_q ? 1.0f : gk_kv_scale(a.kv.k_scale, head);
+	float sum = 0.0f, xa, xb;
+	pair p;
 
-			for (uint32_t d = lane; d < a.kv.v_dim; d += GPU_GROUP)
-				gk_kv_put(a.kv.dtype, a.kv.v, at + d, gk_get(a.v, row, head * a.kv.v_dim + d) / scale);
-			continue;
+	if (w) {
+		for (uint32_t j = lane; after && j < half; j += GPU_GROUP) {
+			rotate(a, h, j, pos, nullptr, 1.0f, &p, &xa, &xb);
+			sum += xa * xa + xb * xb;
 		}
-
-		const head_source h = { is_q ? a.q : a.k, row, (size_t)head * a.head_dim };
-		const float *w = is_q ? a.q_norm : a.k_norm, *before = a.norm_after_rope ? nullptr : w;
-		const float *after = a.norm_after_rope ? w : nullptr;
-		const size_t at = is_q ? 0 : gk_kv_at(a.kv, place.pages, place.token, head, a.kv.k_dim);
-		const float k_scale = is_q ? 1.0f : gk_kv_scale(a.kv.k_scale, head);
-		float sum = 0.0f;
-
-		if (w) {
-			if (after) {
-				for_pairs(a, kept, pos, [&](const pair &p) {
-					float xa, xb;
-
-					rotate(h, p, nullptr, 1.0f, &xa, &xb);
-					sum += xa * xa + xb * xb;
-				});
-			}
-			for (uint32_t d = lane; d < a.head_dim; d += GPU_GROUP) {
-				const float x = gk_get(h.x, row, h.first + d);
-
-				if (before || d < a.rope.offset || d >= rot_end)
-					sum += x * x;
-			}
-			sum = 1.0f / sqrtf(gpu_group_sum(sum) / (float)a.head_dim + a.eps);
-		} else {
-			sum = 1.0f;
-		}
-		for_pairs(a, kept, pos, [&](const pair &p) {
-			float xa, xb;
-
-			rotate(h, p, before, before ? sum : 1.0f, &xa, &xb);
-			if (after) {
-				xa *= sum * after[p.a];
-				xb *= sum * after[p.b];
-			}
-			if (is_q) {
-				gk_put(a.q, row, h.first + p.a, xa);
-				gk_put(a.q, row, h.first + p.b, xb);
-			} else {
-				gk_kv_put(a.kv.dtype, a.kv.k, at + p.a, xa / k_scale);
-				gk_kv_put(a.kv.dtype, a.kv.k, at + p.b, xb / k_scale);
-			}
-		});
 		for (uint32_t d = lane; d < a.head_dim; d += GPU_GROUP) {
-			if (d >= a.rope.offset && d < rot_end)
-				continue;
+			const float x = gk_get(h.x, row, h.first + d);
 
-			const float x = gk_get(h.x, row, h.first + d) * (w ? sum * w[d] : 1.0f);
-
-			if (is_q)
-				gk_put(a.q, row, h.first + d, x);
-			else
-				gk_kv_put(a.kv.dtype, a.kv.k, at + d, x / k_scale);
+			if (before || d < a.rope.offset || d >= rot_end)
+				sum += x * x;
 		}
+		sum = 1.0f / sqrtf(gpu_group_sum(sum) / (float)a.head_dim + a.eps);
+	} else {
+		sum = 1.0f;
+	}
+	for (uint32_t j = lane; j < half; j += GPU_GROUP) {
+		rotate(a, h, j, pos, before, before ? sum : 1.0f, &p, &xa, &xb);
+		if (after) {
+			xa *= sum * after[p.a];
+			xb *= sum * after[p.b];
+		}
+		if (is_q) {
+			gk_put(a.q, row, h.first + p.a, xa);
+			gk_put(a.q, row, h.first + p.b, xb);
+		} else {
+			gk_kv_put(a.kv.dtype, a.kv.k, at + p.a, xa / k_scale);
+			gk_kv_put(a.kv.dtype, a.kv.k, at + p.b, xb / k_scale);
+		}
+	}
+	for (uint32_t d = lane; d < a.head_dim; d += GPU_GROUP) {
+		if (d >= a.rope.offset && d < rot_end)
+			continue;
+
+		const float x = gk_get(h.x, row, h.first + d) * (w ? sum * w[d] : 1.0f);
+
+		if (is_q)
+			gk_put(a.q, row, h.first + d, x);
+		else
+			gk_kv_put(a.kv.dtype, a.kv.k, at + d, x / k_scale);
 	}
 }
 
 int gk_qkv_store(const struct gk_ctx *ctx, const struct gk_qkv *a)
 {
 	const uint32_t n_heads = a->n_head + a->kv.n_kv_head * (a->v.p ? 2 : 1);
-	/* A row's heads share their angles; but few rows shall not wait for one another's heads. */
-	const uint32_t most = (n_heads + GROUPS - 1) / GROUPS;
-	const uint32_t wanted = a->rows.bound ? BLOCKS_PER_SM * ctx->n_sm / a->rows.bound + 1 : 1;
+	const size_t n_items = (size_t)a->rows.bound * n_heads;
 
 	if (!gk_kv_takes(&a->kv) || a->kv.k_dim != a->head_dim || a->rope.offset + a->rope.n_rot > a->head_dim ||
 	    (a->kv.v && !a->v.p))
 		return -EINVAL;
-	gpu_launch(qkv_kernel, dim3(a->rows.bound, wanted < most ? wanted : most), dim3(THREADS), 0, ctx->stream,
+	gpu_launch(qkv_kernel, dim3((unsigned)((n_items + GROUPS - 1) / GROUPS)), dim3(THREADS), 0, ctx->stream,
 	           ctx->overlap, *a, *a->batch);
 	return gk_launched();
 }
