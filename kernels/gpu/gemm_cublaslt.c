@@ -11,21 +11,13 @@
 #include <cublasLt.h>
 #include <dlfcn.h>
 #include <errno.h>
-#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 
 #include "gpu/gemm.h"
 
-enum {
-	WORKSPACE_BYTES = 64 << 20,
-	MAX_PLANS = 1024,
-	CHOICES = 8, /* that are tried for up to TRIED_ROWS rows */
-	TRIED_ROWS = 256,
-	TRIAL_RUNS = 6,
-};
+enum { WORKSPACE_BYTES = 64 << 20, MAX_PLANS = 1024 };
 
 struct functions {
 	__typeof__(&cublasLtCreate) create;
@@ -218,97 +210,27 @@ void gpu_gemm_close(struct gpu_gemm *g)
 
 /* ---- Running ---- */
 
-static int run(struct gpu_gemm *g, const struct plan *p, const void *w, const void *x, void *out)
+static void make_plan(struct gpu_gemm *g, const struct plan *wanted, struct plan *p)
 {
-	const float one = 1, beta = p->accumulate ? 1 : 0;
-
-	return g->f.matmul(g->handle, p->is_fp8 ? g->desc8 : g->desc, &one, w, p->w, x, p->x, &beta, out, p->out, out,
-	                   p->out, &p->algo, g->workspace, p->workspace,
-	                   (cudaStream_t)g->be->rt.stream) == CUBLAS_STATUS_SUCCESS
-	               ? 0
-	               : -EIO;
-}
-
-static void choose(struct plan *p, const cublasLtMatmulHeuristicResult_t *result)
-{
-	p->algo = result->algo;
-	p->workspace = result->workspaceSize;
-	p->taken = true;
-}
-
-static double now_us(void)
-{
-	struct timespec ts;
-
-	(void)clock_gettime(CLOCK_MONOTONIC, &ts);
-	return (double)ts.tv_sec * 1e6 + (double)ts.tv_nsec / 1e3;
-}
-
-/* Of a few runs, the same time for all choices included: the workspace is cleared between them, which is more than the
- * second-level cache holds, so that weights come from memory as they do in a step. */
-static double time_of(struct gpu_gemm *g, const struct plan *p, const void *w, const void *x, void *out)
-{
-	struct gpu_rt *rt = &g->be->rt;
-	double begin = 0;
-
-	for (int rep = 0; rep <= TRIAL_RUNS; rep++) {
-		if (rep == 1) { /* the first one loads the kernel */
-			(void)gpu_rt_sync(rt);
-			begin = now_us();
-		}
-		if (gpu_rt_clear(rt, g->workspace, WORKSPACE_BYTES) < 0 || run(g, p, w, x, out) < 0)
-			return INFINITY;
-	}
-	return gpu_rt_sync(rt) < 0 ? INFINITY : now_us() - begin;
-}
-
-/* The library's first choice is a good one for prompts. For the few rows of decoding it is often not: there all of them
- * are tried. */
-static void try_choices(struct gpu_gemm *g, struct plan *p, const cublasLtMatmulHeuristicResult_t *results, int n,
-                        const void *w, const void *x)
-{
-	void *out = gpu_rt_alloc(&g->be->rt, (size_t)p->rows * p->ld_out * (p->out_is_f32 ? 4 : 2));
-	double best = INFINITY;
-	int chosen = 0;
-
-	for (int i = 0; out && i < n; i++) {
-		struct plan trial = *p;
-		double t;
-
-		if (results[i].state != CUBLAS_STATUS_SUCCESS)
-			continue;
-		choose(&trial, &results[i]);
-		t = time_of(g, &trial, w, x, out);
-		chosen = t < best ? i : chosen;
-		best = t < best ? t : best;
-	}
-	gpu_rt_free(&g->be->rt, out);
-	choose(p, &results[chosen]);
-}
-
-static void make_plan(struct gpu_gemm *g, const struct plan *wanted, const void *w, const void *x, struct plan *p)
-{
-	const bool tries = wanted->rows <= TRIED_ROWS && !g->be->capturing;
 	cudaDataType_t in = wanted->is_fp8 ? CUDA_R_8F_E4M3 : CUDA_R_16BF;
 	cudaDataType_t out = wanted->out_is_f32 ? CUDA_R_32F : CUDA_R_16BF;
-	cublasLtMatmulHeuristicResult_t results[CHOICES];
+	cublasLtMatmulHeuristicResult_t result;
 	int n = 0;
 
 	*p = *wanted;
 	if (g->f.layout_create(&p->w, in, p->k, p->n, p->ld_w) != CUBLAS_STATUS_SUCCESS ||
 	    g->f.layout_create(&p->x, in, p->k, p->rows, p->ld_x) != CUBLAS_STATUS_SUCCESS ||
 	    g->f.layout_create(&p->out, out, p->n, p->rows, p->ld_out) != CUBLAS_STATUS_SUCCESS ||
-	    g->f.heuristic(g->handle, p->is_fp8 ? g->desc8 : g->desc, p->w, p->x, p->out, p->out, g->pref,
-	                   tries ? CHOICES : 1, results, &n) != CUBLAS_STATUS_SUCCESS ||
-	    n == 0 || results[0].state != CUBLAS_STATUS_SUCCESS)
+	    g->f.heuristic(g->handle, p->is_fp8 ? g->desc8 : g->desc, p->w, p->x, p->out, p->out, g->pref, 1, &result,
+	                   &n) != CUBLAS_STATUS_SUCCESS ||
+	    n == 0 || result.state != CUBLAS_STATUS_SUCCESS)
 		return;
-	if (n > 1)
-		try_choices(g, p, results, n, w, x);
-	else
-		choose(p, &results[0]);
+	p->algo = result.algo;
+	p->workspace = result.workspaceSize;
+	p->taken = true;
 }
 
-static struct plan *plan_of(struct gpu_gemm *g, const struct plan *wanted, const void *w, const void *x)
+static struct plan *plan_of(struct gpu_gemm *g, const struct plan *wanted)
 {
 	for (uint32_t i = 0; i < g->n_plans; i++) {
 		struct plan *p = &g->plans[i];
@@ -323,8 +245,19 @@ static struct plan *plan_of(struct gpu_gemm *g, const struct plan *wanted, const
 			plan_done(g, &g->plans[i]);
 		g->n_plans = 0;
 	}
-	make_plan(g, wanted, w, x, &g->plans[g->n_plans]);
+	make_plan(g, wanted, &g->plans[g->n_plans]);
 	return &g->plans[g->n_plans++];
+}
+
+static int run(struct gpu_gemm *g, cublasLtMatmulDesc_t desc, const struct plan *p, const void *w, const void *x,
+               void *out)
+{
+	const float one = 1, beta = p->accumulate ? 1 : 0;
+
+	return g->f.matmul(g->handle, desc, &one, w, p->w, x, p->x, &beta, out, p->out, out, p->out, &p->algo,
+	                   g->workspace, p->workspace, (cudaStream_t)g->be->rt.stream) == CUBLAS_STATUS_SUCCESS
+	               ? 0
+	               : -EIO;
 }
 
 int gpu_gemm_run(struct gpu_gemm *g, const struct gpu_gemm_desc *d)
@@ -337,9 +270,9 @@ int gpu_gemm_run(struct gpu_gemm *g, const struct gpu_gemm_desc *d)
 		                     .ld_out = d->ld_out,
 		                     .out_is_f32 = d->out_is_f32,
 		                     .accumulate = d->accumulate };
-	const struct plan *p = plan_of(g, &wanted, d->w, d->x);
+	const struct plan *p = plan_of(g, &wanted);
 
-	return p->taken ? run(g, p, d->w, d->x, d->out) : -ENOTSUP;
+	return p->taken ? run(g, g->desc, p, d->w, d->x, d->out) : -ENOTSUP;
 }
 
 bool gpu_gemm8_known(const struct gpu_gemm *g)
@@ -367,6 +300,6 @@ int gpu_gemm8_run(struct gpu_gemm *g, const struct gpu_gemm8_desc *d)
 	    g->f.desc_set(g->desc8, CUBLASLT_MATMUL_DESC_B_SCALE_POINTER, &d->x_scale, sizeof(d->x_scale)) !=
 	            CUBLAS_STATUS_SUCCESS)
 		return -ENOTSUP;
-	p = plan_of(g, &wanted, d->w->values, d->x);
-	return p->taken ? run(g, p, d->w->values, d->x, d->out) : -ENOTSUP;
+	p = plan_of(g, &wanted);
+	return p->taken ? run(g, g->desc8, p, d->w->values, d->x, d->out) : -ENOTSUP;
 }
