@@ -93,7 +93,9 @@ static __global__ void __launch_bounds__(NORM_THREADS) quantize_normed(GPU_PARAM
 	enum { KEPT = 2 };
 	__shared__ float scratch[32];
 	const uint32_t row = blockIdx.x;
-	float kept[KEPT][8], v[8], square = 0.0f;
+	const gk_view norm_w = { (void *)a.norm_w, GK_F32, 0 };
+	const bool w_whole = ((uintptr_t)a.norm_w & 15) == 0;
+	float kept[KEPT][8], v[8], w[8] = { 1, 1, 1, 1, 1, 1, 1, 1 }, square = 0.0f;
 
 	gpu_dependents_may_start();
 	gpu_dependency_wait();
@@ -126,9 +128,11 @@ static __global__ void __launch_bounds__(NORM_THREADS) quantize_normed(GPU_PARAM
 		} else {
 			quantize_get<NORM>(a, row, k, whole, v);
 		}
+		if (a.norm_w && k < a.dim)
+			gk_get8(norm_w, 0, k, a.dim, w_whole && k + 8 <= a.dim, w);
 #pragma unroll
 		for (int e = 0; e < 8; e++)
-			v[e] *= factor * (a.norm_w && k + e < a.dim ? a.norm_w[k + e] : 1.0f);
+			v[e] *= factor * w[e];
 		quantize_put(a, row, k, v);
 	}
 }
