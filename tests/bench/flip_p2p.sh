@@ -23,7 +23,7 @@ push_to_cluster "$work/lazy" t
 packed=$(du -sb "$work/lazy/blobs" | cut -f1)
 
 herd() { # N SIDE ROUND
-	local n=$1 side=$2 i pids=() before cpu=0 peers=0
+	local n=$1 side=$2 round=$3 i pids=() before
 	[[ $side == peers ]] && members=$(members_list "$n") || members="static:$(member 9999)"
 	for i in $(seq "$n"); do
 		start_node "$i" FLIP_BACKGROUND_WAIT=3600
@@ -44,11 +44,19 @@ herd() { # N SIDE ROUND
 	(($(wc -l <"$work/times") == n)) || fail "$n nodes, $side: $(wc -l <"$work/times") have what they should"
 	bytes=$(($(out_of_registry) - before))
 	for i in $(seq "$n"); do
-		cpu="$cpu + $(node_ctl "$i" stat --json | python3 -c 'import json,sys; d=json.load(sys.stdin); print(d["cpu_s"])')"
+		node_ctl "$i" stat --json >"$work/stat.$i"
+		node_ctl "$i" peers --json >"$work/peers.$i"
 	done
-	python3 - "$work" "$n" "$side" "$bytes" "$packed" "$RATE" "$cpu" >&3 <<'PY'
+	[[ -n ${LOGS:-} ]] && mkdir -p "$LOGS/$n-$side-$round" && cp "$work"/n*.log "$work"/stat.* "$work"/peers.* "$LOGS/$n-$side-$round/"
+	python3 - "$work" "$n" "$side" "$bytes" "$packed" "$RATE" >&3 <<'PY'
 import json, re, sys
-work, n, side, bytes_out, packed, rate, cpu = sys.argv[1:]
+work, n, side, bytes_out, packed, rate = sys.argv[1:]
+stats = [json.load(open(f"{work}/stat.{i}")) for i in range(1, int(n) + 1)]
+peers = [json.load(open(f"{work}/peers.{i}")) for i in range(1, int(n) + 1)]
+# Why the registry was asked: bytes of pieces, and what came along between them.
+why = {k: sum(s["reads"][f"origin_{k}_bytes"] for s in stats) for k in ("own", "relayed", "instead")}
+why["gaps"] = sum(s["fetch"]["gap_bytes"] for s in stats)
+failures = sum(m["failures"] for p in peers for m in p["members"])
 start = float(open(work + "/start").read())
 times = sorted(float(t) - start for t in open(work + "/times"))
 per_s = float(re.match(r"\d+", rate)[0]) * {"mbit": 1e6, "gbit": 1e9}[re.sub(r"\d+", "", rate)] / 8
@@ -56,9 +64,10 @@ limit = int(packed) / per_s
 case = f"{n} nodes, {side}, {rate}"
 print(json.dumps({"bench": "flip_p2p", "case": case + ": last node", "value": round(times[-1], 3), "unit": "s", "limit": round(limit, 3),
                   "share": round(limit / times[-1], 3), "peer": None, "ratio": None, "nodes": int(n), "side": side,
-                  "first_s": round(times[0], 3), "cpu_s": round(sum(map(float, cpu.split("+"))), 2)}))
+                  "first_s": round(times[0], 3), "cpu_s": round(sum(s["cpu_s"] for s in stats), 2)}))
 print(json.dumps({"bench": "flip_p2p", "case": case + ": out of the registry", "value": int(bytes_out), "unit": "bytes", "limit": int(packed),
-                  "share": round(int(packed) / int(bytes_out), 3), "peer": None, "ratio": None, "nodes": int(n), "side": side}), flush=True)
+                  "share": round(int(packed) / int(bytes_out), 3), "peer": None, "ratio": None, "nodes": int(n), "side": side,
+                  "why": why, "failures": failures}), flush=True)
 PY
 	end_nodes
 }
