@@ -1,9 +1,11 @@
 #!/bin/bash
 # One image, N nodes that start it at the same moment, each behind a link of RATE in a network namespace of its own, the
-# registry behind another link of the same rate: with peers and without. One JSON line for each N and side; --svg FILE draws
-# them. Needs root, docker-registry, skopeo, iproute2; some minutes. `make bench-p2p`.
+# registry behind another link of the same rate: with peers and without. The first CONTAINERD of them start it as a container, each
+# with a containerd of its own; the others mount it and read all of it. One JSON line for each N and side; --svg FILE draws them. With
+# FAULTS=1 what goes wrong follows (tests/integration/flip_peers_faults.sh, with etcd away for a minute). Needs root, docker-registry,
+# skopeo, iproute2, containerd, runc, gcc; some minutes. `make bench-p2p`.
 #
-#   NODES="1 2 4 8 16 32" RATE=100mbit MB=48 ROUNDS=1 tests/bench/flip_p2p.sh [--svg FILE]
+#   NODES="1 2 4 8 16 32" RATE=100mbit MB=48 ROUNDS=1 CONTAINERD=4 tests/bench/flip_p2p.sh [--svg FILE]
 cd "$(dirname "$0")/../.."
 . tests/integration/flip/lib.sh
 . tests/integration/flip/peers.sh
@@ -11,10 +13,21 @@ svg=
 [[ ${1:-} == --svg ]] && svg=$(realpath -m "$2")
 NODES=${NODES:-1 2 4 8 16 32} RATE=${RATE:-100mbit} MB=${MB:-48} ROUNDS=${ROUNDS:-1} SIDES=${SIDES:-peers alone}
 exec 3>&1 1>&2
+CONTAINERD=${CONTAINERD:-4}
 begin flip-p2p docker-registry skopeo
+if ((CONTAINERD > 0)); then
+	for tool in containerd ctr runc gcc; do
+		command -v $tool >/dev/null || { echo "$tool is missing: no containers"; CONTAINERD=0; }
+	done
+fi
 most=$(tr ' ' '\n' <<<"$NODES" | sort -n | tail -n 1)
 net_up "$most" "$RATE"
 python3 $here/herd-tree.py "$work/tree" "$MB"
+if ((CONTAINERD > 0)); then
+	mkdir "$work/tree/bin"
+	gcc -static -O -o "$work/tree/bin/read-all" $here/read-all.c || fail "read-all.c"
+	(cd "$work/tree" && bin/read-all d*) >"$work/expected" || fail "read-all"
+fi
 layout_of "$work/plain" t "$work/tree"
 { echo "flip-prefetch 1"; (cd "$work/tree" && find d* -type f | sort | sed 's,.*,/& 0 -,'); } >"$work/list"
 "$flip" convert -f zstd-chunked -p "$work/list" "oci:$work/plain:t" "oci:$work/lazy:t" >/dev/null || fail "convert"
@@ -22,20 +35,31 @@ start_cluster_registry
 push_to_cluster "$work/lazy" t
 packed=$(du -sb "$work/lazy/blobs" | cut -f1)
 
+start_image() { # I NAME
+	if (($1 <= CONTAINERD)); then
+		run_on "$1" "$2" "$at_registry/img:t" /bin/read-all $(cd "$work/tree" && printf '/%s ' d*) || return
+		for _ in {1..100}; do
+			[[ -s $work/said.$2 ]] && break
+			sleep 0.02
+		done
+		cmp -s "$work/expected" "$work/said.$2" || return
+	else
+		node_ctl "$1" mount "$at_registry/img:t" "$work/mnt$1" && (cd "$work/mnt$1" && cat d*/*) | cmp -s - "$work/all" || return
+	fi
+	date +%s.%N >>"$work/times"
+}
 herd() { # N SIDE ROUND
 	local n=$1 side=$2 round=$3 i pids=() before
 	[[ $side == peers ]] && members=$(members_list "$n") || members="static:$(member 9999)"
 	for i in $(seq "$n"); do
 		start_node "$i" FLIP_BACKGROUND_WAIT=3600
+		((i > CONTAINERD)) || start_node_containerd "$i"
 	done
 	before=$(out_of_registry)
 	: >"$work/times"
 	date +%s.%N >"$work/start"
 	for i in $(seq "$n"); do
-		{
-			node_ctl "$i" mount "$at_registry/img:t" "$work/mnt$i" && (cd "$work/mnt$i" && cat d*/*) | cmp -s - "$work/all" &&
-				date +%s.%N >>"$work/times"
-		} &
+		start_image "$i" "$n-$side-$round-$i" &
 		pids+=($!)
 	done
 	for i in "${pids[@]}"; do
@@ -69,6 +93,7 @@ print(json.dumps({"bench": "flip_p2p", "case": case + ": out of the registry", "
                   "share": round(int(packed) / int(bytes_out), 3), "peer": None, "ratio": None, "nodes": int(n), "side": side,
                   "why": why, "failures": failures}), flush=True)
 PY
+	end_node_containerds
 	end_nodes
 }
 (cd "$work/tree" && cat d*/*) >"$work/all"
@@ -81,4 +106,5 @@ for round in $(seq "$ROUNDS"); do
 done 3> >(tee "$work/lines" >&3)
 sleep 0.2
 [[ -n $svg ]] && python3 tests/bench/flip_p2p_svg.py "$svg" <"$work/lines"
+[[ -n ${FAULTS:-} ]] && FLIP_ETCD_AWAY=60 KILLS="0.05 0.2 0.4 0.8 1.2" tests/integration/flip_peers_faults.sh
 exit 0
