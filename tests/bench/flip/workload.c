@@ -61,8 +61,8 @@ static void *read_blocks(void *arg)
 int main(int argc, char **argv)
 {
 	pthread_t threads[MAX_THREADS];
-	int n = argc > 3 ? atoi(argv[2]) : 0;
-	double seconds = n ? atof(argv[3]) : 0, start;
+	int n = argc > 3 ? (int)strtol(argv[2], NULL, 10) : 0;
+	double seconds = n ? strtod(argv[3], NULL) : 0, start;
 	int is_disk = n && strcmp(argv[1], "disk") == 0;
 	uint64_t done = 0;
 	struct stat st;
