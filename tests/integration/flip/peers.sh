@@ -189,7 +189,8 @@ was_left_out() { # I NAME
 n_thrown=0
 throw_away() {
 	local to=$work/thrown.$((n_thrown += 1))
-	mkdir "$to" && mv "$@" "$to/" && rm -rf --one-file-system "$to" &
+	mkdir "$to" && mv "$@" "$to/"
+	rm -rf --one-file-system "$to" &
 }
 end_nodes() { # their mounts and stores too, for the next round
 	local i
