@@ -2,7 +2,7 @@
 # One image, N nodes that start it at the same moment, each behind a link of RATE in a network namespace of its own, the
 # registry behind another link of the same rate: with peers and without. The first CONTAINERD of them start it as a container, each
 # with a containerd of its own; the others mount it and read all of it. One JSON line for each N and side; --svg FILE draws them. With
-# FAULTS=1 what goes wrong follows (tests/integration/flip_peers_faults.sh, with etcd away for a minute). Needs root, docker-registry,
+# FAULTS=1 what goes wrong follows (flip_peers_bad.sh and flip_peers_faults.sh of tests/integration, with etcd away for a minute). Needs root, docker-registry,
 # skopeo, iproute2, containerd, runc, gcc; some minutes. `make bench-p2p`.
 #
 #   NODES="1 2 4 8 16 32" RATE=100mbit MB=48 ROUNDS=1 CONTAINERD=4 tests/bench/flip_p2p.sh [--svg FILE]
@@ -106,5 +106,6 @@ for round in $(seq "$ROUNDS"); do
 done 3> >(tee "$work/lines" >&3)
 sleep 0.2
 [[ -n $svg ]] && python3 tests/bench/flip_p2p_svg.py "$svg" <"$work/lines"
+[[ -n ${FAULTS:-} ]] && KINDS="good,good,good noise,lie,cut stall,stall,stall wait,stall,lie error,wait,noise" tests/integration/flip_peers_bad.sh
 [[ -n ${FAULTS:-} ]] && FLIP_ETCD_AWAY=60 KILLS="0.05 0.2 0.4 0.8 1.2" tests/integration/flip_peers_faults.sh
 exit 0
