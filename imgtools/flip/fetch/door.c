@@ -358,10 +358,10 @@ uint64_t flip_door_gap(const struct flip_fetch *f, const struct fetch_door *d)
 	const struct fetch_origin *o = d->origin;
 	uint64_t rate = o->capacity > o->burst ? o->capacity : o->burst, gap;
 
+	if (atomic_load(&f->n_sharers) && (!f->o.max_coalesce_gap || f->o.max_coalesce_gap > FETCH_SHARED_GAP))
+		return FETCH_SHARED_GAP;
 	if (f->o.max_coalesce_gap)
 		return f->o.max_coalesce_gap;
-	if (atomic_load(&f->n_sharers))
-		return FETCH_SHARED_GAP;
 	if (has_wasted_enough(f, o))
 		return 0;
 	if (!o->rtt_us || !rate)

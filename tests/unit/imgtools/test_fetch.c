@@ -187,7 +187,7 @@ static void connections_are_limited_and_some_kept_for_the_foreground(void **stat
 /* Others fetch what lies between, over the same link. */
 static void a_registry_that_is_shared_is_asked_for_nothing_else(void **state)
 {
-	static const struct flip_fetch_opts one = { .n_connections = 1, .retry_ms = 1 };
+	static const struct flip_fetch_opts one = { .n_connections = 1, .retry_ms = 1, .max_coalesce_gap = 8192 };
 	struct flip_range many[32];
 	struct setting *x = begin(NULL, NULL, &one);
 	struct told t[2] = { TOLD_INIT, TOLD_INIT };
@@ -196,7 +196,7 @@ static void a_registry_that_is_shared_is_asked_for_nothing_else(void **state)
 	(void)state;
 	for (size_t i = 0; i < 32; i++) /* 5 KiB apart: more than a packet or two bring along */
 		many[i] = (struct flip_range){ 50000 + 5220 * i, 100 };
-	(void)ask(x->b, many, 32, FLIP_PREFETCH, &t[0]); /* while nothing is known of the host: gaps of 32 KiB */
+	(void)ask(x->b, many, 32, FLIP_PREFETCH, &t[0]);
 	wait_told(&t[0], 32);
 	flip_fetch_stat(x->f, &alone);
 	assert_true(alone.gap_bytes > 0);
