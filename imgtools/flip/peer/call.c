@@ -614,7 +614,7 @@ void peer_calls_watch(struct flip_peers *p, int64_t now)
 	slow_piece = slow_piece && slow_piece < 2 * HEDGE_MIN_US ? 2 * HEDGE_MIN_US : slow_piece;
 	LIST_FOREACH(c, &p->calls, in_calls)
 	{
-		int64_t times = patience(c->priority);
+		int64_t times = c->is_trial ? 1 : patience(c->priority);
 
 		if (c->is_canceled)
 			continue;
