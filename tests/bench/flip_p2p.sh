@@ -52,7 +52,7 @@ herd() { # N SIDE ROUND
 	local n=$1 side=$2 round=$3 i pids=() before
 	[[ $side == peers ]] && members=$(members_list "$n") || members="static:$(member 9999)"
 	for i in $(seq "$n"); do
-		start_node "$i" FLIP_BACKGROUND_WAIT=3600
+		start_node "$i" FLIP_BACKGROUND_WAIT=3600 FLIP_STALL=60 FLIP_RETRIES=5
 		((i > CONTAINERD)) || start_node_containerd "$i"
 	done
 	before=$(out_of_registry)

@@ -154,7 +154,7 @@ run_on() { # I NAME IMAGE COMMAND...
 end_node_containerds() { # and what they have; before end_nodes
 	local i
 	for i in "${!node_containerd[@]}"; do
-		kill "${node_containerd[i]}" 2>/dev/null
+		kill $(children "${node_containerd[i]}") 2>/dev/null
 		wait "${node_containerd[i]}" 2>/dev/null
 		pkill_named "$work/c$i.sock"
 		unmount_below "$work/c$i"
@@ -197,7 +197,7 @@ end_nodes() { # their mounts and stores too, for the next round
 	grep -h -E "ERROR: |runtime error:|WARNING: ThreadSanitizer" "$work"/n*.log && fail "a sanitizer has spoken"
 	for i in "${!node_pid[@]}"; do
 		umount -l "$work/mnt$i" 2>/dev/null
-		kill "${node_pid[i]}" 2>/dev/null
+		kill $(children "${node_pid[i]}") 2>/dev/null
 		wait "${node_pid[i]}" 2>/dev/null
 		end_holder "$work/n$i"
 		unmount_below "$work/n$i"
