@@ -34,7 +34,7 @@ bench-binaries: all $(BENCHES)
 bench:
 	+@$(MAKE) --no-print-directory $(parallel) bench-binaries >&2
 	@for b in $(BENCHES); do TESTS_DIR=$(CURDIR)/tests $$b || exit; done
-	@for b in $(filter-out %/flip_table.sh %/flip_p2p.sh %/flip_p2p_model.sh,$(wildcard tests/bench/*.sh)); do BUILD_DIR=$(B) $$b || exit; done
+	@for b in $(filter-out %/flip_table.sh %/flip_p2p.sh %/flip_p2p_model.sh %/flip_pressure.sh,$(wildcard tests/bench/*.sh)); do BUILD_DIR=$(B) $$b || exit; done
 # By itself: it fetches packages, needs root and some 15 GB, and takes many minutes.
 .PHONY: bench-flip
 bench-flip: all
@@ -43,5 +43,6 @@ bench-flip: all
 # model of 4 GiB to 8 nodes, which needs 40 GiB in /var/tmp.
 .PHONY: bench-p2p
 bench-p2p: all
-	@BUILD_DIR=$(B) tests/bench/flip_p2p.sh $(if $(SVG),--svg $(SVG))
+	@BUILD_DIR=$(B) FAULTS=1 tests/bench/flip_p2p.sh $(if $(SVG),--svg $(SVG))
+	@BUILD_DIR=$(B) tests/bench/flip_pressure.sh
 	@BUILD_DIR=$(B) tests/bench/flip_p2p_model.sh

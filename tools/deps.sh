@@ -27,12 +27,12 @@ if [[ $tests ]]; then
 	apt_packages+=(chromium chromium-driver) # the page at /
 	apt_packages+=(tmux zsh xz-utils g++ python3-jsonschema python3-yaml strace attr libcap2-bin)
 	apt_packages+=(rpm createrepo-c dnf fakeroot gnupg rpmlint debugedit elfutils)
-	apt_packages+=(runc containerd docker-registry skopeo umoci erofs-utils openssl iproute2 procps etcd-server nginx-light)
+	apt_packages+=(runc containerd docker-registry skopeo umoci erofs-utils openssl iproute2 procps etcd-server nginx-light dnsmasq-base)
 	apt_packages+=(systemd systemd-journal-remote dbus-daemon python3-dbus python3-gi)
 	dnf_packages+=(tmux zsh xz gcc-c++ python3-jsonschema python3-pyyaml strace attr libcap)
 	dnf_packages+=(systemd-journal-remote dbus-daemon python3-dbus python3-gobject-base)
 	dnf_packages+=(rpm-build rpm-sign createrepo_c dnf gnupg2 rpmlint)
-	dnf_packages+=(runc containerd skopeo erofs-utils openssl iproute systemd procps-ng)
+	dnf_packages+=(runc containerd skopeo erofs-utils openssl iproute systemd procps-ng dnsmasq)
 	# The client test runs the official JavaScript client; whatever brought `node` here is fine.
 	command -v node >/dev/null || {
 		apt_packages+=(nodejs npm)

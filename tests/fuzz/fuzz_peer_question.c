@@ -67,6 +67,7 @@ static void try_signature(const char *text)
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
+	uint64_t total;
 	double v;
 	char *text;
 
@@ -83,7 +84,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 		try_signature(text);
 		break;
 	default:
-		if (peer_psi_parse((const char *)data + 1, size - 1, &v) == 0 && !(v >= 0 && v <= 100))
+		if (peer_psi_parse((const char *)data + 1, size - 1, &v, &total) == 0 && !(v >= 0 && v <= 100))
 			abort();
 	}
 	free(text);

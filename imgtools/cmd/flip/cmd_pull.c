@@ -9,6 +9,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "base/json.h"
 #include "base/sha256.h"
 #include "grpc/containerd.h"
 #include "node/image.h"
@@ -218,6 +219,37 @@ static int preheat(struct flip_settings *s, const struct pull *o, const char *re
 	return r;
 }
 
+/* While the registry is away: by the daemon, who may know the image, or a peer of whom does. */
+static int ask_daemon(const struct flip_settings *s, const char *ref, struct node_image **ret_image)
+{
+	struct base_buf path = BASE_BUF_INIT(8192), body = { 0 };
+	struct err err = { 0 };
+	json_t *o = NULL;
+	int r;
+
+	(void)base_buf_puts(&path, "/v1/image?ref=");
+	flip_append_escaped(&path, ref);
+	r = flip_ask(s, "GET", base_buf_text(&path), &body, &err);
+	if (r == 0)
+		r = base_json_parse("the daemon's answer", body.data, body.len, &o, &err);
+	if (r == 0)
+		r = node_image_of_json(o, ret_image, &err);
+	json_decref(o);
+	base_buf_done(&path);
+	base_buf_done(&body);
+	return r;
+}
+
+static int read_image(const struct flip_settings *s, struct flip_fetch *fetch, const char *ref,
+                      struct node_image **ret_image, struct err *err)
+{
+	int r = node_image_read(fetch, ref, NULL, true, ret_image, err);
+
+	if (r == 0 || r == -EACCES || r == -ENOENT || r == -EBADMSG || r == -EINVAL)
+		return r;
+	return ask_daemon(s, ref, ret_image) == 0 ? 0 : r;
+}
+
 static int pull(const struct pull *o, const char *ref, struct err *err)
 {
 	struct job j = { .o = o };
@@ -235,7 +267,7 @@ static int pull(const struct pull *o, const char *ref, struct err *err)
 	if (r == 0)
 		r = flip_containerd_open(o->address, o->ns, &j.c, err);
 	if (r == 0)
-		r = node_image_read(fetch, ref, NULL, true, &j.image, err);
+		r = read_image(&s, fetch, ref, &j.image, err);
 	if (r == 0)
 		r = flip_containerd_lease(j.c, LEASE_S, err);
 	if (r == 0) {

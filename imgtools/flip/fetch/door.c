@@ -301,16 +301,28 @@ int flip_door_choose(struct flip_fetch *f, const struct fetch_repo *repo, const 
 	return left;
 }
 
-/* The foreground keeps a part of the connections to itself. */
-static bool has_room(const struct fetch_origin *o, enum flip_priority priority)
+/* How many below the foreground, which keeps a part of the connections to itself. Shared with others, as many as keep a
+ * way of that length busy: on longer ones a request waits longer for its first byte. */
+static unsigned low_limit(const struct flip_fetch *f, const struct fetch_origin *o)
+{
+	unsigned n_sharers = atomic_load(&f->n_sharers), all = o->limit - o->limit / 4, n, least;
+
+	if (!n_sharers || o->is_h2)
+		return all;
+	n = o->limit / (1 + n_sharers);
+	least = 2 + o->rtt_us / 5000;
+	n = n > least ? n : least;
+	return n < all ? n : all;
+}
+
+static bool has_room(const struct flip_fetch *f, const struct fetch_origin *o, enum flip_priority priority)
 {
 	bool is_low = priority != FLIP_FOREGROUND;
-	unsigned kept = o->limit / 4;
 
 	/* The first one makes the connection that the others share. */
 	if (o->is_h2 && !o->is_warm[is_low] && (is_low ? o->n_low : o->n_active - o->n_low) > 0)
 		return false;
-	return o->n_active < o->limit && (!is_low || o->n_low < o->limit - kept);
+	return o->n_active < o->limit && (!is_low || o->n_low < low_limit(f, o));
 }
 
 bool flip_door_is_ready(struct flip_fetch *f, const struct fetch_repo *repo, const struct flip_blob *b, unsigned door,
@@ -327,7 +339,7 @@ bool flip_door_is_ready(struct flip_fetch *f, const struct fetch_repo *repo, con
 		return false;
 	if (b && d->redirects && !b->target[door] && b->n_asking)
 		return false;
-	return has_room(d->origin, priority);
+	return has_room(f, d->origin, priority);
 }
 
 /* Whether so much was fetched along and thrown away that it is enough: the link is not ours alone, and somebody may pay
@@ -346,6 +358,8 @@ uint64_t flip_door_gap(const struct flip_fetch *f, const struct fetch_door *d)
 	const struct fetch_origin *o = d->origin;
 	uint64_t rate = o->capacity > o->burst ? o->capacity : o->burst, gap;
 
+	if (atomic_load(&f->n_sharers) && (!f->o.max_coalesce_gap || f->o.max_coalesce_gap > FETCH_SHARED_GAP))
+		return FETCH_SHARED_GAP;
 	if (f->o.max_coalesce_gap)
 		return f->o.max_coalesce_gap;
 	if (has_wasted_enough(f, o))

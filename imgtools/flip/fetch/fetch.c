@@ -152,6 +152,11 @@ void flip_fetch_free(struct flip_fetch *f)
 	fetch_unref(f);
 }
 
+void flip_fetch_share(struct flip_fetch *f, unsigned n_others)
+{
+	atomic_store(&f->n_sharers, n_others);
+}
+
 void flip_fetch_stat(struct flip_fetch *f, struct flip_fetch_stat *ret_stat)
 {
 	struct fetch_counts *c = &f->counts;

@@ -63,6 +63,12 @@ void flip_fetch_free(struct flip_fetch *f); /* what is queued ends with -ECANCEL
  */
 void flip_fetch_stop(struct flip_fetch *f);
 
+/* So many others ask the same registry for what lies between our ranges, each for a part. From then on nothing that
+ * nobody here wants is fetched along but what fits into a packet or two, and of HTTP/1.1 fewer connections are used
+ * below the foreground: where all have many, one link's queue holds two packets of each, and some get nothing for
+ * seconds. Cheap, any thread. */
+void flip_fetch_share(struct flip_fetch *f, unsigned n_others);
+
 /* A blob of a repository, "host/name[:tag]" and its digest. Nothing is asked before the first range. Counted: it may be
  * closed with ranges under way, and after flip_fetch_free(). */
 struct flip_blob;

@@ -29,6 +29,7 @@ enum {
 	FETCH_MIN_REQUEST = 256 << 10, /* what is taken along however many streams are idle */
 	FETCH_MAX_TAKEN = 1 << 20,     /* behind a foreground range */
 	FETCH_MAX_GAP = 1 << 20,
+	FETCH_SHARED_GAP = 4 << 10, /* while others fetch what lies between */
 	FETCH_FIRST_GAP = 32 << 10, /* while nothing is known of a host */
 	FETCH_MAX_DOCUMENT = 8 << 20,
 	FETCH_MAX_RANGES = 1 << 20, /* waiting at once, a ceiling for memory */
@@ -242,6 +243,7 @@ struct flip_fetch {
 	struct flip_mirror *mirrors; /* copies */
 	pthread_t thread;
 	atomic_bool is_stopping;
+	atomic_uint n_sharers; /* others that ask for other parts of the same */
 	struct fetch_counts counts;
 
 	pthread_mutex_t lock;

@@ -5,6 +5,7 @@
  *   GET  /metrics                      the same for Prometheus
  *   GET  /v1/prefetch ref              the list that was recorded for an image (docs/formats/prefetch.md)
  *   GET  /v1/peers                     who has what, one JSON object
+ *   GET  /v1/image   ref               manifest and configuration, also while the registry is away
  *   POST /v1/mount   ref, dir          an image mounted read-only
  *   POST /v1/unmount dir
  *   POST /v1/gc      [all=1] [dry_run=1]  what was removed
@@ -78,6 +79,16 @@ static void do_metrics(struct flip_node *node, struct MHD_Connection *c, struct 
 static void do_peers(struct flip_node *node, struct MHD_Connection *c, struct answer *a)
 {
 	(void)flip_node_peers(node, &a->body);
+}
+
+static void do_image(struct flip_node *node, struct MHD_Connection *c, struct answer *a)
+{
+	const char *ref = argument(c, "ref");
+	struct err err = { 0 };
+	int r = ref ? flip_node_image(node, ref, &a->body, &err) : err_set(&err, -EINVAL, "ref is needed");
+
+	if (r < 0)
+		answer_error(a, r, &err);
 }
 
 static void do_mount(struct flip_node *node, struct MHD_Connection *c, struct answer *a)
@@ -244,6 +255,7 @@ static const struct route {
 	{ "POST", "/v1/model/remove", do_model_remove },
 	{ "POST", "/v1/model/mount", do_model_mount },
 	{ "GET", "/v1/peers", do_peers },
+	{ "GET", "/v1/image", do_image },
 };
 
 static enum MHD_Result handle(void *arg, struct MHD_Connection *c, const char *url, const char *method,

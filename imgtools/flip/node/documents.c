@@ -4,6 +4,7 @@
  *   note "manifest", "sha256:..."            the bytes, which are verified by their name
  *   note "manifest-of", "sha256:..."         the reference that it was had by
  *   note "tag", digest of the reference      the digest that the registry gave it last
+ *   note "config", "sha256:..."              the configuration that this manifest names
  *
  * What a tag means cannot be verified: it is believed of peers only while the registry cannot be reached, and only when
  * peers.tags says so. */
@@ -53,7 +54,7 @@ int node_document_find(struct flip_node *node, const char *digest, const char *d
 {
 	void *data;
 	size_t size;
-	int r = strcmp(document, "manifest") != 0 && strcmp(document, "tag") != 0
+	int r = strcmp(document, "manifest") != 0 && strcmp(document, "tag") != 0 && strcmp(document, "config") != 0
 	                ? -ENOENT
 	                : flip_store_note_get(node->store, document, digest, &data, &size, NULL);
 
@@ -146,9 +147,55 @@ static int get(void *arg, const char *ref, const char *which, char **ret_data, s
 	return r;
 }
 
+static int get_config(void *arg, const struct node_image *image, char *ret_data)
+{
+	struct flip_node *node = arg;
+	struct base_buf doc = BASE_BUF_INIT(MAX_DOCUMENT);
+	unsigned from;
+	int r = node_document_find(node, image->manifest, "config", &doc, NULL);
+
+	if (r < 0)
+		r = node_peers_document(node, "image", image->manifest, image->ref, image->manifest, "config", true,
+		                        &doc, &from, NULL);
+	if (r == 0 && doc.len != image->doc.config.size)
+		r = -EBADMSG;
+	if (r == 0)
+		memcpy(ret_data, doc.data, doc.len);
+	base_buf_done(&doc);
+	return r;
+}
+
+void node_keep_config(struct flip_node *node, const struct node_image *image)
+{
+	struct base_buf known = BASE_BUF_INIT(MAX_DOCUMENT);
+	char *data = NULL;
+
+	if (node_document_find(node, image->manifest, "config", &known, NULL) < 0 &&
+	    node_image_config(node->fetch, node->images, image, &data, NULL) == 0)
+		(void)flip_store_note_set(node->store, "config", image->manifest, data, image->doc.config.size, NULL);
+	free(data);
+	base_buf_done(&known);
+}
+
+int flip_node_image(struct flip_node *node, const char *ref, struct base_buf *buf, struct err *err)
+{
+	struct node_image *image;
+	json_t *o;
+	int r = node_image_read_here(node->images, node->fetch, ref, &image, err);
+
+	if (r < 0)
+		return r;
+	keep(node, image);
+	o = node_image_json(image);
+	r = o ? base_json_append(buf, o) : err_set(err, -EBADMSG, "%s: its documents are no text", ref);
+	json_decref(o);
+	node_image_free(image);
+	return r;
+}
+
 void node_documents_use(struct flip_node *node)
 {
-	static const struct node_elsewhere ops = { get, keep };
+	static const struct node_elsewhere ops = { get, get_config, keep };
 
 	node_images_elsewhere(node->images, &ops, node);
 }

@@ -58,33 +58,53 @@ static void image_freep(struct node_image **image)
 	node_image_free(*image);
 }
 
-static int read_config(struct flip_fetch *fetch, struct node_image *image, struct err *err)
+static bool is_away(int r)
 {
+	return r < 0 && r != -EACCES && r != -ENOENT && r != -EBADMSG && r != -EINVAL && r != -ECANCELED;
+}
+
+static int fetch_config(struct flip_fetch *fetch, const struct node_image *image, char *data, struct err *err)
+{
+	struct flip_blob *blob;
+	int r = flip_blob_open(fetch, image->ref, image->doc.config.digest, image->doc.config.size, &blob, err);
+
+	if (r < 0)
+		return r;
+	r = flip_blob_read_wait(blob, 0, image->doc.config.size, data, FLIP_FOREGROUND, err);
+	flip_blob_close(blob);
+	return r;
+}
+
+int node_image_config(struct flip_fetch *fetch, const struct node_images *images, const struct node_image *image,
+                      char **ret_data, struct err *err)
+{
+	uint64_t size = image->doc.config.size;
+	CLEANUP(freep) char *data = NULL;
 	uint8_t sum[BASE_SHA256_SIZE];
 	char hex[BASE_SHA256_HEX_SIZE];
-	struct flip_blob *blob;
 	int r;
 
-	if (image->doc.config.size > MAX_CONFIG)
+	if (size > MAX_CONFIG)
 		return err_set(err, -EFBIG, "%s: the configuration is larger than %d bytes", image->ref, MAX_CONFIG);
-	image->config_data = malloc(image->doc.config.size + 1);
-	if (!image->config_data)
+	data = malloc(size + 1);
+	if (!data)
 		return err_set(err, -ENOMEM, "out of memory");
-	r = flip_blob_open(fetch, image->ref, image->doc.config.digest, image->doc.config.size, &blob, err);
+	r = fetch_config(fetch, image, data, err);
+	if (is_away(r) && images && images->elsewhere &&
+	    images->elsewhere->get_config(images->elsewhere_arg, image, data) == 0)
+		r = 0;
 	if (r < 0)
 		return r;
-	r = flip_blob_read_wait(blob, 0, image->doc.config.size, image->config_data, FLIP_FOREGROUND, err);
-	flip_blob_close(blob);
-	if (r < 0)
-		return r;
-	image->config_data[image->doc.config.size] = '\0';
-	r = base_sha256_bytes(image->config_data, image->doc.config.size, sum);
+	data[size] = '\0';
+	r = base_sha256_bytes(data, size, sum);
 	if (r < 0)
 		return r;
 	base_sha256_hex(sum, hex);
 	if (strcmp(hex, image->doc.config.digest + 7) != 0)
 		return err_set(err, -EBADMSG, "%s: the configuration's digest is sha256:%s, not %s", image->ref, hex,
 		               image->doc.config.digest);
+	*ret_data = data;
+	data = NULL;
 	return 0;
 }
 
@@ -94,8 +114,7 @@ static int read_document(struct flip_fetch *fetch, const struct node_images *ima
 {
 	int r = flip_fetch_manifest(fetch, ref, which, ret_data, ret_size, ret_digest, ret_type, err);
 
-	if (r == 0 || r == -EACCES || r == -ENOENT || r == -EBADMSG || r == -EINVAL || r == -ECANCELED || !images ||
-	    !images->elsewhere)
+	if (!is_away(r) || !images || !images->elsewhere)
 		return r;
 	return images->elsewhere->get(images->elsewhere_arg, ref, which, ret_data, ret_size, ret_digest, ret_type,
 	                              NULL) == 0
@@ -136,7 +155,7 @@ static int read_image(struct flip_fetch *fetch, const struct node_images *images
 	}
 	r = img_manifest_parse(image->manifest_data, image->manifest_size, ref, &image->doc, err);
 	if (r == 0 && with_config)
-		r = read_config(fetch, image, err);
+		r = node_image_config(fetch, images, image, &image->config_data, err);
 	if (r < 0)
 		return r;
 	*ret_image = image;
@@ -148,6 +167,86 @@ int node_image_read(struct flip_fetch *fetch, const char *ref, const char *manif
                     struct node_image **ret_image, struct err *err)
 {
 	return read_image(fetch, NULL, ref, manifest_digest, with_config, ret_image, err);
+}
+
+int node_image_read_here(struct node_images *images, struct flip_fetch *fetch, const char *ref,
+                         struct node_image **ret_image, struct err *err)
+{
+	return read_image(fetch, images, ref, NULL, true, ret_image, err);
+}
+
+/* ---- As a document ------------------------------------------------------------------------------------------------
+ */
+
+json_t *node_image_json(const struct node_image *image)
+{
+	json_t *o = json_pack("{s:s, s:s, s:s, s:s, s:s%, s:s%}", "ref", image->ref, "digest", image->manifest, "type",
+	                      image->manifest_type, "top", image->top, "manifest", image->manifest_data,
+	                      image->manifest_size, "config", image->config_data, (size_t)image->doc.config.size);
+
+	if (o && image->index_data &&
+	    json_object_set_new(o, "index",
+	                        json_pack("{s:s, s:s%}", "type", image->index_type, "data", image->index_data,
+	                                  image->index_size)) < 0) {
+		json_decref(o);
+		o = NULL;
+	}
+	return o;
+}
+
+static int take_text(const json_t *o, const char *name, char **ret, size_t *ret_size)
+{
+	const json_t *text = json_object_get(o, name);
+	size_t size = json_string_length(text);
+
+	if (!json_is_string(text))
+		return -EBADMSG;
+	*ret = malloc(size + 1);
+	if (!*ret)
+		return -ENOMEM;
+	memcpy(*ret, json_string_value(text), size + 1);
+	*ret_size = size;
+	return 0;
+}
+
+int node_image_of_json(const json_t *o, struct node_image **ret_image, struct err *err)
+{
+	CLEANUP(image_freep) struct node_image *image = calloc(1, sizeof(*image));
+	const json_t *index = json_object_get(o, "index");
+	const char *digest = json_string_value(json_object_get(o, "digest"));
+	const char *top = json_string_value(json_object_get(o, "top"));
+	const char *type = json_string_value(json_object_get(o, "type"));
+	const char *index_type = json_string_value(json_object_get(index, "type"));
+	size_t size = 0;
+	int r;
+
+	if (!image)
+		return err_set(err, -ENOMEM, "out of memory");
+	if (!digest || !top || !type || strlen(digest) >= sizeof(image->manifest) ||
+	    strlen(top) >= sizeof(image->top) || (index && !index_type))
+		return err_set(err, -EBADMSG, "the daemon's answer is no image");
+	(void)snprintf(image->manifest, sizeof(image->manifest), "%s", digest);
+	(void)snprintf(image->top, sizeof(image->top), "%s", top);
+	(void)snprintf(image->manifest_type, sizeof(image->manifest_type), "%s", type);
+	r = take_text(o, "ref", &image->ref, &size);
+	if (r == 0)
+		r = take_text(o, "manifest", &image->manifest_data, &image->manifest_size);
+	if (r == 0 && index) {
+		(void)snprintf(image->index_type, sizeof(image->index_type), "%s", index_type);
+		r = take_text(index, "data", &image->index_data, &image->index_size);
+	}
+	if (r == 0)
+		r = take_text(o, "config", &image->config_data, &size);
+	if (r < 0)
+		return err_set(err, r, "the daemon's answer is no image");
+	r = img_manifest_parse(image->manifest_data, image->manifest_size, image->ref, &image->doc, err);
+	if (r == 0 && image->doc.config.size != size)
+		r = err_set(err, -EBADMSG, "%s: the configuration has another size", image->ref);
+	if (r < 0)
+		return r;
+	*ret_image = image;
+	image = NULL;
+	return 0;
 }
 
 const struct img_descriptor *node_image_layer(const struct node_image *image, const char *digest)

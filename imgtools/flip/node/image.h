@@ -8,6 +8,7 @@
 #include <stdint.h>
 
 #include "base/err.h"
+#include "base/json.h"
 #include "fetch/fetch.h"
 #include "oci/places.h"
 
@@ -33,6 +34,8 @@ void node_images_free(struct node_images *images);
 struct node_elsewhere {
 	int (*get)(void *arg, const char *ref, const char *which, char **ret_data, size_t *ret_size,
 	           char ret_digest[72], char ret_media_type[128], struct err *err);
+	/* Its configuration, of the size that the manifest tells; verified by the caller. */
+	int (*get_config)(void *arg, const struct node_image *image, char *ret_data);
 	void (*keep)(void *arg, const struct node_image *image);
 };
 void node_images_elsewhere(struct node_images *images, const struct node_elsewhere *ops, void *arg);
@@ -46,7 +49,17 @@ void node_image_forget(struct node_images *images, const char *ref); /* its tag 
 /* Reads it anew, with configuration; owned by the caller, node_image_free(). For `flip pull`. */
 int node_image_read(struct flip_fetch *fetch, const char *ref, const char *manifest_digest, bool with_config,
                     struct node_image **ret_image, struct err *err);
+/* The same as the daemon reads it: while the registry is away from elsewhere. */
+int node_image_read_here(struct node_images *images, struct flip_fetch *fetch, const char *ref,
+                         struct node_image **ret_image, struct err *err);
 void node_image_free(struct node_image *image);
+/* Its configuration, verified, the caller's; 0-terminated. `images` NULL: of the registry only. */
+int node_image_config(struct flip_fetch *fetch, const struct node_images *images, const struct node_image *image,
+                      char **ret_data, struct err *err);
+
+/* An image with its configuration, as `GET /v1/image` gives it. NULL: no memory, or no UTF-8. */
+json_t *node_image_json(const struct node_image *image);
+int node_image_of_json(const json_t *o, struct node_image **ret_image, struct err *err);
 
 /* Which manifest of an index is for this machine; the index's bytes. */
 int node_index_choose(const char *where, const void *data, size_t size, char ret_digest[72], struct err *err);

@@ -432,6 +432,8 @@ static void pull_job(void *arg)
 	pthread_mutex_unlock(&node->pulls_lock);
 	if (r == 0 && digest && image) /* for peers who ask later; nobody waits for it */
 		node_note_public(node, image->ref, is_model ? image->manifest : digest, is_model);
+	if (r == 0 && image && !is_model && node->peers)
+		node_keep_config(node, image);
 	free(digest);
 	node_image_unref(node->images, image);
 }

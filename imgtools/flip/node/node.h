@@ -98,6 +98,9 @@ int flip_node_metrics(struct flip_node *node, struct base_buf *buf);
 /* What `flip peers --json` prints: one JSON object. */
 int flip_node_peers(struct flip_node *node, struct base_buf *buf);
 
+/* Manifest and configuration of an image as JSON, for `flip pull`; of peers while the registry is away. */
+int flip_node_image(struct flip_node *node, const char *ref, struct base_buf *buf, struct err *err);
+
 /* The control socket: HTTP on a unix socket (docs/formats/flip-control.md). */
 struct flip_control;
 int flip_control_start(struct flip_node *node, const char *socket_path, struct flip_control **ret_control,

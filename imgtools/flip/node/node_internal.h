@@ -155,6 +155,8 @@ struct flip_node {
 	struct flip_peers *peers;       /* NULL: none */
 	struct node_verdicts *verdicts; /* who may have what: verdicts.c */
 	_Atomic uint64_t peer_bytes;
+	/* Bytes that the registry was asked for: groups of ours, for peers who asked us, because peers have failed. */
+	_Atomic uint64_t origin_own_bytes, origin_relayed_bytes, origin_instead_bytes;
 
 	pthread_t keeper; /* sync, recordings, background, low space */
 	pthread_mutex_t keeper_lock;
@@ -289,6 +291,8 @@ int node_peers_document(struct flip_node *node, const char *kind, const char *di
                         unsigned *ret_from, struct err *err);
 /* documents.c: manifests, and what references meant, kept for peers and asked of them while the registry is away. */
 void node_documents_use(struct flip_node *node);
+/* The image's configuration, for whoever starts it while the registry is away. */
+void node_keep_config(struct flip_node *node, const struct node_image *image);
 int node_document_find(struct flip_node *node, const char *digest, const char *document, struct base_buf *ret,
                        struct err *err);
 /* What we come with for an image of this reference: flip_peer_blob.grant; the caller's, NULL: no memory. */

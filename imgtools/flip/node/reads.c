@@ -50,6 +50,7 @@ struct node_load {              /* a chunk under way */
 	int most;                     /* who may be asked for it: enum flip_peer_role, or NODE_ORIGIN */
 	unsigned n_ways;              /* under way */
 	bool has_origin, has_holders; /* a way to the registry, to whoever has it, was tried */
+	uint8_t n_again;              /* peers were asked once more, because one has lied */
 	bool is_over;
 	bool is_queued;           /* counted by the queue */
 	struct node_layer *layer; /* a reference */
@@ -272,6 +273,7 @@ static int take_in(const struct arrival *a, struct err *err)
 }
 
 static bool try_elsewhere(struct node_load *load);
+static bool ask_again(struct node_load *load);
 
 static void arrived(void *arg)
 {
@@ -283,7 +285,7 @@ static void arrived(void *arg)
 
 	if (r == -EBADMSG && a->is_from_peer) {
 		flip_peers_blame(node->peers, a->from, err_text(&err));
-		if (try_elsewhere(load)) {
+		if (ask_again(load) || try_elsewhere(load)) {
 			free(a);
 			return;
 		}
@@ -415,11 +417,29 @@ static struct batch *batch_of(struct node_load *const *loads, size_t n)
 	return b;
 }
 
+enum why {              /* the origin is asked */
+	   WHY_OURS,    /* to us belongs the group, or there are no peers */
+	   WHY_RELAYED, /* a peer wants it of us */
+	   WHY_INSTEAD, /* peers should have had it */
+};
+
+static void count_why(struct node_layer *layer, struct node_load *const *loads, size_t n, enum why why)
+{
+	struct flip_node *node = layer->node;
+	_Atomic uint64_t *of_node = why == WHY_OURS      ? &node->origin_own_bytes
+	                            : why == WHY_RELAYED ? &node->origin_relayed_bytes
+	                                                 : &node->origin_instead_bytes;
+
+	for (size_t i = 0; i < n; i++)
+		atomic_fetch_add(of_node, flip_index_chunk(layer->index, loads[i]->chunk)->blob_size);
+}
+
 static bool ask_peers(struct node_layer *layer, struct node_load *const *loads, size_t n, enum flip_priority priority,
                       int most);
 
 /* The registry, the addresses, or members who have it for everybody. From the call on a load may be over and gone. */
-static void ask_origin(struct node_layer *layer, struct node_load *const *loads, size_t n, enum flip_priority priority)
+static void ask_origin(struct node_layer *layer, struct node_load *const *loads, size_t n, enum flip_priority priority,
+                       enum why why)
 {
 	struct batch *b = batch_of(loads, n);
 	struct flip_range *ranges = malloc(n * sizeof(*ranges));
@@ -437,6 +457,9 @@ static void ask_origin(struct node_layer *layer, struct node_load *const *loads,
 			finish(loads[i], -EHOSTUNREACH);
 		return;
 	}
+	count_why(layer, loads, n, why);
+	/* What lies between our groups is fetched by its owners. */
+	flip_fetch_share(layer->node->fetch, asks_peers(layer) ? flip_peers_others(layer->node->peers) : 0);
 	if (b && ranges && chunks) {
 		for (size_t i = 0; i < n; i++) {
 			const struct flip_index_chunk *c = flip_index_chunk(layer->index, loads[i]->chunk);
@@ -482,7 +505,7 @@ static bool ask_peers(struct node_layer *layer, struct node_load *const *loads, 
 
 /* Asks for loads that are in the table already, with one way each; all of one layer and with the same `most`. */
 static void submit(struct node_layer *layer, struct node_load *const *loads, size_t n, enum flip_priority priority,
-                   int most)
+                   int most, enum why why)
 {
 	struct flip_node *node = layer->node;
 	struct flip_peer_blob blob = { .digest = layer->digest };
@@ -490,12 +513,12 @@ static void submit(struct node_layer *layer, struct node_load *const *loads, siz
 	size_t n_ours = 0, n_theirs = 0;
 
 	if (most == NODE_ORIGIN || !asks_peers(layer)) {
-		ask_origin(layer, loads, n, priority);
+		ask_origin(layer, loads, n, priority, why);
 		return;
 	}
 	ours = malloc(2 * n * sizeof(struct node_load *));
 	if (!ours) {
-		ask_origin(layer, loads, n, priority);
+		ask_origin(layer, loads, n, priority, why);
 		return;
 	}
 	theirs = ours + n;
@@ -521,7 +544,7 @@ static void submit(struct node_layer *layer, struct node_load *const *loads, siz
 		}
 	}
 	if (n_ours)
-		ask_origin(layer, ours, n_ours, priority);
+		ask_origin(layer, ours, n_ours, priority, why);
 	free(ours);
 }
 
@@ -542,8 +565,33 @@ static bool try_elsewhere(struct node_load *load)
 		holders = load->has_holders = true;
 	pthread_mutex_unlock(&node->loads_lock);
 	if (origin)
-		ask_origin(layer, &load, 1, priority);
+		ask_origin(layer, &load, 1, priority, WHY_INSTEAD);
 	return origin || (holders && ask_peers(layer, &load, 1, priority, FLIP_PEER_HOLDER));
+}
+
+/* One that lied is left out by now: so its next in rank gets the question of all who were lied to, and the registry
+ * one. */
+static bool ask_again(struct node_load *load)
+{
+	enum { MAX_AGAIN = 3 };
+	struct node_layer *layer = load->layer;
+	struct flip_node *node = layer->node;
+	uint64_t at = flip_index_chunk(layer->index, load->chunk)->blob_offset;
+	struct flip_peer_blob blob = { .digest = layer->digest };
+	enum flip_priority priority;
+	bool may;
+
+	if (!asks_peers(layer))
+		return false;
+	blob.seeds = atomic_load(&layer->claims)->seeds;
+
+	pthread_mutex_lock(&node->loads_lock);
+	priority = load->priority;
+	may = !load->is_over && !load->has_origin && load->n_again < MAX_AGAIN &&
+	      flip_peers_role(node->peers, &blob, at, FLIP_PEER_RELAY) >= 0;
+	load->n_again += may;
+	pthread_mutex_unlock(&node->loads_lock);
+	return may && ask_peers(layer, &load, 1, priority, FLIP_PEER_RELAY);
 }
 
 static bool chunk_is_there(const struct flip_index_chunk *c, const struct flip_object *store)
@@ -672,7 +720,7 @@ void node_read(struct node_layer *layer, const struct flip_index_object *object,
 	for (size_t i = 0; i < n_raised_at; i++) /* not with the lock: it may tell of what failed */
 		flip_peers_raise(node->peers, layer->digest, raised_at[i], FLIP_FOREGROUND);
 	if (n_asked)
-		submit(layer, asked, n_asked, FLIP_FOREGROUND, FLIP_PEER_RELAY);
+		submit(layer, asked, n_asked, FLIP_FOREGROUND, FLIP_PEER_RELAY, WHY_OURS);
 	free(asked);
 	if (needs_all) { /* who brought the last chunk may be hashing the whole: that is waited for */
 		uint64_t missing, n_missing;
@@ -744,7 +792,7 @@ uint64_t node_load_chunks(struct node_layer *layer, const uint32_t *chunks, size
 		node_queue_asked(layer->node, flip_index_chunk(layer->index, chunks[i])->blob_size);
 		/* Each by itself, so that a reader raises just the one that he waits for; fetch puts those that lie
 		 * together into one request. */
-		submit(layer, &l, 1, priority, FLIP_PEER_RELAY);
+		submit(layer, &l, 1, priority, FLIP_PEER_RELAY, WHY_OURS);
 	}
 	flip_object_unref(store);
 	return n_bytes;
@@ -799,8 +847,8 @@ int node_load_for_peer(struct node_layer *layer, uint32_t chunk, struct flip_obj
 	if (raised > 0)
 		flip_fetch_raise(node->fetch, raised, priority);
 	if (is_new)
-		submit(layer, &l, 1, priority, most);
+		submit(layer, &l, 1, priority, most, WHY_RELAYED);
 	else if (needs_origin)
-		ask_origin(layer, &l, 1, priority);
+		ask_origin(layer, &l, 1, priority, WHY_RELAYED);
 	return 0;
 }

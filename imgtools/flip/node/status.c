@@ -83,7 +83,7 @@ static json_t *reads_json(struct flip_node *node)
 	n_loads = node->n_loads;
 	pthread_mutex_unlock(&node->loads_lock);
 	return json_pack(
-	        "{s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I}", "reads",
+	        "{s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I}", "reads",
 	        (json_int_t)atomic_load(&node->n_reads), "waited", (json_int_t)atomic_load(&node->n_reads_waited),
 	        "errors", (json_int_t)atomic_load(&node->n_read_errors), "wait_us",
 	        (json_int_t)atomic_load(&node->read_wait_us), "foreground_bytes",
@@ -92,7 +92,10 @@ static json_t *reads_json(struct flip_node *node)
 	        (json_int_t)atomic_load(&node->background_bytes), "preheat_bytes",
 	        (json_int_t)atomic_load(&node->preheat_bytes), "preheat_chunks", (json_int_t)n_preheat,
 	        "preheat_percent", (json_int_t)percent, "bad_chunks", (json_int_t)atomic_load(&node->bad_chunks),
-	        "loads", (json_int_t)n_loads, "peer_bytes", (json_int_t)atomic_load(&node->peer_bytes));
+	        "loads", (json_int_t)n_loads, "peer_bytes", (json_int_t)atomic_load(&node->peer_bytes),
+	        "origin_own_bytes", (json_int_t)atomic_load(&node->origin_own_bytes), "origin_relayed_bytes",
+	        (json_int_t)atomic_load(&node->origin_relayed_bytes), "origin_instead_bytes",
+	        (json_int_t)atomic_load(&node->origin_instead_bytes));
 }
 
 static json_t *layer_json(const struct node_layer *l)

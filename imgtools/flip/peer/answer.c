@@ -31,6 +31,7 @@ struct flip_peer_answer {
 	_Atomic unsigned n_refs; /* the server's, the provider's during serve(), each promise's */
 	struct flip_peers *p;
 	char digest[72], asker[FLIP_PEER_NAME];
+	uint32_t member; /* the asker among members, or PEER_NOBODY */
 	enum flip_priority priority;
 	bool may_compress;
 	uint64_t *groups; /* that it was asked for, for the holders' list */
@@ -46,7 +47,7 @@ struct flip_peer_answer {
 	struct kept_piece *piece;
 	size_t at_piece;
 	bool has_ended;
-	int64_t started_us;
+	int64_t given_us; /* the last piece, or the beginning */
 };
 
 static void item_free(struct item *i)
@@ -58,7 +59,7 @@ static void item_free(struct item *i)
 }
 
 struct flip_peer_answer *peer_answer_new(struct flip_peers *p, const struct flip_peer_ask *ask, const char *asker,
-                                         bool zstd)
+                                         uint32_t member, bool zstd)
 {
 	struct flip_peer_answer *a = calloc(1, sizeof(*a));
 
@@ -68,9 +69,10 @@ struct flip_peer_answer *peer_answer_new(struct flip_peers *p, const struct flip
 	}
 	atomic_init(&a->n_refs, 2);
 	a->p = p;
+	a->member = member;
 	a->priority = ask->priority;
 	a->may_compress = zstd && (!p->o.link || p->o.link < SLOW_LINK);
-	a->started_us = peer_now_us();
+	a->given_us = peer_now_us();
 	(void)snprintf(a->digest, sizeof(a->digest), "%s", ask->digest);
 	(void)snprintf(a->asker, sizeof(a->asker), "%s", asker);
 	for (size_t i = 0; i < ask->n_ranges; i++) {
@@ -317,9 +319,11 @@ static int next_frame(struct flip_peer_answer *a)
 	if (i)
 		STAILQ_REMOVE_HEAD(&a->queue, in_queue);
 	pthread_mutex_unlock(&a->lock);
-	if (i)
+	if (i) {
+		a->given_us = peer_now_us();
 		return load(a, i) < 0 ? -ENOMEM : 1;
-	if (stops || (!is_over && peer_now_us() - a->started_us > 2 * PEER_PATIENCE * (int64_t)PEER_PIECE_US))
+	}
+	if (stops || (!is_over && peer_now_us() - a->given_us > 2 * PEER_PATIENCE * (int64_t)PEER_PIECE_US))
 		return -ETIMEDOUT;
 	if (is_over) {
 		f.form = PEER_FRAME_END;
@@ -402,7 +406,7 @@ static void answer_gone(void *arg)
 	pthread_mutex_lock(&a->lock);
 	a->has_gone = true;
 	pthread_mutex_unlock(&a->lock);
-	atomic_fetch_sub(&a->p->n_serving, 1);
+	peer_answer_left(a->p, a->member);
 	peer_answer_unref(a);
 }
 

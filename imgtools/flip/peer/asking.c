@@ -174,17 +174,17 @@ static struct choice choose_holder(const struct flip_peers *p, const struct aske
 	return (struct choice){ PEER_NOBODY, FLIP_PEER_HOLDER };
 }
 
-static struct choice choose(const struct flip_peers *p, const struct asked_blob *b, const char *digest,
+static struct choice choose(struct flip_peers *p, const struct asked_blob *b, const char *digest,
                             const char *seed_names, uint64_t offset, enum flip_peer_role most, const uint32_t *tried,
                             size_t n_tried)
 {
-	const struct peer_members *m = &p->members;
+	struct peer_members *m = &p->members;
 	uint64_t group = peer_group_hash(digest, offset);
 	int64_t now = peer_now_us();
-	uint32_t owner, of_zone, seeds[FLIP_PEER_MAX_SEEDS];
+	uint32_t first[2], owner, of_zone, seeds[FLIP_PEER_MAX_SEEDS];
 	unsigned n_seeds = peer_seeds(p, seed_names, seeds);
-
 	uint32_t out[PEER_MAX_TRIES * 3 + 16 + FLIP_PEER_MAX_SEEDS];
+	size_t n;
 
 	if (most == FLIP_PEER_HOLDER)
 		return choose_holder(p, b, seeds, n_seeds, group, tried, n_tried, now);
@@ -199,7 +199,11 @@ static struct choice choose(const struct flip_peers *p, const struct asked_blob 
 		out[n_tried++] = seeds[i];
 	tried = out;
 	/* We are never left out, nor counted as tried: where we are the first, it is ours. */
-	if (!peer_rank(m, group, NULL, now, tried, n_tried, &owner, 1) || owner == m->self)
+	n = peer_rank(m, group, NULL, now, tried, n_tried, first, 2);
+	owner = n ? first[0] : PEER_NOBODY;
+	if (n == 2 && peer_owner(m, digest, offset) == first[1])
+		owner = first[1];
+	if (!n || owner == m->self)
 		return (struct choice){ PEER_NOBODY, FLIP_PEER_OWNER };
 	if (most == FLIP_PEER_RELAY && m->has_zones && peer_rank(m, group, m->zone, now, tried, n_tried, &of_zone, 1) &&
 	    of_zone != m->self && of_zone != owner)
@@ -222,6 +226,11 @@ int flip_peers_role(struct flip_peers *p, const struct flip_peer_blob *blob, uin
 bool flip_peers_are_there(const struct flip_peers *p)
 {
 	return p && atomic_load(&p->n_live) > 0;
+}
+
+unsigned flip_peers_others(const struct flip_peers *p)
+{
+	return p ? atomic_load(&p->n_live) : 0;
 }
 
 void peer_batch_unref(struct flip_peers *p, struct batch *b)
@@ -339,8 +348,13 @@ static size_t take_pieces(struct flip_peers *p, struct queue *q, enum flip_prior
 
 static bool may_start(struct flip_peers *p, uint32_t member, enum flip_priority priority)
 {
-	unsigned max = p->o.max_asked, of_member = PEER_PER_MEMBER;
+	unsigned max = p->o.max_asked, n_live = atomic_load(&p->n_live), of_member;
 	bool is_foreground = priority == FLIP_FOREGROUND;
+
+	/* Many answers at once on one link are slower than a few, one after the other; and a quarter of the places
+	 * there is for others. */
+	of_member = n_live ? (max - max / 4) / n_live : 1;
+	of_member = of_member < 1 ? 1 : of_member > PEER_PER_MEMBER ? PEER_PER_MEMBER : of_member;
 
 	if (!is_foreground && peer_bucket_is_empty(&p->down, priority))
 		return false;
@@ -348,9 +362,22 @@ static bool may_start(struct flip_peers *p, uint32_t member, enum flip_priority 
 	       p->members.items[member]->n_active < of_member + is_foreground;
 }
 
+/* What waits for somebody who was left out meanwhile is asked elsewhere. */
+static void send_elsewhere(struct flip_peers *p, struct piece_list *list)
+{
+	struct piece *x, *next;
+
+	for (x = TAILQ_FIRST(list); x; x = next) {
+		next = TAILQ_NEXT(x, in_list);
+		leave_queue(p, x);
+		peer_piece_next(p, x, PEER_NOBODY);
+	}
+}
+
 void peer_pump(struct flip_peers *p)
 {
 	struct piece *pieces[FLIP_PEER_MAX_PIECES];
+	int64_t now = peer_now_us();
 
 	for (int priority = 0; priority < FLIP_N_PRIORITIES && p->n_queued && !p->is_stopping; priority++) {
 		bool goes_on = true;
@@ -358,10 +385,17 @@ void peer_pump(struct flip_peers *p)
 		while (goes_on) { /* in turn over members, so that none is asked for all at once */
 			goes_on = false;
 			for (uint32_t m = 0; m < p->n_queues; m++) {
+				struct piece_list *list = &p->queues[m]->list[priority];
 				size_t n;
 
-				if (TAILQ_EMPTY(&p->queues[m]->list[priority]) ||
-				    !may_start(p, m, (enum flip_priority)priority))
+				if (TAILQ_EMPTY(list))
+					continue;
+				if (!peer_member_is_live(p->members.items[m], now)) {
+					send_elsewhere(p, list);
+					goes_on = true;
+					continue;
+				}
+				if (!may_start(p, m, (enum flip_priority)priority))
 					continue;
 				n = take_pieces(p, p->queues[m], (enum flip_priority)priority, pieces);
 				if (peer_call_start(p, m, pieces, n) == 0)
@@ -477,6 +511,7 @@ bool peer_tick(void *arg)
 		peer_piece_next(p, x, PEER_NOBODY);
 	}
 	peer_calls_watch(p, now);
+	peer_trials(p, now);
 	peer_pump(p);
 	goes_on = p->n_queued > 0 || !TAILQ_EMPTY(&p->resting);
 	peer_unlock_and_tell(p);

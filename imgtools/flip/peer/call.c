@@ -1,6 +1,7 @@
 /* One question on its way. Its frames are told as they come; what is left when it ends goes on to the next who may have
  * it. A question that says nothing for stall_ms is ended and its member left out; one that is slow to say the first
- * thing while somebody reads is asked elsewhere too, of those who have it (a hedge: no owner fetches anything for it).
+ * thing, or to give the next piece, while somebody reads is asked elsewhere too, of those who have it (a hedge: no
+ * owner fetches anything for it).
  */
 #include <errno.h>
 #include <stdio.h>
@@ -18,6 +19,8 @@ enum {
 	HEDGE_MAX_US = 1000000,
 	HEDGE_FIRST_US = 300000,
 	HEAD_MAX_US = 10000000,
+	PATIENCE_US = 5000000, /* while nothing is known of others */
+	PATIENCE_MIN_US = 3000000,
 	BUSY_US = 100000
 };
 
@@ -113,7 +116,12 @@ static void tell(struct call *c, size_t at, const struct flip_peer_bytes *bytes)
 
 	c->pieces[at] = NULL;
 	c->n_left--;
-	x->n_calls--;
+	x->n_calls -= !c->is_trial;
+	c->piece_us = peer_now_us();
+	if (!c->has_piece && !c->is_trial)
+		peer_latencies_note(&p->members.first_piece, c->piece_us - c->started_us);
+	c->has_piece = true;
+	peer_member_answered(p->members.items[c->member]);
 	if (is_first) {
 		peer_piece_over(p, x, 0);
 		atomic_fetch_add(&p->counts.pieces_got, 1);
@@ -186,8 +194,9 @@ static void take_missing(struct call *c, const struct peer_frame *f)
 			continue;
 		c->pieces[i] = NULL;
 		c->n_left--;
-		x->n_calls--;
-		peer_piece_next(c->p, x, tried_by(c, x));
+		x->n_calls -= !c->is_trial;
+		if (!c->is_trial)
+			peer_piece_next(c->p, x, tried_by(c, x));
 		peer_batch_unref(c->p, x->batch);
 	}
 }
@@ -225,7 +234,9 @@ static int on_head(void *arg, const struct peer_head *head)
 	c->has_head = true;
 	c->first_us = c->last_us = peer_now_us();
 	if (head->status == 200)
-		peer_members_note_latency(&c->p->members, (uint32_t)(c->first_us - c->started_us));
+		peer_latencies_note(&c->p->members.first_byte, c->first_us - c->started_us);
+	else if (head->status < 500 || head->status == 503)
+		peer_member_answered(c->p->members.items[c->member]);
 	pthread_mutex_unlock(&c->p->lock);
 	return 0;
 }
@@ -259,8 +270,8 @@ static void leave_all(struct call *c, void (*next)(struct call *c, struct piece 
 		if (!x)
 			continue;
 		c->pieces[i] = NULL;
-		x->n_calls--;
-		if (!x->is_over && !x->n_calls && !x->is_queued && !x->is_resting)
+		x->n_calls -= !c->is_trial;
+		if (!c->is_trial && !x->is_over && !x->n_calls && !x->is_queued && !x->is_resting)
 			next(c, x, arg);
 		peer_batch_unref(c->p, x->batch);
 	}
@@ -309,11 +320,11 @@ static void to_next(struct call *c, struct piece *x, void *arg)
 	peer_piece_next(c->p, x, tried_by(c, x));
 }
 
-static void judge(struct call *c, int r, int64_t now)
+static void judge(struct call *c, int r, const char *words, int64_t now)
 {
 	struct flip_peers *p = c->p;
 	struct peer_member *m = p->members.items[c->member];
-	char why[128];
+	char why[256];
 
 	if (p->is_stopping)
 		return;
@@ -323,16 +334,18 @@ static void judge(struct call *c, int r, int64_t now)
 	} else if (c->is_canceled) {
 		peer_member_failed(m, false, now, c->has_head ? "stalls" : "does not answer");
 	} else if (r < 0) {
-		(void)snprintf(why, sizeof(why), "%s", strerror(-r));
+		(void)snprintf(why, sizeof(why), "%s", words ? words : strerror(-r));
 		peer_member_failed(m, false, now, why);
 	} else if (c->head.status == 200 && !c->stream.has_ended) {
 		peer_member_failed(m, false, now, "an answer was cut");
 	} else if (c->head.status == 401 || c->head.status == 400 || (c->head.status >= 500 && c->head.status != 503)) {
-		(void)snprintf(why, sizeof(why), "answers with status %d", c->head.status);
+		(void)snprintf(why, sizeof(why), "answers with status %d%s%s", c->head.status,
+		               c->head.words[0] ? ": " : "", c->head.words);
 		peer_member_failed(m, false, now, why);
 	} else if (c->head.status == 404 || c->head.status == 403) {
 		peer_blob_lacks(c->blob, c->member, now);
 	} else if (c->head.status == 200) {
+		peer_member_answered(m);
 		peer_member_worked(m, now);
 	}
 }
@@ -345,14 +358,14 @@ static void call_free(struct call *c)
 	free(c);
 }
 
-static void on_end(void *arg, int r)
+static void on_end(void *arg, int r, const char *why)
 {
 	struct call *c = arg;
 	struct flip_peers *p = c->p;
 	int64_t now = peer_now_us();
 
 	pthread_mutex_lock(&p->lock);
-	judge(c, r, now);
+	judge(c, r, why, now);
 	base_log(BASE_LOG_DEBUG,
 	         "trace %s: peer %s: %.19s: status %d, %llu bytes in %lld ms, %zu pieces of %zu did not come%s%s",
 	         c->trace, p->members.items[c->member]->name, c->blob->digest, c->head.status,
@@ -443,7 +456,7 @@ static int ask(struct call *c)
 	return r;
 }
 
-int peer_call_start(struct flip_peers *p, uint32_t member, struct piece **pieces, size_t n)
+static int call_start(struct flip_peers *p, uint32_t member, struct piece **pieces, size_t n, bool is_trial)
 {
 	struct call *c = calloc(1, sizeof(*c));
 	int r = -ENOMEM;
@@ -458,14 +471,15 @@ int peer_call_start(struct flip_peers *p, uint32_t member, struct piece **pieces
 		c->p = p;
 		c->member = member;
 		c->blob = pieces[0]->batch->blob;
-		c->role = pieces[0]->role;
+		c->role = is_trial ? FLIP_PEER_HOLDER : pieces[0]->role;
+		c->is_trial = is_trial;
 		c->priority = pieces[0]->priority;
 		c->n = c->n_left = n;
-		c->started_us = c->last_us = peer_now_us();
+		c->started_us = c->last_us = c->piece_us = peer_now_us();
 		memcpy(c->trace, pieces[0]->batch->trace, sizeof(c->trace));
 		for (size_t i = 0; i < n; i++) {
 			c->offsets[i] = c->pieces[i]->what.offset;
-			c->is_hedge = c->is_hedge || (c->pieces[i]->is_hedged && c->pieces[i]->n_calls);
+			c->is_hedge = !is_trial && (c->is_hedge || (c->pieces[i]->is_hedged && c->pieces[i]->n_calls));
 		}
 		r = ask(c);
 	}
@@ -473,13 +487,13 @@ int peer_call_start(struct flip_peers *p, uint32_t member, struct piece **pieces
 		if (c)
 			call_free(c);
 		for (size_t i = 0; i < n; i++) {
-			if (!pieces[i]->n_calls)
+			if (!is_trial && !pieces[i]->n_calls)
 				peer_piece_over(p, pieces[i], r);
 		}
 		return r;
 	}
 	for (size_t i = 0; i < n; i++) {
-		pieces[i]->n_calls++;
+		pieces[i]->n_calls += !is_trial;
 		pieces[i]->batch->n_refs++;
 	}
 	c->blob->n_refs++;
@@ -488,6 +502,39 @@ int peer_call_start(struct flip_peers *p, uint32_t member, struct piece **pieces
 	p->members.items[member]->n_active++;
 	p->members.items[member]->n_asked++;
 	return 0;
+}
+
+int peer_call_start(struct flip_peers *p, uint32_t member, struct piece **pieces, size_t n)
+{
+	return call_start(p, member, pieces, n, false);
+}
+
+/* A piece that somebody else is being asked for; of whom, does not matter. */
+static struct piece *any_piece(const struct flip_peers *p)
+{
+	const struct call *c;
+
+	LIST_FOREACH(c, &p->calls, in_calls)
+	{
+		for (size_t i = 0; !c->is_trial && i < c->n; i++) {
+			if (c->pieces[i] && !c->pieces[i]->is_over)
+				return c->pieces[i];
+		}
+	}
+	return NULL;
+}
+
+void peer_trials(struct flip_peers *p, int64_t now)
+{
+	if (p->is_stopping || LIST_EMPTY(&p->calls))
+		return;
+	for (uint32_t m = 0; m < p->members.n; m++) {
+		struct piece *x;
+
+		if (!peer_member_awaits_trial(p->members.items[m], now) || !(x = any_piece(p)))
+			continue;
+		(void)call_start(p, m, &x, 1, true);
+	}
 }
 
 /* ---- Those that take long --------------------------------------------------------------------------------------- */
@@ -541,9 +588,19 @@ void peer_calls_raise(struct flip_peers *p, const char *digest, uint64_t offset,
 	}
 }
 
+/* How long an answer may go on saying that it waits. Owners wait for the registry: when that is slow, all of them do.
+ */
+static int64_t patience_us(const struct flip_peers *p)
+{
+	int64_t us = peer_latencies_slow_us(&p->members.first_piece) * INT64_C(4);
+
+	return us == 0 ? PATIENCE_US : us < PATIENCE_MIN_US ? PATIENCE_MIN_US : us > PEER_PIECE_US ? PEER_PIECE_US : us;
+}
+
 void peer_calls_watch(struct flip_peers *p, int64_t now)
 {
-	int64_t slow = peer_members_slow_us(&p->members) * INT64_C(3) / 2;
+	int64_t slow = peer_latencies_slow_us(&p->members.first_byte) * INT64_C(3) / 2, pieces = patience_us(p);
+	int64_t slow_piece = peer_latencies_slow_us(&p->members.first_piece) * INT64_C(3) / 2;
 	int64_t head = (int64_t)p->o.stall_ms * 1400;
 	struct call *c;
 
@@ -554,17 +611,20 @@ void peer_calls_watch(struct flip_peers *p, int64_t now)
 	       : slow < HEDGE_MIN_US ? HEDGE_MIN_US
 	       : slow > HEDGE_MAX_US ? HEDGE_MAX_US
 	                             : slow;
+	slow_piece = slow_piece && slow_piece < 2 * HEDGE_MIN_US ? 2 * HEDGE_MIN_US : slow_piece;
 	LIST_FOREACH(c, &p->calls, in_calls)
 	{
-		int64_t times = patience(c->priority);
+		int64_t times = c->is_trial ? 1 : patience(c->priority);
 
 		if (c->is_canceled)
 			continue;
 		if (now - c->last_us > times * (c->has_head ? (int64_t)p->o.stall_ms * 1000 : head) ||
-		    now - c->started_us > times * PEER_PIECE_US) {
+		    now - c->piece_us > (c->is_trial ? (int64_t)p->o.stall_ms * 1000 : times * pieces)) {
 			c->is_canceled = true;
 			p->transport->cancel(p->way, c->id);
-		} else if (!c->bytes && c->priority == FLIP_FOREGROUND && now - c->started_us > slow) {
+		} else if (c->priority == FLIP_FOREGROUND && !c->is_trial &&
+		           ((!c->bytes && now - c->started_us > slow) ||
+		            (slow_piece && now - c->piece_us > slow_piece))) {
 			hedge(p, c, now);
 		}
 	}

@@ -1,6 +1,7 @@
 /* Questions that wait for one whole thing: a table of contents, a manifest. The owner is asked, then those next in
  * rank; with FLIP_PEER_HOLDER whoever is there, most likely first; or everyone, for who has what. */
 #include <errno.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
@@ -24,8 +25,9 @@ struct waiting {
 	pthread_cond_t cond;
 	struct base_buf *body;
 	struct flip_peers *p;
-	int status, r; /* protected by lock, with is_done */
+	int status, r; /* protected by lock, with all below */
 	bool is_done;
+	char why[256];
 	uint64_t id; /* of the transport */
 	struct timespec until;
 };
@@ -36,6 +38,8 @@ static int on_head(void *arg, const struct peer_head *head)
 
 	pthread_mutex_lock(&w->lock);
 	w->status = head->status;
+	(void)snprintf(w->why, sizeof(w->why), "answers with status %d%s%s", head->status, head->words[0] ? ": " : "",
+	               head->words);
 	pthread_mutex_unlock(&w->lock);
 	return 0;
 }
@@ -49,12 +53,14 @@ static int on_data(void *arg, const void *data, size_t size)
 	return base_buf_append(w->body, data, size);
 }
 
-static void on_end(void *arg, int r)
+static void on_end(void *arg, int r, const char *why)
 {
 	struct waiting *w = arg;
 
 	pthread_mutex_lock(&w->lock);
 	w->r = r;
+	if (r < 0)
+		(void)snprintf(w->why, sizeof(w->why), "%s", why ? why : strerror(-r));
 	w->is_done = true;
 	pthread_cond_signal(&w->cond);
 	pthread_mutex_unlock(&w->lock);
@@ -70,11 +76,11 @@ static int begin(struct flip_peers *p, const char *to, const struct peer_questio
 	char **headers = peer_question_headers(p, q);
 	int r;
 
-	if (!headers)
-		return -ENOMEM;
 	*w = (struct waiting){
 		.lock = PTHREAD_MUTEX_INITIALIZER, .cond = PTHREAD_COND_INITIALIZER, .body = body, .p = p
 	};
+	if (!headers)
+		return -ENOMEM;
 	(void)clock_gettime(CLOCK_REALTIME, &w->until);
 	w->until.tv_sec += ANSWER_S;
 	call.headers = (const char *const *)headers;
@@ -112,16 +118,22 @@ static int await(struct waiting *w)
 	                                              : -EPROTO;
 }
 
-static int ask_one(struct flip_peers *p, const char *to, const struct peer_question *q, struct base_buf *body)
+static int ask_one(struct flip_peers *p, const char *to, const struct peer_question *q, struct base_buf *body,
+                   char ret_why[256])
 {
 	struct waiting w;
 	int r = begin(p, to, q, body, &w);
 
-	return r < 0 ? r : await(&w);
+	if (r == 0)
+		r = await(&w);
+	else
+		(void)snprintf(w.why, sizeof(w.why), "%s", strerror(-r));
+	memcpy(ret_why, w.why, sizeof(w.why));
+	return r;
 }
 
 /* What was wrong was the member. */
-static void failed(struct flip_peers *p, const char *name, int r)
+static void failed(struct flip_peers *p, const char *name, int r, const char *why)
 {
 	uint32_t m;
 
@@ -130,7 +142,7 @@ static void failed(struct flip_peers *p, const char *name, int r)
 	pthread_mutex_lock(&p->lock);
 	m = peer_members_find(&p->members, name);
 	if (m != PEER_NOBODY)
-		peer_member_failed(p->members.items[m], false, peer_now_us(), strerror(-r));
+		peer_member_failed(p->members.items[m], false, peer_now_us(), why);
 	pthread_mutex_unlock(&p->lock);
 }
 
@@ -183,7 +195,7 @@ int flip_peers_document(struct flip_peers *p, const struct flip_peer_blob *blob,
 	q.path = base_buf_text(&path);
 	atomic_fetch_add(&p->counts.documents_asked, 1);
 	for (size_t n = 0; n < max; n++) {
-		char name[FLIP_PEER_NAME];
+		char name[FLIP_PEER_NAME], why[256];
 		uint32_t m;
 
 		pthread_mutex_lock(&p->lock);
@@ -198,11 +210,11 @@ int flip_peers_document(struct flip_peers *p, const struct flip_peer_blob *blob,
 			break;
 		}
 		tried[n] = m;
-		r = ask_one(p, name, &q, ret);
+		r = ask_one(p, name, &q, ret, why);
 		for (int64_t began = peer_now_us(); r == -EBUSY && peer_now_us() - began < PATIENCE_US;) {
 			(void)usleep(PAUSE_US);
 			ret->len = before;
-			r = ask_one(p, name, &q, ret);
+			r = ask_one(p, name, &q, ret, why);
 		}
 		if (r == 0) {
 			atomic_fetch_add(&p->counts.documents_got, 1);
@@ -212,7 +224,7 @@ int flip_peers_document(struct flip_peers *p, const struct flip_peer_blob *blob,
 		ret->len = before; /* of an answer that was cut */
 		if (base_buf_error(ret))
 			break;
-		failed(p, name, r);
+		failed(p, name, r, why);
 		r = -ENOENT;
 	}
 	base_buf_done(&path);
@@ -277,7 +289,7 @@ int flip_peers_everyone(struct flip_peers *p, const struct flip_peer_blob *blob,
 				n_found++;
 				each(arg, names[first + i], base_buf_text(&bodies[i]), bodies[i].len);
 			} else if (r[i] < 0) {
-				failed(p, names[first + i], r[i]);
+				failed(p, names[first + i], r[i], waiting[i].why[0] ? waiting[i].why : strerror(-r[i]));
 			}
 			base_buf_done(&bodies[i]);
 		}

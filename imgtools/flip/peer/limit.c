@@ -1,5 +1,5 @@
 /* See limit.h. The workload comes first: when it has to wait for the processor, the disk or memory, what we do for
- * others is halved each second, down to a twentieth, and comes back slowly. */
+ * others is cut down by as much as it waits too long, within two seconds to a fiftieth, and comes back slowly. */
 #include "peer/limit.h"
 
 #include <errno.h>
@@ -11,6 +11,9 @@
 #include <unistd.h>
 
 #include "base/cleanup.h"
+
+enum { LOOK_US = 500000 };
+#define LEAST 0.02 /* of the rate, under pressure: askers must not take us for dead */
 
 int64_t peer_now_us(void)
 {
@@ -92,41 +95,53 @@ bool peer_bucket_is_empty(struct peer_bucket *b, enum flip_priority priority)
 
 /* ---- Pressure ------------------------------------------------------------------------------------------------- */
 
-int peer_psi_parse(const char *text, size_t size, double *ret_avg10)
+int peer_psi_parse(const char *text, size_t size, double *ret_avg10, uint64_t *ret_total_us)
 {
-	static const char word[] = "some avg10=";
-	char number[16], *end;
+	char line[160], *end;
+	unsigned long long total;
 	size_t n = 0;
-	double v;
+	double avg10;
 
-	if (size < sizeof(word) || memcmp(text, word, sizeof(word) - 1) != 0)
+	while (n < size && n < sizeof(line) - 1 && text[n] && text[n] != '\n')
+		n++;
+	memcpy(line, text, n);
+	line[n] = '\0';
+	if (strncmp(line, "some avg10=", 11) != 0 || !strchr("0123456789", line[11]))
 		return -EBADMSG;
-	for (size_t i = sizeof(word) - 1; i < size && n < sizeof(number) - 1; i++) {
-		if (!strchr("0123456789.", text[i]) || !text[i])
-			break;
-		number[n++] = text[i];
-	}
-	number[n] = '\0';
-	v = strtod(number, &end);
-	if (!n || *end || v < 0 || v > 100)
+	avg10 = strtod(line + 11, &end);
+	if (*end != ' ' || !(avg10 >= 0 && avg10 <= 100))
 		return -EBADMSG;
-	*ret_avg10 = v;
+	end = strstr(end, " total=");
+	if (!end || !strchr("0123456789", end[7]) || !end[7])
+		return -EBADMSG;
+	errno = 0;
+	total = strtoull(end + 7, &end, 10);
+	if (errno || *end)
+		return -EBADMSG;
+	*ret_avg10 = avg10;
+	*ret_total_us = total;
 	return 0;
 }
 
-static double read_one(const char *dir, const char *name)
+/* Per cent of the time since the last look that somebody waited. */
+static double read_one(const char *dir, const char *name, int64_t passed_us, uint64_t *total_us)
 {
 	CLEANUP(close_fdp) int fd = -1;
+	uint64_t total = 0, before = *total_us;
 	char path[256], text[256];
-	double v = 0;
+	double avg10 = 0, v;
 	ssize_t n;
 
 	(void)snprintf(path, sizeof(path), "%s/%s", dir, name);
 	fd = open(path, O_RDONLY | O_CLOEXEC);
 	n = fd < 0 ? -1 : read(fd, text, sizeof(text));
-	if (n > 0)
-		(void)peer_psi_parse(text, (size_t)n, &v);
-	return v;
+	if (n <= 0 || peer_psi_parse(text, (size_t)n, &avg10, &total) < 0)
+		return 0;
+	*total_us = total;
+	if (!before || total < before || passed_us <= 0)
+		return avg10;
+	v = (double)(total - before) * 100 / (double)passed_us;
+	return v < 100 ? v : 100;
 }
 
 void peer_pressure_init(struct peer_pressure *p)
@@ -136,19 +151,24 @@ void peer_pressure_init(struct peer_pressure *p)
 
 bool peer_pressure_look(struct peer_pressure *p, const char *dir, double max_percent, int64_t now_us)
 {
+	int64_t passed = now_us - p->at_us;
 	double worst;
 
-	if (max_percent >= 100 || now_us - p->at_us < 1000000)
+	if (max_percent >= 100 || passed < LOOK_US)
 		return false;
 	p->at_us = now_us;
-	p->cpu = read_one(dir, "cpu");
-	p->io = read_one(dir, "io");
-	p->memory = read_one(dir, "memory") * 4; /* waiting for memory hurts most */
+	p->cpu = read_one(dir, "cpu", passed, &p->total_us[0]);
+	p->io = read_one(dir, "io", passed, &p->total_us[1]);
+	p->memory = read_one(dir, "memory", passed, &p->total_us[2]) * 4; /* waiting for memory hurts most */
 	worst = p->cpu > p->io ? p->cpu : p->io;
 	worst = worst > p->memory ? worst : p->memory;
-	if (worst > max_percent)
-		p->factor = p->factor / 2 < 0.05 ? 0.05 : p->factor / 2;
-	else
-		p->factor = p->factor + 0.1 > 1 ? 1 : p->factor + 0.1;
+	if (worst > max_percent) {
+		double cut = max_percent / worst;
+
+		p->factor *= cut < 0.25 ? 0.25 : cut > 0.75 ? 0.75 : cut;
+		p->factor = p->factor < LEAST ? LEAST : p->factor;
+	} else {
+		p->factor = p->factor + 0.05 > 1 ? 1 : p->factor + 0.05;
+	}
 	return true;
 }

@@ -28,18 +28,21 @@ void peer_bucket_throttle(struct peer_bucket *b, double factor);
 int64_t peer_bucket_take(struct peer_bucket *b, size_t n, enum flip_priority priority);
 bool peer_bucket_is_empty(struct peer_bucket *b, enum flip_priority priority);
 
-/* "some avg10=1.23 avg60=..." of a file of /proc/pressure: per cent, 0..100; -EBADMSG. */
-int peer_psi_parse(const char *text, size_t size, double *ret_avg10);
+/* "some avg10=1.23 avg60=... avg300=... total=456" of a file of /proc/pressure: per cent, 0..100, and microseconds that
+ * somebody has waited since the machine started; -EBADMSG. */
+int peer_psi_parse(const char *text, size_t size, double *ret_avg10, uint64_t *ret_total_us);
 
 /* Additive increase, multiplicative decrease of what we may take from the machine. `max_percent` 100 or more: always 1.
  */
 struct peer_pressure {
-	double factor; /* 0.05..1 */
+	double factor; /* 0.02..1 */
 	double cpu, io, memory;
+	uint64_t total_us[3]; /* of those, at the last look */
 	int64_t at_us;
 };
 void peer_pressure_init(struct peer_pressure *p);
-/* Looks at dir ("/proc/pressure") when a second has passed; true when it did. */
+/* Looks at dir ("/proc/pressure") when half a second has passed; true when it did. What counts is how long somebody has
+ * waited since the last look: the kernel's averages are of ten seconds, which is late. */
 bool peer_pressure_look(struct peer_pressure *p, const char *dir, double max_percent, int64_t now_us);
 
 #endif

@@ -58,6 +58,10 @@ void peer_members_done(struct peer_members *m)
 {
 	for (size_t i = 0; i < m->n; i++)
 		free(m->items[i]);
+	for (size_t i = 0; i < sizeof(m->shares) / sizeof(*m->shares); i++) {
+		free(m->shares[i].owners);
+		free(m->shares[i].counts);
+	}
 	free(m->items);
 	free(m->table);
 	*m = (struct peer_members){ 0 };
@@ -120,6 +124,7 @@ static struct peer_member *add(struct peer_members *m, const char *name)
 
 int peer_members_set(struct peer_members *m, const struct peer_named *named, size_t n)
 {
+	uint64_t sum = 0;
 	int r = 0;
 
 	for (size_t i = 0; i < m->n; i++)
@@ -139,6 +144,7 @@ int peer_members_set(struct peer_members *m, const struct peer_named *named, siz
 			continue;
 		x->is_named = true;
 		m->n_named++;
+		sum += x->hash;
 		memcpy(x->zone, named[i].zone, sizeof(x->zone));
 		if (strcmp(x->name, m->self_name) == 0) {
 			m->self = peer_members_find(m, x->name);
@@ -146,6 +152,9 @@ int peer_members_set(struct peer_members *m, const struct peer_named *named, siz
 		}
 		m->has_zones = m->has_zones || (m->zone[0] && strcmp(x->zone, m->zone) != 0);
 	}
+	if (sum != m->named_sum)
+		m->version++;
+	m->named_sum = sum;
 	return r;
 }
 
@@ -153,7 +162,13 @@ int peer_members_set(struct peer_members *m, const struct peer_named *named, siz
 
 bool peer_member_is_live(const struct peer_member *member, int64_t now_us)
 {
-	return member->is_named && member->bad_until_us <= now_us;
+	return member->is_named && member->bad_until_us <= now_us &&
+	       (!member->is_on_trial || now_us - member->bad_until_us > FORGIVEN_US);
+}
+
+bool peer_member_awaits_trial(const struct peer_member *member, int64_t now_us)
+{
+	return member->is_named && member->is_on_trial && member->bad_until_us <= now_us && !member->n_active;
 }
 
 void peer_member_failed(struct peer_member *member, bool is_garbage, int64_t now_us, const char *why)
@@ -165,6 +180,7 @@ void peer_member_failed(struct peer_member *member, bool is_garbage, int64_t now
 	if (member->bad_until_us > now_us && !is_garbage)
 		return; /* known already: what was under way with it fails together */
 	member->n_bad++;
+	member->is_on_trial = true;
 	member->bad_until_us = now_us + (int64_t)((is_garbage ? GARBAGE_US : BACK_OFF_US) << doublings);
 	(void)snprintf(member->why, sizeof(member->why), "%s", why);
 	base_log(BASE_LOG_WARN, "peer %s: %s; left out for %d s", member->name, why,
@@ -181,9 +197,14 @@ void peer_member_worked(struct peer_member *member, int64_t now_us)
 	member->n_bad = 0;
 }
 
-void peer_members_note_latency(struct peer_members *m, uint32_t us)
+void peer_member_answered(struct peer_member *member)
 {
-	m->latency_us[m->n_latencies++ % PEER_LATENCIES] = us;
+	member->is_on_trial = false;
+}
+
+void peer_latencies_note(struct peer_latencies *l, int64_t us)
+{
+	l->us[l->n++ % PEER_LATENCIES] = us < UINT32_MAX ? (uint32_t)us : UINT32_MAX;
 }
 
 static int compare_u32(const void *a, const void *b)
@@ -193,14 +214,14 @@ static int compare_u32(const void *a, const void *b)
 	return x < y ? -1 : x > y;
 }
 
-uint32_t peer_members_slow_us(const struct peer_members *m)
+uint32_t peer_latencies_slow_us(const struct peer_latencies *l)
 {
 	uint32_t sorted[PEER_LATENCIES];
-	unsigned n = m->n_latencies < PEER_LATENCIES ? m->n_latencies : PEER_LATENCIES;
+	unsigned n = l->n < PEER_LATENCIES ? l->n : PEER_LATENCIES;
 
 	if (n < 8)
 		return 0;
-	memcpy(sorted, m->latency_us, n * sizeof(*sorted));
+	memcpy(sorted, l->us, n * sizeof(*sorted));
 	qsort(sorted, n, sizeof(*sorted), compare_u32);
 	return sorted[n * 95 / 100];
 }
@@ -243,4 +264,84 @@ size_t peer_rank(const struct peer_members *m, uint64_t group, const char *zone,
 		ret[at] = (uint32_t)i;
 	}
 	return n;
+}
+
+/* ---- Shares ----------------------------------------------------------------------------------------------------- */
+
+enum { MAX_SHARED = 256, MAX_GROUPS = 1 << 17 };
+
+static struct peer_shares *shares_of(struct peer_members *m, const char *digest)
+{
+	struct peer_shares *s = &m->shares[0];
+	size_t cap;
+
+	for (size_t i = 0; i < sizeof(m->shares) / sizeof(*m->shares); i++) {
+		if (strcmp(m->shares[i].digest, digest) == 0) {
+			s = &m->shares[i];
+			break;
+		}
+		s = m->shares[i].used < s->used ? &m->shares[i] : s;
+	}
+	s->used = ++m->n_uses;
+	if (strcmp(s->digest, digest) == 0 && s->version == m->version && s->counts)
+		return s;
+	(void)snprintf(s->digest, sizeof(s->digest), "%s", digest);
+	s->version = m->version;
+	s->n = 0;
+	cap = m->n;
+	free(s->counts);
+	s->counts = calloc(cap ? cap : 1, sizeof(*s->counts));
+	return s->counts ? s : NULL;
+}
+
+static uint32_t next_owner(const struct peer_members *m, const struct peer_shares *s, uint64_t group)
+{
+	uint32_t best[2] = { PEER_NOBODY, PEER_NOBODY };
+	uint64_t weights[2] = { 0, 0 };
+
+	for (size_t i = 0; i < m->n; i++) {
+		uint64_t w = mix(m->items[i]->hash ^ group);
+
+		if (!m->items[i]->is_named)
+			continue;
+		if (best[0] == PEER_NOBODY || w > weights[0]) {
+			best[1] = best[0];
+			weights[1] = weights[0];
+			best[0] = (uint32_t)i;
+			weights[0] = w;
+		} else if (best[1] == PEER_NOBODY || w > weights[1]) {
+			best[1] = (uint32_t)i;
+			weights[1] = w;
+		}
+	}
+	return best[1] != PEER_NOBODY && s->counts[best[1]] < s->counts[best[0]] ? best[1] : best[0];
+}
+
+uint32_t peer_owner(struct peer_members *m, const char *digest, uint64_t offset)
+{
+	uint64_t group = offset / FLIP_PEER_GROUP;
+	struct peer_shares *s;
+
+	if (m->n_named < 2 || m->n_named > MAX_SHARED || m->n > UINT16_MAX || group >= MAX_GROUPS ||
+	    !(s = shares_of(m, digest)))
+		return PEER_NOBODY;
+	if (group >= s->cap) {
+		size_t cap = s->cap ? s->cap : 512;
+		uint16_t *p;
+
+		while (cap <= group)
+			cap *= 2;
+		p = reallocarray(s->owners, cap, sizeof(*p));
+		if (!p)
+			return PEER_NOBODY;
+		s->owners = p;
+		s->cap = cap;
+	}
+	for (; s->n <= group; s->n++) {
+		uint32_t owner = next_owner(m, s, peer_group_hash(digest, s->n * (uint64_t)FLIP_PEER_GROUP));
+
+		s->counts[owner]++;
+		s->owners[s->n] = (uint16_t)owner;
+	}
+	return s->owners[group];
 }

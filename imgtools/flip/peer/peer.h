@@ -18,8 +18,9 @@
  *             for again, here or there.
  *
  * Who is asked: pieces are grouped by FLIP_PEER_GROUP bytes of the blob; rendezvous hashing of the group over the live
- * members says who owns it. The owner asks the origin, everybody else the owner; one who is busy names others who have
- * it. Members that stall, refuse or send garbage are left out for a time that doubles, and tried again then. */
+ * members, and who of the first two has less of the blob, says who owns it. The owner asks the origin, everybody else
+ * the owner; one who is busy names others who have it. Members that stall, refuse or send garbage are left out for a
+ * time that doubles, and tried again then. */
 #ifndef FLIP_PEER_H
 #define FLIP_PEER_H
 
@@ -32,7 +33,7 @@
 #include "fetch/fetch.h"
 
 enum {
-	FLIP_PEER_GROUP = 256 << 10, /* bytes of a blob that have one owner */
+	FLIP_PEER_GROUP = 64 << 10, /* bytes of a blob that have one owner */
 	FLIP_PEER_MAX_PIECE = 16 << 20,
 	FLIP_PEER_MAX_PIECES = 512, /* of one request; flip_peers_read() cuts what is more into several */
 	FLIP_PEER_NAME = 128,       /* of a member, with the 0: "host:port", as it advertises itself */
@@ -134,6 +135,7 @@ void flip_peers_raise(struct flip_peers *p, const char *digest, uint64_t offset,
 void flip_peers_blame(struct flip_peers *p, unsigned from, const char *what);
 /* Whether anybody is there to be asked. Cheap. */
 bool flip_peers_are_there(const struct flip_peers *p);
+unsigned flip_peers_others(const struct flip_peers *p); /* how many */
 
 /* A whole document of a blob: "tail" (a layer's table of contents), "manifest" and the like, as its provider defines
  * them; at most `max` bytes of `ret` are used. Waits; asks the owner, then others. The caller verifies, and blames

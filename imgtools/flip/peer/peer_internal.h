@@ -5,6 +5,7 @@
  *   call.c       one question on its way: its headers, its frames
  *   document.c   the questions that wait: tables of contents, manifests
  *   server.c     questions of others: who asks, how many at once
+ *   server_tls.c the server itself, its certificates, which may change
  *   answer.c     one answer of ours: pieces as they come, paced
  *   kept.c       pieces as they came, in memory; who was given what
  *   member.c     who is there, how they were, who owns what
@@ -31,14 +32,14 @@
 enum {
 	PEER_MAX_TRIES = 3,     /* members that were asked for a piece in vain, before the origin is */
 	PEER_MAX_HOPS = 100,    /* answers of any kind without the piece */
-	PEER_PER_MEMBER = 4,    /* questions to one member at once; one more for the foreground */
+	PEER_PER_MEMBER = 4,    /* questions to one member at once, fewer among many; one more for the foreground */
 	PEER_HOLDERS = 8,       /* remembered of a blob, and named to others */
 	PEER_MAX_IMAGE = 1024,  /* bytes of an image's name with its digest */
 	PEER_MAX_GRANT = 16384, /* of a proof */
 	PEER_MAX_DOCUMENT = 256 << 20,
 	PEER_MAX_TEXT = 48 << 10, /* of one question's headers */
-	PEER_PIECE_US = 20000000, /* a question takes no longer */
-	PEER_PATIENCE = 3,        /* times as long, when nobody waits for it */
+	PEER_PIECE_US = 20000000, /* without a piece: nobody waits longer, whatever all the others take */
+	PEER_PATIENCE = 3,        /* times as long, for what nobody waits for */
 };
 
 /* ---- Asking ---- */
@@ -103,9 +104,10 @@ struct call { /* call.c */
 	uint64_t id; /* of the transport */
 	struct peer_stream stream;
 	struct peer_head head;
-	bool has_head, is_hedge, is_garbage, is_canceled;
-	char why[96]; /* it is garbage */
-	int64_t started_us, first_us, last_us;
+	bool has_head, is_hedge, is_trial, is_garbage, is_canceled; /* is_trial: not counted by its piece */
+	char why[96];                                               /* it is garbage */
+	int64_t started_us, first_us, last_us, piece_us;            /* the last byte, the last piece */
+	bool has_piece;
 	uint64_t bytes;
 	char trace[FLIP_PEER_TRACE];
 };
@@ -179,7 +181,8 @@ struct flip_peers {
 	struct told *told, **last_told;
 	_Atomic unsigned n_live; /* others that are named; read without the lock */
 
-	struct MHD_Daemon *server;
+	struct peer_server *server;
+	_Atomic int64_t complained_us; /* of questions that were refused */
 	struct kept *kept;
 	_Atomic unsigned n_serving;
 	_Atomic bool server_stops;
@@ -217,6 +220,8 @@ int peer_call_start(struct flip_peers *p, uint32_t member, struct piece **pieces
 void peer_calls_watch(struct flip_peers *p, int64_t now_us); /* locked: stalled ones, hedges */
 /* locked: somebody waits for a piece that was asked for already */
 void peer_calls_raise(struct flip_peers *p, const char *digest, uint64_t offset, enum flip_priority priority);
+/* Locked: who was left out is asked for a piece that another one is asked for too. */
+void peer_trials(struct flip_peers *p, int64_t now_us);
 /* The headers of a question, each to be freed, NULL at the end; NULL: no memory. */
 struct peer_question {
 	const char *path, *image, *grant, *range, *role, *trace;
@@ -228,10 +233,20 @@ void peer_headers_free(char **headers);
 /* server.c */
 int peer_server_start(struct flip_peers *p, struct err *err);
 void peer_server_stop(struct flip_peers *p);
+void peer_answer_left(struct flip_peers *p, uint32_t member); /* its place is free */
+
+/* server_tls.c */
+struct peer_server;
+/* Takes the socket over, also when it fails. */
+int peer_server_open(struct flip_peers *p, int fd_take, MHD_AccessHandlerCallback handle,
+                     struct peer_server **ret_server, struct err *err);
+void peer_server_close(struct peer_server *s);
+bool peer_certificate_is_good(struct MHD_Connection *c, char *ret_why, size_t why_size);
 
 /* answer.c */
+/* `member`: the asker among members, or PEER_NOBODY. */
 struct flip_peer_answer *peer_answer_new(struct flip_peers *p, const struct flip_peer_ask *ask, const char *asker,
-                                         bool zstd);
+                                         uint32_t member, bool zstd);
 void peer_answer_served(struct flip_peer_answer *a); /* all was promised that will be */
 struct MHD_Response *peer_answer_response(struct flip_peer_answer *a);
 void peer_answer_unref(struct flip_peer_answer *a);

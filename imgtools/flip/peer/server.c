@@ -9,15 +9,11 @@
  */
 #include <arpa/inet.h>
 #include <errno.h>
-#include <fcntl.h>
-#include <gnutls/gnutls.h>
-#include <gnutls/x509.h>
 #include <netdb.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
-#include <sys/stat.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -25,7 +21,7 @@
 #include "base/log.h"
 #include "peer_internal.h"
 
-enum { N_CONNECTIONS = 512, IDLE_S = 75, STACK = 512 << 10, CONNECTION_MEMORY = 320 << 10, MAX_PEM = 1 << 20 };
+enum { COMPLAIN_US = 10000000, MORE_UPLOADS = 8 };
 
 struct question {
 	struct flip_peer_ask ask;
@@ -130,42 +126,67 @@ static int parse_question(struct MHD_Connection *c, const char *url, struct ques
 	return peer_ranges_parse(range, q->ranges, FLIP_PEER_MAX_PIECES, limit, &q->ask.n_ranges);
 }
 
-/* With certificates libmicrohttpd has asked for one; whether it is good must be asked here. */
-static bool certificate_is_good(struct MHD_Connection *c)
+/* Said now and then, not for each question. */
+static void complain(struct flip_peers *p, struct MHD_Connection *c, const char *why)
 {
-	const union MHD_ConnectionInfo *info = MHD_get_connection_info(c, MHD_CONNECTION_INFO_GNUTLS_SESSION);
-	unsigned status = 0, n = 0;
-	gnutls_session_t session = info ? (gnutls_session_t)info->tls_session : NULL;
+	const union MHD_ConnectionInfo *info = MHD_get_connection_info(c, MHD_CONNECTION_INFO_CLIENT_ADDRESS);
+	int64_t now = peer_now_us(), last = atomic_load(&p->complained_us);
+	char host[64] = "?";
 
-	return session && gnutls_certificate_get_peers(session, &n) && n &&
-	       gnutls_certificate_verify_peers2(session, &status) == 0 && status == 0;
+	if ((last && now - last < COMPLAIN_US) || !atomic_compare_exchange_strong(&p->complained_us, &last, now))
+		return;
+	if (info && info->client_addr)
+		(void)getnameinfo(info->client_addr,
+		                  info->client_addr->sa_family == AF_INET6 ? sizeof(struct sockaddr_in6)
+		                                                           : sizeof(struct sockaddr_in),
+		                  host, sizeof(host), NULL, 0, NI_NUMERICHOST);
+	base_log(BASE_LOG_WARN, "peers: a question from %s is refused: %s", host, why);
 }
 
-static bool is_of_the_cluster(struct flip_peers *p, struct MHD_Connection *c, const char *url, const struct question *q)
+static bool is_of_the_cluster(struct flip_peers *p, struct MHD_Connection *c, const char *url, const struct question *q,
+                              char *ret_why, size_t why_size)
 {
 	const char *parts[] = { url, header(c, "Range"), q->ask.image, q->ask.grant, header(c, "Flip-Role"), q->asker };
 
-	if (p->o.ca_file && !certificate_is_good(c))
+	if (p->o.ca_file && !peer_certificate_is_good(c, ret_why, why_size))
 		return false;
+	(void)snprintf(ret_why, why_size, "not signed with our secret, or more than a minute ago");
 	if (!p->token)
 		return p->o.ca_file != NULL;
 	return peer_auth_check(p->token, header(c, "Flip-Auth"), parts, sizeof(parts) / sizeof(*parts),
 	                       (int64_t)time(NULL)) == 0;
 }
 
-/* A place among those that are served; the urgent have some to themselves, what nobody waits for leaves some. */
-static bool enter(struct flip_peers *p, enum flip_priority priority)
+/* A place among those that are served; the urgent have some to themselves, what nobody waits for leaves some. Each
+ * member has one question answered in any case, so that in a herd nobody is sent away again and again. */
+static bool enter(struct flip_peers *p, const struct question *q, uint32_t *ret_member)
 {
-	unsigned max = p->o.max_uploads;
+	unsigned max = p->o.max_uploads, n, of_asker = 1;
 
-	max -= priority == FLIP_FOREGROUND   ? 0
-	       : priority == FLIP_PREFETCH   ? max / 5
-	       : priority == FLIP_BACKGROUND ? max / 3
-	                                     : max / 2;
-	if (atomic_fetch_add(&p->n_serving, 1) < max)
+	max -= q->ask.priority == FLIP_FOREGROUND   ? 0
+	       : q->ask.priority == FLIP_PREFETCH   ? max / 5
+	       : q->ask.priority == FLIP_BACKGROUND ? max / 3
+	                                            : max / 2;
+	pthread_mutex_lock(&p->lock);
+	*ret_member = peer_members_find(&p->members, q->asker);
+	if (*ret_member != PEER_NOBODY)
+		of_asker = p->members.items[*ret_member]->n_serving++;
+	pthread_mutex_unlock(&p->lock);
+	n = atomic_fetch_add(&p->n_serving, 1);
+	if (n < max || (of_asker == 0 && n < MORE_UPLOADS * p->o.max_uploads))
 		return true;
-	atomic_fetch_sub(&p->n_serving, 1);
+	peer_answer_left(p, *ret_member);
 	return false;
+}
+
+void peer_answer_left(struct flip_peers *p, uint32_t member)
+{
+	atomic_fetch_sub(&p->n_serving, 1);
+	if (member == PEER_NOBODY)
+		return;
+	pthread_mutex_lock(&p->lock);
+	p->members.items[member]->n_serving--;
+	pthread_mutex_unlock(&p->lock);
 }
 
 static enum MHD_Result answer_busy(struct flip_peers *p, struct MHD_Connection *c, const struct question *q)
@@ -188,20 +209,21 @@ static enum MHD_Result answer_pieces(struct flip_peers *p, struct MHD_Connection
 	struct MHD_Response *response;
 	struct err err = { 0 };
 	enum MHD_Result result;
+	uint32_t member;
 	int r;
 
 	if (!provider->ops.serve || !q->ask.n_ranges)
 		return answer_status(c, 404, "no pieces of this kind", NULL);
-	if (!enter(p, q->ask.priority))
+	if (!enter(p, q, &member))
 		return answer_busy(p, c, q);
-	a = peer_answer_new(p, &q->ask, q->asker, q->takes_zstd && !provider->ops.is_dense);
+	a = peer_answer_new(p, &q->ask, q->asker, member, q->takes_zstd && !provider->ops.is_dense);
 	if (!a) {
-		atomic_fetch_sub(&p->n_serving, 1);
+		peer_answer_left(p, member);
 		return MHD_NO;
 	}
 	response = peer_answer_response(a); /* from here on it takes the answer with it */
 	if (!response) {
-		atomic_fetch_sub(&p->n_serving, 1);
+		peer_answer_left(p, member);
 		peer_answer_unref(a);
 		peer_answer_unref(a);
 		return MHD_NO;
@@ -297,6 +319,7 @@ static enum MHD_Result answer(struct flip_peers *p, struct MHD_Connection *c, co
                               struct question *q)
 {
 	const struct provider *provider;
+	char why[160], words[200];
 	struct err err = { 0 };
 	int r;
 
@@ -304,9 +327,11 @@ static enum MHD_Result answer(struct flip_peers *p, struct MHD_Connection *c, co
 		atomic_fetch_add(&p->counts.refused, 1);
 		return answer_status(c, 400, "not a question of a peer", NULL);
 	}
-	if (!is_of_the_cluster(p, c, url, q)) {
+	if (!is_of_the_cluster(p, c, url, q, why, sizeof(why))) {
 		atomic_fetch_add(&p->counts.refused, 1);
-		return answer_status(c, 401, "not of this cluster", NULL);
+		complain(p, c, why);
+		(void)snprintf(words, sizeof(words), "not of this cluster: %s", why);
+		return answer_status(c, 401, words, NULL);
 	}
 	provider = peer_provider_of(p, q->kind);
 	if (!provider)
@@ -376,72 +401,16 @@ static int listen_at(const char *where, struct err *err)
 	return fd;
 }
 
-static int read_pem(const char *path, bool is_secret, char **ret, struct err *err)
-{
-	CLEANUP(close_fdp) int fd = open(path, O_RDONLY | O_CLOEXEC);
-	struct stat st;
-	char *text;
-	ssize_t n;
-
-	if (fd < 0 || fstat(fd, &st) < 0)
-		return err_set(err, -errno, "%s: %s", path, strerror(errno));
-	if (is_secret && (st.st_mode & 077))
-		return err_set(err, -EACCES, "%s: others than its owner may read it", path);
-	text = st.st_size <= MAX_PEM ? calloc(1, (size_t)st.st_size + 1) : NULL;
-	n = text ? read(fd, text, (size_t)st.st_size) : -1;
-	if (n != st.st_size) {
-		free(text);
-		return err_set(err, -EIO, "%s: cannot be read", path);
-	}
-	*ret = text;
-	return 0;
-}
-
 int peer_server_start(struct flip_peers *p, struct err *err)
 {
-	CLEANUP(freep) char *cert = NULL;
-	CLEANUP(freep) char *key = NULL;
-	CLEANUP(freep) char *ca = NULL;
-	struct MHD_OptionItem tls[] = { { MHD_OPTION_END, 0, NULL },
-		                        { MHD_OPTION_END, 0, NULL },
-		                        { MHD_OPTION_END, 0, NULL },
-		                        { MHD_OPTION_END, 0, NULL } };
-	unsigned flags = MHD_USE_THREAD_PER_CONNECTION | MHD_USE_INTERNAL_POLLING_THREAD | MHD_USE_POLL | MHD_USE_ITC;
-	int fd, r = 0;
+	int fd = listen_at(p->o.listen, err);
 
-	if (p->o.ca_file) {
-		r = read_pem(p->o.ca_file, false, &ca, err);
-		if (r == 0)
-			r = read_pem(p->o.cert_file, false, &cert, err);
-		if (r == 0)
-			r = read_pem(p->o.key_file, true, &key, err);
-		if (r < 0)
-			return r;
-		flags |= MHD_USE_TLS;
-		tls[0] = (struct MHD_OptionItem){ MHD_OPTION_HTTPS_MEM_CERT, 0, cert };
-		tls[1] = (struct MHD_OptionItem){ MHD_OPTION_HTTPS_MEM_KEY, 0, key };
-		tls[2] = (struct MHD_OptionItem){ MHD_OPTION_HTTPS_MEM_TRUST, 0, ca };
-	}
-	fd = listen_at(p->o.listen, err);
-	if (fd < 0)
-		return fd;
-	p->server = MHD_start_daemon(flags, 0, NULL, NULL, handle, p, MHD_OPTION_LISTEN_SOCKET, fd,
-	                             MHD_OPTION_CONNECTION_LIMIT, (unsigned)N_CONNECTIONS,
-	                             MHD_OPTION_CONNECTION_TIMEOUT, (unsigned)IDLE_S, MHD_OPTION_THREAD_STACK_SIZE,
-	                             (size_t)STACK, MHD_OPTION_CONNECTION_MEMORY_LIMIT, (size_t)CONNECTION_MEMORY,
-	                             MHD_OPTION_ARRAY, tls, MHD_OPTION_END);
-	if (!p->server) {
-		(void)close(fd);
-		return err_set(err, -EIO, "peers.listen: %s: the HTTP server does not start%s", p->o.listen,
-		               p->o.ca_file ? " with these certificates" : "");
-	}
-	return 0;
+	return fd < 0 ? fd : peer_server_open(p, fd, handle, &p->server, err);
 }
 
 void peer_server_stop(struct flip_peers *p)
 {
 	atomic_store(&p->server_stops, true);
-	if (p->server)
-		MHD_stop_daemon(p->server);
+	peer_server_close(p->server);
 	p->server = NULL;
 }

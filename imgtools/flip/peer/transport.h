@@ -14,15 +14,17 @@
 struct peer_head {
 	int status;         /* as in HTTP */
 	char holders[2048]; /* who has it, when the asked one is busy; "" */
+	char words[160];    /* of an answer that is none of 2xx: why; "" */
 };
 
 struct peer_call {
 	const char *to;                                           /* "host:port" */
 	const char *path;                                         /* "/flip/1/..." */
 	const char *const *headers;                               /* "Name: value", NULL ends; copied */
-	int (*on_head)(void *arg, const struct peer_head *head);  /* non-zero: cut */
+	int (*on_head)(void *arg, const struct peer_head *head);  /* non-zero: cut; when it is no 2xx, at its end */
 	int (*on_data)(void *arg, const void *data, size_t size); /* non-zero: cut; only for 2xx */
-	void (*on_end)(void *arg, int r);                         /* once: 0, or a negative errno */
+	/* Once: 0, or a negative errno and why in words (during the call; NULL: the errno says it all). */
+	void (*on_end)(void *arg, int r, const char *why);
 	void *arg;
 };
 

@@ -23,6 +23,7 @@ struct call {
 	struct peer_head head;
 	bool has_head, is_cut;
 	CURL *easy;
+	char why[CURL_ERROR_SIZE];
 };
 
 struct cancel {
@@ -84,14 +85,29 @@ static size_t on_header(char *data, size_t one, size_t n, void *arg)
 	return size;
 }
 
+static void keep_words(struct call *c, const char *data, size_t size)
+{
+	size_t at = strlen(c->head.words), room = sizeof(c->head.words) - 1 - at;
+
+	size = size < room ? size : room;
+	for (size_t i = 0; i < size; i++)
+		c->head.words[at + i] = data[i] >= ' ' && data[i] < 127 ? data[i] : ' ';
+	c->head.words[at + size] = '\0';
+}
+
 static size_t on_body(char *data, size_t one, size_t n, void *arg)
 {
 	struct call *c = arg;
 
+	long status = 0;
+
+	(void)curl_easy_getinfo(c->easy, CURLINFO_RESPONSE_CODE, &status);
+	if (status / 100 != 2) { /* the head is told with them */
+		keep_words(c, data, one * n);
+		return one * n;
+	}
 	if (c->is_cut || tell_head(c) != 0)
 		return 0;
-	if (c->head.status / 100 != 2)
-		return one * n;
 	return c->call.on_data(c->call.arg, data, one * n) == 0 ? one * n : 0;
 }
 
@@ -139,6 +155,7 @@ static void give_easy(struct http *h, CURL *easy)
 static void end(struct call *c, int r)
 {
 	struct http *h = c->h;
+	const char *why = r < 0 && r != -ECANCELED && c->why[0] ? c->why : NULL;
 
 	if (c->easy) {
 		(void)curl_multi_remove_handle(h->multi, c->easy);
@@ -147,7 +164,7 @@ static void end(struct call *c, int r)
 		give_easy(h, c->easy);
 	}
 	LIST_REMOVE(c, in_all);
-	c->call.on_end(c->call.arg, r);
+	c->call.on_end(c->call.arg, r, why);
 	call_free(c);
 }
 
@@ -173,10 +190,15 @@ static void begin(struct call *c)
 	(void)curl_easy_setopt(e, CURLOPT_HEADERDATA, c);
 	(void)curl_easy_setopt(e, CURLOPT_WRITEFUNCTION, on_body);
 	(void)curl_easy_setopt(e, CURLOPT_WRITEDATA, c);
+	(void)curl_easy_setopt(e, CURLOPT_ERRORBUFFER, c->why);
 	if (h->ca) {
 		(void)curl_easy_setopt(e, CURLOPT_CAINFO, h->ca);
 		(void)curl_easy_setopt(e, CURLOPT_SSLCERT, h->cert);
 		(void)curl_easy_setopt(e, CURLOPT_SSLKEY, h->key);
+#if LIBCURL_VERSION_NUM >= 0x075700
+		/* The files may be replaced: each connection reads them. */
+		(void)curl_easy_setopt(e, CURLOPT_CA_CACHE_TIMEOUT, 0L);
+#endif
 	}
 	if (curl_multi_add_handle(h->multi, e) != CURLM_OK)
 		end(c, -ENOMEM);

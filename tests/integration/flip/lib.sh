@@ -53,6 +53,13 @@ session_of() { echo "/run/flip/session-$(printf %s "$1" | sha256sum | cut -c1-16
 unmount_below() { awk -v d="$1/" 'index($2, d) == 1 { print $2 }' /proc/self/mounts | sort -r | xargs -r -d '\n' -n1 umount -l 2>/dev/null; }
 # What names a file of ours on its command line: shims of containerd, helpers of helpers.
 ours() { grep -lsaF "$work/" /proc/[0-9]*/cmdline | cut -d/ -f3 | grep -vx $$; }
+# Those of the processes that are still children of ours: the number of one that ended may be somebody else's by now.
+children() {
+	local pid
+	for pid in "$@"; do
+		[[ $(cat "/proc/$pid/stat" 2>/dev/null) =~ \)\ [A-Z]\ ([0-9]+) ]] && ((BASH_REMATCH[1] == $$)) && echo "$pid"
+	done
+}
 finish() {
 	local node task
 	trap - EXIT
@@ -64,7 +71,7 @@ finish() {
 		done >/dev/null 2>&1
 	fi
 	{ kill -9 $daemon && wait $daemon; } 2>/dev/null
-	kill $containerd $registry ${kept[@]+"${kept[@]}"} 2>/dev/null
+	kill $(children $containerd $registry ${kept[@]+"${kept[@]}"}) 2>/dev/null
 	for _ in {1..40}; do
 		[[ -z $(jobs -pr) ]] && break
 		sleep 0.05

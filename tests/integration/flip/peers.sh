@@ -6,6 +6,8 @@
 #   start_cluster_registry  docker-registry at $at_registry; out_of_registry prints the bytes that its link has carried
 #   member I                the name of node I among members; members_list N all of them
 #   start_node I [VAR=VALUE...]  its daemon, with the environment's configuration; waits for its answer; node_pid[I]
+#   start_node_containerd I, node_ctr I ARGUMENT...   a containerd of its own in its namespace, with its daemon as snapshotter
+#   run_on I NAME IMAGE COMMAND...   the image made known by flip pull and run once; what it printed is in $work/said.NAME
 #   node_ctl I VERB ARGUMENT...   asks its daemon;   node_stat I GROUP NAME; node_peers I NAME: a count of `flip peers`
 net=f$$
 node_pid=()
@@ -96,7 +98,7 @@ start_node() { # I VAR=VALUE...
 	nodes+=("$work/n$i")
 	env FLIP_PEERS_PRESSURE=100 FLIP_INSECURE=true FLIP_RETRIES=1 FLIP_STALL=10 FLIP_PEERS_LISTEN=0.0.0.0:8422 FLIP_PEERS_ADVERTISE="$(member "$i")" \
 		FLIP_PEERS_TOKEN_FILE="$token" FLIP_PEERS_MEMBERS="${members:-}" "$@" \
-		nsenter --net="/run/netns/$net-$i" "$flip" snapshotter --root "$work/n$i" --socket "$work/n$i.sock" \
+		nsenter --net="/run/netns/$net-$i" ${NODE_RESOLV:+unshare -m --propagation slave bash -c 'mount --bind "$0" /etc/resolv.conf && exec "$@"' "$NODE_RESOLV"} "$flip" snapshotter --root "$work/n$i" --socket "$work/n$i.sock" \
 		--control "$work/n$i.control" --log-level "${log_level:-info}" >>"$work/n$i.log" 2>&1 &
 	node_pid[i]=$!
 	keep $!
@@ -108,6 +110,67 @@ start_node() { # I VAR=VALUE...
 	done
 	fail "node $i does not answer"
 }
+
+# ---- containerd on a node ----------------------------------------------------------------------------------------------
+
+node_containerd=()
+start_node_containerd() { # I
+	local i=$1
+	cat >"$work/c$i.toml" <<T
+version = 2
+root = "$work/c$i/root"
+state = "$work/c$i/state"
+disabled_plugins = ["io.containerd.grpc.v1.cri", "io.containerd.snapshotter.v1.aufs", "io.containerd.snapshotter.v1.btrfs", "io.containerd.snapshotter.v1.devmapper", "io.containerd.snapshotter.v1.zfs"]
+[grpc]
+  address = "$work/c$i.sock"
+[ttrpc]
+  address = "$work/c$i.ttrpc"
+T
+	"$flip" setup containerd --config "$work/c$i.toml" --socket "$work/n$i.sock" >/dev/null || fail "setup of node $i"
+	spawn_in "$i" containerd --config "$work/c$i.toml" --log-level warn >>"$work/c$i.log" 2>&1
+	node_containerd[i]=$spawned
+	for _ in {1..400}; do
+		node_ctr "$i" version >/dev/null 2>&1 && return
+		kill -0 "${node_containerd[i]}" 2>/dev/null || skip "containerd does not run here: $(tail -n 1 "$work/c$i.log")"
+		sleep 0.05
+	done
+	skip "containerd of node $i does not answer: $(tail -n 1 "$work/c$i.log")"
+}
+node_ctr() { # I ARGUMENT...
+	local i=$1
+	shift
+	command ctr --address "$work/c$i.sock" -n $namespace "$@"
+}
+pull_on() { # I IMAGE
+	FLIP_CONTROL=$work/n$1.control FLIP_INSECURE=true FLIP_RETRIES=1 FLIP_STALL=10 \
+		in_ns "$1" "$flip" pull -q --address "$work/c$1.sock" --namespace $namespace "$2"
+}
+run_on() { # I NAME IMAGE COMMAND...
+	local i=$1 name=$2 image=$3
+	shift 3
+	rm -f "$work/said.$name"
+	pull_on "$i" "$image" && node_ctr "$i" run --rm --log-uri "file://$work/said.$name" --snapshotter flip "$image" "$name" "$@"
+}
+end_node_containerds() { # and what they have; before end_nodes
+	local i
+	for i in "${!node_containerd[@]}"; do
+		kill $(children "${node_containerd[i]}") 2>/dev/null
+		wait "${node_containerd[i]}" 2>/dev/null
+		pkill_named "$work/c$i.sock"
+		unmount_below "$work/c$i"
+		throw_away "$work/c$i" "$work/c$i.log"
+	done
+	node_containerd=()
+}
+# Shims that a containerd left behind: of ours by the socket on their command lines.
+pkill_named() { kill -9 $(grep -lsaF "$1" /proc/[0-9]*/cmdline | cut -d/ -f3 | grep -vx $$) 2>/dev/null; }
+
+# ---- Partitions --------------------------------------------------------------------------------------------------------
+
+# part A B: what one of them sends to the other is lost, without a word, both ways. A and B are nodes, or r.
+part() { in_ns hub ip rule add iif "p$1" to "$(address "$2")" blackhole && in_ns hub ip rule add iif "p$2" to "$(address "$1")" blackhole; }
+heal() { in_ns hub ip rule del iif "p$1" to "$(address "$2")" blackhole; in_ns hub ip rule del iif "p$2" to "$(address "$1")" blackhole; }
+
 kill_node() { # I: as a crash does
 	{ kill -9 "${node_pid[$1]}"; wait "${node_pid[$1]}"; } 2>/dev/null
 }
@@ -122,17 +185,24 @@ node_peers() { node_ctl "$1" peers --json | python3 -c "import json,sys; print(j
 was_left_out() { # I NAME
 	node_ctl "$1" peers --json | python3 -c "import json,sys; sys.exit(not any(m['name'] == '$2' and m['failures'] and m.get('why') for m in json.load(sys.stdin)['members']))"
 }
+# Removing a store takes the disk longer than the next round should wait.
+n_thrown=0
+throw_away() {
+	local to=$work/thrown.$((n_thrown += 1))
+	mkdir "$to" && mv "$@" "$to/"
+	rm -rf --one-file-system "$to" &
+}
 end_nodes() { # their mounts and stores too, for the next round
 	local i
 	grep -h -E "ERROR: |runtime error:|WARNING: ThreadSanitizer" "$work"/n*.log && fail "a sanitizer has spoken"
 	for i in "${!node_pid[@]}"; do
 		umount -l "$work/mnt$i" 2>/dev/null
-		kill "${node_pid[i]}" 2>/dev/null
+		kill $(children "${node_pid[i]}") 2>/dev/null
 		wait "${node_pid[i]}" 2>/dev/null
 		end_holder "$work/n$i"
 		unmount_below "$work/n$i"
 		rm -f "$(session_of "$work/n$i")"
-		rm -rf --one-file-system "$work/n$i" "$work/n$i.log"
+		throw_away "$work/n$i" "$work/n$i.log"
 	done
 	node_pid=()
 }

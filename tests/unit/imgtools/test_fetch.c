@@ -184,6 +184,34 @@ static void connections_are_limited_and_some_kept_for_the_foreground(void **stat
 	end(x);
 }
 
+/* Others fetch what lies between, over the same link. */
+static void a_registry_that_is_shared_is_asked_for_nothing_else(void **state)
+{
+	static const struct flip_fetch_opts one = { .n_connections = 1, .retry_ms = 1, .max_coalesce_gap = 8192 };
+	struct flip_range many[32];
+	struct setting *x = begin(NULL, NULL, &one);
+	struct told t[2] = { TOLD_INIT, TOLD_INIT };
+	struct flip_fetch_stat alone, shared;
+
+	(void)state;
+	for (size_t i = 0; i < 32; i++) /* 5 KiB apart: more than a packet or two bring along */
+		many[i] = (struct flip_range){ 50000 + 5220 * i, 100 };
+	(void)ask(x->b, many, 32, FLIP_PREFETCH, &t[0]);
+	wait_told(&t[0], 32);
+	assert_reads(x, 0, 100); /* a request is counted when it has ended: before the next one begins */
+	flip_fetch_stat(x->f, &alone);
+	assert_true(alone.gap_bytes > 0);
+	flip_fetch_share(x->f, 7);
+	(void)ask(x->b, many, 32, FLIP_PREFETCH, &t[1]);
+	wait_told(&t[1], 32);
+	assert_all_told_once(&t[1], 32, 0);
+	assert_reads(x, 0, 100);
+	flip_fetch_stat(x->f, &shared);
+	assert_int_equal(shared.gap_bytes, alone.gap_bytes);
+	assert_int_equal(shared.n_requests - alone.n_requests, 33);
+	end(x);
+}
+
 static void the_ceiling_for_memory_holds(void **state)
 {
 	static const struct flip_fetch_opts tight = {
@@ -405,6 +433,7 @@ int main(void)
 		cmocka_unit_test(neighbours_travel_together),
 		cmocka_unit_test(a_foreground_range_takes_what_touches_it),
 		cmocka_unit_test(connections_are_limited_and_some_kept_for_the_foreground),
+		cmocka_unit_test(a_registry_that_is_shared_is_asked_for_nothing_else),
 		cmocka_unit_test(the_ceiling_for_memory_holds),
 		cmocka_unit_test(the_background_goes_on_after_the_foreground),
 		cmocka_unit_test(a_large_read_is_not_starved_of_memory),
