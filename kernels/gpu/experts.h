@@ -24,7 +24,7 @@ struct experts_args {
 	few_columns cols;  /* data NULL */
 	const gk_mat *mats[2];
 	const float *bias[2]; /* [expert][rows] or NULL */
-	const int32_t *ids; /* by pairs, gated: [row, top_k]; NULL: by groups */
+	const int32_t *ids;   /* by pairs, gated: [row, top_k]; NULL: by groups */
 	/* by groups: */
 	const few_group *groups;
 	const uint32_t *n_groups;
@@ -32,7 +32,8 @@ struct experts_args {
 };
 
 template <uint32_t TYPE, int NT, int RT, int THREADS>
-static __global__ void __launch_bounds__(THREADS, (THREADS > FEW_THREADS ? 1 : (int)few_depth<gk_format<TYPE>, NT, RT>::BLOCKS))
+static __global__ void __launch_bounds__(THREADS,
+                                         (THREADS > FEW_THREADS ? 1 : (int)few_depth<gk_format<TYPE>, NT, RT>::BLOCKS))
         experts_kernel(GPU_PARAM experts_args a)
 {
 	typedef gk_format<TYPE> F;
@@ -103,11 +104,10 @@ static __global__ void __launch_bounds__(THREADS, (THREADS > FEW_THREADS ? 1 : (
 		cols.sums = F::MINS ? (float *)(cols.data + (size_t)n_cols * cols.col_stride) : nullptr;
 		for (uint32_t i = 0; i < n; i++) {
 			const uint32_t place = group.first + pass + i;
-			const uint32_t row = a.ids      ? place / a.top_k
-			                     : a.row_of ? a.row_of[place]
-			                                : place;
+			const uint32_t row = a.ids ? place / a.top_k : a.row_of ? a.row_of[place] : place;
 
-			(void)few_make_columns(cols, F::ORDER, i, a.x, row, mat.cols, gk_view{ nullptr, 0, 0 }, a.whole);
+			(void)few_make_columns(cols, F::ORDER, i, a.x, row, mat.cols, gk_view{ nullptr, 0, 0 },
+			                       a.whole);
 		}
 		__syncthreads();
 
@@ -126,7 +126,8 @@ static __global__ void __launch_bounds__(THREADS, (THREADS > FEW_THREADS ? 1 : (
 				lane.exists |= (uint32_t)exists << (nb * GPU_PIECES + p);
 			}
 #pragma unroll
-			for (int i = 0; F::MINS && i < GPU_ACC; i++) { /* results of columns that are not there go nowhere */
+			for (int i = 0; F::MINS && i < GPU_ACC;
+			     i++) { /* results of columns that are not there go nowhere */
 				const uint32_t col = nb * 16 + gpu_acc_col(i);
 
 				lane.sums[nb][i] = cols.sums + (size_t)(col < n_cols ? col : 0) * cols.n_chunks;
@@ -202,7 +203,8 @@ static __global__ void __launch_bounds__(THREADS, (THREADS > FEW_THREADS ? 1 : (
 	}
 }
 
-/* ---- Down and the sum ----------------------------------------------------------------------------------------------- */
+/* ---- Down and the sum -----------------------------------------------------------------------------------------------
+ */
 
 struct chosen_args {
 	gk_view h, out; /* h: a row for each pair; out +=, float32 */
@@ -231,8 +233,8 @@ GPU_FN void chosen_experts_of(const chosen_args &a, uint32_t first, gk_mat *mats
 
 /* Rows of one expert after the other as two columns, each times its weight. */
 template <int THREADS>
-GPU_FN void chosen_columns(const few_columns &cols, uint32_t order, uint32_t n_chunks, uint32_t first, const chosen_args &a,
-                           const float *weights)
+GPU_FN void chosen_columns(const few_columns &cols, uint32_t order, uint32_t n_chunks, uint32_t first,
+                           const chosen_args &a, const float *weights)
 {
 	const uint32_t n_pieces = cols.n_chunks * 4, per_row = n_chunks * 4;
 
@@ -283,7 +285,8 @@ GPU_FN void chosen_columns(const few_columns &cols, uint32_t order, uint32_t n_c
 
 /* The waves' sums, in their order, onto the output. sums: WAVES x 16 x 3. */
 template <int WAVES>
-GPU_FN void chosen_sum(const chosen_args &a, const gpu_acc &acc, float *sums, const float *weights, const int32_t *experts)
+GPU_FN void chosen_sum(const chosen_args &a, const gpu_acc &acc, float *sums, const float *weights,
+                       const int32_t *experts)
 {
 	enum { LINE = 3 };
 	const uint32_t wave = threadIdx.x / GPU_WAVE, row = blockIdx.y, at = blockIdx.x * FEW_TILE + threadIdx.x;
@@ -309,11 +312,14 @@ GPU_FN void chosen_sum(const chosen_args &a, const gpu_acc &acc, float *sums, co
 	gk_put(a.out, row, at, gk_get(a.out, row, at) + y);
 }
 
-template <uint32_t TYPE> static __global__ void __launch_bounds__(CHOSEN_THREADS, 1) chosen_kernel(GPU_PARAM chosen_args a)
+template <uint32_t TYPE>
+static __global__ void __launch_bounds__(CHOSEN_THREADS, 1) chosen_kernel(GPU_PARAM chosen_args a)
 {
 	typedef gk_format<TYPE> F;
 	enum {
-		U = (int)F::SCALED == 0 ? 4 : (int)F::UNIT == 128 ? 2 : 4,
+		U = (int)F::SCALED == 0   ? 4
+		    : (int)F::UNIT == 128 ? 2
+		                          : 4,
 		LINE = 3, /* two parts */
 		WAVES = CHOSEN_THREADS / GPU_WAVE,
 	};
@@ -322,7 +328,8 @@ template <uint32_t TYPE> static __global__ void __launch_bounds__(CHOSEN_THREADS
 	__shared__ int32_t experts[MAX_CHOSEN];
 	GPU_DYN_SHARED(float, shared);
 	float *const sums = shared;
-	const uint32_t wave = threadIdx.x / GPU_WAVE, row = blockIdx.y, row0 = blockIdx.x * FEW_TILE, first = row * a.top_k;
+	const uint32_t wave = threadIdx.x / GPU_WAVE, row = blockIdx.y, row0 = blockIdx.x * FEW_TILE,
+	               first = row * a.top_k;
 	few_raw<F> raw[U][1];
 
 	gpu_dependents_may_start();
@@ -361,7 +368,8 @@ template <uint32_t TYPE> static __global__ void __launch_bounds__(CHOSEN_THREADS
 	for (int p = 0; p < GPU_PIECES; p++) {
 		const bool exists = gpu_piece_row(p) < 2;
 
-		lane.col[0][p] = cols.data + (size_t)(exists ? gpu_piece_row(p) : 0) * cols.col_stride + (gpu_piece_col(p) >> 3);
+		lane.col[0][p] =
+		        cols.data + (size_t)(exists ? gpu_piece_row(p) : 0) * cols.col_stride + (gpu_piece_col(p) >> 3);
 		lane.exists |= (uint32_t)exists << p;
 	}
 #pragma unroll
@@ -385,7 +393,8 @@ static inline size_t chosen_shared_bytes(const few_columns &cols)
 	       (size_t)2 * cols.n_chunks * sizeof(float);
 }
 
-/* ---- Launches --------------------------------------------------------------------------------------------------------- */
+/* ---- Launches
+ * --------------------------------------------------------------------------------------------------------- */
 
 struct experts_launch {
 	const gk_ctx *ctx;
@@ -405,13 +414,14 @@ bool chosen_launch_k(uint32_t type, const gk_ctx *ctx, const chosen_args &a);
 
 template <uint32_t TYPE, int NT, int RT, int THREADS> static inline void experts_launch_one(const experts_launch &l)
 {
-	/* Pairs: as many blocks as the device holds, which then have no pause between their tiles. Groups have different
-	 * numbers of rows: many blocks are better placed. */
-	const uint32_t most = THREADS > FEW_THREADS ? l.ctx->n_sm : 16 * l.ctx->n_sm * few_depth<gk_format<TYPE>, NT, RT>::BLOCKS;
+	/* Pairs: as many blocks as the device holds, which then have no pause between their tiles. Groups have
+	 * different numbers of rows: many blocks are better placed. */
+	const uint32_t most =
+	        THREADS > FEW_THREADS ? l.ctx->n_sm : 16 * l.ctx->n_sm * few_depth<gk_format<TYPE>, NT, RT>::BLOCKS;
 	const uint32_t n_tiles = l.args->n_tiles, all = n_tiles * l.n_groups, rounds = (all + most - 1) / most;
 
-	gpu_launch(experts_kernel<TYPE, NT, RT, THREADS>, dim3((n_tiles + rounds - 1) / rounds, l.n_groups), dim3(THREADS),
-	           l.shared, l.ctx->stream, l.ctx->overlap, *l.args);
+	gpu_launch(experts_kernel<TYPE, NT, RT, THREADS>, dim3((n_tiles + rounds - 1) / rounds, l.n_groups),
+	           dim3(THREADS), l.shared, l.ctx->stream, l.ctx->overlap, *l.args);
 }
 
 template <uint32_t TYPE> static inline bool experts_launch_type(const experts_launch &l)
@@ -435,8 +445,8 @@ template <uint32_t TYPE> static inline bool experts_launch_type(const experts_la
 
 template <uint32_t TYPE> static inline bool chosen_launch_type(const gk_ctx *ctx, const chosen_args &a)
 {
-	gpu_launch(chosen_kernel<TYPE>, dim3((a.n_rows_w + FEW_TILE - 1) / FEW_TILE, a.rows.bound), dim3(CHOSEN_THREADS),
-	           chosen_shared_bytes(a.cols), ctx->stream, ctx->overlap, a);
+	gpu_launch(chosen_kernel<TYPE>, dim3((a.n_rows_w + FEW_TILE - 1) / FEW_TILE, a.rows.bound),
+	           dim3(CHOSEN_THREADS), chosen_shared_bytes(a.cols), ctx->stream, ctx->overlap, a);
 	return true;
 }
 

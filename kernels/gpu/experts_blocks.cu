@@ -16,8 +16,6 @@ bool experts_launch_blocks(uint32_t type, const experts_launch &l)
 		return experts_launch_type<KN_Q5_0>(l);
 	case KN_Q5_1:
 		return experts_launch_type<KN_Q5_1>(l);
-	case KN_MXFP4:
-		return experts_launch_type<KN_MXFP4>(l);
 	default:
 		return false;
 	}
@@ -38,8 +36,6 @@ bool chosen_launch_blocks(uint32_t type, const gk_ctx *ctx, const chosen_args &a
 		return chosen_launch_type<KN_Q5_0>(ctx, a);
 	case KN_Q5_1:
 		return chosen_launch_type<KN_Q5_1>(ctx, a);
-	case KN_MXFP4:
-		return chosen_launch_type<KN_MXFP4>(ctx, a);
 	default:
 		return false;
 	}

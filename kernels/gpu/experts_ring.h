@@ -12,8 +12,8 @@
 
 enum {
 	RING_EXPERTS_THREADS = 256,
-	RING_EXPERTS_DEPTH = 3, /* units of two matrices that a thread has under way */
-	RING_CHOSEN_DEPTH = 5,  /* of one */
+	RING_EXPERTS_DEPTH = 3,     /* units of two matrices that a thread has under way */
+	RING_CHOSEN_DEPTH = 5,      /* of one */
 	RING_LANE = 2 * GPU_PIECES, /* 16 bytes of a unit, of one matrix */
 	RING_LANE_MOST = 4,         /* on devices that this is for */
 };
@@ -23,7 +23,8 @@ template <class F> GPU_FN void ring_copy(uint4 *to, const few_at<F> &a, uint32_t
 {
 #pragma unroll
 	for (int p = 0; p < GPU_PIECES; p++) {
-		const uint8_t *from = a.at.values + (GPU_PIECES_BY_ROW ? p * a.step8_values : p * 16) + (size_t)unit * F::VALUE_STEP;
+		const uint8_t *from =
+		        a.at.values + (GPU_PIECES_BY_ROW ? p * a.step8_values : p * 16) + (size_t)unit * F::VALUE_STEP;
 
 		gpu_copy16(to + (2 * p) * RING_EXPERTS_THREADS, from, 16);
 		gpu_copy16(to + (2 * p + 1) * RING_EXPERTS_THREADS, from + 64, 16);
@@ -46,7 +47,8 @@ template <class F> GPU_FN void ring_operands(few_lane<F, 1> &lane, const few_col
 	for (int p = 0; p < GPU_PIECES; p++) {
 		const bool exists = gpu_piece_row(p) < (int)n_cols;
 
-		lane.col[0][p] = cols.data + (size_t)(exists ? gpu_piece_row(p) : 0) * cols.col_stride + (gpu_piece_col(p) >> 3);
+		lane.col[0][p] =
+		        cols.data + (size_t)(exists ? gpu_piece_row(p) : 0) * cols.col_stride + (gpu_piece_col(p) >> 3);
 		lane.exists |= (uint32_t)exists << p;
 	}
 }
@@ -129,7 +131,8 @@ static __global__ void __launch_bounds__(RING_EXPERTS_THREADS, 2) experts_ring_k
 #pragma unroll
 			for (int i = 0; i < GPU_ACC; i++) {
 				if (gpu_acc_col(i) < 2)
-					sums[((wave * 2 + g) * FEW_TILE + gpu_acc_row(i)) * LINE + gpu_acc_col(i)] = acc[g][0].v[i];
+					sums[((wave * 2 + g) * FEW_TILE + gpu_acc_row(i)) * LINE + gpu_acc_col(i)] =
+					        acc[g][0].v[i];
 			}
 		}
 		__syncthreads();
@@ -164,7 +167,8 @@ static __global__ void __launch_bounds__(RING_EXPERTS_THREADS, 2) chosen_ring_ke
 	__shared__ int32_t experts[MAX_CHOSEN];
 	GPU_DYN_SHARED(uint4, shared);
 	uint4 *const ring = shared + threadIdx.x;
-	const uint32_t wave = threadIdx.x / GPU_WAVE, row = blockIdx.y, row0 = blockIdx.x * FEW_TILE, first = row * a.top_k;
+	const uint32_t wave = threadIdx.x / GPU_WAVE, row = blockIdx.y, row0 = blockIdx.x * FEW_TILE,
+	               first = row * a.top_k;
 
 	gpu_dependents_may_start();
 	if (row >= gk_n_rows(a.rows)) {
@@ -216,14 +220,15 @@ static __global__ void __launch_bounds__(RING_EXPERTS_THREADS, 2) chosen_ring_ke
 
 static inline size_t experts_ring_bytes(const few_columns &cols)
 {
-	return (size_t)RING_EXPERTS_DEPTH * 2 * RING_LANE_MOST * RING_EXPERTS_THREADS * 16 + (size_t)cols.parts * cols.col_stride * 16 +
+	return (size_t)RING_EXPERTS_DEPTH * 2 * RING_LANE_MOST * RING_EXPERTS_THREADS * 16 +
+	       (size_t)cols.parts * cols.col_stride * 16 +
 	       (size_t)(RING_EXPERTS_THREADS / 32) * 2 * FEW_TILE * 3 * sizeof(float);
 }
 
 static inline size_t chosen_ring_bytes(const few_columns &cols)
 {
-	return (size_t)RING_CHOSEN_DEPTH * RING_LANE_MOST * RING_EXPERTS_THREADS * 16 + (size_t)2 * cols.col_stride * 16 +
-	       (size_t)(RING_EXPERTS_THREADS / 32) * FEW_TILE * 3 * sizeof(float);
+	return (size_t)RING_CHOSEN_DEPTH * RING_LANE_MOST * RING_EXPERTS_THREADS * 16 +
+	       (size_t)2 * cols.col_stride * 16 + (size_t)(RING_EXPERTS_THREADS / 32) * FEW_TILE * 3 * sizeof(float);
 }
 
 /* Not on AMD, whose copies into shared memory go by way of registers. */
@@ -234,10 +239,12 @@ static inline bool ring_takes(const gk_ctx *ctx, size_t shared)
 
 template <uint32_t TYPE> static inline bool experts_ring_launch(const experts_launch &l)
 {
-	const uint32_t n_tiles = l.args->n_tiles, all = n_tiles * l.n_groups, rounds = (all + l.ctx->n_sm - 1) / l.ctx->n_sm;
+	const uint32_t n_tiles = l.args->n_tiles, all = n_tiles * l.n_groups,
+	               rounds = (all + l.ctx->n_sm - 1) / l.ctx->n_sm;
 
-	gpu_launch(experts_ring_kernel<TYPE>, dim3((n_tiles + rounds - 1) / rounds, l.n_groups), dim3(RING_EXPERTS_THREADS),
-	           experts_ring_bytes(l.args->cols), l.ctx->stream, l.ctx->overlap, *l.args);
+	gpu_launch(experts_ring_kernel<TYPE>, dim3((n_tiles + rounds - 1) / rounds, l.n_groups),
+	           dim3(RING_EXPERTS_THREADS), experts_ring_bytes(l.args->cols), l.ctx->stream, l.ctx->overlap,
+	           *l.args);
 	return true;
 }
 

@@ -250,8 +250,8 @@ static bool adds_and_norms(const struct fuser *f, uint32_t i)
 
 /* ---- The router ---- */
 
-/* Records from i on that are one gk_route_product(): a norm (few rows) or none, the product, the choice. 0: none. Nothing
- * is left out. */
+/* Records from i on that are one gk_route_product(): a norm (few rows) or none, the product, the choice. 0: none.
+ * Nothing is left out. */
 static uint32_t router_parts(const struct fuser *f, uint32_t i)
 {
 	const union gpu_rec *const *recs = f->p->recs;
@@ -260,7 +260,8 @@ static uint32_t router_parts(const struct fuser *f, uint32_t i)
 	const struct rec_job *job;
 
 	if (at + 1 >= f->p->n_recs || recs[at]->h.op != OP_MATMUL || recs[at]->h.n_jobs != 1 ||
-	    recs[at + 1]->h.op != OP_ROUTE || f->batched[at] || f->norm_of[at] != NONE || (!gpu_is_few(f->be, recs[at]) && (norm || f->be->exact)))
+	    recs[at + 1]->h.op != OP_ROUTE || f->batched[at] || f->norm_of[at] != NONE ||
+	    (!gpu_is_few(f->be, recs[at]) && (norm || f->be->exact)))
 		return 0;
 	job = &recs[at]->matmul.job[0];
 	if (job->m->m.type != KN_F32 || job->accumulate || job->m->m.rows != recs[at + 1]->route.n_expert ||

@@ -328,8 +328,8 @@ int gk_route(const struct gk_ctx *ctx, const struct kn_router *router, const flo
              int32_t *ret_ids, float *ret_weights);
 
 /* A router with its product: x' = x or RMSNorm(x) * norm_w, logits = x' W^T + bias in float32, and gk_route() of them.
- * Up to GK_FEW_ROWS one launch; beyond, or when ctx->fixed, two, and -ENOTSUP with norm or unless x is bfloat16 in 16-byte
- * steps. W is float32, else -ENOTSUP. */
+ * Up to GK_FEW_ROWS one launch; beyond, or when ctx->fixed, two, and -ENOTSUP with norm or unless x is bfloat16 in
+ * 16-byte steps. W is float32, else -ENOTSUP. */
 struct gk_router {
 	struct gk_view x, normed; /* normed: x' is written there, too; with norm only */
 	struct gk_rows rows;

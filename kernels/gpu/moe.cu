@@ -19,9 +19,6 @@ enum {
 	TILE_ROWS = 64, /* of many.h */
 	PAIR_ROWS = 4, /* up to here pairs are not sorted */
 };
-#ifndef MOE_FEW_PAIRS
-#define MOE_FEW_PAIRS 16u /* up to so many for each expert on average, reading weights is what takes the time */
-#endif
 
 struct sorted {
 	few_group *groups; /* experts that have rows */
@@ -432,6 +429,14 @@ static int exact_experts_launch(const moe_call &c, bool gated, gk_view x, gk_vie
 /* How the call is done. Few: bound by reading weights, of which each is read once. */
 enum moe_way { MOE_EXACT, MOE_PAIRS, MOE_FEW, MOE_MANY };
 
+/* Up to so many pairs for each expert on average, blocks that read weights into registers are as fast. */
+static uint32_t few_pairs(const gk_ctx *ctx, uint32_t type)
+{
+	if (!is_wide(ctx))
+		return 16;
+	return type == KN_BF16 || type == KN_F16 ? 3 : 7;
+}
+
 static moe_way way_of(const gk_ctx *ctx, const struct gk_moe *m)
 {
 	const uint32_t n_pairs = m->rows.bound * m->top_k;
@@ -443,7 +448,7 @@ static moe_way way_of(const gk_ctx *ctx, const struct gk_moe *m)
 		return MOE_MANY;
 	if (m->rows.bound <= PAIR_ROWS && m->top_k <= MAX_CHOSEN && fits(ctx, chosen_shared_bytes(chosen_of(m, h).cols)))
 		return MOE_PAIRS;
-	return n_pairs <= MOE_FEW_PAIRS * m->n_expert || m->rows.bound <= GK_FEW_ROWS ? MOE_FEW : MOE_MANY;
+	return n_pairs <= few_pairs(ctx, m->type_gate) * m->n_expert || m->rows.bound <= GK_FEW_ROWS ? MOE_FEW : MOE_MANY;
 }
 
 static int sort_pairs(const moe_call &c)

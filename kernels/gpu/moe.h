@@ -17,8 +17,8 @@ struct wide_args {
 	gk_view x, out;         /* out: rows of places */
 	const few_group *tiles; /* at most WIDE_TILE rows each */
 	const uint32_t *n_tiles;
-	const gk_mat *mats[2]; /* the second: gated */
-	const float *bias[2];  /* [expert][rows] or NULL */
+	const gk_mat *mats[2];  /* the second: gated */
+	const float *bias[2];   /* [expert][rows] or NULL */
 	const uint32_t *row_of; /* [place] row of x; NULL: the place */
 	uint32_t act;
 	bool fixed; /* the same instructions whatever the number of rows */

@@ -1,10 +1,10 @@
-/* Grouped products of many rows by Hopper's warpgroup instructions: 128 rows of W (gated: 64 of each of two matrices) times
- * up to 128 rows of x that share an expert, 64 columns at a time, in three stages of shared memory that asynchronous
- * copies fill. Weights of any type become bfloat16 on their way. The tiles lie as the instructions' descriptors want
- * them (128-byte swizzle), which is gpu_tile_at() of 8 chunks.
+/* Grouped products of many rows by Hopper's warpgroup instructions: 128 rows of W (gated: 64 of each of two matrices)
+ * times up to 128 rows of x that share an expert, 64 columns at a time, in three stages of shared memory that
+ * asynchronous copies fill. Weights of any type become bfloat16 on their way. The tiles lie as the instructions'
+ * descriptors want them (128-byte swizzle), which is gpu_tile_at() of 8 chunks.
  *
- * Rows of W are the first operand: a group of few rows of x takes a narrower instruction. Gated: rows of the tile are in
- * turn 8 of one matrix and 8 of the other, so that a thread holds what belongs together. */
+ * Rows of W are the first operand: a group of few rows of x takes a narrower instruction. Gated: rows of the tile are
+ * in turn 8 of one matrix and 8 of the other, so that a thread holds what belongs together. */
 #ifndef GPU_MOE_SM90_H
 #define GPU_MOE_SM90_H
 
@@ -21,11 +21,13 @@ enum {
 #if defined(__CUDA_ARCH_FEAT_SM90_ALL)
 GPU_FN uint64_t wide_desc(const void *tile)
 {
-	return (uint64_t)((uint32_t)__cvta_generic_to_shared(tile) >> 4 & 0x3fff) | 1ull << 16 | 64ull << 32 | 1ull << 62;
+	return (uint64_t)((uint32_t)__cvta_generic_to_shared(tile) >> 4 & 0x3fff) | 1ull << 16 | 64ull << 32 |
+	       1ull << 62;
 }
 
-#define WIDE_8(a, i) \
-	"+f"(a[i]), "+f"(a[i + 1]), "+f"(a[i + 2]), "+f"(a[i + 3]), "+f"(a[i + 4]), "+f"(a[i + 5]), "+f"(a[i + 6]), "+f"(a[i + 7])
+#define WIDE_8(a, i)                                                                                                \
+	"+f"(a[i]), "+f"(a[i + 1]), "+f"(a[i + 2]), "+f"(a[i + 3]), "+f"(a[i + 4]), "+f"(a[i + 5]), "+f"(a[i + 6]), \
+	        "+f"(a[i + 7])
 #define WIDE_16(a, i) WIDE_8(a, i), WIDE_8(a, i + 8)
 #define WIDE_32(a, i) WIDE_16(a, i), WIDE_16(a, i + 16)
 
@@ -44,13 +46,14 @@ template <int N> GPU_FN void wide_mma(float *acc, uint64_t a, uint64_t b)
 		             : WIDE_32(acc, 0)
 		             : "l"(a), "l"(b));
 	else
-		asm volatile("wgmma.mma_async.sync.aligned.m64n128k16.f32.bf16.bf16 "
-		             "{%0,%1,%2,%3,%4,%5,%6,%7,%8,%9,%10,%11,%12,%13,%14,%15,%16,%17,%18,%19,%20,%21,%22,%23,"
-		             "%24,%25,%26,%27,%28,%29,%30,%31,%32,%33,%34,%35,%36,%37,%38,%39,%40,%41,%42,%43,%44,%45,"
-		             "%46,%47,%48,%49,%50,%51,%52,%53,%54,%55,%56,%57,%58,%59,%60,%61,%62,%63}, %64, %65, 1, 1, 1, "
-		             "0, 0;"
-		             : WIDE_32(acc, 0), WIDE_32(acc, 32)
-		             : "l"(a), "l"(b));
+		asm volatile(
+		        "wgmma.mma_async.sync.aligned.m64n128k16.f32.bf16.bf16 "
+		        "{%0,%1,%2,%3,%4,%5,%6,%7,%8,%9,%10,%11,%12,%13,%14,%15,%16,%17,%18,%19,%20,%21,%22,%23,"
+		        "%24,%25,%26,%27,%28,%29,%30,%31,%32,%33,%34,%35,%36,%37,%38,%39,%40,%41,%42,%43,%44,%45,"
+		        "%46,%47,%48,%49,%50,%51,%52,%53,%54,%55,%56,%57,%58,%59,%60,%61,%62,%63}, %64, %65, 1, 1, 1, "
+		        "0, 0;"
+		        : WIDE_32(acc, 0), WIDE_32(acc, 32)
+		        : "l"(a), "l"(b));
 }
 
 /* 64 columns, one group of instructions. */
@@ -154,7 +157,8 @@ static __global__ void __launch_bounds__(WIDE_THREADS, 2) wide_kernel(GPU_PARAM 
 
 			F::fetch(raw[i], F::where(turned, matrix_row(r), item & 3, n_units), step / PER_UNIT);
 			if ((int)F::SCALED != 0)
-				F::fetch_scale(scale[i], F::scale_where(turned, matrix_row(r), n_units), step / PER_UNIT);
+				F::fetch_scale(scale[i], F::scale_where(turned, matrix_row(r), n_units),
+				               step / PER_UNIT);
 		}
 	};
 	auto put_raw = [&](uint32_t step) {
@@ -170,13 +174,14 @@ static __global__ void __launch_bounds__(WIDE_THREADS, 2) wide_kernel(GPU_PARAM 
 					many_put_piece<F>(tile_w(step), item >> 2, item & 3, c, c, raw[i], scale[i],
 					                  step / PER_UNIT);
 				else
-					many_put_piece<F>(tile_w(step), item >> 2, item & 3, PER_UNIT == 1 ? 0 : c + 2, c, raw[i],
-					                  scale[i], step / PER_UNIT);
+					many_put_piece<F>(tile_w(step), item >> 2, item & 3, PER_UNIT == 1 ? 0 : c + 2,
+					                  c, raw[i], scale[i], step / PER_UNIT);
 			}
 		}
 	};
 	/* What this thread copies: chunk c of every 32nd row. */
-	const uint32_t c = threadIdx.x % MANY_CHUNKS, r0 = threadIdx.x / MANY_CHUNKS, at0 = gpu_tile_at(r0, c, MANY_CHUNKS);
+	const uint32_t c = threadIdx.x % MANY_CHUNKS, r0 = threadIdx.x / MANY_CHUNKS,
+	               at0 = gpu_tile_at(r0, c, MANY_CHUNKS);
 	const uint32_t n_x = n > WIDE_TILE / 2 ? N_X : n > WIDE_TILE / 4 ? N_X / 2 : N_X / 4;
 	const uint8_t *from_w[DIRECT ? N_W : 1];
 	const gpu_bf16 *from_x[N_X];
@@ -302,9 +307,11 @@ template <uint32_t TYPE> static inline bool wide_launch_type(const wide_launch &
 	const size_t shared = (size_t)WIDE_STAGES * WIDE_STAGE_BYTES + 1024;
 
 	if (l.gated)
-		gpu_launch(wide_kernel<TYPE, true>, grid, dim3(WIDE_THREADS), shared, l.ctx->stream, l.ctx->overlap, *l.args);
+		gpu_launch(wide_kernel<TYPE, true>, grid, dim3(WIDE_THREADS), shared, l.ctx->stream, l.ctx->overlap,
+		           *l.args);
 	else
-		gpu_launch(wide_kernel<TYPE, false>, grid, dim3(WIDE_THREADS), shared, l.ctx->stream, l.ctx->overlap, *l.args);
+		gpu_launch(wide_kernel<TYPE, false>, grid, dim3(WIDE_THREADS), shared, l.ctx->stream, l.ctx->overlap,
+		           *l.args);
 	return true;
 }
 

@@ -22,8 +22,6 @@ bool wide_launch_any(uint32_t type, const wide_launch &l)
 		return wide_launch_type<KN_Q5_0>(l);
 	case KN_Q5_1:
 		return wide_launch_type<KN_Q5_1>(l);
-	case KN_MXFP4:
-		return wide_launch_type<KN_MXFP4>(l);
 	case KN_Q4_K:
 		return wide_launch_type<KN_Q4_K>(l);
 	case KN_Q5_K:

@@ -155,7 +155,8 @@ int model_mat(struct eng_model *m, const char *name, struct kn_mat *mat, struct 
 int model_finish(struct eng_model *m, struct err *err); /* rope tables and the numbers in info */
 void model_unload(struct eng_model *m);
 
-/* load_moe.c: layer il's experts, of all_bytes, into the numbers of info but weight_bytes. The bytes that a token reads. */
+/* load_moe.c: layer il's experts, of all_bytes, into the numbers of info but weight_bytes. The bytes that a token
+ * reads. */
 uint64_t model_count_experts(struct eng_model_info *info, const struct hparams *hp, uint32_t il, uint64_t all_bytes);
 
 /* runner.c: the model's cap on logits, where it has one. */
