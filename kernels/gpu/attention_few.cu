@@ -399,14 +399,19 @@ static void launch(const struct gk_ctx *ctx, const attn_args &a, uint32_t max_wo
 	           ctx->overlap, a);
 }
 
-/* Two blocks on a multiprocessor where there is much shared memory and pages are as the engine makes them; else
- * smaller ones, that fit 64 KiB. */
-template <int KD, int VD, int WAVES, int RING, int SMALL_WAVES, int BYTES>
+/* Two blocks on a multiprocessor where there is much shared memory and pages are as the engine makes them, or one of
+ * DEEP_WAVES waves where sequences are few; else smaller ones, that fit 64 KiB. */
+template <int KD, int VD, int WAVES, int DEEP_WAVES, int RING, int SMALL_WAVES, int BYTES>
 static void launch_direct(const struct gk_ctx *ctx, const attn_args &a, uint32_t max_work)
 {
 	const bool by_tile = a.page_shift >= 0 && a.kv.page_tokens % FEW_TILE == 0 && a.kv.k_dim == KD && a.kv.v_dim == VD;
 
-	if (ctx->smem_bytes >= 128u << 10 && by_tile)
+	const bool deep = gk_plan_is_deep(ctx, a.kv.n_kv_head, a.group, a.batch.max_seqs) &&
+	                  ctx->smem_bytes >= few_sizes<KD, VD, DEEP_WAVES, RING, BYTES>::TOTAL * sizeof(uint4) + 1024;
+
+	if (DEEP_WAVES > WAVES && by_tile && deep)
+		launch<KD, VD, DEEP_WAVES, RING, BYTES, BY_TILE, DEEP_WAVES == WAVES ? 2 : 1>(ctx, a, max_work);
+	else if (ctx->smem_bytes >= 128u << 10 && by_tile)
 		launch<KD, VD, WAVES, RING, BYTES, BY_TILE, 2>(ctx, a, max_work);
 	else
 		launch<KD, VD, SMALL_WAVES, 2, BYTES, BY_TOKEN, 1>(ctx, a, max_work);
@@ -420,13 +425,13 @@ void attn_few_launch(const struct gk_ctx *ctx, const attn_args &a, uint32_t max_
 	if (!a.direct)
 		(small ? launch<128, 128, 2, 2, 2, CONVERTED, 1> : launch<256, 256, 1, 2, 2, CONVERTED, 1>)(ctx, a, max_work);
 	else if (a.kv.dtype == KN_F8_E4M3)
-		(small ? launch_direct<128, 128, 4, 5, 4, 1> : launch_direct<256, 256, 4, 3, 2, 1>)(ctx, a, max_work);
+		(small ? launch_direct<128, 128, 4, 8, 5, 4, 1> : launch_direct<256, 256, 4, 4, 3, 2, 1>)(ctx, a, max_work);
 	else if (k <= 64 && v <= 64)
-		launch_direct<64, 64, 4, 5, 4, 2>(ctx, a, max_work);
+		launch_direct<64, 64, 4, 8, 5, 4, 2>(ctx, a, max_work);
 	else if (small)
-		launch_direct<128, 128, 4, 3, 2, 2>(ctx, a, max_work);
+		launch_direct<128, 128, 4, 8, 3, 2, 2>(ctx, a, max_work);
 	else if (k <= 192 && v <= 128)
-		launch_direct<192, 128, 4, 2, 2, 2>(ctx, a, max_work);
+		launch_direct<192, 128, 4, 4, 2, 2, 2>(ctx, a, max_work);
 	else
-		launch_direct<256, 256, 2, 3, 1, 2>(ctx, a, max_work);
+		launch_direct<256, 256, 2, 2, 3, 1, 2>(ctx, a, max_work);
 }

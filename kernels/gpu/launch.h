@@ -265,6 +265,8 @@ int gk_plan_attention(const struct gk_ctx *ctx, uint32_t n_kv_head, uint32_t gro
                       uint32_t n_seqs, struct gk_plan *plan);
 /* Most shares that a plan makes. */
 uint32_t gk_plan_shares(const struct gk_ctx *ctx, uint32_t n_kv_head, uint32_t group);
+/* So few sequences that each is cut into many parts: fewer and larger blocks are better then. */
+bool gk_plan_is_deep(const struct gk_ctx *ctx, uint32_t n_kv_head, uint32_t group, uint32_t n_seqs);
 
 /* ---- Attention ------------------------------------------------------------------------------------------------------
  */

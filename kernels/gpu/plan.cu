@@ -24,9 +24,9 @@ static uint32_t tokens_of_item(uint32_t group)
 }
 
 /* Each is taken by a block for each K/V head and 16 rows: as many rounds of those as leave little of the device idle. */
-uint32_t gk_plan_shares(const struct gk_ctx *ctx, uint32_t n_kv_head, uint32_t group)
+static uint32_t shares_on(uint32_t slots, uint32_t n_kv_head, uint32_t group)
 {
-	const uint32_t slots = ctx->n_sm * BLOCKS_PER_SM, blocks = n_kv_head * rounded_up(group, ROWS);
+	const uint32_t blocks = n_kv_head * rounded_up(group, ROWS);
 	uint32_t best = 1;
 	float most = 0.0f;
 
@@ -40,6 +40,24 @@ uint32_t gk_plan_shares(const struct gk_ctx *ctx, uint32_t n_kv_head, uint32_t g
 		}
 	}
 	return best;
+}
+
+uint32_t gk_plan_shares(const struct gk_ctx *ctx, uint32_t n_kv_head, uint32_t group)
+{
+	return shares_on(ctx->n_sm * BLOCKS_PER_SM, n_kv_head, group);
+}
+
+bool gk_plan_is_deep(const struct gk_ctx *ctx, uint32_t n_kv_head, uint32_t group, uint32_t n_seqs)
+{
+	return !ctx->fixed && group <= ROWS && (uint64_t)n_seqs * n_kv_head <= ctx->n_sm;
+}
+
+/* Where sequences are few, every part is one more to be merged at the end: half as many of them. */
+static uint32_t shares_of(const struct gk_ctx *ctx, uint32_t n_kv_head, uint32_t group, uint32_t n_seqs)
+{
+	const uint32_t most = gk_plan_shares(ctx, n_kv_head, group), n = shares_on(ctx->n_sm, n_kv_head, group);
+
+	return gk_plan_is_deep(ctx, n_kv_head, group, n_seqs) && n < most ? n : most;
 }
 
 uint32_t gk_plan_room(const struct gk_ctx *ctx, uint32_t max_rows, uint32_t max_seqs, uint32_t n_ctx)
@@ -126,7 +144,7 @@ static int add_few(struct cutter *c, uint32_t index, const struct gk_seq *seq, u
 int gk_plan_attention(const struct gk_ctx *ctx, uint32_t n_kv_head, uint32_t group, const struct gk_seq *seqs,
                       uint32_t n_seqs, struct gk_plan *plan)
 {
-	const uint32_t tokens = tokens_of_item(group), shares = gk_plan_shares(ctx, n_kv_head, group);
+	const uint32_t tokens = tokens_of_item(group), shares = shares_of(ctx, n_kv_head, group, n_seqs);
 	struct cutter c = { plan, 0, 0, ctx->fixed };
 	uint64_t units = 0;
 

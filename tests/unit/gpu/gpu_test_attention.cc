@@ -430,6 +430,23 @@ GPU_TEST(single_tokens_attend_with_little_shared_memory)
 	test_ctx.smem_bytes = bytes;
 }
 
+/* So few sequences for so large a device that blocks are larger. */
+GPU_TEST(single_tokens_attend_deep)
+{
+	static const length one[] = { { 1300, 1 }, { 77, 3 } };
+	const attention_case cases[] = {
+		{ KN_BF16, one, 2, 8, 2, 128, 128, 32, false, true, false, 0, 0.0f, GK_F32 },
+		{ KN_F8_E4M3, one, 1, 8, 2, 128, 128, 32, false, false, false, 200, 0.0f, GK_BF16 },
+		{ KN_BF16, one, 2, 8, 1, 64, 64, 32, false, false, false, 0, 0.0f, GK_F32 },
+	};
+	const struct gk_ctx before = test_ctx;
+
+	test_ctx.n_sm = 16;
+	test_ctx.smem_bytes = 227 << 10;
+	all_cases(cases, 3, TOL_TILES, "deep");
+	test_ctx = before;
+}
+
 GPU_TEST(parts_are_merged_by_a_kernel_where_nothing_counts)
 {
 	uint32_t *const counters = test_ctx.counters;
