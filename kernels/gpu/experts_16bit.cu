@@ -1,14 +1,8 @@
 /* experts.h for matrices of 16 bits and FP8. */
-#include "gpu/experts_ring.h"
+#include "gpu/experts.h"
 
 bool experts_launch_16bit(uint32_t type, const experts_launch &l)
 {
-	if (l.args->ids && ring_takes(l.ctx, experts_ring_bytes(l.args->cols))) {
-		if (type == KN_BF16)
-			return experts_ring_launch<KN_BF16>(l);
-		if (type == KN_F16)
-			return experts_ring_launch<KN_F16>(l);
-	}
 	switch (type) {
 	case KN_BF16:
 		return experts_launch_type<KN_BF16>(l);
@@ -23,12 +17,6 @@ bool experts_launch_16bit(uint32_t type, const experts_launch &l)
 
 bool chosen_launch_16bit(uint32_t type, const gk_ctx *ctx, const chosen_args &a)
 {
-	if (ring_takes(ctx, chosen_ring_bytes(a.cols))) {
-		if (type == KN_BF16)
-			return chosen_ring_launch<KN_BF16>(ctx, a);
-		if (type == KN_F16)
-			return chosen_ring_launch<KN_F16>(ctx, a);
-	}
 	switch (type) {
 	case KN_BF16:
 		return chosen_launch_type<KN_BF16>(ctx, a);
