@@ -72,7 +72,7 @@ herd() { # N SIDE ROUND
 		node_ctl "$i" peers --json >"$work/peers.$i"
 	done
 	[[ -n ${LOGS:-} ]] && mkdir -p "$LOGS/$n-$side-$round" && cp "$work"/n*.log "$work"/stat.* "$work"/peers.* "$LOGS/$n-$side-$round/"
-	python3 - "$work" "$n" "$side" "$bytes" "$packed" "$RATE" >&3 <<'PY'
+	python3 - "$work" "$n" "$side" "$bytes" "$packed" "$RATE" <<'PY' | tee -a "$work/lines" >&3
 import json, re, sys
 work, n, side, bytes_out, packed, rate = sys.argv[1:]
 stats = [json.load(open(f"{work}/stat.{i}")) for i in range(1, int(n) + 1)]
@@ -103,8 +103,7 @@ for round in $(seq "$ROUNDS"); do
 			herd "$n" "$side" "$round"
 		done
 	done
-done 3> >(tee "$work/lines" >&3)
-sleep 0.2
+done
 [[ -n $svg ]] && python3 tests/bench/flip_p2p_svg.py "$svg" <"$work/lines"
 [[ -n ${FAULTS:-} ]] && KINDS="good,good,good noise,lie,cut stall,stall,stall wait,stall,lie error,wait,noise" tests/integration/flip_peers_bad.sh
 [[ -n ${FAULTS:-} ]] && FLIP_ETCD_AWAY=60 KILLS="0.05 0.2 0.4 0.8 1.2" tests/integration/flip_peers_faults.sh
