@@ -318,7 +318,7 @@ static int open_and_serve(const struct serve *o, const struct inherited *sockets
 
 static const struct base_config_paths paths = { .product = "ocai", .program = "engine" };
 /* Where 0 means "what the engine thinks best" the default is that. */
-static const struct serve defaults = { .m = { .backend = "auto", .log_level = "info" },
+static const struct serve defaults = { .m = { .backend = "auto", .kv_dtype = "auto", .log_level = "info" },
 	                               .host = "127.0.0.1",
 	                               .port = 8080,
 	                               .max_running = 32,
