@@ -4,6 +4,7 @@
 # and given back, everything removed again.
 . "$(dirname "$0")/flip/lib.sh"
 begin flip-node containerd ctr runc docker-registry skopeo gcc
+export FLIP_PREHEAT_PRESSURE=100
 
 # ---- What the images are made of ------------------------------------------------------------------------------
 
@@ -257,6 +258,19 @@ cmp "$work/root-b/usr/share/many/f0001" "$work/mnt/f0001" || fail "what is there
 start_registry
 cmp "$work/root-c/fresh" "$work/mnt/fresh" || fail "no recovery when the registry is back"
 ctl unmount "$work/mnt" || fail "unmount"
+
+# ---- Before anybody starts it --------------------------------------------------------------------------------------
+
+mkdir "$work/root-d"
+head -c 3M /dev/urandom >"$work/root-d/wanted-later"
+python3 tests/bench/make_oci.py "$work/image" d "$work/root-d" || fail "image d"
+"$flip" convert -f zstd-chunked --no-prefetch "oci:$work/image:d" "docker://$at:d" >/dev/null || fail "convert d"
+"$flip" pull -q --preheat --control "$work/control.sock" --address "$work/containerd.sock" --namespace $namespace "$at:d" >"$work/out" 2>&1 || fail "pull --preheat"
+for _ in {1..300}; do
+	(($(stat_of reads preheat_bytes) >= 3 << 20)) && break
+	sleep 0.1
+done
+(($(stat_of reads preheat_bytes) >= 3 << 20 && $(stat_of reads preheat_chunks) == 0)) || fail "only $(stat_of reads preheat_bytes) bytes were preheated"
 ctl fsck >"$work/out" || fail "fsck: $(<"$work/out")"
 "$flip" setup containerd --undo --config "$work/config.toml" >/dev/null || fail "setup --undo"
 grep -q proxy_plugins "$work/config.toml" && fail "setup --undo left something"
