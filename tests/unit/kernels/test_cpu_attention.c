@@ -318,7 +318,9 @@ static void tokens_that_share_pages_get_what_they_would_get_alone(void **state)
 		pages[0][p] = PAGES - 1 - p;
 	for (const char *const *isa = kn_cpu_isas(); *isa; isa++) {
 		struct kn_backend *cpu = open_cpu(*isa, 3, 64);
-		struct kn_kv kv = { KN_F16, KV_HEADS, DIM, DIM, PAGE, NULL, NULL };
+		struct kn_kv kv = {
+			.dtype = KN_F16, .n_kv_head = KV_HEADS, .k_dim = DIM, .v_dim = DIM, .page_tokens = PAGE
+		};
 		struct kn_attn attn = { .n_head = HEADS, .scale = 0.2f, .sinks = sinks };
 		float *together = gauss((size_t)N * HEADS * DIM), *alone = gauss((size_t)N * HEADS * DIM);
 		uint32_t all[TOTAL];
