@@ -4,34 +4,11 @@
 # and nothing wrong was given on, is what is tested.
 . "$(dirname "$0")/flip/lib.sh"
 . "$(dirname "$0")/flip/peers.sh"
+. "$(dirname "$0")/flip/herd.sh"
 begin flip-peers-bad docker-registry skopeo
 net_up 10 100mbit
 
-python3 $here/herd-tree.py "$work/tree" 20
-layout_of "$work/plain" t "$work/tree"
-{ echo "flip-prefetch 1"; (cd "$work/tree" && find d* -type f | sort | sed 's,.*,/& 0 -,'); } >"$work/list"
-"$flip" convert -f zstd-chunked -p "$work/list" "oci:$work/plain:t" "oci:$work/zstd:t" >/dev/null || fail "convert"
-start_cluster_registry
-push_to_cluster "$work/zstd" t
-packed=$(du -sb "$work/zstd/blobs" | cut -f1)
-quiet="FLIP_BACKGROUND_WAIT=3600"
-
-herd() { # I...: $took, in milliseconds
-	local i pids=() start
-	start=$(date +%s%N)
-	for i in "$@"; do
-		{ node_ctl "$i" mount "$at_registry/img:t" "$work/mnt$i" && cat "$work/mnt$i"/*/* >/dev/null; } 2>>"$work/out" &
-		pids+=($!)
-	done
-	for i in "${pids[@]}"; do
-		wait "$i" || fail "a node has not started: $(tail -n 3 "$work/out"; tail -n 3 "$work"/n*.log)"
-	done
-	took=$((($(date +%s%N) - start) / 1000000))
-	for i in "$@"; do
-		diff -r "$work/tree" "$work/mnt$i" >"$work/out" || fail "node $i shows other bytes: $(head -n 3 "$work/out")"
-		node_ctl "$i" fsck >"$work/out" || fail "node $i: $(<"$work/out")"
-	done
-}
+herd_ready 20
 
 # ---- Three of ten are none -----------------------------------------------------------------------------------------------
 

@@ -9,6 +9,8 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mount.h>
+#include <sys/wait.h>
+#include <unistd.h>
 
 #include "base/buf.h"
 #include "node/node_internal.h"
@@ -123,6 +125,31 @@ out:
 	return 0;
 }
 
+/* mount(2) in a process of its own: an overlay asks the layers below at once, and those are answered by this process.
+ * Killed while it waits for itself it could not end, and nobody would take its place. The child holds nothing that a
+ * successor needs, and is done when that one answers. */
+static int mount_apart(const struct flip_mount *m, const char *target, unsigned long flags, const char *data,
+                       bool remount_read_only)
+{
+	pid_t pid = fork();
+	int status;
+
+	if (pid < 0)
+		return -errno;
+	if (pid == 0) {
+		(void)close_range(0, ~0U, 0);
+		if (mount(m->source, target, m->type, flags, data) < 0 ||
+		    (remount_read_only && mount(NULL, target, NULL, MS_REMOUNT | MS_BIND | MS_RDONLY, NULL) < 0))
+			_exit(errno);
+		_exit(0);
+	}
+	while (waitpid(pid, &status, 0) < 0) {
+		if (errno != EINTR)
+			return -errno;
+	}
+	return WIFEXITED(status) ? -WEXITSTATUS(status) : -EIO;
+}
+
 int node_do_mount(const struct flip_mounts *mounts, const char *target, struct err *err)
 {
 	for (size_t i = 0; i < mounts->n; i++) {
@@ -142,12 +169,9 @@ int node_do_mount(const struct flip_mounts *mounts, const char *target, struct e
 				(void)base_buf_printf(&data, "%s%s", data.len ? "," : "", o);
 		}
 		r = base_buf_error(&data);
-		if (r == 0 &&
-		    mount(m->source, target, m->type, flags | (read_only ? MS_RDONLY : 0), base_buf_text(&data)) < 0)
-			r = -errno;
-		if (r == 0 && is_bind && read_only &&
-		    mount(NULL, target, NULL, MS_REMOUNT | MS_BIND | MS_RDONLY, NULL) < 0)
-			r = -errno;
+		if (r == 0)
+			r = mount_apart(m, target, flags | (read_only ? MS_RDONLY : 0), base_buf_text(&data),
+			                is_bind && read_only);
 		base_buf_done(&data);
 		if (r < 0)
 			return err_set(err, r, "%s: mount %s: %s", target, m->type, strerror(-r));

@@ -36,13 +36,13 @@ static void bounds(const float *row, float softcap, const struct kn_pick *pick, 
 static void compare(const float *logits, uint32_t n_vocab, uint32_t n_best, float softcap, const struct kn_pick *picks,
                     struct kn_backend *be, struct kn_backend *ref)
 {
-	static struct kn_best best[ROWS][KN_MAX_BEST], want_best[ROWS][KN_MAX_BEST];
+	static struct kn_best best[ROWS * KN_MAX_BEST], want_best[ROWS * KN_MAX_BEST];
 	struct kn_picked got[ROWS], want[ROWS];
 	float tolerance = softcap > 0 ? 1e-4f : 0;
 
-	be->ops->pick(be, logits, n_vocab, ROWS, n_vocab, softcap, picks, n_best, best[0], got);
+	be->ops->pick(be, logits, n_vocab, ROWS, n_vocab, softcap, picks, n_best, best, got);
 	assert_int_equal(be->ops->sync(be), 0);
-	ref->ops->pick(ref, logits, n_vocab, ROWS, n_vocab, softcap, picks, n_best, want_best[0], want);
+	ref->ops->pick(ref, logits, n_vocab, ROWS, n_vocab, softcap, picks, n_best, want_best, want);
 	for (uint32_t i = 0; i < ROWS; i++) {
 		const float *row = logits + (size_t)i * n_vocab;
 		double below, up_to;
@@ -52,8 +52,8 @@ static void compare(const float *logits, uint32_t n_vocab, uint32_t n_best, floa
 		else
 			assert_true(got[i].max == -INFINITY);
 		for (uint32_t k = 0; k < n_best; k++) {
-			const struct kn_best *b = best[0] + (size_t)i * n_best + k,
-			                     *w = want_best[0] + (size_t)i * n_best + k;
+			const struct kn_best *b = best + (size_t)i * n_best + k,
+			                     *w = want_best + (size_t)i * n_best + k;
 
 			/* The cap may round two logits to one. */
 			if (softcap > 0 && w->id >= 0)
