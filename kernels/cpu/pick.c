@@ -131,15 +131,6 @@ static float nth_greatest(float *heap, size_t n, const float *x, size_t count)
 	return heap[0];
 }
 
-static int compare_best(const void *a, const void *b)
-{
-	const struct kn_best *x = a, *y = b;
-
-	if (x->logit != y->logit)
-		return x->logit > y->logit ? -1 : 1;
-	return x->id < y->id ? -1 : x->id > y->id;
-}
-
 /* Above the threshold are at most BLOCK values of each of the fewer than n_best blocks whose maximum is; equal to it
  * may be any number, of which the first are taken. */
 static void find_best(const struct call *c, size_t row, uint32_t n_best, struct kn_best *best, char *scratch)
@@ -168,7 +159,7 @@ static void find_best(const struct call *c, size_t row, uint32_t n_best, struct 
 			}
 		}
 	}
-	qsort(above, n_above, sizeof(*above), compare_best);
+	qsort(above, n_above, sizeof(*above), ref_by_rank);
 	for (uint32_t i = 0; i < n_best; i++) {
 		if (i < n_above)
 			best[i] = above[i];

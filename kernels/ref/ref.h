@@ -54,6 +54,8 @@ void ref_moe_scratch(struct kn_backend *be, const struct kn_moe *moe, float *out
                      size_t ld_x, size_t n, size_t dim, uint32_t top_k, const int32_t *ids, const float *weights,
                      float *scratch);
 
+/* Of qsort(), for struct kn_best: the greater logit first, equal ones by id. */
+int ref_by_rank(const void *a, const void *b);
 /* Draws of a row whose max *ret has. scratch: room for n_vocab of them. */
 void ref_draw(const float *row, size_t n_vocab, float softcap, const struct kn_pick *pick, struct kn_best *scratch,
               struct kn_picked *ret);

@@ -30,7 +30,7 @@ static void insert(struct kn_best *best, uint32_t n_best, int32_t id, float logi
 		best[i] = (struct kn_best){ logit, id };
 }
 
-static int by_rank(const void *a, const void *b)
+int ref_by_rank(const void *a, const void *b)
 {
 	const struct kn_best *x = a, *y = b;
 
@@ -54,7 +54,7 @@ static size_t filter(struct kn_best *c, size_t n, float max, const struct kn_pic
 	size_t kept = 0;
 
 	if (pick->top_k > 0 || pick->top_p < 1)
-		qsort(c, n, sizeof(*c), by_rank);
+		qsort(c, n, sizeof(*c), ref_by_rank);
 	if (pick->top_k > 0 && pick->top_k < n)
 		n = pick->top_k;
 	if (pick->top_p < 1) {
