@@ -439,7 +439,7 @@ static void print_all(const char *text, size_t len)
 static int run_ours_child(void *arg)
 {
 	const struct ours *o = arg;
-	struct base_buf out = BASE_BUF_INIT(AG_TOOLS_MAX_OUTPUT);
+	CLEANUP(base_buf_done) struct base_buf out = BASE_BUF_INIT(AG_TOOLS_MAX_OUTPUT);
 	struct err err = { 0 };
 	int r = ag_tools_run(o->context, o->name, o->args, &out, &err);
 

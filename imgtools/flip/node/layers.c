@@ -13,6 +13,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "base/cleanup.h"
 #include "base/json.h"
 #include "base/log.h"
 #include "node/node_internal.h"
@@ -260,7 +261,7 @@ static int read_table_of_peers(struct flip_node *node, const struct node_image *
                                const struct flip_blob_desc *desc, bool anyone, struct node_tail **ret_tail,
                                struct flip_toc **ret_toc)
 {
-	struct base_buf text = BASE_BUF_INIT(256 << 20);
+	CLEANUP(base_buf_done) struct base_buf text = BASE_BUF_INIT(256 << 20);
 	struct node_tail *tail = NULL;
 	struct err err = { 0 };
 	unsigned from = 0;
@@ -280,7 +281,6 @@ static int read_table_of_peers(struct flip_node *node, const struct node_image *
 	}
 	if (r == -EBADMSG)
 		flip_peers_blame(node->peers, from, err_text(&err));
-	base_buf_done(&text);
 	if (r == 0)
 		*ret_tail = tail;
 	else

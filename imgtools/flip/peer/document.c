@@ -179,7 +179,7 @@ int flip_peers_document(struct flip_peers *p, const struct flip_peer_blob *blob,
 {
 	size_t max = most == FLIP_PEER_HOLDER ? N_HOLDER_TRIES : N_TRIES, before = ret->len;
 	uint32_t tried[N_HOLDER_TRIES];
-	struct base_buf path = BASE_BUF_INIT(512);
+	CLEANUP(base_buf_done) struct base_buf path = BASE_BUF_INIT(512);
 	char trace[FLIP_PEER_TRACE];
 	struct peer_question q = { .image = blob->image,
 		                   .grant = blob->grant ? blob->grant : "public",
@@ -227,7 +227,6 @@ int flip_peers_document(struct flip_peers *p, const struct flip_peer_blob *blob,
 		failed(p, name, r, why);
 		r = -ENOENT;
 	}
-	base_buf_done(&path);
 	return r < 0 ? err_set(err, r, "no peer has the %s of %.19s", document, blob->digest) : 0;
 }
 
