@@ -7,6 +7,11 @@
  * <= 0 and touches nothing else; and if the next loop has begun meanwhile its subtraction is an ordinary claim on
  * that one. A claim carries no memory of an earlier loop, so there is no ABA to guard against, and no generation.
  *
+ * Which chunk a claim becomes is another matter: each worker has a run of neighbouring chunks and takes them from its
+ * front; who has none left takes from the back of another's. Neighbouring chunks lie next to each other in memory, and
+ * what prefetches one runs into the next: with four threads weights are read up to a quarter faster than when the
+ * threads take turns. There are as many claims as chunks, so whoever holds one finds a chunk in one round.
+ *
  * Sleeping: a worker that saw no work for a while sleeps on the futex `epoch`, which changes with every loop. The
  * pairs (epoch, n_sleepers) and (unfinished, caller_sleeps) are each written and read crosswise by two sides, both
  * sequentially consistent, so at least one side sees the other: no wake-up is lost. A wake-up too many costs a look
@@ -50,7 +55,12 @@ struct loop {
 	void *arg;
 	size_t n_items;
 	size_t grain;
-	int64_t n_chunks;
+	unsigned n_runs;
+};
+
+/* Of the chunks first..last-1 none is taken: `last` in the upper half, `first` in the lower one. */
+struct run {
+	_Alignas(CACHE_LINE) _Atomic uint64_t chunks;
 };
 
 struct worker {
@@ -72,6 +82,7 @@ struct base_threadpool {
 	unsigned n_started;
 	int64_t spin_ns;
 	struct worker *workers; /* n_threads - 1 */
+	struct run *runs;       /* n_threads; of a loop its n_runs first */
 
 	/* The caller's. */
 	bool yields;
@@ -106,17 +117,36 @@ static inline void cpu_pause(void)
 #endif
 }
 
-/* Spins a few pauses; false once `deadline` has passed. */
-static bool spin_once(int64_t deadline)
-{
-	for (int i = 0; i < PAUSES_PER_CLOCK_LOOK; i++)
-		cpu_pause();
-	return base_now_ns() < deadline;
-}
-
 static bool is_active(struct base_threadpool *pool, unsigned worker)
 {
 	return worker < atomic_load_explicit(&pool->n_active, memory_order_relaxed);
+}
+
+static uint64_t run_of(uint64_t first, uint64_t last)
+{
+	return last << 32 | first;
+}
+
+/* A chunk for whoever holds a claim. */
+static size_t take_chunk(struct base_threadpool *pool, unsigned worker)
+{
+	unsigned n = pool->loop.n_runs, own = worker % n;
+
+	for (unsigned r = own;; r = r + 1 < n ? r + 1 : 0) {
+		_Atomic uint64_t *chunks = &pool->runs[r].chunks;
+		uint64_t old = atomic_load_explicit(chunks, memory_order_relaxed);
+
+		for (;;) {
+			uint64_t first = old & UINT32_MAX, last = old >> 32;
+			uint64_t left = r == own ? run_of(first + 1, last) : run_of(first, last - 1);
+
+			if (first >= last)
+				break;
+			if (atomic_compare_exchange_weak_explicit(chunks, &old, left, memory_order_relaxed,
+			                                          memory_order_relaxed))
+				return r == own ? first : last - 1;
+		}
+	}
 }
 
 /* Claims and runs chunks until none is left, then reports them all at once. Returns how many. */
@@ -131,7 +161,7 @@ static int64_t run_chunks(struct base_threadpool *pool, unsigned worker)
 
 		if (left <= 0)
 			break;
-		begin = (size_t)(loop->n_chunks - left) * loop->grain;
+		begin = take_chunk(pool, worker) * loop->grain;
 		n = loop->n_items - begin;
 		loop->fn(loop->arg, begin, begin + (n < loop->grain ? n : loop->grain), worker);
 		n_done++;
@@ -161,9 +191,12 @@ static void wait_for_work(struct base_threadpool *pool, unsigned worker)
 		return;
 	}
 	do {
-		if (has_work(pool) || atomic_load_explicit(&pool->stop, memory_order_relaxed))
-			return;
-	} while (spin_once(deadline));
+		for (int i = 0; i < PAUSES_PER_CLOCK_LOOK; i++) {
+			if (has_work(pool) || atomic_load_explicit(&pool->stop, memory_order_relaxed))
+				return;
+			cpu_pause();
+		}
+	} while (base_now_ns() < deadline);
 
 	epoch = atomic_load(&pool->epoch);
 	/* A loop that began before the load above shows here; one that begins after it changes the epoch. */
@@ -230,7 +263,9 @@ int base_threadpool_new(unsigned n_threads, struct base_threadpool **ret_pool, s
 	base_load_init(&pool->load, n_threads);
 	pool->spin_ns = n_threads <= cpus ? SPIN_NS : SPIN_CROWDED_NS;
 	pool->workers = calloc(n_threads, sizeof(*pool->workers));
-	r = pool->workers ? start_workers(pool, err) : err_set(err, -ENOMEM, "thread pool: out of memory");
+	pool->runs = aligned_alloc(CACHE_LINE, n_threads * sizeof(*pool->runs));
+	r = pool->workers && pool->runs ? start_workers(pool, err)
+	                                : err_set(err, -ENOMEM, "thread pool: out of memory");
 	if (r < 0) {
 		base_threadpool_free(pool);
 		return r;
@@ -256,6 +291,7 @@ void base_threadpool_free(struct base_threadpool *pool)
 	for (unsigned i = 0; i < pool->n_started; i++)
 		(void)pthread_join(pool->workers[i].thread, NULL);
 	free(pool->workers);
+	free(pool->runs);
 	free(pool);
 }
 
@@ -271,10 +307,13 @@ static void wait_until_finished(struct base_threadpool *pool)
 	if (atomic_load_explicit(&pool->unfinished, memory_order_acquire) == 0)
 		return;
 	deadline = base_now_ns() + pool->spin_ns;
-	while (spin_once(deadline)) {
-		if (atomic_load_explicit(&pool->unfinished, memory_order_acquire) == 0)
-			return;
-	}
+	do {
+		for (int i = 0; i < PAUSES_PER_CLOCK_LOOK; i++) {
+			cpu_pause();
+			if (atomic_load_explicit(&pool->unfinished, memory_order_acquire) == 0)
+				return;
+		}
+	} while (base_now_ns() < deadline);
 	/* Whoever finishes last takes the flag down and wakes us; so may a worker that finished the loop before this
 	 * one and was held up, hence the second look and the loop. */
 	asleep = base_now_ns();
@@ -341,7 +380,7 @@ static void learn(struct base_threadpool *pool, int64_t now, int64_t wait_ns, in
 
 void base_threadpool_for(struct base_threadpool *pool, size_t n_items, size_t grain, base_threadpool_fn fn, void *arg)
 {
-	size_t n_chunks;
+	size_t n_chunks, n_runs;
 	uint32_t n_sleepers;
 	int64_t begin = 0, own_end, end, n_own;
 
@@ -349,6 +388,8 @@ void base_threadpool_for(struct base_threadpool *pool, size_t n_items, size_t gr
 		return;
 	if (grain == 0)
 		grain = 1;
+	if (n_items / grain >= UINT32_MAX)
+		grain = n_items / (UINT32_MAX / 2);
 	n_chunks = n_items / grain + (n_items % grain != 0);
 	if (n_chunks == 1 || pool->n_threads == 1) {
 		for (size_t begin = 0; begin < n_items; begin += n_items - begin < grain ? n_items - begin : grain)
@@ -360,7 +401,11 @@ void base_threadpool_for(struct base_threadpool *pool, size_t n_items, size_t gr
 		if (begin - pool->window.end_ns > IDLE_NS)
 			begin_window(pool, begin);
 	}
-	pool->loop = (struct loop){ fn, arg, n_items, grain, (int64_t)n_chunks };
+	n_runs = base_threadpool_active(pool);
+	pool->loop = (struct loop){ fn, arg, n_items, grain, (unsigned)n_runs };
+	for (size_t r = 0; r < n_runs; r++)
+		atomic_store_explicit(&pool->runs[r].chunks, run_of(n_chunks * r / n_runs, n_chunks * (r + 1) / n_runs),
+		                      memory_order_relaxed);
 	atomic_store_explicit(&pool->unfinished, (int64_t)n_chunks, memory_order_relaxed);
 	atomic_store_explicit(&pool->unclaimed, (int64_t)n_chunks, memory_order_release);
 	atomic_fetch_add(&pool->epoch, 1);
