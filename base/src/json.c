@@ -6,6 +6,7 @@
 #include <math.h>
 #include <string.h>
 
+#include "base/chars.h"
 #include "base/cleanup.h"
 #include "base/mapfile.h"
 
@@ -77,34 +78,15 @@ int base_json_append(struct base_buf *buf, const json_t *value)
 	return 0;
 }
 
-/* Length of the valid UTF-8 sequence at p (RFC 3629), 0 when there is none. */
-static size_t utf8_sequence(const unsigned char *p, size_t len)
-{
-	size_t n;
-
-	if (p[0] < 0x80)
-		return 1;
-	n = p[0] >= 0xf0 ? 4 : p[0] >= 0xe0 ? 3 : 2;
-	if (p[0] < 0xc2 || p[0] > 0xf4 || n > len)
-		return 0;
-	for (size_t i = 1; i < n; i++) {
-		if ((p[i] & 0xc0) != 0x80)
-			return 0;
-	}
-	if ((p[0] == 0xe0 && p[1] < 0xa0) || (p[0] == 0xed && p[1] > 0x9f) || (p[0] == 0xf0 && p[1] < 0x90) ||
-	    (p[0] == 0xf4 && p[1] > 0x8f))
-		return 0;
-	return n;
-}
-
 int base_json_append_string(struct base_buf *buf, const char *text, size_t len)
 {
 	const unsigned char *p = (const unsigned char *)text;
+	uint32_t cp;
 	size_t n;
 
 	(void)base_buf_putc(buf, '"');
 	for (size_t i = 0; i < len; i += n) {
-		n = utf8_sequence(p + i, len - i);
+		n = base_utf8_get(text + i, len - i, &cp);
 		if (n == 0) {
 			n = 1;
 			(void)base_buf_puts(buf, "\xef\xbf\xbd");

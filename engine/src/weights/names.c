@@ -6,6 +6,8 @@
 #include <string.h>
 #include <sys/random.h>
 
+#include "base/chars.h"
+
 enum { CHUNK_BYTES = 64 << 10, FIRST_SLOTS = 64 };
 
 struct eng_arena_chunk {
@@ -143,35 +145,14 @@ bool eng_names_find(const struct eng_names *names, const char *name, size_t len,
 	return true;
 }
 
-/* Length of the UTF-8 sequence (RFC 3629) at p, 0 when it is not one. */
-static size_t sequence_length(const unsigned char *p, size_t len)
-{
-	size_t n = p[0] >= 0xf0 ? 4 : p[0] >= 0xe0 ? 3 : 2;
-
-	if (p[0] < 0xc2 || p[0] > 0xf4 || n > len)
-		return 0;
-	for (size_t i = 1; i < n; i++) {
-		if ((p[i] & 0xc0) != 0x80)
-			return 0;
-	}
-	if ((p[0] == 0xe0 && p[1] < 0xa0) || (p[0] == 0xed && p[1] > 0x9f) || (p[0] == 0xf0 && p[1] < 0x90) ||
-	    (p[0] == 0xf4 && p[1] > 0x8f))
-		return 0;
-	return n;
-}
-
 bool eng_name_is_printable(const char *name, size_t len)
 {
-	const unsigned char *p = (const unsigned char *)name;
+	uint32_t cp;
 	size_t n;
 
 	for (size_t i = 0; i < len; i += n) {
-		n = 1;
-		if (p[i] < 0x20 || p[i] == 0x7f)
-			return false;
-		if (p[i] >= 0x80)
-			n = sequence_length(p + i, len - i);
-		if (n == 0)
+		n = base_utf8_get(name + i, len - i, &cp);
+		if (n == 0 || cp < 0x20 || cp == 0x7f)
 			return false;
 	}
 	return true;
