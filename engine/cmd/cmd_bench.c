@@ -11,9 +11,9 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
-#include <time.h>
 
 #include "base/cleanup.h"
+#include "base/clock.h"
 #include "base/threadpool.h"
 
 enum { MAX_REPS = 100, MAX_BATCH = 256 };
@@ -50,14 +50,6 @@ const struct opt cmd_bench_opts[] = {
 	{ "json", 0, OPT_FLAG, offsetof(struct bench, json), NULL, "one JSON object per line", NULL },
 	{ 0 }
 };
-
-static double now_s(void)
-{
-	struct timespec ts;
-
-	(void)clock_gettime(CLOCK_MONOTONIC, &ts);
-	return (double)ts.tv_sec + (double)ts.tv_nsec / 1e9;
-}
 
 static int compare_doubles(const void *a, const void *b)
 {
@@ -110,10 +102,10 @@ static double measure_bandwidth(uint32_t n_threads)
 		memset(data, 1, READ_BYTES);
 		r->data = data;
 		for (int i = 0; i < 6; i++) {
-			double t = now_s();
+			double t = base_now_s();
 
 			base_threadpool_for(pool, READ_BYTES / READ_CHUNK, 1, read_chunk, r);
-			t = now_s() - t;
+			t = base_now_s() - t;
 			if (READ_BYTES / t > best)
 				best = READ_BYTES / t;
 		}
@@ -141,7 +133,7 @@ static void on_event(void *arg, const struct eng_event *ev)
 
 	(void)pthread_mutex_lock(&t->lock);
 	if (ev->kind == ENG_EV_TOKEN) {
-		t->last_s = now_s();
+		t->last_s = base_now_s();
 		if (ev->position == 0)
 			t->first_s = t->last_s;
 	}
@@ -177,7 +169,7 @@ static int measure(const struct bench *o, struct eng_engine *e, uint32_t n_promp
 
 	if (!ids)
 		return err_set(err, -ENOMEM, "out of memory");
-	start = now_s();
+	start = base_now_s();
 	for (uint32_t k = 0; k < o->batch && r == 0; k++) {
 		uint64_t id;
 

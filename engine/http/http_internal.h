@@ -21,6 +21,7 @@
 #include <stdint.h>
 
 #include "base/buf.h"
+#include "base/clock.h"
 #include "engine.h"
 #include "engine_http.h"
 #include "params.h"
@@ -131,8 +132,15 @@ struct route {
 	enum route_flags { ROUTE_PUBLIC = 1, ROUTE_ANTHROPIC = 2 /* its errors have that shape */ } flags;
 };
 
-uint64_t http_now_ms(void);
-uint64_t http_now_us(void);
+static inline uint64_t http_now_ms(void)
+{
+	return (uint64_t)base_now_ms();
+}
+
+static inline uint64_t http_now_us(void)
+{
+	return (uint64_t)base_now_us();
+}
 
 /* auth.c */
 int http_keys_read(const char *path, struct http_keys *keys, struct err *err);

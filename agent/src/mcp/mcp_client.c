@@ -8,6 +8,7 @@
 #include <string.h>
 
 #include "base/cleanup.h"
+#include "base/clock.h"
 #include "base/json.h"
 #include "mcp/mcp_internal.h"
 
@@ -90,13 +91,13 @@ static void take_back(struct ag_mcp_client *c, json_int_t id, const char *why)
 	(void)send_json(c,
 	                json_pack("{s:s, s:s, s:{s:I, s:s}}", "jsonrpc", "2.0", "method", "notifications/cancelled",
 	                          "params", "requestId", id, "reason", why),
-	                ag_mcp_now_ms() + CANCEL_GRACE_MS, NULL);
+	                base_now_ms() + CANCEL_GRACE_MS, NULL);
 }
 
 /* params is taken. */
 static int request(struct ag_mcp_client *c, const char *method, json_t *params, json_t **ret_result, struct err *err)
 {
-	int64_t deadline = ag_mcp_now_ms() + c->config->timeout_ms;
+	int64_t deadline = base_now_ms() + c->config->timeout_ms;
 	json_int_t id = ++c->last_id;
 	int r;
 
@@ -146,7 +147,7 @@ static int shake_hands(struct ag_mcp_client *c, struct err *err)
 	if (c->transport->agreed)
 		c->transport->agreed(c->transport, c->revision);
 	return send_json(c, json_pack("{s:s, s:s}", "jsonrpc", "2.0", "method", "notifications/initialized"),
-	                 ag_mcp_now_ms() + c->config->timeout_ms, err);
+	                 base_now_ms() + c->config->timeout_ms, err);
 }
 
 int ag_mcp_client_open(const struct ag_mcp_config *config, const volatile sig_atomic_t *cancel,

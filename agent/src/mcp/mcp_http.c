@@ -11,6 +11,7 @@
 #include <strings.h>
 
 #include "base/cleanup.h"
+#include "base/clock.h"
 #include "base/http_client.h"
 #include "base/json.h"
 #include "key.h"
@@ -137,7 +138,7 @@ static int on_body(void *arg, const char *data, size_t len)
 	int r;
 
 	/* A server that sends something now and then is never idle: the deadline counts. */
-	if (ag_mcp_now_ms() > h->deadline)
+	if (base_now_ms() > h->deadline)
 		h->error = err_set(h->err, -ETIMEDOUT, "%s: no answer in time", h->config->name);
 	if (h->error)
 		return h->error;
@@ -193,7 +194,7 @@ static int http_send(struct ag_mcp_transport *t, const char *data, size_t len, i
 {
 	struct http *h = (struct http *)t;
 	const char *headers[6];
-	int64_t left = deadline - ag_mcp_now_ms();
+	int64_t left = deadline - base_now_ms();
 	struct base_http_request req = { .method = "POST",
 		                         .url = h->config->url,
 		                         .headers = headers,

@@ -37,6 +37,5 @@ int ag_mcp_stdio_open(const struct ag_mcp_config *config, const volatile sig_ato
                       struct ag_mcp_transport **ret_transport, struct err *err);
 int ag_mcp_http_open(const struct ag_mcp_config *config, const volatile sig_atomic_t *cancel,
                      struct ag_mcp_transport **ret_transport, struct err *err);
-int64_t ag_mcp_now_ms(void);
 
 #endif

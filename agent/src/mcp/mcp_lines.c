@@ -2,17 +2,8 @@
  * matters here; an event ends at an empty line). */
 #include <errno.h>
 #include <string.h>
-#include <time.h>
 
 #include "mcp/mcp_internal.h"
-
-int64_t ag_mcp_now_ms(void)
-{
-	struct timespec t;
-
-	(void)clock_gettime(CLOCK_MONOTONIC, &t);
-	return (int64_t)t.tv_sec * 1000 + t.tv_nsec / 1000000;
-}
 
 void ag_mcp_lines_init(struct ag_mcp_lines *lines)
 {

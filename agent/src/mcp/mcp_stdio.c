@@ -14,6 +14,7 @@
 #include <unistd.h>
 
 #include "base/cleanup.h"
+#include "base/clock.h"
 #include "base/json.h"
 #include "mcp/mcp_internal.h"
 
@@ -88,7 +89,7 @@ static int wait_for(struct stdio *s, bool writing, int64_t deadline, struct err 
 	struct pollfd p[3] = { { .fd = s->from, .events = POLLIN },
 		               { .fd = s->errors, .events = POLLIN },
 		               { .fd = writing ? s->to : -1, .events = POLLOUT } };
-	int64_t left = deadline - ag_mcp_now_ms();
+	int64_t left = deadline - base_now_ms();
 
 	if (s->cancel && *s->cancel)
 		return err_set(err, -ECANCELED, "%s: cancelled", s->config->name);
@@ -169,14 +170,14 @@ static int stdio_receive(struct ag_mcp_transport *t, int64_t deadline, json_t **
 
 static bool has_left(struct stdio *s, int64_t ms)
 {
-	int64_t deadline = ag_mcp_now_ms() + ms;
+	int64_t deadline = base_now_ms() + ms;
 
 	do {
 		if (waitpid(s->pid, NULL, WNOHANG) != 0)
 			return true;
 		read_errors(s);
 		(void)poll(NULL, 0, 5);
-	} while (ag_mcp_now_ms() < deadline);
+	} while (base_now_ms() < deadline);
 	return false;
 }
 

@@ -6,8 +6,8 @@
 #include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
-#include <time.h>
 
+#include "base/clock.h"
 #include "sys/sys_sample.h"
 
 enum { MAX_PROCESSES = 200000, MAX_CGROUPS = 500, MAX_DEPTH = 8, MAX_DEVICES = 4096 };
@@ -274,14 +274,12 @@ int ag_sys_sample_take(const struct sys_ctx *ctx, struct sys_sample **ret)
 {
 	CLEANUP(base_buf_done) struct base_buf buf = BASE_BUF_INIT(16 << 20);
 	struct sys_sample *s = calloc(1, sizeof(*s));
-	struct timespec now;
 	int r;
 
 	if (!s)
 		return -ENOMEM;
 	base_buf_init(&s->meminfo, 64 << 10);
-	(void)clock_gettime(CLOCK_MONOTONIC, &now);
-	s->time_s = (double)now.tv_sec + (double)now.tv_nsec * 1e-9;
+	s->time_s = base_now_s();
 	r = ag_sys_read(ctx, &buf, "/proc/stat");
 	if (r == 0 && !ag_sys_parse_stat(ag_sys_buf_span(&buf), &s->stat))
 		r = -EBADMSG;

@@ -3,6 +3,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/clock.h"
 #include "sched/sched_internal.h"
 
 /* A step's output rows: in host memory one after the other, or, where `all` is NULL, one by one from whoever has them.
@@ -146,7 +147,7 @@ void sched_fail(struct sched_step *step, int code, const struct err *why)
 /* Time is shared between prefill and decode by their tokens. */
 static void count_step(struct eng_sched *s, const struct sched_step *step)
 {
-	uint64_t n_prefill = 0, n_decode = 0, prefill_ns, now = sched_now_ns(), ns;
+	uint64_t n_prefill = 0, n_decode = 0, prefill_ns, now = (uint64_t)base_now_ns(), ns;
 
 	/* Behind another step it could not begin before that one had landed. */
 	ns = now - (step->begin_ns > s->landed_ns ? step->begin_ns : s->landed_ns);

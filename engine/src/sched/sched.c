@@ -13,6 +13,7 @@
 #include <string.h>
 #include <time.h>
 
+#include "base/clock.h"
 #include "sched/disk.h"
 #include "sched/sched_internal.h"
 
@@ -20,18 +21,10 @@ enum { DEFAULT_STEP_MS = 100, DEFAULT_REST_MS = 20000, MAX_RETRY_S = 60 };
 
 /* ---- Ending requests ---- */
 
-uint64_t sched_now_ns(void)
-{
-	struct timespec ts;
-
-	(void)clock_gettime(CLOCK_MONOTONIC, &ts);
-	return (uint64_t)ts.tv_sec * 1000000000u + (uint64_t)ts.tv_nsec;
-}
-
 /* Locked. */
 static void count_end(struct eng_sched *s, const struct sreq *r)
 {
-	uint64_t now = sched_now_ns();
+	uint64_t now = (uint64_t)base_now_ns();
 
 	/* Only while others wait does the rate of ends tell how fast the engine is. */
 	if (s->last_end_ns && s->n_queued > 0) {

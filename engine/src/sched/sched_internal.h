@@ -193,7 +193,6 @@ int sched_begin_state(struct eng_sched *s, struct sreq *r);
 /* sched.c */
 /* A cache read a page or has room for one; on its thread. */
 void sched_cache_is_ready(void *s);
-uint64_t sched_now_ns(void);
 /* Hands out what was chosen, of one and of all running requests. */
 void sched_say_one(struct eng_sched *s, struct sreq *r);
 void sched_say(struct eng_sched *s);

@@ -11,6 +11,7 @@
  * has something to do. It is landed first when that cannot be: where it gives rows, when a draft is likely to pay,
  * which needs the tokens, when pages run out, and for whatever an operator asks. Whoever turns out to have ended in it
  * is computed one token too far, which nobody looks at. */
+#include "base/clock.h"
 #include "sched/sched_internal.h"
 
 struct budget {
@@ -262,7 +263,7 @@ static int begin(struct eng_sched *s, struct sched_step *step)
 
 	ask_for_picks(s, step);
 	step->is_ahead = s->flight != NULL;
-	step->begin_ns = sched_now_ns();
+	step->begin_ns = (uint64_t)base_now_ns();
 	if (!s->active_since_ns)
 		s->active_since_ns = step->begin_ns;
 	begin_masks(s, step);

@@ -6,10 +6,10 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 #include <unistd.h>
 
 #include "base/cleanup.h"
+#include "base/clock.h"
 #include "base/json.h"
 #include "image_progress.h"
 #include "model.h"
@@ -125,14 +125,6 @@ struct watch {
 	char said[ERR_MSG_SIZE];
 };
 
-static int64_t now_ms(void)
-{
-	struct timespec ts;
-
-	(void)clock_gettime(CLOCK_MONOTONIC, &ts);
-	return (int64_t)ts.tv_sec * 1000 + ts.tv_nsec / 1000000;
-}
-
 /* 1: all of it is there; 0: not yet. */
 static int look(struct watch *w, const json_t *model, struct err *err)
 {
@@ -145,9 +137,9 @@ static int look(struct watch *w, const json_t *model, struct err *err)
 		return 1;
 	if (p.done != w->here) {
 		w->here = p.done;
-		w->moved_ms = now_ms();
+		w->moved_ms = base_now_ms();
 	}
-	still_s = (now_ms() - w->moved_ms) / 1000;
+	still_s = (base_now_ms() - w->moved_ms) / 1000;
 	if (w->show(&p, NULL) && w->is_seed)
 		return err_set(err, -EINTR, "interrupted; what has arrived is kept, and %s is not whole", w->name);
 	if (image_is_interrupted(NULL))
@@ -182,7 +174,7 @@ int model_pull(const struct model_args *o, const struct flip_settings *s, const 
 		{ "keep", o->keep ? "1" : NULL },
 		{ "preheat", o->preheat ? "1" : NULL },
 	};
-	struct watch w = { .name = name, .is_seed = o->seeded != NULL, .moved_ms = now_ms() };
+	struct watch w = { .name = name, .is_seed = o->seeded != NULL, .moved_ms = base_now_ms() };
 	int r = ask(s, "POST", "/v1/model/pull", q, 5, NULL, err), done = o->detach;
 
 	w.show = image_progress(); /* from here on an interruption is noticed, and told what it means */

@@ -7,6 +7,7 @@
 #include <string.h>
 
 #include "base/cleanup.h"
+#include "base/clock.h"
 #include "fetch_internal.h"
 
 enum { BAD_FIRST_MS = 5000, BAD_DOUBLINGS = 6, REFUSED_MS = 60000 };
@@ -402,7 +403,7 @@ void flip_door_fails(struct flip_fetch *f, struct fetch_door *d, long status)
 void flip_origin_bytes(struct flip_fetch *f, struct fetch_origin *o, size_t n)
 {
 	enum { TICK_US = 100000 };
-	int64_t now = flip_fetch_now(), time = now - o->tick_start;
+	int64_t now = base_now_us(), time = now - o->tick_start;
 
 	(void)f;
 	if (!o->tick_start || time > 10 * TICK_US) { /* after a rest */

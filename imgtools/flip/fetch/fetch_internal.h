@@ -279,7 +279,6 @@ struct flip_fetch {
 };
 
 /* loop.c */
-int64_t flip_fetch_now(void);
 void *flip_fetch_loop(void *arg);
 void flip_fetch_wake(struct flip_fetch *f);
 void flip_fetch_due(struct flip_fetch *f, int64_t due); /* come back then, at the latest */

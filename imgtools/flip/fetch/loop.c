@@ -10,19 +10,11 @@
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 
+#include "base/clock.h"
 #include "fetch_internal.h"
 
 enum { REST_US = 50000 }; /* so long nothing else was under way before the background starts */
-
-int64_t flip_fetch_now(void)
-{
-	struct timespec t;
-
-	(void)clock_gettime(CLOCK_MONOTONIC, &t);
-	return (int64_t)t.tv_sec * 1000000 + t.tv_nsec / 1000;
-}
 
 void flip_fetch_wake(struct flip_fetch *f)
 {
@@ -400,7 +392,7 @@ static void turn(struct flip_fetch *f)
 	bool any;
 
 	f->next_due = INT64_MAX;
-	f->now = flip_fetch_now();
+	f->now = base_now_us();
 	take_notes(f);
 	take_tasks(f);
 	end_stalled(f);
@@ -408,7 +400,7 @@ static void turn(struct flip_fetch *f)
 	start_what_may(f);
 	pause_background(f);
 	(void)curl_multi_perform(f->multi, &n_running);
-	f->now = flip_fetch_now();
+	f->now = base_now_us();
 	any = take_ended(f);
 	measure_rate(f);
 	if (!any) {

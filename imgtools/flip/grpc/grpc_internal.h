@@ -7,6 +7,7 @@
 #include <stdint.h>
 
 #include "base/buf.h"
+#include "base/clock.h"
 #include "base/err.h"
 #include "grpc/grpc.h"
 
@@ -24,7 +25,11 @@ void flip_grpc_percent_encode(const char *text, char *ret_text, size_t size);
 void flip_grpc_percent_decode(const char *text, size_t len, char *ret_text, size_t size);
 /* "100m" and the like, in nanoseconds; -EBADMSG. */
 int flip_grpc_timeout_parse(const char *text, size_t len, uint64_t *ret_ns);
-uint64_t flip_grpc_now_ns(void); /* CLOCK_MONOTONIC */
+static inline uint64_t flip_grpc_now_ns(void)
+{
+	return (uint64_t)base_now_ns();
+}
+
 void flip_grpc_put_prefix(uint8_t prefix[FLIP_GRPC_PREFIX], size_t size);
 size_t flip_grpc_get_size(const uint8_t prefix[FLIP_GRPC_PREFIX]);
 

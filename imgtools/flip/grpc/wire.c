@@ -4,7 +4,6 @@
 #include <string.h>
 #include <sys/socket.h>
 #include <sys/un.h>
-#include <time.h>
 
 #include "base/chars.h"
 #include "grpc_internal.h"
@@ -125,14 +124,6 @@ int flip_grpc_timeout_parse(const char *text, size_t len, uint64_t *ret_ns)
 		}
 	}
 	return -EBADMSG;
-}
-
-uint64_t flip_grpc_now_ns(void)
-{
-	struct timespec t;
-
-	(void)clock_gettime(CLOCK_MONOTONIC, &t);
-	return (uint64_t)t.tv_sec * 1000000000u + (uint64_t)t.tv_nsec;
 }
 
 void flip_grpc_put_prefix(uint8_t prefix[FLIP_GRPC_PREFIX], size_t size)

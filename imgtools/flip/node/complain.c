@@ -4,6 +4,7 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "base/clock.h"
 #include "base/log.h"
 #include "node/node_internal.h"
 
@@ -29,7 +30,7 @@ static struct node_complaint *entry_of(struct flip_node *node, uint32_t layer, i
 void node_complain(struct node_layer *layer, int r, const char *what)
 {
 	struct flip_node *node = layer->node;
-	int64_t now_ms = node_now_ms();
+	int64_t now_ms = base_now_ms();
 	struct node_complaint *c;
 	char more[48] = "";
 	bool speak;

@@ -14,6 +14,7 @@
 #include <unistd.h>
 
 #include "base/cleanup.h"
+#include "base/clock.h"
 #include "base/json.h"
 #include "base/log.h"
 #include "node/node_internal.h"
@@ -357,7 +358,7 @@ static int make_ready(struct flip_node *node, const struct node_image *image, co
 	const struct img_descriptor *d = node_image_layer(image, digest);
 	struct flip_layer_row row = { .kind = FLIP_LAYER_LAZY };
 	char dir[NODE_PATH];
-	int64_t start = node_now_ms();
+	int64_t start = base_now_ms();
 	int r;
 
 	if (!d)
@@ -382,7 +383,7 @@ static int make_ready(struct flip_node *node, const struct node_image *image, co
 	if (r == 0)
 		base_log_with(BASE_LOG_INFO, NODE_FIELDS(image->ref, digest), "%s: layer %s is ready (%s, %lld ms)",
 		              image->ref, digest, row.kind == FLIP_LAYER_LAZY ? "lazy" : "unpacked",
-		              (long long)(node_now_ms() - start));
+		              (long long)(base_now_ms() - start));
 	return r;
 }
 

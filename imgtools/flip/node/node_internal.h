@@ -172,8 +172,6 @@ struct flip_node {
 	_Atomic bool is_dirty; /* something was written since the last sync */
 };
 
-int64_t node_now_ms(void); /* monotonic */
-
 /* ---- layers.c --------------------------------------------------------------------------------------------------- */
 
 /* The layer, made ready when it is not: its table read, or all of it pulled and unpacked. Several callers for one

@@ -7,6 +7,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/clock.h"
 #include "base/log.h"
 #include "node/node_internal.h"
 
@@ -81,7 +82,7 @@ static size_t next_slice(struct node_queue *q, struct node_layer **ret_layer, ui
 /* With the lock held: nothing is to be asked for now. */
 static bool rests(const struct node_queue *q)
 {
-	return q->is_stopped || (q->rests_until_ms && q->rests_until_ms > node_now_ms());
+	return q->is_stopped || (q->rests_until_ms && q->rests_until_ms > base_now_ms());
 }
 
 /* With the lock held: something waits; FLIP_PREHEAT: nothing else does. -1: nothing. */
@@ -205,7 +206,7 @@ void node_queue_arrived(struct flip_node *node, uint64_t n_bytes)
 void node_queue_failed(struct flip_node *node)
 {
 	pthread_mutex_lock(&node->queue.lock);
-	node->queue.rests_until_ms = node_now_ms() + REST_MS;
+	node->queue.rests_until_ms = base_now_ms() + REST_MS;
 	pthread_mutex_unlock(&node->queue.lock);
 }
 

@@ -16,8 +16,8 @@
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 
+#include "base/clock.h"
 #include "base/sha256.h"
 #include "node/node_internal.h"
 
@@ -72,19 +72,6 @@ struct arrival {
 	uint8_t data[];
 };
 
-static int64_t now_us(void)
-{
-	struct timespec ts;
-
-	(void)clock_gettime(CLOCK_MONOTONIC, &ts);
-	return (int64_t)ts.tv_sec * 1000000 + ts.tv_nsec / 1000;
-}
-
-int64_t node_now_ms(void)
-{
-	return now_us() / 1000;
-}
-
 int node_reads_init(struct flip_node *node)
 {
 	node->loads = calloc(BUCKETS, sizeof(*node->loads));
@@ -132,7 +119,7 @@ static void answer(struct waiting *w)
 		flip_fs_reply_fd(w->read, flip_object_fd(w->store), w->offset, size);
 		flip_object_handed_on(w->store, w->offset, size);
 	}
-	atomic_fetch_add(&w->node->read_wait_us, (uint64_t)(now_us() - w->since_us));
+	atomic_fetch_add(&w->node->read_wait_us, (uint64_t)(base_now_us() - w->since_us));
 	flip_object_unref(w->store);
 	free(w);
 }
@@ -671,14 +658,14 @@ void node_read(struct node_layer *layer, const struct flip_index_object *object,
 		               .offset = offset,
 		               .size = size,
 		               .needs_all = needs_all,
-		               .since_us = now_us(),
+		               .since_us = base_now_us(),
 		               .node = node };
 	atomic_init(&w->n_left, 1); /* ours, until all are asked for */
 	if (needs_all ? flip_object_is_complete(store) : flip_object_has(store, offset, size)) {
 		one_less(w, 0);
 		return;
 	}
-	atomic_store(&node->last_foreground_ms, node_now_ms());
+	atomic_store(&node->last_foreground_ms, base_now_ms());
 	atomic_fetch_add(&node->n_reads_waited, 1);
 	if (!node_layer_can_fetch(layer) || first == end) { /* was unpacked once, and its object is gone */
 		node_complain(layer, -ENOENT, "a content is missing that cannot be fetched again by itself");

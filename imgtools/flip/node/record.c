@@ -8,6 +8,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/clock.h"
 #include "base/log.h"
 #include "node/node_internal.h"
 
@@ -63,7 +64,7 @@ static struct node_recording *recording_new(const char *ref, struct node_layer *
 		recording_free(r);
 		return NULL;
 	}
-	r->started_ms = r->last_ms = node_now_ms();
+	r->started_ms = r->last_ms = base_now_ms();
 	return r;
 }
 
@@ -95,7 +96,7 @@ static void note(struct node_recording *r, uint32_t layer, uint32_t chunk)
 	if (r->seen[layer][chunk / 8] & 1u << chunk % 8)
 		return;
 	r->seen[layer][chunk / 8] |= (uint8_t)(1u << chunk % 8);
-	r->last_ms = node_now_ms();
+	r->last_ms = base_now_ms();
 	if (r->n == r->cap) {
 		size_t cap = r->cap ? r->cap * 2 : 1024;
 		struct recorded *p = r->n < MAX_RECORDED ? reallocarray(r->items, cap, sizeof(*p)) : NULL;

@@ -9,10 +9,10 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
-#include <time.h>
 #include <unistd.h>
 
 #include "base/cleanup.h"
+#include "base/clock.h"
 #include "base/log.h"
 #include "grpc/remote.h"
 #include "node/node_internal.h"
@@ -179,7 +179,7 @@ static void on_start(struct flip_node *node, const struct chain *c)
 
 	if (!n)
 		return;
-	atomic_store(&node->last_foreground_ms, node_now_ms());
+	atomic_store(&node->last_foreground_ms, base_now_ms());
 	node_keeper_wake(node);
 	for (size_t i = 0; i < n; i++)
 		atomic_store(&layers[i]->is_wanted, true);
@@ -202,7 +202,7 @@ static int want_again(const struct flip_snapshot *s, void *arg)
 	for (size_t i = 0; i < n; i++)
 		atomic_store(&layers[i]->is_wanted, true);
 	if (n)
-		atomic_store(&node->last_foreground_ms, node_now_ms()); /* the keeper looks often */
+		atomic_store(&node->last_foreground_ms, base_now_ms()); /* the keeper looks often */
 	chain_done(&c);
 	return 0;
 }
@@ -210,14 +210,6 @@ static int want_again(const struct flip_snapshot *s, void *arg)
 int node_want_started(struct flip_node *node, struct err *err)
 {
 	return flip_store_snapshots(node->store, want_again, node, err);
-}
-
-static int64_t now_ns(void)
-{
-	struct timespec ts;
-
-	(void)clock_gettime(CLOCK_REALTIME, &ts);
-	return (int64_t)ts.tv_sec * 1000000000 + ts.tv_nsec;
 }
 
 /* ---- Remote layers ----------------------------------------------------------------------------------------------- */
@@ -286,7 +278,7 @@ static int prepare_remote(struct flip_node *node, const struct flip_remote_label
 		s.layer = layer->digest;
 		s.labels = (struct flip_label *)labels;
 		s.n_labels = n_labels;
-		s.created_ns = s.updated_ns = now_ns();
+		s.created_ns = s.updated_ns = base_wall_ns();
 		r = flip_store_snapshot_add(node->store, &s, err);
 		if (r == -EEXIST)
 			r = 0;
@@ -306,7 +298,7 @@ static int create(struct flip_node *node, enum flip_snapshot_kind kind, const ch
 		                   .parent = (char *)parent,
 		                   .labels = (struct flip_label *)labels,
 		                   .n_labels = n_labels,
-		                   .created_ns = now_ns() };
+		                   .created_ns = base_wall_ns() };
 	struct chain c = { 0 };
 	int r;
 

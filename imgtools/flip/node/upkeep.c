@@ -7,6 +7,7 @@
 #include <malloc.h>
 #include <time.h>
 
+#include "base/clock.h"
 #include "base/log.h"
 #include "node/node_internal.h"
 
@@ -136,7 +137,7 @@ static void watch_room(struct flip_node *node, int64_t now_ms, int64_t *last_gc_
 static void *keep(void *arg)
 {
 	struct flip_node *node = arg;
-	int64_t last_sync_ms = node_now_ms(), last_gc_ms = 0;
+	int64_t last_sync_ms = base_now_ms(), last_gc_ms = 0;
 
 	pthread_mutex_lock(&node->keeper_lock);
 	while (!node->keeper_stops) {
@@ -148,7 +149,7 @@ static void *keep(void *arg)
 		/* Who makes us busy from here on wakes us. */
 		atomic_store(&node->keeper_dozes, true);
 		busy = atomic_load(&node->is_dirty) || node_record_is_running(node) ||
-		       node_now_ms() - atomic_load(&node->last_foreground_ms) < 60000 || node_queue_preheats(node);
+		       base_now_ms() - atomic_load(&node->last_foreground_ms) < 60000 || node_queue_preheats(node);
 		atomic_store(&node->keeper_dozes, !busy);
 		(void)clock_gettime(CLOCK_REALTIME, &until);
 		until.tv_sec += busy ? TICK_S : IDLE_S;
@@ -156,7 +157,7 @@ static void *keep(void *arg)
 		if (node->keeper_stops)
 			break;
 		pthread_mutex_unlock(&node->keeper_lock);
-		now_ms = node_now_ms();
+		now_ms = base_now_ms();
 		if (atomic_exchange(&node->has_gone_layers, false) && node_layers_drop_removed(node, &err) < 0)
 			base_log(BASE_LOG_WARN, "%s", err_text(&err));
 		node_record_finish(node, now_ms);

@@ -15,6 +15,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/clock.h"
 #include "base/sha256.h"
 #include "node/node_internal.h"
 
@@ -82,7 +83,7 @@ static int look_up(struct flip_node *node, const uint8_t key[BASE_SHA256_SIZE], 
 	int r = -ENOENT;
 
 	pthread_mutex_lock(&v->lock);
-	if (v->kept[at].at_ms && node_now_ms() - v->kept[at].at_ms <= max_age_ms &&
+	if (v->kept[at].at_ms && base_now_ms() - v->kept[at].at_ms <= max_age_ms &&
 	    memcmp(v->kept[at].key, key, BASE_SHA256_SIZE) == 0)
 		r = v->kept[at].is_yes;
 	pthread_mutex_unlock(&v->lock);
@@ -96,7 +97,7 @@ static void keep(struct flip_node *node, const uint8_t key[BASE_SHA256_SIZE], bo
 
 	pthread_mutex_lock(&v->lock);
 	memcpy(v->kept[at].key, key, BASE_SHA256_SIZE);
-	v->kept[at].at_ms = node_now_ms();
+	v->kept[at].at_ms = base_now_ms();
 	v->kept[at].is_yes = is_yes;
 	pthread_mutex_unlock(&v->lock);
 }

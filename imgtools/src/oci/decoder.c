@@ -4,12 +4,12 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <string.h>
-#include <time.h>
 #include <unistd.h>
 #include <zlib.h>
 #include <zstd.h>
 
 #include "base/cleanup.h"
+#include "base/clock.h"
 #include "base/sha256.h"
 #include "oci_internal.h"
 
@@ -51,14 +51,12 @@ void img_meter_done(struct img_meter *m)
 
 int img_meter_add(struct img_meter *m, uint64_t n)
 {
-	struct timespec ts;
 	int64_t ms;
 	int r;
 
 	if (!m || !m->fn)
 		return 0;
-	(void)clock_gettime(CLOCK_MONOTONIC, &ts);
-	ms = (int64_t)ts.tv_sec * 1000 + ts.tv_nsec / 1000000;
+	ms = base_now_ms();
 	(void)pthread_mutex_lock(&m->lock);
 	m->now.done += n;
 	if (ms - m->last_ms >= 100 && !m->is_canceled) {

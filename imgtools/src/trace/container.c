@@ -12,6 +12,7 @@
 #include <unistd.h>
 
 #include "base/cleanup.h"
+#include "base/clock.h"
 #include "base/json.h"
 #include "base/mapfile.h"
 
@@ -99,7 +100,7 @@ static char *find_root(const char *id)
 int img_trace_find_container(const char *id, const volatile sig_atomic_t *stop, unsigned timeout_ms, char **ret_root,
                              struct err *err)
 {
-	uint64_t deadline = img_trace_now_ns() + timeout_ms * 1000000ull;
+	uint64_t deadline = (uint64_t)base_now_ns() + timeout_ms * 1000000ull;
 	CLEANUP(close_fdp) int mounts = open("/proc/self/mountinfo", O_RDONLY | O_CLOEXEC);
 	struct pollfd p = { .fd = mounts, .events = POLLPRI };
 
@@ -116,7 +117,7 @@ int img_trace_find_container(const char *id, const volatile sig_atomic_t *stop, 
 		}
 		if (*stop)
 			return err_set(err, -EINTR, "container %s: it did not appear", id);
-		if (timeout_ms && img_trace_now_ns() > deadline)
+		if (timeout_ms && (uint64_t)base_now_ns() > deadline)
 			return err_set(err, -ETIMEDOUT, "container %s: not there after %u ms", id, timeout_ms);
 		/* A new mount wakes us at once: the container's first file must not be missed. */
 		(void)poll(&p, 1, 100);

@@ -23,6 +23,7 @@
 #include <unistd.h>
 
 #include "base/cleanup.h"
+#include "base/clock.h"
 #include "base/mapfile.h"
 
 #include "interp.h"
@@ -211,7 +212,7 @@ static bool was_there_before(const struct watcher *w, const char *path)
 static void keep(struct watcher *w, const struct seen_process *p, const char *path, enum img_access access,
                  const struct stat *st)
 {
-	uint64_t now = img_trace_now_ns() - w->start_ns;
+	uint64_t now = (uint64_t)base_now_ns() - w->start_ns;
 	struct img_trace_record r = { .path = path,
 		                      .access = access,
 		                      .pid = p->number,
@@ -317,7 +318,7 @@ static int open_fanotify(struct watcher *w, const char *root)
 
 static int watcher_init(struct watcher *w, struct err *err)
 {
-	*w = (struct watcher){ .fd = -1, .lower_fd = -1, .err = err, .start_ns = img_trace_now_ns() };
+	*w = (struct watcher){ .fd = -1, .lower_fd = -1, .err = err, .start_ns = (uint64_t)base_now_ns() };
 	w->ignore[0] = getpid();
 	w->trace = img_trace_new();
 	return w->trace ? 0 : err_set(err, -ENOMEM, "fanotify: out of memory");
@@ -402,7 +403,7 @@ static int attach(void *arg, pid_t pid, int root_fd, struct err *err)
 	if (r == 0 && !w->is_alone)
 		return err_set(err, -ENOTSUP,
 		               "fanotify needs an overlay as the root, which cannot be had here: use ptrace");
-	w->start_ns = img_trace_now_ns();
+	w->start_ns = (uint64_t)base_now_ns();
 	return r;
 }
 

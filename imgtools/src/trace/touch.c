@@ -14,6 +14,7 @@
 
 #include "base/cleanup.h"
 
+#include "base/clock.h"
 #include "interp.h"
 #include "tracer_internal.h"
 #include "tracer_state.h"
@@ -23,7 +24,7 @@
 static void keep(struct img_tracer *t, const struct img_tracee *p, const char *path, enum img_access access,
                  uint64_t size, int error)
 {
-	uint64_t now = img_trace_now_ns() - t->start_ns;
+	uint64_t now = (uint64_t)base_now_ns() - t->start_ns;
 	struct img_trace_record r = { .path = path,
 		                      .access = access,
 		                      .pid = p->number,

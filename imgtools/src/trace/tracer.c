@@ -25,6 +25,7 @@
 
 #include "base/cleanup.h"
 
+#include "base/clock.h"
 #include "trace_internal.h"
 #include "tracer_internal.h"
 #include "tracer_state.h"
@@ -282,7 +283,7 @@ static void on_first_exec(struct img_tracer *t, struct img_tracee_thread *th)
 {
 	struct img_stop s = { .t = t, .th = th, .p = th->process };
 
-	t->start_ns = img_trace_now_ns();
+	t->start_ns = (uint64_t)base_now_ns();
 	th->process->is_recorded = th->process->number != 0;
 	img_touch_first_exec(&s);
 }

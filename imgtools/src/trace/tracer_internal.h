@@ -7,7 +7,6 @@
 
 #include "tracer.h"
 
-uint64_t img_trace_now_ns(void); /* monotonic */
 /* The arguments of a process, quoted for a shell; the caller's, "" when it is gone, NULL: out of memory. */
 char *img_trace_read_cmdline(pid_t pid);
 
