@@ -205,6 +205,65 @@ static inline void expect_continuation(const struct world *w, const int32_t *pro
 	}
 }
 
+static inline struct eng_stats stats_of(struct world *w)
+{
+	struct eng_stats st;
+
+	eng_sched_stats(w->s, &st);
+	return st;
+}
+
+/* ---- Crowds ---- */
+
+/* Six answers of 50 tokens begin together, whether there is room for them or not, and are what they should be. */
+static inline void six_long_answers(struct world *w)
+{
+	enum { N = 6 };
+	static struct client c[N];
+	int32_t ids[N][8];
+
+	eng_sched_pause(w->s, ENG_SCHED_HOLD);
+	for (int i = 0; i < N; i++) {
+		struct eng_request req = greedy(&c[i], ids[i], 8, 50);
+
+		prompt_of(ids[i], 8, 20 + (uint32_t)i);
+		client_init(&c[i]);
+		submit(w, &c[i], &req);
+	}
+	eng_sched_continue(w->s);
+	for (int i = 0; i < N; i++) {
+		client_wait(&c[i]);
+		assert_int_equal(c[i].done.finish, ENG_FINISH_LENGTH);
+		expect_continuation(w, ids[i], 8, &c[i], 50);
+	}
+}
+
+/* Sixteen clients with one prompt of 44 tokens, but for a word of their own: those before it are computed once,
+ * `shared` of them as pages and states allow. */
+static inline void sixteen_with_one_prompt(struct world *w, size_t own_word, uint32_t shared)
+{
+	enum { N = 16 };
+	static struct client c[N];
+	int32_t ids[N][44];
+
+	eng_sched_pause(w->s, ENG_SCHED_HOLD); /* until all are there */
+	for (int i = 0; i < N; i++) {
+		struct eng_request req = greedy(&c[i], ids[i], 44, 12);
+
+		prompt_of(ids[i], 44, 6);
+		ids[i][own_word] = i;
+		client_init(&c[i]);
+		submit(w, &c[i], &req);
+	}
+	eng_sched_continue(w->s);
+	for (int i = 0; i < N; i++) {
+		client_wait(&c[i]);
+		expect_continuation(w, ids[i], 44, &c[i], 12);
+	}
+	assert_int_equal(stats_of(w).prompt_tokens, shared + N * (44 - shared));
+	assert_int_equal(stats_of(w).cached_tokens, (N - 1) * shared);
+}
+
 /* A script that spells `text`, and the prompt {tag, 2} that starts it. */
 static inline void script_text(struct world *w, int32_t tag, const char *text, struct eng_ids *ids)
 {

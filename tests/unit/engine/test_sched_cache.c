@@ -3,14 +3,6 @@
 #include "sched/draft.h"
 #include "sched_test.h"
 
-static struct eng_stats stats_of(struct world *w)
-{
-	struct eng_stats st;
-
-	eng_sched_stats(w->s, &st);
-	return st;
-}
-
 static void a_prompt_seen_before_is_not_computed_again(void **state)
 {
 	int32_t ids[40];
@@ -98,29 +90,12 @@ static void prompt_logprobs_are_computed_although_the_prompt_is_cached(void **st
 
 static void clients_with_one_prompt_have_it_computed_once(void **state)
 {
-	enum { N = 16 };
-	static struct client c[N];
-	int32_t ids[N][44];
 	struct world w;
 
 	(void)state;
 	world_init(&w, 8, 100, 200);
 	atomic_store(&w.f.delay_us, 500);
-	for (int i = 0; i < N; i++) {
-		struct eng_request req = greedy(&c[i], ids[i], 44, 12);
-
-		prompt_of(ids[i], 44, 6);
-		ids[i][41] = i; /* their own last words */
-		client_init(&c[i]);
-		submit(&w, &c[i], &req);
-	}
-	for (int i = 0; i < N; i++) {
-		client_wait(&c[i]);
-		expect_continuation(&w, ids[i], 44, &c[i], 12);
-	}
-	/* 40 tokens once, and each one's last four. */
-	assert_int_equal(stats_of(&w).prompt_tokens, 40 + N * 4);
-	assert_int_equal(stats_of(&w).cached_tokens, (N - 1) * 40);
+	sixteen_with_one_prompt(&w, 41, 40);
 	world_done(&w);
 }
 
@@ -174,27 +149,11 @@ static void without_a_prefix_cache_everything_is_computed(void **state)
 
 static void answers_that_outgrow_the_pool_are_set_back_and_finish(void **state)
 {
-	enum { N = 6 };
-	static struct client c[N];
-	int32_t ids[N][8];
 	struct world w;
 
 	(void)state;
-	world_init(&w, 6, 10, 20); /* 80 tokens; six answers of 50 tokens begin together */
-	eng_sched_pause(w.s, ENG_SCHED_HOLD);
-	for (int i = 0; i < N; i++) {
-		struct eng_request req = greedy(&c[i], ids[i], 8, 50);
-
-		prompt_of(ids[i], 8, 20 + (uint32_t)i);
-		client_init(&c[i]);
-		submit(&w, &c[i], &req);
-	}
-	eng_sched_continue(w.s);
-	for (int i = 0; i < N; i++) {
-		client_wait(&c[i]);
-		assert_int_equal(c[i].done.finish, ENG_FINISH_LENGTH);
-		expect_continuation(&w, ids[i], 8, &c[i], 50);
-	}
+	world_init(&w, 6, 10, 20); /* 80 tokens */
+	six_long_answers(&w);
 	assert_true(stats_of(&w).n_preempted > 0);
 	assert_true(stats_of(&w).kv_evictions > 0);
 	world_done(&w);

@@ -6,14 +6,6 @@ enum { EVERY = 4 /* pages between checkpoints: 16 tokens */, STATES = 20 };
 
 static bool keeps; /* the backend leaves copies in the middle of a step */
 
-static struct eng_stats stats_of(struct world *w)
-{
-	struct eng_stats st;
-
-	eng_sched_stats(w->s, &st);
-	return st;
-}
-
 static void begin(struct world *w, uint32_t max_running, uint32_t n_pages, uint32_t n_states)
 {
 	world_init_states(w, (struct eng_sched_config){ .max_running = max_running, .max_queued = 100 }, n_pages,
@@ -125,57 +117,24 @@ static void an_answer_is_taken_over_by_the_next_turn(void **state)
 
 static void clients_with_one_prompt_have_it_computed_once(void **state)
 {
-	enum { N = 16 };
-	static struct client c[N];
-	int32_t ids[N][44];
 	struct world w;
 
 	(void)state;
 	begin(&w, 8, 200, 40);
-	eng_sched_pause(w.s, ENG_SCHED_HOLD); /* until all are there */
-	for (int i = 0; i < N; i++) {
-		struct eng_request req = greedy(&c[i], ids[i], 44, 12);
-
-		prompt_of(ids[i], 44, 6);
-		ids[i][25] = i; /* their own words, away from the usual places for checkpoints */
-		client_init(&c[i]);
-		submit(&w, &c[i], &req);
-	}
-	eng_sched_continue(w.s);
-	for (int i = 0; i < N; i++) {
-		client_wait(&c[i]);
-		expect_continuation(&w, ids[i], 44, &c[i], 12);
-	}
-	assert_int_equal(stats_of(&w).prompt_tokens, 24 + N * 20);
-	assert_int_equal(stats_of(&w).cached_tokens, (N - 1) * 24);
+	sixteen_with_one_prompt(&w, 25, 24); /* away from the usual places for checkpoints */
 	world_done(&w);
 }
 
 static void answers_that_outgrow_the_pool_are_set_back_and_finish(void **state)
 {
 	enum { N = 6 };
-	static struct client c[N];
-	int32_t ids[N][8];
 
 	(void)state;
 	for (uint32_t n_states = N; n_states <= 4 * N; n_states += 3 * N) { /* without room for checkpoints; with */
 		struct world w;
 
 		begin(&w, N, 20, n_states);
-		eng_sched_pause(w.s, ENG_SCHED_HOLD);
-		for (int i = 0; i < N; i++) {
-			struct eng_request req = greedy(&c[i], ids[i], 8, 50);
-
-			prompt_of(ids[i], 8, 20 + (uint32_t)i);
-			client_init(&c[i]);
-			submit(&w, &c[i], &req);
-		}
-		eng_sched_continue(w.s);
-		for (int i = 0; i < N; i++) {
-			client_wait(&c[i]);
-			assert_int_equal(c[i].done.finish, ENG_FINISH_LENGTH);
-			expect_continuation(&w, ids[i], 8, &c[i], 50);
-		}
+		six_long_answers(&w);
 		assert_true(stats_of(&w).n_preempted > 0);
 		world_done(&w);
 	}
