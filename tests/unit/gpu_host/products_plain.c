@@ -1,0 +1,124 @@
+/* Products in plain loops, and rows in eight bits for them. */
+#include <errno.h>
+
+#include "plain.h"
+
+int gk_quantize_rows(const struct gk_ctx *ctx, const struct gk_quantize *a)
+{
+	const struct gk_view *x = &a->x;
+	float *line = malloc((a->dim + 127) / 128 * 128 * sizeof(*line));
+
+	(void)ctx;
+	plain_n_launched++;
+	for (uint32_t i = 0; i < plain_rows(a->rows); i++) {
+		double sum = 0;
+
+		memset(line, 0, (a->dim + 127) / 128 * 128 * sizeof(*line));
+		for (uint32_t k = 0; k < a->dim; k++) {
+			line[k] = plain_get(x, i, k);
+			sum += (double)line[k] * line[k];
+			if (a->is_act)
+				line[k] = plain_act(a->act, line[k], a->up.p ? plain_get(&a->up, i, k) : 0);
+		}
+		for (uint32_t k = 0; k < a->dim && a->norm; k++)
+			line[k] *= (float)(1 / sqrt(sum / a->dim + a->eps)) * (a->norm_w ? a->norm_w[k] : 1);
+		for (uint32_t from = 0; from < a->dim; from += 128) {
+			float most = 1e-20f;
+
+			for (uint32_t k = from; k < from + 128; k++)
+				most = fmaxf(most, fabsf(line[k]));
+			for (uint32_t k = from; k < from + 128; k++)
+				line[k] *= 448 / most;
+			kn_quantize(KN_FP8_128, line + from, (char *)a->q + (size_t)i * a->ld + from,
+			            a->ld - from < 128 ? a->ld - from : 128);
+			a->scale[(size_t)(from / 128) * a->ld_scale + i] = most / 448;
+		}
+	}
+	free(line);
+	return 0;
+}
+
+/* x as floats, normed where asked for. */
+static float *inputs(const struct gk_linear *l, uint32_t n, uint32_t cols)
+{
+	float *x = malloc((size_t)n * cols * sizeof(*x) + 1);
+
+	for (uint32_t i = 0; i < n; i++) {
+		double sum = 0;
+
+		for (uint32_t k = 0; k < cols; k++) {
+			x[(size_t)i * cols + k] = plain_get(&l->x, i, k);
+			sum += (double)x[(size_t)i * cols + k] * x[(size_t)i * cols + k];
+		}
+		for (uint32_t k = 0; k < cols && l->norm; k++)
+			x[(size_t)i * cols + k] *=
+			        (float)(1 / sqrt(sum / cols + l->eps)) * (l->norm_w ? l->norm_w[k] : 1);
+	}
+	return x;
+}
+
+static int linear(const struct gk_linear *l)
+{
+	uint32_t n = plain_rows(l->rows), cols = l->jobs[0].w.cols, n_out = l->gated ? 1 : l->n_jobs;
+	float *x = inputs(l, n, cols);
+
+	plain_n_launched++;
+	for (uint32_t j = 0; j < n_out; j++) {
+		const struct gk_job *job = &l->jobs[j];
+
+		for (uint32_t o = 0; o < job->w.rows; o++) {
+			float *w = plain_row_of(&job->w, o), *up = l->gated ? plain_row_of(&l->jobs[1].w, o) : NULL;
+
+			for (uint32_t i = 0; i < n; i++) {
+				float y = plain_dot(x + (size_t)i * cols, w, cols) + (job->bias ? job->bias[o] : 0);
+
+				if (up)
+					y = plain_act(l->act, y,
+					              plain_dot(x + (size_t)i * cols, up, cols) +
+					                      (l->jobs[1].bias ? l->jobs[1].bias[o] : 0));
+				plain_put(&job->out, i, o, job->accumulate ? plain_get(&job->out, i, o) + y : y);
+			}
+			free(w);
+			free(up);
+		}
+		if (!job->accumulate)
+			plain_poison(&job->out, l->rows, job->w.rows);
+	}
+	free(x);
+	return 0;
+}
+
+int gk_linear_few(const struct gk_ctx *ctx, const struct gk_linear *l)
+{
+	(void)ctx;
+	return l->rows.bound > GK_FEW_ROWS ? -EINVAL : linear(l);
+}
+
+int gk_linear_many(const struct gk_ctx *ctx, const struct gk_linear *l, bool exact)
+{
+	(void)ctx;
+	if (l->norm)
+		return -ENOTSUP;
+	if (l->x.elem != (exact ? GK_F32 : GK_BF16))
+		return -EINVAL;
+	return linear(l);
+}
+
+int gk_linear_batch(const struct gk_ctx *ctx, const struct gk_linear_batch *l, bool exact)
+{
+	(void)ctx;
+	(void)exact;
+	for (uint32_t m = 0; m < l->n_mats; m++) {
+		const struct gk_job job = { .w = l->mats[m], .out = l->out, .accumulate = l->accumulate };
+		struct gk_linear one = { .x = l->x, .rows = l->rows, .n_jobs = 1, .jobs = &job };
+		struct gk_job moved = job;
+
+		moved.out.p = (char *)l->out.p + m * l->out_step * (l->out.elem == GK_BF16 ? 2 : 4);
+		one.x.p = (char *)l->x.p + m * l->x_step * (l->x.elem == GK_BF16 ? 2 : 4);
+		one.jobs = &moved;
+		(void)linear(&one);
+		plain_n_launched--;
+	}
+	plain_n_launched++;
+	return 0;
+}
