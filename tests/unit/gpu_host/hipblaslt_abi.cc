@@ -6,12 +6,12 @@
 #include <type_traits>
 
 static_assert(LT_SUCCESS == HIPBLAS_STATUS_SUCCESS && LT_OP_T == HIPBLAS_OP_T && LT_COMPUTE_32F == HIPBLAS_COMPUTE_32F);
-static_assert(LT_R_32F == HIP_R_32F && LT_R_16BF == HIP_R_16BF);
+static_assert(LT_R_32F == HIP_R_32F && LT_R_16BF == HIP_R_16BF && LT_R_8F_E4M3 == HIP_R_8F_E4M3);
 static_assert(LT_DESC_TRANSA == HIPBLASLT_MATMUL_DESC_TRANSA);
 static_assert(LT_PREF_MAX_WORKSPACE_BYTES == HIPBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES);
 
 static_assert(sizeof(lt_algo) == sizeof(hipblasLtMatmulAlgo_t) && sizeof(lt_result) == sizeof(hipblasLtMatmulHeuristicResult_t));
-static_assert(offsetof(lt_result, workspace_bytes) == offsetof(hipblasLtMatmulHeuristicResult_t, workspaceSize));
+static_assert(offsetof(lt_result, workspaceSize) == offsetof(hipblasLtMatmulHeuristicResult_t, workspaceSize));
 static_assert(offsetof(lt_result, state) == offsetof(hipblasLtMatmulHeuristicResult_t, state));
 
 /* Parameters as a caller sees them: numbers by their size, everything else a pointer. */
