@@ -51,35 +51,73 @@ static uint16_t rows_slot(struct gpu_backend *be, size_t n)
 	return slot;
 }
 
-/* Both slots of an operation over n rows with an array. */
-static void rows_and_ints(struct gpu_backend *be, const int32_t *values, size_t n, uint16_t *ret_rows,
-                          uint16_t *ret_ints)
+/* A record of n rows, behind what waited for it. NULL: nothing to do, or no memory. */
+void *gpu_record_rows(struct gpu_backend *be, enum gpu_op op, size_t bytes, size_t n)
 {
-	*ret_rows = rows_slot(be, n);
-	*ret_ints = gpu_step_ints(be, values, n, *ret_rows);
-	if (*ret_ints == NO_SLOT) {
-		gpu_flush(be);
-		*ret_rows = rows_slot(be, n);
-		*ret_ints = gpu_step_ints(be, values, n, *ret_rows);
-	}
+	struct rec_head *h;
+	uint16_t rows;
+
+	finish_gather(be);
+	if (n == 0)
+		return NULL;
+	rows = rows_slot(be, n);
+	h = push(be, op, bytes);
+	if (h)
+		h->rows = rows;
+	return h;
 }
 
-/* kv NULL: its pages are not asked for. */
-static void batch_and_rows(struct gpu_backend *be, const struct kn_seq *seqs, size_t n_seqs, const struct kn_kv *kv,
-                           uint32_t group, uint16_t *ret_batch, uint16_t *ret_rows)
+/* The same with an array of one value for each row. */
+static void *record_ints(struct gpu_backend *be, enum gpu_op op, size_t bytes, const int32_t *values, size_t n)
+{
+	struct rec_head *h;
+	uint16_t rows, ints;
+
+	finish_gather(be);
+	if (n == 0)
+		return NULL;
+	rows = rows_slot(be, n);
+	ints = gpu_step_ints(be, values, n, rows);
+	if (ints == NO_SLOT) {
+		gpu_flush(be);
+		rows = rows_slot(be, n);
+		ints = gpu_step_ints(be, values, n, rows);
+	}
+	h = push(be, op, bytes);
+	if (h) {
+		h->rows = rows;
+		h->ints = ints;
+	}
+	return h;
+}
+
+/* The same for the rows of sequences. kv NULL: its pages are not asked for. */
+static void *record_batch(struct gpu_backend *be, enum gpu_op op, size_t bytes, const struct kn_seq *seqs,
+                          size_t n_seqs, const struct kn_kv *kv, uint32_t group)
 {
 	uint32_t page_tokens = kv ? kv->page_tokens : 0, n_kv_head = group ? kv->n_kv_head : 0;
+	struct rec_head *h;
+	uint16_t rows, batch;
 	size_t n = 0;
 
+	finish_gather(be);
+	if (n_seqs == 0)
+		return NULL;
 	for (size_t i = 0; i < n_seqs; i++)
 		n = seqs[i].row + seqs[i].n_q > n ? seqs[i].row + seqs[i].n_q : n;
-	*ret_rows = rows_slot(be, n);
-	*ret_batch = gpu_step_batch(be, seqs, n_seqs, page_tokens, n_kv_head, group);
-	if (*ret_batch == NO_SLOT) {
+	rows = rows_slot(be, n);
+	batch = gpu_step_batch(be, seqs, n_seqs, page_tokens, n_kv_head, group);
+	if (batch == NO_SLOT) {
 		gpu_flush(be);
-		*ret_rows = rows_slot(be, n);
-		*ret_batch = gpu_step_batch(be, seqs, n_seqs, page_tokens, n_kv_head, group);
+		rows = rows_slot(be, n);
+		batch = gpu_step_batch(be, seqs, n_seqs, page_tokens, n_kv_head, group);
 	}
+	h = push(be, op, bytes);
+	if (h) {
+		h->rows = rows;
+		h->batch = batch;
+	}
+	return h;
 }
 
 /* The rows' bound may not be beyond what the allocation holds. */
@@ -134,19 +172,11 @@ static void rec_embed(struct kn_backend *base, float *out, size_t ld_out, const 
                       size_t n, float scale)
 {
 	struct gpu_backend *be = gpu_of(base);
-	uint16_t rows, ints;
-	struct rec_embed *r;
+	struct rec_embed *r = record_ints(be, OP_EMBED, sizeof(*r), ids, n);
 
-	finish_gather(be);
-	if (n == 0)
-		return;
-	rows_and_ints(be, ids, n, &rows, &ints);
-	r = push(be, OP_EMBED, sizeof(*r));
 	if (!r)
 		return;
-	r->h.rows = rows;
-	r->h.ints = ints;
-	r->out = act(be, out, ld_out, m->cols, rows, "embed");
+	r->out = act(be, out, ld_out, m->cols, r->h.rows, "embed");
 	r->m = mat_of(m);
 	r->m_id = r->m->id;
 	r->picked = gpu_picks_drawn(be);
@@ -308,25 +338,20 @@ static void rec_matmul(struct kn_backend *base, const struct kn_matmul *jobs, si
 {
 	struct gpu_backend *be = gpu_of(base);
 
-	finish_gather(be);
-	if (n == 0)
-		return;
 	for (size_t first = 0; first < n_jobs; first += GK_MAX_JOBS) {
 		size_t n_here = n_jobs - first < GK_MAX_JOBS ? n_jobs - first : GK_MAX_JOBS;
-		uint16_t rows = rows_slot(be, n);
-		struct rec_matmul *r = push(be, OP_MATMUL, sizeof(*r) + n_here * sizeof(r->job[0]));
+		struct rec_matmul *r = gpu_record_rows(be, OP_MATMUL, sizeof(*r) + n_here * sizeof(r->job[0]), n);
 
 		if (!r)
 			return;
-		r->h.rows = rows;
 		r->h.n_jobs = (uint8_t)n_here;
-		r->x = act(be, x, ld_x, jobs[first].w->cols, rows, "matmul");
+		r->x = act(be, x, ld_x, jobs[first].w->cols, r->h.rows, "matmul");
 		for (size_t i = 0; i < n_here; i++) {
 			const struct kn_matmul *j = &jobs[first + i];
 
 			r->job[i].m = mat_of(j->w);
 			r->job[i].m_id = r->job[i].m->id;
-			r->job[i].out = act(be, j->out, j->ld_out, j->w->rows, rows, "matmul");
+			r->job[i].out = act(be, j->out, j->ld_out, j->w->rows, r->h.rows, "matmul");
 			r->job[i].bias = j->bias;
 			r->job[i].accumulate = (j->flags & KN_ACCUMULATE) != 0;
 		}
@@ -337,19 +362,11 @@ static void rec_rope(struct kn_backend *base, float *x, size_t ld_x, size_t n, s
                      const struct kn_rope *rope, const int32_t *pos)
 {
 	struct gpu_backend *be = gpu_of(base);
-	uint16_t rows, ints;
-	struct rec_rope *r;
+	struct rec_rope *r = record_ints(be, OP_ROPE, sizeof(*r), pos, n);
 
-	finish_gather(be);
-	if (n == 0)
-		return;
-	rows_and_ints(be, pos, n, &rows, &ints);
-	r = push(be, OP_ROPE, sizeof(*r));
 	if (!r)
 		return;
-	r->h.rows = rows;
-	r->h.ints = ints;
-	r->x = act(be, x, ld_x, n_head * head_dim, rows, "rope");
+	r->x = act(be, x, ld_x, n_head * head_dim, r->h.rows, "rope");
 	r->n_head = (uint32_t)n_head;
 	r->head_dim = (uint32_t)head_dim;
 	r->rope.inv_freq = rope->inv_freq;
@@ -363,22 +380,14 @@ static void rec_kv_store(struct kn_backend *base, const struct kn_kv *kv, const 
                          size_t ld_v, const struct kn_seq *seqs, size_t n_seqs)
 {
 	struct gpu_backend *be = gpu_of(base);
-	uint16_t rows, batch;
-	struct rec_kv_store *r;
+	struct rec_kv_store *r = record_batch(be, OP_KV_STORE, sizeof(*r), seqs, n_seqs, kv, 0);
 
-	finish_gather(be);
-	if (n_seqs == 0)
-		return;
-	batch_and_rows(be, seqs, n_seqs, kv, 0, &batch, &rows);
-	r = push(be, OP_KV_STORE, sizeof(*r));
 	if (!r)
 		return;
-	r->h.rows = rows;
-	r->h.batch = batch;
-	r->k = act(be, k, ld_k, (size_t)kv->n_kv_head * kv->k_dim, rows, "kv_store");
+	r->k = act(be, k, ld_k, (size_t)kv->n_kv_head * kv->k_dim, r->h.rows, "kv_store");
 	r->v.alloc = NO_ACT;
 	if (kv->v)
-		r->v = act(be, v, ld_v, (size_t)kv->n_kv_head * kv->v_dim, rows, "kv_store");
+		r->v = act(be, v, ld_v, (size_t)kv->n_kv_head * kv->v_dim, r->h.rows, "kv_store");
 	set_kv(&r->kv, kv);
 }
 
@@ -386,20 +395,13 @@ static void rec_attention(struct kn_backend *base, float *out, size_t ld_out, co
                           const struct kn_kv *kv, const struct kn_seq *seqs, size_t n_seqs, const struct kn_attn *attn)
 {
 	struct gpu_backend *be = gpu_of(base);
-	uint16_t rows, batch;
-	struct rec_attention *r;
+	struct rec_attention *r =
+	        record_batch(be, OP_ATTENTION, sizeof(*r), seqs, n_seqs, kv, attn->n_head / kv->n_kv_head);
 
-	finish_gather(be);
-	if (n_seqs == 0)
-		return;
-	batch_and_rows(be, seqs, n_seqs, kv, attn->n_head / kv->n_kv_head, &batch, &rows);
-	r = push(be, OP_ATTENTION, sizeof(*r));
 	if (!r)
 		return;
-	r->h.rows = rows;
-	r->h.batch = batch;
-	r->out = act(be, out, ld_out, (size_t)attn->n_head * kv->v_dim, rows, "attention");
-	r->q = act(be, q, ld_q, (size_t)attn->n_head * kv->k_dim, rows, "attention");
+	r->out = act(be, out, ld_out, (size_t)attn->n_head * kv->v_dim, r->h.rows, "attention");
+	r->q = act(be, q, ld_q, (size_t)attn->n_head * kv->k_dim, r->h.rows, "attention");
 	set_kv(&r->kv, kv);
 	r->sinks = attn->sinks;
 	r->n_head = attn->n_head;
@@ -416,22 +418,15 @@ static void rec_act_mul(struct kn_backend *base, enum kn_act kind, float *out, s
                         size_t ld_gate, const float *up, size_t ld_up, size_t n, size_t dim)
 {
 	struct gpu_backend *be = gpu_of(base);
-	uint16_t rows;
-	struct rec_act *r;
+	struct rec_act *r = gpu_record_rows(be, OP_ACT, sizeof(*r), n);
 
-	finish_gather(be);
-	if (n == 0)
-		return;
-	rows = rows_slot(be, n);
-	r = push(be, OP_ACT, sizeof(*r));
 	if (!r)
 		return;
-	r->h.rows = rows;
-	r->out = act(be, out, ld_out, dim, rows, "act_mul");
-	r->gate = act(be, gate, ld_gate, dim, rows, "act_mul");
+	r->out = act(be, out, ld_out, dim, r->h.rows, "act_mul");
+	r->gate = act(be, gate, ld_gate, dim, r->h.rows, "act_mul");
 	r->up.alloc = NO_ACT;
 	if (up && kind != KN_ACT_GELU)
-		r->up = act(be, up, ld_up, dim, rows, "act_mul");
+		r->up = act(be, up, ld_up, dim, r->h.rows, "act_mul");
 	r->act = kind;
 	r->dim = (uint32_t)dim;
 }
@@ -440,19 +435,12 @@ static void rec_add(struct kn_backend *base, float *x, size_t ld_x, const float 
                     float scale)
 {
 	struct gpu_backend *be = gpu_of(base);
-	uint16_t rows;
-	struct rec_add *r;
+	struct rec_add *r = gpu_record_rows(be, OP_ADD, sizeof(*r), n);
 
-	finish_gather(be);
-	if (n == 0)
-		return;
-	rows = rows_slot(be, n);
-	r = push(be, OP_ADD, sizeof(*r));
 	if (!r)
 		return;
-	r->h.rows = rows;
-	r->x = act(be, x, ld_x, dim, rows, "add");
-	r->y = act(be, y, ld_y, dim, rows, "add");
+	r->x = act(be, x, ld_x, dim, r->h.rows, "add");
+	r->y = act(be, y, ld_y, dim, r->h.rows, "add");
 	r->dim = (uint32_t)dim;
 	r->scale = scale;
 }
@@ -461,21 +449,14 @@ static void rec_route(struct kn_backend *base, const struct kn_router *router, c
                       int32_t *ret_ids, float *ret_weights)
 {
 	struct gpu_backend *be = gpu_of(base);
-	uint16_t rows;
-	struct rec_route *r;
+	struct rec_route *r = gpu_record_rows(be, OP_ROUTE, sizeof(*r), n);
 
-	finish_gather(be);
-	if (n == 0)
-		return;
-	rows = rows_slot(be, n);
-	r = push(be, OP_ROUTE, sizeof(*r));
 	if (!r)
 		return;
-	r->h.rows = rows;
-	r->logits = act(be, logits, router->n_expert, router->n_expert, rows, "route");
+	r->logits = act(be, logits, router->n_expert, router->n_expert, r->h.rows, "route");
 	/* Chosen experts and their weights are never typed, but take part in how many rows there is room for. */
-	(void)act(be, (const float *)ret_ids, router->top_k, router->top_k, rows, "route");
-	(void)act(be, ret_weights, router->top_k, router->top_k, rows, "route");
+	(void)act(be, (const float *)ret_ids, router->top_k, router->top_k, r->h.rows, "route");
+	(void)act(be, ret_weights, router->top_k, router->top_k, r->h.rows, "route");
 	r->ids = ret_ids;
 	r->weights = ret_weights;
 	r->bias = router->bias;
@@ -493,7 +474,6 @@ static void rec_moe(struct kn_backend *base, const struct kn_moe *moe, float *ou
 {
 	struct gpu_backend *be = gpu_of(base);
 	const struct gk_mat *gate, *up, *down;
-	uint16_t rows;
 	struct rec_moe *r;
 
 	finish_gather(be);
@@ -506,13 +486,11 @@ static void rec_moe(struct kn_backend *base, const struct kn_moe *moe, float *ou
 		gpu_fail(be, -ENOMEM, "moe");
 		return;
 	}
-	rows = rows_slot(be, n);
-	r = push(be, OP_MOE, sizeof(*r));
+	r = gpu_record_rows(be, OP_MOE, sizeof(*r), n);
 	if (!r)
 		return;
-	r->h.rows = rows;
-	r->out = act(be, out, ld_out, dim, rows, "moe");
-	r->x = act(be, x, ld_x, dim, rows, "moe");
+	r->out = act(be, out, ld_out, dim, r->h.rows, "moe");
+	r->x = act(be, x, ld_x, dim, r->h.rows, "moe");
 	r->gate = gate;
 	r->up = up;
 	r->down = down;
@@ -575,36 +553,9 @@ static void rec_pick(struct kn_backend *base, const float *logits, size_t ld, si
 
 /* ---- For record_recurrent.c ---- */
 
-void *gpu_record_rows(struct gpu_backend *be, enum gpu_op op, size_t bytes, size_t n)
-{
-	struct rec_head *h;
-	uint16_t rows;
-
-	finish_gather(be);
-	if (n == 0)
-		return NULL;
-	rows = rows_slot(be, n);
-	h = push(be, op, bytes);
-	if (h)
-		h->rows = rows;
-	return h;
-}
-
 void *gpu_record_batch(struct gpu_backend *be, enum gpu_op op, size_t bytes, const struct kn_seq *seqs, size_t n_seqs)
 {
-	uint16_t rows, batch;
-	struct rec_head *h;
-
-	finish_gather(be);
-	if (n_seqs == 0)
-		return NULL;
-	batch_and_rows(be, seqs, n_seqs, NULL, 0, &batch, &rows);
-	h = push(be, op, bytes);
-	if (h) {
-		h->rows = rows;
-		h->batch = batch;
-	}
-	return h;
+	return record_batch(be, op, bytes, seqs, n_seqs, NULL, 0);
 }
 
 struct gpu_act gpu_record_act(struct gpu_backend *be, const float *p, size_t ld, size_t width, uint16_t rows,
