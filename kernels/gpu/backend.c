@@ -383,7 +383,6 @@ static void close_device(struct kn_backend *base)
 	gpu_rt_free(&be->rt, be->qbuf);
 	gpu_rt_free(&be->rt, be->ctx.scratch);
 	gpu_rt_free(&be->rt, be->ctx.counters);
-	gpu_rt_free(&be->rt, be->tickets);
 	gpu_rt_close(&be->rt);
 	free(be->words);
 	free(be);
@@ -415,10 +414,6 @@ static int open_memory(struct gpu_backend *be)
 		be->staging[i] = gpu_rt_host_alloc(&be->rt, STAGING_BYTES);
 		r = be->staging[i] ? gpu_rt_event_new(&be->rt, &be->staged[i]) : -ENOMEM;
 		r = r < 0 ? r : gpu_rt_event_record(&be->rt, be->staged[i]);
-	}
-	if (r == 0) {
-		be->tickets = gpu_rt_alloc(&be->rt, GK_FEW_ROWS * sizeof(*be->tickets));
-		r = be->tickets ? gpu_rt_clear(&be->rt, be->tickets, GK_FEW_ROWS * sizeof(*be->tickets)) : -ENOMEM;
 	}
 	return r;
 }

@@ -432,7 +432,6 @@ struct gpu_backend {
 	char *qbuf; /* device: an input in eight bits, for the library */
 	size_t qbuf_bytes;
 	bool capturing, is_stale; /* programs know places that are no more: forget them when this one is done */
-	uint32_t *tickets;        /* device: see struct gk_router */
 	char *raw;                /* device: matrices as they are in files, before they are packed; NULL: none yet */
 	size_t raw_bytes;
 };

@@ -682,8 +682,7 @@ static int issue_router(struct gpu_backend *be, const struct gpu_program *p, con
 		               .logits = view(be, p, &choice->logits).p,
 		               .router = router_of(choice),
 		               .ids = choice->ids,
-		               .weights = choice->weights,
-		               .tickets = be->tickets };
+		               .weights = choice->weights };
 	int r;
 
 	if (norm) {

@@ -331,7 +331,7 @@ int gk_route(const struct gk_ctx *ctx, const struct kn_router *router, const flo
 
 /* A router with its product: x' = x or RMSNorm(x) * norm_w, logits = x' W^T + bias in float32, and gk_route() of them.
  * Up to GK_FEW_ROWS one launch; beyond, or when ctx->fixed, two, and -ENOTSUP with norm or unless x is bfloat16 in
- * 16-byte steps. W is float32, else -ENOTSUP. */
+ * 16-byte steps. W is float32, else -ENOTSUP; likewise without ctx->counters. */
 struct gk_router {
 	struct gk_view x, normed; /* normed: x' is written there, too; with norm only */
 	struct gk_rows rows;
@@ -344,7 +344,6 @@ struct gk_router {
 	struct kn_router router;
 	int32_t *ids; /* [rows, top_k] */
 	float *weights;
-	uint32_t *tickets; /* [GK_FEW_ROWS] zeros, and zeros again afterwards; of one stream */
 };
 int gk_route_product(const struct gk_ctx *ctx, const struct gk_router *router);
 

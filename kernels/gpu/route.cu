@@ -156,6 +156,7 @@ enum { KEPT = 16 }; /* of four weights each, that a lane asks for ahead */
 
 struct router_args {
 	gk_router r;
+	uint32_t *counters; /* gk_ctx.counters: one for each row */
 	bool whole; /* x may be read 16 bytes at a time */
 };
 
@@ -231,9 +232,9 @@ static __global__ void __launch_bounds__(ROUTE_THREADS) router_kernel(GPU_PARAM 
 	if (threadIdx.x == 0) {
 		const uint32_t n_blocks = (n + ROUTE_WAVES - 1) / ROUTE_WAVES;
 
-		is_last = atomicAdd(&a.tickets[row], 1u) == n_blocks - 1;
+		is_last = atomicAdd(&args.counters[row], 1u) == n_blocks - 1;
 		if (is_last)
-			a.tickets[row] = 0; /* for the next launch */
+			args.counters[row] = 0; /* for the next launch */
 	}
 	__syncthreads();
 	if (!is_last)
@@ -358,7 +359,7 @@ static int route_many(const struct gk_ctx *ctx, const struct gk_router *r)
 int gk_route_product(const struct gk_ctx *ctx, const struct gk_router *r)
 {
 	const uint32_t n = r->router.n_expert;
-	const router_args a = { *r, gk_view_aligned(r->x) };
+	const router_args a = { *r, ctx->counters, gk_view_aligned(r->x) };
 
 	if (!is_router(&r->router) || r->w.rows != n)
 		return -EINVAL;
@@ -366,7 +367,7 @@ int gk_route_product(const struct gk_ctx *ctx, const struct gk_router *r)
 		return -ENOTSUP;
 	if (ctx->fixed || r->rows.bound > GK_FEW_ROWS)
 		return route_many(ctx, r);
-	if (r->norm_w && (r->w.cols % 4 != 0 || ((uintptr_t)r->norm_w & 15) != 0))
+	if (!ctx->counters || (r->norm_w && (r->w.cols % 4 != 0 || ((uintptr_t)r->norm_w & 15) != 0)))
 		return -ENOTSUP;
 	gpu_launch(router_kernel, dim3((n + ROUTE_WAVES - 1) / ROUTE_WAVES + (r->norm ? 1 : 0), r->rows.bound),
 	           dim3(ROUTE_THREADS), choose_shared_bytes(n), ctx->stream, ctx->overlap, a);

@@ -44,7 +44,7 @@ GPU_TEST(the_router_chooses_as_the_reference)
 	}
 }
 
-/* Norm, product and choice in one launch. Twice, since the second finds the tickets that the first left. */
+/* Norm, product and choice in one launch. Twice, since the second finds the counters that the first left. */
 static void router(uint32_t n, uint32_t elem, bool norm, bool biases, enum kn_route kind, uint32_t n_expert, uint32_t dim)
 {
 	enum { MOST = 80 };
@@ -54,7 +54,6 @@ static void router(uint32_t n, uint32_t elem, bool norm, bool biases, enum kn_ro
 	test_mat w(KN_F32, n_expert, dim, 0.1f);
 	both<float> norm_w(dim), bias(n_expert), logits((size_t)n * n_expert), weights((size_t)n * k);
 	both<int32_t> ids((size_t)n * k);
-	both<uint32_t> tickets(GK_FEW_ROWS);
 	float *want_x = (float *)malloc(sizeof(float) * n * dim), *want = (float *)malloc(sizeof(float) * n * n_expert);
 	int32_t want_ids[MOST * 4];
 	float want_weights[MOST * 4];
@@ -66,8 +65,6 @@ static void router(uint32_t n, uint32_t elem, bool norm, bool biases, enum kn_ro
 	test_normals(bias.host, n_expert, 1.0f);
 	norm_w.up();
 	bias.up();
-	memset(tickets.host, 0, sizeof(uint32_t) * GK_FEW_ROWS);
-	tickets.up();
 	for (uint32_t i = 0; i < n; i++)
 		memcpy(want_x + (size_t)i * dim, x.host + (size_t)i * x.ld, dim * sizeof(float));
 	if (norm)
@@ -88,7 +85,6 @@ static void router(uint32_t n, uint32_t elem, bool norm, bool biases, enum kn_ro
 	a.router = choice;
 	a.ids = ids.device;
 	a.weights = weights.device;
-	a.tickets = tickets.device;
 	for (int again = 0; again < 2; again++) {
 		CHECK(gk_route_product(&test_ctx, &a) == 0, "route_few");
 		test_sync("route_few");
