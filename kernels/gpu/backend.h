@@ -394,6 +394,7 @@ struct gpu_backend {
 	struct gk_ctx ctx;
 	struct gpu_gemm *gemm; /* NULL: none */
 	bool exact, deterministic;
+	struct kn_gpu_rows library_rows;
 	bool no_fusion; /* tests: every record its own launch */
 	uint32_t max_tokens;
 	struct gk_limits limits, scratch_for;

@@ -31,24 +31,30 @@ static struct gk_view view(const struct gpu_backend *be, const struct gpu_progra
 
 /* ---- Products ---- */
 
+/* Whether the library may have it at all: so many rows. */
+static bool is_for_library(const struct gpu_backend *be, const union gpu_rec *rec, const struct rec_job *job,
+                           uint32_t from_rows)
+{
+	uint32_t rows = be->step.rows[rec->h.rows].bound;
+
+	return be->gemm && !be->exact && !be->deterministic && rows >= from_rows &&
+	       (!job->bias || rows >= be->library_rows.biased);
+}
+
 bool gpu_gemm_takes(const struct gpu_backend *be, const struct gpu_program *p, const union gpu_rec *rec,
                     const struct rec_job *job)
 {
 	(void)p;
-	(void)rec;
-	return be->gemm && !be->exact && !be->deterministic && job->m->m.type == KN_BF16 && !job->bias;
+	return job->m->m.type == KN_BF16 && is_for_library(be, rec, job, 0);
 }
-
-/* Rows from which on the library is quicker than kernels of our own, which widen weights. */
-enum { FP8_ROWS = 17 };
 
 bool gpu_gemm8_takes(const struct gpu_backend *be, const union gpu_rec *rec, const struct rec_job *job)
 {
 	const struct gk_mat *w = &job->m->m;
-	uint32_t rows = be->step.rows[rec->h.rows].bound;
 
-	return be->gemm && gpu_gemm8_known(be->gemm) && !be->exact && !be->deterministic && w->type == KN_FP8_128 &&
-	       w->first_row == 0 && !job->bias && w->rows % 16 == 0 && rows >= FP8_ROWS && rows % 4 == 0;
+	return w->type == KN_FP8_128 && is_for_library(be, rec, job, be->library_rows.eight_bits) &&
+	       gpu_gemm8_known(be->gemm) && w->first_row == 0 && w->rows % 16 == 0 &&
+	       be->step.rows[rec->h.rows].bound % 4 == 0;
 }
 
 /* Memory of the backend's own that a launch needs. Not while a graph is captured: the launches before it would be lost.
@@ -113,6 +119,30 @@ static int issue_norm(struct gpu_backend *be, const struct gpu_program *p, const
 	return n->is_layernorm ? gk_layernorm(&be->ctx, &k) : gk_rmsnorm(&be->ctx, &k);
 }
 
+/* The library adds no bias: the output begins with it, or gets it added, and the product is summed up onto that. */
+static int put_bias(struct gpu_backend *be, struct gk_job *job, struct gk_rows rows)
+{
+	const struct gk_view bias = { .p = (void *)job->bias, .elem = GK_F32, .ld = 0 /* the same for all rows */ };
+	int r;
+
+	if (!job->bias)
+		return 0;
+	r = job->accumulate ? gk_add(&be->ctx, job->out, bias, rows, job->w.rows, 1)
+	                    : gk_convert(&be->ctx, job->out, bias, rows, job->w.rows);
+	job->bias = NULL;
+	job->accumulate = true;
+	return r;
+}
+
+static int put_biases(struct gpu_backend *be, struct gk_job *jobs, uint32_t n, struct gk_rows rows)
+{
+	int r = 0;
+
+	for (uint32_t i = 0; i < n && r == 0; i++)
+		r = put_bias(be, &jobs[i], rows);
+	return r;
+}
+
 /* b's rows follow a's, in memory as well. */
 static bool follows(const struct gk_mat *a, const struct gk_mat *b)
 {
@@ -137,8 +167,8 @@ static uint32_t joined(const struct rec_matmul *m, const struct gk_job *jobs, ui
 	for (; i + 1 < m->h.n_jobs; i++) {
 		const struct gk_job *a = &jobs[i], *b = &jobs[i + 1];
 
-		if (!follows(&a->w, &b->w) || b->bias || b->accumulate || a->accumulate || a->out.elem != GK_BF16 ||
-		    b->out.elem != GK_BF16 || b->out.ld != a->out.ld ||
+		if (!follows(&a->w, &b->w) || !a->bias != !b->bias || b->accumulate || a->accumulate ||
+		    a->out.elem != GK_BF16 || b->out.elem != GK_BF16 || b->out.ld != a->out.ld ||
 		    (char *)b->out.p != (char *)a->out.p + (size_t)a->w.rows * 2 || *ret_n + b->w.rows > a->out.ld)
 			break;
 		*ret_n += b->w.rows;
@@ -146,19 +176,19 @@ static uint32_t joined(const struct rec_matmul *m, const struct gk_job *jobs, ui
 	return i + 1 - first;
 }
 
-static int issue_gemm(struct gpu_backend *be, const struct rec_job *j, const struct gk_view *x, struct gk_view out,
-                      uint32_t rows, uint32_t n)
+static int issue_gemm(struct gpu_backend *be, const struct gk_job *j, const struct gk_view *x, uint32_t rows,
+                      uint32_t n)
 {
 	struct gpu_gemm_desc d = { .rows = rows,
 		                   .n = n,
-		                   .k = j->m->m.cols,
+		                   .k = j->w.cols,
 		                   .x = x->p,
-		                   .w = j->m->m.values,
-		                   .out = out.p,
+		                   .w = j->w.values,
+		                   .out = j->out.p,
 		                   .ld_x = x->ld,
-		                   .ld_w = j->m->m.ld,
-		                   .ld_out = out.ld,
-		                   .out_is_f32 = out.elem == GK_F32,
+		                   .ld_w = j->w.ld,
+		                   .ld_out = j->out.ld,
+		                   .out_is_f32 = j->out.elem == GK_F32,
 		                   .accumulate = j->accumulate };
 
 	return gpu_gemm_run(be->gemm, &d);
@@ -199,13 +229,14 @@ static int quantize_x(struct gpu_backend *be, const struct gpu_program *p, const
 	return gk_quantize_rows(&be->ctx, &k);
 }
 
-static int issue_gemm8(struct gpu_backend *be, const struct rec_job *j, const struct rows8 *x, struct gk_view out,
-                       struct gk_rows rows, uint32_t n_out)
+static int issue_gemm8(struct gpu_backend *be, const struct gk_job *j, const struct rows8 *x, struct gk_rows rows,
+                       uint32_t n_out)
 {
+	const struct gk_view out = j->out;
 	const struct gpu_gemm8_desc d = { .rows = rows.bound,
 		                          .n = n_out,
 		                          .k = x->ld,
-		                          .w = &j->m->m,
+		                          .w = &j->w,
 		                          .x = x->q,
 		                          .x_scale = x->scale,
 		                          .out = out.p,
@@ -234,33 +265,30 @@ static int issue_gemm8(struct gpu_backend *be, const struct rec_job *j, const st
 	                     : gk_convert(&be->ctx, out, narrow, rows, d.w->rows);
 }
 
-/* So many rows that writing a matrix out in bfloat16, for the library to read, costs less than it saves. */
-enum { WIDEN_ROWS = 65 };
 static const size_t widest_bytes = 512u << 20;
 
 bool gpu_widens(const struct gpu_backend *be, const union gpu_rec *rec, const struct rec_job *job)
 {
 	const struct gk_mat *w = &job->m->m;
 
-	return be->gemm && !be->exact && !be->deterministic && !job->bias && w->type != KN_F32 && w->type != KN_BF16 &&
-	       be->step.rows[rec->h.rows].bound >= WIDEN_ROWS && (size_t)w->rows * w->cols * 2 <= widest_bytes;
+	return w->type != KN_F32 && w->type != KN_BF16 && is_for_library(be, rec, job, be->library_rows.widened) &&
+	       (size_t)w->rows * w->cols * 2 <= widest_bytes;
 }
 
-static int issue_widened(struct gpu_backend *be, const struct rec_job *j, const struct gk_view *x, struct gk_view out,
-                         uint32_t rows)
+static int issue_widened(struct gpu_backend *be, const struct gk_job *j, const struct gk_view *x, uint32_t rows)
 {
-	const struct gk_mat *w = &j->m->m;
+	const struct gk_mat *w = &j->w;
 	uint32_t ld = (w->cols + 63) & ~63u;
 	size_t bytes = (size_t)w->rows * ld * 2;
 	struct gpu_gemm_desc d = { .rows = rows,
 		                   .n = w->rows,
 		                   .k = w->cols,
 		                   .x = x->p,
-		                   .out = out.p,
+		                   .out = j->out.p,
 		                   .ld_x = x->ld,
 		                   .ld_w = ld,
-		                   .ld_out = out.ld,
-		                   .out_is_f32 = out.elem == GK_F32,
+		                   .ld_out = j->out.ld,
+		                   .out_is_f32 = j->out.elem == GK_F32,
 		                   .accumulate = j->accumulate };
 	int r;
 
@@ -278,9 +306,9 @@ static int issue_maker(struct gpu_backend *be, const struct gpu_program *p, cons
 	                  view(be, p, &rec->act.up), gpu_rows_of(be, rec->h.rows), rec->act.dim);
 }
 
-/* FP8 weights: the library's, as far as it has kernels. *jobs are those that are left. */
+/* FP8 weights: the library's, as far as it has kernels. jobs: l's. */
 static int issue_eight_bits(struct gpu_backend *be, const struct gpu_program *p, const struct rec_matmul *m,
-                            const struct gk_linear *l, const union gpu_rec *maker, bool *ret_done)
+                            const struct gk_linear *l, struct gk_job *jobs, const union gpu_rec *maker, bool *ret_done)
 {
 	struct rows8 x = { 0 };
 	int r = 0;
@@ -295,19 +323,20 @@ static int issue_eight_bits(struct gpu_backend *be, const struct gpu_program *p,
 			r = quantize_x(be, p, l, m->job[0].m->m.cols, maker, &x);
 		if (r < 0)
 			return r;
-		step = joined(m, l->jobs, i, &n_out);
-		r = issue_gemm8(be, &m->job[i], &x, l->jobs[i].out, l->rows, n_out);
+		step = joined(m, jobs, i, &n_out);
+		r = put_biases(be, jobs + i, step, l->rows);
+		r = r < 0 ? r : issue_gemm8(be, &jobs[i], &x, l->rows, n_out);
 		memset(ret_done + i, r == 0, step);
 		r = r == -ENOTSUP ? 0 : r;
 	}
 	return r;
 }
 
-/* Rows beyond GK_FEW_ROWS: the library's, job by job, and the rest in one launch of our own. */
+/* Rows beyond GK_FEW_ROWS: the library's, job by job, and the rest in one launch of our own. jobs: l's. */
 static int issue_many(struct gpu_backend *be, const struct gpu_program *p, const struct rec_matmul *m,
-                      struct gk_linear *l, const union gpu_rec *maker)
+                      struct gk_linear *l, struct gk_job *jobs, const union gpu_rec *maker)
 {
-	struct gk_job jobs[GK_MAX_JOBS];
+	struct gk_job left[GK_MAX_JOBS];
 	uint32_t cols = m->job[0].m->m.cols, n = 0;
 	bool exact = be->exact, done8[GK_MAX_JOBS] = { 0 }, all = true;
 	int r = 0;
@@ -316,7 +345,7 @@ static int issue_many(struct gpu_backend *be, const struct gpu_program *p, const
 	for (uint32_t i = 0; i < m->h.n_jobs; i++)
 		exact |= m->job[i].m->m.type == KN_F32;
 	if (!exact)
-		r = issue_eight_bits(be, p, m, l, maker, done8);
+		r = issue_eight_bits(be, p, m, l, jobs, maker, done8);
 	for (uint32_t i = 0; i < m->h.n_jobs; i++)
 		all &= done8[i];
 	if (all || r < 0)
@@ -333,16 +362,19 @@ static int issue_many(struct gpu_backend *be, const struct gpu_program *p, const
 
 		step = 1;
 		if (!exact && !l->gated && gpu_gemm_takes(be, p, (const union gpu_rec *)m, &m->job[i])) {
-			step = joined(m, l->jobs, i, &n_out);
-			done = issue_gemm(be, &m->job[i], &l->x, l->jobs[i].out, l->rows.bound, n_out);
+			step = joined(m, jobs, i, &n_out);
+			r = put_biases(be, jobs + i, step, l->rows);
+			done = r < 0 ? r : issue_gemm(be, &jobs[i], &l->x, l->rows.bound, n_out);
 		}
-		if (done == -ENOTSUP && !exact && !l->gated && gpu_widens(be, (const union gpu_rec *)m, &m->job[i]))
-			done = issue_widened(be, &m->job[i], &l->x, l->jobs[i].out, l->rows.bound);
+		if (done == -ENOTSUP && !exact && !l->gated && gpu_widens(be, (const union gpu_rec *)m, &m->job[i])) {
+			r = put_bias(be, &jobs[i], l->rows);
+			done = r < 0 ? r : issue_widened(be, &jobs[i], &l->x, l->rows.bound);
+		}
 		for (uint32_t k = 0; k < step && done == -ENOTSUP; k++)
-			jobs[n++] = l->jobs[i + k];
+			left[n++] = jobs[i + k];
 		r = done == -ENOTSUP ? 0 : done;
 	}
-	l->jobs = jobs;
+	l->jobs = left;
 	l->n_jobs = n;
 	return r < 0 || n == 0 ? r : gk_linear_many(&be->ctx, l, exact);
 }
@@ -363,7 +395,7 @@ static int issue_matmul(struct gpu_backend *be, const struct gpu_program *p, con
 	if (launch->gated)
 		l.act = p->recs[launch->first + 1]->act.act;
 	if (!gpu_is_few(be, (const union gpu_rec *)m))
-		return issue_many(be, p, m, &l, launch->maker ? p->recs[launch->maker - 1] : NULL);
+		return issue_many(be, p, m, &l, jobs, launch->maker ? p->recs[launch->maker - 1] : NULL);
 	if (launch->norm != UINT32_MAX) {
 		const struct rec_norm *norm = &p->recs[launch->norm]->norm;
 		struct gk_linear normed = l;
@@ -380,7 +412,7 @@ static int issue_matmul(struct gpu_backend *be, const struct gpu_program *p, con
 			return r;
 	}
 	r = gk_linear_few(&be->ctx, &l);
-	return r == -ENOTSUP ? issue_many(be, p, m, &l, NULL) : r;
+	return r == -ENOTSUP ? issue_many(be, p, m, &l, jobs, NULL) : r;
 }
 
 static int issue_batch(struct gpu_backend *be, const struct gpu_program *p, const struct gpu_launch *launch)

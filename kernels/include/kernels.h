@@ -387,6 +387,13 @@ struct kn_backend {
 	bool keeps_states; /* its operations on recurrent states heed kn_seq.keep_after */
 };
 
+/* Rows of a product from which on a GPU backend gives it to the vendor's library; 0: as was measured best. */
+struct kn_gpu_rows {
+	uint32_t eight_bits; /* FP8 weights, the rows being made eight bits */
+	uint32_t widened;    /* weights that are written out in bfloat16 first */
+	uint32_t biased;     /* with a bias, which is put into the output first */
+};
+
 struct kn_config {
 	unsigned n_threads;  /* 0: one per usable core; ref uses one */
 	uint32_t max_tokens; /* most rows in one call; sizes scratch */
@@ -398,7 +405,8 @@ struct kn_config {
 	 * when this is set, or one for prompts and one for answers (kn_backend.tells_prompts), and may do as is
 	 * fastest otherwise. Tested by tests/unit/engine/test_deterministic.c. */
 	bool deterministic;
-	const char *isa; /* cpu: NULL for the best, or "scalar", "avx2", "avx512" (tests, comparison) */
+	const char *isa;             /* cpu: NULL for the best, or "scalar", "avx2", "avx512" (tests, comparison) */
+	struct kn_gpu_rows gpu_rows; /* gpu: for tests and benchmarks */
 };
 
 /* kind: "ref", "cpu", "cuda", "hip". With the reason: -ENOTSUP, -ENODEV when this machine cannot, -ENOENT when the

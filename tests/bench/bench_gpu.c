@@ -3,8 +3,11 @@
  * measured in the same run: memory by a sum over two arrays far larger than its caches, arithmetic by a product of 8192
  * x 8192 matrices through the same operations.
  *
- *   bench_gpu [BACKEND [SHAPE [TYPE [CASE]]]]      cuda, qwen3-8b, bf16 (fp8, q4_k, ...), all cases; CASE: only those
- * with this in their names, without limits, for a profiler
+ *   bench_gpu [--eight-bits=ROWS] [--widened=ROWS] [--biased=ROWS] [BACKEND [SHAPE [TYPE [CASE]]]]
+ *
+ * cuda, qwen3-8b, bf16 (fp8, q4_k, ...), all cases; CASE: only those with this in their names, without limits, for a
+ * profiler. The options are those of struct kn_gpu_rows: from how many rows on the library multiplies, to find where
+ * that pays (q4_0 with --widened=17, 33, 65, 129: "decode 32", "decode 64", "decode 128").
  *
  * One JSON object per line. Without the plugin or a device: says so and succeeds. */
 #include <errno.h>
@@ -270,10 +273,33 @@ static void run(struct bench *b)
 	decode(b, 1, 16384);
 }
 
+/* The options before the other arguments; how many. */
+static int read_rows(char **argv, struct kn_gpu_rows *rows)
+{
+	const struct {
+		const char *name;
+		uint32_t *to;
+	} options[] = { { "--eight-bits=", &rows->eight_bits },
+		        { "--widened=", &rows->widened },
+		        { "--biased=", &rows->biased } };
+	int n = 0;
+
+	for (; argv[1 + n] && argv[1 + n][0] == '-'; n++) {
+		for (size_t i = 0; i < sizeof(options) / sizeof(options[0]); i++) {
+			size_t length = strlen(options[i].name);
+
+			if (strncmp(argv[1 + n], options[i].name, length) == 0)
+				*options[i].to = (uint32_t)strtoul(argv[1 + n] + length, NULL, 10);
+		}
+	}
+	return n;
+}
+
 int main(int argc, char **argv)
 {
-	const char *kind = argc > 1 ? argv[1] : "cuda", *shape = argc > 2 ? argv[2] : "qwen3-8b";
-	const struct kn_config config = { .max_tokens = STEP };
+	struct kn_config config = { .max_tokens = STEP };
+	int n_options = read_rows(argv, &config.gpu_rows);
+	const char *kind, *shape;
 	const struct eng_runner_config rc = { .n_pages = N_PAGES,
 		                              .page_tokens = PAGE,
 		                              .max_tokens = STEP,
@@ -284,8 +310,13 @@ int main(int argc, char **argv)
 	enum kn_dtype dtype = KN_BF16;
 	struct err err = { 0 };
 	double begin;
-	int r = argc > 3 ? kn_dtype_parse(argv[3], &dtype, &err) : 0;
+	int r;
 
+	argc -= n_options;
+	argv += n_options;
+	kind = argc > 1 ? argv[1] : "cuda";
+	shape = argc > 2 ? argv[2] : "qwen3-8b";
+	r = argc > 3 ? kn_dtype_parse(argv[3], &dtype, &err) : 0;
 	if (r == 0) {
 		r = kn_backend_open(kind, &config, &be, &err);
 		if (r == -ENOENT || r == -ENODEV || r == -ELIBACC) {

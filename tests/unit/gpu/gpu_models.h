@@ -17,6 +17,7 @@ struct gpu_case {
 	uint32_t max_tokens; /* of each prompt that are computed; 0: all */
 	double tolerance;    /* relative difference of the middle row */
 	enum kn_dtype kv_dtype;
+	struct kn_gpu_rows rows;
 };
 
 static inline void tell_failure(const char *backend, const char *op, const char *text)
@@ -26,7 +27,7 @@ static inline void tell_failure(const char *backend, const char *op, const char 
 
 static inline struct kn_backend *open_gpu(const struct gpu_case *c)
 {
-	const struct kn_config config = { .max_tokens = GPU_TOKENS, .exact = c->exact };
+	const struct kn_config config = { .max_tokens = GPU_TOKENS, .exact = c->exact, .gpu_rows = c->rows };
 	const struct gpu_open how = { .no_fusion = c->no_fusion, .on_failure = tell_failure };
 	struct kn_backend *be = NULL;
 	struct err err = { 0 };

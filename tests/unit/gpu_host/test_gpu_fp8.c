@@ -219,7 +219,9 @@ static void count(const struct eng_model *m)
 
 static struct kn_backend *open_backend(bool deterministic)
 {
-	const struct kn_config config = { .max_tokens = N_TOKENS, .deterministic = deterministic };
+	const struct kn_config config = { .max_tokens = N_TOKENS,
+		                          .deterministic = deterministic,
+		                          .gpu_rows.biased = 17 };
 	const struct gpu_open how = { .on_failure = tell_failure };
 	struct kn_backend *be = NULL;
 

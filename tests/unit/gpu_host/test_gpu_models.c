@@ -27,6 +27,10 @@ static void in_bfloat16_it_stays_close(void **state)
 	c.no_fusion = true;
 	check_model(&c);
 	plain = plain_launches();
+	/* The library gets all that it can take. */
+	c.no_fusion = false;
+	c.rows = (struct kn_gpu_rows){ .widened = 17, .biased = 17 };
+	check_model(&c);
 	print_message("%u launches instead of %u\n", fused, plain);
 	assert_true(fused < plain);
 }
