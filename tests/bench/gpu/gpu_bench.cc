@@ -6,112 +6,28 @@
  * arithmetic is told (default 736, an H100's). Each case is captured into a graph of several launches over different
  * weights, more than the second-level cache holds, and replayed; the median of the replays counts. The case "step" is a
  * whole decode step of 36 layers, with the element types that the backend gives it. */
-#include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
-#include <time.h>
+#include "bench.h"
 
-#include "gpu/gpu.h"
-#include "gpu/launch.h"
-
-#if defined(GPU_CUDA)
-#define gpuGraph_t cudaGraph_t
-#define gpuGraphExec_t cudaGraphExec_t
-#define gpuStreamCreate cudaStreamCreate
-#define gpuStreamSynchronize cudaStreamSynchronize
-#define gpuBegin(s) cudaStreamBeginCapture((s), cudaStreamCaptureModeThreadLocal)
-#define gpuEnd cudaStreamEndCapture
-#define gpuInstantiate(e, g) cudaGraphInstantiate((e), (g), 0)
-#define gpuGraphLaunch cudaGraphLaunch
-#define gpuCopy(dst, src, n) cudaMemcpy((dst), (src), (n), cudaMemcpyDeviceToDevice)
-#else
-#define gpuGraph_t hipGraph_t
-#define gpuGraphExec_t hipGraphExec_t
-#define gpuStreamCreate hipStreamCreate
-#define gpuStreamSynchronize hipStreamSynchronize
-#define gpuBegin(s) hipStreamBeginCapture((s), hipStreamCaptureModeThreadLocal)
-#define gpuEnd hipStreamEndCapture
-#define gpuInstantiate(e, g) hipGraphInstantiate((e), (g), nullptr, nullptr, 0)
-#define gpuGraphLaunch hipGraphLaunch
-#define gpuCopy(dst, src, n) hipMemcpy((dst), (src), (n), hipMemcpyDeviceToDevice)
-#endif
-
-static double limit_gbytes = 2970.0, limit_tflops = 736.0;
+static double limit_tflops = 736.0;
 static const char *only = "", *only_type = "";
-static struct gk_ctx ctx;
-static gpu_stream stream;
-static int n_failed;
-
-static double now()
-{
-	struct timespec t;
-
-	(void)clock_gettime(CLOCK_MONOTONIC, &t);
-	return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
-}
 
 /* Device memory with a repeated pattern of sane numbers: bf16 (or, as bytes, small scales). */
 static void *filled(size_t bytes)
 {
 	enum { PATTERN = 1 << 20 };
 	static uint16_t *pattern;
-	uint8_t *p;
+	uint8_t *p = device<uint8_t>(bytes);
 
 	if (!pattern) {
 		pattern = (uint16_t *)malloc(PATTERN * 2);
 		for (size_t i = 0; i < PATTERN; i++) /* +-2^-6 .. 2^-4 */
 			pattern[i] = (uint16_t)(((unsigned)rand() & 0x81ff) + 0x3c80);
 	}
-	if (gpu_malloc(&p, bytes) != GPU_OK) {
-		fprintf(stderr, "no memory for %zu bytes\n", bytes);
-		exit(1);
-	}
-	(void)gpu_copy_in(p, pattern, bytes < PATTERN * 2 ? bytes : PATTERN * 2);
+	check(gpu_copy_in(p, pattern, bytes < PATTERN * 2 ? bytes : PATTERN * 2), "copy");
 	for (size_t at = PATTERN * 2; at < bytes; at *= 2)
-		(void)gpuCopy(p + at, p, bytes - at < at ? bytes - at : at);
+		check(BENCH_GPU(Memcpy)(p + at, p, bytes - at < at ? bytes - at : at,
+		                        BENCH_GPU(MemcpyDeviceToDevice)), "copy");
 	return p;
-}
-
-static int by_value(const void *a, const void *b)
-{
-	const double x = *(const double *)a, y = *(const double *)b;
-
-	return (x > y) - (x < y);
-}
-
-/* Microseconds of one `launch(i)` of n. */
-template <class F> static double measure(int n, F launch)
-{
-	enum { REPLAYS = 15 };
-	gpuGraph_t graph;
-	gpuGraphExec_t exec;
-	double t[REPLAYS];
-
-	(void)gpuBegin(stream);
-	for (int i = 0; i < n; i++) {
-		if (launch(i) < 0) {
-			n_failed++;
-			fprintf(stderr, "refused: %s\n", gk_error_text());
-		}
-	}
-	if (gpuEnd(stream, &graph) != GPU_OK || gpuInstantiate(&exec, graph) != GPU_OK) {
-		fprintf(stderr, "no graph: %s\n", gpu_error_string(gpu_last_error()));
-		n_failed++;
-		return 1e9;
-	}
-	for (int r = -3; r < REPLAYS; r++) {
-		const double begin = now();
-
-		(void)gpuGraphLaunch(exec, stream);
-		if (gpuStreamSynchronize(stream) != GPU_OK) {
-			fprintf(stderr, "failed: %s\n", gpu_error_string(gpu_last_error()));
-			exit(1);
-		}
-		if (r >= 0)
-			t[r] = now() - begin;
-	}
-	qsort(t, REPLAYS, sizeof(*t), by_value);
-	return t[REPLAYS / 2] / n * 1e6;
 }
 
 static void report(const char *name, double us, double bytes, double flops)
@@ -124,47 +40,6 @@ static void report(const char *name, double us, double bytes, double flops)
 	       name, memory ? gb : tf, memory ? "GB/s" : "TFLOP/s", memory ? limit_gbytes : limit_tflops,
 	       memory ? gb / limit_gbytes : tf / limit_tflops, us);
 	(void)fflush(stdout);
-}
-
-/* Reads n pieces of 16 bytes; the sum is written where it is never right, so that nothing is left out. */
-static __global__ void read_kernel(const uint4 *p, size_t n, uint32_t *out)
-{
-	const size_t step = (size_t)gridDim.x * blockDim.x;
-	size_t i = (size_t)blockIdx.x * blockDim.x + threadIdx.x;
-	uint32_t sum = 0;
-
-	for (; i + 7 * step < n; i += 8 * step) {
-		uint4 v[8];
-
-#pragma unroll
-		for (int k = 0; k < 8; k++)
-			v[k] = gpu_load_stream(p + i + k * step);
-#pragma unroll
-		for (int k = 0; k < 8; k++)
-			sum += v[k].x ^ v[k].y ^ v[k].z ^ v[k].w;
-	}
-	if (sum == 0x12345678u)
-		*out = sum;
-}
-
-static void measure_limit()
-{
-	const size_t bytes = (size_t)2 << 30;
-	void *p = filled(bytes);
-	uint32_t *out;
-	double us;
-
-	if (gpu_malloc(&out, 4) != GPU_OK)
-		exit(1);
-	us = measure(4, [&](int) {
-		gpu_launch(read_kernel, dim3(ctx.n_sm * 4), dim3(512), 0, ctx.stream, false, (const uint4 *)p,
-		           bytes / 16, out);
-		return gpu_last_error() == GPU_OK ? 0 : -1;
-	});
-	limit_gbytes = (double)bytes / us * 1e-3;
-	report("read", us, (double)bytes, 0);
-	(void)gpu_free(p);
-	(void)gpu_free(out);
 }
 
 static struct gk_view view(void *p, uint32_t elem, uint32_t ld)
@@ -264,117 +139,21 @@ static void widen(const struct shape *s, int t)
 	(void)gpu_free(out);
 }
 
-/* ---- Attention: 32 heads of 128, 8 for keys and values, pages of 16 ---------------------------------------------- */
-
-struct batch {
-	struct gk_batch b;
-	struct gk_plan plan;
-	void *k, *v;
-	uint32_t n_rows, n_pages;
-};
-
-template <class T> static T *put(const T *host, size_t n)
-{
-	T *p;
-
-	if (gpu_malloc(&p, (n ? n : 1) * sizeof(T)) != GPU_OK)
-		exit(1);
-	(void)gpu_copy_in(p, host, n * sizeof(T));
-	return p;
-}
-
-enum { HEADS = 32, KV_HEADS = 8, DIM = 128, PAGE = 16, LAYERS = 36 };
-
-static void make_batch(struct batch *b, uint32_t n_seqs, uint32_t kv_len, uint32_t n_q, uint32_t copies)
-{
-	const uint32_t per = (kv_len + PAGE - 1) / PAGE, room = gk_plan_room(&ctx, n_seqs * n_q, n_seqs, kv_len);
-	struct gk_seq *seqs = (struct gk_seq *)calloc(n_seqs, sizeof(*seqs));
-	uint32_t *pages = (uint32_t *)calloc((size_t)n_seqs * per, 4), counts[GK_N_COUNTS] = { 0 };
-	uint32_t *row_seq = (uint32_t *)calloc((size_t)n_seqs * n_q, 4);
-	size_t pool;
-
-	memset(b, 0, sizeof(*b));
-	b->n_rows = n_seqs * n_q;
-	b->n_pages = n_seqs * per;
-	for (uint32_t i = 0; i < n_seqs; i++) {
-		seqs[i].kv_len = kv_len;
-		seqs[i].n_q = n_q;
-		seqs[i].row = i * n_q;
-		seqs[i].first_page = i * per;
-		for (uint32_t r = 0; r < n_q; r++)
-			row_seq[i * n_q + r] = i;
-	}
-	for (uint32_t i = 0; i < b->n_pages; i++) /* scattered */
-		pages[i] = (uint32_t)((uint64_t)i * 7919 % b->n_pages);
-	b->plan.room = room;
-	b->plan.few = (struct gk_work *)calloc(room, sizeof(struct gk_work));
-	b->plan.many = (struct gk_work *)calloc(room, sizeof(struct gk_work));
-	b->plan.merge = (struct gk_merge *)calloc(room, sizeof(struct gk_merge));
-	if (gk_plan_attention(&ctx, KV_HEADS, HEADS / KV_HEADS, seqs, n_seqs, &b->plan) < 0)
-		exit(1);
-	counts[GK_N_ROWS] = b->n_rows;
-	counts[GK_N_SEQS] = n_seqs;
-	counts[GK_N_FEW] = b->plan.n_few;
-	counts[GK_N_MANY] = b->plan.n_many;
-	counts[GK_N_MERGE] = b->plan.n_merge;
-	counts[GK_N_SHARES] = b->plan.n_shares;
-	b->b.counts = put(counts, GK_N_COUNTS);
-	b->b.seqs = put(seqs, n_seqs);
-	b->b.pages = put(pages, b->n_pages);
-	b->b.row_seq = put(row_seq, b->n_rows);
-	b->b.few = put(b->plan.few, b->plan.n_few);
-	b->b.many = put(b->plan.many, b->plan.n_many);
-	b->b.merge = put(b->plan.merge, b->plan.n_merge);
-	b->b.max_rows = b->n_rows;
-	b->b.max_seqs = n_seqs;
-	b->b.max_few = b->plan.n_few;
-	b->b.max_many = b->plan.n_many;
-	b->b.max_merge = b->plan.n_merge;
-	pool = (size_t)b->n_pages * KV_HEADS * PAGE * DIM * 2 * copies;
-	b->k = filled(pool);
-	b->v = filled(pool);
-	free(seqs);
-	free(pages);
-	free(row_seq);
-}
-
-static void drop_batch(struct batch *b)
-{
-	void *const all[] = { (void *)b->b.counts,
-		              (void *)b->b.seqs,
-		              (void *)b->b.pages,
-		              (void *)b->b.row_seq,
-		              (void *)b->b.few,
-		              (void *)b->b.many,
-		              (void *)b->b.merge,
-		              b->k,
-		              b->v };
-
-	for (void *p : all)
-		(void)gpu_free(p);
-	free(b->plan.few);
-	free(b->plan.many);
-	free(b->plan.merge);
-}
-
-static struct gk_kv kv_of(const struct batch *b, uint32_t copy)
-{
-	const size_t step = (size_t)b->n_pages * KV_HEADS * PAGE * DIM * 2 * copy;
-	struct gk_kv kv = { KN_BF16, KV_HEADS, DIM, DIM, PAGE, (uint8_t *)b->k + step, (uint8_t *)b->v + step };
-
-	return kv;
-}
+/* ---- Attention --------------------------------------------------------------------------------------------------- */
 
 static void attention(uint32_t n_seqs, uint32_t kv_len, uint32_t n_q)
 {
 	const double bytes = 2.0 * n_seqs * kv_len * KV_HEADS * DIM * 2;
 	const uint32_t copies = (uint32_t)(200e6 / bytes) + 1;
 	struct batch b;
+	uint8_t *k, *v;
 	void *q, *out;
 	char name[128];
 	double us, pairs = 0;
 
-	make_batch(&b, n_seqs, kv_len, n_q, copies);
+	make_batch(&b, n_seqs, kv_len, n_q);
+	k = (uint8_t *)filled(pool_bytes(&b, 2) * copies);
+	v = (uint8_t *)filled(pool_bytes(&b, 2) * copies);
 	q = filled((size_t)b.n_rows * HEADS * DIM * 2);
 	out = filled((size_t)b.n_rows * HEADS * DIM * 2);
 	us = measure((int)copies * 2, [&](int i) {
@@ -382,23 +161,25 @@ static void attention(uint32_t n_seqs, uint32_t kv_len, uint32_t n_q)
 
 		a.out = view(out, GK_BF16, HEADS * DIM);
 		a.q = view(q, GK_BF16, HEADS * DIM);
-		a.kv = kv_of(&b, (uint32_t)i % copies);
+		const size_t at = pool_bytes(&b, 2) * ((uint32_t)i % copies);
+
+		a.kv = kv_of(KN_BF16, k + at, v + at);
 		a.batch = &b.b;
 		a.n_head = HEADS;
 		a.scale = 0.088f;
+		a.keys_are_older = true;
 		return gk_attention(&ctx, &a);
 	});
 	for (uint32_t i = 0; i < n_q; i++)
 		pairs += kv_len - n_q + i + 1;
 	(void)snprintf(name, sizeof(name), "attention %u x %u new of %u keys", n_seqs, n_q, kv_len);
 	report(name, us, bytes, 4.0 * pairs * n_seqs * HEADS * DIM);
-	(void)gpu_free(q);
-	(void)gpu_free(out);
+	for (void *p : { (void *)k, (void *)v, q, out })
+		(void)gpu_free(p);
 	drop_batch(&b);
 }
 
-/* ---- A decode step
- * ----------------------------------------------------------------------------------------------------- */
+/* ---- A decode step ----------------------------------------------------------------------------------------------- */
 
 /* The best token of each row, as a greedy request wants. */
 struct picks {
@@ -440,11 +221,11 @@ static int pick(void *logits, uint32_t n, uint32_t n_vocab, const struct picks *
 
 static void step(int t, uint32_t n_seqs, uint32_t kv_len)
 {
-	enum { D = 4096, FF = 12288, VOCAB = 151936, QKV = (HEADS + 2 * KV_HEADS) * DIM };
+	enum { D = 4096, FF = 12288, VOCAB = 151936, QKV = (HEADS + 2 * KV_HEADS) * DIM, LAYERS = 36 };
 	const uint32_t type = types[t].type;
 	const uint32_t mat_rows[] = { QKV, D, FF, FF, D }, mat_cols[] = { D, D, D, D, FF };
 	size_t layer = 0;
-	uint8_t *weights, *head;
+	uint8_t *weights, *head, *keys, *values;
 	struct batch b;
 	void *x = filled((size_t)n_seqs * D * 4), *qkv = filled((size_t)n_seqs * QKV * 4);
 	void *att = filled((size_t)n_seqs * D * 4), *h = filled((size_t)n_seqs * FF * 4);
@@ -462,7 +243,9 @@ static void step(int t, uint32_t n_seqs, uint32_t kv_len)
 	bytes += (double)VOCAB * D * types[t].bits / 8 + 2.0 * n_seqs * kv_len * KV_HEADS * DIM * 2 * LAYERS;
 	weights = (uint8_t *)filled(layer * LAYERS);
 	head = (uint8_t *)filled(gk_mat_bytes(type, VOCAB, D));
-	make_batch(&b, n_seqs, kv_len, 1, LAYERS);
+	make_batch(&b, n_seqs, kv_len, 1);
+	keys = (uint8_t *)filled(pool_bytes(&b, 2) * LAYERS);
+	values = (uint8_t *)filled(pool_bytes(&b, 2) * LAYERS);
 	(void)gpu_fill(pos, 0, n_seqs * 4);
 	make_picks(&p, n_seqs);
 	us = measure(1, [&](int) {
@@ -485,14 +268,14 @@ static void step(int t, uint32_t n_seqs, uint32_t kv_len)
 			if (l == LAYERS) {
 				(void)gk_mat_describe(&jobs[0].w, type, VOCAB, D, head);
 				jobs[0].out = view(logits, GK_F32, VOCAB);
-				r |= gk_linear_few(&ctx, &lin);
-				r |= pick(logits, n_seqs, VOCAB, &p);
+				r = r ? r : gk_linear_few(&ctx, &lin);
+				r = r ? r : pick(logits, n_seqs, VOCAB, &p);
 				break;
 			}
 			(void)gk_mat_describe(&jobs[0].w, type, QKV, D, at);
 			at += gk_mat_bytes(type, QKV, D);
 			jobs[0].out = view(qkv, GK_BF16, QKV);
-			r |= gk_linear_few(&ctx, &lin);
+			r = r ? r : gk_linear_few(&ctx, &lin);
 			s.q = view(qkv, GK_BF16, QKV);
 			s.k = view((uint16_t *)qkv + HEADS * DIM, GK_BF16, QKV);
 			s.v = view((uint16_t *)qkv + (HEADS + KV_HEADS) * DIM, GK_BF16, QKV);
@@ -504,24 +287,25 @@ static void step(int t, uint32_t n_seqs, uint32_t kv_len)
 			s.rope.n_rot = DIM;
 			s.rope.scale = 1.0f;
 			s.pos = pos;
-			s.kv = kv_of(&b, l);
+			s.kv = kv_of(KN_BF16, keys + pool_bytes(&b, 2) * l, values + pool_bytes(&b, 2) * l);
 			s.batch = &b.b;
 			s.rows = rows_of(n_seqs);
-			r |= gk_qkv_store(&ctx, &s);
+			r = r ? r : gk_qkv_store(&ctx, &s);
 			a.out = view(att, GK_BF16, D);
 			a.q = view(qkv, GK_BF16, QKV);
 			a.kv = s.kv;
 			a.batch = &b.b;
 			a.n_head = HEADS;
 			a.scale = 0.088f;
-			r |= gk_attention(&ctx, &a);
+			a.keys_are_older = true;
+			r = r ? r : gk_attention(&ctx, &a);
 			(void)gk_mat_describe(&jobs[0].w, type, D, D, at);
 			at += gk_mat_bytes(type, D, D);
 			jobs[0].out = view(x, GK_F32, D);
 			jobs[0].accumulate = true;
 			lin.x = view(att, GK_BF16, D);
 			lin.norm = false;
-			r |= gk_linear_few(&ctx, &lin);
+			r = r ? r : gk_linear_few(&ctx, &lin);
 			for (int j = 0; j < 2; j++) {
 				(void)gk_mat_describe(&jobs[j].w, type, FF, D, at);
 				at += gk_mat_bytes(type, FF, D);
@@ -532,7 +316,7 @@ static void step(int t, uint32_t n_seqs, uint32_t kv_len)
 			lin.norm = true;
 			lin.gated = true;
 			lin.n_jobs = 2;
-			r |= gk_linear_few(&ctx, &lin);
+			r = r ? r : gk_linear_few(&ctx, &lin);
 			(void)gk_mat_describe(&jobs[0].w, type, D, FF, at);
 			jobs[0].out = view(x, GK_F32, D);
 			jobs[0].accumulate = true;
@@ -540,22 +324,21 @@ static void step(int t, uint32_t n_seqs, uint32_t kv_len)
 			lin.norm = false;
 			lin.gated = false;
 			lin.n_jobs = 1;
-			r |= gk_linear_few(&ctx, &lin);
+			r = r ? r : gk_linear_few(&ctx, &lin);
 		}
 		return r;
 	});
 	(void)snprintf(name, sizeof(name), "step %s, %u x %u keys: %.1f tok/s", types[t].name, n_seqs, kv_len,
 	               1e6 / us * n_seqs);
 	report(name, us, bytes, 0);
-	for (void *m :
-	     { x, qkv, att, h, logits, (void *)pos, (void *)norm, (void *)freq, (void *)weights, (void *)head })
+	for (void *m : { x, qkv, att, h, logits, (void *)pos, (void *)norm, (void *)freq, (void *)weights, (void *)head,
+	                 (void *)keys, (void *)values })
 		(void)gpu_free(m);
 	drop_picks(&p);
 	drop_batch(&b);
 }
 
-/* ---- The small ones
- * ------------------------------------------------------------------------------------------------------ */
+/* ---- The small ones ---------------------------------------------------------------------------------------------- */
 
 static void small(uint32_t n)
 {
@@ -606,6 +389,7 @@ static bool wanted_type(int t)
 int main(int argc, char **argv)
 {
 	static const uint32_t few[] = { 1, 4, 8, 16 }, many[] = { 32, 64, 128, 256, 2048 };
+	const size_t limit_bytes = (size_t)2 << 30;
 
 	for (int i = 1; i < argc; i++) {
 		if (!strncmp(argv[i], "--only=", 7))
@@ -615,15 +399,9 @@ int main(int argc, char **argv)
 		else if (!strncmp(argv[i], "--tflops=", 9))
 			limit_tflops = strtod(argv[i] + 9, nullptr);
 	}
-	if (gk_ctx_init(&ctx, 0) < 0 || gpuStreamCreate(&stream) != GPU_OK) {
-		fprintf(stderr, "gpu_bench: skipped: no device: %s\n", gk_error_text());
+	if (!bench_open(512u << 20))
 		return 0;
-	}
-	ctx.stream = (void *)stream;
-	ctx.scratch_bytes = 512u << 20;
-	if (gpu_malloc(&ctx.scratch, ctx.scratch_bytes) != GPU_OK)
-		return 1;
-	measure_limit();
+	report("read", measure_limit(limit_bytes), (double)limit_bytes, 0);
 	for (int t = 0; wanted("few") && t < N_TYPES; t++) {
 		for (int s = 0; wanted_type(t) && s < 5; s++) {
 			for (int m = 0; m < (t < 2 || t == 4 ? 4 : 1); m++)
