@@ -1,7 +1,7 @@
 /* Which sequences of a batch begin with the same pages, as those do whose prompts begin alike and were served from
  * one prefix cache: their keys and values are then the same memory, which attention can read once for all of them.
  *
- * A set is led by the first sequence not yet in one. It takes those that share at least one part with the leader,
+ * A set is led by the first sequence not yet in one. It takes those that share at least one step with the leader,
  * down to the length that saves most reading: members times keys. Only single new tokens take part; prompts are
  * bound by arithmetic. */
 #include <string.h>
@@ -24,14 +24,14 @@ int cpu_shares_reserve(struct cpu_backend *cpu)
 	return 0;
 }
 
-/* Keys of whole parts that the last tokens of both sequences see and that lie in the same pages. */
-static uint32_t common_keys(const struct kn_seq *a, const struct kn_seq *b, uint32_t page_tokens, uint32_t part)
+/* Keys of whole steps that tokens before the last ones of both sequences left and that lie in the same pages. */
+static uint32_t common_keys(const struct kn_seq *a, const struct kn_seq *b, uint32_t page_tokens, uint32_t step)
 {
-	uint32_t most = a->kv_len < b->kv_len ? a->kv_len : b->kv_len, pages = most / page_tokens, same = 0;
+	uint32_t most = a->kv_len < b->kv_len ? a->kv_len : b->kv_len, pages = (most - 1) / page_tokens, same = 0;
 
 	while (same < pages && a->pages[same] == b->pages[same])
 		same++;
-	return same * page_tokens / part * part;
+	return same * page_tokens / step * step;
 }
 
 /* The length at which a set led by `leader` saves most; common[i] is what sequence i has in common with it. */
@@ -56,7 +56,7 @@ static uint32_t best_length(const uint32_t *common, size_t leader, size_t n)
 }
 
 const struct cpu_share *cpu_shares_find(struct cpu_backend *cpu, const struct kn_seq *seqs, size_t n_seqs,
-                                        uint32_t page_tokens, uint32_t part, size_t *ret_n)
+                                        uint32_t page_tokens, uint32_t step, size_t *ret_n)
 {
 	struct cpu_shares *s = &cpu->shares;
 	uint32_t *common = s->first_tile; /* filled by the caller only later */
@@ -73,7 +73,7 @@ const struct cpu_share *cpu_shares_find(struct cpu_backend *cpu, const struct kn
 			continue;
 		for (size_t j = i + 1; j < n_seqs; j++)
 			common[j] = seqs[j].n_q == 1 && !s->n_keys[j]
-			                    ? common_keys(&seqs[i], &seqs[j], page_tokens, part)
+			                    ? common_keys(&seqs[i], &seqs[j], page_tokens, step)
 			                    : 0;
 		share.n_keys = best_length(common, i, n_seqs);
 		if (!share.n_keys)

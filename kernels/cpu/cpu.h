@@ -119,12 +119,13 @@ void cpu_panel_pack(enum cpu_panel panel, const struct kn_mat *m, size_t p, void
 enum { CPU_ATTN_TOKENS = 64 /* keys per softmax step, at positions aligned to it */ };
 
 /* Scores of n_q query rows against n_t keys, and values weighed by probabilities. kv rows are k_dim (v_dim)
- * elements apart; q rows are padded with zeros to a multiple of 16. */
+ * elements apart; q rows are padded with zeros to a multiple of 16. ahead: as many rows, as far apart, that will be
+ * used soon and are asked for meanwhile; or NULL. */
 typedef void (*cpu_attn_qk_fn)(float *s, size_t ld_s, const float *q, size_t ld_q, size_t n_q, const void *k,
-                               size_t ld_k, size_t n_t, size_t dim);
+                               size_t ld_k, size_t n_t, size_t dim, const void *ahead);
 /* o += p v. */
 typedef void (*cpu_attn_pv_fn)(float *o, size_t ld_o, const float *p, size_t ld_p, size_t n_q, const void *v,
-                               size_t ld_v, size_t n_t, size_t dim);
+                               size_t ld_v, size_t n_t, size_t dim, const void *ahead);
 
 /* The same for many query rows, which results may tell by rounding: queries and probabilities are bfloat16, keys and
  * values of a step are packed before. n_q may be rounded up to a multiple of 32. */
@@ -273,7 +274,7 @@ struct cpu_share {
 	uint32_t *members; /* [n] sequences */
 	uint32_t *tiles;   /* [n] the first attention tile of each */
 	uint32_t n;
-	uint32_t n_keys; /* that all of them see, whole parts */
+	uint32_t n_keys; /* that all of them see, whole steps; each sees others, too */
 };
 
 struct cpu_shares {
@@ -326,14 +327,14 @@ size_t cpu_moe_rows(const struct cpu_backend *cpu);
 int cpu_area_reserve(struct cpu_area *area, size_t bytes);
 void cpu_area_release(struct cpu_area *area);
 
-/* The sets of single tokens that share parts of `part` keys, and for each sequence how many keys it shares
+/* The sets of single tokens that share steps of `step` keys, and for each sequence how many keys it shares
  * (cpu->shares.n_keys). */
 const struct cpu_share *cpu_shares_find(struct cpu_backend *cpu, const struct kn_seq *seqs, size_t n_seqs,
-                                        uint32_t page_tokens, uint32_t part, size_t *ret_n);
+                                        uint32_t page_tokens, uint32_t step, size_t *ret_n);
 /* Parts of all heads, for groups of at most `most` members. */
 static inline size_t cpu_share_items(const struct cpu_share *s, size_t most, uint32_t n_kv_head, uint32_t part)
 {
-	return (s->n + most - 1) / most * (s->n_keys / part) * n_kv_head;
+	return (s->n + most - 1) / most * ((s->n_keys + part - 1) / part) * n_kv_head;
 }
 
 /* One product inside a parallel region. */

@@ -18,7 +18,21 @@ struct tile {
 	const char *w[MAX_P];
 	struct cpu_q8 x[MAX_T];
 	size_t cols;
+	size_t bytes, jump; /* of a panel; from the end of one to the one that is read after it */
 };
+
+/* What is read FAR bytes after byte `at` of a panel. */
+ALWAYS_INLINE size_t far_from(const struct tile *t, size_t at)
+{
+	return at + FAR < t->bytes ? at + FAR : at + FAR + t->jump;
+}
+
+ALWAYS_INLINE void ask(const char *p, size_t lines)
+{
+	UNROLL
+	for (size_t i = 0; i < lines; i++)
+		_mm_prefetch(p + i * 64, _MM_HINT_T1);
+}
 
 /* Block b of T tokens into sums of P panels, from vector registers of 8 weights each. */
 ALWAYS_INLINE __m512i four_of(const struct cpu_q8 *x, size_t b, size_t g)
@@ -45,6 +59,7 @@ ALWAYS_INLINE void panel_8(const struct tile *t, size_t P, size_t T, __m512 *f)
 	size_t blocks = t->cols / 32, skip = (blocks * 32 + 63) / 64 * 64;
 
 	for (size_t b = 0; b < blocks; b++) {
+		size_t far = far_from(t, skip + b * 512);
 		__m512i sum[MAX_P * MAX_T];
 
 		UNROLL
@@ -63,7 +78,7 @@ ALWAYS_INLINE void panel_8(const struct tile *t, size_t P, size_t T, __m512 *f)
 			for (size_t p = 0; p < P; p++) {
 				w[p] = _mm512_loadu_si512(t->w[p] + skip + b * 512 + g * 64);
 				if (T <= 2)
-					_mm_prefetch(t->w[p] + skip + b * 512 + g * 64 + FAR, _MM_HINT_T1);
+					ask(t->w[p] + far + g * 64, 1);
 			}
 			UNROLL
 			for (size_t j = 0; j < T; j++) {
@@ -85,9 +100,10 @@ ALWAYS_INLINE void panel_8(const struct tile *t, size_t P, size_t T, __m512 *f)
 	}
 }
 
-/* Adds a block of nibbles at w[p] to the sums. */
-ALWAYS_INLINE void nibbles(const struct tile *t, size_t P, size_t T, size_t b, const char *const *w, __m512i *sum)
+/* Adds a block of nibbles, at byte `at` of each panel, to the sums. */
+ALWAYS_INLINE void nibbles(const struct tile *t, size_t P, size_t T, size_t b, size_t at, __m512i *sum)
 {
+	size_t far = far_from(t, at);
 	const __m512i mask = _mm512_set1_epi8(15);
 
 	UNROLL
@@ -96,10 +112,10 @@ ALWAYS_INLINE void nibbles(const struct tile *t, size_t P, size_t T, size_t b, c
 
 		UNROLL
 		for (size_t p = 0; p < P; p++) {
-			__m512i v = _mm512_loadu_si512(w[p] + g * 64);
+			__m512i v = _mm512_loadu_si512(t->w[p] + at + g * 64);
 
 			if (T <= 2)
-				_mm_prefetch(w[p] + g * 64 + FAR, _MM_HINT_T1);
+				ask(t->w[p] + far + g * 64, 1);
 			low[p] = _mm512_and_si512(v, mask);
 			high[p] = _mm512_and_si512(_mm512_srli_epi16(v, 4), mask);
 		}
@@ -122,7 +138,6 @@ ALWAYS_INLINE void panel_4(const struct tile *t, size_t P, size_t T, __m512 *f)
 
 	for (size_t b = 0; b < blocks; b++) {
 		__m512i sum[MAX_P * MAX_T];
-		const char *w[MAX_P];
 
 		UNROLL
 		for (size_t j = 0; j < T; j++) {
@@ -132,10 +147,7 @@ ALWAYS_INLINE void panel_4(const struct tile *t, size_t P, size_t T, __m512 *f)
 			for (size_t p = 0; p < P; p++)
 				sum[p * T + j] = start;
 		}
-		UNROLL
-		for (size_t p = 0; p < P; p++)
-			w[p] = t->w[p] + skip + b * 256;
-		nibbles(t, P, T, b, w, sum);
+		nibbles(t, P, T, b, skip + b * 256, sum);
 		UNROLL
 		for (size_t p = 0; p < P; p++) {
 			__m512 dw = scales_f16(t->w[p] + b * 32);
@@ -162,15 +174,16 @@ ALWAYS_INLINE void panel_4k(const struct tile *t, size_t P, size_t T, __m512 *f)
 	for (size_t b = 0; b < t->cols / 32; b++) {
 		size_t j8 = b % 8, super = b / 8 * (320 + 8 * 256);
 		__m512i sum[MAX_P * MAX_T];
-		const char *w[MAX_P];
 
 		UNROLL
 		for (size_t i = 0; i < P * T; i++)
 			sum[i] = _mm512_setzero_si512();
-		UNROLL
-		for (size_t p = 0; p < P; p++)
-			w[p] = t->w[p] + super + 320 + j8 * 256;
-		nibbles(t, P, T, b, w, sum);
+		if (T <= 2 && j8 == 0) {
+			UNROLL
+			for (size_t p = 0; p < P; p++)
+				ask(t->w[p] + far_from(t, super), 5);
+		}
+		nibbles(t, P, T, b, super + 320 + j8 * 256, sum);
 		UNROLL
 		for (size_t p = 0; p < P; p++) {
 			const char *s = t->w[p] + super;
@@ -239,8 +252,13 @@ ALWAYS_INLINE void panel_6k(const struct tile *t, size_t P, size_t T, __m512 *f)
 		const char *w[MAX_P];
 
 		UNROLL
-		for (size_t p = 0; p < P; p++)
+		for (size_t p = 0; p < P; p++) {
 			w[p] = t->w[p] + super + 320 + j8 * 384;
+			if (T <= 2)
+				ask(t->w[p] + far_from(t, super + 320 + j8 * 384), 6);
+			if (T <= 2 && j8 == 0)
+				ask(t->w[p] + far_from(t, super), 5);
+		}
 		UNROLL
 		for (size_t h = 0; h < 2; h++) {
 			__m512i sum[MAX_P * MAX_T];
@@ -269,6 +287,8 @@ ALWAYS_INLINE void tile_run(enum cpu_panel kind, const struct cpu_block *b, size
 	__m512 f[MAX_P * MAX_T];
 
 	t.cols = b->cols;
+	t.bytes = b->ld_w;
+	t.jump = (P - 1) * b->ld_w;
 	UNROLL
 	for (size_t p = 0; p < P; p++)
 		t.w[p] = b->w + (panel + p) * b->ld_w;
