@@ -136,6 +136,7 @@ static void cpu_close(struct kn_backend *be)
 		cpu_area_release(&cpu->x[f]);
 		cpu_area_release(&cpu->hx[f]);
 	}
+	cpu_area_release(&cpu->lanes);
 	cpu_area_release(&cpu->rows);
 	cpu_area_release(&cpu->delta);
 	cpu_area_release(&cpu->moe);
@@ -165,8 +166,10 @@ static const struct kn_ops cpu_ops = {
 	.rmsnorm = cpu_rmsnorm,
 	.layernorm = cpu_layernorm,
 	.matmul = cpu_matmul,
+	.norm_matmul = cpu_norm_matmul,
 	.rope = cpu_rope,
 	.kv_store = cpu_kv_store,
+	.qkv_store = cpu_qkv_store,
 	.attention = cpu_attention,
 	.conv_silu = cpu_conv_silu,
 	.delta_rule = cpu_delta_rule,
@@ -174,6 +177,7 @@ static const struct kn_ops cpu_ops = {
 	.gate_rows = cpu_gate_rows,
 	.act_mul = cpu_act_mul,
 	.add = cpu_add,
+	.gated = cpu_gated,
 	.route = cpu_route,
 	.moe = cpu_moe,
 	.pick = cpu_pick,
@@ -204,7 +208,9 @@ int kn_cpu_open(const struct kn_config *config, struct kn_backend **ret_backend,
 	}
 	cpu->n_threads = base_threadpool_size(cpu->pool);
 	base_threadpool_yield(cpu->pool);
-	r = cpu_attention_reserve(cpu);
+	r = cpu_area_reserve(&cpu->lanes, cpu->n_threads * sizeof(struct cpu_lane));
+	if (r == 0)
+		r = cpu_attention_reserve(cpu);
 	if (r == 0)
 		r = cpu_shares_reserve(cpu);
 	if (r == 0)

@@ -4,6 +4,7 @@
 #ifndef CPU_CPU_H
 #define CPU_CPU_H
 
+#include <stdatomic.h>
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -87,6 +88,7 @@ struct cpu_block {
 	size_t ld_out;
 	const float *bias; /* at the first row, or NULL */
 	bool accumulate;
+	const struct cpu_gate *gate; /* kernels for many only: out is not written, but what down takes; or NULL */
 	void *scratch; /* of the thread: CPU_SCRATCH_BYTES, and CPU_SCRATCH_COLS for each column padded to 32 */
 };
 
@@ -94,6 +96,17 @@ enum {
 	CPU_SCRATCH_COLS = 32,
 	CPU_SCRATCH_BYTES = 128 << 10,
 	CPU_ROW_PAD = 16 /* rows that may be read, not used, behind the last prepared one */
+};
+
+/* A block of gate's rows, a multiple of 32, with the same rows of up: act(gate x) * (up x) becomes prepared rows of
+ * bfloat16. */
+struct cpu_gate {
+	const char *up; /* the first row, or the first panel */
+	const float *up_bias;
+	const struct cpu_isa *isa;
+	enum kn_act act;
+	char *h; /* the first prepared row, at the block's first one of gate's rows */
+	size_t ld_h;
 };
 
 typedef void (*cpu_block_fn)(const struct cpu_block *b);
@@ -284,6 +297,11 @@ struct cpu_shares {
 	uint32_t *members, *tiles, *n_keys, *first_tile;
 };
 
+/* Items of a loop that are left to a thread: the first one << 32 | the one after the last. */
+struct cpu_lane {
+	_Alignas(64) _Atomic uint64_t left;
+};
+
 struct cpu_backend {
 	struct kn_backend base;
 	const struct cpu_isa *isa;
@@ -294,6 +312,7 @@ struct cpu_backend {
 
 	struct cpu_area x[CPU_N_XFORMS];  /* prepared activations, max_tokens rows */
 	struct cpu_area hx[CPU_N_XFORMS]; /* those of a mixture of experts, by expert */
+	struct cpu_area lanes;            /* per thread: struct cpu_lane */
 	struct cpu_area rows;             /* per thread: dequantized rows */
 	size_t rows_per_thread;
 	struct cpu_area delta;      /* per thread: CPU_DELTA_SCRATCH floats, where the level has delta_chunks */
@@ -337,6 +356,15 @@ static inline size_t cpu_share_items(const struct cpu_share *s, size_t most, uin
 	return (s->n + most - 1) / most * ((s->n_keys + part - 1) / part) * n_kv_head;
 }
 
+/* The other half of a gated product: see struct cpu_gate. */
+struct cpu_gate_task {
+	const struct kn_mat *up;
+	const float *up_bias;
+	enum kn_act act;
+	char *h;
+	size_t ld_h;
+};
+
 /* One product inside a parallel region. */
 struct cpu_task {
 	const struct kn_mat *w;
@@ -345,7 +373,8 @@ struct cpu_task {
 	size_t ld_out;
 	const float *bias;
 	bool accumulate;
-	bool many; /* takes the kernel for many tokens where there is one: cpu_is_many() */
+	bool many;                        /* takes the kernel for many tokens where there is one: cpu_is_many() */
+	const struct cpu_gate_task *gate; /* instead of out and accumulate; or NULL */
 	/* filled by cpu_tasks_run() */
 	cpu_block_fn fn;
 	enum cpu_xform form;
@@ -381,6 +410,10 @@ int cpu_mat_init(struct kn_backend *be, struct kn_mat *m);
 void cpu_mat_done(struct kn_backend *be, struct kn_mat *m);
 void cpu_matmul(struct kn_backend *be, const struct kn_matmul *jobs, size_t n_jobs, const float *x, size_t ld_x,
                 size_t n);
+void cpu_norm_matmul(struct kn_backend *be, const struct kn_matmul *jobs, size_t n_jobs, const float *x, size_t ld_x,
+                     size_t n, const float *norm, float eps);
+void cpu_gated(struct kn_backend *be, const struct kn_gated *g, float *out, size_t ld_out, const float *x, size_t ld_x,
+               size_t n);
 void cpu_moe(struct kn_backend *be, const struct kn_moe *moe, float *out, size_t ld_out, const float *x, size_t ld_x,
              size_t n, size_t dim, uint32_t top_k, const int32_t *ids, const float *weights);
 void cpu_pick(struct kn_backend *be, const float *logits, size_t ld, size_t n, size_t n_vocab, float softcap,
@@ -391,6 +424,8 @@ void cpu_attention(struct kn_backend *be, float *out, size_t ld_out, const float
                    const struct kn_kv *kv, const struct kn_seq *seqs, size_t n_seqs, const struct kn_attn *attn);
 void cpu_kv_store(struct kn_backend *be, const struct kn_kv *kv, const float *k, size_t ld_k, const float *v,
                   size_t ld_v, const struct kn_seq *seqs, size_t n_seqs);
+void cpu_qkv_store(struct kn_backend *be, const struct kn_qkv *qkv, const struct kn_kv *kv, const struct kn_seq *seqs,
+                   size_t n_seqs, size_t n);
 void cpu_conv_silu(struct kn_backend *be, float *out, size_t ld_out, const float *x, size_t ld_x,
                    const struct kn_conv *conv, const struct kn_seq *seqs, size_t n_seqs);
 void cpu_delta_rule(struct kn_backend *be, float *out, size_t ld_out, float *qkv, size_t ld_qkv, float *ba,

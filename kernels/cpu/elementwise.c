@@ -299,26 +299,36 @@ struct store_call {
 	const struct kn_kv *kv;
 	const float *k, *v;
 	size_t ld_k, ld_v;
-	const struct kn_seq *seq;
+	const struct kn_seq *seqs;
 };
 
+static void store_row(const struct store_call *c, const struct kn_seq *seq, size_t i)
+{
+	const struct kn_kv *kv = c->kv;
+	uint32_t t = seq->kv_len - seq->n_q + (uint32_t)i;
+	size_t row = seq->row + i;
+
+	for (uint32_t h = 0; h < kv->n_kv_head; h++) {
+		c->isa->store[kv->dtype](ref_kv_at(kv, kv->k, kv->k_dim, seq->pages, t, h),
+		                         c->k + row * c->ld_k + (size_t)h * kv->k_dim, kv->k_dim);
+		if (kv->v)
+			c->isa->store[kv->dtype](ref_kv_at(kv, kv->v, kv->v_dim, seq->pages, t, h),
+			                         c->v + row * c->ld_v + (size_t)h * kv->v_dim, kv->v_dim);
+	}
+}
+
+/* Rows of all sequences, one after the other. */
 static void store_rows(void *arg, size_t begin, size_t end, unsigned worker)
 {
 	const struct store_call *c = arg;
-	const struct kn_kv *kv = c->kv;
+	const struct kn_seq *seq = c->seqs;
+	size_t before = 0;
 
 	(void)worker;
 	for (size_t i = begin; i < end; i++) {
-		uint32_t t = c->seq->kv_len - c->seq->n_q + (uint32_t)i;
-		size_t row = c->seq->row + i;
-
-		for (uint32_t h = 0; h < kv->n_kv_head; h++) {
-			c->isa->store[kv->dtype](ref_kv_at(kv, kv->k, kv->k_dim, c->seq->pages, t, h),
-			                         c->k + row * c->ld_k + (size_t)h * kv->k_dim, kv->k_dim);
-			if (kv->v)
-				c->isa->store[kv->dtype](ref_kv_at(kv, kv->v, kv->v_dim, c->seq->pages, t, h),
-				                         c->v + row * c->ld_v + (size_t)h * kv->v_dim, kv->v_dim);
-		}
+		for (; i - before >= seq->n_q; seq++)
+			before += seq->n_q;
+		store_row(c, seq, i - before);
 	}
 }
 
@@ -326,10 +336,80 @@ void cpu_kv_store(struct kn_backend *be, const struct kn_kv *kv, const float *k,
                   size_t ld_v, const struct kn_seq *seqs, size_t n_seqs)
 {
 	struct cpu_backend *cpu = (struct cpu_backend *)be;
+	struct store_call call = { cpu->isa, kv, k, v, ld_k, ld_v, seqs };
+	size_t n = 0;
 
-	for (size_t s = 0; s < n_seqs; s++) {
-		struct store_call call = { cpu->isa, kv, k, v, ld_k, ld_v, &seqs[s] };
+	/* All together: single tokens of many sequences are as much work as a prompt, the more where their pages become
+	 * memory as they are first written. */
+	for (size_t s = 0; s < n_seqs; s++)
+		n += seqs[s].n_q;
+	cpu_rows(cpu, n, (size_t)kv->n_kv_head * (kv->k_dim + (kv->v ? kv->v_dim : 0)), store_rows, &call);
+}
 
-		cpu_rows(cpu, seqs[s].n_q, (size_t)kv->n_kv_head * kv->k_dim, store_rows, &call);
+/* ---- Norm, rotation and storing together ---- */
+
+struct qkv_call {
+	const struct cpu_isa *isa;
+	const struct kn_qkv *qkv;
+	size_t head_dim, n_kv_head;
+	struct rope_call rope;
+	struct store_call store;
+};
+
+static void norm_and_rotate(const struct qkv_call *c, float *x, size_t ld_x, size_t n_head, const float *norm, size_t i)
+{
+	struct norm_call n = { c->isa, x, ld_x, x, ld_x, norm, NULL, n_head, c->head_dim, c->qkv->eps };
+	struct rope_call r = c->rope;
+
+	if (norm)
+		norm_rows(&n, i, i + 1, 0);
+	r.x = x;
+	r.ld_x = ld_x;
+	r.n_head = n_head;
+	if (r.table)
+		rope_rows(&r, i, i + 1, 0);
+}
+
+static void qkv_rows(void *arg, size_t begin, size_t end, unsigned worker)
+{
+	const struct qkv_call *c = arg;
+	const struct kn_qkv *a = c->qkv;
+
+	for (size_t i = begin; i < end; i++) {
+		norm_and_rotate(c, a->q, a->ld_q, a->n_head, a->q_norm, i);
+		norm_and_rotate(c, a->k, a->ld_k, c->n_kv_head, a->k_norm, i);
 	}
+	store_rows((void *)&c->store, begin, end, worker);
+}
+
+void cpu_qkv_store(struct kn_backend *be, const struct kn_qkv *qkv, const struct kn_kv *kv, const struct kn_seq *seqs,
+                   size_t n_seqs, size_t n)
+{
+	struct cpu_backend *cpu = (struct cpu_backend *)be;
+	const struct kn_rope *rope = qkv->rope;
+	bool rotates = rope->n_rot >= 2;
+	struct qkv_call call = {
+		.isa = cpu->isa,
+		.qkv = qkv,
+		.head_dim = kv->k_dim,
+		.n_kv_head = kv->n_kv_head,
+		.rope = { .isa = cpu->isa, .rope = rope, .head_dim = kv->k_dim },
+		.store = { cpu->isa, kv, qkv->k, qkv->v, qkv->ld_k, qkv->ld_v, seqs },
+	};
+
+	if (rotates && (n > cpu->max_tokens || rope->n_rot / 2 > CPU_ROPE_MAX_HALF)) { /* than the table has room for */
+		if (qkv->q_norm)
+			cpu_rmsnorm(be, qkv->q, qkv->ld_q, qkv->q, qkv->ld_q, qkv->q_norm, n, qkv->n_head, kv->k_dim,
+			            qkv->eps);
+		if (qkv->k_norm)
+			cpu_rmsnorm(be, qkv->k, qkv->ld_k, qkv->k, qkv->ld_k, qkv->k_norm, n, kv->n_kv_head, kv->k_dim,
+			            qkv->eps);
+		cpu_rope(be, qkv->q, qkv->ld_q, n, qkv->n_head, kv->k_dim, rope, qkv->pos);
+		cpu_rope(be, qkv->k, qkv->ld_k, n, kv->n_kv_head, kv->k_dim, rope, qkv->pos);
+		cpu_kv_store(be, kv, qkv->k, qkv->ld_k, qkv->v, qkv->ld_v, seqs, n_seqs);
+		return;
+	}
+	if (rotates)
+		call.rope.table = rope_table(cpu, rope, qkv->pos, n);
+	cpu_rows(cpu, n, (qkv->n_head + 2 * (size_t)kv->n_kv_head) * kv->k_dim, qkv_rows, &call);
 }

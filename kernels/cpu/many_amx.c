@@ -19,9 +19,10 @@ enum {
 	STEP = 32,  /* columns of a tile */
 	SPAN = 256, /* columns of a piece */
 	TILE = TILE_VALUES,
-	LEAD = 4,           /* steps that weights are unpacked ahead, where tokens are few */
-	FAR = 12,           /* and asked for ahead of that */
-	STREAM_TOKENS = 128 /* many results: see streams() */
+	LEAD = 4,            /* steps that weights are unpacked ahead, where tokens are few */
+	FAR = 12,            /* and asked for ahead of that */
+	STREAM_TOKENS = 128, /* many results: see streams() */
+	STREAM_VALUES = 1 << 20
 };
 
 /* In the thread's scratch. */
@@ -35,6 +36,17 @@ _Static_assert(sizeof(struct scratch) <= CPU_SCRATCH_BYTES, "a thread's scratch"
 /* Rows [16 r, 16 r + 16) of the block, columns [32 i, 32 i + 32), fewer at the end of the rows. Panels ask for the
  * block at `next` meanwhile. */
 typedef void (*unpack_fn)(uint16_t *dst, const struct cpu_block *b, size_t r, size_t i, const char *next);
+
+/* Two tiles of rows that are computed together: r and r + 1, or rows r of gate and of up, which are two matrices. */
+struct pair {
+	const struct cpu_block *b[2];
+	size_t step; /* from a pair's r to that of the next */
+};
+
+ALWAYS_INLINE size_t tile_of(const struct pair *p, size_t r, size_t j)
+{
+	return p->step == 2 ? r + j : r;
+}
 
 /* ---- Unpacking ---- */
 
@@ -54,7 +66,12 @@ static inline __m512 int8_to_float(const char *p)
 }
 
 /* Small integers become floats without a conversion, of which beside tile instructions there is one a cycle only: as
- * bits of the fraction of a number between 1 and 2, 1 + q / 2^n, which a product-and-sum takes to q d + c. */
+ * bits of the fraction of a number between 1 and 2, 1 + q / 2^n, which a product-and-sum takes to q d + c.
+ *
+ * bfloat16 is then the upper half, cut off, which costs a third of rounding it: CUT makes up for the half unit that is
+ * lost on average (of a fraction that is 1.44 on average). A weight is off by at most 0.7 units instead of 0.5. */
+#define CUT (1 + 0.7f / 256)
+
 struct line {
 	__m512 d, c; /* 2^n d, c - 2^n d */
 };
@@ -63,40 +80,39 @@ ALWAYS_INLINE struct line line_of(__m512 d, __m512 c, float scale)
 {
 	struct line l;
 
-	l.d = _mm512_mul_ps(d, _mm512_set1_ps(scale));
-	l.c = _mm512_sub_ps(c, l.d);
+	l.d = _mm512_mul_ps(d, _mm512_set1_ps(CUT * scale));
+	l.c = _mm512_fmsub_ps(c, _mm512_set1_ps(CUT), l.d);
 	return l;
 }
 
-ALWAYS_INLINE __m512 value_of(__m512i v, int mask, struct line l)
+/* The byte of v in bits 8 to 15 of each lane that is byte i of it; of i = 1 only the bits of the mask. Shuffles have
+ * one port, other logic two. */
+ALWAYS_INLINE __m512 value_of(__m512i v, unsigned i, int mask, struct line l)
 {
 	const __m512i one = _mm512_set1_epi32(0x3f800000);
-
-	/* v & mask | one */
-	return _mm512_fmadd_ps(_mm512_castsi512_ps(_mm512_ternarylogic_epi32(v, _mm512_set1_epi32(mask), one, 0xea)),
-	                       l.d, l.c);
-}
-
-/* Byte i of each lane, as the second one. */
-ALWAYS_INLINE __m512i second_byte(__m512i v, unsigned i)
-{
 	int at = (int)i << 8;
+	__m512i x;
 
-	return i == 1 ? v : _mm512_shuffle_epi8(v, _mm512_set4_epi32(at + (12 << 8), at + (8 << 8), at + (4 << 8), at));
+	if (i == 1) /* v & mask | one */
+		x = _mm512_ternarylogic_epi32(v, _mm512_set1_epi32(mask), one, 0xea);
+	else
+		x = _mm512_mask_shuffle_epi8(one, 0x2222222222222222, v,
+		                             _mm512_set4_epi32(at + (12 << 8), at + (8 << 8), at + (4 << 8), at));
+	return _mm512_fmadd_ps(_mm512_castsi512_ps(x), l.d, l.c);
 }
 
 enum { BYTE_SCALE = 1 << 15, LOW_SCALE = 1 << 15, HIGH_SCALE = 1 << 11 };
 
-/* Four columns of 16 rows, a byte each: two pairs. */
-ALWAYS_INLINE void put_bytes(uint16_t *dst, __m512i v, struct line l)
+/* Four columns of 16 rows, a byte each, of which those bits count that are in `mask` in each byte: two pairs. */
+ALWAYS_INLINE void put_bytes(uint16_t *dst, __m512i v, __m512i masked, int mask, struct line l)
 {
 	__m512 f[4];
 
 	UNROLL
 	for (unsigned i = 0; i < 4; i++)
-		f[i] = value_of(second_byte(v, i), 0xff00, l);
-	_mm512_store_si512(dst, tile_pairs_of(f[0], f[1]));
-	_mm512_store_si512(dst + 32, tile_pairs_of(f[2], f[3]));
+		f[i] = value_of(i == 1 ? v : masked, i, mask, l);
+	_mm512_store_si512(dst, tile_pairs_cut(f[0], f[1]));
+	_mm512_store_si512(dst + 32, tile_pairs_cut(f[2], f[3]));
 }
 
 ALWAYS_INLINE void unpack_8(uint16_t *dst, const struct cpu_block *b, size_t r, size_t i, const char *next)
@@ -107,8 +123,10 @@ ALWAYS_INLINE void unpack_8(uint16_t *dst, const struct cpu_block *b, size_t r, 
 
 	UNROLL
 	for (size_t g = 0; g < 8; g++) {
+		__m512i q = _mm512_loadu_si512(v + g * 64);
+
 		_mm_prefetch(next + g * 64, _MM_HINT_T1);
-		put_bytes(dst + g * 64, _mm512_loadu_si512(v + g * 64), l);
+		put_bytes(dst + g * 64, q, q, 0xff00, l);
 	}
 }
 
@@ -116,24 +134,15 @@ ALWAYS_INLINE void unpack_8(uint16_t *dst, const struct cpu_block *b, size_t r, 
 ALWAYS_INLINE void put_nibbles(uint16_t *dst, const char *v, __m512 d, __m512 c, const char *next)
 {
 	struct line low = line_of(d, c, LOW_SCALE), high = line_of(d, c, HIGH_SCALE);
+	const __m512i m = _mm512_set1_epi8(15);
 
 	UNROLL
 	for (size_t g = 0; g < 4; g++) {
 		__m512i two = _mm512_loadu_si512(v + g * 64);
-		__m512 f[4], h[4];
 
 		_mm_prefetch(next + g * 64, _MM_HINT_T1);
-		UNROLL
-		for (unsigned i = 0; i < 4; i++) {
-			__m512i at = second_byte(two, i);
-
-			f[i] = value_of(at, 0x0f00, low);
-			h[i] = value_of(at, 0xf000, high);
-		}
-		_mm512_store_si512(dst + g * 64, tile_pairs_of(f[0], f[1]));
-		_mm512_store_si512(dst + g * 64 + 32, tile_pairs_of(f[2], f[3]));
-		_mm512_store_si512(dst + (g + 4) * 64, tile_pairs_of(h[0], h[1]));
-		_mm512_store_si512(dst + (g + 4) * 64 + 32, tile_pairs_of(h[2], h[3]));
+		put_bytes(dst + g * 64, two, _mm512_and_si512(two, m), 0x0f00, low);
+		put_bytes(dst + (g + 4) * 64, two, _mm512_andnot_si512(m, two), 0xf000, high);
 	}
 }
 
@@ -176,8 +185,8 @@ ALWAYS_INLINE void unpack_6k(uint16_t *dst, const struct cpu_block *b, size_t r,
 
 			if (h)
 				low = _mm512_srli_epi16(low, 4);
-			put_bytes(dst + h * (TILE / 2) + g * 64,
-			          _mm512_or_si512(_mm512_and_si512(low, m4), _mm512_and_si512(top, m2)), l);
+			low = _mm512_or_si512(_mm512_and_si512(low, m4), _mm512_and_si512(top, m2));
+			put_bytes(dst + h * (TILE / 2) + g * 64, low, low, 0xff00, l);
 		}
 	}
 }
@@ -270,7 +279,8 @@ ALWAYS_INLINE void piece_run(size_t T, size_t R, const struct scratch *s, const 
  * somebody asks for them they would have left again. */
 static bool streams(const struct cpu_block *b)
 {
-	return !b->accumulate && b->n >= STREAM_TOKENS && (uintptr_t)b->out % 64 == 0 && b->ld_out % SIDE == 0;
+	return !b->accumulate && (b->n >= STREAM_TOKENS || b->n * b->ld_out >= STREAM_VALUES) &&
+	       (uintptr_t)b->out % 64 == 0 && b->ld_out % SIDE == 0;
 }
 
 /* Sums of a tile, where they were kept, to the results. */
@@ -296,9 +306,42 @@ static void finish(const struct cpu_block *b, const float *sums, size_t row, siz
 	}
 }
 
-/* Columns [k, k + n) of row tiles r and, if R is 2, r + 1, for all tokens. */
-ALWAYS_INLINE void span_run(size_t R, const struct cpu_block *b, struct scratch *s, size_t r, size_t k, size_t n)
+/* Two tiles of sums, of the same rows of gate and up, to what down takes. */
+static void finish_gated(const struct pair *p, float (*sums)[SIDE * SIDE], size_t row, size_t tok)
 {
+	const struct cpu_block *b = p->b[0];
+	const struct cpu_gate *g = b->gate;
+	size_t n = b->n - tok < SIDE ? b->n - tok : SIDE;
+
+	for (size_t j = 0; j < 2; j++) {
+		__m512 bias;
+
+		if (!p->b[j]->bias)
+			continue;
+		bias = _mm512_loadu_ps(p->b[j]->bias + row);
+		for (size_t i = 0; i < n; i++)
+			_mm512_store_ps(sums[j] + i * SIDE, _mm512_add_ps(_mm512_load_ps(sums[j] + i * SIDE), bias));
+	}
+	g->isa->act_mul(g->act, sums[0], sums[0], sums[1], n * SIDE);
+	for (size_t i = 0; i < n; i++)
+		g->isa->store[KN_BF16](g->h + (tok + i) * g->ld_h + row * sizeof(uint16_t), sums[0] + i * SIDE, SIDE);
+}
+
+/* The sums of a token tile and the pair's row tiles, of which there are n. */
+ALWAYS_INLINE void finish_pair(const struct pair *p, float (*sums)[SIDE * SIDE], size_t r, size_t n, size_t tok)
+{
+	if (p->b[0]->gate) {
+		finish_gated(p, sums, r * SIDE, tok);
+		return;
+	}
+	for (size_t j = 0; j < n; j++)
+		finish(p->b[0], sums[j], (r + j) * SIDE, tok);
+}
+
+/* Columns [k, k + n) of row tile r and, if R is 2, its partner, for all tokens. */
+ALWAYS_INLINE void span_run(size_t R, const struct pair *p, struct scratch *s, size_t r, size_t k, size_t n)
+{
+	const struct cpu_block *b = p->b[0];
 	size_t n_tiles = (b->n + SIDE - 1) / SIDE, steps = (n + STEP - 1) / STEP;
 	bool last = k + n == b->cols;
 
@@ -310,78 +353,81 @@ ALWAYS_INLINE void span_run(size_t R, const struct cpu_block *b, struct scratch 
 			piece_run(2, R, s, x, b->ld_x, steps, k == 0, &s->sums[t]);
 		else
 			piece_run(1, R, s, x, b->ld_x, steps, k == 0, &s->sums[t]);
-		for (size_t i = 0; last && i < (two ? 4 : 2); i++) {
-			if (i % 2 < R)
-				finish(b, s->sums[t + i / 2][i % 2], (r + i % 2) * SIDE, (t + i / 2) * SIDE);
-		}
+		for (size_t i = 0; last && i < (two ? 2 : 1); i++)
+			finish_pair(p, s->sums[t + i], r, R, (t + i) * SIDE);
 	}
 }
 
-/* Where the panel's block i comes to lie in memory, about; behind the last one, the panel after next. */
-ALWAYS_INLINE const char *block_at(const struct cpu_block *b, size_t r, size_t i, size_t steps)
+/* Where the panel's block i comes to lie in memory, about; behind the last one, that of the next pair. */
+ALWAYS_INLINE const char *block_at(const struct pair *p, size_t r, size_t j, size_t i, size_t steps)
 {
-	const char *w = b->w + r * b->ld_w;
+	const struct cpu_block *b = p->b[j];
+	const char *w = b->w + tile_of(p, r, j) * b->ld_w;
 
-	return i < steps ? w + b->ld_w / steps * i : w + 2 * b->ld_w + b->ld_w / steps * (i - steps);
+	return i < steps ? w + b->ld_w / steps * i : w + p->step * b->ld_w + b->ld_w / steps * (i - steps);
 }
 
 /* More than two tiles of tokens: a piece at a time. */
-ALWAYS_INLINE void pieces_run(const struct cpu_block *b, unpack_fn unpack)
+ALWAYS_INLINE void pieces_run(const struct pair *p, unpack_fn unpack)
 {
+	const struct cpu_block *b = p->b[0];
 	struct scratch *s = b->scratch;
 	size_t n_rows = ((size_t)b->rows + SIDE - 1) / SIDE, steps = ((size_t)b->cols + STEP - 1) / STEP;
 
-	for (size_t r = 0; r < n_rows; r += 2) {
+	for (size_t r = 0; r < n_rows; r += p->step) {
+		bool two = tile_of(p, r, 1) < n_rows;
+
 		for (size_t k = 0; k < b->cols; k += SPAN) {
 			size_t n = b->cols - k < SPAN ? b->cols - k : SPAN, first = k / STEP;
 
-			for (size_t j = 0; j < 2 && r + j < n_rows; j++) {
+			for (size_t j = 0; j < (two ? 2 : 1); j++) {
 				for (size_t i = first; i * STEP < k + n; i++)
-					unpack(s->w[j] + (i - first) * TILE, b, r + j, i,
-					       block_at(b, r + j, i + SPAN / STEP, steps));
+					unpack(s->w[j] + (i - first) * TILE, p->b[j], tile_of(p, r, j), i,
+					       block_at(p, r, j, i + SPAN / STEP, steps));
 			}
-			if (r + 1 < n_rows)
-				span_run(2, b, s, r, k, n);
+			if (two)
+				span_run(2, p, s, r, k, n);
 			else
-				span_run(1, b, s, r, k, n);
+				span_run(1, p, s, r, k, n);
 		}
 	}
 }
 
-/* Weights being unpacked ahead of the products: block i of row tiles r and r + 1, to `put` of the ring that w is. */
+/* Weights being unpacked ahead of the products: block i of row tile r and its partner, to `put` of the ring that w is.
+ */
 struct ahead {
 	size_t r, i, put;
 };
 
-ALWAYS_INLINE void unpack_ahead(struct ahead *a, const struct cpu_block *b, unpack_fn unpack, size_t n_rows,
-                                size_t steps)
+ALWAYS_INLINE void unpack_ahead(struct ahead *a, const struct pair *p, unpack_fn unpack, size_t n_rows, size_t steps)
 {
-	struct scratch *s = b->scratch;
+	struct scratch *s = p->b[0]->scratch;
 
 	if (a->r >= n_rows)
 		return;
-	unpack(s->w[0] + a->put, b, a->r, a->i, block_at(b, a->r, a->i + FAR, steps));
-	if (a->r + 1 < n_rows)
-		unpack(s->w[1] + a->put, b, a->r + 1, a->i, block_at(b, a->r + 1, a->i + FAR, steps));
+	unpack(s->w[0] + a->put, p->b[0], a->r, a->i, block_at(p, a->r, 0, a->i + FAR, steps));
+	if (tile_of(p, a->r, 1) < n_rows)
+		unpack(s->w[1] + a->put, p->b[1], tile_of(p, a->r, 1), a->i, block_at(p, a->r, 1, a->i + FAR, steps));
 	a->put = (a->put + TILE) % (SIDE * SPAN);
 	if (++a->i == steps) {
 		a->i = 0;
-		a->r += 2;
+		a->r += p->step;
 	}
 }
 
 /* T, at most two, tiles of tokens: their sums stay in tiles all along the rows, and while products are under way the
  * weights are unpacked some steps ahead, for it is that what takes the time. */
-ALWAYS_INLINE void stream_run(size_t T, const struct cpu_block *b, unpack_fn unpack)
+ALWAYS_INLINE void stream_run(size_t T, const struct pair *p, unpack_fn unpack)
 {
+	const struct cpu_block *b = p->b[0];
 	struct scratch *s = b->scratch;
 	size_t n_rows = ((size_t)b->rows + SIDE - 1) / SIDE, steps = ((size_t)b->cols + STEP - 1) / STEP, take = 0;
 	const char *x0 = cpu_block_x(b, 0), *x1 = x0 + SIDE * b->ld_x;
 	struct ahead a = { 0 };
 
 	for (size_t i = 0; i < LEAD; i++)
-		unpack_ahead(&a, b, unpack, n_rows, steps);
-	for (size_t r = 0; r < n_rows; r += 2) {
+		unpack_ahead(&a, p, unpack, n_rows, steps);
+	for (size_t r = 0; r < n_rows; r += p->step) {
 		_tile_zero(0);
 		_tile_zero(1);
 		_tile_zero(2);
@@ -399,28 +445,33 @@ ALWAYS_INLINE void stream_run(size_t T, const struct cpu_block *b, unpack_fn unp
 			_tile_dpbf16ps(1, 4, 7);
 			if (T > 1)
 				_tile_dpbf16ps(3, 5, 7);
-			unpack_ahead(&a, b, unpack, n_rows, steps);
+			unpack_ahead(&a, p, unpack, n_rows, steps);
 		}
 		_tile_stored(0, s->sums[0][0], 64);
 		_tile_stored(1, s->sums[0][1], 64);
 		_tile_stored(2, s->sums[1][0], 64);
 		_tile_stored(3, s->sums[1][1], 64);
-		for (size_t i = 0; i < 2 * T; i++) {
-			if (r + i % 2 < n_rows)
-				finish(b, s->sums[i / 2][i % 2], (r + i % 2) * SIDE, i / 2 * SIDE);
-		}
+		for (size_t i = 0; i < T; i++)
+			finish_pair(p, s->sums[i], r, tile_of(p, r, 1) < n_rows ? 2 : 1, i * SIDE);
 	}
 }
 
 ALWAYS_INLINE void block_run(const struct cpu_block *b, unpack_fn unpack)
 {
+	struct cpu_block up = *b;
+	struct pair p = { .b = { b, b->gate ? &up : b }, .step = b->gate ? 1 : 2 };
+
+	if (b->gate) {
+		up.w = b->gate->up;
+		up.bias = b->gate->up_bias;
+	}
 	amx_configure(64);
 	if (b->n > 2 * SIDE)
-		pieces_run(b, unpack);
+		pieces_run(&p, unpack);
 	else if (b->n > SIDE)
-		stream_run(2, b, unpack);
+		stream_run(2, &p, unpack);
 	else
-		stream_run(1, b, unpack);
+		stream_run(1, &p, unpack);
 	amx_release();
 	_mm_sfence();
 }

@@ -4,6 +4,7 @@
  * memory speed and items only need to be long enough to hide the hand-out. For many, the tokens of an item are
  * as many as stay in the second-level cache, and consecutive items share them. */
 #include <errno.h>
+#include <stdatomic.h>
 #include <string.h>
 
 #include "base/numa.h"
@@ -83,12 +84,19 @@ void cpu_mat_done(struct kn_backend *be, struct kn_mat *m)
 
 /* ---- Preparing x ---- */
 
+/* Rows that are multiplied, through an RMS norm first where there are weights of one. */
+struct rows {
+	const float *x;
+	size_t ld;
+	const float *norm;
+	float eps;
+};
+
 struct prepare_call {
 	struct cpu_backend *cpu;
 	struct cpu_area *to;
 	unsigned forms;
-	const float *x;
-	size_t ld_x;
+	struct rows in;
 	const uint32_t *list;
 	size_t cols;
 };
@@ -96,29 +104,40 @@ struct prepare_call {
 static void prepare_items(void *arg, size_t begin, size_t end, unsigned worker)
 {
 	const struct prepare_call *c = arg;
+	const struct cpu_isa *isa = c->cpu->isa;
+	float *normed = (float *)(c->cpu->rows.p + worker * c->cpu->rows_per_thread);
 
-	(void)worker;
-	for (int f = 0; f < CPU_N_XFORMS; f++) {
-		size_t stride = cpu_xform_stride((enum cpu_xform)f, c->cols);
+	for (size_t i = begin; i < end; i++) {
+		const float *x = c->in.x + (c->list ? c->list[i] : i) * c->in.ld;
 
-		if (!(c->forms & 1u << f))
-			continue;
-		for (size_t i = begin; i < end; i++)
-			c->cpu->isa->prepare[f](c->to[f].p + i * stride, c->x + (c->list ? c->list[i] : i) * c->ld_x,
-			                        c->cols);
+		if (c->in.norm) {
+			isa->rmsnorm(normed, x, c->in.norm, c->cols, c->in.eps);
+			x = normed;
+		}
+		for (int f = 0; f < CPU_N_XFORMS; f++) {
+			if (c->forms & 1u << f)
+				isa->prepare[f](c->to[f].p + i * cpu_xform_stride((enum cpu_xform)f, c->cols), x,
+				                c->cols);
+		}
 	}
 }
 
-void cpu_prepare(struct cpu_backend *cpu, struct cpu_area *to, unsigned forms, const float *x, size_t ld_x,
-                 const uint32_t *list, size_t n, size_t cols)
+static void prepare(struct cpu_backend *cpu, struct cpu_area *to, unsigned forms, const struct rows *in,
+                    const uint32_t *list, size_t n, size_t cols)
 {
-	struct prepare_call call = { cpu, to, forms, x, ld_x, list, cols };
+	struct prepare_call call = { cpu, to, forms, *in, list, cols };
 
 	if (n * cols <= SERIAL_VALUES)
 		prepare_items(&call, 0, n, 0);
 	else
 		base_threadpool_for(cpu->pool, n, (n + 4 * cpu->n_threads - 1) / (4 * cpu->n_threads), prepare_items,
 		                    &call);
+}
+
+void cpu_prepare(struct cpu_backend *cpu, struct cpu_area *to, unsigned forms, const float *x, size_t ld_x,
+                 const uint32_t *list, size_t n, size_t cols)
+{
+	prepare(cpu, to, forms, &(struct rows){ .x = x, .ld = ld_x }, list, n, cols);
 }
 
 /* ---- Tasks ---- */
@@ -128,12 +147,13 @@ static bool reads_panels(const struct cpu_backend *cpu, const struct kn_mat *m)
 	return m->packed && cpu->isa->panel[cpu_panel_of(m->dtype)];
 }
 
-/* The kernel for many tokens, when they are many. */
+/* The kernel for many tokens, when they are many. Where prompts are told from answers it is not the number that counts,
+ * and of 16-bit weights that kernel is good enough for one answer and far better for several. */
 static cpu_block_fn many_fn(const struct cpu_backend *cpu, const struct kn_mat *m, bool many)
 {
 	const struct cpu_isa *isa = cpu->isa;
 
-	if (!many)
+	if (!many && (!cpu->base.tells_prompts || reads_panels(cpu, m)))
 		return NULL;
 	return reads_panels(cpu, m) ? isa->many_panel[cpu_panel_of(m->dtype)] : isa->many_dense[m->dtype];
 }
@@ -157,6 +177,7 @@ static void plan(const struct cpu_backend *cpu, struct cpu_task *t, size_t first
 {
 	const struct kn_mat *m = t->w;
 	size_t unit, rows, row_bytes = kn_row_bytes(m->dtype, m->cols), tokens_bytes = TOKENS_BYTES, work = ITEM_WORK;
+	size_t n_mats = t->gate ? 2 : 1;
 	cpu_block_fn many = many_fn(cpu, m, t->many);
 
 	t->packed = reads_panels(cpu, m);
@@ -178,8 +199,8 @@ static void plan(const struct cpu_backend *cpu, struct cpu_task *t, size_t first
 	t->item_toks = many ? t->item_toks / 32 * 32 : t->item_toks / 6 * 6;
 	t->item_toks = min_size(t->item_toks < 32 ? 24 : t->item_toks, CPU_MAX_ITEM_TOKENS);
 	t->item_toks = min_size(t->item_toks, t->n);
-	rows = ITEM_BYTES / row_bytes;
-	rows = min_size(rows, work / ((size_t)m->cols * t->item_toks));
+	rows = ITEM_BYTES / row_bytes / n_mats;
+	rows = min_size(rows, work / ((size_t)m->cols * t->item_toks * n_mats));
 	/* Small matrices: still a few items for each thread. */
 	rows = min_size(rows, m->rows / (4 * (size_t)cpu->n_threads));
 	rows = rows / unit * unit;
@@ -198,6 +219,7 @@ struct tasks_call {
 	const struct cpu_task *tasks;
 	size_t n_tasks;
 	const struct cpu_area *x;
+	struct cpu_lane *lanes; /* one for each thread */
 };
 
 /* Rows that no kernel reads: made floats, a few at a time, in this thread's scratch. */
@@ -241,56 +263,105 @@ static void run_item(const struct tasks_call *c, const struct cpu_task *t, size_
 		.accumulate = t->accumulate,
 		.scratch = c->cpu->rows.p + worker * c->cpu->rows_per_thread,
 	};
+	struct cpu_gate gate;
 
 	if (t->packed) {
 		b.ld_w = cpu_panel_bytes(cpu_panel_of(m->dtype), m->cols);
 		b.w = (const char *)m->packed + row / CPU_PANEL_ROWS * b.ld_w;
-		t->fn(&b);
 	} else if (t->in_place) {
 		b.ld_w = kn_row_bytes(m->dtype, m->cols);
 		b.w = (const char *)m->data + row * b.ld_w;
+	}
+	if (t->gate) {
+		const char *up = t->packed ? t->gate->up->packed : t->gate->up->data;
+
+		gate = (struct cpu_gate){ .up = up + (b.w - (const char *)(t->packed ? m->packed : m->data)),
+			                  .up_bias = t->gate->up_bias ? t->gate->up_bias + row : NULL,
+			                  .isa = c->cpu->isa,
+			                  .act = t->gate->act,
+			                  .h = t->gate->h + tok * t->gate->ld_h + row * sizeof(uint16_t),
+			                  .ld_h = t->gate->ld_h };
+		b.gate = &gate;
+	}
+	if (t->packed || t->in_place) {
 		t->fn(&b);
 	} else {
 		run_dequantized(c->cpu, m, &b, row, n_rows);
 	}
 }
 
+/* The first item of a lane, or, of another thread's, the last one. */
+static bool take_item(struct cpu_lane *lane, bool own, size_t *ret_item)
+{
+	uint64_t left = atomic_load_explicit(&lane->left, memory_order_relaxed), then;
+
+	do {
+		if (left >> 32 == (uint32_t)left)
+			return false;
+		then = own ? left + (1ull << 32) : left - 1;
+	} while (!atomic_compare_exchange_weak_explicit(&lane->left, &left, then, memory_order_relaxed,
+	                                                memory_order_relaxed));
+	*ret_item = own ? left >> 32 : (uint32_t)left - 1;
+	return true;
+}
+
+/* What the pool hands out is not the item of that number, but leave to take one: each thread goes along a stretch of
+ * items of its own, so that what is asked for ahead of one is of use for the next, and then helps the others. */
 static void run_items(void *arg, size_t begin, size_t end, unsigned worker)
 {
 	const struct tasks_call *c = arg;
-	size_t t = 0;
+	unsigned n = c->cpu->n_threads;
 
-	for (size_t i = begin; i < end; i++) {
-		while (t + 1 < c->n_tasks && c->tasks[t + 1].first_item <= i)
+	for (; begin < end; begin++) {
+		size_t item = 0, t = 0;
+
+		/* There are as many items as leaves to take one. */
+		for (unsigned i = 0; i < n && !take_item(&c->lanes[(worker + i) % n], i == 0, &item); i++)
+			;
+		while (t + 1 < c->n_tasks && c->tasks[t + 1].first_item <= item)
 			t++;
-		run_item(c, &c->tasks[t], i - c->tasks[t].first_item, worker);
+		run_item(c, &c->tasks[t], item - c->tasks[t].first_item, worker);
 	}
 }
 
 void cpu_tasks_run(struct cpu_backend *cpu, struct cpu_task *tasks, size_t n_tasks, const struct cpu_area *x)
 {
-	struct tasks_call call = { .cpu = cpu, .tasks = tasks, .n_tasks = n_tasks, .x = x };
-	size_t total = 0;
+	struct tasks_call call = {
+		.cpu = cpu, .tasks = tasks, .n_tasks = n_tasks, .x = x, .lanes = (struct cpu_lane *)cpu->lanes.p
+	};
+	size_t total = 0, n = cpu->n_threads;
 
 	for (size_t i = 0; i < n_tasks; i++) {
 		plan(cpu, &tasks[i], total);
 		total += n_items(&tasks[i]);
 	}
+	for (size_t i = 0; i < n; i++)
+		atomic_store_explicit(&call.lanes[i].left, (uint64_t)(total * i / n) << 32 | total * (i + 1) / n,
+		                      memory_order_relaxed);
 	base_threadpool_for(cpu->pool, total, 1, run_items, &call);
 }
 
-/* ---- The operation ---- */
+/* ---- The operations ---- */
 
-static void matmul_slice(struct cpu_backend *cpu, const struct kn_matmul *jobs, size_t n_jobs, const float *x,
-                         size_t ld_x, size_t first, size_t n, bool prompts)
+static struct rows rows_from(const struct rows *in, size_t first)
 {
+	struct rows r = *in;
+
+	r.x += first * r.ld;
+	return r;
+}
+
+static void matmul_slice(struct cpu_backend *cpu, const struct kn_matmul *jobs, size_t n_jobs, const struct rows *in,
+                         size_t first, size_t n, bool prompts)
+{
+	struct rows from = rows_from(in, first);
 	size_t cols = jobs[0].w->cols;
 	bool many = cpu_is_many(cpu, n, prompts);
 	unsigned forms = 0;
 
 	for (size_t j = 0; j < n_jobs; j++)
 		forms |= 1u << cpu_form_of(cpu, jobs[j].w, many);
-	cpu_prepare(cpu, cpu->x, forms, x + first * ld_x, ld_x, NULL, n, cols);
+	prepare(cpu, cpu->x, forms, &from, NULL, n, cols);
 	for (size_t j = 0; j < n_jobs; j += CPU_MAX_TASKS) {
 		struct cpu_task tasks[CPU_MAX_TASKS];
 		size_t n_tasks = min_size(CPU_MAX_TASKS, n_jobs - j);
@@ -312,11 +383,22 @@ static void matmul_slice(struct cpu_backend *cpu, const struct kn_matmul *jobs, 
 	}
 }
 
-void cpu_matmul(struct kn_backend *be, const struct kn_matmul *jobs, size_t n_jobs, const float *x, size_t ld_x,
-                size_t n)
+/* Rows of one kind. */
+static void matmul_rows(struct cpu_backend *cpu, const struct kn_matmul *jobs, size_t n_jobs, const struct rows *in,
+                        size_t first, size_t n, bool prompts)
+{
+	for (size_t end = first + n, k; first < end; first += k) {
+		k = min_size(cpu->max_tokens, end - first);
+		matmul_slice(cpu, jobs, n_jobs, in, first, k, prompts);
+	}
+}
+
+void cpu_norm_matmul(struct kn_backend *be, const struct kn_matmul *jobs, size_t n_jobs, const float *x, size_t ld_x,
+                     size_t n, const float *norm, float eps)
 {
 	struct cpu_backend *cpu = (struct cpu_backend *)be;
-	size_t n_answers = cpu_answer_rows(cpu, n), most = cpu->max_tokens;
+	const struct rows in = { x, ld_x, norm, eps };
+	size_t n_answers = cpu_answer_rows(cpu, n);
 
 	if (n_jobs == 0 || n == 0)
 		return;
@@ -325,8 +407,86 @@ void cpu_matmul(struct kn_backend *be, const struct kn_matmul *jobs, size_t n_jo
 		cpu->error = -ENOMEM;
 		return;
 	}
-	for (size_t first = 0; first < n_answers; first += most)
-		matmul_slice(cpu, jobs, n_jobs, x, ld_x, first, min_size(most, n_answers - first), false);
-	for (size_t first = n_answers; first < n; first += most)
-		matmul_slice(cpu, jobs, n_jobs, x, ld_x, first, min_size(most, n - first), true);
+	matmul_rows(cpu, jobs, n_jobs, &in, 0, n_answers, false);
+	matmul_rows(cpu, jobs, n_jobs, &in, n_answers, n - n_answers, true);
+}
+
+void cpu_matmul(struct kn_backend *be, const struct kn_matmul *jobs, size_t n_jobs, const float *x, size_t ld_x,
+                size_t n)
+{
+	cpu_norm_matmul(be, jobs, n_jobs, x, ld_x, n, NULL, 0);
+}
+
+/* Whether a block of these matrices can be computed in one go: gate and up side by side, whose products become what
+ * down takes as soon as both are there. */
+static bool gates_in_one(const struct cpu_backend *cpu, const struct kn_gated *g, bool many)
+{
+	cpu_block_fn fn = many_fn(cpu, g->gate, many);
+
+	return fn && fn == many_fn(cpu, g->up, many) && g->gate->rows == g->up->rows && g->gate->rows % 32 == 0 &&
+	       many_fn(cpu, g->down, many);
+}
+
+static void gated_slice(struct cpu_backend *cpu, const struct kn_gated *g, float *out, size_t ld_out,
+                        const struct rows *in, size_t n)
+{
+	size_t stride = cpu_xform_stride(CPU_X_BF16, g->gate->rows);
+	const struct cpu_gate_task gate = {
+		.up = g->up, .up_bias = g->up_bias, .act = g->act, .h = cpu->hx[CPU_X_BF16].p, .ld_h = stride
+	};
+	struct cpu_task pair = { .w = g->gate, .n = n, .bias = g->gate_bias, .many = true, .gate = &gate };
+	struct cpu_task down = { .w = g->down,
+		                 .n = n,
+		                 .out = out,
+		                 .ld_out = ld_out,
+		                 .bias = g->down_bias,
+		                 .accumulate = g->flags & KN_ACCUMULATE,
+		                 .many = true };
+
+	prepare(cpu, cpu->x, 1u << CPU_X_BF16, in, NULL, n, g->gate->cols);
+	cpu_tasks_run(cpu, &pair, 1, cpu->x);
+	cpu_tasks_run(cpu, &down, 1, cpu->hx);
+}
+
+/* By the operations that it consists of. */
+static void gated_in_parts(struct cpu_backend *cpu, const struct kn_gated *g, float *out, size_t ld_out,
+                           const struct rows *in, size_t n, bool prompts)
+{
+	size_t n_ff = g->gate->rows;
+	float *gate = g->gate_out, *up = g->up_out;
+	const struct rows hidden = { .x = gate, .ld = n_ff };
+	const struct kn_matmul in_jobs[] = { { .w = g->gate, .out = gate, .ld_out = n_ff, .bias = g->gate_bias },
+		                             { .w = g->up, .out = up, .ld_out = n_ff, .bias = g->up_bias } };
+	const struct kn_matmul down = {
+		.w = g->down, .out = out, .ld_out = ld_out, .bias = g->down_bias, .flags = g->flags
+	};
+
+	matmul_slice(cpu, in_jobs, 2, in, 0, n, prompts);
+	cpu_act_mul(&cpu->base, g->act, gate, n_ff, gate, n_ff, up, n_ff, n, n_ff);
+	matmul_slice(cpu, &down, 1, &hidden, 0, n, prompts);
+}
+
+void cpu_gated(struct kn_backend *be, const struct kn_gated *g, float *out, size_t ld_out, const float *x, size_t ld_x,
+               size_t n)
+{
+	struct cpu_backend *cpu = (struct cpu_backend *)be;
+	size_t n_answers = cpu_answer_rows(cpu, n),
+	       cols = g->gate->cols > g->gate->rows ? g->gate->cols : g->gate->rows;
+	const struct rows in = { x, ld_x, g->norm, g->eps };
+
+	/* Grows only for matrices that another backend of this kind prepared. */
+	if (cpu_reserve(cpu, cols) < 0) {
+		cpu->error = -ENOMEM;
+		return;
+	}
+	for (size_t i = 0, k; i < n; i += k) {
+		bool prompts = i >= n_answers;
+		struct rows from = rows_from(&in, i);
+
+		k = min_size(cpu->max_tokens, (prompts ? n : n_answers) - i);
+		if (gates_in_one(cpu, g, cpu_is_many(cpu, k, prompts)))
+			gated_slice(cpu, g, out + i * ld_out, ld_out, &from, k);
+		else
+			gated_in_parts(cpu, g, out + i * ld_out, ld_out, &from, k, prompts);
+	}
 }

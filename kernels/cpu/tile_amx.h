@@ -22,6 +22,14 @@ ALWAYS_INLINE __m512i tile_pairs_of(__m512 a, __m512 b)
 	return _mm512_ternarylogic_epi32(_mm512_set1_epi32((int)0xffff0000), hi, lo, 0xca);
 }
 
+/* The same, cut off instead of rounded. */
+ALWAYS_INLINE __m512i tile_pairs_cut(__m512 a, __m512 b)
+{
+	/* The lower halves of lanes of b become the upper ones of a. */
+	return _mm512_mask_shuffle_epi8(_mm512_castps_si512(b), 0x3333333333333333, _mm512_castps_si512(a),
+	                                _mm512_set4_epi32(0x0f0e0f0e, 0x0b0a0b0a, 0x07060706, 0x03020302));
+}
+
 ALWAYS_INLINE __m512i tile_bf16_of_f16(__m512i h)
 {
 	return (__m512i)_mm512_cvtne2ps_pbh(_mm512_cvtph_ps(_mm512_extracti64x4_epi64(h, 1)),

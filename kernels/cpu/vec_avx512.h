@@ -71,9 +71,13 @@ static inline void v_store_f16(uint16_t *p, vf a)
 	_mm256_storeu_si256((__m256i *)p, _mm512_cvtps_ph(a, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC));
 }
 
-/* Round to nearest even; what is not a number stays one. */
+/* Round to nearest even; what is not a number stays one. By the instruction, where there is one, what is too small for
+ * a normal number becomes zero. */
 static inline __m256i v_narrow_bf16(vf a)
 {
+#ifdef __AVX512BF16__
+	return (__m256i)_mm512_cvtneps_pbh(a);
+#else
 	__m512i x = _mm512_castps_si512(a);
 	__m512i odd = _mm512_and_si512(_mm512_srli_epi32(x, 16), _mm512_set1_epi32(1));
 	__m512i r = _mm512_srli_epi32(_mm512_add_epi32(x, _mm512_add_epi32(odd, _mm512_set1_epi32(0x7fff))), 16);
@@ -81,6 +85,7 @@ static inline __m256i v_narrow_bf16(vf a)
 
 	r = _mm512_mask_or_epi32(r, nan, _mm512_srli_epi32(x, 16), _mm512_set1_epi32(0x40));
 	return _mm512_cvtepi32_epi16(r);
+#endif
 }
 
 static inline void v_store_bf16(uint16_t *p, vf a)

@@ -130,6 +130,18 @@ struct kn_seq {
 	uint32_t keep, keep_after;
 };
 
+/* A call's new rows on their way to attention. */
+struct kn_qkv {
+	float *q, *k; /* [n, n_head * k_dim] and [n, n_kv_head * k_dim], changed in place */
+	const float *v;
+	size_t ld_q, ld_k, ld_v;
+	uint32_t n_head;
+	const float *q_norm, *k_norm; /* [k_dim]: each head goes through an RMS norm first; NULL: it does not */
+	float eps;
+	const struct kn_rope *rope;
+	const int32_t *pos; /* [n] in host memory */
+};
+
 struct kn_attn {
 	uint32_t n_head;    /* a multiple of n_kv_head; query head h reads K/V head h / (n_head / n_kv_head) */
 	float scale;        /* multiplies q . k */
@@ -256,6 +268,17 @@ struct kn_matmul {
 	unsigned flags;
 };
 
+/* A dense feed-forward block: out = (act(x gate^T) * (x up^T)) down^T. */
+struct kn_gated {
+	const struct kn_mat *gate, *up, *down;        /* [n_ff, dim], [n_ff, dim], [dim, n_ff] */
+	const float *gate_bias, *up_bias, *down_bias; /* or NULL */
+	enum kn_act act;
+	const float *norm; /* [dim]: x goes through an RMS norm first; NULL: it does not */
+	float eps;
+	float *gate_out, *up_out; /* [n, n_ff] for what comes between, if it has to be written down */
+	unsigned flags;
+};
+
 /* ---- The table ----------------------------------------------------------------------------------
  * Shapes: n rows (tokens). `ld_*` are row strides in floats. out never aliases an input unless said. */
 
@@ -314,6 +337,10 @@ struct kn_ops {
 	void (*matmul)(struct kn_backend *be, const struct kn_matmul *jobs, size_t n_jobs, const float *x, size_t ld_x,
 	               size_t n);
 
+	/* rmsnorm of x [n, cols] with weights norm, and matmul of that. NULL: there is no faster way than by those. */
+	void (*norm_matmul)(struct kn_backend *be, const struct kn_matmul *jobs, size_t n_jobs, const float *x,
+	                    size_t ld_x, size_t n, const float *norm, float eps);
+
 	/* Rotates x [n, n_head, head_dim] in place. pos [n] in host memory. */
 	void (*rope)(struct kn_backend *be, float *x, size_t ld_x, size_t n, size_t n_head, size_t head_dim,
 	             const struct kn_rope *rope, const int32_t *pos);
@@ -322,6 +349,11 @@ struct kn_ops {
 	 * at their positions. */
 	void (*kv_store)(struct kn_backend *be, const struct kn_kv *kv, const float *k, size_t ld_k, const float *v,
 	                 size_t ld_v, const struct kn_seq *seqs, size_t n_seqs);
+
+	/* rmsnorm by heads, rope and kv_store of n rows, those of seqs, which follow each other without gaps. NULL:
+	 * there is no faster way than by those. */
+	void (*qkv_store)(struct kn_backend *be, const struct kn_qkv *qkv, const struct kn_kv *kv,
+	                  const struct kn_seq *seqs, size_t n_seqs, size_t n);
 
 	/* Causal attention over the cache, the new tokens included: out [n, n_head * v_dim],
 	 * q [n, n_head * k_dim]. */
@@ -350,6 +382,10 @@ struct kn_ops {
 	/* out = act(gate) * up, all [n, dim]. out may be gate or up. up is NULL for an act without one. */
 	void (*act_mul)(struct kn_backend *be, enum kn_act act, float *out, size_t ld_out, const float *gate,
 	                size_t ld_gate, const float *up, size_t ld_up, size_t n, size_t dim);
+
+	/* out [n, dim] from x [n, dim]. NULL: there is no faster way than by matmul, act_mul and matmul. */
+	void (*gated)(struct kn_backend *be, const struct kn_gated *g, float *out, size_t ld_out, const float *x,
+	              size_t ld_x, size_t n);
 
 	/* x += scale * y, both [n, dim]. */
 	void (*add)(struct kn_backend *be, float *x, size_t ld_x, const float *y, size_t ld_y, size_t n, size_t dim,

@@ -5,8 +5,8 @@
  * - Activations that every prepared form holds exactly (integers up to 127, 127 present in every block of 32):
  *   what remains is the order and width of sums, 1e-5 of the sum of magnitudes.
  * - Arbitrary activations, int8 form: each is off by at most half a step of its block, max / 254.
- * - Arbitrary activations, bfloat16 form: each is off by at most 2^-8 of itself. So is each weight at the level
- *   that makes bfloat16 of all weights when tokens are many. */
+ * - Arbitrary activations, bfloat16 form: each is off by at most 2^-8 of itself. At the level that makes bfloat16
+ *   of all weights when tokens are many, each weight is off by at most 1.4 times as much. */
 #include "cpu_test.h"
 
 struct weights {
@@ -73,9 +73,9 @@ static double tolerance(const char *isa, enum kn_dtype dtype, bool exact, const 
 		}
 	}
 	if (exact)
-		return (1e-5 + (rounds && dtype != KN_BF16 ? 1.001 / 256 : 0)) * sum + 1e-6;
+		return (1e-5 + (rounds && dtype != KN_BF16 ? 1.4 / 256 : 0)) * sum + 1e-6;
 	if (rounds)
-		return 2.01 / 256 * sum + 1e-6 + (int8 ? max_sum / 254 * 1.001 : 0);
+		return 2.41 / 256 * sum + 1e-6 + (int8 ? max_sum / 254 * 1.001 : 0);
 	return 1e-5 * sum + 1e-6 + (int8 ? max_sum / 254 * 1.001 : dtype == KN_BF16 ? sum / 256 * 1.001 : 0);
 }
 

@@ -1,5 +1,5 @@
-/* The cpu backend's operations row by row, and mixtures of experts, for every instruction set of this machine,
- * compared with the reference backend.
+/* The cpu backend's operations row by row, gated blocks and mixtures of experts, for every instruction set of this
+ * machine, compared with the reference backend.
  *
  * Tolerances: norms and activations do a handful of float roundings and an exponential good to 2 units in the
  * last place, 1e-5 relative; rotations and sums two or three roundings, 1e-6. Experts: as products of matrices,
@@ -462,6 +462,205 @@ static void experts_do_not_depend_on_threads_or_on_the_rows_beside(void **state)
 	free(weights);
 }
 
+/* ---- Gated feed-forward blocks ---- */
+
+static void check_gated(const char *isa, struct kn_backend *cpu, enum kn_dtype dtype, uint32_t n_ff, size_t n)
+{
+	enum { DIM = 256 };
+	size_t n_mid = n * n_ff, ld = DIM + 16;
+	bool bias = n % 2, accumulate = n % 3 == 0;
+	struct experts e;
+	float *x = gauss(n * ld), *want = gauss(n * ld), *got = copy_of(want, n * ld), *gate = gauss(n_mid),
+	      *up = gauss(n_mid);
+	struct kn_gated g = { .act = n % 4 ? KN_ACT_SILU : KN_ACT_GELU_TANH,
+		              .gate_out = gauss(n_mid),
+		              .up_out = gauss(n_mid),
+		              .flags = accumulate ? KN_ACCUMULATE : 0 };
+	struct kn_matmul in[2] = { { .out = gate, .ld_out = n_ff }, { .out = up, .ld_out = n_ff } };
+	struct kn_matmul down = { .out = want, .ld_out = ld, .flags = g.flags };
+
+	experts_init(&e, cpu, dtype, 1, n_ff, DIM);
+	in[0].w = g.gate = e.mats[0];
+	in[1].w = g.up = e.mats[1];
+	down.w = g.down = e.mats[2];
+	in[0].bias = g.gate_bias = bias ? e.bias[0] : NULL;
+	in[1].bias = g.up_bias = bias ? e.bias[1] : NULL;
+	down.bias = g.down_bias = bias ? e.bias[2] : NULL;
+	cpu->ops->matmul(cpu, in, 2, x, ld, n);
+	cpu->ops->act_mul(cpu, g.act, gate, n_ff, gate, n_ff, up, n_ff, n, n_ff);
+	cpu->ops->matmul(cpu, &down, 1, gate, n_ff, n);
+	cpu->ops->gated(cpu, &g, got, ld, x, ld, n);
+	assert_int_equal(cpu->ops->sync(cpu), 0);
+	assert_same(isa, got, want, n * ld);
+	experts_done(&e, cpu, 1);
+	free(g.gate_out);
+	free(g.up_out);
+	free(x);
+	free(want);
+	free(got);
+	free(gate);
+	free(up);
+}
+
+/* In one go or by the operations that it consists of: the same bits. */
+static void gated_blocks_are_the_same_as_their_parts(void **state)
+{
+	static const enum kn_dtype types[] = { KN_F32, KN_F16, KN_BF16, KN_Q8_0, KN_Q4_0, KN_Q4_K, KN_Q6_K, KN_Q5_K };
+	static const size_t some_n[] = { 1, 11, 12, 17, 32, 35, 79, 120, 130 };
+
+	(void)state;
+	for (const char *const *isa = kn_cpu_isas(); *isa; isa++) {
+		struct kn_backend *cpu = open_cpu(*isa, 3, 128);
+
+		for (size_t t = 0; t < COUNT(types); t++) {
+			for (size_t i = 0; i < COUNT(some_n); i++) {
+				check_gated(*isa, cpu, types[t], 512, some_n[i]);
+				if (kn_dtype_info(types[t])->block_elems == 1)
+					check_gated(*isa, cpu, types[t], 50, some_n[i]);
+			}
+		}
+		kn_backend_close(cpu);
+	}
+}
+
+static void check_norm_matmul(const char *isa, struct kn_backend *ref, struct kn_backend *cpu, size_t n, size_t dim)
+{
+	enum { ROWS = 40 };
+	float *x = gauss(n * (dim + 3)), *normed = gauss(n * dim), *w = gauss(dim), *values = gauss(ROWS * dim),
+	      *want = gauss(n * ROWS), *got = copy_of(want, n * ROWS);
+	uint16_t *bf16 = malloc(ROWS * dim * sizeof(*bf16));
+	struct kn_mat m[2] = { { .dtype = KN_F32, .rows = ROWS, .cols = (uint32_t)dim, .data = values },
+		               { .dtype = KN_BF16, .rows = ROWS, .cols = (uint32_t)dim, .data = bf16 } };
+
+	(void)ref;
+	assert_non_null(bf16);
+	kn_quantize(KN_BF16, values, bf16, ROWS * dim);
+	cpu->ops->rmsnorm(cpu, normed, dim, x, dim + 3, w, n, 1, dim, 1e-6f);
+	for (int i = 0; i < 2; i++) {
+		struct kn_matmul job = { .w = &m[i], .out = want, .ld_out = ROWS };
+
+		assert_int_equal(cpu->ops->mat_init(cpu, &m[i]), 0);
+		cpu->ops->matmul(cpu, &job, 1, normed, dim, n);
+		job.out = got;
+		cpu->ops->norm_matmul(cpu, &job, 1, x, dim + 3, n, w, 1e-6f);
+		assert_same(isa, got, want, n * ROWS);
+		cpu->ops->mat_done(cpu, &m[i]);
+	}
+	free(x);
+	free(normed);
+	free(w);
+	free(values);
+	free(bf16);
+	free(want);
+	free(got);
+}
+
+static void norms_before_products_are_the_same_as_apart(void **state)
+{
+	(void)state;
+	each(check_norm_matmul);
+}
+
+/* ---- q, k and v on their way to attention ---- */
+
+static void check_qkv_store(const char *isa, struct kn_backend *cpu, bool norms, uint32_t n_rot, size_t n_seqs)
+{
+	enum { HEADS = 6, KV_HEADS = 3, DIM = 32, PAGE = 8, N_PAGES = 64, KV = N_PAGES * KV_HEADS * PAGE * DIM };
+	struct kn_seq seqs[12];
+	uint32_t pages[12][4], n = 0;
+	int32_t pos[120];
+	float inv_freq[DIM / 2], *w[2] = { gauss(DIM), gauss(DIM) }, *q, *k, *v, *q1, *k1;
+	uint16_t *pools = calloc(4 * KV, sizeof(*pools));
+	struct kn_rope rope = { .inv_freq = inv_freq, .n_rot = n_rot, .scale = 1 };
+	struct kn_kv kv = { .dtype = KN_F16,
+		            .n_kv_head = KV_HEADS,
+		            .k_dim = DIM,
+		            .v_dim = DIM,
+		            .page_tokens = PAGE,
+		            .k = pools,
+		            .v = pools + KV };
+	struct kn_qkv a = { .ld_q = HEADS * DIM,
+		            .ld_k = KV_HEADS * DIM,
+		            .ld_v = KV_HEADS * DIM,
+		            .n_head = HEADS,
+		            .q_norm = norms ? w[0] : NULL,
+		            .k_norm = norms ? w[1] : NULL,
+		            .eps = 1e-6f,
+		            .rope = &rope,
+		            .pos = pos };
+
+	assert_non_null(pools);
+	for (int i = 0; i < DIM / 2; i++)
+		inv_freq[i] = 1.0f / (float)(i + 1);
+	for (uint32_t s = 0; s < n_seqs; s++) {
+		uint32_t n_q = s % 4 == 3 ? 9 : 1;
+
+		seqs[s] = (struct kn_seq){ .pages = pages[s], .kv_len = 7 + s + n_q, .n_q = n_q, .row = n };
+		for (uint32_t i = 0; i < 4; i++)
+			pages[s][i] = (s * 4 + i) * 7 % N_PAGES;
+		for (uint32_t i = 0; i < n_q; i++)
+			pos[n++] = (int32_t)(7 + s + i);
+	}
+	q = gauss(n * a.ld_q);
+	k = gauss(n * a.ld_k);
+	v = gauss(n * a.ld_v);
+	a.q = q1 = copy_of(q, n * a.ld_q);
+	a.k = k1 = copy_of(k, n * a.ld_k);
+	a.v = v;
+	cpu->ops->qkv_store(cpu, &a, &kv, seqs, n_seqs, n);
+	if (norms) {
+		cpu->ops->rmsnorm(cpu, q, a.ld_q, q, a.ld_q, w[0], n, HEADS, DIM, a.eps);
+		cpu->ops->rmsnorm(cpu, k, a.ld_k, k, a.ld_k, w[1], n, KV_HEADS, DIM, a.eps);
+	}
+	cpu->ops->rope(cpu, q, a.ld_q, n, HEADS, DIM, &rope, pos);
+	cpu->ops->rope(cpu, k, a.ld_k, n, KV_HEADS, DIM, &rope, pos);
+	kv.k = pools + 2 * KV;
+	kv.v = pools + 3 * KV;
+	cpu->ops->kv_store(cpu, &kv, k, a.ld_k, v, a.ld_v, seqs, n_seqs);
+	assert_int_equal(cpu->ops->sync(cpu), 0);
+	assert_same(isa, q1, q, n * a.ld_q);
+	assert_memory_equal(pools, pools + 2 * KV, 2 * KV * sizeof(*pools));
+	free(w[0]);
+	free(w[1]);
+	free(q);
+	free(k);
+	free(v);
+	free(q1);
+	free(k1);
+	free(pools);
+}
+
+static void queries_keys_and_values_are_the_same_as_by_parts(void **state)
+{
+	(void)state;
+	for (const char *const *isa = kn_cpu_isas(); *isa; isa++) {
+		struct kn_backend *cpu = open_cpu(*isa, 3, 64), *small = open_cpu(*isa, 2, 4);
+
+		for (size_t n = 1; n <= 12; n++) {
+			check_qkv_store(*isa, cpu, n % 2, n % 3 ? 32 : 16, n);
+			check_qkv_store(*isa, cpu, true, 0, n);
+			check_qkv_store(*isa, small, true, 32, n);
+		}
+		kn_backend_close(small);
+		kn_backend_close(cpu);
+	}
+}
+
+/* Rows of prompts and of answers, in a backend that tells them. */
+static void gated_blocks_tell_prompts(void **state)
+{
+	struct kn_config config = { .n_threads = 3, .max_tokens = 64, .deterministic = true };
+	struct kn_backend *cpu = NULL;
+
+	(void)state;
+	assert_int_equal(kn_cpu_open(&config, &cpu, NULL), 0);
+	for (uint32_t n_answers = 0; n_answers <= 40; n_answers += 10) {
+		cpu->n_answer_rows = n_answers;
+		check_gated("deterministic", cpu, KN_Q8_0, 256, 30);
+	}
+	kn_backend_close(cpu);
+}
+
 /* Memory that is discarded is not there any more until it is written; what lies beside it stays. */
 static void discarded_memory_is_given_back(void **state)
 {
@@ -502,6 +701,10 @@ int main(void)
 		cmocka_unit_test(more_experts_than_there_is_room_for_are_an_error),
 		cmocka_unit_test(mixtures_of_experts_agree),
 		cmocka_unit_test(experts_do_not_depend_on_threads_or_on_the_rows_beside),
+		cmocka_unit_test(gated_blocks_are_the_same_as_their_parts),
+		cmocka_unit_test(gated_blocks_tell_prompts),
+		cmocka_unit_test(norms_before_products_are_the_same_as_apart),
+		cmocka_unit_test(queries_keys_and_values_are_the_same_as_by_parts),
 		cmocka_unit_test(discarded_memory_is_given_back),
 	};
 
