@@ -136,7 +136,6 @@ static void cpu_close(struct kn_backend *be)
 		cpu_area_release(&cpu->x[f]);
 		cpu_area_release(&cpu->hx[f]);
 	}
-	cpu_area_release(&cpu->lanes);
 	cpu_area_release(&cpu->rows);
 	cpu_area_release(&cpu->delta);
 	cpu_area_release(&cpu->moe);
@@ -208,9 +207,7 @@ int kn_cpu_open(const struct kn_config *config, struct kn_backend **ret_backend,
 	}
 	cpu->n_threads = base_threadpool_size(cpu->pool);
 	base_threadpool_yield(cpu->pool);
-	r = cpu_area_reserve(&cpu->lanes, cpu->n_threads * sizeof(struct cpu_lane));
-	if (r == 0)
-		r = cpu_attention_reserve(cpu);
+	r = cpu_attention_reserve(cpu);
 	if (r == 0)
 		r = cpu_shares_reserve(cpu);
 	if (r == 0)

@@ -4,7 +4,6 @@
 #ifndef CPU_CPU_H
 #define CPU_CPU_H
 
-#include <stdatomic.h>
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -297,11 +296,6 @@ struct cpu_shares {
 	uint32_t *members, *tiles, *n_keys, *first_tile;
 };
 
-/* Items of a loop that are left to a thread: the first one << 32 | the one after the last. */
-struct cpu_lane {
-	_Alignas(64) _Atomic uint64_t left;
-};
-
 struct cpu_backend {
 	struct kn_backend base;
 	const struct cpu_isa *isa;
@@ -312,7 +306,6 @@ struct cpu_backend {
 
 	struct cpu_area x[CPU_N_XFORMS];  /* prepared activations, max_tokens rows */
 	struct cpu_area hx[CPU_N_XFORMS]; /* those of a mixture of experts, by expert */
-	struct cpu_area lanes;            /* per thread: struct cpu_lane */
 	struct cpu_area rows;             /* per thread: dequantized rows */
 	size_t rows_per_thread;
 	struct cpu_area delta;      /* per thread: CPU_DELTA_SCRATCH floats, where the level has delta_chunks */

@@ -4,7 +4,6 @@
  * memory speed and items only need to be long enough to hide the hand-out. For many, the tokens of an item are
  * as many as stay in the second-level cache, and consecutive items share them. */
 #include <errno.h>
-#include <stdatomic.h>
 #include <string.h>
 
 #include "base/numa.h"
@@ -219,7 +218,6 @@ struct tasks_call {
 	const struct cpu_task *tasks;
 	size_t n_tasks;
 	const struct cpu_area *x;
-	struct cpu_lane *lanes; /* one for each thread */
 };
 
 /* Rows that no kernel reads: made floats, a few at a time, in this thread's scratch. */
@@ -290,54 +288,27 @@ static void run_item(const struct tasks_call *c, const struct cpu_task *t, size_
 	}
 }
 
-/* The first item of a lane, or, of another thread's, the last one. */
-static bool take_item(struct cpu_lane *lane, bool own, size_t *ret_item)
-{
-	uint64_t left = atomic_load_explicit(&lane->left, memory_order_relaxed), then;
-
-	do {
-		if (left >> 32 == (uint32_t)left)
-			return false;
-		then = own ? left + (1ull << 32) : left - 1;
-	} while (!atomic_compare_exchange_weak_explicit(&lane->left, &left, then, memory_order_relaxed,
-	                                                memory_order_relaxed));
-	*ret_item = own ? left >> 32 : (uint32_t)left - 1;
-	return true;
-}
-
-/* What the pool hands out is not the item of that number, but leave to take one: each thread goes along a stretch of
- * items of its own, so that what is asked for ahead of one is of use for the next, and then helps the others. */
 static void run_items(void *arg, size_t begin, size_t end, unsigned worker)
 {
 	const struct tasks_call *c = arg;
-	unsigned n = c->cpu->n_threads;
+	size_t t = 0;
 
-	for (; begin < end; begin++) {
-		size_t item = 0, t = 0;
-
-		/* There are as many items as leaves to take one. */
-		for (unsigned i = 0; i < n && !take_item(&c->lanes[(worker + i) % n], i == 0, &item); i++)
-			;
-		while (t + 1 < c->n_tasks && c->tasks[t + 1].first_item <= item)
+	for (size_t i = begin; i < end; i++) {
+		while (t + 1 < c->n_tasks && c->tasks[t + 1].first_item <= i)
 			t++;
-		run_item(c, &c->tasks[t], item - c->tasks[t].first_item, worker);
+		run_item(c, &c->tasks[t], i - c->tasks[t].first_item, worker);
 	}
 }
 
 void cpu_tasks_run(struct cpu_backend *cpu, struct cpu_task *tasks, size_t n_tasks, const struct cpu_area *x)
 {
-	struct tasks_call call = {
-		.cpu = cpu, .tasks = tasks, .n_tasks = n_tasks, .x = x, .lanes = (struct cpu_lane *)cpu->lanes.p
-	};
-	size_t total = 0, n = cpu->n_threads;
+	struct tasks_call call = { .cpu = cpu, .tasks = tasks, .n_tasks = n_tasks, .x = x };
+	size_t total = 0;
 
 	for (size_t i = 0; i < n_tasks; i++) {
 		plan(cpu, &tasks[i], total);
 		total += n_items(&tasks[i]);
 	}
-	for (size_t i = 0; i < n; i++)
-		atomic_store_explicit(&call.lanes[i].left, (uint64_t)(total * i / n) << 32 | total * (i + 1) / n,
-		                      memory_order_relaxed);
 	base_threadpool_for(cpu->pool, total, 1, run_items, &call);
 }
 

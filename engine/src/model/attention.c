@@ -20,12 +20,47 @@ static void norm_qk(struct eng_runner *r, const struct layer *l)
 	norm_heads(r, r->buf[B_K], l->k_norm, r->model->hp.n_kv_head);
 }
 
-void attention_gqa(struct eng_runner *r, uint32_t il, const float *in, float *dest, unsigned flags)
+/* New rows of q, k and v as attention wants them, K and V in the cache. */
+static void store_qkv(struct eng_runner *r, uint32_t il)
 {
 	const struct hparams *hp = &r->model->hp;
 	const struct layer *l = &r->model->layers[il];
 	const struct kn_rope *rope = &r->rope[hp->layer[il].rope];
 	size_t dim = hp->head_dim, n_q = hp->n_head * dim, n_kv = hp->n_kv_head * dim, n = r->n_tokens;
+	float *q = r->buf[B_Q], *k = r->buf[B_K], *v = r->buf[B_V];
+	const struct kn_qkv all = { .q = q,
+		                    .k = k,
+		                    .v = v,
+		                    .ld_q = n_q,
+		                    .ld_k = n_kv,
+		                    .ld_v = n_kv,
+		                    .n_head = hp->n_head,
+		                    .q_norm = hp->qk_norm ? l->q_norm : NULL,
+		                    .k_norm = hp->qk_norm ? l->k_norm : NULL,
+		                    .eps = hp->eps,
+		                    .rope = rope,
+		                    .pos = r->pos };
+
+	if (r->ops->qkv_store &&
+	    (!hp->qk_norm || (hp->arch->qk_norm != QK_NORM_ALL && !hp->arch->qk_norm_after_rope))) {
+		r->ops->qkv_store(r->be, &all, &r->kv[il], r->seqs, r->n_seqs, n);
+		return;
+	}
+	if (!hp->arch->qk_norm_after_rope)
+		norm_qk(r, l);
+	r->ops->rope(r->be, q, n_q, n, hp->n_head, dim, rope, r->pos);
+	r->ops->rope(r->be, k, n_kv, n, hp->n_kv_head, dim, rope, r->pos);
+	if (hp->arch->qk_norm_after_rope)
+		norm_qk(r, l);
+	r->ops->kv_store(r->be, &r->kv[il], k, n_kv, v, n_kv, r->seqs, r->n_seqs);
+}
+
+void attention_gqa(struct eng_runner *r, uint32_t il, const struct block_in *in, float *dest, unsigned flags)
+{
+	const struct hparams *hp = &r->model->hp;
+	const struct layer *l = &r->model->layers[il];
+	size_t dim = hp->head_dim, n_q = hp->n_head * dim, n_kv = hp->n_kv_head * dim, n = r->n_tokens;
+	size_t n_jobs = l->q_gate.w.rows ? 4 : 3;
 	float *q = r->buf[B_Q], *k = r->buf[B_K], *v = r->buf[B_V], *att = r->buf[B_ATT];
 	const struct kn_matmul in_jobs[] = {
 		{ .w = &l->q.w, .out = q, .ld_out = n_q, .bias = l->q.bias },
@@ -44,17 +79,17 @@ void attention_gqa(struct eng_runner *r, uint32_t il, const float *in, float *de
 		.sinks = l->sinks,
 	};
 
-	r->ops->matmul(r->be, in_jobs, l->q_gate.w.rows ? 4 : 3, in, hp->n_embd, n);
-	model_lora_add(r, il, LORA_Q, in, hp->n_embd, q, n_q);
-	model_lora_add(r, il, LORA_K, in, hp->n_embd, k, n_kv);
-	model_lora_add(r, il, LORA_V, in, hp->n_embd, v, n_kv);
-	if (!hp->arch->qk_norm_after_rope)
-		norm_qk(r, l);
-	r->ops->rope(r->be, q, n_q, n, hp->n_head, dim, rope, r->pos);
-	r->ops->rope(r->be, k, n_kv, n, hp->n_kv_head, dim, rope, r->pos);
-	if (hp->arch->qk_norm_after_rope)
-		norm_qk(r, l);
-	r->ops->kv_store(r->be, &r->kv[il], k, n_kv, v, n_kv, r->seqs, r->n_seqs);
+	if (in->norm && r->ops->norm_matmul && !r->runs) {
+		r->ops->norm_matmul(r->be, in_jobs, n_jobs, in->x, hp->n_embd, n, in->norm, hp->eps);
+	} else {
+		const float *x = model_block_rows(r, in);
+
+		r->ops->matmul(r->be, in_jobs, n_jobs, x, hp->n_embd, n);
+		model_lora_add(r, il, LORA_Q, x, hp->n_embd, q, n_q);
+		model_lora_add(r, il, LORA_K, x, hp->n_embd, k, n_kv);
+		model_lora_add(r, il, LORA_V, x, hp->n_embd, v, n_kv);
+	}
+	store_qkv(r, il);
 	r->ops->attention(r->be, att, n_q, q, n_q, &r->kv[il], r->seqs, r->n_seqs, &attn);
 	if (l->q_gate.w.rows)
 		r->ops->act_mul(r->be, KN_ACT_SIGMOID, att, n_q, r->buf[B_Z], n_q, att, n_q, n, n_q);

@@ -12,7 +12,7 @@ static float *state_of(const struct eng_runner *r, uint32_t il)
 	return r->states + before * per_layer;
 }
 
-void attention_linear(struct eng_runner *r, uint32_t il, const float *in, float *dest, unsigned flags)
+void attention_linear(struct eng_runner *r, uint32_t il, const struct block_in *in, float *dest, unsigned flags)
 {
 	const struct hparams *hp = &r->model->hp;
 	const struct delta_net *l = &r->model->layers[il].delta;
@@ -41,7 +41,7 @@ void attention_linear(struct eng_runner *r, uint32_t il, const float *in, float 
 		                        .state = conv.state + hparams_conv_state(hp),
 		                        .ld_state = conv.ld_state };
 
-	r->ops->matmul(r->be, in_jobs, 3, in, hp->n_embd, n);
+	r->ops->matmul(r->be, in_jobs, 3, model_block_rows(r, in), hp->n_embd, n);
 	r->ops->conv_silu(r->be, conved, n_mix, mix, n_mix, &conv, r->seqs, r->n_seqs);
 	r->ops->delta_rule(r->be, att, n_v, conved, n_mix, ba, n_ba, &delta, r->seqs, r->n_seqs);
 	r->ops->gated_rmsnorm(r->be, att, n_v, att, n_v, z, n_v, l->norm, n, hp->linear.n_v_head, hp->linear.v_dim,

@@ -6,23 +6,30 @@
  * that yet. */
 #include "model/internal.h"
 
-typedef void (*block_fn)(struct eng_runner *r, uint32_t il, const float *in, float *dest, unsigned flags);
+typedef void (*block_fn)(struct eng_runner *r, uint32_t il, const struct block_in *in, float *dest, unsigned flags);
+
+const float *model_block_rows(struct eng_runner *r, const struct block_in *in)
+{
+	const struct hparams *hp = &r->model->hp;
+
+	if (!in->norm)
+		return in->x;
+	r->ops->rmsnorm(r->be, r->buf[B_H], hp->n_embd, in->x, hp->n_embd, in->norm, r->n_tokens, 1, hp->n_embd,
+	                hp->eps);
+	return r->buf[B_H];
+}
 
 static void run_block(struct eng_runner *r, uint32_t il, block_fn block, const float *in_norm, const float *out_norm)
 {
 	const struct hparams *hp = &r->model->hp;
 	size_t dim = hp->n_embd, n = r->n_tokens;
-	const float *in = r->buf[B_X];
+	const struct block_in in = { .x = r->buf[B_X], .norm = in_norm };
 
-	if (in_norm) {
-		r->ops->rmsnorm(r->be, r->buf[B_H], dim, r->buf[B_X], dim, in_norm, n, 1, dim, hp->eps);
-		in = r->buf[B_H];
-	}
 	if (!out_norm) {
-		block(r, il, in, r->buf[B_X], KN_ACCUMULATE);
+		block(r, il, &in, r->buf[B_X], KN_ACCUMULATE);
 		return;
 	}
-	block(r, il, in, r->buf[B_T], 0);
+	block(r, il, &in, r->buf[B_T], 0);
 	r->ops->rmsnorm(r->be, r->buf[B_T], dim, r->buf[B_T], dim, out_norm, n, 1, dim, hp->eps);
 	r->ops->add(r->be, r->buf[B_X], dim, r->buf[B_T], dim, n, dim, 1);
 }

@@ -174,12 +174,18 @@ bool runner_outputs_pick(struct eng_runner *r, const struct eng_step_seq *seqs, 
 /* ---- forward.c and its parts: one step over r->n_tokens rows ---- */
 
 void forward(struct eng_runner *r);
-/* Adds the block of layer il to dest (flags KN_ACCUMULATE) or writes it there; in is [n_tokens, n_embd]. */
-void attention_gqa(struct eng_runner *r, uint32_t il, const float *in, float *dest, unsigned flags);
+/* What a block reads: x [n_tokens, n_embd], through an RMS norm first unless norm is NULL. */
+struct block_in {
+	const float *x, *norm;
+};
+/* The rows themselves, for a block that does not leave the norm to its first product. */
+const float *model_block_rows(struct eng_runner *r, const struct block_in *in);
+/* Adds the block of layer il to dest (flags KN_ACCUMULATE) or writes it there. */
+void attention_gqa(struct eng_runner *r, uint32_t il, const struct block_in *in, float *dest, unsigned flags);
 /* encoder.c: up to the last norm, which is left to the rows that are asked for. */
 void model_forward_encoder(struct eng_runner *r);
-void attention_linear(struct eng_runner *r, uint32_t il, const float *in, float *dest, unsigned flags);
-void attention_mla(struct eng_runner *r, uint32_t il, const float *in, float *dest, unsigned flags);
-void ffn(struct eng_runner *r, uint32_t il, const float *in, float *dest, unsigned flags);
+void attention_linear(struct eng_runner *r, uint32_t il, const struct block_in *in, float *dest, unsigned flags);
+void attention_mla(struct eng_runner *r, uint32_t il, const struct block_in *in, float *dest, unsigned flags);
+void ffn(struct eng_runner *r, uint32_t il, const struct block_in *in, float *dest, unsigned flags);
 
 #endif

@@ -39,13 +39,14 @@ static void project_q(struct eng_runner *r, const struct layer *l, const float *
 	}
 }
 
-void attention_mla(struct eng_runner *r, uint32_t il, const float *in, float *dest, unsigned flags)
+void attention_mla(struct eng_runner *r, uint32_t il, const struct block_in *in, float *dest, unsigned flags)
 {
 	const struct hparams *hp = &r->model->hp;
 	const struct layer *l = &r->model->layers[il];
 	size_t width = hp->kv_lora + hp->qk_rope, ld_q = hp->n_head * width, n = r->n_tokens;
 	size_t ld_att = (size_t)hp->n_head * hp->kv_lora, ld_out = (size_t)hp->n_head * hp->v_head;
 	float *q = r->buf[B_Q], *k = r->buf[B_K], *att = r->buf[B_ATT], *out = r->buf[B_MO];
+	const float *x = model_block_rows(r, in);
 	struct kn_rope rope = r->rope[hp->layer[il].rope];
 	const struct kn_matmul latent = { .w = &l->mla.kv_a.w, .out = k, .ld_out = width, .bias = l->mla.kv_a.bias };
 	const struct kn_matmul out_job = {
@@ -57,8 +58,8 @@ void attention_mla(struct eng_runner *r, uint32_t il, const float *in, float *de
 		                      .softcap = hp->attn_softcap };
 
 	rope.offset = hp->kv_lora;
-	project_q(r, l, in);
-	r->ops->matmul(r->be, &latent, 1, in, hp->n_embd, n);
+	project_q(r, l, x);
+	r->ops->matmul(r->be, &latent, 1, x, hp->n_embd, n);
 	r->ops->rmsnorm(r->be, k, width, k, width, l->mla.kv_a_norm, n, 1, hp->kv_lora, hp->eps);
 	r->ops->rope(r->be, q, ld_q, n, hp->n_head, width, &rope, r->pos);
 	r->ops->rope(r->be, k, width, n, 1, width, &rope, r->pos);
