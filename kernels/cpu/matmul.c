@@ -255,7 +255,7 @@ static void run_item(const struct tasks_call *c, const struct cpu_task *t, size_
 		.ld_x = cpu_xform_stride(t->form, m->cols),
 		.first = t->first + tok,
 		.n = n,
-		.out = t->out + tok * t->ld_out + row,
+		.out = t->out ? t->out + tok * t->ld_out + row : NULL,
 		.ld_out = t->ld_out,
 		.bias = t->bias ? t->bias + row : NULL,
 		.accumulate = t->accumulate,
