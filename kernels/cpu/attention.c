@@ -151,11 +151,12 @@ static void scores(const struct attn_call *c, const struct attn_tile *t, struct 
 	if (t->many)
 		isa->attn_many->qk(s, STEP, w->qh, c->q_pad, t->n_rows, w->keys, c->kv->k_dim);
 	for (uint32_t k = t0; k < t1 && !t->many; k += (uint32_t)n) {
-		const void *pk, *pv;
+		const void *pk, *pv, *ahead;
 
 		n = attn_page_run(c, t, k, t1, &pk, &pv);
+		ahead = attn_ahead_take(&w->ahead, &n, c->kv->k_dim * attn_elem(c));
 		isa->qk[c->kv->dtype](s + (k - t0), STEP, w->q, c->q_pad, t->n_rows, pk, c->kv->k_dim, n, c->kv->k_dim,
-		                      attn_ahead_take(&w->ahead, n, c->kv->k_dim * attn_elem(c)));
+		                      ahead);
 	}
 	if (t->members && !(c->attn->softcap > 0))
 		return;
@@ -209,7 +210,7 @@ static void step(const struct attn_call *c, const struct attn_tile *t, struct sc
 
 		n = attn_page_run(c, t, k, t1, &pk, &pv);
 		if (c->kv->v)
-			ahead = attn_ahead_take(&w->ahead, n, ld_v * attn_elem(c));
+			ahead = attn_ahead_take(&w->ahead, &n, ld_v * attn_elem(c));
 		isa->pv[c->kv->dtype](st->o, c->o_pad, w->s + (k - t0), STEP, t->n_rows, pv, ld_v, n, c->kv->v_dim,
 		                      ahead);
 	}

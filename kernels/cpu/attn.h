@@ -135,7 +135,8 @@ bool attn_walk_next(struct attn_walk *w, struct attn_item *ret);
 /* Asks for the first rows of items [begin, end). */
 void attn_ahead_begin(struct attn_ahead *a, const struct attn_call *c, size_t begin, size_t end);
 /* As many rows more: called with each use of so many keys, and of so many values where they are stored apart. Returns
- * where they are, one after the other, for the caller to ask for; NULL: they have been asked for, or there are none. */
-const void *attn_ahead_take(struct attn_ahead *a, size_t n_rows, size_t row_bytes);
+ * where they are, one after the other, for the caller to ask for, and may make them fewer, as many as the caller should
+ * use at a time, too. NULL: they have been asked for, or there are none. */
+const void *attn_ahead_take(struct attn_ahead *a, size_t *n_rows, size_t row_bytes);
 
 #endif

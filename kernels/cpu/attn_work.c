@@ -8,6 +8,8 @@
  * then computes with none under way. */
 #include "cpu/attn.h"
 
+enum { ROWS = 4 /* that products like to take at a time */ };
+
 static size_t min_size(size_t a, size_t b)
 {
 	return a < b ? a : b;
@@ -236,22 +238,23 @@ static void ask(struct attn_ahead *a, size_t n_rows)
 	}
 }
 
-const void *attn_ahead_take(struct attn_ahead *a, size_t n_rows, size_t row_bytes)
+const void *attn_ahead_take(struct attn_ahead *a, size_t *n_rows, size_t row_bytes)
 {
+	const struct attn_call *c = a->walk.c;
+	size_t bytes, run;
 	const void *k, *v;
-	size_t n, bytes;
 
 	if (a->done)
 		return NULL;
-	if (attn_page_run(a->walk.c, &a->item.t, a->at, a->end, &k, &v) >= n_rows) {
-		const char *p = take_run(a, n_rows, &n, &bytes);
-
-		if (bytes == row_bytes)
-			return p;
-	} else {
-		ask(a, n_rows);
+	bytes = (a->values ? c->kv->v_dim : c->kv->k_dim) * attn_elem(c);
+	if (bytes != row_bytes) {
+		ask(a, *n_rows);
+		return NULL;
 	}
-	return NULL;
+	run = attn_page_run(c, &a->item.t, a->at, a->end, &k, &v);
+	if (run < *n_rows)
+		*n_rows = run >= ROWS ? run / ROWS * ROWS : run;
+	return take_run(a, *n_rows, &run, &bytes);
 }
 
 void attn_ahead_begin(struct attn_ahead *a, const struct attn_call *c, size_t begin, size_t end)
