@@ -25,7 +25,8 @@ enum {
 	SPLIT = 128,
 	MANY_SPLIT = 512, /* keys per part */
 	PARTS_BYTES = 64 << 20,
-	CHUNKS = 8,             /* of a loop over answers, per thread */
+	CHUNKS = 8, /* of a loop over answers, per thread */
+	SHARED_GRAIN = 2,
 	SERIAL_WORK = 48 << 10, /* multiplications not worth a parallel loop */
 };
 
@@ -180,6 +181,7 @@ static void step(const struct attn_call *c, const struct attn_tile *t, struct sc
 {
 	const struct cpu_isa *isa = c->cpu->isa;
 	size_t ld_v = c->kv->v ? c->kv->v_dim : c->kv->k_dim, n;
+	size_t per_row = ((t1 - t0) * (c->kv->v ? 2 : 1) + t->n_rows - 1) / t->n_rows;
 	const void *ahead = NULL;
 
 	if (t->many)
@@ -198,8 +200,10 @@ static void step(const struct attn_call *c, const struct attn_tile *t, struct sc
 			st->m[r] = m;
 		}
 		st->l[r] += sum;
-		if (t->many)
+		if (t->many) {
 			isa->store[KN_BF16](w->ph + r * STEP, w->s + r * STEP, STEP);
+			attn_ahead_ask(&w->ahead, per_row);
+		}
 	}
 	if (t->many) {
 		isa->attn_many->pv(st->o, c->o_pad, w->ph, STEP, t->n_rows, w->values, c->kv->v_dim);
@@ -473,7 +477,7 @@ static void attend(struct cpu_backend *cpu, float *out, size_t ld_out, const flo
 		run_items(&c, 0, tiles, 0);
 	} else if (c.n_parts > 1 && (c.n_shares || tiles < 4 * (size_t)cpu->n_threads) && take_parts(&c, tiles)) {
 		if (c.n_shares)
-			run_loop(&c, ATTN_SHARED, 1);
+			run_loop(&c, ATTN_SHARED, SHARED_GRAIN);
 		c.loop = ATTN_PARTS;
 		run_loop(&c, ATTN_PARTS, grain_of(&c, attn_items(&c)));
 	} else {

@@ -138,5 +138,7 @@ void attn_ahead_begin(struct attn_ahead *a, const struct attn_call *c, size_t be
  * where they are, one after the other, for the caller to ask for, and may make them fewer, as many as the caller should
  * use at a time, too. NULL: they have been asked for, or there are none. */
 const void *attn_ahead_take(struct attn_ahead *a, size_t *n_rows, size_t row_bytes);
+/* As many more, asked for here. */
+void attn_ahead_ask(struct attn_ahead *a, size_t n_rows);
 
 #endif

@@ -225,8 +225,7 @@ static const char *take_run(struct attn_ahead *a, size_t n_rows, size_t *ret_n, 
 	return values ? v : k;
 }
 
-/* Asks for the next n_rows. */
-static void ask(struct attn_ahead *a, size_t n_rows)
+void attn_ahead_ask(struct attn_ahead *a, size_t n_rows)
 {
 	size_t n, bytes;
 
@@ -248,7 +247,7 @@ const void *attn_ahead_take(struct attn_ahead *a, size_t *n_rows, size_t row_byt
 		return NULL;
 	bytes = (a->values ? c->kv->v_dim : c->kv->k_dim) * attn_elem(c);
 	if (bytes != row_bytes) {
-		ask(a, *n_rows);
+		attn_ahead_ask(a, *n_rows);
 		return NULL;
 	}
 	run = attn_page_run(c, &a->item.t, a->at, a->end, &k, &v);
@@ -262,7 +261,7 @@ void attn_ahead_begin(struct attn_ahead *a, const struct attn_call *c, size_t be
 	attn_walk_begin(&a->walk, c, begin, end);
 	a->done = false;
 	next_item(a);
-	/* Many rows wait for arithmetic, and are packed first. */
-	a->done = a->done || a->item.t.many;
-	ask(a, ATTN_STEP);
+	/* Many rows are packed before they are used, so a whole step is ahead; those of prompts wait for arithmetic. */
+	a->done = a->done || (a->item.t.many && c->loop != ATTN_SHARED);
+	attn_ahead_ask(a, a->item.t.many && c->kv->v ? 2 * ATTN_STEP : ATTN_STEP);
 }
