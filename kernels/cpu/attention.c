@@ -25,7 +25,8 @@ enum {
 	SPLIT = 128,
 	MANY_SPLIT = 512, /* keys per part */
 	PARTS_BYTES = 64 << 20,
-	CHUNKS = 8,             /* of a loop over answers, per thread */
+	CHUNKS = 8, /* of a loop over answers, per thread */
+	SHARED_GRAIN = 2,
 	SERIAL_WORK = 48 << 10, /* multiplications not worth a parallel loop */
 };
 
@@ -151,11 +152,12 @@ static void scores(const struct attn_call *c, const struct attn_tile *t, struct 
 	if (t->many)
 		isa->attn_many->qk(s, STEP, w->qh, c->q_pad, t->n_rows, w->keys, c->kv->k_dim);
 	for (uint32_t k = t0; k < t1 && !t->many; k += (uint32_t)n) {
-		const void *pk, *pv;
+		const void *pk, *pv, *ahead;
 
 		n = attn_page_run(c, t, k, t1, &pk, &pv);
+		ahead = cpu_attn_ahead_take(&w->ahead, &n, c->kv->k_dim * attn_elem(c));
 		isa->qk[c->kv->dtype](s + (k - t0), STEP, w->q, c->q_pad, t->n_rows, pk, c->kv->k_dim, n, c->kv->k_dim,
-		                      attn_ahead_take(&w->ahead, n, c->kv->k_dim * attn_elem(c)));
+		                      ahead);
 	}
 	if (t->members && !(c->attn->softcap > 0))
 		return;
@@ -179,6 +181,7 @@ static void step(const struct attn_call *c, const struct attn_tile *t, struct sc
 {
 	const struct cpu_isa *isa = c->cpu->isa;
 	size_t ld_v = c->kv->v ? c->kv->v_dim : c->kv->k_dim, n;
+	size_t per_row = ((t1 - t0) * (c->kv->v ? 2 : 1) + t->n_rows - 1) / t->n_rows;
 	const void *ahead = NULL;
 
 	if (t->many)
@@ -197,8 +200,10 @@ static void step(const struct attn_call *c, const struct attn_tile *t, struct sc
 			st->m[r] = m;
 		}
 		st->l[r] += sum;
-		if (t->many)
+		if (t->many) {
 			isa->store[KN_BF16](w->ph + r * STEP, w->s + r * STEP, STEP);
+			cpu_attn_ahead_ask(&w->ahead, per_row);
+		}
 	}
 	if (t->many) {
 		isa->attn_many->pv(st->o, c->o_pad, w->ph, STEP, t->n_rows, w->values, c->kv->v_dim);
@@ -209,7 +214,7 @@ static void step(const struct attn_call *c, const struct attn_tile *t, struct sc
 
 		n = attn_page_run(c, t, k, t1, &pk, &pv);
 		if (c->kv->v)
-			ahead = attn_ahead_take(&w->ahead, n, ld_v * attn_elem(c));
+			ahead = cpu_attn_ahead_take(&w->ahead, &n, ld_v * attn_elem(c));
 		isa->pv[c->kv->dtype](st->o, c->o_pad, w->s + (k - t0), STEP, t->n_rows, pv, ld_v, n, c->kv->v_dim,
 		                      ahead);
 	}
@@ -364,9 +369,9 @@ static void run_items(void *arg, size_t begin, size_t end, unsigned worker)
 	struct attn_item item = { 0 };
 	struct attn_walk walk;
 
-	attn_walk_begin(&walk, c, begin, end);
-	attn_ahead_begin(&w.ahead, c, begin, end);
-	while (attn_walk_next(&walk, &item)) {
+	cpu_attn_walk_begin(&walk, c, begin, end);
+	cpu_attn_ahead_begin(&w.ahead, c, begin, end);
+	while (cpu_attn_walk_next(&walk, &item)) {
 		if (item.lo >= item.hi)
 			continue;
 		if (c->loop == ATTN_TILES)
@@ -381,7 +386,7 @@ static void run_items(void *arg, size_t begin, size_t end, unsigned worker)
 static void run_loop(struct attn_call *c, enum attn_loop loop, size_t grain)
 {
 	c->loop = loop;
-	base_threadpool_for(c->cpu->pool, attn_items(c), grain, run_items, c);
+	base_threadpool_for(c->cpu->pool, cpu_attn_items(c), grain, run_items, c);
 }
 
 /* What single tokens share, and where their tiles are. */
@@ -414,7 +419,7 @@ static bool take_parts(struct attn_call *c, size_t n_tiles)
 		size_t n = attn_tiles(c, &c->seqs[i]), heads = c->kv->n_kv_head;
 
 		for (size_t k = 0; k < n; k++) {
-			uint32_t parts = attn_own_parts(c, &c->seqs[i], k * heads);
+			uint32_t parts = cpu_attn_own_parts(c, &c->seqs[i], k * heads);
 
 			for (size_t h = 0; h < heads; h++)
 				atomic_init(&c->n_missing[tile_no++], parts);
@@ -459,10 +464,10 @@ static void attend(struct cpu_backend *cpu, float *out, size_t ld_out, const flo
 		all += seqs[i].kv_len;
 		most_q = seqs[i].n_q > most_q ? seqs[i].n_q : most_q;
 	}
-	c.split = attn_takes_many(&c, most_q * c.n_rep) ? MANY_SPLIT : SPLIT;
+	c.split = cpu_attn_takes_many(&c, most_q * c.n_rep) ? MANY_SPLIT : SPLIT;
 	c.n_parts = (longest + c.split - 1) / c.split;
 	c.part_rows = min_size(c.tile_rows, most_q * c.n_rep);
-	if (attn_takes_many(&c, c.part_rows))
+	if (cpu_attn_takes_many(&c, c.part_rows))
 		c.part_rows = c.tile_rows;
 	c.part_floats = c.part_rows * (2 + c.o_pad);
 	if (c.n_parts > 1 && n_seqs > 1 && !attn->window && c.n_rep <= c.tile_rows)
@@ -472,9 +477,9 @@ static void attend(struct cpu_backend *cpu, float *out, size_t ld_out, const flo
 		run_items(&c, 0, tiles, 0);
 	} else if (c.n_parts > 1 && (c.n_shares || tiles < 4 * (size_t)cpu->n_threads) && take_parts(&c, tiles)) {
 		if (c.n_shares)
-			run_loop(&c, ATTN_SHARED, 1);
+			run_loop(&c, ATTN_SHARED, SHARED_GRAIN);
 		c.loop = ATTN_PARTS;
-		run_loop(&c, ATTN_PARTS, grain_of(&c, attn_items(&c)));
+		run_loop(&c, ATTN_PARTS, grain_of(&c, cpu_attn_items(&c)));
 	} else {
 		bool even = most_q == 1 && longest * n_seqs <= 2 * all;
 

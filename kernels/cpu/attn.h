@@ -120,22 +120,25 @@ static inline size_t attn_page_run(const struct attn_call *c, const struct attn_
 }
 
 /* Whether so many rows take the kernels for many. */
-bool attn_takes_many(const struct attn_call *c, size_t n_rows);
+bool cpu_attn_takes_many(const struct attn_call *c, size_t n_rows);
 
 /* Items of c->loop. */
-size_t attn_items(const struct attn_call *c);
+size_t cpu_attn_items(const struct attn_call *c);
 /* How many parts of tile `tile` of the sequence, counted over its heads, are items of ATTN_PARTS. */
-uint32_t attn_own_parts(const struct attn_call *c, const struct kn_seq *seq, size_t tile);
+uint32_t cpu_attn_own_parts(const struct attn_call *c, const struct kn_seq *seq, size_t tile);
 
 /* Items [begin, end) of c->loop. */
-void attn_walk_begin(struct attn_walk *w, const struct attn_call *c, size_t begin, size_t end);
+void cpu_attn_walk_begin(struct attn_walk *w, const struct attn_call *c, size_t begin, size_t end);
 /* False: there are no more. */
-bool attn_walk_next(struct attn_walk *w, struct attn_item *ret);
+bool cpu_attn_walk_next(struct attn_walk *w, struct attn_item *ret);
 
 /* Asks for the first rows of items [begin, end). */
-void attn_ahead_begin(struct attn_ahead *a, const struct attn_call *c, size_t begin, size_t end);
+void cpu_attn_ahead_begin(struct attn_ahead *a, const struct attn_call *c, size_t begin, size_t end);
 /* As many rows more: called with each use of so many keys, and of so many values where they are stored apart. Returns
- * where they are, one after the other, for the caller to ask for; NULL: they have been asked for, or there are none. */
-const void *attn_ahead_take(struct attn_ahead *a, size_t n_rows, size_t row_bytes);
+ * where they are, one after the other, for the caller to ask for, and may make them fewer, as many as the caller should
+ * use at a time, too. NULL: they have been asked for, or there are none. */
+const void *cpu_attn_ahead_take(struct attn_ahead *a, size_t *n_rows, size_t row_bytes);
+/* As many more, asked for here. */
+void cpu_attn_ahead_ask(struct attn_ahead *a, size_t n_rows);
 
 #endif

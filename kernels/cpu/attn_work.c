@@ -8,6 +8,8 @@
  * then computes with none under way. */
 #include "cpu/attn.h"
 
+enum { ROWS = 4 /* that products like to take at a time */ };
+
 static size_t min_size(size_t a, size_t b)
 {
 	return a < b ? a : b;
@@ -15,7 +17,7 @@ static size_t min_size(size_t a, size_t b)
 
 /* ---- Which items there are ---- */
 
-bool attn_takes_many(const struct attn_call *c, size_t n_rows)
+bool cpu_attn_takes_many(const struct attn_call *c, size_t n_rows)
 {
 	return c->cpu->isa->attn_many &&
 	       (c->kernels == ATTN_FOR_MANY || (c->kernels == ATTN_BY_ROWS && n_rows > ATTN_FEW_ROWS));
@@ -35,7 +37,7 @@ static void tile_init(const struct attn_call *c, struct attn_tile *t, const stru
 	t->pos_hi = attn_row_pos(c, seq, t->first_row + t->n_rows - 1);
 	t->key_lo = attn_first_key(c, t->pos_lo);
 	t->key_hi = t->pos_hi + 1;
-	t->many = attn_takes_many(c, t->n_rows);
+	t->many = cpu_attn_takes_many(c, t->n_rows);
 }
 
 /* Keys that the sequence's only new token shares with others. */
@@ -73,7 +75,7 @@ static size_t items_of_share(const struct attn_call *c, const struct cpu_share *
 	return cpu_share_items(share, c->tile_rows / c->n_rep, c->kv->n_kv_head, c->split);
 }
 
-size_t attn_items(const struct attn_call *c)
+size_t cpu_attn_items(const struct attn_call *c)
 {
 	size_t n = 0;
 
@@ -84,7 +86,7 @@ size_t attn_items(const struct attn_call *c)
 	return n;
 }
 
-uint32_t attn_own_parts(const struct attn_call *c, const struct kn_seq *seq, size_t tile)
+uint32_t cpu_attn_own_parts(const struct attn_call *c, const struct kn_seq *seq, size_t tile)
 {
 	struct attn_tile t;
 
@@ -116,7 +118,7 @@ static void settle(struct attn_walk *w)
 	}
 }
 
-void attn_walk_begin(struct attn_walk *w, const struct attn_call *c, size_t begin, size_t end)
+void cpu_attn_walk_begin(struct attn_walk *w, const struct attn_call *c, size_t begin, size_t end)
 {
 	*w = (struct attn_walk){ .c = c, .left = end - begin, .index = begin, .seq = c->seqs, .share = c->shares };
 	settle(w);
@@ -139,7 +141,7 @@ static void shared_item(const struct attn_walk *w, struct attn_item *ret)
 	ret->t.n_rows = ret->n_members * c->n_rep;
 	ret->t.key_lo = 0;
 	ret->t.key_hi = share->n_keys;
-	ret->t.many = attn_takes_many(c, ret->t.n_rows);
+	ret->t.many = cpu_attn_takes_many(c, ret->t.n_rows);
 	ret->lo = ret->part * c->split;
 	ret->hi = (uint32_t)min_size(ret->lo + c->split, share->n_keys);
 	ret->resumes = false;
@@ -165,7 +167,7 @@ static void own_item(const struct attn_walk *w, struct attn_item *ret)
 	ret->hi = (uint32_t)min_size(ret->hi, lo + c->split);
 }
 
-bool attn_walk_next(struct attn_walk *w, struct attn_item *ret)
+bool cpu_attn_walk_next(struct attn_walk *w, struct attn_item *ret)
 {
 	if (w->left == 0)
 		return false;
@@ -192,7 +194,7 @@ static void begin_step(struct attn_ahead *a, uint32_t key)
 static void next_item(struct attn_ahead *a)
 {
 	do {
-		if (!attn_walk_next(&a->walk, &a->item)) {
+		if (!cpu_attn_walk_next(&a->walk, &a->item)) {
 			a->done = true;
 			return;
 		}
@@ -223,8 +225,7 @@ static const char *take_run(struct attn_ahead *a, size_t n_rows, size_t *ret_n, 
 	return values ? v : k;
 }
 
-/* Asks for the next n_rows. */
-static void ask(struct attn_ahead *a, size_t n_rows)
+void cpu_attn_ahead_ask(struct attn_ahead *a, size_t n_rows)
 {
 	size_t n, bytes;
 
@@ -236,30 +237,31 @@ static void ask(struct attn_ahead *a, size_t n_rows)
 	}
 }
 
-const void *attn_ahead_take(struct attn_ahead *a, size_t n_rows, size_t row_bytes)
+const void *cpu_attn_ahead_take(struct attn_ahead *a, size_t *n_rows, size_t row_bytes)
 {
+	const struct attn_call *c = a->walk.c;
+	size_t bytes, run;
 	const void *k, *v;
-	size_t n, bytes;
 
 	if (a->done)
 		return NULL;
-	if (attn_page_run(a->walk.c, &a->item.t, a->at, a->end, &k, &v) >= n_rows) {
-		const char *p = take_run(a, n_rows, &n, &bytes);
-
-		if (bytes == row_bytes)
-			return p;
-	} else {
-		ask(a, n_rows);
+	bytes = (a->values ? c->kv->v_dim : c->kv->k_dim) * attn_elem(c);
+	if (bytes != row_bytes) {
+		cpu_attn_ahead_ask(a, *n_rows);
+		return NULL;
 	}
-	return NULL;
+	run = attn_page_run(c, &a->item.t, a->at, a->end, &k, &v);
+	if (run < *n_rows)
+		*n_rows = run >= ROWS ? run / ROWS * ROWS : run;
+	return take_run(a, *n_rows, &run, &bytes);
 }
 
-void attn_ahead_begin(struct attn_ahead *a, const struct attn_call *c, size_t begin, size_t end)
+void cpu_attn_ahead_begin(struct attn_ahead *a, const struct attn_call *c, size_t begin, size_t end)
 {
-	attn_walk_begin(&a->walk, c, begin, end);
+	cpu_attn_walk_begin(&a->walk, c, begin, end);
 	a->done = false;
 	next_item(a);
-	/* Many rows wait for arithmetic, and are packed first. */
-	a->done = a->done || a->item.t.many;
-	ask(a, ATTN_STEP);
+	/* Many rows are packed before they are used, so a whole step is ahead; those of prompts wait for arithmetic. */
+	a->done = a->done || (a->item.t.many && c->loop != ATTN_SHARED);
+	cpu_attn_ahead_ask(a, a->item.t.many && c->kv->v ? 2 * ATTN_STEP : ATTN_STEP);
 }
