@@ -199,7 +199,6 @@ struct flip_peers {
 	_Atomic unsigned pace_percent; /* what the machine's pressure leaves us */
 	pthread_mutex_t pressure_lock;
 	struct peer_pressure pressure;
-	char pressure_dir[128];
 };
 
 /* asking.c; with the lock where it says so */
