@@ -18,7 +18,7 @@ enum {
 	MAX_LOOKS = 30,
 	MAX_SILENT = 2, /* looks without a first word */
 	LOOK_BYTES = 16 << 10,
-	PATIENCE_US = 6000000, /* with one who is busy */
+	PATIENCE_US = 10000000, /* with one who is busy */
 	PAUSE_US = 200000
 };
 
@@ -124,7 +124,7 @@ static int await(struct waiting *w)
 	(void)pthread_mutex_destroy(&w->lock);
 	(void)pthread_cond_destroy(&w->cond);
 	if (w->r < 0)
-		return gave_up ? -ETIMEDOUT : w->r == -ENOENT ? -EIO : w->r;
+		return gave_up && w->status ? -ETIMEDOUT : w->r == -ENOENT ? -EIO : w->r;
 	return w->status == 200                       ? 0
 	       : w->status == 404 || w->status == 403 ? -ENOENT
 	       : w->status == 503                     ? -EBUSY

@@ -16,10 +16,11 @@ enum {
 	HEAD_MAX_US = 10000000,
 	PATIENCE_US = 5000000, /* while nothing is known of others */
 	PATIENCE_MIN_US = 3000000,
-	PROBE_US = 2500000, /* while nothing is known of others */
-	PROBE_MIN_US = 1000000,
-	PROBE_MAX_US = 5000000,
-	BUSY_AGAIN_US = 5000000, /* who has not said so for as long was not busy all the time */
+	PROBE_US = 5000000, /* while nothing is known of others */
+	PROBE_MIN_US = 3000000,
+	PROBE_MAX_US = 8000000,
+	BUSY_AGAIN_US = 5000000,  /* who has not said so for as long was not busy all the time */
+	BUSY_LIMIT_US = 10000000, /* a layer is being made ready, on a machine with other work */
 };
 
 /* How long an answer may go on saying that it waits. Owners wait for the registry: when that is slow, all of them do.
@@ -59,7 +60,7 @@ bool peer_is_busy_for_ever(const struct call *c, int64_t now)
 	if (!m->busy_since_us || c->started_us - m->busy_us > BUSY_AGAIN_US)
 		m->busy_since_us = c->started_us;
 	m->busy_us = now;
-	return now - (m->busy_since_us > m->piece_us ? m->busy_since_us : m->piece_us) > patience_us(c->p);
+	return now - (m->busy_since_us > m->piece_us ? m->busy_since_us : m->piece_us) > BUSY_LIMIT_US;
 }
 
 /* ---- Elsewhere --------------------------------------------------------------------------------------------------- */
@@ -116,7 +117,7 @@ void peer_calls_raise(struct flip_peers *p, const char *digest, uint64_t offset,
 /* How long a member may give nothing at all before somebody else is asked whether it must be so. */
 static int64_t probe_us(const struct flip_peers *p)
 {
-	int64_t us = peer_latencies_slow_us(&p->members.first_piece) * INT64_C(3) / 2;
+	int64_t us = peer_latencies_slow_us(&p->members.first_piece) * INT64_C(2);
 
 	return us == 0 ? PROBE_US : us < PROBE_MIN_US ? PROBE_MIN_US : us > PROBE_MAX_US ? PROBE_MAX_US : us;
 }
@@ -147,9 +148,9 @@ static void probe(struct flip_peers *p, struct call *c, int64_t now)
 /* It gives nothing of what it was asked for, nor anything else. */
 static bool is_suspect(const struct flip_peers *p, const struct call *c, int64_t now, int64_t limit)
 {
-	return c->role != FLIP_PEER_HOLDER && !c->is_trial && !c->has_piece && c->n_probes < PEER_PROBES &&
-	       now - c->started_us > limit && now - p->members.items[c->member]->piece_us > limit &&
-	       now - c->probed_us > limit;
+	return c->role != FLIP_PEER_HOLDER && c->has_head && !c->is_trial && !c->has_piece &&
+	       c->n_probes < PEER_PROBES && now - c->started_us > limit &&
+	       now - p->members.items[c->member]->piece_us > limit && now - c->probed_us > limit;
 }
 
 void peer_calls_watch(struct flip_peers *p, int64_t now)
