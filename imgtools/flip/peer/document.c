@@ -18,7 +18,7 @@ enum {
 	MAX_LOOKS = 30,
 	MAX_SILENT = 2, /* looks without a first word */
 	LOOK_BYTES = 16 << 10,
-	PATIENCE_US = 10000000, /* with one who is busy */
+	PATIENCE_US = 5000000, /* with one who is busy */
 	PAUSE_US = 200000
 };
 
@@ -228,10 +228,6 @@ int flip_peers_document(struct flip_peers *p, const struct flip_peer_blob *blob,
 			(void)usleep(PAUSE_US);
 			ret->len = before;
 			r = ask_one(p, name, &q, ret, why);
-		}
-		if (r == -EBUSY) {
-			r = -ETIMEDOUT;
-			(void)snprintf(why, sizeof(why), "is busy all the time");
 		}
 		if (r == 0) {
 			atomic_fetch_add(&p->counts.documents_got, 1);

@@ -56,11 +56,13 @@ void peer_member_accuse(struct flip_peers *p, uint32_t member, int64_t now)
 bool peer_is_busy_for_ever(const struct call *c, int64_t now)
 {
 	struct peer_member *m = c->p->members.items[c->member];
+	bool others_give = peer_latencies_slow_us(&c->p->members.first_piece) != 0;
+	int64_t limit = others_give ? patience_us(c->p) : BUSY_LIMIT_US;
 
 	if (!m->busy_since_us || c->started_us - m->busy_us > BUSY_AGAIN_US)
 		m->busy_since_us = c->started_us;
 	m->busy_us = now;
-	return now - (m->busy_since_us > m->piece_us ? m->busy_since_us : m->piece_us) > BUSY_LIMIT_US;
+	return now - (m->busy_since_us > m->piece_us ? m->busy_since_us : m->piece_us) > limit;
 }
 
 /* ---- Elsewhere --------------------------------------------------------------------------------------------------- */
