@@ -8,7 +8,7 @@
 #   make soak       24,000 requests under the address and the thread sanitizer
 #   make bench-flip cold starts of containers beside overlayfs and stargz-snapshotter (tests/bench/flip_table.sh)
 #   make bench-gpu  what the engine reaches on a GPU, beside its limits (tests/bench/gpu/table.py)
-#   make bench-p2p  1 to 32 nodes that start one image at once (tests/bench/flip_p2p.sh)
+#   make bench-p2p  1 to 32 nodes that start one image at once, models, faults (tests/bench/flip_p2p_parts.sh)
 #   make man        manual pages in build/man         make install     programs, pages, completions, shell keys, configuration, units, model
 #   make rpms       signed by nobody: build/rpms      make repo     the same as a signed repository: build/repo
 #   make check-packages  builds, installs, updates and removes them in a root of their own; check-packages-gpu: the GPU plugins'

@@ -34,15 +34,13 @@ bench-binaries: all $(BENCHES)
 bench:
 	+@$(MAKE) --no-print-directory $(parallel) bench-binaries >&2
 	@for b in $(BENCHES); do TESTS_DIR=$(CURDIR)/tests $$b || exit; done
-	@for b in $(filter-out %/flip_table.sh %/flip_p2p.sh %/flip_p2p_model.sh %/flip_pressure.sh,$(wildcard tests/bench/*.sh)); do BUILD_DIR=$(B) $$b || exit; done
+	@for b in $(filter-out %/flip_table.sh %/flip_p2p.sh %/flip_p2p_parts.sh %/flip_p2p_model.sh %/flip_pressure.sh,$(wildcard tests/bench/*.sh)); do BUILD_DIR=$(B) $$b || exit; done
 # By itself: it fetches packages, needs root and some 15 GB, and takes many minutes.
 .PHONY: bench-flip
 bench-flip: all
 	@FLIP=$(B)/bin/flip tests/bench/flip_table.sh
-# Likewise: 1 to 32 nodes in network namespaces, with peers and without; draws docs/pictures/p2p.svg when SVG=... says so. Then a
-# model of 4 GiB to 8 nodes, which needs 40 GiB in /var/tmp.
+# Likewise: 1 to 32 nodes in network namespaces, with peers and without, what goes wrong, a model to 8 nodes, a busy node, a simulation;
+# PARTS="curve faults model pressure sim" says which, SVG=docs/pictures/p2p.svg draws the curves.
 .PHONY: bench-p2p
 bench-p2p: all
-	@BUILD_DIR=$(B) FAULTS=1 tests/bench/flip_p2p.sh $(if $(SVG),--svg $(SVG))
-	@BUILD_DIR=$(B) tests/bench/flip_pressure.sh
-	@BUILD_DIR=$(B) tests/bench/flip_p2p_model.sh
+	@BUILD_DIR=$(B) tests/bench/flip_p2p_parts.sh

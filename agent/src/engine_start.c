@@ -313,7 +313,8 @@ static int start_locked(const struct ag_engine_options *o, const struct paths *p
 			return r;
 	}
 	r = wait_ready(o, b, pid, p, deadline, err);
-	if (r < 0 && r != -ECANCELED && pid > 0 && kill(pid, SIGTERM) == 0)
+	/* One that has ended was waited for: its number may be somebody else's by now. */
+	if (r < 0 && r != -ECANCELED && r != -ECHILD && pid > 0 && kill(pid, SIGTERM) == 0)
 		(void)waitpid(pid, NULL, WNOHANG);
 	return r;
 }

@@ -18,12 +18,9 @@ done
 
 work=$(mktemp -d "${TMPDIR:-/var/tmp}/bench-fetch-XXXXXX")
 ns=bench-fetch-$$ veth=bf$$ net=10.$((100 + $$ % 100)).$(($$ / 100 % 250))
-pids=()
 finish() {
-	for pid in "${pids[@]}"; do
-		kill "$pid"
-		wait "$pid"
-	done 2>/dev/null
+	kill $(jobs -pr) 2>/dev/null
+	wait
 	ip link del "${veth}a" 2>/dev/null
 	ip netns del "$ns" 2>/dev/null
 	rm -rf "$work"
@@ -44,7 +41,6 @@ storage: {filesystem: {rootdirectory: $work/data}}
 http: {addr: "0.0.0.0:$2"$3}
 CONF
 	ip netns exec "$ns" docker-registry serve "$work/$1.yml" >"$work/$1.log" 2>&1 &
-	pids+=($!)
 }
 openssl req -x509 -newkey rsa:2048 -nodes -days 1 -subj /CN=bench -addext "subjectAltName=IP:$net.2,IP:$net.1,IP:127.0.0.1" \
 	-keyout "$work/key" -out "$work/cert" >/dev/null 2>&1
@@ -61,9 +57,7 @@ wait_for() {
 wait_for "$net.2" 5000
 wait_for "$net.2" 5001
 python3 tests/bench/delay_proxy.py "$net.1:5000" "$net.2:5000" "$rtt" &
-pids+=($!)
 python3 tests/bench/delay_proxy.py "$net.1:5001" "$net.2:5001" "$rtt" &
-pids+=($!)
 wait_for "$net.1" 5000
 wait_for "$net.1" 5001
 

@@ -10,9 +10,8 @@ FLIP=${BUILD_DIR:-build/release}/bin/flip
 [[ -x /usr/bin/time ]] || { echo "bench flip_convert: /usr/bin/time is missing" >&2; exit 0; }
 mkdir -p build
 work=$(mktemp -d "$PWD/build/bench-XXXXXX")
-daemon=
 finish() {
-	[[ $daemon ]] && { kill "$daemon" && wait "$daemon"; } 2>/dev/null
+	kill $(jobs -pr) 2>/dev/null && wait
 	rm -rf "$work"
 }
 trap finish EXIT
@@ -48,7 +47,6 @@ if ((EUID == 0)) && command -v ctr-remote containerd >/dev/null; then
 	printf 'version = 2\nroot = "%s/root"\nstate = "%s/state"\ndisabled_plugins = ["io.containerd.grpc.v1.cri"]\n[grpc]\n  address = "%s/sock"\n' \
 		"$work" "$work" "$work" >"$work/config.toml"
 	containerd -c "$work/config.toml" >"$work/daemon" 2>&1 &
-	daemon=$!
 	for _ in {1..100}; do
 		ctr -a "$work/sock" version >/dev/null 2>&1 && remote=ctr-remote && break
 		sleep 0.1

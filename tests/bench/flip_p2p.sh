@@ -1,16 +1,15 @@
 #!/bin/bash
 # One image, N nodes that start it at the same moment, each behind a link of RATE in a network namespace of its own, the
 # registry behind another link of the same rate: with peers and without. The first CONTAINERD of them start it as a container, each
-# with a containerd of its own; the others mount it and read all of it. One JSON line for each N and side; --svg FILE draws them. With
-# FAULTS=1 what goes wrong follows (flip_peers_bad.sh and flip_peers_faults.sh of tests/integration, with etcd away for a minute). Needs root, docker-registry,
-# skopeo, iproute2, containerd, runc, gcc; some minutes. `make bench-p2p`.
+# with a containerd of its own; the others mount it and read all of it. JSON lines for each N and side. Needs root, docker-registry,
+# skopeo, iproute2, containerd, runc, gcc; some minutes. `make bench-p2p` (flip_p2p_parts.sh, which draws the curves).
 #
-#   NODES="1 2 4 8 16 32" RATE=100mbit MB=48 ROUNDS=1 CONTAINERD=4 tests/bench/flip_p2p.sh [--svg FILE]
+#   NODES="1 2 4 8 16 32" SIDES="peers alone" RATE=100mbit MB=48 ROUNDS=1 CONTAINERD=4 tests/bench/flip_p2p.sh
+#
+# LOGS=FOLDER keeps what the daemons said, log_level=debug makes them say more.
 cd "$(dirname "$0")/../.."
 . tests/integration/flip/lib.sh
 . tests/integration/flip/peers.sh
-svg=
-[[ ${1:-} == --svg ]] && svg=$(realpath -m "$2")
 NODES=${NODES:-1 2 4 8 16 32} RATE=${RATE:-100mbit} MB=${MB:-48} ROUNDS=${ROUNDS:-1} SIDES=${SIDES:-peers alone}
 exec 3>&1 1>&2
 CONTAINERD=${CONTAINERD:-4}
@@ -72,7 +71,7 @@ herd() { # N SIDE ROUND
 		node_ctl "$i" peers --json >"$work/peers.$i"
 	done
 	[[ -n ${LOGS:-} ]] && mkdir -p "$LOGS/$n-$side-$round" && cp "$work"/n*.log "$work"/stat.* "$work"/peers.* "$LOGS/$n-$side-$round/"
-	python3 - "$work" "$n" "$side" "$bytes" "$packed" "$RATE" <<'PY' | tee -a "$work/lines" >&3
+	python3 - "$work" "$n" "$side" "$bytes" "$packed" "$RATE" <<'PY' >&3
 import json, re, sys
 work, n, side, bytes_out, packed, rate = sys.argv[1:]
 stats = [json.load(open(f"{work}/stat.{i}")) for i in range(1, int(n) + 1)]
@@ -104,7 +103,4 @@ for round in $(seq "$ROUNDS"); do
 		done
 	done
 done
-[[ -n $svg ]] && python3 tests/bench/flip_p2p_svg.py "$svg" <"$work/lines"
-[[ -n ${FAULTS:-} ]] && KINDS="good,good,good noise,lie,cut stall,stall,stall wait,stall,lie error,wait,noise" tests/integration/flip_peers_bad.sh
-[[ -n ${FAULTS:-} ]] && FLIP_ETCD_AWAY=60 KILLS="0.05 0.2 0.4 0.8 1.2" tests/integration/flip_peers_faults.sh
 exit 0

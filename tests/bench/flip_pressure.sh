@@ -2,13 +2,13 @@
 # What serving peers costs a node's own work: a node on some of the machine's processors, with a workload on the same ones, is asked
 # for everything that it has by askers on the others, over links without a limit. The workload's speed with and without, in turns, as
 # a loss in per cent: throttled by the machine's pressure as configured, and not at all. One JSON line for each case. Needs root and
-# four processors or more; three minutes. `make bench-p2p` runs it behind the curves.
+# four processors or more; a minute and a half. A part of `make bench-p2p`.
 #
-#   ROUNDS=6 SECONDS_EACH=3 MB=48 tests/bench/flip_pressure.sh
+#   ROUNDS=3 SECONDS_EACH=2 MB=48 KINDS="cpu disk" SIDES="20 100" tests/bench/flip_pressure.sh
 cd "$(dirname "$0")/../.."
 . tests/integration/flip/lib.sh
 . tests/integration/flip/peers.sh
-ROUNDS=${ROUNDS:-6} each=${SECONDS_EACH:-3} MB=${MB:-48}
+ROUNDS=${ROUNDS:-3} each=${SECONDS_EACH:-2} MB=${MB:-48}
 exec 3>&1 1>&2
 begin flip-pressure docker-registry skopeo gcc taskset
 n_cpus=$(nproc)
@@ -68,7 +68,9 @@ print(json.dumps({"bench": "flip_pressure", "case": f"{kind} workload, peers ser
 PY
 }
 for kind in ${KINDS:-cpu disk}; do
-	run_case "throttled" 20 "$kind"
-	run_case "not throttled" 100 "$kind"
+	for limit in ${SIDES:-20 100}; do
+		((limit == 100)) && name="not throttled" || name="throttled"
+		run_case "$name" $limit "$kind"
+	done
 done
 exit 0

@@ -9,10 +9,9 @@ bin=$(realpath "${BUILD_DIR:-build/release}")/bin
 command -v python3 >/dev/null || { echo "skipped: python3 is not installed"; exit 77; }
 
 tmp=$(mktemp -d)
-servers=
 finish() {
 	local p
-	for p in $servers; do kill "$p" 2>/dev/null; done
+	kill $(jobs -pr) 2>/dev/null
 	for p in /proc/[0-9]*; do
 		tr '\0' ' ' 2>/dev/null <"$p/cmdline" | grep -q "ocai-engine serve .*$tmp/run/ocai/engine.sock" && kill "${p#/proc/}"
 	done
@@ -34,7 +33,6 @@ serve() {
 	cat >"$tmp/script"
 	rm -f "$tmp/port"
 	python3 "$top/tests/integration/fake-openai/server.py" "$1" "$tmp/script" "$log" "$tmp/port" &
-	servers="$servers $!"
 	for _ in $(seq 100); do [[ -s $tmp/port ]] && break; sleep 0.05; done
 	[[ -s $tmp/port ]] || fail "the scripted server did not start"
 	url=http://$1:$(<"$tmp/port")

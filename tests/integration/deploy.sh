@@ -10,8 +10,7 @@ skip() { echo "$*"; exit 77; }
 fail() { echo "FAIL: $*"; exit 1; }
 python3 -c 'import yaml' 2>/dev/null || skip "python3-yaml is missing"
 work=$(mktemp -d)
-server=
-trap 'kill $server 2>/dev/null; wait 2>/dev/null; rm -rf "$work"' EXIT
+trap 'kill $(jobs -pr) 2>/dev/null; wait 2>/dev/null; rm -rf "$work"' EXIT
 
 # ---- Rendered ---------------------------------------------------------------------------------------------------
 
@@ -83,7 +82,6 @@ fi
 # ---- Metrics ------------------------------------------------------------------------------------------------------
 
 "$build/bin/ocai-engine" serve --port 0 --port-file "$work/port" 2>"$work/log" &
-server=$!
 for _ in {1..100}; do
 	[[ -s $work/port ]] && break
 	sleep 0.1

@@ -38,7 +38,7 @@ finish() {
 	rm -rf --one-file-system "$work"
 }
 trap finish EXIT
-trap 'kill $(jobs -p) 2>/dev/null; exit 130' INT TERM
+trap 'kill $(jobs -pr) 2>/dev/null; exit 130' INT TERM
 
 # The image that pages work on: python3 with what it requires, and a program. Made once, of packages that are made once; where they
 # cannot be had the pages that need them are skipped.

@@ -8,8 +8,7 @@ case $build in /*) ;; *) build=$top/$build ;; esac
 engine=$build/bin/ocai-engine
 model=$top/tests/fixtures/models/qwen3
 work=$(mktemp -d)
-server=
-trap '[ -z "$server" ] || kill "$server" 2>/dev/null || true; rm -rf "$work"' EXIT
+trap 'kill $(jobs -pr) 2>/dev/null || true; rm -rf "$work"' EXIT
 fail() { echo "FAIL: $*"; cat "$work/log" 2>/dev/null || true; exit 1; }
 python3 -c 'import jsonschema' 2>/dev/null || { echo "skipped: python3-jsonschema is not installed"; exit 77; }
 

@@ -18,7 +18,7 @@ try() {
 	pid=$daemon
 	ask mount "$at:$kind" "$work/mnt" || fail "$*: mount"
 	fault "$@"
-	[[ $1 == down ]] && { kill $proxy; wait $proxy 2>/dev/null; }
+	[[ $1 == down ]] && end_child $proxy
 	read_all 32 $folder >"$work/reads"
 	code=$?
 	case $expected.$code in

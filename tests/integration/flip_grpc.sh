@@ -157,7 +157,7 @@ for _ in {1..50}; do
 	sleep 0.1
 done
 [[ $(wc -l <<<"$out") == 1 ]] || fail "snapshots are left after the image was removed: $out"
-{ kill -9 $plugin; wait $plugin; } 2>/dev/null
+end_child $plugin -9
 start_snapshotter
 for _ in {1..50}; do
 	ctr image import --base-name test/hello "$work/image.tar" >"$work/log" 2>&1 && break

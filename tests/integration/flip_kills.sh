@@ -158,8 +158,7 @@ for ((round = 1; round <= n_kills; round++)); do
 	wait_ms $ms
 	where="round $round ($phase $kind, $ms ms)"
 	if [[ $phase == convert ]]; then
-		kill -9 $doing 2>/dev/null
-		wait $doing 2>/dev/null
+		end_child $doing -9
 		converted
 	fi
 	kill_flip

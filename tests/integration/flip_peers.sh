@@ -75,8 +75,7 @@ node_ctl 1 stat --metrics | grep -q '^flip_peer_pieces_got_total [1-9]' || fail 
 
 # etcd goes away: what was known stays. Another image, its pieces in gzip.
 if command -v etcd >/dev/null; then
-	kill $etcd
-	wait $etcd 2>/dev/null
+	end_child $etcd
 	for i in 1 2 3 4; do
 		umount "$work/mnt$i"
 	done
@@ -113,7 +112,7 @@ for i in 1 2 3 4; do
 	start_node $i $quiet
 done
 node_ctl 4 mount "$at_registry/img:t" "$work/mnt4" || fail "mount"
-(sleep 0.3; kill -9 "${node_pid[4]}") &
+(sleep 0.3; kill -9 $(children "${node_pid[4]}")) &
 killer=$!
 herd t 1 2 3
 wait $killer
@@ -128,7 +127,7 @@ for how in noise lie stall cut error; do
 	for i in 1 2 3; do
 		start_node $i $quiet
 	done
-	kill -0 $bad || fail "the bad peer has ended by itself"
+	[[ $(children $bad) ]] || fail "the bad peer has ended by itself"
 	start=$(date +%s%N)
 	herd t 1 2 3
 	took=$((($(date +%s%N) - start) / 1000000))
@@ -138,8 +137,7 @@ for how in noise lie stall cut error; do
 		node_ctl $i fsck >"$work/out" || fail "$how: node $i: $(<"$work/out")"
 	done
 	((found > 0)) || fail "$how: nobody has left it out"
-	kill $bad
-	wait $bad 2>/dev/null
+	end_child $bad
 	end_nodes
 	echo "a peer that answers with $how: left out by $found of 3, all have everything ($took ms)"
 done

@@ -28,7 +28,7 @@ for kinds in ${KINDS:-good,good,good noise,lie,cut stall,stall,stall wait,error,
 		start_node $i $quiet
 	done
 	for pid in ${bad[@]+"${bad[@]}"}; do
-		kill -0 $pid || fail "a bad peer has ended by itself"
+		[[ $(children $pid) ]] || fail "a bad peer has ended by itself"
 	done
 	before=$(out_of_registry)
 	if [[ $kinds == good* ]]; then
@@ -55,8 +55,7 @@ print(n)')
 		echo "of 10, three are $kinds: the others have everything after $took ms, $failures questions in vain, $bytes % of the image left the registry"
 	fi
 	for pid in ${bad[@]+"${bad[@]}"}; do
-		kill $pid
-		wait $pid 2>/dev/null
+		end_child $pid
 	done
 	end_nodes
 done

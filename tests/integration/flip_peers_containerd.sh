@@ -68,7 +68,7 @@ echo "4 nodes with containerd at once: $((bytes * 100 / packed)) % of the image 
 # The others' containers start. Its own waits for the daemon, which is started again as systemd would.
 start_on_and_kill() { # ROUND IMAGE VICTIM SECONDS
 	local round=$1 image=$2 victim=$3 killer
-	(sleep "$4"; kill -9 "${node_pid[$3]}") 2>/dev/null &
+	(sleep "$4"; kill -9 $(children "${node_pid[$3]}")) 2>/dev/null &
 	killer=$!
 	run_on "$victim" "$round-$victim" "$at_registry/img:$image" /bin/read-all /d0 /d1 >/dev/null 2>&1 &
 	keep $!

@@ -17,7 +17,7 @@ for when in ${KILLS:-0.05 0.6}; do
 		start_node $i $quiet
 	done
 	victim=$((RANDOM % 6 + 1))
-	(sleep "$when"; kill -9 "${node_pid[victim]}") 2>/dev/null &
+	(sleep "$when"; kill -9 $(children "${node_pid[victim]}")) 2>/dev/null &
 	killer=$!
 	node_ctl $victim mount "$at_registry/img:t" "$work/mnt$victim" 2>/dev/null &
 	herd $(seq 6 | grep -vx $victim)
@@ -57,8 +57,7 @@ for i in {1..5}; do
 	start_node $i $quiet
 done
 all_come 5 {1..5}
-kill -9 $etcd
-wait $etcd 2>/dev/null
+end_child $etcd -9
 away=${FLIP_ETCD_AWAY:-13} # longer than a lease
 SECONDS=0
 before=$(out_of_registry)

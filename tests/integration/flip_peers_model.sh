@@ -116,8 +116,7 @@ sleep 0.5 # node 1 asks whether the artifact is public, for those who come later
 stop_registry
 herd "$at_registry/m/one:1" one one 2 3
 echo "a peer that lies, and the registry away after the first copy: all have the model"
-kill $bad
-wait $bad 2>/dev/null
+end_child $bad
 end_nodes
 
 # ---- A private artifact -----------------------------------------------------------------------------------------------

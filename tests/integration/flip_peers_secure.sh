@@ -105,8 +105,7 @@ if command -v dnsmasq >/dev/null; then
 	echo "$(address 4) peers.flip.test" >>"$work/hosts"
 	kill -HUP $dns
 	until_named 4 1 2 3
-	kill $dns
-	wait $dns 2>/dev/null
+	end_child $dns
 	sleep 6 # asked every 5 s
 	until_named 4 1 2 3
 	NODE_RESOLV=$resolv start_node 4 $quiet $(tls node4)

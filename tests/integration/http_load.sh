@@ -8,8 +8,7 @@ build=${BUILD_DIR:-$top/build/release}
 case $build in /*) ;; *) build=$top/$build ;; esac
 count=${1:-600} seed=${2:-1}
 work=$(mktemp -d)
-server=
-trap '[ -z "$server" ] || kill -9 "$server" 2>/dev/null || true; rm -rf "$work"' EXIT
+trap 'kill -9 $(jobs -pr) 2>/dev/null || true; rm -rf "$work"' EXIT
 fail() { echo "FAIL: $*"; tail -n 40 "$work/log"; exit 1; }
 
 "$build/bin/ocai-engine" serve --backend "${BACKEND:-auto}" --model "$top/tests/fixtures/models/qwen3" --ctx 1024 --max-running 8 --kv-bytes 8M --port 0 \
@@ -40,6 +39,5 @@ curl -sSf "$url/flush_cache" >/dev/null || fail "flush"
 kill -TERM "$server"
 code=0
 wait "$server" || code=$?
-server=
 [ "$code" = 0 ] || fail "exit code $code"
 echo "ok nothing is left over"

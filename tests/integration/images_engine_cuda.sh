@@ -25,9 +25,8 @@ BASE_REPO=$(containers/stand-in.sh small 2>&1) || skip "$BASE_REPO"
 export BASE_REPO LEVEL=1 SOURCE_DATE_EPOCH=1700000000 REVISION=test STAGED_PACKAGES=1 BUILD_DIR=$build CUDA_HOME=$cuda
 
 work=$(mktemp -d /var/tmp/images-engine-cuda.XXXXXX)
-server=
 finish() {
-	[[ -z $server ]] || kill $server 2>/dev/null
+	kill $(jobs -pr) 2>/dev/null
 	wait 2>/dev/null
 	rm -rf "$work"
 }

@@ -28,7 +28,7 @@ finish() {
 	[[ -S $work/containerd.sock ]] && ctr tasks ls -q 2>/dev/null | while read -r t; do ctr tasks kill -s KILL "$t"; done
 	sleep 0.2
 	for t in "$engine" "$agent"; do runc --root /run/containerd/runc/t delete -f "$t" 2>/dev/null; done
-	kill "${containerd:-}" "${registry:-}" "${daemon:-}" 2>/dev/null
+	kill $(jobs -pr) 2>/dev/null
 	wait 2>/dev/null
 	for p in /proc/[0-9]*; do # shims and flip's holder: what was started with our folder in its words
 		{ tr '\0' ' ' <"$p/cmdline" | grep -qF "$work/" && kill "${p#/proc/}"; } 2>/dev/null
@@ -87,7 +87,6 @@ storage: {filesystem: {rootdirectory: $work/registry}}
 http: {addr: '127.0.0.1:$port'}
 Y
 docker-registry serve "$work/registry.yml" >"$work/registry.log" 2>&1 &
-registry=$!
 for _ in {1..100}; do
 	(exec 3<>"/dev/tcp/127.0.0.1/$port") 2>/dev/null && break
 	sleep 0.05
@@ -133,7 +132,6 @@ for _ in {1..200}; do
 	sleep 0.05
 done
 containerd --config "$work/config.toml" --log-level warn >"$work/containerd.log" 2>&1 &
-containerd=$!
 for _ in {1..100}; do
 	ctr version >/dev/null 2>&1 && break
 	sleep 0.05

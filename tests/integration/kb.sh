@@ -7,8 +7,7 @@ case $bin in /*) ;; *) bin=$top/$bin ;; esac
 ocai=$bin/ocai
 fail() { echo "FAILED: $*"; exit 1; }
 work=$(mktemp -d)
-server=
-trap '[ -z "$server" ] || { kill "$server" 2>/dev/null; wait "$server" 2>/dev/null; } || true; chmod -R u+rwX "$work"; rm -rf "$work"' EXIT
+trap 'kill $(jobs -pr) 2>/dev/null || true; wait || true; chmod -R u+rwX "$work"; rm -rf "$work"' EXIT
 export XDG_DATA_HOME=$work/data XDG_CONFIG_HOME=$work/config HOME=$work LC_ALL=C.UTF-8
 mkdir -p "$work/docs/sub" "$work/man/man1" "$work/config/ocai"
 
@@ -80,7 +79,7 @@ printf '[embeddings]\nmodel = qwen3\n' >"$work/config/ocai/kb.conf"
 out=$("$ocai" kb add -q "$work/docs") || fail "add with vectors"
 grep -q ', 2 vectors' <<<"$out" || fail "add with vectors: $out"
 "$ocai" kb search --json 磁盘 | grep -q '"by_vector":true' || fail "no hit by vector"
-kill "$server"; wait "$server" 2>/dev/null || true; server=
+kill "$server"; wait "$server" 2>/dev/null || true
 "$ocai" kb search 磁盘 2>"$work/err" | grep -q disk.md || fail "search without the server"
 grep -q 'searching by words only' "$work/err" || fail "no remark: $(cat "$work/err")"
 echo ok

@@ -19,8 +19,7 @@ if [ ! -d "$sdk/node_modules/@modelcontextprotocol/sdk" ]; then
 fi
 
 work=$(mktemp -d)
-server=
-trap '[ -z "$server" ] || kill $server 2>/dev/null || true; rm -rf "$work"' EXIT
+trap 'kill $(jobs -pr) 2>/dev/null || true; rm -rf "$work"' EXIT
 export XDG_DATA_HOME=$work/data XDG_CONFIG_HOME=$work/config HOME=$work
 mkdir -p "$work/docs" "$work/config/ocai"
 printf '# 磁盘\n\n用 df 查看磁盘空间。\n' >"$work/docs/disk.md"
@@ -44,7 +43,6 @@ command = sleep 60
 CONF
 for kind in json sse; do
 	node "$sdk/server.js" "$work/port-$kind" $kind 2>"$work/server-$kind.log" &
-	server="$server $!"
 	for _ in $(seq 100); do [ -s "$work/port-$kind" ] && break; sleep 0.1; done
 	[ -s "$work/port-$kind" ] || fail "the $kind server did not start: $(cat "$work/server-$kind.log")"
 	printf '[%s]\nurl = http://127.0.0.1:%s/mcp\n' $kind "$(cat "$work/port-$kind")" >>"$work/config/ocai/mcp.conf"
@@ -77,7 +75,6 @@ if command -v python3 >/dev/null; then
 	printf '%s\n' '{"call": [["mcp_stdio_echo", {"a": "中文"}], ["mcp_stdio_env", {}], ["mcp_sse_echo", {"b": 2}], ["mcp_sse_fail", {}]]}' \
 		'{"say": "called"}' >"$work/script"
 	python3 "$top/tests/integration/fake-openai/server.py" 127.0.0.1 "$work/script" "$work/log" "$work/port-openai" &
-	server="$server $!"
 	for _ in $(seq 100); do [ -s "$work/port-openai" ] && break; sleep 0.1; done
 	out=$(timeout 60 "$ocai" --no-history --url "http://127.0.0.1:$(cat "$work/port-openai")" "hello" 2>"$work/err" </dev/null) ||
 		fail "the loop: $(cat "$work/err")"

@@ -8,13 +8,10 @@ for tool in chromium chromedriver python3; do
 	command -v $tool >/dev/null || { echo "skipped: $tool is not installed"; exit 77; }
 done
 work=$(mktemp -d)
-server='' driver=''
-trap 'for p in $driver $server; do kill "$p" 2>/dev/null || true; wait "$p" 2>/dev/null || true; done; rm -rf "$work"' EXIT
+trap 'kill $(jobs -pr) 2>/dev/null || true; wait || true; rm -rf "$work"' EXIT
 export HOME=$work TMPDIR=$work
 "$engine" serve --model "$top/tests/fixtures/models/qwen3" --ctx 512 --port 0 --port-file "$work/port" 2>"$work/log" &
-server=$!
 chromedriver --port=0 >"$work/driver" 2>&1 &
-driver=$!
 port=
 for _ in $(seq 200); do
 	port=$(sed -n 's/.*started successfully on port \([0-9]*\).*/\1/p' "$work/driver")

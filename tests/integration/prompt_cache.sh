@@ -7,11 +7,10 @@ engine=${BUILD_DIR:-$top/build/release}/bin/ocai-engine
 case $engine in /*) ;; *) engine=$top/$engine ;; esac
 export OCAI_MODEL_DIR=$top/engine/models/mini
 work=$(mktemp -d)
-server=
 mounted=
 cleanup() {
-	[ -z "$server" ] || kill -9 "$server" 2>/dev/null || true
-	[ -z "$server" ] || wait "$server" 2>/dev/null || true
+	kill -9 $(jobs -pr) 2>/dev/null || true
+	wait 2>/dev/null || true
 	[ -z "$mounted" ] || umount "$mounted" 2>/dev/null || true
 	rm -rf "$work"
 }
@@ -33,7 +32,6 @@ start() { # FOLDER OPTION...
 stop() { # SIGNAL
 	kill "-$1" "$server"
 	wait "$server" 2>/dev/null || true
-	server=
 }
 
 # Some 600 tokens, the same every time.

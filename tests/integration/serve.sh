@@ -6,8 +6,7 @@ engine=${BUILD_DIR:-$top/build/release}/bin/ocai-engine
 case $engine in /*) ;; *) engine=$top/$engine ;; esac
 model=$top/tests/fixtures/models/deepseek_v3
 work=$(mktemp -d)
-server=
-trap '[ -z "$server" ] || kill "$server" 2>/dev/null || true; rm -rf "$work"' EXIT
+trap 'kill $(jobs -pr) 2>/dev/null || true; rm -rf "$work"' EXIT
 fail() { echo "FAIL: $*"; cat "$work/log" 2>/dev/null || true; exit 1; }
 
 start() { # OPTION...
@@ -75,7 +74,6 @@ wait "$server" || code=$?
 ms=$((($(date +%s%N) - begin) / 1000000))
 [ "$code" = 0 ] || fail "exit code $code after being idle"
 [ "$ms" -ge 900 ] && [ "$ms" -lt 5000 ] || fail "idle exit after $ms ms"
-server=
 echo "ok an idle server ends"
 
 # systemd's own tool hands the sockets over as systemd does: it listens, and starts the program when somebody connects.
@@ -104,7 +102,6 @@ code=0
 code=0
 "$engine" serve --idle-exit soon 2>"$work/log" || code=$?
 [ "$code" = 2 ] && grep -q "'soon' is neither auto" "$work/log" || fail "exit code $code for --idle-exit=soon"
-server=
 
 code=0
 "$engine" serve --no-such-option 2>"$work/log" || code=$?

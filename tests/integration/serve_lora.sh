@@ -8,7 +8,7 @@ engine=$build/bin/ocai-engine
 folder=$top/tests/fixtures/formats/qwen3-lora
 work=$(mktemp -d)
 pid=
-trap 'kill $pid 2>/dev/null; wait 2>/dev/null; rm -rf "$work"' EXIT
+trap 'kill $(jobs -pr) 2>/dev/null; wait 2>/dev/null; rm -rf "$work"' EXIT
 fail() {
 	echo "FAIL: $*"
 	tail -n 5 "$work/log" 2>/dev/null

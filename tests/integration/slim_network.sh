@@ -8,9 +8,8 @@ slim_need_root
 command -v openssl >/dev/null || skip "openssl is missing: no certificates"
 slim_repo
 work=$(mktemp -d)
-server=
 finish() {
-	[[ $server ]] && kill "$server" && wait "$server"
+	kill $(jobs -pr) && wait
 	rm -rf "$work"
 } 2>/dev/null
 trap finish EXIT
@@ -49,7 +48,6 @@ for name in "known", "unknown":
 open(work + "/ports.new", "w").write(" ".join(ports) + "\n")
 os.rename(work + "/ports.new", work + "/ports")
 PY
-server=$!
 for _ in {1..100}; do
 	[[ -e $work/ports ]] && break
 	sleep 0.1

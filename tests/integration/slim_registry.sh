@@ -13,10 +13,8 @@ work=$(mktemp -d)
 pids=()
 finish() {
 	mountpoint -q "$work/mounted" && umount "$work/mounted"
-	for pid in "${pids[@]}"; do
-		kill "$pid"
-		wait "$pid"
-	done 2>/dev/null
+	kill $(jobs -pr) 2>/dev/null
+	wait
 	umount -l "$work"/state/io.containerd.runtime.v2.task/*/*/rootfs 2>/dev/null
 	rm -rf "$work"
 }

@@ -8,9 +8,8 @@ bin=$(realpath "${BUILD_DIR:-build/release}")/bin
 tests=$(realpath "${TESTS_DIR:-tests}")
 
 tmp=$(mktemp -d)
-pids=()
 finish() {
-	[[ ${#pids[@]} -gt 0 ]] && kill "${pids[@]}" 2>/dev/null
+	kill $(jobs -pr) 2>/dev/null
 	rm -rf "$tmp"
 }
 trap finish EXIT
@@ -57,10 +56,10 @@ json '0.5 <= d["perf"]["seconds"] < 3 and d["perf"]["processes"]["total"] > 0'
 # A listener of ours has its owner.
 python3 -c 'import socket, time
 s = socket.socket(); s.bind(("127.0.0.1", 0)); s.listen(); print(s.getsockname()[1], flush=True); time.sleep(60)' >"$tmp/port" &
-pids+=($!)
+listener=$!
 for _ in {1..50}; do [[ -s $tmp/port ]] && break; sleep 0.1; done
 run 0 network --json
-json "any(s['port'] == $(<"$tmp/port") and s.get('pid') == ${pids[0]} for s in d['network']['listening'])"
+json "any(s['port'] == $(<"$tmp/port") and s.get('pid') == $listener for s in d['network']['listening'])"
 
 # A closed pipe and a full disk are failures, not crashes.
 "$bin/ocai" sys --root "$server" host >/dev/full 2>/dev/null && fail "a full disk was not noticed"
@@ -179,7 +178,6 @@ if command -v dbus-daemon >/dev/null && /usr/bin/python3 -c 'import dbus, gi' 2>
 <policy context="default"><allow send_destination="*"/><allow receive_sender="*"/><allow own="*"/></policy></busconfig>
 CONF
 	dbus-daemon --config-file="$tmp/bus.conf" --nofork --nopidfile >/dev/null 2>&1 &
-	pids+=($!)
 	cat >"$tmp/systemd.py" <<'PY'
 import sys
 import dbus, dbus.service
@@ -208,7 +206,6 @@ GLib.MainLoop().run()
 PY
 	for _ in {1..50}; do [[ -S $tmp/bus ]] && break; sleep 0.1; done
 	/usr/bin/python3 "$tmp/systemd.py" "$tmp/ready" 2>"$tmp/systemd.err" &
-	pids+=($!)
 	for _ in {1..100}; do [[ -e $tmp/ready ]] && break; sleep 0.1; done
 	[[ -e $tmp/ready ]] || fail "the stand-in for systemd did not start: $(<"$tmp/systemd.err")"
 	run 0 services --json

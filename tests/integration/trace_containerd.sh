@@ -8,12 +8,9 @@ for tool in containerd ctr runc; do
 done
 slim_repo
 work=$(mktemp -d)
-daemon=
 finish() {
-	if [[ $daemon ]]; then
-		kill "$daemon"
-		wait "$daemon"
-	fi 2>/dev/null
+	kill $(jobs -pr) 2>/dev/null
+	wait
 	umount -l "$work"/state/io.containerd.runtime.v2.task/*/*/rootfs 2>/dev/null
 	rm -rf "$work"
 }

@@ -106,7 +106,7 @@ machine_boot() {
 }
 
 machine_halt() {
-	[[ -z ${machine_pid:-} ]] || kill -KILL "$machine_pid" 2>/dev/null
+	[[ " $(jobs -pr | tr '\n' ' ')" != *" ${machine_pid:-none} "* ]] || kill -KILL "$machine_pid" 2>/dev/null
 	[[ -z ${machine_pid:-} ]] || wait "$machine_pid" 2>/dev/null
 	machine_pid=
 	unshare -m bash "$packages_dir/machine.sh" cgroups

@@ -11,7 +11,7 @@ job_kinds=() job_names=() job_commands=()
 job_dir=$(mktemp -d "${TMPDIR:-/tmp}/check-XXXXXX")
 chmod 755 "$job_dir" # tests that run as another user work below it
 trap 'rm -rf "$job_dir"' EXIT
-trap 'kill $(jobs -p) 2>/dev/null; exit 130' INT TERM
+trap 'kill $(jobs -pr) 2>/dev/null; exit 130' INT TERM
 
 job_add() {
 	job_kinds+=("$1")
@@ -29,6 +29,7 @@ job_start() {
 	pid=$!
 	trap 'kill $pid; exit 1' TERM
 	wait $pid 2>/dev/null || rc=$?
+	trap 'exit 1' TERM
 	echo "$rc $((${EPOCHREALTIME/[.,]/} - begin))" >"$d/done.new"
 	rm -rf "$d/tmp"
 	mv "$d/done.new" "$d/done"

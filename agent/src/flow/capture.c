@@ -62,13 +62,13 @@ static int wait_for(pid_t pid, int fd, int64_t deadline, struct output *o, int *
 
 	for (;;) {
 		struct pollfd p = { .fd = is_open ? fd : -1, .events = POLLIN };
-		pid_t got;
+		siginfo_t end = { 0 };
 
 		(void)poll(&p, 1, POLL_MS);
 		if (is_open && p.revents)
 			is_open = pump(fd, o);
-		got = waitpid(pid, &status, WNOHANG);
-		if (got == pid || (got < 0 && errno != EINTR))
+		if (waitid(P_PID, (id_t)pid, &end, WEXITED | WNOHANG | WNOWAIT) < 0 ? errno != EINTR
+		                                                                    : end.si_pid == pid)
 			break;
 		if (r == 0 && ag_term_interrupt_asked())
 			r = -ECANCELED;
@@ -77,7 +77,10 @@ static int wait_for(pid_t pid, int fd, int64_t deadline, struct output *o, int *
 		if (r < 0)
 			(void)kill(pid, SIGKILL);
 	}
-	(void)kill(-pid, SIGKILL); /* what it left running */
+	/* What it left running, while its number is still its own. */
+	(void)kill(-pid, SIGKILL);
+	while (waitpid(pid, &status, 0) < 0 && errno == EINTR)
+		;
 	for (int i = 0; is_open && i < LAST_READS; i++) {
 		struct pollfd p = { .fd = fd, .events = POLLIN };
 

@@ -7,6 +7,7 @@
 
 #include "base/http_client.h"
 #include "base/json.h"
+#include "peer/limit.h"
 
 #define KEY(section, key, env, type, field, help, choices)                                    \
 	{                                                                                     \
@@ -18,6 +19,8 @@ static const struct base_config_key keys[] = {
 	KEY("node", "socket", "FLIP_SOCKET", OPT_STR, socket, "where containerd asks", NULL),
 	KEY("node", "control", "FLIP_CONTROL", OPT_STR, control, "where flip's own commands ask", NULL),
 	KEY("node", "threads", NULL, OPT_UINT, threads, "for decoding; 0: one per core", NULL),
+	KEY("node", "pressure-dir", "FLIP_PRESSURE_DIR", OPT_STR, pressure_dir,
+	    "where it is read how long other work waits: PSI of the machine, or of a control group", NULL),
 	KEY("node", "log-level", "FLIP_LOG_LEVEL", OPT_CHOICE, log_level, "what is logged", "error,warn,info,debug"),
 	KEY("store", "budget", NULL, OPT_SIZE, budget, "most that contents may take; 0: no limit", NULL),
 	KEY("store", "min-free", "FLIP_MIN_FREE", OPT_SIZE, min_free, "room that stays free on the file system", NULL),
@@ -103,6 +106,7 @@ int flip_settings_load(struct flip_settings *s, struct err *err)
 		.socket = "/run/flip/flip.sock",
 		.control = "/run/flip/control.sock",
 		.models_dir = "/run/flip/models",
+		.pressure_dir = PEER_PRESSURE_DIR,
 		.log_level = "info",
 		.lower = "auto",
 		.io_uring = "auto",
@@ -186,6 +190,7 @@ static struct flip_peers_opts peers_of(const struct flip_settings *s)
 		.max_asked = s->peers_downloads,
 		.disk_queue = s->peers_disk_queue,
 		.psi_percent = s->peers_pressure,
+		.pressure_dir = or_null(s->pressure_dir),
 		.cache_bytes = s->peers_cache,
 		.stall_ms = s->peers_stall_ms,
 		.grant_s = s->peers_grant_s,
@@ -233,6 +238,7 @@ int flip_settings_node(struct flip_settings *s, struct flip_node_opts *ret_opts,
 		.record_quiet_s = s->record_quiet_s,
 		.background_wait_s = s->background_wait_s,
 		.preheat_pressure = s->preheat_pressure,
+		.pressure_dir = or_null(s->pressure_dir),
 		.holder_socket = s->holder ? NULL : "",
 		.peers = peers_of(s),
 		.trust_peers = strcmp(s->peers_grants, "cluster") == 0,

@@ -9,7 +9,7 @@
 #include "node/node.h"
 
 struct flip_settings {
-	const char *root, *socket, *control, *log_level, *lower, *io_uring;
+	const char *root, *socket, *control, *pressure_dir, *log_level, *lower, *io_uring;
 	uint64_t budget, min_free, passthrough_min, window, readahead, max_rate;
 	uint32_t threads, connections, retries, stall_s, record_quiet_s, background_wait_s, preheat_pressure;
 	bool prefetch, record, background, insecure, holder;

@@ -44,6 +44,7 @@ struct flip_node_opts {
 	uint32_t record_quiet_s;    /* a recording ends when nothing was read for so long; 0: 10 */
 	uint32_t background_wait_s; /* after the last foreground read, before the rest is fetched; 0: 5 */
 	uint32_t preheat_pressure;  /* per cent of PSI beyond which preheating slows down; 0: 20; 100: never */
+	const char *pressure_dir;   /* where that is read (peer/limit.h); NULL: /proc/pressure */
 	const char *models_dir;     /* where models are mounted by name; NULL: /run/flip/models */
 	struct flip_peers_opts peers;
 	bool trust_peers; /* every member may have what any member has: the registry is not asked whether it may */

@@ -103,7 +103,7 @@ static bool may_preheat(struct flip_node *node, uint64_t window)
 	int64_t now = peer_now_us();
 	double factor;
 
-	(void)peer_pressure_look(&q->pressure, "/proc/pressure",
+	(void)peer_pressure_look(&q->pressure, node->opts.pressure_dir ? node->opts.pressure_dir : PEER_PRESSURE_DIR,
 	                         node->opts.preheat_pressure ? node->opts.preheat_pressure : DEFAULT_PRESSURE, now);
 	factor = q->pressure.factor;
 	if (factor < 1 &&

@@ -342,7 +342,7 @@ void peer_pace(struct flip_peers *p, size_t n, enum flip_priority priority)
 	int64_t wait;
 
 	pthread_mutex_lock(&p->pressure_lock);
-	if (peer_pressure_look(&p->pressure, p->pressure_dir, p->o.psi_percent, peer_now_us())) {
+	if (peer_pressure_look(&p->pressure, p->o.pressure_dir, p->o.psi_percent, peer_now_us())) {
 		peer_bucket_throttle(&p->up, p->pressure.factor);
 		atomic_store(&p->pace_percent, (unsigned)(p->pressure.factor * 100));
 	}

@@ -183,7 +183,7 @@ static struct choice choose(struct flip_peers *p, const struct asked_blob *b, co
 	int64_t now = peer_now_us();
 	uint32_t first[2], owner, of_zone, seeds[FLIP_PEER_MAX_SEEDS];
 	unsigned n_seeds = peer_seeds(p, seed_names, seeds);
-	uint32_t out[PEER_MAX_TRIES * 3 + 16 + FLIP_PEER_MAX_SEEDS];
+	uint32_t out[PEER_MAX_TRIES * 3 + PEER_PROBES + 1 + 16 + FLIP_PEER_MAX_SEEDS];
 	size_t n;
 
 	if (most == FLIP_PEER_HOLDER)
@@ -324,6 +324,20 @@ void peer_piece_next(struct flip_peers *p, struct piece *x, uint32_t failed)
 		peer_piece_ask(p, x, c.member, c.role);
 }
 
+uint32_t peer_piece_probe(struct flip_peers *p, struct piece *x, const uint32_t *out, size_t n_out)
+{
+	uint32_t tried[PEER_MAX_TRIES * 3 + PEER_PROBES + 1];
+	struct choice c;
+
+	memcpy(tried, x->tried, x->n_tried * sizeof(*tried));
+	memcpy(tried + x->n_tried, out, n_out * sizeof(*tried));
+	c = choose(p, x->batch->blob, x->batch->blob->digest, x->batch->blob->seeds, x->what.offset, x->most, tried,
+	           x->n_tried + n_out);
+	if (c.member != PEER_NOBODY)
+		peer_piece_ask(p, x, c.member, c.role);
+	return c.member;
+}
+
 /* ---- Questions -------------------------------------------------------------------------------------------------- */
 
 /* The first of a member's queue, and what goes with it. Returns how many. */
@@ -453,7 +467,9 @@ int flip_peers_read(struct flip_peers *p, const struct flip_peer_blob *blob, con
 	b->n_refs = n + 1; /* one is ours, until all are queued */
 	atomic_fetch_add(&p->counts.pieces_asked, n);
 	for (size_t i = 0; i < n; i++) {
-		b->pieces[i] = (struct piece){ .batch = b, .what = pieces[i], .priority = priority, .most = most };
+		b->pieces[i] = (struct piece){
+			.batch = b, .what = pieces[i], .priority = priority, .most = most, .suspect = PEER_NOBODY
+		};
 		peer_piece_next(p, &b->pieces[i], PEER_NOBODY);
 	}
 	peer_batch_unref(p, b);

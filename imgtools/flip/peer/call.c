@@ -1,8 +1,5 @@
 /* One question on its way. Its frames are told as they come; what is left when it ends goes on to the next who may have
- * it. A question that says nothing for stall_ms is ended and its member left out; one that is slow to say the first
- * thing, or to give the next piece, while somebody reads is asked elsewhere too, of those who have it (a hedge: no
- * owner fetches anything for it).
- */
+ * it. How long it may take: late.c. */
 #include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -14,15 +11,7 @@
 #include "base/log.h"
 #include "peer_internal.h"
 
-enum {
-	HEDGE_MIN_US = 30000,
-	HEDGE_MAX_US = 1000000,
-	HEDGE_FIRST_US = 300000,
-	HEAD_MAX_US = 10000000,
-	PATIENCE_US = 5000000, /* while nothing is known of others */
-	PATIENCE_MIN_US = 3000000,
-	BUSY_US = 100000
-};
+enum { BUSY_US = 100000 };
 
 /* ---- Headers ---------------------------------------------------------------------------------------------------- */
 
@@ -84,7 +73,7 @@ static int compare_pieces(const void *a, const void *b)
 }
 
 /* The first piece at this place of the blob. */
-static size_t place_of(const struct call *c, uint64_t offset)
+size_t peer_call_place(const struct call *c, uint64_t offset)
 {
 	size_t lo = 0, hi = c->n;
 
@@ -121,7 +110,10 @@ static void tell(struct call *c, size_t at, const struct flip_peer_bytes *bytes)
 	if (!c->has_piece && !c->is_trial)
 		peer_latencies_note(&p->members.first_piece, c->piece_us - c->started_us);
 	c->has_piece = true;
+	p->members.items[c->member]->piece_us = c->piece_us;
 	peer_member_answered(p->members.items[c->member]);
+	if (is_first && x->suspect != PEER_NOBODY && x->suspect != c->member)
+		peer_member_accuse(p, x->suspect, c->piece_us);
 	if (is_first) {
 		peer_piece_over(p, x, 0);
 		atomic_fetch_add(&p->counts.pieces_got, 1);
@@ -138,7 +130,7 @@ static int take_packed(struct call *c, const struct peer_frame *f, const void *d
 {
 	struct flip_peer_bytes bytes = { FLIP_PEER_PACKED, data, f->size, c->member };
 
-	for (size_t i = place_of(c, f->offset); i < c->n && c->offsets[i] == f->offset; i++) {
+	for (size_t i = peer_call_place(c, f->offset); i < c->n && c->offsets[i] == f->offset; i++) {
 		if (!c->pieces[i])
 			continue;
 		if (c->pieces[i]->what.size != f->size)
@@ -169,7 +161,7 @@ static int take_plain(struct call *c, const struct peer_frame *f, const void *da
 		bytes.data = plain;
 		bytes.size = (size_t)size;
 	}
-	for (size_t i = place_of(c, f->offset); i < c->n && c->offsets[i] == f->offset; i++) {
+	for (size_t i = peer_call_place(c, f->offset); i < c->n && c->offsets[i] == f->offset; i++) {
 		if (c->pieces[i] && c->pieces[i]->what.inner == f->inner)
 			tell(c, i, &bytes);
 	}
@@ -187,7 +179,7 @@ static uint32_t tried_by(const struct call *c, const struct piece *x)
 /* It will not come from there: on to the next. */
 static void take_missing(struct call *c, const struct peer_frame *f)
 {
-	for (size_t i = place_of(c, f->offset); i < c->n && c->offsets[i] == f->offset; i++) {
+	for (size_t i = peer_call_place(c, f->offset); i < c->n && c->offsets[i] == f->offset; i++) {
 		struct piece *x = c->pieces[i];
 
 		if (!x || x->what.inner != f->inner)
@@ -233,10 +225,12 @@ static int on_head(void *arg, const struct peer_head *head)
 	c->head = *head;
 	c->has_head = true;
 	c->first_us = c->last_us = peer_now_us();
-	if (head->status == 200)
+	if (head->status == 200) {
 		peer_latencies_note(&c->p->members.first_byte, c->first_us - c->started_us);
-	else if (head->status < 500 || head->status == 503)
+		c->p->members.items[c->member]->busy_since_us = 0;
+	} else if (head->status < 500) {
 		peer_member_answered(c->p->members.items[c->member]);
+	}
 	pthread_mutex_unlock(&c->p->lock);
 	return 0;
 }
@@ -332,7 +326,10 @@ static void judge(struct call *c, int r, const char *words, int64_t now)
 		atomic_fetch_add(&p->counts.garbage, 1);
 		peer_member_failed(m, true, now, c->why);
 	} else if (c->is_canceled) {
-		peer_member_failed(m, false, now, c->has_head ? "stalls" : "does not answer");
+		peer_member_failed(m, false, now,
+		                   c->is_slow    ? "says that it waits for what others give"
+		                   : c->has_head ? "stalls"
+		                                 : "does not answer");
 	} else if (r < 0) {
 		(void)snprintf(why, sizeof(why), "%s", words ? words : strerror(-r));
 		peer_member_failed(m, false, now, why);
@@ -344,6 +341,9 @@ static void judge(struct call *c, int r, const char *words, int64_t now)
 		peer_member_failed(m, false, now, why);
 	} else if (c->head.status == 404 || c->head.status == 403) {
 		peer_blob_lacks(c->blob, c->member, now);
+	} else if (c->head.status == 503 && (c->is_trial || peer_is_busy_for_ever(c, now))) {
+		peer_member_failed(m, false, now, "is busy all the time");
+		m->busy_since_us = 0;
 	} else if (c->head.status == 200) {
 		peer_member_answered(m);
 		peer_member_worked(m, now);
@@ -374,7 +374,7 @@ static void on_end(void *arg, int r, const char *why)
 	LIST_REMOVE(c, in_calls);
 	p->n_calls--;
 	p->members.items[c->member]->n_active--;
-	if (r == 0 && c->head.status == 503)
+	if (r == 0 && c->head.status == 503 && peer_member_is_live(p->members.items[c->member], now))
 		send_on(c, now);
 	else
 		leave_all(c, to_next, NULL);
@@ -534,98 +534,5 @@ void peer_trials(struct flip_peers *p, int64_t now)
 		if (!peer_member_awaits_trial(p->members.items[m], now) || !(x = any_piece(p)))
 			continue;
 		(void)call_start(p, m, &x, 1, true);
-	}
-}
-
-/* ---- Those that take long --------------------------------------------------------------------------------------- */
-
-static uint32_t another_holder(struct flip_peers *p, const struct call *c, int64_t now)
-{
-	for (unsigned i = 0; i < c->blob->n_holders; i++) {
-		uint32_t m = c->blob->holders[i];
-
-		if (m != c->member && m != p->members.self && peer_member_is_live(p->members.items[m], now))
-			return m;
-	}
-	return PEER_NOBODY;
-}
-
-static void hedge(struct flip_peers *p, struct call *c, int64_t now)
-{
-	uint32_t other = another_holder(p, c, now);
-
-	if (other == PEER_NOBODY)
-		return;
-	for (size_t i = 0; i < c->n; i++) {
-		struct piece *x = c->pieces[i];
-
-		if (!x || x->is_over || x->is_hedged || x->is_queued || x->priority != FLIP_FOREGROUND)
-			continue;
-		x->is_hedged = true;
-		atomic_fetch_add(&p->counts.hedges, 1);
-		peer_piece_ask(p, x, other, FLIP_PEER_HOLDER);
-	}
-}
-
-/* What nobody waits for may take longer: who is only slow is not to be taken for dead, for what it was asked for would
- * then leave the origin once more, and make the others slower. */
-static int64_t patience(enum flip_priority priority)
-{
-	return priority >= FLIP_BACKGROUND ? PEER_PATIENCE : 1;
-}
-
-void peer_calls_raise(struct flip_peers *p, const char *digest, uint64_t offset, enum flip_priority priority)
-{
-	struct call *c;
-
-	LIST_FOREACH(c, &p->calls, in_calls)
-	{
-		size_t at = place_of(c, offset);
-
-		if (c->priority > priority && at < c->n && c->offsets[at] == offset && c->pieces[at] &&
-		    strcmp(c->blob->digest, digest) == 0)
-			c->priority = priority;
-	}
-}
-
-/* How long an answer may go on saying that it waits. Owners wait for the registry: when that is slow, all of them do.
- */
-static int64_t patience_us(const struct flip_peers *p)
-{
-	int64_t us = peer_latencies_slow_us(&p->members.first_piece) * INT64_C(4);
-
-	return us == 0 ? PATIENCE_US : us < PATIENCE_MIN_US ? PATIENCE_MIN_US : us > PEER_PIECE_US ? PEER_PIECE_US : us;
-}
-
-void peer_calls_watch(struct flip_peers *p, int64_t now)
-{
-	int64_t slow = peer_latencies_slow_us(&p->members.first_byte) * INT64_C(3) / 2, pieces = patience_us(p);
-	int64_t slow_piece = peer_latencies_slow_us(&p->members.first_piece) * INT64_C(3) / 2;
-	int64_t head = (int64_t)p->o.stall_ms * 1400;
-	struct call *c;
-
-	/* To the first word it may take longer: whether we may have it is asked of a registry. And where all are slow,
-	 * none of them stalls. */
-	head = head > 2 * slow ? head : 2 * slow < HEAD_MAX_US ? 2 * slow : HEAD_MAX_US;
-	slow = slow == 0             ? HEDGE_FIRST_US
-	       : slow < HEDGE_MIN_US ? HEDGE_MIN_US
-	       : slow > HEDGE_MAX_US ? HEDGE_MAX_US
-	                             : slow;
-	slow_piece = slow_piece && slow_piece < 2 * HEDGE_MIN_US ? 2 * HEDGE_MIN_US : slow_piece;
-	LIST_FOREACH(c, &p->calls, in_calls)
-	{
-		int64_t times = c->is_trial ? 1 : patience(c->priority);
-
-		if (c->is_canceled)
-			continue;
-		if (now - c->last_us > times * (c->has_head ? (int64_t)p->o.stall_ms * 1000 : head) ||
-		    now - c->piece_us > (c->is_trial ? (int64_t)p->o.stall_ms * 1000 : times * pieces)) {
-			c->is_canceled = true;
-			p->transport->cancel(p->way, c->id);
-		} else if (c->priority == FLIP_FOREGROUND && !c->is_trial &&
-		           ((!c->bytes && now - c->started_us > slow) ||
-		            (slow_piece && now - c->piece_us > slow_piece))) {
-			hedge(p, c, now);
-		}
 	}
 }

@@ -14,9 +14,11 @@ enum {
 	N_TRIES = 4,
 	N_HOLDER_TRIES = 8,
 	N_AT_ONCE = 16, /* of everyone */
-	ANSWER_S = 4,
-	MORE_S = 60,
-	PATIENCE_US = 10000000,
+	LOOK_S = 2,     /* so often it is looked whether an answer gets on */
+	MAX_LOOKS = 30,
+	MAX_SILENT = 2, /* looks without a first word */
+	LOOK_BYTES = 16 << 10,
+	PATIENCE_US = 5000000, /* with one who is busy */
 	PAUSE_US = 200000
 };
 
@@ -27,6 +29,7 @@ struct waiting {
 	struct flip_peers *p;
 	int status, r; /* protected by lock, with all below */
 	bool is_done;
+	size_t n_bytes;
 	char why[256];
 	uint64_t id; /* of the transport */
 	struct timespec until;
@@ -50,6 +53,9 @@ static int on_data(void *arg, const void *data, size_t size)
 
 	(void)peer_bucket_take(&w->p->down, size, FLIP_FOREGROUND);
 	atomic_fetch_add(&w->p->counts.received, size);
+	pthread_mutex_lock(&w->lock);
+	w->n_bytes += size;
+	pthread_mutex_unlock(&w->lock);
 	return base_buf_append(w->body, data, size);
 }
 
@@ -59,7 +65,7 @@ static void on_end(void *arg, int r, const char *why)
 
 	pthread_mutex_lock(&w->lock);
 	w->r = r;
-	if (r < 0)
+	if (r < 0 && r != -ECANCELED)
 		(void)snprintf(w->why, sizeof(w->why), "%s", why ? why : strerror(-r));
 	w->is_done = true;
 	pthread_cond_signal(&w->cond);
@@ -82,7 +88,7 @@ static int begin(struct flip_peers *p, const char *to, const struct peer_questio
 	if (!headers)
 		return -ENOMEM;
 	(void)clock_gettime(CLOCK_REALTIME, &w->until);
-	w->until.tv_sec += ANSWER_S;
+	w->until.tv_sec += LOOK_S;
 	call.headers = (const char *const *)headers;
 	r = p->transport->ask(p->way, &call, &w->id);
 	peer_headers_free(headers);
@@ -93,16 +99,23 @@ static int begin(struct flip_peers *p, const char *to, const struct peer_questio
 static int await(struct waiting *w)
 {
 	struct flip_peers *p = w->p;
-	bool was_patient = false;
+	unsigned n_looks = 0, n_silent = 0;
+	size_t seen = 0;
+	bool gave_up = false;
 
 	pthread_mutex_lock(&w->lock);
 	while (!w->is_done) {
 		if (pthread_cond_timedwait(&w->cond, &w->lock, &w->until) != ETIMEDOUT || w->is_done)
 			continue;
-		if (w->status && !was_patient) { /* it comes, slowly */
-			was_patient = true;
-			w->until.tv_sec += MORE_S;
+		if (w->status ? (!n_looks || w->n_bytes - seen >= LOOK_BYTES) && n_looks < MAX_LOOKS
+		              : ++n_silent < MAX_SILENT) {
+			n_looks += w->status != 0; /* it comes, slowly */
+			seen = w->n_bytes;
+			w->until.tv_sec += LOOK_S;
 		} else {
+			(void)snprintf(w->why, sizeof(w->why), "%s",
+			               w->status ? "a document does not get on" : "does not answer");
+			gave_up = true;
 			p->transport->cancel(p->way, w->id);
 			w->until.tv_sec += 3600;
 		}
@@ -111,7 +124,7 @@ static int await(struct waiting *w)
 	(void)pthread_mutex_destroy(&w->lock);
 	(void)pthread_cond_destroy(&w->cond);
 	if (w->r < 0)
-		return w->r == -ENOENT ? -EIO : w->r;
+		return gave_up && w->status ? -ETIMEDOUT : w->r == -ENOENT ? -EIO : w->r;
 	return w->status == 200                       ? 0
 	       : w->status == 404 || w->status == 403 ? -ENOENT
 	       : w->status == 503                     ? -EBUSY

@@ -128,12 +128,16 @@ static double read_one(const char *dir, const char *name, int64_t passed_us, uin
 {
 	CLEANUP(close_fdp) int fd = -1;
 	uint64_t total = 0, before = *total_us;
-	char path[256], text[256];
+	char path[512], text[256];
 	double avg10 = 0, v;
 	ssize_t n;
 
 	(void)snprintf(path, sizeof(path), "%s/%s", dir, name);
 	fd = open(path, O_RDONLY | O_CLOEXEC);
+	if (fd < 0) {
+		(void)snprintf(path, sizeof(path), "%s/%s.pressure", dir, name);
+		fd = open(path, O_RDONLY | O_CLOEXEC);
+	}
 	n = fd < 0 ? -1 : read(fd, text, sizeof(text));
 	if (n <= 0 || peer_psi_parse(text, (size_t)n, &avg10, &total) < 0)
 		return 0;

@@ -41,8 +41,10 @@ struct peer_pressure {
 	int64_t at_us;
 };
 void peer_pressure_init(struct peer_pressure *p);
-/* Looks at dir ("/proc/pressure") when half a second has passed; true when it did. What counts is how long somebody has
- * waited since the last look: the kernel's averages are of ten seconds, which is late. */
+#define PEER_PRESSURE_DIR "/proc/pressure"
+/* Looks at dir when half a second has passed; true when it did. There are cpu, io and memory, or, in the folder of a
+ * control group, cpu.pressure and so on. What counts is how long somebody has waited since the last look: the kernel's
+ * averages are of ten seconds, which is late. */
 bool peer_pressure_look(struct peer_pressure *p, const char *dir, double max_percent, int64_t now_us);
 
 #endif

@@ -20,13 +20,15 @@ struct peer_named { /* as a membership says it */
 struct peer_member {
 	char name[FLIP_PEER_NAME];
 	char zone[PEER_ZONE];
-	uint64_t hash, zone_hash; /* of the names */
-	bool is_named;            /* by the membership, now */
-	int64_t bad_until_us;     /* left out until then */
-	bool is_on_trial;         /* was left out: nothing depends on it until it has answered a question */
-	unsigned n_bad;           /* times in a row */
-	unsigned n_active;        /* questions of ours under way */
-	unsigned n_serving;       /* of theirs */
+	uint64_t hash, zone_hash;       /* of the names */
+	bool is_named;                  /* by the membership, now */
+	int64_t bad_until_us;           /* left out until then */
+	bool is_on_trial;               /* was left out: nothing depends on it until it has answered a question */
+	unsigned n_bad;                 /* times in a row */
+	int64_t piece_us;               /* when it has given us something last */
+	int64_t busy_since_us, busy_us; /* that it says so, and has said so last; 0: it did not */
+	unsigned n_active;              /* questions of ours under way */
+	unsigned n_serving;             /* of theirs */
 	uint64_t n_asked, n_failed, n_garbage, received, sent;
 	char why[128]; /* it was left out for, the last time */
 };

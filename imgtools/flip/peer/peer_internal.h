@@ -3,6 +3,7 @@
  *   peers.c      opening, closing, what is known of it all
  *   asking.c     our questions: which piece is asked of whom, what becomes of it
  *   call.c       one question on its way: its headers, its frames
+ *   late.c       those that take long: hedges, probes, whom not to believe
  *   document.c   the questions that wait: tables of contents, manifests
  *   server.c     questions of others: who asks, how many at once
  *   server_tls.c the server itself, its certificates, which may change
@@ -38,6 +39,7 @@ enum {
 	PEER_MAX_GRANT = 16384, /* of a proof */
 	PEER_MAX_DOCUMENT = 256 << 20,
 	PEER_MAX_TEXT = 48 << 10, /* of one question's headers */
+	PEER_PROBES = 3,
 	PEER_PIECE_US = 20000000, /* without a piece: nobody waits longer, whatever all the others take */
 	PEER_PATIENCE = 3,        /* times as long, for what nobody waits for */
 };
@@ -76,7 +78,8 @@ struct piece {
 	bool is_queued, is_resting, is_over;
 	bool is_hedged;
 	uint8_t n_calls, n_tried, n_hops;
-	uint32_t member; /* of whose queue */
+	uint32_t member;  /* of whose queue */
+	uint32_t suspect; /* who has not given it while another one is asked for it; or PEER_NOBODY */
 	uint32_t tried[PEER_MAX_TRIES * 3];
 	int64_t due_us; /* while it rests */
 };
@@ -105,9 +108,13 @@ struct call { /* call.c */
 	struct peer_stream stream;
 	struct peer_head head;
 	bool has_head, is_hedge, is_trial, is_garbage, is_canceled; /* is_trial: not counted by its piece */
+	bool is_slow;                                               /* canceled because others were faster */
 	char why[96];                                               /* it is garbage */
 	int64_t started_us, first_us, last_us, piece_us;            /* the last byte, the last piece */
 	bool has_piece;
+	uint32_t probed[PEER_PROBES]; /* who was asked for a piece of it, to see whether others have to wait too */
+	unsigned n_probes;
+	int64_t probed_us;
 	uint64_t bytes;
 	char trace[FLIP_PEER_TRACE];
 };
@@ -192,7 +199,6 @@ struct flip_peers {
 	_Atomic unsigned pace_percent; /* what the machine's pressure leaves us */
 	pthread_mutex_t pressure_lock;
 	struct peer_pressure pressure;
-	char pressure_dir[128];
 };
 
 /* asking.c; with the lock where it says so */
@@ -202,6 +208,8 @@ void peer_piece_over(struct flip_peers *p, struct piece *x, int r);           /*
 void peer_piece_next(struct flip_peers *p, struct piece *x, uint32_t failed); /* locked: whom to ask now */
 void peer_piece_rest(struct flip_peers *p, struct piece *x, int64_t due_us);  /* locked */
 void peer_piece_ask(struct flip_peers *p, struct piece *x, uint32_t member, enum flip_peer_role role); /* locked */
+/* Locked: asks somebody else too, next in rank after those of `out`. Who it is, or PEER_NOBODY: nobody was asked. */
+uint32_t peer_piece_probe(struct flip_peers *p, struct piece *x, const uint32_t *out, size_t n_out);
 void peer_blob_has(struct asked_blob *b, uint32_t member);
 void peer_blob_lacks(struct asked_blob *b, uint32_t member, int64_t now_us);
 bool peer_blob_is_lacked(const struct asked_blob *b, uint32_t member, int64_t now_us);
@@ -217,9 +225,7 @@ void peer_trace_new(char ret[FLIP_PEER_TRACE]);
 /* call.c */
 /* locked; when it fails the pieces are over */
 int peer_call_start(struct flip_peers *p, uint32_t member, struct piece **pieces, size_t n);
-void peer_calls_watch(struct flip_peers *p, int64_t now_us); /* locked: stalled ones, hedges */
-/* locked: somebody waits for a piece that was asked for already */
-void peer_calls_raise(struct flip_peers *p, const char *digest, uint64_t offset, enum flip_priority priority);
+size_t peer_call_place(const struct call *c, uint64_t offset); /* the first of its pieces at this place or behind it */
 /* Locked: who was left out is asked for a piece that another one is asked for too. */
 void peer_trials(struct flip_peers *p, int64_t now_us);
 /* The headers of a question, each to be freed, NULL at the end; NULL: no memory. */
@@ -229,6 +235,15 @@ struct peer_question {
 };
 char **peer_question_headers(const struct flip_peers *p, const struct peer_question *q);
 void peer_headers_free(char **headers);
+
+/* late.c; locked */
+void peer_calls_watch(struct flip_peers *p, int64_t now_us); /* stalled ones, hedges, probes */
+/* Somebody waits for a piece that was asked for already. */
+void peer_calls_raise(struct flip_peers *p, const char *digest, uint64_t offset, enum flip_priority priority);
+/* Another one has given what this member was asked for earlier. */
+void peer_member_accuse(struct flip_peers *p, uint32_t member, int64_t now_us);
+/* The member of this question, which it did not answer for being busy, has said nothing else for too long. */
+bool peer_is_busy_for_ever(const struct call *c, int64_t now_us);
 
 /* server.c */
 int peer_server_start(struct flip_peers *p, struct err *err);

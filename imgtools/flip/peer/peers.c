@@ -40,13 +40,14 @@ static int copy_opts(struct flip_peers *p, const struct flip_peers_opts *o, stru
 	if (keep(p, &x->listen) < 0 || keep(p, &x->advertise) < 0 || keep(p, &x->zone) < 0 ||
 	    keep(p, &x->members) < 0 || keep(p, &x->token_file) < 0 || keep(p, &x->cert_file) < 0 ||
 	    keep(p, &x->key_file) < 0 || keep(p, &x->ca_file) < 0 || keep(p, &x->etcd_ca_file) < 0 ||
-	    keep(p, &x->transport) < 0)
+	    keep(p, &x->transport) < 0 || keep(p, &x->pressure_dir) < 0)
 		return err_set(err, -ENOMEM, "out of memory");
 	x->link_share = x->link_share && x->link_share <= 100 ? x->link_share : 100;
 	x->max_uploads = x->max_uploads ? x->max_uploads : 32;
 	x->max_asked = x->max_asked ? x->max_asked : 32;
 	x->disk_queue = x->disk_queue ? x->disk_queue : 4;
 	x->psi_percent = x->psi_percent ? x->psi_percent : 20;
+	x->pressure_dir = x->pressure_dir ? x->pressure_dir : PEER_PRESSURE_DIR;
 	x->cache_bytes = x->cache_bytes ? x->cache_bytes : 64 << 20;
 	x->stall_ms = x->stall_ms ? x->stall_ms : 2500;
 	x->grant_s = x->grant_s ? x->grant_s : 60;
@@ -170,7 +171,6 @@ int flip_peers_new(const struct flip_peers_opts *o, struct flip_peers **ret_peer
 	p->last_told = &p->told;
 	peer_pressure_init(&p->pressure);
 	atomic_init(&p->pace_percent, 100);
-	(void)snprintf(p->pressure_dir, sizeof(p->pressure_dir), "/proc/pressure");
 	r = copy_opts(p, o, err);
 	of_link = p->o.link / 100 * p->o.link_share;
 	peer_bucket_init(&p->up, p->o.max_up && (!of_link || p->o.max_up < of_link) ? p->o.max_up : of_link);

@@ -3,6 +3,7 @@
 noise  bytes that are no frames        lie    frames, of the ranges that were asked for, with other bytes
 stall  nothing                         cut    half of an answer
 wait   frames that say "wait"          error  status 500
+busy   status 503, for ever
 """
 import http.server, os, re, socketserver, struct, sys, time
 
@@ -24,7 +25,7 @@ class Answer(http.server.BaseHTTPRequestHandler):
         if how == "stall":
             time.sleep(60)
             return
-        self.send_response(500 if how == "error" else 200)
+        self.send_response({"error": 500, "busy": 503}.get(how, 200))
         self.end_headers()
         try:
             if how == "noise":

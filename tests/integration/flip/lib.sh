@@ -10,7 +10,7 @@
 #   containerd_config           writes $work/config.toml, for others to add to
 #   start_containerd            with that configuration; `ctr` asks it, in $namespace; $containerd is its process
 #   ctl VERB ARGUMENT...        asks the daemon by flip's own command; stat_of SECTION KEY prints one of its numbers
-#   keep PID                    ends with the test
+#   keep PID                    ends with the test;   end_child PID [SIGNAL]   ends now, and is waited for
 #   redialled, collect_garbage  containerd after the daemon was away; idle: nothing is being fetched
 #   layout_of DIR TAG FOLDER... an OCI layout of ordinary layers
 set -u
@@ -60,6 +60,11 @@ children() {
 		[[ $(cat "/proc/$pid/stat" 2>/dev/null) =~ \)\ [A-Z]\ ([0-9]+) ]] && ((BASH_REMATCH[1] == $$)) && echo "$pid"
 	done
 }
+end_child() { # PID [SIGNAL]; returns how it ended
+	local pid
+	pid=$(children "$1")
+	{ [[ -n $pid ]] && kill "${2:--TERM}" "$pid"; wait "$1"; } 2>/dev/null
+}
 finish() {
 	local node task
 	trap - EXIT
@@ -70,13 +75,13 @@ finish() {
 			timeout 2 ctr --address "$work/containerd.sock" -n $namespace tasks kill -s KILL "$task"
 		done >/dev/null 2>&1
 	fi
-	{ kill -9 $daemon && wait $daemon; } 2>/dev/null
+	end_child "$daemon" -9
 	kill $(children $containerd $registry ${kept[@]+"${kept[@]}"}) 2>/dev/null
 	for _ in {1..40}; do
 		[[ -z $(jobs -pr) ]] && break
 		sleep 0.05
 	done
-	kill -9 $(jobs -p) 2>/dev/null
+	kill -9 $(jobs -pr) 2>/dev/null
 	wait 2>/dev/null
 	for node in ${nodes[@]+"${nodes[@]}"}; do
 		end_holder "$node"
@@ -133,8 +138,7 @@ Y
 	at=127.0.0.1:$port/img
 }
 stop_registry() {
-	kill $registry
-	wait $registry 2>/dev/null
+	end_child "$registry"
 	registry=
 }
 
@@ -161,13 +165,12 @@ start_flip() {
 	done
 	fail "flip does not answer"
 }
-kill_flip() { # the shell's own words about it are not wanted
-	{ kill -9 $daemon; wait $daemon; } 2>/dev/null
+kill_flip() {
+	end_child "$daemon" -9
 	daemon=
 }
 stop_flip() { # its mounts stay
-	kill $daemon
-	wait $daemon || fail "flip ended with $?"
+	end_child "$daemon" || fail "flip ended with $?"
 	daemon=
 }
 ctl() {

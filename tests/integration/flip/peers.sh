@@ -172,7 +172,7 @@ part() { in_ns hub ip rule add iif "p$1" to "$(address "$2")" blackhole && in_ns
 heal() { in_ns hub ip rule del iif "p$1" to "$(address "$2")" blackhole; in_ns hub ip rule del iif "p$2" to "$(address "$1")" blackhole; }
 
 kill_node() { # I: as a crash does
-	{ kill -9 "${node_pid[$1]}"; wait "${node_pid[$1]}"; } 2>/dev/null
+	end_child "${node_pid[$1]}" -9
 }
 node_ctl() {
 	local i=$1 verb=$2

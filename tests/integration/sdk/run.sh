@@ -18,9 +18,8 @@ run_tour() {
 	cp "$top/tests/integration/$1/tour.js" "$client/"
 
 	work=$(mktemp -d)
-	trap 'kill "$server" 2>/dev/null || true; wait "$server" 2>/dev/null || true; rm -rf "$work"' EXIT
+	trap 'kill $(jobs -pr) 2>/dev/null || true; wait || true; rm -rf "$work"' EXIT
 	"$engine" serve --model "$top/tests/fixtures/models/qwen3" --port 0 --port-file "$work/port" 2>"$work/log" &
-	server=$!
 	for _ in $(seq 100); do [ -s "$work/port" ] && break; sleep 0.1; done
 	[ -s "$work/port" ] || { cat "$work/log"; exit 1; }
 	cd "$client"

@@ -484,8 +484,16 @@ static void pressure_slows_down_at_once_and_lets_go_slowly(void **state)
 	for (int i = 0; i < 20; i++)
 		(void)peer_pressure_look(&p, dir, 20, now += 1000000);
 	assert_true(p.factor == 1);
-	for (size_t i = 0; i < 3; i++) {
+	for (size_t i = 0; i < 3; i++) { /* as a control group has them */
 		(void)snprintf(path, sizeof(path), "%s/%s", dir, names[i]);
+		assert_int_equal(unlink(path), 0);
+		(void)snprintf(path, sizeof(path), "%s.pressure", names[i]);
+		write_pressure(dir, path, "some avg10=0.00 avg60=0.00 avg300=0.00 total=9000000000\n");
+	}
+	(void)peer_pressure_look(&p, dir, 20, now += 1000000);
+	assert_true(p.factor < 1);
+	for (size_t i = 0; i < 3; i++) {
+		(void)snprintf(path, sizeof(path), "%s/%s.pressure", dir, names[i]);
 		assert_int_equal(unlink(path), 0);
 	}
 	assert_int_equal(rmdir(dir), 0);
