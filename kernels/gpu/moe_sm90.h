@@ -11,12 +11,8 @@
 #include "gpu/many.h"
 #include "gpu/moe.h"
 
-enum {
-	WIDE_THREADS = 256,
-	WIDE_ROWS = 128, /* of W */
-	WIDE_STAGES = 3,
-	WIDE_STAGE_BYTES = (WIDE_ROWS + WIDE_TILE) * 128,
-};
+/* Threads, rows of W, columns and stages are those of many.h. */
+enum { WIDE_STAGE_BYTES = (MANY_ROWS + WIDE_TILE) * 128 };
 
 #if defined(__CUDA_ARCH_FEAT_SM90_ALL)
 GPU_FN uint64_t wide_desc(const void *tile)
@@ -91,17 +87,17 @@ GPU_FN void wide_publish()
 #endif
 
 template <uint32_t TYPE, bool GATED>
-static __global__ void __launch_bounds__(WIDE_THREADS, 2) wide_kernel(GPU_PARAM wide_args a)
+static __global__ void __launch_bounds__(MANY_THREADS, 2) wide_kernel(GPU_PARAM wide_args a)
 {
 	typedef gk_format<TYPE> F;
 	enum {
 		DIRECT = TYPE == KN_BF16,
-		ITEMS = WIDE_ROWS * 4 / WIDE_THREADS, /* pieces of W that a thread turns */
+		ITEMS = MANY_ROWS * 4 / MANY_THREADS, /* pieces of W that a thread turns */
 		PER_UNIT = F::CHUNKS / 2,             /* steps that a unit lasts */
-		ROW_STEP = WIDE_THREADS / MANY_CHUNKS,
-		N_W = WIDE_ROWS / ROW_STEP,
+		ROW_STEP = MANY_THREADS / MANY_CHUNKS,
+		N_W = MANY_ROWS / ROW_STEP,
 		N_X = WIDE_TILE / ROW_STEP,
-		FEATURES = GATED ? WIDE_ROWS / 2 : WIDE_ROWS,
+		FEATURES = GATED ? MANY_ROWS / 2 : MANY_ROWS,
 		OUT_LINE = FEATURES + 8, /* bfloat16 of a row of results on their way out */
 	};
 	GPU_DYN_SHARED(uint4, shared);
@@ -142,8 +138,8 @@ static __global__ void __launch_bounds__(WIDE_THREADS, 2) wide_kernel(GPU_PARAM 
 	if (GATED && (threadIdx.x >> 6 & 1))
 		copied = (const uint8_t *)second.values;
 
-	auto tile_w = [&](uint32_t step) { return tiles + step % WIDE_STAGES * (WIDE_STAGE_BYTES / 16); };
-	auto tile_x = [&](uint32_t step) { return tile_w(step) + WIDE_ROWS * MANY_CHUNKS; };
+	auto tile_w = [&](uint32_t step) { return tiles + step % MANY_STAGES * (WIDE_STAGE_BYTES / 16); };
+	auto tile_x = [&](uint32_t step) { return tile_w(step) + MANY_ROWS * MANY_CHUNKS; };
 
 	typename F::raw raw[ITEMS];
 	typename F::scale scale[ITEMS];
@@ -153,7 +149,7 @@ static __global__ void __launch_bounds__(WIDE_THREADS, 2) wide_kernel(GPU_PARAM 
 			return;
 #pragma unroll
 		for (int i = 0; i < ITEMS; i++) {
-			const uint32_t item = threadIdx.x + i * WIDE_THREADS, r = item >> 2;
+			const uint32_t item = threadIdx.x + i * MANY_THREADS, r = item >> 2;
 
 			F::fetch(raw[i], F::where(turned, matrix_row(r), item & 3, n_units), step / PER_UNIT);
 			if ((int)F::SCALED != 0)
@@ -166,7 +162,7 @@ static __global__ void __launch_bounds__(WIDE_THREADS, 2) wide_kernel(GPU_PARAM 
 			return;
 #pragma unroll
 		for (int i = 0; i < ITEMS; i++) {
-			const uint32_t item = threadIdx.x + i * WIDE_THREADS;
+			const uint32_t item = threadIdx.x + i * MANY_THREADS;
 
 #pragma unroll
 			for (int c = 0; c < 2; c++) {
@@ -220,7 +216,7 @@ static __global__ void __launch_bounds__(WIDE_THREADS, 2) wide_kernel(GPU_PARAM 
 #pragma unroll
 	for (int i = 0; i < 64; i++)
 		acc[i] = 0.0f;
-	for (uint32_t s = 0; s < WIDE_STAGES - 1; s++) {
+	for (uint32_t s = 0; s < MANY_STAGES - 1; s++) {
 		if (!DIRECT) {
 			load_raw(s);
 			put_raw(s);
@@ -230,12 +226,12 @@ static __global__ void __launch_bounds__(WIDE_THREADS, 2) wide_kernel(GPU_PARAM 
 		gpu_copy_commit();
 	}
 	if (!DIRECT)
-		load_raw(WIDE_STAGES - 1);
+		load_raw(MANY_STAGES - 1);
 	for (uint32_t step = 0; step < n_steps; step++) {
-		const uint32_t ahead = step + WIDE_STAGES - 1;
+		const uint32_t ahead = step + MANY_STAGES - 1;
 		const uint4 *at_w = tile_w(step) + group * 64 * MANY_CHUNKS;
 
-		gpu_copy_wait<WIDE_STAGES - 2>();
+		gpu_copy_wait<MANY_STAGES - 2>();
 		wide_publish();
 		wide_wait(acc); /* of the step before, whose tiles are filled next */
 		__syncthreads();
@@ -287,7 +283,7 @@ static __global__ void __launch_bounds__(WIDE_THREADS, 2) wide_kernel(GPU_PARAM 
 		}
 	}
 	__syncthreads();
-	for (uint32_t i = threadIdx.x; i < tile.n * (FEATURES / 8); i += WIDE_THREADS) {
+	for (uint32_t i = threadIdx.x; i < tile.n * (FEATURES / 8); i += MANY_THREADS) {
 		const uint32_t m = i / (FEATURES / 8), f = i % (FEATURES / 8) * 8, row = row0 + f;
 		gpu_bf16 *to = (gpu_bf16 *)a.out.p + (size_t)(tile.first + m) * a.out.ld + row;
 
@@ -302,15 +298,15 @@ static __global__ void __launch_bounds__(WIDE_THREADS, 2) wide_kernel(GPU_PARAM 
 
 template <uint32_t TYPE> static inline bool wide_launch_type(const wide_launch &l)
 {
-	const uint32_t features = l.gated ? WIDE_ROWS / 2 : WIDE_ROWS;
+	const uint32_t features = l.gated ? MANY_ROWS / 2 : MANY_ROWS;
 	const dim3 grid((l.n_rows_w + features - 1) / features, l.n_tiles);
-	const size_t shared = (size_t)WIDE_STAGES * WIDE_STAGE_BYTES + 1024;
+	const size_t shared = (size_t)MANY_STAGES * WIDE_STAGE_BYTES + 1024;
 
 	if (l.gated)
-		gpu_launch(wide_kernel<TYPE, true>, grid, dim3(WIDE_THREADS), shared, l.ctx->stream, l.ctx->overlap,
+		gpu_launch(wide_kernel<TYPE, true>, grid, dim3(MANY_THREADS), shared, l.ctx->stream, l.ctx->overlap,
 		           *l.args);
 	else
-		gpu_launch(wide_kernel<TYPE, false>, grid, dim3(WIDE_THREADS), shared, l.ctx->stream, l.ctx->overlap,
+		gpu_launch(wide_kernel<TYPE, false>, grid, dim3(MANY_THREADS), shared, l.ctx->stream, l.ctx->overlap,
 		           *l.args);
 	return true;
 }
