@@ -1,5 +1,5 @@
-/* What the benchmarks of kernels share: a device, launches replayed as a graph, the limit of memory, sequences with keys
- * and values as the engine has them. */
+/* What the benchmarks of kernels share: a device, launches replayed as a graph, the limit of memory, sequences with
+ * keys and values as the engine has them. */
 #ifndef GPU_BENCH_H
 #define GPU_BENCH_H
 
@@ -83,8 +83,8 @@ static int by_value(const void *a, const void *b)
 	return (x > y) - (x < y);
 }
 
-/* Puts all on the stream. False: one was refused, or what was launched failed; the first reason is said, since all after it
- * fail for another one. */
+/* Puts all on the stream. False: one was refused, or what was launched failed; the first reason is said, since all
+ * after it fail for another one. */
 template <class F> static bool launch_all(int n, F launch, const char *when)
 {
 	for (int i = 0; i < n; i++) {
@@ -133,7 +133,8 @@ template <class F> static double measure(int n, F launch)
 	return t[n_replays / 2] / n * 1e6;
 }
 
-/* ---- The limit of memory: a kernel that only reads ---------------------------------------------------------------- */
+/* ---- The limit of memory: a kernel that only reads ----------------------------------------------------------------
+ */
 
 /* n pieces of 16 bytes; the sum is written where it is never right, so that nothing is left out. */
 static __global__ void read_kernel(const uint4 *p, size_t n, uint32_t *sum)
@@ -147,7 +148,8 @@ static __global__ void read_kernel(const uint4 *p, size_t n, uint32_t *sum)
 
 #pragma unroll
 		for (int k = 0; k < AT_ONCE; k++)
-			v[k] = i + k * blockDim.x < n ? gpu_load_stream(p + i + k * blockDim.x) : make_uint4(0, 0, 0, 0);
+			v[k] = i + k * blockDim.x < n ? gpu_load_stream(p + i + k * blockDim.x)
+			                              : make_uint4(0, 0, 0, 0);
 #pragma unroll
 		for (int k = 0; k < AT_ONCE; k++)
 			x ^= v[k].x ^ v[k].y ^ v[k].z ^ v[k].w;
@@ -175,7 +177,8 @@ static double measure_limit(size_t bytes)
 	return us;
 }
 
-/* ---- Sequences ---------------------------------------------------------------------------------------------------- */
+/* ---- Sequences ----------------------------------------------------------------------------------------------------
+ */
 
 struct batch {
 	struct gk_batch b;
