@@ -71,6 +71,7 @@ bytes=$(($(out_of_registry) - before))
 received=$(sum_of received 1 2 3 4)
 (($(sum_of fabric_received 1 2 3 4) == received && received > packed)) || fail "of $received bytes $(sum_of fabric_received 1 2 3 4) came by libfabric"
 (($(sum_of fabric_fell_back 1 2 3 4) == 0)) || fail "$(sum_of fabric_fell_back 1 2 3 4) questions went by HTTP: $(grep -h libfabric "$work"/n*.log | head -n 3)"
+node_ctl 1 peers | grep -q "^libfabric at $(address 1):8423: [1-9]" || fail "flip peers does not tell of libfabric: $(node_ctl 1 peers)"
 node_ctl 1 stat --metrics | grep -q '^flip_peer_fabric_asked_total [1-9]' || fail "no metrics of libfabric"
 echo "4 nodes at once by libfabric: $((bytes * 100 / packed)) % of the image left the registry, $received bytes between members, none by HTTP"
 end_nodes

@@ -153,6 +153,7 @@ struct domain { /* a network card, or what the provider has in its place */
 	struct fid_domain *domain; /* NULL: that of the listening endpoint alone */
 	char *fabric_name, *name;
 	uint64_t mr_mode;
+	size_t key_size; /* bytes */
 };
 
 struct peer_fabric {
@@ -163,7 +164,7 @@ struct peer_fabric {
 	struct fid_fabric *listens_on;
 	struct fid_pep *pep;
 	struct fid_eq *pep_events;
-	int wake;
+	int wake, pep_fd;
 	LIST_HEAD(, peer_line) lines;
 	size_t n_lines;
 	struct pollfd *polled;
@@ -185,6 +186,7 @@ struct peer_line {
 	struct fid_ep *ep;
 	struct fid_cq *completions;
 	struct fid_eq *events;
+	int completions_fd, events_fd; /* theirs; poll says when to look */
 	struct fid_mr *messages_mr, *slots_mr;
 	uint8_t *memory; /* messages that come, that leave, slots */
 	struct op receives[PEER_LINE_MESSAGES], sends[PEER_LINE_MESSAGES], writes[PEER_SLOTS];
@@ -232,6 +234,7 @@ static int domain_of(struct peer_fabric *f, struct fi_info *info, struct domain 
 			               lib.strerror(-r));
 		}
 		d->mr_mode = (uint64_t)info->domain_attr->mr_mode;
+		d->key_size = info->domain_attr->mr_key_size < 8 ? info->domain_attr->mr_key_size : 8;
 		d->next = f->domains;
 		f->domains = d;
 	}
@@ -285,27 +288,30 @@ static void line_free(struct peer_line *l)
 	free(l);
 }
 
-/* Keys that we choose must be new in the domain, and not be guessed. */
+/* Keys that we choose must be new in the domain, and not be guessed. Only an asker's slots can be written to from afar.
+ */
 static int register_one(struct peer_line *l, void *memory, size_t size, uint64_t access, struct fid_mr **ret)
 {
 	uint64_t key = 0;
 	int r = -FI_ENOKEY;
 
 	for (unsigned i = 0; r == -FI_ENOKEY && i < 8; i++) {
-		if (RAND_bytes((uint8_t *)&key, 4) != 1)
+		if (RAND_bytes((uint8_t *)&key, (int)l->domain->key_size) != 1)
 			return -FI_EOTHER;
 		r = fi_mr_reg(l->domain->domain, memory, size, access, 0, key, 0, ret, NULL);
 	}
 	return r;
 }
 
-static int register_memory(struct peer_line *l)
+static int register_memory(struct peer_line *l, bool is_asker)
 {
 	int r = 0;
 
 	if (l->domain->mr_mode & FI_MR_LOCAL)
 		r = register_one(l, l->memory, 2 * MESSAGES_SIZE, FI_SEND | FI_RECV, &l->messages_mr);
-	return r ? r : register_one(l, peer_line_slot(l, 0), SLOTS_SIZE, FI_WRITE | FI_REMOTE_WRITE, &l->slots_mr);
+	return r ? r
+	         : register_one(l, peer_line_slot(l, 0), SLOTS_SIZE, is_asker ? FI_REMOTE_WRITE : FI_WRITE,
+	                        &l->slots_mr);
 }
 
 static int post_receive(struct peer_line *l, unsigned i)
@@ -324,13 +330,17 @@ static int open_queues(struct peer_line *l)
 	if (r == 0)
 		r = fi_cq_open(l->domain->domain, &completions, &l->completions, NULL);
 	if (r == 0)
+		r = fi_control(&l->events->fid, FI_GETWAIT, &l->events_fd);
+	if (r == 0)
+		r = fi_control(&l->completions->fid, FI_GETWAIT, &l->completions_fd);
+	if (r == 0)
 		r = fi_ep_bind(l->ep, &l->events->fid, 0);
 	if (r == 0)
 		r = fi_ep_bind(l->ep, &l->completions->fid, FI_TRANSMIT | FI_RECV);
 	return r;
 }
 
-static int line_new(struct peer_fabric *f, struct fi_info *info, struct peer_line **ret, struct err *err)
+static int line_new(struct peer_fabric *f, struct fi_info *info, bool is_asker, struct peer_line **ret, struct err *err)
 {
 	struct peer_line *l = calloc(1, sizeof(*l));
 	int r = l ? domain_of(f, info, &l->domain, err) : err_set(err, -ENOMEM, "out of memory");
@@ -358,7 +368,7 @@ static int line_new(struct peer_fabric *f, struct fi_info *info, struct peer_lin
 	if (r == 0)
 		r = open_queues(l);
 	if (r == 0)
-		r = register_memory(l);
+		r = register_memory(l, is_asker);
 	if (r == 0)
 		r = fi_enable(l->ep);
 	for (unsigned i = 0; r == 0 && i < PEER_LINE_MESSAGES; i++)
@@ -404,7 +414,7 @@ int peer_line_connect(struct peer_fabric *f, const char *to, void *line_arg, str
 	if (r == 0)
 		r = info_of(f->provider, host, port, 0, &info, err);
 	if (r == 0)
-		r = line_new(f, info, &l, err);
+		r = line_new(f, info, true, &l, err);
 	if (r == 0) {
 		r = fi_connect(l->ep, info->dest_addr, NULL, 0);
 		if (r) {
@@ -557,7 +567,7 @@ static void take_caller(struct peer_fabric *f, struct fi_info *info)
 	struct err err = { 0 };
 	void *arg;
 
-	if (line_new(f, info, &l, &err) < 0) {
+	if (line_new(f, info, false, &l, &err) < 0) {
 		base_log(BASE_LOG_WARN, "peers: %s", err_text(&err));
 		(void)fi_reject(f->pep, info->handle, NULL, 0);
 		return;
@@ -620,11 +630,9 @@ static void reap(struct peer_fabric *f)
 /* ---- Sleeping -----------------------------------------------------------------------------------------------------
  */
 
-static bool add_polled(struct peer_fabric *f, size_t *n, struct fid_fabric *fabric, struct fid *fid)
+static bool add_polled(struct peer_fabric *f, size_t *n, struct fid_fabric *fabric, struct fid *fid, int fd)
 {
-	int fd = -1;
-
-	if (fi_trywait(fabric, &fid, 1) != 0 || fi_control(fid, FI_GETWAIT, &fd) != 0)
+	if (fi_trywait(fabric, &fid, 1) != 0)
 		return false;
 	f->polled[(*n)++] = (struct pollfd){ .fd = fd, .events = POLLIN };
 	return true;
@@ -645,13 +653,13 @@ static bool gather(struct peer_fabric *f, size_t *ret_n)
 		f->cap_polled = cap * 2;
 	}
 	f->polled[n++] = (struct pollfd){ .fd = f->wake, .events = POLLIN };
-	if (f->pep_events && !add_polled(f, &n, f->listens_on, &f->pep_events->fid))
+	if (f->pep_events && !add_polled(f, &n, f->listens_on, &f->pep_events->fid, f->pep_fd))
 		return false;
 	LIST_FOREACH(l, &f->lines, in_lines)
 	{
 		/* One that has gone down says so for ever. */
-		if (!l->is_down && (!add_polled(f, &n, l->domain->fabric, &l->events->fid) ||
-		                    !add_polled(f, &n, l->domain->fabric, &l->completions->fid)))
+		if (!l->is_down && (!add_polled(f, &n, l->domain->fabric, &l->events->fid, l->events_fd) ||
+		                    !add_polled(f, &n, l->domain->fabric, &l->completions->fid, l->completions_fd)))
 			return false;
 	}
 	*ret_n = n;
@@ -738,6 +746,8 @@ static int listen_at(struct peer_fabric *f, const char *where, struct err *err)
 	r = lib.fabric(info->fabric_attr, &f->listens_on, NULL);
 	if (r == 0)
 		r = fi_eq_open(f->listens_on, &events, &f->pep_events, NULL);
+	if (r == 0)
+		r = fi_control(&f->pep_events->fid, FI_GETWAIT, &f->pep_fd);
 	if (r == 0)
 		r = fi_passive_ep(f->listens_on, info, &f->pep, NULL);
 	if (r == 0)

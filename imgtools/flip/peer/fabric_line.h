@@ -17,8 +17,9 @@
 #include "peer/fabric_wire.h"
 
 enum {
-	PEER_SLOTS = 4, /* that a line has for data, both as asker and as asked */
-	PEER_SLOT_SIZE = 256 << 10,
+	PEER_SLOTS = 6, /* that a line has for data, both as asker and as asked: together a question's 1 MiB and its
+	                   frames */
+	PEER_SLOT_SIZE = 176 << 10,
 	PEER_LINE_MESSAGES = 32, /* that may be on their way to one end, and from it */
 };
 

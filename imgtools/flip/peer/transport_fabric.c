@@ -24,7 +24,7 @@
 enum {
 	TICK_MS = 100,
 	TICK_US = 50000,
-	JOIN_US = 1500000,  /* until a connection is there and both ends know each other */
+	JOIN_US = 1500000,  /* for each step of a connection, until both ends know each other */
 	IDLE_US = 60000000, /* a connection is kept without a question; less than the other end keeps it */
 	MAX_TALKS = 40,
 	MAX_FAILED = 256,
@@ -363,6 +363,7 @@ static void join(struct talk *t, const struct peer_message *hello)
 		return;
 	}
 	t->has_joined = true;
+	t->since_us = peer_now_us();
 	if (send_message(t, &m) < 0)
 		return;
 	memcpy(t->out.key, t->session.of_asker, sizeof(t->out.key));
@@ -479,7 +480,9 @@ static void on_message(void *arg, const void *data, size_t size)
 
 static void on_up(void *arg)
 {
-	(void)arg; /* it says hello */
+	struct talk *t = arg;
+
+	t->since_us = peer_now_us(); /* it says hello */
 }
 
 static void on_left(void *arg, int slot)
