@@ -149,8 +149,9 @@ int peer_fabric_check(const char *provider, struct err *err)
 
 struct domain { /* a network card, or what the provider has in its place */
 	struct domain *next;
-	struct fid_fabric *fabric;
-	struct fid_domain *domain; /* NULL: that of the listening endpoint alone */
+	struct fid_fabric *fabric; /* who calls is of the one that we listen on */
+	bool is_listening;
+	struct fid_domain *domain;
 	char *fabric_name, *name;
 	uint64_t mr_mode;
 	size_t key_size; /* bytes */
@@ -163,6 +164,7 @@ struct peer_fabric {
 	struct domain *domains;
 	struct fid_fabric *listens_on;
 	struct fid_pep *pep;
+	struct fi_info *pep_info; /* some providers go on looking into it */
 	struct fid_eq *pep_events;
 	int wake, pep_fd;
 	LIST_HEAD(, peer_line) lines;
@@ -199,7 +201,7 @@ static void domain_free(struct domain *d)
 {
 	if (d->domain)
 		(void)fi_close(&d->domain->fid);
-	if (d->fabric)
+	if (d->fabric && !d->is_listening)
 		(void)fi_close(&d->fabric->fid);
 	free(d->fabric_name);
 	free(d->name);
@@ -207,7 +209,7 @@ static void domain_free(struct domain *d)
 }
 
 /* The one that a connection by this info is of: opened once. */
-static int domain_of(struct peer_fabric *f, struct fi_info *info, struct domain **ret, struct err *err)
+static int domain_of(struct peer_fabric *f, struct fi_info *info, bool is_asker, struct domain **ret, struct err *err)
 {
 	struct domain *d;
 	int r;
@@ -225,7 +227,9 @@ static int domain_of(struct peer_fabric *f, struct fi_info *info, struct domain 
 				domain_free(d);
 			return err_set(err, -ENOMEM, "out of memory");
 		}
-		r = lib.fabric(info->fabric_attr, &d->fabric, NULL);
+		d->is_listening = !is_asker;
+		d->fabric = is_asker ? NULL : f->listens_on;
+		r = is_asker ? lib.fabric(info->fabric_attr, &d->fabric, NULL) : 0;
 		if (r == 0)
 			r = fi_domain(d->fabric, info, &d->domain, NULL);
 		if (r) {
@@ -343,7 +347,7 @@ static int open_queues(struct peer_line *l)
 static int line_new(struct peer_fabric *f, struct fi_info *info, bool is_asker, struct peer_line **ret, struct err *err)
 {
 	struct peer_line *l = calloc(1, sizeof(*l));
-	int r = l ? domain_of(f, info, &l->domain, err) : err_set(err, -ENOMEM, "out of memory");
+	int r = l ? domain_of(f, info, is_asker, &l->domain, err) : err_set(err, -ENOMEM, "out of memory");
 
 	if (r < 0) {
 		free(l);
@@ -591,24 +595,26 @@ static void take_caller(struct peer_fabric *f, struct fi_info *info)
 
 static bool take_callers(struct peer_fabric *f)
 {
-	uint8_t room[sizeof(struct fi_eq_cm_entry) + 256];
-	struct fi_eq_cm_entry *entry = (struct fi_eq_cm_entry *)room;
+	union {
+		struct fi_eq_cm_entry entry;
+		uint8_t room[sizeof(struct fi_eq_cm_entry) + 256];
+	} e;
 	uint32_t event = 0;
 	ssize_t n;
 
 	if (!f->pep_events)
 		return false;
-	n = fi_eq_read(f->pep_events, &event, room, sizeof(room), 0);
+	n = fi_eq_read(f->pep_events, &event, &e, sizeof(e), 0);
 	if (n == -FI_EAVAIL) {
-		struct fi_eq_err_entry e = { 0 };
+		struct fi_eq_err_entry error = { 0 };
 
-		return fi_eq_readerr(f->pep_events, &e, 0) >= 0;
+		return fi_eq_readerr(f->pep_events, &error, 0) >= 0;
 	}
-	if (n < (ssize_t)sizeof(*entry))
+	if (n < (ssize_t)sizeof(e.entry))
 		return false;
 	if (event == FI_CONNREQ) {
-		take_caller(f, entry->info);
-		lib.freeinfo(entry->info);
+		take_caller(f, e.entry.info);
+		lib.freeinfo(e.entry.info);
 	}
 	return true;
 }
@@ -754,7 +760,7 @@ static int listen_at(struct peer_fabric *f, const char *where, struct err *err)
 		r = fi_pep_bind(f->pep, &f->pep_events->fid, 0);
 	if (r == 0)
 		r = fi_listen(f->pep);
-	lib.freeinfo(info);
+	f->pep_info = info;
 	return r ? err_set(err, errno_of(r), "libfabric: %s: %s", where, lib.strerror(-r)) : 0;
 }
 
@@ -797,14 +803,16 @@ void peer_fabric_close(struct peer_fabric *f)
 		(void)fi_close(&f->pep->fid);
 	if (f->pep_events)
 		(void)fi_close(&f->pep_events->fid);
-	if (f->listens_on)
-		(void)fi_close(&f->listens_on->fid);
 	while (f->domains) {
 		struct domain *d = f->domains;
 
 		f->domains = d->next;
 		domain_free(d);
 	}
+	if (f->listens_on)
+		(void)fi_close(&f->listens_on->fid);
+	if (f->pep_info)
+		lib.freeinfo(f->pep_info);
 	if (f->wake >= 0)
 		(void)close(f->wake);
 	free(f->polled);

@@ -1,4 +1,5 @@
-/* The way by libfabric: its messages, and both its ends over the loopback by the tcp provider. A member of a cluster
+/* The way by libfabric: its messages, and both its ends over the loopback, by the tcp provider and by the old one for
+ * sockets where that is here: what one of them lets pass another may not. A member of a cluster
  * (with HTTP beside it) is asked through the transport's table; what lies and breaks off is played by bare connections.
  */
 #include "test.h"
@@ -22,8 +23,9 @@ enum { CONTENT = 3 << 20 };
 #define PATH "/flip/1/layer/" DIGEST "/content/" DIGEST
 
 static char http_at[32], fabric_at[32], other_at[32]; /* the member's; a liar's */
-static char token_file[] = "/tmp/test-fabric-XXXXXX", members[128];
+static char token_file[32], members[128];
 static struct peer_token *token;
+static const char *provider;
 static uint8_t *content;
 static int content_fd;
 
@@ -124,17 +126,18 @@ static int give_content(void *arg, const struct flip_peer_ask *ask, const char *
 
 static struct flip_peers *start_member(const char *transport)
 {
-	static const struct flip_peer_provider provider = { .allow = allow, .content = give_content };
+	static const struct flip_peer_provider functions = { .allow = allow, .content = give_content };
 	struct flip_peers_opts o = { .listen = http_at,
 		                     .members = members,
 		                     .token_file = token_file,
 		                     .transport = transport,
+		                     .fabric_provider = provider,
 		                     .fabric_listen = fabric_at,
 		                     .psi_percent = 100 };
 	struct flip_peers *p;
 
 	assert_int_equal(flip_peers_new(&o, &p, NULL), 0);
-	assert_int_equal(flip_peers_provide(p, "layer", &provider, NULL), 0);
+	assert_int_equal(flip_peers_provide(p, "layer", &functions, NULL), 0);
 	assert_int_equal(flip_peers_start(p, NULL), 0);
 	return p;
 }
@@ -157,7 +160,7 @@ static void open_asker(struct asker *a)
 {
 	struct peer_transport_opts o = { .o = &a->o, .token = token, .counts = &a->counts, .tick = tick };
 
-	*a = (struct asker){ .o = { .fabric_provider = "tcp" } };
+	*a = (struct asker){ .o = { .fabric_provider = provider } };
 	assert_int_equal(peer_transport_fabric.open(&o, &a->way, NULL), 0);
 }
 
@@ -522,7 +525,7 @@ static void members_that_lie_are_asked_by_http_or_end_the_question(void **state)
 		struct liar liar = { .how = (enum lie)how };
 		struct asker a;
 
-		assert_int_equal(peer_fabric_open("tcp", other_at, &liar_events, &liar, &liar.f, NULL), 0);
+		assert_int_equal(peer_fabric_open(provider, other_at, &liar_events, &liar, &liar.f, NULL), 0);
 		assert_int_equal(pthread_create(&liar.thread, NULL, play, &liar), 0);
 		open_asker(&a);
 		if (how == LIE_GONE_LATE || how == LIE_CUT) {
@@ -650,7 +653,7 @@ static void askers_that_lie_are_refused_and_others_served(void **state)
 		struct peer_fabric *f;
 		struct asker a;
 
-		assert_int_equal(peer_fabric_open("tcp", NULL, &events, NULL, &f, NULL), 0);
+		assert_int_equal(peer_fabric_open(provider, NULL, &events, NULL, &f, NULL), 0);
 		assert_int_equal(peer_line_connect(f, fabric_at, &bad, &bad.l, NULL), 0);
 		while (!bad.was_refused && !bad.is_down && peer_now_us() < until)
 			peer_fabric_step(f, 50);
@@ -702,8 +705,10 @@ static void certificates_without_a_secret_are_refused_and_a_missing_provider_lea
 static int prepare(void **state)
 {
 	char *const names[] = { http_at, fabric_at, other_at };
-	int fds[3], fd = mkstemp(token_file);
+	int fds[3], fd;
 
+	(void)snprintf(token_file, sizeof(token_file), "/tmp/test-fabric-XXXXXX");
+	fd = mkstemp(token_file);
 	for (int i = 0; i < 3; i++) {
 		struct sockaddr_in a = { .sin_family = AF_INET, .sin_addr = { htonl(INADDR_LOOPBACK) } };
 		socklen_t size = sizeof(a);
@@ -750,14 +755,18 @@ int main(void)
 		cmocka_unit_test(askers_that_lie_are_refused_and_others_served),
 		cmocka_unit_test(certificates_without_a_secret_are_refused_and_a_missing_provider_leaves_http),
 	};
+	static const char *const providers[] = { "tcp", "sockets" };
 	struct err err = { 0 };
 	int r;
 
 	base_log_set_level(BASE_LOG_ERROR);
 	r = cmocka_run_group_tests(always, NULL, NULL);
-	if (peer_fabric_check("tcp", &err) < 0) {
-		print_message("the rest is skipped: %s\n", err_text(&err));
-		return r;
+	for (size_t i = 0; i < sizeof(providers) / sizeof(*providers); i++) {
+		provider = providers[i];
+		if (peer_fabric_check(provider, &err) < 0)
+			print_message("%s: skipped: %s\n", provider, err_text(&err));
+		else
+			r += cmocka_run_group_tests_name(provider, with_libfabric, prepare, tidy);
 	}
-	return cmocka_run_group_tests(with_libfabric, prepare, tidy) + r;
+	return r;
 }

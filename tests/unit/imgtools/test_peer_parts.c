@@ -357,6 +357,20 @@ static void members_are_read_from_a_list(void **state)
 	free(named);
 	assert_int_equal(peer_list_parse("a:1,b", &named, &n, NULL), -EINVAL);
 	assert_int_equal(peer_list_parse("a:1@\"", &named, &n, NULL), -EINVAL);
+	/* And where they listen for libfabric. */
+	assert_int_equal(peer_list_parse("a:1+2@z, [::1]:2+3,b:1+10.1.0.5:4,c:3", &named, &n, NULL), 0);
+	assert_int_equal(n, 4);
+	assert_string_equal(named[0].name, "a:1");
+	assert_string_equal(named[0].fabric, "a:2");
+	assert_string_equal(named[0].zone, "z");
+	assert_string_equal(named[1].fabric, "[::1]:3");
+	assert_string_equal(named[2].fabric, "10.1.0.5:4");
+	assert_string_equal(named[3].fabric, "");
+	free(named);
+	assert_int_equal(peer_list_parse("a:1+", &named, &n, NULL), -EINVAL);
+	assert_int_equal(peer_list_parse("a:1+x", &named, &n, NULL), -EINVAL);
+	assert_int_equal(peer_list_parse("a:1+2+3", &named, &n, NULL), -EINVAL);
+	assert_int_equal(peer_list_parse("a:1@z+2", &named, &n, NULL), -EINVAL);
 }
 
 /* ---- etcd ---- */
@@ -367,6 +381,9 @@ static void etcd_tells_members_and_leases(void **state)
 	static const char list[] = "{\"header\":{\"revision\":\"9007199254740993\"},\"kvs\":[{\"key\":"
 	                           "\"L2ZsaXAvcGVlcnMvMTAuMC4wLjE6ODQyMg==\",\"value\":\"eyJ6b25lIjoiYSJ9\"},"
 	                           "{\"key\":\"L2ZsaXAvcGVlcnMveA==\"}]}";
+	/* The same key with {"zone":"","fabric":"8423"}. */
+	static const char fabric[] = "{\"kvs\":[{\"key\":\"L2ZsaXAvcGVlcnMvMTAuMC4wLjE6ODQyMg==\",\"value\":"
+	                             "\"eyJ6b25lIjoiIiwiZmFicmljIjoiODQyMyJ9\"}]}";
 	static const char gone[] = "{\"result\":{\"events\":[{\"type\":\"DELETE\",\"kv\":{\"key\":"
 	                           "\"L2ZsaXAvcGVlcnMvMTAuMC4wLjE6ODQyMg==\"}}]}}";
 	static const char lease[] = "{\"ID\":\"7587862094069311754\",\"TTL\":\"10\"}";
@@ -380,6 +397,9 @@ static void etcd_tells_members_and_leases(void **state)
 	assert_string_equal(a.items[0].named.zone, "a");
 	assert_false(a.items[0].is_deleted);
 	assert_true(a.revision == INT64_C(9007199254740993));
+	etcd_answer_done(&a);
+	assert_int_equal(etcd_answer_parse(fabric, strlen(fabric), &a, NULL), 0);
+	assert_string_equal(a.items[0].named.fabric, "10.0.0.1:8423");
 	etcd_answer_done(&a);
 	assert_int_equal(etcd_answer_parse(gone, strlen(gone), &a, NULL), 0);
 	assert_int_equal(a.n, 1);
