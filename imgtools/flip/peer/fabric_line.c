@@ -13,7 +13,6 @@
  * verified there. */
 #include "peer/fabric_line.h"
 
-#include <dlfcn.h>
 #include <errno.h>
 #include <netdb.h>
 #include <openssl/rand.h>
@@ -36,6 +35,7 @@
 #include <rdma/fi_errno.h>
 #include <rdma/fi_rma.h>
 
+#include "base/library.h"
 #include "base/log.h"
 #include "peer/wire.h"
 
@@ -47,7 +47,7 @@ enum { MESSAGES_SIZE = PEER_LINE_MESSAGES * PEER_MESSAGE_MAX, SLOTS_SIZE = PEER_
 
 static struct {
 	pthread_mutex_t lock;
-	void *handle;
+	bool is_loaded; /* protected by lock */
 	int (*getinfo)(uint32_t version, const char *node, const char *service, uint64_t flags,
 	               const struct fi_info *hints, struct fi_info **info);
 	void (*freeinfo)(struct fi_info *info);
@@ -56,33 +56,24 @@ static struct {
 	const char *(*strerror)(int r);
 } lib = { .lock = PTHREAD_MUTEX_INITIALIZER };
 
-static bool find(const char *name, void *ret_function)
-{
-	void *symbol = dlsym(lib.handle, name);
-
-	memcpy(ret_function, &symbol, sizeof(symbol));
-	return symbol != NULL;
-}
-
 /* Once opened it stays: its providers have threads and handlers of their own. */
 static int load(struct err *err)
 {
+	static const struct base_symbol symbols[] = { { "fi_getinfo", &lib.getinfo },
+		                                      { "fi_freeinfo", &lib.freeinfo },
+		                                      { "fi_dupinfo", &lib.dupinfo },
+		                                      { "fi_fabric", &lib.fabric },
+		                                      { "fi_strerror", &lib.strerror } };
+	struct err why = { 0 };
 	int r = 0;
 
 	pthread_mutex_lock(&lib.lock);
-	if (!lib.handle) {
-		lib.handle = dlopen("libfabric.so.1", RTLD_NOW | RTLD_LOCAL);
-		if (!lib.handle) {
-			r = err_set(err, -ENOSYS, "libfabric is not installed: %s", dlerror());
-		} else if (!find("fi_getinfo", &lib.getinfo) || !find("fi_freeinfo", &lib.freeinfo) ||
-		           !find("fi_dupinfo", &lib.dupinfo) || !find("fi_fabric", &lib.fabric) ||
-		           !find("fi_strerror", &lib.strerror)) {
-			lib.handle = NULL;
-			r = err_set(err, -ENOSYS, "libfabric.so.1 is none");
-		}
+	if (!lib.is_loaded) {
+		r = base_library_load("libfabric.so.1", symbols, sizeof(symbols) / sizeof(*symbols), &why);
+		lib.is_loaded = r == 0;
 	}
 	pthread_mutex_unlock(&lib.lock);
-	return r;
+	return r < 0 ? err_set(err, -ENOSYS, "libfabric is not installed: %s", err_text(&why)) : 0;
 }
 
 /* libfabric's errors are errno's, and some beyond them. */

@@ -361,8 +361,11 @@ int peer_fields_parse(const void *data, size_t size, struct peer_fields *ret)
 		f.value[i] = "";
 	while (at < size) {
 		unsigned i = p[at];
-		size_t n = size - at >= 4 ? (size_t)get(p + at + 1, 3) : SIZE_MAX;
+		size_t n;
 
+		if (size - at < 4)
+			break;
+		n = (size_t)get(p + at + 1, 3);
 		if (i <= last || i >= PEER_N_FIELDS || n > size - at - 4 || memchr(p + at + 4, '\0', n) ||
 		    memchr(p + at + 4, '\n', n))
 			break;
