@@ -2,6 +2,7 @@
 #include "test.h"
 
 #include <errno.h>
+#include <pthread.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -373,6 +374,45 @@ static void members_are_read_from_a_list(void **state)
 	assert_int_equal(peer_list_parse("a:1@z+2", &named, &n, NULL), -EINVAL);
 }
 
+struct told {
+	pthread_mutex_t lock;
+	pthread_cond_t cond;
+	bool is_told; /* protected by lock */
+	struct peer_named first;
+};
+
+static void take_first(void *arg, const struct peer_named *named, size_t n)
+{
+	struct told *t = arg;
+
+	pthread_mutex_lock(&t->lock);
+	if (n && !t->is_told)
+		t->first = named[0];
+	t->is_told = n > 0;
+	pthread_cond_signal(&t->cond);
+	pthread_mutex_unlock(&t->lock);
+}
+
+static void a_name_of_the_dns_stands_for_addresses_and_both_ports(void **state)
+{
+	struct told t = { .lock = PTHREAD_MUTEX_INITIALIZER, .cond = PTHREAD_COND_INITIALIZER };
+	struct peer_membership_opts o = { .where = "127.0.0.1:8422+8423", .changed = take_first, .arg = &t };
+	void *membership;
+
+	assert_int_equal(peer_membership_dns.open(&o, &membership, NULL), 0);
+	pthread_mutex_lock(&t.lock);
+	while (!t.is_told)
+		pthread_cond_wait(&t.cond, &t.lock);
+	pthread_mutex_unlock(&t.lock);
+	peer_membership_dns.close(membership);
+	assert_string_equal(t.first.name, "127.0.0.1:8422");
+	assert_string_equal(t.first.fabric, "127.0.0.1:8423");
+	o.where = "localhost:1+";
+	assert_int_equal(peer_membership_dns.open(&o, &membership, NULL), -EINVAL);
+	o.where = "localhost:1+host:2";
+	assert_int_equal(peer_membership_dns.open(&o, &membership, NULL), -EINVAL);
+}
+
 /* ---- etcd ---- */
 
 static void etcd_tells_members_and_leases(void **state)
@@ -536,6 +576,7 @@ int main(void)
 		cmocka_unit_test(who_fails_is_left_out_longer_each_time),
 		cmocka_unit_test(shares_are_equal),
 		cmocka_unit_test(members_are_read_from_a_list),
+		cmocka_unit_test(a_name_of_the_dns_stands_for_addresses_and_both_ports),
 		cmocka_unit_test(etcd_tells_members_and_leases),
 		cmocka_unit_test(base64_is_the_standard_one),
 		cmocka_unit_test(a_bucket_holds_back_what_is_not_urgent),
