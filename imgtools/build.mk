@@ -2,6 +2,9 @@
 LIBS += imgtools lazyimages
 imgtools_SRCS := $(wildcard imgtools/src/*/*.c)
 lazyimages_SRCS := $(wildcard imgtools/flip/*/*.c)
+# libfabric is opened when it is first needed; its headers alone are needed here, and FABRIC= (empty) is without them.
+FABRIC ?= $(wildcard /usr/include/rdma/fabric.h)
+lazyimages_SRCS := $(filter-out imgtools/flip/peer/fabric_line$(if $(FABRIC),_none,).c,$(lazyimages_SRCS))
 
 # The messages of flip's gRPC room, generated from its .proto files into build/<config>/gen, which is <pb/NAME.pb-c.h>.
 FLIP_PROTOS := $(wildcard imgtools/flip/grpc/*.proto)

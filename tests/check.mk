@@ -40,7 +40,7 @@ bench:
 bench-flip: all
 	@FLIP=$(B)/bin/flip tests/bench/flip_table.sh
 # Likewise: 1 to 32 nodes in network namespaces, with peers and without, what goes wrong, a model to 8 nodes, a busy node, a simulation;
-# PARTS="curve faults model pressure sim" says which, SVG=docs/pictures/p2p.svg draws the curves.
+# PARTS="curve faults model pressure fabric sim" says which, SVG=docs/pictures/p2p.svg draws the curves.
 .PHONY: bench-p2p
 bench-p2p: all
 	@BUILD_DIR=$(B) tests/bench/flip_p2p_parts.sh

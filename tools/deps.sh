@@ -17,12 +17,12 @@ apt_packages=(gcc libc6-dev make binutils pkg-config clang clang-format llvm
 	libjansson-dev libcurl4-openssl-dev libmicrohttpd-dev libssl-dev libpcre2-dev libutf8proc-dev libinih-dev
 	libcmocka-dev libzstd-dev zlib1g-dev libarchive-dev libsqlite3-dev libcmark-dev libgnutls28-dev librpm-dev libsystemd-dev
 	libelf-dev libseccomp-dev libexpat1-dev libnghttp2-dev libprotobuf-c-dev protobuf-c-compiler libdeflate-dev libisal-dev
-	libfuse3-dev curl scdoc python3-minimal)
+	libfuse3-dev libfabric-dev curl scdoc python3-minimal)
 dnf_packages=(gcc glibc-devel make binutils pkgconf-pkg-config clang clang-tools-extra compiler-rt llvm diffutils findutils
 	jansson-devel libcurl-devel libmicrohttpd-devel openssl-devel pcre2-devel utf8proc-devel inih-devel
 	libcmocka-devel libzstd-devel zlib-devel libarchive-devel sqlite-devel cmark-devel gnutls-devel rpm-devel systemd-devel
 	elfutils-libelf-devel libseccomp-devel expat-devel libnghttp2-devel protobuf-c-devel protobuf-c-compiler libdeflate-devel
-	isa-l-devel fuse3-devel curl scdoc python3)
+	isa-l-devel fuse3-devel libfabric-devel curl scdoc python3)
 if [[ $tests ]]; then
 	apt_packages+=(chromium chromium-driver) # the page at /
 	apt_packages+=(tmux zsh xz-utils g++ python3-jsonschema python3-yaml strace attr libcap2-bin)

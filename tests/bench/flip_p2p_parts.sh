@@ -6,6 +6,7 @@
 #   faults     three of ten are bad; any is killed at any time; etcd away for a minute; the registry away (flip_peers*.sh)
 #   model      a model to 8 nodes (flip_p2p_model.sh: MODEL_MIB, MODEL_NODES, MODEL_RATE, MODEL_CASES)
 #   pressure   what serving costs a node's own work (flip_pressure.sh)
+#   fabric     one node to another by HTTP and by libfabric (flip_p2p_fabric.sh: FABRIC_MIB, FABRIC_ROUNDS, FABRIC_RATES)
 #   sim        1,000 and 10,000 nodes, simulated (flip_p2p_sim.py)
 #
 #   PARTS="curve model" OUT=lines.jsonl SVG=curves.svg RATE=30mbit MB=24 tests/bench/flip_p2p_parts.sh
@@ -14,7 +15,7 @@
 # is in it.
 set -u
 cd "$(dirname "$0")/../.."
-PARTS=${PARTS:-curve faults model pressure sim}
+PARTS=${PARTS:-curve faults model pressure fabric sim}
 export BUILD_DIR=${BUILD_DIR:-build/release}
 lines=$(mktemp)
 trap 'rm -f "$lines"' EXIT
@@ -45,6 +46,7 @@ run_part() {
 		;;
 	model) tests/bench/flip_p2p_model.sh ;;
 	pressure) tests/bench/flip_pressure.sh ;;
+	fabric) tests/bench/flip_p2p_fabric.sh ;;
 	sim)
 		for n in 10 100 1000; do
 			python3 tests/bench/flip_p2p_sim.py --nodes $n --group 1024 || return

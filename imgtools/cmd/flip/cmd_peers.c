@@ -34,6 +34,13 @@ static double count(const json_t *doc, const char *name)
 }
 
 /* What a member gave until then; 0 when it was not there. */
+static const char *text_of(const json_t *o, const char *key)
+{
+	const char *text = json_string_value(json_object_get(o, key));
+
+	return text ? text : "";
+}
+
 static double received_of(const json_t *doc, const char *name)
 {
 	const json_t *members = json_object_get(doc, "members");
@@ -92,6 +99,10 @@ static void print_peers(const json_t *doc, const json_t *before, double seconds)
 		(void)printf("rates     %.2f MB/s from peers, %.2f MB/s to peers\n",
 		             (count(doc, "received") - count(before, "received")) / 1e6 / seconds,
 		             (count(doc, "served_bytes") - count(before, "served_bytes")) / 1e6 / seconds);
+	if (*text_of(doc, "fabric"))
+		(void)printf("libfabric at %s: %.1f MB in %.0f questions, %.0f fell back to HTTP; given %.1f MB\n",
+		             text_of(doc, "fabric"), count(doc, "fabric_received") / 1e6, count(doc, "fabric_asked"),
+		             count(doc, "fabric_fell_back"), count(doc, "fabric_served_bytes") / 1e6);
 	(void)printf("refused   %.0f busy, %.0f not of this cluster, %.0f may not have it; garbage of others: %.0f\n\n",
 	             count(doc, "busy"), count(doc, "refused"), count(doc, "forbidden"), count(doc, "garbage"));
 	json_array_foreach(members, i, x)

@@ -15,7 +15,8 @@ struct flip_settings {
 	bool prefetch, record, background, insecure, holder;
 	const char *auth_file, *ca_file, *netrc_file, *models_dir, *s3_endpoint, *s3_region, *s3_credentials_file;
 	const char *peers_listen, *peers_advertise, *peers_zone, *peers_members, *peers_token_file, *peers_cert_file,
-	        *peers_key_file, *peers_ca_file, *peers_etcd_ca_file, *peers_grants;
+	        *peers_key_file, *peers_ca_file, *peers_etcd_ca_file, *peers_grants, *peers_transport,
+	        *peers_fabric_provider, *peers_fabric_listen, *peers_fabric_advertise;
 	uint64_t peers_max_up, peers_max_down, peers_link, peers_cache;
 	uint32_t peers_grant_s, peers_link_share, peers_uploads, peers_downloads, peers_disk_queue, peers_pressure,
 	        peers_stall_ms;

@@ -13,7 +13,7 @@
 
 #include "peer_internal.h"
 
-enum { WAITING_MS = 500, ZSTD_LEVEL = 1, MIN_PACKED = 512, MAX_BLOCK = 256 << 10 };
+enum { WAITING_MS = 500, ZSTD_LEVEL = 1, MIN_PACKED = 512 };
 #define SLOW_LINK (UINT64_C(600) << 20) /* bytes a second: beyond it the processor is the narrower way */
 
 struct item {
@@ -354,12 +354,11 @@ void peer_pace(struct flip_peers *p, size_t n, enum flip_priority priority)
 		(void)usleep((useconds_t)wait);
 }
 
-static ssize_t read_answer(void *arg, uint64_t pos, char *buf, size_t max)
+ssize_t peer_answer_read(struct flip_peer_answer *a, void *to, size_t max)
 {
-	struct flip_peer_answer *a = arg;
+	char *buf = to;
 	size_t n = 0;
 
-	(void)pos;
 	while (n < max) {
 		size_t left_out = a->n_out - a->at_out;
 		size_t left_piece = a->piece ? a->piece->size - a->at_piece : 0, k;
@@ -376,7 +375,7 @@ static ssize_t read_answer(void *arg, uint64_t pos, char *buf, size_t max)
 				break;
 			r = next_frame(a);
 			if (r < 0)
-				return MHD_CONTENT_READER_END_WITH_ERROR;
+				return r;
 			if (r == 0)
 				break;
 			continue;
@@ -393,24 +392,17 @@ static ssize_t read_answer(void *arg, uint64_t pos, char *buf, size_t max)
 		n += k;
 	}
 	if (n == 0)
-		return MHD_CONTENT_READER_END_OF_STREAM;
+		return 0;
 	peer_pace(a->p, n, a->priority);
 	atomic_fetch_add(&a->p->counts.served_bytes, n);
 	return (ssize_t)n;
 }
 
-static void answer_gone(void *arg)
+void peer_answer_gone(struct flip_peer_answer *a)
 {
-	struct flip_peer_answer *a = arg;
-
 	pthread_mutex_lock(&a->lock);
 	a->has_gone = true;
 	pthread_mutex_unlock(&a->lock);
 	peer_answer_left(a->p, a->member);
 	peer_answer_unref(a);
-}
-
-struct MHD_Response *peer_answer_response(struct flip_peer_answer *a)
-{
-	return MHD_create_response_from_callback(MHD_SIZE_UNKNOWN, MAX_BLOCK, read_answer, a, answer_gone);
 }

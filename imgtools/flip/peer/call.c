@@ -432,6 +432,7 @@ static int ask(struct call *c)
 		                   .trace = c->trace,
 		                   .priority = c->priority };
 	struct peer_call call = { .to = p->members.items[c->member]->name,
+		                  .fabric = p->members.items[c->member]->fabric,
 		                  .on_head = on_head,
 		                  .on_data = on_data,
 		                  .on_end = on_end,

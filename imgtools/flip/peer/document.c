@@ -72,13 +72,29 @@ static void on_end(void *arg, int r, const char *why)
 	pthread_mutex_unlock(&w->lock);
 }
 
+/* Where a member listens for libfabric; "" when it does not. */
+static void fabric_of(struct flip_peers *p, const char *name, char ret[FLIP_PEER_NAME])
+{
+	uint32_t m;
+
+	pthread_mutex_lock(&p->lock);
+	m = peer_members_find(&p->members, name);
+	(void)snprintf(ret, FLIP_PEER_NAME, "%s", m == PEER_NOBODY ? "" : p->members.items[m]->fabric);
+	pthread_mutex_unlock(&p->lock);
+}
+
 /* What was begun must be waited for. */
 static int begin(struct flip_peers *p, const char *to, const struct peer_question *q, struct base_buf *body,
                  struct waiting *w)
 {
-	struct peer_call call = {
-		.to = to, .path = q->path, .on_head = on_head, .on_data = on_data, .on_end = on_end, .arg = w
-	};
+	char fabric[FLIP_PEER_NAME];
+	struct peer_call call = { .to = to,
+		                  .fabric = fabric,
+		                  .path = q->path,
+		                  .on_head = on_head,
+		                  .on_data = on_data,
+		                  .on_end = on_end,
+		                  .arg = w };
 	char **headers = peer_question_headers(p, q);
 	int r;
 
@@ -87,6 +103,7 @@ static int begin(struct flip_peers *p, const char *to, const struct peer_questio
 	};
 	if (!headers)
 		return -ENOMEM;
+	fabric_of(p, to, fabric);
 	(void)clock_gettime(CLOCK_REALTIME, &w->until);
 	w->until.tv_sec += LOOK_S;
 	call.headers = (const char *const *)headers;

@@ -83,18 +83,22 @@ static int64_t number_of(const json_t *o, const char *key)
 	return *end || errno ? 0 : n;
 }
 
-static void zone_of(const char *value, struct peer_named *named)
+static void take_value(const char *value, struct peer_named *named)
 {
 	json_t *doc = NULL;
-	const char *zone = NULL;
+	const char *zone = NULL, *fabric = NULL;
 	char text[FLIP_PEER_NAME + PEER_ZONE];
 	struct peer_named both;
 
-	if (base_json_parse("member", value, strlen(value), &doc, NULL) == 0)
+	if (base_json_parse("member", value, strlen(value), &doc, NULL) == 0) {
 		zone = json_string_value(json_object_get(doc, "zone"));
+		fabric = json_string_value(json_object_get(doc, "fabric"));
+	}
 	if (zone && *zone && (size_t)snprintf(text, sizeof(text), "%s@%s", named->name, zone) < sizeof(text) &&
 	    peer_named_parse(text, strlen(text), &both) == 0)
 		*named = both;
+	if (fabric)
+		(void)peer_fabric_parse(named->name, fabric, named->fabric);
 	json_decref(doc);
 }
 
@@ -116,7 +120,7 @@ static int take_kv(struct etcd_answer *a, const json_t *kv, bool is_deleted)
 	}
 	text = value ? from_base64(value) : NULL;
 	if (text)
-		zone_of(text, &item.named);
+		take_value(text, &item.named);
 	free(text);
 	p = a->n < MAX_ITEMS ? reallocarray(a->items, a->n + 1, sizeof(*p)) : NULL;
 	if (!p) {

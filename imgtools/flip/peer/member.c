@@ -146,6 +146,7 @@ int peer_members_set(struct peer_members *m, const struct peer_named *named, siz
 		m->n_named++;
 		sum += x->hash;
 		memcpy(x->zone, named[i].zone, sizeof(x->zone));
+		memcpy(x->fabric, named[i].fabric, sizeof(x->fabric));
 		if (strcmp(x->name, m->self_name) == 0) {
 			m->self = peer_members_find(m, x->name);
 			(void)snprintf(x->zone, sizeof(x->zone), "%s", m->zone);

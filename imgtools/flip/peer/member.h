@@ -15,11 +15,13 @@ enum { PEER_MAX_MEMBERS = 1 << 16, PEER_ZONE = 64, PEER_LATENCIES = 64, PEER_NOB
 struct peer_named { /* as a membership says it */
 	char name[FLIP_PEER_NAME];
 	char zone[PEER_ZONE];
+	char fabric[FLIP_PEER_NAME]; /* where it listens for libfabric, "host:port"; "": nowhere */
 };
 
 struct peer_member {
 	char name[FLIP_PEER_NAME];
 	char zone[PEER_ZONE];
+	char fabric[FLIP_PEER_NAME];
 	uint64_t hash, zone_hash;       /* of the names */
 	bool is_named;                  /* by the membership, now */
 	int64_t bad_until_us;           /* left out until then */

@@ -154,7 +154,8 @@ static int join(struct etcd *e, struct err *err)
 	if (r < 0)
 		return r;
 	(void)base_buf_puts(&value, "{\"zone\":");
-	(void)base_buf_printf(&value, "\"%s\"}", e->o.zone ? e->o.zone : "");
+	(void)base_buf_printf(&value, "\"%s\",\"fabric\":\"%s\"}", e->o.zone ? e->o.zone : "",
+	                      e->o.fabric ? e->o.fabric : "");
 	(void)base_buf_putc(&body, '{');
 	(void)append_key(&body, "key", e->prefix, e->o.self, false);
 	(void)base_buf_puts(&body, ",\"value\":\"");

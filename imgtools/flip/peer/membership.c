@@ -34,21 +34,43 @@ const struct peer_membership_ops *peer_membership_choose(const char *members, co
 	return NULL;
 }
 
+int peer_fabric_parse(const char *name, const char *text, char ret[FLIP_PEER_NAME])
+{
+	char whole[FLIP_PEER_NAME];
+	const char *colon = strrchr(name, ':');
+	int n = strchr(text, ':') || !colon
+	                ? snprintf(whole, sizeof(whole), "%s", text)
+	                : snprintf(whole, sizeof(whole), "%.*s:%s", (int)(colon - name), name, text);
+
+	if (n < 0 || (size_t)n >= sizeof(whole) || !peer_name_is_valid(whole))
+		return -EBADMSG;
+	memcpy(ret, whole, sizeof(whole));
+	return 0;
+}
+
 int peer_named_parse(const char *text, size_t size, struct peer_named *ret)
 {
 	static const char zone_set[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789._-";
 	const char *at = memchr(text, '@', size);
 	size_t n = at ? (size_t)(at - text) : size, n_zone = at ? size - n - 1 : 0;
+	const char *plus = memchr(text, '+', n);
+	size_t n_fabric = plus ? n - (size_t)(plus - text) - 1 : 0;
 	struct peer_named named = { .zone = "" };
+	char fabric[FLIP_PEER_NAME] = "";
 
-	if (n >= sizeof(named.name) || n_zone >= sizeof(named.zone))
+	n -= plus ? n_fabric + 1 : 0;
+	if (n >= sizeof(named.name) || n_zone >= sizeof(named.zone) || n_fabric >= sizeof(fabric))
 		return -EBADMSG;
+	if (plus)
+		memcpy(fabric, plus + 1, n_fabric);
 	memcpy(named.name, text, n);
 	if (n_zone)
 		memcpy(named.zone, at + 1, n_zone);
 	if (strlen(named.zone) != n_zone || strspn(named.zone, zone_set) != n_zone)
 		return -EBADMSG;
 	if (strlen(named.name) != n || !peer_name_is_valid(named.name))
+		return -EBADMSG;
+	if (strlen(fabric) != n_fabric || (plus && peer_fabric_parse(named.name, fabric, named.fabric) < 0))
 		return -EBADMSG;
 	*ret = named;
 	return 0;
@@ -75,7 +97,7 @@ int peer_list_parse(const char *text, struct peer_named **ret_named, size_t *ret
 		named = p;
 		if (peer_named_parse(text, size, &named[n]) < 0) {
 			free(named);
-			return err_set(err, -EINVAL, "peers.members: \"%.*s\" is not HOST:PORT[@ZONE]",
+			return err_set(err, -EINVAL, "peers.members: \"%.*s\" is not HOST:PORT[+FABRIC][@ZONE]",
 			               (int)(size < 100 ? size : 100), text);
 		}
 		n++;
@@ -113,7 +135,8 @@ const struct peer_membership_ops peer_membership_static = { "static", static_ope
 
 struct poll {
 	struct peer_membership_opts o;
-	char *host, *port; /* of a name */
+	char *host, *port; /* of a name; and of libfabric, or NULL */
+	char *fabric;
 	char *path, *last; /* of a file, and what was in it */
 	unsigned every_s;
 	void (*look)(struct poll *d);
@@ -123,13 +146,14 @@ struct poll {
 	bool stops; /* protected by lock */
 };
 
-static int one_address(const struct addrinfo *a, const char *port, struct peer_named *ret)
+static int one_address(const struct addrinfo *a, const struct poll *d, struct peer_named *ret)
 {
 	char host[64], text[FLIP_PEER_NAME];
 
 	if (getnameinfo(a->ai_addr, a->ai_addrlen, host, sizeof(host), NULL, 0, NI_NUMERICHOST) != 0)
 		return -EBADMSG;
-	(void)snprintf(text, sizeof(text), strchr(host, ':') ? "[%.60s]:%.5s" : "%.60s:%.5s", host, port);
+	(void)snprintf(text, sizeof(text), strchr(host, ':') ? "[%.60s]:%.5s%s%.5s" : "%.60s:%.5s%s%.5s", host, d->port,
+	               d->fabric ? "+" : "", d->fabric ? d->fabric : "");
 	return peer_named_parse(text, strlen(text), ret);
 }
 
@@ -148,7 +172,7 @@ static void resolve(struct poll *d)
 		cap++;
 	named = calloc(cap ? cap : 1, sizeof(*named));
 	for (const struct addrinfo *a = list; named && a; a = a->ai_next)
-		n += one_address(a, d->port, &named[n]) == 0;
+		n += one_address(a, d, &named[n]) == 0;
 	if (named && n)
 		d->o.changed(d->o.arg, named, n);
 	free(named);
@@ -209,10 +233,14 @@ static int dns_open(const struct peer_membership_opts *o, void **ret, struct err
 	d->o = *o;
 	d->every_s = DNS_EVERY_S;
 	d->look = resolve;
+	d->fabric = strchr(d->host, '+');
+	if (d->fabric)
+		*d->fabric++ = '\0';
 	d->port = strrchr(d->host, ':');
-	if (!d->port || d->port == d->host || !peer_name_is_valid(d->host)) {
+	if ((d->fabric && (!*d->fabric || strspn(d->fabric, "0123456789") != strlen(d->fabric))) || !d->port ||
+	    d->port == d->host || !peer_name_is_valid(d->host)) {
 		poll_free(d);
-		return err_set(err, -EINVAL, "peers.members: \"dns:%.100s\" is not dns:NAME:PORT", o->where);
+		return err_set(err, -EINVAL, "peers.members: \"dns:%.100s\" is not dns:NAME:PORT[+PORT]", o->where);
 	}
 	*d->port++ = '\0';
 	return poll_start(d, ret, err);

@@ -15,6 +15,7 @@ struct peer_membership_opts {
 	const char *where; /* what follows "static:", "dns:", "etcd:" */
 	const char *self;  /* our name and zone, for those that must be told */
 	const char *zone;
+	const char *fabric;  /* where we listen for libfabric; "": nowhere */
 	const char *ca_file; /* NULL: the system's */
 	peer_members_changed changed;
 	void *arg;
@@ -31,10 +32,12 @@ extern const struct peer_membership_ops peer_membership_static, peer_membership_
 /* By the scheme of "static:...": NULL and -EINVAL in words. */
 const struct peer_membership_ops *peer_membership_choose(const char *members, const char **ret_where, struct err *err);
 
-/* "HOST:PORT@ZONE,..." */
+/* "HOST:PORT+FABRIC@ZONE,..." */
 int peer_list_parse(const char *text, struct peer_named **ret_named, size_t *ret_n, struct err *err);
-/* One "HOST:PORT[@ZONE]". -EBADMSG. */
+/* One "HOST:PORT[+FABRIC][@ZONE]", FABRIC: where it listens for libfabric, as below. -EBADMSG. */
 int peer_named_parse(const char *text, size_t size, struct peer_named *ret);
+/* "HOST:PORT", or "PORT" at the host of this name. -EBADMSG. */
+int peer_fabric_parse(const char *name, const char *text, char ret[FLIP_PEER_NAME]);
 
 /* ---- etcd's JSON (etcd_json.c), for its membership and its fuzzer ---- */
 
@@ -51,8 +54,9 @@ struct etcd_answer {
 	int64_t ttl;
 	bool is_canceled; /* a watch that has ended, or is of a revision that is gone */
 };
-/* An answer of kv/range, lease/grant, lease/keepalive or one line of watch. Values are JSON objects {"zone": ...}; a
- * key whose last part is no member's name is passed over. -EBADMSG. */
+/* An answer of kv/range, lease/grant, lease/keepalive or one line of watch. Values are JSON objects {"zone": ...,
+ * "fabric":
+ * ...}; a key whose last part is no member's name is passed over. -EBADMSG. */
 int etcd_answer_parse(const void *data, size_t size, struct etcd_answer *ret, struct err *err);
 void etcd_answer_done(struct etcd_answer *a);
 int etcd_base64(const void *data, size_t size, struct base_buf *buf);

@@ -48,18 +48,21 @@ struct flip_peers_opts {
 	const char *listen;     /* "0.0.0.0:8422"; NULL or "": off, flip_peers_new() gives NULL */
 	const char *advertise;  /* "10.0.0.5:8422", our name among members; NULL: the address of the route to them */
 	const char *zone;       /* "" : none */
-	const char *members;    /* "static:HOST:PORT[@ZONE],...", "dns:NAME:PORT", "file:PATH",
-	                         * "etcd:http://HOST:2379[,...][/PREFIX]" */
+	const char *members;    /* "static:HOST:PORT[+FABRIC][@ZONE],...", "dns:NAME:PORT[+PORT]", "file:PATH",
+	                         * "etcd:http://HOST:2379[,...][/PREFIX]"; FABRIC: [HOST:]PORT for libfabric */
 	const char *token_file; /* the cluster's shared secret, mode 0600 or 0400; NULL: certificates, or -EACCES */
 	const char *cert_file, *key_file, *ca_file; /* mutual TLS; NULL: plain HTTP */
 	const char *etcd_ca_file;
-	const char *transport;     /* "http" (NULL), "fabric" where built in */
-	uint64_t max_up, max_down; /* bytes a second; 0: none */
-	uint64_t link;             /* bytes a second of the link; 0: not known */
-	unsigned link_share;       /* per cent of the link that peers may use, each way; 0: 100 */
-	unsigned max_uploads;      /* requests that are served at once; 0: 32 */
-	unsigned max_asked;        /* requests of ours at once; 0: 32 */
-	unsigned disk_queue;       /* reads of the store at once for others; 0: 4 */
+	const char *transport;        /* "http" (NULL), "fabric": libfabric where it is here, else HTTP */
+	const char *fabric_provider;  /* libfabric's: "tcp" (NULL), "verbs" */
+	const char *fabric_listen;    /* "HOST:PORT"; NULL: the host of listen, the port after its */
+	const char *fabric_advertise; /* its address, as members are told; NULL: that of our name */
+	uint64_t max_up, max_down;    /* bytes a second; 0: none */
+	uint64_t link;                /* bytes a second of the link; 0: not known */
+	unsigned link_share;          /* per cent of the link that peers may use, each way; 0: 100 */
+	unsigned max_uploads;         /* requests that are served at once; 0: 32 */
+	unsigned max_asked;           /* requests of ours at once; 0: 32 */
+	unsigned disk_queue;          /* reads of the store at once for others; 0: 4 */
 	unsigned psi_percent;     /* pressure (some avg10 of cpu, io, memory) beyond which uploads are throttled; 0: 20;
 	                             100: never */
 	const char *pressure_dir; /* where it is read (limit.h); NULL: /proc/pressure */

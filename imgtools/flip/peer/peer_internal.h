@@ -5,13 +5,17 @@
  *   call.c       one question on its way: its headers, its frames
  *   late.c       those that take long: hedges, probes, whom not to believe
  *   document.c   the questions that wait: tables of contents, manifests
- *   server.c     questions of others: who asks, how many at once
- *   server_tls.c the server itself, its certificates, which may change
+ *   question.c   questions of others: who asks, how many at once, what is answered
+ *   server.c     the way that they come by HTTP
+ *   server_tls.c its server, its certificates, which may change
+ *   server_fabric.c   the way that they come by libfabric
  *   answer.c     one answer of ours: pieces as they come, paced
  *   kept.c       pieces as they came, in memory; who was given what
  *   member.c     who is there, how they were, who owns what
  *   membership.c, member_etcd.c, etcd_json.c   where the list of members comes from
- *   transport_http.c, wire.c, auth.c, limit.c  ways, bytes, secrets, amounts
+ *   transport_http.c, transport_fabric.c       the ways that ours take
+ *   fabric_line.c, fabric_wire.c               connections of libfabric, what is said on them
+ *   wire.c, auth.c, limit.c                    bytes, secrets, amounts
  *
  * Locks: p->lock is the asking side's (members, blobs, pieces, calls) and is never held while somebody is told;
  * server.c, answer.c and kept.c have locks of their own, which are taken after it, if at all. */
@@ -155,14 +159,17 @@ struct counts {
 	        missing;
 	_Atomic uint64_t documents_asked, documents_got, documents_served, contents_served;
 	_Atomic uint64_t garbage;
+	struct peer_fabric_counts fabric;
 };
 
 struct flip_peers {
 	struct flip_peers_opts o; /* with strings of our own */
-	char *strings[12];
+	char *strings[16];
 	unsigned n_strings;
 	char name[FLIP_PEER_NAME];
-	struct peer_token *token; /* NULL: certificates only */
+	char fabric_listen[FLIP_PEER_NAME],
+	        fabric_name[FLIP_PEER_NAME]; /* where, and as members are told; "": HTTP only */
+	struct peer_token *token;            /* NULL: certificates only */
 	const struct peer_transport_ops *transport;
 	void *way; /* the transport's */
 	const struct peer_membership_ops *membership;
@@ -189,7 +196,8 @@ struct flip_peers {
 	_Atomic unsigned n_live; /* others that are named; read without the lock */
 
 	struct peer_server *server;
-	_Atomic int64_t complained_us; /* of questions that were refused */
+	struct peer_fabric_server *fabric_server; /* NULL: HTTP only */
+	_Atomic int64_t complained_us;            /* of questions that were refused */
 	struct kept *kept;
 	_Atomic unsigned n_serving;
 	_Atomic bool server_stops;
@@ -245,10 +253,34 @@ void peer_member_accuse(struct flip_peers *p, uint32_t member, int64_t now_us);
 /* The member of this question, which it did not answer for being busy, has said nothing else for too long. */
 bool peer_is_busy_for_ever(const struct call *c, int64_t now_us);
 
+/* question.c */
+/* A question of another member, as a way has brought it. */
+struct peer_asked {
+	const char *path;
+	const char *(*header)(void *arg, const char *name); /* "" when there is none */
+	/* Whether its asker has shown a good certificate; NULL: this way has none, only the secret says who asks. */
+	bool (*is_certified)(void *arg, char *ret_why, size_t why_size);
+	void (*from)(void *arg, char *ret, size_t size); /* the asker's address; may leave ret */
+	void *arg;
+};
+/* What it is to be answered with: status and, with 2xx, one of answer, fd and data (which may be NULL when size is 0);
+ * else words. */
+struct peer_reply {
+	unsigned status;
+	char words[ERR_MSG_SIZE], holders[2048];
+	struct flip_peer_answer *answer;
+	int fd;                       /* -1: none */
+	uint64_t offset, size, whole; /* of fd; size: of data, too */
+	char *data;
+};
+/* May take a while: a registry is asked, a document is made. */
+void peer_reply_to(struct flip_peers *p, const struct peer_asked *asked, struct peer_reply *ret);
+void peer_reply_done(struct peer_reply *r);                   /* what was not taken out of it */
+void peer_answer_left(struct flip_peers *p, uint32_t member); /* its place is free */
+
 /* server.c */
 int peer_server_start(struct flip_peers *p, struct err *err);
 void peer_server_stop(struct flip_peers *p);
-void peer_answer_left(struct flip_peers *p, uint32_t member); /* its place is free */
 
 /* server_tls.c */
 struct peer_server;
@@ -258,12 +290,21 @@ int peer_server_open(struct flip_peers *p, int fd_take, MHD_AccessHandlerCallbac
 void peer_server_close(struct peer_server *s);
 bool peer_certificate_is_good(struct MHD_Connection *c, char *ret_why, size_t why_size);
 
+/* server_fabric.c */
+struct peer_fabric_server;
+int peer_fabric_server_start(struct flip_peers *p, const char *listen, struct peer_fabric_server **ret,
+                             struct err *err);
+void peer_fabric_server_stop(struct peer_fabric_server *s);
+
 /* answer.c */
 /* `member`: the asker among members, or PEER_NOBODY. */
 struct flip_peer_answer *peer_answer_new(struct flip_peers *p, const struct flip_peer_ask *ask, const char *asker,
                                          uint32_t member, bool zstd);
 void peer_answer_served(struct flip_peer_answer *a); /* all was promised that will be */
-struct MHD_Response *peer_answer_response(struct flip_peer_answer *a);
+/* Up to `max` bytes of it, waiting for the first of them, at the pace that limits allow: their count, 0 at the end, or
+ * a negative errno: it is to be cut. */
+ssize_t peer_answer_read(struct flip_peer_answer *a, void *to, size_t max);
+void peer_answer_gone(struct flip_peer_answer *a); /* the server's part of it: it was sent, or its asker has gone */
 void peer_answer_unref(struct flip_peer_answer *a);
 
 const struct provider *peer_provider_of(const struct flip_peers *p, const char *kind);

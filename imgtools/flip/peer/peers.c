@@ -12,6 +12,7 @@
 
 #include "base/json.h"
 #include "base/log.h"
+#include "peer/fabric_line.h"
 #include "peer_internal.h"
 
 /* ---- Options ---------------------------------------------------------------------------------------------------- */
@@ -40,7 +41,8 @@ static int copy_opts(struct flip_peers *p, const struct flip_peers_opts *o, stru
 	if (keep(p, &x->listen) < 0 || keep(p, &x->advertise) < 0 || keep(p, &x->zone) < 0 ||
 	    keep(p, &x->members) < 0 || keep(p, &x->token_file) < 0 || keep(p, &x->cert_file) < 0 ||
 	    keep(p, &x->key_file) < 0 || keep(p, &x->ca_file) < 0 || keep(p, &x->etcd_ca_file) < 0 ||
-	    keep(p, &x->transport) < 0 || keep(p, &x->pressure_dir) < 0)
+	    keep(p, &x->transport) < 0 || keep(p, &x->fabric_provider) < 0 || keep(p, &x->fabric_listen) < 0 ||
+	    keep(p, &x->fabric_advertise) < 0 || keep(p, &x->pressure_dir) < 0)
 		return err_set(err, -ENOMEM, "out of memory");
 	x->link_share = x->link_share && x->link_share <= 100 ? x->link_share : 100;
 	x->max_uploads = x->max_uploads ? x->max_uploads : 32;
@@ -83,6 +85,11 @@ static int own_address(char *ret, size_t size)
 	return r;
 }
 
+static bool is_any(const char *address)
+{
+	return strncmp(address, "0.0.0.0:", 8) == 0 || strncmp(address, "[::]:", 5) == 0;
+}
+
 static int choose_name(struct flip_peers *p, struct err *err)
 {
 	const char *given = p->o.advertise ? p->o.advertise : p->o.listen, *port = strrchr(given, ':');
@@ -90,13 +97,43 @@ static int choose_name(struct flip_peers *p, struct err *err)
 
 	if (!port || !peer_name_is_valid(given))
 		return err_set(err, -EINVAL, "peers: \"%.100s\" is not HOST:PORT", given);
-	if (!p->o.advertise && (strncmp(given, "0.0.0.0:", 8) == 0 || strncmp(given, "[::]:", 5) == 0)) {
+	if (!p->o.advertise && is_any(given)) {
 		if (own_address(host, sizeof(host)) < 0)
 			return err_set(err, -EADDRNOTAVAIL, "peers.advertise: not said, and no address is found");
 		(void)snprintf(p->name, sizeof(p->name), "%s%s", host, port);
 	} else {
 		(void)snprintf(p->name, sizeof(p->name), "%s", given);
 	}
+	return 0;
+}
+
+/* Where we listen for libfabric, and what members are told of it. */
+static int choose_fabric(struct flip_peers *p, struct err *err)
+{
+	const char *listen = p->o.fabric_listen, *told = p->o.fabric_advertise, *port;
+	char next[8];
+
+	if (!p->o.transport || strcmp(p->o.transport, "http") == 0)
+		return 0;
+	if (strcmp(p->o.transport, "fabric") != 0)
+		return err_set(err, -EINVAL, "peers.transport: \"%.30s\" is neither http nor fabric", p->o.transport);
+	/* Nothing is encrypted there, and no certificate is shown: what says who asks is the secret. */
+	if (!p->o.token_file)
+		return err_set(
+		        err, -EACCES,
+		        "peers.transport: fabric has no certificates: it needs a token-file, beside them or instead");
+	if (!p->o.fabric_provider)
+		p->o.fabric_provider = "tcp";
+	(void)snprintf(next, sizeof(next), "%u", (unsigned)strtoul(strrchr(p->o.listen, ':') + 1, NULL, 10) + 1);
+	if (peer_fabric_parse(p->o.listen, listen ? listen : next, p->fabric_listen) < 0)
+		return err_set(err, -EINVAL, "peers.fabric-listen: \"%.100s\" is not HOST:PORT",
+		               listen ? listen : next);
+	/* A card of its own has an address of its own. */
+	port = strrchr(p->fabric_listen, ':') + 1;
+	if (!told)
+		told = is_any(p->fabric_listen) || !listen ? port : p->fabric_listen;
+	if (peer_fabric_parse(p->name, told, p->fabric_name) < 0)
+		return err_set(err, -EINVAL, "peers.fabric-advertise: \"%.100s\" is not HOST:PORT", told);
 	return 0;
 }
 
@@ -178,13 +215,13 @@ int flip_peers_new(const struct flip_peers_opts *o, struct flip_peers **ret_peer
 	if (r == 0)
 		r = choose_name(p, err);
 	if (r == 0)
+		r = choose_fabric(p, err);
+	if (r == 0)
 		r = peer_members_init(&p->members, p->name, p->o.zone);
 	if (r == 0 && p->o.token_file)
 		r = peer_token_load(p->o.token_file, &p->token, err);
 	if (r == 0 && !(p->membership = peer_membership_choose(p->o.members, &p->where, err)))
 		r = -EINVAL;
-	if (r == 0 && p->o.transport && strcmp(p->o.transport, "http") != 0)
-		r = err_set(err, -ENOTSUP, "peers.transport: \"%.30s\" is not built in", p->o.transport);
 	if (r == 0 && !(p->kept = kept_new(p->o.cache_bytes)))
 		r = err_set(err, -ENOMEM, "out of memory");
 	if (r < 0) {
@@ -213,24 +250,53 @@ const struct provider *peer_provider_of(const struct flip_peers *p, const char *
 	return NULL;
 }
 
+/* Without libfabric, or without what its provider needs, HTTP stays. */
+static int start_ways(struct flip_peers *p, struct err *err)
+{
+	struct peer_transport_opts o = {
+		.o = &p->o, .token = p->token, .counts = &p->counts.fabric, .tick = peer_tick, .arg = p
+	};
+	struct err why = { 0 };
+	int r;
+
+	if (p->fabric_name[0] && (r = peer_fabric_check(p->o.fabric_provider, &why)) < 0) {
+		if (r != -ENOSYS)
+			return err_set(err, r, "peers.transport: fabric: %s", err_text(&why));
+		base_log(BASE_LOG_WARN, "peers.transport: fabric: %s; going on with HTTP", err_text(&why));
+		p->fabric_name[0] = '\0';
+	}
+	if (p->fabric_name[0])
+		p->transport = &peer_transport_fabric;
+	r = p->transport->open(&o, &p->way, err);
+	if (r == 0)
+		r = peer_server_start(p, err);
+	if (r == 0 && p->fabric_name[0]) {
+		r = peer_fabric_server_start(p, p->fabric_listen, &p->fabric_server, &why);
+		if (r < 0)
+			(void)err_set(err, r, "peers.fabric-listen: %s", err_text(&why));
+	}
+	return r;
+}
+
 int flip_peers_start(struct flip_peers *p, struct err *err)
 {
 	struct peer_membership_opts m = { .where = p->where,
 		                          .self = p->name,
 		                          .zone = p->o.zone,
+		                          .fabric = p->fabric_name,
 		                          .ca_file = p->o.etcd_ca_file,
 		                          .changed = members_changed,
 		                          .arg = p };
-	int r = p->transport->open(&p->o, peer_tick, p, &p->way, err);
+	int r = start_ways(p, err);
 
-	if (r == 0)
-		r = peer_server_start(p, err);
 	if (r == 0)
 		r = p->membership->open(&m, &p->list, err);
 	p->has_list = r == 0;
 	if (r == 0)
-		base_log(BASE_LOG_INFO, "peers: listening at %s as %s%s%s", p->o.listen, p->name,
-		         p->o.zone ? ", zone " : "", p->o.zone ? p->o.zone : "");
+		base_log(BASE_LOG_INFO, "peers: listening at %s as %s%s%s%s%s%s%s", p->o.listen, p->name,
+		         p->o.zone ? ", zone " : "", p->o.zone ? p->o.zone : "",
+		         p->fabric_name[0] ? ", for libfabric (" : "", p->fabric_name[0] ? p->o.fabric_provider : "",
+		         p->fabric_name[0] ? ") at " : "", p->fabric_name);
 	return r;
 }
 
@@ -344,6 +410,16 @@ static const struct {
 	COUNT(documents_served, "tables and manifests sent"),
 	COUNT(contents_served, "contents sent by sendfile"),
 #undef COUNT
+#define COUNT(field, help)                                                    \
+	{                                                                     \
+		"fabric_" #field, offsetof(struct counts, fabric.field), help \
+	}
+	COUNT(asked, "questions asked by libfabric"),
+	COUNT(received, "bytes of answers that came by libfabric"),
+	COUNT(fell_back, "questions asked by HTTP because libfabric had failed"),
+	COUNT(served, "questions answered by libfabric"),
+	COUNT(served_bytes, "bytes of answers sent by libfabric"),
+#undef COUNT
 };
 
 static uint64_t count_of(const struct flip_peers *p, size_t i)
@@ -359,6 +435,8 @@ static json_t *member_json(const struct flip_peers *p, const struct peer_member 
 	                      "failures", (json_int_t)m->n_failed, "garbage", (json_int_t)m->n_garbage, "received",
 	                      (json_int_t)m->received, "under_way", (json_int_t)m->n_active);
 
+	if (o && m->fabric[0])
+		(void)json_object_set_new(o, "fabric", json_string(m->fabric));
 	if (o && is_out)
 		(void)json_object_set_new(o, "left_out_ms", json_integer((m->bad_until_us - now) / 1000));
 	if (o && m->why[0])
@@ -405,6 +483,7 @@ int flip_peers_stat(struct flip_peers *p, struct base_buf *buf)
 	(void)json_object_set_new(top, "name", json_string(p->name));
 	(void)json_object_set_new(top, "zone", json_string(p->o.zone ? p->o.zone : ""));
 	(void)json_object_set_new(top, "transport", json_string(p->transport->name));
+	(void)json_object_set_new(top, "fabric", json_string(p->fabric_name));
 	(void)json_object_set_new(top, "membership", json_string(p->membership->scheme));
 	(void)json_object_set_new(top, "serving", json_integer(atomic_load(&p->n_serving)));
 	(void)json_object_set_new(top, "pace_percent", json_integer(atomic_load(&p->pace_percent)));

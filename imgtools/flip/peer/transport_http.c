@@ -297,7 +297,7 @@ static int http_ask(void *transport, const struct peer_call *call, uint64_t *ret
 		}
 		c->headers = s;
 	}
-	c->call.to = c->call.path = NULL;
+	c->call.to = c->call.fabric = c->call.path = NULL;
 	c->call.headers = NULL;
 	pthread_mutex_lock(&h->lock);
 	if (h->stops) {
@@ -371,8 +371,9 @@ static int copy(const char *text, char **ret)
 	return text && !*ret ? -ENOMEM : 0;
 }
 
-static int http_open(const struct flip_peers_opts *o, bool (*tick)(void *arg), void *arg, void **ret, struct err *err)
+static int http_open(const struct peer_transport_opts *opts, void **ret, struct err *err)
 {
+	const struct flip_peers_opts *o = opts->o;
 	struct http *h = calloc(1, sizeof(*h));
 	int r = -ENOMEM;
 
@@ -381,8 +382,8 @@ static int http_open(const struct flip_peers_opts *o, bool (*tick)(void *arg), v
 	(void)pthread_mutex_init(&h->lock, NULL);
 	LIST_INIT(&h->all);
 	h->last_new = &h->new_calls;
-	h->tick = tick;
-	h->arg = arg;
+	h->tick = opts->tick;
+	h->arg = opts->arg;
 	h->multi = curl_multi_init();
 	if (h->multi && copy(o->cert_file, &h->cert) == 0 && copy(o->key_file, &h->key) == 0 &&
 	    copy(o->ca_file, &h->ca) == 0) {

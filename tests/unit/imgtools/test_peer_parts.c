@@ -2,6 +2,7 @@
 #include "test.h"
 
 #include <errno.h>
+#include <pthread.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -357,6 +358,59 @@ static void members_are_read_from_a_list(void **state)
 	free(named);
 	assert_int_equal(peer_list_parse("a:1,b", &named, &n, NULL), -EINVAL);
 	assert_int_equal(peer_list_parse("a:1@\"", &named, &n, NULL), -EINVAL);
+	/* And where they listen for libfabric. */
+	assert_int_equal(peer_list_parse("a:1+2@z, [::1]:2+3,b:1+10.1.0.5:4,c:3", &named, &n, NULL), 0);
+	assert_int_equal(n, 4);
+	assert_string_equal(named[0].name, "a:1");
+	assert_string_equal(named[0].fabric, "a:2");
+	assert_string_equal(named[0].zone, "z");
+	assert_string_equal(named[1].fabric, "[::1]:3");
+	assert_string_equal(named[2].fabric, "10.1.0.5:4");
+	assert_string_equal(named[3].fabric, "");
+	free(named);
+	assert_int_equal(peer_list_parse("a:1+", &named, &n, NULL), -EINVAL);
+	assert_int_equal(peer_list_parse("a:1+x", &named, &n, NULL), -EINVAL);
+	assert_int_equal(peer_list_parse("a:1+2+3", &named, &n, NULL), -EINVAL);
+	assert_int_equal(peer_list_parse("a:1@z+2", &named, &n, NULL), -EINVAL);
+}
+
+struct told {
+	pthread_mutex_t lock;
+	pthread_cond_t cond;
+	bool is_told; /* protected by lock */
+	struct peer_named first;
+};
+
+static void take_first(void *arg, const struct peer_named *named, size_t n)
+{
+	struct told *t = arg;
+
+	pthread_mutex_lock(&t->lock);
+	if (n && !t->is_told)
+		t->first = named[0];
+	t->is_told = n > 0;
+	pthread_cond_signal(&t->cond);
+	pthread_mutex_unlock(&t->lock);
+}
+
+static void a_name_of_the_dns_stands_for_addresses_and_both_ports(void **state)
+{
+	struct told t = { .lock = PTHREAD_MUTEX_INITIALIZER, .cond = PTHREAD_COND_INITIALIZER };
+	struct peer_membership_opts o = { .where = "127.0.0.1:8422+8423", .changed = take_first, .arg = &t };
+	void *membership;
+
+	assert_int_equal(peer_membership_dns.open(&o, &membership, NULL), 0);
+	pthread_mutex_lock(&t.lock);
+	while (!t.is_told)
+		pthread_cond_wait(&t.cond, &t.lock);
+	pthread_mutex_unlock(&t.lock);
+	peer_membership_dns.close(membership);
+	assert_string_equal(t.first.name, "127.0.0.1:8422");
+	assert_string_equal(t.first.fabric, "127.0.0.1:8423");
+	o.where = "localhost:1+";
+	assert_int_equal(peer_membership_dns.open(&o, &membership, NULL), -EINVAL);
+	o.where = "localhost:1+host:2";
+	assert_int_equal(peer_membership_dns.open(&o, &membership, NULL), -EINVAL);
 }
 
 /* ---- etcd ---- */
@@ -367,6 +421,9 @@ static void etcd_tells_members_and_leases(void **state)
 	static const char list[] = "{\"header\":{\"revision\":\"9007199254740993\"},\"kvs\":[{\"key\":"
 	                           "\"L2ZsaXAvcGVlcnMvMTAuMC4wLjE6ODQyMg==\",\"value\":\"eyJ6b25lIjoiYSJ9\"},"
 	                           "{\"key\":\"L2ZsaXAvcGVlcnMveA==\"}]}";
+	/* The same key with {"zone":"","fabric":"8423"}. */
+	static const char fabric[] = "{\"kvs\":[{\"key\":\"L2ZsaXAvcGVlcnMvMTAuMC4wLjE6ODQyMg==\",\"value\":"
+	                             "\"eyJ6b25lIjoiIiwiZmFicmljIjoiODQyMyJ9\"}]}";
 	static const char gone[] = "{\"result\":{\"events\":[{\"type\":\"DELETE\",\"kv\":{\"key\":"
 	                           "\"L2ZsaXAvcGVlcnMvMTAuMC4wLjE6ODQyMg==\"}}]}}";
 	static const char lease[] = "{\"ID\":\"7587862094069311754\",\"TTL\":\"10\"}";
@@ -380,6 +437,9 @@ static void etcd_tells_members_and_leases(void **state)
 	assert_string_equal(a.items[0].named.zone, "a");
 	assert_false(a.items[0].is_deleted);
 	assert_true(a.revision == INT64_C(9007199254740993));
+	etcd_answer_done(&a);
+	assert_int_equal(etcd_answer_parse(fabric, strlen(fabric), &a, NULL), 0);
+	assert_string_equal(a.items[0].named.fabric, "10.0.0.1:8423");
 	etcd_answer_done(&a);
 	assert_int_equal(etcd_answer_parse(gone, strlen(gone), &a, NULL), 0);
 	assert_int_equal(a.n, 1);
@@ -516,6 +576,7 @@ int main(void)
 		cmocka_unit_test(who_fails_is_left_out_longer_each_time),
 		cmocka_unit_test(shares_are_equal),
 		cmocka_unit_test(members_are_read_from_a_list),
+		cmocka_unit_test(a_name_of_the_dns_stands_for_addresses_and_both_ports),
 		cmocka_unit_test(etcd_tells_members_and_leases),
 		cmocka_unit_test(base64_is_the_standard_one),
 		cmocka_unit_test(a_bucket_holds_back_what_is_not_urgent),

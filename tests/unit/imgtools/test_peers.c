@@ -1,5 +1,6 @@
 /* Members of one cluster in one process: who asks whom, what an owner relays, what becomes of those that fail. The blob
- * is of made-up bytes; the "origin" of an owner is a thread that gives them after a moment. */
+ * is of made-up bytes; the "origin" of an owner is a thread that gives them after a moment. All of it twice: by HTTP,
+ * and by libfabric where that is here. */
 #include "test.h"
 
 #include <arpa/inet.h>
@@ -11,6 +12,7 @@
 #include <unistd.h>
 
 #include "base/log.h"
+#include "peer/fabric_line.h"
 #include "peer/peer.h"
 
 enum { N = 4, PIECE = 20000, N_PIECES = 200 };
@@ -111,11 +113,19 @@ static void write_token(struct node *n, const char *secret)
 	assert_int_equal(close(fd), 0);
 }
 
+static const char *transport = "http";
+static const char *fabric_of(const char *name);
+
 static void start(struct node *n, const char *name, const char *members, const char *secret)
 {
 	static const struct flip_peer_provider provider = { .allow = allow, .serve = serve, .document = document };
 	uint8_t *bytes = malloc(N_PIECES * PIECE);
-	struct flip_peers_opts o = { .listen = name, .members = members, .psi_percent = 100, .stall_ms = 1000 };
+	struct flip_peers_opts o = { .listen = name,
+		                     .members = members,
+		                     .transport = transport,
+		                     .fabric_listen = fabric_of(name),
+		                     .psi_percent = 100,
+		                     .stall_ms = 1000 };
 
 	memset(n, 0, sizeof(*n));
 	(void)snprintf(n->name, sizeof(n->name), "%s", name);
@@ -198,13 +208,35 @@ static unsigned owned_by(struct node *n)
 	return k;
 }
 
-static char names[N][24], members[200], pair[100]; /* ports that nobody else has */
+static char names[N][24], fabrics[N][24], members[300], pair[150]; /* ports that nobody else has */
+
+static const char *fabric_of(const char *name)
+{
+	for (unsigned i = 0; i < N; i++) {
+		if (strcmp(names[i], name) == 0)
+			return fabrics[i];
+	}
+	return NULL;
+}
+
+static void make_lists(void)
+{
+	size_t at = (size_t)snprintf(members, sizeof(members), "static:"), n = strlen(members);
+
+	for (unsigned i = 0; i < N; i++) {
+		at += (size_t)snprintf(members + at, sizeof(members) - at, "%s%s%s%s", i ? "," : "", names[i],
+		                       strcmp(transport, "fabric") == 0 ? "+" : "",
+		                       strcmp(transport, "fabric") == 0 ? fabrics[i] : "");
+		n = i == 1 ? at : n;
+	}
+	(void)snprintf(pair, sizeof(pair), "%.*s", (int)n, members);
+}
 
 static int choose_ports(void **state)
 {
-	int fds[N];
+	int fds[2 * N];
 
-	for (unsigned i = 0; i < N; i++) {
+	for (unsigned i = 0; i < 2 * N; i++) {
 		struct sockaddr_in a = { .sin_family = AF_INET, .sin_addr = { htonl(INADDR_LOOPBACK) } };
 		socklen_t size = sizeof(a);
 
@@ -212,16 +244,31 @@ static int choose_ports(void **state)
 		if (fds[i] < 0 || bind(fds[i], (struct sockaddr *)&a, size) < 0 ||
 		    getsockname(fds[i], (struct sockaddr *)&a, &size) < 0)
 			return -1;
-		(void)snprintf(names[i], sizeof(names[i]), "127.0.0.1:%u", ntohs(a.sin_port));
+		(void)snprintf(i < N ? names[i] : fabrics[i - N], sizeof(names[0]), "127.0.0.1:%u", ntohs(a.sin_port));
 	}
-	for (unsigned i = 0; i < N; i++)
+	for (unsigned i = 0; i < 2 * N; i++)
 		(void)close(fds[i]);
-	(void)snprintf(members, sizeof(members), "static:%s,%s,%s,%s", names[0], names[1], names[2], names[3]);
-	(void)snprintf(pair, sizeof(pair), "static:%s,%s", names[0], names[1]);
+	make_lists();
 	return 0;
 }
 
 static const char secret[] = "a secret of the cluster";
+
+static uint64_t count_of(struct node *n, const char *name)
+{
+	struct base_buf b = BASE_BUF_INIT(1 << 20);
+	char line[80];
+	const char *at;
+	uint64_t v;
+
+	(void)snprintf(line, sizeof(line), "\nflip_peer_%s_total ", name);
+	assert_int_equal(flip_peers_metrics(n->peers, &b), 0);
+	at = strstr(base_buf_text(&b), line);
+	assert_non_null(at);
+	v = strtoull(at + strlen(line), NULL, 10);
+	base_buf_done(&b);
+	return v;
+}
 
 static void owners_fetch_what_others_ask_for_and_each_piece_once(void **state)
 {
@@ -241,6 +288,11 @@ static void owners_fetch_what_others_ask_for_and_each_piece_once(void **state)
 		from_origin += atomic_load(&nodes[i].from_origin);
 	assert_int_equal(from_origin, N_PIECES - owned_by(&nodes[0]));
 	assert_int_equal(atomic_load(&nodes[0].n_asked), 0);
+	if (strcmp(transport, "fabric") == 0) { /* all of it, and nothing by the other way */
+		assert_int_equal(count_of(&nodes[0], "fabric_received"), count_of(&nodes[0], "received"));
+		assert_true(count_of(&nodes[0], "fabric_asked") > 0);
+	}
+	assert_int_equal(count_of(&nodes[0], "fabric_fell_back"), 0);
 	for (unsigned i = 0; i < N; i++)
 		end(&nodes[i]);
 }
@@ -443,6 +495,15 @@ int main(void)
 		cmocka_unit_test(neither_secret_nor_certificates_is_refused),
 	};
 
+	struct err err = { 0 };
+	int r;
+
 	base_log_set_level(BASE_LOG_ERROR);
-	return cmocka_run_group_tests(tests, choose_ports, NULL);
+	r = cmocka_run_group_tests(tests, choose_ports, NULL);
+	if (peer_fabric_check("tcp", &err) < 0) {
+		print_message("by libfabric: skipped: %s\n", err_text(&err));
+		return r;
+	}
+	transport = "fabric";
+	return cmocka_run_group_tests(tests, choose_ports, NULL) + r;
 }

@@ -1,0 +1,139 @@
+#!/bin/bash
+# Members that ask each other by libfabric (its tcp provider), each in a network namespace behind a link of 200 Mbit/s: an image that
+# all start at once, right to the byte and out of the registry once; beside members that have only HTTP; one killed in the middle; one
+# with another secret; one whose address for libfabric leads nowhere; and where libfabric is missing.
+. "$(dirname "$0")/flip/lib.sh"
+. "$(dirname "$0")/flip/peers.sh"
+begin flip-peers-fabric docker-registry skopeo
+net_up 4 200mbit
+
+python3 $here/herd-tree.py "$work/tree" 16
+layout_of "$work/plain" t "$work/tree"
+"$flip" convert -f zstd-chunked --no-prefetch "oci:$work/plain:t" "oci:$work/zstd:t" >/dev/null || fail "convert"
+start_cluster_registry
+push_to_cluster "$work/zstd" t
+packed=$(du -sb "$work/zstd/blobs" | cut -f1)
+quiet="FLIP_BACKGROUND_WAIT=3600"
+fabric="FLIP_PEERS_TRANSPORT=fabric"
+export FI_PROVIDER=tcp # the others of libfabric's would look for their cards
+
+herd() { # I...: mount and read everything on these nodes, then compare
+	local i pids=()
+	for i in "$@"; do
+		{ node_ctl "$i" mount "$at_registry/img:t" "$work/mnt$i" && cat "$work/mnt$i"/*/* >/dev/null; } 2>>"$work/out" &
+		pids+=($!)
+	done
+	for i in "${pids[@]}"; do
+		wait "$i" || fail "a node has not started: $(tail -n 3 "$work/out"; tail -n 3 "$work"/n*.log)"
+	done
+	for i in "$@"; do
+		diff -r "$work/tree" "$work/mnt$i" >"$work/out" || fail "node $i shows other bytes: $(head -n 3 "$work/out")"
+		node_ctl "$i" fsck >"$work/out" || fail "node $i: $(<"$work/out")"
+	done
+}
+sum_of() { # NAME I...
+	local name=$1 sum=0 i
+	shift
+	for i in "$@"; do
+		sum=$((sum + $(node_peers "$i" "$name")))
+	done
+	echo $sum
+}
+way_of() { node_ctl "$1" peers --json | python3 -c 'import json,sys; print(json.load(sys.stdin)["transport"])'; }
+# As etcd would tell it: where each listens for libfabric, 8423 unless it is said otherwise.
+fabric_list() { # [PORT OF NODE 2]
+	echo "static:$(member 1)+8423,$(member 2)+${1:-8423},$(member 3)+8423,$(member 4)+8423"
+}
+
+# ---- All by libfabric, members by etcd --------------------------------------------------------------------------------
+
+members=$(fabric_list)
+if command -v etcd >/dev/null; then
+	spawn_in r etcd --data-dir "$work/etcd" --listen-client-urls http://0.0.0.0:2379 --advertise-client-urls http://$(address r):2379 \
+		--listen-peer-urls http://127.0.0.1:2380 --log-level error >>"$work/etcd.log" 2>&1
+	members=etcd:http://$(address r):2379
+fi
+for i in 1 2 3 4; do
+	start_node $i $quiet $fabric
+done
+[[ $(way_of 1) == fabric ]] || skip "no libfabric here: $(grep -h libfabric "$work/n1.log" | head -n 1)"
+for i in 1 2 3 4; do
+	for _ in {1..200}; do
+		(($(node_ctl "$i" peers --json | python3 -c 'import json,sys; print(sum(m["named"] and m.get("fabric", "").endswith(":8423") for m in json.load(sys.stdin)["members"]))') == 4)) && continue 2
+		sleep 0.05
+	done
+	fail "node $i does not learn where members listen: $(node_ctl "$i" peers --json)"
+done
+before=$(out_of_registry)
+herd 1 2 3 4
+bytes=$(($(out_of_registry) - before))
+((bytes < packed * 12 / 10 + 200000)) || fail "$bytes bytes left the registry for an image of $packed"
+received=$(sum_of received 1 2 3 4)
+(($(sum_of fabric_received 1 2 3 4) == received && received > packed)) || fail "of $received bytes $(sum_of fabric_received 1 2 3 4) came by libfabric"
+(($(sum_of fabric_fell_back 1 2 3 4) == 0)) || fail "$(sum_of fabric_fell_back 1 2 3 4) questions went by HTTP: $(grep -h libfabric "$work"/n*.log | head -n 3)"
+node_ctl 1 peers | grep -q "^libfabric at $(address 1):8423: [1-9]" || fail "flip peers does not tell of libfabric: $(node_ctl 1 peers)"
+node_ctl 1 stat --metrics | grep -q '^flip_peer_fabric_asked_total [1-9]' || fail "no metrics of libfabric"
+echo "4 nodes at once by libfabric: $((bytes * 100 / packed)) % of the image left the registry, $received bytes between members, none by HTTP"
+end_nodes
+
+# ---- Beside those that have it not; one killed ----------------------------------------------------------------------------
+
+members=static:$(member 1)+8423,$(member 2)+8423,$(member 3)+8423,$(member 4)
+for i in 1 2 3; do
+	start_node $i $quiet $fabric
+done
+start_node 4 $quiet
+herd 1 2 3 4
+by_http=$(($(sum_of received 1 2 3) - $(sum_of fabric_received 1 2 3)))
+((by_http > 0 && $(sum_of fabric_received 1 2 3) > 0)) || fail "with one member without libfabric $by_http bytes came by HTTP, $(sum_of fabric_received 1 2 3) by libfabric"
+(($(sum_of fabric_fell_back 1 2 3) == 0 && $(node_peers 4 received) > 0)) || fail "a member without libfabric was tried by it"
+echo "a member without libfabric: asks, and is asked, by HTTP"
+end_nodes
+
+members=$(fabric_list)
+for i in 1 2 3 4; do
+	start_node $i $quiet $fabric
+done
+node_ctl 4 mount "$at_registry/img:t" "$work/mnt4" || fail "mount"
+(sleep 0.3; kill -9 "${node_pid[4]}") &
+killer=$!
+herd 1 2 3
+wait $killer
+end_nodes
+echo "a node was killed in the middle: the others have everything"
+
+# ---- Another secret -----------------------------------------------------------------------------------------------------
+
+(umask 077; head -c 32 /dev/urandom | base64 >"$work/token2")
+for i in 1 2 3; do
+	start_node $i $quiet $fabric
+done
+start_node 4 $quiet $fabric FLIP_PEERS_TOKEN_FILE="$work/token2"
+herd 1 2 3
+herd 4
+(($(node_peers 4 received) == 0)) || fail "who has another secret got $(node_peers 4 received) bytes"
+grep -q "libfabric is refused: not of this cluster" "$work"/n[123].log || fail "nobody says whom it refused: $(tail -n 3 "$work"/n[123].log)"
+echo "another secret: refused by libfabric and by HTTP, and named"
+end_nodes
+
+# ---- What leads nowhere --------------------------------------------------------------------------------------------------
+
+members=$(fabric_list 9999)
+for i in 1 2 3 4; do
+	start_node $i $quiet $fabric
+done
+herd 1 2 3 4
+(($(sum_of fabric_fell_back 1 3 4) > 0)) || fail "nobody has fallen back to HTTP"
+was_left_out 1 "$(member 2)" && fail "a member was left out that HTTP reaches"
+echo "an address that leads nowhere: $(sum_of fabric_fell_back 1 3 4) questions asked by HTTP in its place, $(sum_of fabric_asked 1 2 3 4) by libfabric"
+end_nodes
+
+members=$(fabric_list)
+FI_PROVIDER= start_node 1 $quiet $fabric FLIP_PEERS_FABRIC_PROVIDER=pigeon
+start_node 2 $quiet $fabric
+[[ $(way_of 1) == http ]] || fail "a provider that is none: $(way_of 1)"
+grep -q "provider pigeon.*going on with HTTP" "$work/n1.log" || fail "the log does not say what is missing: $(tail -n 3 "$work/n1.log")"
+herd 1 2
+(($(node_peers 2 fabric_fell_back) > 0)) || fail "node 2 has not fallen back"
+echo "a provider that is not here: said, and HTTP in its place"
+end_nodes
