@@ -30,7 +30,7 @@ int sched_tier_open(struct eng_sched *s, struct err *err)
 		                             .alloc = s->exec.host_alloc,
 		                             .free = s->exec.host_free,
 		                             .ctx = s->exec.ctx };
-	const struct eng_kv_hooks hooks = { s, tier_page_published, tier_page_evicted };
+	const struct eng_kv_hooks hooks = { s, sched_tier_page_published, sched_tier_page_evicted };
 	struct sched_tier *t = &s->tier;
 	int r;
 
@@ -82,11 +82,11 @@ void sched_tier_take(struct eng_sched *s)
 		give_up(s);
 		return;
 	}
-	tier_take_out(s);
-	tier_take_read(s);
-	tier_take_stored(s);
-	tier_take_in(s);
-	tier_go_on(s);
+	sched_tier_take_out(s);
+	sched_tier_take_read(s);
+	sched_tier_take_stored(s);
+	sched_tier_take_in(s);
+	sched_tier_go_on(s);
 }
 
 /* ---- Waiting ---- */
@@ -126,7 +126,7 @@ static void wait_for_all_in(struct eng_sched *s)
 	struct sched_tier *t = &s->tier;
 
 	while (t->in.n > 0) {
-		tier_take_in(s);
+		sched_tier_take_in(s);
 		if (t->in.n > 0 && !tier_first(&t->in)->is_in)
 			(void)s->exec.copy_wait(s->exec.ctx, tier_first(&t->in)->ticket);
 		else if (t->in.n > 0)
@@ -141,7 +141,7 @@ void sched_tier_settle(struct eng_sched *s)
 	wait_for_all_in(s);
 	while (s->tier.out.n > 0) {
 		(void)s->exec.copy_wait(s->exec.ctx, tier_first(&s->tier.out)->ticket);
-		tier_take_out(s);
+		sched_tier_take_out(s);
 	}
 }
 
@@ -197,8 +197,8 @@ void sched_tier_stop(struct eng_sched *s)
 	(void)drop_waiting(s, NULL);
 	sched_tier_settle(s);
 	while (s->tier.n_reads > 0 || s->tier.n_stores > 0) {
-		tier_take_read(s);
-		tier_take_stored(s);
+		sched_tier_take_read(s);
+		sched_tier_take_stored(s);
 		nap();
 	}
 }

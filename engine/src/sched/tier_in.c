@@ -223,7 +223,7 @@ static bool read_page(struct eng_sched *s, struct sreq *r, uint32_t i)
 	return true;
 }
 
-void tier_take_read(struct eng_sched *s)
+void sched_tier_take_read(struct eng_sched *s)
 {
 	struct eng_pc_loaded loaded;
 
@@ -329,7 +329,7 @@ static void go_on(struct eng_sched *s, struct sreq *r)
 		finish_load(s, r);
 }
 
-void tier_go_on(struct eng_sched *s)
+void sched_tier_go_on(struct eng_sched *s)
 {
 	struct sreq *waiting[PREFETCH];
 	uint32_t n = 0;
@@ -409,7 +409,7 @@ static void take_one(struct eng_sched *s, const struct tier_copy *c, bool is_goo
 		eng_kv_host_clear_from_disk(s->tier.host, c->slot);
 }
 
-void tier_take_in(struct eng_sched *s)
+void sched_tier_take_in(struct eng_sched *s)
 {
 	struct sched_tier *t = &s->tier;
 	uint64_t bytes = 0;

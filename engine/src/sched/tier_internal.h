@@ -22,17 +22,17 @@ static inline void tier_pop(struct tier_ring *ring)
 }
 
 /* tier_out.c */
-void tier_page_published(void *s, uint32_t page);
-void tier_page_evicted(void *s, uint32_t page);
-void tier_take_out(struct eng_sched *s);
+void sched_tier_page_published(void *s, uint32_t page);
+void sched_tier_page_evicted(void *s, uint32_t page);
+void sched_tier_take_out(struct eng_sched *s);
 /* Orders that the disk has written. */
-void tier_take_stored(struct eng_sched *s);
+void sched_tier_take_stored(struct eng_sched *s);
 
 /* tier_in.c */
-void tier_take_in(struct eng_sched *s);
+void sched_tier_take_in(struct eng_sched *s);
 /* Orders that the disk has read. */
-void tier_take_read(struct eng_sched *s);
+void sched_tier_take_read(struct eng_sched *s);
 /* Of all that load: asks for more, or ends it. */
-void tier_go_on(struct eng_sched *s);
+void sched_tier_go_on(struct eng_sched *s);
 
 #endif

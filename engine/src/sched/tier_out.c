@@ -33,7 +33,7 @@ static struct tier_copy *send_out(struct eng_sched *s, uint32_t page)
 	struct tier_copy copy = { .page = page };
 
 	if (t->out.n == t->out.cap)
-		tier_take_out(s);
+		sched_tier_take_out(s);
 	if (!key || t->out.n == t->out.cap)
 		return NULL;
 	p.key = *key;
@@ -68,7 +68,7 @@ static uint32_t find_slot(struct eng_sched *s, uint32_t page)
 	return key ? eng_kv_host_find(s->tier.host, key) : ENG_KV_NO_SLOT;
 }
 
-void tier_page_published(void *arg, uint32_t page)
+void sched_tier_page_published(void *arg, uint32_t page)
 {
 	struct eng_sched *s = arg;
 
@@ -76,7 +76,7 @@ void tier_page_published(void *arg, uint32_t page)
 		(void)send_out(s, page); /* if not now, then when it is evicted */
 }
 
-void tier_page_evicted(void *arg, uint32_t page)
+void sched_tier_page_evicted(void *arg, uint32_t page)
 {
 	struct eng_sched *s = arg;
 	uint32_t slot = find_slot(s, page);
@@ -94,7 +94,7 @@ void tier_page_evicted(void *arg, uint32_t page)
 		c->is_bad = true; /* it is written over while it is read */
 }
 
-void tier_take_out(struct eng_sched *s)
+void sched_tier_take_out(struct eng_sched *s)
 {
 	struct sched_tier *t = &s->tier;
 	uint32_t n = 0;
@@ -116,7 +116,7 @@ void tier_take_out(struct eng_sched *s)
 
 /* ---- To the disk ---- */
 
-void tier_take_stored(struct eng_sched *s)
+void sched_tier_take_stored(struct eng_sched *s)
 {
 	uint64_t slot;
 
@@ -194,7 +194,7 @@ bool sched_tier_give(struct eng_sched *s, bool idle)
 	uint32_t n_look = LOOK;
 	bool more = false;
 
-	tier_take_stored(s);
+	sched_tier_take_stored(s);
 	while (give_one(s, idle ? 0 : 1, &more) && idle)
 		;
 	eng_kv_host_counts(s->tier.host, &c);
