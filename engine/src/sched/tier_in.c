@@ -240,6 +240,8 @@ static void ask_disk(struct eng_sched *s, struct sreq *r)
 	uint32_t i = r->load_asked > r->load_next ? r->load_asked : r->load_next, end = r->load_end, ahead;
 	struct eng_kv_host_counts c;
 
+	if (r->load_end <= r->load_next) /* cut, while what is behind it was on its way */
+		return;
 	eng_kv_host_counts(s->tier.host, &c);
 	ahead = c.n_slots / 4 > 1 ? c.n_slots / 4 : 1;
 	end = end - r->load_next > ahead ? r->load_next + ahead : end;
