@@ -214,7 +214,7 @@ $(HOST_PLUGIN): $(GPU_C) kernels/gpu/entry.c kernels/gpu/rt_host.c $(GPU_PLAIN_C
 	@mkdir -p $(@D)
 	$(Q)$(CC) $(CPPFLAGS) -Ikernels -DGPU_KIND='"cuda"' $(PLUGIN_CFLAGS) $(if $(SAN),-fsanitize=$(SAN)) -shared -o $@ \
 		$(filter %.c,$^) -lm
-$(B)/tests/unit/gpu_host/test_gpu_engine: | $(HOST_PLUGIN)
+$(B)/tests/unit/gpu_host/test_gpu_engine $(B)/tests/unit/gpu_host/test_gpu_tiers: | $(HOST_PLUGIN)
 
 .PHONY: plugins
 plugins: $(PLUGINS)

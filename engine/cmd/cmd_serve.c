@@ -20,8 +20,9 @@ struct serve {
 	const char *tool_format, *reasoning_format, *api_key_file;
 	struct opt_list loras;
 	const char *host, *socket, *served_name, *port_file, *idle_exit, *cache_dir;
+	const char *host_cache_policy;
 	uint32_t port, max_running, max_queued, max_connections, drain_s, step_ms;
-	uint64_t kv_bytes, state_bytes, max_body, cache_bytes;
+	uint64_t kv_bytes, state_bytes, max_body, cache_bytes, host_cache_bytes;
 	bool show_config, prefix_cache, speculation;
 	uint64_t idle_ms; /* what idle_exit means */
 };
@@ -53,6 +54,10 @@ const struct opt cmd_serve_opts[] = {
 	  "keep computed prompts there, for the next start", NULL },
 	{ "cache-bytes", 0, OPT_SIZE, offsetof(struct serve, cache_bytes), "BYTES", "most bytes in that folder [4G]",
 	  NULL },
+	{ "host-cache-bytes", 0, OPT_SIZE, offsetof(struct serve, host_cache_bytes), "BYTES",
+	  "GPU: host memory for computed prompts that give way to others; 0: none [0]", NULL },
+	{ "host-cache-policy", 0, OPT_CHOICE, offsetof(struct serve, host_cache_policy), "KIND",
+	  "copy them when they give way, or as soon as they are complete [write-back]", "write-back,write-through" },
 	{ "prefix-cache", 0, OPT_FLAG, offsetof(struct serve, prefix_cache), NULL,
 	  "do not compute again what a prompt has in common with one before [yes]", NULL },
 	{ "speculation", 0, OPT_FLAG, offsetof(struct serve, speculation), NULL,
@@ -104,6 +109,10 @@ static const struct base_config_key keys[] = {
 	  "folder for computed prompts", NULL },
 	{ "serve", "cache-bytes", NULL, OPT_SIZE, offsetof(struct serve, cache_bytes), "most bytes in that folder",
 	  NULL },
+	{ "serve", "host-cache-bytes", "OCAI_ENGINE_HOST_CACHE_BYTES", OPT_SIZE,
+	  offsetof(struct serve, host_cache_bytes), "GPU: host memory for computed prompts", NULL },
+	{ "serve", "host-cache-policy", NULL, OPT_CHOICE, offsetof(struct serve, host_cache_policy),
+	  "when they are copied there", "write-back,write-through" },
 	{ "serve", "prefix-cache", NULL, OPT_FLAG, offsetof(struct serve, prefix_cache), "use prefixes again", NULL },
 	{ "serve", "speculation", NULL, OPT_FLAG, offsetof(struct serve, speculation), "guess tokens", NULL },
 	{ "serve", "step-ms", NULL, OPT_UINT, offsetof(struct serve, step_ms), "share of prompts in a step", NULL },
@@ -232,6 +241,9 @@ static void log_plan(void *arg, const struct eng_memory_plan *p)
 	if (p->n_states)
 		base_log(BASE_LOG_INFO, "memory: recurrent states %.1f MiB (%u slots, %u of them for copies)",
 		         mib(p->state_bytes), p->n_states, p->n_states - p->max_running);
+	if (p->host_cache_bytes)
+		base_log(BASE_LOG_INFO, "memory: pinned on the host for prompts that give way, up to %.1f MiB",
+		         mib(p->host_cache_bytes));
 	base_log(BASE_LOG_INFO,
 	         "memory: weights %.1f MiB mapped and %.1f MiB beside them, K/V %.1f MiB (%u pages of %u tokens), "
 	         "activations %.1f MiB; context %u, %u requests together",
@@ -290,6 +302,8 @@ static int open_and_serve(const struct serve *o, const struct inherited *sockets
 	options.state_bytes = o->state_bytes;
 	options.cache_dir = o->cache_dir && *o->cache_dir ? o->cache_dir : NULL;
 	options.cache_bytes = o->cache_bytes;
+	options.host_cache_bytes = o->host_cache_bytes;
+	options.host_write_through = strcmp(o->host_cache_policy, "write-through") == 0;
 	options.no_prefix_cache = !o->prefix_cache;
 	options.no_speculation = !o->speculation;
 	options.step_ms = o->step_ms;
@@ -331,6 +345,7 @@ static const struct serve defaults = { .m = { .backend = "auto", .kv_dtype = "au
 	                               .drain_s = 30,
 	                               .step_ms = 100,
 	                               .cache_bytes = UINT64_C(4) << 30,
+	                               .host_cache_policy = "write-back",
 	                               .prefix_cache = true,
 	                               .speculation = true };
 

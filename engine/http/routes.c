@@ -288,6 +288,23 @@ void handle_metrics(struct exchange *x)
 	       s.kv_pages_cached);
 	metric(&out, "kv_evictions_total", "counter", "Cached pages given up for others.", (double)s.kv_evictions);
 	metric(&out, "preemptions_total", "counter", "Requests set back because pages ran out.", (double)s.n_preempted);
+	metric(&out, "host_tokens_total", "counter", "Prompt tokens copied back from host memory.",
+	       (double)s.host_tokens);
+	metric(&out, "host_pages", "gauge", "Pages that host memory has room for.", s.host_pages_total);
+	metric(&out, "host_pages_used", "gauge", "Pages of host memory on their way.", s.host_pages_used);
+	metric(&out, "host_pages_cached", "gauge", "Pages of host memory that hold known prefixes.",
+	       s.host_pages_cached);
+	metric(&out, "host_bytes_out_total", "counter", "Bytes of K and V copied to host memory.",
+	       (double)s.host_bytes_out);
+	metric(&out, "host_bytes_in_total", "counter", "Bytes of K and V copied back.", (double)s.host_bytes_in);
+	metric(&out, "host_given_up_total", "counter", "Pages of host memory given up for others.",
+	       (double)s.host_pages_given_up);
+	metric(&out, "host_lost_total", "counter", "Pages that gave way and found no room in host memory.",
+	       (double)s.host_pages_lost);
+	metric(&out, "host_damaged_total", "counter", "Pages of host memory refused.", (double)s.host_pages_damaged);
+	metric(&out, "loads_refused_total", "counter",
+	       "Prompts computed although host memory or disk had them, for that was faster.",
+	       (double)s.n_loads_refused);
 	metric(&out, "disk_tokens_total", "counter", "Prompt tokens taken from the cache folder.",
 	       (double)s.disk_tokens);
 	metric(&out, "disk_bytes", "gauge", "Bytes of this model in the cache folder.", (double)s.disk_bytes);

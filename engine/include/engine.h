@@ -29,6 +29,7 @@ struct eng_memory_plan {
 	uint64_t state_bytes; /* models with recurrent layers: states of running requests and copies for prefixes */
 	uint32_t n_states;
 	uint64_t activation_bytes; /* of the largest step */
+	uint64_t host_cache_bytes; /* beside the device: pages that gave way; 0: none */
 	uint32_t n_ctx, max_running;
 };
 
@@ -76,6 +77,10 @@ struct eng_options {
 	 * that opens the same model in the same way. NULL: not. 0 bytes: 4 GiB. */
 	const char *cache_dir;
 	uint64_t cache_bytes;
+	/* GPU: pages of K and V that give way to others are kept in host memory, at most so many bytes, and come back
+	 * when their prompts do; 0: not. write_through: copied as soon as they are complete, not when they give way. */
+	uint64_t host_cache_bytes;
+	bool host_write_through;
 	/* Told what a person should know and is no failure; NULL: nobody. */
 	void (*on_note)(void *arg, const char *text);
 	/* Told the plan before K/V and activations are taken; NULL: nobody. */
@@ -294,6 +299,13 @@ struct eng_stats {
 	uint64_t kv_evictions; /* cached pages given up */
 	uint64_t drafted_tokens, draft_hits; /* speculation: guessed, and guessed right */
 	uint64_t disk_tokens;                /* of cached_tokens: read from the cache folder */
+	uint64_t host_tokens;                /* of cached_tokens: copied back from host memory */
+	uint64_t n_loads_refused;            /* computing was faster than bringing pages from there */
+	/* The cache in host memory: pages used + cached + free = total; given up for others there, found damaged, and
+	 * lost because there was no room on the way; bytes that went there and came back. */
+	uint32_t host_pages_used, host_pages_cached, host_pages_total;
+	uint64_t host_pages_given_up, host_pages_damaged, host_pages_lost;
+	uint64_t host_bytes_out, host_bytes_in;
 	uint64_t disk_bytes, disk_pages_read, disk_pages_written;
 	uint64_t disk_pages_damaged, disk_write_errors;
 	uint32_t n_running, n_queued;

@@ -276,13 +276,28 @@ static void tell_limits(const struct eng_engine *e, const struct eng_options *o)
 		o->on_note(o->plan_arg,
 		           "no speculation: the state of the model's recurrent layers cannot be taken back "
 		           "when a guess was wrong");
+	if (o->host_cache_bytes && !o->no_prefix_cache && !kn_is_on_host(e->backend))
+		o->on_note(o->plan_arg,
+		           "no host cache: the pages of a model with recurrent layers are of no use without "
+		           "their states, which stay on the device");
 	if (o->cache_dir && !o->no_prefix_cache)
 		o->on_note(o->plan_arg, "no prompt cache on disk: the pages of a model with recurrent layers are of no "
 		                        "use without their states, which are too large to be kept there");
 }
 
+/* Pages of a device only: on the host, they are there already. */
+static uint64_t host_cache_bytes(const struct eng_engine *e, const struct eng_options *o)
+{
+	const struct eng_model_info *m = eng_model_info(e->model);
+
+	if (o->host_cache_bytes && kn_is_on_host(e->backend) && o->on_note)
+		o->on_note(o->plan_arg, "no host cache: this backend keeps K and V in host memory; see kv-bytes");
+	return kn_is_on_host(e->backend) || o->no_prefix_cache || m->state_bytes || m->is_encoder ? 0
+	                                                                                          : o->host_cache_bytes;
+}
+
 static void tell_plan(const struct eng_engine *e, const struct eng_options *o, const struct eng_runner_config *config,
-                      uint32_t max_running)
+                      uint32_t max_running, uint64_t host_bytes)
 {
 	const struct eng_model_info *m = eng_model_info(e->model);
 	struct eng_memory_plan plan = { .mapped_bytes = m->mapped_bytes,
@@ -293,7 +308,8 @@ static void tell_plan(const struct eng_engine *e, const struct eng_options *o, c
 		                        .state_bytes = m->state_bytes * config->n_states,
 		                        .n_states = config->n_states,
 		                        .n_ctx = config->n_ctx,
-		                        .max_running = max_running };
+		                        .max_running = max_running,
+		                        .host_cache_bytes = host_bytes };
 
 	plan.activation_bytes = eng_runner_bytes(e->model, config) - plan.kv_bytes - plan.state_bytes;
 	if (o->on_plan)
@@ -328,6 +344,36 @@ static void exec_page_read(void *ctx, uint32_t page, void *dst)
 static void exec_page_write(void *ctx, uint32_t page, const void *src)
 {
 	eng_runner_page_write(ctx, page, src);
+}
+
+static void *exec_host_alloc(void *ctx, size_t bytes)
+{
+	return eng_runner_host_alloc(ctx, bytes);
+}
+
+static void exec_host_free(void *ctx, void *p)
+{
+	eng_runner_host_free(ctx, p);
+}
+
+static int exec_page_copy(void *ctx, uint32_t page, void *host, enum kn_way way, uint64_t *ret_ticket)
+{
+	return eng_runner_page_copy(ctx, page, host, way, ret_ticket);
+}
+
+static int exec_copy_poll(void *ctx, uint64_t ticket)
+{
+	return eng_runner_copy_poll(ctx, ticket);
+}
+
+static int exec_copy_wait(void *ctx, uint64_t ticket)
+{
+	return eng_runner_copy_wait(ctx, ticket);
+}
+
+static int exec_copy_fence(void *ctx, uint64_t ticket)
+{
+	return eng_runner_copy_fence(ctx, ticket);
 }
 
 static void exec_state_copy(void *ctx, uint32_t dst, uint32_t src)
@@ -375,7 +421,11 @@ static int start(struct eng_engine *e, const struct eng_options *o, struct err *
 		                          .no_prefix_cache = o->no_prefix_cache,
 		                          .no_speculation = o->no_speculation,
 		                          .no_ahead = o->no_ahead,
-		                          .step_ms = o->step_ms };
+		                          .step_ms = o->step_ms,
+		                          .host_bytes = host_cache_bytes(e, o),
+		                          .write_through = o->host_write_through,
+		                          .on_note = o->on_note,
+		                          .note_arg = o->plan_arg };
 	struct eng_exec exec;
 	int r;
 
@@ -395,7 +445,7 @@ static int start(struct eng_engine *e, const struct eng_options *o, struct err *
 	if (r < 0)
 		return r;
 	tell_limits(e, o);
-	tell_plan(e, o, &config, max_running);
+	tell_plan(e, o, &config, max_running, sched.host_bytes);
 	r = eng_runner_new(e->model, &config, &e->runner, err);
 	if (r < 0)
 		return r;
@@ -433,6 +483,14 @@ static int start(struct eng_engine *e, const struct eng_options *o, struct err *
 		                  .page_write = exec_page_write,
 		                  .state_copy = exec_state_copy,
 		                  .page_discard = exec_page_discard };
+	if (eng_runner_copies_pages(e->runner)) {
+		exec.host_alloc = exec_host_alloc;
+		exec.host_free = exec_host_free;
+		exec.page_copy = exec_page_copy;
+		exec.copy_poll = exec_copy_poll;
+		exec.copy_wait = exec_copy_wait;
+		exec.copy_fence = exec_copy_fence;
+	}
 	if (exec.runs_ahead && config.n_states > 0 && o->on_note)
 		o->on_note(o->plan_arg, "recurrent layers: steps are computed one at a time");
 	e->info.n_ctx = n_ctx;

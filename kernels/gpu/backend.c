@@ -368,6 +368,7 @@ static void close_device(struct kn_backend *base)
 	gpu_gemm_close(be->gemm);
 	gpu_step_close(be);
 	gpu_picks_close(be);
+	gpu_copies_close(be);
 	gpu_mats_close(be);
 	for (uint32_t i = 0; i < be->heap.n; i++)
 		gpu_rt_free(&be->rt, be->heap.allocs[i].base);
@@ -447,6 +448,7 @@ int gpu_backend_open(const char *kind, const struct kn_config *config, const str
 		                   .free_bytes = free_bytes,
 		                   .takes = takes };
 	gpu_record_ops(&be->ops);
+	gpu_copies_ops(&be->ops);
 	be->base.ops = &be->ops;
 	be->base.keeps_states = true;
 	be->exact = config->exact;

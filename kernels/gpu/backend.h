@@ -334,6 +334,23 @@ struct gpu_flight {
 	bool has_begin;
 };
 
+/* ---- Copies beside the steps: copies.c ---- */
+
+enum { MAX_COPIES = 512 }; /* one way */
+
+struct gpu_copy_way {
+	void *stream;
+	void *events[MAX_COPIES]; /* behind the n-th copy: [n % MAX_COPIES]; made when it is first needed */
+	uint64_t n_begun, n_done;
+	int error; /* nothing goes this way any more */
+};
+
+struct gpu_copies {
+	struct gpu_copy_way ways[2]; /* by enum kn_way */
+	void *here;                  /* an event: how far the operations are */
+	bool is_open;
+};
+
 /* ---- Programs: program.c ---- */
 
 enum gpu_fused { F_ONE, F_QKV, F_BATCH, F_ADD_NORM, F_ROUTER };
@@ -415,6 +432,7 @@ struct gpu_backend {
 	struct gpu_picks picks;
 	struct gpu_flight flights[KN_MAX_AHEAD]; /* of the n-th submit(): [n % KN_MAX_AHEAD] */
 	uint64_t n_submitted, n_waited;
+	struct gpu_copies copies;
 	uint64_t busy_ns;
 	int error; /* the first one; shows at sync */
 	char error_op[64];
@@ -522,6 +540,10 @@ void gpu_picks_drop(struct gpu_backend *be);
 /* To the callers' arrays, what came with flights before this one; they were waited for. */
 void gpu_picks_deliver(struct gpu_backend *be, uint64_t flight);
 void gpu_picks_close(struct gpu_backend *be);
+
+/* copies.c: kn_ops.copy_begin and those beside it. */
+void gpu_copies_ops(struct kn_ops *ops);
+void gpu_copies_close(struct gpu_backend *be);
 
 /* types.c: who reads and writes what */
 enum { ACCESS_READ = 1, ACCESS_WRITE = 2, ACCESS_F32 = 4 /* no kernel takes bfloat16 there */ };

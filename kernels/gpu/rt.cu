@@ -8,12 +8,12 @@
 #if defined(__HIPCC__) || defined(__HIP__)
 #include <hip/hip_runtime.h>
 #define RT(name) hip##name
-#define RT_HOST_ALLOC(p, n) hipHostMalloc((p), (n), hipHostMallocDefault)
+#define RT_HOST_ALLOC(p, n) hipHostMalloc((p), (n), hipHostMallocPortable)
 #define RT_HOST_FREE(p) hipHostFree(p)
 #else
 #include <cuda_runtime.h>
 #define RT(name) cuda##name
-#define RT_HOST_ALLOC(p, n) cudaHostAlloc((p), (n), cudaHostAllocDefault)
+#define RT_HOST_ALLOC(p, n) cudaHostAlloc((p), (n), cudaHostAllocPortable)
 #define RT_HOST_FREE(p) cudaFreeHost(p)
 #endif
 
@@ -181,6 +181,67 @@ extern "C" int gpu_rt_event_wait(struct gpu_rt *rt, void *event)
 {
 	(void)rt;
 	return done(RT(EventSynchronize)((RT(Event_t))event));
+}
+
+static stream_t stream_of(const struct gpu_rt *rt, void *stream)
+{
+	return (stream_t)(stream ? stream : rt->stream);
+}
+
+extern "C" int gpu_rt_stream_new(struct gpu_rt *rt, void **ret_stream)
+{
+	stream_t stream;
+	int r = done(RT(StreamCreateWithFlags)(&stream, RT(StreamNonBlocking)));
+
+	(void)rt;
+	if (r == 0)
+		*ret_stream = stream;
+	return r;
+}
+
+extern "C" void gpu_rt_stream_free(struct gpu_rt *rt, void *stream)
+{
+	(void)rt;
+	if (stream)
+		(void)done(RT(StreamDestroy)((stream_t)stream));
+}
+
+extern "C" int gpu_rt_event_record_on(struct gpu_rt *rt, void *stream, void *event)
+{
+	return done(RT(EventRecord)((RT(Event_t))event, stream_of(rt, stream)));
+}
+
+extern "C" int gpu_rt_stream_wait(struct gpu_rt *rt, void *stream, void *event)
+{
+	return done(RT(StreamWaitEvent)(stream_of(rt, stream), (RT(Event_t))event, 0));
+}
+
+extern "C" int gpu_rt_event_done(struct gpu_rt *rt, void *event)
+{
+	RT(Error_t) e = RT(EventQuery)((RT(Event_t))event);
+
+	(void)rt;
+	if (e == RT(ErrorNotReady)) {
+		(void)RT(GetLastError)();
+		return 0;
+	}
+	return done(e) == 0 ? 1 : -EIO;
+}
+
+extern "C" int gpu_rt_copy_rows(struct gpu_rt *rt, void *stream, bool to_host, void *dst, size_t dst_step,
+                                const void *src, size_t src_step, size_t bytes, size_t n_rows)
+{
+	const size_t most_step = (1u << 31) - 1; /* the drivers' limit of a pitch */
+	const RT(MemcpyKind) kind = to_host ? RT(MemcpyDeviceToHost) : RT(MemcpyHostToDevice);
+	int r = 0;
+
+	if (n_rows > 1 && dst_step <= most_step && src_step <= most_step)
+		return done(
+		        RT(Memcpy2DAsync)(dst, dst_step, src, src_step, bytes, n_rows, kind, stream_of(rt, stream)));
+	for (size_t i = 0; i < n_rows && r == 0; i++)
+		r = done(RT(MemcpyAsync)((char *)dst + i * dst_step, (const char *)src + i * src_step, bytes, kind,
+		                         stream_of(rt, stream)));
+	return r;
 }
 
 extern "C" int gpu_rt_capture_begin(struct gpu_rt *rt)

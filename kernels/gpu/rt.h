@@ -26,7 +26,7 @@ const char *gpu_rt_error(void); /* of the last failure of this thread */
 
 void *gpu_rt_alloc(struct gpu_rt *rt, size_t bytes); /* NULL: none left */
 void gpu_rt_free(struct gpu_rt *rt, void *p);
-/* Host memory that the device copies from and to without help. */
+/* Host memory that the device copies from and to without help; any thread may ask for it. */
 void *gpu_rt_host_alloc(struct gpu_rt *rt, size_t bytes);
 void gpu_rt_host_free(struct gpu_rt *rt, void *p);
 int gpu_rt_memory(struct gpu_rt *rt, uint64_t *ret_free, uint64_t *ret_total);
@@ -45,6 +45,17 @@ int gpu_rt_event_wait(struct gpu_rt *rt, void *event); /* the host waits */
 /* An event that knows when it was. Between two that were waited for: */
 int gpu_rt_timer_new(struct gpu_rt *rt, void **ret_event);
 int gpu_rt_elapsed(struct gpu_rt *rt, void *from, void *to, uint64_t *ret_ns);
+
+/* Other streams, for copies beside the kernels. `stream`: one of these, or NULL for the object's own. */
+int gpu_rt_stream_new(struct gpu_rt *rt, void **ret_stream);
+void gpu_rt_stream_free(struct gpu_rt *rt, void *stream);
+int gpu_rt_event_record_on(struct gpu_rt *rt, void *stream, void *event);
+/* What is put on the stream from now on goes behind the event as it was recorded last. */
+int gpu_rt_stream_wait(struct gpu_rt *rt, void *stream, void *event);
+int gpu_rt_event_done(struct gpu_rt *rt, void *event); /* 1: it is; 0: not yet */
+/* n_rows rows of `bytes`, dst_step and src_step bytes apart, each at least `bytes`. */
+int gpu_rt_copy_rows(struct gpu_rt *rt, void *stream, bool to_host, void *dst, size_t dst_step, const void *src,
+                     size_t src_step, size_t bytes, size_t n_rows);
 
 /* What is put on the stream between begin and end becomes a graph instead of running. */
 int gpu_rt_capture_begin(struct gpu_rt *rt);

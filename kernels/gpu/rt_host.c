@@ -142,6 +142,51 @@ int gpu_rt_event_wait(struct gpu_rt *rt, void *event)
 	return 0;
 }
 
+int gpu_rt_stream_new(struct gpu_rt *rt, void **ret_stream)
+{
+	(void)rt;
+	*ret_stream = NULL;
+	return 0;
+}
+
+void gpu_rt_stream_free(struct gpu_rt *rt, void *stream)
+{
+	(void)rt;
+	(void)stream;
+}
+
+int gpu_rt_event_record_on(struct gpu_rt *rt, void *stream, void *event)
+{
+	(void)stream;
+	return gpu_rt_event_record(rt, event);
+}
+
+int gpu_rt_stream_wait(struct gpu_rt *rt, void *stream, void *event)
+{
+	(void)rt;
+	(void)stream;
+	(void)event;
+	return 0;
+}
+
+int gpu_rt_event_done(struct gpu_rt *rt, void *event)
+{
+	(void)rt;
+	(void)event;
+	return 1;
+}
+
+int gpu_rt_copy_rows(struct gpu_rt *rt, void *stream, bool to_host, void *dst, size_t dst_step, const void *src,
+                     size_t src_step, size_t bytes, size_t n_rows)
+{
+	(void)rt;
+	(void)stream;
+	(void)to_host;
+	for (size_t i = 0; i < n_rows; i++)
+		memcpy((char *)dst + i * dst_step, (const char *)src + i * src_step, bytes);
+	return 0;
+}
+
 int gpu_rt_capture_begin(struct gpu_rt *rt)
 {
 	(void)rt;

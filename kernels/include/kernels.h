@@ -279,6 +279,17 @@ struct kn_gated {
 	unsigned flags;
 };
 
+/* ---- Copies beside the steps ---------------------------------------------------------------------- */
+
+/* One piece of what is copied together. */
+struct kn_piece {
+	void *device; /* within an allocation that holds no activations: K and V */
+	void *host;   /* in memory of host_alloc() */
+	size_t bytes;
+};
+
+enum kn_way { KN_TO_HOST, KN_TO_DEVICE };
+
 /* ---- The table ----------------------------------------------------------------------------------
  * Shapes: n rows (tokens). `ld_*` are row strides in floats. out never aliases an input unless said. */
 
@@ -409,6 +420,23 @@ struct kn_ops {
 
 	/* Whether mat_init takes matrices of a type beyond KN_N_DTYPES. NULL: of none. */
 	bool (*takes)(const struct kn_backend *be, enum kn_dtype dtype);
+
+	/* Copies that go on beside the operations; backends whose memory is not the host's have all of these or none.
+	 *
+	 * host_alloc(): host memory that copies go from and to without help, NULL: there is none; any thread may call
+	 * it and host_free(). copy_begin() begins one, and *ret_ticket names it: KN_TO_DEVICE goes behind every
+	 * operation asked for so far, KN_TO_HOST waits for none: what it reads was written by operations that were
+	 * waited for. -EBUSY: too many are under way. Copies one way end in the order of their beginnings. No operation
+	 * may write what is read, nor touch what is written, before copy_poll() gives 1 (0: it is under way) or
+	 * copy_wait() returns; but operations asked for after copy_fence() go behind that copy. A failure shows in
+	 * both. */
+	void *(*host_alloc)(struct kn_backend *be, size_t bytes);
+	void (*host_free)(struct kn_backend *be, void *p);
+	int (*copy_begin)(struct kn_backend *be, enum kn_way way, const struct kn_piece *pieces, size_t n_pieces,
+	                  uint64_t *ret_ticket);
+	int (*copy_poll)(struct kn_backend *be, uint64_t ticket);
+	int (*copy_wait)(struct kn_backend *be, uint64_t ticket);
+	int (*copy_fence)(struct kn_backend *be, uint64_t ticket);
 };
 
 struct kn_backend {

@@ -58,6 +58,7 @@ void eng_kv_pool_free(struct eng_kv_pool *pool)
 	free(pool->ids);
 	free(pool->buckets);
 	free(pool->heap);
+	free(pool->keys);
 	free(pool->slots);
 	free(pool->free_states);
 	free(pool);
@@ -145,8 +146,11 @@ int eng_kv_seq_grow(const struct eng_kv_pool *pool, struct eng_kv_seq *seq, uint
 
 static uint32_t take_page(struct eng_kv_pool *pool)
 {
-	uint32_t page = pool->n_free > 0 ? pool->free[--pool->n_free] : eng_kv_tree_evict(pool);
+	bool is_free = pool->n_free > 0;
+	uint32_t page = is_free ? pool->free[--pool->n_free] : eng_kv_tree_evict(pool);
 
+	if (!is_free && pool->hooks.evicted)
+		pool->hooks.evicted(pool->hooks.ctx, page);
 	pool->pages[page] = (struct page){ .state = PAGE_OWN };
 	return page;
 }
@@ -160,13 +164,34 @@ static void set_free(struct eng_kv_pool *pool, uint32_t page)
 void eng_kv_page_give_back(struct eng_kv_pool *pool, uint32_t page)
 {
 	assert(page < pool->n_pages && pool->n_free < pool->n_pages);
-	assert(pool->pages[page].state != PAGE_FREE && pool->pages[page].state != PAGE_HELD);
-	if (pool->is_holding) {
+	assert(pool->pages[page].state == PAGE_OWN || pool->pages[page].state == PAGE_TREE);
+	if (pool->pages[page].state == PAGE_OWN && pool->pages[page].is_pinned) {
+		pool->pages[page].state = PAGE_PINNED;
+	} else if (pool->is_holding) {
 		pool->pages[page].state = PAGE_HELD;
 		pool->held[pool->n_held++] = page;
 	} else {
 		set_free(pool, page);
 	}
+}
+
+void eng_kv_page_pin(struct eng_kv_pool *pool, uint32_t page)
+{
+	assert(pool->pages[page].state == PAGE_OWN && !pool->pages[page].is_pinned);
+	pool->pages[page].is_pinned = true;
+}
+
+void eng_kv_page_unpin(struct eng_kv_pool *pool, uint32_t page)
+{
+	assert(pool->pages[page].is_pinned);
+	pool->pages[page].is_pinned = false;
+	if (pool->pages[page].state == PAGE_PINNED) /* no step ever saw it */
+		set_free(pool, page);
+}
+
+void eng_kv_pool_set_hooks(struct eng_kv_pool *pool, const struct eng_kv_hooks *hooks)
+{
+	pool->hooks = *hooks;
 }
 
 void eng_kv_pool_hold(struct eng_kv_pool *pool, bool hold)

@@ -4,7 +4,8 @@
  *
  * A page is
  *   free    on the free list
- *   used    held by a sequence: its own, or one of the tree's that it shares; or by a step (eng_kv_pool_hold())
+ *   used    held by a sequence: its own, or one of the tree's that it shares; or by a step (eng_kv_pool_hold()), or
+ *           given back while something is copied into it (eng_kv_page_pin())
  *   cached  in the tree and held by nobody; given up, least recently used leaves first, when free pages run out
  * Invariant, checked by eng_kv_pool_check(): free + cached + used = total.
  *
@@ -26,6 +27,7 @@
 #include <stdint.h>
 
 #include "base/err.h"
+#include "promptcache/page_file.h"
 
 /* What a model's memory of a sequence can do; the scheduler plans by it. Models with attention only: pages,
  * matched and rewound at will. A model with recurrent layers: what was added to the state cannot be taken out again,
@@ -78,6 +80,10 @@ void eng_kv_pool_flush(struct eng_kv_pool *pool);
  * let_go() frees those that were held so far. */
 void eng_kv_pool_hold(struct eng_kv_pool *pool, bool hold);
 void eng_kv_pool_let_go(struct eng_kv_pool *pool);
+/* Something is written into a sequence's own page beside the steps: given back, it stays used until it is unpinned.
+ * Not to be published before. */
+void eng_kv_page_pin(struct eng_kv_pool *pool, uint32_t page);
+void eng_kv_page_unpin(struct eng_kv_pool *pool, uint32_t page);
 
 /* Room for n_tokens tokens in all; takes cached pages when no free ones are left. -ENOSPC leaves the sequence as
  * it was. */
@@ -122,12 +128,34 @@ void eng_kv_seq_checkpoint(struct eng_kv_pool *pool, struct eng_kv_seq *seq, uin
 
 enum { ENG_KV_NO_PAGE = UINT32_MAX };
 
+/* Pages of the tree get keys, by which copies are known: of the tokens up to a page's end, under this identity. While
+ * the tree is empty, again for another one. */
+int eng_kv_pool_set_keys(struct eng_kv_pool *pool, const struct eng_pc_key *identity);
+/* That of a family's empty prefix; and of a prefix continued by one page. */
+void eng_kv_key_root(uint32_t family, struct eng_pc_key *ret_key);
+int eng_kv_key_next(const struct eng_kv_pool *pool, const struct eng_pc_key *before, const int32_t *ids,
+                    struct eng_pc_key *ret_key);
+/* Of a page of the tree, borrowed until it is given up, and of what is before it; NULL: there was no memory for it. */
+const struct eng_pc_key *eng_kv_page_key(const struct eng_kv_pool *pool, uint32_t page, struct eng_pc_key *ret_before);
+
+/* Told of pages that came into the tree, and of those that were given up for others (not by a flush), whose tokens, key
+ * and content are there until the function returns; nothing is asked of the pool meanwhile but these. */
+struct eng_kv_hooks {
+	void *ctx;
+	void (*published)(void *ctx, uint32_t page);
+	void (*evicted)(void *ctx, uint32_t page);
+};
+void eng_kv_pool_set_hooks(struct eng_kv_pool *pool, const struct eng_kv_hooks *hooks);
+
 /* A page of the tree (of family 0) whose copy was not asked for yet (see _set_saved) while that of the page before it
  * was, and which was taken over by at least min_hits sequences; ENG_KV_NO_PAGE: none. */
 uint32_t eng_kv_pool_unsaved(const struct eng_kv_pool *pool, uint32_t min_hits);
 void eng_kv_page_set_saved(struct eng_kv_pool *pool, uint32_t page);
+bool eng_kv_page_is_saved(const struct eng_kv_pool *pool, uint32_t page);
 const int32_t *eng_kv_page_ids(const struct eng_kv_pool *pool, uint32_t page); /* [page_tokens], borrowed */
-/* The page before it in its prefix; ENG_KV_NO_PAGE for the first. */
+/* The page before it in its prefix; a number that is no page's (ENG_KV_NO_PAGE in family 0) for the first. */
 uint32_t eng_kv_page_parent(const struct eng_kv_pool *pool, uint32_t page);
+/* The family that a page of the tree belongs to. */
+uint32_t eng_kv_page_family(const struct eng_kv_pool *pool, uint32_t page);
 
 #endif

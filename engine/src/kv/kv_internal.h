@@ -4,14 +4,16 @@
 
 #include "kv/kv.h"
 
-enum page_state { PAGE_FREE, PAGE_OWN, PAGE_TREE, PAGE_HELD };
+enum page_state { PAGE_FREE, PAGE_OWN, PAGE_TREE, PAGE_HELD, PAGE_PINNED /* and given back */ };
 
 enum { NOT_IN_HEAP = UINT32_MAX };
 
-/* One per page; everything below state counts for PAGE_TREE only. */
+/* One per page; what is below is_pinned counts for PAGE_TREE only. */
 struct page {
 	uint8_t state;
 	bool is_saved;
+	bool is_pinned; /* PAGE_OWN and PAGE_PINNED */
+	uint32_t family;
 	uint32_t hits;         /* sequences that took it over */
 	uint32_t parent, next; /* page numbers; next: in the hash chain */
 	uint32_t hash;
@@ -45,6 +47,9 @@ struct eng_kv_pool {
 	uint32_t n_heap;
 	uint64_t clock;
 	uint64_t n_evicted, n_duplicates;
+	struct eng_kv_hooks hooks;
+	struct eng_pc_key identity;
+	struct eng_pc_key *keys; /* [n_pages], all zero: not known; NULL: nobody asks for keys */
 
 	uint32_t n_states, n_free_states, n_checkpoints;
 	struct slot *slots;    /* [n_states + 1], from 1 on */

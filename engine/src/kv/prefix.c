@@ -4,6 +4,7 @@
  * its children, so the order of eviction is that of a list of all leaves. */
 #include <assert.h>
 #include <errno.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "kv/kv_internal.h"
@@ -105,19 +106,84 @@ static uint32_t find_child(const struct eng_kv_pool *pool, uint32_t parent, cons
 	return ENG_KV_NO_PAGE;
 }
 
+/* ---- Keys ---- */
+
+int eng_kv_pool_set_keys(struct eng_kv_pool *pool, const struct eng_pc_key *identity)
+{
+	if (!pool->keys)
+		pool->keys = calloc(pool->n_pages, sizeof(*pool->keys));
+	if (!pool->keys)
+		return -ENOMEM;
+	pool->identity = *identity;
+	return 0;
+}
+
+void eng_kv_key_root(uint32_t family, struct eng_pc_key *ret_key)
+{
+	*ret_key = (struct eng_pc_key){ { 0 } };
+	memcpy(ret_key->b, &family, sizeof(family));
+}
+
+int eng_kv_key_next(const struct eng_kv_pool *pool, const struct eng_pc_key *before, const int32_t *ids,
+                    struct eng_pc_key *ret_key)
+{
+	return eng_pc_key_next(&pool->identity, before, ids, pool->page_tokens, ret_key);
+}
+
+static bool is_known(const struct eng_pc_key *key)
+{
+	static const struct eng_pc_key none;
+
+	return memcmp(key, &none, sizeof(none)) != 0;
+}
+
+const struct eng_pc_key *eng_kv_page_key(const struct eng_kv_pool *pool, uint32_t page, struct eng_pc_key *ret_before)
+{
+	uint32_t parent = pool->pages[page].parent;
+
+	if (!is_known(&pool->keys[page]))
+		return NULL;
+	if (is_root(pool, parent))
+		eng_kv_key_root(ENG_KV_NO_PAGE - parent, ret_before);
+	else
+		*ret_before = pool->keys[parent];
+	return &pool->keys[page];
+}
+
+/* Behind a page without a key there is none either. */
+static void make_key(struct eng_kv_pool *pool, uint32_t page, uint32_t parent, const int32_t *ids)
+{
+	struct eng_pc_key before;
+
+	if (!pool->keys)
+		return;
+	pool->keys[page] = (struct eng_pc_key){ { 0 } };
+	if (is_root(pool, parent))
+		eng_kv_key_root(ENG_KV_NO_PAGE - parent, &before);
+	else
+		before = pool->keys[parent];
+	if (is_root(pool, parent) || is_known(&before))
+		(void)eng_kv_key_next(pool, &before, ids, &pool->keys[page]); /* failed, it stays unknown */
+}
+
+/* ---- The tree ---- */
+
 /* An own page becomes a node that its sequence holds. */
 static void insert(struct eng_kv_pool *pool, uint32_t page, uint32_t parent, const int32_t *ids, uint32_t hash)
 {
 	uint32_t *bucket = &pool->buckets[hash & (pool->n_buckets - 1)];
 
-	assert(pool->pages[page].state == PAGE_OWN);
-	pool->pages[page] = (struct page){ .state = PAGE_TREE,
-		                           .parent = parent,
-		                           .next = *bucket,
-		                           .hash = hash,
-		                           .n_holders = 1,
-		                           .heap_at = NOT_IN_HEAP,
-		                           .last_use = pool->clock };
+	assert(pool->pages[page].state == PAGE_OWN && !pool->pages[page].is_pinned);
+	make_key(pool, page, parent, ids);
+	pool->pages[page] =
+	        (struct page){ .state = PAGE_TREE,
+		               .family = is_root(pool, parent) ? ENG_KV_NO_PAGE - parent : pool->pages[parent].family,
+		               .parent = parent,
+		               .next = *bucket,
+		               .hash = hash,
+		               .n_holders = 1,
+		               .heap_at = NOT_IN_HEAP,
+		               .last_use = pool->clock };
 	*bucket = page;
 	memcpy(pool->ids + (size_t)page * pool->page_tokens, ids, pool->page_tokens * sizeof(*ids));
 	if (!is_root(pool, parent))
@@ -268,6 +334,8 @@ void eng_kv_seq_publish(struct eng_kv_pool *pool, struct eng_kv_seq *seq, const 
 
 		if (known == ENG_KV_NO_PAGE) {
 			insert(pool, own, parent, edge, hash);
+			if (pool->hooks.published)
+				pool->hooks.published(pool->hooks.ctx, own);
 			continue;
 		}
 		eng_kv_tree_hold(pool, known);
@@ -296,6 +364,11 @@ void eng_kv_page_set_saved(struct eng_kv_pool *pool, uint32_t page)
 	pool->pages[page].is_saved = true;
 }
 
+bool eng_kv_page_is_saved(const struct eng_kv_pool *pool, uint32_t page)
+{
+	return pool->pages[page].is_saved;
+}
+
 const int32_t *eng_kv_page_ids(const struct eng_kv_pool *pool, uint32_t page)
 {
 	return ids_of(pool, page);
@@ -304,6 +377,11 @@ const int32_t *eng_kv_page_ids(const struct eng_kv_pool *pool, uint32_t page)
 uint32_t eng_kv_page_parent(const struct eng_kv_pool *pool, uint32_t page)
 {
 	return pool->pages[page].parent;
+}
+
+uint32_t eng_kv_page_family(const struct eng_kv_pool *pool, uint32_t page)
+{
+	return pool->pages[page].family;
 }
 
 /* ---- Integrity ---- */

@@ -114,10 +114,12 @@ struct eng_runner {
 	struct kn_backend *be;
 	const struct kn_ops *ops;
 	float *buf[N_BUFS];
-	int32_t *expert_ids; /* backend memory */
-	struct kn_kv *kv;    /* [n_layer]; without memory where the layer has none */
-	float *states;       /* backend memory: [n_states] recurrent states, layer after layer; NULL: none */
-	uint32_t *state_pos; /* [n_states] tokens that each has seen */
+	int32_t *expert_ids;     /* backend memory */
+	struct kn_kv *kv;        /* [n_layer]; without memory where the layer has none */
+	char *kv_memory;         /* all of it, where it is not the host's; else each layer has its own */
+	struct kn_piece *pieces; /* [2 * n_layer] of a page that is copied beside the steps */
+	float *states;           /* backend memory: [n_states] recurrent states, layer after layer; NULL: none */
+	uint32_t *state_pos;     /* [n_states] tokens that each has seen */
 	struct kn_rope rope[2];
 	float *host_out;         /* NULL: outputs are read where the backend left them */
 	struct outputs *outputs; /* outputs.c; NULL: whole rows always */

@@ -135,6 +135,14 @@ void eng_runner_state_copy(struct eng_runner *runner, uint32_t dst, uint32_t src
 uint64_t eng_runner_page_bytes(const struct eng_runner *runner);
 void eng_runner_page_read(struct eng_runner *runner, uint32_t page, void *dst);
 void eng_runner_page_write(struct eng_runner *runner, uint32_t page, const void *src);
+/* The same beside the steps, from and to memory of _host_alloc(): see kn_ops.copy_begin. Only where _copies_pages(). */
+bool eng_runner_copies_pages(const struct eng_runner *runner);
+void *eng_runner_host_alloc(struct eng_runner *runner, size_t bytes); /* any thread, as the next */
+void eng_runner_host_free(struct eng_runner *runner, void *p);
+int eng_runner_page_copy(struct eng_runner *runner, uint32_t page, void *host, enum kn_way way, uint64_t *ret_ticket);
+int eng_runner_copy_poll(struct eng_runner *runner, uint64_t ticket);
+int eng_runner_copy_wait(struct eng_runner *runner, uint64_t ticket);
+int eng_runner_copy_fence(struct eng_runner *runner, uint64_t ticket);
 /* Pages [first, first + n) are free: their memory may be given back until they are used again. */
 void eng_runner_page_discard(struct eng_runner *runner, uint32_t first, uint32_t n);
 /* Adds what makes the bytes of a page what they are, beside the backend: the weights, the shape of a page and the

@@ -65,6 +65,61 @@ void eng_runner_page_write(struct eng_runner *r, uint32_t page, const void *src)
 	}
 }
 
+/* ---- Beside the steps ---- */
+
+bool eng_runner_copies_pages(const struct eng_runner *r)
+{
+	return r->ops->copy_begin && eng_runner_page_bytes(r) > 0;
+}
+
+void *eng_runner_host_alloc(struct eng_runner *r, size_t bytes)
+{
+	return r->ops->host_alloc(r->be, bytes);
+}
+
+void eng_runner_host_free(struct eng_runner *r, void *p)
+{
+	r->ops->host_free(r->be, p);
+}
+
+static size_t add_piece(struct kn_piece *piece, const void *pool, uint32_t page, size_t bytes, char **io_host)
+{
+	*piece = (struct kn_piece){ .device = (char *)pool + page * bytes, .host = *io_host, .bytes = bytes };
+	*io_host += bytes;
+	return 1;
+}
+
+int eng_runner_page_copy(struct eng_runner *r, uint32_t page, void *host, enum kn_way way, uint64_t *ret_ticket)
+{
+	char *next = host;
+	size_t n = 0;
+
+	for (uint32_t i = 0; i < r->model->hp.n_layer; i++) {
+		const struct kn_kv *kv = &r->kv[i];
+
+		if (kv->k)
+			n += add_piece(&r->pieces[n], kv->k, page, part_bytes(kv, kv->k_dim), &next);
+		if (kv->v)
+			n += add_piece(&r->pieces[n], kv->v, page, part_bytes(kv, kv->v_dim), &next);
+	}
+	return r->ops->copy_begin(r->be, way, r->pieces, n, ret_ticket);
+}
+
+int eng_runner_copy_poll(struct eng_runner *r, uint64_t ticket)
+{
+	return r->ops->copy_poll(r->be, ticket);
+}
+
+int eng_runner_copy_wait(struct eng_runner *r, uint64_t ticket)
+{
+	return r->ops->copy_wait(r->be, ticket);
+}
+
+int eng_runner_copy_fence(struct eng_runner *r, uint64_t ticket)
+{
+	return r->ops->copy_fence(r->be, ticket);
+}
+
 void eng_runner_state_copy(struct eng_runner *r, uint32_t dst, uint32_t src)
 {
 	size_t n = hparams_state(&r->model->hp);

@@ -7,7 +7,7 @@
 
 #include "model/internal.h"
 
-enum { MAX_STEP_TOKENS = 1 << 20, MAX_PAGE_TOKENS = 1 << 16 };
+enum { MAX_STEP_TOKENS = 1 << 20, MAX_PAGE_TOKENS = 1 << 16, KV_LINE = 256 };
 
 #define MAX_BYTES (1ull << 46) /* half of what a process can address */
 
@@ -132,16 +132,41 @@ static int check_config(const struct eng_model *m, const struct eng_runner_confi
 	return 0;
 }
 
+/* A device's pools lie behind each other in one allocation, so that a page's parts are at equal distances: such a page
+ * is copied as a whole. On the host each has its own, which is placed and given back by itself. */
+static void *alloc_pool(struct eng_runner *r, uint32_t n_heads, uint32_t dim, char **io_next)
+{
+	uint64_t bytes = pool_bytes(&r->config, n_heads, dim);
+	void *p = *io_next;
+
+	if (!r->kv_memory)
+		return r->ops->alloc(r->be, bytes);
+	*io_next += bytes;
+	return p;
+}
+
 static bool alloc_kv(struct eng_runner *r)
 {
 	const struct hparams *hp = &r->model->hp;
 	uint32_t n_heads, k_dim, v_dim;
+	uint64_t layer;
+	char *next;
 	bool has_v;
 
 	kv_shape(hp, &n_heads, &k_dim, &v_dim, &has_v);
+	layer = pool_bytes(&r->config, n_heads, k_dim) + (has_v ? pool_bytes(&r->config, n_heads, v_dim) : 0);
 	r->kv = calloc(hp->n_layer, sizeof(*r->kv));
-	if (!r->kv)
+	r->pieces = calloc(hp->n_layer, 2 * sizeof(*r->pieces));
+	if (!r->kv || !r->pieces)
 		return false;
+	/* Pools that are not whole lines would shift those behind them. */
+	if (!kn_is_on_host(r->be) && hparams_n_attention(hp) > 0 && layer % KV_LINE == 0 &&
+	    pool_bytes(&r->config, n_heads, k_dim) % KV_LINE == 0) {
+		r->kv_memory = r->ops->alloc(r->be, layer * hparams_n_attention(hp));
+		if (!r->kv_memory)
+			return false;
+	}
+	next = r->kv_memory;
 	for (uint32_t i = 0; i < hp->n_layer; i++) {
 		struct kn_kv *kv = &r->kv[i];
 
@@ -152,8 +177,8 @@ static bool alloc_kv(struct eng_runner *r)
 			              .page_tokens = r->config.page_tokens };
 		if (hp->layer[i].linear)
 			continue;
-		kv->k = r->ops->alloc(r->be, pool_bytes(&r->config, n_heads, k_dim));
-		kv->v = has_v ? r->ops->alloc(r->be, pool_bytes(&r->config, n_heads, v_dim)) : NULL;
+		kv->k = alloc_pool(r, n_heads, k_dim, &next);
+		kv->v = has_v ? alloc_pool(r, n_heads, v_dim, &next) : NULL;
 		if (!kv->k || (has_v && !kv->v))
 			return false;
 	}
@@ -317,7 +342,9 @@ void eng_runner_free(struct eng_runner *r)
 	}
 	if (r->expert_ids)
 		r->ops->free(r->be, r->expert_ids);
-	for (uint32_t i = 0; r->kv && i < r->model->hp.n_layer; i++) {
+	if (r->kv_memory)
+		r->ops->free(r->be, r->kv_memory);
+	for (uint32_t i = 0; r->kv && !r->kv_memory && i < r->model->hp.n_layer; i++) {
 		if (r->kv[i].k)
 			r->ops->free(r->be, r->kv[i].k);
 		if (r->kv[i].v)
@@ -327,6 +354,7 @@ void eng_runner_free(struct eng_runner *r)
 		r->ops->free(r->be, r->states);
 	free(r->state_pos);
 	free(r->kv);
+	free(r->pieces);
 	free(r->host_out);
 	runner_outputs_free(r->outputs);
 	free(r->ids);

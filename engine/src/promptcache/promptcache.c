@@ -16,7 +16,9 @@
 enum {
 	N_READ = 4,
 	N_WRITE = 2,
-	N_SLOTS = N_READ + N_WRITE,
+	N_OWN = N_READ + N_WRITE, /* with memory */
+	N_ORDERS = 32,
+	N_SLOTS = N_OWN + N_ORDERS,
 	PAUSE_S = 30, /* without writing, after it failed */
 };
 
@@ -24,19 +26,22 @@ enum slot_state {
 	SLOT_FREE,
 	SLOT_OWNER,  /* being filled, or read by the owner */
 	SLOT_QUEUED, /* for the thread */
-	SLOT_DONE,   /* read: for the owner */
+	SLOT_DONE,   /* for the owner */
 };
 
 struct slot {
-	uint8_t *bytes; /* header and payload */
+	uint8_t *bytes; /* header and payload; NULL: an order */
 	enum slot_state state;
 	uint64_t order; /* of being queued */
+	bool is_read;
+	uint64_t tag;
 	/* writing */
 	struct eng_pc_page page;
-	int32_t *ids; /* [page_tokens] */
+	int32_t *ids;     /* [page_tokens] */
+	const void *from; /* of an order */
 	/* reading */
 	struct eng_pc_key key;
-	uint64_t tag;
+	void *into; /* of an order */
 	bool is_good;
 };
 
@@ -47,6 +52,7 @@ struct eng_pc {
 	size_t header_bytes, file_bytes;
 	pthread_t thread;
 	bool has_thread;
+	uint8_t *scratch; /* the thread's: a file of an order; NULL: none yet */
 	void (*ready)(void *arg);
 	void *ready_arg;
 
@@ -150,19 +156,34 @@ static bool wants_page(struct eng_pc *pc, const struct eng_pc_name *name, const 
 	return wanted;
 }
 
+/* Where the slot's file is put together; NULL: no memory. */
+static uint8_t *file_of(struct eng_pc *pc, struct slot *s)
+{
+	if (s->bytes)
+		return s->bytes;
+	if (!pc->scratch)
+		pc->scratch = malloc(pc->file_bytes);
+	return pc->scratch;
+}
+
 static void write_page(struct eng_pc *pc, struct slot *s)
 {
 	struct eng_pc_name name, parent = name_of(&s->page.parent);
+	uint8_t *bytes = file_of(pc, s);
 	char file[ENG_PC_FILE_NAME];
 	int r;
 
-	if (eng_pc_page_seal(&s->page, s->ids, s->bytes) < 0)
+	if (!bytes)
+		return;
+	if (!s->bytes)
+		memcpy(bytes + pc->header_bytes, s->from, pc->config.page_bytes);
+	if (eng_pc_page_seal(&s->page, s->ids, bytes) < 0)
 		return;
 	name = name_of(&s->page.key);
 	if (!wants_page(pc, &name, &parent))
 		return;
 	eng_pc_file_name(&name, &parent, file);
-	r = eng_pc_file_write(pc->fd, file, s->bytes, pc->file_bytes);
+	r = eng_pc_file_write(pc->fd, file, bytes, pc->file_bytes);
 	if (r < 0) {
 		count_write_error(pc, r);
 		return;
@@ -179,20 +200,26 @@ static void write_page(struct eng_pc *pc, struct slot *s)
 static int read_page(struct eng_pc *pc, struct slot *s)
 {
 	struct eng_pc_name name = name_of(&s->key), parent = name_of(&s->page.parent);
+	uint8_t *bytes = file_of(pc, s);
 	struct eng_pc_page page;
 	char file[ENG_PC_FILE_NAME];
 	int r;
 
+	if (!bytes)
+		return -ENOMEM;
 	eng_pc_file_name(&name, &parent, file);
-	r = eng_pc_file_read(pc->fd, file, s->bytes, pc->file_bytes);
+	r = eng_pc_file_read(pc->fd, file, bytes, pc->file_bytes);
 	if (r == 0)
-		r = eng_pc_page_parse(s->bytes, pc->file_bytes, &page, NULL);
+		r = eng_pc_page_parse(bytes, pc->file_bytes, &page, NULL);
 	if (r == 0 && (memcmp(&page.identity, &pc->config.identity, sizeof(page.identity)) != 0 ||
 	               memcmp(&page.key, &s->key, sizeof(page.key)) != 0))
 		r = -EBADMSG;
-	if (r == 0)
-		s->page = page;
-	return r;
+	if (r < 0)
+		return r;
+	s->page = page;
+	if (!s->bytes)
+		memcpy(s->into, bytes + pc->header_bytes, pc->config.page_bytes);
+	return 0;
 }
 
 static void read_slot(struct eng_pc *pc, struct slot *s)
@@ -220,13 +247,12 @@ static struct slot *next_slot(struct eng_pc *pc)
 {
 	struct slot *best = NULL;
 
-	for (int part = 0; part < 2 && !best; part++) {
-		for (int i = part ? N_READ : 0; i < (part ? N_SLOTS : N_READ); i++) {
-			struct slot *s = &pc->slots[i];
+	for (int i = 0; i < N_SLOTS; i++) {
+		struct slot *s = &pc->slots[i];
 
-			if (s->state == SLOT_QUEUED && (!best || s->order < best->order))
-				best = s;
-		}
+		if (s->state == SLOT_QUEUED &&
+		    (!best || s->is_read > best->is_read || (s->is_read == best->is_read && s->order < best->order)))
+			best = s;
 	}
 	return best;
 }
@@ -238,7 +264,6 @@ static void *run(void *arg)
 	scan(pc);
 	for (;;) {
 		struct slot *s;
-		bool is_read;
 
 		(void)pthread_mutex_lock(&pc->lock);
 		while (!(s = next_slot(pc)) && !pc->is_stopping)
@@ -246,13 +271,12 @@ static void *run(void *arg)
 		(void)pthread_mutex_unlock(&pc->lock);
 		if (!s)
 			return NULL;
-		is_read = s < pc->slots + N_READ;
-		if (is_read)
+		if (s->is_read)
 			read_slot(pc, s);
 		else
 			write_page(pc, s);
 		(void)pthread_mutex_lock(&pc->lock);
-		s->state = is_read ? SLOT_DONE : SLOT_FREE;
+		s->state = s->is_read || !s->bytes ? SLOT_DONE : SLOT_FREE;
 		(void)pthread_mutex_unlock(&pc->lock);
 		if (pc->ready)
 			pc->ready(pc->ready_arg);
@@ -267,9 +291,9 @@ static int make_slots(struct eng_pc *pc)
 		struct slot *s = &pc->slots[i];
 
 		/* Memory only once it is written to: the slots of a cache that is not used cost nothing. */
-		s->bytes = malloc(pc->file_bytes);
+		s->bytes = i < N_OWN ? malloc(pc->file_bytes) : NULL;
 		s->ids = calloc(pc->config.page_tokens, sizeof(*s->ids));
-		if (!s->bytes || !s->ids)
+		if ((i < N_OWN && !s->bytes) || !s->ids)
 			return -ENOMEM;
 	}
 	return eng_pc_index_new(&pc->index);
@@ -338,6 +362,7 @@ void eng_pc_close(struct eng_pc *pc)
 	(void)pthread_mutex_destroy(&pc->lock);
 	(void)pthread_cond_destroy(&pc->work);
 	(void)pthread_cond_destroy(&pc->scanned);
+	free(pc->scratch);
 	free(pc->dir);
 	free(pc);
 }
@@ -349,6 +374,11 @@ void eng_pc_set_ready(struct eng_pc *pc, void (*fn)(void *arg), void *arg)
 }
 
 /* ---- For the owner ---- */
+
+const struct eng_pc_key *eng_pc_identity(const struct eng_pc *pc)
+{
+	return &pc->config.identity;
+}
 
 int eng_pc_key(const struct eng_pc *pc, const struct eng_pc_key *parent, const int32_t *ids, struct eng_pc_key *ret_key)
 {
@@ -386,8 +416,9 @@ static struct slot *free_slot(struct eng_pc *pc, int from, int to)
 }
 
 /* Locked. */
-static void queue(struct eng_pc *pc, struct slot *s)
+static void queue(struct eng_pc *pc, struct slot *s, bool is_read)
 {
+	s->is_read = is_read;
 	s->order = pc->n_queued++;
 	s->state = SLOT_QUEUED;
 	(void)pthread_cond_signal(&pc->work);
@@ -398,11 +429,22 @@ void *eng_pc_store_slot(struct eng_pc *pc)
 	struct slot *s;
 
 	(void)pthread_mutex_lock(&pc->lock);
-	s = free_slot(pc, N_READ, N_SLOTS);
+	s = free_slot(pc, N_READ, N_OWN);
 	if (s)
 		s->state = SLOT_OWNER;
 	(void)pthread_mutex_unlock(&pc->lock);
 	return s ? s->bytes + pc->header_bytes : NULL;
+}
+
+static void describe(struct eng_pc *pc, struct slot *s, const struct eng_pc_key *parent, const int32_t *ids,
+                     uint64_t compute_ns)
+{
+	s->page = (struct eng_pc_page){ .identity = pc->config.identity,
+		                        .parent = *parent,
+		                        .n_tokens = pc->config.page_tokens,
+		                        .compute_ns = compute_ns,
+		                        .payload_bytes = pc->config.page_bytes };
+	memcpy(s->ids, ids, pc->config.page_tokens * sizeof(*ids));
 }
 
 void eng_pc_store(struct eng_pc *pc, void *bytes, const struct eng_pc_key *parent, const int32_t *ids,
@@ -412,31 +454,74 @@ void eng_pc_store(struct eng_pc *pc, void *bytes, const struct eng_pc_key *paren
 
 	while (s->bytes + pc->header_bytes != bytes)
 		s++;
-	s->page = (struct eng_pc_page){ .identity = pc->config.identity,
-		                        .parent = *parent,
-		                        .n_tokens = pc->config.page_tokens,
-		                        .compute_ns = compute_ns,
-		                        .payload_bytes = pc->config.page_bytes };
-	memcpy(s->ids, ids, pc->config.page_tokens * sizeof(*ids));
+	describe(pc, s, parent, ids, compute_ns);
 	(void)pthread_mutex_lock(&pc->lock);
-	queue(pc, s);
+	queue(pc, s, false);
 	(void)pthread_mutex_unlock(&pc->lock);
 }
 
-bool eng_pc_load(struct eng_pc *pc, const struct eng_pc_key *parent, const struct eng_pc_key *key, uint64_t tag)
+bool eng_pc_store_from(struct eng_pc *pc, const struct eng_pc_key *parent, const int32_t *ids, uint64_t compute_ns,
+                       uint64_t tag, const void *from)
 {
 	struct slot *s;
 
 	(void)pthread_mutex_lock(&pc->lock);
-	s = free_slot(pc, 0, N_READ);
+	s = free_slot(pc, N_OWN, N_SLOTS);
+	if (s) {
+		describe(pc, s, parent, ids, compute_ns);
+		s->from = from;
+		s->tag = tag;
+		queue(pc, s, false);
+	}
+	(void)pthread_mutex_unlock(&pc->lock);
+	return s != NULL;
+}
+
+bool eng_pc_take_stored(struct eng_pc *pc, uint64_t *ret_tag)
+{
+	bool found = false;
+
+	(void)pthread_mutex_lock(&pc->lock);
+	for (int i = N_OWN; i < N_SLOTS && !found; i++) {
+		struct slot *s = &pc->slots[i];
+
+		found = s->state == SLOT_DONE && !s->is_read;
+		if (found) {
+			*ret_tag = s->tag;
+			s->state = SLOT_FREE;
+		}
+	}
+	(void)pthread_mutex_unlock(&pc->lock);
+	return found;
+}
+
+static bool load(struct eng_pc *pc, const struct eng_pc_key *parent, const struct eng_pc_key *key, uint64_t tag,
+                 void *into)
+{
+	struct slot *s;
+
+	(void)pthread_mutex_lock(&pc->lock);
+	s = into ? free_slot(pc, N_OWN, N_SLOTS) : free_slot(pc, 0, N_READ);
 	if (s) {
 		s->key = *key;
 		s->page.parent = *parent;
 		s->tag = tag;
-		queue(pc, s);
+		s->into = into;
+		queue(pc, s, true);
 	}
 	(void)pthread_mutex_unlock(&pc->lock);
 	return s != NULL;
+}
+
+bool eng_pc_load(struct eng_pc *pc, const struct eng_pc_key *parent, const struct eng_pc_key *key, uint64_t tag)
+{
+	return load(pc, parent, key, tag, NULL);
+}
+
+bool eng_pc_load_into(struct eng_pc *pc, const struct eng_pc_key *parent, const struct eng_pc_key *key, uint64_t tag,
+                      void *into)
+{
+	return load(pc, parent, key, tag, into);
 }
 
 bool eng_pc_take(struct eng_pc *pc, struct eng_pc_loaded *ret_loaded)
@@ -444,10 +529,10 @@ bool eng_pc_take(struct eng_pc *pc, struct eng_pc_loaded *ret_loaded)
 	struct slot *best = NULL;
 
 	(void)pthread_mutex_lock(&pc->lock);
-	for (int i = 0; i < N_READ; i++) {
+	for (int i = 0; i < N_SLOTS; i++) {
 		struct slot *s = &pc->slots[i];
 
-		if (s->state == SLOT_DONE && (!best || s->order < best->order))
+		if (s->state == SLOT_DONE && s->is_read && (!best || s->order < best->order))
 			best = s;
 	}
 	if (best)
@@ -456,7 +541,9 @@ bool eng_pc_take(struct eng_pc *pc, struct eng_pc_loaded *ret_loaded)
 	if (!best)
 		return false;
 	*ret_loaded = (struct eng_pc_loaded){ .tag = best->tag,
-		                              .page = best->is_good ? best->bytes + pc->header_bytes : NULL,
+		                              .page = !best->is_good ? NULL
+		                                      : best->bytes  ? best->bytes + pc->header_bytes
+		                                                     : best->into,
 		                              .compute_ns = best->is_good ? best->page.compute_ns : 0,
 		                              .slot = (uint32_t)(best - pc->slots) };
 	return true;

@@ -2,8 +2,8 @@
  * precision inside the cache folder, one file per page; what does not read back as it was written is removed and
  * computed again. One thread reads and writes; whoever computes only copies pages from and to its slots.
  *
- * A slot is memory for one file. The owner's calls are for one thread (the scheduler's); on_ready comes from the
- * cache's own thread and must not block. */
+ * A slot is memory for one file, or, where the owner has memory for its page, only the order to read or write it. The
+ * owner's calls are for one thread (the scheduler's); on_ready comes from the cache's own thread and must not block. */
 #ifndef ENG_PROMPTCACHE_H
 #define ENG_PROMPTCACHE_H
 
@@ -38,6 +38,7 @@ void eng_pc_close(struct eng_pc *pc);
 /* fn is called when a slot became free or a page was read. Before the first store or load. */
 void eng_pc_set_ready(struct eng_pc *pc, void (*fn)(void *arg), void *arg);
 
+const struct eng_pc_key *eng_pc_identity(const struct eng_pc *pc);
 int eng_pc_key(const struct eng_pc *pc, const struct eng_pc_key *parent, const int32_t *ids,
                struct eng_pc_key *ret_key);
 /* The folder's list is read in the background after opening; the first call may wait for that. */
@@ -61,5 +62,14 @@ struct eng_pc_loaded {
 /* What was asked for, in that order. False: nothing yet. */
 bool eng_pc_take(struct eng_pc *pc, struct eng_pc_loaded *ret_loaded);
 void eng_pc_release(struct eng_pc *pc, const struct eng_pc_loaded *loaded);
+
+/* The same where the owner has memory for pages itself, which is the cache's until the page was taken: a page comes to
+ * `into`, and one is stored from `from`. False: too many are under way. */
+bool eng_pc_load_into(struct eng_pc *pc, const struct eng_pc_key *parent, const struct eng_pc_key *key, uint64_t tag,
+                      void *into);
+bool eng_pc_store_from(struct eng_pc *pc, const struct eng_pc_key *parent, const int32_t *ids, uint64_t compute_ns,
+                       uint64_t tag, const void *from);
+/* What was given by _store_from() is not looked at any more. False: nothing yet. */
+bool eng_pc_take_stored(struct eng_pc *pc, uint64_t *ret_tag);
 
 #endif

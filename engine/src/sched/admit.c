@@ -17,8 +17,7 @@
 
 /* ---- Prefixes ---- */
 
-/* Tokens of r that may come from the cache: all before the first row that is needed. */
-static uint32_t reusable(const struct eng_sched *s, const struct sreq *r)
+uint32_t sched_reusable(const struct eng_sched *s, const struct sreq *r)
 {
 	uint32_t most = sreq_first_row(r);
 
@@ -27,8 +26,7 @@ static uint32_t reusable(const struct eng_sched *s, const struct sreq *r)
 	return s->config.no_prefix_cache ? 0 : most;
 }
 
-/* Pages that begin both prompts. */
-static uint32_t common_pages(const struct sreq *a, const struct sreq *b, uint32_t page_tokens)
+uint32_t sched_common_pages(const struct sreq *a, const struct sreq *b, uint32_t page_tokens)
 {
 	uint32_t lo = 0, hi = a->n_prompt < b->n_prompt ? a->n_prompt / page_tokens : b->n_prompt / page_tokens;
 
@@ -43,10 +41,9 @@ static uint32_t common_pages(const struct sreq *a, const struct sreq *b, uint32_
 	return lo;
 }
 
-/* Somebody computes a part of r's prompt that r could take over, and leaves a checkpoint there. */
-static bool waits_for_prefix(struct eng_sched *s, const struct sreq *r)
+bool sched_waits_for_prefix(struct eng_sched *s, const struct sreq *r)
 {
-	uint32_t page = s->exec.kv.page_tokens, most = reusable(s, r) / page * page;
+	uint32_t page = s->exec.kv.page_tokens, most = sched_reusable(s, r) / page * page;
 
 	for (uint32_t i = 0; i < s->n_running && most > 0; i++) {
 		struct sreq *q = s->running[i];
@@ -54,7 +51,7 @@ static bool waits_for_prefix(struct eng_sched *s, const struct sreq *r)
 
 		if (q->is_done || q->n_computed >= q->n_prompt)
 			continue;
-		common = common_pages(r, q, page) * page;
+		common = sched_common_pages(r, q, page) * page;
 		common = common < most ? common : most;
 		if (common > q->n_computed && eng_kv_pool_peek(s->pool, r->req.adapter, r->tokens, most) < common) {
 			sreq_mark(q, common);
@@ -86,7 +83,7 @@ static struct sreq *choose(struct eng_sched *s)
 	for (r = s->n_running < s->config.max_running ? s->queue : NULL; r && best_cost > 0; r = r->next) {
 		uint32_t cost = r->was_preempted ? 0 : 1 + n_running_of(s, r->req.client);
 
-		if (cost >= best_cost || waits_for_prefix(s, r))
+		if (cost >= best_cost || sched_waits_for_prefix(s, r))
 			continue;
 		best = r;
 		best_cost = cost;
@@ -97,17 +94,31 @@ static struct sreq *choose(struct eng_sched *s)
 	return best;
 }
 
+/* Pages that began to come while it waited are its own already. */
+static int take_the_rest(struct eng_sched *s, struct sreq *r, uint32_t spare)
+{
+	uint32_t page = s->exec.kv.page_tokens, need = (r->n_tokens + page - 1) / page;
+
+	need = need > r->kv.n_pages ? need - r->kv.n_pages : 0;
+	if (s->n_running > 0 && need + spare > eng_kv_pool_n_available(s->pool))
+		return -ENOSPC;
+	return eng_kv_seq_reserve(s->pool, &r->kv, r->n_tokens);
+}
+
 /* Takes over what is cached and reserves the rest of the prompt; -ENOSPC when others have to end first. */
 static int take_pages(struct eng_sched *s, struct sreq *r)
 {
-	uint32_t most = reusable(s, r);
+	uint32_t most = sched_reusable(s, r);
 	/* Whoever was set back asks for more, or it would be set back again at once. */
 	uint32_t spare = s->n_running * (r->was_preempted ? 2 : 1);
 	int e;
 
+	if (r->load_tag)
+		return take_the_rest(s, r, spare);
 	if (s->n_running > 0 && eng_kv_pool_need(s->pool, r->req.adapter, r->tokens, most, r->n_tokens) + spare >
 	                                eng_kv_pool_n_available(s->pool))
 		return -ENOSPC;
+	eng_kv_seq_done(s->pool, &r->kv); /* what came while it waited is cached */
 	r->kv.family = r->req.adapter;
 	e = eng_kv_seq_match(s->pool, &r->kv, r->tokens, most);
 	if (e == 0)
@@ -135,6 +146,16 @@ static void unqueue(struct eng_sched *s, struct sreq *r)
 	s->n_queued--;
 }
 
+/* Locked. What came while it waited, as far as it has it still. */
+static void count_loaded(struct eng_sched *s, struct sreq *r)
+{
+	uint32_t n_disk = r->n_disk < r->n_cached ? r->n_disk : r->n_cached;
+	uint32_t left = r->n_cached - n_disk;
+
+	s->stats.disk_tokens += n_disk;
+	s->stats.host_tokens += r->n_host < left ? r->n_host : left;
+}
+
 static bool admit_one(struct eng_sched *s)
 {
 	struct sreq *r = choose(s);
@@ -143,6 +164,8 @@ static bool admit_one(struct eng_sched *s)
 	if (!r)
 		return false;
 	e = take_pages(s, r);
+	if (e == -ENOSPC && sched_tier_yield(s, r))
+		e = take_pages(s, r);
 	if (e == -ENOSPC && s->n_running > 0)
 		return false;
 	if (e == 0 && !r->was_preempted)
@@ -155,11 +178,14 @@ static bool admit_one(struct eng_sched *s)
 		if (!r->was_preempted) {
 			r->n_cached = r->n_computed;
 			s->stats.cached_tokens += r->n_cached;
+			count_loaded(s, r);
 		}
 	}
 	(void)pthread_mutex_unlock(&s->lock);
 	sched_count_pages(s);
-	if (e == 0)
+	if (e == 0 && s->tier.host)
+		sched_tier_begin(s, r);
+	else if (e == 0)
 		sched_disk_begin(s, r);
 	if (e < 0) {
 		(void)err_set(&r->error, e, "the request could not start: %s", strerror(-e));
@@ -198,6 +224,7 @@ void sched_set_back(struct eng_sched *s, uint32_t at)
 	free(r->pooled);
 	r->pooled = NULL;
 	sched_disk_forget(r);
+	r->was_prefetched = false;
 	(void)pthread_mutex_lock(&s->lock);
 	memmove(s->running + at, s->running + at + 1, (s->n_running - at - 1) * sizeof(*s->running));
 	s->n_running--;
@@ -237,9 +264,11 @@ void sched_make_room(struct eng_sched *s)
 	sched_come_down(s);
 	sched_say(s);
 	sched_retire_done(s);
+	(void)sched_tier_yield(s, NULL);
 	while (without_room(s) < s->n_running) {
 		/* One alone has the whole pool, which holds a full context. */
 		assert(s->n_running > 1);
 		sched_set_back(s, youngest(s));
+		(void)sched_tier_yield(s, NULL); /* something may still be coming into its pages */
 	}
 }

@@ -33,6 +33,7 @@ static void finish_task(struct eng_sched *s, struct sched_task *t, int result)
 {
 	if (result == 0) {
 		eng_kv_pool_flush(s->pool);
+		sched_tier_flush(s);
 		sched_count_pages(s);
 	}
 	(void)pthread_mutex_lock(&s->lock);
@@ -47,9 +48,11 @@ static void run_task(struct eng_sched *s, struct sched_task *t, bool is_paused, 
 {
 	if (is_stopping)
 		finish_task(s, t, err_set(t->err, -ESHUTDOWN, "the engine is shutting down"));
-	else if (s->n_running == 0)
+	else if (s->n_running == 0) {
+		/* What those that wait hold is of what there was before. */
+		sched_tier_stop(s);
 		finish_task(s, t, t->fn(t->arg, t->err));
-	else if (is_paused)
+	} else if (is_paused)
 		finish_task(s, t,
 		            err_set(t->err, -EBUSY,
 		                    "%u requests are held by a pause; pause with abort or retract instead",
@@ -62,6 +65,7 @@ void eng_sched_set_cache(struct eng_sched *s, struct eng_pc *cache)
 	struct eng_pc_stats st = { 0 };
 
 	sched_disk_finish(s); /* what was computed so far, for when its weights come back */
+	sched_tier_stop(s);
 	if (old)
 		eng_pc_get_stats(old, &st);
 	if (cache)
@@ -73,11 +77,14 @@ void eng_sched_set_cache(struct eng_sched *s, struct eng_pc *cache)
 	s->disk_before.n_damaged += st.n_damaged;
 	s->disk_before.n_write_errors += st.n_write_errors;
 	/* Who was set back knows pages by the names of the other. */
-	for (struct sreq *r = s->queue; r; r = r->next) {
-		free(r->keys);
-		r->keys = NULL;
-	}
+	for (struct sreq *r = s->queue; r; r = r->next)
+		r->n_keys = 0;
 	(void)pthread_mutex_unlock(&s->lock);
+	/* Nobody has keys of the other but pages, and they are of weights that are no more. */
+	eng_kv_pool_flush(s->pool);
+	sched_tier_flush(s);
+	if (cache)
+		(void)eng_kv_pool_set_keys(s->pool, eng_pc_identity(cache));
 	s->disk_patience = 1;
 	eng_pc_close(old); /* it calls sched_cache_is_ready() until then */
 }

@@ -17,8 +17,7 @@ static const struct eng_pc_key no_key;
 
 /* ---- Reading ---- */
 
-/* What computing a page takes here, or took when it was written. */
-static double compute_ns(const struct eng_sched *s, uint64_t then_ns)
+double sched_compute_ns(const struct eng_sched *s, uint64_t then_ns)
 {
 	double now_ns = s->pace.prompt_token_ns * s->exec.kv.page_tokens;
 
@@ -27,7 +26,7 @@ static double compute_ns(const struct eng_sched *s, uint64_t then_ns)
 
 static bool is_worth_it(struct eng_sched *s, uint64_t then_ns)
 {
-	double compute = compute_ns(s, then_ns);
+	double compute = sched_compute_ns(s, then_ns);
 	struct eng_pc_stats st;
 
 	eng_pc_get_stats(s->config.cache, &st);
@@ -38,20 +37,25 @@ static bool is_worth_it(struct eng_sched *s, uint64_t then_ns)
 	return false;
 }
 
-/* Keys of the prompt's pages up to n, made once. */
-static bool make_keys(struct eng_sched *s, struct sreq *r, uint32_t n)
+bool sreq_keys(struct eng_sched *s, struct sreq *r, uint32_t n)
 {
-	if (r->keys)
+	struct eng_pc_key root, *grown;
+
+	if (n <= r->n_keys)
 		return true;
-	r->keys = calloc(n ? n : 1, sizeof(*r->keys));
-	for (uint32_t i = 0; r->keys && i < n; i++) {
-		if (eng_pc_key(s->config.cache, i > 0 ? &r->keys[i - 1] : &no_key,
-		               r->tokens + (size_t)i * s->exec.kv.page_tokens, &r->keys[i]) < 0) {
-			free(r->keys);
-			r->keys = NULL;
-		}
+	grown = realloc(r->keys, n * sizeof(*grown));
+	if (!grown)
+		return false;
+	r->keys = grown;
+	eng_kv_key_root(r->req.adapter, &root);
+	for (; r->n_keys < n; r->n_keys++) {
+		uint32_t i = r->n_keys;
+
+		if (eng_kv_key_next(s->pool, i > 0 ? &r->keys[i - 1] : &root,
+		                    r->tokens + (size_t)i * s->exec.kv.page_tokens, &r->keys[i]) < 0)
+			return false;
 	}
-	return r->keys != NULL;
+	return true;
 }
 
 void sched_disk_begin(struct eng_sched *s, struct sreq *r)
@@ -61,11 +65,17 @@ void sched_disk_begin(struct eng_sched *s, struct sreq *r)
 	if (!s->config.cache || s->config.no_prefix_cache || r->req.adapter)
 		return;
 	most = sreq_first_row(r) < r->n_prompt ? sreq_first_row(r) / page : r->n_prompt / page;
-	if (most <= first || !make_keys(s, r, r->n_prompt / page))
+	if (most <= first || !sreq_keys(s, r, most))
 		return;
 	while (last < most && eng_pc_has(s->config.cache, &r->keys[last]))
 		last++;
-	if (last == first || !is_worth_it(s, 0))
+	if (last > first && !is_worth_it(s, 0)) {
+		(void)pthread_mutex_lock(&s->lock);
+		s->stats.n_loads_refused++;
+		(void)pthread_mutex_unlock(&s->lock);
+		return;
+	}
+	if (last == first)
 		return;
 	r->load_tag = ++s->n_load_tags;
 	r->load_next = r->load_done = first;
@@ -119,6 +129,8 @@ void sched_disk_take(struct eng_sched *s)
 {
 	struct eng_pc_loaded loaded;
 
+	if (s->tier.host)
+		return;
 	while (s->config.cache && eng_pc_take(s->config.cache, &loaded)) {
 		for (uint32_t i = 0; i < s->n_running; i++) {
 			if (s->running[i]->load_tag == loaded.tag && !s->running[i]->is_done)
@@ -139,46 +151,25 @@ void sched_disk_take(struct eng_sched *s)
 
 /* ---- Writing ---- */
 
-/* The key of a page of the tree: from the first page of its prefix on. */
-static int key_of(struct eng_sched *s, uint32_t page, struct eng_pc_key *ret_key)
-{
-	struct eng_pc_key key = no_key;
-	uint32_t n = 0, at;
-
-	for (at = page; at != ENG_KV_NO_PAGE; at = eng_kv_page_parent(s->pool, at))
-		s->path[n++] = at;
-	while (n > 0) {
-		struct eng_pc_key parent = key;
-		int r = eng_pc_key(s->config.cache, &parent, eng_kv_page_ids(s->pool, s->path[--n]), &key);
-
-		if (r < 0)
-			return r;
-	}
-	*ret_key = key;
-	return 0;
-}
-
 /* False: no page wants to be written. */
 static bool give_one(struct eng_sched *s, uint32_t min_hits, bool *ret_full)
 {
-	uint32_t page = eng_kv_pool_unsaved(s->pool, min_hits), parent;
-	struct eng_pc_key key, parent_key = no_key;
+	uint32_t page = eng_kv_pool_unsaved(s->pool, min_hits);
+	const struct eng_pc_key *key;
+	struct eng_pc_key before;
 	void *slot;
 
 	if (page == ENG_KV_NO_PAGE)
 		return false;
-	parent = eng_kv_page_parent(s->pool, page);
-	if ((parent != ENG_KV_NO_PAGE && key_of(s, parent, &parent_key) < 0) ||
-	    eng_pc_key(s->config.cache, &parent_key, eng_kv_page_ids(s->pool, page), &key) < 0)
-		return false;
-	if (!eng_pc_has(s->config.cache, &key)) {
+	key = eng_kv_page_key(s->pool, page, &before);
+	if (key && !eng_pc_has(s->config.cache, key)) {
 		slot = eng_pc_store_slot(s->config.cache);
 		*ret_full = !slot;
 		if (!slot)
 			return false;
 		s->exec.page_read(s->exec.ctx, page, slot);
-		eng_pc_store(s->config.cache, slot, &parent_key, eng_kv_page_ids(s->pool, page),
-		             (uint64_t)compute_ns(s, 0));
+		eng_pc_store(s->config.cache, slot, &before, eng_kv_page_ids(s->pool, page),
+		             (uint64_t)sched_compute_ns(s, 0));
 	}
 	eng_kv_page_set_saved(s->pool, page);
 	return true;
@@ -190,6 +181,8 @@ bool sched_disk_give(struct eng_sched *s, bool idle)
 
 	if (!s->config.cache || s->config.no_prefix_cache)
 		return false;
+	if (s->tier.host)
+		return sched_tier_give(s, idle);
 	while (give_one(s, idle ? 0 : 1, &is_full) && idle)
 		;
 	return is_full;
@@ -199,6 +192,8 @@ void sched_disk_finish(struct eng_sched *s)
 {
 	const struct timespec nap = { .tv_nsec = 1000000 };
 
-	for (int ms = 0; ms < FINISH_MS && sched_disk_give(s, true); ms++)
+	for (int ms = 0; ms < FINISH_MS && sched_disk_give(s, true); ms++) {
+		sched_tier_settle(s);
 		(void)nanosleep(&nap, NULL);
+	}
 }

@@ -14,6 +14,7 @@
 #include <time.h>
 
 #include "base/clock.h"
+#include "kv/host.h"
 #include "sched/disk.h"
 #include "sched/sched_internal.h"
 
@@ -52,6 +53,16 @@ void sched_count_pages(struct eng_sched *s)
 	s->stats.kv_evictions = c.n_evicted;
 	s->stats.states_running = c.n_running_states;
 	s->stats.state_checkpoints = c.n_checkpoints;
+	(void)pthread_mutex_unlock(&s->lock);
+}
+
+void sched_count_live(struct eng_sched *s, bool is_live)
+{
+	(void)pthread_mutex_lock(&s->lock);
+	if (is_live)
+		s->n_live++;
+	else if (--s->n_live == 0)
+		(void)pthread_cond_broadcast(&s->idle);
 	(void)pthread_mutex_unlock(&s->lock);
 }
 
@@ -152,8 +163,7 @@ static void sweep_cancelled(struct eng_sched *s)
 
 /* ---- The thread ---- */
 
-/* Sleeps until something came. */
-static void wait_for_news(struct eng_sched *s)
+void sched_wait_for_news(struct eng_sched *s)
 {
 	(void)pthread_mutex_lock(&s->lock);
 	while (!s->is_stopping && !s->has_news)
@@ -212,7 +222,7 @@ static void rest(struct eng_sched *s)
 	(void)pthread_mutex_unlock(&s->lock);
 	if (!has_news && s->has_touched && s->n_running == 0)
 		give_memory_back(s);
-	wait_for_news(s);
+	sched_wait_for_news(s);
 }
 
 static bool is_idle(struct eng_sched *s)
@@ -233,7 +243,9 @@ static bool wait_for_work(struct eng_sched *s)
 
 	while (is_idle(s)) {
 		s->active_since_ns = 0;
+		sched_tier_take(s);
 		(void)sched_disk_give(s, true);
+		sched_tier_settle(s);
 		rest(s);
 	}
 	(void)pthread_mutex_lock(&s->lock);
@@ -252,7 +264,9 @@ static void flush_if_asked(struct eng_sched *s)
 	if (!wanted)
 		return;
 	sched_come_down(s);
+	sched_tier_stop(s);
 	eng_kv_pool_flush(s->pool);
+	sched_tier_flush(s);
 	give_memory_back(s);
 	sched_count_pages(s);
 	(void)pthread_mutex_lock(&s->lock);
@@ -278,20 +292,27 @@ static void *run(void *arg)
 			sched_come_down(s);
 		if (may_admit)
 			sched_admit(s);
+		if (may_admit)
+			sched_tier_prefetch(s);
+		sched_tier_take(s);
 		sched_disk_take(s);
 		if (s->n_running > 0) {
 			sched_make_room(s);
 			if (s->n_running > 0 && !sched_step(s))
-				wait_for_news(s);
+				sched_tier_wait(s);
 			(void)sched_disk_give(s, false);
 		}
 		sched_retire_done(s);
 	}
+	sched_tier_stop(s);
 	sched_disk_finish(s);
+	sched_tier_stop(s);
 	return NULL;
 }
 
 /* ---- Public ---- */
+
+static const struct eng_pc_key no_identity;
 
 static int alloc_all(struct eng_sched *s, const struct eng_sched_config *config)
 {
@@ -308,16 +329,17 @@ static int alloc_all(struct eng_sched *s, const struct eng_sched_config *config)
 	s->next = &s->steps[0];
 	s->picks = calloc(s->exec.max_outputs, sizeof(*s->picks));
 	s->masked = calloc(s->exec.n_vocab, sizeof(*s->masked));
-	s->path = calloc(s->exec.n_pages, sizeof(*s->path));
 	r = sched_masks_init(&s->masks, n);
 	s->eos_ids = calloc(config->n_eos_ids ? config->n_eos_ids : 1, sizeof(*s->eos_ids));
-	if (!s->running || !has_steps || !s->picks || !s->masked || !s->eos_ids || !s->path || r < 0)
+	if (!s->running || !has_steps || !s->picks || !s->masked || !s->eos_ids || r < 0)
 		return -ENOMEM;
 	if (config->n_eos_ids)
 		memcpy(s->eos_ids, config->eos_ids, config->n_eos_ids * sizeof(*s->eos_ids));
 	r = eng_kv_pool_new(s->exec.n_pages, s->exec.kv.page_tokens, &s->pool);
 	if (r == 0 && s->exec.kv.n_states)
 		r = eng_kv_pool_add_states(s->pool, s->exec.kv.n_states);
+	if (r == 0 && (config->cache || config->host_bytes))
+		r = eng_kv_pool_set_keys(s->pool, config->cache ? eng_pc_identity(config->cache) : &no_identity);
 	if (r < 0)
 		return r;
 	s->stats.kv_pages_total = s->exec.n_pages;
@@ -378,6 +400,13 @@ int eng_sched_new(const struct eng_exec *exec, const struct eng_sched_config *co
 		eng_pc_set_ready(config->cache, sched_cache_is_ready, s);
 	init_locks(s);
 	r = alloc_all(s, config);
+	if (r == 0) {
+		r = sched_tier_open(s, err);
+		if (r < 0) {
+			eng_sched_free(s);
+			return r;
+		}
+	}
 	if (r == 0)
 		r = -pthread_create(&s->thread, NULL, run, s);
 	if (r < 0) {
@@ -418,6 +447,7 @@ void eng_sched_free(struct eng_sched *s)
 	if (s->has_thread)
 		(void)pthread_join(s->thread, NULL);
 	eng_pc_close(s->config.cache); /* it calls sched_cache_is_ready() until then */
+	sched_tier_close(s);           /* likewise; the disk has read from its memory */
 	sched_masks_done(&s->masks);
 	eng_kv_pool_free(s->pool);
 	free(s->running);
@@ -428,7 +458,6 @@ void eng_sched_free(struct eng_sched *s)
 	free(s->picks);
 	free(s->masked);
 	free(s->eos_ids);
-	free(s->path);
 	(void)pthread_cond_destroy(&s->wake);
 	(void)pthread_cond_destroy(&s->idle);
 	(void)pthread_mutex_destroy(&s->lock);
@@ -544,6 +573,8 @@ int eng_sched_check(struct eng_sched *s, struct err *err)
 		r = err_set(err, -EBUSY, "%u requests run or wait", s->n_live);
 	else
 		r = eng_kv_pool_check(s->pool, err);
+	if (r == 0 && s->tier.host)
+		r = eng_kv_host_check(s->tier.host, err);
 	eng_kv_pool_counts(s->pool, &c);
 	if (r == 0 && (c.n_used != 0 || c.n_free + c.n_cached != c.n_pages))
 		r = err_set(err, -EIO, "K/V pool: %u free + %u cached + %u used of %u pages", c.n_free, c.n_cached,
@@ -557,6 +588,7 @@ int eng_sched_check(struct eng_sched *s, struct err *err)
 void eng_sched_stats(struct eng_sched *s, struct eng_stats *ret_stats)
 {
 	struct eng_pc_stats disk = { 0 }, *before = &s->disk_before;
+	struct eng_kv_host_counts host = { 0 };
 
 	(void)pthread_mutex_lock(&s->lock);
 	*ret_stats = s->stats;
@@ -568,6 +600,13 @@ void eng_sched_stats(struct eng_sched *s, struct eng_stats *ret_stats)
 	/* Within the lock: the cache may be changed for another. */
 	if (s->config.cache)
 		eng_pc_get_stats(s->config.cache, &disk);
+	if (s->tier.host)
+		eng_kv_host_counts(s->tier.host, &host);
+	ret_stats->host_pages_total = host.n_slots;
+	ret_stats->host_pages_cached = host.n_cached;
+	ret_stats->host_pages_used = host.n_used;
+	ret_stats->host_pages_given_up = host.n_given_up;
+	ret_stats->host_pages_damaged = host.n_damaged;
 	ret_stats->disk_bytes = disk.bytes;
 	ret_stats->disk_pages_read = before->pages_read + disk.pages_read;
 	ret_stats->disk_pages_written = before->pages_written + disk.pages_written;

@@ -38,6 +38,14 @@ struct eng_exec {
 	/* Copies a page of all layers, kv.page_bytes, out of and into the pool's memory; NULL when that is 0. */
 	void (*page_read)(void *ctx, uint32_t page, void *dst);
 	void (*page_write)(void *ctx, uint32_t page, const void *src);
+	/* Copies of pages beside the steps (kn_ops.copy_begin), for a tier in host memory; NULL where the pool's memory
+	 * is the host's. host_alloc() and host_free() are called by any thread. */
+	void *(*host_alloc)(void *ctx, size_t bytes);
+	void (*host_free)(void *ctx, void *p);
+	int (*page_copy)(void *ctx, uint32_t page, void *host, enum kn_way way, uint64_t *ret_ticket);
+	int (*copy_poll)(void *ctx, uint64_t ticket);
+	int (*copy_wait)(void *ctx, uint64_t ticket);
+	int (*copy_fence)(void *ctx, uint64_t ticket);
 	/* Slot dst becomes a copy of slot src, in order with the steps; NULL when kv.n_states is 0. */
 	void (*state_copy)(void *ctx, uint32_t dst, uint32_t src);
 	/* Pages [first, first + n) are free and their memory may be given back until they are used; or NULL. */
@@ -56,6 +64,14 @@ struct eng_sched_config {
 	enum eng_pooling pooling; /* of embeddings */
 	bool whole_prompts;       /* an encoder's: a prompt is computed in one step or not at all */
 	struct eng_pc *cache;     /* pages on disk, or NULL; the scheduler's from now on, also when it is not made */
+	/* Pages that the pool gives up go to host memory, at most so many bytes; 0: none, as where pages cannot be
+	 * copied beside steps or models have recurrent layers. write_through: as soon as they are complete. */
+	uint64_t host_bytes;
+	bool write_through;
+	bool always_load; /* pages come back from there although computing may be faster; for tests */
+	/* Told, on the scheduler's thread, what a person should know; NULL: nobody. */
+	void (*on_note)(void *arg, const char *text);
+	void *note_arg;
 };
 
 int eng_sched_new(const struct eng_exec *exec, const struct eng_sched_config *config, struct eng_sched **ret_sched,

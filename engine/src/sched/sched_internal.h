@@ -13,6 +13,7 @@
 #include "sched/pace.h"
 #include "sched/sched.h"
 #include "sched/textout.h"
+#include "sched/tier.h"
 
 enum { ENG_MAX_TOP = 20, ENG_MAX_SCORED = 1024 };
 
@@ -32,7 +33,8 @@ struct sreq {
 	struct eng_request req; /* every pointer in it is ours */
 	atomic_bool cancelled;
 	uint64_t *prefix_hash;   /* [n_prompt / page_tokens]: of the prompt up to the end of that page */
-	struct eng_pc_key *keys; /* [n_prompt / page_tokens], or NULL */
+	struct eng_pc_key *keys; /* [n_keys] of its first pages, see sreq_keys() */
+	uint32_t n_keys;
 
 	/* Below: only the scheduler's thread, from admission on. */
 	bool was_preempted;
@@ -46,9 +48,16 @@ struct sreq {
 	uint32_t take;           /* prompt tokens given to it in the step being formed */
 	uint32_t mark;           /* recurrent models: where a checkpoint is wanted beside the usual ones; 0: nowhere */
 	struct eng_kv_seq kv;
-	/* Pages [load_done, load_next) are being read from disk, those up to load_end shall be; tag 0: none. */
+	/* Pages [load_done, load_next) are on their way from disk or host memory, those up to load_end shall be; tag 0:
+	 * none. While it waits in the queue, kv holds what has come (tier.c). */
 	uint64_t load_tag;
 	uint32_t load_done, load_next, load_end;
+	/* tier.c: where that began and when, pages whose reading from disk was asked for, and how often in vain */
+	uint32_t load_first, load_asked, load_retries;
+	uint64_t load_ns;
+	bool load_is_pure;       /* nothing of it came from disk */
+	bool was_prefetched;     /* or it was seen that there is nothing to load */
+	uint32_t n_host, n_disk; /* tokens that came while it waited */
 	struct eng_sampler *sampler;
 	struct eng_draft *draft;                     /* NULL: no speculation */
 	struct eng_matcher *matcher;                 /* NULL: free text */
@@ -127,7 +136,7 @@ struct eng_sched {
 	struct eng_pace pace;
 	uint64_t n_load_tags;
 	double disk_patience; /* the factor by which reading counts as slow; 1 at first */
-	uint32_t *path;       /* [n_pages] */
+	struct sched_tier tier;
 };
 
 /* Tokens computed, and tokens, as they are when what is in the air has landed. */
@@ -177,6 +186,11 @@ void sreq_take_token(struct eng_sched *s, struct sreq *r, struct eng_row *row);
 /* Hands the chosen tokens out, with their text, which may end the request too; how many. */
 uint32_t sreq_say(struct sreq *r);
 
+/* disk.c: the keys of its first n pages are in r->keys; false: no memory. */
+bool sreq_keys(struct eng_sched *s, struct sreq *r, uint32_t n);
+/* What computing a page takes here, or then_ns when that is not known; 0: not known either. */
+double sched_compute_ns(const struct eng_sched *s, uint64_t then_ns);
+
 /* state.c: checkpoints of recurrent models; for others all of it is nothing. */
 
 /* Where a step of r that could go to `end` ends: not behind a second place for a checkpoint. */
@@ -193,6 +207,10 @@ int sched_begin_state(struct eng_sched *s, struct sreq *r);
 /* sched.c */
 /* A cache read a page or has room for one; on its thread. */
 void sched_cache_is_ready(void *s);
+/* Sleeps until something came. */
+void sched_wait_for_news(struct eng_sched *s);
+/* Something that is no request keeps the engine from being idle, or does not any more. */
+void sched_count_live(struct eng_sched *s, bool is_live);
 /* Hands out what was chosen, of one and of all running requests. */
 void sched_say_one(struct eng_sched *s, struct sreq *r);
 void sched_say(struct eng_sched *s);
@@ -204,6 +222,12 @@ void sched_retire(struct eng_sched *s, struct sreq *r);
 void sched_count_pages(struct eng_sched *s);
 
 /* admit.c */
+/* Tokens of r that may come from a cache: all before the first row that is needed. */
+uint32_t sched_reusable(const struct eng_sched *s, const struct sreq *r);
+/* Pages that begin both prompts. */
+uint32_t sched_common_pages(const struct sreq *a, const struct sreq *b, uint32_t page_tokens);
+/* Somebody computes a part of r's prompt that r could take over, and leaves a checkpoint there. */
+bool sched_waits_for_prefix(struct eng_sched *s, const struct sreq *r);
 /* Moves requests from the queue to the running ones while there is room. */
 void sched_admit(struct eng_sched *s);
 /* Room for one more token of every decoding sequence; the youngest are set back when it runs out. */

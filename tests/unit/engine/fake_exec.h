@@ -4,7 +4,8 @@
  * round. With recurrent states it also keeps a hash of what each slot has seen, and a step from a slot that has seen
  * anything else fails. Knobs: delay, failure, and scripts (a prompt that begins with a script's tag is answered by the
  * script's ids). One that runs ahead computes on a thread of its own, up to two steps behind what it was given, and
- * aborts when a step writes where one that is not waited for does. */
+ * aborts when a step writes where one that is not waited for does. One that copies pages beside its steps (fake_copies)
+ * does so as late as it may: what reads too early, or takes a page away that is still being read, sees other tokens. */
 #ifndef FAKE_EXEC_H
 #define FAKE_EXEC_H
 
@@ -20,10 +21,12 @@
 #include "sampler/sampler.h"
 #include "sched/sched.h"
 
-enum { FAKE_PAGE = 4, FAKE_EMBD = 8, FAKE_MAX_SCRIPTS = 8, FAKE_ANSWER = 1 << 24 };
+enum { FAKE_PAGE = 4, FAKE_EMBD = 8, FAKE_MAX_SCRIPTS = 8, FAKE_ANSWER = 1 << 24, FAKE_MAX_COPIES = 400 };
 
 /* Fakes that are made from now on pick; and compute by themselves, also a step ahead. */
 static bool fake_picks, fake_ahead;
+/* And copy pages beside their steps. */
+static bool fake_copies;
 
 struct fake_script {
 	int32_t tag; /* prompt: tag, its length, ... */
@@ -50,6 +53,20 @@ struct fake_flight {
 	struct err err;
 };
 
+/* A page on its way beside the steps. */
+struct fake_copy {
+	uint32_t page;
+	char *host;
+	uint64_t after; /* steps that were begun before it */
+	uint64_t begin_ns;
+	bool is_fenced, fails;
+};
+
+struct fake_way {
+	struct fake_copy copies[FAKE_MAX_COPIES]; /* the n-th: [n % FAKE_MAX_COPIES] */
+	uint64_t n_begun, n_done;
+};
+
 struct fake_exec {
 	struct eng_exec exec;
 	int32_t *cells;            /* [n_pages * FAKE_PAGE] */
@@ -71,6 +88,14 @@ struct fake_exec {
 	bool has_thread, is_stopping;
 	pthread_mutex_t lock; /* n_begun, n_computed, is_stopping, and the cells where there is a thread */
 	pthread_cond_t cond;
+
+	struct fake_way ways[2]; /* by enum kn_way; the scheduler's thread alone */
+	unsigned coin;
+	atomic_uint copy_us;    /* no page comes back faster */
+	atomic_uint fail_every; /* so many copies; 0: none fails */
+	atomic_size_t host_bytes, host_limit;
+	_Atomic(char *) host_memory; /* what was allocated last */
+	atomic_uint n_in, n_out;
 };
 
 /* What is stored for a token. */
@@ -263,9 +288,136 @@ static inline void *fake_run(void *arg)
 	return NULL;
 }
 
+/* ---- Copies beside the steps ---- */
+
+static inline uint64_t fake_now_ns(void)
+{
+	struct timespec ts;
+
+	(void)clock_gettime(CLOCK_MONOTONIC, &ts);
+	return (uint64_t)ts.tv_sec * 1000000000u + (uint64_t)ts.tv_nsec;
+}
+
+static inline void fake_do_copy(struct fake_exec *f, enum kn_way to)
+{
+	struct fake_way *way = &f->ways[to];
+	struct fake_copy *c = &way->copies[way->n_done++ % FAKE_MAX_COPIES];
+	char *cells = (char *)(f->cells + (size_t)c->page * FAKE_PAGE);
+
+	(void)pthread_mutex_lock(&f->lock);
+	if (!c->fails)
+		memcpy(to == KN_TO_HOST ? c->host : cells, to == KN_TO_HOST ? cells : c->host,
+		       FAKE_PAGE * sizeof(*f->cells));
+	(void)pthread_mutex_unlock(&f->lock);
+}
+
+/* Those out that later operations go behind. */
+static inline void fake_do_fenced(struct fake_exec *f)
+{
+	struct fake_way *way = &f->ways[KN_TO_HOST];
+	uint64_t end = way->n_done;
+
+	for (uint64_t n = way->n_done; n < way->n_begun; n++) {
+		if (way->copies[n % FAKE_MAX_COPIES].is_fenced)
+			end = n + 1;
+	}
+	while (way->n_done < end)
+		fake_do_copy(f, KN_TO_HOST);
+}
+
+static inline bool fake_may_come(struct fake_exec *f, const struct fake_copy *c)
+{
+	bool computed;
+
+	(void)pthread_mutex_lock(&f->lock);
+	computed = f->n_computed >= c->after;
+	(void)pthread_mutex_unlock(&f->lock);
+	return computed && fake_now_ns() - c->begin_ns >= atomic_load(&f->copy_us) * (uint64_t)1000;
+}
+
+static inline int fake_page_copy(void *ctx, uint32_t page, void *host, enum kn_way to, uint64_t *ret_ticket)
+{
+	struct fake_exec *f = ctx;
+	struct fake_way *way = &f->ways[to];
+	unsigned every = atomic_load(&f->fail_every);
+
+	if (way->n_begun - way->n_done == FAKE_MAX_COPIES)
+		return -EBUSY;
+	f->coin = f->coin * 1664525u + 1013904223u;
+	if (every && f->coin >> 8 & 1 && (f->coin >> 9) % every == 0)
+		return -EIO;
+	way->copies[way->n_begun % FAKE_MAX_COPIES] =
+	        (struct fake_copy){ .page = page,
+		                    .host = host,
+		                    .after = f->n_begun,
+		                    .begin_ns = fake_now_ns(),
+		                    .fails = every && (f->coin >> 9) % every == 0 };
+	atomic_fetch_add(to == KN_TO_HOST ? &f->n_out : &f->n_in, 1);
+	*ret_ticket = way->n_begun++ << 1 | (uint64_t)to;
+	return 0;
+}
+
+static inline int fake_copy_poll(void *ctx, uint64_t ticket)
+{
+	struct fake_exec *f = ctx;
+	struct fake_way *way = &f->ways[ticket & 1];
+	uint64_t n = ticket >> 1;
+
+	f->coin = f->coin * 1664525u + 1013904223u;
+	if (n >= way->n_done && (f->coin >> 16 & 3) == 0)
+		return 0;
+	while (n >= way->n_done) {
+		if ((ticket & 1) == KN_TO_DEVICE) {
+			if (!fake_may_come(f, &way->copies[way->n_done % FAKE_MAX_COPIES]))
+				return 0;
+			fake_do_fenced(f);
+		}
+		fake_do_copy(f, (enum kn_way)(ticket & 1));
+	}
+	return way->copies[n % FAKE_MAX_COPIES].fails ? -EIO : 1;
+}
+
+static inline int fake_copy_wait(void *ctx, uint64_t ticket)
+{
+	int r;
+
+	while ((r = fake_copy_poll(ctx, ticket)) == 0)
+		(void)usleep(20);
+	return r < 0 ? r : 0;
+}
+
+static inline int fake_copy_fence(void *ctx, uint64_t ticket)
+{
+	struct fake_exec *f = ctx;
+	struct fake_way *way = &f->ways[ticket & 1];
+
+	if (ticket >> 1 >= way->n_done)
+		way->copies[(ticket >> 1) % FAKE_MAX_COPIES].is_fenced = true;
+	return 0;
+}
+
+static inline void *fake_host_alloc(void *ctx, size_t bytes)
+{
+	struct fake_exec *f = ctx;
+	char *p = NULL;
+
+	if (atomic_load(&f->host_bytes) + bytes <= atomic_load(&f->host_limit))
+		p = calloc(1, bytes);
+	if (p)
+		atomic_fetch_add(&f->host_bytes, bytes);
+	atomic_store(&f->host_memory, p);
+	return p;
+}
+
+static inline void fake_host_free(void *ctx, void *p)
+{
+	(void)ctx;
+	free(p);
+}
+
 /* ---- Steps ---- */
 
-static inline void *fake_copy(const void *src, size_t n, size_t size)
+static inline void *fake_dup(const void *src, size_t n, size_t size)
 {
 	void *p = calloc(n ? n : 1, size);
 
@@ -290,7 +442,7 @@ static inline void fake_forget(struct fake_flight *step)
 static inline void fake_take(struct fake_flight *step, const struct eng_step_seq *seqs, size_t n_seqs)
 {
 	fake_forget(step);
-	step->seqs = fake_copy(seqs, n_seqs, sizeof(*seqs));
+	step->seqs = fake_dup(seqs, n_seqs, sizeof(*seqs));
 	step->n_seqs = n_seqs;
 	step->has_all_picks = true;
 	step->n_out = 0;
@@ -300,9 +452,9 @@ static inline void fake_take(struct fake_flight *step, const struct eng_step_seq
 		struct eng_step_seq *q = &step->seqs[i];
 		uint32_t n_pages = (q->pos + q->n_ids + FAKE_PAGE - 1) / FAKE_PAGE;
 
-		q->pages = fake_copy(q->pages, n_pages, sizeof(*q->pages));
-		q->ids = fake_copy(q->ids, q->from_row ? 0 : q->n_ids, sizeof(*q->ids));
-		q->picks = q->picks ? fake_copy(q->picks, q->n_out, sizeof(*q->picks)) : NULL;
+		q->pages = fake_dup(q->pages, n_pages, sizeof(*q->pages));
+		q->ids = fake_dup(q->ids, q->from_row ? 0 : q->n_ids, sizeof(*q->ids));
+		q->picks = q->picks ? fake_dup(q->picks, q->n_out, sizeof(*q->picks)) : NULL;
 		step->n_out += q->n_out;
 		step->has_all_picks = step->has_all_picks && (q->n_out == 0 || q->picks);
 	}
@@ -366,6 +518,7 @@ static inline int fake_begin(void *ctx, const struct eng_step_seq *seqs, size_t 
 		n_tokens += seqs[i].n_ids;
 	if (n_tokens > atomic_load(&f->max_step_tokens))
 		atomic_store(&f->max_step_tokens, n_tokens);
+	fake_do_fenced(f);
 	fake_take(&f->flights[f->n_begun % KN_MAX_AHEAD], seqs, n_seqs);
 	if (!f->has_thread) {
 		fake_compute(f, &f->flights[f->n_begun % KN_MAX_AHEAD], NULL);
@@ -457,6 +610,15 @@ static inline void fake_init(struct fake_exec *f, uint32_t n_vocab, uint32_t n_c
 		                     .page_discard = fake_page_discard };
 	f->cells = calloc((size_t)n_pages * FAKE_PAGE, sizeof(*f->cells));
 	atomic_store(&f->fail_on_id, -1);
+	atomic_store(&f->host_limit, SIZE_MAX / 2);
+	if (fake_copies) {
+		f->exec.host_alloc = fake_host_alloc;
+		f->exec.host_free = fake_host_free;
+		f->exec.page_copy = fake_page_copy;
+		f->exec.copy_poll = fake_copy_poll;
+		f->exec.copy_wait = fake_copy_wait;
+		f->exec.copy_fence = fake_copy_fence;
+	}
 	(void)pthread_mutex_init(&f->lock, NULL);
 	(void)pthread_cond_init(&f->cond, NULL);
 	for (int i = 0; i < KN_MAX_AHEAD; i++) {

@@ -109,6 +109,8 @@ struct world {
 
 static const int32_t eos[] = { 500, 501 };
 
+static size_t world_host_limit = SIZE_MAX / 2; /* memory that fakes made from now on give to a tier */
+
 /* n_states 0: a model with attention only. */
 static inline void world_init_states(struct world *w, struct eng_sched_config config, uint32_t n_pages,
                                      uint32_t n_states, uint32_t checkpoint_pages, bool keeps)
@@ -130,6 +132,7 @@ static inline void world_init_states(struct world *w, struct eng_sched_config co
 		fake_add_states(&w->f, n_states, checkpoint_pages, keeps);
 	config.tokenizer = w->tok;
 	w->f.exec.tells_prompts = config.deterministic;
+	atomic_store(&w->f.host_limit, world_host_limit);
 	assert_int_equal(eng_sched_new(&w->f.exec, &config, &w->s, &err), 0);
 }
 

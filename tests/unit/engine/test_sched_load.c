@@ -4,10 +4,11 @@
 
 #include "sched_test.h"
 
-enum { N_THREADS = 6, PER_THREAD = 600, AT_ONCE = 9, POOL = 40 };
+enum { N_THREADS = 6, PER_THREAD = 600, TIER_PER_THREAD = 250, AT_ONCE = 9, POOL = 40 };
 
 static struct world w;
 static char cache_dir[64];
+static uint32_t n_host_slots; /* of a tier in host memory; 0: none */
 
 struct worker {
 	pthread_t thread;
@@ -102,7 +103,7 @@ static void *work(void *arg)
 	struct job *jobs = calloc(AT_ONCE, sizeof(*jobs));
 
 	assert_non_null(jobs);
-	for (int i = 0; i < PER_THREAD; i++) {
+	for (int i = 0, n = n_host_slots ? TIER_PER_THREAD : PER_THREAD; i < n; i++) {
 		struct job *j = &jobs[(uint32_t)rand_r(&me->seed) % AT_ONCE];
 
 		if (j->is_open)
@@ -115,6 +116,7 @@ static void *work(void *arg)
 
 			eng_sched_stats(w.s, &st);
 			assert_true(st.kv_pages_used + st.kv_pages_cached <= st.kv_pages_total);
+			assert_true(st.host_pages_used + st.host_pages_cached <= st.host_pages_total);
 			(void)eng_sched_retry_s(w.s);
 		}
 	}
@@ -143,8 +145,12 @@ static void random_load(unsigned seed, bool deterministic, uint32_t n_states)
 	cache.budget_bytes = 60 * (eng_pc_header_bytes(FAKE_PAGE) + cache.page_bytes);
 	if (n_states == 0 && eng_pc_open(&cache, &config.cache, &err) < 0)
 		fail_msg("%s", err_text(&err));
+	config.host_bytes = n_host_slots * cache.page_bytes;
+	config.write_through = n_host_slots && seed % 2;
+	config.always_load = n_host_slots > 0;
 	world_init_states(&w, config, POOL, n_states, 3, seed % 2);
 	atomic_store(&w.f.delay_us, 100);
+	atomic_store(&w.f.fail_every, n_host_slots ? 50 : 0);
 	for (unsigned i = 0; i < N_THREADS; i++) {
 		workers[i] = (struct worker){ .seed = seed * 100 + i };
 		assert_int_equal(pthread_create(&workers[i].thread, NULL, work, &workers[i]), 0);
@@ -161,7 +167,32 @@ static void random_load(unsigned seed, bool deterministic, uint32_t n_states)
 	              (unsigned long long)st.cached_tokens, (unsigned long long)st.disk_tokens);
 	assert_true(n_whole > 0 && n_cancelled > 0 && st.n_preempted > 0 && st.cached_tokens > 0);
 	assert_int_equal(st.disk_pages_damaged, 0);
-	world_done(&w); /* checks the pool */
+	if (n_host_slots) {
+		print_message("%llu tokens from the host; %llu pages given up there, %llu lost; %llu loads refused\n",
+		              (unsigned long long)st.host_tokens, (unsigned long long)st.host_pages_given_up,
+		              (unsigned long long)st.host_pages_lost, (unsigned long long)st.n_loads_refused);
+		assert_int_equal(st.host_pages_total, n_host_slots);
+		assert_int_equal(st.host_pages_damaged, 0);
+		assert_true(st.host_tokens > 0 && st.host_pages_given_up > 0 && st.host_bytes_in > 0);
+	}
+	world_done(&w); /* checks the pool, and the host's */
+}
+
+/* Pages go to a host with fewer slots than the pool has pages, and to the disk and back, some copies failing. */
+static void nothing_is_lost_between_the_tiers(void **state)
+{
+	char cmd[128];
+
+	(void)state;
+	(void)snprintf(cache_dir, sizeof(cache_dir), "/tmp/ocai-sched-load-XXXXXX");
+	assert_non_null(mkdtemp(cache_dir));
+	for (unsigned seed = 1; seed <= 2; seed++) {
+		n_host_slots = seed == 1 ? 30 : 12;
+		random_load(seed + 10, seed == 2, 0);
+	}
+	n_host_slots = 0;
+	(void)snprintf(cmd, sizeof(cmd), "rm -rf '%s'", cache_dir);
+	assert_int_equal(system(cmd), 0);
 }
 
 /* With a backend that tells prompts from answers: prompts that answers were given to come back as longer prompts, and
@@ -194,13 +225,19 @@ static void nothing_is_lost_under_random_load(void **state)
 	assert_int_equal(system(cmd), 0);
 }
 
-int main(void)
+int main(int argc, char **argv)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(nothing_is_lost_under_random_load),
 		cmocka_unit_test(answers_stay_answers_under_random_load),
+		cmocka_unit_test(nothing_is_lost_between_the_tiers),
 	};
-	int failed = cmocka_run_group_tests_name("rows", tests, NULL, NULL);
+	int failed;
+
+	if (argc > 1)
+		cmocka_set_test_filter(argv[1]); /* one by name, with * and ? */
+	fake_copies = true;                      /* where a tier is asked for */
+	failed = cmocka_run_group_tests_name("rows", tests, NULL, NULL);
 
 	fake_picks = true;
 	failed += cmocka_run_group_tests_name("picked", tests, NULL, NULL);
