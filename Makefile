@@ -180,9 +180,9 @@ $(B)/tests/tools/%: $(B)/obj/tests/tools/%.o $(TEST_ARCHIVES) $(B)/ldflags
 $(B)/obj/tests/%.o: CPPFLAGS += -Itests/unit -Ibase/src -Iengine/src -Iengine/http
 
 # Weights and references of the tiny models, a third smaller packed.
-tests/fixtures/.unpacked: tests/fixtures/weights.tar.xz
-	$(call say,UNPACK,$<)
-	$(Q)xz -dc $< | tar -C $(@D) --no-same-owner -xf - && touch $@
+tests/fixtures/.unpacked: tests/fixtures/weights.tar.xz tests/fixtures/references.tar.xz
+	$(call say,UNPACK,$^)
+	$(Q)for archive in $^; do xz -dc $$archive | tar -C $(@D) --no-same-owner -xf - || exit 1; done; touch $@
 
 .PHONY: tests units-and-replays
 units-and-replays: $(UNIT_TESTS) $(GPU_TESTS64) $(GPU_KERNEL_PROGRAMS) $(FUZZ_REPLAYS) $(TEST_TOOLS) tests/fixtures/.unpacked
