@@ -299,14 +299,14 @@ static void step(int t, uint32_t n_seqs, uint32_t kv_len, const char *how)
 			if (l == LAYERS) {
 				(void)gk_mat_describe(&jobs[0].w, type, VOCAB, D, head);
 				jobs[0].out = view(logits, GK_F32, VOCAB);
-				r = r ? r : gk_linear_few(&ctx, &lin);
+				r = r ? r : product(lin);
 				r = r ? r : pick(logits, n_seqs, VOCAB, &p);
 				break;
 			}
 			(void)gk_mat_describe(&jobs[0].w, type, QKV, D, at);
 			at += gk_mat_bytes(type, QKV, D);
 			jobs[0].out = view(qkv, GK_BF16, QKV);
-			r = r ? r : gk_linear_few(&ctx, &lin);
+			r = r ? r : product(lin);
 			s.q = view(qkv, GK_BF16, QKV);
 			s.k = view((uint16_t *)qkv + HEADS * DIM, GK_BF16, QKV);
 			s.v = view((uint16_t *)qkv + (HEADS + KV_HEADS) * DIM, GK_BF16, QKV);
@@ -336,7 +336,7 @@ static void step(int t, uint32_t n_seqs, uint32_t kv_len, const char *how)
 			jobs[0].accumulate = true;
 			lin.x = view(att, GK_BF16, D);
 			lin.norm = false;
-			r = r ? r : gk_linear_few(&ctx, &lin);
+			r = r ? r : product(lin);
 			for (int j = 0; j < 2; j++) {
 				(void)gk_mat_describe(&jobs[j].w, type, FF, D, at);
 				at += gk_mat_bytes(type, FF, D);
@@ -347,7 +347,7 @@ static void step(int t, uint32_t n_seqs, uint32_t kv_len, const char *how)
 			lin.norm = true;
 			lin.gated = true;
 			lin.n_jobs = 2;
-			r = r ? r : gk_linear_few(&ctx, &lin);
+			r = r ? r : product(lin);
 			(void)gk_mat_describe(&jobs[0].w, type, D, FF, at);
 			jobs[0].out = view(x, GK_F32, D);
 			jobs[0].accumulate = true;
@@ -355,7 +355,7 @@ static void step(int t, uint32_t n_seqs, uint32_t kv_len, const char *how)
 			lin.norm = false;
 			lin.gated = false;
 			lin.n_jobs = 1;
-			r = r ? r : gk_linear_few(&ctx, &lin);
+			r = r ? r : product(lin);
 		}
 		return r;
 	});
