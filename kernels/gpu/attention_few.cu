@@ -399,25 +399,34 @@ static void launch(const struct gk_ctx *ctx, const attn_args &a, uint32_t max_wo
 	           ctx->overlap, a);
 }
 
-/* Two blocks on a multiprocessor where there is much shared memory and pages are as the engine makes them, or one of
- * DEEP_WAVES waves where sequences are few; else smaller ones, that fit 64 KiB. */
+/* As the plan says (gk_plan_shape()) where there is much shared memory and pages are as the engine makes them; else blocks
+ * that fit 64 KiB. The products before and after run beside this kernel, and what they have under way goes through the
+ * first-level cache, from which shared memory is taken: with 200 KiB of rings a step of one sequence takes 14 % longer. */
 template <int KD, int VD, int WAVES, int DEEP_WAVES, int RING, int SMALL_WAVES, int BYTES>
 static void launch_direct(const struct gk_ctx *ctx, const attn_args &a, uint32_t max_work)
 {
+	constexpr int DEEP_RING = DEEP_WAVES == WAVES ? RING : RING - 1, OTHER_RING = RING > 3 ? 2 : 3;
+	constexpr bool all_shapes = KD == 128 && VD == 128; /* what most models have */
 	const bool by_tile = a.page_shift >= 0 && a.kv.page_tokens % FEW_TILE == 0 && a.kv.k_dim == KD && a.kv.v_dim == VD;
+	const size_t deep_bytes = few_sizes<KD, VD, DEEP_WAVES, DEEP_RING, BYTES>::TOTAL * sizeof(uint4) + 1024;
+	const size_t wide_bytes = few_sizes<KD, VD, DEEP_WAVES, OTHER_RING, BYTES>::TOTAL * sizeof(uint4) + 1024;
+	uint32_t shape = gk_plan_shape(ctx, a.kv.n_kv_head, a.group, a.batch.max_seqs, BYTES);
 
-	/* The products before and after run beside this kernel, and what they have under way goes through the first-level cache,
-	 * from which shared memory is taken: with rings of RING, 200 KiB, a step of one sequence takes 14 % longer. */
-	constexpr int DEEP_RING = DEEP_WAVES == WAVES ? RING : RING - 1;
-	const bool deep = gk_plan_is_deep(ctx, a.kv.n_kv_head, a.group, a.batch.max_seqs) &&
-	                  ctx->smem_bytes >= few_sizes<KD, VD, DEEP_WAVES, DEEP_RING, BYTES>::TOTAL * sizeof(uint4) + 1024;
-
-	if (DEEP_WAVES > WAVES && by_tile && deep)
-		launch<KD, VD, DEEP_WAVES, DEEP_RING, BYTES, BY_TILE, DEEP_WAVES == WAVES ? 2 : 1>(ctx, a, max_work);
-	else if (ctx->smem_bytes >= 128u << 10 && by_tile)
-		launch<KD, VD, WAVES, RING, BYTES, BY_TILE, 2>(ctx, a, max_work);
-	else
+	if ((shape == GK_SHAPE_DEEP && (DEEP_WAVES == WAVES || ctx->smem_bytes < deep_bytes)) ||
+	    (shape == GK_SHAPE_WIDE && (!all_shapes || ctx->smem_bytes < wide_bytes)) ||
+	    (shape == GK_SHAPE_SHORT && !all_shapes))
+		shape = GK_SHAPE_MANY;
+	if (!by_tile || (ctx->smem_bytes < 128u << 10 && shape != GK_SHAPE_DEEP))
 		launch<KD, VD, SMALL_WAVES, 2, BYTES, BY_TOKEN, 1>(ctx, a, max_work);
+	else if (shape == GK_SHAPE_DEEP)
+		launch<KD, VD, DEEP_WAVES, DEEP_RING, BYTES, BY_TILE, DEEP_WAVES == WAVES ? 2 : 1>(ctx, a, max_work);
+	else if (shape == GK_SHAPE_WIDE)
+		launch<KD, VD, all_shapes ? DEEP_WAVES : WAVES, all_shapes ? OTHER_RING : RING, BYTES, BY_TILE, all_shapes ? 1 : 2>(
+		        ctx, a, max_work);
+	else if (shape == GK_SHAPE_SHORT)
+		launch<KD, VD, WAVES, all_shapes ? 2 : RING, BYTES, BY_TILE, 2>(ctx, a, max_work);
+	else
+		launch<KD, VD, WAVES, RING, BYTES, BY_TILE, 2>(ctx, a, max_work);
 }
 
 void attn_few_launch(const struct gk_ctx *ctx, const attn_args &a, uint32_t max_work)

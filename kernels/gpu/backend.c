@@ -451,6 +451,9 @@ int gpu_backend_open(const char *kind, const struct kn_config *config, const str
 	gpu_copies_ops(&be->ops);
 	be->base.ops = &be->ops;
 	be->base.keeps_states = true;
+	/* In float32 every row is computed by itself. */
+	be->base.tells_prompts = config->deterministic && !config->exact;
+	be->base.n_answer_rows = UINT32_MAX;
 	be->exact = config->exact;
 	be->deterministic = config->deterministic;
 	be->library_rows = (struct kn_gpu_rows){
@@ -481,7 +484,7 @@ int gpu_backend_open(const char *kind, const struct kn_config *config, const str
 		close_device(&be->base);
 		return err_set(err, r, "backend %s: no memory: %s", kind, gpu_rt_error());
 	}
-	if (!be->exact && !be->deterministic) {
+	if (!be->exact && (!be->deterministic || gpu_gemm_is_steady())) {
 		be->gemm = gpu_gemm_open(be, reason, sizeof(reason));
 		if (!be->gemm && o && o->on_note)
 			o->on_note(kind, reason);

@@ -130,11 +130,14 @@ struct rec_job {
 	uint64_t accumulate;
 };
 
+/* Deterministic: rows [0, answer_rows) are answers', those behind them prompts'; ALL_ANSWERS: all. */
 struct rec_matmul {
 	struct rec_head h;
+	uint64_t answer_rows;
 	struct gpu_act x;
 	struct rec_job job[]; /* [h.n_jobs] */
 };
+#define ALL_ANSWERS UINT32_MAX
 
 struct rec_rope {
 	struct rec_head h; /* ints: positions */
@@ -281,6 +284,7 @@ struct gpu_batch_slot {
 	size_t at; /* in step.seqs */
 	uint32_t n_seqs, n_rows, n_pages, page_tokens;
 	uint32_t n_kv_head, group; /* 0: no attention yet */
+	uint32_t answer_rows;      /* of rec_matmul */
 	/* bounds and places in the blob */
 	uint32_t max_rows, max_seqs, max_few, max_many, max_merge, max_pages;
 	uint32_t o_counts, o_seqs, o_row_seq, o_few, o_many, o_merge, o_pages;

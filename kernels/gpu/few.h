@@ -24,6 +24,9 @@ struct few_job {
 	const float *bias;
 	uint32_t first_tile; /* of the blocks in x */
 	bool accumulate;
+	/* Waves of a group, a power of two, less one: the waves' sums are added in groups, and the groups' in their
+	 * order. steady.h has a block for each group. */
+	uint32_t group_mask;
 };
 
 /* The rows of one expert: places [first, first + n) of the lists. */
@@ -269,7 +272,22 @@ template <class F> GPU_FN void few_load(few_raw<F> &r, const few_at<F> &a, uint3
 	}
 }
 
-/* acc += scale * part - min * sums. */
+/* acc += d * part - m * sums, d and m by slot of rows; rounded as it says here, wherever it stands. */
+template <class F, int NB>
+GPU_FN void few_add_scaled(gpu_acc *acc, const gpu_acc *part, const float *d, const float *m,
+                           const float (*sums)[GPU_ACC])
+{
+#pragma unroll
+	for (int nb = 0; nb < NB; nb++) {
+#pragma unroll
+		for (int i = 0; i < GPU_ACC; i++) {
+			acc[nb].v[i] = fmaf(d[gpu_acc_slot(i)], part[nb].v[i], acc[nb].v[i]);
+			if (F::MINS)
+				acc[nb].v[i] = fmaf(-m[gpu_acc_slot(i)], sums[nb][i], acc[nb].v[i]);
+		}
+	}
+}
+
 template <class F, int NB>
 GPU_FN void few_scale(gpu_acc *acc, const gpu_acc *part, const few_raw<F> &r, uint32_t unit, int c, int half,
                       const float (*sums)[GPU_ACC])
@@ -279,15 +297,7 @@ GPU_FN void few_scale(gpu_acc *acc, const gpu_acc *part, const few_raw<F> &r, ui
 #pragma unroll
 	for (int s = 0; s < GPU_ACC_ROWS; s++)
 		F::get_scale(r.s[(int)F::SCALE_ROW ? s : 0], unit, c, half, &d[s], &m[s]);
-#pragma unroll
-	for (int nb = 0; nb < NB; nb++) {
-#pragma unroll
-		for (int i = 0; i < GPU_ACC; i++) {
-			acc[nb].v[i] += d[gpu_acc_slot(i)] * part[nb].v[i];
-			if (F::MINS)
-				acc[nb].v[i] -= m[gpu_acc_slot(i)] * sums[nb][i];
-		}
-	}
+	few_add_scaled<F, NB>(acc, part, d, m, sums);
 }
 
 template <bool RAISED, class F> struct few_unpack {
@@ -594,6 +604,7 @@ static __global__ void __launch_bounds__(FEW_THREADS, (few_depth<gk_format<TYPE>
 #pragma unroll
 			for (int g = 0; g < RT; g++) {
 				const float *bias = a.job[gated ? g : j].bias;
+				float group = 0.0f;
 
 				if (g == 1 && !gated)
 					break;
@@ -602,14 +613,18 @@ static __global__ void __launch_bounds__(FEW_THREADS, (few_depth<gk_format<TYPE>
 					const float *s =
 					        sums + ((size_t)(v * RT + g) * FEW_TILE + r) * LINE + m * cols.parts;
 
-					y[g] += cols.parts == 2 ? s[0] + s[1] : s[0];
+					group += cols.parts == 2 ? s[0] + s[1] : s[0];
+					if (((v + 1) & job.group_mask) == 0) {
+						y[g] += group;
+						group = 0.0f;
+					}
 				}
 				if (a.norm)
 					y[g] *= row_scale[m];
 				if (bias)
 					y[g] += bias[row];
 			}
-			gk_put(job.out, m, row, old + (gated ? gk_act(a.act, y[0], y[1]) : y[0]));
+			gk_put(job.out, m, row, gpu_add(old, gated ? gk_act(a.act, y[0], y[1]) : y[0]));
 		}
 		__syncthreads();
 		if (!more)

@@ -137,7 +137,8 @@ static void fuse_gated(struct fuser *f, uint32_t i)
 		return;
 	if (!is_overwritten(f->p, i + 1, &up->out, next->act.dim, m->h.rows))
 		return;
-	if (!gpu_is_few(f->be, m) &&
+	/* Deterministic: answers' rows are the same bits in all programs, so their kernels are; see issue_steady(). */
+	if (!f->be->base.tells_prompts && !gpu_is_few(f->be, m) &&
 	    (gpu_gemm_takes(f->be, f->p, m, gate) || gpu_gemm8_takes(f->be, m, gate) || gpu_widens(f->be, m, gate)))
 		return;
 	f->gated[i] = true;
@@ -163,8 +164,8 @@ static void fuse_maker(struct fuser *f, uint32_t i)
 {
 	const union gpu_rec *m = f->p->recs[i];
 
-	if (i == 0 || f->gone[i - 1] || f->batched[i] || f->gated[i] || f->norm_of[i] != NONE || gpu_is_few(f->be, m) ||
-	    !makes_input(f->p->recs[i - 1], m))
+	if (f->be->base.tells_prompts || i == 0 || f->gone[i - 1] || f->batched[i] || f->gated[i] ||
+	    f->norm_of[i] != NONE || gpu_is_few(f->be, m) || !makes_input(f->p->recs[i - 1], m))
 		return;
 	for (uint32_t k = 0; k < m->h.n_jobs; k++) {
 		if (!gpu_gemm8_takes(f->be, m, &m->matmul.job[k]) || m->matmul.job[k].out.alloc == m->matmul.x.alloc)

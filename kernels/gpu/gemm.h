@@ -37,6 +37,9 @@ int gpu_gemm8_run(struct gpu_gemm *g, const struct gpu_gemm8_desc *d);
 /* Whether the library has such products at all on this device. */
 bool gpu_gemm8_known(const struct gpu_gemm *g);
 
+/* Whether, in deterministic mode, a row's bits do not depend on the number of rows. */
+bool gpu_gemm_is_steady(void);
+
 /* Whether issue.c gives a job of a product of many rows to the library. */
 bool gpu_gemm_takes(const struct gpu_backend *be, const struct gpu_program *p, const union gpu_rec *rec,
                     const struct rec_job *job);

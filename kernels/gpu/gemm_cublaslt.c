@@ -66,4 +66,21 @@ static bool lt_set_scales(const struct lt_functions *f, lt_desc desc, const void
 	       f->desc_set(desc, CUBLASLT_MATMUL_DESC_B_SCALE_POINTER, &x, sizeof(x)) == CUBLAS_STATUS_SUCCESS;
 }
 
+static const bool lt_is_steady = true;
+
+static bool lt_set_steady(const struct lt_functions *f, lt_pref pref, uint32_t alignment)
+{
+	static const cublasLtMatmulPreferenceAttributes_t who[] = { CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_B_BYTES,
+		                                                    CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_C_BYTES,
+		                                                    CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_D_BYTES };
+	const uint32_t none = CUBLASLT_REDUCTION_SCHEME_NONE;
+
+	for (size_t i = 0; i < sizeof(who) / sizeof(who[0]); i++) {
+		if (f->pref_set(pref, who[i], &alignment, sizeof(alignment)) != CUBLAS_STATUS_SUCCESS)
+			return false;
+	}
+	return f->pref_set(pref, CUBLASLT_MATMUL_PREF_REDUCTION_SCHEME_MASK, &none, sizeof(none)) ==
+	       CUBLAS_STATUS_SUCCESS;
+}
+
 #include "gpu/gemm_lt.h"

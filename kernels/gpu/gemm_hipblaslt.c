@@ -28,4 +28,15 @@ static bool lt_set_scales(const struct lt_functions *f, lt_desc desc, const void
 	return false;
 }
 
+/* Nothing here says that sums are added up in one piece. */
+static const bool lt_is_steady = false;
+
+static bool lt_set_steady(const struct lt_functions *f, lt_pref pref, uint32_t alignment)
+{
+	(void)f;
+	(void)pref;
+	(void)alignment;
+	return false;
+}
+
 #include "gpu/gemm_lt.h"

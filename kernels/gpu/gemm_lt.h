@@ -9,6 +9,8 @@
  *   LT_SUCCESS, LT_OP_T, LT_COMPUTE_32F, LT_R_32F, LT_R_16BF, LT_R_8F_E4M3, LT_DESC_TRANSA, LT_PREF_MAX_WORKSPACE_BYTES
  *   lt_set_modes(f, desc)      scales for FP8 as gemm.h has them; false: it has none
  *   lt_set_scales(f, desc, w, x)  where those of the next product are
+ *   lt_is_steady, lt_set_steady(f, pref, alignment)  whether kernels can be asked for that add up each sum in one
+ *                              piece, of rows that begin at multiples of so many bytes; and does so
  *
  * Both count columns first. Our out [rows, n] = x [rows, k] w [n, k]^T is their D [n, rows] = W^T X, with W as k x n
  * and X as k x rows, both as they lie. */
@@ -23,7 +25,11 @@
 
 #include "gpu/gemm.h"
 
-enum { WORKSPACE_BYTES = 64 << 20, MAX_PLANS = 1024 };
+enum {
+	WORKSPACE_BYTES = 64 << 20,
+	MAX_PLANS = 1024,
+	STEADY_ROWS = 2048, /* for which kernels are chosen in deterministic mode */
+};
 
 struct lt_shape {
 	uint32_t rows, n, k, ld_x, ld_w, ld_out;
@@ -122,7 +128,7 @@ static bool lt_make_desc(const struct lt_functions *f, lt_desc *ret)
 
 static bool lt_set_up(struct gpu_gemm *g)
 {
-	const uint64_t bytes = WORKSPACE_BYTES;
+	const uint64_t bytes = g->be->deterministic ? 0 : WORKSPACE_BYTES;
 
 	g->workspace = gpu_rt_alloc(&g->be->rt, WORKSPACE_BYTES);
 	g->plans = calloc(MAX_PLANS, sizeof(*g->plans));
@@ -199,23 +205,51 @@ void gpu_gemm_close(struct gpu_gemm *g)
 
 /* ---- Running ---- */
 
-static void lt_make_plan(struct gpu_gemm *g, const struct lt_shape *s, struct lt_plan *p)
+static bool lt_make_layouts(struct gpu_gemm *g, struct lt_plan *p)
 {
 	const struct lt_functions *f = &g->f;
+	const struct lt_shape *s = &p->shape;
+
+	return f->layout_create(&p->w, s->is_fp8 ? LT_R_8F_E4M3 : LT_R_16BF, s->k, s->n, s->ld_w) == LT_SUCCESS &&
+	       f->layout_create(&p->x, s->is_fp8 ? LT_R_8F_E4M3 : LT_R_16BF, s->k, s->rows, s->ld_x) == LT_SUCCESS &&
+	       f->layout_create(&p->out, s->out_is_f32 ? LT_R_32F : LT_R_16BF, s->n, s->rows, s->ld_out) == LT_SUCCESS;
+}
+
+static bool lt_choose(struct gpu_gemm *g, struct lt_plan *p)
+{
 	lt_result result = { .state = (__typeof__(result.state))-1 };
 	int n = 0;
 
-	*p = (struct lt_plan){ .shape = *s };
-	if (f->layout_create(&p->w, s->is_fp8 ? LT_R_8F_E4M3 : LT_R_16BF, s->k, s->n, s->ld_w) != LT_SUCCESS ||
-	    f->layout_create(&p->x, s->is_fp8 ? LT_R_8F_E4M3 : LT_R_16BF, s->k, s->rows, s->ld_x) != LT_SUCCESS ||
-	    f->layout_create(&p->out, s->out_is_f32 ? LT_R_32F : LT_R_16BF, s->n, s->rows, s->ld_out) != LT_SUCCESS ||
-	    f->heuristic(g->handle, s->is_fp8 ? g->desc8 : g->desc, p->w, p->x, p->out, p->out, g->pref, 1, &result,
-	                 &n) != LT_SUCCESS ||
+	if (g->f.heuristic(g->handle, p->shape.is_fp8 ? g->desc8 : g->desc, p->w, p->x, p->out, p->out, g->pref, 1,
+	                   &result, &n) != LT_SUCCESS ||
 	    n == 0 || result.state != LT_SUCCESS || result.workspaceSize > WORKSPACE_BYTES)
-		return;
+		return false;
 	p->algo = result.algo;
 	p->workspace = result.workspaceSize;
-	p->taken = true;
+	return true;
+}
+
+/* Deterministic: one kernel for all numbers of rows, which adds up each sum in one piece, so that no row's bits depend
+ * on the others. If it did not take some number of rows, matmul() would say so. */
+static bool lt_choose_for_all_rows(struct gpu_gemm *g, struct lt_plan *p)
+{
+	const struct lt_shape *s = &p->shape;
+	const uint32_t steps = s->ld_x * (s->is_fp8 ? 1 : 2) | s->ld_out * (s->out_is_f32 ? 4 : 2) | 16;
+	struct lt_plan model = { .shape = *s };
+	bool chosen;
+
+	model.shape.rows = STEADY_ROWS;
+	chosen = lt_set_steady(&g->f, g->pref, steps & -steps) && lt_make_layouts(g, &model) && lt_choose(g, &model);
+	lt_plan_done(g, &model);
+	p->algo = model.algo;
+	p->workspace = model.workspace;
+	return chosen;
+}
+
+static void lt_make_plan(struct gpu_gemm *g, const struct lt_shape *s, struct lt_plan *p)
+{
+	*p = (struct lt_plan){ .shape = *s };
+	p->taken = lt_make_layouts(g, p) && (g->be->deterministic ? lt_choose_for_all_rows(g, p) : lt_choose(g, p));
 }
 
 static bool lt_is_same(const struct lt_shape *a, const struct lt_shape *b)
@@ -265,6 +299,11 @@ int gpu_gemm_run(struct gpu_gemm *g, const struct gpu_gemm_desc *d)
 		                    .accumulate = d->accumulate };
 
 	return lt_run(g, g->desc, &s, d->w, d->x, d->out);
+}
+
+bool gpu_gemm_is_steady(void)
+{
+	return lt_is_steady;
 }
 
 bool gpu_gemm8_known(const struct gpu_gemm *g)

@@ -35,3 +35,8 @@ int gpu_gemm_run(struct gpu_gemm *g, const struct gpu_gemm_desc *d)
 	(void)d;
 	return -ENOTSUP;
 }
+
+bool gpu_gemm_is_steady(void)
+{
+	return false;
+}

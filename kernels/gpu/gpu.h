@@ -282,6 +282,16 @@ GPU_FN float gpu_from_bf16(gpu_bf16 h)
 	return gpu_float((uint32_t)h << 16);
 }
 
+/* A sum that is rounded by itself, never together with a product before it. */
+GPU_FN float gpu_add(float a, float b)
+{
+#if GPU_PTX
+	return __fadd_rn(a, b);
+#else
+	return a + b;
+#endif
+}
+
 /* e^x to about 2 units in the last place; good enough wherever a probability or an activation comes of it. */
 GPU_FN float gpu_exp(float x)
 {

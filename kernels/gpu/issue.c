@@ -31,14 +31,14 @@ static struct gk_view view(const struct gpu_backend *be, const struct gpu_progra
 
 /* ---- Products ---- */
 
-/* Whether the library may have it at all: so many rows. */
+/* Whether the library may have it at all: so many rows; in deterministic mode, any number of rows of prompts. */
 static bool is_for_library(const struct gpu_backend *be, const union gpu_rec *rec, const struct rec_job *job,
                            uint32_t from_rows)
 {
 	uint32_t rows = be->step.rows[rec->h.rows].bound;
 
-	return be->gemm && !be->exact && !be->deterministic && rows >= from_rows &&
-	       (!job->bias || rows >= be->library_rows.biased);
+	return be->gemm && !be->exact &&
+	       (be->deterministic || (rows >= from_rows && (!job->bias || rows >= be->library_rows.biased)));
 }
 
 bool gpu_gemm_takes(const struct gpu_backend *be, const struct gpu_program *p, const union gpu_rec *rec,
@@ -48,13 +48,15 @@ bool gpu_gemm_takes(const struct gpu_backend *be, const struct gpu_program *p, c
 	return job->m->m.type == KN_BF16 && is_for_library(be, rec, job, 0);
 }
 
+enum { FP8_STEP = 4 }; /* rows; in deterministic mode they are padded to it, and biases have no place there */
+
 bool gpu_gemm8_takes(const struct gpu_backend *be, const union gpu_rec *rec, const struct rec_job *job)
 {
 	const struct gk_mat *w = &job->m->m;
 
 	return w->type == KN_FP8_128 && is_for_library(be, rec, job, be->library_rows.eight_bits) &&
 	       gpu_gemm8_known(be->gemm) && w->first_row == 0 && w->rows % 16 == 0 &&
-	       be->step.rows[rec->h.rows].bound % 4 == 0;
+	       (be->deterministic ? !job->bias : be->step.rows[rec->h.rows].bound % FP8_STEP == 0);
 }
 
 /* Memory of the backend's own that a launch needs. Not while a graph is captured: the launches before it would be lost.
@@ -199,13 +201,14 @@ struct rows8 {
 	const void *q;
 	const float *scale;
 	uint32_t ld; /* 0: not made yet */
+	uint32_t n;  /* rows with those that are none */
 };
 
 /* maker: the record that makes x on the way, or NULL. */
 static int quantize_x(struct gpu_backend *be, const struct gpu_program *p, const struct gk_linear *l, uint32_t cols,
                       const union gpu_rec *maker, struct rows8 *ret)
 {
-	uint32_t ld = (cols + 63) & ~63u, bound = l->rows.bound;
+	uint32_t ld = (cols + 63) & ~63u, bound = (l->rows.bound + FP8_STEP - 1) / FP8_STEP * FP8_STEP;
 	size_t bytes = ((size_t)bound * ld + 255) & ~(size_t)255;
 	struct gk_quantize k = { .ld = ld, .ld_scale = bound, .x = l->x, .rows = l->rows, .dim = cols };
 	int r = room(be, &be->qbuf, &be->qbuf_bytes, bytes + (size_t)((cols + 127) / 128) * bound * sizeof(float));
@@ -225,15 +228,36 @@ static int quantize_x(struct gpu_backend *be, const struct gpu_program *p, const
 		k.norm_w = maker->norm.w;
 		k.eps = maker->norm.eps;
 	}
-	*ret = (struct rows8){ .q = k.q, .scale = k.scale, .ld = ld };
+	*ret = (struct rows8){ .q = k.q, .scale = k.scale, .ld = ld, .n = bound };
 	return gk_quantize_rows(&be->ctx, &k);
+}
+
+/* Through a buffer of elements `elem`, from which the rows that there are go where they belong. */
+static int issue_gemm8_aside(struct gpu_backend *be, const struct gpu_gemm8_desc *d, struct gk_view out,
+                             struct gk_rows rows, uint32_t elem)
+{
+	struct gk_view aside = { .elem = elem, .ld = (d->n + 7) & ~7u };
+	struct gpu_gemm8_desc a = *d;
+	int r = room(be, &be->wbuf, &be->wbuf_bytes, (size_t)d->rows * aside.ld * (elem == GK_F32 ? 4 : 2));
+
+	if (r < 0)
+		return r;
+	aside.p = a.out = be->wbuf;
+	a.ld_out = aside.ld;
+	a.out_is_f32 = elem == GK_F32;
+	a.accumulate = false;
+	r = gpu_gemm8_run(be->gemm, &a);
+	if (r < 0)
+		return r;
+	return d->accumulate ? gk_add(&be->ctx, out, aside, rows, d->n, 1)
+	                     : gk_convert(&be->ctx, out, aside, rows, d->n);
 }
 
 static int issue_gemm8(struct gpu_backend *be, const struct gk_job *j, const struct rows8 *x, struct gk_rows rows,
                        uint32_t n_out)
 {
 	const struct gk_view out = j->out;
-	const struct gpu_gemm8_desc d = { .rows = rows.bound,
+	const struct gpu_gemm8_desc d = { .rows = x->n,
 		                          .n = n_out,
 		                          .k = x->ld,
 		                          .w = &j->w,
@@ -244,25 +268,10 @@ static int issue_gemm8(struct gpu_backend *be, const struct gk_job *j, const str
 		                          .ld_out = out.ld,
 		                          .out_is_f32 = out.elem == GK_F32,
 		                          .accumulate = j->accumulate };
+	int r = x->n == rows.bound ? gpu_gemm8_run(be->gemm, &d) : issue_gemm8_aside(be, &d, out, rows, out.elem);
 
-	struct gk_view narrow = { .elem = GK_BF16, .ld = (d.w->rows + 7) & ~7u };
-	struct gpu_gemm8_desc n = d;
-	int r = gpu_gemm8_run(be->gemm, &d);
-
-	if (r != -ENOTSUP || !d.out_is_f32)
-		return r;
 	/* No kernel that gives float32: it is made of bfloat16. */
-	r = room(be, &be->wbuf, &be->wbuf_bytes, (size_t)rows.bound * narrow.ld * 2);
-	if (r < 0)
-		return r;
-	narrow.p = n.out = be->wbuf;
-	n.ld_out = narrow.ld;
-	n.out_is_f32 = n.accumulate = false;
-	r = gpu_gemm8_run(be->gemm, &n);
-	if (r < 0)
-		return r;
-	return j->accumulate ? gk_add(&be->ctx, out, narrow, rows, d.w->rows, 1)
-	                     : gk_convert(&be->ctx, out, narrow, rows, d.w->rows);
+	return r == -ENOTSUP && d.out_is_f32 ? issue_gemm8_aside(be, &d, out, rows, GK_BF16) : r;
 }
 
 static const size_t widest_bytes = 512u << 20;
@@ -379,6 +388,45 @@ static int issue_many(struct gpu_backend *be, const struct gpu_program *p, const
 	return r < 0 || n == 0 ? r : gk_linear_many(&be->ctx, l, exact);
 }
 
+static struct gk_view rows_from(struct gk_view v, uint32_t row)
+{
+	v.p = (char *)v.p + (size_t)row * v.ld * (v.elem == GK_F32 ? 4 : 2);
+	return v;
+}
+
+/* Deterministic mode: rows of answers by kernels that give the same bits for any number of rows and are quick for few
+ * of them, rows of prompts by the library, which has one kernel for any number of rows there, or by tiles. jobs: l's.
+ */
+static int issue_steady(struct gpu_backend *be, const struct gpu_program *p, const struct rec_matmul *m,
+                        struct gk_linear *l, struct gk_job *jobs)
+{
+	const struct rec_job *job = &m->job[0];
+	const union gpu_rec *rec = (const union gpu_rec *)m;
+	const uint32_t answers = (uint32_t)m->answer_rows, dim = job->m->m.rows;
+	struct gk_linear part = *l;
+	struct gk_rows rows = l->rows;
+	bool activates;
+	int r = 0;
+
+	if (answers == ALL_ANSWERS)
+		return gk_linear_steady(&be->ctx, l);
+	if (answers > 0) {
+		part.rows = (struct gk_rows){ .bound = answers };
+		r = gk_linear_steady(&be->ctx, &part);
+		rows = (struct gk_rows){ .bound = rows.bound - answers };
+	}
+	for (uint32_t i = 0; i < l->n_jobs; i++)
+		jobs[i].out = rows_from(jobs[i].out, answers);
+	part = *l;
+	part.rows = rows;
+	part.x = rows_from(l->x, answers);
+	activates = l->gated &&
+	            (gpu_gemm_takes(be, p, rec, job) || gpu_gemm8_takes(be, rec, job) || gpu_widens(be, rec, job));
+	part.gated = l->gated && !activates;
+	r = r < 0 ? r : issue_many(be, p, m, &part, jobs, NULL);
+	return r < 0 || !activates ? r : gk_act_mul(&be->ctx, l->act, jobs[0].out, jobs[0].out, jobs[1].out, rows, dim);
+}
+
 static int issue_matmul(struct gpu_backend *be, const struct gpu_program *p, const struct gpu_launch *launch)
 {
 	const struct rec_matmul *m = &p->recs[launch->first]->matmul;
@@ -394,6 +442,8 @@ static int issue_matmul(struct gpu_backend *be, const struct gpu_program *p, con
 		set_job(be, p, &m->job[i], &jobs[i]);
 	if (launch->gated)
 		l.act = p->recs[launch->first + 1]->act.act;
+	if (be->base.tells_prompts)
+		return issue_steady(be, p, m, &l, jobs);
 	if (!gpu_is_few(be, (const union gpu_rec *)m))
 		return issue_many(be, p, m, &l, jobs, launch->maker ? p->recs[launch->maker - 1] : NULL);
 	if (launch->norm != UINT32_MAX) {

@@ -12,7 +12,7 @@
  * memory for `bound` rows everywhere.
  *
  * ctx->fixed: a row's result is the same bits whatever else is in the call (kn_config.deterministic): one order of sums
- * for every number of rows, splits at fixed places. */
+ * for every number of rows, splits at fixed places. Rows of prompts and rows of answers have kernels of their own. */
 #ifndef GPU_LAUNCH_H
 #define GPU_LAUNCH_H
 
@@ -44,9 +44,11 @@ struct gk_ctx {
 	uint32_t n_sm, warp;
 	uint32_t smem_bytes; /* that a block may have when asked for */
 	bool fixed;
-	bool overlap;         /* kernels may start before the one before them has ended (programmatic launch) */
-	uint32_t *counters;   /* [GK_COUNTERS], zeros; a kernel that counts leaves zeros. NULL: none */
-	void *scratch;        /* for one launcher's call at a time, 256-byte aligned */
+	bool bytes;         /* up to 4 rows meet Q4_0, Q4_K and Q8_0 by dot products of bytes (few8.h); not if fixed */
+	uint32_t shape;     /* enum gk_shape of attention of few rows, for measurements */
+	bool overlap;       /* kernels may start before the one before them has ended (programmatic launch) */
+	uint32_t *counters; /* [GK_COUNTERS], zeros; a kernel that counts leaves zeros. NULL: none */
+	void *scratch;      /* for one launcher's call at a time, 256-byte aligned */
 	size_t scratch_bytes; /* at least gk_scratch_bytes() */
 };
 
@@ -59,7 +61,7 @@ struct gk_limits {
 	uint32_t max_rows, max_seqs;
 	uint32_t n_head, k_dim, v_dim; /* largest of attention; 0: no attention */
 	uint32_t n_kv_head;
-	uint32_t max_keys;                         /* of one sequence; ctx->fixed only */
+	uint32_t max_parts;                        /* places that a plan asks for (gk_plan.n_parts); ctx->fixed only */
 	uint32_t dim, n_ff, n_expert, top_k;       /* largest of a mixture; 0: none */
 	uint32_t max_cols, max_out;                /* of matrices */
 	uint32_t pick_rows, pick_vocab, pick_best; /* largest of gk_pick_rows() */
@@ -141,13 +143,17 @@ struct gk_linear {
 	uint32_t n_jobs;
 	const struct gk_job *jobs; /* host, <= GK_MAX_JOBS */
 };
-/* rows.bound <= GK_FEW_ROWS. x is multiplied in two bfloat16 parts (16 bits of it) up to 4 rows or when ctx->fixed,
- * else rounded to bfloat16; with F32 matrices as it is. Bound by memory: one pass over the weights; with ctx->overlap,
+/* rows.bound <= GK_FEW_ROWS. x is multiplied in two bfloat16 parts (16 bits of it) up to 4 rows unless ctx->fixed, else
+ * rounded to bfloat16; with F32 matrices as it is. Bound by memory: one pass over the weights; with ctx->overlap,
  * the first of them are asked for before the kernel waits for its predecessor. */
 int gk_linear_few(const struct gk_ctx *ctx, const struct gk_linear *l);
 /* Any number of rows, by tiles on matrix units; x bf16 unless `exact`: then float32 arithmetic on float32 x.
  * With norm: -ENOTSUP, the caller norms before. */
 int gk_linear_many(const struct gk_ctx *ctx, const struct gk_linear *l, bool exact);
+
+/* ctx->fixed only: any number of rows, x rounded to bfloat16, without a norm; a row's results are the same bits for any
+ * number of rows, those of gk_linear_few() (not those of gk_linear_many()). */
+int gk_linear_steady(const struct gk_ctx *ctx, const struct gk_linear *l);
 
 /* n_mats products of one shape: out + i * out_step = (x + i * x_step) W_i^T; steps in elements, 0 allowed for x. Any
  * rows. */
@@ -251,13 +257,15 @@ struct gk_batch {
 /* Host only, launches nothing: how attention over these sequences is cut. many: tiles of GK_TILE_TOKENS. few: the rest
  * (decode, drafts), items of at most 16 rows (new tokens times query heads of a K/V head) or one token. Its items,
  * one after the other, are cut into shares of equal numbers of keys, as many as fill the device, and sequences are cut
- * where a share ends (fixed: every GK_FIXED_PART keys, whatever else there is). All layers of a step use one plan:
- * kernels skip keys outside of a window. Returns -E2BIG when a list is too short: room for gk_plan_room() entries in
- * each always suffices. */
+ * where a share ends (fixed: every GK_FIXED_PART keys, whatever else there is). Sequences of more than GK_WORK_TOKENS
+ * new tokens are in the list `many`; fixed: those whose first row is not before answer_rows, however many tokens they
+ * have, since the two kernels give different bits. All layers of a step use one plan: kernels skip keys outside of a
+ * window. Returns -E2BIG when a list is too short: room for gk_plan_room() entries in each always suffices. */
 struct gk_plan {
 	struct gk_work *few, *many; /* host, room each */
 	struct gk_merge *merge;
 	uint32_t room;
+	uint32_t answer_rows; /* fixed: rows before it are answers', those from it on prompts' */
 	uint32_t n_few, n_many, n_merge, n_shares, n_parts; /* out */
 };
 uint32_t gk_plan_room(const struct gk_ctx *ctx, uint32_t max_rows, uint32_t max_seqs, uint32_t n_ctx);
@@ -267,6 +275,19 @@ int gk_plan_attention(const struct gk_ctx *ctx, uint32_t n_kv_head, uint32_t gro
 uint32_t gk_plan_shares(const struct gk_ctx *ctx, uint32_t n_kv_head, uint32_t group);
 /* So few sequences that each is cut into many parts: fewer and larger blocks are better then. */
 bool gk_plan_is_deep(const struct gk_ctx *ctx, uint32_t n_kv_head, uint32_t group, uint32_t n_seqs);
+
+/* Blocks of the kernel for the list `few`: how many waves they have, and how deep each one's ring of tiles is, by size
+ * of head: 128 values of bfloat16 (e4m3) as examples. Rings change no bits, the number of waves does. */
+enum gk_shape {
+	GK_SHAPE_BEST,  /* whichever gk_plan_shape() takes */
+	GK_SHAPE_MANY,  /* 4 waves x 3 (5) */
+	GK_SHAPE_DEEP,  /* 8 x 2 (4) */
+	GK_SHAPE_SHORT, /* 4 x 2 (2); heads of 128 only, as the next */
+	GK_SHAPE_WIDE,  /* 8 x 3 (2) */
+	GK_N_SHAPES
+};
+/* bytes: of a value of K and V. */
+uint32_t gk_plan_shape(const struct gk_ctx *ctx, uint32_t n_kv_head, uint32_t group, uint32_t n_seqs, uint32_t bytes);
 
 /* ---- Attention ------------------------------------------------------------------------------------------------------
  */

@@ -1,7 +1,7 @@
 /* Products of rows with matrices: which kernel for how many rows, and float32 arithmetic where it is asked for. */
 #include <errno.h>
 
-#include "gpu/few.h"
+#include "gpu/few8.h"
 #include "gpu/linear.h"
 #include "gpu/mat_value.h"
 
@@ -22,6 +22,13 @@ static __global__ void columns_kernel(few_columns cols, uint32_t order, gk_view 
 		if (threadIdx.x == 0)
 			cols.scale[blockIdx.x] = 1.0f / sqrtf(square / (float)n_cols + eps);
 	}
+}
+
+void linear_columns(const struct gk_ctx *ctx, const few_columns &cols, uint32_t type, uint32_t n_rows, const gk_view &x,
+                    uint32_t n_cols)
+{
+	gpu_launch(columns_kernel, dim3(n_rows), dim3(512), 0, ctx->stream, ctx->overlap, cols, gk_order(type), x, n_cols, false,
+	           gk_view{}, 0.0f, gk_view_aligned(x));
 }
 
 bool few_launch_any(uint32_t type, const few_launch &l)
@@ -55,7 +62,7 @@ static int few_of_type(const struct gk_ctx *ctx, const struct gk_linear *l, uint
 	a.whole = gk_view_aligned(l->x) && gk_view_aligned(a.norm_w);
 	a.cols.n_chunks = n_units * gk_unit(type) / 32;
 	a.cols.col_stride = (a.cols.n_chunks | 1) * 4;
-	a.cols.parts = exact16 ? 1 : ctx->fixed || a.n_rows <= TWO_PARTS_ROWS ? 2 : 1;
+	a.cols.parts = exact16 || ctx->fixed || a.n_rows > TWO_PARTS_ROWS ? 1 : 2;
 	a.move = exact16 && a.whole && a.cols.parts == 1 && l->jobs[begin].w.cols % 4 == 0;
 	n_cols = a.n_rows * a.cols.parts;
 	f.nt = n_cols <= 8 ? 1 : n_cols <= 16 ? 2 : 4;
@@ -68,11 +75,14 @@ static int few_of_type(const struct gk_ctx *ctx, const struct gk_linear *l, uint
 		job->out = l->jobs[i].out;
 		job->bias = l->jobs[i].bias;
 		job->accumulate = l->jobs[i].accumulate;
+		job->group_mask = FEW_THREADS / ctx->warp / (ctx->fixed ? steady_groups(ctx, &job->w, l->gated) : 1) - 1;
 		job->first_tile = a.n_tiles;
 		if (!l->gated || i == begin)
 			a.n_tiles += (job->w.rows + FEW_TILE * (l->gated ? 1 : (uint32_t)f.rt) - 1) /
 			             (FEW_TILE * (l->gated ? 1 : (uint32_t)f.rt));
 	}
+	if (ctx->bytes && !ctx->fixed && few8_launch(type, ctx, a))
+		return gk_launched();
 	made_here = a.n_rows <= MADE_HERE_ROWS &&
 	            few_shared_bytes(n_cols, a.cols, true, has_mins(type), f.nt, f.rt) <= MADE_HERE_BYTES;
 	if (!made_here) {

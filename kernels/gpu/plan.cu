@@ -2,6 +2,7 @@
 #include <errno.h>
 
 #include "gpu/few.h"
+#include "gpu/linear.h"
 #include "gpu/moe.h"
 
 enum {
@@ -47,9 +48,27 @@ uint32_t gk_plan_shares(const struct gk_ctx *ctx, uint32_t n_kv_head, uint32_t g
 	return shares_on(ctx->n_sm * BLOCKS_PER_SM, n_kv_head, group);
 }
 
+static bool is_few_sequences(const struct gk_ctx *ctx, uint32_t n_kv_head, uint32_t group, uint32_t n_seqs)
+{
+	return group <= ROWS && (uint64_t)n_seqs * n_kv_head <= ctx->n_sm;
+}
+
 bool gk_plan_is_deep(const struct gk_ctx *ctx, uint32_t n_kv_head, uint32_t group, uint32_t n_seqs)
 {
-	return !ctx->fixed && group <= ROWS && (uint64_t)n_seqs * n_kv_head <= ctx->n_sm;
+	return !ctx->fixed && is_few_sequences(ctx, n_kv_head, group, n_seqs);
+}
+
+/* The bits of a row are to be the same for any number of sequences: then only rings may differ. */
+uint32_t gk_plan_shape(const struct gk_ctx *ctx, uint32_t n_kv_head, uint32_t group, uint32_t n_seqs, uint32_t bytes)
+{
+	static const uint8_t shapes[2][2][2] = { /* fixed, few sequences, a value of two bytes */
+		                                 { { GK_SHAPE_MANY, GK_SHAPE_MANY }, { GK_SHAPE_DEEP, GK_SHAPE_DEEP } },
+		                                 { { GK_SHAPE_MANY, GK_SHAPE_MANY }, { GK_SHAPE_SHORT, GK_SHAPE_SHORT } }
+	};
+
+	if (ctx->shape != GK_SHAPE_BEST)
+		return ctx->shape;
+	return shapes[ctx->fixed][is_few_sequences(ctx, n_kv_head, group, n_seqs)][bytes == 2];
 }
 
 /* Where sequences are few, every part is one more to be merged at the end: half as many of them. */
@@ -62,7 +81,7 @@ static uint32_t shares_of(const struct gk_ctx *ctx, uint32_t n_kv_head, uint32_t
 
 uint32_t gk_plan_room(const struct gk_ctx *ctx, uint32_t max_rows, uint32_t max_seqs, uint32_t n_ctx)
 {
-	const uint64_t short_rows = (uint64_t)max_seqs * GK_WORK_TOKENS;
+	const uint64_t short_rows = ctx->fixed ? max_rows : (uint64_t)max_seqs * GK_WORK_TOKENS;
 	const uint32_t items = max_rows < short_rows ? max_rows : (uint32_t)short_rows;
 	const uint32_t parts = ctx->fixed ? items * (n_ctx / GK_FIXED_PART + 1)
 	                                  : MAX_ROUNDS * BLOCKS_PER_SM * ctx->n_sm + items;
@@ -141,6 +160,12 @@ static int add_few(struct cutter *c, uint32_t index, const struct gk_seq *seq, u
 	return 0;
 }
 
+/* Whose tokens are in the list `few`. */
+static bool is_few(const struct gk_ctx *ctx, const struct gk_plan *plan, const struct gk_seq *seq)
+{
+	return ctx->fixed ? seq->row < plan->answer_rows : seq->n_q <= GK_WORK_TOKENS;
+}
+
 int gk_plan_attention(const struct gk_ctx *ctx, uint32_t n_kv_head, uint32_t group, const struct gk_seq *seqs,
                       uint32_t n_seqs, struct gk_plan *plan)
 {
@@ -150,7 +175,7 @@ int gk_plan_attention(const struct gk_ctx *ctx, uint32_t n_kv_head, uint32_t gro
 
 	plan->n_few = plan->n_many = plan->n_merge = plan->n_shares = plan->n_parts = 0;
 	for (uint32_t s = 0; s < n_seqs; s++) {
-		for (uint32_t q = 0; seqs[s].n_q <= GK_WORK_TOKENS && q < seqs[s].n_q; q += tokens) {
+		for (uint32_t q = 0; is_few(ctx, plan, &seqs[s]) && q < seqs[s].n_q; q += tokens) {
 			const uint32_t n = seqs[s].n_q - q < tokens ? seqs[s].n_q - q : tokens;
 
 			units += rounded_up(keys_of(&seqs[s], q, n), UNIT);
@@ -159,15 +184,16 @@ int gk_plan_attention(const struct gk_ctx *ctx, uint32_t n_kv_head, uint32_t gro
 	c.share = c.filled = (uint32_t)((units + shares - 1) / shares);
 	for (uint32_t s = 0; s < n_seqs; s++) {
 		const struct gk_seq *seq = &seqs[s];
+		const bool few = is_few(ctx, plan, seq);
 
-		for (uint32_t q = 0; seq->n_q <= GK_WORK_TOKENS && q < seq->n_q; q += tokens) {
+		for (uint32_t q = 0; few && q < seq->n_q; q += tokens) {
 			const int r = add_few(&c, s, seq, q, seq->n_q - q < tokens ? seq->n_q - q : tokens);
 
 			if (r < 0)
 				return r;
 		}
 		/* The last tokens see the most keys: longest first. */
-		for (uint32_t tile = seq->n_q <= GK_WORK_TOKENS ? 0 : (seq->n_q - 1) / GK_TILE_TOKENS + 1; tile-- > 0;) {
+		for (uint32_t tile = few ? 0 : (seq->n_q + GK_TILE_TOKENS - 1) / GK_TILE_TOKENS; tile-- > 0;) {
 			struct gk_work *w = &plan->many[plan->n_many];
 
 			if (plan->n_many + 1 > plan->room)
@@ -198,7 +224,9 @@ size_t gk_scratch_bytes(const struct gk_ctx *ctx, const struct gk_limits *l)
 	size_t bytes = few_rows * 2 * (cols + 512) * 2 + few_rows * 2 * (cols / 32 + 64) * 4;
 
 	bytes = larger(bytes, (size_t)l->max_rows * sizeof(float)); /* norms */
-	if (l->max_rows > few_rows && !ctx->fixed) /* shares of products: many.cu; fewer where this is too little */
+	if (ctx->fixed)
+		bytes = larger(bytes, steady_scratch_bytes(ctx, l->max_rows, (uint32_t)cols));
+	else if (l->max_rows > few_rows) /* shares of products: many.cu; fewer where this is too little */
 		bytes = larger(bytes, (size_t)64 * 4 * l->max_cols * sizeof(float));
 	bytes = larger(bytes, gk_pick_scratch(l->pick_rows, l->pick_vocab, l->pick_best));
 	if (l->n_head) {
@@ -206,7 +234,7 @@ size_t gk_scratch_bytes(const struct gk_ctx *ctx, const struct gk_limits *l)
 		const uint32_t n_kv_head = l->n_kv_head ? l->n_kv_head : 1, group = rounded_up(l->n_head, n_kv_head);
 		const size_t tokens = l->max_rows < GK_WORK_TOKENS ? l->max_rows : (size_t)GK_WORK_TOKENS;
 		const size_t short_rows = l->max_rows < l->max_seqs * tokens ? l->max_rows : l->max_seqs * tokens;
-		const size_t slots = ctx->fixed ? short_rows * (l->max_keys / GK_FIXED_PART + 1)
+		const size_t slots = ctx->fixed ? l->max_parts
 		                                : short_rows + gk_plan_shares(ctx, n_kv_head, group) * tokens;
 
 		bytes = larger(bytes, slots * l->n_head * (l->v_dim + 5) * sizeof(float));

@@ -345,6 +345,7 @@ static void rec_matmul(struct kn_backend *base, const struct kn_matmul *jobs, si
 		if (!r)
 			return;
 		r->h.n_jobs = (uint8_t)n_here;
+		r->answer_rows = base->tells_prompts && base->n_answer_rows < n ? base->n_answer_rows : ALL_ANSWERS;
 		r->x = act(be, x, ld_x, jobs[first].w->cols, r->h.rows, "matmul");
 		for (size_t i = 0; i < n_here; i++) {
 			const struct kn_matmul *j = &jobs[first + i];

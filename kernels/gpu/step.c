@@ -116,7 +116,8 @@ uint16_t gpu_step_batch(struct gpu_backend *be, const struct kn_seq *seqs, size_
 
 	for (uint32_t i = 0; i < s->n_batches; i++) {
 		b = &s->batch[i];
-		if (b->from != seqs || b->n_seqs != n_seqs || (page_tokens && b->page_tokens != page_tokens) ||
+		if (b->from != seqs || b->n_seqs != n_seqs || b->answer_rows != be->base.n_answer_rows ||
+		    (page_tokens && b->page_tokens != page_tokens) ||
 		    memcmp(s->seqs + b->at, seqs, n_seqs * sizeof(*seqs)) != 0)
 			continue;
 		if (n_kv_head && !b->group) {
@@ -136,7 +137,8 @@ uint16_t gpu_step_batch(struct gpu_backend *be, const struct kn_seq *seqs, size_
 		                      .n_seqs = (uint32_t)n_seqs,
 		                      .page_tokens = page_tokens,
 		                      .n_kv_head = n_kv_head,
-		                      .group = group };
+		                      .group = group,
+		                      .answer_rows = be->base.n_answer_rows };
 	for (size_t i = 0; i < n_seqs; i++) {
 		uint32_t end = seqs[i].row + seqs[i].n_q;
 
@@ -165,7 +167,8 @@ static int plan_batch(struct gpu_backend *be, struct gpu_batch_slot *b, struct g
 	b->plan = (struct gk_plan){ .few = s->work + (size_t)2 * i * s->plan_room,
 		                    .many = s->work + (size_t)(2 * i + 1) * s->plan_room,
 		                    .merge = s->merge + (size_t)i * s->plan_room,
-		                    .room = s->plan_room };
+		                    .room = s->plan_room,
+		                    .answer_rows = b->answer_rows };
 	if (!b->group)
 		return 0;
 	return gk_plan_attention(&be->ctx, b->n_kv_head, b->group, seqs, b->n_seqs, &b->plan);
@@ -187,8 +190,6 @@ static int plan_all(struct gpu_backend *be)
 		longest = s->seqs[i].kv_len > longest ? s->seqs[i].kv_len : longest;
 	/* Scratch grows with these, and whenever it does programs are made anew: seldom, then. */
 	be->limits.max_seqs = max_u32(be->limits.max_seqs, power_of_two(most));
-	if (be->deterministic)
-		be->limits.max_keys = max_u32(be->limits.max_keys, power_of_two(longest));
 	room = power_of_two(gk_plan_room(&be->ctx, rows, most, longest));
 	if (room > s->plan_room) {
 		free(s->work);
@@ -211,6 +212,8 @@ static int plan_all(struct gpu_backend *be)
 			seqs[k] = (struct gk_seq){ .kv_len = q->kv_len, .n_q = q->n_q, .row = q->row };
 		}
 		r = plan_batch(be, b, seqs, i);
+		if (be->deterministic)
+			be->limits.max_parts = max_u32(be->limits.max_parts, power_of_two(b->plan.n_parts));
 	}
 	free(seqs);
 	return r;

@@ -217,6 +217,7 @@ static void make_batch(struct batch *b, uint32_t n_seqs, uint32_t kv_len, uint32
 	b->plan.few = (struct gk_work *)calloc(room, sizeof(struct gk_work));
 	b->plan.many = (struct gk_work *)calloc(room, sizeof(struct gk_work));
 	b->plan.merge = (struct gk_merge *)calloc(room, sizeof(struct gk_merge));
+	b->plan.answer_rows = UINT32_MAX;
 	if (gk_plan_attention(&ctx, KV_HEADS, HEADS / KV_HEADS, seqs, n_seqs, &b->plan) < 0)
 		exit(1);
 	counts[GK_N_ROWS] = b->n_rows;

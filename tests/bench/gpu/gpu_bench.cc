@@ -2,7 +2,7 @@
  *
  *   gpu_bench [--only=WHAT[,WHAT]] [--type=NAME] [--tflops=N]
  *
- * WHAT: few, many, attention, step, small. The limit of memory is measured first, by reading two gigabytes; that of
+ * WHAT: few, bytes, steady, many, attention, step, shapes, small. The limit of memory is measured first, by reading two gigabytes; that of
  * arithmetic is told (default 736, an H100's). Each case is captured into a graph of several launches over different
  * weights, more than the second-level cache holds, and replayed; the median of the replays counts. The case "step" is a
  * whole decode step of 36 layers, with the element types that the backend gives it. */
@@ -78,8 +78,12 @@ static const struct {
 	      { "Q4_K", KN_Q4_K, 4.5 }, { "Q5_K", KN_Q5_K, 5.5 }, { "Q6_K", KN_Q6_K, 6.5625 }, { "F16", KN_F16, 16 } };
 enum { N_TYPES = 8 };
 
-static void linear(const struct shape *s, int t, uint32_t n, bool many)
+enum way { FEW, BYTES, STEADY, MANY, N_WAYS };
+static const char *const way_names[N_WAYS] = { "few", "bytes", "steady", "many" };
+
+static void linear(const struct shape *s, int t, uint32_t n, enum way way)
 {
+	const bool many = way >= STEADY; /* normed before */
 	const size_t bytes = gk_mat_bytes(types[t].type, s->rows, s->cols), each = bytes * (s->gated ? 2 : 1);
 	const int copies = each > 400u << 20 ? 2 : (int)((300u << 20) / each) + 2;
 	void *x = filled((size_t)n * s->cols * 4), *out = filled((size_t)n * s->rows * 4), *norm = filled(s->cols * 4);
@@ -88,6 +92,8 @@ static void linear(const struct shape *s, int t, uint32_t n, bool many)
 	char name[128];
 	double us;
 
+	ctx.bytes = way == BYTES;
+	ctx.fixed = way == STEADY;
 	us = measure(copies * (each < 100u << 20 ? 4 : 1), [&](int i) {
 		struct gk_job jobs[2] = {};
 		struct gk_linear l = {};
@@ -106,9 +112,12 @@ static void linear(const struct shape *s, int t, uint32_t n, bool many)
 		l.gated = s->gated;
 		l.n_jobs = s->gated ? 2 : 1;
 		l.jobs = jobs;
-		return many ? gk_linear_many(&ctx, &l, false) : gk_linear_few(&ctx, &l);
+		return way == MANY     ? gk_linear_many(&ctx, &l, false)
+		       : way == STEADY ? gk_linear_steady(&ctx, &l)
+		                       : gk_linear_few(&ctx, &l);
 	});
-	(void)snprintf(name, sizeof(name), "%s %s %s M=%u", many ? "many" : "few", types[t].name, s->name, n);
+	ctx.bytes = ctx.fixed = false;
+	(void)snprintf(name, sizeof(name), "%s %s %s M=%u", way_names[way], types[t].name, s->name, n);
 	report(name, us, (double)s->rows * s->cols * (s->gated ? 2 : 1) * types[t].bits / 8,
 	       2.0 * s->rows * s->cols * (s->gated ? 2 : 1) * n);
 	(void)gpu_free(x);
@@ -219,7 +228,7 @@ static int pick(void *logits, uint32_t n, uint32_t n_vocab, const struct picks *
 	return gk_pick_rows(&ctx, &k);
 }
 
-static void step(int t, uint32_t n_seqs, uint32_t kv_len)
+static void step(int t, uint32_t n_seqs, uint32_t kv_len, const char *how)
 {
 	enum { D = 4096, FF = 12288, VOCAB = 151936, QKV = (HEADS + 2 * KV_HEADS) * DIM, LAYERS = 36 };
 	const uint32_t type = types[t].type;
@@ -229,7 +238,7 @@ static void step(int t, uint32_t n_seqs, uint32_t kv_len)
 	struct batch b;
 	void *x = filled((size_t)n_seqs * D * 4), *qkv = filled((size_t)n_seqs * QKV * 4);
 	void *att = filled((size_t)n_seqs * D * 4), *h = filled((size_t)n_seqs * FF * 4);
-	void *logits = filled((size_t)n_seqs * VOCAB * 4);
+	void *logits = filled((size_t)n_seqs * VOCAB * 4), *normed = filled((size_t)n_seqs * D * 2);
 	int32_t *pos = (int32_t *)filled(n_seqs * 4);
 	struct picks p;
 	float *norm = (float *)filled(D * 4), *freq = (float *)filled(DIM * 4);
@@ -241,6 +250,28 @@ static void step(int t, uint32_t n_seqs, uint32_t kv_len)
 		bytes += (double)mat_rows[m] * mat_cols[m] * types[t].bits / 8 * LAYERS;
 	}
 	bytes += (double)VOCAB * D * types[t].bits / 8 + 2.0 * n_seqs * kv_len * KV_HEADS * DIM * 2 * LAYERS;
+	/* Deterministic: normed by a kernel of its own. */
+	const auto product = [&](struct gk_linear lin) {
+		struct gk_norm n = {};
+		int r = 0;
+
+		if (!ctx.fixed)
+			return gk_linear_few(&ctx, &lin);
+		if (lin.norm) {
+			n.out = view(normed, GK_BF16, D);
+			n.x = lin.x;
+			n.w = norm;
+			n.rows = lin.rows;
+			n.n_head = 1;
+			n.dim = D;
+			n.eps = lin.eps;
+			r = gk_rmsnorm(&ctx, &n);
+			lin.x = n.out;
+			lin.norm = false;
+		}
+		return r < 0 ? r : gk_linear_steady(&ctx, &lin);
+	};
+
 	weights = (uint8_t *)filled(layer * LAYERS);
 	head = (uint8_t *)filled(gk_mat_bytes(type, VOCAB, D));
 	make_batch(&b, n_seqs, kv_len, 1);
@@ -268,14 +299,14 @@ static void step(int t, uint32_t n_seqs, uint32_t kv_len)
 			if (l == LAYERS) {
 				(void)gk_mat_describe(&jobs[0].w, type, VOCAB, D, head);
 				jobs[0].out = view(logits, GK_F32, VOCAB);
-				r = r ? r : gk_linear_few(&ctx, &lin);
+				r = r ? r : product(lin);
 				r = r ? r : pick(logits, n_seqs, VOCAB, &p);
 				break;
 			}
 			(void)gk_mat_describe(&jobs[0].w, type, QKV, D, at);
 			at += gk_mat_bytes(type, QKV, D);
 			jobs[0].out = view(qkv, GK_BF16, QKV);
-			r = r ? r : gk_linear_few(&ctx, &lin);
+			r = r ? r : product(lin);
 			s.q = view(qkv, GK_BF16, QKV);
 			s.k = view((uint16_t *)qkv + HEADS * DIM, GK_BF16, QKV);
 			s.v = view((uint16_t *)qkv + (HEADS + KV_HEADS) * DIM, GK_BF16, QKV);
@@ -305,7 +336,7 @@ static void step(int t, uint32_t n_seqs, uint32_t kv_len)
 			jobs[0].accumulate = true;
 			lin.x = view(att, GK_BF16, D);
 			lin.norm = false;
-			r = r ? r : gk_linear_few(&ctx, &lin);
+			r = r ? r : product(lin);
 			for (int j = 0; j < 2; j++) {
 				(void)gk_mat_describe(&jobs[j].w, type, FF, D, at);
 				at += gk_mat_bytes(type, FF, D);
@@ -316,7 +347,7 @@ static void step(int t, uint32_t n_seqs, uint32_t kv_len)
 			lin.norm = true;
 			lin.gated = true;
 			lin.n_jobs = 2;
-			r = r ? r : gk_linear_few(&ctx, &lin);
+			r = r ? r : product(lin);
 			(void)gk_mat_describe(&jobs[0].w, type, D, FF, at);
 			jobs[0].out = view(x, GK_F32, D);
 			jobs[0].accumulate = true;
@@ -324,14 +355,14 @@ static void step(int t, uint32_t n_seqs, uint32_t kv_len)
 			lin.norm = false;
 			lin.gated = false;
 			lin.n_jobs = 1;
-			r = r ? r : gk_linear_few(&ctx, &lin);
+			r = r ? r : product(lin);
 		}
 		return r;
 	});
-	(void)snprintf(name, sizeof(name), "step %s, %u x %u keys: %.1f tok/s", types[t].name, n_seqs, kv_len,
+	(void)snprintf(name, sizeof(name), "step %s%s, %u x %u keys: %.1f tok/s", types[t].name, how, n_seqs, kv_len,
 	               1e6 / us * n_seqs);
 	report(name, us, bytes, 0);
-	for (void *m : { x, qkv, att, h, logits, (void *)pos, (void *)norm, (void *)freq, (void *)weights, (void *)head,
+	for (void *m : { x, qkv, att, h, logits, normed, (void *)pos, (void *)norm, (void *)freq, (void *)weights, (void *)head,
 	                 (void *)keys, (void *)values })
 		(void)gpu_free(m);
 	drop_picks(&p);
@@ -376,6 +407,11 @@ static void small(uint32_t n)
 		(void)gpu_free(p);
 }
 
+static bool has_bytes(int t)
+{
+	return types[t].type == KN_Q8_0 || types[t].type == KN_Q4_0 || types[t].type == KN_Q4_K;
+}
+
 static bool wanted(const char *what)
 {
 	return !*only || strstr(only, what);
@@ -405,7 +441,23 @@ int main(int argc, char **argv)
 	for (int t = 0; wanted("few") && t < N_TYPES; t++) {
 		for (int s = 0; wanted_type(t) && s < 5; s++) {
 			for (int m = 0; m < (t < 2 || t == 4 ? 4 : 1); m++)
-				linear(&shapes[s], t, few[m], false);
+				linear(&shapes[s], t, few[m], FEW);
+		}
+	}
+	/* Beside "few": 32 lanes' dot products of bytes instead of matrix units, of the types that have them. */
+	for (int t = 0; wanted("bytes") && t < N_TYPES; t++) {
+		for (int c = 0; has_bytes(t) && wanted_type(t) && c < 5; c++) {
+			linear(&shapes[c], t, 1, BYTES);
+			linear(&shapes[c], t, 4, BYTES);
+		}
+	}
+	/* Deterministic answers; beside "few" and the library. */
+	for (int t = 0; wanted("steady") && t < N_TYPES; t++) {
+		static const uint32_t rows[] = { 1, 64, 8, 17, 32, 128, 256 };
+
+		for (int c = 0; wanted_type(t) && c < 5; c++) {
+			for (int m = 0; m < (t < 2 ? 7 : 2); m++)
+				linear(&shapes[c], t, rows[m], STEADY);
 		}
 	}
 	if (wanted("attention")) {
@@ -420,18 +472,38 @@ int main(int argc, char **argv)
 		attention(4, 8192, 512);
 	}
 	for (int t = 0; wanted("step") && t < N_TYPES; t++) {
+		static const uint32_t cases[][2] = { { 1, 512 }, { 1, 16384 }, { 8, 512 }, { 64, 512 }, { 128, 512 } };
+
 		if (!wanted_type(t))
 			continue;
-		step(t, 1, 512);
-		if (t == 0) {
-			step(t, 1, 16384);
-			step(t, 8, 512);
+		for (int c = 0; c < (t < 2 ? 5 : 1); c++) {
+			if (cases[c][0] <= GK_FEW_ROWS)
+				step(t, cases[c][0], cases[c][1], "");
+			ctx.fixed = true;
+			step(t, cases[c][0], cases[c][1], " deterministic");
+			ctx.fixed = false;
+		}
+		ctx.bytes = has_bytes(t);
+		if (ctx.bytes)
+			step(t, 1, 512, " bytes");
+		ctx.bytes = false;
+	}
+	/* Which blocks attention of few rows should have is seen in a whole step: the products beside it mind. */
+	for (int t = 0; wanted("shapes") && t < N_TYPES; t++) {
+		static const char *const names[] = { "", " 4 x 3", " 8 x 2", " 4 x 2", " 8 x 3" };
+
+		for (uint32_t shape = GK_SHAPE_MANY; wanted_type(t) && shape < GK_N_SHAPES; shape++) {
+			ctx.shape = shape;
+			step(t, 1, 512, names[shape]);
+			step(t, 1, 4096, names[shape]);
+			step(t, 8, 512, names[shape]);
+			ctx.shape = GK_SHAPE_BEST;
 		}
 	}
 	for (int t = 0; wanted("many") && t < 5; t++) {
 		for (int s = 0; wanted_type(t) && s < 4; s += t ? 2 : 1) {
 			for (int m = 0; m < 5; m++)
-				linear(&shapes[s], t, many[m], true);
+				linear(&shapes[s], t, many[m], MANY);
 			if (t)
 				widen(&shapes[s], t);
 		}

@@ -10,6 +10,8 @@ static uint32_t elem_bytes(enum kn_dtype dtype)
 	return kn_dtype_info(dtype)->block_bytes;
 }
 
+static uint32_t test_answer_rows = UINT32_MAX; /* of plans, when fixed */
+
 /* A batch of sequences over a pool of pages in random order, in both forms. */
 struct test_batch {
 	struct kn_kv ref_kv;
@@ -72,6 +74,7 @@ struct test_batch {
 		plan.many = many.host;
 		plan.merge = merge.host;
 		plan.room = 500;
+		plan.answer_rows = test_answer_rows;
 		fits = gk_plan_attention(&test_ctx, n_kv, group, dev_seqs.host, n, &plan) == 0;
 		counts.host[GK_N_ROWS] = n_rows;
 		counts.host[GK_N_SEQS] = n;
@@ -552,6 +555,7 @@ GPU_TEST(a_row_attends_the_same_bits_among_others_when_fixed)
 		plan.many = both_seqs.many.host;
 		plan.merge = both_seqs.merge.host;
 		plan.room = 500;
+		plan.answer_rows = UINT32_MAX;
 		test_sync("both");
 		CHECK(gk_plan_attention(&test_ctx, 1, 4, both_seqs.dev_seqs.host, 1, &plan) == 0, "plan");
 		CHECK(plan.n_few == 2 && plan.n_merge == 1, "parts of %d keys", GK_FIXED_PART);
@@ -594,6 +598,7 @@ GPU_TEST(plans_cover_all_keys_once)
 			rows += seqs[i].n_q;
 		}
 		plan.room = gk_plan_room(&ctx, rows, n, CTX);
+		plan.answer_rows = UINT32_MAX;
 		plan.few = (struct gk_work *)calloc(plan.room, sizeof(*plan.few));
 		plan.many = (struct gk_work *)calloc(plan.room, sizeof(*plan.many));
 		plan.merge = (struct gk_merge *)calloc(plan.room, sizeof(*plan.merge));
@@ -673,4 +678,82 @@ GPU_TEST(a_row_attends_the_same_bits_with_drafts_when_fixed)
 		CHECK(memcmp(out_one.host, out_four.host, 1024 * sizeof(float)) == 0, "window %u", window);
 	}
 	test_ctx.fixed = false;
+}
+
+/* A prompt in one piece, and its end in pieces of any length: the same bits, with a window too. */
+GPU_TEST(a_prompt_attends_the_same_bits_in_pieces_when_fixed)
+{
+	static const length all[] = { { 150, 90 } }, pieces[][1] = { { { 150, 1 } }, { { 150, 9 } }, { { 140, 80 } }, { { 141, 66 } } };
+
+	test_ctx.fixed = true;
+	test_answer_rows = 0;
+	for (uint32_t window = 0; window < 100; window += 70) {
+		for (const length *piece : pieces) {
+			test_batch whole(KN_BF16, all, 1, 2, 64, 64, false, 16, 4), part(KN_BF16, piece, 1, 2, 64, 64, false, 16, 4);
+			const uint32_t n = piece->n_q, first = piece->kv_len - n - (all->kv_len - all->n_q);
+			test_rows q(GK_F32, 90, 512, 512), out(GK_F32, 90, 512, 512), out_part(GK_F32, 90, 512, 512);
+			struct gk_attention a = {};
+
+			CHECK(whole.batch.max_few == 0 && part.batch.max_few == 0, "prompts have a list of their own");
+			q.random(1.0f);
+			whole.fill();
+			part.kv.k = whole.kv.k;
+			part.kv.v = whole.kv.v;
+			part.batch.pages = whole.batch.pages;
+			a.n_head = 8;
+			a.scale = 0.1f;
+			a.window = window;
+			a.q = q.view();
+			a.out = out.view();
+			a.kv = whole.kv;
+			a.batch = &whole.batch;
+			CHECK(gk_attention(&test_ctx, &a) == 0, "whole");
+			a.q.p = (float *)a.q.p + (size_t)first * 512;
+			a.out = out_part.view();
+			a.kv = part.kv;
+			a.batch = &part.batch;
+			CHECK(gk_attention(&test_ctx, &a) == 0, "part");
+			test_sync("part");
+			out.down();
+			out_part.down();
+			CHECK(memcmp(out.host + (size_t)first * 512, out_part.host, (size_t)n * 512 * sizeof(float)) == 0,
+			      "window %u, %u tokens from %u", window, n, first);
+		}
+	}
+	test_ctx.fixed = false;
+	test_answer_rows = UINT32_MAX;
+}
+
+/* Blocks of any shape give what the usual ones give; the same bits, when only rings differ. */
+GPU_TEST(blocks_of_any_shape_attend_alike)
+{
+	static const length lengths[] = { { 700, 1 }, { 90, 2 } };
+	static const enum kn_dtype types[] = { KN_BF16, KN_F8_E4M3 };
+
+	for (enum kn_dtype type : types) {
+		test_batch b(type, lengths, 2, 2, 128, 128, false, 32, 4);
+		test_rows q(GK_F32, 3, 1024, 1024), want(GK_F32, 3, 1024, 1024), out(GK_F32, 3, 1024, 1024);
+		struct gk_attention a = {};
+
+		q.random(1.0f);
+		b.fill();
+		a.q = q.view();
+		a.kv = b.kv;
+		a.batch = &b.batch;
+		a.n_head = 8;
+		a.scale = 0.09f;
+		for (uint32_t shape = GK_SHAPE_MANY; shape < GK_N_SHAPES; shape++) {
+			test_ctx.shape = shape;
+			a.out = (shape == GK_SHAPE_MANY ? want : out).view();
+			CHECK(gk_attention(&test_ctx, &a) == 0, "shape %u", shape);
+			test_sync("shape");
+			want.down();
+			out.down();
+			if (shape == GK_SHAPE_SHORT)
+				CHECK(memcmp(want.host, out.host, 3 * 1024 * sizeof(float)) == 0, "rings change bits");
+			else if (shape != GK_SHAPE_MANY)
+				CHECK(test_distance(out.host, 1024, want.host, 1024, 3, 1024) < TOL_BF16, "shape %u", shape);
+		}
+		test_ctx.shape = GK_SHAPE_BEST;
+	}
 }

@@ -103,7 +103,7 @@ static void reference(const shape *s, const test_rows &x, const float *norm_w, t
 	free(normed);
 }
 
-/* Runs one product both ways. way: 0 few, 1 many, 2 many exact. */
+/* Runs one product both ways. way: 0 few, 1 many, 2 many exact, 3 steady. */
 static void compare(const shape *s, int way, double tolerance)
 {
 	test_rows x(s->elem, s->n, s->cols, s->cols + (s->cols % 8 ? 3 : 8));
@@ -147,7 +147,9 @@ static void compare(const shape *s, int way, double tolerance)
 	l.n_jobs = s->n_jobs;
 	l.jobs = jobs;
 	test_ctx.fixed = s->fixed;
-	r = way == 0 ? gk_linear_few(&test_ctx, &l) : gk_linear_many(&test_ctx, &l, way == 2);
+	r = way == 0   ? gk_linear_few(&test_ctx, &l)
+	    : way == 3 ? gk_linear_steady(&test_ctx, &l)
+	               : gk_linear_many(&test_ctx, &l, way == 2);
 	test_ctx.fixed = false;
 	CHECK(r == 0, "%s: %d", test_type_name(s->type), r);
 	test_sync("linear");
@@ -231,19 +233,6 @@ GPU_TEST(a_few_rows_share_the_weights)
 	}
 }
 
-GPU_TEST(fixed_products_keep_two_parts)
-{
-	static const uint32_t types[] = { KN_BF16, KN_Q4_K, KN_Q6_K, GK_FP8_128 };
-
-	for (int t = 0; t < 4; t++) {
-		const shape s = {
-			types[t], 13, 19, cols_for(types[t], 264), 1, GK_F32, false, true, true, false, true
-		};
-
-		compare(&s, 0, TOL_TWO_PARTS);
-	}
-}
-
 GPU_TEST(rows_of_16_bits_are_multiplied_as_they_are)
 {
 	const shape bf16 = { KN_BF16, 6, 30, 328, 3, GK_BF16, false, false, true, false, false };
@@ -253,32 +242,107 @@ GPU_TEST(rows_of_16_bits_are_multiplied_as_they_are)
 	compare(&f16, 0, TOL_TWO_PARTS);
 }
 
-GPU_TEST(a_row_is_the_same_bits_among_others_when_fixed)
+GPU_TEST(products_of_rows_that_do_not_mind_their_company)
 {
-	const uint32_t rows = 48, cols = 512;
+	static const uint32_t counts[] = { 5, 29, 70 };
 
 	for (int t = 0; t < test_n_types; t++) {
-		test_mat w(test_types[t], rows, cols, 0.5f);
-		test_rows x(GK_F32, 16, cols, cols), one(GK_F32, 16, rows, rows), all(GK_F32, 16, rows, rows);
-		struct gk_job job = { w.mat, all.view(), nullptr, false };
-		struct gk_linear l = {};
+		for (int c = 0; c < 3; c++) {
+			const shape s = { test_types[t],
+				          counts[c],
+				          c == 1 ? 70u : 33u,
+				          cols_for(test_types[t], c == 1 ? 1100 : 130),
+				          c == 2 ? 2u : 1u,
+				          c == 1 ? GK_BF16 : GK_F32,
+				          c == 2,
+				          false,
+				          c > 0,
+				          c == 1,
+				          true };
 
-		x.random(1.0f);
-		l.x = x.view();
-		l.rows = test_all(16);
-		l.n_jobs = 1;
-		l.jobs = &job;
-		test_ctx.fixed = true;
-		CHECK(gk_linear_few(&test_ctx, &l) == 0, "few");
-		job.out = one.view();
-		l.rows = test_all(3);
-		CHECK(gk_linear_few(&test_ctx, &l) == 0, "few");
-		test_ctx.fixed = false;
-		test_sync("fixed");
-		one.down();
-		all.down();
-		CHECK(memcmp(one.host, all.host, 3 * rows * sizeof(float)) == 0, "%s", test_type_name(test_types[t]));
+			compare(&s, 3, test_types[t] == KN_F32 ? 2 * TOL_F32 : TOL_BF16);
+		}
 	}
+}
+
+/* Rows [first, first + n) of one product, when fixed. */
+static void steady_rows(struct gk_linear l, struct gk_job *jobs, const test_rows &x, test_rows &out, uint32_t first,
+                        uint32_t n)
+{
+	const uint32_t bytes = out.elem == GK_F32 ? 4 : 2;
+
+	(void)gpu_fill(out.raw.device, 0, out.raw.n);
+	jobs[0].out = out.view();
+	l.jobs = jobs;
+	l.x.p = (uint8_t *)x.raw.device + (size_t)first * x.ld * (x.elem == GK_F32 ? 4 : 2);
+	jobs[0].out.p = (uint8_t *)out.raw.device + (size_t)first * out.ld * bytes;
+	l.rows = test_all(n);
+	test_ctx.fixed = true;
+	CHECK(gk_linear_steady(&test_ctx, &l) == 0, "%u rows", n);
+	test_ctx.fixed = false;
+	test_sync("steady");
+	out.down();
+}
+
+/* Alone, in twos and threes, with others on both sides of every bound between kernels and tiles. */
+static void same_bits(uint32_t type, uint32_t elem, uint32_t rows, uint32_t cols, bool gated)
+{
+	enum { N = 133 };
+	static const uint32_t pieces[] = { 1, 2, 9, 16, 17, 64, 65, 129 };
+	test_mat w(type, rows, cols, 0.5f), up(type, rows, cols, 0.5f);
+	both<float> bias(rows);
+	test_rows x(elem, N, cols, (cols + 7) / 8 * 8), all(GK_F32, N, rows, rows), some(GK_F32, N, rows, rows);
+	struct gk_job jobs[2] = { { w.mat, {}, bias.device, true }, { up.mat, {}, nullptr, false } };
+	struct gk_linear l = {};
+
+	x.random(1.0f);
+	test_normals(bias.host, rows, 1.0f);
+	bias.up();
+	l.x = x.view();
+	l.n_jobs = gated ? 2 : 1;
+	l.gated = gated;
+	l.act = KN_ACT_SILU;
+	jobs[0].accumulate = !gated;
+	steady_rows(l, jobs, x, all, 0, N);
+	for (uint32_t n : pieces) {
+		const uint32_t first = test_random() % (N - n + 1);
+
+		steady_rows(l, jobs, x, some, first, n);
+		CHECK(memcmp(some.host + (size_t)first * rows, all.host + (size_t)first * rows, (size_t)n * rows * sizeof(float)) ==
+		              0,
+		      "%s, %u rows from %u of %u x %u%s", test_type_name(type), n, first, rows, cols, gated ? ", gated" : "");
+	}
+}
+
+GPU_TEST(a_row_is_the_same_bits_among_others_when_fixed)
+{
+	for (int t = 0; t < test_n_types; t++) {
+		const uint32_t type = test_types[t];
+
+		same_bits(type, t % 2 ? GK_BF16 : GK_F32, 37, cols_for(type, 330), t % 3 == 0);
+		same_bits(type, GK_BF16, 20, cols_for(type, 4200), false); /* groups of the sum */
+	}
+	same_bits(KN_BF16, GK_BF16, 150, 640, true);
+	same_bits(KN_BF16, GK_F32, 35, 200, false);
+}
+
+/* Two bytes of a value, of which the largest of 32 has 15 bits. */
+GPU_TEST(rows_in_bytes_meet_matrices_of_four_and_eight_bits)
+{
+	static const uint32_t types[] = { KN_Q4_0, KN_Q4_K, KN_Q8_0 };
+
+	test_ctx.bytes = true;
+	for (uint32_t type : types) {
+		for (uint32_t n = 1; n <= 4; n++) {
+			const shape plain = { type, n, 37, cols_for(type, 40 + 500 * n), n == 2 ? 2u : 1u, n == 3 ? GK_BF16 : GK_F32,
+				              false, n > 1, n > 2, n != 2, false };
+			const shape gated = { type, n, 21, cols_for(type, 2600), 2, GK_F32, true, true, true, false, false };
+
+			compare(&plain, 0, 5 * TOL_TWO_PARTS);
+			compare(&gated, 0, 10 * TOL_TWO_PARTS);
+		}
+	}
+	test_ctx.bytes = false;
 }
 
 GPU_TEST(many_rows_exactly)

@@ -14,14 +14,13 @@ uint32_t gk_plan_room(const struct gk_ctx *ctx, uint32_t max_rows, uint32_t max_
 int gk_plan_attention(const struct gk_ctx *ctx, uint32_t n_kv_head, uint32_t group, const struct gk_seq *seqs,
                       uint32_t n_seqs, struct gk_plan *plan)
 {
-	(void)ctx;
 	(void)n_kv_head;
 	(void)group;
 	plan->n_few = plan->n_many = plan->n_merge = plan->n_parts = 0;
 	for (uint32_t s = 0; s < n_seqs; s++) {
 		uint32_t n_parts = (seqs[s].kv_len + PART - 1) / PART;
 
-		if (seqs[s].n_q > GK_WORK_TOKENS) {
+		if (ctx->fixed ? seqs[s].row >= plan->answer_rows : seqs[s].n_q > GK_WORK_TOKENS) {
 			for (uint32_t q = 0; q < seqs[s].n_q; q += GK_TILE_TOKENS) {
 				uint32_t n = seqs[s].n_q - q < GK_TILE_TOKENS ? seqs[s].n_q - q : GK_TILE_TOKENS;
 				uint32_t end = seqs[s].kv_len - seqs[s].n_q + q + n;

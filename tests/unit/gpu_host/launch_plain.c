@@ -5,6 +5,7 @@
 #include "plain.h"
 
 uint32_t plain_n_launched;
+bool plain_in_floats;
 
 uint32_t plain_launches(void);
 uint32_t plain_launches(void)

@@ -9,6 +9,7 @@
 #include "gpu/launch.h"
 
 extern uint32_t plain_n_launched;
+extern bool plain_in_floats; /* as plain_dot() sums */
 
 static inline float plain_get(const struct gk_view *v, size_t row, size_t i)
 {
@@ -76,8 +77,13 @@ static inline float plain_act(uint32_t act, float g, float u)
 
 static inline float plain_dot(const float *a, const float *b, size_t n)
 {
+	float f = 0;
 	double s = 0;
 
+	for (size_t i = 0; i < n && plain_in_floats; i++)
+		f += a[i] * b[i];
+	if (plain_in_floats)
+		return f;
 	for (size_t i = 0; i < n; i++)
 		s += (double)a[i] * b[i];
 	return (float)s;

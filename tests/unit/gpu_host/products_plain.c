@@ -104,6 +104,19 @@ int gk_linear_many(const struct gk_ctx *ctx, const struct gk_linear *l, bool exa
 	return linear(l);
 }
 
+/* As answers are multiplied and prompts are not: other bits. */
+int gk_linear_steady(const struct gk_ctx *ctx, const struct gk_linear *l)
+{
+	int r;
+
+	if (!ctx->fixed || l->norm)
+		return -EINVAL;
+	plain_in_floats = true;
+	r = linear(l);
+	plain_in_floats = false;
+	return r;
+}
+
 int gk_linear_batch(const struct gk_ctx *ctx, const struct gk_linear_batch *l, bool exact)
 {
 	(void)ctx;

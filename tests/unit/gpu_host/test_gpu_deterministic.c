@@ -1,0 +1,84 @@
+/* Deterministic mode on a GPU plugin whose launchers are plain loops, those of answers summing otherwise than those of
+ * prompts: a row that is taken for the other kind, or fused otherwise among others, gives other bits. With a real
+ * device (OCAI_TEST_DEVICE=cuda or hip) the same is asked of its kernels. */
+#include <libgen.h>
+#include <stdlib.h>
+
+#include "deterministic.h"
+
+static void folder(const char *name, const char *kv_dtype, int repetitions)
+{
+	char path[4096];
+
+	(void)snprintf(path, sizeof(path), "%s/fixtures/%s%s", test_dir(), strchr(name, '/') ? "" : "models/", name);
+	one_result_under_random_load(
+	        (struct eng_options){ .model_path = path, .precision = "fast", .kv_dtype = kv_dtype }, repetitions);
+}
+
+static void prompts_and_answers_in_one_step(void **state)
+{
+	(void)state;
+	folder("qwen3", NULL, 12);
+	folder("qwen3", "f8", 3);
+}
+
+static void answers_set_back_and_returned(void **state)
+{
+	(void)state;
+	answers_are_set_back_and_returned();
+}
+
+static void weights_of_eight_bits(void **state)
+{
+	(void)state;
+	folder("formats/qwen3-fp8", NULL, 4);
+}
+
+static void experts_windows_and_sinks(void **state)
+{
+	(void)state;
+	folder("gpt_oss", NULL, 4);
+}
+
+static void latent_attention_and_grouped_experts(void **state)
+{
+	(void)state;
+	folder("deepseek_v3", NULL, 4);
+}
+
+static void softcaps_and_norms_on_both_sides(void **state)
+{
+	(void)state;
+	folder("gemma3_text", NULL, 4);
+}
+
+static void recurrent_states(void **state)
+{
+	(void)state;
+	folder("formats/qwen3_next", NULL, 4);
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(prompts_and_answers_in_one_step),
+		cmocka_unit_test(answers_set_back_and_returned),
+		cmocka_unit_test(weights_of_eight_bits),
+		cmocka_unit_test(experts_windows_and_sinks),
+		cmocka_unit_test(latent_attention_and_grouped_experts),
+		cmocka_unit_test(softcaps_and_norms_on_both_sides),
+		cmocka_unit_test(recurrent_states),
+	};
+	const char *device = getenv("OCAI_TEST_DEVICE");
+	char exe[4096], path[4200];
+	ssize_t n = readlink("/proc/self/exe", exe, sizeof(exe) - 1);
+
+	if (n < 0)
+		return 1;
+	exe[n] = '\0';
+	(void)snprintf(path, sizeof(path), "%s/../../plugin-host", dirname(exe));
+	if (!device && setenv("OCAI_PLUGIN_DIR", path, 1) < 0)
+		return 1;
+	deterministic_backend = device ? device : "cuda";
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}
