@@ -8,7 +8,7 @@
 
 #include "gpu/launch.h"
 
-extern uint32_t plain_n_launched;
+extern _Atomic uint32_t plain_n_launched; /* ranks of a group count together */
 
 static inline float plain_get(const struct gk_view *v, size_t row, size_t i)
 {
