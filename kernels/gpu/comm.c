@@ -81,7 +81,10 @@ int gpu_comm_new(struct gpu_backend *const *ranks, uint32_t n, void (*note)(cons
 		gpu_comm_free(comm);
 		return err_set(err, -ENOMEM, "backend %s: no memory for what %u devices tell each other", kind, n);
 	}
-	comm->nccl = gpu_nccl_open(kind, devices, n, reason, sizeof(reason));
+	if (ranks[0]->rt.stream)
+		comm->nccl = gpu_nccl_open(kind, devices, n, reason, sizeof(reason));
+	else
+		(void)snprintf(reason, sizeof(reason), "these are no devices of a library's"); /* the host shim's */
 	if (!comm->nccl && !comm->has_peers) {
 		gpu_comm_free(comm);
 		return err_set(err, -ENOTSUP, "backend %s: its devices cannot read each other's memory, and %s", kind,

@@ -250,7 +250,7 @@ static int comm_launch(comm_kernel kernel, const gk_ctx *ctx, comm_args a)
 		a.row0 = row0;
 		a.n_rows = a.rows.bound - row0 < most ? a.rows.bound - row0 : (uint32_t)most;
 		n_blocks = ((size_t)a.n_rows * per_row + COMM_THREADS - 1) / COMM_THREADS;
-		gpu_launch(kernel, dim3(n_blocks < COMM_BLOCKS ? (uint32_t)n_blocks : COMM_BLOCKS), dim3(COMM_THREADS), 0, ctx->stream,
+		gpu_launch(kernel, dim3(n_blocks < COMM_BLOCKS ? (uint32_t)n_blocks : (uint32_t)COMM_BLOCKS), dim3(COMM_THREADS), 0, ctx->stream,
 		           ctx->overlap, a);
 	}
 	return gk_launched();

@@ -40,6 +40,25 @@ static void devices_agree_with_the_reference(void **state)
 	check_model(&c);
 }
 
+/* Weights that stay in the types of their files. Products of many rows have those in eight bits, too, where weights are
+ * FP8 (test_gpu_fp8.c). */
+static void formats_are_divided_between_blocks(void **state)
+{
+	const struct parallel_case *p = *state;
+	struct gpu_case c = { .model = p->model,
+		              .max_piece = 30,
+		              .n_seqs = 2,
+		              .max_tokens = 30,
+		              .tolerance = strstr(p->model, "fp8") ? 0.15 : 5e-2,
+		              .n_devices = p->n,
+		              .by_expert = p->by_expert };
+
+	check_model(&c);
+	c.max_piece = 1;
+	c.tolerance = 5e-2;
+	check_model(&c);
+}
+
 static struct kn_backend *open_devices(uint32_t n, bool exact, bool by_expert)
 {
 	const struct gpu_case c = { .exact = exact, .n_devices = n, .by_expert = by_expert };
@@ -204,6 +223,7 @@ int main(void)
 	static struct parallel_case cases[MOST];
 	static char names[MOST][80];
 	static const struct parallel_case formats[] = { { "formats/qwen3-fp8", 2, false },
+		                                        { "formats/qwen3-fp8", 4, false },
 		                                        { "formats/gpt_oss-mxfp4", 2, false },
 		                                        { "formats/gpt_oss-mxfp4", 4, true } };
 	size_t n = 0, n_cases;
@@ -228,7 +248,13 @@ int main(void)
 			                        .test_func = devices_agree_with_the_reference,
 			                        .initial_state = &cases[i] };
 	}
-	(void)formats;
+	for (size_t i = 0; i < sizeof(formats) / sizeof(formats[0]); i++, n++) {
+		(void)snprintf(names[n], sizeof(names[n]), "%s on %u devices%s", formats[i].model, formats[i].n,
+		               formats[i].by_expert ? ", by expert" : "");
+		tests[n] = (struct CMUnitTest){ .name = names[n],
+			                        .test_func = formats_are_divided_between_blocks,
+			                        .initial_state = (void *)&formats[i] };
+	}
 	tests[n++] = (struct CMUnitTest)cmocka_unit_test(what_cannot_be_divided_is_refused);
 	tests[n++] = (struct CMUnitTest)cmocka_unit_test(devices_are_named_once);
 	tests[n++] = (struct CMUnitTest)cmocka_unit_test(shares_are_smaller);
