@@ -81,7 +81,9 @@ int gpu_comm_new(struct gpu_backend *const *ranks, uint32_t n, void (*note)(cons
 		gpu_comm_free(comm);
 		return err_set(err, -ENOMEM, "backend %s: no memory for what %u devices tell each other", kind, n);
 	}
-	if (ranks[0]->rt.stream)
+	if (getenv("OCAI_GPU_NCCL") && strcmp(getenv("OCAI_GPU_NCCL"), "0") == 0)
+		(void)snprintf(reason, sizeof(reason), "OCAI_GPU_NCCL is 0");
+	else if (ranks[0]->rt.stream)
 		comm->nccl = gpu_nccl_open(kind, devices, n, reason, sizeof(reason));
 	else
 		(void)snprintf(reason, sizeof(reason), "these are no devices of a library's"); /* the host shim's */

@@ -8,11 +8,16 @@
 
 #include "gpu/rt.h"
 
+/* What tests choose: devices that a library takes for some (they have streams), and that do not reach each other. */
+extern bool gpu_rt_host_streams, gpu_rt_host_apart;
+bool gpu_rt_host_streams, gpu_rt_host_apart;
+
 int gpu_rt_open(struct gpu_rt *rt, uint32_t device, char *reason, size_t reason_bytes)
 {
 	(void)reason;
 	(void)reason_bytes;
 	*rt = (struct gpu_rt){ .name = "host shim", .device = (int)device };
+	rt->stream = gpu_rt_host_streams ? rt : NULL;
 	return 0;
 }
 
@@ -24,7 +29,7 @@ int gpu_rt_reach(struct gpu_rt *rt, int other)
 {
 	(void)rt;
 	(void)other;
-	return 0;
+	return gpu_rt_host_apart ? -ENOTSUP : 0;
 }
 
 void *gpu_rt_shared_alloc(struct gpu_rt *rt, size_t bytes)
