@@ -132,7 +132,8 @@ static int read_devices(const struct eng_options *o, uint32_t ret[KN_MAX_RANKS],
 		unsigned long device = strtoul(text, &end, 10);
 
 		if (*text < '0' || *text > '9' || device > UINT16_MAX || (*end && (*end != ',' || !end[1])))
-			return err_set(err, -EINVAL, "devices \"%s\": expected numbers with commas between them", o->devices);
+			return err_set(err, -EINVAL, "devices \"%s\": expected numbers with commas between them",
+			               o->devices);
 		if (n == KN_MAX_RANKS)
 			return err_set(err, -EINVAL, "devices \"%s\": at most %d", o->devices, KN_MAX_RANKS);
 		ret[n++] = (uint32_t)device;

@@ -16,8 +16,8 @@ static const struct kn_gpu_rows library_rows = { .eight_bits = 17, .widened = 65
 
 void gpu_fail(struct gpu_backend *be, int error, const char *op)
 {
-	/* What was launched of a step has to end on the other devices, though this one does not come to it. While a graph
-	 * is captured nothing runs. */
+	/* What was launched of a step has to end on the other devices, though this one does not come to it. While a
+	 * graph is captured nothing runs. */
 	if (be->comm && !be->capturing)
 		gpu_comm_break(be->comm);
 	if (be->error)

@@ -423,8 +423,8 @@ struct gpu_backend {
 	struct kn_ops ops; /* the table, its name that of the kind */
 	struct gpu_rt rt;
 	struct gk_ctx ctx;
-	struct gpu_gemm *gemm; /* NULL: none */
-	struct gpu_comm *comm; /* of the group that it is a rank of; NULL: none */
+	struct gpu_gemm *gemm;                  /* NULL: none */
+	struct gpu_comm *comm;                  /* of the group that it is a rank of; NULL: none */
 	struct kn_backend *group[KN_MAX_RANKS]; /* of the first rank: all of them */
 	bool exact, deterministic;
 	struct kn_gpu_rows library_rows;

@@ -203,7 +203,6 @@ int gpu_comm_issue(struct gpu_backend *be, const struct rec_comm *r, struct gk_v
 		return -EIO;
 	if (r->kind == COMM_REDUCE)
 		return reduce(be, r, x, rows);
-	return comm->has_peers
-	               ? gk_all_gather(&be->ctx, &comm->kernel[be->base.rank], x, rows, r->width, r->dim)
-	               : gather_by_library(be, r, x, rows);
+	return comm->has_peers ? gk_all_gather(&be->ctx, &comm->kernel[be->base.rank], x, rows, r->width, r->dim)
+	                       : gather_by_library(be, r, x, rows);
 }

@@ -9,9 +9,9 @@
 
 #include "gpu/backend.h"
 
-/* Makes a group of n open backends, each of which gets its part of it (gpu_backend.comm). -ENOTSUP with the reason: there
- * is no way between them. note, if not NULL, is told of what could be faster. The group is given back by the first
- * rank, while all are open. */
+/* Makes a group of n open backends, each of which gets its part of it (gpu_backend.comm). -ENOTSUP with the reason:
+ * there is no way between them. note, if not NULL, is told of what could be faster. The group is given back by the
+ * first rank, while all are open. */
 int gpu_comm_new(struct gpu_backend *const *ranks, uint32_t n, void (*note)(const char *kind, const char *text),
                  struct err *err);
 void gpu_comm_free(struct gpu_comm *comm);

@@ -3,8 +3,9 @@
  * reported instead of hanging. GPU_HOST_WARP is the wave: 32 or 64.
  *
  * Kernels of several threads take turns: one at a time runs, since shared memory is static. One that waits for another
- * thread's says so by gpu_host::spin(), and has no shared memory. Built with address sanitizer, switches are announced to it; dynamic
- * shared memory is exactly as large as asked for and filled with garbage, so that it sees what leaves it. */
+ * thread's says so by gpu_host::spin(), and has no shared memory. Built with address sanitizer, switches are announced
+ * to it; dynamic shared memory is exactly as large as asked for and filled with garbage, so that it sees what leaves
+ * it. */
 #ifndef GPU_HOST_H
 #define GPU_HOST_H
 

@@ -7,10 +7,10 @@
 #include "gpu/comm.h"
 #include "gpu/gemm.h"
 
-static const char *const op_names[N_OPS] = { "embed",     "norm",      "matmul",     "rope",          "kv_store",
-	                                     "attention", "act_mul",   "add",        "route",         "moe",
-	                                     "pick",      "conv_silu", "delta_rule", "gated_rmsnorm", "gate_rows",
-	                                     "comm" };
+static const char *const op_names[N_OPS] = { "embed",      "norm",          "matmul",    "rope",
+	                                     "kv_store",   "attention",     "act_mul",   "add",
+	                                     "route",      "moe",           "pick",      "conv_silu",
+	                                     "delta_rule", "gated_rmsnorm", "gate_rows", "comm" };
 
 static struct gk_view view(const struct gpu_backend *be, const struct gpu_program *p, const struct gpu_act *a)
 {

@@ -426,9 +426,9 @@ struct gk_comm {
 };
 size_t gk_comm_bytes(size_t slot_bytes);
 
-/* As kn_ops.all_reduce and .all_gather, in place. All ranks launch the same in the same order, each on one stream of its
- * own; a launch ends when all of them have come to it, or *broken was set: then x is garbage. Rows and their bound are
- * the same everywhere. -EINVAL: a row does not fit a slot. */
+/* As kn_ops.all_reduce and .all_gather, in place. All ranks launch the same in the same order, each on one stream of
+ * its own; a launch ends when all of them have come to it, or *broken was set: then x is garbage. Rows and their bound
+ * are the same everywhere. -EINVAL: a row does not fit a slot. */
 int gk_all_reduce(const struct gk_ctx *ctx, const struct gk_comm *comm, struct gk_view x, struct gk_rows rows,
                   uint32_t dim);
 int gk_all_gather(const struct gk_ctx *ctx, const struct gk_comm *comm, struct gk_view x, struct gk_rows rows,

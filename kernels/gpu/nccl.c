@@ -1,5 +1,5 @@
-/* The handful of functions of NCCL that are needed, declared here as its documentation of 2.x has them: the library is a
- * quarter of a gigabyte and therefore neither linked nor required, nor is its header. RCCL has them under the same
+/* The handful of functions of NCCL that are needed, declared here as its documentation of 2.x has them: the library is
+ * a quarter of a gigabyte and therefore neither linked nor required, nor is its header. RCCL has them under the same
  * names. */
 #include <dlfcn.h>
 #include <errno.h>
@@ -54,9 +54,9 @@ static bool resolve(void *library, struct functions *f)
 		const char *name;
 		void *slot;
 	} symbols[] = {
-		{ "ncclGetVersion", &f->get_version },        { "ncclGetErrorString", &f->get_error_string },
-		{ "ncclCommInitAll", &f->comm_init_all },     { "ncclCommDestroy", &f->comm_destroy },
-		{ "ncclCommAbort", &f->comm_abort },          { "ncclAllReduce", &f->all_reduce },
+		{ "ncclGetVersion", &f->get_version },    { "ncclGetErrorString", &f->get_error_string },
+		{ "ncclCommInitAll", &f->comm_init_all }, { "ncclCommDestroy", &f->comm_destroy },
+		{ "ncclCommAbort", &f->comm_abort },      { "ncclAllReduce", &f->all_reduce },
 		{ "ncclAllGather", &f->all_gather },
 	};
 
@@ -124,7 +124,7 @@ int gpu_nccl_all_reduce(struct gpu_nccl *nccl, uint32_t rank, void *p, size_t n,
 	if (atomic_load(&nccl->is_aborted))
 		return -EIO;
 	return nccl->f.all_reduce(p, p, n, type_of(elem), NCCL_SUM, nccl->comms[rank], stream) == NCCL_SUCCESS ? 0
-	                                                                                                        : -EIO;
+	                                                                                                       : -EIO;
 }
 
 int gpu_nccl_all_gather(struct gpu_nccl *nccl, uint32_t rank, const void *from, void *to, size_t n, uint32_t elem,

@@ -1,6 +1,6 @@
 /* What the host side needs of a device's runtime: rt.cu over CUDA or HIP, rt_host.c over ordinary memory for tests. One
- * device and one stream per object; one thread drives it, and each call makes the device that thread's. Functions return 0 or -EIO (-ENOMEM for memory), and
- * gpu_rt_error() says what the runtime called it. */
+ * device and one stream per object; one thread drives it, and each call makes the device that thread's. Functions
+ * return 0 or -EIO (-ENOMEM for memory), and gpu_rt_error() says what the runtime called it. */
 #ifndef GPU_RT_H
 #define GPU_RT_H
 

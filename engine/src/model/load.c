@@ -322,7 +322,8 @@ static int load_gqa(struct loader *l, uint32_t il, struct layer *y)
 {
 	const struct hparams *hp = l->hp;
 	uint32_t n_q = hp->n_head * hp->head_dim, n_kv = hp->n_kv_head * hp->head_dim;
-	struct span heads = share_even(l->share, hp->n_head), kv_heads = share_kv_heads(l->share, hp->n_kv_head);
+	struct span heads = model_share_even(l->share, hp->n_head),
+	            kv_heads = model_share_kv_heads(l->share, hp->n_kv_head);
 	struct span q = { heads.first * hp->head_dim, heads.n * hp->head_dim },
 	            kv = { kv_heads.first * hp->head_dim, kv_heads.n * hp->head_dim };
 	const struct part parts[] = { { &y->q, n_q, q }, { &y->k, n_kv, kv }, { &y->v, n_kv, kv } };
@@ -447,7 +448,7 @@ static int load_mla_expansion(struct loader *l, uint32_t il, struct mla *a)
 	uint64_t both[2] = { (uint64_t)hp->n_head * per_head, hp->kv_lora };
 	uint64_t k_shape[3] = { hp->n_head, hp->kv_lora, hp->qk_nope };
 	uint64_t v_shape[3] = { hp->n_head, hp->v_head, hp->kv_lora };
-	struct span heads = share_even(l->share, hp->n_head);
+	struct span heads = model_share_even(l->share, hp->n_head);
 	const struct eng_tensor *t, *v;
 	char name[NAME_SIZE], v_name[NAME_SIZE];
 	int r = 0;
@@ -485,7 +486,7 @@ static int load_mla(struct loader *l, uint32_t il, struct layer *y)
 	struct mla *a = &y->mla;
 	uint32_t per_head = hp->qk_nope + hp->qk_rope, q_cols = hp->q_lora ? hp->q_lora : hp->n_embd;
 	uint64_t q_shape[2] = { (uint64_t)hp->n_head * per_head, q_cols };
-	struct span heads = share_even(l->share, hp->n_head),
+	struct span heads = model_share_even(l->share, hp->n_head),
 	            values = { heads.first * hp->v_head, heads.n * hp->v_head };
 	uint32_t n_latent = hp->kv_lora + hp->qk_rope;
 	const struct eng_tensor *t;
@@ -507,8 +508,7 @@ static int load_mla(struct loader *l, uint32_t il, struct layer *y)
 	          : model_load_linear(l, S_KV_A, il, n_latent, model_load_all(n_latent), hp->n_embd, hp->qkv_bias,
 	                              &a->kv_a);
 	r = r < 0 ? r : model_load_norm(l, S_KV_A_NORM, il, hp->kv_lora, &a->kv_a_norm);
-	r = r < 0 ? r
-	          : model_load_summand(l, S_O, il, hp->n_embd, hp->n_head * hp->v_head, values, hp->o_bias, &y->o);
+	r = r < 0 ? r : model_load_summand(l, S_O, il, hp->n_embd, hp->n_head * hp->v_head, values, hp->o_bias, &y->o);
 	if (r < 0)
 		return r;
 
@@ -530,7 +530,7 @@ static int load_dense(struct loader *l, uint32_t il, struct layer *y)
 {
 	const struct hparams *hp = l->hp;
 	uint32_t n_ff = hp->layer[il].n_ff;
-	struct span take = share_even(l->share, n_ff);
+	struct span take = model_share_even(l->share, n_ff);
 	const struct part parts[] = { { &y->gate, n_ff, take }, { &y->up, n_ff, take } };
 	char name[NAME_SIZE];
 	int r;
@@ -595,8 +595,10 @@ static int load_tables(struct loader *l)
 		return 0;
 	if (!is_tied)
 		r = model_load_need_mat(l, name, 2, shape, &t);
-	rows = share_vocab(l->share, l->hp->n_vocab);
-	r = r < 0 ? r : model_load_rows(l, is_tied ? "the embedding" : name, t, rows.first, rows.n, l->hp->n_embd, &m->head_own);
+	rows = model_share_vocab(l->share, l->hp->n_vocab);
+	r = r < 0 ? r
+	          : model_load_rows(l, is_tied ? "the embedding" : name, t, rows.first, rows.n, l->hp->n_embd,
+	                            &m->head_own);
 	m->head = &m->head_own;
 	return r;
 }
@@ -626,7 +628,9 @@ static int load_all(struct eng_model *m, struct loader *l)
 int model_load(struct eng_model *m, const struct hparams *whole, const char *path, bool exact, struct err *err)
 {
 	struct base_threadpool *pool = NULL;
-	struct loader l = { .m = m, .hp = whole, .share = m->share, .path = path, .exact = exact, .pool = &pool, .err = err };
+	struct loader l = {
+		.m = m, .hp = whole, .share = m->share, .path = path, .exact = exact, .pool = &pool, .err = err
+	};
 	int r = load_all(m, &l);
 
 	base_threadpool_free(pool);

@@ -11,7 +11,7 @@ int model_load_gated_q(struct loader *l, uint32_t il, struct layer *y)
 {
 	const struct hparams *hp = l->hp;
 	const struct span q = { 0, hp->head_dim }, gate = { hp->head_dim, hp->head_dim };
-	struct span heads = share_even(l->share, hp->n_head);
+	struct span heads = model_share_even(l->share, hp->n_head);
 	uint64_t shape[2] = { 2ull * hp->n_head * hp->head_dim, hp->n_embd };
 	const struct eng_tensor *t;
 	char name[NAME_SIZE];
@@ -23,15 +23,14 @@ int model_load_gated_q(struct loader *l, uint32_t il, struct layer *y)
 	(void)model_load_tensor_name(l, S_Q, il, 0, name);
 	r = model_load_need_mat(l, name, 2, shape, &t);
 	r = r < 0 ? r : model_load_groups(l, name, t, heads, 2 * hp->head_dim, &q, 1, hp->n_embd, &y->q.w);
-	return r < 0 ? r
-	             : model_load_groups(l, name, t, heads, 2 * hp->head_dim, &gate, 1, hp->n_embd, &y->q_gate.w);
+	return r < 0 ? r : model_load_groups(l, name, t, heads, 2 * hp->head_dim, &gate, 1, hp->n_embd, &y->q_gate.w);
 }
 
 /* Which of the rows of Q, K and V, one after the other, this rank has. */
 static void qkv_rows(const struct loader *l, struct span ret[3])
 {
 	const struct hparams *hp = l->hp;
-	struct span heads = share_even(l->share, hp->linear.n_k_head);
+	struct span heads = model_share_even(l->share, hp->linear.n_k_head);
 	uint32_t k = hp->linear.k_dim, v = hp->linear.n_v_head / hp->linear.n_k_head * hp->linear.v_dim;
 
 	ret[0] = (struct span){ heads.first * k, heads.n * k };
@@ -63,7 +62,7 @@ static int load_in(struct loader *l, uint32_t il, struct delta_net *y)
 	uint32_t k = hp->linear.k_dim, v = hp->linear.n_v_head / hp->linear.n_k_head * hp->linear.v_dim;
 	uint32_t n_qkv = hparams_linear_channels(hp), n_z = hp->linear.n_v_head * hp->linear.v_dim;
 	const struct span qkv[] = { { 0, k }, { k, k }, { 2 * k, v } }, z = { 2 * k + v, v };
-	struct span heads = share_even(l->share, hp->linear.n_k_head);
+	struct span heads = model_share_even(l->share, hp->linear.n_k_head);
 	uint64_t shape[2] = { (uint64_t)n_qkv + n_z, hp->n_embd };
 	const struct eng_tensor *t;
 	char name[NAME_SIZE];
@@ -72,8 +71,8 @@ static int load_in(struct loader *l, uint32_t il, struct delta_net *y)
 	if (model_load_tensor_name(l, S_LIN_QKV, il, 0, name) && eng_weights_find(l->m->weights, name)) {
 		r = load_qkv(l, il, name, y);
 		return r < 0 ? r
-		             : model_load_linear(l, S_LIN_Z, il, n_z, share_even(l->share, n_z), hp->n_embd, false,
-		                                 &y->z);
+		             : model_load_linear(l, S_LIN_Z, il, n_z, model_share_even(l->share, n_z), hp->n_embd,
+		                                 false, &y->z);
 	}
 	(void)model_load_tensor_name(l, S_LIN_QKVZ, il, 0, name);
 	r = model_load_need_mat(l, name, 2, shape, &t);
@@ -105,7 +104,7 @@ static int load_gates(struct loader *l, uint32_t il, struct delta_net *y)
 	wide = *t;
 	wide.dtype = KN_F32;
 	wide.data = values;
-	return model_load_groups(l, name, &wide, share_even(l->share, hp->linear.n_k_head), 2 * share, parts, 2,
+	return model_load_groups(l, name, &wide, model_share_even(l->share, hp->linear.n_k_head), 2 * share, parts, 2,
 	                         hp->n_embd, &y->ba.w);
 }
 
@@ -148,7 +147,7 @@ static int load_decay(struct loader *l, uint32_t il, struct delta_net *y)
 {
 	uint64_t n = l->hp->linear.n_v_head;
 	float values[HP_MAX_HEADS];
-	struct span heads = share_even(l->share, l->hp->linear.n_v_head);
+	struct span heads = model_share_even(l->share, l->hp->linear.n_v_head);
 	const struct eng_tensor *t;
 	char name[NAME_SIZE];
 	int r;
@@ -176,9 +175,10 @@ int model_load_delta(struct loader *l, uint32_t il, struct delta_net *y)
 	r = r < 0 ? r : load_decay(l, il, y);
 	r = r < 0 ? r : model_load_vector(l, S_LIN_DT_BIAS, il, hp->linear.n_v_head, 0, &y->dt_bias);
 	if (r == 0)
-		y->dt_bias += share_even(l->share, hp->linear.n_v_head).first;
+		y->dt_bias += model_share_even(l->share, hp->linear.n_v_head).first;
 	/* This norm's weights are what it multiplies by, unlike those of the others. */
 	r = r < 0 ? r : model_load_vector(l, S_LIN_NORM, il, hp->linear.v_dim, 0, &y->norm);
 	return r < 0 ? r
-	             : model_load_summand(l, S_LIN_O, il, hp->n_embd, n_v, share_even(l->share, n_v), false, &y->o);
+	             : model_load_summand(l, S_LIN_O, il, hp->n_embd, n_v, model_share_even(l->share, n_v), false,
+	                                  &y->o);
 }

@@ -37,7 +37,7 @@ static int load_router(struct loader *l, enum slot slot, uint32_t il, uint32_t r
 static int load_shared(struct loader *l, uint32_t il, struct layer *y)
 {
 	uint32_t n_ff = l->hp->layer[il].n_ff, dim = l->hp->n_embd;
-	struct span take = share_even(l->share, n_ff);
+	struct span take = model_share_even(l->share, n_ff);
 	int r;
 
 	if (n_ff == 0)
@@ -251,7 +251,8 @@ int model_load_moe(struct loader *l, uint32_t il, struct layer *y)
 	const struct hparams *hp = l->hp;
 	struct kn_moe *moe = &y->moe;
 	struct eng_model_info *info = &l->m->info;
-	struct span experts = share_experts(l->share, hp->n_expert), ff = share_expert_ff(l->share, hp->n_ff_exp);
+	struct span experts = model_share_experts(l->share, hp->n_expert),
+	            ff = model_share_expert_ff(l->share, hp->n_ff_exp);
 	const struct part_of_experts in = { experts, ff, { .n = hp->n_embd } },
 	                             out = { experts, { .n = hp->n_embd }, ff };
 	uint64_t before, n_expert = hp->n_expert;

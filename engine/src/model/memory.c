@@ -99,8 +99,8 @@ void model_unload(struct eng_model *m)
 
 int model_shares_new(struct eng_model *m, const char *where, const struct hparams *whole, struct err *err)
 {
-	struct share share = share_of(m->backend);
-	int r = share_hparams(where, whole, share, &m->hp, err);
+	struct share share = model_share_of(m->backend);
+	int r = model_share_hparams(where, whole, share, &m->hp, err);
 
 	m->share = share;
 	m->shares[0] = m;
@@ -110,8 +110,8 @@ int model_shares_new(struct eng_model *m, const char *where, const struct hparam
 		if (!one)
 			return err_set(err, -ENOMEM, "%s: no memory", where);
 		one->backend = m->backend->ranks[i];
-		one->share = share_of(one->backend);
-		r = share_hparams(where, whole, one->share, &one->hp, err);
+		one->share = model_share_of(one->backend);
+		r = model_share_hparams(where, whole, one->share, &one->hp, err);
 	}
 	return r;
 }

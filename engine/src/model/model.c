@@ -157,7 +157,7 @@ static int load_shares(struct eng_model *m, const char *path, bool exact, struct
 	if (!whole)
 		return err_set(err, -ENOMEM, "%s: no memory", path);
 	*whole = m->hp;
-	m->share = share_of(m->backend);
+	m->share = model_share_of(m->backend);
 	if (m->share.n == 1) {
 		r = load_weights(m, whole, path, exact, err);
 		return r < 0 ? r : model_finish(m, err);

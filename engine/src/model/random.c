@@ -193,7 +193,7 @@ static float *ones(struct eng_model *m, uint32_t n)
 static int random_experts(struct eng_model *m, struct pool *pool, const struct shape *s, uint32_t rows, uint32_t cols,
                           const struct kn_mat **ret, struct err *err)
 {
-	uint32_t n_expert = share_experts(m->share, s->n_expert).n;
+	uint32_t n_expert = model_share_experts(m->share, s->n_expert).n;
 	struct kn_mat *mats = model_host_alloc(m, n_expert * sizeof(*mats));
 	size_t n_blocks = (size_t)rows * cols / BLOCK;
 	bool shares = !kn_is_on_host(m->backend);
@@ -234,8 +234,8 @@ static int random_moe(struct eng_model *m, struct pool *pool, const struct shape
 	m->info.n_params += n;
 	m->info.weight_bytes += n * sizeof(*router);
 	r = model_mat(m, "random model", &l->router.w, err);
-	l->moe.n_expert = share_experts(m->share, s->n_expert).n;
-	l->moe.first_expert = share_experts(m->share, s->n_expert).first;
+	l->moe.n_expert = model_share_experts(m->share, s->n_expert).n;
+	l->moe.first_expert = model_share_experts(m->share, s->n_expert).first;
 	l->moe.n_ff = s->n_ff_exp;
 	l->moe.act = m->hp.act;
 	before = m->info.weight_bytes;
@@ -324,7 +324,7 @@ static int random_weights(struct eng_model *m, struct pool *pool, const struct s
 	m->head = &m->embed;
 	if (r == 0 && (!s->tied || m->share.n > 1)) {
 		m->info.weight_bytes = 0; /* single rows of the embedding table are read, not the table */
-		r = random_mat(m, pool, share_vocab(m->share, N_VOCAB).n, s->n_embd, &m->head_own, err);
+		r = random_mat(m, pool, model_share_vocab(m->share, N_VOCAB).n, s->n_embd, &m->head_own, err);
 		m->head = &m->head_own;
 	}
 	if (r < 0)
@@ -348,7 +348,7 @@ static int random_shares(struct eng_model *m, struct pool *pool, const struct sh
 	if (!whole)
 		return err_set(err, -ENOMEM, "random model: no memory");
 	*whole = m->hp;
-	m->share = share_of(m->backend);
+	m->share = model_share_of(m->backend);
 	if (m->share.n > 1)
 		r = model_shares_new(m, "random model", whole, err);
 	for (uint32_t i = 0; i < m->share.n && r == 0; i++) {

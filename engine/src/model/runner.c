@@ -329,7 +329,6 @@ static int share_new(const struct eng_model *model, const struct eng_runner_conf
 {
 	struct eng_runner *r = calloc(1, sizeof(*r));
 
-
 	if (!r)
 		return err_set(err, -ENOMEM, "runner: no memory");
 	r->model = model;
@@ -362,7 +361,7 @@ int eng_runner_new(const struct eng_model *model, const struct eng_runner_config
 			rc = share_new(model->shares[i], config, &r->shares[i], err);
 			r->n_shares += rc == 0;
 		}
-		if (rc == 0 && team_new(model->share.n, &r->team) < 0)
+		if (rc == 0 && runner_team_new(model->share.n, &r->team) < 0)
 			rc = err_set(err, -ENOMEM, "runner: no threads for %u devices", model->share.n);
 	}
 	if (rc < 0) {
@@ -377,7 +376,7 @@ void eng_runner_free(struct eng_runner *r)
 {
 	if (!r)
 		return;
-	team_free(r->team);
+	runner_team_free(r->team);
 	for (uint32_t i = 1; i < r->n_shares; i++)
 		eng_runner_free(r->shares[i]);
 	for (int b = 0; b < N_BUFS; b++) {
@@ -564,7 +563,7 @@ static void compute_outputs(struct eng_runner *r, const struct eng_step_seq *seq
 		r->n_out += seqs[i].n_out;
 	}
 	if (r->n_out && seqs[0].output == ENG_OUT_LOGITS) {
-		struct span rows = share_vocab(m->share, m->hp.n_vocab);
+		struct span rows = model_share_vocab(m->share, m->hp.n_vocab);
 		const struct kn_matmul head = { .w = m->head,
 			                        .out = r->buf[B_OUT] + rows.first,
 			                        .ld_out = m->hp.n_vocab };
@@ -573,7 +572,7 @@ static void compute_outputs(struct eng_runner *r, const struct eng_step_seq *seq
 		/* Each device picks from whole rows, so that all know what was drawn. */
 		if (runner_is_divided(r))
 			r->ops->all_gather(r->be, r->buf[B_OUT], m->hp.n_vocab, r->n_out,
-			                   share_vocab_rows(m->share, m->hp.n_vocab), m->hp.n_vocab);
+			                   model_share_vocab_rows(m->share, m->hp.n_vocab), m->hp.n_vocab);
 	}
 }
 
@@ -655,7 +654,7 @@ int eng_runner_begin(struct eng_runner *r, const struct eng_step_seq *seqs, size
 	if (rc < 0)
 		return rc;
 	if (r->team)
-		team_run(r->team, begin_share, &step);
+		runner_team_run(r->team, begin_share, &step);
 	else
 		begin(r, seqs, n_seqs);
 	return 0;
@@ -682,7 +681,7 @@ static int wait_for_all(struct eng_runner *r)
 
 	if (!r->team)
 		return wait_for(r);
-	team_run(r->team, wait_share, &step);
+	runner_team_run(r->team, wait_share, &step);
 	for (uint32_t i = 0; i < r->n_shares && rc == 0; i++)
 		rc = step.results[i];
 	return rc;

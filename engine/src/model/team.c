@@ -1,5 +1,5 @@
-/* Each thread has a rank and no other thread takes it: devices are bound to threads, and ranks wait for each other. Idle
- * threads sleep. */
+/* Each thread has a rank and no other thread takes it: devices are bound to threads, and ranks wait for each other.
+ * Idle threads sleep. */
 #include "model/team.h"
 
 #include <errno.h>
@@ -49,7 +49,7 @@ static void *serve(void *arg)
 	return NULL;
 }
 
-int team_new(uint32_t n, struct team **ret_team)
+int runner_team_new(uint32_t n, struct team **ret_team)
 {
 	struct team *t = calloc(1, sizeof(*t) + n * sizeof(t->members[0]));
 	int r = 0;
@@ -67,14 +67,14 @@ int team_new(uint32_t n, struct team **ret_team)
 		t->n_started += r == 0;
 	}
 	if (r < 0) {
-		team_free(t);
+		runner_team_free(t);
 		return r;
 	}
 	*ret_team = t;
 	return 0;
 }
 
-void team_free(struct team *t)
+void runner_team_free(struct team *t)
 {
 	if (!t)
 		return;
@@ -90,7 +90,7 @@ void team_free(struct team *t)
 	free(t);
 }
 
-void team_run(struct team *t, void (*fn)(void *arg, uint32_t rank), void *arg)
+void runner_team_run(struct team *t, void (*fn)(void *arg, uint32_t rank), void *arg)
 {
 	(void)pthread_mutex_lock(&t->lock);
 	t->fn = fn;

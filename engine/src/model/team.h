@@ -6,10 +6,10 @@
 
 struct team;
 
-/* n threads, the caller of team_run() being the first. */
-int team_new(uint32_t n, struct team **ret_team);
-void team_free(struct team *team);
+/* n threads, the caller of runner_team_run() being the first. */
+int runner_team_new(uint32_t n, struct team **ret_team);
+void runner_team_free(struct team *team);
 /* fn(arg, rank) for each rank, all at the same time; returns when all are done. One caller at a time. */
-void team_run(struct team *team, void (*fn)(void *arg, uint32_t rank), void *arg);
+void runner_team_run(struct team *team, void (*fn)(void *arg, uint32_t rank), void *arg);
 
 #endif

@@ -1,12 +1,12 @@
-/* Sums and gathers between GPUs by way of the backend: whether they are right, how long they take, and how near they come
- * to what the links move. JSON lines.
+/* Sums and gathers between GPUs by way of the backend: whether they are right, how long they take, and how near they
+ * come to what the links move. JSON lines.
  *
  *   comm_bench [--backend=cuda] [--devices=2] [--link=GBYTES] [--quick]
  *
- * A message of B bytes on n devices: B (n - 1) / n bytes have to leave each device twice for a sum and once for a gather,
- * whatever the way. --link: what one device sends at most, in GB/s, for the share (NVLink of an H100 or H200: 450). The time
- * is a device's between the begin and the end of a step of many messages, divided by their number; the program of a step
- * is replayed as a graph from the third one on. */
+ * A message of B bytes on n devices: B (n - 1) / n bytes have to leave each device twice for a sum and once for a
+ * gather, whatever the way. --link: what one device sends at most, in GB/s, for the share (NVLink of an H100 or H200:
+ * 450). The time is a device's between the begin and the end of a step of many messages, divided by their number; the
+ * program of a step is replayed as a graph from the third one on. */
 #include <errno.h>
 #include <math.h>
 #include <pthread.h>
@@ -205,7 +205,8 @@ static void report(uint32_t n_rows, uint32_t n_reps, bool gathers, bool is_narro
 	double us = (many - few) / n_reps / 1e3, bytes = (double)n_rows * DIM * (is_narrow ? 2 : 4);
 	double moved = bytes * (be->n_ranks - 1) / be->n_ranks * (gathers ? 1 : 2), rate = moved / us / 1e3;
 
-	printf("{\"bench\":\"gpu-comm\",\"case\":\"%s %s %.0f bytes on %u\",\"value\":%.2f,\"unit\":\"us\",\"gbytes_per_s\":%.2f,"
+	printf("{\"bench\":\"gpu-comm\",\"case\":\"%s %s %.0f bytes on "
+	       "%u\",\"value\":%.2f,\"unit\":\"us\",\"gbytes_per_s\":%.2f,"
 	       "\"limit\":%.2f,\"share\":%.3f,\"peer\":null,\"ratio\":null}\n",
 	       gathers ? "gather" : "sum", is_narrow ? "bf16" : "f32", bytes, be->n_ranks, us, rate, link, rate / link);
 	(void)fflush(stdout);

@@ -1,5 +1,5 @@
-/* NCCL's functions as its documentation has them, in plain loops over ordinary memory: what test_gpu_nccl.c is run with. Ranks
- * meet at every call, whatever thread they are on; an aborted communicator lets all of them go. */
+/* NCCL's functions as its documentation has them, in plain loops over ordinary memory: what test_gpu_nccl.c is run
+ * with. Ranks meet at every call, whatever thread they are on; an aborted communicator lets all of them go. */
 #include <pthread.h>
 #include <stdbool.h>
 #include <stdint.h>

@@ -79,8 +79,8 @@ static void submit(struct eng_engine *e, struct call *call)
 /* Three greedy ones, then one more beside one with log-probabilities and one that draws, then three that draw from
  * some.
  */
-static void ask_devices(const char *model, const char *backend, const char *kv_dtype, uint32_t n_devices, bool by_expert,
-                        bool no_ahead, struct answer *a, struct eng_stats *ret_stats)
+static void ask_devices(const char *model, const char *backend, const char *kv_dtype, uint32_t n_devices,
+                        bool by_expert, bool no_ahead, struct answer *a, struct eng_stats *ret_stats)
 {
 	const struct eng_options o = { .model_path = test_fixture(model),
 		                       .backend = backend,

@@ -1,5 +1,6 @@
-/* Large messages between devices by the vendor's library: opened at run time, here one in plain loops that has its name. With
- * devices that reach each other it takes what is large, with others everything; what it does comes to the same. */
+/* Large messages between devices by the vendor's library: opened at run time, here one in plain loops that has its
+ * name. With devices that reach each other it takes what is large, with others everything; what it does comes to the
+ * same. */
 #include <errno.h>
 #include <libgen.h>
 #include <pthread.h>

@@ -1,6 +1,6 @@
-/* Models on several devices that compute them together, over launchers in plain loops: every architecture, divided by heads
- * and columns and, where it has experts, by those. In float32 the results are the reference's but for the order of sums;
- * what cannot be divided is refused with a reason. */
+/* Models on several devices that compute them together, over launchers in plain loops: every architecture, divided by
+ * heads and columns and, where it has experts, by those. In float32 the results are the reference's but for the order
+ * of sums; what cannot be divided is refused with a reason. */
 #include <errno.h>
 
 #include "../gpu/gpu_models.h"
@@ -206,7 +206,7 @@ static void a_failure_is_everybodys(void **state)
 
 static bool is_mixture(const char *model)
 {
-	static const char *const mixtures[] = { "deepseek_v3", "glm4_moe",  "gpt_oss",
+	static const char *const mixtures[] = { "deepseek_v3", "glm4_moe",       "gpt_oss",
 		                                "qwen3_moe",   "hunyuan_v1_moe", "formats/qwen3_next" };
 
 	for (size_t i = 0; i < sizeof(mixtures) / sizeof(mixtures[0]); i++) {
