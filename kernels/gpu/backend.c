@@ -479,6 +479,7 @@ static int open_rank(const char *kind, const struct kn_config *config, const str
 		close_device(&be->base);
 		return err_set(err, r, "backend %s: %s", kind, reason);
 	}
+	be->rt.in_order = config->n_devices > 1;
 	r = gk_ctx_init(&be->ctx, be->rt.device);
 	if (r < 0) {
 		close_device(&be->base);

@@ -1,5 +1,6 @@
 /* A group of ranks, and which way a message takes; see comm.h. */
 #include <errno.h>
+#include <sched.h>
 #include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -17,8 +18,10 @@ struct gpu_comm {
 	struct gpu_backend *ranks[KN_MAX_RANKS];
 	struct gk_comm kernel[KN_MAX_RANKS]; /* of each rank; spaces NULL: devices do not reach each other */
 	bool has_peers;
-	struct gpu_nccl *nccl; /* NULL: not here */
-	uint32_t *broken;      /* pinned; written by gpu_comm_break() */
+	struct gpu_nccl *nccl;        /* NULL: not here */
+	uint32_t *broken;             /* pinned; written by gpu_comm_break() */
+	_Atomic uint64_t n_met;       /* arrivals at gpu_comm_meet() of all ranks */
+	uint64_t meets[KN_MAX_RANKS]; /* each rank's own */
 	/* For gathers by the library, of each rank: its own part, then everybody's. */
 	char *parts[KN_MAX_RANKS];
 	size_t parts_bytes[KN_MAX_RANKS];
@@ -126,6 +129,22 @@ void gpu_comm_break(struct gpu_comm *comm)
 	gpu_nccl_abort(comm->nccl);
 }
 
+static bool is_broken(const struct gpu_comm *comm)
+{
+	return __atomic_load_n(comm->broken, __ATOMIC_ACQUIRE);
+}
+
+/* Ranks are some microseconds apart. */
+void gpu_comm_meet(struct gpu_backend *be)
+{
+	struct gpu_comm *comm = be->comm;
+	uint64_t all = ++comm->meets[be->base.rank] * comm->n;
+
+	atomic_fetch_add(&comm->n_met, 1);
+	while (atomic_load(&comm->n_met) < all && !is_broken(comm))
+		(void)sched_yield();
+}
+
 /* ---- Messages ---- */
 
 /* Memory for so many bytes in comm->parts. */
@@ -199,7 +218,7 @@ int gpu_comm_issue(struct gpu_backend *be, const struct rec_comm *r, struct gk_v
 		return gk_clear(&be->ctx, x, rows, r->dim);
 	if (!comm)
 		return -EINVAL;
-	if (__atomic_load_n(comm->broken, __ATOMIC_ACQUIRE))
+	if (is_broken(comm))
 		return -EIO;
 	if (r->kind == COMM_REDUCE)
 		return reduce(be, r, x, rows);

@@ -16,6 +16,10 @@ int gpu_comm_new(struct gpu_backend *const *ranks, uint32_t n, void (*note)(cons
                  struct err *err);
 void gpu_comm_free(struct gpu_comm *comm);
 
+/* Before a program with messages is launched, when all memory for it was taken: until the other ranks are as far.
+ * Taking memory may wait for what runs on a device, and that for what was not launched yet. */
+void gpu_comm_meet(struct gpu_backend *be);
+
 /* From any thread: whoever waits for another rank goes on, everything afterwards fails. */
 void gpu_comm_break(struct gpu_comm *comm);
 

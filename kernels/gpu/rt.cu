@@ -57,6 +57,8 @@ static RT(Error_t) use_open(const struct gpu_rt *rt)
 extern "C" void gpu_rt_several(void)
 {
 	(void)setenv("CUDA_MODULE_LOADING", "EAGER", 0);
+	/* Memory that is taken in a stream's order (gpu_rt.in_order) is its own device's alone. */
+	(void)setenv("NCCL_P2P_DIRECT_DISABLE", "1", 0);
 }
 
 extern "C" int gpu_rt_open(struct gpu_rt *rt, uint32_t device, char *reason, size_t reason_bytes)
@@ -102,12 +104,22 @@ extern "C" void *gpu_rt_alloc(struct gpu_rt *rt, size_t bytes)
 	void *p = NULL;
 
 	(void)use(rt);
+#if !defined(__HIPCC__) && !defined(__HIP__)
+	if (rt->in_order)
+		return done(cudaMallocAsync(&p, bytes, (stream_t)rt->stream)) == 0 ? p : NULL;
+#endif
 	return done(RT(Malloc)(&p, bytes)) == 0 ? p : NULL;
 }
 
 extern "C" void gpu_rt_free(struct gpu_rt *rt, void *p)
 {
 	(void)use_open(rt);
+#if !defined(__HIPCC__) && !defined(__HIP__)
+	if (p && rt->in_order) {
+		(void)done(cudaFreeAsync(p, (stream_t)rt->stream));
+		return;
+	}
+#endif
 	if (p)
 		(void)done(RT(Free)(p));
 }
@@ -149,20 +161,22 @@ extern "C" int gpu_rt_reach(struct gpu_rt *rt, int other)
 
 extern "C" void *gpu_rt_shared_alloc(struct gpu_rt *rt, size_t bytes)
 {
-#if defined(__HIPCC__) || defined(__HIP__)
 	void *p = NULL;
 
-	/* What other devices write is seen only here while a kernel runs. */
 	(void)use(rt);
+#if defined(__HIPCC__) || defined(__HIP__)
+	/* What other devices write is seen only here while a kernel runs. */
 	return done(hipExtMallocWithFlags(&p, bytes, hipDeviceMallocFinegrained)) == 0 ? p : NULL;
 #else
-	return gpu_rt_alloc(rt, bytes);
+	return done(cudaMalloc(&p, bytes)) == 0 ? p : NULL;
 #endif
 }
 
 extern "C" void gpu_rt_shared_free(struct gpu_rt *rt, void *p)
 {
-	gpu_rt_free(rt, p);
+	(void)use(rt);
+	if (p)
+		(void)done(RT(Free)(p));
 }
 
 extern "C" int gpu_rt_memory(struct gpu_rt *rt, uint64_t *ret_free, uint64_t *ret_total)

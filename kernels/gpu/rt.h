@@ -16,6 +16,9 @@ struct gpu_rt {
 	int device;
 	void *stream;
 	bool has_graphs;
+	/* Set by the caller before anything is allocated: memory is taken and given back in the stream's order. Else
+	 * that may wait for what runs on any device that reaches it, which may be waiting for this one. */
+	bool in_order;
 	char name[128];
 };
 
