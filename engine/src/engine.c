@@ -142,7 +142,7 @@ static int read_devices(const struct eng_options *o, uint32_t ret[KN_MAX_RANKS],
 	if (n > 0 && o->tensor_parallel && n != o->tensor_parallel)
 		return err_set(err, -EINVAL, "devices \"%s\": %u of them, %u were asked for", o->devices, n,
 		               o->tensor_parallel);
-	for (; n < o->tensor_parallel && !o->devices; n++)
+	for (; n < o->tensor_parallel; n++) /* none named */
 		ret[n] = n;
 	*ret_n = n;
 	return 0;

@@ -109,6 +109,11 @@ void gpu_comm_free(struct gpu_comm *comm)
 {
 	if (!comm)
 		return;
+	/* Whoever still waits for another rank waits no longer. */
+	if (comm->broken)
+		__atomic_store_n(comm->broken, 1, __ATOMIC_SEQ_CST);
+	for (uint32_t i = 0; i < comm->n; i++)
+		(void)gpu_rt_sync(&comm->ranks[i]->rt);
 	gpu_nccl_close(comm->nccl);
 	for (uint32_t i = 0; i < comm->n; i++) {
 		struct gpu_rt *rt = &comm->ranks[i]->rt;
