@@ -34,7 +34,7 @@ endef
 $(foreach w,32 64,$(eval $(call shim_rule,$(w))))
 
 # The host side alone, over launchers in plain loops: tests/unit/gpu_host.
-GPU_PLAIN_C := $(filter-out %/hipblaslt_plain.c,$(wildcard tests/unit/gpu_host/*_plain.c))
+GPU_PLAIN_C := $(filter-out %/hipblaslt_plain.c %/nccl_plain.c,$(wildcard tests/unit/gpu_host/*_plain.c))
 $(B)/shim/gpu_plain.a: $(call obj,$(GPU_C) kernels/gpu/rt_host.c $(GPU_PLAIN_C))
 	$(call say,AR,$@)
 	@mkdir -p $(@D); rm -f $@
@@ -51,6 +51,13 @@ $(HIPBLASLT_PLAIN): tests/unit/gpu_host/hipblaslt_plain.c
 	$(call say,CC,$<)
 	@mkdir -p $(@D)
 	$(Q)$(CC) $(CPPFLAGS) $(PLUGIN_CFLAGS) -fvisibility=default $(if $(SAN),-fsanitize=$(SAN)) -shared -o $@ $<
+# For test_gpu_nccl.c: NCCL likewise.
+NCCL_PLAIN := $(B)/tests/nccl-plain/libnccl.so.2
+$(NCCL_PLAIN): tests/unit/gpu_host/nccl_plain.c
+	$(call say,CC,$<)
+	@mkdir -p $(@D)
+	$(Q)$(CC) $(CPPFLAGS) $(PLUGIN_CFLAGS) -fvisibility=default $(if $(SAN),-fsanitize=$(SAN)) -shared -o $@ $<
+$(B)/tests/unit/gpu_host/test_gpu_nccl: | $(NCCL_PLAIN)
 $(B)/tests/unit/gpu_host/test_gpu_hipblaslt: $(B)/obj/kernels/gpu/gemm_hipblaslt.o | $(HIPBLASLT_PLAIN)
 
 # tests/unit/gpu/test_NAME.c twice: test_NAME with waves of 32 lanes, wave64/test_NAME with 64.
@@ -161,6 +168,11 @@ endif
 .PHONY: bench-gpu
 bench-gpu: all $(B)/tests/bench/bench_gpu $(GPU_BENCHES)
 	@tests/bench/gpu/table.py --build $(B) $(OPTIONS)
+
+# Several GPUs beside one: JSON lines. OPTIONS='--devices 4 --quick --only TEXT': see parallel.py.
+.PHONY: bench-gpu-parallel
+bench-gpu-parallel: all $(B)/tests/bench/gpu/comm_bench $(B)/tests/unit/gpu_host/test_gpu_device tests/fixtures/.unpacked
+	@tests/bench/gpu/parallel.py --build $(B) $(OPTIONS)
 
 # ---- AMD: Debian's clang in a folder of its own (tools/deps-hip.sh) --------------------------------------------
 HIP_CXX ?= $(wildcard build/deps/hip/clang++)

@@ -16,9 +16,9 @@ int command_usage(const char *command, const struct err *err);
 
 /* Where a model comes from and how it is computed; part of several commands' options. */
 struct model_options {
-	const char *model, *backend, *precision, *kv_dtype, *isa, *log_level;
-	uint32_t n_ctx, n_threads;
-	bool deterministic;
+	const char *model, *backend, *precision, *kv_dtype, *isa, *log_level, *devices;
+	uint32_t n_ctx, n_threads, tensor_parallel;
+	bool deterministic, expert_parallel;
 };
 
 /* Rows of an option table for a `struct model_options` that is the member `m` of `type`. */
@@ -29,6 +29,12 @@ struct model_options {
 	{ "ctx", 'c', OPT_UINT, offsetof(type, m.n_ctx), "TOKENS", "context length [the model's, at most 8192]", NULL }, \
 	{ "threads", 't', OPT_UINT, offsetof(type, m.n_threads), "N", "threads [one per usable core]", NULL }, \
 	{ "backend", 0, OPT_CHOICE, offsetof(type, m.backend), "NAME", "what computes [auto]", "auto,cpu,ref,cuda,hip" }, \
+	{ "devices", 0, OPT_STR, offsetof(type, m.devices), "LIST", \
+	  "GPUs to compute on together, as 0,1 [the first one]", NULL }, \
+	{ "tensor-parallel", 0, OPT_UINT, offsetof(type, m.tensor_parallel), "N", \
+	  "how many GPUs share each layer [as many as --devices names]", NULL }, \
+	{ "expert-parallel", 0, OPT_FLAG, offsetof(type, m.expert_parallel), NULL, \
+	  "with several GPUs: each expert is on one of them [no]", NULL }, \
 	{ "precision", 0, OPT_CHOICE, offsetof(type, m.precision), "KIND", \
 	  "float32 throughout, or what is fastest [auto: exact for small folders]", "auto,exact,fast" }, \
 	{ "kv-dtype", 0, OPT_CHOICE, offsetof(type, m.kv_dtype), "TYPE", \

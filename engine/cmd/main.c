@@ -71,7 +71,10 @@ void model_options_apply(const struct model_options *m, struct eng_options *ret_
 		                             .isa = m->isa,
 		                             .n_ctx = m->n_ctx,
 		                             .n_threads = m->n_threads,
-		                             .deterministic = m->deterministic };
+		                             .deterministic = m->deterministic,
+		                             .devices = m->devices,
+		                             .tensor_parallel = m->tensor_parallel,
+		                             .expert_parallel = m->expert_parallel };
 }
 
 static int read_stdin(struct base_buf *buf, struct err *err)

@@ -55,7 +55,13 @@ struct eng_options {
 	/* What K and V are kept in: "f32", "f16", "bf16", "f8" (e4m3, half the memory of 16 bits; not of the cpu
 	 * backend); NULL or "auto": float32 where precision is exact, else 16 bits. */
 	const char *kv_dtype;
-	const char *isa;      /* cpu backend: see kn_config */
+	const char *isa; /* cpu backend: see kn_config */
+	/* GPU: how many compute the model together (0: one, or as many as devices names), and which: the driver's
+	 * numbers, "0,2" (NULL: the first ones). expert_parallel: each expert is on one of them, instead of a part of
+	 * every one on all. */
+	uint32_t tensor_parallel;
+	const char *devices;
+	bool expert_parallel;
 	uint32_t n_ctx;       /* 0: min(the model's, 8192) */
 	uint32_t n_threads;   /* 0: one per usable core */
 	uint32_t max_running; /* 0: 32 */

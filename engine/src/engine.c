@@ -119,17 +119,53 @@ static int set_precision(struct eng_engine *e, const struct eng_options *o, stru
 	return 0;
 }
 
+/* The devices that were asked for; *ret_n 0: none by number. */
+static int read_devices(const struct eng_options *o, uint32_t ret[KN_MAX_RANKS], uint32_t *ret_n, struct err *err)
+{
+	const char *text = o->devices;
+	uint32_t n = 0;
+
+	if (o->tensor_parallel > KN_MAX_RANKS)
+		return err_set(err, -EINVAL, "%u devices: at most %d", o->tensor_parallel, KN_MAX_RANKS);
+	while (text && *text) {
+		char *end;
+		unsigned long device = strtoul(text, &end, 10);
+
+		if (*text < '0' || *text > '9' || device > UINT16_MAX || (*end && (*end != ',' || !end[1])))
+			return err_set(err, -EINVAL, "devices \"%s\": expected numbers with commas between them",
+			               o->devices);
+		if (n == KN_MAX_RANKS)
+			return err_set(err, -EINVAL, "devices \"%s\": at most %d", o->devices, KN_MAX_RANKS);
+		ret[n++] = (uint32_t)device;
+		text = *end ? end + 1 : end;
+	}
+	if (n > 0 && o->tensor_parallel && n != o->tensor_parallel)
+		return err_set(err, -EINVAL, "devices \"%s\": %u of them, %u were asked for", o->devices, n,
+		               o->tensor_parallel);
+	for (; n < o->tensor_parallel; n++) /* none named */
+		ret[n] = n;
+	*ret_n = n;
+	return 0;
+}
+
 static int open_one(struct eng_engine *e, const struct eng_options *o, const char *kind, struct err *err)
 {
 	bool on_gpu = strcmp(kind, "cuda") == 0 || strcmp(kind, "hip") == 0;
+	uint32_t devices[KN_MAX_RANKS], n_devices = 0;
+	int r = read_devices(o, devices, &n_devices, err);
 	const struct kn_config config = { .n_threads = o->n_threads,
 		                          .max_tokens = on_gpu ? GPU_STEP_TOKENS : STEP_TOKENS,
 		                          .isa = o->isa,
 		                          .exact = e->is_exact,
-		                          .deterministic = o->deterministic };
+		                          .deterministic = o->deterministic,
+		                          .devices = devices,
+		                          .n_devices = n_devices,
+		                          .by_expert = o->expert_parallel };
 	char *name;
-	int r = kn_backend_open(kind, &config, &e->backend, err);
 
+	if (r == 0 && n_devices > 0 && !on_gpu)
+		r = err_set(err, -ENOTSUP, "backend %s computes on the host: it has no devices to choose", kind);
+	r = r < 0 ? r : kn_backend_open(kind, &config, &e->backend, err);
 	if (r < 0)
 		return r;
 	e->step_tokens = config.max_tokens;
@@ -216,6 +252,14 @@ static uint64_t device_budget(const struct eng_engine *e, struct eng_runner_conf
 {
 	uint64_t left = e->backend->ops->free_bytes(e->backend), taken;
 
+	/* All shares have the same number of pages: the fullest device counts. */
+	for (uint32_t i = 1; i < e->backend->n_ranks; i++) {
+		struct kn_backend *rank = e->backend->ranks[i];
+		uint64_t there = rank->ops->free_bytes(rank);
+
+		left = there < left ? there : left;
+	}
+	left *= e->backend->n_ranks ? e->backend->n_ranks : 1;
 	config.n_pages = 0;
 	taken = eng_runner_bytes(e->model, &config);
 	taken += left / 8 < gpu_reserve_bytes ? left / 8 : gpu_reserve_bytes;

@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "gpu/backend.h"
+#include "gpu/comm.h"
 #include "gpu/gemm.h"
 #include "gpu/open.h"
 
@@ -15,6 +16,10 @@ static const struct kn_gpu_rows library_rows = { .eight_bits = 17, .widened = 65
 
 void gpu_fail(struct gpu_backend *be, int error, const char *op)
 {
+	/* What was launched of a step has to end on the other devices, though this one does not come to it. While a
+	 * graph is captured nothing runs. */
+	if (be->comm && !be->capturing)
+		gpu_comm_break(be->comm);
 	if (be->error)
 		return;
 	be->error = error;
@@ -361,6 +366,11 @@ static void close_device(struct kn_backend *base)
 {
 	struct gpu_backend *be = gpu_of(base);
 
+	/* A kernel that waits for another rank would wait for ever once that is closed. */
+	if (be->comm && be->base.rank == 0)
+		gpu_comm_free(be->comm);
+	for (uint32_t i = 1; be->base.rank == 0 && i < be->base.n_ranks; i++)
+		close_device(be->group[i]);
 	if (be->rt.stream || be->step.device)
 		(void)gpu_rt_sync(&be->rt);
 	(void)gpu_source(base, NULL);
@@ -422,8 +432,8 @@ static int open_memory(struct gpu_backend *be)
 	return r;
 }
 
-int gpu_backend_open(const char *kind, const struct kn_config *config, const struct gpu_open *o,
-                     struct kn_backend **ret_backend, struct err *err)
+static int open_rank(const char *kind, const struct kn_config *config, const struct gpu_open *o, uint32_t device,
+                     struct gpu_backend **ret_backend, struct err *err)
 {
 	struct gpu_backend *be = calloc(1, sizeof(*be));
 	char reason[256] = "";
@@ -467,11 +477,12 @@ int gpu_backend_open(const char *kind, const struct kn_config *config, const str
 	be->limits.max_rows = be->max_tokens + ROW_SLACK;
 	be->last_rec = UINT32_MAX;
 	be->scale_chunk = UINT32_MAX;
-	r = gpu_rt_open(&be->rt, reason, sizeof(reason));
+	r = gpu_rt_open(&be->rt, device, reason, sizeof(reason));
 	if (r < 0) {
 		close_device(&be->base);
 		return err_set(err, r, "backend %s: %s", kind, reason);
 	}
+	be->rt.in_order = config->n_devices > 1;
 	r = gk_ctx_init(&be->ctx, be->rt.device);
 	if (r < 0) {
 		close_device(&be->base);
@@ -486,9 +497,67 @@ int gpu_backend_open(const char *kind, const struct kn_config *config, const str
 	}
 	if (!be->exact && (!be->deterministic || gpu_gemm_is_steady())) {
 		be->gemm = gpu_gemm_open(be, reason, sizeof(reason));
-		if (!be->gemm && o && o->on_note)
+		if (!be->gemm && o && o->on_note && be->rt.device == (int)(config->n_devices ? config->devices[0] : 0))
 			o->on_note(kind, reason);
 	}
-	*ret_backend = &be->base;
+	*ret_backend = be;
 	return 0;
+}
+
+static int check_devices(const char *kind, const struct kn_config *config, struct err *err)
+{
+	if (config->n_devices > KN_MAX_RANKS)
+		return err_set(err, -EINVAL, "backend %s: %u devices, at most %d", kind, config->n_devices,
+		               KN_MAX_RANKS);
+	for (uint32_t i = 1; i < config->n_devices; i++) {
+		for (uint32_t k = 0; k < i; k++) {
+			if (config->devices[i] == config->devices[k])
+				return err_set(err, -EINVAL, "backend %s: device %u twice", kind, config->devices[i]);
+		}
+	}
+	return 0;
+}
+
+/* The others, and what all of them know of each other. */
+static int open_group(struct gpu_backend *first, const char *kind, const struct kn_config *config,
+                      const struct gpu_open *o, struct err *err)
+{
+	struct gpu_backend *ranks[KN_MAX_RANKS] = { first };
+	int r = 0;
+
+	first->group[0] = &first->base;
+	first->base.ranks = first->group;
+	first->base.by_expert = config->by_expert;
+	first->base.n_ranks = 1;
+	for (uint32_t i = 1; i < config->n_devices && r == 0; i++) {
+		r = open_rank(kind, config, o, config->devices[i], &ranks[i], err);
+		if (r < 0)
+			break;
+		ranks[i]->base.rank = i;
+		ranks[i]->base.ranks = first->group;
+		ranks[i]->base.n_ranks = config->n_devices;
+		ranks[i]->base.by_expert = config->by_expert;
+		first->group[i] = &ranks[i]->base;
+		first->base.n_ranks = i + 1;
+	}
+	return r < 0 ? r : gpu_comm_new(ranks, config->n_devices, o ? o->on_note : NULL, err);
+}
+
+int gpu_backend_open(const char *kind, const struct kn_config *config, const struct gpu_open *o,
+                     struct kn_backend **ret_backend, struct err *err)
+{
+	struct gpu_backend *be = NULL;
+	int r = check_devices(kind, config, err);
+
+	if (r == 0 && config->n_devices > 1)
+		gpu_rt_several();
+	r = r < 0 ? r : open_rank(kind, config, o, config->n_devices ? config->devices[0] : 0, &be, err);
+	if (r == 0 && config->n_devices > 1) {
+		r = open_group(be, kind, config, o, err);
+		if (r < 0)
+			close_device(&be->base);
+	}
+	if (r == 0)
+		*ret_backend = &be->base;
+	return r;
 }

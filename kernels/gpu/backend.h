@@ -82,6 +82,7 @@ enum gpu_op {
 	OP_DELTA,
 	OP_GATED_NORM,
 	OP_GATE_ROWS,
+	OP_COMM,
 	N_OPS
 };
 
@@ -194,6 +195,7 @@ struct rec_moe {
 	const float *weights;
 	uint32_t n_expert, n_ff, dim, top_k, act;
 	uint32_t type_gate, type_up, type_down;
+	uint32_t first_expert, reserved;
 };
 
 struct rec_pick {
@@ -242,8 +244,19 @@ struct rec_gate_rows {
 	uint64_t dim;
 };
 
+/* Between ranks, and what goes with it: record_comm.c. */
+enum gpu_comm_op { COMM_CLEAR, COMM_REDUCE, COMM_GATHER };
+struct rec_comm {
+	struct rec_head h;
+	struct gpu_act x;
+	uint32_t kind, dim; /* enum gpu_comm_op; all columns */
+	uint32_t width;     /* COMM_GATHER: a rank's columns */
+	uint32_t reserved;
+};
+
 union gpu_rec {
 	struct rec_head h;
+	struct rec_comm comm;
 	struct rec_embed embed;
 	struct rec_norm norm;
 	struct rec_matmul matmul;
@@ -406,6 +419,7 @@ struct gpu_program {
 enum { MAX_PROGRAMS = 96 };
 
 struct gpu_gemm; /* gemm.h */
+struct gpu_comm; /* comm.h */
 struct gpu_sources;
 
 struct gpu_backend {
@@ -413,7 +427,9 @@ struct gpu_backend {
 	struct kn_ops ops; /* the table, its name that of the kind */
 	struct gpu_rt rt;
 	struct gk_ctx ctx;
-	struct gpu_gemm *gemm; /* NULL: none */
+	struct gpu_gemm *gemm;                  /* NULL: none */
+	struct gpu_comm *comm;                  /* of the group that it is a rank of; NULL: none */
+	struct kn_backend *group[KN_MAX_RANKS]; /* of the first rank: all of them */
 	bool exact, deterministic;
 	struct kn_gpu_rows library_rows;
 	bool no_fusion; /* tests: every record its own launch */
@@ -500,9 +516,10 @@ int gpu_source_pack(struct gpu_backend *be, const struct gk_mat *mat, const void
 /* Everything is launched that was on its way. */
 int gpu_sources_finish(struct gpu_backend *be);
 
-/* record.c: the table's operations, and record_recurrent.c's */
+/* record.c: the table's operations, and record_recurrent.c's and record_comm.c's */
 void gpu_record_ops(struct kn_ops *ops);
 void gpu_record_recurrent_ops(struct kn_ops *ops);
+void gpu_record_comm_ops(struct kn_ops *ops);
 /* A zeroed record of n rows, or of the rows of these sequences, behind the others; its place may move with the next.
  * NULL: nothing to do, or no memory. */
 void *gpu_record_rows(struct gpu_backend *be, enum gpu_op op, size_t bytes, size_t n);

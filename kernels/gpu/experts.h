@@ -19,7 +19,7 @@ enum { PAIR_THREADS = 512, CHOSEN_THREADS = 512, MAX_CHOSEN = 32 /* experts of a
 struct experts_args {
 	gk_view x, out; /* out: row of the place or pair */
 	gk_rows rows;
-	uint32_t act, n_expert, n_rows_w, n_tiles, top_k;
+	uint32_t act, n_expert, first_expert, n_rows_w, n_tiles, top_k;
 	bool gated, whole; /* whole: x may be read 16 bytes at a time */
 	few_columns cols;  /* data NULL */
 	const gk_mat *mats[2];
@@ -57,7 +57,7 @@ static __global__ void __launch_bounds__(THREADS,
 	if (a.ids) {
 		if (blockIdx.y / a.top_k >= gk_n_rows(a.rows))
 			return;
-		group.expert = (uint32_t)a.ids[blockIdx.y];
+		group.expert = (uint32_t)a.ids[blockIdx.y] - a.first_expert;
 		if (group.expert >= a.n_expert)
 			return;
 	} else {
@@ -209,7 +209,7 @@ static __global__ void __launch_bounds__(THREADS,
 struct chosen_args {
 	gk_view h, out; /* h: a row for each pair; out +=, float32 */
 	gk_rows rows;
-	uint32_t n_expert, n_rows_w, n_ff, top_k;
+	uint32_t n_expert, first_expert, n_rows_w, n_ff, top_k;
 	bool whole;
 	few_columns cols; /* of all experts side by side; data NULL */
 	const gk_mat *mats;
@@ -222,7 +222,7 @@ struct chosen_args {
 GPU_FN void chosen_experts_of(const chosen_args &a, uint32_t first, gk_mat *mats, float *weights, int32_t *experts)
 {
 	if (threadIdx.x < a.top_k) {
-		const int32_t e = *(const volatile int32_t *)(a.ids + first + threadIdx.x);
+		const int32_t e = *(const volatile int32_t *)(a.ids + first + threadIdx.x) - (int32_t)a.first_expert;
 		const bool valid = (uint32_t)e < a.n_expert;
 
 		experts[threadIdx.x] = valid ? e : 0;

@@ -2,6 +2,8 @@
  * swapcontext() would make two system calls for each shuffle of each thread; other machines than x86-64 take that. */
 #include "gpu/gpu_host.h"
 
+#include <pthread.h>
+#include <sched.h>
 #include <sys/mman.h>
 #ifndef __x86_64__
 #include <ucontext.h>
@@ -18,14 +20,14 @@
 #include <sanitizer/common_interface_defs.h>
 #endif
 
-dim3 threadIdx, blockIdx, blockDim, gridDim;
+thread_local dim3 threadIdx, blockIdx, blockDim, gridDim;
 
 namespace gpu_host
 {
-int current;
-void *dynamic_shared;
-uint8_t slots[2][MAX_THREADS][SLOT];
-uint8_t parity[MAX_THREADS];
+thread_local int current;
+thread_local void *dynamic_shared;
+thread_local uint8_t slots[2][MAX_THREADS][SLOT];
+thread_local uint8_t parity[MAX_THREADS];
 
 namespace
 {
@@ -46,11 +48,26 @@ struct fiber {
 	void *fake;
 };
 
-fiber fibers[MAX_THREADS], scheduler;
-const std::function<void()> *kernel;
+/* A thread's own, given back when it ends. */
+struct fiber_set {
+	fiber at[MAX_THREADS];
+	~fiber_set()
+	{
+		for (fiber &f : at) {
+			if (f.stack)
+				(void)munmap(f.stack, STACK);
+		}
+	}
+};
+
+thread_local fiber_set all_fibers;
+#define fibers all_fibers.at
+thread_local fiber scheduler;
+thread_local const std::function<void()> *kernel;
+pthread_mutex_t turn = PTHREAD_MUTEX_INITIALIZER;
 #ifdef FIBERS_ASAN
-const void *scheduler_stack;
-size_t scheduler_size;
+thread_local const void *scheduler_stack;
+thread_local size_t scheduler_size;
 #endif
 
 #ifdef __x86_64__
@@ -206,6 +223,13 @@ void wait_group(int width)
 	suspend(IN_GROUP, width);
 }
 
+void spin()
+{
+	pthread_mutex_unlock(&turn);
+	sched_yield();
+	pthread_mutex_lock(&turn);
+}
+
 void launch(dim3 grid, dim3 block, size_t shared, const std::function<void()> &body)
 {
 	int n = (int)(block.x * block.y * block.z);
@@ -214,6 +238,7 @@ void launch(dim3 grid, dim3 block, size_t shared, const std::function<void()> &b
 		fprintf(stderr, "a block of %d threads\n", n);
 		abort();
 	}
+	pthread_mutex_lock(&turn);
 	for (int i = 0; i < n; i++)
 		fibers[i].thread = dim3((unsigned)i % block.x, (unsigned)i / block.x % block.y,
 		                        (unsigned)i / (block.x * block.y));
@@ -229,5 +254,6 @@ void launch(dim3 grid, dim3 block, size_t shared, const std::function<void()> &b
 		free(dynamic_shared);
 	}
 	dynamic_shared = nullptr;
+	pthread_mutex_unlock(&turn);
 }
 } // namespace gpu_host

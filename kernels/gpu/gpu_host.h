@@ -2,8 +2,10 @@
  * memory is static. Barriers and shuffles behave as on the device, and a block in which no thread can go on is
  * reported instead of hanging. GPU_HOST_WARP is the wave: 32 or 64.
  *
- * Only for one thread of the process at a time. Built with address sanitizer, switches are announced to it; dynamic
- * shared memory is exactly as large as asked for and filled with garbage, so that it sees what leaves it. */
+ * Kernels of several threads take turns: one at a time runs, since shared memory is static. One that waits for another
+ * thread's says so by gpu_host::spin(), and has no shared memory. Built with address sanitizer, switches are announced
+ * to it; dynamic shared memory is exactly as large as asked for and filled with garbage, so that it sees what leaves
+ * it. */
 #ifndef GPU_HOST_H
 #define GPU_HOST_H
 
@@ -65,19 +67,21 @@ static inline float2 make_float2(float x, float y)
 	return float2{ x, y };
 }
 
-extern dim3 threadIdx, blockIdx, blockDim, gridDim;
+extern thread_local dim3 threadIdx, blockIdx, blockDim, gridDim;
 
 namespace gpu_host
 {
 enum { MAX_THREADS = 1024, SLOT = 128 };
 
-extern int current; /* the running fiber: linear index of its thread */
-extern void *dynamic_shared;
-extern uint8_t slots[2][MAX_THREADS][SLOT]; /* values under way, by parity of the exchange */
-extern uint8_t parity[MAX_THREADS];
+extern thread_local int current; /* the running fiber: linear index of its thread */
+extern thread_local void *dynamic_shared;
+extern thread_local uint8_t slots[2][MAX_THREADS][SLOT]; /* values under way, by parity of the exchange */
+extern thread_local uint8_t parity[MAX_THREADS];
 
 void launch(dim3 grid, dim3 block, size_t shared, const std::function<void()> &body);
 void wait_block();
+/* Lets other threads' kernels run for a moment. */
+void spin();
 /* Until all threads of the aligned group of `width` have come here (or ended). */
 void wait_group(int width);
 

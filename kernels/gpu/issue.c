@@ -4,11 +4,13 @@
 #include <string.h>
 
 #include "gpu/backend.h"
+#include "gpu/comm.h"
 #include "gpu/gemm.h"
 
-static const char *const op_names[N_OPS] = { "embed",     "norm",      "matmul",     "rope",          "kv_store",
-	                                     "attention", "act_mul",   "add",        "route",         "moe",
-	                                     "pick",      "conv_silu", "delta_rule", "gated_rmsnorm", "gate_rows" };
+static const char *const op_names[N_OPS] = { "embed",      "norm",          "matmul",    "rope",
+	                                     "kv_store",   "attention",     "act_mul",   "add",
+	                                     "route",      "moe",           "pick",      "conv_silu",
+	                                     "delta_rule", "gated_rmsnorm", "gate_rows", "comm" };
 
 static struct gk_view view(const struct gpu_backend *be, const struct gpu_program *p, const struct gpu_act *a)
 {
@@ -564,6 +566,7 @@ static int issue_moe(struct gpu_backend *be, const struct gpu_program *p, const 
 		            .out = view(be, p, &m->out),
 		            .rows = gpu_rows_of(be, m->h.rows),
 		            .n_expert = m->n_expert,
+		            .first_expert = m->first_expert,
 		            .n_ff = m->n_ff,
 		            .dim = m->dim,
 		            .top_k = m->top_k,
@@ -706,6 +709,8 @@ static int issue_one(struct gpu_backend *be, const struct gpu_program *p, const 
 	case OP_GATE_ROWS:
 		return gk_gate_rows(&be->ctx, view(be, p, &rec->gate_rows.x), view(be, p, &rec->gate_rows.gate), rows,
 		                    (uint32_t)rec->gate_rows.dim);
+	case OP_COMM:
+		return gpu_comm_issue(be, &rec->comm, view(be, p, &rec->comm.x), rows);
 	case N_OPS:
 		break;
 	}

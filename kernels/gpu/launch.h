@@ -378,6 +378,7 @@ struct gk_moe {
 	const int32_t *ids;                           /* [rows, top_k] */
 	const float *weights;
 	bool exact;
+	uint32_t first_expert; /* as in struct kn_moe */
 };
 /* Rows by expert (count, scan, scatter), gate and up with the activation, down, sum by weight in order of k. */
 int gk_moe(const struct gk_ctx *ctx, const struct gk_moe *m);
@@ -433,6 +434,28 @@ struct gk_pick {
 int gk_pick_rows(const struct gk_ctx *ctx, const struct gk_pick *pick);
 /* n_best: KN_MAX_BEST with filters. */
 size_t gk_pick_scratch(uint32_t rows, uint32_t n_vocab, uint32_t n_best);
+
+/* ---- Between devices: comm.cu ------------------------------------------------------------------------------------ */
+
+/* What the kernels of one rank know of the others. A space is memory of its rank's device that all devices of the group
+ * read and write: gk_comm_bytes(), 256-byte aligned, zeros before the first call. */
+struct gk_comm {
+	uint32_t rank, n_ranks;
+	char *spaces[KN_MAX_RANKS];
+	size_t slot_bytes;      /* a multiple of 256 */
+	const uint32_t *broken; /* memory of the host that devices read: not 0: nobody waits any more */
+};
+size_t gk_comm_bytes(size_t slot_bytes);
+
+/* As kn_ops.all_reduce and .all_gather, in place. All ranks launch the same in the same order, each on one stream of
+ * its own; a launch ends when all of them have come to it, or *broken was set: then x is garbage. Rows and their bound
+ * are the same everywhere. -EINVAL: a row does not fit a slot. */
+int gk_all_reduce(const struct gk_ctx *ctx, const struct gk_comm *comm, struct gk_view x, struct gk_rows rows,
+                  uint32_t dim);
+int gk_all_gather(const struct gk_ctx *ctx, const struct gk_comm *comm, struct gk_view x, struct gk_rows rows,
+                  uint32_t width, uint32_t total);
+/* x = 0 */
+int gk_clear(const struct gk_ctx *ctx, struct gk_view x, struct gk_rows rows, uint32_t dim);
 
 #ifdef __cplusplus
 }

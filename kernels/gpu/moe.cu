@@ -47,16 +47,18 @@ GPU_FN uint32_t sum_before(uint32_t v, uint32_t *scratch)
 	return sum - v;
 }
 
-/* Of several pairs at once, so that waiting for one is waiting for all; none: no expert. */
-GPU_FN void load_ids(uint32_t *ret, const int32_t *ids, uint32_t base, uint32_t n)
+/* Of several pairs at once, so that waiting for one is waiting for all, counted from the first expert that is here; none:
+ * no expert. */
+GPU_FN void load_ids(uint32_t *ret, const int32_t *ids, uint32_t first_expert, uint32_t base, uint32_t n)
 {
 #pragma unroll
 	for (uint32_t a = 0; a < SORT_AHEAD; a++)
-		ret[a] = base + a * SORT_THREADS < n ? (uint32_t)ids[base + a * SORT_THREADS] : UINT32_MAX;
+		ret[a] = base + a * SORT_THREADS < n ? (uint32_t)ids[base + a * SORT_THREADS] - first_expert : UINT32_MAX;
 }
 
 static __global__ void __launch_bounds__(SORT_THREADS) sort_kernel(sorted s, const int32_t *ids, gk_rows rows,
-                                                                   uint32_t top_k, uint32_t n_expert, uint32_t tile_rows)
+                                                                   uint32_t top_k, uint32_t n_expert, uint32_t first_expert,
+                                                                   uint32_t tile_rows)
 {
 	__shared__ uint32_t count[KN_MAX_EXPERTS], cursor[KN_MAX_EXPERTS], scratch[SORT_THREADS];
 	const uint32_t e = threadIdx.x;
@@ -71,7 +73,7 @@ static __global__ void __launch_bounds__(SORT_THREADS) sort_kernel(sorted s, con
 	for (uint32_t base = e; base < n_pairs; base += SORT_AHEAD * SORT_THREADS) {
 		uint32_t id[SORT_AHEAD];
 
-		load_ids(id, ids, base, n_pairs);
+		load_ids(id, ids, first_expert, base, n_pairs);
 #pragma unroll
 		for (int a = 0; a < SORT_AHEAD; a++) {
 			if (id[a] < n_expert)
@@ -98,7 +100,7 @@ static __global__ void __launch_bounds__(SORT_THREADS) sort_kernel(sorted s, con
 	for (uint32_t base = e; base < n_pairs; base += SORT_AHEAD * SORT_THREADS) {
 		uint32_t id[SORT_AHEAD];
 
-		load_ids(id, ids, base, n_pairs);
+		load_ids(id, ids, first_expert, base, n_pairs);
 #pragma unroll
 		for (uint32_t a = 0; a < SORT_AHEAD; a++) {
 			const uint32_t i = base + a * SORT_THREADS, place = id[a] < n_expert ? atomicAdd(&cursor[id[a]], 1u) : UINT32_MAX;
@@ -279,6 +281,7 @@ static int few_experts(const moe_call &c, bool gated, gk_view x, gk_view out)
 	a.rows = m->rows;
 	a.act = m->act;
 	a.n_expert = m->n_expert;
+	a.first_expert = m->first_expert;
 	a.n_rows_w = gated ? m->n_ff : m->dim;
 	a.n_tiles = (a.n_rows_w + FEW_TILE - 1) / FEW_TILE;
 	a.top_k = m->top_k;
@@ -315,6 +318,7 @@ static chosen_args chosen_of(const struct gk_moe *m, gk_view h)
 	a.out = m->out;
 	a.rows = m->rows;
 	a.n_expert = m->n_expert;
+	a.first_expert = m->first_expert;
 	a.n_rows_w = m->dim;
 	a.n_ff = m->n_ff;
 	a.top_k = m->top_k;
@@ -454,7 +458,7 @@ static moe_way way_of(const gk_ctx *ctx, const struct gk_moe *m)
 static int sort_pairs(const moe_call &c)
 {
 	gpu_launch(sort_kernel, dim3(1), dim3(SORT_THREADS), 0, c.ctx->stream, c.ctx->overlap, c.s, c.m->ids, c.m->rows,
-	           c.m->top_k, c.m->n_expert, is_wide(c.ctx) ? (uint32_t)WIDE_TILE : (uint32_t)TILE_ROWS);
+	           c.m->top_k, c.m->n_expert, c.m->first_expert, is_wide(c.ctx) ? (uint32_t)WIDE_TILE : (uint32_t)TILE_ROWS);
 	return gk_launched();
 }
 

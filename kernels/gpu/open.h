@@ -8,7 +8,7 @@ struct gpu_open {
 	bool no_fusion; /* tests: every operation a launch of its own */
 	/* The operation that failed, and what the device called it; NULL: nobody is told. */
 	void (*on_failure)(const char *backend, const char *op, const char *text);
-	/* The library of products is not here, and why; NULL: nobody is told. */
+	/* A library (of products, between devices) is not here, and why; NULL: nobody is told. */
 	void (*on_note)(const char *backend, const char *text);
 };
 

@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "gpu/backend.h"
+#include "gpu/comm.h"
 
 enum { HEADER_WORDS = 4 };
 
@@ -280,6 +281,16 @@ static int prepare(struct gpu_backend *be, struct gpu_program **ret)
 	return r < 0 ? r : gpu_step_send(be);
 }
 
+/* Between ranks. */
+static bool has_messages(const struct gpu_program *p)
+{
+	for (uint32_t i = 0; i < p->n_recs; i++) {
+		if (p->recs[i]->h.op == OP_COMM && p->recs[i]->comm.kind != COMM_CLEAR)
+			return true;
+	}
+	return false;
+}
+
 void gpu_flush(struct gpu_backend *be)
 {
 	struct gpu_program *p;
@@ -289,6 +300,8 @@ void gpu_flush(struct gpu_backend *be)
 	if (be->n_words && !be->error) {
 		r = gpu_sources_finish(be);
 		r = r < 0 ? r : prepare(be, &p);
+		if (r == 0 && be->comm && has_messages(p))
+			gpu_comm_meet(be);
 		r = r < 0 ? r : gpu_picks_send(be);
 		r = r < 0 ? r : gpu_flight_begin(be);
 		r = r < 0 ? r : run(be, p);

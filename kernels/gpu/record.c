@@ -501,6 +501,7 @@ static void rec_moe(struct kn_backend *base, const struct kn_moe *moe, float *ou
 	r->ids = ids;
 	r->weights = weights;
 	r->n_expert = moe->n_expert;
+	r->first_expert = moe->first_expert;
 	r->n_ff = moe->n_ff;
 	r->dim = (uint32_t)dim;
 	r->top_k = top_k;
@@ -585,4 +586,5 @@ void gpu_record_ops(struct kn_ops *ops)
 	ops->moe = rec_moe;
 	ops->pick = rec_pick;
 	gpu_record_recurrent_ops(ops);
+	gpu_record_comm_ops(ops);
 }

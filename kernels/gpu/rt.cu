@@ -35,7 +35,33 @@ extern "C" const char *gpu_rt_error(void)
 	return RT(GetErrorString)(last);
 }
 
-extern "C" int gpu_rt_open(struct gpu_rt *rt, char *reason, size_t reason_bytes)
+/* The runtime has a current device for each thread. */
+static RT(Error_t) use(const struct gpu_rt *rt)
+{
+	static thread_local int current = -1;
+	RT(Error_t) e = RT(Success);
+
+	if (current != rt->device)
+		e = RT(SetDevice)(rt->device);
+	current = e == RT(Success) ? rt->device : -1;
+	return e;
+}
+
+static RT(Error_t) use_open(const struct gpu_rt *rt)
+{
+	return rt->stream ? use(rt) : RT(Success);
+}
+
+/* Code that is loaded at its first launch may have to wait for all that its device does, while what that waits for is not
+ * launched yet: with several devices all of it is loaded at once. */
+extern "C" void gpu_rt_several(void)
+{
+	(void)setenv("CUDA_MODULE_LOADING", "EAGER", 0);
+	/* Memory that is taken in a stream's order (gpu_rt.in_order) is its own device's alone. */
+	(void)setenv("NCCL_P2P_DIRECT_DISABLE", "1", 0);
+}
+
+extern "C" int gpu_rt_open(struct gpu_rt *rt, uint32_t device, char *reason, size_t reason_bytes)
 {
 	int n = 0;
 	stream_t stream;
@@ -45,9 +71,13 @@ extern "C" int gpu_rt_open(struct gpu_rt *rt, char *reason, size_t reason_bytes)
 		(void)snprintf(reason, reason_bytes, "the driver shows no device");
 		return -ENODEV;
 	}
-	rt->device = 0;
+	if (e == RT(Success) && device >= (uint32_t)n) {
+		(void)snprintf(reason, reason_bytes, "there is no device %u: the driver shows %d", device, n);
+		return -ENODEV;
+	}
+	rt->device = (int)device;
 	if (e == RT(Success))
-		e = RT(SetDevice)(rt->device);
+		e = use(rt);
 	if (e == RT(Success))
 		e = RT(StreamCreateWithFlags)(&stream, RT(StreamNonBlocking));
 	if (e != RT(Success)) {
@@ -62,8 +92,10 @@ extern "C" int gpu_rt_open(struct gpu_rt *rt, char *reason, size_t reason_bytes)
 
 extern "C" void gpu_rt_close(struct gpu_rt *rt)
 {
-	if (rt->stream)
+	if (rt->stream) {
+		(void)use(rt);
 		(void)RT(StreamDestroy)((stream_t)rt->stream);
+	}
 	rt->stream = NULL;
 }
 
@@ -71,13 +103,23 @@ extern "C" void *gpu_rt_alloc(struct gpu_rt *rt, size_t bytes)
 {
 	void *p = NULL;
 
-	(void)rt;
+	(void)use(rt);
+#if !defined(__HIPCC__) && !defined(__HIP__)
+	if (rt->in_order)
+		return done(cudaMallocAsync(&p, bytes, (stream_t)rt->stream)) == 0 ? p : NULL;
+#endif
 	return done(RT(Malloc)(&p, bytes)) == 0 ? p : NULL;
 }
 
 extern "C" void gpu_rt_free(struct gpu_rt *rt, void *p)
 {
-	(void)rt;
+	(void)use_open(rt);
+#if !defined(__HIPCC__) && !defined(__HIP__)
+	if (p && rt->in_order) {
+		(void)done(cudaFreeAsync(p, (stream_t)rt->stream));
+		return;
+	}
+#endif
 	if (p)
 		(void)done(RT(Free)(p));
 }
@@ -86,23 +128,63 @@ extern "C" void *gpu_rt_host_alloc(struct gpu_rt *rt, size_t bytes)
 {
 	void *p = NULL;
 
-	(void)rt;
+	(void)use(rt);
 	return done(RT_HOST_ALLOC(&p, bytes)) == 0 ? p : NULL;
 }
 
 extern "C" void gpu_rt_host_free(struct gpu_rt *rt, void *p)
 {
-	(void)rt;
+	(void)use_open(rt);
 	if (p)
 		(void)done(RT_HOST_FREE(p));
+}
+
+extern "C" int gpu_rt_reach(struct gpu_rt *rt, int other)
+{
+	int can = 0;
+	RT(Error_t) e = use(rt);
+
+	if (e == RT(Success))
+		e = RT(DeviceCanAccessPeer)(&can, rt->device, other);
+	if (e != RT(Success) || !can) {
+		(void)done(e);
+		return -ENOTSUP;
+	}
+	e = RT(DeviceEnablePeerAccess)(other, 0);
+	if (e != RT(ErrorPeerAccessAlreadyEnabled) && e != RT(Success)) {
+		(void)done(e);
+		return -ENOTSUP;
+	}
+	(void)RT(GetLastError)();
+	return 0;
+}
+
+extern "C" void *gpu_rt_shared_alloc(struct gpu_rt *rt, size_t bytes)
+{
+	void *p = NULL;
+
+	(void)use(rt);
+#if defined(__HIPCC__) || defined(__HIP__)
+	/* What other devices write is seen only here while a kernel runs. */
+	return done(hipExtMallocWithFlags(&p, bytes, hipDeviceMallocFinegrained)) == 0 ? p : NULL;
+#else
+	return done(cudaMalloc(&p, bytes)) == 0 ? p : NULL;
+#endif
+}
+
+extern "C" void gpu_rt_shared_free(struct gpu_rt *rt, void *p)
+{
+	(void)use(rt);
+	if (p)
+		(void)done(RT(Free)(p));
 }
 
 extern "C" int gpu_rt_memory(struct gpu_rt *rt, uint64_t *ret_free, uint64_t *ret_total)
 {
 	size_t f = 0, t = 0;
-	int r = done(RT(MemGetInfo)(&f, &t));
+	int r = done(use(rt));
 
-	(void)rt;
+	r = r < 0 ? r : done(RT(MemGetInfo)(&f, &t));
 	*ret_free = f;
 	*ret_total = t;
 	return r;
@@ -110,35 +192,40 @@ extern "C" int gpu_rt_memory(struct gpu_rt *rt, uint64_t *ret_free, uint64_t *re
 
 extern "C" int gpu_rt_to_device(struct gpu_rt *rt, void *dst, const void *host, size_t bytes)
 {
+	(void)use(rt);
 	return done(RT(MemcpyAsync)(dst, host, bytes, RT(MemcpyHostToDevice), (stream_t)rt->stream));
 }
 
 extern "C" int gpu_rt_to_host(struct gpu_rt *rt, void *host, const void *src, size_t bytes)
 {
+	(void)use(rt);
 	return done(RT(MemcpyAsync)(host, src, bytes, RT(MemcpyDeviceToHost), (stream_t)rt->stream));
 }
 
 extern "C" int gpu_rt_copy(struct gpu_rt *rt, void *dst, const void *src, size_t bytes)
 {
+	(void)use(rt);
 	return done(RT(MemcpyAsync)(dst, src, bytes, RT(MemcpyDeviceToDevice), (stream_t)rt->stream));
 }
 
 extern "C" int gpu_rt_clear(struct gpu_rt *rt, void *dst, size_t bytes)
 {
+	(void)use(rt);
 	return done(RT(MemsetAsync)(dst, 0, bytes, (stream_t)rt->stream));
 }
 
 extern "C" int gpu_rt_sync(struct gpu_rt *rt)
 {
+	(void)use(rt);
 	return done(RT(StreamSynchronize)((stream_t)rt->stream));
 }
 
 extern "C" int gpu_rt_event_new(struct gpu_rt *rt, void **ret_event)
 {
 	RT(Event_t) e;
-	int r = done(RT(EventCreateWithFlags)(&e, RT(EventDisableTiming)));
+	int r = done(use(rt));
 
-	(void)rt;
+	r = r < 0 ? r : done(RT(EventCreateWithFlags)(&e, RT(EventDisableTiming)));
 	if (r == 0)
 		*ret_event = e;
 	return r;
@@ -147,9 +234,9 @@ extern "C" int gpu_rt_event_new(struct gpu_rt *rt, void **ret_event)
 extern "C" int gpu_rt_timer_new(struct gpu_rt *rt, void **ret_event)
 {
 	RT(Event_t) e;
-	int r = done(RT(EventCreate)(&e));
+	int r = done(use(rt));
 
-	(void)rt;
+	r = r < 0 ? r : done(RT(EventCreate)(&e));
 	if (r == 0)
 		*ret_event = e;
 	return r;
@@ -174,12 +261,13 @@ extern "C" void gpu_rt_event_free(struct gpu_rt *rt, void *event)
 
 extern "C" int gpu_rt_event_record(struct gpu_rt *rt, void *event)
 {
+	(void)use(rt);
 	return done(RT(EventRecord)((RT(Event_t))event, (stream_t)rt->stream));
 }
 
 extern "C" int gpu_rt_event_wait(struct gpu_rt *rt, void *event)
 {
-	(void)rt;
+	(void)use(rt);
 	return done(RT(EventSynchronize)((RT(Event_t))event));
 }
 
@@ -246,6 +334,7 @@ extern "C" int gpu_rt_copy_rows(struct gpu_rt *rt, void *stream, bool to_host, v
 
 extern "C" int gpu_rt_capture_begin(struct gpu_rt *rt)
 {
+	(void)use(rt);
 	return done(RT(StreamBeginCapture)((stream_t)rt->stream, RT(StreamCaptureModeThreadLocal)));
 }
 
@@ -266,6 +355,7 @@ extern "C" int gpu_rt_capture_end(struct gpu_rt *rt, void **ret_graph)
 
 extern "C" int gpu_rt_graph_launch(struct gpu_rt *rt, void *graph)
 {
+	(void)use(rt);
 	return done(RT(GraphLaunch)((RT(GraphExec_t))graph, (stream_t)rt->stream));
 }
 

@@ -1,6 +1,6 @@
 /* What the host side needs of a device's runtime: rt.cu over CUDA or HIP, rt_host.c over ordinary memory for tests. One
- * device and one stream per object; one thread drives it. Functions return 0 or -EIO (-ENOMEM for memory), and
- * gpu_rt_error() says what the runtime called it. */
+ * device and one stream per object; one thread drives it, and each call makes the device that thread's. Functions
+ * return 0 or -EIO (-ENOMEM for memory), and gpu_rt_error() says what the runtime called it. */
 #ifndef GPU_RT_H
 #define GPU_RT_H
 
@@ -16,11 +16,16 @@ struct gpu_rt {
 	int device;
 	void *stream;
 	bool has_graphs;
+	/* Set by the caller before anything is allocated: memory is taken and given back in the stream's order. Else
+	 * that may wait for what runs on any device that reaches it, which may be waiting for this one. */
+	bool in_order;
 	char name[128];
 };
 
-/* -ENODEV with the reason: no driver, no device. */
-int gpu_rt_open(struct gpu_rt *rt, char *reason, size_t reason_bytes);
+/* The device of that number. -ENODEV with the reason: no driver, no such device. */
+int gpu_rt_open(struct gpu_rt *rt, uint32_t device, char *reason, size_t reason_bytes);
+/* Before the first one is opened: several devices will be used by several threads at once. */
+void gpu_rt_several(void);
 void gpu_rt_close(struct gpu_rt *rt);
 const char *gpu_rt_error(void); /* of the last failure of this thread */
 
@@ -29,6 +34,11 @@ void gpu_rt_free(struct gpu_rt *rt, void *p);
 /* Host memory that the device copies from and to without help; any thread may ask for it. */
 void *gpu_rt_host_alloc(struct gpu_rt *rt, size_t bytes);
 void gpu_rt_host_free(struct gpu_rt *rt, void *p);
+/* Kernels of rt's device read and write memory of the other one from now on. -ENOTSUP: they cannot. */
+int gpu_rt_reach(struct gpu_rt *rt, int other);
+/* Memory of this device that kernels of others use while it does. */
+void *gpu_rt_shared_alloc(struct gpu_rt *rt, size_t bytes);
+void gpu_rt_shared_free(struct gpu_rt *rt, void *p);
 int gpu_rt_memory(struct gpu_rt *rt, uint64_t *ret_free, uint64_t *ret_total);
 
 /* In the stream's order. Host memory is in use until gpu_rt_sync() or an event behind it. */

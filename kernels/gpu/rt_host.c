@@ -1,4 +1,5 @@
-/* gpu_rt over ordinary memory, for the host shim: everything happens at once and there are no graphs. */
+/* gpu_rt over ordinary memory, for the host shim: everything happens at once and there are no graphs. There are as many
+ * devices as anybody asks for. */
 #include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -7,12 +8,38 @@
 
 #include "gpu/rt.h"
 
-int gpu_rt_open(struct gpu_rt *rt, char *reason, size_t reason_bytes)
+/* What tests choose: devices that a library takes for some (they have streams), and that do not reach each other. */
+extern bool gpu_rt_host_streams, gpu_rt_host_apart;
+bool gpu_rt_host_streams, gpu_rt_host_apart;
+
+int gpu_rt_open(struct gpu_rt *rt, uint32_t device, char *reason, size_t reason_bytes)
 {
 	(void)reason;
 	(void)reason_bytes;
-	*rt = (struct gpu_rt){ .name = "host shim" };
+	*rt = (struct gpu_rt){ .name = "host shim", .device = (int)device };
+	rt->stream = gpu_rt_host_streams ? rt : NULL;
 	return 0;
+}
+
+void gpu_rt_several(void)
+{
+}
+
+int gpu_rt_reach(struct gpu_rt *rt, int other)
+{
+	(void)rt;
+	(void)other;
+	return gpu_rt_host_apart ? -ENOTSUP : 0;
+}
+
+void *gpu_rt_shared_alloc(struct gpu_rt *rt, size_t bytes)
+{
+	return gpu_rt_alloc(rt, bytes);
+}
+
+void gpu_rt_shared_free(struct gpu_rt *rt, void *p)
+{
+	gpu_rt_free(rt, p);
 }
 
 void gpu_rt_close(struct gpu_rt *rt)

@@ -86,6 +86,10 @@ uint32_t gpu_accesses(const union gpu_rec *rec, struct gpu_access *ret)
 		add(ret, &n, &rec->gate_rows.gate, 1, ACCESS_READ);
 		add(ret, &n, &rec->gate_rows.x, (uint32_t)rec->gate_rows.dim, ACCESS_READ | ACCESS_WRITE);
 		break;
+	case OP_COMM:
+		add(ret, &n, &rec->comm.x, rec->comm.dim,
+		    rec->comm.kind == COMM_CLEAR ? ACCESS_WRITE : ACCESS_READ | ACCESS_WRITE);
+		break;
 	case N_OPS:
 		break;
 	}

@@ -213,6 +213,9 @@ struct kn_moe {
 	const struct kn_mat *gate, *up, *down; /* [n_expert] each: [n_ff, dim], [n_ff, dim], [dim, n_ff] */
 	const float *gate_bias, *up_bias;      /* [n_expert, n_ff] or NULL */
 	const float *down_bias;                /* [n_expert, dim] or NULL */
+	/* Which expert the first of them is: what a token has of those before and behind them is another rank's. 0 on
+	 * backends that are not ranks of a group. */
+	uint32_t first_expert;
 };
 
 /* ---- Choosing tokens ---------------------------------------------------------------------------- */
@@ -437,10 +440,27 @@ struct kn_ops {
 	int (*copy_poll)(struct kn_backend *be, uint64_t ticket);
 	int (*copy_wait)(struct kn_backend *be, uint64_t ticket);
 	int (*copy_fence)(struct kn_backend *be, uint64_t ticket);
+
+	/* x = 0, [n, dim]. NULL: not there, as are the next two; backends of a group have all of them. */
+	void (*clear)(struct kn_backend *be, float *x, size_t ld_x, size_t n, size_t dim);
+
+	/* Between the ranks of a group (kn_backend.ranks). Each asks for the same in the same order, for as many rows,
+	 * in memory of its own; each has its own thread, since a rank may wait for the others. A rank that fails takes
+	 * the others along: all of them report it, none waits for ever, and the group is of no more use.
+	 *
+	 * x = the sum of all ranks' x, added in the order of the ranks: the same bits on each. [n, dim]. */
+	void (*all_reduce)(struct kn_backend *be, float *x, size_t ld_x, size_t n, size_t dim);
+	/* Columns [i * width, (i + 1) * width) of x [n, total] are those of rank i; the last ones may be fewer. */
+	void (*all_gather)(struct kn_backend *be, float *x, size_t ld_x, size_t n, size_t width, size_t total);
 };
 
 struct kn_backend {
 	const struct kn_ops *ops;
+	/* Devices that compute one model together, each its share of it: [n_ranks], this one is ranks[rank]. They are
+	 * opened and closed as one, by way of the first. n_ranks 0: it is alone. */
+	struct kn_backend *const *ranks;
+	uint32_t n_ranks, rank;
+	bool by_expert; /* kn_config.by_expert */
 	/* In deterministic mode a backend may compute rows of prompts, which come in hundreds, by other kernels than
 	 * rows of answers, which come one by one, if each kind always takes the same: then a row's bits depend on what
 	 * it is and not on how many there are. Such a backend sets tells_prompts, and who drives it says before each
@@ -471,7 +491,13 @@ struct kn_config {
 	bool deterministic;
 	const char *isa;             /* cpu: NULL for the best, or "scalar", "avx2", "avx512" (tests, comparison) */
 	struct kn_gpu_rows gpu_rows; /* gpu: for tests and benchmarks */
+	/* cuda, hip: the devices to compute on, by the driver's numbers: several become the ranks of a group. 0: the
+	 * first one. */
+	const uint32_t *devices;
+	uint32_t n_devices;
+	bool by_expert; /* of a group: each expert is one rank's, instead of a part of it every rank's */
 };
+enum { KN_MAX_RANKS = 16 };
 
 /* kind: "ref", "cpu", "cuda", "hip". With the reason: -ENOTSUP, -ENODEV when this machine cannot, -ENOENT when the
  * plugin that it takes is not installed, -ELIBACC when that cannot be loaded. */

@@ -36,6 +36,7 @@ struct rows {
 	const void *data, *scales; /* of the file: FP8 one scale for each block, MXFP4 [rows of the file, cols / 32] */
 	const uint32_t *block;     /* FP8 */
 	uint64_t first, step;      /* which rows of the file; step: MXFP4 only */
+	size_t line_blocks, first_block; /* MXFP4: of a row of the file, which may be longer than cols */
 };
 
 static int for_rows(const struct loader *l, const char *name, struct rows *rows, uint64_t n, base_threadpool_fn fn)
@@ -280,8 +281,9 @@ static void mx_rows(void *arg, size_t begin, size_t end, unsigned worker)
 
 	for (size_t i = begin; i < end; i++) {
 		uint64_t row = m->first + i * m->step;
-		const uint8_t *blocks = (const uint8_t *)m->data + row * n_blocks * MX_BYTES;
-		const uint8_t *scales = (const uint8_t *)m->scales + row * n_blocks;
+		uint64_t block = row * m->line_blocks + m->first_block;
+		const uint8_t *blocks = (const uint8_t *)m->data + block * MX_BYTES;
+		const uint8_t *scales = (const uint8_t *)m->scales + block;
 
 		if (m->dtype == KN_MXFP4) {
 			mx_row_mx(blocks, scales, n_blocks, m->out + i * m->row_bytes);
@@ -295,16 +297,21 @@ static void mx_rows(void *arg, size_t begin, size_t end, unsigned worker)
 }
 
 int model_expand_mxfp4(struct loader *l, const char *name, const uint64_t shape[3], uint64_t e, uint64_t first,
-                       uint64_t step, uint32_t rows, struct kn_mat *ret)
+                       uint64_t step, uint32_t rows, struct span take, struct kn_mat *ret)
 {
 	const struct eng_tensor *blocks = NULL, *scales = NULL;
-	size_t n_blocks, row_bytes, cols = shape[2];
+	size_t n_blocks, row_bytes, cols = take.n;
 	struct rows m;
 	int r = find_mx(l, name, shape, &blocks, &scales);
 
 	if (r < 0)
 		return r;
-	n_blocks = cols / MX_BLOCK;
+	if (take.first % MX_BLOCK || take.n % MX_BLOCK)
+		return err_set(l->err, -ENOTSUP,
+		               "%s: %s: rows of %" PRIu64
+		               " values in MXFP4, %d to a block, cannot be divided among %u devices",
+		               l->path, name, shape[2], MX_BLOCK, l->share.n);
+	n_blocks = shape[2] / MX_BLOCK;
 	*ret = (struct kn_mat){ .dtype = dtype_for(l, cols), .rows = rows, .cols = (uint32_t)cols };
 	if (!l->exact && kn_takes(l->m->backend, KN_MXFP4))
 		ret->dtype = KN_MXFP4;
@@ -321,7 +328,9 @@ int model_expand_mxfp4(struct loader *l, const char *name, const uint64_t shape[
 		           .data = blocks->data,
 		           .scales = scales->data,
 		           .first = e * shape[1] + first,
-		           .step = step };
+		           .step = step,
+		           .line_blocks = n_blocks,
+		           .first_block = take.first / MX_BLOCK };
 	if (!m.out)
 		return model_load_no_memory(l, name);
 	r = for_rows(l, name, &m, rows, mx_rows);

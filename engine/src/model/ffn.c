@@ -73,6 +73,8 @@ void ffn(struct eng_runner *r, uint32_t il, const struct block_in *in, float *de
 		gated(r, il, hp->layer[il].n_ff, &rows, dest, flags);
 	if (!router.top_k)
 		return;
+	if (!hp->layer[il].n_ff && !(flags & KN_ACCUMULATE)) /* what experts add to */
+		r->ops->clear(r->be, dest, hp->n_embd, r->n_tokens, hp->n_embd);
 	r->ops->matmul(r->be, &route_job, 1, rows.x, hp->n_embd, r->n_tokens);
 	r->ops->route(r->be, &router, r->buf[B_ROUTE], r->n_tokens, r->expert_ids, r->buf[B_WEIGHTS]);
 	r->ops->moe(r->be, &l->moe, dest, hp->n_embd, rows.x, hp->n_embd, r->n_tokens, hp->n_embd, router.top_k,

@@ -1,9 +1,8 @@
 /* The forward pass, the same for every architecture: a layer is two blocks, and each reads the residual
  * stream (through a norm or not) and adds to it (through a norm or not).
  *
- * Without an output norm the block's last matrix adds straight to the residual. An architecture with an
- * output norm and experts but no shared expert would have to clear the block's output first; none is like
- * that yet. */
+ * Without an output norm the block's last matrix adds straight to the residual. On a group of devices each
+ * one's block gives a summand of the output. */
 #include "model/internal.h"
 
 typedef void (*block_fn)(struct eng_runner *r, uint32_t il, const struct block_in *in, float *dest, unsigned flags);
@@ -25,12 +24,15 @@ static void run_block(struct eng_runner *r, uint32_t il, block_fn block, const f
 	size_t dim = hp->n_embd, n = r->n_tokens;
 	const struct block_in in = { .x = r->buf[B_X], .norm = in_norm };
 
-	if (!out_norm) {
+	if (!out_norm && !runner_is_divided(r)) {
 		block(r, il, &in, r->buf[B_X], KN_ACCUMULATE);
 		return;
 	}
 	block(r, il, &in, r->buf[B_T], 0);
-	r->ops->rmsnorm(r->be, r->buf[B_T], dim, r->buf[B_T], dim, out_norm, n, 1, dim, hp->eps);
+	if (runner_is_divided(r))
+		r->ops->all_reduce(r->be, r->buf[B_T], dim, n, dim);
+	if (out_norm)
+		r->ops->rmsnorm(r->be, r->buf[B_T], dim, r->buf[B_T], dim, out_norm, n, 1, dim, hp->eps);
 	r->ops->add(r->be, r->buf[B_X], dim, r->buf[B_T], dim, n, dim, 1);
 }
 

@@ -5,6 +5,7 @@
 #include "kernels.h"
 #include "model/hparams.h"
 #include "model/model.h"
+#include "model/share.h"
 
 /* A matrix and its bias (backend memory, or NULL). w.rows 0: not there. */
 struct linear {
@@ -50,9 +51,13 @@ struct ptr_list {
 	size_t n, cap;
 };
 
+/* A model on a group of devices is that of the first, which owns those of the others; each has its share of the
+ * weights, and hyperparameters of that size (share.h). info is that of the first and counts all of them. */
 struct eng_model {
 	struct eng_model_info info;
 	struct hparams hp;
+	struct share share;
+	struct eng_model *shares[KN_MAX_RANKS]; /* [share.n] of the first: all, itself included; others have none */
 	struct kn_backend *backend;
 	struct eng_weights *weights; /* NULL for a random model */
 	struct kn_mat embed;
@@ -136,13 +141,24 @@ struct eng_runner {
 
 	struct runner_flight flights[KN_MAX_AHEAD]; /* step n is [n % KN_MAX_AHEAD] */
 	uint64_t n_begun, n_waited;
+
+	/* Of the runner that callers have, on a group of devices: all of them, itself included, which do the same in
+	 * threads of their own. */
+	struct eng_runner *shares[KN_MAX_RANKS];
+	uint32_t n_shares; /* 0: it is alone, or one of another's */
+	struct team *team;
 };
+
+static inline bool runner_is_divided(const struct eng_runner *r)
+{
+	return r->model->share.n > 1;
+}
 
 /* ---- load.c ---- */
 
-/* Fills model->embed, head, norms and layers from model->weights according to model->hp. `path` for errors; exact: see
- * eng_model_open(). */
-int model_load(struct eng_model *m, const char *path, bool exact, struct err *err);
+/* Fills model->embed, head, norms and layers from model->weights, model->share of what the hyperparameters of the whole
+ * model say. `path` for errors; exact: see eng_model_open(). */
+int model_load(struct eng_model *m, const struct hparams *whole, const char *path, bool exact, struct err *err);
 
 /* load_encoder.c: tables and layers of an encoder. */
 struct loader;
@@ -151,7 +167,13 @@ int model_load_encoder(struct loader *l);
 /* ---- memory.c: what model_unload() gives back; NULL when there is none ---- */
 
 void *model_host_alloc(struct eng_model *m, size_t bytes);
+/* Before its time: the last one allocated. */
+void model_host_free(struct eng_model *m, void *p);
 float *model_upload(struct eng_model *m, const float *values, size_t n);
+/* m, whose hyperparameters are the whole model's, becomes the first share, and m->shares empty models. */
+int model_shares_new(struct eng_model *m, const char *where, const struct hparams *whole, struct err *err);
+/* What the shares took, into the first one's info. */
+void model_shares_count(struct eng_model *m);
 /* Prepares a matrix for the backend and remembers it. */
 int model_mat(struct eng_model *m, const char *name, struct kn_mat *mat, struct err *err);
 int model_finish(struct eng_model *m, struct err *err); /* rope tables and the numbers in info */
@@ -184,6 +206,8 @@ struct block_in {
 const float *model_block_rows(struct eng_runner *r, const struct block_in *in);
 /* Adds the block of layer il to dest (flags KN_ACCUMULATE) or writes it there. */
 void attention_gqa(struct eng_runner *r, uint32_t il, const struct block_in *in, float *dest, unsigned flags);
+/* Heads that rows of Q (or K) have room for, where this device's are n_head. */
+size_t attention_row_heads(const struct eng_model *m, uint32_t n_head);
 /* encoder.c: up to the last norm, which is left to the rows that are asked for. */
 void model_forward_encoder(struct eng_runner *r);
 void attention_linear(struct eng_runner *r, uint32_t il, const struct block_in *in, float *dest, unsigned flags);

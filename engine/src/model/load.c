@@ -206,6 +206,7 @@ int model_load_bias(struct loader *l, const char *weight, bool required, uint64_
 struct part {
 	struct linear *linear;
 	uint32_t rows;
+	struct span take; /* of those rows */
 };
 
 /* One tensor whose rows belong to several linear layers, in order. */
@@ -220,21 +221,99 @@ static int load_parts(struct loader *l, const char *name, const struct part *par
 		shape[0] += parts[i].rows;
 	r = model_load_need_mat(l, name, 2, shape, &t);
 	for (size_t i = 0; i < n_parts && r == 0; i++) {
-		r = model_load_rows(l, name, t, from, parts[i].rows, cols, &parts[i].linear->w);
+		uint64_t first = from + parts[i].take.first;
+
+		r = model_load_rows(l, name, t, first, parts[i].take.n, cols, &parts[i].linear->w);
 		if (r == 0)
-			r = model_load_bias(l, name, has_bias, shape[0], from, &parts[i].linear->bias);
+			r = model_load_bias(l, name, has_bias, shape[0], first, &parts[i].linear->bias);
 		from += parts[i].rows;
 	}
 	return r;
 }
 
-int model_load_linear(struct loader *l, enum slot slot, uint32_t layer, uint32_t rows, uint32_t cols, bool has_bias,
-                      struct linear *ret)
+int model_load_linear(struct loader *l, enum slot slot, uint32_t layer, uint32_t rows, struct span take, uint32_t cols,
+                      bool has_bias, struct linear *ret)
 {
-	const struct part part = { ret, rows };
+	const struct part part = { ret, rows, take };
 	char name[NAME_SIZE];
 
 	return model_load_tensor_name(l, slot, layer, 0, name) ? load_parts(l, name, &part, 1, cols, has_bias) : 0;
+}
+
+/* Bytes [from, from + n) of each of `lines` lines, one behind the other. */
+static char *cut(struct loader *l, const void *data, size_t line_bytes, size_t lines, size_t from, size_t n)
+{
+	char *copy = model_host_alloc(l->m, lines * n);
+
+	for (size_t i = 0; copy && i < lines; i++)
+		memcpy(copy + i * n, (const char *)data + i * line_bytes + from, n);
+	return copy;
+}
+
+/* Scales of columns `take` of rows that begin within the block that `from` is in. */
+static char *cut_scales(struct loader *l, const struct eng_tensor *t, uint64_t from, uint32_t rows, uint32_t cols,
+                        struct span take)
+{
+	size_t line = fp8_scale_bytes(FP8_BLOCK, cols), n = fp8_scale_bytes(FP8_BLOCK, take.n);
+
+	l->m->info.weight_bytes += fp8_scale_bytes(from % FP8_BLOCK + rows, take.n);
+	return cut(l, fp8_scales(t, from, cols), line, (from % FP8_BLOCK + rows + FP8_BLOCK - 1) / FP8_BLOCK,
+	           take.first / FP8_BLOCK * sizeof(float), n);
+}
+
+int model_load_cols(struct loader *l, const char *name, const struct eng_tensor *t, uint64_t from, uint32_t rows,
+                    uint32_t cols, struct span take, struct kn_mat *ret)
+{
+	uint32_t block = t->dtype == KN_FP8_128 ? FP8_BLOCK : kn_dtype_info(t->dtype)->block_elems, end;
+	char *data, *scales = NULL;
+	int r = 0;
+
+	if (take.n == cols)
+		return model_load_rows(l, name, t, from, rows, cols, ret);
+	end = take.first + take.n;
+	if (t->dtype == KN_FP8_128 &&
+	    (take.first % block || (end % block && end != cols) || from % FP8_ROWS)) { /* a type of smaller blocks */
+		r = model_expand_fp8(l, t, from, rows, &t);
+		if (r < 0)
+			return r;
+		from = 0;
+		block = kn_dtype_info(t->dtype)->block_elems;
+	}
+	if (t->dtype != KN_FP8_128 && (take.first % block || end % block))
+		return err_set(l->err, -ENOTSUP,
+		               "%s: %s: rows of %u values in %s, %u to a block, cannot be divided among %u devices",
+		               l->path, name, cols, kn_dtype_info(t->dtype)->name, block, l->share.n);
+	data = cut(l, (const char *)t->data + from * kn_row_bytes(t->dtype, cols), kn_row_bytes(t->dtype, cols), rows,
+	           kn_row_bytes(t->dtype, take.first), kn_row_bytes(t->dtype, take.n));
+	if (data && t->dtype == KN_FP8_128)
+		scales = cut_scales(l, t, from, rows, cols, take);
+	if (!data || (t->dtype == KN_FP8_128 && !scales))
+		return model_load_no_memory(l, name);
+	*ret = (struct kn_mat){ .dtype = t->dtype, .rows = rows, .cols = take.n, .data = data, .scales = scales };
+	ret->first_row = t->dtype == KN_FP8_128 ? (uint32_t)(from % FP8_BLOCK) : 0;
+	l->m->info.weight_bytes += rows * kn_row_bytes(t->dtype, take.n);
+	r = model_mat(l->m, name, ret, l->err);
+	if (r == 0 && ret->packed) { /* the device has its own: a model's worth of copies would stay */
+		ret->data = ret->scales = NULL;
+		model_host_free(l->m, scales);
+		model_host_free(l->m, data);
+	}
+	return r;
+}
+
+int model_load_summand(struct loader *l, enum slot slot, uint32_t layer, uint32_t rows, uint32_t cols, struct span take,
+                       bool has_bias, struct linear *ret)
+{
+	const uint64_t shape[2] = { rows, cols };
+	const struct eng_tensor *t;
+	char name[NAME_SIZE];
+	int r;
+
+	if (!model_load_tensor_name(l, slot, layer, 0, name))
+		return 0;
+	r = model_load_need_mat(l, name, 2, shape, &t);
+	r = r < 0 ? r : model_load_cols(l, name, t, 0, rows, cols, take, &ret->w);
+	return r < 0 || l->share.rank > 0 ? r : model_load_bias(l, name, has_bias, rows, 0, &ret->bias);
 }
 
 /* ---- Attention ---- */
@@ -243,7 +322,11 @@ static int load_gqa(struct loader *l, uint32_t il, struct layer *y)
 {
 	const struct hparams *hp = l->hp;
 	uint32_t n_q = hp->n_head * hp->head_dim, n_kv = hp->n_kv_head * hp->head_dim;
-	const struct part parts[] = { { &y->q, n_q }, { &y->k, n_kv }, { &y->v, n_kv } };
+	struct span heads = model_share_even(l->share, hp->n_head),
+	            kv_heads = model_share_kv_heads(l->share, hp->n_kv_head);
+	struct span q = { heads.first * hp->head_dim, heads.n * hp->head_dim },
+	            kv = { kv_heads.first * hp->head_dim, kv_heads.n * hp->head_dim };
+	const struct part parts[] = { { &y->q, n_q, q }, { &y->k, n_kv, kv }, { &y->v, n_kv, kv } };
 	bool all = hp->arch->qk_norm == QK_NORM_ALL;
 	char name[NAME_SIZE];
 	int r;
@@ -252,17 +335,19 @@ static int load_gqa(struct loader *l, uint32_t il, struct layer *y)
 		r = load_parts(l, name, parts, 3, hp->n_embd, hp->qkv_bias);
 	} else {
 		r = hp->arch->gated_attn ? model_load_gated_q(l, il, y)
-		                         : model_load_linear(l, S_Q, il, n_q, hp->n_embd, hp->qkv_bias, &y->q);
-		r = r < 0 ? r : model_load_linear(l, S_K, il, n_kv, hp->n_embd, hp->qkv_bias, &y->k);
-		r = r < 0 ? r : model_load_linear(l, S_V, il, n_kv, hp->n_embd, hp->qkv_bias, &y->v);
+		                         : model_load_linear(l, S_Q, il, n_q, q, hp->n_embd, hp->qkv_bias, &y->q);
+		r = r < 0 ? r : model_load_linear(l, S_K, il, n_kv, kv, hp->n_embd, hp->qkv_bias, &y->k);
+		r = r < 0 ? r : model_load_linear(l, S_V, il, n_kv, kv, hp->n_embd, hp->qkv_bias, &y->v);
 	}
-	r = r < 0 ? r : model_load_linear(l, S_O, il, hp->n_embd, n_q, hp->o_bias, &y->o);
+	r = r < 0 ? r : model_load_summand(l, S_O, il, hp->n_embd, n_q, q, hp->o_bias, &y->o);
 	if (r == 0 && hp->qk_norm) {
 		r = model_load_norm(l, S_Q_NORM, il, all ? n_q : hp->head_dim, &y->q_norm);
 		r = r < 0 ? r : model_load_norm(l, S_K_NORM, il, all ? n_kv : hp->head_dim, &y->k_norm);
 	}
 	if (r == 0 && hp->arch->sinks)
 		r = model_load_vector(l, S_SINKS, il, hp->n_head, 0, &y->sinks);
+	if (r == 0 && y->sinks)
+		y->sinks += heads.first;
 	return r;
 }
 
@@ -295,7 +380,7 @@ int model_load_turned(struct loader *l, const char *name, enum kn_dtype dtype, c
 }
 
 /* Whether all groups' parts are whole blocks of FP8. */
-static bool are_blocks(uint32_t of, const struct row_part *parts, size_t n_parts)
+static bool are_blocks(uint32_t of, const struct span *parts, size_t n_parts)
 {
 	for (size_t p = 0; p < n_parts; p++) {
 		if (parts[p].first % FP8_BLOCK || parts[p].n % FP8_BLOCK)
@@ -306,7 +391,7 @@ static bool are_blocks(uint32_t of, const struct row_part *parts, size_t n_parts
 
 /* line_bytes for each `unit` rows, which the groups and parts are multiples of. */
 static void *gather(struct loader *l, const void *data, size_t line_bytes, uint32_t unit, uint32_t n_groups,
-                    uint32_t of, const struct row_part *parts, size_t n_parts, size_t n_rows)
+                    uint32_t of, const struct span *parts, size_t n_parts, size_t n_rows)
 {
 	char *copy = model_host_alloc(l->m, n_rows / unit * line_bytes), *to = copy;
 
@@ -321,24 +406,25 @@ static void *gather(struct loader *l, const void *data, size_t line_bytes, uint3
 	return copy;
 }
 
-int model_load_groups(struct loader *l, const char *name, const struct eng_tensor *t, uint32_t n_groups, uint32_t of,
-                      const struct row_part *parts, size_t n_parts, uint32_t cols, struct kn_mat *ret)
+int model_load_groups(struct loader *l, const char *name, const struct eng_tensor *t, struct span groups, uint32_t of,
+                      const struct span *parts, size_t n_parts, uint32_t cols, struct kn_mat *ret)
 {
+	uint64_t first = (uint64_t)groups.first * of;
 	size_t row_bytes, n = 0;
 	int r = 0;
 
 	if (t->dtype == KN_FP8_128 && !are_blocks(of, parts, n_parts))
-		r = model_expand_fp8(l, t, 0, (uint64_t)n_groups * of, &t);
+		r = model_expand_fp8(l, t, 0, first + (uint64_t)groups.n * of, &t);
 	if (r < 0)
 		return r;
 	row_bytes = kn_row_bytes(t->dtype, cols);
 	for (size_t p = 0; p < n_parts; p++)
-		n += (size_t)n_groups * parts[p].n;
+		n += (size_t)groups.n * parts[p].n;
 	*ret = (struct kn_mat){ .dtype = t->dtype, .rows = (uint32_t)n, .cols = cols };
-	ret->data = gather(l, t->data, row_bytes, 1, n_groups, of, parts, n_parts, n);
+	ret->data = gather(l, (const char *)t->data + first * row_bytes, row_bytes, 1, groups.n, of, parts, n_parts, n);
 	if (t->dtype == KN_FP8_128)
-		ret->scales = gather(l, t->scales, fp8_scale_bytes(FP8_BLOCK, cols), FP8_BLOCK, n_groups, of, parts,
-		                     n_parts, n);
+		ret->scales = gather(l, fp8_scales(t, first, cols), fp8_scale_bytes(FP8_BLOCK, cols), FP8_BLOCK,
+		                     groups.n, of, parts, n_parts, n);
 	if (!ret->data || (t->dtype == KN_FP8_128 && !ret->scales))
 		return model_load_no_memory(l, name);
 	l->m->info.weight_bytes += n * row_bytes;
@@ -362,6 +448,7 @@ static int load_mla_expansion(struct loader *l, uint32_t il, struct mla *a)
 	uint64_t both[2] = { (uint64_t)hp->n_head * per_head, hp->kv_lora };
 	uint64_t k_shape[3] = { hp->n_head, hp->kv_lora, hp->qk_nope };
 	uint64_t v_shape[3] = { hp->n_head, hp->v_head, hp->kv_lora };
+	struct span heads = model_share_even(l->share, hp->n_head);
 	const struct eng_tensor *t, *v;
 	char name[NAME_SIZE], v_name[NAME_SIZE];
 	int r = 0;
@@ -370,22 +457,25 @@ static int load_mla_expansion(struct loader *l, uint32_t il, struct mla *a)
 	    eng_weights_find(l->m->weights, name)) {
 		r = model_load_need(l, name, 3, k_shape, &t);
 		r = r < 0 ? r : model_load_need(l, v_name, 3, v_shape, &v);
-		for (uint64_t h = 0; h < hp->n_head && r == 0; h++) {
-			r = model_load_rows(l, name, t, h * hp->kv_lora, hp->kv_lora, hp->qk_nope, &a->k_b[h]);
+		for (uint32_t i = 0; i < heads.n && r == 0; i++) {
+			uint64_t h = heads.first + i;
+
+			r = model_load_rows(l, name, t, h * hp->kv_lora, hp->kv_lora, hp->qk_nope, &a->k_b[i]);
 			if (r == 0)
-				r = model_load_rows(l, v_name, v, h * hp->v_head, hp->v_head, hp->kv_lora, &a->v_b[h]);
+				r = model_load_rows(l, v_name, v, h * hp->v_head, hp->v_head, hp->kv_lora, &a->v_b[i]);
 		}
 		return r;
 	}
 	(void)model_load_tensor_name(l, S_KV_B, il, 0, name);
 	r = model_load_need(l, name, 2, both, &t);
-	for (uint64_t h = 0; h < hp->n_head && r == 0; h++) {
+	for (uint32_t i = 0; i < heads.n && r == 0; i++) {
+		uint64_t h = heads.first + i;
 		const char *head = (const char *)t->data + h * per_head * kn_row_bytes(t->dtype, hp->kv_lora);
 
-		r = model_load_turned(l, name, t->dtype, head, hp->kv_lora, hp->qk_nope, 0, 1, hp->kv_lora, &a->k_b[h]);
+		r = model_load_turned(l, name, t->dtype, head, hp->kv_lora, hp->qk_nope, 0, 1, hp->kv_lora, &a->k_b[i]);
 		if (r == 0)
 			r = model_load_rows(l, name, t, h * per_head + hp->qk_nope, hp->v_head, hp->kv_lora,
-			                    &a->v_b[h]);
+			                    &a->v_b[i]);
 	}
 	return r;
 }
@@ -396,32 +486,40 @@ static int load_mla(struct loader *l, uint32_t il, struct layer *y)
 	struct mla *a = &y->mla;
 	uint32_t per_head = hp->qk_nope + hp->qk_rope, q_cols = hp->q_lora ? hp->q_lora : hp->n_embd;
 	uint64_t q_shape[2] = { (uint64_t)hp->n_head * per_head, q_cols };
+	struct span heads = model_share_even(l->share, hp->n_head),
+	            values = { heads.first * hp->v_head, heads.n * hp->v_head };
+	uint32_t n_latent = hp->kv_lora + hp->qk_rope;
 	const struct eng_tensor *t;
 	char name[NAME_SIZE];
 	int r = 0;
 
-	a->q_nope = model_load_mats_new(l, hp->n_head);
-	a->q_rope = model_load_mats_new(l, hp->n_head);
-	a->k_b = model_load_mats_new(l, hp->n_head);
-	a->v_b = model_load_mats_new(l, hp->n_head);
+	a->q_nope = model_load_mats_new(l, heads.n);
+	a->q_rope = model_load_mats_new(l, heads.n);
+	a->k_b = model_load_mats_new(l, heads.n);
+	a->v_b = model_load_mats_new(l, heads.n);
 	if (!a->q_nope || !a->q_rope || !a->k_b || !a->v_b)
 		return model_load_no_memory(l, "attention");
 	if (hp->q_lora) {
-		r = model_load_linear(l, S_Q_A, il, hp->q_lora, hp->n_embd, hp->qkv_bias, &a->q_a);
+		r = model_load_linear(l, S_Q_A, il, hp->q_lora, model_load_all(hp->q_lora), hp->n_embd, hp->qkv_bias,
+		                      &a->q_a);
 		r = r < 0 ? r : model_load_norm(l, S_Q_A_NORM, il, hp->q_lora, &a->q_a_norm);
 	}
-	r = r < 0 ? r : model_load_linear(l, S_KV_A, il, hp->kv_lora + hp->qk_rope, hp->n_embd, hp->qkv_bias, &a->kv_a);
+	r = r < 0 ? r
+	          : model_load_linear(l, S_KV_A, il, n_latent, model_load_all(n_latent), hp->n_embd, hp->qkv_bias,
+	                              &a->kv_a);
 	r = r < 0 ? r : model_load_norm(l, S_KV_A_NORM, il, hp->kv_lora, &a->kv_a_norm);
-	r = r < 0 ? r : model_load_linear(l, S_O, il, hp->n_embd, hp->n_head * hp->v_head, hp->o_bias, &y->o);
+	r = r < 0 ? r : model_load_summand(l, S_O, il, hp->n_embd, hp->n_head * hp->v_head, values, hp->o_bias, &y->o);
 	if (r < 0)
 		return r;
 
 	(void)model_load_tensor_name(l, hp->q_lora ? S_Q_B : S_Q, il, 0, name);
 	r = model_load_need_mat(l, name, 2, q_shape, &t);
-	for (uint64_t h = 0; h < hp->n_head && r == 0; h++) {
-		r = model_load_rows(l, name, t, h * per_head, hp->qk_nope, q_cols, &a->q_nope[h]);
+	for (uint32_t i = 0; i < heads.n && r == 0; i++) {
+		uint64_t h = heads.first + i;
+
+		r = model_load_rows(l, name, t, h * per_head, hp->qk_nope, q_cols, &a->q_nope[i]);
 		if (r == 0)
-			r = model_load_rows(l, name, t, h * per_head + hp->qk_nope, hp->qk_rope, q_cols, &a->q_rope[h]);
+			r = model_load_rows(l, name, t, h * per_head + hp->qk_nope, hp->qk_rope, q_cols, &a->q_rope[i]);
 	}
 	return r < 0 ? r : load_mla_expansion(l, il, a);
 }
@@ -432,17 +530,18 @@ static int load_dense(struct loader *l, uint32_t il, struct layer *y)
 {
 	const struct hparams *hp = l->hp;
 	uint32_t n_ff = hp->layer[il].n_ff;
-	const struct part parts[] = { { &y->gate, n_ff }, { &y->up, n_ff } };
+	struct span take = model_share_even(l->share, n_ff);
+	const struct part parts[] = { { &y->gate, n_ff, take }, { &y->up, n_ff, take } };
 	char name[NAME_SIZE];
 	int r;
 
 	if (model_load_tensor_name(l, S_GATE_UP, il, 0, name)) {
 		r = load_parts(l, name, parts, 2, hp->n_embd, hp->mlp_bias);
 	} else {
-		r = model_load_linear(l, S_GATE, il, n_ff, hp->n_embd, hp->mlp_bias, &y->gate);
-		r = r < 0 ? r : model_load_linear(l, S_UP, il, n_ff, hp->n_embd, hp->mlp_bias, &y->up);
+		r = model_load_linear(l, S_GATE, il, n_ff, take, hp->n_embd, hp->mlp_bias, &y->gate);
+		r = r < 0 ? r : model_load_linear(l, S_UP, il, n_ff, take, hp->n_embd, hp->mlp_bias, &y->up);
 	}
-	return r < 0 ? r : model_load_linear(l, S_DOWN, il, hp->n_embd, n_ff, hp->mlp_bias, &y->down);
+	return r < 0 ? r : model_load_summand(l, S_DOWN, il, hp->n_embd, n_ff, take, hp->mlp_bias, &y->down);
 }
 
 /* ---- The whole ---- */
@@ -471,7 +570,9 @@ static int load_tables(struct loader *l)
 	struct eng_model *m = l->m;
 	uint64_t shape[2] = { l->hp->n_vocab, l->hp->n_embd }, embed_bytes;
 	const struct eng_tensor *t;
+	struct span rows;
 	char name[NAME_SIZE];
+	bool is_tied;
 	int r;
 
 	(void)model_load_tensor_name(l, S_EMBED, 0, 0, name);
@@ -484,15 +585,20 @@ static int load_tables(struct loader *l)
 	if (r < 0)
 		return r;
 	(void)model_load_tensor_name(l, S_HEAD, 0, 0, name);
-	if (l->hp->tied || (l->gguf && !eng_weights_find(m->weights, name))) {
+	is_tied = l->hp->tied || (l->gguf && !eng_weights_find(m->weights, name));
+	if (is_tied && l->share.n == 1) {
 		m->head = &m->embed;
 		return 0;
 	}
 	m->info.weight_bytes -= embed_bytes;
-	if (l->hp->headless && !eng_weights_find(m->weights, name))
+	if (!is_tied && l->hp->headless && !eng_weights_find(m->weights, name))
 		return 0;
-	r = model_load_need_mat(l, name, 2, shape, &t);
-	r = r < 0 ? r : model_load_rows(l, name, t, 0, l->hp->n_vocab, l->hp->n_embd, &m->head_own);
+	if (!is_tied)
+		r = model_load_need_mat(l, name, 2, shape, &t);
+	rows = model_share_vocab(l->share, l->hp->n_vocab);
+	r = r < 0 ? r
+	          : model_load_rows(l, is_tied ? "the embedding" : name, t, rows.first, rows.n, l->hp->n_embd,
+	                            &m->head_own);
 	m->head = &m->head_own;
 	return r;
 }
@@ -519,10 +625,12 @@ static int load_all(struct eng_model *m, struct loader *l)
 	return r;
 }
 
-int model_load(struct eng_model *m, const char *path, bool exact, struct err *err)
+int model_load(struct eng_model *m, const struct hparams *whole, const char *path, bool exact, struct err *err)
 {
 	struct base_threadpool *pool = NULL;
-	struct loader l = { .m = m, .hp = &m->hp, .path = path, .exact = exact, .pool = &pool, .err = err };
+	struct loader l = {
+		.m = m, .hp = whole, .share = m->share, .path = path, .exact = exact, .pool = &pool, .err = err
+	};
 	int r = load_all(m, &l);
 
 	base_threadpool_free(pool);

@@ -11,7 +11,8 @@ struct base_threadpool;
 
 struct loader {
 	struct eng_model *m;
-	const struct hparams *hp;
+	const struct hparams *hp; /* of the whole model */
+	struct share share;
 	const char *path;   /* for errors */
 	const char *prefix; /* "model." or "" */
 	const char *layers; /* "layers.": before a layer's number */
@@ -43,19 +44,28 @@ int model_load_bias(struct loader *l, const char *weight, bool required, uint64_
 /* Rows [from, from + rows) of a matrix with `cols` columns. */
 int model_load_rows(struct loader *l, const char *name, const struct eng_tensor *t, uint64_t from, uint32_t rows,
                     uint32_t cols, struct kn_mat *ret);
-int model_load_linear(struct loader *l, enum slot slot, uint32_t layer, uint32_t rows, uint32_t cols, bool has_bias,
-                      struct linear *ret);
+/* Rows [take.first, take.first + take.n) of a matrix [rows, cols], with their bias. */
+int model_load_linear(struct loader *l, enum slot slot, uint32_t layer, uint32_t rows, struct span take, uint32_t cols,
+                      bool has_bias, struct linear *ret);
+static inline struct span model_load_all(uint32_t n)
+{
+	return (struct span){ .n = n };
+}
+/* Columns `take` of rows [from, from + rows) of a matrix with `cols` columns. -ENOTSUP: they do not begin and end with
+ * whole blocks of the tensor's type. */
+int model_load_cols(struct loader *l, const char *name, const struct eng_tensor *t, uint64_t from, uint32_t rows,
+                    uint32_t cols, struct span take, struct kn_mat *ret);
+/* The same of a matrix by itself, whose output is one summand of all ranks': the first one's has the bias. */
+int model_load_summand(struct loader *l, enum slot slot, uint32_t layer, uint32_t rows, uint32_t cols, struct span take,
+                       bool has_bias, struct linear *ret);
 /* A matrix [cols, rows] of the file, turned round: exact in the file's own type when that is a float type,
  * as float when it is quantized. `stride` values from one of its rows to the next. */
 int model_load_turned(struct loader *l, const char *name, enum kn_dtype dtype, const void *data, uint32_t rows,
                       uint32_t cols, size_t first, size_t step, size_t stride, struct kn_mat *ret);
-/* Rows out of each of n_groups groups of `of` rows: parts[0].n from parts[0].first on of every group, then those of
+/* Rows out of each of a span of groups of `of` rows: parts[0].n from parts[0].first on of every group, then those of
  * parts[1], ... as one matrix in the file's own type, which lives as long as the model. */
-struct row_part {
-	uint32_t first, n;
-};
-int model_load_groups(struct loader *l, const char *name, const struct eng_tensor *t, uint32_t n_groups, uint32_t of,
-                      const struct row_part *parts, size_t n_parts, uint32_t cols, struct kn_mat *ret);
+int model_load_groups(struct loader *l, const char *name, const struct eng_tensor *t, struct span groups, uint32_t of,
+                      const struct span *parts, size_t n_parts, uint32_t cols, struct kn_mat *ret);
 /* A norm's weights; nothing to do for one that the architecture does not have. */
 int model_load_norm(struct loader *l, enum slot slot, uint32_t layer, uint64_t n, float **ret);
 /* n empty matrices that live as long as the model; NULL when there is no memory. */
@@ -83,8 +93,9 @@ int model_expand_fp8(const struct loader *l, const struct eng_tensor *t, uint64_
                      const struct eng_tensor **ret_tensor);
 /* Whether NAME is there as MXFP4: NAME_blocks and NAME_scales. */
 bool model_expand_has_mxfp4(const struct loader *l, const char *name);
-/* Rows first, first + step, ... of expert e out of MXFP4 [n_expert, total_rows, cols]; `rows` of them. */
+/* Rows first, first + step, ... of expert e out of MXFP4 [n_expert, total_rows, cols]; `rows` of them, and of those
+ * columns `take`, whole blocks or -ENOTSUP. */
 int model_expand_mxfp4(struct loader *l, const char *name, const uint64_t shape[3], uint64_t e, uint64_t first,
-                       uint64_t step, uint32_t rows, struct kn_mat *ret);
+                       uint64_t step, uint32_t rows, struct span take, struct kn_mat *ret);
 
 #endif

@@ -70,13 +70,13 @@ static int load_layer(struct loader *l, uint32_t il)
 	uint32_t dim = l->hp->n_embd, n_ff = l->hp->layer[il].n_ff;
 	int r;
 
-	r = model_load_linear(l, S_Q, il, dim, dim, true, &y->q);
-	r = r < 0 ? r : model_load_linear(l, S_K, il, dim, dim, true, &y->k);
-	r = r < 0 ? r : model_load_linear(l, S_V, il, dim, dim, true, &y->v);
-	r = r < 0 ? r : model_load_linear(l, S_O, il, dim, dim, true, &y->o);
+	r = model_load_linear(l, S_Q, il, dim, model_load_all(dim), dim, true, &y->q);
+	r = r < 0 ? r : model_load_linear(l, S_K, il, dim, model_load_all(dim), dim, true, &y->k);
+	r = r < 0 ? r : model_load_linear(l, S_V, il, dim, model_load_all(dim), dim, true, &y->v);
+	r = r < 0 ? r : model_load_linear(l, S_O, il, dim, model_load_all(dim), dim, true, &y->o);
 	r = r < 0 ? r : load_layernorm(l, S_ATTN_OUT_NORM, il, &y->attn_out_norm, &y->attn_out_bias);
-	r = r < 0 ? r : model_load_linear(l, S_UP, il, n_ff, dim, true, &y->up);
-	r = r < 0 ? r : model_load_linear(l, S_DOWN, il, dim, n_ff, true, &y->down);
+	r = r < 0 ? r : model_load_linear(l, S_UP, il, n_ff, model_load_all(n_ff), dim, true, &y->up);
+	r = r < 0 ? r : model_load_linear(l, S_DOWN, il, dim, model_load_all(dim), n_ff, true, &y->down);
 	return r < 0 ? r : load_layernorm(l, S_FFN_OUT_NORM, il, &y->ffn_out_norm, &y->ffn_out_bias);
 }
 

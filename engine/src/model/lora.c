@@ -189,6 +189,8 @@ int eng_model_add_lora(struct eng_model *m, const char *folder, struct err *err)
 
 	if (m->hp.arch->encoder || m->hp.arch->attn == ATTN_MLA)
 		return err_set(err, -ENOTSUP, "%s: adapters of %s are not supported", folder, m->hp.arch->name);
+	if (m->share.n > 1)
+		return err_set(err, -ENOTSUP, "%s: adapters are computed on one device", folder);
 	if (snprintf(config, sizeof(config), "%s/adapter_config.json", folder) >= (int)sizeof(config) ||
 	    snprintf(path, sizeof(path), "%s/adapter_model.safetensors", folder) >= (int)sizeof(path))
 		return err_set(err, -ENAMETOOLONG, "%s: path too long", folder);

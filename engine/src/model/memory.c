@@ -39,6 +39,14 @@ void *model_host_alloc(struct eng_model *m, size_t bytes)
 	return p;
 }
 
+void model_host_free(struct eng_model *m, void *p)
+{
+	if (!p || m->host.n == 0 || m->host.p[m->host.n - 1] != p)
+		return; /* model_unload() does */
+	m->host.n--;
+	free(p);
+}
+
 float *model_upload(struct eng_model *m, const float *values, size_t n)
 {
 	const struct kn_ops *ops = m->backend->ops;
@@ -87,6 +95,38 @@ void model_unload(struct eng_model *m)
 	free(m->host.p);
 	free(m->layers);
 	free(m->loras);
+}
+
+int model_shares_new(struct eng_model *m, const char *where, const struct hparams *whole, struct err *err)
+{
+	struct share share = model_share_of(m->backend);
+	int r = model_share_hparams(where, whole, share, &m->hp, err);
+
+	m->share = share;
+	m->shares[0] = m;
+	for (uint32_t i = 1; i < share.n && r == 0; i++) {
+		struct eng_model *one = m->shares[i] = calloc(1, sizeof(*one));
+
+		if (!one)
+			return err_set(err, -ENOMEM, "%s: no memory", where);
+		one->backend = m->backend->ranks[i];
+		one->share = model_share_of(one->backend);
+		r = model_share_hparams(where, whole, one->share, &one->hp, err);
+	}
+	return r;
+}
+
+void model_shares_count(struct eng_model *m)
+{
+	for (uint32_t i = 1; i < m->share.n; i++) {
+		const struct eng_model_info *info = &m->shares[i]->info;
+
+		m->info.weight_bytes += info->weight_bytes;
+		m->info.expert_bytes += info->expert_bytes;
+		m->info.own_bytes += info->own_bytes;
+		m->info.kv_bytes_per_token += info->kv_bytes_per_token;
+		m->info.state_bytes += info->state_bytes;
+	}
 }
 
 int model_finish(struct eng_model *m, struct err *err)

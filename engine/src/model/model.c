@@ -138,14 +138,39 @@ static int check_backend(const struct eng_model *m, const char *path, struct err
 	return 0;
 }
 
-static int load_weights(struct eng_model *m, const char *path, bool exact, struct err *err)
+static int load_weights(struct eng_model *m, const struct hparams *whole, const char *path, bool exact, struct err *err)
 {
 	struct err late = { 0 };
 	int r = eng_weights_tell_sources(m->weights, m->backend, err), read;
 
-	r = r < 0 ? r : model_load(m, path, exact, err);
+	r = r < 0 ? r : model_load(m, whole, path, exact, err);
 	read = eng_weights_tell_sources(NULL, m->backend, &late);
 	return r < 0 || read == 0 ? r : err_set(err, read, "%s: %s", path, err_text(&late));
+}
+
+/* On a group of devices m becomes the first one's share, and gets the others. */
+static int load_shares(struct eng_model *m, const char *path, bool exact, struct err *err)
+{
+	CLEANUP(freep) struct hparams *whole = malloc(sizeof(*whole));
+	int r = 0;
+
+	if (!whole)
+		return err_set(err, -ENOMEM, "%s: no memory", path);
+	*whole = m->hp;
+	m->share = model_share_of(m->backend);
+	if (m->share.n == 1) {
+		r = load_weights(m, whole, path, exact, err);
+		return r < 0 ? r : model_finish(m, err);
+	}
+	r = model_shares_new(m, path, whole, err);
+	for (uint32_t i = 0; i < m->share.n && r == 0; i++) {
+		m->shares[i]->weights = m->weights;
+		r = load_weights(m->shares[i], whole, path, exact, err);
+		r = r < 0 ? r : model_finish(m->shares[i], err);
+	}
+	if (r == 0)
+		model_shares_count(m);
+	return r;
 }
 
 int eng_model_open(const char *path, bool exact, struct kn_backend *backend, struct eng_model **ret_model,
@@ -163,8 +188,7 @@ int eng_model_open(const char *path, bool exact, struct kn_backend *backend, str
 	m->backend = backend;
 	r = S_ISDIR(st.st_mode) ? open_folder(m, path, err) : open_file(m, path, err);
 	r = r < 0 ? r : check_backend(m, path, err);
-	r = r < 0 ? r : load_weights(m, path, exact, err);
-	r = r < 0 ? r : model_finish(m, err);
+	r = r < 0 ? r : load_shares(m, path, exact, err);
 	if (r < 0)
 		return r;
 	m->info.mapped_bytes = eng_weights_bytes(m->weights);
@@ -177,6 +201,12 @@ void eng_model_close(struct eng_model *m)
 {
 	if (!m)
 		return;
+	for (uint32_t i = 1; i < m->share.n && m->share.rank == 0; i++) {
+		if (m->shares[i]) {
+			m->shares[i]->weights = NULL; /* the first one's */
+			eng_model_close(m->shares[i]);
+		}
+	}
 	model_unload(m);
 	eng_weights_close(m->weights);
 	free(m);

@@ -1,4 +1,5 @@
-/* Pages as bytes: each layer's K, then its V, as they lie in the pool. */
+/* Pages as bytes: each layer's K, then its V, as they lie in the pool; on a group of devices one device's after the
+ * other's. */
 #include "base/sha256.h"
 #include "model/internal.h"
 #include "weights/weights.h"
@@ -9,7 +10,17 @@ static size_t part_bytes(const struct kn_kv *kv, uint32_t dim)
 	return (size_t)kv->n_kv_head * kv->page_tokens * dim * kn_dtype_info(kv->dtype)->block_bytes;
 }
 
-uint64_t eng_runner_page_bytes(const struct eng_runner *r)
+static uint32_t n_shares(const struct eng_runner *r)
+{
+	return r->n_shares ? r->n_shares : 1;
+}
+
+static struct eng_runner *share_at(struct eng_runner *r, uint32_t i)
+{
+	return i == 0 ? r : r->shares[i];
+}
+
+static uint64_t share_page_bytes(const struct eng_runner *r)
 {
 	uint64_t total = 0;
 
@@ -23,7 +34,16 @@ uint64_t eng_runner_page_bytes(const struct eng_runner *r)
 	return total;
 }
 
-void eng_runner_page_read(struct eng_runner *r, uint32_t page, void *dst)
+uint64_t eng_runner_page_bytes(const struct eng_runner *r)
+{
+	uint64_t total = share_page_bytes(r);
+
+	for (uint32_t i = 1; i < n_shares(r); i++)
+		total += share_page_bytes(r->shares[i]);
+	return total;
+}
+
+static void page_read(struct eng_runner *r, uint32_t page, void *dst)
 {
 	char *to = dst;
 
@@ -44,7 +64,17 @@ void eng_runner_page_read(struct eng_runner *r, uint32_t page, void *dst)
 	}
 }
 
-void eng_runner_page_write(struct eng_runner *r, uint32_t page, const void *src)
+void eng_runner_page_read(struct eng_runner *r, uint32_t page, void *dst)
+{
+	char *to = dst;
+
+	for (uint32_t i = 0; i < n_shares(r); i++) {
+		page_read(share_at(r, i), page, to);
+		to += share_page_bytes(share_at(r, i));
+	}
+}
+
+static void page_write(struct eng_runner *r, uint32_t page, const void *src)
 {
 	const char *from = src;
 
@@ -69,7 +99,7 @@ void eng_runner_page_write(struct eng_runner *r, uint32_t page, const void *src)
 
 bool eng_runner_copies_pages(const struct eng_runner *r)
 {
-	return r->ops->copy_begin && eng_runner_page_bytes(r) > 0;
+	return r->n_shares == 0 && r->ops->copy_begin && eng_runner_page_bytes(r) > 0; /* of one device */
 }
 
 void *eng_runner_host_alloc(struct eng_runner *r, size_t bytes)
@@ -120,17 +150,30 @@ int eng_runner_copy_fence(struct eng_runner *r, uint64_t ticket)
 	return r->ops->copy_fence(r->be, ticket);
 }
 
-void eng_runner_state_copy(struct eng_runner *r, uint32_t dst, uint32_t src)
+void eng_runner_page_write(struct eng_runner *r, uint32_t page, const void *src)
 {
-	size_t n = hparams_state(&r->model->hp);
+	const char *from = src;
 
-	if (dst == src)
-		return;
-	r->ops->copy(r->be, r->states + dst * n, r->states + src * n, n * sizeof(*r->states));
-	r->state_pos[dst] = r->state_pos[src];
+	for (uint32_t i = 0; i < n_shares(r); i++) {
+		page_write(share_at(r, i), page, from);
+		from += share_page_bytes(share_at(r, i));
+	}
 }
 
-void eng_runner_page_discard(struct eng_runner *r, uint32_t first, uint32_t n)
+void eng_runner_state_copy(struct eng_runner *r, uint32_t dst, uint32_t src)
+{
+	if (dst == src)
+		return;
+	for (uint32_t i = 0; i < n_shares(r); i++) {
+		struct eng_runner *one = share_at(r, i);
+		size_t n = hparams_state(&one->model->hp);
+
+		one->ops->copy(one->be, one->states + dst * n, one->states + src * n, n * sizeof(*one->states));
+		one->state_pos[dst] = one->state_pos[src];
+	}
+}
+
+static void page_discard(struct eng_runner *r, uint32_t first, uint32_t n)
 {
 	if (!r->ops->discard)
 		return;
@@ -146,6 +189,12 @@ void eng_runner_page_discard(struct eng_runner *r, uint32_t first, uint32_t n)
 	}
 }
 
+void eng_runner_page_discard(struct eng_runner *r, uint32_t first, uint32_t n)
+{
+	for (uint32_t i = 0; i < n_shares(r); i++)
+		page_discard(share_at(r, i), first, n);
+}
+
 void eng_runner_fingerprint(const struct eng_runner *r, struct base_sha256 *sha)
 {
 	const struct eng_model *m = r->model;
@@ -153,6 +202,8 @@ void eng_runner_fingerprint(const struct eng_runner *r, struct base_sha256 *sha)
 
 	base_sha256_update(sha, m->info.arch, sizeof(m->info.arch));
 	base_sha256_update(sha, shape, sizeof(shape));
+	if (r->n_shares)
+		base_sha256_update(sha, &r->n_shares, sizeof(r->n_shares));
 	for (uint32_t i = 0; i < m->hp.n_layer; i++) {
 		uint32_t layer[] = { r->kv[i].n_kv_head, r->kv[i].k_dim, r->kv[i].v_dim, r->kv[i].v != NULL };
 

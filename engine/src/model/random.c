@@ -193,14 +193,15 @@ static float *ones(struct eng_model *m, uint32_t n)
 static int random_experts(struct eng_model *m, struct pool *pool, const struct shape *s, uint32_t rows, uint32_t cols,
                           const struct kn_mat **ret, struct err *err)
 {
-	struct kn_mat *mats = model_host_alloc(m, s->n_expert * sizeof(*mats));
+	uint32_t n_expert = model_share_experts(m->share, s->n_expert).n;
+	struct kn_mat *mats = model_host_alloc(m, n_expert * sizeof(*mats));
 	size_t n_blocks = (size_t)rows * cols / BLOCK;
 	bool shares = !kn_is_on_host(m->backend);
 	int r = 0;
 
 	if (!mats)
 		return err_set(err, -ENOMEM, "random model: no memory");
-	memset(mats, 0, s->n_expert * sizeof(*mats));
+	memset(mats, 0, n_expert * sizeof(*mats));
 	*ret = mats;
 	if (shares && !pool->experts) {
 		pool->experts = model_host_alloc(m, (n_blocks + POOL_BLOCKS) * pool->block_bytes);
@@ -208,7 +209,7 @@ static int random_experts(struct eng_model *m, struct pool *pool, const struct s
 			return err_set(err, -ENOMEM, "random model: no memory");
 		fill_parallel(pool, pool->experts, n_blocks + POOL_BLOCKS, m->mats.n + 1);
 	}
-	for (uint32_t e = 0; e < s->n_expert && r == 0; e++) {
+	for (uint32_t e = 0; e < n_expert && r == 0; e++) {
 		size_t first = (m->mats.n * 2654435761u >> 8) % POOL_BLOCKS;
 		char *data = shares ? pool->experts + first * pool->block_bytes : random_values(m, pool, rows, cols);
 
@@ -233,7 +234,8 @@ static int random_moe(struct eng_model *m, struct pool *pool, const struct shape
 	m->info.n_params += n;
 	m->info.weight_bytes += n * sizeof(*router);
 	r = model_mat(m, "random model", &l->router.w, err);
-	l->moe.n_expert = s->n_expert;
+	l->moe.n_expert = model_share_experts(m->share, s->n_expert).n;
+	l->moe.first_expert = model_share_experts(m->share, s->n_expert).first;
 	l->moe.n_ff = s->n_ff_exp;
 	l->moe.act = m->hp.act;
 	before = m->info.weight_bytes;
@@ -320,9 +322,9 @@ static int random_weights(struct eng_model *m, struct pool *pool, const struct s
 	int r = random_mat(m, pool, N_VOCAB, s->n_embd, &m->embed, err);
 
 	m->head = &m->embed;
-	if (r == 0 && !s->tied) {
+	if (r == 0 && (!s->tied || m->share.n > 1)) {
 		m->info.weight_bytes = 0; /* single rows of the embedding table are read, not the table */
-		r = random_mat(m, pool, N_VOCAB, s->n_embd, &m->head_own, err);
+		r = random_mat(m, pool, model_share_vocab(m->share, N_VOCAB).n, s->n_embd, &m->head_own, err);
 		m->head = &m->head_own;
 	}
 	if (r < 0)
@@ -333,6 +335,37 @@ static int random_weights(struct eng_model *m, struct pool *pool, const struct s
 		return err_set(err, -ENOMEM, "random model: no memory");
 	for (uint32_t i = 0; i < s->n_layer && r == 0; i++)
 		r = random_layer(m, pool, s, i, err);
+	return r;
+}
+
+/* The whole, or each device's share: random weights of its size. */
+static int random_shares(struct eng_model *m, struct pool *pool, const struct shape *s, struct err *err)
+{
+	CLEANUP(freep) struct hparams *whole = malloc(sizeof(*whole));
+	struct shape part = *s;
+	int r = 0;
+
+	if (!whole)
+		return err_set(err, -ENOMEM, "random model: no memory");
+	*whole = m->hp;
+	m->share = model_share_of(m->backend);
+	if (m->share.n > 1)
+		r = model_shares_new(m, "random model", whole, err);
+	for (uint32_t i = 0; i < m->share.n && r == 0; i++) {
+		struct eng_model *one = i == 0 ? m : m->shares[i];
+
+		part.n_head = one->hp.n_head;
+		part.n_kv_head = one->hp.n_kv_head;
+		part.n_ff = one->hp.layer[0].n_ff;
+		part.n_ff_exp = one->hp.n_ff_exp;
+		pool->experts = NULL; /* each share has its own */
+		r = random_weights(one, pool, &part, err);
+		r = r < 0 ? r : model_finish(one, err);
+		if (i > 0) /* each has the embedding table */
+			m->info.n_params += one->info.n_params - (uint64_t)N_VOCAB * s->n_embd;
+	}
+	if (r == 0 && m->share.n > 1)
+		model_shares_count(m);
 	return r;
 }
 
@@ -384,8 +417,7 @@ int eng_model_random(const char *shape, enum kn_dtype dtype, struct kn_backend *
 	}
 	m->backend = backend;
 	r = random_hparams(&s, &m->hp, err);
-	r = r < 0 ? r : random_weights(m, &pool, &s, err);
-	r = r < 0 ? r : model_finish(m, err);
+	r = r < 0 ? r : random_shares(m, &pool, &s, err);
 	if (r < 0) {
 		eng_model_close(m);
 		return r;

@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "model/internal.h"
+#include "model/team.h"
 
 enum { MAX_STEP_TOKENS = 1 << 20, MAX_PAGE_TOKENS = 1 << 16, KV_LINE = 256 };
 
@@ -24,7 +25,7 @@ static void plan_widths(const struct eng_model *m, uint64_t width[N_BUFS])
 	}
 	memset(width, 0, N_BUFS * sizeof(*width));
 	width[B_X] = width[B_H] = width[B_OUT_H] = hp->n_embd;
-	width[B_T] = out_norms ? hp->n_embd : 0;
+	width[B_T] = out_norms || m->share.n > 1 ? hp->n_embd : 0;
 	if (hp->arch->attn == ATTN_MLA) {
 		width[B_K] = hp->kv_lora + hp->qk_rope;
 		width[B_Q] = hp->n_head * width[B_K];
@@ -33,8 +34,10 @@ static void plan_widths(const struct eng_model *m, uint64_t width[N_BUFS])
 		width[B_QN] = (uint64_t)hp->n_head * hp->qk_nope;
 		width[B_MO] = (uint64_t)hp->n_head * hp->v_head;
 	} else {
-		width[B_Q] = width[B_ATT] = (uint64_t)hp->n_head * hp->head_dim;
-		width[B_K] = width[B_V] = (uint64_t)hp->n_kv_head * hp->head_dim;
+		width[B_ATT] = (uint64_t)hp->n_head * hp->head_dim;
+		width[B_V] = (uint64_t)hp->n_kv_head * hp->head_dim;
+		width[B_Q] = attention_row_heads(m, hp->n_head) * hp->head_dim;
+		width[B_K] = attention_row_heads(m, hp->n_kv_head) * hp->head_dim;
 	}
 	if (hp->arch->gated_attn)
 		width[B_Z] = width[B_ATT];
@@ -91,7 +94,8 @@ static uint64_t row_width(const uint64_t width[N_BUFS])
 	return width[B_OUT] > width[B_OUT_H] ? width[B_OUT] : width[B_OUT_H];
 }
 
-uint64_t eng_runner_bytes(const struct eng_model *model, const struct eng_runner_config *config)
+/* Of one device's share. */
+static uint64_t share_bytes(const struct eng_model *model, const struct eng_runner_config *config)
 {
 	uint64_t width[N_BUFS], total = host_bytes(config), layer;
 	uint32_t n_heads, k_dim, v_dim;
@@ -109,6 +113,15 @@ uint64_t eng_runner_bytes(const struct eng_model *model, const struct eng_runner
 	if (layer > (UINT64_MAX - total) / model->hp.n_layer)
 		return UINT64_MAX;
 	return total + layer * hparams_n_attention(&model->hp);
+}
+
+uint64_t eng_runner_bytes(const struct eng_model *model, const struct eng_runner_config *config)
+{
+	uint64_t total = share_bytes(model, config);
+
+	for (uint32_t i = 1; i < model->share.n && total <= MAX_BYTES; i++)
+		total += share_bytes(model->shares[i], config);
+	return total;
 }
 
 static int check_config(const struct eng_model *m, const struct eng_runner_config *c, struct err *err)
@@ -298,24 +311,24 @@ int eng_runner_set_model(struct eng_runner *r, const struct eng_model *model, st
 {
 	const char *what = first_difference(&r->model->hp, &model->hp);
 
-	if (!what && model->backend != r->be)
+	if (!what && (model->backend != r->be || model->share.n != r->model->share.n))
 		what = "the backend";
 	if (what)
 		return err_set(err, -EINVAL, "the new weights are of another shape: %s differs", what);
+	for (uint32_t i = 1; i < r->n_shares; i++) {
+		r->shares[i]->model = model->shares[i];
+		set_ropes(r->shares[i]);
+	}
 	r->model = model;
 	set_ropes(r);
 	return 0;
 }
 
-int eng_runner_new(const struct eng_model *model, const struct eng_runner_config *config,
-                   struct eng_runner **ret_runner, struct err *err)
+static int share_new(const struct eng_model *model, const struct eng_runner_config *config,
+                     struct eng_runner **ret_runner, struct err *err)
 {
-	struct eng_runner *r;
-	int rc = check_config(model, config, err);
+	struct eng_runner *r = calloc(1, sizeof(*r));
 
-	if (rc < 0)
-		return rc;
-	r = calloc(1, sizeof(*r));
 	if (!r)
 		return err_set(err, -ENOMEM, "runner: no memory");
 	r->model = model;
@@ -326,7 +339,34 @@ int eng_runner_new(const struct eng_model *model, const struct eng_runner_config
 	if (!alloc_kv(r) || !alloc_states(r) || !alloc_buffers(r)) {
 		eng_runner_free(r);
 		return err_set(err, -ENOMEM, "runner: no memory for %.1f MiB",
-		               (double)eng_runner_bytes(model, config) / (1 << 20));
+		               (double)share_bytes(model, config) / (1 << 20));
+	}
+	*ret_runner = r;
+	return 0;
+}
+
+int eng_runner_new(const struct eng_model *model, const struct eng_runner_config *config,
+                   struct eng_runner **ret_runner, struct err *err)
+{
+	struct eng_runner *r = NULL;
+	int rc = check_config(model, config, err);
+
+	rc = rc < 0 ? rc : share_new(model, config, &r, err);
+	if (rc < 0)
+		return rc;
+	if (model->share.n > 1) {
+		r->n_shares = 1;
+		r->shares[0] = r;
+		for (uint32_t i = 1; i < model->share.n && rc == 0; i++) {
+			rc = share_new(model->shares[i], config, &r->shares[i], err);
+			r->n_shares += rc == 0;
+		}
+		if (rc == 0 && runner_team_new(model->share.n, &r->team) < 0)
+			rc = err_set(err, -ENOMEM, "runner: no threads for %u devices", model->share.n);
+	}
+	if (rc < 0) {
+		eng_runner_free(r);
+		return rc;
 	}
 	*ret_runner = r;
 	return 0;
@@ -336,6 +376,9 @@ void eng_runner_free(struct eng_runner *r)
 {
 	if (!r)
 		return;
+	runner_team_free(r->team);
+	for (uint32_t i = 1; i < r->n_shares; i++)
+		eng_runner_free(r->shares[i]);
 	for (int b = 0; b < N_BUFS; b++) {
 		if (r->buf[b])
 			r->ops->free(r->be, r->buf[b]);
@@ -520,9 +563,16 @@ static void compute_outputs(struct eng_runner *r, const struct eng_step_seq *seq
 		r->n_out += seqs[i].n_out;
 	}
 	if (r->n_out && seqs[0].output == ENG_OUT_LOGITS) {
-		const struct kn_matmul head = { .w = m->head, .out = r->buf[B_OUT], .ld_out = m->hp.n_vocab };
+		struct span rows = model_share_vocab(m->share, m->hp.n_vocab);
+		const struct kn_matmul head = { .w = m->head,
+			                        .out = r->buf[B_OUT] + rows.first,
+			                        .ld_out = m->hp.n_vocab };
 
 		r->ops->matmul(r->be, &head, 1, r->buf[B_OUT_H], dim, r->n_out);
+		/* Each device picks from whole rows, so that all know what was drawn. */
+		if (runner_is_divided(r))
+			r->ops->all_gather(r->be, r->buf[B_OUT], m->hp.n_vocab, r->n_out,
+			                   model_share_vocab_rows(m->share, m->hp.n_vocab), m->hp.n_vocab);
 	}
 }
 
@@ -563,13 +613,10 @@ static bool has_all_picks(const struct eng_step_seq *seqs, size_t n_seqs)
 	return true;
 }
 
-int eng_runner_begin(struct eng_runner *r, const struct eng_step_seq *seqs, size_t n_seqs, struct err *err)
+static void begin(struct eng_runner *r, const struct eng_step_seq *seqs, size_t n_seqs)
 {
-	int rc = check_step(r, seqs, n_seqs, err);
 	struct runner_flight *f = &r->flights[r->n_begun % KN_MAX_AHEAD];
 
-	if (rc < 0)
-		return rc;
 	lay_out(r, seqs, n_seqs);
 	r->be->n_answer_rows = r->n_answer_rows;
 	forward(r);
@@ -582,7 +629,62 @@ int eng_runner_begin(struct eng_runner *r, const struct eng_step_seq *seqs, size
 	if (r->ops->submit)
 		r->ops->submit(r->be);
 	r->n_begun++;
+}
+
+/* What all devices of a group do at once. */
+struct team_step {
+	struct eng_runner *r;
+	const struct eng_step_seq *seqs;
+	size_t n_seqs;
+	int results[KN_MAX_RANKS];
+};
+
+static void begin_share(void *arg, uint32_t rank)
+{
+	const struct team_step *step = arg;
+
+	begin(step->r->shares[rank], step->seqs, step->n_seqs);
+}
+
+int eng_runner_begin(struct eng_runner *r, const struct eng_step_seq *seqs, size_t n_seqs, struct err *err)
+{
+	struct team_step step = { .r = r, .seqs = seqs, .n_seqs = n_seqs };
+	int rc = check_step(r, seqs, n_seqs, err);
+
+	if (rc < 0)
+		return rc;
+	if (r->team)
+		runner_team_run(r->team, begin_share, &step);
+	else
+		begin(r, seqs, n_seqs);
 	return 0;
+}
+
+static int wait_for(struct eng_runner *r)
+{
+	r->n_waited++;
+	return r->ops->wait ? r->ops->wait(r->be) : r->ops->sync(r->be);
+}
+
+static void wait_share(void *arg, uint32_t rank)
+{
+	struct team_step *step = arg;
+
+	step->results[rank] = wait_for(step->r->shares[rank]);
+}
+
+/* One that fails lets those go that wait for it, so each has to be waited for at the same time. */
+static int wait_for_all(struct eng_runner *r)
+{
+	struct team_step step = { .r = r };
+	int rc = 0;
+
+	if (!r->team)
+		return wait_for(r);
+	runner_team_run(r->team, wait_share, &step);
+	for (uint32_t i = 0; i < r->n_shares && rc == 0; i++)
+		rc = step.results[i];
+	return rc;
 }
 
 int eng_runner_wait(struct eng_runner *r, const float **ret_rows, struct err *err)
@@ -596,8 +698,7 @@ int eng_runner_wait(struct eng_runner *r, const float **ret_rows, struct err *er
 
 	if (r->n_waited == r->n_begun)
 		return err_set(err, -EINVAL, "no step was begun");
-	rc = r->ops->wait ? r->ops->wait(r->be) : r->ops->sync(r->be);
-	r->n_waited++;
+	rc = wait_for_all(r);
 	if (rc < 0)
 		return err_set(err, rc, "backend %s failed: %s", r->ops->name, strerror(-rc));
 	*ret_rows = NULL;

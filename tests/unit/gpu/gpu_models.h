@@ -18,6 +18,8 @@ struct gpu_case {
 	double tolerance;    /* relative difference of the middle row */
 	enum kn_dtype kv_dtype;
 	struct kn_gpu_rows rows;
+	uint32_t n_devices; /* that compute it together; 0: one */
+	bool by_expert;
 };
 
 static inline void tell_failure(const char *backend, const char *op, const char *text)
@@ -27,7 +29,13 @@ static inline void tell_failure(const char *backend, const char *op, const char 
 
 static inline struct kn_backend *open_gpu(const struct gpu_case *c)
 {
-	const struct kn_config config = { .max_tokens = GPU_TOKENS, .exact = c->exact, .gpu_rows = c->rows };
+	static const uint32_t devices[KN_MAX_RANKS] = { 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15 };
+	const struct kn_config config = { .max_tokens = GPU_TOKENS,
+		                          .exact = c->exact,
+		                          .devices = devices,
+		                          .n_devices = c->n_devices,
+		                          .by_expert = c->by_expert,
+		                          .gpu_rows = c->rows };
 	const struct gpu_open how = { .no_fusion = c->no_fusion, .on_failure = tell_failure };
 	struct kn_backend *be = NULL;
 	struct err err = { 0 };
@@ -129,8 +137,9 @@ static inline void check_model(const struct gpu_case *c)
 		}
 	}
 	qsort(rel, n_rows, sizeof(rel[0]), by_value);
-	print_message("%s%s%s: %u rows, relative: middle %.2e, worst %.2e\n", c->model, c->exact ? " exact" : "",
-	              c->no_fusion ? " unfused" : "", n_rows, rel[n_rows / 2], rel[n_rows - 1]);
+	print_message("%s%s%s, %u devices%s: %u rows, relative: middle %.2e, worst %.2e\n", c->model,
+	              c->exact ? " exact" : "", c->no_fusion ? " unfused" : "", c->n_devices ? c->n_devices : 1,
+	              c->by_expert ? " by expert" : "", n_rows, rel[n_rows / 2], rel[n_rows - 1]);
 	assert_true(rel[n_rows / 2] < c->tolerance);
 	eng_kv_pool_free(pool);
 	eng_runner_free(r);

@@ -113,9 +113,11 @@ int gk_moe(const struct gk_ctx *ctx, const struct gk_moe *m)
 		for (uint32_t k = 0; k < m->dim; k++)
 			x[k] = plain_get(&m->x, i, k);
 		for (uint32_t k = 0; k < m->top_k; k++) {
-			size_t e = (size_t)m->ids[i * m->top_k + k];
+			size_t e = (size_t)m->ids[i * m->top_k + k] - m->first_expert;
 			float weight = m->weights[i * m->top_k + k];
 
+			if (e >= m->n_expert)
+				continue;
 			for (uint32_t f = 0; f < m->n_ff; f++) {
 				float *g = plain_row_of(&m->gate[e], f), *u = plain_row_of(&m->up[e], f);
 

@@ -4,16 +4,15 @@
  * theme. */
 #include "plain.h"
 
-uint32_t plain_n_launched;
+#include <stdatomic.h>
+
+_Atomic uint32_t plain_n_launched;
 bool plain_in_floats;
 
 uint32_t plain_launches(void);
 uint32_t plain_launches(void)
 {
-	uint32_t n = plain_n_launched;
-
-	plain_n_launched = 0;
-	return n;
+	return atomic_exchange(&plain_n_launched, 0);
 }
 
 /* ---- The device ---- */

@@ -79,11 +79,52 @@ static void stays_close_in_its_own_type(void **state)
 	check_model(&c);
 }
 
+/* Those of $OCAI_TEST_DEVICES; tests/bench/gpu/parallel.py sets it. */
+static uint32_t n_devices(void)
+{
+	const char *text = getenv("OCAI_TEST_DEVICES");
+
+	return text ? (uint32_t)strtoul(text, NULL, 10) : 0;
+}
+
+static bool is_divisible(const char *model, uint32_t n)
+{
+	/* Two K/V heads are not normed together by more, nor two heads of linear attention divided. */
+	if (strcmp(model, "olmo2") == 0 || strcmp(model, "formats/qwen3_next") == 0)
+		return n <= 2;
+	return n <= 4;
+}
+
+/* Several at once compute it together; mixtures once more with each expert on one of them. */
+static void devices_agree_with_the_reference(void **state)
+{
+	struct gpu_case c = { .model = *state, .n_devices = n_devices(), .n_seqs = 5, .max_piece = 40 };
+	bool is_mixture = strstr(c.model, "moe") || strstr(c.model, "gpt_oss") || strstr(c.model, "deepseek");
+
+	if (!kind || c.n_devices < 2 || !is_divisible(c.model, c.n_devices))
+		skip();
+	c.kind = kind;
+	for (int by_expert = 0; by_expert <= is_mixture; by_expert++) {
+		c.by_expert = by_expert;
+		c.exact = true;
+		c.max_piece = 40;
+		c.tolerance = 1e-4;
+		check_model(&c);
+		c.exact = false;
+		c.tolerance = is_wide(c.model) ? 5e-2 : 2e-2;
+		check_model(&c);
+		c.max_piece = 1; /* graphs, replayed */
+		c.tolerance = is_wide(c.model) ? 5e-2 : 3e-2;
+		check_model(&c);
+	}
+}
+
 int main(int argc, char **argv)
 {
 	static const char *const formats[] = { "formats/qwen3-fp8", "formats/gpt_oss-mxfp4" };
 	enum { N_FORMATS = sizeof(formats) / sizeof(formats[0]) };
-	static struct CMUnitTest tests[2 * N_FIXTURE_MODELS + N_FORMATS];
+	static struct CMUnitTest tests[3 * N_FIXTURE_MODELS + N_FORMATS];
+	static char names[N_FIXTURE_MODELS][80];
 
 	if (argc > 1)
 		cmocka_set_test_filter(argv[1]); /* one by name, with * and ? */
@@ -99,5 +140,12 @@ int main(int argc, char **argv)
 		tests[2 * N_FIXTURE_MODELS + m] = (struct CMUnitTest){ .name = formats[m],
 			                                               .test_func = stays_close_in_its_own_type,
 			                                               .initial_state = (void *)formats[m] };
-	return _cmocka_run_group_tests("models on a GPU", tests, 2 * N_FIXTURE_MODELS + N_FORMATS, find_device, NULL);
+	for (int m = 0; m < N_FIXTURE_MODELS; m++) {
+		(void)snprintf(names[m], sizeof(names[m]), "%s on several devices", fixture_models[m]);
+		tests[2 * N_FIXTURE_MODELS + N_FORMATS + m] =
+		        (struct CMUnitTest){ .name = names[m],
+			                     .test_func = devices_agree_with_the_reference,
+			                     .initial_state = (void *)fixture_models[m] };
+	}
+	return _cmocka_run_group_tests("models on a GPU", tests, 3 * N_FIXTURE_MODELS + N_FORMATS, find_device, NULL);
 }

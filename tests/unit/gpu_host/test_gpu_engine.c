@@ -79,11 +79,14 @@ static void submit(struct eng_engine *e, struct call *call)
 /* Three greedy ones, then one more beside one with log-probabilities and one that draws, then three that draw from
  * some.
  */
-static void ask(const char *backend, const char *kv_dtype, bool no_ahead, struct answer *a, struct eng_stats *ret_stats)
+static void ask_devices(const char *model, const char *backend, const char *kv_dtype, uint32_t n_devices,
+                        bool by_expert, bool no_ahead, struct answer *a, struct eng_stats *ret_stats)
 {
-	const struct eng_options o = { .model_path = test_fixture("models/qwen3"),
+	const struct eng_options o = { .model_path = test_fixture(model),
 		                       .backend = backend,
 		                       .kv_dtype = kv_dtype,
+		                       .tensor_parallel = n_devices,
+		                       .expert_parallel = by_expert,
 		                       .no_ahead = no_ahead };
 	struct eng_engine *e = NULL;
 	struct call calls[N_REQUESTS];
@@ -107,11 +110,13 @@ static void ask(const char *backend, const char *kv_dtype, bool no_ahead, struct
 	eng_engine_close(e);
 }
 
-/* state: what K and V are kept in. */
-static void answers_are_those_of_the_reference(void **state)
+static void ask(const char *backend, const char *kv_dtype, bool no_ahead, struct answer *a, struct eng_stats *ret_stats)
 {
-	static struct answer want, got, behind;
-	struct eng_stats none, ahead, one_by_one;
+	ask_devices("models/qwen3", backend, kv_dtype, 0, false, no_ahead, a, ret_stats);
+}
+
+static void use_host_plugin(void)
+{
 	char exe[4096], path[4200];
 	ssize_t n = readlink("/proc/self/exe", exe, sizeof(exe) - 1);
 
@@ -119,6 +124,78 @@ static void answers_are_those_of_the_reference(void **state)
 	exe[n] = '\0';
 	(void)snprintf(path, sizeof(path), "%s/../../plugin-host", dirname(exe));
 	assert_int_equal(setenv("OCAI_PLUGIN_DIR", path, 1), 0);
+}
+
+/* Through the scheduler, one step ahead: every device knows what was drawn. */
+static void several_devices_answer_as_one(void **state)
+{
+	static const struct {
+		const char *model;
+		uint32_t n;
+		bool by_expert;
+	} cases[] = { { "models/qwen3", 2, false }, { "models/qwen3", 4, false }, { "models/qwen3_moe", 2, true } };
+	static struct answer want, got;
+	struct eng_stats none, ahead;
+
+	(void)state;
+	use_host_plugin();
+	for (size_t c = 0; c < sizeof(cases) / sizeof(cases[0]); c++) {
+		ask_devices(cases[c].model, "ref", NULL, 0, false, false, &want, &none);
+		ask_devices(cases[c].model, "cuda", NULL, cases[c].n, cases[c].by_expert, false, &got, &ahead);
+		assert_true(ahead.n_steps_ahead > ahead.n_steps / 2);
+		for (int i = 0; i < N_REQUESTS; i++) {
+			assert_int_equal(want.n[i], got.n[i]);
+			assert_memory_equal(want.ids[i], got.ids[i], got.n[i] * sizeof(got.ids[i][0]));
+		}
+	}
+}
+
+static void devices_that_make_no_sense_are_refused(void **state)
+{
+	static const struct {
+		const char *backend, *devices;
+		uint32_t n;
+		bool lora;
+		int error;
+		const char *words;
+	} cases[] = {
+		{ "cpu", NULL, 2, false, -ENOTSUP, "backend cpu computes on the host" },
+		{ "cuda", "0,", 0, false, -EINVAL, "expected numbers" },
+		{ "cuda", "a", 0, false, -EINVAL, "expected numbers" },
+		{ "cuda", "0,1", 3, false, -EINVAL, "2 of them, 3 were asked for" },
+		{ "cuda", "1,1", 0, false, -EINVAL, "device 1 twice" },
+		{ "cuda", NULL, 99, false, -EINVAL, "at most 16" },
+		{ "cuda", NULL, 3, false, -ENOTSUP, "cannot be divided among 3 devices" },
+		{ "cuda", NULL, 2, true, -ENOTSUP, "adapters are computed on one device" },
+	};
+
+	(void)state;
+	use_host_plugin();
+	for (size_t c = 0; c < sizeof(cases) / sizeof(cases[0]); c++) {
+		const struct eng_lora lora = { .name = "a", .folder = test_fixture("formats/qwen3-lora/adapter") };
+		struct eng_options o = { .model_path = test_fixture("models/qwen3"),
+			                 .backend = cases[c].backend,
+			                 .devices = cases[c].devices,
+			                 .tensor_parallel = cases[c].n,
+			                 .loras = &lora,
+			                 .n_loras = cases[c].lora };
+		struct eng_engine *e = NULL;
+		struct err err = { 0 };
+
+		assert_int_equal(eng_engine_open(&o, &e, &err), cases[c].error);
+		if (!strstr(err_text(&err), cases[c].words))
+			fail_msg("%s", err_text(&err));
+		assert_null(e);
+	}
+}
+
+/* state: what K and V are kept in. */
+static void answers_are_those_of_the_reference(void **state)
+{
+	static struct answer want, got, behind;
+	struct eng_stats none, ahead, one_by_one;
+
+	use_host_plugin();
 	ask("ref", *state, false, &want, &none);
 	ask("cuda", *state, false, &got, &ahead);
 	ask("cuda", *state, true, &behind, &one_by_one);
@@ -158,6 +235,8 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test_prestate(answers_are_those_of_the_reference, NULL),
 		cmocka_unit_test_prestate(answers_are_those_of_the_reference, "f8"),
+		cmocka_unit_test(several_devices_answer_as_one),
+		cmocka_unit_test(devices_that_make_no_sense_are_refused),
 		cmocka_unit_test(a_type_of_keys_that_a_backend_has_not_is_refused),
 	};
 

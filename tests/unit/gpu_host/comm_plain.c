@@ -1,0 +1,136 @@
+/* The launchers of kernels/gpu/comm.cu in plain loops; see launch_plain.c. One block, and one slot for each parity. */
+#include "plain.h"
+
+#include <errno.h>
+#include <sched.h>
+
+enum { HEAD_BYTES = 256 };
+
+/* What a space begins with. */
+struct head {
+	uint32_t flags[KN_MAX_RANKS];
+	uint32_t epoch;
+};
+
+size_t gk_comm_bytes(size_t slot_bytes)
+{
+	return HEAD_BYTES + 2 * slot_bytes;
+}
+
+static size_t elem_bytes(const struct gk_view *v)
+{
+	return v->elem == GK_F32 ? 4 : 2;
+}
+
+static char *at(const struct gk_view *v, size_t row, size_t col)
+{
+	return (char *)v->p + (row * v->ld + col) * elem_bytes(v);
+}
+
+/* Slot of a rank in this epoch. */
+static char *slot(const struct gk_comm *c, uint32_t rank, uint32_t epoch)
+{
+	return c->spaces[rank] + HEAD_BYTES + (epoch & 1) * c->slot_bytes;
+}
+
+/* false: the group is broken. */
+static bool meet(const struct gk_comm *c, uint32_t epoch)
+{
+	for (uint32_t i = 0; i < c->n_ranks; i++)
+		__atomic_store_n(&((struct head *)c->spaces[i])->flags[c->rank], epoch, __ATOMIC_RELEASE);
+	for (uint32_t i = 0; i < c->n_ranks; i++) {
+		const uint32_t *flag = &((struct head *)c->spaces[c->rank])->flags[i];
+
+		while ((int32_t)(__atomic_load_n(flag, __ATOMIC_ACQUIRE) - epoch) < 0) {
+			if (__atomic_load_n(c->broken, __ATOMIC_ACQUIRE))
+				return false;
+			(void)sched_yield();
+		}
+	}
+	return true;
+}
+
+/* Rows [row0, row0 + n) of `width` columns from `first` on, to the slot. */
+static uint32_t begin(const struct gk_comm *c, const struct gk_view *x, size_t row0, size_t n, size_t first,
+                      size_t width, size_t line)
+{
+	struct head *own = (struct head *)c->spaces[c->rank];
+	uint32_t epoch = ++own->epoch;
+
+	for (size_t i = 0; i < n; i++)
+		memcpy(slot(c, c->rank, epoch) + i * line, at(x, row0 + i, first), width * elem_bytes(x));
+	return epoch;
+}
+
+int gk_all_reduce(const struct gk_ctx *ctx, const struct gk_comm *c, struct gk_view x, struct gk_rows rows,
+                  uint32_t dim)
+{
+	size_t line = dim * elem_bytes(&x), most = c->slot_bytes / line;
+
+	(void)ctx;
+	plain_n_launched++;
+	if (most == 0)
+		return -EINVAL;
+	for (size_t row0 = 0; row0 < rows.bound; row0 += most) {
+		size_t n = row0 >= plain_rows(rows)         ? 0
+		           : plain_rows(rows) - row0 < most ? plain_rows(rows) - row0
+		                                            : most;
+		uint32_t epoch = begin(c, &x, row0, n, 0, dim, line);
+
+		if (!meet(c, epoch))
+			return 0;
+		for (size_t i = 0; i < n * dim; i++) {
+			float sum = 0;
+
+			for (uint32_t r = 0; r < c->n_ranks; r++) {
+				const struct gk_view theirs = { slot(c, r, epoch), x.elem, dim };
+
+				sum += plain_get(&theirs, 0, i);
+			}
+			plain_put(&x, row0 + i / dim, i % dim, sum);
+		}
+	}
+	return 0;
+}
+
+static uint32_t columns(uint32_t rank, uint32_t width, uint32_t total)
+{
+	uint32_t first = rank * width;
+
+	return first >= total ? 0 : total - first < width ? total - first : width;
+}
+
+int gk_all_gather(const struct gk_ctx *ctx, const struct gk_comm *c, struct gk_view x, struct gk_rows rows,
+                  uint32_t width, uint32_t total)
+{
+	size_t line = width * elem_bytes(&x), most = c->slot_bytes / line;
+
+	(void)ctx;
+	plain_n_launched++;
+	if (most == 0)
+		return -EINVAL;
+	for (size_t row0 = 0; row0 < rows.bound; row0 += most) {
+		size_t n = row0 >= plain_rows(rows)         ? 0
+		           : plain_rows(rows) - row0 < most ? plain_rows(rows) - row0
+		                                            : most;
+		uint32_t epoch = begin(c, &x, row0, n, (size_t)c->rank * width, columns(c->rank, width, total), line);
+
+		if (!meet(c, epoch))
+			return 0;
+		for (uint32_t r = 0; r < c->n_ranks; r++) {
+			for (size_t i = 0; i < n && r != c->rank; i++)
+				memcpy(at(&x, row0 + i, (size_t)r * width), slot(c, r, epoch) + i * line,
+				       columns(r, width, total) * elem_bytes(&x));
+		}
+	}
+	return 0;
+}
+
+int gk_clear(const struct gk_ctx *ctx, struct gk_view x, struct gk_rows rows, uint32_t dim)
+{
+	(void)ctx;
+	plain_n_launched++;
+	for (size_t i = 0; i < plain_rows(rows); i++)
+		memset(at(&x, i, 0), 0, dim * elem_bytes(&x));
+	return 0;
+}
