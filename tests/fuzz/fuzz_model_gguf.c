@@ -37,10 +37,11 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	if (!m)
 		return 0;
 	m->backend = be;
+	m->share = model_share_of(be);
 	r = eng_weights_parse("fuzz.gguf", data, size, &m->weights, &err);
 	if (r == 0 && eng_weights_is_gguf(m->weights)) {
 		r = hparams_read_gguf("fuzz.gguf", m->weights, &m->hp, &err);
-		r = r < 0 ? r : model_load(m, "fuzz.gguf", true, &err);
+		r = r < 0 ? r : model_load(m, &m->hp, "fuzz.gguf", true, &err);
 		r = r < 0 ? r : model_finish(m, &err);
 		if (r == 0)
 			one_token(m);

@@ -9,7 +9,7 @@
 #include "gpu/launch.h"
 
 extern _Atomic uint32_t plain_n_launched; /* ranks of a group count together */
-extern bool plain_in_floats;               /* as plain_dot() sums */
+extern bool plain_in_floats;              /* as plain_dot() sums */
 
 static inline float plain_get(const struct gk_view *v, size_t row, size_t i)
 {

@@ -23,7 +23,7 @@ static int find_library(void **state)
 	void *library;
 
 	(void)state;
-	if (n <= 0 || gpu_rt_open(&be.rt, reason, sizeof(reason)) < 0)
+	if (n <= 0 || gpu_rt_open(&be.rt, 0, reason, sizeof(reason)) < 0)
 		return -1;
 	exe[n] = '\0';
 	(void)snprintf(folder, sizeof(folder), "/none:%s/../../hipblaslt-plain", dirname(exe));
