@@ -16,7 +16,7 @@ $(B)/obj/kernels/gpu/%.o: FILE_CFLAGS += -Ikernels
 # Fibers change stacks by longjmp, which _FORTIFY_SOURCE forbids. Warnings are for what has a compiler of its own.
 CXX_OF = $(if $(filter clang%,$(notdir $(lastword $(CC)))),$(patsubst %clang,%clang++,$(CC)),$(patsubst %gcc,%g++,$(CC)))
 GPU_SHIM_CXXFLAGS = -std=gnu++17 -O2 -g -pthread -fno-exceptions -fno-rtti -fno-strict-aliasing -U_FORTIFY_SOURCE \
-	-Wall -Wextra -Wno-unused-parameter -Wno-unused-function -Wno-unknown-pragmas $(if $(WERROR),-Werror) \
+	-Wall -Wextra -Wno-unused-parameter -Wno-unused-function -Wno-unknown-pragmas -Wno-pass-failed $(if $(WERROR),-Werror) \
 	$(if $(SAN),-fsanitize=$(SAN) -fno-omit-frame-pointer -fno-sanitize-recover=all)
 
 # shim_rule WAVE: libgpu_shimWAVE.a
