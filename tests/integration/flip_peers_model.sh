@@ -112,7 +112,12 @@ bad=$spawned
 start_nodes 1 2 3
 herd "$at_registry/m/one:1" one one 1
 was_left_out 1 "$(member 4)" || fail "who lies was not left out"
-sleep 0.5 # node 1 asks whether the artifact is public, for those who come later
+# Node 1 asks whether the artifact is public, for those who come later.
+path=/flip/1/model/$(of 1 one id)
+for _ in {1..100}; do
+	[[ $(ask "$path" range=bytes=0-1048575 "image=$at_registry/m/one:1 $(<"$work/id")" grant=public) == "200 "* ]] && break
+	sleep 0.05
+done
 stop_registry
 herd "$at_registry/m/one:1" one one 2 3
 echo "a peer that lies, and the registry away after the first copy: all have the model"

@@ -257,10 +257,9 @@ static bool table_is_named(const struct img_descriptor *d)
 	return false;
 }
 
-/* The table from a peer: 0, or what the registry is to be asked instead for. */
-static int read_table_of_peers(struct flip_node *node, const struct node_image *image,
-                               const struct flip_blob_desc *desc, bool anyone, struct node_tail **ret_tail,
-                               struct flip_toc **ret_toc)
+/* The table from a peer. -EBADMSG: from one who is left out now. */
+static int read_table_of_one(struct flip_node *node, const struct node_image *image, const struct flip_blob_desc *desc,
+                             bool anyone, struct node_tail **ret_tail, struct flip_toc **ret_toc)
 {
 	CLEANUP(base_buf_done) struct base_buf text = BASE_BUF_INIT(256 << 20);
 	struct node_tail *tail = NULL;
@@ -286,6 +285,18 @@ static int read_table_of_peers(struct flip_node *node, const struct node_image *
 		*ret_tail = tail;
 	else
 		node_tail_free(tail);
+	return r;
+}
+
+/* 0, or what the registry is to be asked instead for. */
+static int read_table_of_peers(struct flip_node *node, const struct node_image *image,
+                               const struct flip_blob_desc *desc, bool anyone, struct node_tail **ret_tail,
+                               struct flip_toc **ret_toc)
+{
+	int r = -EBADMSG;
+
+	for (int i = 0; r == -EBADMSG && i < NODE_PEER_LIES; i++)
+		r = read_table_of_one(node, image, desc, anyone, ret_tail, ret_toc);
 	return r;
 }
 

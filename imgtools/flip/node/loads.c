@@ -16,6 +16,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/clock.h"
 #include "base/sha256.h"
 
 enum { BUCKETS = 4096 /* of the table of loads; a power of two */ };
@@ -82,6 +83,8 @@ static void told(struct node_load *load, struct waiter *w, enum flip_priority pr
 	struct flip_node *node = layer->node;
 	const struct flip_index_chunk *c = flip_index_chunk(layer->index, load->chunk);
 
+	if (priority < FLIP_PREHEAT)
+		atomic_store(&node->urgent_ms, base_now_ms());
 	while (w) {
 		struct waiter *next = w->next;
 
@@ -105,7 +108,7 @@ static void told(struct node_load *load, struct waiter *w, enum flip_priority pr
 		node_queue_failed(node);
 	}
 	if (load->is_queued)
-		node_queue_arrived(node, c->blob_size);
+		node_queue_arrived(node, c->blob_size, load->is_preheat);
 }
 
 /* One of the load's ways has ended. The first that brings it ends the load, else the last. */

@@ -21,6 +21,7 @@ struct node_load {              /* a chunk under way */
 	uint8_t n_again;              /* peers were asked once more, because one has lied */
 	bool is_over;
 	bool is_queued;           /* counted by the queue */
+	bool is_preheat;          /* as what is preheated */
 	struct node_layer *layer; /* a reference */
 	uint32_t chunk;
 	struct flip_object *store; /* a reference */

@@ -94,7 +94,8 @@ struct node_queue_item {
 struct node_queue {
 	pthread_mutex_t lock;
 	struct node_queue_item *first[FLIP_N_PRIORITIES], **last[FLIP_N_PRIORITIES];
-	uint64_t in_flight; /* bytes asked for and not arrived */
+	uint64_t in_flight;         /* bytes asked for and not arrived */
+	uint64_t preheat_in_flight; /* those of them that are preheated */
 	bool is_stopped;
 	int64_t rests_until_ms; /* after a failure; protected by lock */
 	/* What is preheated waits while the machine's own work does (PSI); protected by lock */
@@ -169,7 +170,8 @@ struct flip_node {
 	_Atomic int64_t last_foreground_ms;
 	_Atomic uint64_t n_reads, n_reads_waited, n_read_errors, read_wait_us;
 	_Atomic uint64_t foreground_bytes, prefetch_bytes, background_bytes, preheat_bytes, bad_chunks;
-	_Atomic bool is_dirty; /* something was written since the last sync */
+	_Atomic int64_t urgent_ms; /* something that is not preheated was asked for, or came, last */
+	_Atomic bool is_dirty;     /* something was written since the last sync */
 };
 
 /* ---- layers.c --------------------------------------------------------------------------------------------------- */
@@ -283,7 +285,9 @@ extern const struct flip_peer_provider node_model_provider;
 int node_peers_read(struct node_layer *layer, const struct flip_peer_piece *pieces, size_t n,
                     enum flip_priority priority, int most, flip_peer_done done, void *arg);
 /* A document of a blob from a peer, appended to ret: -ENOENT, or -EXDEV when it is ours to ask the registry for (not
- * with `anyone`). The caller verifies it, and blames *ret_from. */
+ * with `anyone`). The caller verifies it, and blames *ret_from, who is then left out: it may ask NODE_PEER_LIES times.
+ */
+enum { NODE_PEER_LIES = 4 };
 int node_peers_document(struct flip_node *node, const char *kind, const char *digest, const char *ref,
                         const char *manifest, const char *document, bool anyone, struct base_buf *ret,
                         unsigned *ret_from, struct err *err);
@@ -319,8 +323,8 @@ void node_queue_done(struct flip_node *node);
 /* Takes the array of chunk numbers over. */
 void node_queue_add(struct node_layer *layer, uint32_t *chunks, size_t n, enum flip_priority priority);
 /* A queued chunk of `n_bytes` was asked for; it has arrived or failed, which asks for the next. */
-void node_queue_asked(struct flip_node *node, uint64_t n_bytes);
-void node_queue_arrived(struct flip_node *node, uint64_t n_bytes);
+void node_queue_asked(struct flip_node *node, uint64_t n_bytes, bool is_preheat);
+void node_queue_arrived(struct flip_node *node, uint64_t n_bytes, bool is_preheat);
 /* One that failed: nothing is asked ahead for some seconds. */
 void node_queue_failed(struct flip_node *node);
 /* Somebody wants something now, whatever failed before. */

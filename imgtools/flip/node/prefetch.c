@@ -17,7 +17,8 @@ enum {
 	SLICE_BYTES = 4 << 20,
 	REST_MS = 5000,
 	DEFAULT_PRESSURE = 20,
-	PREHEAT_SHARE = 4,       /* of the window: what is preheated takes no more than a quarter */
+	PREHEAT_SHARE = 8, /* of the window: what is preheated takes no more, for it is in the way of what comes next */
+	PREHEAT_REST_MS = 500,   /* after anything else was asked for or came */
 	PREHEAT_PAUSE_US = 50000 /* between chunks when half of the pace is left; longer with less */
 };
 
@@ -95,8 +96,9 @@ static int next_priority(const struct node_queue *q)
 	return -1;
 }
 
-/* With the lock held: whether a chunk may be preheated. While the machine's own work waits it is one at a time, with
- * pauses: 50 ms when half of the pace is left, a second at the least. The keeper comes back for it. */
+/* With the lock held: whether a chunk may be preheated: not while anything else is on its way. While the machine's own
+ * work waits it is one at a time, with pauses: 50 ms when half of the pace is left, a second at the least. The keeper
+ * comes back for it. */
 static bool may_preheat(struct flip_node *node, uint64_t window)
 {
 	struct node_queue *q = &node->queue;
@@ -109,7 +111,8 @@ static bool may_preheat(struct flip_node *node, uint64_t window)
 	if (factor < 1 &&
 	    (q->in_flight || (double)(now - q->preheated_us) < (1 / factor - 1) * (double)PREHEAT_PAUSE_US))
 		return false;
-	if (q->in_flight >= window / PREHEAT_SHARE)
+	if (q->in_flight > q->preheat_in_flight || q->in_flight >= window / PREHEAT_SHARE ||
+	    base_now_ms() - atomic_load(&node->urgent_ms) < PREHEAT_REST_MS)
 		return false;
 	q->preheated_us = now;
 	return true;
@@ -181,14 +184,16 @@ void node_queue_add(struct node_layer *layer, uint32_t *chunks, size_t n, enum f
 	pump_soon(layer->node);
 }
 
-void node_queue_asked(struct flip_node *node, uint64_t n_bytes)
+void node_queue_asked(struct flip_node *node, uint64_t n_bytes, bool is_preheat)
 {
 	pthread_mutex_lock(&node->queue.lock);
 	node->queue.in_flight += n_bytes;
+	if (is_preheat)
+		node->queue.preheat_in_flight += n_bytes;
 	pthread_mutex_unlock(&node->queue.lock);
 }
 
-void node_queue_arrived(struct flip_node *node, uint64_t n_bytes)
+void node_queue_arrived(struct flip_node *node, uint64_t n_bytes, bool is_preheat)
 {
 	struct node_queue *q = &node->queue;
 	uint64_t window = node->opts.prefetch_window ? node->opts.prefetch_window : DEFAULT_WINDOW;
@@ -196,6 +201,8 @@ void node_queue_arrived(struct flip_node *node, uint64_t n_bytes)
 
 	pthread_mutex_lock(&q->lock);
 	q->in_flight -= n_bytes;
+	if (is_preheat)
+		q->preheat_in_flight -= n_bytes;
 	/* Not for each chunk: a job when half of the window is free. */
 	go_on = q->in_flight <= window / 2 && !rests(q) && next_priority(q) >= 0;
 	pthread_mutex_unlock(&q->lock);

@@ -174,6 +174,8 @@ void node_read(struct node_layer *layer, const struct flip_index_object *object,
 		flip_fetch_raise(node->fetch, raised[i], FLIP_FOREGROUND);
 	for (size_t i = 0; i < n_raised_at; i++) /* not with the lock: it may tell of what failed */
 		flip_peers_raise(node->peers, layer->digest, raised_at[i], FLIP_FOREGROUND);
+	if (n_asked || n_raised || n_raised_at)
+		atomic_store(&layer->node->urgent_ms, base_now_ms());
 	if (n_asked)
 		node_loads_submit(layer, asked, n_asked, FLIP_FOREGROUND, FLIP_PEER_RELAY, NODE_WHY_OURS);
 	free(asked);
@@ -213,8 +215,10 @@ static struct node_load *load_ahead(struct node_layer *layer, uint32_t chunk, st
 	pthread_mutex_lock(&node->loads_lock);
 	if (!node_loads_find(node, layer, chunk) && !chunk_is_there(flip_index_chunk(layer->index, chunk), store)) {
 		l = node_loads_new(layer, chunk, store, priority);
-		if (l)
+		if (l) {
 			l->is_queued = true;
+			l->is_preheat = priority == FLIP_PREHEAT;
+		}
 	}
 	pthread_mutex_unlock(&node->loads_lock);
 	return l;
@@ -244,7 +248,8 @@ uint64_t node_load_chunks(struct node_layer *layer, const uint32_t *chunks, size
 		if (!l)
 			continue;
 		n_bytes += flip_index_chunk(layer->index, chunks[i])->blob_size;
-		node_queue_asked(layer->node, flip_index_chunk(layer->index, chunks[i])->blob_size);
+		node_queue_asked(layer->node, flip_index_chunk(layer->index, chunks[i])->blob_size,
+		                 priority == FLIP_PREHEAT);
 		/* Each by itself, so that a reader raises just the one that he waits for; fetch puts those that lie
 		 * together into one request. */
 		node_loads_submit(layer, &l, 1, priority, FLIP_PEER_RELAY, NODE_WHY_OURS);
