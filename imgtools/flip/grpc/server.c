@@ -19,6 +19,7 @@ enum {
 	READ_SIZE = 64 << 10,
 	WRITE_SIZE = 64 << 10,
 	MAX_WRITES = 16, /* of one connection in a round */
+	DRAINS = 16,     /* at the end of one */
 	STOP_MS = 500,   /* for the last words to those who do not read */
 	ACCEPT_MS = 200, /* after accept() failed for want of something */
 };
@@ -58,6 +59,10 @@ static void disconnect(struct flip_grpc_loop *l, struct connection *c)
 		c->next->prev = c->prev;
 	l->n_connections--;
 	flip_grpc_session_free(c->session);
+	/* What came and nobody reads would make the other side's socket forget our last words. */
+	(void)shutdown(c->fd, SHUT_WR);
+	for (int i = 0; i < DRAINS && recv(c->fd, l->in, sizeof(l->in), 0) > 0; i++)
+		continue;
 	(void)close(c->fd);
 	free(c);
 }
