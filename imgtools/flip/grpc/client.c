@@ -237,6 +237,11 @@ static int write_some(struct flip_grpc_client *c)
 		n = send(c->fd, c->out, c->out_size, MSG_NOSIGNAL);
 		if (n < 0 && errno == EINTR)
 			continue;
+		if (n < 0 && (errno == EPIPE || errno == ECONNRESET)) {
+			/* What the peer said before it closed is still to be read; then the end is seen. */
+			c->out_size = 0;
+			return 0;
+		}
 		if (n < 0)
 			return errno == EAGAIN ? 0 : -errno;
 		c->out += n;
