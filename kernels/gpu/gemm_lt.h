@@ -24,6 +24,7 @@
 #include <string.h>
 
 #include "gpu/gemm.h"
+#include "gpu/vendor.h"
 
 enum {
 	WORKSPACE_BYTES = 64 << 20,
@@ -58,33 +59,16 @@ struct gpu_gemm {
 
 /* ---- Opening ---- */
 
-static void *lt_open_in(const char *folders, const char *name)
-{
-	char path[4096];
-
-	while (folders && *folders) {
-		size_t n = strcspn(folders, ":");
-		void *library = NULL;
-
-		if (n > 0 && (size_t)snprintf(path, sizeof(path), "%.*s/%s", (int)n, folders, name) < sizeof(path))
-			library = dlopen(path, RTLD_NOW | RTLD_LOCAL);
-		if (library)
-			return library;
-		folders += n + (folders[n] == ':');
-	}
-	return NULL;
-}
-
 static void *lt_open(void)
 {
 	void *library = NULL;
 
 	for (const char *const *name = lt_names; !library && *name; name++)
-		library = lt_open_in(getenv("OCAI_GPU_LIBS"), *name);
+		library = gpu_open_in(getenv("OCAI_GPU_LIBS"), *name);
 	for (const char *const *name = lt_names; !library && *name; name++)
 		library = dlopen(*name, RTLD_NOW | RTLD_LOCAL);
 	for (const char *const *name = lt_names; !library && *name; name++)
-		library = lt_open_in(lt_folders, *name);
+		library = gpu_open_in(lt_folders, *name);
 	return library;
 }
 

@@ -10,6 +10,7 @@
 #include <string.h>
 
 #include "gpu/nccl.h"
+#include "gpu/vendor.h"
 
 typedef struct nccl_comm_object *nccl_comm;
 enum { NCCL_SUCCESS = 0, NCCL_FLOAT32 = 7, NCCL_BFLOAT16 = 9, NCCL_SUM = 0, LEAST_VERSION = 21000 /* bfloat16 */ };
@@ -30,23 +31,6 @@ struct gpu_nccl {
 	atomic_bool is_aborted;
 	nccl_comm comms[KN_MAX_RANKS];
 };
-
-static void *open_in_folders(const char *folders, const char *name)
-{
-	char path[4096];
-
-	while (folders && *folders) {
-		size_t n = strcspn(folders, ":");
-		void *library = NULL;
-
-		if (n > 0 && (size_t)snprintf(path, sizeof(path), "%.*s/%s", (int)n, folders, name) < sizeof(path))
-			library = dlopen(path, RTLD_NOW | RTLD_LOCAL);
-		if (library)
-			return library;
-		folders += n + (folders[n] == ':');
-	}
-	return dlopen(name, RTLD_NOW | RTLD_LOCAL);
-}
 
 static bool resolve(void *library, struct functions *f)
 {
@@ -73,10 +57,12 @@ static bool resolve(void *library, struct functions *f)
 struct gpu_nccl *gpu_nccl_open(const char *kind, const int *devices, uint32_t n, char *reason, size_t reason_bytes)
 {
 	const char *name = strcmp(kind, "hip") == 0 ? "librccl.so.1" : "libnccl.so.2";
-	void *library = open_in_folders(getenv("OCAI_GPU_LIBS"), name);
+	void *library = gpu_open_in(getenv("OCAI_GPU_LIBS"), name);
 	struct gpu_nccl *nccl = calloc(1, sizeof(*nccl));
 	int version = 0, r;
 
+	if (!library)
+		library = dlopen(name, RTLD_NOW | RTLD_LOCAL);
 	if (!library || !nccl) {
 		(void)snprintf(reason, reason_bytes, "%s is not here", name);
 		free(nccl);

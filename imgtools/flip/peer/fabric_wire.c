@@ -13,6 +13,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "peer/wire.h"
+
 enum { VERSION = 1, MAC = 16, HEAD_TEXTS = sizeof(((struct peer_head *)0)->holders) };
 
 static const struct {
@@ -29,21 +31,6 @@ static const struct {
 	[PEER_MSG_TAKEN] = { 4, 4 },
 	[PEER_MSG_END] = { 8, 8 },
 };
-
-static void put(uint8_t *out, uint64_t v, unsigned n)
-{
-	for (unsigned i = 0; i < n; i++)
-		out[i] = (uint8_t)(v >> 8 * i);
-}
-
-static uint64_t get(const uint8_t *in, unsigned n)
-{
-	uint64_t v = 0;
-
-	for (unsigned i = 0; i < n; i++)
-		v |= (uint64_t)in[i] << 8 * i;
-	return v;
-}
 
 /* ---- Secrets -------------------------------------------------------------------------------------------------- */
 
@@ -117,8 +104,8 @@ static size_t write_head(const struct peer_head *h, uint8_t *b)
 {
 	size_t n_holders = strnlen(h->holders, sizeof(h->holders)), n_words = strnlen(h->words, sizeof(h->words));
 
-	put(b + 4, (uint64_t)h->status, 2);
-	put(b + 6, n_holders, 2);
+	peer_put_le(b + 4, (uint64_t)h->status, 2);
+	peer_put_le(b + 6, n_holders, 2);
 	memcpy(b + 8, h->holders, n_holders);
 	memcpy(b + 8 + n_holders, h->words, n_words);
 	return 8 + n_holders + n_words;
@@ -127,7 +114,7 @@ static size_t write_head(const struct peer_head *h, uint8_t *b)
 /* The body's size. */
 static size_t write_body(const struct peer_message *m, uint8_t *b)
 {
-	put(b, m->question, 4);
+	peer_put_le(b, m->question, 4);
 	switch (m->type) {
 	case PEER_MSG_HELLO:
 		memcpy(b, m->nonce, PEER_NONCE);
@@ -135,10 +122,10 @@ static size_t write_body(const struct peer_message *m, uint8_t *b)
 	case PEER_MSG_JOIN:
 		memcpy(b, m->nonce, PEER_NONCE);
 		memcpy(b + PEER_NONCE, m->proof, PEER_NONCE);
-		put(b + 2 * PEER_NONCE, m->key, 8);
-		put(b + 2 * PEER_NONCE + 8, m->base, 8);
-		put(b + 2 * PEER_NONCE + 16, m->slot_size, 4);
-		put(b + 2 * PEER_NONCE + 20, m->n_slots, 4);
+		peer_put_le(b + 2 * PEER_NONCE, m->key, 8);
+		peer_put_le(b + 2 * PEER_NONCE + 8, m->base, 8);
+		peer_put_le(b + 2 * PEER_NONCE + 16, m->slot_size, 4);
+		peer_put_le(b + 2 * PEER_NONCE + 20, m->n_slots, 4);
 		return 2 * PEER_NONCE + 24;
 	case PEER_MSG_WELCOME:
 		memcpy(b, m->proof, PEER_NONCE);
@@ -147,15 +134,15 @@ static size_t write_body(const struct peer_message *m, uint8_t *b)
 		memcpy(b, m->data, m->size);
 		return m->size;
 	case PEER_MSG_QUESTION:
-		put(b + 4, m->total, 4);
-		put(b + 8, m->at, 4);
+		peer_put_le(b + 4, m->total, 4);
+		peer_put_le(b + 8, m->at, 4);
 		memcpy(b + 12, m->data, m->size);
 		return 12 + m->size;
 	case PEER_MSG_HEAD:
 		return write_head(m->head, b);
 	case PEER_MSG_DATA:
-		put(b + 4, m->slot, 4);
-		put(b + 8, m->size, 4);
+		peer_put_le(b + 4, m->slot, 4);
+		peer_put_le(b + 8, m->size, 4);
 		return 12;
 	case PEER_MSG_INLINE:
 		memcpy(b + 4, m->data, m->size);
@@ -163,7 +150,7 @@ static size_t write_body(const struct peer_message *m, uint8_t *b)
 	case PEER_MSG_TAKEN:
 		return 4;
 	case PEER_MSG_END:
-		put(b + 4, m->was_cut, 4);
+		peer_put_le(b + 4, m->was_cut, 4);
 		return 8;
 	}
 	return 0;
@@ -180,8 +167,8 @@ int peer_message_write(const struct peer_message *m, struct peer_seal *seal, uin
 	n = write_body(m, out + PEER_MESSAGE_HEAD);
 	out[0] = (uint8_t)m->type;
 	out[1] = VERSION;
-	put(out + 2, n, 2);
-	put(out + 4, seal->number++, 4);
+	peer_put_le(out + 2, n, 2);
+	peer_put_le(out + 4, seal->number++, 4);
 	if (mac_of(seal, out, PEER_MESSAGE_HEAD + n, out + 8) < 0)
 		return -ENOMEM;
 	return (int)(PEER_MESSAGE_HEAD + n);
@@ -199,8 +186,8 @@ static void take_text(char *to, size_t room, const uint8_t *from, size_t n)
 
 static int parse_head(const uint8_t *b, size_t n, struct peer_head *ret)
 {
-	unsigned status = (unsigned)get(b + 4, 2);
-	size_t n_holders = (size_t)get(b + 6, 2);
+	unsigned status = (unsigned)peer_get_le(b + 4, 2);
+	size_t n_holders = (size_t)peer_get_le(b + 6, 2);
 
 	if (status < 100 || status > 599 || n_holders >= HEAD_TEXTS || n_holders > n - 8)
 		return -EBADMSG;
@@ -216,10 +203,10 @@ static int parse_join(const uint8_t *b, struct peer_message *m)
 {
 	m->nonce = b;
 	m->proof = b + PEER_NONCE;
-	m->key = get(b + 2 * PEER_NONCE, 8);
-	m->base = get(b + 2 * PEER_NONCE + 8, 8);
-	m->slot_size = (uint32_t)get(b + 2 * PEER_NONCE + 16, 4);
-	m->n_slots = (uint32_t)get(b + 2 * PEER_NONCE + 20, 4);
+	m->key = peer_get_le(b + 2 * PEER_NONCE, 8);
+	m->base = peer_get_le(b + 2 * PEER_NONCE + 8, 8);
+	m->slot_size = (uint32_t)peer_get_le(b + 2 * PEER_NONCE + 16, 4);
+	m->n_slots = (uint32_t)peer_get_le(b + 2 * PEER_NONCE + 20, 4);
 	return m->slot_size < PEER_SLOT_MIN || m->slot_size > PEER_SLOT_MAX || !m->n_slots ||
 	                       m->n_slots > PEER_SLOTS_MAX || m->base > UINT64_MAX - (uint64_t)m->slot_size * m->n_slots
 	               ? -EBADMSG
@@ -229,7 +216,7 @@ static int parse_join(const uint8_t *b, struct peer_message *m)
 static int parse_body(const uint8_t *b, size_t n, struct peer_message *m, struct peer_head *ret_head)
 {
 	if (m->type >= PEER_MSG_QUESTION)
-		m->question = (uint32_t)get(b, 4);
+		m->question = (uint32_t)peer_get_le(b, 4);
 	switch (m->type) {
 	case PEER_MSG_HELLO:
 		m->nonce = b;
@@ -244,16 +231,16 @@ static int parse_body(const uint8_t *b, size_t n, struct peer_message *m, struct
 		m->size = (uint32_t)n;
 		return 0;
 	case PEER_MSG_QUESTION:
-		m->total = (uint32_t)get(b + 4, 4);
-		m->at = (uint32_t)get(b + 8, 4);
+		m->total = (uint32_t)peer_get_le(b + 4, 4);
+		m->at = (uint32_t)peer_get_le(b + 8, 4);
 		m->data = b + 12;
 		m->size = (uint32_t)(n - 12);
 		return m->total > PEER_MAX_QUESTION || m->at > m->total || m->size > m->total - m->at ? -EBADMSG : 0;
 	case PEER_MSG_HEAD:
 		return parse_head(b, n, ret_head);
 	case PEER_MSG_DATA:
-		m->slot = (uint32_t)get(b + 4, 4);
-		m->size = (uint32_t)get(b + 8, 4);
+		m->slot = (uint32_t)peer_get_le(b + 4, 4);
+		m->size = (uint32_t)peer_get_le(b + 8, 4);
 		return m->slot >= PEER_SLOTS_MAX || !m->size || m->size > PEER_SLOT_MAX ? -EBADMSG : 0;
 	case PEER_MSG_INLINE:
 		m->data = b + 4;
@@ -262,7 +249,7 @@ static int parse_body(const uint8_t *b, size_t n, struct peer_message *m, struct
 	case PEER_MSG_TAKEN:
 		return 0;
 	case PEER_MSG_END:
-		m->was_cut = get(b + 4, 4) != 0;
+		m->was_cut = peer_get_le(b + 4, 4) != 0;
 		return 0;
 	}
 	return -EBADMSG;
@@ -278,9 +265,9 @@ int peer_message_parse(const uint8_t *in, size_t size, struct peer_seal *seal, s
 	if (size < PEER_MESSAGE_HEAD || size > PEER_MESSAGE_MAX || in[0] < PEER_MSG_HELLO || in[0] > PEER_MSG_END ||
 	    in[1] != VERSION)
 		return -EBADMSG;
-	n = (size_t)get(in + 2, 2);
+	n = (size_t)peer_get_le(in + 2, 2);
 	if (n != size - PEER_MESSAGE_HEAD || n < bodies[in[0]].least || n > bodies[in[0]].most ||
-	    get(in + 4, 4) != seal->number || seal->number == UINT32_MAX)
+	    peer_get_le(in + 4, 4) != seal->number || seal->number == UINT32_MAX)
 		return -EBADMSG;
 	if (mac_of(seal, in, size, mac) < 0)
 		return -ENOMEM;
@@ -312,7 +299,7 @@ static int add_field(struct base_buf *buf, unsigned i, const char *text)
 
 	if (n > PEER_MAX_QUESTION)
 		return -E2BIG;
-	put(head + 1, n, 3);
+	peer_put_le(head + 1, n, 3);
 	(void)base_buf_append(buf, head, sizeof(head));
 	return base_buf_append(buf, text, n);
 }
@@ -365,7 +352,7 @@ int peer_fields_parse(const void *data, size_t size, struct peer_fields *ret)
 
 		if (size - at < 4)
 			break;
-		n = (size_t)get(p + at + 1, 3);
+		n = (size_t)peer_get_le(p + at + 1, 3);
 		if (i <= last || i >= PEER_N_FIELDS || n > size - at - 4 || memchr(p + at + 4, '\0', n) ||
 		    memchr(p + at + 4, '\n', n))
 			break;

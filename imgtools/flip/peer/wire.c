@@ -9,34 +9,19 @@
 
 /* ---- Frames --------------------------------------------------------------------------------------------------- */
 
-static void put(uint8_t *out, uint64_t v, unsigned n)
-{
-	for (unsigned i = 0; i < n; i++)
-		out[i] = (uint8_t)(v >> 8 * i);
-}
-
-static uint64_t get(const uint8_t *in, unsigned n)
-{
-	uint64_t v = 0;
-
-	for (unsigned i = 0; i < n; i++)
-		v |= (uint64_t)in[i] << 8 * i;
-	return v;
-}
-
 void peer_frame_write(const struct peer_frame *f, uint8_t out[PEER_FRAME_SIZE])
 {
 	memset(out, 0, PEER_FRAME_SIZE);
 	out[0] = (uint8_t)f->form;
-	put(out + 4, f->size, 4);
-	put(out + 8, f->offset, 8);
-	put(out + 16, f->inner, 8);
+	peer_put_le(out + 4, f->size, 4);
+	peer_put_le(out + 8, f->offset, 8);
+	peer_put_le(out + 16, f->inner, 8);
 }
 
 int peer_frame_parse(const uint8_t in[PEER_FRAME_SIZE], struct peer_frame *ret_frame)
 {
-	struct peer_frame f = { (enum peer_frame_form)in[0], (uint32_t)get(in + 4, 4), get(in + 8, 8),
-		                get(in + 16, 8) };
+	struct peer_frame f = { (enum peer_frame_form)in[0], (uint32_t)peer_get_le(in + 4, 4), peer_get_le(in + 8, 8),
+		                peer_get_le(in + 16, 8) };
 	bool has_data = in[0] >= PEER_FRAME_PACKED && in[0] <= PEER_FRAME_ZSTD;
 
 	if (in[0] < PEER_FRAME_PACKED || in[0] > PEER_FRAME_END || in[1] || in[2] || in[3])

@@ -13,6 +13,22 @@
 #include "fetch/fetch.h"
 #include "peer/peer.h"
 
+/* Numbers of n bytes, the lowest first. */
+static inline void peer_put_le(uint8_t *out, uint64_t v, unsigned n)
+{
+	for (unsigned i = 0; i < n; i++)
+		out[i] = (uint8_t)(v >> 8 * i);
+}
+
+static inline uint64_t peer_get_le(const uint8_t *in, unsigned n)
+{
+	uint64_t v = 0;
+
+	for (unsigned i = 0; i < n; i++)
+		v |= (uint64_t)in[i] << 8 * i;
+	return v;
+}
+
 enum { PEER_FRAME_SIZE = 24 };
 
 enum peer_frame_form {

@@ -1,6 +1,7 @@
 /* The scheduler's use of memory: prefixes computed once, requests set back instead of aborted, clients taken in
  * turn, and speculation; always the same output as one request alone gives. */
 #include "sched/draft.h"
+#include "cache_dir.h"
 #include "sched_test.h"
 
 static void a_prompt_seen_before_is_not_computed_again(void **state)
@@ -382,24 +383,6 @@ static void flushing_forgets_prefixes_but_not_under_load(void **state)
 }
 
 /* ---- The disk ---- */
-
-static char cache_dir[64];
-
-static int make_cache_dir(void **state)
-{
-	(void)state;
-	(void)snprintf(cache_dir, sizeof(cache_dir), "/tmp/ocai-sched-cache-XXXXXX");
-	return mkdtemp(cache_dir) ? 0 : -1;
-}
-
-static int remove_cache_dir(void **state)
-{
-	char cmd[128];
-
-	(void)state;
-	(void)snprintf(cmd, sizeof(cmd), "rm -rf '%s'", cache_dir);
-	return system(cmd);
-}
 
 static void world_on_disk(struct world *w, uint32_t max_running, uint32_t n_pages)
 {

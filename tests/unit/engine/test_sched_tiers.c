@@ -3,12 +3,12 @@
 #include <signal.h>
 #include <sys/resource.h>
 
+#include "cache_dir.h"
 #include "sched_test.h"
 
 enum { POOL = 24, LONG = 48 };
 
 static bool write_through, may_refuse;
-static char cache_dir[64];
 static atomic_uint n_notes;
 
 static void note(void *arg, const char *text)
@@ -339,22 +339,6 @@ static void other_weights_have_no_use_for_any_page(void **state)
 }
 
 /* ---- With the disk behind it ---- */
-
-static int make_cache_dir(void **state)
-{
-	(void)state;
-	(void)snprintf(cache_dir, sizeof(cache_dir), "/tmp/ocai-sched-tiers-XXXXXX");
-	return mkdtemp(cache_dir) ? 0 : -1;
-}
-
-static int remove_cache_dir(void **state)
-{
-	char cmd[128];
-
-	(void)state;
-	(void)snprintf(cmd, sizeof(cmd), "rm -rf '%s'", cache_dir);
-	return system(cmd);
-}
 
 /* Pages reach the disk by way of the host, of the pool and of the host alone, and come back the same way. */
 static void a_restart_finds_prompts_on_disk(void **state)

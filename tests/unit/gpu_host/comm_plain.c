@@ -62,6 +62,14 @@ static uint32_t begin(const struct gk_comm *c, const struct gk_view *x, size_t r
 	return epoch;
 }
 
+/* Of the rows that there are: from row0 on, at most `most`. */
+static size_t rows_from(struct gk_rows rows, size_t row0, size_t most)
+{
+	size_t n = plain_rows(rows);
+
+	return row0 >= n ? 0 : n - row0 < most ? n - row0 : most;
+}
+
 int gk_all_reduce(const struct gk_ctx *ctx, const struct gk_comm *c, struct gk_view x, struct gk_rows rows,
                   uint32_t dim)
 {
@@ -72,9 +80,7 @@ int gk_all_reduce(const struct gk_ctx *ctx, const struct gk_comm *c, struct gk_v
 	if (most == 0)
 		return -EINVAL;
 	for (size_t row0 = 0; row0 < rows.bound; row0 += most) {
-		size_t n = row0 >= plain_rows(rows)         ? 0
-		           : plain_rows(rows) - row0 < most ? plain_rows(rows) - row0
-		                                            : most;
+		size_t n = rows_from(rows, row0, most);
 		uint32_t epoch = begin(c, &x, row0, n, 0, dim, line);
 
 		if (!meet(c, epoch))
@@ -110,9 +116,7 @@ int gk_all_gather(const struct gk_ctx *ctx, const struct gk_comm *c, struct gk_v
 	if (most == 0)
 		return -EINVAL;
 	for (size_t row0 = 0; row0 < rows.bound; row0 += most) {
-		size_t n = row0 >= plain_rows(rows)         ? 0
-		           : plain_rows(rows) - row0 < most ? plain_rows(rows) - row0
-		                                            : most;
+		size_t n = rows_from(rows, row0, most);
 		uint32_t epoch = begin(c, &x, row0, n, (size_t)c->rank * width, columns(c->rank, width, total), line);
 
 		if (!meet(c, epoch))
