@@ -253,7 +253,7 @@ GPU_TEST(products_of_rows_that_do_not_mind_their_company)
 				          c == 1 ? 70u : 33u,
 				          cols_for(test_types[t], c == 1 ? 1100 : 130),
 				          c == 2 ? 2u : 1u,
-				          c == 1 ? (uint32_t)GK_BF16 : GK_F32,
+				          (uint32_t)(c == 1 ? GK_BF16 : GK_F32),
 				          c == 2,
 				          false,
 				          c > 0,
@@ -334,7 +334,7 @@ GPU_TEST(rows_in_bytes_meet_matrices_of_four_and_eight_bits)
 	test_ctx.bytes = true;
 	for (uint32_t type : types) {
 		for (uint32_t n = 1; n <= 4; n++) {
-			const shape plain = { type, n, 37, cols_for(type, 40 + 500 * n), n == 2 ? 2u : 1u, n == 3 ? (uint32_t)GK_BF16 : GK_F32,
+			const shape plain = { type, n, 37, cols_for(type, 40 + 500 * n), n == 2 ? 2u : 1u, (uint32_t)(n == 3 ? GK_BF16 : GK_F32),
 				              false, n > 1, n > 2, n != 2, false };
 			const shape gated = { type, n, 21, cols_for(type, 2600), 2, GK_F32, true, true, true, false, false };
 
