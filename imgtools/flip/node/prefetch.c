@@ -106,7 +106,8 @@ static bool may_preheat(struct flip_node *node, uint64_t window)
 	double factor;
 
 	(void)peer_pressure_look(&q->pressure, node->opts.pressure_dir ? node->opts.pressure_dir : PEER_PRESSURE_DIR,
-	                         node->opts.preheat_pressure ? node->opts.preheat_pressure : DEFAULT_PRESSURE, now);
+	                         node->opts.preheat_pressure ? node->opts.preheat_pressure : DEFAULT_PRESSURE, now,
+	                         peer_process_cpu_us());
 	factor = q->pressure.factor;
 	if (factor < 1 &&
 	    (q->in_flight || (double)(now - q->preheated_us) < (1 / factor - 1) * (double)PREHEAT_PAUSE_US))

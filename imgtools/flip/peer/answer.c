@@ -339,10 +339,15 @@ static int next_frame(struct flip_peer_answer *a)
 
 void peer_pace(struct flip_peers *p, size_t n, enum flip_priority priority)
 {
+	/* Each thread adds what it has taken since it came by last. */
+	static _Thread_local uint64_t counted_us;
+	uint64_t taken_us = peer_thread_cpu_us();
 	int64_t wait;
 
 	pthread_mutex_lock(&p->pressure_lock);
-	if (peer_pressure_look(&p->pressure, p->o.pressure_dir, p->o.psi_percent, peer_now_us())) {
+	p->own_us += taken_us - counted_us;
+	counted_us = taken_us;
+	if (peer_pressure_look(&p->pressure, p->o.pressure_dir, p->o.psi_percent, peer_now_us(), p->own_us)) {
 		peer_bucket_throttle(&p->up, p->pressure.factor);
 		atomic_store(&p->pace_percent, (unsigned)(p->pressure.factor * 100));
 	}

@@ -1,5 +1,5 @@
 /* See limit.h. The workload comes first: when it has to wait for the processor, the disk or memory, what we do for
- * others is cut down by as much as it waits too long, within two seconds to a fiftieth, and comes back slowly. */
+ * others is cut down, within two seconds to a fiftieth, and comes back slowly. */
 #include "peer/limit.h"
 
 #include <errno.h>
@@ -11,9 +11,13 @@
 #include <unistd.h>
 
 #include "base/cleanup.h"
+#include "base/threadpool.h"
 
 enum { LOOK_US = 500000 };
 #define LEAST 0.02 /* of the rate, under pressure: askers must not take us for dead */
+/* Per cent: of the time that somebody waits for a processor, beyond which they are scarce; of the processors that we take then. */
+#define CPU_WAITS 2.0
+#define CPU_SHARE 1.5
 
 int64_t peer_now_us(void)
 {
@@ -21,6 +25,23 @@ int64_t peer_now_us(void)
 
 	(void)clock_gettime(CLOCK_MONOTONIC, &ts);
 	return (int64_t)ts.tv_sec * 1000000 + ts.tv_nsec / 1000;
+}
+
+static uint64_t clock_us(clockid_t id)
+{
+	struct timespec ts;
+
+	return clock_gettime(id, &ts) == 0 ? (uint64_t)ts.tv_sec * 1000000 + (uint64_t)ts.tv_nsec / 1000 : 0;
+}
+
+uint64_t peer_thread_cpu_us(void)
+{
+	return clock_us(CLOCK_THREAD_CPUTIME_ID);
+}
+
+uint64_t peer_process_cpu_us(void)
+{
+	return clock_us(CLOCK_PROCESS_CPUTIME_ID);
 }
 
 /* ---- Buckets -------------------------------------------------------------------------------------------------- */
@@ -153,26 +174,32 @@ void peer_pressure_init(struct peer_pressure *p)
 	*p = (struct peer_pressure){ .factor = 1 };
 }
 
-bool peer_pressure_look(struct peer_pressure *p, const char *dir, double max_percent, int64_t now_us)
+bool peer_pressure_look(struct peer_pressure *p, const char *dir, double max_percent, int64_t now_us, uint64_t own_us)
 {
 	int64_t passed = now_us - p->at_us;
-	double worst;
+	double worst, cut, may_rise = 0.05;
 
 	if (max_percent >= 100 || passed < LOOK_US)
 		return false;
+	p->share = p->at_us && own_us > p->own_us
+	                   ? (double)(own_us - p->own_us) * 100 / (double)passed / base_cpu_count()
+	                   : 0;
+	p->own_us = own_us;
 	p->at_us = now_us;
 	p->cpu = read_one(dir, "cpu", passed, &p->total_us[0]);
 	p->io = read_one(dir, "io", passed, &p->total_us[1]);
 	p->memory = read_one(dir, "memory", passed, &p->total_us[2]) * 4; /* waiting for memory hurts most */
-	worst = p->cpu > p->io ? p->cpu : p->io;
-	worst = worst > p->memory ? worst : p->memory;
-	if (worst > max_percent) {
-		double cut = max_percent / worst;
-
+	worst = p->io > p->memory ? p->io : p->memory;
+	cut = worst > max_percent ? max_percent / worst : 1;
+	if (p->cpu > CPU_WAITS) {
+		cut = p->share * cut > CPU_SHARE ? CPU_SHARE / p->share : cut;
+		may_rise = p->factor / 10; /* what we take has to be seen before more is taken */
+	}
+	if (cut < 1) {
 		p->factor *= cut < 0.25 ? 0.25 : cut > 0.75 ? 0.75 : cut;
 		p->factor = p->factor < LEAST ? LEAST : p->factor;
 	} else {
-		p->factor = p->factor + 0.05 > 1 ? 1 : p->factor + 0.05;
+		p->factor = p->factor + may_rise > 1 ? 1 : p->factor + may_rise;
 	}
 	return true;
 }

@@ -63,7 +63,7 @@ struct flip_peers_opts {
 	unsigned max_uploads;         /* requests that are served at once; 0: 32 */
 	unsigned max_asked;           /* requests of ours at once; 0: 32 */
 	unsigned disk_queue;          /* reads of the store at once for others; 0: 4 */
-	unsigned psi_percent;     /* pressure (some avg10 of cpu, io, memory) beyond which uploads are throttled; 0: 20;
+	unsigned psi_percent;     /* pressure (limit.h) beyond which uploads are throttled; 0: 20;
 	                             100: never */
 	const char *pressure_dir; /* where it is read (limit.h); NULL: /proc/pressure */
 	uint64_t cache_bytes;     /* pieces as they came, kept in memory for others; 0: 64 MiB */

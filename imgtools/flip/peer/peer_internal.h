@@ -207,6 +207,7 @@ struct flip_peers {
 	_Atomic unsigned pace_percent; /* what the machine's pressure leaves us */
 	pthread_mutex_t pressure_lock;
 	struct peer_pressure pressure;
+	uint64_t own_us; /* processor time of answers; protected by pressure_lock */
 };
 
 /* asking.c; with the lock where it says so */

@@ -6,6 +6,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "base/threadpool.h"
 #include "peer/auth.h"
 #include "peer/limit.h"
 #include "peer/member.h"
@@ -515,6 +516,39 @@ static void write_pressure(const char *dir, const char *name, const char *text)
 	assert_int_equal(fclose(f), 0);
 }
 
+/* Whoever waits for a processor is left nearly all of it, however long he waits. */
+static void processors_are_left_to_those_who_wait(void **state)
+{
+	char dir[] = "/tmp/test-psi-XXXXXX", path[256];
+	struct peer_pressure p;
+	int64_t now = 10000000;
+	uint64_t own_us = 1000, total_us = 1;
+
+	assert_non_null(mkdtemp(dir));
+	peer_pressure_init(&p);
+	for (int phase = 0; phase < 3; phase++) { /* nobody waits; some do, and we take ten per cent; they do, and we take one */
+		for (int i = 0; i < 10; i++) {
+			char text[80];
+
+			total_us += phase > 0 ? 900000 : 0;
+			own_us += (phase == 2 ? 10000u : 100000u) * base_cpu_count();
+			(void)snprintf(text, sizeof(text), "some avg10=0.00 avg60=0.00 avg300=0.00 total=%llu\n",
+			               (unsigned long long)total_us);
+			write_pressure(dir, "cpu", text);
+			assert_true(peer_pressure_look(&p, dir, 20, now += 1000000, own_us));
+		}
+		if (phase == 0)
+			assert_true(p.factor == 1);
+		if (phase == 1)
+			assert_true(p.factor == 0.02 && p.share > 9.9 && p.share < 10.1);
+		if (phase == 2)
+			assert_true(p.factor > 0.04 && p.factor < 0.1);
+	}
+	(void)snprintf(path, sizeof(path), "%s/cpu", dir);
+	assert_int_equal(unlink(path), 0);
+	assert_int_equal(rmdir(dir), 0);
+}
+
 static void pressure_slows_down_at_once_and_lets_go_slowly(void **state)
 {
 	char dir[] = "/tmp/test-psi-XXXXXX", path[256];
@@ -527,22 +561,22 @@ static void pressure_slows_down_at_once_and_lets_go_slowly(void **state)
 	for (size_t i = 0; i < 3; i++)
 		write_pressure(dir, names[i], "some avg10=0.10 avg60=0.00 avg300=0.00 total=1\n");
 	peer_pressure_init(&p);
-	assert_true(peer_pressure_look(&p, dir, 20, now));
+	assert_true(peer_pressure_look(&p, dir, 20, now, 0));
 	assert_true(p.factor == 1);
-	assert_false(peer_pressure_look(&p, dir, 20, now + 1000)); /* not so soon again */
+	assert_false(peer_pressure_look(&p, dir, 20, now + 1000, 0)); /* not so soon again */
 	for (int i = 1; i <= 10; i++) { /* an eighth of the time, and the average says nothing yet */
 		char text[80];
 
 		(void)snprintf(text, sizeof(text), "some avg10=0.00 avg60=0.00 avg300=0.00 total=%d\n", 1 + i * 125000);
 		write_pressure(dir, "memory", text);
-		(void)peer_pressure_look(&p, dir, 20, now += 1000000);
+		(void)peer_pressure_look(&p, dir, 20, now += 1000000, 0);
 	}
 	low = p.factor;
 	assert_true(low <= 0.05 && low > 0);
-	(void)peer_pressure_look(&p, dir, 20, now += 1000000);
+	(void)peer_pressure_look(&p, dir, 20, now += 1000000, 0);
 	assert_true(p.factor > low && p.factor < 0.2);
 	for (int i = 0; i < 20; i++)
-		(void)peer_pressure_look(&p, dir, 20, now += 1000000);
+		(void)peer_pressure_look(&p, dir, 20, now += 1000000, 0);
 	assert_true(p.factor == 1);
 	for (size_t i = 0; i < 3; i++) { /* as a control group has them */
 		(void)snprintf(path, sizeof(path), "%s/%s", dir, names[i]);
@@ -550,7 +584,7 @@ static void pressure_slows_down_at_once_and_lets_go_slowly(void **state)
 		(void)snprintf(path, sizeof(path), "%s.pressure", names[i]);
 		write_pressure(dir, path, "some avg10=0.00 avg60=0.00 avg300=0.00 total=9000000000\n");
 	}
-	(void)peer_pressure_look(&p, dir, 20, now += 1000000);
+	(void)peer_pressure_look(&p, dir, 20, now += 1000000, 0);
 	assert_true(p.factor < 1);
 	for (size_t i = 0; i < 3; i++) {
 		(void)snprintf(path, sizeof(path), "%s/%s.pressure", dir, names[i]);
@@ -581,6 +615,7 @@ int main(void)
 		cmocka_unit_test(base64_is_the_standard_one),
 		cmocka_unit_test(a_bucket_holds_back_what_is_not_urgent),
 		cmocka_unit_test(a_bucket_leaves_something_to_those_above),
+		cmocka_unit_test(processors_are_left_to_those_who_wait),
 		cmocka_unit_test(pressure_slows_down_at_once_and_lets_go_slowly),
 	};
 
