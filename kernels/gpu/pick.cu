@@ -1,6 +1,6 @@
 /* What samplers need of rows of logits, so that the rows stay here: the best, sums of exponentials, and one draw.
  *
- * A row is cut into chunks that fit shared memory. The first kernel reads the logits once: each chunk's greatest, its
+ * A row is cut into chunks that fit the registers of a block. The first kernel reads the logits once: each chunk's greatest, its
  * sums beside that, and its best, sorted. The second joins a row's chunks; a draw looks again only at the chunk it
  * falls into. Filters are applied to the KN_MAX_BEST best, which nearly always are enough; where they are not,
  * thresholds of the logit are tried out on the whole row (seek()). Chunks are the same whatever else is in the call, so
@@ -11,19 +11,16 @@
 #include <errno.h>
 #include <float.h>
 
+#include "gpu/pick_keys.h"
 #include "gpu/view.h"
 
-enum { CHUNK = 4096, THREADS = 256, SLICE = CHUNK / THREADS, FEW_BEST = 4 };
+enum { CHUNK = PICK_CHUNK, THREADS = PICK_THREADS, SLICE = PICK_SLICE };
 
 /* Sums of exp(x - max) and of exp((x - max) * inv_temp) over a chunk. */
 struct part {
 	float max, sum, mass;
 	uint32_t id; /* the first of the greatest */
 };
-
-/* Lowest first: the highest logit, of equal ones the lowest id. */
-typedef unsigned long long order_key;
-#define NO_KEY (~0ull)
 
 GPU_FN float sane_logit(const gk_pick &a, float x)
 {
@@ -39,63 +36,6 @@ GPU_FN float logit_at(const gk_pick &a, uint32_t row, uint32_t v)
 	return sane_logit(a, gk_get(a.logits, row, v));
 }
 
-GPU_FN order_key key_of(float x, uint32_t id)
-{
-	const uint32_t bits = gpu_bits(x), ascending = bits & 0x80000000u ? ~bits : bits | 0x80000000u;
-
-	return (order_key)~ascending << 32 | id;
-}
-
-GPU_FN float logit_of(order_key key)
-{
-	const uint32_t ascending = ~(uint32_t)(key >> 32);
-
-	return gpu_float(ascending & 0x80000000u ? ascending & 0x7fffffffu : ~ascending);
-}
-
-GPU_FN order_key lower(order_key a, order_key b)
-{
-	return a < b ? a : b;
-}
-
-/* To every thread. scratch: 32 keys. */
-GPU_FN order_key lowest_of_block(order_key k, order_key *scratch)
-{
-	const uint32_t lane = threadIdx.x & 31, group = threadIdx.x >> 5, n_groups = blockDim.x >> 5;
-
-	for (int m = 16; m > 0; m >>= 1)
-		k = lower(k, gpu_shfl_xor(k, m));
-	if (lane == 0)
-		scratch[group] = k;
-	__syncthreads();
-	k = scratch[0];
-	for (uint32_t g = 1; g < n_groups; g++)
-		k = lower(k, scratch[g]);
-	__syncthreads();
-	return k;
-}
-
-/* Batcher's bitonic sort, n a power of two. */
-GPU_FN void sort_keys(order_key *keys, uint32_t n)
-{
-	for (uint32_t size = 2; size <= n; size *= 2) {
-		for (uint32_t step = size / 2; step > 0; step /= 2) {
-			__syncthreads();
-			for (uint32_t t = threadIdx.x; t < n / 2; t += blockDim.x) {
-				const uint32_t i = 2 * t - (t & (step - 1)), j = i + step;
-				const bool ascending = (i & size) == 0;
-				const order_key a = keys[i], b = keys[j];
-
-				if ((a > b) == ascending) {
-					keys[i] = b;
-					keys[j] = a;
-				}
-			}
-		}
-	}
-	__syncthreads();
-}
-
 /* How many of the best are sorted out. */
 static __host__ __device__ __forceinline__ uint32_t n_listed(const gk_pick &a)
 {
@@ -104,13 +44,11 @@ static __host__ __device__ __forceinline__ uint32_t n_listed(const gk_pick &a)
 
 static __global__ void pick_parts(gk_pick a, part *parts, order_key *best)
 {
-	GPU_DYN_SHARED(order_key, keys);
-	__shared__ order_key lowest[32];
+	__shared__ lowest_scratch lowest;
 	__shared__ float sums[32];
 	const uint32_t row = blockIdx.x, p = blockIdx.y, begin = p * CHUNK;
-	const uint32_t n = a.n_vocab - begin < CHUNK ? a.n_vocab - begin : (uint32_t)CHUNK;
 	const uint32_t n_best = n_listed(a);
-	order_key first = NO_KEY;
+	order_key keys[SLICE], first = NO_KEY;
 	float sum = 0, mass = 0, max, inv_temp;
 
 	gpu_dependents_may_start();
@@ -118,17 +56,22 @@ static __global__ void pick_parts(gk_pick a, part *parts, order_key *best)
 	if (row >= gk_n_rows(a.rows))
 		return;
 	parts += (size_t)row * gridDim.y + p;
-	best += ((size_t)row * gridDim.y + p) * n_best;
-	for (uint32_t i = threadIdx.x; i < n; i += blockDim.x) {
-		keys[i] = key_of(logit_at(a, row, begin + i), begin + i);
+#pragma unroll
+	for (uint32_t i = 0; i < SLICE; i++) {
+		const uint32_t v = begin + i * THREADS + threadIdx.x;
+
+		keys[i] = v < a.n_vocab ? key_of(logit_at(a, row, v), v) : NO_KEY;
 		first = lower(first, keys[i]);
 	}
-	first = lowest_of_block(first, lowest);
+	first = lowest_of_block(first, lowest.keys);
 	max = logit_of(first);
 	inv_temp = a.picks[row].inv_temp;
-	for (uint32_t i = threadIdx.x; i < n && max > -INFINITY; i += blockDim.x) {
+#pragma unroll
+	for (uint32_t i = 0; i < SLICE; i++) {
 		const float below = logit_of(keys[i]) - max;
 
+		if (keys[i] == NO_KEY || !(max > -INFINITY))
+			continue;
 		sum += expf(below);
 		mass += inv_temp > 0 ? expf(below * inv_temp) : 0.0f;
 	}
@@ -136,57 +79,32 @@ static __global__ void pick_parts(gk_pick a, part *parts, order_key *best)
 	mass = gpu_block_sum(mass, sums);
 	if (threadIdx.x == 0)
 		*parts = { max, sum, mass, (uint32_t)first };
-	if (n_best <= FEW_BEST) {
-		for (uint32_t k = 0; k < n_best; k++) {
-			if (threadIdx.x == 0)
-				best[k] = first;
-			/* Ids are distinct: what is after this one is the next. */
-			order_key next = NO_KEY;
-
-			for (uint32_t i = threadIdx.x; i < n && k + 1 < n_best; i += blockDim.x)
-				next = keys[i] > first ? lower(next, keys[i]) : next;
-			first = lowest_of_block(next, lowest);
-		}
+	if (n_best == 0)
 		return;
-	}
-
-	uint32_t size = 2;
-
-	while (size < n)
-		size *= 2;
-	for (uint32_t i = n + threadIdx.x; i < size; i += blockDim.x)
-		keys[i] = NO_KEY;
-	sort_keys(keys, size);
-	for (uint32_t k = threadIdx.x; k < n_best; k += blockDim.x)
-		best[k] = k < size ? keys[k] : NO_KEY;
+	lowest_sorted(keys, n_best, &lowest);
+	best += ((size_t)row * gridDim.y + p) * n_best;
+	for (uint32_t k = threadIdx.x; k < n_best; k += THREADS)
+		best[k] = lowest.keys[k];
 }
 
-/* The best of the lists of all chunks, into run[0, size), size a power of two that holds n_best. */
-GPU_FN void join_best(order_key *run, uint32_t size, const order_key *best, uint32_t n_best, uint32_t n_parts)
+/* The best of the lists of all chunks, sorted, to s->keys[0, n_best). */
+GPU_FN void join_best(const order_key *best, uint32_t n_best, uint32_t n_parts, lowest_scratch *s)
 {
-	const uint32_t i = threadIdx.x;
+	const uint32_t n = n_parts * n_best;
+	order_key keys[SLICE];
 
-	if (i < size)
-		run[i] = i < n_best ? best[i] : NO_KEY;
-	for (uint32_t p = 1; p < n_parts; p++) {
-		const order_key *other = best + (size_t)p * n_best;
+	keys[0] = NO_KEY; /* the best of those before */
+	for (uint32_t begin = 0; begin < n; begin += (SLICE - 1) * THREADS) {
+#pragma unroll
+		for (uint32_t i = 1; i < SLICE; i++) {
+			const uint32_t k = begin + (i - 1) * THREADS + threadIdx.x;
 
-		__syncthreads();
-		/* Of two sorted lists, one turned round: the lower of each pair are the lowest of all, first falling
-		 * and then rising. */
-		if (i < size)
-			run[i] = lower(run[i], size - 1 - i < n_best ? other[size - 1 - i] : NO_KEY);
-		for (uint32_t step = size / 2; step > 0; step /= 2) {
-			__syncthreads();
-			if (i < size && (i & step) == 0 && run[i] > run[i + step]) {
-				const order_key t = run[i];
-
-				run[i] = run[i + step];
-				run[i + step] = t;
-			}
+			keys[i] = k < n ? best[k] : NO_KEY;
 		}
+		lowest_sorted(keys, n_best, s);
+		keys[0] = threadIdx.x < n_best ? s->keys[threadIdx.x] : NO_KEY;
+		__syncthreads();
 	}
-	__syncthreads();
 }
 
 /* Where the running sum of exp((x - max) * inv_temp) over the chunk passes `want`; by all threads. */
@@ -483,7 +401,7 @@ GPU_FN uint32_t draw_in_list(const draw_row &d, order_key *run, double *masses)
 
 static __global__ void pick_join(gk_pick a, const part *parts, const order_key *best, uint32_t n_parts)
 {
-	__shared__ order_key run[KN_MAX_BEST];
+	__shared__ lowest_scratch lowest;
 	__shared__ double slices[THREADS];
 	const uint32_t row = blockIdx.x, n_list = n_listed(a);
 	kn_picked got = { -INFINITY, 0, 0, 0, 0 };
@@ -495,13 +413,11 @@ static __global__ void pick_join(gk_pick a, const part *parts, const order_key *
 		return;
 
 	const kn_pick pick = a.picks[row];
-	uint32_t size = 1;
+	order_key *run = lowest.keys;
 
 	parts += (size_t)row * n_parts;
-	while (size < n_list)
-		size *= 2;
 	if (n_list > 0) {
-		join_best(run, size, best + (size_t)row * n_parts * n_list, n_list, n_parts);
+		join_best(best + (size_t)row * n_parts * n_list, n_list, n_parts, &lowest);
 		for (uint32_t k = threadIdx.x; k < a.n_best; k += blockDim.x) {
 			const float x = run[k] == NO_KEY ? -INFINITY : logit_of(run[k]);
 			const int32_t id = x > -INFINITY ? (int32_t)(uint32_t)run[k] : -1;
@@ -575,7 +491,7 @@ int gk_pick_rows(const struct gk_ctx *ctx, const struct gk_pick *a)
 	if (a->n_vocab == 0 || a->n_best > KN_MAX_BEST || (a->filters && a->logits.elem != GK_F32) ||
 	    gk_pick_scratch(a->rows.bound, a->n_vocab, n_listed(*a)) > ctx->scratch_bytes)
 		return -EINVAL;
-	gpu_launch(pick_parts, dim3(a->rows.bound, n_parts), dim3(THREADS), CHUNK * sizeof(order_key), ctx->stream,
+	gpu_launch(pick_parts, dim3(a->rows.bound, n_parts), dim3(THREADS), 0, ctx->stream,
 	           ctx->overlap, *a, parts, best);
 	gpu_launch(pick_join, dim3(a->rows.bound), dim3(THREADS), 0, ctx->stream, ctx->overlap, *a, (const part *)parts,
 	           (const order_key *)best, n_parts);

@@ -215,8 +215,7 @@ static void decode(struct bench *b, uint32_t n, uint32_t depth)
 			                         .pos = depth,
 			                         .n_out = 1,
 			                         .is_answer = true,
-			                         .picks = b->picks,
-			                         .n_best = 1 };
+			                         .picks = b->picks };
 	t = steps_median(b, seqs, n, REPS);
 	bytes = weight_bytes(b->info, n) + (double)b->info->kv_bytes_per_token * depth * n;
 	report(what, n / t, "tok/s", b->bytes_per_s / bytes * n);
@@ -241,8 +240,7 @@ static void prefill(struct bench *b, uint32_t n_seqs, uint32_t n_tokens)
 			                         .ids = b->ids,
 			                         .n_ids = n_tokens,
 			                         .n_out = 1,
-			                         .picks = b->picks,
-			                         .n_best = 1 };
+			                         .picks = b->picks };
 	t = steps_median(b, seqs, n_seqs, 7);
 	if (b->flops > 0)
 		least = flops / b->flops > bytes / b->bytes_per_s ? flops / b->flops : bytes / b->bytes_per_s;

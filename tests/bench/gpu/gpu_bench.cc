@@ -195,15 +195,20 @@ struct picks {
 	struct kn_pick *picks;
 	struct kn_best *best;
 	struct kn_picked *picked;
+	uint32_t n_best;
+	bool filters;
 };
 
-static void make_picks(struct picks *p, uint32_t n)
+static void make_picks(struct picks *p, uint32_t n, uint32_t n_best, const struct kn_pick &how)
 {
 	if (gpu_malloc(&p->picks, n * sizeof(*p->picks)) != GPU_OK ||
-	    gpu_malloc(&p->best, n * sizeof(*p->best)) != GPU_OK ||
+	    gpu_malloc(&p->best, (size_t)n * KN_MAX_BEST * sizeof(*p->best)) != GPU_OK ||
 	    gpu_malloc(&p->picked, n * sizeof(*p->picked)) != GPU_OK)
 		exit(1);
-	(void)gpu_fill(p->picks, 0, n * sizeof(*p->picks));
+	for (uint32_t i = 0; i < n; i++)
+		(void)gpu_copy_in(p->picks + i, &how, sizeof(how));
+	p->n_best = n_best;
+	p->filters = kn_pick_filters(&how);
 }
 
 static void drop_picks(struct picks *p)
@@ -220,7 +225,8 @@ static int pick(void *logits, uint32_t n, uint32_t n_vocab, const struct picks *
 	k.logits = view(logits, GK_F32, n_vocab);
 	k.rows = rows_of(n);
 	k.n_vocab = n_vocab;
-	k.n_best = 1;
+	k.n_best = p->n_best;
+	k.filters = p->filters;
 	k.picks = p->picks;
 	k.best = p->best;
 	k.picked = p->picked;
@@ -278,7 +284,7 @@ static void step(int t, uint32_t n_seqs, uint32_t kv_len, const char *how)
 	keys = (uint8_t *)filled(pool_bytes(&b, 2) * LAYERS);
 	values = (uint8_t *)filled(pool_bytes(&b, 2) * LAYERS);
 	(void)gpu_fill(pos, 0, n_seqs * 4);
-	make_picks(&p, n_seqs);
+	make_picks(&p, n_seqs, 0, {});
 	us = measure(1, [&](int) {
 		int r = 0;
 
@@ -398,11 +404,23 @@ static void small(uint32_t n)
 	             [&](int) { return gk_add(&ctx, view(x, GK_F32, D), view(out, GK_F32, D), rows_of(n), D, 1.0f); });
 	(void)snprintf(name, sizeof(name), "add %u x 4096", n);
 	report(name, us, 12.0 * n * D, 0);
-	make_picks(&best, n);
-	us = measure(10, [&](int) { return pick(logits, n, VOCAB, &best); });
-	drop_picks(&best);
-	(void)snprintf(name, sizeof(name), "pick %u x 151936", n);
-	report(name, us, 4.0 * n * VOCAB, 0);
+	static const struct {
+		const char *name;
+		uint32_t n_best;
+		struct kn_pick how;
+	} cases[] = { { "greedy", 0, {} },
+		      { "drawn", 0, { 1, 0, 1, 0, 0.5 } },
+		      { "32 best", 32, {} },
+		      { "top_k 40, top_p 0.95", 0, { 1, 40, 0.95f, 0, 0.5 } },
+		      { "top_p 0.95", 0, { 1, 0, 0.95f, 0, 0.5 } } };
+
+	for (const auto &c : cases) {
+		make_picks(&best, n, c.n_best, c.how);
+		us = measure(10, [&](int) { return pick(logits, n, VOCAB, &best); });
+		drop_picks(&best);
+		(void)snprintf(name, sizeof(name), "pick %u x 151936, %s", n, c.name);
+		report(name, us, 4.0 * n * VOCAB, 0);
+	}
 	for (void *p : { x, out, w, logits })
 		(void)gpu_free(p);
 }
