@@ -10,6 +10,7 @@
 cd "$(dirname "$0")/../.."
 . tests/integration/flip/lib.sh
 . tests/integration/flip/peers.sh
+. tests/integration/flip/herd.sh
 NODES=${NODES:-1 2 4 8 16 32} RATE=${RATE:-100mbit} MB=${MB:-48} ROUNDS=${ROUNDS:-1} SIDES=${SIDES:-peers alone}
 exec 3>&1 1>&2
 CONTAINERD=${CONTAINERD:-4}
@@ -27,12 +28,7 @@ if ((CONTAINERD > 0)); then
 	gcc -static -O -o "$work/tree/bin/read-all" $here/read-all.c || fail "read-all.c"
 	(cd "$work/tree" && bin/read-all d*) >"$work/expected" || fail "read-all"
 fi
-layout_of "$work/plain" t "$work/tree"
-{ echo "flip-prefetch 1"; (cd "$work/tree" && find d* -type f | sort | sed 's,.*,/& 0 -,'); } >"$work/list"
-"$flip" convert -f zstd-chunked -p "$work/list" "oci:$work/plain:t" "oci:$work/lazy:t" >/dev/null || fail "convert"
-start_cluster_registry
-push_to_cluster "$work/lazy" t
-packed=$(du -sb "$work/lazy/blobs" | cut -f1)
+herd_image
 
 start_image() { # I NAME
 	if (($1 <= CONTAINERD)); then
@@ -47,11 +43,11 @@ start_image() { # I NAME
 	fi
 	date +%s.%N >>"$work/times"
 }
-herd() { # N SIDE ROUND
+round_of() { # N SIDE ROUND
 	local n=$1 side=$2 round=$3 i pids=() before
 	[[ $side == peers ]] && members=$(members_list "$n") || members="static:$(member 9999)"
 	for i in $(seq "$n"); do
-		start_node "$i" FLIP_BACKGROUND_WAIT=3600 FLIP_STALL=60 FLIP_RETRIES=5
+		start_node "$i" $quiet FLIP_STALL=60 FLIP_RETRIES=5
 		((i > CONTAINERD)) || start_node_containerd "$i"
 	done
 	before=$(out_of_registry)
@@ -99,7 +95,7 @@ PY
 for round in $(seq "$ROUNDS"); do
 	for n in $NODES; do
 		for side in $SIDES; do
-			herd "$n" "$side" "$round"
+			round_of "$n" "$side" "$round"
 		done
 	done
 done

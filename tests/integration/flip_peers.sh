@@ -4,55 +4,16 @@
 # send noise, etcd away, the registry away, a peer that may not have what it asks for) costs no wrong byte and no start.
 . "$(dirname "$0")/flip/lib.sh"
 . "$(dirname "$0")/flip/peers.sh"
+. "$(dirname "$0")/flip/herd.sh"
 begin flip-peers docker-registry skopeo
 net_up 4 200mbit
 
-python3 $here/herd-tree.py "$work/tree" 24
-layout_of "$work/plain" t "$work/tree"
-{ echo "flip-prefetch 1"; (cd "$work/tree" && find d* -type f | sort | sed 's,.*,/& 0 -,'); } >"$work/list"
-"$flip" convert -f zstd-chunked -p "$work/list" "oci:$work/plain:t" "oci:$work/zstd:t" >/dev/null || fail "convert"
+herd_ready 24
 "$flip" convert -f estargz --chunk-size=256K --no-prefetch "oci:$work/plain:t" "oci:$work/gzip:g" >/dev/null || fail "convert"
-start_cluster_registry
-push_to_cluster "$work/zstd" t
 push_to_cluster "$work/gzip" g
-size_of() { du -sb "$work/$1/blobs" | cut -f1; }
-
-# Everything at once: mount and read everything on the nodes that are named, then compare.
-herd() { # TAG I...
-	local tag=$1 i pids=()
-	shift
-	for i in "$@"; do
-		{ node_ctl "$i" mount "$at_registry/img:$tag" "$work/mnt$i" && cat "$work/mnt$i"/*/* >/dev/null; } 2>>"$work/out" &
-		pids+=($!)
-	done
-	for i in "${pids[@]}"; do
-		wait "$i" || fail "a node has not started: $(tail -n 3 "$work/out"; tail -n 3 "$work"/n*.log)"
-	done
-	for i in "$@"; do
-		diff -r "$work/tree" "$work/mnt$i" >"$work/out" || fail "node $i shows other bytes: $(head -n 3 "$work/out")"
-	done
-}
-all_come() { # N I...: until each node knows N members
-	local n=$1 i
-	shift
-	for i in "$@"; do
-		for _ in {1..200}; do
-			(($(node_ctl "$i" peers --json | python3 -c 'import json,sys; print(sum(m["named"] for m in json.load(sys.stdin)["members"]))') == n)) && continue 2
-			sleep 0.05
-		done
-		fail "node $i does not find $n members"
-	done
-}
-quiet="FLIP_BACKGROUND_WAIT=3600"
 
 # ---- A herd, members by etcd ------------------------------------------------------------------------------------------
 
-etcd_at=http://10.86.0.250:2379
-start_etcd() {
-	spawn_in r etcd --data-dir "$work/etcd" --listen-client-urls http://0.0.0.0:2379 --advertise-client-urls $etcd_at \
-		--listen-peer-urls http://127.0.0.1:2380 --log-level error >>"$work/etcd.log" 2>&1
-	etcd=$spawned
-}
 members=static:
 if command -v etcd >/dev/null; then
 	start_etcd
@@ -65,8 +26,8 @@ for i in 1 2 3 4; do
 done
 all_come 4 1 2 3 4
 before=$(out_of_registry)
-herd t 1 2 3 4
-bytes=$(($(out_of_registry) - before)) packed=$(size_of zstd)
+herd 1 2 3 4
+bytes=$(($(out_of_registry) - before))
 ((bytes < packed * 11 / 10 + 200000)) || fail "$bytes bytes left the registry for an image of $packed"
 echo "4 nodes at once: $((bytes * 100 / packed)) % of the image left the registry"
 (($(node_stat 1 reads peer_bytes) > packed / 2)) || fail "node 1 had $(node_stat 1 reads peer_bytes) bytes of peers"
@@ -79,7 +40,7 @@ if command -v etcd >/dev/null; then
 	for i in 1 2 3 4; do
 		umount "$work/mnt$i"
 	done
-	herd g 1 2 3 4
+	tag=g herd 1 2 3 4
 	all_come 4 1 2 3 4
 	start_etcd
 	echo "etcd was away: another image started everywhere"
@@ -114,7 +75,7 @@ done
 node_ctl 4 mount "$at_registry/img:t" "$work/mnt4" || fail "mount"
 (sleep 0.3; kill -9 $(children "${node_pid[4]}")) &
 killer=$!
-herd t 1 2 3
+herd 1 2 3
 wait $killer
 end_nodes
 echo "a node was killed in the middle: the others have everything"
@@ -128,13 +89,10 @@ for how in noise lie stall cut error; do
 		start_node $i $quiet
 	done
 	[[ $(children $bad) ]] || fail "the bad peer has ended by itself"
-	start=$(date +%s%N)
-	herd t 1 2 3
-	took=$((($(date +%s%N) - start) / 1000000))
+	herd 1 2 3
 	found=0
 	for i in 1 2 3; do
 		was_left_out $i "$(member 4)" && found=$((found + 1))
-		node_ctl $i fsck >"$work/out" || fail "$how: node $i: $(<"$work/out")"
 	done
 	((found > 0)) || fail "$how: nobody has left it out"
 	end_child $bad
@@ -148,10 +106,10 @@ members=$(members_list 3)
 for i in 1 2 3; do
 	start_node $i $quiet
 done
-herd t 1
+herd 1
 sleep 0.5 # node 1 asks whether the image is public, for those who come later
 stop_registry
-herd t 2 3
+herd 2 3
 echo "the registry was away: two more nodes have started"
 end_nodes
 
@@ -171,7 +129,7 @@ for i in 1 2; do
 done
 REGISTRY_AUTH_FILE=/nonexistent start_node 3 $quiet
 before=$(out_of_registry)
-herd t 1 2
+herd 1 2
 bytes=$(($(out_of_registry) - before))
 ((bytes < packed * 13 / 10)) || fail "$bytes bytes of a private image of $packed left the registry"
 node_ctl 3 mount "$at_registry/img:t" "$work/mnt3" 2>/dev/null && fail "a private image without credentials"

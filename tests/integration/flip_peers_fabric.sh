@@ -4,33 +4,14 @@
 # with another secret; one whose address for libfabric leads nowhere; and where libfabric is missing.
 . "$(dirname "$0")/flip/lib.sh"
 . "$(dirname "$0")/flip/peers.sh"
+. "$(dirname "$0")/flip/herd.sh"
 begin flip-peers-fabric docker-registry skopeo
 net_up 4 200mbit
 
-python3 $here/herd-tree.py "$work/tree" 16
-layout_of "$work/plain" t "$work/tree"
-"$flip" convert -f zstd-chunked --no-prefetch "oci:$work/plain:t" "oci:$work/zstd:t" >/dev/null || fail "convert"
-start_cluster_registry
-push_to_cluster "$work/zstd" t
-packed=$(du -sb "$work/zstd/blobs" | cut -f1)
-quiet="FLIP_BACKGROUND_WAIT=3600"
+herd_ready 16 --no-prefetch
 fabric="FLIP_PEERS_TRANSPORT=fabric"
 export FI_PROVIDER=tcp # the others of libfabric's would look for their cards
 
-herd() { # I...: mount and read everything on these nodes, then compare
-	local i pids=()
-	for i in "$@"; do
-		{ node_ctl "$i" mount "$at_registry/img:t" "$work/mnt$i" && cat "$work/mnt$i"/*/* >/dev/null; } 2>>"$work/out" &
-		pids+=($!)
-	done
-	for i in "${pids[@]}"; do
-		wait "$i" || fail "a node has not started: $(tail -n 3 "$work/out"; tail -n 3 "$work"/n*.log)"
-	done
-	for i in "$@"; do
-		diff -r "$work/tree" "$work/mnt$i" >"$work/out" || fail "node $i shows other bytes: $(head -n 3 "$work/out")"
-		node_ctl "$i" fsck >"$work/out" || fail "node $i: $(<"$work/out")"
-	done
-}
 sum_of() { # NAME I...
 	local name=$1 sum=0 i
 	shift
@@ -49,9 +30,8 @@ fabric_list() { # [PORT OF NODE 2]
 
 members=$(fabric_list)
 if command -v etcd >/dev/null; then
-	spawn_in r etcd --data-dir "$work/etcd" --listen-client-urls http://0.0.0.0:2379 --advertise-client-urls http://$(address r):2379 \
-		--listen-peer-urls http://127.0.0.1:2380 --log-level error >>"$work/etcd.log" 2>&1
-	members=etcd:http://$(address r):2379
+	start_etcd
+	members=etcd:$etcd_at
 fi
 for i in 1 2 3 4; do
 	start_node $i $quiet $fabric

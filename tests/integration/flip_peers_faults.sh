@@ -34,23 +34,6 @@ echo "nodes were killed at any time: all others have started, and they themselve
 # ---- etcd is away ------------------------------------------------------------------------------------------------------------
 
 command -v etcd >/dev/null || { echo "no etcd here"; exit 0; }
-etcd_at=http://10.86.0.250:2379
-start_etcd() {
-	spawn_in r etcd --data-dir "$work/etcd" --listen-client-urls http://0.0.0.0:2379 --advertise-client-urls $etcd_at \
-		--listen-peer-urls http://127.0.0.1:2380 --log-level error >>"$work/etcd.log" 2>&1
-	etcd=$spawned
-}
-all_come() { # N I...: until each node knows N members
-	local n=$1 i
-	shift
-	for i in "$@"; do
-		for _ in {1..400}; do
-			(($(node_ctl "$i" peers --json | python3 -c 'import json,sys; print(sum(m["named"] for m in json.load(sys.stdin)["members"]))') == n)) && continue 2
-			sleep 0.05
-		done
-		fail "node $i does not find $n members"
-	done
-}
 start_etcd
 members=etcd:$etcd_at
 for i in {1..5}; do
@@ -69,8 +52,7 @@ herd 6
 ((SECONDS >= away)) || sleep $((away - SECONDS))
 herd 5
 for i in {1..5}; do
-	(($(node_ctl "$i" peers --json | python3 -c 'import json,sys; print(sum(m["named"] for m in json.load(sys.stdin)["members"]))') == 5)) ||
-		fail "node $i has forgotten members while etcd was away"
+	(($(named_by "$i") == 5)) || fail "node $i has forgotten members while etcd was away"
 done
 start_etcd
 all_come 6 {1..6}

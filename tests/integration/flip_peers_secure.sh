@@ -4,48 +4,14 @@
 # member that is slow to answer what somebody reads, and another one that is asked instead.
 . "$(dirname "$0")/flip/lib.sh"
 . "$(dirname "$0")/flip/peers.sh"
+. "$(dirname "$0")/flip/herd.sh"
 begin flip-peers-secure docker-registry skopeo openssl
 net_up 6 200mbit
 
-python3 $here/herd-tree.py "$work/tree" 16
-layout_of "$work/plain" t "$work/tree"
-{ echo "flip-prefetch 1"; (cd "$work/tree" && find d* -type f | sort | sed 's,.*,/& 0 -,'); } >"$work/list"
-"$flip" convert -f zstd-chunked -p "$work/list" "oci:$work/plain:t" "oci:$work/zstd:t" >/dev/null || fail "convert"
+herd_ready 16
 "$flip" convert -f zstd-chunked --no-prefetch "oci:$work/plain:t" "oci:$work/unlisted:n" >/dev/null || fail "convert"
-start_cluster_registry
-push_to_cluster "$work/zstd" t
 push_to_cluster "$work/unlisted" n
-packed=$(du -sb "$work/zstd/blobs" | cut -f1)
-quiet="FLIP_BACKGROUND_WAIT=3600"
 
-tag=t
-herd() { # I...
-	local i pids=()
-	for i in "$@"; do
-		{ node_ctl "$i" mount "$at_registry/img:$tag" "$work/mnt$i" && cat "$(seen_by "$i")/mnt$i"/*/* >/dev/null; } 2>>"$work/out" &
-		pids+=($!)
-	done
-	for i in "${pids[@]}"; do
-		wait "$i" || fail "a node has not started: $(tail -n 3 "$work/out"; tail -n 3 "$work"/n*.log)"
-	done
-	for i in "$@"; do
-		diff -r "$work/tree" "$(seen_by "$i")/mnt$i" >"$work/out" || fail "node $i shows other bytes: $(head -n 3 "$work/out")"
-	done
-}
-# A node with a name server of its own has mounts of its own.
-seen_by() { [[ -n ${resolv:-} ]] && echo "/proc/${node_pid[$1]}/root$work" || echo "$work"; }
-named_by() { node_ctl "$1" peers --json | python3 -c 'import json,sys; print(sum(m["named"] for m in json.load(sys.stdin)["members"]))'; }
-until_named() { # N I...
-	local n=$1 i
-	shift
-	for i in "$@"; do
-		for _ in {1..400}; do
-			(($(named_by "$i") == n)) && continue 2
-			sleep 0.05
-		done
-		fail "node $i knows $(named_by "$i") members, not $n: $(tail -n 3 "$work/n$i.log")"
-	done
-}
 why_of() { # I NAME: why node I has left NAME out
 	node_ctl "$1" peers --json | python3 -c "import json,sys; print(next((m.get('why') or '' for m in json.load(sys.stdin)['members'] if m['name'] == '$2'), ''))"
 }
@@ -96,7 +62,7 @@ if command -v dnsmasq >/dev/null; then
 	for i in 1 2 3; do
 		NODE_RESOLV=$resolv start_node $i $quiet $(tls node$i)
 	done
-	until_named 3 1 2 3
+	all_come 3 1 2 3
 	before=$(out_of_registry)
 	herd 1 2 3
 	bytes=$((($(out_of_registry) - before) * 100 / packed))
@@ -104,15 +70,14 @@ if command -v dnsmasq >/dev/null; then
 	# One more address; a server that is away; one less.
 	echo "$(address 4) peers.flip.test" >>"$work/hosts"
 	kill -HUP $dns
-	until_named 4 1 2 3
+	all_come 4 1 2 3
 	end_child $dns
 	sleep 6 # asked every 5 s
-	until_named 4 1 2 3
+	all_come 4 1 2 3
 	NODE_RESOLV=$resolv start_node 4 $quiet $(tls node4)
 	herd 4
 	echo "members by certificates and a name of the DNS: $bytes % of the image left the registry; the name server was away"
 	end_nodes
-	resolv=
 else
 	echo "no dnsmasq here: no name server"
 fi

@@ -5,7 +5,11 @@
 #   in_ns NAME COMMAND...   there;   spawn_in NAME COMMAND... there, in the background: $spawned
 #   start_cluster_registry  docker-registry at $at_registry; out_of_registry prints the bytes that its link has carried
 #   member I                the name of node I among members; members_list N all of them
-#   start_node I [VAR=VALUE...]  its daemon, with the environment's configuration; waits for its answer; node_pid[I]
+#   start_etcd              etcd beside the registry, at $etcd_at; its process is $etcd, its data stay when it is started again
+#   start_node I [VAR=VALUE...]  its daemon, with the environment's configuration; waits for its answer; node_pid[I]; with
+#                           NODE_RESOLV=FILE, a resolv.conf of its own, it has mounts of its own, too
+#   shown_by I              where to read here what is mounted at $work/mntI by node I
+#   all_come N I...         until each node knows N members; named_by I prints how many it knows
 #   start_node_containerd I, node_ctr I ARGUMENT...   a containerd of its own in its namespace, with its daemon as snapshotter
 #   run_on I NAME IMAGE COMMAND...   the image made known by flip pull and run once; what it printed is in $work/said.NAME
 #   node_ctl I VERB ARGUMENT...   asks its daemon;   node_stat I GROUP NAME; node_peers I NAME: a count of `flip peers`
@@ -92,6 +96,14 @@ push_to_cluster() { # LAYOUT TAG: past the shaped link
 	in_ns r skopeo copy -q --dest-tls-verify=false "oci:$1:$2" "docker://127.0.0.1:5000/img:$2" || fail "push $2"
 }
 
+etcd_at=http://10.86.0.250:2379 etcd=
+start_etcd() {
+	spawn_in r etcd --data-dir "$work/etcd" --listen-client-urls http://0.0.0.0:2379 --advertise-client-urls $etcd_at \
+		--listen-peer-urls http://127.0.0.1:2380 --log-level error >>"$work/etcd.log" 2>&1
+	etcd=$spawned
+}
+
+node_root=() # where the mounts of those are that have their own
 start_node() { # I VAR=VALUE...
 	local i=$1
 	shift
@@ -101,6 +113,7 @@ start_node() { # I VAR=VALUE...
 		nsenter --net="/run/netns/$net-$i" ${NODE_RESOLV:+unshare -m --propagation slave bash -c 'mount --bind "$0" /etc/resolv.conf && exec "$@"' "$NODE_RESOLV"} "$flip" snapshotter --root "$work/n$i" --socket "$work/n$i.sock" \
 		--control "$work/n$i.control" --log-level "${log_level:-info}" >>"$work/n$i.log" 2>&1 &
 	node_pid[i]=$!
+	node_root[i]=${NODE_RESOLV:+/proc/$!/root}
 	keep $!
 	mkdir -p "$work/mnt$i"
 	for _ in {1..400}; do
@@ -110,6 +123,7 @@ start_node() { # I VAR=VALUE...
 	done
 	fail "node $i does not answer"
 }
+shown_by() { echo "${node_root[$1]:-}$work/mnt$1"; }
 
 # ---- containerd on a node ----------------------------------------------------------------------------------------------
 
@@ -181,6 +195,18 @@ node_ctl() {
 }
 node_stat() { node_ctl "$1" stat --json | python3 -c "import json,sys; print(json.load(sys.stdin)['$2']['$3'])"; }
 node_peers() { node_ctl "$1" peers --json | python3 -c "import json,sys; print(json.load(sys.stdin)['counts']['$2'])"; }
+named_by() { node_ctl "$1" peers --json | python3 -c 'import json,sys; print(sum(m["named"] for m in json.load(sys.stdin)["members"]))'; }
+all_come() { # N I...
+	local n=$1 i
+	shift
+	for i in "$@"; do
+		for _ in {1..400}; do
+			(($(named_by "$i") == n)) && continue 2
+			sleep 0.05
+		done
+		fail "node $i knows $(named_by "$i") members, not $n: $(tail -n 3 "$work/n$i.log")"
+	done
+}
 # Whether node I has left out the member of this name, and why; it may be tried again by now.
 was_left_out() { # I NAME
 	node_ctl "$1" peers --json | python3 -c "import json,sys; sys.exit(not any(m['name'] == '$2' and m['failures'] and m.get('why') for m in json.load(sys.stdin)['members']))"
