@@ -15,27 +15,15 @@
 
 #include "base/json.h"
 #include "base/log.h"
-#include "base/sha256.h"
 #include "node/node_internal.h"
+#include "oci/places.h"
 
 enum { MAX_DOCUMENT = 8 << 20, DIGEST_TEXT = 71 };
-
-static int digest_of(const void *data, size_t size, char ret[72])
-{
-	uint8_t sum[BASE_SHA256_SIZE];
-	int r = base_sha256_bytes(data, size, sum);
-
-	if (r < 0)
-		return r;
-	memcpy(ret, "sha256:", 7);
-	base_sha256_hex(sum, ret + 7);
-	return 0;
-}
 
 static void keep(void *arg, const struct node_image *image)
 {
 	struct flip_node *node = arg;
-	char name[72];
+	char name[IMG_DIGEST_SIZE];
 
 	(void)flip_store_note_set(node->store, "manifest", image->manifest, image->manifest_data, image->manifest_size,
 	                          NULL);
@@ -45,8 +33,8 @@ static void keep(void *arg, const struct node_image *image)
 		                          NULL);
 		(void)flip_store_note_set(node->store, "manifest-of", image->top, image->ref, strlen(image->ref), NULL);
 	}
-	if (digest_of(image->ref, strlen(image->ref), name) == 0)
-		(void)flip_store_note_set(node->store, "tag", name, image->top, DIGEST_TEXT, NULL);
+	img_digest_of(image->ref, strlen(image->ref), name);
+	(void)flip_store_note_set(node->store, "tag", name, image->top, DIGEST_TEXT, NULL);
 }
 
 int node_document_find(struct flip_node *node, const char *digest, const char *document, struct base_buf *ret,
@@ -65,43 +53,33 @@ int node_document_find(struct flip_node *node, const char *digest, const char *d
 	return r;
 }
 
-/* Some are asked one after the other: one that has it is enough, for its bytes say whether they are right. */
+/* Our own, or that of anybody: its bytes say whether they are right. */
 static int get_by_digest(struct flip_node *node, const char *ref, const char *digest, struct base_buf *ret,
                          struct err *err)
 {
-	int r = node_document_find(node, digest, "manifest", ret, err);
-	bool is_own = r == 0;
+	struct node_question q = { .kind = "image",
+		                   .digest = digest,
+		                   .document = "manifest",
+		                   .ref = ref,
+		                   .manifest = digest,
+		                   .anyone = true,
+		                   .sum = digest };
 
-	for (int i = 0; i < NODE_PEER_LIES; i++) {
-		unsigned from = 0;
-		char own[72];
-
-		if (!is_own)
-			r = node_peers_document(node, "image", digest, ref, digest, "manifest", true, ret, &from, err);
-		if (r == 0)
-			r = digest_of(base_buf_text(ret), ret->len, own);
-		if (r < 0 || strcmp(own, digest) == 0)
-			return r;
-		r = err_set(err, -EBADMSG, "%.19s: a manifest with another digest", digest);
-		if (is_own)
-			return r;
-		flip_peers_blame(node->peers, from, "sent another manifest");
-		base_buf_reset(ret);
-	}
-	return r;
+	return node_document_find(node, digest, "manifest", ret, NULL) == 0 ? node_document_is(digest, ret, err)
+	                                                                    : node_peers_document(node, &q, ret, err);
 }
 
 static int get_tag(struct flip_node *node, const char *ref, char ret_digest[72], struct err *err)
 {
 	struct base_buf text = BASE_BUF_INIT(DIGEST_TEXT);
-	char name[72];
-	unsigned from;
-	int r = digest_of(ref, strlen(ref), name);
+	char name[IMG_DIGEST_SIZE];
+	struct node_question q = { .kind = "image", .digest = name, .document = "tag", .ref = ref, .anyone = true };
+	int r;
 
-	if (r == 0)
-		r = node_document_find(node, name, "tag", &text, err);
+	img_digest_of(ref, strlen(ref), name);
+	r = node_document_find(node, name, "tag", &text, err);
 	if (r == -ENOENT && node->opts.peers_tags)
-		r = node_peers_document(node, "image", name, ref, NULL, "tag", true, &text, &from, err);
+		r = node_peers_document(node, &q, &text, err);
 	if (r == 0 && (text.len != DIGEST_TEXT || strncmp(text.data, "sha256:", 7) != 0 ||
 	               strspn(text.data + 7, "0123456789abcdef") != 64))
 		r = err_set(err, -EBADMSG, "%s: not a digest", ref);
@@ -155,12 +133,17 @@ static int get_config(void *arg, const struct node_image *image, char *ret_data)
 {
 	struct flip_node *node = arg;
 	struct base_buf doc = BASE_BUF_INIT(MAX_DOCUMENT);
-	unsigned from;
+	struct node_question q = { .kind = "image",
+		                   .digest = image->manifest,
+		                   .document = "config",
+		                   .ref = image->ref,
+		                   .manifest = image->manifest,
+		                   .anyone = true,
+		                   .sum = image->doc.config.digest };
 	int r = node_document_find(node, image->manifest, "config", &doc, NULL);
 
 	if (r < 0)
-		r = node_peers_document(node, "image", image->manifest, image->ref, image->manifest, "config", true,
-		                        &doc, &from, NULL);
+		r = node_peers_document(node, &q, &doc, NULL);
 	if (r == 0 && doc.len != image->doc.config.size)
 		r = -EBADMSG;
 	if (r == 0)

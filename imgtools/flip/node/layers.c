@@ -257,34 +257,30 @@ static bool table_is_named(const struct img_descriptor *d)
 	return false;
 }
 
-/* The table from a peer. -EBADMSG: from one who is left out now. */
-static int read_table_of_one(struct flip_node *node, const struct node_image *image, const struct flip_blob_desc *desc,
-                             bool anyone, struct node_tail **ret_tail, struct flip_toc **ret_toc)
-{
-	CLEANUP(base_buf_done) struct base_buf text = BASE_BUF_INIT(256 << 20);
-	struct node_tail *tail = NULL;
-	struct err err = { 0 };
-	unsigned from = 0;
-	int r = node_peers_document(node, "layer", desc->digest, image->ref, image->manifest, "tail", anyone, &text,
-	                            &from, &err);
+struct wanted_table {
+	const struct flip_blob_desc *desc;
+	struct node_tail *tail;
+	struct flip_toc *toc;
+};
 
-	if (r < 0)
-		return r;
-	tail = node_tail_new(NULL, desc->size);
-	r = tail ? node_tail_parse(tail, text.data, text.len, &err) : -ENOMEM;
+static int table_is_of(void *arg, const struct base_buf *text, struct err *err)
+{
+	struct wanted_table *w = arg;
+	struct flip_toc *toc = NULL;
+	struct node_tail *tail = node_tail_new(NULL, w->desc->size);
+	int r = tail ? node_tail_parse(tail, text->data, text->len, err) : err_set(err, -ENOMEM, "out of memory");
+
 	if (r == 0)
-		r = flip_toc_read(desc, node_tail_read_at, tail, ret_toc, &err);
-	if (r == 0 && (*ret_toc)->format == FLIP_PLAIN) { /* nobody is believed that there is none */
-		flip_toc_free(*ret_toc);
-		*ret_toc = NULL;
-		r = err_set(&err, -EBADMSG, "a table of contents that is none");
-	}
-	if (r == -EBADMSG)
-		flip_peers_blame(node->peers, from, err_text(&err));
-	if (r == 0)
-		*ret_tail = tail;
-	else
+		r = flip_toc_read(w->desc, node_tail_read_at, tail, &toc, err);
+	if (r == 0 && toc->format == FLIP_PLAIN) /* nobody is believed that there is none */
+		r = err_set(err, -EBADMSG, "a table of contents that is none");
+	if (r == 0) {
+		w->tail = tail;
+		w->toc = toc;
+	} else {
+		flip_toc_free(toc);
 		node_tail_free(tail);
+	}
 	return r;
 }
 
@@ -293,10 +289,22 @@ static int read_table_of_peers(struct flip_node *node, const struct node_image *
                                const struct flip_blob_desc *desc, bool anyone, struct node_tail **ret_tail,
                                struct flip_toc **ret_toc)
 {
-	int r = -EBADMSG;
+	CLEANUP(base_buf_done) struct base_buf text = BASE_BUF_INIT(256 << 20);
+	struct wanted_table w = { .desc = desc };
+	struct node_question q = { .kind = "layer",
+		                   .digest = desc->digest,
+		                   .document = "tail",
+		                   .ref = image->ref,
+		                   .manifest = image->manifest,
+		                   .anyone = anyone,
+		                   .check = table_is_of,
+		                   .arg = &w };
+	int r = node_peers_document(node, &q, &text, NULL);
 
-	for (int i = 0; r == -EBADMSG && i < NODE_PEER_LIES; i++)
-		r = read_table_of_one(node, image, desc, anyone, ret_tail, ret_toc);
+	if (r == 0) {
+		*ret_tail = w.tail;
+		*ret_toc = w.toc;
+	}
 	return r;
 }
 

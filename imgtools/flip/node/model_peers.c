@@ -17,7 +17,7 @@
 #include "node/node_internal.h"
 #include "oci/places.h"
 
-enum { MAX_SEEDS = FLIP_PEER_MAX_SEEDS, N_LISTS = 3 };
+enum { MAX_SEEDS = FLIP_PEER_MAX_SEEDS };
 
 /* ---- May they ---------------------------------------------------------------------------------------------------- */
 
@@ -298,36 +298,46 @@ static int find_seeds(struct flip_node *node, const char *id, char **ret_seeds, 
 	return r < 0 ? r : 0;
 }
 
-/* The list of files, from `members` before others: whose digest is not the id was sent by somebody who is left out from
- * then on. */
+struct wanted_list {
+	const char *id;
+	struct flip_model *model;
+};
+
+static int list_is_of(void *arg, const struct base_buf *text, struct err *err)
+{
+	struct wanted_list *w = arg;
+	struct flip_model *model = NULL;
+	char digest[IMG_DIGEST_SIZE];
+	int r = flip_model_parse(text->data, text->len, w->id, NULL, &model, err);
+
+	if (r == 0)
+		r = flip_model_digest(model, digest, err);
+	if (r == 0 && strcmp(digest, w->id) != 0)
+		r = err_set(err, -EBADMSG, "%.19s: a list of files with another digest", w->id);
+	if (r == 0)
+		w->model = model;
+	else
+		flip_model_free(model);
+	return r;
+}
+
+/* The list of files, from `members` before others. */
 static int get_list(struct flip_node *node, const char *id, const char *members, const char *document,
                     struct flip_model **ret_model, struct err *err)
 {
-	struct flip_peer_blob blob = { .kind = "model", .digest = id, .grant = "held", .seeds = members };
 	CLEANUP(base_buf_done) struct base_buf text = BASE_BUF_INIT(FLIP_MODEL_MAX_DOCUMENT);
-	int r = -EBADMSG;
+	struct wanted_list w = { .id = id };
+	struct node_question q = { .kind = "model",
+		                   .digest = id,
+		                   .document = document,
+		                   .seeds = members,
+		                   .anyone = true,
+		                   .check = list_is_of,
+		                   .arg = &w };
+	int r = node_peers_document(node, &q, &text, err);
 
-	for (int i = 0; r == -EBADMSG && i < N_LISTS; i++) {
-		struct flip_model *model = NULL;
-		char digest[IMG_DIGEST_SIZE];
-		unsigned from = 0;
-
-		base_buf_reset(&text);
-		r = flip_peers_document(node->peers, &blob, document, FLIP_PEER_HOLDER, &text, &from, err);
-		if (r < 0)
-			break;
-		r = flip_model_parse(text.data, text.len, id, NULL, &model, err);
-		if (r == 0)
-			r = flip_model_digest(model, digest, err);
-		if (r == 0 && strcmp(digest, id) != 0)
-			r = err_set(err, -EBADMSG, "%.19s: a list of files with another digest", id);
-		if (r == 0)
-			*ret_model = model;
-		else
-			flip_model_free(model);
-		if (r == -EBADMSG)
-			flip_peers_blame(node->peers, from, "sent another list of files");
-	}
+	if (r == 0)
+		*ret_model = w.model;
 	return r;
 }
 

@@ -152,27 +152,15 @@ static int to_buffer(void *arg, const void *data, size_t size, struct err *err)
  * only who owns it. */
 static int config_of_peers(struct flip_node *node, const struct node_image *image, bool anyone, struct base_buf *text)
 {
-	const char *digest = image->doc.config.digest;
-	int r = node->peers ? -EBADMSG : -ENOENT;
+	struct node_question q = { .kind = "model",
+		                   .digest = image->doc.config.digest,
+		                   .document = "manifest",
+		                   .ref = image->ref,
+		                   .manifest = image->manifest,
+		                   .anyone = anyone,
+		                   .sum = image->doc.config.digest };
 
-	for (int i = 0; r == -EBADMSG && i < NODE_PEER_LIES; i++) {
-		char own[IMG_DIGEST_SIZE];
-		unsigned from = 0;
-
-		base_buf_reset(text);
-		r = node_peers_document(node, "model", digest, image->ref, image->manifest, "manifest", anyone, text,
-		                        &from, NULL);
-		if (r < 0)
-			break;
-		img_digest_of(text->data, text->len, own);
-		if (strcmp(own, digest) != 0) {
-			flip_peers_blame(node->peers, from, "sent another model's list of files");
-			r = -EBADMSG;
-		}
-	}
-	if (r < 0)
-		base_buf_reset(text);
-	return r;
+	return node_peers_document(node, &q, text, NULL);
 }
 
 static int config_of_registry(struct flip_node *node, const struct node_image *image, struct base_buf *text,

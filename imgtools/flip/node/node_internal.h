@@ -284,13 +284,26 @@ extern const struct flip_peer_provider node_model_provider;
 /* Asks peers for pieces of a layer's blob; as flip_peers_read(). */
 int node_peers_read(struct node_layer *layer, const struct flip_peer_piece *pieces, size_t n,
                     enum flip_priority priority, int most, flip_peer_done done, void *arg);
-/* A document of a blob from a peer, appended to ret: -ENOENT, or -EXDEV when it is ours to ask the registry for (not
- * with `anyone`). The caller verifies it, and blames *ret_from, who is then left out: it may ask NODE_PEER_LIES times.
- */
+/* A document of a blob, for peers; all strings are the caller's. */
+struct node_question {
+	const char *kind, *digest;  /* of the blob */
+	const char *document;       /* as flip_peers_document() */
+	const char *ref, *manifest; /* the image that it is of, and its manifest (NULL: none is named); ref NULL: what
+	                               the cluster may have is asked for by its digest alone */
+	const char *seeds;          /* members that are asked first; or NULL */
+	bool anyone;                /* not only who owns it, but whoever has it */
+	/* What says whether an answer is right: its digest, and a function (either may be NULL). By -EBADMSG it was
+	 * not: who sent it is left out, for the reason in *err, and the next one asked, NODE_PEER_LIES of them at most.
+	 * Other errors end the search. */
+	const char *sum;
+	int (*check)(void *arg, const struct base_buf *text, struct err *err);
+	void *arg;
+};
 enum { NODE_PEER_LIES = 4 };
-int node_peers_document(struct flip_node *node, const char *kind, const char *digest, const char *ref,
-                        const char *manifest, const char *document, bool anyone, struct base_buf *ret,
-                        unsigned *ret_from, struct err *err);
+/* Into ret, which is empty. -ENOENT, or -EXDEV when it is ours to ask the registry for (not with `anyone`). */
+int node_peers_document(struct flip_node *node, const struct node_question *q, struct base_buf *ret, struct err *err);
+/* -EBADMSG: these bytes have another digest. */
+int node_document_is(const char *digest, const struct base_buf *text, struct err *err);
 /* documents.c: manifests, and what references meant, kept for peers and asked of them while the registry is away. */
 void node_documents_use(struct flip_node *node);
 /* The image's configuration, for whoever starts it while the registry is away. */

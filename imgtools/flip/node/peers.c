@@ -427,23 +427,55 @@ int node_peers_read(struct node_layer *layer, const struct flip_peer_piece *piec
 	return flip_peers_read(node->peers, &blob, pieces, n, priority, (enum flip_peer_role)most, NULL, done, arg);
 }
 
-int node_peers_document(struct flip_node *node, const char *kind, const char *digest, const char *ref,
-                        const char *manifest, const char *document, bool anyone, struct base_buf *ret,
-                        unsigned *ret_from, struct err *err)
+int node_document_is(const char *digest, const struct base_buf *text, struct err *err)
 {
-	CLEANUP(freep) char *grant = node_grant_of(node, ref);
+	char own[IMG_DIGEST_SIZE];
+
+	img_digest_of(base_buf_text(text), text->len, own);
+	return strcmp(own, digest) == 0 ? 0 : err_set(err, -EBADMSG, "another document than %.19s", digest);
+}
+
+/* One answer, and whether it is right. */
+static int ask_for_document(struct flip_node *node, const struct node_question *q, const struct flip_peer_blob *blob,
+                            struct base_buf *ret, struct err *err)
+{
+	struct err why = { 0 };
+	unsigned from = 0;
+	int r = flip_peers_document(node->peers, blob, q->document, q->anyone ? FLIP_PEER_HOLDER : FLIP_PEER_OWNER, ret,
+	                            &from, &why);
+	bool has_come = r == 0;
+
+	if (r == 0 && q->sum)
+		r = node_document_is(q->sum, ret, &why);
+	if (r == 0 && q->check)
+		r = q->check(q->arg, ret, &why);
+	if (r == 0)
+		return 0;
+	if (has_come && r == -EBADMSG)
+		flip_peers_blame(node->peers, from, err_text(&why));
+	base_buf_reset(ret);
+	return err_set(err, r, "%s", err_text(&why));
+}
+
+int node_peers_document(struct flip_node *node, const struct node_question *q, struct base_buf *ret, struct err *err)
+{
+	CLEANUP(freep) char *grant = NULL;
 	CLEANUP(freep) char *image = NULL;
-	struct flip_peer_blob blob = { .kind = kind, .digest = digest };
-	int r;
+	struct flip_peer_blob blob = { .kind = q->kind, .digest = q->digest, .grant = "held", .seeds = q->seeds };
+	int r = -EBADMSG;
 
 	if (!flip_peers_are_there(node->peers))
 		return err_set(err, -ENOENT, "no peers");
-	if (!grant || asprintf(&image, "%s%s%s", ref, manifest ? " " : "", manifest ? manifest : "") < 0)
-		return err_set(err, -ENOMEM, "out of memory");
-	blob.image = image;
-	blob.grant = grant;
-	r = flip_peers_document(node->peers, &blob, document, anyone ? FLIP_PEER_HOLDER : FLIP_PEER_OWNER, ret,
-	                        ret_from, err);
+	if (q->ref) {
+		grant = node_grant_of(node, q->ref);
+		if (!grant ||
+		    asprintf(&image, "%s%s%s", q->ref, q->manifest ? " " : "", q->manifest ? q->manifest : "") < 0)
+			return err_set(err, -ENOMEM, "out of memory");
+		blob.image = image;
+		blob.grant = grant;
+	}
+	for (unsigned i = 0; r == -EBADMSG && i < NODE_PEER_LIES; i++)
+		r = ask_for_document(node, q, &blob, ret, err);
 	return r;
 }
 
