@@ -153,8 +153,6 @@ uint32_t eng_kv_pool_unsaved(const struct eng_kv_pool *pool, uint32_t min_hits);
 void eng_kv_page_set_saved(struct eng_kv_pool *pool, uint32_t page);
 bool eng_kv_page_is_saved(const struct eng_kv_pool *pool, uint32_t page);
 const int32_t *eng_kv_page_ids(const struct eng_kv_pool *pool, uint32_t page); /* [page_tokens], borrowed */
-/* The page before it in its prefix; a number that is no page's (ENG_KV_NO_PAGE in family 0) for the first. */
-uint32_t eng_kv_page_parent(const struct eng_kv_pool *pool, uint32_t page);
 /* The family that a page of the tree belongs to. */
 uint32_t eng_kv_page_family(const struct eng_kv_pool *pool, uint32_t page);
 

@@ -374,11 +374,6 @@ const int32_t *eng_kv_page_ids(const struct eng_kv_pool *pool, uint32_t page)
 	return ids_of(pool, page);
 }
 
-uint32_t eng_kv_page_parent(const struct eng_kv_pool *pool, uint32_t page)
-{
-	return pool->pages[page].parent;
-}
-
 uint32_t eng_kv_page_family(const struct eng_kv_pool *pool, uint32_t page)
 {
 	return pool->pages[page].family;

@@ -148,16 +148,22 @@ static void pages_to_be_saved_come_in_the_order_of_the_prefix(void **state)
 {
 	struct eng_kv_seq s = { 0 };
 	struct eng_kv_pool *pool = new_pool(6);
-	uint32_t page, before = ENG_KV_NO_PAGE, n = 0;
+	const struct eng_pc_key identity = { .b = { 1 } }, *key;
+	struct eng_pc_key last, before;
+	uint32_t page, n = 0;
 
 	(void)state;
+	assert_int_equal(eng_kv_pool_set_keys(pool, &identity), 0);
+	eng_kv_key_root(0, &last);
 	computed(pool, &s, abc, 14);
 	assert_int_equal(eng_kv_pool_unsaved(pool, 1), ENG_KV_NO_PAGE);
 	while ((page = eng_kv_pool_unsaved(pool, 0)) != ENG_KV_NO_PAGE) {
-		assert_int_equal(eng_kv_page_parent(pool, page), before);
+		key = eng_kv_page_key(pool, page, &before);
+		assert_non_null(key);
+		assert_memory_equal(&before, &last, sizeof(last)); /* it hangs on the page before */
+		last = *key;
 		assert_memory_equal(eng_kv_page_ids(pool, page), abc + (size_t)n * PAGE, PAGE * sizeof(*abc));
 		eng_kv_page_set_saved(pool, page);
-		before = page;
 		n++;
 	}
 	assert_int_equal(n, 3);
