@@ -4,7 +4,7 @@ imgtools_SRCS := $(wildcard imgtools/src/*/*.c)
 lazyimages_SRCS := $(wildcard imgtools/flip/*/*.c)
 # libfabric is opened when it is first needed; its headers alone are needed here, and FABRIC= (empty) is without them.
 FABRIC ?= $(wildcard /usr/include/rdma/fabric.h)
-lazyimages_SRCS := $(filter-out imgtools/flip/peer/fabric_line$(if $(FABRIC),_none,).c,$(lazyimages_SRCS))
+lazyimages_SRCS := $(filter-out $(addprefix imgtools/flip/peer/fabric_,$(if $(FABRIC),line_none.c,open.c line.c step.c)),$(lazyimages_SRCS))
 
 # The messages of flip's gRPC room, generated from its .proto files into build/<config>/gen, which is <pb/NAME.pb-c.h>.
 FLIP_PROTOS := $(wildcard imgtools/flip/grpc/*.proto)

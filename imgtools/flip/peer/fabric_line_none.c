@@ -1,4 +1,6 @@
-/* In place of fabric_line.c, where libfabric's headers were missing when this was built. */
+/* In place of fabric_open.c, fabric_line.c and fabric_step.c, where libfabric's headers were missing when this was
+ * built.
+ */
 #include <errno.h>
 
 #include "peer/fabric_line.h"

@@ -1,15 +1,11 @@
-/* Questions over libfabric: a connection carries one question at a time and is kept for the next, as with HTTP/1.1;
- * what is answered is written into its slots by the other end (remote writes), told of by short messages, and handed on
- * from there. The slots are what the other end may be ahead: it waits for each to be taken.
+/* Questions over libfabric, and by HTTP where that does not get through. fabric_talk.c has the connections; here is
+ * which way each question goes.
  *
- * Members without an address for it are asked by HTTP, and so is whatever did not get through before its answer had
- * begun: a member that fails in this is asked by HTTP alone for a time that doubles. A question is ended by ending its
- * connection.
+ * Members without an address for libfabric are asked by HTTP, and so is whatever did not get through before its answer
+ * had begun: a member that fails in this is asked by HTTP alone for a time that doubles.
  *
- * One thread owns all connections; HTTP's has another one, and what both tell takes turns (`telling`). */
+ * One thread owns all connections of libfabric; HTTP's has another one, and what both tell takes turns (`telling`). */
 #include <errno.h>
-#include <openssl/crypto.h>
-#include <openssl/rand.h>
 #include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -17,22 +13,17 @@
 #include <sys/queue.h>
 
 #include "base/log.h"
-#include "peer/fabric_line.h"
+#include "peer/fabric_talk.h"
 #include "peer/limit.h"
 #include "peer/transport.h"
 
 enum {
 	TICK_MS = 100,
 	TICK_US = 50000,
-	JOIN_US = 1500000,  /* for each step of a connection, until both ends know each other */
-	IDLE_US = 60000000, /* a connection is kept without a question; less than the other end keeps it */
-	MAX_TALKS = 40,
 	MAX_FAILED = 256,
 	HOLD_US = 5000000, /* a member is asked by HTTP alone, twice as long each time */
 	MAX_DOUBLINGS = 6
 };
-
-struct talk;
 
 struct call {
 	LIST_ENTRY(call) in_all;
@@ -44,24 +35,7 @@ struct call {
 	struct peer_head head;
 	bool has_begun; /* its head, or more, has come */
 	bool by_http, was_retried;
-	struct talk *talk;
-};
-
-struct talk { /* a connection */
-	LIST_ENTRY(talk) in_all;
-	struct way *w;
-	struct peer_line *line;
-	char to[FLIP_PEER_NAME];
-	bool has_joined, is_ready, was_used;
-	struct peer_seal in, out;
-	struct peer_session session;
-	struct call *call;                       /* NULL: it is free */
-	uint32_t question, next_slot, n_to_take; /* slots that are done with and not said so yet */
-	struct base_buf text;                    /* of the question */
-	size_t at_text;
-	uint8_t pending[PEER_MESSAGE_MAX]; /* a message that found no room */
-	size_t n_pending;
-	int64_t since_us;
+	struct peer_talk *talk; /* that carries it; NULL: none yet, or HTTP */
 };
 
 struct failed { /* a member with which it did not work */
@@ -77,7 +51,7 @@ struct cancel {
 
 struct way {
 	struct peer_transport_opts o;
-	struct peer_fabric *fabric;
+	struct peer_talks *talks;
 	void *http;
 	pthread_t thread;
 	pthread_mutex_t telling; /* held while anything is told; before `lock`, never after it */
@@ -88,8 +62,6 @@ struct way {
 	uint64_t last_id;
 	bool stops;
 	LIST_HEAD(, call) all;
-	LIST_HEAD(, talk) talks;
-	unsigned n_talks;
 	struct failed *failed[MAX_FAILED];
 	int64_t ticked_us;
 };
@@ -158,7 +130,7 @@ static void http_end(void *arg, int r, const char *why)
 	c->next = w->over;
 	w->over = c;
 	pthread_mutex_unlock(&w->lock);
-	peer_fabric_wake(w->fabric);
+	peer_talks_wake(w->talks);
 }
 
 static bool no_tick(void *arg)
@@ -235,163 +207,26 @@ static void has_worked(struct way *w, const char *to)
 	*place = NULL;
 }
 
-/* ---- Connections ----------------------------------------------------------------------------------------------- */
+/* ---- By libfabric ----------------------------------------------------------------------------------------------- */
 
-static void talk_free(struct talk *t)
+static void fall_back(struct call *c, const char *why)
 {
-	LIST_REMOVE(t, in_all);
-	t->w->n_talks--;
-	if (t->line)
-		peer_line_close(t->line);
-	base_buf_done(&t->text);
-	OPENSSL_cleanse(t, sizeof(*t));
-	free(t);
+	has_failed(c->w, c->to, why);
+	atomic_fetch_add(&c->w->o.counts->fell_back, 1);
+	ask_http(c);
 }
 
-/* The connection is of no more use; what becomes of its question depends on how far it came. */
-static void fail(struct talk *t, int r, const char *why)
+static void on_joined(void *call)
 {
-	struct way *w = t->w;
-	struct call *c = t->call;
-	bool was_used = t->was_used && t->is_ready;
-	char text[160];
+	struct call *c = call;
 
-	(void)snprintf(text, sizeof(text), "%s", why);
-	talk_free(t);
-	if (!c)
-		return;
-	c->talk = NULL;
-	if (c->has_begun) {
-		end(c, r, text);
-	} else if (was_used && !c->was_retried) {
-		c->was_retried = true; /* the other end had just closed what was kept */
-		begin(c);
-	} else {
-		has_failed(w, c->to, text);
-		atomic_fetch_add(&w->o.counts->fell_back, 1);
-		ask_http(c);
-	}
+	has_worked(c->w, c->to);
 }
 
-/* 0, or it has failed and `t` is gone. */
-static int send_message(struct talk *t, const struct peer_message *m)
+static int on_head(void *call, const struct peer_head *head)
 {
-	int n = peer_message_write(m, &t->out, t->pending), r;
-
-	if (n < 0) {
-		fail(t, n, strerror(-n));
-		return n;
-	}
-	r = peer_line_send(t->line, t->pending, (size_t)n);
-	t->n_pending = r == -EAGAIN ? (size_t)n : 0;
-	if (r < 0 && r != -EAGAIN) {
-		fail(t, r, strerror(-r));
-		return r;
-	}
-	return 0;
-}
-
-/* What is to be said, as far as there is room for it. 0, or `t` is gone. */
-static int flush(struct talk *t)
-{
-	if (t->n_pending) {
-		int r = peer_line_send(t->line, t->pending, t->n_pending);
-
-		if (r == -EAGAIN)
-			return 0;
-		if (r < 0) {
-			fail(t, r, strerror(-r));
-			return r;
-		}
-		t->n_pending = 0;
-	}
-	while (!t->n_pending && (t->n_to_take || t->at_text < t->text.len)) {
-		struct peer_message m = { .type = PEER_MSG_TAKEN, .question = t->question };
-
-		if (t->n_to_take) {
-			t->n_to_take--;
-		} else {
-			size_t left = t->text.len - t->at_text;
-
-			m.type = PEER_MSG_QUESTION;
-			m.total = (uint32_t)t->text.len;
-			m.at = (uint32_t)t->at_text;
-			m.data = (const uint8_t *)t->text.data + t->at_text;
-			m.size = (uint32_t)(left < PEER_MESSAGE_PART ? left : PEER_MESSAGE_PART);
-			t->at_text += m.size;
-		}
-		if (send_message(t, &m) < 0)
-			return -EIO;
-	}
-	return 0;
-}
-
-static void put_question(struct talk *t)
-{
-	struct call *c = t->call;
+	struct call *c = call;
 	int r;
-
-	t->question++;
-	t->next_slot = t->n_to_take = 0; /* the other end begins anew, too */
-	t->at_text = 0;
-	base_buf_reset(&t->text);
-	r = peer_fields_write(c->path, (const char *const *)c->headers, &t->text);
-	if (r < 0) { /* too large a question: HTTP may take it */
-		t->call = NULL;
-		c->talk = NULL;
-		base_buf_reset(&t->text);
-		ask_http(c);
-		return;
-	}
-	atomic_fetch_add(&t->w->o.counts->asked, 1);
-	(void)flush(t);
-}
-
-static void join(struct talk *t, const struct peer_message *hello)
-{
-	uint8_t nonce[PEER_NONCE];
-	struct peer_message m = { .type = PEER_MSG_JOIN,
-		                  .nonce = nonce,
-		                  .proof = t->session.join_proof,
-		                  .slot_size = PEER_SLOT_SIZE,
-		                  .n_slots = PEER_SLOTS };
-
-	peer_line_offer(t->line, &m.key, &m.base);
-	if (RAND_bytes(nonce, sizeof(nonce)) != 1 ||
-	    peer_session_make(t->w->o.token, hello->nonce, nonce, &m, &t->session) < 0) {
-		fail(t, -ENOMEM, "no session can be made");
-		return;
-	}
-	t->has_joined = true;
-	t->since_us = peer_now_us();
-	if (send_message(t, &m) < 0)
-		return;
-	memcpy(t->out.key, t->session.of_asker, sizeof(t->out.key));
-	t->out.is_on = true;
-}
-
-static void welcome(struct talk *t, const struct peer_message *m)
-{
-	if (!peer_proof_is(m->proof, t->session.welcome_proof)) {
-		fail(t, -EACCES, "does not know our secret");
-		return;
-	}
-	memcpy(t->in.key, t->session.of_asked, sizeof(t->in.key));
-	t->in.is_on = t->is_ready = true;
-	t->since_us = peer_now_us();
-	if (t->call) {
-		has_worked(t->w, t->call->to);
-		put_question(t);
-	}
-}
-
-/* ---- Answers ---------------------------------------------------------------------------------------------------- */
-
-/* 0, or the question was cut by who asked it, and `t` is gone. */
-static int tell_head(struct talk *t, const struct peer_head *head)
-{
-	struct call *c = t->call;
-	int r = 0;
 
 	c->head = *head;
 	c->has_begun = true;
@@ -400,180 +235,59 @@ static int tell_head(struct talk *t, const struct peer_head *head)
 	pthread_mutex_lock(&c->w->telling);
 	r = c->call.on_head(c->call.arg, &c->head);
 	pthread_mutex_unlock(&c->w->telling);
-	if (r != 0)
-		fail(t, -ECANCELED, "");
 	return r;
 }
 
-static void tell_data(struct talk *t, const void *data, size_t size)
+static int on_data(void *call, const void *data, size_t size)
 {
-	struct call *c = t->call;
+	struct call *c = call;
 	int r;
 
-	atomic_fetch_add(&c->w->o.counts->received, size);
 	pthread_mutex_lock(&c->w->telling);
 	r = c->call.on_data(c->call.arg, data, size);
 	pthread_mutex_unlock(&c->w->telling);
-	if (r != 0) {
-		fail(t, -ECANCELED, "");
-		return;
-	}
-	t->next_slot = (t->next_slot + 1) % PEER_SLOTS;
-	t->n_to_take++;
-	(void)flush(t);
+	return r;
 }
 
-static void answer_ended(struct talk *t, bool was_cut)
+static void on_end(void *call, bool was_cut)
 {
-	struct call *c = t->call;
+	struct call *c = call;
 
-	t->call = NULL;
 	c->talk = NULL;
-	t->was_used = true;
-	t->since_us = peer_now_us();
 	end(c, was_cut ? -EIO : 0, "an answer was cut");
 }
 
-static void take_answer(struct talk *t, const struct peer_message *m, const struct peer_head *head)
+/* What becomes of the question depends on how far it came. */
+static void on_lost(void *call, int r, const char *why, bool was_kept)
 {
-	bool has_body = t->call && t->call->has_begun && t->call->head.status / 100 == 2;
+	struct call *c = call;
 
-	if (!t->is_ready || !t->call || m->question != t->question || t->at_text < t->text.len)
-		fail(t, -EBADMSG, "sent an answer to nothing");
-	else if (m->type == PEER_MSG_HEAD && !t->call->has_begun)
-		(void)tell_head(t, head);
-	else if (m->type == PEER_MSG_DATA && has_body && m->slot == t->next_slot && m->size <= PEER_SLOT_SIZE)
-		tell_data(t, peer_line_slot(t->line, m->slot), m->size);
-	else if (m->type == PEER_MSG_INLINE && has_body)
-		tell_data(t, m->data, m->size);
-	else if (m->type == PEER_MSG_END && t->call->has_begun)
-		answer_ended(t, m->was_cut);
-	else
-		fail(t, -EBADMSG, "sent an answer that is none");
-}
-
-static void on_message(void *arg, const void *data, size_t size)
-{
-	struct talk *t = arg;
-	struct peer_message m;
-	struct peer_head head;
-	char why[164];
-	int r = peer_message_parse(data, size, &t->in, &m, &head);
-
-	if (r < 0) {
-		fail(t, r, r == -EACCES ? "sent a message with another MAC" : "sent a message that is none");
-	} else if (m.type == PEER_MSG_HELLO && !t->has_joined) {
-		join(t, &m);
-	} else if (m.type == PEER_MSG_WELCOME && t->has_joined && !t->is_ready) {
-		welcome(t, &m);
-	} else if (m.type == PEER_MSG_REFUSE) {
-		for (uint32_t i = 0; i < m.size; i++)
-			why[i] = m.data[i] >= ' ' && m.data[i] < 127 ? (char)m.data[i] : ' ';
-		why[m.size] = '\0';
-		fail(t, -EACCES, why);
-	} else if (m.type >= PEER_MSG_HEAD && m.type != PEER_MSG_TAKEN) {
-		take_answer(t, &m, &head);
+	c->talk = NULL;
+	if (c->has_begun) {
+		end(c, r, why);
+	} else if (was_kept && !c->was_retried) {
+		c->was_retried = true; /* the other end had just closed what was kept */
+		begin(c);
 	} else {
-		fail(t, -EBADMSG, "sent a message out of its turn");
+		fall_back(c, why);
 	}
-}
-
-static void on_up(void *arg)
-{
-	struct talk *t = arg;
-
-	t->since_us = peer_now_us(); /* it says hello */
-}
-
-static void on_left(void *arg, int slot)
-{
-	struct talk *t = arg;
-
-	if (slot < 0)
-		(void)flush(t);
-}
-
-static void on_down(void *arg, int r, const char *why)
-{
-	fail(arg, r, why);
-}
-
-/* ---- The thread ---------------------------------------------------------------------------------------------------
- */
-
-static struct talk *free_talk(struct way *w, const char *to)
-{
-	struct talk *t;
-
-	LIST_FOREACH(t, &w->talks, in_all)
-	{
-		if (t->is_ready && !t->call && strcmp(t->to, to) == 0)
-			return t;
-	}
-	return NULL;
-}
-
-/* One that is free makes way for one to somebody else. */
-static bool make_room(struct way *w)
-{
-	struct talk *t, *oldest = NULL;
-
-	if (w->n_talks < MAX_TALKS)
-		return true;
-	LIST_FOREACH(t, &w->talks, in_all)
-	{
-		if (t->is_ready && !t->call && (!oldest || t->since_us < oldest->since_us))
-			oldest = t;
-	}
-	if (oldest)
-		talk_free(oldest);
-	return oldest != NULL;
-}
-
-static int new_talk(struct call *c, struct err *err)
-{
-	struct way *w = c->w;
-	struct talk *t = calloc(1, sizeof(*t));
-	int r;
-
-	if (!t)
-		return err_set(err, -ENOMEM, "out of memory");
-	t->w = w;
-	t->since_us = peer_now_us();
-	base_buf_init(&t->text, 2 * PEER_MAX_QUESTION);
-	(void)snprintf(t->to, sizeof(t->to), "%s", c->fabric);
-	LIST_INSERT_HEAD(&w->talks, t, in_all);
-	w->n_talks++;
-	r = peer_line_connect(w->fabric, c->fabric, t, &t->line, err);
-	if (r < 0) {
-		talk_free(t);
-		return r;
-	}
-	t->call = c;
-	c->talk = t;
-	return 0;
 }
 
 static void begin(struct call *c)
 {
-	struct way *w = c->w;
 	struct err err = { 0 };
-	struct talk *t;
+	int r = 1;
 
-	if (!*c->fabric || is_held_off(w, c->to)) {
+	if (*c->fabric && !is_held_off(c->w, c->to))
+		r = peer_talks_ask(c->w->talks, c->fabric, c->path, (const char *const *)c->headers, c, &c->talk, &err);
+	if (r < 0)
+		fall_back(c, err_text(&err));
+	else if (r > 0)
 		ask_http(c);
-	} else if ((t = free_talk(w, c->fabric))) {
-		t->call = c;
-		c->talk = t;
-		put_question(t);
-	} else if (!make_room(w)) {
-		ask_http(c);
-	} else if (new_talk(c, &err) < 0) {
-		has_failed(w, c->to, err_text(&err));
-		atomic_fetch_add(&w->o.counts->fell_back, 1);
-		ask_http(c);
-	}
 }
+
+/* ---- The thread ---------------------------------------------------------------------------------------------------
+ */
 
 static void cancel(struct way *w, uint64_t id)
 {
@@ -592,7 +306,7 @@ static void cancel(struct way *w, uint64_t id)
 	}
 	if (!c->has_begun)
 		has_failed(w, c->to, "has not answered");
-	talk_free(c->talk);
+	peer_talk_close(c->talk);
 	end(c, -ECANCELED, NULL);
 }
 
@@ -632,22 +346,6 @@ static bool take_news(struct way *w, bool *ret_any)
 	return goes_on;
 }
 
-/* Connections that do not come about, and those that nobody needs. */
-static void watch(struct way *w, int64_t now)
-{
-	struct talk *t, *next;
-
-	for (t = LIST_FIRST(&w->talks); t; t = next) {
-		next = LIST_NEXT(t, in_all);
-		if (t->is_ready && !t->call && now - t->since_us > IDLE_US)
-			talk_free(t);
-		else if (!t->is_ready && now - t->since_us > JOIN_US) {
-			fail(t, -ETIMEDOUT, "no connection");
-			next = LIST_FIRST(&w->talks); /* the list may be another */
-		}
-	}
-}
-
 static void *drive(void *arg)
 {
 	struct way *w = arg;
@@ -658,14 +356,12 @@ static void *drive(void *arg)
 
 		if (any || now - w->ticked_us >= TICK_US) {
 			w->ticked_us = now;
-			watch(w, now);
+			peer_talks_watch(w->talks, now);
 			pthread_mutex_lock(&w->telling);
 			goes_on = w->o.tick(w->o.arg);
 			pthread_mutex_unlock(&w->telling);
 		}
-		peer_fabric_step(w->fabric, !LIST_EMPTY(&w->all) || goes_on ? TICK_MS
-		                            : LIST_EMPTY(&w->talks)         ? 3600000
-		                                                            : IDLE_US / 4000);
+		peer_talks_step(w->talks, !LIST_EMPTY(&w->all) || goes_on ? TICK_MS : -1);
 	}
 	return NULL;
 }
@@ -716,7 +412,7 @@ static int fabric_ask(void *transport, const struct peer_call *call, uint64_t *r
 			call_free(c);
 		return r;
 	}
-	peer_fabric_wake(w->fabric);
+	peer_talks_wake(w->talks);
 	return 0;
 }
 
@@ -732,7 +428,7 @@ static void fabric_cancel(void *transport, uint64_t id)
 	x->next = w->cancels;
 	w->cancels = x;
 	pthread_mutex_unlock(&w->lock);
-	peer_fabric_wake(w->fabric);
+	peer_talks_wake(w->talks);
 }
 
 static void fabric_stop(void *transport)
@@ -744,27 +440,25 @@ static void fabric_stop(void *transport)
 	pthread_mutex_lock(&w->lock);
 	w->stops = true;
 	pthread_mutex_unlock(&w->lock);
-	peer_fabric_wake(w->fabric);
+	peer_talks_wake(w->talks);
 	(void)pthread_join(w->thread, NULL);
 	for (c = LIST_FIRST(&w->all); c; c = next) {
 		next = LIST_NEXT(c, in_all);
 		if (c->by_http)
 			continue;
 		if (c->talk)
-			c->talk->call = NULL;
+			peer_talk_close(c->talk);
 		end(c, -ECANCELED, NULL);
 	}
 	peer_transport_http.stop(w->http);
 	(void)take_news(w, &any);
-	while (!LIST_EMPTY(&w->talks))
-		talk_free(LIST_FIRST(&w->talks));
 }
 
 static void way_free(struct way *w)
 {
 	if (w->http)
 		peer_transport_http.close(w->http);
-	peer_fabric_close(w->fabric);
+	peer_talks_close(w->talks);
 	for (size_t i = 0; i < MAX_FAILED; i++)
 		free(w->failed[i]);
 	while (w->cancels) {
@@ -785,9 +479,7 @@ static void fabric_close(void *transport)
 
 static int fabric_open(const struct peer_transport_opts *o, void **ret, struct err *err)
 {
-	static const struct peer_fabric_events events = {
-		.on_up = on_up, .on_message = on_message, .on_left = on_left, .on_down = on_down
-	};
+	static const struct peer_talks_events events = { on_joined, on_head, on_data, on_end, on_lost };
 	struct peer_transport_opts http = *o;
 	struct way *w = calloc(1, sizeof(*w));
 	int r;
@@ -797,11 +489,10 @@ static int fabric_open(const struct peer_transport_opts *o, void **ret, struct e
 	(void)pthread_mutex_init(&w->telling, NULL);
 	(void)pthread_mutex_init(&w->lock, NULL);
 	LIST_INIT(&w->all);
-	LIST_INIT(&w->talks);
 	w->last_new = &w->new_calls;
 	w->o = *o;
 	http.tick = no_tick;
-	r = peer_fabric_open(o->o->fabric_provider, NULL, &events, w, &w->fabric, err);
+	r = peer_talks_open(o->o->fabric_provider, o->token, o->counts, &events, &w->talks, err);
 	if (r == 0)
 		r = peer_transport_http.open(&http, &w->http, err);
 	if (r == 0 && (r = -pthread_create(&w->thread, NULL, drive, w)) < 0) {
