@@ -115,8 +115,7 @@ int ag_sys_unit_log(const char *unit, unsigned n, const struct ag_sys_options *o
                     struct err *err)
 {
 	static const struct ag_sys_options defaults;
-	const char *missing = NULL;
-	const struct systemd *sd = ag_sys_systemd(&missing);
+	const struct systemd *sd = ag_sys_systemd();
 	sd_journal *j = NULL;
 	char root[3072];
 	struct sys_ctx ctx;
@@ -124,7 +123,8 @@ int ag_sys_unit_log(const char *unit, unsigned n, const struct ag_sys_options *o
 	int r;
 
 	if (!sd)
-		return err_set(err, -ENOENT, "%s is not on this machine: the journal cannot be read", missing);
+		return err_set(err, -ENOENT,
+		               "libsystemd is not on this machine, or too old: the journal cannot be read");
 	r = open_context(options ? options : &defaults, root, sizeof(root), &ctx, err);
 	if (r < 0)
 		return r;

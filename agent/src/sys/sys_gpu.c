@@ -1,10 +1,10 @@
 /* Graphics and compute devices: the PCI class for all, NVML for NVIDIA (opened at run time; the few functions and
  * the structure sizes are those of the public NVML API reference), sysfs for amdgpu. A driver without NVML still
  * shows through /proc/driver/nvidia. */
-#include <dlfcn.h>
 #include <stdio.h>
 #include <stdlib.h>
 
+#include "base/library.h"
 #include "sys/sys_internal.h"
 
 struct nvml_memory { /* nvmlMemory_t */
@@ -16,7 +16,6 @@ struct nvml_utilization { /* nvmlUtilization_t */
 };
 
 struct nvml {
-	void *library;
 	int (*init)(void);
 	int (*shutdown)(void);
 	int (*count)(unsigned *);
@@ -30,28 +29,17 @@ struct nvml {
 
 static bool nvml_open(struct nvml *n)
 {
-	const struct {
-		const char *name;
-		void **slot;
-	} table[] = { { "nvmlInit_v2", (void **)&n->init },
-		      { "nvmlShutdown", (void **)&n->shutdown },
-		      { "nvmlDeviceGetCount_v2", (void **)&n->count },
-		      { "nvmlDeviceGetHandleByIndex_v2", (void **)&n->handle },
-		      { "nvmlDeviceGetName", (void **)&n->name },
-		      { "nvmlDeviceGetMemoryInfo", (void **)&n->memory },
-		      { "nvmlDeviceGetUtilizationRates", (void **)&n->utilization },
-		      { "nvmlDeviceGetTemperature", (void **)&n->temperature },
-		      { "nvmlDeviceGetPowerUsage", (void **)&n->power } };
+	const struct base_symbol symbols[] = { { "nvmlInit_v2", &n->init },
+		                               { "nvmlShutdown", &n->shutdown },
+		                               { "nvmlDeviceGetCount_v2", &n->count },
+		                               { "nvmlDeviceGetHandleByIndex_v2", &n->handle },
+		                               { "nvmlDeviceGetName", &n->name },
+		                               { "nvmlDeviceGetMemoryInfo", &n->memory },
+		                               { "nvmlDeviceGetUtilizationRates", &n->utilization },
+		                               { "nvmlDeviceGetTemperature", &n->temperature },
+		                               { "nvmlDeviceGetPowerUsage", &n->power } };
 
-	n->library = dlopen("libnvidia-ml.so.1", RTLD_NOW | RTLD_LOCAL);
-	for (size_t i = 0; n->library && i < sizeof(table) / sizeof(table[0]); i++) {
-		*table[i].slot = dlsym(n->library, table[i].name);
-		if (!*table[i].slot) {
-			(void)dlclose(n->library);
-			n->library = NULL;
-		}
-	}
-	return n->library != NULL;
+	return base_library_load("libnvidia-ml.so.1", symbols, sizeof(symbols) / sizeof(symbols[0]), NULL) == 0;
 }
 
 static json_t *nvml_device(const struct nvml *n, void *device)
@@ -100,7 +88,6 @@ static void put_nvml(json_t *out)
 		}
 		(void)n.shutdown();
 	}
-	(void)dlclose(n.library);
 }
 
 static void put_nvidia(const struct sys_ctx *ctx, json_t *out)

@@ -283,16 +283,15 @@ static void read_journal(const struct systemd *sd, const struct sys_ctx *ctx, sd
 
 void ag_sys_logs(const struct sys_ctx *ctx, json_t *out)
 {
-	const char *missing = NULL;
-	const struct systemd *sd = ag_sys_systemd(&missing);
+	const struct systemd *sd = ag_sys_systemd();
 	json_t *groups = json_object();
 	sd_journal *j = NULL;
 
 	(void)ag_sys_array(out, "errors");
 	(void)ag_sys_array(out, "oom_kills");
 	if (!sd)
-		ag_sys_note(out, "{what} is not on this machine: the journal cannot be read.",
-		            "本机没有 {what}:无法读取日志。", json_pack("{s:s}", "what", missing));
+		ag_sys_note(out, "libsystemd is not on this machine, or too old: the journal cannot be read.",
+		            "本机没有 libsystemd,或版本太旧:无法读取日志。", NULL);
 	if (sd && ag_sys_journal_open(sd, ctx, &j) >= 0 && has_journal(sd, ctx, j))
 		read_journal(sd, ctx, j, groups, out);
 	else

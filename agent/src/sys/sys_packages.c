@@ -3,39 +3,28 @@
  *
  * What "history" means here: rpm stores with each installed package the number and the time of the transaction that
  * brought it. Removals leave no trace in the database; they are in the package manager's own log. */
-#include <dlfcn.h>
 #include <limits.h>
 #include <stdio.h>
 #include <stdlib.h>
 
+#include "base/library.h"
 #include "sys/sys_rpm.h"
 
 enum { N_RECENT = 20, N_TRANSACTIONS = 20, MAX_PROBLEMS = 200 };
 
-/* The library stays open: librpm registers handlers at exit. NULL when it is not here or too different. */
-static const struct rpm *rpm_library(const char **ret_missing)
+/* NULL when the library is not here or too different. */
+static const struct rpm *rpm_library(void)
 {
 	static const char *const names[] = { "librpm.so.10", "librpm.so.9", "librpm.so.8", "librpm.so" };
 	static struct rpm table;
-	static void *library;
-
-	for (size_t i = 0; !library && i < sizeof(names) / sizeof(names[0]); i++)
-		library = dlopen(names[i], RTLD_NOW | RTLD_LOCAL);
-	if (!library) {
-		*ret_missing = "librpm";
-		return NULL;
-	}
-#define X(f)                                             \
-	if (!table.f) {                                  \
-		*(void **)&table.f = dlsym(library, #f); \
-		if (!table.f) {                          \
-			*ret_missing = "librpm: " #f;    \
-			return NULL;                     \
-		}                                        \
-	}
-	RPM_FUNCTIONS(X)
+	static bool is_loaded;
+#define X(f) { #f, &table.f },
+	static const struct base_symbol symbols[] = { RPM_FUNCTIONS(X) };
 #undef X
-	return &table;
+
+	for (size_t i = 0; !is_loaded && i < sizeof(names) / sizeof(names[0]); i++)
+		is_loaded = base_library_load(names[i], symbols, sizeof(symbols) / sizeof(symbols[0]), NULL) == 0;
+	return is_loaded ? &table : NULL;
 }
 
 static bool has_database(const struct sys_ctx *ctx, const char *dir)
@@ -301,13 +290,12 @@ static void put_query(const struct rpm *rpm, const struct sys_ctx *ctx, rpmts ts
 
 void ag_sys_packages(const struct sys_ctx *ctx, json_t *out)
 {
-	const char *missing = NULL;
-	const struct rpm *rpm = rpm_library(&missing);
+	const struct rpm *rpm = rpm_library();
 	rpmts ts;
 
 	if (!rpm) {
-		ag_sys_note(out, "{what} is not on this machine: the package database cannot be read.",
-		            "本机没有 {what}:无法读取软件包数据库。", json_pack("{s:s}", "what", missing));
+		ag_sys_note(out, "librpm is not on this machine, or too old: the package database cannot be read.",
+		            "本机没有 librpm,或版本太旧:无法读取软件包数据库。", NULL);
 		return;
 	}
 	(void)rpm->rpmlogSetMask(RPMLOG_UPTO(RPMLOG_EMERG)); /* what it would say goes into notes */

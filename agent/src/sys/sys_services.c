@@ -1,37 +1,27 @@
 /* Services: systemd's own state by D-Bus, each failed unit with its result and last words from the journal.
  * The interface is org.freedesktop.systemd1(5). */
-#include <dlfcn.h>
 #include <stdio.h>
 #include <string.h>
 
+#include "base/library.h"
 #include "sys/sys_systemd.h"
 
 enum { MAX_UNITS = 100, TAIL_LINES = 5, MAX_TAILS = 20 };
 
 static const char destination[] = "org.freedesktop.systemd1";
 
-const struct systemd *ag_sys_systemd(const char **ret_missing)
+const struct systemd *ag_sys_systemd(void)
 {
 	static struct systemd table;
-	static void *library;
-
-	if (!library)
-		library = dlopen("libsystemd.so.0", RTLD_NOW | RTLD_LOCAL);
-	if (!library) {
-		*ret_missing = "libsystemd";
-		return NULL;
-	}
-#define X(f)                                              \
-	if (!table.f) {                                   \
-		*(void **)&table.f = dlsym(library, #f);  \
-		if (!table.f) {                           \
-			*ret_missing = "libsystemd: " #f; \
-			return NULL;                      \
-		}                                         \
-	}
-	SYSTEMD_FUNCTIONS(X)
+	static bool is_loaded;
+#define X(f) { #f, &table.f },
+	static const struct base_symbol symbols[] = { SYSTEMD_FUNCTIONS(X) };
 #undef X
-	return &table;
+
+	if (!is_loaded)
+		is_loaded =
+		        base_library_load("libsystemd.so.0", symbols, sizeof(symbols) / sizeof(symbols[0]), NULL) == 0;
+	return is_loaded ? &table : NULL;
 }
 
 /* Where a unit's Result is: the interface of its kind. */
@@ -132,7 +122,6 @@ static void put_failed(const struct systemd *sd, sd_bus *bus, const struct sys_c
 
 void ag_sys_services(const struct sys_ctx *ctx, json_t *out)
 {
-	const char *missing = NULL;
 	const struct systemd *sd;
 	sd_bus *bus = NULL;
 	char init[64];
@@ -144,10 +133,10 @@ void ag_sys_services(const struct sys_ctx *ctx, json_t *out)
 		            NULL);
 		return;
 	}
-	sd = ag_sys_systemd(&missing);
+	sd = ag_sys_systemd();
 	if (!sd) {
-		ag_sys_note(out, "{what} is not on this machine: services cannot be asked for.",
-		            "本机没有 {what}:无法查询服务。", json_pack("{s:s}", "what", missing));
+		ag_sys_note(out, "libsystemd is not on this machine, or too old: services cannot be asked for.",
+		            "本机没有 libsystemd,或版本太旧:无法查询服务。", NULL);
 		return;
 	}
 	if (sd->sd_bus_open_system(&bus) < 0) {

@@ -37,8 +37,8 @@ struct systemd {
 #undef X
 };
 
-/* NULL when the library is not here or too different: *ret_missing says what. */
-const struct systemd *ag_sys_systemd(const char **ret_missing);
+/* NULL when the library is not here or too different. */
+const struct systemd *ag_sys_systemd(void);
 
 /* This tree's journal: of the running system, or of the files under the root. */
 int ag_sys_journal_open(const struct systemd *sd, const struct sys_ctx *ctx, sd_journal **ret);

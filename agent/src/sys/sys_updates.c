@@ -4,13 +4,13 @@
  * are unpacked by rpmio, XML is read in pieces by expat; nothing is kept but what concerns installed packages.
  *
  * The package manager knows more (excludes, version locks, modules): what it would really do is `dnf check-update`. */
-#include <dlfcn.h>
 #include <errno.h>
 #include <expat.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <sys/stat.h>
 
+#include "base/library.h"
 #include "sys/sys_rpm.h"
 
 enum {
@@ -43,21 +43,15 @@ struct xml {
 static const struct xml *xml_library(void)
 {
 	static struct xml table;
-	static void *library;
-
-	if (!library)
-		library = dlopen("libexpat.so.1", RTLD_NOW | RTLD_LOCAL);
-	if (!library)
-		return NULL;
-#define X(f)                                             \
-	if (!table.f) {                                  \
-		*(void **)&table.f = dlsym(library, #f); \
-		if (!table.f)                            \
-			return NULL;                     \
-	}
-	XML_FUNCTIONS(X)
+	static bool is_loaded;
+#define X(f) { #f, &table.f },
+	static const struct base_symbol symbols[] = { XML_FUNCTIONS(X) };
 #undef X
-	return &table;
+
+	if (!is_loaded)
+		is_loaded =
+		        base_library_load("libexpat.so.1", symbols, sizeof(symbols) / sizeof(symbols[0]), NULL) == 0;
+	return is_loaded ? &table : NULL;
 }
 
 /* ---- Packages ------------------------------------------------------------------------------------------------ */
