@@ -1,7 +1,7 @@
-/* Request bodies of the generating routes. Unknown fields are ignored, as the services that clients were
- * written for do; a known field of the wrong type or range is refused, and so is what is known and not
- * offered, because ignoring that would give wrong results silently. */
-#include "params.h"
+/* Request bodies of the generating routes but chats (params_chat.c), and what all share. Unknown fields are ignored, as
+ * the services that clients were written for do; a known field of the wrong type or range is refused, and so is what is
+ * known and not offered, because ignoring that would give wrong results silently. */
+#include "params_internal.h"
 
 #include <errno.h>
 #include <stdio.h>
@@ -26,14 +26,14 @@ void http_params_done(struct http_params *p)
 	memset(p, 0, sizeof(*p));
 }
 
-static const json_t *field(const json_t *obj, const char *key)
+const json_t *http_field(const json_t *obj, const char *key)
 {
 	const json_t *v = json_object_get(obj, key);
 
 	return json_is_null(v) ? NULL : v;
 }
 
-static int out_of_memory(struct http_error *e)
+int http_out_of_memory(struct http_error *e)
 {
 	(void)http_bad_field(e, NULL, "out of memory");
 	e->status = 500;
@@ -45,7 +45,7 @@ static int out_of_memory(struct http_error *e)
 
 static int parse_logit_bias(const json_t *obj, struct http_params *p, struct http_error *e)
 {
-	const json_t *bias = field(obj, "logit_bias"), *v;
+	const json_t *bias = http_field(obj, "logit_bias"), *v;
 	const char *key;
 
 	if (!bias)
@@ -54,7 +54,7 @@ static int parse_logit_bias(const json_t *obj, struct http_params *p, struct htt
 		return http_bad_field(e, "logit_bias", "expected an object, got %s", base_json_type_name(bias));
 	p->logit_bias = calloc(json_object_size(bias) + 1, sizeof(*p->logit_bias));
 	if (!p->logit_bias)
-		return out_of_memory(e);
+		return http_out_of_memory(e);
 	json_object_foreach((json_t *)bias, key, v)
 	{
 		char *end;
@@ -142,7 +142,7 @@ static int add_stop(const json_t *v, struct http_params *p, struct http_error *e
 
 static int parse_stop(const json_t *obj, struct http_params *p, struct http_error *e)
 {
-	const json_t *stop = field(obj, "stop");
+	const json_t *stop = http_field(obj, "stop");
 	size_t n = json_is_array(stop) ? json_array_size(stop) : 1;
 	int r = 0;
 
@@ -155,7 +155,7 @@ static int parse_stop(const json_t *obj, struct http_params *p, struct http_erro
 		return http_bad_field(e, "stop", "at most %d stop strings are taken, got %zu", HTTP_MAX_STOPS, n);
 	p->stops = calloc(n + 1, sizeof(*p->stops));
 	if (!p->stops)
-		return out_of_memory(e);
+		return http_out_of_memory(e);
 	if (json_is_string(stop))
 		return add_stop(stop, p, e);
 	for (size_t i = 0; i < n && r == 0; i++)
@@ -165,7 +165,7 @@ static int parse_stop(const json_t *obj, struct http_params *p, struct http_erro
 
 static int parse_stop_ids(const json_t *obj, struct http_params *p, struct http_error *e)
 {
-	const json_t *v = field(obj, "stop_token_ids");
+	const json_t *v = http_field(obj, "stop_token_ids");
 	int r;
 
 	if (!v)
@@ -176,7 +176,7 @@ static int parse_stop_ids(const json_t *obj, struct http_params *p, struct http_
 	return r;
 }
 
-static int parse_max_new(const json_t *obj, const char *key, int64_t min, struct http_params *p, struct http_error *e)
+int http_parse_max_new(const json_t *obj, const char *key, int64_t min, struct http_params *p, struct http_error *e)
 {
 	int64_t n = 0;
 	int r = http_opt_int(obj, key, min, INT32_MAX, &n, e);
@@ -223,7 +223,7 @@ static int parse_n(const json_t *obj, struct http_params *p, struct http_error *
 
 static int parse_stream(const json_t *obj, struct http_params *p, struct http_error *e)
 {
-	const json_t *options = field(obj, "stream_options");
+	const json_t *options = http_field(obj, "stream_options");
 	int r = http_opt_bool(obj, "stream", &p->stream, e);
 
 	if (r < 0 || !options)
@@ -236,13 +236,12 @@ static int parse_stream(const json_t *obj, struct http_params *p, struct http_er
 	return 0;
 }
 
-/* What chat and text completions share. */
-static int parse_common(const json_t *obj, struct http_params *p, struct http_error *e)
+int http_parse_common(const json_t *obj, struct http_params *p, struct http_error *e)
 {
-	const json_t *model = field(obj, "model");
+	const json_t *model = http_field(obj, "model");
 	int r;
 
-	p->rid = json_string_value(field(obj, "rid"));
+	p->rid = json_string_value(http_field(obj, "rid"));
 	if (model && !json_is_string(model))
 		return http_bad_field(e, "model", "expected a string, got %s", base_json_type_name(model));
 	if ((r = parse_sampling(obj, 2, p, e)) < 0 || (r = parse_seed(obj, "seed", p, e)) < 0 ||
@@ -254,205 +253,8 @@ static int parse_common(const json_t *obj, struct http_params *p, struct http_er
 	return 0;
 }
 
-/* ---- Chat ---- */
-
-static int check_role(const json_t *message, size_t i, struct http_error *e)
-{
-	static const char *const roles[] = { "system", "developer", "user", "assistant", "tool", "function" };
-	const char *role = json_string_value(json_object_get(message, "role"));
-	char where[64];
-
-	(void)snprintf(where, sizeof(where), "messages[%zu].role", i);
-	if (!role)
-		return http_bad_field(e, where, "missing or not a string");
-	for (size_t k = 0; k < sizeof(roles) / sizeof(roles[0]); k++) {
-		if (strcmp(role, roles[k]) == 0)
-			return 0;
-	}
-	return http_bad_field(e, where, "unknown role \"%.32s\"", role);
-}
-
-static int check_content(const json_t *message, size_t i, struct http_error *e)
-{
-	const json_t *content = json_object_get(message, "content"), *part;
-	bool has_calls = json_array_size(json_object_get(message, "tool_calls")) > 0;
-	char where[64];
-	size_t k;
-
-	(void)snprintf(where, sizeof(where), "messages[%zu].content", i);
-	if (!content || json_is_null(content))
-		return has_calls ? 0 : http_bad_field(e, where, "missing");
-	if (json_is_string(content))
-		return 0;
-	if (!json_is_array(content))
-		return http_bad_field(e, where, "expected a string or an array of parts, got %s",
-		                      base_json_type_name(content));
-	json_array_foreach((json_t *)content, k, part)
-	{
-		const char *type = json_string_value(json_object_get(part, "type"));
-
-		(void)snprintf(where, sizeof(where), "messages[%zu].content[%zu]", i, k);
-		if (!type)
-			return http_bad_field(e, where, "expected an object with a string `type`");
-		if (strcmp(type, "text") != 0)
-			return http_bad_field(e, where, "parts of type \"%.32s\" are not supported by this model",
-			                      type);
-		if (!json_is_string(json_object_get(part, "text")))
-			return http_bad_field(e, where, "`text` is missing or not a string");
-	}
-	return 0;
-}
-
-static int parse_messages(const json_t *obj, struct http_params *p, struct http_error *e)
-{
-	const json_t *m;
-	size_t i;
-	int r;
-
-	p->messages = field(obj, "messages");
-	if (!p->messages)
-		return http_bad_field(e, "messages", "missing");
-	if (!json_is_array(p->messages))
-		return http_bad_field(e, "messages", "expected an array, got %s", base_json_type_name(p->messages));
-	if (json_array_size(p->messages) == 0)
-		return http_bad_field(e, "messages", "is empty");
-	json_array_foreach((json_t *)p->messages, i, m)
-	{
-		char where[64];
-
-		(void)snprintf(where, sizeof(where), "messages[%zu]", i);
-		if (!json_is_object(m))
-			return http_bad_field(e, where, "expected an object, got %s", base_json_type_name(m));
-		if ((r = check_role(m, i, e)) < 0 || (r = check_content(m, i, e)) < 0)
-			return r;
-	}
-	/* An assistant's message at the end is the beginning of the answer. */
-	m = json_array_get(p->messages, json_array_size(p->messages) - 1);
-	p->add_generation_prompt = strcmp(json_string_value(json_object_get(m, "role")), "assistant") != 0;
-	return 0;
-}
-
-static bool has_tool(const json_t *tools, const char *name)
-{
-	const json_t *t;
-	size_t i;
-
-	json_array_foreach((json_t *)tools, i, t)
-	{
-		const char *own = json_string_value(json_object_get(json_object_get(t, "function"), "name"));
-
-		if (own && strcmp(own, name) == 0)
-			return true;
-	}
-	return false;
-}
-
-static int parse_tool_choice(const json_t *obj, struct http_params *p, struct http_error *e)
-{
-	static const char *const words[] = { "auto", "none", "required" };
-	const json_t *choice = field(obj, "tool_choice");
-	const char *word = json_string_value(choice);
-
-	p->tool_choice = p->tools ? TOOLS_AUTO : TOOLS_NONE;
-	if (!choice)
-		return 0;
-	for (int i = 0; word && i < 3; i++) {
-		if (strcmp(word, words[i]) == 0) {
-			p->tool_choice = (enum http_tool_choice)i;
-			return i == TOOLS_REQUIRED && !p->tools
-			               ? http_bad_field(e, "tool_choice", "\"required\" needs `tools`")
-			               : 0;
-		}
-	}
-	if (word)
-		return http_bad_field(e, "tool_choice", "unknown value \"%.32s\"", word);
-	p->tool_name = json_string_value(json_object_get(json_object_get(choice, "function"), "name"));
-	if (!p->tool_name)
-		return http_bad_field(e, "tool_choice", "expected a word or an object with a `function` and its name");
-	if (!has_tool(p->tools, p->tool_name))
-		return http_bad_field(e, "tool_choice", "there is no tool \"%.64s\" in `tools`", p->tool_name);
-	p->tool_choice = TOOLS_NAMED;
-	return 0;
-}
-
-static int parse_tools(const json_t *obj, struct http_params *p, struct http_error *e)
-{
-	bool parallel = true;
-	const json_t *t;
-	size_t i;
-
-	p->tools = field(obj, "tools");
-	if (p->tools && !json_is_array(p->tools))
-		return http_bad_field(e, "tools", "expected an array, got %s", base_json_type_name(p->tools));
-	json_array_foreach((json_t *)p->tools, i, t)
-	{
-		const json_t *f = json_object_get(t, "function");
-
-		if (!json_is_object(t) || !json_is_object(f))
-			return http_bad_field(e, "tools", "element %zu is not an object with a `function`", i);
-		if (json_string_length(json_object_get(f, "name")) == 0)
-			return http_bad_field(e, "tools", "element %zu has no name", i);
-	}
-	if (json_array_size(p->tools) == 0)
-		p->tools = NULL;
-	if (http_opt_bool(obj, "parallel_tool_calls", &parallel, e) < 0)
-		return -EINVAL;
-	p->max_calls = parallel ? 0 : 1;
-	return parse_tool_choice(obj, p, e);
-}
-
-/* SGLang's separate_reasoning and llama-server's reasoning_format. */
-static int parse_reasoning(const json_t *obj, struct http_params *p, struct http_error *e)
-{
-	const json_t *format = field(obj, "reasoning_format");
-	bool separate = true;
-
-	if (http_opt_bool(obj, "separate_reasoning", &separate, e) < 0)
-		return -EINVAL;
-	if (format && !json_is_string(format))
-		return http_bad_field(e, "reasoning_format", "expected a string, got %s", base_json_type_name(format));
-	p->joins_reasoning = !separate || (format && strcmp(json_string_value(format), "none") == 0);
-	return 0;
-}
-
-static int parse_chat_logprobs(const json_t *obj, struct http_params *p, struct http_error *e)
-{
-	int64_t n = 0;
-	int r = http_opt_bool(obj, "logprobs", &p->logprobs, e);
-
-	if (r < 0)
-		return r;
-	r = http_opt_int(obj, "top_logprobs", 0, HTTP_MAX_TOP, &n, e);
-	if (r < 0)
-		return r;
-	if (n > 0 && !p->logprobs)
-		return http_bad_field(e, "top_logprobs", "needs `logprobs` to be true");
-	p->n_top = (uint32_t)n;
-	return 0;
-}
-
-static int parse_chat_rest(const json_t *obj, struct http_params *p, struct http_error *e)
-{
-	const json_t *effort = field(obj, "reasoning_effort");
-	int r;
-
-	p->kwargs = field(obj, "chat_template_kwargs");
-	if (p->kwargs && !json_is_object(p->kwargs))
-		return http_bad_field(e, "chat_template_kwargs", "expected an object, got %s",
-		                      base_json_type_name(p->kwargs));
-	if (effort && !json_is_string(effort))
-		return http_bad_field(e, "reasoning_effort", "expected a string, got %s", base_json_type_name(effort));
-	p->reasoning_effort = json_string_value(effort);
-	r = parse_reasoning(obj, p, e);
-	if (r == 0)
-		r = parse_max_new(obj, "max_tokens", 1, p, e);
-	if (r == 0)
-		r = parse_max_new(obj, "max_completion_tokens", 1, p, e); /* the newer name wins */
-	return r;
-}
-
-static int begin(const char *data, size_t len, const struct eng_sampling *defaults, struct http_params *p,
-                 struct http_error *e)
+int http_params_begin(const char *data, size_t len, const struct eng_sampling *defaults, struct http_params *p,
+                      struct http_error *e)
 {
 	memset(p, 0, sizeof(*p));
 	p->sampling = *defaults;
@@ -461,68 +263,11 @@ static int begin(const char *data, size_t len, const struct eng_sampling *defaul
 	return http_parse_object(data, len, &p->body, e);
 }
 
-/* Frees what was parsed when r says that it failed. */
-static int finish(struct http_params *p, int r)
+int http_params_finish(struct http_params *p, int r)
 {
 	if (r < 0)
 		http_params_done(p);
 	return r < 0 ? r : 0;
-}
-
-static int parse_chat_body(const struct eng_sampling *defaults, struct http_params *ret, struct http_error *e)
-{
-	int r;
-
-	ret->sampling = *defaults;
-	if ((r = parse_messages(ret->body, ret, e)) == 0 && (r = parse_common(ret->body, ret, e)) == 0 &&
-	    (r = parse_tools(ret->body, ret, e)) == 0 && (r = parse_chat_logprobs(ret->body, ret, e)) == 0)
-		r = parse_chat_rest(ret->body, ret, e);
-	return finish(ret, r);
-}
-
-int http_parse_chat(const char *data, size_t len, const struct eng_sampling *defaults, struct http_params *ret,
-                    struct http_error *e)
-{
-	int r = begin(data, len, defaults, ret, e);
-
-	return r < 0 ? r : parse_chat_body(defaults, ret, e);
-}
-
-int http_parse_converted(json_t *body, http_convert_fn convert, const json_t *before,
-                         const struct eng_sampling *defaults, struct http_params *ret, struct http_error *e)
-{
-	int r;
-
-	memset(ret, 0, sizeof(*ret));
-	ret->made = body;
-	ret->body = json_object();
-	ret->logprob_start = -1;
-	ret->n = 1;
-	if (!ret->body)
-		return finish(ret, out_of_memory(e));
-	r = convert(body, before, ret->body, e);
-	return r < 0 ? finish(ret, r) : parse_chat_body(defaults, ret, e);
-}
-
-static int parse_other(const char *data, size_t len, http_convert_fn convert, const struct eng_sampling *defaults,
-                       struct http_params *ret, struct http_error *e)
-{
-	json_t *body = NULL;
-	int r = http_parse_object(data, len, &body, e);
-
-	return r < 0 ? r : http_parse_converted(body, convert, NULL, defaults, ret, e);
-}
-
-int http_parse_messages(const char *data, size_t len, const struct eng_sampling *defaults, struct http_params *ret,
-                        struct http_error *e)
-{
-	return parse_other(data, len, http_convert_messages, defaults, ret, e);
-}
-
-int http_parse_responses(const char *data, size_t len, const struct eng_sampling *defaults, struct http_params *ret,
-                         struct http_error *e)
-{
-	return parse_other(data, len, http_convert_responses, defaults, ret, e);
 }
 
 /* ---- Prompts: a string, ids, or a list of either ---- */
@@ -553,7 +298,7 @@ static int parse_prompts(const json_t *v, const char *param, struct http_params 
 		return http_bad_field(e, param, "has %zu elements, at most 2048 are taken", n);
 	p->prompts = calloc(is_list ? n : 1, sizeof(*p->prompts));
 	if (!p->prompts)
-		return out_of_memory(e);
+		return http_out_of_memory(e);
 	if (!is_list)
 		return add_prompt(v, param, p, e);
 	p->is_batch = true;
@@ -574,7 +319,7 @@ static int check_choices(const struct http_params *p, const char *param, struct 
 
 static int parse_completion_rest(const json_t *obj, struct http_params *p, struct http_error *e)
 {
-	const json_t *suffix = field(obj, "suffix");
+	const json_t *suffix = http_field(obj, "suffix");
 	int64_t n = 0, best_of = 1;
 	int r;
 
@@ -593,23 +338,23 @@ static int parse_completion_rest(const json_t *obj, struct http_params *p, struc
 	if (p->echo && p->logprobs)
 		p->logprob_start = 0;
 	p->max_new = 16; /* the API's default */
-	return parse_max_new(obj, "max_tokens", 0, p, e);
+	return http_parse_max_new(obj, "max_tokens", 0, p, e);
 }
 
 int http_parse_completion(const char *data, size_t len, const struct eng_sampling *defaults, struct http_params *ret,
                           struct http_error *e)
 {
-	int r = begin(data, len, defaults, ret, e);
+	int r = http_params_begin(data, len, defaults, ret, e);
 
 	if (r < 0)
 		return r;
-	if (!field(ret->body, "prompt"))
-		return finish(ret, http_bad_field(e, "prompt", "missing"));
-	if ((r = parse_common(ret->body, ret, e)) == 0 &&
-	    (r = parse_prompts(field(ret->body, "prompt"), "prompt", ret, e)) == 0 &&
+	if (!http_field(ret->body, "prompt"))
+		return http_params_finish(ret, http_bad_field(e, "prompt", "missing"));
+	if ((r = http_parse_common(ret->body, ret, e)) == 0 &&
+	    (r = parse_prompts(http_field(ret->body, "prompt"), "prompt", ret, e)) == 0 &&
 	    (r = check_choices(ret, "prompt", e)) == 0)
 		r = parse_completion_rest(ret->body, ret, e);
-	return finish(ret, r);
+	return http_params_finish(ret, r);
 }
 
 /* ---- SGLang's /generate ---- */
@@ -625,7 +370,7 @@ static int parse_generate_sampling(const json_t *sp, struct http_params *p, stru
 		return http_bad_field(e, "sampling_params", "expected an object, got %s", base_json_type_name(sp));
 	if ((r = parse_sampling(sp, 1e6, p, e)) < 0 || (r = parse_seed(sp, "sampling_seed", p, e)) < 0 ||
 	    (r = parse_seed(sp, "seed", p, e)) < 0 || (r = parse_stop(sp, p, e)) < 0 ||
-	    (r = parse_stop_ids(sp, p, e)) < 0 || (r = parse_max_new(sp, "max_new_tokens", 0, p, e)) < 0 ||
+	    (r = parse_stop_ids(sp, p, e)) < 0 || (r = http_parse_max_new(sp, "max_new_tokens", 0, p, e)) < 0 ||
 	    (r = parse_min_new(sp, "min_new_tokens", p, e)) < 0 || (r = parse_special(sp, p, e)) < 0 ||
 	    (r = parse_n(sp, p, e)) < 0)
 		return r;
@@ -635,10 +380,10 @@ static int parse_generate_sampling(const json_t *sp, struct http_params *p, stru
 static int parse_generate_prompts(const json_t *obj, struct http_params *p, struct http_error *e)
 {
 	static const char *const others[] = { "input_embeds", "image_data", "audio_data", "video_data" };
-	const json_t *text = field(obj, "text"), *ids = field(obj, "input_ids");
+	const json_t *text = http_field(obj, "text"), *ids = http_field(obj, "input_ids");
 
 	for (size_t i = 0; i < sizeof(others) / sizeof(others[0]); i++) {
-		if (field(obj, others[i]))
+		if (http_field(obj, others[i]))
 			return http_bad_field(e, others[i], "not supported: this model takes text only");
 	}
 	if (text && ids)
@@ -656,7 +401,7 @@ static int parse_generate_prompts(const json_t *obj, struct http_params *p, stru
 static int parse_scored(const json_t *obj, struct http_params *p, struct http_error *e)
 {
 	static const char name[] = "token_ids_logprob";
-	const json_t *v = field(obj, name);
+	const json_t *v = http_field(obj, name);
 	bool is_nested = json_is_array(json_array_get(v, 0));
 	int r = 0;
 
@@ -696,17 +441,17 @@ static int parse_generate_rest(const json_t *obj, struct http_params *p, struct 
 int http_parse_generate(const char *data, size_t len, const struct eng_sampling *defaults, struct http_params *ret,
                         struct http_error *e)
 {
-	int r = begin(data, len, defaults, ret, e);
+	int r = http_params_begin(data, len, defaults, ret, e);
 
 	if (r < 0)
 		return r;
 	if ((r = parse_generate_prompts(ret->body, ret, e)) == 0 &&
-	    (r = parse_generate_sampling(field(ret->body, "sampling_params"), ret, e)) == 0 &&
+	    (r = parse_generate_sampling(http_field(ret->body, "sampling_params"), ret, e)) == 0 &&
 	    (r = check_choices(ret, "sampling_params.n", e)) == 0 && (r = parse_generate_rest(ret->body, ret, e)) == 0)
 		r = http_parse_constrained(ret->body, ret, e);
-	ret->rid = json_string_value(field(ret->body, "rid"));
+	ret->rid = json_string_value(http_field(ret->body, "rid"));
 	ret->is_batch = ret->is_batch || ret->n > 1;
-	return finish(ret, r);
+	return http_params_finish(ret, r);
 }
 
 /* ---- Embeddings ---- */
@@ -716,22 +461,22 @@ int http_parse_embedding(const char *data, size_t len, const struct eng_sampling
 {
 	const char *format;
 	int64_t dimensions = 0;
-	int r = begin(data, len, defaults, ret, e);
+	int r = http_params_begin(data, len, defaults, ret, e);
 
 	if (r < 0)
 		return r;
-	if (!field(ret->body, "input"))
-		return finish(ret, http_bad_field(e, "input", "missing"));
-	format = json_string_value(field(ret->body, "encoding_format"));
-	if (field(ret->body, "encoding_format") &&
+	if (!http_field(ret->body, "input"))
+		return http_params_finish(ret, http_bad_field(e, "input", "missing"));
+	format = json_string_value(http_field(ret->body, "encoding_format"));
+	if (http_field(ret->body, "encoding_format") &&
 	    (!format || (strcmp(format, "float") != 0 && strcmp(format, "base64") != 0)))
-		return finish(ret, http_bad_field(e, "encoding_format", "must be \"float\" or \"base64\""));
+		return http_params_finish(ret, http_bad_field(e, "encoding_format", "must be \"float\" or \"base64\""));
 	ret->base64 = format && strcmp(format, "base64") == 0;
 	r = http_opt_int(ret->body, "dimensions", 1, INT32_MAX, &dimensions, e);
 	if (r < 0)
-		return finish(ret, r);
+		return http_params_finish(ret, r);
 	ret->dimensions = (uint32_t)dimensions;
-	return finish(ret, parse_prompts(field(ret->body, "input"), "input", ret, e));
+	return http_params_finish(ret, parse_prompts(http_field(ret->body, "input"), "input", ret, e));
 }
 
 /* ---- Reranking ---- */
@@ -747,7 +492,7 @@ static int parse_documents(const json_t *list, struct http_params *p, struct htt
 		return http_bad_field(e, "documents", "has %zu elements, at most 2048 are taken", n);
 	p->prompts = calloc(n, sizeof(*p->prompts));
 	if (!p->prompts)
-		return out_of_memory(e);
+		return http_out_of_memory(e);
 	for (size_t i = 0; i < n; i++) {
 		const json_t *v = json_array_get(list, i);
 
@@ -767,16 +512,16 @@ int http_parse_rerank(const char *data, size_t len, const struct eng_sampling *d
 {
 	const json_t *query, *instruction;
 	int64_t top_n = 0;
-	int r = begin(data, len, defaults, ret, e);
+	int r = http_params_begin(data, len, defaults, ret, e);
 
 	if (r < 0)
 		return r;
-	query = field(ret->body, "query");
-	instruction = field(ret->body, "instruction");
+	query = http_field(ret->body, "query");
+	instruction = http_field(ret->body, "instruction");
 	if (!json_is_string(query) || json_string_length(query) == 0)
-		return finish(ret, http_bad_field(e, "query", "expected a text"));
+		return http_params_finish(ret, http_bad_field(e, "query", "expected a text"));
 	if (instruction && !json_is_string(instruction))
-		return finish(ret, http_bad_field(e, "instruction", "expected a text"));
+		return http_params_finish(ret, http_bad_field(e, "instruction", "expected a text"));
 	ret->query = json_string_value(query);
 	ret->query_len = json_string_length(query);
 	ret->instruction = json_string_value(instruction);
@@ -784,5 +529,5 @@ int http_parse_rerank(const char *data, size_t len, const struct eng_sampling *d
 	ret->top_n = (uint32_t)top_n;
 	if (r >= 0)
 		r = http_opt_bool(ret->body, "return_documents", &ret->return_documents, e);
-	return finish(ret, r < 0 ? r : parse_documents(field(ret->body, "documents"), ret, e));
+	return http_params_finish(ret, r < 0 ? r : parse_documents(http_field(ret->body, "documents"), ret, e));
 }
