@@ -441,6 +441,15 @@ int node_model_open(struct node_layer *layer, const struct flip_layer_row *row, 
 /* Which file a chunk is of. */
 const char *node_model_path(const struct node_layer *layer, uint32_t chunk);
 
+/* ---- layer_table.c ----------------------------------------------------------------------------------------------- */
+
+/* The table and what it was made from, both the caller's. A layer without one has a table of format FLIP_PLAIN. */
+int node_table_read(struct flip_node *node, const struct node_image *image, const struct img_descriptor *d,
+                    struct flip_blob *blob, struct node_tail **ret_tail, struct flip_toc **ret_toc, struct err *err);
+/* A content of several chunks without digests of their own could be verified only as a whole; one too large for a range
+ * could not be asked for. */
+bool node_table_can_be_lazy(const struct flip_toc *toc);
+
 /* ---- model_source.c ---------------------------------------------------------------------------------------------- */
 
 /* A model as its source says: "HOST/NAME[:TAG]" (an artifact of a registry), "http://..." or "https://..." (a manifest
