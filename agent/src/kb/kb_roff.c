@@ -8,326 +8,11 @@
 #include <errno.h>
 #include <stdio.h>
 #include <string.h>
-#include <utf8proc.h>
 
 #include "base/cleanup.h"
-#include "kb/kb_internal.h"
+#include "kb/kb_roff.h"
 
-enum { MAX_ARGS = 16, MAX_STRINGS = 32, FILL_BYTES = 400, MAX_DEPTH = 8 };
-
-struct roff {
-	struct ag_kb_doc *doc;
-	struct base_buf text; /* the line being filled */
-	uint32_t line, text_line;
-	bool para, literal, name_wanted, table, no_space;
-	int skip_blocks;  /* depth of a \{ that is not taken */
-	bool last_if;     /* for .el */
-	char end_mark[8]; /* a definition is skipped until ".MARK" */
-	char page[64];    /* the name in .Nm */
-	struct {
-		char name[8], value[24];
-	} strings[MAX_STRINGS];
-	size_t n_strings;
-};
-
-static const struct {
-	const char *name, *text;
-} chars[] = {
-	{ "aq", "'" }, { "dq", "\"" }, { "lq", "“" },  { "rq", "”" }, { "oq", "‘" }, { "cq", "’" }, { "em", "—" },
-	{ "en", "–" }, { "hy", "-" },  { "mi", "-" },  { "bu", "•" }, { "co", "©" }, { "rg", "®" }, { "tm", "™" },
-	{ "ha", "^" }, { "ti", "~" },  { "rs", "\\" }, { "ga", "`" }, { "aa", "'" }, { "or", "|" }, { "ba", "|" },
-	{ "br", "|" }, { "sl", "/" },  { "sh", "#" },  { "at", "@" }, { "Do", "$" }, { "lB", "[" }, { "rB", "]" },
-	{ "lC", "{" }, { "rC", "}" },  { "la", "<" },  { "ra", ">" }, { "->", "→" }, { "<-", "←" }, { ">=", "≥" },
-	{ "<=", "≤" }, { "!=", "≠" },  { "==", "≡" },  { "+-", "±" }, { "mu", "×" }, { "di", "÷" }, { "de", "°" },
-	{ "mc", "µ" }, { "sc", "§" },  { "Fo", "«" },  { "Fc", "»" }, { "fo", "‹" }, { "fc", "›" }, { "pl", "+" },
-	{ "eq", "=" }, { "**", "*" },  { "ul", "_" },  { "ru", "_" }, { "if", "∞" }, { "'e", "é" }, { "`e", "è" },
-	{ ":a", "ä" }, { ":o", "ö" },  { ":u", "ü" },  { ":A", "Ä" }, { ":O", "Ö" }, { ":U", "Ü" }, { "ss", "ß" },
-	{ "'a", "á" }, { "'i", "í" },  { "'o", "ó" },  { ",c", "ç" }, { "Eu", "€" }, { "tf", "∴" }, { "OK", "✓" },
-};
-
-/* ---- Words ------------------------------------------------------------------------------------------ */
-
-static int flush(struct roff *r)
-{
-	int e = 0;
-
-	if (r->text.len) {
-		e = ag_kb_doc_line(r->doc, r->text.data, r->text.len, r->text_line ? r->text_line : r->line, 0,
-		                   r->para);
-		r->para = false;
-	}
-	base_buf_reset(&r->text);
-	r->text_line = 0;
-	r->no_space = false;
-	return e;
-}
-
-static int paragraph(struct roff *r)
-{
-	int e = flush(r);
-
-	r->para = true;
-	return e;
-}
-
-static int blank(struct roff *r)
-{
-	if (r->text.len == 0) {
-		r->text_line = r->line;
-		return 0;
-	}
-	if (r->no_space) {
-		r->no_space = false;
-		return 0;
-	}
-	return r->text.data[r->text.len - 1] == ' ' ? 0 : base_buf_putc(&r->text, ' ');
-}
-
-static int put_named(struct roff *r, const char *name, size_t n)
-{
-	uint8_t utf8[4];
-
-	for (size_t i = 0; i < sizeof(chars) / sizeof(chars[0]); i++) {
-		if (strlen(chars[i].name) == n && memcmp(chars[i].name, name, n) == 0)
-			return base_buf_puts(&r->text, chars[i].text);
-	}
-	if (n >= 5 && n <= 7 && name[0] == 'u') {
-		char hex[8] = { 0 }, *rest;
-		unsigned long c;
-
-		memcpy(hex, name + 1, n - 1);
-		c = strtoul(hex, &rest, 16);
-		if (!*rest && c >= 32 && c <= 0x10ffff && !(c >= 0xd800 && c < 0xe000))
-			return base_buf_append(&r->text, utf8, (size_t)utf8proc_encode_char((int32_t)c, utf8));
-	}
-	return 0; /* unknown: nothing, as a terminal without it */
-}
-
-static int put_string(struct roff *r, const char *name, size_t n)
-{
-	static const struct {
-		const char *name, *text;
-	} known[] = { { "lq", "\"" }, { "rq", "\"" }, { "L\"", "\"" }, { "R\"", "\"" },
-		      { "--", "--" }, { "R", "®" },   { "Tm", "™" } };
-
-	for (size_t i = 0; i < r->n_strings; i++) {
-		if (strlen(r->strings[i].name) == n && memcmp(r->strings[i].name, name, n) == 0)
-			return base_buf_puts(&r->text, r->strings[i].value);
-	}
-	for (size_t i = 0; i < sizeof(known) / sizeof(known[0]); i++) {
-		if (strlen(known[i].name) == n && memcmp(known[i].name, name, n) == 0)
-			return base_buf_puts(&r->text, known[i].text);
-	}
-	return 0;
-}
-
-/* The name behind an escape: "x", "(xx" or "[xxx]"; *s moves behind it. */
-static const char *escape_name(const char **s, const char *end, size_t *ret_n)
-{
-	const char *p = *s, *close;
-
-	*ret_n = 0;
-	if (p == end)
-		return p;
-	if (*p == '(' && end - p >= 3) {
-		*s = p + 3;
-		*ret_n = 2;
-		return p + 1;
-	}
-	if (*p == '[') {
-		close = memchr(p, ']', (size_t)(end - p));
-		*s = close ? close + 1 : end;
-		*ret_n = (size_t)((close ? close : end) - p - 1);
-		return p + 1;
-	}
-	*s = p + 1;
-	*ret_n = 1;
-	return p;
-}
-
-/* An argument in quotes of its own choice: \h'...' */
-static void skip_quoted(const char **s, const char *end)
-{
-	const char *close;
-
-	if (*s == end)
-		return;
-	close = memchr(*s + 1, **s, (size_t)(end - *s - 1));
-	*s = close ? close + 1 : end;
-}
-
-/* \s, \s+2, \s(12, \s[..], \s'..' */
-static void skip_size(const char **s, const char *end)
-{
-	const char *p = *s;
-	size_t n;
-
-	if (p < end && (*p == '+' || *p == '-'))
-		p++;
-	if (p < end && (*p == '(' || *p == '[')) {
-		(void)escape_name(&p, end, &n);
-	} else if (p < end && *p == '\'') {
-		skip_quoted(&p, end);
-	} else if (p < end) {
-		bool two = *p >= '1' && *p <= '3';
-
-		p++;
-		if (two && p < end && *p >= '0' && *p <= '9')
-			p++;
-	}
-	*s = p;
-}
-
-/* What follows a backslash at *s. */
-static int escape(struct roff *r, const char **s, const char *end)
-{
-	const char *name;
-	char c = *(*s)++;
-	size_t n;
-
-	switch (c) {
-	case 'f':
-	case 'F':
-	case 'm':
-	case 'M':
-	case 'n':
-	case 'g':
-	case 'k':
-	case 'V':
-	case 'Y':
-		if (c == 'n' && *s < end && (**s == '+' || **s == '-'))
-			(*s)++;
-		(void)escape_name(s, end, &n);
-		return 0;
-	case '*':
-		name = escape_name(s, end, &n);
-		return put_string(r, name, n);
-	case '(':
-	case '[':
-		(*s)--;
-		name = escape_name(s, end, &n);
-		return put_named(r, name, n);
-	case 'C':
-		if (*s < end) {
-			name = *s + 1;
-			skip_quoted(s, end);
-			return *s > name ? put_named(r, name, (size_t)(*s - name - 1)) : 0;
-		}
-		return 0;
-	case 's':
-		skip_size(s, end);
-		return 0;
-	case 'A':
-	case 'b':
-	case 'B':
-	case 'D':
-	case 'h':
-	case 'H':
-	case 'l':
-	case 'L':
-	case 'N':
-	case 'o':
-	case 'R':
-	case 'S':
-	case 'v':
-	case 'w':
-	case 'x':
-	case 'X':
-	case 'Z':
-		skip_quoted(s, end);
-		return 0;
-	case 'e':
-	case 'E':
-	case '\\':
-		return base_buf_putc(&r->text, '\\');
-	case '-':
-	case '.':
-	case '\'':
-	case '`':
-	case '_':
-		return base_buf_putc(&r->text, c);
-	case ' ':
-	case '~':
-	case '0':
-	case 't':
-		return base_buf_putc(&r->text, ' ');
-	case 'c':
-		r->no_space = true;
-		return 0;
-	case '"':
-	case '#':
-		*s = end;
-		return 0;
-	case '&':
-	case ')':
-	case '|':
-	case '^':
-	case '/':
-	case ',':
-	case ':':
-	case '%':
-	case 'd':
-	case 'u':
-	case 'p':
-	case 'r':
-	case 'z':
-	case '{':
-	case '}':
-	case '!':
-	case '?':
-	case 'a':
-		return 0;
-	default:
-		return (unsigned char)c >= 32 ? base_buf_putc(&r->text, c) : 0;
-	}
-}
-
-static int put(struct roff *r, const char *s, size_t len)
-{
-	const char *end = s + len;
-	int e = 0;
-
-	while (s < end && e == 0) {
-		if (*s == '\\' && s + 1 < end) {
-			s++;
-			e = escape(r, &s, end);
-		} else if (*s == '\t') {
-			s++;
-			e = base_buf_puts(&r->text, "  ");
-		} else {
-			const char *stop = s + 1;
-
-			while (stop < end && *stop != '\\' && *stop != '\t')
-				stop++;
-			e = base_buf_append(&r->text, s, (size_t)(stop - s));
-			s = stop;
-		}
-	}
-	return e;
-}
-
-static int put_word(struct roff *r, const char *s, size_t len)
-{
-	int e = blank(r);
-
-	return e ? e : put(r, s, len);
-}
-
-static int text_line(struct roff *r, const char *s, size_t len)
-{
-	bool indented = len && (*s == ' ' || *s == '\t');
-	int e = 0;
-
-	if (r->literal || indented || r->table)
-		e = flush(r);
-	if (e == 0)
-		e = r->text.len ? put_word(r, s, len) : (r->text_line = r->line, put(r, s, len));
-	if (e == 0 && (r->literal || r->table || r->text.len > FILL_BYTES))
-		e = flush(r);
-	return e;
-}
-
-/* ---- Macro lines -------------------------------------------------------------------------------------- */
+enum { MAX_ARGS = 16, MAX_DEPTH = 8 };
 
 struct args {
 	const char *s[MAX_ARGS];
@@ -359,18 +44,18 @@ static void split_args(const char *s, const char *end, struct args *a)
 	}
 }
 
-static int put_args(struct roff *r, const struct args *a, size_t from, bool spaced)
+static int put_args(struct kb_roff *r, const struct args *a, size_t from, bool spaced)
 {
 	int e = 0;
 
 	for (size_t i = from; i < a->n && e == 0; i++)
-		e = spaced || i == from ? put_word(r, a->s[i], a->len[i]) : put(r, a->s[i], a->len[i]);
+		e = spaced || i == from ? kb_roff_put_word(r, a->s[i], a->len[i]) : kb_roff_put(r, a->s[i], a->len[i]);
 	return e;
 }
 
-static int heading(struct roff *r, const struct args *a, unsigned level)
+static int heading(struct kb_roff *r, const struct args *a, unsigned level)
 {
-	int e = paragraph(r);
+	int e = kb_roff_paragraph(r);
 
 	if (e == 0)
 		e = put_args(r, a, 0, true);
@@ -383,13 +68,13 @@ static int heading(struct roff *r, const struct args *a, unsigned level)
 }
 
 /* ".TH NAME SECTION": the document's title is name(section). */
-static int page_title(struct roff *r, const struct args *a)
+static int page_title(struct kb_roff *r, const struct args *a)
 {
 	int e = 0;
 
 	if (r->doc->title[0] || a->n < 1)
 		return 0;
-	e = put(r, a->s[0], a->len[0]);
+	e = kb_roff_put(r, a->s[0], a->len[0]);
 	for (size_t i = 0; i < r->text.len; i++) {
 		char *c = &r->text.data[i];
 
@@ -397,7 +82,7 @@ static int page_title(struct roff *r, const struct args *a)
 	}
 	if (e == 0 && a->n > 1) {
 		(void)base_buf_putc(&r->text, '(');
-		(void)put(r, a->s[1], a->len[1]);
+		(void)kb_roff_put(r, a->s[1], a->len[1]);
 		e = base_buf_putc(&r->text, ')');
 	}
 	if (e == 0 && r->text.len && r->text.len < sizeof(r->doc->title))
@@ -453,16 +138,16 @@ static bool is_callable(const struct args *a, size_t i)
 	return is_in(name, callable);
 }
 
-static int open_joined(struct roff *r, const char *text)
+static int open_joined(struct kb_roff *r, const char *text)
 {
-	int e = put_word(r, text, strlen(text));
+	int e = kb_roff_put_word(r, text, strlen(text));
 
 	r->no_space = true;
 	return e;
 }
 
 /* What a macro writes before its words. */
-static int mdoc_open(struct roff *r, struct mdoc *m)
+static int mdoc_open(struct kb_roff *r, struct mdoc *m)
 {
 	for (size_t i = 0; i < sizeof(enclosures) / sizeof(enclosures[0]); i++) {
 		if (strcmp(m->macro, enclosures[i].name) != 0)
@@ -482,9 +167,9 @@ static int mdoc_open(struct roff *r, struct mdoc *m)
 	else if (strcmp(m->macro, "Fl") == 0)
 		return open_joined(r, "-");
 	else if (strcmp(m->macro, "Nm") == 0 && (m->i == m->a->n || is_callable(m->a, m->i)))
-		return put_word(r, r->page, strlen(r->page));
+		return kb_roff_put_word(r, r->page, strlen(r->page));
 	else if (strcmp(m->macro, "Ar") == 0 && m->i == m->a->n)
-		return put_word(r, "file ...", 8);
+		return kb_roff_put_word(r, "file ...", 8);
 	else if (strcmp(m->macro, "Ap") == 0) {
 		int e = base_buf_putc(&r->text, '\'');
 
@@ -494,7 +179,7 @@ static int mdoc_open(struct roff *r, struct mdoc *m)
 	return 0;
 }
 
-static int mdoc_punctuation(struct roff *r, struct mdoc *m)
+static int mdoc_punctuation(struct kb_roff *r, struct mdoc *m)
 {
 	int e = 0;
 
@@ -502,10 +187,10 @@ static int mdoc_punctuation(struct roff *r, struct mdoc *m)
 	/* at the end it stands behind what is closed there */
 	while (m->i + 1 == m->a->n && m->n_closers && e == 0)
 		e = base_buf_puts(&r->text, m->closers[--m->n_closers]);
-	return e ? e : put(r, m->a->s[m->i], m->a->len[m->i]);
+	return e ? e : kb_roff_put(r, m->a->s[m->i], m->a->len[m->i]);
 }
 
-static int mdoc_word(struct roff *r, struct mdoc *m, size_t index)
+static int mdoc_word(struct kb_roff *r, struct mdoc *m, size_t index)
 {
 	const char *s = m->a->s[m->i];
 	size_t n = m->a->len[m->i];
@@ -515,13 +200,13 @@ static int mdoc_word(struct roff *r, struct mdoc *m, size_t index)
 		return mdoc_punctuation(r, m);
 	if (strcmp(m->macro, "Xr") == 0 && index == 1) {
 		(void)base_buf_putc(&r->text, '(');
-		(void)put(r, s, n);
+		(void)kb_roff_put(r, s, n);
 		return base_buf_putc(&r->text, ')');
 	}
 	if (strcmp(m->macro, "Fl") == 0 && index > 0 && *s != '|')
 		e = open_joined(r, "-");
 	if (e == 0)
-		e = put_word(r, s, n);
+		e = kb_roff_put_word(r, s, n);
 	if (strcmp(m->macro, "Nm") == 0 && !r->page[0] && n < sizeof(r->page)) {
 		memcpy(r->page, s, n);
 		r->page[n] = '\0';
@@ -532,7 +217,7 @@ static int mdoc_word(struct roff *r, struct mdoc *m, size_t index)
 }
 
 /* A line of callable macros and words. */
-static int mdoc_words(struct roff *r, const char *name, const struct args *a)
+static int mdoc_words(struct kb_roff *r, const char *name, const struct args *a)
 {
 	struct mdoc m = { .a = a };
 	int e = 0;
@@ -560,9 +245,9 @@ static int mdoc_words(struct roff *r, const char *name, const struct args *a)
 	return e;
 }
 
-static void define_string(struct roff *r, const struct args *a)
+static void define_string(struct kb_roff *r, const struct args *a)
 {
-	if (a->n < 1 || a->n > 2 || r->n_strings == MAX_STRINGS || a->len[0] >= sizeof(r->strings[0].name) ||
+	if (a->n < 1 || a->n > 2 || r->n_strings == KB_ROFF_MAX_STRINGS || a->len[0] >= sizeof(r->strings[0].name) ||
 	    (a->n == 2 && (a->len[1] >= sizeof(r->strings[0].value) || memchr(a->s[1], '\\', a->len[1]))))
 		return;
 	memcpy(r->strings[r->n_strings].name, a->s[0], a->len[0]);
@@ -575,18 +260,18 @@ static void define_string(struct roff *r, const struct args *a)
 	r->n_strings++;
 }
 
-static int item(struct roff *r, const struct args *a, const char *name)
+static int item(struct kb_roff *r, const struct args *a, const char *name)
 {
-	int e = paragraph(r);
+	int e = kb_roff_paragraph(r);
 
 	if (e == 0 && strcmp(name, "IP") == 0 && a->n)
-		e = put_word(r, a->s[0], a->len[0]);
+		e = kb_roff_put_word(r, a->s[0], a->len[0]);
 	else if (e == 0 && strcmp(name, "It") == 0 && a->n)
 		e = mdoc_words(r, "No", a);
 	return e;
 }
 
-static void begin_definition(struct roff *r, const struct args *a, bool ignore)
+static void begin_definition(struct kb_roff *r, const struct args *a, bool ignore)
 {
 	size_t at = ignore ? 0 : 1;
 
@@ -597,10 +282,10 @@ static void begin_definition(struct roff *r, const struct args *a, bool ignore)
 	}
 }
 
-static int macro_line(struct roff *r, const char *s, const char *end, int depth);
+static int macro_line(struct kb_roff *r, const char *s, const char *end, int depth);
 
 /* .if, .ie, .el: only "n" and "!t" hold. */
-static int condition(struct roff *r, const char *name, const char *s, const char *end, int depth)
+static int condition(struct kb_roff *r, const char *name, const char *s, const char *end, int depth)
 {
 	bool holds = strcmp(name, "el") == 0 ? !r->last_if : false, negated = false;
 
@@ -633,10 +318,10 @@ static int condition(struct roff *r, const char *name, const char *s, const char
 		return 0;
 	if (*s == '.' || *s == '\'')
 		return macro_line(r, s + 1, end, depth + 1);
-	return *s == '\\' && end - s < 2 ? 0 : text_line(r, s, (size_t)(end - s));
+	return *s == '\\' && end - s < 2 ? 0 : kb_roff_text_line(r, s, (size_t)(end - s));
 }
 
-static int structure(struct roff *r, const char *name, const struct args *a, bool *ret_known)
+static int structure(struct kb_roff *r, const char *name, const struct args *a, bool *ret_known)
 {
 	*ret_known = true;
 	if (is_in(name, "TH Dt"))
@@ -648,18 +333,18 @@ static int structure(struct roff *r, const char *name, const struct args *a, boo
 	if (is_in(name, "PP P LP Pp TP TQ HP IP It"))
 		return item(r, a, name);
 	if (is_in(name, "br sp RS RE SY YS El Ed Bl"))
-		return flush(r);
+		return kb_roff_flush(r);
 	if (is_in(name, "nf EX Bd") && (name[0] != 'B' || (a->n && a->len[0] > 2 && strchr("lu", a->s[0][1])))) {
 		r->literal = true;
-		return flush(r);
+		return kb_roff_flush(r);
 	}
 	if (is_in(name, "fi EE")) {
 		r->literal = false;
-		return flush(r);
+		return kb_roff_flush(r);
 	}
 	if (is_in(name, "TS TE")) {
 		r->table = name[1] == 'S';
-		return flush(r);
+		return kb_roff_flush(r);
 	}
 	if (is_in(name, "de de1 am ig")) {
 		begin_definition(r, a, name[0] == 'i');
@@ -673,7 +358,7 @@ static int structure(struct roff *r, const char *name, const struct args *a, boo
 	return 0;
 }
 
-static int macro_line(struct roff *r, const char *s, const char *end, int depth)
+static int macro_line(struct kb_roff *r, const char *s, const char *end, int depth)
 {
 	char name[8] = "";
 	struct args a;
@@ -697,7 +382,7 @@ static int macro_line(struct roff *r, const char *s, const char *end, int depth)
 	if (known)
 		return e;
 	if (strcmp(name, "Nd") == 0) {
-		e = put_word(r, "-", 1);
+		e = kb_roff_put_word(r, "-", 1);
 		return e ? e : put_args(r, &a, 0, true);
 	}
 	if (is_in(name, "B I SM SB R"))
@@ -705,7 +390,7 @@ static int macro_line(struct roff *r, const char *s, const char *end, int depth)
 	else if (is_in(name, "BI BR IB IR RB RI"))
 		e = put_args(r, &a, 0, false);
 	else if (is_in(name, "OP")) {
-		e = put_word(r, "[", 1);
+		e = kb_roff_put_word(r, "[", 1);
 		r->no_space = true;
 		e = e ? e : put_args(r, &a, 0, true);
 		e = e ? e : base_buf_putc(&r->text, ']');
@@ -714,13 +399,13 @@ static int macro_line(struct roff *r, const char *s, const char *end, int depth)
 	else if (name[0] >= 'A' && name[0] <= 'Z' && name[1] >= 'a' && name[1] <= 'z' && !name[2] &&
 	         !is_in(name, "Dd Os Sm Bk Ek Rs Re Db"))
 		e = mdoc_words(r, name, &a);
-	if (e == 0 && (r->literal || r->text.len > FILL_BYTES))
-		e = flush(r);
+	if (e == 0 && (r->literal || r->text.len > KB_ROFF_FILL_BYTES))
+		e = kb_roff_flush(r);
 	return e;
 }
 
 /* Lines of a skipped definition or of a block that is not taken: true when this one is part of it. */
-static bool is_skipped(struct roff *r, const char *s, size_t len)
+static bool is_skipped(struct kb_roff *r, const char *s, size_t len)
 {
 	if (r->end_mark[0]) {
 		size_t n = strlen(r->end_mark);
@@ -751,7 +436,7 @@ static bool is_table_layout(const char *s, size_t len, bool *layout)
 	return true;
 }
 
-static int one_line(struct roff *r, const char *s, size_t len, bool *layout)
+static int one_line(struct kb_roff *r, const char *s, size_t len, bool *layout)
 {
 	if (len && s[len - 1] == '\r')
 		len--;
@@ -765,13 +450,13 @@ static int one_line(struct roff *r, const char *s, size_t len, bool *layout)
 	if (r->table && is_table_layout(s, len, layout))
 		return 0;
 	if (len == 0)
-		return paragraph(r);
-	return text_line(r, s, len);
+		return kb_roff_paragraph(r);
+	return kb_roff_text_line(r, s, len);
 }
 
 int ag_kb_extract_roff(const char *data, size_t len, struct ag_kb_doc *doc)
 {
-	struct roff *r = calloc(1, sizeof(*r));
+	struct kb_roff *r = calloc(1, sizeof(*r));
 	const char *end = data + len;
 	bool layout = false;
 	int e = 0;
@@ -789,7 +474,7 @@ int ag_kb_extract_roff(const char *data, size_t len, struct ag_kb_doc *doc)
 		s = newline ? newline + 1 : end;
 	}
 	if (e == 0)
-		e = flush(r);
+		e = kb_roff_flush(r);
 	base_buf_done(&r->text);
 	free(r);
 	return e;
