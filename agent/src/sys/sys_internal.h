@@ -165,6 +165,12 @@ bool ag_sys_parse_kmsg(struct sys_span record, uint64_t *ret_priority, uint64_t 
 /* KEY=value files with shell quotes (os-release): the value copied without them. */
 bool ag_sys_parse_assignment(struct sys_span text, const char *key, char *ret, size_t size);
 
+/* ---- Labels (sys_labels.c) -------------------------------------------------------------------------------- */
+
+bool ag_sys_key_ends(const char *key, const char *end);
+/* "rx_bytes_per_s" -> "rx/s", "used_percent" -> "used": the unit is shown by the value. */
+void ag_sys_label(const char *key, bool chinese, char *ret, size_t size);
+
 /* ---- Sections: each fills its object --------------------------------------------------------------------- */
 
 void ag_sys_host(const struct sys_ctx *ctx, json_t *out);

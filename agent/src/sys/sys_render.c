@@ -1,8 +1,8 @@
 /* The document as text: bars where looking beats reading, lists as tables, findings as numbered sentences.
  *
  * It renders what it finds: objects become lines, lists of objects become tables whose columns are the keys of their
- * items, units come from the keys' endings. A fact that a reader adds needs no change here, but a Chinese label if
- * it is to have one. Text in the document is printed without control characters, whoever wrote it. */
+ * items, units come from the keys' endings. A fact that a reader adds needs no change here, but a Chinese label
+ * (sys_labels.c) if it is to have one. Text in the document is printed without control characters, whoever wrote it. */
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -18,262 +18,6 @@ struct page {
 	struct base_buf *out;
 	unsigned width;
 };
-
-static const struct {
-	const char *key, *zh;
-} labels[] = {
-	{ "host", "主机" },
-	{ "hardware", "硬件" },
-	{ "gpu", "显卡与加速卡" },
-	{ "packages", "软件包" },
-	{ "services", "服务" },
-	{ "logs", "日志" },
-	{ "network", "网络" },
-	{ "storage", "存储" },
-	{ "users", "用户" },
-	{ "perf", "性能" },
-	{ "name", "名称" },
-	{ "version", "版本" },
-	{ "hostname", "主机名" },
-	{ "kernel", "内核" },
-	{ "architecture", "架构" },
-	{ "boot_arguments", "启动参数" },
-	{ "uptime_s", "已运行" },
-	{ "virtualization", "虚拟化" },
-	{ "container", "容器" },
-	{ "model", "型号" },
-	{ "threads", "线程数" },
-	{ "cores", "核数" },
-	{ "sockets", "插槽数" },
-	{ "memory", "内存" },
-	{ "disks", "磁盘" },
-	{ "total_bytes", "总量" },
-	{ "free_bytes", "空闲" },
-	{ "available_bytes", "可用" },
-	{ "size_bytes", "大小" },
-	{ "used_percent", "已用" },
-	{ "inodes_used_percent", "inode 已用" },
-	{ "swap_total_bytes", "交换总量" },
-	{ "swap_used_bytes", "交换已用" },
-	{ "devices", "设备" },
-	{ "count", "数量" },
-	{ "recent", "最近安装" },
-	{ "transactions", "安装历史" },
-	{ "time_s", "时间" },
-	{ "failed", "失败" },
-	{ "unit", "单元" },
-	{ "result", "结果" },
-	{ "state", "状态" },
-	{ "errors", "错误" },
-	{ "message", "消息" },
-	{ "interfaces", "网卡" },
-	{ "addresses", "地址" },
-	{ "address", "地址" },
-	{ "routes", "路由" },
-	{ "gateway", "网关" },
-	{ "destination", "目的" },
-	{ "device", "设备" },
-	{ "listening", "监听端口" },
-	{ "port", "端口" },
-	{ "process", "进程" },
-	{ "protocol", "协议" },
-	{ "mounts", "挂载" },
-	{ "point", "挂载点" },
-	{ "source", "来源" },
-	{ "type", "类型" },
-	{ "block_devices", "块设备" },
-	{ "deleted_open_files", "已删除但仍打开的文件" },
-	{ "logged_in", "已登录" },
-	{ "failed_logins", "登录失败" },
-	{ "user", "用户" },
-	{ "from", "来自" },
-	{ "pressure", "压力" },
-	{ "run_queue", "运行队列" },
-	{ "networks", "网卡流量" },
-	{ "network_stack", "协议栈" },
-	{ "processes", "进程" },
-	{ "top_cpu", "CPU 占用最多" },
-	{ "top_memory", "内存占用最多" },
-	{ "top_io", "磁盘读写最多" },
-	{ "cgroups", "控制组" },
-	{ "cpu", "处理器" },
-	{ "path", "路径" },
-	{ "file", "文件" },
-	{ "owns", "文件归属" },
-	{ "verify", "校验" },
-	{ "seconds", "采样秒数" },
-	{ "busy_percent", "忙碌" },
-	{ "user_percent", "用户态" },
-	{ "system_percent", "内核态" },
-	{ "iowait_percent", "等待磁盘" },
-	{ "irq_percent", "中断" },
-	{ "steal_percent", "被宿主机占用" },
-	{ "busiest_cpu", "最忙的 CPU 编号" },
-	{ "busiest_percent", "最忙的 CPU" },
-	{ "context_switches_per_s", "上下文切换" },
-	{ "interrupts_per_s", "中断次数" },
-	{ "forks_per_s", "新建进程" },
-	{ "running", "可运行任务" },
-	{ "blocked", "阻塞任务" },
-	{ "running_per_cpu", "每 CPU 可运行任务" },
-	{ "waiting_tasks", "平均等待任务" },
-	{ "load1", "1 分钟负载" },
-	{ "load5", "5 分钟负载" },
-	{ "load15", "15 分钟负载" },
-	{ "load1_per_cpu", "每 CPU 负载" },
-	{ "cpu_some_percent", "等 CPU" },
-	{ "cpu_full_percent", "全部等 CPU" },
-	{ "memory_some_percent", "等内存" },
-	{ "memory_full_percent", "全部等内存" },
-	{ "io_some_percent", "等 I/O" },
-	{ "io_full_percent", "全部等 I/O" },
-	{ "available_percent", "可用" },
-	{ "dirty_bytes", "脏页" },
-	{ "writeback_bytes", "正在写回" },
-	{ "slab_kept_bytes", "不可回收 slab" },
-	{ "shared_bytes", "共享内存" },
-	{ "swap_used_percent", "交换占用" },
-	{ "swap_free_bytes", "交换空闲" },
-	{ "swap_in_pages_per_s", "换入页" },
-	{ "swap_out_pages_per_s", "换出页" },
-	{ "major_faults_per_s", "主缺页" },
-	{ "direct_reclaim_pages_per_s", "直接回收页" },
-	{ "kswapd_pages_per_s", "后台回收页" },
-	{ "alloc_stalls_per_s", "分配停顿" },
-	{ "oom_kills", "OOM 杀进程" },
-	{ "oom_kills_since_boot", "开机以来 OOM" },
-	{ "util_percent", "利用率" },
-	{ "queue", "队列" },
-	{ "read_ms", "读毫秒" },
-	{ "write_ms", "写毫秒" },
-	{ "reads_per_s", "读次数" },
-	{ "writes_per_s", "写次数" },
-	{ "read_bytes_per_s", "读" },
-	{ "write_bytes_per_s", "写" },
-	{ "rx_bytes_per_s", "接收" },
-	{ "tx_bytes_per_s", "发送" },
-	{ "rx_packets_per_s", "收包" },
-	{ "drops_per_s", "丢包" },
-	{ "errors_per_s", "错包" },
-	{ "rx_bytes", "接收" },
-	{ "tx_bytes", "发送" },
-	{ "rx_errors", "收错" },
-	{ "rx_drops", "收丢" },
-	{ "tx_errors", "发错" },
-	{ "tx_drops", "发丢" },
-	{ "rx_drop_percent", "丢包率" },
-	{ "softnet_packets_per_s", "软中断收包" },
-	{ "softnet_drops_per_s", "软中断丢包" },
-	{ "softnet_squeezed_per_s", "软中断超时" },
-	{ "tcp_segments_per_s", "TCP 发送段" },
-	{ "tcp_retransmitted_percent", "TCP 重传率" },
-	{ "tcp_retransmitted", "TCP 重传" },
-	{ "tcp_established", "TCP 连接" },
-	{ "tcp_listen_overflows", "监听队列溢出" },
-	{ "udp_receive_buffer_errors", "UDP 接收缓冲错误" },
-	{ "listen_overflows_per_s", "监听队列溢出" },
-	{ "total", "总数" },
-	{ "uninterruptible", "不可中断睡眠" },
-	{ "zombies", "僵尸进程" },
-	{ "busiest_name", "CPU 占用最多" },
-	{ "busiest_pid", "其进程号" },
-	{ "largest_name", "内存占用最多" },
-	{ "largest_pid", "其进程号" },
-	{ "largest_rss_bytes", "其常驻内存" },
-	{ "cpu_percent", "CPU" },
-	{ "rss_bytes", "常驻内存" },
-	{ "throttled_percent", "限流周期" },
-	{ "throttled_ms", "限流毫秒" },
-	{ "memory_bytes", "内存" },
-	{ "memory_high_events", "触及上限次数" },
-	{ "id", "标识" },
-	{ "vendor", "厂商" },
-	{ "product", "产品" },
-	{ "online", "在线" },
-	{ "max_mhz", "最高频率 MHz" },
-	{ "governor", "调频策略" },
-	{ "buffers_bytes", "缓冲" },
-	{ "cached_bytes", "缓存" },
-	{ "installed_bytes", "安装大小" },
-	{ "updates", "可用更新" },
-	{ "security", "安全更新" },
-	{ "critical", "严重" },
-	{ "important", "重要" },
-	{ "download_bytes", "下载大小" },
-	{ "repositories", "软件仓库" },
-	{ "repository", "软件仓库" },
-	{ "metadata_time_s", "元数据时间" },
-	{ "installed", "已安装" },
-	{ "available", "可更新到" },
-	{ "advisories", "公告" },
-	{ "severity", "级别" },
-	{ "title", "标题" },
-	{ "transaction", "事务" },
-	{ "first_packages", "部分软件包" },
-	{ "files_checked", "已检查文件" },
-	{ "problems", "不一致" },
-	{ "differs", "差异" },
-	{ "configuration", "配置文件" },
-	{ "failed_units", "失败单元数" },
-	{ "exit_status", "退出码" },
-	{ "since_s", "自" },
-	{ "error_entries", "错误条数" },
-	{ "last_time_s", "最近时间" },
-	{ "servers", "服务器" },
-	{ "search", "搜索域" },
-	{ "options", "选项" },
-	{ "metric", "跃点" },
-	{ "mapped_name", "映射名" },
-	{ "kind", "种类" },
-	{ "on", "位于" },
-	{ "missing_members", "缺少成员" },
-	{ "remote", "远程" },
-	{ "error", "错误" },
-	{ "deleted_open", "已删除但仍打开" },
-	{ "files", "文件数" },
-	{ "bytes", "大小" },
-	{ "logins", "次数" },
-	{ "line", "终端" },
-	{ "class", "类别" },
-	{ "driver", "驱动" },
-	{ "device_id", "设备号" },
-	{ "temperature_c", "温度 °C" },
-	{ "power_w", "功率 W" },
-	{ "memory_total_bytes", "显存" },
-	{ "memory_used_bytes", "显存已用" },
-};
-
-static bool ends_with(const char *s, const char *end)
-{
-	size_t n = strlen(s), m = strlen(end);
-
-	return n >= m && strcmp(s + n - m, end) == 0;
-}
-
-/* "rx_bytes_per_s" -> "rx/s", "used_percent" -> "used": the unit is shown by the value. */
-static void label_of(const struct page *p, const char *key, char *ret, size_t size)
-{
-	static const char *const units[] = { "_bytes_per_s", "_per_s", "_bytes", "_percent", "_s" };
-	size_t n = strlen(key);
-
-	for (size_t i = 0; p->style->chinese && i < sizeof(labels) / sizeof(labels[0]); i++) {
-		if (strcmp(labels[i].key, key) == 0) {
-			(void)snprintf(ret, size, "%s", labels[i].zh);
-			return;
-		}
-	}
-	for (size_t i = 0; i < sizeof(units) / sizeof(units[0]); i++) {
-		if (ends_with(key, units[i]) && n > strlen(units[i])) {
-			n -= strlen(units[i]);
-			break;
-		}
-	}
-	if (n >= size)
-		n = size - 1;
-	for (size_t i = 0; i < n; i++)
-		ret[i] = key[i] == '_' ? ' ' : (unsigned char)key[i] < 32 || key[i] == 127 ? '?' : key[i];
-	ret[n] = '\0';
-}
 
 /* Columns that text takes, cut to what fits: returns the bytes that fit, *ret_columns what they take. */
 static size_t fit(const char *text, size_t n, unsigned max, unsigned *ret_columns)
@@ -370,7 +114,7 @@ static void put_time(struct base_buf *out, json_int_t seconds)
 
 static bool is_time(const char *key)
 {
-	return strcmp(key, "since_s") == 0 || ends_with(key, "time_s");
+	return strcmp(key, "since_s") == 0 || ag_sys_key_ends(key, "time_s");
 }
 
 static void put_number(const struct page *p, const char *key, const json_t *v, struct base_buf *out)
@@ -384,16 +128,18 @@ static void put_number(const struct page *p, const char *key, const json_t *v, s
 		                      (long long)(s / 86400), (long long)(s / 3600 % 24), (long long)(s / 60 % 60));
 	} else if (is_time(key)) {
 		put_time(out, json_integer_value(v));
-	} else if (ends_with(key, "bytes") || ends_with(key, "bytes_per_s")) {
+	} else if (ag_sys_key_ends(key, "bytes") || ag_sys_key_ends(key, "bytes_per_s")) {
 		put_bytes(out, d);
-		if (ends_with(key, "_per_s"))
+		if (ag_sys_key_ends(key, "_per_s"))
 			(void)base_buf_puts(out, "/s");
 	} else if (json_is_integer(v)) {
 		(void)base_buf_printf(out, "%" JSON_INTEGER_FORMAT, json_integer_value(v));
-		(void)base_buf_puts(out, ends_with(key, "_percent") ? " %" : "");
+		(void)base_buf_puts(out, ag_sys_key_ends(key, "_percent") ? " %" : "");
 	} else {
 		(void)base_buf_printf(out, fabs(d) >= 100 ? "%.0f" : fabs(d) >= 10 ? "%.1f" : "%.2f", d);
-		(void)base_buf_puts(out, ends_with(key, "_percent") ? " %" : ends_with(key, "_per_s") ? "/s" : "");
+		(void)base_buf_puts(out, ag_sys_key_ends(key, "_percent") ? " %"
+		                         : ag_sys_key_ends(key, "_per_s") ? "/s"
+		                                                          : "");
 	}
 }
 
@@ -471,7 +217,7 @@ static void find_columns(const struct page *p, const json_t *list, struct table 
 			if (!is_column(t, key)) {
 				if (t->n == MAX_COLUMNS)
 					continue;
-				label_of(p, key, label, sizeof(label));
+				ag_sys_label(key, p->style->chinese, label, sizeof(label));
 				t->widths[t->n] = columns_of(label);
 				t->keys[t->n++] = key;
 			}
@@ -535,7 +281,7 @@ static void put_heading(const struct page *p, const char *key)
 {
 	char label[96];
 
-	label_of(p, key, label, sizeof(label));
+	ag_sys_label(key, p->style->chinese, label, sizeof(label));
 	paint(p, "1");
 	(void)base_buf_printf(p->out, "  %s\n", label);
 	paint(p, "0");
@@ -554,7 +300,7 @@ static void put_table(const struct page *p, const char *key, const json_t *list)
 	paint(p, "2");
 	(void)base_buf_puts(p->out, "  ");
 	for (size_t c = 0; c < t.n; c++) {
-		label_of(p, t.keys[c], label, sizeof(label));
+		ag_sys_label(t.keys[c], p->style->chinese, label, sizeof(label));
 		put_padded(p->out, label, t.widths[c]);
 		(void)base_buf_puts(p->out, c + 1 < t.n ? "  " : "");
 	}
@@ -593,7 +339,7 @@ static void put_line(const struct page *p, const char *key, const json_t *v)
 	put_value(p, key, v, &cell);
 	if (cell.len == 0)
 		return;
-	label_of(p, key, label, sizeof(label));
+	ag_sys_label(key, p->style->chinese, label, sizeof(label));
 	(void)base_buf_puts(p->out, "  ");
 	put_padded(p->out, label, LABEL_WIDTH);
 	(void)base_buf_printf(p->out, " %s\n", base_buf_text(&cell));
@@ -769,7 +515,7 @@ int ag_sys_render(const json_t *document, const struct ag_sys_style *style, stru
 	{
 		if (strcmp(key, "findings") == 0 || !json_is_object(section))
 			continue;
-		label_of(&p, key, label, sizeof(label));
+		ag_sys_label(key, p.style->chinese, label, sizeof(label));
 		put_title(&p, label);
 		if (strcmp(key, "perf") == 0)
 			put_perf_bars(&p, document);
