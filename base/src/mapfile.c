@@ -1,8 +1,9 @@
-/* Mapping, reading and atomically replacing files. */
+/* Mapping, reading and atomically replacing files; making folders. */
 #include "base/mapfile.h"
 
 #include <errno.h>
 #include <fcntl.h>
+#include <limits.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/mman.h>
@@ -120,4 +121,44 @@ int base_write_file_atomic(const char *path, const void *data, size_t len, unsig
 		return err_set(err, r, "%s: %s", path, strerror(-r));
 	}
 	return 0;
+}
+
+static int make_folder(const char *path, unsigned mode, struct err *err)
+{
+	struct stat st;
+	int code;
+
+	if (mkdir(path, mode) == 0)
+		return 0;
+	code = errno; /* not always EEXIST where there is one: a read-only file system, a folder of others */
+	if (stat(path, &st) < 0)
+		return err_set(err, -code, "%s: %s", path, strerror(code));
+	return S_ISDIR(st.st_mode) ? 0 : err_set(err, -ENOTDIR, "%s: not a folder", path);
+}
+
+int base_make_parents(const char *path, unsigned mode, struct err *err)
+{
+	char part[PATH_MAX];
+	size_t n = strlen(path);
+
+	if (n >= sizeof(part))
+		return err_set(err, -ENAMETOOLONG, "%.100s...: the name is too long", path);
+	memcpy(part, path, n + 1);
+	for (char *slash = *part ? strchr(part + 1, '/') : NULL; slash; slash = strchr(slash + 1, '/')) {
+		int r;
+
+		*slash = '\0';
+		r = make_folder(part, mode, err);
+		if (r < 0)
+			return r;
+		*slash = '/';
+	}
+	return 0;
+}
+
+int base_make_folders(const char *path, unsigned mode, struct err *err)
+{
+	int r = base_make_parents(path, mode, err);
+
+	return r < 0 ? r : make_folder(path, mode, err);
 }

@@ -13,24 +13,10 @@
 
 #include "base/cleanup.h"
 #include "base/json.h"
+#include "base/mapfile.h"
 #include "risk_internal.h"
 
 enum { MAX_AUDIT_BYTES = 4 * 1024 * 1024, MAX_COMMAND_BYTES = 16 * 1024 };
-
-int ag_gate_make_folders(const char *path, struct err *err)
-{
-	CLEANUP(freep) char *copy = strdup(path);
-
-	if (!copy)
-		return err_set(err, -ENOMEM, "out of memory");
-	for (char *slash = strchr(copy + 1, '/'); slash; slash = strchr(slash + 1, '/')) {
-		*slash = '\0';
-		if (mkdir(copy, 0700) < 0 && errno != EEXIST)
-			return err_set(err, -errno, "%s: %s", copy, strerror(errno));
-		*slash = '/';
-	}
-	return 0;
-}
 
 int ag_gate_audit_path(struct base_buf *ret_path, struct err *err)
 {
@@ -146,7 +132,7 @@ int ag_gate_audit(const char *path, const struct ag_gate_audit_entry *entry, uin
 	if (r < 0)
 		(void)err_set(err, r, "%s: the entry is too large", path);
 	if (r >= 0)
-		r = ag_gate_make_folders(path, err);
+		r = base_make_parents(path, 0700, err);
 	if (r >= 0)
 		r = append_line(path, &line, max_bytes ? max_bytes : MAX_AUDIT_BYTES, err);
 	base_buf_done(&line);

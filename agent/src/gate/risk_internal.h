@@ -88,9 +88,6 @@ bool ag_gate_table(char **argv, size_t argc, struct gate_opinion *o);
 bool ag_gate_has_option(char **argv, size_t argc, const char *option);
 bool ag_gate_glob(const char *pattern, const char *text); /* '*', '?', [set]; '|' separates alternatives */
 
-/* audit.c: makes the folders above the path, 0700. */
-int ag_gate_make_folders(const char *path, struct err *err);
-
 /* risk_path.c */
 enum gate_place {
 	GATE_PLACE_OTHER,

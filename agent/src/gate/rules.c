@@ -200,7 +200,7 @@ int ag_gate_rules_save(const char *path, enum ag_gate_rule_kind kind, const char
 	int r = check_pattern(pattern, err);
 
 	if (r >= 0)
-		r = ag_gate_make_folders(path, err);
+		r = base_make_parents(path, 0700, err);
 	if (r >= 0 && access(path, F_OK) == 0)
 		r = base_read_file(path, &b, err);
 	if (r >= 0) {

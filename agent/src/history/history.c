@@ -19,6 +19,7 @@
 #include <unistd.h>
 
 #include "base/cleanup.h"
+#include "base/mapfile.h"
 
 enum {
 	FORMAT = 1,
@@ -84,7 +85,7 @@ static int make_dir(const char *given, char *dir, size_t size, struct err *err)
 {
 	const char *xdg = getenv("XDG_DATA_HOME"), *home = getenv("HOME");
 	struct stat st;
-	int n;
+	int n, r;
 
 	if (given)
 		n = snprintf(dir, size, "%s", given);
@@ -96,23 +97,11 @@ static int make_dir(const char *given, char *dir, size_t size, struct err *err)
 		return err_set(err, -ENOENT, "neither XDG_DATA_HOME nor HOME is set");
 	if (n < 0 || (size_t)n >= size)
 		return err_set(err, -ENAMETOOLONG, "the folder's name is too long");
-	for (char *p = strchr(dir + 1, '/');; p = strchr(p + 1, '/')) {
-		if (p)
-			*p = '\0';
-		if (mkdir(dir, 0700) < 0 && errno != EEXIST) {
-			int code = errno;
-
-			if (stat(dir, &st) < 0)
-				return err_set(err, -code, "%s: %s", dir, strerror(code));
-		}
-		if (!p)
-			break;
-		*p = '/';
-	}
+	r = base_make_folders(dir, 0700, err);
+	if (r < 0)
+		return r;
 	if (stat(dir, &st) < 0)
 		return err_set(err, -errno, "%s: %s", dir, strerror(errno));
-	if (!S_ISDIR(st.st_mode))
-		return err_set(err, -ENOTDIR, "%s: not a folder", dir);
 	if (st.st_uid != geteuid())
 		return err_set(err, -EPERM, "%s: belongs to user %u, not to you", dir, (unsigned)st.st_uid);
 	if ((st.st_mode & 077) && chmod(dir, 0700) < 0)

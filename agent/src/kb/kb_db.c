@@ -15,6 +15,7 @@
 #include <time.h>
 
 #include "base/cleanup.h"
+#include "base/mapfile.h"
 #include "kb/kb_internal.h"
 
 enum { SCHEMA_VERSION = 1, BUSY_TIMEOUT_MS = 5000 };
@@ -159,22 +160,6 @@ static int default_path(struct base_buf *out, struct err *err)
 	return r < 0 ? err_set(err, r, "the path of the knowledge base is too long") : 0;
 }
 
-/* The folder that holds path, and those above it. */
-static int make_folders(const char *path, struct err *err)
-{
-	CLEANUP(freep) char *copy = strdup(path);
-
-	if (!copy)
-		return err_set(err, -ENOMEM, "out of memory");
-	for (char *slash = strchr(copy + 1, '/'); slash; slash = strchr(slash + 1, '/')) {
-		*slash = '\0';
-		if (mkdir(copy, 0700) < 0 && errno != EEXIST)
-			return err_set(err, -errno, "%s: %s", copy, strerror(errno));
-		*slash = '/';
-	}
-	return 0;
-}
-
 static int user_version(sqlite3 *db, int *ret_version)
 {
 	sqlite3_stmt *stmt = NULL;
@@ -249,7 +234,7 @@ static int open_database(struct ag_kb *kb, bool must_exist, struct err *err)
 		return err_set(err, -errno, "%s: %s", kb->path,
 		               errno == ENOENT ? "there is no knowledge base yet; begin with `ocai kb add`"
 		                               : strerror(errno));
-	r = must_exist ? 0 : make_folders(kb->path, err);
+	r = must_exist ? 0 : base_make_parents(kb->path, 0700, err);
 	if (r < 0)
 		return r;
 	r = open_once(kb, must_exist, &first);

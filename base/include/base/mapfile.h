@@ -1,4 +1,4 @@
-/* A file mapped read-only, and whole small files read into memory. */
+/* A file mapped read-only, whole small files read into memory and replaced, folders made. */
 #ifndef BASE_MAPFILE_H
 #define BASE_MAPFILE_H
 
@@ -27,5 +27,10 @@ int base_read_file(const char *path, struct base_buf *buf, struct err *err);
 
 /* Writes beside the target and renames over it, fsync'd: readers see the old or the new, never half. */
 int base_write_file_atomic(const char *path, const void *data, size_t len, unsigned mode, struct err *err);
+
+/* Makes the folder and those above it, as far as they are missing, with this mode less the umask; allocates nothing. */
+int base_make_folders(const char *path, unsigned mode, struct err *err);
+/* Those above it only. */
+int base_make_parents(const char *path, unsigned mode, struct err *err);
 
 #endif

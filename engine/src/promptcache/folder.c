@@ -15,6 +15,7 @@
 #include <unistd.h>
 
 #include "base/cleanup.h"
+#include "base/mapfile.h"
 
 static const char tmp_name[] = "tmp";
 
@@ -54,24 +55,6 @@ static bool parse_name(const char *text, struct eng_pc_name *name, struct eng_pc
 
 /* ---- The folder ---- */
 
-static int make_folders(const char *path, struct err *err)
-{
-	char part[4096];
-
-	for (size_t i = 1;; i++) {
-		if (path[i] != '/' && path[i] != '\0')
-			continue;
-		if (i >= sizeof(part))
-			return err_set(err, -ENAMETOOLONG, "%s: the name is too long", path);
-		memcpy(part, path, i);
-		part[i] = '\0';
-		if (mkdir(part, 0700) < 0 && errno != EEXIST)
-			return err_set(err, -errno, "%s: %s", part, strerror(errno));
-		if (path[i] == '\0')
-			return 0;
-	}
-}
-
 static void folder_name(const struct eng_pc_key *identity, char ret_name[2 * ENG_PC_NAME_BYTES + 1])
 {
 	put_hex(ret_name, identity->b, ENG_PC_NAME_BYTES);
@@ -102,7 +85,7 @@ int eng_pc_folder_open(const char *dir, const struct eng_pc_key *identity, int *
 		return err_set(err, -EINVAL, "\"%s\" is no folder for the prompt cache", dir);
 	folder_name(identity, name);
 	(void)snprintf(path, sizeof(path), "%s/%s", dir, name);
-	r = make_folders(path, err);
+	r = base_make_folders(path, 0700, err);
 	if (r < 0)
 		return r;
 	fd = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC | O_NOFOLLOW);

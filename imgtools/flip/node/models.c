@@ -7,11 +7,11 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
 
 #include "base/cleanup.h"
 #include "base/json.h"
 #include "base/log.h"
+#include "base/mapfile.h"
 #include "base/sha256.h"
 #include "node/node_internal.h"
 
@@ -488,25 +488,6 @@ int flip_node_model_remove(struct flip_node *node, const char *name, struct err 
 /* ---- Mounting -----------------------------------------------------------------------------------------------------
  */
 
-static int make_parents(const char *dir, struct err *err)
-{
-	char path[NODE_PATH];
-
-	(void)snprintf(path, sizeof(path), "%s", dir);
-	for (char *p = path + 1;; p++) {
-		char c = *p;
-
-		if (c && c != '/')
-			continue;
-		*p = '\0';
-		if (mkdir(path, 0755) < 0 && errno != EEXIST)
-			return err_set(err, -errno, "%s: %s", path, strerror(errno));
-		if (!c)
-			return 0;
-		*p = c;
-	}
-}
-
 int flip_node_model_mount(struct flip_node *node, const char *name, const char *dir, char *ret_dir, size_t dir_size,
                           struct err *err)
 {
@@ -533,7 +514,7 @@ int flip_node_model_mount(struct flip_node *node, const char *name, const char *
 	if (is_ours && flip_is_mountpoint(ret_dir) && !node_mount_shows(node, ret_dir, v.layers[0]->digest))
 		r = node_mount_end(node, ret_dir, err); /* an older version: its readers keep what they have open */
 	if (r == 0 && is_ours)
-		r = make_parents(ret_dir, err);
+		r = base_make_folders(ret_dir, 0755, err);
 	if (r == 0 && !(is_ours && flip_is_mountpoint(ret_dir))) {
 		r = node_mount_check(ret_dir, err);
 		if (r == 0)

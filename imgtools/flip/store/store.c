@@ -10,6 +10,7 @@
 #include <sys/resource.h>
 #include <sys/statfs.h>
 
+#include "base/mapfile.h"
 #include "store/store_internal.h"
 
 enum {
@@ -24,22 +25,12 @@ static const uint64_t default_min_free = UINT64_C(1) << 30;
 
 static int make_path(const char *path, struct err *err)
 {
-	CLEANUP(freep) char *copy = strdup(path);
+	int r = base_make_parents(path, 0755, err);
 
-	if (!copy)
-		return err_set(err, -ENOMEM, "out of memory");
-	for (char *p = copy + 1; *copy && *p; p++) {
-		if (*p != '/')
-			continue;
-		*p = 0;
-		if (mkdir(copy, 0755) < 0 && errno != EEXIST)
-			return err_set(err, -errno, "%s: %s", copy, strerror(errno));
-		*p = '/';
-	}
+	if (r < 0)
+		return r;
 	/* The kernel's overlayfs enters objects/ with the rights of who mounted it; nobody else has business here. */
-	if (mkdir(copy, 0711) < 0 && errno != EEXIST)
-		return err_set(err, -errno, "%s: %s", copy, strerror(errno));
-	return 0;
+	return mkdir(path, 0711) < 0 && errno != EEXIST ? err_set(err, -errno, "%s: %s", path, strerror(errno)) : 0;
 }
 
 static int check_fs(struct flip_store *s, struct err *err)

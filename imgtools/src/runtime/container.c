@@ -22,6 +22,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include "base/mapfile.h"
 #include "runtime_internal.h"
 
 const char *const img_run_mount_points[] = { "/dev",       "/proc", "/sys", "/tmp", "/run", "/etc/resolv.conf",
@@ -186,28 +187,6 @@ static void mount_root(const struct img_run_child *c, int *ret_upper, struct img
 		(void)close(roots[i]);
 }
 
-/* mkdir -p within the root, for a path that begins with '/'. */
-static int make_dirs(const char *path)
-{
-	char buf[4096];
-	size_t len = strlen(path);
-
-	if (len >= sizeof(buf))
-		return -ENAMETOOLONG;
-	memcpy(buf, path, len + 1);
-	for (char *p = buf + 1; *p; p++) {
-		if (*p != '/')
-			continue;
-		*p = '\0';
-		if (mkdir(buf, 0755) < 0 && errno != EEXIST)
-			return -errno;
-		*p = '/';
-	}
-	if (mkdir(buf, 0755) < 0 && errno != EEXIST)
-		return -errno;
-	return 0;
-}
-
 /* An empty file to mount on, where there is nothing yet. */
 static int make_file(const char *path)
 {
@@ -221,7 +200,7 @@ static int make_file(const char *path)
 	dir[slash - path] = '\0';
 	if (access(path, F_OK) == 0)
 		return 0;
-	if (*dir && make_dirs(dir) < 0)
+	if (*dir && base_make_folders(dir, 0755, NULL) < 0)
 		return -errno;
 	fd = open(path, O_WRONLY | O_CREAT | O_CLOEXEC | O_NOCTTY, 0644);
 	if (fd < 0)
@@ -241,7 +220,7 @@ static int put(int tree_fd, const char *target, bool is_read_only)
 		return -ENOENT;
 	if (fstat(tree_fd, &st) < 0)
 		return -errno;
-	r = S_ISDIR(st.st_mode) ? make_dirs(target) : make_file(target);
+	r = S_ISDIR(st.st_mode) ? base_make_folders(target, 0755, NULL) : make_file(target);
 	if (r < 0)
 		return r;
 	if (move_mount(tree_fd, "", AT_FDCWD, target, MOVE_MOUNT_F_EMPTY_PATH | MOVE_MOUNT_T_SYMLINKS) < 0)
@@ -255,7 +234,8 @@ static void fill_dev(const struct img_run_child *c, const struct taken *t)
 {
 	char path[64];
 
-	if (make_dirs("/dev") < 0 || mount("tmpfs", "/dev", "tmpfs", MS_NOSUID, "mode=0755,size=64k") < 0)
+	if (base_make_folders("/dev", 0755, NULL) < 0 ||
+	    mount("tmpfs", "/dev", "tmpfs", MS_NOSUID, "mode=0755,size=64k") < 0)
 		fail_errno(c, "/dev");
 	for (size_t i = 0; i < N_DEVICES; i++) {
 		(void)snprintf(path, sizeof(path), "/dev/%s", devices[i]);
@@ -277,7 +257,7 @@ static void fill_root(const struct img_run_child *c, const struct taken *t, bool
 	/* First of all: without an overlay this is the root itself, and nothing may be made in it. */
 	if (is_read_only && mount_setattr(AT_FDCWD, ".", 0, &attr, sizeof(attr)) < 0)
 		fail_errno(c, "making the root read-only");
-	if (make_dirs("/proc") < 0)
+	if (base_make_folders("/proc", 0755, NULL) < 0)
 		fail_errno(c, "/proc");
 	if (mount("proc", "/proc", "proc", MS_NOSUID | MS_NODEV | MS_NOEXEC, NULL) < 0 &&
 	    put(t->proc, "/proc", false) < 0)
@@ -285,8 +265,8 @@ static void fill_root(const struct img_run_child *c, const struct taken *t, bool
 	fill_dev(c, t);
 	(void)put(t->sys, "/sys", true);
 	if (c->run->fresh_tmp || is_read_only) {
-		(void)make_dirs("/tmp");
-		(void)make_dirs("/run");
+		(void)base_make_folders("/tmp", 0755, NULL);
+		(void)base_make_folders("/run", 0755, NULL);
 		(void)mount("tmpfs", "/tmp", "tmpfs", MS_NOSUID | MS_NODEV, "mode=1777");
 		(void)mount("tmpfs", "/run", "tmpfs", MS_NOSUID | MS_NODEV, "mode=0755");
 	}
@@ -299,7 +279,7 @@ static void fill_root(const struct img_run_child *c, const struct taken *t, bool
 			fail(c, r, c->run->mounts[i].target);
 	}
 	if (c->run->cwd)
-		(void)make_dirs(c->run->cwd);
+		(void)base_make_folders(c->run->cwd, 0755, NULL);
 }
 
 static void close_taken(const struct taken *t, size_t n_mounts)

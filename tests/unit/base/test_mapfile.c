@@ -1,6 +1,7 @@
 #include "base/mapfile.h"
 
 #include <errno.h>
+#include <string.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -129,6 +130,42 @@ static void a_failed_write_leaves_nothing(void **state)
 	assert_int_equal(rmdir(inside), 0);
 }
 
+static void folders_are_made_with_those_above_them(void **state)
+{
+	char inside[256], file[256];
+	struct err err = { 0 };
+	struct stat st;
+
+	(void)state;
+	(void)snprintf(inside, sizeof(inside), "%s/a/b", dir);
+	(void)snprintf(file, sizeof(file), "%s/a/b/c", dir);
+	assert_int_equal(base_make_parents(file, 0700, &err), 0);
+	assert_int_equal(stat(inside, &st), 0);
+	assert_true(S_ISDIR(st.st_mode) && (st.st_mode & 0777) == 0700);
+	assert_int_equal(stat(file, &st), -1); /* those above it only */
+	assert_int_equal(base_make_folders(file, 0700, &err), 0);
+	assert_int_equal(base_make_folders(file, 0755, &err), 0); /* there already: as it is */
+	assert_int_equal(stat(file, &st), 0);
+	assert_int_equal(st.st_mode & 0777, 0700);
+	assert_int_equal(rmdir(file) | rmdir(inside), 0);
+	(void)snprintf(inside, sizeof(inside), "%s/a", dir);
+	assert_int_equal(rmdir(inside), 0);
+	assert_int_equal(base_write_file_atomic(path, "x", 1, 0600, NULL), 0);
+	(void)snprintf(inside, sizeof(inside), "%s/b", path);
+	assert_int_equal(base_make_folders(inside, 0700, &err), -ENOTDIR);
+	assert_non_null(strstr(err_text(&err), path));
+}
+
+static void a_name_too_long_for_a_folder_is_refused(void **state)
+{
+	char longer[5000];
+
+	(void)state;
+	memset(longer, 'x', sizeof(longer) - 1);
+	longer[sizeof(longer) - 1] = '\0';
+	assert_int_equal(base_make_folders(longer, 0700, NULL), -ENAMETOOLONG);
+}
+
 #define IN_A_DIR(test) cmocka_unit_test_setup_teardown(test, set_up, tear_down)
 
 int main(void)
@@ -140,6 +177,8 @@ int main(void)
 		IN_A_DIR(only_regular_files_are_mapped),
 		IN_A_DIR(a_file_over_the_limit_is_refused),
 		IN_A_DIR(a_failed_write_leaves_nothing),
+		IN_A_DIR(folders_are_made_with_those_above_them),
+		cmocka_unit_test(a_name_too_long_for_a_folder_is_refused),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
