@@ -11,13 +11,6 @@
 
 enum { MAX_GRAMMAR = 1 << 20 };
 
-static const json_t *field(const json_t *obj, const char *key)
-{
-	const json_t *v = json_object_get(obj, key);
-
-	return json_is_null(v) ? NULL : v;
-}
-
 static int set_grammar(struct http_params *p, const char *param, enum eng_grammar_kind kind, const char *text,
                        size_t len, struct http_error *e)
 {
@@ -110,7 +103,7 @@ static int parse_response_format(const json_t *v, struct http_params *p, struct 
 	if (strcmp(type, "text") == 0)
 		return 0;
 	if (strcmp(type, "json_object") == 0) {
-		schema = field(v, "schema");
+		schema = http_field(v, "schema");
 		return schema ? set_schema(p, "response_format.schema", schema, e)
 		              : set_grammar(p, "response_format", ENG_GRAMMAR_JSON_OBJECT, "", 0, e);
 	}
@@ -120,7 +113,7 @@ static int parse_response_format(const json_t *v, struct http_params *p, struct 
 		return http_bad_field(e, "response_format", "unknown type \"%.32s\"", type);
 	if (!json_is_object(spec))
 		return http_bad_field(e, "response_format.json_schema", "missing, or not an object");
-	schema = field(spec, "schema");
+	schema = http_field(spec, "schema");
 	return schema ? set_schema(p, "response_format.json_schema.schema", schema, e)
 	              : set_grammar(p, "response_format", ENG_GRAMMAR_JSON_OBJECT, "", 0, e);
 }
@@ -138,22 +131,22 @@ int http_parse_constrained(const json_t *obj, struct http_params *p, struct http
 	int r = 0;
 
 	for (size_t i = 0; i < sizeof(refused) / sizeof(refused[0]); i++) {
-		if (field(obj, refused[i]))
+		if (http_field(obj, refused[i]))
 			return http_bad_field(e, refused[i], "not supported by this server");
 	}
-	if (field(obj, "response_format"))
-		r = parse_response_format(field(obj, "response_format"), p, e);
-	if (r == 0 && field(obj, "json_schema"))
-		r = set_schema(p, "json_schema", field(obj, "json_schema"), e);
-	if (r == 0 && field(obj, "guided_json"))
-		r = set_schema(p, "guided_json", field(obj, "guided_json"), e);
-	if (r == 0 && field(obj, "structural_tag"))
-		r = set_tags(p, "structural_tag", field(obj, "structural_tag"), e);
-	if (r == 0 && field(obj, "guided_choice"))
-		r = set_choice(p, "guided_choice", field(obj, "guided_choice"), e);
+	if (http_field(obj, "response_format"))
+		r = parse_response_format(http_field(obj, "response_format"), p, e);
+	if (r == 0 && http_field(obj, "json_schema"))
+		r = set_schema(p, "json_schema", http_field(obj, "json_schema"), e);
+	if (r == 0 && http_field(obj, "guided_json"))
+		r = set_schema(p, "guided_json", http_field(obj, "guided_json"), e);
+	if (r == 0 && http_field(obj, "structural_tag"))
+		r = set_tags(p, "structural_tag", http_field(obj, "structural_tag"), e);
+	if (r == 0 && http_field(obj, "guided_choice"))
+		r = set_choice(p, "guided_choice", http_field(obj, "guided_choice"), e);
 	for (size_t i = 0; i < sizeof(strings) / sizeof(strings[0]) && r == 0; i++) {
-		if (field(obj, strings[i].key))
-			r = set_string(p, strings[i].key, strings[i].kind, field(obj, strings[i].key), e);
+		if (http_field(obj, strings[i].key))
+			r = set_string(p, strings[i].key, strings[i].kind, http_field(obj, strings[i].key), e);
 	}
 	return r;
 }

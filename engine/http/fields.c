@@ -45,7 +45,7 @@ int http_parse_object(const char *data, size_t len, json_t **ret_body, struct ht
 	return 0;
 }
 
-static const json_t *field(const json_t *obj, const char *key)
+const json_t *http_field(const json_t *obj, const char *key)
 {
 	const json_t *v = json_object_get(obj, key);
 
@@ -54,7 +54,7 @@ static const json_t *field(const json_t *obj, const char *key)
 
 int http_opt_bool(const json_t *obj, const char *key, bool *ret, struct http_error *e)
 {
-	const json_t *v = field(obj, key);
+	const json_t *v = http_field(obj, key);
 
 	if (!v)
 		return 0;
@@ -66,7 +66,7 @@ int http_opt_bool(const json_t *obj, const char *key, bool *ret, struct http_err
 
 int http_opt_int(const json_t *obj, const char *key, int64_t min, int64_t max, int64_t *ret, struct http_error *e)
 {
-	const json_t *v = field(obj, key);
+	const json_t *v = http_field(obj, key);
 	double d;
 
 	if (!v)
@@ -86,7 +86,7 @@ int http_opt_int(const json_t *obj, const char *key, int64_t min, int64_t max, i
 
 int http_opt_float(const json_t *obj, const char *key, double min, double max, float *ret, struct http_error *e)
 {
-	const json_t *v = field(obj, key);
+	const json_t *v = http_field(obj, key);
 	double d;
 
 	if (!v)
@@ -127,7 +127,7 @@ int http_ids(const json_t *value, const char *param, int32_t **ret_ids, size_t *
 
 void http_copy_field(json_t *dst, const char *to, const json_t *src, const char *from)
 {
-	json_t *v = (json_t *)field(src, from);
+	json_t *v = (json_t *)http_field(src, from);
 
 	if (v)
 		(void)json_object_set(dst, to, v);

@@ -26,13 +26,6 @@ void http_params_done(struct http_params *p)
 	memset(p, 0, sizeof(*p));
 }
 
-const json_t *http_field(const json_t *obj, const char *key)
-{
-	const json_t *v = json_object_get(obj, key);
-
-	return json_is_null(v) ? NULL : v;
-}
-
 int http_out_of_memory(struct http_error *e)
 {
 	(void)http_bad_field(e, NULL, "out of memory");

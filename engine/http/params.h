@@ -121,6 +121,8 @@ void http_copy_field(json_t *dst, const char *to, const json_t *src, const char 
 
 /* ---- Typed fields, for the small routes ---- */
 
+/* NULL for what is missing or null. */
+const json_t *http_field(const json_t *obj, const char *key);
 int http_parse_object(const char *data, size_t len, json_t **ret_body, struct http_error *e);
 /* Missing or null leaves *ret and returns 0; 1 when read. */
 int http_opt_bool(const json_t *obj, const char *key, bool *ret, struct http_error *e);

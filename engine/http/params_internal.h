@@ -4,8 +4,6 @@
 
 #include "params.h"
 
-/* NULL for what is missing or null. */
-const json_t *http_field(const json_t *obj, const char *key);
 int http_out_of_memory(struct http_error *e); /* -ENOMEM, status 500 */
 
 /* Defaults, and the body as an object. */

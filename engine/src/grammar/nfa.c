@@ -6,6 +6,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "grammar/grow.h"
+
 void gr_nfa_done(struct nfa *a)
 {
 	for (uint32_t i = 0; i < a->n_sets; i++)
@@ -16,27 +18,11 @@ void gr_nfa_done(struct nfa *a)
 	*a = (struct nfa){ 0 };
 }
 
-/* Room for one more element of *array. */
-static int grow(void *array, uint32_t n, uint32_t *cap, size_t size)
-{
-	void *p;
-	uint32_t want = *cap ? *cap * 2 : 16;
-
-	if (n < *cap)
-		return 0;
-	p = realloc(*(void **)array, want * size);
-	if (!p)
-		return -ENOMEM;
-	*(void **)array = p;
-	*cap = want;
-	return 0;
-}
-
 int gr_nfa_state(struct nfa *a, uint32_t *ret)
 {
 	if (a->n_states >= NFA_MAX_STATES)
 		return -E2BIG;
-	if (grow(&a->heads, a->n_states, &a->cap_states, sizeof(*a->heads)) < 0)
+	if (gr_grow(&a->heads, a->n_states, &a->cap_states, sizeof(*a->heads)) < 0)
 		return -ENOMEM;
 	a->heads[a->n_states] = NFA_NONE;
 	*ret = a->n_states++;
@@ -47,7 +33,7 @@ int gr_nfa_edge(struct nfa *a, uint32_t from, enum nfa_edge_kind kind, uint32_t 
 {
 	if (a->n_edges >= 4 * NFA_MAX_STATES)
 		return -E2BIG;
-	if (grow(&a->edges, a->n_edges, &a->cap_edges, sizeof(*a->edges)) < 0)
+	if (gr_grow(&a->edges, a->n_edges, &a->cap_edges, sizeof(*a->edges)) < 0)
 		return -ENOMEM;
 	a->edges[a->n_edges] = (struct nfa_edge){ kind, arg, to, a->heads[from] };
 	a->heads[from] = a->n_edges++;
@@ -63,7 +49,7 @@ int gr_nfa_set(struct nfa *a, const struct charset *set, uint32_t *ret)
 		*ret = a->single[set->ranges[0].lo] - 1;
 		return 0;
 	}
-	if (grow(&a->sets, a->n_sets, &a->cap_sets, sizeof(*a->sets)) < 0)
+	if (gr_grow(&a->sets, a->n_sets, &a->cap_sets, sizeof(*a->sets)) < 0)
 		return -ENOMEM;
 	s = &a->sets[a->n_sets++];
 	*s = (struct charset){ 0 };

@@ -26,21 +26,6 @@
 
 /* ---- Helpers ---- */
 
-int gr_schema_grow(void *array, uint32_t n, uint32_t *cap, size_t size)
-{
-	uint32_t want = *cap ? *cap * 2 : 16;
-	void *p;
-
-	if (n < *cap)
-		return 0;
-	p = realloc(*(void **)array, want * size);
-	if (!p)
-		return -ENOMEM;
-	*(void **)array = p;
-	*cap = want;
-	return 0;
-}
-
 int gr_schema_fail(struct schema *s, uint32_t raw, const char *key, int code, const char *why)
 {
 	return err_set(s->err, code, "schema: %s%s%s: %s", s->raws[raw].pointer, key ? "/" : "", key ? key : "", why);
@@ -103,7 +88,7 @@ int gr_schema_raw(struct schema *s, const json_t *json, const char *parent, cons
 		*ret = s->raw_table[slot] - 1;
 		return 0;
 	}
-	if (gr_schema_grow(&s->raws, s->n_raws, &s->cap_raws, sizeof(*s->raws)) < 0)
+	if (gr_grow(&s->raws, s->n_raws, &s->cap_raws, sizeof(*s->raws)) < 0)
 		return err_set(s->err, -ENOMEM, "out of memory");
 	s->raws[s->n_raws] = (struct raw){ .json = json, .pointer = join_pointer(parent, key) };
 	if (!s->raws[s->n_raws].pointer)
@@ -298,7 +283,7 @@ int gr_schema_value(struct schema *s, uint32_t *parts, uint32_t n, uint32_t *ret
 		*ret = s->conjs[s->conj_table[slot] - 1].value;
 		return 0;
 	}
-	if (gr_schema_grow(&s->conjs, s->n_conjs, &s->cap_conjs, sizeof(*s->conjs)) < 0)
+	if (gr_grow(&s->conjs, s->n_conjs, &s->cap_conjs, sizeof(*s->conjs)) < 0)
 		return err_set(s->err, -ENOMEM, "out of memory");
 	c = &s->conjs[s->n_conjs];
 	*c = (struct conj){ .n = n, .parts = malloc((n + 1) * sizeof(*parts)) };

@@ -149,7 +149,7 @@ static int add_overlap(struct schema *s, uint32_t raw, uint32_t i, uint32_t j)
 		r = gr_schema_value(s, parts, 3, &value);
 	if (r < 0 || value == GR_NONE)
 		return r;
-	if (gr_schema_grow(&s->overlaps, s->n_overlaps, &s->cap_overlaps, sizeof(*s->overlaps)) < 0)
+	if (gr_grow(&s->overlaps, s->n_overlaps, &s->cap_overlaps, sizeof(*s->overlaps)) < 0)
 		return err_set(s->err, -ENOMEM, "out of memory");
 	s->overlaps[s->n_overlaps++] = (struct overlap){ value, raw, i, j };
 	return 0;

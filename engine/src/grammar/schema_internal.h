@@ -6,6 +6,7 @@
 
 #include "base/buf.h"
 #include "grammar/grammar_internal.h"
+#include "grammar/grow.h"
 
 enum {
 	TYPE_NULL = 1u << 0,
@@ -83,7 +84,6 @@ int gr_schema_value(struct schema *s, uint32_t *parts, uint32_t n, uint32_t *ret
 int gr_schema_fail(struct schema *s, uint32_t raw, const char *key, int code, const char *why);
 int gr_schema_resolve(struct schema *s, uint32_t raw, const json_t *ref, uint32_t *ret);
 const json_t *gr_schema_get(const struct schema *s, uint32_t raw, const char *key); /* NULL: no such keyword */
-int gr_schema_grow(void *array, uint32_t n, uint32_t *cap, size_t size);
 /* A made up schema becomes the property of s. */
 int gr_schema_made(struct schema *s, json_t *json, uint32_t *ret_raw);
 

@@ -446,7 +446,7 @@ static int keep(struct merge *m, uint32_t *ret)
 	m->o = (struct object){ 0 };
 	if (m->n_patterns == 0)
 		return 0;
-	if (gr_schema_grow(&s->pending, s->n_pending, &s->cap_pending, sizeof(*s->pending)) < 0)
+	if (gr_grow(&s->pending, s->n_pending, &s->cap_pending, sizeof(*s->pending)) < 0)
 		return err_set(s->err, -ENOMEM, "out of memory");
 	p = &s->pending[s->n_pending++];
 	p->node = *ret;

@@ -68,7 +68,7 @@ static int memo_add(struct schema *s, struct base_buf *key, uint32_t node)
 {
 	if (s->n_memos == MAX_MEMOS)
 		return 0;
-	if (gr_schema_grow(&s->memos, s->n_memos, &s->cap_memos, sizeof(*s->memos)) < 0)
+	if (gr_grow(&s->memos, s->n_memos, &s->cap_memos, sizeof(*s->memos)) < 0)
 		return err_set(s->err, -ENOMEM, "out of memory");
 	s->memos[s->n_memos].key = strdup(base_buf_text(key));
 	s->memos[s->n_memos].node = node;
