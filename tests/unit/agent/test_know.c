@@ -1,5 +1,6 @@
 /* The task catalogue: its parser, matching with slots, and the judgement of a model's command. */
 #include "test.h"
+#include "catalogue.h"
 
 #include <errno.h>
 
@@ -30,28 +31,6 @@ static struct ag_know *parse(const char *text)
 	if (ag_know_parse("test", text, strlen(text), &k, &err) < 0)
 		fail_msg("%s", err_text(&err));
 	return k;
-}
-
-/* The catalogue of the tree, opened once. */
-static int open_catalogue(void **state)
-{
-	char path[4096];
-	struct err err = { 0 };
-	struct ag_know *k = NULL;
-
-	(void)snprintf(path, sizeof(path), "%s/../agent/knowledge", test_dir());
-	if (ag_know_open(path, &k, &err) < 0) {
-		(void)fprintf(stderr, "%s\n", err_text(&err));
-		return -1;
-	}
-	*state = k;
-	return 0;
-}
-
-static int close_catalogue(void **state)
-{
-	ag_know_close(*state);
-	return 0;
 }
 
 static void expect_command(const struct ag_know *k, const char *question, const char *command)

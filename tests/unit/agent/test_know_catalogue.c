@@ -1,31 +1,11 @@
 /* The lint of agent/knowledge: what every task of the catalogue must have. It looks at the parsed trees, so it sees
  * what the matching sees. What a shell must say about the commands: tests/tools/check-catalogue.sh. */
 #include "test.h"
+#include "catalogue.h"
 
 #include "../../../agent/src/know/know_internal.h"
 
 enum { MANY = 100000, MIN_TASKS = 1500, MIN_ZH = 6, MIN_EN = 4 };
-
-static int open_catalogue(void **state)
-{
-	char path[4096];
-	struct err err = { 0 };
-	struct ag_know *k = NULL;
-
-	(void)snprintf(path, sizeof(path), "%s/../agent/knowledge", test_dir());
-	if (ag_know_open(path, &k, &err) < 0) {
-		(void)fprintf(stderr, "%s\n", err_text(&err));
-		return -1;
-	}
-	*state = k;
-	return 0;
-}
-
-static int close_catalogue(void **state)
-{
-	ag_know_close(*state);
-	return 0;
-}
 
 /* Sentences that a wording stands for, up to MANY. */
 static unsigned long expansions(const struct ag_know *k, uint32_t node)

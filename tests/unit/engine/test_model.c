@@ -1,22 +1,6 @@
 /* Whole models against references computed by transformers in float32 (tests/fixtures/README.md). */
 #include "model_fixture.h"
-
-static struct kn_backend *be;
-
-static int open_backend(void **state)
-{
-	const struct kn_config config = { .max_tokens = 128 };
-
-	(void)state;
-	return kn_ref_open(&config, &be, NULL);
-}
-
-static int close_backend(void **state)
-{
-	(void)state;
-	kn_backend_close(be);
-	return 0;
-}
+#include "ref_backend.h"
 
 static void logits_and_greedy_continuation_agree(void **state)
 {

@@ -9,24 +9,8 @@
 #include "base/mapfile.h"
 #include "model/hparams.h"
 #include "model_fixture.h"
+#include "ref_backend.h"
 #include "weights/gguf_write.h"
-
-static struct kn_backend *be;
-
-static int open_backend(void **state)
-{
-	const struct kn_config config = { .max_tokens = 128 };
-
-	(void)state;
-	return kn_ref_open(&config, &be, NULL);
-}
-
-static int close_backend(void **state)
-{
-	(void)state;
-	kn_backend_close(be);
-	return 0;
-}
 
 /* ---- A converter ---- */
 

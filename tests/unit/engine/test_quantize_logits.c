@@ -5,23 +5,7 @@
 #include "base/json.h"
 #include "engine_quantize.h"
 #include "model_fixture.h"
-
-static struct kn_backend *be;
-
-static int open_backend(void **state)
-{
-	const struct kn_config config = { .max_tokens = 128 };
-
-	(void)state;
-	return kn_ref_open(&config, &be, NULL);
-}
-
-static int close_backend(void **state)
-{
-	(void)state;
-	kn_backend_close(be);
-	return 0;
-}
+#include "ref_backend.h"
 
 static void convert_folder(const char *folder, const char *path, enum kn_dtype dtype)
 {
