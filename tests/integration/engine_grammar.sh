@@ -2,14 +2,8 @@
 # Structured output: masks against python3-jsonschema and re over random schemas, check-schema as a program, and a served
 # model at temperature 1 whose answers are always valid.
 set -eu
-top=$(cd "$(dirname "$0")/../.." && pwd)
-build=${BUILD_DIR:-$top/build/release}
-case $build in /*) ;; *) build=$top/$build ;; esac
-engine=$build/bin/ocai-engine
+. "$(dirname "$0")/serve/lib.sh"
 model=$top/tests/fixtures/models/qwen3
-work=$(mktemp -d)
-trap 'kill $(jobs -pr) 2>/dev/null || true; rm -rf "$work"' EXIT
-fail() { echo "FAIL: $*"; cat "$work/log" 2>/dev/null || true; exit 1; }
 python3 -c 'import jsonschema' 2>/dev/null || { echo "skipped: python3-jsonschema is not installed"; exit 77; }
 
 export PYTHONWARNINGS=ignore
@@ -37,14 +31,8 @@ r=0 && "$engine" check-schema --instance "$work/good" 2>"$work/log" || r=$?
 [[ $r == 2 ]] && grep -q 'one of --schema' "$work/log" || fail "no schema"
 echo "ok check-schema says accepted, refused, wrong input by its exit status"
 
-"$engine" serve --model "$model" --port 0 --port-file "$work/port" 2>"$work/log" &
-server=$!
-for _ in $(seq 200); do
-	[ -s "$work/port" ] && break
-	kill -0 "$server" 2>/dev/null || fail "the server ended"
-	sleep 0.05
-done
-URL=http://127.0.0.1:$(cat "$work/port") SCHEMA=$(cat "$work/schema") python3 - <<'EOF' || fail "answers of the server"
+start --model "$model"
+URL=$url SCHEMA=$(cat "$work/schema") python3 - <<'EOF' || fail "answers of the server"
 import json, os, re, urllib.request
 import jsonschema
 url, schema = os.environ["URL"], json.loads(os.environ["SCHEMA"])

@@ -3,23 +3,10 @@
 # without a leak. http_load.sh [COUNT [SEED]]; BUILD_DIR picks a sanitizer's build (24000 is the long run), BACKEND another
 # one than the CPU's (with OCAI_PLUGIN_DIR=$BUILD_DIR/tests/plugin-host, cuda: a device that is the host).
 set -eu
-top=$(cd "$(dirname "$0")/../.." && pwd)
-build=${BUILD_DIR:-$top/build/release}
-case $build in /*) ;; *) build=$top/$build ;; esac
 count=${1:-600} seed=${2:-1}
-work=$(mktemp -d)
-trap 'kill -9 $(jobs -pr) 2>/dev/null || true; rm -rf "$work"' EXIT
-fail() { echo "FAIL: $*"; tail -n 40 "$work/log"; exit 1; }
+. "$(dirname "$0")/serve/lib.sh"
 
-"$build/bin/ocai-engine" serve --backend "${BACKEND:-auto}" --model "$top/tests/fixtures/models/qwen3" --ctx 1024 --max-running 8 --kv-bytes 8M --port 0 \
-	--port-file "$work/port" 2>"$work/log" &
-server=$!
-for _ in $(seq 600); do
-	[ -s "$work/port" ] && break
-	kill -0 "$server" 2>/dev/null || fail "the server ended"
-	sleep 0.1
-done
-url=http://127.0.0.1:$(cat "$work/port")
+start --backend "${BACKEND:-auto}" --model "$top/tests/fixtures/models/qwen3" --ctx 1024 --max-running 8 --kv-bytes 8M
 "$build/tests/tools/http_load" "$(cat "$work/port")" "$count" "$seed" || fail "an answer was wrong"
 
 metric() { curl -sS "$url/metrics" | awk -v m="ocai_engine_$1" '$1 == m { print $2 }'; }

@@ -2,32 +2,11 @@
 # The prompt cache on disk with the embedded model: found after SIGTERM and after SIGKILL, the same answer with it and
 # without, damaged files removed, a folder in use left alone, and a full disk that nobody notices but the metrics.
 set -eu
-top=$(cd "$(dirname "$0")/../.." && pwd)
-engine=${BUILD_DIR:-$top/build/release}/bin/ocai-engine
-case $engine in /*) ;; *) engine=$top/$engine ;; esac
+. "$(dirname "$0")/serve/lib.sh"
 export OCAI_MODEL_DIR=$top/engine/models/mini
-work=$(mktemp -d)
 mounted=
-cleanup() {
-	kill -9 $(jobs -pr) 2>/dev/null || true
-	wait 2>/dev/null || true
-	[ -z "$mounted" ] || umount "$mounted" 2>/dev/null || true
-	rm -rf "$work"
-}
-trap cleanup EXIT
-fail() { echo "FAIL: $*"; cat "$work/log" 2>/dev/null || true; exit 1; }
-
-start() { # FOLDER OPTION...
-	rm -f "$work/port"
-	"$engine" serve --threads 2 --port 0 --port-file "$work/port" --cache-dir "$@" 2>"$work/log" &
-	server=$!
-	for _ in $(seq 400); do
-		[ -s "$work/port" ] && break
-		kill -0 "$server" 2>/dev/null || fail "the server ended"
-		sleep 0.05
-	done
-	url=http://127.0.0.1:$(cat "$work/port")
-}
+at_end() { [ -z "$mounted" ] || umount "$mounted" 2>/dev/null || true; }
+start_cached() { start --threads 2 --cache-dir "$@"; } # FOLDER OPTION...
 
 stop() { # SIGNAL
 	kill "-$1" "$server"
@@ -53,13 +32,13 @@ written() { # waits until the idle server has written what it computed
 	fail "nothing was written to $1"
 }
 
-start "$work/cache"
+start_cached "$work/cache"
 ask
 [ "$(cached)" = 0 ] || fail "cached at the first start: $(cat "$work/answer")"
 n=$(field 'a["usage"]["prompt_tokens"]')
 want=$(text)
 stop TERM
-start "$work/cache"
+start_cached "$work/cache"
 ask
 [ "$(cached)" -gt $((n * 8 / 10)) ] || fail "only $(cached) of $n tokens were found after a restart"
 [ "$(text)" = "$want" ] || fail "another answer from the cache: $(text)"
@@ -67,7 +46,7 @@ ask
 echo "ok $(cached) of $n tokens found after a restart, the same answer"
 
 stop KILL
-start "$work/cache"
+start_cached "$work/cache"
 ask
 [ "$(cached)" -gt $((n * 8 / 10)) ] && [ "$(text)" = "$want" ] || fail "after kill -9: $(cached) tokens"
 echo "ok found after kill -9"
@@ -81,13 +60,13 @@ echo "ok a folder in use is left to its owner"
 
 stop TERM
 find "$work/cache" -name '*.kv' | while read -r f; do printf 'damage' | dd of="$f" bs=1 seek=5000 conv=notrunc status=none; done
-start "$work/cache"
+start_cached "$work/cache"
 ask
 [ "$(cached)" = 0 ] && [ "$(text)" = "$want" ] || fail "damaged files: $(cached) cached, $(text)"
 [ "$(metric disk_damaged_total)" -gt 0 ] || fail "no damage was counted"
 written "$work/cache"
 stop KILL
-start "$work/cache"
+start_cached "$work/cache"
 ask
 [ "$(cached)" -gt 0 ] && [ "$(text)" = "$want" ] || fail "not written again"
 stop TERM
@@ -97,7 +76,7 @@ echo "ok damaged files are removed, computed and written again"
 model=$(echo "$OCAI_MODEL_DIR"/*.gguf)
 cp "$model" "$work/other.gguf"
 update() { curl -sSf -H 'Content-Type: application/json' -d "{\"model_path\":\"$1\"}" "$url/update_weights_from_disk" >/dev/null || fail "update to $1"; }
-start "$work/weights"
+start_cached "$work/weights"
 ask
 [ "$(cached)" = 0 ] || fail "an empty folder had pages"
 written "$work/weights"
@@ -118,7 +97,7 @@ update "$work/other.gguf" # the same ones again: the cache stays as it is
 ask
 [ "$(cached)" -gt $((n * 8 / 10)) ] || fail "after an update to what there was: $(cached)"
 stop TERM
-start "$work/weights" --model "$work/other.gguf"
+start_cached "$work/weights" --model "$work/other.gguf"
 ask
 [ "$(cached)" -gt $((n * 8 / 10)) ] || fail "after a restart with the other weights: $(cached)"
 stop TERM
@@ -131,7 +110,7 @@ echo "ok a budget that holds nothing is refused"
 mkdir "$work/small"
 if mount -t tmpfs -o size=700k none "$work/small" 2>/dev/null; then
 	mounted=$work/small
-	start "$work/small"
+	start_cached "$work/small"
 	ask
 	[ "$(text)" = "$want" ] || fail "on a full disk: $(text)"
 	for _ in $(seq 100); do [ "$(metric disk_write_errors_total)" != 0 ] && break; sleep 0.1; done

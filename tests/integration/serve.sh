@@ -1,27 +1,11 @@
 #!/bin/bash
 # The server as a process: ready in time, unix socket, SIGTERM while a stream runs, idle CPU, idle exit, wrong usage.
 set -eu
-top=$(cd "$(dirname "$0")/../.." && pwd)
-engine=${BUILD_DIR:-$top/build/release}/bin/ocai-engine
-case $engine in /*) ;; *) engine=$top/$engine ;; esac
+. "$(dirname "$0")/serve/lib.sh"
 model=$top/tests/fixtures/models/deepseek_v3
-work=$(mktemp -d)
-trap 'kill $(jobs -pr) 2>/dev/null || true; rm -rf "$work"' EXIT
-fail() { echo "FAIL: $*"; cat "$work/log" 2>/dev/null || true; exit 1; }
+start_ref() { start --model "$model" --backend ref "$@"; }
 
-start() { # OPTION...
-	rm -f "$work/port"
-	"$engine" serve --model "$model" --backend ref --port 0 --port-file "$work/port" "$@" 2>"$work/log" &
-	server=$!
-	for _ in $(seq 200); do
-		[ -s "$work/port" ] && break
-		kill -0 "$server" 2>/dev/null || fail "the server ended"
-		sleep 0.05
-	done
-	url=http://127.0.0.1:$(cat "$work/port")
-}
-
-start --socket "$work/sock"
+start_ref --socket "$work/sock"
 [ "$(curl -sS "$url/health")" = '{"status":"ok"}' ] || fail "health"
 [ "$(curl -sS --unix-socket "$work/sock" http://x/health)" = '{"status":"ok"}' ] || fail "health on the unix socket"
 [ "$(stat -c %a "$work/sock")" = 600 ] || fail "mode of the socket"
@@ -66,7 +50,7 @@ wait "$server" || code=$?
 [ ! -e "$work/sock" ] && [ ! -e "$work/port" ] || fail "files were left behind"
 echo "ok SIGTERM lets a stream finish"
 
-start --idle-exit 1
+start_ref --idle-exit 1
 curl -sS "$url/health" >/dev/null
 begin=$(date +%s%N)
 code=0

@@ -2,19 +2,8 @@
 # A model with an adapter and without, asked at the same time: greedy answers are the stored ones of each, also when the
 # prompts begin alike and their beginnings are in the cache; wrong names and wrong adapters are refused.
 set -u
-build=$(realpath "${BUILD_DIR:-build/release}")
-top=$(realpath "$(dirname "$0")/../..")
-engine=$build/bin/ocai-engine
+. "$(dirname "$0")/serve/lib.sh"
 folder=$top/tests/fixtures/formats/qwen3-lora
-work=$(mktemp -d)
-pid=
-trap 'kill $(jobs -pr) 2>/dev/null; wait 2>/dev/null; rm -rf "$work"' EXIT
-fail() {
-	echo "FAIL: $*"
-	tail -n 5 "$work/log" 2>/dev/null
-	exit 1
-}
-[[ -x $engine ]] || { echo "no $engine"; exit 77; }
 
 "$engine" serve --model "$folder" --lora none="$work" --port 0 >"$work/log" 2>&1 && fail "an empty folder is taken for an adapter"
 grep -q "adapter_config.json" "$work/log" || fail "an empty folder: $(<"$work/log")"
@@ -22,14 +11,8 @@ grep -q "adapter_config.json" "$work/log" || fail "an empty folder: $(<"$work/lo
 grep -q "NAME=FOLDER" "$work/log" || fail "--lora without a folder: $(<"$work/log")"
 "$engine" serve --model "$folder" --lora qwen3-lora="$folder/adapter" --port 0 >"$work/log" 2>&1 && fail "the model's own name for an adapter"
 
-"$engine" serve --model "$folder" --lora tuned="$folder/adapter" --port 0 --port-file "$work/port" >"$work/log" 2>&1 &
-pid=$!
-for _ in {1..200}; do
-	[[ -s $work/port ]] && break
-	kill -0 $pid 2>/dev/null || fail "the server does not start"
-	sleep 0.05
-done
-python3 - "http://127.0.0.1:$(<"$work/port")" "$folder" <<'PY' || fail "answers"
+start --model "$folder" --lora tuned="$folder/adapter"
+python3 - "$url" "$folder" <<'PY' || fail "answers"
 import json, sys, threading, urllib.request, urllib.error
 
 url, folder = sys.argv[1:]
@@ -77,20 +60,13 @@ for name, prompts in stored.items():
     check(name, prompts[0])
 assert not wrong, wrong[0]
 PY
-kill $pid; wait $pid 2>/dev/null
+kill $server; wait $server 2>/dev/null
 
 # As many as there may be are all listed.
 many=()
 for i in {1..255}; do many+=(--lora "adapter-with-a-rather-long-name-of-its-own-$i=$folder/adapter"); done
-rm -f "$work/port"
-"$engine" serve --model "$folder" "${many[@]}" --port 0 --port-file "$work/port" >"$work/log" 2>&1 &
-pid=$!
-for _ in {1..600}; do
-	[[ -s $work/port ]] && break
-	kill -0 $pid 2>/dev/null || fail "the server does not start with 255 adapters"
-	sleep 0.05
-done
-python3 - "http://127.0.0.1:$(<"$work/port")" <<'PY' || fail "255 adapters"
+start --model "$folder" "${many[@]}"
+python3 - "$url" <<'PY' || fail "255 adapters"
 import json, sys, urllib.request
 
 with urllib.request.urlopen(sys.argv[1] + "/v1/models") as reply:

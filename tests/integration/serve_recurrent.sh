@@ -3,19 +3,8 @@
 # stored ones, alone, together, again from the cache, after a flush; the next turn of a conversation finds the last one's
 # answer; states have a budget of their own; what such a model cannot do is told at the start.
 set -u
-build=$(realpath "${BUILD_DIR:-build/release}")
-top=$(realpath "$(dirname "$0")/../..")
-engine=$build/bin/ocai-engine
+. "$(dirname "$0")/serve/lib.sh"
 folder=$top/tests/fixtures/formats/qwen3_next
-work=$(mktemp -d)
-pid=
-trap 'kill $(jobs -pr) 2>/dev/null; wait 2>/dev/null; rm -rf "$work"' EXIT
-fail() {
-	echo "FAIL: $*"
-	tail -n 5 "$work/log" 2>/dev/null
-	exit 1
-}
-[[ -x $engine ]] || { echo "no $engine"; exit 77; }
 
 "$engine" serve --model "$folder" --state-bytes 20K --port 0 >"$work/log" 2>&1 && fail "states beyond their budget"
 grep -q "does not hold a recurrent state and a copy" "$work/log" || fail "a small budget: $(<"$work/log")"
@@ -25,18 +14,11 @@ grep -q "does not hold a recurrent state and a copy" "$work/log" || fail "a smal
 "$engine" run --model "$work/small.gguf" --raw --max-tokens 8 "restart nginx" >"$work/answer" 2>"$work/log" || fail "q8_0 does not run"
 
 for model in "$folder" "$work/model.gguf"; do
-	rm -f "$work/port"
-	"$engine" serve --model "$model" --precision exact --cache-dir "$work/cache" --max-running 4 --port 0 --port-file "$work/port" >"$work/log" 2>&1 &
-	pid=$!
-	for _ in {1..200}; do
-		[[ -s $work/port ]] && break
-		kill -0 $pid 2>/dev/null || fail "the server does not start"
-		sleep 0.05
-	done
+	start --model "$model" --precision exact --cache-dir "$work/cache" --max-running 4
 	grep -q "recurrent states" "$work/log" || fail "the plan says nothing of states"
 	grep -q "no speculation" "$work/log" || fail "nothing is said of speculation"
 	grep -q "no prompt cache on disk" "$work/log" || fail "nothing is said of the disk"
-	python3 - "http://127.0.0.1:$(<"$work/port")" "$folder" <<'PY' || fail "answers of $model"
+	python3 - "$url" "$folder" <<'PY' || fail "answers of $model"
 import json, sys, threading, urllib.request
 
 url, folder = sys.argv[1:]
@@ -87,8 +69,8 @@ assert ask(long, 1)[1] == 0
 check(prompts[1])
 assert not wrong, wrong[0]
 PY
-	kill $pid
-	wait $pid || fail "the server ends with $?"
+	kill $server
+	wait $server || fail "the server ends with $?"
 	[[ -e $work/cache ]] && fail "pages on disk"
 done
 echo "a folder and GGUF: all as stored"
