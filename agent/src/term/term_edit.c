@@ -1,15 +1,15 @@
 /* The line editor.
  *
- * The text is UTF-8 without control characters but newline and tab (what is typed, pasted, prefilled or taken from
- * the history is cleaned on its way in); the cursor stands between graphemes. Each change is drawn as a whole by
- * term_live.c: rows are laid out here by display width, so that a wide character never straddles the edge. Text
- * with more rows than the screen shows those around the cursor. Keys are those of Emacs and of the arrow block. */
-#include <ctype.h>
+ * The text and its cursor are term_line.c's, which cleans what is typed, pasted, prefilled or taken from the history.
+ * Each change is drawn as a whole by term_live.c: rows are laid out here by display width, so that a wide character
+ * never straddles the edge. Text with more rows than the screen shows those around the cursor. Keys are those of Emacs
+ * and of the arrow block. */
 #include <errno.h>
 #include <string.h>
 #include <utf8proc.h>
 
 #include "term_internal.h"
+#include "term_line.h"
 
 enum { DEFAULT_MAX = 64 * 1024, PATTERN_MAX = 256, DRAWN_MAX = 8 << 20, TAB = 8 };
 
@@ -18,9 +18,7 @@ enum outcome { GO_ON, SUBMIT, END, CANCEL };
 struct editor {
 	struct ag_term *t;
 	const struct ag_term_edit *o;
-	struct base_buf text;
-	size_t cursor;
-	struct base_buf killed;
+	struct term_line line;
 	struct base_buf draft; /* the new line, while an entry of the history is shown */
 	size_t back;           /* 0: the new line; n: entry n - 1 of the history */
 	bool searching;
@@ -30,184 +28,6 @@ struct editor {
 	struct term_live live;
 	struct base_buf out, rows;
 };
-
-/* ---- Changing the text ----------------------------------------------------------------------------------------------
- */
-
-static char *text_at(const struct editor *e, size_t at)
-{
-	return e->text.data + at;
-}
-
-static void delete_range(struct editor *e, size_t from, size_t to)
-{
-	if (from >= to)
-		return;
-	memmove(text_at(e, from), text_at(e, to), e->text.len - to + 1);
-	e->text.len -= to - from;
-	if (e->cursor > to)
-		e->cursor -= to - from;
-	else if (e->cursor > from)
-		e->cursor = from;
-}
-
-/* As much of clean text as there is room for. */
-static void insert_clean(struct editor *e, const char *s, size_t len)
-{
-	size_t room = e->text.max - e->text.len;
-
-	while (len > room)
-		len -= ag_term_cell_before(s, len);
-	if (!len || base_buf_reserve(&e->text, len) < 0)
-		return;
-	memmove(text_at(e, e->cursor + len), text_at(e, e->cursor), e->text.len - e->cursor + 1);
-	memcpy(text_at(e, e->cursor), s, len);
-	e->text.len += len;
-	e->cursor += len;
-}
-
-static void insert(struct editor *e, const char *s, size_t len)
-{
-	struct base_buf clean = BASE_BUF_INIT(3 * len + 1);
-
-	if (len && ag_term_sanitize(&clean, s, len, false) == 0) {
-		for (size_t i = 0; i < clean.len && !e->o->multi_line; i++) {
-			if (clean.data[i] == '\n')
-				clean.data[i] = ' ';
-		}
-		insert_clean(e, base_buf_text(&clean), clean.len);
-	}
-	base_buf_done(&clean);
-}
-
-static void insert_char(struct editor *e, uint32_t ch)
-{
-	utf8proc_uint8_t bytes[4];
-	utf8proc_ssize_t n = utf8proc_encode_char((utf8proc_int32_t)ch, bytes);
-
-	if (n > 0)
-		insert(e, (const char *)bytes, (size_t)n);
-}
-
-static void set_text(struct editor *e, const char *s, size_t len)
-{
-	base_buf_reset(&e->text);
-	(void)base_buf_reserve(&e->text, 1); /* there is text from now on, be it empty */
-	e->cursor = 0;
-	insert(e, s, len);
-}
-
-/* ---- Places in the text
- * ------------------------------------------------------------------------------------------------ */
-
-static size_t next_cell(const struct editor *e, size_t at)
-{
-	return at < e->text.len ? at + ag_term_cell_at(text_at(e, at), e->text.len - at).len : at;
-}
-
-static size_t before_cell(const struct editor *e, size_t at)
-{
-	return at - ag_term_cell_before(e->text.data, at);
-}
-
-static bool is_word(const struct editor *e, size_t at)
-{
-	unsigned char c = (unsigned char)*text_at(e, at);
-	utf8proc_int32_t cp;
-
-	if (c < 0x80)
-		return isalnum(c) || c == '_';
-	if (utf8proc_iterate((const utf8proc_uint8_t *)text_at(e, at), (utf8proc_ssize_t)(e->text.len - at), &cp) <= 0)
-		return false;
-	switch (utf8proc_category(cp)) {
-	case UTF8PROC_CATEGORY_PC:
-	case UTF8PROC_CATEGORY_PD:
-	case UTF8PROC_CATEGORY_PS:
-	case UTF8PROC_CATEGORY_PE:
-	case UTF8PROC_CATEGORY_PI:
-	case UTF8PROC_CATEGORY_PF:
-	case UTF8PROC_CATEGORY_PO:
-	case UTF8PROC_CATEGORY_ZS:
-		return false;
-	default:
-		return true;
-	}
-}
-
-static size_t word_after(const struct editor *e, size_t at)
-{
-	while (at < e->text.len && !is_word(e, at))
-		at = next_cell(e, at);
-	while (at < e->text.len && is_word(e, at))
-		at = next_cell(e, at);
-	return at;
-}
-
-static size_t word_before(const struct editor *e, size_t at)
-{
-	while (at && !is_word(e, before_cell(e, at)))
-		at = before_cell(e, at);
-	while (at && is_word(e, before_cell(e, at)))
-		at = before_cell(e, at);
-	return at;
-}
-
-/* Ctrl-W takes what is between blanks, as shells do. */
-static size_t blank_word_before(const struct editor *e, size_t at)
-{
-	while (at && isspace((unsigned char)*text_at(e, at - 1)))
-		at--;
-	while (at && !isspace((unsigned char)*text_at(e, at - 1)))
-		at--;
-	return at;
-}
-
-static size_t line_start(const struct editor *e, size_t at)
-{
-	while (at && *text_at(e, at - 1) != '\n')
-		at--;
-	return at;
-}
-
-static size_t line_end(const struct editor *e, size_t at)
-{
-	while (at < e->text.len && *text_at(e, at) != '\n')
-		at++;
-	return at;
-}
-
-/* The place in the line [start, end) at this column, or before it. */
-static size_t at_column(const struct editor *e, size_t start, size_t end, unsigned column)
-{
-	return start + ag_term_prefix(text_at(e, start), end - start, column);
-}
-
-/* ---- Kill and yank
- * ------------------------------------------------------------------------------------------------------ */
-
-static void kill_range(struct editor *e, size_t from, size_t to)
-{
-	if (from >= to)
-		return;
-	base_buf_reset(&e->killed);
-	(void)base_buf_append(&e->killed, text_at(e, from), to - from);
-	delete_range(e, from, to);
-}
-
-static void transpose(struct editor *e)
-{
-	size_t at = e->cursor == e->text.len ? before_cell(e, e->cursor) : e->cursor;
-	size_t left = before_cell(e, at), right = next_cell(e, at);
-	char bytes[1024];
-
-	if (left == at || right == at || right - left > sizeof(bytes) || *text_at(e, at) == '\n' ||
-	    *text_at(e, left) == '\n')
-		return;
-	memcpy(bytes, text_at(e, at), right - at);
-	memcpy(bytes + (right - at), text_at(e, left), at - left);
-	memcpy(text_at(e, left), bytes, right - left);
-	e->cursor = right;
-}
 
 /* ---- History
  * -------------------------------------------------------------------------------------------------------------- */
@@ -221,7 +41,7 @@ static bool history_entry(struct editor *e, size_t back, struct base_buf *entry)
 
 static void history_go(struct editor *e, size_t back)
 {
-	struct base_buf entry = BASE_BUF_INIT(e->text.max);
+	struct base_buf entry = BASE_BUF_INIT(e->line.text.max);
 
 	if (back && !history_entry(e, back - 1, &entry)) {
 		base_buf_done(&entry);
@@ -229,12 +49,12 @@ static void history_go(struct editor *e, size_t back)
 	}
 	if (!e->back) {
 		base_buf_reset(&e->draft);
-		(void)base_buf_append(&e->draft, e->text.data, e->text.len);
+		(void)base_buf_append(&e->draft, e->line.text.data, e->line.text.len);
 	}
 	if (back)
-		set_text(e, base_buf_text(&entry), entry.len);
+		term_line_set(&e->line, base_buf_text(&entry), entry.len);
 	else
-		set_text(e, base_buf_text(&e->draft), e->draft.len);
+		term_line_set(&e->line, base_buf_text(&e->draft), e->draft.len);
 	e->back = back;
 	base_buf_done(&entry);
 }
@@ -242,11 +62,13 @@ static void history_go(struct editor *e, size_t back)
 /* Up and down go through the lines of the text first, then through the history. */
 static void go_up(struct editor *e)
 {
-	size_t start = line_start(e, e->cursor), above;
+	size_t start = term_line_start(&e->line, e->line.cursor), above;
 
 	if (start) {
-		above = line_start(e, start - 1);
-		e->cursor = at_column(e, above, start - 1, ag_term_columns(text_at(e, start), e->cursor - start, 0));
+		above = term_line_start(&e->line, start - 1);
+		e->line.cursor =
+		        term_line_at_column(&e->line, above, start - 1,
+		                            ag_term_columns(term_line_at(&e->line, start), e->line.cursor - start, 0));
 	} else {
 		history_go(e, e->back + 1);
 	}
@@ -254,11 +76,12 @@ static void go_up(struct editor *e)
 
 static void go_down(struct editor *e)
 {
-	size_t start = line_start(e, e->cursor), end = line_end(e, e->cursor);
+	size_t start = term_line_start(&e->line, e->line.cursor), end = term_line_end(&e->line, e->line.cursor);
 
-	if (end < e->text.len)
-		e->cursor = at_column(e, end + 1, line_end(e, end + 1),
-		                      ag_term_columns(text_at(e, start), e->cursor - start, 0));
+	if (end < e->line.text.len)
+		e->line.cursor =
+		        term_line_at_column(&e->line, end + 1, term_line_end(&e->line, end + 1),
+		                            ag_term_columns(term_line_at(&e->line, start), e->line.cursor - start, 0));
 	else if (e->back)
 		history_go(e, e->back - 1);
 }
@@ -268,7 +91,7 @@ static void go_down(struct editor *e)
 
 static void search_from(struct editor *e, size_t back)
 {
-	struct base_buf entry = BASE_BUF_INIT(e->text.max);
+	struct base_buf entry = BASE_BUF_INIT(e->line.text.max);
 
 	e->failed = false;
 	if (e->pattern.len) {
@@ -276,7 +99,7 @@ static void search_from(struct editor *e, size_t back)
 			const char *hit = strstr(base_buf_text(&entry), base_buf_text(&e->pattern));
 
 			if (hit) {
-				set_text(e, base_buf_text(&entry), entry.len);
+				term_line_set(&e->line, base_buf_text(&entry), entry.len);
 				e->found = back;
 				e->back = back + 1;
 				base_buf_done(&entry);
@@ -294,7 +117,7 @@ static void search_begin(struct editor *e)
 		return;
 	if (!e->back) {
 		base_buf_reset(&e->draft);
-		(void)base_buf_append(&e->draft, e->text.data, e->text.len);
+		(void)base_buf_append(&e->draft, e->line.text.data, e->line.text.len);
 	}
 	e->searching = true;
 	e->failed = false;
@@ -330,7 +153,7 @@ static bool search_key(struct editor *e, const struct ag_term_key *k)
 		return true;
 	e->searching = false;
 	if (k->type == AG_KEY_CHAR && k->mods == AG_MOD_CTRL && (k->ch == 'g' || k->ch == 'c')) {
-		set_text(e, base_buf_text(&e->draft), e->draft.len);
+		term_line_set(&e->line, base_buf_text(&e->draft), e->draft.len);
 		e->back = 0;
 		return true;
 	}
@@ -421,21 +244,21 @@ static int draw(struct editor *e)
 	base_buf_reset(&e->rows);
 	put_prompt(e, &l);
 	indent = l.column <= l.limit / 3 ? l.column : 0;
-	for (size_t i = 0; i < e->text.len;) {
-		struct ag_term_cell cell = ag_term_cell_at(text_at(e, i), e->text.len - i);
+	for (size_t i = 0; i < e->line.text.len;) {
+		struct ag_term_cell cell = ag_term_cell_at(term_line_at(&e->line, i), e->line.text.len - i);
 
-		if (*text_at(e, i) == '\n') {
-			if (i == e->cursor) {
+		if (*term_line_at(&e->line, i) == '\n') {
+			if (i == e->line.cursor) {
 				l.cursor_row = l.row;
 				l.cursor_column = l.column;
 			}
 			next_row(e, &l, indent);
 		} else {
-			lay_out_cell(e, &l, text_at(e, i), cell, i == e->cursor);
+			lay_out_cell(e, &l, term_line_at(&e->line, i), cell, i == e->line.cursor);
 		}
 		i += cell.len;
 	}
-	if (e->cursor == e->text.len) {
+	if (e->line.cursor == e->line.text.len) {
 		l.cursor_row = l.row;
 		l.cursor_column = l.column;
 	}
@@ -452,15 +275,16 @@ static int draw(struct editor *e)
 
 static enum outcome enter(struct editor *e, unsigned mods)
 {
-	bool continued = e->cursor && e->cursor == e->text.len && *text_at(e, e->cursor - 1) == '\\';
+	bool continued = e->line.cursor && e->line.cursor == e->line.text.len &&
+	                 *term_line_at(&e->line, e->line.cursor - 1) == '\\';
 
 	if (!e->o->multi_line)
 		return SUBMIT;
 	if (continued)
-		delete_range(e, e->cursor - 1, e->cursor);
+		term_line_delete(&e->line, e->line.cursor - 1, e->line.cursor);
 	if (!continued && !(mods & AG_MOD_ALT))
 		return SUBMIT;
-	insert(e, "\n", 1);
+	term_line_insert(&e->line, "\n", 1);
 	return GO_ON;
 }
 
@@ -468,30 +292,30 @@ static enum outcome control(struct editor *e, uint32_t ch)
 {
 	switch (ch) {
 	case 'a':
-		e->cursor = line_start(e, e->cursor);
+		e->line.cursor = term_line_start(&e->line, e->line.cursor);
 		break;
 	case 'b':
-		e->cursor = before_cell(e, e->cursor);
+		e->line.cursor = term_line_before(&e->line, e->line.cursor);
 		break;
 	case 'c':
 		return CANCEL;
 	case 'd':
-		if (!e->text.len)
+		if (!e->line.text.len)
 			return END;
-		delete_range(e, e->cursor, next_cell(e, e->cursor));
+		term_line_delete(&e->line, e->line.cursor, term_line_next(&e->line, e->line.cursor));
 		break;
 	case 'e':
-		e->cursor = line_end(e, e->cursor);
+		e->line.cursor = term_line_end(&e->line, e->line.cursor);
 		break;
 	case 'f':
-		e->cursor = next_cell(e, e->cursor);
+		e->line.cursor = term_line_next(&e->line, e->line.cursor);
 		break;
 	case 'j':
 		return enter(e, AG_MOD_ALT);
 	case 'k': { /* at its end, the newline itself */
-		size_t end = line_end(e, e->cursor);
+		size_t end = term_line_end(&e->line, e->line.cursor);
 
-		kill_range(e, e->cursor, end == e->cursor ? next_cell(e, end) : end);
+		term_line_kill(&e->line, e->line.cursor, end == e->line.cursor ? term_line_next(&e->line, end) : end);
 		break;
 	}
 	case 'l':
@@ -508,16 +332,16 @@ static enum outcome control(struct editor *e, uint32_t ch)
 		search_begin(e);
 		break;
 	case 't':
-		transpose(e);
+		term_line_transpose(&e->line);
 		break;
 	case 'u':
-		kill_range(e, line_start(e, e->cursor), e->cursor);
+		term_line_kill(&e->line, term_line_start(&e->line, e->line.cursor), e->line.cursor);
 		break;
 	case 'w':
-		kill_range(e, blank_word_before(e, e->cursor), e->cursor);
+		term_line_kill(&e->line, term_line_blank_before(&e->line, e->line.cursor), e->line.cursor);
 		break;
 	case 'y':
-		insert_clean(e, base_buf_text(&e->killed), e->killed.len);
+		term_line_insert_clean(&e->line, base_buf_text(&e->line.killed), e->line.killed.len);
 		break;
 	case 'z':
 		term_suspend();
@@ -531,15 +355,15 @@ static enum outcome control(struct editor *e, uint32_t ch)
 static void alt(struct editor *e, uint32_t ch)
 {
 	if (ch == 'b')
-		e->cursor = word_before(e, e->cursor);
+		e->line.cursor = term_line_word_before(&e->line, e->line.cursor);
 	else if (ch == 'f')
-		e->cursor = word_after(e, e->cursor);
+		e->line.cursor = term_line_word_after(&e->line, e->line.cursor);
 	else if (ch == 'd')
-		kill_range(e, e->cursor, word_after(e, e->cursor));
+		term_line_kill(&e->line, e->line.cursor, term_line_word_after(&e->line, e->line.cursor));
 	else if (ch == '<')
-		e->cursor = 0;
+		e->line.cursor = 0;
 	else if (ch == '>')
-		e->cursor = e->text.len;
+		e->line.cursor = e->line.text.len;
 }
 
 static enum outcome handle(struct editor *e, const struct ag_term_key *k)
@@ -555,33 +379,35 @@ static enum outcome handle(struct editor *e, const struct ag_term_key *k)
 		if (k->mods & AG_MOD_ALT)
 			alt(e, k->ch);
 		else
-			insert_char(e, k->ch);
+			term_line_insert_char(&e->line, k->ch);
 		break;
 	case AG_KEY_ENTER:
 		return enter(e, k->mods);
 	case AG_KEY_BACKSPACE:
 		if (by_word)
-			kill_range(e, word_before(e, e->cursor), e->cursor);
+			term_line_kill(&e->line, term_line_word_before(&e->line, e->line.cursor), e->line.cursor);
 		else
-			delete_range(e, before_cell(e, e->cursor), e->cursor);
+			term_line_delete(&e->line, term_line_before(&e->line, e->line.cursor), e->line.cursor);
 		break;
 	case AG_KEY_DELETE:
 		if (by_word)
-			kill_range(e, e->cursor, word_after(e, e->cursor));
+			term_line_kill(&e->line, e->line.cursor, term_line_word_after(&e->line, e->line.cursor));
 		else
-			delete_range(e, e->cursor, next_cell(e, e->cursor));
+			term_line_delete(&e->line, e->line.cursor, term_line_next(&e->line, e->line.cursor));
 		break;
 	case AG_KEY_LEFT:
-		e->cursor = by_word ? word_before(e, e->cursor) : before_cell(e, e->cursor);
+		e->line.cursor = by_word ? term_line_word_before(&e->line, e->line.cursor)
+		                         : term_line_before(&e->line, e->line.cursor);
 		break;
 	case AG_KEY_RIGHT:
-		e->cursor = by_word ? word_after(e, e->cursor) : next_cell(e, e->cursor);
+		e->line.cursor = by_word ? term_line_word_after(&e->line, e->line.cursor)
+		                         : term_line_next(&e->line, e->line.cursor);
 		break;
 	case AG_KEY_HOME:
-		e->cursor = line_start(e, e->cursor);
+		e->line.cursor = term_line_start(&e->line, e->line.cursor);
 		break;
 	case AG_KEY_END:
-		e->cursor = line_end(e, e->cursor);
+		e->line.cursor = term_line_end(&e->line, e->line.cursor);
 		break;
 	case AG_KEY_UP:
 		go_up(e);
@@ -590,7 +416,7 @@ static enum outcome handle(struct editor *e, const struct ag_term_key *k)
 		go_down(e);
 		break;
 	case AG_KEY_PASTE:
-		insert(e, k->text, k->len);
+		term_line_insert(&e->line, k->text, k->len);
 		break;
 	default: /* Tab, Escape, Page keys and unknown ones do nothing here */
 		break;
@@ -614,7 +440,7 @@ static int edit_raw(struct editor *e, enum outcome *ret_outcome)
 	}
 	if (r < 0)
 		return r;
-	e->cursor = e->text.len;
+	e->line.cursor = e->line.text.len;
 	e->searching = false;
 	r = draw(e);
 	if (outcome == CANCEL)
@@ -664,8 +490,7 @@ int ag_term_edit(struct ag_term *t, const struct ag_term_edit *edit, struct base
 	struct editor e = {
 		.t = t,
 		.o = edit,
-		.text = BASE_BUF_INIT(max),
-		.killed = BASE_BUF_INIT(max),
+		.line = { .text = BASE_BUF_INIT(max), .killed = BASE_BUF_INIT(max), .is_one_line = !edit->multi_line },
 		.draft = BASE_BUF_INIT(max),
 		.pattern = BASE_BUF_INIT(PATTERN_MAX),
 		.out = BASE_BUF_INIT(DRAWN_MAX),
@@ -679,16 +504,16 @@ int ag_term_edit(struct ag_term *t, const struct ag_term_edit *edit, struct base
 	r = term_raw_begin(t, false, err);
 	if (r < 0)
 		return r;
-	set_text(&e, edit->text ? edit->text : "", edit->text ? strlen(edit->text) : 0);
+	term_line_set(&e.line, edit->text ? edit->text : "", edit->text ? strlen(edit->text) : 0);
 	r = edit_raw(&e, &outcome);
 	term_raw_end(t);
 	if (r >= 0 && outcome == SUBMIT)
-		r = base_buf_append(ret_text, e.text.data, e.text.len);
+		r = base_buf_append(ret_text, e.line.text.data, e.line.text.len);
 	if (r < 0)
 		(void)err_set(err, r, "terminal: %s", strerror(-r));
 	term_live_done(&e.live);
-	base_buf_done(&e.text);
-	base_buf_done(&e.killed);
+	base_buf_done(&e.line.text);
+	base_buf_done(&e.line.killed);
 	base_buf_done(&e.draft);
 	base_buf_done(&e.pattern);
 	base_buf_done(&e.out);
