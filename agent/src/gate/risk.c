@@ -10,156 +10,6 @@
 #include "base/mapfile.h"
 #include "risk_internal.h"
 
-struct block {
-	struct block *next;
-	max_align_t data[];
-};
-
-struct tree_ref {
-	struct ag_gate_tree *tree;
-	struct tree_ref *next;
-};
-
-struct owner {
-	struct ag_gate_risk risk; /* first: the caller's pointer is the owner's */
-	struct tree_ref *trees;   /* of inner lines: functions point into them until all is judged */
-	struct block *blocks;
-	size_t total;
-};
-
-void *ag_gate_pool_alloc(struct gate_eval *ev, size_t size)
-{
-	struct owner *o = (struct owner *)ev->risk;
-	struct block *b;
-
-	if (o->total + size > GATE_MAX_POOL_BYTES) {
-		ev->cut = true;
-		return NULL;
-	}
-	b = calloc(1, sizeof(*b) + size + 1);
-	if (!b) {
-		ev->error = -ENOMEM;
-		return NULL;
-	}
-	o->total += sizeof(*b) + size;
-	b->next = o->blocks;
-	o->blocks = b;
-	return b->data;
-}
-
-char *ag_gate_pool_text(struct gate_eval *ev, const char *text, size_t len)
-{
-	static char empty[1];
-	char *copy = ag_gate_pool_alloc(ev, len + 1);
-
-	if (!copy)
-		return empty;
-	memcpy(copy, text, len);
-	return copy;
-}
-
-char *ag_gate_pool_take(struct gate_eval *ev, struct base_buf *b)
-{
-	char *text;
-
-	if (base_buf_error(b))
-		ev->cut = true;
-	text = ag_gate_pool_text(ev, base_buf_text(b), b->len);
-	base_buf_done(b);
-	return text;
-}
-
-void ag_gate_opinion_raise(struct gate_opinion *o, enum ag_gate_class class, unsigned flags, const char *why,
-                           const char *word)
-{
-	if (class > o->class || !o->why || ((flags & AG_GATE_HARD) && !(o->flags & AG_GATE_HARD))) {
-		o->why = why;
-		o->word = word;
-	}
-	if (class > o->class)
-		o->class = class;
-	o->flags |= flags;
-}
-
-/* Room for one more in an array of the pool. */
-static void *grown(struct gate_eval *ev, void *items, size_t n, size_t *max, size_t item_size)
-{
-	void *more;
-
-	if (n < *max)
-		return items;
-	more = ag_gate_pool_alloc(ev, (*max * 2 + 8) * item_size);
-	if (!more)
-		return NULL;
-	if (n)
-		memcpy(more, items, n * item_size);
-	*max = *max * 2 + 8;
-	return more;
-}
-
-/* For messages: control characters and the mark of the unknown become readable. */
-static char *clean_word(struct gate_eval *ev, const char *word)
-{
-	size_t len = strnlen(word, 120);
-	char *text = ag_gate_pool_text(ev, word, len);
-
-	for (size_t i = 0; i < len && text[i]; i++)
-		if ((unsigned char)text[i] < ' ' || text[i] == 127)
-			text[i] = text[i] == GATE_UNKNOWN_BYTE ? '?' : ' ';
-	return text;
-}
-
-static void add_finding(struct gate_eval *ev, const struct gate_opinion *o, const char *program)
-{
-	struct ag_gate_risk *r = ev->risk;
-	struct ag_gate_finding *f, found = { o->class, o->flags, NULL, NULL };
-	size_t at = 0;
-
-	found.word = clean_word(ev, o->word ? o->word : program);
-	found.why = clean_word(ev, o->why ? o->why : "alters the system");
-	for (size_t i = 0; i < r->n_findings; i++)
-		if (strcmp(r->findings[i].word, found.word) == 0 && strcmp(r->findings[i].why, found.why) == 0)
-			return;
-	f = grown(ev, r->findings, r->n_findings, &ev->max_findings, sizeof(*f));
-	if (!f)
-		return;
-	while (at < r->n_findings && (f[at].flags & AG_GATE_HARD) >= (o->flags & AG_GATE_HARD) &&
-	       (f[at].class >= o->class || ((f[at].flags & ~o->flags) & AG_GATE_HARD)))
-		at++;
-	memmove(&f[at + 1], &f[at], (r->n_findings - at) * sizeof(*f));
-	f[at] = found;
-	r->findings = f;
-	r->n_findings++;
-}
-
-void ag_gate_add(struct gate_eval *ev, char **argv, size_t argc, const struct gate_opinion *o, bool wrapper)
-{
-	struct ag_gate_risk *r = ev->risk;
-	struct ag_gate_command *c = grown(ev, r->commands, r->n_commands, &ev->max_commands, sizeof(*c));
-	char **copy = ag_gate_pool_alloc(ev, (argc + 1) * sizeof(*copy));
-
-	if (!c || !copy)
-		return;
-	r->commands = c;
-	memcpy(copy, argv, argc * sizeof(*copy));
-	if (argc && strrchr(copy[0], '/') && strcmp(copy[0], ">") != 0)
-		copy[0] = strrchr(copy[0], '/') + 1;
-	c[r->n_commands++] = (struct ag_gate_command){ copy, argc, o->class, o->flags | ev->inherited, wrapper };
-	if (o->class > r->class)
-		r->class = o->class;
-	r->flags |= o->flags | ev->inherited;
-	if (o->class > AG_GATE_READ || o->flags)
-		add_finding(ev, o, argc ? argv[0] : "");
-}
-
-static void add_cut(struct gate_eval *ev, const char *why, const char *word)
-{
-	struct gate_opinion o = { AG_GATE_CHANGE, AG_GATE_UNKNOWN, why, word };
-	char *argv[] = { ag_gate_pool_text(ev, "?", 1), NULL };
-
-	ag_gate_add(ev, argv, 1, &o, false);
-}
-
 /* ---- Commands ------------------------------------------------------------------------------------------- */
 
 static void eval_node(struct gate_eval *ev, const struct ag_gate_node *n);
@@ -436,16 +286,8 @@ void ag_gate_eval_argv(struct gate_eval *ev, char **argv, size_t argc)
 /* Judges the tree and keeps it until the end. */
 static void eval_kept(struct gate_eval *ev, struct ag_gate_tree *tree)
 {
-	struct owner *o = (struct owner *)ev->risk;
-	struct tree_ref *ref = ag_gate_pool_alloc(ev, sizeof(*ref));
-
-	if (!ref) {
-		ag_gate_tree_free(tree);
-		return;
-	}
-	*ref = (struct tree_ref){ tree, o->trees };
-	o->trees = ref;
-	eval_node(ev, ag_gate_tree_root(tree));
+	if (ag_gate_keep_tree(ev, tree))
+		eval_node(ev, ag_gate_tree_root(tree));
 }
 
 void ag_gate_eval_text(struct gate_eval *ev, const char *text)
@@ -461,7 +303,7 @@ void ag_gate_eval_text(struct gate_eval *ev, const char *text)
 	if (r == -ENOMEM)
 		ev->error = r;
 	else if (r < 0)
-		add_cut(ev, "an inner command line that cannot be parsed", text);
+		ag_gate_add_cut(ev, "an inner command line that cannot be parsed", text);
 	else
 		eval_kept(ev, tree);
 	ev->depth--;
@@ -483,7 +325,7 @@ static void eval_simple(struct gate_eval *ev, const struct ag_gate_node *n)
 	if (argv && argc)
 		ag_gate_eval_argv(ev, argv, argc);
 	else if (n->words && !ev->error)
-		add_cut(ev, "its name is only known when it runs", "?");
+		ag_gate_add_cut(ev, "its name is only known when it runs", "?");
 	ev->piped = piped;
 	ev->stdin_text = text;
 }
@@ -626,17 +468,15 @@ static void eval_node(struct gate_eval *ev, const struct ag_gate_node *n)
 int ag_gate_assess(const char *line, size_t len, const struct ag_gate_context *context, struct ag_gate_risk **ret_risk)
 {
 	static const struct ag_gate_context nothing;
-	struct owner *o = calloc(1, sizeof(*o));
-	struct gate_eval ev = { 0 };
+	struct gate_eval ev = { .risk = ag_gate_risk_new() };
 	struct ag_gate_tree *tree = NULL;
 	struct base_buf mounts = BASE_BUF_INIT(1024 * 1024);
 	struct err err = { 0 };
 	int r;
 
-	if (!o)
+	if (!ev.risk)
 		return -ENOMEM;
 	context = context ? context : &nothing;
-	ev.risk = &o->risk;
 	ev.home = context->home ? context->home : getenv("HOME");
 	ev.cwd = context->cwd;
 	ev.mounts = context->mounts;
@@ -646,39 +486,23 @@ int ag_gate_assess(const char *line, size_t len, const struct ag_gate_context *c
 	if (r == -ENOMEM)
 		ev.error = r;
 	else if (r < 0)
-		add_cut(&ev, "the line cannot be parsed", err_text(&err));
+		ag_gate_add_cut(&ev, "the line cannot be parsed", err_text(&err));
 	else
 		eval_node(&ev, ag_gate_tree_root(tree));
 	if (ev.cut) {
-		o->total = 0; /* room for the last word */
+		ag_gate_pool_anew(&ev); /* room for the last word */
 		ev.cut = false;
-		add_cut(&ev, "the line is too intricate to judge", "?");
+		ag_gate_add_cut(&ev, "the line is too intricate to judge", "?");
 	}
 	ag_gate_tree_free(tree);
-	for (struct tree_ref *t = o->trees; t; t = t->next)
-		ag_gate_tree_free(t->tree);
-	o->trees = NULL;
+	ag_gate_trees_free(&ev);
 	base_buf_done(&mounts);
 	if (ev.error) {
-		ag_gate_risk_free(&o->risk);
+		ag_gate_risk_free(ev.risk);
 		return ev.error;
 	}
-	*ret_risk = &o->risk;
+	*ret_risk = ev.risk;
 	return 0;
-}
-
-void ag_gate_risk_free(struct ag_gate_risk *risk)
-{
-	struct owner *o = (struct owner *)risk;
-	struct block *next;
-
-	if (!o)
-		return;
-	for (struct block *b = o->blocks; b; b = next) {
-		next = b->next;
-		free(b);
-	}
-	free(o);
 }
 
 const char *ag_gate_class_name(enum ag_gate_class class)

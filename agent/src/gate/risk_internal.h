@@ -1,6 +1,7 @@
-/* What the files of the risk assessment share: risk.c walks the tree, risk_expand.c turns words into the arguments
- * that are known before anything runs, risk_wrap.c sees through sudo and its like, risk_target.c judges programs by
- * what they are pointed at, risk_path.c names places of the file system, risk_table.c is the data about programs. */
+/* What the files of the risk assessment share: risk.c walks the tree, risk_found.c keeps what it finds and its memory,
+ * risk_expand.c turns words into the arguments that are known before anything runs, risk_wrap.c sees through sudo and
+ * its like, risk_target.c judges programs by what they are pointed at, risk_path.c names places of the file system,
+ * risk_table.c is the data about programs. */
 #ifndef AG_GATE_RISK_INTERNAL_H
 #define AG_GATE_RISK_INTERNAL_H
 
@@ -29,7 +30,7 @@ struct gate_function {
 };
 
 struct gate_eval {
-	struct ag_gate_risk *risk; /* a struct owner in risk.c: all memory below belongs to it */
+	struct ag_gate_risk *risk; /* risk_found.c's: all memory below belongs to it */
 	size_t max_commands, max_findings;
 	const char *home, *cwd, *mounts;
 	struct gate_var *vars;
@@ -49,11 +50,20 @@ struct gate_opinion {
 	const char *why, *word; /* of the worst */
 };
 
+/* risk_found.c */
+struct ag_gate_risk *ag_gate_risk_new(void); /* NULL: no memory; ag_gate_risk_free() */
+/* Trees of inner lines, taken: functions point into them until all is judged. False: no room, and it is freed. */
+bool ag_gate_keep_tree(struct gate_eval *ev, struct ag_gate_tree *tree);
+void ag_gate_trees_free(struct gate_eval *ev);
+void ag_gate_pool_anew(struct gate_eval *ev);                /* its ceiling counts from here */
 void *ag_gate_pool_alloc(struct gate_eval *ev, size_t size); /* zeroed; NULL sets ev->error or ev->cut */
 char *ag_gate_pool_text(struct gate_eval *ev, const char *text, size_t len);
 char *ag_gate_pool_take(struct gate_eval *ev, struct base_buf *b); /* the text, the buffer done; never NULL */
 void ag_gate_opinion_raise(struct gate_opinion *o, enum ag_gate_class class, unsigned flags, const char *why,
                            const char *word);
+
+void ag_gate_add(struct gate_eval *ev, char **argv, size_t argc, const struct gate_opinion *o, bool wrapper);
+void ag_gate_add_cut(struct gate_eval *ev, const char *why, const char *word); /* what cannot be judged */
 
 /* risk_expand.c: NULL-terminated arrays from the pool; never NULL unless ev->error or ev->cut. */
 char **ag_gate_expand(struct gate_eval *ev, const struct ag_gate_word *words, size_t *ret_n);
@@ -71,7 +81,6 @@ static inline bool gate_is_known(const char *text)
 /* risk.c */
 void ag_gate_eval_text(struct gate_eval *ev, const char *text); /* a command line inside the line */
 void ag_gate_eval_argv(struct gate_eval *ev, char **argv, size_t argc);
-void ag_gate_add(struct gate_eval *ev, char **argv, size_t argc, const struct gate_opinion *o, bool wrapper);
 
 /* risk_wrap.c: true when argv runs another command, which then was judged. */
 bool ag_gate_wrapper(struct gate_eval *ev, char **argv, size_t argc);
