@@ -209,8 +209,8 @@ static int reduce(struct gpu_backend *be, const struct rec_comm *s, struct gk_vi
 	struct gpu_comm *comm = be->comm;
 	size_t n = (size_t)rows.bound * s->dim, bytes = n * (x.elem == GK_F32 ? 4 : 2);
 
-	/* Rows beyond the actual ones are summed, too, and read by nobody. In graphs sums go our way: one that holds the
-	 * library's launches of several threads of a process has been seen to wait for ever. */
+	/* Rows beyond the actual ones are summed, too, and read by nobody. In graphs sums go our way: one that holds
+	 * the library's launches of several threads of a process has been seen to wait for ever. */
 	if (comm->nccl && x.ld == s->dim &&
 	    (!comm->has_peers || (bytes > ONE_SHOT && !be->deterministic && !be->capturing)))
 		return gpu_nccl_all_reduce(comm->nccl, be->base.rank, x.p, n, x.elem, be->rt.stream);

@@ -96,11 +96,12 @@ GPU_FN uint32_t count_up_to(const order_key (&mine)[PICK_SLICE], order_key most,
 	return n;
 }
 
-/* The `wanted` lowest of all threads' keys, sorted, to s->keys[0, wanted); NO_KEY behind the last of fewer. Keys are distinct but for NO_KEY;
- * wanted <= KN_MAX_BEST.
+/* The `wanted` lowest of all threads' keys, sorted, to s->keys[0, wanted); NO_KEY behind the last of fewer. Keys are
+ * distinct but for NO_KEY; wanted <= KN_MAX_BEST.
  *
- * Sorting all of them would take 78 rounds; a bound that some more than the wanted ones keep to is found in a dozen, by halving the
- * range of keys, and then there are at most 512 to sort. Which bound that is cannot be told from the result. */
+ * Sorting all of them would take 78 rounds; a bound that some more than the wanted ones keep to is found in a dozen, by
+ * halving the range of keys, and then there are at most 512 to sort. Which bound that is cannot be told from the
+ * result. */
 GPU_FN void lowest_sorted(const order_key (&mine)[PICK_SLICE], uint32_t wanted, lowest_scratch *s)
 {
 	const uint32_t room = 2 * KN_MAX_BEST;

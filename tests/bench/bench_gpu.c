@@ -236,11 +236,9 @@ static void prefill(struct bench *b, uint32_t n_seqs, uint32_t n_tokens)
 	if (b->only && !strstr(what, b->only))
 		return;
 	for (uint32_t i = 0; i < n_seqs; i++)
-		seqs[i] = (struct eng_step_seq){ .pages = b->pages + i * per_seq,
-			                         .ids = b->ids,
-			                         .n_ids = n_tokens,
-			                         .n_out = 1,
-			                         .picks = b->picks };
+		seqs[i] = (struct eng_step_seq){
+			.pages = b->pages + i * per_seq, .ids = b->ids, .n_ids = n_tokens, .n_out = 1, .picks = b->picks
+		};
 	t = steps_median(b, seqs, n_seqs, 7);
 	if (b->flops > 0)
 		least = flops / b->flops > bytes / b->bytes_per_s ? flops / b->flops : bytes / b->bytes_per_s;

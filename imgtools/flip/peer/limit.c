@@ -15,7 +15,8 @@
 
 enum { LOOK_US = 500000 };
 #define LEAST 0.02 /* of the rate, under pressure: askers must not take us for dead */
-/* Per cent: of the time that somebody waits for a processor, beyond which they are scarce; of the processors that we take then. */
+/* Per cent: of the time that somebody waits for a processor, beyond which they are scarce; of the processors that we
+ * take then. */
 #define CPU_WAITS 2.0
 #define CPU_SHARE 1.5
 

@@ -32,9 +32,9 @@ bool peer_bucket_is_empty(struct peer_bucket *b, enum flip_priority priority);
  * somebody has waited since the machine started; -EBADMSG. */
 int peer_psi_parse(const char *text, size_t size, double *ret_avg10, uint64_t *ret_total_us);
 
-/* What we may take from the machine while others wait for it. Disk and memory: beyond `max_percent` of pressure less by as much as
- * that is exceeded. The processor: while somebody waits for it at all, no more than one or two per cent of it, since what a
- * workload loses is what we take; how long it waits says little of that. Comes back slowly. */
+/* What we may take from the machine while others wait for it. Disk and memory: beyond `max_percent` of pressure less by
+ * as much as that is exceeded. The processor: while somebody waits for it at all, no more than one or two per cent of
+ * it, since what a workload loses is what we take; how long it waits says little of that. Comes back slowly. */
 struct peer_pressure {
 	double factor; /* 0.02..1 */
 	double cpu, io, memory;
@@ -47,8 +47,8 @@ void peer_pressure_init(struct peer_pressure *p);
 #define PEER_PRESSURE_DIR "/proc/pressure"
 /* Looks at dir when half a second has passed; true when it did. There are cpu, io and memory, or, in the folder of a
  * control group, cpu.pressure and so on. What counts is how long somebody has waited since the last look: the kernel's
- * averages are of ten seconds, which is late. own_us: processor time that what is slowed down has taken so far. `max_percent`
- * 100 or more: nothing is slowed down. */
+ * averages are of ten seconds, which is late. own_us: processor time that what is slowed down has taken so far.
+ * `max_percent` 100 or more: nothing is slowed down. */
 bool peer_pressure_look(struct peer_pressure *p, const char *dir, double max_percent, int64_t now_us, uint64_t own_us);
 /* Processor time of this thread, and of all of this process, in microseconds. */
 uint64_t peer_thread_cpu_us(void);

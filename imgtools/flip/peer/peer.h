@@ -63,12 +63,12 @@ struct flip_peers_opts {
 	unsigned max_uploads;         /* requests that are served at once; 0: 32 */
 	unsigned max_asked;           /* requests of ours at once; 0: 32 */
 	unsigned disk_queue;          /* reads of the store at once for others; 0: 4 */
-	unsigned psi_percent;     /* pressure (limit.h) beyond which uploads are throttled; 0: 20;
-	                             100: never */
-	const char *pressure_dir; /* where it is read (limit.h); NULL: /proc/pressure */
-	uint64_t cache_bytes;     /* pieces as they came, kept in memory for others; 0: 64 MiB */
-	uint32_t stall_ms;        /* a peer that says nothing for so long is left; 0: 2500 */
-	uint32_t grant_s;         /* how long a verdict of the registry counts; 0: 60 */
+	unsigned psi_percent;         /* pressure (limit.h) beyond which uploads are throttled; 0: 20;
+	                                 100: never */
+	const char *pressure_dir;     /* where it is read (limit.h); NULL: /proc/pressure */
+	uint64_t cache_bytes;         /* pieces as they came, kept in memory for others; 0: 64 MiB */
+	uint32_t stall_ms;            /* a peer that says nothing for so long is left; 0: 2500 */
+	uint32_t grant_s;             /* how long a verdict of the registry counts; 0: 60 */
 };
 
 /* *ret_peers NULL with 0: switched off. Nothing is served before flip_peers_start(). */

@@ -526,7 +526,8 @@ static void processors_are_left_to_those_who_wait(void **state)
 
 	assert_non_null(mkdtemp(dir));
 	peer_pressure_init(&p);
-	for (int phase = 0; phase < 3; phase++) { /* nobody waits; some do, and we take ten per cent; they do, and we take one */
+	for (int phase = 0; phase < 3;
+	     phase++) { /* nobody waits; some do, and we take ten per cent; they do, and we take one */
 		for (int i = 0; i < 10; i++) {
 			char text[80];
 
