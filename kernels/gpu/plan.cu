@@ -1,5 +1,6 @@
 /* How attention over a step's sequences is cut, and what the scratch must hold. Host code. */
 #include <errno.h>
+#include <stdlib.h>
 
 #include "gpu/few.h"
 #include "gpu/linear.h"
@@ -166,6 +167,14 @@ static bool is_few(const struct gk_ctx *ctx, const struct gk_plan *plan, const s
 	return ctx->fixed ? seq->row < plan->answer_rows : seq->n_q <= GK_WORK_TOKENS;
 }
 
+/* So that nothing long is begun when others are about to end. */
+static int most_keys_first(const void *a, const void *b)
+{
+	const struct gk_work *x = (const struct gk_work *)a, *y = (const struct gk_work *)b;
+
+	return (x->kv_end < y->kv_end) - (x->kv_end > y->kv_end);
+}
+
 int gk_plan_attention(const struct gk_ctx *ctx, uint32_t n_kv_head, uint32_t group, const struct gk_seq *seqs,
                       uint32_t n_seqs, struct gk_plan *plan)
 {
@@ -192,7 +201,6 @@ int gk_plan_attention(const struct gk_ctx *ctx, uint32_t n_kv_head, uint32_t gro
 			if (r < 0)
 				return r;
 		}
-		/* The last tokens see the most keys: longest first. */
 		for (uint32_t tile = few ? 0 : (seq->n_q + GK_TILE_TOKENS - 1) / GK_TILE_TOKENS; tile-- > 0;) {
 			struct gk_work *w = &plan->many[plan->n_many];
 
@@ -208,6 +216,8 @@ int gk_plan_attention(const struct gk_ctx *ctx, uint32_t n_kv_head, uint32_t gro
 			w->merge = w->first = 0;
 		}
 	}
+	if (plan->n_many > 1)
+		qsort(plan->many, plan->n_many, sizeof(*plan->many), most_keys_first);
 	return 0;
 }
 
