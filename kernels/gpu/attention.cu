@@ -4,6 +4,7 @@
 #include "gpu/attention.h"
 #include "gpu/attention_few.h"
 #include "gpu/attention_mla.h"
+#include "gpu/attention_sm90.h"
 
 /* ---- Merge, where nobody counts parts --------------------------------------------------------------------------- */
 
@@ -126,6 +127,17 @@ static void launch_many_by_size(const struct gk_ctx *ctx, const attn_args &a, ui
 		launch_many<256, 256, 2, true>(ctx, a, max_work);
 }
 
+/* Hopper has a kernel of its own. */
+static bool launch_hopper(const struct gk_ctx *ctx, const attn_args &a, uint32_t max_work)
+{
+#if defined(GPU_HIP)
+	(void)ctx, (void)a, (void)max_work;
+	return false;
+#else
+	return attn_hopper_takes(ctx, a) && attn_hopper_launch(ctx, a, max_work) == 0;
+#endif
+}
+
 static bool in_chunks(const struct gk_kv *kv, uint32_t values)
 {
 	return kv->k_dim % values == 0 && kv->v_dim % values == 0 && ((uintptr_t)kv->k & 15) == 0 &&
@@ -196,7 +208,7 @@ int gk_attention(const struct gk_ctx *ctx, const struct gk_attention *in)
 		a.n_work = b->counts + GK_N_MANY;
 		if (latent)
 			attn_mla_launch(ctx, a, b->max_many, true);
-		else
+		else if (!launch_hopper(ctx, a, b->max_many))
 			launch_many_by_size(ctx, a, b->max_many);
 	}
 	if (b->max_merge && !counts) {

@@ -1,5 +1,5 @@
 /* Causal attention over paged keys and values on matrix units (online softmax: Milakov and Gimelshein, 2018; tiles:
- * Dao, 2023): what all kernels share, and the one for prompts.
+ * Dao, 2023): what all kernels share, and the one for prompts on all devices (Hopper's: attention_sm90.cu).
  *
  * Rows of a block are pairs (new token, query head) that share a K/V head, token by token. For prompts each wave has 16
  * rows, and all waves walk the same tiles of 64 keys (few rows: attention_few.h, latents: attention_mla.h). Tiles begin

@@ -28,12 +28,15 @@ thread_local int current;
 thread_local void *dynamic_shared;
 thread_local uint8_t slots[2][MAX_THREADS][SLOT];
 thread_local uint8_t parity[MAX_THREADS];
+thread_local named named_barriers[16];
 
 namespace
 {
 /* Large enough for instrumented kernels whose register arrays live on the stack. */
 enum { STACK = 256 << 10 };
-enum state { READY, AT_BARRIER, IN_GROUP, ENDED };
+enum state { READY, AT_BARRIER, IN_GROUP, PAUSED, ENDED };
+/* Rounds in which every thread did nothing but pause: no work between two pauses is as long. */
+enum { PATIENCE = 100000 };
 
 struct fiber {
 #ifdef __x86_64__
@@ -177,26 +180,29 @@ bool release_barrier(int n)
 
 void run_block(int n)
 {
-	int n_ended = 0;
+	int n_ended = 0, n_idle = 0;
 
 	memset(parity, 0, sizeof(parity));
+	memset(named_barriers, 0, sizeof(named_barriers));
 	for (int i = 0; i < n; i++)
 		prepare(&fibers[i]);
 	while (n_ended < n) {
-		bool ran = false;
+		bool ran = false, went_on = false;
 
 		for (int i = 0; i < n; i++) {
-			if (fibers[i].at != READY)
+			if (fibers[i].at != READY && fibers[i].at != PAUSED)
 				continue;
 			current = i;
 			threadIdx = fibers[i].thread;
 			change(&scheduler, &fibers[i], false);
 			n_ended += fibers[i].at == ENDED;
 			ran = true;
+			went_on |= fibers[i].at != PAUSED;
 		}
 		if (n_ended == n)
 			break;
-		if (!release_groups(n) && !release_barrier(n) && !ran) {
+		n_idle = went_on ? 0 : n_idle + 1;
+		if ((!release_groups(n) && !release_barrier(n) && !ran) || n_idle > PATIENCE) {
 			fprintf(stderr, "block (%u, %u, %u): no thread can go on\n", blockIdx.x, blockIdx.y, blockIdx.z);
 			abort();
 		}
@@ -221,6 +227,11 @@ void wait_block()
 void wait_group(int width)
 {
 	suspend(IN_GROUP, width);
+}
+
+void pause()
+{
+	suspend(PAUSED, 1);
 }
 
 void spin()

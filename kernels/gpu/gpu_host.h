@@ -84,6 +84,14 @@ void wait_block();
 void spin();
 /* Until all threads of the aligned group of `width` have come here (or ended). */
 void wait_group(int width);
+/* Lets the block's other threads go on: this one waits for what one of them will do to memory. */
+void pause();
+
+/* Barriers of a part of a block, by number; a block begins with nobody at them. */
+struct named {
+	uint32_t arrived, phase;
+};
+extern thread_local named named_barriers[16];
 
 /* What thread `lane` of this thread's group of 32 brought. */
 template <class T> static inline T exchange(T v, int lane)
