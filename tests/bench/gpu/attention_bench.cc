@@ -1,18 +1,21 @@
-/* How near attention of one new token per sequence comes to reading its keys and values: JSON lines.
+/* How near attention of one new token per sequence comes to reading its keys and values, and what prompts' multiplies:
+ * JSON lines.
  *
  *   attention_bench [--fast] [--only=TEXT]
  *
  * 32 query heads, 8 for keys and values, head size 128 (Qwen3-8B), pages of 32 tokens in scattered order, bfloat16 and
  * e4m3. The limit is a kernel that only reads, measured in the same run. Each case is a graph of several launches over
  * different pools, more than the second-level cache holds; the median of its replays counts, and with --fast there are
- * fewer of them. Before it is timed, one launch is compared with kernels of float32 arithmetic. */
+ * fewer of them. Before it is timed, one launch is compared with kernels of float32 arithmetic. Of prompts, a product
+ * and a sum for each key that a row sees count, of the scores and of the values; the limit is left to the reader. */
 #include <math.h>
 
 #include "bench.h"
 
 static void report(const char *name, double us, double bytes)
 {
-	printf("{\"bench\":\"attention\",\"case\":\"%s\",\"value\":%.1f,\"unit\":\"GB/s\",\"limit\":%.1f,\"share\":%.3f,"
+	printf("{\"bench\":\"attention\",\"case\":\"%s\",\"value\":%.1f,\"unit\":\"GB/"
+	       "s\",\"limit\":%.1f,\"share\":%.3f,"
 	       "\"us\":%.2f}\n",
 	       name, bytes / us * 1e-3, limit_gbytes, bytes / us * 1e-3 / limit_gbytes, us);
 	(void)fflush(stdout);
@@ -118,10 +121,49 @@ static void attention(uint32_t n_seqs, uint32_t kv_len, bool e4m3, const char *o
 	drop_batch(&b);
 }
 
+/* n_q new tokens for each sequence, behind kv_len - n_q older ones. */
+static void prompts(uint32_t n_seqs, uint32_t kv_len, uint32_t n_q, const char *only)
+{
+	const uint32_t width = HEADS * DIM;
+	const double seen = (double)n_q * (kv_len - n_q) + 0.5 * n_q * (n_q + 1.0);
+	struct gk_attention a = {};
+	struct batch b;
+	uint16_t *q, *out;
+	uint8_t *k, *v;
+	char name[128];
+	double us;
+
+	(void)snprintf(name, sizeof(name), "prompts of %u x %u behind %u bf16", n_seqs, n_q, kv_len - n_q);
+	if (only && !strstr(name, only))
+		return;
+	make_batch(&b, n_seqs, kv_len, n_q);
+	k = pool(pool_bytes(&b, 2), false);
+	v = pool(pool_bytes(&b, 2), false);
+	q = (uint16_t *)pool((size_t)b.n_rows * width * 2, false);
+	out = (uint16_t *)pool((size_t)b.n_rows * width * 2, false);
+	a.out = { out, GK_BF16, width };
+	a.q = { q, GK_BF16, width };
+	a.kv = kv_of(KN_BF16, k, v);
+	a.batch = &b.b;
+	a.n_head = HEADS;
+	a.scale = 0.088f;
+	a.keys_are_older = true;
+	compare(name, a, (size_t)b.n_rows * width);
+	us = measure(8, [&](int) { return gk_attention(&ctx, &a); });
+	printf("{\"bench\":\"attention\",\"case\":\"%s\",\"value\":%.1f,\"unit\":\"TFLOP/s\",\"us\":%.2f}\n", name,
+	       4.0 * seen * n_seqs * HEADS * DIM / us * 1e-6, us);
+	(void)fflush(stdout);
+	for (void *p : { (void *)k, (void *)v, (void *)q, (void *)out })
+		(void)gpu_free(p);
+	drop_batch(&b);
+}
+
 int main(int argc, char **argv)
 {
-	static const uint32_t cases[][2] = { { 128, 576 }, { 32, 576 },  { 8, 2048 },  { 1, 4096 },
+	static const uint32_t cases[][2] = { { 128, 576 }, { 32, 576 },   { 8, 2048 }, { 1, 4096 },
 		                             { 1, 16384 }, { 256, 1500 }, { 1, 576 } };
+	static const uint32_t prompt_cases[][3] = { { 1, 2048, 2048 }, { 4, 512, 512 },  { 128, 512, 512 },
+		                                    { 1, 8192, 8192 }, { 1, 8192, 512 }, { 4, 8192, 512 } };
 	const size_t limit_bytes = (size_t)4 << 30;
 	const char *only = nullptr;
 
@@ -139,5 +181,7 @@ int main(int argc, char **argv)
 		for (const uint32_t *c : cases)
 			attention(c[0], c[1], e4m3, only);
 	}
+	for (const uint32_t *c : prompt_cases)
+		prompts(c[0], c[1], c[2], only);
 	return n_failed != 0;
 }

@@ -485,6 +485,7 @@ int main(int argc, char **argv)
 		attention(16, 2048, 1);
 		attention(128, 640, 1);
 		attention(1, 2048, 2048);
+		attention(4, 512, 512);
 		attention(8, 1024, 1024);
 		attention(1, 8192, 8192);
 		attention(4, 8192, 512);
