@@ -250,7 +250,8 @@ static uint64_t page_bytes(const struct eng_engine *e, struct eng_runner_config 
 /* What a device has left when weights and activations are in it, less a reserve. */
 static uint64_t device_budget(const struct eng_engine *e, struct eng_runner_config config)
 {
-	uint64_t left = e->backend->ops->free_bytes(e->backend), taken;
+	uint64_t left = e->backend->ops->free_bytes(e->backend), taken, reserve;
+	uint32_t n = e->backend->n_ranks ? e->backend->n_ranks : 1;
 
 	/* All shares have the same number of pages: the fullest device counts. */
 	for (uint32_t i = 1; i < e->backend->n_ranks; i++) {
@@ -259,10 +260,12 @@ static uint64_t device_budget(const struct eng_engine *e, struct eng_runner_conf
 
 		left = there < left ? there : left;
 	}
-	left *= e->backend->n_ranks ? e->backend->n_ranks : 1;
+	/* Of each device; a library for messages between several takes as much again when it is first used. */
+	reserve = n > 1 ? 2 * gpu_reserve_bytes : gpu_reserve_bytes;
+	reserve = left / 8 < reserve ? left / 8 : reserve;
+	left *= n;
 	config.n_pages = 0;
-	taken = eng_runner_bytes(e->model, &config);
-	taken += left / 8 < gpu_reserve_bytes ? left / 8 : gpu_reserve_bytes;
+	taken = eng_runner_bytes(e->model, &config) + n * reserve;
 	return left > taken ? left - taken : 0;
 }
 

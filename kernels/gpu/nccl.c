@@ -3,6 +3,7 @@
  * names. */
 #include <dlfcn.h>
 #include <errno.h>
+#include <pthread.h>
 #include <stdatomic.h>
 #include <stdbool.h>
 #include <stdio.h>
@@ -29,6 +30,8 @@ struct gpu_nccl {
 	struct functions f;
 	uint32_t n;
 	atomic_bool is_aborted;
+	pthread_t aborting;
+	bool is_aborting;
 	nccl_comm comms[KN_MAX_RANKS];
 };
 
@@ -73,6 +76,8 @@ struct gpu_nccl *gpu_nccl_open(const char *kind, const int *devices, uint32_t n,
 		free(nccl);
 		return NULL;
 	}
+	/* What it takes for connections is taken here, not from what K and V have left by the first long prompt. */
+	(void)setenv("NCCL_RUNTIME_CONNECT", "0", 0);
 	r = nccl->f.comm_init_all(nccl->comms, (int)n, devices);
 	if (r != NCCL_SUCCESS) {
 		(void)snprintf(reason, reason_bytes, "%s: %s", name, nccl->f.get_error_string(r));
@@ -83,18 +88,30 @@ struct gpu_nccl *gpu_nccl_open(const char *kind, const int *devices, uint32_t n,
 	return nccl; /* the library stays loaded */
 }
 
+static void *abort_all(void *arg)
+{
+	struct gpu_nccl *nccl = arg;
+
+	for (uint32_t i = 0; i < nccl->n; i++)
+		(void)nccl->f.comm_abort(nccl->comms[i]);
+	return NULL;
+}
+
+/* By a thread of its own: it may wait for what other ranks have launched, and who calls may be one that they wait for.
+ */
 void gpu_nccl_abort(struct gpu_nccl *nccl)
 {
 	if (!nccl || atomic_exchange(&nccl->is_aborted, true))
 		return;
-	for (uint32_t i = 0; i < nccl->n; i++)
-		(void)nccl->f.comm_abort(nccl->comms[i]);
+	nccl->is_aborting = pthread_create(&nccl->aborting, NULL, abort_all, nccl) == 0;
 }
 
 void gpu_nccl_close(struct gpu_nccl *nccl)
 {
 	if (!nccl)
 		return;
+	if (nccl->is_aborting)
+		(void)pthread_join(nccl->aborting, NULL);
 	for (uint32_t i = 0; i < nccl->n && !atomic_load(&nccl->is_aborted); i++)
 		(void)nccl->f.comm_destroy(nccl->comms[i]);
 	free(nccl);
