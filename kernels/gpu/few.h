@@ -531,11 +531,10 @@ GPU_FN void few_unit(gpu_acc (*acc)[NB], const few_raw<F> *raw, const few_lane<F
 /* Units under way, and blocks that a multiprocessor shall hold. 16 bits: 256 bytes of values a lane, which was faster
  * on an H100 than half of that with room for a third block; types that must be unpacked have no registers for it.
  * Asking for still more of the weights ahead (into the second-level cache) made it slower: the rows, which all blocks
- * wait for, come behind what was asked for before. ALONE: a block for each tile, as far as there are few of them: it
- * has enough to do, and is better placed when another one ends. */
+ * wait for, come behind what was asked for before. So did one block, with room for one of the next kernel beside it
+ * (eight waves do not keep up), and to let the next kernel begin only when a block has asked for its last weights. */
 template <class F, int NT, int RT> struct few_depth {
 	enum {
-		ALONE = (int)F::SCALED == 0,
 		U = (int)F::SCALED == 0   ? 4 / RT
 		    : (int)F::UNIT == 128 ? 2 / RT
 		                          : 4 / RT,
@@ -547,8 +546,7 @@ template <class F, int NT, int RT> struct few_depth {
 
 /* Widening takes few registers and little time: as much under way as for 16 bits, which is twice as many columns. */
 template <int NT, int RT> struct few_depth<gk_format<GK_FP8_WIDE>, NT, RT> {
-	static_assert(NT <= 2, "up to GK_FEW_ROWS rows in one part, up to four in two");
-	enum { ALONE = 0, U = (NT == 1 ? 4 : 2) / RT, BLOCKS = 2 };
+	enum { U = (NT == 1 ? 4 : 2) / RT, BLOCKS = 2 };
 };
 
 template <uint32_t TYPE, int NT, int RT>
@@ -800,15 +798,14 @@ template <uint32_t TYPE, int NT, int RT> static inline void few_launch_one(const
 	/* As many blocks as the device holds at once, or fewer that all have the same number of tiles. */
 	typedef few_depth<gk_format<TYPE>, NT, RT> depth;
 	const uint32_t most = l.ctx->n_sm * depth::BLOCKS, n_tiles = l.args->n_tiles;
-	const bool alone = depth::ALONE && n_tiles <= 4 * most;
-	const uint32_t rounds = alone ? 1 : (n_tiles + most - 1) / most;
+	const uint32_t rounds = (n_tiles + most - 1) / most;
 
 	gpu_launch(few_kernel<TYPE, NT, RT>, dim3((n_tiles + rounds - 1) / rounds), dim3(FEW_THREADS), l.shared,
 	           l.ctx->stream, l.ctx->overlap, *l.args);
 }
 
-/* At most 16 operands of x, tiles of 16 or of twice that. */
-template <uint32_t TYPE> static inline bool few_launch_narrow(const few_launch &l)
+/* Operands of x are 16 at most: GK_FEW_ROWS rows in one part, or four in two. */
+template <uint32_t TYPE> static inline bool few_launch_type(const few_launch &l)
 {
 	if (l.nt == 1 && l.rt == 1)
 		few_launch_one<TYPE, 1, 1>(l);
@@ -818,26 +815,6 @@ template <uint32_t TYPE> static inline bool few_launch_narrow(const few_launch &
 		few_launch_one<TYPE, 2, 1>(l);
 	else
 		few_launch_one<TYPE, 2, 2>(l);
-	return true;
-}
-
-template <uint32_t TYPE> static inline bool few_launch_type(const few_launch &l)
-{
-	if (l.rt == 2) {
-		if (l.nt == 1)
-			few_launch_one<TYPE, 1, 2>(l);
-		else if (l.nt == 2)
-			few_launch_one<TYPE, 2, 2>(l);
-		else
-			few_launch_one<TYPE, 4, 2>(l);
-	} else {
-		if (l.nt == 1)
-			few_launch_one<TYPE, 1, 1>(l);
-		else if (l.nt == 2)
-			few_launch_one<TYPE, 2, 1>(l);
-		else
-			few_launch_one<TYPE, 4, 1>(l);
-	}
 	return true;
 }
 

@@ -82,7 +82,7 @@ static int few_of_type(const struct gk_ctx *ctx, const struct gk_linear *l, uint
 	a.cols.parts = exact16 || ctx->fixed || a.n_rows > TWO_PARTS_ROWS ? 1 : 2;
 	a.move = exact16 && a.whole && a.cols.parts == 1 && l->jobs[begin].w.cols % 8 == 0;
 	n_cols = a.n_rows * a.cols.parts;
-	f.nt = n_cols <= 8 ? 1 : n_cols <= 16 ? 2 : 4;
+	f.nt = n_cols <= 8 ? 1 : 2;
 	/* Two tiles a block where operands of x are many and there are blocks enough. */
 	f.rt = l->gated || (f.nt > 1 && l->jobs[begin].w.rows >= 64 * ctx->n_sm) ? 2 : 1;
 	for (uint32_t i = begin; i < end; i++) {
