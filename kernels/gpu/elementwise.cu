@@ -116,6 +116,57 @@ template <bool LAYER> static __global__ void norm_block(gk_norm a, bool whole)
 	}
 }
 
+/* RMSNorm of rows that a block has all of: a thread's eight values stay in registers. Whether the row is there is asked
+ * for together with its values, as memory is there in any case; but those that `src` names may not be. */
+static __global__ void __launch_bounds__(512, 3) norm_kept(GPU_PARAM gk_norm a, bool whole)
+{
+	__shared__ float scratch[32];
+	const uint32_t row = blockIdx.x, d = threadIdx.x * 8, end = (blockIdx.y + 1) * a.dim,
+	               c = blockIdx.y * a.dim + d;
+	const bool mine = d < a.dim, eight = whole && d + 8 <= a.dim, add = a.add.p;
+	float x[8] = { 0, 0, 0, 0, 0, 0, 0, 0 }, y[8] = { 0, 0, 0, 0, 0, 0, 0, 0 }, w[8] = { 1, 1, 1, 1, 1, 1, 1, 1 };
+	float sum = 0.0f;
+	uint32_t n_rows, from = row;
+
+	gpu_dependents_may_start();
+	if (mine && a.w)
+		gk_get8(gk_view{ (void *)a.w, GK_F32, 0 }, 0, d, a.dim, eight && ((uintptr_t)a.w & 15) == 0, w);
+	gpu_dependency_wait();
+	n_rows = gk_n_rows(a.rows);
+	if (a.src) {
+		if (row >= n_rows)
+			return;
+		from = (uint32_t)a.src[row];
+	}
+	if (mine)
+		gk_get8(a.x, from, c, end, eight, x);
+	if (mine && add)
+		gk_get8(a.add, row, c, end, eight, y);
+	if (row >= n_rows)
+		return;
+	if (mine && add) {
+#pragma unroll
+		for (int i = 0; i < 8; i++)
+			x[i] += a.add_scale * y[i];
+		gk_put8(a.x, from, c, end, eight, x);
+		if (a.x.elem != GK_F32) /* the norm is of what was stored */
+			gk_get8(a.x, from, c, end, eight, x);
+	}
+#pragma unroll
+	for (int i = 0; i < 8; i++)
+		sum += x[i] * x[i];
+	sum = gpu_block_sum(sum, scratch);
+
+	const float scale = 1.0f / sqrtf(sum / (float)a.dim + a.eps);
+
+	if (!mine)
+		return;
+#pragma unroll
+	for (int i = 0; i < 8; i++)
+		x[i] = x[i] * scale * w[i];
+	gk_put8(a.out, row, c, end, eight, x);
+}
+
 /* Short groups: 32 lanes for each row and head. */
 static __global__ void norm_group(gk_norm a)
 {
@@ -160,7 +211,10 @@ int gk_rmsnorm(const struct gk_ctx *ctx, const struct gk_norm *n)
 {
 	if (n->n_head == 0 || n->dim == 0 || (n->add.p && (n->src || n->n_head != 1)))
 		return -EINVAL;
-	if (n->dim > 512 || n->add.p)
+	if ((n->dim > 512 || n->add.p) && n->dim <= 8 * norm_threads(n->dim))
+		gpu_launch(norm_kept, dim3(n->rows.bound, n->n_head), dim3(norm_threads(n->dim)), 0, ctx->stream,
+		           ctx->overlap, *n, norm_whole(n));
+	else if (n->dim > 512 || n->add.p)
 		gpu_launch(norm_block<false>, dim3(n->rows.bound, n->n_head), dim3(norm_threads(n->dim)), 0, ctx->stream,
 		           ctx->overlap, *n, norm_whole(n));
 	else

@@ -59,6 +59,59 @@ GPU_FN uint32_t few_col_stride(uint32_t n_chunks)
 	return (n_chunks | 1) * 4; /* odd multiples of 64 bytes: two columns side by side meet all banks */
 }
 
+/* ---- Rows for GK_FP8_WIDE -----------------------------------------------------------------------------------------
+ *
+ * Operands are of the type that e4m3 is widened to, which may be binary16: values are divided by FEW_WIDE_DOWN, so that
+ * a million still is one, what is left of them in a second part is multiplied by FEW_WIDE_LOW, and few_kernel() makes
+ * up for both. */
+enum { FEW_WIDE_DOWN = 16, FEW_WIDE_LOW = 2048 };
+
+/* Two floats; those beyond the type end at its largest. */
+GPU_FN uint32_t few_pack_wide(float low, float high)
+{
+#if GPU_PTX
+	uint32_t r;
+
+	asm("{\n\tcvt.rn.f16x2.f32 %0, %1, %2;\n\tmin.NaN.f16x2 %0, %0, %3;\n\tmax.NaN.f16x2 %0, %0, %4;\n\t}"
+	    : "=&r"(r)
+	    : "f"(high), "f"(low), "r"(0x7bff7bffu), "r"(0xfbfffbffu));
+	return r;
+#else
+	return gpu_pack_bf16(low, high);
+#endif
+}
+
+/* What is left of two floats. */
+GPU_FN uint32_t few_pack_wide_rest(float low, float high, uint32_t packed)
+{
+#if GPU_PTX
+	low -= gpu_from_f16((gpu_f16)packed);
+	high -= gpu_from_f16((gpu_f16)(packed >> 16));
+#else
+	low -= gpu_bf16_low(packed);
+	high -= gpu_bf16_high(packed);
+#endif
+	return few_pack_wide(low * (float)FEW_WIDE_LOW, high * (float)FEW_WIDE_LOW);
+}
+
+/* Piece i of a row. */
+GPU_FN void few_put_wide(const few_columns &cols, uint32_t index, uint32_t i, const float *v)
+{
+	const size_t at = (size_t)index * cols.parts * cols.col_stride + i;
+	uint32_t high[4], low[4];
+
+#pragma unroll
+	for (int j = 0; j < 4; j++) {
+		const float a = v[2 * j] * (1.0f / FEW_WIDE_DOWN), b = v[2 * j + 1] * (1.0f / FEW_WIDE_DOWN);
+
+		high[j] = few_pack_wide(a, b);
+		low[j] = few_pack_wide_rest(a, b, high[j]);
+	}
+	cols.data[at] = make_uint4(high[0], high[1], high[2], high[3]);
+	if (cols.parts == 2)
+		cols.data[at + cols.col_stride] = make_uint4(low[0], low[1], low[2], low[3]);
+}
+
 /* Makes the columns of one row; all threads of the block. Returns this thread's part of the sum of squares. */
 GPU_FN float few_make_columns(const few_columns &cols, uint32_t order, uint32_t index, const gk_view &x, uint32_t row,
                               uint32_t n_cols, const gk_view &norm_w, bool whole)
@@ -85,6 +138,11 @@ GPU_FN float few_make_columns(const few_columns &cols, uint32_t order, uint32_t 
 			square += v[e] * v[e];
 			if (norm_w.p)
 				v[e] *= w[e];
+		}
+		if (order == 3) {
+			if (i < n_pieces)
+				few_put_wide(cols, index, i, v);
+			continue;
 		}
 		if (order == 2) {
 			float s = v[1];
@@ -203,6 +261,70 @@ template <class F> GPU_FN void few_move_columns(const few_args &a, const few_col
 			}
 		}
 	}
+}
+
+/* few_make_columns() and few_move_columns() for GK_FP8_WIDE: eight columns of a piece lie side by side. */
+GPU_FN float few_wide_columns(const few_args &a, const few_columns &cols, uint32_t row)
+{
+	enum { AT_ONCE = 2, MOVED_AT_ONCE = 3 };
+	const uint32_t n_pieces = cols.n_chunks * 4, n_cols = a.job[0].w.cols;
+	float square = 0.0f;
+
+	for (uint32_t base = threadIdx.x; a.move && base < n_pieces; base += MOVED_AT_ONCE * FEW_THREADS) {
+		uint4 v[MOVED_AT_ONCE];
+
+#pragma unroll
+		for (uint32_t b = 0; b < MOVED_AT_ONCE; b++) {
+			const uint32_t i = base + b * FEW_THREADS, k = gk_column(3, i >> 2, i & 3, 0);
+
+			v[b] = i < n_pieces && k + 8 <= n_cols
+			               ? *(const uint4 *)((const uint16_t *)a.x.p + (size_t)row * a.x.ld + k)
+			               : make_uint4(0, 0, 0, 0);
+		}
+#pragma unroll
+		for (uint32_t b = 0; b < MOVED_AT_ONCE; b++) {
+			const uint32_t i = base + b * FEW_THREADS;
+			uint32_t w[4] = { v[b].x, v[b].y, v[b].z, v[b].w };
+
+#pragma unroll
+			for (int j = 0; j < 4; j++)
+				w[j] = few_pack_wide(gpu_bf16_low(w[j]) * (1.0f / FEW_WIDE_DOWN),
+				                     gpu_bf16_high(w[j]) * (1.0f / FEW_WIDE_DOWN));
+			if (i < n_pieces)
+				cols.data[(size_t)row * cols.col_stride + i] = make_uint4(w[0], w[1], w[2], w[3]);
+		}
+	}
+	for (uint32_t base = threadIdx.x; !a.move && base < n_pieces; base += AT_ONCE * FEW_THREADS) {
+		float v[AT_ONCE][8], w[AT_ONCE][8];
+
+#pragma unroll
+		for (uint32_t b = 0; b < AT_ONCE; b++) {
+			const uint32_t i = base + b * FEW_THREADS, k = gk_column(3, i >> 2, i & 3, 0);
+			const bool whole = a.whole && k + 8 <= n_cols;
+
+#pragma unroll
+			for (int e = 0; e < 8; e++)
+				v[b][e] = 0.0f, w[b][e] = 1.0f;
+			if (i < n_pieces && k < n_cols) {
+				gk_get8(a.x, row, k, n_cols, whole, v[b]);
+				if (a.norm_w.p)
+					gk_get8(a.norm_w, 0, k, n_cols, whole, w[b]);
+			}
+		}
+#pragma unroll
+		for (uint32_t b = 0; b < AT_ONCE; b++) {
+			const uint32_t i = base + b * FEW_THREADS;
+
+#pragma unroll
+			for (int e = 0; e < 8; e++) {
+				square += v[b][e] * v[b][e];
+				v[b][e] *= w[b][e];
+			}
+			if (i < n_pieces)
+				few_put_wide(cols, row, i, v[b]);
+		}
+	}
+	return square;
 }
 
 /* ---- One unit -------------------------------------------------------------------------------------------------- */
@@ -330,7 +452,7 @@ template <uint32_t TYPE, class F, int NB, bool NARROW, int RT>
 GPU_FN void few_unit(gpu_acc (*acc)[NB], const few_raw<F> *raw, const few_lane<F, NB> &lane, uint32_t unit)
 {
 	/* Unpacked the short way where sums are there to make up for it. */
-	enum { RAISED = (int)F::MINS != 0 };
+	enum { RAISED = (int)F::MINS != 0, WIDENED = (int)F::ORDER == 3 };
 	gpu_acc part[RT][NB];
 
 #pragma unroll
@@ -395,7 +517,7 @@ GPU_FN void few_unit(gpu_acc (*acc)[NB], const few_raw<F> *raw, const few_lane<F
 			} else {
 #pragma unroll
 				for (int nb = 0; nb < NB; nb++)
-					gpu_mma<NARROW>(part[r][nb], w, x[nb]);
+					gpu_mma<NARROW, WIDENED>(part[r][nb], w, x[nb]);
 				if (F::SCALED == 1 || c == F::CHUNKS - 1)
 					few_scale<F, NB>(acc[r], part[r], raw[r], unit, c, 0, sums);
 			}
@@ -409,7 +531,8 @@ GPU_FN void few_unit(gpu_acc (*acc)[NB], const few_raw<F> *raw, const few_lane<F
 /* Units under way, and blocks that a multiprocessor shall hold. 16 bits: 256 bytes of values a lane, which was faster
  * on an H100 than half of that with room for a third block; types that must be unpacked have no registers for it.
  * Asking for still more of the weights ahead (into the second-level cache) made it slower: the rows, which all blocks
- * wait for, come behind what was asked for before. */
+ * wait for, come behind what was asked for before. So did one block, with room for one of the next kernel beside it
+ * (eight waves do not keep up), and to let the next kernel begin only when a block has asked for its last weights. */
 template <class F, int NT, int RT> struct few_depth {
 	enum {
 		U = (int)F::SCALED == 0   ? 4 / RT
@@ -419,6 +542,11 @@ template <class F, int NT, int RT> struct few_depth {
 		         : NT == 2 ? 2
 		                   : 1,
 	};
+};
+
+/* Widening takes few registers and little time: as much under way as for 16 bits, which is twice as many columns. */
+template <int NT, int RT> struct few_depth<gk_format<GK_FP8_WIDE>, NT, RT> {
+	enum { U = (NT == 1 ? 4 : 2) / RT, BLOCKS = 2 };
 };
 
 template <uint32_t TYPE, int NT, int RT>
@@ -433,6 +561,7 @@ static __global__ void __launch_bounds__(FEW_THREADS, (few_depth<gk_format<TYPE>
 		NC = NARROW ? 8 : NB * 16,
 		LINE = NC + 1,
 		WAVES = FEW_THREADS / GPU_WAVE,
+		WIDE = (int)F::ORDER == 3,
 		OUT_ROWS = RT * FEW_TILE, /* gated: twice the rows that are written */
 	};
 	__shared__ float row_scale[GK_FEW_ROWS], squares[GK_FEW_ROWS][FEW_THREADS / 32];
@@ -454,7 +583,8 @@ static __global__ void __launch_bounds__(FEW_THREADS, (few_depth<gk_format<TYPE>
 		return (tile - a.job[j].first_tile) * FEW_TILE * (gated ? 1 : RT);
 	};
 	const gk_mat &shape = a.job[0].w;
-	const uint32_t n_units = gk_n_units(shape), n_steps = (n_units + U * WAVES - 1) / (U * WAVES);
+	const uint32_t n_units = (shape.cols + F::UNIT - 1) / F::UNIT,
+	               n_steps = (n_units + U * WAVES - 1) / (U * WAVES);
 	few_raw<F> raw[U][RT];
 	few_at<F> at[RT];
 
@@ -495,11 +625,12 @@ static __global__ void __launch_bounds__(FEW_THREADS, (few_depth<gk_format<TYPE>
 		for (uint32_t i = 0; i < n; i++) {
 			float square;
 
-			if (a.move) {
+			if (a.move && !WIDE) {
 				few_move_columns<F>(a, cols, i);
 				continue;
 			}
-			square = few_make_columns(cols, F::ORDER, i, a.x, i, shape.cols, a.norm_w, a.whole);
+			square = WIDE ? few_wide_columns(a, cols, i)
+			              : few_make_columns(cols, F::ORDER, i, a.x, i, shape.cols, a.norm_w, a.whole);
 			if (a.norm) {
 				square = gpu_group_sum(square);
 				if ((threadIdx.x & 31) == 0)
@@ -507,16 +638,20 @@ static __global__ void __launch_bounds__(FEW_THREADS, (few_depth<gk_format<TYPE>
 			}
 		}
 		__syncthreads();
+		if (WIDE && !a.norm && threadIdx.x < n)
+			row_scale[threadIdx.x] = (float)FEW_WIDE_DOWN;
 		if (a.norm && threadIdx.x < n) { /* seen behind the next barrier */
 			float square = 0.0f;
 
 #pragma unroll
 			for (int g = 0; g < FEW_THREADS / 32; g++)
 				square += squares[threadIdx.x][g];
-			row_scale[threadIdx.x] = 1.0f / sqrtf(square / (float)shape.cols + a.eps);
+			row_scale[threadIdx.x] =
+			        (WIDE ? (float)FEW_WIDE_DOWN : 1.0f) / sqrtf(square / (float)shape.cols + a.eps);
 		}
-	} else if (a.norm && threadIdx.x < n) {
-		row_scale[threadIdx.x] = cols.scale[threadIdx.x];
+	} else if ((a.norm || WIDE) && threadIdx.x < n) {
+		row_scale[threadIdx.x] =
+		        (WIDE ? (float)FEW_WIDE_DOWN : 1.0f) * (a.norm ? cols.scale[threadIdx.x] : 1.0f);
 	}
 
 	few_lane<F, NB> lane;
@@ -613,13 +748,14 @@ static __global__ void __launch_bounds__(FEW_THREADS, (few_depth<gk_format<TYPE>
 					const float *s =
 					        sums + ((size_t)(v * RT + g) * FEW_TILE + r) * LINE + m * cols.parts;
 
-					group += cols.parts == 2 ? s[0] + s[1] : s[0];
+					group += cols.parts == 2 ? s[0] + s[1] * (WIDE ? 1.0f / FEW_WIDE_LOW : 1.0f)
+					                         : s[0];
 					if (((v + 1) & job.group_mask) == 0) {
 						y[g] += group;
 						group = 0.0f;
 					}
 				}
-				if (a.norm)
+				if (a.norm || WIDE)
 					y[g] *= row_scale[m];
 				if (bias)
 					y[g] += bias[row];
@@ -653,39 +789,32 @@ struct few_launch {
 	size_t shared;
 };
 bool few_launch_16bit(uint32_t type, const few_launch &l);
+bool few_launch_fp8(uint32_t type, const few_launch &l);
 bool few_launch_blocks(uint32_t type, const few_launch &l);
 bool few_launch_k(uint32_t type, const few_launch &l);
 
 template <uint32_t TYPE, int NT, int RT> static inline void few_launch_one(const few_launch &l)
 {
-	/* As many blocks as the device holds at once, or fewer that all have the same number of tiles. A block of
-	 * 16-bit weights has enough to do with one tile, and is better placed when another one ends. */
-	typedef gk_format<TYPE> F;
-	const uint32_t most = l.ctx->n_sm * few_depth<F, NT, RT>::BLOCKS, n_tiles = l.args->n_tiles;
-	const bool alone = (int)F::SCALED == 0 && n_tiles <= 4 * most;
-	const uint32_t rounds = alone ? 1 : (n_tiles + most - 1) / most;
+	/* As many blocks as the device holds at once, or fewer that all have the same number of tiles. */
+	typedef few_depth<gk_format<TYPE>, NT, RT> depth;
+	const uint32_t most = l.ctx->n_sm * depth::BLOCKS, n_tiles = l.args->n_tiles;
+	const uint32_t rounds = (n_tiles + most - 1) / most;
 
 	gpu_launch(few_kernel<TYPE, NT, RT>, dim3((n_tiles + rounds - 1) / rounds), dim3(FEW_THREADS), l.shared,
 	           l.ctx->stream, l.ctx->overlap, *l.args);
 }
 
+/* Operands of x are 16 at most: GK_FEW_ROWS rows in one part, or four in two. */
 template <uint32_t TYPE> static inline bool few_launch_type(const few_launch &l)
 {
-	if (l.rt == 2) {
-		if (l.nt == 1)
-			few_launch_one<TYPE, 1, 2>(l);
-		else if (l.nt == 2)
-			few_launch_one<TYPE, 2, 2>(l);
-		else
-			few_launch_one<TYPE, 4, 2>(l);
-	} else {
-		if (l.nt == 1)
-			few_launch_one<TYPE, 1, 1>(l);
-		else if (l.nt == 2)
-			few_launch_one<TYPE, 2, 1>(l);
-		else
-			few_launch_one<TYPE, 4, 1>(l);
-	}
+	if (l.nt == 1 && l.rt == 1)
+		few_launch_one<TYPE, 1, 1>(l);
+	else if (l.nt == 1)
+		few_launch_one<TYPE, 1, 2>(l);
+	else if (l.rt == 1)
+		few_launch_one<TYPE, 2, 1>(l);
+	else
+		few_launch_one<TYPE, 2, 2>(l);
 	return true;
 }
 

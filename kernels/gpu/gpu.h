@@ -302,6 +302,19 @@ GPU_FN float gpu_exp(float x)
 #endif
 }
 
+/* 1 / x to about 1 unit in the last place; of what is greater than 2^126, 0. */
+GPU_FN float gpu_inverse(float x)
+{
+#if GPU_PTX
+	float r;
+
+	asm("rcp.approx.ftz.f32 %0, %1;" : "=f"(r) : "f"(x));
+	return r;
+#else
+	return 1.0f / x;
+#endif
+}
+
 /* Two floats rounded to the nearest bfloat16, the first in the low half. */
 GPU_FN uint32_t gpu_pack_bf16(float low, float high)
 {
@@ -388,6 +401,19 @@ GPU_FN uint8_t gpu_to_e4m3(float f)
 	a += 0x7ffffu + (a >> 20 & 1u);
 	a = (a - (120u << 23)) >> 20;
 	return (uint8_t)(sign | (a > 0x7eu ? 0x7eu : a));
+}
+
+/* Two of them, the first in the lowest byte. */
+GPU_FN uint32_t gpu_pack_e4m3(float low, float high)
+{
+#if GPU_PTX && __CUDA_ARCH__ >= 890
+	uint16_t r;
+
+	asm("cvt.rn.satfinite.e4m3x2.f32 %0, %1, %2;" : "=h"(r) : "f"(high), "f"(low));
+	return r;
+#else
+	return gpu_to_e4m3(low) | (uint32_t)gpu_to_e4m3(high) << 8;
+#endif
 }
 
 /* ---- Memory ------------------------------------------------------------------------------------------------- */

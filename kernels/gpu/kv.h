@@ -44,6 +44,23 @@ GPU_FN void gk_kv_put(uint32_t dtype, void *pool, size_t at, float f)
 		((gpu_f16 *)pool)[at] = gpu_to_f16(f);
 }
 
+/* Eight side by side; `at` is a multiple of 8, the pool begins at one of 16 bytes. */
+GPU_FN void gk_kv_put8(uint32_t dtype, void *pool, size_t at, const float *f)
+{
+	const gk_view line = { pool,
+		               dtype == KN_F32    ? (uint32_t)GK_F32
+		               : dtype == KN_BF16 ? (uint32_t)GK_BF16
+		                                  : (uint32_t)GK_F16,
+		               0 };
+
+	if (dtype == KN_F8_E4M3)
+		*(uint2 *)((uint8_t *)pool + at) =
+		        make_uint2(gpu_pack_e4m3(f[0], f[1]) | gpu_pack_e4m3(f[2], f[3]) << 16,
+		                   gpu_pack_e4m3(f[4], f[5]) | gpu_pack_e4m3(f[6], f[7]) << 16);
+	else
+		gk_put8_at(line, at, f);
+}
+
 GPU_FN float gk_kv_get(uint32_t dtype, const void *pool, size_t at)
 {
 	if (dtype == KN_F32)

@@ -33,7 +33,8 @@ void linear_columns(const struct gk_ctx *ctx, const few_columns &cols, uint32_t 
 
 bool few_launch_any(uint32_t type, const few_launch &l)
 {
-	return few_launch_16bit(type, l) || few_launch_blocks(type, l) || few_launch_k(type, l);
+	return few_launch_16bit(type, l) || few_launch_fp8(type, l) || few_launch_blocks(type, l) ||
+	       few_launch_k(type, l);
 }
 
 static bool has_mins(uint32_t type)
@@ -41,11 +42,27 @@ static bool has_mins(uint32_t type)
 	return type == KN_Q4_1 || type == KN_Q5_1 || type == KN_Q4_K || type == KN_Q5_K;
 }
 
+/* The type that these matrices are taken as. */
+static uint32_t few_type(const struct gk_ctx *ctx, const struct gk_linear *l, uint32_t begin, uint32_t end)
+{
+	enum { FIRST_AMD = 0x900 };
+	const uint32_t type = l->jobs[begin].w.type;
+
+	if (type != GK_FP8_128 || ctx->fixed || ctx->sm >= FIRST_AMD)
+		return type;
+	for (uint32_t i = begin; i < end; i++) {
+		if (l->jobs[i].w.ld % 128)
+			return type;
+	}
+	return GK_FP8_WIDE;
+}
+
 /* The jobs [begin, end), all of one type; gated: both. */
 static int few_of_type(const struct gk_ctx *ctx, const struct gk_linear *l, uint32_t begin, uint32_t end)
 {
 	enum { MADE_HERE_ROWS = 2, MADE_HERE_BYTES = 72 << 10, TWO_PARTS_ROWS = 4 };
-	const uint32_t type = l->jobs[begin].w.type, n_units = gk_n_units(l->jobs[begin].w);
+	const uint32_t type = few_type(ctx, l, begin, end), unit = gk_unit(type),
+	               n_units = (l->jobs[begin].w.cols + unit - 1) / unit;
 	const bool exact16 = l->x.elem == GK_BF16 && !l->norm; /* nothing is lost in one part */
 	few_args a = {};
 	few_launch f = {};
@@ -60,12 +77,12 @@ static int few_of_type(const struct gk_ctx *ctx, const struct gk_linear *l, uint
 	a.x = l->x;
 	a.norm_w = gk_view{ (void *)(l->norm ? l->norm_w : nullptr), GK_F32, 0 };
 	a.whole = gk_view_aligned(l->x) && gk_view_aligned(a.norm_w);
-	a.cols.n_chunks = n_units * gk_unit(type) / 32;
+	a.cols.n_chunks = n_units * unit / 32;
 	a.cols.col_stride = (a.cols.n_chunks | 1) * 4;
 	a.cols.parts = exact16 || ctx->fixed || a.n_rows > TWO_PARTS_ROWS ? 1 : 2;
-	a.move = exact16 && a.whole && a.cols.parts == 1 && l->jobs[begin].w.cols % 4 == 0;
+	a.move = exact16 && a.whole && a.cols.parts == 1 && l->jobs[begin].w.cols % 8 == 0;
 	n_cols = a.n_rows * a.cols.parts;
-	f.nt = n_cols <= 8 ? 1 : n_cols <= 16 ? 2 : 4;
+	f.nt = n_cols <= 8 ? 1 : 2;
 	/* Two tiles a block where operands of x are many and there are blocks enough. */
 	f.rt = l->gated || (f.nt > 1 && l->jobs[begin].w.rows >= 64 * ctx->n_sm) ? 2 : 1;
 	for (uint32_t i = begin; i < end; i++) {

@@ -12,8 +12,9 @@
  * Order of columns. Lane group t (0..3) of a chunk of 32 columns holds 8 of them, elements e = 0..7:
  *   order 0 (16 bits)  column 8 t + e
  *   order 1 (blocks)   column 4 t + e for e < 4, 16 + 4 t + e - 4 beyond: each half belongs to 16 columns (Q6_K's
- * scale) order 2 (FP8)      chunks come in pairs: column 16 t + 8 c + e of 64, e being 0 2 1 3 4 6 5 7 Values of a
- * product's other side are put into the same order (gk_column()).
+ * scale) order 2 (FP8)      chunks come in pairs: column 16 t + 8 c + e of 64, e being 0 2 1 3 4 6 5 7
+ *   order 3 (FP8 widened two at a time)  the same in line, e being 0 1 2 3 4 5 6 7
+ * Values of a product's other side are put into the same order (gk_column()).
  *
  * 4-bit elements of a chunk lie in one word: element 2 j in nibble j, 2 j + 1 in nibble j + 4. Fifth bits of chunk c:
  * element 2 j in bit 4 c + j, 2 j + 1 in bit 16 + 4 c + j. Q6_K's high pairs: the same with two bits each, chunks 0 and
@@ -27,6 +28,10 @@
 
 #define GK_HD static __host__ __device__ inline __attribute__((unused))
 
+/* FP8_128 whose rows are multiples of 128 bytes, as products of few rows take it on CUDA: widened by one instruction
+ * for two values, to binary16, which the other side then is too. Not a type of matrices. */
+enum { GK_FP8_WIDE = 0x200 };
+
 GK_HD bool gk_is_blocks(uint32_t type)
 {
 	return (type >= KN_Q8_0 && type < KN_N_DTYPES) || type == KN_MXFP4;
@@ -37,12 +42,12 @@ GK_HD uint32_t gk_unit(uint32_t type)
 {
 	if (type == KN_F32)
 		return 32;
-	return gk_is_blocks(type) && type != KN_Q8_0 ? 128 : 64;
+	return (gk_is_blocks(type) && type != KN_Q8_0) || type == GK_FP8_WIDE ? 128 : 64;
 }
 
 GK_HD uint32_t gk_order(uint32_t type)
 {
-	return type == GK_FP8_128 ? 2 : gk_is_blocks(type) ? 1 : 0;
+	return type == GK_FP8_WIDE ? 3 : type == GK_FP8_128 ? 2 : gk_is_blocks(type) ? 1 : 0;
 }
 
 GK_HD uint32_t gk_n_units(const gk_mat &m)
@@ -80,6 +85,8 @@ GK_HD uint32_t gk_column(uint32_t order, uint32_t c, uint32_t t, uint32_t e)
 		return 32 * c + 8 * t + e;
 	if (order == 1)
 		return 32 * c + (e & 4) * 4 + 4 * t + (e & 3);
+	if (order == 3)
+		return 64 * (c >> 1) + 16 * t + 8 * (c & 1) + e;
 	return 64 * (c >> 1) + 16 * t + 8 * (c & 1) + (e & 4) + ((e & 1) << 1 | (e >> 1 & 1));
 }
 
@@ -300,6 +307,53 @@ template <> struct gk_format<GK_FP8_128> : gk_row_major<1> {
 	GK_METHOD void fetch_scale(scale &s, const uint8_t *p, uint32_t unit)
 	{
 		s = ((const float *)p)[unit >> 1];
+	}
+	GK_METHOD void get_scale(const scale &s, uint32_t, int, int, float *d, float *m)
+	{
+		*d = s, *m = 0.0f;
+	}
+};
+
+/* A unit is the 128 columns that share a scale: 16 bytes of each 64. */
+template <> struct gk_format<GK_FP8_WIDE> : gk_row_major<1> {
+	enum { UNIT = 128, CHUNKS = 4, VALUE_STEP = 128, ORDER = 3, SCALED = 3, MINS = 0, SCALE_ROW = 0 };
+	struct raw {
+		uint4 v[2];
+	};
+	typedef float scale;
+	GK_METHOD void fetch(raw &r, const gk_at &at, uint32_t unit)
+	{
+		r.v[0] = gpu_load_stream(at.values + (size_t)unit * VALUE_STEP);
+		r.v[1] = gpu_load_stream(at.values + (size_t)unit * VALUE_STEP + 64);
+	}
+	/* Four in line, as gpu_mma<.., true>() takes them. */
+	template <int HALF> static __device__ __forceinline__ uint32_t two(uint32_t four)
+	{
+#if GPU_PTX
+		return gpu_widen2<HALF>(four);
+#else
+		return gpu_pack_bf16(gpu_from_e4m3((uint8_t)(four >> 16 * HALF)),
+		                     gpu_from_e4m3((uint8_t)(four >> (16 * HALF + 8))));
+#endif
+	}
+	GK_METHOD uint4 piece(const raw &r, int c)
+	{
+		const uint4 v = r.v[c >> 1];
+		const uint32_t a = c & 1 ? v.z : v.x, b = c & 1 ? v.w : v.y;
+
+		return make_uint4(two<0>(a), two<1>(a), two<0>(b), two<1>(b));
+	}
+	GK_METHOD const uint8_t *scale_where(const gk_mat &m, uint32_t row, uint32_t n_units)
+	{
+		return gk_format<GK_FP8_128>::scale_where(m, row, n_units);
+	}
+	GK_METHOD uint32_t step8_scale(uint32_t)
+	{
+		return 0;
+	}
+	GK_METHOD void fetch_scale(scale &s, const uint8_t *p, uint32_t unit)
+	{
+		s = ((const float *)p)[unit];
 	}
 	GK_METHOD void get_scale(const scale &s, uint32_t, int, int, float *d, float *m)
 	{

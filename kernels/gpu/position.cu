@@ -197,6 +197,127 @@ static __global__ void qkv_kernel(gk_qkv a, gk_batch batch)
 	}
 }
 
+/* ---- The same for heads of 64, 128 and 256 that are rotated as a whole, halves against each other ---------------
+ *
+ * LANES of 32 share a head, 16 values each: eight of the first half and their partners of the second, in 16-byte
+ * accesses. A block has one row, whose sines and cosines are computed once, and blockIdx.y is a share of its heads.
+ * What no kernel of the step writes is read before the kernel before this one has ended. */
+template <int LANES>
+static __global__ void __launch_bounds__(THREADS) qkv_halves(GPU_PARAM gk_qkv a, GPU_PARAM gk_batch batch)
+{
+	enum { HALF = LANES * 8, AT_ONCE = THREADS / LANES };
+	__shared__ float cosines[HALF], sines[HALF];
+	const uint32_t row = blockIdx.x, n_kv = a.kv.n_kv_head, n_heads = a.n_head + 2 * n_kv;
+	const uint32_t d = threadIdx.x % LANES * 8;
+	gk_place place = { nullptr, 0 };
+	bool placed = false;
+
+	gpu_dependents_may_start();
+	if (row >= gk_n_rows(a.rows)) {
+		gpu_dependency_wait();
+		return;
+	}
+	placed = gk_place_of_row(batch, row, &place);
+	for (uint32_t j = threadIdx.x; j < HALF; j += THREADS) {
+		const pair p = pair_of(a.rope, j, a.pos[row]);
+
+		cosines[j] = p.c;
+		sines[j] = p.s;
+	}
+	__syncthreads();
+
+	float c[8], s[8];
+
+#pragma unroll
+	for (int e = 0; e < 8; e++) {
+		c[e] = cosines[d + e];
+		s[e] = sines[d + e];
+	}
+	gpu_dependency_wait();
+	for (uint32_t base = blockIdx.y * AT_ONCE; base < n_heads; base += gridDim.y * AT_ONCE) {
+		const uint32_t which = base + threadIdx.x / LANES;
+		const bool is_q = which < a.n_head, is_v = which >= a.n_head + n_kv, is_k = !is_q && !is_v;
+		const uint32_t head = is_q ? which : is_v ? which - a.n_head - n_kv : which - a.n_head;
+		const bool taken = which < n_heads && (is_q || placed);
+		const gk_view &x = is_q ? a.q : is_k ? a.k : a.v;
+		const float *norm = is_v ? nullptr : is_q ? a.q_norm : a.k_norm;
+		float v[2][8], w[2][8], sum = 0.0f;
+
+#pragma unroll
+		for (int h = 0; h < 2; h++) {
+#pragma unroll
+			for (int e = 0; e < 8; e++)
+				v[h][e] = 0.0f, w[h][e] = 1.0f;
+			if (taken)
+				gk_get8(x, row, head * 2 * HALF + h * HALF + d, 0, true, v[h]);
+			if (norm)
+				gk_get8(gk_view{ (void *)norm, GK_F32, 0 }, 0, h * HALF + d, 0, true, w[h]);
+		}
+#pragma unroll
+		for (int e = 0; e < 8; e++)
+			sum += v[0][e] * v[0][e] + v[1][e] * v[1][e];
+#pragma unroll
+		for (int m = 1; m < LANES; m <<= 1)
+			sum += gpu_shfl_xor(sum, m);
+		if (!taken)
+			continue; /* nobody exchanges anything from here on */
+		sum = norm ? 1.0f / sqrtf(sum / (float)(2 * HALF) + a.eps) : 1.0f;
+		if (!is_v) {
+#pragma unroll
+			for (int e = 0; e < 8; e++) {
+				const float xa = v[0][e] * sum * w[0][e], xb = v[1][e] * sum * w[1][e];
+
+				v[0][e] = xa * c[e] - xb * s[e];
+				v[1][e] = xb * c[e] + xa * s[e];
+			}
+		}
+		if (is_q) {
+#pragma unroll
+			for (int h = 0; h < 2; h++)
+				gk_put8(a.q, row, head * 2 * HALF + h * HALF + d, 0, true, v[h]);
+			continue;
+		}
+
+		const size_t at = gk_kv_at(a.kv, place.pages, place.token, head, 2 * HALF);
+		const float *const scales = is_k ? a.kv.k_scale : a.kv.v_scale;
+		const float scale = gk_kv_scale(scales, head);
+
+#pragma unroll
+		for (int h = 0; h < 2; h++) {
+#pragma unroll
+			for (int e = 0; scales && e < 8; e++)
+				v[h][e] /= scale;
+			gk_kv_put8(a.kv.dtype, is_k ? a.kv.k : a.kv.v, at + h * HALF + d, v[h]);
+		}
+	}
+}
+
+static bool in_halves(const struct gk_qkv *a)
+{
+	const uint32_t dim = a->head_dim;
+	const uintptr_t all = (uintptr_t)a->kv.k | (uintptr_t)a->kv.v | (uintptr_t)a->q_norm | (uintptr_t)a->k_norm;
+
+	return (dim == 64 || dim == 128 || dim == 256) && a->rope.n_rot == dim && a->rope.offset == 0 &&
+	       !a->rope.interleaved && (!a->norm_after_rope || (!a->q_norm && !a->k_norm)) && a->v.p && a->kv.v &&
+	       a->kv.v_dim == dim && all % 16 == 0 && gk_view_aligned(a->q) && gk_view_aligned(a->k) &&
+	       gk_view_aligned(a->v);
+}
+
+static void launch_halves(const struct gk_ctx *ctx, const struct gk_qkv *a, uint32_t n_heads)
+{
+	const uint32_t lanes = a->head_dim / 16, at_once = THREADS / lanes;
+	/* Few rows: a block for each heads that it takes at once. */
+	const uint32_t shares = a->rows.bound > ctx->n_sm ? 1 : (n_heads + at_once - 1) / at_once;
+	const dim3 grid(a->rows.bound, shares), block(THREADS);
+
+	if (lanes == 4)
+		gpu_launch(qkv_halves<4>, grid, block, 0, ctx->stream, ctx->overlap, *a, *a->batch);
+	else if (lanes == 8)
+		gpu_launch(qkv_halves<8>, grid, block, 0, ctx->stream, ctx->overlap, *a, *a->batch);
+	else
+		gpu_launch(qkv_halves<16>, grid, block, 0, ctx->stream, ctx->overlap, *a, *a->batch);
+}
+
 int gk_qkv_store(const struct gk_ctx *ctx, const struct gk_qkv *a)
 {
 	const uint32_t n_heads = a->n_head + a->kv.n_kv_head * (a->v.p ? 2 : 1);
@@ -205,6 +326,10 @@ int gk_qkv_store(const struct gk_ctx *ctx, const struct gk_qkv *a)
 	if (!gk_kv_takes(&a->kv) || a->kv.k_dim != a->head_dim || a->rope.offset + a->rope.n_rot > a->head_dim ||
 	    (a->kv.v && !a->v.p))
 		return -EINVAL;
+	if (in_halves(a)) {
+		launch_halves(ctx, a, n_heads);
+		return gk_launched();
+	}
 	gpu_launch(qkv_kernel, dim3((unsigned)((n_items + GROUPS - 1) / GROUPS)), dim3(THREADS), 0, ctx->stream,
 	           ctx->overlap, *a, *a->batch);
 	return gk_launched();

@@ -50,10 +50,18 @@ GPU_FN void gk_get8(const gk_view &v, size_t row, uint32_t col, uint32_t end, bo
 		const uint4 u = *(const uint4 *)((const uint16_t *)v.p + row * v.ld + col);
 		const uint32_t w[4] = { u.x, u.y, u.z, u.w };
 
+		if (v.elem == GK_BF16) {
+#pragma unroll
+			for (int i = 0; i < 4; i++) {
+				ret[2 * i] = gpu_bf16_low(w[i]);
+				ret[2 * i + 1] = gpu_bf16_high(w[i]);
+			}
+			return;
+		}
 #pragma unroll
 		for (int i = 0; i < 4; i++) {
-			ret[2 * i] = v.elem == GK_BF16 ? gpu_bf16_low(w[i]) : gpu_from_f16((gpu_f16)w[i]);
-			ret[2 * i + 1] = v.elem == GK_BF16 ? gpu_bf16_high(w[i]) : gpu_from_f16((gpu_f16)(w[i] >> 16));
+			ret[2 * i] = gpu_from_f16((gpu_f16)w[i]);
+			ret[2 * i + 1] = gpu_from_f16((gpu_f16)(w[i] >> 16));
 		}
 	}
 }
@@ -79,27 +87,37 @@ GPU_FN void gk_get4(const gk_view &v, size_t row, uint32_t col, uint32_t end, bo
 	}
 }
 
-GPU_FN void gk_put8(const gk_view &v, size_t row, uint32_t col, uint32_t end, bool whole, const float *f)
+/* Eight from element `at` on, 16 bytes at a time. */
+GPU_FN void gk_put8_at(const gk_view &v, size_t at, const float *f)
 {
-	if (!whole) {
-#pragma unroll
-		for (uint32_t i = 0; i < 8; i++) {
-			if (col + i < end)
-				gk_put(v, row, col + i, f[i]);
-		}
-	} else if (v.elem == GK_F32) {
-		float4 *p = (float4 *)((float *)v.p + row * v.ld + col);
+	if (v.elem == GK_F32) {
+		float4 *p = (float4 *)((float *)v.p + at);
 
 		p[0] = make_float4(f[0], f[1], f[2], f[3]);
 		p[1] = make_float4(f[4], f[5], f[6], f[7]);
+	} else if (v.elem == GK_BF16) {
+		*(uint4 *)((uint16_t *)v.p + at) = make_uint4(gpu_pack_bf16(f[0], f[1]), gpu_pack_bf16(f[2], f[3]),
+		                                              gpu_pack_bf16(f[4], f[5]), gpu_pack_bf16(f[6], f[7]));
 	} else {
 		uint32_t w[4];
 
 #pragma unroll
 		for (int i = 0; i < 4; i++)
-			w[i] = v.elem == GK_BF16 ? gpu_pack_bf16(f[2 * i], f[2 * i + 1])
-			                         : gpu_to_f16(f[2 * i]) | (uint32_t)gpu_to_f16(f[2 * i + 1]) << 16;
-		*(uint4 *)((uint16_t *)v.p + row * v.ld + col) = make_uint4(w[0], w[1], w[2], w[3]);
+			w[i] = gpu_to_f16(f[2 * i]) | (uint32_t)gpu_to_f16(f[2 * i + 1]) << 16;
+		*(uint4 *)((uint16_t *)v.p + at) = make_uint4(w[0], w[1], w[2], w[3]);
+	}
+}
+
+GPU_FN void gk_put8(const gk_view &v, size_t row, uint32_t col, uint32_t end, bool whole, const float *f)
+{
+	if (whole) {
+		gk_put8_at(v, row * v.ld + col, f);
+		return;
+	}
+#pragma unroll
+	for (uint32_t i = 0; i < 8; i++) {
+		if (col + i < end)
+			gk_put(v, row, col + i, f[i]);
 	}
 }
 
@@ -113,7 +131,7 @@ static inline bool gk_view_aligned(const gk_view &v)
 
 GPU_FN float gk_sigmoid(float x)
 {
-	return 1.0f / (1.0f + gpu_exp(-x));
+	return gpu_inverse(1.0f + gpu_exp(-x));
 }
 
 /* As kn_ops.act_mul. */

@@ -2,10 +2,11 @@
  *
  *   gpu_bench [--only=WHAT[,WHAT]] [--type=NAME] [--tflops=N]
  *
- * WHAT: few, bytes, steady, many, attention, step, shapes, small. The limit of memory is measured first, by reading two gigabytes; that of
- * arithmetic is told (default 736, an H100's). Each case is captured into a graph of several launches over different
- * weights, more than the second-level cache holds, and replayed; the median of the replays counts. The case "step" is a
- * whole decode step of 36 layers, with the element types that the backend gives it. */
+ * WHAT: few, bytes, steady, many, attention, step, shapes, small, rows. The limit of memory is measured first, by
+ * reading two gigabytes; that of arithmetic is told (default 736, an H100's). Each case is captured into a graph of
+ * several launches over different weights, more than the second-level cache holds, and replayed; the median of the
+ * replays counts. The case "step" is a whole decode step of 36 layers, with the element types that the backend gives
+ * it. */
 #include "bench.h"
 
 static double limit_tflops = 736.0;
@@ -425,6 +426,105 @@ static void small(uint32_t n)
 		(void)gpu_free(p);
 }
 
+/* What a prompt has besides products and attention: n rows, in sequences of 512 or less. */
+static void rows_of_prompts(uint32_t n)
+{
+	enum { D = 4096, FF = 12288, QKV = (HEADS + 2 * KV_HEADS) * DIM, COPIES = 3 };
+	const uint32_t n_seqs = n < 512 ? n : n / 512;
+	float *const x = (float *)filled((size_t)n * D * 4 * COPIES), *const w = (float *)filled(D * 4);
+	uint16_t *const h = (uint16_t *)filled((size_t)n * 2 * FF * 2 * COPIES);
+	uint8_t *const q = (uint8_t *)filled((size_t)n * FF), *keys, *values;
+	float *const scales = (float *)filled((size_t)n * FF / 128 * 4 + 64), *const freq = (float *)filled(DIM * 4);
+	int32_t *const pos = device<int32_t>(n);
+	struct batch b;
+	char name[64];
+	double us;
+	const auto quantize = [&](const char *what, double bytes, struct gk_view from, size_t step, bool norm,
+	                          bool act) {
+		us = measure(12, [&](int i) {
+			struct gk_quantize a = {};
+
+			a.q = q;
+			a.x = from;
+			a.x.p = (uint8_t *)from.p + step * (size_t)(i % COPIES);
+			a.dim = a.ld = act ? FF : D;
+			a.scale = scales;
+			a.ld_scale = (n + 3) / 4 * 4;
+			a.rows = rows_of(n);
+			a.norm = norm;
+			a.norm_w = w;
+			a.eps = 1e-6f;
+			a.is_act = act;
+			a.up = a.x;
+			a.up.p = (uint16_t *)a.x.p + FF;
+			return gk_quantize_rows(&ctx, &a);
+		});
+		(void)snprintf(name, sizeof(name), "%s to e4m3, %u rows", what, n);
+		report(name, us, bytes * n, 0);
+	};
+
+	(void)gpu_fill(pos, 0, n * 4);
+	quantize("norm", 5.0 * D, view(x, GK_F32, D), (size_t)n * D * 4, true, false);
+	quantize("rows", 3.0 * D, view(h, GK_BF16, D), (size_t)n * D * 2, false, false);
+	quantize("silu x up", 5.0 * FF, view(h, GK_BF16, 2 * FF), (size_t)n * 2 * FF * 2, false, true);
+	us = measure(12, [&](int i) {
+		struct gk_norm a = {};
+
+		a.x = view(x + (size_t)n * D * (size_t)(i % COPIES), GK_F32, D);
+		a.out = view(h, GK_BF16, D);
+		a.w = w;
+		a.rows = rows_of(n);
+		a.n_head = 1;
+		a.dim = D;
+		a.eps = 1e-6f;
+		return gk_rmsnorm(&ctx, &a);
+	});
+	(void)snprintf(name, sizeof(name), "norm to bfloat16, %u rows", n);
+	report(name, us, 6.0 * n * D, 0);
+	us = measure(12, [&](int i) {
+		const struct gk_view both = view(h + (size_t)n * 2 * FF * (size_t)(i % COPIES), GK_BF16, 2 * FF);
+		struct gk_view up = both;
+
+		up.p = (uint16_t *)both.p + FF;
+		return gk_act_mul(&ctx, KN_ACT_SILU, both, both, up, rows_of(n), FF);
+	});
+	(void)snprintf(name, sizeof(name), "silu x up to bfloat16, %u rows", n);
+	report(name, us, 6.0 * n * FF, 0);
+	make_batch(&b, n_seqs, n / n_seqs, n / n_seqs);
+	for (uint32_t bytes = 2; bytes > 0; bytes--) {
+		keys = (uint8_t *)filled(pool_bytes(&b, bytes));
+		values = (uint8_t *)filled(pool_bytes(&b, bytes));
+		us = measure(12, [&](int i) {
+			struct gk_qkv s = {};
+			uint16_t *const at = h + (size_t)n * QKV * (size_t)(i % COPIES);
+
+			s.q = view(at, GK_BF16, QKV);
+			s.k = view(at + HEADS * DIM, GK_BF16, QKV);
+			s.v = view(at + (HEADS + KV_HEADS) * DIM, GK_BF16, QKV);
+			s.n_head = HEADS;
+			s.head_dim = DIM;
+			s.q_norm = s.k_norm = w;
+			s.eps = 1e-6f;
+			s.rope.inv_freq = freq;
+			s.rope.n_rot = DIM;
+			s.rope.scale = 1.0f;
+			s.pos = pos;
+			s.kv = kv_of(bytes == 2 ? KN_BF16 : KN_F8_E4M3, keys, values);
+			s.batch = &b.b;
+			s.rows = rows_of(n);
+			return gk_qkv_store(&ctx, &s);
+		});
+		(void)snprintf(name, sizeof(name), "norms of heads, rotation, store %s, %u rows",
+		               bytes == 2 ? "BF16" : "e4m3", n);
+		report(name, us, (double)n * DIM * (HEADS * 4 + 2 * KV_HEADS * (2 + bytes)), 0);
+		(void)gpu_free(keys);
+		(void)gpu_free(values);
+	}
+	drop_batch(&b);
+	for (void *p : { (void *)x, (void *)w, (void *)h, (void *)q, (void *)scales, (void *)freq, (void *)pos })
+		(void)gpu_free(p);
+}
+
 static bool has_bytes(int t)
 {
 	return types[t].type == KN_Q8_0 || types[t].type == KN_Q4_0 || types[t].type == KN_Q4_K;
@@ -531,6 +631,11 @@ int main(int argc, char **argv)
 		small(1);
 		small(64);
 		small(2048);
+	}
+	if (wanted("rows")) {
+		rows_of_prompts(1);
+		rows_of_prompts(128);
+		rows_of_prompts(2048);
 	}
 	return n_failed != 0;
 }

@@ -81,6 +81,7 @@ struct shape {
 	uint32_t elem;
 	bool gated, norm, bias, accumulate, fixed;
 };
+static float x_scale = 1.0f; /* of random rows */
 
 static void reference(const shape *s, const test_rows &x, const float *norm_w, test_mat **w, const float *const *bias,
                       float **out)
@@ -117,7 +118,7 @@ static void compare(const shape *s, int way, double tolerance)
 	struct gk_linear l = {};
 	int r;
 
-	x.random(1.0f);
+	x.random(x_scale);
 	test_normals(norm_w.host, s->cols, 0.3f);
 	norm_w.up();
 	for (uint32_t j = 0; j < s->n_jobs; j++) {
@@ -240,6 +241,32 @@ GPU_TEST(rows_of_16_bits_are_multiplied_as_they_are)
 
 	compare(&bf16, 0, TOL_TWO_PARTS);
 	compare(&f16, 0, TOL_TWO_PARTS);
+}
+
+/* Lines of whole blocks of 128, ragged or not; more units than are under way at once; rows of any magnitude. */
+GPU_TEST(fp8_is_widened_two_at_a_time)
+{
+	static const uint32_t counts[] = { 1, 2, 4, 5, 8, 9, 16 }, cols[] = { 1024, 250, 1408, 128, 2048, 380, 640 };
+	static const float scales[] = { 1.0f, 3e4f, 1e-3f };
+	static const uint32_t elems[] = { GK_F32, GK_BF16, GK_F16 };
+
+	for (int c = 0; c < 7; c++) {
+		for (int e = 0; e < 3; e++) {
+			const uint32_t elem = elems[e];
+			const double tolerance = counts[c] > 4 && elem != GK_BF16 ? TOL_BF16 : TOL_TWO_PARTS;
+			const shape plain = {
+				GK_FP8_128,      counts[c],      150,  cols[c], 2, elem, false, elem == GK_F32,
+				elem == GK_BF16, elem == GK_F16, false
+			};
+			const shape gated = { GK_FP8_128, counts[c],      37,    cols[c], 2,    elem,
+				              true,       elem == GK_F32, false, false,   false };
+
+			x_scale = elem == GK_F16 ? 1.0f : scales[(c + e) % 3];
+			compare(&plain, 0, tolerance);
+			x_scale = 1.0f;
+			compare(&gated, 0, 2 * tolerance);
+		}
+	}
 }
 
 GPU_TEST(products_of_rows_that_do_not_mind_their_company)
