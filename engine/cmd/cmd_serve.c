@@ -91,6 +91,10 @@ static const struct base_config_key keys[] = {
 	  offsetof(struct serve, m.tensor_parallel), "GPUs that share each layer", NULL },
 	{ "serve", "expert-parallel", NULL, OPT_FLAG, offsetof(struct serve, m.expert_parallel),
 	  "each expert on one GPU", NULL },
+	{ "serve", "prefill-devices", "OCAI_ENGINE_PREFILL_DEVICES", OPT_STR, offsetof(struct serve, m.prefill_devices),
+	  "GPUs for prompts", NULL },
+	{ "serve", "decode-devices", "OCAI_ENGINE_DECODE_DEVICES", OPT_STR, offsetof(struct serve, m.decode_devices),
+	  "GPUs for answers", NULL },
 	{ "serve", "kv-dtype", "OCAI_ENGINE_KV_DTYPE", OPT_CHOICE, offsetof(struct serve, m.kv_dtype),
 	  "what K and V are kept in", "auto,f32,f16,bf16,f8" },
 	{ "serve", "log-level", "OCAI_ENGINE_LOG_LEVEL", OPT_CHOICE, offsetof(struct serve, m.log_level),
@@ -250,6 +254,9 @@ static void log_plan(void *arg, const struct eng_memory_plan *p)
 	if (p->host_cache_bytes)
 		base_log(BASE_LOG_INFO, "memory: pinned on the host for prompts that give way, up to %.1f MiB",
 		         mib(p->host_cache_bytes));
+	if (p->decode_kv_pages)
+		base_log(BASE_LOG_INFO, "memory: K/V %.1f MiB (%u pages) on the devices of answers",
+		         mib(p->decode_kv_bytes), p->decode_kv_pages);
 	base_log(BASE_LOG_INFO,
 	         "memory: weights %.1f MiB mapped and %.1f MiB beside them, K/V %.1f MiB (%u pages of %u tokens), "
 	         "activations %.1f MiB; context %u, %u requests together",

@@ -17,6 +17,7 @@ int command_usage(const char *command, const struct err *err);
 /* Where a model comes from and how it is computed; part of several commands' options. */
 struct model_options {
 	const char *model, *backend, *precision, *kv_dtype, *isa, *log_level, *devices;
+	const char *prefill_devices, *decode_devices;
 	uint32_t n_ctx, n_threads, tensor_parallel;
 	bool deterministic, expert_parallel;
 };
@@ -35,6 +36,10 @@ struct model_options {
 	  "how many GPUs share each layer [as many as --devices names]", NULL }, \
 	{ "expert-parallel", 0, OPT_FLAG, offsetof(type, m.expert_parallel), NULL, \
 	  "with several GPUs: each expert is on one of them [no]", NULL }, \
+	{ "prefill-devices", 0, OPT_STR, offsetof(type, m.prefill_devices), "LIST", \
+	  "GPUs that compute prompts, while others answer [no others]", NULL }, \
+	{ "decode-devices", 0, OPT_STR, offsetof(type, m.decode_devices), "LIST", \
+	  "GPUs that compute answers to them [no others]", NULL }, \
 	{ "precision", 0, OPT_CHOICE, offsetof(type, m.precision), "KIND", \
 	  "float32 throughout, or what is fastest [auto: exact for small folders]", "auto,exact,fast" }, \
 	{ "kv-dtype", 0, OPT_CHOICE, offsetof(type, m.kv_dtype), "TYPE", \

@@ -74,6 +74,8 @@ void model_options_apply(const struct model_options *m, struct eng_options *ret_
 		                             .deterministic = m->deterministic,
 		                             .devices = m->devices,
 		                             .tensor_parallel = m->tensor_parallel,
+		                             .prefill_devices = m->prefill_devices,
+		                             .decode_devices = m->decode_devices,
 		                             .expert_parallel = m->expert_parallel };
 }
 

@@ -305,6 +305,12 @@ void handle_metrics(struct exchange *x)
 	metric(&out, "loads_refused_total", "counter",
 	       "Prompts computed although host memory or disk had them, for that was faster.",
 	       (double)s.n_loads_refused);
+	metric(&out, "handed_over_total", "counter", "Requests whose prompt one device computed and another answered.",
+	       (double)s.n_handed);
+	metric(&out, "handed_over_bytes_total", "counter", "Bytes of K and V copied between those devices.",
+	       (double)s.handed_bytes);
+	metric(&out, "handed_over_seconds_total", "counter",
+	       "From their first token to where they could go on on the other device.", (double)s.handed_ns / 1e9);
 	metric(&out, "disk_tokens_total", "counter", "Prompt tokens taken from the cache folder.",
 	       (double)s.disk_tokens);
 	metric(&out, "disk_bytes", "gauge", "Bytes of this model in the cache folder.", (double)s.disk_bytes);

@@ -4,8 +4,9 @@
  *   eng_engine_open(&(struct eng_options){ .model_path = "model/" }, &e, &err);
  *   eng_submit(e, &(struct eng_request){ .ids = ids, .n_ids = n, .on_event = fn, .arg = me }, &id, &err);
  *
- * Threads: every function may be called from any thread; events come from the engine's own thread and
- * must not block. Strings and ids in an event are borrowed for the call. */
+ * Threads: every function may be called from any thread; events come from the engine's own thread (from one of two,
+ * where prompts and answers are computed on different devices; those of a request one after the other) and must not
+ * block. Strings and ids in an event are borrowed for the call. */
 #ifndef ENGINE_H
 #define ENGINE_H
 
@@ -30,6 +31,10 @@ struct eng_memory_plan {
 	uint32_t n_states;
 	uint64_t activation_bytes; /* of the largest step */
 	uint64_t host_cache_bytes; /* beside the device: pages that gave way; 0: none */
+	/* On the devices of answers, where those are others; the figures above are then those of prompts' devices,
+	 * but own_bytes, which are all weights'. */
+	uint64_t decode_kv_bytes;
+	uint32_t decode_kv_pages;
 	uint32_t n_ctx, max_running;
 };
 
@@ -62,6 +67,10 @@ struct eng_options {
 	uint32_t tensor_parallel;
 	const char *devices;
 	bool expert_parallel;
+	/* GPU: prompts and answers on different devices, each of which has the whole model and a K/V pool; both or
+	 * neither. What is computed of a prompt is copied while the rest of it is. Several numbers on either side:
+	 * so many compute together there, as many as on the other. */
+	const char *prefill_devices, *decode_devices;
 	uint32_t n_ctx;       /* 0: min(the model's, 8192) */
 	uint32_t n_threads;   /* 0: one per usable core */
 	uint32_t max_running; /* 0: 32 */
@@ -312,6 +321,9 @@ struct eng_stats {
 	uint32_t host_pages_used, host_pages_cached, host_pages_total;
 	uint64_t host_pages_given_up, host_pages_damaged, host_pages_lost;
 	uint64_t host_bytes_out, host_bytes_in;
+	/* Prompts and answers on different devices: requests that went from one to the other, the time from their first
+	 * token to where they could go on, and the bytes of K and V that were copied for that. */
+	uint64_t n_handed, handed_ns, handed_bytes;
 	uint64_t disk_bytes, disk_pages_read, disk_pages_written;
 	uint64_t disk_pages_damaged, disk_write_errors;
 	uint32_t n_running, n_queued;

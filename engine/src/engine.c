@@ -25,7 +25,6 @@ enum {
 	MIN_OUTPUTS = 32,       /* rows of logits per step: prompt log-probabilities come in chunks of this */
 	DRAFT_ROWS = 16,        /* rows beside those of the sequences themselves */
 	PAGE_TOKENS = 32,
-	CHECKPOINT_PAGES = 16, /* of recurrent models: where a chunk of a long prompt ends anyhow */
 	MIN_CHECKPOINTS = 8,
 };
 
@@ -88,6 +87,8 @@ static int load_random(struct eng_engine *e, const struct eng_options *o, struct
 		r = kn_dtype_parse(o->random_dtype, &dtype, err);
 	if (r == 0)
 		r = eng_model_random(o->random_shape, dtype, e->backend, &e->model, err);
+	if (r == 0 && e->answers.backend)
+		r = eng_model_random(o->random_shape, dtype, e->answers.backend, &e->answers.model, err);
 	eng_meta_default_sampling(&e->meta.sampling);
 	e->meta.bos_id = -1;
 	return r;
@@ -119,53 +120,33 @@ static int set_precision(struct eng_engine *e, const struct eng_options *o, stru
 	return 0;
 }
 
-/* The devices that were asked for; *ret_n 0: none by number. */
-static int read_devices(const struct eng_options *o, uint32_t ret[KN_MAX_RANKS], uint32_t *ret_n, struct err *err)
-{
-	const char *text = o->devices;
-	uint32_t n = 0;
-
-	if (o->tensor_parallel > KN_MAX_RANKS)
-		return err_set(err, -EINVAL, "%u devices: at most %d", o->tensor_parallel, KN_MAX_RANKS);
-	while (text && *text) {
-		char *end;
-		unsigned long device = strtoul(text, &end, 10);
-
-		if (*text < '0' || *text > '9' || device > UINT16_MAX || (*end && (*end != ',' || !end[1])))
-			return err_set(err, -EINVAL, "devices \"%s\": expected numbers with commas between them",
-			               o->devices);
-		if (n == KN_MAX_RANKS)
-			return err_set(err, -EINVAL, "devices \"%s\": at most %d", o->devices, KN_MAX_RANKS);
-		ret[n++] = (uint32_t)device;
-		text = *end ? end + 1 : end;
-	}
-	if (n > 0 && o->tensor_parallel && n != o->tensor_parallel)
-		return err_set(err, -EINVAL, "devices \"%s\": %u of them, %u were asked for", o->devices, n,
-		               o->tensor_parallel);
-	for (; n < o->tensor_parallel; n++) /* none named */
-		ret[n] = n;
-	*ret_n = n;
-	return 0;
-}
-
 static int open_one(struct eng_engine *e, const struct eng_options *o, const char *kind, struct err *err)
 {
 	bool on_gpu = strcmp(kind, "cuda") == 0 || strcmp(kind, "hip") == 0;
-	uint32_t devices[KN_MAX_RANKS], n_devices = 0;
-	int r = read_devices(o, devices, &n_devices, err);
-	const struct kn_config config = { .n_threads = o->n_threads,
-		                          .max_tokens = on_gpu ? GPU_STEP_TOKENS : STEP_TOKENS,
-		                          .isa = o->isa,
-		                          .exact = e->is_exact,
-		                          .deterministic = o->deterministic,
-		                          .devices = devices,
-		                          .n_devices = n_devices,
-		                          .by_expert = o->expert_parallel };
+	struct eng_devices devices;
+	int r = eng_devices_read(o, &devices, err);
+	struct kn_config config = { .n_threads = o->n_threads,
+		                    .max_tokens = on_gpu ? GPU_STEP_TOKENS : STEP_TOKENS,
+		                    .isa = o->isa,
+		                    .exact = e->is_exact,
+		                    .deterministic = o->deterministic,
+		                    .devices = devices.numbers,
+		                    .n_devices = devices.n,
+		                    .by_expert = o->expert_parallel };
 	char *name;
 
-	if (r == 0 && n_devices > 0 && !on_gpu)
+	if (r == 0 && devices.n > 0 && !on_gpu)
 		r = err_set(err, -ENOTSUP, "backend %s computes on the host: it has no devices to choose", kind);
 	r = r < 0 ? r : kn_backend_open(kind, &config, &e->backend, err);
+	if (r == 0 && devices.n_decode > 0) {
+		config.devices = devices.decode;
+		config.n_devices = devices.n_decode;
+		r = kn_backend_open(kind, &config, &e->answers.backend, err);
+		if (r < 0) { /* another kind may be tried */
+			kn_backend_close(e->backend);
+			e->backend = NULL;
+		}
+	}
 	if (r < 0)
 		return r;
 	e->step_tokens = config.max_tokens;
@@ -210,6 +191,12 @@ static int load(struct eng_engine *e, const struct eng_options *o, struct err *e
 		return load_random(e, o, err);
 	r = eng_model_open(e->path, e->is_exact, e->backend, &e->model, err);
 	r = r < 0 ? r : eng_adapters_load(e, e->model, err);
+	if (r == 0 && e->answers.backend)
+		r = eng_answers_check(e, err);
+	if (r == 0 && e->answers.backend) {
+		r = eng_model_open(e->path, e->is_exact, e->answers.backend, &e->answers.model, err);
+		r = r < 0 ? r : eng_adapters_load(e, e->answers.model, err);
+	}
 	if (r < 0)
 		return r;
 	return eng_meta_load(e->path, eng_model_weights(e->model), &e->meta, err);
@@ -236,26 +223,27 @@ static int plan_context(const struct eng_engine *e, const struct eng_options *o,
 	return 0;
 }
 
-static uint64_t page_bytes(const struct eng_engine *e, struct eng_runner_config config)
+static uint64_t page_bytes(const struct eng_model *model, struct eng_runner_config config)
 {
 	uint64_t one, two;
 
 	config.n_pages = 1;
-	one = eng_runner_bytes(e->model, &config);
+	one = eng_runner_bytes(model, &config);
 	config.n_pages = 2;
-	two = eng_runner_bytes(e->model, &config);
+	two = eng_runner_bytes(model, &config);
 	return two > one ? two - one : 1;
 }
 
 /* What a device has left when weights and activations are in it, less a reserve. */
-static uint64_t device_budget(const struct eng_engine *e, struct eng_runner_config config)
+static uint64_t device_budget(const struct kn_backend *be, const struct eng_model *model,
+                              struct eng_runner_config config)
 {
-	uint64_t left = e->backend->ops->free_bytes(e->backend), taken, reserve;
-	uint32_t n = e->backend->n_ranks ? e->backend->n_ranks : 1;
+	uint64_t left = be->ops->free_bytes((struct kn_backend *)be), taken, reserve;
+	uint32_t n = be->n_ranks ? be->n_ranks : 1;
 
 	/* All shares have the same number of pages: the fullest device counts. */
-	for (uint32_t i = 1; i < e->backend->n_ranks; i++) {
-		struct kn_backend *rank = e->backend->ranks[i];
+	for (uint32_t i = 1; i < be->n_ranks; i++) {
+		struct kn_backend *rank = be->ranks[i];
 		uint64_t there = rank->ops->free_bytes(rank);
 
 		left = there < left ? there : left;
@@ -265,18 +253,18 @@ static uint64_t device_budget(const struct eng_engine *e, struct eng_runner_conf
 	reserve = left / 8 < reserve ? left / 8 : reserve;
 	left *= n;
 	config.n_pages = 0;
-	taken = eng_runner_bytes(e->model, &config) + n * reserve;
+	taken = eng_runner_bytes(model, &config) + n * reserve;
 	return left > taken ? left - taken : 0;
 }
 
 /* A budget that was asked for is filled, as is a device: what nobody uses caches prefixes. Else as many pages as the
  * requests asked for need at full length, or as a few do: more run together because few are that long. */
-static int plan_pages(const struct eng_engine *e, const struct eng_options *o, uint32_t n_ctx,
-                      struct eng_runner_config *config, struct err *err)
+static int plan_pages(const struct kn_backend *be, const struct eng_model *model, const struct eng_options *o,
+                      uint32_t n_ctx, struct eng_runner_config *config, struct err *err)
 {
-	uint64_t per_page = page_bytes(e, *config), per_seq = (n_ctx + PAGE_TOKENS - 1) / PAGE_TOKENS;
-	bool on_device = !kn_is_on_host(e->backend);
-	uint64_t budget = o->kv_bytes ? o->kv_bytes : on_device ? device_budget(e, *config) : default_kv_bytes;
+	uint64_t per_page = page_bytes(model, *config), per_seq = (n_ctx + PAGE_TOKENS - 1) / PAGE_TOKENS;
+	bool on_device = !kn_is_on_host(be);
+	uint64_t budget = o->kv_bytes ? o->kv_bytes : on_device ? device_budget(be, model, *config) : default_kv_bytes;
 	uint64_t n = per_seq * (o->max_running ? o->max_running : DEFAULT_CONTEXTS);
 
 	if (o->kv_bytes || on_device || n > budget / per_page)
@@ -343,13 +331,14 @@ static uint64_t host_cache_bytes(const struct eng_engine *e, const struct eng_op
 	                                                                                          : o->host_cache_bytes;
 }
 
+/* answers: what is planned for the devices of answers, or NULL. */
 static void tell_plan(const struct eng_engine *e, const struct eng_options *o, const struct eng_runner_config *config,
-                      uint32_t max_running, uint64_t host_bytes)
+                      const struct eng_runner_config *answers, uint32_t max_running, uint64_t host_bytes)
 {
 	const struct eng_model_info *m = eng_model_info(e->model);
 	struct eng_memory_plan plan = { .mapped_bytes = m->mapped_bytes,
 		                        .own_bytes = m->own_bytes,
-		                        .kv_bytes = page_bytes(e, *config) * config->n_pages,
+		                        .kv_bytes = page_bytes(e->model, *config) * config->n_pages,
 		                        .kv_pages = config->n_pages,
 		                        .page_tokens = config->page_tokens,
 		                        .state_bytes = m->state_bytes * config->n_states,
@@ -359,78 +348,13 @@ static void tell_plan(const struct eng_engine *e, const struct eng_options *o, c
 		                        .host_cache_bytes = host_bytes };
 
 	plan.activation_bytes = eng_runner_bytes(e->model, config) - plan.kv_bytes - plan.state_bytes;
+	if (answers) {
+		plan.own_bytes += eng_model_info(e->answers.model)->own_bytes;
+		plan.decode_kv_bytes = page_bytes(e->answers.model, *answers) * answers->n_pages;
+		plan.decode_kv_pages = answers->n_pages;
+	}
 	if (o->on_plan)
 		o->on_plan(o->plan_arg, &plan);
-}
-
-static int exec_begin(void *ctx, const struct eng_step_seq *seqs, size_t n_seqs, struct err *err)
-{
-	return eng_runner_begin(ctx, seqs, n_seqs, err);
-}
-
-static int exec_wait(void *ctx, const float **ret_rows, struct err *err)
-{
-	return eng_runner_wait(ctx, ret_rows, err);
-}
-
-static uint64_t exec_busy_ns(void *ctx)
-{
-	return eng_runner_busy_ns(ctx);
-}
-
-static void exec_row(void *ctx, uint32_t index, struct eng_row *ret_row)
-{
-	eng_runner_row(ctx, index, ret_row);
-}
-
-static void exec_page_read(void *ctx, uint32_t page, void *dst)
-{
-	eng_runner_page_read(ctx, page, dst);
-}
-
-static void exec_page_write(void *ctx, uint32_t page, const void *src)
-{
-	eng_runner_page_write(ctx, page, src);
-}
-
-static void *exec_host_alloc(void *ctx, size_t bytes)
-{
-	return eng_runner_host_alloc(ctx, bytes);
-}
-
-static void exec_host_free(void *ctx, void *p)
-{
-	eng_runner_host_free(ctx, p);
-}
-
-static int exec_page_copy(void *ctx, uint32_t page, void *host, enum kn_way way, uint64_t *ret_ticket)
-{
-	return eng_runner_page_copy(ctx, page, host, way, ret_ticket);
-}
-
-static int exec_copy_poll(void *ctx, uint64_t ticket)
-{
-	return eng_runner_copy_poll(ctx, ticket);
-}
-
-static int exec_copy_wait(void *ctx, uint64_t ticket)
-{
-	return eng_runner_copy_wait(ctx, ticket);
-}
-
-static int exec_copy_fence(void *ctx, uint64_t ticket)
-{
-	return eng_runner_copy_fence(ctx, ticket);
-}
-
-static void exec_state_copy(void *ctx, uint32_t dst, uint32_t src)
-{
-	eng_runner_state_copy(ctx, dst, src);
-}
-
-static void exec_page_discard(void *ctx, uint32_t first, uint32_t n)
-{
-	eng_runner_page_discard(ctx, first, n);
 }
 
 /* Processors convert float16 in one instruction, matrix units of GPUs take bfloat16 as it is. */
@@ -473,7 +397,9 @@ static int start(struct eng_engine *e, const struct eng_options *o, struct err *
 		                          .write_through = o->host_write_through,
 		                          .on_note = o->on_note,
 		                          .note_arg = o->plan_arg };
-	struct eng_exec exec;
+	struct eng_runner_config decode;
+	struct eng_exec exec, answers;
+	bool is_split = e->answers.model != NULL;
 	int r;
 
 	if (max_running > e->step_tokens)
@@ -486,14 +412,19 @@ static int start(struct eng_engine *e, const struct eng_options *o, struct err *
 	config.max_outputs = max_running + DRAFT_ROWS > MIN_OUTPUTS ? max_running + DRAFT_ROWS : MIN_OUTPUTS;
 	if (config.max_outputs > e->step_tokens || m->pooling == ENG_POOL_MEAN || m->pooling == ENG_POOL_CLS)
 		config.max_outputs = e->step_tokens;
-	r = plan_pages(e, o, n_ctx, &config, err);
+	r = plan_pages(e->backend, e->model, o, n_ctx, &config, err);
+	decode = config;
+	if (r == 0 && is_split)
+		r = plan_pages(e->answers.backend, e->answers.model, o, n_ctx, &decode, err);
 	if (r == 0)
 		r = plan_states(e, o, &config, &max_running, err);
 	if (r < 0)
 		return r;
 	tell_limits(e, o);
-	tell_plan(e, o, &config, max_running, sched.host_bytes);
+	tell_plan(e, o, &config, is_split ? &decode : NULL, max_running, sched.host_bytes);
 	r = eng_runner_new(e->model, &config, &e->runner, err);
+	if (r == 0 && is_split)
+		r = eng_answers_start(e, &decode, &answers, err);
 	if (r < 0)
 		return r;
 	if (o->cache_dir && !o->no_prefix_cache && !m->state_bytes) {
@@ -506,38 +437,8 @@ static int start(struct eng_engine *e, const struct eng_options *o, struct err *
 	sched.max_running = max_running;
 	sched.pooling = m->pooling;
 	sched.whole_prompts = m->is_encoder;
-	exec = (struct eng_exec){ .ctx = e->runner,
-		                  .begin = exec_begin,
-		                  .wait = exec_wait,
-		                  .is_async = eng_runner_is_async(e->runner),
-		                  .runs_ahead = eng_runner_runs_ahead(e->runner),
-		                  .busy_ns = eng_runner_is_async(e->runner) ? exec_busy_ns : NULL,
-		                  .row = eng_runner_picks(e->runner) ? exec_row : NULL,
-		                  .n_vocab = m->n_vocab,
-		                  .n_embd = m->n_embd,
-		                  .n_ctx = n_ctx,
-		                  .max_tokens = config.max_tokens,
-		                  .max_outputs = config.max_outputs,
-		                  .n_pages = config.n_pages,
-		                  .tells_prompts = e->backend->tells_prompts,
-		                  .kv = { .page_tokens = config.page_tokens,
-		                          .n_states = config.n_states,
-		                          .checkpoint_pages = CHECKPOINT_PAGES,
-		                          .keeps_in_step = e->backend->keeps_states,
-		                          .cannot_rewind = config.n_states > 0,
-		                          .page_bytes = eng_runner_page_bytes(e->runner) },
-		                  .page_read = exec_page_read,
-		                  .page_write = exec_page_write,
-		                  .state_copy = exec_state_copy,
-		                  .page_discard = exec_page_discard };
-	if (eng_runner_copies_pages(e->runner)) {
-		exec.host_alloc = exec_host_alloc;
-		exec.host_free = exec_host_free;
-		exec.page_copy = exec_page_copy;
-		exec.copy_poll = exec_copy_poll;
-		exec.copy_wait = exec_copy_wait;
-		exec.copy_fence = exec_copy_fence;
-	}
+	eng_exec_of(e->runner, e->backend, m, &config, &exec);
+	sched.answers = is_split ? &answers : NULL;
 	if (exec.runs_ahead && config.n_states > 0 && o->on_note)
 		o->on_note(o->plan_arg, "recurrent layers: steps are computed one at a time");
 	e->info.n_ctx = n_ctx;
@@ -585,6 +486,8 @@ int eng_engine_open(const struct eng_options *options, struct eng_engine **ret_e
 	eng_grammars_init(&e->grammars);
 	(void)pthread_mutex_init(&e->lock, NULL);
 	(void)snprintf(e->weight_version, sizeof(e->weight_version), "default");
+	e->on_note = options->on_note;
+	e->note_arg = options->plan_arg;
 	r = set_names(e, options, err);
 	r = r < 0 ? r : eng_adapters_keep(e, options, err);
 	if (r == 0 && options->text_only)
@@ -617,12 +520,15 @@ void eng_engine_close(struct eng_engine *e)
 		return;
 	eng_sched_free(e->sched);
 	eng_grammars_done(&e->grammars);
+	eng_runner_free(e->answers.runner); /* it reads the other's pages */
 	eng_runner_free(e->runner);
 	eng_meta_done(&e->meta);
 	eng_adapters_done(e);
 	eng_cache_done(e);
+	eng_model_close(e->answers.model);
 	eng_model_close(e->model);
 	eng_weights_close(e->gguf);
+	kn_backend_close(e->answers.backend);
 	kn_backend_close(e->backend);
 	free(e->path);
 	free(e->served_name);

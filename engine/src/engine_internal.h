@@ -1,6 +1,7 @@
 /* Shared by the facade's files: engine.c (open, plan, requests), grammars.c (grammars of outputs), meta.c (what the
  * model's own files say about text and sampling), cache.c (the prompt cache), chat.c (templates), text.c (tokens),
- * paths.c (where the default model is), operate.c (pause, other weights), adapters.c (LoRA by name). */
+ * paths.c (where the default model is), operate.c (pause, other weights), adapters.c (LoRA by name), exec.c (the
+ * scheduler's way to a runner), answers.c (devices, and answers on others than prompts). */
 #ifndef ENG_ENGINE_INTERNAL_H
 #define ENG_ENGINE_INTERNAL_H
 
@@ -86,6 +87,24 @@ int eng_adapters_keep(struct eng_engine *e, const struct eng_options *o, struct 
 int eng_adapters_load(const struct eng_engine *e, struct eng_model *model, struct err *err);
 void eng_adapters_done(struct eng_engine *e);
 
+/* Devices by the driver's numbers; n 0: the first one. n_decode: those that answer, when they are others. */
+struct eng_devices {
+	uint32_t numbers[KN_MAX_RANKS], n;
+	uint32_t decode[KN_MAX_RANKS], n_decode;
+};
+int eng_devices_read(const struct eng_options *o, struct eng_devices *ret, struct err *err);
+
+void eng_exec_of(struct eng_runner *runner, const struct kn_backend *backend, const struct eng_model_info *m,
+                 const struct eng_runner_config *config, struct eng_exec *ret);
+/* Its runner copies pages from another one. */
+void eng_exec_fetches(struct eng_exec *exec);
+
+/* Can the loaded model be computed by two backends? -ENOTSUP with the reason. */
+int eng_answers_check(const struct eng_engine *e, struct err *err);
+/* The runner of e->answers, when e->runner is there, and how the scheduler drives it. */
+int eng_answers_start(struct eng_engine *e, const struct eng_runner_config *config, struct eng_exec *ret_exec,
+                      struct err *err);
+
 struct eng_engine {
 	char *path, *served_name, *backend_name;
 	bool is_exact; /* see eng_options.precision */
@@ -95,6 +114,14 @@ struct eng_engine {
 	struct eng_model *model;  /* NULL, and no runner nor scheduler: text only */
 	struct eng_weights *gguf; /* text only: the file whose keys have the vocabulary */
 	struct eng_runner *runner;
+	/* Where answers are computed on other devices than prompts, the same model there; else NULL. */
+	struct {
+		struct kn_backend *backend;
+		struct eng_model *model;
+		struct eng_runner *runner;
+	} answers;
+	void (*on_note)(void *arg, const char *text); /* see eng_options, while the engine opens */
+	void *note_arg;
 	struct eng_sched *sched;
 	struct eng_meta meta;
 	struct eng_grammars grammars;

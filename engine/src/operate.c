@@ -41,30 +41,47 @@ static void change_cache(struct eng_engine *e, const char *path)
 		eng_sched_set_cache(e->sched, pc);
 }
 
-/* On the scheduler's thread, alone: the backend's threads are free to repack. */
-static int change_over(void *arg, struct err *err)
+static int open_beside(struct eng_engine *e, const char *path, struct kn_backend *be, struct eng_model **ret,
+                       struct err *err)
 {
-	struct update *u = arg;
-	struct eng_engine *e = u->e;
 	struct eng_model *model = NULL;
-	int r = eng_model_open(u->path, e->is_exact, e->backend, &model, err);
+	int r = eng_model_open(path, e->is_exact, be, &model, err);
 
 	if (r == 0) {
 		r = eng_adapters_load(e, model, err);
 		if (r < 0)
 			eng_model_close(model);
 	}
-	if (r == -ENOENT)
-		r = -EINVAL;
-	if (r < 0)
-		return r;
-	r = eng_runner_set_model(e->runner, model, err);
+	if (r == 0)
+		*ret = model;
+	return r == -ENOENT ? -EINVAL : r;
+}
+
+/* On the scheduler's thread, alone: the backend's threads are free to repack. */
+static int change_over(void *arg, struct err *err)
+{
+	struct update *u = arg;
+	struct eng_engine *e = u->e;
+	struct eng_model *model = NULL, *answers = NULL;
+	int r = open_beside(e, u->path, e->backend, &model, err);
+
+	if (r == 0 && e->answers.backend)
+		r = open_beside(e, u->path, e->answers.backend, &answers, err);
+	/* What the second one would refuse, the first one refuses, too. */
+	r = r < 0 ? r : eng_runner_set_model(e->runner, model, err);
+	if (r == 0 && answers)
+		r = eng_runner_set_model(e->answers.runner, answers, err);
 	if (r < 0) {
+		eng_model_close(answers);
 		eng_model_close(model);
 		return r;
 	}
 	eng_model_close(e->model);
 	e->model = model;
+	if (answers) {
+		eng_model_close(e->answers.model);
+		e->answers.model = answers;
+	}
 	change_cache(e, u->path);
 	if (u->version) {
 		(void)pthread_mutex_lock(&e->lock);

@@ -353,7 +353,7 @@ struct gpu_flight {
 
 /* ---- Copies beside the steps: copies.c ---- */
 
-enum { MAX_COPIES = 512 }; /* one way */
+enum { MAX_COPIES = 512 /* one way */, N_WAYS = KN_FROM_PEER + 1 };
 
 struct gpu_copy_way {
 	void *stream;
@@ -363,8 +363,9 @@ struct gpu_copy_way {
 };
 
 struct gpu_copies {
-	struct gpu_copy_way ways[2]; /* by enum kn_way */
-	void *here;                  /* an event: how far the operations are */
+	struct gpu_copy_way ways[N_WAYS]; /* by enum kn_way */
+	void *here;                       /* an event: how far the operations are */
+	int peer;                         /* the device that copies KN_FROM_PEER come from */
 	bool is_open;
 };
 

@@ -1,5 +1,5 @@
-/* Copies of K and V beside the steps: a stream each way, so that both directions of the link are in use, and an event
- * behind each copy. A page of a model is a piece per layer at equal distances in the pool: such runs are one copy of
+/* Copies of K and V beside the steps: a stream each way, so that both directions of the link are in use (and one for
+ * what comes from another device), and an event behind each copy. A page of a model is a piece per layer at equal distances in the pool: such runs are one copy of
  * rows each, which the device's copy engines make without a kernel and the host begins by one call.
  *
  * Into the device a copy goes behind an event on the stream of operations, since what lay there may still be read by
@@ -16,7 +16,7 @@ static int open_copies(struct gpu_backend *be)
 
 	if (c->is_open)
 		return 0;
-	for (int w = 0; w < 2 && r == 0; w++) {
+	for (int w = 0; w < N_WAYS && r == 0; w++) {
 		if (!c->ways[w].stream)
 			r = gpu_rt_stream_new(&be->rt, &c->ways[w].stream);
 	}
@@ -30,7 +30,7 @@ void gpu_copies_close(struct gpu_backend *be)
 {
 	struct gpu_copies *c = &be->copies;
 
-	for (int w = 0; w < 2; w++) {
+	for (int w = 0; w < N_WAYS; w++) {
 		struct gpu_copy_way *way = &c->ways[w];
 
 		while (way->n_done < way->n_begun)
@@ -43,16 +43,21 @@ void gpu_copies_close(struct gpu_backend *be)
 	*c = (struct gpu_copies){ 0 };
 }
 
-/* ---- Tickets: from 1 on, the way in the lowest bit ---- */
+/* ---- Tickets: from 1 on, the way in the lowest bits ---- */
 
 static uint64_t ticket_of(uint64_t n, enum kn_way way)
 {
-	return (n + 1) << 1 | (uint64_t)way;
+	return (n + 1) << 2 | (uint64_t)way;
 }
 
 static struct gpu_copy_way *way_of(struct gpu_backend *be, uint64_t ticket)
 {
-	return &be->copies.ways[ticket & 1];
+	return &be->copies.ways[ticket & 3];
+}
+
+static uint64_t number_of(uint64_t ticket)
+{
+	return (ticket >> 2) - 1;
 }
 
 /* Counts what has ended; those of a way end in their order. */
@@ -125,10 +130,14 @@ static int put(struct gpu_backend *be, enum kn_way to, const struct kn_piece *pi
 		size_t device_step, host_step;
 
 		run = run_of(p, n - i, &device_step, &host_step);
-		r = to == KN_TO_HOST ? gpu_rt_copy_rows(&be->rt, stream, true, p->host, host_step, p->device,
-		                                        device_step, p->bytes, run)
-		                     : gpu_rt_copy_rows(&be->rt, stream, false, p->device, device_step, p->host,
-		                                        host_step, p->bytes, run);
+		if (to == KN_FROM_PEER)
+			r = gpu_rt_copy_peer(&be->rt, stream, be->copies.peer, p->device, device_step, p->host,
+			                     host_step, p->bytes, run);
+		else
+			r = to == KN_TO_HOST ? gpu_rt_copy_rows(&be->rt, stream, true, p->host, host_step, p->device,
+			                                        device_step, p->bytes, run)
+			                     : gpu_rt_copy_rows(&be->rt, stream, false, p->device, device_step,
+			                                        p->host, host_step, p->bytes, run);
 	}
 	return r;
 }
@@ -150,7 +159,7 @@ static int copy_begin(struct kn_backend *base, enum kn_way to, const struct kn_p
 		return -EBUSY;
 	if (!*event)
 		r = gpu_rt_event_new(&be->rt, event);
-	if (r == 0 && to == KN_TO_DEVICE) {
+	if (r == 0 && to != KN_TO_HOST) {
 		gpu_flush(be);
 		r = gpu_rt_event_record(&be->rt, be->copies.here);
 		r = r < 0 ? r : gpu_rt_stream_wait(&be->rt, way->stream, be->copies.here);
@@ -177,7 +186,7 @@ static int copy_poll(struct kn_backend *base, uint64_t ticket)
 	struct gpu_copy_way *way = way_of(be, ticket);
 
 	collect(be, way);
-	if ((ticket >> 1) - 1 < way->n_done)
+	if (number_of(ticket) < way->n_done)
 		return 1;
 	return way->error;
 }
@@ -186,7 +195,7 @@ static int copy_wait(struct kn_backend *base, uint64_t ticket)
 {
 	struct gpu_backend *be = gpu_of(base);
 	struct gpu_copy_way *way = way_of(be, ticket);
-	uint64_t n = (ticket >> 1) - 1;
+	uint64_t n = number_of(ticket);
 
 	if (n < way->n_done)
 		return 0;
@@ -201,12 +210,21 @@ static int copy_fence(struct kn_backend *base, uint64_t ticket)
 {
 	struct gpu_backend *be = gpu_of(base);
 	struct gpu_copy_way *way = way_of(be, ticket);
-	uint64_t n = (ticket >> 1) - 1;
+	uint64_t n = number_of(ticket);
 
 	if (n < way->n_done || way->error)
 		return way->error;
 	gpu_flush(be); /* what was asked for before does not wait */
 	return gpu_rt_stream_wait(&be->rt, NULL, way->events[n % MAX_COPIES]);
+}
+
+/* What comes from devices that do not reach each other goes by way of host memory, which the runtime sees to. */
+static int copy_from(struct kn_backend *base, struct kn_backend *other)
+{
+	struct gpu_backend *be = gpu_of(base);
+
+	be->copies.peer = gpu_of(other)->rt.device;
+	return gpu_rt_reach(&be->rt, be->copies.peer) == 0;
 }
 
 void gpu_copies_ops(struct kn_ops *ops)
@@ -217,4 +235,5 @@ void gpu_copies_ops(struct kn_ops *ops)
 	ops->copy_poll = copy_poll;
 	ops->copy_wait = copy_wait;
 	ops->copy_fence = copy_fence;
+	ops->copy_from = copy_from;
 }

@@ -279,9 +279,9 @@ static stream_t stream_of(const struct gpu_rt *rt, void *stream)
 extern "C" int gpu_rt_stream_new(struct gpu_rt *rt, void **ret_stream)
 {
 	stream_t stream;
-	int r = done(RT(StreamCreateWithFlags)(&stream, RT(StreamNonBlocking)));
+	int r = done(use(rt));
 
-	(void)rt;
+	r = r < 0 ? r : done(RT(StreamCreateWithFlags)(&stream, RT(StreamNonBlocking)));
 	if (r == 0)
 		*ret_stream = stream;
 	return r;
@@ -316,10 +316,11 @@ extern "C" int gpu_rt_event_done(struct gpu_rt *rt, void *event)
 	return done(e) == 0 ? 1 : -EIO;
 }
 
+static const size_t most_step = (1u << 31) - 1; /* the drivers' limit of a pitch */
+
 extern "C" int gpu_rt_copy_rows(struct gpu_rt *rt, void *stream, bool to_host, void *dst, size_t dst_step,
                                 const void *src, size_t src_step, size_t bytes, size_t n_rows)
 {
-	const size_t most_step = (1u << 31) - 1; /* the drivers' limit of a pitch */
 	const RT(MemcpyKind) kind = to_host ? RT(MemcpyDeviceToHost) : RT(MemcpyHostToDevice);
 	int r = 0;
 
@@ -329,6 +330,31 @@ extern "C" int gpu_rt_copy_rows(struct gpu_rt *rt, void *stream, bool to_host, v
 	for (size_t i = 0; i < n_rows && r == 0; i++)
 		r = done(RT(MemcpyAsync)((char *)dst + i * dst_step, (const char *)src + i * src_step, bytes, kind,
 		                         stream_of(rt, stream)));
+	return r;
+}
+
+/* Where devices do not reach each other, the runtime goes by way of host memory. */
+extern "C" int gpu_rt_copy_peer(struct gpu_rt *rt, void *stream, int other, void *dst, size_t dst_step, const void *src,
+                                size_t src_step, size_t bytes, size_t n_rows)
+{
+	int r = done(use(rt));
+
+#if !defined(__HIPCC__) && !defined(__HIP__)
+	if (r == 0 && n_rows > 1 && dst_step <= most_step && src_step <= most_step) {
+		cudaMemcpy3DPeerParms p = {};
+
+		p.srcDevice = other;
+		p.srcPtr = make_cudaPitchedPtr(const_cast<void *>(src), src_step, bytes, n_rows);
+		p.dstDevice = rt->device;
+		p.dstPtr = make_cudaPitchedPtr(dst, dst_step, bytes, n_rows);
+		p.extent = make_cudaExtent(bytes, n_rows, 1);
+		return done(cudaMemcpy3DPeerAsync(&p, stream_of(rt, stream)));
+	}
+#endif
+	for (size_t i = 0; i < n_rows && r == 0; i++)
+		r = done(RT(MemcpyPeerAsync)((char *)dst + i * dst_step, rt->device,
+		                             (const char *)src + i * src_step, other, bytes,
+		                             stream_of(rt, stream)));
 	return r;
 }
 

@@ -66,6 +66,9 @@ int gpu_rt_event_done(struct gpu_rt *rt, void *event); /* 1: it is; 0: not yet *
 /* n_rows rows of `bytes`, dst_step and src_step bytes apart, each at least `bytes`. */
 int gpu_rt_copy_rows(struct gpu_rt *rt, void *stream, bool to_host, void *dst, size_t dst_step, const void *src,
                      size_t src_step, size_t bytes, size_t n_rows);
+/* The same from memory of another device. */
+int gpu_rt_copy_peer(struct gpu_rt *rt, void *stream, int other, void *dst, size_t dst_step, const void *src,
+                     size_t src_step, size_t bytes, size_t n_rows);
 
 /* What is put on the stream between begin and end becomes a graph instead of running. */
 int gpu_rt_capture_begin(struct gpu_rt *rt);

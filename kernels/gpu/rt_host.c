@@ -214,6 +214,13 @@ int gpu_rt_copy_rows(struct gpu_rt *rt, void *stream, bool to_host, void *dst, s
 	return 0;
 }
 
+int gpu_rt_copy_peer(struct gpu_rt *rt, void *stream, int other, void *dst, size_t dst_step, const void *src,
+                     size_t src_step, size_t bytes, size_t n_rows)
+{
+	(void)other;
+	return gpu_rt_copy_rows(rt, stream, false, dst, dst_step, src, src_step, bytes, n_rows);
+}
+
 int gpu_rt_capture_begin(struct gpu_rt *rt)
 {
 	(void)rt;

@@ -6,7 +6,7 @@
 #include "kernels.h"
 
 /* Counts up with every change of kernels.h or of this file that a plugin built before would misread. */
-enum { KN_PLUGIN_ABI = 4 };
+enum { KN_PLUGIN_ABI = 5 };
 
 struct kn_plugin {
 	uint32_t abi;

@@ -287,11 +287,11 @@ struct kn_gated {
 /* One piece of what is copied together. */
 struct kn_piece {
 	void *device; /* within an allocation that holds no activations: K and V */
-	void *host;   /* in memory of host_alloc() */
+	void *host;   /* in memory of host_alloc(); KN_FROM_PEER: in such an allocation of the other backend */
 	size_t bytes;
 };
 
-enum kn_way { KN_TO_HOST, KN_TO_DEVICE };
+enum kn_way { KN_TO_HOST, KN_TO_DEVICE, KN_FROM_PEER };
 
 /* ---- The table ----------------------------------------------------------------------------------
  * Shapes: n rows (tokens). `ld_*` are row strides in floats. out never aliases an input unless said. */
@@ -440,6 +440,11 @@ struct kn_ops {
 	int (*copy_poll)(struct kn_backend *be, uint64_t ticket);
 	int (*copy_wait)(struct kn_backend *be, uint64_t ticket);
 	int (*copy_fence)(struct kn_backend *be, uint64_t ticket);
+	/* Before the first copy KN_FROM_PEER: the backend that those come from, of the same kind on another device; it
+	 * stays open, and is not driven by them. They go behind operations as KN_TO_DEVICE does; of the other's
+	 * operations those have been waited for that wrote what is read. 1: from device to device; 0: by way of host
+	 * memory. */
+	int (*copy_from)(struct kn_backend *be, struct kn_backend *other);
 
 	/* x = 0, [n, dim]. NULL: not there, as are the next two; backends of a group have all of them. */
 	void (*clear)(struct kn_backend *be, float *x, size_t ld_x, size_t n, size_t dim);

@@ -123,6 +123,9 @@ struct eng_runner {
 	struct kn_kv *kv;        /* [n_layer]; without memory where the layer has none */
 	char *kv_memory;         /* all of it, where it is not the host's; else each layer has its own */
 	struct kn_piece *pieces; /* [2 * n_layer] of a page that is copied beside the steps */
+	/* Of whose pages some are copied here; NULL: nobody. source_error: and not any more. */
+	const struct eng_runner *source;
+	int source_error;
 	float *states;           /* backend memory: [n_states] recurrent states, layer after layer; NULL: none */
 	uint32_t *state_pos;     /* [n_states] tokens that each has seen */
 	struct kn_rope rope[2];

@@ -143,6 +143,11 @@ int eng_runner_page_copy(struct eng_runner *runner, uint32_t page, void *host, e
 int eng_runner_copy_poll(struct eng_runner *runner, uint64_t ticket);
 int eng_runner_copy_wait(struct eng_runner *runner, uint64_t ticket);
 int eng_runner_copy_fence(struct eng_runner *runner, uint64_t ticket);
+/* Pages that come from another runner of the same model, which another thread may drive: see kn_ops.copy_from. -ENOTSUP
+ * with the reason: its pages are not like these. *ret_direct: from device to device. The other one lives longer. Then
+ * _page_fetch() copies n pages in a row, its pages [from, from + n), into [page, page + n). */
+int eng_runner_fetch_from(struct eng_runner *runner, struct eng_runner *other, bool *ret_direct, struct err *err);
+int eng_runner_page_fetch(struct eng_runner *runner, uint32_t page, uint32_t from, uint32_t n, uint64_t *ret_ticket);
 /* Pages [first, first + n) are free: their memory may be given back until they are used again. */
 void eng_runner_page_discard(struct eng_runner *runner, uint32_t first, uint32_t n);
 /* Adds what makes the bytes of a page what they are, beside the backend: the weights, the shape of a page and the

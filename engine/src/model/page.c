@@ -1,5 +1,7 @@
 /* Pages as bytes: each layer's K, then its V, as they lie in the pool; on a group of devices one device's after the
  * other's. */
+#include <errno.h>
+
 #include "base/sha256.h"
 #include "model/internal.h"
 #include "weights/weights.h"
@@ -135,19 +137,114 @@ int eng_runner_page_copy(struct eng_runner *r, uint32_t page, void *host, enum k
 	return r->ops->copy_begin(r->be, way, r->pieces, n, ret_ticket);
 }
 
+/* All devices of a group have begun the same copies: their tickets are the same. */
 int eng_runner_copy_poll(struct eng_runner *r, uint64_t ticket)
 {
-	return r->ops->copy_poll(r->be, ticket);
+	int rc = 1;
+
+	for (uint32_t i = 0; i < n_shares(r) && rc > 0; i++)
+		rc = share_at(r, i)->ops->copy_poll(share_at(r, i)->be, ticket);
+	return rc;
 }
 
 int eng_runner_copy_wait(struct eng_runner *r, uint64_t ticket)
 {
-	return r->ops->copy_wait(r->be, ticket);
+	int rc = 0;
+
+	for (uint32_t i = 0; i < n_shares(r); i++) {
+		int e = share_at(r, i)->ops->copy_wait(share_at(r, i)->be, ticket);
+
+		rc = rc < 0 ? rc : e;
+	}
+	return rc;
 }
 
 int eng_runner_copy_fence(struct eng_runner *r, uint64_t ticket)
 {
 	return r->ops->copy_fence(r->be, ticket);
+}
+
+/* ---- From another runner ---- */
+
+static bool is_alike(const struct eng_runner *a, const struct eng_runner *b)
+{
+	if (a->model->hp.n_layer != b->model->hp.n_layer || a->model->hp.arch != b->model->hp.arch)
+		return false;
+	for (uint32_t i = 0; i < a->model->hp.n_layer; i++) {
+		const struct kn_kv *x = &a->kv[i], *y = &b->kv[i];
+
+		if (!x->k != !y->k || !x->v != !y->v || x->dtype != y->dtype || x->n_kv_head != y->n_kv_head ||
+		    x->k_dim != y->k_dim || x->v_dim != y->v_dim || x->page_tokens != y->page_tokens)
+			return false;
+	}
+	return true;
+}
+
+int eng_runner_fetch_from(struct eng_runner *r, struct eng_runner *other, bool *ret_direct, struct err *err)
+{
+	bool direct = true;
+
+	if (!r->ops->copy_from || r->ops->copy_from != other->ops->copy_from)
+		return err_set(err, -ENOTSUP, "backend %s does not copy K and V from backend %s", r->ops->name,
+		               other->ops->name);
+	if (n_shares(r) != n_shares(other))
+		return err_set(err, -ENOTSUP, "K and V of %u devices cannot be copied to %u: as many are needed",
+		               n_shares(other), n_shares(r));
+	for (uint32_t i = 0; i < n_shares(r); i++) {
+		struct eng_runner *to = share_at(r, i), *from = share_at(other, i);
+
+		if (!is_alike(to, from))
+			return err_set(err, -ENOTSUP, "the pages of two runners are of different shapes");
+		direct = to->ops->copy_from(to->be, from->be) > 0 && direct;
+		to->source = from;
+	}
+	*ret_direct = direct;
+	return 0;
+}
+
+static int fetch_share(struct eng_runner *r, uint32_t page, uint32_t from, uint32_t n_pages, uint64_t *ret_ticket)
+{
+	size_t n = 0;
+
+	for (uint32_t i = 0; i < r->model->hp.n_layer; i++) {
+		const struct kn_kv *to = &r->kv[i], *src = &r->source->kv[i];
+		size_t k_bytes = part_bytes(to, to->k_dim), v_bytes = part_bytes(to, to->v_dim);
+
+		if (to->k)
+			r->pieces[n++] = (struct kn_piece){ .device = (char *)to->k + page * k_bytes,
+				                            .host = (char *)src->k + from * k_bytes,
+				                            .bytes = n_pages * k_bytes };
+		if (to->v)
+			r->pieces[n++] = (struct kn_piece){ .device = (char *)to->v + page * v_bytes,
+				                            .host = (char *)src->v + from * v_bytes,
+				                            .bytes = n_pages * v_bytes };
+	}
+	return r->ops->copy_begin(r->be, KN_FROM_PEER, r->pieces, n, ret_ticket);
+}
+
+int eng_runner_page_fetch(struct eng_runner *r, uint32_t page, uint32_t from, uint32_t n, uint64_t *ret_ticket)
+{
+	uint64_t ticket = 0;
+	int rc = r->source_error;
+
+	for (uint32_t i = 0; i < n_shares(r) && rc == 0; i++) {
+		struct eng_runner *one = share_at(r, i);
+
+		rc = fetch_share(one, page, from, n, &ticket);
+		if (rc == 0 && i > 0 && ticket != *ret_ticket)
+			rc = -EIO;
+		if (rc == 0) {
+			*ret_ticket = ticket;
+			continue;
+		}
+		if (i == 0)
+			return rc;
+		/* The others have begun: from here on their tickets would differ. */
+		for (uint32_t k = 0; k < i; k++)
+			(void)share_at(r, k)->ops->copy_wait(share_at(r, k)->be, *ret_ticket);
+		r->source_error = rc = -EIO;
+	}
+	return rc;
 }
 
 void eng_runner_page_write(struct eng_runner *r, uint32_t page, const void *src)

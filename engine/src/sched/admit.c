@@ -63,9 +63,9 @@ bool sched_waits_for_prefix(struct eng_sched *s, const struct sreq *r)
 
 /* ---- Admission ---- */
 
-static uint32_t n_running_of(const struct eng_sched *s, uint64_t client)
+static uint32_t n_running_of(struct eng_sched *s, uint64_t client)
 {
-	uint32_t n = 0;
+	uint32_t n = sched_split_running_of(s, client);
 
 	for (uint32_t i = 0; i < s->n_running; i++)
 		n += s->running[i]->req.client == client;
@@ -80,7 +80,8 @@ static struct sreq *choose(struct eng_sched *s)
 	uint32_t best_cost = UINT32_MAX;
 
 	(void)pthread_mutex_lock(&s->lock);
-	for (r = s->n_running < s->config.max_running ? s->queue : NULL; r && best_cost > 0; r = r->next) {
+	for (r = s->n_running + s->split.n_left < s->config.max_running ? s->queue : NULL; r && best_cost > 0;
+	     r = r->next) {
 		uint32_t cost = r->was_preempted ? 0 : 1 + n_running_of(s, r->req.client);
 
 		if (cost >= best_cost || sched_waits_for_prefix(s, r))
@@ -166,7 +167,7 @@ static bool admit_one(struct eng_sched *s)
 	e = take_pages(s, r);
 	if (e == -ENOSPC && sched_tier_yield(s, r))
 		e = take_pages(s, r);
-	if (e == -ENOSPC && s->n_running > 0)
+	if (e == -ENOSPC && (s->n_running > 0 || sched_split_holds(&s->split)))
 		return false;
 	if (e == 0 && !r->was_preempted)
 		e = sreq_start(s, r);
@@ -218,6 +219,9 @@ void sched_set_back(struct eng_sched *s, uint32_t at)
 {
 	struct sreq *r = s->running[at];
 
+	struct eng_sched *to = sched_book(s);
+
+	sched_split_leave(s, r);
 	eng_kv_seq_done(s->pool, &r->kv);
 	r->n_computed = 0;
 	r->was_preempted = true;
@@ -225,14 +229,21 @@ void sched_set_back(struct eng_sched *s, uint32_t at)
 	r->pooled = NULL;
 	sched_disk_forget(r);
 	r->was_prefetched = false;
-	(void)pthread_mutex_lock(&s->lock);
+	(void)pthread_mutex_lock(&to->lock);
+	if (to != s)
+		(void)pthread_mutex_lock(&s->lock);
 	memmove(s->running + at, s->running + at + 1, (s->n_running - at - 1) * sizeof(*s->running));
 	s->n_running--;
-	r->next = s->queue;
-	s->queue = r;
-	s->n_queued++;
 	s->stats.n_preempted++;
-	(void)pthread_mutex_unlock(&s->lock);
+	r->next = to->queue;
+	to->queue = r;
+	to->n_queued++;
+	if (to != s) {
+		to->has_news = true;
+		(void)pthread_cond_signal(&to->wake);
+		(void)pthread_mutex_unlock(&s->lock);
+	}
+	(void)pthread_mutex_unlock(&to->lock);
 }
 
 /* The first decoding sequence that has no room for its newest token; n_running: none. */
@@ -244,7 +255,7 @@ static uint32_t without_room(struct eng_sched *s)
 		struct sreq *r = s->running[i];
 		int e = 0;
 
-		if (!r->is_done && sreq_is_decoding(r) && !sreq_will_end(r))
+		if (!s->split.answers && !r->is_done && sreq_is_decoding(r) && !sreq_will_end(r))
 			e = eng_kv_seq_reserve(s->pool, &r->kv, sreq_len(r));
 		if (e == -ENOSPC)
 			break;
@@ -265,6 +276,7 @@ void sched_make_room(struct eng_sched *s)
 	sched_say(s);
 	sched_retire_done(s);
 	(void)sched_tier_yield(s, NULL);
+	(void)sched_split_yield(s);
 	while (without_room(s) < s->n_running) {
 		/* One alone has the whole pool, which holds a full context. */
 		assert(s->n_running > 1);

@@ -22,6 +22,7 @@ static void retract_all(struct eng_sched *s)
 {
 	sched_say(s);
 	sched_retire_done(s);
+	sched_split_retract(s); /* they came later than those that run */
 	while (s->n_running > 0) {
 		sched_disk_forget(s->running[s->n_running - 1]);
 		sched_set_back(s, s->n_running - 1); /* the first one comes to stand in front */
@@ -32,6 +33,7 @@ static void retract_all(struct eng_sched *s)
 static void finish_task(struct eng_sched *s, struct sched_task *t, int result)
 {
 	if (result == 0) {
+		sched_split_tend(s); /* what is not read any more */
 		eng_kv_pool_flush(s->pool);
 		sched_tier_flush(s);
 		sched_count_pages(s);
@@ -46,9 +48,13 @@ static void finish_task(struct eng_sched *s, struct sched_task *t, int result)
 
 static void run_task(struct eng_sched *s, struct sched_task *t, bool is_paused, bool is_stopping)
 {
+	bool is_coming;
+
+	sched_split_settle(s);
+	is_coming = sched_split_is_busy(s); /* runs, as far as anybody else can see */
 	if (is_stopping)
 		finish_task(s, t, err_set(t->err, -ESHUTDOWN, "the engine is shutting down"));
-	else if (s->n_running == 0) {
+	else if (s->n_running == 0 && !is_coming) {
 		/* What those that wait hold is of what there was before. */
 		sched_tier_stop(s);
 		finish_task(s, t, t->fn(t->arg, t->err));
@@ -56,7 +62,7 @@ static void run_task(struct eng_sched *s, struct sched_task *t, bool is_paused, 
 		finish_task(s, t,
 		            err_set(t->err, -EBUSY,
 		                    "%u requests are held by a pause; pause with abort or retract instead",
-		                    s->n_running));
+		                    s->n_running + is_coming));
 }
 
 void eng_sched_set_cache(struct eng_sched *s, struct eng_pc *cache)
@@ -111,10 +117,10 @@ bool sched_control(struct eng_sched *s, bool *ret_may_admit)
 	return !paused;
 }
 
-void eng_sched_pause(struct eng_sched *s, enum eng_sched_pause how)
+/* Locked. */
+static void pause_one(struct eng_sched *s, enum eng_sched_pause how, bool is_paused)
 {
-	(void)pthread_mutex_lock(&s->lock);
-	s->is_paused = !s->is_draining;
+	s->is_paused = is_paused;
 	for (struct sreq *r = how == ENG_SCHED_ABORT ? s->queue : NULL; r; r = r->next)
 		atomic_store(&r->cancelled, true);
 	for (uint32_t i = 0; how == ENG_SCHED_ABORT && i < s->n_running; i++)
@@ -123,11 +129,29 @@ void eng_sched_pause(struct eng_sched *s, enum eng_sched_pause how)
 	s->wants_retract = s->wants_retract || how == ENG_SCHED_RETRACT;
 	s->has_news = true;
 	(void)pthread_cond_signal(&s->wake);
+}
+
+void eng_sched_pause(struct eng_sched *s, enum eng_sched_pause how)
+{
+	struct eng_sched *o = s->split.answers;
+
+	(void)pthread_mutex_lock(&s->lock);
+	if (o) {
+		(void)pthread_mutex_lock(&o->lock);
+		pause_one(o, how, !s->is_draining);
+	}
+	pause_one(s, how, !s->is_draining);
+	if (o)
+		(void)pthread_mutex_unlock(&o->lock);
 	(void)pthread_mutex_unlock(&s->lock);
+	if (o && how == ENG_SCHED_ABORT)
+		sched_split_cancel(s, 0); /* nobody is handed over any more, but some were */
 }
 
 void eng_sched_continue(struct eng_sched *s)
 {
+	if (s->split.answers)
+		eng_sched_continue(s->split.answers);
 	(void)pthread_mutex_lock(&s->lock);
 	s->is_paused = false;
 	s->has_news = true;
@@ -135,9 +159,26 @@ void eng_sched_continue(struct eng_sched *s)
 	(void)pthread_mutex_unlock(&s->lock);
 }
 
+/* A task that is to run when nobody runs in front; it waits for the other side, too. */
+struct outer_task {
+	struct eng_sched *answers;
+	int (*fn)(void *arg, struct err *err);
+	void *arg;
+};
+
+static int run_on_answers(void *arg, struct err *err)
+{
+	const struct outer_task *t = arg;
+
+	return eng_sched_run_alone(t->answers, t->fn, t->arg, err);
+}
+
 int eng_sched_run_alone(struct eng_sched *s, int (*fn)(void *arg, struct err *err), void *arg, struct err *err)
 {
-	struct sched_task task = { .fn = fn, .arg = arg, .err = err };
+	struct outer_task outer = { s->split.answers, fn, arg };
+	struct sched_task task = { .fn = outer.answers ? run_on_answers : fn,
+		                   .arg = outer.answers ? &outer : arg,
+		                   .err = err };
 	int r = 0;
 
 	(void)pthread_mutex_lock(&s->lock);

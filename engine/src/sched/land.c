@@ -186,14 +186,16 @@ static void unmark(const struct sched_step *step)
 
 static void set_flight(struct eng_sched *s, struct sched_step *step)
 {
-	(void)pthread_mutex_lock(&s->lock);
+	bool was_up = s->flight != NULL, is_up = step != NULL; /* this thread alone changes it */
+
 	/* Who waits for the end of all requests waits for this, too. */
-	if (!s->flight && step)
-		s->n_live++;
-	else if (s->flight && !step && --s->n_live == 0)
-		(void)pthread_cond_broadcast(&s->idle);
+	if (!was_up && is_up)
+		sched_count_live(s, true);
+	(void)pthread_mutex_lock(&s->lock);
 	s->flight = step;
 	(void)pthread_mutex_unlock(&s->lock);
+	if (was_up && !is_up)
+		sched_count_live(s, false);
 }
 
 void sched_land(struct eng_sched *s, struct sched_step *step, bool has_follower)

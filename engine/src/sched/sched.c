@@ -58,12 +58,14 @@ void sched_count_pages(struct eng_sched *s)
 
 void sched_count_live(struct eng_sched *s, bool is_live)
 {
-	(void)pthread_mutex_lock(&s->lock);
+	struct eng_sched *book = sched_book(s);
+
+	(void)pthread_mutex_lock(&book->lock);
 	if (is_live)
-		s->n_live++;
-	else if (--s->n_live == 0)
-		(void)pthread_cond_broadcast(&s->idle);
-	(void)pthread_mutex_unlock(&s->lock);
+		book->n_live++;
+	else if (--book->n_live == 0)
+		(void)pthread_cond_broadcast(&book->idle);
+	(void)pthread_mutex_unlock(&book->lock);
 }
 
 void sched_say_one(struct eng_sched *s, struct sreq *r)
@@ -85,21 +87,20 @@ void sched_say(struct eng_sched *s)
 
 void sched_retire(struct eng_sched *s, struct sreq *r)
 {
+	struct eng_sched *book = sched_book(s);
+
 	sched_say_one(s, r);
 	sched_forget_flying(s, r);
+	sched_split_leave(s, r);
 	eng_kv_seq_done(s->pool, &r->kv);
 	sched_count_pages(s);
-	(void)pthread_mutex_lock(&s->lock);
-	count_end(s, r);
-	(void)pthread_mutex_unlock(&s->lock);
+	(void)pthread_mutex_lock(&book->lock);
+	count_end(book, r);
+	(void)pthread_mutex_unlock(&book->lock);
 
 	sreq_emit_done(r);
 	sreq_free(r);
-
-	(void)pthread_mutex_lock(&s->lock);
-	if (--s->n_live == 0)
-		(void)pthread_cond_broadcast(&s->idle);
-	(void)pthread_mutex_unlock(&s->lock);
+	sched_count_live(s, false);
 }
 
 void sched_retire_done(struct eng_sched *s)
@@ -231,7 +232,7 @@ static bool is_idle(struct eng_sched *s)
 
 	(void)pthread_mutex_lock(&s->lock);
 	idle = !s->is_stopping && !s->wants_flush && !sched_is_controlled(s) && !s->flight &&
-	       (s->is_paused || (!s->queue && s->n_running == 0));
+	       (s->is_paused || (!s->queue && s->n_running == 0 && !sched_split_is_busy(s)));
 	(void)pthread_mutex_unlock(&s->lock);
 	return idle;
 }
@@ -246,10 +247,13 @@ static bool wait_for_work(struct eng_sched *s)
 		sched_tier_take(s);
 		(void)sched_disk_give(s, true);
 		sched_tier_settle(s);
+		sched_split_settle(s);
 		rest(s);
 	}
 	(void)pthread_mutex_lock(&s->lock);
 	more = s->queue || s->n_running > 0 || s->flight || !s->is_stopping;
+	/* Until the last one has ended on the other side, it may come back. */
+	more = more || (s->split.answers && s->n_live > 0) || sched_split_is_busy(s);
 	(void)pthread_mutex_unlock(&s->lock);
 	return more;
 }
@@ -265,6 +269,7 @@ static void flush_if_asked(struct eng_sched *s)
 		return;
 	sched_come_down(s);
 	sched_tier_stop(s);
+	sched_split_settle(s);
 	eng_kv_pool_flush(s->pool);
 	sched_tier_flush(s);
 	give_memory_back(s);
@@ -282,6 +287,7 @@ static void *run(void *arg)
 
 	while (wait_for_work(s)) {
 		flush_if_asked(s);
+		sched_split_tend(s);
 		sweep_cancelled(s);
 		if (!sched_control(s, &may_admit)) {
 			sched_say(s);
@@ -296,6 +302,8 @@ static void *run(void *arg)
 			sched_tier_prefetch(s);
 		sched_tier_take(s);
 		sched_disk_take(s);
+		sched_split_go_on(s);
+		sched_split_wait(s);
 		if (s->n_running > 0) {
 			sched_make_room(s);
 			if (s->n_running > 0 && !sched_step(s))
@@ -328,6 +336,13 @@ static int alloc_all(struct eng_sched *s, const struct eng_sched_config *config)
 	}
 	s->next = &s->steps[0];
 	s->picks = calloc(s->exec.max_outputs, sizeof(*s->picks));
+	if (s->split.front) {
+		s->split.link = s->split.front->split.link;
+		s->split.open = calloc(s->split.link->n, sizeof(struct passage *));
+		s->split.copies = calloc(SPLIT_COPIES, sizeof(*s->split.copies));
+		if (!s->split.open || !s->split.copies)
+			return -ENOMEM;
+	}
 	s->masked = calloc(s->exec.n_vocab, sizeof(*s->masked));
 	r = sched_masks_init(&s->masks, n);
 	s->eos_ids = calloc(config->n_eos_ids ? config->n_eos_ids : 1, sizeof(*s->eos_ids));
@@ -383,6 +398,7 @@ int eng_sched_new(const struct eng_exec *exec, const struct eng_sched_config *co
 	}
 	s->exec = *exec;
 	s->config = *config;
+	s->split.front = config->front;
 	/* A state cannot be taken back: a sequence that ended may not have been a token further. */
 	s->exec.runs_ahead = exec->runs_ahead && !config->no_ahead && exec->kv.n_states == 0;
 	s->config.no_prefix_cache |= config->whole_prompts;
@@ -402,6 +418,8 @@ int eng_sched_new(const struct eng_exec *exec, const struct eng_sched_config *co
 	r = alloc_all(s, config);
 	if (r == 0) {
 		r = sched_tier_open(s, err);
+		if (r == 0 && config->answers)
+			r = sched_split_open(s, config, err);
 		if (r < 0) {
 			eng_sched_free(s);
 			return r;
@@ -414,7 +432,7 @@ int eng_sched_new(const struct eng_exec *exec, const struct eng_sched_config *co
 		return err_set(err, r, "scheduler: %s", strerror(-r));
 	}
 	s->has_thread = true;
-	(void)pthread_setname_np(s->thread, "eng-sched");
+	(void)pthread_setname_np(s->thread, config->front ? "eng-answers" : "eng-sched");
 	*ret_sched = s;
 	return 0;
 }
@@ -424,6 +442,8 @@ int eng_sched_drain(struct eng_sched *s, uint32_t timeout_ms)
 	struct timespec until = in_ms(timeout_ms);
 	int r = 0;
 
+	if (s->split.answers)
+		eng_sched_continue(s->split.answers);
 	(void)pthread_mutex_lock(&s->lock);
 	s->is_draining = true;
 	s->is_paused = false; /* what was held goes on to its end */
@@ -444,8 +464,13 @@ void eng_sched_free(struct eng_sched *s)
 	s->is_draining = s->is_stopping = true;
 	(void)pthread_cond_broadcast(&s->wake);
 	(void)pthread_mutex_unlock(&s->lock);
+	if (s->split.answers) {
+		eng_sched_continue(s->split.answers);
+		sched_split_cancel(s, 0);
+	}
 	if (s->has_thread)
 		(void)pthread_join(s->thread, NULL);
+	sched_split_close(s);
 	eng_pc_close(s->config.cache); /* it calls sched_cache_is_ready() until then */
 	sched_tier_close(s);           /* likewise; the disk has read from its memory */
 	sched_masks_done(&s->masks);
@@ -455,6 +480,8 @@ void eng_sched_free(struct eng_sched *s)
 		free(s->steps[i].seqs);
 		free(s->steps[i].parts);
 	}
+	free(s->split.open);
+	free(s->split.copies);
 	free(s->picks);
 	free(s->masked);
 	free(s->eos_ids);
@@ -519,6 +546,10 @@ int eng_sched_submit(struct eng_sched *s, const struct eng_request *req, uint64_
 
 void eng_sched_cancel(struct eng_sched *s, uint64_t id)
 {
+	if (s->split.answers) {
+		sched_split_cancel(s, id);
+		return;
+	}
 	(void)pthread_mutex_lock(&s->lock);
 	for (struct sreq *r = s->queue; r; r = r->next) {
 		if (r->id == id)
@@ -544,7 +575,8 @@ uint32_t eng_sched_retry_s(struct eng_sched *s)
 	return seconds < 1 ? 1 : seconds > MAX_RETRY_S ? MAX_RETRY_S : (uint32_t)(seconds + 0.5);
 }
 
-int eng_sched_flush(struct eng_sched *s)
+/* -EBUSY: somebody runs or waits. */
+static int flush_one(struct eng_sched *s)
 {
 	int r = 0;
 
@@ -562,17 +594,26 @@ int eng_sched_flush(struct eng_sched *s)
 	return r;
 }
 
-int eng_sched_check(struct eng_sched *s, struct err *err)
+int eng_sched_flush(struct eng_sched *s)
+{
+	struct eng_stats st;
+	int r = 0;
+
+	if (s->split.answers) {
+		eng_sched_stats(s, &st);
+		if (st.n_running + st.n_queued > 0)
+			return -EBUSY;
+		r = flush_one(s->split.answers); /* first: then it reads nothing in front any more */
+	}
+	return r < 0 ? r : flush_one(s);
+}
+
+/* Locked, and nobody is in it. */
+static int check_one(struct eng_sched *s, struct err *err)
 {
 	struct eng_kv_counts c;
-	int r;
+	int r = eng_kv_pool_check(s->pool, err);
 
-	(void)pthread_mutex_lock(&s->lock);
-	/* With nobody in it, the thread sleeps and leaves the pool alone. */
-	if (s->n_live > 0)
-		r = err_set(err, -EBUSY, "%u requests run or wait", s->n_live);
-	else
-		r = eng_kv_pool_check(s->pool, err);
 	if (r == 0 && s->tier.host)
 		r = eng_kv_host_check(s->tier.host, err);
 	eng_kv_pool_counts(s->pool, &c);
@@ -581,8 +622,58 @@ int eng_sched_check(struct eng_sched *s, struct err *err)
 		            c.n_used, c.n_pages);
 	if (r == 0 && c.n_running_states != 0)
 		r = err_set(err, -EIO, "recurrent states: %u of %u still running", c.n_running_states, c.n_states);
+	return r;
+}
+
+int eng_sched_check(struct eng_sched *s, struct err *err)
+{
+	int r;
+
+	(void)pthread_mutex_lock(&s->lock);
+	/* With nobody in it, the thread sleeps and leaves the pool alone. */
+	if (s->n_live > 0)
+		r = err_set(err, -EBUSY, "%u requests run or wait", s->n_live);
+	else
+		r = check_one(s, err);
+	if (r == 0 && s->split.answers) {
+		(void)pthread_mutex_lock(&s->split.answers->lock);
+		r = check_one(s->split.answers, err);
+		(void)pthread_mutex_unlock(&s->split.answers->lock);
+	}
 	(void)pthread_mutex_unlock(&s->lock);
 	return r;
+}
+
+/* What the other side counted of the steps that it computed. */
+static void add_stats(struct eng_stats *sum, struct eng_sched *s)
+{
+	const struct eng_stats *st = &s->stats;
+
+	(void)pthread_mutex_lock(&s->lock);
+	sum->prompt_tokens += st->prompt_tokens;
+	sum->output_tokens += st->output_tokens;
+	sum->prefill_ns += st->prefill_ns;
+	sum->decode_ns += st->decode_ns;
+	sum->n_steps += st->n_steps;
+	sum->n_steps_ahead += st->n_steps_ahead;
+	sum->active_ns += st->active_ns;
+	sum->device_busy_ns += st->device_busy_ns;
+	sum->mask_wait_ns += st->mask_wait_ns;
+	(void)pthread_mutex_lock(&s->masks.lock);
+	sum->mask_ns += s->masks.work_ns;
+	(void)pthread_mutex_unlock(&s->masks.lock);
+	sum->n_preempted += st->n_preempted;
+	sum->kv_evictions += st->kv_evictions;
+	sum->drafted_tokens += st->drafted_tokens;
+	sum->draft_hits += st->draft_hits;
+	sum->kv_pages_used += st->kv_pages_used;
+	sum->kv_pages_cached += st->kv_pages_cached;
+	sum->kv_pages_total += st->kv_pages_total;
+	sum->n_handed += st->n_handed;
+	sum->handed_ns += st->handed_ns;
+	sum->handed_bytes += st->handed_bytes;
+	sum->n_running += s->n_running + sched_split_waiting(s);
+	(void)pthread_mutex_unlock(&s->lock);
 }
 
 void eng_sched_stats(struct eng_sched *s, struct eng_stats *ret_stats)
@@ -612,5 +703,7 @@ void eng_sched_stats(struct eng_sched *s, struct eng_stats *ret_stats)
 	ret_stats->disk_pages_written = before->pages_written + disk.pages_written;
 	ret_stats->disk_pages_damaged = before->n_damaged + disk.n_damaged;
 	ret_stats->disk_write_errors = before->n_write_errors + disk.n_write_errors;
+	if (s->split.answers) /* at once: requests go from one to the other */
+		add_stats(ret_stats, s->split.answers);
 	(void)pthread_mutex_unlock(&s->lock);
 }

@@ -50,6 +50,10 @@ struct eng_exec {
 	void (*state_copy)(void *ctx, uint32_t dst, uint32_t src);
 	/* Pages [first, first + n) are free and their memory may be given back until they are used; or NULL. */
 	void (*page_discard)(void *ctx, uint32_t first, uint32_t n);
+	/* Of who answers where another computes prompts (eng_sched_config.answers): copies n pages in a row, from the
+	 * other's page `from` on, into those from `page` on; a ticket as of page_copy(). The other's are complete, and
+	 * stay as they are until it has ended. NULL: it cannot. */
+	int (*page_fetch)(void *ctx, uint32_t page, uint32_t from, uint32_t n, uint64_t *ret_ticket);
 };
 
 struct eng_sched_config {
@@ -69,6 +73,11 @@ struct eng_sched_config {
 	uint64_t host_bytes;
 	bool write_through;
 	bool always_load; /* pages come back from there although computing may be faster; for tests */
+	/* Who answers: a second backend with the same model. The first one computes prompts and first tokens. Then
+	 * events come from two threads, those of one request in their order. Not of models with recurrent layers. NULL:
+	 * the first one does all of it. */
+	const struct eng_exec *answers;
+	struct eng_sched *front; /* set by the scheduler for the one that answers */
 	/* Told, on the scheduler's thread, what a person should know; NULL: nobody. */
 	void (*on_note)(void *arg, const char *text);
 	void *note_arg;

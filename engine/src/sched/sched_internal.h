@@ -1,5 +1,6 @@
 /* Shared by the scheduler's files: sched.c (queue, thread, life), admit.c (who runs and who is set back),
- * request.c (one request's copies and events), step.c (forming a step), land.c (handing its results out). */
+ * request.c (one request's copies and events), step.c (forming a step), land.c (handing its results out), split.c and
+ * split_in.c (prompts on one backend, answers on another). */
 #ifndef ENG_SCHED_INTERNAL_H
 #define ENG_SCHED_INTERNAL_H
 
@@ -12,6 +13,7 @@
 #include "sched/masks.h"
 #include "sched/pace.h"
 #include "sched/sched.h"
+#include "sched/split.h"
 #include "sched/textout.h"
 #include "sched/tier.h"
 
@@ -58,6 +60,7 @@ struct sreq {
 	bool load_is_pure;       /* nothing of it came from disk */
 	bool was_prefetched;     /* or it was seen that there is nothing to load */
 	uint32_t n_host, n_disk; /* tokens that came while it waited */
+	struct passage *passage; /* to who answers, while it is computed in front; NULL: none */
 	struct eng_sampler *sampler;
 	struct eng_draft *draft;                     /* NULL: no speculation */
 	struct eng_matcher *matcher;                 /* NULL: free text */
@@ -137,7 +140,14 @@ struct eng_sched {
 	uint64_t n_load_tags;
 	double disk_patience; /* the factor by which reading counts as slow; 1 at first */
 	struct sched_tier tier;
+	struct sched_split split;
 };
+
+/* Whose counters a request's are: those of who took it. */
+static inline struct eng_sched *sched_book(struct eng_sched *s)
+{
+	return s->split.front ? s->split.front : s;
+}
 
 /* Tokens computed, and tokens, as they are when what is in the air has landed. */
 static inline uint32_t sreq_at(const struct sreq *r)

@@ -38,10 +38,10 @@ static void add_part(struct eng_sched *s, size_t *n, struct sreq *r, uint32_t en
 	(*n)++;
 }
 
-static bool takes_part(const struct sreq *r, enum eng_request_kind kind, bool decoding)
+static bool takes_part(const struct eng_sched *s, const struct sreq *r, enum eng_request_kind kind, bool decoding)
 {
 	return r->req.kind == kind && !r->is_done && !r->load_tag && !sreq_will_end(r) &&
-	       sreq_is_decoding(r) == decoding;
+	       sreq_is_decoding(r) == decoding && !(decoding && s->split.answers);
 }
 
 /* ---- Decoding ---- */
@@ -100,7 +100,7 @@ static size_t add_decodes(struct eng_sched *s, enum eng_request_kind kind, struc
 	for (uint32_t k = 0; k < s->n_running && b->tokens > 0 && b->rows > 0; k++) {
 		struct sreq *r = s->running[(k + s->first_decode) % s->n_running];
 
-		if (!takes_part(r, kind, true))
+		if (!takes_part(s, r, kind, true))
 			continue;
 		add_part(s, &n, r, sreq_len(r), 1, false);
 		b->tokens--;
@@ -124,13 +124,13 @@ static void share_out(struct eng_sched *s, enum eng_request_kind kind, uint32_t 
 		for (uint32_t k = 0; k < s->n_running; k++) {
 			struct sreq *r = s->running[k];
 
-			r->take = takes_part(r, kind, false) && r->n_tokens <= tokens ? r->n_tokens : 0;
+			r->take = takes_part(s, r, kind, false) && r->n_tokens <= tokens ? r->n_tokens : 0;
 			tokens -= r->take;
 		}
 		return;
 	}
 	for (uint32_t k = 0; k < s->n_running; k++)
-		n_prompts += takes_part(s->running[k], kind, false);
+		n_prompts += takes_part(s, s->running[k], kind, false);
 	if (n_prompts > 1) {
 		first = tokens / 2;
 		each = (tokens - first) / (n_prompts - 1);
@@ -139,7 +139,7 @@ static void share_out(struct eng_sched *s, enum eng_request_kind kind, uint32_t 
 		struct sreq *r = s->running[k];
 
 		r->take = 0;
-		if (!takes_part(r, kind, false))
+		if (!takes_part(s, r, kind, false))
 			continue;
 		r->take = min_u32(seen++ == 0 ? first : each, r->n_tokens - sreq_at(r));
 		tokens -= r->take;
@@ -149,7 +149,7 @@ static void share_out(struct eng_sched *s, enum eng_request_kind kind, uint32_t 
 		struct sreq *r = s->running[k];
 		uint32_t more;
 
-		if (!takes_part(r, kind, false))
+		if (!takes_part(s, r, kind, false))
 			continue;
 		more = min_u32(tokens, r->n_tokens - sreq_at(r) - r->take);
 		r->take += more;
@@ -298,7 +298,7 @@ bool sched_step(struct eng_sched *s)
 	struct sched_step *step = s->next, *before;
 	bool was_up = s->flight != NULL;
 
-	if (was_up && wants_tokens(s))
+	if (was_up && !s->split.answers && wants_tokens(s))
 		sched_come_down(s);
 	if (!form(s)) {
 		sched_come_down(s);

@@ -55,7 +55,7 @@ struct fake_flight {
 
 /* A page on its way beside the steps. */
 struct fake_copy {
-	uint32_t page;
+	uint32_t page, from, n; /* from, n: another fake's pages */
 	char *host;
 	uint64_t after; /* steps that were begun before it */
 	uint64_t begin_ns;
@@ -89,7 +89,8 @@ struct fake_exec {
 	pthread_mutex_t lock; /* n_begun, n_computed, is_stopping, and the cells where there is a thread */
 	pthread_cond_t cond;
 
-	struct fake_way ways[2]; /* by enum kn_way; the scheduler's thread alone */
+	struct fake_way ways[KN_FROM_PEER + 1]; /* by enum kn_way; the scheduler's thread alone */
+	struct fake_exec *peer;                 /* whose pages page_fetch() copies */
 	unsigned coin;
 	atomic_uint copy_us;    /* no page comes back faster */
 	atomic_uint fail_every; /* so many copies; 0: none fails */
@@ -304,6 +305,20 @@ static inline void fake_do_copy(struct fake_exec *f, enum kn_way to)
 	struct fake_copy *c = &way->copies[way->n_done++ % FAKE_MAX_COPIES];
 	char *cells = (char *)(f->cells + (size_t)c->page * FAKE_PAGE);
 
+	if (to == KN_FROM_PEER) {
+		size_t bytes = c->n * FAKE_PAGE * sizeof(*f->cells);
+		int32_t *between = malloc(bytes);
+
+		(void)pthread_mutex_lock(&f->peer->lock);
+		memcpy(between, f->peer->cells + (size_t)c->from * FAKE_PAGE, bytes);
+		(void)pthread_mutex_unlock(&f->peer->lock);
+		(void)pthread_mutex_lock(&f->lock);
+		if (!c->fails)
+			memcpy(cells, between, bytes);
+		(void)pthread_mutex_unlock(&f->lock);
+		free(between);
+		return;
+	}
 	(void)pthread_mutex_lock(&f->lock);
 	if (!c->fails)
 		memcpy(to == KN_TO_HOST ? c->host : cells, to == KN_TO_HOST ? cells : c->host,
@@ -335,9 +350,8 @@ static inline bool fake_may_come(struct fake_exec *f, const struct fake_copy *c)
 	return computed && fake_now_ns() - c->begin_ns >= atomic_load(&f->copy_us) * (uint64_t)1000;
 }
 
-static inline int fake_page_copy(void *ctx, uint32_t page, void *host, enum kn_way to, uint64_t *ret_ticket)
+static inline int fake_begin_copy(struct fake_exec *f, struct fake_copy copy, enum kn_way to, uint64_t *ret_ticket)
 {
-	struct fake_exec *f = ctx;
 	struct fake_way *way = &f->ways[to];
 	unsigned every = atomic_load(&f->fail_every);
 
@@ -346,33 +360,42 @@ static inline int fake_page_copy(void *ctx, uint32_t page, void *host, enum kn_w
 	f->coin = f->coin * 1664525u + 1013904223u;
 	if (every && f->coin >> 8 & 1 && (f->coin >> 9) % every == 0)
 		return -EIO;
-	way->copies[way->n_begun % FAKE_MAX_COPIES] =
-	        (struct fake_copy){ .page = page,
-		                    .host = host,
-		                    .after = f->n_begun,
-		                    .begin_ns = fake_now_ns(),
-		                    .fails = every && (f->coin >> 9) % every == 0 };
+	copy.after = f->n_begun;
+	copy.begin_ns = fake_now_ns();
+	copy.fails = every && (f->coin >> 9) % every == 0;
+	way->copies[way->n_begun % FAKE_MAX_COPIES] = copy;
 	atomic_fetch_add(to == KN_TO_HOST ? &f->n_out : &f->n_in, 1);
-	*ret_ticket = way->n_begun++ << 1 | (uint64_t)to;
+	*ret_ticket = way->n_begun++ << 2 | (uint64_t)to;
 	return 0;
+}
+
+static inline int fake_page_copy(void *ctx, uint32_t page, void *host, enum kn_way to, uint64_t *ret_ticket)
+{
+	return fake_begin_copy(ctx, (struct fake_copy){ .page = page, .host = host }, to, ret_ticket);
+}
+
+static inline int fake_page_fetch(void *ctx, uint32_t page, uint32_t from, uint32_t n, uint64_t *ret_ticket)
+{
+	return fake_begin_copy(ctx, (struct fake_copy){ .page = page, .from = from, .n = n }, KN_FROM_PEER, ret_ticket);
 }
 
 static inline int fake_copy_poll(void *ctx, uint64_t ticket)
 {
 	struct fake_exec *f = ctx;
-	struct fake_way *way = &f->ways[ticket & 1];
-	uint64_t n = ticket >> 1;
+	enum kn_way to = (enum kn_way)(ticket & 3);
+	struct fake_way *way = &f->ways[to];
+	uint64_t n = ticket >> 2;
 
 	f->coin = f->coin * 1664525u + 1013904223u;
 	if (n >= way->n_done && (f->coin >> 16 & 3) == 0)
 		return 0;
 	while (n >= way->n_done) {
-		if ((ticket & 1) == KN_TO_DEVICE) {
+		if (to != KN_TO_HOST) {
 			if (!fake_may_come(f, &way->copies[way->n_done % FAKE_MAX_COPIES]))
 				return 0;
 			fake_do_fenced(f);
 		}
-		fake_do_copy(f, (enum kn_way)(ticket & 1));
+		fake_do_copy(f, to);
 	}
 	return way->copies[n % FAKE_MAX_COPIES].fails ? -EIO : 1;
 }
@@ -389,10 +412,10 @@ static inline int fake_copy_wait(void *ctx, uint64_t ticket)
 static inline int fake_copy_fence(void *ctx, uint64_t ticket)
 {
 	struct fake_exec *f = ctx;
-	struct fake_way *way = &f->ways[ticket & 1];
+	struct fake_way *way = &f->ways[ticket & 3];
 
-	if (ticket >> 1 >= way->n_done)
-		way->copies[(ticket >> 1) % FAKE_MAX_COPIES].is_fenced = true;
+	if (ticket >> 2 >= way->n_done)
+		way->copies[(ticket >> 2) % FAKE_MAX_COPIES].is_fenced = true;
 	return 0;
 }
 
@@ -641,6 +664,15 @@ static inline void fake_init(struct fake_exec *f, uint32_t n_vocab, uint32_t n_c
 	f->has_thread = pthread_create(&f->thread, NULL, fake_run, f) == 0;
 	if (!f->has_thread)
 		abort();
+}
+
+/* It answers what the other one has computed the prompts of; before their scheduler is made. */
+static inline void fake_answer_for(struct fake_exec *f, struct fake_exec *prompts)
+{
+	f->peer = prompts;
+	f->exec.page_fetch = fake_page_fetch;
+	f->exec.copy_poll = fake_copy_poll;
+	f->exec.copy_wait = fake_copy_wait;
 }
 
 static inline void fake_state_copy(void *ctx, uint32_t dst, uint32_t src)

@@ -102,7 +102,7 @@ static inline void client_wait(struct client *c)
 /* ---- The world ---- */
 
 struct world {
-	struct fake_exec f;
+	struct fake_exec f, g; /* g: where worlds are split, who answers */
 	struct eng_tokenizer *tok;
 	struct eng_sched *s;
 };
@@ -110,6 +110,16 @@ struct world {
 static const int32_t eos[] = { 500, 501 };
 
 static size_t world_host_limit = SIZE_MAX / 2; /* memory that fakes made from now on give to a tier */
+static uint32_t world_answer_pages; /* worlds made from now on have a second fake, with so many pages, that answers */
+
+/* n_vocab: the first one's. */
+static inline void world_add_answers(struct world *w, struct eng_sched_config *config)
+{
+	fake_init(&w->g, w->f.exec.n_vocab, CTX, world_answer_pages);
+	w->g.exec.tells_prompts = w->f.exec.tells_prompts;
+	fake_answer_for(&w->g, &w->f);
+	config->answers = &w->g.exec;
+}
 
 /* n_states 0: a model with attention only. */
 static inline void world_init_states(struct world *w, struct eng_sched_config config, uint32_t n_pages,
@@ -133,6 +143,8 @@ static inline void world_init_states(struct world *w, struct eng_sched_config co
 	config.tokenizer = w->tok;
 	w->f.exec.tells_prompts = config.deterministic;
 	atomic_store(&w->f.host_limit, world_host_limit);
+	if (world_answer_pages)
+		world_add_answers(w, &config);
 	assert_int_equal(eng_sched_new(&w->f.exec, &config, &w->s, &err), 0);
 }
 
@@ -161,6 +173,8 @@ static inline void world_done(struct world *w)
 	assert_int_equal(st.n_requests, st.n_done);
 	eng_sched_free(w->s);
 	eng_tokenizer_free(w->tok);
+	if (w->g.cells)
+		fake_done(&w->g);
 	fake_done(&w->f);
 }
 

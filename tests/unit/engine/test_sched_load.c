@@ -151,6 +151,8 @@ static void random_load(unsigned seed, bool deterministic, uint32_t n_states)
 	world_init_states(&w, config, POOL, n_states, 3, seed % 2);
 	atomic_store(&w.f.delay_us, 100);
 	atomic_store(&w.f.fail_every, n_host_slots ? 50 : 0);
+	atomic_store(&w.g.delay_us, 100);
+	atomic_store(&w.g.fail_every, 60);
 	for (unsigned i = 0; i < N_THREADS; i++) {
 		workers[i] = (struct worker){ .seed = seed * 100 + i };
 		assert_int_equal(pthread_create(&workers[i].thread, NULL, work, &workers[i]), 0);
@@ -175,7 +177,13 @@ static void random_load(unsigned seed, bool deterministic, uint32_t n_states)
 		assert_int_equal(st.host_pages_damaged, 0);
 		assert_true(st.host_tokens > 0 && st.host_pages_given_up > 0 && st.host_bytes_in > 0);
 	}
-	world_done(&w); /* checks the pool, and the host's */
+	if (world_answer_pages) {
+		print_message("%llu handed over, %llu bytes\n", (unsigned long long)st.n_handed,
+		              (unsigned long long)st.handed_bytes);
+		assert_int_equal(st.kv_pages_total, POOL + world_answer_pages);
+		assert_true(st.n_handed > n_whole / 2 && st.handed_bytes > 0);
+	}
+	world_done(&w); /* checks the pools, and the host's */
 }
 
 /* Pages go to a host with fewer slots than the pool has pages, and to the disk and back, some copies failing. */
@@ -225,12 +233,32 @@ static void nothing_is_lost_under_random_load(void **state)
 	assert_int_equal(system(cmd), 0);
 }
 
+/* Two backends: pools of different sizes, and some copies between them fail; with a tier behind the first one, too. */
+static void nothing_is_lost_between_prompts_and_answers(void **state)
+{
+	static const uint32_t pages[] = { 40, 22, 70 };
+	char cmd[128];
+
+	(void)state;
+	(void)snprintf(cache_dir, sizeof(cache_dir), "/tmp/ocai-sched-load-XXXXXX");
+	assert_non_null(mkdtemp(cache_dir));
+	for (unsigned seed = 0; seed < 3; seed++) {
+		world_answer_pages = pages[seed];
+		n_host_slots = seed == 2 ? 30 : 0;
+		random_load(seed + 20, seed == 1, 0);
+	}
+	world_answer_pages = n_host_slots = 0;
+	(void)snprintf(cmd, sizeof(cmd), "rm -rf '%s'", cache_dir);
+	assert_int_equal(system(cmd), 0);
+}
+
 int main(int argc, char **argv)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(nothing_is_lost_under_random_load),
 		cmocka_unit_test(answers_stay_answers_under_random_load),
 		cmocka_unit_test(nothing_is_lost_between_the_tiers),
+		cmocka_unit_test(nothing_is_lost_between_prompts_and_answers),
 	};
 	int failed;
 
