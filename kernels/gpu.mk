@@ -218,7 +218,7 @@ $(TEST_PLUGIN): tests/unit/kernels/plugin_other.c kernels/include/kernel_plugin.
 	$(Q)$(CC) $(CPPFLAGS) $(PLUGIN_CFLAGS) -fvisibility=default -shared -o $@ $<
 $(B)/tests/unit/kernels/test_plugin: | $(TEST_PLUGIN)
 
-# For test_gpu_engine.c and test_gpu_deterministic.c: a plugin whose device is the host, its launchers plain loops.
+# For test_gpu_engine.c and others: a plugin whose device is the host, its launchers plain loops.
 HOST_PLUGIN := $(B)/tests/plugin-host/libocai-engine-cuda.so
 $(HOST_PLUGIN): $(GPU_C) kernels/gpu/entry.c kernels/gpu/rt_host.c $(GPU_PLAIN_C) \
 		$(GPU_SHARED_C) $(wildcard kernels/gpu/*.h) kernels/include/kernel_plugin.h kernels/include/kernels.h
@@ -226,7 +226,7 @@ $(HOST_PLUGIN): $(GPU_C) kernels/gpu/entry.c kernels/gpu/rt_host.c $(GPU_PLAIN_C
 	@mkdir -p $(@D)
 	$(Q)$(CC) $(CPPFLAGS) -Ikernels -DGPU_KIND='"cuda"' $(PLUGIN_CFLAGS) $(if $(SAN),-fsanitize=$(SAN)) -shared -o $@ \
 		$(filter %.c,$^) -lm
-$(B)/tests/unit/gpu_host/test_gpu_engine $(B)/tests/unit/gpu_host/test_gpu_tiers \
+$(B)/tests/unit/gpu_host/test_gpu_engine $(B)/tests/unit/gpu_host/test_gpu_tiers $(B)/tests/unit/gpu_host/test_gpu_split \
 		$(B)/tests/unit/gpu_host/test_gpu_deterministic: | $(HOST_PLUGIN)
 
 .PHONY: plugins
