@@ -51,9 +51,11 @@ static int read_sides(const struct eng_options *o, struct eng_devices *d, struct
 		            d->n, d->n_decode);
 	for (uint32_t i = 0; i < d->n && r == 0; i++) {
 		for (uint32_t k = 0; k < d->n_decode && r == 0; k++) {
-			if (d->numbers[i] == d->decode[k])
-				r = err_set(err, -EINVAL, "device %u is among prefill-devices and decode-devices",
-				            d->decode[k]);
+			/* Groups would wait for each other's kernels; and the first side takes all memory. */
+			if (d->numbers[i] == d->decode[k] && (d->n > 1 || !o->kv_bytes))
+				r = err_set(err, -EINVAL,
+				            "device %u is among prefill-devices and decode-devices: %s", d->decode[k],
+				            d->n > 1 ? "groups share none" : "both sides on one need kv-bytes");
 		}
 	}
 	return r;

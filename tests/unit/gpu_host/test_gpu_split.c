@@ -1,6 +1,7 @@
 /* Prompts on one device and answers on another, on a GPU plugin whose launchers are plain loops: the engine's answers
  * are those of one device, bit by bit in deterministic mode, with K and V in every type, with adapters, and of groups;
- * what cannot be served that way is refused with a reason; and copies between two backends by themselves. */
+ * what cannot be served that way is refused with a reason; and copies between two backends by themselves. On a machine
+ * with devices the same is asked of those by OCAI_TEST_DEVICE=cuda, which has OCAI_TEST_DEVICES of them [2]. */
 #include <errno.h>
 #include <libgen.h>
 #include <pthread.h>
@@ -50,11 +51,21 @@ static void on_event(void *arg, const struct eng_event *ev)
 	(void)pthread_mutex_unlock(&c->all->lock);
 }
 
-static void use_host_plugin(void)
+/* The machine's own; 0: the host plays them. */
+static int n_devices(void)
+{
+	const char *n = getenv("OCAI_TEST_DEVICES");
+
+	return !getenv("OCAI_TEST_DEVICE") ? 0 : n ? (int)strtol(n, NULL, 10) : 2;
+}
+
+static void use_plugin(void)
 {
 	char exe[4096], path[4200];
 	ssize_t n = readlink("/proc/self/exe", exe, sizeof(exe) - 1);
 
+	if (n_devices() > 0)
+		return;
 	assert_true(n > 0);
 	exe[n] = '\0';
 	(void)snprintf(path, sizeof(path), "%s/../../plugin-host", dirname(exe));
@@ -129,13 +140,16 @@ static void answers_are_those_of_one_device(void **state)
 	static struct answers want, got;
 	struct eng_stats one, two;
 
+	if (n_devices() > 0 && n_devices() < 4 && strchr(v->prompts, ','))
+		skip();
 	(void)snprintf(folder, sizeof(folder), "%s", test_fixture("formats/qwen3-lora/adapter"));
 	(void)snprintf(model, sizeof(model), "%s", test_fixture(v->model));
-	use_host_plugin();
+	use_plugin();
 	ask_all(o, &want, &one);
 	assert_int_equal(one.n_handed, 0);
-	o.prefill_devices = v->prompts;
-	o.decode_devices = v->answers;
+	o.prefill_devices = n_devices() == 1 ? "0" : v->prompts;
+	o.decode_devices = n_devices() == 1 ? "0" : v->answers;
+	o.kv_bytes = strcmp(o.prefill_devices, o.decode_devices) == 0 ? 8 << 20 : 0;
 	ask_all(o, &got, &two);
 	assert_int_equal(two.n_handed, N);
 	assert_true(two.handed_bytes > 0);
@@ -174,15 +188,16 @@ static void other_weights_are_on_both_sides(void **state)
 	uint64_t id;
 
 	(void)state;
-	use_host_plugin();
+	use_plugin();
 	(void)snprintf(model, sizeof(model), "%s", test_fixture("models/qwen3"));
 	got = (struct answers){ .lock = PTHREAD_MUTEX_INITIALIZER, .cond = PTHREAD_COND_INITIALIZER };
 	for (int k = 0; k < 40; k++)
 		prompt[k] = (k * 7 + k * k % 11) % 250;
 	o.backend = "cuda";
 	o.n_ctx = 256;
-	o.prefill_devices = "1";
+	o.prefill_devices = n_devices() == 1 ? "0" : "1";
 	o.decode_devices = "0";
+	o.kv_bytes = n_devices() == 1 ? 8 << 20 : 0;
 	if (eng_engine_open(&o, &e, &err) < 0)
 		fail_msg("%s", err_text(&err));
 	for (int round = 0; round < 3; round++) {
@@ -218,7 +233,7 @@ static void what_makes_no_sense_is_refused(void **state)
 	} cases[] = {
 		{ "models/qwen3", "cuda", "0", NULL, NULL, 0, -EINVAL, "decode-devices is missing" },
 		{ "models/qwen3", "cuda", NULL, "1", NULL, 0, -EINVAL, "prefill-devices is missing" },
-		{ "models/qwen3", "cuda", "0", "0", NULL, 0, -EINVAL, "device 0 is among" },
+		{ "models/qwen3", "cuda", "0", "0", NULL, 0, -EINVAL, "both sides on one need kv-bytes" },
 		{ "models/qwen3", "cuda", "0,1", "2,1", NULL, 0, -EINVAL, "device 1 is among" },
 		{ "models/qwen3", "cuda", "0,1", "2", NULL, 0, -ENOTSUP, "as many are needed" },
 		{ "models/qwen3", "cuda", "0", "x", NULL, 0, -EINVAL, "decode-devices \"x\"" },
@@ -230,7 +245,9 @@ static void what_makes_no_sense_is_refused(void **state)
 	};
 
 	(void)state;
-	use_host_plugin();
+	if (n_devices() > 0)
+		skip();
+	use_plugin();
 	for (size_t c = 0; c < sizeof(cases) / sizeof(cases[0]); c++) {
 		struct eng_options o = { .model_path = test_fixture(cases[c].model),
 			                 .backend = cases[c].backend,
@@ -263,11 +280,9 @@ static void pieces_come_from_another_device(void **state)
 	int reached;
 
 	(void)state;
-	use_host_plugin();
-	if (getenv("OCAI_TEST_DEVICE"))
-		(void)unsetenv("OCAI_PLUGIN_DIR"); /* two of a machine's own */
+	use_plugin();
 	for (int i = 0; i < 2; i++) {
-		config.devices = &numbers[i];
+		config.devices = &numbers[n_devices() == 1 ? 0 : i]; /* better than nothing */
 		if (kn_backend_open("cuda", &config, &be[i], &err) < 0)
 			fail_msg("%s", err_text(&err));
 		pools[i] = be[i]->ops->alloc(be[i], BYTES);
@@ -316,11 +331,12 @@ int main(int argc, char **argv)
 		{ "float32", "models/qwen3", "f32", "exact", "0", "1", false, false, false },
 		{ "bf16", "models/qwen3", "bf16", "exact", "1", "0", false, false, false },
 		{ "e4m3", "models/qwen3", "f8", "exact", "0", "1", false, false, false },
+		{ "both on one", "models/qwen3", "bf16", "exact", "1", "1", false, false, false },
 		{ "one by one", "models/qwen3", "bf16", "exact", "0", "1", false, true, false },
 		{ "deterministic", "models/qwen3", "bf16", "fast", "0", "1", true, false, false },
 		{ "latent attention", "models/deepseek_v3", NULL, "exact", "0", "1", false, false, false },
 		{ "windows and sinks", "models/gpt_oss", NULL, "exact", "0", "1", false, false, false },
-		{ "adapters", "models/qwen3", NULL, "exact", "2", "3", false, false, true },
+		{ "adapters", "models/qwen3", NULL, "exact", "0", "1", false, false, true },
 		{ "groups", "models/qwen3", NULL, "exact", "0,1", "2,3", false, false, false },
 		{ "groups by experts", "models/qwen3_moe", NULL, "exact", "3,1", "2,0", false, false, false },
 	};
