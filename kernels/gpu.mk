@@ -171,7 +171,8 @@ bench-gpu: all $(B)/tests/bench/bench_gpu $(GPU_BENCHES)
 
 # Several GPUs beside one: JSON lines. OPTIONS='--devices 4 --quick --only TEXT': see parallel.py.
 .PHONY: bench-gpu-parallel
-bench-gpu-parallel: all $(B)/tests/bench/gpu/comm_bench $(B)/tests/unit/gpu_host/test_gpu_device tests/fixtures/.unpacked
+bench-gpu-parallel: all $(B)/tests/bench/gpu/comm_bench $(B)/tests/bench/bench_split \
+		$(B)/tests/unit/gpu_host/test_gpu_device tests/fixtures/.unpacked
 	@tests/bench/gpu/parallel.py --build $(B) $(OPTIONS)
 
 # ---- AMD: Debian's clang in a folder of its own (tools/deps-hip.sh) --------------------------------------------

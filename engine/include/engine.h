@@ -69,7 +69,8 @@ struct eng_options {
 	bool expert_parallel;
 	/* GPU: prompts and answers on different devices, each of which has the whole model and a K/V pool; both or
 	 * neither. What is computed of a prompt is copied while the rest of it is. Several numbers on either side:
-	 * so many compute together there, as many as on the other. */
+	 * so many compute together there, as many as on the other. The same one on both sides needs kv_bytes, which
+	 * each takes. */
 	const char *prefill_devices, *decode_devices;
 	uint32_t n_ctx;       /* 0: min(the model's, 8192) */
 	uint32_t n_threads;   /* 0: one per usable core */

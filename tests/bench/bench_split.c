@@ -3,10 +3,11 @@
  *
  *   bench_split [BACKEND [SHAPE|PATH [STREAMS [TOKENS [PROMPTS [PREFILL DECODE]]]]]]
  *
- * cuda, qwen3-8b (random weights; a name with '/' is a model), 32, 8192, 8, devices 0 and 1. First on the first device,
- * then on both. Streams begin with 64 tokens each; when all stream, they do so alone for a second, then the prompts come,
- * two at a time, each answered by 16 tokens. PREFILL and DECODE may be one device, with the weights twice. One JSON object per line: milliseconds; peer is one device in the same run,
- * ratio how many times less it is on two. Without the plugin or the devices: says so and succeeds. */
+ * cuda, qwen3-8b (random weights; a name with '/' is a model), 32, 8192, 8, devices 0 and 1, which may be the same, with the
+ * weights twice. First together on the first device, then apart. Streams begin with 64 tokens each; when all stream, they
+ * do so alone for a second, then the prompts come, two at a time, each answered by 16 tokens. One JSON object per line:
+ * milliseconds; peer is together in the same run, ratio how many times less it is apart. Without the plugin or the devices:
+ * says so and succeeds. */
 #include <errno.h>
 #include <pthread.h>
 #include <stdio.h>

@@ -1,13 +1,14 @@
 #!/usr/bin/python3
 """Several GPUs of this host beside one: JSON lines on standard output, everything else on standard error.
 
-    parallel.py [--devices N] [--backend cuda|hip] [--build DIR] [--link GBYTES] [--quick] [--only TEXT]
+    parallel.py [--devices N] [--backend cuda|hip] [--build DIR] [--link GBYTES] [--split P,D] [--quick] [--only TEXT]
 
 First whether sums and gathers between devices are right, how long they take and how near they come to what the links move
 (comm_bench; --link says what one device sends at most, NVLink of an H100 or H200: 450), once with NCCL or RCCL where that
 is found and once without. Then the fixtures on so many devices (test_gpu_device), and Qwen3-8B's shape and a mixture of
 experts with random weights on one device and on all, through the scheduler (ocai-engine bench): `peer` is what one device
-reached in the same run, `ratio` how many times as much several reach. The exit status is 1 when something is wrong, 0 when
+reached in the same run, `ratio` how many times as much several reach. Last, what streams lose while long prompts arrive, with
+prompts on one device and answers on another (bench_split): `ratio` is how many times less. The exit status is 1 when something is wrong, 0 when
 it is right or there are no devices: then lines have `skipped` and the reason.
 """
 import argparse
@@ -81,6 +82,22 @@ class Runs:
             self.failed |= status != 0
             emit(f"fixtures on {self.args.devices}", value=int(status == 0), unit="pass")
 
+    def split(self, streams, tokens, prompts):
+        if self.args.only and "split".find(self.args.only) < 0:
+            return
+        if "," not in self.args.split:
+            sys.exit("--split: two devices, as 0,1")
+        sides = self.args.split.split(",", 1)
+        status, text = self.run("tests/bench/bench_split", self.args.backend, "qwen3-8b", str(streams), str(tokens),
+                                str(prompts), *sides)
+        lines = [l for l in text.splitlines() if l.startswith("{")]
+        print("\n".join(l for l in text.splitlines() if not l.startswith("{")), file=sys.stderr)
+        for line in lines:
+            print(line, flush=True)
+        self.failed |= bool(status)
+        if status is None or not any("apart" in l for l in lines):
+            emit(f"split, {streams} streams", skipped=text.strip()[-300:])
+
     def bench(self, case, n_devices, *args):
         """By case: tokens a second."""
         extra = ["--tensor-parallel", str(n_devices)] if n_devices > 1 else ["--devices", "0"]
@@ -114,6 +131,7 @@ def main():
     parser.add_argument("--link", type=float, default=450)
     parser.add_argument("--quick", action="store_true")
     parser.add_argument("--only", default="")
+    parser.add_argument("--split", default="0,1", help="devices of prompts and of answers")
     args = parser.parse_args()
     runs = Runs(args)
     if args.only in ("", "messages"):
@@ -126,6 +144,8 @@ def main():
         runs.beside_one("qwen3-8b", batch, depth, 64)
     for batch in (1,) if args.quick else (1, 32, 128):
         runs.beside_one("qwen3-30b-a3b", batch, 512, 64, by_expert)
+    for streams, tokens, prompts in ((32, 8192, 8),) if args.quick else ((32, 8192, 8), (128, 4096, 12), (8, 32768, 3)):
+        runs.split(streams, tokens, prompts)
     return runs.failed
 
 
