@@ -46,15 +46,16 @@ static int read_sides(const struct eng_options *o, struct eng_devices *d, struct
 	r = read_list("prefill-devices", o->prefill_devices, d->numbers, &d->n, err);
 	r = r < 0 ? r : read_list("decode-devices", o->decode_devices, d->decode, &d->n_decode, err);
 	if (r == 0 && d->n != d->n_decode)
-		r = err_set(err, -ENOTSUP,
-		            "%u devices for prompts and %u for answers: K and V are divided alike, so as many are needed",
-		            d->n, d->n_decode);
+		r = err_set(
+		        err, -ENOTSUP,
+		        "%u devices for prompts and %u for answers: K and V are divided alike, so as many are needed",
+		        d->n, d->n_decode);
 	for (uint32_t i = 0; i < d->n && r == 0; i++) {
 		for (uint32_t k = 0; k < d->n_decode && r == 0; k++) {
 			/* Groups would wait for each other's kernels; and the first side takes all memory. */
 			if (d->numbers[i] == d->decode[k] && (d->n > 1 || !o->kv_bytes))
-				r = err_set(err, -EINVAL,
-				            "device %u is among prefill-devices and decode-devices: %s", d->decode[k],
+				r = err_set(err, -EINVAL, "device %u is among prefill-devices and decode-devices: %s",
+				            d->decode[k],
 				            d->n > 1 ? "groups share none" : "both sides on one need kv-bytes");
 		}
 	}

@@ -1,6 +1,7 @@
 /* Copies of K and V beside the steps: a stream each way, so that both directions of the link are in use (and one for
- * what comes from another device), and an event behind each copy. A page of a model is a piece per layer at equal distances in the pool: such runs are one copy of
- * rows each, which the device's copy engines make without a kernel and the host begins by one call.
+ * what comes from another device), and an event behind each copy. A page of a model is a piece per layer at equal
+ * distances in the pool: such runs are one copy of rows each, which the device's copy engines make without a kernel and
+ * the host begins by one call.
  *
  * Into the device a copy goes behind an event on the stream of operations, since what lay there may still be read by
  * them; out of it nothing is waited for, since only pages go that are complete. Whoever gives such a page to others
@@ -136,8 +137,8 @@ static int put(struct gpu_backend *be, enum kn_way to, const struct kn_piece *pi
 		else
 			r = to == KN_TO_HOST ? gpu_rt_copy_rows(&be->rt, stream, true, p->host, host_step, p->device,
 			                                        device_step, p->bytes, run)
-			                     : gpu_rt_copy_rows(&be->rt, stream, false, p->device, device_step,
-			                                        p->host, host_step, p->bytes, run);
+			                     : gpu_rt_copy_rows(&be->rt, stream, false, p->device, device_step, p->host,
+			                                        host_step, p->bytes, run);
 	}
 	return r;
 }

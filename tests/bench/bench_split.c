@@ -3,11 +3,11 @@
  *
  *   bench_split [BACKEND [SHAPE|PATH [STREAMS [TOKENS [PROMPTS [PREFILL DECODE]]]]]]
  *
- * cuda, qwen3-8b (random weights; a name with '/' is a model), 32, 8192, 8, devices 0 and 1, which may be the same, with the
- * weights twice. First together on the first device, then apart. Streams begin with 64 tokens each; when all stream, they
- * do so alone for a second, then the prompts come, two at a time, each answered by 16 tokens. One JSON object per line:
- * milliseconds; peer is together in the same run, ratio how many times less it is apart. Without the plugin or the devices:
- * says so and succeeds. */
+ * cuda, qwen3-8b (random weights; a name with '/' is a model), 32, 8192, 8, devices 0 and 1, which may be the same,
+ * with the weights twice. First together on the first device, then apart. Streams begin with 64 tokens each; when all
+ * stream, they do so alone for a second, then the prompts come, two at a time, each answered by 16 tokens. One JSON
+ * object per line: milliseconds; peer is together in the same run, ratio how many times less it is apart. Without the
+ * plugin or the devices: says so and succeeds. */
 #include <errno.h>
 #include <pthread.h>
 #include <stdio.h>
@@ -262,10 +262,11 @@ static void print_transfers(const struct bench *b)
 	struct eng_stats st;
 
 	eng_engine_stats(b->e, &st);
-	(void)printf("{\"bench\":\"gpu-split\",\"case\":\"%s, handed over\",\"value\":%.3f,\"unit\":\"GB\",\"limit\":null,"
-	             "\"share\":null,\"peer\":null,\"ratio\":null,\"requests\":%llu,\"ms_each\":%.2f}\n",
-	             b->shape, (double)st.handed_bytes / 1e9, (unsigned long long)st.n_handed,
-	             (double)st.handed_ns / 1e6 / (double)(st.n_handed ? st.n_handed : 1));
+	(void)printf(
+	        "{\"bench\":\"gpu-split\",\"case\":\"%s, handed over\",\"value\":%.3f,\"unit\":\"GB\",\"limit\":null,"
+	        "\"share\":null,\"peer\":null,\"ratio\":null,\"requests\":%llu,\"ms_each\":%.2f}\n",
+	        b->shape, (double)st.handed_bytes / 1e9, (unsigned long long)st.n_handed,
+	        (double)st.handed_ns / 1e6 / (double)(st.n_handed ? st.n_handed : 1));
 	(void)fflush(stdout);
 }
 

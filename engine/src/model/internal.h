@@ -126,8 +126,8 @@ struct eng_runner {
 	/* Of whose pages some are copied here; NULL: nobody. source_error: and not any more. */
 	const struct eng_runner *source;
 	int source_error;
-	float *states;           /* backend memory: [n_states] recurrent states, layer after layer; NULL: none */
-	uint32_t *state_pos;     /* [n_states] tokens that each has seen */
+	float *states;       /* backend memory: [n_states] recurrent states, layer after layer; NULL: none */
+	uint32_t *state_pos; /* [n_states] tokens that each has seen */
 	struct kn_rope rope[2];
 	float *host_out;         /* NULL: outputs are read where the backend left them */
 	struct outputs *outputs; /* outputs.c; NULL: whole rows always */

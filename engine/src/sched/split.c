@@ -202,7 +202,8 @@ static int open_passage(struct eng_sched *s, struct sreq *r)
 	return 0;
 }
 
-/* What r has computed does not change any more: its full pages, and at the end the last one too. True: there is news. */
+/* What r has computed does not change any more: its full pages, and at the end the last one too. True: there is news.
+ */
 static bool tell(struct eng_sched *s, const struct sreq *r, bool is_all)
 {
 	struct passage *p = r->passage;

@@ -42,11 +42,11 @@ struct passage {
 	struct eng_kv_seq held; /* what was r's in front, until it is over */
 	/* the other's thread */
 	struct eng_kv_seq kv;
-	bool has_room, has_failed;         /* has_room: kv has all pages of tokens and one more token */
-	uint32_t n_begun, n_done;          /* pages: those that were there count as done */
-	uint32_t n_flying;                 /* copies */
-	uint64_t tag;                      /* of those that are for kv */
-	uint32_t ready, n_total;           /* as seen last: tokens; pages to come, 0: not known yet */
+	bool has_room, has_failed; /* has_room: kv has all pages of tokens and one more token */
+	uint32_t n_begun, n_done;  /* pages: those that were there count as done */
+	uint32_t n_flying;         /* copies */
+	uint64_t tag;              /* of those that are for kv */
+	uint32_t ready, n_total;   /* as seen last: tokens; pages to come, 0: not known yet */
 	struct sreq *seen;
 	bool is_gone;
 };

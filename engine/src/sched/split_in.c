@@ -47,8 +47,8 @@ static bool find_room(struct eng_sched *s, struct passage *p, bool is_alone)
 {
 	uint32_t most = known(s, p), n = p->n_tokens + 1;
 
-	if (!is_alone && eng_kv_pool_need(s->pool, p->family, p->tokens, most, n) + s->n_running >
-	                         eng_kv_pool_n_available(s->pool))
+	if (!is_alone &&
+	    eng_kv_pool_need(s->pool, p->family, p->tokens, most, n) + s->n_running > eng_kv_pool_n_available(s->pool))
 		return false;
 	p->kv = (struct eng_kv_seq){ .family = p->family };
 	if (eng_kv_seq_match(s->pool, &p->kv, p->tokens, most) < 0 || eng_kv_seq_reserve(s->pool, &p->kv, n) < 0) {
