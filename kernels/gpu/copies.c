@@ -160,7 +160,7 @@ static int copy_begin(struct kn_backend *base, enum kn_way to, const struct kn_p
 		return -EBUSY;
 	if (!*event)
 		r = gpu_rt_event_new(&be->rt, event);
-	if (r == 0 && to != KN_TO_HOST) {
+	if (r == 0 && to == KN_TO_DEVICE) {
 		gpu_flush(be);
 		r = gpu_rt_event_record(&be->rt, be->copies.here);
 		r = r < 0 ? r : gpu_rt_stream_wait(&be->rt, way->stream, be->copies.here);
@@ -219,7 +219,8 @@ static int copy_fence(struct kn_backend *base, uint64_t ticket)
 	return gpu_rt_stream_wait(&be->rt, NULL, way->events[n % MAX_COPIES]);
 }
 
-/* What comes from devices that do not reach each other goes by way of host memory, which the runtime sees to. */
+/* What comes from another device goes into pages that nobody has: it need not wait for steps that are under way.
+ * What comes from devices that do not reach each other goes by way of host memory, which the runtime sees to. */
 static int copy_from(struct kn_backend *base, struct kn_backend *other)
 {
 	struct gpu_backend *be = gpu_of(base);

@@ -441,9 +441,9 @@ struct kn_ops {
 	int (*copy_wait)(struct kn_backend *be, uint64_t ticket);
 	int (*copy_fence)(struct kn_backend *be, uint64_t ticket);
 	/* Before the first copy KN_FROM_PEER: the backend that those come from, of the same kind on another device; it
-	 * stays open, and is not driven by them. They go behind operations as KN_TO_DEVICE does; of the other's
-	 * operations those have been waited for that wrote what is read. 1: from device to device; 0: by way of host
-	 * memory. */
+	 * stays open, and is not driven by them. They wait for no operation: the other's that wrote what is read were
+	 * waited for, and none of this one's that is under way writes what is written, or reads it for a result that
+	 * counts. 1: from device to device; 0: by way of host memory. */
 	int (*copy_from)(struct kn_backend *be, struct kn_backend *other);
 
 	/* x = 0, [n, dim]. NULL: not there, as are the next two; backends of a group have all of them. */

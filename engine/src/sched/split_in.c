@@ -3,7 +3,9 @@
  * two that wait never keep each other from them. Who runs goes before who waits: when pages run out, what waits gives
  * its pages back, and its K and V come again from the front, which keeps them until they were all read.
  *
- * Pages in a row on both sides are one copy. What cannot be copied is computed here, as a prompt. */
+ * Copies do not wait for the step in the air: whoever ended in it has its own pages until it has landed
+ * (eng_kv_pool_hold()), and what it still reads of the tree's counts for nobody. Pages in a row on both sides are one
+ * copy. What cannot be copied is computed here, as a prompt. */
 #include <errno.h>
 
 #include "base/clock.h"

@@ -360,7 +360,7 @@ static inline int fake_begin_copy(struct fake_exec *f, struct fake_copy copy, en
 	f->coin = f->coin * 1664525u + 1013904223u;
 	if (every && f->coin >> 8 & 1 && (f->coin >> 9) % every == 0)
 		return -EIO;
-	copy.after = f->n_begun;
+	copy.after = to == KN_FROM_PEER ? 0 : f->n_begun; /* that may come while a step is computed */
 	copy.begin_ns = fake_now_ns();
 	copy.fails = every && (f->coin >> 9) % every == 0;
 	way->copies[way->n_begun % FAKE_MAX_COPIES] = copy;
@@ -390,7 +390,7 @@ static inline int fake_copy_poll(void *ctx, uint64_t ticket)
 	if (n >= way->n_done && (f->coin >> 16 & 3) == 0)
 		return 0;
 	while (n >= way->n_done) {
-		if (to != KN_TO_HOST) {
+		if (to == KN_TO_DEVICE || to == KN_FROM_PEER) {
 			if (!fake_may_come(f, &way->copies[way->n_done % FAKE_MAX_COPIES]))
 				return 0;
 			fake_do_fenced(f);
