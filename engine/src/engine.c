@@ -234,20 +234,27 @@ static uint64_t page_bytes(const struct eng_model *model, struct eng_runner_conf
 	return two > one ? two - one : 1;
 }
 
-/* What a device has left when weights and activations are in it, less a reserve. */
-static uint64_t device_budget(const struct kn_backend *be, const struct eng_model *model,
-                              struct eng_runner_config config)
+/* What each device has left behind the weights. All shares have the same number of pages: the fullest one counts. */
+static uint64_t device_left(const struct kn_backend *be)
 {
-	uint64_t left = be->ops->free_bytes((struct kn_backend *)be), taken, reserve;
-	uint32_t n = be->n_ranks ? be->n_ranks : 1;
+	uint64_t left = be->ops->free_bytes((struct kn_backend *)be);
 
-	/* All shares have the same number of pages: the fullest device counts. */
 	for (uint32_t i = 1; i < be->n_ranks; i++) {
 		struct kn_backend *rank = be->ranks[i];
 		uint64_t there = rank->ops->free_bytes(rank);
 
 		left = there < left ? there : left;
 	}
+	return left;
+}
+
+/* What all have when activations and states are in them, too, less a reserve. */
+static uint64_t device_budget(const struct kn_backend *be, const struct eng_model *model,
+                              struct eng_runner_config config)
+{
+	uint32_t n = be->n_ranks ? be->n_ranks : 1;
+	uint64_t left = device_left(be), taken, reserve;
+
 	/* Of each device; a library for messages between several takes as much again when it is first used. */
 	reserve = n > 1 ? 2 * gpu_reserve_bytes : gpu_reserve_bytes;
 	reserve = left / 8 < reserve ? left / 8 : reserve;
@@ -278,16 +285,24 @@ static int plan_pages(const struct kn_backend *be, const struct eng_model *model
 	return 0;
 }
 
-/* Recurrent models: a slot for each running request, and what the budget has beyond them for checkpoints, at most one
- * for each page. Of a budget that was asked for, running requests get half at most. */
+/* Of a device an eighth at most. */
+static uint64_t state_budget(const struct eng_engine *e, const struct eng_options *o)
+{
+	uint64_t most = kn_is_on_host(e->backend) ? UINT64_MAX : device_left(e->backend) / 8;
+
+	return o->state_bytes ? o->state_bytes : most < default_state_bytes ? most : default_state_bytes;
+}
+
+/* Recurrent models: a slot for each running request, and what the budget has beyond them for checkpoints. Of a budget
+ * that was asked for, running requests get half at most. Before pages are planned, which get what these leave. */
 static int plan_states(const struct eng_engine *e, const struct eng_options *o, struct eng_runner_config *config,
                        uint32_t *max_running, struct err *err)
 {
-	uint64_t each = eng_model_info(e->model)->state_bytes, n, most;
+	uint64_t each = eng_model_info(e->model)->state_bytes, n;
 
 	if (each == 0)
 		return 0;
-	n = (o->state_bytes ? o->state_bytes : default_state_bytes) / each;
+	n = state_budget(e, o) / each;
 	if (o->state_bytes && n < 2)
 		return err_set(err, -EINVAL,
 		               "the budget of %llu bytes does not hold a recurrent state and a copy, %llu bytes each",
@@ -296,10 +311,17 @@ static int plan_states(const struct eng_engine *e, const struct eng_options *o, 
 		*max_running = (uint32_t)(n / 2);
 	if (!o->state_bytes && n < (uint64_t)*max_running + MIN_CHECKPOINTS)
 		n = (uint64_t)*max_running + MIN_CHECKPOINTS;
-	most = (uint64_t)config->n_pages + *max_running;
-	n = n < most ? n : most;
 	config->n_states = n < UINT32_MAX ? (uint32_t)n : UINT32_MAX - 1;
 	return 0;
+}
+
+/* A checkpoint for each page at most. */
+static void bound_states(struct eng_runner_config *config, uint32_t max_running)
+{
+	uint64_t most = (uint64_t)config->n_pages + max_running;
+
+	if (config->n_states > most)
+		config->n_states = (uint32_t)most;
 }
 
 /* What recurrent layers rule out, for whoever asked for it. */
@@ -412,14 +434,15 @@ static int start(struct eng_engine *e, const struct eng_options *o, struct err *
 	config.max_outputs = max_running + DRAFT_ROWS > MIN_OUTPUTS ? max_running + DRAFT_ROWS : MIN_OUTPUTS;
 	if (config.max_outputs > e->step_tokens || m->pooling == ENG_POOL_MEAN || m->pooling == ENG_POOL_CLS)
 		config.max_outputs = e->step_tokens;
-	r = plan_pages(e->backend, e->model, o, n_ctx, &config, err);
+	r = plan_states(e, o, &config, &max_running, err);
+	if (r == 0)
+		r = plan_pages(e->backend, e->model, o, n_ctx, &config, err);
 	decode = config;
 	if (r == 0 && is_split)
 		r = plan_pages(e->answers.backend, e->answers.model, o, n_ctx, &decode, err);
-	if (r == 0)
-		r = plan_states(e, o, &config, &max_running, err);
 	if (r < 0)
 		return r;
+	bound_states(&config, max_running);
 	tell_limits(e, o);
 	tell_plan(e, o, &config, is_split ? &decode : NULL, max_running, sched.host_bytes);
 	r = eng_runner_new(e->model, &config, &e->runner, err);

@@ -257,6 +257,22 @@ int gpu_flights_end(struct gpu_backend *be)
 	return r;
 }
 
+/* Why something failed: the device's own words where it has some. */
+static const char *reason_of(int r)
+{
+	switch (r) {
+	case -EIO:
+		return *gk_error_text() ? gk_error_text() : gpu_rt_error();
+	case -ENOMEM:
+		return "the device has no memory left for it";
+	case -ENOTSUP:
+	case -EINVAL:
+		return "no kernel takes what it was given";
+	default:
+		return strerror(-r);
+	}
+}
+
 /* r: of the waiting itself. */
 static int report(struct gpu_backend *be, int r)
 {
@@ -264,7 +280,7 @@ static int report(struct gpu_backend *be, int r)
 		gpu_fail(be, r, gpu_rt_error());
 	r = be->error;
 	if (r < 0)
-		be->on_failure(be->ops.name, be->error_op, r == -EIO ? gk_error_text() : "");
+		be->on_failure(be->ops.name, be->error_op, reason_of(r));
 	be->error = 0;
 	return r;
 }

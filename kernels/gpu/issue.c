@@ -782,6 +782,16 @@ static int issue_router(struct gpu_backend *be, const struct gpu_program *p, con
 	return r == -ENOTSUP ? issue_parts(be, p, launch) : r;
 }
 
+/* Which launch of how many. */
+static void fail_at(struct gpu_backend *be, int error, const struct gpu_program *p, uint32_t launch)
+{
+	const struct rec_head *h = &p->recs[p->launches[launch].first]->h;
+	char what[64];
+
+	(void)snprintf(what, sizeof(what), "%s (launch %u of %u)", op_names[h->op], launch + 1, p->n_launches);
+	gpu_fail(be, error, what);
+}
+
 int gpu_issue(struct gpu_backend *be, const struct gpu_program *p)
 {
 	int r = 0;
@@ -800,7 +810,7 @@ int gpu_issue(struct gpu_backend *be, const struct gpu_program *p)
 		else
 			r = issue_one(be, p, l);
 		if (r < 0)
-			gpu_fail(be, r, op_names[p->recs[l->first]->h.op]);
+			fail_at(be, r, p, i);
 	}
 	return r;
 }

@@ -307,7 +307,7 @@ void gpu_flush(struct gpu_backend *be)
 		r = r < 0 ? r : run(be, p);
 		r = r < 0 ? r : gpu_picks_fetch(be);
 		if (r < 0) {
-			gpu_fail(be, r, "the step");
+			gpu_fail(be, r, "what a step needs beside its launches");
 		} else {
 			for (uint32_t a = 0; a < p->n_allocs; a++) {
 				struct gpu_alloc *to = &be->heap.allocs[a];

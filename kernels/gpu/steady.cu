@@ -23,6 +23,29 @@ static __global__ void steady_sum_kernel(GPU_PARAM steady_args a)
 	steady_put(a, i, row, y, up);
 }
 
+/* Whether steady_sm90.h makes these products. */
+static bool on_warpgroups(const struct gk_ctx *ctx, uint32_t type)
+{
+#if defined(GPU_CUDA)
+	return ctx->sm == 90 && (type == KN_BF16 || type == GK_FP8_128 || type == KN_Q8_0 || type == KN_Q4_0);
+#else
+	(void)ctx, (void)type;
+	return false;
+#endif
+}
+
+/* A block of warpgroups asks for enough of the weights ahead to do with a multiprocessor; up to 64 rows of x two of them
+ * share one. */
+static uint32_t groups_on_warpgroups(const struct gk_ctx *ctx, const struct gk_mat *w, uint32_t n_tiles)
+{
+	enum { LEAST_UNITS = 16, MOST = 8 };
+	uint32_t n = 1;
+
+	while (n < MOST && n_tiles * n * 10 < ctx->n_sm * 9 && gk_n_units(*w) >= LEAST_UNITS * 2 * n)
+		n *= 2;
+	return n;
+}
+
 /* As many groups as make the device's blocks busy, where each has something to do: by rounds of blocks that a whole sum
  * takes, and a little for each group's way through memory. */
 uint32_t steady_groups(const struct gk_ctx *ctx, const struct gk_mat *w, bool gated)
@@ -33,6 +56,8 @@ uint32_t steady_groups(const struct gk_ctx *ctx, const struct gk_mat *w, bool ga
 	uint32_t best = 1;
 	float least = (float)((n_tiles + ctx->n_sm - 1) / ctx->n_sm);
 
+	if (on_warpgroups(ctx, w->type))
+		return groups_on_warpgroups(ctx, w, n_tiles);
 	for (uint32_t n = 2; n <= most && n_tiles * n <= PER_SM * ctx->n_sm && gk_n_units(*w) >= LEAST_UNITS * n; n *= 2) {
 		const uint32_t rounds = (n_tiles * n + ctx->n_sm - 1) / ctx->n_sm;
 		const float cost = (float)rounds / (float)n * (1.0f + 0.04f * (float)(n - 1));
@@ -50,8 +75,10 @@ size_t steady_scratch_bytes(const struct gk_ctx *ctx, uint32_t max_rows, uint32_
 {
 	const size_t rows = max_rows < STEADY_MOST_ROWS ? max_rows : (size_t)STEADY_MOST_ROWS;
 	const size_t columns = rows * ((size_t)max_cols + 512) * 2 + rows * (max_cols / 32 + 64) * 4;
+	/* x once more, in whole tiles: steady_sm90.h */
+	const size_t image = (rows + 127) / 128 * 128 * ((size_t)max_cols + 512) * 2;
 
-	return columns + rows * STEADY_ROWS * 2 * ctx->n_sm * sizeof(float) + 1024;
+	return columns + image + rows * STEADY_ROWS * 2 * ctx->n_sm * sizeof(float) + 1024;
 }
 
 /* Columns of x in the scratch, and what is left of that. */
@@ -73,7 +100,7 @@ static int steady_of_job(const struct gk_ctx *ctx, const struct gk_linear *l, ui
 {
 	const uint32_t type = l->jobs[j].w.type;
 	steady_args a = {};
-	steady_launch launch = { ctx, &a, l->rows.bound > 64 };
+	steady_launch launch = { ctx, &a, l->rows.bound > 64, 0 };
 	uint8_t *room = (uint8_t *)ctx->scratch;
 	int r;
 
@@ -93,11 +120,19 @@ static int steady_of_job(const struct gk_ctx *ctx, const struct gk_linear *l, ui
 	a.cols.n_chunks = gk_n_units(a.job[0].w) * gk_unit(type) / 32;
 	a.cols.col_stride = (a.cols.n_chunks | 1) * 4;
 	a.cols.parts = 1;
-	if (gk_order(type) != 0 || l->x.elem != GK_BF16 || !gk_view_aligned(l->x)) {
+	if (gk_order(type) != 0 || ((l->x.elem != GK_BF16 || !gk_view_aligned(l->x)) && !on_warpgroups(ctx, type))) {
 		room = make_columns(ctx, l, &a);
 		if (!room)
 			return -EINVAL;
 	}
+#if defined(GPU_CUDA)
+	if (on_warpgroups(ctx, type)) {
+		a.image = (uint8_t *)ctx->scratch + (((size_t)(room - (uint8_t *)ctx->scratch) + 127) & ~(size_t)127);
+		launch.room = ctx->scratch_bytes - (size_t)((uint8_t *)a.image - (uint8_t *)ctx->scratch);
+		r = steady_launch_sm90(type, launch);
+		return r < 0 ? r : gk_launched();
+	}
+#endif
 	if (a.n_groups > 1) {
 		const size_t bytes = (size_t)a.n_groups * (l->gated ? 2 : 1) * a.n_rows * a.job[0].w.rows * sizeof(float);
 

@@ -31,6 +31,7 @@ struct steady_args {
 	gk_view x;        /* bfloat16 in 16-byte steps, if cols.data is NULL */
 	few_columns cols; /* one part */
 	uint32_t n_rows, n_groups;
+	void *image;  /* steady_sm90.h: x as it is in shared memory there */
 	float *parts; /* several groups: total of group z, matrix g, row i of x at ((z * matrices + g) * n_rows + i) *
 	                 w.rows */
 };
@@ -70,17 +71,21 @@ template <uint32_t TYPE, int BN> struct steady_sizes {
 	};
 };
 
-/* What follows a product, as at the end of few_kernel(). */
-GPU_FN void steady_put(const steady_args &a, uint32_t i, uint32_t row, float y, float up)
+/* What follows a product, as at the end of few_kernel(); old: what is added up onto, or 0. */
+GPU_FN void steady_put_onto(const steady_args &a, uint32_t i, uint32_t row, float y, float up, float old)
 {
 	const few_job &job = a.job[0];
-	const float old = job.accumulate ? gk_get(job.out, i, row) : 0.0f;
 
 	if (job.bias)
 		y += job.bias[row];
 	if (a.gated && a.job[1].bias)
 		up += a.job[1].bias[row];
 	gk_put(job.out, i, row, gpu_add(old, a.gated ? gk_act(a.act, y, up) : y));
+}
+
+GPU_FN void steady_put(const steady_args &a, uint32_t i, uint32_t row, float y, float up)
+{
+	steady_put_onto(a, i, row, y, up, a.job[0].accumulate ? gk_get(a.job[0].out, i, row) : 0.0f);
 }
 
 /* Units, class by class. */
@@ -401,12 +406,15 @@ static __global__ void __launch_bounds__(STEADY_THREADS, BN == 64 ? 2 : 1) stead
 struct steady_launch {
 	const gk_ctx *ctx;
 	const steady_args *args;
-	bool wide; /* tiles of 128 rows of x instead of 64 */
+	bool wide;   /* tiles of 128 rows of x instead of 64 */
+	size_t room; /* bytes of args->image */
 };
 /* -ENOTSUP: not a type of this file; -E2BIG: a block has not the memory for it. */
 int steady_launch_16bit(uint32_t type, const steady_launch &l);
 int steady_launch_blocks(uint32_t type, const steady_launch &l);
 int steady_launch_k(uint32_t type, const steady_launch &l);
+/* The same on Hopper's own instructions (steady_sm90.h); the groups add up their sums by themselves. */
+int steady_launch_sm90(uint32_t type, const steady_launch &l);
 
 template <uint32_t TYPE, int BN, bool GATED> static inline int steady_launch_one(const steady_launch &l)
 {

@@ -271,13 +271,13 @@ GPU_TEST(fp8_is_widened_two_at_a_time)
 
 GPU_TEST(products_of_rows_that_do_not_mind_their_company)
 {
-	static const uint32_t counts[] = { 5, 29, 70 };
+	static const uint32_t counts[] = { 5, 29, 70, 53 };
 
 	for (int t = 0; t < test_n_types; t++) {
-		for (int c = 0; c < 3; c++) {
+		for (int c = 0; c < 4; c++) {
 			const shape s = { test_types[t],
 				          counts[c],
-				          c == 1 ? 70u : 33u,
+				          c == 1 ? 70u : c == 3 ? 300u : 33u,
 				          cols_for(test_types[t], c == 1 ? 1100 : 130),
 				          c == 2 ? 2u : 1u,
 				          (uint32_t)(c == 1 ? GK_BF16 : GK_F32),
@@ -314,8 +314,13 @@ static void steady_rows(struct gk_linear l, struct gk_job *jobs, const test_rows
 /* Alone, in twos and threes, with others on both sides of every bound between kernels and tiles. */
 static void same_bits(uint32_t type, uint32_t elem, uint32_t rows, uint32_t cols, bool gated)
 {
+#if defined(GPU_HOST)
 	enum { N = 133 };
 	static const uint32_t pieces[] = { 1, 2, 9, 16, 17, 64, 65, 129 };
+#else
+	enum { N = 300 };
+	static const uint32_t pieces[] = { 1, 2, 9, 16, 17, 31, 33, 64, 65, 100, 128, 129, 200, 256, 257 };
+#endif
 	test_mat w(type, rows, cols, 0.5f), up(type, rows, cols, 0.5f);
 	both<float> bias(rows);
 	test_rows x(elem, N, cols, (cols + 7) / 8 * 8), all(GK_F32, N, rows, rows), some(GK_F32, N, rows, rows);
@@ -351,6 +356,14 @@ GPU_TEST(a_row_is_the_same_bits_among_others_when_fixed)
 	}
 	same_bits(KN_BF16, GK_BF16, 150, 640, true);
 	same_bits(KN_BF16, GK_F32, 35, 200, false);
+#if !defined(GPU_HOST)
+	/* As many blocks as a model's matrices have. */
+	for (uint32_t type : { (uint32_t)KN_BF16, (uint32_t)KN_FP8_128, (uint32_t)KN_Q8_0, (uint32_t)KN_Q4_0 }) {
+		same_bits(type, GK_BF16, 4096, 4096, false);
+		same_bits(type, GK_BF16, 6144, 2048, true);
+		same_bits(type, GK_BF16, 1000, 6400, false);
+	}
+#endif
 }
 
 /* Two bytes of a value, of which the largest of 32 has 15 bits. */

@@ -1,0 +1,713 @@
+/* steady.h on Hopper's warpgroup instructions, for up to 128 rows of x a block: the same sums of the same terms in the
+ * same order, by an instruction that adds 16 products to a sum as mma.sync does, so that the bits are those of few.h.
+ *
+ * A block makes 128 rows of W (gated: 64 of each of two matrices), a warpgroup 64 of them, which are the first operand
+ * and come from registers: each lane holds the pieces that it would hold in few.h, and fetches them for itself, many
+ * steps ahead (bfloat16 into a ring in shared memory of which every lane has its own part, so that nobody waits for
+ * anybody; other types into registers). Rows of x are the second operand, 64 columns a step. A kernel before this one
+ * has put them into memory as the instructions want them in shared memory, their columns where those pieces have theirs
+ * (an instruction takes the first, then the last four columns of each 8), so that one thread brings a whole step by one
+ * copy.
+ *
+ * Blocks of a cluster have the same rows and a group of classes each (steady.h); at the end each adds up some columns
+ * of all, reading what the others left in their shared memory. */
+#ifndef GPU_STEADY_SM90_H
+#define GPU_STEADY_SM90_H
+
+#include "gpu/steady.h"
+
+/* ---- The instructions ---------------------------------------------------------------------------------------------
+ */
+
+#if defined(__CUDA_ARCH_FEAT_SM90_ALL)
+/* A tile of lines of 128 bytes in the order of gpu_tile_at(.., 8). */
+GPU_FN uint64_t s90_desc(const void *tile)
+{
+	return (uint64_t)((uint32_t)__cvta_generic_to_shared(tile) >> 4 & 0x3fff) | 1ull << 16 | 64ull << 32 |
+	       1ull << 62;
+}
+
+#define S90_8(a, i)                                                                                                 \
+	"+f"(a[i]), "+f"(a[i + 1]), "+f"(a[i + 2]), "+f"(a[i + 3]), "+f"(a[i + 4]), "+f"(a[i + 5]), "+f"(a[i + 6]), \
+	        "+f"(a[i + 7])
+#define S90_16(a, i) S90_8(a, i), S90_8(a, i + 8)
+#define S90_32(a, i) S90_16(a, i), S90_16(a, i + 16)
+
+/* acc [64 x N] += A [64 x 16] B [N x 16]^T; A: this lane's part of rows g and g + 8. */
+template <int N> GPU_FN void s90_mma(float *acc, uint32_t a0, uint32_t a1, uint32_t a2, uint32_t a3, uint64_t b)
+{
+	if (N == 32)
+		asm volatile(
+		        "wgmma.mma_async.sync.aligned.m64n32k16.f32.bf16.bf16 "
+		        "{%0,%1,%2,%3,%4,%5,%6,%7,%8,%9,%10,%11,%12,%13,%14,%15}, {%16,%17,%18,%19}, %20, 1, 1, 1, 0;"
+		        : S90_16(acc, 0)
+		        : "r"(a0), "r"(a1), "r"(a2), "r"(a3), "l"(b));
+	else if (N == 64)
+		asm volatile("wgmma.mma_async.sync.aligned.m64n64k16.f32.bf16.bf16 "
+		             "{%0,%1,%2,%3,%4,%5,%6,%7,%8,%9,%10,%11,%12,%13,%14,%15,%16,%17,%18,%19,%20,%21,%22,%23,"
+		             "%24,%25,%26,%27,%28,%29,%30,%31}, {%32,%33,%34,%35}, %36, 1, 1, 1, 0;"
+		             : S90_32(acc, 0)
+		             : "r"(a0), "r"(a1), "r"(a2), "r"(a3), "l"(b));
+	else
+		asm volatile(
+		        "wgmma.mma_async.sync.aligned.m64n128k16.f32.bf16.bf16 "
+		        "{%0,%1,%2,%3,%4,%5,%6,%7,%8,%9,%10,%11,%12,%13,%14,%15,%16,%17,%18,%19,%20,%21,%22,%23,"
+		        "%24,%25,%26,%27,%28,%29,%30,%31,%32,%33,%34,%35,%36,%37,%38,%39,%40,%41,%42,%43,%44,%45,"
+		        "%46,%47,%48,%49,%50,%51,%52,%53,%54,%55,%56,%57,%58,%59,%60,%61,%62,%63}, {%64,%65,%66,%67}, "
+		        "%68, 1, 1, 1, 0;"
+		        : S90_32(acc, 0), S90_32(acc, 32)
+		        : "r"(a0), "r"(a1), "r"(a2), "r"(a3), "l"(b));
+}
+
+/* Registers that were written otherwise may be operands now. */
+GPU_FN void s90_begin()
+{
+	asm volatile("wgmma.fence.sync.aligned;" ::: "memory");
+}
+GPU_FN void s90_commit()
+{
+	asm volatile("wgmma.commit_group.sync.aligned;" ::: "memory");
+}
+
+/* All that was committed is over. */
+template <int N> GPU_FN void s90_wait(float *acc)
+{
+	if (N == 32)
+		asm volatile("wgmma.wait_group.sync.aligned 0;" : S90_16(acc, 0)::"memory");
+	else if (N == 64)
+		asm volatile("wgmma.wait_group.sync.aligned 0;" : S90_32(acc, 0)::"memory");
+	else
+		asm volatile("wgmma.wait_group.sync.aligned 0;" : S90_32(acc, 0), S90_32(acc, 32)::"memory");
+}
+
+/* What this thread stored into shared memory is there for the instructions. */
+GPU_FN void s90_publish()
+{
+	asm volatile("fence.proxy.async.shared::cta;" ::: "memory");
+}
+
+/* All threads of all blocks of the cluster; what they stored before is seen behind it. */
+GPU_FN void s90_cluster_sync()
+{
+	asm volatile("barrier.cluster.arrive.release;\n\tbarrier.cluster.wait.acquire;" ::: "memory");
+}
+
+/* Where p of this block's shared memory lies in that of block `rank` of the cluster. */
+GPU_FN uint32_t s90_there(const void *p, uint32_t rank)
+{
+	uint32_t at;
+
+	asm volatile("mapa.shared::cluster.u32 %0, %1, %2;"
+	             : "=r"(at)
+	             : "r"((uint32_t)__cvta_generic_to_shared(p)), "r"(rank));
+	return at;
+}
+
+/* Barriers in shared memory, of n arrivals or of bytes that come with one. */
+GPU_FN void s90_barrier(uint64_t *bar, uint32_t n)
+{
+	asm volatile("mbarrier.init.shared::cta.b64 [%0], %1;\n\tfence.mbarrier_init.release.cluster;" ::"r"(
+	                     (uint32_t)__cvta_generic_to_shared(bar)),
+	             "r"(n)
+	             : "memory");
+}
+GPU_FN void s90_arrive(uint64_t *bar)
+{
+	asm volatile("mbarrier.arrive.shared::cta.b64 _, [%0];" ::"r"((uint32_t)__cvta_generic_to_shared(bar))
+	             : "memory");
+}
+GPU_FN void s90_bring(void *to, const void *from, uint32_t bytes, uint64_t *bar)
+{
+	const uint32_t at = (uint32_t)__cvta_generic_to_shared(bar);
+
+	asm volatile("mbarrier.arrive.expect_tx.shared::cta.b64 _, [%0], %1;" ::"r"(at), "r"(bytes) : "memory");
+	asm volatile("cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes [%0], [%1], %2, [%3];" ::"r"(
+	                     (uint32_t)__cvta_generic_to_shared(to)),
+	             "l"(from), "r"(bytes), "r"(at)
+	             : "memory");
+}
+GPU_FN void s90_wait_for(const uint64_t *bar, uint32_t parity)
+{
+	const uint32_t at = (uint32_t)__cvta_generic_to_shared(bar);
+	uint32_t done = 0;
+
+	while (!done)
+		asm volatile("{\n\t.reg .pred p;\n\t"
+		             "mbarrier.try_wait.parity.shared::cta.b64 p, [%1], %2;\n\t"
+		             "selp.u32 %0, 1, 0, p;\n\t}"
+		             : "=r"(done)
+		             : "r"(at), "r"(parity)
+		             : "memory");
+}
+
+/* A float of block `rank` of the cluster, which lies there as p does here. */
+GPU_FN float s90_load_of(const float *p, uint32_t rank)
+{
+	const uint32_t at = s90_there(p, rank);
+	float f;
+
+	asm volatile("ld.shared::cluster.f32 %0, [%1];" : "=f"(f) : "r"(at) : "memory");
+	return f;
+}
+#else /* other passes over this file: never runs */
+GPU_FN uint64_t s90_desc(const void *)
+{
+	return 0;
+}
+template <int N> GPU_FN void s90_mma(float *, uint32_t, uint32_t, uint32_t, uint32_t, uint64_t)
+{
+}
+GPU_FN void s90_begin()
+{
+}
+GPU_FN void s90_commit()
+{
+}
+template <int N> GPU_FN void s90_wait(float *)
+{
+}
+GPU_FN void s90_publish()
+{
+}
+GPU_FN void s90_cluster_sync()
+{
+}
+GPU_FN float s90_load_of(const float *p, uint32_t)
+{
+	return *p;
+}
+GPU_FN void s90_barrier(uint64_t *, uint32_t)
+{
+}
+GPU_FN void s90_arrive(uint64_t *)
+{
+}
+GPU_FN void s90_bring(void *, const void *, uint32_t, uint64_t *)
+{
+}
+GPU_FN void s90_wait_for(const uint64_t *, uint32_t)
+{
+}
+#endif
+
+/* One step of the sum: 64 columns, w[half of the columns][row g, row g + 8]. */
+template <int N> GPU_FN void s90_step(float *acc, const uint4 (*w)[2], const uint4 *tile_x)
+{
+	uint64_t b = s90_desc(tile_x);
+
+#pragma unroll
+	for (int h = 0; h < 2; h++, b += 4) {
+		s90_mma<N>(acc, w[h][0].x, w[h][1].x, w[h][0].y, w[h][1].y, b);
+		s90_mma<N>(acc, w[h][0].z, w[h][1].z, w[h][0].w, w[h][1].w, b + 2);
+	}
+}
+
+/* ---- Rows of x ----------------------------------------------------------------------------------------------------
+ */
+
+/* A block for 64 columns of N rows: tile blockIdx.x + blockIdx.y * gridDim.x of `image`. Rows that are not there are
+ * like the last one. */
+template <int N> static __global__ void s90_image_kernel(GPU_PARAM steady_args a, bool whole)
+{
+	const uint32_t unit = blockIdx.x, first = blockIdx.y * N, t = threadIdx.x % 4, q = threadIdx.x % 8;
+	uint4 *const tile = (uint4 *)a.image + ((size_t)blockIdx.y * gridDim.x + unit) * N * 8;
+
+	gpu_dependents_may_start();
+	gpu_dependency_wait();
+#pragma unroll
+	for (uint32_t r = threadIdx.x / 8; r < N; r += STEADY_THREADS / 8) {
+		const uint32_t row = first + r < a.n_rows ? first + r : a.n_rows - 1, k = unit * 64 + q * 8;
+		uint32_t w[4];
+
+		if (a.cols.data) {
+			const uint4 v = a.cols.data[(size_t)row * a.cols.col_stride + unit * 8 + q];
+
+			w[0] = v.x, w[1] = v.y, w[2] = v.z, w[3] = v.w;
+		} else {
+			float f[8];
+
+			gk_get8(a.x, row, k, a.job[0].w.cols, whole && k + 8 <= a.job[0].w.cols, f);
+#pragma unroll
+			for (int j = 0; j < 4; j++)
+				w[j] = gpu_pack_bf16(f[2 * j], f[2 * j + 1]);
+		}
+		/* Word j of the four pieces of 32 columns becomes piece j of the line. */
+#pragma unroll
+		for (int d = 1; d <= 2; d *= 2) {
+			const bool odd = t & d;
+
+#pragma unroll
+			for (int j = 0; j < 4; j++) {
+				if (j & d)
+					continue;
+
+				const uint32_t got = gpu_shfl_xor(odd ? w[j] : w[j + d], d);
+
+				w[j] = odd ? got : w[j];
+				w[j + d] = odd ? w[j + d] : got;
+			}
+		}
+		tile[gpu_tile_at(r, (q & 4) + t, 8)] = make_uint4(w[0], w[1], w[2], w[3]);
+	}
+}
+
+/* The ring that tiles of x come into. */
+template <int N, int STAGES> struct s90_ring {
+	uint64_t full[STAGES], empty[STAGES];
+
+	__device__ __forceinline__ void begin()
+	{
+		if (threadIdx.x == 0) {
+			for (int s = 0; s < STAGES; s++) {
+				s90_barrier(&full[s], 1);
+				s90_barrier(&empty[s], STEADY_THREADS / 32);
+			}
+		}
+		__syncthreads();
+	}
+	/* So many steps ahead: waves that are a step behind are not waited for. */
+	enum { AHEAD = STAGES - 2 };
+	/* One thread: the step's tile, where the one STAGES steps before was. */
+	__device__ __forceinline__ void bring(uint4 *tiles, const uint4 *from, uint32_t step)
+	{
+		const uint32_t s = step % STAGES;
+
+		if (step >= STAGES)
+			s90_wait_for(&empty[s], (step / STAGES - 1) & 1);
+		s90_bring(tiles + s * (N * 8), from, N * 128, &full[s]);
+	}
+	__device__ __forceinline__ void wait(uint32_t step) const
+	{
+		s90_wait_for(&full[step % STAGES], step / STAGES & 1);
+	}
+	/* A wave has done with it. */
+	__device__ __forceinline__ void release(uint32_t step)
+	{
+		if (threadIdx.x % 32 == 0)
+			s90_arrive(&empty[step % STAGES]);
+	}
+};
+
+/* ---- The end ------------------------------------------------------------------------------------------------------
+ */
+
+enum { S90_LINE = STEADY_ROWS + 4 /* floats of a row of x: lanes meet every bank once */ };
+
+/* This thread's sums into the lines of `out`: [row of x][row of the tile]. */
+template <int N> GPU_FN void s90_put_sums(float *out, const float *sum)
+{
+	const uint32_t lane = threadIdx.x & 31, r = threadIdx.x / 32 * 16 + (lane >> 2);
+
+#pragma unroll
+	for (int i = 0; i < N / 2; i++)
+		out[((i >> 2) * 8 + (lane & 3) * 2 + (i & 1)) * S90_LINE + r + (i >> 1 & 1) * 8] = sum[i];
+}
+
+/* Adds the groups' sums in their order and writes what follows: rows of W [row0, ..), rows of x [first, ..). Each block
+ * of the cluster takes as many rows of x. */
+template <int N, bool GATED>
+GPU_FN void s90_finish(const steady_args &a, const float *out, uint32_t row0, uint32_t first, uint32_t n_rows)
+{
+	enum { N_OUT = GATED ? STEADY_ROWS / 2 : STEADY_ROWS, AT_ONCE = 8 };
+	const few_job &job = a.job[0];
+	const uint32_t n_groups = gridDim.z, each = N / n_groups * N_OUT, begin = blockIdx.z * (N / n_groups);
+
+	for (uint32_t base = threadIdx.x; base < each; base += STEADY_THREADS * AT_ONCE) {
+		float old[AT_ONCE];
+
+#pragma unroll
+		for (uint32_t u = 0; u < AT_ONCE; u++) {
+			const uint32_t i = base + u * STEADY_THREADS, row = row0 + i % N_OUT, col = begin + i / N_OUT;
+
+			old[u] = job.accumulate && i < each && row < job.w.rows && col < n_rows
+			                 ? gk_get(job.out, first + col, row)
+			                 : 0.0f;
+		}
+#pragma unroll
+		for (uint32_t u = 0; u < AT_ONCE; u++) {
+			const uint32_t i = base + u * STEADY_THREADS, r = i % N_OUT, col = begin + i / N_OUT;
+			const float *const at = out + col * S90_LINE + r;
+			float y = 0.0f, up = 0.0f;
+
+			if (i >= each || row0 + r >= job.w.rows || col >= n_rows)
+				continue;
+			for (uint32_t z = 0; z < n_groups; z++) {
+				y += s90_load_of(at, z);
+				if (GATED)
+					up += s90_load_of(at + N_OUT, z);
+			}
+			steady_put_onto(a, first + col, row0 + r, y, up, old[u]);
+		}
+	}
+}
+
+/* ---- The block ----------------------------------------------------------------------------------------------------
+ */
+
+/* In 16 bytes. Up to 64 rows of x two blocks share a multiprocessor. */
+template <uint32_t TYPE, int N> struct s90_sizes {
+	enum {
+		DIRECT = TYPE == KN_BF16,
+		X = N * 8,
+		X_STAGES = DIRECT ? 5 : 6,
+		W = DIRECT ? STEADY_THREADS * 4 : 0,
+		STAGES = N == 128 ? 8 : 4,
+		RINGS = X_STAGES * X + STAGES * W,
+		OUT = N * S90_LINE / 4,
+		/* What the classes before gave is where the rings were, or beside them: registers are few for types
+		 * that need some to be unpacked. */
+		TOTAL = DIRECT ? (RINGS > OUT ? RINGS : OUT) : RINGS + OUT,
+	};
+};
+
+struct s90_place {
+	uint32_t tile, first, n_rows; /* rows of x [first, first + n_rows) */
+	const uint4 *image;           /* theirs */
+};
+
+template <int N> GPU_FN s90_place s90_where(const steady_args &a, uint32_t n_tiles_x)
+{
+	const uint32_t across = (a.n_rows + N - 1) / N, y = blockIdx.x % across;
+	s90_place p;
+
+	p.tile = blockIdx.x / across; /* blocks of the same rows of W side by side */
+	p.first = y * N;
+	p.n_rows = a.n_rows - p.first < N ? a.n_rows - p.first : (uint32_t)N;
+	p.image = (const uint4 *)a.image + (size_t)y * n_tiles_x * N * 8;
+	return p;
+}
+
+GPU_FN uint4 *s90_aligned(uint4 *shared)
+{
+	const uint32_t misaligned = (uint32_t)(__cvta_generic_to_shared(shared) & 1023);
+
+	return shared + (misaligned ? (1024 - misaligned) / 16 : 0);
+}
+
+enum { S90_CLASSES = STEADY_THREADS / 32 };
+
+/* Instructions under way read registers that a compiler takes for free once they are issued: behind the wait for them
+ * this uses them again. */
+GPU_FN void s90_keep(uint4 (*w)[2])
+{
+#pragma unroll
+	for (int i = 0; i < 4; i++) {
+		uint4 &v = w[i / 2][i & 1];
+
+		asm volatile("" : "+r"(v.x), "+r"(v.y), "+r"(v.z), "+r"(v.w));
+	}
+}
+
+/* gpu_copy16(); the second-level cache asks memory for the whole line, whose other half follows at once. */
+GPU_FN void s90_copy16(void *to, const void *from)
+{
+#if GPU_PTX
+	asm volatile("cp.async.cg.shared.global.L2::128B [%0], [%1], 16;" ::"r"((uint32_t)__cvta_generic_to_shared(to)),
+	             "l"(from)
+	             : "memory");
+#else
+	(void)to, (void)from;
+#endif
+}
+
+template <int N, bool GATED>
+static __global__ void __launch_bounds__(STEADY_THREADS, N == 128 ? 1 : 2) steady90_kernel(GPU_PARAM steady_args a)
+{
+	typedef s90_sizes<KN_BF16, N> size;
+	enum { STAGES = size::STAGES };
+	__shared__ s90_ring<N, size::X_STAGES> ring_x;
+	GPU_DYN_SHARED(uint4, shared);
+	uint4 *const tiles = s90_aligned(shared), *const ring = tiles + size::X_STAGES * size::X + threadIdx.x;
+	const uint32_t n_units = gk_n_units(a.job[0].w);
+	const s90_place place = s90_where<N>(a, n_units);
+	const uint32_t group = threadIdx.x / 128, row0 = place.tile * (GATED ? STEADY_ROWS / 2 : STEADY_ROWS);
+	const uint32_t n_classes = S90_CLASSES / gridDim.z, class0 = blockIdx.z * n_classes;
+	uint32_t n_steps = 0;
+
+	for (uint32_t c = class0; c < class0 + n_classes && c < n_units; c++)
+		n_steps += (n_units - c + S90_CLASSES - 1) / S90_CLASSES;
+	const gk_mat &w = a.job[GATED ? group : 0].w;
+	const uint32_t last_row = w.rows - 1;
+	const uint8_t *from_w[2];
+	steady_walk<S90_CLASSES, 1> ahead, ahead_x, now;
+	float acc[N / 2], total[N / 2];
+	uint4 held[2][2], next[2][2] = {};
+
+#pragma unroll
+	for (int p = 0; p < 2; p++) {
+		const uint32_t row =
+		        row0 + (GATED ? threadIdx.x % 128 : threadIdx.x) / 32 * 16 + (threadIdx.x & 31) / 4 + p * 8;
+
+		from_w[p] = (const uint8_t *)w.values +
+		            ((size_t)(row < last_row ? row : last_row) * w.ld + (threadIdx.x & 3) * 8) * 2;
+	}
+	ring_x.begin();
+	ahead.begin(class0, n_units);
+	ahead_x.begin(class0, n_units);
+	now.begin(class0, n_units);
+
+	/* This lane's pieces of a step, and back from where they arrive. */
+	const auto slot = [&](uint32_t step) { return ring + step % STAGES * size::W; };
+	const auto copy = [&](uint32_t step) {
+		if (step < n_steps) {
+			uint4 *const to = slot(step);
+
+#pragma unroll
+			for (int i = 0; i < 4; i++)
+				s90_copy16(to + i * STEADY_THREADS,
+				           from_w[i & 1] + (size_t)ahead.unit * 128 + i / 2 * 64);
+			ahead.next();
+		}
+		gpu_copy_commit();
+	};
+	const auto take = [&](uint32_t step, uint4(*to)[2]) {
+		const uint4 *const from = slot(step);
+
+		gpu_copy_wait<STAGES - 1>();
+#pragma unroll
+		for (int i = 0; i < 4; i++)
+			to[i / 2][i & 1] = from[i * STEADY_THREADS];
+	};
+
+	for (uint32_t s = 0; s < STAGES; s++)
+		copy(s);
+	const auto bring = [&](uint32_t step) {
+		if (threadIdx.x == 0 && step < n_steps) {
+			ring_x.bring(tiles, place.image + (size_t)ahead_x.unit * size::X, step);
+			ahead_x.next();
+		}
+		__syncwarp();
+	};
+
+	gpu_dependents_may_start();
+	gpu_dependency_wait();
+	for (uint32_t s = 0; s < ring_x.AHEAD; s++)
+		bring(s);
+#pragma unroll
+	for (int i = 0; i < N / 2; i++)
+		acc[i] = total[i] = 0.0f;
+	take(0, held);
+	for (uint32_t step = 0; step < n_steps; step++) {
+		ring_x.wait(step);
+		s90_begin();
+		s90_step<N>(acc, held, tiles + step % size::X_STAGES * size::X);
+		s90_commit();
+		copy(step + STAGES);
+		bring(step + ring_x.AHEAD);
+		if (step + 1 < n_steps)
+			take(step + 1, next);
+		s90_wait<N>(acc);
+		ring_x.release(step);
+		s90_keep(held);
+		if (now.ends_class()) {
+#pragma unroll
+			for (int i = 0; i < N / 2; i++) {
+				total[i] += acc[i];
+				acc[i] = 0.0f;
+			}
+		}
+		now.next();
+#pragma unroll
+		for (int i = 0; i < 4; i++)
+			held[i / 2][i & 1] = next[i / 2][i & 1];
+	}
+	__syncthreads(); /* the rings are free */
+	s90_put_sums<N>((float *)tiles, total);
+	s90_cluster_sync();
+	s90_finish<N, GATED>(a, (const float *)tiles, row0, place.first, place.n_rows);
+	s90_cluster_sync(); /* nobody goes while others read */
+}
+
+/* Types with scales: the units that a lane has under way are in its registers, what the classes before gave is in
+ * shared memory, in the lines of s90_put_sums(). */
+template <int N> GPU_FN void s90_add_sums(float *out, float *sum, bool first)
+{
+	const uint32_t lane = threadIdx.x & 31, r = threadIdx.x / 32 * 16 + (lane >> 2);
+
+#pragma unroll
+	for (int i = 0; i < N / 2; i++) {
+		float *const to = out + ((i >> 2) * 8 + (lane & 3) * 2 + (i & 1)) * S90_LINE + r + (i >> 1 & 1) * 8;
+
+		*to = (first ? 0.0f : *to) + sum[i];
+		sum[i] = 0.0f;
+	}
+}
+
+template <uint32_t TYPE, int N, bool GATED>
+static __global__ void __launch_bounds__(STEADY_THREADS, 1) steady90_scaled_kernel(GPU_PARAM steady_args a)
+{
+	typedef gk_format<TYPE> F;
+	typedef s90_sizes<TYPE, N> size;
+	enum {
+		DEPTH = (int)F::SCALED == 3 ? 4
+		        : F::UNIT == 64     ? 3
+		                            : 2, /* units under way */
+		PER_UNIT = F::CHUNKS / 2,    /* steps that a unit lasts */
+		BY_UNIT = F::SCALED == 3,
+	};
+	static_assert((int)F::MINS == 0 && ((int)F::SCALED == 1 || (int)F::SCALED == 3),
+	              "scales as they are applied here");
+	__shared__ s90_ring<N, size::X_STAGES> ring_x;
+	GPU_DYN_SHARED(uint4, shared);
+	uint4 *const tiles = s90_aligned(shared);
+	float *const out = (float *)(tiles + size::RINGS);
+	const uint32_t n_units = gk_n_units(a.job[0].w);
+	const s90_place place = s90_where<N>(a, n_units * PER_UNIT);
+	const uint32_t group = threadIdx.x / 128, row0 = place.tile * (GATED ? STEADY_ROWS / 2 : STEADY_ROWS);
+	const uint32_t n_classes = S90_CLASSES / gridDim.z, class0 = blockIdx.z * n_classes;
+	uint32_t n = 0;
+
+	for (uint32_t c = class0; c < class0 + n_classes && c < n_units; c++)
+		n += (n_units - c + S90_CLASSES - 1) / S90_CLASSES;
+	const gk_mat &w = a.job[GATED ? group : 0].w;
+	const uint32_t last16 = (w.rows - 1) / 16 * 16,
+	               row16 = row0 + (GATED ? threadIdx.x % 128 : threadIdx.x) / 32 * 16;
+	const few_at<F> at = few_point<F>(w, row16 < last16 ? row16 : last16, n_units);
+	steady_walk<S90_CLASSES, 1> ahead, now;
+	steady_walk<S90_CLASSES, PER_UNIT> ahead_x;
+	few_raw<F> raw[DEPTH];
+	float acc[N / 2], part[N / 2];
+	uint32_t step = 0;
+	bool first = true;
+
+	ring_x.begin();
+	ahead.begin(class0, n_units);
+	ahead_x.begin(class0, n_units);
+	now.begin(class0, n_units);
+#pragma unroll
+	for (uint32_t u = 0; u < DEPTH; u++) {
+		if (u < n) {
+			few_load<F>(raw[u], at, ahead.unit);
+			ahead.next();
+		}
+	}
+	const auto bring = [&](uint32_t of_step) {
+		if (threadIdx.x == 0 && of_step < n * PER_UNIT) {
+			ring_x.bring(tiles, place.image + (size_t)(ahead_x.unit * PER_UNIT + ahead_x.sub) * size::X,
+			             of_step);
+			ahead_x.next();
+		}
+		__syncwarp();
+	};
+
+	gpu_dependents_may_start();
+	gpu_dependency_wait();
+	for (uint32_t s = 0; s < ring_x.AHEAD; s++)
+		bring(s);
+#pragma unroll
+	for (int i = 0; i < N / 2; i++)
+		acc[i] = part[i] = 0.0f;
+	for (uint32_t i = 0; i < n; i += DEPTH) {
+#pragma unroll
+		for (uint32_t u = 0; u < DEPTH; u++) {
+			if (i + u >= n)
+				break;
+#pragma unroll
+			for (int sub = 0; sub < PER_UNIT; sub++, step++) {
+				const uint4 *const tile_x = tiles + step % size::X_STAGES * size::X;
+				uint4 held[2][2];
+
+#pragma unroll
+				for (int h = 0; h < 4; h++)
+					held[h / 2][h & 1] = F::piece(raw[u].v[h & 1], sub * 2 + h / 2);
+				ring_x.wait(step);
+				s90_begin();
+#pragma unroll
+				for (int h = 0; h < 2; h++) {
+					const uint64_t b = s90_desc(tile_x) + 4 * h;
+
+					s90_mma<N>(part, held[h][0].x, held[h][1].x, held[h][0].y, held[h][1].y, b);
+					s90_mma<N>(part, held[h][0].z, held[h][1].z, held[h][0].w, held[h][1].w, b + 2);
+					if (BY_UNIT && h == 0)
+						continue;
+					s90_commit();
+					if (h == 1)
+						bring(step + ring_x.AHEAD);
+					s90_wait<N>(part);
+					s90_keep(held);
+					if (h == 1)
+						ring_x.release(step);
+					if (BY_UNIT && sub + 1 < PER_UNIT)
+						continue;
+
+					float d[2], low;
+
+#pragma unroll
+					for (int s = 0; s < 2; s++)
+						F::get_scale(raw[u].s[(int)F::SCALE_ROW ? s : 0], now.unit, sub * 2 + h,
+						             0, &d[s], &low);
+#pragma unroll
+					for (int k = 0; k < N / 2; k++) {
+						acc[k] = fmaf(d[k >> 1 & 1], part[k], acc[k]);
+						part[k] = 0.0f;
+					}
+					if (h == 0)
+						s90_begin();
+				}
+			}
+			if (now.ends_class()) {
+				s90_add_sums<N>(out, acc, first);
+				first = false;
+			}
+			now.next();
+			if (i + u + DEPTH < n) {
+				few_load<F>(raw[u], at, ahead.unit);
+				ahead.next();
+			}
+		}
+	}
+	s90_cluster_sync();
+	s90_finish<N, GATED>(a, out, row0, place.first, place.n_rows);
+	s90_cluster_sync(); /* nobody goes while others read */
+}
+
+/* ---- Launching ----------------------------------------------------------------------------------------------------
+ */
+
+template <uint32_t TYPE, int N> static inline int s90_launch(const steady_launch &l, void (*kernel)(const steady_args))
+{
+	steady_args a = *l.args;
+	const uint32_t per_tile = a.gated ? STEADY_ROWS / 2 : STEADY_ROWS, across = (a.n_rows + N - 1) / N;
+	const uint32_t n_tiles_x = gk_n_units(a.job[0].w) * gk_unit(TYPE) / 64;
+	const size_t shared = (size_t)s90_sizes<TYPE, N>::TOTAL * sizeof(uint4) + 1024;
+	cudaLaunchConfig_t config = {};
+	cudaLaunchAttribute attrs[2] = {};
+
+	if (shared > l.ctx->smem_bytes || (size_t)across * n_tiles_x * N * 128 > l.room)
+		return -EINVAL;
+	gpu_launch(s90_image_kernel<N>, dim3(n_tiles_x, across), dim3(STEADY_THREADS), 0, l.ctx->stream, l.ctx->overlap,
+	           a, gk_view_aligned(a.x));
+	config.gridDim = dim3((a.job[0].w.rows + per_tile - 1) / per_tile * across, 1, a.n_groups);
+	config.blockDim = dim3(STEADY_THREADS);
+	config.dynamicSmemBytes = shared;
+	config.stream = (cudaStream_t)l.ctx->stream;
+	attrs[0].id = cudaLaunchAttributeClusterDimension;
+	attrs[0].val.clusterDim.x = attrs[0].val.clusterDim.y = 1;
+	attrs[0].val.clusterDim.z = a.n_groups;
+	attrs[1].id = cudaLaunchAttributeProgrammaticStreamSerialization;
+	attrs[1].val.programmaticStreamSerializationAllowed = 1;
+	config.attrs = attrs;
+	config.numAttrs = l.ctx->overlap ? 2 : 1;
+	(void)cudaFuncSetAttribute((const void *)kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, (int)shared);
+	(void)cudaLaunchKernelEx(&config, kernel, a);
+	return 0;
+}
+
+template <uint32_t TYPE, int N> static inline int s90_launch_wide(const steady_launch &l)
+{
+	return s90_launch<TYPE, N>(l, l.args->gated ? steady90_scaled_kernel<TYPE, N, true>
+	                                            : steady90_scaled_kernel<TYPE, N, false>);
+}
+
+template <uint32_t TYPE> static inline int s90_launch_scaled(const steady_launch &l)
+{
+	const uint32_t n = l.args->n_rows;
+
+	if (n <= 32)
+		return s90_launch_wide<TYPE, 32>(l);
+	/* A scale for every 32 columns: registers are too few for more. */
+	return n <= 64 || (int)gk_format<TYPE>::SCALED == 1 ? s90_launch_wide<TYPE, 64>(l)
+	                                                    : s90_launch_wide<TYPE, 128>(l);
+}
+
+#endif
