@@ -132,7 +132,7 @@ $(B)/obj/cuda/%.o: %.c $(B)/cuda.flags
 $(B)/plugins/libocai-engine-cuda.so: $(call plugin_objects,cuda,gemm_cublaslt.c)
 	$(call say,LINK,$@)
 	@mkdir -p $(@D)
-	$(Q)$(NVCC) -shared -cudart static -Xlinker -z,defs,--exclude-libs,ALL -o $@ $^ -lm -ldl -lpthread
+	$(Q)$(NVCC) -shared -cudart static -Xlinker -z,defs,--exclude-libs,ALL,--build-id=sha1 -o $@ $^ -lm -ldl -lpthread
 PLUGINS += $(B)/plugins/libocai-engine-cuda.so
 
 $(B)/obj/cuda/%.cc.o: %.cc $(B)/cuda.flags
@@ -203,7 +203,7 @@ $(B)/obj/hip/%.o: %.c $(B)/hip.flags
 $(B)/plugins/libocai-engine-hip.so: $(call plugin_objects,hip,gemm_hipblaslt.c,$(HIP_ONLY_CUDA))
 	$(call say,LINK,$@)
 	@mkdir -p $(@D)
-	$(Q)$(HIP_CXX) -shared -no-hip-rt -Wl,--exclude-libs,ALL -o $@ $^ -lm -ldl -lpthread
+	$(Q)$(HIP_CXX) -shared -no-hip-rt -Wl,--exclude-libs,ALL,--build-id=sha1 -o $@ $^ -lm -ldl -lpthread
 PLUGINS += $(B)/plugins/libocai-engine-hip.so
 endif
 endif

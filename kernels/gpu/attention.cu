@@ -97,14 +97,14 @@ static __global__ void exact_attention(GPU_PARAM attn_args a)
 
 /* ---- Launches --------------------------------------------------------------------------------------------------------- */
 
+/* 160 KiB and more hold all of the first forms, 99 KiB all of the second, 64 KiB all of the third. */
 template <int KD, int VD, int BYTES, bool DIRECT>
-static void launch_many(const struct gk_ctx *ctx, attn_args a, uint32_t max_work)
+static void launch_many(const struct gk_ctx *ctx, const attn_args &a, uint32_t max_work)
 {
-	enum { WAVES = 4, ROWS = 16 * WAVES };
+	constexpr bool large = KD * BYTES > 384;
 
-	a.row_blocks = (GK_TILE_TOKENS * a.group + ROWS - 1) / ROWS;
-	gpu_launch(attn_kernel<KD, VD, WAVES, BYTES, DIRECT>, dim3(max_work * a.kv.n_kv_head * a.row_blocks),
-	           dim3(WAVES * ctx->warp), attn_shared_bytes<KD, VD, WAVES, BYTES>(), ctx->stream, ctx->overlap, a);
+	attn_launch_first<attn_form<KD, VD, BYTES, DIRECT, 4, 64, 2>, attn_form<KD, VD, BYTES, DIRECT, large ? 2 : 4, 32, 2>,
+	                  attn_form<KD, VD, BYTES, DIRECT, 2, 32, large ? 1 : 2>>(ctx, a, max_work);
 }
 
 /* A wave of 64 lanes has no more registers a lane than one of 32, and half the rows of results in each. */

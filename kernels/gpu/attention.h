@@ -86,6 +86,7 @@ GPU_FN void attn_copy_tile(uint4 *tile, const attn_args &a, const void *pool, ui
 		AT_ONCE = N % 8 == 0   ? 8
 		          : N % 6 == 0 ? 6
 		          : N % 4 == 0 ? 4
+		          : N % 3 == 0 ? 3
 		                       : 1
 	};
 	static_assert(TOKENS * CHUNKS % THREADS == 0, "every thread copies as much");
@@ -230,12 +231,12 @@ GPU_FN float attn_final_scale(const attn_args &a, uint32_t head, float m, float 
 	return w / mass;
 }
 
-/* BYTES of a key's value in shared memory: 2, bfloat16, or 1, e4m3. DIRECT: as it is in the pool. */
-template <int KD, int VD, int WAVES, int BYTES, bool DIRECT>
+/* BYTES of a key's value in shared memory: 2, bfloat16, or 1, e4m3. DIRECT: as it is in the pool. TILE keys at a time,
+ * STAGES 2: the next ones on their way meanwhile. */
+template <int KD, int VD, int BYTES, bool DIRECT, int WAVES, int TILE, int STAGES>
 static __global__ void __launch_bounds__(WAVES *GPU_WAVE) attn_kernel(GPU_PARAM attn_args a)
 {
 	enum {
-		TILE = 64,
 		ROWS = 16 * WAVES,
 		QC = KD / 8,
 		KC = KD * BYTES / 16,
@@ -247,7 +248,7 @@ static __global__ void __launch_bounds__(WAVES *GPU_WAVE) attn_kernel(GPU_PARAM 
 	constexpr bool WIDENED = BYTES == 1;
 	GPU_DYN_SHARED(uint4, shared);
 	uint4 *const tile_q = shared, *const stages = tile_q + ROWS * QC;
-	gpu_bf16 *const exchange = (gpu_bf16 *)(stages + 2 * STAGE) + threadIdx.x / GPU_WAVE * 512;
+	gpu_bf16 *const exchange = (gpu_bf16 *)(stages + STAGES * STAGE) + threadIdx.x / GPU_WAVE * 512;
 	const uint32_t tile_row0 = threadIdx.x / GPU_WAVE * 16;
 
 	gpu_dependents_may_start();
@@ -309,15 +310,16 @@ static __global__ void __launch_bounds__(WAVES *GPU_WAVE) attn_kernel(GPU_PARAM 
 			for (int c = 0; c < (Q_STAYS ? KD / 32 : 1); c++)
 				q[c] = query(c);
 		}
-		for (uint32_t token = begin, stage = 0; token < end; token += TILE, stage ^= 1) {
+		for (uint32_t token = begin, stage = 0; token < end; token += TILE, stage ^= STAGES - 1) {
 			const uint4 *tile_k = stages + stage * STAGE, *tile_v = tile_k + TILE * KC;
 			/* Whether every row of the block sees all keys of the tile. */
 			const bool all = token + TILE <= it.first_pos + 1 && token + TILE <= end &&
 			                 (a.window == 0 || token + a.window > it.last_pos);
 			gpu_acc s[TILE / 16];
 
-			fetch(token + TILE, stage ^ 1);
-			gpu_copy_wait<1>();
+			if (STAGES == 2)
+				fetch(token + TILE, stage ^ 1);
+			gpu_copy_wait<STAGES - 1>();
 			__syncthreads();
 #pragma unroll
 			for (int n = 0; n < TILE / 16; n++)
@@ -405,6 +407,8 @@ static __global__ void __launch_bounds__(WAVES *GPU_WAVE) attn_kernel(GPU_PARAM 
 					                                : gpu_tile_frag_t(tile_v, 32 * n, 16 * d, VC));
 			}
 			__syncthreads(); /* the stage may be filled again */
+			if (STAGES == 1)
+				fetch(token + TILE, 0);
 		}
 		gpu_copy_wait<0>();
 #pragma unroll
@@ -434,10 +438,37 @@ static __global__ void __launch_bounds__(WAVES *GPU_WAVE) attn_kernel(GPU_PARAM 
 	}
 }
 
-/* Two stages of keys and values, the rows' queries, and room for exchanges. */
-template <int KD, int VD, int WAVES, int BYTES> static inline size_t attn_shared_bytes()
+/* A form of it: the rows' queries, stages of keys and values, and room for exchanges are what a block needs. */
+template <int KD, int VD, int BYTES, bool DIRECT, int WAVES, int TILE, int STAGES> struct attn_form {
+	enum { SHARED = 16 * WAVES * KD * 2 + STAGES * TILE * (KD + VD) * BYTES + WAVES * 1024 };
+
+	static void launch(const struct gk_ctx *ctx, attn_args a, uint32_t max_work)
+	{
+		enum { ROWS = 16 * WAVES };
+
+		a.row_blocks = (GK_TILE_TOKENS * a.group + ROWS - 1) / ROWS;
+		gpu_launch(attn_kernel<KD, VD, BYTES, DIRECT, WAVES, TILE, STAGES>,
+		           dim3(max_work * a.kv.n_kv_head * a.row_blocks), dim3(WAVES * ctx->warp), SHARED, ctx->stream,
+		           ctx->overlap, a);
+	}
+};
+
+/* The first of these forms that the device has the shared memory for. What comes behind one that all devices of the
+ * kind have it for is not made, nor what none of them has it for. */
+template <class F, class... Others>
+static inline void attn_launch_first(const struct gk_ctx *ctx, const attn_args &a, uint32_t max_work)
 {
-	return (size_t)16 * WAVES * KD * 2 + 2 * (size_t)64 * (KD + VD) * BYTES + WAVES * 1024;
+	if constexpr ((int)F::SHARED <= (int)GPU_LEAST_SHARED) {
+		F::launch(ctx, a, max_work);
+	} else {
+		if constexpr ((int)F::SHARED <= (int)GPU_MOST_SHARED) {
+			if ((uint32_t)F::SHARED <= ctx->smem_bytes) {
+				F::launch(ctx, a, max_work);
+				return;
+			}
+		}
+		attn_launch_first<Others...>(ctx, a, max_work);
+	}
 }
 
 #endif

@@ -403,7 +403,7 @@ static void launch(const struct gk_ctx *ctx, const attn_args &a, uint32_t max_wo
  * that fit 64 KiB. The products before and after run beside this kernel, and what they have under way goes through the
  * first-level cache, from which shared memory is taken: with 200 KiB of rings a step of one sequence takes 14 % longer. */
 template <int KD, int VD, int WAVES, int DEEP_WAVES, int RING, int SMALL_WAVES, int BYTES>
-static void launch_direct(const struct gk_ctx *ctx, const attn_args &a, uint32_t max_work)
+static void launch_by_plan(const struct gk_ctx *ctx, const attn_args &a, uint32_t max_work)
 {
 	constexpr int DEEP_RING = DEEP_WAVES == WAVES ? RING : RING - 1, OTHER_RING = RING > 3 ? 2 : 3;
 	constexpr bool all_shapes = KD == 128 && VD == 128; /* what most models have */
@@ -427,6 +427,16 @@ static void launch_direct(const struct gk_ctx *ctx, const attn_args &a, uint32_t
 		launch<KD, VD, WAVES, all_shapes ? 2 : RING, BYTES, BY_TILE, 2>(ctx, a, max_work);
 	else
 		launch<KD, VD, WAVES, RING, BYTES, BY_TILE, 2>(ctx, a, max_work);
+}
+
+/* What no device of the kind has the memory for is not made. */
+template <int KD, int VD, int WAVES, int DEEP_WAVES, int RING, int SMALL_WAVES, int BYTES>
+static void launch_direct(const struct gk_ctx *ctx, const attn_args &a, uint32_t max_work)
+{
+	if constexpr ((int)GPU_MOST_SHARED < (128 << 10))
+		launch<KD, VD, SMALL_WAVES, 2, BYTES, BY_TOKEN, 1>(ctx, a, max_work);
+	else
+		launch_by_plan<KD, VD, WAVES, DEEP_WAVES, RING, SMALL_WAVES, BYTES>(ctx, a, max_work);
 }
 
 void attn_few_launch(const struct gk_ctx *ctx, const attn_args &a, uint32_t max_work)

@@ -1,31 +1,27 @@
 /* Attention over latents (multi-head latent attention, absorbed form): one K/V head, the value of a token is the
  * beginning of its key, up to 576 and 512 values. A block takes 16 or 32 rows; its four waves share the keys of a tile
- * for the scores and the columns of the values for the sums, weights going through shared memory. */
+ * for the scores (two of them where a tile has 32 keys) and the columns of the values for the sums, weights going
+ * through shared memory. */
 #ifndef GPU_ATTENTION_MLA_H
 #define GPU_ATTENTION_MLA_H
 
 #include "gpu/attention.h"
 
-enum { MLA_KEY = 576, MLA_VALUE = 512, MLA_TILE = 64, MLA_WAVES = 4 };
+enum { MLA_KEY = 576, MLA_VALUE = 512, MLA_WAVES = 4 };
 
-template <int RT> static inline size_t attn_mla_shared_bytes()
-{
-	return (size_t)RT * 16 * MLA_KEY * 2 + 2 * (size_t)MLA_TILE * MLA_KEY * 2 + RT * 16 * MLA_TILE * 2 +
-	       (size_t)MLA_WAVES * RT * 16 * 2 * sizeof(float);
-}
-
-template <int RT, bool DIRECT>
+/* RT times 16 rows, TILE keys at a time; STAGES 2: the next ones on their way meanwhile. */
+template <int RT, bool DIRECT, int TILE, int STAGES>
 static __global__ void __launch_bounds__(MLA_WAVES *GPU_WAVE) attn_mla_kernel(GPU_PARAM attn_args a)
 {
 	enum {
 		KC = MLA_KEY / 8,
 		ROWS = RT * 16,
-		PC = MLA_TILE / 8,
+		PC = 8, /* chunks of a row of weights: a whole swizzle */
 		SLICE = MLA_VALUE / MLA_WAVES,
 		THREADS = MLA_WAVES * GPU_WAVE
 	};
 	GPU_DYN_SHARED(uint4, shared);
-	uint4 *const tile_q = shared, *const stages = tile_q + ROWS * KC, *const tile_p = stages + 2 * MLA_TILE * KC;
+	uint4 *const tile_q = shared, *const stages = tile_q + ROWS * KC, *const tile_p = stages + STAGES * TILE * KC;
 	float *const tops = (float *)(tile_p + ROWS * PC), *const masses = tops + MLA_WAVES * ROWS;
 	const uint32_t wave = threadIdx.x / GPU_WAVE;
 	const float log2e = gpu_float(LOG2E_BITS);
@@ -38,7 +34,7 @@ static __global__ void __launch_bounds__(MLA_WAVES *GPU_WAVE) attn_mla_kernel(GP
 	for (uint32_t item = blockIdx.x; item < n_items; item += gridDim.x) {
 		attn_span it;
 
-		if (!attn_take(a, item, ROWS, MLA_TILE, &it))
+		if (!attn_take(a, item, ROWS, TILE, &it))
 			continue;
 
 		const gk_work &work = it.work;
@@ -53,9 +49,9 @@ static __global__ void __launch_bounds__(MLA_WAVES *GPU_WAVE) attn_mla_kernel(GP
 
 		auto fetch = [&](uint32_t token, uint32_t stage) {
 			if (token < end)
-				attn_copy_tile<MLA_KEY, MLA_TILE, THREADS, 2, DIRECT>(stages + stage * MLA_TILE * KC, a,
-				                                                      a.kv.k, a.kv.k_dim, it.pages,
-				                                                      kv_head, token, end);
+				attn_copy_tile<MLA_KEY, TILE, THREADS, 2, DIRECT>(stages + stage * TILE * KC, a, a.kv.k,
+				                                                  a.kv.k_dim, it.pages, kv_head, token,
+				                                                  end);
 			gpu_copy_commit();
 		};
 
@@ -76,19 +72,21 @@ static __global__ void __launch_bounds__(MLA_WAVES *GPU_WAVE) attn_mla_kernel(GP
 			}
 		}
 		fetch(begin, 0);
-		for (uint32_t token = begin, stage = 0; token < end; token += MLA_TILE, stage ^= 1) {
-			const uint4 *tile = stages + stage * MLA_TILE * KC;
+		for (uint32_t token = begin, stage = 0; token < end; token += TILE, stage ^= STAGES - 1) {
+			const uint4 *tile = stages + stage * TILE * KC;
 			const uint32_t first = wave * 16;
+			const bool has_keys = TILE == 16 * MLA_WAVES || first < TILE;
 			gpu_acc s[RT];
 
-			fetch(token + MLA_TILE, stage ^ 1);
-			gpu_copy_wait<1>();
+			if (STAGES == 2)
+				fetch(token + TILE, stage ^ 1);
+			gpu_copy_wait<STAGES - 1>();
 			__syncthreads();
 #pragma unroll
 			for (int t = 0; t < RT; t++)
 				s[t] = gpu_acc_zero();
 #pragma unroll 6
-			for (int c = 0; c < MLA_KEY / 32; c++) {
+			for (int c = 0; has_keys && c < MLA_KEY / 32; c++) {
 				const gpu_frag k = gpu_tile_frag(tile, first, 4 * c, KC);
 
 #pragma unroll
@@ -110,8 +108,9 @@ static __global__ void __launch_bounds__(MLA_WAVES *GPU_WAVE) attn_mla_kernel(GP
 
 					if (a.softcap > 0.0f)
 						v = attn_softcap(a.softcap, v);
-					v = key > p || key >= end || (a.window && key + a.window <= p) ? -INFINITY
-					                                                               : v * log2e;
+					v = !has_keys || key > p || key >= end || (a.window && key + a.window <= p)
+					            ? -INFINITY
+					            : v * log2e;
 					s[t].v[i] = v;
 					best[gpu_acc_slot(i)] = fmaxf(best[gpu_acc_slot(i)], v);
 				}
@@ -154,7 +153,7 @@ static __global__ void __launch_bounds__(MLA_WAVES *GPU_WAVE) attn_mla_kernel(GP
 			}
 			__syncthreads();
 #pragma unroll
-			for (int n = 0; n < MLA_TILE / 32; n++) {
+			for (int n = 0; n < TILE / 32; n++) {
 				gpu_frag p[RT];
 
 #pragma unroll
@@ -170,6 +169,8 @@ static __global__ void __launch_bounds__(MLA_WAVES *GPU_WAVE) attn_mla_kernel(GP
 				}
 			}
 			__syncthreads(); /* stage and weights may be filled again */
+			if (STAGES == 1)
+				fetch(token + TILE, 0);
 		}
 		gpu_copy_wait<0>();
 
@@ -229,26 +230,39 @@ static inline bool attn_mla_takes(const attn_args &a)
 	return a.kv.k_dim <= MLA_KEY && a.kv.v_dim <= MLA_VALUE && a.kv.v_dim <= a.kv.k_dim;
 }
 
-/* many: of the list `many`; else an item has 16 rows at most, or one token. */
-static inline void attn_mla_launch(const struct gk_ctx *ctx, attn_args a, uint32_t max_work, bool many)
-{
-	const bool two = a.group > 16 || many;
-	const uint32_t rows = two ? 32 : 16, tokens = many ? GK_TILE_TOKENS : 1;
-	uint32_t n_blocks;
-
-	a.row_blocks = many || two ? (tokens * a.group + rows - 1) / rows : 1;
-	n_blocks = max_work * a.kv.n_kv_head * a.row_blocks;
-	if (n_blocks > ctx->n_sm * 2)
-		n_blocks = ctx->n_sm * 2;
-	const auto go = [&](void (*kernel)(attn_args), size_t shared) {
-		gpu_launch(kernel, dim3(n_blocks), dim3(MLA_WAVES * ctx->warp), shared, ctx->stream, ctx->overlap, a);
+/* A form of it. many: of the list `many`; else an item has 16 rows at most, or one token. */
+template <int RT, int TILE, int STAGES, bool MANY> struct attn_mla_form {
+	enum {
+		ROWS = 16 * RT,
+		SHARED = ROWS * MLA_KEY * 2 + STAGES * TILE * MLA_KEY * 2 + ROWS * 128 + MLA_WAVES * ROWS * 8,
 	};
-	const bool direct = a.direct && a.kv.dtype == KN_BF16;
 
-	if (two)
-		go(direct ? attn_mla_kernel<2, true> : attn_mla_kernel<2, false>, attn_mla_shared_bytes<2>());
+	static void launch(const struct gk_ctx *ctx, attn_args a, uint32_t max_work)
+	{
+		const bool direct = a.direct && a.kv.dtype == KN_BF16;
+		uint32_t n_blocks;
+
+		a.row_blocks =
+		        MANY || a.group > 16 ? ((MANY ? (uint32_t)GK_TILE_TOKENS : 1u) * a.group + ROWS - 1) / ROWS : 1;
+		n_blocks = max_work * a.kv.n_kv_head * a.row_blocks;
+		if (n_blocks > ctx->n_sm * 2)
+			n_blocks = ctx->n_sm * 2;
+		gpu_launch(direct ? attn_mla_kernel<RT, true, TILE, STAGES> : attn_mla_kernel<RT, false, TILE, STAGES>,
+		           dim3(n_blocks), dim3(MLA_WAVES * ctx->warp), SHARED, ctx->stream, ctx->overlap, a);
+	}
+};
+
+static inline void attn_mla_launch(const struct gk_ctx *ctx, const attn_args &a, uint32_t max_work, bool many)
+{
+	if (many)
+		attn_launch_first<attn_mla_form<2, 64, 2, true>, attn_mla_form<2, 32, 1, true>,
+		                  attn_mla_form<1, 32, 1, true>>(ctx, a, max_work);
+	else if (a.group > 16)
+		attn_launch_first<attn_mla_form<2, 64, 2, false>, attn_mla_form<2, 32, 1, false>,
+		                  attn_mla_form<1, 32, 1, false>>(ctx, a, max_work);
 	else
-		go(direct ? attn_mla_kernel<1, true> : attn_mla_kernel<1, false>, attn_mla_shared_bytes<1>());
+		attn_launch_first<attn_mla_form<1, 64, 2, false>, attn_mla_form<1, 32, 2, false>,
+		                  attn_mla_form<1, 32, 1, false>>(ctx, a, max_work);
 }
 
 #endif

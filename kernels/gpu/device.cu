@@ -29,7 +29,7 @@ int gk_ctx_init(struct gk_ctx *ctx, int device)
 	memset(ctx, 0, sizeof(*ctx));
 	ctx->n_sm = 4;
 	ctx->warp = GPU_HOST_WARP;
-	ctx->smem_bytes = 160 << 10;
+	ctx->smem_bytes = (uint32_t)gpu_host::shared_bytes;
 	return 0;
 }
 #else
@@ -72,7 +72,7 @@ int gk_ctx_init(struct gk_ctx *ctx, int device)
 	(void)attribute(&warp, ATTRIBUTE(WarpSize), device);
 	ctx->n_sm = (uint32_t)n_sm;
 	ctx->warp = (uint32_t)warp;
-	ctx->smem_bytes = (uint32_t)smem;
+	ctx->smem_bytes = (uint32_t)(smem < (int)GPU_MOST_SHARED ? smem : (int)GPU_MOST_SHARED);
 	return gk_launched();
 }
 #endif

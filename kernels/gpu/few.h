@@ -550,8 +550,8 @@ template <int NT, int RT> struct few_depth<gk_format<GK_FP8_WIDE>, NT, RT> {
 };
 
 template <uint32_t TYPE, int NT, int RT>
-static __global__ void __launch_bounds__(FEW_THREADS, (few_depth<gk_format<TYPE>, NT, RT>::BLOCKS))
-        few_kernel(GPU_PARAM few_args a)
+static __global__ void __launch_bounds__(FEW_THREADS, GPU_BLOCKS((few_depth<gk_format<TYPE>, NT, RT>::BLOCKS),
+                                                                 gk_is_k(TYPE))) few_kernel(GPU_PARAM few_args a)
 {
 	typedef gk_format<TYPE> F;
 	enum {

@@ -40,6 +40,25 @@
 #define GPU_PTX 0
 #endif
 
+/* Shared memory of a block: what every device of the kind has, and the most that kernels are made for. The 160 KiB of
+ * gfx950 are not used. The host stands for all of NVIDIA's with waves of 32, for AMD's with waves of 64. */
+#if defined(GPU_CUDA)
+enum { GPU_LEAST_SHARED = 99 << 10, GPU_MOST_SHARED = 227 << 10 };
+#elif defined(GPU_HIP)
+enum { GPU_LEAST_SHARED = 64 << 10, GPU_MOST_SHARED = 64 << 10 };
+#else
+enum { GPU_LEAST_SHARED = 64 << 10, GPU_MOST_SHARED = gpu_host::MOST_SHARED };
+#endif
+
+/* What __launch_bounds__() takes behind the threads: blocks of a multiprocessor. On AMD it is waves of a SIMD, of which
+ * two leave half of 256 registers to the matrix units' results alone: `hungry` kernels have a SIMD's to themselves
+ * there. */
+#if defined(GPU_HIP)
+#define GPU_BLOCKS(n, hungry) ((hungry) ? 1 : (n))
+#else
+#define GPU_BLOCKS(n, hungry) (n)
+#endif
+
 #define GPU_FN static __device__ __forceinline__
 
 /* A struct of a kernel's arguments that is indexed at run time, read where it is instead of copied to the stack. */

@@ -26,6 +26,16 @@ namespace gpu_host
 {
 thread_local int current;
 thread_local void *dynamic_shared;
+size_t shared_bytes = MOST_SHARED;
+static thread_local int refused;
+
+int take_error()
+{
+	const int e = refused;
+
+	refused = 0;
+	return e;
+}
 thread_local uint8_t slots[2][MAX_THREADS][SLOT];
 thread_local uint8_t parity[MAX_THREADS];
 thread_local named named_barriers[16];
@@ -248,6 +258,10 @@ void launch(dim3 grid, dim3 block, size_t shared, const std::function<void()> &b
 	if (n < 1 || n > MAX_THREADS) {
 		fprintf(stderr, "a block of %d threads\n", n);
 		abort();
+	}
+	if (shared > shared_bytes) {
+		refused = 1;
+		return;
 	}
 	pthread_mutex_lock(&turn);
 	for (int i = 0; i < n; i++)

@@ -71,7 +71,13 @@ extern thread_local dim3 threadIdx, blockIdx, blockDim, gridDim;
 
 namespace gpu_host
 {
-enum { MAX_THREADS = 1024, SLOT = 128 };
+enum { MAX_THREADS = 1024, SLOT = 128, MOST_SHARED = (GPU_HOST_WARP == 64 ? 64 : 227) << 10 };
+
+/* Dynamic shared memory that a block may have; tests take some away. A launch that asks for more fails as on a device.
+ */
+extern size_t shared_bytes;
+/* Of this thread's launches since the last call: 0, or 1 when one of them was refused. */
+int take_error();
 
 extern thread_local int current; /* the running fiber: linear index of its thread */
 extern thread_local void *dynamic_shared;
@@ -124,13 +130,13 @@ template <class T, class V> static inline T atomicAdd(T *p, V v)
 /* The runtime, as far as tests use it. */
 typedef int gpu_error;
 #define GPU_OK 0
-static inline const char *gpu_error_string(gpu_error)
+static inline const char *gpu_error_string(gpu_error e)
 {
-	return "none";
+	return e ? "more shared memory than a block may have" : "none";
 }
 static inline gpu_error gpu_last_error()
 {
-	return 0;
+	return gpu_host::take_error();
 }
 #define gpu_malloc(p, n) (*(void **)(p) = malloc(n), *(p) ? 0 : 1)
 static inline gpu_error gpu_free(void *p)

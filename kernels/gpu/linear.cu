@@ -101,7 +101,8 @@ static int few_of_type(const struct gk_ctx *ctx, const struct gk_linear *l, uint
 	if (ctx->bytes && !ctx->fixed && few8_launch(type, ctx, a))
 		return gk_launched();
 	made_here = a.n_rows <= MADE_HERE_ROWS &&
-	            few_shared_bytes(n_cols, a.cols, true, has_mins(type), f.nt, f.rt) <= MADE_HERE_BYTES;
+	            few_shared_bytes(n_cols, a.cols, true, has_mins(type), f.nt, f.rt) <=
+	                    (ctx->smem_bytes < MADE_HERE_BYTES + 2048 ? ctx->smem_bytes - 2048 : (uint32_t)MADE_HERE_BYTES);
 	if (!made_here) {
 		const size_t data = (size_t)n_cols * a.cols.col_stride * 16,
 		             sums = ((size_t)n_cols * a.cols.n_chunks + 15) / 16 * 64;

@@ -1,5 +1,6 @@
 /* Products of many rows by tiles on matrix units: 128 rows of W times 64 or 128 rows of x, 64 columns at a time, copies
- * running two steps ahead. Weights of any type become bfloat16 on their way into shared memory.
+ * running two steps ahead (one on AMD, whose blocks have 64 KiB). Weights of any type become bfloat16 on their way into
+ * shared memory.
  *
  * Split: where tiles are fewer than the device holds at once, blockIdx.z is a share of the columns; the shares' results
  * are added by a kernel of their own (many.cu), in their order.
@@ -16,7 +17,7 @@ enum {
 	MANY_ROWS = 128, /* of W */
 	MANY_COLS = 64,
 	MANY_CHUNKS = MANY_COLS / 8,
-	MANY_STAGES = 3,
+	MANY_STAGES = (int)GPU_MOST_SHARED > (64 << 10) ? 3 : 2,
 	MANY_FEATURE_WAVES = 2,
 };
 
@@ -230,7 +231,7 @@ static __global__ void __launch_bounds__(MANY_THREADS, (many_blocks<BN>::PER_SM)
 		for (int n = 0; n < TN; n++)
 			acc[m][n] = gpu_acc_zero();
 	}
-	/* Two steps under way. Turned weights are loaded one step before they are put. */
+	/* Steps under way. Turned weights are loaded one step before they are put. */
 	for (uint32_t s = 0; s < MANY_STAGES - 1; s++) {
 		if (DIRECT) {
 			if (s < n_steps)

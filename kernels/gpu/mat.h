@@ -197,6 +197,12 @@ struct gk_no_scale {
  * SCALED: 0 no scales, 1 one for each chunk, 2 for each half of it, 3 one for each unit. MINS: m is not 0. */
 template <uint32_t TYPE> struct gk_format;
 
+/* Their scales are packed too. */
+constexpr bool gk_is_k(uint32_t type)
+{
+	return type == KN_Q4_K || type == KN_Q5_K || type == KN_Q6_K;
+}
+
 #define GK_METHOD static __device__ __forceinline__
 
 /* Types that lie row-major, BYTES each. */

@@ -136,7 +136,7 @@ GPU_FN void store_state(const gk_delta &a, const float *S, uint32_t slot, uint32
 	}
 }
 
-template <int ROWS> static __global__ void delta_kernel(gk_delta a, gk_batch batch)
+template <int ROWS> static __global__ void __launch_bounds__(DELTA_THREADS) delta_kernel(gk_delta a, gk_batch batch)
 {
 	__shared__ delta_shared sh;
 	const uint32_t s = blockIdx.x, head = blockIdx.y, lane = threadIdx.x & 31, group = threadIdx.x >> 5;

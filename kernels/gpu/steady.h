@@ -62,11 +62,7 @@ template <uint32_t TYPE, int BN> struct steady_sizes {
 		X = BN * STEADY_CHUNKS,
 		SCALES = (int)F::SCALED == 0 ? 0 : STEADY_ROWS * (int)sizeof(typename F::scale) / 16,
 		STAGE = HALVES * W + X + SCALES,
-#if defined(GPU_HIP)
-		STAGES = 2,
-#else
-		STAGES = HALVES == 2 ? 2 : 3,
-#endif
+		STAGES = HALVES == 2 || (int)GPU_MOST_SHARED <= (64 << 10) ? 2 : 3,
 		TOTAL = STAGES * STAGE,
 	};
 };

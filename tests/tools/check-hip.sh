@@ -1,7 +1,7 @@
 #!/bin/bash
 # The plugin for AMD's GPUs, as make has built it where the compiler is there (make deps-hip; HIP_ARCHS=all for all
-# targets): every kernel in it for every target, nothing of ROCm needed to be linked, and nothing undefined but the
-# runtime's functions. test_plugin.c loads it.
+# targets): every kernel in it for every target, on the matrix units where it multiplies, nothing of ROCm needed to be
+# linked, and nothing undefined but the runtime's functions. test_plugin.c loads it.
 set -u
 plugin=$BUILD_DIR/plugins/libocai-engine-hip.so
 archs=$(${MAKE:-make} --no-print-directory -s BUILD_DIR="$BUILD_DIR" print-hip-archs)
@@ -37,6 +37,7 @@ if [[ -x $hip/clang-offload-bundler ]]; then
 			grep -qx "$arch" <<<"$have" || fail "$cu: no code for $arch"
 		done
 	done
+	((status != 0)) || tests/tools/hip_kernels.py "$hip" "$BUILD_DIR/obj/hip/kernels/gpu" $archs || status=1
 fi
 
 # What we declare of hipBLASLt is what its header says.

@@ -12,6 +12,24 @@ test_case::test_case(const char *case_name, test_fn case_run) : name(case_name),
 	first_case = this;
 }
 
+static void set_shared(uint32_t bytes)
+{
+	test_ctx.smem_bytes = bytes;
+#if defined(GPU_HOST)
+	gpu_host::shared_bytes = bytes;
+#endif
+}
+
+test_shared::test_shared(uint32_t bytes) : before(test_ctx.smem_bytes)
+{
+	set_shared(bytes);
+}
+
+test_shared::~test_shared()
+{
+	set_shared(before);
+}
+
 void test_sync(const char *what)
 {
 	const gpu_error e = (gpu_error)gpu_sync();

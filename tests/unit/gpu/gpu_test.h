@@ -41,6 +41,15 @@ extern struct kn_backend *test_ref;
 		}                                                             \
 	} while (0)
 
+/* As on a device whose blocks have less shared memory, as long as it lives; on the host launches that ask for more are
+ * refused. */
+struct test_shared {
+	uint32_t before;
+
+	explicit test_shared(uint32_t bytes);
+	~test_shared();
+};
+
 /* Waits, and fails the test when the device is unhappy. */
 void test_sync(const char *what);
 

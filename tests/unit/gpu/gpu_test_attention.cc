@@ -1,4 +1,6 @@
 /* Positions, the paged store and attention, against kernels/ref on the same pages. */
+#include <errno.h>
+
 #include "gpu_test_batch.h"
 
 static void angles(both<float> &freq, uint32_t n_rot)
@@ -276,15 +278,6 @@ GPU_TEST(single_tokens_attend)
 	all_cases(few_cases, n_few_cases, TOL_TILES, "few");
 }
 
-GPU_TEST(single_tokens_attend_with_little_shared_memory)
-{
-	const uint32_t bytes = test_ctx.smem_bytes;
-
-	test_ctx.smem_bytes = 64 << 10;
-	all_cases(few_cases, n_few_cases, TOL_TILES, "small");
-	test_ctx.smem_bytes = bytes;
-}
-
 /* So few sequences for so large a device that blocks are larger. */
 GPU_TEST(single_tokens_attend_deep)
 {
@@ -294,12 +287,11 @@ GPU_TEST(single_tokens_attend_deep)
 		{ KN_F8_E4M3, one, 1, 8, 2, 128, 128, 32, false, false, false, 200, 0.0f, GK_BF16 },
 		{ KN_BF16, one, 2, 8, 1, 64, 64, 32, false, false, false, 0, 0.0f, GK_F32 },
 	};
-	const struct gk_ctx before = test_ctx;
+	const uint32_t n_sm = test_ctx.n_sm;
 
 	test_ctx.n_sm = 16;
-	test_ctx.smem_bytes = 227 << 10;
 	all_cases(cases, 3, TOL_TILES, "deep");
-	test_ctx = before;
+	test_ctx.n_sm = n_sm;
 }
 
 GPU_TEST(parts_are_merged_by_a_kernel_where_nothing_counts)
@@ -330,39 +322,73 @@ GPU_TEST(tokens_attend_to_e4m3)
 	all_cases(e4m3_cases, n_e4m3_cases, TOL_TILES, "e4m3");
 }
 
+static const attention_case prompt_cases[] = {
+	{ KN_BF16, prompt, 4, 4, 2, 128, 128, 16, false, false, false, 0, 0.0f, GK_F32 },
+	{ KN_BF16, prompt, 4, 6, 2, 64, 64, 16, false, true, false, 40, 0.0f, GK_BF16 },
+	{ KN_F32, prompt, 4, 2, 2, 20, 24, 8, false, false, false, 0, 20.0f, GK_F32 },
+	{ KN_F16, prompt, 1, 2, 1, 192, 128, 16, false, false, false, 0, 0.0f, GK_F32 },
+	{ KN_BF16, prompt, 1, 2, 1, 256, 256, 16, false, true, false, 0, 0.0f, GK_F32 },
+	{ KN_BF16, prompt + 1, 1, 2, 1, 192, 128, 16, false, false, false, 0, 0.0f, GK_F32 },
+	{ KN_F8_E4M3, prompt + 1, 1, 2, 1, 256, 256, 16, false, true, false, 0, 0.0f, GK_F32 },
+};
+static const int n_prompt_cases = sizeof(prompt_cases) / sizeof(prompt_cases[0]);
+
 GPU_TEST(prompts_attend)
 {
-	const attention_case cases[] = {
-		{ KN_BF16, prompt, 4, 4, 2, 128, 128, 16, false, false, false, 0, 0.0f, GK_F32 },
-		{ KN_BF16, prompt, 4, 6, 2, 64, 64, 16, false, true, false, 40, 0.0f, GK_BF16 },
-		{ KN_F32, prompt, 4, 2, 2, 20, 24, 8, false, false, false, 0, 20.0f, GK_F32 },
-		{ KN_F16, prompt, 1, 2, 1, 192, 128, 16, false, false, false, 0, 0.0f, GK_F32 },
-		{ KN_BF16, prompt, 1, 2, 1, 256, 256, 16, false, true, false, 0, 0.0f, GK_F32 },
-	};
-
-	for (int i = 0; i < 5; i++) {
-		char name[32];
-
-		(void)snprintf(name, sizeof(name), "case %d", i);
-		attention(&cases[i], TOL_TILES, name);
-	}
+	all_cases(prompt_cases, n_prompt_cases, TOL_TILES, "prompt");
 }
+
+static const attention_case latent_cases[] = {
+	{ KN_BF16, decode, 3, 16, 1, 576, 512, 16, true, false, false, 0, 0.0f, GK_F32 },
+	{ KN_BF16, prompt, 1, 3, 1, 48, 32, 8, true, true, false, 30, 10.0f, GK_F32 },
+	{ KN_F32, decode, 4, 20, 1, 40, 32, 8, true, false, false, 0, 0.0f, GK_BF16 },
+};
+static const int n_latent_cases = sizeof(latent_cases) / sizeof(latent_cases[0]);
 
 GPU_TEST(latents_attend)
 {
-	const attention_case cases[] = {
-		{ KN_BF16, decode, 3, 16, 1, 576, 512, 16, true, false, false, 0, 0.0f, GK_F32 },
-		{ KN_BF16, prompt, 1, 3, 1, 48, 32, 8, true, true, false, 30, 10.0f, GK_F32 },
-		{ KN_F32, decode, 4, 20, 1, 40, 32, 8, true, false, false, 0, 0.0f, GK_BF16 },
-	};
+	all_cases(latent_cases, n_latent_cases, TOL_TILES, "latents");
+}
 
-	for (int i = 0; i < 3; i++) {
+/* What blocks have on compute capability 8.0; 8.6, 8.9 and 12.0; AMD's devices. */
+GPU_TEST(tokens_attend_with_little_shared_memory)
+{
+	static const uint32_t sizes[] = { 163 << 10, 99 << 10, 64 << 10 };
+
+	for (uint32_t size : sizes) {
 		char name[32];
 
-		(void)snprintf(name, sizeof(name), "case %d", i);
-		attention(&cases[i], TOL_TILES, name);
+		if (size >= test_ctx.smem_bytes)
+			continue;
+
+		const test_shared less(size);
+
+		(void)snprintf(name, sizeof(name), "%u KiB", size >> 10);
+		if (size < 128 << 10)
+			all_cases(few_cases, n_few_cases, TOL_TILES, name);
+		all_cases(prompt_cases, n_prompt_cases, TOL_TILES, name);
+		all_cases(latent_cases, n_latent_cases, TOL_TILES, name);
 	}
 }
+
+#if defined(GPU_HOST)
+GPU_TEST(what_no_block_has_the_memory_for_fails)
+{
+	test_batch b(KN_BF16, prompt, 1, 1, 64, 64, false, 16, 1);
+	test_rows q(GK_F32, b.n_rows, 64, 64), out(GK_F32, b.n_rows, 64, 64);
+	const test_shared less(1 << 10);
+	struct gk_attention a = {};
+
+	a.out = out.view();
+	a.q = q.view();
+	a.kv = b.kv;
+	a.batch = &b.batch;
+	a.n_head = 1;
+	a.scale = 1.0f;
+	CHECK(gk_attention(&test_ctx, &a) == -EIO, "1 KiB is enough");
+	CHECK(strstr(gk_error_text(), "shared memory"), "%s", gk_error_text());
+}
+#endif
 
 GPU_TEST(attention_exactly)
 {

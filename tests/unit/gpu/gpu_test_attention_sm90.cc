@@ -10,11 +10,15 @@ struct hopper {
 #if defined(GPU_HOST)
 		test_ctx.sm = 90;
 		test_ctx.smem_bytes = 227 << 10;
+		gpu_host::shared_bytes = test_ctx.smem_bytes;
 #endif
 	}
 	~hopper()
 	{
 		test_ctx = before;
+#if defined(GPU_HOST)
+		gpu_host::shared_bytes = before.smem_bytes;
+#endif
 	}
 };
 

@@ -205,6 +205,19 @@ GPU_TEST(a_row_meets_large_matrices)
 	}
 }
 
+/* As many columns as a block can just make by itself, and as it cannot where it has 64 KiB. */
+GPU_TEST(two_rows_of_many_columns)
+{
+	const shape s = { KN_Q8_0, 2, 9, 8192, 1, GK_F32, false, false, false, false, false };
+
+	compare(&s, 0, TOL_TWO_PARTS);
+	if (test_ctx.smem_bytes > 64 << 10) {
+		const test_shared less(64 << 10);
+
+		compare(&s, 0, TOL_TWO_PARTS);
+	}
+}
+
 GPU_TEST(the_activation_is_applied_to_gate_and_up)
 {
 	for (int t = 0; t < test_n_types; t++) {
