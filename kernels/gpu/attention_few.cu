@@ -93,8 +93,9 @@ static __global__ void __launch_bounds__(WAVES *GPU_WAVE, BLOCKS) attn_few_kerne
 	const uint32_t share = blockIdx.x / a.row_blocks / a.kv.n_kv_head, n_shares = a.batch.counts[GK_N_SHARES];
 
 	gpu_dependents_may_start();
-	if (share >= n_shares) {
-		gpu_dependency_wait();
+	if (share >= n_shares) { /* the kernel ends after the one before it all the same: the first block waits */
+		if (blockIdx.x == 0)
+			gpu_dependency_wait();
 		return;
 	}
 

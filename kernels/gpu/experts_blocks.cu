@@ -1,5 +1,6 @@
-/* experts.h for the types of 32 values a block. */
+/* experts.h and pairs.h for the types of 32 values a block. */
 #include "gpu/experts.h"
+#include "gpu/pairs.h"
 
 bool experts_launch_blocks(uint32_t type, const experts_launch &l)
 {
@@ -21,21 +22,21 @@ bool experts_launch_blocks(uint32_t type, const experts_launch &l)
 	}
 }
 
-bool chosen_launch_blocks(uint32_t type, const gk_ctx *ctx, const chosen_args &a)
+bool pairs_launch_blocks(uint32_t type, const pairs_launch &l)
 {
 	switch (type) {
 	case KN_Q8_0:
-		return chosen_launch_type<KN_Q8_0>(ctx, a);
+		return pairs_launch_type<KN_Q8_0>(l);
 	case KN_MXFP4:
-		return chosen_launch_type<KN_MXFP4>(ctx, a);
+		return pairs_launch_type<KN_MXFP4>(l);
 	case KN_Q4_0:
-		return chosen_launch_type<KN_Q4_0>(ctx, a);
+		return pairs_launch_type<KN_Q4_0>(l);
 	case KN_Q4_1:
-		return chosen_launch_type<KN_Q4_1>(ctx, a);
+		return pairs_launch_type<KN_Q4_1>(l);
 	case KN_Q5_0:
-		return chosen_launch_type<KN_Q5_0>(ctx, a);
+		return pairs_launch_type<KN_Q5_0>(l);
 	case KN_Q5_1:
-		return chosen_launch_type<KN_Q5_1>(ctx, a);
+		return pairs_launch_type<KN_Q5_1>(l);
 	default:
 		return false;
 	}

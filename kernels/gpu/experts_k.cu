@@ -1,5 +1,6 @@
-/* experts.h for the types of 256 values a block. */
+/* experts.h and pairs.h for the types of 256 values a block. */
 #include "gpu/experts.h"
+#include "gpu/pairs.h"
 
 bool experts_launch_k(uint32_t type, const experts_launch &l)
 {
@@ -15,15 +16,15 @@ bool experts_launch_k(uint32_t type, const experts_launch &l)
 	}
 }
 
-bool chosen_launch_k(uint32_t type, const gk_ctx *ctx, const chosen_args &a)
+bool pairs_launch_k(uint32_t type, const pairs_launch &l)
 {
 	switch (type) {
 	case KN_Q4_K:
-		return chosen_launch_type<KN_Q4_K>(ctx, a);
+		return pairs_launch_type<KN_Q4_K>(l);
 	case KN_Q5_K:
-		return chosen_launch_type<KN_Q5_K>(ctx, a);
+		return pairs_launch_type<KN_Q5_K>(l);
 	case KN_Q6_K:
-		return chosen_launch_type<KN_Q6_K>(ctx, a);
+		return pairs_launch_type<KN_Q6_K>(l);
 	default:
 		return false;
 	}

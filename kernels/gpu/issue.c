@@ -560,29 +560,34 @@ static int issue_route(struct gpu_backend *be, const struct gpu_program *p, cons
 	return gk_route(&be->ctx, &router, view(be, p, &r->logits).p, gpu_rows_of(be, r->h.rows), r->ids, r->weights);
 }
 
+static struct gk_moe moe_of(const struct gpu_backend *be, const struct gpu_program *p, const struct rec_moe *m)
+{
+	return (struct gk_moe){ .x = view(be, p, &m->x),
+		                .out = view(be, p, &m->out),
+		                .rows = gpu_rows_of(be, m->h.rows),
+		                .n_expert = m->n_expert,
+		                .first_expert = m->first_expert,
+		                .n_ff = m->n_ff,
+		                .dim = m->dim,
+		                .top_k = m->top_k,
+		                .act = m->act,
+		                .type_gate = m->type_gate,
+		                .type_up = m->type_up,
+		                .type_down = m->type_down,
+		                .gate = m->gate,
+		                .up = m->up,
+		                .down = m->down,
+		                .gate_bias = m->gate_bias,
+		                .up_bias = m->up_bias,
+		                .down_bias = m->down_bias,
+		                .ids = m->ids,
+		                .weights = m->weights,
+		                .exact = be->exact };
+}
+
 static int issue_moe(struct gpu_backend *be, const struct gpu_program *p, const struct rec_moe *m)
 {
-	struct gk_moe k = { .x = view(be, p, &m->x),
-		            .out = view(be, p, &m->out),
-		            .rows = gpu_rows_of(be, m->h.rows),
-		            .n_expert = m->n_expert,
-		            .first_expert = m->first_expert,
-		            .n_ff = m->n_ff,
-		            .dim = m->dim,
-		            .top_k = m->top_k,
-		            .act = m->act,
-		            .type_gate = m->type_gate,
-		            .type_up = m->type_up,
-		            .type_down = m->type_down,
-		            .gate = m->gate,
-		            .up = m->up,
-		            .down = m->down,
-		            .gate_bias = m->gate_bias,
-		            .up_bias = m->up_bias,
-		            .down_bias = m->down_bias,
-		            .ids = m->ids,
-		            .weights = m->weights,
-		            .exact = be->exact };
+	const struct gk_moe k = moe_of(be, p, m);
 
 	return gk_moe(&be->ctx, &k);
 }
@@ -756,7 +761,21 @@ static int issue_qkv(struct gpu_backend *be, const struct gpu_program *p, const 
 	return r == -ENOTSUP ? issue_parts(be, p, launch) : r;
 }
 
-static int issue_router(struct gpu_backend *be, const struct gpu_program *p, const struct gpu_launch *launch)
+/* The mixture that a launch is and that takes this choice. */
+static const struct rec_moe *moe_after(const struct gpu_program *p, const struct gpu_launch *next,
+                                       const struct rec_route *choice)
+{
+	const struct rec_moe *m = &p->recs[next->first]->moe;
+
+	return next->kind == F_ONE && m->h.op == OP_MOE && m->ids == choice->ids && m->weights == choice->weights &&
+	                       m->h.rows == choice->h.rows
+	               ? m
+	               : NULL;
+}
+
+/* next: the launch behind it, or NULL. *ret_n: how many of the two this was. */
+static int issue_router(struct gpu_backend *be, const struct gpu_program *p, const struct gpu_launch *launch,
+                        const struct gpu_launch *next, uint32_t *ret_n)
 {
 	const union gpu_rec *const *recs = p->recs + launch->first;
 	const struct rec_norm *norm = launch->n == 3 ? &recs[0]->norm : NULL;
@@ -770,8 +789,20 @@ static int issue_router(struct gpu_backend *be, const struct gpu_program *p, con
 		               .router = router_of(choice),
 		               .ids = choice->ids,
 		               .weights = choice->weights };
+	const struct rec_moe *mixture = next ? moe_after(p, next, choice) : NULL;
+	const struct gk_choice later = {
+		.router = k.router, .logits = k.logits, .ids = choice->ids, .weights = choice->weights
+	};
+	struct gk_moe moe;
 	int r;
 
+	*ret_n = 1;
+	if (mixture) {
+		moe = moe_of(be, p, mixture);
+		moe.choice = &later;
+		if (gk_moe_chooses(&be->ctx, &moe))
+			k.ids = NULL;
+	}
 	if (norm) {
 		k.norm = true;
 		k.norm_w = norm->w;
@@ -779,7 +810,12 @@ static int issue_router(struct gpu_backend *be, const struct gpu_program *p, con
 		k.normed = view(be, p, &norm->out);
 	}
 	r = gk_route_product(&be->ctx, &k);
-	return r == -ENOTSUP ? issue_parts(be, p, launch) : r;
+	if (r == -ENOTSUP)
+		return issue_parts(be, p, launch);
+	if (r < 0 || k.ids)
+		return r;
+	*ret_n = 2;
+	return gk_moe(&be->ctx, &moe);
 }
 
 /* Which launch of how many. */
@@ -796,15 +832,16 @@ int gpu_issue(struct gpu_backend *be, const struct gpu_program *p)
 {
 	int r = 0;
 
-	for (uint32_t i = 0; i < p->n_launches && r == 0; i++) {
+	for (uint32_t i = 0, n; i < p->n_launches && r == 0; i += n) {
 		const struct gpu_launch *l = &p->launches[i];
 
+		n = 1;
 		if (l->kind == F_QKV)
 			r = issue_qkv(be, p, l);
 		else if (l->kind == F_ADD_NORM)
 			r = issue_add_norm(be, p, l);
 		else if (l->kind == F_ROUTER)
-			r = issue_router(be, p, l);
+			r = issue_router(be, p, l, i + 1 < p->n_launches ? l + 1 : NULL, &n);
 		else if (l->kind == F_BATCH)
 			r = issue_batch(be, p, l);
 		else

@@ -363,10 +363,18 @@ struct gk_router {
 	const float *bias; /* or NULL */
 	float *logits;     /* [rows, n_expert] */
 	struct kn_router router;
-	int32_t *ids; /* [rows, top_k] */
+	int32_t *ids; /* [rows, top_k]; NULL: nothing is chosen yet */
 	float *weights;
 };
 int gk_route_product(const struct gk_ctx *ctx, const struct gk_router *router);
+
+/* A choice that is still to be made, as by gk_route(). */
+struct gk_choice {
+	struct kn_router router;
+	const float *logits;
+	int32_t *ids;
+	float *weights;
+};
 
 struct gk_moe {
 	struct gk_view x, out; /* out float32: += */
@@ -379,9 +387,13 @@ struct gk_moe {
 	const float *weights;
 	bool exact;
 	uint32_t first_expert; /* as in struct kn_moe */
+	const struct gk_choice
+	        *choice; /* host; NULL: ids and weights are there, else the same memory as the choice's */
 };
 /* Rows by expert (count, scan, scatter), gate and up with the activation, down, sum by weight in order of k. */
 int gk_moe(const struct gk_ctx *ctx, const struct gk_moe *m);
+/* Whether m->choice costs gk_moe() no launch. */
+bool gk_moe_chooses(const struct gk_ctx *ctx, const struct gk_moe *m);
 
 /* ---- Choosing tokens
  * ---------------------------------------------------------------------------------------------------- */

@@ -10,6 +10,7 @@
 #include "gpu/many.h"
 #include "gpu/mat_value.h"
 #include "gpu/moe.h"
+#include "gpu/pairs.h"
 
 /* ---- Pairs by expert --------------------------------------------------------------------------------------------- */
 
@@ -231,7 +232,6 @@ struct moe_call {
 	const struct gk_moe *m;
 	sorted s;
 	uint32_t n_pairs;
-	bool pairs; /* not sorted */
 };
 
 /* Columns of a row that has been cut into `parts`. */
@@ -257,12 +257,10 @@ static bool fits(const gk_ctx *ctx, size_t shared)
 static int tiles_across(const moe_call &c, const few_columns &cols, int rt, size_t *ret_shared)
 {
 	const uint32_t per_expert = c.n_pairs / c.m->n_expert * cols.parts;
-	int nt = c.pairs || per_expert <= 3 ? 1 : per_expert <= 8 ? 2 : 4;
+	int nt = per_expert <= 3 ? 1 : per_expert <= 8 ? 2 : 4;
 
 	for (;; nt /= 2) {
-		*ret_shared = few_shared_bytes(c.pairs ? cols.parts : nt == 1 ? 8 : nt * 8, cols, true, true, nt, rt);
-		if (c.pairs) /* twice the waves' sums */
-			*ret_shared += few_shared_bytes(0, cols, false, false, nt, rt);
+		*ret_shared = few_shared_bytes(nt == 1 ? 8 : nt * 8, cols, true, true, nt, rt);
 		if (nt == 1 || fits(c.ctx, *ret_shared))
 			return nt;
 	}
@@ -278,13 +276,9 @@ static int few_experts(const moe_call &c, bool gated, gk_view x, gk_view out)
 
 	a.x = x;
 	a.out = out;
-	a.rows = m->rows;
 	a.act = m->act;
-	a.n_expert = m->n_expert;
-	a.first_expert = m->first_expert;
 	a.n_rows_w = gated ? m->n_ff : m->dim;
 	a.n_tiles = (a.n_rows_w + FEW_TILE - 1) / FEW_TILE;
-	a.top_k = m->top_k;
 	a.gated = gated;
 	a.whole = gk_view_aligned(x);
 	a.cols = columns_of(type, gated ? m->dim : m->n_ff, x.elem != GK_BF16 && m->rows.bound <= PAIR_ROWS ? 2 : 1);
@@ -292,16 +286,12 @@ static int few_experts(const moe_call &c, bool gated, gk_view x, gk_view out)
 	a.mats[1] = gated ? m->up : nullptr;
 	a.bias[0] = gated ? m->gate_bias : m->down_bias;
 	a.bias[1] = gated ? m->up_bias : nullptr;
-	if (c.pairs) {
-		a.ids = m->ids;
-	} else {
-		a.groups = c.s.groups;
-		a.n_groups = c.s.n_groups;
-		a.row_of = gated ? c.s.row_of : nullptr;
-	}
+	a.groups = c.s.groups;
+	a.n_groups = c.s.n_groups;
+	a.row_of = gated ? c.s.row_of : nullptr;
 	l.ctx = c.ctx;
 	l.args = &a;
-	l.n_groups = c.pairs || c.n_pairs < m->n_expert ? c.n_pairs : m->n_expert;
+	l.n_groups = c.n_pairs < m->n_expert ? c.n_pairs : m->n_expert;
 	l.nt = tiles_across(c, a.cols, gated ? 2 : 1, &l.shared);
 	if (!fits(c.ctx, l.shared))
 		return -ENOTSUP;
@@ -309,38 +299,57 @@ static int few_experts(const moe_call &c, bool gated, gk_view x, gk_view out)
 	                                                                                                    : -EINVAL;
 }
 
-/* Down and the sum of rows that were not sorted. */
-static chosen_args chosen_of(const struct gk_moe *m, gk_view h)
+/* Of rows that are not sorted: gate and up (x, to h), or down and the sum (from h). */
+static pairs_args pairs_of(const struct gk_moe *m, bool gated, gk_view h)
 {
-	chosen_args a = {};
+	pairs_args a = {};
 
-	a.h = h;
-	a.out = m->out;
+	a.x = gated ? m->x : h;
+	a.out = gated ? h : m->out;
 	a.rows = m->rows;
+	a.act = m->act;
 	a.n_expert = m->n_expert;
 	a.first_expert = m->first_expert;
-	a.n_rows_w = m->dim;
-	a.n_ff = m->n_ff;
+	a.n_rows_w = gated ? m->n_ff : m->dim;
+	a.n_cols = gated ? m->dim : m->n_ff;
 	a.top_k = m->top_k;
-	a.whole = gk_view_aligned(h);
-	a.cols = columns_of(m->type_down, m->n_ff, 2);
-	a.cols.n_chunks *= m->top_k;
-	a.cols.col_stride = (a.cols.n_chunks | 1) * 4;
-	a.mats = m->down;
-	a.bias = m->down_bias;
-	a.ids = m->ids;
-	a.weights = m->weights;
+	a.whole = gk_view_aligned(a.x);
+	a.cols = columns_of(gated ? m->type_gate : m->type_down, a.n_cols, gated && m->x.elem == GK_BF16 ? 1 : 2);
+	if (!gated) { /* of all experts side by side */
+		a.cols.n_chunks *= m->top_k;
+		a.cols.col_stride = (a.cols.n_chunks | 1) * 4;
+	}
+	a.mats[0] = gated ? m->gate : m->down;
+	a.mats[1] = gated ? m->up : nullptr;
+	a.bias[0] = gated ? m->gate_bias : m->down_bias;
+	a.bias[1] = gated ? m->up_bias : nullptr;
+	a.ids = (int32_t *)m->ids;
+	a.weights = (float *)m->weights;
+	a.chooses = m->choice != nullptr;
+	if (m->choice) {
+		a.router = m->choice->router;
+		a.logits = m->choice->logits;
+		a.ids = m->choice->ids;
+		a.weights = m->choice->weights;
+	}
 	return a;
 }
 
-static int chosen_experts(const moe_call &c, gk_view h)
+static int pairs(const moe_call &c, bool gated, gk_view h)
 {
-	const uint32_t type = c.m->type_down;
-	const chosen_args a = chosen_of(c.m, h);
+	const uint32_t type = gated ? c.m->type_gate : c.m->type_down;
+	const pairs_args a = pairs_of(c.m, gated, h);
+	const pairs_launch l = { c.ctx, &a, gated };
 
-	return chosen_launch_16bit(type, c.ctx, a) || chosen_launch_blocks(type, c.ctx, a) || chosen_launch_k(type, c.ctx, a)
-	               ? gk_launched()
-	               : -EINVAL;
+	return pairs_launch_16bit(type, l) || pairs_launch_blocks(type, l) || pairs_launch_k(type, l) ? gk_launched() : -EINVAL;
+}
+
+static bool pairs_fit(const gk_ctx *ctx, const struct gk_moe *m, bool gated)
+{
+	const pairs_args a = pairs_of(m, gated, gk_view{});
+	const pairs_launch l = { ctx, &a, gated };
+
+	return fits(ctx, pairs_shared_bytes(l));
 }
 
 static int many_experts(const moe_call &c, bool gated, gk_view x, gk_view out, const uint32_t *row_of)
@@ -444,13 +453,12 @@ static uint32_t few_pairs(const gk_ctx *ctx, uint32_t type)
 static moe_way way_of(const gk_ctx *ctx, const struct gk_moe *m)
 {
 	const uint32_t n_pairs = m->rows.bound * m->top_k;
-	const gk_view h = {};
 
 	if (m->exact || m->type_gate == KN_F32 || m->type_down == KN_F32 || m->type_up == KN_F32)
 		return MOE_EXACT;
 	if (ctx->fixed)
 		return MOE_MANY;
-	if (m->rows.bound <= PAIR_ROWS && m->top_k <= MAX_CHOSEN && fits(ctx, chosen_shared_bytes(chosen_of(m, h).cols)))
+	if (m->rows.bound <= PAIR_ROWS && m->top_k <= MAX_CHOSEN && pairs_fit(ctx, m, true) && pairs_fit(ctx, m, false))
 		return MOE_PAIRS;
 	return n_pairs <= few_pairs(ctx, m->type_gate) * m->n_expert || m->rows.bound <= GK_FEW_ROWS ? MOE_FEW : MOE_MANY;
 }
@@ -494,13 +502,18 @@ static int many(const moe_call &c, gk_view h, gk_view y, const moe_layout &l)
 	return r < 0 ? r : many_experts(c, false, h, y, nullptr);
 }
 
+bool gk_moe_chooses(const struct gk_ctx *ctx, const struct gk_moe *m)
+{
+	return m->choice && m->type_gate == m->type_up && way_of(ctx, m) == MOE_PAIRS;
+}
+
 int gk_moe(const struct gk_ctx *ctx, const struct gk_moe *m)
 {
 	const uint32_t n_pairs = m->rows.bound * m->top_k;
 	const moe_layout l = layout_of(n_pairs, m->n_expert, m->n_ff, m->dim);
 	uint8_t *const scratch = (uint8_t *)ctx->scratch;
 	moe_way way = way_of(ctx, m);
-	moe_call c = { ctx, m, {}, n_pairs, way == MOE_PAIRS };
+	moe_call c = { ctx, m, {}, n_pairs };
 	gk_view h = { scratch + l.h, GK_F32, (m->n_ff + 7) / 8 * 8 }, y = { scratch + l.y, GK_F32, m->dim };
 	int r;
 
@@ -515,12 +528,13 @@ int gk_moe(const struct gk_ctx *ctx, const struct gk_moe *m)
 	c.s.row_of = (uint32_t *)(scratch + l.row_of);
 	c.s.place_of = (uint32_t *)(scratch + l.place_of);
 	if (way == MOE_PAIRS) {
-		r = few_experts(c, true, m->x, h);
-		r = r < 0 ? r : chosen_experts(c, h);
-		if (r != -ENOTSUP)
+		r = pairs(c, true, h);
+		return r < 0 ? r : pairs(c, false, h);
+	}
+	if (m->choice) {
+		r = gk_route(ctx, &m->choice->router, m->choice->logits, m->rows, m->choice->ids, m->choice->weights);
+		if (r < 0)
 			return r;
-		way = MOE_MANY; /* rows too long for a block's memory */
-		c.pairs = false;
 	}
 	if (way == MOE_MANY || (way == MOE_FEW && m->rows.bound > PAIR_ROWS))
 		h.elem = GK_BF16; /* as which it is multiplied */

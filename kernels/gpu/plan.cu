@@ -11,6 +11,11 @@ enum {
 	BLOCKS_PER_SM = 2,  /* that work on the list `few` together */
 	MAX_ROUNDS = 4,     /* of blocks, one after the other */
 	SLACK = 16,         /* a share takes this fraction more rather than cut it off */
+	/* Of sequences with so few blocks that most of the device is idle anyway, in units: up to here they are not cut,
+	 * which would cost a merge, and beyond not finer than a tile for each wave of a block. */
+	LONE_BLOCKS = 8,
+	LONE_WHOLE = 10,
+	LONE_SHARE = 5,
 	ROWS = 16,          /* of a block */
 };
 
@@ -190,7 +195,13 @@ int gk_plan_attention(const struct gk_ctx *ctx, uint32_t n_kv_head, uint32_t gro
 			units += rounded_up(keys_of(&seqs[s], q, n), UNIT);
 		}
 	}
-	c.share = c.filled = (uint32_t)((units + shares - 1) / shares);
+	c.share = (uint32_t)((units + shares - 1) / shares);
+	if (gk_plan_is_deep(ctx, n_kv_head, group, n_seqs) && (uint64_t)n_seqs * n_kv_head <= LONE_BLOCKS) {
+		const uint32_t least = units <= LONE_WHOLE ? (uint32_t)units : (uint32_t)LONE_SHARE;
+
+		c.share = c.share > least ? c.share : least;
+	}
+	c.filled = c.share;
 	for (uint32_t s = 0; s < n_seqs; s++) {
 		const struct gk_seq *seq = &seqs[s];
 		const bool few = is_few(ctx, plan, seq);

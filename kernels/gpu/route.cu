@@ -1,124 +1,23 @@
-/* Routers: which experts a row goes to, and the product that decides it.
- *
- * A choice is made by rank: every expert counts those that are better, and the ones with the lowest counts are taken in
- * that order. Equal ones go by number, so no two have the same rank. */
+/* Routers: which experts a row goes to (choose.h), and the product that decides it. */
 #include <errno.h>
 
+#include "gpu/choose.h"
 #include "gpu/gpu_mma.h"
 #include "gpu/view.h"
 
-enum { ROUTE_THREADS = 256, ROUTE_WAVES = ROUTE_THREADS / 32 };
+enum { ROUTE_THREADS = 256 };
 
-GPU_FN float route_sigmoid(float x)
-{
-	return 1.0f / (1.0f + expf(-x));
-}
-
-/* The sum of the two best choices of a group. */
-GPU_FN float group_score(const float *choices, uint32_t size)
-{
-	float best = -INFINITY, second = -INFINITY;
-
-	for (uint32_t e = 0; e < size; e++) {
-		if (choices[e] > best) {
-			second = best;
-			best = choices[e];
-		} else if (choices[e] > second) {
-			second = choices[e];
-		}
-	}
-	return size > 1 ? best + second : best;
-}
-
-/* Leaves the best groups open. scores: n_group floats. */
-GPU_FN void close_groups(const kn_router &r, float *choices, float *scores)
-{
-	const uint32_t size = r.n_expert / r.n_group;
-
-	for (uint32_t g = threadIdx.x; g < r.n_group; g += ROUTE_THREADS)
-		scores[g] = group_score(choices + g * size, size);
-	__syncthreads();
-	for (uint32_t g = threadIdx.x; g < r.n_group; g += ROUTE_THREADS) {
-		uint32_t n_better = 0;
-
-		for (uint32_t o = 0; o < r.n_group; o++)
-			n_better += scores[o] > scores[g] || (scores[o] == scores[g] && o < g);
-		for (uint32_t e = 0; e < size && n_better >= r.top_group; e++)
-			choices[g * size + e] = -INFINITY;
-	}
-	__syncthreads();
-}
-
-/* What a block needs for one row: choices in whole float4. */
-static size_t choose_shared_bytes(uint32_t n_expert)
-{
-	return (size_t)3 * ((n_expert + 3) & ~3u) * sizeof(float);
-}
-
-/* One row, by all threads of a block. */
+/* One row, by all threads of a block. shared: choose_shared_bytes(). */
 GPU_FN void choose(const kn_router &r, const float *logits, int32_t *ids, float *weights, float *shared)
 {
 	__shared__ float scratch[32];
-	const uint32_t n = r.n_expert, n4 = (n + 3) / 4, lane = threadIdx.x & 31, wave = threadIdx.x / 32;
-	float *const choices = shared, *const scores = shared + 4 * n4, *const known = scores + 4 * n4;
-	float top = -INFINITY, sum = 0.0f, total = 0.0f;
+	const choose_room room = choose_room_at(shared, r.n_expert);
+	choose_logits<ROUTE_THREADS> l;
 
-	for (uint32_t e = threadIdx.x; e < 4 * n4; e += ROUTE_THREADS) {
-		float c = -INFINITY;
-
-		if (e < n) {
-			/* past the first-level cache: other blocks may have written it */
-			const float l = *(const volatile float *)(logits + e);
-
-			known[e] = l;
-			c = r.kind == KN_ROUTE_SIGMOID ? route_sigmoid(l) + (r.bias ? r.bias[e] : 0.0f) : l;
-			if (c != c) /* no number: never taken, but as the first one of all always */
-				c = e == 0 ? INFINITY : -INFINITY;
-			top = fmaxf(top, l);
-		}
-		choices[e] = c;
-	}
-	top = gpu_group_max(top);
-	if (lane == 0)
-		scratch[wave] = top;
+	choose_load(l, logits, r.n_expert);
+	choose_ids(r, l, room, [&](uint32_t rank, uint32_t expert, bool) { ids[rank] = (int32_t)expert; });
 	__syncthreads();
-	top = gpu_group_max(lane < ROUTE_WAVES ? scratch[lane] : -INFINITY);
-	__syncthreads();
-	if (r.n_group > 1 && r.top_group < r.n_group)
-		close_groups(r, choices, scores);
-	for (uint32_t e = threadIdx.x; e < n; e += ROUTE_THREADS) {
-		const float mine = choices[e];
-		uint32_t rank = 0;
-
-		for (uint32_t q = 0; q < n4; q++) {
-			const float4 o = ((const float4 *)choices)[q];
-
-			rank += o.x > mine || (o.x == mine && 4 * q < e);
-			rank += o.y > mine || (o.y == mine && 4 * q + 1 < e);
-			rank += o.z > mine || (o.z == mine && 4 * q + 2 < e);
-			rank += o.w > mine || (o.w == mine && 4 * q + 3 < e);
-		}
-		if (rank < r.top_k) {
-			const uint32_t id = mine == -INFINITY ? 0 : e; /* nothing left to choose: the first */
-			const float l = known[id];
-
-			ids[rank] = (int32_t)id;
-			scores[rank] = r.kind == KN_ROUTE_SIGMOID ? route_sigmoid(l) : expf(l - top);
-		}
-	}
-	for (uint32_t e = threadIdx.x; r.kind == KN_ROUTE_SOFTMAX && e < n; e += ROUTE_THREADS)
-		sum += expf(known[e] - top);
-	__syncthreads();
-	if (r.kind == KN_ROUTE_SOFTMAX)
-		sum = gpu_block_sum(sum, scratch);
-	else if (r.kind == KN_ROUTE_SIGMOID)
-		sum = 1.0f;
-	for (uint32_t k = 0; r.kind == KN_ROUTE_TOPK_SOFTMAX && k < r.top_k; k++)
-		sum += scores[k];
-	for (uint32_t k = 0; r.normalize && k < r.top_k; k++)
-		total += scores[k] / sum;
-	for (uint32_t k = threadIdx.x; k < r.top_k; k += ROUTE_THREADS)
-		weights[k] = scores[k] / sum / (r.normalize ? total + 1e-20f : 1.0f) * r.scale;
+	choose_weights(r, l, room, scratch, [&](uint32_t rank, float weight) { weights[rank] = weight; });
 }
 
 /* ---- From logits ------------------------------------------------------------------------------------------------------ */
@@ -152,96 +51,125 @@ int gk_route(const struct gk_ctx *ctx, const struct kn_router *router, const flo
 
 /* ---- Norm, product and choice at once ------------------------------------------------------------------------------------ */
 
-enum { KEPT = 16 }; /* of four weights each, that a lane asks for ahead */
+enum {
+	ROUTE_WAVES = ROUTE_THREADS / 32,
+	KEPT = 4, /* of four weights each, that a thread asks for ahead */
+	KEPT_COLS = KEPT * 4 * ROUTE_THREADS,
+};
 
 struct router_args {
 	gk_router r;
 	uint32_t *counters; /* gk_ctx.counters: one for each row */
-	bool whole; /* x may be read 16 bytes at a time */
+	uint32_t rows_each; /* of a block */
+	bool whole;         /* x may be read 16 bytes at a time */
 };
 
-/* Weights times the norm's: lane's columns [base, base + KEPT * 128) of row e. */
+/* Weights times the norm's: this thread's columns of [base, base + KEPT_COLS) of row e. */
 GPU_FN void router_weights(const gk_router &a, uint32_t e, uint32_t base, float4 *w)
 {
-	const uint32_t lane = threadIdx.x & 31;
 	const float *from = (const float *)a.w.values + (size_t)e * a.w.ld;
 
 #pragma unroll
 	for (int i = 0; i < KEPT; i++) {
-		const uint32_t k = base + (i * 32 + lane) * 4;
+		const uint32_t k = base + (i * ROUTE_THREADS + threadIdx.x) * 4;
 
 		w[i] = k < a.w.cols ? *(const float4 *)(from + k) : make_float4(0, 0, 0, 0);
 	}
 #pragma unroll
 	for (int i = 0; i < KEPT && a.norm_w; i++) {
-		const uint32_t k = base + (i * 32 + lane) * 4;
+		const uint32_t k = base + (i * ROUTE_THREADS + threadIdx.x) * 4;
 		const float4 n = k < a.w.cols ? *(const float4 *)(a.norm_w + k) : make_float4(0, 0, 0, 0);
 
 		w[i] = make_float4(w[i].x * n.x, w[i].y * n.y, w[i].z * n.z, w[i].w * n.w);
 	}
 }
 
-/* 32 lanes for each expert and row; the blocks behind the last expert write the normed rows. The last block of a row to
- * come to its end chooses. */
+/* A block for each expert, and for some rows one after the other: all of them wait for x, so a thread has little of it
+ * to fetch. Each writes its share of the normed row. Where a choice is asked for, the last block of a row to come to its
+ * end makes it. */
 static __global__ void __launch_bounds__(ROUTE_THREADS) router_kernel(GPU_PARAM router_args args)
 {
 	const gk_router &a = args.r;
+	__shared__ float parts[2][ROUTE_WAVES];
 	__shared__ uint32_t is_last;
 	GPU_DYN_SHARED(float, shared);
-	const uint32_t lane = threadIdx.x & 31, wave = threadIdx.x / 32, row = blockIdx.y, n = a.router.n_expert;
-	const uint32_t e = blockIdx.x * ROUTE_WAVES + wave, cols = a.w.cols;
-	const bool norms = blockIdx.x * ROUTE_WAVES >= n;
+	const uint32_t e = blockIdx.x, cols = a.w.cols, n = a.router.n_expert;
+	const uint32_t first = blockIdx.y * args.rows_each;
 	float4 w[KEPT];
-	float dot = 0.0f, square = 0.0f;
 
-	if (e < n)
-		router_weights(a, e, 0, w);
+	router_weights(a, e, 0, w);
 	gpu_dependents_may_start();
 	gpu_dependency_wait();
-	if (row >= gk_n_rows(a.rows))
-		return;
-	for (uint32_t base = 0; base < cols; base += KEPT * 128) {
-		if (base > 0 && e < n)
-			router_weights(a, e, base, w);
+
+	const uint32_t n_rows = gk_n_rows(a.rows);
+
+	for (uint32_t row = first; row < first + args.rows_each && row < n_rows; row++) {
+		float dot = 0.0f, square = 0.0f;
+
+		for (uint32_t base = 0; base < cols; base += KEPT_COLS) {
+			float v[KEPT][4];
+
+			if (cols > KEPT_COLS && (base > 0 || row > first))
+				router_weights(a, e, base, w);
 #pragma unroll
-		for (int i = 0; i < KEPT; i++) {
-			const uint32_t k = base + (i * 32 + lane) * 4;
+			for (int i = 0; i < KEPT; i++) {
+				const uint32_t k = base + (i * ROUTE_THREADS + threadIdx.x) * 4;
+
+				v[i][0] = v[i][1] = v[i][2] = v[i][3] = 0.0f;
+				if (k < cols)
+					gk_get4(a.x, row, k, cols, args.whole, v[i]);
+			}
+#pragma unroll
+			for (int i = 0; i < KEPT; i++) {
+				square += v[i][0] * v[i][0] + v[i][1] * v[i][1] + v[i][2] * v[i][2] + v[i][3] * v[i][3];
+				dot += v[i][0] * w[i].x + v[i][1] * w[i].y + v[i][2] * w[i].z + v[i][3] * w[i].w;
+			}
+		}
+		dot = gpu_group_sum(dot);
+		square = gpu_group_sum(square);
+		if ((threadIdx.x & 31) == 0) {
+			parts[0][threadIdx.x / 32] = dot;
+			parts[1][threadIdx.x / 32] = square;
+		}
+		__syncthreads();
+		dot = square = 0.0f;
+#pragma unroll
+		for (int v = 0; v < ROUTE_WAVES; v++) {
+			dot += parts[0][v];
+			square += parts[1][v];
+		}
+
+		const float scale = a.norm ? 1.0f / sqrtf(square / (float)cols + a.eps) : 1.0f;
+
+		if (threadIdx.x == 0)
+			a.logits[(size_t)row * n + e] = dot * scale + (a.bias ? a.bias[e] : 0.0f);
+		for (uint32_t k = (e + threadIdx.x * n) * 4; a.norm && k < cols; k += ROUTE_THREADS * n * 4) {
 			float v[4];
 
-			if (k >= cols)
-				continue;
 			gk_get4(a.x, row, k, cols, args.whole, v);
-			square += v[0] * v[0] + v[1] * v[1] + v[2] * v[2] + v[3] * v[3];
-			if (e < n)
-				dot += v[0] * w[i].x + v[1] * w[i].y + v[2] * w[i].z + v[3] * w[i].w;
+#pragma unroll
+			for (uint32_t i = 0; i < 4; i++) {
+				if (k + i < cols)
+					gk_put(a.normed, row, k + i, v[i] * scale * (a.norm_w ? a.norm_w[k + i] : 1.0f));
+			}
 		}
+		if (a.ids) {
+			__threadfence();
+			__syncthreads();
+			if (threadIdx.x == 0) {
+				is_last = atomicAdd(&args.counters[row], 1u) == n - 1;
+				if (is_last)
+					args.counters[row] = 0; /* for the next launch */
+			}
+			__syncthreads();
+			if (is_last) {
+				__threadfence();
+				choose(a.router, a.logits + (size_t)row * n, a.ids + (size_t)row * a.router.top_k,
+				       a.weights + (size_t)row * a.router.top_k, shared);
+			}
+		}
+		__syncthreads(); /* parts */
 	}
-	dot = gpu_group_sum(dot);
-	square = gpu_group_sum(square);
-
-	const float scale = a.norm ? 1.0f / sqrtf(square / (float)cols + a.eps) : 1.0f;
-
-	if (e < n && lane == 0)
-		a.logits[(size_t)row * n + e] = dot * scale + (a.bias ? a.bias[e] : 0.0f);
-	for (uint32_t k = threadIdx.x; norms && k < cols; k += ROUTE_THREADS)
-		gk_put(a.normed, row, k, gk_get(a.x, row, k) * scale * (a.norm_w ? a.norm_w[k] : 1.0f));
-	if (norms)
-		return;
-	__threadfence();
-	__syncthreads();
-	if (threadIdx.x == 0) {
-		const uint32_t n_blocks = (n + ROUTE_WAVES - 1) / ROUTE_WAVES;
-
-		is_last = atomicAdd(&args.counters[row], 1u) == n_blocks - 1;
-		if (is_last)
-			args.counters[row] = 0; /* for the next launch */
-	}
-	__syncthreads();
-	if (!is_last)
-		return;
-	__threadfence();
-	choose(a.router, a.logits + (size_t)row * n, a.ids + (size_t)row * a.router.top_k,
-	       a.weights + (size_t)row * a.router.top_k, shared);
 }
 
 /* ---- The product of many rows -------------------------------------------------------------------------------------------- */
@@ -353,13 +281,14 @@ static int route_many(const struct gk_ctx *ctx, const struct gk_router *r)
 		return -ENOTSUP;
 	gpu_launch(product_kernel, dim3((n + 15) / 16, (r->rows.bound + PRODUCT_ROWS - 1) / PRODUCT_ROWS), dim3(PRODUCT_THREADS),
 	           (size_t)(PRODUCT_THREADS / 32) * 16 * PRODUCT_LINE * sizeof(float), ctx->stream, ctx->overlap, *r);
-	return gk_route(ctx, &r->router, r->logits, r->rows, r->ids, r->weights);
+	return r->ids ? gk_route(ctx, &r->router, r->logits, r->rows, r->ids, r->weights) : gk_launched();
 }
 
 int gk_route_product(const struct gk_ctx *ctx, const struct gk_router *r)
 {
-	const uint32_t n = r->router.n_expert;
-	const router_args a = { *r, ctx->counters, gk_view_aligned(r->x) };
+	enum { AT_ONCE = 4 /* rows that blocks of their own take */ };
+	const uint32_t n = r->router.n_expert, rows_each = (r->rows.bound + AT_ONCE - 1) / AT_ONCE;
+	const router_args a = { *r, ctx->counters, rows_each, gk_view_aligned(r->x) };
 
 	if (!is_router(&r->router) || r->w.rows != n)
 		return -EINVAL;
@@ -369,7 +298,7 @@ int gk_route_product(const struct gk_ctx *ctx, const struct gk_router *r)
 		return route_many(ctx, r);
 	if (!ctx->counters || (r->norm_w && (r->w.cols % 4 != 0 || ((uintptr_t)r->norm_w & 15) != 0)))
 		return -ENOTSUP;
-	gpu_launch(router_kernel, dim3((n + ROUTE_WAVES - 1) / ROUTE_WAVES + (r->norm ? 1 : 0), r->rows.bound),
-	           dim3(ROUTE_THREADS), choose_shared_bytes(n), ctx->stream, ctx->overlap, a);
+	gpu_launch(router_kernel, dim3(n, (r->rows.bound + rows_each - 1) / rows_each), dim3(ROUTE_THREADS),
+	           r->ids ? choose_shared_bytes(n) : 0, ctx->stream, ctx->overlap, a);
 	return gk_launched();
 }

@@ -1,12 +1,15 @@
-/* How near each GPU kernel comes to what the device can do, at the shapes of Qwen3-8B: JSON lines.
+/* How near each GPU kernel comes to what the device can do, at the shapes of Qwen3-8B, mixtures at those of
+ * Qwen3-30B-A3B: JSON lines.
  *
  *   gpu_bench [--only=WHAT[,WHAT]] [--type=NAME] [--tflops=N]
  *
- * WHAT: few, bytes, steady, many, attention, step, shapes, small, rows. The limit of memory is measured first, by
- * reading two gigabytes; that of arithmetic is told (default 736, an H100's). Each case is captured into a graph of
+ * WHAT: few, bytes, steady, many, attention, step, shapes, mixture, small, rows. The limit of memory is measured first,
+ * by reading two gigabytes; that of arithmetic is told (default 736, an H100's). Each case is captured into a graph of
  * several launches over different weights, more than the second-level cache holds, and replayed; the median of the
  * replays counts. The case "step" is a whole decode step of 36 layers, with the element types that the backend gives
  * it. */
+#include <math.h>
+
 #include "bench.h"
 
 static double limit_tflops = 736.0;
@@ -376,6 +379,83 @@ static void step(int t, uint32_t n_seqs, uint32_t kv_len, const char *how)
 	drop_batch(&b);
 }
 
+/* ---- Mixtures ---------------------------------------------------------------------------------------------------- */
+
+/* A layer's router with its norm, its experts, and both as the backend launches them. */
+static void mixture(uint32_t n)
+{
+	enum { D = 2048, FF = 768, E = 128, TOP = 8, COPIES = 6 };
+	const size_t each = (size_t)FF * D * 2, layer = (size_t)3 * E * each;
+	const double taken = E * (1 - pow(1 - (double)TOP / E, n)), router_bytes = 4.0 * E * D;
+	uint8_t *weights = (uint8_t *)filled(layer * COPIES);
+	float *routers = (float *)filled((size_t)E * D * 4 * COPIES);
+	void *x = filled((size_t)n * D * 4), *normed = filled((size_t)n * D * 4), *out = filled((size_t)n * D * 4);
+	float *norm = (float *)filled(D * 4), *logits = (float *)filled((size_t)n * E * 4);
+	int32_t *ids = device<int32_t>((size_t)n * TOP);
+	float *scales = device<float>((size_t)n * TOP);
+	struct gk_mat *mats = (struct gk_mat *)calloc((size_t)3 * E * COPIES, sizeof(*mats)), *tables;
+	static const char *const names[] = { "router", "experts", "router and experts" };
+	char name[64];
+
+	for (size_t i = 0; i < (size_t)3 * E * COPIES; i++)
+		(void)gk_mat_describe(&mats[i], KN_BF16, i / E % 3 == 2 ? D : FF, i / E % 3 == 2 ? FF : D, weights + i * each);
+	tables = put(mats, (size_t)3 * E * COPIES);
+	for (int what = 0; what < 3; what++) {
+		const double us = measure(4 * COPIES, [&](int i) {
+			const struct gk_mat *table = tables + (size_t)3 * E * (i % COPIES);
+			struct gk_router r = {};
+			struct gk_choice choice = {};
+			struct gk_moe m = {};
+			int e = 0;
+
+			r.x = view(x, GK_F32, D);
+			r.normed = m.x = view(normed, GK_F32, D);
+			r.rows = m.rows = rows_of(n);
+			r.norm = true;
+			r.norm_w = norm;
+			r.eps = 1e-6f;
+			(void)gk_mat_describe(&r.w, KN_F32, E, D, routers + (size_t)E * D * (i % COPIES));
+			r.logits = logits;
+			choice.logits = logits;
+			r.router.kind = KN_ROUTE_SOFTMAX;
+			r.router.n_expert = m.n_expert = E;
+			r.router.top_k = m.top_k = TOP;
+			r.router.normalize = true;
+			r.router.scale = 1.0f;
+			choice.router = r.router;
+			choice.ids = r.ids = ids;
+			choice.weights = r.weights = scales;
+			m.out = view(out, GK_F32, D);
+			m.n_ff = FF;
+			m.dim = D;
+			m.act = KN_ACT_SILU;
+			m.type_gate = m.type_up = m.type_down = KN_BF16;
+			m.gate = table;
+			m.up = table + E;
+			m.down = table + 2 * E;
+			m.ids = ids;
+			m.weights = scales;
+			if (what == 2) {
+				m.choice = &choice;
+				if (gk_moe_chooses(&ctx, &m))
+					r.ids = nullptr;
+				else
+					m.choice = nullptr;
+			}
+			if (what != 1)
+				e = gk_route_product(&ctx, &r);
+			return what == 0 || e < 0 ? e : gk_moe(&ctx, &m);
+		});
+
+		(void)snprintf(name, sizeof(name), "mixture BF16, %s M=%u", names[what], n);
+		report(name, us, (what == 1 ? 0 : router_bytes) + (what == 0 ? 0 : taken * 3 * (double)each), 0);
+	}
+	free(mats);
+	for (void *p : { (void *)weights, (void *)routers, x, normed, out, (void *)norm, (void *)logits, (void *)ids,
+	                 (void *)scales, (void *)tables })
+		(void)gpu_free(p);
+}
+
 /* ---- The small ones ---------------------------------------------------------------------------------------------- */
 
 static void small(uint32_t n)
@@ -626,6 +706,11 @@ int main(int argc, char **argv)
 			if (t)
 				widen(&shapes[s], t);
 		}
+	}
+	if (wanted("mixture")) {
+		mixture(1);
+		mixture(4);
+		mixture(16);
 	}
 	if (wanted("small")) {
 		small(1);

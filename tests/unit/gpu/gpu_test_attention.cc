@@ -454,6 +454,47 @@ GPU_TEST(a_row_attends_the_same_bits_among_others_when_fixed)
 }
 
 /* Every key of every token is in one item, shares hold about as much each, and lists are as long as was said. */
+/* What a device of 132 multiprocessors would make of n sequences: items, and those of the first one. */
+static uint32_t n_items(uint32_t n, uint32_t kv_len, uint32_t n_kv, uint32_t group, uint32_t *ret_of_first)
+{
+	struct gk_ctx ctx = test_ctx;
+	struct gk_seq seqs[4] = {};
+	struct gk_plan plan = {};
+	uint32_t n_few;
+
+	ctx.n_sm = 132;
+	for (uint32_t i = 0; i < n; i++) {
+		seqs[i].kv_len = kv_len;
+		seqs[i].n_q = 1;
+		seqs[i].row = i;
+	}
+	plan.room = gk_plan_room(&ctx, n, n, kv_len);
+	plan.few = (struct gk_work *)calloc(plan.room, sizeof(*plan.few));
+	plan.many = (struct gk_work *)calloc(plan.room, sizeof(*plan.many));
+	plan.merge = (struct gk_merge *)calloc(plan.room, sizeof(*plan.merge));
+	CHECK(gk_plan_attention(&ctx, n_kv, group, seqs, n, &plan) == 0, "plan");
+	n_few = plan.n_few;
+	*ret_of_first = 0;
+	for (uint32_t i = 0; i < n_few; i++)
+		*ret_of_first += plan.few[i].seq == 0;
+	free(plan.few);
+	free(plan.many);
+	free(plan.merge);
+	return n_few;
+}
+
+GPU_TEST(a_lone_sequence_is_cut_less)
+{
+	uint32_t of_first;
+
+	CHECK(n_items(1, 513, 4, 8, &of_first) == 1, "%u parts", of_first);
+	CHECK(n_items(1, 640, 8, 4, &of_first) == 1, "%u parts", of_first);
+	CHECK(n_items(1, 641, 8, 4, &of_first) == 3, "%u parts", of_first);
+	CHECK(n_items(1, 16384, 4, 8, &of_first) == 32, "%u parts", of_first);
+	(void)n_items(4, 513, 4, 8, &of_first);
+	CHECK(of_first > 1, "one of four, whole");
+}
+
 GPU_TEST(plans_cover_all_keys_once)
 {
 	enum { SEQS = 40, CTX = 5000 };

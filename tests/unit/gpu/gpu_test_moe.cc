@@ -120,16 +120,23 @@ GPU_TEST(a_router_of_many_rows)
 	router(17, GK_BF16, false, false, KN_ROUTE_SIGMOID, 128, 512);
 }
 
-static void mixture(uint32_t type, uint32_t n, bool exact, bool biases, enum kn_act act, double tolerance, uint32_t n_expert)
+/* router: experts are chosen on the way, from logits; else some are given. */
+static void mixture(uint32_t type, uint32_t n, bool exact, bool biases, enum kn_act act, double tolerance, uint32_t n_expert,
+                    const struct kn_router *router = nullptr)
 {
-	const uint32_t dim = 256, n_ff = type == KN_Q4_K || type == KN_Q5_K || type == KN_Q6_K ? 256 : 96, top_k = 2;
+	const uint32_t dim = 256, n_ff = type == KN_Q4_K || type == KN_Q5_K || type == KN_Q6_K ? 256 : 96;
+	const uint32_t top_k = router ? router->top_k : 2;
 	test_mat **m = (test_mat **)malloc(sizeof(*m) * 3 * n_expert);
 	both<struct gk_mat> mats(3 * n_expert);
 	struct kn_mat *refs = (struct kn_mat *)malloc(sizeof(*refs) * 3 * n_expert);
 	both<float> gate_bias(n_expert * n_ff), up_bias(n_expert * n_ff), down_bias(n_expert * dim);
 	both<float> weights((size_t)n * top_k);
 	both<int32_t> ids((size_t)n * top_k);
+	both<float> logits((size_t)n * n_expert);
+	int32_t *want_ids = (int32_t *)calloc((size_t)n * top_k, sizeof(int32_t));
+	float *want_weights = (float *)calloc((size_t)n * top_k, sizeof(float));
 	test_rows x(GK_F32, n, dim, dim + 4), out(GK_F32, n, dim, dim);
+	struct gk_choice choice = {};
 	struct kn_moe ref = {};
 	struct gk_moe a = {};
 	float *want = (float *)malloc(sizeof(float) * n * dim), *before = (float *)malloc(sizeof(float) * n * dim);
@@ -149,14 +156,22 @@ static void mixture(uint32_t type, uint32_t n, bool exact, bool biases, enum kn_
 	gate_bias.up();
 	up_bias.up();
 	down_bias.up();
-	for (uint32_t i = 0; i < n; i++) {
-		ids.host[2 * i] = (int32_t)(test_random() % (n_expert - 1));
-		ids.host[2 * i + 1] = (int32_t)n_expert - 1; /* one that all choose */
-		weights.host[2 * i] = 0.7f;
-		weights.host[2 * i + 1] = 0.4f;
+	for (uint32_t i = 0; i < n && !router; i++) {
+		want_ids[2 * i] = (int32_t)(test_random() % (n_expert - 1));
+		want_ids[2 * i + 1] = (int32_t)n_expert - 1; /* one that all choose */
+		want_weights[2 * i] = 0.7f;
+		want_weights[2 * i + 1] = 0.4f;
 	}
-	ids.up();
-	weights.up();
+	if (router) {
+		test_normals(logits.host, logits.n, 1.0f);
+		logits.up();
+		test_ref->ops->route(test_ref, router, logits.host, n, want_ids, want_weights);
+	} else {
+		memcpy(ids.host, want_ids, ids.n * sizeof(*ids.host));
+		memcpy(weights.host, want_weights, weights.n * sizeof(*weights.host));
+		ids.up();
+		weights.up();
+	}
 	x.random(1.0f);
 	out.random(1.0f);
 	memcpy(want, out.host, sizeof(float) * n * dim);
@@ -176,7 +191,7 @@ static void mixture(uint32_t type, uint32_t n, bool exact, bool biases, enum kn_
 		a.down_bias = down_bias.device;
 	}
 	memcpy(before, want, sizeof(float) * n * dim);
-	test_ref->ops->moe(test_ref, &ref, want, dim, x.host, x.ld, n, dim, top_k, ids.host, weights.host);
+	test_ref->ops->moe(test_ref, &ref, want, dim, x.host, x.ld, n, dim, top_k, want_ids, want_weights);
 	a.x = x.view();
 	a.out = out.view();
 	a.rows = test_all(n);
@@ -189,9 +204,21 @@ static void mixture(uint32_t type, uint32_t n, bool exact, bool biases, enum kn_
 	a.ids = ids.device;
 	a.weights = weights.device;
 	a.exact = exact;
+	if (router) {
+		choice.router = *router;
+		choice.logits = logits.device;
+		choice.ids = ids.device;
+		choice.weights = weights.device;
+		a.choice = &choice;
+		CHECK(gk_moe_chooses(&test_ctx, &a) == (n <= 4 && !exact), "%u rows", n);
+	}
 	CHECK(gk_moe(&test_ctx, &a) == 0, "moe");
 	test_sync("moe");
 	out.down();
+	ids.down();
+	weights.down();
+	CHECK(memcmp(ids.host, want_ids, ids.n * sizeof(*ids.host)) == 0, "other experts");
+	CHECK(test_distance(weights.host, top_k, want_weights, top_k, n, top_k) < 1e-5, "other weights");
 	for (size_t i = 0; i < (size_t)n * dim; i++) { /* what was added */
 		want[i] -= before[i];
 		out.host[i] -= before[i];
@@ -204,6 +231,22 @@ static void mixture(uint32_t type, uint32_t n, bool exact, bool biases, enum kn_
 	free(refs);
 	free(want);
 	free(before);
+	free(want_ids);
+	free(want_weights);
+}
+
+GPU_TEST(experts_are_chosen_on_the_way)
+{
+	static const struct kn_router softmax = { KN_ROUTE_SOFTMAX, 13, 8, 0, 0, true, 1.0f, nullptr };
+	static const struct kn_router sigmoid = { KN_ROUTE_SIGMOID, 16, 3, 4, 2, true, 2.5f, nullptr };
+	static const struct kn_router after = { KN_ROUTE_TOPK_SOFTMAX, 6, 4, 0, 0, false, 1.0f, nullptr };
+
+	mixture(KN_BF16, 1, false, true, KN_ACT_SILU, 2e-5, 13, &softmax);
+	mixture(KN_BF16, 3, false, false, KN_ACT_SILU, 2e-5, 16, &sigmoid);
+	mixture(KN_Q4_K, 2, false, false, KN_ACT_SILU, 2e-5, 6, &after);
+	mixture(KN_Q8_0, 4, false, true, KN_ACT_SWIGLU_OSS, 2e-5, 6, &after);
+	mixture(KN_BF16, 5, false, true, KN_ACT_SILU, 2 * TOL_BF16, 13, &softmax); /* sorted */
+	mixture(KN_BF16, 2, true, false, KN_ACT_SILU, 5 * TOL_F32, 6, &after);
 }
 
 GPU_TEST(a_row_meets_its_experts)

@@ -100,14 +100,25 @@ int gk_route_product(const struct gk_ctx *ctx, const struct gk_router *r)
 		}
 	}
 	free(x);
-	return gk_route(ctx, &r->router, r->logits, r->rows, r->ids, r->weights);
+	if (r->ids)
+		return gk_route(ctx, &r->router, r->logits, r->rows, r->ids, r->weights);
+	plain_n_launched++;
+	return 0;
+}
+
+/* For few rows only, as the device's. */
+bool gk_moe_chooses(const struct gk_ctx *ctx, const struct gk_moe *m)
+{
+	(void)ctx;
+	return m->choice && m->rows.bound <= 4;
 }
 
 int gk_moe(const struct gk_ctx *ctx, const struct gk_moe *m)
 {
 	float *x = malloc(m->dim * sizeof(*x)), *h = malloc(m->n_ff * sizeof(*h));
 
-	(void)ctx;
+	if (m->choice)
+		(void)gk_route(ctx, &m->choice->router, m->choice->logits, m->rows, m->choice->ids, m->choice->weights);
 	plain_n_launched++;
 	for (uint32_t i = 0; i < plain_rows(m->rows); i++) {
 		for (uint32_t k = 0; k < m->dim; k++)
