@@ -1,5 +1,5 @@
 /* Products of one row with matrices of Q4_0, Q4_K and Q8_0 by dot products of bytes, which take a third of the
- * instructions that making bfloat16 of the weights does (few.h). From two rows on matrix units are quicker.
+ * instructions that making bfloat16 of the weights does (few.h). Several rows are matrix units'.
  *
  * The row x is, for each 32 columns, two bytes a value and a scale: x = d (h + l / 254), so that 15 bits of the largest
  * are kept, as two parts of bfloat16 keep 16. Everything else is as in few.h: 32 lanes take 8 rows of W twice (gated:
@@ -13,7 +13,7 @@
 
 #include "gpu/few.h"
 
-enum { FEW8_PER_STEP = 254, FEW8_BLOCKS = 3 /* of a multiprocessor */ };
+enum { FEW8_PER_STEP = 254, FEW8_BLOCKS = 2 /* of a multiprocessor */ };
 
 /* a . b of four signed bytes, plus c. */
 GPU_FN int few8_dot(uint32_t a, uint32_t b, int c)
@@ -191,7 +191,7 @@ static __global__ void __launch_bounds__(FEW_THREADS, FEW8_BLOCKS) few8_kernel(G
 	typedef gk_format<TYPE> F;
 	typedef few8_format<TYPE> format;
 	enum {
-		U = (int)F::UNIT == 128 ? 2 : 4, /* units under way */
+		U = (int)F::UNIT == 128 ? 4 : 8, /* units under way */
 		GROUPS = FEW_THREADS / 32,
 		OUT_ROWS = GATED ? 8 : 16,
 	};
