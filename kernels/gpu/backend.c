@@ -506,6 +506,7 @@ static int open_rank(const char *kind, const struct kn_config *config, const str
 	}
 	be->ctx.stream = be->rt.stream;
 	be->ctx.fixed = be->deterministic;
+	be->ctx.bytes = be->ctx.bytes && !be->exact; /* 15 bits of a value are too few there */
 	r = open_memory(be);
 	if (r < 0) {
 		close_device(&be->base);

@@ -58,6 +58,7 @@ int gk_ctx_init(struct gk_ctx *ctx, int device)
 	(void)attribute(&smem, cudaDevAttrMaxSharedMemoryPerBlockOptin, device);
 	ctx->sm = (uint32_t)(major * 10 + minor);
 	ctx->overlap = ctx->sm >= 90;
+	ctx->bytes = true;
 #else
 	(void)attribute(&major, hipDeviceAttributeComputeCapabilityMajor, device);
 	(void)attribute(&minor, hipDeviceAttributeComputeCapabilityMinor, device);

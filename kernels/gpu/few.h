@@ -327,6 +327,57 @@ GPU_FN float few_wide_columns(const few_args &a, const few_columns &cols, uint32
 	return square;
 }
 
+/* x is whole, and its columns stay in their order. Returns this thread's part of the sum of squares. */
+GPU_FN float few_ask_columns(const few_args &a, const few_columns &cols, uint32_t row)
+{
+	enum { AT_ONCE = 2 };
+	const uint32_t n_pieces = cols.n_chunks * 4, n_cols = a.job[0].w.cols;
+	float square = 0.0f;
+
+	for (uint32_t base = threadIdx.x; base < n_pieces; base += AT_ONCE * FEW_THREADS) {
+		float v[AT_ONCE][8], w[AT_ONCE][8];
+
+#pragma unroll
+		for (uint32_t b = 0; b < AT_ONCE; b++) {
+			const uint32_t k = (base + b * FEW_THREADS) * 8;
+
+#pragma unroll
+			for (int e = 0; e < 8; e++)
+				v[b][e] = 0.0f, w[b][e] = 1.0f;
+			if (k < n_cols) {
+				gk_get8(a.x, row, k, n_cols, k + 8 <= n_cols, v[b]);
+				if (a.norm_w.p)
+					gk_get8(a.norm_w, 0, k, n_cols, k + 8 <= n_cols, w[b]);
+			}
+		}
+#pragma unroll
+		for (uint32_t b = 0; b < AT_ONCE; b++) {
+			const uint32_t i = base + b * FEW_THREADS;
+			uint32_t high[4], low[4];
+
+#pragma unroll
+			for (int e = 0; e < 8; e++) {
+				square += v[b][e] * v[b][e];
+				v[b][e] *= w[b][e];
+			}
+#pragma unroll
+			for (int j = 0; j < 4; j++) {
+				high[j] = gpu_pack_bf16(v[b][2 * j], v[b][2 * j + 1]);
+				low[j] = gpu_pack_bf16(v[b][2 * j] - gpu_bf16_low(high[j]),
+				                       v[b][2 * j + 1] - gpu_bf16_high(high[j]));
+			}
+			if (i < n_pieces) {
+				uint4 *to = cols.data + (size_t)row * cols.parts * cols.col_stride + i;
+
+				*to = make_uint4(high[0], high[1], high[2], high[3]);
+				if (cols.parts == 2)
+					to[cols.col_stride] = make_uint4(low[0], low[1], low[2], low[3]);
+			}
+		}
+	}
+	return square;
+}
+
 /* ---- One unit -------------------------------------------------------------------------------------------------- */
 
 template <class F, int NB> struct few_lane {
@@ -630,7 +681,9 @@ static __global__ void __launch_bounds__(FEW_THREADS, GPU_BLOCKS((few_depth<gk_f
 				continue;
 			}
 			square = WIDE ? few_wide_columns(a, cols, i)
-			              : few_make_columns(cols, F::ORDER, i, a.x, i, shape.cols, a.norm_w, a.whole);
+			         : (int)F::ORDER == 0 && a.whole
+			                 ? few_ask_columns(a, cols, i)
+			                 : few_make_columns(cols, F::ORDER, i, a.x, i, shape.cols, a.norm_w, a.whole);
 			if (a.norm) {
 				square = gpu_group_sum(square);
 				if ((threadIdx.x & 31) == 0)

@@ -1,11 +1,11 @@
-/* Products of very few rows with matrices of Q4_0, Q4_K and Q8_0 by dot products of bytes, which take a third of the
- * instructions that making bfloat16 of the weights does (few.h).
+/* Products of one row with matrices of Q4_0, Q4_K and Q8_0 by dot products of bytes, which take a third of the
+ * instructions that making bfloat16 of the weights does (few.h). Several rows are matrix units'.
  *
- * A row of x is, for each 32 columns, two bytes a value and a scale: x = d (h + l / 254), so that 15 bits of the
- * largest are kept, as two parts of bfloat16 keep 16. Everything else is as in few.h: 32 lanes take 8 rows of W and
- * four groups of columns, a block's eight such groups take units in turn, first loads go out before the kernel waits
- * for the one before. What a lane holds of 32 columns is 4 t .. 4 t + 3 and 16 + those (mat.h), in the order in which
- * bytes come out of its words.
+ * The row x is, for each 32 columns, two bytes a value and a scale: x = d (h + l / 254), so that 15 bits of the largest
+ * are kept, as two parts of bfloat16 keep 16. Everything else is as in few.h: 32 lanes take 8 rows of W twice (gated:
+ * of two matrices) and four groups of columns, a block's eight such groups take units in turn, first loads go out
+ * before the kernel waits for the one before. What a lane holds of 32 columns is 4 t .. 4 t + 3 and 16 + those (mat.h),
+ * in the order in which bytes come out of its words.
  *
  * Taken where gk_ctx.bytes says so. */
 #ifndef GPU_FEW8_H
@@ -13,7 +13,7 @@
 
 #include "gpu/few.h"
 
-enum { FEW8_MOST_ROWS = 4, FEW8_PER_STEP = 254 };
+enum { FEW8_PER_STEP = 254, FEW8_BLOCKS = 2 /* of a multiprocessor */ };
 
 /* a . b of four signed bytes, plus c. */
 GPU_FN int few8_dot(uint32_t a, uint32_t b, int c)
@@ -30,14 +30,6 @@ GPU_FN int few8_dot(uint32_t a, uint32_t b, int c)
 	return c;
 #endif
 }
-
-/* One lane's part of a chunk of a row of x: bytes h and l in the order of the words of W; d / 254, and the sum of
- * 254 h + l. */
-struct few8_x {
-	uint4 bytes;
-	float d;
-	int sum;
-};
 
 /* Order of a lane's elements in a word of W, four bits each: which element the byte is. */
 template <uint32_t TYPE> struct few8_format {
@@ -62,69 +54,152 @@ template <> struct few8_format<KN_Q8_0> {
 	}
 };
 
-/* Makes one row of x; all threads of the block. Returns this thread's part of the sum of squares. */
-template <uint32_t TYPE> GPU_FN float few8_make_row(few8_x *to, const few_args &a, uint32_t row)
+/* x in shared memory: n_chunks * 4 pieces, a lane's bytes h and l of a chunk each in the order of the words of W, and
+ * behind all of them, for each chunk, d / 254 and what its zero or minimum is multiplied by: the sum of 254 h + l times
+ * the zero, as an integer, or times d / 254. */
+struct few8_row {
+	uint4 *bytes;
+	float2 *scales;
+	uint32_t n_chunks;
+};
+
+static __host__ __device__ __forceinline__ size_t few8_row_bytes(uint32_t n_chunks)
+{
+	return (size_t)n_chunks * (4 * sizeof(uint4) + sizeof(float2));
+}
+
+/* Piece i, 8 values; by the four lanes of a chunk. */
+template <uint32_t TYPE> GPU_FN void few8_put(const few8_row &to, uint32_t i, const float *v)
 {
 	typedef few8_format<TYPE> format;
-	const uint32_t n_cols = a.job[0].w.cols, n_pieces = a.cols.n_chunks * 4;
+	float most = 0.0f, scale, d;
+	uint32_t words[4] = { 0, 0, 0, 0 };
+	int sum = 0;
+
+#pragma unroll
+	for (int e = 0; e < 8; e++)
+		most = fmaxf(most, fabsf(v[e]));
+	most = fmaxf(most, gpu_shfl_xor(most, 1));
+	most = fmaxf(most, gpu_shfl_xor(most, 2));
+	scale = most > 0.0f ? 127.0f / most : 0.0f;
+	d = most * (1.0f / (127.0f * (float)FEW8_PER_STEP));
+#pragma unroll
+	for (int b = 0; b < 8; b++) {
+		const int e = (b < 4 ? (int)format::FIRST : (int)format::SECOND) >> (b & 3) * 4 & 7;
+		const float x = v[e] * scale, h = rintf(x), l = rintf((x - h) * (float)FEW8_PER_STEP);
+
+		words[b >> 2] |= ((uint32_t)(int)h & 0xffu) << (b & 3) * 8;
+		words[2 + (b >> 2)] |= ((uint32_t)(int)l & 0xffu) << (b & 3) * 8;
+		sum += (int)h * FEW8_PER_STEP + (int)l;
+	}
+	sum += gpu_shfl_xor(sum, 1);
+	sum += gpu_shfl_xor(sum, 2);
+	if (i >= to.n_chunks * 4)
+		return;
+	to.bytes[i] = make_uint4(words[0], words[1], words[2], words[3]);
+	if ((i & 3) == 0)
+		to.scales[i >> 2] = make_float2(d, format::F::MINS ? d * (float)sum
+		                                                   : gpu_float((uint32_t)(sum * (int)format::ZERO)));
+}
+
+/* Makes the row; all threads of the block, each asking for several pieces before it uses the first. Returns this
+ * thread's part of the sum of squares. */
+template <uint32_t TYPE> GPU_FN float few8_make_row(const few8_row &to, const few_args &a)
+{
+	enum { AT_ONCE = 2 };
+	const uint32_t n_cols = a.job[0].w.cols, n_pieces = to.n_chunks * 4;
 	float square = 0.0f;
 
-	for (uint32_t base = 0; base < n_pieces; base += FEW_THREADS) {
-		const uint32_t i = base + threadIdx.x, k0 = gk_column(1, i >> 2, i & 3, 0),
-		               k1 = gk_column(1, i >> 2, i & 3, 4);
-		float v[8] = { 0, 0, 0, 0, 0, 0, 0, 0 }, w[8], most = 0.0f, scale;
-		uint32_t words[4] = { 0, 0, 0, 0 };
-		int sum = 0;
+	for (uint32_t base = 0; base < n_pieces; base += AT_ONCE * FEW_THREADS) {
+		float v[AT_ONCE][8], w[AT_ONCE][8];
 
-		if (i < n_pieces) {
-			gk_get4(a.x, row, k0, n_cols, a.whole, v);
-			gk_get4(a.x, row, k1, n_cols, a.whole, v + 4);
-			if (a.norm_w.p) {
-				gk_get4(a.norm_w, 0, k0, n_cols, a.whole, w);
-				gk_get4(a.norm_w, 0, k1, n_cols, a.whole, w + 4);
+#pragma unroll
+		for (uint32_t b = 0; b < AT_ONCE; b++) {
+			const uint32_t i = base + b * FEW_THREADS + threadIdx.x;
+			const uint32_t k0 = gk_column(1, i >> 2, i & 3, 0), k1 = gk_column(1, i >> 2, i & 3, 4);
+
+#pragma unroll
+			for (int e = 0; e < 8; e++)
+				v[b][e] = 0.0f, w[b][e] = 1.0f;
+			if (i < n_pieces) {
+				gk_get4(a.x, 0, k0, n_cols, a.whole, v[b]);
+				gk_get4(a.x, 0, k1, n_cols, a.whole, v[b] + 4);
+				if (a.norm_w.p) {
+					gk_get4(a.norm_w, 0, k0, n_cols, a.whole, w[b]);
+					gk_get4(a.norm_w, 0, k1, n_cols, a.whole, w[b] + 4);
+				}
 			}
 		}
 #pragma unroll
-		for (int e = 0; e < 8; e++) {
-			square += v[e] * v[e];
-			if (a.norm_w.p)
-				v[e] *= w[e];
-			most = fmaxf(most, fabsf(v[e]));
-		}
-		most = fmaxf(most, gpu_shfl_xor(most, 1));
-		most = fmaxf(most, gpu_shfl_xor(most, 2));
-		scale = most > 0.0f ? 127.0f / most : 0.0f;
+		for (uint32_t b = 0; b < AT_ONCE; b++) {
+			if (base + b * FEW_THREADS >= n_pieces)
+				break;
 #pragma unroll
-		for (int b = 0; b < 8; b++) {
-			const int e = (b < 4 ? (int)format::FIRST : (int)format::SECOND) >> (b & 3) * 4 & 7;
-			const float x = v[e] * scale, h = rintf(x), l = rintf((x - h) * (float)FEW8_PER_STEP);
-
-			words[b >> 2] |= ((uint32_t)(int)h & 0xffu) << (b & 3) * 8;
-			words[2 + (b >> 2)] |= ((uint32_t)(int)l & 0xffu) << (b & 3) * 8;
-			sum += (int)h * FEW8_PER_STEP + (int)l;
+			for (int e = 0; e < 8; e++) {
+				square += v[b][e] * v[b][e];
+				v[b][e] *= w[b][e];
+			}
+			few8_put<TYPE>(to, base + b * FEW_THREADS + threadIdx.x, v[b]);
 		}
-		if (i < n_pieces)
-			to[i] = few8_x{ make_uint4(words[0], words[1], words[2], words[3]),
-				        most * (1.0f / (127.0f * (float)FEW8_PER_STEP)), sum };
 	}
 	return square;
 }
 
-template <uint32_t TYPE> struct few8_depth {
-	enum { U = (int)gk_format<TYPE>::UNIT == 128 ? 2 : 4 };
-};
+/* The same where x is bfloat16, whole and not normed. */
+template <uint32_t TYPE> GPU_FN void few8_move_row(const few8_row &to, const few_args &a)
+{
+	enum { AT_ONCE = 6 };
+	const uint32_t n_cols = a.job[0].w.cols, n_pieces = to.n_chunks * 4;
+	const uint16_t *p = (const uint16_t *)a.x.p;
 
-template <uint32_t TYPE, int NX, bool GATED>
-static __global__ void __launch_bounds__(FEW_THREADS, NX == 4 ? 2 : 3) few8_kernel(GPU_PARAM few_args a)
+	for (uint32_t base = 0; base < n_pieces; base += AT_ONCE * FEW_THREADS) {
+		uint2 raw[AT_ONCE][2];
+
+#pragma unroll
+		for (uint32_t b = 0; b < AT_ONCE; b++) {
+			const uint32_t i = base + b * FEW_THREADS + threadIdx.x;
+
+#pragma unroll
+			for (int h = 0; h < 2; h++) {
+				const uint32_t k = gk_column(1, i >> 2, i & 3, 4 * h);
+
+				raw[b][h] =
+				        i < n_pieces && k + 4 <= n_cols ? *(const uint2 *)(p + k) : make_uint2(0, 0);
+			}
+		}
+#pragma unroll
+		for (uint32_t b = 0; b < AT_ONCE; b++) {
+			float v[8];
+
+			if (base + b * FEW_THREADS >= n_pieces)
+				break;
+#pragma unroll
+			for (int h = 0; h < 2; h++) {
+				v[4 * h] = gpu_bf16_low(raw[b][h].x);
+				v[4 * h + 1] = gpu_bf16_high(raw[b][h].x);
+				v[4 * h + 2] = gpu_bf16_low(raw[b][h].y);
+				v[4 * h + 3] = gpu_bf16_high(raw[b][h].y);
+			}
+			few8_put<TYPE>(to, base + b * FEW_THREADS + threadIdx.x, v);
+		}
+	}
+}
+
+template <uint32_t TYPE, bool GATED>
+static __global__ void __launch_bounds__(FEW_THREADS, FEW8_BLOCKS) few8_kernel(GPU_PARAM few_args a)
 {
 	typedef gk_format<TYPE> F;
 	typedef few8_format<TYPE> format;
-	enum { U = few8_depth<TYPE>::U, GROUPS = FEW_THREADS / 32, OUT_ROWS = GATED ? 8 : 16 };
-	__shared__ float sums[GROUPS][16][NX], squares[NX][GROUPS], row_scale[NX];
-	GPU_DYN_SHARED(few8_x, x);
+	enum {
+		U = (int)F::UNIT == 128 ? 4 : 8, /* units under way */
+		GROUPS = FEW_THREADS / 32,
+		OUT_ROWS = GATED ? 8 : 16,
+	};
+	__shared__ float sums[2][GROUPS][16], squares[GROUPS], row_scale;
+	GPU_DYN_SHARED(uint4, shared);
 	const uint32_t lane = threadIdx.x & 31, group = threadIdx.x >> 5, g = lane >> 2, t = lane & 3;
 	const uint32_t n_units = gk_n_units(a.job[0].w), n_steps = (n_units + U * GROUPS - 1) / (U * GROUPS);
-	const uint32_t x_line = a.cols.n_chunks * 4;
+	const few8_row x = { shared, (float2 *)(shared + (size_t)a.cols.n_chunks * 4), a.cols.n_chunks };
 	typename F::raw raw[U][2];
 	typename F::scale scale[U][2];
 	gk_at at[2];
@@ -162,7 +237,7 @@ static __global__ void __launch_bounds__(FEW_THREADS, NX == 4 ? 2 : 3) few8_kern
 		}
 	};
 
-	uint32_t tile = blockIdx.x;
+	uint32_t tile = blockIdx.x, half = 0;
 
 	point(tile);
 #pragma unroll
@@ -172,30 +247,31 @@ static __global__ void __launch_bounds__(FEW_THREADS, NX == 4 ? 2 : 3) few8_kern
 		few_prefetch_norm(a);
 	gpu_dependents_may_start();
 	gpu_dependency_wait();
-	for (uint32_t i = 0; i < a.n_rows; i++) {
-		const float square = gpu_group_sum(few8_make_row<TYPE>(x + (size_t)i * x_line, a, i));
+	if (a.move) {
+		few8_move_row<TYPE>(x, a);
+	} else {
+		const float square = gpu_group_sum(few8_make_row<TYPE>(x, a));
 
 		if (lane == 0)
-			squares[i][group] = square;
+			squares[group] = square;
 	}
 	__syncthreads();
-	if (threadIdx.x < a.n_rows) { /* seen behind the next barrier */
+	if (threadIdx.x == 0) { /* seen behind the next barrier */
 		float square = 0.0f;
 
-#pragma unroll
-		for (int i = 0; i < GROUPS; i++)
-			square += squares[threadIdx.x][i];
-		row_scale[threadIdx.x] = a.norm ? 1.0f / sqrtf(square / (float)a.job[0].w.cols + a.eps) : 1.0f;
+		for (int i = 0; a.norm && i < GROUPS; i++)
+			square += squares[i];
+		row_scale = a.norm ? 1.0f / sqrtf(square / (float)a.job[0].w.cols + a.eps) : 1.0f;
 	}
 
-	for (bool more = true; more;) {
-		const uint32_t j = job_of(tile), row0 = row_of(tile, j);
+	for (bool more = true; more; half ^= 1) {
+		const uint32_t j = job_of(tile), row = row_of(tile, j) + threadIdx.x;
 		const few_job &job = a.job[j];
-		float acc[2][NX];
+		const bool writes = threadIdx.x < OUT_ROWS && row < job.w.rows;
+		/* What is added to has come until then. */
+		const float old = writes && job.accumulate ? gk_get(job.out, 0, row) : 0.0f;
+		float acc[2] = { 0.0f, 0.0f };
 
-#pragma unroll
-		for (int i = 0; i < NX; i++)
-			acc[0][i] = acc[1][i] = 0.0f;
 		tile += gridDim.x;
 		more = tile < a.n_tiles;
 		for (uint32_t step = 0; step < n_steps; step++) {
@@ -211,34 +287,26 @@ static __global__ void __launch_bounds__(FEW_THREADS, NX == 4 ? 2 : 3) few8_kern
 				if (unit < n_units) {
 #pragma unroll
 					for (int c = 0; c < F::CHUNKS; c++) {
-						uint32_t w[2][2];
-						float d[2], m[2];
+						const uint4 v = x.bytes[(unit * F::CHUNKS + c) * 4 + t];
+						const float2 s = x.scales[unit * F::CHUNKS + c];
+						const float rest = t == 0 ? s.y : 0.0f; /* of the chunk, once */
 
 #pragma unroll
 						for (int r = 0; r < 2; r++) {
-							format::words(raw[u][r], c, w[r]);
-							F::get_scale(scale[u][r], unit, c, 0, &d[r], &m[r]);
-						}
-#pragma unroll
-						for (int i = 0; i < NX; i++) {
-							const few8_x v = x[(i < (int)a.n_rows ? i : 0) * x_line +
-							                   (unit * F::CHUNKS + c) * 4 + t];
+							uint32_t w[2];
+							float d, m;
+							int high, low;
 
-#pragma unroll
-							for (int r = 0; r < 2; r++) {
-								const int high =
-								        few8_dot(w[r][1], v.bytes.y,
-								                 few8_dot(w[r][0], v.bytes.x, 0));
-								const int low =
-								        few8_dot(w[r][1], v.bytes.w,
-								                 few8_dot(w[r][0], v.bytes.z, 0));
-								const int both = high * FEW8_PER_STEP + low -
-								                 (int)format::ZERO * v.sum;
-
-								acc[r][i] += d[r] * v.d * (float)both;
-								if (F::MINS)
-									acc[r][i] -= m[r] * v.d * (float)v.sum;
-							}
+							format::words(raw[u][r], c, w);
+							F::get_scale(scale[u][r], unit, c, 0, &d, &m);
+							high = few8_dot(w[1], v.y, few8_dot(w[0], v.x, 0));
+							low = few8_dot(w[1], v.w, few8_dot(w[0], v.z, 0));
+							low += high * FEW8_PER_STEP;
+							if ((int)format::ZERO != 0)
+								low -= (int)gpu_bits(rest);
+							acc[r] += d * s.x * (float)low;
+							if (F::MINS)
+								acc[r] -= m * rest;
 						}
 					}
 				}
@@ -250,42 +318,36 @@ static __global__ void __launch_bounds__(FEW_THREADS, NX == 4 ? 2 : 3) few8_kern
 		}
 #pragma unroll
 		for (int r = 0; r < 2; r++) {
-#pragma unroll
-			for (int i = 0; i < NX; i++) {
-				float s = acc[r][i];
+			float s = acc[r];
 
-				s += gpu_shfl_xor(s, 1);
-				s += gpu_shfl_xor(s, 2);
-				if (t == 0)
-					sums[group][r * 8 + g][i] = s;
-			}
+			s += gpu_shfl_xor(s, 1);
+			s += gpu_shfl_xor(s, 2);
+			if (t == 0)
+				sums[half][group][r * 8 + g] = s;
 		}
+		/* Whoever comes to the next one has read the sums of the tile before. */
 		__syncthreads();
-		for (uint32_t i = threadIdx.x; i < OUT_ROWS * a.n_rows; i += FEW_THREADS) {
-			const uint32_t r = i % OUT_ROWS, n = i / OUT_ROWS, row = row0 + r;
+		if (writes) {
 			float y[2] = { 0.0f, 0.0f };
 
-			if (row >= job.w.rows)
-				continue;
 #pragma unroll
 			for (int side = 0; side < (GATED ? 2 : 1); side++) {
 				const float *bias = a.job[GATED ? side : j].bias;
 
 #pragma unroll
 				for (int k = 0; k < GROUPS; k++)
-					y[side] += sums[k][side * 8 + r][n];
-				y[side] = y[side] * row_scale[n] + (bias ? bias[row] : 0.0f);
+					y[side] += sums[half][k][side * 8 + threadIdx.x];
+				y[side] = y[side] * row_scale + (bias ? bias[row] : 0.0f);
 			}
 			if (GATED)
 				y[0] = gk_act(a.act, y[0], y[1]);
-			gk_put(job.out, n, row, job.accumulate ? gk_get(job.out, n, row) + y[0] : y[0]);
+			gk_put(job.out, 0, row, old + y[0]);
 		}
-		__syncthreads();
 	}
 }
 
-/* False, nothing launched: not a type of it, too many rows, or rows too long for a block's memory. args as for few.h,
- * but for the tiles. */
+/* False, nothing launched: not a type of it, several rows, or one too long for a block's memory. args as for few.h, but
+ * for the tiles. */
 bool few8_launch(uint32_t type, const struct gk_ctx *ctx, few_args a);
 
 #endif

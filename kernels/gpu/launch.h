@@ -44,11 +44,11 @@ struct gk_ctx {
 	uint32_t n_sm, warp;
 	uint32_t smem_bytes; /* that a block may have when asked for */
 	bool fixed;
-	bool bytes;         /* up to 4 rows meet Q4_0, Q4_K and Q8_0 by dot products of bytes (few8.h); not if fixed */
-	uint32_t shape;     /* enum gk_shape of attention of few rows, for measurements */
-	bool overlap;       /* kernels may start before the one before them has ended (programmatic launch) */
-	uint32_t *counters; /* [GK_COUNTERS], zeros; a kernel that counts leaves zeros. NULL: none */
-	void *scratch;      /* for one launcher's call at a time, 256-byte aligned */
+	bool bytes;           /* one row meets Q4_0, Q4_K and Q8_0 by dot products of bytes (few8.h); not if fixed */
+	uint32_t shape;       /* enum gk_shape of attention of few rows, for measurements */
+	bool overlap;         /* kernels may start before the one before them has ended (programmatic launch) */
+	uint32_t *counters;   /* [GK_COUNTERS], zeros; a kernel that counts leaves zeros. NULL: none */
+	void *scratch;        /* for one launcher's call at a time, 256-byte aligned */
 	size_t scratch_bytes; /* at least gk_scratch_bytes() */
 };
 

@@ -225,6 +225,7 @@ int main(int argc, char **argv)
 		return 77;
 	}
 	test_ctx.scratch_bytes = scratch_bytes;
+	test_ctx.bytes = false; /* has a test of its own */
 	if (gpu_malloc(&test_ctx.counters, GK_COUNTERS * sizeof(uint32_t)) != GPU_OK)
 		return 1;
 	(void)gpu_fill(test_ctx.counters, 0, GK_COUNTERS * sizeof(uint32_t));

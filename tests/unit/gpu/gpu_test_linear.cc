@@ -380,16 +380,26 @@ GPU_TEST(a_row_is_the_same_bits_among_others_when_fixed)
 }
 
 /* Two bytes of a value, of which the largest of 32 has 15 bits. */
-GPU_TEST(rows_in_bytes_meet_matrices_of_four_and_eight_bits)
+GPU_TEST(a_row_in_bytes_meets_matrices_of_four_and_eight_bits)
 {
 	static const uint32_t types[] = { KN_Q4_0, KN_Q4_K, KN_Q8_0 };
 
 	test_ctx.bytes = true;
 	for (uint32_t type : types) {
-		for (uint32_t n = 1; n <= 4; n++) {
-			const shape plain = { type, n, 37, cols_for(type, 40 + 500 * n), n == 2 ? 2u : 1u, (uint32_t)(n == 3 ? GK_BF16 : GK_F32),
-				              false, n > 1, n > 2, n != 2, false };
-			const shape gated = { type, n, 21, cols_for(type, 2600), 2, GK_F32, true, true, true, false, false };
+		for (uint32_t i = 1; i <= 4; i++) {
+			const shape plain = { type,
+				              1,
+				              30 + 40 * i,
+				              cols_for(type, 40 + 1700 * (i - 1)),
+				              i,
+				              (uint32_t)(i % 2 ? GK_BF16 : GK_F32),
+				              false,
+				              i > 3,
+				              i > 2,
+				              i != 2,
+				              false };
+			const shape gated = { type, 1, 21 + 30 * i, cols_for(type, 700 * i), 2, GK_F32, true, i != 2,
+				              true, false, false };
 
 			compare(&plain, 0, 5 * TOL_TWO_PARTS);
 			compare(&gated, 0, 10 * TOL_TWO_PARTS);
