@@ -281,7 +281,7 @@ enum { MAX_ROW_SLOTS = 16, MAX_INT_SLOTS = 16, MAX_BATCH_SLOTS = 4 };
 struct gpu_rows_slot {
 	uint32_t n, bound;
 	uint32_t least_room; /* rows that every activation of this many rows has memory for */
-	uint32_t reserved;
+	uint32_t is_exact;   /* the rows behind these are not to be touched: bound is n */
 };
 
 struct gpu_ints_slot {

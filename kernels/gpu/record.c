@@ -355,6 +355,8 @@ static void rec_matmul(struct kn_backend *base, const struct kn_matmul *jobs, si
 			r->job[i].out = act(be, j->out, j->ld_out, j->w->rows, r->h.rows, "matmul");
 			r->job[i].bias = j->bias;
 			r->job[i].accumulate = (j->flags & KN_ACCUMULATE) != 0;
+			if (j->flags & KN_AMONG_ROWS)
+				be->step.rows[r->h.rows].is_exact = true;
 		}
 	}
 }

@@ -226,7 +226,7 @@ static void bound_rows(struct gpu_backend *be)
 	for (uint32_t i = 0; i < s->n_rows; i++) {
 		struct gpu_rows_slot *r = &s->rows[i];
 
-		r->bound = bucket(r->n);
+		r->bound = r->is_exact ? r->n : bucket(r->n);
 		if (r->bound > r->least_room)
 			r->bound = r->least_room > r->n ? r->least_room : r->n;
 	}

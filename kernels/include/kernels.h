@@ -261,7 +261,10 @@ static inline bool kn_pick_filters(const struct kn_pick *p)
 
 /* ---- Matrix products ---------------------------------------------------------------------------- */
 
-enum { KN_ACCUMULATE = 1u << 0 /* out += instead of out = */ };
+enum {
+	KN_ACCUMULATE = 1u << 0, /* out += instead of out = */
+	KN_AMONG_ROWS = 1u << 1, /* the rows of out behind these n have values of others: they are not touched */
+};
 
 struct kn_matmul {
 	const struct kn_mat *w;

@@ -16,6 +16,7 @@ struct answer {
 	pthread_mutex_t lock;
 	pthread_cond_t cond;
 	int n_open;
+	bool has_adapter; /* for the second of three */
 	int32_t ids[N_REQUESTS][MAX_IDS];
 	float logprobs[N_REQUESTS][MAX_IDS];
 	uint32_t n[N_REQUESTS];
@@ -52,6 +53,7 @@ static void submit(struct eng_engine *e, struct call *call)
 		                   .max_new = MAX_IDS - (uint32_t)call->i,
 		                   .ignore_eos = true,
 		                   .logprob_start = -1,
+		                   .adapter = call->a->has_adapter && call->i % 3 == 1,
 		                   .on_event = on_event,
 		                   .arg = call,
 		                   .sampling = { .top_p = 1, .repetition_penalty = 1 } };
@@ -79,23 +81,18 @@ static void submit(struct eng_engine *e, struct call *call)
 /* Three greedy ones, then one more beside one with log-probabilities and one that draws, then three that draw from
  * some.
  */
-static void ask_devices(const char *model, const char *backend, const char *kv_dtype, uint32_t n_devices,
-                        bool by_expert, bool no_ahead, struct answer *a, struct eng_stats *ret_stats)
+static void ask_engine(const struct eng_options *o, struct answer *a, struct eng_stats *ret_stats)
 {
-	const struct eng_options o = { .model_path = test_fixture(model),
-		                       .backend = backend,
-		                       .kv_dtype = kv_dtype,
-		                       .tensor_parallel = n_devices,
-		                       .expert_parallel = by_expert,
-		                       .no_ahead = no_ahead };
 	struct eng_engine *e = NULL;
 	struct call calls[N_REQUESTS];
 	struct err err = { 0 };
 
-	*a = (struct answer){ .lock = PTHREAD_MUTEX_INITIALIZER, .cond = PTHREAD_COND_INITIALIZER };
-	if (eng_engine_open(&o, &e, &err) < 0)
+	*a = (struct answer){ .lock = PTHREAD_MUTEX_INITIALIZER,
+		              .cond = PTHREAD_COND_INITIALIZER,
+		              .has_adapter = o->n_loras > 0 };
+	if (eng_engine_open(o, &e, &err) < 0)
 		fail_msg("%s", err_text(&err));
-	assert_string_equal(eng_engine_info(e)->backend, backend);
+	assert_string_equal(eng_engine_info(e)->backend, o->backend);
 	for (int first = 0; first < N_REQUESTS; first += 3) {
 		for (int i = first; i < first + 3; i++) {
 			calls[i] = (struct call){ a, i };
@@ -108,6 +105,19 @@ static void ask_devices(const char *model, const char *backend, const char *kv_d
 	}
 	eng_engine_stats(e, ret_stats);
 	eng_engine_close(e);
+}
+
+static void ask_devices(const char *model, const char *backend, const char *kv_dtype, uint32_t n_devices,
+                        bool by_expert, bool no_ahead, struct answer *a, struct eng_stats *ret_stats)
+{
+	const struct eng_options o = { .model_path = test_fixture(model),
+		                       .backend = backend,
+		                       .kv_dtype = kv_dtype,
+		                       .tensor_parallel = n_devices,
+		                       .expert_parallel = by_expert,
+		                       .no_ahead = no_ahead };
+
+	ask_engine(&o, a, ret_stats);
 }
 
 static void ask(const char *backend, const char *kv_dtype, bool no_ahead, struct answer *a, struct eng_stats *ret_stats)
@@ -216,6 +226,28 @@ static void answers_are_those_of_the_reference(void **state)
 	}
 }
 
+/* Products of an adapter's rows end before the rows of the next sequence, which kernels that round them up would touch. */
+static void adapters_leave_their_neighbours_alone(void **state)
+{
+	static struct answer want, got;
+	struct eng_stats stats;
+	char folder[4096], model[4096]; /* test_fixture() has room for one */
+	const struct eng_lora lora = { .name = "a", .folder = folder };
+	struct eng_options o = { .model_path = model, .backend = "ref", .loras = &lora, .n_loras = 1 };
+
+	(void)state;
+	use_host_plugin();
+	(void)snprintf(folder, sizeof(folder), "%s", test_fixture("formats/qwen3-lora/adapter"));
+	(void)snprintf(model, sizeof(model), "%s", test_fixture("models/qwen3"));
+	ask_engine(&o, &want, &stats);
+	o.backend = "cuda";
+	ask_engine(&o, &got, &stats);
+	for (int i = 0; i < N_REQUESTS; i++) {
+		assert_int_equal(want.n[i], got.n[i]);
+		assert_memory_equal(want.ids[i], got.ids[i], got.n[i] * sizeof(got.ids[i][0]));
+	}
+}
+
 static void a_type_of_keys_that_a_backend_has_not_is_refused(void **state)
 {
 	struct eng_options o = { .model_path = test_fixture("models/qwen3"), .backend = "cpu", .kv_dtype = "f8" };
@@ -237,6 +269,7 @@ int main(void)
 		cmocka_unit_test_prestate(answers_are_those_of_the_reference, "f8"),
 		cmocka_unit_test(several_devices_answer_as_one),
 		cmocka_unit_test(devices_that_make_no_sense_are_refused),
+		cmocka_unit_test(adapters_leave_their_neighbours_alone),
 		cmocka_unit_test(a_type_of_keys_that_a_backend_has_not_is_refused),
 	};
 
