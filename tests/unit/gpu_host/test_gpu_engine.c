@@ -226,7 +226,8 @@ static void answers_are_those_of_the_reference(void **state)
 	}
 }
 
-/* Products of an adapter's rows end before the rows of the next sequence, which kernels that round them up would touch. */
+/* Products of an adapter's rows end before the rows of the next sequence, which kernels that round them up would touch.
+ */
 static void adapters_leave_their_neighbours_alone(void **state)
 {
 	static struct answer want, got;
