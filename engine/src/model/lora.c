@@ -239,9 +239,10 @@ void model_lora_add(struct eng_runner *r, uint32_t il, enum lora_target target, 
 		if (pair->a.rows == 0)
 			continue;
 		down = (struct kn_matmul){ .w = &pair->a, .out = r->buf[B_LORA], .ld_out = pair->a.rows };
-		up = (struct kn_matmul){
-			.w = &pair->b, .out = out + run->row * ld_out, .ld_out = ld_out, .flags = KN_ACCUMULATE | KN_AMONG_ROWS
-		};
+		up = (struct kn_matmul){ .w = &pair->b,
+			                 .out = out + run->row * ld_out,
+			                 .ld_out = ld_out,
+			                 .flags = KN_ACCUMULATE | KN_AMONG_ROWS };
 		r->ops->matmul(r->be, &down, 1, in + run->row * ld_in, ld_in, run->n_rows);
 		r->ops->matmul(r->be, &up, 1, r->buf[B_LORA], pair->a.rows, run->n_rows);
 	}
