@@ -289,6 +289,11 @@ static void owners_fetch_what_others_ask_for_and_each_piece_once(void **state)
 	assert_int_equal(from_origin, N_PIECES - owned_by(&nodes[0]));
 	assert_int_equal(atomic_load(&nodes[0].n_asked), 0);
 	if (strcmp(transport, "fabric") == 0) { /* all of it, and nothing by the other way */
+		/* The frame that ends a question comes, and is counted twice, when its pieces have been given already.
+		 */
+		for (int i = 0; i < 400 && count_of(&nodes[0], "fabric_received") != count_of(&nodes[0], "received");
+		     i++)
+			(void)usleep(5000);
 		assert_int_equal(count_of(&nodes[0], "fabric_received"), count_of(&nodes[0], "received"));
 		assert_true(count_of(&nodes[0], "fabric_asked") > 0);
 	}
