@@ -7,6 +7,7 @@
 #include <string.h>
 
 #include "gpu/comm.h"
+#include "gpu/issue.h"
 #include "gpu/nccl.h"
 
 /* Up to ONE_SHOT bytes our own launch is the quicker way, or so others have measured; a slot holds what is larger in
@@ -152,37 +153,13 @@ void gpu_comm_meet(struct gpu_backend *be)
 
 /* ---- Messages ---- */
 
-/* Memory for so many bytes in comm->parts. */
-static int parts_room(struct gpu_backend *be, size_t bytes)
-{
-	struct gpu_comm *comm = be->comm;
-	uint32_t rank = be->base.rank;
-	int r;
-
-	if (bytes <= comm->parts_bytes[rank])
-		return 0;
-	if (be->capturing)
-		return -ENOTSUP;
-	r = gpu_rt_sync(&be->rt);
-	if (r < 0)
-		return r;
-	gpu_rt_free(&be->rt, comm->parts[rank]);
-	comm->parts_bytes[rank] = 0;
-	be->is_stale = true;
-	comm->parts[rank] = gpu_rt_alloc(&be->rt, bytes);
-	if (!comm->parts[rank])
-		return -ENOMEM;
-	comm->parts_bytes[rank] = bytes;
-	return 0;
-}
-
 /* The library puts the ranks' parts behind each other, rows of x have them side by side. */
 static int gather_by_library(struct gpu_backend *be, const struct rec_comm *g, struct gk_view x, struct gk_rows rows)
 {
 	struct gpu_comm *comm = be->comm;
 	uint32_t rank = be->base.rank, elem_bytes = x.elem == GK_F32 ? 4 : 2;
 	size_t part = (size_t)rows.bound * g->width;
-	int r = parts_room(be, part * elem_bytes * (comm->n + 1));
+	int r = gpu_room(be, &comm->parts[rank], &comm->parts_bytes[rank], part * elem_bytes * (comm->n + 1));
 
 	for (uint32_t step = 0; step <= comm->n && r == 0; step++) {
 		uint32_t who = step == 0 ? rank : step - 1, first = who * g->width;

@@ -47,6 +47,17 @@ GPU_FN uint32_t source_row(const gk_norm &a, uint32_t row)
 	return a.src ? (uint32_t)a.src[row] : row;
 }
 
+/* Eight values more onto those of the row at c, which are stored; the norm is of what was stored. */
+GPU_FN void norm_add(const gk_norm &a, uint32_t row, uint32_t c, uint32_t end, bool whole, const float *more, float *x)
+{
+#pragma unroll
+	for (int i = 0; i < 8; i++)
+		x[i] += a.add_scale * more[i];
+	gk_put8(a.x, row, c, end, whole, x);
+	if (a.x.elem != GK_F32)
+		gk_get8(a.x, row, c, end, whole, x);
+}
+
 /* One block for each row and head; a thread meets the same values in both passes, so the second reads what the first
  * wrote back. Values are taken eight at a time. */
 template <bool LAYER> static __global__ void norm_block(gk_norm a, bool whole)
@@ -71,12 +82,7 @@ template <bool LAYER> static __global__ void norm_block(gk_norm a, bool whole)
 			float y[8];
 
 			gk_get8(a.add, row, c, end, w8, y);
-#pragma unroll
-			for (int i = 0; i < 8; i++)
-				x[i] += a.add_scale * y[i];
-			gk_put8(a.x, from, c, end, w8, x);
-			if (a.x.elem != GK_F32) /* the norm is of what was stored */
-				gk_get8(a.x, from, c, end, w8, x);
+			norm_add(a, from, c, end, w8, y, x);
 		}
 #pragma unroll
 		for (int i = 0; i < 8; i++)
@@ -144,14 +150,8 @@ static __global__ void __launch_bounds__(512, 3) norm_kept(GPU_PARAM gk_norm a, 
 		gk_get8(a.add, row, c, end, eight, y);
 	if (row >= n_rows)
 		return;
-	if (mine && add) {
-#pragma unroll
-		for (int i = 0; i < 8; i++)
-			x[i] += a.add_scale * y[i];
-		gk_put8(a.x, from, c, end, eight, x);
-		if (a.x.elem != GK_F32) /* the norm is of what was stored */
-			gk_get8(a.x, from, c, end, eight, x);
-	}
+	if (mine && add)
+		norm_add(a, from, c, end, eight, y, x);
 #pragma unroll
 	for (int i = 0; i < 8; i++)
 		sum += x[i] * x[i];

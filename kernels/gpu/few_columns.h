@@ -105,6 +105,50 @@ GPU_FN void few_put_wide(const few_columns &cols, uint32_t index, uint32_t i, co
 		cols.data[at + cols.col_stride] = make_uint4(low[0], low[1], low[2], low[3]);
 }
 
+/* Sums of the columns of a piece, over its chunk's four threads. */
+GPU_FN void few_put_sums(const few_columns &cols, uint32_t row, uint32_t i, float high, float low)
+{
+	high += gpu_shfl_xor(high, 1);
+	high += gpu_shfl_xor(high, 2);
+	low += gpu_shfl_xor(low, 1);
+	low += gpu_shfl_xor(low, 2);
+	if (i < cols.n_chunks * 4 && (i & 3) == 0) {
+		float *to = cols.sums + (size_t)row * cols.parts * cols.n_chunks + (i >> 2);
+
+		to[0] = high;
+		if (cols.parts == 2)
+			to[cols.n_chunks] = low;
+	}
+}
+
+/* Eight values as operands: what bfloat16 keeps of them, and of the rest; the sums of both. */
+struct few_eight {
+	uint32_t high[4], low[4];
+	float sum_high, sum_low;
+};
+
+/* v is brought into the order of the type's pieces. */
+GPU_FN few_eight few_pack_eight(uint32_t order, float *v)
+{
+	few_eight e;
+
+	e.sum_high = e.sum_low = 0.0f;
+	if (order == 2) {
+		float s = v[1];
+
+		v[1] = v[2], v[2] = s;
+		s = v[5], v[5] = v[6], v[6] = s;
+	}
+#pragma unroll
+	for (int j = 0; j < 4; j++) {
+		e.high[j] = gpu_pack_bf16(v[2 * j], v[2 * j + 1]);
+		e.low[j] = gpu_pack_bf16(v[2 * j] - gpu_bf16_low(e.high[j]), v[2 * j + 1] - gpu_bf16_high(e.high[j]));
+		e.sum_high += gpu_bf16_low(e.high[j]) + gpu_bf16_high(e.high[j]);
+		e.sum_low += gpu_bf16_low(e.low[j]) + gpu_bf16_high(e.low[j]);
+	}
+	return e;
+}
+
 /* Makes the columns of one row; all threads of the block. Returns this thread's part of the sum of squares. */
 GPU_FN float few_make_columns(const few_columns &cols, uint32_t order, uint32_t index, const gk_view &x, uint32_t row,
                               uint32_t n_cols, const gk_view &norm_w, bool whole)
@@ -115,8 +159,7 @@ GPU_FN float few_make_columns(const few_columns &cols, uint32_t order, uint32_t 
 	for (uint32_t base = 0; base < n_pieces; base += blockDim.x) {
 		const uint32_t i = base + threadIdx.x, chunk = i >> 2, t = i & 3;
 		const uint32_t k0 = gk_column(order, chunk, t, 0), k1 = gk_column(order, chunk, t, 4);
-		float v[8] = { 0, 0, 0, 0, 0, 0, 0, 0 }, w[8], sum_high = 0.0f, sum_low = 0.0f;
-		uint32_t high[4], low[4];
+		float v[8] = { 0, 0, 0, 0, 0, 0, 0, 0 }, w[8];
 
 		if (i < n_pieces) {
 			gk_get4(x, row, k0, n_cols, whole, v);
@@ -137,39 +180,17 @@ GPU_FN float few_make_columns(const few_columns &cols, uint32_t order, uint32_t 
 				few_put_wide(cols, index, i, v);
 			continue;
 		}
-		if (order == 2) {
-			float s = v[1];
+		const few_eight e = few_pack_eight(order, v);
 
-			v[1] = v[2], v[2] = s;
-			s = v[5], v[5] = v[6], v[6] = s;
-		}
-#pragma unroll
-		for (int j = 0; j < 4; j++) {
-			high[j] = gpu_pack_bf16(v[2 * j], v[2 * j + 1]);
-			low[j] = gpu_pack_bf16(v[2 * j] - gpu_bf16_low(high[j]), v[2 * j + 1] - gpu_bf16_high(high[j]));
-			sum_high += gpu_bf16_low(high[j]) + gpu_bf16_high(high[j]);
-			sum_low += gpu_bf16_low(low[j]) + gpu_bf16_high(low[j]);
-		}
 		if (i < n_pieces) {
 			const size_t at = (size_t)index * cols.parts * cols.col_stride + i;
 
-			cols.data[at] = make_uint4(high[0], high[1], high[2], high[3]);
+			cols.data[at] = make_uint4(e.high[0], e.high[1], e.high[2], e.high[3]);
 			if (cols.parts == 2)
-				cols.data[at + cols.col_stride] = make_uint4(low[0], low[1], low[2], low[3]);
+				cols.data[at + cols.col_stride] = make_uint4(e.low[0], e.low[1], e.low[2], e.low[3]);
 		}
-		if (cols.sums) {
-			sum_high += gpu_shfl_xor(sum_high, 1);
-			sum_high += gpu_shfl_xor(sum_high, 2);
-			sum_low += gpu_shfl_xor(sum_low, 1);
-			sum_low += gpu_shfl_xor(sum_low, 2);
-			if (i < n_pieces && t == 0) {
-				float *to = cols.sums + (size_t)index * cols.parts * cols.n_chunks + chunk;
-
-				to[0] = sum_high;
-				if (cols.parts == 2)
-					to[cols.n_chunks] = sum_low;
-			}
-		}
+		if (cols.sums)
+			few_put_sums(cols, index, i, e.sum_high, e.sum_low);
 	}
 	return square;
 }
@@ -189,22 +210,6 @@ GPU_FN void few_prefetch_norm(const few_args &a)
 #else
 	(void)a;
 #endif
-}
-
-/* Sums of the columns of a piece, over its chunk's four threads. */
-GPU_FN void few_put_sums(const few_columns &cols, uint32_t row, uint32_t i, float high, float low)
-{
-	high += gpu_shfl_xor(high, 1);
-	high += gpu_shfl_xor(high, 2);
-	low += gpu_shfl_xor(low, 1);
-	low += gpu_shfl_xor(low, 2);
-	if (i < cols.n_chunks * 4 && (i & 3) == 0) {
-		float *to = cols.sums + (size_t)row * cols.parts * cols.n_chunks + (i >> 2);
-
-		to[0] = high;
-		if (cols.parts == 2)
-			to[cols.n_chunks] = low;
-	}
 }
 
 /* x is bfloat16 and stays it: pieces move. */

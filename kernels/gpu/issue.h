@@ -13,6 +13,9 @@ int gpu_issue_maker(struct gpu_backend *be, const struct gpu_program *p, const u
 
 /* issue_linear.c */
 int gpu_issue_matmul(struct gpu_backend *be, const struct gpu_program *p, const struct gpu_launch *launch);
+/* Memory of the backend's own that a launch needs. -ENOTSUP while a graph is captured: the launches before it would be
+ * lost. */
+int gpu_room(struct gpu_backend *be, char **p, size_t *have, size_t bytes);
 /* A product for each head. */
 int gpu_issue_batch(struct gpu_backend *be, const struct gpu_program *p, const struct gpu_launch *launch);
 

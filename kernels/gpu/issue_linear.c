@@ -35,9 +35,7 @@ bool gpu_gemm8_takes(const struct gpu_backend *be, const union gpu_rec *rec, con
 	       (be->deterministic ? !job->bias : be->step.rows[rec->h.rows].bound % FP8_STEP == 0);
 }
 
-/* Memory of the backend's own that a launch needs. Not while a graph is captured: the launches before it would be lost.
- */
-static int room(struct gpu_backend *be, char **p, size_t *have, size_t bytes)
+int gpu_room(struct gpu_backend *be, char **p, size_t *have, size_t bytes)
 {
 	int r;
 
@@ -63,7 +61,7 @@ static int convert_x(struct gpu_backend *be, struct gk_view *x, struct gk_rows r
 {
 	uint32_t ld = (width + 7) & ~7u;
 	struct gk_view to = { .elem = elem, .ld = ld };
-	int r = room(be, &be->xbuf, &be->xbuf_bytes, (size_t)rows.bound * ld * 4);
+	int r = gpu_room(be, &be->xbuf, &be->xbuf_bytes, (size_t)rows.bound * ld * 4);
 
 	if (r < 0)
 		return r;
@@ -172,7 +170,7 @@ static int quantize_x(struct gpu_backend *be, const struct gpu_program *p, const
 	uint32_t ld = (cols + 63) & ~63u, bound = (l->rows.bound + FP8_STEP - 1) / FP8_STEP * FP8_STEP;
 	size_t bytes = ((size_t)bound * ld + 255) & ~(size_t)255;
 	struct gk_quantize k = { .ld = ld, .ld_scale = bound, .x = l->x, .rows = l->rows, .dim = cols };
-	int r = room(be, &be->qbuf, &be->qbuf_bytes, bytes + (size_t)((cols + 127) / 128) * bound * sizeof(float));
+	int r = gpu_room(be, &be->qbuf, &be->qbuf_bytes, bytes + (size_t)((cols + 127) / 128) * bound * sizeof(float));
 
 	if (r < 0)
 		return r;
@@ -199,7 +197,7 @@ static int issue_gemm8_aside(struct gpu_backend *be, const struct gpu_gemm8_desc
 {
 	struct gk_view aside = { .elem = elem, .ld = (d->n + 7) & ~7u };
 	struct gpu_gemm8_desc a = *d;
-	int r = room(be, &be->wbuf, &be->wbuf_bytes, (size_t)d->rows * aside.ld * (elem == GK_F32 ? 4 : 2));
+	int r = gpu_room(be, &be->wbuf, &be->wbuf_bytes, (size_t)d->rows * aside.ld * (elem == GK_F32 ? 4 : 2));
 
 	if (r < 0)
 		return r;
@@ -262,7 +260,7 @@ static int issue_widened(struct gpu_backend *be, const struct gk_job *j, const s
 		                   .accumulate = j->accumulate };
 	int r;
 
-	r = room(be, &be->wbuf, &be->wbuf_bytes, bytes);
+	r = gpu_room(be, &be->wbuf, &be->wbuf_bytes, bytes);
 	r = r < 0 ? r : gk_mat_widen(&be->ctx, w, be->wbuf, ld);
 	d.w = be->wbuf;
 	return r < 0 ? r : gpu_gemm_run(be->gemm, &d);

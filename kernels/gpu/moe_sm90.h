@@ -10,36 +10,25 @@
 
 #include "gpu/many.h"
 #include "gpu/moe.h"
+#include "gpu/sm90.h"
 
 /* Threads, rows of W, columns and stages are those of many.h. */
 enum { WIDE_STAGE_BYTES = (MANY_ROWS + WIDE_TILE) * 128 };
 
-#if defined(__CUDA_ARCH_FEAT_SM90_ALL)
-GPU_FN uint64_t wide_desc(const void *tile)
-{
-	return (uint64_t)((uint32_t)__cvta_generic_to_shared(tile) >> 4 & 0x3fff) | 1ull << 16 | 64ull << 32 |
-	       1ull << 62;
-}
-
-#define WIDE_8(a, i)                                                                                                \
-	"+f"(a[i]), "+f"(a[i + 1]), "+f"(a[i + 2]), "+f"(a[i + 3]), "+f"(a[i + 4]), "+f"(a[i + 5]), "+f"(a[i + 6]), \
-	        "+f"(a[i + 7])
-#define WIDE_16(a, i) WIDE_8(a, i), WIDE_8(a, i + 8)
-#define WIDE_32(a, i) WIDE_16(a, i), WIDE_16(a, i + 16)
-
+#if SM90_CODE
 /* acc [64 x N] += A [64 x 16] B [N x 16]^T; one warpgroup. */
-template <int N> GPU_FN void wide_mma(float *acc, uint64_t a, uint64_t b)
+template <int N> GPU_FN void wide_mma(float *acc, sm90_desc a, sm90_desc b)
 {
 	if (N == 32)
 		asm volatile("wgmma.mma_async.sync.aligned.m64n32k16.f32.bf16.bf16 "
 		             "{%0,%1,%2,%3,%4,%5,%6,%7,%8,%9,%10,%11,%12,%13,%14,%15}, %16, %17, 1, 1, 1, 0, 0;"
-		             : WIDE_16(acc, 0)
+		             : SM90_F8(acc, 0), SM90_F8(acc, 8)
 		             : "l"(a), "l"(b));
 	else if (N == 64)
 		asm volatile("wgmma.mma_async.sync.aligned.m64n64k16.f32.bf16.bf16 "
 		             "{%0,%1,%2,%3,%4,%5,%6,%7,%8,%9,%10,%11,%12,%13,%14,%15,%16,%17,%18,%19,%20,%21,%22,%23,"
 		             "%24,%25,%26,%27,%28,%29,%30,%31}, %32, %33, 1, 1, 1, 0, 0;"
-		             : WIDE_32(acc, 0)
+		             : SM90_F32(acc, 0)
 		             : "l"(a), "l"(b));
 	else
 		asm volatile(
@@ -48,47 +37,33 @@ template <int N> GPU_FN void wide_mma(float *acc, uint64_t a, uint64_t b)
 		        "%24,%25,%26,%27,%28,%29,%30,%31,%32,%33,%34,%35,%36,%37,%38,%39,%40,%41,%42,%43,%44,%45,"
 		        "%46,%47,%48,%49,%50,%51,%52,%53,%54,%55,%56,%57,%58,%59,%60,%61,%62,%63}, %64, %65, 1, 1, 1, "
 		        "0, 0;"
-		        : WIDE_32(acc, 0), WIDE_32(acc, 32)
+		        : SM90_F32(acc, 0), SM90_F32(acc, 32)
 		        : "l"(a), "l"(b));
 }
 
 /* 64 columns, one group of instructions. */
 template <int N> GPU_FN void wide_step(float *acc, const uint4 *tile_w, const uint4 *tile_x)
 {
-	uint64_t a = wide_desc(tile_w), b = wide_desc(tile_x);
+	sm90_desc a = sm90_desc_of(tile_w, 16, 1024), b = sm90_desc_of(tile_x, 16, 1024);
 
-	asm volatile("wgmma.fence.sync.aligned;" ::: "memory");
+	sm90_products_begin();
 #pragma unroll
 	for (int k = 0; k < 4; k++, a += 2, b += 2)
 		wide_mma<N>(acc, a, b);
-	asm volatile("wgmma.commit_group.sync.aligned;" ::: "memory");
+	sm90_products_end();
 }
 
 /* The instructions are over: what they read may be filled again, what they add up may be looked at. */
 GPU_FN void wide_wait(float *acc)
 {
-	asm volatile("wgmma.wait_group.sync.aligned 0;" : WIDE_32(acc, 0), WIDE_32(acc, 32)::"memory");
-}
-/* What this thread stored into shared memory is there for the instructions. */
-GPU_FN void wide_publish()
-{
-	asm volatile("fence.proxy.async.shared::cta;" ::: "memory");
-}
-#else /* other devices' passes over this file: never runs */
-template <int N> GPU_FN void wide_step(float *, const uint4 *, const uint4 *)
-{
-}
-GPU_FN void wide_wait(float *)
-{
-}
-GPU_FN void wide_publish()
-{
+	asm volatile("wgmma.wait_group.sync.aligned 0;" : SM90_F32(acc, 0), SM90_F32(acc, 32)::"memory");
 }
 #endif
 
 template <uint32_t TYPE, bool GATED>
 static __global__ void __launch_bounds__(MANY_THREADS, 2) wide_kernel(GPU_PARAM wide_args a)
 {
+#if SM90_CODE
 	typedef gk_format<TYPE> F;
 	enum {
 		DIRECT = TYPE == KN_BF16,
@@ -232,7 +207,7 @@ static __global__ void __launch_bounds__(MANY_THREADS, 2) wide_kernel(GPU_PARAM 
 		const uint4 *at_w = tile_w(step) + group * 64 * MANY_CHUNKS;
 
 		gpu_copy_wait<MANY_STAGES - 2>();
-		wide_publish();
+		sm90_publish();
 		wide_wait(acc); /* of the step before, whose tiles are filled next */
 		__syncthreads();
 		if (n > WIDE_TILE / 2)
@@ -294,6 +269,7 @@ static __global__ void __launch_bounds__(MANY_THREADS, 2) wide_kernel(GPU_PARAM 
 				to[e] = out[m * OUT_LINE + f + e];
 		}
 	}
+#endif
 }
 
 template <uint32_t TYPE> static inline bool wide_launch_type(const wide_launch &l)

@@ -258,32 +258,21 @@ GPU_FN void chosen_columns(const few_columns &cols, uint32_t order, uint32_t n_c
 		for (int b = 0; b < AT_ONCE; b++) {
 			const uint32_t i = base + b * PAIR_THREADS + threadIdx.x;
 			const float weight = i < n_pieces ? weights[i / per_row] : 0.0f;
-			float *const v = all[b], sum_high = 0.0f, sum_low = 0.0f;
-			uint32_t high[4], low[4];
+			float *const v = all[b];
 
 #pragma unroll
 			for (int e = 0; e < 8; e++)
 				v[e] = weight != 0.0f ? v[e] * weight : 0.0f;
-			if (order == 2) {
-				float s = v[1];
 
-				v[1] = v[2], v[2] = s;
-				s = v[5], v[5] = v[6], v[6] = s;
-			}
-#pragma unroll
-			for (int j = 0; j < 4; j++) {
-				high[j] = gpu_pack_bf16(v[2 * j], v[2 * j + 1]);
-				low[j] = gpu_pack_bf16(v[2 * j] - gpu_bf16_low(high[j]),
-				                       v[2 * j + 1] - gpu_bf16_high(high[j]));
-				sum_high += gpu_bf16_low(high[j]) + gpu_bf16_high(high[j]);
-				sum_low += gpu_bf16_low(low[j]) + gpu_bf16_high(low[j]);
-			}
+			const few_eight eight = few_pack_eight(order, v);
+
 			if (i < n_pieces) {
-				cols.data[i] = make_uint4(high[0], high[1], high[2], high[3]);
-				cols.data[cols.col_stride + i] = make_uint4(low[0], low[1], low[2], low[3]);
+				cols.data[i] = make_uint4(eight.high[0], eight.high[1], eight.high[2], eight.high[3]);
+				cols.data[cols.col_stride + i] =
+				        make_uint4(eight.low[0], eight.low[1], eight.low[2], eight.low[3]);
 			}
 			if (cols.sums)
-				few_put_sums(cols, 0, i, sum_high, sum_low);
+				few_put_sums(cols, 0, i, eight.sum_high, eight.sum_low);
 		}
 	}
 }

@@ -14,39 +14,27 @@
 #ifndef GPU_STEADY_SM90_H
 #define GPU_STEADY_SM90_H
 
+#include "gpu/sm90.h"
 #include "gpu/steady.h"
 
 /* ---- The instructions ---------------------------------------------------------------------------------------------
  */
 
-#if defined(__CUDA_ARCH_FEAT_SM90_ALL)
-/* A tile of lines of 128 bytes in the order of gpu_tile_at(.., 8). */
-GPU_FN uint64_t s90_desc(const void *tile)
-{
-	return (uint64_t)((uint32_t)__cvta_generic_to_shared(tile) >> 4 & 0x3fff) | 1ull << 16 | 64ull << 32 |
-	       1ull << 62;
-}
-
-#define S90_8(a, i)                                                                                                 \
-	"+f"(a[i]), "+f"(a[i + 1]), "+f"(a[i + 2]), "+f"(a[i + 3]), "+f"(a[i + 4]), "+f"(a[i + 5]), "+f"(a[i + 6]), \
-	        "+f"(a[i + 7])
-#define S90_16(a, i) S90_8(a, i), S90_8(a, i + 8)
-#define S90_32(a, i) S90_16(a, i), S90_16(a, i + 16)
-
+#if SM90_CODE
 /* acc [64 x N] += A [64 x 16] B [N x 16]^T; A: this lane's part of rows g and g + 8. */
-template <int N> GPU_FN void s90_mma(float *acc, uint32_t a0, uint32_t a1, uint32_t a2, uint32_t a3, uint64_t b)
+template <int N> GPU_FN void s90_mma(float *acc, uint32_t a0, uint32_t a1, uint32_t a2, uint32_t a3, sm90_desc b)
 {
 	if (N == 32)
 		asm volatile(
 		        "wgmma.mma_async.sync.aligned.m64n32k16.f32.bf16.bf16 "
 		        "{%0,%1,%2,%3,%4,%5,%6,%7,%8,%9,%10,%11,%12,%13,%14,%15}, {%16,%17,%18,%19}, %20, 1, 1, 1, 0;"
-		        : S90_16(acc, 0)
+		        : SM90_F8(acc, 0), SM90_F8(acc, 8)
 		        : "r"(a0), "r"(a1), "r"(a2), "r"(a3), "l"(b));
 	else if (N == 64)
 		asm volatile("wgmma.mma_async.sync.aligned.m64n64k16.f32.bf16.bf16 "
 		             "{%0,%1,%2,%3,%4,%5,%6,%7,%8,%9,%10,%11,%12,%13,%14,%15,%16,%17,%18,%19,%20,%21,%22,%23,"
 		             "%24,%25,%26,%27,%28,%29,%30,%31}, {%32,%33,%34,%35}, %36, 1, 1, 1, 0;"
-		             : S90_32(acc, 0)
+		             : SM90_F32(acc, 0)
 		             : "r"(a0), "r"(a1), "r"(a2), "r"(a3), "l"(b));
 	else
 		asm volatile(
@@ -55,35 +43,19 @@ template <int N> GPU_FN void s90_mma(float *acc, uint32_t a0, uint32_t a1, uint3
 		        "%24,%25,%26,%27,%28,%29,%30,%31,%32,%33,%34,%35,%36,%37,%38,%39,%40,%41,%42,%43,%44,%45,"
 		        "%46,%47,%48,%49,%50,%51,%52,%53,%54,%55,%56,%57,%58,%59,%60,%61,%62,%63}, {%64,%65,%66,%67}, "
 		        "%68, 1, 1, 1, 0;"
-		        : S90_32(acc, 0), S90_32(acc, 32)
+		        : SM90_F32(acc, 0), SM90_F32(acc, 32)
 		        : "r"(a0), "r"(a1), "r"(a2), "r"(a3), "l"(b));
-}
-
-/* Registers that were written otherwise may be operands now. */
-GPU_FN void s90_begin()
-{
-	asm volatile("wgmma.fence.sync.aligned;" ::: "memory");
-}
-GPU_FN void s90_commit()
-{
-	asm volatile("wgmma.commit_group.sync.aligned;" ::: "memory");
 }
 
 /* All that was committed is over. */
 template <int N> GPU_FN void s90_wait(float *acc)
 {
 	if (N == 32)
-		asm volatile("wgmma.wait_group.sync.aligned 0;" : S90_16(acc, 0)::"memory");
+		asm volatile("wgmma.wait_group.sync.aligned 0;" : SM90_F8(acc, 0), SM90_F8(acc, 8)::"memory");
 	else if (N == 64)
-		asm volatile("wgmma.wait_group.sync.aligned 0;" : S90_32(acc, 0)::"memory");
+		asm volatile("wgmma.wait_group.sync.aligned 0;" : SM90_F32(acc, 0)::"memory");
 	else
-		asm volatile("wgmma.wait_group.sync.aligned 0;" : S90_32(acc, 0), S90_32(acc, 32)::"memory");
-}
-
-/* What this thread stored into shared memory is there for the instructions. */
-GPU_FN void s90_publish()
-{
-	asm volatile("fence.proxy.async.shared::cta;" ::: "memory");
+		asm volatile("wgmma.wait_group.sync.aligned 0;" : SM90_F32(acc, 0), SM90_F32(acc, 32)::"memory");
 }
 
 /* All threads of all blocks of the cluster; what they stored before is seen behind it. */
@@ -97,47 +69,18 @@ GPU_FN uint32_t s90_there(const void *p, uint32_t rank)
 {
 	uint32_t at;
 
-	asm volatile("mapa.shared::cluster.u32 %0, %1, %2;"
-	             : "=r"(at)
-	             : "r"((uint32_t)__cvta_generic_to_shared(p)), "r"(rank));
+	asm volatile("mapa.shared::cluster.u32 %0, %1, %2;" : "=r"(at) : "r"(sm90_shared(p)), "r"(rank));
 	return at;
 }
 
-/* Barriers in shared memory, of n arrivals or of bytes that come with one. */
-GPU_FN void s90_barrier(uint64_t *bar, uint32_t n)
+/* Bytes that lie behind each other, counted at a barrier of one arrival, which this is. */
+GPU_FN void s90_bring(void *to, const void *from, uint32_t bytes, sm90_bar *bar)
 {
-	asm volatile("mbarrier.init.shared::cta.b64 [%0], %1;\n\tfence.mbarrier_init.release.cluster;" ::"r"(
-	                     (uint32_t)__cvta_generic_to_shared(bar)),
-	             "r"(n)
-	             : "memory");
-}
-GPU_FN void s90_arrive(uint64_t *bar)
-{
-	asm volatile("mbarrier.arrive.shared::cta.b64 _, [%0];" ::"r"((uint32_t)__cvta_generic_to_shared(bar))
-	             : "memory");
-}
-GPU_FN void s90_bring(void *to, const void *from, uint32_t bytes, uint64_t *bar)
-{
-	const uint32_t at = (uint32_t)__cvta_generic_to_shared(bar);
-
-	asm volatile("mbarrier.arrive.expect_tx.shared::cta.b64 _, [%0], %1;" ::"r"(at), "r"(bytes) : "memory");
+	sm90_bar_expect(bar, bytes);
 	asm volatile("cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes [%0], [%1], %2, [%3];" ::"r"(
-	                     (uint32_t)__cvta_generic_to_shared(to)),
-	             "l"(from), "r"(bytes), "r"(at)
+	                     sm90_shared(to)),
+	             "l"(from), "r"(bytes), "r"(sm90_shared(bar))
 	             : "memory");
-}
-GPU_FN void s90_wait_for(const uint64_t *bar, uint32_t parity)
-{
-	const uint32_t at = (uint32_t)__cvta_generic_to_shared(bar);
-	uint32_t done = 0;
-
-	while (!done)
-		asm volatile("{\n\t.reg .pred p;\n\t"
-		             "mbarrier.try_wait.parity.shared::cta.b64 p, [%1], %2;\n\t"
-		             "selp.u32 %0, 1, 0, p;\n\t}"
-		             : "=r"(done)
-		             : "r"(at), "r"(parity)
-		             : "memory");
 }
 
 /* A float of block `rank` of the cluster, which lies there as p does here. */
@@ -149,51 +92,16 @@ GPU_FN float s90_load_of(const float *p, uint32_t rank)
 	asm volatile("ld.shared::cluster.f32 %0, [%1];" : "=f"(f) : "r"(at) : "memory");
 	return f;
 }
-#else /* other passes over this file: never runs */
-GPU_FN uint64_t s90_desc(const void *)
+/* Of a tile of x, whose lines are a sum's columns. */
+GPU_FN sm90_desc s90_desc(const void *tile)
 {
-	return 0;
+	return sm90_desc_of(tile, 16, 1024);
 }
-template <int N> GPU_FN void s90_mma(float *, uint32_t, uint32_t, uint32_t, uint32_t, uint64_t)
-{
-}
-GPU_FN void s90_begin()
-{
-}
-GPU_FN void s90_commit()
-{
-}
-template <int N> GPU_FN void s90_wait(float *)
-{
-}
-GPU_FN void s90_publish()
-{
-}
-GPU_FN void s90_cluster_sync()
-{
-}
-GPU_FN float s90_load_of(const float *p, uint32_t)
-{
-	return *p;
-}
-GPU_FN void s90_barrier(uint64_t *, uint32_t)
-{
-}
-GPU_FN void s90_arrive(uint64_t *)
-{
-}
-GPU_FN void s90_bring(void *, const void *, uint32_t, uint64_t *)
-{
-}
-GPU_FN void s90_wait_for(const uint64_t *, uint32_t)
-{
-}
-#endif
 
 /* One step of the sum: 64 columns, w[half of the columns][row g, row g + 8]. */
 template <int N> GPU_FN void s90_step(float *acc, const uint4 (*w)[2], const uint4 *tile_x)
 {
-	uint64_t b = s90_desc(tile_x);
+	sm90_desc b = s90_desc(tile_x);
 
 #pragma unroll
 	for (int h = 0; h < 2; h++, b += 4) {
@@ -201,6 +109,8 @@ template <int N> GPU_FN void s90_step(float *acc, const uint4 (*w)[2], const uin
 		s90_mma<N>(acc, w[h][0].z, w[h][1].z, w[h][0].w, w[h][1].w, b + 2);
 	}
 }
+
+#endif
 
 /* ---- Rows of x ----------------------------------------------------------------------------------------------------
  */
@@ -251,17 +161,19 @@ template <int N> static __global__ void s90_image_kernel(GPU_PARAM steady_args a
 	}
 }
 
+#if SM90_CODE
 /* The ring that tiles of x come into. */
 template <int N, int STAGES> struct s90_ring {
-	uint64_t full[STAGES], empty[STAGES];
+	sm90_bar full[STAGES], empty[STAGES];
 
 	__device__ __forceinline__ void begin()
 	{
 		if (threadIdx.x == 0) {
 			for (int s = 0; s < STAGES; s++) {
-				s90_barrier(&full[s], 1);
-				s90_barrier(&empty[s], STEADY_THREADS / 32);
+				sm90_bar_init(&full[s], 1);
+				sm90_bar_init(&empty[s], STEADY_THREADS / 32);
 			}
+			sm90_bars_ready();
 		}
 		__syncthreads();
 	}
@@ -273,23 +185,25 @@ template <int N, int STAGES> struct s90_ring {
 		const uint32_t s = step % STAGES;
 
 		if (step >= STAGES)
-			s90_wait_for(&empty[s], (step / STAGES - 1) & 1);
+			sm90_bar_wait(&empty[s], (step / STAGES - 1) & 1);
 		s90_bring(tiles + s * (N * 8), from, N * 128, &full[s]);
 	}
-	__device__ __forceinline__ void wait(uint32_t step) const
+	__device__ __forceinline__ void wait(uint32_t step)
 	{
-		s90_wait_for(&full[step % STAGES], step / STAGES & 1);
+		sm90_bar_wait(&full[step % STAGES], step / STAGES & 1);
 	}
 	/* A wave has done with it. */
 	__device__ __forceinline__ void release(uint32_t step)
 	{
 		if (threadIdx.x % 32 == 0)
-			s90_arrive(&empty[step % STAGES]);
+			sm90_bar_arrive(&empty[step % STAGES]);
 	}
 };
 
 /* ---- The end ------------------------------------------------------------------------------------------------------
  */
+
+#endif
 
 enum { S90_LINE = STEADY_ROWS + 4 /* floats of a row of x: lanes meet every bank once */ };
 
@@ -303,6 +217,7 @@ template <int N> GPU_FN void s90_put_sums(float *out, const float *sum)
 		out[((i >> 2) * 8 + (lane & 3) * 2 + (i & 1)) * S90_LINE + r + (i >> 1 & 1) * 8] = sum[i];
 }
 
+#if SM90_CODE
 /* Adds the groups' sums in their order and writes what follows: rows of W [row0, ..), rows of x [first, ..). Each block
  * of the cluster takes as many rows of x. */
 template <int N, bool GATED>
@@ -340,6 +255,8 @@ GPU_FN void s90_finish(const steady_args &a, const float *out, uint32_t row0, ui
 		}
 	}
 }
+
+#endif
 
 /* ---- The block ----------------------------------------------------------------------------------------------------
  */
@@ -413,6 +330,7 @@ GPU_FN void s90_copy16(void *to, const void *from)
 template <int N, bool GATED>
 static __global__ void __launch_bounds__(STEADY_THREADS, N == 128 ? 1 : 2) steady90_kernel(GPU_PARAM steady_args a)
 {
+#if SM90_CODE
 	typedef s90_sizes<KN_BF16, N> size;
 	enum { STAGES = size::STAGES };
 	__shared__ s90_ring<N, size::X_STAGES> ring_x;
@@ -489,9 +407,9 @@ static __global__ void __launch_bounds__(STEADY_THREADS, N == 128 ? 1 : 2) stead
 	take(0, held);
 	for (uint32_t step = 0; step < n_steps; step++) {
 		ring_x.wait(step);
-		s90_begin();
+		sm90_products_begin();
 		s90_step<N>(acc, held, tiles + step % size::X_STAGES * size::X);
-		s90_commit();
+		sm90_products_end();
 		copy(step + STAGES);
 		bring(step + ring_x.AHEAD);
 		if (step + 1 < n_steps)
@@ -516,6 +434,7 @@ static __global__ void __launch_bounds__(STEADY_THREADS, N == 128 ? 1 : 2) stead
 	s90_cluster_sync();
 	s90_finish<N, GATED>(a, (const float *)tiles, row0, place.first, place.n_rows);
 	s90_cluster_sync(); /* nobody goes while others read */
+#endif
 }
 
 /* Types with scales: the units that a lane has under way are in its registers, what the classes before gave is in
@@ -536,6 +455,7 @@ template <int N> GPU_FN void s90_add_sums(float *out, float *sum, bool first)
 template <uint32_t TYPE, int N, bool GATED>
 static __global__ void __launch_bounds__(STEADY_THREADS, 1) steady90_scaled_kernel(GPU_PARAM steady_args a)
 {
+#if SM90_CODE
 	typedef gk_format<TYPE> F;
 	typedef s90_sizes<TYPE, N> size;
 	enum {
@@ -611,16 +531,16 @@ static __global__ void __launch_bounds__(STEADY_THREADS, 1) steady90_scaled_kern
 				for (int h = 0; h < 4; h++)
 					held[h / 2][h & 1] = F::piece(raw[u].v[h & 1], sub * 2 + h / 2);
 				ring_x.wait(step);
-				s90_begin();
+				sm90_products_begin();
 #pragma unroll
 				for (int h = 0; h < 2; h++) {
-					const uint64_t b = s90_desc(tile_x) + 4 * h;
+					const sm90_desc b = sm90_desc_add(s90_desc(tile_x), 64 * h);
 
 					s90_mma<N>(part, held[h][0].x, held[h][1].x, held[h][0].y, held[h][1].y, b);
 					s90_mma<N>(part, held[h][0].z, held[h][1].z, held[h][0].w, held[h][1].w, b + 2);
 					if (BY_UNIT && h == 0)
 						continue;
-					s90_commit();
+					sm90_products_end();
 					if (h == 1)
 						bring(step + ring_x.AHEAD);
 					s90_wait<N>(part);
@@ -642,7 +562,7 @@ static __global__ void __launch_bounds__(STEADY_THREADS, 1) steady90_scaled_kern
 						part[k] = 0.0f;
 					}
 					if (h == 0)
-						s90_begin();
+						sm90_products_begin();
 				}
 			}
 			if (now.ends_class()) {
@@ -659,6 +579,7 @@ static __global__ void __launch_bounds__(STEADY_THREADS, 1) steady90_scaled_kern
 	s90_cluster_sync();
 	s90_finish<N, GATED>(a, out, row0, place.first, place.n_rows);
 	s90_cluster_sync(); /* nobody goes while others read */
+#endif
 }
 
 /* ---- Launching ----------------------------------------------------------------------------------------------------
