@@ -17,6 +17,7 @@
 
 #include "base/clock.h"
 #include "engine.h"
+#include "random_prompt.h"
 
 enum { MAX_STREAMS = 256, STREAM_PROMPT = 64, STREAM_TOKENS = 1900, MAX_PROMPTS = 64, ANSWER = 16, AT_ONCE = 2 };
 
@@ -64,33 +65,14 @@ static void on_event(void *arg, const struct eng_event *ev)
 
 static int begin(struct bench *b, uint32_t seed, uint32_t n, uint32_t max_new, struct asked *a, struct err *err)
 {
-	uint32_t n_vocab = eng_engine_info(b->e)->n_vocab;
-	int32_t *ids = calloc(n, sizeof(*ids));
-	struct eng_request req = { .ids = ids,
-		                   .n_ids = n,
-		                   .max_new = max_new,
-		                   .ignore_eos = true,
-		                   .logprob_start = -1,
-		                   .on_event = on_event,
-		                   .arg = a,
-		                   .sampling = { .top_p = 1, .repetition_penalty = 1 } };
-	int r = 0;
-
 	*a = (struct asked){ .lock = PTHREAD_MUTEX_INITIALIZER,
 		             .cond = PTHREAD_COND_INITIALIZER,
 		             .times = calloc(max_new, sizeof(double)),
 		             .max = max_new,
 		             .begin_s = base_now_s() };
-	if (!ids || !a->times)
-		r = err_set(err, -ENOMEM, "out of memory");
-	seed = seed * 2654435761u + 12345;
-	for (uint32_t i = 0; i < n && r == 0; i++) {
-		seed = seed * 1664525u + 1013904223u;
-		ids[i] = (int32_t)((seed >> 8) % n_vocab);
-	}
-	r = r < 0 ? r : eng_submit(b->e, &req, &a->id, err);
-	free(ids);
-	return r;
+	if (!a->times)
+		return err_set(err, -ENOMEM, "out of memory");
+	return submit_random(b->e, seed, n, max_new, on_event, a, &a->id, err);
 }
 
 /* Until it has n tokens or is done. */

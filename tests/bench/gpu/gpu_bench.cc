@@ -458,6 +458,20 @@ static void mixture(uint32_t n)
 
 /* ---- The small ones ---------------------------------------------------------------------------------------------- */
 
+static int norm_rows(struct gk_view x, const void *w, struct gk_view out, uint32_t n, uint32_t dim)
+{
+	struct gk_norm a = {};
+
+	a.out = out;
+	a.x = x;
+	a.w = (const float *)w;
+	a.rows = rows_of(n);
+	a.n_head = 1;
+	a.dim = dim;
+	a.eps = 1e-6f;
+	return gk_rmsnorm(&ctx, &a);
+}
+
 static void small(uint32_t n)
 {
 	enum { D = 4096, VOCAB = 151936 };
@@ -467,18 +481,7 @@ static void small(uint32_t n)
 	char name[64];
 	double us;
 
-	us = measure(40, [&](int) {
-		struct gk_norm a = {};
-
-		a.out = view(out, GK_F32, D);
-		a.x = view(x, GK_F32, D);
-		a.w = (const float *)w;
-		a.rows = rows_of(n);
-		a.n_head = 1;
-		a.dim = D;
-		a.eps = 1e-6f;
-		return gk_rmsnorm(&ctx, &a);
-	});
+	us = measure(40, [&](int) { return norm_rows(view(x, GK_F32, D), w, view(out, GK_F32, D), n, D); });
 	(void)snprintf(name, sizeof(name), "rmsnorm %u x 4096", n);
 	report(name, us, 8.0 * n * D, 0);
 	us = measure(40,
@@ -548,16 +551,7 @@ static void rows_of_prompts(uint32_t n)
 	quantize("rows", 3.0 * D, view(h, GK_BF16, D), (size_t)n * D * 2, false, false);
 	quantize("silu x up", 5.0 * FF, view(h, GK_BF16, 2 * FF), (size_t)n * 2 * FF * 2, false, true);
 	us = measure(12, [&](int i) {
-		struct gk_norm a = {};
-
-		a.x = view(x + (size_t)n * D * (size_t)(i % COPIES), GK_F32, D);
-		a.out = view(h, GK_BF16, D);
-		a.w = w;
-		a.rows = rows_of(n);
-		a.n_head = 1;
-		a.dim = D;
-		a.eps = 1e-6f;
-		return gk_rmsnorm(&ctx, &a);
+		return norm_rows(view(x + (size_t)n * D * (size_t)(i % COPIES), GK_F32, D), w, view(h, GK_BF16, D), n, D);
 	});
 	(void)snprintf(name, sizeof(name), "norm to bfloat16, %u rows", n);
 	report(name, us, 6.0 * n * D, 0);

@@ -1,10 +1,10 @@
 /* Deterministic mode on a GPU plugin whose launchers are plain loops, those of answers summing otherwise than those of
  * prompts: a row that is taken for the other kind, or fused otherwise among others, gives other bits. With a real
  * device (OCAI_TEST_DEVICE=cuda or hip) the same is asked of its kernels. */
-#include <libgen.h>
 #include <stdlib.h>
 
 #include "deterministic.h"
+#include "host_plugin.h"
 
 static void folder(const char *name, const char *kv_dtype, int repetitions)
 {
@@ -58,6 +58,13 @@ static void recurrent_states(void **state)
 	folder("formats/qwen3_next", NULL, 4);
 }
 
+static int use_plugin(void **state)
+{
+	(void)state;
+	use_host_plugin();
+	return 0;
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -70,15 +77,7 @@ int main(void)
 		cmocka_unit_test(recurrent_states),
 	};
 	const char *device = getenv("OCAI_TEST_DEVICE");
-	char exe[4096], path[4200];
-	ssize_t n = readlink("/proc/self/exe", exe, sizeof(exe) - 1);
 
-	if (n < 0)
-		return 1;
-	exe[n] = '\0';
-	(void)snprintf(path, sizeof(path), "%s/../../plugin-host", dirname(exe));
-	if (!device && setenv("OCAI_PLUGIN_DIR", path, 1) < 0)
-		return 1;
 	deterministic_backend = device ? device : "cuda";
-	return cmocka_run_group_tests(tests, NULL, NULL);
+	return cmocka_run_group_tests(tests, device ? NULL : use_plugin, NULL);
 }

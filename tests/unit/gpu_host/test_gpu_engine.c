@@ -1,13 +1,13 @@
 /* The whole engine on a GPU plugin whose launchers are plain loops: loaded, planned by what the device says is free,
  * scheduled; greedy requests come back as ids, others as logits. Compared with the reference backend. */
 #include <errno.h>
-#include <libgen.h>
 #include <pthread.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
 #include "engine.h"
+#include "host_plugin.h"
 #include "test.h"
 
 enum { N_REQUESTS = 9, MAX_IDS = 24 };
@@ -125,17 +125,6 @@ static void ask(const char *backend, const char *kv_dtype, bool no_ahead, struct
 	ask_devices("models/qwen3", backend, kv_dtype, 0, false, no_ahead, a, ret_stats);
 }
 
-static void use_host_plugin(void)
-{
-	char exe[4096], path[4200];
-	ssize_t n = readlink("/proc/self/exe", exe, sizeof(exe) - 1);
-
-	assert_true(n > 0);
-	exe[n] = '\0';
-	(void)snprintf(path, sizeof(path), "%s/../../plugin-host", dirname(exe));
-	assert_int_equal(setenv("OCAI_PLUGIN_DIR", path, 1), 0);
-}
-
 /* Through the scheduler, one step ahead: every device knows what was drawn. */
 static void several_devices_answer_as_one(void **state)
 {
@@ -189,13 +178,8 @@ static void devices_that_make_no_sense_are_refused(void **state)
 			                 .tensor_parallel = cases[c].n,
 			                 .loras = &lora,
 			                 .n_loras = cases[c].lora };
-		struct eng_engine *e = NULL;
-		struct err err = { 0 };
 
-		assert_int_equal(eng_engine_open(&o, &e, &err), cases[c].error);
-		if (!strstr(err_text(&err), cases[c].words))
-			fail_msg("%s", err_text(&err));
-		assert_null(e);
+		engine_is_refused(&o, cases[c].error, cases[c].words);
 	}
 }
 

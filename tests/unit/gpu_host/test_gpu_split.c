@@ -3,13 +3,13 @@
  * what cannot be served that way is refused with a reason; and copies between two backends by themselves. On a machine
  * with devices the same is asked of those by OCAI_TEST_DEVICE=cuda, which has OCAI_TEST_DEVICES of them [2]. */
 #include <errno.h>
-#include <libgen.h>
 #include <pthread.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
 #include "engine.h"
+#include "host_plugin.h"
 #include "kernels.h"
 #include "test.h"
 
@@ -61,15 +61,8 @@ static int n_devices(void)
 
 static void use_plugin(void)
 {
-	char exe[4096], path[4200];
-	ssize_t n = readlink("/proc/self/exe", exe, sizeof(exe) - 1);
-
-	if (n_devices() > 0)
-		return;
-	assert_true(n > 0);
-	exe[n] = '\0';
-	(void)snprintf(path, sizeof(path), "%s/../../plugin-host", dirname(exe));
-	assert_int_equal(setenv("OCAI_PLUGIN_DIR", path, 1), 0);
+	if (n_devices() == 0)
+		use_host_plugin();
 }
 
 /* Long and short prompts, some alike at their beginnings, greedy and drawn, all at once; with adapters every third. */
@@ -255,13 +248,8 @@ static void what_makes_no_sense_is_refused(void **state)
 			                 .decode_devices = cases[c].answers,
 			                 .devices = cases[c].devices,
 			                 .tensor_parallel = cases[c].n };
-		struct eng_engine *e = NULL;
-		struct err err = { 0 };
 
-		assert_int_equal(eng_engine_open(&o, &e, &err), cases[c].error);
-		if (!strstr(err_text(&err), cases[c].words))
-			fail_msg("%s", err_text(&err));
-		assert_null(e);
+		engine_is_refused(&o, cases[c].error, cases[c].words);
 	}
 }
 

@@ -2,13 +2,13 @@
  * with a cache in host memory, and on disk behind it, the same answers as without, bit by bit in deterministic mode;
  * and the backend's copies by themselves. */
 #include <errno.h>
-#include <libgen.h>
 #include <pthread.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
 #include "engine.h"
+#include "host_plugin.h"
 #include "kernels.h"
 #include "test.h"
 
@@ -106,17 +106,6 @@ static void run(struct eng_options o, uint64_t page_bytes, struct answers *ret, 
 	eng_engine_close(e);
 }
 
-static void set_plugins(void)
-{
-	char exe[4096], path[4200];
-	ssize_t n = readlink("/proc/self/exe", exe, sizeof(exe) - 1);
-
-	assert_true(n > 0);
-	exe[n] = '\0';
-	(void)snprintf(path, sizeof(path), "%s/../../plugin-host", dirname(exe));
-	assert_int_equal(setenv("OCAI_PLUGIN_DIR", path, 1), 0);
-}
-
 /* Of a page; with on_plan the pool's size is known before it is taken. */
 static void note_plan(void *arg, const struct eng_memory_plan *plan)
 {
@@ -164,7 +153,7 @@ static void answers_are_the_same_with_tiers(void **state)
 	char dir[] = "/tmp/ocai-gpu-tiers-XXXXXX", cmd[128];
 	uint64_t page_bytes;
 
-	set_plugins();
+	use_host_plugin();
 	page_bytes = page_bytes_of(o);
 	run(o, page_bytes, &want, &none);
 	assert_int_equal(none.host_pages_total, 0);
@@ -207,7 +196,7 @@ static void pieces_go_to_the_host_and_back(void **state)
 	char *pool, *other, *host, *bytes = malloc(BYTES), *back = malloc(BYTES);
 
 	(void)state;
-	set_plugins();
+	use_host_plugin();
 	if (kn_backend_open("cuda", &config, &be, &err) < 0)
 		fail_msg("%s", err_text(&err));
 	ops = be->ops;
