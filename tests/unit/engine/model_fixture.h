@@ -19,11 +19,13 @@ static const char *const fixture_models[] = {
 };
 enum { N_FIXTURE_MODELS = sizeof(fixture_models) / sizeof(fixture_models[0]), N_PROMPTS = 3 };
 
-/* One prompt's reference; borrowed from the open file. */
+/* One prompt's reference. Of a long prompt the logits are kept at some positions only: whoever compares asks by
+ * position (reference_row), or for all that are kept (compare_kept). A test may lower n_ids to compute fewer tokens. */
 struct reference {
 	int32_t ids[512], gen[64];
-	uint32_t n_ids, n_gen, n_vocab;
-	const float *logits; /* [n_ids, n_vocab] */
+	int32_t kept[512]; /* positions, ascending, with the first and the last */
+	uint32_t n_ids, n_gen, n_vocab, n_kept;
+	const float *logits; /* [n_kept, n_vocab], borrowed from the open file */
 };
 
 static inline uint32_t read_ids(const struct eng_weights *w, const char *name, int32_t *ids, size_t max)
@@ -51,12 +53,34 @@ static inline void read_reference(const struct eng_weights *w, int prompt, struc
 	ref->n_ids = read_ids(w, name, ref->ids, 512);
 	(void)snprintf(name, sizeof(name), "gen_%d", prompt);
 	ref->n_gen = read_ids(w, name, ref->gen, 64);
+	(void)snprintf(name, sizeof(name), "rows_%d", prompt);
+	ref->n_kept = ref->n_ids;
+	for (uint32_t i = 0; i < ref->n_ids; i++)
+		ref->kept[i] = (int32_t)i;
+	if (eng_weights_find(w, name))
+		ref->n_kept = read_ids(w, name, ref->kept, 512);
+	assert_in_range(ref->n_kept, 1, ref->n_ids);
+	for (uint32_t i = 1; i < ref->n_kept; i++)
+		assert_true(ref->kept[i] > ref->kept[i - 1]);
+	assert_int_equal(ref->kept[0], 0);
+	assert_int_equal(ref->kept[ref->n_kept - 1], ref->n_ids - 1);
 	(void)snprintf(name, sizeof(name), "logits_%d", prompt);
 	t = eng_weights_find(w, name);
 	assert_non_null(t);
 	assert_int_equal(t->dtype, KN_F32);
+	assert_int_equal(t->shape[0], ref->n_kept);
 	ref->n_vocab = (uint32_t)t->shape[1];
 	ref->logits = t->data;
+}
+
+/* The logits after the token at position, or NULL where they were not kept. */
+static inline const float *reference_row(const struct reference *ref, uint32_t position)
+{
+	for (uint32_t i = 0; i < ref->n_kept; i++) {
+		if (ref->kept[i] == (int32_t)position)
+			return ref->logits + (size_t)i * ref->n_vocab;
+	}
+	return NULL;
 }
 
 /* "qwen3" is among models/, "formats/qwen3-fp8" says where it is. */
@@ -126,21 +150,43 @@ struct difference {
 	double max_abs, rel_l2;
 };
 
-static inline struct difference compare(const float *a, const float *b, size_t n)
-{
-	struct difference d = { 0, 0 };
-	double diff = 0, norm = 0;
+/* Sums for a difference over several rows. */
+struct difference_sums {
+	double max_abs, diff, norm;
+};
 
+static inline void add_difference(struct difference_sums *s, const float *a, const float *b, size_t n)
+{
 	for (size_t i = 0; i < n; i++) {
 		double e = fabs((double)a[i] - b[i]);
 
-		if (!(e <= d.max_abs)) /* a NaN stays */
-			d.max_abs = e;
-		diff += e * e;
-		norm += (double)b[i] * b[i];
+		if (!(e <= s->max_abs)) /* a NaN stays */
+			s->max_abs = e;
+		s->diff += e * e;
+		s->norm += (double)b[i] * b[i];
 	}
-	d.rel_l2 = sqrt(diff / norm);
-	return d;
+}
+
+static inline struct difference compare(const float *a, const float *b, size_t n)
+{
+	struct difference_sums s = { 0, 0, 0 };
+
+	add_difference(&s, a, b, n);
+	return (struct difference){ s.max_abs, sqrt(s.diff / s.norm) };
+}
+
+/* rows [n_ids, n_vocab] of all positions against those that are kept, as one. */
+static inline struct difference compare_kept(const float *rows, const struct reference *ref)
+{
+	struct difference_sums s = { 0, 0, 0 };
+
+	for (uint32_t i = 0; i < ref->n_ids; i++) {
+		const float *kept = reference_row(ref, i);
+
+		if (kept)
+			add_difference(&s, rows + (size_t)i * ref->n_vocab, kept, ref->n_vocab);
+	}
+	return (struct difference){ s.max_abs, sqrt(s.diff / s.norm) };
 }
 
 static inline int by_value(const void *a, const void *b)
@@ -150,17 +196,20 @@ static inline int by_value(const void *a, const void *b)
 	return (x > y) - (x < y);
 }
 
-/* The relative difference of the row that half of the rows are better than. */
+/* The relative difference of the kept row that half of the kept rows are better than; rows as for compare_kept. */
 static inline double median_difference(const float *rows, const struct reference *ref)
 {
 	static double of_row[512];
+	uint32_t n = 0;
 
-	for (uint32_t i = 0; i < ref->n_ids; i++)
-		of_row[i] =
-		        compare(rows + (size_t)i * ref->n_vocab, ref->logits + (size_t)i * ref->n_vocab, ref->n_vocab)
-		                .rel_l2;
-	qsort(of_row, ref->n_ids, sizeof(of_row[0]), by_value);
-	return of_row[ref->n_ids / 2];
+	for (uint32_t i = 0; i < ref->n_ids; i++) {
+		const float *kept = reference_row(ref, i);
+
+		if (kept)
+			of_row[n++] = compare(rows + (size_t)i * ref->n_vocab, kept, ref->n_vocab).rel_l2;
+	}
+	qsort(of_row, n, sizeof(of_row[0]), by_value);
+	return of_row[n / 2];
 }
 
 static inline int32_t argmax(const float *x, uint32_t n)
