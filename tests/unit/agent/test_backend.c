@@ -250,7 +250,7 @@ static void an_engine_that_fails_is_reported_with_its_log(void **state)
 
 	(void)state;
 	assert_int_equal(ensure(script("#!/bin/sh\necho \"args: $*\"\necho 'cannot open the model' >&2\nexit 3\n"), dir,
-	                        5000, &err),
+	                        60000, &err),
 	                 -ECHILD);
 	assert_non_null(
 	        strstr(err_text(&err), "the engine ended with status 3; its log ends: args: serve --host= --socket "));
@@ -267,15 +267,15 @@ static void an_engine_that_hangs_is_given_up_and_ended(void **state)
 
 	(void)state;
 	(void)snprintf(pid_file, sizeof(pid_file), "%s/pid", dir);
-	(void)snprintf(text, sizeof(text), "#!/bin/sh\necho $$ >%s\nexec sleep 30\n", pid_file);
-	assert_int_equal(ensure(script(text), dir, 400, &err), -ETIMEDOUT);
+	(void)snprintf(text, sizeof(text), "#!/bin/sh\necho $$ >%s\nexec sleep 600\n", pid_file);
+	assert_int_equal(ensure(script(text), dir, 4000, &err), -ETIMEDOUT);
 	assert_non_null(strstr(err_text(&err), "not ready in time"));
 	f = fopen(pid_file, "re");
 	assert_non_null(f);
 	assert_non_null(fgets(line, sizeof(line), f));
 	(void)fclose(f);
 	pid = (pid_t)strtol(line, NULL, 10);
-	for (int i = 0; i < 100 && kill(pid, 0) == 0; i++) {
+	for (int i = 0; i < 3000 && kill(pid, 0) == 0; i++) {
 		(void)waitpid(pid, NULL, WNOHANG);
 		(void)usleep(20000);
 	}
@@ -287,7 +287,7 @@ static void a_program_that_cannot_be_executed_is_an_error(void **state)
 	struct err err = { 0 };
 
 	(void)state;
-	assert_int_equal(ensure(script("#!/nonexistent/interpreter\n"), dir, 2000, &err), -ENOENT);
+	assert_int_equal(ensure(script("#!/nonexistent/interpreter\n"), dir, 60000, &err), -ENOENT);
 	assert_non_null(strstr(err_text(&err), "fake-engine: No such file"));
 }
 
