@@ -238,7 +238,18 @@ static bool is_canceled(const struct ag_engine_options *o)
 	return o->is_canceled && o->is_canceled(o->is_canceled_arg);
 }
 
-static int wait_ready(const struct ag_engine_options *o, struct ag_backend *b, pid_t pid, const struct paths *p,
+/* Nobody listens: it is to be started. */
+static int start(const struct ag_engine_options *o, const struct paths *p, pid_t *ret_pid, struct err *err)
+{
+	char program[PATH_SIZE];
+	int r = find_program(o, program, err);
+
+	return r < 0 ? r : spawn(program, o, p, ret_pid, err);
+}
+
+/* An engine that answers otherwise than that it is ready is loading or on its way out: when that one has gone, another
+ * is started. *ret_pid is the one that was started here, or stays 0. */
+static int wait_ready(const struct ag_engine_options *o, struct ag_backend *b, pid_t *ret_pid, const struct paths *p,
                       int64_t deadline, struct err *err)
 {
 	int pause_ms = POLL_MIN_MS, status, r;
@@ -250,7 +261,12 @@ static int wait_ready(const struct ag_engine_options *o, struct ag_backend *b, p
 			return 0;
 		if (is_canceled(o))
 			return err_set(err, -ECANCELED, "stopped");
-		if (pid > 0 && waitpid(pid, &status, WNOHANG) == pid) {
+		if (r == -ECONNREFUSED && *ret_pid == 0) {
+			r = start(o, p, ret_pid, err);
+			if (r < 0)
+				return r;
+		}
+		if (*ret_pid > 0 && waitpid(*ret_pid, &status, WNOHANG) == *ret_pid) {
 			if (WIFSIGNALED(status))
 				(void)snprintf(what, sizeof(what), "the engine was ended by signal %d",
 				               WTERMSIG(status));
@@ -299,20 +315,9 @@ static int take_lock(const struct ag_engine_options *o, const struct paths *p, i
 static int start_locked(const struct ag_engine_options *o, const struct paths *p, struct ag_backend *b,
                         int64_t deadline, struct err *err)
 {
-	char program[PATH_SIZE];
 	pid_t pid = 0;
-	int r = ag_backend_health(b, NULL);
+	int r = wait_ready(o, b, &pid, p, deadline, err); /* at once where somebody else was faster */
 
-	if (r == 0)
-		return 0; /* somebody else was faster */
-	if (r == -ECONNREFUSED) {
-		r = find_program(o, program, err);
-		if (r == 0)
-			r = spawn(program, o, p, &pid, err);
-		if (r < 0)
-			return r;
-	}
-	r = wait_ready(o, b, pid, p, deadline, err);
 	/* One that has ended was waited for: its number may be somebody else's by now. */
 	if (r < 0 && r != -ECANCELED && r != -ECHILD && pid > 0 && kill(pid, SIGTERM) == 0)
 		(void)waitpid(pid, NULL, WNOHANG);

@@ -30,6 +30,7 @@ static struct exchange *exchange_new(struct eng_http *http, struct MHD_Connectio
 	}
 	x->http = http;
 	x->conn = conn;
+	atomic_fetch_add(&http->n_exchanges, 1);
 	atomic_init(&x->refs, 1);
 	(void)pthread_mutex_init(&x->lock, NULL);
 	base_buf_init(&x->body, http->config.max_body_bytes);
@@ -70,6 +71,8 @@ void exchange_ref(struct exchange *x)
 
 void exchange_unref(struct exchange *x)
 {
+	struct eng_http *http = x->http;
+
 	if (atomic_fetch_sub(&x->refs, 1) != 1)
 		return;
 	if (x->free_work)
@@ -80,6 +83,7 @@ void exchange_unref(struct exchange *x)
 	free(x->url);
 	free(x->rid);
 	free(x);
+	atomic_fetch_sub(&http->n_exchanges, 1); /* the last that is known of http here */
 }
 
 void exchange_lock(struct exchange *x)
@@ -232,6 +236,7 @@ void exchange_reply_error(struct exchange *x, const struct http_error *e)
 	x->http->n_http_errors++;
 	(void)pthread_mutex_unlock(&x->http->lock);
 	exchange_reply(x, (unsigned)e->status, &body);
+	base_buf_done(&body); /* there was a reply already */
 }
 
 void exchange_fail(struct exchange *x, int status, const char *type, const char *code, const char *fmt, ...)
@@ -248,6 +253,10 @@ void exchange_fail(struct exchange *x, int status, const char *type, const char 
 void exchange_stream(struct exchange *x, const void *data, size_t len)
 {
 	if (x->is_gone || x->is_finished || x->is_overflowed)
+		return;
+	/* A failure before the first event is a whole reply: what still comes is too late, and x->out is the
+	 * connection's. */
+	if (x->is_ready && !x->is_stream)
 		return;
 	if (x->out.len - x->out_sent + len > x->http->config.stream_buffer_bytes) {
 		/* The reader is too slow: the engine does not wait for it. */

@@ -78,8 +78,9 @@ struct eng_http {
 	bool has_watcher;
 	int epoll_fd, wake_fd;
 	atomic_bool watcher_stop;
-	atomic_uint n_workers; /* threads that change something for an operator */
-	atomic_uint n_waiting; /* exchanges that wait for the engine */
+	atomic_uint n_workers;   /* threads that change something for an operator */
+	atomic_uint n_waiting;   /* exchanges that wait for the engine */
+	atomic_uint n_exchanges; /* all that there are, also those that only the engine still has */
 };
 
 /* What happens to the work when the client is gone or the server closes: called once at most, with the

@@ -347,6 +347,9 @@ void eng_http_close(struct eng_http *http, uint32_t timeout_ms)
 		(void)close(http->listen_fds[i]);
 	}
 	watch_stop(http);
+	/* The engine says the last word to requests that were cancelled, and says it here. */
+	while (atomic_load(&http->n_exchanges) > 0)
+		(void)usleep(1000);
 	(void)pthread_mutex_destroy(&http->lock);
 	http_keys_done(&http->keys);
 	http_store_free(http->store);

@@ -26,14 +26,15 @@ export LC_ALL=C.UTF-8
 unset OCAI_URL OCAI_MODEL OCAI_TIMEOUT OCAI_ENGINE OCAI_API_KEY_FILE OCAI_ALLOW_REMOTE http_proxy HTTP_PROXY
 cd "$tmp"
 
+n_servers=0
 # serve ADDRESS: the script is standard input; the server's url in $url, its log in $log.
 serve() {
-	log=$tmp/log.$RANDOM
+	log=$tmp/log.$((++n_servers))
 	: >"$log"
 	cat >"$tmp/script"
 	rm -f "$tmp/port"
 	python3 "$top/tests/integration/fake-openai/server.py" "$1" "$tmp/script" "$log" "$tmp/port" &
-	for _ in $(seq 100); do [[ -s $tmp/port ]] && break; sleep 0.05; done
+	for _ in $(seq 2400); do [[ -s $tmp/port ]] && break; sleep 0.05; done
 	[[ -s $tmp/port ]] || fail "the scripted server did not start"
 	url=http://$1:$(<"$tmp/port")
 }
@@ -41,7 +42,7 @@ serve() {
 run() {
 	local want=$1 rc
 	shift
-	out=$(timeout 60 "$bin/ocai" "$@" 2>"$tmp/err")
+	out=$(timeout 300 "$bin/ocai" "$@" 2>"$tmp/err")
 	rc=$?
 	errors=$(<"$tmp/err")
 	[[ $rc == "$want" ]] || fail "ocai $*: status $rc, expected $want: $out $errors"

@@ -89,7 +89,7 @@ fi
 
 # A dead engine is replaced.
 kill -9 $(engines)
-for ((i = 0; i < 50; i++)); do engines >/dev/null || break; sleep 0.1; done
+for ((i = 0; i < 600; i++)); do engines >/dev/null || break; sleep 0.1; done
 run any --print "show disk usage"
 ((status == 0)) || [[ $status == 1 && $errors == *"the model's answer"* ]] || fail "after a crash: $status $out $errors"
 (($(engines | wc -l) == 1)) || fail "no engine after a crash"

@@ -77,7 +77,7 @@ openssl req -x509 -newkey rsa:2048 -nodes -subj /CN=localhost -days 2 -addext su
 	-keyout "$work/key" -out "$work/cert" 2>/dev/null || fail "openssl req"
 openssl s_server -accept 127.0.0.1:0 -key "$work/key" -cert "$work/cert" -www >"$work/server" 2>&1 &
 trap 'kill $(jobs -pr) 2>/dev/null; rm -rf "$work"' EXIT
-for ((i = 0; i < 50; i++)); do
+for ((i = 0; i < 600; i++)); do
 	port=$(sed -n 's/^ACCEPT .*:\([0-9]*\)$/\1/p' "$work/server") && [[ $port ]] && break
 	sleep 0.1
 done

@@ -82,7 +82,7 @@ fi
 # ---- Metrics ------------------------------------------------------------------------------------------------------
 
 "$build/bin/ocai-engine" serve --port 0 --port-file "$work/port" 2>"$work/log" &
-for _ in {1..100}; do
+for _ in {1..1200}; do
 	[[ -s $work/port ]] && break
 	sleep 0.1
 done
@@ -107,14 +107,18 @@ PY
 
 command -v node >/dev/null && command -v npm >/dev/null || skip "all but the schemas passed; node and npm are missing"
 schemas=$PWD/build/fixtures/kubernetes-schemas
+mkdir -p $schemas
+# Tests of several builds run side by side: one installs, the others wait.
+exec 9>$schemas/lock
+flock 9
 if [[ ! -e $schemas/done ]]; then
-	mkdir -p $schemas
 	echo '{ "private": true }' >$schemas/package.json
-	(cd $schemas && timeout 120 npm install --ignore-scripts --no-audit --no-fund --loglevel=error kubernetes-models@4.5.1 &&
-		timeout 120 npm pack --loglevel=error @kubernetes/client-node@2.0.1 &&
+	(cd $schemas && timeout 300 npm install --ignore-scripts --no-audit --no-fund --loglevel=error kubernetes-models@4.5.1 &&
+		timeout 300 npm pack --loglevel=error @kubernetes/client-node@2.0.1 &&
 		tar -xzf kubernetes-client-node-2.0.1.tgz package/package.json package/dist/gen/models && touch done) >"$work/npm" 2>&1 ||
 		skip "all but the schemas passed; they could not be installed ($(tail -n 1 "$work/npm"))"
 fi
+exec 9>&-
 valid() { node $tools/validate.mjs $schemas/node_modules $schemas/package/dist/gen/models "$@"; }
 valid "$work"/*.json || fail "Kubernetes would not take this"
 # And what is wrong is found.

@@ -100,7 +100,7 @@ export DOCS_PATH=$bin DOCS_ROOT=$as_root
 run_page() { # PAGE
 	local name=${1//\//_}
 	mkdir -p "$work/$name/logs"
-	timeout -k 5 200 unshare "${as[@]}" --mount --pid --net --fork --kill-child --propagation private \
+	timeout -k 5 800 unshare "${as[@]}" --mount --pid --net --fork --kill-child --propagation private \
 		bash "$work/place" "$work/$name" python3 "$DOCS_TOP/tests/tools/docs.py" run $as_root "$DOCS_TOP/$1" >"$work/$name.out" 2>&1
 	echo $? >"$work/$name.rc"
 }

@@ -79,17 +79,21 @@ PY
 
 skopeo inspect "oci:$layout:ocai-engine" >"$work/out" 2>&1 || fail "skopeo inspect"
 grep -q '"org.opencontainers.image.title": "ocai-engine"' "$work/out" || fail "skopeo sees no labels"
-port=$((20000 + RANDOM % 20000))
-cat >"$work/registry.yml" <<Y
-version: 0.1
-log: {level: error, accesslog: {disabled: true}}
-storage: {filesystem: {rootdirectory: $work/registry}}
-http: {addr: '127.0.0.1:$port'}
-Y
-docker-registry serve "$work/registry.yml" >"$work/registry.log" 2>&1 &
-for _ in {1..100}; do
-	(exec 3<>"/dev/tcp/127.0.0.1/$port") 2>/dev/null && break
-	sleep 0.05
+for _ in {1..10}; do # a port may be somebody else's
+	port=$((20000 + RANDOM % 12000))
+	cat >"$work/registry.yml" <<-Y
+		version: 0.1
+		log: {level: error, accesslog: {disabled: true}}
+		storage: {filesystem: {rootdirectory: $work/registry}}
+		http: {addr: '127.0.0.1:$port'}
+	Y
+	docker-registry serve "$work/registry.yml" >"$work/registry.log" 2>&1 &
+	registry=$!
+	for _ in {1..1200}; do
+		kill -0 $registry 2>/dev/null || break
+		(exec 3<>"/dev/tcp/127.0.0.1/$port") 2>/dev/null && sleep 0.2 && kill -0 $registry 2>/dev/null && break 2
+		sleep 0.05
+	done
 done
 at=127.0.0.1:$port
 for image in ocai-engine-mini ocai-agent; do
@@ -126,13 +130,13 @@ T
 "$flip" setup containerd --config "$work/config.toml" --socket "$work/flip.sock" >"$work/out" || fail "flip setup"
 "$flip" snapshotter --root "$work/flip" --socket "$work/flip.sock" --control "$work/control.sock" >>"$work/flip.log" 2>&1 &
 daemon=$!
-for _ in {1..200}; do
+for _ in {1..2400}; do
 	"$flip" stat --control "$work/control.sock" >/dev/null 2>&1 && break
 	kill -0 $daemon 2>/dev/null || fail "flip does not start"
 	sleep 0.05
 done
 containerd --config "$work/config.toml" --log-level warn >"$work/containerd.log" 2>&1 &
-for _ in {1..100}; do
+for _ in {1..2400}; do
 	ctr version >/dev/null 2>&1 && break
 	sleep 0.05
 done
@@ -145,7 +149,7 @@ ctr snapshots --snapshotter flip ls | grep -q Committed || fail "no snapshots of
 serve=$((port + 1))
 ctr run -d --net-host --read-only --snapshotter flip --env "OCAI_ENGINE_PORT=$serve" --env OCAI_ENGINE_HOST=127.0.0.1 \
 	--log-uri "file://$work/engine.log" "$at/ocai-engine-mini:lazy" "$engine" >"$work/out" 2>&1 || fail "the engine's container"
-for _ in {1..300}; do
+for _ in {1..1200}; do
 	curl -fsS -o "$work/health" "http://127.0.0.1:$serve/health" 2>/dev/null && break
 	sleep 0.1
 done
@@ -158,7 +162,7 @@ curl -fsS "http://127.0.0.1:$serve/v1/chat/completions" -d '{"messages":[{"role"
 	>"$work/chat" 2>"$work/err" || fail "no completion"
 python3 -c 'import json, sys; assert json.load(open(sys.argv[1]))["choices"][0]["message"]["content"].strip()' "$work/chat" || fail "an empty completion"
 ctr tasks kill -s SIGTERM "$engine"
-for _ in {1..100}; do
+for _ in {1..1200}; do
 	ctr tasks ls | grep -q "$engine.*STOPPED" && break
 	sleep 0.1
 done
@@ -167,7 +171,7 @@ ctr tasks rm "$engine" >/dev/null 2>&1 || fail "the engine did not end with 0 af
 # The assistant: no network but its own loopback. Detached, since ctr does not always hand on that standard input has ended.
 ctr run -d --snapshotter flip --log-uri "file://$work/answer" "$at/ocai-agent:lazy" "$agent" \
 	/usr/bin/ocai cmd --print "how much memory is free" >"$work/out" 2>&1 || fail "the assistant's container"
-for _ in {1..600}; do
+for _ in {1..2400}; do
 	ctr tasks ls | grep -q "$agent.*STOPPED" && break
 	sleep 0.1
 done

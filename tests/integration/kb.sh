@@ -72,7 +72,7 @@ ls "$work"/data/ocai/kb.sqlite.damaged-* >/dev/null || fail "the damaged databas
 # Vectors from an engine; without it, words alone and a remark.
 "$bin/ocai-engine" serve --model "$top/tests/fixtures/models/qwen3" --port 0 --port-file "$work/port" 2>"$work/log" &
 server=$!
-for _ in $(seq 100); do [ -s "$work/port" ] && break; sleep 0.1; done
+for _ in $(seq 1200); do [ -s "$work/port" ] && break; sleep 0.1; done
 [ -s "$work/port" ] || fail "the engine did not start: $(cat "$work/log")"
 export OCAI_EMBEDDINGS_URL=http://127.0.0.1:$(cat "$work/port")
 printf '[embeddings]\nmodel = qwen3\n' >"$work/config/ocai/kb.conf"

@@ -25,7 +25,7 @@ def run(script):
 
 
 def wait(script, what):
-    for _ in range(600):
+    for _ in range(1800):
         v = run(script)
         if v:
             return v

@@ -21,15 +21,13 @@ field() { python3 -c 'import json,sys; a=json.load(open(sys.argv[1])); print(eva
 cached() { field 'a["usage"]["prompt_tokens_details"]["cached_tokens"]'; }
 text() { field 'a["choices"][0]["text"]'; }
 metric() { curl -sS "$url/metrics" | sed -n "s/^ocai_engine_$1 //p"; }
-written() { # waits until the idle server has written what it computed
-	local last=x now
-	for _ in $(seq 100); do
-		now=$(find "$1" -name '*.kv' | wc -l)
-		[ "$now" -gt 0 ] && [ "$now" = "$last" ] && return
-		last=$now
+files() { find "$1" -name '*.kv' | wc -l; }
+written() { # FOLDER N: waits until the idle server has written so many pages
+	for _ in $(seq 600); do
+		[ "$(files "$1")" -ge "$2" ] && return
 		sleep 0.2
 	done
-	fail "nothing was written to $1"
+	fail "$(files "$1") of $2 pages were written to $1"
 }
 
 start_cached "$work/cache"
@@ -38,6 +36,8 @@ ask
 n=$(field 'a["usage"]["prompt_tokens"]')
 want=$(text)
 stop TERM
+pages=$(files "$work/cache") # all of them: the end of a server writes what was not written yet
+[ "$pages" -gt 1 ] || fail "$pages pages were written"
 start_cached "$work/cache"
 ask
 [ "$(cached)" -gt $((n * 8 / 10)) ] || fail "only $(cached) of $n tokens were found after a restart"
@@ -53,7 +53,7 @@ echo "ok found after kill -9"
 
 "$engine" serve --threads 1 --port 0 --port-file "$work/port2" --cache-dir "$work/cache" 2>"$work/log2" &
 second=$!
-for _ in $(seq 200); do [ -s "$work/port2" ] && break; sleep 0.05; done
+for _ in $(seq 2400); do [ -s "$work/port2" ] && break; sleep 0.05; done
 kill "$second" && wait "$second" || fail "the second server: $(cat "$work/log2")"
 grep -q 'no prompt cache: .*another process' "$work/log2" || fail "a second server said nothing: $(cat "$work/log2")"
 echo "ok a folder in use is left to its owner"
@@ -64,7 +64,7 @@ start_cached "$work/cache"
 ask
 [ "$(cached)" = 0 ] && [ "$(text)" = "$want" ] || fail "damaged files: $(cached) cached, $(text)"
 [ "$(metric disk_damaged_total)" -gt 0 ] || fail "no damage was counted"
-written "$work/cache"
+written "$work/cache" "$pages"
 stop KILL
 start_cached "$work/cache"
 ask
@@ -79,13 +79,11 @@ update() { curl -sSf -H 'Content-Type: application/json' -d "{\"model_path\":\"$
 start_cached "$work/weights"
 ask
 [ "$(cached)" = 0 ] || fail "an empty folder had pages"
-written "$work/weights"
-first=$(find "$work/weights" -name '*.kv' | wc -l)
+written "$work/weights" "$pages"
 update "$work/other.gguf"
 ask
 [ "$(cached)" = 0 ] && [ "$(text)" = "$want" ] || fail "pages of other weights were used: $(cached)"
-for _ in $(seq 100); do [ "$(find "$work/weights" -name '*.kv' | wc -l)" -ge $((first * 2)) ] && break; sleep 0.2; done
-[ "$(find "$work/weights" -name '*.kv' | wc -l)" -ge $((first * 2)) ] || fail "the cache is not written to behind an update"
+written "$work/weights" $((pages * 2))
 for path in "$model" "$work/other.gguf"; do
 	before=$(metric disk_tokens_total)
 	update "$path"
@@ -113,7 +111,7 @@ if mount -t tmpfs -o size=700k none "$work/small" 2>/dev/null; then
 	start_cached "$work/small"
 	ask
 	[ "$(text)" = "$want" ] || fail "on a full disk: $(text)"
-	for _ in $(seq 100); do [ "$(metric disk_write_errors_total)" != 0 ] && break; sleep 0.1; done
+	for _ in $(seq 1200); do [ "$(metric disk_write_errors_total)" != 0 ] && break; sleep 0.1; done
 	[ "$(metric disk_write_errors_total)" -gt 0 ] || fail "no error was counted"
 	ask
 	[ "$(text)" = "$want" ] || fail "after the disk was full: $(text)"

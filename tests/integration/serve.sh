@@ -5,7 +5,7 @@ set -eu
 model=$top/tests/fixtures/models/deepseek_v3
 start_ref() { start --model "$model" --backend ref "$@"; }
 
-start_ref --socket "$work/sock"
+start_ref --socket "$work/sock" --drain 300
 [ "$(curl -sS "$url/health")" = '{"status":"ok"}' ] || fail "health"
 [ "$(curl -sS --unix-socket "$work/sock" http://x/health)" = '{"status":"ok"}' ] || fail "health on the unix socket"
 [ "$(stat -c %a "$work/sock")" = 600 ] || fail "mode of the socket"
@@ -27,19 +27,23 @@ echo "ok the memory plan is printed first"
 grep -q 'Address already in use' "$work/log2" || fail "no reason given for the port"
 echo "ok a port in use is refused with the reason"
 
-# Clock ticks of user and system time over two seconds without requests (100 per second).
+# Clock ticks of user and system time over two seconds without requests (100 per second). It may have something to put away
+# first; what wakes up again and again does so in every window.
 ticks() { awk '{print $14 + $15}' "/proc/$server/stat"; }
-sleep 0.3
-before=$(ticks)
-sleep 2
-after=$(ticks)
-[ $((after - before)) -le 1 ] || fail "$((after - before)) ticks of CPU while idle"
+for _ in {1..10}; do
+	before=$(ticks)
+	sleep 2
+	used=$(($(ticks) - before))
+	[ "$used" -le 1 ] && break
+done
+[ "$used" -le 1 ] || fail "$used ticks of CPU while idle"
 echo "ok idle takes no CPU"
 
 body='{"prompt":"a","max_tokens":1500,"ignore_eos":true,"stream":true}'
 curl -sSN "$url/v1/completions" -d "$body" >"$work/stream" &
 reader=$!
-for _ in $(seq 100); do [ -s "$work/stream" ] && break; sleep 0.02; done
+for _ in $(seq 6000); do [ -s "$work/stream" ] && break; sleep 0.02; done
+[ -s "$work/stream" ] || fail "no stream"
 kill -TERM "$server"
 wait "$reader" || fail "the stream was cut"
 tail -n 3 "$work/stream" | grep -q '^data: \[DONE\]' || fail "the stream did not end"
@@ -50,26 +54,42 @@ wait "$server" || code=$?
 [ ! -e "$work/sock" ] && [ ! -e "$work/port" ] || fail "files were left behind"
 echo "ok SIGTERM lets a stream finish"
 
-start_ref --idle-exit 1
-curl -sS "$url/health" >/dev/null
-begin=$(date +%s%N)
+# Its second runs as soon as it listens, so on a machine that stands still it may have gone before it is asked.
+asked=
+"$engine" serve --model "$model" --backend ref --port 0 --port-file "$work/port" --idle-exit 1 >"$work/log" 2>&1 &
+server=$!
+for _ in {1..2400}; do
+	begin=$(date +%s%N)
+	port=$(cat "$work/port" 2>/dev/null) && curl -sS "http://127.0.0.1:$port/health" >/dev/null 2>&1 && asked=1 && break
+	kill -0 "$server" 2>/dev/null || break
+	sleep 0.05
+done
 code=0
 wait "$server" || code=$?
 ms=$((($(date +%s%N) - begin) / 1000000))
 [ "$code" = 0 ] || fail "exit code $code after being idle"
-[ "$ms" -ge 900 ] && [ "$ms" -lt 5000 ] || fail "idle exit after $ms ms"
+grep -q 'idle for long enough' "$work/log" || fail "it ended for another reason"
+[ -z "$asked" ] || [ "$ms" -ge 900 ] || fail "idle exit $ms ms after a request"
 echo "ok an idle server ends"
 
 # systemd's own tool hands the sockets over as systemd does: it listens, and starts the program when somebody connects.
 if command -v systemd-socket-activate >/dev/null; then
-	port=$(python3 -c 'import socket; s = socket.socket(); s.bind(("127.0.0.1", 0)); print(s.getsockname()[1])')
-	(exec systemd-socket-activate -l "127.0.0.1:$port" -l "$work/activated" \
-		"$engine" serve --model "$model" --backend ref --idle-exit 1 --port 1 --socket "$work/unused") 2>"$work/log" &
-	server=$!
-	for _ in $(seq 100); do [ -S "$work/activated" ] && break; sleep 0.02; done
-	# The first connection waits while the model is loaded.
+	for _ in {1..20}; do # a port that is free now may be somebody's a moment later
+		port=$(python3 -c 'import socket; s = socket.socket(); s.bind(("127.0.0.1", 0)); print(s.getsockname()[1])')
+		(exec systemd-socket-activate -l "127.0.0.1:$port" -l "$work/activated" \
+			"$engine" serve --model "$model" --backend ref --idle-exit 5 --port 1 --socket "$work/unused") 2>"$work/log" &
+		server=$!
+		for _ in {1..600}; do
+			[ -S "$work/activated" ] && break 2
+			kill -0 "$server" 2>/dev/null || break
+			sleep 0.05
+		done
+	done
+	# The first connections wait while the model is loaded: both are there when its time begins.
+	curl -sS "http://127.0.0.1:$port/health" >"$work/second" &
+	second=$!
 	[ "$(curl -sS --unix-socket "$work/activated" http://x/health)" = '{"status":"ok"}' ] || fail "activated by the unix socket"
-	[ "$(curl -sS "http://127.0.0.1:$port/health")" = '{"status":"ok"}' ] || fail "the second socket of an activated server"
+	wait "$second" && [ "$(cat "$work/second")" = '{"status":"ok"}' ] || fail "the second socket of an activated server"
 	grep -q 'listening on the 2 sockets handed over' "$work/log" || fail "the sockets handed over are not told"
 	[ ! -e "$work/unused" ] || fail "a socket of its own beside those handed over"
 	code=0

@@ -40,7 +40,7 @@ def interrupt(what, wanted, args, sig, delay):
         time.sleep(0.0005)
     time.sleep(delay)
     p.send_signal(sig)
-    _, text = p.communicate(timeout=60)
+    _, text = p.communicate(timeout=300)
     left = os.listdir(tmp)
     assert not left, f"{what}: {sig.name} after {delay} s left {left} ({p.returncode}, {text})"
     assert p.returncode == 0 or is_whole(), f"{what}: {sig.name} after {delay} s left what is not whole"
@@ -56,11 +56,14 @@ def check(what, wanted, args, delays):
     n = 0
     if any("/out" in a for a in args):
         subprocess.run([slimtrace] + [a.replace(work + "/out", work + "/whole") for a in args], check=True, stdout=subprocess.DEVNULL)
-    for i, delay in enumerate(delays):
+    # On a machine that stands still the program may have come to its end before it is seen to have begun: then more of them.
+    for i, delay in enumerate(delays + [0] * 40):
+        if i >= len(delays) and n >= 2:
+            break
         n += interrupt(what, wanted, args, (signal.SIGINT, signal.SIGTERM)[i % 2], delay)
         subprocess.run(["rm", "-rf"] + glob.glob(work + "/out*"), check=True)
     subprocess.run(["rm", "-rf", work + "/whole"], check=True)
-    print(f"{what}: {n} of {len(delays)} times interrupted")
+    print(f"{what}: {n} of {i if i >= len(delays) else len(delays)} times interrupted")
     assert n >= 2, f"{what}: came too late"
 
 image = "oci:" + work + "/img:full"

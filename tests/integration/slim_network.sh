@@ -48,7 +48,7 @@ for name in "known", "unknown":
 open(work + "/ports.new", "w").write(" ".join(ports) + "\n")
 os.rename(work + "/ports.new", work + "/ports")
 PY
-for _ in {1..100}; do
+for _ in {1..1200}; do
 	[[ -e $work/ports ]] && break
 	sleep 0.1
 done

@@ -10,7 +10,6 @@ for tool in docker-registry containerd ctr runc curl rpm; do
 done
 slim_repo
 work=$(mktemp -d)
-pids=()
 finish() {
 	mountpoint -q "$work/mounted" && umount "$work/mounted"
 	kill $(jobs -pr) 2>/dev/null
@@ -22,16 +21,19 @@ trap finish EXIT
 export TMPDIR=$work SOURCE_DATE_EPOCH=1700000000
 
 # A registry and a containerd of our own; either may take a moment.
-port=$(python3 -c 'import socket; s = socket.socket(); s.bind(("127.0.0.1", 0)); print(s.getsockname()[1])')
-cat >"$work/registry.yml" <<CONF
-version: 0.1
-log: {level: error}
-storage:
-  filesystem: {rootdirectory: $work/registry}
-http: {addr: "127.0.0.1:$port"}
-CONF
-docker-registry serve "$work/registry.yml" >"$work/registry.log" 2>&1 &
-pids+=($!)
+start_registry() {
+	port=$(python3 -c 'import socket; s = socket.socket(); s.bind(("127.0.0.1", 0)); print(s.getsockname()[1])')
+	cat >"$work/registry.yml" <<-CONF
+		version: 0.1
+		log: {level: error}
+		storage:
+		  filesystem: {rootdirectory: $work/registry}
+		http: {addr: "127.0.0.1:$port"}
+	CONF
+	docker-registry serve "$work/registry.yml" >"$work/registry.log" 2>&1 &
+	registry=$!
+}
+start_registry
 cat >"$work/config.toml" <<CONF
 version = 2
 root = "$work/root"
@@ -41,21 +43,32 @@ disabled_plugins = ["io.containerd.grpc.v1.cri"]
   address = "$work/sock"
 CONF
 containerd -c "$work/config.toml" >"$work/daemon" 2>&1 &
-pids+=($!)
+daemon=$!
 ctr=(ctr -a "$work/sock")
-# waits_for PID LOG WHAT COMMAND...
+# Ours, not somebody's at the same port.
+listens() { kill -0 "$registry" 2>/dev/null && curl -sf "http://127.0.0.1:$port/v2/"; }
+# waits_for PID LOG WHAT COMMAND...: until it succeeds; 1 when the process ended
 waits_for() {
 	local pid=$1 log=$2 what=$3
 	shift 3
-	for _ in {1..100}; do
+	for _ in {1..1200}; do
 		"$@" >/dev/null 2>&1 && return
-		kill -0 "$pid" 2>/dev/null || break
+		kill -0 "$pid" 2>/dev/null || return 1
 		sleep 0.1
 	done
-	skip "$what does not run here: $(tail -n 1 "$log")"
+	fail "$what does not answer: $(tail -n 1 "$log")"
 }
-waits_for "${pids[1]}" "$work/daemon" containerd "${ctr[@]}" version
-waits_for "${pids[0]}" "$work/registry.log" docker-registry curl -sf "http://127.0.0.1:$port/v2/"
+# no_use WHAT LOG: it cannot be had here
+no_use() {
+	skip "$1 does not run here: $(tail -n 1 "$2")"
+}
+waits_for "$daemon" "$work/daemon" containerd "${ctr[@]}" version || no_use containerd "$work/daemon"
+# A port that is free now may be somebody's a moment later.
+for _ in {1..10}; do
+	waits_for "$registry" "$work/registry.log" docker-registry listens && break
+	start_registry
+done
+listens || no_use docker-registry "$work/registry.log"
 
 # The full image: all files of bash and coreutils, and a configuration that a run depends on in every part.
 slim_install "$work/full" bash coreutils base-passwd
@@ -101,7 +114,7 @@ grep -q "$first" "$work/first.json" || fail "the report does not tell the digest
 run() {
 	local id=$1
 	shift
-	out=$(timeout 60 "${ctr[@]}" run --rm "$name:first" "$id-$$" "$@" 2>"$work/err")
+	out=$(timeout 300 "${ctr[@]}" run --rm "$name:first" "$id-$$" "$@" 2>"$work/err")
 	code=$?
 }
 run own

@@ -31,7 +31,7 @@ fail() {
 # expect TEXT: until it is in the window
 expect() {
 	local i
-	for ((i = 0; i < 600; i++)); do
+	for ((i = 0; i < 2400; i++)); do
 		t capture-pane -p 2>/dev/null | grep -qF -- "$1" && return
 		sleep 0.05
 	done
@@ -40,7 +40,7 @@ expect() {
 # The cursor's row is this, with nothing behind it: a prompt that waits.
 expect_prompt() {
 	local i y
-	for ((i = 0; i < 600; i++)); do
+	for ((i = 0; i < 2400; i++)); do
 		y=$(t display-message -p '#{cursor_y}')
 		[[ $(t capture-pane -p -S "$y" -E "$y") == "$1" ]] && return
 		sleep 0.05
@@ -53,7 +53,7 @@ fresh() {
 	local i
 	typed "printf '\\033[H\\033[2J'"
 	keys Enter
-	for ((i = 0; i < 600; i++)); do
+	for ((i = 0; i < 2400; i++)); do
 		[[ $(t capture-pane -p | sed '/^$/d') == "ready>" ]] && return
 		sleep 0.05
 	done

@@ -29,7 +29,7 @@ CONF
 containerd -c "$work/config.toml" >"$work/daemon" 2>&1 &
 daemon=$!
 ctr=(ctr -a "$work/sock")
-for _ in {1..100}; do
+for _ in {1..1200}; do
 	"${ctr[@]}" version >/dev/null 2>&1 && break
 	kill -0 $daemon 2>/dev/null || skip "containerd does not run here: $(tail -n 1 "$work/daemon")"
 	sleep 0.1
@@ -39,7 +39,7 @@ image=$("${ctr[@]}" image ls -q | head -n 1)
 id=trace-$$
 "${ctr[@]}" run --rm "$image" "$id-try" /bin/busybox true >"$work/log" 2>&1 || skip "no containers here: $(tail -n 1 "$work/log")"
 
-out=$(timeout 60 "$SLIMTRACE" trace --container "$id" -o "$work/t" -- \
+out=$(timeout 300 "$SLIMTRACE" trace --container "$id" -o "$work/t" -- \
 	"${ctr[@]}" run --rm "$image" "$id" /bin/busybox sh -c '/bin/busybox cat /etc/passwd /proc/version >/dev/null; echo ran') ||
 	fail "trace: $? $out"
 [[ $out == *ran* ]] || fail "the container printed $out"
@@ -47,5 +47,9 @@ for want in "exec /usr/bin/busybox" "kernel .*/ld-linux" "open .*/libc.so.6"; do
 	awk -F'\t' '{ print $1 " " $8 }' "$work/t" | grep -qE "^$want" || fail "no $want in: $(<"$work/t")"
 done
 grep -q "$work" "$work/t" && fail "a path of the host in the trace"
+for _ in {1..600}; do
+	[[ -z $(find "$work/state" -name rootfs -path "*/$id/*" 2>/dev/null) ]] && break
+	sleep 0.1
+done
 [[ -z $(find "$work/state" -name rootfs -path "*/$id/*") ]] || fail "the container's folder is still there"
 echo "a container, watched: $(grep -c '^open' "$work/t") opened"

@@ -2,6 +2,7 @@
 #
 #   job_add KIND NAME COMMAND...   KIND `cmocka`: counted test by test; `script`: one test, exit 77 is a skip whose
 #                                  reason is the last line printed
+#                                  JOB_TIMEOUT ends one that hangs: the slowest takes some two minutes on a small machine
 #   jobs_run                       runs all that were added, one line each, the output of those that failed
 #
 # Totals are left in n_passed, n_failed and n_skipped.
@@ -25,7 +26,7 @@ job_start() {
 	local d=$job_dir/$1 begin=${EPOCHREALTIME/[.,]/} rc=0 pid
 	mkdir -p "$d/tmp"
 	# timeout leads a process group of its own, out of reach of the terminal's Ctrl-C: hence the trap.
-	TMPDIR=$d/tmp timeout -k 10 "${JOB_TIMEOUT:-240}" bash -c "${job_commands[$1]}" >"$d/out" 2>&1 </dev/null &
+	TMPDIR=$d/tmp timeout -k 10 "${JOB_TIMEOUT:-900}" bash -c "${job_commands[$1]}" >"$d/out" 2>&1 </dev/null &
 	pid=$!
 	trap 'kill $pid; exit 1' TERM
 	wait $pid 2>/dev/null || rc=$?
@@ -43,7 +44,7 @@ sum() {
 # job_print INDEX: counts and prints a finished job.
 job_print() {
 	local d=$job_dir/$1 rc us passed=0 failed=0 skipped=0 word=ok note=
-	read -r rc us <"$d/done"
+	read -r rc us <"$d/done" || rc=1 us=0 # a full disk, say
 	if [[ ${job_kinds[$1]} == cmocka ]]; then
 		passed=$(sum '\[  PASSED  \]' "$d/out")
 		failed=$(sum '\[  FAILED  \]' "$d/out")
@@ -57,7 +58,7 @@ job_print() {
 	else
 		((rc == 0)) && passed=1 || failed=1
 	fi
-	((rc == 124)) && note=" (stopped after ${JOB_TIMEOUT:-240} s)"
+	((rc == 124)) && note=" (stopped after ${JOB_TIMEOUT:-900} s)"
 	((failed > 0)) && word=FAIL
 	printf '%-4s %4d %7.2fs  %s%s\n' "$word" $((passed + failed)) "$((us / 10000))e-2" "${job_names[$1]}" "$note"
 	((failed > 0)) && tail -n 200 "$d/out" | sed 's/^/    | /'

@@ -28,7 +28,7 @@ function makeServer() {
 			return { content: [{ type: 'text', text: `${process.env.OCAI_TEST} ${process.argv[2] ?? ''}` }] };
 		if (name === 'slow') {
 			await new Promise(resolve => {
-				const timer = setTimeout(resolve, 20000);
+				const timer = setTimeout(resolve, 120000);
 				extra.signal.addEventListener('abort', () => { clearTimeout(timer); console.error('aborted'); resolve(); });
 			});
 			if (process.env.OCAI_TEST_ABORTED && extra.signal.aborted)

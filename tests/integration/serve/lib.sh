@@ -31,10 +31,11 @@ start() {
 	rm -f "$work/port"
 	"$engine" serve --port 0 --port-file "$work/port" "$@" >"$work/log" 2>&1 &
 	server=$!
-	for _ in {1..600}; do
+	for _ in {1..2400}; do
 		[[ -s $work/port ]] && break
 		kill -0 $server 2>/dev/null || fail "the server ended"
 		sleep 0.05
 	done
+	[[ -s $work/port ]] || fail "the server does not listen"
 	url=http://127.0.0.1:$(<"$work/port")
 }

@@ -58,7 +58,7 @@ slim_root() {
 		: >"$0/dev/$d" && mount --bind "/dev/$d" "$0/dev/$d" || exit 125; done
 		exec chroot ${SLIM_USER:+--userspec=$SLIM_USER} "$0" "$@"'
 	mkdir -p "$root/dev"
-	timeout 60 unshare -m --propagation private sh -c "$mount" "$root" "$@"
+	timeout 300 unshare -m --propagation private sh -c "$mount" "$root" "$@"
 }
 
 slim_size() {

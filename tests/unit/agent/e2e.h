@@ -16,7 +16,7 @@
 #include <jansson.h>
 #include <sys/stat.h>
 
-enum { E2E_LIMIT_MS = 30000, E2E_LOG = 1 << 20, E2E_ENV = 48, E2E_ARGS = 24, E2E_PATH = 4096 };
+enum { E2E_LIMIT_MS = 180000, E2E_LOG = 1 << 20, E2E_ENV = 48, E2E_ARGS = 24, E2E_PATH = 4096 };
 
 struct e2e {
 	char dir[E2E_PATH / 4]; /* removed at the end */
@@ -429,7 +429,7 @@ static inline int e2e_run(struct e2e *t, const char *input, const char *const *a
 	assert_true(pid >= 0);
 	if (pid == 0) {
 		(void)setsid(); /* no terminal, even where the test has one */
-		(void)alarm(60);
+		(void)alarm(300);
 		(void)dup2(input ? fds[0] : open("/dev/null", O_RDONLY), STDIN_FILENO);
 		(void)dup2(fd_out, STDOUT_FILENO);
 		(void)dup2(fd_err, STDERR_FILENO);

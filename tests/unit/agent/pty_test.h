@@ -220,7 +220,7 @@ static inline void pty_start(struct pty *p, unsigned columns, unsigned rows, int
 		/* A shell without job control starts its background jobs with these ignored. */
 		(void)signal(SIGINT, SIG_DFL);
 		(void)signal(SIGQUIT, SIG_DFL);
-		(void)alarm(120); /* a program whose test failed and went away does not stay */
+		(void)alarm(600); /* a program whose test failed and went away does not stay */
 		_exit(child(arg));
 	}
 }
@@ -255,7 +255,7 @@ static inline bool pty_read(struct pty *p, int timeout_ms)
 }
 
 /* The time is far beyond what a loaded machine needs: only a test that fails takes it. */
-enum { PTY_PATIENCE_MS = 20000 };
+enum { PTY_PATIENCE_MS = 120000 };
 
 static inline void pty_give_up(struct pty *p, const char *what)
 {

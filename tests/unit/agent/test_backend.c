@@ -5,6 +5,7 @@
 #include <fcntl.h>
 #include <signal.h>
 #include <sys/stat.h>
+#include <sys/un.h>
 #include <sys/wait.h>
 
 #include "agent.h"
@@ -250,7 +251,7 @@ static void an_engine_that_fails_is_reported_with_its_log(void **state)
 
 	(void)state;
 	assert_int_equal(ensure(script("#!/bin/sh\necho \"args: $*\"\necho 'cannot open the model' >&2\nexit 3\n"), dir,
-	                        5000, &err),
+	                        60000, &err),
 	                 -ECHILD);
 	assert_non_null(
 	        strstr(err_text(&err), "the engine ended with status 3; its log ends: args: serve --host= --socket "));
@@ -267,19 +268,58 @@ static void an_engine_that_hangs_is_given_up_and_ended(void **state)
 
 	(void)state;
 	(void)snprintf(pid_file, sizeof(pid_file), "%s/pid", dir);
-	(void)snprintf(text, sizeof(text), "#!/bin/sh\necho $$ >%s\nexec sleep 30\n", pid_file);
-	assert_int_equal(ensure(script(text), dir, 400, &err), -ETIMEDOUT);
+	(void)snprintf(text, sizeof(text), "#!/bin/sh\necho $$ >%s\nexec sleep 600\n", pid_file);
+	assert_int_equal(ensure(script(text), dir, 4000, &err), -ETIMEDOUT);
 	assert_non_null(strstr(err_text(&err), "not ready in time"));
 	f = fopen(pid_file, "re");
 	assert_non_null(f);
 	assert_non_null(fgets(line, sizeof(line), f));
 	(void)fclose(f);
 	pid = (pid_t)strtol(line, NULL, 10);
-	for (int i = 0; i < 100 && kill(pid, 0) == 0; i++) {
+	for (int i = 0; i < 3000 && kill(pid, 0) == 0; i++) {
 		(void)waitpid(pid, NULL, WNOHANG);
 		(void)usleep(20000);
 	}
 	assert_int_equal(kill(pid, 0), -1);
+}
+
+/* An engine on its way out: says so to two callers, then there is nobody. */
+static void *leave(void *arg)
+{
+	int listener = *(int *)arg;
+	char request[4096], path[128];
+
+	for (int i = 0; i < 2; i++) {
+		int fd = accept4(listener, NULL, NULL, SOCK_CLOEXEC);
+
+		fake_read(fd, request, sizeof(request));
+		(void)!write(fd, FAKE_JSON("503 Unavailable", "{}"), sizeof(FAKE_JSON("503 Unavailable", "{}")) - 1);
+		if (i == 1) {
+			(void)snprintf(path, sizeof(path), "%s/engine.sock", dir);
+			(void)unlink(path);
+		}
+		(void)close(fd);
+	}
+	(void)close(listener);
+	return NULL;
+}
+
+static void an_engine_that_is_leaving_is_replaced(void **state)
+{
+	struct sockaddr_un un = { .sun_family = AF_UNIX };
+	int listener = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+	struct err err = { 0 };
+	pthread_t thread;
+
+	(void)state;
+	(void)snprintf(un.sun_path, sizeof(un.sun_path), "%s/engine.sock", dir);
+	assert_int_equal(bind(listener, (struct sockaddr *)&un, sizeof(un)), 0);
+	assert_int_equal(listen(listener, 8), 0);
+	assert_int_equal(pthread_create(&thread, NULL, leave, &listener), 0);
+	/* That the next one fails is what tells that it was started. */
+	assert_int_equal(ensure(script("#!/bin/sh\necho 'the next one' >&2\nexit 4\n"), dir, 60000, &err), -ECHILD);
+	assert_non_null(strstr(err_text(&err), "ended with status 4; its log ends: the next one"));
+	(void)pthread_join(thread, NULL);
 }
 
 static void a_program_that_cannot_be_executed_is_an_error(void **state)
@@ -287,7 +327,7 @@ static void a_program_that_cannot_be_executed_is_an_error(void **state)
 	struct err err = { 0 };
 
 	(void)state;
-	assert_int_equal(ensure(script("#!/nonexistent/interpreter\n"), dir, 2000, &err), -ENOENT);
+	assert_int_equal(ensure(script("#!/nonexistent/interpreter\n"), dir, 60000, &err), -ENOENT);
 	assert_non_null(strstr(err_text(&err), "fake-engine: No such file"));
 }
 
@@ -321,6 +361,7 @@ int main(void)
 		cmocka_unit_test_setup_teardown(a_missing_engine_is_named, make_dir, remove_dir),
 		cmocka_unit_test_setup_teardown(an_engine_that_fails_is_reported_with_its_log, make_dir, remove_dir),
 		cmocka_unit_test_setup_teardown(an_engine_that_hangs_is_given_up_and_ended, make_dir, remove_dir),
+		cmocka_unit_test_setup_teardown(an_engine_that_is_leaving_is_replaced, make_dir, remove_dir),
 		cmocka_unit_test_setup_teardown(a_program_that_cannot_be_executed_is_an_error, make_dir, remove_dir),
 		cmocka_unit_test_setup_teardown(folders_of_others_are_not_used, make_dir, remove_dir),
 	};

@@ -95,9 +95,11 @@ static struct scene *scene_new(const char *const *answers)
 
 	assert_non_null(c);
 	fake_start(&c->server, answers ? answers : none);
-	c->s = (struct ag_settings){
-		.opt_url = c->server.url, .timeout_s = 1, .start_timeout_s = 1, .max_tokens = 256, .keep_history = true
-	};
+	c->s = (struct ag_settings){ .opt_url = c->server.url,
+		                     .timeout_s = answers ? 300 : 1,
+		                     .start_timeout_s = 1,
+		                     .max_tokens = 256,
+		                     .keep_history = true };
 	c->person = (struct person){ .menus = "", .confirms = "", .form = "" };
 	c->ui = (struct ag_ui){ &c->person, person_menu, person_edit, person_confirm, person_form, NULL };
 	c->io = (struct ag_io){ .out = open_memstream(&c->out, &c->out_len),

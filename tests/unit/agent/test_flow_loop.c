@@ -83,7 +83,7 @@ static struct scene *scene_new(const char *const *answers)
 	assert_non_null(c);
 	fake_start(&c->server, answers);
 	c->s = (struct ag_settings){ .opt_url = c->server.url,
-		                     .timeout_s = 5,
+		                     .timeout_s = 300,
 		                     .max_tokens = 256,
 		                     .context_tokens = 16384,
 		                     .tools_enabled = true,
@@ -394,16 +394,28 @@ static void a_small_context_gets_few_tools(void **state)
 /* ---- Ctrl-C
  * ---------------------------------------------------------------------------------------------------------- */
 
-static void *interrupt_soon(void *arg)
+struct interrupter {
+	struct scene *scene; /* NULL: the tool's sign that it runs is waited for */
+	atomic_bool is_over;
+};
+
+static void *interrupt_when_it_waits(void *arg)
 {
-	(void)usleep(300000);
-	(void)kill(getpid(), SIGINT);
-	return arg;
+	struct interrupter *i = arg;
+
+	while (i->scene ? atomic_load(&i->scene->server.n_requests) < 2 : access("begun", F_OK) < 0)
+		(void)usleep(1000);
+	while (!atomic_load(&i->is_over)) {
+		(void)kill(getpid(), SIGINT);
+		(void)usleep(100000);
+	}
+	return NULL;
 }
 
 static void ctrl_c_ends_a_tool_and_a_silent_model(void **state)
 {
-	static const char *const in_tool[] = { FAKE_MODELS, ONE_CALL("run_command", ARG("command", "sleep 77")),
+	static const char *const in_tool[] = { FAKE_MODELS,
+		                               ONE_CALL("run_command", ARG("command", "touch begun; sleep 600")),
 		                               SAY("no"), NULL };
 	static const char *const in_model[] = { FAKE_MODELS, FAKE_SSE(FAKE_DELTA("a") "\2"), NULL };
 	const char *const *const scripts[] = { in_tool, in_model };
@@ -411,13 +423,15 @@ static void ctrl_c_ends_a_tool_and_a_silent_model(void **state)
 	(void)state;
 	for (size_t i = 0; i < 2; i++) {
 		struct scene *c = scene_new(scripts[i]);
+		struct interrupter interrupter = { .scene = i == 0 ? NULL : c };
 		pthread_t thread;
 
 		c->person.answers = "y";
-		c->s.timeout_s = 60;
+		c->s.tool_time_s = 600;
 		(void)signal(SIGINT, SIG_IGN);
-		assert_int_equal(pthread_create(&thread, NULL, interrupt_soon, NULL), 0);
+		assert_int_equal(pthread_create(&thread, NULL, interrupt_when_it_waits, &interrupter), 0);
 		assert_int_equal(ask(c, "?"), -ECANCELED);
+		atomic_store(&interrupter.is_over, true);
 		(void)pthread_join(thread, NULL);
 		scene_free(c);
 	}

@@ -60,7 +60,7 @@ static struct scene *scene_new(const char *const *answers)
 	fake_start_at(&c->server, answers, elsewhere);
 	c->s = (struct ag_settings){ .opt_url = c->server.url,
 		                     .allow_remote = true,
-		                     .timeout_s = 5,
+		                     .timeout_s = 300,
 		                     .max_tokens = 256,
 		                     .context_tokens = 16384,
 		                     .tools_enabled = true,

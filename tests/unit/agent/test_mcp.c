@@ -264,19 +264,19 @@ static void bad_servers_are_refused_with_words(void **state)
 	struct err err = { 0 };
 
 	(void)state;
-	assert_int_equal(open_script("echo 'no licence' >&2; exit 1", 5000, &err), -EPIPE);
+	assert_int_equal(open_script("echo 'no licence' >&2; exit 1", 300000, &err), -EPIPE);
 	assert_non_null(strstr(err_text(&err), "no licence"));
-	assert_int_equal(open_script("echo garbage; cat >/dev/null", 5000, NULL), -EBADMSG);
+	assert_int_equal(open_script("echo garbage; cat >/dev/null", 300000, NULL), -EBADMSG);
 	assert_int_equal(open_script("cat >/dev/null", 100, NULL), -ETIMEDOUT);
-	assert_int_equal(open_script("head -c 9000000 /dev/zero | tr '\\0' x; cat >/dev/null", 20000, NULL), -EFBIG);
+	assert_int_equal(open_script("head -c 9000000 /dev/zero | tr '\\0' x; cat >/dev/null", 300000, NULL), -EFBIG);
 	assert_int_equal(
 	        open_script("echo '{\"jsonrpc\":\"2.0\",\"id\":1,\"result\":{\"protocolVersion\":\"1999\"}}'; cat "
 	                    ">/dev/null",
-	                    5000, NULL),
+	                    300000, NULL),
 	        -EPROTO);
 	assert_int_equal(open_script("echo '{\"jsonrpc\":\"2.0\",\"id\":1,\"error\":{\"message\":\"go away\"}}'; cat "
 	                             ">/dev/null",
-	                             5000, &err),
+	                             300000, &err),
 	                 -EREMOTEIO);
 	assert_non_null(strstr(err_text(&err), "go away"));
 }
@@ -291,7 +291,7 @@ static void a_small_server_is_used(void **state)
 		"'{\"jsonrpc\":\"2.0\",\"id\":2,\"result\":{\"content\":[{\"type\":\"text\",\"text\":\"hi\"}]}}'",
 		NULL
 	};
-	const struct ag_mcp_config config = { .name = "s", .argv = argv, .timeout_ms = 5000 };
+	const struct ag_mcp_config config = { .name = "s", .argv = argv, .timeout_ms = 300000 };
 	struct base_buf text = BASE_BUF_INIT(100);
 	struct ag_mcp_client *client = NULL;
 	json_t *result = NULL;

@@ -74,6 +74,7 @@ struct fake_exec {
 	struct fake_script scripts[FAKE_MAX_SCRIPTS];
 	size_t n_scripts;
 	atomic_uint delay_us;  /* per step */
+	atomic_bool is_held;   /* steps wait for its end: what a test does meanwhile may take as long as it likes */
 	atomic_int fail_on_id; /* a step that is given this id fails; -1: none */
 	atomic_uint n_steps, max_seqs, max_step_tokens, n_discarded;
 
@@ -257,6 +258,8 @@ static inline void fake_compute(struct fake_exec *f, struct fake_flight *step, c
 
 	if (delay)
 		(void)usleep(delay);
+	while (atomic_load(&f->is_held))
+		(void)usleep(100);
 	if (f->has_thread)
 		(void)pthread_mutex_lock(&f->lock);
 	for (size_t i = 0; i < step->n_seqs && step->rc == 0; i++)

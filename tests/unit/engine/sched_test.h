@@ -84,14 +84,14 @@ static inline void client_init(struct client *c)
 	(void)pthread_cond_init(&c->cond, NULL);
 }
 
-/* Waits at most ten seconds for DONE. */
+/* Waits for DONE; the time is far beyond what a loaded machine needs: only a test that fails takes it. */
 static inline void client_wait(struct client *c)
 {
 	struct timespec until;
 	int r = 0;
 
 	(void)clock_gettime(CLOCK_REALTIME, &until);
-	until.tv_sec += 10;
+	until.tv_sec += 300;
 	(void)pthread_mutex_lock(&c->lock);
 	while (c->n_done == 0 && r == 0)
 		r = pthread_cond_timedwait(&c->cond, &c->lock, &until);

@@ -1,5 +1,6 @@
 /* The scheduler over a fake model: what is computed must not depend on batching, chunking or neighbours,
  * every request ends exactly once, and nobody waits for ever. */
+#include <limits.h>
 #include <pthread.h>
 
 #include "sched_test.h"
@@ -171,7 +172,7 @@ static void cancelling_frees_at_once_and_is_idempotent(void **state)
 
 	(void)state;
 	world_init(&w, 1, 4, PAGES);
-	atomic_store(&w.f.delay_us, 2000);
+	atomic_store(&w.f.is_held, true);
 	client_init(&a);
 	client_init(&b);
 	a.cancel_in = w.s;
@@ -183,6 +184,7 @@ static void cancelling_frees_at_once_and_is_idempotent(void **state)
 	eng_sched_cancel(w.s, b.id); /* still queued */
 	eng_sched_cancel(w.s, b.id);
 	eng_sched_cancel(w.s, 99999);
+	atomic_store(&w.f.is_held, false);
 	client_wait(&b);
 	assert_int_equal(b.done.finish, ENG_FINISH_ABORT);
 	assert_int_equal(b.n_ids, 0);
@@ -446,13 +448,14 @@ static void drain_finishes_the_running_and_refuses_the_new(void **state)
 
 	(void)state;
 	world_init(&w, 2, 4, PAGES);
-	atomic_store(&w.f.delay_us, 1000);
+	atomic_store(&w.f.is_held, true);
 	client_init(&a);
 	req = greedy(&a, ids, 2, 20);
 	submit(&w, &a, &req);
 	assert_int_equal(eng_sched_drain(w.s, 1), -ETIMEDOUT);
 	assert_int_equal(eng_sched_submit(w.s, &req, &a.id, &err), -ESHUTDOWN);
-	assert_int_equal(eng_sched_drain(w.s, 10000), 0);
+	atomic_store(&w.f.is_held, false);
+	assert_int_equal(eng_sched_drain(w.s, 300000), 0);
 	assert_int_equal(a.n_done, 1);
 	assert_int_equal(a.n_ids, 20);
 	world_done(&w);
@@ -468,7 +471,7 @@ static void freeing_aborts_what_still_runs(void **state)
 
 	(void)state;
 	world_init(&w, 2, 4, PAGES);
-	atomic_store(&w.f.delay_us, 5000);
+	atomic_store(&w.f.delay_us, 20000);
 	for (int i = 0; i < N; i++) {
 		client_init(&c[i]);
 		req = greedy(&c[i], ids, 2, 60);
@@ -517,14 +520,19 @@ static void the_same_seed_repeats_beside_different_neighbours(void **state)
 static void an_idle_scheduler_uses_no_cpu(void **state)
 {
 	struct timespec before, after;
+	long used_ns = LONG_MAX;
 	struct world w;
 
 	(void)state;
 	world_init(&w, 2, 4, PAGES);
-	(void)clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &before);
-	(void)usleep(300000);
-	(void)clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &after);
-	assert_true((after.tv_sec - before.tv_sec) * 1000000000L + after.tv_nsec - before.tv_nsec < 3000000);
+	/* It may still be beginning; who wakes up again and again does so every time. */
+	for (int i = 0; i < 20 && used_ns >= 3000000; i++) {
+		(void)clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &before);
+		(void)usleep(300000);
+		(void)clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &after);
+		used_ns = (after.tv_sec - before.tv_sec) * 1000000000L + after.tv_nsec - before.tv_nsec;
+	}
+	assert_true(used_ns < 3000000);
 	assert_int_equal(atomic_load(&w.f.n_steps), 0);
 	world_done(&w);
 }

@@ -21,7 +21,7 @@ static void note(void *arg, const char *text)
 /* The tier's memory comes on a thread of its own. */
 static void await_slots(struct world *w, uint32_t n)
 {
-	for (int ms = 0; ms < 10000 && stats_of(w).host_pages_total < n; ms++)
+	for (int ms = 0; ms < 120000 && stats_of(w).host_pages_total < n; ms++)
 		(void)usleep(1000);
 	assert_int_equal(stats_of(w).host_pages_total, n);
 }
@@ -67,7 +67,7 @@ static uint32_t ask(struct world *w, uint32_t seed, uint32_t n, uint32_t max_new
 /* What is on its way when a request ends has come. */
 static void await_quiet(struct world *w)
 {
-	for (int ms = 0; ms < 10000 && stats_of(w).host_pages_used > 0; ms++)
+	for (int ms = 0; ms < 120000 && stats_of(w).host_pages_used > 0; ms++)
 		(void)usleep(1000);
 	assert_int_equal(stats_of(w).host_pages_used, 0);
 }
@@ -124,6 +124,7 @@ static void pages_come_while_a_request_waits(void **state)
 	for (uint32_t seed = 1; seed < 6; seed++)
 		(void)ask(&w, seed, LONG, 1);
 	await_quiet(&w);
+	atomic_store(&w.f.delay_us, 20000); /* so that there is time to see it */
 	for (int i = 0; i < 2; i++) {
 		struct eng_request req = greedy(&c[i], ids[i], i ? LONG : 8, i ? 2 : 56);
 
@@ -183,7 +184,7 @@ static void what_is_slower_than_computing_is_not_brought(void **state)
 	world_with(&w, 2, POOL, 100, false);
 	may_refuse = false;
 	atomic_store(&w.f.delay_us, 100);
-	atomic_store(&w.f.copy_us, 60000);
+	atomic_store(&w.f.copy_us, 400000);
 	for (int round = 0; round < 6; round++) {
 		for (uint32_t seed = 1; seed < 4; seed++)
 			(void)ask(&w, seed, LONG, 1);
@@ -218,7 +219,7 @@ static void without_memory_everything_goes_on(void **state)
 		atomic_store(&w.f.delay_us, 20000); /* reading is worth it */
 		for (uint32_t seed = 1; seed < 4; seed++)
 			(void)ask(&w, seed, LONG, 2);
-		for (int ms = 0; ms < 10000 && atomic_load(&n_notes) == (unsigned)life; ms++)
+		for (int ms = 0; ms < 120000 && atomic_load(&n_notes) == (unsigned)life; ms++)
 			(void)usleep(1000);
 		assert_int_equal(atomic_load(&n_notes), life + 1);
 		assert_int_equal(stats_of(&w).host_tokens, 0);
@@ -396,7 +397,7 @@ static void a_full_disk_costs_the_disk_alone(void **state)
 		for (uint32_t seed = 1; seed < 4; seed++)
 			(void)ask(&w, seed, LONG, 2);
 	}
-	for (int ms = 0; ms < 10000 && stats_of(&w).disk_write_errors == 0; ms++)
+	for (int ms = 0; ms < 120000 && stats_of(&w).disk_write_errors == 0; ms++)
 		(void)usleep(1000);
 	st = stats_of(&w);
 	assert_int_equal(setrlimit(RLIMIT_FSIZE, &before), 0);
