@@ -22,8 +22,7 @@ const struct opt ask_opts[] = { { "print", 'p', OPT_FLAG, offsetof(struct ag_set
 	                        FRONT_BACKEND_OPTS,
 	                        { 0 } };
 
-/* ---- Facts of this machine ------------------------------------------------------------------------------------------
- */
+/* ---- Facts of this machine ---- */
 
 /* Findings are enough, and a small model drowns in tables; with none, all that was measured. */
 static int facts_of(const json_t *document, const struct ag_sys_style *style, bool all_if_none, struct base_buf *out)
@@ -106,8 +105,7 @@ static int answer_with_facts(struct front *f, const struct ag_assistant *a)
 	return front_end(f, r, &err);
 }
 
-/* ---- When the model does commands and nothing else
- * ------------------------------------------------------------------- */
+/* ---- When the model does commands and nothing else ---- */
 
 /* The passages themselves. 1 when there were some. */
 static int show_passages(struct front *f)
@@ -159,8 +157,7 @@ static int fall_back(struct front *f, const struct ag_assistant *a, struct err *
 	return front_end(f, -ENOTSUP, err);
 }
 
-/* ---- Whom it is for
- * ----------------------------------------------------------------------------------------------------- */
+/* ---- Whom it is for ---- */
 
 static int run_assistant(struct front *f, const struct ag_assistant *a, bool is_routed)
 {

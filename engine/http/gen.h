@@ -56,7 +56,7 @@ struct choice {
 };
 
 struct gen_api {
-	/* Appends one token's entries to c->pending (or, with to_final, to c->lp). */
+	/* Appends one token's entries to dst[GEN_N_LP]: c->pending, or c->lp where they need not wait for text. */
 	void (*logprob)(struct choice *c, const struct eng_event *ev, struct base_buf *dst);
 	/* Stream: sends what c holds. `last`: with the reason for the end. */
 	void (*chunk)(struct choice *c, bool last);
@@ -98,13 +98,25 @@ struct gen {
  * the work's too. */
 void gen_start(struct exchange *x, const struct gen_api *api, struct http_params *p, const char *id_prefix, void *extra,
                void (*free_extra)(void *));
+/* Parses with the given function and starts. */
+void gen_handle(struct exchange *x, http_parse_fn parse, const struct gen_api *api, const char *id_prefix);
+/* Maps an engine's refusal to a status; the first one stays. */
+void gen_error_of(int code, const struct err *err, struct http_error *e);
+/* The ids of one prompt, given or tokenized; the caller's to free. */
+int gen_prompt_ids(struct exchange *x, const struct http_prompt *q, bool add_special, int32_t **ret_ids, size_t *ret_n,
+                   struct http_error *e);
 
-/* speak.c */
+/* ---- adapter.c ---- */
+
 /* Into x->adapter; 404 when there are adapters and none is called so. */
 int http_pick_adapter(struct exchange *x, const json_t *body, struct http_error *e);
 /* The refusal of a name; `field` is where the request has it. -ENOENT. */
 int http_model_not_found(struct http_error *e, const char *field, const char *name);
+
+/* ---- speak.c: a chat's prompt, and its answer in parts ---- */
+
 int gen_render_chat(struct exchange *x, const struct http_params *p, struct base_buf *out, struct http_error *e);
+/* Tool calls that a chat must make, or may, as a grammar for the answer. */
 int gen_constrain_calls(struct gen *g, struct http_error *e);
 int gen_open_parsers(struct gen *g, const char *prompt, size_t len, struct http_error *e);
 void gen_speak(struct choice *c, const char *text, size_t len);
@@ -112,37 +124,33 @@ void gen_speak_end(struct choice *c);
 void gen_speak_done(struct choice *c);
 const char *gen_chat_finish(const struct choice *c); /* also "tool_calls" */
 
+/* ---- gen_shape.c: for those who write an answer in one protocol's shape ---- */
+
 /* "stop", "length", "abort", "error". */
 const char *gen_finish_name(const struct choice *c);
 uint32_t gen_prompt_tokens(const struct gen *g);
 uint32_t gen_output_tokens(const struct gen *g);
-void gen_usage(const struct gen *g, struct base_buf *out); /* OpenAI's usage object */
-/* Sends "data: " + out + blank line, and empties out. */
-void gen_send(struct gen *g, struct base_buf *out);
-/* The same with a line "event: name" in front. */
-void gen_send_event(struct gen *g, const char *name, struct base_buf *out);
+/* The model's name for answers. */
+const char *gen_model(const struct exchange *x);
 /* A random id: prefix and 24 characters. */
 void gen_make_id(const char *prefix, char *ret_id, size_t size);
 /* A JSON string. */
 void gen_string(struct base_buf *out, const struct base_buf *text);
-/* OpenAI's common fields: opens the object of a reply or chunk up to `"choices":[`, and closes it. */
-void gen_head(const struct gen *g, const char *object, struct base_buf *out);
-void gen_tail(const struct gen *g, struct base_buf *out);
-void gen_send_usage(struct gen *g, const char *object);
-/* Parses with the given function and starts. */
-void gen_handle(struct exchange *x, http_parse_fn parse, const struct gen_api *api, const char *id_prefix);
 /* A list made of elements that each end in ',' : "[a,b]". */
 void gen_list(struct base_buf *out, const struct base_buf *elements);
 /* A finite JSON number; minus infinity becomes -9999, as the API's users expect. */
 void gen_number(struct base_buf *out, float x);
-/* Maps an engine's refusal to a status. */
-void gen_error_of(int code, const struct err *err, struct http_error *e);
 /* Number of UTF-8 characters. */
 size_t gen_chars(const char *text, size_t len);
-/* The ids of one prompt: given, or tokenized. */
-int gen_prompt_ids(struct exchange *x, const struct http_prompt *q, bool add_special, int32_t **ret_ids, size_t *ret_n,
-                   struct http_error *e);
-/* The model's name for answers. */
-const char *gen_model(const struct exchange *x);
+/* Sends "data: " + out + blank line, and empties out. */
+void gen_send(struct gen *g, struct base_buf *out);
+/* The same with a line "event: name" in front. */
+void gen_send_event(struct gen *g, const char *name, struct base_buf *out);
+/* OpenAI's common fields: opens the object of a reply or chunk up to `"choices":[`, and closes it; usage is null in
+ * every chunk but the last when it was asked for. */
+void gen_head(const struct gen *g, const char *object, struct base_buf *out);
+void gen_tail(const struct gen *g, struct base_buf *out);
+void gen_usage(const struct gen *g, struct base_buf *out); /* the usage object */
+void gen_send_usage(struct gen *g, const char *object);    /* the chunk with it, where it was asked for */
 
 #endif

@@ -4,6 +4,7 @@
  *   watch.c     the thread that sees clients leave and keeps silent streams alive
  *   table.c     the table of routes; routes.c the small ones
  *   gen.c       requests that generate: submit, collect, finish; the API's shape through struct gen_api
+ *   gen_shape.c what the shapes of their answers share
  *   speak.c     chat: prompt, and the parts of an answer
  *   chat.c, completions.c, generate.c, embed.c, rerank.c   the shapes
  *

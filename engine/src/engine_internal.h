@@ -1,7 +1,7 @@
-/* Shared by the facade's files: engine.c (open, plan, requests), grammars.c (grammars of outputs), meta.c (what the
- * model's own files say about text and sampling), cache.c (the prompt cache), chat.c (templates), text.c (tokens),
- * paths.c (where the default model is), operate.c (pause, other weights), adapters.c (LoRA by name), exec.c (the
- * scheduler's way to a runner), answers.c (devices, and answers on others than prompts). */
+/* Shared by the facade's files: engine.c (open, requests), plan.c (memory), grammars.c (grammars of outputs), meta.c
+ * (what the model's own files say about text and sampling), cache.c (the prompt cache), chat.c (templates), text.c
+ * (tokens), paths.c (where the default model is), operate.c (pause, other weights), adapters.c (LoRA by name), exec.c
+ * (the scheduler's way to a runner), answers.c (devices, and answers on others than prompts). */
 #ifndef ENG_ENGINE_INTERNAL_H
 #define ENG_ENGINE_INTERNAL_H
 
@@ -47,6 +47,20 @@ int eng_default_model_path(char **ret_path, struct err *err);
 
 /* Bytes of the *.safetensors files of a folder; a negative errno when it is none. */
 int eng_folder_weight_bytes(const char *path, uint64_t *ret_bytes);
+
+/* e->kv_dtype by the options. */
+int eng_plan_kv_dtype(struct eng_engine *e, const struct eng_options *o, struct err *err);
+/* How memory is divided when weights are in place. */
+struct eng_plan {
+	struct eng_runner_config runner;
+	struct eng_runner_config answers; /* of the devices of answers, where those are others */
+	uint32_t max_running;
+	uint64_t host_bytes; /* for pages that gave way, beside a device */
+};
+/* Plans for e's model, backends and kv_dtype, and tells the plan and what the model rules out. -EINVAL: what was asked
+ * for does not fit. */
+int eng_plan_memory(const struct eng_engine *e, const struct eng_options *o, struct eng_plan *ret_plan,
+                    struct err *err);
 
 struct eng_pc;
 /* What of the options the prompt cache needs, also when other weights come; strings are owned. */

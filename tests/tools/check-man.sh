@@ -24,7 +24,7 @@ names() {
 declare -A indirect=(
 	[base/src/config.c]='' # the names in tables of keys, which are read below
 	[agent/src/flow/settings.c]='names\[\] = \{[^}]*\}'
-	[agent/src/term/term_tty.c]='names\[\] = \{[^}]*\}|number_from_env\("[A-Z]+"'
+	[agent/src/term/term_look.c]='names\[\] = \{[^}]*\}|number_from_env\("[A-Z]+"'
 	[agent/cmd/cmd_sys.c]='nonempty_env\("[A-Z_]+"\)'
 	[imgtools/src/registry/auth.c]='\{ "[A-Z_]+", "[^"]*" \}'
 )

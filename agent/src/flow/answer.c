@@ -161,8 +161,7 @@ static int build_messages(struct answer *q, struct err *err)
 	return r < 0 ? r : 0;
 }
 
-/* ---- What stands behind the answer ---------------------------------------------------------------------------------
- */
+/* ---- What stands behind the answer ---- */
 
 /* Without tools or facts there was nothing to take numbers from, and nothing to compare with. */
 static void check_numbers(const struct answer *q)
@@ -202,8 +201,7 @@ static void record(const struct answer *q)
 	ag_record_close(&record);
 }
 
-/* ---- One answer
- * ------------------------------------------------------------------------------------------------------ */
+/* ---- One answer ---- */
 
 static int find_passages(struct answer *q, struct err *err)
 {

@@ -175,8 +175,7 @@ static void turn(struct chat *c, const char *question)
 		link_down(c); /* the next question connects anew */
 }
 
-/* ---- Slash commands ------------------------------------------------------------------------------------------------
- */
+/* ---- Slash commands ---- */
 
 static void do_help(struct chat *c, const char *arg)
 {
@@ -297,8 +296,7 @@ static void slash(struct chat *c, const char *line)
 	(void)fflush(c->io->out);
 }
 
-/* ---- The loop
- * --------------------------------------------------------------------------------------------------------- */
+/* ---- The loop ---- */
 
 /* A question that found no answer is no part of the conversation: the next one takes its place. */
 static void drop_unanswered(json_t *messages)

@@ -100,8 +100,7 @@ int ag_consent_file(struct ag_consent *c, const char *path, struct err *err)
 	return verdict(ask(c, base_buf_text(&title), true, err), &c->always_files, err);
 }
 
-/* ---- Tools of others ------------------------------------------------------------------------------------------------
- */
+/* ---- Tools of others ---- */
 
 int ag_consent_mcp(struct ag_consent *c, const char *server, const char *tool, const json_t *args, struct err *err)
 {
@@ -121,8 +120,7 @@ int ag_consent_mcp(struct ag_consent *c, const char *server, const char *tool, c
 	return verdict(ask(c, base_buf_text(&title), true, err), &c->always_mcp, err);
 }
 
-/* ---- Commands
- * --------------------------------------------------------------------------------------------------------- */
+/* ---- Commands ---- */
 
 static bool runs_unasked(const struct ag_consent *c, const struct ag_gate_decision *d)
 {

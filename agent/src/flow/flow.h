@@ -228,8 +228,7 @@ struct ag_io {
 int ag_show_stream(struct ag_link *link, const struct ag_turn *turn, const struct ag_io *io, struct base_buf *ret_text,
                    json_t **ret_calls, struct err *err);
 
-/* ---- Tools --------------------------------------------------------------------------------------------------------
- */
+/* ---- Tools ---- */
 
 struct ag_toolbox; /* one answer's, or one conversation's; one thread */
 
@@ -290,8 +289,7 @@ int ag_capture(int (*fn)(void *arg), void *arg, uint32_t timeout_ms, struct base
 int ag_numbers_unknown(const char *answer, size_t answer_len, const char *facts, size_t facts_len,
                        struct base_buf *out);
 
-/* ---- Passages -----------------------------------------------------------------------------------------------------
- */
+/* ---- Passages ---- */
 
 struct ag_passages {
 	struct base_buf text; /* for the prompt, numbered from 1 */
@@ -344,8 +342,7 @@ int ag_run_command(const char *command, struct ag_run_result *ret, struct err *e
 int ag_act(const struct ag_settings *s, const struct ag_io *io, const char *question, struct ag_suggestion *g,
            struct ag_record *record, struct err *err);
 
-/* ---- Chat and code ------------------------------------------------------------------------------------------------
- */
+/* ---- Chat and code ---- */
 
 /* One question, one answer, with the tools, passages and checks that the assistant's row says. -ENOTSUP: the model
  * cannot be this assistant; nothing was shown. -ENODATA: passages were to be cited and there are none. */

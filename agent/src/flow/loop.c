@@ -36,8 +36,7 @@ static const char *tr(const struct loop *l, const char *en, const char *zh)
 	return l->io->chinese ? zh : en;
 }
 
-/* ---- What the person sees
- * ---------------------------------------------------------------------------------------------- */
+/* ---- What the person sees ---- */
 
 static bool is_shown(const struct loop *l)
 {
@@ -85,8 +84,7 @@ static void show_end(const struct loop *l, int64_t ms, size_t bytes, int r, cons
 	(void)fflush(l->io->err);
 }
 
-/* ---- One call
- * -------------------------------------------------------------------------------------------------------------- */
+/* ---- One call ---- */
 
 static int add_result(struct loop *l, const json_t *call, const char *text, size_t len)
 {
@@ -208,8 +206,7 @@ static int make_call(struct loop *l, const json_t *call, struct err *err)
 	return r < 0 ? err_set(err, r, "out of memory") : 0;
 }
 
-/* ---- The conversation
- * ---------------------------------------------------------------------------------------------------------- */
+/* ---- The conversation ---- */
 
 static int make_calls(struct loop *l, const struct base_buf *said, json_t *calls, struct err *err)
 {

@@ -83,8 +83,7 @@ static size_t unit_length(const char *text, size_t len)
 	return n && n < 6 ? blank + n : 0;
 }
 
-/* ---- The facts
- * ------------------------------------------------------------------------------------------------------------ */
+/* ---- The facts ---- */
 
 static int by_value(const void *a, const void *b)
 {
@@ -143,8 +142,7 @@ static bool is_known(const struct number *facts, size_t n, const struct number *
 	return false;
 }
 
-/* ---- The answer
- * ------------------------------------------------------------------------------------------------------------ */
+/* ---- The answer ---- */
 
 struct scan {
 	const char *text;

@@ -56,8 +56,7 @@ static const char command_schema[] =
         "{\"type\":\"object\",\"properties\":{\"command\":{\"type\":\"string\",\"description\":\"one line of shell\"}},"
         "\"required\":[\"command\"],\"additionalProperties\":false}";
 
-/* ---- The table ------------------------------------------------------------------------------------------------------
- */
+/* ---- The table ---- */
 
 static const struct entry *find(const struct ag_toolbox *box, const char *name)
 {
@@ -118,8 +117,7 @@ static void add_command(struct ag_toolbox *box, const struct ag_assistant *a)
 		        json_loads(command_schema, 0, NULL));
 }
 
-/* ---- MCP servers
- * ------------------------------------------------------------------------------------------------------ */
+/* ---- MCP servers ---- */
 
 /* "mcp_SERVER_TOOL" of the characters that the API allows. */
 static void api_name(const char *server, const char *tool, char *ret, size_t size)
@@ -208,8 +206,7 @@ static int add_servers(struct ag_toolbox *box, struct err *err)
 	return 0;
 }
 
-/* ---- Life
- * --------------------------------------------------------------------------------------------------------------- */
+/* ---- Life ---- */
 
 int ag_toolbox_new(const struct ag_link *link, const struct ag_io *io, size_t max_tokens, struct ag_toolbox **ret_box,
                    struct err *err)
@@ -266,8 +263,7 @@ const json_t *ag_toolbox_schemas(const struct ag_toolbox *box)
 	return box->schemas;
 }
 
-/* ---- Paths that the person named
- * ------------------------------------------------------------------------------------------ */
+/* ---- Paths that the person named ---- */
 
 static void allow_path(struct ag_toolbox *box, const char *word, size_t len)
 {
@@ -321,8 +317,7 @@ void ag_toolbox_allow_paths(struct ag_toolbox *box, const char *words)
 	}
 }
 
-/* ---- Permission
- * ------------------------------------------------------------------------------------------------------------- */
+/* ---- Permission ---- */
 
 static int unknown_tool(const struct ag_toolbox *box, const char *name, struct err *err)
 {
@@ -414,8 +409,7 @@ int ag_toolbox_permit(struct ag_toolbox *box, const char *name, const json_t *ar
 	return r == 0 ? -EACCES : r < 0 ? r : 0;
 }
 
-/* ---- Running
- * -------------------------------------------------------------------------------------------------------------- */
+/* ---- Running ---- */
 
 struct ours {
 	const struct ag_tools_context *context;

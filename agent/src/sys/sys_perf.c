@@ -348,8 +348,7 @@ static void put_processes(const struct window *w, json_t *perf)
 		            json_pack("{s:I}", "n", (json_int_t)w->b->n_io_denied));
 }
 
-/* ---- Control groups ------------------------------------------------------------------------------------------------
- */
+/* ---- Control groups ---- */
 
 static json_t *group_between(const struct window *w, const struct sys_cgroup *a, const struct sys_cgroup *b)
 {
@@ -422,8 +421,7 @@ static void put_groups(const struct window *w, json_t *perf)
 	}
 }
 
-/* ---- The whole
- * -------------------------------------------------------------------------------------------------------- */
+/* ---- The whole ---- */
 
 /* Sleeps in short pieces, so that Ctrl-C is answered. */
 static void wait_seconds(const struct sys_ctx *ctx, double seconds)

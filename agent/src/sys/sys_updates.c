@@ -206,8 +206,7 @@ static void find_caches(struct updates *u, const struct sys_ctx *ctx)
 	qsort(u->caches, u->n_caches, sizeof(u->caches[0]), by_id);
 }
 
-/* ---- Telling
- * --------------------------------------------------------------------------------------------------------- */
+/* ---- Telling ---- */
 
 static const char *const levels[] = { "", "security", "low", "moderate", "important", "critical" };
 

@@ -29,8 +29,7 @@ struct editor {
 	struct base_buf out, rows;
 };
 
-/* ---- History
- * -------------------------------------------------------------------------------------------------------------- */
+/* ---- History ---- */
 
 /* Entry `back` (0 is the newest) into entry: true when there is one. */
 static bool history_entry(struct editor *e, size_t back, struct base_buf *entry)
@@ -86,8 +85,7 @@ static void go_down(struct editor *e)
 		history_go(e, e->back - 1);
 }
 
-/* ---- Search in the history
- * -------------------------------------------------------------------------------------------------- */
+/* ---- Search in the history ---- */
 
 static void search_from(struct editor *e, size_t back)
 {
@@ -450,8 +448,7 @@ static int edit_raw(struct editor *e, enum outcome *ret_outcome)
 	return r < 0 ? r : term_flush_buf(e->t, &e->out);
 }
 
-/* ---- A dumb terminal
- * ------------------------------------------------------------------------------------------------------------------ */
+/* ---- A dumb terminal ---- */
 
 /* The text given before is shown in brackets; an empty line keeps it. */
 static int edit_dumb(struct ag_term *t, const struct ag_term_edit *o, size_t max, struct base_buf *ret, struct err *err)

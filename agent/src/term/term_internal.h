@@ -33,6 +33,13 @@ void term_live_erase(struct term_live *live, struct base_buf *out, unsigned colu
 /* Appends what leaves it on the screen and goes to a fresh line below. */
 void term_live_leave(struct term_live *live, struct base_buf *out);
 
+/* ---- What a place can show (term_look.c) ---------------------------------------------------------------------- */
+
+/* Columns and rows of the terminal at fd, or the environment's; look->is_terminal is set. */
+void term_look_at_size(int fd, struct ag_term_look *look);
+/* Chinese words for the room's own few ones. */
+bool term_is_chinese(void);
+
 /* ---- The device (term_tty.c) ---------------------------------------------------------------------------------- */
 
 /* A question begins and ends: raw mode and bracketed paste. Calls nest (a form stays raw between its fields: what is
@@ -44,8 +51,6 @@ void term_raw_end(struct ag_term *t);
 int term_read_key(struct ag_term *t, struct ag_term_key *ret_key);
 /* Bytes of more keys are here: drawing can wait for them. */
 bool term_has_more_keys(const struct ag_term *t);
-/* Chinese words for the room's own few ones. */
-bool term_is_chinese(void);
 /* Ctrl-Z: stops the program as the shell expects, returns when it goes on. */
 void term_suspend(void);
 int term_write(struct ag_term *t, const char *bytes, size_t len);

@@ -40,8 +40,7 @@ struct ag_term_md {
 	struct base_buf out, preview;
 };
 
-/* ---- Lines
- * ------------------------------------------------------------------------------------------------------------ */
+/* ---- Lines ---- */
 
 static size_t indent_of(const char *s, size_t len)
 {
@@ -136,8 +135,7 @@ static bool is_underline(const char *s, size_t len)
 	return len && (s[0] == '=' || s[0] == '-') && run_of(s, len, s[0]) == len;
 }
 
-/* ---- Final blocks
- * -------------------------------------------------------------------------------------------------------- */
+/* ---- Final blocks ---- */
 
 static void render(const struct ag_term_md *md, enum state state, const char *text, size_t len, struct base_buf *out)
 {
@@ -240,8 +238,7 @@ static bool begin_table(struct ag_term_md *md, const char *s, size_t len)
 	return true;
 }
 
-/* ---- Which block a line belongs to
- * ------------------------------------------------------------------------------------------- */
+/* ---- Which block a line belongs to ---- */
 
 static void begin_block(struct ag_term_md *md, enum kind kind, const char *s, size_t len)
 {
@@ -339,8 +336,7 @@ static void take_line(struct ag_term_md *md, const char *s, size_t len)
 	begin_block(md, kind, s, len);
 }
 
-/* ---- The block that grows
- * ------------------------------------------------------------------------------------------------------ */
+/* ---- The block that grows ---- */
 
 /* Without the beginning of a character whose other bytes are still to come. */
 static size_t whole_characters(const char *s, size_t len)

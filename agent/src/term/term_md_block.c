@@ -27,8 +27,7 @@ unsigned md_columns(const struct ag_term_look *look)
 	return look->columns > MIN_COLUMNS ? look->columns - 1 : MIN_COLUMNS;
 }
 
-/* ---- Text of a block ----------------------------------------------------------------------------------------------
- */
+/* ---- Text of a block ---- */
 
 struct inlines {
 	struct md_text *to;
@@ -163,8 +162,7 @@ void md_text_parse(struct md_text *t, const char *s, size_t len, const struct ag
 	}
 }
 
-/* ---- Lines
- * -------------------------------------------------------------------------------------------------------------- */
+/* ---- Lines ---- */
 
 static void put_prefix(struct renderer *r)
 {
@@ -285,8 +283,7 @@ static void put_code_block(struct renderer *r, const char *text)
 	}
 }
 
-/* ---- Containers
- * ------------------------------------------------------------------------------------------------------------- */
+/* ---- Containers ---- */
 
 static void put_children(struct renderer *r, cmark_node *parent, bool is_tight);
 

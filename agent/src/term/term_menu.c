@@ -79,8 +79,7 @@ static int print_title(struct ag_term *t, const char *title)
 	return r;
 }
 
-/* ---- With arrow keys
- * -------------------------------------------------------------------------------------------------- */
+/* ---- With arrow keys ---- */
 
 static void put_item(struct menu *m, size_t i, bool is_chosen)
 {
@@ -187,8 +186,7 @@ static int menu_raw(struct menu *m, int *ret_choice)
 	return term_flush_buf(m->t, &m->out);
 }
 
-/* ---- On a dumb terminal
- * ---------------------------------------------------------------------------------------------------- */
+/* ---- On a dumb terminal ---- */
 
 static void put_numbered(struct base_buf *out, struct ag_term *t, const struct ag_term_menu *o, size_t at)
 {
@@ -270,8 +268,7 @@ int ag_term_menu(struct ag_term *t, const struct ag_term_menu *menu, struct err 
 	return r < 0 ? err_set(err, r, "terminal: %s", strerror(-r)) : choice;
 }
 
-/* ---- Yes or no
- * ---------------------------------------------------------------------------------------------------------------- */
+/* ---- Yes or no ---- */
 
 /* y, n or nothing: 1, 0, or -EINVAL for another answer. */
 static int yes_or_no(const char *s, bool otherwise)

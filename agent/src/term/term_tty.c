@@ -1,4 +1,4 @@
-/* The terminal device: what it can do, raw mode, signals, bytes in and out.
+/* The terminal device: raw mode, signals, bytes in and out.
  *
  * Raw mode is a debt that is always paid. While it lasts, every signal that ends or stops the program, a crash
  * included, first puts the terminal back (tcsetattr and write may be called in a handler), then goes on to what it
@@ -14,8 +14,6 @@
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
-#include <strings.h>
-#include <sys/ioctl.h>
 #include <termios.h>
 #include <unistd.h>
 
@@ -35,98 +33,7 @@ struct ag_term {
 	bool at_end;
 };
 
-/* ---- What a place can show ----------------------------------------------------------------------------------------
- */
-
-/* The charset of LC_ALL, LC_CTYPE or LANG, read from the names: programs here do not call setlocale. */
-static void look_at_locale(struct ag_term_look *look)
-{
-	const char *name = getenv("LC_ALL"), *charset;
-
-	if (!name || !*name)
-		name = getenv("LC_CTYPE");
-	if (!name || !*name)
-		name = getenv("LANG");
-	charset = name ? strchr(name, '.') : NULL;
-	look->utf8 = charset && (strncasecmp(charset, ".utf-8", 6) == 0 || strncasecmp(charset, ".utf8", 5) == 0);
-	/* "C" says nothing of the terminal, which is a UTF-8 one in most containers: text passes, frames are ASCII. */
-	look->ascii_only = charset && !look->utf8;
-}
-
-bool term_is_chinese(void)
-{
-	static const char *const names[] = { "LC_ALL", "LC_MESSAGES", "LANG" };
-
-	for (size_t i = 0; i < sizeof(names) / sizeof(names[0]); i++) {
-		const char *name = getenv(names[i]);
-
-		if (name && *name)
-			return strncmp(name, "zh", 2) == 0 && (strcasestr(name, "utf-8") || strcasestr(name, "utf8"));
-	}
-	return false;
-}
-
-bool term_has_more_keys(const struct ag_term *t)
-{
-	return ag_term_keys_is_waiting(&t->keys);
-}
-
-static bool wants_color(const char *color, bool can_move)
-{
-	const char *no = getenv("NO_COLOR");
-
-	if (color && strcmp(color, "always") == 0)
-		return true;
-	if (color && strcmp(color, "never") == 0)
-		return false;
-	return can_move && !(no && *no);
-}
-
-static unsigned number_from_env(const char *name, unsigned otherwise)
-{
-	const char *text = getenv(name);
-	unsigned long n = text ? strtoul(text, NULL, 10) : 0;
-
-	return n > 0 && n < 10000 ? (unsigned)n : otherwise;
-}
-
-static void look_at_size(int fd, struct ag_term_look *look)
-{
-	struct winsize size = { 0 };
-
-	if (fd >= 0 && look->is_terminal)
-		(void)ioctl(fd, TIOCGWINSZ, &size);
-	look->columns = size.ws_col ? size.ws_col : number_from_env("COLUMNS", 80);
-	look->rows = size.ws_row ? size.ws_row : number_from_env("LINES", 24);
-}
-
-void ag_term_look_at(int fd, const char *color, struct ag_term_look *ret_look)
-{
-	struct ag_term_look look = { 0 };
-	const char *term = getenv("TERM");
-
-	look.is_terminal = fd >= 0 && isatty(fd);
-	look.can_move = look.is_terminal && term && *term && strcmp(term, "dumb") != 0;
-	look.color = wants_color(color, look.can_move);
-	look_at_locale(&look);
-	look_at_size(fd, &look);
-	*ret_look = look;
-}
-
-const char *ag_term_sgr(const struct ag_term_look *look, enum ag_term_style style)
-{
-	static const char *const plain[] = {
-		[AG_TERM_RESET] = "\033[0m",      [AG_TERM_BOLD] = "\033[1m",      [AG_TERM_DIM] = "\033[2m",
-		[AG_TERM_ITALIC] = "\033[3m",     [AG_TERM_UNDERLINE] = "\033[4m", [AG_TERM_REVERSE] = "\033[7m",
-		[AG_TERM_HEADING] = "\033[1;36m", [AG_TERM_CODE] = "\033[33m",     [AG_TERM_LINK] = "\033[4;34m",
-		[AG_TERM_OK] = "\033[32m",        [AG_TERM_WARN] = "\033[33m",     [AG_TERM_BAD] = "\033[1;31m",
-	};
-
-	return look->color && (size_t)style < sizeof(plain) / sizeof(plain[0]) ? plain[style] : "";
-}
-
-/* ---- Raw mode and signals
- * -------------------------------------------------------------------------------------------- */
+/* ---- Raw mode and signals ---- */
 
 static const int fatal_signals[] = { SIGINT, SIGTERM, SIGHUP, SIGQUIT, SIGABRT, SIGSEGV, SIGBUS, SIGFPE, SIGILL };
 enum { N_FATAL = sizeof(fatal_signals) / sizeof(fatal_signals[0]) };
@@ -376,7 +283,7 @@ int term_raw_begin(struct ag_term *t, bool fresh, struct err *err)
 	if (fresh)
 		forget_keys(t);
 	enter_again(); /* from here on a question is seen to be open */
-	look_at_size(t->fd, &t->look);
+	term_look_at_size(t->fd, &t->look);
 	return 0;
 }
 
@@ -410,8 +317,7 @@ void term_suspend(void)
 	(void)raise(SIGTSTP); /* on_signal does the rest, and wakes the reader afterwards */
 }
 
-/* ---- Interruption of what is no question
- * ------------------------------------------------------------------------------ */
+/* ---- Interruption of what is no question ---- */
 
 static volatile sig_atomic_t interrupted;
 static struct sigaction old_interrupt;
@@ -451,8 +357,7 @@ void ag_term_interrupt_end(void)
 	(void)sigaction(SIGINT, &old_interrupt, NULL);
 }
 
-/* ---- The device
- * ---------------------------------------------------------------------------------------------------------- */
+/* ---- The device ---- */
 
 /* Without a controlling terminal a container may still have one on a standard stream. */
 static int open_standard_stream(void)
@@ -500,7 +405,7 @@ void ag_term_close(struct ag_term *t)
 
 const struct ag_term_look *ag_term_get_look(struct ag_term *t)
 {
-	look_at_size(t->fd, &t->look);
+	term_look_at_size(t->fd, &t->look);
 	return &t->look;
 }
 
@@ -572,7 +477,7 @@ int term_read_key(struct ag_term *t, struct ag_term_key *ret_key)
 	for (;;) {
 		if (raw.changed) {
 			raw.changed = 0;
-			look_at_size(t->fd, &t->look);
+			term_look_at_size(t->fd, &t->look);
 			*ret_key = (struct ag_term_key){ .type = AG_KEY_RESIZE };
 			return 1;
 		}
@@ -588,8 +493,12 @@ int term_read_key(struct ag_term *t, struct ag_term_key *ret_key)
 	}
 }
 
-/* ---- Lines without moving the cursor
- * ------------------------------------------------------------------------------------- */
+bool term_has_more_keys(const struct ag_term *t)
+{
+	return ag_term_keys_is_waiting(&t->keys);
+}
+
+/* ---- Lines without moving the cursor ---- */
 
 /* waiting: the signals blocked while a line is waited for; SIGINT must be blocked outside of that. */
 static int read_cooked(struct ag_term *t, size_t max_bytes, const sigset_t *waiting, struct base_buf *line)

@@ -186,7 +186,7 @@ void model_unload(struct eng_model *m);
  * reads. */
 uint64_t model_count_experts(struct eng_model_info *info, const struct hparams *hp, uint32_t il, uint64_t all_bytes);
 
-/* runner.c: the model's cap on logits, where it has one. */
+/* runner_step.c: the model's cap on logits, where it has one. */
 void runner_cap_logits(const struct eng_runner *r, float *x, size_t n);
 
 /* ---- outputs.c: rows of logits of which the backend picks what samplers need ---- */

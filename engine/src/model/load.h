@@ -1,4 +1,6 @@
-/* Between load.c (one tensor, attention, the whole), load_moe.c (experts) and expand.c (foreign quantizations). */
+/* Between load.c (attention, feed-forward, the whole), load_mat.c (one tensor), load_moe.c (experts), load_delta.c,
+ * load_encoder.c and expand.c (foreign quantizations). Functions return 0 or a negative errno with words in l->err;
+ * what they allocate is the model's (memory.c). */
 #ifndef ENG_MODEL_LOAD_H
 #define ENG_MODEL_LOAD_H
 
@@ -21,6 +23,8 @@ struct loader {
 	struct base_threadpool **pool; /* for expanding; made when something is, the caller's to free */
 	struct err *err;
 };
+
+/* ---- load_mat.c ---- */
 
 /* name[NAME_SIZE] for a slot; expert fills {}. false: this architecture has no such tensor. */
 bool model_load_tensor_name(const struct loader *l, enum slot slot, uint32_t layer, uint32_t expert, char *name);
@@ -47,6 +51,15 @@ int model_load_rows(struct loader *l, const char *name, const struct eng_tensor 
 /* Rows [take.first, take.first + take.n) of a matrix [rows, cols], with their bias. */
 int model_load_linear(struct loader *l, enum slot slot, uint32_t layer, uint32_t rows, struct span take, uint32_t cols,
                       bool has_bias, struct linear *ret);
+/* A linear layer that is [rows, cols] of a tensor with more of them behind each other. */
+struct load_part {
+	struct linear *linear;
+	uint32_t rows;
+	struct span take; /* of those rows */
+};
+/* One tensor whose rows belong to several linear layers, in order, with its bias. */
+int model_load_parts(struct loader *l, const char *name, const struct load_part *parts, size_t n_parts, uint32_t cols,
+                     bool has_bias);
 static inline struct span model_load_all(uint32_t n)
 {
 	return (struct span){ .n = n };

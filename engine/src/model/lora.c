@@ -1,5 +1,5 @@
 /* Loading adapters and adding them to a step's rows. The step's rows are split into runs of one adapter each
- * (runner.c); each run of each matrix is two small products. */
+ * (runner_step.c); each run of each matrix is two small products. */
 #include "model/lora.h"
 
 #include <errno.h>

@@ -1,6 +1,6 @@
-/* Shared by the scheduler's files: sched.c (queue, thread, life), admit.c (who runs and who is set back),
- * request.c (one request's copies and events), step.c (forming a step), land.c (handing its results out), split.c and
- * split_in.c (prompts on one backend, answers on another). */
+/* Shared by the scheduler's files: sched.c (life, queue, what other threads ask), loop.c (its thread), counts.c
+ * (statistics), admit.c (who runs and who is set back), request.c (one request's copies and events), step.c (forming a
+ * step), land.c (handing its results out), split.c and split_in.c (prompts on one backend, answers on another). */
 #ifndef ENG_SCHED_INTERNAL_H
 #define ENG_SCHED_INTERNAL_H
 
@@ -214,13 +214,15 @@ void sreq_mark(struct sreq *r, uint32_t at);
 /* After admission: a slot, with the state that belongs to the prefix that was taken over. */
 int sched_begin_state(struct eng_sched *s, struct sreq *r);
 
-/* sched.c */
+/* loop.c */
+/* The scheduler's thread: a struct eng_sched, until it is stopping and nothing is left. NULL. */
+void *sched_run(void *s);
+/* The time, on the clock of the scheduler's conditions, at which so much will have passed. */
+struct timespec sched_in_ms(uint32_t ms);
 /* A cache read a page or has room for one; on its thread. */
 void sched_cache_is_ready(void *s);
 /* Sleeps until something came. */
 void sched_wait_for_news(struct eng_sched *s);
-/* Something that is no request keeps the engine from being idle, or does not any more. */
-void sched_count_live(struct eng_sched *s, bool is_live);
 /* Hands out what was chosen, of one and of all running requests. */
 void sched_say_one(struct eng_sched *s, struct sreq *r);
 void sched_say(struct eng_sched *s);
@@ -228,8 +230,14 @@ void sched_say(struct eng_sched *s);
 void sched_retire_done(struct eng_sched *s);
 /* r is in no list any more. Its DONE comes after its pages are free and the counters tell so. */
 void sched_retire(struct eng_sched *s, struct sreq *r);
+
+/* counts.c */
 /* Copies the pool's counts to the statistics. */
 void sched_count_pages(struct eng_sched *s);
+/* Locked: r ends. */
+void sched_count_end(struct eng_sched *s, const struct sreq *r);
+/* Something that is no request keeps the engine from being idle, or does not any more. */
+void sched_count_live(struct eng_sched *s, bool is_live);
 
 /* admit.c */
 /* Tokens of r that may come from a cache: all before the first row that is needed. */

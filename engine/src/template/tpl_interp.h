@@ -73,6 +73,10 @@ struct tpl_method {
 	int (*fn)(struct tpl_rt *rt, const struct tpl_value *self, const struct tpl_args *args, struct tpl_value *ret);
 };
 
+/* The head of a method's function: `static TPL_METHOD(name) { ... }`. self has the type that the method belongs to. */
+#define TPL_METHOD(name) \
+	int name(struct tpl_rt *rt, const struct tpl_value *self, const struct tpl_args *args, struct tpl_value *ret)
+
 struct tpl_bound {
 	const struct tpl_method *method;
 	struct tpl_value self;
@@ -171,6 +175,12 @@ int eng_tpl_text_capitalize(struct tpl_rt *rt, const struct tpl_value *v, struct
 struct tpl_value eng_tpl_text_strip(const struct tpl_value *v, const struct tpl_value *chars, bool left, bool right);
 int eng_tpl_text_replace(struct tpl_rt *rt, const struct tpl_value *v, const struct tpl_value *from,
                          const struct tpl_value *to, int64_t count, struct tpl_value *ret);
+/* Methods that cut a text (tpl_text_split.c). */
+TPL_METHOD(eng_tpl_m_split);
+TPL_METHOD(eng_tpl_m_rsplit);
+TPL_METHOD(eng_tpl_m_splitlines);
+TPL_METHOD(eng_tpl_m_partition);
+TPL_METHOD(eng_tpl_m_rpartition);
 int eng_tpl_format_percent(struct tpl_rt *rt, const struct tpl_value *fmt, const struct tpl_value *args,
                            struct tpl_value *ret);
 int eng_tpl_format_braces(struct tpl_rt *rt, const struct tpl_value *fmt, const struct tpl_args *args,
@@ -189,5 +199,7 @@ void eng_tpl_utf8_put(struct base_buf *out, uint32_t cp);
 bool eng_tpl_is_space(uint32_t cp);
 /* Offset of needle in hay from byte `from`, or -1. */
 int64_t eng_tpl_find(const char *hay, size_t hay_len, const char *needle, size_t len, size_t from);
+/* Offset of the last needle in hay that ends at or before `end`, or -1. */
+int64_t eng_tpl_rfind(const char *hay, size_t end, const char *needle, size_t len);
 
 #endif

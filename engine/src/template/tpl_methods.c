@@ -7,19 +7,15 @@
 #include <errno.h>
 #include <string.h>
 
-#define METHOD(name)                                                                                  \
-	static int name(struct tpl_rt *rt, const struct tpl_value *self, const struct tpl_args *args, \
-	                struct tpl_value *ret)
-
 /* ---- Lists and tuples ----------------------------------------------------------------------------------- */
 
-METHOD(m_append)
+static TPL_METHOD(m_append)
 {
 	*ret = tpl_none();
 	return eng_tpl_list_push(rt, self->u.list, args->pos[0]);
 }
 
-METHOD(m_extend)
+static TPL_METHOD(m_extend)
 {
 	struct tpl_list *more;
 	int r = eng_tpl_iterate(rt, &args->pos[0], &more);
@@ -31,7 +27,7 @@ METHOD(m_extend)
 	return r;
 }
 
-METHOD(m_insert)
+static TPL_METHOD(m_insert)
 {
 	struct tpl_list *l = self->u.list;
 	int64_t at;
@@ -50,7 +46,7 @@ METHOD(m_insert)
 	return 0;
 }
 
-METHOD(m_pop)
+static TPL_METHOD(m_pop)
 {
 	struct tpl_list *l = self->u.list;
 	int64_t at;
@@ -68,7 +64,7 @@ METHOD(m_pop)
 	return 0;
 }
 
-METHOD(m_clear)
+static TPL_METHOD(m_clear)
 {
 	(void)rt, (void)args;
 	self->u.list->n = 0;
@@ -76,7 +72,7 @@ METHOD(m_clear)
 	return 0;
 }
 
-METHOD(m_reverse)
+static TPL_METHOD(m_reverse)
 {
 	struct tpl_list *l = self->u.list;
 
@@ -91,7 +87,7 @@ METHOD(m_reverse)
 	return 0;
 }
 
-METHOD(m_copy)
+static TPL_METHOD(m_copy)
 {
 	const struct tpl_list *from = self->u.list;
 	struct tpl_list *l;
@@ -121,7 +117,7 @@ static int locate(struct tpl_rt *rt, const struct tpl_value *self, const struct 
 	return r;
 }
 
-METHOD(m_index)
+static TPL_METHOD(m_index)
 {
 	int64_t at, count;
 	int r = locate(rt, self, &args->pos[0], &at, &count);
@@ -132,7 +128,7 @@ METHOD(m_index)
 	return r;
 }
 
-METHOD(m_count)
+static TPL_METHOD(m_count)
 {
 	int64_t at, count;
 	int r = locate(rt, self, &args->pos[0], &at, &count);
@@ -141,7 +137,7 @@ METHOD(m_count)
 	return r;
 }
 
-METHOD(m_remove)
+static TPL_METHOD(m_remove)
 {
 	struct tpl_value where[TPL_MAX_PARAMS] = { 0 }, ignored;
 	const struct tpl_args pop = { .pos = where };
@@ -181,25 +177,25 @@ static int view(struct tpl_rt *rt, const struct tpl_dict *d, enum tpl_list_kind 
 	return r;
 }
 
-METHOD(m_keys)
+static TPL_METHOD(m_keys)
 {
 	(void)args;
 	return view(rt, self->u.dict, TPL_KIND_KEYS, ret);
 }
 
-METHOD(m_values)
+static TPL_METHOD(m_values)
 {
 	(void)args;
 	return view(rt, self->u.dict, TPL_KIND_VALUES, ret);
 }
 
-METHOD(m_items)
+static TPL_METHOD(m_items)
 {
 	(void)args;
 	return view(rt, self->u.dict, TPL_KIND_ITEMS, ret);
 }
 
-METHOD(m_get)
+static TPL_METHOD(m_get)
 {
 	struct tpl_value *found;
 	int r = eng_tpl_dict_get(rt, self->u.dict, &args->pos[0], &found);
@@ -210,7 +206,7 @@ METHOD(m_get)
 	return 0;
 }
 
-METHOD(m_setdefault)
+static TPL_METHOD(m_setdefault)
 {
 	int r = m_get(rt, self, args, ret);
 	struct tpl_value *found;
@@ -220,7 +216,7 @@ METHOD(m_setdefault)
 	return r < 0 || found ? r : eng_tpl_dict_set(rt, self->u.dict, args->pos[0], *ret);
 }
 
-METHOD(m_dict_pop)
+static TPL_METHOD(m_dict_pop)
 {
 	struct tpl_value *found;
 	int r = eng_tpl_dict_get(rt, self->u.dict, &args->pos[0], &found);
@@ -233,7 +229,7 @@ METHOD(m_dict_pop)
 	return found ? eng_tpl_dict_remove(rt, self->u.dict, &args->pos[0]) : 0;
 }
 
-METHOD(m_update)
+static TPL_METHOD(m_update)
 {
 	struct tpl_dict *d = self->u.dict;
 	int r = 0;
@@ -248,7 +244,7 @@ METHOD(m_update)
 	return r;
 }
 
-METHOD(m_dict_copy)
+static TPL_METHOD(m_dict_copy)
 {
 	struct tpl_dict *d;
 	int r = eng_tpl_dict_new(rt, &d);
@@ -260,7 +256,7 @@ METHOD(m_dict_copy)
 	return r;
 }
 
-METHOD(m_dict_clear)
+static TPL_METHOD(m_dict_clear)
 {
 	(void)rt, (void)args;
 	self->u.dict->n = 0;
@@ -284,7 +280,7 @@ const struct tpl_method eng_tpl_dict_methods[] = {
 
 /* ---- Loops and cyclers ------------------------------------------------------------------------------------ */
 
-METHOD(m_cycle)
+static TPL_METHOD(m_cycle)
 {
 	if (!args->n_pos)
 		return eng_tpl_fail(rt, -EINVAL, "no items for cycling given");
@@ -292,7 +288,7 @@ METHOD(m_cycle)
 	return 0;
 }
 
-METHOD(m_changed)
+static TPL_METHOD(m_changed)
 {
 	struct tpl_loop *loop = self->u.loop;
 	struct tpl_list *l;
@@ -319,7 +315,7 @@ const struct tpl_method eng_tpl_loop_methods[] = {
 	{ 0 },
 };
 
-METHOD(m_next)
+static TPL_METHOD(m_next)
 {
 	struct tpl_cycler *c = self->u.cycler;
 
@@ -329,7 +325,7 @@ METHOD(m_next)
 	return 0;
 }
 
-METHOD(m_reset)
+static TPL_METHOD(m_reset)
 {
 	(void)rt, (void)args;
 	self->u.cycler->pos = 0;

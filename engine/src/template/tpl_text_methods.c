@@ -1,27 +1,24 @@
-/* The methods of Python's str. Arguments arrive bound: args->pos[i] is parameter i or TPL_MISSING. */
+/* The methods of Python's str, but for those that cut it (tpl_text_split.c). Arguments arrive bound: args->pos[i] is
+ * parameter i or TPL_MISSING. */
 #include "tpl_interp.h"
 
 #include <errno.h>
 #include <string.h>
 #include <utf8proc.h>
 
-#define METHOD(name)                                                                                  \
-	static int name(struct tpl_rt *rt, const struct tpl_value *self, const struct tpl_args *args, \
-	                struct tpl_value *ret)
-
-METHOD(m_upper)
+static TPL_METHOD(m_upper)
 {
 	(void)args;
 	return eng_tpl_text_case(rt, self, true, ret);
 }
 
-METHOD(m_lower)
+static TPL_METHOD(m_lower)
 {
 	(void)args;
 	return eng_tpl_text_case(rt, self, false, ret);
 }
 
-METHOD(m_capitalize)
+static TPL_METHOD(m_capitalize)
 {
 	(void)args;
 	return eng_tpl_text_capitalize(rt, self, ret);
@@ -54,13 +51,13 @@ static int map_case(struct tpl_rt *rt, const struct tpl_value *self, bool swap, 
 	return r;
 }
 
-METHOD(m_title)
+static TPL_METHOD(m_title)
 {
 	(void)args;
 	return map_case(rt, self, false, ret);
 }
 
-METHOD(m_swapcase)
+static TPL_METHOD(m_swapcase)
 {
 	(void)args;
 	return map_case(rt, self, true, ret);
@@ -77,17 +74,17 @@ static int strip(struct tpl_rt *rt, const struct tpl_value *self, const struct t
 	return 0;
 }
 
-METHOD(m_strip)
+static TPL_METHOD(m_strip)
 {
 	return strip(rt, self, args, true, true, ret);
 }
 
-METHOD(m_lstrip)
+static TPL_METHOD(m_lstrip)
 {
 	return strip(rt, self, args, true, false, ret);
 }
 
-METHOD(m_rstrip)
+static TPL_METHOD(m_rstrip)
 {
 	return strip(rt, self, args, false, true, ret);
 }
@@ -129,12 +126,12 @@ static int test_affix(struct tpl_rt *rt, const struct tpl_value *self, const str
 	return 0;
 }
 
-METHOD(m_startswith)
+static TPL_METHOD(m_startswith)
 {
 	return test_affix(rt, self, args, false, ret);
 }
 
-METHOD(m_endswith)
+static TPL_METHOD(m_endswith)
 {
 	return test_affix(rt, self, args, true, ret);
 }
@@ -154,230 +151,14 @@ static int remove_affix(struct tpl_rt *rt, const struct tpl_value *self, const s
 	return 0;
 }
 
-METHOD(m_removeprefix)
+static TPL_METHOD(m_removeprefix)
 {
 	return remove_affix(rt, self, args, false, ret);
 }
 
-METHOD(m_removesuffix)
+static TPL_METHOD(m_removesuffix)
 {
 	return remove_affix(rt, self, args, true, ret);
-}
-
-/* ---- Splitting ---------------------------------------------------------------------------------------------- */
-
-static size_t skip_blanks(const struct tpl_value *v, size_t i, bool blanks)
-{
-	uint32_t cp;
-	size_t n;
-
-	while (i < v->len) {
-		n = eng_tpl_utf8_next(v->u.s + i, v->len - i, &cp);
-		if (eng_tpl_is_space(cp) != blanks)
-			break;
-		i += n;
-	}
-	return i;
-}
-
-static int split_blanks(struct tpl_rt *rt, const struct tpl_value *v, int64_t max, struct tpl_list *l)
-{
-	size_t i = skip_blanks(v, 0, true), end;
-	int r = 0;
-
-	while (r == 0 && i < v->len) {
-		if (max >= 0 && (int64_t)l->n == max)
-			return eng_tpl_list_push(rt, l, tpl_text(v->u.s + i, v->len - i));
-		end = skip_blanks(v, i, false);
-		r = eng_tpl_list_push(rt, l, tpl_text(v->u.s + i, end - i));
-		i = skip_blanks(v, end, true);
-	}
-	return r;
-}
-
-/* From the right: the pieces come last first. */
-static int rsplit_blanks(struct tpl_rt *rt, const struct tpl_value *v, int64_t max, struct tpl_list *l)
-{
-	const struct tpl_value any = { 0 };
-	struct tpl_value rest = eng_tpl_text_strip(v, &any, false, true);
-	size_t begin, n;
-	uint32_t cp;
-	int r = 0;
-
-	while (r == 0 && rest.len) {
-		if (max >= 0 && (int64_t)l->n == max)
-			return eng_tpl_list_push(rt, l, rest);
-		for (begin = rest.len; begin > 0; begin -= n) {
-			n = eng_tpl_utf8_prev(rest.u.s, begin);
-			(void)eng_tpl_utf8_next(rest.u.s + begin - n, n, &cp);
-			if (eng_tpl_is_space(cp))
-				break;
-		}
-		r = eng_tpl_list_push(rt, l, tpl_text(rest.u.s + begin, rest.len - begin));
-		rest.len = begin;
-		rest = eng_tpl_text_strip(&rest, &any, false, true);
-	}
-	return r;
-}
-
-static int split_on(struct tpl_rt *rt, const struct tpl_value *v, const struct tpl_value *sep, int64_t max,
-                    struct tpl_list *l)
-{
-	size_t at = 0;
-	int64_t next;
-	int r = 0;
-
-	while (r == 0 && (max < 0 || (int64_t)l->n < max)) {
-		next = eng_tpl_find(v->u.s, v->len, sep->u.s, sep->len, at);
-		if (next < 0)
-			break;
-		r = eng_tpl_list_push(rt, l, tpl_text(v->u.s + at, (size_t)next - at));
-		at = (size_t)next + sep->len;
-	}
-	return r < 0 ? r : eng_tpl_list_push(rt, l, tpl_text(v->u.s + at, v->len - at));
-}
-
-/* Offset of the last needle that ends at or before `end`, or -1. */
-static int64_t rfind(const char *s, size_t end, const struct tpl_value *needle)
-{
-	if (needle->len > end)
-		return -1;
-	for (size_t i = end - needle->len + 1; i-- > 0;) {
-		if (memcmp(s + i, needle->u.s, needle->len) == 0)
-			return (int64_t)i;
-	}
-	return -1;
-}
-
-static int rsplit_on(struct tpl_rt *rt, const struct tpl_value *v, const struct tpl_value *sep, int64_t max,
-                     struct tpl_list *l)
-{
-	size_t end = v->len;
-	int64_t at;
-	int r = 0;
-
-	while (r == 0 && (max < 0 || (int64_t)l->n < max)) {
-		at = rfind(v->u.s, end, sep);
-		if (at < 0)
-			break;
-		r = eng_tpl_list_push(rt, l, tpl_text(v->u.s + at + sep->len, end - (size_t)at - sep->len));
-		end = (size_t)at;
-	}
-	return r < 0 ? r : eng_tpl_list_push(rt, l, tpl_text(v->u.s, end));
-}
-
-static void reverse_items(struct tpl_list *l)
-{
-	for (size_t i = 0; i < l->n / 2; i++) {
-		struct tpl_value v = l->v[i];
-
-		l->v[i] = l->v[l->n - 1 - i];
-		l->v[l->n - 1 - i] = v;
-	}
-}
-
-static int split(struct tpl_rt *rt, const struct tpl_value *self, const struct tpl_args *args, bool right,
-                 struct tpl_value *ret)
-{
-	const struct tpl_value *sep = &args->pos[0];
-	struct tpl_list *l;
-	int64_t max;
-	int r = eng_tpl_arg_int(rt, &args->pos[1], "split()", -1, &max);
-
-	if (r == 0)
-		r = eng_tpl_list_new(rt, TPL_KIND_LIST, 0, &l);
-	if (r < 0)
-		return r;
-	if (sep->type == TPL_MISSING || sep->type == TPL_NONE) {
-		r = right ? rsplit_blanks(rt, self, max, l) : split_blanks(rt, self, max, l);
-	} else {
-		if (sep->type == TPL_UNDEF)
-			return eng_tpl_fail_undefined(rt, sep);
-		if (sep->type != TPL_STR)
-			return eng_tpl_fail(rt, -EINVAL, "must be str or None, not %s", eng_tpl_type_name(sep));
-		if (sep->len == 0)
-			return eng_tpl_fail(rt, -EINVAL, "empty separator");
-		r = right ? rsplit_on(rt, self, sep, max, l) : split_on(rt, self, sep, max, l);
-	}
-	if (right)
-		reverse_items(l);
-	*ret = tpl_list_value(l);
-	return r;
-}
-
-METHOD(m_split)
-{
-	return split(rt, self, args, false, ret);
-}
-
-METHOD(m_rsplit)
-{
-	return split(rt, self, args, true, ret);
-}
-
-METHOD(m_splitlines)
-{
-	bool keep = eng_tpl_arg_bool(&args->pos[0], false);
-	size_t begin = 0, n;
-	struct tpl_list *l;
-	uint32_t cp;
-	int r = eng_tpl_list_new(rt, TPL_KIND_LIST, 0, &l);
-
-	for (size_t i = 0; r == 0 && i < self->len;) {
-		n = eng_tpl_utf8_next(self->u.s + i, self->len - i, &cp);
-		if (!((cp >= 10 && cp <= 13) || (cp >= 0x1c && cp <= 0x1e) || cp == 0x85 || cp == 0x2028 ||
-		      cp == 0x2029)) {
-			i += n;
-			continue;
-		}
-		if (cp == '\r' && i + 1 < self->len && self->u.s[i + 1] == '\n')
-			n = 2;
-		r = eng_tpl_list_push(rt, l, tpl_text(self->u.s + begin, i - begin + (keep ? n : 0)));
-		i += n;
-		begin = i;
-	}
-	if (r == 0 && begin < self->len)
-		r = eng_tpl_list_push(rt, l, tpl_text(self->u.s + begin, self->len - begin));
-	*ret = tpl_list_value(l);
-	return r;
-}
-
-static int partition(struct tpl_rt *rt, const struct tpl_value *self, const struct tpl_args *args, bool right,
-                     struct tpl_value *ret)
-{
-	struct tpl_value sep, none = tpl_text("", 0);
-	struct tpl_list *l;
-	int64_t at = -1;
-	int r = eng_tpl_arg_text(rt, &args->pos[0], "partition()", NULL, &sep);
-
-	if (r == 0 && sep.len == 0)
-		r = eng_tpl_fail(rt, -EINVAL, "empty separator");
-	if (r == 0)
-		r = eng_tpl_list_new(rt, TPL_KIND_TUPLE, 3, &l);
-	if (r < 0)
-		return r;
-	at = right ? rfind(self->u.s, self->len, &sep) : eng_tpl_find(self->u.s, self->len, sep.u.s, sep.len, 0);
-	l->n = 3;
-	l->v[0] = l->v[1] = l->v[2] = none;
-	if (at < 0) {
-		l->v[right ? 2 : 0] = *self;
-	} else {
-		l->v[0] = tpl_text(self->u.s, (size_t)at);
-		l->v[1] = sep;
-		l->v[2] = tpl_text(self->u.s + at + sep.len, self->len - (size_t)at - sep.len);
-	}
-	*ret = tpl_list_value(l);
-	return 0;
-}
-
-METHOD(m_partition)
-{
-	return partition(rt, self, args, false, ret);
-}
-
-METHOD(m_rpartition)
-{
-	return partition(rt, self, args, true, ret);
 }
 
 /* ---- Searching and joining ---------------------------------------------------------------------------------- */
@@ -398,7 +179,7 @@ static int find_position(struct tpl_rt *rt, const struct tpl_value *self, const 
 		r = eng_tpl_step(rt, within.len >> 4);
 	if (r < 0)
 		return r;
-	at = last ? rfind(within.u.s, within.len, &needle)
+	at = last ? eng_tpl_rfind(within.u.s, within.len, needle.u.s, needle.len)
 	          : eng_tpl_find(within.u.s, within.len, needle.u.s, needle.len, 0);
 	*ret = at < 0 ? -1 : (int64_t)eng_tpl_utf8_count(self->u.s, (size_t)(within.u.s - self->u.s) + (size_t)at);
 	return 0;
@@ -416,27 +197,27 @@ static int find_common(struct tpl_rt *rt, const struct tpl_value *self, const st
 	return r;
 }
 
-METHOD(m_find)
+static TPL_METHOD(m_find)
 {
 	return find_common(rt, self, args, false, false, ret);
 }
 
-METHOD(m_rfind)
+static TPL_METHOD(m_rfind)
 {
 	return find_common(rt, self, args, true, false, ret);
 }
 
-METHOD(m_index)
+static TPL_METHOD(m_index)
 {
 	return find_common(rt, self, args, false, true, ret);
 }
 
-METHOD(m_rindex)
+static TPL_METHOD(m_rindex)
 {
 	return find_common(rt, self, args, true, true, ret);
 }
 
-METHOD(m_count)
+static TPL_METHOD(m_count)
 {
 	struct tpl_value needle;
 	int64_t n = 0, at = 0;
@@ -454,7 +235,7 @@ METHOD(m_count)
 	return eng_tpl_step(rt, self->len >> 4);
 }
 
-METHOD(m_replace)
+static TPL_METHOD(m_replace)
 {
 	struct tpl_value from, to;
 	int64_t count;
@@ -467,7 +248,7 @@ METHOD(m_replace)
 	return r < 0 ? r : eng_tpl_text_replace(rt, self, &from, &to, count, ret);
 }
 
-METHOD(m_join)
+static TPL_METHOD(m_join)
 {
 	struct base_buf buf = BASE_BUF_INIT((size_t)TPL_MAX_OUTPUT_MIB << 20);
 	struct tpl_list *l;
@@ -489,7 +270,7 @@ METHOD(m_join)
 	return r;
 }
 
-METHOD(m_format)
+static TPL_METHOD(m_format)
 {
 	return eng_tpl_format_braces(rt, self, args, ret);
 }
@@ -525,22 +306,22 @@ static int pad(struct tpl_rt *rt, const struct tpl_value *self, const struct tpl
 	return r;
 }
 
-METHOD(m_ljust)
+static TPL_METHOD(m_ljust)
 {
 	return pad(rt, self, args, '<', ret);
 }
 
-METHOD(m_rjust)
+static TPL_METHOD(m_rjust)
 {
 	return pad(rt, self, args, '>', ret);
 }
 
-METHOD(m_center)
+static TPL_METHOD(m_center)
 {
 	return pad(rt, self, args, '^', ret);
 }
 
-METHOD(m_zfill)
+static TPL_METHOD(m_zfill)
 {
 	struct tpl_value sign = tpl_text(self->u.s, 0), digits = *self, width[TPL_MAX_PARAMS] = { args->pos[0] };
 	const struct tpl_args padded = { .pos = width };
@@ -589,31 +370,31 @@ static int all_are(const struct tpl_value *self, bool (*is)(uint32_t cp), struct
 	return 0;
 }
 
-METHOD(m_isdigit)
+static TPL_METHOD(m_isdigit)
 {
 	(void)rt, (void)args;
 	return all_are(self, is_digit, ret);
 }
 
-METHOD(m_isalpha)
+static TPL_METHOD(m_isalpha)
 {
 	(void)rt, (void)args;
 	return all_are(self, is_letter, ret);
 }
 
-METHOD(m_isalnum)
+static TPL_METHOD(m_isalnum)
 {
 	(void)rt, (void)args;
 	return all_are(self, is_alnum, ret);
 }
 
-METHOD(m_isspace)
+static TPL_METHOD(m_isspace)
 {
 	(void)rt, (void)args;
 	return all_are(self, eng_tpl_is_space, ret);
 }
 
-METHOD(m_isascii)
+static TPL_METHOD(m_isascii)
 {
 	(void)rt, (void)args;
 	*ret = tpl_bool(true);
@@ -637,14 +418,14 @@ static bool has_only_case(const struct tpl_value *self, bool upper)
 	return some;
 }
 
-METHOD(m_isupper)
+static TPL_METHOD(m_isupper)
 {
 	(void)rt, (void)args;
 	*ret = tpl_bool(has_only_case(self, true));
 	return 0;
 }
 
-METHOD(m_islower)
+static TPL_METHOD(m_islower)
 {
 	(void)rt, (void)args;
 	*ret = tpl_bool(has_only_case(self, false));
@@ -673,18 +454,18 @@ const struct tpl_method eng_tpl_text_methods[] = {
 	{ "ljust", "width fillchar", 1, m_ljust },
 	{ "lower", "", 0, m_lower },
 	{ "lstrip", "chars", 0, m_lstrip },
-	{ "partition", "sep", 1, m_partition },
+	{ "partition", "sep", 1, eng_tpl_m_partition },
 	{ "removeprefix", "prefix", 1, m_removeprefix },
 	{ "removesuffix", "suffix", 1, m_removesuffix },
 	{ "replace", "old new count", 2, m_replace },
 	{ "rfind", "sub start end", 1, m_rfind },
 	{ "rindex", "sub start end", 1, m_rindex },
 	{ "rjust", "width fillchar", 1, m_rjust },
-	{ "rpartition", "sep", 1, m_rpartition },
-	{ "rsplit", "sep maxsplit", 0, m_rsplit },
+	{ "rpartition", "sep", 1, eng_tpl_m_rpartition },
+	{ "rsplit", "sep maxsplit", 0, eng_tpl_m_rsplit },
 	{ "rstrip", "chars", 0, m_rstrip },
-	{ "split", "sep maxsplit", 0, m_split },
-	{ "splitlines", "keepends", 0, m_splitlines },
+	{ "split", "sep maxsplit", 0, eng_tpl_m_split },
+	{ "splitlines", "keepends", 0, eng_tpl_m_splitlines },
 	{ "startswith", "prefix start end", 1, m_startswith },
 	{ "strip", "chars", 0, m_strip },
 	{ "swapcase", "", 0, m_swapcase },

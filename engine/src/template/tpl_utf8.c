@@ -78,3 +78,14 @@ int64_t eng_tpl_find(const char *hay, size_t hay_len, const char *needle, size_t
 	p = memmem(hay + from, hay_len - from, needle, len);
 	return p ? p - hay : -1;
 }
+
+int64_t eng_tpl_rfind(const char *hay, size_t end, const char *needle, size_t len)
+{
+	if (len > end)
+		return -1;
+	for (size_t i = end - len + 1; i-- > 0;) {
+		if (memcmp(hay + i, needle, len) == 0)
+			return (int64_t)i;
+	}
+	return -1;
+}

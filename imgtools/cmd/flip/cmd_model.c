@@ -39,8 +39,7 @@ const struct opt model_opts[] = {
 	{ 0 },
 };
 
-/* ---- Asking the daemon --------------------------------------------------------------------------------------------
- */
+/* ---- Asking the daemon ---- */
 
 struct query {
 	const char *name, *value; /* value NULL: left out */
@@ -87,8 +86,7 @@ static const char *text_of(const json_t *o, const char *key)
 	return text ? text : "";
 }
 
-/* ---- Pulling ------------------------------------------------------------------------------------------------------
- */
+/* ---- Pulling ---- */
 
 int model_default_name(const char *source, char *ret_name, size_t size, struct err *err)
 {
@@ -215,8 +213,7 @@ static int pull(const struct model_args *o, const struct flip_settings *s, const
 	return model_pull(o, s, real ? real : source, name ? name : by_source, err);
 }
 
-/* ---- The others ---------------------------------------------------------------------------------------------------
- */
+/* ---- The others ---- */
 
 static int list(const struct model_args *o, const struct flip_settings *s, struct err *err)
 {
@@ -268,8 +265,7 @@ static int remove_model(const struct flip_settings *s, const char *name, struct 
 	return ask(s, "POST", "/v1/model/remove", q, 1, NULL, err);
 }
 
-/* ---- Which --------------------------------------------------------------------------------------------------------
- */
+/* ---- Which ---- */
 
 static const struct action {
 	const char *name;

@@ -130,8 +130,7 @@ static void sum_up(const struct img_subject *a, const struct img_subject *b, con
 		qsort(s->layers.rows, s->layers.n, sizeof(struct row), compare_rows);
 }
 
-/* ---- For people
- * ------------------------------------------------------------------------------------------------------ */
+/* ---- For people ---- */
 
 static void print_delta(int64_t bytes, char out[20])
 {
@@ -245,8 +244,7 @@ static int print_text(const struct diff *o, const struct img_subject *a, const s
 	return print_files(o, d, err);
 }
 
-/* ---- For programs
- * ------------------------------------------------------------------------------------------------------ */
+/* ---- For programs ---- */
 
 static void append_path(struct base_buf *b, const char *text)
 {
@@ -351,8 +349,7 @@ static int print_json(const struct img_subject *a, const struct img_subject *b, 
 	return r;
 }
 
-/* ---- The command
- * --------------------------------------------------------------------------------------------------------- */
+/* ---- The command ---- */
 
 static int compare(const struct diff *o, char **names, struct err *err)
 {

@@ -30,8 +30,7 @@ struct closure {
 	char *buf;
 };
 
-/* ---- The tree
- * -------------------------------------------------------------------------------------------------------- */
+/* ---- The tree ---- */
 
 /* The content into a file of ours, when it begins like one that has needs. */
 static int keep_content(struct closure *c, struct img_tar_in *tar, struct img_node *n, char *path, size_t size)
@@ -126,8 +125,7 @@ static int read_layer(struct closure *c, struct flip_job_layer *l)
 	return r;
 }
 
-/* ---- The search -----------------------------------------------------------------------------------------------------
- */
+/* ---- The search ---- */
 
 static void add_found(struct closure *c, struct img_node *n)
 {

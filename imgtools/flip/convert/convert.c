@@ -25,8 +25,7 @@ enum {
 	MIN_IN_FLIGHT = 8,    /* chunks of a layer, so that all workers have something */
 };
 
-/* ---- Layers -------------------------------------------------------------------------------------------------------
- */
+/* ---- Layers ---- */
 
 struct side_by_side {
 	struct flip_job *j;
@@ -130,8 +129,7 @@ static int convert_layers(struct flip_job *j)
 	return 0;
 }
 
-/* ---- Places --------------------------------------------------------------------------------------------------------
- */
+/* ---- Places ---- */
 
 static int open_source(struct flip_job *j)
 {
@@ -176,8 +174,7 @@ static int open_dest(struct flip_job *j)
 	}
 }
 
-/* ---- The whole ------------------------------------------------------------------------------------------------------
- */
+/* ---- The whole ---- */
 
 static int set_options(struct flip_job *j)
 {

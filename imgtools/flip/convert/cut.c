@@ -262,8 +262,7 @@ static int cut_content(struct cutter *c, struct flip_made_entry *e)
 	return c->plan->format == FLIP_ZSTD_CHUNKED ? push(c, e->stream) : 0;
 }
 
-/* ---- Entries that are ours -----------------------------------------------------------------------------------------
- */
+/* ---- Entries that are ours ---- */
 
 static int to_buf(const void *data, size_t size, void *arg, struct err *err)
 {
@@ -299,8 +298,7 @@ static int add_landmark(struct cutter *c, const char *path, unsigned stream)
 	return r == 0 ? push(c, stream) : r;
 }
 
-/* ---- Entries of the source ------------------------------------------------------------------------------------------
- */
+/* ---- Entries of the source ---- */
 
 /* Everything that is read passes here; what is not content is kept. */
 static ssize_t read_feed(void *buf, size_t size, void *arg, struct err *err)
@@ -430,8 +428,7 @@ static int cut(struct cutter *c)
 	}
 }
 
-/* ---- The whole ----------------------------------------------------------------------------------------------------
- */
+/* ---- The whole ---- */
 
 /* In the order of the blob: first, landmark, rest. */
 static struct flip_made_entry **order_entries(const struct cutter *c, size_t *ret_n)

@@ -38,8 +38,7 @@ struct flip_feed {
 	struct err err;
 };
 
-/* ---- The thread ---------------------------------------------------------------------------------------------------
- */
+/* ---- The thread ---- */
 
 /* Stored bytes, hashed as they pass; a flip_source. */
 static ssize_t read_stored(void *arg, void *buf, size_t size, struct err *err)
@@ -112,8 +111,7 @@ static void *feed_main(void *arg)
 	return NULL;
 }
 
-/* ---- Who takes ------------------------------------------------------------------------------------------------------
- */
+/* ---- Who takes ---- */
 
 int flip_feed_open(const struct img_blob *blob, struct img_meter *meter, struct flip_feed **ret_feed, struct err *err)
 {

@@ -21,8 +21,7 @@ static int out_of_memory(struct flip_job *j)
 	return err_set(j->err, -ENOMEM, "out of memory");
 }
 
-/* ---- Reading ------------------------------------------------------------------------------------------------------
- */
+/* ---- Reading ---- */
 
 /* The layer's place in the job; a known digest keeps its own. */
 static int add_layer(struct flip_job *j, const struct img_descriptor *d, size_t *ret_i)
@@ -240,8 +239,7 @@ void flip_job_images_done(struct flip_job *j)
 	json_decref(j->index);
 }
 
-/* ---- Writing -------------------------------------------------------------------------------------------------------
- */
+/* ---- Writing ---- */
 
 static json_t *layer_descriptor(const struct flip_job *j, const json_t *old, const struct flip_layer_made *m)
 {

@@ -52,8 +52,7 @@ struct flip_layer_made {
 /* Always to be given back, also after a failure: made->file. */
 int flip_layer_convert(const struct flip_layer_plan *plan, struct flip_layer_made *made, struct err *err);
 
-/* ---- Between cut.c, pack.c and toc_write.c -------------------------------------------------------------------------
- */
+/* ---- Between cut.c, pack.c and toc_write.c ---- */
 
 enum { FLIP_FIRST, FLIP_REST, FLIP_N_STREAMS }; /* what comes before the landmark, and behind it */
 

@@ -60,8 +60,7 @@ void flip_segment_free(struct flip_line_item *item)
 	free(s);
 }
 
-/* ---- Files ----------------------------------------------------------------------------------------------------------
- */
+/* ---- Files ---- */
 
 static int stream_open(struct flip_packer *p, struct stream *s, struct err *err)
 {
@@ -115,8 +114,7 @@ static int stream_write(struct stream *s, const void *packed, size_t n_packed, c
 	return 0;
 }
 
-/* ---- The line ------------------------------------------------------------------------------------------------------
- */
+/* ---- The line ---- */
 
 static void worker_free(void *arg)
 {
@@ -259,8 +257,7 @@ int flip_packer_push(struct flip_packer *p, struct flip_segment *s, struct err *
 	return flip_line_push(p->line, &s->item, sizeof(*s) + s->cap + s->n + s->n / 8 + 1024, err);
 }
 
-/* ---- Joining
- * --------------------------------------------------------------------------------------------------------- */
+/* ---- Joining ---- */
 
 static void *no_state(void *arg)
 {
@@ -374,8 +371,7 @@ int flip_packer_join(struct flip_packer *p, size_t n_lead, uint64_t ret_base[FLI
 	return r;
 }
 
-/* ---- Table and footer
- * ------------------------------------------------------------------------------------------------- */
+/* ---- Table and footer ---- */
 
 static int to_buf(const void *data, size_t size, void *arg, struct err *err)
 {

@@ -17,8 +17,7 @@ static int is_canceled(void *arg)
 	return atomic_load(&((struct flip_fetch *)arg)->is_stopping);
 }
 
-/* ---- Origins, repositories ----------------------------------------------------------------------------------------
- */
+/* ---- Origins, repositories ---- */
 
 /* Called with f->lock held. */
 static struct fetch_origin *get_origin(struct flip_fetch *f, const char *name)
@@ -278,8 +277,7 @@ void flip_repos_free(struct flip_fetch *f)
 	}
 }
 
-/* ---- Which one ----------------------------------------------------------------------------------------------------
- */
+/* ---- Which one ---- */
 
 /* The first that is worth asking; else one that was not asked for this job yet; -1: none is left. */
 int flip_door_choose(struct flip_fetch *f, const struct fetch_repo *repo, const struct flip_blob *b, unsigned tried)
@@ -371,8 +369,7 @@ uint64_t flip_door_gap(const struct flip_fetch *f, const struct fetch_door *d)
 	return gap < FETCH_MAX_GAP ? gap : FETCH_MAX_GAP;
 }
 
-/* ---- How it was ---------------------------------------------------------------------------------------------------
- */
+/* ---- How it was ---- */
 
 void flip_door_works(struct flip_fetch *f, struct fetch_door *d)
 {
@@ -420,8 +417,7 @@ void flip_origin_bytes(struct flip_fetch *f, struct fetch_origin *o, size_t n)
 	o->tick_bytes += n;
 }
 
-/* ---- Tasks --------------------------------------------------------------------------------------------------------
- */
+/* ---- Tasks ---- */
 
 static void *run_task(void *arg)
 {

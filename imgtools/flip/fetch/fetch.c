@@ -11,8 +11,7 @@
 enum { DEFAULT_CONNECTIONS = 8, DEFAULT_RETRIES = 5, DEFAULT_RETRY_MS = 200, DEFAULT_STALL_S = 20 };
 static const uint64_t default_queued = 32 << 20;
 
-/* ---- The fetcher --------------------------------------------------------------------------------------------------
- */
+/* ---- The fetcher ---- */
 
 static void fetch_unref(struct flip_fetch *f)
 {
@@ -174,8 +173,7 @@ void flip_fetch_stat(struct flip_fetch *f, struct flip_fetch_stat *ret_stat)
 	}
 }
 
-/* ---- Blobs --------------------------------------------------------------------------------------------------------
- */
+/* ---- Blobs ---- */
 
 static bool digest_is_valid(const char *digest)
 {
@@ -251,8 +249,7 @@ uint64_t flip_blob_size(const struct flip_blob *b)
 	return b->size;
 }
 
-/* ---- Ranges -------------------------------------------------------------------------------------------------------
- */
+/* ---- Ranges ---- */
 
 static int check_ranges(const struct flip_blob *b, const struct flip_range *ranges, size_t n, struct err *err)
 {

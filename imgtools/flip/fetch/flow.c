@@ -37,8 +37,7 @@ static const char *what(const struct fetch_job *j)
 	return j->doc ? j->doc->which : j->blob->digest;
 }
 
-/* ---- Where to go from here ----------------------------------------------------------------------------------------
- */
+/* ---- Where to go from here ---- */
 
 static void rest_until(struct fetch_job *j, int64_t due)
 {
@@ -94,8 +93,7 @@ static void again_later(struct fetch_job *j, uint32_t retry_after_s, bool nobody
 	f->counts.n_retries++;
 }
 
-/* ---- The door's tasks ---------------------------------------------------------------------------------------------
- */
+/* ---- The door's tasks ---- */
 
 static void wait_for_task(struct fetch_job *j, const char *challenge)
 {
@@ -154,8 +152,7 @@ void flip_job_go(struct fetch_job *j)
 		flip_job_fail(j, -EIO, &j->err);
 }
 
-/* ---- Answers ------------------------------------------------------------------------------------------------------
- */
+/* ---- Answers ---- */
 
 static const char *header(CURL *easy, const char *name, size_t i)
 {
@@ -356,8 +353,7 @@ static void on_status(struct fetch_job *j, struct answer *a)
 	}
 }
 
-/* ---- All is there, or is it? --------------------------------------------------------------------------------------
- */
+/* ---- All is there, or is it? ---- */
 
 static int check_document(struct fetch_job *j)
 {

@@ -39,8 +39,7 @@ void flip_buffer_free(void *p, size_t size)
 		(void)munmap(p, size);
 }
 
-/* ---- What a job holds ---------------------------------------------------------------------------------------------
- */
+/* ---- What a job holds ---- */
 
 struct fetch_job *flip_job_new(struct flip_fetch *f, struct fetch_repo *repo, unsigned door)
 {
@@ -151,8 +150,7 @@ void flip_job_finish(struct fetch_job *j)
 	job_free(j);
 }
 
-/* ---- Where it is counted ------------------------------------------------------------------------------------------
- */
+/* ---- Where it is counted ---- */
 
 void flip_job_enter(struct fetch_job *j, unsigned door)
 {
@@ -189,8 +187,7 @@ void flip_job_leave(struct fetch_job *j)
 	o->n_active--;
 }
 
-/* ---- Bytes --------------------------------------------------------------------------------------------------------
- */
+/* ---- Bytes ---- */
 
 /* "bytes A-B/TOTAL" must be what was asked for; fewer bytes than that are a truncated answer and may be. */
 static bool content_range_is_right(struct fetch_job *j)
@@ -290,8 +287,7 @@ static size_t on_body(char *data, size_t size, size_t n, void *arg)
 	return skipped + take == len ? len : CURL_WRITEFUNC_ERROR;
 }
 
-/* ---- The request --------------------------------------------------------------------------------------------------
- */
+/* ---- The request ---- */
 
 static int make_url(struct fetch_job *j)
 {

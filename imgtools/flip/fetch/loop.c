@@ -27,8 +27,7 @@ void flip_fetch_due(struct flip_fetch *f, int64_t due)
 		f->next_due = due;
 }
 
-/* ---- Notes --------------------------------------------------------------------------------------------------------
- */
+/* ---- Notes ---- */
 
 static void end_waiting(struct flip_fetch *f, struct fetch_batch *batch, int r, const struct err *err)
 {
@@ -119,8 +118,7 @@ static void take_tasks(struct flip_fetch *f)
 	}
 }
 
-/* ---- Starting -----------------------------------------------------------------------------------------------------
- */
+/* ---- Starting ---- */
 
 /* Bytes below the foreground that may be on their way while the foreground waits. */
 static uint64_t allowance(const struct fetch_origin *o)
@@ -332,8 +330,7 @@ static void pause_background(struct flip_fetch *f)
 	}
 }
 
-/* ---- Turns --------------------------------------------------------------------------------------------------------
- */
+/* ---- Turns ---- */
 
 static void resume_rested(struct flip_fetch *f)
 {

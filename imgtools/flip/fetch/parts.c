@@ -69,8 +69,7 @@ struct flip_blob *flip_blob_part(const struct flip_blob *b, uint64_t *offset, ui
 	return *offset < b->parts[low]->size && size <= b->parts[low]->size - *offset ? b->parts[low] : NULL;
 }
 
-/* ---- Object stores ------------------------------------------------------------------------------------------------
- */
+/* ---- Object stores ---- */
 
 /* With s3_lock. The first who asks reads the files; what is wrong with them is told again. */
 static int get_s3(struct flip_fetch *f, struct err *err)

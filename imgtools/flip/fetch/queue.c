@@ -138,8 +138,7 @@ void flip_queue_raise(struct flip_fetch *f, struct fetch_range *r, enum flip_pri
 	f->counts.n_queued[priority]++;
 }
 
-/* ---- What travels together ----------------------------------------------------------------------------------------
- */
+/* ---- What travels together ---- */
 
 struct span {
 	size_t first, last; /* in sorted */
@@ -227,8 +226,7 @@ size_t flip_queue_take(struct flip_fetch *f, struct fetch_range *seed, uint64_t 
 	return n;
 }
 
-/* ---- Batches ------------------------------------------------------------------------------------------------------
- */
+/* ---- Batches ---- */
 
 struct fetch_batch *flip_batch_find(struct flip_fetch *f, int64_t number)
 {

@@ -49,8 +49,7 @@ void flip_s3_free(struct flip_s3 *s)
 	free(s);
 }
 
-/* ---- Files --------------------------------------------------------------------------------------------------------
- */
+/* ---- Files ---- */
 
 /* The last one counts, as in other readers of these files. */
 static void set(char **member, const char *value)
@@ -175,8 +174,7 @@ int flip_s3_new(const struct flip_s3_opts *o, struct flip_s3 **ret_s3, struct er
 	return 0;
 }
 
-/* ---- Addresses ------------------------------------------------------------------------------------------------------
- */
+/* ---- Addresses ---- */
 
 bool flip_s3_is_url(const char *url)
 {
@@ -231,8 +229,7 @@ int flip_s3_address(const struct flip_s3 *s, const char *url, struct base_buf *r
 	return base_buf_error(ret) < 0 ? err_set(err, base_buf_error(ret), "%.200s: too long", url) : 0;
 }
 
-/* ---- Requests
- * -------------------------------------------------------------------------------------------------------- */
+/* ---- Requests ---- */
 
 void flip_s3_headers_free(char *lines[FLIP_S3_MAX_HEADERS + 1])
 {

@@ -7,8 +7,7 @@
 #include "base/sha256.h"
 #include "fetch_internal.h"
 
-/* ---- One range ----------------------------------------------------------------------------------------------------
- */
+/* ---- One range ---- */
 
 struct waiter {
 	pthread_mutex_t lock;
@@ -57,8 +56,7 @@ int flip_blob_read_wait(struct flip_blob *b, uint64_t offset, size_t size, void 
 	return w.r;
 }
 
-/* ---- A whole blob -------------------------------------------------------------------------------------------------
- */
+/* ---- A whole blob ---- */
 
 enum { MIN_PART = 256 << 10, MAX_PART = 2 << 20 };
 
@@ -228,8 +226,7 @@ int flip_blob_stream(struct flip_blob *b, enum flip_priority priority, flip_sink
 	return r;
 }
 
-/* ---- Documents ----------------------------------------------------------------------------------------------------
- */
+/* ---- Documents ---- */
 
 /* Some servers send no Content-Type; the document says it itself. */
 static void media_type_of(const struct fetch_document *d, char ret[128])

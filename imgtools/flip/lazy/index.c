@@ -54,8 +54,7 @@ static struct layout layout_of(size_t n_objects, size_t n_chunks, size_t n_prefe
 	return l;
 }
 
-/* ---- Writing ------------------------------------------------------------------------------------------------------
- */
+/* ---- Writing ---- */
 
 static int compare_objects(const void *a, const void *b)
 {
@@ -179,8 +178,7 @@ int flip_index_write(const struct flip_toc *toc, const char *blob_digest, uint64
 	return r < 0 ? r : base_write_file_atomic(path, file, l.end, 0644, err);
 }
 
-/* ---- Reading ------------------------------------------------------------------------------------------------------
- */
+/* ---- Reading ---- */
 
 static int bad(const char *path, struct err *err, const char *what)
 {
@@ -362,8 +360,7 @@ size_t flip_index_prefetch(const struct flip_index *ix, const uint32_t **ret_chu
 	return ix->head->n_prefetch;
 }
 
-/* ---- Chunks -------------------------------------------------------------------------------------------------------
- */
+/* ---- Chunks ---- */
 
 static bool has_digest(const struct flip_index_chunk *chunk)
 {

@@ -63,8 +63,7 @@ int flip_digest_parse(const char *text, size_t size, uint8_t ret_digest[32]);
 /* Standard alphabet, padded; *ret_data is the caller's. -EBADMSG, -ENOMEM. */
 int flip_base64_parse(const struct flip_text *text, void **ret_data, size_t *ret_size);
 
-/* ---- Decompression within bounds (unpack.c) ------------------------------------------------------------------------
- */
+/* ---- Decompression within bounds (unpack.c) ---- */
 
 enum { FLIP_TOC_MAX_BYTES = 512 << 20 /* of a table as JSON */ };
 

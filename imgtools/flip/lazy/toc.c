@@ -271,8 +271,7 @@ int flip_toc_take_entry(struct flip_toc_parser *p, struct err *err)
 	return r < 0 ? r : take_node(p, err);
 }
 
-/* ---- The whole ----------------------------------------------------------------------------------------------------
- */
+/* ---- The whole ---- */
 
 struct place {
 	uint64_t offset, inner;

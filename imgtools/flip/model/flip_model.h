@@ -98,8 +98,7 @@ typedef int (*flip_model_progress)(void *arg, uint64_t n_bytes, uint64_t n_total
 int flip_model_of_folder(const char *dir, uint32_t chunk_size, unsigned n_threads, flip_model_progress progress,
                          void *arg, struct flip_model **ret_model, struct err *err);
 
-/* ---- push.c -------------------------------------------------------------------------------------------------------
- */
+/* ---- push.c ---- */
 
 struct flip_model_push {
 	const char *auth_file;        /* docker's config.json; NULL: the usual places */
@@ -112,8 +111,7 @@ struct flip_model_push {
 int flip_model_push(const char *dir, const struct flip_model *m, const char *ref, const struct flip_model_push *o,
                     char ret_digest[IMG_DIGEST_SIZE], struct err *err);
 
-/* ---- serve.c ------------------------------------------------------------------------------------------------------
- */
+/* ---- serve.c ---- */
 
 /* The folder's files over HTTP, by ranges, and its manifest as "model.json" beside them: for other nodes to pull from.
  * Who reaches the port may read them; `secret`, when not NULL, is a first folder of the addresses. */

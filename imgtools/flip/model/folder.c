@@ -18,8 +18,7 @@
 
 enum { MAX_DEPTH = 16 };
 
-/* ---- Names --------------------------------------------------------------------------------------------------------
- */
+/* ---- Names ---- */
 
 static int add_entry(struct flip_model *m, int dir_fd, const char *name, const char *path, unsigned depth,
                      struct err *err);
@@ -78,8 +77,7 @@ static int add_entry(struct flip_model *m, int dir_fd, const char *name, const c
 	return r;
 }
 
-/* ---- Digests ------------------------------------------------------------------------------------------------------
- */
+/* ---- Digests ---- */
 
 struct hashing {
 	int dir_fd;

@@ -92,8 +92,7 @@ int flip_model_add(struct flip_model *m, const char *path, struct flip_model_fil
 	return 0;
 }
 
-/* ---- Places -------------------------------------------------------------------------------------------------------
- */
+/* ---- Places ---- */
 
 /* Credentials do not belong into a document that is passed on: "user:password@host" is refused. */
 static bool url_is_valid(const char *url)
@@ -158,8 +157,7 @@ int flip_model_add_base(struct flip_model *m, const char *base, struct err *err)
 	return r;
 }
 
-/* ---- Order and agreement ------------------------------------------------------------------------------------------
- */
+/* ---- Order and agreement ---- */
 
 /* What a reader opens first, and what everything else waits for, comes first: configuration and tokenizer. Weights are
  * large, or say so. */
@@ -252,8 +250,7 @@ int flip_model_settle(struct flip_model *m, const char *where, struct err *err)
 	return r;
 }
 
-/* ---- In -----------------------------------------------------------------------------------------------------------
- */
+/* ---- In ---- */
 
 static int digit(char c)
 {
@@ -440,8 +437,7 @@ int flip_model_parse(const void *data, size_t size, const char *where, const cha
 	return 0;
 }
 
-/* ---- Out ----------------------------------------------------------------------------------------------------------
- */
+/* ---- Out ---- */
 
 static void append_hex(struct base_buf *buf, const uint8_t *data, size_t n)
 {

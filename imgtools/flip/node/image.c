@@ -175,8 +175,7 @@ int node_image_read_here(struct node_images *images, struct flip_fetch *fetch, c
 	return read_image(fetch, images, ref, NULL, true, ret_image, err);
 }
 
-/* ---- As a document ------------------------------------------------------------------------------------------------
- */
+/* ---- As a document ---- */
 
 json_t *node_image_json(const struct node_image *image)
 {

@@ -112,8 +112,7 @@ const char *node_model_path(const struct node_layer *layer, uint32_t chunk)
 	return "a file";
 }
 
-/* ---- Made, or told of new places ----------------------------------------------------------------------------------
- */
+/* ---- Made, or told of new places ---- */
 
 static int make_layer(struct flip_node *node, const struct flip_model *model, const char *digest, const char *source,
                       bool keep, struct err *err)

@@ -113,8 +113,7 @@ static int allow(void *arg, const struct flip_peer_ask *ask, struct err *err)
 	return r;
 }
 
-/* ---- What they are given ------------------------------------------------------------------------------------------
- */
+/* ---- What they are given ---- */
 
 static int get_layer(struct flip_node *node, const struct flip_peer_ask *ask, bool may_wait,
                      struct node_layer **ret_layer, struct err *err)
@@ -205,8 +204,7 @@ const struct flip_peer_provider node_model_provider = {
 	.is_dense = true, .allow = allow, .serve = serve, .document = give_document, .content = give_content
 };
 
-/* ---- A model that members have ------------------------------------------------------------------------------------
- */
+/* ---- A model that members have ---- */
 
 static bool digest_is_valid(const char *text, size_t size)
 {

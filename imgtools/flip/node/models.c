@@ -34,8 +34,7 @@ static void version_done(struct version *v)
 	*v = (struct version){ 0 };
 }
 
-/* ---- Rows ---------------------------------------------------------------------------------------------------------
- */
+/* ---- Rows ---- */
 
 static void row_name(char ret_name[256], const char *prefix, const char *name, size_t i)
 {
@@ -148,8 +147,7 @@ static int names_get(struct flip_node *node, const char *prefix, struct names *r
 	return flip_store_snapshots(node->store, note_name, ret, err);
 }
 
-/* ---- How much of it is there --------------------------------------------------------------------------------------
- */
+/* ---- How much of it is there ---- */
 
 static uint64_t bytes_here(struct node_layer *layer, const struct flip_index_object *o)
 {
@@ -221,8 +219,7 @@ static bool is_same(const struct version *a, const struct version *b)
 	return strcmp(x, y) == 0;
 }
 
-/* ---- Fetching -----------------------------------------------------------------------------------------------------
- */
+/* ---- Fetching ---- */
 
 static void fetch_rest(struct flip_node *node, const struct version *v, enum flip_priority priority)
 {
@@ -274,8 +271,7 @@ static void fetch_no_more(struct flip_node *node, const struct version *gone)
 	}
 }
 
-/* ---- Names --------------------------------------------------------------------------------------------------------
- */
+/* ---- Names ---- */
 
 /* The new version takes the name. With models_lock. */
 static int promote(struct flip_node *node, const char *name, const struct version *next, struct err *err)
@@ -382,8 +378,7 @@ int node_models_start(struct flip_node *node, struct err *err)
 	return r;
 }
 
-/* ---- Pulling ------------------------------------------------------------------------------------------------------
- */
+/* ---- Pulling ---- */
 
 /* Archives are unpacked before this returns: what is in them is not known before. */
 static int version_make(struct flip_node *node, const char *source, const char *shown, bool keep, struct version *ret,
@@ -485,8 +480,7 @@ int flip_node_model_remove(struct flip_node *node, const char *name, struct err 
 	return r;
 }
 
-/* ---- Mounting -----------------------------------------------------------------------------------------------------
- */
+/* ---- Mounting ---- */
 
 int flip_node_model_mount(struct flip_node *node, const char *name, const char *dir, char *ret_dir, size_t dir_size,
                           struct err *err)
@@ -527,8 +521,7 @@ int flip_node_model_mount(struct flip_node *node, const char *name, const char *
 	return r;
 }
 
-/* ---- Telling ------------------------------------------------------------------------------------------------------
- */
+/* ---- Telling ---- */
 
 static json_t *version_json(struct flip_node *node, const char *name, const struct version *v)
 {

@@ -208,8 +208,7 @@ int flip_node_unmount(struct flip_node *node, const char *dir, struct err *err)
 	return r;
 }
 
-/* ---- Before anybody starts it --------------------------------------------------------------------------------------
- */
+/* ---- Before anybody starts it ---- */
 
 int flip_node_preheat(struct flip_node *node, const char *ref, struct err *err)
 {

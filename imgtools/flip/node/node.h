@@ -69,8 +69,7 @@ int flip_node_unmount(struct flip_node *node, const char *dir, struct err *err);
  */
 int flip_node_preheat(struct flip_node *node, const char *ref, struct err *err);
 
-/* ---- Models: folders of files, by name (model/flip_model.h)
- * ---------------------------------------------------------- */
+/* ---- Models: folders of files, by name (model/flip_model.h) ---- */
 
 /* Makes a model known and begins to fetch it in the background; returns when its list of files is known. `source`: a
  * registry's artifact, the address of a manifest, or the absolute path of one. A model of that name that is complete

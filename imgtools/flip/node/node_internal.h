@@ -264,8 +264,7 @@ bool node_layer_can_fetch(const struct node_layer *layer);
 bool node_claims_name(const struct node_layer *layer, const char *ref, bool repository);
 bool node_ref_is_of(const char *a, const char *b, bool repository);
 
-/* ---- peers.c, model_peers.c, verdicts.c, tail.c -------------------------------------------------------------------
- */
+/* ---- peers.c, model_peers.c, verdicts.c, tail.c ---- */
 
 int node_peers_start(struct flip_node *node, struct err *err);
 /* "REF sha256:..." -> both; the digest may be missing. -EBADMSG. */

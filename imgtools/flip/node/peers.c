@@ -137,8 +137,7 @@ static int allow(void *arg, const struct flip_peer_ask *ask, struct err *err)
 	               : err_set(err, -EACCES, "%.19s: not what the asker names", ask->digest);
 }
 
-/* ---- Pieces -------------------------------------------------------------------------------------------------------
- */
+/* ---- Pieces ---- */
 
 static int by_place(const void *a, const void *b, void *arg)
 {
@@ -309,8 +308,7 @@ static int serve(void *arg, const struct flip_peer_ask *ask, struct flip_peer_an
 	return r;
 }
 
-/* ---- Documents and contents ---------------------------------------------------------------------------------------
- */
+/* ---- Documents and contents ---- */
 
 static int append_file(const char *path, struct base_buf *ret, struct err *err)
 {
@@ -405,8 +403,7 @@ static int give_image(void *arg, const struct flip_peer_ask *ask, const char *do
 	return node_document_find(arg, ask->digest, document, ret, err);
 }
 
-/* ---- Asking --------------------------------------------------------------------------------------------------------
- */
+/* ---- Asking ---- */
 
 int node_peers_read(struct node_layer *layer, const struct flip_peer_piece *pieces, size_t n,
                     enum flip_priority priority, int most, flip_peer_done done, void *arg)
@@ -479,8 +476,7 @@ int node_peers_document(struct flip_node *node, const struct node_question *q, s
 	return r;
 }
 
-/* ---- Start ----------------------------------------------------------------------------------------------------------
- */
+/* ---- Start ---- */
 
 int node_peers_start(struct flip_node *node, struct err *err)
 {

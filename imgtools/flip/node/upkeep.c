@@ -20,8 +20,7 @@ enum {
 	MIN_AGE_S = 600,  /* a layer that nobody uses is kept for so long */
 };
 
-/* ---- Garbage ------------------------------------------------------------------------------------------------------
- */
+/* ---- Garbage ---- */
 
 int node_walk_index(void *arg, const char *layer_dir, int (*each)(void *each_arg, const uint8_t digest[32]),
                     void *each_arg, struct err *err)
@@ -72,8 +71,7 @@ int node_cleanup(void *arg, struct err *err)
 	return node_gc(arg, false, false, &result, err);
 }
 
-/* ---- The keeper ---------------------------------------------------------------------------------------------------
- */
+/* ---- The keeper ---- */
 
 static void fetch_the_rest(struct flip_node *node, int64_t now_ms)
 {

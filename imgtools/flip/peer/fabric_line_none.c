@@ -17,8 +17,7 @@ int peer_fabric_open(const char *provider, const char *listen, const struct peer
 	return peer_fabric_check(provider, err);
 }
 
-/* ---- Nothing of this is reached -----------------------------------------------------------------------------------
- */
+/* ---- Nothing of this is reached ---- */
 
 void peer_fabric_close(struct peer_fabric *f)
 {

@@ -19,8 +19,7 @@
 
 #define VERSION FI_VERSION(1, 9)
 
-/* ---- The library --------------------------------------------------------------------------------------------------
- */
+/* ---- The library ---- */
 
 struct peer_libfabric peer_libfabric;
 

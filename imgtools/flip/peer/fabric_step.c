@@ -13,8 +13,7 @@
 #include "base/log.h"
 #include "peer/fabric_internal.h"
 
-/* ---- What happens -------------------------------------------------------------------------------------------------
- */
+/* ---- What happens ---- */
 
 static void down(struct peer_line *l, int r, const char *why)
 {
@@ -166,8 +165,7 @@ void peer_fabric_reap(struct peer_fabric *f)
 	}
 }
 
-/* ---- Sleeping -----------------------------------------------------------------------------------------------------
- */
+/* ---- Sleeping ---- */
 
 static bool add_polled(struct peer_fabric *f, size_t *n, struct fid_fabric *fabric, struct fid *fid, int fd)
 {

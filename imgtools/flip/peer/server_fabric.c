@@ -199,8 +199,7 @@ static void *run(void *arg)
 	return NULL;
 }
 
-/* ---- Visitors: all below is the server's thread's ------------------------------------------------------------------
- */
+/* ---- Visitors: all below is the server's thread's ---- */
 
 /* Its slots are its thread's until that has ended; what it says meanwhile is passed over. */
 static void leave(struct visitor *v)

@@ -38,8 +38,7 @@ struct peer_server {
 	struct timespec changed[3]; /* when the files were */
 };
 
-/* ---- Whose certificate is good ------------------------------------------------------------------------------------
- */
+/* ---- Whose certificate is good ---- */
 
 /* libmicrohttpd has asked for one; whether it is good must be asked here, with each question: it may end meanwhile. */
 bool peer_certificate_is_good(struct MHD_Connection *c, char *ret_why, size_t why_size)
@@ -65,8 +64,7 @@ bool peer_certificate_is_good(struct MHD_Connection *c, char *ret_why, size_t wh
 	return false;
 }
 
-/* ---- Files --------------------------------------------------------------------------------------------------------
- */
+/* ---- Files ---- */
 
 static int read_pem(const char *path, bool is_secret, char **ret, struct err *err)
 {
@@ -101,8 +99,7 @@ static void look_at_files(const struct flip_peers *p, struct timespec changed[3]
 	}
 }
 
-/* ---- Servers ------------------------------------------------------------------------------------------------------
- */
+/* ---- Servers ---- */
 
 static int start_one(struct peer_server *s, struct MHD_Daemon **ret, struct err *err)
 {

@@ -286,8 +286,7 @@ static void begin(struct call *c)
 		ask_http(c);
 }
 
-/* ---- The thread ---------------------------------------------------------------------------------------------------
- */
+/* ---- The thread ---- */
 
 static void cancel(struct way *w, uint64_t id)
 {

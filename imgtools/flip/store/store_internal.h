@@ -234,6 +234,8 @@ int flip_store_full(struct flip_store *s, int r, const char *doing, struct err *
 int flip_store_make_room(struct flip_store *s, uint64_t size, bool for_put, struct err *err);
 /* After an -ENOSPC: gc once; 0: it is worth trying again. */
 int flip_store_emergency_gc(struct flip_store *s);
+/* Of the file system; UINT64_MAX when it does not say. */
+uint64_t flip_store_free_bytes(struct flip_store *s);
 
 /* store.c: a megabyte kept for the database; given up when the disk is full (true: there was one), taken again by gc.
  */

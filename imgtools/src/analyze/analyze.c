@@ -56,8 +56,7 @@ void img_words_done(struct img_words *l)
 	*l = (struct img_words){ 0 };
 }
 
-/* ---- Looking up
- * ------------------------------------------------------------------------------------------------------ */
+/* ---- Looking up ---- */
 
 int img_look_need(struct img_look *k, enum img_need_kind kind, const char *what, struct img_node *to, bool is_weak)
 {
@@ -133,8 +132,7 @@ char *img_look_text(struct img_look *k, size_t max_size, size_t *ret_size)
 	return data;
 }
 
-/* ---- The table
- * -------------------------------------------------------------------------------------------------------- */
+/* ---- The table ---- */
 
 static bool is_script(const struct img_node *n)
 {

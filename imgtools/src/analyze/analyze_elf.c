@@ -32,8 +32,7 @@ enum {
 	CONF_DEPTH = 8, /* includes within includes */
 };
 
-/* ---- Search folders
- * -------------------------------------------------------------------------------------------------- */
+/* ---- Search folders ---- */
 
 static int read_conf(struct img_analyze *a, const char *path, int depth);
 
@@ -107,8 +106,7 @@ int img_elf_find_dirs(struct img_analyze *a)
 	return r;
 }
 
-/* ---- Libraries
- * -------------------------------------------------------------------------------------------------------- */
+/* ---- Libraries ---- */
 
 static bool same_kind(const struct img_elf *e, const struct img_node *n)
 {
@@ -213,8 +211,7 @@ static bool need_library(struct img_look *k, const struct img_elf *e, const char
 	return false;
 }
 
-/* ---- One file
- * ---------------------------------------------------------------------------------------------------------- */
+/* ---- One file ---- */
 
 struct strings_arg {
 	struct img_look *k;

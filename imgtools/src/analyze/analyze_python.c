@@ -19,8 +19,7 @@ enum {
 
 static const char *const builtin_suffixes[] = { ".abi3.so", ".so" };
 
-/* ---- sys.path
- * ---------------------------------------------------------------------------------------------------------- */
+/* ---- sys.path ---- */
 
 static bool has_dir(const struct img_analyze *a, const char *path)
 {
@@ -112,8 +111,7 @@ int img_python_find_dirs(struct img_analyze *a)
 	return r;
 }
 
-/* ---- Finding one module
- * ---------------------------------------------------------------------------------------------- */
+/* ---- Finding one module ---- */
 
 /* Where a name was found: a file, or folders of a namespace package; a package has its folder too. */
 struct found {
@@ -276,8 +274,7 @@ int img_python_need(struct img_look *k, const char *module, const char *beside, 
 	return r;
 }
 
-/* ---- One file
- * ---------------------------------------------------------------------------------------------------------- */
+/* ---- One file ---- */
 
 struct imports_arg {
 	struct img_look *k;

@@ -48,8 +48,7 @@ int img_elf_read(const struct img_node *n, unsigned int parts, struct img_elf **
 	return r < 0 ? r : img_elf_parse(bytes, size, n->path, parts, ret_elf, err);
 }
 
-/* ---- Names of libraries among the strings
- * ----------------------------------------------------------------------------- */
+/* ---- Names of libraries among the strings ---- */
 
 static bool is_name_byte(uint8_t c)
 {

@@ -250,8 +250,7 @@ static void write_text(struct stub *s)
 	write_trap(s);
 }
 
-/* ---- The read-only segment
- * ------------------------------------------------------------------------------------------- */
+/* ---- The read-only segment ---- */
 
 static void write_hash(struct stub *s)
 {

@@ -205,8 +205,7 @@ void img_fatbin_plan_done(struct img_fatbin_plan *p)
 	*p = (struct img_fatbin_plan){ 0 };
 }
 
-/* ---- The choice
- * ------------------------------------------------------------------------------------------------------ */
+/* ---- The choice ---- */
 
 /* "sm_90a", "compute_90", "90", "9.0", "12.1" -> 90, 90, 90, 90, 121; 0 when it is none of these. */
 static uint32_t parse_arch(const char *word, size_t len)

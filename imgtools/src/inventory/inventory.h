@@ -80,8 +80,7 @@ int img_diff_make(struct img_tree *a, struct img_tree *b, const struct img_diff_
                   struct err *err);
 void img_diff_done(struct img_diff *d);
 
-/* ---- Bills of materials -------------------------------------------------------------------------------------------
- */
+/* ---- Bills of materials ---- */
 
 enum img_sbom_format { IMG_SBOM_SPDX, IMG_SBOM_CYCLONEDX };
 

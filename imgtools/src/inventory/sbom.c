@@ -24,8 +24,7 @@ static int out_of_memory(const struct img_sbom *b)
 	return err_set(b->err, -ENOMEM, "out of memory");
 }
 
-/* ---- Files ----------------------------------------------------------------------------------------------------------
- */
+/* ---- Files ---- */
 
 struct hashing {
 	struct img_sbom *sbom;
@@ -117,8 +116,7 @@ static int gather_files(struct img_sbom *b)
 	return h.r;
 }
 
-/* ---- Packages
- * --------------------------------------------------------------------------------------------------------- */
+/* ---- Packages ---- */
 
 static void append_percent(struct base_buf *b, const char *text)
 {
@@ -265,8 +263,7 @@ static int gather_packages(struct img_sbom *b)
 	return r;
 }
 
-/* ---- The whole
- * --------------------------------------------------------------------------------------------------------- */
+/* ---- The whole ---- */
 
 static void time_text(int64_t epoch, char out[32])
 {

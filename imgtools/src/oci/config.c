@@ -151,8 +151,7 @@ struct img_config *img_config_copy(const struct img_config *c)
 	return copy;
 }
 
-/* ---- Reading -------------------------------------------------------------------------------------------------------
- */
+/* ---- Reading ---- */
 
 static int take_text(const json_t *obj, const char *where, const char *key, char **slot, struct err *err)
 {
@@ -335,8 +334,7 @@ int img_config_parse(const void *data, size_t size, const char *where, struct im
 	return 0;
 }
 
-/* ---- Writing ------------------------------------------------------------------------------------------------------
- */
+/* ---- Writing ---- */
 
 static void put_text(json_t *obj, const char *key, const char *text)
 {

@@ -33,8 +33,7 @@ struct img_decoder {
 	struct base_sha256 *packed, *unpacked;
 };
 
-/* ---- Progress -----------------------------------------------------------------------------------------------------
- */
+/* ---- Progress ---- */
 
 void img_meter_init(struct img_meter *m, const char *what, uint64_t total, img_progress_fn fn, void *arg)
 {
@@ -68,8 +67,7 @@ int img_meter_add(struct img_meter *m, uint64_t n)
 	return r;
 }
 
-/* ---- Bytes of the blob ----------------------------------------------------------------------------------------------
- */
+/* ---- Bytes of the blob ---- */
 
 /* More input: 0 at the end of the blob. */
 static ssize_t fill(struct img_decoder *d, struct err *err)
@@ -172,8 +170,7 @@ void img_decoder_close(struct img_decoder *d)
 	free(d);
 }
 
-/* ---- Decompression ------------------------------------------------------------------------------------------------
- */
+/* ---- Decompression ---- */
 
 /* One step of each codec: moves in_pos, returns the bytes that came out; sets between. */
 static ssize_t step_gzip(struct img_decoder *d, void *buf, size_t size, struct err *err)

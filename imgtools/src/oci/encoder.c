@@ -123,8 +123,7 @@ int img_temp_publish(struct img_temp *t, const char *path, bool keep_old, struct
 	return r;
 }
 
-/* ---- Compression ----------------------------------------------------------------------------------------------------
- */
+/* ---- Compression ---- */
 
 static int set_up(struct img_encoder *e, int level, unsigned n_threads)
 {

@@ -86,8 +86,7 @@ static int make_work_dir(struct opening *o)
 	return 0;
 }
 
-/* ---- Manifest and configuration
- * -------------------------------------------------------------------------------------- */
+/* ---- Manifest and configuration ---- */
 
 static int open_source(struct opening *o)
 {
@@ -152,8 +151,7 @@ static int read_config(struct opening *o)
 	return r == 0 ? img_config_parse(data, size, where, config, o->err) : r;
 }
 
-/* ---- Layers -------------------------------------------------------------------------------------------------------
- */
+/* ---- Layers ---- */
 
 static int make_layers(struct opening *o)
 {
@@ -313,8 +311,7 @@ static int read_layers(struct opening *o)
 	return put_layers(o);
 }
 
-/* ---- Images
- * ---------------------------------------------------------------------------------------------------------- */
+/* ---- Images ---- */
 
 static int open_image(struct opening *o)
 {

@@ -137,8 +137,7 @@ static int sort_nodes(struct writing *w)
 	return r;
 }
 
-/* ---- Layers
- * ---------------------------------------------------------------------------------------------------------- */
+/* ---- Layers ---- */
 
 static bool is_wanted(size_t i, const struct img_node *n, void *arg)
 {
@@ -218,8 +217,7 @@ static int make_layers(struct writing *w)
 	return 0;
 }
 
-/* ---- Configuration and manifest
- * ------------------------------------------------------------------------------------------ */
+/* ---- Configuration and manifest ---- */
 
 static char *time_text(int64_t epoch)
 {
@@ -341,8 +339,7 @@ static int send_all(struct writing *w, struct img_write_result *res)
 	return r;
 }
 
-/* ---- The image
- * ------------------------------------------------------------------------------------------------------------ */
+/* ---- The image ---- */
 
 static int open_dest(struct writing *w, const struct img_name *name)
 {

@@ -89,8 +89,7 @@ static int whiteout_of(struct layer *l, const struct img_tar_entry *te, char pat
 	return IMG_ENTRY_WHITEOUT;
 }
 
-/* ---- Nodes ---------------------------------------------------------------------------------------------------------
- */
+/* ---- Nodes ---- */
 
 /* Devices that a container has anyway; everything else opens the host's disks or memory to whoever reads the root. */
 static bool is_harmless_device(const struct img_node *n)
@@ -262,8 +261,7 @@ static int take_entry(struct layer *l, const struct img_tar_entry *te)
 	return e->node.path ? 0 : err_set(l->err, -ENOMEM, "out of memory");
 }
 
-/* ---- The layer
- * --------------------------------------------------------------------------------------------------------- */
+/* ---- The layer ---- */
 
 void img_layer_entries_done(struct img_layer_entries *e)
 {

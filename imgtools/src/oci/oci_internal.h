@@ -6,8 +6,7 @@
 
 #include "oci/places.h"
 
-/* ---- Layers in (decoder.c, layer_in.c, apply.c)
- * ------------------------------------------------------------------------ */
+/* ---- Layers in (decoder.c, layer_in.c, apply.c) ---- */
 
 struct img_decoder;
 /* gzip, zstd or a plain tar, told by its first bytes. The blob is borrowed. */

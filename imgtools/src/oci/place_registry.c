@@ -124,8 +124,7 @@ int img_source_registry_open(const struct img_name *name, const char *work_dir, 
 	return 0;
 }
 
-/* ---- Out
- * -------------------------------------------------------------------------------------------------------------- */
+/* ---- Out ---- */
 
 static int push_layer(void *state, struct img_temp *file, const struct img_layer *layer, struct err *err)
 {

@@ -136,8 +136,7 @@ void img_docker_archive_done(struct img_docker_archive *a);
 /* Reads a whole blob of at most IMG_MAX_JSON bytes, 0-terminated. */
 int img_blob_read(const struct img_blob *b, char **ret_data, size_t *ret_size, struct err *err);
 
-/* ---- Progress
- * -------------------------------------------------------------------------------------------------------- */
+/* ---- Progress ---- */
 
 struct img_meter {
 	img_progress_fn fn;

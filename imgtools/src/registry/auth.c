@@ -80,8 +80,7 @@ static int base64_append(struct base_buf *b, const char *data, size_t len)
 	return base_buf_error(b);
 }
 
-/* ---- Credentials ----------------------------------------------------------------------------------------------------
- */
+/* ---- Credentials ---- */
 
 char *img_registry_find_auth_file(const char *given)
 {
@@ -287,8 +286,7 @@ static int find_credentials(const struct img_registry *r, struct credentials *c,
 	return res == -EBADMSG ? res : res == 0;
 }
 
-/* ---- Challenges
- * -------------------------------------------------------------------------------------------------------- */
+/* ---- Challenges ---- */
 
 /* The value of a parameter of 'Bearer realm="...",service="...",scope="..."'. */
 static bool challenge_parameter(const char *challenge, const char *name, char *out, size_t size)

@@ -151,8 +151,7 @@ int img_registry_request(struct img_registry *r, struct img_exchange *x, const c
 	return res;
 }
 
-/* ---- Finding the registry ------------------------------------------------------------------------------------------
- */
+/* ---- Finding the registry ---- */
 
 static int try_scheme(struct img_registry *r, const char *scheme, struct err *err)
 {
@@ -319,8 +318,7 @@ const struct img_reference *img_registry_reference(const struct img_registry *r)
 	return &r->ref;
 }
 
-/* ---- Manifests
- * ---------------------------------------------------------------------------------------------------------- */
+/* ---- Manifests ---- */
 
 static void digest_text(const uint8_t digest[BASE_SHA256_SIZE], char ret[72])
 {
@@ -380,8 +378,7 @@ int img_registry_put_manifest(struct img_registry *r, const char *tag_or_digest,
 	return res;
 }
 
-/* ---- Blobs in
- * ----------------------------------------------------------------------------------------------------------- */
+/* ---- Blobs in ---- */
 
 /* A blob on its way into a file; what came before a break stays and is not asked for again. */
 struct download {
@@ -514,8 +511,7 @@ int img_registry_get_blob(struct img_registry *r, const char *digest, uint64_t s
 	return res;
 }
 
-/* ---- Blobs out
- * -------------------------------------------------------------------------------------------------------------- */
+/* ---- Blobs out ---- */
 
 int img_registry_has_blob(struct img_registry *r, const char *digest, struct err *err)
 {

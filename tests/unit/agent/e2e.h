@@ -32,8 +32,7 @@ struct e2e {
 	char *out, *err; /* of e2e_run() */
 };
 
-/* ---- Environment --------------------------------------------------------------------------------------------------
- */
+/* ---- Environment ---- */
 
 /* value: NULL takes it away. */
 static inline void e2e_env(struct e2e *t, const char *name, const char *value)
@@ -165,8 +164,7 @@ static inline int e2e_teardown(void **state)
 
 #define E2E_TEST(f) cmocka_unit_test_setup_teardown(f, e2e_setup, e2e_teardown)
 
-/* ---- Server ---------------------------------------------------------------------------------------------------------
- */
+/* ---- Server ---- */
 
 /* answers: as in fake_server.h; they stay the caller's until the test ends. */
 static inline void e2e_serve(struct e2e *t, const char *const *answers)
@@ -211,8 +209,7 @@ static inline void e2e_request_has(struct e2e *t, int i, const char *text)
 		fail_msg("request %d does not hold '%s':\n%s", i, text, request);
 }
 
-/* ---- On a terminal --------------------------------------------------------------------------------------------------
- */
+/* ---- On a terminal ---- */
 
 static inline int e2e_exec(void *arg)
 {
@@ -392,8 +389,7 @@ static inline bool e2e_saw(struct e2e *t, const char *bytes)
 	return memmem(t->log, t->n_log, bytes, strlen(bytes)) != NULL;
 }
 
-/* ---- With pipes
- * ------------------------------------------------------------------------------------------------------ */
+/* ---- With pipes ---- */
 
 static inline int e2e_temp(void)
 {
@@ -449,8 +445,19 @@ static inline int e2e_run(struct e2e *t, const char *input, const char *const *a
 
 #define E2E_RUN(t, input, ...) e2e_run(t, input, (const char *const[]){ __VA_ARGS__, NULL })
 
-/* ---- Files
- * ------------------------------------------------------------------------------------------------------------ */
+/* Standard output of the last run is this, standard error holds this. */
+static inline void e2e_out_is(struct e2e *t, const char *want)
+{
+	assert_string_equal(t->out, want);
+}
+
+static inline void e2e_err_has(struct e2e *t, const char *text)
+{
+	if (!strstr(t->err, text))
+		fail_msg("standard error does not hold '%s': %s", text, t->err);
+}
+
+/* ---- Files ---- */
 
 static inline void e2e_write(struct e2e *t, const char *rest, const char *text, size_t len)
 {

@@ -25,8 +25,7 @@ static char *read_file(struct e2e *t, const char *rest)
 	return e2e_slurp(fd);
 }
 
-/* ---- Answers
- * ---------------------------------------------------------------------------------------------------------- */
+/* ---- Answers ---- */
 
 static void an_answer_is_shown_while_it_still_comes(void **state)
 {
@@ -117,8 +116,7 @@ static void an_answer_cannot_act_on_the_terminal(void **state)
 	leave(t);
 }
 
-/* ---- Stopping
- * --------------------------------------------------------------------------------------------------------- */
+/* ---- Stopping ---- */
 
 static void ctrl_c_stops_the_answer_and_not_the_program(void **state)
 {
@@ -185,8 +183,7 @@ static void ctrl_c_clears_a_line_and_ctrl_d_leaves(void **state)
 	assert_int_equal(atomic_load(&t->server.n_requests), 0);
 }
 
-/* ---- Commands with a slash
- * ---------------------------------------------------------------------------------------------- */
+/* ---- Commands with a slash ---- */
 
 static void help_lists_the_commands_and_an_unknown_one_says_so(void **state)
 {
@@ -280,8 +277,7 @@ static void attach_puts_a_file_into_the_next_question(void **state)
 	e2e_request_has(t, 0, "芝麻");
 }
 
-/* ---- History
- * -------------------------------------------------------------------------------------------------------------- */
+/* ---- History ---- */
 
 static void a_conversation_is_resumed(void **state)
 {
@@ -348,8 +344,7 @@ static void a_terminal_that_goes_away_in_an_answer_takes_no_question_along(void 
 	assert_non_null(strstr(t->out, "a long question"));
 }
 
-/* ---- The terminal
- * ------------------------------------------------------------------------------------------------------------ */
+/* ---- The terminal ---- */
 
 static void a_paste_of_many_lines_is_one_question(void **state)
 {

@@ -3,8 +3,7 @@
 
 #define MENU "[r] run"
 
-/* ---- The menu -------------------------------------------------------------------------------------------------------
- */
+/* ---- The menu ---- */
 
 static void the_command_is_shown_with_a_menu_and_runs_on_enter(void **state)
 {
@@ -129,8 +128,7 @@ static void a_form_that_is_left_runs_nothing(void **state)
 	assert_false(e2e_saw(t, "42"));
 }
 
-/* ---- Running
- * ---------------------------------------------------------------------------------------------------------- */
+/* ---- Running ---- */
 
 static void the_exit_code_of_the_command_is_ours(void **state)
 {
@@ -225,8 +223,7 @@ static void ctrl_c_reaches_the_command_and_not_us(void **state)
 	e2e_ends(t, 9);
 }
 
-/* ---- Failure and fix
- * ------------------------------------------------------------------------------------------------------ */
+/* ---- Failure and fix ---- */
 
 static void a_failure_is_explained_and_fixed_with_its_real_words_twice(void **state)
 {
@@ -296,8 +293,7 @@ static void a_server_lost_before_the_fix_loses_only_the_fix(void **state)
 	e2e_ends(t, 1);
 }
 
-/* ---- The gate
- * ---------------------------------------------------------------------------------------------------------------- */
+/* ---- The gate ---- */
 
 static void what_destroys_is_asked_twice_and_the_default_is_no(void **state)
 {
@@ -355,8 +351,7 @@ static void rules_that_cannot_be_read_run_nothing(void **state)
 	assert_false(e2e_saw(t, "answer 42"));
 }
 
-/* ---- Other terminals
- * ----------------------------------------------------------------------------------------------------------- */
+/* ---- Other terminals ---- */
 
 static void keys_come_from_the_terminal_while_standard_input_is_a_pipe(void **state)
 {

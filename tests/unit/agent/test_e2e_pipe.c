@@ -2,19 +2,7 @@
  * exit codes mean what the manual page says. */
 #include "e2e.h"
 
-static void out_is(struct e2e *t, const char *want)
-{
-	assert_string_equal(t->out, want);
-}
-
-static void err_has(struct e2e *t, const char *text)
-{
-	if (!strstr(t->err, text))
-		fail_msg("standard error does not hold '%s': %s", text, t->err);
-}
-
-/* ---- cmd
- * ------------------------------------------------------------------------------------------------------------------ */
+/* ---- cmd ---- */
 
 static void cmd_prints_the_command_alone_where_there_is_no_terminal(void **state)
 {
@@ -22,7 +10,7 @@ static void cmd_prints_the_command_alone_where_there_is_no_terminal(void **state
 
 	E2E_SERVE(t, E2E_SAY("Use this:\\n\\n```sh\\ndf -h\\n```\\nIt shows the disks."));
 	assert_int_equal(E2E_RUN(t, NULL, "cmd", "show disk usage"), 0);
-	out_is(t, "df -h\n");
+	e2e_out_is(t, "df -h\n");
 	assert_string_equal(t->err, "");
 }
 
@@ -65,15 +53,14 @@ static void an_answer_without_a_command_is_a_failure_that_says_so(void **state)
 
 	E2E_SERVE(t, E2E_SAY("NONE"));
 	assert_int_equal(E2E_RUN(t, NULL, "cmd", "make me happy"), 1);
-	out_is(t, "");
-	err_has(t, "the model knows no command for this");
+	e2e_out_is(t, "");
+	e2e_err_has(t, "the model knows no command for this");
 	E2E_SERVE(t, E2E_SAY(""));
 	assert_int_equal(E2E_RUN(t, NULL, "cmd", "make me happy"), 1);
-	err_has(t, "the model's answer was empty");
+	e2e_err_has(t, "the model's answer was empty");
 }
 
-/* ---- code
- * ------------------------------------------------------------------------------------------------------------------ */
+/* ---- code ---- */
 
 #define CODE_ANSWER \
 	E2E_SAY("<think>hm</think>Sure:\\n\\n```python\\nimport os\\n\\nprint(\\\"你好\\\")\\n```\\n\\nEnjoy.")
@@ -85,7 +72,7 @@ static void code_prints_the_code_alone(void **state)
 
 	E2E_SERVE(t, CODE_ANSWER);
 	assert_int_equal(E2E_RUN(t, NULL, "code", "-l", "python", "greet"), 0);
-	out_is(t, CODE);
+	e2e_out_is(t, CODE);
 	assert_string_equal(t->err, "");
 	e2e_request_has(t, 0, "python: greet");
 	E2E_SERVE(t, CODE_ANSWER);
@@ -101,20 +88,19 @@ static void code_goes_to_a_file_whole_or_not_at_all(void **state)
 
 	E2E_SERVE(t, CODE_ANSWER);
 	assert_int_equal(E2E_RUN(t, NULL, "code", "-o", "greet.py", "greet"), 0);
-	out_is(t, "");
+	e2e_out_is(t, "");
 	text = e2e_slurp(open(e2e_path(t, "greet.py"), O_RDONLY | O_CLOEXEC));
 	assert_string_equal(text, CODE);
 	free(text);
 	E2E_SERVE(t, FAKE_SSE(FAKE_DELTA("```python\\nimport") "data: half"));
 	assert_int_equal(E2E_RUN(t, NULL, "code", "-o", "greet.py", "greet again"), 1);
-	err_has(t, "the answer ends before its end");
+	e2e_err_has(t, "the answer ends before its end");
 	text = e2e_slurp(open(e2e_path(t, "greet.py"), O_RDONLY | O_CLOEXEC));
 	assert_string_equal(text, CODE);
 	free(text);
 }
 
-/* ---- The router
- * --------------------------------------------------------------------------------------------------------- */
+/* ---- The router ---- */
 
 static void the_router_says_who_answers(void **state)
 {
@@ -133,7 +119,7 @@ static void the_router_says_who_answers(void **state)
 		E2E_SERVE(t, E2E_SAY("uptime"));
 		assert_int_equal(E2E_RUN(t, NULL, cases[i].question), 0);
 		assert_string_equal(t->err, cases[i].said);
-		out_is(t, "uptime\n");
+		e2e_out_is(t, "uptime\n");
 	}
 	E2E_SERVE(t, E2E_SAY("uptime"));
 	assert_int_equal(E2E_RUN(t, NULL, "-q", "what is an inode?"), 0);
@@ -141,7 +127,7 @@ static void the_router_says_who_answers(void **state)
 	E2E_SERVE(t, E2E_SAY("uptime"));
 	assert_int_equal(E2E_RUN(t, NULL, "--print", "what is an inode?"), 0);
 	assert_string_equal(t->err, "");
-	out_is(t, "uptime\n");
+	e2e_out_is(t, "uptime\n");
 }
 
 static void a_routed_command_has_its_menu_on_a_terminal(void **state)
@@ -156,8 +142,7 @@ static void a_routed_command_has_its_menu_on_a_terminal(void **state)
 	e2e_ends(t, 0);
 }
 
-/* ---- Pipes
- * ---------------------------------------------------------------------------------------------------------------- */
+/* ---- Pipes ---- */
 
 static void what_is_piped_in_goes_with_the_question(void **state)
 {
@@ -165,7 +150,7 @@ static void what_is_piped_in_goes_with_the_question(void **state)
 
 	E2E_SERVE(t, E2E_SAY("**Out** of memory."));
 	assert_int_equal(E2E_RUN(t, "kernel: Out of memory\n\033[31mred\033[0m\n", "why?"), 0);
-	out_is(t, "**Out** of memory.\n"); /* Markdown as it is: no terminal */
+	e2e_out_is(t, "**Out** of memory.\n"); /* Markdown as it is: no terminal */
 	e2e_request_has(t, 0, "why?\\n\\n--- standard input ---\\nkernel: Out of memory");
 	assert_null(strstr(e2e_request(t, 0), "\\u001b"));
 }
@@ -176,10 +161,10 @@ static void without_words_what_is_piped_in_is_the_question(void **state)
 
 	E2E_SERVE(t, E2E_SAY("An index node."));
 	assert_int_equal(E2E_RUN(t, "what is an inode?\n", "--quiet"), 0);
-	out_is(t, "An index node.\n");
+	e2e_out_is(t, "An index node.\n");
 	e2e_request_has(t, 0, "what is an inode?");
 	assert_int_equal(E2E_RUN(t, "", "cmd"), 2);
-	err_has(t, "a question is missing");
+	e2e_err_has(t, "a question is missing");
 }
 
 static void an_attached_file_goes_along(void **state)
@@ -191,7 +176,7 @@ static void an_attached_file_goes_along(void **state)
 	assert_int_equal(E2E_RUN(t, NULL, "--attach", "a.log", "explain this"), 0);
 	e2e_request_has(t, 0, "--- file a.log ---\\ndisk full\\n--- end ---");
 	assert_int_equal(E2E_RUN(t, NULL, "--attach", "b.log", "explain this"), 1);
-	err_has(t, "ocai: b.log: No such file or directory");
+	e2e_err_has(t, "ocai: b.log: No such file or directory");
 }
 
 static void an_answer_on_a_terminal_is_rendered_and_in_a_pipe_is_not(void **state)
@@ -216,7 +201,7 @@ static void chat_without_a_terminal_takes_one_turn_a_line(void **state)
 
 	E2E_SERVE(t, E2E_SAY("One."), E2E_SAY("Two."));
 	assert_int_equal(E2E_RUN(t, "first\nsecond\n", "chat"), 0);
-	out_is(t, "One.\nTwo.\n");
+	e2e_out_is(t, "One.\nTwo.\n");
 	e2e_request_has(t, 1, "first");
 	e2e_request_has(t, 1, "One.");
 }
@@ -233,8 +218,7 @@ static void a_reader_that_goes_away_ends_us_quietly(void **state)
 	assert_string_equal(t->log, "closed\r\n");
 }
 
-/* ---- Colour and language
- * ------------------------------------------------------------------------------------------------- */
+/* ---- Colour and language ---- */
 
 static void colour_follows_terminal_no_color_and_option(void **state)
 {
@@ -265,12 +249,12 @@ static void wrong_usage_is_exit_code_2_and_names_the_option(void **state)
 	struct e2e *t = *state;
 
 	assert_int_equal(E2E_RUN(t, NULL, "cmd", "--prnt", "x"), 2);
-	err_has(t, "--prnt");
-	err_has(t, "--help' for more information.");
+	e2e_err_has(t, "--prnt");
+	e2e_err_has(t, "--help' for more information.");
 	assert_int_equal(E2E_RUN(t, NULL, "cmd", " "), 2);
-	err_has(t, "the question is empty");
+	e2e_err_has(t, "the question is empty");
 	assert_int_equal(E2E_RUN(t, NULL, "cmd"), 2);
-	err_has(t, "a question is missing");
+	e2e_err_has(t, "a question is missing");
 	assert_int_equal(E2E_RUN(t, NULL, "chat", "hello"), 2);
 	assert_int_equal(E2E_RUN(t, NULL, "--help"), 0);
 	assert_non_null(strstr(t->out, "chat"));

@@ -25,8 +25,7 @@ static const struct shell zsh = { "zsh", "zsh -d -i", "zdot/.zshrc",
 		behaviour(*state, &zsh);              \
 	}
 
-/* ---- tmux -----------------------------------------------------------------------------------------------------------
- */
+/* ---- tmux ---- */
 
 /* From here on e2e_run() runs other programs than ocai. */
 static void use_env(struct e2e *t)

@@ -371,8 +371,7 @@ static void code_is_taken_out_of_its_fences(void **state)
 	}
 }
 
-/* ---- Settings ------------------------------------------------------------------------------------------------------
- */
+/* ---- Settings ---- */
 
 static void profiles_are_sections_of_their_own(void **state)
 {

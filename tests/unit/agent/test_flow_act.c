@@ -142,8 +142,7 @@ static bool exists(const char *name)
 	return access(name, F_OK) == 0;
 }
 
-/* ---- Commands ------------------------------------------------------------------------------------------------------
- */
+/* ---- Commands ---- */
 
 static void reading_runs_at_once_and_is_the_default(void **state)
 {
@@ -314,8 +313,7 @@ static void a_command_left_in_the_background_keeps_no_one_waiting(void **state)
 	base_buf_done(&result.errors);
 }
 
-/* ---- Suggestions
- * ------------------------------------------------------------------------------------------------------ */
+/* ---- Suggestions ---- */
 
 static void secrets_do_not_leave_and_remote_hosts_need_consent(void **state)
 {
@@ -350,8 +348,7 @@ static void an_answer_without_a_command_is_no_suggestion(void **state)
 	}
 }
 
-/* ---- Conversation
- * ---------------------------------------------------------------------------------------------------- */
+/* ---- Conversation ---- */
 
 static void chat(struct scene *c, const char *const *lines, const char *first)
 {

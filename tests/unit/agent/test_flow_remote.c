@@ -84,8 +84,7 @@ static void scene_free(struct scene *c)
 	free(c);
 }
 
-/* ---- Secrets -------------------------------------------------------------------------------------------------------
- */
+/* ---- Secrets ---- */
 
 #define AWS "AKIAIOSFODNN7EXAMPLE"
 #define FORGE "ghp_16C7e42F292c6912E7710c838347Ae178B4a"
@@ -204,8 +203,7 @@ static void passages_carry_none(void **state)
 	scene_free(c);
 }
 
-/* ---- Tools of another host ----------------------------------------------------------------------------------------
- */
+/* ---- Tools of another host ---- */
 
 #define RESULT(id, text) FAKE_JSON("200 OK", "{\"jsonrpc\":\"2.0\",\"id\":" id ",\"result\":" text "}")
 
@@ -251,8 +249,7 @@ static void arguments_of_a_tool_elsewhere_carry_none_and_its_key_is_private(void
 	scene_free(far);
 }
 
-/* ---- Embeddings
- * ------------------------------------------------------------------------------------------------------ */
+/* ---- Embeddings ---- */
 
 static void embeddings_of_another_host_are_by_leave_and_masked(void **state)
 {
@@ -282,8 +279,7 @@ static void embeddings_of_another_host_are_by_leave_and_masked(void **state)
 	scene_free(c);
 }
 
-/* ---- Keys
- * ------------------------------------------------------------------------------------------------------------ */
+/* ---- Keys ---- */
 
 static void a_key_goes_to_its_own_server_only(void **state)
 {

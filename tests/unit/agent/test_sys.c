@@ -326,8 +326,7 @@ static void counters_that_stand_still_or_go_back_find_nothing_new(void **state)
 	json_decref(back);
 }
 
-/* ---- Text ----------------------------------------------------------------------------------------------------------
- */
+/* ---- Text ---- */
 
 static void hostile_names_reach_neither_commands_nor_the_terminal(void **state)
 {

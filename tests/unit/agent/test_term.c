@@ -156,8 +156,7 @@ static void interrupted_sequence_gives_way(void **state)
 	ag_term_keys_done(&k);
 }
 
-/* ---- Width --------------------------------------------------------------------------------------------------------
- */
+/* ---- Width ---- */
 
 static const struct {
 	const char *text;
@@ -267,8 +266,7 @@ static void harmful_characters_do_not_pass(void **state)
 	base_buf_done(&out);
 }
 
-/* ---- What a place can show ------------------------------------------------------------------------------------------
- */
+/* ---- What a place can show ---- */
 
 static void environment(const char *lang, const char *no_color)
 {

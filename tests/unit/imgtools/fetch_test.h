@@ -11,8 +11,7 @@
 enum { BLOB_SIZE = 4 << 20, MAX_TOLD = 4096 };
 static uint8_t blob[BLOB_SIZE];
 
-/* ---- Those who wait -----------------------------------------------------------------------------------------------
- */
+/* ---- Those who wait ---- */
 
 struct told {
 	pthread_mutex_t lock;
@@ -79,8 +78,7 @@ static inline int64_t ask(struct flip_blob *b, const struct flip_range *ranges, 
 	return number;
 }
 
-/* ---- A server, a fetcher, a blob ----------------------------------------------------------------------------------
- */
+/* ---- A server, a fetcher, a blob ---- */
 
 struct setting {
 	struct fake s;

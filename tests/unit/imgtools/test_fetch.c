@@ -2,8 +2,7 @@
  * exactly once. Whole blobs and documents. */
 #include "fetch_test.h"
 
-/* ---- Ranges -------------------------------------------------------------------------------------------------------
- */
+/* ---- Ranges ---- */
 
 static void a_range_is_what_the_blob_has(void **state)
 {
@@ -56,8 +55,7 @@ static void what_is_no_range_of_the_blob_is_refused(void **state)
 	end(x);
 }
 
-/* ---- Order and company --------------------------------------------------------------------------------------------
- */
+/* ---- Order and company ---- */
 
 static void the_urgent_goes_first(void **state)
 {
@@ -308,8 +306,7 @@ static void a_rate_limit_spares_the_foreground(void **state)
 	end(x);
 }
 
-/* ---- Whole blobs and documents ------------------------------------------------------------------------------------
- */
+/* ---- Whole blobs and documents ---- */
 
 struct sunk {
 	size_t n;

@@ -3,8 +3,7 @@
 
 #include "fetch_test.h"
 
-/* ---- Answers that are not what they should be ---------------------------------------------------------------------
- */
+/* ---- Answers that are not what they should be ---- */
 
 static void a_cut_answer_goes_on_where_it_ended(void **state)
 {
@@ -185,8 +184,7 @@ static void a_blob_of_another_size_is_refused(void **state)
 	end(x);
 }
 
-/* ---- Who we are ---------------------------------------------------------------------------------------------------
- */
+/* ---- Who we are ---- */
 
 static void a_token_that_ends_is_renewed_once_for_all(void **state)
 {

@@ -3,8 +3,7 @@
 
 #include "fetch_test.h"
 
-/* ---- Elsewhere ----------------------------------------------------------------------------------------------------
- */
+/* ---- Elsewhere ---- */
 
 struct elsewhere {
 	char location[300];
@@ -70,8 +69,7 @@ static void a_place_that_never_serves_ends_in_words(void **state)
 	end(x);
 }
 
-/* ---- Mirrors ------------------------------------------------------------------------------------------------------
- */
+/* ---- Mirrors ---- */
 
 static void a_mirror_is_asked_first_and_passed_over_when_it_fails(void **state)
 {
@@ -129,8 +127,7 @@ static void nobody_there_is_said_so(void **state)
 	end(x);
 }
 
-/* ---- Ends ---------------------------------------------------------------------------------------------------------
- */
+/* ---- Ends ---- */
 
 static void what_waits_can_be_canceled(void **state)
 {

@@ -14,8 +14,7 @@ enum { BLOB_SIZE = 8 << 20, N_RANGES = 200 };
 static uint8_t blob[BLOB_SIZE];
 static char digest[72];
 
-/* ---- What passes between client and registry, and how many connections that takes
- * ------------------------------------ */
+/* ---- What passes between client and registry, and how many connections that takes ---- */
 
 struct relay {
 	unsigned port, to;
@@ -121,8 +120,7 @@ static unsigned relay_stop(struct relay *r)
 	return r->n;
 }
 
-/* ---- A registry with a blob ---------------------------------------------------------------------------------------
- */
+/* ---- A registry with a blob ---- */
 
 struct place {
 	char *dir;
@@ -240,8 +238,7 @@ static void read_everything(struct flip_fetch *f, const struct place *p)
 	free(t);
 }
 
-/* ---- Tests --------------------------------------------------------------------------------------------------------
- */
+/* ---- Tests ---- */
 
 static void an_image_is_fetched_from_its_tag_to_its_layer(void **state)
 {

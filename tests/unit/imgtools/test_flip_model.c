@@ -160,8 +160,7 @@ static void names_are_plain(void **state)
 	assert_true(flip_model_name_is_valid(longest));
 }
 
-/* ---- Layers -------------------------------------------------------------------------------------------------------
- */
+/* ---- Layers ---- */
 
 static void a_model_becomes_a_layer_of_its_distinct_contents(void **state)
 {
@@ -200,8 +199,7 @@ static void a_model_becomes_a_layer_of_its_distinct_contents(void **state)
 	flip_model_free(m);
 }
 
-/* ---- Artifacts ----------------------------------------------------------------------------------------------------
- */
+/* ---- Artifacts ---- */
 
 static int read_artifact(const char *config, const char *layers, struct flip_artifact *a, struct err *err)
 {
@@ -307,8 +305,7 @@ static void our_manifest_must_fit_the_layers(void **state)
 	flip_artifact_done(&a);
 }
 
-/* ---- Folders -------------------------------------------------------------------------------------------------------
- */
+/* ---- Folders ---- */
 
 static void put(const char *dir, const char *name, const void *data, size_t size)
 {

@@ -130,8 +130,7 @@ static void files_have_a_purpose_by_their_place(void **state)
 	}
 }
 
-/* ---- A root with a package of which a file was left out ------------------------------------------------------------
- */
+/* ---- A root with a package of which a file was left out ---- */
 
 static bool is_in_tree(const struct img_rpm *p, size_t file, void *arg)
 {
@@ -196,8 +195,7 @@ static void a_root_without_packages_has_none(void **state)
 	drop_dir(dir);
 }
 
-/* ---- Rules of the schemas -------------------------------------------------------------------------------------------
- */
+/* ---- Rules of the schemas ---- */
 
 static const char *text_at(const json_t *o, const char *key)
 {

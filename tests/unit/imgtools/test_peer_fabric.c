@@ -29,8 +29,7 @@ static const char *provider;
 static uint8_t *content;
 static int content_fd;
 
-/* ---- Messages -----------------------------------------------------------------------------------------------------
- */
+/* ---- Messages ---- */
 
 static void messages_come_as_they_went_and_nothing_else_does(void **state)
 {
@@ -108,8 +107,7 @@ static void questions_come_as_they_went(void **state)
 	base_buf_done(&b);
 }
 
-/* ---- A member -----------------------------------------------------------------------------------------------------
- */
+/* ---- A member ---- */
 
 static int allow(void *arg, const struct flip_peer_ask *ask, struct err *err)
 {
@@ -142,8 +140,7 @@ static struct flip_peers *start_member(const char *transport)
 	return p;
 }
 
-/* ---- An asker -----------------------------------------------------------------------------------------------------
- */
+/* ---- An asker ---- */
 
 struct asker {
 	struct flip_peers_opts o;
@@ -669,8 +666,7 @@ static void askers_that_lie_are_refused_and_others_served(void **state)
 	flip_peers_free(p);
 }
 
-/* ---- Opening -------------------------------------------------------------------------------------------------------
- */
+/* ---- Opening ---- */
 
 static void certificates_without_a_secret_are_refused_and_a_missing_provider_leaves_http(void **state)
 {

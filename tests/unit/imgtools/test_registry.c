@@ -176,8 +176,7 @@ static void names_are_taken_apart_as_docker_does(void **state)
 		assert_int_equal(img_reference_parse(bad[i], &ref, &err), -EINVAL);
 }
 
-/* ---- The scripted server
- * ---------------------------------------------------------------------------------------------- */
+/* ---- The scripted server ---- */
 
 static void a_token_is_fetched_when_asked_for(void **state)
 {
@@ -403,8 +402,7 @@ static void a_server_that_is_not_there_is_named(void **state)
 	assert_null(r);
 }
 
-/* ---- The real one
- * ---------------------------------------------------------------------------------------------------- */
+/* ---- The real one ---- */
 
 static void images_go_to_a_real_registry_and_come_back(void **state)
 {

@@ -340,8 +340,7 @@ static void of_several_versions_the_newest_counts(void **state)
 	img_rpm_set_free(s);
 }
 
-/* ---- What is not there, in words ----------------------------------------------------------------------------------
- */
+/* ---- What is not there, in words ---- */
 
 static bool is_not_listed(const struct img_rpm *p, size_t file, void *arg)
 {
