@@ -15,7 +15,7 @@
 #include <errno.h>
 
 #include "gpu/attention_sm90.h"
-#include "gpu/sm90.h"
+#include "gpu/sm90_launch.h"
 
 enum {
 	HOPPER_ROWS = 128, /* of an item; half of them for each warpgroup */
@@ -542,45 +542,11 @@ static __global__ void __launch_bounds__(HOPPER_THREADS, 1) hopper_attention(GPU
 
 /* ---- Launches ---------------------------------------------------------------------------------------------------- */
 
-#if defined(GPU_CUDA)
-typedef decltype(&cuTensorMapEncodeTiled) encode_fn;
-
-/* The driver is not linked: NULL where it has no tensor maps. */
-static encode_fn encode()
-{
-	static encode_fn known;
-	encode_fn fn = __atomic_load_n(&known, __ATOMIC_RELAXED);
-	cudaDriverEntryPointQueryResult found;
-	void *p = nullptr;
-
-	if (!fn &&
-	    cudaGetDriverEntryPointByVersion("cuTensorMapEncodeTiled", &p, 12000, cudaEnableDefault, &found) ==
-	            cudaSuccess &&
-	    found == cudaDriverEntryPointSuccess) {
-		fn = (encode_fn)p;
-		__atomic_store_n(&known, fn, __ATOMIC_RELAXED);
-	}
-	return fn;
-}
-
 /* Nobody says how many pages a pool has; no row beyond them is asked for. */
 static bool map_of(sm90_map *map, void *pool, uint32_t dim, uint32_t box_rows)
 {
-	const cuuint64_t dims[2] = { dim, (cuuint64_t)1 << 30 }, strides[1] = { (cuuint64_t)dim * 2 };
-	const cuuint32_t box[2] = { 64, box_rows }, steps[2] = { 1, 1 };
-	const encode_fn fn = encode();
-
-	return fn && fn(map, CU_TENSOR_MAP_DATA_TYPE_BFLOAT16, 2, pool, dims, strides, box, steps,
-	                CU_TENSOR_MAP_INTERLEAVE_NONE, CU_TENSOR_MAP_SWIZZLE_128B, CU_TENSOR_MAP_L2_PROMOTION_L2_256B,
-	                CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE) == CUDA_SUCCESS;
+	return sm90_map_of(map, pool, 2, 1u << 30, dim, (size_t)dim * 2, box_rows);
 }
-#else
-static bool map_of(sm90_map *map, void *pool, uint32_t dim, uint32_t box_rows)
-{
-	*map = { (const uint8_t *)pool, (size_t)dim * 2, box_rows };
-	return true;
-}
-#endif
 
 enum { MIN_PAGE_SHIFT = 3 /* a tile's swizzle repeats every eight rows */, TILE_SHIFT = 7 };
 

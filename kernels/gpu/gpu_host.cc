@@ -38,13 +38,16 @@ int take_error()
 }
 thread_local uint8_t slots[2][MAX_THREADS][SLOT];
 thread_local uint8_t parity[MAX_THREADS];
-thread_local named named_barriers[16];
+thread_local named named_barriers[MAX_CLUSTER][16];
+thread_local unsigned rank;
+thread_local uint8_t *cluster_shared[MAX_CLUSTER];
 
 namespace
 {
 /* Large enough for instrumented kernels whose register arrays live on the stack. */
 enum { STACK = 256 << 10 };
-enum state { READY, AT_BARRIER, IN_GROUP, PAUSED, ENDED };
+enum state { READY, AT_BARRIER, AT_CLUSTER, IN_GROUP, PAUSED, ENDED };
+enum { SHARED_ALIGN = 1024 };
 /* Rounds in which every thread did nothing but pause: no work between two pauses is as long. */
 enum { PATIENCE = 100000 };
 
@@ -55,7 +58,8 @@ struct fiber {
 	ucontext_t context;
 #endif
 	char *stack;
-	dim3 thread;
+	dim3 thread, block;
+	unsigned rank;
 	state at;
 	int width; /* IN_GROUP */
 	void *fake;
@@ -172,23 +176,34 @@ bool release_groups(int n)
 	return any;
 }
 
-bool release_barrier(int n)
+/* Threads [begin, end), all of which are there or have ended. */
+bool release_barrier(int begin, int end, state where)
 {
 	bool any = false;
 
-	for (int i = 0; i < n; i++) {
-		if (fibers[i].at != AT_BARRIER && fibers[i].at != ENDED)
+	for (int i = begin; i < end; i++) {
+		if (fibers[i].at != where && fibers[i].at != ENDED)
 			return false;
 	}
-	for (int i = 0; i < n; i++) {
-		any |= fibers[i].at == AT_BARRIER;
-		if (fibers[i].at == AT_BARRIER)
+	for (int i = begin; i < end; i++) {
+		any |= fibers[i].at == where;
+		if (fibers[i].at == where)
 			fibers[i].at = READY;
 	}
 	return any;
 }
 
-void run_block(int n)
+bool release_barriers(int n, int per_block)
+{
+	bool any = release_barrier(0, n, AT_CLUSTER);
+
+	for (int i = 0; i < n; i += per_block)
+		any |= release_barrier(i, i + per_block, AT_BARRIER);
+	return any;
+}
+
+/* A block, or those of a cluster, of per_block threads each. */
+void run_block(int n, int per_block)
 {
 	int n_ended = 0, n_idle = 0;
 
@@ -204,6 +219,9 @@ void run_block(int n)
 				continue;
 			current = i;
 			threadIdx = fibers[i].thread;
+			blockIdx = fibers[i].block;
+			rank = fibers[i].rank;
+			dynamic_shared = cluster_shared[rank];
 			change(&scheduler, &fibers[i], false);
 			n_ended += fibers[i].at == ENDED;
 			ran = true;
@@ -212,7 +230,7 @@ void run_block(int n)
 		if (n_ended == n)
 			break;
 		n_idle = went_on ? 0 : n_idle + 1;
-		if ((!release_groups(n) && !release_barrier(n) && !ran) || n_idle > PATIENCE) {
+		if ((!release_groups(n) && !release_barriers(n, per_block) && !ran) || n_idle > PATIENCE) {
 			fprintf(stderr, "block (%u, %u, %u): no thread can go on\n", blockIdx.x, blockIdx.y, blockIdx.z);
 			abort();
 		}
@@ -234,6 +252,11 @@ void wait_block()
 	suspend(AT_BARRIER, 1);
 }
 
+void wait_cluster()
+{
+	suspend(AT_CLUSTER, 1);
+}
+
 void wait_group(int width)
 {
 	suspend(IN_GROUP, width);
@@ -251,12 +274,12 @@ void spin()
 	pthread_mutex_lock(&turn);
 }
 
-void launch(dim3 grid, dim3 block, size_t shared, const std::function<void()> &body)
+void launch(dim3 grid, dim3 block, size_t shared, const std::function<void()> &body, unsigned cluster)
 {
-	int n = (int)(block.x * block.y * block.z);
+	const int per_block = (int)(block.x * block.y * block.z), n = per_block * (int)cluster;
 
-	if (n < 1 || n > MAX_THREADS) {
-		fprintf(stderr, "a block of %d threads\n", n);
+	if (per_block < 1 || n > MAX_THREADS || cluster > MAX_CLUSTER || grid.x % cluster) {
+		fprintf(stderr, "blocks of %d threads, %u together\n", per_block, cluster);
 		abort();
 	}
 	if (shared > shared_bytes) {
@@ -264,19 +287,33 @@ void launch(dim3 grid, dim3 block, size_t shared, const std::function<void()> &b
 		return;
 	}
 	pthread_mutex_lock(&turn);
-	for (int i = 0; i < n; i++)
-		fibers[i].thread = dim3((unsigned)i % block.x, (unsigned)i / block.x % block.y,
-		                        (unsigned)i / (block.x * block.y));
 	kernel = &body;
 	gridDim = grid;
 	blockDim = block;
-	for (unsigned i = 0; i < grid.x * grid.y * grid.z; i++) {
-		blockIdx = dim3(i % grid.x, i / grid.x % grid.y, i / (grid.x * grid.y));
-		dynamic_shared = shared ? malloc(shared) : nullptr;
-		if (shared)
-			memset(dynamic_shared, 0xa5, shared);
-		run_block(n);
-		free(dynamic_shared);
+	for (unsigned i = 0; i < grid.x * grid.y * grid.z; i += cluster) {
+		for (int k = 0; k < n; k++) {
+			const unsigned thread = (unsigned)(k % per_block), at = i + (unsigned)(k / per_block);
+
+			fibers[k].thread =
+			        dim3(thread % block.x, thread / block.x % block.y, thread / (block.x * block.y));
+			fibers[k].block = dim3(at % grid.x, at / grid.x % grid.y, at / (grid.x * grid.y));
+			fibers[k].rank = (unsigned)(k / per_block);
+		}
+		for (unsigned r = 0; r < cluster; r++) {
+			void *p = nullptr;
+
+			/* One block's may begin anywhere, so that tests see who counts on more. */
+			if (shared && cluster == 1)
+				p = malloc(shared);
+			else if (shared && posix_memalign(&p, SHARED_ALIGN, shared))
+				abort();
+			if (shared)
+				memset(p, 0xa5, shared);
+			cluster_shared[r] = (uint8_t *)p;
+		}
+		run_block(n, per_block);
+		for (unsigned r = 0; r < cluster; r++)
+			free(cluster_shared[r]);
 	}
 	dynamic_shared = nullptr;
 	pthread_mutex_unlock(&turn);

@@ -2,6 +2,8 @@
  * memory is static. Barriers and shuffles behave as on the device, and a block in which no thread can go on is
  * reported instead of hanging. GPU_HOST_WARP is the wave: 32 or 64.
  *
+ * Blocks of a cluster run together, up to MAX_THREADS threads in all; each sees its own shared memory.
+ *
  * Kernels of several threads take turns: one at a time runs, since shared memory is static. One that waits for another
  * thread's says so by gpu_host::spin(), and has no shared memory. Built with address sanitizer, switches are announced
  * to it; dynamic shared memory is exactly as large as asked for and filled with garbage, so that it sees what leaves
@@ -71,7 +73,7 @@ extern thread_local dim3 threadIdx, blockIdx, blockDim, gridDim;
 
 namespace gpu_host
 {
-enum { MAX_THREADS = 1024, SLOT = 128, MOST_SHARED = (GPU_HOST_WARP == 64 ? 64 : 227) << 10 };
+enum { MAX_THREADS = 1024, MAX_CLUSTER = 4, SLOT = 128, MOST_SHARED = (GPU_HOST_WARP == 64 ? 64 : 227) << 10 };
 
 /* Dynamic shared memory that a block may have; tests take some away. A launch that asks for more fails as on a device.
  */
@@ -84,8 +86,13 @@ extern thread_local void *dynamic_shared;
 extern thread_local uint8_t slots[2][MAX_THREADS][SLOT]; /* values under way, by parity of the exchange */
 extern thread_local uint8_t parity[MAX_THREADS];
 
-void launch(dim3 grid, dim3 block, size_t shared, const std::function<void()> &body);
+/* cluster: so many blocks, neighbours along x, run together. */
+void launch(dim3 grid, dim3 block, size_t shared, const std::function<void()> &body, unsigned cluster = 1);
 void wait_block();
+void wait_cluster();
+/* The running thread's block of its cluster, and the shared memory of all of them, which is aligned alike. */
+extern thread_local unsigned rank;
+extern thread_local uint8_t *cluster_shared[MAX_CLUSTER];
 /* Lets other threads' kernels run for a moment. */
 void spin();
 /* Until all threads of the aligned group of `width` have come here (or ended). */
@@ -97,7 +104,7 @@ void pause();
 struct named {
 	uint32_t arrived, phase;
 };
-extern thread_local named named_barriers[16];
+extern thread_local named named_barriers[MAX_CLUSTER][16];
 
 /* What thread `lane` of this thread's group of 32 brought. */
 template <class T> static inline T exchange(T v, int lane)

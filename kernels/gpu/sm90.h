@@ -1,12 +1,17 @@
 /* Hopper's own instructions under names of ours: barriers in shared memory that count bytes, copies of boxes by the
- * tensor engine, products of warpgroups (128 threads), registers handed from one to another. For files that are
- * compiled for sm_90a alone (*_sm90.cu); device code stands behind SM90_CODE.
+ * tensor engine, to several blocks of a cluster at once, products of warpgroups (128 threads), registers handed from
+ * one to another. For files that are compiled for sm_90a alone (*_sm90.cu); device code stands behind SM90_CODE.
  *
  * On the host each is a model after the manual (PTX ISA 9.0: mbarrier, cp.async.bulk.tensor, wgmma with its
  * descriptors and 128-byte swizzle), so that tests run the same kernels there. The model computes when an
  * instruction is issued: it sees wrong addresses and barriers that nobody completes, not what is read too early.
  *
- * A tile is rows of 128 bytes (64 bfloat16) at a multiple of 1,024 bytes, swizzled as gpu_tile_at() of 8 chunks. */
+ * Of products of e4m3 the manual does not say how they are summed up. As others have found (DeepSeek-V3's report,
+ * section 3.3.2, 2024), an instruction keeps some 14 bits: the model cuts all terms off 13 bits below the greatest of
+ * the 32 products and the sum before them, and adds what is left exactly. The device's bits may be others.
+ *
+ * A tile is rows of 128 bytes (64 bfloat16, 128 e4m3) at a multiple of 1,024 bytes, swizzled as gpu_tile_at() of 8
+ * chunks. */
 #ifndef GPU_SM90_H
 #define GPU_SM90_H
 
@@ -24,14 +29,14 @@
 
 enum { SM90_GROUP = 128, SM90_TILE_ROW = 128 /* bytes */, SM90_ALIGN = 1024 };
 
-/* A matrix of bfloat16 in memory, of which boxes of 64 columns are copied. */
+/* A matrix in memory, of which boxes of 128 bytes a row are copied; what lies beyond it is zeros. */
 #if defined(GPU_CUDA)
 typedef CUtensorMap sm90_map;
 #else
 struct sm90_map {
 	const uint8_t *base;
 	size_t row_bytes;
-	uint32_t box_rows;
+	uint32_t box_rows, elem_bytes = 2, rows = UINT32_MAX, cols = UINT32_MAX;
 };
 #endif
 
@@ -99,6 +104,32 @@ GPU_FN void sm90_bar_wait(sm90_bar *bar, uint32_t parity)
 	} while (!over);
 }
 
+/* The same barrier of block `rank` of the cluster. */
+GPU_FN void sm90_bar_arrive_at(sm90_bar *bar, uint32_t rank)
+{
+	asm volatile("{\n"
+	             ".reg .b32 there;\n"
+	             "mapa.shared::cluster.u32 there, %0, %1;\n"
+	             "mbarrier.arrive.shared::cluster.b64 _, [there];\n"
+	             "}" ::"r"(sm90_shared(bar)),
+	             "r"(rank)
+	             : "memory");
+}
+
+GPU_FN uint32_t sm90_cluster_rank()
+{
+	uint32_t rank;
+
+	asm volatile("mov.u32 %0, %%cluster_ctarank;" : "=r"(rank));
+	return rank;
+}
+
+/* All threads of all blocks of the cluster; what they did to memory before is seen behind it. */
+GPU_FN void sm90_cluster_sync()
+{
+	asm volatile("barrier.cluster.arrive.release;\n\tbarrier.cluster.wait.acquire;" ::: "memory");
+}
+
 /* Barrier `id` (1 to 15) of `threads` threads; those that only arrive do not wait. */
 GPU_FN void sm90_named_sync(uint32_t id, uint32_t threads)
 {
@@ -136,6 +167,25 @@ GPU_FN void sm90_copy_box(void *tile, const sm90_map *map, uint32_t col, uint32_
 	             "%4}], "
 	             "[%2];" ::"r"(sm90_shared(tile)),
 	             "l"(map), "r"(sm90_shared(bar)), "r"(col), "r"(row)
+	             : "memory");
+}
+
+/* To the same place of each block of the cluster whose bit is set in `ranks`, where the bytes count at that block's own
+ * barrier. */
+GPU_FN void sm90_copy_box_to(void *tile, const sm90_map *map, uint32_t col, uint32_t row, sm90_bar *bar, uint32_t ranks)
+{
+	asm volatile("cp.async.bulk.tensor.2d.shared::cluster.global.tile.mbarrier::complete_tx::bytes.multicast::"
+	             "cluster [%0], [%1, {%3, %4}], [%2], %5;" ::"r"(sm90_shared(tile)),
+	             "l"(map), "r"(sm90_shared(bar)), "r"(col), "r"(row), "h"((uint16_t)ranks)
+	             : "memory");
+}
+
+/* Bytes that lie behind each other; both ends and their number are multiples of 16. */
+GPU_FN void sm90_copy_bytes(void *to, const void *from, uint32_t bytes, sm90_bar *bar)
+{
+	asm volatile("cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes [%0], [%1], %2, [%3];" ::"r"(
+	                     sm90_shared(to)),
+	             "l"(from), "r"(bytes), "r"(sm90_shared(bar))
 	             : "memory");
 }
 
@@ -217,6 +267,18 @@ template <bool ADD> GPU_FN void sm90_product(float (&d)[64], sm90_desc a, sm90_d
 	             : "l"(a), "l"(b), "r"(ADD ? 1 : 0));
 }
 
+/* The same of e4m3, 32 columns of A and B: as many bytes. */
+template <bool ADD> GPU_FN void sm90_product8(float (&d)[64], sm90_desc a, sm90_desc b)
+{
+	asm volatile("{\n"
+	             ".reg .pred p;\n"
+	             "setp.ne.b32 p, %66, 0;\n"
+	             "wgmma.mma_async.sync.aligned.m64n128k32.f32.e4m3.e4m3 " SM90_D64 ", %64, %65, p, 1, 1;\n"
+	             "}"
+	             : SM90_F32(d, 0), SM90_F32(d, 32)
+	             : "l"(a), "l"(b), "r"(ADD ? 1 : 0));
+}
+
 /* d [64 x 128 or 64] += A [64 x 16] B [16 x 128 or 64]. A's registers, each two neighbours of a row: row t % 32 / 4 and
  * columns t % 4 * 2, the row 8 below, both again 8 columns on. */
 GPU_FN void sm90_product_across(float (&d)[64], const uint32_t *a, sm90_desc b)
@@ -277,7 +339,7 @@ GPU_FN void sm90_bar_wait(sm90_bar *bar, uint32_t parity)
 
 GPU_FN void sm90_named_arrive(uint32_t id, uint32_t threads)
 {
-	gpu_host::named &b = gpu_host::named_barriers[id];
+	gpu_host::named &b = gpu_host::named_barriers[gpu_host::rank][id];
 
 	if (++b.arrived == threads) {
 		b.arrived = 0;
@@ -287,10 +349,11 @@ GPU_FN void sm90_named_arrive(uint32_t id, uint32_t threads)
 
 GPU_FN void sm90_named_sync(uint32_t id, uint32_t threads)
 {
-	const uint32_t phase = gpu_host::named_barriers[id].phase;
+	const gpu_host::named &b = gpu_host::named_barriers[gpu_host::rank][id];
+	const uint32_t phase = b.phase;
 
 	sm90_named_arrive(id, threads);
-	while (gpu_host::named_barriers[id].phase == phase)
+	while (b.phase == phase)
 		gpu_host::pause();
 }
 
@@ -312,18 +375,63 @@ GPU_FN const uint8_t *sm90_swizzled(const uint8_t *at)
 	return (const uint8_t *)((uintptr_t)at ^ ((uintptr_t)at >> 7 & 7) << 4);
 }
 
+/* Where p of this block's shared memory lies in that of block `rank` of the cluster. */
+template <class T> GPU_FN T *sm90_there(T *p, uint32_t rank)
+{
+	return (T *)(gpu_host::cluster_shared[rank] + ((uint8_t *)p - gpu_host::cluster_shared[gpu_host::rank]));
+}
+
+GPU_FN void sm90_bar_arrive_at(sm90_bar *bar, uint32_t rank)
+{
+	sm90_bar_arrive(sm90_there(bar, rank));
+}
+
+GPU_FN uint32_t sm90_cluster_rank()
+{
+	return gpu_host::rank;
+}
+
+GPU_FN void sm90_cluster_sync()
+{
+	gpu_host::wait_cluster();
+}
+
 GPU_FN void sm90_copy_box(void *tile, const sm90_map *map, uint32_t col, uint32_t row, sm90_bar *bar)
 {
-	const uint8_t *from = map->base + row * map->row_bytes + col * 2;
-
 	if ((uintptr_t)tile % SM90_TILE_ROW)
 		abort();
 	for (uint32_t r = 0; r < map->box_rows; r++) {
-		for (uint32_t c = 0; c < SM90_TILE_ROW; c += 16)
-			memcpy((void *)sm90_swizzled((const uint8_t *)tile + r * SM90_TILE_ROW + c),
-			       from + r * map->row_bytes + c, 16);
+		for (uint32_t c = 0; c < SM90_TILE_ROW; c += 16) {
+			const uint32_t at = col + c / map->elem_bytes;
+			uint8_t piece[16] = { 0 };
+
+			if (row + r < map->rows && at < map->cols) {
+				const size_t left = (size_t)(map->cols - at) * map->elem_bytes;
+
+				memcpy(piece, map->base + (row + r) * map->row_bytes + (size_t)at * map->elem_bytes,
+				       left < 16 ? left : 16);
+			}
+			memcpy((void *)sm90_swizzled((const uint8_t *)tile + r * SM90_TILE_ROW + c), piece, 16);
+		}
 	}
 	bar->bytes -= (int32_t)(map->box_rows * SM90_TILE_ROW);
+	sm90_turn(bar);
+}
+
+GPU_FN void sm90_copy_box_to(void *tile, const sm90_map *map, uint32_t col, uint32_t row, sm90_bar *bar, uint32_t ranks)
+{
+	for (uint32_t r = 0; r < gpu_host::MAX_CLUSTER; r++) {
+		if (ranks >> r & 1)
+			sm90_copy_box(sm90_there(tile, r), map, col, row, sm90_there(bar, r));
+	}
+}
+
+GPU_FN void sm90_copy_bytes(void *to, const void *from, uint32_t bytes, sm90_bar *bar)
+{
+	if (((uintptr_t)to | (uintptr_t)from | bytes) % 16)
+		abort();
+	memcpy(to, from, bytes);
+	bar->bytes -= (int32_t)bytes;
 	sm90_turn(bar);
 }
 
@@ -385,6 +493,51 @@ template <bool ADD> GPU_FN void sm90_product(float (&d)[64], sm90_desc a, sm90_d
 		for (uint32_t k = 0; k < 16; k++)
 			sum += sm90_along(a, row + i / 2 % 2 * 8, k) * sm90_along(b, col, k);
 		d[i] = sum;
+	}
+}
+
+/* before + the 32 products, all of them cut off 13 bits below the greatest: see above. */
+GPU_FN float sm90_sum8(float before, const float *products)
+{
+	float most = fabsf(before), plain = before, inverse;
+	int32_t sum;
+	int exponent;
+
+	for (int k = 0; k < 32; k++) {
+		most = fmaxf(most, fabsf(products[k]));
+		plain += products[k];
+	}
+	if (!(most > 0.0f) || !isfinite(plain))
+		return plain;
+	(void)frexpf(most, &exponent);
+	inverse = ldexpf(1.0f, 14 - exponent);
+	sum = (int32_t)(before * inverse);
+	for (int k = 0; k < 32; k++)
+		sum += (int32_t)(products[k] * inverse);
+	return (float)sum / inverse;
+}
+
+/* 32 of a row, from a multiple of 16 on. */
+GPU_FN void sm90_line8(const sm90_desc &d, uint32_t row, float *ret)
+{
+	const uint8_t *const line = d.at + row / 8 * d.stride + row % 8 * SM90_TILE_ROW;
+
+	for (uint32_t k = 0; k < 32; k++)
+		ret[k] = gpu_from_e4m3(sm90_swizzled(line + k / 16 * 16)[k % 16]);
+}
+
+template <bool ADD> GPU_FN void sm90_product8(float (&d)[64], sm90_desc a, sm90_desc b)
+{
+	const uint32_t t = threadIdx.x % SM90_GROUP, row = t / 32 * 16 + t % 32 / 4;
+	float x[2][32], w[32], products[32];
+
+	sm90_line8(a, row, x[0]);
+	sm90_line8(a, row + 8, x[1]);
+	for (uint32_t i = 0; i < 64; i++) {
+		sm90_line8(b, i / 4 * 8 + t % 4 * 2 + i % 2, w);
+		for (uint32_t k = 0; k < 32; k++)
+			products[k] = x[i / 2 % 2][k] * w[k];
+		d[i] = sm90_sum8(ADD ? d[i] : 0.0f, products);
 	}
 }
 

@@ -30,6 +30,20 @@ test_shared::~test_shared()
 	set_shared(before);
 }
 
+test_hopper::test_hopper() : before(test_ctx)
+{
+#if defined(GPU_HOST)
+	test_ctx.sm = 90;
+	set_shared(227 << 10);
+#endif
+}
+
+test_hopper::~test_hopper()
+{
+	test_ctx = before;
+	set_shared(before.smem_bytes);
+}
+
 void test_sync(const char *what)
 {
 	const gpu_error e = (gpu_error)gpu_sync();

@@ -50,6 +50,14 @@ struct test_shared {
 	~test_shared();
 };
 
+/* As on Hopper, for as long as it lives; nothing changes on another device. */
+struct test_hopper {
+	const struct gk_ctx before;
+
+	test_hopper();
+	~test_hopper();
+};
+
 /* Waits, and fails the test when the device is unhappy. */
 void test_sync(const char *what);
 

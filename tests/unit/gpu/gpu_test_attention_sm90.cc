@@ -1,26 +1,7 @@
 /* Attention of prompts by warpgroups, against kernels/ref on the same pages: on Hopper, and as a model on the host. */
 #include "gpu_test_batch.h"
 
-/* As on Hopper, for as long as it lives; nothing changes on another device. */
-struct hopper {
-	const struct gk_ctx before;
-
-	hopper() : before(test_ctx)
-	{
-#if defined(GPU_HOST)
-		test_ctx.sm = 90;
-		test_ctx.smem_bytes = 227 << 10;
-		gpu_host::shared_bytes = test_ctx.smem_bytes;
-#endif
-	}
-	~hopper()
-	{
-		test_ctx = before;
-#if defined(GPU_HOST)
-		gpu_host::shared_bytes = before.smem_bytes;
-#endif
-	}
-};
+typedef test_hopper hopper;
 
 struct prompt_case {
 	const length *lengths;
