@@ -3,6 +3,7 @@
  * activation) can be done on the way. */
 #include <errno.h>
 
+#include "gpu/fp8_sm90.h"
 #include "gpu/mat.h"
 #include "gpu/view.h"
 
@@ -163,4 +164,14 @@ int gk_quantize_rows(const struct gk_ctx *ctx, const struct gk_quantize *a)
 	else
 		gpu_launch(quantize_kernel<PLAIN>, grid, dim3(QUANT_THREADS), 0, ctx->stream, ctx->overlap, *a, whole);
 	return gk_launched();
+}
+
+int gk_linear_eight(const struct gk_ctx *ctx, const struct gk_linear8 *l)
+{
+#if defined(GPU_HIP)
+	(void)ctx, (void)l;
+	return -ENOTSUP;
+#else
+	return ctx->sm == 90 ? eight_launch(ctx, l) : -ENOTSUP;
+#endif
 }

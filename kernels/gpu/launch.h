@@ -186,6 +186,32 @@ struct gk_quantize {
 };
 int gk_quantize_rows(const struct gk_ctx *ctx, const struct gk_quantize *a);
 
+/* FP8 weights (first_row 0) and rows as gk_quantize_rows() makes them, multiplied as they are: out (+)= x W_0^T, in
+ * bfloat16 or float32. gated: silu(x W_0^T) * (x W_1^T), as gk_quantize_rows() would write it, into q. Of 128 columns
+ * matrix units keep some 14 bits of a sum, what lies beyond is float32. -ENOTSUP: no compute capability 9.0, views
+ * whose rows are not at multiples of 16 bytes, another activation. */
+struct gk_linear8 {
+	const void *x;
+	const float *x_scale;
+	uint32_t ld_x, ld_scale; /* the latter a multiple of 4 */
+	struct gk_rows rows;
+	uint32_t n; /* rows of W, a multiple of 16; more than W_0 has where others lie behind it, their scales too */
+	struct gk_mat w[2];
+	struct gk_view out;
+	bool accumulate;
+	bool gated;
+	uint32_t act; /* enum kn_act */
+	void *q;      /* 16-byte aligned */
+	float *q_scale;
+	uint32_t ld_q, ld_q_scale; /* as of gk_quantize */
+	/* For measurements; zeros: as is thought best. */
+	struct {
+		uint32_t columns, splits; /* of a tile, 128 or 256; parts of a sum, onto float32 only */
+		bool alone, turns;        /* no clusters; warpgroups issue products in turns */
+	} tiles;
+};
+int gk_linear_eight(const struct gk_ctx *ctx, const struct gk_linear8 *l);
+
 /* ---- Row by row --------------------------------------------------------------------------------------------- */
 
 /* out[i] = scale * row ids[i] of m; ids device memory. KN_DRAWN(k): of row picked[k].drawn, device memory. */
