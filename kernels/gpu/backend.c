@@ -411,6 +411,7 @@ static void close_device(struct kn_backend *base)
 	gpu_rt_free(&be->rt, be->xbuf);
 	gpu_rt_free(&be->rt, be->wbuf);
 	gpu_rt_free(&be->rt, be->qbuf);
+	gpu_rt_free(&be->rt, be->handed);
 	gpu_rt_free(&be->rt, be->ctx.scratch);
 	gpu_rt_free(&be->rt, be->ctx.counters);
 	gpu_rt_close(&be->rt);
@@ -486,6 +487,7 @@ static int open_rank(const char *kind, const struct kn_config *config, const str
 		.eight_bits = config->gpu_rows.eight_bits ? config->gpu_rows.eight_bits : library_rows.eight_bits,
 		.widened = config->gpu_rows.widened ? config->gpu_rows.widened : library_rows.widened,
 		.biased = config->gpu_rows.biased ? config->gpu_rows.biased : library_rows.biased,
+		.own = config->gpu_rows.own ? config->gpu_rows.own : UINT32_MAX,
 	};
 	be->no_fusion = o && o->no_fusion;
 	be->on_failure = o && o->on_failure ? o->on_failure : silent;

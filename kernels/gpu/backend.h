@@ -381,6 +381,9 @@ struct gpu_launch {
 	/* F_ONE of a product by eight bits: one more than the record before it (a norm, an activation) that makes its
 	 * input, which is written nowhere else; 0: none. */
 	uint32_t maker;
+	/* F_ONE of products by eight bits of our own: gate and up give what is activated to the product behind it, in
+	 * eight bits; that product has it from them, not from `maker`. */
+	bool hands, handed;
 	uint32_t first, n;
 	uint32_t batch; /* F_BATCH */
 };
@@ -471,6 +474,8 @@ struct gpu_backend {
 	size_t wbuf_bytes;
 	char *qbuf; /* device: an input in eight bits, for the library */
 	size_t qbuf_bytes;
+	char *handed; /* device: what gpu_launch.hands gives */
+	size_t handed_bytes;
 	bool capturing, is_stale; /* programs know places that are no more: forget them when this one is done */
 	char *raw;                /* device: matrices as they are in files, before they are packed; NULL: none yet */
 	size_t raw_bytes;

@@ -3,6 +3,7 @@
  *   norm, product            few rows: each block norms its input again, which costs less than a launch
  *   gate and up, activation  one product writes the activated values only
  *   norm or activation, product by eight bits  what is normed or activated is written in eight bits only
+ *   gate and up, activation, product by eight bits  likewise, by the first product (our own kernels only)
  *   q and k norms, rotation, store of K and V
  *   a sum, its norm
  *   (few rows) norm, the router's product, its choice
@@ -30,7 +31,8 @@ struct fuser {
 	uint32_t *norm_of; /* [n_recs] norm that a product begins with, or NONE */
 	bool *gone;        /* done by another record's launch */
 	bool *gated;
-	bool *made; /* the record before it makes its input in eight bits */
+	bool *made;           /* the record before it makes its input in eight bits */
+	bool *hands, *handed; /* as gpu_launch has them */
 	bool *batched;
 };
 
@@ -175,6 +177,24 @@ static void fuse_maker(struct fuser *f, uint32_t i)
 		return;
 	f->made[i] = true;
 	f->gone[i - 1] = true;
+}
+
+/* Gate, up, the activation that makes the input of product i: gate and up are written nowhere. */
+static void fuse_hands(struct fuser *f, uint32_t i)
+{
+	const union gpu_rec *down = f->p->recs[i], *act = i >= 2 ? f->p->recs[i - 1] : NULL,
+	                    *m = act ? f->p->recs[i - 2] : NULL;
+	const struct rec_job *gate = act ? &m->matmul.job[0] : NULL, *up = act ? &m->matmul.job[1] : NULL;
+
+	if (!act || !f->made[i] || act->h.op != OP_ACT || m->h.op != OP_MATMUL || m->h.n_jobs != 2 ||
+	    m->h.rows != act->h.rows || f->batched[i - 2] || f->gone[i - 2] || act->act.act != KN_ACT_SILU ||
+	    act->act.up.alloc == NO_ACT || !same(&act->act.gate, &gate->out) || !same(&act->act.up, &up->out) ||
+	    !same(&act->act.out, &gate->out) || gate->m->m.rows != act->act.dim || up->m->m.rows != act->act.dim ||
+	    !gpu_own8_takes(f->be, m, gate) || !gpu_own8_takes(f->be, m, up) ||
+	    !gpu_own8_takes(f->be, down, &down->matmul.job[0]) ||
+	    !is_overwritten(f->p, i - 1, &up->out, act->act.dim, m->h.rows))
+		return;
+	f->hands[i - 2] = f->handed[i] = true;
 }
 
 /* ---- Head norms, rotation, store ---- */
@@ -494,6 +514,8 @@ static int emit(struct fuser *f)
 			l.norm = f->norm_of[i];
 			l.gated = f->gated[i];
 			l.maker = f->made[i] ? i : 0;
+			l.hands = f->hands[i];
+			l.handed = f->handed[i];
 			l.n = l.gated ? 2 : 1;
 		} else if (adds_and_norms(f, i)) {
 			l.kind = F_ADD_NORM;
@@ -527,8 +549,10 @@ int gpu_fuse(struct gpu_backend *be, struct gpu_program *p)
 	f.gone = calloc(n, sizeof(*f.gone));
 	f.gated = calloc(n, sizeof(*f.gated));
 	f.made = calloc(n, sizeof(*f.made));
+	f.hands = calloc(n, sizeof(*f.hands));
+	f.handed = calloc(n, sizeof(*f.handed));
 	f.batched = calloc(n, sizeof(*f.batched));
-	if (f.norm_of && f.gone && f.gated && f.made && f.batched) {
+	if (f.norm_of && f.gone && f.gated && f.made && f.hands && f.handed && f.batched) {
 		memset(f.norm_of, 0xff, n * sizeof(*f.norm_of));
 		mark_batches(&f);
 		for (uint32_t i = 0; i < p->n_recs; i++) {
@@ -541,12 +565,18 @@ int gpu_fuse(struct gpu_backend *be, struct gpu_program *p)
 			if (p->recs[i]->h.op == OP_MATMUL)
 				fuse_maker(&f, i);
 		}
+		for (uint32_t i = 0; i < p->n_recs; i++) {
+			if (p->recs[i]->h.op == OP_MATMUL)
+				fuse_hands(&f, i);
+		}
 		r = emit(&f);
 	}
 	free(f.norm_of);
 	free(f.gone);
 	free(f.gated);
 	free(f.made);
+	free(f.hands);
+	free(f.handed);
 	free(f.batched);
 	return r;
 }

@@ -45,6 +45,8 @@ bool gpu_gemm_takes(const struct gpu_backend *be, const struct gpu_program *p, c
                     const struct rec_job *job);
 /* Whether it does so with FP8 weights, and rows in eight bits. */
 bool gpu_gemm8_takes(const struct gpu_backend *be, const union gpu_rec *rec, const struct rec_job *job);
+/* Whether kernels of our own multiply what the library would by eight bits, if there are any on this device. */
+bool gpu_own8_takes(const struct gpu_backend *be, const union gpu_rec *rec, const struct rec_job *job);
 /* Whether it writes the job's matrix out in bfloat16 first, so that the library can read it. */
 bool gpu_widens(const struct gpu_backend *be, const union gpu_rec *rec, const struct rec_job *job);
 

@@ -35,6 +35,12 @@ bool gpu_gemm8_takes(const struct gpu_backend *be, const union gpu_rec *rec, con
 	       (be->deterministic ? !job->bias : be->step.rows[rec->h.rows].bound % FP8_STEP == 0);
 }
 
+bool gpu_own8_takes(const struct gpu_backend *be, const union gpu_rec *rec, const struct rec_job *job)
+{
+	return !be->deterministic && !job->bias && be->step.rows[rec->h.rows].bound >= be->library_rows.own &&
+	       gpu_gemm8_takes(be, rec, job);
+}
+
 int gpu_room(struct gpu_backend *be, char **p, size_t *have, size_t bytes)
 {
 	int r;
@@ -157,25 +163,33 @@ static int issue_gemm(struct gpu_backend *be, const struct gk_job *j, const stru
 
 /* x in eight bits, its scales behind it; once for all jobs of a product. */
 struct rows8 {
-	const void *q;
-	const float *scale;
+	void *q;
+	float *scale;
 	uint32_t ld; /* 0: not made yet */
 	uint32_t n;  /* rows with those that are none */
 };
 
-/* maker: the record that makes x on the way, or NULL. */
-static int quantize_x(struct gpu_backend *be, const struct gpu_program *p, const struct gk_linear *l, uint32_t cols,
-                      const union gpu_rec *maker, struct rows8 *ret)
+/* Room for them in a buffer that grows. */
+static int place_rows8(struct gpu_backend *be, char **buf, size_t *have, struct gk_rows rows, uint32_t cols,
+                       struct rows8 *ret)
 {
-	uint32_t ld = (cols + 63) & ~63u, bound = (l->rows.bound + FP8_STEP - 1) / FP8_STEP * FP8_STEP;
+	uint32_t ld = (cols + 63) & ~63u, bound = (rows.bound + FP8_STEP - 1) / FP8_STEP * FP8_STEP;
 	size_t bytes = ((size_t)bound * ld + 255) & ~(size_t)255;
-	struct gk_quantize k = { .ld = ld, .ld_scale = bound, .x = l->x, .rows = l->rows, .dim = cols };
-	int r = gpu_room(be, &be->qbuf, &be->qbuf_bytes, bytes + (size_t)((cols + 127) / 128) * bound * sizeof(float));
+	int r = gpu_room(be, buf, have, bytes + (size_t)((cols + 127) / 128) * bound * sizeof(float));
 
-	if (r < 0)
-		return r;
-	k.q = be->qbuf;
-	k.scale = (float *)(be->qbuf + bytes);
+	if (r == 0)
+		*ret = (struct rows8){ .q = *buf, .scale = (float *)(*buf + bytes), .ld = ld, .n = bound };
+	return r;
+}
+
+/* maker: the record that makes x on the way, or NULL. */
+static int quantize_to(struct gpu_backend *be, const struct gpu_program *p, const struct gk_linear *l, uint32_t cols,
+                       const union gpu_rec *maker, const struct rows8 *to)
+{
+	struct gk_quantize k = {
+		.q = to->q, .scale = to->scale, .ld = to->ld, .ld_scale = to->n, .x = l->x, .rows = l->rows, .dim = cols
+	};
+
 	if (maker && maker->h.op == OP_ACT) {
 		k.x = gpu_view_of(be, p, &maker->act.gate);
 		k.up = gpu_view_of(be, p, &maker->act.up);
@@ -187,8 +201,15 @@ static int quantize_x(struct gpu_backend *be, const struct gpu_program *p, const
 		k.norm_w = maker->norm.w;
 		k.eps = maker->norm.eps;
 	}
-	*ret = (struct rows8){ .q = k.q, .scale = k.scale, .ld = ld, .n = bound };
 	return gk_quantize_rows(&be->ctx, &k);
+}
+
+static int quantize_x(struct gpu_backend *be, const struct gpu_program *p, const struct gk_linear *l, uint32_t cols,
+                      const union gpu_rec *maker, struct rows8 *ret)
+{
+	int r = place_rows8(be, &be->qbuf, &be->qbuf_bytes, l->rows, cols, ret);
+
+	return r < 0 ? r : quantize_to(be, p, l, cols, maker, ret);
 }
 
 /* Through a buffer of elements `elem`, from which the rows that there are go where they belong. */
@@ -210,6 +231,19 @@ static int issue_gemm8_aside(struct gpu_backend *be, const struct gpu_gemm8_desc
 		return r;
 	return d->accumulate ? gk_add(&be->ctx, out, aside, rows, d->n, 1)
 	                     : gk_convert(&be->ctx, out, aside, rows, d->n);
+}
+
+static struct gk_linear8 own8(const struct gk_job *j, const struct rows8 *x, struct gk_rows rows, uint32_t n_out)
+{
+	return (struct gk_linear8){ .x = x->q,
+		                    .x_scale = x->scale,
+		                    .ld_x = x->ld,
+		                    .ld_scale = x->n,
+		                    .rows = rows,
+		                    .n = n_out,
+		                    .w = { j->w },
+		                    .out = j->out,
+		                    .accumulate = j->accumulate };
 }
 
 static int issue_gemm8(struct gpu_backend *be, const struct gk_job *j, const struct rows8 *x, struct gk_rows rows,
@@ -266,13 +300,22 @@ static int issue_widened(struct gpu_backend *be, const struct gk_job *j, const s
 	return r < 0 ? r : gpu_gemm_run(be->gemm, &d);
 }
 
-/* FP8 weights: the library's, as far as it has kernels. jobs: l's. */
+/* Where rows in eight bits come from: the product before left them (gpu_launch.handed), or they are made, by the record
+ * that makes x on the way or of x. */
+struct source8 {
+	const union gpu_rec *maker;
+	bool handed;
+};
+
+/* FP8 weights: ours where that is asked for, or the library's, as far as there are kernels. jobs: l's. */
 static int issue_eight_bits(struct gpu_backend *be, const struct gpu_program *p, const struct rec_matmul *m,
-                            const struct gk_linear *l, struct gk_job *jobs, const union gpu_rec *maker, bool *ret_done)
+                            const struct gk_linear *l, struct gk_job *jobs, const struct source8 *from, bool *ret_done)
 {
 	struct rows8 x = { 0 };
 	int r = 0;
 
+	if (from->handed)
+		r = place_rows8(be, &be->handed, &be->handed_bytes, l->rows, m->job[0].m->m.cols, &x);
 	for (uint32_t i = 0, step; i < m->h.n_jobs && r == 0; i += step) {
 		uint32_t n_out;
 
@@ -280,12 +323,20 @@ static int issue_eight_bits(struct gpu_backend *be, const struct gpu_program *p,
 		if (l->gated || !gpu_gemm8_takes(be, (const union gpu_rec *)m, &m->job[i]))
 			continue;
 		if (!x.ld)
-			r = quantize_x(be, p, l, m->job[0].m->m.cols, maker, &x);
+			r = quantize_x(be, p, l, m->job[0].m->m.cols, from->maker, &x);
 		if (r < 0)
 			return r;
 		step = joined(m, jobs, i, &n_out);
-		r = put_biases(be, jobs + i, step, l->rows);
-		r = r < 0 ? r : issue_gemm8(be, &jobs[i], &x, l->rows, n_out);
+		r = -ENOTSUP;
+		if (gpu_own8_takes(be, (const union gpu_rec *)m, &m->job[i])) {
+			const struct gk_linear8 k = own8(&jobs[i], &x, l->rows, n_out);
+
+			r = gk_linear_eight(&be->ctx, &k);
+		}
+		if (r == -ENOTSUP) {
+			r = put_biases(be, jobs + i, step, l->rows);
+			r = r < 0 ? r : issue_gemm8(be, &jobs[i], &x, l->rows, n_out);
+		}
 		memset(ret_done + i, r == 0, step);
 		r = r == -ENOTSUP ? 0 : r;
 	}
@@ -294,8 +345,9 @@ static int issue_eight_bits(struct gpu_backend *be, const struct gpu_program *p,
 
 /* Rows beyond GK_FEW_ROWS: the library's, job by job, and the rest in one launch of our own. jobs: l's. */
 static int issue_many(struct gpu_backend *be, const struct gpu_program *p, const struct rec_matmul *m,
-                      struct gk_linear *l, struct gk_job *jobs, const union gpu_rec *maker)
+                      struct gk_linear *l, struct gk_job *jobs, const struct source8 *from)
 {
+	const union gpu_rec *const maker = from->maker;
 	struct gk_job left[GK_MAX_JOBS];
 	uint32_t cols = m->job[0].m->m.cols, n = 0;
 	bool exact = be->exact, done8[GK_MAX_JOBS] = { 0 }, all = true;
@@ -305,7 +357,7 @@ static int issue_many(struct gpu_backend *be, const struct gpu_program *p, const
 	for (uint32_t i = 0; i < m->h.n_jobs; i++)
 		exact |= m->job[i].m->m.type == KN_F32;
 	if (!exact)
-		r = issue_eight_bits(be, p, m, l, jobs, maker, done8);
+		r = issue_eight_bits(be, p, m, l, jobs, from, done8);
 	for (uint32_t i = 0; i < m->h.n_jobs; i++)
 		all &= done8[i];
 	if (all || r < 0)
@@ -337,6 +389,32 @@ static int issue_many(struct gpu_backend *be, const struct gpu_program *p, const
 	l->jobs = left;
 	l->n_jobs = n;
 	return r < 0 || n == 0 ? r : gk_linear_many(&be->ctx, l, exact);
+}
+
+/* Gate and up: what is activated, in eight bits, for the product behind. jobs: l's. */
+static int issue_handing(struct gpu_backend *be, const struct gpu_program *p, const struct rec_matmul *m,
+                         struct gk_linear *l, struct gk_job *jobs, const struct source8 *from, const union gpu_rec *act)
+{
+	struct rows8 x, y;
+	struct gk_linear8 k;
+	int r = quantize_x(be, p, l, m->job[0].m->m.cols, from->maker, &x);
+
+	r = r < 0 ? r : place_rows8(be, &be->handed, &be->handed_bytes, l->rows, act->act.dim, &y);
+	if (r < 0)
+		return r;
+	k = own8(&jobs[0], &x, l->rows, jobs[0].w.rows);
+	k.w[1] = jobs[1].w;
+	k.gated = true;
+	k.act = act->act.act;
+	k.q = y.q;
+	k.q_scale = y.scale;
+	k.ld_q = y.ld;
+	k.ld_q_scale = y.n;
+	r = gk_linear_eight(&be->ctx, &k);
+	if (r != -ENOTSUP)
+		return r;
+	r = issue_many(be, p, m, l, jobs, from);
+	return r < 0 ? r : quantize_to(be, p, l, act->act.dim, act, &y);
 }
 
 static struct gk_view rows_from(struct gk_view v, uint32_t row)
@@ -374,7 +452,7 @@ static int issue_steady(struct gpu_backend *be, const struct gpu_program *p, con
 	activates = l->gated &&
 	            (gpu_gemm_takes(be, p, rec, job) || gpu_gemm8_takes(be, rec, job) || gpu_widens(be, rec, job));
 	part.gated = l->gated && !activates;
-	r = r < 0 ? r : issue_many(be, p, m, &part, jobs, NULL);
+	r = r < 0 ? r : issue_many(be, p, m, &part, jobs, &(struct source8){ 0 });
 	return r < 0 || !activates ? r : gk_act_mul(&be->ctx, l->act, jobs[0].out, jobs[0].out, jobs[1].out, rows, dim);
 }
 
@@ -387,6 +465,8 @@ int gpu_issue_matmul(struct gpu_backend *be, const struct gpu_program *p, const 
 		               .gated = launch->gated,
 		               .n_jobs = m->h.n_jobs,
 		               .jobs = jobs };
+	const struct source8 from = { .maker = launch->maker ? p->recs[launch->maker - 1] : NULL,
+		                      .handed = launch->handed };
 	int r = -ENOTSUP;
 
 	for (uint32_t i = 0; i < m->h.n_jobs; i++)
@@ -396,7 +476,8 @@ int gpu_issue_matmul(struct gpu_backend *be, const struct gpu_program *p, const 
 	if (be->base.tells_prompts)
 		return issue_steady(be, p, m, &l, jobs);
 	if (!gpu_is_few(be, (const union gpu_rec *)m))
-		return issue_many(be, p, m, &l, jobs, launch->maker ? p->recs[launch->maker - 1] : NULL);
+		return launch->hands ? issue_handing(be, p, m, &l, jobs, &from, p->recs[launch->first + 1])
+		                     : issue_many(be, p, m, &l, jobs, &from);
 	if (launch->norm != UINT32_MAX) {
 		const struct rec_norm *norm = &p->recs[launch->norm]->norm;
 		struct gk_linear normed = l;
@@ -413,7 +494,7 @@ int gpu_issue_matmul(struct gpu_backend *be, const struct gpu_program *p, const 
 			return r;
 	}
 	r = gk_linear_few(&be->ctx, &l);
-	return r == -ENOTSUP ? issue_many(be, p, m, &l, jobs, NULL) : r;
+	return r == -ENOTSUP ? issue_many(be, p, m, &l, jobs, &from) : r;
 }
 
 int gpu_issue_batch(struct gpu_backend *be, const struct gpu_program *p, const struct gpu_launch *launch)

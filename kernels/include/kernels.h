@@ -484,6 +484,9 @@ struct kn_gpu_rows {
 	uint32_t eight_bits; /* FP8 weights, the rows being made eight bits */
 	uint32_t widened;    /* weights that are written out in bfloat16 first */
 	uint32_t biased;     /* with a bias, which is put into the output first */
+	/* FP8 weights, rows in eight bits: from so many rows on kernels of our own instead of the library's, where
+	 * there are any (Hopper); 0: never. */
+	uint32_t own;
 };
 
 struct kn_config {

@@ -3,11 +3,12 @@
  * measured in the same run: memory by a sum over two arrays far larger than its caches, arithmetic by a product of 8192
  * x 8192 matrices through the same operations.
  *
- *   bench_gpu [--eight-bits=ROWS] [--widened=ROWS] [--biased=ROWS] [BACKEND [SHAPE [TYPE [CASE]]]]
+ *   bench_gpu [--eight-bits=ROWS] [--widened=ROWS] [--biased=ROWS] [--own=ROWS] [BACKEND [SHAPE [TYPE [CASE]]]]
  *
  * cuda, qwen3-8b, bf16 (fp8, q4_k, ...), all cases; CASE: only those with this in their names, without limits, for a
  * profiler. The options are those of struct kn_gpu_rows: from how many rows on the library multiplies, to find where
- * that pays (q4_0 with --widened=17, 33, 65, 129: "decode 32", "decode 64", "decode 128").
+ * that pays (q4_0 with --widened=17, 33, 65, 129: "decode 32", "decode 64", "decode 128"); --own: from how many on our
+ * own kernels multiply by eight bits instead (fp8 with --own=17, 256).
  *
  * One JSON object per line. Without the plugin or a device: says so and succeeds. */
 #include <errno.h>
@@ -277,7 +278,8 @@ static int read_rows(char **argv, struct kn_gpu_rows *rows)
 		uint32_t *to;
 	} options[] = { { "--eight-bits=", &rows->eight_bits },
 		        { "--widened=", &rows->widened },
-		        { "--biased=", &rows->biased } };
+		        { "--biased=", &rows->biased },
+		        { "--own=", &rows->own } };
 	int n = 0;
 
 	for (; argv[1 + n] && argv[1 + n][0] == '-'; n++) {

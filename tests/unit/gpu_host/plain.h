@@ -9,6 +9,8 @@
 #include "gpu/launch.h"
 
 extern _Atomic uint32_t plain_n_launched; /* ranks of a group count together */
+extern uint32_t plain_n_gated8;           /* calls of gk_linear_eight() with an activation */
+extern bool plain_no_eight;               /* as on devices that have none of these */
 extern bool plain_in_floats;              /* as plain_dot() sums */
 
 static inline float plain_get(const struct gk_view *v, size_t row, size_t i)

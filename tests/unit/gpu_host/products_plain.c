@@ -3,6 +3,9 @@
 
 #include "plain.h"
 
+uint32_t plain_n_gated8;
+bool plain_no_eight;
+
 int gk_quantize_rows(const struct gk_ctx *ctx, const struct gk_quantize *a)
 {
 	const struct gk_view *x = &a->x;
@@ -35,6 +38,65 @@ int gk_quantize_rows(const struct gk_ctx *ctx, const struct gk_quantize *a)
 		}
 	}
 	free(line);
+	return 0;
+}
+
+/* Row i of e4m3 with a scale for each 128, line[n]. */
+static void wide8(const void *q, const float *scale, uint32_t step, uint32_t i, uint32_t ld, float *line, uint32_t n)
+{
+	kn_dequantize(KN_FP8_128, (const char *)q + (size_t)i * ld, line, n);
+	for (uint32_t k = 0; k < n; k++)
+		line[k] *= scale[(size_t)(k / 128) * step];
+}
+
+static void product8(const struct gk_linear8 *l, const struct gk_mat *w, uint32_t i, float *y)
+{
+	uint32_t cols = w->cols;
+	float *x = malloc(2 * (size_t)cols * sizeof(*x)), *line = x + cols;
+
+	wide8(l->x, l->x_scale + i, l->ld_scale, i, l->ld_x, x, cols);
+	for (uint32_t o = 0; o < l->n; o++) {
+		double s = 0;
+
+		wide8(w->values, (const float *)w->scales + (size_t)(o / 128) * gk_mat_scale_stride(w), 1, o, w->ld,
+		      line, cols);
+		for (uint32_t k = 0; k < cols; k++)
+			s += (double)x[k] * line[k];
+		y[o] = (float)s;
+	}
+	free(x);
+}
+
+int gk_linear_eight(const struct gk_ctx *ctx, const struct gk_linear8 *l)
+{
+	float *y = malloc(2 * (size_t)l->n * sizeof(*y));
+	struct gk_quantize q = { .q = l->q, .ld = l->ld_q, .scale = l->q_scale, .ld_scale = l->ld_q_scale };
+
+	if (plain_no_eight) {
+		free(y);
+		return -ENOTSUP;
+	}
+	plain_n_launched++;
+	plain_n_gated8 += l->gated;
+	for (uint32_t i = 0; i < plain_rows(l->rows); i++) {
+		product8(l, &l->w[0], i, y);
+		if (!l->gated) {
+			for (uint32_t o = 0; o < l->n; o++)
+				plain_put(&l->out, i, o, y[o] + (l->accumulate ? plain_get(&l->out, i, o) : 0));
+			continue;
+		}
+		product8(l, &l->w[1], i, y + l->n);
+		for (uint32_t o = 0; o < l->n; o++)
+			y[o] = plain_act(l->act, y[o], y[l->n + o]);
+		q.x = (struct gk_view){ .p = y, .elem = GK_F32, .ld = l->n };
+		q.dim = l->n;
+		q.rows.bound = 1;
+		(void)gk_quantize_rows(ctx, &q);
+		q.q = (char *)q.q + q.ld;
+		q.scale++;
+		plain_n_launched--;
+	}
+	free(y);
 	return 0;
 }
 

@@ -13,6 +13,7 @@
 #include "base/buf.h"
 #include "base/mapfile.h"
 #include "model/internal.h"
+#include "plain.h"
 
 enum { MAX_FILE = 16 << 20, N_PAGES = 16, PAGE = 8, N_TOKENS = 48, N_SINGLE = 4 };
 
@@ -151,6 +152,7 @@ struct fp8_case {
 	const char *model;
 	double eight, sixteen; /* relative, of the middle row: rows in eight bits, in bfloat16 */
 	const char *adapter;   /* LoRA beside it; NULL: none */
+	bool gates;            /* its feed-forward is silu x up of FP8 matrices */
 };
 
 /* A prompt (or what counts as an answer), then single tokens; rows [N_TOKENS][n_vocab], the caller's. */
@@ -218,11 +220,11 @@ static void count(const struct eng_model *m)
 	}
 }
 
-static struct kn_backend *open_backend(bool deterministic)
+static struct kn_backend *open_backend(bool deterministic, bool own)
 {
 	const struct kn_config config = { .max_tokens = N_TOKENS,
 		                          .deterministic = deterministic,
-		                          .gpu_rows.biased = 17 };
+		                          .gpu_rows = { .biased = 17, .own = own ? 17 : 0 } };
 	const struct gpu_open how = { .on_failure = tell_failure };
 	struct kn_backend *be = NULL;
 
@@ -233,6 +235,14 @@ static struct kn_backend *open_backend(bool deterministic)
 static void check_folder(const struct fp8_case *c, const char *path)
 {
 	const struct kn_config config = { .max_tokens = N_TOKENS, .exact = true };
+	/* own: products by eight bits are asked of our own kernels; missing: of which there are none. */
+	static const struct {
+		bool deterministic, is_answer, own, missing;
+	} ways[] = { { 0 },
+		     { .deterministic = true },
+		     { .deterministic = true, .is_answer = true },
+		     { .own = true },
+		     { .own = true, .missing = true } };
 	struct kn_backend *ref;
 	uint32_t n_vocab;
 	float *want;
@@ -240,16 +250,24 @@ static void check_folder(const struct fp8_case *c, const char *path)
 	assert_int_equal(kn_ref_open(&config, &ref, NULL), 0);
 	want = logits_of(path, c->adapter, ref, true, false, &n_vocab, count);
 	assert_int_equal(n_fp8, 0);
-	for (int way = 0; way < 3; way++) {
-		const bool deterministic = way > 0, is_answer = way == 2;
-		struct kn_backend *be = open_backend(deterministic);
-		float *got = logits_of(path, c->adapter, be, false, is_answer, &n_vocab, count);
-		double d = middle(got, want, N_TOKENS, n_vocab);
+	for (size_t i = 0; i < sizeof(ways) / sizeof(ways[0]); i++) {
+		const bool is_answer = ways[i].is_answer;
+		struct kn_backend *be = open_backend(ways[i].deterministic, ways[i].own);
+		float *got;
+		double d;
 
+		plain_no_eight = ways[i].missing;
+		plain_n_gated8 = 0;
+		got = logits_of(path, c->adapter, be, false, is_answer, &n_vocab, count);
+		d = middle(got, want, N_TOKENS, n_vocab);
 		print_message("%s: %u matrices stay, %u from within a block; rows in %s: relative %.2e\n", c->model,
 		              n_fp8, n_within, is_answer ? "bfloat16" : "eight bits", d);
 		assert_true(n_fp8 > 0);
 		assert_true(d < (is_answer ? c->sixteen : c->eight));
+		if (!ways[i].own || ways[i].missing)
+			assert_int_equal(plain_n_gated8, 0);
+		else if (c->gates && !c->adapter)
+			assert_true(plain_n_gated8 > 0);
 		free(got);
 		kn_backend_close(be);
 	}
@@ -278,7 +296,7 @@ static void experts_stay_mxfp4(void **state)
 {
 	const char *path = test_fixture("formats/gpt_oss-mxfp4");
 	const struct kn_config config = { .max_tokens = N_TOKENS, .exact = true };
-	struct kn_backend *ref, *be = open_backend(false);
+	struct kn_backend *ref, *be = open_backend(false, false);
 	uint32_t n_vocab;
 	float *want, *got;
 	double d;
@@ -324,14 +342,14 @@ static void exact_models_are_expanded(void **state)
 int main(void)
 {
 	static const struct fp8_case cases[] = {
-		{ "formats/qwen3-fp8", 0.15, 2e-2, NULL },
-		{ "qwen3", 0.15, 2e-2, NULL },
-		{ "phi3", 0.15, 2e-2, NULL },
-		{ "qwen2", 0.15, 2e-2, NULL },
-		{ "qwen3_moe", 0.15, 2e-2, NULL },
-		{ "deepseek_v3", 0.15, 2e-2, NULL },
-		{ "formats/qwen3_next", 0.25, 0.1, NULL },
-		{ "formats/qwen3-lora", 0.15, 2e-2, "formats/qwen3-lora/adapter" },
+		{ "formats/qwen3-fp8", 0.15, 2e-2, NULL, true },
+		{ "qwen3", 0.15, 2e-2, NULL, true },
+		{ "phi3", 0.15, 2e-2, NULL, false }, /* up begins within a block */
+		{ "qwen2", 0.15, 2e-2, NULL, true },
+		{ "qwen3_moe", 0.15, 2e-2, NULL, false },
+		{ "deepseek_v3", 0.15, 2e-2, NULL, true },
+		{ "formats/qwen3_next", 0.25, 0.1, NULL, false },
+		{ "formats/qwen3-lora", 0.15, 2e-2, "formats/qwen3-lora/adapter", false },
 	};
 	enum { N_CASES = sizeof(cases) / sizeof(cases[0]) };
 	struct CMUnitTest tests[N_CASES + 2];
