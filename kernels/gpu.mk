@@ -156,6 +156,13 @@ $(GPU_BENCHES): $(B)/obj/cuda/tests/bench/gpu/gpu_bench.cc.o $(GPU_CU:%.cu=$(B)/
 	$(call say,LINK,$@)
 	@mkdir -p $(@D)
 	$(Q)$(NVCC) -cudart static -o $@ $(filter %.o,$^) -Xlinker --start-group $(filter %.a,$^) -Xlinker --end-group -lm -ldl -lpthread
+# Products by eight bits beside the library's.
+FP8_BENCH_CU := $(patsubst %,kernels/gpu/%.cu,fp8 fp8_sm90 device matpack rt)
+$(B)/tests/bench/gpu/fp8_bench: $(B)/obj/cuda/tests/bench/gpu/fp8_bench.cc.o $(B)/obj/cuda/tests/bench/gpu/library.o \
+		$(FP8_BENCH_CU:%.cu=$(B)/obj/cuda/%.cu.o) $(B)/obj/cuda/kernels/gpu/gemm_cublaslt.o $(B)/lib/libkernels.a $(B)/lib/libbase.a
+	$(call say,LINK,$@)
+	@mkdir -p $(@D)
+	$(Q)$(NVCC) -cudart static -o $@ $(filter %.o,$^) -Xlinker --start-group $(filter %.a,$^) -Xlinker --end-group -lm -ldl -lpthread
 # The times of all launches of a program: a library that CUDA loads into it.
 $(B)/tests/bench/gpu/libgpu_timeline.so: tests/bench/gpu/gpu_timeline.c $(B)/cuda.flags
 	$(call say,CC,$< (cuda))

@@ -187,7 +187,7 @@ struct batch {
 };
 
 /* n_seqs of kv_len tokens each, the last n_q of them new, in pages in scattered order. */
-static void make_batch(struct batch *b, uint32_t n_seqs, uint32_t kv_len, uint32_t n_q)
+static inline void make_batch(struct batch *b, uint32_t n_seqs, uint32_t kv_len, uint32_t n_q)
 {
 	const uint32_t per = (kv_len + PAGE - 1) / PAGE, room = gk_plan_room(&ctx, n_seqs * n_q, n_seqs, kv_len);
 	struct gk_seq *seqs = (struct gk_seq *)calloc(n_seqs, sizeof(*seqs));
@@ -243,7 +243,7 @@ static void make_batch(struct batch *b, uint32_t n_seqs, uint32_t kv_len, uint32
 	free(row_seq);
 }
 
-static void drop_batch(struct batch *b)
+static inline void drop_batch(struct batch *b)
 {
 	const void *const all[] = { b->b.counts, b->b.seqs, b->b.pages, b->b.row_seq, b->b.few, b->b.many, b->b.merge };
 
@@ -255,12 +255,12 @@ static void drop_batch(struct batch *b)
 }
 
 /* Bytes of the keys of all its pages, and as many of values. */
-static size_t pool_bytes(const struct batch *b, size_t bytes_each)
+static inline size_t pool_bytes(const struct batch *b, size_t bytes_each)
 {
 	return (size_t)b->n_pages * KV_HEADS * PAGE * DIM * bytes_each;
 }
 
-static struct gk_kv kv_of(uint32_t dtype, void *k, void *v)
+static inline struct gk_kv kv_of(uint32_t dtype, void *k, void *v)
 {
 	struct gk_kv kv = {};
 
