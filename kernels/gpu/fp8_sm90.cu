@@ -13,94 +13,18 @@
  * as much. Tiles go along x's rows first, 2,048 of them (8 MB of 4,096 columns), so that these stay in that cache and
  * weights come from memory once for 2,048 rows.
  *
+ * Few rows make few tiles: then two or four blocks of a cluster have a part of each sum, each gets from the others what
+ * they have of its part of the columns, and adds in the order of the parts: no bit depends on who comes first.
+ *
  * Weights are brought before the kernel before has ended, as far as the ring goes; x is not. With gate and up the two
  * halves are the same 128 columns of both, so that a thread has what belongs together and four threads have all of what
  * shares a scale. Results leave by way of a piece of shared memory for each wave, in whole lines. */
 #include <errno.h>
 
+#include "gpu/fp8_out_sm90.h"
 #include "gpu/fp8_sm90.h"
-#include "gpu/gpu_mma.h"
-#include "gpu/sm90_launch.h"
-#include "gpu/view.h"
-
-enum {
-	EIGHT_ROWS = 128, /* of x, of a tile; half of them for each warpgroup */
-	EIGHT_COLS = 128, /* of W, of half a tile */
-	EIGHT_DEPTH = SM90_TILE_ROW,
-	EIGHT_GROUPS = 2,
-	EIGHT_COMPUTE = EIGHT_GROUPS * SM90_GROUP,
-	EIGHT_THREADS = EIGHT_COMPUTE + SM90_GROUP,
-	EIGHT_WAVES = EIGHT_COMPUTE / 32,
-	EIGHT_NEAR = 16, /* tiles of x's rows whose products are computed together */
-	EIGHT_TURN = 1,  /* named barriers: a warpgroup may begin its products */
-	EIGHT_LEAN = 40, /* registers of a thread that brings, and of one that computes: 65,536 in all */
-	EIGHT_RICH = 232,
-	EIGHT_SIGNALS = 256,                   /* bytes for barriers */
-	EIGHT_HALF = EIGHT_COLS * EIGHT_DEPTH, /* bytes of a half's weights in the ring; x's as many */
-	EIGHT_SCALES = EIGHT_ROWS * 4,
-	EIGHT_PIECE = 16 * 128, /* 16 rows of 128 bytes on their way out */
-};
-
-/* What becomes of the sums. */
-enum { EIGHT_BF16, EIGHT_F32, EIGHT_GATED };
-
-struct eight_args {
-	sm90_map x, w[2]; /* w[1]: up's, if gated; else as w[0] */
-	const float *x_scale, *w_scale[2];
-	uint32_t ld_scale, w_across, w_lines; /* floats of a line of W's scales; lines */
-	uint32_t n, depth;                    /* columns of the result; steps of 128 columns of x */
-	uint32_t across, down, splits;        /* tiles along n; pairs (alone: tiles) of x's; parts of depth */
-	gk_rows rows;
-	gk_view out;
-	bool accumulate, turns;
-	uint8_t *q;
-	float *q_scale;
-	uint32_t ld_q, ld_q_scale;
-};
-
-template <int HALVES, int CLUSTER> struct eight_sizes {
-	enum {
-		STAGES = HALVES == 2 ? 4 : 6,
-		STAGE = (1 + HALVES) * EIGHT_HALF,
-		PIECES = STAGES * (STAGE + EIGHT_SCALES),
-		SIGNALS = PIECES + EIGHT_WAVES * EIGHT_PIECE,
-		TOTAL = SIGNALS + EIGHT_SIGNALS + SM90_ALIGN,
-		BOX = HALVES < CLUSTER ? 64 : 128, /* rows of W of one copy */
-	};
-};
 
 #if SM90_CODE
-
-template <int HALVES, int CLUSTER> struct eight_memory {
-	typedef eight_sizes<HALVES, CLUSTER> size;
-	enum { STAGES = size::STAGES };
-	struct signals_of {
-		sm90_bar full[STAGES], empty[STAGES];
-	};
-	static_assert(sizeof(signals_of) <= EIGHT_SIGNALS, "they have room");
-	uint8_t *base;
-
-	__device__ __forceinline__ uint8_t *x(uint32_t stage) const
-	{
-		return base + stage * size::STAGE;
-	}
-	__device__ __forceinline__ uint8_t *w(uint32_t stage, uint32_t half) const
-	{
-		return base + stage * size::STAGE + (1 + half) * EIGHT_HALF;
-	}
-	__device__ __forceinline__ float *scales(uint32_t stage) const
-	{
-		return (float *)(base + STAGES * size::STAGE + stage * EIGHT_SCALES);
-	}
-	__device__ __forceinline__ uint4 *piece(uint32_t wave) const
-	{
-		return (uint4 *)(base + size::PIECES + wave * EIGHT_PIECE);
-	}
-	__device__ __forceinline__ signals_of *signals() const
-	{
-		return (signals_of *)(base + size::SIGNALS);
-	}
-};
 
 /* A place in the ring, and how often it has come round. */
 template <int STAGES> struct eight_ring {
@@ -115,47 +39,38 @@ template <int STAGES> struct eight_ring {
 	}
 };
 
-/* What a block computes at a time. */
-struct eight_tile {
-	uint32_t row, rows_of_all; /* x's first, and that of the cluster's first block */
-	uint32_t w_row[2], col;    /* W's first row of each half; the result's first column */
-	uint32_t begin, end;       /* of depth */
-};
-
-template <int HALVES, int KIND, int CLUSTER>
-GPU_FN eight_tile eight_tile_of(const eight_args &a, uint32_t item, uint32_t rank)
+template <class F> GPU_FN eight_tile eight_tile_of(const eight_args &a, uint32_t item, uint32_t rank)
 {
-	const uint32_t split = item % a.splits, at = item / a.splits, band = at / (EIGHT_NEAR / CLUSTER * a.across);
-	const uint32_t first = band * (EIGHT_NEAR / CLUSTER), left = a.down - first,
-	               here = left < EIGHT_NEAR / CLUSTER ? left : (uint32_t)(EIGHT_NEAR / CLUSTER);
-	const uint32_t in_band = at - band * (EIGHT_NEAR / CLUSTER) * a.across, across = in_band / here;
+	enum { NEAR = EIGHT_NEAR / F::SHARE };
+	const uint32_t band = item / (NEAR * a.across), first = band * NEAR, left = a.down - first,
+	               here = left < NEAR ? left : (uint32_t)NEAR;
+	const uint32_t in_band = item - first * a.across, across = in_band / here, part = F::PARTS > 1 ? rank : 0;
 	eight_tile t;
 
-	t.rows_of_all = (first + in_band % here) * CLUSTER * EIGHT_ROWS;
-	t.row = t.rows_of_all + rank * EIGHT_ROWS;
-	t.col = across * (KIND == EIGHT_GATED ? 1 : HALVES) * EIGHT_COLS;
+	t.rows_of_all = (first + in_band % here) * F::SHARE * EIGHT_ROWS;
+	t.row = t.rows_of_all + (F::SHARE > 1 ? rank : 0) * EIGHT_ROWS;
+	t.col = across * F::TILE_COLS;
 	t.w_row[0] = t.col;
-	t.w_row[1] = KIND == EIGHT_GATED ? t.col : t.col + EIGHT_COLS;
-	t.begin = (uint32_t)((uint64_t)a.depth * split / a.splits);
-	t.end = (uint32_t)((uint64_t)a.depth * (split + 1) / a.splits);
+	t.w_row[1] = (int)F::KIND == EIGHT_GATED ? t.col : t.col + EIGHT_COLS;
+	t.begin = a.depth * part / F::PARTS;
+	t.end = a.depth * (part + 1) / F::PARTS;
 	return t;
 }
 
 /* Blocks of clusters take every so manieth item. The first one is computed whether its rows are there or not, since its
  * weights are asked for before that is known. */
-template <int CLUSTER> struct eight_items {
+template <class F> struct eight_items {
 	uint32_t at, n, step;
 
 	__device__ __forceinline__ explicit eight_items(const eight_args &a)
-	    : at(blockIdx.x / CLUSTER), n(a.across * a.down * a.splits), step(gridDim.x / CLUSTER)
+	    : at(blockIdx.x / F::CLUSTER), n(a.across * a.down), step(gridDim.x / F::CLUSTER)
 	{
 	}
 	/* Steps over tiles without rows. */
-	template <int HALVES, int KIND>
 	__device__ __forceinline__ bool next(const eight_args &a, uint32_t n_rows, uint32_t rank, eight_tile *ret)
 	{
 		for (at += step; at < n; at += step) {
-			*ret = eight_tile_of<HALVES, KIND, CLUSTER>(a, at, rank);
+			*ret = eight_tile_of<F>(a, at, rank);
 			if (ret->rows_of_all < n_rows)
 				return true;
 		}
@@ -173,18 +88,18 @@ GPU_FN uint32_t eight_scale_bytes(const eight_args &a, const eight_tile &t)
 	return (left < EIGHT_ROWS ? left : (uint32_t)EIGHT_ROWS) * 4;
 }
 
-template <int HALVES, int CLUSTER>
-GPU_FN void eight_bring_w(const eight_args &a, const eight_memory<HALVES, CLUSTER> &m, const eight_tile &t, uint32_t k,
+template <class F>
+GPU_FN void eight_bring_w(const eight_args &a, const eight_memory<F> &m, const eight_tile &t, uint32_t k,
                           uint32_t stage, uint32_t rank)
 {
 	sm90_bar *const full = &m.signals()->full[stage];
 
-	sm90_bar_expect(full, (1 + HALVES) * EIGHT_HALF + eight_scale_bytes(a, t));
-	if (CLUSTER == 1) {
+	sm90_bar_expect(full, (1 + F::HALVES) * EIGHT_HALF + eight_scale_bytes(a, t));
+	if (F::SHARE == 1) {
 #pragma unroll
-		for (int h = 0; h < HALVES; h++)
+		for (int h = 0; h < F::HALVES; h++)
 			sm90_copy_box(m.w(stage, h), &a.w[h], k * EIGHT_DEPTH, t.w_row[h], full);
-	} else if (HALVES == 2) {
+	} else if (F::HALVES == 2) {
 		sm90_copy_box_to(m.w(stage, rank), &a.w[rank], k * EIGHT_DEPTH, rank ? t.w_row[1] : t.w_row[0], full,
 		                 3);
 	} else {
@@ -193,8 +108,8 @@ GPU_FN void eight_bring_w(const eight_args &a, const eight_memory<HALVES, CLUSTE
 	}
 }
 
-template <int HALVES, int CLUSTER>
-GPU_FN void eight_bring_x(const eight_args &a, const eight_memory<HALVES, CLUSTER> &m, const eight_tile &t, uint32_t k,
+template <class F>
+GPU_FN void eight_bring_x(const eight_args &a, const eight_memory<F> &m, const eight_tile &t, uint32_t k,
                           uint32_t stage)
 {
 	sm90_bar *const full = &m.signals()->full[stage];
@@ -206,14 +121,12 @@ GPU_FN void eight_bring_x(const eight_args &a, const eight_memory<HALVES, CLUSTE
 }
 
 /* One thread. */
-template <int HALVES, int KIND, int CLUSTER>
-GPU_FN void eight_bring(const eight_args &a, const eight_memory<HALVES, CLUSTER> &m, uint32_t rank)
+template <class F> GPU_FN void eight_bring(const eight_args &a, const eight_memory<F> &m, uint32_t rank)
 {
-	enum { STAGES = eight_memory<HALVES, CLUSTER>::STAGES };
-	eight_items<CLUSTER> items(a);
-	eight_tile t = eight_tile_of<HALVES, KIND, CLUSTER>(a, items.at, rank);
-	const uint32_t ready = t.end - t.begin < STAGES ? t.end - t.begin : (uint32_t)STAGES;
-	eight_ring<STAGES> ring = { 0, 1 };
+	eight_items<F> items(a);
+	eight_tile t = eight_tile_of<F>(a, items.at, rank);
+	const uint32_t ready = t.end - t.begin < F::STAGES ? t.end - t.begin : (uint32_t)F::STAGES;
+	eight_ring<F::STAGES> ring = { 0, 1 };
 	uint32_t n_rows;
 
 	for (uint32_t i = 0; i < ready; i++)
@@ -232,211 +145,7 @@ GPU_FN void eight_bring(const eight_args &a, const eight_memory<HALVES, CLUSTER>
 			eight_bring_x(a, m, t, k, ring.stage);
 			ring.next();
 		}
-	} while (items.template next<HALVES, KIND>(a, n_rows, rank, &t));
-}
-
-/* ---- What becomes of the sums ------------------------------------------------------------------------------------ */
-
-/* d[i] of a thread, as sm90_product() gives it: piece of 8 columns j, row h (8 below the other one), element e. */
-GPU_FN constexpr int eight_at(int j, int h, int e)
-{
-	return 4 * j + 2 * h + e;
-}
-
-/* A wave's rows [row, row + 16), of which it has `there`. Lane l of a line out: its row l / 8 and 4 i more, 16 bytes
- * l % 8 of it. */
-struct eight_way_out {
-	uint4 *piece;
-	uint32_t row, n_rows, lane;
-
-	__device__ __forceinline__ uint32_t line(int i) const
-	{
-		return i * 4 + lane / 8;
-	}
-	__device__ __forceinline__ bool has(int i) const
-	{
-		return row + line(i) < n_rows;
-	}
-};
-
-/* Where 16 bytes of a row of float32 lie in the piece: lanes that write 8 of them meet every bank once. */
-GPU_FN uint32_t eight_swizzle_f32(uint32_t row, uint32_t c)
-{
-	return row * 8 + (c ^ ((row << 1 & 6) | (row >> 2 & 1)));
-}
-
-/* What the sums of 32 columns are added onto, lines as they leave. */
-template <int CHUNK>
-GPU_FN void eight_get_f32(const eight_args &a, const eight_tile &t, const eight_way_out &o, float4 (&old)[4])
-{
-	const uint32_t col = t.col + CHUNK * 32 + o.lane % 8 * 4;
-
-#pragma unroll
-	for (int i = 0; i < 4; i++)
-		old[i] = o.has(i) && col < a.n ? *(const float4 *)((const float *)a.out.p +
-		                                                   (size_t)(o.row + o.line(i)) * a.out.ld + col)
-		                               : make_float4(0.0f, 0.0f, 0.0f, 0.0f);
-}
-
-/* Several blocks add parts of a sum. */
-GPU_FN void eight_add_f32(float *to, const float4 &v)
-{
-#if GPU_PTX
-	asm volatile("red.relaxed.gpu.global.add.v4.f32 [%0], {%1, %2, %3, %4};" ::"l"(to), "f"(v.x), "f"(v.y),
-	             "f"(v.z), "f"(v.w)
-	             : "memory");
-#else
-	to[0] += v.x, to[1] += v.y, to[2] += v.z, to[3] += v.w;
-#endif
-}
-
-template <int CHUNK>
-GPU_FN void eight_put_chunk_f32(const eight_args &a, const eight_tile &t, const eight_way_out &o, const float (&d)[64],
-                                const float4 (&old)[4])
-{
-	const uint32_t col = t.col + CHUNK * 32 + o.lane % 8 * 4, two = o.lane % 4;
-
-#pragma unroll
-	for (int j = 0; j < 4; j++) {
-#pragma unroll
-		for (int h = 0; h < 2; h++) {
-			const int i = eight_at(CHUNK % 4 * 4 + j, h, 0);
-
-			*((float2 *)(o.piece + eight_swizzle_f32(o.lane / 4 + 8 * h, 2 * j + two / 2)) + two % 2) =
-			        make_float2(d[i], d[i + 1]);
-		}
-	}
-	gpu_sync_wave();
-#pragma unroll
-	for (int i = 0; i < 4; i++) {
-		float4 v = *(const float4 *)(o.piece + eight_swizzle_f32(o.line(i), o.lane % 8));
-		float *const to = (float *)a.out.p + (size_t)(o.row + o.line(i)) * a.out.ld + col;
-
-		if (!o.has(i) || col >= a.n)
-			continue;
-		if (a.splits > 1) {
-			eight_add_f32(to, v);
-			continue;
-		}
-		v.x += old[i].x, v.y += old[i].y, v.z += old[i].z, v.w += old[i].w;
-		*(float4 *)to = v;
-	}
-	gpu_sync_wave();
-}
-
-/* What is added onto is asked for a piece ahead. */
-template <int CHUNK, int HALVES>
-GPU_FN void eight_put_f32(const eight_args &a, const eight_tile &t, const eight_way_out &o,
-                          const float (&d)[HALVES][64], const float4 (&old)[4])
-{
-	if constexpr (CHUNK < 4 * HALVES) {
-		float4 next[4] = {};
-
-		if (CHUNK + 1 < 4 * HALVES && a.accumulate && a.splits == 1)
-			eight_get_f32<CHUNK + 1>(a, t, o, next);
-		eight_put_chunk_f32<CHUNK>(a, t, o, d[CHUNK / 4], old);
-		eight_put_f32<CHUNK + 1, HALVES>(a, t, o, d, next);
-	}
-}
-
-GPU_FN uint32_t eight_add_bf16(uint32_t a, uint32_t b)
-{
-	return gpu_pack_bf16(gpu_bf16_low(a) + gpu_bf16_low(b), gpu_bf16_high(a) + gpu_bf16_high(b));
-}
-
-template <int HALVES>
-GPU_FN void eight_put_bf16(const eight_args &a, const eight_tile &t, const eight_way_out &o,
-                           const float (&d)[HALVES][64])
-{
-#pragma unroll
-	for (int chunk = 0; chunk < 2 * HALVES; chunk++) {
-		const uint32_t col = t.col + chunk * 64 + o.lane % 8 * 8;
-
-#pragma unroll
-		for (int c = 0; c < 8; c++) {
-#pragma unroll
-			for (int h = 0; h < 2; h++) {
-				const int i = eight_at(chunk % 2 * 8 + c, h, 0);
-
-				((uint32_t *)(o.piece + gpu_tile_at(o.lane / 4 + 8 * h, c, 8)))[o.lane % 4] =
-				        gpu_pack_bf16(d[chunk / 2][i], d[chunk / 2][i + 1]);
-			}
-		}
-		gpu_sync_wave();
-#pragma unroll
-		for (int i = 0; i < 4; i++) {
-			uint4 v = o.piece[gpu_tile_at(o.line(i), o.lane % 8, 8)];
-			uint4 *const to = (uint4 *)((gpu_bf16 *)a.out.p + (size_t)(o.row + o.line(i)) * a.out.ld + col);
-
-			if (!o.has(i) || col >= a.n)
-				continue;
-			if (a.accumulate) {
-				const uint4 old = *to;
-
-				v.x = eight_add_bf16(v.x, old.x), v.y = eight_add_bf16(v.y, old.y);
-				v.z = eight_add_bf16(v.z, old.z), v.w = eight_add_bf16(v.w, old.w);
-			}
-			*to = v;
-		}
-		gpu_sync_wave();
-	}
-}
-
-/* Gate and up: the greatest of a row's 128 columns is known to the four lanes that have them. */
-GPU_FN void eight_put_gated(const eight_args &a, const eight_tile &t, const eight_way_out &o, float (&gate)[64],
-                            const float (&up)[64])
-{
-	const uint32_t col = t.col + o.lane % 8 * 16;
-	float most[2] = { 0.0f, 0.0f };
-
-#pragma unroll
-	for (int i = 0; i < 64; i++) {
-		gate[i] = gk_act(KN_ACT_SILU, gate[i], up[i]);
-		most[i / 2 % 2] = fmaxf(most[i / 2 % 2], fabsf(gate[i]));
-	}
-#pragma unroll
-	for (int h = 0; h < 2; h++) {
-		const uint32_t row = o.row + o.lane / 4 + 8 * h;
-
-		most[h] = fmaxf(most[h], gpu_shfl_xor(most[h], 1));
-		most[h] = fmaxf(most[h], gpu_shfl_xor(most[h], 2));
-		most[h] = fmaxf(most[h], 1e-20f); /* as quantize_put() */
-		if (o.lane % 4 == 0 && row < o.n_rows)
-			a.q_scale[(size_t)(t.col / EIGHT_COLS) * a.ld_q_scale + row] = most[h] * (1.0f / 448.0f);
-		most[h] = 448.0f * gpu_inverse(most[h]);
-	}
-#pragma unroll
-	for (int j = 0; j < 16; j++) {
-#pragma unroll
-		for (int h = 0; h < 2; h++)
-			((uint16_t *)(o.piece + gpu_tile_at(o.lane / 4 + 8 * h, j / 2, 8)))[j % 2 * 4 + o.lane % 4] =
-			        (uint16_t)gpu_pack_e4m3(gate[eight_at(j, h, 0)] * most[h],
-			                                gate[eight_at(j, h, 1)] * most[h]);
-	}
-	gpu_sync_wave();
-#pragma unroll
-	for (int i = 0; i < 4; i++) {
-		if (o.has(i) && col < a.ld_q)
-			*(uint4 *)(a.q + (size_t)(o.row + o.line(i)) * a.ld_q + col) =
-			        o.piece[gpu_tile_at(o.line(i), o.lane % 8, 8)];
-	}
-	gpu_sync_wave();
-}
-
-template <int HALVES, int KIND>
-GPU_FN void eight_put(const eight_args &a, const eight_tile &t, const eight_way_out &o, float (&d)[HALVES][64])
-{
-	if constexpr (KIND == EIGHT_GATED) {
-		eight_put_gated(a, t, o, d[0], d[HALVES - 1]);
-	} else if constexpr (KIND == EIGHT_BF16) {
-		eight_put_bf16<HALVES>(a, t, o, d);
-	} else {
-		float4 old[4] = {};
-
-		if (a.accumulate && a.splits == 1)
-			eight_get_f32<0>(a, t, o, old);
-		eight_put_f32<0, HALVES>(a, t, o, d, old);
-	}
+	} while (items.next(a, n_rows, rank, &t));
 }
 
 /* ---- Who computes ------------------------------------------------------------------------------------------------ */
@@ -453,16 +162,14 @@ GPU_FN void eight_product(float (&part)[64], const uint8_t *x, const uint8_t *w)
 }
 
 /* A warpgroup. */
-template <int HALVES, int KIND, int CLUSTER>
-GPU_FN void eight_compute(const eight_args &a, const eight_memory<HALVES, CLUSTER> &m, uint32_t rank)
+template <class F> GPU_FN void eight_compute(const eight_args &a, const eight_memory<F> &m, uint32_t rank)
 {
-	enum { STAGES = eight_memory<HALVES, CLUSTER>::STAGES };
 	const uint32_t group = threadIdx.x / SM90_GROUP, lane = threadIdx.x & 31, wave = threadIdx.x / 32;
 	const uint32_t mine = wave * 16 + lane / 4; /* of a tile's rows, the first of this thread's two */
-	eight_items<CLUSTER> items(a);
-	eight_tile t = eight_tile_of<HALVES, KIND, CLUSTER>(a, items.at, rank);
-	eight_ring<STAGES> ring = { 0, 0 };
-	float sum[HALVES][64], part[64];
+	eight_items<F> items(a);
+	eight_tile t = eight_tile_of<F>(a, items.at, rank);
+	eight_ring<F::STAGES> ring = { 0, 0 };
+	float sum[F::HALVES][64], part[64];
 	uint32_t n_rows;
 
 	gpu_dependency_wait();
@@ -473,10 +180,10 @@ GPU_FN void eight_compute(const eight_args &a, const eight_memory<HALVES, CLUSTE
 	if (a.turns && group == 1)
 		sm90_named_arrive(EIGHT_TURN, EIGHT_COMPUTE);
 	do {
-		const float *w_scale[HALVES];
+		const float *w_scale[F::HALVES];
 
 #pragma unroll
-		for (int h = 0; h < HALVES; h++) {
+		for (int h = 0; h < F::HALVES; h++) {
 			const uint32_t line = t.w_row[h] / EIGHT_COLS;
 
 			w_scale[h] = a.w_scale[h] + (size_t)(line < a.w_lines ? line : a.w_lines - 1) * a.w_across;
@@ -486,16 +193,16 @@ GPU_FN void eight_compute(const eight_args &a, const eight_memory<HALVES, CLUSTE
 		}
 		for (uint32_t k = t.begin; k < t.end; k++) {
 			const float *const scales = m.scales(ring.stage) + mine;
-			float by_w[HALVES], by_x[2];
+			float by_w[F::HALVES], by_x[2];
 
 #pragma unroll
-			for (int h = 0; h < HALVES; h++)
+			for (int h = 0; h < F::HALVES; h++)
 				by_w[h] = w_scale[h][k];
 			sm90_bar_wait(&m.signals()->full[ring.stage], ring.parity);
 			by_x[0] = scales[0];
 			by_x[1] = scales[8];
 #pragma unroll
-			for (int h = 0; h < HALVES; h++) {
+			for (int h = 0; h < F::HALVES; h++) {
 				float by[2];
 
 				if (a.turns)
@@ -511,8 +218,8 @@ GPU_FN void eight_compute(const eight_args &a, const eight_memory<HALVES, CLUSTE
 				by[1] = by_x[1] * by_w[h];
 				sm90_products_wait<0>();
 				sm90_pin(part);
-				if (h == HALVES - 1 && lane < CLUSTER)
-					sm90_bar_arrive_at(&m.signals()->empty[ring.stage], lane);
+				if (h == F::HALVES - 1 && lane < F::SHARE)
+					sm90_bar_arrive_at(&m.signals()->empty[ring.stage], F::SHARE > 1 ? lane : rank);
 #pragma unroll
 				for (int i = 0; i < 64; i++)
 					sum[h][i] = fmaf(by[i / 2 % 2], part[i], sum[h][i]);
@@ -522,15 +229,18 @@ GPU_FN void eight_compute(const eight_args &a, const eight_memory<HALVES, CLUSTE
 
 		const eight_way_out out = { m.piece(wave), t.row + wave * 16, n_rows, lane };
 
-		eight_put<HALVES, KIND>(a, t, out, sum);
-	} while (items.template next<HALVES, KIND>(a, n_rows, rank, &t));
+		if constexpr (F::PARTS > 1) {
+			eight_join<F>(m, rank, sum[0]);
+			t.col += rank * (F::TILE_COLS / F::PARTS);
+		}
+		eight_put<F>(a, t, out, sum);
+	} while (items.next(a, n_rows, rank, &t));
 	if (a.turns && group == 0) /* as often as it was arrived at */
 		sm90_named_sync(EIGHT_TURN, EIGHT_COMPUTE);
 }
 #endif
 
-template <int HALVES, int KIND, int CLUSTER>
-static __global__ void __launch_bounds__(EIGHT_THREADS, 1) eight_kernel(GPU_PARAM eight_args a)
+template <class F> static __global__ void __launch_bounds__(EIGHT_THREADS, 1) eight_kernel(GPU_PARAM eight_args a)
 {
 #if SM90_CODE
 	GPU_DYN_SHARED(uint8_t, shared);
@@ -539,17 +249,18 @@ static __global__ void __launch_bounds__(EIGHT_THREADS, 1) eight_kernel(GPU_PARA
 #else
 	const uint32_t misaligned = sm90_shared(shared) & (SM90_ALIGN - 1);
 #endif
-	const eight_memory<HALVES, CLUSTER> m = { shared + (misaligned ? SM90_ALIGN - misaligned : 0) };
-	const uint32_t rank = CLUSTER == 1 ? 0 : sm90_cluster_rank();
+	const eight_memory<F> m = { shared + (misaligned ? SM90_ALIGN - misaligned : 0) };
+	const uint32_t rank = F::CLUSTER == 1 ? 0 : sm90_cluster_rank();
 
 	if (threadIdx.x == 0) {
-		for (int i = 0; i < m.STAGES; i++) {
+		for (int i = 0; i < F::STAGES; i++) {
 			sm90_bar_init(&m.signals()->full[i], 1);
-			sm90_bar_init(&m.signals()->empty[i], CLUSTER * EIGHT_WAVES);
+			sm90_bar_init(&m.signals()->empty[i], F::SHARE * EIGHT_WAVES);
 		}
+		sm90_bar_init(&m.signals()->others, (F::PARTS - 1) * EIGHT_WAVES);
 		sm90_bars_ready();
 	}
-	if (CLUSTER == 1)
+	if (F::CLUSTER == 1)
 		__syncthreads();
 	else
 		sm90_cluster_sync(); /* nobody brings anything to whom is not ready */
@@ -557,87 +268,100 @@ static __global__ void __launch_bounds__(EIGHT_THREADS, 1) eight_kernel(GPU_PARA
 	/* In this order: see attention_sm90.cu. */
 	if (threadIdx.x < EIGHT_COMPUTE) {
 		sm90_more_registers<EIGHT_RICH>();
-		eight_compute<HALVES, KIND, CLUSTER>(a, m, rank);
+		eight_compute<F>(a, m, rank);
 	} else {
 		sm90_fewer_registers<EIGHT_LEAN>();
 		if (threadIdx.x == EIGHT_COMPUTE)
-			eight_bring<HALVES, KIND, CLUSTER>(a, m, rank);
+			eight_bring<F>(a, m, rank);
 	}
-	if (CLUSTER > 1)
-		sm90_cluster_sync(); /* nobody goes to whom something is brought */
+	if (F::CLUSTER > 1)
+		sm90_cluster_sync(); /* nobody goes to whom something is on its way */
 #endif
 }
 
 /* ---- Launches ---------------------------------------------------------------------------------------------------- */
 
-static uint32_t parts_of(uint32_t n, uint32_t each)
+static uint32_t in_parts(uint32_t n, uint32_t each)
 {
 	return (n + each - 1) / each;
 }
 
-template <int HALVES, int KIND, int CLUSTER>
-static int launch(const struct gk_ctx *ctx, const struct gk_linear8 *l, eight_args a)
+template <class F> static int launch(const struct gk_ctx *ctx, const struct gk_linear8 *l, eight_args a)
 {
-	typedef eight_sizes<HALVES, CLUSTER> size;
 	const uint32_t k = l->w[0].cols, bound = l->rows.bound;
-	uint32_t items, most;
+	uint32_t clusters, most;
 
 	for (int h = 0; h < 2; h++) {
-		if (!sm90_map_of(&a.w[h], l->w[l->gated ? h : 0].values, 1, l->n, k, l->w[0].ld, size::BOX))
+		const struct gk_mat *const w = &l->w[l->gated ? h : 0];
+
+		if (!sm90_map_of(&a.w[h], w->values, 1, l->n, k, w->ld, F::BOX))
 			return -ENOTSUP;
-		a.w_scale[h] = (const float *)l->w[l->gated ? h : 0].scales;
+		a.w_scale[h] = (const float *)w->scales;
 	}
-	if (!sm90_map_of(&a.x, l->x, 1, bound, k, l->ld_x, EIGHT_ROWS) || (size_t)size::TOTAL > ctx->smem_bytes)
+	if (!sm90_map_of(&a.x, l->x, 1, bound, k, l->ld_x, EIGHT_ROWS) || (size_t)F::BYTES > ctx->smem_bytes)
 		return -ENOTSUP;
-	a.across = parts_of(l->n, l->gated ? (uint32_t)EIGHT_COLS : HALVES * EIGHT_COLS);
-	a.down = parts_of(bound, EIGHT_ROWS * CLUSTER);
-	items = a.across * a.down * a.splits;
-	most = ctx->n_sm / CLUSTER ? ctx->n_sm / CLUSTER : 1;
-	sm90_launch(eight_kernel<HALVES, KIND, CLUSTER>, (items < most ? items : most) * CLUSTER, EIGHT_THREADS,
-	            CLUSTER, size::TOTAL, ctx->stream, ctx->overlap, a);
+	a.across = in_parts(l->n, F::TILE_COLS);
+	a.down = in_parts(bound, EIGHT_ROWS * F::SHARE);
+	clusters = a.across * a.down;
+	most = ctx->n_sm / F::CLUSTER ? ctx->n_sm / F::CLUSTER : 1;
+	if (F::PARTS == 1 && clusters > most)
+		clusters = most;
+	sm90_launch(eight_kernel<F>, clusters * F::CLUSTER, EIGHT_THREADS, F::CLUSTER, F::BYTES, ctx->stream,
+	            ctx->overlap, a);
 	return gk_launched();
 }
 
 template <int HALVES, int KIND>
-static int launch_with(const struct gk_ctx *ctx, const struct gk_linear8 *l, const eight_args &a, bool pairs)
+static int launch_shared(const struct gk_ctx *ctx, const struct gk_linear8 *l, const eight_args &a, bool pairs)
 {
-	return pairs ? launch<HALVES, KIND, 2>(ctx, l, a) : launch<HALVES, KIND, 1>(ctx, l, a);
-}
-
-template <int KIND>
-static int launch_wide(const struct gk_ctx *ctx, const struct gk_linear8 *l, const eight_args &a, bool wide, bool pairs)
-{
-	return wide ? launch_with<2, KIND>(ctx, l, a, pairs) : launch_with<1, KIND>(ctx, l, a, pairs);
+	return pairs ? launch<eight_form<HALVES, KIND, 2, 1>>(ctx, l, a)
+	             : launch<eight_form<HALVES, KIND, 1, 1>>(ctx, l, a);
 }
 
 /* Whichever takes the fewest rounds of tiles; a narrow tile takes half as long, and a tenth more than that. */
 static bool wide_is_better(const struct gk_ctx *ctx, const struct gk_linear8 *l)
 {
-	const uint32_t down = parts_of(l->rows.bound, EIGHT_ROWS);
+	const uint32_t down = in_parts(l->rows.bound, EIGHT_ROWS);
 
-	return 20 * parts_of(down * parts_of(l->n, 2 * EIGHT_COLS), ctx->n_sm) <=
-	       11 * parts_of(down * parts_of(l->n, EIGHT_COLS), ctx->n_sm);
+	return 20 * in_parts(down * in_parts(l->n, 2 * EIGHT_COLS), ctx->n_sm) <=
+	       11 * in_parts(down * in_parts(l->n, EIGHT_COLS), ctx->n_sm);
 }
 
-enum { MOST_SPLITS = 8, LEAST_DEPTH = 8 /* of a part */ };
+enum { LEAST_DEPTH = 4 /* of a part */ };
 
-/* Few tiles: several blocks add parts of each sum, in whatever order. */
-static uint32_t splits_for(const struct gk_ctx *ctx, const struct gk_linear8 *l, uint32_t depth)
+/* Few tiles: several blocks have parts of each sum, so that more of them read weights. */
+static uint32_t best_parts(const struct gk_ctx *ctx, const struct gk_linear8 *l, uint32_t depth)
 {
-	const uint32_t tiles = parts_of(l->rows.bound, EIGHT_ROWS) * parts_of(l->n, EIGHT_COLS);
-	uint32_t most = depth / LEAST_DEPTH;
+	const uint32_t tiles = in_parts(l->rows.bound, EIGHT_ROWS) * in_parts(l->n, EIGHT_COLS);
 
-	if (!l->accumulate || l->out.elem != GK_F32 || ctx->fixed)
-		return 1;
-	most = most < MOST_SPLITS ? most : (uint32_t)MOST_SPLITS;
-	return tiles * 2 > ctx->n_sm || most < 2 ? 1 : ctx->n_sm / tiles < most ? ctx->n_sm / tiles : most;
+	if (4 * tiles <= ctx->n_sm && l->out.elem == GK_F32 && depth >= 4 * LEAST_DEPTH)
+		return 4;
+	return 2 * tiles <= ctx->n_sm && depth >= 2 * LEAST_DEPTH ? 2 : 1;
+}
+
+template <int KIND>
+static int launch_kind(const struct gk_ctx *ctx, const struct gk_linear8 *l, const eight_args &a, bool pairs)
+{
+	const uint32_t parts = l->tiles.parts ? l->tiles.parts : best_parts(ctx, l, a.depth);
+
+	if (parts == 2)
+		return launch<eight_form<1, KIND, 1, 2>>(ctx, l, a);
+	if constexpr (KIND == EIGHT_F32) {
+		if (parts == 4)
+			return launch<eight_form<1, KIND, 1, 4>>(ctx, l, a);
+	}
+	if (parts != 1)
+		return -EINVAL;
+	return (l->tiles.columns ? l->tiles.columns == 256 : wide_is_better(ctx, l))
+	               ? launch_shared<2, KIND>(ctx, l, a, pairs)
+	               : launch_shared<1, KIND>(ctx, l, a, pairs);
 }
 
 int eight_launch(const struct gk_ctx *ctx, const struct gk_linear8 *l)
 {
 	const struct gk_mat *const w = l->w;
 	eight_args a = {};
-	bool wide, pairs;
+	bool pairs;
 
 	if (w[0].type != GK_FP8_128 || w[0].first_row || l->n % 16 || l->ld_x % 16 || l->ld_scale % 4 ||
 	    l->ld_scale < l->rows.bound || w[0].ld % 16 ||
@@ -651,9 +375,9 @@ int eight_launch(const struct gk_ctx *ctx, const struct gk_linear8 *l)
 	a.x_scale = l->x_scale;
 	a.ld_scale = l->ld_scale;
 	a.w_across = gk_mat_scale_stride(&w[0]);
-	a.w_lines = parts_of(l->n, EIGHT_COLS);
+	a.w_lines = in_parts(l->n, EIGHT_COLS);
 	a.n = l->n;
-	a.depth = parts_of(w[0].cols, EIGHT_DEPTH);
+	a.depth = in_parts(w[0].cols, EIGHT_DEPTH);
 	a.rows = l->rows;
 	a.out = l->out;
 	a.accumulate = l->accumulate;
@@ -662,13 +386,9 @@ int eight_launch(const struct gk_ctx *ctx, const struct gk_linear8 *l)
 	a.q_scale = l->q_scale;
 	a.ld_q = l->ld_q;
 	a.ld_q_scale = l->ld_q_scale;
-	a.splits = l->tiles.splits ? l->tiles.splits : l->gated ? 1 : splits_for(ctx, l, a.depth);
-	if (a.splits > a.depth || (a.splits > 1 && (l->gated || !l->accumulate || l->out.elem != GK_F32)))
-		return -EINVAL;
-	pairs = l->tiles.alone ? false : l->rows.bound > EIGHT_ROWS;
-	wide = l->tiles.columns ? l->tiles.columns == 256 : a.splits == 1 && wide_is_better(ctx, l);
+	pairs = !l->tiles.alone && l->rows.bound > EIGHT_ROWS;
 	if (l->gated)
-		return launch_with<2, EIGHT_GATED>(ctx, l, a, pairs);
-	return l->out.elem == GK_F32 ? launch_wide<EIGHT_F32>(ctx, l, a, wide, pairs)
-	                             : launch_wide<EIGHT_BF16>(ctx, l, a, wide, pairs);
+		return launch_shared<2, EIGHT_GATED>(ctx, l, a, pairs);
+	return l->out.elem == GK_F32 ? launch_kind<EIGHT_F32>(ctx, l, a, pairs)
+	                             : launch_kind<EIGHT_BF16>(ctx, l, a, pairs);
 }

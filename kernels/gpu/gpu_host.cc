@@ -278,7 +278,7 @@ void launch(dim3 grid, dim3 block, size_t shared, const std::function<void()> &b
 {
 	const int per_block = (int)(block.x * block.y * block.z), n = per_block * (int)cluster;
 
-	if (per_block < 1 || n > MAX_THREADS || cluster > MAX_CLUSTER || grid.x % cluster) {
+	if (per_block < 1 || per_block > MAX_BLOCK || n > MAX_THREADS || cluster > MAX_CLUSTER || grid.x % cluster) {
 		fprintf(stderr, "blocks of %d threads, %u together\n", per_block, cluster);
 		abort();
 	}

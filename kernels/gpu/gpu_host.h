@@ -2,7 +2,7 @@
  * memory is static. Barriers and shuffles behave as on the device, and a block in which no thread can go on is
  * reported instead of hanging. GPU_HOST_WARP is the wave: 32 or 64.
  *
- * Blocks of a cluster run together, up to MAX_THREADS threads in all; each sees its own shared memory.
+ * Blocks of a cluster run together, MAX_THREADS threads in all at the most; each sees its own shared memory.
  *
  * Kernels of several threads take turns: one at a time runs, since shared memory is static. One that waits for another
  * thread's says so by gpu_host::spin(), and has no shared memory. Built with address sanitizer, switches are announced
@@ -73,7 +73,7 @@ extern thread_local dim3 threadIdx, blockIdx, blockDim, gridDim;
 
 namespace gpu_host
 {
-enum { MAX_THREADS = 1024, MAX_CLUSTER = 4, SLOT = 128, MOST_SHARED = (GPU_HOST_WARP == 64 ? 64 : 227) << 10 };
+enum { MAX_BLOCK = 1024, MAX_CLUSTER = 4, MAX_THREADS = 2 * MAX_BLOCK, SLOT = 128, MOST_SHARED = (GPU_HOST_WARP == 64 ? 64 : 227) << 10 };
 
 /* Dynamic shared memory that a block may have; tests take some away. A launch that asks for more fails as on a device.
  */

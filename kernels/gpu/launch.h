@@ -206,8 +206,9 @@ struct gk_linear8 {
 	uint32_t ld_q, ld_q_scale; /* as of gk_quantize */
 	/* For measurements; zeros: as is thought best. */
 	struct {
-		uint32_t columns, splits; /* of a tile, 128 or 256; parts of a sum, onto float32 only */
-		bool alone, turns;        /* no clusters; warpgroups issue products in turns */
+		uint32_t columns;  /* of a tile: 128 or 256 */
+		uint32_t parts;    /* of a sum, in as many blocks: 1, 2, and 4 in float32 */
+		bool alone, turns; /* no clusters; warpgroups issue products in turns */
 	} tiles;
 };
 int gk_linear_eight(const struct gk_ctx *ctx, const struct gk_linear8 *l);

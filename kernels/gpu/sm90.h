@@ -110,9 +110,38 @@ GPU_FN void sm90_bar_arrive_at(sm90_bar *bar, uint32_t rank)
 	asm volatile("{\n"
 	             ".reg .b32 there;\n"
 	             "mapa.shared::cluster.u32 there, %0, %1;\n"
-	             "mbarrier.arrive.shared::cluster.b64 _, [there];\n"
+	             "mbarrier.arrive.release.cluster.shared::cluster.b64 _, [there];\n"
 	             "}" ::"r"(sm90_shared(bar)),
 	             "r"(rank)
+	             : "memory");
+}
+
+/* sm90_bar_wait() for what other blocks of the cluster stored before they arrived. */
+GPU_FN void sm90_bar_wait_for_all(sm90_bar *bar, uint32_t parity)
+{
+	uint32_t over;
+
+	do {
+		asm volatile("{\n"
+		             ".reg .pred p;\n"
+		             "mbarrier.try_wait.parity.acquire.cluster.shared::cta.b64 p, [%1], %2;\n"
+		             "selp.b32 %0, 1, 0, p;\n"
+		             "}"
+		             : "=r"(over)
+		             : "r"(sm90_shared(bar)), "r"(parity)
+		             : "memory");
+	} while (!over);
+}
+
+/* Into the same place of block `rank` of the cluster. */
+GPU_FN void sm90_store_at(float4 *to, uint32_t rank, const float4 &v)
+{
+	asm volatile("{\n"
+	             ".reg .b32 there;\n"
+	             "mapa.shared::cluster.u32 there, %0, %1;\n"
+	             "st.shared::cluster.v4.f32 [there], {%2, %3, %4, %5};\n"
+	             "}" ::"r"(sm90_shared(to)),
+	             "r"(rank), "f"(v.x), "f"(v.y), "f"(v.z), "f"(v.w)
 	             : "memory");
 }
 
@@ -384,6 +413,16 @@ template <class T> GPU_FN T *sm90_there(T *p, uint32_t rank)
 GPU_FN void sm90_bar_arrive_at(sm90_bar *bar, uint32_t rank)
 {
 	sm90_bar_arrive(sm90_there(bar, rank));
+}
+
+GPU_FN void sm90_bar_wait_for_all(sm90_bar *bar, uint32_t parity)
+{
+	sm90_bar_wait(bar, parity);
+}
+
+GPU_FN void sm90_store_at(float4 *to, uint32_t rank, const float4 &v)
+{
+	*sm90_there(to, rank) = v;
 }
 
 GPU_FN uint32_t sm90_cluster_rank()

@@ -311,18 +311,19 @@ static void products(uint32_t n)
 static void kinds_of_tiles(uint32_t n)
 {
 	for (int s = 0; s < N_SHAPES; s++) {
-		const uint32_t most = shapes[s].onto_f32 && n <= 256 ? 8 : 1;
+		const uint32_t most_parts = shapes[s].gated || n > 512 ? 1 : shapes[s].onto_f32 ? 4 : 2;
 
 		for (uint32_t kind = 0; kind < 8; kind++) {
-			for (uint32_t splits = 1; splits <= most; splits *= 2) {
-				const tiles t = { kind & 1 ? 256u : 128u, splits, (kind & 2) != 0, (kind & 4) != 0 };
+			for (uint32_t parts = 1; parts <= most_parts; parts *= 2) {
+				const tiles t = { kind & 1 ? 256u : 128u, parts, (kind & 2) != 0, (kind & 4) != 0 };
 				char who[64];
 
-				if ((shapes[s].gated && t.columns == 128) || (n <= 128 && !t.alone))
+				/* What would be the same as another. */
+				if ((shapes[s].gated && t.columns == 128) || (n <= 128 && !t.alone) ||
+				    (parts > 1 && (t.columns == 256 || !t.alone)))
 					continue;
-				(void)snprintf(who, sizeof(who), "own %u%s%s%s%.0u", t.columns, t.alone ? " alone" : "",
-				               t.turns ? " in turns" : "", splits > 1 ? " parts " : "",
-				               splits > 1 ? splits : 0);
+				(void)snprintf(who, sizeof(who), "own %u%s%s, parts %u", t.columns,
+				               t.alone ? " alone" : "", t.turns ? " in turns" : "", parts);
 				report(who, shapes[s].name, n,
 				       measure(2 * N_LAYERS,
 				               [&](int i) { return own_product(s, layers[i % N_LAYERS], n, t); }),

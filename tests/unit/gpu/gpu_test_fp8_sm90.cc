@@ -105,7 +105,7 @@ struct eight_rows {
 struct eight_case {
 	uint32_t bound, n_rows, k, n, elem;
 	bool accumulate;
-	uint32_t columns, splits;
+	uint32_t columns, parts;
 	bool alone, turns;
 	uint32_t n_sm;
 };
@@ -118,7 +118,7 @@ static void fill(struct gk_linear8 *l, const eight_case &c, const eight_rows &x,
 	l->ld_scale = x.ld_scale;
 	l->rows = { c.bound, n_rows.device };
 	l->n = c.n;
-	l->tiles = { c.columns, c.splits, c.alone, c.turns };
+	l->tiles = { c.columns, c.parts, c.alone, c.turns };
 }
 
 static void product(const eight_case &c, int index)
@@ -173,7 +173,9 @@ GPU_TEST(rows_in_eight_bits_meet_fp8_weights_by_warpgroups)
 		/* tiles of 128 columns, of which two blocks bring half each */
 		{ 260, 260, 960, 144, GK_BF16, false, 128, 1, false, true, 2 },
 		{ 130, 7, 192, 400, GK_BF16, true, 256, 1, false, false, 2 }, /* tiles without rows */
-		{ 40, 40, 1216, 160, GK_F32, true, 128, 3, true, false, 8 },  /* parts of a sum */
+		{ 40, 37, 1216, 160, GK_F32, true, 128, 4, true, false, 8 },  /* parts of a sum */
+		{ 129, 129, 512, 272, GK_F32, true, 128, 2, true, true, 3 },
+		{ 100, 100, 336, 272, GK_BF16, false, 128, 2, true, false, 8 },
 		{ 136, 136, 128, 528, GK_F32, false, 256, 1, true, true, 1 },
 		{ 20, 18, 2064, 128, GK_F32, true, 0, 0, false, false, 8 }, /* as it thinks best */
 		{ 129, 129, 128, 304, GK_BF16, false, 0, 0, false, false, 8 },
@@ -291,8 +293,8 @@ GPU_TEST(other_products_are_refused)
 	other.out.ld = 129;
 	CHECK(gk_linear_eight(&test_ctx, &other) == -ENOTSUP, "ragged rows");
 	other = l;
-	other.tiles.splits = 2;
-	CHECK(gk_linear_eight(&test_ctx, &other) == -EINVAL, "parts of what begins with nothing");
+	other.tiles.parts = 3;
+	CHECK(gk_linear_eight(&test_ctx, &other) == -EINVAL, "three parts");
 	other = l;
 	other.gated = true;
 	other.w[1] = w.mat;
