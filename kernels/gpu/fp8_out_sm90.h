@@ -16,6 +16,7 @@ enum {
 	EIGHT_WAVES = EIGHT_COMPUTE / 32,
 	EIGHT_NEAR = 16, /* tiles of x's rows whose products are computed together */
 	EIGHT_TURN = 1,  /* named barriers: a warpgroup may begin its products */
+	EIGHT_LEAD = 3,  /* the first one is ahead */
 	EIGHT_LEAN = 40, /* registers of a thread that brings, and of one that computes: 65,536 in all */
 	EIGHT_RICH = 232,
 	EIGHT_SIGNALS = 256,                   /* bytes for barriers */
@@ -36,6 +37,7 @@ struct eight_args {
 	gk_rows rows;
 	gk_view out;
 	bool accumulate, turns;
+	uint32_t lead; /* steps that the first warpgroup is ahead of the other one */
 	uint8_t *q;
 	float *q_scale;
 	uint32_t ld_q, ld_q_scale;

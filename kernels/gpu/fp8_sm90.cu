@@ -170,7 +170,7 @@ template <class F> GPU_FN void eight_compute(const eight_args &a, const eight_me
 	eight_tile t = eight_tile_of<F>(a, items.at, rank);
 	eight_ring<F::STAGES> ring = { 0, 0 };
 	float sum[F::HALVES][64], part[64];
-	uint32_t n_rows;
+	uint32_t n_rows, lead = group == 0 ? a.lead : 0;
 
 	gpu_dependency_wait();
 	n_rows = gk_n_rows(a.rows);
@@ -179,6 +179,8 @@ template <class F> GPU_FN void eight_compute(const eight_args &a, const eight_me
 		part[i] = 0.0f;
 	if (a.turns && group == 1)
 		sm90_named_arrive(EIGHT_TURN, EIGHT_COMPUTE);
+	if (a.lead && group == 1)
+		sm90_named_sync(EIGHT_LEAD, EIGHT_COMPUTE);
 	do {
 		const float *w_scale[F::HALVES];
 
@@ -225,6 +227,11 @@ template <class F> GPU_FN void eight_compute(const eight_args &a, const eight_me
 					sum[h][i] = fmaf(by[i / 2 % 2], part[i], sum[h][i]);
 			}
 			ring.next();
+			/* At the latest with the last step of the first tile. */
+			if (lead && (--lead == 0 || k + 1 == t.end)) {
+				lead = 0;
+				sm90_named_arrive(EIGHT_LEAD, EIGHT_COMPUTE);
+			}
 		}
 
 		const eight_way_out out = { m.piece(wave), t.row + wave * 16, n_rows, lane };
@@ -327,7 +334,7 @@ static bool wide_is_better(const struct gk_ctx *ctx, const struct gk_linear8 *l)
 	       11 * in_parts(down * in_parts(l->n, EIGHT_COLS), ctx->n_sm);
 }
 
-enum { LEAST_DEPTH = 4 /* of a part */ };
+enum { LEAST_DEPTH = 4 /* of a part */, MOST_LEAD = 3 /* the ring has at least one place more */ };
 
 /* Few tiles: several blocks have parts of each sum, so that more of them read weights. */
 static uint32_t best_parts(const struct gk_ctx *ctx, const struct gk_linear8 *l, uint32_t depth)
@@ -382,6 +389,9 @@ int eight_launch(const struct gk_ctx *ctx, const struct gk_linear8 *l)
 	a.out = l->out;
 	a.accumulate = l->accumulate;
 	a.turns = l->tiles.turns;
+	a.lead = l->tiles.turns || l->tiles.parts > 1 ? 0
+	         : l->tiles.lead < MOST_LEAD          ? l->tiles.lead
+	                                              : (uint32_t)MOST_LEAD;
 	a.q = (uint8_t *)l->q;
 	a.q_scale = l->q_scale;
 	a.ld_q = l->ld_q;

@@ -73,7 +73,13 @@ extern thread_local dim3 threadIdx, blockIdx, blockDim, gridDim;
 
 namespace gpu_host
 {
-enum { MAX_BLOCK = 1024, MAX_CLUSTER = 4, MAX_THREADS = 2 * MAX_BLOCK, SLOT = 128, MOST_SHARED = (GPU_HOST_WARP == 64 ? 64 : 227) << 10 };
+enum {
+	MAX_BLOCK = 1024,
+	MAX_CLUSTER = 4,
+	MAX_THREADS = 2 * MAX_BLOCK,
+	SLOT = 128,
+	MOST_SHARED = (GPU_HOST_WARP == 64 ? 64 : 227) << 10
+};
 
 /* Dynamic shared memory that a block may have; tests take some away. A launch that asks for more fails as on a device.
  */

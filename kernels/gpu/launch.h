@@ -208,6 +208,7 @@ struct gk_linear8 {
 	struct {
 		uint32_t columns;  /* of a tile: 128 or 256 */
 		uint32_t parts;    /* of a sum, in as many blocks: 1, 2, and 4 in float32 */
+		uint32_t lead;     /* steps that one warpgroup is ahead of the other one, up to 3; not in turns */
 		bool alone, turns; /* no clusters; warpgroups issue products in turns */
 	} tiles;
 };

@@ -313,17 +313,18 @@ static void kinds_of_tiles(uint32_t n)
 	for (int s = 0; s < N_SHAPES; s++) {
 		const uint32_t most_parts = shapes[s].gated || n > 512 ? 1 : shapes[s].onto_f32 ? 4 : 2;
 
-		for (uint32_t kind = 0; kind < 8; kind++) {
+		for (uint32_t kind = 0; kind < 16; kind++) {
 			for (uint32_t parts = 1; parts <= most_parts; parts *= 2) {
-				const tiles t = { kind & 1 ? 256u : 128u, parts, (kind & 2) != 0, (kind & 4) != 0 };
+				const tiles t = { kind & 1 ? 256u : 128u, parts, kind / 4 % 3, (kind & 2) != 0,
+					          kind >= 12 };
 				char who[64];
 
 				/* What would be the same as another. */
 				if ((shapes[s].gated && t.columns == 128) || (n <= 128 && !t.alone) ||
-				    (parts > 1 && (t.columns == 256 || !t.alone)))
+				    (parts > 1 && (t.columns == 256 || !t.alone || t.lead)))
 					continue;
-				(void)snprintf(who, sizeof(who), "own %u%s%s, parts %u", t.columns,
-				               t.alone ? " alone" : "", t.turns ? " in turns" : "", parts);
+				(void)snprintf(who, sizeof(who), "own %u%s%s, parts %u, lead %u", t.columns,
+				               t.alone ? " alone" : "", t.turns ? " in turns" : "", parts, t.lead);
 				report(who, shapes[s].name, n,
 				       measure(2 * N_LAYERS,
 				               [&](int i) { return own_product(s, layers[i % N_LAYERS], n, t); }),

@@ -105,7 +105,7 @@ struct eight_rows {
 struct eight_case {
 	uint32_t bound, n_rows, k, n, elem;
 	bool accumulate;
-	uint32_t columns, parts;
+	uint32_t columns, parts, lead;
 	bool alone, turns;
 	uint32_t n_sm;
 };
@@ -118,7 +118,7 @@ static void fill(struct gk_linear8 *l, const eight_case &c, const eight_rows &x,
 	l->ld_scale = x.ld_scale;
 	l->rows = { c.bound, n_rows.device };
 	l->n = c.n;
-	l->tiles = { c.columns, c.parts, c.alone, c.turns };
+	l->tiles = { c.columns, c.parts, c.lead, c.alone, c.turns };
 }
 
 static void product(const eight_case &c, int index)
@@ -169,16 +169,16 @@ GPU_TEST(rows_in_eight_bits_meet_fp8_weights_by_warpgroups)
 	const eight_case cases[] = {
 		/* the residual stream: pairs of blocks, one of them without rows; more steps than the ring has places
 		 */
-		{ 300, 275, 704, 272, GK_F32, true, 256, 1, false, false, 4 },
+		{ 300, 275, 704, 272, GK_F32, true, 256, 1, 2, false, false, 4 },
 		/* tiles of 128 columns, of which two blocks bring half each */
-		{ 260, 260, 960, 144, GK_BF16, false, 128, 1, false, true, 2 },
-		{ 130, 7, 192, 400, GK_BF16, true, 256, 1, false, false, 2 }, /* tiles without rows */
-		{ 40, 37, 1216, 160, GK_F32, true, 128, 4, true, false, 8 },  /* parts of a sum */
-		{ 129, 129, 512, 272, GK_F32, true, 128, 2, true, true, 3 },
-		{ 100, 100, 336, 272, GK_BF16, false, 128, 2, true, false, 8 },
-		{ 136, 136, 128, 528, GK_F32, false, 256, 1, true, true, 1 },
-		{ 20, 18, 2064, 128, GK_F32, true, 0, 0, false, false, 8 }, /* as it thinks best */
-		{ 129, 129, 128, 304, GK_BF16, false, 0, 0, false, false, 8 },
+		{ 260, 260, 960, 144, GK_BF16, false, 128, 1, 0, false, true, 2 },
+		{ 130, 7, 192, 400, GK_BF16, true, 256, 1, 1, false, false, 2 }, /* tiles without rows */
+		{ 40, 37, 1216, 160, GK_F32, true, 128, 4, 0, true, false, 8 },  /* parts of a sum */
+		{ 129, 129, 512, 272, GK_F32, true, 128, 2, 0, true, true, 3 },
+		{ 100, 100, 336, 272, GK_BF16, false, 128, 2, 0, true, false, 8 },
+		{ 136, 136, 128, 528, GK_F32, false, 256, 1, 0, true, true, 1 },
+		{ 20, 18, 2064, 128, GK_F32, true, 0, 0, 0, false, false, 8 }, /* as it thinks best */
+		{ 129, 129, 128, 304, GK_BF16, false, 0, 0, 0, false, false, 8 },
 	};
 
 	for (size_t i = 0; i < sizeof(cases) / sizeof(*cases); i++)
@@ -192,7 +192,7 @@ GPU_TEST(long_prompts_meet_fp8_weights_band_by_band)
 
 	if (test_ctx.sm != 90)
 		return;
-	const eight_case c = { 2180, 2180, 16, 144, GK_F32, false, 128, 1, false, false, 6 };
+	const eight_case c = { 2180, 2180, 16, 144, GK_F32, false, 128, 1, 1, false, false, 6 };
 
 	product(c, 0);
 }
@@ -257,9 +257,9 @@ GPU_TEST(gate_and_up_leave_rows_in_eight_bits_by_warpgroups)
 	if (test_ctx.sm != 90)
 		return;
 	const eight_case cases[] = {
-		{ 132, 131, 640, 272, 0, false, 0, 1, false, false, 2 },
-		{ 64, 64, 128, 176, 0, false, 0, 1, false, true, 2 },
-		{ 150, 150, 64, 128, 0, false, 0, 1, true, false, 1 },
+		{ 132, 131, 640, 272, 0, false, 0, 1, 3, false, false, 2 },
+		{ 64, 64, 128, 176, 0, false, 0, 1, 0, false, true, 2 },
+		{ 150, 150, 64, 128, 0, false, 0, 1, 3, true, false, 1 },
 	};
 
 	for (size_t i = 0; i < sizeof(cases) / sizeof(*cases); i++)
@@ -273,7 +273,7 @@ GPU_TEST(other_products_are_refused)
 	eight_rows x(32, 128);
 	test_rows out(GK_F32, 32, 128, 128);
 	both<uint32_t> n_rows(1);
-	const eight_case c = { 32, 32, 128, 128, GK_F32, false, 0, 0, false, false, 1 };
+	const eight_case c = { 32, 32, 128, 128, GK_F32, false, 0, 0, 0, false, false, 1 };
 	struct gk_linear8 l = {}, other;
 
 	fill(&l, c, x, n_rows);
