@@ -9,8 +9,8 @@
  * time into a ring; two warpgroups compute 64 rows each, one half after the other (their sums and a half's partial sum
  * fill the registers), one multiplying while the other one scales. Two blocks of a cluster have rows of x that follow
  * each other and the same rows of W, of which each brings one half for both: at 128 x 256 a multiprocessor then asks
- * the second-level cache for 32 KB in 1,024 cycles of its matrix units, without that for 48, and at 128 x 128 for twice
- * as much. Tiles go along x's rows first, 2,048 of them (8 MB of 4,096 columns), so that these stay in that cache and
+ * the second-level cache for 32 KB in 1,024 cycles of its matrix units, without that for 48, at 128 x 128 without it
+ * for 64. Tiles go along x's rows first, 2,048 of them (8 MB of 4,096 columns), so that these stay in that cache and
  * weights come from memory once for 2,048 rows.
  *
  * Few rows make few tiles: then two or four blocks of a cluster have a part of each sum, each gets from the others what
@@ -57,7 +57,7 @@ template <class F> GPU_FN eight_tile eight_tile_of(const eight_args &a, uint32_t
 	return t;
 }
 
-/* Blocks of clusters take every so manieth item. The first one is computed whether its rows are there or not, since its
+/* Clusters take items in turns. The first one is computed whether its rows are there or not, since its
  * weights are asked for before that is known. */
 template <class F> struct eight_items {
 	uint32_t at, n, step;
@@ -264,7 +264,8 @@ template <class F> static __global__ void __launch_bounds__(EIGHT_THREADS, 1) ei
 			sm90_bar_init(&m.signals()->full[i], 1);
 			sm90_bar_init(&m.signals()->empty[i], F::SHARE * EIGHT_WAVES);
 		}
-		sm90_bar_init(&m.signals()->others, (F::PARTS - 1) * EIGHT_WAVES);
+		if (F::PARTS > 1)
+			sm90_bar_init(&m.signals()->others, (F::PARTS - 1) * EIGHT_WAVES);
 		sm90_bars_ready();
 	}
 	if (F::CLUSTER == 1)

@@ -340,6 +340,8 @@ GPU_FN void sm90_turn(sm90_bar *bar)
 
 GPU_FN void sm90_bar_init(sm90_bar *bar, uint32_t arrivals)
 {
+	if (arrivals == 0 || arrivals >= 1u << 20)
+		abort();
 	*bar = { arrivals, arrivals, 0, 0 };
 }
 

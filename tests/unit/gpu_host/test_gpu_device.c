@@ -73,6 +73,9 @@ static void stays_close_in_its_own_type(void **state)
 		c.tolerance = 5e-2;
 	c.kind = kind;
 	check_model(&c);
+	c.rows.own = 17; /* by our own kernels, where there are any */
+	check_model(&c);
+	c.rows.own = 0;
 	c.max_piece = 1;
 	c.max_tokens = 30;
 	c.tolerance = 5e-2;
