@@ -202,9 +202,12 @@ bool release_barriers(int n, int per_block)
 	return any;
 }
 
-/* A block, or those of a cluster, of per_block threads each. */
+/* A block, or those of a cluster, of per_block threads each. One of these runs as long as it can before another one's
+ * turn: so what it may not do before the others have done something shows. */
 void run_block(int n, int per_block)
 {
+	const unsigned n_blocks = (unsigned)(n / per_block);
+	unsigned turn_of = 0, n_stuck = 0;
 	int n_ended = 0, n_idle = 0;
 
 	memset(parity, 0, sizeof(parity));
@@ -215,7 +218,7 @@ void run_block(int n, int per_block)
 		bool ran = false, went_on = false;
 
 		for (int i = 0; i < n; i++) {
-			if (fibers[i].at != READY && fibers[i].at != PAUSED)
+			if (fibers[i].rank != turn_of || (fibers[i].at != READY && fibers[i].at != PAUSED))
 				continue;
 			current = i;
 			threadIdx = fibers[i].thread;
@@ -230,7 +233,10 @@ void run_block(int n, int per_block)
 		if (n_ended == n)
 			break;
 		n_idle = went_on ? 0 : n_idle + 1;
-		if ((!release_groups(n) && !release_barriers(n, per_block) && !ran) || n_idle > PATIENCE) {
+		n_stuck = release_groups(n) || release_barriers(n, per_block) || ran ? 0 : n_stuck + 1;
+		if (!went_on)
+			turn_of = (turn_of + 1) % n_blocks;
+		if (n_stuck == n_blocks || n_idle > PATIENCE) {
 			fprintf(stderr, "block (%u, %u, %u): no thread can go on\n", blockIdx.x, blockIdx.y, blockIdx.z);
 			abort();
 		}
