@@ -22,6 +22,7 @@ enum {
 	TILE_ROWS = 32,
 	MANY_ROWS = 128, /* of a tile */
 	STEP = ATTN_STEP,
+	SOFTMAX_ROWS = 16, /* of the kernels for many, between which memory is asked for more */
 	SPLIT = 128,
 	MANY_SPLIT = 512, /* keys per part */
 	PARTS_BYTES = 64 << 20,
@@ -175,18 +176,42 @@ static void scores(const struct attn_call *c, const struct attn_tile *t, struct 
 	}
 }
 
+/* The rest of a step whose scores are there, by the kernels for many rows. */
+static void weigh_many(const struct attn_call *c, const struct attn_tile *t, struct scratch *w, struct state *st,
+                       uint32_t n_keys)
+{
+	const struct cpu_attn_many *many = c->cpu->isa->attn_many;
+	size_t per_row = (n_keys * (c->kv->v ? 2 : 1) + t->n_rows - 1) / t->n_rows, n;
+	float fade[SOFTMAX_ROWS];
+
+	for (size_t first = 0; first < t->n_rows; first += n) {
+		n = min_size(SOFTMAX_ROWS, t->n_rows - first);
+		many->softmax(w->ph + first * STEP, STEP, w->s + first * STEP, STEP, n, st->m + first, st->l + first,
+		              fade);
+		for (size_t i = 0; i < n; i++) {
+			if (fade[i] != 1)
+				c->cpu->isa->scale(st->o + (first + i) * c->o_pad, c->kv->v_dim, fade[i]);
+			cpu_attn_ahead_ask(&w->ahead, per_row);
+		}
+	}
+	many->pv(st->o, c->o_pad, w->ph, STEP, t->n_rows, w->values, c->kv->v_dim);
+}
+
 /* One step of the online softmax: keys [t0, t1), t0 divisible by STEP. */
 static void step(const struct attn_call *c, const struct attn_tile *t, struct scratch *w, struct state *st, uint32_t t0,
                  uint32_t t1)
 {
 	const struct cpu_isa *isa = c->cpu->isa;
 	size_t ld_v = c->kv->v ? c->kv->v_dim : c->kv->k_dim, n;
-	size_t per_row = ((t1 - t0) * (c->kv->v ? 2 : 1) + t->n_rows - 1) / t->n_rows;
 	const void *ahead = NULL;
 
 	if (t->many)
 		pack_step(c, t, w, t0, t1);
 	scores(c, t, w, t0, t1);
+	if (t->many) {
+		weigh_many(c, t, w, st, t1 - t0);
+		return;
+	}
 	for (size_t r = 0; r < t->n_rows; r++) {
 		float m = st->m[r], sum = isa->softmax_step(w->s + r * STEP, STEP, &m);
 
@@ -200,14 +225,6 @@ static void step(const struct attn_call *c, const struct attn_tile *t, struct sc
 			st->m[r] = m;
 		}
 		st->l[r] += sum;
-		if (t->many) {
-			isa->store[KN_BF16](w->ph + r * STEP, w->s + r * STEP, STEP);
-			cpu_attn_ahead_ask(&w->ahead, per_row);
-		}
-	}
-	if (t->many) {
-		isa->attn_many->pv(st->o, c->o_pad, w->ph, STEP, t->n_rows, w->values, c->kv->v_dim);
-		return;
 	}
 	for (uint32_t k = t0; k < t1; k += (uint32_t)n) {
 		const void *pk, *pv;

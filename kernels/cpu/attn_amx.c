@@ -1,6 +1,8 @@
 /* Attention of many query rows by tile registers of bfloat16: keys and values of one step (64 keys) are brought into
  * the order of a tile once and meet all rows of the query tile. Scores and weighted values are float32 as ever;
  * queries, keys, probabilities and values are rounded to bfloat16 on their way into a product. */
+#include <float.h>
+
 #include "cpu/amx.h"
 #include "cpu/cpu.h"
 #include "cpu/tile_amx.h"
@@ -83,6 +85,83 @@ void cpu_many_values_amx(enum kn_dtype dtype, uint16_t *dst, const void *const *
 		pack_values(KN_F16, dst, rows, dim);
 	else
 		pack_values(KN_BF16, dst, rows, dim);
+}
+
+/* ---- Softmax ---- */
+
+/* 2^t for t <= 0, 0 for minus infinity: the fraction above floor(t) by a polynomial, to 2e-7 of the result. */
+ALWAYS_INLINE __m512 exp2_of(__m512 t)
+{
+	__m512 r = _mm512_reduce_ps(t, _MM_FROUND_TO_NEG_INF), p = _mm512_set1_ps(1.8775767e-3f);
+
+	p = _mm512_fmadd_ps(p, r, _mm512_set1_ps(8.9893397e-3f));
+	p = _mm512_fmadd_ps(p, r, _mm512_set1_ps(5.5826318e-2f));
+	p = _mm512_fmadd_ps(p, r, _mm512_set1_ps(2.4015361e-1f));
+	p = _mm512_fmadd_ps(p, r, _mm512_set1_ps(6.9315308e-1f));
+	p = _mm512_fmadd_ps(p, r, _mm512_set1_ps(9.9999994e-1f));
+	return _mm512_scalef_ps(p, t);
+}
+
+/* 16 vectors to one: what their lanes come to, by a sum or as the greatest. */
+ALWAYS_INLINE __m512 across(const __m512 *v, bool sum)
+{
+	_Alignas(64) float t[16 * 16];
+	__m512i rows[16];
+	__m512 all;
+
+	UNROLL
+	for (size_t j = 0; j < 16; j++)
+		rows[j] = _mm512_castps_si512(v[j]);
+	tile_transpose((uint16_t *)t, rows);
+	all = _mm512_load_ps(t);
+	UNROLL
+	for (size_t j = 1; j < 16; j++) {
+		__m512 a = _mm512_load_ps(t + j * 16);
+
+		all = sum ? _mm512_add_ps(all, a) : _mm512_max_ps(all, a);
+	}
+	return all;
+}
+
+/* Sixteen rows at a time, so that one's latencies are another's work. */
+void cpu_many_softmax_amx(uint16_t *p, size_t ld_p, const float *s, size_t ld_s, size_t n_q, float *m, float *l,
+                          float *fade)
+{
+	const __m512 log2e = _mm512_set1_ps(1.44269504f);
+
+	for (size_t r = 0; r < n_q; r += 16, s += 16 * ld_s, p += 16 * ld_p) {
+		__mmask16 rows = n_q - r < 16 ? (__mmask16)((1u << (n_q - r)) - 1) : (__mmask16)-1;
+		__m512 before = _mm512_maskz_loadu_ps(rows, m + r), now, loss, v[16];
+		_Alignas(64) float minus[16];
+
+		UNROLL
+		for (size_t j = 0; j < 16; j++) {
+			const float *row = s + j * ld_s;
+
+			v[j] = _mm512_max_ps(_mm512_max_ps(_mm512_loadu_ps(row), _mm512_loadu_ps(row + 16)),
+			                     _mm512_max_ps(_mm512_loadu_ps(row + 32), _mm512_loadu_ps(row + 48)));
+		}
+		now = _mm512_max_ps(across(v, false), before);
+		_mm512_mask_storeu_ps(m + r, rows, now);
+		/* A row that sees nothing yet has minus infinity, from which nothing can be taken. */
+		now = _mm512_mul_ps(_mm512_max_ps(now, _mm512_set1_ps(-FLT_MAX / 2)), log2e);
+		loss = exp2_of(_mm512_fmsub_ps(before, log2e, now));
+		_mm512_mask_storeu_ps(fade + r, rows, loss);
+		_mm512_store_ps(minus, now);
+		for (size_t j = 0; j < 16; j++) {
+			const __m512 top = _mm512_set1_ps(minus[j]);
+			__m512 e[4];
+
+			UNROLL
+			for (size_t i = 0; i < 4; i++)
+				e[i] = exp2_of(_mm512_fmsub_ps(_mm512_loadu_ps(s + j * ld_s + i * 16), log2e, top));
+			v[j] = _mm512_add_ps(_mm512_add_ps(e[0], e[1]), _mm512_add_ps(e[2], e[3]));
+			_mm512_storeu_si512(p + j * ld_p, (__m512i)_mm512_cvtne2ps_pbh(e[1], e[0]));
+			_mm512_storeu_si512(p + j * ld_p + 32, (__m512i)_mm512_cvtne2ps_pbh(e[3], e[2]));
+		}
+		_mm512_mask_storeu_ps(l + r, rows,
+		                      _mm512_fmadd_ps(_mm512_maskz_loadu_ps(rows, l + r), loss, across(v, true)));
+	}
 }
 
 /* ---- Products ---- */

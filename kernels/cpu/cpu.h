@@ -88,11 +88,11 @@ struct cpu_block {
 	const float *bias; /* at the first row, or NULL */
 	bool accumulate;
 	const struct cpu_gate *gate; /* kernels for many only: out is not written, but what down takes; or NULL */
-	void *scratch; /* of the thread: CPU_SCRATCH_BYTES, and CPU_SCRATCH_COLS for each column padded to 32 */
+	void *scratch; /* of the thread: CPU_SCRATCH_BYTES and CPU_SCRATCH_COLS for each column padded to 32 */
 };
 
 enum {
-	CPU_SCRATCH_COLS = 32,
+	CPU_SCRATCH_COLS = 64,
 	CPU_SCRATCH_BYTES = 128 << 10,
 	CPU_ROW_PAD = 16 /* rows that may be read, not used, behind the last prepared one */
 };
@@ -148,6 +148,10 @@ struct cpu_attn_many {
 	void (*values)(enum kn_dtype dtype, uint16_t *dst, const void *const *rows, size_t dim);
 	/* q is padded with zeros to a multiple of 32 */
 	void (*qk)(float *s, size_t ld_s, const uint16_t *q, size_t ld_q, size_t n_q, const uint16_t *keys, size_t dim);
+	/* m = max(m, the row's CPU_ATTN_TOKENS scores), p = exp(s - m), fade = exp(m before - m), l = l fade + sum of
+	 * p. Rows of s and p may be rounded up to a multiple of 16. */
+	void (*softmax)(uint16_t *p, size_t ld_p, const float *s, size_t ld_s, size_t n_q, float *m, float *l,
+	                float *fade);
 	/* o is as wide as dim rounded up to 16 */
 	void (*pv)(float *o, size_t ld_o, const uint16_t *p, size_t ld_p, size_t n_q, const uint16_t *values,
 	           size_t dim);
@@ -248,6 +252,8 @@ void cpu_many_keys_amx(enum kn_dtype dtype, uint16_t *dst, const void *const *ro
 void cpu_many_values_amx(enum kn_dtype dtype, uint16_t *dst, const void *const *rows, size_t dim);
 void cpu_many_qk_amx(float *s, size_t ld_s, const uint16_t *q, size_t ld_q, size_t n_q, const uint16_t *keys,
                      size_t dim);
+void cpu_many_softmax_amx(uint16_t *p, size_t ld_p, const float *s, size_t ld_s, size_t n_q, float *m, float *l,
+                          float *fade);
 void cpu_many_pv_amx(float *o, size_t ld_o, const uint16_t *p, size_t ld_p, size_t n_q, const uint16_t *values,
                      size_t dim);
 #endif
@@ -336,6 +342,9 @@ int cpu_rope_reserve(struct cpu_backend *cpu);
 int cpu_reserve(struct cpu_backend *cpu, size_t cols);
 /* Rows of experts that fit at once. */
 size_t cpu_moe_rows(const struct cpu_backend *cpu);
+/* Memory for packed weights, aligned to a cache line, not written yet; NULL: there is none. Any thread. */
+void *cpu_arena_take(size_t bytes);
+void cpu_arena_give(void *p);
 int cpu_area_reserve(struct cpu_area *area, size_t bytes);
 void cpu_area_release(struct cpu_area *area);
 

@@ -28,10 +28,7 @@ static void prepare_bf16(void *dst, const float *x, size_t cols)
 const struct cpu_isa cpu_isa_amx = { .name = "amx", AMX_COMMON };
 
 static const struct cpu_attn_many attn_many = {
-	cpu_many_keys_amx,
-	cpu_many_values_amx,
-	cpu_many_qk_amx,
-	cpu_many_pv_amx,
+	cpu_many_keys_amx, cpu_many_values_amx, cpu_many_qk_amx, cpu_many_softmax_amx, cpu_many_pv_amx,
 };
 
 const struct cpu_isa cpu_isa_amxbf16 = {
