@@ -6,7 +6,6 @@
 #include <errno.h>
 #include <string.h>
 
-#include "base/numa.h"
 #include "cpu/cpu.h"
 
 enum {
@@ -43,7 +42,6 @@ int cpu_mat_init(struct kn_backend *be, struct kn_mat *m)
 	struct cpu_backend *cpu = (struct cpu_backend *)be;
 	enum cpu_panel panel = cpu_panel_of(m->dtype);
 	size_t n_panels = ((size_t)m->rows + CPU_PANEL_ROWS - 1) / CPU_PANEL_ROWS;
-	struct cpu_area area = { 0 };
 	struct pack_call call;
 	int r;
 
@@ -59,23 +57,19 @@ int cpu_mat_init(struct kn_backend *be, struct kn_mat *m)
 	call = (struct pack_call){ .m = m, .panel = panel, .panel_bytes = cpu_panel_bytes(panel, m->cols) };
 	if (call.panel_bytes > SIZE_MAX / 2 / n_panels)
 		return -ENOMEM;
-	r = cpu_area_reserve(&area, n_panels * call.panel_bytes);
-	if (r < 0)
-		return r;
-	base_numa_spread(area.p, area.bytes);
-	call.dst = area.p;
+	call.dst = cpu_arena_take(n_panels * call.panel_bytes);
+	if (!call.dst)
+		return -ENOMEM;
 	base_threadpool_for(cpu->pool, n_panels, 4, pack_items, &call);
-	m->packed = area.p;
-	m->packed_bytes = area.bytes;
+	m->packed = call.dst;
+	m->packed_bytes = n_panels * call.panel_bytes;
 	return 0;
 }
 
 void cpu_mat_done(struct kn_backend *be, struct kn_mat *m)
 {
-	struct cpu_area area = { .p = m->packed, .bytes = m->packed_bytes };
-
 	(void)be;
-	cpu_area_release(&area);
+	cpu_arena_give(m->packed);
 	m->packed = NULL;
 	m->packed_bytes = 0;
 	m->data = NULL;
