@@ -31,8 +31,9 @@ struct call {
 	struct kn_best *ret_best;
 	struct kn_picked *ret;
 	size_t n_chunks, n_segments, scratch_bytes;
-	double (*masses)[2]; /* [n][n_chunks]: of exp(x - max), of exp((x - max) * inv_temp) */
+	double (*masses)[2]; /* [n][n_chunks]: of exp(x - max), of exp((x - max) * inv_temp); those that are wanted */
 	float *maxima;       /* [n][n_chunks][BLOCKS] */
+	float *tops;         /* [n][n_segments]: the greatest of a segment's */
 	char *scratch; /* of each thread: a list of the best, room for find_best(), with filters for a whole row */
 };
 
@@ -71,11 +72,22 @@ static void find_maxima(void *arg, size_t begin, size_t end, unsigned worker)
 	(void)worker;
 	for (size_t i = begin; i < end; i++) {
 		size_t k, last, row = item_row(c, i, &k, &last);
+		float top = -INFINITY;
 
-		for (; k < last; k++)
-			c->cpu->isa->maxima(c->maxima + (row * c->n_chunks + k) * BLOCKS, chunk_at(c, row, k, buf),
-			                    BLOCKS);
+		for (; k < last; k++) {
+			float *maxima = c->maxima + (row * c->n_chunks + k) * BLOCKS;
+
+			c->cpu->isa->maxima(maxima, chunk_at(c, row, k, buf), BLOCKS);
+			for (size_t b = 0; b < BLOCKS; b++)
+				top = maxima[b] > top ? maxima[b] : top;
+		}
+		c->tops[i] = top;
 	}
+}
+
+static bool wants_masses(const struct kn_pick *pick)
+{
+	return !pick->no_log_sum || pick->inv_temp > 0;
 }
 
 static void find_masses(void *arg, size_t begin, size_t end, unsigned worker)
@@ -86,15 +98,17 @@ static void find_masses(void *arg, size_t begin, size_t end, unsigned worker)
 	(void)worker;
 	for (size_t i = begin; i < end; i++) {
 		size_t k, last, row = item_row(c, i, &k, &last);
-		float inv_temp = c->picks[row].inv_temp, max = c->ret[row].max;
+		const struct kn_pick *pick = &c->picks[row];
+		float inv_temp = pick->inv_temp, max = c->ret[row].max;
 
-		for (; k < last && max > -INFINITY; k++) {
+		for (; k < last && max > -INFINITY && wants_masses(pick); k++) {
 			const float *x = chunk_at(c, row, k, buf);
 			double *mass = c->masses[row * c->n_chunks + k];
 
-			mass[0] = mass[1] = c->cpu->isa->exp_sum(NULL, x, CHUNK, max, 1);
-			if (inv_temp > 0 && inv_temp != 1)
+			if (inv_temp > 0)
 				mass[1] = c->cpu->isa->exp_sum(NULL, x, CHUNK, max, inv_temp);
+			if (!pick->no_log_sum)
+				mass[0] = inv_temp == 1 ? mass[1] : c->cpu->isa->exp_sum(NULL, x, CHUNK, max, 1);
 		}
 	}
 }
@@ -247,12 +261,14 @@ static void finish_rows(void *arg, size_t begin, size_t end, unsigned worker)
 		if (ret->max == -INFINITY)
 			continue;
 		take_greatest(c, row, ret);
-		for (size_t k = 0; k < c->n_chunks; k++) {
-			sum += masses[k][0];
-			mass += masses[k][1];
+		if (!c->picks[row].no_log_sum) {
+			for (size_t k = 0; k < c->n_chunks; k++)
+				sum += masses[k][0];
+			ret->log_sum = (float)(ret->max + log(sum));
 		}
-		ret->log_sum = (float)(ret->max + log(sum));
 		if (c->picks[row].inv_temp > 0) {
+			for (size_t k = 0; k < c->n_chunks; k++)
+				mass += masses[k][1];
 			ret->log_mass = (float)log(mass);
 			if (kn_pick_filters(&c->picks[row]))
 				draw_filtered(c, row, mass, scratch, ret);
@@ -279,30 +295,33 @@ void cpu_pick(struct kn_backend *be, const float *logits, size_t ld, size_t n, s
 		.ret = ret,
 	};
 	size_t per_row;
-	bool filters = false;
+	bool filters = false, masses = false;
 
-	for (size_t i = 0; i < n; i++)
+	for (size_t i = 0; i < n; i++) {
 		filters = filters || kn_pick_filters(&picks[i]);
+		masses = masses || wants_masses(&picks[i]);
+	}
 	c.scratch_bytes = PICK_LISTS + (filters ? n_vocab * sizeof(struct kn_best) : 0);
 	c.n_chunks = (n_vocab + CHUNK - 1) / CHUNK;
 	c.n_segments = (c.n_chunks + SEGMENT - 1) / SEGMENT;
-	per_row = c.n_chunks * (sizeof(*c.masses) + BLOCKS * sizeof(*c.maxima));
+	per_row = c.n_chunks * (sizeof(*c.masses) + BLOCKS * sizeof(*c.maxima)) + c.n_segments * sizeof(*c.tops);
 	if (cpu_area_reserve(&cpu->picks, n * per_row + cpu->n_threads * c.scratch_bytes) < 0) {
 		cpu->error = -ENOMEM;
 		return;
 	}
 	c.masses = (double(*)[2])cpu->picks.p;
 	c.maxima = (float *)(c.masses + n * c.n_chunks);
-	c.scratch = (char *)(c.maxima + n * c.n_chunks * BLOCKS);
+	c.tops = c.maxima + n * c.n_chunks * BLOCKS;
+	c.scratch = (char *)(c.tops + n * c.n_segments);
 	base_threadpool_for(cpu->pool, n * c.n_segments, 1, find_maxima, &c);
 	for (size_t i = 0; i < n; i++) {
-		const float *maxima = c.maxima + i * c.n_chunks * BLOCKS;
 		float max = -INFINITY;
 
-		for (size_t b = 0; b < c.n_chunks * BLOCKS; b++)
-			max = maxima[b] > max ? maxima[b] : max;
+		for (size_t k = 0; k < c.n_segments; k++)
+			max = c.tops[i * c.n_segments + k] > max ? c.tops[i * c.n_segments + k] : max;
 		ret[i] = (struct kn_picked){ .max = max > FLT_MAX ? FLT_MAX : max };
 	}
-	base_threadpool_for(cpu->pool, n * c.n_segments, 1, find_masses, &c);
+	if (masses)
+		base_threadpool_for(cpu->pool, n * c.n_segments, 1, find_masses, &c);
 	base_threadpool_for(cpu->pool, n, 1, finish_rows, &c);
 }

@@ -6,7 +6,7 @@
 #include "kernels.h"
 
 /* Counts up with every change of kernels.h or of this file that a plugin built before would misread. */
-enum { KN_PLUGIN_ABI = 5 };
+enum { KN_PLUGIN_ABI = 6 };
 
 struct kn_plugin {
 	uint32_t abi;

@@ -229,11 +229,13 @@ struct kn_best {
 
 /* How a token is chosen from one row of logits. Zeros: it is the greatest. */
 struct kn_pick {
-	float inv_temp; /* inverse temperature; 0: nothing is drawn and log_mass is not wanted */
-	uint32_t top_k; /* only so many of the best, at most KN_MAX_BEST; 0: all */
-	float top_p;    /* of those, the fewest of the best that have this share of their mass; 1: all */
-	float min_p;    /* of those, what is at least so many times as likely as the best; 0: all */
-	double unit;    /* uniform in [0, 1) */
+	float inv_temp;  /* inverse temperature; 0: nothing is drawn and log_mass is not wanted */
+	uint32_t top_k;  /* only so many of the best, at most KN_MAX_BEST; 0: all */
+	float top_p;     /* of those, the fewest of the best that have this share of their mass; 1: all */
+	float min_p;     /* of those, what is at least so many times as likely as the best; 0: all */
+	double unit;     /* uniform in [0, 1) */
+	bool no_log_sum; /* log_sum is not wanted: a backend may leave it 0, which saves looking at the whole row again
+	                  */
 };
 
 /* What a sampler gets. max is the row's greatest logit; NaN counts as minus infinity, plus infinity as the largest

@@ -347,7 +347,11 @@ bool sreq_wants_picks(const struct sreq *r, uint32_t n_out, struct kn_pick *ret_
 	if (r->req.kind != ENG_GENERATE || !takes_all(r, r->n_output + r->n_pending) ||
 	    r->next_prompt_lp < r->n_prompt || r->req.n_scored > 0 || (r->req.logprobs && r->req.processed_logprobs))
 		return false;
-	return eng_sampler_wants(r->sampler, r->n_pending, n_out, ret_picks);
+	if (!eng_sampler_wants(r->sampler, r->n_pending, n_out, ret_picks))
+		return false;
+	for (uint32_t i = 0; i < n_out; i++)
+		ret_picks[i].no_log_sum = !r->req.logprobs;
+	return true;
 }
 
 /* The row that the token is taken from: the model's, or *masked, a copy without what must not come. NULL: the request

@@ -120,7 +120,7 @@ static void what_is_picked_is_of_the_rows(void **state)
 	const char *name = *state;
 	struct eng_weights *refs = open_references(name);
 	struct eng_model *m = open_fixture_model(name, be);
-	const struct kn_pick picks[2] = { { 1, 0, 1, 0, 0.5 }, { 0, 0, 0, 0, 0 } };
+	const struct kn_pick picks[2] = { { 1, 0, 1, 0, 0.5, false }, { 0, 0, 0, 0, 0, false } };
 	struct eng_runner *r = NULL;
 	struct reference ref;
 	const float *rows;

@@ -66,7 +66,7 @@ static void a_draw_is_where_the_running_sum_passes_the_unit(void **state)
 
 	(void)state;
 	for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
-		const struct kn_pick pick = { cases[i].inv_temp, 0, 1, 0, cases[i].unit };
+		const struct kn_pick pick = { cases[i].inv_temp, 0, 1, 0, cases[i].unit, false };
 
 		be->ops->pick(be, row, 3, 1, 3, 0, &pick, 0, NULL, &got);
 		assert_int_equal(got.drawn, cases[i].id);
@@ -84,23 +84,23 @@ static void filters_leave_some_and_say_the_order(void **state)
 		int32_t id;
 	} cases[] = {
 		/* The three best, in their order: 1, 3, 2. */
-		{ { 1, 3, 1, 0, 0.39 }, 1 },
-		{ { 1, 3, 1, 0, 0.41 }, 3 },
-		{ { 1, 3, 1, 0, 0.81 }, 2 },
-		{ { 1, 3, 1, 0, 0.999 }, 2 },
-		{ { 1, 1, 1, 0, 0.999 }, 1 },
+		{ { 1, 3, 1, 0, 0.39, false }, 1 },
+		{ { 1, 3, 1, 0, 0.41, false }, 3 },
+		{ { 1, 3, 1, 0, 0.81, false }, 2 },
+		{ { 1, 3, 1, 0, 0.999, false }, 2 },
+		{ { 1, 1, 1, 0, 0.999, false }, 1 },
 		/* Two of them have 8/12, with the third 10/12. */
-		{ { 1, 0, 0.66f, 0, 0.999 }, 3 },
-		{ { 1, 0, 0.67f, 0, 0.999 }, 2 },
-		{ { 1, 0, 0.84f, 0, 0.999 }, 0 },
-		{ { 1, 0, 0, 0, 0.999 }, 1 },
+		{ { 1, 0, 0.66f, 0, 0.999, false }, 3 },
+		{ { 1, 0, 0.67f, 0, 0.999, false }, 2 },
+		{ { 1, 0, 0.84f, 0, 0.999, false }, 0 },
+		{ { 1, 0, 0, 0, 0.999, false }, 1 },
 		/* At least half of the best, in the order of ids: 1, 2, 3. */
-		{ { 1, 0, 1, 0.49f, 0.39 }, 1 },
-		{ { 1, 0, 1, 0.49f, 0.41 }, 2 },
-		{ { 1, 0, 1, 0.49f, 0.61 }, 3 },
-		{ { 1, 0, 1, 0.51f, 0.51 }, 3 },
+		{ { 1, 0, 1, 0.49f, 0.39, false }, 1 },
+		{ { 1, 0, 1, 0.49f, 0.41, false }, 2 },
+		{ { 1, 0, 1, 0.49f, 0.61, false }, 3 },
+		{ { 1, 0, 1, 0.51f, 0.51, false }, 3 },
 		/* One after the other: of the four best 11, three have 9/11 of that, two are at least half. */
-		{ { 1, 4, 0.9f, 0.6f, 0.51 }, 3 },
+		{ { 1, 4, 0.9f, 0.6f, 0.51, false }, 3 },
 	};
 	struct kn_picked got;
 
@@ -116,7 +116,7 @@ static void filters_leave_some_and_say_the_order(void **state)
 static void broken_rows_give_nothing_and_infinities_count_as_the_largest(void **state)
 {
 	const float none[3] = { NAN, -INFINITY, NAN }, huge[3] = { 1, INFINITY, 2 };
-	const struct kn_pick pick = { 1, 0, 1, 0, 0.5 };
+	const struct kn_pick pick = { 1, 0, 1, 0, 0.5, false };
 	struct kn_best best[2];
 	struct kn_picked got;
 
