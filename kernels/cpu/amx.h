@@ -42,6 +42,19 @@ static inline void amx_configure_ints(unsigned depth)
 	__asm__ volatile("ldtilecfg %0" : : "m"(c));
 }
 
+/* Tiles 0 to 3 hold sums, 16 x some columns; 4 and 5 left operands, 16 x 64 bytes; 6 and 7 right ones of the same
+ * columns, whose bytes, four each, are given. */
+static inline void amx_configure_left(unsigned columns)
+{
+	struct amx_config c = { .palette = 1 };
+
+	for (int i = 0; i < 8; i++) {
+		c.rows[i] = 16;
+		c.colsb[i] = i == 4 || i == 5 ? 64 : (uint16_t)columns;
+	}
+	__asm__ volatile("ldtilecfg %0" : : "m"(c));
+}
+
 static inline void amx_release(void)
 {
 	_tile_release();

@@ -105,7 +105,7 @@ int cpu_reserve(struct cpu_backend *cpu, size_t cols)
 		r = cpu_area_reserve(&cpu->moe, moe_rows * (3 * cols * sizeof(float)));
 	if (r == 0) {
 		size_t per_thread =
-		        max_size(cpu->rows_per_thread, max_size(CPU_SCRATCH_COLS * cpu_pad32(cols), CPU_SCRATCH_BYTES));
+		        max_size(cpu->rows_per_thread, CPU_SCRATCH_BYTES + CPU_SCRATCH_COLS * cpu_pad32(cols));
 
 		r = cpu_area_reserve(&cpu->rows, cpu->n_threads * per_thread);
 		if (r == 0)

@@ -13,14 +13,13 @@
 #include "cpu/amx.h"
 #include "cpu/cpu.h"
 #include "cpu/tile_amx.h"
+#include "cpu/unpack_amx.h"
 
 enum {
-	SIDE = 16,  /* rows or tokens of a tile */
-	STEP = 32,  /* columns of a tile */
-	SPAN = 256, /* columns of a piece */
-	TILE = TILE_VALUES,
-	LEAD = 4,            /* steps that weights are unpacked ahead, where tokens are few */
+	SPAN = 256,          /* columns of a piece */
+	LEAD = 6,            /* steps that weights are unpacked ahead, where tokens are few */
 	FAR = 12,            /* and asked for ahead of that */
+	LEFT_TOKENS = SIDE,  /* up to so many meet weights of bfloat16 as they lie */
 	STREAM_TOKENS = 128, /* many results: see streams() */
 	STREAM_VALUES = 1 << 20
 };
@@ -33,199 +32,17 @@ struct scratch {
 
 _Static_assert(sizeof(struct scratch) <= CPU_SCRATCH_BYTES, "a thread's scratch");
 
-/* Rows [16 r, 16 r + 16) of the block, columns [32 i, 32 i + 32), fewer at the end of the rows. Panels ask for the
- * block at `next` meanwhile. */
-typedef void (*unpack_fn)(uint16_t *dst, const struct cpu_block *b, size_t r, size_t i, const char *next);
-
 /* Two tiles of rows that are computed together: r and r + 1, or rows r of gate and of up, which are two matrices. */
 struct pair {
 	const struct cpu_block *b[2];
-	size_t step; /* from a pair's r to that of the next */
+	size_t step;       /* from a pair's r to that of the next */
+	size_t tile_bytes; /* from a row tile's weights to the next one's */
+	size_t far;        /* steps that weights are asked for ahead, where tokens are few */
 };
 
 ALWAYS_INLINE size_t tile_of(const struct pair *p, size_t r, size_t j)
 {
 	return p->step == 2 ? r + j : r;
-}
-
-/* ---- Unpacking ---- */
-
-static inline __m512 scales_f16(const char *p)
-{
-	return _mm512_cvtph_ps(_mm256_loadu_si256((const __m256i *)p));
-}
-
-static inline __m512 bytes_to_float(const char *p)
-{
-	return _mm512_cvtepi32_ps(_mm512_cvtepu8_epi32(_mm_loadu_si128((const __m128i *)p)));
-}
-
-static inline __m512 int8_to_float(const char *p)
-{
-	return _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_loadu_si128((const __m128i *)p)));
-}
-
-/* Small integers become floats without a conversion, of which beside tile instructions there is one a cycle only: as
- * bits of the fraction of a number between 1 and 2, 1 + q / 2^n, which a product-and-sum takes to q d + c.
- *
- * bfloat16 is then the upper half, cut off, which costs a third of rounding it: CUT makes up for the half unit that is
- * lost on average (of a fraction that is 1.44 on average). A weight is off by at most 0.7 units instead of 0.5. */
-#define CUT (1 + 0.7f / 256)
-
-struct line {
-	__m512 d, c; /* 2^n d, c - 2^n d */
-};
-
-ALWAYS_INLINE struct line line_of(__m512 d, __m512 c, float scale)
-{
-	struct line l;
-
-	l.d = _mm512_mul_ps(d, _mm512_set1_ps(CUT * scale));
-	l.c = _mm512_fmsub_ps(c, _mm512_set1_ps(CUT), l.d);
-	return l;
-}
-
-/* The byte of v in bits 8 to 15 of each lane that is byte i of it; of i = 1 only the bits of the mask. Shuffles have
- * one port, other logic two. */
-ALWAYS_INLINE __m512 value_of(__m512i v, unsigned i, int mask, struct line l)
-{
-	const __m512i one = _mm512_set1_epi32(0x3f800000);
-	int at = (int)i << 8;
-	__m512i x;
-
-	if (i == 1) /* v & mask | one */
-		x = _mm512_ternarylogic_epi32(v, _mm512_set1_epi32(mask), one, 0xea);
-	else
-		x = _mm512_mask_shuffle_epi8(one, 0x2222222222222222, v,
-		                             _mm512_set4_epi32(at + (12 << 8), at + (8 << 8), at + (4 << 8), at));
-	return _mm512_fmadd_ps(_mm512_castsi512_ps(x), l.d, l.c);
-}
-
-enum { BYTE_SCALE = 1 << 15, LOW_SCALE = 1 << 15, HIGH_SCALE = 1 << 11 };
-
-/* Four columns of 16 rows, a byte each, of which those bits count that are in `mask` in each byte: two pairs. */
-ALWAYS_INLINE void put_bytes(uint16_t *dst, __m512i v, __m512i masked, int mask, struct line l)
-{
-	__m512 f[4];
-
-	UNROLL
-	for (unsigned i = 0; i < 4; i++)
-		f[i] = value_of(i == 1 ? v : masked, i, mask, l);
-	_mm512_store_si512(dst, tile_pairs_cut(f[0], f[1]));
-	_mm512_store_si512(dst + 32, tile_pairs_cut(f[2], f[3]));
-}
-
-ALWAYS_INLINE void unpack_8(uint16_t *dst, const struct cpu_block *b, size_t r, size_t i, const char *next)
-{
-	const char *w = b->w + r * b->ld_w, *v = w + (b->cols + 63) / 64 * 64 + i * 512;
-	__m512 d = scales_f16(w + i * 32);
-	struct line l = line_of(d, _mm512_mul_ps(d, _mm512_set1_ps(-128)), BYTE_SCALE);
-
-	UNROLL
-	for (size_t g = 0; g < 8; g++) {
-		__m512i q = _mm512_loadu_si512(v + g * 64);
-
-		_mm_prefetch(next + g * 64, _MM_HINT_T1);
-		put_bytes(dst + g * 64, q, q, 0xff00, l);
-	}
-}
-
-/* A block of nibbles: q d + c. */
-ALWAYS_INLINE void put_nibbles(uint16_t *dst, const char *v, __m512 d, __m512 c, const char *next)
-{
-	struct line low = line_of(d, c, LOW_SCALE), high = line_of(d, c, HIGH_SCALE);
-	const __m512i m = _mm512_set1_epi8(15);
-
-	UNROLL
-	for (size_t g = 0; g < 4; g++) {
-		__m512i two = _mm512_loadu_si512(v + g * 64);
-
-		_mm_prefetch(next + g * 64, _MM_HINT_T1);
-		put_bytes(dst + g * 64, two, _mm512_and_si512(two, m), 0x0f00, low);
-		put_bytes(dst + (g + 4) * 64, two, _mm512_andnot_si512(m, two), 0xf000, high);
-	}
-}
-
-ALWAYS_INLINE void unpack_4(uint16_t *dst, const struct cpu_block *b, size_t r, size_t i, const char *next)
-{
-	const char *w = b->w + r * b->ld_w;
-	__m512 d = scales_f16(w + i * 32);
-
-	put_nibbles(dst, w + (b->cols + 63) / 64 * 64 + i * 256, d, _mm512_mul_ps(d, _mm512_set1_ps(-8)), next);
-}
-
-ALWAYS_INLINE void unpack_4k(uint16_t *dst, const struct cpu_block *b, size_t r, size_t i, const char *next)
-{
-	const char *s = b->w + r * b->ld_w + i / 8 * (320 + 8 * 256);
-	__m512 d = _mm512_mul_ps(scales_f16(s), bytes_to_float(s + 64 + i % 8 * 16));
-	__m512 m = _mm512_mul_ps(scales_f16(s + 32), bytes_to_float(s + 192 + i % 8 * 16));
-
-	put_nibbles(dst, s + 320 + i % 8 * 256, d, _mm512_sub_ps(_mm512_setzero_ps(), m), next);
-}
-
-ALWAYS_INLINE void unpack_6k(uint16_t *dst, const struct cpu_block *b, size_t r, size_t i, const char *next)
-{
-	const __m512i m4 = _mm512_set1_epi8(15), m2 = _mm512_set1_epi8(0x30);
-	const char *s = b->w + r * b->ld_w + i / 8 * (320 + 8 * 384), *v = s + 320 + i % 8 * 384;
-
-	UNROLL
-	for (size_t h = 0; h < 2; h++) {
-		__m512 d = _mm512_mul_ps(scales_f16(s), int8_to_float(s + 64 + (i % 8 * 2 + h) * 16));
-		struct line l = line_of(d, _mm512_mul_ps(d, _mm512_set1_ps(-32)), BYTE_SCALE);
-		__m512i high = _mm512_loadu_si512(v + 256 + h * 64);
-
-		UNROLL
-		for (size_t g = 0; g < 3; g++)
-			_mm_prefetch(next + h * 192 + g * 64, _MM_HINT_T1);
-		UNROLL
-		for (size_t g = 0; g < 4; g++) {
-			__m512i low = _mm512_loadu_si512(v + g * 64);
-			__m512i top = g < 2 ? _mm512_slli_epi16(high, g == 0 ? 4 : 2)
-			                    : _mm512_srli_epi16(high, g == 2 ? 0 : 2);
-
-			if (h)
-				low = _mm512_srli_epi16(low, 4);
-			low = _mm512_or_si512(_mm512_and_si512(low, m4), _mm512_and_si512(top, m2));
-			put_bytes(dst + h * (TILE / 2) + g * 64, low, low, 0xff00, l);
-		}
-	}
-}
-
-/* Columns [32 i, 32 i + 32) of those that there are. */
-ALWAYS_INLINE __mmask32 columns(const struct cpu_block *b, size_t i)
-{
-	return b->cols - i * STEP < STEP ? (__mmask32)((1ull << (b->cols - i * STEP)) - 1) : (__mmask32)-1;
-}
-
-ALWAYS_INLINE void unpack_bf16(uint16_t *dst, const struct cpu_block *b, size_t r, size_t i, const char *next)
-{
-	size_t rows = b->rows - r * SIDE < SIDE ? b->rows - r * SIDE : SIDE;
-	const char *w = b->w + r * SIDE * b->ld_w + i * STEP * 2;
-	__mmask32 m = columns(b, i);
-	__m512i v[SIDE];
-
-	(void)next;
-	UNROLL
-	for (size_t j = 0; j < SIDE; j++)
-		v[j] = j < rows ? _mm512_maskz_loadu_epi16(m, w + j * b->ld_w) : _mm512_setzero_si512();
-	tile_transpose(dst, v);
-}
-
-ALWAYS_INLINE void unpack_f16(uint16_t *dst, const struct cpu_block *b, size_t r, size_t i, const char *next)
-{
-	size_t rows = b->rows - r * SIDE < SIDE ? b->rows - r * SIDE : SIDE;
-	const char *w = b->w + r * SIDE * b->ld_w + i * STEP * 2;
-	__mmask32 m = columns(b, i);
-	__m512i v[SIDE];
-
-	(void)next;
-	UNROLL
-	for (size_t j = 0; j < SIDE; j++) {
-		__m512i h = j < rows ? _mm512_maskz_loadu_epi16(m, w + j * b->ld_w) : _mm512_setzero_si512();
-
-		v[j] = tile_bf16_of_f16(h);
-	}
-	tile_transpose(dst, v);
 }
 
 /* ---- Products ---- */
@@ -362,9 +179,10 @@ ALWAYS_INLINE void span_run(size_t R, const struct pair *p, struct scratch *s, s
 ALWAYS_INLINE const char *block_at(const struct pair *p, size_t r, size_t j, size_t i, size_t steps)
 {
 	const struct cpu_block *b = p->b[j];
-	const char *w = b->w + tile_of(p, r, j) * b->ld_w;
+	const char *w = b->w + tile_of(p, r, j) * p->tile_bytes;
 
-	return i < steps ? w + b->ld_w / steps * i : w + p->step * b->ld_w + b->ld_w / steps * (i - steps);
+	return i < steps ? w + p->tile_bytes / steps * i
+	                 : w + p->step * p->tile_bytes + p->tile_bytes / steps * (i - steps);
 }
 
 /* More than two tiles of tokens: a piece at a time. */
@@ -399,15 +217,16 @@ struct ahead {
 	size_t r, i, put;
 };
 
-ALWAYS_INLINE void unpack_ahead(struct ahead *a, const struct pair *p, unpack_fn unpack, size_t n_rows, size_t steps)
+ALWAYS_INLINE void unpack_ahead(struct ahead *a, const struct pair *p, size_t j, unpack_fn unpack, size_t n_rows,
+                                size_t steps)
 {
 	struct scratch *s = p->b[0]->scratch;
 
-	if (a->r >= n_rows)
+	if (tile_of(p, a->r, j) < n_rows)
+		unpack(s->w[j] + a->put, p->b[j], tile_of(p, a->r, j), a->i,
+		       block_at(p, a->r, j, a->i + p->far, steps));
+	if (j == 0)
 		return;
-	unpack(s->w[0] + a->put, p->b[0], a->r, a->i, block_at(p, a->r, 0, a->i + FAR, steps));
-	if (tile_of(p, a->r, 1) < n_rows)
-		unpack(s->w[1] + a->put, p->b[1], tile_of(p, a->r, 1), a->i, block_at(p, a->r, 1, a->i + FAR, steps));
 	a->put = (a->put + TILE) % (SIDE * SPAN);
 	if (++a->i == steps) {
 		a->i = 0;
@@ -425,27 +244,30 @@ ALWAYS_INLINE void stream_run(size_t T, const struct pair *p, unpack_fn unpack)
 	const char *x0 = cpu_block_x(b, 0), *x1 = x0 + SIDE * b->ld_x;
 	struct ahead a = { 0 };
 
-	for (size_t i = 0; i < LEAD; i++)
-		unpack_ahead(&a, p, unpack, n_rows, steps);
+	for (size_t i = 0; i < LEAD; i++) {
+		unpack_ahead(&a, p, 0, unpack, n_rows, steps);
+		unpack_ahead(&a, p, 1, unpack, n_rows, steps);
+	}
 	for (size_t r = 0; r < n_rows; r += p->step) {
 		_tile_zero(0);
 		_tile_zero(1);
 		_tile_zero(2);
 		_tile_zero(3);
 		for (size_t i = 0; i < steps; i++, take = (take + TILE) % (SIDE * SPAN)) {
+			/* Of rows that there are not: of what was there before. Nobody looks at the sums. */
 			_tile_loadd(6, s->w[0] + take, 64);
 			_tile_loadd(4, x0 + i * 2 * STEP, b->ld_x);
 			_tile_dpbf16ps(0, 4, 6);
+			unpack_ahead(&a, p, 0, unpack, n_rows, steps);
+			_tile_loadd(7, s->w[1] + take, 64);
+			_tile_dpbf16ps(1, 4, 7);
 			if (T > 1) {
 				_tile_loadd(5, x1 + i * 2 * STEP, b->ld_x);
 				_tile_dpbf16ps(2, 5, 6);
 			}
-			/* Of rows that there are not: of what was there before. Nobody looks at the sums. */
-			_tile_loadd(7, s->w[1] + take, 64);
-			_tile_dpbf16ps(1, 4, 7);
+			unpack_ahead(&a, p, 1, unpack, n_rows, steps);
 			if (T > 1)
 				_tile_dpbf16ps(3, 5, 7);
-			unpack_ahead(&a, p, unpack, n_rows, steps);
 		}
 		_tile_stored(0, s->sums[0][0], 64);
 		_tile_stored(1, s->sums[0][1], 64);
@@ -456,14 +278,31 @@ ALWAYS_INLINE void stream_run(size_t T, const struct pair *p, unpack_fn unpack)
 	}
 }
 
-ALWAYS_INLINE void block_run(const struct cpu_block *b, unpack_fn unpack)
+/* Rows of the block, or of gate's and up's, for which `up` is room. */
+ALWAYS_INLINE struct pair pair_of(const struct cpu_block *b, struct cpu_block *up)
 {
-	struct cpu_block up = *b;
-	struct pair p = { .b = { b, b->gate ? &up : b }, .step = b->gate ? 1 : 2 };
+	struct pair p = { .b = { b, b }, .step = 2, .tile_bytes = b->ld_w, .far = b->n > 2 * SIDE ? SPAN / STEP : FAR };
 
 	if (b->gate) {
-		up.w = b->gate->up;
-		up.bias = b->gate->up_bias;
+		*up = *b;
+		up->w = b->gate->up;
+		up->bias = b->gate->up_bias;
+		p.b[1] = up;
+		p.step = 1;
+	}
+	return p;
+}
+
+/* in_place: weights row by row, of which the whole next tile is asked for ahead, in the order in which it lies in
+ * memory. */
+ALWAYS_INLINE void block_run(const struct cpu_block *b, bool in_place, unpack_fn unpack)
+{
+	struct cpu_block up;
+	struct pair p = pair_of(b, &up);
+
+	if (in_place) {
+		p.tile_bytes = SIDE * b->ld_w;
+		p.far = (b->cols + STEP - 1) / STEP;
 	}
 	amx_configure(64);
 	if (b->n > 2 * SIDE)
@@ -476,32 +315,154 @@ ALWAYS_INLINE void block_run(const struct cpu_block *b, unpack_fn unpack)
 	_mm_sfence();
 }
 
+/* ---- Weights of bfloat16 as they lie ----
+ *
+ * For a few tokens unpacking is what takes the time. As rows of a left operand weights need none: tokens are the right
+ * one, and results come out with rows for columns. A sum has the same products in the same order as above, so its bits
+ * are the same: how many tokens there are cannot be told from a result. */
+
+/* T tiles of tokens in the order of right operands: [step][T]. */
+ALWAYS_INLINE void pack_tokens(size_t T, uint16_t *dst, const struct cpu_block *b, size_t steps)
+{
+	for (size_t i = 0; i < steps; i++) {
+		for (size_t t = 0; t < T; t++, dst += TILE) {
+			const char *x = cpu_block_x(b, t * SIDE) + i * 2 * STEP;
+			__m512i v[SIDE];
+
+			UNROLL
+			for (size_t j = 0; j < SIDE; j++)
+				v[j] = _mm512_loadu_si512(x + j * b->ld_x);
+			tile_transpose(dst, v);
+		}
+	}
+}
+
+/* A tile of sums [row][token] to [token][row]. */
+ALWAYS_INLINE void turn_sums(float *sums)
+{
+	__m512i v[SIDE];
+
+	UNROLL
+	for (size_t j = 0; j < SIDE; j++)
+		v[j] = _mm512_load_si512(sums + j * SIDE);
+	tile_transpose((uint16_t *)sums, v);
+}
+
+/* x: right operands of a step, ld_x bytes from one row of theirs to the next, then those of the next step. */
+ALWAYS_INLINE void left_run(size_t T, bool one, const struct pair *p, const char *x, size_t ld_x)
+{
+	const struct cpu_block *b = p->b[0];
+	struct scratch *s = b->scratch;
+	size_t n_rows = b->rows / SIDE, steps = b->cols / STEP, x_step = one ? 2 * STEP : T * TILE * 2;
+
+	for (size_t r = 0; r < n_rows; r += p->step) {
+		bool two = tile_of(p, r, 1) < n_rows;
+		const char *w0 = p->b[0]->w + r * p->tile_bytes;
+		const char *w1 = two ? p->b[1]->w + tile_of(p, r, 1) * p->tile_bytes : w0;
+		const char *next0 = w0 + p->step * p->tile_bytes, *next1 = w1 + p->step * p->tile_bytes;
+
+		_tile_zero(0);
+		_tile_zero(1);
+		_tile_zero(2);
+		_tile_zero(3);
+		for (size_t i = 0; i < steps; i++, next0 += 2 * TILE, next1 += 2 * TILE) {
+			UNROLL
+			for (size_t j = 0; j < SIDE; j++) {
+				_mm_prefetch(next0 + j * 64, _MM_HINT_T1);
+				_mm_prefetch(next1 + j * 64, _MM_HINT_T1);
+			}
+			_tile_loadd(6, x + i * x_step, ld_x);
+			_tile_loadd(4, w0 + i * 2 * STEP, b->ld_w);
+			_tile_dpbf16ps(0, 4, 6);
+			_tile_loadd(5, w1 + i * 2 * STEP, b->ld_w);
+			_tile_dpbf16ps(1, 5, 6);
+			if (T > 1) {
+				_tile_loadd(7, x + i * x_step + TILE * 2, ld_x);
+				_tile_dpbf16ps(2, 4, 7);
+				_tile_dpbf16ps(3, 5, 7);
+			}
+		}
+		_tile_stored(0, s->sums[0][0], ld_x);
+		_tile_stored(1, s->sums[0][1], ld_x);
+		if (T > 1) {
+			_tile_stored(2, s->sums[1][0], ld_x);
+			_tile_stored(3, s->sums[1][1], ld_x);
+		}
+		for (size_t t = 0; t < T; t++) {
+			if (!one) {
+				turn_sums(s->sums[t][0]);
+				turn_sums(s->sums[t][1]);
+			}
+			finish_pair(p, s->sums[t], r, two ? 2 : 1, t * SIDE);
+		}
+	}
+}
+
+static void left_block(const struct cpu_block *b)
+{
+	uint16_t *x = (uint16_t *)((char *)b->scratch + CPU_SCRATCH_BYTES);
+	size_t steps = b->cols / STEP;
+	struct cpu_block up;
+	struct pair p = pair_of(b, &up);
+
+	p.tile_bytes = SIDE * b->ld_w;
+	if (b->n == 1) {
+		amx_configure_left(4);
+		left_run(1, true, &p, cpu_block_x(b, 0), 4);
+	} else if (b->n <= SIDE) {
+		pack_tokens(1, x, b, steps);
+		amx_configure_left(64);
+		left_run(1, false, &p, (char *)x, 64);
+	} else {
+		pack_tokens(2, x, b, steps);
+		amx_configure_left(64);
+		left_run(2, false, &p, (char *)x, 64);
+	}
+	amx_release();
+	_mm_sfence();
+}
+
 void cpu_many_panel_8_amx(const struct cpu_block *b)
 {
-	block_run(b, unpack_8);
+	block_run(b, false, unpack_8);
 }
 
 void cpu_many_panel_4_amx(const struct cpu_block *b)
 {
-	block_run(b, unpack_4);
+	block_run(b, false, unpack_4);
 }
 
 void cpu_many_panel_4k_amx(const struct cpu_block *b)
 {
-	block_run(b, unpack_4k);
+	block_run(b, false, unpack_4k);
 }
 
 void cpu_many_panel_6k_amx(const struct cpu_block *b)
 {
-	block_run(b, unpack_6k);
+	block_run(b, false, unpack_6k);
 }
 
 void cpu_many_bf16_amx(const struct cpu_block *b)
 {
-	block_run(b, unpack_bf16);
+	struct cpu_block whole = *b, rest = *b;
+
+	whole.rows = b->rows / SIDE * SIDE;
+	if (b->n > LEFT_TOKENS || b->cols % STEP != 0 || whole.rows == 0) {
+		block_run(b, true, unpack_bf16);
+		return;
+	}
+	left_block(&whole);
+	rest.rows -= whole.rows;
+	if (rest.rows == 0)
+		return;
+	rest.w += whole.rows * b->ld_w;
+	rest.out += whole.rows;
+	if (b->bias)
+		rest.bias += whole.rows;
+	block_run(&rest, true, unpack_bf16);
 }
 
 void cpu_many_f16_amx(const struct cpu_block *b)
 {
-	block_run(b, unpack_f16);
+	block_run(b, true, unpack_f16);
 }

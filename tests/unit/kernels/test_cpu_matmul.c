@@ -295,6 +295,102 @@ static void a_deterministic_backend_does_not_tell_few_tokens_from_many(void **st
 	free(one);
 }
 
+/* Of any size between two powers of two, with either sign. */
+static float *wild(size_t n, int least, int most)
+{
+	float *p = gauss(n);
+
+	for (size_t i = 0; i < n; i++) {
+		float size = 1 + (float)(rng_u32() % 256) / 256;
+
+		p[i] = ldexpf(rng_u32() % 2 ? size : -size, least + (int)(rng_u32() % (uint32_t)(most - least + 1)));
+	}
+	return p;
+}
+
+/* Products of x[n, cols] with a matrix and, where gated, as a feed-forward block with two more, row groups of `group`
+ * at a time. */
+static float *in_groups(struct kn_backend *cpu, const struct kn_mat *m, const struct kn_mat *down, const float *x,
+                        size_t n, size_t group)
+{
+	size_t rows = down ? down->rows : m->rows, cols = m->cols;
+	float *out = gauss(n * rows), *hidden = gauss(2 * group * m->rows);
+	struct kn_gated g = { .gate = m,
+		              .up = m,
+		              .down = down,
+		              .gate_out = hidden,
+		              .up_out = hidden + group * m->rows,
+		              .act = KN_ACT_SILU };
+	struct kn_matmul job = { .w = m, .ld_out = rows };
+
+	for (size_t i = 0; i < n; i += group) {
+		size_t k = n - i < group ? n - i : group;
+
+		job.out = out + i * rows;
+		if (down)
+			cpu->ops->gated(cpu, &g, job.out, rows, x + i * cols, cols, k);
+		else
+			cpu->ops->matmul(cpu, &job, 1, x + i * cols, cols, k);
+	}
+	free(hidden);
+	return out;
+}
+
+/* Kernels for one row, for some and for many have to make each sum in the same order, and round alike: also where
+ * products are too small for normal numbers, and where large ones cancel out. */
+static void a_deterministic_backend_rounds_alike_for_groups_of_any_size(void **state)
+{
+	enum { N = 100 };
+	static const struct {
+		uint32_t rows, cols;
+		int least, most;
+		bool gated;
+	} cases[] = { { 70, 512, -2, 2, false },   { 64, 1024, -75, 0, false }, { 37, 320, -40, 40, false },
+		      { 15, 64, -75, -40, false }, { 33, 557, -60, 30, false }, { 96, 256, -3, 1, true },
+		      { 64, 96, -9, 3, true } };
+	static const size_t groups[] = { 1, 2, 7, 15, 16, 17, 31, 32, 33, 48, N };
+	static const enum kn_dtype types[] = { KN_F16, KN_BF16 };
+	struct kn_config config = { .n_threads = 3, .max_tokens = N, .deterministic = true };
+	struct kn_backend *cpu = NULL;
+
+	(void)state;
+	assert_int_equal(kn_cpu_open(&config, &cpu, NULL), 0);
+	for (size_t c = 0; c < 2 * sizeof(cases) / sizeof(*cases); c++) {
+		const uint32_t rows = cases[c / 2].rows, cols = cases[c / 2].cols;
+		const enum kn_dtype dtype = types[c % 2];
+		size_t bytes = kn_row_bytes(dtype, cols), down_bytes = kn_row_bytes(dtype, rows);
+		float *x = wild((size_t)N * cols, cases[c / 2].least, cases[c / 2].most), *whole;
+		float *v = wild((size_t)rows * cols, cases[c / 2].least, cases[c / 2].most);
+		char *w = malloc(rows * bytes), *wd = malloc(cols * down_bytes);
+		struct kn_mat m = { .dtype = dtype, .rows = rows, .cols = cols, .data = w };
+		struct kn_mat down = { .dtype = dtype, .rows = cols, .cols = rows, .data = wd };
+
+		assert_non_null(w);
+		assert_non_null(wd);
+		for (uint32_t r = 0; r < rows; r++) /* float16 has fewer sizes, but some */
+			kn_quantize(dtype, v + (size_t)r * cols, w + r * bytes, cols);
+		for (uint32_t r = 0; r < cols; r++)
+			kn_quantize(dtype, v + (size_t)r * rows, wd + r * down_bytes, rows);
+		assert_int_equal(cpu->ops->mat_init(cpu, &m), 0);
+		assert_int_equal(cpu->ops->mat_init(cpu, &down), 0);
+		whole = in_groups(cpu, &m, cases[c / 2].gated ? &down : NULL, x, N, N);
+		for (size_t g = 0; g < sizeof(groups) / sizeof(*groups); g++) {
+			float *got = in_groups(cpu, &m, cases[c / 2].gated ? &down : NULL, x, N, groups[g]);
+
+			assert_same(kn_dtype_info(dtype)->name, got, whole, N * (cases[c / 2].gated ? cols : rows));
+			free(got);
+		}
+		cpu->ops->mat_done(cpu, &m);
+		cpu->ops->mat_done(cpu, &down);
+		free(whole);
+		free(x);
+		free(v);
+		free(w);
+		free(wd);
+	}
+	kn_backend_close(cpu);
+}
+
 static void what_is_not_a_number_is_not_hidden(void **state)
 {
 	enum { ROWS = 40 };
@@ -393,6 +489,7 @@ int main(void)
 		cmocka_unit_test(results_do_not_depend_on_the_number_of_threads),
 		cmocka_unit_test(a_row_does_not_depend_on_the_rows_beside_it),
 		cmocka_unit_test(a_deterministic_backend_does_not_tell_few_tokens_from_many),
+		cmocka_unit_test(a_deterministic_backend_rounds_alike_for_groups_of_any_size),
 		cmocka_unit_test(what_is_not_a_number_is_not_hidden),
 		cmocka_unit_test(tiny_and_zero_activations_give_tiny_and_zero_results),
 		cmocka_unit_test(a_block_that_cannot_be_filled_is_refused),
