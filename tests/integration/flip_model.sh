@@ -109,18 +109,15 @@ ctl unmount "$dir"
 
 "$flip" model serve --listen 127.0.0.1:0 "$tree" 2>"$work/serve.log" &
 keep $!
-for _ in {1..100}; do
-	serve_port=$(sed -n 's/.*at port \([0-9]*\).*/\1/p' "$work/serve.log")
-	[[ -n $serve_port ]] && break
-	sleep 0.05
-done
+until_true grep -q "at port" "$work/serve.log" || fail "flip model serve says no port: $(<"$work/serve.log")"
+serve_port=$(sed -n 's/.*at port \([0-9]*\).*/\1/p' "$work/serve.log")
 fresh_node
 must model pull http://127.0.0.1:$serve_port/model.json served
 dir=$(model mount served) && equal "$dir" "from flip model serve"
 must_fail "404" model pull http://127.0.0.1:$serve_port/nothing.json
 
 # A server of others, by a manifest in a file; the first address has nothing.
-web=$(free_port)
+next_port web
 mkdir "$work/web"
 cat >"$work/nginx.conf" <<N
 pid $work/web/pid;
@@ -134,7 +131,7 @@ http { access_log off; client_body_temp_path $work/web/1; proxy_temp_path $work/
 N
 nginx -e "$work/web/error.log" -c "$work/nginx.conf" 2>>"$work/web/error.log" &
 keep $!
-answers $web || fail "nginx does not start"
+answers $web $! || fail "nginx does not start: $(<"$work/web/error.log")"
 "$flip" model manifest --url http://127.0.0.1:$web/none/ --url http://127.0.0.1:$web "$tree" >"$work/m.json" 2>"$work/out" || fail "manifest"
 fresh_node
 must model pull "$work/m.json" web
@@ -206,12 +203,10 @@ must model pull -d 127.0.0.1:$proxy_port/m/oras:1
 dir=$(model mount oras)
 head -c 10 "$dir/weights.bin" >"$work/head" &
 reader=$!
-for _ in {1..200}; do
-	here_before=$(of oras here)
-	((here_before > 4000000)) && break
-	sleep 0.05
-done
-((here_before < 100000000)) && [[ -s $work/head ]] && fail "served before it was verified"
+begun() { (($(of oras here) > 4000000)); }
+until_true begun || fail "nothing arrives"
+[[ -s $work/head && $(of oras complete) == False ]] && fail "served before it was verified"
+here_before=$(of oras here)
 must ctl gc --all
 kill_flip
 fault none
@@ -232,7 +227,7 @@ rm "$huge"
 # ---- While it arrives --------------------------------------------------------------------------------------------------
 
 slow=127.0.0.1:$proxy_port/m/one:1
-fault slow 2000000
+fault slow 200000 # each of some twelve connections; ten seconds and more for all of it
 fresh_node
 must model pull -d $slow lazy
 dir=$(model mount lazy) || fail "no mount"
@@ -242,29 +237,27 @@ cmp "$expected/tokenizer.json" "$dir/tokenizer.json" || fail "wrong bytes while 
 
 # ---- Killed in the middle ------------------------------------------------------------------------------------------------
 
-kill_flip
-start_flip
 here_before=$(of lazy here)
-((here_before > 300000)) || fail "what had arrived is gone: $here_before"
-equal "$dir" "from a mount over the daemon's death" # reads go on with the next daemon
+((here_before > 300000)) || fail "little has arrived: $here_before"
+kill_flip
 fault none
+start_flip
+equal "$dir" "from a mount over the daemon's death" # reads go on with the next daemon
 must model pull $slow lazy
 [[ $(of lazy complete) == True ]] || fail "not complete"
-(($(stat_of fetch wire_bytes) < $(of lazy bytes) - here_before + (12 << 20))) || fail "fetched again what was there"
+(($(stat_of fetch wire_bytes) <= $(of lazy bytes) - here_before + (1 << 20))) || fail "fetched again what was there: $(stat_of fetch wire_bytes), of $(of lazy bytes) $here_before"
 must ctl fsck
 # By itself, too: nobody asks for it again.
-fault slow 3000000
+fault slow 1000000
 fresh_node
 must model pull -d $slow again
-sleep 0.5
+begun() { (($(of again here) > 0)); }
+until_true begun || fail "nothing arrives"
 kill_flip
 fault none
 start_flip
-for _ in {1..600}; do
-	[[ $(of again complete) == True ]] && break
-	sleep 0.1
-done
-[[ $(of again complete) == True ]] || fail "a restarted daemon does not go on"
+complete() { [[ $(of again complete) == True ]]; }
+until_true complete || fail "a restarted daemon does not go on"
 
 # ---- What goes wrong -------------------------------------------------------------------------------------------------------
 
