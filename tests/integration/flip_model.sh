@@ -3,7 +3,7 @@
 # the daemon killed in the middle; sources that lie, disks that are full; removed and collected.
 . "$(dirname "$0")/flip/lib.sh"
 begin flip-model docker-registry skopeo nginx
-export FLIP_MODELS=$work/models FLIP_RETRIES=1 FLIP_STALL=2 FLIP_MIN_FREE=1M FLIP_BACKGROUND_WAIT=1
+export FLIP_MODELS=$work/models FLIP_RETRIES=1 FLIP_STALL=20 FLIP_MIN_FREE=1M FLIP_BACKGROUND_WAIT=1
 
 # ---- A model: some of everything -----------------------------------------------------------------------------------
 

@@ -6,7 +6,7 @@ begin flip-engine docker-registry curl
 engine=$build/bin/ocai-engine
 [[ -x $engine ]] || skip "no $engine"
 mini=engine/models/mini/ocai-mini.gguf
-export FLIP_MODELS=$work/models FLIP_CONTROL=$work/control.sock FLIP_RETRIES=1 FLIP_STALL=2 FLIP_MIN_FREE=1M
+export FLIP_MODELS=$work/models FLIP_CONTROL=$work/control.sock FLIP_RETRIES=1 FLIP_STALL=20 FLIP_MIN_FREE=1M
 
 # A Hugging Face folder in two shards that are larger than what is read ahead, and one GGUF file.
 folder=$work/shapes

@@ -4,7 +4,7 @@
 . "$(dirname "$0")/flip/lib.sh"
 begin flip-s3
 unset ${!AWS_@}
-export FLIP_MODELS=$work/models FLIP_RETRIES=1 FLIP_STALL=2 FLIP_MIN_FREE=1M HOME=$work/home
+export FLIP_MODELS=$work/models FLIP_RETRIES=1 FLIP_STALL=20 FLIP_MIN_FREE=1M HOME=$work/home
 tree=$work/store/bucket/team/a+b
 mkdir -p "$tree/sub" "$work/home/.aws" "$work/store/open"
 head -c $((5 << 20)) /dev/urandom >"$tree/model 1=2.safetensors"
