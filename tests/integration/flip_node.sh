@@ -163,6 +163,8 @@ remove_images() { # and with them, by containerd's own collection, their snapsho
 }
 collect() { # nothing is left when no image is
 	collect_garbage
+	# Layers go first, and with them what is still fetched of them; what was on its way then may come a moment later.
+	ctl gc --all >"$work/out" || fail "gc"
 	idle
 	ctl gc --all >"$work/out" || fail "gc"
 	(($(stat_of store objects) == 0)) ||
