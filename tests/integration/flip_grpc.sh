@@ -61,11 +61,14 @@ start_snapshotter() {
 	"$build/tests/tools/flip_snapshotter" "$work/plugin.sock" "$work/snapshots" >"$work/plugin" 2>&1 &
 	plugin=$!
 	keep $plugin
-	for _ in {1..100}; do
-		[[ -S $work/plugin.sock ]] && return
-		sleep 0.05
-	done
-	fail "the snapshotter does not start: $(<"$work/plugin")"
+	until_true python3 -c 'import socket, sys; socket.socket(socket.AF_UNIX).connect(sys.argv[1])' "$work/plugin.sock" ||
+		fail "the snapshotter does not start: $(<"$work/plugin")"
+}
+# container ARGUMENT...: runs one; what it printed, by the shim itself (ctr may lose the end of a pipe), is in $out.
+container() {
+	local said
+	said=$(mktemp "$work/said.XXXXXX")
+	out=$(ctr run --log-uri "file://$said" "$@" 2>&1) && until_true test -s "$said" && out=$(<"$said")
 }
 start_snapshotter
 [[ $(stat -c %a "$work/plugin.sock") == 600 ]] || fail "the socket's mode is $(stat -c %a "$work/plugin.sock")"
@@ -96,7 +99,7 @@ try ctr snapshots ls
 [[ $(grep -c Committed <<<"$out") == 2 ]] || fail "two layers, but: $out"
 top=$(awk '$3 == "Committed" && $2 != "" { print $1 }' <<<"$out")
 id=flip-grpc
-out=$(ctr run --rm "$image" "$id-try" 2>&1) || { [[ $out == *"runc create failed"* ]] && skip "no containers here: $out"; fail "run: $out"; }
+container --rm "$image" "$id-try" || { [[ $out == *"runc create failed"* ]] && skip "no containers here: $out"; fail "run: $out"; }
 [[ $out == $'one of layer 1\ntwo of layer 2' ]] || fail "the container printed $out"
 try ctr snapshots ls
 [[ $(grep -c Active <<<"$out") == 0 ]] || fail "the container's snapshot is left: $out"
@@ -151,19 +154,12 @@ try ctr snapshots rm "$id-c"
 try ctr snapshots rm "$id-view"
 try ctr container rm "$id"
 try ctr image rm --sync "$image"
-for _ in {1..50}; do
-	try ctr snapshots ls
-	[[ $(wc -l <<<"$out") == 1 ]] && break
-	sleep 0.1
-done
-[[ $(wc -l <<<"$out") == 1 ]] || fail "snapshots are left after the image was removed: $out"
+no_snapshots() { out=$(ctr snapshots ls 2>&1) && [[ $(wc -l <<<"$out") == 1 ]]; }
+until_true no_snapshots || fail "snapshots are left after the image was removed: $out"
 end_child $plugin -9
 start_snapshotter
-for _ in {1..50}; do
-	ctr image import --base-name test/hello "$work/image.tar" >"$work/log" 2>&1 && break
-	sleep 0.2
-done
-out=$(ctr run --rm "$image" "$id-again" 2>&1)
+until_true eval 'ctr image import --base-name test/hello "$work/image.tar" >"$work/log" 2>&1'
+container --rm "$image" "$id-again"
 [[ $out == $'one of layer 1\ntwo of layer 2' ]] || fail "after the restart the container printed $out; import: $(<"$work/log")"
 
 # An image that was never pulled: its layers are there already, containerd is told of it by our client.
@@ -190,11 +186,7 @@ ask() {
 	"$build/tests/tools/flip_containerd" "$work/containerd.sock" $namespace <<<"$1" 2>&1
 }
 try ctr image rm --sync "$image"
-for _ in {1..50}; do
-	[[ $(ctr snapshots ls | wc -l) == 1 && -z $(ctr content ls -q) ]] && break
-	sleep 0.1
-done
-[[ -z $(ctr content ls -q) ]] || fail "content is left: $(ctr content ls)"
+until_true eval 'no_snapshots && [[ -z $(ctr content ls -q) ]]' || fail "content is left: $(ctr content ls)"
 head -c 5000000 /dev/urandom >"$work/large"
 large=sha256:$(sha256sum <"$work/large" | cut -d' ' -f1)
 out=$(ask "version
@@ -234,6 +226,6 @@ try ctr image tag test/lazy:1 test/other:1
 try ctr image rm --sync test/other:1
 try ctr content ls -q
 [[ $out == *"$manifest"* && $out == *"$config"* && $out != *"$large"* ]] || fail "after the collection: $out"
-out=$(ctr run --rm test/lazy:1 "$id-lazy" /hello /one /two 2>&1) || fail "the image that was not pulled: $out"
+container --rm test/lazy:1 "$id-lazy" /hello /one /two || fail "the image that was not pulled: $out"
 [[ $out == $'one of layer 1\ntwo of layer 2' ]] || fail "the image that was not pulled printed $out"
 echo "containerd $(command ctr --version | awk '{ print $3 }') and a snapshotter of ours: all as it should be"

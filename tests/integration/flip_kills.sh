@@ -69,14 +69,9 @@ view() {
 }
 # Until the daemon has fetched something for this reason, so that the kill meets it.
 has_begun() {
-	local bytes
-	for _ in {1..200}; do
-		bytes=$(stat_of reads "$1_bytes") # nothing while it is too busy to answer
-		((${bytes:-0} > 0)) && return
-		sleep 0.05
-	done
-	fail "$where: nothing was fetched"
+	until_true stat_is reads "$1_bytes" ">" 0 || fail "$where: nothing was fetched"
 }
+speed=1000000 # of what a kill is to meet: a second, each connection
 
 begin_phase() { # sets $reader or $doing, and $ms
 	reader='' doing=''
@@ -94,7 +89,7 @@ begin_phase() { # sets $reader or $doing, and $ms
 	prefetch)
 		kind=listed
 		empty
-		fault slow 1000000 # a second, each connection
+		fault slow $speed
 		ask mount "$at:$kind" "$work/mnt" || fail "$where: mount: $(<"$work/out")"
 		has_begun prefetch
 		;;
@@ -102,8 +97,8 @@ begin_phase() { # sets $reader or $doing, and $ms
 		kind=zstd
 		empty
 		redialled
+		fault slow $speed
 		view $kind
-		fault slow 1000000 # a second, each connection
 		has_begun background
 		;;
 	pull | unpack)
@@ -195,17 +190,14 @@ done
 # The rest of what a container stands on goes on after a kill, without a read.
 where="the rest"
 phase=background
+speed=300000 # so that it has not all come before the next daemon has answered
 begin_phase
 kill_flip
 n_contents=$(find "$work/tree" "$work/kept" -type f -size +0 -exec sha256sum {} + | cut -d' ' -f1 | sort -u | wc -l)
 start_flip
-(($(stat_of store objects) < n_contents)) || fail "$where: there is none"
+stat_is store objects "<" $n_contents || fail "$where: there is none"
 fault none
-for _ in {1..300}; do
-	(($(stat_of store objects) == n_contents)) && break
-	sleep 0.1
-done
-(($(stat_of store objects) == n_contents)) || fail "$where: $(stat_of store objects) of $n_contents contents came"
+until_true stat_is store objects == $n_contents || fail "$where: $(stat_of store objects) of $n_contents contents came"
 mnt=$work/view
 read_all 16 >"$work/reads" || fail "$where: $(<"$work/reads")"
 lives

@@ -6,7 +6,7 @@ begin flip-engine docker-registry curl
 engine=$build/bin/ocai-engine
 [[ -x $engine ]] || skip "no $engine"
 mini=engine/models/mini/ocai-mini.gguf
-export FLIP_MODELS=$work/models FLIP_CONTROL=$work/control.sock FLIP_RETRIES=1 FLIP_STALL=2 FLIP_MIN_FREE=1M
+export FLIP_MODELS=$work/models FLIP_CONTROL=$work/control.sock FLIP_RETRIES=1 FLIP_STALL=20 FLIP_MIN_FREE=1M
 
 # A Hugging Face folder in two shards that are larger than what is read ahead, and one GGUF file.
 folder=$work/shapes
@@ -65,11 +65,8 @@ ids() { # MODEL: what a server of it answers
 	"$engine" serve --model "$1" --backend cpu --port 0 --port-file "$work/port" --ctx 256 2>"$work/engine.log" &
 	server=$!
 	keep $server
-	for _ in {1..1200}; do
-		[[ -s $work/port ]] && break
-		kill -0 $server 2>/dev/null || { cat "$work/engine.log" >&2 && return 1; }
-		sleep 0.05
-	done
+	until_true eval "[[ -s $work/port ]] || ! kill -0 $server"
+	[[ -s $work/port ]] || { cat "$work/engine.log" >&2 && return 1; }
 	url=http://127.0.0.1:$(<"$work/port")
 	answer=$(curl -sS "$url/generate" -d '{"text":"Once upon","sampling_params":{"temperature":0,"max_new_tokens":24,"ignore_eos":true}}')
 	kill $server && wait $server
@@ -78,7 +75,7 @@ ids() { # MODEL: what a server of it answers
 
 expected=$(ids "$folder") || fail "the folder is not served"
 [[ $(wc -w <<<"$expected") == 24 ]] || fail "not 24 ids: $expected"
-fault slow 3000000
+fault slow 1000000 # each of some twelve connections
 "$flip" model pull -d 127.0.0.1:$proxy_port/m/shapes:1 || fail "pull"
 here_before=$(of shapes here)
 ((here_before < bytes / 2)) || fail "the link is not slow: $here_before of $bytes are here"
@@ -112,9 +109,10 @@ for m in shapes mini; do
 	"$flip" model remove $m || fail "remove"
 done
 "$flip" gc --all >/dev/null || fail "gc"
-fault slow 3000000
+fault slow 1000000
 "$flip" model pull -d 127.0.0.1:$proxy_port/m/shapes:1 || fail "pull"
-sleep 1
+begun() { (($(of shapes here) > 1000000)); }
+until_true begun || fail "nothing arrives"
 fault refuse
 must_fail "shapes/.*do not come \(flip model list" flip://shapes
 fault none

@@ -163,6 +163,8 @@ remove_images() { # and with them, by containerd's own collection, their snapsho
 }
 collect() { # nothing is left when no image is
 	collect_garbage
+	# Layers go first, and with them what is still fetched of them; what was on its way then may come a moment later.
+	ctl gc --all >"$work/out" || fail "gc"
 	idle
 	ctl gc --all >"$work/out" || fail "gc"
 	(($(stat_of store objects) == 0)) ||
@@ -223,17 +225,12 @@ for n in 1 2 3; do
 	sleep 0.2
 	start_flip
 	now=$(rounds)
-	for _ in {1..200}; do
-		(($(rounds) > now)) && break
-		sleep 0.05
-	done
-	(($(rounds) > now)) || fail "the container stands still after kill $n"
+	goes_on() { (($(rounds) > now)); }
+	until_true goes_on || fail "the container stands still after kill $n"
 done
 ctr tasks kill -s SIGTERM lives
-for _ in {1..100}; do
-	ctr tasks ls | grep -q "lives.*STOPPED" && break
-	sleep 0.05
-done
+has_stopped() { ctr tasks ls | grep -q "lives.*STOPPED"; }
+until_true has_stopped || fail "the container does not end"
 ctr tasks rm lives >/dev/null 2>&1
 code=$?
 ((code == 0)) || fail "the container ended with $code: $(<"$work/lives")"
@@ -266,11 +263,8 @@ head -c 3M /dev/urandom >"$work/root-d/wanted-later"
 python3 tests/bench/make_oci.py "$work/image" d "$work/root-d" || fail "image d"
 "$flip" convert -f zstd-chunked --no-prefetch "oci:$work/image:d" "docker://$at:d" >/dev/null || fail "convert d"
 "$flip" pull -q --preheat --control "$work/control.sock" --address "$work/containerd.sock" --namespace $namespace "$at:d" >"$work/out" 2>&1 || fail "pull --preheat"
-for _ in {1..300}; do
-	(($(stat_of reads preheat_bytes) >= 3 << 20)) && break
-	sleep 0.1
-done
-(($(stat_of reads preheat_bytes) >= 3 << 20 && $(stat_of reads preheat_chunks) == 0)) || fail "only $(stat_of reads preheat_bytes) bytes were preheated"
+is_preheated() { stat_is reads preheat_bytes ">=" $((3 << 20)) && stat_is reads preheat_chunks == 0; }
+until_true is_preheated || fail "only $(stat_of reads preheat_bytes) bytes were preheated"
 ctl fsck >"$work/out" || fail "fsck: $(<"$work/out")"
 "$flip" setup containerd --undo --config "$work/config.toml" >/dev/null || fail "setup --undo"
 grep -q proxy_plugins "$work/config.toml" && fail "setup --undo left something"

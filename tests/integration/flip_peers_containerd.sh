@@ -34,11 +34,7 @@ start_on() {
 	for i in "$@"; do
 		wait "${pids[i]}" || fail "$round: no container on node $i: $(tail -n 3 "$work/out.$i" "$work/n$i.log")"
 		# The shim writes it, perhaps after ctr has ended.
-		for _ in {1..100}; do
-			[[ -s $work/said.$round-$i ]] && break
-			sleep 0.05
-		done
-		cmp -s "$work/expected.$image" "$work/said.$round-$i" || fail "$round: node $i: $(<"$work/said.$round-$i"), not $(<"$work/expected.$image")"
+		until_true cmp -s "$work/expected.$image" "$work/said.$round-$i" || fail "$round: node $i: $(<"$work/said.$round-$i"), not $(<"$work/expected.$image")"
 	done
 }
 all_up() {
@@ -60,8 +56,7 @@ all_up
 before=$(out_of_registry)
 start_on herd a 1 2 3 4
 bytes=$(($(out_of_registry) - before))
-((bytes < packed * 11 / 10 + 200000)) || fail "$bytes bytes left the registry for an image of $packed"
-echo "4 nodes with containerd at once: $((bytes * 100 / packed)) % of the image left the registry"
+came_once $bytes $packed 110 "4 nodes with containerd at once" 1 2 3 4
 
 # ---- A daemon is killed while its node starts a container ----------------------------------------------------------------
 
@@ -76,15 +71,10 @@ start_on_and_kill() { # ROUND IMAGE VICTIM SECONDS
 	wait $killer
 	wait "${node_pid[victim]}" 2>/dev/null
 	start_node "$victim" $quiet
-	for _ in {1..100}; do # containerd dials again after a pause of its own
-		node_ctr "$victim" snapshots --snapshotter flip ls >/dev/null 2>&1 && break
-		sleep 0.1
-	done
-	for _ in {1..50}; do
-		run_on "$victim" "$round-again" "$at_registry/img:$image" /bin/read-all /d0 /d1 /d2 /d3 /d4 /d5 /d6 >"$work/out.$victim" 2>&1 && break
-		sleep 0.2
-	done
-	cmp -s "$work/expected.$image" "$work/said.$round-again" || fail "$round: node $victim after its daemon was killed: $(tail -n 3 "$work/out.$victim")"
+	# containerd dials again after a pause of its own.
+	until_true node_ctr "$victim" snapshots --snapshotter flip ls >/dev/null || fail "$round: containerd of node $victim does not find its daemon"
+	until_true eval "run_on $victim $round-again $at_registry/img:$image /bin/read-all /d0 /d1 /d2 /d3 /d4 /d5 /d6 >$work/out.$victim 2>&1"
+	until_true cmp -s "$work/expected.$image" "$work/said.$round-again" || fail "$round: node $victim after its daemon was killed: $(tail -n 3 "$work/out.$victim")"
 }
 start_on_and_kill kill-late b 3 0.5
 all_down
@@ -120,7 +110,8 @@ echo "the cluster was cut in two: every container has started"
 
 all_up
 start_on first a 1
-sleep 1 # node 1 keeps the configuration, and asks whether the image is public, for those who come later
+until_true has_noted 1 config || fail "node 1 does not keep the configuration"
+until_true has_noted 1 public 1 || fail "node 1 does not ask whether the image is public"
 stop_registry
 start_on alone a 2 3 4
 for i in 1 2 3 4; do

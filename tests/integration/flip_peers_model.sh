@@ -51,10 +51,6 @@ herd() { # SOURCE NAME TREE I...: pulled by all of them at once, mounted and com
 	done
 }
 sent_by() { in_ns "$1" cat /proc/net/dev | awk '$1 == "eth0:" { print $10 }'; }
-about_once() { # BYTES WHAT [TENTHS]
-	echo "$2: $(($1 * 100 / bytes)) % of the model left its origin"
-	(($1 < bytes * ${3:-12} / 10 + 500000)) || fail "$2: $1 bytes of $bytes left the origin"
-}
 ask() { in_ns 2 python3 $here/ask-peer.py "$(member 1)" "$token" "$@"; }
 name_digest() { printf 'sha256:%s' "$(printf %s "$1" | sha256sum | cut -d' ' -f1)"; }
 
@@ -64,20 +60,16 @@ members=$(members_list 4)
 start_nodes 1 2 3 4
 before=$(out_of_registry)
 herd "$at_registry/m/one:1" one one 1 2 3 4
-about_once $(($(out_of_registry) - before)) "a registry, 4 nodes at once"
+came_once $(($(out_of_registry) - before)) $bytes 115 "a registry, 4 nodes at once" 1 2 3 4
 (($(node_stat 1 reads peer_bytes) > bytes / 5)) || fail "node 1 had $(node_stat 1 reads peer_bytes) bytes of peers"
 
 # ---- A list of addresses ----------------------------------------------------------------------------------------------
 
 spawn_in r "$flip" model serve --listen 0.0.0.0:8424 "$work/two" 2>"$work/serve.log"
-for _ in {1..200}; do
-	grep -q "at port" "$work/serve.log" && break
-	sleep 0.05
-done
+listens_in r 8424 $spawned || fail "flip model serve: $(<"$work/serve.log")"
 before=$(out_of_registry)
 herd "http://10.86.0.250:8424/model.json" listed two 1 2 3 4
-# A machine that stands still for a moment has a node ask the origin itself: some of the nine chunks of 1 MiB come twice then.
-about_once $(($(out_of_registry) - before)) "a list of addresses, 4 nodes at once" 20 # 40 without peers
+came_once $(($(out_of_registry) - before)) $bytes 115 "a list of addresses, 4 nodes at once" 1 2 3 4
 id=$(of 1 listed id)
 [[ $(ask "/flip/1/model/$id" range=bytes=0-1048575 grant=held) == "200 "* ]] || fail "who knows a list's digest is not given its files"
 [[ $(ask "/flip/1/model/$(name_digest listed)/name" grant=held) == "404 "* ]] || fail "a list of addresses is given by its name"
@@ -93,7 +85,7 @@ model 1 pull --preheat peers:folder 2>"$work/out" || fail "preheat"
 node_ctl 1 stat --metrics | grep -q '^flip_reads_preheat_bytes_total [1-9]' || fail "no metrics of preheating"
 herd peers:folder folder three 1 2 3
 [[ $(of 1 folder preheat) == False ]] || fail "still preheated when somebody wants it"
-about_once $(($(sent_by 4) - before)) "a folder of one node, 3 others at once" 15 # two have it by then
+came_once $(($(sent_by 4) - before)) $bytes 150 "a folder of one node, 3 others at once" 1 2 3 # two have it by then
 id=$(of 1 folder id)
 [[ $(ask "/flip/1/model/$(name_digest folder)/name" grant=held) == "200 71" ]] || fail "a folder's name is not known"
 for what in "peers:nothing" "peers:folder@sha256:${id:7:10}" "peers:sha256:$(printf %064d 1)"; do
@@ -108,17 +100,12 @@ end_nodes
 
 # ---- A peer that lies, and the registry away after the first copy -------------------------------------------------------
 
-spawn_in 4 python3 $here/bad-peer.py 8422 lie
+start_bad 4 lie
 bad=$spawned
 start_nodes 1 2 3
 herd "$at_registry/m/one:1" one one 1
 was_left_out 1 "$(member 4)" || fail "who lies was not left out"
-# Node 1 asks whether the artifact is public, for those who come later.
-path=/flip/1/model/$(of 1 one id)
-for _ in {1..100}; do
-	[[ $(ask "$path" range=bytes=0-1048575 "image=$at_registry/m/one:1 $(<"$work/id")" grant=public) == "200 "* ]] && break
-	sleep 0.05
-done
+until_true has_noted 1 public 1 || fail "node 1 does not ask whether the artifact is public"
 stop_registry
 herd "$at_registry/m/one:1" one one 2 3
 echo "a peer that lies, and the registry away after the first copy: all have the model"
@@ -138,7 +125,7 @@ export REGISTRY_AUTH_FILE=$work/auth.json
 start_nodes 1 2 3
 before=$(out_of_registry)
 herd "$at_registry/m/one:1" one one 1 2 3
-about_once $(($(out_of_registry) - before)) "a private artifact, 3 nodes at once"
+came_once $(($(out_of_registry) - before)) $bytes 115 "a private artifact, 3 nodes at once" 1 2 3
 id=$(of 1 one id) image="image=$at_registry/m/one:1 $(<"$work/id")" path=/flip/1/model/$id
 same="same=Basic $(printf one:secret | base64)"
 [[ $(ask "$path" range=bytes=0-1048575 "$image" "$same") == "200 "* ]] || fail "a private model is not given to who has the password"
@@ -150,10 +137,7 @@ same="same=Basic $(printf one:secret | base64)"
 [[ $(ask "/flip/1/model/$(name_digest one)/name" grant=held) == "404 "* ]] || fail "a private model is given by its name"
 # Nor by a list of addresses that names its files: those come from the addresses.
 spawn_in r "$flip" model serve --listen 0.0.0.0:8425 "$work/one" 2>"$work/serve.log"
-for _ in {1..200}; do
-	grep -q "at port" "$work/serve.log" && break
-	sleep 0.05
-done
+listens_in r 8425 $spawned || fail "flip model serve: $(<"$work/serve.log")"
 REGISTRY_AUTH_FILE=/nonexistent start_nodes 4
 herd http://10.86.0.250:8425/model.json guessed one 4
 (($(node_stat 4 reads peer_bytes) == 0)) || fail "files of a private model were given to who knows their digests"

@@ -65,8 +65,7 @@ if command -v dnsmasq >/dev/null; then
 	all_come 3 1 2 3
 	before=$(out_of_registry)
 	herd 1 2 3
-	bytes=$((($(out_of_registry) - before) * 100 / packed))
-	((bytes < 115)) || fail "$bytes % of the image left the registry"
+	came_once $(($(out_of_registry) - before)) $packed 112 "3 nodes at once" 1 2 3
 	# One more address; a server that is away; one less.
 	echo "$(address 4) peers.flip.test" >>"$work/hosts"
 	kill -HUP $dns
@@ -76,7 +75,7 @@ if command -v dnsmasq >/dev/null; then
 	all_come 4 1 2 3
 	NODE_RESOLV=$resolv start_node 4 $quiet $(tls node4)
 	herd 4
-	echo "members by certificates and a name of the DNS: $bytes % of the image left the registry; the name server was away"
+	echo "members by certificates and a name of the DNS; the name server was away"
 	end_nodes
 else
 	echo "no dnsmasq here: no name server"
@@ -122,21 +121,15 @@ start_node 1 $quiet $(tls node1 trusted)
 start_node 2 $quiet $(tls node2 trusted)
 was=$(serial_of 1)
 certify ours node1 1
-for _ in {1..100}; do
-	now=$(serial_of 1)
-	[[ -n $now && $now != "$was" ]] && break
-	sleep 0.1
-done
-[[ -n $now && $now != "$was" ]] || fail "node 1 still shows the old certificate: $now; $(tail -n 3 "$work/n1.log")"
+is_new() { now=$(serial_of 1) && [[ -n $now && $now != "$was" ]]; }
+until_true is_new || fail "node 1 still shows the old certificate: $now; $(tail -n 3 "$work/n1.log")"
 herd 1
 cp "$work/all.pem" "$work/trusted.new" && mv "$work/trusted.new" "$work/trusted.pem"
 certify theirs node1 1
 certify theirs node2 2
 for i in 1 2; do
-	for _ in {1..100}; do
-		in_ns 2 openssl s_client -connect "$(member $i)" -CAfile "$work/theirs.pem" -verify_return_error </dev/null >/dev/null 2>&1 && break
-		sleep 0.1
-	done
+	until_true eval "in_ns 2 openssl s_client -connect $(member $i) -CAfile $work/theirs.pem -verify_return_error </dev/null >/dev/null" ||
+		fail "node $i still shows the old certificate"
 done
 before=$(node_peers 2 pieces_got)
 herd 2
@@ -166,8 +159,12 @@ while s:
     s = s[at:].lstrip()
 print(n)')
 # Each piece crosses once: half of them belong to each zone. Without zones 3/6 of 6 images would.
-((crossed < packed * 13 / 10)) || fail "$crossed bytes crossed between zones, of an image of $packed"
+# On a machine that stands still members are taken for gone, or others are asked too, wherever they are.
+hedges=$(for i in {1..6}; do node_peers $i hedges; done | awk "{ s += \$1 } END { print s }") failures=$(failures_of {1..6})
+((crossed < packed * 13 / 10 || (hedges + failures > 0 && crossed < packed * 5 / 2))) ||
+	fail "$crossed bytes crossed between zones, of an image of $packed; $hedges hedges, $failures failures"
 ((crossed > packed / 2)) || fail "only $crossed bytes crossed between zones"
+echo "zones: $hedges hedges, $failures failures"
 echo "two zones of three nodes: $((crossed * 100 / packed)) % of the image has crossed between them"
 end_nodes
 

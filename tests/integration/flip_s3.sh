@@ -4,7 +4,7 @@
 . "$(dirname "$0")/flip/lib.sh"
 begin flip-s3
 unset ${!AWS_@}
-export FLIP_MODELS=$work/models FLIP_RETRIES=1 FLIP_STALL=2 FLIP_MIN_FREE=1M HOME=$work/home
+export FLIP_MODELS=$work/models FLIP_RETRIES=1 FLIP_STALL=20 FLIP_MIN_FREE=1M HOME=$work/home
 tree=$work/store/bucket/team/a+b
 mkdir -p "$tree/sub" "$work/home/.aws" "$work/store/open"
 head -c $((5 << 20)) /dev/urandom >"$tree/model 1=2.safetensors"
@@ -14,10 +14,10 @@ cp -a "$tree" "$work/expected"
 for bucket in bucket open; do # one says nothing of where files are, the other one where
 	"$flip" model manifest $([[ $bucket == open ]] && echo --url "s3://open/team/a%2Bb") "$work/expected" >"$work/store/$bucket/team/a+b/model.json" || fail "manifest"
 done
-store=$(free_port)
+next_port store
 python3 $here/s3-server.py $store "$work/store" AKTEST 'se/cret+' "" open >>"$work/out" 2>&1 &
 keep $!
-temporary=$(free_port)
+next_port temporary
 python3 $here/s3-server.py $temporary "$work/store" AKSHORT short 'to/ken==' none >>"$work/out" 2>&1 &
 keep $!
 answers $store && answers $temporary || fail "no store"

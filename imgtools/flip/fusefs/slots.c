@@ -169,12 +169,14 @@ static bool take_index(struct slots *s, uint32_t *ret_i)
 	return ok;
 }
 
-static void copy_out(const struct slot *slot, struct slot *ret_value)
+/* A release that comes twice may look at a slot that the first one has freed and an open has taken: who reads what was
+ * written then also sees the generation that came with it. */
+static void copy(const struct slot *from, struct slot *to)
 {
-	ret_value->unique = slot->unique;
-	ret_value->node = slot->node;
-	ret_value->object = slot->object;
-	ret_value->backing_id = slot->backing_id;
+	__atomic_store_n(&to->unique, __atomic_load_n(&from->unique, __ATOMIC_ACQUIRE), __ATOMIC_RELEASE);
+	__atomic_store_n(&to->node, __atomic_load_n(&from->node, __ATOMIC_ACQUIRE), __ATOMIC_RELEASE);
+	__atomic_store_n(&to->object, __atomic_load_n(&from->object, __ATOMIC_ACQUIRE), __ATOMIC_RELEASE);
+	__atomic_store_n(&to->backing_id, __atomic_load_n(&from->backing_id, __ATOMIC_ACQUIRE), __ATOMIC_RELEASE);
 }
 
 int slots_take(struct slots *s, const struct slot *value, uint64_t *ret_fh)
@@ -185,10 +187,7 @@ int slots_take(struct slots *s, const struct slot *value, uint64_t *ret_fh)
 	if (!take_index(s, &i))
 		return -ENFILE;
 	slot = &s->slot[i];
-	slot->unique = value->unique;
-	slot->node = value->node;
-	slot->object = value->object;
-	slot->backing_id = value->backing_id;
+	copy(value, slot);
 	generation = atomic_load(&slot->generation) + 1;
 	atomic_store(&slot->generation, generation);
 	*ret_fh = (uint64_t)generation << 32 | i;
@@ -202,8 +201,8 @@ bool slots_peek(const struct slots *s, uint64_t fh, struct slot *ret_value)
 
 	if (!(generation & 1) || atomic_load(&slot->generation) != generation)
 		return false;
-	copy_out(slot, ret_value);
-	return true;
+	copy(slot, ret_value);
+	return atomic_load(&slot->generation) == generation;
 }
 
 void slots_drop(struct slots *s, uint64_t fh)
@@ -219,14 +218,12 @@ void slots_drop(struct slots *s, uint64_t fh)
 bool slots_next(const struct slots *s, uint32_t *i, struct slot *ret_value, uint64_t *ret_fh)
 {
 	for (uint32_t top = atomic_load(&s->header->n_top); *i < top && *i < SLOTS_MAX;) {
-		struct slot *slot = &s->slot[*i];
-		uint32_t generation = atomic_load(&slot->generation);
 		uint32_t at = (*i)++;
+		uint64_t fh = (uint64_t)atomic_load(&s->slot[at].generation) << 32 | at;
 
-		if (!(generation & 1))
+		if (!slots_peek(s, fh, ret_value))
 			continue;
-		copy_out(slot, ret_value);
-		*ret_fh = (uint64_t)generation << 32 | at;
+		*ret_fh = fh;
 		return true;
 	}
 	return false;

@@ -543,6 +543,8 @@ int node_layers_drop_removed(struct flip_node *node, struct err *err)
 	r = n ? node_objects_rebuild(node) : 0;
 	pthread_rwlock_unlock(&node->layers_lock);
 	for (size_t i = 0; i < n; i++) {
+		atomic_store(&gone[i]->is_wanted, false); /* nor is the rest of it */
+		node_queue_drop(gone[i]);
 		if (node->fs)
 			flip_fs_forget_layer(node->fs, gone[i]->id);
 		unmount(gone[i]);

@@ -97,8 +97,11 @@ static void fetch_the_rest(struct flip_node *node, int64_t now_ms)
 		}
 	}
 	pthread_rwlock_unlock(&node->layers_lock);
-	if (layer)
+	if (layer) {
 		node_queue_rest(layer, atomic_load(&layer->is_preheated) ? FLIP_PREHEAT : FLIP_BACKGROUND);
+		if (!atomic_load(&layer->is_wanted)) /* collected, or removed, meanwhile */
+			node_queue_drop(layer);
+	}
 	node_layer_unref(layer);
 }
 

@@ -67,15 +67,22 @@ bool peer_is_busy_for_ever(const struct call *c, int64_t now)
 
 /* ---- Elsewhere --------------------------------------------------------------------------------------------------- */
 
+/* Of our zone, if there is one: what crosses between zones is dear. */
 static uint32_t another_holder(struct flip_peers *p, const struct call *c, int64_t now)
 {
+	uint32_t far = PEER_NOBODY;
+
 	for (unsigned i = 0; i < c->blob->n_holders; i++) {
 		uint32_t m = c->blob->holders[i];
+		const struct peer_member *x = p->members.items[m];
 
-		if (m != c->member && m != p->members.self && peer_member_is_live(p->members.items[m], now))
+		if (m == c->member || m == p->members.self || !peer_member_is_live(x, now))
+			continue;
+		if (strcmp(x->zone, p->members.zone) == 0)
 			return m;
+		far = m;
 	}
-	return PEER_NOBODY;
+	return far;
 }
 
 static void hedge(struct flip_peers *p, struct call *c, int64_t now)

@@ -1,10 +1,12 @@
 # Sourced after lib.sh by the tests of what goes wrong: an image small and varied, a registry with a proxy in front of it
 # that can be told to be slow, to lie or to be gone, nodes that have nothing yet, and what is right of a mount.
+#
+#   large_mib=N    of the one large file [20];   read_all [THREADS [FOLDER]]
 
 # ---- The image, a registry, a proxy in front of it -----------------------------------------------------------------
 
 mkdir "$work/tree"
-python3 - "$work/tree" <<'PY' || fail "no tree"
+python3 - "$work/tree" "${large_mib:-20}" <<'PY' || fail "no tree"
 import os, random, sys
 root = sys.argv[1]
 random.seed(5)
@@ -14,8 +16,12 @@ for d in range(10):
         with open(f"{root}/d{d}/f{i:02d}", "wb") as f:
             f.write(random.randbytes(random.choice((0, 100, 4096, 5000, 30000, 100000))))
 with open(f"{root}/large", "wb") as f:
-    for i in range(20):
+    for i in range(int(sys.argv[2])):
         f.write(random.randbytes(1 << 19) + bytes(random.choices(b"abcd", k=1 << 19)))
+os.mkdir(f"{root}/few")
+for i in range(4):
+    with open(f"{root}/few/f{i}", "wb") as f:
+        f.write(random.randbytes(70000))
 os.link(f"{root}/large", f"{root}/d3/large-too")
 os.link(f"{root}/d1/f03", f"{root}/d2/again")
 os.symlink("large", f"{root}/link")
@@ -34,7 +40,8 @@ at=127.0.0.1:$proxy_port/img
 
 # ---- The daemon ------------------------------------------------------------------------------------------------------
 
-export FLIP_RETRIES=1 FLIP_STALL=1 FLIP_MIN_FREE=1M FLIP_RECORD=false
+# A registry on a machine that stands still for a moment is not one that stalls.
+export FLIP_RETRIES=1 FLIP_STALL=20 FLIP_MIN_FREE=1M FLIP_RECORD=false
 # A command's diagnostics are its own business here; what it must have done is checked.
 ask() { ctl "$@" >"$work/out" 2>&1; }
 # The end of a node: its mounts and its holder, too.

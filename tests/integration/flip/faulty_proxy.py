@@ -18,6 +18,7 @@ MODE holds a word and perhaps a number, read anew for each request; bodies of bl
   status N      this status for blobs; 401 without saying how to log in
   every N       each second answer for a blob is status N
   token NAME    blobs need this token, which /token hands out
+  tokens N      the same, and the token is another one after N answers; /tokens says how many there were
   refuse        connections are reset
 """
 import http.client
@@ -31,7 +32,7 @@ import time
 port, registry, mode_file = int(sys.argv[1]), int(sys.argv[2]), sys.argv[3]
 lock = threading.Lock()
 upstream = threading.local()  # a connection for each thread, which is one of a client
-n_answers = 0
+n_answers = n_good = n_tokens = 0
 
 
 def mode():
@@ -84,11 +85,22 @@ class Handler(http.server.BaseHTTPRequestHandler):
         self.do_GET()
 
     def do_GET(self):
-        global n_answers
+        global n_answers, n_good, n_tokens
         what, value = mode()
         is_blob = "/blobs/" in self.path
         if what == "refuse":
             return self.reset()
+        if self.path == "/tokens":
+            return self.say(200, b"%d" % n_tokens)
+        if what == "tokens":
+            with lock:
+                if is_blob and self.headers.get("Authorization") == f"Bearer t{n_tokens}":
+                    n_good += 1
+                    if n_good % int(value) == 0:
+                        n_tokens += 1
+                    what = "none"
+                else:
+                    what, value = "token", f"t{n_tokens}"
         if self.path.startswith("/token"):
             return self.say(200, b'{"token": "%s"}' % value.encode(), Content_Type="application/json")
         if is_blob:

@@ -1,7 +1,10 @@
 # Sourced by flip's integration tests: a folder, a registry, a containerd and daemons of the test's own, and an end that
-# leaves nothing behind, no process, mount, file or session, whether the test passed, failed or was stopped.
+# leaves nothing behind, no process, mount, file or session, whether the test passed, failed or was stopped. It runs in a
+# network of its own, so that no port that it chooses is anybody else's.
 #
 #   begin NAME [TOOL...]        root, /dev/fuse and the tools, or the test is skipped; makes $work, and $TMPDIR in it
+#   next_port VARIABLE          a port of 127.0.0.1 to listen at;   answers PORT [PID]   waits until somebody does
+#   until_true COMMAND...       waits until the command succeeds, for two minutes at most
 #   start_registry              docker-registry at 127.0.0.1:$port with its data below $work; $registry is its process
 #   start_proxy                 a proxy in front of it at $proxy_port; `fault HOW` tells it what to do; $proxy is its process
 #   start_flip [ARGUMENT...]    a daemon with its store at $node, at $work/flip.sock and $work/control.sock; waits for
@@ -14,6 +17,11 @@
 #   redialled, collect_garbage  containerd after the daemon was away; idle: nothing is being fetched
 #   layout_of DIR TAG FOLDER... an OCI layout of ordinary layers
 set -u
+if [[ -z ${FLIP_TEST_NETWORK:-} ]] && unshare --net ip link set lo up 2>/dev/null; then
+	FLIP_TEST_NETWORK=own exec unshare --net bash -c 'ip link set lo up && exec bash "$@"' bash "$(realpath "$0")" "$@"
+fi
+network=${FLIP_TEST_NETWORK:-}
+unset FLIP_TEST_NETWORK
 cd "$(dirname "${BASH_SOURCE[0]}")/../../.."
 build=$(realpath "${BUILD_DIR:-build/release}")
 flip=$build/bin/flip
@@ -38,6 +46,14 @@ fail() {
 	exit 1
 }
 keep() { kept+=("$@"); }
+# Of what must come by itself the test says no time: this one is for what never comes, on any machine.
+until_true() { # COMMAND...
+	local end=$((SECONDS + 120))
+	until "$@" 2>/dev/null; do
+		((SECONDS < end)) || return 1
+		sleep 0.05
+	done
+}
 
 # ---- The end ---------------------------------------------------------------------------------------------------------
 
@@ -115,17 +131,22 @@ begin() { # NAME TOOL...
 
 # ---- Registry, daemon, containerd ------------------------------------------------------------------------------------
 
-answers() { # PORT
-	for _ in {1..200}; do
-		(exec 3<>"/dev/tcp/127.0.0.1/$1") 2>/dev/null && return
-		sleep 0.05
-	done
-	return 1
+listens() { (exec 3<>"/dev/tcp/127.0.0.1/$1") 2>/dev/null; } # PORT
+answers() { # PORT [PID, which ends the wait when it ends]
+	until_true eval "listens $1 ${2:+|| ! kill -0 $2}" && listens "$1"
 }
-free_port() { python3 -c 'import socket; s = socket.socket(); s.bind(("127.0.0.1", 0)); print(s.getsockname()[1])'; }
+# Below those that the kernel gives to whoever connects.
+ports=20000
+next_port() { # VARIABLE
+	if [[ $network == own ]]; then
+		printf -v "$1" %d $((ports++))
+	else
+		printf -v "$1" %s "$(python3 -c 'import socket; s = socket.socket(); s.bind(("127.0.0.1", 0)); print(s.getsockname()[1])')"
+	fi
+}
 port=
 start_registry() {
-	port=${port:-$(free_port)}
+	[[ -n $port ]] || next_port port
 	cat >"$work/registry.yml" <<Y
 version: 0.1
 log: {level: error, accesslog: {disabled: true}}
@@ -134,7 +155,7 @@ http: {addr: '127.0.0.1:$port'}
 Y
 	docker-registry serve "$work/registry.yml" >"$work/registry.log" 2>&1 &
 	registry=$!
-	answers "$port" || skip "the registry does not start: $(<"$work/registry.log")"
+	answers "$port" $registry || fail "the registry does not start: $(<"$work/registry.log")"
 	at=127.0.0.1:$port/img
 }
 stop_registry() {
@@ -146,24 +167,20 @@ stop_registry() {
 proxy= proxy_port=
 fault() { echo "$*" >"$work/mode.new" && mv "$work/mode.new" "$work/mode"; }
 start_proxy() {
-	proxy_port=${proxy_port:-$(free_port)}
+	[[ -n $proxy_port ]] || next_port proxy_port
 	[[ -e $work/mode ]] || fault none
 	python3 $here/faulty_proxy.py "$proxy_port" "$port" "$work/mode" >>"$work/proxy.log" 2>&1 &
 	proxy=$!
 	keep $proxy
-	answers "$proxy_port" || fail "the proxy does not start"
+	answers "$proxy_port" $proxy || fail "the proxy does not start"
 }
 
 start_flip() {
 	[[ " ${nodes[*]-} " == *" $node "* ]] || nodes+=("$node")
 	"$flip" snapshotter --root "$node" --socket "$work/flip.sock" --control "$work/control.sock" "$@" >>"$work/flip.log" 2>&1 &
 	daemon=$!
-	for _ in {1..400}; do
-		kill -0 $daemon 2>/dev/null || fail "flip does not start"
-		"$flip" stat --control "$work/control.sock" >/dev/null 2>&1 && return
-		sleep 0.05
-	done
-	fail "flip does not answer"
+	until_true eval "! kill -0 $daemon || ctl stat >/dev/null" || fail "flip does not answer"
+	kill -0 $daemon 2>/dev/null || fail "flip does not start"
 }
 kill_flip() {
 	end_child "$daemon" -9
@@ -177,6 +194,11 @@ ctl() {
 	local verb=$1
 	shift
 	"$flip" "$verb" --control "$work/control.sock" "$@"
+}
+# stat_is SECTION KEY == 0: whether it is so. Of a daemon that is too busy to answer nothing is known.
+stat_is() {
+	local value
+	value=$(stat_of "$1" "$2") && [[ -n $value ]] && ((value $3 $4))
 }
 stat_of() { ctl stat --json | python3 -c "import json,sys; d=json.load(sys.stdin); print(d['$1']['$2'])"; }
 
@@ -195,24 +217,19 @@ start_containerd() { # with $work/config.toml when it is there
 	[[ -e $work/config.toml ]] || containerd_config
 	containerd --config "$work/config.toml" --log-level warn >>"$work/containerd.log" 2>&1 &
 	containerd=$!
-	for _ in {1..200}; do
-		ctr version >/dev/null 2>&1 && return
-		kill -0 $containerd 2>/dev/null || skip "containerd does not run here: $(tail -n 1 "$work/containerd.log")"
-		sleep 0.05
-	done
-	skip "containerd does not answer: $(tail -n 1 "$work/containerd.log")"
+	until_true eval "! kill -0 $containerd || ctr version >/dev/null" || fail "containerd does not answer: $(tail -n 1 "$work/containerd.log")"
+	kill -0 $containerd 2>/dev/null || skip "containerd does not run here: $(tail -n 1 "$work/containerd.log")"
 }
 
 # After the daemon was away. containerd dials again after a pause of its own, up to 3 s, and what it asks meanwhile fails at
 # once; also its collection of garbage, which then takes our snapshots for done: it looks at them again when one of them
 # was removed since. This waits until it has dialled, by something made and removed.
 redialled() {
-	for _ in {1..300}; do
-		ctr snapshots --snapshotter flip prepare redialled >/dev/null 2>&1
-		ctr snapshots --snapshotter flip rm redialled >/dev/null 2>&1 && return
-		sleep 0.1
-	done
-	fail "containerd does not find the daemon: $(ctr snapshots --snapshotter flip prepare redialled 2>&1)"
+	until_true made_and_removed || fail "containerd does not find the daemon: $(ctr snapshots --snapshotter flip prepare redialled 2>&1)"
+}
+made_and_removed() {
+	ctr snapshots --snapshotter flip prepare redialled >/dev/null
+	ctr snapshots --snapshotter flip rm redialled >/dev/null
 }
 # containerd's collection of garbage, to its end.
 collect_garbage() {
@@ -221,11 +238,7 @@ collect_garbage() {
 }
 # Until nothing is under way any more: what comes after a collection would be found left.
 idle() {
-	for _ in {1..600}; do
-		(($(stat_of reads loads) == 0)) && return
-		sleep 0.05
-	done
-	fail "$(stat_of reads loads) chunks are under way all the time"
+	until_true stat_is reads loads == 0 || fail "$(stat_of reads loads) chunks are under way all the time"
 }
 
 layout_of() { # DIR TAG FOLDER...

@@ -13,6 +13,9 @@
 #   start_node_containerd I, node_ctr I ARGUMENT...   a containerd of its own in its namespace, with its daemon as snapshotter
 #   run_on I NAME IMAGE COMMAND...   the image made known by flip pull and run once; what it printed is in $work/said.NAME
 #   node_ctl I VERB ARGUMENT...   asks its daemon;   node_stat I GROUP NAME; node_peers I NAME: a count of `flip peers`
+#   has_noted I KIND [DATA]  whether node I keeps such a note (its store's) for members that come later
+#   start_bad I HOW         a member that is none (bad-peer.py): $spawned
+#   came_once BYTES OF PER_CENT WHAT I...   whether so many bytes left their origin for what weighs OF, which nodes I have
 net=f$$
 node_pid=()
 at_registry=10.86.0.250:5000
@@ -85,11 +88,11 @@ ${1:-}
 Y
 	spawn_in r docker-registry serve "$work/registry.yml" >"$work/registry.log" 2>&1
 	registry=$spawned
-	for _ in {1..200}; do
-		in_ns r bash -c 'exec 3<>/dev/tcp/127.0.0.1/5000' 2>/dev/null && return
-		sleep 0.05
-	done
-	skip "the registry does not start: $(<"$work/registry.log")"
+	listens_in r 5000 $registry || fail "the registry does not start: $(<"$work/registry.log")"
+}
+# listens_in NAME PORT PID: waits until that process does, there.
+listens_in() {
+	until_true eval "! kill -0 $3 || in_ns $1 bash -c 'exec 3<>/dev/tcp/127.0.0.1/$2'" && kill -0 "$3" 2>/dev/null
 }
 out_of_registry() { in_ns r cat /proc/net/dev | awk '$1 == "eth0:" { print $10 }'; }
 push_to_cluster() { # LAYOUT TAG: past the shaped link
@@ -116,12 +119,8 @@ start_node() { # I VAR=VALUE...
 	node_root[i]=${NODE_RESOLV:+/proc/$!/root}
 	keep $!
 	mkdir -p "$work/mnt$i"
-	for _ in {1..400}; do
-		kill -0 "${node_pid[i]}" 2>/dev/null || fail "node $i does not start: $(tail -n 3 "$work/n$i.log")"
-		node_ctl "$i" stat >/dev/null 2>&1 && return
-		sleep 0.05
-	done
-	fail "node $i does not answer"
+	until_true eval "! kill -0 ${node_pid[i]} || node_ctl $i stat >/dev/null" || fail "node $i does not answer"
+	kill -0 "${node_pid[i]}" 2>/dev/null || fail "node $i does not start: $(tail -n 3 "$work/n$i.log")"
 }
 shown_by() { echo "${node_root[$1]:-}$work/mnt$1"; }
 
@@ -143,12 +142,9 @@ T
 	"$flip" setup containerd --config "$work/c$i.toml" --socket "$work/n$i.sock" >/dev/null || fail "setup of node $i"
 	spawn_in "$i" containerd --config "$work/c$i.toml" --log-level warn >>"$work/c$i.log" 2>&1
 	node_containerd[i]=$spawned
-	for _ in {1..400}; do
-		node_ctr "$i" version >/dev/null 2>&1 && return
-		kill -0 "${node_containerd[i]}" 2>/dev/null || skip "containerd does not run here: $(tail -n 1 "$work/c$i.log")"
-		sleep 0.05
-	done
-	skip "containerd of node $i does not answer: $(tail -n 1 "$work/c$i.log")"
+	until_true eval "! kill -0 ${node_containerd[i]} || node_ctr $i version >/dev/null" ||
+		fail "containerd of node $i does not answer: $(tail -n 1 "$work/c$i.log")"
+	kill -0 "${node_containerd[i]}" 2>/dev/null || skip "containerd does not run here: $(tail -n 1 "$work/c$i.log")"
 }
 node_ctr() { # I ARGUMENT...
 	local i=$1
@@ -200,12 +196,51 @@ all_come() { # N I...
 	local n=$1 i
 	shift
 	for i in "$@"; do
-		for _ in {1..400}; do
-			(($(named_by "$i") == n)) && continue 2
-			sleep 0.05
-		done
-		fail "node $i knows $(named_by "$i") members, not $n: $(tail -n 3 "$work/n$i.log")"
+		until_true eval "[[ \$(named_by $i) == $n ]]" || fail "node $i knows $(named_by "$i") members, not $n: $(tail -n 3 "$work/n$i.log")"
 	done
+}
+start_bad() { # I HOW
+	spawn_in "$1" python3 $here/bad-peer.py 8422 "$2"
+	listens_in "$1" 8422 $spawned || fail "the bad peer has ended by itself"
+}
+# What node I has noted for those who come when the registry is away: what images and references were, and whether anybody
+# may have them, which it asks by itself when something was had.
+has_noted() { # I KIND [DATA]; of a copy: the daemon has its database for itself
+	rm -f "$work"/notes.db*
+	cp "$work/n$1/store.db" "$work/notes.db" && cp "$work/n$1/store.db-wal" "$work/notes.db-wal" && python3 -c '
+import sqlite3, sys
+notes = sqlite3.connect(sys.argv[1]).execute("SELECT data FROM note WHERE kind = ?", sys.argv[2:3]).fetchall()
+sys.exit(not any(not sys.argv[3] or n[0] == sys.argv[3].encode() for n in notes))' "$work/notes.db" "$2" "${3:-}"
+}
+failures_of() { # I...: how often these have found a member failing
+	local i
+	for i in "$@"; do
+		node_ctl "$i" peers --json
+		echo
+	done | python3 -c '
+import json, sys
+d, s, n = json.JSONDecoder(), sys.stdin.read().strip(), 0
+while s:
+    o, at = d.raw_decode(s)
+    n += sum(m["failures"] for m in o["members"])
+    s = s[at:].lstrip()
+print(n)'
+}
+# Each piece has one owner, who alone asks the origin: so it leaves that once. On a machine that stands still for seconds
+# members take each other for gone, and the next in rank asks too: then, and only then, it may be more, but no more than
+# they say they have asked for, and well below what it were without members.
+came_once() { # BYTES OF PER_CENT WHAT I...
+	local bytes=$1 of=$2 most=$(($2 * $3 / 100 + 300000)) what=$4 i asked=0 failures
+	shift 4
+	echo "$what: $((bytes * 100 / of)) % left its origin"
+	((bytes < most)) && return
+	failures=$(failures_of "$@")
+	for i in "$@"; do
+		asked=$((asked + $(node_stat "$i" reads origin_own_bytes) + $(node_stat "$i" reads origin_relayed_bytes) + $(node_stat "$i" reads origin_instead_bytes)))
+	done
+	((failures > 0 && bytes < asked * 11 / 10 + 300000 && bytes < of * ($# + 1) / 2)) ||
+		fail "$what: $bytes bytes left the origin of $of, $asked were asked for, $failures members failed"
+	echo "$what: $failures times a member was taken for gone"
 }
 # Whether node I has left out the member of this name, and why; it may be tried again by now.
 was_left_out() { # I NAME

@@ -10,19 +10,8 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include "own_network.h"
 #include "tree_test.h"
-
-static inline unsigned free_port(void)
-{
-	struct sockaddr_in a = { .sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK) };
-	socklen_t len = sizeof(a);
-	int fd = socket(AF_INET, SOCK_STREAM, 0);
-
-	assert_int_equal(bind(fd, (struct sockaddr *)&a, sizeof(a)), 0);
-	assert_int_equal(getsockname(fd, (struct sockaddr *)&a, &len), 0);
-	(void)close(fd);
-	return ntohs(a.sin_port);
-}
 
 /* `http` goes behind the address in its section, `rest` is sections of its own. */
 static inline pid_t start_registry(const char *dir, unsigned port, const char *http, const char *rest)
@@ -56,7 +45,7 @@ static inline void wait_for_port(unsigned port)
 		                 .sin_port = htons((uint16_t)port),
 		                 .sin_addr.s_addr = htonl(INADDR_LOOPBACK) };
 
-	for (int i = 0; i < 600; i++) {
+	for (int i = 0; i < 2400; i++) {
 		int fd = socket(AF_INET, SOCK_STREAM, 0), r = connect(fd, (struct sockaddr *)&a, sizeof(a));
 
 		(void)close(fd);

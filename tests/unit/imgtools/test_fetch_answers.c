@@ -59,7 +59,7 @@ static void stall(struct fake *s, const struct fake_request *q, struct fake_answ
 
 static void a_stalled_answer_ends(void **state)
 {
-	static const struct flip_fetch_opts soon = { .n_retries = 1, .retry_ms = 1, .stall_s = 1 };
+	static const struct flip_fetch_opts soon = { .n_retries = 1, .retry_ms = 1, .stall_s = 3 };
 	struct setting *x = begin(stall, NULL, &soon);
 
 	(void)state;

@@ -134,7 +134,7 @@ static bool place_start(struct place *p)
 	if (system("command -v docker-registry >/dev/null") != 0)
 		return false;
 	p->dir = temp_dir();
-	p->port = free_port();
+	p->port = own_port();
 	(void)snprintf(p->ref, sizeof(p->ref), "localhost:%u/team/app", p->port);
 	return true;
 }
@@ -400,6 +400,7 @@ int main(void)
 		cmocka_unit_test(a_registry_that_comes_back_is_waited_for),
 	};
 
+	own_network();
 	/* Nobody's own credentials. */
 	(void)unsetenv("REGISTRY_AUTH_FILE");
 	(void)unsetenv("DOCKER_CONFIG");

@@ -407,7 +407,7 @@ static void a_client_survives_any_server(void **state)
 		assert_int_equal(listen(fakes[i].listen_fd, 1), 0);
 		assert_int_equal(flip_grpc_connect(a.sun_path, &c, NULL), 0);
 		assert_int_equal(pthread_create(&thread, NULL, fake_server, &fakes[i]), 0);
-		r = flip_grpc_call(c, "/x/Y", NULL, 0, "", 0, 200, NULL, NULL, NULL);
+		r = flip_grpc_call(c, "/x/Y", NULL, 0, "", 0, i < 3 ? 60000 : 200, NULL, NULL, NULL);
 		flip_grpc_close(c);
 		assert_int_equal(pthread_join(thread, NULL), 0);
 		if (i < 3) /* whether it was seen before the call or in it */

@@ -212,7 +212,8 @@ static void a_failed_read_fails_alone(void **state)
 /* The kernel sends a release when it likes. */
 static void wait_until_closed(void)
 {
-	for (int i = 0; i < 5000 && atomic_load(&owner->shared->n_opened) != atomic_load(&owner->shared->n_closed); i++)
+	for (int i = 0; i < 60000 && atomic_load(&owner->shared->n_opened) != atomic_load(&owner->shared->n_closed);
+	     i++)
 		(void)usleep(1000);
 	assert_int_equal(atomic_load(&owner->shared->n_opened), atomic_load(&owner->shared->n_closed));
 }

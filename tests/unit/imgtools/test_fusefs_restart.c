@@ -316,7 +316,7 @@ static void nobody_notices_kills_under_load(void **state)
 	for (int i = 0; i < N_KILLS; i++) {
 		unsigned long n = atomic_load(&shared->n_rounds);
 
-		for (int k = 0; k < 10000 && atomic_load(&shared->n_rounds) < n + 20; k++)
+		for (int k = 0; k < 60000 && atomic_load(&shared->n_rounds) < n + 20; k++)
 			(void)usleep(1000);
 		assert_true(atomic_load(&shared->n_rounds) >= n + 20); /* they go on */
 		(void)usleep((useconds_t)(rand_r(&seed) % 20000));

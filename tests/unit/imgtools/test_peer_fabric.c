@@ -14,6 +14,7 @@
 #include <unistd.h>
 
 #include "base/log.h"
+#include "own_network.h"
 #include "peer/fabric_line.h"
 #include "peer/limit.h"
 #include "peer/peer.h"
@@ -700,23 +701,13 @@ static void certificates_without_a_secret_are_refused_and_a_missing_provider_lea
 
 static int prepare(void **state)
 {
-	char *const names[] = { http_at, fabric_at, other_at };
-	int fds[3], fd;
+	int fd;
 
 	(void)snprintf(token_file, sizeof(token_file), "/tmp/test-fabric-XXXXXX");
 	fd = mkstemp(token_file);
-	for (int i = 0; i < 3; i++) {
-		struct sockaddr_in a = { .sin_family = AF_INET, .sin_addr = { htonl(INADDR_LOOPBACK) } };
-		socklen_t size = sizeof(a);
-
-		fds[i] = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
-		if (fds[i] < 0 || bind(fds[i], (struct sockaddr *)&a, size) < 0 ||
-		    getsockname(fds[i], (struct sockaddr *)&a, &size) < 0)
-			return -1;
-		(void)snprintf(names[i], sizeof(http_at), "127.0.0.1:%u", ntohs(a.sin_port));
-	}
-	for (int i = 0; i < 3; i++)
-		(void)close(fds[i]);
+	own_address(http_at, sizeof(http_at));
+	own_address(fabric_at, sizeof(fabric_at));
+	own_address(other_at, sizeof(other_at));
 	(void)snprintf(members, sizeof(members), "static:%s+%s", http_at, fabric_at);
 	if (fd < 0 || write(fd, "a secret of the cluster", 23) != 23 || close(fd) < 0 ||
 	    peer_token_load(token_file, &token, NULL) < 0)
@@ -755,6 +746,7 @@ int main(void)
 	struct err err = { 0 };
 	int r;
 
+	own_network();
 	base_log_set_level(BASE_LOG_ERROR);
 	r = cmocka_run_group_tests(always, NULL, NULL);
 	for (size_t i = 0; i < sizeof(providers) / sizeof(*providers); i++) {

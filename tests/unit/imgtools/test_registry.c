@@ -407,7 +407,7 @@ static void a_server_that_is_not_there_is_named(void **state)
 static void images_go_to_a_real_registry_and_come_back(void **state)
 {
 	char *dir = temp_dir(), name[200], command[400];
-	unsigned port = free_port();
+	unsigned port = own_port();
 	struct img_tree *t = img_tree_new();
 	struct img_write_plan plan = { .tree = t, .epoch = 0, .compression = IMG_GZIP };
 	struct img_image *image = NULL;
@@ -451,7 +451,7 @@ static void images_go_to_a_real_registry_and_come_back(void **state)
 static void a_certificate_is_checked_unless_told_not_to(void **state)
 {
 	char *dir = temp_dir(), name[200], tls[10000], command[10000];
-	unsigned port = free_port();
+	unsigned port = own_port();
 	struct img_tree *t = img_tree_new();
 	struct img_write_plan plan = { .tree = t, .epoch = 0 };
 	struct img_open_opts opts = { 0 };
@@ -504,6 +504,7 @@ int main(void)
 		cmocka_unit_test(images_go_to_a_real_registry_and_come_back),
 	};
 
+	own_network();
 	/* Nobody's own credentials. */
 	(void)unsetenv("REGISTRY_AUTH_FILE");
 	(void)unsetenv("DOCKER_CONFIG");
