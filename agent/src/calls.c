@@ -114,7 +114,8 @@ int ag_calls_add(struct ag_calls *c, const json_t *tool_calls, struct err *err)
 	return r;
 }
 
-int ag_calls_add_text(struct ag_calls *c, const char *text, size_t len, struct err *err)
+/* What stood between <tool_call> and its end. What is no JSON object becomes a call without a name. */
+static int add_text(struct ag_calls *c, const char *text, size_t len, struct err *err)
 {
 	json_t *json = NULL;
 	size_t at;
@@ -173,7 +174,7 @@ void ag_call_filter_done(struct ag_call_filter *f)
 
 static int end_block(struct ag_call_filter *f, size_t len)
 {
-	int r = ag_calls_add_text(f->calls, base_buf_text(&f->held), len, f->err);
+	int r = add_text(f->calls, base_buf_text(&f->held), len, f->err);
 
 	base_buf_reset(&f->held);
 	f->is_inside = false;

@@ -27,8 +27,6 @@ void ag_calls_init(struct ag_calls *c);
 void ag_calls_done(struct ag_calls *c);
 /* The array "tool_calls" of a delta or a message; anything else is nothing. -EFBIG beyond the limits. */
 int ag_calls_add(struct ag_calls *c, const json_t *tool_calls, struct err *err);
-/* What stood between <tool_call> and its end. What is no JSON object becomes a call without a name. */
-int ag_calls_add_text(struct ag_calls *c, const char *text, size_t len, struct err *err);
 /* As the assistant's message carries them: an array of {"id", "type", "function": {"name", "arguments"}} in the order
  * of their beginning, the caller's; *ret_calls is NULL when there is none. */
 int ag_calls_take(struct ag_calls *c, json_t **ret_calls);

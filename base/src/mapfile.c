@@ -1,10 +1,13 @@
-/* Mapping, reading and atomically replacing files; making folders. */
+/* Mapping, reading and atomically replacing files; making folders and going through them. */
 #include "base/mapfile.h"
 
+#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
+#include <stdbool.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
@@ -161,4 +164,52 @@ int base_make_folders(const char *path, unsigned mode, struct err *err)
 	int r = base_make_parents(path, mode, err);
 
 	return r < 0 ? r : make_folder(path, mode, err);
+}
+
+static bool ends_in(const char *name, const char *suffix)
+{
+	size_t n = strlen(name), n_suffix = strlen(suffix);
+
+	return n > n_suffix && strcmp(name + n - n_suffix, suffix) == 0;
+}
+
+static int by_bytes(const struct dirent **a, const struct dirent **b)
+{
+	return strcmp((*a)->d_name, (*b)->d_name);
+}
+
+static int call_for(const char *folder, const char *name, int (*fn)(void *arg, const char *path, struct err *err),
+                    void *arg, struct err *err)
+{
+	char *path;
+	int r;
+
+	if (asprintf(&path, "%s/%s", folder, name) < 0)
+		return err_set(err, -ENOMEM, "out of memory");
+	r = fn(arg, path, err);
+	free(path);
+	return r;
+}
+
+int base_each_file(const char *path, const char *suffix, int (*fn)(void *arg, const char *path, struct err *err),
+                   void *arg, struct err *err)
+{
+	struct dirent **names;
+	struct stat st;
+	int n, r = 0;
+
+	if (stat(path, &st) < 0)
+		return err_set(err, -errno, "%s: %s", path, strerror(errno));
+	if (!S_ISDIR(st.st_mode))
+		return fn(arg, path, err);
+	n = scandir(path, &names, NULL, by_bytes);
+	if (n < 0)
+		return err_set(err, -errno, "%s: %s", path, strerror(errno));
+	for (int i = 0; i < n; i++) {
+		if (r == 0 && ends_in(names[i]->d_name, suffix))
+			r = call_for(path, names[i]->d_name, fn, arg, err);
+		free(names[i]);
+	}
+	free(names);
+	return r;
 }

@@ -128,8 +128,6 @@ const char *gen_chat_finish(const struct choice *c); /* also "tool_calls" */
 
 /* "stop", "length", "abort", "error". */
 const char *gen_finish_name(const struct choice *c);
-uint32_t gen_prompt_tokens(const struct gen *g);
-uint32_t gen_output_tokens(const struct gen *g);
 /* The model's name for answers. */
 const char *gen_model(const struct exchange *x);
 /* A random id: prefix and 24 characters. */

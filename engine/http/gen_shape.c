@@ -24,7 +24,7 @@ const char *gen_finish_name(const struct choice *c)
 	return "error";
 }
 
-uint32_t gen_prompt_tokens(const struct gen *g)
+static uint32_t all_prompt_tokens(const struct gen *g)
 {
 	uint32_t n = 0;
 
@@ -33,7 +33,7 @@ uint32_t gen_prompt_tokens(const struct gen *g)
 	return n;
 }
 
-uint32_t gen_output_tokens(const struct gen *g)
+static uint32_t all_output_tokens(const struct gen *g)
 {
 	uint32_t n = 0;
 
@@ -44,7 +44,7 @@ uint32_t gen_output_tokens(const struct gen *g)
 
 void gen_usage(const struct gen *g, struct base_buf *out)
 {
-	uint32_t n_prompt = gen_prompt_tokens(g), n_output = gen_output_tokens(g), n_cached = 0, n_reasoning = 0;
+	uint32_t n_prompt = all_prompt_tokens(g), n_output = all_output_tokens(g), n_cached = 0, n_reasoning = 0;
 
 	for (uint32_t i = 0; i < g->n_choices; i++) {
 		n_cached += i % g->p.n == 0 ? g->choices[i].n_cached : 0;

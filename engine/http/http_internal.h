@@ -6,7 +6,8 @@
  *   gen.c       requests that generate: submit, collect, finish; the API's shape through struct gen_api
  *   gen_shape.c what the shapes of their answers share
  *   speak.c     chat: prompt, and the parts of an answer
- *   chat.c, completions.c, generate.c, embed.c, rerank.c   the shapes
+ *   many.c      requests with several engine requests in one answer: embed.c, rerank.c
+ *   chat.c, completions.c, generate.c, ...   the shapes
  *
  * An exchange has two sides that may be alive at different times: the connection (libmicrohttpd's
  * threads) and the work (the engine's thread, through events). Each holds a reference; exchange->lock

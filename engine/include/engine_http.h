@@ -1,5 +1,5 @@
-/* The HTTP front of an engine: OpenAI's routes, SGLang's /generate, and what operators need (/health,
- * /metrics). Uses engine.h only. See engine/README.md for the routes. */
+/* The HTTP front of an engine: OpenAI's routes, Anthropic's messages, SGLang's and llama-server's native requests, and
+ * what operators need (/health, /metrics). Uses engine.h only. See engine/README.md for the routes. */
 #ifndef ENGINE_HTTP_H
 #define ENGINE_HTTP_H
 

@@ -14,12 +14,6 @@ struct ref_backend {
 	int error;
 };
 
-int ref_sync(struct kn_backend *be)
-{
-	(void)be; /* ordinary memory, nothing is asynchronous */
-	return 0;
-}
-
 void *ref_alloc(struct kn_backend *be, size_t bytes)
 {
 	void *p = NULL;

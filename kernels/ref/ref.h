@@ -10,8 +10,7 @@ enum {
 	REF_CHUNK = 256, /* values dequantized at a time; a multiple of every block */
 };
 
-/* Ordinary memory, for the table's alloc, free, upload, download, sync. */
-int ref_sync(struct kn_backend *be);
+/* Ordinary memory, for the table's alloc, free, upload, download. */
 void *ref_alloc(struct kn_backend *be, size_t bytes);
 void ref_free(struct kn_backend *be, void *p);
 void ref_upload(struct kn_backend *be, void *dst, const void *host, size_t bytes);

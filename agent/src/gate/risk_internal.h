@@ -84,8 +84,6 @@ void ag_gate_eval_argv(struct gate_eval *ev, char **argv, size_t argc);
 
 /* risk_wrap.c: true when argv runs another command, which then was judged. */
 bool ag_gate_wrapper(struct gate_eval *ev, char **argv, size_t argc);
-/* A shell's own standard input, or text known only later. */
-void ag_gate_unknown_text(struct gate_eval *ev, char **argv, size_t argc, bool from_stdin);
 
 /* risk_target.c: programs judged by their arguments; false when argv[0] is not one of them. */
 bool ag_gate_target(struct gate_eval *ev, char **argv, size_t argc, struct gate_opinion *o);

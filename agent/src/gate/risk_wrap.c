@@ -141,7 +141,8 @@ static char *join(struct gate_eval *ev, char **argv, size_t argc)
 	return ag_gate_pool_take(ev, &b);
 }
 
-void ag_gate_unknown_text(struct gate_eval *ev, char **argv, size_t argc, bool from_stdin)
+/* A shell's own standard input, or text known only later. */
+static void unknown_text(struct gate_eval *ev, char **argv, size_t argc, bool from_stdin)
 {
 	bool fetched = ev->risk->flags & AG_GATE_NETWORK;
 	struct gate_opinion o = { 0 };
@@ -160,7 +161,7 @@ static void eval_line(struct gate_eval *ev, char **argv, size_t argc, const char
 
 	/* unknown arguments are one thing, an unknown program another */
 	if (end && end == start)
-		ag_gate_unknown_text(ev, argv, argc, false);
+		unknown_text(ev, argv, argc, false);
 	else
 		ag_gate_eval_text(ev, text);
 }
@@ -195,7 +196,7 @@ static void shell(struct gate_eval *ev, char **argv, size_t argc, const char *wi
 		}
 		eval_line(ev, argv, argc, argv[i]);
 	} else if (i < argc && strncmp(argv[i], "/dev/fd/", 8) == 0) {
-		ag_gate_unknown_text(ev, argv, argc, true);
+		unknown_text(ev, argv, argc, true);
 	} else if (i < argc && !from_stdin && strcmp(argv[i], "-") != 0 && strcmp(argv[i], "/dev/stdin") != 0) {
 		bool check = ag_gate_has_option(argv, i, "-n") && !line;
 
@@ -206,7 +207,7 @@ static void shell(struct gate_eval *ev, char **argv, size_t argc, const char *wi
 		ag_gate_add(ev, argv, argc, &o, true);
 		ag_gate_eval_text(ev, ev->stdin_text);
 	} else if (ev->piped) {
-		ag_gate_unknown_text(ev, argv, argc, true);
+		unknown_text(ev, argv, argc, true);
 	} else {
 		ag_gate_opinion_raise(&o, AG_GATE_CHANGE, AG_GATE_UNKNOWN, "opens a shell", argv[0]);
 		ag_gate_add(ev, argv, argc, &o, false);

@@ -24,7 +24,7 @@ struct ag_kb_embed {
 	bool is_remote; /* secrets are masked */
 };
 
-uint16_t ag_kb_half_from_float(float f)
+static uint16_t half_from_float(float f)
 {
 	uint32_t u, mantissa, lost, half;
 	uint16_t sign, out;
@@ -288,7 +288,7 @@ static int store_batch(struct ag_kb *kb, const struct batch *b, const float *vec
 		return r;
 	for (size_t i = 0; i < b->n && r == 0; i++) {
 		for (size_t k = 0; k < dim; k++) {
-			uint16_t h = ag_kb_half_from_float(vectors[i * dim + k]);
+			uint16_t h = half_from_float(vectors[i * dim + k]);
 
 			halves[2 * k] = (uint8_t)h;
 			halves[2 * k + 1] = (uint8_t)(h >> 8);

@@ -51,7 +51,6 @@ enum { AG_KB_EMBED_BATCH = 32, AG_KB_MAX_DIM = 8192 };
 /* Unit vectors of n <= AG_KB_EMBED_BATCH texts, *ret_dim numbers each, one after the other; free() it. */
 int ag_kb_embed_texts(struct ag_kb_embed *embed, const char *const *texts, size_t n, float **ret_vectors,
                       size_t *ret_dim, struct err *err);
-uint16_t ag_kb_half_from_float(float f);
 float ag_kb_float_from_half(uint16_t h);
 /* Vectors for the passages that have none of this model; counts them. */
 int ag_kb_embed_missing(struct ag_kb *kb, uint64_t *n_vectors, struct err *err);

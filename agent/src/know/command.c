@@ -37,7 +37,8 @@ static size_t slot_at(const char *s, size_t *ret_name_len, const char **ret_type
 	return n + 1;
 }
 
-int ag_know_template_slot(const struct task *t, const char *command, size_t *pos, size_t *start, size_t *end)
+/* Finds the next slot of a template at or after *pos: its index in t->slots and [*start, *end); -1: none. */
+static int next_slot(const struct task *t, const char *command, size_t *pos, size_t *start, size_t *end)
 {
 	for (size_t i = *pos; command[i]; i++) {
 		size_t name, type_len, len;
@@ -133,7 +134,7 @@ int ag_know_fill(const struct task *t, char *const values[], struct base_buf *ou
 	char quote = '\0';
 	int slot;
 
-	while ((slot = ag_know_template_slot(t, t->command, &pos, &start, &end)) >= 0) {
+	while ((slot = next_slot(t, t->command, &pos, &start, &end)) >= 0) {
 		/* Words that are commands of their own stay words. */
 		bool words = strcmp(t->slots[slot].type, "rcmd") == 0 || strcmp(t->slots[slot].type, "script") == 0;
 
@@ -235,7 +236,7 @@ static bool match_from(const struct task *task, const char *t, const char *c, ch
 {
 	while (*t) {
 		size_t pos = 0, start = 0, end = 0;
-		int slot = *t == '{' ? ag_know_template_slot(task, t, &pos, &start, &end) : -1;
+		int slot = *t == '{' ? next_slot(task, t, &pos, &start, &end) : -1;
 
 		if (++*steps > 20000)
 			return false;

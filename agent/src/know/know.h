@@ -87,7 +87,6 @@ int ag_know_check_answer(const struct ag_know *k, const char *question, const ch
 int ag_know_decide(const struct ag_know *k, const char *question, const char *model_command,
                    struct ag_know_answer *ret_answer);
 
-const char *ag_know_risk_name(enum ag_know_risk risk);
 const char *ag_know_certainty_name(enum ag_know_certainty certainty);
 
 #endif

@@ -153,8 +153,6 @@ bool ag_know_is_value(const struct token *t);
 
 /* ---- command.c ---- */
 
-/* Finds the next slot of a template at or after *pos: its index in t->slots and [*start, *end); -1: none. */
-int ag_know_template_slot(const struct task *t, const char *command, size_t *pos, size_t *start, size_t *end);
 /* Reads the template's slots into t->slots. 0, or -E2BIG. */
 int ag_know_template_read(struct task *t, char *(*dup)(void *, const char *, size_t), void *arg);
 int ag_know_fill(const struct task *t, char *const values[], struct base_buf *out);

@@ -224,11 +224,6 @@ int ag_know_hints(const struct ag_know *k, const char *question, size_t n, struc
 	return base_buf_error(out);
 }
 
-const char *ag_know_risk_name(enum ag_know_risk risk)
-{
-	return risk == AG_KNOW_READ ? "read" : risk == AG_KNOW_CHANGE ? "change" : "destructive";
-}
-
 const char *ag_know_certainty_name(enum ag_know_certainty certainty)
 {
 	return certainty == AG_KNOW_CERTAIN ? "certain" : certainty == AG_KNOW_LIKELY ? "likely" : "unsure";

@@ -1,7 +1,6 @@
 /* Opens the task catalogue: the folder's *.tasks files in the order of their names, as one catalogue. */
 #include "know/know_internal.h"
 
-#include <dirent.h>
 #include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -97,40 +96,33 @@ int ag_know_parse(const char *name, const char *text, size_t len, struct ag_know
 	return 0;
 }
 
-static int is_tasks_file(const struct dirent *d)
-{
-	size_t len = strlen(d->d_name);
+struct adding {
+	struct ag_know *know;
+	const char *given; /* a file that is named itself counts whatever its name is */
+	size_t n_files;
+};
 
-	return d->d_name[0] != '.' && len > 6 && strcmp(d->d_name + len - 6, ".tasks") == 0;
-}
-
-static int add_file(struct ag_know *k, const char *path, struct err *err)
+static int add_file(void *arg, const char *path, struct err *err)
 {
 	CLEANUP(buf_donep) struct base_buf text = BASE_BUF_INIT(MAX_FILE);
-	int r = base_read_file(path, &text, err);
+	struct adding *a = arg;
+	const char *slash = strrchr(path, '/');
+	int r;
 
-	return r < 0 ? r : add_text(k, path, base_buf_text(&text), text.len, err);
+	if (slash && slash[1] == '.' && strcmp(path, a->given) != 0) /* an editor's, not ours */
+		return 0;
+	a->n_files++;
+	r = base_read_file(path, &text, err);
+	return r < 0 ? r : add_text(a->know, path, base_buf_text(&text), text.len, err);
 }
 
 static int add_folder(struct ag_know *k, const char *path, struct err *err)
 {
-	struct dirent **names = NULL;
-	int n = scandir(path, &names, is_tasks_file, alphasort), r = 0;
+	struct adding a = { .know = k, .given = path };
+	int r = base_each_file(path, ".tasks", add_file, &a, err);
 
-	if (n < 0 && errno == ENOTDIR)
-		return add_file(k, path, err);
-	if (n < 0)
-		return err_set(err, -errno, "%s: %s", path, strerror(errno));
-	if (n == 0)
+	if (r == 0 && a.n_files == 0)
 		r = err_set(err, -ENOENT, "%s: no *.tasks file in it", path);
-	for (int i = 0; i < n; i++) {
-		char file[4096];
-
-		if (r == 0 && snprintf(file, sizeof(file), "%s/%s", path, names[i]->d_name) < (int)sizeof(file))
-			r = add_file(k, file, err);
-		free(names[i]);
-	}
-	free(names);
 	return r;
 }
 

@@ -22,7 +22,8 @@ int ag_sys_journal_open(const struct systemd *sd, const struct sys_ctx *ctx, sd_
 	return r < 0 ? r : sd->sd_journal_open_directory(ret, path, 0);
 }
 
-bool ag_sys_journal_field(const struct systemd *sd, sd_journal *j, const char *name, struct sys_span *ret)
+/* The value of a field of the current entry; borrowed until the journal moves. */
+static bool journal_field(const struct systemd *sd, sd_journal *j, const char *name, struct sys_span *ret)
 {
 	const void *data;
 	size_t n, head = strlen(name) + 1;
@@ -53,7 +54,7 @@ void ag_sys_journal_tail(const struct systemd *sd, const struct sys_ctx *ctx, co
 	}
 	if (sd->sd_journal_seek_tail(j) >= 0) {
 		while (n-- && sd->sd_journal_previous(j) > 0) {
-			if (ag_sys_journal_field(sd, j, "MESSAGE", &message))
+			if (journal_field(sd, j, "MESSAGE", &message))
 				(void)json_array_insert_new(
 				        lines, 0,
 				        ag_sys_string(message.p, message.n < MAX_MESSAGE ? message.n : MAX_MESSAGE));
@@ -187,13 +188,12 @@ static void read_entry(const struct systemd *sd, sd_journal *j, json_t *groups, 
 
 	(void)sd->sd_journal_get_realtime_usec(j, &usec);
 	/* Data of one field is only good until the next is asked for. */
-	if (!ag_sys_journal_field(sd, j, "_SYSTEMD_UNIT", &unit) &&
-	    !ag_sys_journal_field(sd, j, "SYSLOG_IDENTIFIER", &unit))
+	if (!journal_field(sd, j, "_SYSTEMD_UNIT", &unit) && !journal_field(sd, j, "SYSLOG_IDENTIFIER", &unit))
 		unit = ag_sys_span("?", 1);
 	if (unit.n > sizeof(name))
 		unit.n = sizeof(name);
 	memcpy(name, unit.p, unit.n);
-	if (!ag_sys_journal_field(sd, j, "MESSAGE", &message))
+	if (!journal_field(sd, j, "MESSAGE", &message))
 		return;
 	put_oom(message, usec / 1000000, ag_sys_array(out, "oom_kills"));
 	count_entry(groups, ag_sys_span(name, unit.n), message, usec / 1000000);

@@ -42,8 +42,6 @@ const struct systemd *ag_sys_systemd(void);
 
 /* This tree's journal: of the running system, or of the files under the root. */
 int ag_sys_journal_open(const struct systemd *sd, const struct sys_ctx *ctx, sd_journal **ret);
-/* The value of a field of the current entry; borrowed until the journal moves. */
-bool ag_sys_journal_field(const struct systemd *sd, sd_journal *j, const char *name, struct sys_span *ret);
 /* The unit's newest lines, oldest first, appended. */
 void ag_sys_journal_tail(const struct systemd *sd, const struct sys_ctx *ctx, const char *unit, unsigned n,
                          json_t *lines);

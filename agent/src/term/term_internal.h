@@ -6,8 +6,6 @@
 
 /* ---- Text with our own style sequences (term_width.c) ------------------------------------------------------ */
 
-/* Bytes of the style sequence (ESC [ ... m) at text, 0 when there is none. */
-size_t term_sgr_len(const char *text, size_t len);
 unsigned term_drawn_columns(const char *text, size_t len);
 /* As much as fits in columns; styles are ended when it is cut. Errors stay in out. */
 void term_append_drawn(struct base_buf *out, const char *text, size_t len, unsigned columns);
@@ -53,7 +51,6 @@ int term_read_key(struct ag_term *t, struct ag_term_key *ret_key);
 bool term_has_more_keys(const struct ag_term *t);
 /* Ctrl-Z: stops the program as the shell expects, returns when it goes on. */
 void term_suspend(void);
-int term_write(struct ag_term *t, const char *bytes, size_t len);
 int term_flush_buf(struct ag_term *t, struct base_buf *out); /* writes and empties it */
 /* One line by the terminal's own editing, for dumb terminals: 1 and the line, 0 at the end, -ECANCELED. The prompt is
  * written (and emptied) when all is ready for the answer: whoever sees it can type, and Ctrl-C cancels the line. */

@@ -409,7 +409,7 @@ const struct ag_term_look *ag_term_get_look(struct ag_term *t)
 	return &t->look;
 }
 
-int term_write(struct ag_term *t, const char *bytes, size_t len)
+static int write_all(struct ag_term *t, const char *bytes, size_t len)
 {
 	while (len) {
 		ssize_t n = write(t->fd, bytes, len);
@@ -432,7 +432,7 @@ int term_write(struct ag_term *t, const char *bytes, size_t len)
 
 int ag_term_puts(struct ag_term *t, const char *text)
 {
-	return term_write(t, text, strlen(text));
+	return write_all(t, text, strlen(text));
 }
 
 int term_flush_buf(struct ag_term *t, struct base_buf *out)
@@ -440,7 +440,7 @@ int term_flush_buf(struct ag_term *t, struct base_buf *out)
 	int r = base_buf_error(out);
 
 	if (r == 0 && out->len)
-		r = term_write(t, out->data, out->len);
+		r = write_all(t, out->data, out->len);
 	base_buf_reset(out);
 	return r;
 }

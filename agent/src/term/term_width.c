@@ -266,7 +266,8 @@ int ag_term_sanitize(struct base_buf *out, const char *text, size_t len, bool as
 
 /* ---- Our own drawing: text with style sequences ------------------------------------------------------------- */
 
-size_t term_sgr_len(const char *text, size_t len)
+/* Bytes of the style sequence (ESC [ ... m) at text, 0 when there is none. */
+static size_t sgr_len(const char *text, size_t len)
 {
 	size_t i = 2;
 
@@ -282,7 +283,7 @@ unsigned term_drawn_columns(const char *text, size_t len)
 	unsigned columns = 0;
 
 	for (size_t i = 0, n; i < len; i += n) {
-		n = term_sgr_len(text + i, len - i);
+		n = sgr_len(text + i, len - i);
 		if (!n) {
 			struct ag_term_cell cell = ag_term_cell_at(text + i, len - i);
 
@@ -299,7 +300,7 @@ void term_append_drawn(struct base_buf *out, const char *text, size_t len, unsig
 	bool styled = false;
 
 	for (size_t i = 0, n; i < len; i += n) {
-		n = term_sgr_len(text + i, len - i);
+		n = sgr_len(text + i, len - i);
 		if (n) {
 			styled = true;
 		} else {
@@ -322,7 +323,7 @@ void term_sanitize_drawn(struct base_buf *out, const char *text, size_t len, boo
 	size_t from = 0, i = 0, n;
 
 	while (i < len) {
-		n = term_sgr_len(text + i, len - i);
+		n = sgr_len(text + i, len - i);
 		if (!n) {
 			i++;
 			continue;

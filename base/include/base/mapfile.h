@@ -1,4 +1,4 @@
-/* A file mapped read-only, whole small files read into memory and replaced, folders made. */
+/* A file mapped read-only, whole small files read into memory and replaced, folders made and gone through. */
 #ifndef BASE_MAPFILE_H
 #define BASE_MAPFILE_H
 
@@ -32,5 +32,10 @@ int base_write_file_atomic(const char *path, const void *data, size_t len, unsig
 int base_make_folders(const char *path, unsigned mode, struct err *err);
 /* Those above it only. */
 int base_make_parents(const char *path, unsigned mode, struct err *err);
+
+/* Calls fn with the path of each entry of a folder whose name ends in suffix (and is longer), by the order of the
+ * names' bytes; a path that is no folder is the one that fn gets. The first error of fn ends it and is returned. */
+int base_each_file(const char *path, const char *suffix, int (*fn)(void *arg, const char *path, struct err *err),
+                   void *arg, struct err *err);
 
 #endif

@@ -102,7 +102,6 @@ uint32_t gr_schema_type_of(const json_t *value);
  * without enum and const. */
 enum { SCHEMA_OWN = 1u << 0, SCHEMA_UNLISTED = 1u << 1 };
 int gr_schema_valid(struct schema *s, uint32_t raw, const json_t *value, unsigned flags, unsigned depth);
-bool gr_schema_same(const json_t *a, const json_t *b);
 /* Whether a pattern matches somewhere in the text (is_search) or the whole of it. */
 int gr_schema_pattern_matches(struct schema *s, uint32_t raw, const char *key, const char *pattern, bool is_search,
                               const char *text, size_t len);

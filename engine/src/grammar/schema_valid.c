@@ -9,7 +9,7 @@
 
 enum { MAX_DEPTH = 64 };
 
-bool gr_schema_same(const json_t *a, const json_t *b)
+static bool same(const json_t *a, const json_t *b)
 {
 	const json_t *v;
 	const char *key;
@@ -25,12 +25,12 @@ bool gr_schema_same(const json_t *a, const json_t *b)
 		return false;
 	json_array_foreach((json_t *)a, i, v)
 	{
-		if (!gr_schema_same(v, json_array_get(b, i)))
+		if (!same(v, json_array_get(b, i)))
 			return false;
 	}
 	json_object_foreach((json_t *)a, key, v)
 	{
-		if (!json_object_get(b, key) || !gr_schema_same(v, json_object_get(b, key)))
+		if (!json_object_get(b, key) || !same(v, json_object_get(b, key)))
 			return false;
 	}
 	return json_is_array(a) || json_is_object(a) || json_equal(a, b);
@@ -146,7 +146,7 @@ static int valid_array(struct schema *s, uint32_t raw, const json_t *v, unsigned
 		if (sub && r == 1)
 			r = valid_by(s, raw, sub, "items", e, depth);
 		for (size_t k = 0; json_is_true(gr_schema_get(s, raw, "uniqueItems")) && k < i && r == 1; k++)
-			r = !gr_schema_same(e, json_array_get(v, k));
+			r = !same(e, json_array_get(v, k));
 	}
 	return r;
 }
@@ -225,8 +225,8 @@ static int valid_list(struct schema *s, uint32_t raw, const json_t *v)
 	size_t i;
 
 	s->work += json_array_size(list);
-	json_array_foreach((json_t *)list, i, e) hit = hit || gr_schema_same(e, v);
-	return hit && (!one || gr_schema_same(one, v));
+	json_array_foreach((json_t *)list, i, e) hit = hit || same(e, v);
+	return hit && (!one || same(one, v));
 }
 
 /* How many of a list of subschemas hold. */

@@ -64,11 +64,6 @@ void eng_kv_pool_free(struct eng_kv_pool *pool)
 	free(pool);
 }
 
-uint32_t eng_kv_pool_page_tokens(const struct eng_kv_pool *pool)
-{
-	return pool->page_tokens;
-}
-
 void eng_kv_pool_counts(const struct eng_kv_pool *pool, struct eng_kv_counts *ret_counts)
 {
 	*ret_counts =

@@ -67,7 +67,6 @@ int eng_kv_pool_new(uint32_t n_pages, uint32_t page_tokens, struct eng_kv_pool *
 void eng_kv_pool_free(struct eng_kv_pool *pool);
 /* For models with recurrent layers, before anything else: slots 1 to n_states. */
 int eng_kv_pool_add_states(struct eng_kv_pool *pool, uint32_t n_states);
-uint32_t eng_kv_pool_page_tokens(const struct eng_kv_pool *pool);
 void eng_kv_pool_counts(const struct eng_kv_pool *pool, struct eng_kv_counts *ret_counts);
 /* Pages that a reservation can get: free and cached ones. */
 uint32_t eng_kv_pool_n_available(const struct eng_kv_pool *pool);

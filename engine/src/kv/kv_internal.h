@@ -58,7 +58,6 @@ struct eng_kv_pool {
 };
 
 /* prefix.c */
-void eng_kv_tree_hold(struct eng_kv_pool *pool, uint32_t page);
 void eng_kv_tree_release(struct eng_kv_pool *pool, uint32_t page);
 /* Takes the least recently used leaf out of the tree and returns it; there is one while n_cached > 0. */
 uint32_t eng_kv_tree_evict(struct eng_kv_pool *pool);

@@ -190,7 +190,7 @@ static void insert(struct eng_kv_pool *pool, uint32_t page, uint32_t parent, con
 		pool->pages[parent].n_children++;
 }
 
-void eng_kv_tree_hold(struct eng_kv_pool *pool, uint32_t page)
+static void hold(struct eng_kv_pool *pool, uint32_t page)
 {
 	struct page *p = &pool->pages[page];
 
@@ -311,7 +311,7 @@ int eng_kv_seq_match(struct eng_kv_pool *pool, struct eng_kv_seq *seq, const int
 		return r;
 	(void)walk(pool, seq->family, ids, n, seq->pages, &known);
 	for (uint32_t i = 0; i < n; i++) {
-		eng_kv_tree_hold(pool, seq->pages[i]);
+		hold(pool, seq->pages[i]);
 		pool->pages[seq->pages[i]].hits++;
 	}
 	seq->n_pages = seq->n_shared = n;
@@ -338,7 +338,7 @@ void eng_kv_seq_publish(struct eng_kv_pool *pool, struct eng_kv_seq *seq, const 
 				pool->hooks.published(pool->hooks.ctx, own);
 			continue;
 		}
-		eng_kv_tree_hold(pool, known);
+		hold(pool, known);
 		seq->pages[i] = known;
 		eng_kv_page_give_back(pool, own);
 		pool->n_duplicates++;

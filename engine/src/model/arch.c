@@ -432,11 +432,6 @@ const struct arch *arch_find_gguf(const char *name)
 	return NULL;
 }
 
-const struct arch *arch_at(size_t i)
-{
-	return i < N_ARCHS ? &archs[i] : NULL;
-}
-
 const char *arch_tensor_name(const struct arch *arch, enum slot slot, bool gguf)
 {
 	const char *name = gguf ? arch->gguf_names[slot] : arch->hf[slot];

@@ -154,8 +154,6 @@ struct arch {
 /* NULL when there is none. */
 const struct arch *arch_find_hf(const char *model_type);
 const struct arch *arch_find_gguf(const char *name);
-/* The i-th row; NULL after the last. */
-const struct arch *arch_at(size_t i);
 /* The tensor's name within the model or its layer; NULL when this architecture has none. */
 const char *arch_tensor_name(const struct arch *arch, enum slot slot, bool gguf);
 

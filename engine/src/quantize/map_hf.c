@@ -132,11 +132,6 @@ const struct qz_arch *qz_arch_find(const char *model_type)
 	return NULL;
 }
 
-const char *qz_arch_gguf_name(const struct qz_arch *arch)
-{
-	return arch->gguf;
-}
-
 /* ---- Matching a name ---------------------------------------------------------------------------------- */
 
 /* What is left of a name without "model." and "layers.N."; *layer is -1 outside the layers. */

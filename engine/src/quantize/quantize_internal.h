@@ -67,7 +67,6 @@ int qz_plan_write(struct qz_plan *plan, struct err *err);
 /* What an architecture calls its tensors and parameters. NULL when the model_type is not known. */
 struct qz_arch;
 const struct qz_arch *qz_arch_find(const char *model_type);
-const char *qz_arch_gguf_name(const struct qz_arch *arch);
 /* Plans every tensor of a Hugging Face model. */
 int qz_map_tensors(struct qz_plan *plan, const struct qz_arch *arch, const json_t *config, struct err *err);
 /* Writes ARCH.* keys; rope_freqs and the like are added to the plan. */

@@ -191,8 +191,8 @@ static int macro_params(struct tpl_rt *rt, const struct tpl_node *n, const struc
 	return r;
 }
 
-int eng_tpl_call_macro(struct tpl_rt *rt, const struct tpl_macro *macro, const struct tpl_args *args,
-                       struct tpl_value *ret)
+static int call_macro(struct tpl_rt *rt, const struct tpl_macro *macro, const struct tpl_args *args,
+                      struct tpl_value *ret)
 {
 	struct tpl_frame *outer = rt->frame, *frame;
 	struct tpl_value caller;
@@ -436,7 +436,7 @@ int eng_tpl_call(struct tpl_rt *rt, const struct tpl_value *callee, const struct
 {
 	switch (callee->type) {
 	case TPL_MACRO:
-		return eng_tpl_call_macro(rt, callee->u.macro, args, ret);
+		return call_macro(rt, callee->u.macro, args, ret);
 	case TPL_FUNC:
 		return callee->u.func->fn(rt, args, ret);
 	case TPL_METHOD:

@@ -122,8 +122,6 @@ int eng_tpl_arg_text(struct tpl_rt *rt, const struct tpl_value *arg, const char 
 bool eng_tpl_arg_bool(const struct tpl_value *arg, bool def);
 
 int eng_tpl_call(struct tpl_rt *rt, const struct tpl_value *callee, const struct tpl_args *args, struct tpl_value *ret);
-int eng_tpl_call_macro(struct tpl_rt *rt, const struct tpl_macro *macro, const struct tpl_args *args,
-                       struct tpl_value *ret);
 int eng_tpl_call_filter(struct tpl_rt *rt, const struct tpl_filter *filter, const struct tpl_value *in,
                         const struct tpl_args *args, struct tpl_value *ret);
 

@@ -216,7 +216,7 @@ static bool stands_for_itself(uint32_t byte)
 	return (byte >= '!' && byte <= '~') || (byte >= 0xa1 && byte <= 0xac) || byte >= 0xae;
 }
 
-uint32_t tok_byte_char(uint8_t byte)
+static uint32_t byte_char(uint8_t byte)
 {
 	if (stands_for_itself(byte))
 		return byte;
@@ -249,7 +249,7 @@ int tok_append_byte_level(struct base_buf *buf, const char *text, size_t n)
 		return 0;
 	out = buf->data + buf->len;
 	for (size_t i = 0; i < n; i++)
-		out += base_utf8_put(tok_byte_char((uint8_t)text[i]), out);
+		out += base_utf8_put(byte_char((uint8_t)text[i]), out);
 	*out = '\0';
 	buf->len = (size_t)(out - buf->data);
 	return 0;

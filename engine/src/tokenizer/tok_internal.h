@@ -45,8 +45,7 @@ bool tok_is_cjk(uint32_t cp);     /* BERT's "Chinese character" */
 /* Lower case, one or two characters. */
 size_t tok_lower(uint32_t cp, uint32_t ret[2]);
 
-/* The printable character that stands for a byte in byte-level vocabularies, and back (-1: none). */
-uint32_t tok_byte_char(uint8_t byte);
+/* Byte-level vocabularies: the byte that a printable character stands for (-1: none), and a text in such characters. */
 int tok_char_byte(uint32_t cp);
 int tok_append_byte_level(struct base_buf *buf, const char *text, size_t n);
 

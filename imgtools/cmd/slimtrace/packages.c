@@ -15,46 +15,13 @@
 #include <unistd.h>
 
 #include "base/cleanup.h"
+#include "base/mapfile.h"
 
 /* ---- Input ------------------------------------------------------------------------------------------------ */
 
-static int is_package(const struct dirent *de)
+static int add_package(void *set, const char *path, struct err *err)
 {
-	const size_t n = strlen(de->d_name);
-
-	return n > 4 && strcmp(de->d_name + n - 4, ".rpm") == 0;
-}
-
-static int by_bytes(const struct dirent **a, const struct dirent **b)
-{
-	return strcmp((*a)->d_name, (*b)->d_name);
-}
-
-static int add_rpm(struct img_rpm_set *set, const char *path, struct err *err)
-{
-	struct dirent **names;
-	struct stat st;
-	int n, r = 0;
-
-	if (stat(path, &st) < 0)
-		return err_set(err, -errno, "%s: %s", path, strerror(errno));
-	if (!S_ISDIR(st.st_mode))
-		return img_rpm_set_add_package(set, path, err);
-	n = scandir(path, &names, is_package, by_bytes);
-	if (n < 0)
-		return err_set(err, -errno, "%s: %s", path, strerror(errno));
-	for (int i = 0; i < n; i++) {
-		char *file = NULL;
-
-		if (r == 0 && asprintf(&file, "%s/%s", path, names[i]->d_name) < 0)
-			r = -ENOMEM;
-		if (r == 0)
-			r = img_rpm_set_add_package(set, file, err);
-		free(file);
-		free(names[i]);
-	}
-	free(names);
-	return r;
+	return img_rpm_set_add_package(set, path, err);
 }
 
 /* ---- What is left behind ----------------------------------------------------------------------------------
@@ -302,7 +269,7 @@ int packages_open(const struct packages_opts *o, struct packages *p, struct err 
 	for (size_t i = 0; r == 0 && i < o->repos.n; i++)
 		r = img_rpm_set_add_repo(p->set, o->repos.items[i], err);
 	for (size_t i = 0; r == 0 && i < o->rpms.n; i++)
-		r = add_rpm(p->set, o->rpms.items[i], err);
+		r = base_each_file(o->rpms.items[i], ".rpm", add_package, p->set, err);
 	if (r == 0 && o->root)
 		r = img_rpm_set_add_root(p->set, o->root, err);
 	for (size_t i = 0; r == 0 && i < o->rules.n; i++)

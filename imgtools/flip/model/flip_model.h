@@ -119,7 +119,6 @@ struct flip_model_server;
 int flip_model_serve_start(const char *dir, const struct flip_model *m, const char *listen, const char *secret,
                            struct flip_model_server **ret_server, struct err *err);
 unsigned flip_model_serve_port(const struct flip_model_server *s);
-uint64_t flip_model_serve_bytes(const struct flip_model_server *s); /* of answers so far */
 void flip_model_serve_stop(struct flip_model_server *s);
 
 /* ---- layer.c ---------------------------------------------------------------------------------------------------- */

@@ -6,7 +6,6 @@
 #include <inttypes.h>
 #include <microhttpd.h>
 #include <netdb.h>
-#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -26,7 +25,6 @@ struct flip_model_server {
 	struct base_buf document;
 	char *secret; /* "" or "/SECRET" */
 	unsigned port;
-	_Atomic uint64_t n_bytes;
 };
 
 static const struct flip_model_file *find(const struct flip_model_server *s, const char *path)
@@ -114,7 +112,6 @@ static enum MHD_Result answer_file(struct flip_model_server *s, struct MHD_Conne
 		(void)MHD_add_response_header(response, MHD_HTTP_HEADER_CONTENT_RANGE, text);
 	result = MHD_queue_response(c, kind > 0 ? MHD_HTTP_PARTIAL_CONTENT : MHD_HTTP_OK, response);
 	MHD_destroy_response(response);
-	atomic_fetch_add(&s->n_bytes, n);
 	return result;
 }
 
@@ -240,11 +237,6 @@ int flip_model_serve_start(const char *dir, const struct flip_model *m, const ch
 unsigned flip_model_serve_port(const struct flip_model_server *s)
 {
 	return s->port;
-}
-
-uint64_t flip_model_serve_bytes(const struct flip_model_server *s)
-{
-	return atomic_load(&s->n_bytes);
 }
 
 void flip_model_serve_stop(struct flip_model_server *s)

@@ -203,10 +203,6 @@ int node_layer_load(struct flip_node *node, const char *digest, struct node_laye
 /* With layers_lock held for writing. */
 int node_objects_add(struct flip_node *node, uint32_t layer);
 int node_objects_rebuild(struct flip_node *node);
-/* Where a content is named: a reference to the layer and its object; false when nowhere. */
-bool node_object_by_id(struct flip_node *node, uint64_t id, struct node_layer **ret_layer,
-                       const struct flip_index_object **ret_object);
-uint64_t node_object_id(const uint8_t digest[FLIP_DIGEST_SIZE]);
 extern const struct flip_fs_ops node_fs_ops;
 
 /* The store's object of a content of the layer: where its chunks have no digests, what is not seen before it is whole.
@@ -332,8 +328,6 @@ void node_note_public_later(struct flip_node *node, const char *ref, const char 
 
 void node_queue_init(struct flip_node *node);
 void node_queue_done(struct flip_node *node);
-/* Takes the array of chunk numbers over. */
-void node_queue_add(struct node_layer *layer, uint32_t *chunks, size_t n, enum flip_priority priority);
 /* A queued chunk of `n_bytes` was asked for; it has arrived or failed, which asks for the next. */
 void node_queue_asked(struct flip_node *node, uint64_t n_bytes, bool is_preheat);
 void node_queue_arrived(struct flip_node *node, uint64_t n_bytes, bool is_preheat);

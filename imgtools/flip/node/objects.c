@@ -23,7 +23,7 @@ struct handle { /* one open file */
 	_Atomic uint64_t last_end, ahead_end, window;
 };
 
-uint64_t node_object_id(const uint8_t digest[FLIP_DIGEST_SIZE])
+static uint64_t object_id(const uint8_t digest[FLIP_DIGEST_SIZE])
 {
 	uint64_t id = 0;
 
@@ -88,7 +88,7 @@ int node_objects_add(struct flip_node *node, uint32_t layer)
 		return r;
 	for (size_t i = 0; i < n; i++) {
 		const struct flip_index_object *o = flip_index_object(ix, i);
-		uint64_t id = node_object_id(o->digest);
+		uint64_t id = object_id(o->digest);
 		struct node_object_slot *s = slot_of(node->slots, node->n_slots, id);
 
 		if (!s->id) {
@@ -130,8 +130,9 @@ int node_objects_rebuild(struct flip_node *node)
 	return 0;
 }
 
-bool node_object_by_id(struct flip_node *node, uint64_t id, struct node_layer **ret_layer,
-                       const struct flip_index_object **ret_object)
+/* Where a content is named: a reference to the layer and its object; false when nowhere. */
+static bool object_by_id(struct flip_node *node, uint64_t id, struct node_layer **ret_layer,
+                         const struct flip_index_object **ret_object)
 {
 	const struct node_object_slot *s;
 	bool found = false;
@@ -161,7 +162,7 @@ bool node_object_is_contested(struct flip_node *node, const uint8_t digest[FLIP_
 	bool is;
 
 	pthread_rwlock_rdlock(&node->layers_lock);
-	s = find_slot(node, node_object_id(digest));
+	s = find_slot(node, object_id(digest));
 	is = s && s->is_contested;
 	pthread_rwlock_unlock(&node->layers_lock);
 	return is;
@@ -172,7 +173,7 @@ bool node_object_is_contested(struct flip_node *node, const uint8_t digest[FLIP_
 static uint64_t fs_object_find(void *arg, const uint8_t digest[32], uint64_t *ret_size)
 {
 	struct flip_node *node = arg;
-	uint64_t id = node_object_id(digest), found = 0;
+	uint64_t id = object_id(digest), found = 0;
 	const struct node_object_slot *s;
 
 	pthread_rwlock_rdlock(&node->layers_lock);
@@ -219,7 +220,7 @@ static int fs_object_open(void *arg, uint64_t id, void **ret_handle, int *ret_fd
 
 	if (!h)
 		return -ENOMEM;
-	if (!node_object_by_id(node, id, &h->layer, &h->object)) {
+	if (!object_by_id(node, id, &h->layer, &h->object)) {
 		free(h);
 		return -ESTALE;
 	}

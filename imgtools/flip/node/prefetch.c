@@ -167,7 +167,8 @@ static void pump_soon(struct flip_node *node)
 		atomic_store(&node->queue.is_pump_queued, false);
 }
 
-void node_queue_add(struct node_layer *layer, uint32_t *chunks, size_t n, enum flip_priority priority)
+/* Takes the array of chunk numbers over. */
+static void queue_add(struct node_layer *layer, uint32_t *chunks, size_t n, enum flip_priority priority)
 {
 	struct node_queue *q = &layer->node->queue;
 	struct node_queue_item *i = n && node_layer_can_fetch(layer) ? calloc(1, sizeof(*i)) : NULL;
@@ -365,7 +366,7 @@ static void queue_list(struct node_layer *const *layers, size_t n_layers, const 
 		if (!o)
 			continue;
 		if (current && current != layer) {
-			node_queue_add(current, chunks.items, chunks.n, FLIP_PREFETCH);
+			queue_add(current, chunks.items, chunks.n, FLIP_PREFETCH);
 			chunks = (struct chunk_list){ 0 };
 		}
 		current = layer;
@@ -374,7 +375,7 @@ static void queue_list(struct node_layer *const *layers, size_t n_layers, const 
 			break;
 	}
 	if (current)
-		node_queue_add(current, chunks.items, chunks.n, FLIP_PREFETCH);
+		queue_add(current, chunks.items, chunks.n, FLIP_PREFETCH);
 	base_log(BASE_LOG_DEBUG, "prefetch: %zu of %zu listed ranges are in the image", n_found, list->n);
 }
 
@@ -415,7 +416,7 @@ void node_prefetch_layer(struct node_layer *layer)
 	if (!copy)
 		return;
 	memcpy(copy, chunks, n * sizeof(*copy));
-	node_queue_add(layer, copy, n, FLIP_PREFETCH);
+	queue_add(layer, copy, n, FLIP_PREFETCH);
 }
 
 static int by_blob_offset(const void *a, const void *b, void *arg)
@@ -445,5 +446,5 @@ void node_queue_rest(struct node_layer *layer, enum flip_priority priority)
 	}
 	/* As they lie in the blob, so that they travel in long ranges. */
 	qsort_r(chunks, n, sizeof(*chunks), by_blob_offset, (void *)ix);
-	node_queue_add(layer, chunks, n, priority);
+	queue_add(layer, chunks, n, priority);
 }

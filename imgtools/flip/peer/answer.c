@@ -87,7 +87,7 @@ struct flip_peer_answer *peer_answer_new(struct flip_peers *p, const struct flip
 	return a;
 }
 
-void peer_answer_unref(struct flip_peer_answer *a)
+static void answer_unref(struct flip_peer_answer *a)
 {
 	if (atomic_fetch_sub(&a->n_refs, 1) > 1)
 		return;
@@ -128,7 +128,7 @@ void flip_peer_settle(struct flip_peer_answer *a)
 	a->n_promised--;
 	pthread_cond_signal(&a->changed);
 	pthread_mutex_unlock(&a->lock);
-	peer_answer_unref(a);
+	answer_unref(a);
 }
 
 void peer_answer_served(struct flip_peer_answer *a)
@@ -137,7 +137,7 @@ void peer_answer_served(struct flip_peer_answer *a)
 	a->is_served = true;
 	pthread_cond_signal(&a->changed);
 	pthread_mutex_unlock(&a->lock);
-	peer_answer_unref(a);
+	answer_unref(a);
 }
 
 static void add(struct flip_peer_answer *a, const struct item *what)
@@ -409,5 +409,5 @@ void peer_answer_gone(struct flip_peer_answer *a)
 	a->has_gone = true;
 	pthread_mutex_unlock(&a->lock);
 	peer_answer_left(a->p, a->member);
-	peer_answer_unref(a);
+	answer_unref(a);
 }

@@ -306,7 +306,6 @@ void peer_answer_served(struct flip_peer_answer *a); /* all was promised that wi
  * a negative errno: it is to be cut. */
 ssize_t peer_answer_read(struct flip_peer_answer *a, void *to, size_t max);
 void peer_answer_gone(struct flip_peer_answer *a); /* the server's part of it: it was sent, or its asker has gone */
-void peer_answer_unref(struct flip_peer_answer *a);
 
 const struct provider *peer_provider_of(const struct flip_peers *p, const char *kind);
 /* Sleeps until n bytes may be sent. */

@@ -93,11 +93,6 @@ static bool look_low(struct flip_store *s)
 	return is_low;
 }
 
-bool flip_store_is_low(struct flip_store *s)
-{
-	return look_low(s);
-}
-
 int flip_store_make_room(struct flip_store *s, uint64_t size, bool for_put, struct err *err)
 {
 	int64_t last, now;

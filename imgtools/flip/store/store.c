@@ -285,8 +285,3 @@ void flip_store_close(struct flip_store *s)
 		(void)flip_store_sync_as(s, true, NULL); /* when it fails, the next opening knows */
 	store_free(s);
 }
-
-const char *flip_store_dir(const struct flip_store *s)
-{
-	return s->dir;
-}

@@ -53,7 +53,6 @@ struct flip_store_opts {
  * it. -ENOTSUP: on a file system that cannot serve (overlayfs, tmpfs is fine for tests). */
 int flip_store_open(const char *dir, const struct flip_store_opts *o, struct flip_store **ret_store, struct err *err);
 void flip_store_close(struct flip_store *s);
-const char *flip_store_dir(const struct flip_store *s);
 
 /* ---- Objects ------------------------------------------------------------------------------------------------- */
 
@@ -198,8 +197,6 @@ struct flip_store_stat {
 	uint64_t free_bytes; /* of the file system */
 };
 int flip_store_stat(struct flip_store *s, struct flip_store_stat *ret_stat, struct err *err);
-/* Whether less than min_free_bytes are free: nothing should be fetched in advance then. One statfs. */
-bool flip_store_is_low(struct flip_store *s);
 
 struct flip_gc_result {
 	uint64_t n_layers, n_objects, n_partials, n_bytes; /* removed */

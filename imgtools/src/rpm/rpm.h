@@ -121,7 +121,6 @@ enum img_rpm_scriptlet {
 	IMG_RPM_FILE_TRIGGER, /* of the package or of the transaction */
 	IMG_RPM_N_SCRIPTLETS
 };
-const char *img_rpm_scriptlet_name(enum img_rpm_scriptlet s); /* "post-install" */
 
 /* "name-[epoch:]version-release.arch" into buf; returns buf. */
 const char *img_rpm_nevra(const struct img_rpm *p, char *buf, size_t size);

@@ -109,7 +109,8 @@ static uint8_t *without_magic(uint8_t *data, size_t *size)
 	return data;
 }
 
-int img_rpm_read_file(struct img_rpm *p, struct err *err)
+/* Reads the package file into p, which has a location. */
+static int read_file(struct img_rpm *p, struct err *err)
 {
 	CLEANUP(freep) uint8_t *signature = NULL, *header = NULL;
 	CLEANUP(close_fdp) int fd = -1;
@@ -166,7 +167,7 @@ int img_rpm_open(const char *path, struct img_rpm **ret_package, struct err *err
 		return -ENOMEM;
 	priv = p->priv;
 	p->location = priv->location = strdup(path);
-	r = p->location ? img_rpm_read_file(p, err) : -ENOMEM;
+	r = p->location ? read_file(p, err) : -ENOMEM;
 	if (r < 0) {
 		img_rpm_free(p);
 		return r;
@@ -177,7 +178,7 @@ int img_rpm_open(const char *path, struct img_rpm **ret_package, struct err *err
 
 int img_rpm_load(struct img_rpm *p, struct err *err)
 {
-	return p->is_loaded ? 0 : img_rpm_read_file(p, err);
+	return p->is_loaded ? 0 : read_file(p, err);
 }
 
 /* ---- Compressed bytes --------------------------------------------------------------------------------------- */

@@ -419,15 +419,6 @@ static uint32_t scriptlets(const struct img_rpm_hdr *h)
 	return mask;
 }
 
-const char *img_rpm_scriptlet_name(enum img_rpm_scriptlet s)
-{
-	static const char *const names[IMG_RPM_N_SCRIPTLETS] = { "pre-install", "post-install", "pre-remove",
-		                                                 "post-remove", "pre-trans",    "post-trans",
-		                                                 "trigger",     "file-trigger" };
-
-	return s < IMG_RPM_N_SCRIPTLETS ? names[s] : "";
-}
-
 /* Names go into file names and commands of people: one word, no control bytes. */
 static bool is_word(const char *s)
 {

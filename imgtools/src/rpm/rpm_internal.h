@@ -133,9 +133,6 @@ static inline uint32_t img_rpm_be32(const uint8_t *b)
 	return (uint32_t)b[0] << 24 | (uint32_t)b[1] << 16 | (uint32_t)b[2] << 8 | b[3];
 }
 
-/* Reads the package file into p, which has a location. */
-int img_rpm_read_file(struct img_rpm *p, struct err *err);
-
 /* Bytes of a (compressed) file to a callback. */
 typedef int (*img_rpm_bytes)(const void *data, size_t size, void *arg, struct err *err);
 int img_rpm_decompress(const char *path, uint64_t offset, img_rpm_bytes sink, void *arg, struct err *err);

@@ -80,7 +80,7 @@ static const struct rpm_index_entry *index_next(const struct rpm_index *ix, cons
 	return i ? &ix->entries[i - 1] : NULL;
 }
 
-void img_rpm_index_clear(struct rpm_index *ix)
+static void index_clear(struct rpm_index *ix)
 {
 	free(ix->entries);
 	free(ix->buckets);
@@ -152,8 +152,8 @@ void img_rpm_set_free(struct img_rpm_set *s)
 	for (size_t i = 0; i < s->n; i++)
 		img_rpm_free(s->packages[i]);
 	free(s->packages);
-	img_rpm_index_clear(&s->names);
-	img_rpm_index_clear(&s->paths);
+	index_clear(&s->names);
+	index_clear(&s->paths);
 	for (size_t i = 0; i < s->n_lists; i++)
 		free(s->lists[i]);
 	free(s->lists);
@@ -261,8 +261,8 @@ static int seal(struct img_rpm_set *s)
 		s->packages[n++] = s->packages[i];
 	}
 	s->n = n;
-	img_rpm_index_clear(&s->names);
-	img_rpm_index_clear(&s->paths);
+	index_clear(&s->names);
+	index_clear(&s->paths);
 	s->has_lists = false;
 	for (size_t i = 0; r == 0 && i < n; i++)
 		r = index_package(s, s->packages[i]);

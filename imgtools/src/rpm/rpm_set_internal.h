@@ -33,7 +33,6 @@ struct img_rpm_set {
 };
 
 int img_rpm_index_add(struct rpm_index *ix, const char *key, struct img_rpm *p);
-void img_rpm_index_clear(struct rpm_index *ix);
 /* Adds what the filelists say to the index of paths, once. */
 int img_rpm_repo_lists(struct img_rpm_set *s, struct err *err);
 

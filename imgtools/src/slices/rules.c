@@ -11,7 +11,6 @@
  * keep, drop, add, move take a glob of paths; need, want, unneed a slice or a path. `want` is a need that is passed
  * over where nobody has the thing. Rules are looked at in order, the last that says something about a file wins. */
 #include <ctype.h>
-#include <dirent.h>
 #include <errno.h>
 #include <fnmatch.h>
 #include <stdlib.h>
@@ -194,54 +193,20 @@ int img_rules_parse(struct img_rules *r, const char *name, const char *text, siz
 	return 0;
 }
 
-static int read_one(struct img_rules *r, const char *path, struct err *err)
+static int read_one(void *rules, const char *path, struct err *err)
 {
 	struct base_buf buf = BASE_BUF_INIT(MAX_FILE);
 	int e = base_read_file(path, &buf, err);
 
 	if (e == 0)
-		e = img_rules_parse(r, path, base_buf_text(&buf), buf.len, err);
+		e = img_rules_parse(rules, path, base_buf_text(&buf), buf.len, err);
 	base_buf_done(&buf);
 	return e;
 }
 
-static int is_rules(const struct dirent *de)
-{
-	const size_t n = strlen(de->d_name);
-
-	return n > 6 && strcmp(de->d_name + n - 6, ".rules") == 0;
-}
-
-static int by_bytes(const struct dirent **a, const struct dirent **b)
-{
-	return strcmp((*a)->d_name, (*b)->d_name);
-}
-
 int img_rules_read(struct img_rules *r, const char *path, struct err *err)
 {
-	struct dirent **names;
-	struct stat st;
-	int n, e = 0;
-
-	if (stat(path, &st) < 0)
-		return err_set(err, -errno, "%s: %s", path, strerror(errno));
-	if (!S_ISDIR(st.st_mode))
-		return read_one(r, path, err);
-	n = scandir(path, &names, is_rules, by_bytes);
-	if (n < 0)
-		return err_set(err, -errno, "%s: %s", path, strerror(errno));
-	for (int i = 0; i < n; i++) {
-		char *file = NULL;
-
-		if (e == 0 && asprintf(&file, "%s/%s", path, names[i]->d_name) < 0)
-			e = -ENOMEM;
-		if (e == 0)
-			e = read_one(r, file, err);
-		free(file);
-		free(names[i]);
-	}
-	free(names);
-	return e;
+	return base_each_file(path, ".rules", read_one, r, err);
 }
 
 int img_rules_new(struct img_rules **ret_rules)

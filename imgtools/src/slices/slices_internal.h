@@ -37,7 +37,6 @@ bool img_world_has_slice(struct img_world *w, const char *name);
 /* A path as someone may write it -> the file; package NULL: nobody has it. Links passed on the way go to `on_link`. */
 int img_world_find(struct img_world *w, const char *path, struct img_file_id *ret_id,
                    int (*on_link)(struct img_file_id link, void *arg), void *arg, struct err *err);
-size_t img_world_packages(struct img_world *w, struct img_rpm *const **ret_packages);
 /* A copy that lives as long as the world. */
 const char *img_world_text(struct img_world *w, const char *s);
 

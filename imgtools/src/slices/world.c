@@ -62,12 +62,6 @@ struct img_tree *img_world_tree(struct img_world *w)
 	return w->tree;
 }
 
-size_t img_world_packages(struct img_world *w, struct img_rpm *const **ret_packages)
-{
-	*ret_packages = w->packages;
-	return w->n;
-}
-
 const char *img_world_text(struct img_world *w, const char *s)
 {
 	char *copy;
@@ -97,7 +91,8 @@ void img_slice_evr(const struct img_rpm *p, char buf[256])
 
 /* ---- Members ---------------------------------------------------------------------------------------------- */
 
-int img_world_owner(struct img_world *w, const char *path, struct img_file_id *ret_id, struct err *err)
+/* Who owns a path as it is written; package NULL: nobody. */
+static int owner_of(struct img_world *w, const char *path, struct img_file_id *ret_id, struct err *err)
 {
 	struct err e = { 0 };
 	int32_t file = -1;
@@ -190,7 +185,7 @@ static int add_by_rules(struct img_world *w, const struct img_rpm *p, struct err
 
 			(void)snprintf(name, sizeof(name), "%.*s", split ? (int)(split - targets[i]) : 255, targets[i]);
 			if (targets[i][0] == '/' && !strpbrk(targets[i], "*?["))
-				r = img_world_owner(w, targets[i], &id, err);
+				r = owner_of(w, targets[i], &id, err);
 			else if (targets[i][0] != '/')
 				id.package = img_rpm_set_find(w->set, name);
 			if (r == 0 && id.package)
@@ -359,12 +354,12 @@ int img_world_find(struct img_world *w, const char *path, struct img_file_id *re
 		struct img_rpm_aliases *one = NULL;
 		char *slash;
 
-		r = img_world_owner(w, text, ret_id, err);
+		r = owner_of(w, text, ret_id, err);
 		if (r < 0 || ret_id->package)
 			return r;
 		for (slash = strchr(text + 1, '/'); slash && !link.package; slash = strchr(slash + 1, '/')) {
 			*slash = 0;
-			r = img_world_owner(w, text, &link, err);
+			r = owner_of(w, text, &link, err);
 			*slash = '/';
 			if (r < 0)
 				return r;

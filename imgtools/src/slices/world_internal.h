@@ -20,8 +20,6 @@ struct img_world {
 	size_t n_texts, cap_texts;
 };
 
-/* Who owns a path as it is written; package NULL: nobody. */
-int img_world_owner(struct img_world *w, const char *path, struct img_file_id *ret_id, struct err *err);
 /* The provider of a requirement, rich ones included; NULL: nobody, or no need. */
 struct img_rpm *img_world_provider(struct img_world *w, const struct img_rpm_dep *d, int32_t *ret_file,
                                    struct err *err);

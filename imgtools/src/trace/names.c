@@ -141,7 +141,9 @@ static const char *last_component(const struct img_name *name)
 	return strrchr(name->path, '/') + 1;
 }
 
-struct img_name *img_names_child(struct img_names *n, struct img_name *dir, const char *text, size_t len)
+/* The name below a directory (made when it is not known yet, which touches no file); NULL: out of memory, or too long.
+ */
+static struct img_name *child_of(struct img_names *n, struct img_name *dir, const char *text, size_t len)
 {
 	uint32_t hash = hash_name(dir, text, len);
 	struct img_name *name;
@@ -355,7 +357,7 @@ static int walk_link(struct walk *w, struct img_name *link, const char *rest)
 /* One component [text, text + len); `rest` is behind it and its slashes. */
 static int walk_name(struct walk *w, const char *text, size_t len, const char *rest, bool must_be_dir)
 {
-	struct img_name *name = img_names_child(w->n, w->cur, text, len);
+	struct img_name *name = child_of(w->n, w->cur, text, len);
 	bool is_last = !*rest;
 	int error = 0;
 

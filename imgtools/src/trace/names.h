@@ -39,9 +39,6 @@ void img_names_detach(struct img_names *n); /* root_fd is used no more; look-ups
 void img_names_free(struct img_names *n);
 
 struct img_name *img_names_root(struct img_names *n);
-/* The name below a directory (made when it is not known yet, which touches no file); NULL: out of memory, or too long.
- */
-struct img_name *img_names_child(struct img_names *n, struct img_name *dir, const char *name, size_t len);
 
 struct img_lookup {
 	struct img_name *root, *start; /* of the process: for '/' and for relative paths */

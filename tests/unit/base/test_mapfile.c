@@ -168,6 +168,45 @@ static void a_name_too_long_for_a_folder_is_refused(void **state)
 
 #define IN_A_DIR(test) cmocka_unit_test_setup_teardown(test, set_up, tear_down)
 
+struct seen {
+	char names[256];
+	int fail_at; /* the n-th call fails; 0: none */
+};
+
+static int see(void *arg, const char *at, struct err *err)
+{
+	struct seen *s = arg;
+
+	(void)snprintf(s->names + strlen(s->names), sizeof(s->names) - strlen(s->names), "%s ", strrchr(at, '/') + 1);
+	return s->fail_at && --s->fail_at == 0 ? err_set(err, -EDOM, "%s: enough", at) : 0;
+}
+
+static void files_of_a_folder_come_by_the_bytes_of_their_names(void **state)
+{
+	static const char *const names[] = { "b.x", "a.x", "B.x", ".x", ".a.x", "a.y", "x" };
+	struct seen all = { 0 }, some = { .fail_at = 2 }, one = { 0 }, none = { 0 };
+	struct err err = { 0 };
+	char file[128];
+
+	(void)state;
+	for (size_t i = 0; i < sizeof(names) / sizeof(names[0]); i++) {
+		(void)snprintf(file, sizeof(file), "%s/%s", dir, names[i]);
+		assert_int_equal(base_write_file_atomic(file, "", 0, 0600, NULL), 0);
+	}
+	assert_int_equal(base_each_file(dir, ".x", see, &all, &err), 0);
+	assert_string_equal(all.names, ".a.x B.x a.x b.x ");
+	assert_int_equal(base_each_file(dir, ".x", see, &some, &err), -EDOM);
+	assert_string_equal(some.names, ".a.x B.x ");
+	assert_int_equal(base_each_file(file, ".y", see, &one, &err), 0); /* no folder */
+	assert_string_equal(one.names, "x ");
+	for (size_t i = 0; i < sizeof(names) / sizeof(names[0]); i++) {
+		(void)snprintf(file, sizeof(file), "%s/%s", dir, names[i]);
+		assert_int_equal(unlink(file), 0);
+	}
+	assert_int_equal(base_each_file(file, ".x", see, &none, &err), -ENOENT);
+	assert_string_equal(none.names, "");
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -179,6 +218,7 @@ int main(void)
 		IN_A_DIR(a_failed_write_leaves_nothing),
 		IN_A_DIR(folders_are_made_with_those_above_them),
 		cmocka_unit_test(a_name_too_long_for_a_folder_is_refused),
+		cmocka_unit_test_setup_teardown(files_of_a_folder_come_by_the_bytes_of_their_names, set_up, tear_down),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
