@@ -231,7 +231,7 @@ void handle_embeddings(struct exchange *x)
 		x->free_work = embed_free;
 		watch_add(x);
 	}
-	if (r == 0) {
+	if (r == 0 && !x->is_ready) { /* else the server ends, and has said so meanwhile */
 		embed_submit(em);
 		e = em->error;
 		r = em->n_running > 0 ? 0 : -EBUSY;

@@ -284,7 +284,7 @@ void handle_rerank(struct exchange *x)
 		x->free_work = rerank_free;
 		watch_add(x);
 	}
-	if (r == 0) {
+	if (r == 0 && !x->is_ready) { /* else the server ends, and has said so meanwhile */
 		rerank_submit(re);
 		e = re->error;
 		r = re->n_running > 0 ? 0 : -EBUSY;
