@@ -197,8 +197,10 @@ static void error_body(const struct exchange *x, const struct http_error *e, str
 
 void exchange_reply(struct exchange *x, unsigned status, struct base_buf *body)
 {
-	if (x->is_ready)
+	if (x->is_ready) {
+		base_buf_done(body);
 		return;
+	}
 	if (base_buf_error(body)) {
 		base_buf_done(body);
 		exchange_fail(x, 500, "server_error", NULL, "the answer could not be built: %s",
@@ -236,7 +238,6 @@ void exchange_reply_error(struct exchange *x, const struct http_error *e)
 	x->http->n_http_errors++;
 	(void)pthread_mutex_unlock(&x->http->lock);
 	exchange_reply(x, (unsigned)e->status, &body);
-	base_buf_done(&body); /* there was a reply already */
 }
 
 void exchange_fail(struct exchange *x, int status, const char *type, const char *code, const char *fmt, ...)

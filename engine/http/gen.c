@@ -517,9 +517,9 @@ void gen_start(struct exchange *x, const struct gen_api *api, struct http_params
 		x->rid = g->p.rid ? strdup(g->p.rid) : NULL;
 		watch_add(x);
 	}
-	if (r < 0)
+	if (r < 0) {
 		exchange_reply_error(x, &e);
-	else {
+	} else if (!x->is_ready) { /* else the server ends, and has said so meanwhile */
 		x->is_stream = g->p.stream;
 		x->last_write_ms = http_now_ms();
 		submit_all(g, ids);

@@ -163,7 +163,7 @@ void exchange_unref(struct exchange *x);
 struct exchange *exchange_next_active(struct eng_http *http, uint64_t *next);
 void exchange_lock(struct exchange *x);
 void exchange_unlock(struct exchange *x);
-/* A whole reply; body's content moves. */
+/* A whole reply, unless there is one already; body is empty afterwards. */
 void exchange_reply(struct exchange *x, unsigned status, struct base_buf *body);
 void exchange_reply_error(struct exchange *x, const struct http_error *e);
 /* Shorthand: status, type and message. */

@@ -176,9 +176,21 @@ void handle_continue(struct exchange *x)
 
 /* ---- A token, to see that all works ---- */
 
+struct probe {
+	struct exchange *x;
+	uint64_t request_id;
+};
+
+static void probe_cancel(void *work)
+{
+	struct probe *p = work;
+
+	eng_cancel(p->x->http->engine, p->request_id);
+}
+
 static void probe_event(void *arg, const struct eng_event *ev)
 {
-	struct exchange *x = arg;
+	struct exchange *x = ((struct probe *)arg)->x;
 	struct base_buf out = BASE_BUF_INIT(4096);
 
 	if (ev->kind != ENG_EV_DONE)
@@ -205,22 +217,34 @@ void handle_health_generate(struct exchange *x)
 		                   .max_new = 1,
 		                   .ignore_eos = true,
 		                   .logprob_start = -1,
-		                   .on_event = probe_event,
-		                   .arg = x };
+		                   .on_event = probe_event };
+	struct probe *p = calloc(1, sizeof(*p));
 	struct http_error e = { 0 };
 	struct err err = { 0 };
-	uint64_t request_id;
-	int r;
+	int r = -ENOMEM;
 
 	eng_sampling_defaults(x->http->engine, &req.sampling);
-	exchange_ref(x);
-	r = eng_submit(x->http->engine, &req, &request_id, &err);
-	if (r == 0)
-		return;
-	exchange_unref(x);
-	gen_error_of(r, &err, &e);
-	e.status = 503;
-	reply_error(x, &e);
+	exchange_lock(x);
+	if (p) {
+		p->x = x;
+		req.arg = p;
+		exchange_ref(x);
+		r = eng_submit(x->http->engine, &req, &p->request_id, &err);
+	}
+	if (r == 0) {
+		x->work = p;
+		x->cancel = probe_cancel;
+		x->free_work = free;
+		watch_add(x);
+	} else {
+		if (p)
+			exchange_unref(x);
+		free(p);
+		gen_error_of(r, &err, &e);
+		e.status = 503;
+		exchange_reply_error(x, &e);
+	}
+	exchange_unlock(x);
 }
 
 /* ---- Weights ---- */

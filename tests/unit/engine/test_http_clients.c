@@ -385,6 +385,37 @@ static void the_end_refuses_a_stream_that_waits_for_its_turn(void **state)
 	}
 }
 
+static bool two_are_queued(const struct eng_stats *st)
+{
+	return st->n_queued == 2;
+}
+
+/* Nothing is computed while the engine pauses, and the server ends all the same. */
+static void the_end_comes_to_who_waits_for_a_paused_engine(void **state)
+{
+	const struct eng_options options = { .model_path = test_fixture("models/qwen3"), .backend = "ref" };
+	struct served s;
+	struct answer a;
+	int fd[2];
+
+	(void)state;
+	serve_with(&s, &options, (struct eng_http_config){ 0 });
+	ask_ok(&s, "/pause_generation", "{\"mode\":\"in_place\"}", &a);
+	answer_done(&a);
+	for (int i = 0; i < 2; i++)
+		fd[i] = raw_connect(&s);
+	raw_send(fd[0], "GET /health_generate HTTP/1.1\r\nHost: x\r\n\r\n");
+	raw_post(fd[1], "/v1/completions", "{\"prompt\":\"b\",\"stream\":true}");
+	assert_true(wait_stats(&s, two_are_queued));
+	base_http_free(s.client);
+	eng_http_close(s.http, 0);
+	eng_engine_close(s.engine);
+	for (int i = 0; i < 2; i++) {
+		assert_int_equal(raw_status(fd[i]), 503);
+		(void)close(fd[i]);
+	}
+}
+
 static void an_idle_server_uses_no_cpu(void **state)
 {
 	struct timespec before, after;
@@ -415,6 +446,7 @@ int main(void)
 		cmocka_unit_test(a_full_queue_is_429),
 		cmocka_unit_test(draining_finishes_a_stream_and_refuses_new_work),
 		cmocka_unit_test(the_end_refuses_a_stream_that_waits_for_its_turn),
+		cmocka_unit_test(the_end_comes_to_who_waits_for_a_paused_engine),
 		cmocka_unit_test(an_idle_server_uses_no_cpu),
 	};
 
