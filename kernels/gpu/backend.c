@@ -248,8 +248,11 @@ static void count_flight(struct gpu_backend *be)
 
 int gpu_flights_end(struct gpu_backend *be)
 {
-	int r = gpu_rt_sync(&be->rt);
+	int r;
 
+	gpu_comm_says(be, COMM_WAITS);
+	r = gpu_rt_sync(&be->rt);
+	gpu_comm_says(be, COMM_IDLE);
 	while (be->n_waited < be->n_submitted)
 		count_flight(be);
 	be->flights[be->n_submitted % KN_MAX_AHEAD].has_begin = false;
@@ -268,6 +271,8 @@ static const char *reason_of(int r)
 	case -ENOTSUP:
 	case -EINVAL:
 		return "no kernel takes what it was given";
+	case -EPROTO:
+		return "the devices of the group have come with different sums";
 	default:
 		return strerror(-r);
 	}
@@ -306,7 +311,9 @@ static int wait_oldest(struct kn_backend *base)
 	int r = 0;
 
 	if (be->n_waited < be->n_submitted) {
+		gpu_comm_says(be, COMM_WAITS);
 		r = gpu_rt_event_wait(&be->rt, be->flights[be->n_waited % KN_MAX_AHEAD].end);
+		gpu_comm_says(be, COMM_IDLE);
 		count_flight(be);
 		gpu_picks_deliver(be, be->n_waited);
 	}
@@ -559,7 +566,7 @@ static int open_group(struct gpu_backend *first, const char *kind, const struct 
 		first->group[i] = &ranks[i]->base;
 		first->base.n_ranks = i + 1;
 	}
-	return r < 0 ? r : gpu_comm_new(ranks, config->n_devices, o ? o->on_note : NULL, err);
+	return r < 0 ? r : gpu_comm_new(ranks, config->n_devices, o, err);
 }
 
 int gpu_backend_open(const char *kind, const struct kn_config *config, const struct gpu_open *o,

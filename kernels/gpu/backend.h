@@ -401,6 +401,11 @@ struct gpu_place {
 	uint32_t home, column, ld, width;
 };
 
+/* One message: kind of enum gpu_comm_op, rows as they are bounded. sum: how many launches of our own are before it. */
+struct gpu_message {
+	uint32_t kind, elem, rows, dim, sum;
+};
+
 struct gpu_program {
 	uint64_t hash;
 	uint64_t *key; /* bounds of the step's slots, then the records */
@@ -415,6 +420,11 @@ struct gpu_program {
 	uint32_t n_launches;
 	struct gpu_mat_batch *batches; /* [n_recs] */
 	uint32_t n_batches;
+	/* Between ranks (comm.c); by_library: some go by it, so that it is never kept as a graph. */
+	struct gpu_message *messages;
+	uint32_t n_messages, n_sums; /* n_sums: launches of our own */
+	uint64_t form; /* of the messages: the same on all ranks */
+	bool by_library;
 	void *graph;
 	bool no_graph; /* a capture failed once */
 	uint64_t n_runs, last_used;

@@ -1,32 +1,20 @@
 /* A group of ranks, and which way a message takes; see comm.h. */
 #include <errno.h>
 #include <sched.h>
-#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
-#include "gpu/comm.h"
+#include "gpu/comm_internal.h"
 #include "gpu/issue.h"
-#include "gpu/nccl.h"
 
 /* Up to ONE_SHOT bytes our own launch is the quicker way, or so others have measured; a slot holds what is larger in
- * pieces where the library is not here. */
-enum { ONE_SHOT = 512 << 10, SLOT_BYTES = 8 << 20 };
-
-struct gpu_comm {
-	uint32_t n;
-	struct gpu_backend *ranks[KN_MAX_RANKS];
-	struct gk_comm kernel[KN_MAX_RANKS]; /* of each rank; spaces NULL: devices do not reach each other */
-	bool has_peers;
-	struct gpu_nccl *nccl;        /* NULL: not here */
-	uint32_t *broken;             /* pinned; written by gpu_comm_break() */
-	_Atomic uint64_t n_met;       /* arrivals at gpu_comm_meet() of all ranks */
-	uint64_t meets[KN_MAX_RANKS]; /* each rank's own */
-	/* For gathers by the library, of each rank: its own part, then everybody's. */
-	char *parts[KN_MAX_RANKS];
-	size_t parts_bytes[KN_MAX_RANKS];
-};
+ * pieces where the library is not here. A program with a sum beyond CAPTURED (prompts of more than 256 rows or so) gives
+ * all that are not small to the library, and is launched one by one every time: a graph that holds the library's
+ * launches of several threads of a process has been seen to wait for ever. In all others every sum goes our way,
+ * whether they are launched for the first time, captured or replayed: a rank that cannot capture when the others can
+ * would wait for them in the library while they wait for it in a kernel. */
+enum { ONE_SHOT = 512 << 10, CAPTURED = 2 << 20, SLOT_BYTES = 8 << 20 };
 
 /* ---- Making it ---- */
 
@@ -63,8 +51,7 @@ static int make_spaces(struct gpu_comm *comm)
 	return r;
 }
 
-int gpu_comm_new(struct gpu_backend *const *ranks, uint32_t n, void (*note)(const char *kind, const char *text),
-                 struct err *err)
+int gpu_comm_new(struct gpu_backend *const *ranks, uint32_t n, const struct gpu_open *o, struct err *err)
 {
 	struct gpu_comm *comm = calloc(1, sizeof(*comm));
 	const char *kind = ranks[0]->ops.name;
@@ -74,9 +61,14 @@ int gpu_comm_new(struct gpu_backend *const *ranks, uint32_t n, void (*note)(cons
 	if (!comm)
 		return err_set(err, -ENOMEM, "backend %s: no memory", kind);
 	comm->n = n;
+	comm->note = o ? o->on_note : NULL;
+	comm->one_shot_bytes = o && o->one_shot_bytes ? o->one_shot_bytes : ONE_SHOT;
+	comm->captured_bytes = o && o->captured_bytes ? o->captured_bytes : CAPTURED;
 	memcpy(comm->ranks, ranks, n * sizeof(ranks[0]));
-	for (uint32_t i = 0; i < n; i++)
+	for (uint32_t i = 0; i < n; i++) {
 		devices[i] = ranks[i]->rt.device;
+		(void)pthread_mutex_init(&comm->state[i].lock, NULL);
+	}
 	comm->broken = gpu_rt_host_alloc(&ranks[0]->rt, 256);
 	comm->has_peers = all_reach_all(ranks, n);
 	if (comm->broken)
@@ -96,13 +88,14 @@ int gpu_comm_new(struct gpu_backend *const *ranks, uint32_t n, void (*note)(cons
 		return err_set(err, -ENOTSUP, "backend %s: its devices cannot read each other's memory, and %s", kind,
 		               reason);
 	}
-	if (!comm->nccl && note) {
+	if (!comm->nccl && comm->note) {
 		(void)snprintf(text, sizeof(text), "%s: prompts go from device to device by kernels of our own",
 		               reason);
-		note(kind, text);
+		comm->note(kind, text);
 	}
 	for (uint32_t i = 0; i < n; i++)
 		ranks[i]->comm = comm;
+	comm_watch_start(comm, o ? o->watch_ms : 0);
 	return 0;
 }
 
@@ -110,6 +103,7 @@ void gpu_comm_free(struct gpu_comm *comm)
 {
 	if (!comm)
 		return;
+	comm_watch_stop(comm);
 	/* Whoever still waits for another rank waits no longer. */
 	if (comm->broken)
 		__atomic_store_n(comm->broken, 1, __ATOMIC_SEQ_CST);
@@ -122,6 +116,7 @@ void gpu_comm_free(struct gpu_comm *comm)
 		gpu_rt_shared_free(rt, comm->kernel[i].spaces[i]);
 		gpu_rt_free(rt, comm->parts[i]);
 		comm->ranks[i]->comm = NULL;
+		(void)pthread_mutex_destroy(&comm->state[i].lock);
 	}
 	if (comm->broken)
 		gpu_rt_host_free(&comm->ranks[0]->rt, comm->broken);
@@ -135,20 +130,76 @@ void gpu_comm_break(struct gpu_comm *comm)
 	gpu_nccl_abort(comm->nccl);
 }
 
-static bool is_broken(const struct gpu_comm *comm)
-{
-	return __atomic_load_n(comm->broken, __ATOMIC_ACQUIRE);
-}
-
-/* Ranks are some microseconds apart. */
-void gpu_comm_meet(struct gpu_backend *be)
+/* Ranks are some microseconds apart. Who is one meeting ahead writes beside what is compared here, and nobody is two. */
+int gpu_comm_meet(struct gpu_backend *be, const struct gpu_program *p)
 {
 	struct gpu_comm *comm = be->comm;
+	_Atomic uint64_t *forms = comm->forms[comm->meets[be->base.rank] % 2];
 	uint64_t all = ++comm->meets[be->base.rank] * comm->n;
 
+	gpu_comm_says(be, COMM_MEETS);
+	atomic_store(&forms[be->base.rank], p->form);
 	atomic_fetch_add(&comm->n_met, 1);
-	while (atomic_load(&comm->n_met) < all && !is_broken(comm))
+	while (atomic_load(&comm->n_met) < all && !comm_is_broken(comm))
 		(void)sched_yield();
+	gpu_comm_says(be, COMM_IDLE);
+	for (uint32_t i = 0; i < comm->n && !comm_is_broken(comm); i++) {
+		if (atomic_load(&forms[i]) != p->form)
+			return -EPROTO;
+	}
+	return 0;
+}
+
+/* ---- What is planned ---- */
+
+static bool is_for_library(const struct gpu_comm *comm, const struct rec_comm *r, struct gk_view x)
+{
+	return comm->nccl && (r->kind == COMM_GATHER || x.ld == r->dim);
+}
+
+static uint64_t mix(uint64_t h, uint64_t v)
+{
+	h = (h ^ v) * 0xbf58476d1ce4e5b9ull;
+	return h ^ h >> 31;
+}
+
+int gpu_comm_plan(struct gpu_backend *be, struct gpu_program *p)
+{
+	const struct gpu_comm *comm = be->comm;
+	if (!comm)
+		return 0;
+	p->messages = calloc(p->n_recs ? p->n_recs : 1, sizeof(*p->messages));
+	if (!p->messages)
+		return -ENOMEM;
+	for (uint32_t i = 0; i < p->n_recs; i++) {
+		const struct rec_comm *r = &p->recs[i]->comm;
+		struct gpu_message *m = &p->messages[p->n_messages];
+		struct gk_view x;
+		uint64_t bytes;
+
+		if (r->h.op != OP_COMM || r->kind == COMM_CLEAR)
+			continue;
+		x = gpu_view_of(be, p, &r->x);
+		*m = (struct gpu_message){
+			.kind = r->kind, .elem = x.elem, .rows = gpu_rows_of(be, r->h.rows).bound, .dim = r->dim
+		};
+		bytes = (uint64_t)m->rows * m->dim * (x.elem == GK_F32 ? 4 : 2);
+		p->n_messages++;
+		p->form = mix(mix(mix(p->form, r->kind << 8 | x.elem), (uint64_t)m->rows << 32 | r->dim), r->width);
+		p->by_library |= is_for_library(comm, r, x) &&
+		                 (!comm->has_peers || (r->kind == COMM_REDUCE && bytes > comm->captured_bytes &&
+		                                       !be->deterministic));
+	}
+	p->form = mix(p->form, p->by_library);
+	for (uint32_t i = 0; i < p->n_messages; i++) {
+		struct gpu_message *m = &p->messages[i];
+		uint64_t bytes = (uint64_t)m->rows * m->dim * (m->elem == GK_F32 ? 4 : 2);
+
+		m->sum = p->n_sums;
+		if (!p->by_library || (comm->has_peers && (m->kind == COMM_GATHER || bytes <= comm->one_shot_bytes)))
+			p->n_sums += gk_comm_launches(SLOT_BYTES, m->elem, m->rows, m->dim);
+	}
+	return 0;
 }
 
 /* ---- Messages ---- */
@@ -181,20 +232,20 @@ static int gather_by_library(struct gpu_backend *be, const struct rec_comm *g, s
 	return r;
 }
 
-static int reduce(struct gpu_backend *be, const struct rec_comm *s, struct gk_view x, struct gk_rows rows)
+/* Rows beyond the actual ones are summed, too, and read by nobody. */
+static int reduce(struct gpu_backend *be, const struct gpu_program *p, const struct rec_comm *s, struct gk_view x,
+                  struct gk_rows rows)
 {
 	struct gpu_comm *comm = be->comm;
 	size_t n = (size_t)rows.bound * s->dim, bytes = n * (x.elem == GK_F32 ? 4 : 2);
 
-	/* Rows beyond the actual ones are summed, too, and read by nobody. In graphs sums go our way: one that holds
-	 * the library's launches of several threads of a process has been seen to wait for ever. */
-	if (comm->nccl && x.ld == s->dim &&
-	    (!comm->has_peers || (bytes > ONE_SHOT && !be->deterministic && !be->capturing)))
+	if (p->by_library && is_for_library(comm, s, x) && (!comm->has_peers || bytes > comm->one_shot_bytes))
 		return gpu_nccl_all_reduce(comm->nccl, be->base.rank, x.p, n, x.elem, be->rt.stream);
 	return comm->has_peers ? gk_all_reduce(&be->ctx, &comm->kernel[be->base.rank], x, rows, s->dim) : -ENOTSUP;
 }
 
-int gpu_comm_issue(struct gpu_backend *be, const struct rec_comm *r, struct gk_view x, struct gk_rows rows)
+int gpu_comm_issue(struct gpu_backend *be, const struct gpu_program *p, const struct rec_comm *r, struct gk_view x,
+                   struct gk_rows rows)
 {
 	struct gpu_comm *comm = be->comm;
 
@@ -202,10 +253,10 @@ int gpu_comm_issue(struct gpu_backend *be, const struct rec_comm *r, struct gk_v
 		return gk_clear(&be->ctx, x, rows, r->dim);
 	if (!comm)
 		return -EINVAL;
-	if (is_broken(comm))
+	if (comm_is_broken(comm))
 		return -EIO;
 	if (r->kind == COMM_REDUCE)
-		return reduce(be, r, x, rows);
+		return reduce(be, p, r, x, rows);
 	return comm->has_peers ? gk_all_gather(&be->ctx, &comm->kernel[be->base.rank], x, rows, r->width, r->dim)
 	                       : gather_by_library(be, r, x, rows);
 }

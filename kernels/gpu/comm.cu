@@ -34,6 +34,27 @@ size_t gk_comm_bytes(size_t slot_bytes)
 	return sizeof(comm_head) + 2 * slot_bytes;
 }
 
+uint32_t gk_comm_launches(size_t slot_bytes, uint32_t elem, uint32_t rows, uint32_t width)
+{
+	const size_t most = slot_bytes / ((size_t)((width + UNIT - 1) / UNIT) * UNIT * (elem == GK_F32 ? 4 : 2));
+
+	return most ? (uint32_t)((rows + most - 1) / most) : 0;
+}
+
+size_t gk_comm_head_bytes(void)
+{
+	return sizeof(comm_head);
+}
+
+void gk_comm_look(const char *head, uint32_t n_ranks, struct gk_comm_seen *ret)
+{
+	const comm_head *h = (const comm_head *)head;
+
+	ret->ended = __atomic_load_n(&h->epoch, __ATOMIC_RELAXED);
+	for (uint32_t r = 0; r < n_ranks; r++) /* every launch has a block 0 */
+		ret->heard[r] = __atomic_load_n(&h->flags[0][r], __ATOMIC_RELAXED);
+}
+
 /* ---- What another device sees ---------------------------------------------------------------------------------------- */
 
 GPU_FN void comm_release(uint32_t *flag, uint32_t v)

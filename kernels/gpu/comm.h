@@ -8,23 +8,34 @@
 #define GPU_COMM_H
 
 #include "gpu/backend.h"
+#include "gpu/open.h"
 
 /* Makes a group of n open backends, each of which gets its part of it (gpu_backend.comm). -ENOTSUP with the reason:
- * there is no way between them. note, if not NULL, is told of what could be faster. The group is given back by the
- * first rank, while all are open. */
-int gpu_comm_new(struct gpu_backend *const *ranks, uint32_t n, void (*note)(const char *kind, const char *text),
-                 struct err *err);
+ * there is no way between them. o, if not NULL, says who is told of what could be faster, and of ranks that wait for
+ * each other in vain. The group is given back by the first rank, while all are open. */
+int gpu_comm_new(struct gpu_backend *const *ranks, uint32_t n, const struct gpu_open *o, struct err *err);
 void gpu_comm_free(struct gpu_comm *comm);
 
-/* Before a program with messages is launched, when all memory for it was taken: until the other ranks are as far.
- * Taking memory may wait for what runs on a device, and that for what was not launched yet. */
-void gpu_comm_meet(struct gpu_backend *be);
+/* Of a program that was compiled, with the bounds of the step at hand: its messages, and which way they take. That
+ * follows from the program alone, so that all ranks come to the same. -ENOMEM. */
+int gpu_comm_plan(struct gpu_backend *be, struct gpu_program *p);
+
+/* Before a program with messages is launched, when all memory for it was taken and its graph was made: until the other
+ * ranks are as far. Taking memory may wait for what runs on a device, and that for what was not launched yet. -EPROTO:
+ * they have come with other messages. */
+int gpu_comm_meet(struct gpu_backend *be, const struct gpu_program *p);
+
+/* For whoever looks when nobody goes on (comm_watch.c): what this rank's thread does from now on, and that it is about
+ * to launch p. Without a group, nothing. */
+enum gpu_comm_doing { COMM_IDLE, COMM_MEETS, COMM_LAUNCHES, COMM_WAITS };
+void gpu_comm_says(struct gpu_backend *be, enum gpu_comm_doing what);
+void gpu_comm_runs(struct gpu_backend *be, const struct gpu_program *p);
 
 /* From any thread: whoever waits for another rank goes on, everything afterwards fails. */
 void gpu_comm_break(struct gpu_comm *comm);
 
-/* Onto be's stream. -EIO: the group is broken; -ENOTSUP while a graph is captured: memory is missing, which the next
- * call outside of a capture takes. */
-int gpu_comm_issue(struct gpu_backend *be, const struct rec_comm *r, struct gk_view x, struct gk_rows rows);
+/* Onto be's stream. -EIO: the group is broken. */
+int gpu_comm_issue(struct gpu_backend *be, const struct gpu_program *p, const struct rec_comm *r, struct gk_view x,
+                   struct gk_rows rows);
 
 #endif

@@ -285,7 +285,7 @@ static int issue_one(struct gpu_backend *be, const struct gpu_program *p, const 
 		return gk_gate_rows(&be->ctx, gpu_view_of(be, p, &rec->gate_rows.x),
 		                    gpu_view_of(be, p, &rec->gate_rows.gate), rows, (uint32_t)rec->gate_rows.dim);
 	case OP_COMM:
-		return gpu_comm_issue(be, &rec->comm, gpu_view_of(be, p, &rec->comm.x), rows);
+		return gpu_comm_issue(be, p, &rec->comm, gpu_view_of(be, p, &rec->comm.x), rows);
 	case N_OPS:
 		break;
 	}

@@ -486,6 +486,16 @@ struct gk_comm {
 	const uint32_t *broken; /* memory of the host that devices read: not 0: nobody waits any more */
 };
 size_t gk_comm_bytes(size_t slot_bytes);
+/* Launches that a message of so many rows of `width` columns takes. */
+uint32_t gk_comm_launches(size_t slot_bytes, uint32_t elem, uint32_t rows, uint32_t width);
+
+/* What the first gk_comm_head_bytes() of a space say, in memory that the host reads: launches that have ended on its
+ * device, and the last one for which each rank has said to have come. Also while others write it. */
+struct gk_comm_seen {
+	uint32_t ended, heard[KN_MAX_RANKS];
+};
+size_t gk_comm_head_bytes(void);
+void gk_comm_look(const char *head, uint32_t n_ranks, struct gk_comm_seen *ret);
 
 /* As kn_ops.all_reduce and .all_gather, in place. All ranks launch the same in the same order, each on one stream of
  * its own; a launch ends when all of them have come to it, or *broken was set: then x is garbage. Rows and their bound

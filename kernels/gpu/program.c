@@ -62,6 +62,7 @@ static void program_free(struct gpu_backend *be, struct gpu_program *p)
 	free(p->place);
 	free(p->launches);
 	free(p->batches);
+	free(p->messages);
 	free(p);
 }
 
@@ -143,6 +144,7 @@ static int compile(struct gpu_backend *be, uint64_t hash, uint64_t *key, size_t 
 		gpu_choose_types(be, p);
 		gpu_join_outputs(be, p);
 		r = gpu_fuse(be, p);
+		r = r < 0 ? r : gpu_comm_plan(be, p);
 	}
 	if (r < 0) {
 		program_free(be, p);
@@ -243,27 +245,35 @@ static int expand_inputs(struct gpu_backend *be, const struct gpu_program *p, bo
 	return r;
 }
 
-static int run(struct gpu_backend *be, struct gpu_program *p)
+/* At its second sight a program becomes a graph, which is not launched yet; one that cannot is launched as the first
+ * time from then on. */
+static void capture(struct gpu_backend *be, struct gpu_program *p)
 {
+	void *graph = NULL;
 	int r, end;
 
-	if (p->graph)
-		return gpu_rt_graph_launch(&be->rt, p->graph);
-	if (p->n_runs == 0 || p->no_graph || !be->rt.has_graphs)
-		return gpu_issue(be, p);
+	if (p->graph || p->n_runs == 0 || p->no_graph || p->by_library || !be->rt.has_graphs)
+		return;
 	r = gpu_rt_capture_begin(&be->rt);
 	if (r == 0) {
 		be->capturing = true;
 		r = gpu_issue(be, p);
 		be->capturing = false;
-		end = gpu_rt_capture_end(&be->rt, &p->graph);
+		end = gpu_rt_capture_end(&be->rt, &graph);
 		r = r < 0 ? r : end;
 	}
-	if (r == 0)
-		return gpu_rt_graph_launch(&be->rt, p->graph);
+	if (r == 0) {
+		p->graph = graph;
+		return;
+	}
+	gpu_rt_graph_free(&be->rt, graph); /* that of the launches before the one that failed */
 	p->no_graph = true;
 	be->error = 0; /* of the attempt */
-	return gpu_issue(be, p);
+}
+
+static int run(struct gpu_backend *be, struct gpu_program *p)
+{
+	return p->graph ? gpu_rt_graph_launch(&be->rt, p->graph) : gpu_issue(be, p);
 }
 
 static int prepare(struct gpu_backend *be, struct gpu_program **ret)
@@ -281,16 +291,6 @@ static int prepare(struct gpu_backend *be, struct gpu_program **ret)
 	return r < 0 ? r : gpu_step_send(be);
 }
 
-/* Between ranks. */
-static bool has_messages(const struct gpu_program *p)
-{
-	for (uint32_t i = 0; i < p->n_recs; i++) {
-		if (p->recs[i]->h.op == OP_COMM && p->recs[i]->comm.kind != COMM_CLEAR)
-			return true;
-	}
-	return false;
-}
-
 void gpu_flush(struct gpu_backend *be)
 {
 	struct gpu_program *p;
@@ -300,12 +300,17 @@ void gpu_flush(struct gpu_backend *be)
 	if (be->n_words && !be->error) {
 		r = gpu_sources_finish(be);
 		r = r < 0 ? r : prepare(be, &p);
-		if (r == 0 && be->comm && has_messages(p))
-			gpu_comm_meet(be);
+		if (r == 0)
+			capture(be, p);
+		if (r == 0 && p->n_messages > 0)
+			r = gpu_comm_meet(be, p);
 		r = r < 0 ? r : gpu_picks_send(be);
 		r = r < 0 ? r : gpu_flight_begin(be);
+		if (r == 0)
+			gpu_comm_runs(be, p);
 		r = r < 0 ? r : run(be, p);
 		r = r < 0 ? r : gpu_picks_fetch(be);
+		gpu_comm_says(be, COMM_IDLE);
 		if (r < 0) {
 			gpu_fail(be, r, "what a step needs beside its launches");
 		} else {

@@ -374,6 +374,14 @@ extern "C" int gpu_rt_capture_end(struct gpu_rt *rt, void **ret_graph)
 		r = done(RT(GraphInstantiateWithFlags)(&exec, graph, 0));
 	if (graph)
 		(void)RT(GraphDestroy)(graph);
+#if !defined(__HIPCC__) && !defined(__HIP__)
+	/* The memory that its launch takes is taken now, while no device waits for another one's launch. */
+	if (r == 0 && rt->in_order) {
+		r = done(cudaGraphUpload(exec, (stream_t)rt->stream));
+		if (r < 0)
+			(void)cudaGraphExecDestroy(exec);
+	}
+#endif
 	if (r == 0)
 		*ret_graph = exec;
 	return r;

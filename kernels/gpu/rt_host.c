@@ -1,5 +1,5 @@
-/* gpu_rt over ordinary memory, for the host shim: everything happens at once and there are no graphs. There are as many
- * devices as anybody asks for. */
+/* gpu_rt over ordinary memory, for the host shim: everything happens at once, and there are no graphs but what a test
+ * takes for some. There are as many devices as anybody asks for. */
 #include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -11,6 +11,26 @@
 /* What tests choose: devices that a library takes for some (they have streams), and that do not reach each other. */
 extern bool gpu_rt_host_streams, gpu_rt_host_apart;
 bool gpu_rt_host_streams, gpu_rt_host_apart;
+/* Called wherever a device may be late; NULL: none is. */
+extern void (*gpu_rt_host_delay)(void);
+void (*gpu_rt_host_delay)(void);
+/* Graphs, as a test makes them; NULL: there are none. Nothing shall happen between begin and end; a launch launches the
+ * same again. */
+struct gpu_rt_host_graphs {
+	int (*begin)(struct gpu_rt *rt);
+	int (*end)(struct gpu_rt *rt);
+	int (*launch)(struct gpu_rt *rt);
+};
+extern const struct gpu_rt_host_graphs *gpu_rt_host_graphs;
+const struct gpu_rt_host_graphs *gpu_rt_host_graphs;
+extern _Thread_local bool gpu_rt_host_captures;
+_Thread_local bool gpu_rt_host_captures; /* what this thread launches */
+
+static void delay(void)
+{
+	if (gpu_rt_host_delay)
+		gpu_rt_host_delay();
+}
 
 int gpu_rt_open(struct gpu_rt *rt, uint32_t device, char *reason, size_t reason_bytes)
 {
@@ -18,6 +38,7 @@ int gpu_rt_open(struct gpu_rt *rt, uint32_t device, char *reason, size_t reason_
 	(void)reason_bytes;
 	*rt = (struct gpu_rt){ .name = "host shim", .device = (int)device };
 	rt->stream = gpu_rt_host_streams ? rt : NULL;
+	rt->has_graphs = gpu_rt_host_graphs != NULL;
 	return 0;
 }
 
@@ -93,6 +114,7 @@ int gpu_rt_memory(struct gpu_rt *rt, uint64_t *ret_free, uint64_t *ret_total)
 
 int gpu_rt_to_device(struct gpu_rt *rt, void *dst, const void *host, size_t bytes)
 {
+	delay();
 	(void)rt;
 	memcpy(dst, host, bytes);
 	return 0;
@@ -107,6 +129,7 @@ int gpu_rt_copy(struct gpu_rt *rt, void *dst, const void *src, size_t bytes)
 
 int gpu_rt_to_host(struct gpu_rt *rt, void *host, const void *src, size_t bytes)
 {
+	delay();
 	(void)rt;
 	memcpy(host, src, bytes);
 	return 0;
@@ -121,6 +144,7 @@ int gpu_rt_clear(struct gpu_rt *rt, void *dst, size_t bytes)
 
 int gpu_rt_sync(struct gpu_rt *rt)
 {
+	delay();
 	(void)rt;
 	return 0;
 }
@@ -164,6 +188,7 @@ int gpu_rt_event_record(struct gpu_rt *rt, void *event)
 
 int gpu_rt_event_wait(struct gpu_rt *rt, void *event)
 {
+	delay();
 	(void)rt;
 	(void)event;
 	return 0;
@@ -223,26 +248,34 @@ int gpu_rt_copy_peer(struct gpu_rt *rt, void *stream, int other, void *dst, size
 
 int gpu_rt_capture_begin(struct gpu_rt *rt)
 {
-	(void)rt;
-	return -ENOTSUP;
+	int r = gpu_rt_host_graphs ? gpu_rt_host_graphs->begin(rt) : -ENOTSUP;
+
+	delay();
+	gpu_rt_host_captures = r == 0;
+	return r;
 }
 
 int gpu_rt_capture_end(struct gpu_rt *rt, void **ret_graph)
 {
-	(void)rt;
-	(void)ret_graph;
-	return -ENOTSUP;
+	int r = gpu_rt_host_graphs->end(rt);
+
+	gpu_rt_host_captures = false;
+	delay();
+	if (r < 0)
+		return r;
+	*ret_graph = malloc(1);
+	return *ret_graph ? 0 : -ENOMEM;
 }
 
 int gpu_rt_graph_launch(struct gpu_rt *rt, void *graph)
 {
-	(void)rt;
 	(void)graph;
-	return -ENOTSUP;
+	delay();
+	return gpu_rt_host_graphs->launch(rt);
 }
 
 void gpu_rt_graph_free(struct gpu_rt *rt, void *graph)
 {
 	(void)rt;
-	(void)graph;
+	free(graph);
 }
