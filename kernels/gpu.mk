@@ -51,13 +51,13 @@ $(HIPBLASLT_PLAIN): tests/unit/gpu_host/hipblaslt_plain.c
 	$(call say,CC,$<)
 	@mkdir -p $(@D)
 	$(Q)$(CC) $(CPPFLAGS) $(PLUGIN_CFLAGS) -fvisibility=default $(if $(SAN),-fsanitize=$(SAN)) -shared -o $@ $<
-# For test_gpu_nccl.c: NCCL likewise.
+# For test_gpu_nccl.c and test_gpu_order.c: NCCL likewise.
 NCCL_PLAIN := $(B)/tests/nccl-plain/libnccl.so.2
 $(NCCL_PLAIN): tests/unit/gpu_host/nccl_plain.c
 	$(call say,CC,$<)
 	@mkdir -p $(@D)
 	$(Q)$(CC) $(CPPFLAGS) $(PLUGIN_CFLAGS) -fvisibility=default $(if $(SAN),-fsanitize=$(SAN)) -shared -o $@ $<
-$(B)/tests/unit/gpu_host/test_gpu_nccl: | $(NCCL_PLAIN)
+$(B)/tests/unit/gpu_host/test_gpu_nccl $(B)/tests/unit/gpu_host/test_gpu_order: | $(NCCL_PLAIN)
 $(B)/tests/unit/gpu_host/test_gpu_hipblaslt: $(B)/obj/kernels/gpu/gemm_hipblaslt.o | $(HIPBLASLT_PLAIN)
 
 # tests/unit/gpu/test_NAME.c twice: test_NAME with waves of 32 lanes, wave64/test_NAME with 64.

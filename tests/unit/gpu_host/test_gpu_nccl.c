@@ -75,7 +75,7 @@ static void *sum_large(void *arg)
 static void what_is_large_goes_by_the_library(void **state)
 {
 	struct gpu_case c = { .exact = true, .n_devices = 2 };
-	struct large l[2] = { { .n_rows = 128, .dim = 2048 }, { .n_rows = 128, .dim = 2048 } };
+	struct large l[2] = { { .n_rows = 128, .dim = 8192 }, { .n_rows = 128, .dim = 8192 } };
 	struct kn_backend *be;
 	pthread_t threads[2];
 
@@ -112,7 +112,7 @@ static void *break_group(void *arg)
 static void who_waits_in_the_library_is_let_go(void **state)
 {
 	struct gpu_case c = { .exact = true, .n_devices = 2 };
-	struct large l = { .n_rows = 128, .dim = 2048 };
+	struct large l = { .n_rows = 128, .dim = 8192 };
 	struct kn_backend *be;
 	pthread_t thread;
 
