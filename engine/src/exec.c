@@ -78,6 +78,19 @@ static int exec_page_fetch(void *ctx, uint32_t page, uint32_t from, uint32_t n, 
 	return eng_runner_page_fetch(ctx, page, from, n, ret_ticket);
 }
 
+/* FNV-1a. */
+static uint64_t number_of(const char *text, uint64_t h)
+{
+	for (; *text; text++)
+		h = (h ^ (uint8_t)*text) * 1099511628211u;
+	return h;
+}
+
+static uint64_t device_of(const struct kn_backend *backend)
+{
+	return number_of(backend->device, number_of(backend->ops->name, 14695981039346656037u));
+}
+
 void eng_exec_of(struct eng_runner *runner, const struct kn_backend *backend, const struct eng_model_info *m,
                  const struct eng_runner_config *config, struct eng_exec *ret)
 {
@@ -94,6 +107,7 @@ void eng_exec_of(struct eng_runner *runner, const struct kn_backend *backend, co
 		                  .max_tokens = config->max_tokens,
 		                  .max_outputs = config->max_outputs,
 		                  .n_pages = config->n_pages,
+		                  .device = device_of(backend),
 		                  .tells_prompts = backend->tells_prompts,
 		                  .kv = { .page_tokens = config->page_tokens,
 		                          .n_states = config->n_states,

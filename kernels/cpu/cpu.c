@@ -6,6 +6,7 @@
 #include "cpu/cpu.h"
 
 #include <errno.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
@@ -206,6 +207,7 @@ int kn_cpu_open(const struct kn_config *config, struct kn_backend **ret_backend,
 		return r;
 	}
 	cpu->n_threads = base_threadpool_size(cpu->pool);
+	(void)snprintf(cpu->base.device, sizeof(cpu->base.device), "%u threads", cpu->n_threads);
 	base_threadpool_yield(cpu->pool);
 	r = cpu_attention_reserve(cpu);
 	if (r == 0)

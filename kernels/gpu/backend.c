@@ -456,6 +456,15 @@ static int open_memory(struct gpu_backend *be)
 	return r;
 }
 
+static void name_device(struct gpu_backend *be, uint32_t n_devices)
+{
+	uint64_t f = 0, total = 0;
+
+	(void)gpu_rt_memory(&be->rt, &f, &total);
+	(void)snprintf(be->base.device, sizeof(be->base.device), "%u x %u multiprocessors, %llu MiB",
+	               n_devices ? n_devices : 1, be->ctx.n_sm, (unsigned long long)(total >> 20));
+}
+
 static int open_rank(const char *kind, const struct kn_config *config, const struct gpu_open *o, uint32_t device,
                      struct gpu_backend **ret_backend, struct err *err)
 {
@@ -514,6 +523,7 @@ static int open_rank(const char *kind, const struct kn_config *config, const str
 		return err_set(err, r, "backend %s: the device cannot run its kernels: %s", kind, gk_error_text());
 	}
 	be->ctx.stream = be->rt.stream;
+	name_device(be, config->n_devices);
 	be->ctx.fixed = be->deterministic;
 	be->ctx.bytes = be->ctx.bytes && !be->exact; /* 15 bits of a value are too few there */
 	r = open_memory(be);

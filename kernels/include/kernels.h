@@ -479,6 +479,7 @@ struct kn_backend {
 	bool tells_prompts;
 	uint32_t n_answer_rows;
 	bool keeps_states; /* its operations on recurrent states heed kn_seq.keep_after */
+	char device[64];   /* what it computes on, as far as that decides how fast it is; "": not known */
 };
 
 /* Rows of a product from which on a GPU backend gives it to the vendor's library; 0: as was measured best. */

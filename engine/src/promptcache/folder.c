@@ -153,6 +153,7 @@ static void walk_other(int at, struct other *o, bool gone)
 			o->used = st.st_mtim;
 	}
 	if (gone) {
+		(void)unlinkat(dirfd(list), ENG_PC_SPEED_NAME, 0);
 		(void)unlinkat(dirfd(list), "lock", 0);
 		(void)unlinkat(at, o->name, AT_REMOVEDIR); /* stays when it holds what is not ours */
 		(void)close(lock);

@@ -10,6 +10,8 @@
 
 enum { ENG_PC_FILE_NAME = 2 * 2 * ENG_PC_NAME_BYTES + 5 /* '-', ".kv", NUL */ };
 
+#define ENG_PC_SPEED_NAME "speed" /* promptcache/speed.h */
+
 /* Makes dir and the model's folder in it, and takes its lock. The folder's descriptor and that of the lock. */
 int eng_pc_folder_open(const char *dir, const struct eng_pc_key *identity, int *ret_fd, int *ret_lock, struct err *err);
 /* Bytes of other models' folders; removes the oldest of them, unless in use, until at most max_bytes are left. */

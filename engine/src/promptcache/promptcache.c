@@ -66,6 +66,8 @@ struct eng_pc {
 	uint64_t limit_bytes;
 	bool is_scanned, is_stopping;
 	time_t quiet_until; /* no writing before */
+	struct eng_pc_speed speed;
+	bool has_speed, wants_speed; /* it is known; it is to be written */
 };
 
 static struct eng_pc_name name_of(const struct eng_pc_key *key)
@@ -123,6 +125,35 @@ static void scan(struct eng_pc *pc)
 }
 
 /* ---- The thread: writing and reading ---- */
+
+static void write_speed(struct eng_pc *pc)
+{
+	struct eng_pc_speed speed;
+	uint8_t file[ENG_PC_SPEED_BYTES];
+	int r;
+
+	(void)pthread_mutex_lock(&pc->lock);
+	pc->wants_speed = false;
+	pc->speed.read_ns = pc->stats.read_ns;
+	speed = pc->speed;
+	(void)pthread_mutex_unlock(&pc->lock);
+	r = eng_pc_speed_seal(&speed, file);
+	r = r < 0 ? r : eng_pc_file_write(pc->fd, ENG_PC_SPEED_NAME, file, sizeof(file));
+	if (r < 0) /* then the next process finds out by itself */
+		base_log(BASE_LOG_DEBUG, "%s: the speed of the prompt cache is not kept: %s", pc->dir, strerror(-r));
+}
+
+/* At the beginning. */
+static void read_speed(struct eng_pc *pc)
+{
+	uint8_t file[ENG_PC_SPEED_BYTES];
+
+	if (eng_pc_file_read(pc->fd, ENG_PC_SPEED_NAME, file, sizeof(file)) < 0 ||
+	    eng_pc_speed_parse(file, sizeof(file), &pc->speed) < 0)
+		return;
+	pc->has_speed = true;
+	pc->stats.read_ns = pc->speed.read_ns;
+}
 
 static void count_write_error(struct eng_pc *pc, int r)
 {
@@ -264,11 +295,17 @@ static void *run(void *arg)
 	scan(pc);
 	for (;;) {
 		struct slot *s;
+		bool wants_speed;
 
 		(void)pthread_mutex_lock(&pc->lock);
-		while (!(s = next_slot(pc)) && !pc->is_stopping)
+		while (!(s = next_slot(pc)) && !pc->is_stopping && !pc->wants_speed)
 			(void)pthread_cond_wait(&pc->work, &pc->lock);
+		wants_speed = !s && pc->wants_speed;
 		(void)pthread_mutex_unlock(&pc->lock);
+		if (wants_speed) {
+			write_speed(pc);
+			continue;
+		}
 		if (!s)
 			return NULL;
 		if (s->is_read)
@@ -326,6 +363,7 @@ int eng_pc_open(const struct eng_pc_config *config, struct eng_pc **ret_pc, stru
 	if (r == 0 && (!(pc->dir = strdup(config->dir)) || make_slots(pc) < 0))
 		r = err_set(err, -ENOMEM, "out of memory");
 	if (r == 0) {
+		read_speed(pc);
 		r = -pthread_create(&pc->thread, NULL, run, pc);
 		if (r < 0)
 			(void)err_set(err, r, "prompt cache: %s", strerror(-r));
@@ -396,6 +434,27 @@ bool eng_pc_has(struct eng_pc *pc, const struct eng_pc_key *key)
 	has = eng_pc_index_has(pc->index, &name);
 	(void)pthread_mutex_unlock(&pc->lock);
 	return has;
+}
+
+bool eng_pc_get_speed(struct eng_pc *pc, struct eng_pc_speed *ret_speed)
+{
+	bool has_speed;
+
+	(void)pthread_mutex_lock(&pc->lock);
+	has_speed = pc->has_speed;
+	if (has_speed)
+		*ret_speed = pc->speed;
+	(void)pthread_mutex_unlock(&pc->lock);
+	return has_speed;
+}
+
+void eng_pc_keep_speed(struct eng_pc *pc, const struct eng_pc_speed *speed)
+{
+	(void)pthread_mutex_lock(&pc->lock);
+	pc->speed = *speed;
+	pc->has_speed = pc->wants_speed = true;
+	(void)pthread_cond_signal(&pc->work);
+	(void)pthread_mutex_unlock(&pc->lock);
 }
 
 void eng_pc_get_stats(struct eng_pc *pc, struct eng_pc_stats *ret_stats)

@@ -12,6 +12,7 @@
 
 #include "base/err.h"
 #include "promptcache/page_file.h"
+#include "promptcache/speed.h"
 
 struct eng_pc;
 
@@ -28,7 +29,7 @@ struct eng_pc_stats {
 	uint64_t n_damaged;      /* files refused and removed */
 	uint64_t n_write_errors; /* the disk was full, or worse */
 	uint64_t bytes;          /* on disk, of this model */
-	double read_ns;          /* of one page with its check, smoothed; 0: not known */
+	double read_ns;          /* of one page with its check, smoothed, at first the last process's; 0: not known */
 };
 
 /* -EBUSY: another process has this model's folder; -EINVAL: the budget holds no page. */
@@ -44,6 +45,10 @@ int eng_pc_key(const struct eng_pc *pc, const struct eng_pc_key *parent, const i
 /* The folder's list is read in the background after opening; the first call may wait for that. */
 bool eng_pc_has(struct eng_pc *pc, const struct eng_pc_key *key);
 void eng_pc_get_stats(struct eng_pc *pc, struct eng_pc_stats *ret_stats);
+/* What the process before this one kept, or this one. False: nothing was kept. */
+bool eng_pc_get_speed(struct eng_pc *pc, struct eng_pc_speed *ret_speed);
+/* Keeps it in the folder, with what reading a page takes by then. */
+void eng_pc_keep_speed(struct eng_pc *pc, const struct eng_pc_speed *speed);
 
 /* Room for a page's bytes, or NULL when all slots for writing are in use. Then eng_pc_store() with the bytes in it,
  * once. */

@@ -92,6 +92,7 @@ void eng_sched_set_cache(struct eng_sched *s, struct eng_pc *cache)
 	if (cache)
 		(void)eng_kv_pool_set_keys(s->pool, eng_pc_identity(cache));
 	s->disk_patience = 1;
+	sched_disk_open(s);
 	eng_pc_close(old); /* it calls sched_cache_is_ready() until then */
 }
 

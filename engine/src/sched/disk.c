@@ -7,6 +7,7 @@
  * only, when there is nothing else to do. Copying a page into the cache's memory is all that this thread does. */
 #include "sched/disk.h"
 
+#include <assert.h>
 #include <time.h>
 
 #include "sched/sched_internal.h"
@@ -14,6 +15,39 @@
 enum { LOADS_AHEAD = 3, FINISH_MS = 3000 };
 
 static const struct eng_pc_key no_key;
+
+/* ---- How fast it was ---- */
+
+static_assert((int)ENG_PACE_SIZES == (int)ENG_PC_SPEED_STEPS, "a step of each size");
+
+void sched_disk_open(struct eng_sched *s)
+{
+	struct eng_pc_speed speed;
+
+	s->n_kept = s->pace.n_prompts;
+	s->was_elsewhere = false;
+	if (!s->config.cache || !eng_pc_get_speed(s->config.cache, &speed))
+		return;
+	s->was_elsewhere = speed.device != s->exec.device;
+	for (int i = 0; i < ENG_PACE_SIZES && !s->was_elsewhere; i++) {
+		if (s->pace.steps[i].n <= 0 && speed.steps[i].n > 0 && speed.steps[i].ns > 0)
+			s->pace.steps[i] = (struct eng_pace_steps){ speed.steps[i].n, speed.steps[i].ns };
+	}
+}
+
+void sched_disk_keep(struct eng_sched *s)
+{
+	struct eng_pc_speed speed = { .device = s->exec.device };
+
+	if (!s->config.cache || s->pace.n_prompts <= 2 * s->n_kept)
+		return;
+	s->n_kept = s->pace.n_prompts;
+	for (int i = 0; i < ENG_PACE_SIZES; i++) {
+		speed.steps[i].n = s->pace.steps[i].n;
+		speed.steps[i].ns = s->pace.steps[i].ns;
+	}
+	eng_pc_keep_speed(s->config.cache, &speed);
+}
 
 /* ---- Reading ---- */
 
@@ -24,12 +58,19 @@ double sched_compute_ns(const struct eng_sched *s, uint64_t then_ns)
 	return now_ns > 0 ? now_ns : (double)then_ns;
 }
 
-static bool is_worth_it(struct eng_sched *s, uint64_t then_ns)
+/* Of n pages. Before this process has computed a prompt, what the one before kept counts, then what the page itself
+ * says. */
+static bool is_worth_it(struct eng_sched *s, uint32_t n, uint64_t then_ns)
 {
-	double compute = sched_compute_ns(s, then_ns);
+	double kept = eng_pace_prompt_ns(&s->pace, (uint64_t)n * s->exec.kv.page_tokens, s->exec.max_tokens) / n;
+	double compute = sched_compute_ns(s, kept > 0 ? (uint64_t)kept : then_ns);
 	struct eng_pc_stats st;
 
 	eng_pc_get_stats(s->config.cache, &st);
+	if (s->config.always_load)
+		return true;
+	if (compute <= 0 && s->was_elsewhere) /* nothing is known of this device: what it computes now will tell */
+		return false;
 	if (st.read_ns <= 0 || compute <= 0 || st.read_ns * s->disk_patience < compute)
 		return true;
 	/* The disk may have been slow for a moment only: it gets another chance, later. */
@@ -69,7 +110,7 @@ void sched_disk_begin(struct eng_sched *s, struct sreq *r)
 		return;
 	while (last < most && eng_pc_has(s->config.cache, &r->keys[last]))
 		last++;
-	if (last > first && !is_worth_it(s, 0)) {
+	if (last > first && !is_worth_it(s, last - first, 0)) {
 		(void)pthread_mutex_lock(&s->lock);
 		s->stats.n_loads_refused++;
 		(void)pthread_mutex_unlock(&s->lock);
@@ -121,7 +162,7 @@ static void take_one(struct eng_sched *s, struct sreq *r, const struct eng_pc_lo
 		s->stats.disk_tokens += page;
 		(void)pthread_mutex_unlock(&s->lock);
 	}
-	if (!is_worth_it(s, loaded->compute_ns))
+	if (i + 1 < r->load_end && !is_worth_it(s, r->load_end - i - 1, loaded->compute_ns))
 		r->load_end = r->load_next; /* what was asked for comes; no more */
 }
 
@@ -192,6 +233,8 @@ void sched_disk_finish(struct eng_sched *s)
 {
 	const struct timespec nap = { .tv_nsec = 1000000 };
 
+	s->n_kept = 0;
+	sched_disk_keep(s);
 	for (int ms = 0; ms < FINISH_MS && sched_disk_give(s, true); ms++) {
 		sched_tier_settle(s);
 		(void)nanosleep(&nap, NULL);

@@ -7,6 +7,10 @@
 struct eng_sched;
 struct sreq;
 
+/* What the process before kept of its speed is this one's, until it knows better: when there is a cache, or another. */
+void sched_disk_open(struct eng_sched *s);
+/* Keeps it, now and then. */
+void sched_disk_keep(struct eng_sched *s);
 /* After admission: begins to read what follows the pages that r took over, when that is faster than computing. */
 void sched_disk_begin(struct eng_sched *s, struct sreq *r);
 /* Forgets what r waits for. */

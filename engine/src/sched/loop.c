@@ -188,6 +188,7 @@ static bool wait_for_work(struct eng_sched *s)
 		s->active_since_ns = 0;
 		sched_tier_take(s);
 		(void)sched_disk_give(s, true);
+		sched_disk_keep(s);
 		sched_tier_settle(s);
 		sched_split_settle(s);
 		rest(s);

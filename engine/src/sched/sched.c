@@ -9,6 +9,7 @@
 #include <string.h>
 #include <time.h>
 
+#include "sched/disk.h"
 #include "sched/sched_internal.h"
 
 enum { DEFAULT_STEP_MS = 100, DEFAULT_REST_MS = 20000, MAX_RETRY_S = 60 };
@@ -107,6 +108,7 @@ int eng_sched_new(const struct eng_exec *exec, const struct eng_sched_config *co
 	s->disk_patience = 1;
 	if (config->cache)
 		eng_pc_set_ready(config->cache, sched_cache_is_ready, s);
+	sched_disk_open(s);
 	init_locks(s);
 	r = alloc_all(s, config);
 	if (r == 0) {

@@ -31,6 +31,7 @@ struct eng_exec {
 	uint32_t max_tokens;  /* per step */
 	uint32_t max_outputs; /* per step */
 	uint32_t n_pages;
+	uint64_t device; /* a number for what computes, by which another process knows it again */
 	struct eng_kv_traits kv;
 	/* The same token gives other bits in a prompt than in an answer (kn_backend.tells_prompts, in deterministic
 	 * mode). Steps are given answers first; what an answer was computed to is never taken for a prompt's. */

@@ -56,6 +56,7 @@ struct sreq {
 	uint32_t load_done, load_next, load_end;
 	/* tier.c: where that began and when, pages whose reading from disk was asked for, and how often in vain */
 	uint32_t load_first, load_asked, load_retries;
+	uint32_t load_read; /* pages that the disk was asked for */
 	uint64_t load_ns;
 	bool load_is_pure;       /* nothing of it came from disk */
 	bool was_prefetched;     /* or it was seen that there is nothing to load */
@@ -139,6 +140,8 @@ struct eng_sched {
 	struct eng_pace pace;
 	uint64_t n_load_tags;
 	double disk_patience; /* the factor by which reading counts as slow; 1 at first */
+	bool was_elsewhere;   /* another device wrote what is on disk, and how fast that was */
+	uint64_t n_kept;      /* prompts of the pace that was kept beside the cache */
 	struct sched_tier tier;
 	struct sched_split split;
 };

@@ -6,6 +6,7 @@
 #include <stdint.h>
 
 #include "base/err.h"
+#include "sched/worth.h"
 
 struct eng_kv_host;
 struct eng_sched;
@@ -26,19 +27,13 @@ struct tier_ring {
 	uint32_t cap, first, n;
 };
 
-/* Times of loads by their pages: weighted means, through which a line is laid. */
-struct tier_line {
-	double x, y, xx, xy;
-	bool has_any;
-};
-
 struct sched_tier {
 	struct eng_kv_host *host; /* NULL: there is no such tier */
 	struct tier_ring out, in;
 	uint32_t n_reads, n_stores; /* orders that the disk has */
 	uint32_t save_at;           /* slot at which pages to be written are looked for */
-	struct tier_line line;
-	double patience; /* the factor by which loading counts as slow; 1 at first */
+	struct worth worth;
+	double then_page_ns; /* what computing a page took when the disk's were written; 0: not known */
 };
 
 /* At the beginning, when the pool is there. Failing leaves the scheduler without the tier. */

@@ -20,50 +20,35 @@ enum {
 	MAX_RETRIES = 8,
 };
 
-static const double weight = 0.2; /* of the newest load */
-
 /* ---- Is it worth it? ---- */
 
-static void learn(struct tier_line *l, double pages, double ns)
+/* Of n pages from now on; 0: not known. What was written on another device says nothing. */
+static double compute_ns(const struct eng_sched *s, uint32_t n)
 {
-	if (!l->has_any) {
-		*l = (struct tier_line){ pages, ns, pages * pages, pages * ns, true };
-		return;
-	}
-	l->x += weight * (pages - l->x);
-	l->y += weight * (ns - l->y);
-	l->xx += weight * (pages * pages - l->xx);
-	l->xy += weight * (pages * ns - l->xy);
-}
+	double ns = eng_pace_prompt_ns(&s->pace, (uint64_t)n * s->exec.kv.page_tokens, s->exec.max_tokens);
 
-/* Loads that were all alike do not tell how their time grows: shorter ones are taken to last as long. */
-static double expect_ns(const struct tier_line *l, double pages)
-{
-	double spread = l->xx - l->x * l->x, slope;
-
-	if (!l->has_any)
-		return 0;
-	slope = spread > 0.01 * l->xx ? (l->xy - l->x * l->y) / spread : 0;
-	if (slope <= 0)
-		return pages > l->x ? l->y * pages / l->x : l->y;
-	return l->y + slope * (pages - l->x) > slope * pages ? l->y + slope * (pages - l->x) : slope * pages;
+	return ns > 0 || s->was_elsewhere ? ns : s->tier.then_page_ns * n;
 }
 
 static double disk_page_ns(struct eng_sched *s)
 {
-	struct eng_pc_stats st;
+	struct eng_pc_stats st = { 0 };
 
-	eng_pc_get_stats(s->config.cache, &st);
+	if (s->config.cache)
+		eng_pc_get_stats(s->config.cache, &st);
 	return st.read_ns;
 }
 
+/* Pages that another device wrote, before this one has computed a prompt: it computes that, and knows. */
 static bool is_worth_it(struct eng_sched *s, uint32_t n_pages, uint32_t n_disk)
 {
-	double compute = sched_compute_ns(s, 0) * n_pages, load = expect_ns(&s->tier.line, n_pages);
+	double compute = compute_ns(s, n_pages);
 
-	if (n_disk > 0)
-		load += disk_page_ns(s) * n_disk;
-	return s->config.always_load || compute <= 0 || load * s->tier.patience < compute;
+	if (s->config.always_load)
+		return true;
+	if (n_disk > 0 && compute <= 0 && s->was_elsewhere)
+		return false;
+	return worth_begins(&s->tier.worth, compute, n_pages, n_disk, n_disk ? disk_page_ns(s) : 0);
 }
 
 /* How many of n pages, of which those from the n_host-th on are on disk at best; 0: none. */
@@ -74,7 +59,6 @@ static uint32_t how_many(struct eng_sched *s, uint32_t n, uint32_t n_host, uint3
 	(void)pthread_mutex_lock(&s->lock);
 	s->stats.n_loads_refused++;
 	(void)pthread_mutex_unlock(&s->lock);
-	s->tier.patience *= 0.95;
 	return n_host < n && n_host > 0 && is_worth_it(s, n_host, 0) ? n_host : 0;
 }
 
@@ -116,7 +100,7 @@ static void begin_load(struct eng_sched *s, struct sreq *r, uint32_t first, uint
 	r->load_tag = ++s->n_load_tags;
 	r->load_first = r->load_done = r->load_next = r->load_asked = first;
 	r->load_end = end;
-	r->load_retries = 0;
+	r->load_retries = r->load_read = 0;
 	r->load_is_pure = is_pure;
 	r->load_ns = (uint64_t)base_now_ns();
 }
@@ -229,15 +213,36 @@ void sched_tier_take_read(struct eng_sched *s)
 
 	while (s->tier.n_reads > 0 && eng_pc_take(s->config.cache, &loaded)) {
 		eng_kv_host_filled(s->tier.host, (uint32_t)loaded.tag, loaded.page != NULL);
+		if (loaded.compute_ns > 0)
+			s->tier.then_page_ns = (double)loaded.compute_ns;
 		eng_pc_release(s->config.cache, &loaded);
 		s->tier.n_reads--;
 	}
 }
 
+/* What is left may be computed sooner, now that the disk has shown what it takes. How many pages it may be asked for. */
+static uint32_t n_to_ask(struct eng_sched *s, struct sreq *r, uint32_t from)
+{
+	uint32_t n = r->load_end - from, may;
+	bool is_slow;
+
+	if (s->config.always_load)
+		return n;
+	may = worth_goes_on(&s->tier.worth, compute_ns(s, n), n, n, disk_page_ns(s), r->load_read, &is_slow);
+	/* When all that was asked for has come, there is nothing left that could tell more. */
+	if (may > 0 || (!is_slow && s->tier.n_reads > 0))
+		return may;
+	r->load_end = from;
+	(void)pthread_mutex_lock(&s->lock);
+	s->stats.n_loads_refused++;
+	(void)pthread_mutex_unlock(&s->lock);
+	return 0;
+}
+
 /* No further ahead than that what comes does not drive out what came before it. */
 static void ask_disk(struct eng_sched *s, struct sreq *r)
 {
-	uint32_t i = r->load_asked > r->load_next ? r->load_asked : r->load_next, end = r->load_end, ahead;
+	uint32_t i = r->load_asked > r->load_next ? r->load_asked : r->load_next, end = r->load_end, ahead, may = UINT32_MAX;
 	struct eng_kv_host_counts c;
 
 	if (r->load_end <= r->load_next) /* cut, while what is behind it was on its way */
@@ -246,9 +251,13 @@ static void ask_disk(struct eng_sched *s, struct sreq *r)
 	ahead = c.n_slots / 4 > 1 ? c.n_slots / 4 : 1;
 	end = end - r->load_next > ahead ? r->load_next + ahead : end;
 	for (; i < end && s->tier.n_reads < MAX_READS; i++) {
-		if (eng_kv_host_find(s->tier.host, &r->keys[i]) == ENG_KV_NO_SLOT &&
-		    (!on_disk(s, r, i) || !read_page(s, r, i)))
-			return;
+		if (eng_kv_host_find(s->tier.host, &r->keys[i]) == ENG_KV_NO_SLOT) {
+			may = may == UINT32_MAX ? n_to_ask(s, r, i) : may;
+			if (may == 0 || !on_disk(s, r, i) || !read_page(s, r, i))
+				return;
+			may--;
+			r->load_read++;
+		}
 		r->load_asked = i + 1;
 	}
 }
@@ -307,12 +316,8 @@ static void finish_load(struct eng_sched *s, struct sreq *r)
 {
 	uint32_t n = r->load_done - r->load_first;
 
-	if (r->load_is_pure && n > 0 && r->load_done == r->load_end) {
-		learn(&s->tier.line, n, (double)((uint64_t)base_now_ns() - r->load_ns));
-		s->tier.patience = 1;
-	} else if (n > 0) {
-		s->tier.patience = 1;
-	}
+	if (r->load_is_pure && n > 0 && r->load_done == r->load_end)
+		worth_learn(&s->tier.worth, n, (double)((uint64_t)base_now_ns() - r->load_ns));
 	r->load_tag = 0;
 }
 

@@ -388,7 +388,7 @@ static void flushing_forgets_prefixes_but_not_under_load(void **state)
 
 static void world_on_disk(struct world *w, uint32_t max_running, uint32_t n_pages)
 {
-	struct eng_sched_config config = { .max_running = max_running, .max_queued = 100 };
+	struct eng_sched_config config = { .max_running = max_running, .max_queued = 100, .always_load = true };
 	struct eng_pc_config cache = { .dir = cache_dir,
 		                       .budget_bytes = 1 << 20,
 		                       .page_tokens = FAKE_PAGE,
@@ -398,7 +398,7 @@ static void world_on_disk(struct world *w, uint32_t max_running, uint32_t n_page
 	if (eng_pc_open(&cache, &config.cache, &err) < 0)
 		fail_msg("%s", err_text(&err));
 	world_init_as(w, config, n_pages);
-	atomic_store(&w->f.delay_us, 20000); /* reading is worth it */
+	atomic_store(&w->f.delay_us, 20000);
 }
 
 static void a_restart_finds_the_prompt_on_disk(void **state)

@@ -365,6 +365,70 @@ static void a_restart_finds_prompts_on_disk(void **state)
 	}
 }
 
+/* As the process before would have left it. */
+static void leave_speed(uint64_t device, double step_ns, double read_ns)
+{
+	struct eng_pc_speed speed = { .device = device, .read_ns = read_ns };
+	uint8_t file[ENG_PC_SPEED_BYTES];
+	char path[512];
+	FILE *f;
+
+	for (int i = 0; i < ENG_PC_SPEED_STEPS; i++) {
+		speed.steps[i].n = 16 << i;
+		speed.steps[i].ns = step_ns;
+	}
+	assert_int_equal(eng_pc_speed_seal(&speed, file), 0);
+	(void)snprintf(path, sizeof(path), "%s/%032d/speed", cache_dir, 0);
+	f = fopen(path, "we");
+	assert_non_null(f);
+	assert_int_equal(fwrite(file, sizeof(file), 1, f), 1);
+	assert_int_equal(fclose(f), 0);
+}
+
+/* The first prompt after a restart: cached tokens. */
+static uint32_t ask_after_restart(uint32_t n_slots, uint64_t device, double step_ns, double read_ns,
+                                  struct eng_stats *ret_stats)
+{
+	struct world w;
+	uint32_t n;
+
+	leave_speed(device, step_ns, read_ns);
+	may_refuse = true;
+	world_with(&w, 2, POOL, n_slots, true);
+	may_refuse = false;
+	n = ask(&w, 1, LONG, 1);
+	*ret_stats = stats_of(&w);
+	world_done(&w);
+	return n;
+}
+
+/* What the process before kept of its speed is compared with what reading took, before anything was computed. */
+static void what_was_kept_decides_at_the_first_prompt(void **state)
+{
+	struct eng_stats st;
+	struct world w;
+
+	(void)state;
+	for (uint32_t n_slots = 0; n_slots <= 60; n_slots += 60) {
+		world_with(&w, 2, POOL, n_slots, true);
+		(void)ask(&w, 1, LONG, 1);
+		world_done(&w);
+		/* A quick device and a slow disk. */
+		assert_int_equal(ask_after_restart(n_slots, 0, 1e4, 1e15, &st), 0);
+		assert_int_equal(st.disk_tokens, 0);
+		assert_int_equal(st.n_loads_refused, 1);
+		assert_int_equal(st.disk_pages_read, 0);
+		/* Another device was slow: nothing is known of this one. */
+		assert_int_equal(ask_after_restart(n_slots, 5, 1e17, 1, &st), 0);
+		assert_int_equal(st.disk_tokens, 0);
+		assert_int_equal(st.disk_pages_read, 0);
+		/* This one was. */
+		assert_int_equal(ask_after_restart(n_slots, 0, 1e17, 1, &st), LONG - FAKE_PAGE);
+		assert_int_equal(st.disk_tokens, LONG - FAKE_PAGE);
+		assert_int_equal(st.n_loads_refused, 0);
+	}
+}
+
 /* A host with fewer slots than a prompt has pages still passes them on. */
 static void a_small_host_passes_pages_on(void **state)
 {
@@ -420,6 +484,7 @@ int main(int argc, char **argv)
 		cmocka_unit_test(who_leaves_while_pages_come_leaves_nothing),
 		cmocka_unit_test(other_weights_have_no_use_for_any_page),
 		cmocka_unit_test_setup_teardown(a_restart_finds_prompts_on_disk, make_cache_dir, remove_cache_dir),
+		cmocka_unit_test_setup_teardown(what_was_kept_decides_at_the_first_prompt, make_cache_dir, remove_cache_dir),
 		cmocka_unit_test_setup_teardown(a_small_host_passes_pages_on, make_cache_dir, remove_cache_dir),
 		cmocka_unit_test_setup_teardown(a_full_disk_costs_the_disk_alone, make_cache_dir, remove_cache_dir),
 	};
