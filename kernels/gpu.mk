@@ -152,7 +152,14 @@ $(B)/tests/unit/gpu/kernels_device: $(GPU_KERNEL_TESTS:%=$(B)/obj/cuda/%.o) $(GP
 	$(Q)$(NVCC) -cudart static -o $@ $(filter %.o,$^) -Xlinker --start-group $(filter %.a,$^) -Xlinker --end-group -lm -ldl -lpthread
 # How near each kernel comes to what the device can do.
 GPU_BENCHES := $(B)/tests/bench/gpu/gpu_bench
-$(GPU_BENCHES): $(B)/obj/cuda/tests/bench/gpu/gpu_bench.cc.o $(GPU_CU:%.cu=$(B)/obj/cuda/%.cu.o) $(B)/lib/libkernels.a $(B)/lib/libbase.a
+$(B)/tests/bench/gpu/gpu_bench: $(B)/obj/cuda/tests/bench/gpu/gpu_bench.cc.o $(GPU_CU:%.cu=$(B)/obj/cuda/%.cu.o) $(B)/lib/libkernels.a $(B)/lib/libbase.a
+	$(call say,LINK,$@)
+	@mkdir -p $(@D)
+	$(Q)$(NVCC) -cudart static -o $@ $(filter %.o,$^) -Xlinker --start-group $(filter %.a,$^) -Xlinker --end-group -lm -ldl -lpthread
+# What moves pages of K and V to the host and back.
+GPU_BENCHES += $(B)/tests/bench/gpu/copies_bench
+$(B)/tests/bench/gpu/copies_bench: $(B)/obj/cuda/tests/bench/gpu/copies_bench.cc.o $(GPU_CU:%.cu=$(B)/obj/cuda/%.cu.o) \
+		$(B)/lib/libkernels.a $(B)/lib/libbase.a
 	$(call say,LINK,$@)
 	@mkdir -p $(@D)
 	$(Q)$(NVCC) -cudart static -o $@ $(filter %.o,$^) -Xlinker --start-group $(filter %.a,$^) -Xlinker --end-group -lm -ldl -lpthread

@@ -366,6 +366,7 @@ struct gpu_copies {
 	struct gpu_copy_way ways[N_WAYS]; /* by enum kn_way */
 	void *here;                       /* an event: how far the operations are */
 	int peer;                         /* the device that copies KN_FROM_PEER come from */
+	uint32_t n_blocks;                /* of a kernel that makes those between device and host; 0: copy engines do */
 	bool is_open;
 };
 

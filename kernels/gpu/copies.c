@@ -7,16 +7,26 @@
  * them; out of it nothing is waited for, since only pages go that are complete. Whoever gives such a page to others
  * before it is out asks for a fence. */
 #include <errno.h>
+#include <stdlib.h>
+#include <string.h>
 
 #include "gpu/backend.h"
+
+enum { KERNEL_BLOCKS = 16 };
 
 static int open_copies(struct gpu_backend *be)
 {
 	struct gpu_copies *c = &be->copies;
+	const char *how = getenv("OCAI_GPU_COPIES");
 	int r = 0;
 
 	if (c->is_open)
 		return 0;
+	/* Which way is quickest has not been seen on a device (tests/bench/gpu/copies_bench): rows by the copy engines, as
+	 * was measured, unless something else is asked for. */
+	if (how && strcmp(how, "kernel") == 0)
+		c->n_blocks = KERNEL_BLOCKS;
+	be->rt.in_batches = how && strcmp(how, "batch") == 0;
 	for (int w = 0; w < N_WAYS && r == 0; w++) {
 		if (!c->ways[w].stream)
 			r = gpu_rt_stream_new(&be->rt, &c->ways[w].stream);
@@ -121,6 +131,16 @@ static int check(const struct gpu_backend *be, const struct kn_piece *pieces, si
 	return 0;
 }
 
+static int put_rows(struct gpu_backend *be, void *stream, bool to_host, void *dst, size_t dst_step, const void *src,
+                    size_t src_step, size_t bytes, size_t n)
+{
+	int r = -ENOTSUP;
+
+	if (be->copies.n_blocks)
+		r = gk_copy_rows(stream, be->copies.n_blocks, dst, dst_step, src, src_step, bytes, n);
+	return r == -ENOTSUP ? gpu_rt_copy_rows(&be->rt, stream, to_host, dst, dst_step, src, src_step, bytes, n) : r;
+}
+
 static int put(struct gpu_backend *be, enum kn_way to, const struct kn_piece *pieces, size_t n)
 {
 	void *stream = be->copies.ways[to].stream;
@@ -134,11 +154,10 @@ static int put(struct gpu_backend *be, enum kn_way to, const struct kn_piece *pi
 		if (to == KN_FROM_PEER)
 			r = gpu_rt_copy_peer(&be->rt, stream, be->copies.peer, p->device, device_step, p->host,
 			                     host_step, p->bytes, run);
+		else if (to == KN_TO_HOST)
+			r = put_rows(be, stream, true, p->host, host_step, p->device, device_step, p->bytes, run);
 		else
-			r = to == KN_TO_HOST ? gpu_rt_copy_rows(&be->rt, stream, true, p->host, host_step, p->device,
-			                                        device_step, p->bytes, run)
-			                     : gpu_rt_copy_rows(&be->rt, stream, false, p->device, device_step, p->host,
-			                                        host_step, p->bytes, run);
+			r = put_rows(be, stream, false, p->device, device_step, p->host, host_step, p->bytes, run);
 	}
 	return r;
 }

@@ -142,6 +142,7 @@ static void expect_same(const struct answers *want, const struct answers *got, b
 struct variant {
 	const char *name, *kv_dtype;
 	bool deterministic, write_through, on_disk;
+	const char *copies; /* $OCAI_GPU_COPIES */
 };
 
 static void answers_are_the_same_with_tiers(void **state)
@@ -154,6 +155,10 @@ static void answers_are_the_same_with_tiers(void **state)
 	uint64_t page_bytes;
 
 	use_host_plugin();
+	if (v->copies)
+		assert_int_equal(setenv("OCAI_GPU_COPIES", v->copies, 1), 0);
+	else
+		(void)unsetenv("OCAI_GPU_COPIES");
 	page_bytes = page_bytes_of(o);
 	run(o, page_bytes, &want, &none);
 	assert_int_equal(none.host_pages_total, 0);
@@ -254,6 +259,7 @@ int main(void)
 {
 	static const struct variant variants[] = {
 		{ .name = "write-back" },
+		{ .name = "write-back, by a kernel", .copies = "kernel" },
 		{ .name = "write-through, bf16", .kv_dtype = "bf16", .write_through = true },
 		{ .name = "e4m3", .kv_dtype = "f8" },
 		{ .name = "deterministic", .kv_dtype = "bf16", .deterministic = true },
