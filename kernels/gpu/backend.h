@@ -424,7 +424,7 @@ struct gpu_program {
 	/* Between ranks (comm.c); by_library: some go by it, so that it is never kept as a graph. */
 	struct gpu_message *messages;
 	uint32_t n_messages, n_sums; /* n_sums: launches of our own */
-	uint64_t form; /* of the messages: the same on all ranks */
+	uint64_t form;               /* of the messages: the same on all ranks */
 	bool by_library;
 	void *graph;
 	bool no_graph; /* a capture failed once */

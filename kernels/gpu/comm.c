@@ -9,8 +9,8 @@
 #include "gpu/issue.h"
 
 /* Up to ONE_SHOT bytes our own launch is the quicker way, or so others have measured; a slot holds what is larger in
- * pieces where the library is not here. A program with a sum beyond CAPTURED (prompts of more than 256 rows or so) gives
- * all that are not small to the library, and is launched one by one every time: a graph that holds the library's
+ * pieces where the library is not here. A program with a sum beyond CAPTURED (prompts of more than 256 rows or so)
+ * gives all that are not small to the library, and is launched one by one every time: a graph that holds the library's
  * launches of several threads of a process has been seen to wait for ever. In all others every sum goes our way,
  * whether they are launched for the first time, captured or replayed: a rank that cannot capture when the others can
  * would wait for them in the library while they wait for it in a kernel. */
@@ -95,7 +95,7 @@ int gpu_comm_new(struct gpu_backend *const *ranks, uint32_t n, const struct gpu_
 	}
 	for (uint32_t i = 0; i < n; i++)
 		ranks[i]->comm = comm;
-	comm_watch_start(comm, o ? o->watch_ms : 0);
+	gpu_comm_watch_start(comm, o ? o->watch_ms : 0);
 	return 0;
 }
 
@@ -103,7 +103,7 @@ void gpu_comm_free(struct gpu_comm *comm)
 {
 	if (!comm)
 		return;
-	comm_watch_stop(comm);
+	gpu_comm_watch_stop(comm);
 	/* Whoever still waits for another rank waits no longer. */
 	if (comm->broken)
 		__atomic_store_n(comm->broken, 1, __ATOMIC_SEQ_CST);
@@ -130,7 +130,8 @@ void gpu_comm_break(struct gpu_comm *comm)
 	gpu_nccl_abort(comm->nccl);
 }
 
-/* Ranks are some microseconds apart. Who is one meeting ahead writes beside what is compared here, and nobody is two. */
+/* Ranks are some microseconds apart. Who is one meeting ahead writes beside what is compared here, and nobody is two.
+ */
 int gpu_comm_meet(struct gpu_backend *be, const struct gpu_program *p)
 {
 	struct gpu_comm *comm = be->comm;
@@ -187,8 +188,8 @@ int gpu_comm_plan(struct gpu_backend *be, struct gpu_program *p)
 		p->n_messages++;
 		p->form = mix(mix(mix(p->form, r->kind << 8 | x.elem), (uint64_t)m->rows << 32 | r->dim), r->width);
 		p->by_library |= is_for_library(comm, r, x) &&
-		                 (!comm->has_peers || (r->kind == COMM_REDUCE && bytes > comm->captured_bytes &&
-		                                       !be->deterministic));
+		                 (!comm->has_peers ||
+		                  (r->kind == COMM_REDUCE && bytes > comm->captured_bytes && !be->deterministic));
 	}
 	p->form = mix(p->form, p->by_library);
 	for (uint32_t i = 0; i < p->n_messages; i++) {

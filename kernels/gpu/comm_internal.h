@@ -26,7 +26,7 @@ struct comm_rank {
 	enum gpu_comm_doing doing;
 	uint64_t since_ns;
 	uint64_t n_programs;
-	uint32_t n_sums; /* launches of our own so far, as the device counts them */
+	uint32_t n_sums;                 /* launches of our own so far, as the device counts them */
 	struct comm_run runs[COMM_RUNS]; /* by number % COMM_RUNS */
 };
 
@@ -37,12 +37,12 @@ struct gpu_comm {
 	struct gpu_backend *ranks[KN_MAX_RANKS];
 	struct gk_comm kernel[KN_MAX_RANKS]; /* of each rank; spaces NULL: devices do not reach each other */
 	bool has_peers;
-	struct gpu_nccl *nccl;                        /* NULL: not here */
-	uint32_t *broken;                             /* pinned; written by gpu_comm_break() */
-	size_t one_shot_bytes, captured_bytes;        /* see comm.c */
-	_Atomic uint64_t n_met;                       /* arrivals at gpu_comm_meet() of all ranks */
-	uint64_t meets[KN_MAX_RANKS];                 /* each rank's own */
-	_Atomic uint64_t forms[2][KN_MAX_RANKS];      /* of the programs that they come with, by meets % 2 */
+	struct gpu_nccl *nccl;                   /* NULL: not here */
+	uint32_t *broken;                        /* pinned; written by gpu_comm_break() */
+	size_t one_shot_bytes, captured_bytes;   /* see comm.c */
+	_Atomic uint64_t n_met;                  /* arrivals at gpu_comm_meet() of all ranks */
+	uint64_t meets[KN_MAX_RANKS];            /* each rank's own */
+	_Atomic uint64_t forms[2][KN_MAX_RANKS]; /* of the programs that they come with, by meets % 2 */
 	struct comm_rank state[KN_MAX_RANKS];
 	struct comm_watch *watch; /* NULL: nobody looks */
 	void (*note)(const char *kind, const char *text);
@@ -57,8 +57,8 @@ static inline bool comm_is_broken(const struct gpu_comm *comm)
 }
 
 /* ms 0: as usual, or $OCAI_GPU_WATCH seconds. Without memory or a thread for it nobody looks. */
-void comm_watch_start(struct gpu_comm *comm, uint32_t ms);
+void gpu_comm_watch_start(struct gpu_comm *comm, uint32_t ms);
 /* Before anything of the group is given back. */
-void comm_watch_stop(struct gpu_comm *comm);
+void gpu_comm_watch_stop(struct gpu_comm *comm);
 
 #endif

@@ -123,7 +123,8 @@ static void look_at(struct gpu_comm *comm, uint32_t i, struct sight *ret)
 
 /* ---- Telling ---- */
 
-static const char *const doings[] = { "does nothing", "is there before the others", "launches", "waits for its device" };
+static const char *const doings[] = { "does nothing", "is there before the others", "launches",
+	                              "waits for its device" };
 
 /* The sum that comes behind the last one that has ended. Locked. */
 static void describe_sum(const struct comm_rank *s, uint32_t next, char *to, size_t size)
@@ -172,8 +173,8 @@ static void tell(struct gpu_comm *comm, const struct sight *sights, uint64_t now
 		               (unsigned long long)g->n_programs);
 		n = strlen(text);
 		if (g->answers)
-			(void)snprintf(text + n, sizeof(text) - n, "; it has ended sum %u, %s; has heard of%s", g->seen.ended,
-			               sum, heard);
+			(void)snprintf(text + n, sizeof(text) - n, "; it has ended sum %u, %s; has heard of%s",
+			               g->seen.ended, sum, heard);
 		else if (comm->has_peers)
 			(void)snprintf(text + n, sizeof(text) - n, "; the device does not answer");
 		comm->note(comm->ranks[0]->ops.name, text);
@@ -261,7 +262,8 @@ static void *look(void *arg)
 		if ((at - stuck_since) / 1000000 < (uint64_t)PATIENCE * w->ms)
 			continue;
 		if (comm->note)
-			comm->note(comm->ranks[0]->ops.name, "its devices wait for each other in vain: no further step is computed");
+			comm->note(comm->ranks[0]->ops.name,
+			           "its devices wait for each other in vain: no further step is computed");
 		gpu_comm_break(comm);
 	}
 	return NULL;
@@ -298,7 +300,7 @@ static int make_ways(struct gpu_comm *comm, struct comm_watch *w)
 	return r;
 }
 
-void comm_watch_start(struct gpu_comm *comm, uint32_t ms)
+void gpu_comm_watch_start(struct gpu_comm *comm, uint32_t ms)
 {
 	const char *text = getenv("OCAI_GPU_WATCH");
 	struct comm_watch *w;
@@ -325,7 +327,7 @@ void comm_watch_start(struct gpu_comm *comm, uint32_t ms)
 	(void)pthread_setname_np(w->thread, "gpu-watch");
 }
 
-void comm_watch_stop(struct gpu_comm *comm)
+void gpu_comm_watch_stop(struct gpu_comm *comm)
 {
 	struct comm_watch *w = comm->watch;
 

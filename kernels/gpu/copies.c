@@ -22,8 +22,8 @@ static int open_copies(struct gpu_backend *be)
 
 	if (c->is_open)
 		return 0;
-	/* Which way is quickest has not been seen on a device (tests/bench/gpu/copies_bench): rows by the copy engines, as
-	 * was measured, unless something else is asked for. */
+	/* Which way is quickest has not been seen on a device (tests/bench/gpu/copies_bench): rows by the copy engines,
+	 * as was measured, unless something else is asked for. */
 	if (how && strcmp(how, "kernel") == 0)
 		c->n_blocks = KERNEL_BLOCKS;
 	be->rt.in_batches = how && strcmp(how, "batch") == 0;

@@ -475,10 +475,11 @@ int gk_pick_rows(const struct gk_ctx *ctx, const struct gk_pick *pick);
 /* n_best: KN_MAX_BEST with filters. */
 size_t gk_pick_scratch(uint32_t rows, uint32_t n_vocab, uint32_t n_best);
 
-/* ---- Copies beside the steps: copies.cu ---------------------------------------------------------------------------- */
+/* ---- Copies beside the steps: copies.cu ----------------------------------------------------------------------------
+ */
 
-/* n_rows rows of `bytes`, dst_step and src_step apart, on `stream`; either side may be pinned memory of the host. -ENOTSUP:
- * not all of it is whole 16 bytes. */
+/* n_rows rows of `bytes`, dst_step and src_step apart, on `stream`; either side may be pinned memory of the host.
+ * -ENOTSUP: not all of it is whole 16 bytes. */
 int gk_copy_rows(void *stream, uint32_t n_blocks, void *dst, size_t dst_step, const void *src, size_t src_step,
                  size_t bytes, size_t n_rows);
 

@@ -10,8 +10,8 @@ struct gpu_open {
 	void (*on_failure)(const char *backend, const char *op, const char *text);
 	/* A library (of products, between devices) is not here, and why; NULL: nobody is told. */
 	void (*on_note)(const char *backend, const char *text);
-	/* Tests of several devices; 0: as measured or chosen. Sums of so many bytes, and those of programs that are kept as
-	 * graphs, go our own way; ranks that wait so long are looked at. */
+	/* Tests of several devices; 0: as measured or chosen. Sums of so many bytes, and those of programs that are
+	 * kept as graphs, go our own way; ranks that wait so long are looked at. */
 	size_t one_shot_bytes, captured_bytes;
 	uint32_t watch_ms;
 };

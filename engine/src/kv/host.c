@@ -1,7 +1,7 @@
 /* The host tier's slots: a hash table by key, a list in the order of use, and threads that ask for memory and sum pages
- * up. One lock: what is done under it is a few stores, the sums and the memory are made outside. A bus moves 50 GB/s and
- * a core sums 8 at best, so that half of the cores do it when there is something to sum; the one that asks for memory
- * does nothing else until all is there. */
+ * up. One lock: what is done under it is a few stores, the sums and the memory are made outside. A bus moves 50 GB/s
+ * and a core sums 8 at best, so that half of the cores do it when there is something to sum; the one that asks for
+ * memory does nothing else until all is there. */
 #include "kv/host.h"
 
 #include <assert.h>
@@ -70,9 +70,7 @@ enum { LANES = 8, STREAMS = 4, LINE = LANES * sizeof(uint64_t) };
 static const uint64_t odd = 0x9fb21c651e98df25u;
 
 /* By hand: made into vectors by a compiler for which 64-bit products are several, it is half as fast. */
-#define MIX(i)                                        \
-	lane##i = (lane##i ^ words[i]) * odd, \
-	lane##i ^= lane##i >> 29
+#define MIX(i) lane##i = (lane##i ^ words[i]) * odd, lane##i ^= lane##i >> 29
 
 /* Eight numbers, each mixed by a step that can be undone, so that one bit more or less changes the sum; side by side,
  * for a processor makes several products at a time. A line of each quarter in turn: a core that reads memory in four

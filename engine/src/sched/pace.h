@@ -25,8 +25,8 @@ struct eng_pace {
 void eng_pace_learn(struct eng_pace *p, uint32_t n_prefill, uint32_t n_decode, uint64_t ns);
 /* Prompt tokens that a step may hold beside running answers; at least 32. */
 uint32_t eng_pace_prompt_tokens(const struct eng_pace *p, uint64_t step_ns);
-/* What a prompt's n tokens take in steps of at most so many, rather less than more: of sizes beyond those that were seen
- * as much as what was seen makes sure. 0: nothing was seen. */
+/* What a prompt's n tokens take in steps of at most so many, rather less than more: of sizes beyond those that were
+ * seen as much as what was seen makes sure. 0: nothing was seen. */
 double eng_pace_prompt_ns(const struct eng_pace *p, uint64_t n, uint32_t most);
 /* What one more row costs in a step of n rows, as a part of what one of its tokens costs: near 0 where the step
  * reads weights anyway, 1 where it only computes. */

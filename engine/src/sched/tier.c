@@ -34,7 +34,7 @@ int sched_tier_open(struct eng_sched *s, struct err *err)
 	struct sched_tier *t = &s->tier;
 	int r;
 
-	worth_init(&t->worth);
+	sched_worth_init(&t->worth);
 	if (s->config.host_bytes == 0 || !can_copy(s))
 		return 0;
 	r = new_ring(&t->out, TIER_MAX_OUT);

@@ -48,7 +48,7 @@ static bool is_worth_it(struct eng_sched *s, uint32_t n_pages, uint32_t n_disk)
 		return true;
 	if (n_disk > 0 && compute <= 0 && s->was_elsewhere)
 		return false;
-	return worth_begins(&s->tier.worth, compute, n_pages, n_disk, n_disk ? disk_page_ns(s) : 0);
+	return sched_worth_begins(&s->tier.worth, compute, n_pages, n_disk, n_disk ? disk_page_ns(s) : 0);
 }
 
 /* How many of n pages, of which those from the n_host-th on are on disk at best; 0: none. */
@@ -220,7 +220,8 @@ void sched_tier_take_read(struct eng_sched *s)
 	}
 }
 
-/* What is left may be computed sooner, now that the disk has shown what it takes. How many pages it may be asked for. */
+/* What is left may be computed sooner, now that the disk has shown what it takes. How many pages it may be asked for.
+ */
 static uint32_t n_to_ask(struct eng_sched *s, struct sreq *r, uint32_t from)
 {
 	uint32_t n = r->load_end - from, may;
@@ -228,7 +229,7 @@ static uint32_t n_to_ask(struct eng_sched *s, struct sreq *r, uint32_t from)
 
 	if (s->config.always_load)
 		return n;
-	may = worth_goes_on(&s->tier.worth, compute_ns(s, n), n, n, disk_page_ns(s), r->load_read, &is_slow);
+	may = sched_worth_goes_on(&s->tier.worth, compute_ns(s, n), n, n, disk_page_ns(s), r->load_read, &is_slow);
 	/* When all that was asked for has come, there is nothing left that could tell more. */
 	if (may > 0 || (!is_slow && s->tier.n_reads > 0))
 		return may;
@@ -242,7 +243,8 @@ static uint32_t n_to_ask(struct eng_sched *s, struct sreq *r, uint32_t from)
 /* No further ahead than that what comes does not drive out what came before it. */
 static void ask_disk(struct eng_sched *s, struct sreq *r)
 {
-	uint32_t i = r->load_asked > r->load_next ? r->load_asked : r->load_next, end = r->load_end, ahead, may = UINT32_MAX;
+	uint32_t i = r->load_asked > r->load_next ? r->load_asked : r->load_next, end = r->load_end, ahead,
+	         may = UINT32_MAX;
 	struct eng_kv_host_counts c;
 
 	if (r->load_end <= r->load_next) /* cut, while what is behind it was on its way */
@@ -317,7 +319,7 @@ static void finish_load(struct eng_sched *s, struct sreq *r)
 	uint32_t n = r->load_done - r->load_first;
 
 	if (r->load_is_pure && n > 0 && r->load_done == r->load_end)
-		worth_learn(&s->tier.worth, n, (double)((uint64_t)base_now_ns() - r->load_ns));
+		sched_worth_learn(&s->tier.worth, n, (double)((uint64_t)base_now_ns() - r->load_ns));
 	r->load_tag = 0;
 }
 

@@ -1,14 +1,14 @@
 #include "sched/worth.h"
 
-static const double weight = 0.2; /* of the newest load */
+static const double weight = 0.2;      /* of the newest load */
 static const double for_trials = 0.05; /* of what is computed */
 
-void worth_init(struct worth *w)
+void sched_worth_init(struct worth *w)
 {
 	*w = (struct worth){ .credit_ns = 0 };
 }
 
-void worth_learn(struct worth *w, uint32_t pages, double ns)
+void sched_worth_learn(struct worth *w, uint32_t pages, double ns)
 {
 	struct worth_line *l = &w->host;
 	double x = pages;
@@ -36,7 +36,7 @@ static double expect_ns(const struct worth_line *l, double pages)
 	return l->y + slope * (pages - l->x) > slope * pages ? l->y + slope * (pages - l->x) : slope * pages;
 }
 
-bool worth_begins(struct worth *w, double compute_ns, uint32_t n_pages, uint32_t n_disk, double read_ns)
+bool sched_worth_begins(struct worth *w, double compute_ns, uint32_t n_pages, uint32_t n_disk, double read_ns)
 {
 	double load = expect_ns(&w->host, n_pages) + read_ns * n_disk, cost = load - compute_ns;
 
@@ -53,8 +53,8 @@ bool worth_begins(struct worth *w, double compute_ns, uint32_t n_pages, uint32_t
 	return false;
 }
 
-uint32_t worth_goes_on(const struct worth *w, double compute_ns, uint32_t n_pages, uint32_t n_disk, double read_ns,
-                       uint32_t n_probes, bool *ret_is_slow)
+uint32_t sched_worth_goes_on(const struct worth *w, double compute_ns, uint32_t n_pages, uint32_t n_disk,
+                             double read_ns, uint32_t n_probes, bool *ret_is_slow)
 {
 	double load = expect_ns(&w->host, n_pages) + read_ns * n_disk;
 	bool is_quicker = compute_ns > 0 && read_ns > 0 && load < compute_ns;

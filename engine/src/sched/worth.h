@@ -20,17 +20,18 @@ struct worth {
 
 enum { WORTH_PROBES = 2 /* pages that are read to see how fast that goes */ };
 
-void worth_init(struct worth *w);
+void sched_worth_init(struct worth *w);
 /* A load of so many pages from host memory took so long. */
-void worth_learn(struct worth *w, uint32_t pages, double ns);
-/* n_disk of n_pages are on disk, where reading one takes read_ns; 0: not known. compute_ns: of all of them; 0: not known,
- * then host memory is tried, and of the disk its first pages, which tell both. What is refused is tried again now and
- * then, since it may have been slow for a moment only: as often as that costs a twentieth of what is computed instead. */
-bool worth_begins(struct worth *w, double compute_ns, uint32_t n_pages, uint32_t n_disk, double read_ns);
-/* Of a load under way n_pages are left, n_disk of them on disk: how many of those may be asked for now, n_probes of them
- * being on their way already. 0: computing them is quicker, or it is time to see what the first ones took;
+void sched_worth_learn(struct worth *w, uint32_t pages, double ns);
+/* n_disk of n_pages are on disk, where reading one takes read_ns; 0: not known. compute_ns: of all of them; 0: not
+ * known, then host memory is tried, and of the disk its first pages, which tell both. What is refused is tried again
+ * now and then, since it may have been slow for a moment only: as often as that costs a twentieth of what is computed
+ * instead. */
+bool sched_worth_begins(struct worth *w, double compute_ns, uint32_t n_pages, uint32_t n_disk, double read_ns);
+/* Of a load under way n_pages are left, n_disk of them on disk: how many of those may be asked for now, n_probes of
+ * them being on their way already. 0: computing them is quicker, or it is time to see what the first ones took;
  * *ret_is_slow says which. */
-uint32_t worth_goes_on(const struct worth *w, double compute_ns, uint32_t n_pages, uint32_t n_disk, double read_ns,
-                       uint32_t n_probes, bool *ret_is_slow);
+uint32_t sched_worth_goes_on(const struct worth *w, double compute_ns, uint32_t n_pages, uint32_t n_disk,
+                             double read_ns, uint32_t n_probes, bool *ret_is_slow);
 
 #endif

@@ -484,7 +484,8 @@ int main(int argc, char **argv)
 		cmocka_unit_test(who_leaves_while_pages_come_leaves_nothing),
 		cmocka_unit_test(other_weights_have_no_use_for_any_page),
 		cmocka_unit_test_setup_teardown(a_restart_finds_prompts_on_disk, make_cache_dir, remove_cache_dir),
-		cmocka_unit_test_setup_teardown(what_was_kept_decides_at_the_first_prompt, make_cache_dir, remove_cache_dir),
+		cmocka_unit_test_setup_teardown(what_was_kept_decides_at_the_first_prompt, make_cache_dir,
+		                                remove_cache_dir),
 		cmocka_unit_test_setup_teardown(a_small_host_passes_pages_on, make_cache_dir, remove_cache_dir),
 		cmocka_unit_test_setup_teardown(a_full_disk_costs_the_disk_alone, make_cache_dir, remove_cache_dir),
 	};

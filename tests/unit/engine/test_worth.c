@@ -24,9 +24,9 @@ static double draw_wide(double from, double to) /* as likely within each power o
 
 /* What a world does; the policy sees none of it. */
 struct world {
-	double step_ns, token_ns, depth_ns;   /* a step takes the first or its tokens, and more with what is before it */
-	double host_begin_ns, host_page_ns;   /* loads from host memory */
-	double disk_page_ns, slow_disk_ns;    /* a page from disk; at the beginning of a life, as nothing is cached then */
+	double step_ns, token_ns, depth_ns; /* a step takes the first or its tokens, and more with what is before it */
+	double host_begin_ns, host_page_ns; /* loads from host memory */
+	double disk_page_ns, slow_disk_ns; /* a page from disk; at the beginning of a life, as nothing is cached then */
 };
 
 /* What one life knows. */
@@ -70,8 +70,8 @@ static double load(const struct world *w, struct life *l, uint32_t n_pages, doub
 		uint32_t left = n_pages - at, may;
 		bool is_slow;
 
-		may = worth_goes_on(&l->worth, eng_pace_prompt_ns(&l->pace, (uint64_t)left * PAGE, MOST), left, left,
-		                    l->read_ns, at, &is_slow);
+		may = sched_worth_goes_on(&l->worth, eng_pace_prompt_ns(&l->pace, (uint64_t)left * PAGE, MOST), left,
+		                          left, l->read_ns, at, &is_slow);
 		if (may == 0)
 			break;
 		may = may > 16 ? 16 : may;
@@ -89,7 +89,7 @@ static double load(const struct world *w, struct life *l, uint32_t n_pages, doub
 static void begin_life(struct life *l, const struct life *before)
 {
 	*l = (struct life){ 0 };
-	worth_init(&l->worth);
+	sched_worth_init(&l->worth);
 	if (before) {
 		memcpy(l->pace.steps, before->pace.steps, sizeof(l->pace.steps));
 		l->read_ns = before->read_ns;
@@ -124,16 +124,16 @@ static void run_world(bool on_disk)
 
 			if (is_known[p] && on_disk) {
 				/* Behind a process that knew nothing, pages say what they took. */
-				if (worth_begins(&l.worth, known, pages, pages, l.read_ns))
+				if (sched_worth_begins(&l.worth, known, pages, pages, l.read_ns))
 					spent = load(&w, &l, pages, read, &got);
 				quickest = pages * read < whole ? pages * read : whole;
 			} else if (is_known[p]) {
 				double ns = w.host_begin_ns + w.host_page_ns * pages;
 
-				if (worth_begins(&l.worth, known, pages, 0, 0)) {
+				if (sched_worth_begins(&l.worth, known, pages, 0, 0)) {
 					spent = ns;
 					got = pages;
-					worth_learn(&l.worth, pages, ns);
+					sched_worth_learn(&l.worth, pages, ns);
 				}
 				quickest = ns < whole ? ns : whole;
 			}
@@ -146,12 +146,13 @@ static void run_world(bool on_disk)
 		}
 		before = l;
 	}
-	/* A twentieth is for trials, as much again for guesses that are near, and each life learns: what a load takes from
-	 * the first one, what the disk takes from some pages. */
+	/* A twentieth is for trials, as much again for guesses that are near, and each life learns: what a load takes
+	 * from the first one, what the disk takes from some pages. */
 	if (on_disk)
 		slow = 40 * (w.disk_page_ns > w.slow_disk_ns ? w.disk_page_ns : w.slow_disk_ns);
 	if (policy > computing * 1.1 + LIVES * (slow + longest))
-		fail_msg("%s: %.3g s, computing alone %.3g", on_disk ? "disk" : "host", policy * 1e-9, computing * 1e-9);
+		fail_msg("%s: %.3g s, computing alone %.3g", on_disk ? "disk" : "host", policy * 1e-9,
+		         computing * 1e-9);
 	assert_true(policy >= best * 0.999);
 }
 
@@ -163,8 +164,8 @@ static void loading_is_never_slower_than_computing(void **state)
 		run_world(i % 2);
 }
 
-/* A device that computes a prompt of 8,192 in 0.37 s, a disk that takes 1.4 s, and a process that has just started: what
- * was kept is enough to refuse, whatever short prompts came since. */
+/* A device that computes a prompt of 8,192 in 0.37 s, a disk that takes 1.4 s, and a process that has just started:
+ * what was kept is enough to refuse, whatever short prompts came since. */
 static void a_slow_disk_is_refused_at_the_first_prompt(void **state)
 {
 	struct eng_pace kept = { 0 }, pace = { 0 };
@@ -174,14 +175,14 @@ static void a_slow_disk_is_refused_at_the_first_prompt(void **state)
 	for (int i = 0; i < 4; i++)
 		eng_pace_learn(&kept, 2048, 0, 92500000);
 	memcpy(pace.steps, kept.steps, sizeof(pace.steps));
-	worth_init(&w);
-	assert_false(worth_begins(&w, eng_pace_prompt_ns(&pace, 8192, 2048), 256, 256, 5.4e6));
+	sched_worth_init(&w);
+	assert_false(sched_worth_begins(&w, eng_pace_prompt_ns(&pace, 8192, 2048), 256, 256, 5.4e6));
 	eng_pace_learn(&pace, 64, 0, 8000000);
-	worth_init(&w);
-	assert_false(worth_begins(&w, eng_pace_prompt_ns(&pace, 8192, 2048), 256, 256, 5.4e6));
+	sched_worth_init(&w);
+	assert_false(sched_worth_begins(&w, eng_pace_prompt_ns(&pace, 8192, 2048), 256, 256, 5.4e6));
 	/* The host's memory is quick enough. */
-	worth_learn(&w, 256, 5e7);
-	assert_true(worth_begins(&w, eng_pace_prompt_ns(&pace, 8192, 2048), 256, 0, 0));
+	sched_worth_learn(&w, 256, 5e7);
+	assert_true(sched_worth_begins(&w, eng_pace_prompt_ns(&pace, 8192, 2048), 256, 0, 0));
 }
 
 /* With nothing known, two pages are read, and what they tell decides. */
@@ -191,14 +192,14 @@ static void with_nothing_known_the_first_pages_tell(void **state)
 	bool is_slow;
 
 	(void)state;
-	worth_init(&w);
-	assert_true(worth_begins(&w, 0, 256, 256, 0));
-	assert_int_equal(worth_goes_on(&w, 0, 256, 256, 0, 0, &is_slow), WORTH_PROBES);
-	assert_int_equal(worth_goes_on(&w, 0, 254, 254, 0, 2, &is_slow), 0);
+	sched_worth_init(&w);
+	assert_true(sched_worth_begins(&w, 0, 256, 256, 0));
+	assert_int_equal(sched_worth_goes_on(&w, 0, 256, 256, 0, 0, &is_slow), WORTH_PROBES);
+	assert_int_equal(sched_worth_goes_on(&w, 0, 254, 254, 0, 2, &is_slow), 0);
 	assert_false(is_slow);
-	assert_int_equal(worth_goes_on(&w, 254 * 1.4e6, 254, 254, 5.4e6, 2, &is_slow), 0);
+	assert_int_equal(sched_worth_goes_on(&w, 254 * 1.4e6, 254, 254, 5.4e6, 2, &is_slow), 0);
 	assert_true(is_slow);
-	assert_int_equal(worth_goes_on(&w, 254 * 1.4e7, 254, 254, 5.4e6, 2, &is_slow), 254);
+	assert_int_equal(sched_worth_goes_on(&w, 254 * 1.4e7, 254, 254, 5.4e6, 2, &is_slow), 254);
 	assert_false(is_slow);
 }
 

@@ -162,11 +162,9 @@ static void prompts(struct eng_runner *r, struct crowd *c, uint32_t n_seqs, uint
 		c->n[s] = len;
 		for (uint32_t i = 0; i < len; i++)
 			c->ids[s][i] = (int32_t)draw(c, 250);
-		seqs[n] = (struct eng_step_seq){ .pages = c->pages[s],
-			                         .ids = c->ids[s],
-			                         .n_ids = len,
-			                         .n_out = 1,
-			                         .picks = c->picks };
+		seqs[n] = (struct eng_step_seq){
+			.pages = c->pages[s], .ids = c->ids[s], .n_ids = len, .n_out = 1, .picks = c->picks
+		};
 	}
 	assert_int_equal(eng_runner_step(r, seqs, n, &rows, NULL), 0);
 	take_drawn(r, c, n, first);
@@ -416,7 +414,10 @@ static void name_library(void)
 int main(int argc, char **argv)
 {
 	static const struct order_case cases[] = {
-		{ "qwen3", 2, true }, { "qwen3", 4, false }, { "qwen3_moe", 2, false }, { "deepseek_v3", 4, true },
+		{ "qwen3", 2, true },
+		{ "qwen3", 4, false },
+		{ "qwen3_moe", 2, false },
+		{ "deepseek_v3", 4, true },
 	};
 	enum { N = sizeof(cases) / sizeof(cases[0]) };
 	static char names[N][80];
