@@ -3,7 +3,7 @@
  * thread of its own looks now and then: when one has waited for long, it reads of every device how many sums it has
  * ended and which ones it has heard the others come to, and tells: the sum, its shape, its place in the program. When
  * all that are at work do nothing but wait for their devices, and those come no further, the group is broken: requests
- * end with an error instead of never. */
+ * end with an error instead of never. Threads that have not met yet are waited for: they may be reading weights. */
 #include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -221,18 +221,18 @@ static uint64_t waits_since(struct gpu_comm *comm)
 	return since;
 }
 
-/* Nothing but waiting for devices, and they are where they were. */
+/* Nothing but waiting for devices, or for room to launch behind what they do, and they are where they were. */
 static bool is_stuck(const struct gpu_comm *comm, const struct sight *before, const struct sight *now)
 {
 	bool waits = false;
 
 	for (uint32_t i = 0; i < comm->n; i++) {
-		if (now[i].doing != COMM_IDLE && now[i].doing != COMM_WAITS)
+		if (now[i].doing == COMM_MEETS)
 			return false;
 		if (now[i].doing != before[i].doing || now[i].since_ns != before[i].since_ns ||
 		    (now[i].answers && before[i].answers && now[i].seen.ended != before[i].seen.ended))
 			return false;
-		waits |= now[i].doing == COMM_WAITS;
+		waits |= now[i].doing != COMM_IDLE;
 	}
 	return waits;
 }
