@@ -169,8 +169,8 @@ static void tell(struct gpu_comm *comm, const struct sight *sights, uint64_t now
 		for (uint32_t r = 0; r < comm->n && g->answers && n < sizeof(heard); r++)
 			n += (size_t)snprintf(heard + n, sizeof(heard) - n, " %u", g->seen.heard[r]);
 		(void)snprintf(text, sizeof(text), "rank %u (device %d) %s for %.1f s, program %llu", i,
-		               comm->ranks[i]->rt.device, doings[g->doing], (double)(now - g->since_ns) * 1e-9,
-		               (unsigned long long)g->n_programs);
+		               comm->ranks[i]->rt.device, doings[g->doing],
+		               g->since_ns ? (double)(now - g->since_ns) * 1e-9 : 0, (unsigned long long)g->n_programs);
 		n = strlen(text);
 		if (g->answers)
 			(void)snprintf(text + n, sizeof(text) - n, "; it has ended sum %u, %s; has heard of%s",

@@ -11,10 +11,15 @@ extern void (*gpu_rt_host_delay)(void);
 /* This thread's launches are captured: no rank waits for another. */
 extern _Thread_local bool gpu_rt_host_captures;
 
+extern _Thread_local bool plain_launches_sum; /* this thread does, while it may be late */
+_Thread_local bool plain_launches_sum;
+
 static void plain_delay(void)
 {
+	plain_launches_sum = true;
 	if (gpu_rt_host_delay)
 		gpu_rt_host_delay();
+	plain_launches_sum = false;
 }
 
 /* What a space begins with. */
