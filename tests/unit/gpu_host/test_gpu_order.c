@@ -270,6 +270,13 @@ static bool was_noted(const char *text)
 	return found;
 }
 
+static void show_notes(void)
+{
+	(void)pthread_mutex_lock(&notes_lock);
+	print_message("%s", notes);
+	(void)pthread_mutex_unlock(&notes_lock);
+}
+
 static struct kn_backend *open_watched(uint32_t ms)
 {
 	static const uint32_t devices[] = { 0, 1 };
@@ -339,7 +346,7 @@ static void who_waits_alone_is_told_of(void **state)
 	(void)do_sums(&a);
 	(void)pthread_join(other, NULL);
 	assert_true(a.result < 0);
-	print_message("%s", notes);
+	show_notes();
 	assert_true(was_noted("rank 0 (device 0) is there before the others for"));
 	assert_true(was_noted("rank 1 (device 1) does nothing"));
 	assert_true(was_noted("it has ended sum 0, all that were launched; has heard of 0 0"));
@@ -373,7 +380,7 @@ static void a_sum_that_somebody_is_late_for_is_named(void **state)
 	(void)do_sums(&a); /* by then it may have been given up */
 	(void)pthread_join(other, NULL);
 	gpu_rt_host_delay = NULL;
-	print_message("%s", notes);
+	show_notes();
 	if (!was_noted("is there before the others")) /* the thread of the other came late, too */
 		assert_true(
 		        was_noted("it has ended sum 0, next is message 1 of 1, a sum of 4 x 16 float32, of program 1 "
@@ -414,7 +421,7 @@ static void devices_that_wait_for_ever_are_given_up(void **state)
 	(void)be->ops->sync(be); /* comes back when the watch has given up */
 	(void)pthread_join(other, NULL);
 	gpu_rt_host_delay = NULL;
-	print_message("%s", notes);
+	show_notes();
 	assert_true(was_noted("rank 0 (device 0) waits for its device for"));
 	run_sums(&a, &b);
 	assert_true(a.result < 0 && b.result < 0);
