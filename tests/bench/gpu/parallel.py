@@ -53,8 +53,10 @@ class Runs:
         try:
             p = subprocess.run([path, *args], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, cwd=top,
                                timeout=seconds, env=dict(self.env, **(env or {})))
-        except subprocess.TimeoutExpired:
+        except subprocess.TimeoutExpired as e:
             self.failed = True
+            text = e.stdout or ""  # bytes or text, as the version has it
+            print(text if isinstance(text, str) else text.decode(errors="replace"), file=sys.stderr)
             return None, f"{program} took more than {seconds} s"
         return p.returncode, p.stdout
 
@@ -106,6 +108,7 @@ class Runs:
         lines = [json.loads(l) for l in text.splitlines() if l.startswith("{")]
         got = {l["case"].split(" on ")[0]: l["value"] for l in lines if l.get("unit") == "tok/s"}
         if status or not got:
+            print(text, file=sys.stderr)  # what ranks that waited for each other were seen at is there
             emit(f"{case} on {n_devices}", skipped=text.strip()[-300:])
         return got
 
