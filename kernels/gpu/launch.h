@@ -46,6 +46,7 @@ struct gk_ctx {
 	bool fixed;
 	bool bytes;           /* one row meets Q4_0, Q4_K and Q8_0 by dot products of bytes (few8.h); not if fixed */
 	uint32_t shape;       /* enum gk_shape of attention of few rows, for measurements */
+	bool untimed;         /* kernels that are right but were not timed on a device yet are taken, too */
 	bool overlap;         /* kernels may start before the one before them has ended (programmatic launch) */
 	uint32_t *counters;   /* [GK_COUNTERS], zeros; a kernel that counts leaves zeros. NULL: none */
 	void *scratch;        /* for one launcher's call at a time, 256-byte aligned */
