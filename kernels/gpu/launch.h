@@ -308,11 +308,12 @@ bool gk_plan_is_deep(const struct gk_ctx *ctx, uint32_t n_kv_head, uint32_t grou
 /* Blocks of the kernel for the list `few`: how many waves they have, and how deep each one's ring of tiles is, by size
  * of head: 128 values of bfloat16 (e4m3) as examples. Rings change no bits, the number of waves does. */
 enum gk_shape {
-	GK_SHAPE_BEST,  /* whichever gk_plan_shape() takes */
-	GK_SHAPE_MANY,  /* 4 waves x 3 (5) */
-	GK_SHAPE_DEEP,  /* 8 x 2 (4) */
-	GK_SHAPE_SHORT, /* 4 x 2 (2); heads of 128 only, as the next */
-	GK_SHAPE_WIDE,  /* 8 x 3 (2) */
+	GK_SHAPE_BEST,    /* whichever gk_plan_shape() takes */
+	GK_SHAPE_MANY,    /* 4 waves x 3 (5) */
+	GK_SHAPE_DEEP,    /* 8 x 2 (4) */
+	GK_SHAPE_SHORT,   /* 4 x 2 (2); heads of 128 only, as the next */
+	GK_SHAPE_WIDE,    /* 8 x 3 (2) */
+	GK_SHAPE_BROUGHT, /* Hopper: 4, and one that brings 5 (10) for all; heads of 64 and 128, pages of whole tiles */
 	GK_N_SHAPES
 };
 /* bytes: of a value of K and V. */

@@ -286,3 +286,96 @@ GPU_TEST(a_prompt_attends_the_same_bits_in_pieces_by_warpgroups)
 	in_pieces({ all, 1, 2, 1, 128, 16, false, GK_F32, 0, 50, 2.0f, false });
 	in_pieces({ all, 1, 2, 1, 64, 16, false, GK_F32, 0, 0, 0, true });
 }
+
+/* ---- Few rows, brought by the tensor engine ---------------------------------------------------------------------- */
+
+struct few_case {
+	const length *lengths;
+	uint32_t n_seqs, heads, n_kv, dim, page_tokens, n_sm, window;
+	float softcap;
+	bool sinks, eight;
+};
+
+/* Like kernels/ref; what was cut into many parts has other bits than those of attention_few.cu, so it was not that one.
+ */
+static void few_rows(const few_case &c, int index)
+{
+	const uint32_t width = c.heads * c.dim;
+	hopper device;
+
+#if defined(GPU_HOST)
+	test_ctx.n_sm = c.n_sm; /* the plan's cuts follow from it */
+#endif
+	test_batch b(c.eight ? KN_F8_E4M3 : KN_BF16, c.lengths, c.n_seqs, c.n_kv, c.dim, c.dim, false, c.page_tokens,
+	             c.heads / c.n_kv);
+	test_rows q(GK_BF16, b.n_rows, width, width), out(GK_F32, b.n_rows, width, width),
+	        other(GK_F32, b.n_rows, width, width);
+	both<float> sinks(c.heads);
+	float *want = (float *)malloc(sizeof(float) * b.n_rows * width);
+	struct kn_attn ref = {};
+	struct gk_attention a = {};
+	uint32_t left[64] = { 1 };
+	double d;
+
+	CHECK(b.fits, "plan");
+	q.random(1.0f);
+	b.fill();
+	b.poison();
+	if (c.eight)
+		b.with_scales();
+	test_normals(sinks.host, c.heads, 1.0f);
+	sinks.up();
+	ref.n_head = a.n_head = c.heads;
+	ref.scale = a.scale = 1.5f / sqrtf((float)c.dim);
+	ref.window = a.window = c.window;
+	ref.softcap = a.softcap = c.softcap;
+	ref.sinks = c.sinks ? sinks.host : nullptr;
+	a.sinks = c.sinks ? sinks.device : nullptr;
+	a.q = q.view();
+	a.kv = b.kv;
+	a.batch = &b.batch;
+	a.keys_are_older = true;
+	test_ref->ops->attention(test_ref, want, width, q.host, q.ld, &b.ref_kv, b.seqs, b.n_seqs, &ref);
+	test_ctx.shape = GK_SHAPE_MANY;
+	a.out = other.view();
+	CHECK(gk_attention(&test_ctx, &a) == 0, "the other kernel");
+	test_ctx.shape = GK_SHAPE_BROUGHT;
+	a.out = out.view();
+	for (int round = 0; round < 2; round++) {
+		CHECK(gk_attention(&test_ctx, &a) == 0, "attention");
+		test_sync("attention");
+	}
+	test_ctx.shape = GK_SHAPE_BEST;
+	(void)gpu_copy_out(left, test_ctx.counters, sizeof(left));
+	for (uint32_t n : left)
+		CHECK(n == 0, "case %d: a counter is %u", index, n);
+	out.down();
+	other.down();
+	d = test_distance(out.host, out.ld, want, width, b.n_rows, width);
+	CHECK(d < 8e-3, "case %d: %g", index, d);
+	if (test_ctx.sm == 90 && c.n_seqs == 1)
+		CHECK(memcmp(out.host, other.host, sizeof(float) * b.n_rows * width) != 0, "case %d: not brought",
+		      index);
+	free(want);
+}
+
+GPU_TEST(few_rows_attend_to_what_one_warp_brings)
+{
+	static const length answers[] = {
+		{ 70, 1 }, { 1, 1 }, { 700, 1 }, { 33, 2 }, { 64, 1 }, { 200, 1 }, { 32, 16 }
+	};
+	static const length alone[] = { { 3000, 1 } }, drafts[] = { { 1001, 4 }, { 90, 3 } };
+	const few_case cases[] = {
+		{ answers, 7, 8, 2, 128, 32, 4, 0, 0, false, false },
+		{ answers, 7, 20, 1, 64, 64, 6, 0, 0, true, false },
+		{ alone, 1, 8, 2, 128, 32, 48, 0, 0, true, false }, /* more parts than are merged at once */
+		{ alone, 1, 4, 1, 128, 128, 16, 0, 0, false, true },
+		{ drafts, 2, 4, 2, 128, 32, 16, 300, 0, false, false },
+		{ drafts, 2, 8, 2, 128, 32, 8, 0, 5.0f, false, true },
+		{ answers, 7, 6, 3, 64, 32, 5, 40, 0, true, false },
+		{ answers, 7, 8, 1, 128, 32, 3, 0, 0, false, true },
+	};
+
+	for (size_t i = 0; i < sizeof(cases) / sizeof(*cases); i++)
+		few_rows(cases[i], (int)i);
+}
