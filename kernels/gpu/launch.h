@@ -46,6 +46,7 @@ struct gk_ctx {
 	bool fixed;
 	bool bytes;           /* one row meets Q4_0, Q4_K and Q8_0 by dot products of bytes (few8.h); not if fixed */
 	uint32_t shape;       /* enum gk_shape of attention of few rows, for measurements */
+	bool untimed;         /* kernels that are right but were not timed on a device yet are taken, too */
 	bool overlap;         /* kernels may start before the one before them has ended (programmatic launch) */
 	uint32_t *counters;   /* [GK_COUNTERS], zeros; a kernel that counts leaves zeros. NULL: none */
 	void *scratch;        /* for one launcher's call at a time, 256-byte aligned */
@@ -307,11 +308,12 @@ bool gk_plan_is_deep(const struct gk_ctx *ctx, uint32_t n_kv_head, uint32_t grou
 /* Blocks of the kernel for the list `few`: how many waves they have, and how deep each one's ring of tiles is, by size
  * of head: 128 values of bfloat16 (e4m3) as examples. Rings change no bits, the number of waves does. */
 enum gk_shape {
-	GK_SHAPE_BEST,  /* whichever gk_plan_shape() takes */
-	GK_SHAPE_MANY,  /* 4 waves x 3 (5) */
-	GK_SHAPE_DEEP,  /* 8 x 2 (4) */
-	GK_SHAPE_SHORT, /* 4 x 2 (2); heads of 128 only, as the next */
-	GK_SHAPE_WIDE,  /* 8 x 3 (2) */
+	GK_SHAPE_BEST,    /* whichever gk_plan_shape() takes */
+	GK_SHAPE_MANY,    /* 4 waves x 3 (5) */
+	GK_SHAPE_DEEP,    /* 8 x 2 (4) */
+	GK_SHAPE_SHORT,   /* 4 x 2 (2); heads of 128 only, as the next */
+	GK_SHAPE_WIDE,    /* 8 x 3 (2) */
+	GK_SHAPE_BROUGHT, /* Hopper: 4, and one that brings 5 (10) for all; heads of 64 and 128, pages of whole tiles */
 	GK_N_SHAPES
 };
 /* bytes: of a value of K and V. */

@@ -255,6 +255,11 @@ GPU_FN void sm90_pin(float (&d)[64])
 	asm volatile("" : SM90_F32(d, 0), SM90_F32(d, 32)::"memory");
 }
 
+GPU_FN void sm90_pin(float (&d)[128])
+{
+	asm volatile("" : SM90_F32(d, 0), SM90_F32(d, 32), SM90_F32(d, 64), SM90_F32(d, 96)::"memory");
+}
+
 GPU_FN void sm90_pin(float (&d)[32])
 {
 	asm volatile("" : SM90_F32(d, 0)::"memory");
@@ -263,6 +268,11 @@ GPU_FN void sm90_pin(float (&d)[32])
 GPU_FN void sm90_pin(uint32_t (&d)[32])
 {
 	asm volatile("" : SM90_R8(d, 0), SM90_R8(d, 8), SM90_R8(d, 16), SM90_R8(d, 24)::"memory");
+}
+
+GPU_FN void sm90_pin(uint32_t (&d)[16])
+{
+	asm volatile("" : SM90_R8(d, 0), SM90_R8(d, 8)::"memory");
 }
 
 /* Before the first product behind other uses of its registers. */
@@ -283,20 +293,54 @@ template <int N> GPU_FN void sm90_products_wait()
 	asm volatile("wgmma.wait_group.sync.aligned %0;" ::"n"(N) : "memory");
 }
 
-/* d [64 x 128] = (ADD: +=) A [64 x 16] B [128 x 16]^T. In elements: thread t holds of d rows t / 32 * 16 + t % 32 / 4
- * and 8 more, i / 4 * 8 + t % 4 * 2 + i % 2 is the column of d[i], i / 2 % 2 says which row. */
-template <bool ADD> GPU_FN void sm90_product(float (&d)[64], sm90_desc a, sm90_desc b)
+/* d [64 x 128 or 64] = (ADD: +=) A [64 x 16] B [128 or 64 x 16]^T, bfloat16 or (HALF) binary16. In elements: thread t
+ * holds of d rows t / 32 * 16 + t % 32 / 4 and 8 more, i / 4 * 8 + t % 4 * 2 + i % 2 is the column of d[i], i / 2 % 2
+ * says which row. */
+template <bool ADD, bool HALF = false> GPU_FN void sm90_product(float (&d)[64], sm90_desc a, sm90_desc b)
 {
-	asm volatile("{\n"
-	             ".reg .pred p;\n"
-	             "setp.ne.b32 p, %66, 0;\n"
-	             "wgmma.mma_async.sync.aligned.m64n128k16.f32.bf16.bf16 " SM90_D64 ", %64, %65, p, 1, 1, 0, 0;\n"
-	             "}"
-	             : SM90_F32(d, 0), SM90_F32(d, 32)
-	             : "l"(a), "l"(b), "r"(ADD ? 1 : 0));
+	if (HALF)
+		asm volatile("{\n"
+		             ".reg .pred p;\n"
+		             "setp.ne.b32 p, %66, 0;\n"
+		             "wgmma.mma_async.sync.aligned.m64n128k16.f32.f16.f16 " SM90_D64
+		             ", %64, %65, p, 1, 1, 0, 0;\n"
+		             "}"
+		             : SM90_F32(d, 0), SM90_F32(d, 32)
+		             : "l"(a), "l"(b), "r"(ADD ? 1 : 0));
+	else
+		asm volatile("{\n"
+		             ".reg .pred p;\n"
+		             "setp.ne.b32 p, %66, 0;\n"
+		             "wgmma.mma_async.sync.aligned.m64n128k16.f32.bf16.bf16 " SM90_D64
+		             ", %64, %65, p, 1, 1, 0, 0;\n"
+		             "}"
+		             : SM90_F32(d, 0), SM90_F32(d, 32)
+		             : "l"(a), "l"(b), "r"(ADD ? 1 : 0));
 }
 
-/* The same of e4m3, 32 columns of A and B: as many bytes. */
+template <bool ADD, bool HALF = false> GPU_FN void sm90_product(float (&d)[32], sm90_desc a, sm90_desc b)
+{
+	if (HALF)
+		asm volatile("{\n"
+		             ".reg .pred p;\n"
+		             "setp.ne.b32 p, %34, 0;\n"
+		             "wgmma.mma_async.sync.aligned.m64n64k16.f32.f16.f16 " SM90_D32
+		             ", %32, %33, p, 1, 1, 0, 0;\n"
+		             "}"
+		             : SM90_F32(d, 0)
+		             : "l"(a), "l"(b), "r"(ADD ? 1 : 0));
+	else
+		asm volatile("{\n"
+		             ".reg .pred p;\n"
+		             "setp.ne.b32 p, %34, 0;\n"
+		             "wgmma.mma_async.sync.aligned.m64n64k16.f32.bf16.bf16 " SM90_D32
+		             ", %32, %33, p, 1, 1, 0, 0;\n"
+		             "}"
+		             : SM90_F32(d, 0)
+		             : "l"(a), "l"(b), "r"(ADD ? 1 : 0));
+}
+
+/* [64 x 128] of e4m3 likewise, 32 columns of A and B: as many bytes. */
 template <bool ADD> GPU_FN void sm90_product8(float (&d)[64], sm90_desc a, sm90_desc b)
 {
 	asm volatile("{\n"
@@ -310,20 +354,32 @@ template <bool ADD> GPU_FN void sm90_product8(float (&d)[64], sm90_desc a, sm90_
 
 /* d [64 x 128 or 64] += A [64 x 16] B [16 x 128 or 64]. A's registers, each two neighbours of a row: row t % 32 / 4 and
  * columns t % 4 * 2, the row 8 below, both again 8 columns on. */
-GPU_FN void sm90_product_across(float (&d)[64], const uint32_t *a, sm90_desc b)
+template <bool HALF = false> GPU_FN void sm90_product_across(float (&d)[64], const uint32_t *a, sm90_desc b)
 {
-	asm volatile("wgmma.mma_async.sync.aligned.m64n128k16.f32.bf16.bf16 " SM90_D64
-	             ", {%64,%65,%66,%67}, %68, 1, 1, 1, 1;"
-	             : SM90_F32(d, 0), SM90_F32(d, 32)
-	             : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b));
+	if (HALF)
+		asm volatile("wgmma.mma_async.sync.aligned.m64n128k16.f32.f16.f16 " SM90_D64
+		             ", {%64,%65,%66,%67}, %68, 1, 1, 1, 1;"
+		             : SM90_F32(d, 0), SM90_F32(d, 32)
+		             : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b));
+	else
+		asm volatile("wgmma.mma_async.sync.aligned.m64n128k16.f32.bf16.bf16 " SM90_D64
+		             ", {%64,%65,%66,%67}, %68, 1, 1, 1, 1;"
+		             : SM90_F32(d, 0), SM90_F32(d, 32)
+		             : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b));
 }
 
-GPU_FN void sm90_product_across(float (&d)[32], const uint32_t *a, sm90_desc b)
+template <bool HALF = false> GPU_FN void sm90_product_across(float (&d)[32], const uint32_t *a, sm90_desc b)
 {
-	asm volatile("wgmma.mma_async.sync.aligned.m64n64k16.f32.bf16.bf16 " SM90_D32
-	             ", {%32,%33,%34,%35}, %36, 1, 1, 1, 1;"
-	             : SM90_F32(d, 0)
-	             : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b));
+	if (HALF)
+		asm volatile("wgmma.mma_async.sync.aligned.m64n64k16.f32.f16.f16 " SM90_D32
+		             ", {%32,%33,%34,%35}, %36, 1, 1, 1, 1;"
+		             : SM90_F32(d, 0)
+		             : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b));
+	else
+		asm volatile("wgmma.mma_async.sync.aligned.m64n64k16.f32.bf16.bf16 " SM90_D32
+		             ", {%32,%33,%34,%35}, %36, 1, 1, 1, 1;"
+		             : SM90_F32(d, 0)
+		             : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b));
 }
 
 #elif defined(GPU_HOST)
@@ -505,34 +561,39 @@ template <int N> GPU_FN void sm90_products_wait()
 	gpu_host::wait_group(32);
 }
 
-GPU_FN float sm90_value(const uint8_t *at)
+template <bool HALF> GPU_FN float sm90_float(uint16_t h)
 {
-	gpu_bf16 h;
+	return HALF ? gpu_from_f16(h) : gpu_from_bf16(h);
+}
+
+template <bool HALF> GPU_FN float sm90_value(const uint8_t *at)
+{
+	uint16_t h;
 
 	memcpy(&h, sm90_swizzled(at), sizeof(h));
-	return gpu_from_bf16(h);
+	return sm90_float<HALF>(h);
 }
 
-GPU_FN float sm90_along(const sm90_desc &d, uint32_t row, uint32_t k)
+template <bool HALF> GPU_FN float sm90_along(const sm90_desc &d, uint32_t row, uint32_t k)
 {
-	return sm90_value(d.at + row / 8 * d.stride + row % 8 * SM90_TILE_ROW + k * 2);
+	return sm90_value<HALF>(d.at + row / 8 * d.stride + row % 8 * SM90_TILE_ROW + k * 2);
 }
 
-GPU_FN float sm90_across(const sm90_desc &d, uint32_t col, uint32_t k)
+template <bool HALF> GPU_FN float sm90_across(const sm90_desc &d, uint32_t col, uint32_t k)
 {
-	return sm90_value(d.at + col / 64 * d.leading + col % 64 * 2 + k / 8 * d.stride + k % 8 * SM90_TILE_ROW);
+	return sm90_value<HALF>(d.at + col / 64 * d.leading + col % 64 * 2 + k / 8 * d.stride + k % 8 * SM90_TILE_ROW);
 }
 
-template <bool ADD> GPU_FN void sm90_product(float (&d)[64], sm90_desc a, sm90_desc b)
+template <bool ADD, bool HALF = false, int N> GPU_FN void sm90_product(float (&d)[N], sm90_desc a, sm90_desc b)
 {
 	const uint32_t t = threadIdx.x % SM90_GROUP, row = t / 32 * 16 + t % 32 / 4;
 
-	for (uint32_t i = 0; i < 64; i++) {
+	for (uint32_t i = 0; i < N; i++) {
 		const uint32_t col = i / 4 * 8 + t % 4 * 2 + i % 2;
 		float sum = ADD ? d[i] : 0.0f;
 
 		for (uint32_t k = 0; k < 16; k++)
-			sum += sm90_along(a, row + i / 2 % 2 * 8, k) * sm90_along(b, col, k);
+			sum += sm90_along<HALF>(a, row + i / 2 % 2 * 8, k) * sm90_along<HALF>(b, col, k);
 		d[i] = sum;
 	}
 }
@@ -582,7 +643,7 @@ template <bool ADD> GPU_FN void sm90_product8(float (&d)[64], sm90_desc a, sm90_
 	}
 }
 
-template <int N> GPU_FN void sm90_product_across(float (&d)[N], const uint32_t *a, sm90_desc b)
+template <bool HALF = false, int N> GPU_FN void sm90_product_across(float (&d)[N], const uint32_t *a, sm90_desc b)
 {
 	using namespace gpu_host;
 	const int me = current, now = parity[me] ^= 1;
@@ -593,11 +654,10 @@ template <int N> GPU_FN void sm90_product_across(float (&d)[N], const uint32_t *
 	for (uint32_t i = 0; i < N; i++) {
 		for (uint32_t k = 0; k < 16; k++) {
 			const uint32_t reg = k / 8 * 2 + i / 2 % 2;
-			uint32_t two;
+			uint16_t two[2];
 
-			memcpy(&two, slots[now][(me & ~3) + (int)(k % 8 / 2)] + 4 * reg, 4);
-			d[i] += (k % 2 ? gpu_bf16_high(two) : gpu_bf16_low(two)) *
-			        sm90_across(b, i / 4 * 8 + t * 2 + i % 2, k);
+			memcpy(two, slots[now][(me & ~3) + (int)(k % 8 / 2)] + 4 * reg, 4);
+			d[i] += sm90_float<HALF>(two[k % 2]) * sm90_across<HALF>(b, i / 4 * 8 + t * 2 + i % 2, k);
 		}
 	}
 }

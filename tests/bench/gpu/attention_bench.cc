@@ -4,10 +4,14 @@
  *   attention_bench [--fast] [--only=TEXT]
  *
  * 32 query heads, 8 for keys and values, head size 128 (Qwen3-8B), pages of 32 tokens in scattered order, bfloat16 and
- * e4m3. The limit is a kernel that only reads, measured in the same run. Each case is a graph of several launches over
- * different pools, more than the second-level cache holds; the median of its replays counts, and with --fast there are
- * fewer of them. Before it is timed, one launch is compared with kernels of float32 arithmetic. Of prompts, a product
- * and a sum for each key that a row sees count, of the scores and of the values; the limit is left to the reader. */
+ * e4m3; of prompts other models' heads, too. What has several kernels is measured with each in turn: few rows in blocks
+ * as the plan has them and ("brought") with one warp that brings, prompts by the kernel for all devices and by
+ * Hopper's.
+ * --only takes cases whose names have the text. The limit is a kernel that only reads, measured in the same run. Each
+ * case is a graph of several launches over different pools, more than the second-level cache holds; the median of its
+ * replays counts, and with --fast there are fewer of them. Before it is timed, one launch is compared with kernels of
+ * float32 arithmetic. Of prompts, a product and a sum for each key that a row sees count, of the scores and of the
+ * values; the limit is left to the reader. */
 #include <math.h>
 
 #include "bench.h"
@@ -80,7 +84,7 @@ static void compare(const char *name, struct gk_attention a, size_t n)
 	free(want);
 }
 
-static void attention(uint32_t n_seqs, uint32_t kv_len, bool e4m3, const char *only)
+static void attention(uint32_t n_seqs, uint32_t kv_len, bool e4m3, uint32_t shape, const char *only)
 {
 	const uint32_t bytes = e4m3 ? 1 : 2;
 	const double read = 2.0 * n_seqs * kv_len * KV_HEADS * DIM * bytes;
@@ -93,7 +97,8 @@ static void attention(uint32_t n_seqs, uint32_t kv_len, bool e4m3, const char *o
 	char name[128];
 	double us;
 
-	(void)snprintf(name, sizeof(name), "%u x %u keys %s", n_seqs, kv_len, e4m3 ? "e4m3" : "bf16");
+	(void)snprintf(name, sizeof(name), "%u x %u keys %s%s", n_seqs, kv_len, e4m3 ? "e4m3" : "bf16",
+	               shape == GK_SHAPE_BROUGHT ? " brought" : "");
 	if (only && !strstr(name, only))
 		return;
 	make_batch(&b, n_seqs, kv_len, 1);
@@ -109,49 +114,84 @@ static void attention(uint32_t n_seqs, uint32_t kv_len, bool e4m3, const char *o
 	a.n_head = HEADS;
 	a.scale = 0.088f;
 	a.keys_are_older = true;
+	ctx.shape = shape;
 	compare(name, a, (size_t)n_seqs * width);
 	us = measure((int)copies * (read < 1e8 ? 8 : 2), [&](int i) {
 		a.kv.k = k + step * ((uint32_t)i % copies);
 		a.kv.v = v + step * ((uint32_t)i % copies);
 		return gk_attention(&ctx, &a);
 	});
+	ctx.shape = GK_SHAPE_BEST;
 	report(name, us, read);
 	for (void *p : { (void *)k, (void *)v, (void *)q, (void *)out })
 		(void)gpu_free(p);
 	drop_batch(&b);
 }
 
-/* n_q new tokens for each sequence, behind kv_len - n_q older ones. */
-static void prompts(uint32_t n_seqs, uint32_t kv_len, uint32_t n_q, const char *only)
+/* A model's. */
+struct heads {
+	const char *name;
+	uint32_t n, n_kv, dim, window;
+	float softcap;
+	bool e4m3;
+};
+
+static const struct heads qwen3 = { "", HEADS, KV_HEADS, DIM, 0, 0.0f, false };
+
+/* Keys that the new tokens see, together. */
+static double seen(const struct heads *h, uint32_t kv_len, uint32_t n_q)
 {
-	const uint32_t width = HEADS * DIM;
-	const double seen = (double)n_q * (kv_len - n_q) + 0.5 * n_q * (n_q + 1.0);
+	double sum = 0;
+
+	for (uint32_t i = kv_len - n_q; i < kv_len; i++)
+		sum += h->window && i + 1 > h->window ? h->window : i + 1;
+	return sum;
+}
+
+/* n_q new tokens for each sequence, behind kv_len - n_q older ones; by Hopper's kernel or the one for all devices. */
+static void prompts(const struct heads *h, uint32_t n_seqs, uint32_t kv_len, uint32_t n_q, bool hopper,
+                    const char *only)
+{
+	const uint32_t width = h->n * h->dim, bytes = h->e4m3 ? 1 : 2;
+	const struct gk_ctx before = ctx;
 	struct gk_attention a = {};
 	struct batch b;
+	size_t pool_size;
 	uint16_t *q, *out;
 	uint8_t *k, *v;
 	char name[128];
 	double us;
 
-	(void)snprintf(name, sizeof(name), "prompts of %u x %u behind %u bf16", n_seqs, n_q, kv_len - n_q);
+	(void)snprintf(name, sizeof(name), "prompts of %u x %u behind %u %s%s%s", n_seqs, n_q, kv_len - n_q,
+	               h->e4m3 ? "e4m3" : "bf16", h->name, hopper ? "" : " all devices'");
 	if (only && !strstr(name, only))
 		return;
 	make_batch(&b, n_seqs, kv_len, n_q);
-	k = pool(pool_bytes(&b, 2), false);
-	v = pool(pool_bytes(&b, 2), false);
+	pool_size = (size_t)b.n_pages * h->n_kv * PAGE * h->dim * bytes;
+	k = pool(pool_size, h->e4m3);
+	v = pool(pool_size, h->e4m3);
 	q = (uint16_t *)pool((size_t)b.n_rows * width * 2, false);
 	out = (uint16_t *)pool((size_t)b.n_rows * width * 2, false);
 	a.out = { out, GK_BF16, width };
 	a.q = { q, GK_BF16, width };
-	a.kv = kv_of(KN_BF16, k, v);
+	a.kv = kv_of(h->e4m3 ? KN_F8_E4M3 : KN_BF16, k, v);
+	a.kv.n_kv_head = h->n_kv;
+	a.kv.k_dim = a.kv.v_dim = h->dim;
 	a.batch = &b.b;
-	a.n_head = HEADS;
-	a.scale = 0.088f;
+	a.n_head = h->n;
+	a.scale = 1.0f / sqrtf((float)h->dim);
+	a.window = h->window;
+	a.softcap = h->softcap;
 	a.keys_are_older = true;
-	compare(name, a, (size_t)b.n_rows * width);
+	ctx.untimed = hopper;
+	if (!hopper)
+		ctx.sm = 0;
+	if (h == &qwen3 || kv_len <= 2048) /* float32 takes its time */
+		compare(name, a, (size_t)b.n_rows * width);
 	us = measure(8, [&](int) { return gk_attention(&ctx, &a); });
+	ctx = before;
 	printf("{\"bench\":\"attention\",\"case\":\"%s\",\"value\":%.1f,\"unit\":\"TFLOP/s\",\"us\":%.2f}\n", name,
-	       4.0 * seen * n_seqs * HEADS * DIM / us * 1e-6, us);
+	       4.0 * seen(h, kv_len, n_q) * n_seqs * h->n * h->dim / us * 1e-6, us);
 	(void)fflush(stdout);
 	for (void *p : { (void *)k, (void *)v, (void *)q, (void *)out })
 		(void)gpu_free(p);
@@ -164,6 +204,17 @@ int main(int argc, char **argv)
 		                             { 1, 16384 }, { 256, 1500 }, { 1, 576 } };
 	static const uint32_t prompt_cases[][3] = { { 1, 2048, 2048 }, { 4, 512, 512 },  { 128, 512, 512 },
 		                                    { 1, 8192, 8192 }, { 1, 8192, 512 }, { 4, 8192, 512 } };
+	/* What Hopper's kernel learnt since its first figures. */
+	static const struct heads kinds[] = {
+		{ " gpt-oss, window 128", 64, 8, 64, 128, 0.0f, false },
+		{ " mistral, window 4096", 32, 8, 128, 4096, 0.0f, false },
+		{ " capped", 32, 8, 128, 0, 50.0f, false },
+		{ "", 32, 8, 128, 0, 0.0f, true },
+		{ " gemma, heads of 256", 16, 8, 256, 0, 0.0f, false },
+		{ " gemma, window 1024", 16, 8, 256, 1024, 0.0f, false },
+		{ " gemma, heads of 256", 16, 8, 256, 0, 0.0f, true },
+	};
+	static const uint32_t kind_cases[][3] = { { 1, 2048, 2048 }, { 32, 512, 512 }, { 1, 8192, 8192 } };
 	const size_t limit_bytes = (size_t)4 << 30;
 	const char *only = nullptr;
 
@@ -178,10 +229,20 @@ int main(int argc, char **argv)
 		return 77;
 	report("reading", measure_limit(limit_bytes), (double)limit_bytes);
 	for (int e4m3 = 0; e4m3 < 2; e4m3++) {
-		for (const uint32_t *c : cases)
-			attention(c[0], c[1], e4m3, only);
+		for (const uint32_t *c : cases) {
+			attention(c[0], c[1], e4m3, GK_SHAPE_BEST, only);
+			if (ctx.sm == 90)
+				attention(c[0], c[1], e4m3, GK_SHAPE_BROUGHT, only);
+		}
 	}
 	for (const uint32_t *c : prompt_cases)
-		prompts(c[0], c[1], c[2], only);
+		prompts(&qwen3, c[0], c[1], c[2], true, only);
+	for (const struct heads &h : kinds) {
+		for (const uint32_t *c : kind_cases) {
+			prompts(&h, c[0], c[1], c[2], false, only);
+			if (ctx.sm == 90)
+				prompts(&h, c[0], c[1], c[2], true, only);
+		}
+	}
 	return n_failed != 0;
 }

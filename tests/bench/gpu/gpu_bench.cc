@@ -683,13 +683,14 @@ int main(int argc, char **argv)
 	}
 	/* Which blocks attention of few rows should have is seen in a whole step: the products beside it mind. */
 	for (int t = 0; wanted("shapes") && t < N_TYPES; t++) {
-		static const char *const names[] = { "", " 4 x 3", " 8 x 2", " 4 x 2", " 8 x 3" };
+		static const char *const names[] = { "", " 4 x 3", " 8 x 2", " 4 x 2", " 8 x 3", " brought" };
 
 		for (uint32_t shape = GK_SHAPE_MANY; wanted_type(t) && shape < GK_N_SHAPES; shape++) {
 			ctx.shape = shape;
 			step(t, 1, 512, names[shape]);
 			step(t, 1, 4096, names[shape]);
 			step(t, 8, 512, names[shape]);
+			step(t, 1, 16384, names[shape]);
 			ctx.shape = GK_SHAPE_BEST;
 		}
 	}

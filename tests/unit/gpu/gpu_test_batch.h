@@ -141,9 +141,11 @@ struct test_batch {
 		kv.v_scale = v_scale.device;
 	}
 
-	/* What no sequence has written yet is no number: of bfloat16, behind fill(). */
+	/* What no sequence has written yet is no number: of bfloat16 and e4m3, behind fill(). */
 	void poison()
 	{
+		const uint32_t bytes = elem_bytes(ref_kv.dtype);
+
 		for (uint32_t i = 0; i < n_seqs; i++) {
 			for (uint32_t t = seqs[i].kv_len; t % ref_kv.page_tokens; t++) {
 				for (uint32_t h = 0; h < ref_kv.n_kv_head; h++) {
@@ -151,8 +153,8 @@ struct test_batch {
 					             slot = (page * ref_kv.n_kv_head + h) * ref_kv.page_tokens +
 					                    t % ref_kv.page_tokens;
 
-					memset(k.host + slot * ref_kv.k_dim * 2, 0xff, ref_kv.k_dim * 2);
-					memset(v.host + slot * ref_kv.v_dim * 2, 0xff, ref_kv.v_dim * 2);
+					memset(k.host + slot * ref_kv.k_dim * bytes, 0xff, ref_kv.k_dim * bytes);
+					memset(v.host + slot * ref_kv.v_dim * bytes, 0xff, ref_kv.v_dim * bytes);
 				}
 			}
 		}
