@@ -17,7 +17,7 @@ try() {
 	fault none
 	[[ $1 == stall ]] && export FLIP_STALL=3
 	fresh_node
-	export FLIP_STALL=20
+	export FLIP_STALL=5
 	pid=$daemon
 	ask mount "$at:$kind" "$work/mnt" || fail "$*: mount"
 	fault "$@"

@@ -41,7 +41,7 @@ at=127.0.0.1:$proxy_port/img
 # ---- The daemon ------------------------------------------------------------------------------------------------------
 
 # A registry on a machine that stands still for a moment is not one that stalls.
-export FLIP_RETRIES=1 FLIP_STALL=20 FLIP_MIN_FREE=1M FLIP_RECORD=false
+export FLIP_RETRIES=1 FLIP_STALL=5 FLIP_MIN_FREE=1M FLIP_RECORD=false
 # A command's diagnostics are its own business here; what it must have done is checked.
 ask() { ctl "$@" >"$work/out" 2>&1; }
 # The end of a node: its mounts and its holder, too.
