@@ -139,7 +139,7 @@ void http_handle_many(struct exchange *x, const struct many_api *api)
 		x->free_work = many_free;
 		watch_add(x);
 	}
-	if (r == 0) {
+	if (r == 0 && !x->is_ready) { /* else the server ends, and has said so meanwhile */
 		submit(m);
 		e = m->error;
 		r = m->n_running > 0 ? 0 : -EBUSY;
