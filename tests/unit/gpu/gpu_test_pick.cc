@@ -161,7 +161,7 @@ GPU_TEST(equal_logits_are_drawn_in_their_order)
 	x.up();
 	for (uint32_t i = 0; i < n; i++) {
 		picks.host[i] = { 1.0f, 0, i % 3 == 0 ? 1.0f : 0.3f + 0.05f * (float)i, i % 3 == 1 ? 0.0f : 0.1f,
-			          (i + 0.5) / n };
+			          (i + 0.5) / n, false };
 		if (i == 10)
 			picks.host[i].unit = 0;
 		if (i == 11)
