@@ -14,6 +14,14 @@ enum { DEFAULT_MAX_TOKENS = 512, ROW_SLACK = 128 };
 /* As measured on an H100; biased: chosen, not measured. */
 static const struct kn_gpu_rows library_rows = { .eight_bits = 17, .widened = 65, .biased = 256 };
 
+/* kn_gpu_rows.chained of programs that have no option for it: not yet measured, so it is asked for. */
+static uint32_t rows_of_environment(void)
+{
+	const char *rows = getenv("OCAI_GPU_CHAINED");
+
+	return rows ? (uint32_t)strtoul(rows, NULL, 10) : 0;
+}
+
 void gpu_fail(struct gpu_backend *be, int error, const char *op)
 {
 	/* What was launched of a step has to end on the other devices, though this one does not come to it. While a
@@ -504,6 +512,7 @@ static int open_rank(const char *kind, const struct kn_config *config, const str
 		.widened = config->gpu_rows.widened ? config->gpu_rows.widened : library_rows.widened,
 		.biased = config->gpu_rows.biased ? config->gpu_rows.biased : library_rows.biased,
 		.own = config->gpu_rows.own ? config->gpu_rows.own : UINT32_MAX,
+		.chained = config->gpu_rows.chained ? config->gpu_rows.chained : rows_of_environment(),
 	};
 	be->no_fusion = o && o->no_fusion;
 	be->on_failure = o && o->on_failure ? o->on_failure : silent;

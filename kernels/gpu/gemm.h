@@ -12,6 +12,8 @@ struct gpu_gemm_desc {
 	void *out;
 	uint32_t ld_x, ld_w, ld_out;
 	bool out_is_f32, accumulate;
+	bool by_rows; /* deterministic mode: the best kernel for this number of rows that shares no sum, instead of one
+	               * for all numbers */
 };
 
 /* The same of e4m3: w a KN_FP8_128 matrix whose first_row is 0, of which n rows are taken (more than it has where

@@ -35,6 +35,7 @@ enum {
 struct lt_shape {
 	uint32_t rows, n, k, ld_x, ld_w, ld_out;
 	bool out_is_f32, accumulate, is_fp8;
+	bool by_rows; /* gpu_gemm_desc */
 };
 
 /* What the library chose for a shape. */
@@ -217,30 +218,38 @@ static bool lt_choose(struct gpu_gemm *g, struct lt_plan *p)
  * on the others. If it did not take some number of rows, matmul() would say so. */
 static bool lt_choose_for_all_rows(struct gpu_gemm *g, struct lt_plan *p)
 {
-	const struct lt_shape *s = &p->shape;
-	const uint32_t steps = s->ld_x * (s->is_fp8 ? 1 : 2) | s->ld_out * (s->out_is_f32 ? 4 : 2) | 16;
-	struct lt_plan model = { .shape = *s };
+	struct lt_plan model = { .shape = p->shape };
 	bool chosen;
 
 	model.shape.rows = STEADY_ROWS;
-	chosen = lt_set_steady(&g->f, g->pref, steps & -steps) && lt_make_layouts(g, &model) && lt_choose(g, &model);
+	chosen = lt_make_layouts(g, &model) && lt_choose(g, &model);
 	lt_plan_done(g, &model);
 	p->algo = model.algo;
 	p->workspace = model.workspace;
 	return chosen;
 }
 
+/* Deterministic mode: kernels that share no sum with anybody, of rows that begin anywhere. */
+static bool lt_choose_steady(struct gpu_gemm *g, struct lt_plan *p)
+{
+	const struct lt_shape *s = &p->shape;
+	const uint32_t steps = s->ld_x * (s->is_fp8 ? 1 : 2) | s->ld_out * (s->out_is_f32 ? 4 : 2) | 16;
+
+	return lt_set_steady(&g->f, g->pref, steps & -steps) &&
+	       (s->by_rows ? lt_choose(g, p) : lt_choose_for_all_rows(g, p));
+}
+
 static void lt_make_plan(struct gpu_gemm *g, const struct lt_shape *s, struct lt_plan *p)
 {
 	*p = (struct lt_plan){ .shape = *s };
-	p->taken = lt_make_layouts(g, p) && (g->be->deterministic ? lt_choose_for_all_rows(g, p) : lt_choose(g, p));
+	p->taken = lt_make_layouts(g, p) && (g->be->deterministic ? lt_choose_steady(g, p) : lt_choose(g, p));
 }
 
 static bool lt_is_same(const struct lt_shape *a, const struct lt_shape *b)
 {
 	return a->rows == b->rows && a->n == b->n && a->k == b->k && a->ld_x == b->ld_x && a->ld_w == b->ld_w &&
 	       a->ld_out == b->ld_out && a->out_is_f32 == b->out_is_f32 && a->accumulate == b->accumulate &&
-	       a->is_fp8 == b->is_fp8;
+	       a->is_fp8 == b->is_fp8 && a->by_rows == b->by_rows;
 }
 
 static const struct lt_plan *lt_plan_of(struct gpu_gemm *g, const struct lt_shape *s)
@@ -280,7 +289,8 @@ int gpu_gemm_run(struct gpu_gemm *g, const struct gpu_gemm_desc *d)
 		                    .ld_w = d->ld_w,
 		                    .ld_out = d->ld_out,
 		                    .out_is_f32 = d->out_is_f32,
-		                    .accumulate = d->accumulate };
+		                    .accumulate = d->accumulate,
+		                    .by_rows = d->by_rows };
 
 	return lt_run(g, g->desc, &s, d->w, d->x, d->out);
 }

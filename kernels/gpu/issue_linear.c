@@ -144,7 +144,7 @@ static uint32_t joined(const struct rec_matmul *m, const struct gk_job *jobs, ui
 }
 
 static int issue_gemm(struct gpu_backend *be, const struct gk_job *j, const struct gk_view *x, uint32_t rows,
-                      uint32_t n)
+                      uint32_t n, bool by_rows)
 {
 	struct gpu_gemm_desc d = { .rows = rows,
 		                   .n = n,
@@ -156,7 +156,8 @@ static int issue_gemm(struct gpu_backend *be, const struct gk_job *j, const stru
 		                   .ld_w = j->w.ld,
 		                   .ld_out = j->out.ld,
 		                   .out_is_f32 = j->out.elem == GK_F32,
-		                   .accumulate = j->accumulate };
+		                   .accumulate = j->accumulate,
+		                   .by_rows = by_rows };
 
 	return gpu_gemm_run(be->gemm, &d);
 }
@@ -376,7 +377,7 @@ static int issue_many(struct gpu_backend *be, const struct gpu_program *p, const
 		if (!exact && !l->gated && gpu_gemm_takes(be, p, (const union gpu_rec *)m, &m->job[i])) {
 			step = joined(m, jobs, i, &n_out);
 			r = put_biases(be, jobs + i, step, l->rows);
-			done = r < 0 ? r : issue_gemm(be, &jobs[i], &l->x, l->rows.bound, n_out);
+			done = r < 0 ? r : issue_gemm(be, &jobs[i], &l->x, l->rows.bound, n_out, false);
 		}
 		if (done == -ENOTSUP && !exact && !l->gated && gpu_widens(be, (const union gpu_rec *)m, &m->job[i])) {
 			r = put_bias(be, &jobs[i], l->rows);
@@ -423,6 +424,62 @@ static struct gk_view rows_from(struct gk_view v, uint32_t row)
 	return v;
 }
 
+/* Jobs of few rows at a time, by kernels that sum as the library's do. */
+static int chained_in_pieces(struct gpu_backend *be, const struct gk_linear *l, const struct gk_job *jobs, uint32_t n)
+{
+	struct gk_job of_piece[GK_MAX_JOBS];
+	struct gk_linear piece = *l;
+	int r = 0;
+
+	piece.gated = false;
+	piece.jobs = of_piece;
+	piece.n_jobs = n;
+	for (uint32_t first = 0; first < l->rows.bound && r == 0; first += GK_FEW_ROWS) {
+		const uint32_t left = l->rows.bound - first;
+
+		piece.rows = (struct gk_rows){ .bound = left < GK_FEW_ROWS ? left : GK_FEW_ROWS };
+		piece.x = rows_from(l->x, first);
+		for (uint32_t i = 0; i < n; i++) {
+			of_piece[i] = jobs[i];
+			of_piece[i].out = rows_from(jobs[i].out, first);
+		}
+		r = gk_linear_chained(&be->ctx, &piece);
+	}
+	return r;
+}
+
+/* Rows of answers whose sums are one chain each: few by our kernel, more by the library's best for so many. jobs: l's.
+ */
+static int issue_chained(struct gpu_backend *be, const struct rec_matmul *m, struct gk_linear *l, struct gk_job *jobs)
+{
+	const uint32_t n = l->rows.bound;
+	int r = l->x.elem == GK_BF16 ? 0 : convert_x(be, &l->x, l->rows, jobs[0].w.cols, GK_BF16);
+
+	if (r < 0 || (n < be->library_rows.chained && n <= GK_FEW_ROWS))
+		return r < 0 ? r : gk_linear_chained(&be->ctx, l);
+	for (uint32_t i = 0, step; i < l->n_jobs && r == 0; i += step) {
+		uint32_t n_out;
+
+		step = joined(m, jobs, i, &n_out);
+		r = issue_gemm(be, &jobs[i], &l->x, n, n_out, true);
+		if (r == -ENOTSUP)
+			r = chained_in_pieces(be, l, jobs + i, step);
+	}
+	return r < 0 || !l->gated
+	               ? r
+	               : gk_act_mul(&be->ctx, l->act, jobs[0].out, jobs[0].out, jobs[1].out, l->rows, jobs[0].w.rows);
+}
+
+static int issue_answers(struct gpu_backend *be, const struct rec_matmul *m, const struct gk_linear *l,
+                         struct gk_job *jobs)
+{
+	struct gk_linear chained = *l;
+
+	return be->library_rows.chained > 0 && be->gemm && gk_is_chained(&be->ctx, l)
+	               ? issue_chained(be, m, &chained, jobs)
+	               : gk_linear_steady(&be->ctx, l);
+}
+
 /* Deterministic mode: rows of answers by kernels that give the same bits for any number of rows and are quick for few
  * of them, rows of prompts by the library, which has one kernel for any number of rows there, or by tiles. jobs: l's.
  */
@@ -438,10 +495,10 @@ static int issue_steady(struct gpu_backend *be, const struct gpu_program *p, con
 	int r = 0;
 
 	if (answers == ALL_ANSWERS)
-		return gk_linear_steady(&be->ctx, l);
+		return issue_answers(be, m, l, jobs);
 	if (answers > 0) {
 		part.rows = (struct gk_rows){ .bound = answers };
-		r = gk_linear_steady(&be->ctx, &part);
+		r = issue_answers(be, m, &part, jobs);
 		rows = (struct gk_rows){ .bound = rows.bound - answers };
 	}
 	for (uint32_t i = 0; i < l->n_jobs; i++)

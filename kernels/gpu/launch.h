@@ -156,6 +156,14 @@ int gk_linear_many(const struct gk_ctx *ctx, const struct gk_linear *l, bool exa
  * number of rows, those of gk_linear_few() (not those of gk_linear_many()). */
 int gk_linear_steady(const struct gk_ctx *ctx, const struct gk_linear *l);
 
+/* Whether gk_linear_chained() takes products like these (bfloat16 matrices on Hopper), for any number of rows; x may
+ * still be float32. */
+bool gk_is_chained(const struct gk_ctx *ctx, const struct gk_linear *l);
+/* rows.bound <= GK_FEW_ROWS, x bfloat16: each sum in one accumulator, 16 columns after the other, as the library's
+ * kernels make it that share no sum. Gated: both products are rounded to their outputs' elements before the activation.
+ */
+int gk_linear_chained(const struct gk_ctx *ctx, const struct gk_linear *l);
+
 /* n_mats products of one shape: out + i * out_step = (x + i * x_step) W_i^T; steps in elements, 0 allowed for x. Any
  * rows. */
 struct gk_linear_batch {

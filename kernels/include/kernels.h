@@ -490,6 +490,8 @@ struct kn_gpu_rows {
 	/* FP8 weights, rows in eight bits: from so many rows on kernels of our own instead of the library's, where
 	 * there are any (Hopper); 0: never. */
 	uint32_t own;
+	uint32_t chained; /* deterministic mode, answers, bfloat16 on Hopper: by kernels that share no sum, and below by
+	                   * one of ours that sums alike; up to 17, 0: never */
 };
 
 struct kn_config {

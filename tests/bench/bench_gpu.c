@@ -3,12 +3,13 @@
  * measured in the same run: memory by a sum over two arrays far larger than its caches, arithmetic by a product of 8192
  * x 8192 matrices through the same operations.
  *
- *   bench_gpu [--eight-bits=ROWS] [--widened=ROWS] [--biased=ROWS] [--own=ROWS] [BACKEND [SHAPE [TYPE [CASE]]]]
+ *   bench_gpu [--deterministic] [--eight-bits=ROWS] [--widened=ROWS] [--biased=ROWS] [--own=ROWS] [--chained=ROWS]
+ *             [BACKEND [SHAPE [TYPE [CASE]]]]
  *
  * cuda, qwen3-8b, bf16 (fp8, q4_k, ...), all cases; CASE: only those with this in their names, without limits, for a
  * profiler. The options are those of struct kn_gpu_rows: from how many rows on the library multiplies, to find where
- * that pays (q4_0 with --widened=17, 33, 65, 129: "decode 32", "decode 64", "decode 128"); --own: from how many on our
- * own kernels multiply by eight bits instead (fp8 with --own=17, 256).
+ * that pays (q4_0 with --widened=17, 33, 65, 129: "decode 32", "decode 64", "decode 128"; --chained: of answers in
+ * deterministic mode); --own: from how many on our own kernels multiply by eight bits instead (fp8 with --own=17, 256).
  *
  * One JSON object per line. Without the plugin or a device: says so and succeeds. */
 #include <errno.h>
@@ -271,18 +272,21 @@ static void run(struct bench *b)
 }
 
 /* The options before the other arguments; how many. */
-static int read_rows(char **argv, struct kn_gpu_rows *rows)
+static int read_options(char **argv, struct kn_config *config)
 {
+	struct kn_gpu_rows *rows = &config->gpu_rows;
 	const struct {
 		const char *name;
 		uint32_t *to;
 	} options[] = { { "--eight-bits=", &rows->eight_bits },
 		        { "--widened=", &rows->widened },
 		        { "--biased=", &rows->biased },
-		        { "--own=", &rows->own } };
+		        { "--own=", &rows->own },
+		        { "--chained=", &rows->chained } };
 	int n = 0;
 
 	for (; argv[1 + n] && argv[1 + n][0] == '-'; n++) {
+		config->deterministic |= strcmp(argv[1 + n], "--deterministic") == 0;
 		for (size_t i = 0; i < sizeof(options) / sizeof(options[0]); i++) {
 			size_t length = strlen(options[i].name);
 
@@ -296,7 +300,7 @@ static int read_rows(char **argv, struct kn_gpu_rows *rows)
 int main(int argc, char **argv)
 {
 	struct kn_config config = { .max_tokens = STEP };
-	int n_options = read_rows(argv, &config.gpu_rows);
+	int n_options = read_options(argv, &config);
 	const char *kind, *shape;
 	const struct eng_runner_config rc = { .n_pages = N_PAGES,
 		                              .page_tokens = PAGE,

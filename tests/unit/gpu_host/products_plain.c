@@ -178,6 +178,33 @@ int gk_linear_steady(const struct gk_ctx *ctx, const struct gk_linear *l)
 	return r;
 }
 
+bool gk_is_chained(const struct gk_ctx *ctx, const struct gk_linear *l)
+{
+	(void)ctx;
+	for (uint32_t i = 0; i < l->n_jobs; i++) {
+		if (l->jobs[i].w.type != KN_BF16 || l->jobs[i].bias)
+			return false;
+	}
+	return !l->norm && l->n_jobs > 0;
+}
+
+/* As the library multiplies (gemm_plain.c): both products of a gated pair are in memory before the activation. */
+int gk_linear_chained(const struct gk_ctx *ctx, const struct gk_linear *l)
+{
+	struct gk_linear part = *l;
+	int r;
+
+	if (!gk_is_chained(ctx, l))
+		return -ENOTSUP;
+	if (l->x.elem != GK_BF16 || l->rows.bound > GK_FEW_ROWS)
+		return -EINVAL;
+	part.gated = false;
+	r = linear(&part);
+	return r < 0 || !l->gated ? r
+	                          : gk_act_mul(ctx, l->act, l->jobs[0].out, l->jobs[0].out, l->jobs[1].out, l->rows,
+	                                       l->jobs[0].w.rows);
+}
+
 int gk_linear_batch(const struct gk_ctx *ctx, const struct gk_linear_batch *l, bool exact)
 {
 	(void)ctx;
