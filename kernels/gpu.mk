@@ -145,6 +145,12 @@ $(B)/tests/bench/gpu/attention_bench: $(B)/obj/cuda/tests/bench/gpu/attention_be
 	$(call say,LINK,$@)
 	@mkdir -p $(@D)
 	$(Q)$(NVCC) -cudart static -o $@ $(filter %.o,$^) -Xlinker --start-group $(filter %.a,$^) -Xlinker --end-group -lm -ldl -lpthread
+# The library's sums beside ours.
+$(B)/tests/bench/gpu/chain_bench: $(B)/obj/cuda/tests/bench/gpu/chain_bench.cc.o $(GPU_CU:%.cu=$(B)/obj/cuda/%.cu.o) \
+		$(B)/lib/libkernels.a $(B)/lib/libbase.a
+	$(call say,LINK,$@)
+	@mkdir -p $(@D)
+	$(Q)$(NVCC) -cudart static -o $@ $(filter %.o,$^) -Xlinker --start-group $(filter %.a,$^) -Xlinker --end-group -lm -ldl -lpthread
 $(B)/tests/unit/gpu/kernels_device: $(GPU_KERNEL_TESTS:%=$(B)/obj/cuda/%.o) $(GPU_CU:%.cu=$(B)/obj/cuda/%.cu.o) \
 		$(B)/lib/libkernels.a $(B)/lib/libbase.a
 	$(call say,LINK,$@)
