@@ -25,7 +25,7 @@ $(B)/obj/shim$(1)/%.o: % $(B)/flags
 	$$(call say,CXX,$$< ($(1)))
 	@mkdir -p $$(@D)
 	$$(Q)$$(CXX_OF) $(CPPFLAGS) -Ikernels -Itests/unit/gpu -DGPU_HOST_WARP=$(1) $$(GPU_SHIM_CXXFLAGS) -MMD -MP -x c++ -c -o $$@ $$<
-$(B)/shim/libgpu_shim$(1).a: $(patsubst %,$(B)/obj/shim$(1)/%.o,$(filter-out %/rt.cu %/wide_sm90.cu %/steady_sm90.cu,$(GPU_CU)) kernels/gpu/gpu_host.cc) \
+$(B)/shim/libgpu_shim$(1).a: $(patsubst %,$(B)/obj/shim$(1)/%.o,$(filter-out %/rt.cu %/wide_sm90.cu,$(GPU_CU)) kernels/gpu/gpu_host.cc) \
 		$(call obj,$(GPU_C) kernels/gpu/gemm_none.c kernels/gpu/rt_host.c)
 	$$(call say,AR,$$@)
 	@mkdir -p $$(@D); rm -f $$@

@@ -45,6 +45,7 @@ struct gk_ctx {
 	uint32_t smem_bytes; /* that a block may have when asked for */
 	bool fixed;
 	bool bytes;           /* one row meets Q4_0, Q4_K and Q8_0 by dot products of bytes (few8.h); not if fixed */
+	bool deep;            /* steady_sm90.h with rows of x further ahead; not yet measured */
 	uint32_t shape;       /* enum gk_shape of attention of few rows, for measurements */
 	bool untimed;         /* kernels that are right but were not timed on a device yet are taken, too */
 	bool overlap;         /* kernels may start before the one before them has ended (programmatic launch) */

@@ -218,6 +218,25 @@ GPU_FN void sm90_copy_bytes(void *to, const void *from, uint32_t bytes, sm90_bar
 	             : "memory");
 }
 
+/* gpu_copy16(); the second-level cache asks memory for the whole line, whose other half follows at once. */
+GPU_FN void sm90_copy16(void *to, const void *from)
+{
+	asm volatile("cp.async.cg.shared.global.L2::128B [%0], [%1], 16;" ::"r"((uint32_t)__cvta_generic_to_shared(to)),
+	             "l"(from)
+	             : "memory");
+}
+
+/* A float of block `rank` of the cluster, which lies there as p does here. */
+GPU_FN float sm90_load_of(const float *p, uint32_t rank)
+{
+	uint32_t at;
+	float f;
+
+	asm volatile("mapa.shared::cluster.u32 %0, %1, %2;" : "=r"(at) : "r"(sm90_shared(p)), "r"(rank));
+	asm volatile("ld.shared::cluster.f32 %0, [%1];" : "=f"(f) : "r"(at) : "memory");
+	return f;
+}
+
 /* ---- Products ---------------------------------------------------------------------------------------------------- */
 
 /* leading, stride: bytes. Columns of the product along a tile's rows (the sum goes along the 128 bytes): stride is from
@@ -382,6 +401,54 @@ template <bool HALF = false> GPU_FN void sm90_product_across(float (&d)[32], con
 		             : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b));
 }
 
+/* d [64 x 32, 64 or 128] += A [64 x 16] B [N x 16]^T, d and A as above, columns of the product along B's rows. */
+GPU_FN void sm90_product_along(float (&d)[16], uint32_t a0, uint32_t a1, uint32_t a2, uint32_t a3, sm90_desc b)
+{
+	asm volatile("wgmma.mma_async.sync.aligned.m64n32k16.f32.bf16.bf16 "
+	             "{%0,%1,%2,%3,%4,%5,%6,%7,%8,%9,%10,%11,%12,%13,%14,%15}, {%16,%17,%18,%19}, %20, 1, 1, 1, 0;"
+	             : SM90_F8(d, 0), SM90_F8(d, 8)
+	             : "r"(a0), "r"(a1), "r"(a2), "r"(a3), "l"(b));
+}
+
+GPU_FN void sm90_product_along(float (&d)[32], uint32_t a0, uint32_t a1, uint32_t a2, uint32_t a3, sm90_desc b)
+{
+	asm volatile("wgmma.mma_async.sync.aligned.m64n64k16.f32.bf16.bf16 " SM90_D32
+	             ", {%32,%33,%34,%35}, %36, 1, 1, 1, 0;"
+	             : SM90_F32(d, 0)
+	             : "r"(a0), "r"(a1), "r"(a2), "r"(a3), "l"(b));
+}
+
+GPU_FN void sm90_product_along(float (&d)[64], uint32_t a0, uint32_t a1, uint32_t a2, uint32_t a3, sm90_desc b)
+{
+	asm volatile("wgmma.mma_async.sync.aligned.m64n128k16.f32.bf16.bf16 " SM90_D64
+	             ", {%64,%65,%66,%67}, %68, 1, 1, 1, 0;"
+	             : SM90_F32(d, 0), SM90_F32(d, 32)
+	             : "r"(a0), "r"(a1), "r"(a2), "r"(a3), "l"(b));
+}
+
+/* All groups are over, and so is d. */
+GPU_FN void sm90_products_done(float (&d)[16])
+{
+	asm volatile("wgmma.wait_group.sync.aligned 0;" : SM90_F8(d, 0), SM90_F8(d, 8)::"memory");
+}
+
+GPU_FN void sm90_products_done(float (&d)[32])
+{
+	asm volatile("wgmma.wait_group.sync.aligned 0;" : SM90_F32(d, 0)::"memory");
+}
+
+GPU_FN void sm90_products_done(float (&d)[64])
+{
+	asm volatile("wgmma.wait_group.sync.aligned 0;" : SM90_F32(d, 0), SM90_F32(d, 32)::"memory");
+}
+
+/* Instructions under way read registers that a compiler takes for free once they are issued: behind the wait for them
+ * this uses them again. */
+GPU_FN void sm90_keep(uint4 &v)
+{
+	asm volatile("" : "+r"(v.x), "+r"(v.y), "+r"(v.z), "+r"(v.w));
+}
+
 #elif defined(GPU_HOST)
 
 /* ---- The model --------------------------------------------------------------------------------------------------- */
@@ -465,7 +532,7 @@ GPU_FN const uint8_t *sm90_swizzled(const uint8_t *at)
 /* Where p of this block's shared memory lies in that of block `rank` of the cluster. */
 template <class T> GPU_FN T *sm90_there(T *p, uint32_t rank)
 {
-	return (T *)(gpu_host::cluster_shared[rank] + ((uint8_t *)p - gpu_host::cluster_shared[gpu_host::rank]));
+	return (T *)(gpu_host::cluster_shared[rank] + ((const uint8_t *)p - gpu_host::cluster_shared[gpu_host::rank]));
 }
 
 GPU_FN void sm90_bar_arrive_at(sm90_bar *bar, uint32_t rank)
@@ -530,6 +597,20 @@ GPU_FN void sm90_copy_bytes(void *to, const void *from, uint32_t bytes, sm90_bar
 	memcpy(to, from, bytes);
 	bar->bytes -= (int32_t)bytes;
 	sm90_turn(bar);
+}
+
+GPU_FN void sm90_copy16(void *to, const void *from)
+{
+	gpu_copy16(to, from, 16);
+}
+
+GPU_FN float sm90_load_of(const float *p, uint32_t rank)
+{
+	return *sm90_there(p, rank);
+}
+
+GPU_FN void sm90_keep(uint4 &)
+{
 }
 
 GPU_FN sm90_desc sm90_desc_of(const void *tile, uint32_t leading, uint32_t stride)
@@ -660,6 +741,33 @@ template <bool HALF = false, int N> GPU_FN void sm90_product_across(float (&d)[N
 			d[i] += sm90_float<HALF>(two[k % 2]) * sm90_across<HALF>(b, i / 4 * 8 + t * 2 + i % 2, k);
 		}
 	}
+}
+
+/* The terms in the order in which the model of gpu_mma_half() has them. */
+template <int N>
+GPU_FN void sm90_product_along(float (&d)[N], uint32_t a0, uint32_t a1, uint32_t a2, uint32_t a3, sm90_desc b)
+{
+	using namespace gpu_host;
+	const int me = current, now = parity[me] ^= 1;
+	const uint32_t a[4] = { a0, a1, a2, a3 }, t = threadIdx.x % 4;
+
+	memcpy(slots[now][me], a, 16);
+	wait_group(32);
+	for (uint32_t i = 0; i < N; i++) {
+		for (uint32_t k = 0; k < 16; k++) {
+			const uint32_t of = k / 4, reg = k / 2 % 2 * 2 + i / 2 % 2; /* of lane `of` of the quad */
+			uint32_t two;
+
+			memcpy(&two, slots[now][(me & ~3) + (int)of] + 4 * reg, 4);
+			d[i] += (k % 2 ? gpu_bf16_high(two) : gpu_bf16_low(two)) *
+			        sm90_along(b, i / 4 * 8 + t * 2 + i % 2, k / 2 % 2 * 8 + of * 2 + k % 2);
+		}
+	}
+}
+
+template <int N> GPU_FN void sm90_products_done(float (&)[N])
+{
+	sm90_products_wait<0>();
 }
 
 #endif

@@ -26,21 +26,25 @@ static __global__ void steady_sum_kernel(GPU_PARAM steady_args a)
 /* Whether steady_sm90.h makes these products. */
 static bool on_warpgroups(const struct gk_ctx *ctx, uint32_t type)
 {
-#if defined(GPU_CUDA)
-	return ctx->sm == 90 && (type == KN_BF16 || type == GK_FP8_128 || type == KN_Q8_0 || type == KN_Q4_0);
+#if defined(GPU_CUDA) || defined(GPU_HOST)
+	return ctx->sm == 90 && ctx->warp == 32 &&
+	       (type == KN_BF16 || type == GK_FP8_128 || type == KN_Q8_0 || type == KN_Q4_0);
 #else
 	(void)ctx, (void)type;
 	return false;
 #endif
 }
 
-/* A block of warpgroups asks for enough of the weights ahead to do with a multiprocessor; up to 64 rows of x two of them
- * share one. */
+/* A block of warpgroups asks for enough of the weights ahead to do with a multiprocessor; up to 64 rows of x two of
+ * them share one. */
 static uint32_t groups_on_warpgroups(const struct gk_ctx *ctx, const struct gk_mat *w, uint32_t n_tiles)
 {
 	enum { LEAST_UNITS = 16, MOST = 8 };
 	uint32_t n = 1;
 
+#if defined(GPU_HOST)
+	return n; /* it has no clusters */
+#endif
 	while (n < MOST && n_tiles * n * 10 < ctx->n_sm * 9 && gk_n_units(*w) >= LEAST_UNITS * 2 * n)
 		n *= 2;
 	return n;
@@ -58,7 +62,8 @@ uint32_t steady_groups(const struct gk_ctx *ctx, const struct gk_mat *w, bool ga
 
 	if (on_warpgroups(ctx, w->type))
 		return groups_on_warpgroups(ctx, w, n_tiles);
-	for (uint32_t n = 2; n <= most && n_tiles * n <= PER_SM * ctx->n_sm && gk_n_units(*w) >= LEAST_UNITS * n; n *= 2) {
+	for (uint32_t n = 2; n <= most && n_tiles * n <= PER_SM * ctx->n_sm && gk_n_units(*w) >= LEAST_UNITS * n;
+	     n *= 2) {
 		const uint32_t rounds = (n_tiles * n + ctx->n_sm - 1) / ctx->n_sm;
 		const float cost = (float)rounds / (float)n * (1.0f + 0.04f * (float)(n - 1));
 
@@ -125,7 +130,7 @@ static int steady_of_job(const struct gk_ctx *ctx, const struct gk_linear *l, ui
 		if (!room)
 			return -EINVAL;
 	}
-#if defined(GPU_CUDA)
+#if defined(GPU_CUDA) || defined(GPU_HOST)
 	if (on_warpgroups(ctx, type)) {
 		a.image = (uint8_t *)ctx->scratch + (((size_t)(room - (uint8_t *)ctx->scratch) + 127) & ~(size_t)127);
 		launch.room = ctx->scratch_bytes - (size_t)((uint8_t *)a.image - (uint8_t *)ctx->scratch);
@@ -134,7 +139,8 @@ static int steady_of_job(const struct gk_ctx *ctx, const struct gk_linear *l, ui
 	}
 #endif
 	if (a.n_groups > 1) {
-		const size_t bytes = (size_t)a.n_groups * (l->gated ? 2 : 1) * a.n_rows * a.job[0].w.rows * sizeof(float);
+		const size_t bytes =
+		        (size_t)a.n_groups * (l->gated ? 2 : 1) * a.n_rows * a.job[0].w.rows * sizeof(float);
 
 		if (room + bytes > (uint8_t *)ctx->scratch + ctx->scratch_bytes)
 			return -EINVAL;

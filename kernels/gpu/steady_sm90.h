@@ -14,84 +14,10 @@
 #ifndef GPU_STEADY_SM90_H
 #define GPU_STEADY_SM90_H
 
-#include "gpu/sm90.h"
-#include "gpu/steady.h"
-
-/* ---- The instructions ---------------------------------------------------------------------------------------------
- */
+#include "gpu/steady_sm90_end.h"
+#include "gpu/steady_sm90_rows.h"
 
 #if SM90_CODE
-/* acc [64 x N] += A [64 x 16] B [N x 16]^T; A: this lane's part of rows g and g + 8. */
-template <int N> GPU_FN void s90_mma(float *acc, uint32_t a0, uint32_t a1, uint32_t a2, uint32_t a3, sm90_desc b)
-{
-	if (N == 32)
-		asm volatile(
-		        "wgmma.mma_async.sync.aligned.m64n32k16.f32.bf16.bf16 "
-		        "{%0,%1,%2,%3,%4,%5,%6,%7,%8,%9,%10,%11,%12,%13,%14,%15}, {%16,%17,%18,%19}, %20, 1, 1, 1, 0;"
-		        : SM90_F8(acc, 0), SM90_F8(acc, 8)
-		        : "r"(a0), "r"(a1), "r"(a2), "r"(a3), "l"(b));
-	else if (N == 64)
-		asm volatile("wgmma.mma_async.sync.aligned.m64n64k16.f32.bf16.bf16 "
-		             "{%0,%1,%2,%3,%4,%5,%6,%7,%8,%9,%10,%11,%12,%13,%14,%15,%16,%17,%18,%19,%20,%21,%22,%23,"
-		             "%24,%25,%26,%27,%28,%29,%30,%31}, {%32,%33,%34,%35}, %36, 1, 1, 1, 0;"
-		             : SM90_F32(acc, 0)
-		             : "r"(a0), "r"(a1), "r"(a2), "r"(a3), "l"(b));
-	else
-		asm volatile(
-		        "wgmma.mma_async.sync.aligned.m64n128k16.f32.bf16.bf16 "
-		        "{%0,%1,%2,%3,%4,%5,%6,%7,%8,%9,%10,%11,%12,%13,%14,%15,%16,%17,%18,%19,%20,%21,%22,%23,"
-		        "%24,%25,%26,%27,%28,%29,%30,%31,%32,%33,%34,%35,%36,%37,%38,%39,%40,%41,%42,%43,%44,%45,"
-		        "%46,%47,%48,%49,%50,%51,%52,%53,%54,%55,%56,%57,%58,%59,%60,%61,%62,%63}, {%64,%65,%66,%67}, "
-		        "%68, 1, 1, 1, 0;"
-		        : SM90_F32(acc, 0), SM90_F32(acc, 32)
-		        : "r"(a0), "r"(a1), "r"(a2), "r"(a3), "l"(b));
-}
-
-/* All that was committed is over. */
-template <int N> GPU_FN void s90_wait(float *acc)
-{
-	if (N == 32)
-		asm volatile("wgmma.wait_group.sync.aligned 0;" : SM90_F8(acc, 0), SM90_F8(acc, 8)::"memory");
-	else if (N == 64)
-		asm volatile("wgmma.wait_group.sync.aligned 0;" : SM90_F32(acc, 0)::"memory");
-	else
-		asm volatile("wgmma.wait_group.sync.aligned 0;" : SM90_F32(acc, 0), SM90_F32(acc, 32)::"memory");
-}
-
-/* All threads of all blocks of the cluster; what they stored before is seen behind it. */
-GPU_FN void s90_cluster_sync()
-{
-	asm volatile("barrier.cluster.arrive.release;\n\tbarrier.cluster.wait.acquire;" ::: "memory");
-}
-
-/* Where p of this block's shared memory lies in that of block `rank` of the cluster. */
-GPU_FN uint32_t s90_there(const void *p, uint32_t rank)
-{
-	uint32_t at;
-
-	asm volatile("mapa.shared::cluster.u32 %0, %1, %2;" : "=r"(at) : "r"(sm90_shared(p)), "r"(rank));
-	return at;
-}
-
-/* Bytes that lie behind each other, counted at a barrier of one arrival, which this is. */
-GPU_FN void s90_bring(void *to, const void *from, uint32_t bytes, sm90_bar *bar)
-{
-	sm90_bar_expect(bar, bytes);
-	asm volatile("cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes [%0], [%1], %2, [%3];" ::"r"(
-	                     sm90_shared(to)),
-	             "l"(from), "r"(bytes), "r"(sm90_shared(bar))
-	             : "memory");
-}
-
-/* A float of block `rank` of the cluster, which lies there as p does here. */
-GPU_FN float s90_load_of(const float *p, uint32_t rank)
-{
-	const uint32_t at = s90_there(p, rank);
-	float f;
-
-	asm volatile("ld.shared::cluster.f32 %0, [%1];" : "=f"(f) : "r"(at) : "memory");
-	return f;
-}
 /* Of a tile of x, whose lines are a sum's columns. */
 GPU_FN sm90_desc s90_desc(const void *tile)
 {
@@ -99,176 +25,45 @@ GPU_FN sm90_desc s90_desc(const void *tile)
 }
 
 /* One step of the sum: 64 columns, w[half of the columns][row g, row g + 8]. */
-template <int N> GPU_FN void s90_step(float *acc, const uint4 (*w)[2], const uint4 *tile_x)
+template <int N> GPU_FN void s90_step(float (&acc)[N / 2], const uint4 (*w)[2], const uint4 *tile_x)
 {
 	sm90_desc b = s90_desc(tile_x);
 
 #pragma unroll
-	for (int h = 0; h < 2; h++, b += 4) {
-		s90_mma<N>(acc, w[h][0].x, w[h][1].x, w[h][0].y, w[h][1].y, b);
-		s90_mma<N>(acc, w[h][0].z, w[h][1].z, w[h][0].w, w[h][1].w, b + 2);
+	for (int h = 0; h < 2; h++, b = sm90_desc_add(b, 64)) {
+		sm90_product_along(acc, w[h][0].x, w[h][1].x, w[h][0].y, w[h][1].y, b);
+		sm90_product_along(acc, w[h][0].z, w[h][1].z, w[h][0].w, w[h][1].w, sm90_desc_add(b, 32));
 	}
 }
 
+GPU_FN void s90_keep(uint4 (*w)[2])
+{
+#pragma unroll
+	for (int i = 0; i < 4; i++)
+		sm90_keep(w[i / 2][i & 1]);
+}
 #endif
 
-/* ---- Rows of x ----------------------------------------------------------------------------------------------------
+/* In 16 bytes. Up to 64 rows of x two blocks share a multiprocessor (of bfloat16).
+ *
+ * DEEP: x is as many steps ahead as W, as far as there is room. Without it x is three or four ahead, while W is up to
+ * eight: whatever is asked for arrives behind what was asked for before, so nothing is gained by more of W than of x.
  */
-
-/* A block for 64 columns of N rows: tile blockIdx.x + blockIdx.y * gridDim.x of `image`. Rows that are not there are
- * like the last one. */
-template <int N> static __global__ void s90_image_kernel(GPU_PARAM steady_args a, bool whole)
-{
-	const uint32_t unit = blockIdx.x, first = blockIdx.y * N, t = threadIdx.x % 4, q = threadIdx.x % 8;
-	uint4 *const tile = (uint4 *)a.image + ((size_t)blockIdx.y * gridDim.x + unit) * N * 8;
-
-	gpu_dependents_may_start();
-	gpu_dependency_wait();
-#pragma unroll
-	for (uint32_t r = threadIdx.x / 8; r < N; r += STEADY_THREADS / 8) {
-		const uint32_t row = first + r < a.n_rows ? first + r : a.n_rows - 1, k = unit * 64 + q * 8;
-		uint32_t w[4];
-
-		if (a.cols.data) {
-			const uint4 v = a.cols.data[(size_t)row * a.cols.col_stride + unit * 8 + q];
-
-			w[0] = v.x, w[1] = v.y, w[2] = v.z, w[3] = v.w;
-		} else {
-			float f[8];
-
-			gk_get8(a.x, row, k, a.job[0].w.cols, whole && k + 8 <= a.job[0].w.cols, f);
-#pragma unroll
-			for (int j = 0; j < 4; j++)
-				w[j] = gpu_pack_bf16(f[2 * j], f[2 * j + 1]);
-		}
-		/* Word j of the four pieces of 32 columns becomes piece j of the line. */
-#pragma unroll
-		for (int d = 1; d <= 2; d *= 2) {
-			const bool odd = t & d;
-
-#pragma unroll
-			for (int j = 0; j < 4; j++) {
-				if (j & d)
-					continue;
-
-				const uint32_t got = gpu_shfl_xor(odd ? w[j] : w[j + d], d);
-
-				w[j] = odd ? got : w[j];
-				w[j + d] = odd ? w[j + d] : got;
-			}
-		}
-		tile[gpu_tile_at(r, (q & 4) + t, 8)] = make_uint4(w[0], w[1], w[2], w[3]);
-	}
-}
-
-#if SM90_CODE
-/* The ring that tiles of x come into. */
-template <int N, int STAGES> struct s90_ring {
-	sm90_bar full[STAGES], empty[STAGES];
-
-	__device__ __forceinline__ void begin()
-	{
-		if (threadIdx.x == 0) {
-			for (int s = 0; s < STAGES; s++) {
-				sm90_bar_init(&full[s], 1);
-				sm90_bar_init(&empty[s], STEADY_THREADS / 32);
-			}
-			sm90_bars_ready();
-		}
-		__syncthreads();
-	}
-	/* So many steps ahead: waves that are a step behind are not waited for. */
-	enum { AHEAD = STAGES - 2 };
-	/* One thread: the step's tile, where the one STAGES steps before was. */
-	__device__ __forceinline__ void bring(uint4 *tiles, const uint4 *from, uint32_t step)
-	{
-		const uint32_t s = step % STAGES;
-
-		if (step >= STAGES)
-			sm90_bar_wait(&empty[s], (step / STAGES - 1) & 1);
-		s90_bring(tiles + s * (N * 8), from, N * 128, &full[s]);
-	}
-	__device__ __forceinline__ void wait(uint32_t step)
-	{
-		sm90_bar_wait(&full[step % STAGES], step / STAGES & 1);
-	}
-	/* A wave has done with it. */
-	__device__ __forceinline__ void release(uint32_t step)
-	{
-		if (threadIdx.x % 32 == 0)
-			sm90_bar_arrive(&empty[step % STAGES]);
-	}
-};
-
-/* ---- The end ------------------------------------------------------------------------------------------------------
- */
-
-#endif
-
-enum { S90_LINE = STEADY_ROWS + 4 /* floats of a row of x: lanes meet every bank once */ };
-
-/* This thread's sums into the lines of `out`: [row of x][row of the tile]. */
-template <int N> GPU_FN void s90_put_sums(float *out, const float *sum)
-{
-	const uint32_t lane = threadIdx.x & 31, r = threadIdx.x / 32 * 16 + (lane >> 2);
-
-#pragma unroll
-	for (int i = 0; i < N / 2; i++)
-		out[((i >> 2) * 8 + (lane & 3) * 2 + (i & 1)) * S90_LINE + r + (i >> 1 & 1) * 8] = sum[i];
-}
-
-#if SM90_CODE
-/* Adds the groups' sums in their order and writes what follows: rows of W [row0, ..), rows of x [first, ..). Each block
- * of the cluster takes as many rows of x. */
-template <int N, bool GATED>
-GPU_FN void s90_finish(const steady_args &a, const float *out, uint32_t row0, uint32_t first, uint32_t n_rows)
-{
-	enum { N_OUT = GATED ? STEADY_ROWS / 2 : STEADY_ROWS, AT_ONCE = 8 };
-	const few_job &job = a.job[0];
-	const uint32_t n_groups = gridDim.z, each = N / n_groups * N_OUT, begin = blockIdx.z * (N / n_groups);
-
-	for (uint32_t base = threadIdx.x; base < each; base += STEADY_THREADS * AT_ONCE) {
-		float old[AT_ONCE];
-
-#pragma unroll
-		for (uint32_t u = 0; u < AT_ONCE; u++) {
-			const uint32_t i = base + u * STEADY_THREADS, row = row0 + i % N_OUT, col = begin + i / N_OUT;
-
-			old[u] = job.accumulate && i < each && row < job.w.rows && col < n_rows
-			                 ? gk_get(job.out, first + col, row)
-			                 : 0.0f;
-		}
-#pragma unroll
-		for (uint32_t u = 0; u < AT_ONCE; u++) {
-			const uint32_t i = base + u * STEADY_THREADS, r = i % N_OUT, col = begin + i / N_OUT;
-			const float *const at = out + col * S90_LINE + r;
-			float y = 0.0f, up = 0.0f;
-
-			if (i >= each || row0 + r >= job.w.rows || col >= n_rows)
-				continue;
-			for (uint32_t z = 0; z < n_groups; z++) {
-				y += s90_load_of(at, z);
-				if (GATED)
-					up += s90_load_of(at + N_OUT, z);
-			}
-			steady_put_onto(a, first + col, row0 + r, y, up, old[u]);
-		}
-	}
-}
-
-#endif
-
-/* ---- The block ----------------------------------------------------------------------------------------------------
- */
-
-/* In 16 bytes. Up to 64 rows of x two blocks share a multiprocessor. */
-template <uint32_t TYPE, int N> struct s90_sizes {
+template <uint32_t TYPE, int N, bool DEEP> struct s90_sizes {
 	enum {
 		DIRECT = TYPE == KN_BF16,
 		X = N * 8,
-		X_STAGES = DIRECT ? 5 : 6,
+		X_DEEP = !DIRECT    ? (N == 128 ? 9 : 12)
+		         : N == 128 ? 8
+		         : N == 64  ? 7
+		                    : 8,
+		X_STAGES = DEEP     ? (int)X_DEEP
+		           : DIRECT ? 5
+		                    : 6,
 		W = DIRECT ? STEADY_THREADS * 4 : 0,
-		STAGES = N == 128 ? 8 : 4,
+		STAGES = N != 128 ? (DEEP && N == 64 ? 3 : 4)
+		         : DEEP   ? 5
+		                  : 8,
 		RINGS = X_STAGES * X + STAGES * W,
 		OUT = N * S90_LINE / 4,
 		/* What the classes before gave is where the rings were, or beside them: registers are few for types
@@ -296,44 +91,24 @@ template <int N> GPU_FN s90_place s90_where(const steady_args &a, uint32_t n_til
 
 GPU_FN uint4 *s90_aligned(uint4 *shared)
 {
+#if defined(GPU_HOST)
+	const uint32_t misaligned = (uint32_t)((uintptr_t)shared & 1023);
+#else
 	const uint32_t misaligned = (uint32_t)(__cvta_generic_to_shared(shared) & 1023);
+#endif
 
 	return shared + (misaligned ? (1024 - misaligned) / 16 : 0);
 }
 
 enum { S90_CLASSES = STEADY_THREADS / 32 };
 
-/* Instructions under way read registers that a compiler takes for free once they are issued: behind the wait for them
- * this uses them again. */
-GPU_FN void s90_keep(uint4 (*w)[2])
-{
-#pragma unroll
-	for (int i = 0; i < 4; i++) {
-		uint4 &v = w[i / 2][i & 1];
-
-		asm volatile("" : "+r"(v.x), "+r"(v.y), "+r"(v.z), "+r"(v.w));
-	}
-}
-
-/* gpu_copy16(); the second-level cache asks memory for the whole line, whose other half follows at once. */
-GPU_FN void s90_copy16(void *to, const void *from)
-{
-#if GPU_PTX
-	asm volatile("cp.async.cg.shared.global.L2::128B [%0], [%1], 16;" ::"r"((uint32_t)__cvta_generic_to_shared(to)),
-	             "l"(from)
-	             : "memory");
-#else
-	(void)to, (void)from;
-#endif
-}
-
-template <int N, bool GATED>
+template <int N, bool GATED, bool DEEP>
 static __global__ void __launch_bounds__(STEADY_THREADS, N == 128 ? 1 : 2) steady90_kernel(GPU_PARAM steady_args a)
 {
 #if SM90_CODE
-	typedef s90_sizes<KN_BF16, N> size;
+	typedef s90_sizes<KN_BF16, N, DEEP> size;
 	enum { STAGES = size::STAGES };
-	__shared__ s90_ring<N, size::X_STAGES> ring_x;
+	__shared__ s90_ring<N, size::X_STAGES, DEEP> ring_x;
 	GPU_DYN_SHARED(uint4, shared);
 	uint4 *const tiles = s90_aligned(shared), *const ring = tiles + size::X_STAGES * size::X + threadIdx.x;
 	const uint32_t n_units = gk_n_units(a.job[0].w);
@@ -372,8 +147,8 @@ static __global__ void __launch_bounds__(STEADY_THREADS, N == 128 ? 1 : 2) stead
 
 #pragma unroll
 			for (int i = 0; i < 4; i++)
-				s90_copy16(to + i * STEADY_THREADS,
-				           from_w[i & 1] + (size_t)ahead.unit * 128 + i / 2 * 64);
+				sm90_copy16(to + i * STEADY_THREADS,
+				            from_w[i & 1] + (size_t)ahead.unit * 128 + i / 2 * 64);
 			ahead.next();
 		}
 		gpu_copy_commit();
@@ -394,7 +169,7 @@ static __global__ void __launch_bounds__(STEADY_THREADS, N == 128 ? 1 : 2) stead
 			ring_x.bring(tiles, place.image + (size_t)ahead_x.unit * size::X, step);
 			ahead_x.next();
 		}
-		__syncwarp();
+		gpu_sync_wave();
 	};
 
 	gpu_dependents_may_start();
@@ -414,7 +189,7 @@ static __global__ void __launch_bounds__(STEADY_THREADS, N == 128 ? 1 : 2) stead
 		bring(step + ring_x.AHEAD);
 		if (step + 1 < n_steps)
 			take(step + 1, next);
-		s90_wait<N>(acc);
+		sm90_products_done(acc);
 		ring_x.release(step);
 		s90_keep(held);
 		if (now.ends_class()) {
@@ -431,33 +206,18 @@ static __global__ void __launch_bounds__(STEADY_THREADS, N == 128 ? 1 : 2) stead
 	}
 	__syncthreads(); /* the rings are free */
 	s90_put_sums<N>((float *)tiles, total);
-	s90_cluster_sync();
-	s90_finish<N, GATED>(a, (const float *)tiles, row0, place.first, place.n_rows);
-	s90_cluster_sync(); /* nobody goes while others read */
+	sm90_cluster_sync();
+	s90_finish<N, GATED, DEEP>(a, (const float *)tiles, row0, place.first, place.n_rows);
+	sm90_cluster_sync(); /* nobody goes while others read */
 #endif
 }
 
-/* Types with scales: the units that a lane has under way are in its registers, what the classes before gave is in
- * shared memory, in the lines of s90_put_sums(). */
-template <int N> GPU_FN void s90_add_sums(float *out, float *sum, bool first)
-{
-	const uint32_t lane = threadIdx.x & 31, r = threadIdx.x / 32 * 16 + (lane >> 2);
-
-#pragma unroll
-	for (int i = 0; i < N / 2; i++) {
-		float *const to = out + ((i >> 2) * 8 + (lane & 3) * 2 + (i & 1)) * S90_LINE + r + (i >> 1 & 1) * 8;
-
-		*to = (first ? 0.0f : *to) + sum[i];
-		sum[i] = 0.0f;
-	}
-}
-
-template <uint32_t TYPE, int N, bool GATED>
+template <uint32_t TYPE, int N, bool GATED, bool DEEP>
 static __global__ void __launch_bounds__(STEADY_THREADS, 1) steady90_scaled_kernel(GPU_PARAM steady_args a)
 {
 #if SM90_CODE
 	typedef gk_format<TYPE> F;
-	typedef s90_sizes<TYPE, N> size;
+	typedef s90_sizes<TYPE, N, DEEP> size;
 	enum {
 		DEPTH = (int)F::SCALED == 3 ? 4
 		        : F::UNIT == 64     ? 3
@@ -467,7 +227,7 @@ static __global__ void __launch_bounds__(STEADY_THREADS, 1) steady90_scaled_kern
 	};
 	static_assert((int)F::MINS == 0 && ((int)F::SCALED == 1 || (int)F::SCALED == 3),
 	              "scales as they are applied here");
-	__shared__ s90_ring<N, size::X_STAGES> ring_x;
+	__shared__ s90_ring<N, size::X_STAGES, DEEP> ring_x;
 	GPU_DYN_SHARED(uint4, shared);
 	uint4 *const tiles = s90_aligned(shared);
 	float *const out = (float *)(tiles + size::RINGS);
@@ -507,7 +267,7 @@ static __global__ void __launch_bounds__(STEADY_THREADS, 1) steady90_scaled_kern
 			             of_step);
 			ahead_x.next();
 		}
-		__syncwarp();
+		gpu_sync_wave();
 	};
 
 	gpu_dependents_may_start();
@@ -536,14 +296,16 @@ static __global__ void __launch_bounds__(STEADY_THREADS, 1) steady90_scaled_kern
 				for (int h = 0; h < 2; h++) {
 					const sm90_desc b = sm90_desc_add(s90_desc(tile_x), 64 * h);
 
-					s90_mma<N>(part, held[h][0].x, held[h][1].x, held[h][0].y, held[h][1].y, b);
-					s90_mma<N>(part, held[h][0].z, held[h][1].z, held[h][0].w, held[h][1].w, b + 2);
+					sm90_product_along(part, held[h][0].x, held[h][1].x, held[h][0].y, held[h][1].y,
+					                   b);
+					sm90_product_along(part, held[h][0].z, held[h][1].z, held[h][0].w, held[h][1].w,
+					                   sm90_desc_add(b, 32));
 					if (BY_UNIT && h == 0)
 						continue;
 					sm90_products_end();
 					if (h == 1)
 						bring(step + ring_x.AHEAD);
-					s90_wait<N>(part);
+					sm90_products_done(part);
 					s90_keep(held);
 					if (h == 1)
 						ring_x.release(step);
@@ -576,29 +338,35 @@ static __global__ void __launch_bounds__(STEADY_THREADS, 1) steady90_scaled_kern
 			}
 		}
 	}
-	s90_cluster_sync();
-	s90_finish<N, GATED>(a, out, row0, place.first, place.n_rows);
-	s90_cluster_sync(); /* nobody goes while others read */
+	sm90_cluster_sync();
+	s90_finish<N, GATED, DEEP>(a, out, row0, place.first, place.n_rows);
+	sm90_cluster_sync(); /* nobody goes while others read */
 #endif
 }
 
 /* ---- Launching ----------------------------------------------------------------------------------------------------
  */
 
-template <uint32_t TYPE, int N> static inline int s90_launch(const steady_launch &l, void (*kernel)(const steady_args))
+template <uint32_t TYPE, int N, bool DEEP>
+static inline int s90_launch(const steady_launch &l, void (*kernel)(const steady_args))
 {
 	steady_args a = *l.args;
 	const uint32_t per_tile = a.gated ? STEADY_ROWS / 2 : STEADY_ROWS, across = (a.n_rows + N - 1) / N;
 	const uint32_t n_tiles_x = gk_n_units(a.job[0].w) * gk_unit(TYPE) / 64;
-	const size_t shared = (size_t)s90_sizes<TYPE, N>::TOTAL * sizeof(uint4) + 1024;
-	cudaLaunchConfig_t config = {};
-	cudaLaunchAttribute attrs[2] = {};
+	const size_t shared = (size_t)s90_sizes<TYPE, N, DEEP>::TOTAL * sizeof(uint4) + 1024;
+	const dim3 grid((a.job[0].w.rows + per_tile - 1) / per_tile * across, 1, a.n_groups);
 
 	if (shared > l.ctx->smem_bytes || (size_t)across * n_tiles_x * N * 128 > l.room)
 		return -EINVAL;
 	gpu_launch(s90_image_kernel<N>, dim3(n_tiles_x, across), dim3(STEADY_THREADS), 0, l.ctx->stream, l.ctx->overlap,
 	           a, gk_view_aligned(a.x));
-	config.gridDim = dim3((a.job[0].w.rows + per_tile - 1) / per_tile * across, 1, a.n_groups);
+#if defined(GPU_HOST)
+	gpu_launch(kernel, grid, dim3(STEADY_THREADS), shared, l.ctx->stream, l.ctx->overlap, a);
+#else
+	cudaLaunchConfig_t config = {};
+	cudaLaunchAttribute attrs[2] = {};
+
+	config.gridDim = grid;
 	config.blockDim = dim3(STEADY_THREADS);
 	config.dynamicSmemBytes = shared;
 	config.stream = (cudaStream_t)l.ctx->stream;
@@ -611,24 +379,25 @@ template <uint32_t TYPE, int N> static inline int s90_launch(const steady_launch
 	config.numAttrs = l.ctx->overlap ? 2 : 1;
 	(void)cudaFuncSetAttribute((const void *)kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, (int)shared);
 	(void)cudaLaunchKernelEx(&config, kernel, a);
+#endif
 	return 0;
 }
 
-template <uint32_t TYPE, int N> static inline int s90_launch_wide(const steady_launch &l)
+template <uint32_t TYPE, int N, bool DEEP> static inline int s90_launch_wide(const steady_launch &l)
 {
-	return s90_launch<TYPE, N>(l, l.args->gated ? steady90_scaled_kernel<TYPE, N, true>
-	                                            : steady90_scaled_kernel<TYPE, N, false>);
+	return s90_launch<TYPE, N, DEEP>(l, l.args->gated ? steady90_scaled_kernel<TYPE, N, true, DEEP>
+	                                                  : steady90_scaled_kernel<TYPE, N, false, DEEP>);
 }
 
-template <uint32_t TYPE> static inline int s90_launch_scaled(const steady_launch &l)
+template <uint32_t TYPE, bool DEEP> static inline int s90_launch_scaled(const steady_launch &l)
 {
 	const uint32_t n = l.args->n_rows;
 
 	if (n <= 32)
-		return s90_launch_wide<TYPE, 32>(l);
+		return s90_launch_wide<TYPE, 32, DEEP>(l);
 	/* A scale for every 32 columns: registers are too few for more. */
-	return n <= 64 || (int)gk_format<TYPE>::SCALED == 1 ? s90_launch_wide<TYPE, 64>(l)
-	                                                    : s90_launch_wide<TYPE, 128>(l);
+	return n <= 64 || (int)gk_format<TYPE>::SCALED == 1 ? s90_launch_wide<TYPE, 64, DEEP>(l)
+	                                                    : s90_launch_wide<TYPE, 128, DEEP>(l);
 }
 
 #endif

@@ -3,11 +3,11 @@
  *
  *   gpu_bench [--only=WHAT[,WHAT]] [--type=NAME] [--tflops=N]
  *
- * WHAT: few, bytes, steady, many, attention, step, shapes, mixture, small, rows. The limit of memory is measured first,
- * by reading two gigabytes; that of arithmetic is told (default 736, an H100's). Each case is captured into a graph of
- * several launches over different weights, more than the second-level cache holds, and replayed; the median of the
- * replays counts. The case "step" is a whole decode step of 36 layers, with the element types that the backend gives
- * it. */
+ * WHAT: few, bytes, steady, deep (steady on Hopper, rows of x further ahead beside not), many, attention, step, shapes,
+ * mixture, small, rows. The limit of memory is measured first, by reading two gigabytes; that of arithmetic is told
+ * (default 736, an H100's). Each case is captured into a graph of several launches over different weights, more than the
+ * second-level cache holds, and replayed; the median of the replays counts. The case "step" is a whole decode step of 36
+ * layers, with the element types that the backend gives it. */
 #include <math.h>
 
 #include "bench.h"
@@ -82,8 +82,8 @@ static const struct {
 	      { "Q4_K", KN_Q4_K, 4.5 }, { "Q5_K", KN_Q5_K, 5.5 }, { "Q6_K", KN_Q6_K, 6.5625 }, { "F16", KN_F16, 16 } };
 enum { N_TYPES = 8 };
 
-enum way { FEW, BYTES, STEADY, MANY, N_WAYS };
-static const char *const way_names[N_WAYS] = { "few", "bytes", "steady", "many" };
+enum way { FEW, BYTES, STEADY, DEEP, MANY, N_WAYS };
+static const char *const way_names[N_WAYS] = { "few", "bytes", "steady", "deep", "many" };
 
 static void linear(const struct shape *s, int t, uint32_t n, enum way way)
 {
@@ -97,7 +97,8 @@ static void linear(const struct shape *s, int t, uint32_t n, enum way way)
 	double us;
 
 	ctx.bytes = way == BYTES;
-	ctx.fixed = way == STEADY;
+	ctx.fixed = way == STEADY || way == DEEP;
+	ctx.deep = way == DEEP;
 	us = measure(copies * (each < 100u << 20 ? 4 : 1), [&](int i) {
 		struct gk_job jobs[2] = {};
 		struct gk_linear l = {};
@@ -116,11 +117,11 @@ static void linear(const struct shape *s, int t, uint32_t n, enum way way)
 		l.gated = s->gated;
 		l.n_jobs = s->gated ? 2 : 1;
 		l.jobs = jobs;
-		return way == MANY     ? gk_linear_many(&ctx, &l, false)
-		       : way == STEADY ? gk_linear_steady(&ctx, &l)
-		                       : gk_linear_few(&ctx, &l);
+		return way == MANY ? gk_linear_many(&ctx, &l, false)
+		       : ctx.fixed ? gk_linear_steady(&ctx, &l)
+		                   : gk_linear_few(&ctx, &l);
 	});
-	ctx.bytes = ctx.fixed = false;
+	ctx.bytes = ctx.fixed = ctx.deep = false;
 	(void)snprintf(name, sizeof(name), "%s %s %s M=%u", way_names[way], types[t].name, s->name, n);
 	report(name, us, (double)s->rows * s->cols * (s->gated ? 2 : 1) * types[t].bits / 8,
 	       2.0 * s->rows * s->cols * (s->gated ? 2 : 1) * n);
@@ -652,6 +653,17 @@ int main(int argc, char **argv)
 				linear(&shapes[c], t, rows[m], STEADY);
 		}
 	}
+	/* Those of warpgroups once more, rows of x as far ahead as weights. */
+	for (int t = 0; wanted("deep") && t < 4; t++) {
+		static const uint32_t rows[] = { 32, 64, 128 };
+
+		for (int c = 0; wanted_type(t) && c < 5; c++) {
+			for (uint32_t n : rows) {
+				linear(&shapes[c], t, n, STEADY);
+				linear(&shapes[c], t, n, DEEP);
+			}
+		}
+	}
 	if (wanted("attention")) {
 		attention(1, 512, 1);
 		attention(1, 4096, 1);
@@ -674,7 +686,10 @@ int main(int argc, char **argv)
 				step(t, cases[c][0], cases[c][1], "");
 			ctx.fixed = true;
 			step(t, cases[c][0], cases[c][1], " deterministic");
-			ctx.fixed = false;
+			ctx.deep = true;
+			if (cases[c][0] > GK_FEW_ROWS)
+				step(t, cases[c][0], cases[c][1], " deterministic, deep");
+			ctx.fixed = ctx.deep = false;
 		}
 		ctx.bytes = has_bytes(t);
 		if (ctx.bytes)
