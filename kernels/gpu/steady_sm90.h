@@ -391,13 +391,13 @@ template <uint32_t TYPE, int N, bool DEEP> static inline int s90_launch_wide(con
 
 template <uint32_t TYPE, bool DEEP> static inline int s90_launch_scaled(const steady_launch &l)
 {
+	/* A scale for every 32 columns: registers are too few for 128. */
+	enum { MOST = (int)gk_format<TYPE>::SCALED == 1 ? 64 : 128 };
 	const uint32_t n = l.args->n_rows;
 
-	if (n <= 32)
-		return s90_launch_wide<TYPE, 32, DEEP>(l);
-	/* A scale for every 32 columns: registers are too few for more. */
-	return n <= 64 || (int)gk_format<TYPE>::SCALED == 1 ? s90_launch_wide<TYPE, 64, DEEP>(l)
-	                                                    : s90_launch_wide<TYPE, 128, DEEP>(l);
+	return n <= 32   ? s90_launch_wide<TYPE, 32, DEEP>(l)
+	       : n <= 64 ? s90_launch_wide<TYPE, 64, DEEP>(l)
+	                 : s90_launch_wide<TYPE, MOST, DEEP>(l);
 }
 
 #endif
