@@ -535,7 +535,7 @@ static int open_rank(const char *kind, const struct kn_config *config, const str
 	name_device(be, config->n_devices);
 	be->ctx.fixed = be->deterministic;
 	be->ctx.deep = getenv("OCAI_GPU_DEEP") != NULL; /* not yet measured, so it is asked for */
-	be->ctx.bytes = be->ctx.bytes && !be->exact; /* 15 bits of a value are too few there */
+	be->ctx.bytes = be->ctx.bytes && !be->exact;    /* 15 bits of a value are too few there */
 	r = open_memory(be);
 	if (r < 0) {
 		close_device(&be->base);

@@ -4,10 +4,10 @@
  * row may have these kernels among few others and the library's among many (ctx->fixed; issue_linear.c).
  *
  * A wave makes 8 rows of W times up to 16 rows of x by itself, then the next 8; W is the instruction's second operand.
- * Nothing is shared and nobody is waited for. Each lane fetches pieces of 8 neighbouring columns, 16 bytes, as in few.h:
- * those of W far ahead and past the first-level cache, those of x, which all waves of a multiprocessor read at about the
- * same time, a few steps ahead. Four lanes that hold 32 columns of a row then exchange words, so that each has what the
- * instruction wants: its first 16 columns, then the others.
+ * Nothing is shared and nobody is waited for. Each lane fetches pieces of 8 neighbouring columns, 16 bytes, as in
+ * few.h: those of W far ahead and past the first-level cache, those of x, which all waves of a multiprocessor read at
+ * about the same time, a few steps ahead. Four lanes that hold 32 columns of a row then exchange words, so that each
+ * has what the instruction wants: its first 16 columns, then the others.
  *
  * For NVIDIA's matrix units, which the host stands for with waves of 32. */
 #include "gpu/few_columns.h"
@@ -200,8 +200,8 @@ template <int NB, bool GATED, int DEPTH, int BLOCKS> static void launch_one(cons
 	const uint32_t most = l.ctx->n_sm * BLOCKS, n_tiles = l.args->n_tiles;
 	const uint32_t rounds = (n_tiles + most - 1) / most;
 
-	gpu_launch(chain_kernel<NB, GATED, DEPTH, BLOCKS>, dim3((n_tiles + rounds - 1) / rounds), dim3(CHAIN_THREADS), 0,
-	           l.ctx->stream, l.ctx->overlap, *l.args);
+	gpu_launch(chain_kernel<NB, GATED, DEPTH, BLOCKS>, dim3((n_tiles + rounds - 1) / rounds), dim3(CHAIN_THREADS),
+	           0, l.ctx->stream, l.ctx->overlap, *l.args);
 }
 
 /* Where there are tiles for few waves only, each has more under way: 16 KiB for each of four or six on a
