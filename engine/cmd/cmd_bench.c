@@ -16,7 +16,7 @@
 #include "base/clock.h"
 #include "base/threadpool.h"
 
-enum { MAX_REPS = 100, MAX_BATCH = 256 };
+enum { MAX_REPS = 100, MAX_BATCH = 256, SPARE_TOKENS = 64 };
 
 struct bench {
 	struct model_options m;
@@ -122,8 +122,10 @@ static double measure_bandwidth(uint32_t n_threads)
 struct timing {
 	pthread_mutex_t lock;
 	pthread_cond_t cond;
-	uint32_t n_open;
-	double first_s, last_s; /* the last first token of all sequences; the last token */
+	uint32_t n_open, last;  /* position of a sequence's last token */
+	bool is_over;           /* a sequence has its last token */
+	double first_s, last_s; /* the last first token of all sequences; the last token while all of them decode */
+	uint64_t n_tokens;      /* between the two */
 	struct err error;
 };
 
@@ -133,9 +135,16 @@ static void on_event(void *arg, const struct eng_event *ev)
 
 	(void)pthread_mutex_lock(&t->lock);
 	if (ev->kind == ENG_EV_TOKEN) {
-		t->last_s = base_now_s();
-		if (ev->position == 0)
-			t->first_s = t->last_s;
+		/* The step that gives the first sequence its last token is left out as a whole: what it gives the
+		 * others is told only behind that. */
+		t->is_over |= t->last > 0 && ev->position == t->last;
+		if (ev->position == 0) {
+			t->first_s = base_now_s();
+			t->n_tokens = 0;
+		} else if (!t->is_over) {
+			t->last_s = base_now_s();
+			t->n_tokens++;
+		}
 	}
 	if (ev->kind == ENG_EV_DONE) {
 		if (ev->error)
@@ -146,15 +155,18 @@ static void on_event(void *arg, const struct eng_event *ev)
 	(void)pthread_mutex_unlock(&t->lock);
 }
 
-/* Runs `batch` sequences of n_prompt random tokens and n_gen outputs. */
+/* Runs `batch` sequences of n_prompt random tokens and one output, and n_gen more while all of them are there (0:
+ * none). ret_decode_s: for a token of them all; 0: they were never all there. */
 static int measure(const struct bench *o, struct eng_engine *e, uint32_t n_prompt, uint32_t n_gen,
                    double *ret_prefill_s, double *ret_decode_s, struct err *err)
 {
-	struct timing t = { .lock = PTHREAD_MUTEX_INITIALIZER, .cond = PTHREAD_COND_INITIALIZER };
+	struct timing t = { .lock = PTHREAD_MUTEX_INITIALIZER,
+		            .cond = PTHREAD_COND_INITIALIZER,
+		            .last = n_gen ? n_gen + 1 : 0 };
 	CLEANUP(freep) int32_t *ids = calloc(n_prompt, sizeof(*ids));
 	struct eng_request req = { .ids = ids,
 		                   .n_ids = n_prompt,
-		                   .max_new = n_gen,
+		                   .max_new = t.last + 1,
 		                   .ignore_eos = true,
 		                   .logprob_start = -1,
 		                   .on_event = on_event,
@@ -193,7 +205,7 @@ static int measure(const struct bench *o, struct eng_engine *e, uint32_t n_promp
 	if (t.error.code)
 		return err_set(err, t.error.code, "%s", err_text(&t.error));
 	*ret_prefill_s = t.first_s - start;
-	*ret_decode_s = t.last_s - t.first_s;
+	*ret_decode_s = t.n_tokens ? (t.last_s - t.first_s) / (double)t.n_tokens : 0;
 	return 0;
 }
 
@@ -210,11 +222,16 @@ static int measure_median(const struct bench *o, struct eng_engine *e, uint32_t 
 	for (uint32_t i = 0; i < o->reps && r == 0; i++) {
 		/* Repetitions have the same prompts. What is to be computed is computed again; what only is to be
 		 * there is taken from the cache, or the sequences would begin one by one and never be a batch. */
-		if (n_gen == 1)
+		if (n_gen == 0)
 			(void)eng_flush_cache(e);
 		eng_engine_stats(e, &before);
 		r = measure(o, e, n_prompt, n_gen, &prefill[i], &decode[i], err);
 		eng_engine_stats(e, &after);
+		if (r == 0 && n_gen > 0 && decode[i] == 0)
+			r = err_set(err, -EAGAIN,
+			            "of %u sequences the first had ended before the last one began: -n %u is too few, "
+			            "or --kv-bytes too little to keep all prompts",
+			            o->batch, n_gen);
 		if (after.active_ns > before.active_ns)
 			busy[i] = (double)(after.device_busy_ns - before.device_busy_ns) /
 			          (double)(after.active_ns - before.active_ns);
@@ -300,7 +317,7 @@ static int bench(const struct bench *o, struct eng_engine *e, struct err *err)
 	(void)snprintf(name, sizeof(name), "%s%s%s", info->served_name, o->random ? " " : "",
 	               o->random ? (o->type ? o->type : "bf16") : "");
 	if (o->n_prompt > 0) {
-		r = measure_median(o, e, o->n_prompt, 1, &prefill_s, &decode_s, &busy, err);
+		r = measure_median(o, e, o->n_prompt, 0, &prefill_s, &decode_s, &busy, err);
 		if (r < 0)
 			return r;
 		(void)snprintf(what, sizeof(what), "pp%u", o->n_prompt);
@@ -312,7 +329,7 @@ static int bench(const struct bench *o, struct eng_engine *e, struct err *err)
 	/* Before and after: on a shared machine the bound must not be taken in a bad moment. */
 	bandwidth = measure_bandwidth(o->m.n_threads);
 	/* One more than are cached, for the last token of a prompt is computed always. */
-	r = measure_median(o, e, o->depth + 1, o->n_gen + 1, &prefill_s, &decode_s, &busy, err);
+	r = measure_median(o, e, o->depth + 1, o->n_gen, &prefill_s, &decode_s, &busy, err);
 	if (r < 0)
 		return r;
 	again = measure_bandwidth(o->m.n_threads);
@@ -323,7 +340,7 @@ static int bench(const struct bench *o, struct eng_engine *e, struct err *err)
 		(void)snprintf(what, sizeof(what), "tg%u d%u", o->n_gen, o->depth);
 	else
 		(void)snprintf(what, sizeof(what), "tg%u", o->n_gen);
-	report(o, what, name, (double)o->n_gen * o->batch / decode_s, decode_limit(o, info, bandwidth));
+	report(o, what, name, 1 / decode_s, decode_limit(o, info, bandwidth));
 	report_busy(o, what, name, busy);
 	return 0;
 }
@@ -360,7 +377,8 @@ int cmd_bench(int argc, char **argv)
 		return exit_code;
 	if (check(&o, &err) < 0)
 		return command_usage("bench", &err);
-	longest = (o.n_prompt > o.n_gen + o.depth ? o.n_prompt : o.n_gen + o.depth) + 3;
+	/* With a page to spare: the prompts of one repetition are to be there in the next. */
+	longest = (o.n_prompt > o.n_gen + o.depth ? o.n_prompt : o.n_gen + o.depth) + 3 + SPARE_TOKENS;
 	model_options_apply(&o.m, &options);
 	options.random_shape = o.random;
 	options.random_dtype = o.type;
