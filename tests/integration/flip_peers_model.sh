@@ -69,7 +69,8 @@ spawn_in r "$flip" model serve --listen 0.0.0.0:8424 "$work/two" 2>"$work/serve.
 listens_in r 8424 $spawned || fail "flip model serve: $(<"$work/serve.log")"
 before=$(out_of_registry)
 herd "http://10.86.0.250:8424/model.json" listed two 1 2 3 4
-came_once $(($(out_of_registry) - before)) $bytes 115 "a list of addresses, 4 nodes at once" 1 2 3 4
+# A machine that stands still for a moment has a node ask the origin itself: some of the nine chunks of 1 MiB come twice then.
+came_once $(($(out_of_registry) - before)) $bytes 200 "a list of addresses, 4 nodes at once" 1 2 3 4 # 400 without peers
 id=$(of 1 listed id)
 [[ $(ask "/flip/1/model/$id" range=bytes=0-1048575 grant=held) == "200 "* ]] || fail "who knows a list's digest is not given its files"
 [[ $(ask "/flip/1/model/$(name_digest listed)/name" grant=held) == "404 "* ]] || fail "a list of addresses is given by its name"
