@@ -2,7 +2,7 @@
 # (make deps-hip), and on the host for tests, with waves of 32 and of 64 lanes.
 #
 #   GPU_ARCHS='sm_80 sm_90a'  what the CUDA plugin is made for [sm_90a]; GPU_ARCHS=all: what packages are made for
-#   HIP_ARCHS=gfx942          the one for AMD [one of each family]; HIP_ARCHS=all: what packages are made for
+#   HIP_ARCHS=gfx942          the one for AMD [all that packages are made for]
 #   NVCC=, HIP_TOOLCHAIN= (empty): without that plugin
 
 GPU_CU := $(wildcard kernels/gpu/*.cu)
@@ -59,6 +59,7 @@ $(NCCL_PLAIN): tests/unit/gpu_host/nccl_plain.c
 	$(Q)$(CC) $(CPPFLAGS) $(PLUGIN_CFLAGS) -fvisibility=default $(if $(SAN),-fsanitize=$(SAN)) -shared -o $@ $<
 $(B)/tests/unit/gpu_host/test_gpu_nccl $(B)/tests/unit/gpu_host/test_gpu_order: | $(NCCL_PLAIN)
 $(B)/tests/unit/gpu_host/test_gpu_hipblaslt: $(B)/obj/kernels/gpu/gemm_hipblaslt.o | $(HIPBLASLT_PLAIN)
+$(B)/tests/unit/gpu_host/test_gpu_alike: | $(HIPBLASLT_PLAIN)
 
 # tests/unit/gpu/test_NAME.c twice: test_NAME with waves of 32 lanes, wave64/test_NAME with 64.
 GPU_TESTS := $(wildcard tests/unit/gpu/test_*.c)
@@ -139,43 +140,24 @@ $(B)/obj/cuda/%.cc.o: %.cc $(B)/cuda.flags
 	$(call say,NVCC,$<)
 	@mkdir -p $(@D)
 	$(Q)$(NVCC) -x cu $(NVCC_ALL_FLAGS) $(NVCC_FLAGS) $(CPPFLAGS) -Ikernels -Itests/unit/gpu -MMD -MP -MF $(@:.o=.d) -c -o $@ $<
-# Attention beside the device's bandwidth.
-$(B)/tests/bench/gpu/attention_bench: $(B)/obj/cuda/tests/bench/gpu/attention_bench.cc.o $(GPU_CU:%.cu=$(B)/obj/cuda/%.cu.o) \
-		$(B)/lib/libkernels.a $(B)/lib/libbase.a
-	$(call say,LINK,$@)
-	@mkdir -p $(@D)
-	$(Q)$(NVCC) -cudart static -o $@ $(filter %.o,$^) -Xlinker --start-group $(filter %.a,$^) -Xlinker --end-group -lm -ldl -lpthread
-# The library's sums beside ours.
-$(B)/tests/bench/gpu/chain_bench: $(B)/obj/cuda/tests/bench/gpu/chain_bench.cc.o $(GPU_CU:%.cu=$(B)/obj/cuda/%.cu.o) \
-		$(B)/lib/libkernels.a $(B)/lib/libbase.a
-	$(call say,LINK,$@)
-	@mkdir -p $(@D)
-	$(Q)$(NVCC) -cudart static -o $@ $(filter %.o,$^) -Xlinker --start-group $(filter %.a,$^) -Xlinker --end-group -lm -ldl -lpthread
-$(B)/tests/unit/gpu/kernels_device: $(GPU_KERNEL_TESTS:%=$(B)/obj/cuda/%.o) $(GPU_CU:%.cu=$(B)/obj/cuda/%.cu.o) \
-		$(B)/lib/libkernels.a $(B)/lib/libbase.a
-	$(call say,LINK,$@)
-	@mkdir -p $(@D)
-	$(Q)$(NVCC) -cudart static -o $@ $(filter %.o,$^) -Xlinker --start-group $(filter %.a,$^) -Xlinker --end-group -lm -ldl -lpthread
-# How near each kernel comes to what the device can do.
+# cuda_program PROGRAM,OBJECTS: one that has kernels of ours in it.
+define cuda_program
+$(B)/$(1): $(2) $(B)/lib/libkernels.a $(B)/lib/libbase.a
+	$$(call say,LINK,$$@)
+	@mkdir -p $$(@D)
+	$$(Q)$$(NVCC) -cudart static -o $$@ $$(filter %.o,$$^) -Xlinker --start-group $$(filter %.a,$$^) -Xlinker --end-group -lm -ldl -lpthread
+endef
+cuda_kernels = $(patsubst %,$(B)/obj/cuda/kernels/gpu/%.cu.o,$(1))
+ALL_CUDA_KERNELS := $(GPU_CU:%.cu=$(B)/obj/cuda/%.cu.o)
+# The tests of kernels; each kernel, attention, products and the library's kernels beside what the device can do.
+$(eval $(call cuda_program,tests/unit/gpu/kernels_device,$(GPU_KERNEL_TESTS:%=$(B)/obj/cuda/%.o) $(ALL_CUDA_KERNELS)))
+$(eval $(call cuda_program,tests/bench/gpu/gpu_bench,$(B)/obj/cuda/tests/bench/gpu/gpu_bench.cc.o $(ALL_CUDA_KERNELS)))
+$(eval $(call cuda_program,tests/bench/gpu/attention_bench,$(B)/obj/cuda/tests/bench/gpu/attention_bench.cc.o $(ALL_CUDA_KERNELS)))
+$(eval $(call cuda_program,tests/bench/gpu/product_bench,$(B)/obj/cuda/tests/bench/gpu/product_bench.cc.o \
+	$(B)/obj/cuda/tests/bench/gpu/library.o $(B)/obj/cuda/kernels/gpu/gemm_cublaslt.o \
+	$(call cuda_kernels,alike elementwise fp8 product_sm90 device matpack rt)))
+$(eval $(call cuda_program,tests/bench/gpu/alike_bench,$(B)/obj/cuda/tests/bench/gpu/alike_bench.cc.o $(call cuda_kernels,device)))
 GPU_BENCHES := $(B)/tests/bench/gpu/gpu_bench
-$(B)/tests/bench/gpu/gpu_bench: $(B)/obj/cuda/tests/bench/gpu/gpu_bench.cc.o $(GPU_CU:%.cu=$(B)/obj/cuda/%.cu.o) $(B)/lib/libkernels.a $(B)/lib/libbase.a
-	$(call say,LINK,$@)
-	@mkdir -p $(@D)
-	$(Q)$(NVCC) -cudart static -o $@ $(filter %.o,$^) -Xlinker --start-group $(filter %.a,$^) -Xlinker --end-group -lm -ldl -lpthread
-# What moves pages of K and V to the host and back.
-GPU_BENCHES += $(B)/tests/bench/gpu/copies_bench
-$(B)/tests/bench/gpu/copies_bench: $(B)/obj/cuda/tests/bench/gpu/copies_bench.cc.o $(GPU_CU:%.cu=$(B)/obj/cuda/%.cu.o) \
-		$(B)/lib/libkernels.a $(B)/lib/libbase.a
-	$(call say,LINK,$@)
-	@mkdir -p $(@D)
-	$(Q)$(NVCC) -cudart static -o $@ $(filter %.o,$^) -Xlinker --start-group $(filter %.a,$^) -Xlinker --end-group -lm -ldl -lpthread
-# Products by eight bits beside the library's.
-FP8_BENCH_CU := $(patsubst %,kernels/gpu/%.cu,fp8 fp8_sm90 device matpack rt)
-$(B)/tests/bench/gpu/fp8_bench: $(B)/obj/cuda/tests/bench/gpu/fp8_bench.cc.o $(B)/obj/cuda/tests/bench/gpu/library.o \
-		$(FP8_BENCH_CU:%.cu=$(B)/obj/cuda/%.cu.o) $(B)/obj/cuda/kernels/gpu/gemm_cublaslt.o $(B)/lib/libkernels.a $(B)/lib/libbase.a
-	$(call say,LINK,$@)
-	@mkdir -p $(@D)
-	$(Q)$(NVCC) -cudart static -o $@ $(filter %.o,$^) -Xlinker --start-group $(filter %.a,$^) -Xlinker --end-group -lm -ldl -lpthread
 # The times of all launches of a program: a library that CUDA loads into it.
 $(B)/tests/bench/gpu/libgpu_timeline.so: tests/bench/gpu/gpu_timeline.c $(B)/cuda.flags
 	$(call say,CC,$< (cuda))
@@ -199,9 +181,9 @@ bench-gpu-parallel: all $(B)/tests/bench/gpu/comm_bench $(B)/tests/bench/bench_s
 HIP_CXX ?= $(wildcard build/deps/hip/clang++)
 ifneq ($(HIP_CXX),)
 ifeq ($(SAN)$(FUZZ),)
-# One of each kind of matrix unit by default: CDNA 3 and 4, RDNA 3 and 4. gfx90a compiles as gfx942 does, without FP8.
+# CDNA 2, 3 and 4, RDNA 3 and 4: eleven minutes of a core.
 HIP_ALL_ARCHS := gfx90a gfx942 gfx950 gfx1100 gfx1201
-HIP_ARCHS ?= gfx942 gfx950 gfx1100 gfx1201
+HIP_ARCHS ?= $(HIP_ALL_ARCHS)
 ifeq ($(HIP_ARCHS),all)
 override HIP_ARCHS := $(HIP_ALL_ARCHS)
 endif

@@ -63,6 +63,11 @@ static int exec_copy_fence(void *ctx, uint64_t ticket)
 	return eng_runner_copy_fence(ctx, ticket);
 }
 
+static int exec_copy_follow(void *ctx, uint64_t ticket)
+{
+	return eng_runner_copy_follow(ctx, ticket);
+}
+
 static void exec_state_copy(void *ctx, uint32_t dst, uint32_t src)
 {
 	eng_runner_state_copy(ctx, dst, src);
@@ -124,6 +129,7 @@ void eng_exec_of(struct eng_runner *runner, const struct kn_backend *backend, co
 		ret->host_free = exec_host_free;
 		ret->page_copy = exec_page_copy;
 		ret->copy_fence = exec_copy_fence;
+		ret->copy_follow = exec_copy_follow;
 	}
 	/* Of a group's pages, too, when they come from another one. */
 	ret->copy_poll = exec_copy_poll;

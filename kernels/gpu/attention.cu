@@ -138,16 +138,6 @@ static bool launch_hopper(const struct gk_ctx *ctx, const attn_args &a, uint32_t
 #endif
 }
 
-static bool launch_brought(const struct gk_ctx *ctx, const attn_args &a, uint32_t max_work)
-{
-#if defined(GPU_HIP)
-	(void)ctx, (void)a, (void)max_work;
-	return false;
-#else
-	return ctx->shape == GK_SHAPE_BROUGHT && attn_brought_takes(ctx, a) && attn_brought_launch(ctx, a, max_work) == 0;
-#endif
-}
-
 static bool in_chunks(const struct gk_kv *kv, uint32_t values)
 {
 	return kv->k_dim % values == 0 && kv->v_dim % values == 0 && ((uintptr_t)kv->k & 15) == 0 &&
@@ -210,7 +200,7 @@ int gk_attention(const struct gk_ctx *ctx, const struct gk_attention *in)
 		a.counters = counts ? ctx->counters : nullptr;
 		if (latent)
 			attn_mla_launch(ctx, a, b->max_few, false);
-		else if (!launch_brought(ctx, a, b->max_few))
+		else
 			attn_few_launch(ctx, a, b->max_few);
 	}
 	if (b->max_many) {

@@ -36,6 +36,8 @@ GPU_FN float attn_exp2(float x)
 
 	asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(r) : "f"(x));
 	return r;
+#elif GPU_AMD
+	return __builtin_amdgcn_exp2f(x);
 #else
 	return exp2f(x);
 #endif
@@ -43,11 +45,13 @@ GPU_FN float attn_exp2(float x)
 
 enum { LOG2E_BITS = 0x3fb8aa3b };
 
-/* What is capped to (-cap, cap). Not tanhf(): a dozen of those are more code than a multiprocessor's cache of it holds.
- */
+/* What is capped to (-cap, cap). Not tanhf(), and no division: a dozen of those are more code than a multiprocessor's
+ * cache of it holds. */
 GPU_FN float attn_softcap(float cap, float x)
 {
-	return cap * (1.0f - 2.0f / (1.0f + gpu_exp(2.0f * x / cap)));
+	const float to_log2 = 2.0f * gpu_float(LOG2E_BITS) * gpu_inverse(cap);
+
+	return cap - 2.0f * cap * gpu_inverse(1.0f + attn_exp2(x * to_log2));
 }
 
 /* Eight values of the pool as bfloat16; those from `left` on are zero. */
@@ -73,6 +77,13 @@ GPU_FN uint4 attn_to_bf16(const attn_args &a, const void *pool, size_t at, uint3
 	return make_uint4(w[0], w[1], w[2], w[3]);
 }
 
+/* Converting is hundreds of instructions, which AMD's compiler would have once for every copy of a thread. */
+#if defined(GPU_HIP)
+#define ATTN_CONVERTED_AT_ONCE(n) 1
+#else
+#define ATTN_CONVERTED_AT_ONCE(n) (n)
+#endif
+
 /* Tile of TOKENS tokens from `token` on of one head, DIM values each (zeros beyond `dim`, and beyond token `end`), by
  * THREADS threads. Page numbers are read for several copies at once: each is a trip to memory. */
 template <int DIM, int TOKENS, int THREADS, int BYTES, bool DIRECT>
@@ -83,7 +94,9 @@ GPU_FN void attn_copy_tile(uint4 *tile, const attn_args &a, const void *pool, ui
 		PER = 16 / BYTES,
 		CHUNKS = DIM / PER,
 		N = TOKENS * CHUNKS / THREADS,
-		AT_ONCE = N % 8 == 0   ? 8
+		MOST = DIRECT ? (int)N : (int)ATTN_CONVERTED_AT_ONCE(N),
+		AT_ONCE = MOST == 1    ? 1
+		          : N % 8 == 0 ? 8
 		          : N % 6 == 0 ? 6
 		          : N % 4 == 0 ? 4
 		          : N % 3 == 0 ? 3
@@ -91,6 +104,9 @@ GPU_FN void attn_copy_tile(uint4 *tile, const attn_args &a, const void *pool, ui
 	};
 	static_assert(TOKENS * CHUNKS % THREADS == 0, "every thread copies as much");
 
+#if defined(GPU_HIP)
+#pragma unroll 1
+#endif
 	for (int n0 = 0; n0 < N; n0 += AT_ONCE) {
 		uint32_t page[AT_ONCE];
 
@@ -242,7 +258,7 @@ static __global__ void __launch_bounds__(WAVES *GPU_WAVE) attn_kernel(GPU_PARAM 
 		KC = KD * BYTES / 16,
 		VC = VD * BYTES / 16,
 		STAGE = TILE * (KC + VC),
-		Q_STAYS = KD <= 128, /* in registers */
+		Q_STAYS = KD * GPU_PIECES <= 256, /* in registers */
 		THREADS = WAVES * GPU_WAVE,
 	};
 	constexpr bool WIDENED = BYTES == 1;
@@ -333,6 +349,7 @@ static __global__ void __launch_bounds__(WAVES *GPU_WAVE) attn_kernel(GPU_PARAM 
 					gpu_mma<false, WIDENED>(s[n], f,
 					                        WIDENED ? gpu_tile8_frag(tile_k, 16 * n, 32 * c, KC)
 					                                : gpu_tile_frag(tile_k, 16 * n, 4 * c, KC));
+				gpu_hold();
 			}
 
 			if (a.softcap > 0.0f) {
@@ -401,10 +418,12 @@ static __global__ void __launch_bounds__(WAVES *GPU_WAVE) attn_kernel(GPU_PARAM 
 				const gpu_frag p = gpu_acc_frag<WIDENED>(s[2 * n], s[2 * n + 1], exchange);
 
 #pragma unroll
-				for (int d = 0; d < VD / 16; d++)
+				for (int d = 0; d < VD / 16; d++) {
 					gpu_mma<false, WIDENED>(acc[d], p,
 					                        WIDENED ? gpu_tile8_frag_t(tile_v, 32 * n, 16 * d, VC)
 					                                : gpu_tile_frag_t(tile_v, 32 * n, 16 * d, VC));
+					gpu_hold();
+				}
 			}
 			__syncthreads(); /* the stage may be filled again */
 			if (STAGES == 1)
@@ -415,7 +434,7 @@ static __global__ void __launch_bounds__(WAVES *GPU_WAVE) attn_kernel(GPU_PARAM 
 		for (int r = 0; r < GPU_ACC_ROWS; r++)
 			mass[r] = gpu_row_sum(mass[r]);
 
-#pragma unroll
+		GPU_EACH_RESULT
 		for (int i = 0; i < GPU_ACC; i++) {
 			const int slot = gpu_acc_slot(i);
 			const attn_row row = attn_row_at(a, seq, work, kv_head, row0 + tile_row0 + gpu_acc_row(i));
@@ -432,7 +451,7 @@ static __global__ void __launch_bounds__(WAVES *GPU_WAVE) attn_kernel(GPU_PARAM 
 
 				if (col < a.kv.v_dim)
 					gk_put(a.out, seq.row + work.q + row.token, (size_t)row.head * a.kv.v_dim + col,
-					       acc[d].v[i] * last);
+					       gpu_acc_at(acc[d], i) * last);
 			}
 		}
 	}

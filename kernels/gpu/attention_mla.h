@@ -161,7 +161,8 @@ static __global__ void __launch_bounds__(MLA_WAVES *GPU_WAVE) attn_mla_kernel(GP
 					p[t] = gpu_tile_frag(tile_p, 16 * t, 4 * n, PC);
 #pragma unroll
 				for (int d = 0; d < SLICE / 16; d++) {
-					const gpu_frag v = gpu_tile_frag_t(tile, 32 * n, wave * SLICE + 16 * d, KC);
+					const gpu_frag v =
+					        gpu_tile_frag_t<false>(tile, 32 * n, wave * SLICE + 16 * d, KC);
 
 #pragma unroll
 					for (int t = 0; t < RT; t++)
@@ -184,7 +185,7 @@ static __global__ void __launch_bounds__(MLA_WAVES *GPU_WAVE) attn_mla_kernel(GP
 		__syncthreads();
 #pragma unroll
 		for (int t = 0; t < RT; t++) {
-#pragma unroll
+			GPU_EACH_RESULT
 			for (int i = 0; i < GPU_ACC; i++) {
 				const uint32_t r = 16 * t + gpu_acc_row(i);
 				const attn_row row = attn_row_at(a, seq, work, kv_head, row0 + r);
@@ -212,9 +213,10 @@ static __global__ void __launch_bounds__(MLA_WAVES *GPU_WAVE) attn_mla_kernel(GP
 						continue;
 					if (whole)
 						gk_put(a.out, seq.row + work.q + row.token,
-						       (size_t)row.head * a.kv.v_dim + col, acc[t][d].v[i] * scale);
+						       (size_t)row.head * a.kv.v_dim + col,
+						       gpu_acc_at(acc[t][d], i) * scale);
 					else
-						part[col] = acc[t][d].v[i] * scale;
+						part[col] = gpu_acc_at(acc[t][d], i) * scale;
 				}
 				if (!whole && wave == 0) {
 					part[a.kv.v_dim] = best;

@@ -1,8 +1,7 @@
 /* Attention of prompts on Hopper: what is left to attention.h, and launches. The kernel: hopper_kernel.h.
  *
- * Those for heads of 64 and 128, bfloat16, without windows and caps, were timed on a device, and those with them are
- * the same code but for what a flag adds when it is compiled (attention_kinds_sm90.cu). e4m3 and heads of 256 are taken
- * when ctx->untimed says so. Left to attention.h: other types, sizes of heads and pages. Latents have a kernel of their
+ * Windows, caps, e4m3 and heads of 256 are the same code but for what a flag adds when it is compiled
+ * (attention_kinds_sm90.cu). Left to attention.h: other types, sizes of heads and pages. Latents have a kernel of their
  * own for prompts, too (attention_mla.h), so no model asks for keys of 192 beside values of 128. */
 #include <errno.h>
 
@@ -15,7 +14,7 @@ static bool map_of(sm90_map *map, void *pool, uint32_t dim, uint32_t box_rows)
 	return sm90_map_of(map, pool, 2, 1u << 30, dim, (size_t)dim * 2, box_rows);
 }
 
-/* The kernel that takes these, whether it was timed or not; HOPPER_NONE: none. */
+/* The kernel that takes these; HOPPER_NONE: none. */
 enum { HOPPER_NONE = -1, MIN_PAGE_SHIFT = 3 /* a tile's swizzle repeats every eight rows */ };
 
 static int kind_of(const attn_args &a)
@@ -39,7 +38,6 @@ bool attn_hopper_takes(const struct gk_ctx *ctx, const attn_args &a)
 	sm90_map map;
 
 	return ctx->sm == 90 && kind != HOPPER_NONE &&
-	       (ctx->untimed || (a.kv.k_dim <= 128 && !(kind & HOPPER_EIGHT))) &&
 	       hopper_kind_shared(a.kv.k_dim, kind) <= ctx->smem_bytes && map_of(&map, a.kv.k, a.kv.k_dim, 8);
 }
 

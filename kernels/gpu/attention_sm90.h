@@ -1,4 +1,4 @@
-/* Attention on Hopper: of prompts (attention_sm90.cu), and of few rows (attention_few_sm90.cu). */
+/* Attention of prompts on Hopper (attention_sm90.cu). */
 #ifndef GPU_ATTENTION_SM90_H
 #define GPU_ATTENTION_SM90_H
 
@@ -8,9 +8,5 @@
 bool attn_hopper_takes(const struct gk_ctx *ctx, const attn_args &a);
 /* Over the list `many`; work is set. */
 int attn_hopper_launch(const struct gk_ctx *ctx, const attn_args &a, uint32_t max_work);
-
-/* Of few rows, GK_SHAPE_BROUGHT; work, row_blocks and counters are set. */
-bool attn_brought_takes(const struct gk_ctx *ctx, const attn_args &a);
-int attn_brought_launch(const struct gk_ctx *ctx, const attn_args &a, uint32_t max_work);
 
 #endif

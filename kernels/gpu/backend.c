@@ -12,15 +12,7 @@
 enum { DEFAULT_MAX_TOKENS = 512, ROW_SLACK = 128 };
 
 /* As measured on an H100; biased: chosen, not measured. */
-static const struct kn_gpu_rows library_rows = { .eight_bits = 17, .widened = 65, .biased = 256 };
-
-/* kn_gpu_rows.chained of programs that have no option for it: not yet measured, so it is asked for. */
-static uint32_t rows_of_environment(void)
-{
-	const char *rows = getenv("OCAI_GPU_CHAINED");
-
-	return rows ? (uint32_t)strtoul(rows, NULL, 10) : 0;
-}
+static const struct kn_gpu_rows library_rows = { .eight_bits = 17, .widened = 65, .biased = 256, .own = 17 };
 
 void gpu_fail(struct gpu_backend *be, int error, const char *op)
 {
@@ -511,8 +503,7 @@ static int open_rank(const char *kind, const struct kn_config *config, const str
 		.eight_bits = config->gpu_rows.eight_bits ? config->gpu_rows.eight_bits : library_rows.eight_bits,
 		.widened = config->gpu_rows.widened ? config->gpu_rows.widened : library_rows.widened,
 		.biased = config->gpu_rows.biased ? config->gpu_rows.biased : library_rows.biased,
-		.own = config->gpu_rows.own ? config->gpu_rows.own : UINT32_MAX,
-		.chained = config->gpu_rows.chained ? config->gpu_rows.chained : rows_of_environment(),
+		.own = config->gpu_rows.own ? config->gpu_rows.own : library_rows.own,
 	};
 	be->no_fusion = o && o->no_fusion;
 	be->on_failure = o && o->on_failure ? o->on_failure : silent;
@@ -534,8 +525,7 @@ static int open_rank(const char *kind, const struct kn_config *config, const str
 	be->ctx.stream = be->rt.stream;
 	name_device(be, config->n_devices);
 	be->ctx.fixed = be->deterministic;
-	be->ctx.deep = getenv("OCAI_GPU_DEEP") != NULL; /* not yet measured, so it is asked for */
-	be->ctx.bytes = be->ctx.bytes && !be->exact;    /* 15 bits of a value are too few there */
+	be->ctx.bytes = be->ctx.bytes && !be->exact; /* 15 bits of a value are too few there */
 	r = open_memory(be);
 	if (r < 0) {
 		close_device(&be->base);

@@ -353,7 +353,7 @@ struct gpu_flight {
 
 /* ---- Copies beside the steps: copies.c ---- */
 
-enum { MAX_COPIES = 512 /* one way */, N_WAYS = KN_FROM_PEER + 1 };
+enum { MAX_COPIES = 1024 /* one way */, N_WAYS = KN_FROM_PEER + 1 };
 
 struct gpu_copy_way {
 	void *stream;
@@ -364,9 +364,7 @@ struct gpu_copy_way {
 
 struct gpu_copies {
 	struct gpu_copy_way ways[N_WAYS]; /* by enum kn_way */
-	void *here;                       /* an event: how far the operations are */
 	int peer;                         /* the device that copies KN_FROM_PEER come from */
-	uint32_t n_blocks;                /* of a kernel that makes those between device and host; 0: copy engines do */
 	bool is_open;
 };
 
@@ -447,7 +445,8 @@ struct gpu_backend {
 	struct kn_backend *group[KN_MAX_RANKS]; /* of the first rank: all of them */
 	bool exact, deterministic;
 	struct kn_gpu_rows library_rows;
-	bool no_fusion; /* tests: every record its own launch */
+	bool no_fusion;      /* tests: every record its own launch */
+	uint32_t least_rows; /* bounds of rows are no less, where there is room for so many */
 	uint32_t max_tokens;
 	struct gk_limits limits, scratch_for;
 	struct gpu_heap heap;

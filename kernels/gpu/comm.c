@@ -130,24 +130,35 @@ void gpu_comm_break(struct gpu_comm *comm)
 	gpu_nccl_abort(comm->nccl);
 }
 
-/* Ranks are some microseconds apart. Who is one meeting ahead writes beside what is compared here, and nobody is two.
- */
-int gpu_comm_meet(struct gpu_backend *be, const struct gpu_program *p)
+/* Ranks are some microseconds apart. */
+static void meet(struct gpu_backend *be, enum gpu_comm_doing afterwards)
 {
 	struct gpu_comm *comm = be->comm;
-	_Atomic uint64_t *forms = comm->forms[comm->meets[be->base.rank] % 2];
 	uint64_t all = ++comm->meets[be->base.rank] * comm->n;
 
 	gpu_comm_says(be, COMM_MEETS);
-	atomic_store(&forms[be->base.rank], p->form);
 	atomic_fetch_add(&comm->n_met, 1);
 	while (atomic_load(&comm->n_met) < all && !comm_is_broken(comm))
 		(void)sched_yield();
-	gpu_comm_says(be, COMM_IDLE);
+	gpu_comm_says(be, afterwards);
+}
+
+/* Who is one meeting ahead writes beside what is compared here, and nobody is two. */
+int gpu_comm_meet(struct gpu_backend *be, const struct gpu_program *p, bool *ret_is_first)
+{
+	struct gpu_comm *comm = be->comm;
+	uint64_t turn = comm->meets[be->base.rank] % 2;
+	bool is_first = false;
+
+	atomic_store(&comm->forms[turn][be->base.rank], p->form);
+	atomic_store(&comm->firsts[turn][be->base.rank], p->n_runs == 0);
+	meet(be, COMM_IDLE);
 	for (uint32_t i = 0; i < comm->n && !comm_is_broken(comm); i++) {
-		if (atomic_load(&forms[i]) != p->form)
+		if (atomic_load(&comm->forms[turn][i]) != p->form)
 			return -EPROTO;
+		is_first |= atomic_load(&comm->firsts[turn][i]);
 	}
+	*ret_is_first = comm->by_step[be->base.rank] = is_first;
 	return 0;
 }
 
@@ -245,19 +256,35 @@ static int reduce(struct gpu_backend *be, const struct gpu_program *p, const str
 	return comm->has_peers ? gk_all_reduce(&be->ctx, &comm->kernel[be->base.rank], x, rows, s->dim) : -ENOTSUP;
 }
 
+static int gather(struct gpu_backend *be, const struct rec_comm *r, struct gk_view x, struct gk_rows rows)
+{
+	struct gpu_comm *comm = be->comm;
+
+	return comm->has_peers ? gk_all_gather(&be->ctx, &comm->kernel[be->base.rank], x, rows, r->width, r->dim)
+	                       : gather_by_library(be, r, x, rows);
+}
+
 int gpu_comm_issue(struct gpu_backend *be, const struct gpu_program *p, const struct rec_comm *r, struct gk_view x,
                    struct gk_rows rows)
 {
 	struct gpu_comm *comm = be->comm;
+	bool by_step = comm && comm->by_step[be->base.rank] && !be->capturing;
+	int e = 0;
 
 	if (r->kind == COMM_CLEAR)
 		return gk_clear(&be->ctx, x, rows, r->dim);
 	if (!comm)
 		return -EINVAL;
-	if (comm_is_broken(comm))
-		return -EIO;
-	if (r->kind == COMM_REDUCE)
-		return reduce(be, p, r, x, rows);
-	return comm->has_peers ? gk_all_gather(&be->ctx, &comm->kernel[be->base.rank], x, rows, r->width, r->dim)
-	                       : gather_by_library(be, r, x, rows);
+	if (by_step) {
+		e = gpu_rt_sync(&be->rt);
+		if (e == 0)
+			meet(be, COMM_LAUNCHES);
+	}
+	if (e == 0 && comm_is_broken(comm))
+		e = -EIO;
+	if (e == 0)
+		e = r->kind == COMM_REDUCE ? reduce(be, p, r, x, rows) : gather(be, r, x, rows);
+	if (e == 0 && by_step)
+		meet(be, COMM_LAUNCHES);
+	return e;
 }

@@ -21,9 +21,11 @@ void gpu_comm_free(struct gpu_comm *comm);
 int gpu_comm_plan(struct gpu_backend *be, struct gpu_program *p);
 
 /* Before a program with messages is launched, when all memory for it was taken and its graph was made: until the other
- * ranks are as far. Taking memory may wait for what runs on a device, and that for what was not launched yet. -EPROTO:
- * they have come with other messages. */
-int gpu_comm_meet(struct gpu_backend *be, const struct gpu_program *p);
+ * ranks are as far. Taking memory may wait for what runs on a device, and that for what was not launched yet.
+ * *ret_is_first: one of them launches it for the first time, so that a library may load code on the way, which may wait
+ * likewise. Then all go step by step: launched one by one, they meet before each message, with nothing left on their
+ * devices, and behind its launch. -EPROTO: they have come with other messages. */
+int gpu_comm_meet(struct gpu_backend *be, const struct gpu_program *p, bool *ret_is_first);
 
 /* For whoever looks when nobody goes on (comm_watch.c): what this rank's thread does from now on, and that it is about
  * to launch p. Without a group, nothing. */

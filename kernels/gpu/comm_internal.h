@@ -40,9 +40,11 @@ struct gpu_comm {
 	struct gpu_nccl *nccl;                   /* NULL: not here */
 	uint32_t *broken;                        /* pinned; written by gpu_comm_break() */
 	size_t one_shot_bytes, captured_bytes;   /* see comm.c */
-	_Atomic uint64_t n_met;                  /* arrivals at gpu_comm_meet() of all ranks */
+	_Atomic uint64_t n_met;                  /* arrivals of all ranks where they meet */
 	uint64_t meets[KN_MAX_RANKS];            /* each rank's own */
 	_Atomic uint64_t forms[2][KN_MAX_RANKS]; /* of the programs that they come with, by meets % 2 */
+	_Atomic bool firsts[2][KN_MAX_RANKS];    /* whether they have not launched them yet, likewise */
+	bool by_step[KN_MAX_RANKS];              /* each rank's own: what it launches now goes step by step */
 	struct comm_rank state[KN_MAX_RANKS];
 	struct comm_watch *watch; /* NULL: nobody looks */
 	void (*note)(const char *kind, const char *text);

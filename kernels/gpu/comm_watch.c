@@ -74,7 +74,7 @@ void gpu_comm_runs(struct gpu_backend *be, const struct gpu_program *p)
 	run->number = s->n_programs;
 	run->first_sum = s->n_sums + 1;
 	run->n_messages = p->n_messages;
-	run->is_graph = p->graph != NULL;
+	run->is_graph = p->graph && !comm->by_step[be->base.rank];
 	run->by_library = p->by_library;
 	memcpy(run->messages, p->messages, n_shown * sizeof(run->messages[0]));
 	s->n_sums += p->n_sums;

@@ -3,36 +3,24 @@
  * distances in the pool: such runs are one copy of rows each, which the device's copy engines make without a kernel and
  * the host begins by one call.
  *
- * Into the device a copy goes behind an event on the stream of operations, since what lay there may still be read by
- * them; out of it nothing is waited for, since only pages go that are complete. Whoever gives such a page to others
- * before it is out asks for a fence. */
+ * Nothing waits for the steps that are under way: what goes out of the device is complete, and what comes in goes into
+ * pages that nobody has. Whoever gives a page to others before it is out asks for a fence before they write there, or
+ * has what comes into it follow. */
 #include <errno.h>
-#include <stdlib.h>
-#include <string.h>
 
 #include "gpu/backend.h"
-
-enum { KERNEL_BLOCKS = 16 };
 
 static int open_copies(struct gpu_backend *be)
 {
 	struct gpu_copies *c = &be->copies;
-	const char *how = getenv("OCAI_GPU_COPIES");
 	int r = 0;
 
 	if (c->is_open)
 		return 0;
-	/* Which way is quickest has not been seen on a device (tests/bench/gpu/copies_bench): rows by the copy engines,
-	 * as was measured, unless something else is asked for. */
-	if (how && strcmp(how, "kernel") == 0)
-		c->n_blocks = KERNEL_BLOCKS;
-	be->rt.in_batches = how && strcmp(how, "batch") == 0;
 	for (int w = 0; w < N_WAYS && r == 0; w++) {
 		if (!c->ways[w].stream)
 			r = gpu_rt_stream_new(&be->rt, &c->ways[w].stream);
 	}
-	if (r == 0 && !c->here)
-		r = gpu_rt_event_new(&be->rt, &c->here);
 	c->is_open = r == 0;
 	return r;
 }
@@ -50,7 +38,6 @@ void gpu_copies_close(struct gpu_backend *be)
 			gpu_rt_event_free(&be->rt, way->events[i]);
 		gpu_rt_stream_free(&be->rt, way->stream);
 	}
-	gpu_rt_event_free(&be->rt, c->here);
 	*c = (struct gpu_copies){ 0 };
 }
 
@@ -131,16 +118,6 @@ static int check(const struct gpu_backend *be, const struct kn_piece *pieces, si
 	return 0;
 }
 
-static int put_rows(struct gpu_backend *be, void *stream, bool to_host, void *dst, size_t dst_step, const void *src,
-                    size_t src_step, size_t bytes, size_t n)
-{
-	int r = -ENOTSUP;
-
-	if (be->copies.n_blocks)
-		r = gk_copy_rows(stream, be->copies.n_blocks, dst, dst_step, src, src_step, bytes, n);
-	return r == -ENOTSUP ? gpu_rt_copy_rows(&be->rt, stream, to_host, dst, dst_step, src, src_step, bytes, n) : r;
-}
-
 static int put(struct gpu_backend *be, enum kn_way to, const struct kn_piece *pieces, size_t n)
 {
 	void *stream = be->copies.ways[to].stream;
@@ -155,9 +132,11 @@ static int put(struct gpu_backend *be, enum kn_way to, const struct kn_piece *pi
 			r = gpu_rt_copy_peer(&be->rt, stream, be->copies.peer, p->device, device_step, p->host,
 			                     host_step, p->bytes, run);
 		else if (to == KN_TO_HOST)
-			r = put_rows(be, stream, true, p->host, host_step, p->device, device_step, p->bytes, run);
+			r = gpu_rt_copy_rows(&be->rt, stream, true, p->host, host_step, p->device, device_step,
+			                     p->bytes, run);
 		else
-			r = put_rows(be, stream, false, p->device, device_step, p->host, host_step, p->bytes, run);
+			r = gpu_rt_copy_rows(&be->rt, stream, false, p->device, device_step, p->host, host_step,
+			                     p->bytes, run);
 	}
 	return r;
 }
@@ -179,11 +158,6 @@ static int copy_begin(struct kn_backend *base, enum kn_way to, const struct kn_p
 		return -EBUSY;
 	if (!*event)
 		r = gpu_rt_event_new(&be->rt, event);
-	if (r == 0 && to == KN_TO_DEVICE) {
-		gpu_flush(be);
-		r = gpu_rt_event_record(&be->rt, be->copies.here);
-		r = r < 0 ? r : gpu_rt_stream_wait(&be->rt, way->stream, be->copies.here);
-	}
 	if (r < 0)
 		return r;
 	r = put(be, to, pieces, n);
@@ -226,20 +200,34 @@ static int copy_wait(struct kn_backend *base, uint64_t ticket)
 	return way->error;
 }
 
-static int copy_fence(struct kn_backend *base, uint64_t ticket)
+/* What is put on `stream` from now on waits for a copy. */
+static int put_behind(struct gpu_backend *be, void *stream, uint64_t ticket)
 {
-	struct gpu_backend *be = gpu_of(base);
 	struct gpu_copy_way *way = way_of(be, ticket);
 	uint64_t n = number_of(ticket);
 
 	if (n < way->n_done || way->error)
 		return way->error;
-	gpu_flush(be); /* what was asked for before does not wait */
-	return gpu_rt_stream_wait(&be->rt, NULL, way->events[n % MAX_COPIES]);
+	return gpu_rt_stream_wait(&be->rt, stream, way->events[n % MAX_COPIES]);
 }
 
-/* What comes from another device goes into pages that nobody has: it need not wait for steps that are under way.
- * What comes from devices that do not reach each other goes by way of host memory, which the runtime sees to. */
+static int copy_fence(struct kn_backend *base, uint64_t ticket)
+{
+	struct gpu_backend *be = gpu_of(base);
+
+	gpu_flush(be); /* what was asked for before does not wait */
+	return put_behind(be, NULL, ticket);
+}
+
+static int copy_follow(struct kn_backend *base, uint64_t ticket)
+{
+	struct gpu_backend *be = gpu_of(base);
+	int r = open_copies(be);
+
+	return r < 0 ? r : put_behind(be, be->copies.ways[KN_TO_DEVICE].stream, ticket);
+}
+
+/* What comes from devices that do not reach each other goes by way of host memory, which the runtime sees to. */
 static int copy_from(struct kn_backend *base, struct kn_backend *other)
 {
 	struct gpu_backend *be = gpu_of(base);
@@ -256,5 +244,6 @@ void gpu_copies_ops(struct kn_ops *ops)
 	ops->copy_poll = copy_poll;
 	ops->copy_wait = copy_wait;
 	ops->copy_fence = copy_fence;
+	ops->copy_follow = copy_follow;
 	ops->copy_from = copy_from;
 }

@@ -245,14 +245,19 @@ static __global__ void pointwise_kernel(gk_view out, gk_view x, gk_view y, gk_ro
 	const uint32_t row = (uint32_t)(i / n8), c = (uint32_t)(i % n8) * 8;
 	float a[8], b[8];
 
+	uint32_t n_rows;
+
 	gpu_dependents_may_start();
 	gpu_dependency_wait();
-	if (row >= gk_n_rows(rows))
+	if (row >= rows.bound)
 		return;
+	n_rows = gk_n_rows(rows); /* asked for together with the values: memory is there for all rows */
 	whole = whole && c + 8 <= dim;
 	gk_get8(x, row, c, dim, whole, a);
 	if (y.p)
 		gk_get8(y, row, c, dim, whole, b);
+	if (row >= n_rows)
+		return;
 #pragma unroll
 	for (int k = 0; k < 8; k++) {
 		if (WHAT == ADD)

@@ -22,10 +22,27 @@ struct experts_args {
 	const uint32_t *row_of; /* [place] row of x; NULL: the place */
 };
 
+/* Whether there are kernels for 32 columns at a time: a wave of RDNA has no registers for them. */
+static inline bool experts_has_32(uint32_t wave)
+{
+#if defined(GPU_HIP)
+	return wave == 64;
+#else
+	return wave != 0;
+#endif
+}
+
 template <uint32_t TYPE, int NT, int RT>
-static __global__ void __launch_bounds__(FEW_THREADS, (few_depth<gk_format<TYPE>, NT, RT>::BLOCKS))
+static __global__ void __launch_bounds__(FEW_THREADS,
+                                         GPU_BLOCKS((few_depth<gk_format<TYPE>, NT, RT>::BLOCKS), gk_is_k(TYPE)))
         experts_kernel(GPU_PARAM experts_args a)
 {
+#if GPU_AMD && GPU_MMA_WMMA
+	if (NT == 4) { /* see experts_has_32() */
+		__builtin_trap();
+		return;
+	}
+#endif
 	typedef gk_format<TYPE> F;
 	enum {
 		NB = (NT + 1) / 2,

@@ -146,21 +146,21 @@ GPU_FN void few_unit(gpu_acc (*acc)[NB], const few_raw<F> *raw, const few_lane<F
 		gpu_frag x[NB];
 		float sums[NB][GPU_ACC];
 
+		gpu_hold();
 		few_operands(lane, chunk, x);
 		if (F::MINS) {
 #pragma unroll
 			for (int nb = 0; nb < NB; nb++) {
 #pragma unroll
 				for (int i = 0; i < GPU_ACC; i++)
-					sums[nb][i] = !NARROW || GPU_ROW_LANES == 16 || i < GPU_ACC / 2
-					                      ? lane.sums[nb][i][chunk]
-					                      : 0.0f;
+					sums[nb][i] = !NARROW || i < GPU_ACC_NARROW ? lane.sums[nb][i][chunk] : 0.0f;
 			}
 		}
 #pragma unroll
 		for (int r = 0; r < RT; r++) {
 			gpu_frag w;
 
+			gpu_hold();
 #pragma unroll
 			for (int p = 0; p < GPU_PIECES; p++)
 				w.p[p] = few_unpack<RAISED, F>::piece(raw[r].v[p], c);
@@ -217,12 +217,14 @@ GPU_FN void few_unit(gpu_acc (*acc)[NB], const few_raw<F> *raw, const few_lane<F
  * on an H100 than half of that with room for a third block; types that must be unpacked have no registers for it.
  * Asking for still more of the weights ahead (into the second-level cache) made it slower: the rows, which all blocks
  * wait for, come behind what was asked for before. So did one block, with room for one of the next kernel beside it
- * (eight waves do not keep up), and to let the next kernel begin only when a block has asked for its last weights. */
+ * (eight waves do not keep up), and to let the next kernel begin only when a block has asked for its last weights.
+ * gfx11 has every row twice in a wave's registers, so half as many units. */
 template <class F, int NT, int RT> struct few_depth {
 	enum {
-		U = (int)F::SCALED == 0   ? 4 / RT
-		    : (int)F::UNIT == 128 ? 2 / RT
-		                          : 4 / RT,
+		MOST = (int)F::SCALED == 0   ? 4 / RT
+		       : (int)F::UNIT == 128 ? 2 / RT
+		                             : 4 / RT,
+		U = GPU_MMA_WMMA == 11 && MOST > 1 ? MOST / 2 : MOST,
 		BLOCKS = NT == 1   ? (RT == 2 || (int)F::SCALED == 0 ? 2 : 3)
 		         : NT == 2 ? 2
 		                   : 1,

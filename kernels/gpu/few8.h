@@ -1,8 +1,8 @@
 /* Products of one row with matrices of Q4_0, Q4_K and Q8_0 by dot products of bytes, which take a third of the
  * instructions that making bfloat16 of the weights does (few.h). Several rows are matrix units'.
  *
- * The row x is, for each 32 columns, two bytes a value and a scale: x = d (h + l / 254), so that 15 bits of the largest
- * are kept, as two parts of bfloat16 keep 16. Everything else is as in few.h: 32 lanes take 8 rows of W twice (gated:
+ * The row x is, for each 8 columns, an integer of 16 bits a value and a scale: 15 bits of the largest are
+ * kept, as two parts of bfloat16 keep 16. Everything else is as in few.h: 32 lanes take 8 rows of W twice (gated:
  * of two matrices) and four groups of columns, a block's eight such groups take units in turn, first loads go out
  * before the kernel waits for the one before. What a lane holds of 32 columns is 4 t .. 4 t + 3 and 16 + those (mat.h),
  * in the order in which bytes come out of its words.
@@ -13,22 +13,23 @@
 
 #include "gpu/few.h"
 
-enum { FEW8_PER_STEP = 254, FEW8_BLOCKS = 2 /* of a multiprocessor */ };
+enum { FEW8_BLOCKS = 2 /* of a multiprocessor */ };
 
-/* a . b of four signed bytes, plus c. */
-GPU_FN int few8_dot(uint32_t a, uint32_t b, int c)
+/* Two signed halves times the first two (SECOND: the last two) signed bytes of b, plus c. */
+template <bool SECOND> GPU_FN int few8_dot(uint32_t halves, uint32_t b, int c)
 {
 #if GPU_PTX
-	return __dp4a((int)a, (int)b, c);
-#elif defined(GPU_HIP) && defined(__GFX9__)
-	return __builtin_amdgcn_sdot4((int)a, (int)b, c, false);
-#elif defined(GPU_HIP) && (defined(__GFX11__) || defined(__GFX12__))
-	return __builtin_amdgcn_sudot4(true, (int)a, true, (int)b, c, false);
+	return SECOND ? __dp2a_hi((int)halves, (int)b, c) : __dp2a_lo((int)halves, (int)b, c);
 #else
-	for (int i = 0; i < 32; i += 8)
-		c += (int)(int8_t)(a >> i) * (int)(int8_t)(b >> i);
-	return c;
+	b >>= SECOND ? 16 : 0;
+	return c + (int16_t)halves * (int8_t)b + (int16_t)(halves >> 16) * (int8_t)(b >> 8);
 #endif
+}
+
+/* Four halves times four bytes. */
+GPU_FN int few8_dot4(uint32_t first, uint32_t second, uint32_t b, int c)
+{
+	return few8_dot<true>(second, b, few8_dot<false>(first, b, c));
 }
 
 /* Order of a lane's elements in a word of W, four bits each: which element the byte is. */
@@ -54,92 +55,134 @@ template <> struct few8_format<KN_Q8_0> {
 	}
 };
 
-/* x in shared memory: n_chunks * 4 pieces, a lane's bytes h and l of a chunk each in the order of the words of W, and
- * behind all of them, for each chunk, d / 254 and what its zero or minimum is multiplied by: the sum of 254 h + l times
- * the zero, as an integer, or times d / 254. */
+/* x in shared memory, in pieces of eight values, four for each chunk of 32 columns: integers of 16 bits in the order of
+ * the words of W, and behind all of them, for each piece, their scale d and what its zero or minimum is multiplied by:
+ * the integers' sum times the zero, as an integer, or times d. */
 struct few8_row {
-	uint4 *bytes;
+	uint4 *values;
 	float2 *scales;
 	uint32_t n_chunks;
 };
 
 static __host__ __device__ __forceinline__ size_t few8_row_bytes(uint32_t n_chunks)
 {
-	return (size_t)n_chunks * (4 * sizeof(uint4) + sizeof(float2));
+	return (size_t)n_chunks * 4 * (sizeof(uint4) + sizeof(float2));
 }
 
-/* Piece i, 8 values; by the four lanes of a chunk. */
+/* The lower halves of two words. */
+GPU_FN uint32_t few8_low_halves(uint32_t a, uint32_t b)
+{
+#if GPU_PTX
+	return __byte_perm(a, b, 0x5410);
+#else
+	return (a & 0xffffu) | b << 16;
+#endif
+}
+
+/* Piece i of 8 values. All blocks wait for this, so it is made of few instructions: what is added to ROUND is rounded
+ * to an integer, which its lower half then is. */
 template <uint32_t TYPE> GPU_FN void few8_put(const few8_row &to, uint32_t i, const float *v)
 {
 	typedef few8_format<TYPE> format;
+	const float ROUND = 12582912.0f /* 1.5 * 2^23 */, LEAST = 1e-30f, LARGEST = 32767.0f;
+	const uint32_t ONES = 0x01010101u;
+	uint32_t q[8], words[4];
 	float most = 0.0f, scale, d;
-	uint32_t words[4] = { 0, 0, 0, 0 };
 	int sum = 0;
 
 #pragma unroll
 	for (int e = 0; e < 8; e++)
 		most = fmaxf(most, fabsf(v[e]));
-	most = fmaxf(most, gpu_shfl_xor(most, 1));
-	most = fmaxf(most, gpu_shfl_xor(most, 2));
-	scale = most > 0.0f ? 127.0f / most : 0.0f;
-	d = most * (1.0f / (127.0f * (float)FEW8_PER_STEP));
+	scale = most > LEAST ? LARGEST * gpu_inverse(most) : 0.0f;
+	d = most * (1.0f / LARGEST);
 #pragma unroll
-	for (int b = 0; b < 8; b++) {
-		const int e = (b < 4 ? (int)format::FIRST : (int)format::SECOND) >> (b & 3) * 4 & 7;
-		const float x = v[e] * scale, h = rintf(x), l = rintf((x - h) * (float)FEW8_PER_STEP);
+	for (int e = 0; e < 8; e++)
+		q[e] = gpu_bits(fmaf(v[e], scale, ROUND));
+#pragma unroll
+	for (int w = 0; w < 4; w++) {
+		const int order = (w < 2 ? (int)format::FIRST : (int)format::SECOND) >> (w & 1) * 8;
 
-		words[b >> 2] |= ((uint32_t)(int)h & 0xffu) << (b & 3) * 8;
-		words[2 + (b >> 2)] |= ((uint32_t)(int)l & 0xffu) << (b & 3) * 8;
-		sum += (int)h * FEW8_PER_STEP + (int)l;
+		words[w] = few8_low_halves(q[order & 7], q[order >> 4 & 7]);
+		sum = few8_dot<false>(words[w], ONES, sum);
 	}
-	sum += gpu_shfl_xor(sum, 1);
-	sum += gpu_shfl_xor(sum, 2);
-	if (i >= to.n_chunks * 4)
-		return;
-	to.bytes[i] = make_uint4(words[0], words[1], words[2], words[3]);
-	if ((i & 3) == 0)
-		to.scales[i >> 2] = make_float2(d, format::F::MINS ? d * (float)sum
-		                                                   : gpu_float((uint32_t)(sum * (int)format::ZERO)));
+	to.values[i] = make_uint4(words[0], words[1], words[2], words[3]);
+	to.scales[i] =
+	        make_float2(d, format::F::MINS ? d * (float)sum : gpu_float((uint32_t)(sum * -(int)format::ZERO)));
 }
 
-/* Makes the row; all threads of the block, each asking for several pieces before it uses the first. Returns this
- * thread's part of the sum of squares. */
+/* Makes the row; all threads of the block. Returns this thread's part of the sum of squares. */
 template <uint32_t TYPE> GPU_FN float few8_make_row(const few8_row &to, const few_args &a)
 {
-	enum { AT_ONCE = 2 };
 	const uint32_t n_cols = a.job[0].w.cols, n_pieces = to.n_chunks * 4;
 	float square = 0.0f;
 
-	for (uint32_t base = 0; base < n_pieces; base += AT_ONCE * FEW_THREADS) {
-		float v[AT_ONCE][8], w[AT_ONCE][8];
+#pragma unroll 1
+	for (uint32_t i = threadIdx.x; i < n_pieces; i += FEW_THREADS) {
+		float v[8], w[8];
+
+#pragma unroll
+		for (int e = 0; e < 8; e += 4) {
+			const uint32_t k = gk_column(1, i >> 2, i & 3, e);
+
+			gk_get4(a.x, 0, k, n_cols, a.whole, v + e);
+			if (a.norm_w.p)
+				gk_get4(a.norm_w, 0, k, n_cols, a.whole, w + e);
+		}
+#pragma unroll
+		for (int e = 0; e < 8; e++) {
+			square += v[e] * v[e];
+			v[e] *= a.norm_w.p ? w[e] : 1.0f;
+		}
+		few8_put<TYPE>(to, i, v);
+	}
+	return square;
+}
+
+/* The same where x and the norm's weights are float32 and may be read four at a time: several pieces are asked for
+ * before the first is used. */
+template <uint32_t TYPE> GPU_FN float few8_ask_row(const few8_row &to, const few_args &a)
+{
+	enum { AT_ONCE = 2 };
+	const uint32_t n_cols = a.job[0].w.cols, n_pieces = to.n_chunks * 4;
+	const float *const p = (const float *)a.x.p, *const norm = (const float *)a.norm_w.p;
+	float square = 0.0f;
+
+#pragma unroll 1
+	for (uint32_t base = threadIdx.x; base < n_pieces; base += AT_ONCE * FEW_THREADS) {
+		float4 v[AT_ONCE][2], w[AT_ONCE][2];
 
 #pragma unroll
 		for (uint32_t b = 0; b < AT_ONCE; b++) {
-			const uint32_t i = base + b * FEW_THREADS + threadIdx.x;
-			const uint32_t k0 = gk_column(1, i >> 2, i & 3, 0), k1 = gk_column(1, i >> 2, i & 3, 4);
+			const uint32_t i = base + b * FEW_THREADS;
 
 #pragma unroll
-			for (int e = 0; e < 8; e++)
-				v[b][e] = 0.0f, w[b][e] = 1.0f;
-			if (i < n_pieces) {
-				gk_get4(a.x, 0, k0, n_cols, a.whole, v[b]);
-				gk_get4(a.x, 0, k1, n_cols, a.whole, v[b] + 4);
-				if (a.norm_w.p) {
-					gk_get4(a.norm_w, 0, k0, n_cols, a.whole, w[b]);
-					gk_get4(a.norm_w, 0, k1, n_cols, a.whole, w[b] + 4);
+			for (int h = 0; h < 2; h++) {
+				const uint32_t k = gk_column(1, i >> 2, i & 3, 4 * h);
+
+				v[b][h] = make_float4(0.0f, 0.0f, 0.0f, 0.0f);
+				w[b][h] = make_float4(1.0f, 1.0f, 1.0f, 1.0f);
+				if (i < n_pieces && k < n_cols) {
+					v[b][h] = *(const float4 *)(p + k);
+					if (norm)
+						w[b][h] = *(const float4 *)(norm + k);
 				}
 			}
 		}
 #pragma unroll
 		for (uint32_t b = 0; b < AT_ONCE; b++) {
-			if (base + b * FEW_THREADS >= n_pieces)
-				break;
+			const uint32_t i = base + b * FEW_THREADS;
+			float x[8];
+
 #pragma unroll
-			for (int e = 0; e < 8; e++) {
-				square += v[b][e] * v[b][e];
-				v[b][e] *= w[b][e];
+			for (int h = 0; h < 2; h++) {
+				const float4 y = v[b][h], z = w[b][h];
+
+				square += y.x * y.x + y.y * y.y + y.z * y.z + y.w * y.w;
+				x[4 * h] = y.x * z.x, x[4 * h + 1] = y.y * z.y;
+				x[4 * h + 2] = y.z * z.z, x[4 * h + 3] = y.w * z.w;
 			}
-			few8_put<TYPE>(to, base + b * FEW_THREADS + threadIdx.x, v[b]);
+			if (i < n_pieces)
+				few8_put<TYPE>(to, i, x);
 		}
 	}
 	return square;
@@ -152,12 +195,13 @@ template <uint32_t TYPE> GPU_FN void few8_move_row(const few8_row &to, const few
 	const uint32_t n_cols = a.job[0].w.cols, n_pieces = to.n_chunks * 4;
 	const uint16_t *p = (const uint16_t *)a.x.p;
 
-	for (uint32_t base = 0; base < n_pieces; base += AT_ONCE * FEW_THREADS) {
+#pragma unroll 1
+	for (uint32_t base = threadIdx.x; base < n_pieces; base += AT_ONCE * FEW_THREADS) {
 		uint2 raw[AT_ONCE][2];
 
 #pragma unroll
 		for (uint32_t b = 0; b < AT_ONCE; b++) {
-			const uint32_t i = base + b * FEW_THREADS + threadIdx.x;
+			const uint32_t i = base + b * FEW_THREADS;
 
 #pragma unroll
 			for (int h = 0; h < 2; h++) {
@@ -169,9 +213,10 @@ template <uint32_t TYPE> GPU_FN void few8_move_row(const few8_row &to, const few
 		}
 #pragma unroll
 		for (uint32_t b = 0; b < AT_ONCE; b++) {
+			const uint32_t i = base + b * FEW_THREADS;
 			float v[8];
 
-			if (base + b * FEW_THREADS >= n_pieces)
+			if (i >= n_pieces)
 				break;
 #pragma unroll
 			for (int h = 0; h < 2; h++) {
@@ -180,7 +225,7 @@ template <uint32_t TYPE> GPU_FN void few8_move_row(const few8_row &to, const few
 				v[4 * h + 2] = gpu_bf16_low(raw[b][h].y);
 				v[4 * h + 3] = gpu_bf16_high(raw[b][h].y);
 			}
-			few8_put<TYPE>(to, base + b * FEW_THREADS + threadIdx.x, v);
+			few8_put<TYPE>(to, i, v);
 		}
 	}
 }
@@ -250,7 +295,8 @@ static __global__ void __launch_bounds__(FEW_THREADS, FEW8_BLOCKS) few8_kernel(G
 	if (a.move) {
 		few8_move_row<TYPE>(x, a);
 	} else {
-		const float square = gpu_group_sum(few8_make_row<TYPE>(x, a));
+		const bool quick = a.whole && a.x.elem == GK_F32 && a.job[0].w.cols % 4 == 0;
+		const float square = gpu_group_sum(quick ? few8_ask_row<TYPE>(x, a) : few8_make_row<TYPE>(x, a));
 
 		if (lane == 0)
 			squares[group] = square;
@@ -287,26 +333,22 @@ static __global__ void __launch_bounds__(FEW_THREADS, FEW8_BLOCKS) few8_kernel(G
 				if (unit < n_units) {
 #pragma unroll
 					for (int c = 0; c < F::CHUNKS; c++) {
-						const uint4 v = x.bytes[(unit * F::CHUNKS + c) * 4 + t];
-						const float2 s = x.scales[unit * F::CHUNKS + c];
-						const float rest = t == 0 ? s.y : 0.0f; /* of the chunk, once */
+						const uint4 v = x.values[(unit * F::CHUNKS + c) * 4 + t];
+						const float2 s = x.scales[(unit * F::CHUNKS + c) * 4 + t];
 
 #pragma unroll
 						for (int r = 0; r < 2; r++) {
 							uint32_t w[2];
 							float d, m;
-							int high, low;
+							int sum = (int)format::ZERO != 0 ? (int)gpu_bits(s.y) : 0;
 
 							format::words(raw[u][r], c, w);
 							F::get_scale(scale[u][r], unit, c, 0, &d, &m);
-							high = few8_dot(w[1], v.y, few8_dot(w[0], v.x, 0));
-							low = few8_dot(w[1], v.w, few8_dot(w[0], v.z, 0));
-							low += high * FEW8_PER_STEP;
-							if ((int)format::ZERO != 0)
-								low -= (int)gpu_bits(rest);
-							acc[r] += d * s.x * (float)low;
+							sum = few8_dot4(v.x, v.y, w[0], sum);
+							sum = few8_dot4(v.z, v.w, w[1], sum);
+							acc[r] += d * s.x * (float)sum;
 							if (F::MINS)
-								acc[r] -= m * rest;
+								acc[r] -= m * s.y;
 						}
 					}
 				}

@@ -206,7 +206,7 @@ GPU_FN void few_prefetch_norm(const few_args &a)
 	const float *w = (const float *)a.norm_w.p;
 
 	for (uint32_t k = threadIdx.x * 32; k < a.job[0].w.cols; k += FEW_THREADS * 32)
-		asm volatile("prefetch.global.L2 [%0];" ::"l"(w + k));
+		gpu_ask_for(w + k);
 #else
 	(void)a;
 #endif

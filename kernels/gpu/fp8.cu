@@ -3,7 +3,7 @@
  * activation) can be done on the way. */
 #include <errno.h>
 
-#include "gpu/fp8_sm90.h"
+#include "gpu/product_sm90.h"
 #include "gpu/mat.h"
 #include "gpu/view.h"
 
@@ -166,12 +166,12 @@ int gk_quantize_rows(const struct gk_ctx *ctx, const struct gk_quantize *a)
 	return gk_launched();
 }
 
-int gk_linear_eight(const struct gk_ctx *ctx, const struct gk_linear8 *l)
+int gk_product_hopper(const struct gk_ctx *ctx, const struct gk_product *l)
 {
 #if defined(GPU_HIP)
 	(void)ctx, (void)l;
 	return -ENOTSUP;
 #else
-	return ctx->sm == 90 ? eight_launch(ctx, l) : -ENOTSUP;
+	return ctx->sm == 90 ? prod_launch(ctx, l) : -ENOTSUP;
 #endif
 }

@@ -141,6 +141,8 @@ static void fuse_gated(struct fuser *f, uint32_t i)
 		return;
 	/* Deterministic: answers' rows are the same bits in all programs, so their kernels are; see issue_steady(). */
 	if (!f->be->base.tells_prompts && !gpu_is_few(f->be, m) &&
+	    !(gpu_own16_takes(f->be, m, gate, true) && gpu_own16_takes(f->be, m, up, true) &&
+	      next->act.act == KN_ACT_SILU) &&
 	    (gpu_gemm_takes(f->be, f->p, m, gate) || gpu_gemm8_takes(f->be, m, gate) || gpu_widens(f->be, m, gate)))
 		return;
 	f->gated[i] = true;

@@ -36,6 +36,20 @@ int gpu_gemm_run(struct gpu_gemm *g, const struct gpu_gemm_desc *d)
 	return -ENOTSUP;
 }
 
+int gpu_gemm_is_alike(struct gpu_gemm *g, const struct gpu_gemm_desc *d)
+{
+	(void)g;
+	(void)d;
+	return 0;
+}
+
+int gpu_gemm8_is_alike(struct gpu_gemm *g, const struct gpu_gemm8_desc *d)
+{
+	(void)g;
+	(void)d;
+	return 0;
+}
+
 bool gpu_gemm_is_steady(void)
 {
 	return false;

@@ -39,6 +39,22 @@
 #else
 #define GPU_PTX 0
 #endif
+/* Device code for AMD, not the host's pass over it. */
+#if defined(GPU_HIP) && defined(__HIP_DEVICE_COMPILE__)
+#define GPU_AMD 1
+#else
+#define GPU_AMD 0
+#endif
+
+/* Whether a choice between two unpackings is made among their operands, so that there is code for one of them: on AMD,
+ * whose compiler else has some of those in memory. */
+#if defined(GPU_HIP)
+enum { GPU_CHOOSE_OPERANDS = 1 };
+#elif defined(GPU_HOST)
+enum { GPU_CHOOSE_OPERANDS = GPU_WAVE == 64 };
+#else
+enum { GPU_CHOOSE_OPERANDS = 0 };
+#endif
 
 /* Shared memory of a block: what every device of the kind has, and the most that kernels are made for. The 160 KiB of
  * gfx950 are not used. The host stands for all of NVIDIA's with waves of 32, for AMD's with waves of 64. */
@@ -60,6 +76,13 @@ enum { GPU_LEAST_SHARED = 64 << 10, GPU_MOST_SHARED = gpu_host::MOST_SHARED };
 #endif
 
 #define GPU_FN static __device__ __forceinline__
+
+/* Of a lambda that unpacks what it finds in registers: AMD's compiler would first make a function of memory of it. */
+#if defined(GPU_HIP)
+#define GPU_INLINE __attribute__((always_inline))
+#else
+#define GPU_INLINE
+#endif
 
 /* A struct of a kernel's arguments that is indexed at run time, read where it is instead of copied to the stack. */
 #if defined(GPU_CUDA)
@@ -156,6 +179,16 @@ GPU_FN void gpu_dependency_wait()
 {
 #if GPU_PTX && __CUDA_ARCH__ >= 900
 	asm volatile("griddepcontrol.wait;" ::: "memory");
+#endif
+}
+
+/* The line of 128 bytes with p in it, into the second-level cache. */
+GPU_FN void gpu_ask_for(const void *p)
+{
+#if GPU_PTX
+	asm volatile("prefetch.global.L2 [%0];" ::"l"(p));
+#else
+	(void)p;
 #endif
 }
 
@@ -329,6 +362,8 @@ GPU_FN float gpu_inverse(float x)
 
 	asm("rcp.approx.ftz.f32 %0, %1;" : "=f"(r) : "f"(x));
 	return r;
+#elif GPU_AMD
+	return __builtin_amdgcn_rcpf(x);
 #else
 	return 1.0f / x;
 #endif
@@ -342,6 +377,12 @@ GPU_FN uint32_t gpu_pack_bf16(float low, float high)
 
 	asm("cvt.rn.bf16x2.f32 %0, %1, %2;" : "=r"(r) : "f"(high), "f"(low));
 	return r;
+#elif GPU_AMD
+	typedef float f2 __attribute__((ext_vector_type(2)));
+	typedef __bf16 b2 __attribute__((ext_vector_type(2)));
+	const f2 v = { low, high };
+
+	return __builtin_bit_cast(uint32_t, __builtin_convertvector(v, b2));
 #else
 	uint32_t a = gpu_bits(low), b = gpu_bits(high);
 
@@ -349,6 +390,12 @@ GPU_FN uint32_t gpu_pack_bf16(float low, float high)
 	b = (b & 0x7fffffffu) > 0x7f800000u ? b >> 16 | 0x40u : (b + 0x7fffu + (b >> 16 & 1u)) >> 16;
 	return (a & 0xffffu) | b << 16;
 #endif
+}
+
+/* Two floats that are bfloat16 already. */
+GPU_FN uint32_t gpu_pack_exact(float low, float high)
+{
+	return gpu_bits(low) >> 16 | (gpu_bits(high) & 0xffff0000u);
 }
 
 GPU_FN gpu_bf16 gpu_to_bf16(float f)
@@ -363,6 +410,8 @@ GPU_FN float gpu_from_f16(gpu_f16 h)
 
 	asm("cvt.f32.f16 %0, %1;" : "=f"(f) : "h"(h));
 	return f;
+#elif GPU_AMD
+	return (float)__builtin_bit_cast(_Float16, h);
 #else
 	uint32_t sign = (uint32_t)(h & 0x8000u) << 16, exp = h >> 10 & 31u, mant = h & 0x3ffu;
 
@@ -379,6 +428,8 @@ GPU_FN gpu_f16 gpu_to_f16(float f)
 
 	asm("cvt.rn.f16.f32 %0, %1;" : "=h"(h) : "f"(f));
 	return h;
+#elif GPU_AMD
+	return __builtin_bit_cast(gpu_f16, (_Float16)f);
 #else
 	uint32_t u = gpu_bits(f), sign = u >> 16 & 0x8000u, a = u & 0x7fffffffu;
 
@@ -491,11 +542,17 @@ GPU_FN void gpu_copy16(void *shared, const void *global, int n)
 #else
 	uint4 v = { 0, 0, 0, 0 };
 
-	if (n == 16)
+	if (n == 16) {
 		v = *(const uint4 *)global;
-	else
-		for (int i = 0; i < n; i++)
-			((uint8_t *)&v)[i] = ((const uint8_t *)global)[i];
+	} else { /* from the last one on, moving up: bytes of `v` with a number would put it in memory */
+#pragma unroll 1
+		while (n-- > 0) {
+			v.w = v.w << 8 | v.z >> 24;
+			v.z = v.z << 8 | v.y >> 24;
+			v.y = v.y << 8 | v.x >> 24;
+			v.x = v.x << 8 | ((const uint8_t *)global)[n];
+		}
+	}
 	*(uint4 *)shared = v;
 #endif
 }

@@ -112,17 +112,21 @@ struct named {
 };
 extern thread_local named named_barriers[MAX_CLUSTER][16];
 
-/* What thread `lane` of this thread's group of 32 brought. */
-template <class T> static inline T exchange(T v, int lane)
+/* What thread `lane` of this thread's aligned group of `width` brought. */
+template <class T> static inline T exchange_wave(T v, int lane, int width)
 {
 	int me = current, p = parity[me] ^= 1;
 	T r;
 
 	static_assert(sizeof(T) <= SLOT, "values fit a slot");
 	memcpy(slots[p][me], &v, sizeof(v));
-	wait_group(32);
-	memcpy(&r, slots[p][(me & ~31) + lane], sizeof(r));
+	wait_group(width);
+	memcpy(&r, slots[p][(me & ~(width - 1)) + lane], sizeof(r));
 	return r;
+}
+template <class T> static inline T exchange(T v, int lane)
+{
+	return exchange_wave(v, lane, 32);
 }
 } // namespace gpu_host
 

@@ -10,11 +10,15 @@
  * GPU_ACC_ROWS distinct rows, gpu_acc_slot(i) counting them; gpu_row_sum() and gpu_row_max() reduce over the lanes that
  * share a row.
  *
+ * On AMD the two operands change places on their way into the instruction, whose layouts of them are the same: so a
+ * lane's results are of one row of A, one scale or one maximum serves them all, and neighbouring lanes have
+ * neighbouring rows.
+ *
  *   NVIDIA           mma.sync m16n8k16, twice across          wave 32
  *   gfx90a, gfx942   mfma 16x16x16 bf16                       wave 64
  *   gfx950           mfma 16x16x32 bf16, halves as gfx942     wave 64
  *   gfx11, gfx12     wmma 16x16x16 bf16                       wave 32
- *   host             a model: of mma.sync for waves of 32, of mfma for 64
+ *   host             a model: of mma.sync for waves of 32, of mfma for 64 (of wmma with GPU_HOST_WMMA)
  *
  * Layouts: the vendors' instruction set manuals; those of AMD were checked in an emulator of the instructions. */
 #ifndef GPU_MMA_H
@@ -29,7 +33,9 @@
 #else
 #define GPU_MMA_MFMA 0
 #endif
-#if defined(GPU_HIP) && defined(__GFX11__)
+#if defined(GPU_HOST_WMMA) /* 11 or 12: the host stands for RDNA, with waves of 32 */
+#define GPU_MMA_WMMA GPU_HOST_WMMA
+#elif defined(GPU_HIP) && defined(__GFX11__)
 #define GPU_MMA_WMMA 11
 #elif defined(GPU_HIP) && defined(__GFX12__)
 #define GPU_MMA_WMMA 12
@@ -38,13 +44,13 @@
 #endif
 
 #if GPU_MMA_MFMA
-enum { GPU_PIECES = 1, GPU_ACC = 4, GPU_ACC_ROWS = 4, GPU_ROW_LANES = 16 };
+enum { GPU_PIECES = 1, GPU_ACC = 4, GPU_ACC_ROWS = 1 };
 #elif GPU_MMA_WMMA == 11
-enum { GPU_PIECES = 4, GPU_ACC = 8, GPU_ACC_ROWS = 8, GPU_ROW_LANES = 16 };
+enum { GPU_PIECES = 4, GPU_ACC = 8, GPU_ACC_ROWS = 1 };
 #elif GPU_MMA_WMMA == 12
-enum { GPU_PIECES = 2, GPU_ACC = 8, GPU_ACC_ROWS = 8, GPU_ROW_LANES = 16 };
+enum { GPU_PIECES = 2, GPU_ACC = 8, GPU_ACC_ROWS = 1 };
 #else
-enum { GPU_PIECES = 2, GPU_ACC = 8, GPU_ACC_ROWS = 2, GPU_ROW_LANES = 4 };
+enum { GPU_PIECES = 2, GPU_ACC = 8, GPU_ACC_ROWS = 2 };
 #endif
 
 /* Pieces of a lane lie in rows 8 apart; else in columns 8 apart. */
@@ -60,6 +66,14 @@ struct gpu_frag {
 struct gpu_acc {
 	float v[GPU_ACC];
 };
+
+/* Nothing is moved across it by the compiler, which on RDNA brings forward more loads than there are registers for. */
+GPU_FN void gpu_hold()
+{
+#if GPU_AMD && GPU_MMA_WMMA
+	__builtin_amdgcn_sched_barrier(0);
+#endif
+}
 
 GPU_FN int gpu_lane()
 {
@@ -94,12 +108,9 @@ GPU_FN int gpu_piece_col(int p)
 
 GPU_FN int gpu_acc_row(int i)
 {
-#if GPU_MMA_MFMA
-	return (gpu_lane() >> 4 << 2) + i;
-#elif GPU_MMA_WMMA == 11
-	return 2 * i + (gpu_lane() >> 4);
-#elif GPU_MMA_WMMA == 12
-	return (gpu_lane() >> 4 << 3) + i;
+#if GPU_MMA_MFMA || GPU_MMA_WMMA
+	(void)i;
+	return gpu_lane() & 15;
 #else
 	return (gpu_lane() >> 2) + (i >> 1 & 1) * 8;
 #endif
@@ -107,9 +118,12 @@ GPU_FN int gpu_acc_row(int i)
 
 GPU_FN int gpu_acc_col(int i)
 {
-#if GPU_MMA_MFMA || GPU_MMA_WMMA
-	(void)i;
-	return gpu_lane() & 15;
+#if GPU_MMA_MFMA
+	return (gpu_lane() >> 4 << 2) + i;
+#elif GPU_MMA_WMMA == 11
+	return 2 * i + (gpu_lane() >> 4);
+#elif GPU_MMA_WMMA == 12
+	return (gpu_lane() >> 4 << 3) + i;
 #else
 	return (gpu_lane() & 3) * 2 + (i & 1) + (i >> 2) * 8;
 #endif
@@ -118,7 +132,7 @@ GPU_FN int gpu_acc_col(int i)
 GPU_FN constexpr int gpu_acc_slot(int i)
 {
 #if GPU_MMA_MFMA || GPU_MMA_WMMA
-	return i;
+	return (void)i, 0;
 #else
 	return i >> 1 & 1;
 #endif
@@ -127,37 +141,72 @@ GPU_FN constexpr int gpu_acc_slot(int i)
 /* The row that slot s stands for. */
 GPU_FN int gpu_slot_row(int s)
 {
-#if GPU_MMA_MFMA || GPU_MMA_WMMA
-	return gpu_acc_row(s);
-#else
 	return gpu_acc_row(2 * s);
-#endif
 }
 
 /* Its distance from the row of slot 0, the same in all lanes. */
 GPU_FN constexpr int gpu_slot_step(int s)
 {
-#if GPU_MMA_WMMA == 11
-	return 2 * s;
-#elif GPU_MMA_MFMA || GPU_MMA_WMMA
-	return s;
-#else
 	return 8 * s;
+}
+
+/* Elements that are of columns 8 to 15 in every lane, which NARROW products leave out, begin here. */
+#if GPU_MMA_MFMA || GPU_MMA_WMMA
+enum { GPU_ACC_NARROW = GPU_ACC };
+#else
+enum { GPU_ACC_NARROW = GPU_ACC / 2 };
+#endif
+
+/* What the lane has that is `mask` away from this one within its wave. */
+GPU_FN float gpu_wave_xor(float v, int mask)
+{
+#if GPU_AMD
+	return __shfl_xor(v, mask, GPU_WAVE);
+#elif defined(GPU_HOST)
+	return gpu_host::exchange_wave(v, (gpu_host::current & (GPU_WAVE - 1)) ^ mask, GPU_WAVE);
+#else
+	return gpu_shfl_xor(v, mask);
 #endif
 }
 
+/* The lanes of a row are this far apart, from 1 or 16 on. */
+#if GPU_MMA_MFMA || GPU_MMA_WMMA
+enum { GPU_ROW_NEAR = 16, GPU_ROW_END = GPU_WAVE };
+#else
+enum { GPU_ROW_NEAR = 1, GPU_ROW_END = 4 };
+#endif
+
 GPU_FN float gpu_row_sum(float v)
 {
-	for (int m = 1; m < GPU_ROW_LANES; m <<= 1)
-		v += gpu_shfl_xor(v, m);
+	for (int m = GPU_ROW_NEAR; m < GPU_ROW_END; m <<= 1)
+		v += gpu_wave_xor(v, m);
 	return v;
 }
 
 GPU_FN float gpu_row_max(float v)
 {
-	for (int m = 1; m < GPU_ROW_LANES; m <<= 1)
-		v = fmaxf(v, gpu_shfl_xor(v, m));
+	for (int m = GPU_ROW_NEAR; m < GPU_ROW_END; m <<= 1)
+		v = fmaxf(v, gpu_wave_xor(v, m));
 	return v;
+}
+
+/* Loops over the elements of results whose body is long, for gpu_acc_at(): code for each of them on NVIDIA, once on
+ * AMD, whose branches reach 128 KiB. */
+#if defined(GPU_HIP)
+#define GPU_EACH_RESULT _Pragma("unroll 1")
+#else
+#define GPU_EACH_RESULT _Pragma("unroll")
+#endif
+
+GPU_FN float gpu_acc_at(const gpu_acc &c, int i)
+{
+#if GPU_AMD
+	typedef float vec __attribute__((ext_vector_type(GPU_ACC)));
+
+	return __builtin_bit_cast(vec, c)[i];
+#else
+	return c.v[i];
+#endif
 }
 
 GPU_FN gpu_acc gpu_acc_zero()
@@ -215,7 +264,7 @@ GPU_FN void gpu_mma_half(gpu_acc &c, const gpu_frag &a, const gpu_frag &b)
 	const uint2 ub = HALF ? make_uint2(b.p[0].z, b.p[0].w) : make_uint2(b.p[0].x, b.p[0].y);
 	gpu_f4 acc = { c.v[0], c.v[1], c.v[2], c.v[3] };
 
-	acc = __builtin_amdgcn_mfma_f32_16x16x16bf16_1k(__builtin_bit_cast(gpu_s4, ua), __builtin_bit_cast(gpu_s4, ub),
+	acc = __builtin_amdgcn_mfma_f32_16x16x16bf16_1k(__builtin_bit_cast(gpu_s4, ub), __builtin_bit_cast(gpu_s4, ua),
 	                                                acc, 0, 0, 0);
 	for (int i = 0; i < 4; i++)
 		c.v[i] = acc[i];
@@ -243,17 +292,32 @@ GPU_FN void gpu_mma_half(gpu_acc &c, const gpu_frag &a, const gpu_frag &b)
 	for (int i = 0; i < 8; i++)
 		acc[i] = c.v[i];
 #if GPU_MMA_WMMA == 11
-	acc = __builtin_amdgcn_wmma_f32_16x16x16_bf16_w32(__builtin_bit_cast(gpu_s16, ha),
-	                                                  __builtin_bit_cast(gpu_s16, hb), acc);
+	acc = __builtin_amdgcn_wmma_f32_16x16x16_bf16_w32(__builtin_bit_cast(gpu_s16, hb),
+	                                                  __builtin_bit_cast(gpu_s16, ha), acc);
 #else
-	acc = __builtin_amdgcn_wmma_f32_16x16x16_bf16_w32_gfx12(__builtin_bit_cast(gpu_s8, ha),
-	                                                        __builtin_bit_cast(gpu_s8, hb), acc);
+	acc = __builtin_amdgcn_wmma_f32_16x16x16_bf16_w32_gfx12(__builtin_bit_cast(gpu_s8, hb),
+	                                                        __builtin_bit_cast(gpu_s8, ha), acc);
 #endif
 	for (int i = 0; i < 8; i++)
 		c.v[i] = acc[i];
 }
 #endif
 #elif defined(GPU_HOST)
+/* Who holds the piece of columns 8 k to 8 k + 7 of a row. */
+struct gpu_place {
+	int lane, piece;
+};
+static inline gpu_place gpu_place_of(int row, int k)
+{
+	if (GPU_MMA_MFMA)
+		return { k * 16 + row, 0 };
+	if (GPU_MMA_WMMA == 11)
+		return { row, k }; /* and lane row + 16 */
+	if (GPU_MMA_WMMA == 12)
+		return { (k >> 1) * 16 + row, k & 1 };
+	return { (row & 7) * 4 + k, row >> 3 };
+}
+
 /* The model: every lane shows its pieces, then sums its own elements. Only its own accessors say who holds what, as on
  * the device. */
 template <int HALF, bool NARROW, bool WIDENED = false>
@@ -261,7 +325,7 @@ GPU_FN void gpu_mma_half(gpu_acc &c, const gpu_frag &a, const gpu_frag &b)
 {
 	using namespace gpu_host;
 	int me = current, first = me & ~(GPU_WAVE - 1), parity_now = parity[me] ^= 1;
-	const int n_cols = NARROW && GPU_WAVE == 32 ? 8 : 16;
+	const int n_cols = NARROW && GPU_PIECES_BY_ROW ? 8 : 16;
 
 	static_assert(2 * sizeof(gpu_frag) <= SLOT, "both operands fit a slot");
 	memcpy(slots[parity_now][me], &a, sizeof(a));
@@ -273,13 +337,11 @@ GPU_FN void gpu_mma_half(gpu_acc &c, const gpu_frag &a, const gpu_frag &b)
 		if (col >= n_cols)
 			continue;
 		for (int group = 0; group < 4; group++) { /* pieces of a row */
-			const int lane_a = GPU_WAVE == 64 ? group * 16 + row : (row & 7) * 4 + group;
-			const int lane_b = GPU_WAVE == 64 ? group * 16 + col : (col & 7) * 4 + group;
-			const int piece_a = GPU_WAVE == 64 ? 0 : row >> 3, piece_b = GPU_WAVE == 64 ? 0 : col >> 3;
+			const gpu_place at_a = gpu_place_of(row, group), at_b = gpu_place_of(col, group);
 			gpu_bf16 va[4], vb[4];
 
-			memcpy(va, slots[parity_now][first + lane_a] + 16 * piece_a + 8 * HALF, 8);
-			memcpy(vb, slots[parity_now][first + lane_b] + sizeof(a) + 16 * piece_b + 8 * HALF, 8);
+			memcpy(va, slots[parity_now][first + at_a.lane] + 16 * at_a.piece + 8 * HALF, 8);
+			memcpy(vb, slots[parity_now][first + at_b.lane] + sizeof(a) + 16 * at_b.piece + 8 * HALF, 8);
 			for (int k = 0; k < 4; k++)
 				c.v[i] += gpu_from_bf16(va[k]) * gpu_from_bf16(vb[k]);
 		}
@@ -299,7 +361,7 @@ template <bool NARROW, bool WIDENED = false> GPU_FN void gpu_mma(gpu_acc &c, con
 	typedef __bf16 b8 __attribute__((ext_vector_type(8)));
 	gpu_f4 acc = { c.v[0], c.v[1], c.v[2], c.v[3] };
 
-	acc = __builtin_amdgcn_mfma_f32_16x16x32_bf16(__builtin_bit_cast(b8, a.p[0]), __builtin_bit_cast(b8, b.p[0]),
+	acc = __builtin_amdgcn_mfma_f32_16x16x32_bf16(__builtin_bit_cast(b8, b.p[0]), __builtin_bit_cast(b8, a.p[0]),
 	                                              acc, 0, 0, 0);
 	for (int i = 0; i < 4; i++)
 		c.v[i] = acc[i];
@@ -332,8 +394,8 @@ template <bool WIDENED> GPU_FN uint32_t gpu_pack(float low, float high)
 	return gpu_pack_bf16(low, high);
 }
 
-#if GPU_PTX
 /* The two e4m3 in the low half, or in the high half, of `four`. */
+#if GPU_PTX
 template <int HALF> GPU_FN uint32_t gpu_widen2(uint32_t four)
 {
 	uint32_t r;
@@ -346,6 +408,21 @@ template <int HALF> GPU_FN uint32_t gpu_widen2(uint32_t four)
 	asm("mul.rn.f16x2 %0, %1, %2;" : "=r"(r) : "r"(v), "r"(0x5c005c00u));
 #endif
 	return r;
+}
+#else
+template <int HALF> GPU_FN uint32_t gpu_widen2(uint32_t four)
+{
+#if GPU_AMD && (defined(__gfx950__) || GPU_MMA_WMMA == 12)
+	const auto v = __builtin_amdgcn_cvt_pk_f32_fp8((int)four, HALF);
+
+	return gpu_pack_exact(v[0], v[1]);
+#else
+	/* Their bits, moved, are a bfloat16 2^-120 times the value. */
+	const uint32_t two = HALF ? four >> 16 : four, u = (two & 0xffu) | (two & 0xff00u) << 8;
+	const uint32_t v = (u << 8 & 0x80008000u) | (u << 4 & 0x07f007f0u);
+
+	return gpu_pack_exact(gpu_bf16_low(v) * 1.329227995784916e36f, gpu_bf16_high(v) * 1.329227995784916e36f);
+#endif
 }
 #endif
 
@@ -386,8 +463,23 @@ GPU_FN gpu_frag gpu_tile_frag(const uint4 *tile, uint32_t row, uint32_t chunk, u
 	return f;
 }
 
+/* Row of a transposed tile, counted from the operand's first, that element e of piece p is: where the partner comes
+ * from gpu_acc_frag(), as a lane has the results' columns, else as gpu_tile_frag() has the chunks'. */
+template <bool FROM_ACC> GPU_FN uint32_t gpu_turned_row(uint32_t p, uint32_t e)
+{
+#if GPU_MMA_MFMA
+	if (FROM_ACC)
+		return (e >> 2 << 4) + ((uint32_t)gpu_lane() >> 4 << 2) + (e & 3);
+#elif GPU_MMA_WMMA == 12
+	if (FROM_ACC)
+		return 16 * p + ((uint32_t)gpu_lane() >> 4 << 3) + e;
+#endif
+	return (uint32_t)gpu_piece_col((int)p) + e;
+}
+
 /* Operand of a transposed tile: its 16 rows are columns [col, col + 16) of the tile, its 32 columns the tile's rows
- * [row, row + 32). Goes with gpu_acc_frag(). */
+ * [row, row + 32). Goes with gpu_acc_frag(), or else with gpu_tile_frag(). */
+template <bool FROM_ACC = true>
 GPU_FN gpu_frag gpu_tile_frag_t(const uint4 *tile, uint32_t row, uint32_t col, uint32_t row_chunks)
 {
 	gpu_frag f;
@@ -407,14 +499,14 @@ GPU_FN gpu_frag gpu_tile_frag_t(const uint4 *tile, uint32_t row, uint32_t col, u
 #else
 #pragma unroll
 	for (int p = 0; p < GPU_PIECES; p++) {
-		const uint32_t c = col + gpu_piece_row(p), r = row + gpu_piece_col(p);
+		const uint32_t c = col + gpu_piece_row(p);
 		uint32_t w[4];
 
 #pragma unroll
 		for (int i = 0; i < 4; i++) {
-			const gpu_bf16 *low = (const gpu_bf16 *)(tile + gpu_tile_at(r + 2 * i, c >> 3, row_chunks));
-			const gpu_bf16 *high =
-			        (const gpu_bf16 *)(tile + gpu_tile_at(r + 2 * i + 1, c >> 3, row_chunks));
+			const uint32_t r = row + gpu_turned_row<FROM_ACC>(p, 2 * i);
+			const gpu_bf16 *low = (const gpu_bf16 *)(tile + gpu_tile_at(r, c >> 3, row_chunks));
+			const gpu_bf16 *high = (const gpu_bf16 *)(tile + gpu_tile_at(r + 1, c >> 3, row_chunks));
 
 			w[i] = low[c & 7] | (uint32_t)high[c & 7] << 16;
 		}
@@ -438,6 +530,19 @@ GPU_FN gpu_frag gpu_acc_frag(const gpu_acc &left, const gpu_acc &right, gpu_bf16
 		                    gpu_pack<WIDENED>(left.v[4 + 2 * p], left.v[5 + 2 * p]),
 		                    gpu_pack<WIDENED>(right.v[2 * p], right.v[2 * p + 1]),
 		                    gpu_pack<WIDENED>(right.v[4 + 2 * p], right.v[5 + 2 * p]));
+#elif GPU_MMA_MFMA
+	(void)scratch;
+	f.p[0] = make_uint4(gpu_pack_bf16(left.v[0], left.v[1]), gpu_pack_bf16(left.v[2], left.v[3]),
+	                    gpu_pack_bf16(right.v[0], right.v[1]), gpu_pack_bf16(right.v[2], right.v[3]));
+#elif GPU_MMA_WMMA == 12
+	(void)scratch;
+#pragma unroll
+	for (int p = 0; p < 2; p++) {
+		const float *v = p ? right.v : left.v;
+
+		f.p[p] = make_uint4(gpu_pack_bf16(v[0], v[1]), gpu_pack_bf16(v[2], v[3]), gpu_pack_bf16(v[4], v[5]),
+		                    gpu_pack_bf16(v[6], v[7]));
+	}
 #else
 	gpu_sync_wave();
 #pragma unroll
@@ -450,6 +555,61 @@ GPU_FN gpu_frag gpu_acc_frag(const gpu_acc &left, const gpu_acc &right, gpu_bf16
 	for (int p = 0; p < GPU_PIECES; p++)
 		f.p[p] = *(const uint4 *)(scratch + gpu_piece_row(p) * 32 + gpu_piece_col(p));
 #endif
+	return f;
+}
+
+/* ---- Turned ------------------------------------------------------------------------------------------------------
+ *
+ * A narrow product whose eight columns are what is otherwise rows: half the instructions and half the registers where
+ * there are no more. Only where results lie as those of mma.sync. */
+
+enum { GPU_TURNS = !GPU_MMA_MFMA && !GPU_MMA_WMMA, GPU_TURNED_ACC = 4, GPU_TURNED_SLOTS = 2 };
+
+/* Over the lanes that share columns. */
+GPU_FN float gpu_col_sum(float v)
+{
+	for (int m = 4; m < 32; m <<= 1)
+		v += gpu_shfl_xor(v, m);
+	return v;
+}
+
+GPU_FN float gpu_col_max(float v)
+{
+	for (int m = 4; m < 32; m <<= 1)
+		v = fmaxf(v, gpu_shfl_xor(v, m));
+	return v;
+}
+
+/* Two narrow results, one above the other, as the operand of a narrow product whose columns are theirs: what
+ * gpu_acc_frag() makes of what they are when transposed, but for rows 8 to 15. */
+template <bool WIDENED> GPU_FN gpu_frag gpu_turned_frag(const gpu_acc &above, const gpu_acc &below, gpu_bf16 *scratch)
+{
+	gpu_frag f;
+#if GPU_PTX
+	uint32_t m[4];
+
+	(void)scratch;
+#pragma unroll
+	for (int i = 0; i < 4; i++) {
+		const gpu_acc &of = i < 2 ? above : below;
+
+		asm volatile("movmatrix.sync.aligned.m8n8.trans.b16 %0, %1;"
+		             : "=r"(m[i])
+		             : "r"(gpu_pack<WIDENED>(of.v[i % 2 * 2], of.v[i % 2 * 2 + 1])));
+	}
+	f.p[0] = make_uint4(m[0], m[1], m[2], m[3]);
+#else
+	gpu_sync_wave();
+#pragma unroll
+	for (int i = 0; i < GPU_TURNED_ACC; i++) {
+		scratch[gpu_acc_col(i) * 32 + gpu_acc_row(i)] = gpu_to_bf16(above.v[i]);
+		scratch[gpu_acc_col(i) * 32 + 16 + gpu_acc_row(i)] = gpu_to_bf16(below.v[i]);
+	}
+	gpu_sync_wave();
+	f.p[0] = *(const uint4 *)(scratch + gpu_piece_row(0) * 32 + gpu_piece_col(0));
+#endif
+	for (int p = 1; p < GPU_PIECES; p++)
+		f.p[p] = make_uint4(0, 0, 0, 0);
 	return f;
 }
 
@@ -477,14 +637,11 @@ GPU_FN gpu_frag gpu_tile8_frag(const uint4 *tile, uint32_t row, uint32_t col, ui
 #pragma unroll
 	for (int p = 0; p < GPU_PIECES; p++) {
 		const uint32_t c = col + gpu_piece_col(p);
-		const uint8_t *from =
-		        (const uint8_t *)(tile + gpu_tile_at(row + gpu_piece_row(p), c >> 4, row_chunks)) + (c & 8);
-		uint32_t w[4];
+		const uint2 from =
+		        ((const uint2 *)(tile + gpu_tile_at(row + gpu_piece_row(p), c >> 4, row_chunks)))[c >> 3 & 1];
 
-#pragma unroll
-		for (int i = 0; i < 4; i++)
-			w[i] = gpu_pack_bf16(gpu_from_e4m3(from[2 * i]), gpu_from_e4m3(from[2 * i + 1]));
-		f.p[p] = make_uint4(w[0], w[1], w[2], w[3]);
+		f.p[p] = make_uint4(gpu_widen2<0>(from.x), gpu_widen2<1>(from.x), gpu_widen2<0>(from.y),
+		                    gpu_widen2<1>(from.y));
 	}
 #endif
 	return f;
@@ -534,15 +691,16 @@ GPU_FN gpu_frag gpu_tile8_frag_t(const uint4 *tile, uint32_t row, uint32_t col, 
 #else
 #pragma unroll
 	for (int p = 0; p < GPU_PIECES; p++) {
-		const uint32_t c = col + gpu_piece_row(p), r = row + gpu_piece_col(p);
+		const uint32_t c = col + gpu_piece_row(p);
 		uint32_t w[4];
 
 #pragma unroll
 		for (int i = 0; i < 4; i++) {
-			const uint8_t *low = (const uint8_t *)(tile + gpu_tile_at(r + 2 * i, c >> 4, row_chunks));
-			const uint8_t *high = (const uint8_t *)(tile + gpu_tile_at(r + 2 * i + 1, c >> 4, row_chunks));
+			const uint32_t r = row + gpu_turned_row<true>(p, 2 * i);
+			const uint8_t *low = (const uint8_t *)(tile + gpu_tile_at(r, c >> 4, row_chunks));
+			const uint8_t *high = (const uint8_t *)(tile + gpu_tile_at(r + 1, c >> 4, row_chunks));
 
-			w[i] = gpu_pack_bf16(gpu_from_e4m3(low[c & 15]), gpu_from_e4m3(high[c & 15]));
+			w[i] = gpu_widen2<0>(low[c & 15] | (uint32_t)high[c & 15] << 8);
 		}
 		f.p[p] = make_uint4(w[0], w[1], w[2], w[3]);
 	}

@@ -23,12 +23,7 @@ static __global__ void __launch_bounds__(hopper_shape<HD, KIND>::THREADS, 1)
 #if SM90_CODE
 	typedef hopper_shape<HD, KIND> shape;
 	GPU_DYN_SHARED(uint8_t, shared);
-#if defined(GPU_HOST)
-	const uint32_t misaligned = (uint32_t)((uintptr_t)shared & (SM90_ALIGN - 1));
-#else
-	const uint32_t misaligned = sm90_shared(shared) & (SM90_ALIGN - 1);
-#endif
-	const hopper_memory<HD, KIND> m = { shared + (misaligned ? SM90_ALIGN - misaligned : 0) };
+	const hopper_memory<HD, KIND> m = { sm90_first_tile(shared) };
 
 	if (threadIdx.x == 0) {
 		hopper_signals *const s = m.signals();

@@ -26,7 +26,17 @@ bool gpu_gemm_takes(const struct gpu_backend *be, const struct gpu_program *p, c
 
 enum { FP8_STEP = 4 }; /* rows; in deterministic mode they are padded to it, and biases have no place there */
 
-bool gpu_gemm8_takes(const struct gpu_backend *be, const union gpu_rec *rec, const struct rec_job *job)
+bool gpu_own8_takes(const struct gpu_backend *be, const union gpu_rec *rec, const struct rec_job *job)
+{
+	const struct gk_mat *w = &job->m->m;
+	uint32_t rows = be->step.rows[rec->h.rows].bound;
+
+	return be->ctx.sm == 90 && !be->deterministic && !be->exact && !job->bias && w->type == KN_FP8_128 &&
+	       w->first_row == 0 && w->rows % 16 == 0 && rows >= be->library_rows.own &&
+	       rows >= be->library_rows.eight_bits;
+}
+
+static bool library8_takes(const struct gpu_backend *be, const union gpu_rec *rec, const struct rec_job *job)
 {
 	const struct gk_mat *w = &job->m->m;
 
@@ -35,10 +45,21 @@ bool gpu_gemm8_takes(const struct gpu_backend *be, const union gpu_rec *rec, con
 	       (be->deterministic ? !job->bias : be->step.rows[rec->h.rows].bound % FP8_STEP == 0);
 }
 
-bool gpu_own8_takes(const struct gpu_backend *be, const union gpu_rec *rec, const struct rec_job *job)
+bool gpu_gemm8_takes(const struct gpu_backend *be, const union gpu_rec *rec, const struct rec_job *job)
 {
-	return !be->deterministic && !job->bias && be->step.rows[rec->h.rows].bound >= be->library_rows.own &&
-	       gpu_gemm8_takes(be, rec, job);
+	return gpu_own8_takes(be, rec, job) || library8_takes(be, rec, job);
+}
+
+/* Beside the library: rows, a tile's; where there are few tiles it has less between their begin and their end. */
+enum { OWN16_MOST = 128, OWN16_LEAST_OUT = 16384 };
+
+bool gpu_own16_takes(const struct gpu_backend *be, const union gpu_rec *rec, const struct rec_job *job, bool gated)
+{
+	uint32_t rows = be->step.rows[rec->h.rows].bound;
+
+	return be->ctx.sm == 90 && !be->deterministic && !be->exact && !job->bias && job->m->m.type == KN_BF16 &&
+	       rows >= be->library_rows.own &&
+	       (!be->gemm || (rows <= OWN16_MOST && (gated || job->m->m.rows >= OWN16_LEAST_OUT)));
 }
 
 int gpu_room(struct gpu_backend *be, char **p, size_t *have, size_t bytes)
@@ -62,10 +83,15 @@ int gpu_room(struct gpu_backend *be, char **p, size_t *have, size_t bytes)
 	return 0;
 }
 
+static uint32_t padded(uint32_t cols)
+{
+	return (cols + 7) & ~7u;
+}
+
 /* x in another element type. */
 static int convert_x(struct gpu_backend *be, struct gk_view *x, struct gk_rows rows, uint32_t width, uint32_t elem)
 {
-	uint32_t ld = (width + 7) & ~7u;
+	uint32_t ld = padded(width);
 	struct gk_view to = { .elem = elem, .ld = ld };
 	int r = gpu_room(be, &be->xbuf, &be->xbuf_bytes, (size_t)rows.bound * ld * 4);
 
@@ -143,21 +169,25 @@ static uint32_t joined(const struct rec_matmul *m, const struct gk_job *jobs, ui
 	return i + 1 - first;
 }
 
-static int issue_gemm(struct gpu_backend *be, const struct gk_job *j, const struct gk_view *x, uint32_t rows,
-                      uint32_t n, bool by_rows)
+static struct gpu_gemm_desc gemm_of(const struct gk_job *j, const struct gk_view *x, uint32_t rows, uint32_t n)
 {
-	struct gpu_gemm_desc d = { .rows = rows,
-		                   .n = n,
-		                   .k = j->w.cols,
-		                   .x = x->p,
-		                   .w = j->w.values,
-		                   .out = j->out.p,
-		                   .ld_x = x->ld,
-		                   .ld_w = j->w.ld,
-		                   .ld_out = j->out.ld,
-		                   .out_is_f32 = j->out.elem == GK_F32,
-		                   .accumulate = j->accumulate,
-		                   .by_rows = by_rows };
+	return (struct gpu_gemm_desc){ .rows = rows,
+		                       .n = n,
+		                       .k = j->w.cols,
+		                       .x = x->p,
+		                       .w = j->w.values,
+		                       .out = j->out.p,
+		                       .ld_x = x->ld,
+		                       .ld_w = j->w.ld,
+		                       .ld_out = j->out.ld,
+		                       .out_is_f32 = j->out.elem == GK_F32,
+		                       .accumulate = j->accumulate };
+}
+
+static int issue_gemm(struct gpu_backend *be, const struct gk_job *j, const struct gk_view *x, uint32_t rows,
+                      uint32_t n)
+{
+	const struct gpu_gemm_desc d = gemm_of(j, x, rows, n);
 
 	return gpu_gemm_run(be->gemm, &d);
 }
@@ -170,11 +200,21 @@ struct rows8 {
 	uint32_t n;  /* rows with those that are none */
 };
 
+static uint32_t stride8(uint32_t cols)
+{
+	return (cols + 63) & ~63u;
+}
+
+static uint32_t rows8_of(uint32_t rows)
+{
+	return (rows + FP8_STEP - 1) / FP8_STEP * FP8_STEP;
+}
+
 /* Room for them in a buffer that grows. */
 static int place_rows8(struct gpu_backend *be, char **buf, size_t *have, struct gk_rows rows, uint32_t cols,
                        struct rows8 *ret)
 {
-	uint32_t ld = (cols + 63) & ~63u, bound = (rows.bound + FP8_STEP - 1) / FP8_STEP * FP8_STEP;
+	uint32_t ld = stride8(cols), bound = rows8_of(rows.bound);
 	size_t bytes = ((size_t)bound * ld + 255) & ~(size_t)255;
 	int r = gpu_room(be, buf, have, bytes + (size_t)((cols + 127) / 128) * bound * sizeof(float));
 
@@ -217,7 +257,7 @@ static int quantize_x(struct gpu_backend *be, const struct gpu_program *p, const
 static int issue_gemm8_aside(struct gpu_backend *be, const struct gpu_gemm8_desc *d, struct gk_view out,
                              struct gk_rows rows, uint32_t elem)
 {
-	struct gk_view aside = { .elem = elem, .ld = (d->n + 7) & ~7u };
+	struct gk_view aside = { .elem = elem, .ld = padded(d->n) };
 	struct gpu_gemm8_desc a = *d;
 	int r = gpu_room(be, &be->wbuf, &be->wbuf_bytes, (size_t)d->rows * aside.ld * (elem == GK_F32 ? 4 : 2));
 
@@ -234,9 +274,9 @@ static int issue_gemm8_aside(struct gpu_backend *be, const struct gpu_gemm8_desc
 	                     : gk_convert(&be->ctx, out, aside, rows, d->n);
 }
 
-static struct gk_linear8 own8(const struct gk_job *j, const struct rows8 *x, struct gk_rows rows, uint32_t n_out)
+static struct gk_product own8(const struct gk_job *j, const struct rows8 *x, struct gk_rows rows, uint32_t n_out)
 {
-	return (struct gk_linear8){ .x = x->q,
+	return (struct gk_product){ .x = x->q,
 		                    .x_scale = x->scale,
 		                    .ld_x = x->ld,
 		                    .ld_scale = x->n,
@@ -247,21 +287,26 @@ static struct gk_linear8 own8(const struct gk_job *j, const struct rows8 *x, str
 		                    .accumulate = j->accumulate };
 }
 
+static struct gpu_gemm8_desc gemm8_of(const struct gk_job *j, const struct rows8 *x, uint32_t n)
+{
+	return (struct gpu_gemm8_desc){ .rows = x->n,
+		                        .n = n,
+		                        .k = x->ld,
+		                        .w = &j->w,
+		                        .x = x->q,
+		                        .x_scale = x->scale,
+		                        .out = j->out.p,
+		                        .ld_x = x->ld,
+		                        .ld_out = j->out.ld,
+		                        .out_is_f32 = j->out.elem == GK_F32,
+		                        .accumulate = j->accumulate };
+}
+
 static int issue_gemm8(struct gpu_backend *be, const struct gk_job *j, const struct rows8 *x, struct gk_rows rows,
                        uint32_t n_out)
 {
 	const struct gk_view out = j->out;
-	const struct gpu_gemm8_desc d = { .rows = x->n,
-		                          .n = n_out,
-		                          .k = x->ld,
-		                          .w = &j->w,
-		                          .x = x->q,
-		                          .x_scale = x->scale,
-		                          .out = out.p,
-		                          .ld_x = x->ld,
-		                          .ld_out = out.ld,
-		                          .out_is_f32 = out.elem == GK_F32,
-		                          .accumulate = j->accumulate };
+	const struct gpu_gemm8_desc d = gemm8_of(j, x, n_out);
 	int r = x->n == rows.bound ? gpu_gemm8_run(be->gemm, &d) : issue_gemm8_aside(be, &d, out, rows, out.elem);
 
 	/* No kernel that gives float32: it is made of bfloat16. */
@@ -330,11 +375,11 @@ static int issue_eight_bits(struct gpu_backend *be, const struct gpu_program *p,
 		step = joined(m, jobs, i, &n_out);
 		r = -ENOTSUP;
 		if (gpu_own8_takes(be, (const union gpu_rec *)m, &m->job[i])) {
-			const struct gk_linear8 k = own8(&jobs[i], &x, l->rows, n_out);
+			const struct gk_product k = own8(&jobs[i], &x, l->rows, n_out);
 
-			r = gk_linear_eight(&be->ctx, &k);
+			r = gk_product_hopper(&be->ctx, &k);
 		}
-		if (r == -ENOTSUP) {
+		if (r == -ENOTSUP && library8_takes(be, (const union gpu_rec *)m, &m->job[i])) {
 			r = put_biases(be, jobs + i, step, l->rows);
 			r = r < 0 ? r : issue_gemm8(be, &jobs[i], &x, l->rows, n_out);
 		}
@@ -342,6 +387,23 @@ static int issue_eight_bits(struct gpu_backend *be, const struct gpu_program *p,
 		r = r == -ENOTSUP ? 0 : r;
 	}
 	return r;
+}
+
+/* n_out rows of weights from j's on; gated: with `up`. */
+static int issue_own16(struct gpu_backend *be, const struct gk_linear *l, const struct gk_job *j, uint32_t n_out,
+                       const struct gk_job *up)
+{
+	const struct gk_product k = { .x = l->x.p,
+		                      .ld_x = l->x.ld,
+		                      .rows = l->rows,
+		                      .n = n_out,
+		                      .w = { j->w, up ? up->w : j->w },
+		                      .out = j->out,
+		                      .accumulate = j->accumulate,
+		                      .gated = up != NULL,
+		                      .act = l->act };
+
+	return gk_product_hopper(&be->ctx, &k);
 }
 
 /* Rows beyond GK_FEW_ROWS: the library's, job by job, and the rest in one launch of our own. jobs: l's. */
@@ -374,10 +436,16 @@ static int issue_many(struct gpu_backend *be, const struct gpu_program *p, const
 		uint32_t n_out;
 
 		step = 1;
-		if (!exact && !l->gated && gpu_gemm_takes(be, p, (const union gpu_rec *)m, &m->job[i])) {
+		if (done == -ENOTSUP && !exact && gpu_own16_takes(be, (const union gpu_rec *)m, &m->job[i], l->gated)) {
+			step = l->gated ? m->h.n_jobs : joined(m, jobs, i, &n_out);
+			done = issue_own16(be, l, &jobs[i], l->gated ? jobs[i].w.rows : n_out,
+			                   l->gated ? &jobs[i + 1] : NULL);
+		}
+		if (done == -ENOTSUP && !exact && !l->gated &&
+		    gpu_gemm_takes(be, p, (const union gpu_rec *)m, &m->job[i])) {
 			step = joined(m, jobs, i, &n_out);
 			r = put_biases(be, jobs + i, step, l->rows);
-			done = r < 0 ? r : issue_gemm(be, &jobs[i], &l->x, l->rows.bound, n_out, false);
+			done = r < 0 ? r : issue_gemm(be, &jobs[i], &l->x, l->rows.bound, n_out);
 		}
 		if (done == -ENOTSUP && !exact && !l->gated && gpu_widens(be, (const union gpu_rec *)m, &m->job[i])) {
 			r = put_bias(be, &jobs[i], l->rows);
@@ -397,7 +465,7 @@ static int issue_handing(struct gpu_backend *be, const struct gpu_program *p, co
                          struct gk_linear *l, struct gk_job *jobs, const struct source8 *from, const union gpu_rec *act)
 {
 	struct rows8 x, y;
-	struct gk_linear8 k;
+	struct gk_product k;
 	int r = quantize_x(be, p, l, m->job[0].m->m.cols, from->maker, &x);
 
 	r = r < 0 ? r : place_rows8(be, &be->handed, &be->handed_bytes, l->rows, act->act.dim, &y);
@@ -411,7 +479,7 @@ static int issue_handing(struct gpu_backend *be, const struct gpu_program *p, co
 	k.q_scale = y.scale;
 	k.ld_q = y.ld;
 	k.ld_q_scale = y.n;
-	r = gk_linear_eight(&be->ctx, &k);
+	r = gk_product_hopper(&be->ctx, &k);
 	if (r != -ENOTSUP)
 		return r;
 	r = issue_many(be, p, m, l, jobs, from);
@@ -424,81 +492,56 @@ static struct gk_view rows_from(struct gk_view v, uint32_t row)
 	return v;
 }
 
-/* Jobs of few rows at a time, by kernels that sum as the library's do. */
-static int chained_in_pieces(struct gpu_backend *be, const struct gk_linear *l, const struct gk_job *jobs, uint32_t n)
+/* Deterministic mode: whether the library gives all rows of these products the same bits, however many they are: then
+ * rows of prompts and of answers are one product. As gpu_gemm_is_alike(). */
+static int are_alike(struct gpu_backend *be, const struct rec_matmul *m, const struct gk_linear *l,
+                     const struct gk_job *jobs)
 {
-	struct gk_job of_piece[GK_MAX_JOBS];
-	struct gk_linear piece = *l;
-	int r = 0;
+	const uint32_t cols = jobs[0].w.cols, type = jobs[0].w.type;
+	const struct gk_view x = { .elem = GK_BF16, .ld = l->x.elem == GK_BF16 ? l->x.ld : padded(cols) };
+	const struct rows8 x8 = { .ld = stride8(cols), .n = rows8_of(l->rows.bound) };
+	int r = be->gemm != NULL;
 
-	piece.gated = false;
-	piece.jobs = of_piece;
-	piece.n_jobs = n;
-	for (uint32_t first = 0; first < l->rows.bound && r == 0; first += GK_FEW_ROWS) {
-		const uint32_t left = l->rows.bound - first;
+	for (uint32_t i = 0; i < l->n_jobs && r == 1; i++)
+		r = jobs[i].w.type == type &&
+		    (type == KN_BF16 ? !jobs[i].bias : gpu_gemm8_takes(be, (const union gpu_rec *)m, &m->job[i]));
+	for (uint32_t i = 0, step; i < l->n_jobs && r == 1; i += step) {
+		struct gpu_gemm8_desc d8;
+		struct gpu_gemm_desc d;
+		uint32_t n_out;
 
-		piece.rows = (struct gk_rows){ .bound = left < GK_FEW_ROWS ? left : GK_FEW_ROWS };
-		piece.x = rows_from(l->x, first);
-		for (uint32_t i = 0; i < n; i++) {
-			of_piece[i] = jobs[i];
-			of_piece[i].out = rows_from(jobs[i].out, first);
-		}
-		r = gk_linear_chained(&be->ctx, &piece);
+		step = joined(m, jobs, i, &n_out);
+		d = gemm_of(&jobs[i], &x, l->rows.bound, n_out);
+		d8 = gemm8_of(&jobs[i], &x8, n_out);
+		r = type == KN_BF16 ? gpu_gemm_is_alike(be->gemm, &d) : gpu_gemm8_is_alike(be->gemm, &d8);
 	}
 	return r;
 }
 
-/* Rows of answers whose sums are one chain each: few by our kernel, more by the library's best for so many. jobs: l's.
- */
-static int issue_chained(struct gpu_backend *be, const struct rec_matmul *m, struct gk_linear *l, struct gk_job *jobs)
-{
-	const uint32_t n = l->rows.bound;
-	int r = l->x.elem == GK_BF16 ? 0 : convert_x(be, &l->x, l->rows, jobs[0].w.cols, GK_BF16);
-
-	if (r < 0 || (n < be->library_rows.chained && n <= GK_FEW_ROWS))
-		return r < 0 ? r : gk_linear_chained(&be->ctx, l);
-	for (uint32_t i = 0, step; i < l->n_jobs && r == 0; i += step) {
-		uint32_t n_out;
-
-		step = joined(m, jobs, i, &n_out);
-		r = issue_gemm(be, &jobs[i], &l->x, n, n_out, true);
-		if (r == -ENOTSUP)
-			r = chained_in_pieces(be, l, jobs + i, step);
-	}
-	return r < 0 || !l->gated
-	               ? r
-	               : gk_act_mul(&be->ctx, l->act, jobs[0].out, jobs[0].out, jobs[1].out, l->rows, jobs[0].w.rows);
-}
-
-static int issue_answers(struct gpu_backend *be, const struct rec_matmul *m, const struct gk_linear *l,
-                         struct gk_job *jobs)
-{
-	struct gk_linear chained = *l;
-
-	return be->library_rows.chained > 0 && be->gemm && gk_is_chained(&be->ctx, l)
-	               ? issue_chained(be, m, &chained, jobs)
-	               : gk_linear_steady(&be->ctx, l);
-}
-
-/* Deterministic mode: rows of answers by kernels that give the same bits for any number of rows and are quick for few
- * of them, rows of prompts by the library, which has one kernel for any number of rows there, or by tiles. jobs: l's.
- */
+/* Deterministic mode: all rows by the library, where it gives the same bits for any number of them. Elsewhere rows of
+ * answers by kernels of ours that do so and are quick for few rows, rows of prompts by the library, which has one
+ * kernel for any number of rows there, or by tiles. jobs: l's. */
 static int issue_steady(struct gpu_backend *be, const struct gpu_program *p, const struct rec_matmul *m,
                         struct gk_linear *l, struct gk_job *jobs)
 {
 	const struct rec_job *job = &m->job[0];
 	const union gpu_rec *rec = (const union gpu_rec *)m;
-	const uint32_t answers = (uint32_t)m->answer_rows, dim = job->m->m.rows;
+	const uint32_t dim = job->m->m.rows;
+	uint32_t answers = (uint32_t)m->answer_rows; /* that are not multiplied as prompts are */
 	struct gk_linear part = *l;
 	struct gk_rows rows = l->rows;
 	bool activates;
-	int r = 0;
+	int r = are_alike(be, m, l, jobs);
 
+	if (r < 0)
+		return r;
+	answers = r > 0 ? 0 : answers;
+	r = 0;
 	if (answers == ALL_ANSWERS)
-		return issue_answers(be, m, l, jobs);
+		return gk_linear_steady(&be->ctx, l);
 	if (answers > 0) {
 		part.rows = (struct gk_rows){ .bound = answers };
-		r = issue_answers(be, m, &part, jobs);
+		r = gk_linear_steady(&be->ctx, &part);
 		rows = (struct gk_rows){ .bound = rows.bound - answers };
 	}
 	for (uint32_t i = 0; i < l->n_jobs; i++)

@@ -45,9 +45,7 @@ struct gk_ctx {
 	uint32_t smem_bytes; /* that a block may have when asked for */
 	bool fixed;
 	bool bytes;           /* one row meets Q4_0, Q4_K and Q8_0 by dot products of bytes (few8.h); not if fixed */
-	bool deep;            /* steady_sm90.h with rows of x further ahead; not yet measured */
 	uint32_t shape;       /* enum gk_shape of attention of few rows, for measurements */
-	bool untimed;         /* kernels that are right but were not timed on a device yet are taken, too */
 	bool overlap;         /* kernels may start before the one before them has ended (programmatic launch) */
 	uint32_t *counters;   /* [GK_COUNTERS], zeros; a kernel that counts leaves zeros. NULL: none */
 	void *scratch;        /* for one launcher's call at a time, 256-byte aligned */
@@ -157,14 +155,6 @@ int gk_linear_many(const struct gk_ctx *ctx, const struct gk_linear *l, bool exa
  * number of rows, those of gk_linear_few() (not those of gk_linear_many()). */
 int gk_linear_steady(const struct gk_ctx *ctx, const struct gk_linear *l);
 
-/* Whether gk_linear_chained() takes products like these (bfloat16 matrices on Hopper), for any number of rows; x may
- * still be float32. */
-bool gk_is_chained(const struct gk_ctx *ctx, const struct gk_linear *l);
-/* rows.bound <= GK_FEW_ROWS, x bfloat16: each sum in one accumulator, 16 columns after the other, as the library's
- * kernels make it that share no sum. Gated: both products are rounded to their outputs' elements before the activation.
- */
-int gk_linear_chained(const struct gk_ctx *ctx, const struct gk_linear *l);
-
 /* n_mats products of one shape: out + i * out_step = (x + i * x_step) W_i^T; steps in elements, 0 allowed for x. Any
  * rows. */
 struct gk_linear_batch {
@@ -196,14 +186,16 @@ struct gk_quantize {
 };
 int gk_quantize_rows(const struct gk_ctx *ctx, const struct gk_quantize *a);
 
-/* FP8 weights (first_row 0) and rows as gk_quantize_rows() makes them, multiplied as they are: out (+)= x W_0^T, in
- * bfloat16 or float32. gated: silu(x W_0^T) * (x W_1^T), as gk_quantize_rows() would write it, into q. Of 128 columns
- * matrix units keep some 14 bits of a sum, what lies beyond is float32. -ENOTSUP: no compute capability 9.0, views
- * whose rows are not at multiples of 16 bytes, another activation. */
-struct gk_linear8 {
-	const void *x;
-	const float *x_scale;
-	uint32_t ld_x, ld_scale; /* the latter a multiple of 4 */
+/* out (+)= x W_0^T in bfloat16 or float32, of weights in bfloat16 and rows likewise, or FP8 (first_row 0) and rows as
+ * gk_quantize_rows() makes them. gated: silu(x W_0^T) * (x W_1^T), in bfloat16 into out, or, of FP8, as
+ * gk_quantize_rows() would write it into q. Of 128 columns of FP8 matrix units keep some 14 bits of a sum, what lies
+ * beyond is float32. -ENOTSUP: no compute capability 9.0, views whose rows are not at multiples of 16 bytes, another
+ * activation. */
+struct gk_product {
+	const void *x;        /* 16-byte aligned */
+	const float *x_scale; /* FP8 */
+	uint32_t ld_x;        /* elements, 16 bytes' worth */
+	uint32_t ld_scale;    /* a multiple of 4 */
 	struct gk_rows rows;
 	uint32_t n; /* rows of W, a multiple of 16; more than W_0 has where others lie behind it, their scales too */
 	struct gk_mat w[2];
@@ -216,13 +208,11 @@ struct gk_linear8 {
 	uint32_t ld_q, ld_q_scale; /* as of gk_quantize */
 	/* For measurements; zeros: as is thought best. */
 	struct {
-		uint32_t columns;  /* of a tile: 128 or 256 */
-		uint32_t parts;    /* of a sum, in as many blocks: 1, 2, and 4 in float32 */
-		uint32_t lead;     /* steps that one warpgroup is ahead of the other one, up to 3; not in turns */
-		bool alone, turns; /* no clusters; warpgroups issue products in turns */
+		uint32_t columns; /* of a tile: 128 or 256 */
+		uint32_t parts;   /* of a sum, in as many blocks: 1, 2, and 3 in float32 */
 	} tiles;
 };
-int gk_linear_eight(const struct gk_ctx *ctx, const struct gk_linear8 *l);
+int gk_product_hopper(const struct gk_ctx *ctx, const struct gk_product *l);
 
 /* ---- Row by row --------------------------------------------------------------------------------------------- */
 
@@ -317,12 +307,11 @@ bool gk_plan_is_deep(const struct gk_ctx *ctx, uint32_t n_kv_head, uint32_t grou
 /* Blocks of the kernel for the list `few`: how many waves they have, and how deep each one's ring of tiles is, by size
  * of head: 128 values of bfloat16 (e4m3) as examples. Rings change no bits, the number of waves does. */
 enum gk_shape {
-	GK_SHAPE_BEST,    /* whichever gk_plan_shape() takes */
-	GK_SHAPE_MANY,    /* 4 waves x 3 (5) */
-	GK_SHAPE_DEEP,    /* 8 x 2 (4) */
-	GK_SHAPE_SHORT,   /* 4 x 2 (2); heads of 128 only, as the next */
-	GK_SHAPE_WIDE,    /* 8 x 3 (2) */
-	GK_SHAPE_BROUGHT, /* Hopper: 4, and one that brings 5 (10) for all; heads of 64 and 128, pages of whole tiles */
+	GK_SHAPE_BEST,   /* whichever gk_plan_shape() takes */
+	GK_SHAPE_MANY,   /* 4 waves x 3 (5) */
+	GK_SHAPE_DEEP,   /* 8 x 2 (4) */
+	GK_SHAPE_SHORT,  /* 4 x 2 (2); heads of 128 only, as the next */
+	GK_SHAPE_STREAM, /* as MANY, rings that run on from item to item; up to 8 query heads of a K/V head, 227 KiB */
 	GK_N_SHAPES
 };
 /* bytes: of a value of K and V. */
@@ -485,14 +474,6 @@ struct gk_pick {
 int gk_pick_rows(const struct gk_ctx *ctx, const struct gk_pick *pick);
 /* n_best: KN_MAX_BEST with filters. */
 size_t gk_pick_scratch(uint32_t rows, uint32_t n_vocab, uint32_t n_best);
-
-/* ---- Copies beside the steps: copies.cu ----------------------------------------------------------------------------
- */
-
-/* n_rows rows of `bytes`, dst_step and src_step apart, on `stream`; either side may be pinned memory of the host.
- * -ENOTSUP: not all of it is whole 16 bytes. */
-int gk_copy_rows(void *stream, uint32_t n_blocks, void *dst, size_t dst_step, const void *src, size_t src_step,
-                 size_t bytes, size_t n_rows);
 
 /* ---- Between devices: comm.cu ------------------------------------------------------------------------------------ */
 

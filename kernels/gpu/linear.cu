@@ -254,57 +254,6 @@ int gk_linear_few(const struct gk_ctx *ctx, const struct gk_linear *l)
 	return 0;
 }
 
-/* ---- Few rows, as the library sums -------------------------------------------------------------------------------- */
-
-bool gk_is_chained(const struct gk_ctx *ctx, const struct gk_linear *l)
-{
-#if defined(GPU_HIP)
-	const bool knows = false;
-#else
-	const bool knows = ctx->warp == 32 && (ctx->sm == 90 || ctx->sm == 0 /* the host */);
-#endif
-
-	if (!knows || l->norm || l->n_jobs == 0 || l->n_jobs > GK_MAX_JOBS ||
-	    (l->gated && (l->n_jobs != 2 || l->jobs[0].w.rows != l->jobs[1].w.rows)))
-		return false;
-	for (uint32_t i = 0; i < l->n_jobs; i++) {
-		const struct gk_mat *w = &l->jobs[i].w;
-
-		if (w->type != KN_BF16 || w->cols != l->jobs[0].w.cols || w->cols % 64 != 0 || l->jobs[i].bias)
-			return false;
-	}
-	return l->x.elem == GK_F32 || (l->x.elem == GK_BF16 && gk_view_aligned(l->x));
-}
-
-int gk_linear_chained(const struct gk_ctx *ctx, const struct gk_linear *l)
-{
-	few_args a = {};
-
-	if (!gk_is_chained(ctx, l))
-		return -ENOTSUP;
-	if (l->x.elem != GK_BF16 || l->rows.bound == 0 || l->rows.bound > GK_FEW_ROWS)
-		return -EINVAL;
-	a.n_rows = l->rows.bound;
-	a.n_jobs = l->n_jobs;
-	a.gated = l->gated;
-	a.act = l->act;
-	a.x = l->x;
-	for (uint32_t i = 0; i < l->n_jobs; i++) {
-		few_job *job = &a.job[i];
-
-		job->w = l->jobs[i].w;
-		job->out = l->jobs[i].out;
-		job->accumulate = l->jobs[i].accumulate && !l->gated;
-		job->first_tile = a.n_tiles;
-		if (!l->gated || i == 0)
-			a.n_tiles += (job->w.rows + CHAIN_TILE - 1) / CHAIN_TILE;
-	}
-#if !defined(GPU_HIP)
-	chain_launch_sm90(ctx, a);
-#endif
-	return gk_launched();
-}
-
 /* ---- Any number of rows ----------------------------------------------------------------------------------------------- */
 
 int gk_linear_many(const struct gk_ctx *ctx, const struct gk_linear *l, bool exact)

@@ -14,11 +14,6 @@ void linear_columns(const struct gk_ctx *ctx, const few_columns &cols, uint32_t 
 uint32_t steady_groups(const struct gk_ctx *ctx, const struct gk_mat *w, bool gated);
 size_t steady_scratch_bytes(const struct gk_ctx *ctx, uint32_t max_rows, uint32_t max_cols);
 
-/* Products of up to GK_FEW_ROWS rows of bfloat16, each sum one chain; tiles of CHAIN_TILE rows (chain_sm90.cu). Not on
- * AMD. */
-enum { CHAIN_TILE = 8 };
-void chain_launch_sm90(const struct gk_ctx *ctx, const few_args &a);
-
 /* Job j by tiles on matrix units; with l->gated both jobs at once. */
 int many_of_job(const struct gk_ctx *ctx, const struct gk_linear *l, uint32_t j);
 

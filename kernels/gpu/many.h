@@ -132,12 +132,18 @@ static __global__ void __launch_bounds__(MANY_THREADS, (many_blocks<BN>::PER_SM)
 
 		return row < last_row ? row : last_row;
 	};
-	auto matrix_of = [&](uint32_t r) -> const gk_mat & { return w[GATED ? r / 16 & 1 : 0]; };
+	auto matrix_of = [&](uint32_t r) {
+		gk_mat m = w[0];
+
+		if (GATED && (r / 16 & 1))
+			m = w[GATED ? 1 : 0];
+		return m;
+	};
 
 	typename F::raw raw[ITEMS];
 	typename F::scale scale[ITEMS];
 
-	auto load_raw = [&](uint32_t step) {
+	auto load_raw = [&](uint32_t step) GPU_INLINE {
 		if (step % PER_UNIT != 0 || step >= n_steps)
 			return;
 #pragma unroll
@@ -151,7 +157,7 @@ static __global__ void __launch_bounds__(MANY_THREADS, (many_blocks<BN>::PER_SM)
 				               unit0 + step / PER_UNIT);
 		}
 	};
-	auto put_raw = [&](uint32_t step) {
+	auto put_raw = [&](uint32_t step) GPU_INLINE {
 		uint4 *tile = tiles_w + step % MANY_STAGES * MANY_ROWS * MANY_CHUNKS;
 
 		if (step >= n_steps)
@@ -271,10 +277,14 @@ static __global__ void __launch_bounds__(MANY_THREADS, (many_blocks<BN>::PER_SM)
 			for (int n = 0; n < TN; n++)
 				x[n] = gpu_tile_frag(tile_x, (wave_t * TN + n) * 16, 4 * half, MANY_CHUNKS);
 #pragma unroll
-			for (int m = 0; m < TM; m++)
+			for (int m = 0; m < TM && !GPU_MMA_WMMA; m++)
 				f[m] = gpu_tile_frag(tile_w, (wave_f * TM + m) * 16, 4 * half, MANY_CHUNKS);
 #pragma unroll
 			for (int m = 0; m < TM; m++) {
+				if (GPU_MMA_WMMA) { /* no registers for more */
+					gpu_hold();
+					f[m] = gpu_tile_frag(tile_w, (wave_f * TM + m) * 16, 4 * half, MANY_CHUNKS);
+				}
 #pragma unroll
 				for (int n = 0; n < TN; n++)
 					gpu_mma<false>(acc[m][n], f[m], x[n]);
@@ -295,12 +305,12 @@ static __global__ void __launch_bounds__(MANY_THREADS, (many_blocks<BN>::PER_SM)
 	for (int m = 0; m < TM; m += GATED ? 2 : 1) {
 #pragma unroll
 		for (int n = 0; n < TN; n++) {
-#pragma unroll
+			GPU_EACH_RESULT
 			for (int i = 0; i < GPU_ACC; i++) {
 				const uint32_t r = GATED ? (wave_f * TM + m) / 2 * 16 + gpu_acc_row(i)
 				                         : (wave_f * TM + m) * 16 + gpu_acc_row(i);
 				const uint32_t row = row0 + r, col = (wave_t * TN + n) * 16 + gpu_acc_col(i);
-				float y = acc[m][n].v[i];
+				float y = gpu_acc_at(acc[m][n], i);
 
 				if (row > last_row || col >= n_rows)
 					continue;
@@ -312,13 +322,13 @@ static __global__ void __launch_bounds__(MANY_THREADS, (many_blocks<BN>::PER_SM)
 					a.parts[at] = y;
 					if (GATED)
 						a.parts[at + (size_t)a.rows.bound * w[0].rows] =
-						        acc[GATED ? m + 1 : m][n].v[i];
+						        gpu_acc_at(acc[GATED ? m + 1 : m][n], i);
 					continue;
 				}
 				if (bias[0])
 					y += bias[0][row];
 				if (GATED) {
-					float u = acc[GATED ? m + 1 : m][n].v[i];
+					float u = gpu_acc_at(acc[GATED ? m + 1 : m][n], i);
 
 					if (bias[1])
 						u += bias[1][row];

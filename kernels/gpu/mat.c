@@ -2,12 +2,15 @@
  * device, where a kernel lays them out. Matrices share large pieces of memory, since a mixture of experts has tens of
  * thousands of them. */
 #include <errno.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "gpu/backend.h"
+#include "gpu/gemm.h"
 
 enum { LEAST_CHUNK = 64 << 20, MOST_CHUNK = 1 << 30, SCALE_CHUNK = 1 << 20, RAW_BYTES = 64 << 20, ALIGN = 256 };
+enum { LEAST_ROWS_OF_EIGHT_BITS = 8 };
 
 static size_t align_up(size_t n)
 {
@@ -56,6 +59,20 @@ static int chunk_new(struct gpu_backend *be, size_t bytes, uint32_t *ret_chunk)
 	return 0;
 }
 
+/* The caller knows no more than that there is none. */
+static void tell_shortage(const struct gpu_backend *be, size_t bytes)
+{
+	uint64_t left = 0, total = 0;
+	char text[256], why[128];
+
+	(void)snprintf(why, sizeof(why), "%s", gpu_rt_error());
+	(void)gpu_rt_memory((struct gpu_rt *)&be->rt, &left, &total);
+	(void)snprintf(text, sizeof(text), "%s: device %d has %llu of %llu MiB left, %llu are wanted", why,
+	               be->rt.device, (unsigned long long)(left >> 20), (unsigned long long)(total >> 20),
+	               (unsigned long long)(bytes >> 20));
+	be->on_failure(be->ops.name, "memory for weights", text);
+}
+
 /* Behind the matrix before where that is possible: those that are used together then lie together (gpu_join_outputs).
  */
 static int chunk_with_room(struct gpu_backend *be, size_t bytes, uint32_t *ret_chunk)
@@ -79,8 +96,11 @@ static int chunk_with_room(struct gpu_backend *be, size_t bytes, uint32_t *ret_c
 		r = chunk_new(be, bytes, ret_chunk); /* the last corner of the device */
 	if (r == 0)
 		be->last_chunk = *ret_chunk;
+	else
+		tell_shortage(be, bytes);
 	return r;
 }
+
 static void chunk_unref(struct gpu_backend *be, uint32_t i)
 {
 	if (--be->chunks[i].n_mats > 0)
@@ -222,6 +242,10 @@ int gpu_mat_init(struct kn_backend *base, struct kn_mat *m)
 		free(g);
 		return r;
 	}
+	/* The library has no products of fewer than four rows in eight bits, and those of eight are the quickest;
+	 * without deterministic mode few rows are multiplied otherwise. */
+	if (m->dtype == KN_FP8_128 && be->base.tells_prompts && be->gemm && gpu_gemm8_known(be->gemm))
+		be->least_rows = LEAST_ROWS_OF_EIGHT_BITS;
 	g->id = ++be->last_mat_id;
 	m->packed = g;
 	m->packed_bytes = bytes;

@@ -108,7 +108,7 @@ GPU_FN uint32_t gk_sub_bf16(uint32_t a, uint32_t b)
 	asm("fma.rn.bf16x2 %0, %1, %2, %3;" : "=r"(r) : "r"(b), "r"(0xbf80bf80u), "r"(a));
 	return r;
 #else
-	return gpu_pack_bf16(gpu_bf16_low(a) - gpu_bf16_low(b), gpu_bf16_high(a) - gpu_bf16_high(b));
+	return gpu_pack_exact(gpu_bf16_low(a) - gpu_bf16_low(b), gpu_bf16_high(a) - gpu_bf16_high(b));
 #endif
 }
 
@@ -137,7 +137,7 @@ GPU_FN uint32_t gk_e4m3_to_bf16(uint32_t pair)
 	asm("fma.rn.bf16x2 %0, %1, %2, %3;" : "=r"(r) : "r"(bits), "r"(0x7b807b80u), "r"(0x80008000u));
 	return r;
 #else
-	return gpu_pack_bf16(gpu_bf16_low(bits) * 1.329227995784916e36f, gpu_bf16_high(bits) * 1.329227995784916e36f);
+	return gpu_pack_exact(gpu_bf16_low(bits) * 1.329227995784916e36f, gpu_bf16_high(bits) * 1.329227995784916e36f);
 #endif
 }
 
@@ -151,7 +151,7 @@ GPU_FN uint32_t gk_e2m1_to_bf16(uint32_t pair)
 	asm("fma.rn.bf16x2 %0, %1, %2, %3;" : "=r"(r) : "r"(bits), "r"(0x7e807e80u), "r"(0x80008000u));
 	return r;
 #else
-	return gpu_pack_bf16(gpu_bf16_low(bits) * 8.507059173023462e37f, gpu_bf16_high(bits) * 8.507059173023462e37f);
+	return gpu_pack_exact(gpu_bf16_low(bits) * 8.507059173023462e37f, gpu_bf16_high(bits) * 8.507059173023462e37f);
 #endif
 }
 
@@ -335,12 +335,7 @@ template <> struct gk_format<GK_FP8_WIDE> : gk_row_major<1> {
 	/* Four in line, as gpu_mma<.., true>() takes them. */
 	template <int HALF> static __device__ __forceinline__ uint32_t two(uint32_t four)
 	{
-#if GPU_PTX
 		return gpu_widen2<HALF>(four);
-#else
-		return gpu_pack_bf16(gpu_from_e4m3((uint8_t)(four >> 16 * HALF)),
-		                     gpu_from_e4m3((uint8_t)(four >> (16 * HALF + 8))));
-#endif
 	}
 	GK_METHOD uint4 piece(const raw &r, int c)
 	{
@@ -461,16 +456,17 @@ struct gk_nibbles : gk_row_blocks<128,
 			r.h[0] = h.x, r.h[BITS == 6] = h.y;
 		}
 	}
-	/* Pair j of chunk c, an integer in each half. */
+	/* Pair j of chunk c, an integer in each half. (A choice of values, +x, not of places, which would need
+	 * addresses.) */
 	GK_METHOD uint32_t pair(const raw &r, int c, int j)
 	{
-		const uint32_t v = c == 0 ? r.v.x : c == 1 ? r.v.y : c == 2 ? r.v.z : r.v.w;
+		const uint32_t v = c == 0 ? +r.v.x : c == 1 ? +r.v.y : c == 2 ? +r.v.z : +r.v.w;
 		uint32_t q = v >> (4 * j) & 0x000f000fu;
 
 		if (BITS == 5)
 			q |= (r.h[0] >> (4 * c + j) & 0x00010001u) << 4;
 		if (BITS == 6)
-			q |= (r.h[BITS == 6 ? c >> 1 : 0] >> (8 * (c & 1) + 2 * j) & 0x00030003u) << 4;
+			q |= ((c & 2 ? +r.h[BITS == 6] : +r.h[0]) >> (8 * (c & 1) + 2 * j) & 0x00030003u) << 4;
 		return q;
 	}
 	GK_METHOD uint4 piece(const raw &r, int c)
@@ -494,7 +490,7 @@ template <int BITS, int ZERO> struct gk_symmetric : gk_nibbles<BITS, ZERO, 8, fa
 	}
 	GK_METHOD void get_scale(const scale &s, uint32_t, int c, int, float *d, float *m)
 	{
-		const uint32_t w = c & 2 ? s.y : s.x;
+		const uint32_t w = c & 2 ? +s.y : +s.x;
 
 		*d = gpu_from_f16((gpu_f16)(c & 1 ? w >> 16 : w)), *m = 0.0f;
 	}
@@ -509,7 +505,7 @@ template <int BITS> struct gk_affine : gk_nibbles<BITS, 0, 16, false> {
 	}
 	GK_METHOD void get_scale(const scale &s, uint32_t, int c, int, float *d, float *m)
 	{
-		const uint32_t w = c == 0 ? s.x : c == 1 ? s.y : c == 2 ? s.z : s.w;
+		const uint32_t w = c == 0 ? +s.x : c == 1 ? +s.y : c == 2 ? +s.z : +s.w;
 
 		*d = gpu_from_f16((gpu_f16)w), *m = -gpu_from_f16((gpu_f16)(w >> 16));
 	}
@@ -521,7 +517,9 @@ template <int BITS> struct gk_k_affine : gk_nibbles<BITS, 0, 16, true> {
 	typedef uint4 scale;
 	GK_METHOD void fetch_scale(scale &s, const uint8_t *p, uint32_t unit)
 	{
-		s = *(const uint4 *)gk_k_affine::scale_at(p, unit);
+		const uint4 v = *(const uint4 *)gk_k_affine::scale_at(p, unit);
+
+		s = make_uint4(v.x, v.y, v.z, v.w); /* for AMD's compiler a copy of a whole struct is one of memory */
 	}
 	GK_METHOD void get_scale(const scale &s, uint32_t unit, int c, int, float *d, float *m)
 	{
@@ -560,7 +558,8 @@ template <> struct gk_format<KN_Q6_K> : gk_nibbles<6, 32, 12, false> {
 	}
 	GK_METHOD void get_scale(const scale &s, uint32_t, int c, int half, float *d, float *m)
 	{
-		const int sc = (int8_t)(s.sc[c >> 1] >> (16 * (c & 1) + 8 * half));
+		const uint32_t w = GPU_CHOOSE_OPERANDS ? (c & 2 ? +s.sc[1] : +s.sc[0]) : s.sc[c >> 1];
+		const int sc = (int8_t)(w >> (16 * (c & 1) + 8 * half));
 
 		*d = gpu_from_f16((gpu_f16)s.d) * (float)sc, *m = 0.0f;
 	}
@@ -571,7 +570,7 @@ template <> struct gk_format<KN_MXFP4> : gk_nibbles<4, 0, 4, false> {
 	typedef uint32_t scale;
 	GK_METHOD uint4 piece(const raw &r, int c)
 	{
-		const uint32_t v = c == 0 ? r.v.x : c == 1 ? r.v.y : c == 2 ? r.v.z : r.v.w;
+		const uint32_t v = c == 0 ? +r.v.x : c == 1 ? +r.v.y : c == 2 ? +r.v.z : +r.v.w;
 
 		return make_uint4(gk_e2m1_to_bf16(v), gk_e2m1_to_bf16(v >> 4), gk_e2m1_to_bf16(v >> 8),
 		                  gk_e2m1_to_bf16(v >> 12));

@@ -257,7 +257,7 @@ static bool fits(const gk_ctx *ctx, size_t shared)
 static int tiles_across(const moe_call &c, const few_columns &cols, int rt, size_t *ret_shared)
 {
 	const uint32_t per_expert = c.n_pairs / c.m->n_expert * cols.parts;
-	int nt = per_expert <= 3 ? 1 : per_expert <= 8 ? 2 : 4;
+	int nt = per_expert <= 3 ? 1 : per_expert <= 8 || !experts_has_32(c.ctx->warp) ? 2 : 4;
 
 	for (;; nt /= 2) {
 		*ret_shared = few_shared_bytes(nt == 1 ? 8 : nt * 8, cols, true, true, nt, rt);

@@ -11,6 +11,7 @@ enum {
 	BLOCKS_PER_SM = 2,  /* that work on the list `few` together */
 	MAX_ROUNDS = 4,     /* of blocks, one after the other */
 	SLACK = 16,         /* a share takes this fraction more rather than cut it off */
+	LITTLE = 8,         /* and is closed when so little of it is left that a sequence would be cut for it */
 	/* Of sequences with so few blocks that most of the device is idle anyway, in units: up to here they are not cut,
 	 * which would cost a merge, and beyond not finer than a tile for each wave of a block. */
 	LONE_BLOCKS = 8,
@@ -68,7 +69,7 @@ bool gk_plan_is_deep(const struct gk_ctx *ctx, uint32_t n_kv_head, uint32_t grou
 uint32_t gk_plan_shape(const struct gk_ctx *ctx, uint32_t n_kv_head, uint32_t group, uint32_t n_seqs, uint32_t bytes)
 {
 	static const uint8_t shapes[2][2][2] = { /* fixed, few sequences, a value of two bytes */
-		                                 { { GK_SHAPE_MANY, GK_SHAPE_MANY }, { GK_SHAPE_DEEP, GK_SHAPE_DEEP } },
+		                                 { { GK_SHAPE_STREAM, GK_SHAPE_STREAM }, { GK_SHAPE_DEEP, GK_SHAPE_DEEP } },
 		                                 { { GK_SHAPE_MANY, GK_SHAPE_MANY }, { GK_SHAPE_SHORT, GK_SHAPE_SHORT } }
 	};
 
@@ -101,6 +102,7 @@ struct cutter {
 	struct gk_plan *plan;
 	uint32_t share;  /* units of a share */
 	uint32_t filled; /* of the last one */
+	uint32_t spare;  /* units that shares may stay below, so that there are not too many of them */
 	bool fixed;
 };
 
@@ -119,6 +121,14 @@ static uint32_t keys_to_take(const struct cutter *c, uint32_t left)
 	return rounded_up(left, UNIT) <= room + c->share / SLACK ? left : room * UNIT;
 }
 
+/* Before an item of `keys` keys, of which `at` were taken. */
+static bool is_full(const struct cutter *c, uint32_t keys, uint32_t at)
+{
+	const uint32_t room = c->share > c->filled ? c->share - c->filled : 0;
+
+	return room == 0 || (at == 0 && keys_to_take(c, keys) < keys && room <= c->share / LITTLE && room <= c->spare);
+}
+
 static int add_few(struct cutter *c, uint32_t index, const struct gk_seq *seq, uint32_t q, uint32_t n_q)
 {
 	struct gk_plan *plan = c->plan;
@@ -130,7 +140,9 @@ static int add_few(struct cutter *c, uint32_t index, const struct gk_seq *seq, u
 
 		if (plan->n_few + 1 > plan->room)
 			return -E2BIG;
-		if (c->filled >= c->share) {
+		if (is_full(c, end, at)) {
+			c->spare += c->filled; /* more than was meant, or less */
+			c->spare -= c->share;
 			plan->few[plan->n_shares++].first = plan->n_few;
 			c->filled = 0;
 		}
@@ -184,7 +196,7 @@ int gk_plan_attention(const struct gk_ctx *ctx, uint32_t n_kv_head, uint32_t gro
                       uint32_t n_seqs, struct gk_plan *plan)
 {
 	const uint32_t tokens = tokens_of_item(group), shares = shares_of(ctx, n_kv_head, group, n_seqs);
-	struct cutter c = { plan, 0, 0, ctx->fixed };
+	struct cutter c = { plan, 0, 0, 0, ctx->fixed };
 	uint64_t units = 0;
 
 	plan->n_few = plan->n_many = plan->n_merge = plan->n_shares = plan->n_parts = 0;
@@ -202,6 +214,7 @@ int gk_plan_attention(const struct gk_ctx *ctx, uint32_t n_kv_head, uint32_t gro
 		c.share = c.share > least ? c.share : least;
 	}
 	c.filled = c.share;
+	c.spare = c.share * shares > units ? c.share * shares - (uint32_t)units : 0;
 	for (uint32_t s = 0; s < n_seqs; s++) {
 		const struct gk_seq *seq = &seqs[s];
 		const bool few = is_few(ctx, plan, seq);

@@ -271,9 +271,9 @@ static void capture(struct gpu_backend *be, struct gpu_program *p)
 	be->error = 0; /* of the attempt */
 }
 
-static int run(struct gpu_backend *be, struct gpu_program *p)
+static int run(struct gpu_backend *be, struct gpu_program *p, bool one_by_one)
 {
-	return p->graph ? gpu_rt_graph_launch(&be->rt, p->graph) : gpu_issue(be, p);
+	return p->graph && !one_by_one ? gpu_rt_graph_launch(&be->rt, p->graph) : gpu_issue(be, p);
 }
 
 static int prepare(struct gpu_backend *be, struct gpu_program **ret)
@@ -294,6 +294,7 @@ static int prepare(struct gpu_backend *be, struct gpu_program **ret)
 void gpu_flush(struct gpu_backend *be)
 {
 	struct gpu_program *p;
+	bool one_by_one = false;
 	int r;
 
 	gpu_record_finish(be);
@@ -303,12 +304,12 @@ void gpu_flush(struct gpu_backend *be)
 		if (r == 0)
 			capture(be, p);
 		if (r == 0 && p->n_messages > 0)
-			r = gpu_comm_meet(be, p);
+			r = gpu_comm_meet(be, p, &one_by_one);
 		r = r < 0 ? r : gpu_picks_send(be);
 		r = r < 0 ? r : gpu_flight_begin(be);
 		if (r == 0)
 			gpu_comm_runs(be, p);
-		r = r < 0 ? r : run(be, p);
+		r = r < 0 ? r : run(be, p, one_by_one);
 		r = r < 0 ? r : gpu_picks_fetch(be);
 		gpu_comm_says(be, COMM_IDLE);
 		if (r < 0) {

@@ -318,41 +318,12 @@ extern "C" int gpu_rt_event_done(struct gpu_rt *rt, void *event)
 
 static const size_t most_step = (1u << 31) - 1; /* the drivers' limit of a pitch */
 
-#if !defined(__HIPCC__) && !defined(__HIP__) && CUDART_VERSION >= 13000
-/* Each row a copy of its own, begun by one call. */
-static int copy_batch(stream_t stream, char *dst, size_t dst_step, const char *src, size_t src_step, size_t bytes, size_t n_rows)
-{
-	enum { MOST = 128 };
-	cudaMemcpyAttributes attr = {};
-	void *to[MOST];
-	const void *from[MOST];
-	size_t sizes[MOST], first = 0;
-	int r = 0;
-
-	attr.srcAccessOrder = cudaMemcpySrcAccessOrderStream;
-	for (size_t at = 0, n; at < n_rows && r == 0; at += n) {
-		n = n_rows - at < MOST ? n_rows - at : (size_t)MOST;
-		for (size_t i = 0; i < n; i++) {
-			to[i] = dst + (at + i) * dst_step;
-			from[i] = src + (at + i) * src_step;
-			sizes[i] = bytes;
-		}
-		r = done(cudaMemcpyBatchAsync(to, from, sizes, n, &attr, &first, 1, stream));
-	}
-	return r;
-}
-#endif
-
 extern "C" int gpu_rt_copy_rows(struct gpu_rt *rt, void *stream, bool to_host, void *dst, size_t dst_step,
                                 const void *src, size_t src_step, size_t bytes, size_t n_rows)
 {
 	const RT(MemcpyKind) kind = to_host ? RT(MemcpyDeviceToHost) : RT(MemcpyHostToDevice);
 	int r = 0;
 
-#if !defined(__HIPCC__) && !defined(__HIP__) && CUDART_VERSION >= 13000
-	if (n_rows > 1 && rt->in_batches)
-		return copy_batch(stream_of(rt, stream), (char *)dst, dst_step, (const char *)src, src_step, bytes, n_rows);
-#endif
 	if (n_rows > 1 && dst_step <= most_step && src_step <= most_step)
 		return done(
 		        RT(Memcpy2DAsync)(dst, dst_step, src, src_step, bytes, n_rows, kind, stream_of(rt, stream)));

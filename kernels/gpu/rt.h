@@ -19,7 +19,6 @@ struct gpu_rt {
 	/* Set by the caller before anything is allocated: memory is taken and given back in the stream's order. Else
 	 * that may wait for what runs on any device that reaches it, which may be waiting for this one. */
 	bool in_order;
-	bool in_batches; /* rows between device and host as a batch of copies, where the runtime has that */
 	char name[128];
 };
 

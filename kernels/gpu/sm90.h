@@ -61,6 +61,32 @@ GPU_FN uint32_t sm90_shared(const void *p)
 	return (uint32_t)__cvta_generic_to_shared(p);
 }
 
+/* An address in shared memory that stays where it is: the compiler makes it of pointers anew for each use (some twenty
+ * instructions a step of a ring, and more to move what depends on it to where products take it from). It is the same
+ * in all lanes of a wave. */
+struct sm90_place {
+	uint32_t at;
+
+	__device__ __forceinline__ explicit sm90_place(uint32_t address) : at(address)
+	{
+	}
+	__device__ __forceinline__ sm90_place(const void *p) : at(sm90_shared(p))
+	{
+	}
+	__device__ __forceinline__ sm90_place operator+(uint32_t bytes) const
+	{
+		return sm90_place(at + bytes);
+	}
+};
+
+GPU_FN sm90_place sm90_place_of(const void *p)
+{
+	uint32_t at = __shfl_sync(0xffffffffu, sm90_shared(p), 0);
+
+	asm volatile("" : "+r"(at));
+	return sm90_place(at);
+}
+
 /* ---- Barriers ---------------------------------------------------------------------------------------------------- */
 
 GPU_FN void sm90_bar_init(sm90_bar *bar, uint32_t arrivals)
@@ -81,14 +107,13 @@ GPU_FN void sm90_bar_arrive(sm90_bar *bar)
 }
 
 /* Arrives; the phase lasts until copies have brought so many bytes, too. */
-GPU_FN void sm90_bar_expect(sm90_bar *bar, uint32_t bytes)
+GPU_FN void sm90_bar_expect(sm90_place bar, uint32_t bytes)
 {
-	asm volatile("mbarrier.arrive.expect_tx.shared::cta.b64 _, [%0], %1;" ::"r"(sm90_shared(bar)), "r"(bytes)
-	             : "memory");
+	asm volatile("mbarrier.arrive.expect_tx.shared::cta.b64 _, [%0], %1;" ::"r"(bar.at), "r"(bytes) : "memory");
 }
 
 /* Until the phase of this parity is over; of a fresh barrier the one of parity 1 is. */
-GPU_FN void sm90_bar_wait(sm90_bar *bar, uint32_t parity)
+GPU_FN void sm90_bar_wait(sm90_place bar, uint32_t parity)
 {
 	uint32_t over;
 
@@ -99,24 +124,25 @@ GPU_FN void sm90_bar_wait(sm90_bar *bar, uint32_t parity)
 		             "selp.b32 %0, 1, 0, p;\n"
 		             "}"
 		             : "=r"(over)
-		             : "r"(sm90_shared(bar)), "r"(parity)
+		             : "r"(bar.at), "r"(parity)
 		             : "memory");
 	} while (!over);
 }
 
-/* The same barrier of block `rank` of the cluster. */
-GPU_FN void sm90_bar_arrive_at(sm90_bar *bar, uint32_t rank)
+/* The same barrier of block `rank` of the cluster, from a thread that has only read: whoever waits there need not see
+ * what this one stored. (To arrive with .release.cluster is a fence of the whole device, some 1,000 cycles.) */
+GPU_FN void sm90_bar_arrive_at(sm90_place bar, uint32_t rank)
 {
 	asm volatile("{\n"
 	             ".reg .b32 there;\n"
 	             "mapa.shared::cluster.u32 there, %0, %1;\n"
-	             "mbarrier.arrive.release.cluster.shared::cluster.b64 _, [there];\n"
-	             "}" ::"r"(sm90_shared(bar)),
+	             "mbarrier.arrive.shared::cluster.b64 _, [there];\n"
+	             "}" ::"r"(bar.at),
 	             "r"(rank)
 	             : "memory");
 }
 
-/* sm90_bar_wait() for what other blocks of the cluster stored before they arrived. */
+/* sm90_bar_wait() for what other blocks of the cluster sent. */
 GPU_FN void sm90_bar_wait_for_all(sm90_bar *bar, uint32_t parity)
 {
 	uint32_t over;
@@ -133,16 +159,18 @@ GPU_FN void sm90_bar_wait_for_all(sm90_bar *bar, uint32_t parity)
 	} while (!over);
 }
 
-/* Into the same place of block `rank` of the cluster. */
-GPU_FN void sm90_store_at(float4 *to, uint32_t rank, const float4 &v)
+/* Into the same place of block `rank` of the cluster, where the 16 bytes count at that block's own barrier. */
+GPU_FN void sm90_send(float4 *to, uint32_t rank, const float4 &v, sm90_bar *bar)
 {
-	asm volatile("{\n"
-	             ".reg .b32 there;\n"
-	             "mapa.shared::cluster.u32 there, %0, %1;\n"
-	             "st.shared::cluster.v4.f32 [there], {%2, %3, %4, %5};\n"
-	             "}" ::"r"(sm90_shared(to)),
-	             "r"(rank), "f"(v.x), "f"(v.y), "f"(v.z), "f"(v.w)
-	             : "memory");
+	asm volatile(
+	        "{\n"
+	        ".reg .b32 there, bar;\n"
+	        "mapa.shared::cluster.u32 there, %0, %2;\n"
+	        "mapa.shared::cluster.u32 bar, %1, %2;\n"
+	        "st.async.weak.shared::cluster.mbarrier::complete_tx::bytes.v4.f32 [there], {%3, %4, %5, %6}, [bar];\n"
+	        "}" ::"r"(sm90_shared(to)),
+	        "r"(sm90_shared(bar)), "r"(rank), "f"(v.x), "f"(v.y), "f"(v.z), "f"(v.w)
+	        : "memory");
 }
 
 GPU_FN uint32_t sm90_cluster_rank()
@@ -157,6 +185,13 @@ GPU_FN uint32_t sm90_cluster_rank()
 GPU_FN void sm90_cluster_sync()
 {
 	asm volatile("barrier.cluster.arrive.release;\n\tbarrier.cluster.wait.acquire;" ::: "memory");
+}
+
+/* The same, of which nobody sees more than that the others have come. Behind sm90_bars_ready() barriers are seen, too.
+ */
+GPU_FN void sm90_cluster_meet()
+{
+	asm volatile("barrier.cluster.arrive.relaxed;\n\tbarrier.cluster.wait.acquire;" ::: "memory");
 }
 
 /* Barrier `id` (1 to 15) of `threads` threads; those that only arrive do not wait. */
@@ -189,33 +224,40 @@ template <int N> GPU_FN void sm90_more_registers()
 
 /* ---- Copies ------------------------------------------------------------------------------------------------------ */
 
+/* The map is there when the first copy by it is asked for. */
+GPU_FN void sm90_ask_for_map(const sm90_map *map)
+{
+	asm volatile("prefetch.tensormap [%0];" ::"l"(map) : "memory");
+}
+
 /* The map's box at column `col` and row `row`, to a tile; its bytes count at bar. One thread. */
-GPU_FN void sm90_copy_box(void *tile, const sm90_map *map, uint32_t col, uint32_t row, sm90_bar *bar)
+GPU_FN void sm90_copy_box(sm90_place tile, const sm90_map *map, uint32_t col, uint32_t row, sm90_place bar)
 {
 	asm volatile("cp.async.bulk.tensor.2d.shared::cluster.global.tile.mbarrier::complete_tx::bytes [%0], [%1, {%3, "
 	             "%4}], "
-	             "[%2];" ::"r"(sm90_shared(tile)),
-	             "l"(map), "r"(sm90_shared(bar)), "r"(col), "r"(row)
+	             "[%2];" ::"r"(tile.at),
+	             "l"(map), "r"(bar.at), "r"(col), "r"(row)
 	             : "memory");
 }
 
 /* To the same place of each block of the cluster whose bit is set in `ranks`, where the bytes count at that block's own
  * barrier. */
-GPU_FN void sm90_copy_box_to(void *tile, const sm90_map *map, uint32_t col, uint32_t row, sm90_bar *bar, uint32_t ranks)
+GPU_FN void sm90_copy_box_to(sm90_place tile, const sm90_map *map, uint32_t col, uint32_t row, sm90_place bar,
+                             uint32_t ranks)
 {
 	asm volatile("cp.async.bulk.tensor.2d.shared::cluster.global.tile.mbarrier::complete_tx::bytes.multicast::"
-	             "cluster [%0], [%1, {%3, %4}], [%2], %5;" ::"r"(sm90_shared(tile)),
-	             "l"(map), "r"(sm90_shared(bar)), "r"(col), "r"(row), "h"((uint16_t)ranks)
+	             "cluster [%0], [%1, {%3, %4}], [%2], %5;" ::"r"(tile.at),
+	             "l"(map), "r"(bar.at), "r"(col), "r"(row), "h"((uint16_t)ranks)
 	             : "memory");
 }
 
 /* Bytes that lie behind each other; both ends and their number are multiples of 16. */
-GPU_FN void sm90_copy_bytes(void *to, const void *from, uint32_t bytes, sm90_bar *bar)
+GPU_FN void sm90_copy_bytes(sm90_place to, const void *from, uint32_t bytes, sm90_place bar)
 {
-	asm volatile("cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes [%0], [%1], %2, [%3];" ::"r"(
-	                     sm90_shared(to)),
-	             "l"(from), "r"(bytes), "r"(sm90_shared(bar))
-	             : "memory");
+	asm volatile(
+	        "cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes [%0], [%1], %2, [%3];" ::"r"(to.at),
+	        "l"(from), "r"(bytes), "r"(bar.at)
+	        : "memory");
 }
 
 /* gpu_copy16(); the second-level cache asks memory for the whole line, whose other half follows at once. */
@@ -251,6 +293,29 @@ GPU_FN sm90_desc sm90_desc_of(const void *tile, uint32_t leading, uint32_t strid
 GPU_FN sm90_desc sm90_desc_add(sm90_desc d, uint32_t bytes)
 {
 	return d + (bytes >> 4);
+}
+
+/* A tile at a place, and `bytes` behind it, which are a multiple of 16: its lower half is all that changes. */
+struct sm90_tiles {
+	uint32_t low, high;
+
+	__device__ __forceinline__ sm90_desc operator[](uint32_t bytes) const
+	{
+		return (uint64_t)high << 32 | (low + (bytes >> 4));
+	}
+};
+
+GPU_FN sm90_tiles sm90_tiles_of(sm90_place tile, uint32_t leading, uint32_t stride)
+{
+	return { (tile.at >> 4 & 0x3fff) | (leading >> 4) << 16, (stride >> 4) | 1u << 30 };
+}
+
+GPU_FN float sm90_read(sm90_place p)
+{
+	float f;
+
+	asm volatile("ld.shared.f32 %0, [%1];" : "=f"(f) : "r"(p.at) : "memory");
+	return f;
 }
 
 #define SM90_F8(a, i)                                                                                               \
@@ -451,5 +516,19 @@ GPU_FN void sm90_keep(uint4 &v)
 
 #elif defined(GPU_HOST)
 #include "gpu/sm90_model.h"
+#endif
+
+#if SM90_CODE
+/* The first place of a block's dynamic memory at which a tile may lie: a kernel asks for SM90_ALIGN bytes more. */
+template <class T> GPU_FN T *sm90_first_tile(T *shared)
+{
+#if defined(GPU_HOST)
+	const uint32_t misaligned = (uint32_t)((uintptr_t)shared & (SM90_ALIGN - 1));
+#else
+	const uint32_t misaligned = sm90_shared(shared) & (SM90_ALIGN - 1);
+#endif
+
+	return shared + (misaligned ? (SM90_ALIGN - misaligned) / (uint32_t)sizeof(T) : 0);
+}
 #endif
 #endif

@@ -3,6 +3,32 @@
 #ifndef GPU_SM90_MODEL_H
 #define GPU_SM90_MODEL_H
 
+struct sm90_place {
+	uint8_t *at;
+
+	sm90_place(const void *p) : at((uint8_t *)p)
+	{
+	}
+	sm90_place operator+(uint32_t bytes) const
+	{
+		return at + bytes;
+	}
+	sm90_bar *bar() const
+	{
+		return (sm90_bar *)at;
+	}
+};
+
+GPU_FN sm90_place sm90_place_of(const void *p)
+{
+	return p;
+}
+
+GPU_FN float sm90_read(sm90_place p)
+{
+	return *(const float *)p.at;
+}
+
 GPU_FN void sm90_turn(sm90_bar *bar)
 {
 	if (bar->pending == 0 && bar->bytes == 0) {
@@ -22,12 +48,19 @@ GPU_FN void sm90_bars_ready()
 {
 }
 
-GPU_FN void sm90_bar_expect(sm90_bar *bar, uint32_t bytes)
+GPU_FN void sm90_bar_expect(sm90_place bar, uint32_t bytes)
 {
-	if (bar->pending-- == 0)
+	if (bar.bar()->pending-- == 0)
 		abort(); /* more arrivals than were said */
-	bar->bytes += (int32_t)bytes;
-	sm90_turn(bar);
+	bar.bar()->bytes += (int32_t)bytes;
+	sm90_turn(bar.bar());
+}
+
+/* So many of those have come. */
+GPU_FN void sm90_bar_count(sm90_place bar, uint32_t bytes)
+{
+	bar.bar()->bytes -= (int32_t)bytes;
+	sm90_turn(bar.bar());
 }
 
 GPU_FN void sm90_bar_arrive(sm90_bar *bar)
@@ -35,9 +68,9 @@ GPU_FN void sm90_bar_arrive(sm90_bar *bar)
 	sm90_bar_expect(bar, 0);
 }
 
-GPU_FN void sm90_bar_wait(sm90_bar *bar, uint32_t parity)
+GPU_FN void sm90_bar_wait(sm90_place bar, uint32_t parity)
 {
-	while (bar->phase == parity)
+	while (bar.bar()->phase == parity)
 		gpu_host::pause();
 }
 
@@ -85,9 +118,9 @@ template <class T> GPU_FN T *sm90_there(T *p, uint32_t rank)
 	return (T *)(gpu_host::cluster_shared[rank] + ((const uint8_t *)p - gpu_host::cluster_shared[gpu_host::rank]));
 }
 
-GPU_FN void sm90_bar_arrive_at(sm90_bar *bar, uint32_t rank)
+GPU_FN void sm90_bar_arrive_at(sm90_place bar, uint32_t rank)
 {
-	sm90_bar_arrive(sm90_there(bar, rank));
+	sm90_bar_arrive(sm90_there(bar.bar(), rank));
 }
 
 GPU_FN void sm90_bar_wait_for_all(sm90_bar *bar, uint32_t parity)
@@ -95,9 +128,10 @@ GPU_FN void sm90_bar_wait_for_all(sm90_bar *bar, uint32_t parity)
 	sm90_bar_wait(bar, parity);
 }
 
-GPU_FN void sm90_store_at(float4 *to, uint32_t rank, const float4 &v)
+GPU_FN void sm90_send(float4 *to, uint32_t rank, const float4 &v, sm90_bar *bar)
 {
 	*sm90_there(to, rank) = v;
+	sm90_bar_count(sm90_there(bar, rank), sizeof(v));
 }
 
 GPU_FN uint32_t sm90_cluster_rank()
@@ -110,9 +144,18 @@ GPU_FN void sm90_cluster_sync()
 	gpu_host::wait_cluster();
 }
 
-GPU_FN void sm90_copy_box(void *tile, const sm90_map *map, uint32_t col, uint32_t row, sm90_bar *bar)
+GPU_FN void sm90_cluster_meet()
 {
-	if ((uintptr_t)tile % SM90_TILE_ROW)
+	gpu_host::wait_cluster();
+}
+
+GPU_FN void sm90_ask_for_map(const sm90_map *)
+{
+}
+
+GPU_FN void sm90_copy_box(sm90_place tile, const sm90_map *map, uint32_t col, uint32_t row, sm90_place bar)
+{
+	if ((uintptr_t)tile.at % SM90_TILE_ROW)
 		abort();
 	for (uint32_t r = 0; r < map->box_rows; r++) {
 		for (uint32_t c = 0; c < SM90_TILE_ROW; c += 16) {
@@ -125,28 +168,27 @@ GPU_FN void sm90_copy_box(void *tile, const sm90_map *map, uint32_t col, uint32_
 				memcpy(piece, map->base + (row + r) * map->row_bytes + (size_t)at * map->elem_bytes,
 				       left < 16 ? left : 16);
 			}
-			memcpy((void *)sm90_swizzled((const uint8_t *)tile + r * SM90_TILE_ROW + c), piece, 16);
+			memcpy((void *)sm90_swizzled(tile.at + r * SM90_TILE_ROW + c), piece, 16);
 		}
 	}
-	bar->bytes -= (int32_t)(map->box_rows * SM90_TILE_ROW);
-	sm90_turn(bar);
+	sm90_bar_count(bar, map->box_rows * SM90_TILE_ROW);
 }
 
-GPU_FN void sm90_copy_box_to(void *tile, const sm90_map *map, uint32_t col, uint32_t row, sm90_bar *bar, uint32_t ranks)
+GPU_FN void sm90_copy_box_to(sm90_place tile, const sm90_map *map, uint32_t col, uint32_t row, sm90_place bar,
+                             uint32_t ranks)
 {
 	for (uint32_t r = 0; r < gpu_host::MAX_CLUSTER; r++) {
 		if (ranks >> r & 1)
-			sm90_copy_box(sm90_there(tile, r), map, col, row, sm90_there(bar, r));
+			sm90_copy_box(sm90_there(tile.at, r), map, col, row, sm90_there(bar.at, r));
 	}
 }
 
-GPU_FN void sm90_copy_bytes(void *to, const void *from, uint32_t bytes, sm90_bar *bar)
+GPU_FN void sm90_copy_bytes(sm90_place to, const void *from, uint32_t bytes, sm90_place bar)
 {
-	if (((uintptr_t)to | (uintptr_t)from | bytes) % 16)
+	if (((uintptr_t)to.at | (uintptr_t)from | bytes) % 16)
 		abort();
-	memcpy(to, from, bytes);
-	bar->bytes -= (int32_t)bytes;
-	sm90_turn(bar);
+	memcpy(to.at, from, bytes);
+	sm90_bar_count(bar, bytes);
 }
 
 GPU_FN void sm90_copy16(void *to, const void *from)
@@ -172,6 +214,20 @@ GPU_FN sm90_desc sm90_desc_add(sm90_desc d, uint32_t bytes)
 {
 	d.at += bytes;
 	return d;
+}
+
+struct sm90_tiles {
+	sm90_desc first;
+
+	sm90_desc operator[](uint32_t bytes) const
+	{
+		return sm90_desc_add(first, bytes);
+	}
+};
+
+GPU_FN sm90_tiles sm90_tiles_of(sm90_place tile, uint32_t leading, uint32_t stride)
+{
+	return { sm90_desc_of(tile.at, leading, stride) };
 }
 
 template <class T, int N> GPU_FN void sm90_pin(T (&)[N])

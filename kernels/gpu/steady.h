@@ -207,14 +207,16 @@ static __global__ void __launch_bounds__(STEADY_THREADS, BN == 64 ? 2 : 1) stead
 	const auto load_raw = [&](uint32_t step) {
 		if (step >= n_steps)
 			return;
+		if (loads.sub == 0) {
 #pragma unroll
-		for (int i = 0; loads.sub == 0 && i < ITEMS; i++) {
-			const uint32_t item = threadIdx.x + i * STEADY_THREADS, r = item >> 2;
+			for (int i = 0; i < ITEMS; i++) {
+				const uint32_t item = threadIdx.x + i * STEADY_THREADS, r = item >> 2;
 
-			F::fetch(raw[i], F::where(matrix_of(r), matrix_row(r), item & 3, n_units), loads.unit);
-			if (SCALED != 0)
-				F::fetch_scale(scale[i], F::scale_where(matrix_of(r), matrix_row(r), n_units),
-				               loads.unit);
+				F::fetch(raw[i], F::where(matrix_of(r), matrix_row(r), item & 3, n_units), loads.unit);
+				if (SCALED != 0)
+					F::fetch_scale(scale[i], F::scale_where(matrix_of(r), matrix_row(r), n_units),
+					               loads.unit);
+			}
 		}
 		loads.next();
 	};
@@ -232,7 +234,10 @@ static __global__ void __launch_bounds__(STEADY_THREADS, BN == 64 ? 2 : 1) stead
 			for (int h = 0; h < 2; h++) {
 				uint4 *const to = tile + steady_at(r, 4 * h + t);
 
-				if (PER_UNIT == 1 || puts.sub == 0)
+				if (PER_UNIT > 1 && GPU_CHOOSE_OPERANDS)
+					*to = few_unpack<RAISED, F>::piece(raw[i],
+					                                   PER_UNIT == 1 ? 0 : h + 2 * (int)puts.sub);
+				else if (PER_UNIT == 1 || puts.sub == 0)
 					*to = few_unpack<RAISED, F>::piece(raw[i], h);
 				else
 					*to = few_unpack<RAISED, F>::piece(raw[i], PER_UNIT == 1 ? 0 : h + 2);
@@ -301,6 +306,8 @@ static __global__ void __launch_bounds__(STEADY_THREADS, BN == 64 ? 2 : 1) stead
 
 #pragma unroll
 			for (int h = 0; h < 2; h++) {
+				gpu_hold();
+
 				const gpu_frag w = steady_frag(tile_w, r, 4 * h);
 				float d[GPU_ACC_ROWS], low[GPU_ACC_ROWS];
 				const auto add_scaled = [&](int half) {
@@ -373,12 +380,13 @@ static __global__ void __launch_bounds__(STEADY_THREADS, BN == 64 ? 2 : 1) stead
 	for (int m = 0; m < TM; m += GATED ? 2 : 1) {
 #pragma unroll
 		for (int n = 0; n < TN; n++) {
-#pragma unroll
+			GPU_EACH_RESULT
 			for (int i = 0; i < GPU_ACC; i++) {
 				const uint32_t r =
 				        (GATED ? (wave_f * TM + m) / 2 * 16 : (wave_f * TM + m) * 16) + gpu_acc_row(i);
 				const uint32_t row = row0 + r, col = (wave_t * TN + n) * 16 + gpu_acc_col(i);
-				const float y = total[m][n].v[i], up = total[GATED ? m + 1 : m][n].v[i];
+				const float y = gpu_acc_at(total[m][n], i),
+				            up = gpu_acc_at(total[GATED ? m + 1 : m][n], i);
 
 				if (row > last_row || col >= n_rows)
 					continue;

@@ -46,24 +46,23 @@ GPU_FN void s90_keep(uint4 (*w)[2])
 
 /* In 16 bytes. Up to 64 rows of x two blocks share a multiprocessor (of bfloat16).
  *
- * DEEP: x is as many steps ahead as W, as far as there is room. Without it x is three or four ahead, while W is up to
- * eight: whatever is asked for arrives behind what was asked for before, so nothing is gained by more of W than of x.
+ * DEEP: x is as many steps ahead as W, as far as there is room, which is quicker for all but small tiles of bfloat16.
+ * With those x is three ahead, and no wave waits for one that is a step behind.
  */
-template <uint32_t TYPE, int N, bool DEEP> struct s90_sizes {
+template <uint32_t TYPE, int N> struct s90_sizes {
 	enum {
 		DIRECT = TYPE == KN_BF16,
+		DEEP = !DIRECT || N > 32,
 		X = N * 8,
-		X_DEEP = !DIRECT    ? (N == 128 ? 9 : 12)
-		         : N == 128 ? 8
-		         : N == 64  ? 7
-		                    : 8,
-		X_STAGES = DEEP     ? (int)X_DEEP
-		           : DIRECT ? 5
-		                    : 6,
+		X_STAGES = DIRECT     ? (N == 128  ? 8
+		                         : N == 64 ? 7
+		                                   : 5)
+		           : N == 128 ? 9
+		                      : 12,
 		W = DIRECT ? STEADY_THREADS * 4 : 0,
-		STAGES = N != 128 ? (DEEP && N == 64 ? 3 : 4)
-		         : DEEP   ? 5
-		                  : 8,
+		STAGES = N == 128  ? 5
+		         : N == 64 ? 3
+		                   : 4,
 		RINGS = X_STAGES * X + STAGES * W,
 		OUT = N * S90_LINE / 4,
 		/* What the classes before gave is where the rings were, or beside them: registers are few for types
@@ -89,28 +88,17 @@ template <int N> GPU_FN s90_place s90_where(const steady_args &a, uint32_t n_til
 	return p;
 }
 
-GPU_FN uint4 *s90_aligned(uint4 *shared)
-{
-#if defined(GPU_HOST)
-	const uint32_t misaligned = (uint32_t)((uintptr_t)shared & 1023);
-#else
-	const uint32_t misaligned = (uint32_t)(__cvta_generic_to_shared(shared) & 1023);
-#endif
-
-	return shared + (misaligned ? (1024 - misaligned) / 16 : 0);
-}
-
 enum { S90_CLASSES = STEADY_THREADS / 32 };
 
-template <int N, bool GATED, bool DEEP>
+template <int N, bool GATED>
 static __global__ void __launch_bounds__(STEADY_THREADS, N == 128 ? 1 : 2) steady90_kernel(GPU_PARAM steady_args a)
 {
 #if SM90_CODE
-	typedef s90_sizes<KN_BF16, N, DEEP> size;
+	typedef s90_sizes<KN_BF16, N> size;
 	enum { STAGES = size::STAGES };
-	__shared__ s90_ring<N, size::X_STAGES, DEEP> ring_x;
+	__shared__ s90_ring<N, size::X_STAGES, size::DEEP> ring_x;
 	GPU_DYN_SHARED(uint4, shared);
-	uint4 *const tiles = s90_aligned(shared), *const ring = tiles + size::X_STAGES * size::X + threadIdx.x;
+	uint4 *const tiles = sm90_first_tile(shared), *const ring = tiles + size::X_STAGES * size::X + threadIdx.x;
 	const uint32_t n_units = gk_n_units(a.job[0].w);
 	const s90_place place = s90_where<N>(a, n_units);
 	const uint32_t group = threadIdx.x / 128, row0 = place.tile * (GATED ? STEADY_ROWS / 2 : STEADY_ROWS);
@@ -207,17 +195,17 @@ static __global__ void __launch_bounds__(STEADY_THREADS, N == 128 ? 1 : 2) stead
 	__syncthreads(); /* the rings are free */
 	s90_put_sums<N>((float *)tiles, total);
 	sm90_cluster_sync();
-	s90_finish<N, GATED, DEEP>(a, (const float *)tiles, row0, place.first, place.n_rows);
+	s90_finish<N, GATED, size::DEEP>(a, (const float *)tiles, row0, place.first, place.n_rows);
 	sm90_cluster_sync(); /* nobody goes while others read */
 #endif
 }
 
-template <uint32_t TYPE, int N, bool GATED, bool DEEP>
+template <uint32_t TYPE, int N, bool GATED>
 static __global__ void __launch_bounds__(STEADY_THREADS, 1) steady90_scaled_kernel(GPU_PARAM steady_args a)
 {
 #if SM90_CODE
 	typedef gk_format<TYPE> F;
-	typedef s90_sizes<TYPE, N, DEEP> size;
+	typedef s90_sizes<TYPE, N> size;
 	enum {
 		DEPTH = (int)F::SCALED == 3 ? 4
 		        : F::UNIT == 64     ? 3
@@ -227,9 +215,9 @@ static __global__ void __launch_bounds__(STEADY_THREADS, 1) steady90_scaled_kern
 	};
 	static_assert((int)F::MINS == 0 && ((int)F::SCALED == 1 || (int)F::SCALED == 3),
 	              "scales as they are applied here");
-	__shared__ s90_ring<N, size::X_STAGES, DEEP> ring_x;
+	__shared__ s90_ring<N, size::X_STAGES, size::DEEP> ring_x;
 	GPU_DYN_SHARED(uint4, shared);
-	uint4 *const tiles = s90_aligned(shared);
+	uint4 *const tiles = sm90_first_tile(shared);
 	float *const out = (float *)(tiles + size::RINGS);
 	const uint32_t n_units = gk_n_units(a.job[0].w);
 	const s90_place place = s90_where<N>(a, n_units * PER_UNIT);
@@ -339,7 +327,7 @@ static __global__ void __launch_bounds__(STEADY_THREADS, 1) steady90_scaled_kern
 		}
 	}
 	sm90_cluster_sync();
-	s90_finish<N, GATED, DEEP>(a, out, row0, place.first, place.n_rows);
+	s90_finish<N, GATED, size::DEEP>(a, out, row0, place.first, place.n_rows);
 	sm90_cluster_sync(); /* nobody goes while others read */
 #endif
 }
@@ -347,13 +335,12 @@ static __global__ void __launch_bounds__(STEADY_THREADS, 1) steady90_scaled_kern
 /* ---- Launching ----------------------------------------------------------------------------------------------------
  */
 
-template <uint32_t TYPE, int N, bool DEEP>
-static inline int s90_launch(const steady_launch &l, void (*kernel)(const steady_args))
+template <uint32_t TYPE, int N> static inline int s90_launch(const steady_launch &l, void (*kernel)(const steady_args))
 {
 	steady_args a = *l.args;
 	const uint32_t per_tile = a.gated ? STEADY_ROWS / 2 : STEADY_ROWS, across = (a.n_rows + N - 1) / N;
 	const uint32_t n_tiles_x = gk_n_units(a.job[0].w) * gk_unit(TYPE) / 64;
-	const size_t shared = (size_t)s90_sizes<TYPE, N, DEEP>::TOTAL * sizeof(uint4) + 1024;
+	const size_t shared = (size_t)s90_sizes<TYPE, N>::TOTAL * sizeof(uint4) + 1024;
 	const dim3 grid((a.job[0].w.rows + per_tile - 1) / per_tile * across, 1, a.n_groups);
 
 	if (shared > l.ctx->smem_bytes || (size_t)across * n_tiles_x * N * 128 > l.room)
@@ -383,21 +370,21 @@ static inline int s90_launch(const steady_launch &l, void (*kernel)(const steady
 	return 0;
 }
 
-template <uint32_t TYPE, int N, bool DEEP> static inline int s90_launch_wide(const steady_launch &l)
+template <uint32_t TYPE, int N> static inline int s90_launch_wide(const steady_launch &l)
 {
-	return s90_launch<TYPE, N, DEEP>(l, l.args->gated ? steady90_scaled_kernel<TYPE, N, true, DEEP>
-	                                                  : steady90_scaled_kernel<TYPE, N, false, DEEP>);
+	return s90_launch<TYPE, N>(l, l.args->gated ? steady90_scaled_kernel<TYPE, N, true>
+	                                            : steady90_scaled_kernel<TYPE, N, false>);
 }
 
-template <uint32_t TYPE, bool DEEP> static inline int s90_launch_scaled(const steady_launch &l)
+template <uint32_t TYPE> static inline int s90_launch_scaled(const steady_launch &l)
 {
 	/* A scale for every 32 columns: registers are too few for 128. */
 	enum { MOST = (int)gk_format<TYPE>::SCALED == 1 ? 64 : 128 };
 	const uint32_t n = l.args->n_rows;
 
-	return n <= 32   ? s90_launch_wide<TYPE, 32, DEEP>(l)
-	       : n <= 64 ? s90_launch_wide<TYPE, 64, DEEP>(l)
-	                 : s90_launch_wide<TYPE, MOST, DEEP>(l);
+	return n <= 32   ? s90_launch_wide<TYPE, 32>(l)
+	       : n <= 64 ? s90_launch_wide<TYPE, 64>(l)
+	                 : s90_launch_wide<TYPE, MOST>(l);
 }
 
 #endif

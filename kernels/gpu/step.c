@@ -221,12 +221,14 @@ static int plan_all(struct gpu_backend *be)
 
 static void bound_rows(struct gpu_backend *be)
 {
+	/* Experts' kernels are chosen by these bounds, too. */
+	const uint32_t least = be->limits.n_expert ? 0 : be->least_rows;
 	struct gpu_step *s = &be->step;
 
 	for (uint32_t i = 0; i < s->n_rows; i++) {
 		struct gpu_rows_slot *r = &s->rows[i];
 
-		r->bound = r->is_exact ? r->n : bucket(r->n);
+		r->bound = r->is_exact ? r->n : max_u32(bucket(r->n), least);
 		if (r->bound > r->least_room)
 			r->bound = r->least_room > r->n ? r->least_room : r->n;
 	}

@@ -432,12 +432,12 @@ struct kn_ops {
 	/* Copies that go on beside the operations; backends whose memory is not the host's have all of these or none.
 	 *
 	 * host_alloc(): host memory that copies go from and to without help, NULL: there is none; any thread may call
-	 * it and host_free(). copy_begin() begins one, and *ret_ticket names it: KN_TO_DEVICE goes behind every
-	 * operation asked for so far, KN_TO_HOST waits for none: what it reads was written by operations that were
-	 * waited for. -EBUSY: too many are under way. Copies one way end in the order of their beginnings. No operation
-	 * may write what is read, nor touch what is written, before copy_poll() gives 1 (0: it is under way) or
-	 * copy_wait() returns; but operations asked for after copy_fence() go behind that copy. A failure shows in
-	 * both. */
+	 * it and host_free(). copy_begin() begins one, and *ret_ticket names it. It waits for no operation: those that
+	 * wrote what KN_TO_HOST reads were waited for, and none that is under way writes what KN_TO_DEVICE writes, or
+	 * reads it for a result that counts. -EBUSY: too many are under way. Copies one way end in the order of their
+	 * beginnings. No operation may write what is read, nor touch what is written, before copy_poll() gives 1 (0: it
+	 * is under way) or copy_wait() returns; but operations asked for after copy_fence(), and copies KN_TO_DEVICE
+	 * begun after copy_follow(), go behind that copy. A failure shows in both. */
 	void *(*host_alloc)(struct kn_backend *be, size_t bytes);
 	void (*host_free)(struct kn_backend *be, void *p);
 	int (*copy_begin)(struct kn_backend *be, enum kn_way way, const struct kn_piece *pieces, size_t n_pieces,
@@ -445,6 +445,7 @@ struct kn_ops {
 	int (*copy_poll)(struct kn_backend *be, uint64_t ticket);
 	int (*copy_wait)(struct kn_backend *be, uint64_t ticket);
 	int (*copy_fence)(struct kn_backend *be, uint64_t ticket);
+	int (*copy_follow)(struct kn_backend *be, uint64_t ticket);
 	/* Before the first copy KN_FROM_PEER: the backend that those come from, of the same kind on another device; it
 	 * stays open, and is not driven by them. They wait for no operation: the other's that wrote what is read were
 	 * waited for, and none of this one's that is under way writes what is written, or reads it for a result that
@@ -482,16 +483,14 @@ struct kn_backend {
 	char device[64];   /* what it computes on, as far as that decides how fast it is; "": not known */
 };
 
-/* Rows of a product from which on a GPU backend gives it to the vendor's library; 0: as was measured best. */
+/* Rows of a product from which on a GPU backend computes it in another way; 0: as was measured best. */
 struct kn_gpu_rows {
 	uint32_t eight_bits; /* FP8 weights, the rows being made eight bits */
 	uint32_t widened;    /* weights that are written out in bfloat16 first */
 	uint32_t biased;     /* with a bias, which is put into the output first */
-	/* FP8 weights, rows in eight bits: from so many rows on kernels of our own instead of the library's, where
-	 * there are any (Hopper); 0: never. */
+	/* From so many rows on kernels of our own instead of the library's, where there are any (Hopper): FP8 weights,
+	 * rows in eight bits; bfloat16, up to 128 rows. UINT32_MAX: never */
 	uint32_t own;
-	uint32_t chained; /* deterministic mode, answers, bfloat16 on Hopper: by kernels that share no sum, and below by
-	                   * one of ours that sums alike; up to 17, 0: never */
 };
 
 struct kn_config {

@@ -3,13 +3,13 @@
  * measured in the same run: memory by a sum over two arrays far larger than its caches, arithmetic by a product of 8192
  * x 8192 matrices through the same operations.
  *
- *   bench_gpu [--deterministic] [--eight-bits=ROWS] [--widened=ROWS] [--biased=ROWS] [--own=ROWS] [--chained=ROWS]
+ *   bench_gpu [--deterministic] [--eight-bits=ROWS] [--widened=ROWS] [--biased=ROWS] [--own=ROWS]
  *             [BACKEND [SHAPE [TYPE [CASE]]]]
  *
  * cuda, qwen3-8b, bf16 (fp8, q4_k, ...), all cases; CASE: only those with this in their names, without limits, for a
  * profiler. The options are those of struct kn_gpu_rows: from how many rows on the library multiplies, to find where
- * that pays (q4_0 with --widened=17, 33, 65, 129: "decode 32", "decode 64", "decode 128"; --chained: of answers in
- * deterministic mode); --own: from how many on our own kernels multiply by eight bits instead (fp8 with --own=17, 256).
+ * that pays (q4_0 with --widened=17, 33, 65, 129: "decode 32", "decode 64", "decode 128"); --own: from how many on our
+ * own kernels multiply instead of the library (fp8, some products of bf16; --own=999999: never).
  *
  * One JSON object per line. Without the plugin or a device: says so and succeeds. */
 #include <errno.h>
@@ -281,8 +281,7 @@ static int read_options(char **argv, struct kn_config *config)
 	} options[] = { { "--eight-bits=", &rows->eight_bits },
 		        { "--widened=", &rows->widened },
 		        { "--biased=", &rows->biased },
-		        { "--own=", &rows->own },
-		        { "--chained=", &rows->chained } };
+		        { "--own=", &rows->own } };
 	int n = 0;
 
 	for (; argv[1 + n] && argv[1 + n][0] == '-'; n++) {

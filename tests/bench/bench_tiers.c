@@ -81,6 +81,10 @@ static void await(struct asked *a)
 struct sample {
 	double first_s, others; /* time to the first token; tokens per second of the others meanwhile */
 	double host, disk;      /* shares of the prompt */
+	/* Meanwhile: gigabytes to the host and back; pages lost on the way there; loads that computing was taken to be
+	 * faster than; steps, and of the time in which there was something to compute what the device was busy. */
+	double out, in, busy;
+	uint64_t lost, refused, steps;
 };
 
 static int measure(struct bench *b, uint32_t seed, bool beside, struct sample *ret, struct err *err)
@@ -116,6 +120,12 @@ static int measure(struct bench *b, uint32_t seed, bool beside, struct sample *r
 	eng_engine_stats(b->e, &after);
 	ret->host = (double)(after.host_tokens - before.host_tokens) / b->n_tokens;
 	ret->disk = (double)(after.disk_tokens - before.disk_tokens) / b->n_tokens;
+	ret->out = (double)(after.host_bytes_out - before.host_bytes_out) * 1e-9;
+	ret->in = (double)(after.host_bytes_in - before.host_bytes_in) * 1e-9;
+	ret->lost = after.host_pages_lost - before.host_pages_lost;
+	ret->refused = after.n_loads_refused - before.n_loads_refused;
+	ret->steps = after.n_steps - before.n_steps;
+	ret->busy = (double)(after.device_busy_ns - before.device_busy_ns) * 1e-9;
 	for (uint32_t i = 0; i < begun; i++) {
 		eng_cancel(b->e, others[i].id);
 		await(&others[i]);
@@ -147,10 +157,12 @@ static int measure_case(struct bench *b, const char *what, uint32_t first_seed, 
 	(void)printf("{\"bench\":\"tiers\",\"case\":\"%s %u tokens %s%s, %s\",\"value\":%.4f,\"unit\":\"s to first "
 	             "token\",\"limit\":null,\"share\":null,\"peer\":null,\"ratio\":null,\"least\":%.4f,\"most\":%.4f,"
 	             "\"of_computed\":%.3f,\"tok_per_s\":%.0f,\"from_host\":%.2f,\"from_disk\":%.2f,"
-	             "\"others_tok_per_s\":%.1f}\n",
+	             "\"others_tok_per_s\":%.1f,\"gb_out\":%.2f,\"gb_in\":%.2f,\"pages_lost\":%llu,\"refused\":%llu,"
+	             "\"steps\":%llu,\"busy_s\":%.4f}\n",
 	             b->shape, b->n_tokens, what, beside ? " beside others" : "", b->policy, m->first_s, s[0].first_s,
 	             s[REPS - 1].first_s, m->first_s / b->computed_s[beside], b->n_tokens / m->first_s, m->host,
-	             m->disk, m->others);
+	             m->disk, m->others, m->out, m->in, (unsigned long long)m->lost, (unsigned long long)m->refused,
+	             (unsigned long long)m->steps, m->busy);
 	(void)fflush(stdout);
 	return 0;
 }
@@ -209,7 +221,7 @@ static void settle(struct bench *b)
 {
 	struct eng_stats st, last = { 0 };
 
-	for (int quiet = 0; quiet < 15; quiet++) {
+	for (int quiet = 0; quiet < 6; quiet++) {
 		(void)usleep(200000);
 		eng_engine_stats(b->e, &st);
 		if (st.disk_pages_written != last.disk_pages_written || st.host_pages_total != last.host_pages_total)

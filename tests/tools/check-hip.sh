@@ -1,7 +1,7 @@
 #!/bin/bash
-# The plugin for AMD's GPUs, as make has built it where the compiler is there (make deps-hip; HIP_ARCHS=all for all
-# targets): every kernel in it for every target, on the matrix units where it multiplies, nothing of ROCm needed to be
-# linked, and nothing undefined but the runtime's functions. test_plugin.c loads it.
+# The plugin for AMD's GPUs, as make has built it where the compiler is there (make deps-hip): every kernel in it for every
+# target, on the matrix units where it multiplies, nothing of ROCm needed to be linked, and nothing undefined but the
+# runtime's functions. test_plugin.c loads it.
 set -u
 plugin=$BUILD_DIR/plugins/libocai-engine-hip.so
 archs=$(${MAKE:-make} --no-print-directory -s BUILD_DIR="$BUILD_DIR" print-hip-archs)

@@ -11,6 +11,7 @@
 #include <string.h>
 
 #include "base/threadpool.h"
+#include "promptcache/page_sum.h"
 
 enum { LEAST_SUMMING = 2, MOST_SUMMING = 8, MOST_WORKERS = MOST_SUMMING + 1, NONE = ENG_KV_NO_SLOT };
 
@@ -62,52 +63,6 @@ struct eng_kv_host {
 	uint64_t n_given_up, n_damaged;
 	bool is_short, is_stopping;
 };
-
-/* ---- Sums ---- */
-
-enum { LANES = 8, STREAMS = 4, LINE = LANES * sizeof(uint64_t) };
-
-static const uint64_t odd = 0x9fb21c651e98df25u;
-
-/* By hand: made into vectors by a compiler for which 64-bit products are several, it is half as fast. */
-#define MIX(i) lane##i = (lane##i ^ words[i]) * odd, lane##i ^= lane##i >> 29
-
-/* Eight numbers, each mixed by a step that can be undone, so that one bit more or less changes the sum; side by side,
- * for a processor makes several products at a time. A line of each quarter in turn: a core that reads memory in four
- * places gets three times as much of it as in one. n: whole lines of all quarters. */
-static void sum_lines(const uint8_t *bytes, size_t n, uint64_t *lane)
-{
-	uint64_t lane0 = lane[0], lane1 = lane[1], lane2 = lane[2], lane3 = lane[3], lane4 = lane[4], lane5 = lane[5],
-	         lane6 = lane[6], lane7 = lane[7];
-	size_t quarter = n / STREAMS;
-
-	for (size_t at = 0; at < quarter; at += LINE) {
-		for (size_t s = 0; s < STREAMS; s++) {
-			uint64_t words[LANES];
-
-			memcpy(words, bytes + s * quarter + at, sizeof(words));
-			MIX(0), MIX(1), MIX(2), MIX(3), MIX(4), MIX(5), MIX(6), MIX(7);
-		}
-	}
-	memcpy(lane, (uint64_t[LANES]){ lane0, lane1, lane2, lane3, lane4, lane5, lane6, lane7 }, LINE);
-}
-
-static uint64_t sum_of(const uint8_t *bytes, size_t n)
-{
-	uint64_t lane[LANES], sum = n;
-	size_t at = n / (STREAMS * LINE) * (STREAMS * LINE);
-
-	for (int i = 0; i < LANES; i++)
-		lane[i] = odd * (uint64_t)(i + 1);
-	sum_lines(bytes, at, lane);
-	for (; at < n; at++)
-		lane[at % LANES] = (lane[at % LANES] ^ bytes[at]) * odd;
-	for (int i = 0; i < LANES; i++) {
-		sum = (sum ^ lane[i]) * odd;
-		sum ^= sum >> 32;
-	}
-	return sum;
-}
 
 /* ---- The table and the list; locked ---- */
 
@@ -237,7 +192,7 @@ static void *work(void *arg)
 		h->first_job = (h->first_job + 1) % h->n_most;
 		h->n_jobs--;
 		(void)pthread_mutex_unlock(&h->lock);
-		sum = sum_of(h->slots[at].page.bytes, h->config.page_bytes);
+		sum = eng_pc_page_sum(h->slots[at].page.bytes, h->config.page_bytes);
 		(void)pthread_mutex_lock(&h->lock);
 		finish_job(h, at, sum);
 		(void)pthread_mutex_unlock(&h->lock);

@@ -126,6 +126,7 @@ struct eng_runner {
 	/* Of whose pages some are copied here; NULL: nobody. source_error: and not any more. */
 	const struct eng_runner *source;
 	int source_error;
+	int copy_error;      /* of copies to and from the host, on a group: its devices have begun different ones */
 	float *states;       /* backend memory: [n_states] recurrent states, layer after layer; NULL: none */
 	uint32_t *state_pos; /* [n_states] tokens that each has seen */
 	struct kn_rope rope[2];

@@ -143,6 +143,7 @@ int eng_runner_page_copy(struct eng_runner *runner, uint32_t page, void *host, e
 int eng_runner_copy_poll(struct eng_runner *runner, uint64_t ticket);
 int eng_runner_copy_wait(struct eng_runner *runner, uint64_t ticket);
 int eng_runner_copy_fence(struct eng_runner *runner, uint64_t ticket);
+int eng_runner_copy_follow(struct eng_runner *runner, uint64_t ticket);
 /* Pages that come from another runner of the same model, which another thread may drive: see kn_ops.copy_from. -ENOTSUP
  * with the reason: its pages are not like these. *ret_direct: from device to device. The other one lives longer. Then
  * _page_fetch() copies n pages in a row, its pages [from, from + n), into [page, page + n). */

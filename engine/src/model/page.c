@@ -101,7 +101,7 @@ static void page_write(struct eng_runner *r, uint32_t page, const void *src)
 
 bool eng_runner_copies_pages(const struct eng_runner *r)
 {
-	return r->n_shares == 0 && r->ops->copy_begin && eng_runner_page_bytes(r) > 0; /* of one device */
+	return r->ops->copy_begin && eng_runner_page_bytes(r) > 0;
 }
 
 void *eng_runner_host_alloc(struct eng_runner *r, size_t bytes)
@@ -121,7 +121,7 @@ static size_t add_piece(struct kn_piece *piece, const void *pool, uint32_t page,
 	return 1;
 }
 
-int eng_runner_page_copy(struct eng_runner *r, uint32_t page, void *host, enum kn_way way, uint64_t *ret_ticket)
+static int copy_share(struct eng_runner *r, uint32_t page, char *host, enum kn_way way, uint64_t *ret_ticket)
 {
 	char *next = host;
 	size_t n = 0;
@@ -137,6 +137,31 @@ int eng_runner_page_copy(struct eng_runner *r, uint32_t page, void *host, enum k
 	return r->ops->copy_begin(r->be, way, r->pieces, n, ret_ticket);
 }
 
+/* Of each device its part. If one of them does not begin, the tickets would differ from here on. */
+int eng_runner_page_copy(struct eng_runner *r, uint32_t page, void *host, enum kn_way way, uint64_t *ret_ticket)
+{
+	uint64_t ticket = 0;
+	char *part = host;
+	int rc = r->copy_error;
+
+	for (uint32_t i = 0; i < n_shares(r) && rc == 0; i++) {
+		struct eng_runner *one = share_at(r, i);
+
+		rc = copy_share(one, page, part, way, &ticket);
+		if (rc == 0 && i > 0 && ticket != *ret_ticket)
+			rc = -EIO;
+		if (rc < 0 && i > 0) {
+			for (uint32_t k = 0; k < i; k++)
+				(void)share_at(r, k)->ops->copy_wait(share_at(r, k)->be, *ret_ticket);
+			r->copy_error = rc = -EIO;
+		}
+		if (rc == 0)
+			*ret_ticket = ticket;
+		part += share_page_bytes(one);
+	}
+	return rc;
+}
+
 /* All devices of a group have begun the same copies: their tickets are the same. */
 int eng_runner_copy_poll(struct eng_runner *r, uint64_t ticket)
 {
@@ -147,21 +172,32 @@ int eng_runner_copy_poll(struct eng_runner *r, uint64_t ticket)
 	return rc;
 }
 
-int eng_runner_copy_wait(struct eng_runner *r, uint64_t ticket)
+/* Of all devices, whatever the others say: the first error. They are of one kind, so are their operations. */
+static int on_all(struct eng_runner *r, uint64_t ticket, int (*op)(struct kn_backend *be, uint64_t ticket))
 {
 	int rc = 0;
 
 	for (uint32_t i = 0; i < n_shares(r); i++) {
-		int e = share_at(r, i)->ops->copy_wait(share_at(r, i)->be, ticket);
+		int e = op(share_at(r, i)->be, ticket);
 
 		rc = rc < 0 ? rc : e;
 	}
 	return rc;
 }
 
+int eng_runner_copy_wait(struct eng_runner *r, uint64_t ticket)
+{
+	return on_all(r, ticket, share_at(r, 0)->ops->copy_wait);
+}
+
 int eng_runner_copy_fence(struct eng_runner *r, uint64_t ticket)
 {
-	return r->ops->copy_fence(r->be, ticket);
+	return on_all(r, ticket, share_at(r, 0)->ops->copy_fence);
+}
+
+int eng_runner_copy_follow(struct eng_runner *r, uint64_t ticket)
+{
+	return on_all(r, ticket, share_at(r, 0)->ops->copy_follow);
 }
 
 /* ---- From another runner ---- */

@@ -333,19 +333,10 @@ int eng_pc_file_write(int dir_fd, const char *name, const uint8_t *bytes, size_t
 	return r;
 }
 
-int eng_pc_file_read(int dir_fd, const char *name, uint8_t *bytes, size_t size)
+static int read_all(int fd, uint8_t *bytes, size_t size, uint64_t from)
 {
-	CLEANUP(close_fdp) int fd = openat(dir_fd, name, O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK);
-	struct stat st;
-
-	if (fd < 0)
-		return -errno;
-	if (fstat(fd, &st) < 0)
-		return -errno;
-	if (!S_ISREG(st.st_mode) || (uint64_t)st.st_size != size)
-		return -EBADMSG;
 	for (size_t at = 0; at < size;) {
-		ssize_t n = pread(fd, bytes + at, size - at, (off_t)at);
+		ssize_t n = pread(fd, bytes + at, size - at, (off_t)(from + at));
 
 		if (n > 0)
 			at += (size_t)n;
@@ -354,6 +345,24 @@ int eng_pc_file_read(int dir_fd, const char *name, uint8_t *bytes, size_t size)
 		else if (errno != EINTR)
 			return -errno;
 	}
-	(void)futimens(fd, NULL);
 	return 0;
+}
+
+int eng_pc_file_read(int dir_fd, const char *name, uint8_t *bytes, size_t size, uint8_t *rest, size_t rest_size)
+{
+	CLEANUP(close_fdp) int fd = openat(dir_fd, name, O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK);
+	struct stat st;
+	int r;
+
+	if (fd < 0)
+		return -errno;
+	if (fstat(fd, &st) < 0)
+		return -errno;
+	if (!S_ISREG(st.st_mode) || (uint64_t)st.st_size != (uint64_t)size + rest_size)
+		return -EBADMSG;
+	r = read_all(fd, bytes, size, 0);
+	r = r < 0 ? r : read_all(fd, rest, rest_size, size);
+	if (r == 0)
+		(void)futimens(fd, NULL);
+	return r;
 }

@@ -24,7 +24,8 @@ void eng_pc_file_name(const struct eng_pc_name *name, const struct eng_pc_name *
                       char ret_name[ENG_PC_FILE_NAME]);
 /* Writes the whole file under its name or not at all. */
 int eng_pc_file_write(int dir_fd, const char *name, const uint8_t *bytes, size_t size);
-/* Reads a file of exactly this size; -EBADMSG when it has another. Marks it as used now. */
-int eng_pc_file_read(int dir_fd, const char *name, uint8_t *bytes, size_t size);
+/* Reads a file of exactly this size in two parts, of which the second may be none; -EBADMSG when it has another. Marks
+ * it as used now. */
+int eng_pc_file_read(int dir_fd, const char *name, uint8_t *bytes, size_t size, uint8_t *rest, size_t rest_size);
 
 #endif

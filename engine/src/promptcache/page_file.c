@@ -1,6 +1,6 @@
-/* The page file: a header of fixed fields and the page's token ids, both under one digest, then the payload under
- * another. Nothing of it is believed before both agree and the key follows from what it claims. Numbers are
- * little-endian (static_assert below); docs/formats/kv-page.md. */
+/* The page file: a header of fixed fields and the page's token ids, both under a digest, then the payload under a sum,
+ * which a core makes five times as fast. Nothing of it is believed before both agree and the key follows from what it
+ * claims. Numbers are little-endian (static_assert below); docs/formats/kv-page.md. */
 #include "promptcache/page_file.h"
 
 #include <assert.h>
@@ -9,10 +9,11 @@
 #include <string.h>
 
 #include "base/sha256.h"
+#include "promptcache/page_sum.h"
 
 static_assert(__BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__, "the format is written as it lies in memory");
 
-static const char magic[8] = "OCAIKVP1";
+static const char magic[8] = "OCAIKVP2";
 
 struct header {
 	char magic[8];
@@ -21,7 +22,8 @@ struct header {
 	uint64_t payload_bytes;
 	uint64_t compute_ns;
 	struct eng_pc_key identity, parent, key;
-	uint8_t payload_digest[32];
+	uint64_t payload_sum;
+	uint8_t reserved[24];
 	uint8_t header_digest[32]; /* of all before it, and of the ids behind it */
 };
 static_assert(sizeof(struct header) == 192, "as in docs/formats/kv-page.md");
@@ -75,10 +77,9 @@ int eng_pc_page_seal(struct eng_pc_page *page, const int32_t *ids, uint8_t *file
 
 	memcpy(h.magic, magic, sizeof(magic));
 	r = eng_pc_key_next(&page->identity, &page->parent, ids, page->n_tokens, &h.key);
-	if (r == 0)
-		r = base_sha256_bytes(file + header_bytes, page->payload_bytes, h.payload_digest);
 	if (r < 0)
 		return r;
+	h.payload_sum = eng_pc_page_sum(file + header_bytes, page->payload_bytes);
 	memset(file, 0, header_bytes);
 	memcpy(file, &h, sizeof(h));
 	memcpy(file + sizeof(h), ids, page->n_tokens * sizeof(*ids));
@@ -88,21 +89,23 @@ int eng_pc_page_seal(struct eng_pc_page *page, const int32_t *ids, uint8_t *file
 	return r;
 }
 
-static int check_header(const uint8_t *file, size_t size, struct header *h, struct err *err)
+static int check_header(const uint8_t *file, size_t header_bytes, size_t payload_bytes, struct header *h,
+                        struct err *err)
 {
 	uint8_t digest[BASE_SHA256_SIZE];
 	int r;
 
-	if (size < sizeof(*h))
-		return err_set(err, -EBADMSG, "%zu bytes are no page of K and V", size);
+	if (header_bytes < sizeof(*h))
+		return err_set(err, -EBADMSG, "%zu bytes are no page of K and V", header_bytes);
 	memcpy(h, file, sizeof(*h));
 	if (memcmp(h->magic, magic, sizeof(magic)) != 0)
 		return err_set(err, -EBADMSG, "not a page of K and V, or of another version");
 	if (h->n_tokens == 0 || h->n_tokens > ENG_PC_MAX_TOKENS ||
-	    h->header_bytes != eng_pc_header_bytes(h->n_tokens) || size < h->header_bytes ||
-	    h->payload_bytes != size - h->header_bytes)
-		return err_set(err, -EBADMSG, "%u tokens, %u and %llu bytes do not make a file of %zu", h->n_tokens,
-		               h->header_bytes, (unsigned long long)h->payload_bytes, size);
+	    h->header_bytes != eng_pc_header_bytes(h->n_tokens) || h->header_bytes != header_bytes ||
+	    h->payload_bytes != payload_bytes)
+		return err_set(err, -EBADMSG, "%u tokens, %u and %llu bytes do not make a file of %zu and %zu",
+		               h->n_tokens, h->header_bytes, (unsigned long long)h->payload_bytes, header_bytes,
+		               payload_bytes);
 	r = digest_header(file, h->header_bytes, digest);
 	if (r < 0)
 		return err_set(err, r, "out of memory");
@@ -111,13 +114,13 @@ static int check_header(const uint8_t *file, size_t size, struct header *h, stru
 	return 0;
 }
 
-int eng_pc_page_parse(const uint8_t *file, size_t size, struct eng_pc_page *ret_page, struct err *err)
+int eng_pc_page_parse(const uint8_t *file, size_t header_bytes, const void *payload, size_t payload_bytes,
+                      struct eng_pc_page *ret_page, struct err *err)
 {
-	uint8_t digest[BASE_SHA256_SIZE];
 	int32_t *ids;
 	struct eng_pc_key key;
 	struct header h;
-	int r = check_header(file, size, &h, err);
+	int r = check_header(file, header_bytes, payload_bytes, &h, err);
 
 	if (r < 0)
 		return r;
@@ -127,13 +130,11 @@ int eng_pc_page_parse(const uint8_t *file, size_t size, struct eng_pc_page *ret_
 	memcpy(ids, file + sizeof(h), h.n_tokens * sizeof(*ids));
 	r = eng_pc_key_next(&h.identity, &h.parent, ids, h.n_tokens, &key);
 	free(ids);
-	if (r == 0)
-		r = base_sha256_bytes(file + h.header_bytes, h.payload_bytes, digest);
 	if (r < 0)
 		return err_set(err, r, "out of memory");
 	if (memcmp(&key, &h.key, sizeof(key)) != 0)
 		return err_set(err, -EBADMSG, "the key is not that of its tokens");
-	if (memcmp(digest, h.payload_digest, sizeof(digest)) != 0)
+	if (eng_pc_page_sum(payload, payload_bytes) != h.payload_sum)
 		return err_set(err, -EBADMSG, "the payload is damaged");
 	*ret_page = (struct eng_pc_page){ .identity = h.identity,
 		                          .parent = h.parent,

@@ -29,8 +29,9 @@ int eng_pc_key_next(const struct eng_pc_key *identity, const struct eng_pc_key *
 size_t eng_pc_header_bytes(uint32_t n_tokens);
 /* Writes the header of a page whose payload lies behind it: page->key is filled in. */
 int eng_pc_page_seal(struct eng_pc_page *page, const int32_t *ids, uint8_t *file);
-/* Checks a whole file: -EBADMSG when anything in it is not as it was written. The payload is at
- * file + eng_pc_header_bytes(). */
-int eng_pc_page_parse(const uint8_t *file, size_t size, struct eng_pc_page *ret_page, struct err *err);
+/* Checks a whole file, whose header may lie elsewhere than its payload: -EBADMSG when anything in it is not as it was
+ * written. */
+int eng_pc_page_parse(const uint8_t *header, size_t header_bytes, const void *payload, size_t payload_bytes,
+                      struct eng_pc_page *ret_page, struct err *err);
 
 #endif

@@ -1,5 +1,7 @@
-/* The cache's thread and its slots. A slot belongs to whoever its state says; handing one over is a change of state
- * under the lock. Reading goes before writing: somebody waits for it. */
+/* The cache's threads and its slots. A slot belongs to whoever its state says; handing one over is a change of state
+ * under the lock. Reading goes before writing: somebody waits for it. A disk is quick only when it is asked for several
+ * things at a time, and a core checks a gigabyte or two per second: half of the cores read, one of them also lists the
+ * folder at first, writes and removes. */
 #include "promptcache/promptcache.h"
 
 #include <errno.h>
@@ -11,6 +13,7 @@
 
 #include "base/clock.h"
 #include "base/log.h"
+#include "base/threadpool.h"
 #include "promptcache/folder.h"
 
 enum {
@@ -20,12 +23,15 @@ enum {
 	N_ORDERS = 32,
 	N_SLOTS = N_OWN + N_ORDERS,
 	PAUSE_S = 30, /* without writing, after it failed */
+	MOST_READERS = 8,
+	SURE = 16, /* reads after which it is known how long they take, and over which that is smoothed */
 };
 
 enum slot_state {
 	SLOT_FREE,
 	SLOT_OWNER,  /* being filled, or read by the owner */
-	SLOT_QUEUED, /* for the thread */
+	SLOT_QUEUED, /* for a thread */
+	SLOT_BUSY,   /* the thread's */
 	SLOT_DONE,   /* for the owner */
 };
 
@@ -45,14 +51,19 @@ struct slot {
 	bool is_good;
 };
 
+struct reader {
+	struct eng_pc *pc;
+	pthread_t thread;
+	uint8_t *scratch; /* a file of an order; NULL: none yet */
+};
+
 struct eng_pc {
 	struct eng_pc_config config;
 	char *dir;
 	int fd, lock_fd;
 	size_t header_bytes, file_bytes;
-	pthread_t thread;
-	bool has_thread;
-	uint8_t *scratch; /* the thread's: a file of an order; NULL: none yet */
+	struct reader readers[MOST_READERS]; /* the first one does all the rest, too */
+	unsigned n_readers;
 	void (*ready)(void *arg);
 	void *ready_arg;
 
@@ -64,6 +75,10 @@ struct eng_pc {
 	struct eng_pc_stats stats;
 	uint64_t n_queued; /* orders given so far */
 	uint64_t limit_bytes;
+	/* Between begin_ns and now, or what was read last, something was being read all the time. */
+	uint32_t n_reading, n_measured;
+	uint64_t begin_ns;
+	double read_ns; /* as in stats, also while it is not sure yet */
 	bool is_scanned, is_stopping;
 	time_t quiet_until; /* no writing before */
 	struct eng_pc_speed speed;
@@ -78,7 +93,7 @@ static struct eng_pc_name name_of(const struct eng_pc_key *key)
 	return name;
 }
 
-/* ---- The thread: removing ---- */
+/* ---- Removing ---- */
 
 static void unlink_page(void *arg, const struct eng_pc_name *name, const struct eng_pc_name *parent)
 {
@@ -121,10 +136,11 @@ static void scan(struct eng_pc *pc)
 	make_room(pc, 0, NULL);
 	pc->is_scanned = true;
 	(void)pthread_cond_broadcast(&pc->scanned);
+	(void)pthread_cond_broadcast(&pc->work);
 	(void)pthread_mutex_unlock(&pc->lock);
 }
 
-/* ---- The thread: writing and reading ---- */
+/* ---- Writing and reading ---- */
 
 static void write_speed(struct eng_pc *pc)
 {
@@ -148,11 +164,12 @@ static void read_speed(struct eng_pc *pc)
 {
 	uint8_t file[ENG_PC_SPEED_BYTES];
 
-	if (eng_pc_file_read(pc->fd, ENG_PC_SPEED_NAME, file, sizeof(file)) < 0 ||
+	if (eng_pc_file_read(pc->fd, ENG_PC_SPEED_NAME, file, sizeof(file), NULL, 0) < 0 ||
 	    eng_pc_speed_parse(file, sizeof(file), &pc->speed) < 0)
 		return;
 	pc->has_speed = true;
-	pc->stats.read_ns = pc->speed.read_ns;
+	pc->stats.read_ns = pc->read_ns = pc->speed.read_ns;
+	pc->n_measured = pc->read_ns > 0 ? SURE : 0;
 }
 
 static void count_write_error(struct eng_pc *pc, int r)
@@ -187,20 +204,23 @@ static bool wants_page(struct eng_pc *pc, const struct eng_pc_name *name, const 
 	return wanted;
 }
 
-/* Where the slot's file is put together; NULL: no memory. */
-static uint8_t *file_of(struct eng_pc *pc, struct slot *s)
+/* Where the slot's file is put together, of an order that is read its header alone; NULL: no memory. */
+static uint8_t *file_of(struct reader *me, struct slot *s)
 {
+	bool is_first = me == me->pc->readers;
+
 	if (s->bytes)
 		return s->bytes;
-	if (!pc->scratch)
-		pc->scratch = malloc(pc->file_bytes);
-	return pc->scratch;
+	if (!me->scratch)
+		me->scratch = malloc(is_first ? me->pc->file_bytes : me->pc->header_bytes);
+	return me->scratch;
 }
 
-static void write_page(struct eng_pc *pc, struct slot *s)
+static void write_page(struct reader *me, struct slot *s)
 {
+	struct eng_pc *pc = me->pc;
 	struct eng_pc_name name, parent = name_of(&s->page.parent);
-	uint8_t *bytes = file_of(pc, s);
+	uint8_t *bytes = file_of(me, s);
 	char file[ENG_PC_FILE_NAME];
 	int r;
 
@@ -228,10 +248,11 @@ static void write_page(struct eng_pc *pc, struct slot *s)
 	(void)pthread_mutex_unlock(&pc->lock);
 }
 
-static int read_page(struct eng_pc *pc, struct slot *s)
+static int read_page(struct reader *me, struct slot *s)
 {
+	const struct eng_pc *pc = me->pc;
 	struct eng_pc_name name = name_of(&s->key), parent = name_of(&s->page.parent);
-	uint8_t *bytes = file_of(pc, s);
+	uint8_t *bytes = file_of(me, s), *payload = s->bytes ? bytes + pc->header_bytes : s->into;
 	struct eng_pc_page page;
 	char file[ENG_PC_FILE_NAME];
 	int r;
@@ -239,32 +260,46 @@ static int read_page(struct eng_pc *pc, struct slot *s)
 	if (!bytes)
 		return -ENOMEM;
 	eng_pc_file_name(&name, &parent, file);
-	r = eng_pc_file_read(pc->fd, file, bytes, pc->file_bytes);
+	r = eng_pc_file_read(pc->fd, file, bytes, pc->header_bytes, payload, pc->config.page_bytes);
 	if (r == 0)
-		r = eng_pc_page_parse(bytes, pc->file_bytes, &page, NULL);
+		r = eng_pc_page_parse(bytes, pc->header_bytes, payload, pc->config.page_bytes, &page, NULL);
 	if (r == 0 && (memcmp(&page.identity, &pc->config.identity, sizeof(page.identity)) != 0 ||
 	               memcmp(&page.key, &s->key, sizeof(page.key)) != 0))
 		r = -EBADMSG;
 	if (r < 0)
 		return r;
 	s->page = page;
-	if (!s->bytes)
-		memcpy(s->into, bytes + pc->header_bytes, pc->config.page_bytes);
 	return 0;
 }
 
-static void read_slot(struct eng_pc *pc, struct slot *s)
+/* Locked. Several are read at a time: what counts is how long after another one a page comes. The first ones, alone or
+ * together, tell nothing by themselves. */
+static void measure(struct eng_pc *pc, bool is_good)
 {
-	uint64_t begin = (uint64_t)base_now_ns();
+	uint64_t now = (uint64_t)base_now_ns();
+	double ns = (double)(now - pc->begin_ns);
+
+	pc->begin_ns = now;
+	pc->n_reading--;
+	if (!is_good)
+		return;
+	pc->n_measured += pc->n_measured < SURE;
+	pc->read_ns += (ns - pc->read_ns) / pc->n_measured;
+	if (pc->n_measured == SURE)
+		pc->stats.read_ns = pc->read_ns;
+}
+
+static void read_slot(struct reader *me, struct slot *s)
+{
+	struct eng_pc *pc = me->pc;
 	struct eng_pc_name name = name_of(&s->key);
-	int r = read_page(pc, s);
-	double ns = (double)((uint64_t)base_now_ns() - begin);
+	int r = read_page(me, s);
 
 	s->is_good = r == 0;
 	(void)pthread_mutex_lock(&pc->lock);
+	measure(pc, r == 0);
 	if (r == 0) {
 		pc->stats.pages_read++;
-		pc->stats.read_ns = pc->stats.read_ns > 0 ? pc->stats.read_ns + 0.3 * (ns - pc->stats.read_ns) : ns;
 		eng_pc_index_use(pc->index, &name);
 	} else if (r != -ENOMEM && eng_pc_index_has(pc->index, &name)) { /* else it was given up meanwhile */
 		pc->stats.n_damaged++;
@@ -273,51 +308,74 @@ static void read_slot(struct eng_pc *pc, struct slot *s)
 	(void)pthread_mutex_unlock(&pc->lock);
 }
 
-/* Locked. The one that was queued first, reading before writing. */
-static struct slot *next_slot(struct eng_pc *pc)
+/* Locked. The one that was queued first, reading before writing; which all but the first thread leave alone. */
+static struct slot *next_slot(struct eng_pc *pc, bool may_write)
 {
 	struct slot *best = NULL;
 
 	for (int i = 0; i < N_SLOTS; i++) {
 		struct slot *s = &pc->slots[i];
 
-		if (s->state == SLOT_QUEUED &&
+		if (s->state == SLOT_QUEUED && (s->is_read || may_write) &&
 		    (!best || s->is_read > best->is_read || (s->is_read == best->is_read && s->order < best->order)))
 			best = s;
 	}
 	return best;
 }
 
+/* Locked. What there is to do, once the folder is listed: a slot, or NULL and the speed is to be written; false: it is
+ * time to stop. */
+static bool await_work(struct eng_pc *pc, bool is_first, struct slot **ret_slot)
+{
+	for (;;) {
+		*ret_slot = pc->is_scanned ? next_slot(pc, is_first) : NULL;
+		if (*ret_slot || (is_first && pc->wants_speed))
+			return true;
+		if (pc->is_stopping)
+			return false;
+		(void)pthread_cond_wait(&pc->work, &pc->lock);
+	}
+}
+
+/* Locked. */
+static void take_up(struct eng_pc *pc, struct slot *s)
+{
+	s->state = SLOT_BUSY;
+	if (s->is_read && pc->n_reading++ == 0)
+		pc->begin_ns = (uint64_t)base_now_ns();
+}
+
 static void *run(void *arg)
 {
-	struct eng_pc *pc = arg;
+	struct reader *me = arg;
+	struct eng_pc *pc = me->pc;
+	bool is_first = me == pc->readers;
+	struct slot *s;
 
-	scan(pc);
-	for (;;) {
-		struct slot *s;
-		bool wants_speed;
-
-		(void)pthread_mutex_lock(&pc->lock);
-		while (!(s = next_slot(pc)) && !pc->is_stopping && !pc->wants_speed)
-			(void)pthread_cond_wait(&pc->work, &pc->lock);
-		wants_speed = !s && pc->wants_speed;
+	if (is_first)
+		scan(pc);
+	(void)pthread_mutex_lock(&pc->lock);
+	while (await_work(pc, is_first, &s)) {
+		if (s)
+			take_up(pc, s);
 		(void)pthread_mutex_unlock(&pc->lock);
-		if (wants_speed) {
-			write_speed(pc);
-			continue;
-		}
 		if (!s)
-			return NULL;
-		if (s->is_read)
-			read_slot(pc, s);
+			write_speed(pc);
+		else if (s->is_read)
+			read_slot(me, s);
 		else
-			write_page(pc, s);
+			write_page(me, s);
 		(void)pthread_mutex_lock(&pc->lock);
+		if (!s)
+			continue;
 		s->state = s->is_read || !s->bytes ? SLOT_DONE : SLOT_FREE;
 		(void)pthread_mutex_unlock(&pc->lock);
 		if (pc->ready)
 			pc->ready(pc->ready_arg);
+		(void)pthread_mutex_lock(&pc->lock);
 	}
+	(void)pthread_mutex_unlock(&pc->lock);
+	return NULL;
 }
 
 /* ---- Life ---- */
@@ -334,6 +392,25 @@ static int make_slots(struct eng_pc *pc)
 			return -ENOMEM;
 	}
 	return eng_pc_index_new(&pc->index);
+}
+
+static int start_readers(struct eng_pc *pc)
+{
+	unsigned n = base_cpu_count() / 2;
+	int r = 0;
+
+	n = n < 1 ? 1 : n > MOST_READERS ? MOST_READERS : n;
+	while (pc->n_readers < n) {
+		struct reader *me = &pc->readers[pc->n_readers];
+
+		me->pc = pc;
+		r = -pthread_create(&me->thread, NULL, run, me);
+		if (r < 0)
+			break;
+		(void)pthread_setname_np(me->thread, "eng-cache");
+		pc->n_readers++;
+	}
+	return pc->n_readers > 0 ? 0 : r;
 }
 
 int eng_pc_open(const struct eng_pc_config *config, struct eng_pc **ret_pc, struct err *err)
@@ -364,7 +441,7 @@ int eng_pc_open(const struct eng_pc_config *config, struct eng_pc **ret_pc, stru
 		r = err_set(err, -ENOMEM, "out of memory");
 	if (r == 0) {
 		read_speed(pc);
-		r = -pthread_create(&pc->thread, NULL, run, pc);
+		r = start_readers(pc);
 		if (r < 0)
 			(void)err_set(err, r, "prompt cache: %s", strerror(-r));
 	}
@@ -372,8 +449,6 @@ int eng_pc_open(const struct eng_pc_config *config, struct eng_pc **ret_pc, stru
 		eng_pc_close(pc);
 		return r;
 	}
-	pc->has_thread = true;
-	(void)pthread_setname_np(pc->thread, "eng-cache");
 	*ret_pc = pc;
 	return 0;
 }
@@ -384,10 +459,12 @@ void eng_pc_close(struct eng_pc *pc)
 		return;
 	(void)pthread_mutex_lock(&pc->lock);
 	pc->is_stopping = true;
-	(void)pthread_cond_signal(&pc->work);
+	(void)pthread_cond_broadcast(&pc->work);
 	(void)pthread_mutex_unlock(&pc->lock);
-	if (pc->has_thread)
-		(void)pthread_join(pc->thread, NULL);
+	for (unsigned i = 0; i < pc->n_readers; i++) {
+		(void)pthread_join(pc->readers[i].thread, NULL);
+		free(pc->readers[i].scratch);
+	}
 	for (int i = 0; i < N_SLOTS; i++) {
 		free(pc->slots[i].bytes);
 		free(pc->slots[i].ids);
@@ -400,7 +477,6 @@ void eng_pc_close(struct eng_pc *pc)
 	(void)pthread_mutex_destroy(&pc->lock);
 	(void)pthread_cond_destroy(&pc->work);
 	(void)pthread_cond_destroy(&pc->scanned);
-	free(pc->scratch);
 	free(pc->dir);
 	free(pc);
 }
@@ -453,7 +529,7 @@ void eng_pc_keep_speed(struct eng_pc *pc, const struct eng_pc_speed *speed)
 	(void)pthread_mutex_lock(&pc->lock);
 	pc->speed = *speed;
 	pc->has_speed = pc->wants_speed = true;
-	(void)pthread_cond_signal(&pc->work);
+	(void)pthread_cond_broadcast(&pc->work); /* the first one is meant */
 	(void)pthread_mutex_unlock(&pc->lock);
 }
 
@@ -480,7 +556,7 @@ static void queue(struct eng_pc *pc, struct slot *s, bool is_read)
 	s->is_read = is_read;
 	s->order = pc->n_queued++;
 	s->state = SLOT_QUEUED;
-	(void)pthread_cond_signal(&pc->work);
+	(void)pthread_cond_broadcast(&pc->work);
 }
 
 void *eng_pc_store_slot(struct eng_pc *pc)
@@ -591,9 +667,11 @@ bool eng_pc_take(struct eng_pc *pc, struct eng_pc_loaded *ret_loaded)
 	for (int i = 0; i < N_SLOTS; i++) {
 		struct slot *s = &pc->slots[i];
 
-		if (s->state == SLOT_DONE && s->is_read && (!best || s->order < best->order))
+		if (s->state >= SLOT_QUEUED && s->is_read && (!best || s->order < best->order))
 			best = s;
 	}
+	if (best && best->state != SLOT_DONE)
+		best = NULL; /* its turn first */
 	if (best)
 		best->state = SLOT_OWNER;
 	(void)pthread_mutex_unlock(&pc->lock);

@@ -29,7 +29,8 @@ struct eng_pc_stats {
 	uint64_t n_damaged;      /* files refused and removed */
 	uint64_t n_write_errors; /* the disk was full, or worse */
 	uint64_t bytes;          /* on disk, of this model */
-	double read_ns;          /* of one page with its check, smoothed, at first the last process's; 0: not known */
+	double read_ns; /* from one page to the next, with its check, smoothed, at first the last process's; 0: not
+	                   known */
 };
 
 /* -EBUSY: another process has this model's folder; -EINVAL: the budget holds no page. */

@@ -47,6 +47,7 @@ struct eng_exec {
 	int (*copy_poll)(void *ctx, uint64_t ticket);
 	int (*copy_wait)(void *ctx, uint64_t ticket);
 	int (*copy_fence)(void *ctx, uint64_t ticket);
+	int (*copy_follow)(void *ctx, uint64_t ticket);
 	/* Slot dst becomes a copy of slot src, in order with the steps; NULL when kv.n_states is 0. */
 	void (*state_copy)(void *ctx, uint32_t dst, uint32_t src);
 	/* Pages [first, first + n) are free and their memory may be given back until they are used; or NULL. */

@@ -267,6 +267,7 @@ static int begin(struct eng_sched *s, struct sched_step *step)
 	if (!s->active_since_ns)
 		s->active_since_ns = step->begin_ns;
 	begin_masks(s, step);
+	sched_tier_before(s, step->seqs, step->n);
 	e = s->exec.begin(s->exec.ctx, step->seqs, step->n, &why);
 	if (e < 0) {
 		if (step->has_masks)

@@ -39,6 +39,8 @@ int sched_tier_open(struct eng_sched *s, struct err *err)
 		return 0;
 	r = new_ring(&t->out, TIER_MAX_OUT);
 	r = r < 0 ? r : new_ring(&t->in, TIER_MAX_IN);
+	t->leaving = calloc(s->exec.n_pages, sizeof(*t->leaving));
+	r = r == 0 && !t->leaving ? -ENOMEM : r;
 	if (r < 0)
 		return err_set(err, r, "out of memory");
 	r = eng_kv_host_new(&config, &t->host, err);
@@ -54,6 +56,7 @@ void sched_tier_close(struct eng_sched *s)
 	eng_kv_host_free(s->tier.host);
 	free(s->tier.out.copies);
 	free(s->tier.in.copies);
+	free(s->tier.leaving);
 }
 
 /* No memory could be had: the tier is closed, and the disk is asked without it. */

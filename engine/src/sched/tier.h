@@ -3,6 +3,7 @@
 #define ENG_SCHED_TIER_H
 
 #include <stdbool.h>
+#include <stddef.h>
 #include <stdint.h>
 
 #include "base/err.h"
@@ -10,9 +11,10 @@
 
 struct eng_kv_host;
 struct eng_sched;
+struct eng_step_seq;
 struct sreq;
 
-enum { TIER_MAX_OUT = 256, TIER_MAX_IN = 128 };
+enum { TIER_MAX_OUT = 1024, TIER_MAX_IN = 512 };
 
 /* A page on its way. */
 struct tier_copy {
@@ -25,11 +27,13 @@ struct tier_copy {
 struct tier_ring {
 	struct tier_copy *copies; /* [cap] */
 	uint32_t cap, first, n;
+	uint64_t n_ended; /* so many came before the first */
 };
 
 struct sched_tier {
 	struct eng_kv_host *host; /* NULL: there is no such tier */
 	struct tier_ring out, in;
+	uint64_t *leaving; /* [n_pages]: the number, in the out ring, of the copy of what was in it last; 0: none */
 	uint32_t n_reads, n_stores; /* orders that the disk has */
 	uint32_t save_at;           /* slot at which pages to be written are looked for */
 	struct worth worth;
@@ -46,6 +50,8 @@ void sched_tier_prefetch(struct eng_sched *s);
 void sched_tier_begin(struct eng_sched *s, struct sreq *r);
 /* Takes what has come into the pool and gives what has gone to the host, and asks for more. */
 void sched_tier_take(struct eng_sched *s);
+/* Before a step of these sequences is begun: it goes behind copies of what was in the pages that it writes. */
+void sched_tier_before(struct eng_sched *s, const struct eng_step_seq *seqs, size_t n);
 /* Nothing can be computed: waits for what is on its way, or for news. */
 void sched_tier_wait(struct eng_sched *s);
 /* Pages are short: gives back what waiting requests hold, but r's (or NULL), and waits for what is on its way into

@@ -288,6 +288,7 @@ static bool bring(struct eng_sched *s, struct sreq *r, bool *ret_again)
 {
 	uint32_t i = r->load_next, slot = eng_kv_host_find(s->tier.host, &r->keys[i]);
 	struct tier_copy copy = { .load_tag = r->load_tag, .slot = slot, .page = r->kv.pages[i] };
+	struct tier_copy *before;
 	struct eng_kv_host_page p;
 	int e;
 
@@ -298,6 +299,9 @@ static bool bring(struct eng_sched *s, struct sreq *r, bool *ret_again)
 	if (!eng_kv_host_is_complete(s->tier.host, slot))
 		return false;
 	eng_kv_host_page(s->tier.host, slot, &p);
+	before = tier_nth(&s->tier.out, s->tier.leaving[copy.page]);
+	if (before && s->exec.copy_follow(s->exec.ctx, before->ticket) < 0)
+		before->is_bad = true; /* written over while it is read */
 	e = s->exec.page_copy(s->exec.ctx, copy.page, p.bytes, KN_TO_DEVICE, &copy.ticket);
 	if (e < 0) {
 		if (e != -EBUSY)

@@ -19,6 +19,13 @@ static inline void tier_pop(struct tier_ring *ring)
 {
 	ring->first = (ring->first + 1) % ring->cap;
 	ring->n--;
+	ring->n_ended++;
+}
+
+/* The n-th that ever was in it, from 1 on, if it still is; NULL: it has ended. */
+static inline struct tier_copy *tier_nth(struct tier_ring *ring, uint64_t n)
+{
+	return n > ring->n_ended ? &ring->copies[(ring->first + (n - 1 - ring->n_ended)) % ring->cap] : NULL;
 }
 
 /* tier_out.c */

@@ -1,12 +1,14 @@
 /* To the host, and from there to the disk.
  *
- * A page that is evicted is copied as it goes (write-back): whoever gets it next computes behind that copy, which the
- * device sees to, mostly during the step that is in the air anyway. With write-through it is copied as soon as it is
- * complete, and goes for nothing. A page stays in the host when it comes back to the pool, so that it goes for nothing
- * the next time, too. Where there is no slot or no way, it is lost, which is what happened without this tier.
+ * A page that is evicted is copied as it goes (write-back): who gets it next writes behind that copy, a step or what
+ * comes from the host, which the device sees to; mostly it has ended long before. With write-through it is copied as
+ * soon as it is complete, and goes for nothing. A page stays in the host when it comes back to the pool, so that it
+ * goes for nothing the next time, too. When too many are on their way the first one is waited for: of a prefix its end
+ * goes first, and without its beginning it is of no use. Where there is no slot, a page is lost, as without this tier.
  *
  * The disk takes pages from the host alone, the beginning of a prefix before its end: those of the pool that were used
  * again, or, idle, all, by way of a slot; and those that are in the host only. */
+#include <errno.h>
 #include <string.h>
 
 #include "sched/tier_internal.h"
@@ -22,6 +24,18 @@ static void count_lost(struct eng_sched *s)
 	(void)pthread_mutex_unlock(&s->lock);
 }
 
+/* Room for one more, if there can be. */
+static bool wait_for_room(struct eng_sched *s)
+{
+	struct sched_tier *t = &s->tier;
+
+	if (t->out.n == 0)
+		return false;
+	(void)s->exec.copy_wait(s->exec.ctx, tier_first(&t->out)->ticket);
+	sched_tier_take_out(s);
+	return true;
+}
+
 /* Begins to copy a page that the host does not have; the copy, or NULL. */
 static struct tier_copy *send_out(struct eng_sched *s, uint32_t page)
 {
@@ -31,33 +45,36 @@ static struct tier_copy *send_out(struct eng_sched *s, uint32_t page)
 		                      .is_saved = eng_kv_page_is_saved(s->pool, page) };
 	const struct eng_pc_key *key = eng_kv_page_key(s->pool, page, &p.before);
 	struct tier_copy copy = { .page = page };
+	int r;
 
-	if (t->out.n == t->out.cap)
-		sched_tier_take_out(s);
-	if (!key || t->out.n == t->out.cap)
+	if (!key)
 		return NULL;
+	if (t->out.n == t->out.cap)
+		(void)wait_for_room(s);
 	p.key = *key;
 	copy.slot = eng_kv_host_take(t->host, &p);
 	if (copy.slot == ENG_KV_NO_SLOT)
 		return NULL;
 	eng_kv_host_page(t->host, copy.slot, &p);
-	if (s->exec.page_copy(s->exec.ctx, page, p.bytes, KN_TO_HOST, &copy.ticket) < 0) {
+	do
+		r = s->exec.page_copy(s->exec.ctx, page, p.bytes, KN_TO_HOST, &copy.ticket);
+	while (r == -EBUSY && wait_for_room(s));
+	if (r < 0) {
 		eng_kv_host_filled(t->host, copy.slot, false);
 		return NULL;
 	}
 	tier_push(&t->out, copy);
-	return &t->out.copies[(t->out.first + t->out.n - 1) % t->out.cap];
+	return tier_nth(&t->out, t->out.n_ended + t->out.n);
 }
 
-static struct tier_copy *find_out(struct sched_tier *t, uint32_t slot)
+/* The number of the copy that fills a slot; 0: it has ended. */
+static uint64_t find_out(struct sched_tier *t, uint32_t slot)
 {
-	for (uint32_t i = 0; i < t->out.n; i++) {
-		struct tier_copy *c = &t->out.copies[(t->out.first + i) % t->out.cap];
-
-		if (c->slot == slot)
-			return c;
+	for (uint64_t n = t->out.n_ended + t->out.n; n > t->out.n_ended; n--) {
+		if (tier_nth(&t->out, n)->slot == slot)
+			return n;
 	}
-	return NULL;
+	return 0;
 }
 
 static uint32_t find_slot(struct eng_sched *s, uint32_t page)
@@ -79,19 +96,38 @@ void sched_tier_page_published(void *arg, uint32_t page)
 void sched_tier_page_evicted(void *arg, uint32_t page)
 {
 	struct eng_sched *s = arg;
+	struct sched_tier *t = &s->tier;
 	uint32_t slot = find_slot(s, page);
-	struct tier_copy *c;
 
 	if (slot == ENG_KV_NO_SLOT) {
-		c = send_out(s, page);
-		if (!c)
+		if (send_out(s, page))
+			t->leaving[page] = t->out.n_ended + t->out.n;
+		else
 			count_lost(s);
 	} else {
-		eng_kv_host_touch(s->tier.host, slot);
-		c = find_out(&s->tier, slot);
+		eng_kv_host_touch(t->host, slot);
+		if (!eng_kv_host_is_complete(t->host, slot))
+			t->leaving[page] = find_out(t, slot);
 	}
-	if (c && s->exec.copy_fence(s->exec.ctx, c->ticket) < 0)
-		c->is_bad = true; /* it is written over while it is read */
+}
+
+/* They end in their order: behind the last one is behind all. */
+void sched_tier_before(struct eng_sched *s, const struct eng_step_seq *seqs, size_t n)
+{
+	uint32_t page_tokens = s->exec.kv.page_tokens;
+	struct sched_tier *t = &s->tier;
+	uint64_t last = 0;
+
+	for (size_t i = 0; i < n && t->host && t->out.n > 0; i++) {
+		const struct eng_step_seq *q = &seqs[i];
+
+		for (uint32_t k = q->pos / page_tokens; k <= (q->pos + q->n_ids - 1) / page_tokens; k++)
+			last = t->leaving[q->pages[k]] > last ? t->leaving[q->pages[k]] : last;
+	}
+	if (!tier_nth(&t->out, last) || s->exec.copy_fence(s->exec.ctx, tier_nth(&t->out, last)->ticket) == 0)
+		return;
+	for (uint64_t k = t->out.n_ended + 1; k <= last; k++)
+		tier_nth(&t->out, k)->is_bad = true; /* written over while they are read */
 }
 
 void sched_tier_take_out(struct eng_sched *s)

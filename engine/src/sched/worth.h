@@ -18,7 +18,7 @@ struct worth {
 	double credit_ns;       /* what trying again may cost, since so much was computed instead */
 };
 
-enum { WORTH_PROBES = 2 /* pages that are read to see how fast that goes */ };
+enum { WORTH_PROBES = 16 /* pages that are read, several at a time, to see how fast that goes */ };
 
 void sched_worth_init(struct worth *w);
 /* A load of so many pages from host memory took so long. */

@@ -183,11 +183,11 @@ static double measure_limit(size_t bytes)
 struct batch {
 	struct gk_batch b;
 	struct gk_plan plan;
-	uint32_t n_rows, n_pages;
+	uint32_t n_rows, n_pages, n_keys;
 };
 
-/* n_seqs of kv_len tokens each, the last n_q of them new, in pages in scattered order. */
-static inline void make_batch(struct batch *b, uint32_t n_seqs, uint32_t kv_len, uint32_t n_q)
+/* n_seqs of kv_len tokens each or up to `fewer` fewer, the last n_q of them new, in pages in scattered order. */
+static inline void make_batch(struct batch *b, uint32_t n_seqs, uint32_t kv_len, uint32_t n_q, uint32_t fewer = 0)
 {
 	const uint32_t per = (kv_len + PAGE - 1) / PAGE, room = gk_plan_room(&ctx, n_seqs * n_q, n_seqs, kv_len);
 	struct gk_seq *seqs = (struct gk_seq *)calloc(n_seqs, sizeof(*seqs));
@@ -198,7 +198,8 @@ static inline void make_batch(struct batch *b, uint32_t n_seqs, uint32_t kv_len,
 	b->n_rows = n_seqs * n_q;
 	b->n_pages = n_seqs * per;
 	for (uint32_t i = 0; i < n_seqs; i++) {
-		seqs[i].kv_len = kv_len;
+		seqs[i].kv_len = kv_len - (uint32_t)rand() % (fewer + 1);
+		b->n_keys += seqs[i].kv_len;
 		seqs[i].n_q = n_q;
 		seqs[i].row = i * n_q;
 		seqs[i].first_page = i * per;

@@ -3,11 +3,12 @@
  *
  *   gpu_bench [--only=WHAT[,WHAT]] [--type=NAME] [--tflops=N]
  *
- * WHAT: few, bytes, steady, deep (steady on Hopper, rows of x further ahead beside not), many, attention, step, shapes,
- * mixture, small, rows. The limit of memory is measured first, by reading two gigabytes; that of arithmetic is told
- * (default 736, an H100's). Each case is captured into a graph of several launches over different weights, more than the
- * second-level cache holds, and replayed; the median of the replays counts. The case "step" is a whole decode step of 36
- * layers, with the element types that the backend gives it. */
+ * WHAT: few, bytes, steady, many, attention, step, shapes, one (one sequence: products, a step, and that step without
+ * each of its launches in turn), mixture, small, rows. The limit of memory is measured first, by reading two gigabytes;
+ * that of arithmetic is told (default 736, an H100's). Each case is captured into a graph of several launches over
+ * different weights, more than the second-level cache holds, and replayed; the median of the replays counts. The case
+ * "step" is a whole decode step of 36 layers, with the element types that the backend gives it, by kernels of our own
+ * alone. */
 #include <math.h>
 
 #include "bench.h"
@@ -29,8 +30,8 @@ static void *filled(size_t bytes)
 	}
 	check(gpu_copy_in(p, pattern, bytes < PATTERN * 2 ? bytes : PATTERN * 2), "copy");
 	for (size_t at = PATTERN * 2; at < bytes; at *= 2)
-		check(BENCH_GPU(Memcpy)(p + at, p, bytes - at < at ? bytes - at : at,
-		                        BENCH_GPU(MemcpyDeviceToDevice)), "copy");
+		check(BENCH_GPU(Memcpy)(p + at, p, bytes - at < at ? bytes - at : at, BENCH_GPU(MemcpyDeviceToDevice)),
+		      "copy");
 	return p;
 }
 
@@ -82,8 +83,8 @@ static const struct {
 	      { "Q4_K", KN_Q4_K, 4.5 }, { "Q5_K", KN_Q5_K, 5.5 }, { "Q6_K", KN_Q6_K, 6.5625 }, { "F16", KN_F16, 16 } };
 enum { N_TYPES = 8 };
 
-enum way { FEW, BYTES, STEADY, DEEP, MANY, N_WAYS };
-static const char *const way_names[N_WAYS] = { "few", "bytes", "steady", "deep", "many" };
+enum way { FEW, BYTES, STEADY, MANY, N_WAYS };
+static const char *const way_names[N_WAYS] = { "few", "bytes", "steady", "many" };
 
 static void linear(const struct shape *s, int t, uint32_t n, enum way way)
 {
@@ -97,8 +98,7 @@ static void linear(const struct shape *s, int t, uint32_t n, enum way way)
 	double us;
 
 	ctx.bytes = way == BYTES;
-	ctx.fixed = way == STEADY || way == DEEP;
-	ctx.deep = way == DEEP;
+	ctx.fixed = way == STEADY;
 	us = measure(copies * (each < 100u << 20 ? 4 : 1), [&](int i) {
 		struct gk_job jobs[2] = {};
 		struct gk_linear l = {};
@@ -121,7 +121,7 @@ static void linear(const struct shape *s, int t, uint32_t n, enum way way)
 		       : ctx.fixed ? gk_linear_steady(&ctx, &l)
 		                   : gk_linear_few(&ctx, &l);
 	});
-	ctx.bytes = ctx.fixed = ctx.deep = false;
+	ctx.bytes = ctx.fixed = false;
 	(void)snprintf(name, sizeof(name), "%s %s %s M=%u", way_names[way], types[t].name, s->name, n);
 	report(name, us, (double)s->rows * s->cols * (s->gated ? 2 : 1) * types[t].bits / 8,
 	       2.0 * s->rows * s->cols * (s->gated ? 2 : 1) * n);
@@ -239,7 +239,21 @@ static int pick(void *logits, uint32_t n, uint32_t n_vocab, const struct picks *
 	return gk_pick_rows(&ctx, &k);
 }
 
-static void step(int t, uint32_t n_seqs, uint32_t kv_len, const char *how)
+/* Launches of a step, which may be left out: what is missing from its time then is what they cost beside the others. */
+enum part {
+	QKV_PART = 1,
+	STORE_PART = 2,
+	ATTENTION_PART = 4,
+	O_PART = 8,
+	GATED_PART = 16,
+	DOWN_PART = 32,
+	HEAD_PART = 64,
+	PICK_PART = 128
+};
+static const char *const part_names[] = { "q, k, v", "store", "attention", "o", "gate and up", "down", "head", "pick" };
+
+/* without: sets of parts, each a case, up to one that is 0. */
+static void step(int t, uint32_t n_seqs, uint32_t kv_len, const char *how, const unsigned *without = nullptr)
 {
 	enum { D = 4096, FF = 12288, VOCAB = 151936, QKV = (HEADS + 2 * KV_HEADS) * DIM, LAYERS = 36 };
 	const uint32_t type = types[t].type;
@@ -256,8 +270,9 @@ static void step(int t, uint32_t n_seqs, uint32_t kv_len, const char *how)
 	char name[128];
 	double us, bytes = 0;
 
+	layer = 2 * gk_mat_bytes(type, KV_HEADS * DIM, D) + gk_mat_bytes(type, HEADS * DIM, D);
 	for (int m = 0; m < 5; m++) {
-		layer += gk_mat_bytes(type, mat_rows[m], mat_cols[m]);
+		layer += m ? gk_mat_bytes(type, mat_rows[m], mat_cols[m]) : 0;
 		bytes += (double)mat_rows[m] * mat_cols[m] * types[t].bits / 8 * LAYERS;
 	}
 	bytes += (double)VOCAB * D * types[t].bits / 8 + 2.0 * n_seqs * kv_len * KV_HEADS * DIM * 2 * LAYERS;
@@ -290,7 +305,8 @@ static void step(int t, uint32_t n_seqs, uint32_t kv_len, const char *how)
 	values = (uint8_t *)filled(pool_bytes(&b, 2) * LAYERS);
 	(void)gpu_fill(pos, 0, n_seqs * 4);
 	make_picks(&p, n_seqs, 0, {});
-	us = measure(1, [&](int) {
+	const auto launch = [&](unsigned left_out) {
+		const auto made = [&](enum part p, auto made_by) { return left_out & p ? 0 : made_by(); };
 		int r = 0;
 
 		for (uint32_t l = 0; l <= LAYERS; l++) {
@@ -310,14 +326,19 @@ static void step(int t, uint32_t n_seqs, uint32_t kv_len, const char *how)
 			if (l == LAYERS) {
 				(void)gk_mat_describe(&jobs[0].w, type, VOCAB, D, head);
 				jobs[0].out = view(logits, GK_F32, VOCAB);
-				r = r ? r : product(lin);
-				r = r ? r : pick(logits, n_seqs, VOCAB, &p);
+				r = r ? r : made(HEAD_PART, [&] { return product(lin); });
+				r = r ? r : made(PICK_PART, [&] { return pick(logits, n_seqs, VOCAB, &p); });
 				break;
 			}
-			(void)gk_mat_describe(&jobs[0].w, type, QKV, D, at);
-			at += gk_mat_bytes(type, QKV, D);
-			jobs[0].out = view(qkv, GK_BF16, QKV);
-			r = r ? r : product(lin);
+			for (uint32_t j = 0, col = 0; j < 3; j++) {
+				const uint32_t rows = (j ? KV_HEADS : HEADS) * DIM;
+
+				(void)gk_mat_describe(&jobs[j].w, type, rows, D, at);
+				jobs[j].out = view((uint16_t *)qkv + col, GK_BF16, QKV);
+				at += gk_mat_bytes(type, rows, D);
+				col += rows;
+			}
+			lin.n_jobs = 3;
 			s.q = view(qkv, GK_BF16, QKV);
 			s.k = view((uint16_t *)qkv + HEADS * DIM, GK_BF16, QKV);
 			s.v = view((uint16_t *)qkv + (HEADS + KV_HEADS) * DIM, GK_BF16, QKV);
@@ -332,7 +353,9 @@ static void step(int t, uint32_t n_seqs, uint32_t kv_len, const char *how)
 			s.kv = kv_of(KN_BF16, keys + pool_bytes(&b, 2) * l, values + pool_bytes(&b, 2) * l);
 			s.batch = &b.b;
 			s.rows = rows_of(n_seqs);
-			r = r ? r : gk_qkv_store(&ctx, &s);
+			r = r ? r : made(QKV_PART, [&] { return product(lin); });
+			lin.n_jobs = 1;
+			r = r ? r : made(STORE_PART, [&] { return gk_qkv_store(&ctx, &s); });
 			a.out = view(att, GK_BF16, D);
 			a.q = view(qkv, GK_BF16, QKV);
 			a.kv = s.kv;
@@ -340,14 +363,14 @@ static void step(int t, uint32_t n_seqs, uint32_t kv_len, const char *how)
 			a.n_head = HEADS;
 			a.scale = 0.088f;
 			a.keys_are_older = true;
-			r = r ? r : gk_attention(&ctx, &a);
+			r = r ? r : made(ATTENTION_PART, [&] { return gk_attention(&ctx, &a); });
 			(void)gk_mat_describe(&jobs[0].w, type, D, D, at);
 			at += gk_mat_bytes(type, D, D);
 			jobs[0].out = view(x, GK_F32, D);
 			jobs[0].accumulate = true;
 			lin.x = view(att, GK_BF16, D);
 			lin.norm = false;
-			r = r ? r : product(lin);
+			r = r ? r : made(O_PART, [&] { return product(lin); });
 			for (int j = 0; j < 2; j++) {
 				(void)gk_mat_describe(&jobs[j].w, type, FF, D, at);
 				at += gk_mat_bytes(type, FF, D);
@@ -358,7 +381,7 @@ static void step(int t, uint32_t n_seqs, uint32_t kv_len, const char *how)
 			lin.norm = true;
 			lin.gated = true;
 			lin.n_jobs = 2;
-			r = r ? r : product(lin);
+			r = r ? r : made(GATED_PART, [&] { return product(lin); });
 			(void)gk_mat_describe(&jobs[0].w, type, D, FF, at);
 			jobs[0].out = view(x, GK_F32, D);
 			jobs[0].accumulate = true;
@@ -366,15 +389,29 @@ static void step(int t, uint32_t n_seqs, uint32_t kv_len, const char *how)
 			lin.norm = false;
 			lin.gated = false;
 			lin.n_jobs = 1;
-			r = r ? r : product(lin);
+			r = r ? r : made(DOWN_PART, [&] { return product(lin); });
 		}
 		return r;
-	});
+	};
+
+	us = measure(1, [&](int) { return launch(0); });
 	(void)snprintf(name, sizeof(name), "step %s%s, %u x %u keys: %.1f tok/s", types[t].name, how, n_seqs, kv_len,
 	               1e6 / us * n_seqs);
 	report(name, us, bytes, 0);
-	for (void *m : { x, qkv, att, h, logits, normed, (void *)pos, (void *)norm, (void *)freq, (void *)weights, (void *)head,
-	                 (void *)keys, (void *)values })
+	for (; without && *without; without++) {
+		const double less = us - measure(1, [&](int) { return launch(*without); });
+		const uint32_t n = *without >= HEAD_PART ? 1 : LAYERS;
+		size_t at = (size_t)snprintf(name, sizeof(name), "step %s%s: ", types[t].name, how);
+
+		for (int i = 0; i < 8; i++)
+			at += (size_t)(*without >> i & 1 ? snprintf(name + at, sizeof(name) - at, "%s; ", part_names[i])
+			                                 : 0);
+		printf("{\"bench\":\"gpu\",\"case\":\"%s%u times\",\"value\":%.2f,\"unit\":\"us\"}\n", name, n,
+		       less / n);
+		(void)fflush(stdout);
+	}
+	for (void *m : { x, qkv, att, h, logits, normed, (void *)pos, (void *)norm, (void *)freq, (void *)weights,
+	                 (void *)head, (void *)keys, (void *)values })
 		(void)gpu_free(m);
 	drop_picks(&p);
 	drop_batch(&b);
@@ -399,7 +436,8 @@ static void mixture(uint32_t n)
 	char name[64];
 
 	for (size_t i = 0; i < (size_t)3 * E * COPIES; i++)
-		(void)gk_mat_describe(&mats[i], KN_BF16, i / E % 3 == 2 ? D : FF, i / E % 3 == 2 ? FF : D, weights + i * each);
+		(void)gk_mat_describe(&mats[i], KN_BF16, i / E % 3 == 2 ? D : FF, i / E % 3 == 2 ? FF : D,
+		                      weights + i * each);
 	tables = put(mats, (size_t)3 * E * COPIES);
 	for (int what = 0; what < 3; what++) {
 		const double us = measure(4 * COPIES, [&](int i) {
@@ -552,7 +590,8 @@ static void rows_of_prompts(uint32_t n)
 	quantize("rows", 3.0 * D, view(h, GK_BF16, D), (size_t)n * D * 2, false, false);
 	quantize("silu x up", 5.0 * FF, view(h, GK_BF16, 2 * FF), (size_t)n * 2 * FF * 2, false, true);
 	us = measure(12, [&](int i) {
-		return norm_rows(view(x + (size_t)n * D * (size_t)(i % COPIES), GK_F32, D), w, view(h, GK_BF16, D), n, D);
+		return norm_rows(view(x + (size_t)n * D * (size_t)(i % COPIES), GK_F32, D), w, view(h, GK_BF16, D), n,
+		                 D);
 	});
 	(void)snprintf(name, sizeof(name), "norm to bfloat16, %u rows", n);
 	report(name, us, 6.0 * n * D, 0);
@@ -653,17 +692,6 @@ int main(int argc, char **argv)
 				linear(&shapes[c], t, rows[m], STEADY);
 		}
 	}
-	/* Those of warpgroups once more, rows of x as far ahead as weights. */
-	for (int t = 0; wanted("deep") && t < 4; t++) {
-		static const uint32_t rows[] = { 32, 64, 128 };
-
-		for (int c = 0; wanted_type(t) && c < 5; c++) {
-			for (uint32_t n : rows) {
-				linear(&shapes[c], t, n, STEADY);
-				linear(&shapes[c], t, n, DEEP);
-			}
-		}
-	}
 	if (wanted("attention")) {
 		attention(1, 512, 1);
 		attention(1, 4096, 1);
@@ -686,19 +714,36 @@ int main(int argc, char **argv)
 				step(t, cases[c][0], cases[c][1], "");
 			ctx.fixed = true;
 			step(t, cases[c][0], cases[c][1], " deterministic");
-			ctx.deep = true;
-			if (cases[c][0] > GK_FEW_ROWS)
-				step(t, cases[c][0], cases[c][1], " deterministic, deep");
-			ctx.fixed = ctx.deep = false;
+			ctx.fixed = false;
 		}
 		ctx.bytes = has_bytes(t);
 		if (ctx.bytes)
 			step(t, 1, 512, " bytes");
 		ctx.bytes = false;
 	}
+	for (int t = 0; wanted("one") && t < N_TYPES; t++) {
+		static const unsigned sets[] = { STORE_PART,
+			                         ATTENTION_PART,
+			                         STORE_PART | ATTENTION_PART,
+			                         O_PART,
+			                         STORE_PART | ATTENTION_PART | O_PART,
+			                         QKV_PART,
+			                         GATED_PART,
+			                         DOWN_PART,
+			                         HEAD_PART,
+			                         PICK_PART,
+			                         0 };
+
+		for (int s = 0; wanted_type(t) && s < 5; s++)
+			linear(&shapes[s], t, 1, has_bytes(t) ? BYTES : FEW);
+		ctx.bytes = has_bytes(t);
+		if (wanted_type(t))
+			step(t, 1, 512, "", sets);
+		ctx.bytes = false;
+	}
 	/* Which blocks attention of few rows should have is seen in a whole step: the products beside it mind. */
 	for (int t = 0; wanted("shapes") && t < N_TYPES; t++) {
-		static const char *const names[] = { "", " 4 x 3", " 8 x 2", " 4 x 2", " 8 x 3", " brought" };
+		static const char *const names[] = { "", " 4 x 3", " 8 x 2", " 4 x 2", " 4 x 3, stream" };
 
 		for (uint32_t shape = GK_SHAPE_MANY; wanted_type(t) && shape < GK_N_SHAPES; shape++) {
 			ctx.shape = shape;

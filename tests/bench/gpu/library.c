@@ -23,8 +23,28 @@ struct bench_library *bench_library_open(void *stream)
 	return NULL;
 }
 
-int bench_library_product(struct bench_library *library, const struct gk_linear8 *l)
+static int product16(struct bench_library *library, const struct gk_product *l)
 {
+	const struct gpu_gemm_desc d = { .rows = l->rows.bound,
+		                         .n = l->n,
+		                         .k = l->w[0].cols,
+		                         .x = l->x,
+		                         .w = l->w[0].values,
+		                         .out = l->out.p,
+		                         .ld_x = l->ld_x,
+		                         .ld_w = l->w[0].ld,
+		                         .ld_out = l->out.ld,
+		                         .out_is_f32 = l->out.elem == GK_F32,
+		                         .accumulate = l->accumulate };
+
+	return gpu_gemm_run(library->gemm, &d);
+}
+
+int bench_library_product(struct bench_library *library, const struct gk_product *l)
+{
+	if (l->w[0].type == KN_BF16)
+		return product16(library, l);
+
 	const struct gpu_gemm8_desc d = { .rows = l->rows.bound,
 		                          .n = l->n,
 		                          .k = l->w[0].cols,

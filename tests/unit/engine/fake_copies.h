@@ -56,14 +56,10 @@ static inline void fake_do_fenced(struct fake_exec *f)
 		fake_do_copy(f, KN_TO_HOST);
 }
 
+/* At once, steps under way or not. */
 static inline bool fake_may_come(struct fake_exec *f, const struct fake_copy *c)
 {
-	bool computed;
-
-	(void)pthread_mutex_lock(&f->lock);
-	computed = f->n_computed >= c->after;
-	(void)pthread_mutex_unlock(&f->lock);
-	return computed && fake_now_ns() - c->begin_ns >= atomic_load(&f->copy_us) * (uint64_t)1000;
+	return fake_now_ns() - c->begin_ns >= atomic_load(&f->copy_us) * (uint64_t)1000;
 }
 
 static inline int fake_begin_copy(struct fake_exec *f, struct fake_copy copy, enum kn_way to, uint64_t *ret_ticket)
@@ -71,12 +67,12 @@ static inline int fake_begin_copy(struct fake_exec *f, struct fake_copy copy, en
 	struct fake_way *way = &f->ways[to];
 	unsigned every = atomic_load(&f->fail_every);
 
-	if (way->n_begun - way->n_done == FAKE_MAX_COPIES)
+	if (way->n_begun - way->n_done == (to == KN_TO_HOST ? FAKE_MAX_OUT : FAKE_MAX_COPIES))
 		return -EBUSY;
 	f->coin = f->coin * 1664525u + 1013904223u;
 	if (every && f->coin >> 8 & 1 && (f->coin >> 9) % every == 0)
 		return -EIO;
-	copy.after = to == KN_FROM_PEER ? 0 : f->n_begun; /* that may come while a step is computed */
+	copy.follows = way->follows;
 	copy.begin_ns = fake_now_ns();
 	copy.fails = every && (f->coin >> 9) % every == 0;
 	way->copies[way->n_begun % FAKE_MAX_COPIES] = copy;
@@ -107,9 +103,12 @@ static inline int fake_copy_poll(void *ctx, uint64_t ticket)
 		return 0;
 	while (n >= way->n_done) {
 		if (to == KN_TO_DEVICE || to == KN_FROM_PEER) {
-			if (!fake_may_come(f, &way->copies[way->n_done % FAKE_MAX_COPIES]))
+			const struct fake_copy *c = &way->copies[way->n_done % FAKE_MAX_COPIES];
+
+			if (!fake_may_come(f, c))
 				return 0;
-			fake_do_fenced(f);
+			while (f->ways[KN_TO_HOST].n_done < c->follows)
+				fake_do_copy(f, KN_TO_HOST);
 		}
 		fake_do_copy(f, to);
 	}
@@ -132,6 +131,14 @@ static inline int fake_copy_fence(void *ctx, uint64_t ticket)
 
 	if (ticket >> 2 >= way->n_done)
 		way->copies[(ticket >> 2) % FAKE_MAX_COPIES].is_fenced = true;
+	return 0;
+}
+
+static inline int fake_copy_follow(void *ctx, uint64_t ticket)
+{
+	struct fake_exec *f = ctx;
+
+	f->ways[KN_TO_DEVICE].follows = (ticket >> 2) + 1;
 	return 0;
 }
 

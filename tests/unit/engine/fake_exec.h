@@ -216,6 +216,7 @@ static inline void fake_init(struct fake_exec *f, uint32_t n_vocab, uint32_t n_c
 		f->exec.copy_poll = fake_copy_poll;
 		f->exec.copy_wait = fake_copy_wait;
 		f->exec.copy_fence = fake_copy_fence;
+		f->exec.copy_follow = fake_copy_follow;
 	}
 	(void)pthread_mutex_init(&f->lock, NULL);
 	(void)pthread_cond_init(&f->cond, NULL);

@@ -14,7 +14,14 @@
 #include "sampler/sampler.h"
 #include "sched/sched.h"
 
-enum { FAKE_PAGE = 4, FAKE_EMBD = 8, FAKE_MAX_SCRIPTS = 8, FAKE_ANSWER = 1 << 24, FAKE_MAX_COPIES = 400 };
+enum {
+	FAKE_PAGE = 4,
+	FAKE_EMBD = 8,
+	FAKE_MAX_SCRIPTS = 8,
+	FAKE_ANSWER = 1 << 24,
+	FAKE_MAX_COPIES = 400,
+	FAKE_MAX_OUT = 8
+};
 
 /* Fakes that are made from now on pick; and compute by themselves, also a step ahead. */
 static bool fake_picks, fake_ahead;
@@ -50,7 +57,7 @@ struct fake_flight {
 struct fake_copy {
 	uint32_t page, from, n; /* from, n: another fake's pages */
 	char *host;
-	uint64_t after; /* steps that were begun before it */
+	uint64_t follows; /* copies out that were begun before the last one that it goes behind, and that one */
 	uint64_t begin_ns;
 	bool is_fenced, fails;
 };
@@ -58,6 +65,7 @@ struct fake_copy {
 struct fake_way {
 	struct fake_copy copies[FAKE_MAX_COPIES]; /* the n-th: [n % FAKE_MAX_COPIES] */
 	uint64_t n_begun, n_done;
+	uint64_t follows; /* of those that are begun from now on */
 };
 
 struct fake_exec {

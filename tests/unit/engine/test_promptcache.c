@@ -188,7 +188,43 @@ static void pages_survive_a_restart(void **state)
 		assert_false(has(pc, p, 5));
 	}
 	assert_int_equal(stats_of(pc).pages_read, 15);
+	assert_true(stats_of(pc).read_ns == 0); /* that tells little */
+	assert_true(load(pc, 0, 0));
 	assert_true(stats_of(pc).read_ns > 0);
+	eng_pc_close(pc);
+}
+
+static void many_pages_are_read_at_a_time_and_come_in_their_order(void **state)
+{
+	enum { MANY = 30 };
+	struct eng_pc *pc = open_cache(1, 100);
+	static uint8_t into[MANY][BYTES];
+	struct eng_pc_loaded got;
+
+	(void)state;
+	for (int i = 0; i < MANY; i++)
+		store(pc, 0, i);
+	eng_pc_close(pc);
+	pc = open_cache(1, 100);
+	for (int round = 0; round < 20; round++) {
+		memset(into, 0, sizeof(into));
+		for (int i = 0; i < MANY; i++) {
+			struct eng_pc_key parent, key;
+
+			key_of(pc, 0, MANY - 1 - i, &parent, &key);
+			assert_true(eng_pc_load_into(pc, &parent, &key, (uint64_t)i, into[i]));
+		}
+		for (int i = 0; i < MANY; i++) {
+			while (!eng_pc_take(pc, &got))
+				(void)sched_yield();
+			assert_int_equal(got.tag, i);
+			assert_ptr_equal(got.page, into[i]);
+			for (int k = 0; k < BYTES; k++)
+				assert_int_equal(into[i][k], (uint8_t)((MANY - 1 - i) * 13 + k));
+			eng_pc_release(pc, &got);
+		}
+	}
+	assert_int_equal(stats_of(pc).pages_read, 20 * MANY);
 	eng_pc_close(pc);
 }
 
@@ -501,6 +537,8 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test_setup_teardown(pages_survive_a_restart, make_dir, remove_dir),
+		cmocka_unit_test_setup_teardown(many_pages_are_read_at_a_time_and_come_in_their_order, make_dir,
+		                                remove_dir),
 		cmocka_unit_test_setup_teardown(another_model_has_pages_of_its_own, make_dir, remove_dir),
 		cmocka_unit_test_setup_teardown(a_second_process_is_refused, make_dir, remove_dir),
 		cmocka_unit_test_setup_teardown(the_budget_holds_and_prefixes_are_cut_from_the_end, make_dir,

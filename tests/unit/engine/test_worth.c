@@ -185,7 +185,7 @@ static void a_slow_disk_is_refused_at_the_first_prompt(void **state)
 	assert_true(sched_worth_begins(&w, eng_pace_prompt_ns(&pace, 8192, 2048), 256, 0, 0));
 }
 
-/* With nothing known, two pages are read, and what they tell decides. */
+/* With nothing known, some pages are read, and what they tell decides. */
 static void with_nothing_known_the_first_pages_tell(void **state)
 {
 	struct worth w;
@@ -195,11 +195,11 @@ static void with_nothing_known_the_first_pages_tell(void **state)
 	sched_worth_init(&w);
 	assert_true(sched_worth_begins(&w, 0, 256, 256, 0));
 	assert_int_equal(sched_worth_goes_on(&w, 0, 256, 256, 0, 0, &is_slow), WORTH_PROBES);
-	assert_int_equal(sched_worth_goes_on(&w, 0, 254, 254, 0, 2, &is_slow), 0);
+	assert_int_equal(sched_worth_goes_on(&w, 0, 254, 254, 0, WORTH_PROBES, &is_slow), 0);
 	assert_false(is_slow);
-	assert_int_equal(sched_worth_goes_on(&w, 254 * 1.4e6, 254, 254, 5.4e6, 2, &is_slow), 0);
+	assert_int_equal(sched_worth_goes_on(&w, 254 * 1.4e6, 254, 254, 5.4e6, WORTH_PROBES, &is_slow), 0);
 	assert_true(is_slow);
-	assert_int_equal(sched_worth_goes_on(&w, 254 * 1.4e7, 254, 254, 5.4e6, 2, &is_slow), 254);
+	assert_int_equal(sched_worth_goes_on(&w, 254 * 1.4e7, 254, 254, 5.4e6, WORTH_PROBES, &is_slow), 254);
 	assert_false(is_slow);
 }
 

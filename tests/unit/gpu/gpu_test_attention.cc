@@ -1,6 +1,8 @@
 /* Positions, the paged store and attention, against kernels/ref on the same pages. */
 #include <errno.h>
 
+#include "gpu/gpu_mma.h"
+
 #include "gpu_test_batch.h"
 
 static void angles(both<float> &freq, uint32_t n_rot)
@@ -643,36 +645,60 @@ GPU_TEST(a_prompt_attends_the_same_bits_in_pieces_when_fixed)
 	test_answer_rows = UINT32_MAX;
 }
 
-/* Blocks of any shape give what the usual ones give; the same bits, when only rings differ. */
+/* Blocks of any shape give what the usual ones give; the same bits, when only rings differ. Of sequences in parts, and
+ * of many in each block's share. */
+static void in_any_shape(enum kn_dtype type, const length *lengths, uint32_t n, uint32_t group, uint32_t n_sm,
+                         uint32_t window)
+{
+	test_hopper device; /* has the shared memory for all of them */
+
+	test_ctx.n_sm = n_sm;
+
+	const uint32_t width = 2 * group * 128;
+	test_batch b(type, lengths, n, 2, 128, 128, false, 32, group);
+	test_rows q(GK_F32, b.n_rows, width, width), want(GK_F32, b.n_rows, width, width),
+	        out(GK_F32, b.n_rows, width, width);
+	struct gk_attention a = {};
+
+	CHECK(b.fits, "plan");
+	q.random(1.0f);
+	b.fill();
+	b.poison();
+	a.q = q.view();
+	a.kv = b.kv;
+	a.batch = &b.batch;
+	a.n_head = 2 * group;
+	a.scale = 0.09f;
+	a.window = window;
+	for (uint32_t shape = GK_SHAPE_MANY; shape < GK_N_SHAPES; shape++) {
+		test_ctx.shape = shape;
+		a.out = (shape == GK_SHAPE_MANY ? want : out).view();
+		CHECK(gk_attention(&test_ctx, &a) == 0, "shape %u", shape);
+		test_sync("shape");
+		want.down();
+		out.down();
+		if (shape == GK_SHAPE_SHORT)
+			CHECK(memcmp(want.host, out.host, (size_t)b.n_rows * width * sizeof(float)) == 0,
+			      "rings change bits");
+		else if (shape != GK_SHAPE_MANY)
+			CHECK(test_distance(out.host, width, want.host, width, b.n_rows, width) < TOL_BF16,
+			      "shape %u, window %u", shape, window);
+		if (shape == GK_SHAPE_STREAM && GPU_TURNS && test_ctx.smem_bytes >= 227u << 10)
+			CHECK(memcmp(want.host, out.host, (size_t)b.n_rows * width * sizeof(float)) != 0, "not taken");
+	}
+}
+
 GPU_TEST(blocks_of_any_shape_attend_alike)
 {
-	static const length lengths[] = { { 700, 1 }, { 90, 2 } };
-	static const enum kn_dtype types[] = { KN_BF16, KN_F8_E4M3 };
+	static const length deep[] = { { 700, 1 }, { 90, 2 } };
+	static const length many[] = { { 70, 1 },  { 1, 1 },   { 300, 1 }, { 33, 2 }, { 64, 1 }, { 200, 4 },
+		                       { 32, 16 }, { 150, 3 }, { 31, 1 },  { 65, 1 }, { 2, 2 },  { 129, 1 } };
 
-	for (enum kn_dtype type : types) {
-		test_batch b(type, lengths, 2, 2, 128, 128, false, 32, 4);
-		test_rows q(GK_F32, 3, 1024, 1024), want(GK_F32, 3, 1024, 1024), out(GK_F32, 3, 1024, 1024);
-		struct gk_attention a = {};
-
-		q.random(1.0f);
-		b.fill();
-		a.q = q.view();
-		a.kv = b.kv;
-		a.batch = &b.batch;
-		a.n_head = 8;
-		a.scale = 0.09f;
-		for (uint32_t shape = GK_SHAPE_MANY; shape < GK_N_SHAPES; shape++) {
-			test_ctx.shape = shape;
-			a.out = (shape == GK_SHAPE_MANY ? want : out).view();
-			CHECK(gk_attention(&test_ctx, &a) == 0, "shape %u", shape);
-			test_sync("shape");
-			want.down();
-			out.down();
-			if (shape == GK_SHAPE_SHORT)
-				CHECK(memcmp(want.host, out.host, 3 * 1024 * sizeof(float)) == 0, "rings change bits");
-			else if (shape != GK_SHAPE_MANY)
-				CHECK(test_distance(out.host, 1024, want.host, 1024, 3, 1024) < TOL_BF16, "shape %u", shape);
-		}
-		test_ctx.shape = GK_SHAPE_BEST;
+	for (enum kn_dtype type : { KN_BF16, KN_F8_E4M3 }) {
+		in_any_shape(type, deep, 2, 4, test_ctx.n_sm, 0);
+		in_any_shape(type, many, 12, 4, 2, 0);
+		in_any_shape(type, many, 12, 1, 5, 40);
+		in_any_shape(type, many, 12, 7, 3, 0);
+		in_any_shape(type, many, 12, 8, 4, 100);
 	}
 }

@@ -1,14 +1,6 @@
 /* Attention of prompts by warpgroups, against kernels/ref on the same pages: on Hopper, and as a model on the host. */
 #include "gpu_test_batch.h"
 
-/* With what was not timed yet. */
-struct hopper : test_hopper {
-	hopper()
-	{
-		test_ctx.untimed = true;
-	}
-};
-
 struct prompt_case {
 	const length *lengths;
 	uint32_t n_seqs, heads, n_kv, dim, page_tokens;
@@ -76,7 +68,8 @@ static void prompts(const prompt_case &c, int index)
 	d = test_distance(out.host, out.ld, want, width, b.n_rows, width);
 	CHECK(d < 8e-3, "case %d: %g", index, d); /* as of the other kernels: four roundings to bfloat16 */
 
-	/* What is left to the kernel for all devices has other bits: so it was not that one. */
+	/* The kernel for all devices gives other bits where a row sees keys of two of its tiles (within one a device may
+	 * give the same): so it was not that one. */
 	a.out = other.view();
 	test_ctx.sm = 0;
 	CHECK(gk_attention(&test_ctx, &a) == 0, "the other kernel");
@@ -93,10 +86,18 @@ static void prompts(const prompt_case &c, int index)
 static const length mixed[] = { { 300, 200 }, { 129, 129 }, { 20, 20 }, { 257, 40 }, { 128, 64 } };
 static const length one[] = { { 150, 150 } };
 static const length deep[] = { { 700, 33 }, { 513, 17 } };
+/* New tokens on both sides of an edge of a tile of 64 keys that is none of 128. */
+static const length astride[] = { { 715, 33 }, { 470, 40 } };
+
+template <size_t N> static void each(const prompt_case (&cases)[N])
+{
+	for (size_t i = 0; i < N; i++)
+		prompts(cases[i], (int)i);
+}
 
 GPU_TEST(prompts_attend_by_warpgroups)
 {
-	hopper device;
+	test_hopper device;
 	const prompt_case cases[] = {
 		{ mixed, 5, 8, 2, 128, 16, false, GK_F32, 0 }, { mixed, 5, 10, 2, 64, 32, true, GK_BF16, 0 },
 		{ one, 1, 7, 1, 128, 8, false, GK_BF16, 4 },   { one, 1, 2, 2, 128, 256, false, GK_BF16, 8 },
@@ -104,32 +105,30 @@ GPU_TEST(prompts_attend_by_warpgroups)
 		{ one, 1, 40, 2, 64, 32, false, GK_BF16, 0 },
 	};
 
-	for (size_t i = 0; i < sizeof(cases) / sizeof(*cases); i++)
-		prompts(cases[i], (int)i);
+	each(cases);
 }
 
 /* Windows shorter and longer than a tile, of few keys, longer than what there is; without them where there is no such
  * kernel. With sinks, as gpt_oss has them. */
 GPU_TEST(windows_by_warpgroups)
 {
-	hopper device;
+	test_hopper device;
 	const prompt_case cases[] = {
 		{ mixed, 5, 8, 2, 128, 16, false, GK_F32, 0, 100, 0, false },
 		{ deep, 2, 8, 1, 64, 32, true, GK_BF16, 0, 128, 0, false },
-		{ deep, 2, 4, 2, 128, 64, false, GK_F32, 4, 3, 0, false },
+		{ astride, 2, 4, 2, 128, 64, false, GK_F32, 4, 3, 0, false },
 		{ one, 1, 3, 1, 64, 8, false, GK_F32, 0, 17, 0, false },
 		{ deep, 2, 2, 2, 128, 32, true, GK_F32, 0, 300, 0, false },
 		{ one, 1, 2, 2, 64, 32, false, GK_BF16, 0, 5000, 0, false },
 	};
 
-	for (size_t i = 0; i < sizeof(cases) / sizeof(*cases); i++)
-		prompts(cases[i], (int)i);
+	each(cases);
 }
 
 /* A cap that most scores feel, and one that none does. */
 GPU_TEST(scores_are_capped_by_warpgroups)
 {
-	hopper device;
+	test_hopper device;
 	const prompt_case cases[] = {
 		{ mixed, 5, 8, 2, 128, 16, false, GK_F32, 0, 0, 2.0f, false },
 		{ deep, 2, 8, 2, 64, 32, true, GK_BF16, 0, 0, 50.0f, false },
@@ -137,27 +136,25 @@ GPU_TEST(scores_are_capped_by_warpgroups)
 		{ one, 1, 2, 1, 256, 32, false, GK_F32, 0, 40, 2.0f, false },
 	};
 
-	for (size_t i = 0; i < sizeof(cases) / sizeof(*cases); i++)
-		prompts(cases[i], (int)i);
+	each(cases);
 }
 
 GPU_TEST(heads_of_256_by_warpgroups)
 {
-	hopper device;
+	test_hopper device;
 	const prompt_case cases[] = {
 		{ mixed, 5, 4, 2, 256, 16, false, GK_F32, 0, 0, 0, false },
 		{ one, 1, 7, 1, 256, 8, true, GK_BF16, 4, 0, 0, false },
 		{ deep, 2, 8, 1, 256, 128, false, GK_F32, 0, 90, 0, false },
 	};
 
-	for (size_t i = 0; i < sizeof(cases) / sizeof(*cases); i++)
-		prompts(cases[i], (int)i);
+	each(cases);
 }
 
 /* A scale for each head; bytes beyond the end that are no numbers. */
 GPU_TEST(prompts_attend_to_e4m3_by_warpgroups)
 {
-	hopper device;
+	test_hopper device;
 	const prompt_case cases[] = {
 		{ mixed, 5, 4, 2, 128, 16, false, GK_F32, 0, 0, 0, true },
 		{ mixed, 5, 5, 1, 64, 32, true, GK_BF16, 0, 0, 0, true },
@@ -167,51 +164,13 @@ GPU_TEST(prompts_attend_to_e4m3_by_warpgroups)
 		{ one, 1, 3, 1, 64, 8, false, GK_F32, 0, 30, 0, true },
 	};
 
-	for (size_t i = 0; i < sizeof(cases) / sizeof(*cases); i++)
-		prompts(cases[i], (int)i);
-}
-
-/* What was not timed on a device yet is left to the kernel for all devices unless it is asked for. */
-GPU_TEST(kernels_that_were_not_timed_are_not_taken_unasked)
-{
-	hopper device;
-	const prompt_case cases[] = {
-		{ one, 1, 2, 1, 256, 32, false, GK_F32, 0, 0, 0, false },
-		{ one, 1, 2, 1, 128, 32, false, GK_F32, 0, 0, 0, true },
-	};
-
-	for (const prompt_case &c : cases) {
-		const uint32_t width = c.heads * c.dim;
-		test_batch b(type_of(c), c.lengths, 1, c.n_kv, c.dim, c.dim, false, c.page_tokens, c.heads / c.n_kv);
-		test_rows q(GK_BF16, b.n_rows, width, width), asked(GK_F32, b.n_rows, width, width),
-		        unasked(GK_F32, b.n_rows, width, width), other(GK_F32, b.n_rows, width, width);
-		test_rows *const outs[] = { &asked, &unasked, &other };
-		both<float> sinks(1);
-		const struct gk_ctx before = test_ctx;
-
-		q.random(1.0f);
-		b.fill();
-		for (int i = 0; i < 3; i++) {
-			const struct gk_attention a = attention_of(c, b, q, *outs[i], sinks);
-
-			test_ctx.untimed = i == 0;
-			if (i == 2)
-				test_ctx.sm = 0;
-			CHECK(gk_attention(&test_ctx, &a) == 0, "attention");
-			test_sync("attention");
-			outs[i]->down();
-		}
-		test_ctx = before;
-		CHECK(memcmp(unasked.host, other.host, sizeof(float) * b.n_rows * width) == 0, "taken unasked");
-		if (test_ctx.sm == 90)
-			CHECK(memcmp(asked.host, other.host, sizeof(float) * b.n_rows * width) != 0, "not taken");
-	}
+	each(cases);
 }
 
 /* Blocks take items from a counter, or in a fixed order where there is none: the same bits, and it is zero again. */
 GPU_TEST(warpgroups_take_items_in_any_order)
 {
-	hopper device;
+	test_hopper device;
 	const prompt_case c = { mixed, 5, 8, 2, 128, 16, false, GK_F32, 0 };
 	test_batch b(KN_BF16, c.lengths, c.n_seqs, c.n_kv, c.dim, c.dim, false, c.page_tokens, c.heads / c.n_kv);
 	test_rows q(GK_BF16, b.n_rows, 1024, 1024), counted(GK_F32, b.n_rows, 1024, 1024),
@@ -279,103 +238,10 @@ static void in_pieces(const prompt_case &c)
 GPU_TEST(a_prompt_attends_the_same_bits_in_pieces_by_warpgroups)
 {
 	static const length all[] = { { 300, 220 } };
-	hopper device;
+	test_hopper device;
 
 	in_pieces({ all, 1, 8, 2, 128, 16, false, GK_F32, 0, 0, 0, false });
 	in_pieces({ all, 1, 2, 1, 64, 16, false, GK_F32, 0, 70, 0, false });
 	in_pieces({ all, 1, 2, 1, 128, 16, false, GK_F32, 0, 50, 2.0f, false });
 	in_pieces({ all, 1, 2, 1, 64, 16, false, GK_F32, 0, 0, 0, true });
-}
-
-/* ---- Few rows, brought by the tensor engine ---------------------------------------------------------------------- */
-
-struct few_case {
-	const length *lengths;
-	uint32_t n_seqs, heads, n_kv, dim, page_tokens, n_sm, window;
-	float softcap;
-	bool sinks, eight;
-};
-
-/* Like kernels/ref; what was cut into many parts has other bits than those of attention_few.cu, so it was not that one.
- */
-static void few_rows(const few_case &c, int index)
-{
-	const uint32_t width = c.heads * c.dim;
-	hopper device;
-
-#if defined(GPU_HOST)
-	test_ctx.n_sm = c.n_sm; /* the plan's cuts follow from it */
-#endif
-	test_batch b(c.eight ? KN_F8_E4M3 : KN_BF16, c.lengths, c.n_seqs, c.n_kv, c.dim, c.dim, false, c.page_tokens,
-	             c.heads / c.n_kv);
-	test_rows q(GK_BF16, b.n_rows, width, width), out(GK_F32, b.n_rows, width, width),
-	        other(GK_F32, b.n_rows, width, width);
-	both<float> sinks(c.heads);
-	float *want = (float *)malloc(sizeof(float) * b.n_rows * width);
-	struct kn_attn ref = {};
-	struct gk_attention a = {};
-	uint32_t left[64] = { 1 };
-	double d;
-
-	CHECK(b.fits, "plan");
-	q.random(1.0f);
-	b.fill();
-	b.poison();
-	if (c.eight)
-		b.with_scales();
-	test_normals(sinks.host, c.heads, 1.0f);
-	sinks.up();
-	ref.n_head = a.n_head = c.heads;
-	ref.scale = a.scale = 1.5f / sqrtf((float)c.dim);
-	ref.window = a.window = c.window;
-	ref.softcap = a.softcap = c.softcap;
-	ref.sinks = c.sinks ? sinks.host : nullptr;
-	a.sinks = c.sinks ? sinks.device : nullptr;
-	a.q = q.view();
-	a.kv = b.kv;
-	a.batch = &b.batch;
-	a.keys_are_older = true;
-	test_ref->ops->attention(test_ref, want, width, q.host, q.ld, &b.ref_kv, b.seqs, b.n_seqs, &ref);
-	test_ctx.shape = GK_SHAPE_MANY;
-	a.out = other.view();
-	CHECK(gk_attention(&test_ctx, &a) == 0, "the other kernel");
-	test_ctx.shape = GK_SHAPE_BROUGHT;
-	a.out = out.view();
-	for (int round = 0; round < 2; round++) {
-		CHECK(gk_attention(&test_ctx, &a) == 0, "attention");
-		test_sync("attention");
-	}
-	test_ctx.shape = GK_SHAPE_BEST;
-	(void)gpu_copy_out(left, test_ctx.counters, sizeof(left));
-	for (uint32_t n : left)
-		CHECK(n == 0, "case %d: a counter is %u", index, n);
-	out.down();
-	other.down();
-	d = test_distance(out.host, out.ld, want, width, b.n_rows, width);
-	CHECK(d < 8e-3, "case %d: %g", index, d);
-	if (test_ctx.sm == 90 && c.n_seqs == 1)
-		CHECK(memcmp(out.host, other.host, sizeof(float) * b.n_rows * width) != 0, "case %d: not brought",
-		      index);
-	free(want);
-}
-
-GPU_TEST(few_rows_attend_to_what_one_warp_brings)
-{
-	static const length answers[] = {
-		{ 70, 1 }, { 1, 1 }, { 700, 1 }, { 33, 2 }, { 64, 1 }, { 200, 1 }, { 32, 16 }
-	};
-	static const length alone[] = { { 3000, 1 } }, drafts[] = { { 1001, 4 }, { 90, 3 } };
-	const few_case cases[] = {
-		{ answers, 7, 8, 2, 128, 32, 4, 0, 0, false, false },
-		{ answers, 7, 20, 1, 64, 64, 6, 0, 0, true, false },
-		{ alone, 1, 8, 2, 128, 32, 48, 0, 0, true, false }, /* more parts than are merged at once */
-		{ alone, 1, 4, 1, 128, 128, 16, 0, 0, false, true },
-		{ drafts, 2, 4, 2, 128, 32, 16, 300, 0, false, false },
-		{ drafts, 2, 8, 2, 128, 32, 8, 0, 5.0f, false, true },
-		{ answers, 7, 6, 3, 64, 32, 5, 40, 0, true, false },
-		{ answers, 7, 8, 1, 128, 32, 3, 0, 0, false, true },
-	};
-
-	for (size_t i = 0; i < sizeof(cases) / sizeof(*cases); i++)
-		few_rows(cases[i], (int)i);
 }

@@ -173,31 +173,3 @@ GPU_TEST(rows_beyond_the_number_on_the_device_stay)
 	x.down();
 	CHECK(x.host[3 * dim] == before, "row 3 was touched");
 }
-
-GPU_TEST(rows_are_copied_at_any_distance)
-{
-	for (int turn = 0; turn < 20; turn++) {
-		const size_t bytes = 16 * (1 + test_random() % 300), n = 1 + test_random() % 9;
-		const size_t from = bytes + 16 * (test_random() % 40), to = bytes + 16 * (test_random() % 40);
-		both<uint32_t> src(from * n / 4), dst(to * n / 4);
-		const uint32_t n_blocks = 1 + test_random() % 4;
-		uint32_t wrong = 0;
-
-		for (size_t i = 0; i < from * n / 4; i++)
-			src.host[i] = test_random();
-		for (size_t i = 0; i < to * n / 4; i++)
-			dst.host[i] = 7;
-		src.up();
-		dst.up();
-		CHECK(gk_copy_rows(test_ctx.stream, n_blocks, dst.device, to, src.device, from, bytes, n) == 0, "copy");
-		test_sync("copy");
-		dst.down();
-		for (size_t i = 0; i < to * n / 4; i++) {
-			const size_t row = i * 4 / to, col = i * 4 % to;
-
-			wrong += dst.host[i] != (col < bytes ? src.host[(row * from + col) / 4] : 7);
-		}
-		CHECK(wrong == 0, "%zu rows of %zu: %u words", n, bytes, wrong);
-		CHECK(gk_copy_rows(test_ctx.stream, 1, dst.device, to, src.device, from, bytes - 4, n) == -ENOTSUP, "odd bytes");
-	}
-}

@@ -23,6 +23,7 @@ int gk_ctx_init(struct gk_ctx *ctx, int device)
 	(void)device;
 	ctx->n_sm = 4;
 	ctx->warp = 32;
+	ctx->sm = 90; /* whose kernels there are, all others too */
 	return 0;
 }
 
@@ -36,18 +37,6 @@ size_t gk_scratch_bytes(const struct gk_ctx *ctx, const struct gk_limits *limits
 	(void)ctx;
 	(void)limits;
 	return 256;
-}
-
-int gk_copy_rows(void *stream, uint32_t n_blocks, void *dst, size_t dst_step, const void *src, size_t src_step,
-                 size_t bytes, size_t n_rows)
-{
-	(void)stream;
-	(void)n_blocks;
-	if (bytes % 16 || dst_step % 16 || src_step % 16)
-		return -ENOTSUP;
-	for (size_t i = 0; i < n_rows; i++)
-		memcpy((char *)dst + i * dst_step, (const char *)src + i * src_step, bytes);
-	return 0;
 }
 
 /* ---- Weights ---- */

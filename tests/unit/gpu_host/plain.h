@@ -9,7 +9,7 @@
 #include "gpu/launch.h"
 
 extern _Atomic uint32_t plain_n_launched; /* ranks of a group count together */
-extern uint32_t plain_n_gated8;           /* calls of gk_linear_eight() with an activation */
+extern _Atomic uint32_t plain_n_gated8;   /* calls of gk_product_hopper() with an activation, of FP8 */
 extern bool plain_no_eight;               /* as on devices that have none of these */
 extern bool plain_in_floats;              /* as plain_dot() sums */
 

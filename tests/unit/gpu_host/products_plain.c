@@ -3,7 +3,7 @@
 
 #include "plain.h"
 
-uint32_t plain_n_gated8;
+_Atomic uint32_t plain_n_gated8;
 bool plain_no_eight;
 
 int gk_quantize_rows(const struct gk_ctx *ctx, const struct gk_quantize *a)
@@ -49,17 +49,33 @@ static void wide8(const void *q, const float *scale, uint32_t step, uint32_t i, 
 		line[k] *= scale[(size_t)(k / 128) * step];
 }
 
-static void product8(const struct gk_linear8 *l, const struct gk_mat *w, uint32_t i, float *y)
+/* A row of bfloat16. */
+static void wide16(const void *values, size_t row, size_t ld, float *line, uint32_t cols)
+{
+	const struct gk_view v = { .p = (void *)values, .elem = GK_BF16, .ld = (uint32_t)ld };
+
+	for (uint32_t k = 0; k < cols; k++)
+		line[k] = plain_get(&v, (uint32_t)row, k);
+}
+
+static void product(const struct gk_product *l, const struct gk_mat *w, uint32_t i, float *y)
 {
 	uint32_t cols = w->cols;
 	float *x = malloc(2 * (size_t)cols * sizeof(*x)), *line = x + cols;
+	bool eight = w->type == KN_FP8_128;
 
-	wide8(l->x, l->x_scale + i, l->ld_scale, i, l->ld_x, x, cols);
+	if (eight)
+		wide8(l->x, l->x_scale + i, l->ld_scale, i, l->ld_x, x, cols);
+	else
+		wide16(l->x, i, l->ld_x, x, cols);
 	for (uint32_t o = 0; o < l->n; o++) {
 		double s = 0;
 
-		wide8(w->values, (const float *)w->scales + (size_t)(o / 128) * gk_mat_scale_stride(w), 1, o, w->ld,
-		      line, cols);
+		if (eight)
+			wide8(w->values, (const float *)w->scales + (size_t)(o / 128) * gk_mat_scale_stride(w), 1, o,
+			      w->ld, line, cols);
+		else
+			wide16(w->values, o, w->ld, line, cols);
 		for (uint32_t k = 0; k < cols; k++)
 			s += (double)x[k] * line[k];
 		y[o] = (float)s;
@@ -67,27 +83,31 @@ static void product8(const struct gk_linear8 *l, const struct gk_mat *w, uint32_
 	free(x);
 }
 
-int gk_linear_eight(const struct gk_ctx *ctx, const struct gk_linear8 *l)
+int gk_product_hopper(const struct gk_ctx *ctx, const struct gk_product *l)
 {
 	float *y = malloc(2 * (size_t)l->n * sizeof(*y));
 	struct gk_quantize q = { .q = l->q, .ld = l->ld_q, .scale = l->q_scale, .ld_scale = l->ld_q_scale };
+
+	bool eight = l->w[0].type == KN_FP8_128;
 
 	if (plain_no_eight) {
 		free(y);
 		return -ENOTSUP;
 	}
 	plain_n_launched++;
-	plain_n_gated8 += l->gated;
+	plain_n_gated8 += l->gated && eight;
 	for (uint32_t i = 0; i < plain_rows(l->rows); i++) {
-		product8(l, &l->w[0], i, y);
-		if (!l->gated) {
+		product(l, &l->w[0], i, y);
+		if (l->gated) {
+			product(l, &l->w[1], i, y + l->n);
+			for (uint32_t o = 0; o < l->n; o++)
+				y[o] = plain_act(l->act, y[o], y[l->n + o]);
+		}
+		if (!l->gated || !eight) {
 			for (uint32_t o = 0; o < l->n; o++)
 				plain_put(&l->out, i, o, y[o] + (l->accumulate ? plain_get(&l->out, i, o) : 0));
 			continue;
 		}
-		product8(l, &l->w[1], i, y + l->n);
-		for (uint32_t o = 0; o < l->n; o++)
-			y[o] = plain_act(l->act, y[o], y[l->n + o]);
 		q.x = (struct gk_view){ .p = y, .elem = GK_F32, .ld = l->n };
 		q.dim = l->n;
 		q.rows.bound = 1;
@@ -176,33 +196,6 @@ int gk_linear_steady(const struct gk_ctx *ctx, const struct gk_linear *l)
 	r = linear(l);
 	plain_in_floats = false;
 	return r;
-}
-
-bool gk_is_chained(const struct gk_ctx *ctx, const struct gk_linear *l)
-{
-	(void)ctx;
-	for (uint32_t i = 0; i < l->n_jobs; i++) {
-		if (l->jobs[i].w.type != KN_BF16 || l->jobs[i].bias)
-			return false;
-	}
-	return !l->norm && l->n_jobs > 0;
-}
-
-/* As the library multiplies (gemm_plain.c): both products of a gated pair are in memory before the activation. */
-int gk_linear_chained(const struct gk_ctx *ctx, const struct gk_linear *l)
-{
-	struct gk_linear part = *l;
-	int r;
-
-	if (!gk_is_chained(ctx, l))
-		return -ENOTSUP;
-	if (l->x.elem != GK_BF16 || l->rows.bound > GK_FEW_ROWS)
-		return -EINVAL;
-	part.gated = false;
-	r = linear(&part);
-	return r < 0 || !l->gated ? r
-	                          : gk_act_mul(ctx, l->act, l->jobs[0].out, l->jobs[0].out, l->jobs[1].out, l->rows,
-	                                       l->jobs[0].w.rows);
 }
 
 int gk_linear_batch(const struct gk_ctx *ctx, const struct gk_linear_batch *l, bool exact)

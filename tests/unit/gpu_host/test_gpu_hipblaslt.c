@@ -1,36 +1,27 @@
 /* Products by hipBLASLt as gemm_hipblaslt.c asks for them, of a library that computes in plain loops as documented
  * (hipblaslt_plain.c): shapes, strides, element types, sums onto what is there, what the library refuses, and that all
  * of it is given back. */
-#include <dlfcn.h>
 #include <errno.h>
-#include <libgen.h>
 #include <math.h>
 #include <stdlib.h>
-#include <unistd.h>
 
 #include "gpu/gemm.h"
+#include "hipblaslt_plain.h"
 #include "test.h"
 
 static struct gpu_backend be;
 static int *alive, *heuristics;
 static unsigned long *refuses_from;
 
-/* The folder of the library, which is beside this program's own. */
 static int find_library(void **state)
 {
-	char exe[4096], folder[4200], reason[64];
-	ssize_t n = readlink("/proc/self/exe", exe, sizeof(exe) - 1);
+	char reason[64];
 	void *library;
 
 	(void)state;
-	if (n <= 0 || gpu_rt_open(&be.rt, 0, reason, sizeof(reason)) < 0)
+	if (gpu_rt_open(&be.rt, 0, reason, sizeof(reason)) < 0)
 		return -1;
-	exe[n] = '\0';
-	(void)snprintf(folder, sizeof(folder), "/none:%s/../../hipblaslt-plain", dirname(exe));
-	if (setenv("OCAI_GPU_LIBS", folder, 1) < 0)
-		return -1;
-	(void)snprintf(exe, sizeof(exe), "%.4000s/libhipblaslt.so.1", folder + strlen("/none:"));
-	library = dlopen(exe, RTLD_NOW | RTLD_LOCAL);
+	library = open_plain_library("/none:");
 	if (!library)
 		return -1;
 	alive = dlsym(library, "plain_alive");

@@ -10,6 +10,7 @@
 
 #include "../gpu/gpu_models.h"
 #include "gpu/backend.h"
+#include "gpu/comm_internal.h"
 #include "sampler/sampler.h"
 
 enum { MOST_SEQS = 64, ROUNDS = 26, AHEAD = 3, LONGEST = 96, PAGES_EACH = LONGEST / GPU_PAGE, STEP_TOKENS = 160 };
@@ -292,6 +293,8 @@ static struct kn_backend *open_watched(uint32_t ms)
 struct sums {
 	struct kn_backend *be;
 	uint32_t n_sums, dim;
+	uint32_t forgets_at; /* before the n-th, from 1 on, the rank forgets its programs; 0: never */
+	float last;
 	int result;
 };
 
@@ -307,9 +310,13 @@ static void *do_sums(void *arg)
 		ones[i] = 1;
 	ops->upload(s->be, x, ones, 4 * s->dim * sizeof(float));
 	for (uint32_t i = 0; i < s->n_sums && s->result == 0; i++) {
+		if (i + 1 == s->forgets_at)
+			ops->free(s->be, ops->alloc(s->be, 64));
 		ops->all_reduce(s->be, x, s->dim, 4, s->dim);
 		s->result = ops->sync(s->be);
 	}
+	if (s->result == 0)
+		ops->download(s->be, &s->last, x, sizeof(s->last));
 	ops->free(s->be, x);
 	return NULL;
 }
@@ -338,7 +345,7 @@ static void *let_go(void *arg)
 static void who_waits_alone_is_told_of(void **state)
 {
 	struct kn_backend *be = open_watched(20);
-	struct sums a = { be->ranks[0], 1, 16, 0 };
+	struct sums a = { .be = be->ranks[0], .n_sums = 1, .dim = 16 };
 	pthread_t other;
 
 	(void)state;
@@ -371,7 +378,8 @@ static void *do_sums_late(void *arg)
 static void a_sum_that_somebody_is_late_for_is_named(void **state)
 {
 	struct kn_backend *be = open_watched(20);
-	struct sums a = { be->ranks[0], 1, 16, 0 }, b = { be->ranks[1], 1, 16, 0 };
+	struct sums a = { .be = be->ranks[0], .n_sums = 1, .dim = 16 },
+	            b = { .be = be->ranks[1], .n_sums = 1, .dim = 16 };
 	pthread_t other;
 
 	(void)state;
@@ -411,7 +419,8 @@ static void *await_break(void *arg)
 static void devices_that_wait_for_ever_are_given_up(void **state)
 {
 	struct kn_backend *be = open_watched(20);
-	struct sums a = { be->ranks[0], 1, 16, 0 }, b = { be->ranks[1], 1, 16, 0 };
+	struct sums a = { .be = be->ranks[0], .n_sums = 1, .dim = 16 },
+	            b = { .be = be->ranks[1], .n_sums = 1, .dim = 16 };
 	pthread_t other;
 
 	(void)state;
@@ -432,11 +441,29 @@ static void devices_that_wait_for_ever_are_given_up(void **state)
 static void different_sums_are_refused(void **state)
 {
 	struct kn_backend *be = open_watched(0);
-	struct sums a = { be->ranks[0], 1, 16, 0 }, b = { be->ranks[1], 1, 8, 0 };
+	struct sums a = { .be = be->ranks[0], .n_sums = 1, .dim = 16 },
+	            b = { .be = be->ranks[1], .n_sums = 1, .dim = 8 };
 
 	(void)state;
 	run_sums(&a, &b);
 	assert_true(a.result < 0 && b.result < 0);
+	kn_backend_close(be);
+}
+
+/* Ranks go step by step where one of them alone has a program for the first time, and all know that. */
+static void who_begins_anew_takes_the_others_along(void **state)
+{
+	struct kn_backend *be = open_watched(0);
+	struct sums a = { .be = be->ranks[0], .n_sums = 6, .dim = 16, .forgets_at = 4 };
+	struct sums b = { .be = be->ranks[1], .n_sums = 6, .dim = 16 };
+	const struct gpu_comm *comm = gpu_of(be)->comm;
+
+	(void)state;
+	run_sums(&a, &b);
+	assert_true(a.result == 0 && b.result == 0);
+	assert_true(a.last == 64 && b.last == 64);
+	for (int rank = 0; rank < 2; rank++) /* two more around the message, in the first and the fourth */
+		assert_int_equal(comm->meets[rank], 6 + 2 * 2);
 	kn_backend_close(be);
 }
 
@@ -461,11 +488,12 @@ int main(int argc, char **argv)
 	};
 	enum { N = sizeof(cases) / sizeof(cases[0]) };
 	static char names[N][80];
-	struct CMUnitTest tests[N + 4] = {
+	struct CMUnitTest tests[N + 5] = {
 		cmocka_unit_test(who_waits_alone_is_told_of),
 		cmocka_unit_test(a_sum_that_somebody_is_late_for_is_named),
 		cmocka_unit_test(devices_that_wait_for_ever_are_given_up),
 		cmocka_unit_test(different_sums_are_refused),
+		cmocka_unit_test(who_begins_anew_takes_the_others_along),
 	};
 
 	if (argc > 1)
@@ -474,9 +502,9 @@ int main(int argc, char **argv)
 	for (int i = 0; i < N; i++) {
 		(void)snprintf(names[i], sizeof(names[i]), "%s%s on %u devices that are late", cases[i].model,
 		               cases[i].exact ? " exact" : "", cases[i].n_devices);
-		tests[4 + i] = (struct CMUnitTest){ .name = names[i],
+		tests[5 + i] = (struct CMUnitTest){ .name = names[i],
 			                            .test_func = lateness_changes_nothing,
 			                            .initial_state = (void *)&cases[i] };
 	}
-	return _cmocka_run_group_tests("the order of devices", tests, N + 4, NULL, NULL);
+	return _cmocka_run_group_tests("the order of devices", tests, N + 5, NULL, NULL);
 }

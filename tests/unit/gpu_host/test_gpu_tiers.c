@@ -142,23 +142,22 @@ static void expect_same(const struct answers *want, const struct answers *got, b
 struct variant {
 	const char *name, *kv_dtype;
 	bool deterministic, write_through, on_disk;
-	const char *copies; /* $OCAI_GPU_COPIES */
+	uint32_t n_devices;
 };
 
 static void answers_are_the_same_with_tiers(void **state)
 {
 	const struct variant *v = *state;
-	struct eng_options o = { .kv_dtype = v->kv_dtype, .deterministic = v->deterministic, .no_speculation = true };
+	struct eng_options o = { .kv_dtype = v->kv_dtype,
+		                 .deterministic = v->deterministic,
+		                 .tensor_parallel = v->n_devices,
+		                 .no_speculation = true };
 	static struct answers want, got;
 	struct eng_stats st, none;
 	char dir[] = "/tmp/ocai-gpu-tiers-XXXXXX", cmd[128];
 	uint64_t page_bytes;
 
 	use_host_plugin();
-	if (v->copies)
-		assert_int_equal(setenv("OCAI_GPU_COPIES", v->copies, 1), 0);
-	else
-		(void)unsetenv("OCAI_GPU_COPIES");
 	page_bytes = page_bytes_of(o);
 	run(o, page_bytes, &want, &none);
 	assert_int_equal(none.host_pages_total, 0);
@@ -259,7 +258,6 @@ int main(void)
 {
 	static const struct variant variants[] = {
 		{ .name = "write-back" },
-		{ .name = "write-back, by a kernel", .copies = "kernel" },
 		{ .name = "write-through, bf16", .kv_dtype = "bf16", .write_through = true },
 		{ .name = "e4m3", .kv_dtype = "f8" },
 		{ .name = "deterministic", .kv_dtype = "bf16", .deterministic = true },
@@ -268,6 +266,8 @@ int main(void)
 		  .write_through = true,
 		  .on_disk = true },
 		{ .name = "write-back, disk", .on_disk = true },
+		{ .name = "two devices, disk", .on_disk = true, .n_devices = 2 },
+		{ .name = "two devices, deterministic", .deterministic = true, .write_through = true, .n_devices = 2 },
 	};
 	enum { N = sizeof(variants) / sizeof(variants[0]) };
 	struct CMUnitTest tests[N + 1] = { cmocka_unit_test(pieces_go_to_the_host_and_back) };

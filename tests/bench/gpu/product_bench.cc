@@ -1,7 +1,7 @@
-/* Products of FP8 weights with rows in eight bits, by our own kernels beside the vendor's library, at the shapes of
- * Qwen3-8B: JSON lines.
+/* Products of FP8 weights with rows in eight bits, or of both in bfloat16, by our own kernels beside the vendor's
+ * library, at the shapes of Qwen3-8B: JSON lines.
  *
- *   fp8_bench [--rows=N[,N...]] [--tiles]
+ *   product_bench [--rows=N[,N...]] [--tiles] [--only=SHAPE] [--bf16]
  *
  * First what both give for the same values is compared. Then, for 32 to 8,192 rows, each product of a layer by the
  * library and by ours (gate and up with the activation in eight bits: the library's with the launch behind it), and the
@@ -16,7 +16,9 @@
 
 enum { D = 4096, FF = 12288, QKV = 6144, MOST_ROWS = 8192, N_LAYERS = 3 };
 
-static const double limit_tflops = 1440.0;
+static double limit_tflops = 1440.0; /* 736 in bfloat16 */
+static bool is16;
+static const char *only = ""; /* products whose names have it, and no layers */
 static struct bench_library *library;
 
 struct shape {
@@ -57,6 +59,23 @@ static uint8_t *eights(size_t bytes)
 	return p;
 }
 
+/* bfloat16 of about 1/64. */
+static uint16_t *sixteens(size_t n)
+{
+	enum { PATTERN = (1 << 21) + 1000 };
+	static uint16_t *pattern;
+	uint16_t *p = device<uint16_t>(n);
+
+	if (!pattern) {
+		pattern = (uint16_t *)malloc(PATTERN * 2);
+		for (int i = 0; i < PATTERN; i++)
+			pattern[i] = (uint16_t)(((unsigned)rand() & 0x81ff) + 0x3b80);
+	}
+	for (size_t at = 0; at < n; at += PATTERN)
+		check(gpu_copy_in(p + at, pattern, (n - at < PATTERN ? n - at : (size_t)PATTERN) * 2), "copy");
+	return p;
+}
+
 static float *floats(size_t n, float value)
 {
 	float *host = (float *)malloc(n * sizeof(float)), *p;
@@ -77,8 +96,11 @@ static struct gk_mat matrix(uint32_t rows, uint32_t cols)
 {
 	struct gk_mat m;
 
-	if (gk_mat_describe(&m, GK_FP8_128, rows, cols, eights((size_t)rows * cols)) < 0)
+	if (gk_mat_describe(&m, is16 ? (uint32_t)KN_BF16 : (uint32_t)GK_FP8_128, rows, cols,
+	                    is16 ? (uint8_t *)sixteens((size_t)rows * cols) : eights((size_t)rows * cols)) < 0)
 		exit(1);
+	if (is16)
+		return m;
 	m.scales = floats((size_t)(rows / 128 + 1) * gk_mat_scale_stride(&m), 2e-4f);
 	return m;
 }
@@ -91,8 +113,9 @@ static struct layer make_layer()
 		l.mat[s] = matrix(shapes[s].n * (shapes[s].gated ? 2 : 1), shapes[s].k);
 	l.up = l.mat[P_GATED];
 	l.mat[P_GATED].rows = l.up.rows = FF;
-	l.up.values = (const uint8_t *)l.up.values + (size_t)FF * l.up.ld;
-	l.up.scales = (const float *)l.up.scales + (size_t)FF / 128 * gk_mat_scale_stride(&l.up);
+	l.up.values = (const uint8_t *)l.up.values + (size_t)FF * l.up.ld * (is16 ? 2 : 1);
+	if (!is16)
+		l.up.scales = (const float *)l.up.scales + (size_t)FF / 128 * gk_mat_scale_stride(&l.up);
 	return l;
 }
 
@@ -104,8 +127,9 @@ struct rows8 {
 
 static struct rows8 make_rows(uint32_t cols)
 {
-	const struct rows8 r = { eights((size_t)MOST_ROWS * cols), floats((size_t)MOST_ROWS * cols / 128, 5e-3f),
-		                 cols };
+	const struct rows8 r = { is16 ? (uint8_t *)sixteens((size_t)MOST_ROWS * cols)
+		                      : eights((size_t)MOST_ROWS * cols),
+		                 floats((size_t)MOST_ROWS * cols / 128, 5e-3f), cols };
 
 	return r;
 }
@@ -117,12 +141,12 @@ static uint16_t *both16; /* [rows, 2 FF] */
 
 /* ---- Launches ---------------------------------------------------------------------------------------------------- */
 
-typedef decltype(gk_linear8::tiles) tiles;
+typedef decltype(gk_product::tiles) tiles;
 
-static struct gk_linear8 product(int s, const struct layer &l, uint32_t n, const tiles &t)
+static struct gk_product product(int s, const struct layer &l, uint32_t n, const tiles &t)
 {
 	const struct rows8 &x = shapes[s].k == FF ? wide : narrow;
-	struct gk_linear8 p = {};
+	struct gk_product p = {};
 
 	p.x = x.q;
 	p.x_scale = x.scale;
@@ -133,7 +157,13 @@ static struct gk_linear8 product(int s, const struct layer &l, uint32_t n, const
 	p.w[0] = l.mat[s];
 	p.tiles = t;
 	p.gated = shapes[s].gated;
-	if (p.gated) {
+	if (p.gated && is16) {
+		p.w[1] = l.up;
+		p.act = KN_ACT_SILU;
+		p.out.p = both16;
+		p.out.elem = GK_BF16;
+		p.out.ld = 2 * FF;
+	} else if (p.gated) {
 		p.w[1] = l.up;
 		p.act = KN_ACT_SILU;
 		p.q = wide.q;
@@ -173,7 +203,7 @@ static int quantize(const struct rows8 &to, uint32_t dim, uint32_t n, bool norm,
 
 static int library_product(int s, const struct layer &l, uint32_t n)
 {
-	struct gk_linear8 p = product(s, l, n, {});
+	struct gk_product p = product(s, l, n, {});
 	int r;
 
 	if (p.gated) {
@@ -183,14 +213,22 @@ static int library_product(int s, const struct layer &l, uint32_t n)
 		p.out.ld = 2 * FF;
 	}
 	r = bench_library_product(library, &p);
-	return r < 0 || !p.gated ? r : quantize(wide, FF, n, false, true);
+	if (r < 0 || !p.gated)
+		return r;
+	if (!is16)
+		return quantize(wide, FF, n, false, true);
+
+	struct gk_view up = p.out;
+
+	up.p = both16 + FF;
+	return gk_act_mul(&ctx, KN_ACT_SILU, p.out, p.out, up, p.rows, FF);
 }
 
 static int own_product(int s, const struct layer &l, uint32_t n, const tiles &t)
 {
-	const struct gk_linear8 p = product(s, l, n, t);
+	const struct gk_product p = product(s, l, n, t);
 
-	return gk_linear_eight(&ctx, &p);
+	return gk_product_hopper(&ctx, &p);
 }
 
 static int whole_layer(const struct layer &l, uint32_t n, bool own)
@@ -225,6 +263,13 @@ static float *values_of(const void *from, size_t n, enum kn_dtype type)
 /* What a product leaves, as floats. */
 static float *result(int s, uint32_t n)
 {
+	if (shapes[s].gated && is16) { /* rows of gate and up; what is up is the library's alone */
+		float *const f = values_of(both16, (size_t)n * 2 * FF, KN_BF16);
+
+		for (uint32_t i = 1; i < n; i++)
+			memmove(f + (size_t)i * FF, f + (size_t)i * 2 * FF, FF * sizeof(float));
+		return f;
+	}
 	if (!shapes[s].gated)
 		return values_of(shapes[s].onto_f32 ? (void *)stream_f32 : (void *)both16, (size_t)n * shapes[s].n,
 		                 shapes[s].onto_f32 ? KN_F32 : KN_BF16);
@@ -273,7 +318,8 @@ static void compare(int s, uint32_t n)
 
 static void report(const char *who, const char *what, uint32_t n, double us, double weights)
 {
-	const double memory = weights / limit_gbytes * 1e-3, arithmetic = 2 * weights * n / limit_tflops * 1e-6;
+	const double memory = weights * (is16 ? 2 : 1) / limit_gbytes * 1e-3,
+	             arithmetic = 2 * weights * n / limit_tflops * 1e-6;
 	const double limit = memory > arithmetic ? memory : arithmetic;
 
 	printf("{\"bench\":\"fp8\",\"case\":\"%s, %s, %u "
@@ -285,7 +331,7 @@ static void report(const char *who, const char *what, uint32_t n, double us, dou
 
 static double weights_of(int s)
 {
-	return (double)shapes[s].n * shapes[s].k * (shapes[s].gated ? 2 : 1);
+	return (double)shapes[s].n * shapes[s].k * (shapes[s].gated ? 2 : 1); /* each a byte, or two */
 }
 
 static void products(uint32_t n)
@@ -294,6 +340,8 @@ static void products(uint32_t n)
 
 	for (int s = 0; s < N_SHAPES; s++) {
 		all += weights_of(s);
+		if (!strstr(shapes[s].name, only))
+			continue;
 		if (library)
 			report("library", shapes[s].name, n,
 			       measure(2 * N_LAYERS,
@@ -303,7 +351,7 @@ static void products(uint32_t n)
 		       measure(2 * N_LAYERS, [&](int i) { return own_product(s, layers[i % N_LAYERS], n, {}); }),
 		       weights_of(s));
 	}
-	for (int own = library ? 0 : 1; own < 2; own++)
+	for (int own = library ? 0 : 1; own < 2 && !*only && !is16; own++)
 		report(own ? "own" : "library", "layer", n,
 		       measure(2 * N_LAYERS, [&](int i) { return whole_layer(layers[i % N_LAYERS], n, own); }), all);
 }
@@ -311,20 +359,19 @@ static void products(uint32_t n)
 static void kinds_of_tiles(uint32_t n)
 {
 	for (int s = 0; s < N_SHAPES; s++) {
-		const uint32_t most_parts = shapes[s].gated || n > 512 ? 1 : shapes[s].onto_f32 ? 4 : 2;
+		const uint32_t most_parts = shapes[s].gated || n > 512 ? 1 : shapes[s].onto_f32 ? 3 : 2;
 
-		for (uint32_t kind = 0; kind < 16; kind++) {
-			for (uint32_t parts = 1; parts <= most_parts; parts *= 2) {
-				const tiles t = { kind & 1 ? 256u : 128u, parts, kind / 4 % 3, (kind & 2) != 0,
-					          kind >= 12 };
+		if (!strstr(shapes[s].name, only))
+			continue;
+		for (uint32_t columns = 128; columns <= 256; columns += 128) {
+			for (uint32_t parts = 1; parts <= most_parts; parts++) {
+				const tiles t = { columns, parts };
 				char who[64];
 
 				/* What would be the same as another. */
-				if ((shapes[s].gated && t.columns == 128) || (n <= 128 && !t.alone) ||
-				    (parts > 1 && (t.columns == 256 || !t.alone || t.lead)))
+				if (shapes[s].gated ? columns == 128 : columns == 256 && parts > 1)
 					continue;
-				(void)snprintf(who, sizeof(who), "own %u%s%s, parts %u, lead %u", t.columns,
-				               t.alone ? " alone" : "", t.turns ? " in turns" : "", parts, t.lead);
+				(void)snprintf(who, sizeof(who), "own %u, parts %u", columns, parts);
 				report(who, shapes[s].name, n,
 				       measure(2 * N_LAYERS,
 				               [&](int i) { return own_product(s, layers[i % N_LAYERS], n, t); }),
@@ -345,7 +392,12 @@ int main(int argc, char **argv)
 			rows = argv[i] + 7;
 		else if (!strcmp(argv[i], "--tiles"))
 			with_tiles = true;
+		else if (!strncmp(argv[i], "--only=", 7))
+			only = argv[i] + 7;
+		else if (!strcmp(argv[i], "--bf16"))
+			is16 = true;
 	}
+	limit_tflops = is16 ? 736.0 : limit_tflops;
 	if (!bench_open(64u << 20))
 		return 0;
 	if (ctx.sm != 90) {
@@ -362,6 +414,8 @@ int main(int argc, char **argv)
 	norm_w = floats(D, 1.0f);
 	both16 = (uint16_t *)eights((size_t)MOST_ROWS * 2 * FF * 2);
 	for (int s = 0; library && s < N_SHAPES; s++) {
+		if (!strstr(shapes[s].name, only))
+			continue;
 		compare(s, 128);
 		compare(s, 1000);
 	}
