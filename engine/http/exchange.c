@@ -14,11 +14,13 @@
 #include "base/json.h"
 #include "base/log.h"
 #include "http_internal.h"
+#include "loop.h"
 
 /* ---- Life ---- */
 
-static struct exchange *exchange_new(struct eng_http *http, struct MHD_Connection *conn, const char *url)
+static struct exchange *exchange_new(struct http_loop *loop, struct MHD_Connection *conn, const char *url)
 {
+	struct eng_http *http = loop_http(loop);
 	struct exchange *x = calloc(1, sizeof(*x));
 
 	if (!x)
@@ -29,6 +31,7 @@ static struct exchange *exchange_new(struct eng_http *http, struct MHD_Connectio
 		return NULL;
 	}
 	x->http = http;
+	x->loop = loop;
 	x->conn = conn;
 	atomic_fetch_add(&http->n_exchanges, 1);
 	atomic_init(&x->refs, 1);
@@ -146,7 +149,7 @@ static void wake(struct exchange *x)
 	if (!x->is_suspended)
 		return;
 	x->is_suspended = false;
-	MHD_resume_connection(x->conn);
+	loop_resume(x->loop, x->conn);
 }
 
 void http_error_body(const struct http_error *e, struct base_buf *out)

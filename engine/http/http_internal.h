@@ -1,5 +1,6 @@
 /* Shared by the front's files:
- *   server.c    sockets, daemons, open and close
+ *   server.c    sockets, open and close
+ *   loop.c      a thread that accepts and serves connections
  *   exchange.c  one request and its answer: body in, reply or stream out
  *   watch.c     the thread that sees clients leave and keeps silent streams alive
  *   table.c     the table of routes; routes.c the small ones
@@ -9,8 +10,8 @@
  *   many.c      requests with several engine requests in one answer: embed.c, rerank.c
  *   chat.c, completions.c, generate.c, ...   the shapes
  *
- * An exchange has two sides that may be alive at different times: the connection (libmicrohttpd's
- * threads) and the work (the engine's thread, through events). Each holds a reference; exchange->lock
+ * An exchange has two sides that may be alive at different times: the connection (a loop's
+ * thread) and the work (the engine's thread, through events). Each holds a reference; exchange->lock
  * guards what both touch. Lock order: exchange, then engine or libmicrohttpd; server->lock is taken
  * alone or inside exchange->lock. */
 #ifndef HTTP_INTERNAL_H
@@ -30,7 +31,7 @@
 
 enum {
 	HTTP_MAX_RESPONSE = 256 << 20,
-	HTTP_MAX_DAEMONS = ENG_HTTP_MAX_SOCKETS,
+	HTTP_MAX_SOCKETS = ENG_HTTP_MAX_SOCKETS,
 	HTTP_MAX_HEAD = 64 << 10, /* request line and headers */
 	/* The library's own ceiling for a connection, which it takes from the system as it is touched: what is beyond
 	 * it is answered by a page of its own instead of JSON. */
@@ -38,6 +39,7 @@ enum {
 };
 
 struct exchange;
+struct http_loop;
 struct http_store;
 
 enum { HTTP_N_BUCKETS = 16 };
@@ -57,9 +59,10 @@ struct eng_http {
 	struct eng_engine *engine;
 	struct eng_http_config config;
 	char *socket_path;
-	struct MHD_Daemon *daemons[HTTP_MAX_DAEMONS];
-	size_t n_daemons;
-	int listen_fds[HTTP_MAX_DAEMONS];
+	struct http_loop **loops; /* room for HTTP_MAX_SOCKETS * config.n_threads */
+	size_t n_loops;
+	int listen_fds[HTTP_MAX_SOCKETS];
+	size_t n_listen_fds;
 	uint16_t port;
 	atomic_bool is_closing;
 	int64_t started;                            /* seconds since 1970 */
@@ -98,6 +101,7 @@ struct exchange {
 	atomic_uint refs;
 
 	/* The connection's side. */
+	struct http_loop *loop;
 	struct MHD_Connection *conn;
 	const struct route *route;
 	char *url;
@@ -176,6 +180,7 @@ void exchange_stream_end(struct exchange *x);
 void http_event(const char *name, const struct base_buf *json, struct base_buf *out);
 /* Cancels the work once. */
 void exchange_cancel(struct exchange *x);
+/* cls: the loop */
 enum MHD_Result exchange_access(void *cls, struct MHD_Connection *conn, const char *url, const char *method,
                                 const char *version, const char *upload, size_t *upload_size, void **req_cls);
 void exchange_completed(void *cls, struct MHD_Connection *conn, void **req_cls, enum MHD_RequestTerminationCode toe);

@@ -1,5 +1,5 @@
-/* Sockets and daemons. We open the listening sockets ourselves (errors with words, port 0, modes) and
- * hand them to libmicrohttpd, one daemon each; both share the handlers and the engine. */
+/* Sockets, open and close. We open the listening sockets ourselves (errors with words, port 0, modes); each is served
+ * by as many loops as there are threads. All share the handlers and the engine. */
 #include <arpa/inet.h>
 #include <errno.h>
 #include <fcntl.h>
@@ -19,6 +19,7 @@
 #include "base/log.h"
 #include "engine_chat.h"
 #include "http_internal.h"
+#include "loop.h"
 #include "store.h"
 
 enum { MAX_STORED = 1024, MAX_STORED_BYTES = 64 << 20 }; /* responses that can be continued */
@@ -110,39 +111,22 @@ static int listen_unix(const char *path, int *ret_fd, struct err *err)
 	return 0;
 }
 
-/* ---- Daemons ---- */
+/* ---- Serving ---- */
 
-static void log_mhd(void *cls, const char *fmt, va_list ap)
+/* Owns the socket from here on, also on failure. The connections are shared out to the loops. */
+static int serve(struct eng_http *http, int fd, struct err *err)
 {
-	char line[512];
-	size_t n;
+	unsigned n = http->config.n_threads, most = http->config.max_connections;
+	int r = 0;
 
-	(void)vsnprintf(line, sizeof(line), fmt, ap);
-	n = strlen(line);
-	if (n > 0 && line[n - 1] == '\n')
-		line[n - 1] = '\0';
-	base_log(BASE_LOG_DEBUG, "http: %s", line);
-}
+	http->listen_fds[http->n_listen_fds++] = fd;
+	for (unsigned i = 0; i < n && r == 0; i++) {
+		unsigned share = most / n + (i < most % n);
 
-/* The daemon closes the descriptor, also when it does not start. */
-static int start_daemon(struct eng_http *http, int fd, struct err *err)
-{
-	const struct eng_http_config *c = &http->config;
-	struct MHD_Daemon *d;
-
-	d = MHD_start_daemon(MHD_USE_EPOLL_INTERNAL_THREAD | MHD_ALLOW_SUSPEND_RESUME | MHD_USE_ERROR_LOG, 0, NULL,
-	                     NULL, exchange_access, http, MHD_OPTION_EXTERNAL_LOGGER, log_mhd, NULL,
-	                     MHD_OPTION_LISTEN_SOCKET, fd, MHD_OPTION_THREAD_POOL_SIZE, (unsigned)c->n_threads,
-	                     MHD_OPTION_CONNECTION_LIMIT, (unsigned)c->max_connections, MHD_OPTION_CONNECTION_TIMEOUT,
-	                     (unsigned)c->timeout_s, MHD_OPTION_CONNECTION_MEMORY_LIMIT, (size_t)HTTP_CONNECTION_MEMORY,
-	                     MHD_OPTION_NOTIFY_COMPLETED, exchange_completed, NULL, MHD_OPTION_END);
-	if (!d) {
-		(void)close(fd);
-		return err_set(err, -EIO, "the HTTP server did not start");
+		r = share ? loop_start(http, fd, share, &http->loops[http->n_loops], err) : 0;
+		http->n_loops += share && r == 0;
 	}
-	http->listen_fds[http->n_daemons] = fd;
-	http->daemons[http->n_daemons++] = d;
-	return 0;
+	return r;
 }
 
 /* All of them, or none is left open. */
@@ -150,15 +134,15 @@ static int serve_inherited(struct eng_http *http, struct err *err)
 {
 	const struct eng_http_config *c = &http->config;
 	size_t i = 0;
-	int r = c->n_listen_fds <= HTTP_MAX_DAEMONS
+	int r = c->n_listen_fds <= HTTP_MAX_SOCKETS
 	                ? 0
-	                : err_set(err, -E2BIG, "%zu sockets, at most %d are served", c->n_listen_fds, HTTP_MAX_DAEMONS);
+	                : err_set(err, -E2BIG, "%zu sockets, at most %d are served", c->n_listen_fds, HTTP_MAX_SOCKETS);
 
 	for (; i < c->n_listen_fds && r == 0; i++) {
-		/* epoll may wake two threads for one connection. */
+		/* epoll may wake two loops for one connection. */
 		(void)fcntl(c->listen_fds[i], F_SETFL, fcntl(c->listen_fds[i], F_GETFL) | O_NONBLOCK);
 		note_port(http, c->listen_fds[i]);
-		r = start_daemon(http, c->listen_fds[i], err);
+		r = serve(http, c->listen_fds[i], err);
 	}
 	for (; i < c->n_listen_fds; i++)
 		(void)close(c->listen_fds[i]);
@@ -177,7 +161,7 @@ static int open_all(struct eng_http *http, struct err *err)
 		if (r < 0)
 			return r;
 		note_port(http, fd);
-		r = start_daemon(http, fd, err);
+		r = serve(http, fd, err);
 		if (r < 0)
 			return r;
 	}
@@ -187,7 +171,7 @@ static int open_all(struct eng_http *http, struct err *err)
 	if (r < 0)
 		return r;
 	http->socket_path = strdup(http->config.socket_path);
-	return start_daemon(http, fd, err);
+	return serve(http, fd, err);
 }
 
 static void set_defaults(struct eng_http_config *c)
@@ -253,9 +237,11 @@ int eng_http_open(struct eng_engine *engine, const struct eng_http_config *confi
 	http->idle_since_ms = http_now_ms();
 	http->started = (int64_t)time(NULL);
 	set_defaults(&http->config);
+	http->loops =
+	        (struct http_loop **)calloc((size_t)HTTP_MAX_SOCKETS * http->config.n_threads, sizeof(*http->loops));
 	http->store = http_store_new(MAX_STORED, MAX_STORED_BYTES);
 	(void)pthread_mutex_init(&http->lock, NULL);
-	r = http->store ? set_formats(http, err) : -ENOMEM;
+	r = http->store && http->loops ? set_formats(http, err) : err_set(err, -ENOMEM, "out of memory");
 	if (r == 0 && config->api_key_file)
 		r = http_keys_read(config->api_key_file, &http->keys, err);
 	if (r == 0)
@@ -290,14 +276,11 @@ void eng_http_quiesce(struct eng_http *http)
 		return;
 	if (http->socket_path)
 		(void)unlink(http->socket_path);
-	for (size_t i = 0; i < http->n_daemons; i++) {
-		MHD_socket fd = MHD_quiesce_daemon(http->daemons[i]);
-
-		/* The daemon's threads may still name the descriptor, so it is closed when they are gone. Who connects
-		 * meanwhile is refused, but for sockets that are not ours: whoever listens next takes those. */
-		if (fd != MHD_INVALID_SOCKET && http->config.n_listen_fds == 0)
-			(void)shutdown(fd, SHUT_RDWR);
-	}
+	for (size_t i = 0; i < http->n_loops; i++)
+		loop_quiesce(http->loops[i]);
+	/* Who connects from now on is refused, but for sockets that are not ours: whoever listens next takes those. */
+	for (size_t i = 0; i < http->n_listen_fds && http->config.n_listen_fds == 0; i++)
+		(void)shutdown(http->listen_fds[i], SHUT_RDWR);
 }
 
 /* Ends everything. libmicrohttpd must not be stopped while a connection is suspended, so each gets an
@@ -342,10 +325,10 @@ void eng_http_close(struct eng_http *http, uint32_t timeout_ms)
 		(void)usleep(5000);
 	for (until = http_now_ms() + 500; atomic_load(&http->n_waiting) > 0 && http_now_ms() < until;)
 		(void)usleep(5000);
-	for (size_t i = 0; i < http->n_daemons; i++) {
-		MHD_stop_daemon(http->daemons[i]);
+	for (size_t i = 0; i < http->n_loops; i++)
+		loop_stop(http->loops[i]);
+	for (size_t i = 0; i < http->n_listen_fds; i++)
 		(void)close(http->listen_fds[i]);
-	}
 	watch_stop(http);
 	/* The engine says the last word to requests that were cancelled, and says it here. */
 	while (atomic_load(&http->n_exchanges) > 0)
@@ -354,5 +337,6 @@ void eng_http_close(struct eng_http *http, uint32_t timeout_ms)
 	http_keys_done(&http->keys);
 	http_store_free(http->store);
 	free(http->socket_path);
+	free((void *)http->loops);
 	free(http);
 }

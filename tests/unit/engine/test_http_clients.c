@@ -1,6 +1,8 @@
 /* The HTTP front over a small real model: clients that misbehave, many at once, and the end of the server. */
 #include <limits.h>
+#include <poll.h>
 #include <pthread.h>
+#include <stdatomic.h>
 
 #include "http_shared.h"
 
@@ -418,6 +420,94 @@ static void the_end_comes_to_who_waits_for_a_paused_engine(void **state)
 	}
 }
 
+struct visitors {
+	struct sockaddr_in to;
+	atomic_bool stop;
+};
+
+/* Comes and leaves, again and again, whatever the server says. */
+static void *visit(void *arg)
+{
+	static const char hello[] = "GET /health HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n";
+	struct visitors *v = arg;
+	struct timeval limit = { .tv_sec = 5 };
+	char buf[1024];
+
+	while (!atomic_load(&v->stop)) {
+		int fd = socket(AF_INET, SOCK_STREAM, 0);
+
+		(void)setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &limit, sizeof(limit));
+		if (connect(fd, (const struct sockaddr *)&v->to, sizeof(v->to)) == 0 &&
+		    send(fd, hello, sizeof(hello) - 1, MSG_NOSIGNAL) > 0)
+			(void)!recv(fd, buf, sizeof(buf), 0);
+		(void)close(fd);
+	}
+	return NULL;
+}
+
+/* The listening sockets are taken from loops that are busy accepting. */
+static void the_end_comes_while_clients_come(void **state)
+{
+	const struct eng_options options = { .model_path = test_fixture("models/qwen3"), .backend = "ref" };
+	struct eng_http_config config = { .host = "127.0.0.1", .n_threads = 4 };
+	struct eng_engine *engine;
+	struct err err = { 0 };
+
+	(void)state;
+	if (eng_engine_open(&options, &engine, &err) < 0)
+		fail_msg("%s", err_text(&err));
+	for (int round = 0; round < 100; round++) {
+		struct visitors v = { .to = { .sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK) } };
+		struct eng_http *http;
+		pthread_t threads[3];
+
+		if (eng_http_open(engine, &config, &http, &err) < 0)
+			fail_msg("%s", err_text(&err));
+		v.to.sin_port = htons(eng_http_port(http));
+		for (size_t i = 0; i < 3; i++)
+			assert_int_equal(pthread_create(&threads[i], NULL, visit, &v), 0);
+		(void)usleep(5000 + (unsigned)round * 37);
+		eng_http_quiesce(http);
+		(void)usleep((unsigned)round % 3 * 1000);
+		eng_http_close(http, 0);
+		atomic_store(&v.stop, true);
+		for (size_t i = 0; i < 3; i++)
+			(void)pthread_join(threads[i], NULL);
+	}
+	eng_engine_close(engine);
+}
+
+/* A loop that is full listens again when one of its clients has left. */
+static void more_clients_than_connections_wait_their_turn(void **state)
+{
+	const struct eng_options options = { .model_path = test_fixture("models/qwen3"), .backend = "ref" };
+	struct timeval limit = { .tv_sec = 100 };
+	struct served s;
+	int fds[9];
+
+	(void)state;
+	serve_with(&s, &options, (struct eng_http_config){ .n_threads = 2, .max_connections = 3 });
+	for (size_t i = 0; i < 9; i++) {
+		fds[i] = raw_connect(&s);
+		(void)setsockopt(fds[i], SOL_SOCKET, SO_RCVTIMEO, &limit, sizeof(limit));
+		raw_send(fds[i], "GET /health HTTP/1.1\r\nHost: x\r\n\r\n");
+	}
+	for (int served = 0; served < 9; served++) { /* whoever is served leaves, which makes room for one more */
+		struct pollfd polls[9];
+		size_t i = 0;
+
+		for (size_t k = 0; k < 9; k++)
+			polls[k] = (struct pollfd){ .fd = fds[k], .events = POLLIN };
+		assert_true(poll(polls, 9, 100000) > 0);
+		while (!polls[i].revents)
+			i++;
+		assert_int_equal(raw_status(fds[i]), 200);
+		(void)close(fds[i]);
+		fds[i] = -1;
+	}
+	serve_end(&s);
+}
+
 static void an_idle_server_uses_no_cpu(void **state)
 {
 	struct timespec before, after;
@@ -449,6 +539,8 @@ int main(void)
 		cmocka_unit_test(draining_finishes_a_stream_and_refuses_new_work),
 		cmocka_unit_test(the_end_refuses_a_stream_that_waits_for_its_turn),
 		cmocka_unit_test(the_end_comes_to_who_waits_for_a_paused_engine),
+		cmocka_unit_test(the_end_comes_while_clients_come),
+		cmocka_unit_test(more_clients_than_connections_wait_their_turn),
 		cmocka_unit_test(an_idle_server_uses_no_cpu),
 	};
 
