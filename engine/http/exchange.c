@@ -234,6 +234,8 @@ void exchange_reply_error(struct exchange *x, const struct http_error *e)
 		base_buf_done(&event);
 		return;
 	}
+	if (x->is_ready) /* the first answer stays, and is the connection's */
+		return;
 	x->is_stream = false;
 	x->content_type = NULL;
 	error_body(x, e, &body);
@@ -444,14 +446,30 @@ static enum MHD_Result answer(struct exchange *x)
 
 /* ---- The request comes in ---- */
 
+/* True: the answer is the caller's to give, who needs no lock for it. False: somebody else has given one, as when the
+ * server ends. */
+static bool claim_answer(struct exchange *x)
+{
+	bool was_ready;
+
+	exchange_lock(x);
+	was_ready = x->is_ready;
+	x->is_ready = true;
+	exchange_unlock(x);
+	return !was_ready;
+}
+
 /* The preflight of a browser: allowed from anywhere. */
 static enum MHD_Result answer_preflight(struct exchange *x)
 {
-	struct MHD_Response *resp = MHD_create_response_from_buffer(0, NULL, MHD_RESPMEM_PERSISTENT);
 	const char *headers = MHD_lookup_connection_value(x->conn, MHD_HEADER_KIND, "Access-Control-Request-Headers");
+	struct MHD_Response *resp;
 
 	x->is_dispatched = true;
+	if (!claim_answer(x))
+		return answer(x);
 	x->status = 200;
+	resp = MHD_create_response_from_buffer(0, NULL, MHD_RESPMEM_PERSISTENT);
 	if (resp) {
 		(void)MHD_add_response_header(resp, "Access-Control-Allow-Credentials", "true");
 		(void)MHD_add_response_header(resp, "Access-Control-Allow-Methods", "GET, POST, DELETE, OPTIONS");
@@ -467,9 +485,11 @@ static enum MHD_Result answer_method(struct exchange *x, const char *method, con
 	struct base_buf body = BASE_BUF_INIT(4096);
 	struct MHD_Response *resp;
 
+	x->is_dispatched = true;
+	if (!claim_answer(x))
+		return answer(x);
 	(void)snprintf(e.message, sizeof(e.message), "%.16s is not allowed here, use %s", method, allow);
 	http_error_body(&e, &body);
-	x->is_dispatched = true;
 	x->status = 405;
 	x->content_type = "application/json";
 	resp = MHD_create_response_from_buffer(body.len, (void *)base_buf_text(&body), MHD_RESPMEM_MUST_COPY);
@@ -512,6 +532,16 @@ static void head_too_large(struct exchange *x)
 	              "request line and headers are larger than %d bytes", HTTP_MAX_HEAD);
 }
 
+/* The connection's thread reads it without the lock. */
+static void set_route(struct exchange *x, const char *method, const char **ret_allow)
+{
+	const struct route *route = route_find(x->url, strcmp(method, "HEAD") == 0 ? "GET" : method, ret_allow);
+
+	exchange_lock(x);
+	x->route = route;
+	exchange_unlock(x);
+}
+
 /* After the head: a body that says that it is too large is not waited for, nor one of somebody without a key. */
 static enum MHD_Result look_at_head(struct exchange *x, const char *method)
 {
@@ -519,7 +549,7 @@ static enum MHD_Result look_at_head(struct exchange *x, const char *method)
 	bool is_large = length && strtoull(length, NULL, 10) > x->http->config.max_body_bytes, is_preflight, may;
 	bool is_head_large = is_head_too_large(x);
 
-	x->route = route_find(x->url, strcmp(method, "HEAD") == 0 ? "GET" : method, &allow);
+	set_route(x, method, &allow);
 	is_preflight = strcmp(method, "OPTIONS") == 0;
 	may = is_preflight || (x->route && (x->route->flags & ROUTE_PUBLIC)) || is_allowed(x);
 	x->is_refused = !may;
@@ -540,10 +570,11 @@ static enum MHD_Result look_at_head(struct exchange *x, const char *method)
 static enum MHD_Result dispatch(struct exchange *x, const char *method)
 {
 	const char *allow = NULL;
+	bool is_answered;
 
 	if (strcmp(method, "OPTIONS") == 0)
 		return answer_preflight(x);
-	x->route = route_find(x->url, strcmp(method, "HEAD") == 0 ? "GET" : method, &allow);
+	set_route(x, method, &allow);
 	if (!x->route && allow && !x->is_refused)
 		return answer_method(x, method, allow);
 	x->is_dispatched = true;
@@ -555,9 +586,10 @@ static enum MHD_Result dispatch(struct exchange *x, const char *method)
 		exchange_fail(x, 404, "invalid_request_error", "not_found", "there is nothing at %.256s", x->url);
 	else if (x->body_too_large)
 		too_large(x);
+	is_answered = x->is_ready;
 	exchange_unlock(x);
 	/* Handlers lock for themselves: the engine's events may come before they return. */
-	if (!x->is_ready)
+	if (!is_answered)
 		x->route->handle(x);
 	return answer(x);
 }
