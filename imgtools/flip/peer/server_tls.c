@@ -30,6 +30,7 @@ struct peer_server {
 	MHD_AccessHandlerCallback handle;
 	int fd; /* listens; each server has a copy of its own */
 	struct MHD_Daemon *now, *old[N_OLD];
+	int old_fds[N_OLD]; /* each's copy: its threads may look at it until it has ended */
 	/* With certificates: */
 	bool has_thread, stops; /* stops: protected by lock */
 	pthread_t thread;
@@ -155,6 +156,8 @@ static void end_old(struct peer_server *s, bool all)
 			continue;
 		MHD_stop_daemon(s->old[i]);
 		s->old[i] = NULL;
+		if (s->old_fds[i] >= 0)
+			(void)close(s->old_fds[i]);
 	}
 }
 
@@ -164,7 +167,6 @@ static void replace(struct peer_server *s)
 	struct MHD_Daemon *next;
 	struct err err = { 0 };
 	size_t i = 0;
-	int fd;
 
 	memcpy(changed, s->changed, sizeof(changed));
 	look_at_files(s->p, changed);
@@ -179,9 +181,7 @@ static void replace(struct peer_server *s)
 		base_log(BASE_LOG_WARN, "peers: the certificates have changed and are not taken: %s", err_text(&err));
 		return;
 	}
-	fd = MHD_quiesce_daemon(s->now);
-	if (fd >= 0)
-		(void)close(fd);
+	s->old_fds[i] = MHD_quiesce_daemon(s->now);
 	s->old[i] = s->now;
 	s->now = next;
 	base_log(BASE_LOG_INFO, "peers: %s: has changed and was taken", s->p->o.cert_file);
