@@ -20,7 +20,7 @@
 
 static struct exchange *exchange_new(struct http_loop *loop, struct MHD_Connection *conn, const char *url)
 {
-	struct eng_http *http = loop_http(loop);
+	struct eng_http *http = http_loop_owner(loop);
 	struct exchange *x = calloc(1, sizeof(*x));
 
 	if (!x)
@@ -149,7 +149,7 @@ static void wake(struct exchange *x)
 	if (!x->is_suspended)
 		return;
 	x->is_suspended = false;
-	loop_resume(x->loop, x->conn);
+	http_loop_resume(x->loop, x->conn);
 }
 
 void http_error_body(const struct http_error *e, struct base_buf *out)

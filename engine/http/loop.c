@@ -37,7 +37,7 @@ static void log_mhd(void *cls, const char *fmt, va_list ap)
 	base_log(BASE_LOG_DEBUG, "http: %s", line);
 }
 
-struct eng_http *loop_http(const struct http_loop *loop)
+struct eng_http *http_loop_owner(const struct http_loop *loop)
 {
 	return loop->http;
 }
@@ -53,7 +53,7 @@ static void wake(struct http_loop *loop)
 
 /* libmicrohttpd wakes its daemon, too, but a resumption that comes while a run empties its queue of events is seen only
  * by the run after that one. */
-void loop_resume(struct http_loop *loop, struct MHD_Connection *conn)
+void http_loop_resume(struct http_loop *loop, struct MHD_Connection *conn)
 {
 	MHD_resume_connection(conn);
 	wake(loop);
@@ -135,8 +135,8 @@ static int start_daemon(struct http_loop *loop, int listen_fd, unsigned max_conn
 	return 0;
 }
 
-int loop_start(struct eng_http *http, int listen_fd, unsigned max_connections, struct http_loop **ret_loop,
-               struct err *err)
+int http_loop_start(struct eng_http *http, int listen_fd, unsigned max_connections, struct http_loop **ret_loop,
+                    struct err *err)
 {
 	struct http_loop *loop = calloc(1, sizeof(*loop));
 	int r;
@@ -154,7 +154,7 @@ int loop_start(struct eng_http *http, int listen_fd, unsigned max_connections, s
 			(void)err_set(err, r, "a thread for HTTP: %s", strerror(-r));
 	}
 	if (r < 0) {
-		loop_stop(loop);
+		http_loop_stop(loop);
 		return r;
 	}
 	(void)pthread_setname_np(loop->thread, "eng-http");
@@ -162,13 +162,13 @@ int loop_start(struct eng_http *http, int listen_fd, unsigned max_connections, s
 	return 0;
 }
 
-void loop_quiesce(struct http_loop *loop)
+void http_loop_quiesce(struct http_loop *loop)
 {
 	atomic_store(&loop->quiesces, true);
 	wake(loop);
 }
 
-void loop_stop(struct http_loop *loop)
+void http_loop_stop(struct http_loop *loop)
 {
 	if (!loop)
 		return;

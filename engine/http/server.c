@@ -123,7 +123,7 @@ static int serve(struct eng_http *http, int fd, struct err *err)
 	for (unsigned i = 0; i < n && r == 0; i++) {
 		unsigned share = most / n + (i < most % n);
 
-		r = share ? loop_start(http, fd, share, &http->loops[http->n_loops], err) : 0;
+		r = share ? http_loop_start(http, fd, share, &http->loops[http->n_loops], err) : 0;
 		http->n_loops += share && r == 0;
 	}
 	return r;
@@ -277,7 +277,7 @@ void eng_http_quiesce(struct eng_http *http)
 	if (http->socket_path)
 		(void)unlink(http->socket_path);
 	for (size_t i = 0; i < http->n_loops; i++)
-		loop_quiesce(http->loops[i]);
+		http_loop_quiesce(http->loops[i]);
 	/* Who connects from now on is refused, but for sockets that are not ours: whoever listens next takes those. */
 	for (size_t i = 0; i < http->n_listen_fds && http->config.n_listen_fds == 0; i++)
 		(void)shutdown(http->listen_fds[i], SHUT_RDWR);
@@ -326,7 +326,7 @@ void eng_http_close(struct eng_http *http, uint32_t timeout_ms)
 	for (until = http_now_ms() + 500; atomic_load(&http->n_waiting) > 0 && http_now_ms() < until;)
 		(void)usleep(5000);
 	for (size_t i = 0; i < http->n_loops; i++)
-		loop_stop(http->loops[i]);
+		http_loop_stop(http->loops[i]);
 	for (size_t i = 0; i < http->n_listen_fds; i++)
 		(void)close(http->listen_fds[i]);
 	watch_stop(http);
