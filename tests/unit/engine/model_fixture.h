@@ -196,20 +196,27 @@ static inline int by_value(const void *a, const void *b)
 	return (x > y) - (x < y);
 }
 
-/* The relative difference of the kept row that half of the kept rows are better than; rows as for compare_kept. */
-static inline double median_difference(const float *rows, const struct reference *ref)
+enum { MAX_KEPT = 512 };
+
+/* The relative difference of each kept row; rows as for compare_kept. Returns how many there are. */
+static inline uint32_t kept_differences(const float *rows, const struct reference *ref, double ret[static MAX_KEPT])
 {
-	static double of_row[512];
 	uint32_t n = 0;
 
 	for (uint32_t i = 0; i < ref->n_ids; i++) {
 		const float *kept = reference_row(ref, i);
 
 		if (kept)
-			of_row[n++] = compare(rows + (size_t)i * ref->n_vocab, kept, ref->n_vocab).rel_l2;
+			ret[n++] = compare(rows + (size_t)i * ref->n_vocab, kept, ref->n_vocab).rel_l2;
 	}
-	qsort(of_row, n, sizeof(of_row[0]), by_value);
-	return of_row[n / 2];
+	return n;
+}
+
+/* The one that half of them are better than. */
+static inline double median(double *values, uint32_t n)
+{
+	qsort(values, n, sizeof(values[0]), by_value);
+	return values[n / 2];
 }
 
 static inline int32_t argmax(const float *x, uint32_t n)
