@@ -204,7 +204,7 @@ content $manifest $blobs/${manifest#*:} containerd.io/gc.ref.content.config=$con
 content $manifest $blobs/${manifest#*:} containerd.io/gc.ref.content.config=$config again=yes
 content $large $work/large
 content sha256:${large:10}000 $work/large
-content ${large%??}00 $work/large
+content ${large%?}$([[ $large == *0 ]] && echo 1 || echo 0) $work/large
 image test/lazy:1 $type $config 5
 image test/lazy:1 $type $manifest $size
 endlease
