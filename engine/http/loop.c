@@ -51,8 +51,7 @@ static void wake(struct http_loop *loop)
 		(void)!write(loop->wake_fd, &one, sizeof(one));
 }
 
-/* libmicrohttpd wakes its daemon, too, but a resumption that comes while a run empties its queue of events is seen only
- * by the run after that one. */
+/* libmicrohttpd only takes note; whether it wakes a daemon without a thread depends on its version. */
 void http_loop_resume(struct http_loop *loop, struct MHD_Connection *conn)
 {
 	MHD_resume_connection(conn);
