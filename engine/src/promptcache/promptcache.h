@@ -1,9 +1,10 @@
 /* Pages of K and V on disk, by what they are the K and V of: they survive the process. A folder per model and
  * precision inside the cache folder, one file per page; what does not read back as it was written is removed and
- * computed again. One thread reads and writes; whoever computes only copies pages from and to its slots.
+ * computed again. Threads of its own read and write; whoever computes only copies pages from and to its slots.
  *
  * A slot is memory for one file, or, where the owner has memory for its page, only the order to read or write it. The
- * owner's calls are for one thread (the scheduler's); on_ready comes from the cache's own thread and must not block. */
+ * owner's calls are for one thread (the scheduler's); what eng_pc_set_ready() was given is called on
+ * the cache's threads and must not block. */
 #ifndef ENG_PROMPTCACHE_H
 #define ENG_PROMPTCACHE_H
 
