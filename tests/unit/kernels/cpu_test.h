@@ -10,6 +10,8 @@
 #include "kernels.h"
 #include "test.h"
 
+#define COUNT(a) (sizeof(a) / sizeof(*(a)))
+
 static uint64_t rng_state = 1;
 
 static inline uint32_t rng_u32(void)
