@@ -151,7 +151,8 @@ cuda_kernels = $(patsubst %,$(B)/obj/cuda/kernels/gpu/%.cu.o,$(1))
 ALL_CUDA_KERNELS := $(GPU_CU:%.cu=$(B)/obj/cuda/%.cu.o)
 # The tests of kernels; each kernel, attention, products and the library's kernels beside what the device can do.
 $(eval $(call cuda_program,tests/unit/gpu/kernels_device,$(GPU_KERNEL_TESTS:%=$(B)/obj/cuda/%.o) $(ALL_CUDA_KERNELS)))
-$(eval $(call cuda_program,tests/bench/gpu/gpu_bench,$(B)/obj/cuda/tests/bench/gpu/gpu_bench.cc.o $(ALL_CUDA_KERNELS)))
+$(eval $(call cuda_program,tests/bench/gpu/gpu_bench,$(patsubst %,$(B)/obj/cuda/%.o,$(wildcard tests/bench/gpu/gpu_bench*.cc)) \
+	$(ALL_CUDA_KERNELS)))
 $(eval $(call cuda_program,tests/bench/gpu/attention_bench,$(B)/obj/cuda/tests/bench/gpu/attention_bench.cc.o $(ALL_CUDA_KERNELS)))
 $(eval $(call cuda_program,tests/bench/gpu/product_bench,$(B)/obj/cuda/tests/bench/gpu/product_bench.cc.o \
 	$(B)/obj/cuda/tests/bench/gpu/library.o $(B)/obj/cuda/kernels/gpu/gemm_cublaslt.o \

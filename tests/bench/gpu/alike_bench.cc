@@ -16,6 +16,7 @@
 #include <dlfcn.h>
 
 #include "bench.h"
+#include "shapes.h"
 
 enum { MOST_ROWS = 256, MODEL_ROWS = 2048, MOST_KERNELS = 8, WORKSPACE = 64 << 20 };
 
@@ -25,11 +26,10 @@ struct shape {
 	bool is_f32, accumulate;
 };
 
-static const struct shape shapes[] = {
-	{ "o 4096x4096", 4096, 4096, true, true },           { "qkv 6144x4096", 6144, 4096, false, false },
-	{ "gate+up 24576x4096", 24576, 4096, false, false }, { "down 4096x12288", 4096, 12288, true, true },
-	{ "head 151936x4096", 151936, 4096, true, false },
-};
+static shape shape_of(const model_shape &of)
+{
+	return { of.name, of.gated ? 2 * of.rows : of.rows, of.cols, of.is_f32, !of.norm };
+}
 
 /* ---- The library ------------------------------------------------------------------------------------------------- */
 
@@ -444,7 +444,8 @@ int main(int argc, char **argv)
 	}
 	(void)measure_limit((size_t)1 << 30);
 	for (int fp8 = 1; fp8 >= 0; fp8--) {
-		for (const shape &s : shapes) {
+		for (const model_shape &of : model_shapes) {
+			const shape s = shape_of(of);
 			problem model;
 			buffers b;
 

@@ -22,12 +22,13 @@
 /* Qwen3-8B's heads, and the engine's pages. */
 enum { HEADS = 32, KV_HEADS = 8, DIM = 128, PAGE = 32 };
 
-static struct gk_ctx ctx;
-static gpu_stream stream;
-static int n_failed, n_replays = 15;
-static double limit_gbytes;
+/* The program's, whichever of its files use them. */
+inline struct gk_ctx ctx;
+inline gpu_stream stream;
+inline int n_failed, n_replays = 15;
+inline double limit_gbytes;
 
-static void check(gpu_error e, const char *what)
+static inline void check(gpu_error e, const char *what)
 {
 	if (e != GPU_OK) {
 		fprintf(stderr, "%s: %s\n", what, gpu_error_string(e));
@@ -52,7 +53,7 @@ template <class T> static T *put(const T *host, size_t n)
 }
 
 /* False: there is none, and that was said. */
-static bool bench_open(size_t scratch_bytes)
+static inline bool bench_open(size_t scratch_bytes)
 {
 	if (gk_ctx_init(&ctx, 0) < 0 || BENCH_GPU(StreamCreate)(&stream) != GPU_OK) {
 		fprintf(stderr, "no device: %s\n", gk_error_text());
@@ -68,7 +69,7 @@ static bool bench_open(size_t scratch_bytes)
 
 /* ---- Times ------------------------------------------------------------------------------------------------------ */
 
-static double now()
+static inline double now()
 {
 	struct timespec t;
 
@@ -76,7 +77,7 @@ static double now()
 	return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
 }
 
-static int by_value(const void *a, const void *b)
+static inline int by_value(const void *a, const void *b)
 {
 	const double x = *(const double *)a, y = *(const double *)b;
 
@@ -159,7 +160,7 @@ static __global__ void read_kernel(const uint4 *p, size_t n, uint32_t *sum)
 }
 
 /* Microseconds of reading `bytes` once; sets limit_gbytes. */
-static double measure_limit(size_t bytes)
+static inline double measure_limit(size_t bytes)
 {
 	uint8_t *p = device<uint8_t>(bytes);
 	uint32_t *sum = device<uint32_t>(1);
