@@ -3,6 +3,7 @@
 #define AG_KNOW_INTERNAL_H
 
 #include <stdint.h>
+#include <string.h>
 
 #include "know.h"
 
@@ -150,6 +151,22 @@ float ag_know_slot_cost(const struct ag_know *k, int kind, const struct token *t
 bool ag_know_slot_value(int kind, const struct token *tokens, size_t n, char *out, size_t size);
 /* A token that can only be a value: a path, an address, a number. */
 bool ag_know_is_value(const struct token *t);
+
+/* ---- numbers.c ---- */
+
+/* Digits, or a number in words; -1: none. */
+long ag_know_number(const struct token *tokens, size_t n);
+/* Digits of a size and its unit letter: "10G", "10GB", "500 M", "500兆", "2个G". */
+bool ag_know_size(const struct token *tokens, size_t n, char *out, size_t size);
+
+/* Some bytes, and each of them is in the set. */
+static inline bool all_of(const char *s, size_t len, const char *set)
+{
+	for (size_t i = 0; i < len; i++)
+		if (!strchr(set, s[i]))
+			return false;
+	return len > 0;
+}
 
 /* ---- command.c ---- */
 

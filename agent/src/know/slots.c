@@ -140,14 +140,6 @@ int ag_know_slot_kind(const char *type, size_t len)
 
 /* ---- Shapes of text ------------------------------------------------------------------------------------ */
 
-static bool all_of(const char *s, size_t len, const char *set)
-{
-	for (size_t i = 0; i < len; i++)
-		if (!strchr(set, s[i]))
-			return false;
-	return len > 0;
-}
-
 static bool is_name(const char *s, size_t len)
 {
 	if (!len || !(isalnum((unsigned char)s[0]) || s[0] == '_'))
@@ -296,98 +288,6 @@ bool ag_know_is_value(const struct token *t)
 	return digit;
 }
 
-/* ---- Numbers in words ------------------------------------------------------------------------------------- */
-
-static int cjk_digit(const struct token *t)
-{
-	static const char digits[] = "零一二三四五六七八九十百两千";
-
-	if (!t->is_cjk || t->len != 3)
-		return -1;
-	for (int i = 0; i < 14; i++)
-		if (!memcmp(digits + i * 3, t->text, 3))
-			return i;
-	return -1;
-}
-
-/* 三, 十, 二十五, 一百, 一千. */
-static long cjk_number(const struct token *tokens, size_t n)
-{
-	long total = 0, digit = 0;
-	bool any = false;
-
-	for (size_t i = 0; i < n; i++) {
-		int d = cjk_digit(&tokens[i]);
-		long unit = d == 10 ? 10 : d == 11 ? 100 : d == 13 ? 1000 : 0;
-
-		if (d < 0 || (!unit && digit))
-			return -1;
-		if (unit) {
-			total += (digit ? digit : 1) * unit;
-			digit = 0;
-		} else {
-			digit = d == 12 ? 2 : d;
-		}
-		any = true;
-	}
-	return any ? total + digit : -1;
-}
-
-static long english_number(const struct token *t)
-{
-	static const struct {
-		const char *word;
-		long value;
-	} words[] = { { "one", 1 },     { "two", 2 },      { "three", 3 },   { "four", 4 },     { "five", 5 },
-		      { "six", 6 },     { "seven", 7 },    { "eight", 8 },   { "nine", 9 },     { "ten", 10 },
-		      { "twelve", 12 }, { "fifteen", 15 }, { "twenty", 20 }, { "thirty", 30 },  { "forty", 40 },
-		      { "fifty", 50 },  { "sixty", 60 },   { "ninety", 90 }, { "hundred", 100 } };
-
-	for (size_t i = 0; i < sizeof(words) / sizeof(words[0]); i++)
-		if (t->len == strlen(words[i].word) && strncasecmp(t->text, words[i].word, t->len) == 0)
-			return words[i].value;
-	return -1;
-}
-
-/* Digits, or a number in words; -1: none. */
-static long number_of(const struct token *tokens, size_t n)
-{
-	if (n == 1 && !tokens[0].is_cjk) {
-		if (all_of(tokens[0].text, tokens[0].len, "0123456789") && tokens[0].len < 18)
-			return strtol(tokens[0].text, NULL, 10);
-		return english_number(&tokens[0]);
-	}
-	return cjk_number(tokens, n);
-}
-
-/* Digits of a size and its unit letter: "10G", "10GB", "500 M", "500兆", "2个G". */
-static bool size_of(const struct token *tokens, size_t n, char *out, size_t size)
-{
-	char text[64];
-	size_t len = 0, digits;
-	const char *unit;
-
-	for (size_t i = 0; i < n; i++) {
-		if (len + tokens[i].len + 1 >= sizeof(text))
-			return false;
-		memcpy(text + len, tokens[i].text, tokens[i].len);
-		len += tokens[i].len;
-	}
-	text[len] = '\0';
-	digits = strspn(text, "0123456789");
-	unit = text + digits;
-	if (!digits || digits > 9 || !*unit)
-		return false;
-	if (strncmp(unit, "个", 3) == 0)
-		unit += 3;
-	if (strcmp(unit, "兆") == 0)
-		unit = "M";
-	if (!strchr("kKmMgGtT", unit[0]) || !unit[0] ||
-	    !(unit[1] == '\0' || strcasecmp(unit + 1, "b") == 0 || strcasecmp(unit + 1, "ib") == 0))
-		return false;
-	return snprintf(out, size, "%.*s%c", (int)digits, text, toupper((unsigned char)unit[0])) < (int)size;
-}
-
 /* ---- Costs --------------------------------------------------------------------------------------------------- */
 
 /* A word that is known to name packages, services, processes or users. */
@@ -474,7 +374,7 @@ static float single_cost(const struct ag_know *k, int kind, const struct token *
 	char scratch[64];
 
 	if (t->is_cjk || s[0] == '-')
-		return kinds[kind].class == V_NUMBER && (number = number_of(t, 1)) >= 0 ? 0.1f : -1;
+		return kinds[kind].class == V_NUMBER && (number = ag_know_number(t, 1)) >= 0 ? 0.1f : -1;
 	switch (kinds[kind].class) {
 	case V_NAME:
 		/* "the podman container web": the program is not the container */
@@ -493,12 +393,12 @@ static float single_cost(const struct ag_know *k, int kind, const struct token *
 			return strncmp(s, kinds[kind].endings, strlen(kinds[kind].endings)) == 0 ? 0 : -1;
 		return ends_in(s, len, kinds[kind].endings) && strncmp(s, "http", 4) != 0 ? 0 : -1;
 	case V_NUMBER:
-		return number_of(t, 1) >= 0 ? 0 : -1;
+		return ag_know_number(t, 1) >= 0 ? 0 : -1;
 	case V_PORT:
 		number = all_of(s, len, "0123456789") && len <= 5 ? strtol(s, NULL, 10) : -1;
 		return number > 0 && number < 65536 ? 0 : -1;
 	case V_SIZE:
-		return size_of(t, 1, scratch, sizeof(scratch)) ? 0 : -1;
+		return ag_know_size(t, 1, scratch, sizeof(scratch)) ? 0 : -1;
 	case V_IP:
 		return is_ip(s, len) ? 0 : is_domain(s, len) ? 0.8f : is_name(s, len) && !t->word ? 1.2f : -1;
 	case V_MASK:
@@ -585,9 +485,9 @@ float ag_know_slot_cost(const struct ag_know *k, int kind, const struct token *t
 		return single_cost(k, kind, tokens);
 	switch (kinds[kind].class) {
 	case V_NUMBER:
-		return number_of(tokens, n) >= 0 ? 0.1f : -1;
+		return ag_know_number(tokens, n) >= 0 ? 0.1f : -1;
 	case V_SIZE:
-		return size_of(tokens, n, scratch, sizeof(scratch)) ? 0.05f : -1;
+		return ag_know_size(tokens, n, scratch, sizeof(scratch)) ? 0.05f : -1;
 	case V_DATETIME:
 		return n == 2 && single_cost(k, kind, tokens) == 0 && !tokens[1].is_cjk &&
 		                       has(tokens[1].text, tokens[1].len, ':') &&
@@ -614,10 +514,10 @@ bool ag_know_slot_value(int kind, const struct token *tokens, size_t n, char *ou
 
 	switch (kinds[kind].class) {
 	case V_SIZE:
-		return size_of(tokens, n, out, size);
+		return ag_know_size(tokens, n, out, size);
 	case V_NUMBER:
-		if (number_of(tokens, n) >= 0)
-			return snprintf(out, size, "%ld", number_of(tokens, n)) < (int)size;
+		if (ag_know_number(tokens, n) >= 0)
+			return snprintf(out, size, "%ld", ag_know_number(tokens, n)) < (int)size;
 		break;
 	case V_DEV:
 		if (tokens[0].text[0] != '/')
