@@ -49,13 +49,11 @@ int gk_plan_attention(const struct gk_ctx *ctx, uint32_t n_kv_head, uint32_t gro
 	return 0;
 }
 
-static float kv_get(const struct gk_kv *kv, const void *pool, size_t i)
+/* n values of keys or values as floats. */
+static void kv_get(const struct gk_kv *kv, const void *pool, size_t at, float *line, uint32_t n)
 {
-	float f;
-
-	kn_dequantize((enum kn_dtype)kv->dtype, (const char *)pool + i * kn_row_bytes((enum kn_dtype)kv->dtype, 1), &f,
-	              1);
-	return f;
+	kn_dequantize((enum kn_dtype)kv->dtype, (const char *)pool + at * kn_row_bytes((enum kn_dtype)kv->dtype, 1),
+	              line, n);
 }
 
 static size_t kv_at(const struct gk_kv *kv, const struct gk_batch *b, uint32_t seq, uint32_t t, uint32_t head,
@@ -66,40 +64,59 @@ static size_t kv_at(const struct gk_kv *kv, const struct gk_batch *b, uint32_t s
 	return ((page * kv->n_kv_head + head) * kv->page_tokens + t % kv->page_tokens) * dim;
 }
 
-/* One token's one head over the keys that it sees. */
-static void attend(const struct gk_attention *a, uint32_t seq, uint32_t q, uint32_t head)
+/* Where the keys that a token sees begin. */
+static uint32_t seen_from(const struct gk_attention *a, uint32_t pos)
 {
-	const struct gk_batch *b = a->batch;
-	const struct gk_seq *s = &b->seqs[seq];
-	uint32_t pos = s->kv_len - s->n_q + q, row = s->row + q, kv_head = head / (a->n_head / a->kv.n_kv_head);
-	uint32_t from = a->window && pos + 1 > a->window ? pos + 1 - a->window : 0;
+	return a->window && pos + 1 > a->window ? pos + 1 - a->window : 0;
+}
+
+/* Keys and values [from, to) of a sequence's one head as floats, a line for both; the caller's. */
+static float *kv_lines(const struct gk_attention *a, uint32_t seq, uint32_t kv_head, uint32_t from, uint32_t to)
+{
 	const void *values = a->kv.v ? a->kv.v : a->kv.k;
-	double max = a->sinks ? a->sinks[head] : -INFINITY, sum = 0, *out = calloc(a->kv.v_dim, sizeof(*out));
+	uint32_t k_dim = a->kv.k_dim, v_dim = a->kv.v_dim;
+	float *lines = malloc((size_t)(to - from) * (k_dim + v_dim) * sizeof(*lines)), *at = lines;
+
+	for (uint32_t t = from; t < to; t++) {
+		kv_get(&a->kv, a->kv.k, kv_at(&a->kv, a->batch, seq, t, kv_head, k_dim), at, k_dim);
+		kv_get(&a->kv, values, kv_at(&a->kv, a->batch, seq, t, kv_head, a->kv.v ? v_dim : k_dim), at + k_dim,
+		       v_dim);
+		at += k_dim + v_dim;
+	}
+	return lines;
+}
+
+/* One token's one head over the keys that it sees, out of kv_lines() from `first` on. */
+static void attend(const struct gk_attention *a, uint32_t seq, uint32_t q, uint32_t head, uint32_t first,
+                   const float *lines)
+{
+	const struct gk_seq *s = &a->batch->seqs[seq];
+	uint32_t k_dim = a->kv.k_dim, v_dim = a->kv.v_dim;
+	uint32_t pos = s->kv_len - s->n_q + q, row = s->row + q;
+	uint32_t from = seen_from(a, pos);
+	double max = a->sinks ? a->sinks[head] : -INFINITY, sum = 0, *out = calloc(v_dim, sizeof(*out));
 	double *score = malloc((pos + 1 - from) * sizeof(*score));
+	float *query = malloc(k_dim * sizeof(*query));
 
+	for (uint32_t i = 0; i < k_dim; i++)
+		query[i] = plain_get(&a->q, row, (size_t)head * k_dim + i);
 	for (uint32_t t = from; t <= pos; t++) {
-		size_t at = kv_at(&a->kv, b, seq, t, kv_head, a->kv.k_dim);
-		double d = 0;
+		double d = plain_sum(query, lines + (size_t)(t - first) * (k_dim + v_dim), k_dim) * a->scale;
 
-		for (uint32_t i = 0; i < a->kv.k_dim; i++)
-			d += (double)plain_get(&a->q, row, (size_t)head * a->kv.k_dim + i) *
-			     kv_get(&a->kv, a->kv.k, at + i);
-		d *= a->scale;
 		score[t - from] = a->softcap > 0 ? a->softcap * tanh(d / a->softcap) : d;
 		max = fmax(max, score[t - from]);
 	}
 	if (a->sinks)
 		sum = exp(a->sinks[head] - max);
 	for (uint32_t t = from; t <= pos; t++) {
-		size_t at = kv_at(&a->kv, b, seq, t, kv_head, a->kv.v ? a->kv.v_dim : a->kv.k_dim);
 		double p = exp(score[t - from] - max);
 
 		sum += p;
-		for (uint32_t i = 0; i < a->kv.v_dim; i++)
-			out[i] += p * kv_get(&a->kv, values, at + i);
+		plain_add(out, p, lines + (size_t)(t - first) * (k_dim + v_dim) + k_dim, v_dim);
 	}
-	for (uint32_t i = 0; i < a->kv.v_dim; i++)
-		plain_put(&a->out, row, (size_t)head * a->kv.v_dim + i, (float)(out[i] / sum));
+	for (uint32_t i = 0; i < v_dim; i++)
+		plain_put(&a->out, row, (size_t)head * v_dim + i, (float)(out[i] / sum));
+	free(query);
 	free(score);
 	free(out);
 }
@@ -110,6 +127,7 @@ int gk_attention(const struct gk_ctx *ctx, const struct gk_attention *a)
 	const struct gk_batch *b = a->batch;
 	const uint32_t *counts = b->counts;
 	struct gk_rows rows = { .bound = b->max_rows, .n = &counts[GK_N_ROWS] };
+	uint32_t group = a->n_head / a->kv.n_kv_head;
 
 	(void)ctx;
 	plain_n_launched++;
@@ -118,10 +136,17 @@ int gk_attention(const struct gk_ctx *ctx, const struct gk_attention *a)
 		return -EINVAL;
 	for (uint32_t i = 0; i < counts[GK_N_FEW] + counts[GK_N_MANY]; i++) {
 		const struct gk_work *w = i < counts[GK_N_FEW] ? &b->few[i] : &b->many[i - counts[GK_N_FEW]];
+		const struct gk_seq *s = &b->seqs[w->seq];
+		uint32_t pos = s->kv_len - s->n_q + w->q, first = seen_from(a, pos);
 
-		for (uint32_t q = w->q; q < w->q + w->n_q && (w->part == GK_WHOLE || w->kv_begin == 0); q++) {
-			for (uint32_t h = 0; h < a->n_head; h++)
-				attend(a, w->seq, q, h);
+		for (uint32_t k = 0; k < a->kv.n_kv_head && (w->part == GK_WHOLE || w->kv_begin == 0); k++) {
+			float *lines = kv_lines(a, w->seq, k, first, pos + w->n_q);
+
+			for (uint32_t q = w->q; q < w->q + w->n_q; q++) {
+				for (uint32_t h = k * group; h < (k + 1) * group; h++)
+					attend(a, w->seq, q, h, first, lines);
+			}
+			free(lines);
 		}
 	}
 	plain_poison(&a->out, rows, (size_t)a->n_head * a->kv.v_dim);

@@ -1,10 +1,8 @@
 /* The library of products in plain loops: the paths that give it work are tested without a device. */
 #include <errno.h>
-#include <math.h>
-#include <stdlib.h>
-#include <string.h>
 
 #include "gpu/gemm.h"
+#include "plain.h"
 
 struct gpu_gemm {
 	int unused;
@@ -32,12 +30,26 @@ static float wide(uint16_t v)
 	return f;
 }
 
+static void widen(float *to, const uint16_t *from, size_t n)
+{
+	for (size_t i = 0; i < n; i++)
+		to[i] = wide(from[i]);
+}
+
 static uint16_t narrow(float f)
 {
 	uint32_t bits;
 
 	memcpy(&bits, &f, sizeof(bits));
 	return (uint16_t)(isnan(f) ? bits >> 16 | 0x40 : (bits + 0x7fff + (bits >> 16 & 1)) >> 16);
+}
+
+static void put(void *out, bool is_f32, bool accumulate, size_t at, float y)
+{
+	if (is_f32)
+		((float *)out)[at] = y + (accumulate ? ((float *)out)[at] : 0);
+	else
+		((uint16_t *)out)[at] = narrow(y + (accumulate ? wide(((uint16_t *)out)[at]) : 0));
 }
 
 /* It is, but tests may want the way of libraries that are not. */
@@ -50,44 +62,27 @@ int gpu_gemm_is_alike(struct gpu_gemm *g, const struct gpu_gemm_desc *d)
 
 int gpu_gemm_run(struct gpu_gemm *g, const struct gpu_gemm_desc *d)
 {
-	const uint16_t *x = d->x, *w = d->w;
+	float *x = malloc((d->rows + 1) * (size_t)d->k * sizeof(*x)), *w = x + d->rows * (size_t)d->k;
 
 	(void)g;
-	for (size_t i = 0; i < d->rows; i++) {
-		for (size_t o = 0; o < d->n; o++) {
-			size_t at = i * d->ld_out + o;
-			double s = 0;
-
-			for (size_t k = 0; k < d->k; k++)
-				s += (double)wide(x[i * d->ld_x + k]) * wide(w[o * d->ld_w + k]);
-			if (d->out_is_f32)
-				((float *)d->out)[at] = (float)s + (d->accumulate ? ((float *)d->out)[at] : 0);
-			else
-				((uint16_t *)d->out)[at] =
-				        narrow((float)s + (d->accumulate ? wide(((uint16_t *)d->out)[at]) : 0));
-		}
+	for (size_t i = 0; i < d->rows; i++)
+		widen(x + i * d->k, (const uint16_t *)d->x + i * d->ld_x, d->k);
+	for (size_t o = 0; o < d->n; o++) {
+		widen(w, (const uint16_t *)d->w + o * d->ld_w, d->k);
+		for (size_t i = 0; i < d->rows; i++)
+			put(d->out, d->out_is_f32, d->accumulate, i * d->ld_out + o,
+			    (float)plain_sum(x + i * d->k, w, d->k));
 	}
+	free(x);
 	return 0;
 }
 
-/* Row i of e4m3 without scales, as floats. */
-static float *unscaled(const void *values, size_t i, size_t ld, size_t n)
+/* Row i of e4m3 as floats, each 128 of them times a scale; scales are `step` apart. */
+static void widen8(float *to, const void *values, size_t i, size_t ld, size_t n, const float *scale, size_t step)
 {
-	float *row = malloc(n * sizeof(*row));
-
-	kn_dequantize(KN_FP8_128, (const char *)values + i * ld, row, n);
-	return row;
-}
-
-/* Product of one row with one row of W: each 128 columns by themselves, then times both scales. */
-static float dot8(const struct gpu_gemm8_desc *d, size_t i, size_t o, const float *x, const float *w)
-{
-	const float *w_scale = (const float *)d->w->scales + o / 128 * gk_mat_scale_stride(d->w);
-	double s = 0;
-
-	for (size_t k = 0; k < d->w->cols; k++) /* zeros behind them, which matrices do not have here */
-		s += (double)x[k] * w[k] * d->x_scale[k / 128 * d->rows + i] * w_scale[k / 128];
-	return (float)s;
+	kn_dequantize(KN_FP8_128, (const char *)values + i * ld, to, n);
+	for (size_t k = 0; k < n; k++)
+		to[k] *= scale[k / 128 * step];
 }
 
 bool gpu_gemm8_known(const struct gpu_gemm *g)
@@ -105,26 +100,27 @@ int gpu_gemm8_is_alike(struct gpu_gemm *g, const struct gpu_gemm8_desc *d)
 
 int gpu_gemm8_run(struct gpu_gemm *g, const struct gpu_gemm8_desc *d)
 {
+	float *x, *w;
+	size_t cols;
+
 	(void)g;
 	/* As if there were no kernel for some outputs: the way around is taken as well. */
 	if (d->out_is_f32 && d->n % 128 == 0)
 		return -ENOTSUP;
-	for (size_t i = 0; i < d->rows; i++) {
-		float *x = unscaled(d->x, i, d->ld_x, d->k);
-
-		for (size_t o = 0; o < d->n; o++) {
-			float *w = unscaled(d->w->values, o, d->w->ld, d->w->cols), y = dot8(d, i, o, x, w);
-			size_t at = i * d->ld_out + o;
-
-			if (d->out_is_f32)
-				((float *)d->out)[at] = y + (d->accumulate ? ((float *)d->out)[at] : 0);
-			else
-				((uint16_t *)d->out)[at] =
-				        narrow(y + (d->accumulate ? wide(((uint16_t *)d->out)[at]) : 0));
-			free(w);
-		}
-		free(x);
+	/* Zeros behind W's columns, which matrices do not have here. */
+	cols = d->w->cols;
+	x = malloc((d->rows + 1) * cols * sizeof(*x));
+	w = x + d->rows * cols;
+	for (size_t i = 0; i < d->rows; i++)
+		widen8(x + i * cols, d->x, i, d->ld_x, cols, d->x_scale + i, d->rows);
+	for (size_t o = 0; o < d->n; o++) {
+		widen8(w, d->w->values, o, d->w->ld, cols,
+		       (const float *)d->w->scales + o / 128 * gk_mat_scale_stride(d->w), 1);
+		for (size_t i = 0; i < d->rows; i++)
+			put(d->out, d->out_is_f32, d->accumulate, i * d->ld_out + o,
+			    (float)plain_sum(x + i * cols, w, cols));
 	}
+	free(x);
 	return 0;
 }
 

@@ -9,25 +9,24 @@ size_t gk_pick_scratch(uint32_t rows, uint32_t n_vocab, uint32_t n_best)
 	return 0;
 }
 
-/* Plainly: the best of n by looking for the next one again and again. */
+static int by_logit(const void *a, const void *b)
+{
+	const struct kn_best *x = a, *y = b;
+
+	return x->logit > y->logit ? -1 : x->logit < y->logit ? 1 : x->id < y->id ? -1 : 1;
+}
+
+/* The n greatest, of equal ones the first ones; id -1 for what has no probability. */
 static void pick_best(const float *x, uint32_t n_vocab, uint32_t n, struct kn_best *best)
 {
-	float last = INFINITY;
-	int32_t last_id = -1;
+	struct kn_best *all = malloc(n_vocab * sizeof(*all));
 
-	for (uint32_t k = 0; k < n; k++) {
-		struct kn_best b = { -INFINITY, -1 };
-
-		for (uint32_t v = 0; v < n_vocab; v++) {
-			bool after = x[v] < last || (x[v] == last && (int32_t)v > last_id);
-
-			if (after && x[v] > b.logit)
-				b = (struct kn_best){ x[v], (int32_t)v };
-		}
-		best[k] = b;
-		last = b.logit;
-		last_id = b.id;
-	}
+	for (uint32_t v = 0; v < n_vocab; v++)
+		all[v] = x[v] > -INFINITY ? (struct kn_best){ x[v], (int32_t)v } : (struct kn_best){ -INFINITY, -1 };
+	qsort(all, n_vocab, sizeof(*all), by_logit);
+	for (uint32_t k = 0; k < n; k++)
+		best[k] = k < n_vocab ? all[k] : (struct kn_best){ -INFINITY, -1 };
+	free(all);
 }
 
 static double mass_at(const struct kn_best *b, const struct kn_picked *p, const struct kn_pick *pick)

@@ -77,18 +77,34 @@ static inline float plain_act(uint32_t act, float g, float u)
 	return NAN;
 }
 
-static inline float plain_dot(const float *a, const float *b, size_t n)
+/* Of lines that the caller alone has: most of the time of whole models, so ThreadSanitizer need not look. */
+__attribute__((no_sanitize("thread"))) static inline double plain_sum(const float *a, const float *b, size_t n)
 {
-	float f = 0;
 	double s = 0;
 
-	for (size_t i = 0; i < n && plain_in_floats; i++)
-		f += a[i] * b[i];
-	if (plain_in_floats)
-		return f;
 	for (size_t i = 0; i < n; i++)
 		s += (double)a[i] * b[i];
-	return (float)s;
+	return s;
+}
+
+__attribute__((no_sanitize("thread"))) static inline float plain_float_sum(const float *a, const float *b, size_t n)
+{
+	float s = 0;
+
+	for (size_t i = 0; i < n; i++)
+		s += a[i] * b[i];
+	return s;
+}
+
+__attribute__((no_sanitize("thread"))) static inline void plain_add(double *to, double by, const float *a, size_t n)
+{
+	for (size_t i = 0; i < n; i++)
+		to[i] += by * a[i];
+}
+
+static inline float plain_dot(const float *a, const float *b, size_t n)
+{
+	return plain_in_floats ? plain_float_sum(a, b, n) : (float)plain_sum(a, b, n);
 }
 
 #endif

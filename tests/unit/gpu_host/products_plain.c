@@ -69,16 +69,12 @@ static void product(const struct gk_product *l, const struct gk_mat *w, uint32_t
 	else
 		wide16(l->x, i, l->ld_x, x, cols);
 	for (uint32_t o = 0; o < l->n; o++) {
-		double s = 0;
-
 		if (eight)
 			wide8(w->values, (const float *)w->scales + (size_t)(o / 128) * gk_mat_scale_stride(w), 1, o,
 			      w->ld, line, cols);
 		else
 			wide16(w->values, o, w->ld, line, cols);
-		for (uint32_t k = 0; k < cols; k++)
-			s += (double)x[k] * line[k];
-		y[o] = (float)s;
+		y[o] = (float)plain_sum(x, line, cols);
 	}
 	free(x);
 }
