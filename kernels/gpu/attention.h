@@ -8,7 +8,7 @@
 #ifndef GPU_ATTENTION_H
 #define GPU_ATTENTION_H
 
-#include "gpu/gpu_mma.h"
+#include "gpu/gpu_tile.h"
 #include "gpu/kv.h"
 
 struct attn_args {

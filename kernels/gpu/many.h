@@ -11,6 +11,7 @@
 #define GPU_MANY_H
 
 #include "gpu/few.h"
+#include "gpu/gpu_tile.h"
 
 enum {
 	MANY_THREADS = 256,

@@ -2,7 +2,7 @@
 #ifndef GPU_PRODUCT_OUT_SM90_H
 #define GPU_PRODUCT_OUT_SM90_H
 
-#include "gpu/gpu_mma.h"
+#include "gpu/gpu_tile.h"
 #include "gpu/sm90_launch.h"
 #include "gpu/view.h"
 

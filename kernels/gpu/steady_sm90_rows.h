@@ -3,6 +3,7 @@
 #ifndef GPU_STEADY_SM90_ROWS_H
 #define GPU_STEADY_SM90_ROWS_H
 
+#include "gpu/gpu_tile.h"
 #include "gpu/sm90.h"
 #include "gpu/steady.h"
 

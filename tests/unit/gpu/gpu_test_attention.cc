@@ -1,7 +1,7 @@
 /* Attention, against kernels/ref on the same pages. */
 #include <errno.h>
 
-#include "gpu/gpu_mma.h"
+#include "gpu/gpu_tile.h"
 
 #include "gpu_test_batch.h"
 
