@@ -1,9 +1,9 @@
 /* Attention: how a step is cut into items, which kernel takes them, float32 arithmetic, and the merge of parts. */
 #include <errno.h>
 
-#include "gpu/attention.h"
 #include "gpu/attention_few.h"
 #include "gpu/attention_mla.h"
+#include "gpu/attention_prompts.h"
 #include "gpu/attention_sm90.h"
 
 /* ---- Merge, where nobody counts parts --------------------------------------------------------------------------- */

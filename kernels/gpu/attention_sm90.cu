@@ -1,8 +1,8 @@
-/* Attention of prompts on Hopper: what is left to attention.h, and launches. The kernel: hopper_kernel.h.
+/* Attention of prompts on Hopper: what is left to attention_prompts.h, and launches. The kernel: hopper_kernel.h.
  *
  * Windows, caps, e4m3 and heads of 256 are the same code but for what a flag adds when it is compiled
- * (attention_kinds_sm90.cu). Left to attention.h: other types, sizes of heads and pages. Latents have a kernel of their
- * own for prompts, too (attention_mla.h), so no model asks for keys of 192 beside values of 128. */
+ * (attention_kinds_sm90.cu). Left to attention_prompts.h: other types, sizes of heads and pages. Latents have a kernel
+ * of their own for prompts, too (attention_mla.h), so no model asks for keys of 192 beside values of 128. */
 #include <errno.h>
 
 #include "gpu/hopper_kernel.h"
