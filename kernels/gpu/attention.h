@@ -230,6 +230,42 @@ GPU_FN bool attn_take(const attn_args &a, uint32_t item, uint32_t rows, uint32_t
 	                    item % a.row_blocks * rows, rows, tile, s);
 }
 
+/* The queries of an item's rows from it.row0 on as a tile, by THREADS threads; CHUNKS of 16 bytes a row. */
+template <int ROWS, int CHUNKS, int THREADS, bool WIDENED = false>
+GPU_FN void attn_put_queries(uint4 *tile, const attn_args &a, const attn_span &it)
+{
+	for (uint32_t i = threadIdx.x; i < ROWS * CHUNKS; i += THREADS)
+		tile[gpu_tile_at(i / CHUNKS, i % CHUNKS, CHUNKS)] = attn_query<WIDENED>(
+		        a, it.seq, it.work, attn_row_at(a, it.seq, it.work, it.kv_head, it.row0 + i / CHUNKS),
+		        i % CHUNKS);
+}
+
+/* ---- Online softmax ---------------------------------------------------------------------------------------------- */
+
+/* A row's greatest score so far, in log2, becomes *fresh. Returns what its sums are multiplied by for that, and in
+ * *fresh what its new scores are less: where nothing was seen yet 0, so that every weight becomes 0. */
+GPU_FN float attn_raise_top(float *top, float *mass, float *fresh)
+{
+	const float shrink = *fresh == -INFINITY ? 1.0f : attn_exp2(*top - *fresh);
+
+	*top = *fresh;
+	*mass *= shrink;
+	if (*fresh == -INFINITY)
+		*fresh = 0.0f;
+	return shrink;
+}
+
+/* Every row's sums, shrink[slot] times. */
+template <int N> GPU_FN void attn_shrink_sums(gpu_acc (&acc)[N], const float *shrink)
+{
+#pragma unroll
+	for (int d = 0; d < N; d++) {
+#pragma unroll
+		for (int i = 0; i < GPU_ACC; i++)
+			acc[d].v[i] *= shrink[gpu_acc_slot(i)];
+	}
+}
+
 /* What a row's sums are multiplied by at the end. m: maximum in log2. */
 GPU_FN float attn_final_scale(const attn_args &a, uint32_t head, float m, float mass)
 {

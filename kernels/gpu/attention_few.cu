@@ -226,9 +226,7 @@ static __global__ void __launch_bounds__(WAVES *GPU_WAVE, BLOCKS) attn_few_kerne
 
 		if (!STREAM)
 			fill(item, item + 1);
-		for (uint32_t i = threadIdx.x; i < ROWS * QC; i += THREADS)
-			tile_q[gpu_tile_at(i / QC, i % QC, QC)] = attn_query<WIDENED>(
-			        a, seq, work, attn_row_at(a, seq, work, kv_head, row0 + i / QC), i % QC);
+		attn_put_queries<ROWS, QC, THREADS, WIDENED>(tile_q, a, it);
 		__syncthreads();
 
 		const auto query = [&](int c) {
@@ -330,11 +328,7 @@ static __global__ void __launch_bounds__(WAVES *GPU_WAVE, BLOCKS) attn_few_kerne
 #pragma unroll
 			for (int r = 0; r < SLOTS; r++) {
 				fresh[r] = fmaxf(top[r], (STREAM ? gpu_col_max(fresh[r]) : gpu_row_max(fresh[r])) * to_log2);
-				shrink[r] = fresh[r] == -INFINITY ? 1.0f : attn_exp2(top[r] - fresh[r]);
-				top[r] = fresh[r];
-				mass[r] *= shrink[r];
-				if (fresh[r] == -INFINITY)
-					fresh[r] = 0.0f; /* nothing seen yet: every weight becomes 0 */
+				shrink[r] = attn_raise_top(&top[r], &mass[r], &fresh[r]);
 			}
 #pragma unroll
 			for (int n = 0; n < 2; n++) {

@@ -43,9 +43,7 @@ static __global__ void __launch_bounds__(MLA_WAVES *GPU_WAVE) attn_mla_kernel(GP
 		const float k_scale = attn_k_scale(a, kv_head), v_scale = attn_v_scale(a, kv_head);
 
 		__syncthreads(); /* the last item's shared memory is free */
-		for (uint32_t i = threadIdx.x; i < ROWS * KC; i += THREADS)
-			tile_q[gpu_tile_at(i / KC, i % KC, KC)] =
-			        attn_query(a, seq, work, attn_row_at(a, seq, work, kv_head, row0 + i / KC), i % KC);
+		attn_put_queries<ROWS, KC, THREADS>(tile_q, a, it);
 
 		auto fetch = [&](uint32_t token, uint32_t stage) {
 			if (token < end)
@@ -121,35 +119,26 @@ static __global__ void __launch_bounds__(MLA_WAVES *GPU_WAVE) attn_mla_kernel(GP
 			__syncthreads();
 #pragma unroll
 			for (int t = 0; t < RT; t++) {
-				float shrink[GPU_ACC_ROWS], zero[GPU_ACC_ROWS];
+				float fresh[GPU_ACC_ROWS], shrink[GPU_ACC_ROWS];
 
 #pragma unroll
 				for (int r = 0; r < GPU_ACC_ROWS; r++) {
-					float best = top[t][r];
-
+					fresh[r] = top[t][r];
 #pragma unroll
 					for (int w = 0; w < MLA_WAVES; w++)
-						best = fmaxf(best, tops[w * ROWS + 16 * t + gpu_slot_row(r)]);
-					shrink[r] = best == -INFINITY ? 1.0f : attn_exp2(top[t][r] - best);
-					zero[r] = best == -INFINITY ? 0.0f : best;
-					top[t][r] = best;
-					mass[t][r] *= shrink[r];
+						fresh[r] = fmaxf(fresh[r], tops[w * ROWS + 16 * t + gpu_slot_row(r)]);
+					shrink[r] = attn_raise_top(&top[t][r], &mass[t][r], &fresh[r]);
 				}
 #pragma unroll
 				for (int i = 0; i < GPU_ACC; i++) {
-					const float p = attn_exp2(s[t].v[i] - zero[gpu_acc_slot(i)]);
+					const float p = attn_exp2(s[t].v[i] - fresh[gpu_acc_slot(i)]);
 					const uint32_t row = 16 * t + gpu_acc_row(i), col = first + gpu_acc_col(i);
 
 					mass[t][gpu_acc_slot(i)] += p;
 					((gpu_bf16 *)(tile_p + gpu_tile_at(row, col >> 3, PC)))[col & 7] =
 					        gpu_to_bf16(p);
 				}
-#pragma unroll
-				for (int d = 0; d < SLICE / 16; d++) {
-#pragma unroll
-					for (int i = 0; i < GPU_ACC; i++)
-						acc[t][d].v[i] *= shrink[gpu_acc_slot(i)];
-				}
+				attn_shrink_sums(acc[t], shrink);
 			}
 			__syncthreads();
 #pragma unroll

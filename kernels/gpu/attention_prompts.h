@@ -1,5 +1,5 @@
-/* Attention of prompts on all devices (Hopper's own: attention_sm90.cu): each wave of a block has 16 rows, and all waves
- * walk the same tiles of keys. */
+/* Attention of prompts on all devices (Hopper's own: attention_sm90.cu): each wave of a block has 16 rows, and all
+ * waves walk the same tiles of keys. */
 #ifndef GPU_ATTENTION_PROMPTS_H
 #define GPU_ATTENTION_PROMPTS_H
 
@@ -43,9 +43,7 @@ static __global__ void __launch_bounds__(WAVES *GPU_WAVE) attn_kernel(GPU_PARAM 
 		const float to_log2 = gpu_float(LOG2E_BITS) * (a.softcap > 0.0f ? 1.0f : scale);
 
 		__syncthreads(); /* the last item's shared memory is free */
-		for (uint32_t i = threadIdx.x; i < ROWS * QC; i += THREADS)
-			tile_q[gpu_tile_at(i / QC, i % QC, QC)] = attn_query<WIDENED>(
-			        a, seq, work, attn_row_at(a, seq, work, kv_head, row0 + i / QC), i % QC);
+		attn_put_queries<ROWS, QC, THREADS, WIDENED>(tile_q, a, it);
 
 		auto fetch = [&](uint32_t token, uint32_t stage) {
 			if (token < end) {
@@ -149,11 +147,7 @@ static __global__ void __launch_bounds__(WAVES *GPU_WAVE) attn_kernel(GPU_PARAM 
 #pragma unroll
 			for (int r = 0; r < GPU_ACC_ROWS; r++) {
 				fresh[r] = fmaxf(top[r], gpu_row_max(fresh[r]) * to_log2);
-				shrink[r] = fresh[r] == -INFINITY ? 1.0f : attn_exp2(top[r] - fresh[r]);
-				top[r] = fresh[r];
-				mass[r] *= shrink[r];
-				if (fresh[r] == -INFINITY)
-					fresh[r] = 0.0f; /* nothing seen yet: every weight becomes 0 */
+				shrink[r] = attn_raise_top(&top[r], &mass[r], &fresh[r]);
 			}
 #pragma unroll
 			for (int n = 0; n < TILE / 16; n++) {
@@ -165,12 +159,7 @@ static __global__ void __launch_bounds__(WAVES *GPU_WAVE) attn_kernel(GPU_PARAM 
 					mass[gpu_acc_slot(i)] += p;
 				}
 			}
-#pragma unroll
-			for (int d = 0; d < VD / 16; d++) {
-#pragma unroll
-				for (int i = 0; i < GPU_ACC; i++)
-					acc[d].v[i] *= shrink[gpu_acc_slot(i)];
-			}
+			attn_shrink_sums(acc, shrink);
 #pragma unroll
 			for (int n = 0; n < TILE / 32; n++) {
 				const gpu_frag p = gpu_acc_frag<WIDENED>(s[2 * n], s[2 * n + 1], exchange);
