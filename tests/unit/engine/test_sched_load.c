@@ -4,7 +4,7 @@
 
 #include "sched_test.h"
 
-enum { N_THREADS = 6, PER_THREAD = 600, TIER_PER_THREAD = 250, AT_ONCE = 9, POOL = 40 };
+enum { N_THREADS = 6, PER_THREAD = 300, TIER_PER_THREAD = 200, AT_ONCE = 9, POOL = 40 };
 
 static struct world w;
 static char cache_dir[64];
