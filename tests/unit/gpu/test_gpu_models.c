@@ -2,19 +2,6 @@
  * block is a fiber. tests/unit/gpu_host has all architectures over plain loops. */
 #include "gpu_models.h"
 
-/* A fiber per thread and instruments on each of its steps: minutes a model. One of them shows what these can show; the
- * kernels by themselves are all run with them (*.cc). */
-#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
-#define N_CASES 1
-#elif defined(__has_feature)
-#if __has_feature(address_sanitizer) || __has_feature(thread_sanitizer)
-#define N_CASES 1
-#endif
-#endif
-#ifndef N_CASES
-#define N_CASES (sizeof(cases) / sizeof(cases[0]))
-#endif
-
 static void stays_close_to_the_reference(void **state)
 {
 	check_model(*state);
@@ -80,12 +67,12 @@ int main(void)
 		  .n_devices = 4,
 		  .by_expert = true },
 	};
-	static struct CMUnitTest tests[sizeof(cases) / sizeof(cases[0])];
-	size_t n = 0;
+	enum { N_CASES = sizeof(cases) / sizeof(cases[0]) };
+	static struct CMUnitTest tests[N_CASES];
 
-	for (; n < N_CASES; n++)
+	for (int n = 0; n < N_CASES; n++)
 		tests[n] = (struct CMUnitTest){ .name = cases[n].model,
 			                        .test_func = stays_close_to_the_reference,
 			                        .initial_state = (void *)&cases[n] };
-	return _cmocka_run_group_tests("models on the host shim", tests, n, NULL, NULL);
+	return _cmocka_run_group_tests("models on the host shim", tests, N_CASES, NULL, NULL);
 }
