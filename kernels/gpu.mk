@@ -14,12 +14,14 @@ $(B)/obj/kernels/gpu/%.o: FILE_CFLAGS += -Ikernels
 
 # ---- On the host ---------------------------------------------------------------------------------------------
 # Fibers change stacks by longjmp, which _FORTIFY_SOURCE forbids. Warnings are for what has a compiler of its own. clang
-# would unroll all that devices want unrolled, which with sanitizers takes minutes a file.
+# would unroll all that devices want unrolled, which with sanitizers takes minutes a file; and each fiber would map a stack
+# of its own for what is used after a return.
 is_clang = $(filter clang%,$(notdir $(lastword $(CC))))
 CXX_OF = $(if $(is_clang),$(patsubst %clang,%clang++,$(CC)),$(patsubst %gcc,%g++,$(CC)))
 GPU_SHIM_CXXFLAGS = -std=gnu++17 -O2 -g -pthread -fno-exceptions -fno-rtti -fno-strict-aliasing -U_FORTIFY_SOURCE \
 	-Wall -Wextra -Wno-unused-parameter -Wno-unused-function -Wno-unknown-pragmas -Wno-pass-failed $(if $(WERROR),-Werror) \
 	$(if $(is_clang),-mllvm -pragma-unroll-threshold=0) \
+	$(if $(and $(is_clang),$(findstring address,$(SAN))),-fsanitize-address-use-after-return=never) \
 	$(if $(SAN),-fsanitize=$(SAN) -fno-omit-frame-pointer -fno-sanitize-recover=all)
 
 # shim_rule WAVE: libgpu_shimWAVE.a
