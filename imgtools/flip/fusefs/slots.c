@@ -17,12 +17,13 @@
 #include <sys/file.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "base/cleanup.h"
 
 static const char magic[8] = "flipfuse";
-enum { STATE_VERSION = 1, STATE_SLOTS_AT = 4096 };
+enum { STATE_VERSION = 1, STATE_SLOTS_AT = 4096, MOST_NAPS = 100 };
 
 struct state_header {
 	char magic[8];
@@ -38,6 +39,20 @@ static_assert(sizeof(struct state_header) == 96 && sizeof(struct slot) == 32, "l
 
 #define STATE_SIZE (STATE_SLOTS_AT + (size_t)SLOTS_MAX * sizeof(struct slot))
 
+/* Two processes at one table would be two at one session. One that was killed may leave a child which has not become
+ * another program yet and holds the lock until then. */
+static int lock_file(int fd)
+{
+	const struct timespec nap = { .tv_nsec = 20000000 };
+
+	for (int i = 0; flock(fd, LOCK_EX | LOCK_NB) < 0; i++) {
+		if (i == MOST_NAPS || (errno != EWOULDBLOCK && errno != EINTR))
+			return -errno;
+		(void)nanosleep(&nap, NULL);
+	}
+	return 0;
+}
+
 static int open_file(const char *path, bool fresh, int *ret_fd, struct err *err)
 {
 	CLEANUP(close_fdp)
@@ -47,8 +62,7 @@ static int open_file(const char *path, bool fresh, int *ret_fd, struct err *err)
 
 	if (fd < 0)
 		return err_set(err, -errno, "%s: %s", path ? path : "memfd", strerror(errno));
-	/* Two processes at one table would be two at one session. */
-	if (path && flock(fd, LOCK_EX | LOCK_NB) < 0)
+	if (path && lock_file(fd) < 0)
 		return err_set(err, -EBUSY, "%s: another process uses it", path);
 	/* Sparse: pages come into being as slots are used. */
 	r = fresh && ftruncate(fd, 0) < 0 ? -errno : 0;
